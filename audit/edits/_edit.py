@@ -1,0 +1,30 @@
+"""What an edit is: it fits a delta on some data and leaves an EditRecord that the bench plays back."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+from audit.bench import Bench
+from audit.bench.shapes import Rows
+from audit.nouns import Checkpoint, Noun
+
+
+class EditData(NamedTuple):
+    """What an edit may see: rows to forget, rows to keep, and (for refusal) the forget prompts with refusing answers."""
+
+    forget: Rows
+    retain: Rows
+    refusal: Rows | None = None
+
+
+class Edit(Noun, ABC):
+    """Base of every edit. Fields are its settings; the class docstring is its help text (claim, source, Cite:)."""
+
+    plays: ClassVar[str]
+
+    @abstractmethod
+    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
+        """Fit on ``data`` and write an edited checkpoint folder at ``out`` (parent, EditRecord, delta.safetensors).
+
+        Raises AuditError if the edit changes no byte and sets no hook.
+        """

@@ -1,0 +1,235 @@
+"""What an audit found: measurements, evidence, verdict, report. Frozen and strict, like :mod:`audit.nouns`.
+
+A probe returns :class:`Measurement` values: numbers, never a verdict. Judging turns each into :class:`Evidence`, and
+all of them into one :class:`Verdict`. The :class:`Report` is the versioned document that every view reads.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from audit.nouns import Case, Cost, Missing, Noun
+
+Number = float | Missing
+
+
+class Interval(Noun):
+    """A two-sided 95 % interval."""
+
+    lo: float
+    hi: float
+
+
+class Count(Noun):
+    """Items behind a number. Nothing drops out of a denominator silently: errored and unscored are counted."""
+
+    scored: int
+    errored: int = 0
+    unscored: int = 0
+
+
+class Null(Noun):
+    """The same statistic where the knowledge is absent: 101 quantiles (0..100 %) and how many draws they summarise."""
+
+    kind: str
+    quantiles: tuple[float, ...]
+    n: int
+
+
+class Control(Noun):
+    """Positive control: the same statistic in base, which must be found for a negative to mean anything."""
+
+    value: float
+    ci95: Interval | Missing
+    found: bool
+
+
+class Curve(Noun):
+    """A profile over depth or steps, with everything a figure needs; lo/hi are pointwise 95 %."""
+
+    axis: str
+    unit: str
+    role: Literal["base", "suspect", "reference", "ancestor", "floor", "gate"]
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    lo: tuple[float, ...] = ()
+    hi: tuple[float, ...] = ()
+    null_lo: tuple[float, ...] = ()
+    null_hi: tuple[float, ...] = ()
+
+
+class Table(Noun):
+    """A reference to a Parquet table of items beside the report (columns: item group role prompt target output score)."""
+
+    path: str
+    sha256: str
+    rows: int
+    columns: tuple[str, ...]
+
+
+Kind = Literal["gate", "output", "causal", "decoding", "context"]
+
+
+class Measurement(Noun):
+    """One question answered with numbers.
+
+    On the ``effect`` scale 0 is the never-trained level and 1 is base. ``kind`` says what part a number may play:
+    ``gate`` (is the suspect usable at all), ``output``, ``causal`` and ``decoding`` enter the in-case verdict,
+    ``context`` never does. ``p`` is for *above* the null, ``p_below`` for below it. ``floor`` is the same effect for
+    one unaudited reference against another.
+    """
+
+    probe: str
+    name: str
+    kind: Kind
+    mode: Literal["controlled", "paper"] = "controlled"
+    statistic: str
+    value: Number
+    unit: str
+    ci95: Interval | Missing
+    n: Count
+    unit_of_replication: str
+    units: int
+    seed: int
+    p: Number
+    p_below: Number
+    null: Null | Missing
+    positive_control: Control | Missing
+    floor: Number
+    readings: dict[str, float] = {}
+    curves: tuple[Curve, ...] = ()
+    items: Table | Missing
+    cost: Cost = Cost()
+    notes: tuple[str, ...] = ()
+
+
+Outcome = Literal["trace found", "no trace found", "inconclusive", "not run"]
+
+
+class Evidence(Noun):
+    """A measurement judged: outcome, direction, why, and on what basis.
+
+    ``in-case`` rests on this case's own nulls: it may carry a verdict, prints no likelihood ratio and no error rate.
+    """
+
+    measurement: Measurement
+    outcome: Outcome
+    direction: Literal["above", "below", "none"]
+    because: str
+    basis: Literal["calibrated", "in-case"] = "in-case"
+
+
+class Skip(Noun):
+    """A probe that was not run, or a measurement that could not be made, and the reason."""
+
+    probe: str
+    reason: str
+    consequence: str
+
+
+class Failure(Noun):
+    """A probe that broke: recorded, never swallowed. ``error_id`` is found in the run's log."""
+
+    probe: str
+    error: str
+    error_id: str
+
+
+VerdictWord = Literal[
+    "INVALID", "INTACT", "SUPPRESSED", "PARTIAL", "CONSISTENT WITH NEVER TRAINED", "INCONCLUSIVE"
+]
+
+
+class Verdict(Noun):
+    """The rung of the ladder, why, and what limits it. ``strength`` is limited by the roles that were given."""
+
+    word: VerdictWord
+    sentence: str
+    because: tuple[str, ...]
+    strength: Literal["full", "weak", "none"]
+    direction: Literal["above", "below", "none"]
+    basis: Literal["calibrated", "in-case"]
+    limits: tuple[str, ...]
+    would_change: tuple[str, ...]
+
+
+class Exhibit(Noun):
+    """An item received: role, where it lay, what it hashed to before and after, and how large it is."""
+
+    role: str
+    path: str
+    family: str
+    fingerprint: str
+    size_bytes: int
+    files: dict[str, str]
+    verified_after: bool
+
+
+class PlannedTest(Noun):
+    """One row of the plan: will it run, what it costs, and the reason if it will not."""
+
+    probe: str
+    question: str
+    will_run: bool
+    reason: str
+    cost: Cost
+
+
+class Plan(Noun):
+    """What will be done, fixed before looking. ``plan_hash`` covers code version, case, inputs and probe settings."""
+
+    case: Case
+    fingerprints: dict[str, str]
+    data_sha256: dict[str, str]
+    tests: tuple[PlannedTest, ...]
+    code_version: str
+    plan_hash: str
+
+
+class Environment(Noun):
+    """Where and with what the numbers were made. Outside the plan hash."""
+
+    python: str
+    platform: str
+    packages: dict[str, str]
+    device: str
+    dtype: str
+    backend: str
+    threads: int
+    flags: dict[str, str]
+
+
+class Timing(Noun):
+    """Cost of one finished unit of work. Kept apart so that reports can be compared without times."""
+
+    unit: str
+    cpu_s: float
+    wall_s: float
+
+
+class Report(Noun):
+    """The versioned document that every view reads: HTML, Markdown and dashboard are pure functions of it.
+
+    ``report_id`` is ``UA-`` and the first 12 hex digits of the sha256 of the canonical document without ``report_id``,
+    ``created`` and ``timings``. Additive changes only within a major ``schema_version``.
+    """
+
+    schema_version: Literal["1.0"] = "1.0"
+    kind: Literal["audit", "forecast"] = "audit"
+    report_id: str
+    created: str
+    tool: dict[str, str]
+    demo: bool
+    plan: Plan
+    exhibits: tuple[Exhibit, ...]
+    environment: Environment
+    cohorts: dict[str, dict[str, int]]
+    evidence: tuple[Evidence, ...]
+    skips: tuple[Skip, ...]
+    failures: tuple[Failure, ...]
+    verdict: Verdict
+    decision_rule: tuple[str, ...]
+    coverage: tuple[tuple[str, str, str], ...]
+    limits: Annotated[tuple[str, ...], Field(max_length=5)]
+    reproduce: str
+    timings: tuple[Timing, ...]
