@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from audit.nouns import Case, Cost, Missing, Noun
+from audit.nouns import Case, Cost, Form, Missing, Noun
 
 Number = float | Missing
 
@@ -76,13 +76,16 @@ class Measurement(Noun):
     On the ``effect`` scale 0 is the never-trained level and 1 is base. ``kind`` says what part a number may play:
     ``gate`` (is the suspect usable at all), ``output``, ``causal`` and ``decoding`` enter the in-case verdict,
     ``context`` never does. ``p`` is for *above* the null, ``p_below`` for below it. ``floor`` is the same effect for
-    one unaudited reference against another.
+    one unaudited reference against another. A gate's ``value`` is the suspect's statistic over base's. ``form`` says
+    which rows it reads: the verdict rests on ``trained`` rows, held-out forms are measurements of their own. A causal
+    ``value`` that is missing says why no layer is eligible.
     """
 
     probe: str
     name: str
     kind: Kind
     mode: Literal["controlled", "paper"] = "controlled"
+    form: Form = "trained"
     statistic: str
     value: Number
     unit: str
