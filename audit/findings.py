@@ -59,7 +59,7 @@ class Curve(Noun):
 
 
 class Table(Noun):
-    """A reference to a Parquet table of items beside the report (columns: item group role prompt target output score)."""
+    """A Parquet table of items beside the report (columns: item group role prompt target output score)."""
 
     path: str
     sha256: str

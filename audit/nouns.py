@@ -177,7 +177,7 @@ class Source(Noun):
 
 
 class Roles(Noun):
-    """Who plays what. ``references`` never contain the audited model; the first is the null, the rest give the floor."""
+    """Who plays what. ``references`` never hold the audited model; the first is the null, the rest give the floor."""
 
     base: Source
     suspect: Source

@@ -10,7 +10,7 @@ from audit.nouns import Checkpoint, Noun
 
 
 class EditData(NamedTuple):
-    """What an edit may see: rows to forget, rows to keep, and (for refusal) the forget prompts with refusing answers."""
+    """What an edit may see: rows to forget, rows to keep, and (for refusal) the forget prompts with refusals."""
 
     forget: Rows
     retain: Rows

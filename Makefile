@@ -1,0 +1,35 @@
+# make demo   install, train a small world of known truth, audit every suspect in it
+# make test   install, run the tests (style, types, import contracts and house rules are tests too)
+# make lint   style, types and import contracts alone
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+CONSTRAINTS ?= -c constraints.txt
+STAMP := $(VENV)/.installed
+
+# Two processes with many threads each fight for a small machine's cores; the work is shared out over processes instead.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: install demo test lint clean
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=python3.11 ..."; exit 1; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check $(CONSTRAINTS) -e '.[dev]'
+	touch $@
+
+demo: $(STAMP)
+	$(VENV)/bin/residua demo $(ARGS)
+
+test: $(STAMP)
+	$(VENV)/bin/python -m pytest -q $(ARGS)
+
+lint: $(STAMP)
+	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/basedpyright
+	$(VENV)/bin/lint-imports
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis .import_linter_cache
