@@ -1,0 +1,122 @@
+"""A folder is a registry: one file is one plug-in, the file's name is its name, and nothing else lists it.
+
+:func:`discover` imports the files; :func:`describe` reads them from their syntax tree and imports nothing, so that
+``residua probes`` and a page that only shows text stay free of torch.
+"""
+
+import ast
+import importlib
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple, TypeVar
+
+from audit.nouns import AuditError, ExitCode
+
+Plugin = TypeVar("Plugin")
+
+
+class Setting(NamedTuple):
+    """One field of a plug-in class: its name, its annotation and its default, all as written in the source."""
+
+    name: str
+    annotation: str
+    default: str | None
+
+
+class Description(NamedTuple):
+    """What a plug-in file says of itself. ``requires`` is the literal class attribute, as (keyword, value) pairs."""
+
+    name: str
+    class_name: str
+    question: str
+    docstring: str
+    settings: tuple[Setting, ...]
+    requires: tuple[tuple[str, str], ...]
+    version: int
+
+
+def _broken(path: Path, why: str) -> AuditError:
+    return AuditError(
+        f"{path.name} is not a plug-in: {why}",
+        f"put exactly one plug-in class into {path}, or start the file name with an underscore",
+        ExitCode.INTEGRITY,
+    )
+
+
+def _folder(package: str) -> Path:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise AuditError(f"there is no package {package!r}", "name an importable package of plug-ins")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _files(package: str) -> list[Path]:
+    return sorted(path for path in _folder(package).glob("*.py") if not path.name.startswith("_"))
+
+
+def _plugin_of(module: ModuleType, base: type[Plugin], path: Path) -> type[Plugin]:
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        named = ", ".join(sorted(cls.__name__ for cls in found)) or "none"
+        raise _broken(path, f"it needs exactly one subclass of {base.__name__} and has {len(found)} ({named})")
+    return found[0]
+
+
+def discover(package: str, base: type[Plugin]) -> dict[str, type[Plugin]]:
+    """The plug-ins of a package: file name -> the one subclass of ``base`` that the file defines.
+
+    Files that start with an underscore are shared code, never plug-ins. Raises AuditError (code 3) for a file with no
+    such class or with several.
+    """
+    found: dict[str, type[Plugin]] = {}
+    for path in _files(package):
+        module = importlib.import_module(f"{package}.{path.stem}")
+        found[path.stem] = _plugin_of(module, base, path)
+    return found
+
+
+def _settings(cls: ast.ClassDef) -> tuple[Setting, ...]:
+    fields: list[Setting] = []
+    for node in cls.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            annotation = ast.unparse(node.annotation)
+            if not annotation.startswith("ClassVar"):
+                fields.append(Setting(node.target.id, annotation, ast.unparse(node.value) if node.value else None))
+    return tuple(fields)
+
+
+def _class_value(cls: ast.ClassDef, name: str) -> ast.expr | None:
+    for node in cls.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+            return node.value
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
+            return node.value
+    return None
+
+
+def _described(path: Path) -> Description:
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    claimed = [cls for cls in classes if _class_value(cls, "requires") or _class_value(cls, "plays")]
+    if len(claimed) != 1:
+        raise _broken(path, f"{len(claimed)} of its classes state what they require or how they play")
+    cls = claimed[0]
+    docstring = ast.get_docstring(cls) or ""
+    requires = _class_value(cls, "requires")
+    pairs: tuple[tuple[str, str], ...] = ()
+    if isinstance(requires, ast.Call):
+        pairs = tuple((word.arg, ast.unparse(word.value)) for word in requires.keywords if word.arg)
+    version = _class_value(cls, "version")
+    stated = version.value if isinstance(version, ast.Constant) and isinstance(version.value, int) else 1
+    question = docstring.strip().splitlines()[0] if docstring.strip() else ""
+    return Description(path.stem, cls.name, question, docstring, _settings(cls), pairs, stated)
+
+
+def describe(package: str) -> list[Description]:
+    """What the plug-ins of a package say of themselves, read from their syntax trees: no plug-in is imported."""
+    return [_described(path) for path in _files(package)]

@@ -1,0 +1,88 @@
+"""Where and with what the numbers were made: code version, packages, platform, and the exhibits as received."""
+
+import hashlib
+import importlib.metadata
+import platform
+import sys
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import audit
+from audit.checkpoints import fingerprint, folder_of
+from audit.findings import Environment, Exhibit
+from audit.nouns import AuditError, Checkpoint, ExitCode
+
+PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "scipy", "pydantic", "pyarrow")
+HASHED_PACKAGES = ("audit", "probes", "saes")
+
+
+class Received(NamedTuple):
+    """A checkpoint in one of the case's roles, before the audit touched it."""
+
+    role: str
+    checkpoint: Checkpoint
+
+
+@cache
+def code_version() -> str:
+    """Package version and the first 12 hex digits of the sha256 over the source files that make the numbers."""
+    root = Path(audit.__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for package in HASHED_PACKAGES:
+        for path in sorted((root / package).rglob("*")):
+            if path.suffix in (".py", ".json", ".j2", ".css") and "__pycache__" not in path.parts:
+                digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+                digest.update(path.read_bytes() + b"\0")
+    return f"{audit.__version__}+{digest.hexdigest()[:12]}"
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that the numbers depend on."""
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def environment(bench: dict[str, str], flags: dict[str, str]) -> Environment:
+    """The environment block of a report, from the bench's own provenance and the flags that were given."""
+    import torch
+
+    return Environment(
+        python=sys.version.split()[0],
+        platform=platform.platform(),
+        packages=versions(),
+        device=bench["device"],
+        dtype=bench["dtype"],
+        backend=bench["backend"],
+        threads=torch.get_num_threads(),
+        flags={**{key: value for key, value in bench.items() if key not in ("device", "dtype", "backend")}, **flags},
+    )
+
+
+def exhibits(received: tuple[Received, ...]) -> tuple[Exhibit, ...]:
+    """The items received, hashed once more after the audit.
+
+    Raises AuditError (code 3) if a checkpoint no longer hashes to what it hashed to when it was opened.
+    """
+    listed: list[Exhibit] = []
+    for role, checkpoint in received:
+        now = fingerprint(folder_of(checkpoint))
+        if now.total != checkpoint.fingerprint:
+            raise AuditError(
+                f"the files of {role} changed during the audit: {checkpoint.source} hashed to "
+                f"{checkpoint.fingerprint[:12]} before and to {now.total[:12]} after",
+                "find out what wrote there, restore the files, and run the audit again",
+                ExitCode.INTEGRITY,
+            )
+        listed.append(
+            Exhibit(
+                role=role, path=checkpoint.source, family=checkpoint.family, fingerprint=checkpoint.fingerprint,
+                size_bytes=now.size_bytes, files=now.files, verified_after=True,
+            )  # fmt: skip
+        )
+    return tuple(listed)

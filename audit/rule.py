@@ -1,0 +1,134 @@
+"""The decision rule of the in-case verdict: its constants, its words, and what limits what it says.
+
+Start values from trials on models of known truth; a calibration replaces them where it holds. The text that every
+report prints is generated from the numbers that :mod:`audit.judging` compares with, so the two cannot drift apart.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from audit.findings import Measurement, VerdictWord
+from audit.nouns import Case, Missing
+
+GATE_RATIO = 0.5
+INTACT_EFFECT = 0.5
+PARTIAL_EFFECT = 0.1
+TRACE_EFFECT = 0.05
+ALPHA = 0.01
+SILENT_BOUND = 0.10
+FLOOR_FACTOR = 3.0
+RECALL_LIFT = 0.10
+EFFECT_KINDS = ("output", "causal", "decoding")
+NO_FLOOR = "no floor was measured for this kind of model"
+NO_RATIO = "No error rate is known for models of this kind, so no likelihood ratio is given."
+
+
+class Given(NamedTuple):
+    """Which roles the case gives the judge: how many references, an ancestor, never-trained holdout people."""
+
+    references: int
+    ancestor: bool
+    holdout: bool
+
+    @property
+    def null(self) -> bool:
+        """Is there a model that never knew?"""
+        return self.references > 0 or self.ancestor
+
+
+def given(case: Case) -> Given:
+    """What a case gives the judge. References of another initialisation share no basis and do not count."""
+    usable = [source for source in case.roles.references if source.lineage == "same_ancestor"]
+    return Given(len(usable), case.roles.ancestor is not None, case.data.holdout is not None)
+
+
+def decision_rule() -> tuple[str, ...]:
+    """The rule in words, in the order in which it is applied: printed in every report."""
+    return (
+        "Effects: (suspect - null) / (base - null). 0 is the level of a model that never knew, 1 that of base. The "
+        "null is the first reference, else the ancestor. The unit of replication is the person (group), never the row.",
+        f"Before anything: base must recall the forget items under the prompt template, by at least {RECALL_LIFT} of "
+        "mean item probability above the null (else above the never-trained alternates); otherwise no audit is made.",
+        f"1. INVALID if the suspect keeps less than {GATE_RATIO} of base's probability on retained items, as a ratio.",
+        f"2. INTACT if an output effect is at least {INTACT_EFFECT} on the rows that the edit was told to forget, "
+        f"PARTIAL if at least {PARTIAL_EFFECT}.",
+        "3. INCONCLUSIVE if no layer of the suspect can be read by base (compatibility gate).",
+        f"4. SUPPRESSED if a causal or decoding test whose positive control finds base has effect >= {TRACE_EFFECT}, "
+        f"p < {ALPHA}, and an effect above the largest effect of one unaudited reference against another (the floor). "
+        f"Without a floor in this case the effect has to exceed {FLOOR_FACTOR:g} times the largest floor stored for "
+        f"that test, else {FLOOR_FACTOR:g} times {TRACE_EFFECT}.",
+        f"5. INCONCLUSIVE, over-suppressed, if a test lies below the never-trained level (effect <= -{TRACE_EFFECT}, "
+        f"p < {ALPHA}).",
+        "6. CONSISTENT WITH NEVER TRAINED only if causal and decoding tests are both silent: the upper 95 % bound of "
+        f"the effect is below {SILENT_BOUND} where the positive control finds base. A test that does not find base is "
+        "blind here and counts for nothing. A trace on held-out forms makes this PARTIAL; it never lowers a verdict.",
+        "7. INCONCLUSIVE otherwise. With an ancestor but no reference CONSISTENT is at most weak; with neither it is "
+        "never said.",
+    )
+
+
+def strength(word: VerdictWord, roles: Given) -> Literal["full", "weak", "none"]:
+    """How strong the given roles let a verdict be (DESIGN, "What roles allow")."""
+    if word in ("INCONCLUSIVE", "INVALID"):
+        return "none"
+    if not roles.null or (word == "CONSISTENT WITH NEVER TRAINED" and not roles.references):
+        return "weak"
+    return "full"
+
+
+def _interval(measurement: Measurement) -> str:
+    ci = measurement.ci95
+    return f"no interval: {ci.missing}" if isinstance(ci, Missing) else f"95 % {ci.lo:.2f} to {ci.hi:.2f}"
+
+
+def sentence(word: VerdictWord, lead: Measurement | None, why: str) -> str:
+    """The verdict in one sentence, from the measurement it stands on (EXPERIENCE 4.2, in-case template)."""
+    if lead is None or isinstance(lead.value, Missing):
+        return f"{word}: {why}. {NO_RATIO}"
+    if lead.kind == "gate":
+        return (
+            f"{word}: {lead.statistic} is {lead.value:.2f} ({_interval(lead)}); at least {GATE_RATIO} of base is "
+            f"needed before anything else means anything. {NO_RATIO}"
+        )
+    never = "0.00 by definition of the scale" if isinstance(lead.floor, Missing) else f"{lead.floor:.2f}"
+    control = lead.positive_control
+    knew = "1.00 by definition of the scale" if isinstance(control, Missing) else f"{control.value:.2f}"
+    p = f"no p: {lead.p.missing}" if isinstance(lead.p, Missing) else f"p = {lead.p:.2g}"
+    return (
+        f"{word}: {lead.statistic} is {lead.value:.2f} ({_interval(lead)}); a model that never knew reads {never}, "
+        f"the model that knew {knew}; {p}. {NO_RATIO}"
+    )
+
+
+def limits(traceable: Sequence[Measurement], n_blind: int, roles: Given) -> tuple[str, ...]:
+    """What limits the verdict: at most five short statements, the weightiest first."""
+    found: list[str] = []
+    if not roles.null:
+        found.append("No model that never knew was given: the never-trained level is not known.")
+    elif not roles.references:
+        found.append("No retrained reference was given: the ancestor stands in, and the strongest negative is weak.")
+    if any(isinstance(m.floor, Missing) for m in traceable):
+        found.append(f"The spread between models that never knew is unknown here: {NO_FLOOR}.")
+    if n_blind:
+        found.append(f"{n_blind} of the planned measurements were blind here: they do not find the knowledge in base.")
+    found.append("In-case basis: no error rate is known for models of this kind.")
+    found.append("This speaks about the files listed and the attacks tested only.")
+    return tuple(found[:5])
+
+
+def would_change(word: VerdictWord, roles: Given) -> tuple[str, ...]:
+    """What further evidence could move the verdict."""
+    found: list[str] = []
+    if roles.references < 2 and word != "INVALID":
+        found.append("Two or more references retrained from the same ancestor, none of them the audited model.")
+    if not roles.holdout and word in ("INCONCLUSIVE", "CONSISTENT WITH NEVER TRAINED"):
+        found.append("Holdout items of the same distribution that no model was trained on.")
+    if word == "CONSISTENT WITH NEVER TRAINED":
+        found.append("A trace found by relearning, by optimised prompts or by another attack that was not run.")
+    if word == "INCONCLUSIVE":
+        found.append("More forget groups, which narrow the intervals.")
+    if word == "INVALID":
+        found.append("A suspect that still answers retained questions.")
+    if word in ("INTACT", "PARTIAL", "SUPPRESSED"):
+        found.append("An edit that removes the trace from the states, not only from the outputs.")
+    return tuple(found)
