@@ -1,0 +1,56 @@
+"""What every test runs under: one torch thread, no network, fixed seeds, shapes and types checked at run time."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["WANDB_MODE"] = "disabled"
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+from jaxtyping import install_import_hook
+
+import tests.shapes  # noqa: F401  (the hook below finds it by name)
+
+# Every function of these packages checks its annotations, tensor shapes included, while the tests run. The hook acts
+# on modules imported after it, hence before any test module is collected.
+install_import_hook(["audit", "probes"], "tests.shapes.checked")
+
+# Derandomised, so that a failure is the same failure next time; no deadline, because the machine may be busy.
+settings.register_profile("house", deadline=None, derandomize=True, max_examples=50, database=None)
+settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_torch_thread() -> None:
+    """Two cores and several workers: more threads than one only get in one another's way."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> Iterator[None]:
+    """Library code that draws without a generator draws the same in every test, in any order."""
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+    yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests never read or write the user's cache."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("RESIDUA_CACHE", str(tmp_path_factory.mktemp("cache")))
+    yield
+    patch.undo()
