@@ -1,0 +1,225 @@
+"""The statistics against scipy, scikit-learn and brute force; randomisation tests keep their size under the null."""
+
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scipy import stats as scipy_stats
+from sklearn.metrics import roc_auc_score
+
+from audit import stats
+
+finite = st.floats(-1e3, 1e3, allow_subnormal=False).map(lambda x: round(x, 3))
+
+
+def vectors(lo: int = 2, hi: int = 9) -> st.SearchStrategy[np.ndarray]:
+    return hnp.arrays(float, st.integers(lo, hi), elements=finite)
+
+
+def one_sample_t(x: np.ndarray) -> float:
+    return float(x.mean() / (x.std(ddof=1) / np.sqrt(len(x))))
+
+
+def test_sign_flip_equals_brute_force_over_layers() -> None:
+    x = np.random.default_rng(0).normal(0.4, 1, (7, 3))
+    flipped = [x * np.array(signs)[:, None] for signs in product([1, -1], repeat=7)]
+    top = [max(one_sample_t(f[:, j]) for j in range(3)) for f in flipped]
+    bottom = [min(one_sample_t(f[:, j]) for j in range(3)) for f in flipped]
+    result = stats.sign_flip_max_t(x, seed=0)
+    assert result.exact
+    assert result.p == pytest.approx(np.mean(np.array(top) >= max(one_sample_t(x[:, j]) for j in range(3)) - 1e-9))
+    assert result.p_below == pytest.approx(
+        np.mean(np.array(bottom) <= min(one_sample_t(x[:, j]) for j in range(3)) + 1e-9)
+    )
+    np.testing.assert_allclose(result.t, scipy_stats.ttest_1samp(x, 0).statistic, rtol=1e-9)
+
+
+def test_sign_flip_null_effect_is_the_largest_flipped_mean_over_its_scale() -> None:
+    x = np.random.default_rng(1).normal(0, 1, (4, 2))
+    scale = np.array([2.0, 0.5])
+    brute = sorted(float(((x * np.array(s)[:, None]).mean(0) / scale).max()) for s in product([1, -1], repeat=4))
+    np.testing.assert_allclose(np.sort(stats.sign_flip_max_t(x, 0, scale=scale).null_effect), brute, atol=1e-12)
+
+
+def test_sign_flip_drawn_agrees_with_enumeration() -> None:
+    x = np.random.default_rng(2).normal(0.25, 1, (20, 2))
+    drawn = stats.sign_flip_max_t(x, seed=3)
+    signs = 1.0 - 2.0 * ((np.arange(2**20)[:, None] >> np.arange(20)) & 1)
+    means = signs @ x / 20
+    t = means / np.sqrt((x**2).sum(0) - 20 * means**2)
+    exact = np.mean(t.max(1) >= t[0].max() - 1e-12)
+    assert not drawn.exact
+    assert drawn.p == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 9999) + 1e-4)
+
+
+@given(hnp.arrays(float, st.tuples(st.integers(1, 6), st.integers(1, 3)), elements=finite))
+@settings(max_examples=60, deadline=None)
+def test_sign_flip_p_mirrors_under_negation_and_never_reaches_zero(x: np.ndarray) -> None:
+    forward, mirrored = stats.sign_flip_max_t(x, 0), stats.sign_flip_max_t(-x, 0)
+    assert forward.p == mirrored.p_below and forward.p_below == mirrored.p
+    assert 0 < forward.p <= 1 and not np.isnan(forward.t).any()
+
+
+@given(hnp.arrays(float, st.tuples(st.integers(2, 6), st.just(2)), elements=finite), st.floats(0.1, 10))
+@settings(max_examples=40, deadline=None)
+def test_sign_flip_does_not_depend_on_the_unit_of_a_layer(x: np.ndarray, unit: float) -> None:
+    assert stats.sign_flip_max_t(x * np.array([1.0, unit]), 0).p == pytest.approx(stats.sign_flip_max_t(x, 0).p)
+
+
+def test_a_constant_shift_without_noise_is_the_most_extreme_sign_vector() -> None:
+    result = stats.sign_flip_max_t(np.ones((8, 1)), 0)
+    assert result.p == 1 / 256 and result.p_below == 1.0
+    assert stats.sign_flip_max_t(np.zeros((8, 1)), 0).p == 1.0
+
+
+def welch(x: np.ndarray, forget: np.ndarray) -> float:
+    return float(scipy_stats.ttest_ind(x[forget], x[~forget], equal_var=False).statistic)
+
+
+def test_label_permutation_equals_brute_force_over_layers() -> None:
+    x = np.random.default_rng(4).normal(0, 1, (7, 2))
+    forget = np.array([True] * 3 + [False] * 4)
+    labels = {tuple(np.array(order) < 3) for order in permutations(range(7))}
+    top = [max(welch(x[:, j], np.array(lab)) for j in range(2)) for lab in labels]
+    observed = max(welch(x[:, j], forget) for j in range(2))
+    result = stats.label_permutation_max_t(x, forget, seed=0)
+    assert result.exact and result.p == pytest.approx(np.mean(np.array(top) >= observed - 1e-9))
+    np.testing.assert_allclose(result.t, [welch(x[:, j], forget) for j in range(2)], rtol=1e-9)
+
+
+def test_label_permutation_drawn_agrees_with_scipy_permutation_test() -> None:
+    rng = np.random.default_rng(5)
+    x, forget = np.r_[rng.normal(0.6, 1, 12), rng.normal(0, 1, 10)], np.arange(22) < 12
+
+    def t(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+        return scipy_stats.ttest_ind(a, b, equal_var=False, axis=axis).statistic
+
+    oracle = scipy_stats.permutation_test(
+        (x[:12], x[12:]), t, vectorized=True, n_resamples=9999, alternative="greater", rng=0
+    )
+    drawn = stats.label_permutation_max_t(x[:, None], forget, seed=1)
+    assert not drawn.exact and drawn.p == pytest.approx(oracle.pvalue, abs=0.02)
+
+
+@given(hnp.arrays(float, (7, 2), elements=finite), st.floats(-50, 50).map(lambda c: round(c, 2)))
+@settings(max_examples=40, deadline=None)
+def test_label_permutation_ignores_a_shift_of_the_whole_model(x: np.ndarray, shift: float) -> None:
+    forget = np.arange(7) < 3
+    moved = stats.label_permutation_max_t(x + shift, forget, 0)
+    assert moved.p == pytest.approx(stats.label_permutation_max_t(x, forget, 0).p)
+
+
+@pytest.mark.parametrize("test", ["sign", "label"])
+def test_randomisation_p_is_uniform_under_the_null(test: str) -> None:
+    rng, forget = np.random.default_rng(6), np.arange(10) < 5
+    p = []
+    for seed in range(400):
+        x = rng.standard_t(3, (10, 1)) + rng.normal(0, 0.5, (10, 3))
+        result = (
+            stats.sign_flip_max_t(x, seed) if test == "sign" else stats.label_permutation_max_t(x + 1, forget, seed)
+        )
+        p.append((result.p, result.p_below))
+    for one_side in np.array(p).T:
+        assert scipy_stats.kstest(one_side, "uniform").pvalue > 0.001
+        assert np.mean(one_side <= 0.05) <= stats.clopper_pearson(20, 400).hi
+
+
+def test_bootstrap_interval_of_the_effect_covers_the_truth() -> None:
+    rng, covered = np.random.default_rng(7), 0
+    for seed in range(200):
+        known = 0.7 + 0.1 * rng.normal(size=(30, 1))
+        left = 0.3 * known + 0.05 * rng.normal(size=(30, 1))
+        lo, hi = stats.percentile_interval(stats.bootstrap_effect(left, known, seed, draws=400).effect[:, 0])
+        covered += lo <= 0.3 <= hi
+    assert covered >= 200 * stats.clopper_pearson(190, 200).lo - 8
+
+
+def test_bootstrap_effect_resamples_whole_people_within_their_label() -> None:
+    numerator, forget = np.array([[1.0], [1.0], [0.0], [0.0]]), np.array([True, True, False, False])
+    draws = stats.bootstrap_effect(numerator, 2 * numerator, 0, forget, draws=50)
+    np.testing.assert_allclose(draws.effect, 0.5)
+    np.testing.assert_allclose(draws.denominator, 2.0)
+
+
+def test_bootstrap_of_a_mean_equals_scipy() -> None:
+    x = np.random.default_rng(8).exponential(1, (25, 1))
+    ours = stats.percentile_interval(stats.bootstrap_effect(x, np.ones_like(x), 0, draws=9999).effect[:, 0])
+    oracle = scipy_stats.bootstrap((x[:, 0],), np.mean, method="percentile", n_resamples=9999, rng=0)
+    np.testing.assert_allclose(ours, oracle.confidence_interval, atol=0.03)
+
+
+@given(vectors(1), vectors(1))
+@settings(max_examples=60, deadline=None)
+def test_auroc_equals_sklearn_with_ties(positive: np.ndarray, negative: np.ndarray) -> None:
+    truth = np.r_[np.ones(len(positive)), np.zeros(len(negative))]
+    assert stats.auroc(positive, negative) == pytest.approx(roc_auc_score(truth, np.r_[positive, negative]))
+
+
+def test_delong_equals_the_definition_by_placement_values() -> None:
+    rng = np.random.default_rng(9)
+    positive = np.arange(40) < 18
+    a = np.round(rng.normal(positive * 1.0, 1), 1)
+    b = np.round(a + rng.normal(0, 0.8, 40), 1)
+    psi = [
+        np.greater.outer(s[positive], s[~positive]) + 0.5 * np.equal.outer(s[positive], s[~positive]) for s in (a, b)
+    ]
+    d10, d01 = psi[0].mean(1) - psi[1].mean(1), psi[0].mean(0) - psi[1].mean(0)
+    se = np.sqrt(d10.var(ddof=1) / 18 + d01.var(ddof=1) / 22)
+    result = stats.delong(a, b, positive)
+    assert result.se == pytest.approx(se)
+    assert result.auc_a == pytest.approx(roc_auc_score(positive, a))
+    assert result.p == pytest.approx(2 * scipy_stats.norm.sf(abs(psi[0].mean() - psi[1].mean()) / se))
+    assert stats.delong(a, a, positive).p == 1.0
+
+
+@given(vectors(), vectors())
+@settings(max_examples=40, deadline=None)
+def test_ks_distance_is_the_largest_gap_of_the_empirical_distributions(a: np.ndarray, b: np.ndarray) -> None:
+    grid = np.r_[a, b]
+    gap = np.abs((a <= grid[:, None]).mean(1) - (b <= grid[:, None]).mean(1)).max()
+    assert stats.ks_two_sample(a, b).d == pytest.approx(gap)
+
+
+@given(hnp.arrays(float, st.integers(1, 8), elements=st.floats(0, 1)))
+@settings(max_examples=60, deadline=None)
+def test_adjusted_p_are_monotone_and_at_least_the_raw_ones(p: np.ndarray) -> None:
+    by_family, by_rate = stats.holm(p), stats.benjamini_hochberg(p)
+    np.testing.assert_allclose(by_rate, scipy_stats.false_discovery_control(p), atol=1e-12)
+    assert (by_family >= by_rate - 1e-12).all() and (by_rate >= p - 1e-12).all() and (by_family <= 1).all()
+    assert (np.diff(by_family[np.argsort(p)]) >= -1e-12).all()
+
+
+def test_holm_equals_the_worked_step_down() -> None:
+    np.testing.assert_allclose(stats.holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 5), (1, 5), (3, 10), (10, 10)])
+def test_clopper_pearson_equals_scipy(k: int, n: int) -> None:
+    oracle = scipy_stats.binomtest(k, n).proportion_ci(0.95, "exact")
+    np.testing.assert_allclose(stats.clopper_pearson(k, n), [oracle.low, oracle.high], atol=1e-10)
+
+
+@given(hnp.arrays(float, st.integers(1, 9), elements=st.floats(1e-3, 1e3)))
+@settings(max_examples=30, deadline=None)
+def test_harmonic_mean_equals_scipy_and_collapses_at_zero(x: np.ndarray) -> None:
+    assert stats.harmonic_mean(x) == pytest.approx(scipy_stats.hmean(x))
+    assert stats.harmonic_mean(np.r_[x, 0.0]) == 0.0
+    with pytest.raises(ValueError, match="negative"):
+        stats.harmonic_mean(np.r_[x, -1.0])
+
+
+def test_quantile_summary_has_101_monotone_points() -> None:
+    q = stats.quantile_summary(np.random.default_rng(10).normal(size=999))
+    assert len(q) == 101 and list(q) == sorted(q)
+
+
+@given(st.lists(st.lists(finite, min_size=0, max_size=7), min_size=1, max_size=5), st.floats(0.05, 1))
+@settings(max_examples=60, deadline=None)
+def test_min_k_is_the_mean_of_the_lowest_tokens_of_each_row(rows: list[list[float]], k: float) -> None:
+    values = np.array([x for row in rows for x in row])
+    names = np.array([i for i, row in enumerate(rows) for _ in row], dtype=int)
+    expected = [np.mean(sorted(row)[: max(int(len(row) * k), 1)]) if row else np.nan for row in rows]
+    np.testing.assert_allclose(stats.min_k(values, names, len(rows), k), expected, atol=1e-9)
