@@ -1,0 +1,80 @@
+"""A list of hashes beside a run, in the coreutils format: ``sha256sum -c manifest.sha256`` needs no tool of ours.
+
+Left out are the manifest itself, what a run appends to while it lives (event log, lock, custody log), keys and
+temporary files.
+"""
+
+import hashlib
+import os
+import re
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from audit.nouns import AuditError, ExitCode
+
+NAME: Final = "manifest.sha256"
+LEFT_OUT: Final = frozenset({NAME, "events.jsonl", "run.lock", "custody.jsonl", "cancel"})
+LEFT_OUT_ENDINGS: Final = (".tmp", ".key", ".pem")
+_LINE: Final = re.compile(r"(\\?)([0-9a-f]{64}) [ *](.+)")
+
+
+class Problem(NamedTuple):
+    """One file that is not as the manifest says."""
+
+    path: str
+    what: Literal["changed", "missing", "extra"]
+
+
+def write(folder: Path) -> Path:
+    """Hash every file under ``folder`` that belongs in the manifest and write it, sorted by path, in one step."""
+    lines = [_line(path, _sha256(folder / path)) for path in _files(folder)]
+    target, partial = folder / NAME, folder / f"{NAME}.tmp"
+    partial.write_text("".join(lines), encoding="utf-8")
+    os.replace(partial, target)
+    return target
+
+
+def check(folder: Path) -> list[Problem]:
+    """Which files changed, are missing, or are there without being listed. Empty means: as written."""
+    listed = _read(folder / NAME)
+    there = set(_files(folder))
+    found = [Problem(path, "missing") for path in listed if path not in there]
+    found += [Problem(p, "changed") for p, digest in listed.items() if p in there and _sha256(folder / p) != digest]
+    found += [Problem(path, "extra") for path in there if path not in listed]
+    return sorted(found)
+
+
+def _files(folder: Path) -> list[str]:
+    """Paths of the listed kind, relative and with forward slashes, sorted. A link counts as what it points to."""
+    paths = [p for p in folder.rglob("*") if p.is_file()]
+    kept = [p for p in paths if p.name not in LEFT_OUT and not p.name.endswith(LEFT_OUT_ENDINGS)]
+    return sorted(p.relative_to(folder).as_posix() for p in kept)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _line(path: str, digest: str) -> str:
+    """One line; a name with a backslash or line break is escaped as coreutils does."""
+    escaped = path.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+    return f"{'' if escaped == path else chr(92)}{digest}  {escaped}\n"
+
+
+def _read(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise AuditError(f"{path} is missing", "the run is not finished, or was taken apart: run it again",
+                         ExitCode.INTEGRITY)  # fmt: skip
+    listed: dict[str, str] = {}
+    for i, line in enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").split("\n"), 1):
+        if not line:
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise AuditError(f"{path}, line {i}, is not a checksum line", "restore the manifest", ExitCode.INTEGRITY)
+        escaped, digest, name = match.groups()
+        if escaped:
+            name = re.sub(r"\\([\\nr])", lambda m: {"\\": "\\", "n": "\n", "r": "\r"}[m.group(1)], name)
+        listed[name] = digest
+    return listed

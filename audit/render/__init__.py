@@ -1,0 +1,1 @@
+"""Report to terminal, HTML, Markdown: pure functions of the report. Never imports torch or streamlit."""

@@ -1,0 +1,88 @@
+"""What a section of a report is made of: text, lists, facts, tables and figures, free of any output syntax.
+
+:mod:`audit.render.sections` builds them from a report; HTML and Markdown only lay them out. So no view can lose a
+section that another one has.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph; ``tone`` is ``lead`` for the sentence that matters."""
+
+    text: str
+    tone: str = ""
+    kind: ClassVar[str] = "text"
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A heading inside a section."""
+
+    text: str
+    kind: ClassVar[str] = "heading"
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list of short statements."""
+
+    items: tuple[str, ...]
+    kind: ClassVar[str] = "bullets"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Pairs of a term and what it is."""
+
+    rows: tuple[tuple[str, str], ...]
+    kind: ClassVar[str] = "facts"
+
+
+@dataclass(frozen=True)
+class Code:
+    """Something to type, kept as it is."""
+
+    text: str
+    kind: ClassVar[str] = "code"
+
+
+class Cell(NamedTuple):
+    """One cell of a table; ``tone`` names its look: ``code``, ``number`` or ``mark`` (an outcome)."""
+
+    text: str
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: a caption, column titles, rows; the first cell of a row is its header."""
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    kind: ClassVar[str] = "grid"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing, what it shows in words, and the numbers behind it."""
+
+    svg: str
+    label: str
+    caption: str
+    data: Grid
+    kind: ClassVar[str] = "figure"
+
+
+Block = Text | Heading | Bullets | Facts | Code | Grid | Figure
+
+
+class Section(NamedTuple):
+    """A numbered part of a report. ``id`` is its address and stays the same in every view."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]

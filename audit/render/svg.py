@@ -1,0 +1,252 @@
+"""Figures as inline SVG: a profile over depth, a forest of effects, a strip between never trained and base.
+
+Each role keeps its colour in every view, and has a marker shape and a dash of its own, so that nothing depends on
+colour. Text and axes take the colour of the page (``currentColor``), so that one drawing serves light, dark and print.
+Drawings hold no text from a report: callers put labels through :func:`audit.render.wording.visible`, and this module
+escapes them.
+"""
+
+import math
+from collections.abc import Sequence
+from html import escape
+from typing import Final, NamedTuple
+
+from audit.findings import Curve, Evidence, Outcome
+from audit.nouns import Missing
+from audit.render.wording import interval, number, position, title, visible
+
+
+class Look(NamedTuple):
+    """Colour, marker shape and dash of a role, and its word in the legend."""
+
+    colour: str
+    shape: str
+    dash: str
+    word: str
+
+
+LOOKS: Final[dict[str, Look]] = {
+    "base": Look("#D55E00", "circle", "", "base (knew it)"),
+    "suspect": Look("#0072B2", "square", "", "suspect"),
+    "reference": Look("#009E73", "triangle", "7 4", "reference (never trained)"),
+    "ancestor": Look("#009E73", "diamond", "2 3", "ancestor"),
+    "floor": Look("#808080", "diamond", "2 4", "floor: reference against reference"),
+    "gate": Look("#808080", "cross", "9 3 2 3", "gate: retained items"),
+}
+WIDTH: Final = 760
+LEFT, RIGHT, TOP, BOTTOM = 62, 24, 64, 46
+FLAT_LOW, FLAT_HIGH = -0.6, 1.6
+
+
+# ---- primitives -------------------------------------------------------------------------------------------------
+def _n(x: float) -> str:
+    """A coordinate: at most one decimal, no negative zero, the same on every machine."""
+    text = f"{x:.1f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 12) -> str:
+    return f'<text x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}" font-size="{size}">{escape(text)}</text>'
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, style: str = 'stroke="currentColor"') -> str:
+    return f'<line x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}" {style}/>'
+
+
+def marker(shape: str, x: float, y: float, r: float, paint: str) -> str:
+    """One marker of the given shape, centred at x, y."""
+    if shape == "circle":
+        return f'<circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(r)}" {paint}/>'
+    if shape == "square":
+        return f'<rect x="{_n(x - r)}" y="{_n(y - r)}" width="{_n(2 * r)}" height="{_n(2 * r)}" {paint}/>'
+    if shape == "cross":
+        d = f"M{_n(x - r)} {_n(y - r)}L{_n(x + r)} {_n(y + r)}M{_n(x - r)} {_n(y + r)}L{_n(x + r)} {_n(y - r)}"
+        return f'<path d="{d}" {paint}/>'
+    corners = {"triangle": ((0, -1.2), (1.1, 0.9), (-1.1, 0.9)), "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0))}
+    points = " ".join(f"{_n(x + r * dx)},{_n(y + r * dy)}" for dx, dy in corners[shape])
+    return f'<polygon points="{points}" {paint}/>'
+
+
+def _svg(height: float, label: str, body: Sequence[str], width: int = WIDTH) -> str:
+    head = f'<svg viewBox="0 0 {width} {_n(height)}" width="{width}" height="{_n(height)}" role="img"'
+    return f'{head} aria-label="{escape(label)}" fill="currentColor" stroke-width="1">{"".join(body)}</svg>'
+
+
+class Scale(NamedTuple):
+    """A linear map from data to pixels, clipped to its ends."""
+
+    lo: float
+    hi: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        inside = min(max(value, min(self.lo, self.hi)), max(self.lo, self.hi))
+        return self.start + (inside - self.lo) / (self.hi - self.lo) * (self.end - self.start)
+
+
+def ticks(lo: float, hi: float) -> tuple[float, ...]:
+    """Between four and eight round numbers within [lo, hi]."""
+    raw = (hi - lo) / 5
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
+    first = math.ceil(lo / step - 1e-9)
+    return tuple(round(i * step, 10) for i in range(first, math.floor(hi / step + 1e-9) + 1))
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Axis limits that hold 0, 1 and the data, but never let one wild point flatten all others."""
+    lo = max(min((0.0, *values)), FLAT_LOW)
+    hi = min(max((1.0, *values)), FLAT_HIGH)
+    return lo - 0.05, hi + 0.05
+
+
+def outside(curves: Sequence[Curve]) -> int:
+    """How many points of a profile lie outside what is drawn (they are in the data table)."""
+    lo, hi = _limits([y for c in curves for y in c.y])
+    return sum(1 for c in curves for y in c.y if not lo <= y <= hi)
+
+
+# ---- depth profile ----------------------------------------------------------------------------------------------
+def profile(curves: Sequence[Curve], label: str) -> str:
+    """A profile over depth or steps: one line a role, the suspect's interval and null band shaded."""
+    xs = sorted({x for c in curves for x in c.x})
+    pad = max((xs[-1] - xs[0]) * 0.03, 0.2)
+    lo, hi = _limits([y for c in curves for y in c.y])
+    height = 340
+    sx = Scale(xs[0] - pad, xs[-1] + pad, LEFT, WIDTH - RIGHT)
+    sy = Scale(lo, hi, height - BOTTOM, TOP)
+    body = [*_grid(sx, sy, height, xs), *_legend(curves)]
+    body += [_band(c.x, c.null_lo, c.null_hi, sx, sy, LOOKS["reference"].colour) for c in curves]
+    body += [_band(c.x, c.lo, c.hi, sx, sy, LOOKS[c.role].colour) for c in curves]
+    order = ("gate", "floor", "ancestor", "reference", "base", "suspect")
+    for curve in sorted(curves, key=lambda c: order.index(c.role)):
+        body += _curve(curve, sx, sy)
+    axis = f"{visible(curves[0].axis, 40)} →"
+    unit = next((c.unit for c in curves if c.role == "suspect"), curves[0].unit)
+    body.append(_text(WIDTH - RIGHT, height - 8, axis, "end"))
+    body.append(_text(LEFT, TOP - 10, visible(unit, 60)))
+    return _svg(height, label, body)
+
+
+def _grid(sx: Scale, sy: Scale, height: float, xs: Sequence[float]) -> list[str]:
+    out: list[str] = []
+    for y in ticks(sy.lo, sy.hi):
+        strong = y in (0.0, 1.0)
+        style = f'stroke="currentColor" stroke-opacity="{"0.55" if strong else "0.14"}"'
+        out += [_line(LEFT, sy(y), WIDTH - RIGHT, sy(y), style), _text(LEFT - 8, sy(y) + 4, number(y), "end")]
+    every = max(1, math.ceil(len(xs) / 16))
+    for x in xs[::every]:
+        out.append(_text(sx(x), height - BOTTOM + 20, f"{x:g}", "middle"))
+    return out
+
+
+def _legend(curves: Sequence[Curve]) -> list[str]:
+    out: list[str] = []
+    x, y = float(LEFT), 14.0
+    for role in dict.fromkeys(c.role for c in curves):
+        look = LOOKS[role]
+        width = 42 + 6.6 * len(look.word)
+        if x + width > WIDTH - RIGHT:
+            x, y = float(LEFT), y + 20
+        dash = f' stroke-dasharray="{look.dash}"' if look.dash else ""
+        out.append(_line(x, y, x + 26, y, f'stroke="{look.colour}" stroke-width="2"{dash}'))
+        out.append(marker(look.shape, x + 13, y, 4, f'fill="{look.colour}" stroke="{look.colour}"'))
+        out.append(_text(x + 32, y + 4, look.word))
+        x += width
+    return out
+
+
+def _band(x: Sequence[float], lo: Sequence[float], hi: Sequence[float], sx: Scale, sy: Scale, colour: str) -> str:
+    if not lo or not hi:
+        return ""
+    there = [f"{_n(sx(a))},{_n(sy(b))}" for a, b in zip(x, hi, strict=False)]
+    back = [f"{_n(sx(a))},{_n(sy(b))}" for a, b in zip(reversed(x), reversed(lo), strict=False)]
+    return f'<polygon points="{" ".join(there + back)}" fill="{colour}" fill-opacity="0.16"/>'
+
+
+def _curve(curve: Curve, sx: Scale, sy: Scale) -> list[str]:
+    look = LOOKS[curve.role]
+    points = [(sx(x), sy(y)) for x, y in zip(curve.x, curve.y, strict=True)]
+    dash = f' stroke-dasharray="{look.dash}"' if look.dash else ""
+    width = "2.5" if curve.role == "suspect" else "1.7"
+    path = "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points)
+    out = [f'<path d="{path}" fill="none" stroke="{look.colour}" stroke-width="{width}"{dash}/>']
+    paint = f'fill="{look.colour}" stroke="{look.colour}" stroke-width="1.5"'
+    return out + [marker(look.shape, x, y, 4, paint) for x, y in points]
+
+
+# ---- forest -----------------------------------------------------------------------------------------------------
+FILL: Final[dict[Outcome, str]] = {
+    "trace found": f'fill="{LOOKS["suspect"].colour}"',
+    "no trace found": 'fill="var(--paper, #fff)"',
+    "inconclusive": 'fill="#9a9a9a"',
+    "not run": 'fill="none"',
+}
+
+
+def forest(rows: Sequence[Evidence], label: str) -> str:
+    """Effects between never trained (0) and base (1): interval, null band, floor tick, base mark; one row a test."""
+    placed = [(e, p) for e in rows if not isinstance(p := position(e.measurement), Missing)]
+    left, right, step, top = 290, 128, 30, 44
+    height = top + step * len(placed) + 34
+    ends = [v for _, p in placed for v in (p.value, p.lo, p.hi) if v is not None]
+    lo, hi = _limits(ends)
+    sx = Scale(lo, hi, left, WIDTH - right)
+    bottom = height - 30
+    body: list[str] = []
+    for x in ticks(lo, hi):
+        style = f'stroke="currentColor" stroke-opacity="{"0.55" if x in (0.0, 1.0) else "0.14"}"'
+        body += [_line(sx(x), top - 12, sx(x), bottom, style), _text(sx(x), height - 12, number(x), "middle")]
+    body += [_text(sx(0.0), 14, "never trained", "middle"), _text(sx(1.0), 14, "base", "middle")]
+    base = LOOKS["base"]
+    body.append(marker(base.shape, sx(1.0), 24, 4, f'fill="{base.colour}"'))
+    reference = LOOKS["reference"]
+    body.append(marker(reference.shape, sx(0.0), 24, 4, f'fill="{reference.colour}"'))
+    for i, (e, p) in enumerate(placed):
+        y = top + step * i + step / 2 - 4
+        if p.null_lo is not None and p.null_hi is not None:
+            width = max(sx(p.null_hi) - sx(p.null_lo), 1)
+            body.append(
+                f'<rect x="{_n(sx(p.null_lo))}" y="{_n(y - 9)}" width="{_n(width)}" height="18" '
+                f'fill="{reference.colour}" fill-opacity="0.2"/>'
+            )
+        if p.floor is not None:
+            body.append(_line(sx(p.floor), y - 9, sx(p.floor), y + 9, 'stroke="#808080" stroke-dasharray="3 2"'))
+        if p.lo is not None and p.hi is not None:
+            style = f'stroke="{LOOKS["suspect"].colour}" stroke-width="2"'
+            body.append(_line(sx(p.lo), y, sx(p.hi), y, style))
+        paint = f'{FILL[e.outcome]} stroke="{LOOKS["suspect"].colour}" stroke-width="1.8"'
+        body.append(marker("square", sx(p.value), y, 4.5, paint))
+        body.append(_text(left - 14, y + 4, _short(title(e.measurement), 42), "end"))
+        body.append(_text(WIDTH - right + 14, y + 4, f"{number(p.value)}  {_ends(p.lo, p.hi)}"))
+    return _svg(height, label, body)
+
+
+def _ends(lo: float | None, hi: float | None) -> str:
+    if lo is None or hi is None:
+        return ""
+    joint = "–" if lo >= 0 else " to "
+    return f"{number(lo)}{joint}{number(hi)}"
+
+
+def _short(text: str, n: int) -> str:
+    return text if len(text) <= n else text[: n - 1] + "…"
+
+
+# ---- strip ------------------------------------------------------------------------------------------------------
+def strip(e: Evidence) -> str:
+    """The same as one row of the forest, small enough for a table cell; empty where there is no position."""
+    p = position(e.measurement)
+    if isinstance(p, Missing):
+        return ""
+    sx = Scale(-0.15, 1.15, 6, 214)
+    reference, base, suspect = LOOKS["reference"], LOOKS["base"], LOOKS["suspect"]
+    body = [_line(sx(0), 13, sx(1), 13, 'stroke="currentColor" stroke-opacity="0.35"')]
+    body.append(marker(reference.shape, sx(0), 13, 4, f'fill="{reference.colour}"'))
+    body.append(marker(base.shape, sx(1), 13, 4.5, f'fill="{base.colour}"'))
+    if p.lo is not None and p.hi is not None:
+        body.append(_line(sx(p.lo), 13, sx(p.hi), 13, f'stroke="{suspect.colour}" stroke-width="2.5"'))
+    body.append(marker("square", sx(p.value), 13, 5, f'{FILL[e.outcome]} stroke="{suspect.colour}" stroke-width="2"'))
+    label = f"{number(p.value)} ({interval(e.measurement.ci95)}) between never trained, 0, and base, 1"
+    return _svg(26, label, body, 220)

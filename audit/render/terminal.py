@@ -1,0 +1,97 @@
+"""Reports to the terminal: one table over several audits, and one audit in a dozen lines.
+
+Rich objects only; whoever prints them decides where. Every state is a symbol and a word, never a colour alone, and
+text from elsewhere never reaches Rich as markup.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from rich.console import Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from audit.findings import Evidence, Report, VerdictWord
+from audit.nouns import Missing
+from audit.render.html import glance
+from audit.render.wording import (
+    CELL,
+    NAME,
+    VERDICT_MEANING,
+    VERDICT_SYMBOL,
+    best,
+    layer,
+    number,
+    sentence,
+    verdict_sentence,
+    visible,
+)
+
+STYLE: Final[dict[VerdictWord, str]] = {
+    "INTACT": "bold dark_orange3", "PARTIAL": "bold dark_orange3", "SUPPRESSED": "bold dark_orange3",
+    "CONSISTENT WITH NEVER TRAINED": "bold", "INCONCLUSIVE": "bold", "INVALID": "bold magenta",
+}  # fmt: skip
+
+
+def table(reports: Sequence[Report]) -> Table:
+    """One row an audit: verdict, the strongest output, causal and decoding effects, utility, and why."""
+    out = Table(title="Verdicts", title_justify="left", caption=_LEGEND, caption_justify="left", show_lines=False)
+    out.add_column("suspect", no_wrap=True)
+    out.add_column("verdict")
+    for name in ("output", "causal", "decoding", "utility"):
+        out.add_column(name, justify="right")
+    out.add_column("why", ratio=1)
+    for report in reports:
+        word = report.verdict.word
+        out.add_row(
+            Text(visible(report.plan.case.name, NAME)),
+            Text(f"{VERDICT_SYMBOL[word]} {word}", style=STYLE[word]),
+            _effect(best(report, "output")),
+            _effect(best(report, "causal"), at_layer=True),
+            _effect(best(report, "decoding")),
+            _effect(best(report, "gate")),
+            Text(why(report)),
+        )
+    return out
+
+
+_LEGEND: Final = (
+    "Effects: 0 = never trained, 1 = base; the layer where it was read after @. Utility: share of base's on retained "
+    "items. ▲ trace found, ● no trace found, ◆ inconclusive, – not run."
+)
+
+
+def _effect(e: Evidence | None, at_layer: bool = False) -> Text:
+    if e is None:
+        return Text("– not run")
+    if isinstance(e.measurement.value, Missing):
+        return Text("◆ none")
+    symbol = {"trace found": "▲ ", "no trace found": "● ", "inconclusive": "◆ ", "not run": "– "}[e.outcome]
+    mark = "" if e.measurement.kind == "gate" else symbol
+    where = layer(e.measurement) if at_layer else ""
+    return Text(f"{mark}{number(e.measurement.value)}{f' @{where}' if where else ''}")
+
+
+def why(report: Report) -> str:
+    """The first reason of the verdict, short."""
+    reason = report.verdict.because[0] if report.verdict.because else VERDICT_MEANING[report.verdict.word]
+    return visible(reason, CELL)
+
+
+def summary(report: Report) -> Group:
+    """One report: verdict, the four numbers, what limits it."""
+    verdict = report.verdict
+    head = Text.assemble(
+        (f"{VERDICT_SYMBOL[verdict.word]} {verdict.word}", STYLE[verdict.word]),
+        f"  {visible(report.plan.case.name, NAME)}  {visible(report.report_id, NAME)}",
+    )
+    numbers = Table(box=None, pad_edge=False)
+    for name in ("question", "test", "value", "95 %", "outcome"):
+        numbers.add_column(name)
+    for row in glance(report):
+        numbers.add_row(*(Text(x) for x in (row.question, row.test, row.value, row.ci95, row.outcome)))
+    limits = Text("\n".join(f"- {sentence(x)}" for x in verdict.limits))
+    ran = f"{len(report.evidence)} findings, {len(report.skips)} skipped, {len(report.failures)} failed"
+    body = (Text(verdict_sentence(verdict)), Text(""), numbers, Text(""), Text("Limits:"), limits, Text(ran))
+    return Group(head, *(Padding(part, (0, 0, 0, 2)) for part in body))

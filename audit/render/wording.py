@@ -1,0 +1,267 @@
+"""The sentences of a report: numbers with two significant figures, missing values as words, nothing overstated.
+
+The rules that this module keeps, for every view: a number stands beside what a model that never knew and the model that
+knew read; a negative stands beside its detection limit; in-case evidence prints no likelihood ratio and no error rate;
+whatever a model or a file name says is hostile text until :func:`visible` has been over it.
+"""
+
+import math
+import unicodedata
+from typing import Final, NamedTuple
+
+from audit.findings import Evidence, Interval, Measurement, Null, Number, Outcome, Report, Verdict, VerdictWord
+from audit.nouns import Missing
+
+BANNED: Final = ("proves", "certified", "guarantees", "fully forgotten", "compliant", "passed GDPR", "safe")
+"""Words that no view may use of a result (a test greps every view for them)."""
+
+OUTCOME_SYMBOL: Final[dict[Outcome, str]] = {
+    "trace found": "▲", "no trace found": "●", "inconclusive": "◆", "not run": "–",
+}  # fmt: skip
+VERDICT_SYMBOL: Final[dict[VerdictWord, str]] = {
+    "INTACT": "■", "PARTIAL": "◧", "SUPPRESSED": "▲", "CONSISTENT WITH NEVER TRAINED": "●", "INCONCLUSIVE": "◆",
+    "INVALID": "✕",
+}  # fmt: skip
+VERDICT_MEANING: Final[dict[VerdictWord, str]] = {
+    "INTACT": "The outputs still hold at least half of what base knows.",
+    "PARTIAL": "The outputs still hold part of what base knows.",
+    "SUPPRESSED": "The outputs keep quiet, but the knowledge is still inside the model.",
+    "CONSISTENT WITH NEVER TRAINED": "No trace was found by tests that find the knowledge in base.",
+    "INCONCLUSIVE": "The evidence does not decide.",
+    "INVALID": "The suspect is too damaged for its silence to mean anything.",
+}  # fmt: skip
+NO_RATE: Final = "No error rate is known for models of this kind, so no likelihood ratio is given."
+PROSE, CELL, NAME = 1200, 240, 80
+"""Caps in characters for a paragraph, a table cell and a name."""
+
+
+# ---- text that came from elsewhere ------------------------------------------------------------------------------
+def visible(text: str, cap: int = PROSE) -> str:
+    """Hostile text made harmless to read: control, bidirectional and invisible characters shown, length capped.
+
+    Markup is not touched: escaping is the business of the view that knows its own syntax.
+    """
+    shown = "".join(_seen(c) for c in text[:cap])
+    return shown if len(text) <= cap else f"{shown} … {len(text) - cap} more characters"
+
+
+def _seen(c: str) -> str:
+    hidden = unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+    selector = "\ufe00" <= c <= "\ufe0f" or "\U000e0100" <= c <= "\U000e01ef"
+    return f"‹U+{ord(c):04X}›" if hidden or selector else c
+
+
+# ---- numbers ----------------------------------------------------------------------------------------------------
+def number(value: Number) -> str:
+    """Two significant figures with a true minus sign; a missing value is the word 'missing' with its reason."""
+    if isinstance(value, Missing):
+        return f"missing ({visible(value.missing, CELL)})"
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{abs(value):.1e}".split("e")
+    power = int(exponent)
+    if power < -4 or power > 5:
+        shown = f"{mantissa}×10^{power}".replace("-", "−")
+    else:
+        shown = f"{float(f'{abs(value):.1e}'):.{max(0, 1 - power)}f}"
+    return f"−{shown}" if value < 0 else shown
+
+
+def interval(ci95: Interval | Missing) -> str:
+    """Both ends of a 95 % interval, or why there is none."""
+    if isinstance(ci95, Missing):
+        return f"no interval ({visible(ci95.missing, CELL)})"
+    joint = "–" if ci95.lo >= 0 else " to "
+    return f"{number(ci95.lo)}{joint}{number(ci95.hi)}"
+
+
+def p_value(value: Number) -> str:
+    """``p = 0.0012``, or why there is none."""
+    if isinstance(value, Missing):
+        return f"no p ({visible(value.missing, CELL)})"
+    return "p < 0.0001" if value < 1e-4 else f"p = {number(value)}"
+
+
+def size(size_bytes: int) -> str:
+    """Bytes in the largest unit that leaves at least one."""
+    value, unit = float(size_bytes), "B"
+    for larger in ("KB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{size_bytes} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+# ---- the reference scale ----------------------------------------------------------------------------------------
+class Position(NamedTuple):
+    """A measurement on the scale 0 = never trained, 1 = base, with its interval, null band and floor."""
+
+    value: float
+    lo: float | None
+    hi: float | None
+    null_lo: float | None
+    null_hi: float | None
+    floor: float | None
+
+
+def position(m: Measurement) -> Position | Missing:
+    """Where the measurement lies between never trained (0) and base (1).
+
+    An effect is there already; any other statistic is placed by its own null median and positive control.
+    """
+    if isinstance(m.value, Missing):
+        return m.value
+    zero, unit = 0.0, 1.0
+    if m.unit != "effect":
+        if isinstance(m.null, Missing) or isinstance(m.positive_control, Missing):
+            return Missing(missing=f"measured in {m.unit} without both ends of the scale")
+        zero = median(m.null)
+        unit = m.positive_control.value - zero
+        if abs(unit) < 1e-9:
+            return Missing(missing="base reads the same as never trained")
+    place = [(x - zero) / unit if x is not None else None for x in _marks(m)]
+    lo, hi = sorted(place[:2], key=_last) if unit < 0 else place[:2]
+    null_lo, null_hi = sorted(place[2:4], key=_last) if unit < 0 else place[2:4]
+    return Position((m.value - zero) / unit, lo, hi, null_lo, null_hi, place[4])
+
+
+def _marks(m: Measurement) -> list[float | None]:
+    lo, hi = (None, None) if isinstance(m.ci95, Missing) else (m.ci95.lo, m.ci95.hi)
+    q = None if isinstance(m.null, Missing) else m.null.quantiles
+    ends = (None, None) if q is None else (quantile(q, 0.025), quantile(q, 0.975))
+    return [lo, hi, *ends, None if isinstance(m.floor, Missing) else m.floor]
+
+
+def _last(x: float | None) -> float:
+    return math.inf if x is None else x
+
+
+def quantile(quantiles: tuple[float, ...], share: float) -> float:
+    """A quantile read off equally spaced ones, linearly between them."""
+    place = share * (len(quantiles) - 1)
+    low = math.floor(place)
+    high = min(low + 1, len(quantiles) - 1)
+    return quantiles[low] + (place - low) * (quantiles[high] - quantiles[low])
+
+
+def median(null: Null) -> float:
+    """The middle of a null."""
+    return quantile(null.quantiles, 0.5)
+
+
+# ---- sentences --------------------------------------------------------------------------------------------------
+def title(m: Measurement) -> str:
+    """Probe and name in words."""
+    mode = "" if m.mode == "controlled" else " (as published)"
+    form = "" if m.form == "trained" else f", {m.form.replace('_', '-')}"
+    return f"{visible(m.probe, NAME).replace('_', ' ')}: {visible(m.name, NAME).replace('_', ' ')}{form}{mode}"
+
+
+def reading(m: Measurement) -> str:
+    """``{statistic} is {x} (95 % {lo}–{hi}); a model that never knew reads {null}, the model that knew {base}; p``."""
+    name = visible(m.statistic, NAME)
+    if isinstance(m.value, Missing):
+        return f"{name} is missing: {visible(m.value.missing)}; {knew(m)}."
+    if isinstance(m.ci95, Missing):
+        lead = f"{name} is {number(m.value)} (no 95 % interval: {visible(m.ci95.missing)})"
+    else:
+        lead = f"{name} is {number(m.value)} (95 % {interval(m.ci95)})"
+    if m.kind == "gate":
+        return f"{lead}; {knew(m)}."
+    return f"{lead}; {never_knew(m)}, {knew(m)}; {p_value(m.p)}."
+
+
+def never_knew(m: Measurement) -> str:
+    """What the same statistic reads without the knowledge: the null's middle, and the floor where there is one."""
+    floor = "" if isinstance(m.floor, Missing) else f" (one reference against another: {number(m.floor)})"
+    if isinstance(m.null, Missing):
+        middle = f"what a model that never knew reads is missing ({visible(m.null.missing, CELL)})"
+    else:
+        middle = f"a model that never knew reads {number(median(m.null))}"
+    return middle + floor
+
+
+def knew(m: Measurement) -> str:
+    """What the positive control reads."""
+    if isinstance(m.positive_control, Missing):
+        return f"what the model that knew reads is missing ({visible(m.positive_control.missing, CELL)})"
+    return f"the model that knew reads {number(m.positive_control.value)}"
+
+
+def detection_limit(m: Measurement) -> str:
+    """What a silence of this test is worth: the size that the interval still allows, and whether base was found."""
+    if isinstance(m.positive_control, Missing):
+        return f"Detection limit unknown: no positive control ({visible(m.positive_control.missing, CELL)})."
+    control = number(m.positive_control.value)
+    if not m.positive_control.found:
+        return f"Blind here: the positive control, base, reads {control} and was not found; silence means nothing."
+    if isinstance(m.ci95, Missing):
+        return f"Detection limit unknown: no interval; the positive control, base, reads {control}."
+    return (
+        f"Detection limit: the 95 % interval still allows {number(m.ci95.hi)}; "
+        f"the positive control, base, reads {control} and was found."
+    )
+
+
+def part(e: Evidence) -> str:
+    """What a finding is, in a word with its symbol: an outcome, or why it is none (a gate, context, as published)."""
+    if e.measurement.kind in ("gate", "context"):
+        return e.measurement.kind
+    if e.measurement.mode == "paper":
+        return "as published"
+    word = "below never trained" if e.direction == "below" else e.outcome
+    return f"{OUTCOME_SYMBOL[e.outcome]} {word}"
+
+
+def evidence_sentence(e: Evidence) -> str:
+    """One finding in words: what it shows, why, and for every negative its detection limit.
+
+    A gate, context or a number in paper mode has no outcome: it is only listed.
+    """
+    why = sentence(e.because)
+    if e.measurement.kind in ("gate", "context") or e.measurement.mode == "paper":
+        return why
+    lead = e.outcome.capitalize()
+    if e.direction == "below":
+        lead += ", below the never-trained level (over-suppressed)"
+    limit = f" {detection_limit(e.measurement)}" if e.outcome in ("no trace found", "inconclusive") else ""
+    return f"{lead}. {why}{limit}"
+
+
+def sentence(text: str) -> str:
+    """Text from elsewhere as a sentence: visible, capitalised, ended."""
+    shown = visible(text).strip()
+    if not shown:
+        return "No reason is recorded."
+    return shown[0].upper() + shown[1:] + ("" if shown[-1] in ".!?…" else ".")
+
+
+def best(report: Report, kind: str) -> Evidence | None:
+    """The strongest finding of one kind on the rows the verdict reads: a trace first, then the largest value."""
+    rank = {"trace found": 0, "no trace found": 1, "inconclusive": 2, "not run": 3}
+
+    def order(e: Evidence) -> tuple[int, float]:
+        value = e.measurement.value
+        return rank[e.outcome], math.inf if isinstance(value, Missing) else -value
+
+    usable = [e for e in report.evidence if e.measurement.mode == "controlled" and e.measurement.form == "trained"]
+    rows = [e for e in usable if e.measurement.kind == kind]
+    return min(rows, key=order) if rows else None
+
+
+def verdict_sentence(verdict: Verdict) -> str:
+    """The verdict's own sentence without its word, which stands above it; in-case, it says that no rate is known."""
+    said = verdict.sentence.removeprefix(f"{verdict.word}: ")
+    text = sentence(said)
+    return text if verdict.basis == "calibrated" or "likelihood ratio" in text else f"{text} {NO_RATE}"
+
+
+def layer(m: Measurement) -> str:
+    """The layer at which a causal value was read: as the probe says, else where the suspect's curve has that value."""
+    if "layer" in m.readings:
+        return f"{m.readings['layer']:g}"
+    curve = next((c for c in m.curves if c.role == "suspect" and c.axis == "layer" and c.x), None)
+    if curve is None or isinstance(m.value, Missing):
+        return ""
+    value = m.value
+    return f"{min(zip(curve.x, curve.y, strict=True), key=lambda point: abs(point[1] - value))[0]:g}"

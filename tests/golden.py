@@ -1,0 +1,272 @@
+"""Hand-made reports with realistic numbers: one for every rung that a view must show well.
+
+``report(variant)`` builds one; ``VARIANTS`` names them. They are made by hand, not by the engine, so that a view can be
+tested without a model, and they share no code with the views.
+"""
+
+import hashlib
+import json
+from typing import Literal
+
+from audit.findings import (
+    Control,
+    Count,
+    Curve,
+    Environment,
+    Evidence,
+    Exhibit,
+    Failure,
+    Interval,
+    Measurement,
+    Null,
+    Outcome,
+    Plan,
+    PlannedTest,
+    Report,
+    Skip,
+    Table,
+    Timing,
+    Verdict,
+)
+from audit.nouns import Case, Cost, DataFiles, Missing, Roles, Source
+
+Variant = Literal["suppressed", "consistent", "inconclusive", "invalid", "broken", "hostile"]
+VARIANTS: tuple[Variant, ...] = ("suppressed", "consistent", "inconclusive", "invalid", "broken", "hostile")
+
+NO_TABLE = Missing(missing="no item table is kept for this test")
+HOSTILE = "</script><img src=x onerror=alert(1)>\x1b[31mred\x1b[0m \u202egnp.exe\u2066 {{7*7}} |cell| `tick` @all"
+
+
+def sha(text: str) -> str:
+    """A stand-in hash."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def null(centre: float, spread: float, n: int = 999, kind: str = "sign flips over people") -> Null:
+    """101 quantiles of a symmetric null."""
+    return Null(kind=kind, quantiles=tuple(centre + spread * (q - 50) / 50 for q in range(101)), n=n)
+
+
+def effect(probe: str, name: str, kind: str, value: float, half: float, **more: object) -> Measurement:
+    """A measurement on the effect scale: 0 never trained, 1 base."""
+    fields: dict[str, object] = {
+        "probe": probe, "name": name, "kind": kind, "statistic": "effect", "value": value, "unit": "effect",
+        "ci95": Interval(lo=value - half, hi=value + half), "n": Count(scored=160), "unit_of_replication": "people",
+        "units": 16, "seed": 0, "p": 0.001 if value > 0.2 else 0.41, "p_below": 0.62, "null": null(0.0, 0.06),
+        "positive_control": Control(value=1.0, ci95=Interval(lo=0.97, hi=1.03), found=True), "floor": 0.021,
+        "items": Table(path=f"tables/{probe}.parquet", sha256=sha(probe), rows=160, columns=("item", "group", "score")),
+        "cost": Cost(fwd_tokens=48_000),
+    }  # fmt: skip
+    return Measurement.model_validate({**fields, **more})
+
+
+def profile(suspect: tuple[float, ...]) -> tuple[Curve, ...]:
+    """A depth profile: base, suspect with its interval and null band, floor and gate."""
+    x = tuple(float(i) for i in range(len(suspect)))
+    return (
+        Curve(axis="layer", unit="effect", role="base", x=x, y=tuple(1.0 for _ in x)),
+        Curve(
+            axis="layer", unit="effect", role="suspect", x=x, y=suspect,
+            lo=tuple(v - 0.06 for v in suspect), hi=tuple(v + 0.06 for v in suspect),
+            null_lo=tuple(-0.04 for _ in x), null_hi=tuple(0.05 for _ in x),
+        ),
+        Curve(axis="layer", unit="effect", role="floor", x=x, y=tuple(0.02 - 0.01 * (i % 2) for i in range(len(x)))),
+        Curve(axis="layer", unit="probability", role="gate", x=x, y=tuple(0.99 - 0.01 * i for i in range(len(x)))),
+    )  # fmt: skip
+
+
+def judged(m: Measurement, outcome: Outcome, because: str, direction: str = "none") -> Evidence:
+    """Evidence on an in-case basis."""
+    return Evidence.model_validate(
+        {"measurement": m, "outcome": outcome, "direction": direction, "because": because, "basis": "in-case"}
+    )
+
+
+def gate(value: float) -> Evidence:
+    """The utility gate: retain probability as a share of base's."""
+    m = effect("utility", "retain probability", "gate", value, 0.01).model_copy(
+        update={
+            "statistic": "retain probability, suspect / base", "unit": "ratio", "p": Missing(missing="a gate has no null"),
+            "p_below": Missing(missing="a gate has no null"), "null": Missing(missing="a gate has no null"),
+            "floor": Missing(missing="a gate has no floor"), "items": NO_TABLE,
+        }
+    )  # fmt: skip
+    word: Outcome = "no trace found" if value >= 0.5 else "inconclusive"
+    return judged(m, word, f"retain probability is {value:.2g} of base; the suspect is usable from 0.50")
+
+
+def evidence(output: float, causal: tuple[float, ...], lens: float, utility: float = 0.98) -> tuple[Evidence, ...]:
+    """A full set: gate, outputs, causal reading, decoding, and a context number."""
+    best = max(range(1, len(causal)), key=lambda i: causal[i])
+    found = max(causal[1:]) >= 0.05
+    out_word: Outcome = "trace found" if output >= 0.1 else "no trace found"
+    items = [
+        gate(utility),
+        judged(effect("forget_likelihood", "probability", "output", output, 0.03), out_word, f"effect {output:.2g}"),
+        judged(
+            effect("forget_likelihood", "extraction strength", "output", output * 0.8, 0.04), out_word,
+            "the share of the answer that the model completes by itself",
+        ),
+        judged(
+            effect(
+                "reverse_patch", "answer positions", "causal", causal[best], 0.06, curves=profile(causal),
+                readings={"layer": float(best), "eligible_layers": float(len(causal) - 1)},
+            ),
+            "trace found" if found else "no trace found",
+            "an eligible layer is above its null and above the floor" if found else "the upper 95 % bound is below 0.10",
+            "above" if found else "none",
+        ),
+        judged(
+            effect("answer_lens", "lift over alternates", "decoding", lens, 0.05),
+            "trace found" if lens >= 0.2 else "no trace found", "difference in differences over people",
+        ),
+        judged(
+            effect("forget_likelihood", "truth ratio", "context", 0.44, 0.05, unit="ratio", statistic="truth ratio"),
+            "inconclusive", "context only: it enters no verdict",
+        ),
+    ]  # fmt: skip
+    return tuple(items)
+
+
+VERDICTS: dict[str, Verdict] = {
+    "suppressed": Verdict(
+        word="SUPPRESSED", strength="full", direction="above", basis="in-case",
+        sentence="The outputs are clean, but the suspect's states still let the base answer.",
+        because=("no output test finds a trace", "reverse patch finds a trace at layer 3, above null and floor"),
+        limits=("no error rate is known for models of this kind", "one language and 16 people were tested"),
+        would_change=("a reference trained in another data order that reads as high as the suspect",),
+    ),
+    "consistent": Verdict(
+        word="CONSISTENT WITH NEVER TRAINED", strength="full", direction="none", basis="in-case",
+        sentence="No test that finds the knowledge in base finds it in the suspect.",
+        because=("reverse patch is silent where it found base", "the answer lens is silent where it found base"),
+        limits=("a trace smaller than the detection limits would not be seen",),
+        would_change=("recovery by relearning, which was not tested",),
+    ),
+    "inconclusive": Verdict(
+        word="INCONCLUSIVE", strength="none", direction="none", basis="in-case",
+        sentence="Base's later blocks cannot read the suspect's states, so nothing can be said about them.",
+        because=("no layer passes the compatibility gate: on retain data the patched answer keeps 0.02 to 0.31 of base",),
+        limits=("the suspect does not share base's initialisation",),
+        would_change=("a base that shares the suspect's ancestor",),
+    ),
+    "invalid": Verdict(
+        word="INVALID", strength="none", direction="none", basis="in-case",
+        sentence="The suspect is broken: it has lost the retain data too, so its silence on the forget set means nothing.",
+        because=("retain probability is 0.03 of base; the suspect is usable from 0.50",),
+        limits=("nothing is said about the forget set",), would_change=("a suspect that still answers retain questions",),
+    ),
+}  # fmt: skip
+
+
+def exhibits() -> tuple[Exhibit, ...]:
+    """Base, suspect, three references' worth of items received."""
+    files = {"config.json": sha("c"), "model.safetensors": sha("m"), "tokenizer.json": sha("t")}
+    names = {"base": "base", "suspect": "suspect", "reference 1": "r1", "reference 2": "r2", "ancestor": "ancestor"}
+    return tuple(
+        Exhibit(
+            role=role, path=f"models/{folder}", family="llama", fingerprint=sha(role), size_bytes=1_312_884,
+            files=files, verified_after=True,
+        )
+        for role, folder in names.items()
+    )  # fmt: skip
+
+
+def plan(name: str, skips: tuple[Skip, ...]) -> Plan:
+    """The plan of a golden report."""
+    case = Case(
+        name=name,
+        roles=Roles(
+            base=Source(path="models/base"), suspect=Source(path="models/suspect"),
+            references=(Source(path="models/r1", data_order=1), Source(path="models/r2", data_order=2)),
+            ancestor=Source(path="models/ancestor"),
+        ),
+        data=DataFiles(forget="forget.jsonl", retain="retain.jsonl", holdout="holdout.jsonl"), edited="all",
+    )  # fmt: skip
+    questions = {
+        "utility": "Is the suspect still usable on data it was told to keep?",
+        "forget_likelihood": "Does the suspect still say the answers?",
+        "reverse_patch": "Can base's later blocks read the answer from the suspect's states?",
+        "answer_lens": "Can the suspect's own head read the answer from its states?",
+    }
+    tests = [
+        PlannedTest(probe=p, question=q, will_run=True, reason="", cost=Cost(fwd_tokens=48_000))
+        for p, q in questions.items()
+    ]
+    tests += [
+        PlannedTest(probe=s.probe, question="Does the knowledge come back?", will_run=False, reason=s.reason, cost=Cost())
+        for s in skips
+    ]
+    return Plan(
+        case=case, fingerprints={e.role: e.fingerprint for e in exhibits()}, data_sha256={"forget": sha("forget")},
+        tests=tuple(tests), code_version="0.1.0", plan_hash=sha(name),
+    )  # fmt: skip
+
+
+ENVIRONMENT = Environment(
+    python="3.11.7", platform="Linux x86_64", packages={"torch": "2.13.0", "transformers": "5.23.0"}, device="cpu",
+    dtype="float32", backend="native", threads=1, flags={"attention": "default", "deterministic": "yes"},
+)  # fmt: skip
+RULE = (
+    "INVALID if the suspect keeps less than half of base's retain probability.",
+    "INTACT if the output effect on edited rows is at least 0.50, PARTIAL if at least 0.10.",
+    "SUPPRESSED if an eligible layer has effect at least 0.05, p < 0.01 and more than the floor.",
+    "CONSISTENT WITH NEVER TRAINED only if reverse patch and lens are silent where both found base; else INCONCLUSIVE.",
+)
+COVERAGE = (
+    ("reading the outputs", "logits", "tested"),
+    ("reading internal states", "weights", "tested"),
+    ("relearning", "fine-tuning", "not tested"),
+    ("quantisation", "weights", "not tested"),
+)
+
+
+def assemble(name: str, found: tuple[Evidence, ...], verdict: Verdict, *, skips: tuple[Skip, ...] = (),
+             failures: tuple[Failure, ...] = ()) -> Report:  # fmt: skip
+    """A whole report, with the id that its content gives."""
+    body = Report(
+        report_id="UA-000000000000", created="2026-01-02T03:04:05Z",
+        tool={"name": "residua", "version": "0.1.0", "commit": "0" * 40}, demo=name != "received",
+        plan=plan(name, skips), exhibits=exhibits(), environment=ENVIRONMENT,
+        cohorts={"forget": {"items": 320, "people": 32, "audit items": 160}, "retain": {"items": 480, "people": 48}},
+        evidence=found, skips=skips, failures=failures, verdict=verdict, decision_rule=RULE, coverage=COVERAGE,
+        limits=("results relate only to the files listed", "no error rate is known for models of this kind"),
+        reproduce="residua run case.toml -o runs/again",
+        timings=(Timing(unit="reverse_patch:suspect:0", cpu_s=1.25, wall_s=0.8),),
+    )  # fmt: skip
+    document = body.model_dump(mode="json", exclude={"report_id", "created", "timings"})
+    digest = sha(json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
+    return body.model_copy(update={"report_id": f"UA-{digest[:12]}"})
+
+
+def report(variant: Variant = "suppressed") -> Report:
+    """One golden report."""
+    relearn = Skip(probe="relearn", reason="needs an operation that this backend lacks: train",
+                   consequence="recovery by relearning is not excluded")  # fmt: skip
+    if variant == "suppressed":
+        found = evidence(0.012, (0.82, 0.97, 1.0, 1.0), 0.66)
+        return assemble("demo: head edit", found, VERDICTS[variant], skips=(relearn,))
+    if variant == "consistent":
+        return assemble("received", evidence(0.004, (0.41, 0.013, -0.008, 0.011), 0.009), VERDICTS[variant])
+    if variant == "inconclusive":
+        reason = "no layer passes the compatibility gate"
+        gone = Missing(missing=reason)
+        stuck = effect("reverse_patch", "answer positions", "causal", 0.0, 0.1).model_copy(
+            update={"value": gone, "ci95": gone, "p": gone, "p_below": gone}
+        )
+        found = (*evidence(0.002, (0.1, 0.0), 0.02)[:3], judged(stuck, "inconclusive", reason))
+        return assemble("demo: another initialisation", found, VERDICTS[variant])
+    if variant == "invalid":
+        return assemble("demo: destroyed", evidence(-0.01, (0.2, 0.0, 0.0), 0.01, utility=0.03), VERDICTS[variant])
+    broken = Failure(probe="answer_lens", error="RuntimeError: size mismatch", error_id="E-1f2e3d")
+    if variant == "broken":
+        found = evidence(0.012, (0.8, 0.03, 0.02), 0.0)[:4]
+        return assemble("demo: broken", found, VERDICTS["inconclusive"], skips=(relearn,), failures=(broken,))
+    bad = judged(
+        effect("forget_likelihood", HOSTILE, "output", 0.3, 0.1, readings={HOSTILE: 1.0}, notes=(HOSTILE,)),
+        "trace found", HOSTILE * 40,
+    )  # fmt: skip
+    failure = Failure(probe=HOSTILE, error=HOSTILE, error_id="E-000000")
+    verdict = VERDICTS["suppressed"].model_copy(update={"sentence": HOSTILE, "because": (HOSTILE,), "limits": (HOSTILE,)})
+    return assemble(HOSTILE, (bad, *evidence(0.0, (0.5, 0.5), 0.1)), verdict, failures=(failure,), skips=(
+        Skip(probe=HOSTILE, reason=HOSTILE, consequence=HOSTILE),))  # fmt: skip
