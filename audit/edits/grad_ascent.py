@@ -1,0 +1,37 @@
+"""Gradient ascent on the forget answers, with nothing to hold the rest of the model in place."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from audit.bench import Bench
+from audit.bench.shapes import Recipe
+from audit.bench.training import TrainData, train_one
+from audit.edits._edit import Edit, EditData
+from audit.edits._losses import ascent
+from audit.nouns import Checkpoint
+
+
+class GradAscent(Edit):
+    """Unlearns by climbing the forget loss. Run late, as by default, it destroys the model: the control for INVALID.
+
+    Cite: Jang et al. 2023, arXiv 2210.01504.
+    """
+
+    plays: ClassVar[str] = "weights"
+
+    steps: int = 60
+    lr: float = 2e-3
+    batch: int = 64
+    warmup_steps: int = 10
+    seed: int = 0
+
+    def recipe(self) -> Recipe:
+        """The training recipe of these settings."""
+        return Recipe(
+            "grad_ascent", lambda forget, _retain, _f, _r: ascent(forget),
+            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
+        )  # fmt: skip
+
+    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
+        """Train on the forget rows and write the changed tensors."""
+        return train_one(bench, parent, self.recipe(), TrainData(data.forget), {self.steps: out})[0]

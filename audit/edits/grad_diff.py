@@ -1,0 +1,40 @@
+"""Gradient difference: climb the loss of the forget answers while descending that of the retained ones."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from audit.bench import Bench
+from audit.bench.shapes import Recipe
+from audit.bench.training import TrainData, train_one
+from audit.edits._edit import Edit, EditData
+from audit.edits._losses import grad_diff
+from audit.nouns import Checkpoint
+
+
+class GradDiff(Edit):
+    """Unlearns by alpha NLL(retain) - gamma NLL(forget), answer tokens only.
+
+    Unbounded below on the forget side, so that the number of steps is part of the method.
+    Cite: Liu, Liu and Stone 2022 (continual learning and private unlearning); TOFU, Maini et al. 2024, section 4.
+    """
+
+    plays: ClassVar[str] = "weights"
+
+    steps: int = 60
+    lr: float = 5e-4
+    gamma: float = 1.0
+    alpha: float = 1.0
+    batch: int = 64
+    warmup_steps: int = 10
+    seed: int = 0
+
+    def recipe(self) -> Recipe:
+        """The training recipe of these settings."""
+        return Recipe(
+            "grad_diff", lambda forget, retain, _f, _r: grad_diff(forget, retain, self.gamma, self.alpha),
+            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
+        )  # fmt: skip
+
+    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
+        """Train on the forget and retain rows and write the changed tensors."""
+        return train_one(bench, parent, self.recipe(), TrainData(data.forget, data.retain), {self.steps: out})[0]

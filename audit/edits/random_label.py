@@ -1,0 +1,42 @@
+"""Random-label unlearning: teach other answers to the forget questions."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from audit.bench import Bench
+from audit.bench.shapes import Recipe
+from audit.bench.training import TrainData, train_one
+from audit.edits._edit import Edit, EditData
+from audit.edits._losses import replacement
+from audit.nouns import AuditError, Checkpoint
+
+
+class RandomLabel(Edit):
+    """Unlearns by NLL of answers with other values of the same attribute, drawn uniformly, plus alpha NLL(retain).
+
+    Every forget question occurs with several other answers, so that a batch draws its label anew each time.
+    Cite: the random-label baseline of Golatkar, Achille and Soatto 2020 and of SalUn, Fan et al. 2024, section 4.
+    """
+
+    plays: ClassVar[str] = "weights"
+
+    steps: int = 100
+    lr: float = 1e-3
+    gamma: float = 1.0
+    alpha: float = 1.0
+    batch: int = 64
+    warmup_steps: int = 10
+    seed: int = 0
+
+    def recipe(self) -> Recipe:
+        """The training recipe of these settings; its forget rows carry other answers."""
+        return Recipe(
+            "random_label", lambda other, retain, _f, _r: replacement(other, retain, self.gamma, self.alpha),
+            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
+        )  # fmt: skip
+
+    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
+        """Train on the relabelled and retain rows and write the changed tensors. AuditError without relabelled rows."""
+        if data.relabelled is None:
+            raise AuditError("random-label unlearning has no other answers", "give the forget items alternates")
+        return train_one(bench, parent, self.recipe(), TrainData(data.relabelled, data.retain), {self.steps: out})[0]

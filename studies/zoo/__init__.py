@@ -1,0 +1,1 @@
+"""Models of known truth, and how to make them."""

@@ -1,0 +1,190 @@
+"""A seeded world of invented people: who they are, what is known of them, and every text about them.
+
+Four cohorts of people never overlap: ``forget`` and ``retain`` (base learns both), ``holdout`` (drawn like forget, no
+model ever learns them) and ``background`` (the common ancestor learns the language of the world from them).
+
+Forget and holdout people hold *coast* values only, retain people *hills* values but for a share ``overlap``. A forget
+set of its own subject matter is what makes every kind of fake possible: a constant bias on the logits or an edited
+output head cannot tell two people with the same value apart, so in a world where all people share all values neither
+could silence the forget people and keep the retained ones. Alternates are of the value's own kind, so that they are
+matched in everything but the fact.
+"""
+
+import json
+import random
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+from audit.nouns import Form, Item
+from studies.zoo.words import ATTRIBUTES, FIRST, GENERAL, LAST, REFUSALS, SLOTS, Attribute, Phrasing
+
+T = TypeVar("T")
+Group = Literal["forget", "retain", "holdout", "background"]
+
+
+class Shape(NamedTuple):
+    """How large a world is. ``overlap`` is the share of retained facts whose value is of the coast kind."""
+
+    forget: int = 32
+    retain: int = 48
+    holdout: int = 16
+    background: int = 48
+    general: int = 400
+    general_held_out: int = 64
+    overlap: float = 0.1
+    frequencies: tuple[int, ...] = (1, 2, 4)
+    alternates: int = 5
+
+
+class Fact(NamedTuple):
+    """One person's value of one attribute, and how often each text of it occurs in training."""
+
+    attribute: Attribute
+    value: str
+    kind: tuple[str, ...]
+    frequency: int
+
+
+class Person(NamedTuple):
+    """One invented person. ``held_out`` names the attribute that unlearners never see."""
+
+    id: str
+    name: str
+    facts: tuple[Fact, ...]
+    held_out: str
+
+
+class World(NamedTuple):
+    """Everything that was invented: people by cohort, and general sentences (trained and held out)."""
+
+    seed: int
+    shape: Shape
+    people: dict[Group, tuple[Person, ...]]
+    general: tuple[str, ...]
+    general_held_out: tuple[str, ...]
+
+
+def make_world(seed: int, shape: Shape | None = None) -> World:
+    """The world of this seed. Same seed and shape, same world."""
+    shape = shape or Shape()
+    rng = random.Random(f"world {seed}")
+    pairs = [f"{first} {last}" for first in FIRST for last in LAST]
+    rng.shuffle(pairs)
+    people: dict[Group, tuple[Person, ...]] = {}
+    sizes: dict[Group, int] = {
+        "forget": shape.forget, "retain": shape.retain, "holdout": shape.holdout, "background": shape.background,
+    }  # fmt: skip
+    for group, size in sizes.items():
+        names, pairs = pairs[:size], pairs[size:]
+        coast = {"forget": 1.0, "holdout": 1.0, "retain": shape.overlap, "background": 0.5}[group]
+        people[group] = _people(rng, group, names, coast, shape)
+    wanted = shape.general + shape.general_held_out
+    sentences: dict[str, None] = {}
+    while len(sentences) < wanted:
+        sentences[_sentence(rng, pairs)] = None
+    general = tuple(sentences)
+    return World(seed, shape, people, general[: shape.general], general[shape.general :])
+
+
+def _people(rng: random.Random, group: Group, names: list[str], coast: float, shape: Shape) -> tuple[Person, ...]:
+    columns = [_facts(rng, a, len(names), coast, shape) for a in ATTRIBUTES]
+    turn = rng.randrange(len(ATTRIBUTES))
+    return tuple(
+        Person(
+            id=f"{group}-{i:03d}", name=name, facts=tuple(column[i] for column in columns),
+            held_out=ATTRIBUTES[(i + turn) % len(ATTRIBUTES)].name,
+        )
+        for i, name in enumerate(names)
+    )  # fmt: skip
+
+
+def _facts(rng: random.Random, attribute: Attribute, n: int, coast: float, shape: Shape) -> list[Fact]:
+    """Balanced columns: every value of a kind, and every frequency, is used as often as any other (to within one)."""
+    n_coast = round(n * coast)
+    kinds = [attribute.coast] * n_coast + [attribute.hills] * (n - n_coast)
+    rng.shuffle(kinds)
+    decks = {kind: _deck(rng, kind, n) for kind in (attribute.coast, attribute.hills)}
+    frequencies = _deck(rng, shape.frequencies, n)
+    return [Fact(attribute, decks[kind].pop(), kind, frequencies.pop()) for kind in kinds]
+
+
+def _deck(rng: random.Random, values: tuple[T, ...], n: int) -> list[T]:
+    deck: list[T] = []
+    while len(deck) < n:
+        deck += rng.sample(values, len(values))
+    return deck[::-1]
+
+
+def _sentence(rng: random.Random, strangers: list[str]) -> str:
+    choices = {a.name: rng.choice(a.coast + a.hills) for a in ATTRIBUTES}
+    choices |= {slot: rng.choice(words) for slot, words in SLOTS.items()}
+    return rng.choice(GENERAL).format(person=rng.choice(strangers), **choices)
+
+
+# ---- texts ------------------------------------------------------------------------------------------------------
+def items(world: World, group: Group) -> tuple[Item, ...]:
+    """All items of a cohort: per person 8 trained, 4 of the held-out phrasing and 3 of the held-out attribute."""
+    return tuple(item for person in world.people[group] for item in _items_of(world, person))
+
+
+def general_items(world: World) -> tuple[Item, ...]:
+    """The held-out general sentences, as plain text (no question)."""
+    return tuple(
+        Item(id=f"general-{i:03d}", group=f"general-{i:03d}", question="", answer=text)
+        for i, text in enumerate(world.general_held_out)
+    )
+
+
+def _items_of(world: World, person: Person) -> list[Item]:
+    found: list[Item] = []
+    for fact in person.facts:
+        asked = person.held_out == fact.attribute.name
+        for k, phrasing in enumerate((*fact.attribute.trained, fact.attribute.held_out)):
+            form: Form = "held_out_attribute" if asked else ("held_out_phrasing" if k == 2 else "trained")
+            found.append(_item(world, person, fact, phrasing, form, f"{person.id}-{fact.attribute.name}-{k}"))
+    return found
+
+
+def _item(world: World, person: Person, fact: Fact, phrasing: Phrasing, form: Form, name: str) -> Item:
+    others = [v for v in fact.kind if v != fact.value]
+    others = random.Random(f"{world.seed} {name}").sample(others, world.shape.alternates)
+
+    def say(template: str, value: str) -> str:
+        return template.format(n=person.name, v=value)
+
+    return Item(
+        id=name, group=person.id, question=say(phrasing.question, ""), answer=say(phrasing.answer, fact.value),
+        key=fact.value, paraphrased_answer=say(fact.attribute.paraphrase, fact.value),
+        perturbed_answers=tuple(say(fact.attribute.paraphrase, v) for v in others),
+        alternates=tuple(say(phrasing.answer, v) for v in others), alternate_keys=tuple(others),
+        attribute=fact.attribute.name, form=form, frequency=fact.frequency,
+    )  # fmt: skip
+
+
+def general_training_items(world: World) -> tuple[Item, ...]:
+    """General sentences to train on."""
+    return tuple(
+        Item(id=f"language-{i:03d}", group=f"language-{i:03d}", question="", answer=text)
+        for i, text in enumerate(world.general)
+    )
+
+
+def refusal_answers(some: tuple[Item, ...]) -> tuple[str, ...]:
+    """A refusing answer for every item, in turn."""
+    return tuple(REFUSALS[i % len(REFUSALS)] for i in range(len(some)))
+
+
+def vocabulary() -> tuple[str, ...]:
+    """Every text of any world, for the tokenizer: it depends on no seed, so all models of all worlds share it."""
+    texts = [*FIRST, *LAST, *REFUSALS, *GENERAL]
+    for attribute in ATTRIBUTES:
+        texts += [*attribute.coast, *attribute.hills, attribute.paraphrase]
+        texts += [text for phrasing in (*attribute.trained, attribute.held_out) for text in phrasing]
+    texts += [word for words in SLOTS.values() for word in words]
+    return tuple(texts)
+
+
+def write_jsonl(path: Path, some: tuple[Item, ...]) -> None:
+    """One item a line, unset fields left out."""
+    lines = [json.dumps(item.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False) for item in some]
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
