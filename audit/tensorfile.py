@@ -111,11 +111,16 @@ def _mapped(path: Path) -> Iterator[memoryview]:
 
 def digest(path: Path) -> FileDigest:
     """sha256 of a safetensors file and of each of its tensors; remembered within the process while it is untouched."""
+    return _digest(path, _stamp(path))
+
+
+def _stamp(path: Path) -> tuple[int, int, int, int]:
+    """What changes when a file is written: size, times and inode."""
     try:
         stat = path.stat()
     except OSError as error:
         raise _unreadable(path, error) from None
-    return _digest(path, (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino))
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
 
 
 @lru_cache(maxsize=4096)
@@ -147,6 +152,11 @@ def combined(tensors: Mapping[str, str]) -> str:
 
 def first_not_finite(path: Path) -> str | None:
     """Which tensor holds a NaN or an infinity? The first by name, or None. No torch, bfloat16 included."""
+    return _first_not_finite(path, _stamp(path))
+
+
+@lru_cache(maxsize=4096)
+def _first_not_finite(path: Path, stamp: tuple[int, int, int, int]) -> str | None:
     header = read_header(path)
     if not header.entries:
         return None

@@ -1,0 +1,63 @@
+"""Tokenizers of checkpoints: loaded from their folder alone, once a process, and held against one another."""
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from audit.model_folder import TOKENIZER_FILES, file_sha256
+from audit.nouns import AuditError
+
+_SPECIAL = ("bos_token_id", "eos_token_id", "unk_token_id")
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in ``folder``; never fetched, never remote code. AuditError (code 2) if it cannot be loaded or
+    does not tell which characters a token covers."""
+    return _loaded(folder, _hashes(folder))
+
+
+def _hashes(folder: Path) -> tuple[tuple[str, str], ...]:
+    return tuple((name, file_sha256(folder / name)) for name in TOKENIZER_FILES if (folder / name).is_file())
+
+
+@lru_cache(maxsize=16)
+def _loaded(folder: Path, hashes: tuple[tuple[str, str], ...]) -> Any:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        do = "save it again beside the weights: AutoTokenizer....save_pretrained(folder)"
+        raise AuditError(f"{folder}: its tokenizer cannot be loaded: {error}", do) from None
+    if not getattr(tokenizer, "is_fast", False):
+        raise AuditError(
+            f"{folder}: its tokenizer does not tell which characters a token covers",
+            "save a fast tokenizer (tokenizer.json) beside the weights: AutoTokenizer....save_pretrained(folder)",
+        )
+    return tokenizer
+
+
+def tokenizers_agree(one: Path, other: Path, texts: Sequence[str]) -> str | None:
+    """Do two folders' tokenizers read the same? None if so, else where they differ.
+
+    They agree if their files are equal, or if vocabulary, special tokens and the ids of all ``texts`` are. The padding
+    token and the chat template may differ: neither is read from the other model.
+    """
+    if _hashes(one) == _hashes(other):
+        return None
+    a, b = load_tokenizer(one), load_tokenizer(other)
+    if (ours := a.get_vocab()) != (theirs := b.get_vocab()):
+        odd = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
+        return f"vocabularies of {len(ours)} and {len(theirs)} tokens, {len(odd)} of them differ ({odd[0]!r})"
+    for name in _SPECIAL:
+        if getattr(a, name) != getattr(b, name):
+            return f"{name} is {getattr(a, name)} and {getattr(b, name)}"
+    pairs = zip(texts, _ids(a, texts), _ids(b, texts), strict=True)
+    return next((f"{text[:60]!r} gives other tokens" for text, x, y in pairs if x != y), None)
+
+
+def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    return tokenizer(list(texts))["input_ids"] if texts else []
