@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import probes
 from audit.findings import Evidence, Interval, Measurement, Outcome, Verdict, VerdictWord
 from audit.nouns import AuditError, ExitCode, Missing
 from audit.rule import (
@@ -30,9 +31,12 @@ from audit.rule import (
 )  # fmt: skip
 
 
-def zoo_floors(folder: Path) -> dict[str, float]:
-    """The largest floor that the zoo ever measured, per measurement (``probe.name``); empty if none is stored."""
-    path = folder / "floors.json"
+def zoo_floors(folder: Path | None = None) -> dict[str, float]:
+    """The largest floor that the zoo ever measured, per measurement (``probe.name``); empty if none is stored.
+
+    ``folder`` holds the stored calibrations (default: beside the probes).
+    """
+    path = (folder or Path(probes.__file__).parent / "calibrations") / "floors.json"
     if not path.is_file():
         return {}
     try:

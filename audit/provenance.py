@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import audit
-from audit.checkpoints import fingerprint, folder_of
+from audit.checkpoints import fingerprint_of, verify
 from audit.findings import Environment, Exhibit
-from audit.nouns import AuditError, Checkpoint, ExitCode
+from audit.nouns import Checkpoint
 
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "scipy", "pydantic", "pyarrow")
 HASHED_PACKAGES = ("audit", "probes", "saes")
@@ -64,25 +64,29 @@ def environment(bench: dict[str, str], flags: dict[str, str]) -> Environment:
     )
 
 
+def name_of(checkpoint: Checkpoint) -> str:
+    """The hash that names a checkpoint to its user: what ``residua fingerprint`` prints for its folder."""
+    return checkpoint.key if checkpoint.edits else checkpoint.fingerprint
+
+
 def exhibits(received: tuple[Received, ...]) -> tuple[Exhibit, ...]:
-    """The items received, hashed once more after the audit.
+    """The items received, verified once more after the audit.
 
     Raises AuditError (code 3) if a checkpoint no longer hashes to what it hashed to when it was opened.
     """
     listed: list[Exhibit] = []
     for role, checkpoint in received:
-        now = fingerprint(folder_of(checkpoint))
-        if now.total != checkpoint.fingerprint:
-            raise AuditError(
-                f"the files of {role} changed during the audit: {checkpoint.source} hashed to "
-                f"{checkpoint.fingerprint[:12]} before and to {now.total[:12]} after",
-                "find out what wrote there, restore the files, and run the audit again",
-                ExitCode.INTEGRITY,
-            )
+        verify(checkpoint)
+        now = fingerprint_of(checkpoint)
         listed.append(
             Exhibit(
-                role=role, path=checkpoint.source, family=checkpoint.family, fingerprint=checkpoint.fingerprint,
-                size_bytes=now.size_bytes, files=now.files, verified_after=True,
+                role=role,
+                path=checkpoint.edits_from or checkpoint.source,
+                family=checkpoint.family,
+                fingerprint=name_of(checkpoint),
+                size_bytes=now.size_bytes,
+                files=now.files,
+                verified_after=True,
             )  # fmt: skip
         )
     return tuple(listed)

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from audit.findings import Measurement, VerdictWord
 from audit.nouns import Case, Missing
+from audit.render import wording
 
 GATE_RATIO = 0.5
 INTACT_EFFECT = 0.5
@@ -20,7 +21,6 @@ FLOOR_FACTOR = 3.0
 RECALL_LIFT = 0.10
 EFFECT_KINDS = ("output", "causal", "decoding")
 NO_FLOOR = "no floor was measured for this kind of model"
-NO_RATIO = "No error rate is known for models of this kind, so no likelihood ratio is given."
 
 
 class Given(NamedTuple):
@@ -76,28 +76,11 @@ def strength(word: VerdictWord, roles: Given) -> Literal["full", "weak", "none"]
     return "full"
 
 
-def _interval(measurement: Measurement) -> str:
-    ci = measurement.ci95
-    return f"no interval: {ci.missing}" if isinstance(ci, Missing) else f"95 % {ci.lo:.2f} to {ci.hi:.2f}"
-
-
 def sentence(word: VerdictWord, lead: Measurement | None, why: str) -> str:
     """The verdict in one sentence, from the measurement it stands on (EXPERIENCE 4.2, in-case template)."""
-    if lead is None or isinstance(lead.value, Missing):
-        return f"{word}: {why}. {NO_RATIO}"
-    if lead.kind == "gate":
-        return (
-            f"{word}: {lead.statistic} is {lead.value:.2f} ({_interval(lead)}); at least {GATE_RATIO} of base is "
-            f"needed before anything else means anything. {NO_RATIO}"
-        )
-    never = "0.00 by definition of the scale" if isinstance(lead.floor, Missing) else f"{lead.floor:.2f}"
-    control = lead.positive_control
-    knew = "1.00 by definition of the scale" if isinstance(control, Missing) else f"{control.value:.2f}"
-    p = f"no p: {lead.p.missing}" if isinstance(lead.p, Missing) else f"p = {lead.p:.2g}"
-    return (
-        f"{word}: {lead.statistic} is {lead.value:.2f} ({_interval(lead)}); a model that never knew reads {never}, "
-        f"the model that knew {knew}; {p}. {NO_RATIO}"
-    )
+    ground = f"{why}." if lead is None else wording.reading(lead)
+    needed = f" At least {GATE_RATIO} of base is needed before silence means anything." if word == "INVALID" else ""
+    return f"{word}: {ground}{needed} {wording.NO_RATE}"
 
 
 def limits(traceable: Sequence[Measurement], n_blind: int, roles: Given) -> tuple[str, ...]:

@@ -1,0 +1,107 @@
+"""The report put together: what was received, measured, judged and left out, named by its own content."""
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import audit
+from audit.bench import OpenCase
+from audit.findings import Environment, Evidence, Exhibit, Failure, Plan, Report, Skip, Timing, Verdict
+from audit.issued import report_id
+from audit.nouns import Cohort, Texts
+from audit.rule import decision_rule
+
+COHORTS: tuple[Cohort, ...] = ("forget", "retain", "holdout", "general")
+NOT_TESTED = (
+    ("sampled generation and prompting", "black-box"),
+    ("optimised prompts and prefixes", "weights"),
+    ("relearning", "fine-tune"),
+    ("quantisation and pruning", "weights"),
+)
+
+
+class Outcomes(NamedTuple):
+    """What a finished run leaves for its report."""
+
+    evidence: tuple[Evidence, ...]
+    skips: tuple[Skip, ...]
+    failures: tuple[Failure, ...]
+    verdict: Verdict
+    timings: tuple[Timing, ...]
+
+
+class Circumstances(NamedTuple):
+    """Where and how a run was made, outside the plan."""
+
+    exhibits: tuple[Exhibit, ...]
+    environment: Environment
+    created: str
+    demo: bool
+
+
+def coverage(evidence: Sequence[Evidence]) -> tuple[tuple[str, str, str], ...]:
+    """Attack family x access level: what was tested, and what was not and so is not spoken about."""
+    scored = Counter(e.measurement.kind for e in evidence if e.measurement.mode == "controlled")
+
+    def row(family: str, access: str, kind: str) -> tuple[str, str, str]:
+        n = scored[kind]
+        return family, access, f"tested ({n} measurements)" if n else "not tested"
+
+    return (
+        row("likelihood of the answers", "logits", "output"),
+        row("decoding the states by the suspect's own head", "weights", "decoding"),
+        row("reading the states by base's later blocks", "weights", "causal"),
+        *((family, access, "not tested") for family, access in NOT_TESTED),
+    )
+
+
+def cohorts(case: OpenCase) -> dict[str, dict[str, int]]:
+    """How many items and groups of each cohort were received, and how many of them are in the audit part."""
+    found: dict[str, dict[str, int]] = {}
+    for cohort in COHORTS:
+        forms = [Texts(cohort=cohort, form=form) for form in ("trained", "held_out_phrasing", "held_out_attribute")]
+        here = [texts for texts in forms if case.has(texts)]
+        if here:
+            everything = [item for texts in here for item in case.items(texts, "all")]
+            audited = [item for texts in here for item in case.items(texts)]
+            found[cohort] = {
+                "items": len(everything), "groups": len({item.group for item in everything}),
+                "audit_items": len(audited), "audit_groups": len({item.group for item in audited}),
+            }  # fmt: skip
+    return found
+
+
+def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circumstances) -> Report:
+    """The report of a finished run."""
+    unnamed = Report(
+        report_id="",
+        created=circumstances.created,
+        tool={"name": "residua", "version": audit.__version__, "code": plan.code_version},
+        demo=circumstances.demo,
+        plan=plan,
+        exhibits=circumstances.exhibits,
+        environment=circumstances.environment,
+        cohorts=cohorts(case),
+        evidence=outcomes.evidence,
+        skips=outcomes.skips,
+        failures=outcomes.failures,
+        verdict=outcomes.verdict,
+        decision_rule=decision_rule(),
+        coverage=coverage(outcomes.evidence),
+        limits=outcomes.verdict.limits,
+        reproduce=_command(circumstances.environment),
+        timings=outcomes.timings,
+    )
+    return unnamed.model_copy(update={"report_id": report_id(unnamed)})
+
+
+def _command(environment: Environment) -> str:
+    """The command that makes these numbers again, run where case.toml lies."""
+    words = ["residua", "run", "case.toml", "-o", "run"]
+    for flag, value in (
+        ("--backend", environment.backend), ("--device", environment.device), ("--dtype", environment.dtype),
+        ("--attention", environment.flags.get("attention", "default")), ("--threads", str(environment.threads)),
+    ):  # fmt: skip
+        words += [flag, value]
+    return shlex.join(words)

@@ -1,0 +1,159 @@
+"""The command line: ``residua <verb>``. Human text and progress go to stderr, ``--json`` one object to stdout.
+
+Nothing heavy is imported before a verb runs, so that ``--help`` answers at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import audit
+
+if TYPE_CHECKING:
+    from audit.verbs import Answer
+
+BACKENDS = ("native", "transformer_lens", "nnsight")
+
+
+def _output_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what is done")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def _how_flags(parser: argparse.ArgumentParser) -> None:
+    how = parser.add_argument_group("how (recorded in the report, outside the plan)")
+    how.add_argument("--backend", choices=BACKENDS, default="native", help="what runs the model (default: native)")
+    how.add_argument("--device", default="cpu", help="any torch device (default: cpu)")
+    how.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    how.add_argument("--attention", choices=("default", "eager", "sdpa"), default="default")
+    how.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
+    how.add_argument("--store", metavar="DIR", help="cached activations ('none': keep nothing)")
+    how.add_argument("--online", action="store_true", help="fetch named commits from the hub (default: offline)")
+
+
+def _gate_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--fail-on", metavar="GATE", help="exit 1 on a trace: any, p=0.01 or lr=10")
+    parser.add_argument("--allow-undecided", action="store_true", help="exit 0 also where the audit cannot decide")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs."""
+    parser = argparse.ArgumentParser(
+        prog="residua", description="What is left in a model of the thing it was asked to forget?"
+    )
+    parser.add_argument("--version", action="version", version=f"residua {audit.__version__}")
+    parser.add_argument("--help-exit-codes", action="store_true", help="print what the exit codes mean")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+
+    def verb(name: str, about: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=about, description=about)
+        _output_flags(added)
+        return added
+
+    init = verb("init", "write a commented case.toml")
+    init.add_argument("path", nargs="?", default="case.toml")
+    demo = verb("demo", "train a small world of known truth and audit every suspect in it")
+    demo.add_argument("--world", choices=("demo", "tiny"), default="demo")
+    demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("-o", "--out", default="runs", metavar="DIR")
+    demo.add_argument("--workers", type=int, help="processes that train (default: one a core)")
+    _how_flags(demo)
+    for name, about in (
+        ("plan", "say what would be done and what it costs (run --dry-run)"),
+        ("run", "audit a suspect"),
+    ):
+        added = verb(name, about)
+        added.add_argument("case", nargs="?", default="case.toml")
+        added.add_argument("-o", "--out", metavar="DIR", help="the run folder (default: runs/<name of the case>)")
+        _how_flags(added)
+        if name == "run":
+            added.add_argument("--dry-run", action="store_true", help="plan only")
+            added.add_argument("--force-new", action="store_true", help="start over; what is there is kept aside")
+            _gate_flags(added)
+    report = verb("report", "show a finished report, or write it elsewhere")
+    report.add_argument("run", help="run folder")
+    report.add_argument("-o", "--out", metavar="FILE", help="write it to FILE (.html, .md or .json)")
+    check = verb("verify", "recompute hashes, schema, id, evidence and verdict of a finished run")
+    check.add_argument("run", help="run folder, or a report in it")
+    verb("probes", "list the probes, what they ask and their settings")
+    print_of = verb("fingerprint", "name the weights in a folder by their content")
+    print_of.add_argument("folder")
+    return parser
+
+
+def _say_exit_codes() -> None:
+    from audit.gate import MEANINGS
+
+    for code, meaning in MEANINGS:
+        print(f"{code:>4}  {meaning}")
+
+
+def _crash(debug: bool) -> None:
+    """From here on an error of our own ends in code 3 with an id; code 1 is the gate's."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        import hashlib
+        import traceback
+
+        error_id = hashlib.sha256(f"{kind.__name__}: {error}".encode()).hexdigest()[:8]
+        print(f"residua broke ({error_id}): {kind.__name__}: {error}", file=sys.stderr)
+        if debug:
+            traceback.print_exception(kind, error, trace)
+        else:
+            print("  what to do: run it again with --debug and report what it prints", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(3)
+
+    sys.excepthook = hook
+
+
+def _show(answer: "Answer", as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(answer.document, ensure_ascii=False, sort_keys=True))
+    else:
+        answer.show()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the process exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.help_exit_codes:
+        _say_exit_codes()
+        return 0
+    if args.verb is None:
+        parser.print_help()
+        return 2
+    _crash(args.debug)
+    if not getattr(args, "online", False):
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+    from audit.nouns import AuditError, ExitCode
+    from audit.verbs import VERBS
+
+    try:
+        answer = VERBS[args.verb](args)
+    except AuditError as error:
+        if args.debug:
+            raise
+        print(f"residua {args.verb}: {error}", file=sys.stderr)
+        if args.json:
+            print(json.dumps({"error": error.what, "do": error.do, "exit_code": error.code}, sort_keys=True))
+        return error.code
+    except KeyboardInterrupt:
+        print("interrupted: finished units are kept, the same command resumes", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    _show(answer, args.json)
+    return answer.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

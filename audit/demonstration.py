@@ -1,0 +1,57 @@
+"""The whole thing on models of known truth: train the world once, audit every suspect in it with one bench."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from studies.zoo.build import build
+
+from audit.engine import How, Run, Step, make_bench, prepare
+from audit.findings import Report
+from audit.journal import Journal
+from audit.progress import Progress
+
+
+class Audited(NamedTuple):
+    """One finished audit and its folder."""
+
+    name: str
+    out: Path
+    report: Report
+
+
+class World(NamedTuple):
+    """Which world: its size and its seed, and where trained models are kept."""
+
+    size: str
+    seed: int
+    cache: Path
+    workers: int | None
+
+
+def demonstrate(world: World, out: Path, how: How, progress: Progress) -> Sequence[Audited]:
+    """Audit every suspect of a world into ``out/<world>-s<seed>/<suspect>``.
+
+    A folder that another version of the code or another world left is kept aside and audited anew: a demo is nobody's
+    evidence.
+    """
+    progress.say(f"world {world.size}, seed {world.seed}: training, or taking it from {world.cache}")
+    zoo = build(world.size, world.seed, world.cache, world.workers)
+    bench = make_bench(how)
+    audits: list[Audited] = []
+    for done, (name, case) in enumerate(zoo.cases.items()):
+        folder = out / f"{world.size}-s{world.seed}" / name
+        prepared = prepare(case, folder, how, bench)
+        journal = Journal(folder)
+        old = journal.planned()
+        stale = old is not None and old.plan_hash != prepared.planner.plan.plan_hash
+        fresh = how if not stale else _starting_over(how)
+        progress.watch(Step("audit", name, done, len(zoo.cases)))
+        audits.append(Audited(name, folder, Run(prepared, journal, fresh, progress.watch).report()))
+    return audits
+
+
+def _starting_over(how: How) -> How:
+    from dataclasses import replace
+
+    return replace(how, force_new=True)

@@ -1,0 +1,259 @@
+"""Plan, prefetch, measure, judge, report. Knows no probe by name.
+
+The folder's plug-ins are planned before anything is looked at; their needs are merged and fetched in one pass per role
+and rows; every finished unit is kept; then the judging reads the numbers and the report is written, the manifest last.
+A run that was killed at any moment is finished by the same command and ends in the same report, except for times.
+"""
+
+import hashlib
+import json
+import logging
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from audit import assembly, manifest
+from audit.bench import Bench, OpenCase
+from audit.bench.opened import open_case
+from audit.data import load_case
+from audit.findings import Evidence, Failure, Plan, Report, Skip, Timing
+from audit.issued import read_report
+from audit.journal import Journal, Unit, now
+from audit.judging import judge, verdict, zoo_floors
+from audit.nouns import AuditError, Case, ExitCode
+from audit.planning import Planned, Planner, received
+from audit.provenance import environment, exhibits
+from audit.recall import check_recall
+from audit.render.html import html
+from audit.render.markdown import markdown
+from audit.rule import given
+from audit.store import Store, write_atomic
+
+log = logging.getLogger(__name__)
+
+OPEN_QUESTION = "this question stays open; the verdict rests on the tests that ran"
+
+
+@dataclass(frozen=True)
+class How:
+    """*How* an audit is made, never *what*: outside the plan hash, recorded in provenance.
+
+    ``store`` is the folder of cached activations (None: nothing is kept between passes). ``threads`` None leaves
+    torch's own number. ``package`` is where the probes are.
+    """
+
+    backend: str = "native"
+    device: str = "cpu"
+    dtype: str = "float32"
+    attention: str = "default"
+    threads: int | None = None
+    token_budget: int = 16384
+    store: Path | None = None
+    online: bool = False
+    force_new: bool = False
+    demo: bool = False
+    allow_undecided: bool = False
+    package: str = "probes"
+
+
+class Step(NamedTuple):
+    """One step of progress: the stage, what it is about, and how many of how many are done."""
+
+    stage: str
+    detail: str
+    done: int
+    total: int
+
+
+Watch = Callable[[Step], None]
+
+
+class Prepared(NamedTuple):
+    """A case that passed its input checks, with a bench and its plan. Nothing is written yet."""
+
+    case: OpenCase
+    bench: Bench
+    planner: Planner
+
+
+class _Measured(NamedTuple):
+    units: tuple[Unit, ...]
+    failures: tuple[Failure, ...]
+
+
+def make_bench(how: How) -> Bench:
+    """The bench that these flags ask for."""
+    import torch
+
+    if how.threads is not None:
+        torch.set_num_threads(how.threads)
+    store = None if how.store is None else Store(how.store)
+    return Bench(
+        backend=how.backend, device=how.device, dtype=how.dtype, attention=how.attention,
+        token_budget=how.token_budget, store=store,
+    )  # fmt: skip
+
+
+def prepare(case: Case | Path | str, out: Path, how: How, bench: Bench | None = None) -> Prepared:
+    """Open the case with all its input checks, and plan. Writes nothing.
+
+    A :class:`Case` finds its relative paths from the working folder, a case file from its own.
+    """
+    noun = case if isinstance(case, Case) else load_case(Path(case))
+    root = Path.cwd() if isinstance(case, Case) else Path(case).resolve().parent
+    opened = open_case(noun, root, out, online=how.online)
+    ready = bench or make_bench(how)
+    return Prepared(opened, ready, Planner(opened, ready.supports, how.package))
+
+
+def plan(case: Case | Path | str, out: Path | str, how: How | None = None) -> Plan:
+    """What would be done, without doing it."""
+    return prepare(case, Path(out), how or How()).planner.plan
+
+
+def run(
+    case: Case | Path | str,
+    out: Path | str,
+    how: How | None = None,
+    bench: Bench | None = None,
+    watch: Watch | None = None,
+) -> Report:
+    """Audit one suspect and return the report that was written to ``out``.
+
+    An unfinished run in ``out`` with the same plan is resumed, a finished one is returned as it is. Raises AuditError:
+    code 2 for bad input or another plan in ``out``, 3 for integrity, 4 if base does not recall (blind here).
+    """
+    how = how or How()
+    out = Path(out)
+    prepared = prepare(case, out, how, bench)
+    return Run(prepared, Journal(out), how, watch or _unwatched).report()
+
+
+def _unwatched(step: Step) -> None:
+    log.debug("%s %s %d/%d", *step)
+
+
+class Run:
+    """One run in one folder."""
+
+    def __init__(self, prepared: Prepared, journal: Journal, how: How, watch: Watch) -> None:
+        self.case, self.bench, self.planner = prepared
+        self.journal, self.how, self.watch = journal, how, watch
+        self.plan = self.planner.plan
+
+    def report(self) -> Report:
+        """The report of this run: from the folder if it is finished, else measured, judged and written."""
+        if not self.how.force_new:
+            self.journal.refuse_other(self.plan)
+            if self.journal.final:
+                self.watch(Step("final", f"{self.journal.out} is finished: nothing is measured again", 1, 1))
+                return read_report(self.journal.out / "report.json")
+        found = check_recall(self.bench, self.case)
+        with self.journal.locked():
+            self.journal.begin(self.plan, self.how.force_new)
+            self.journal.event("started", f"plan {self.plan.plan_hash}")
+            self.journal.event("recall", f"base {found.base:.4f}, {found.what} {found.against:.4f}")
+            measured = self._measure()
+            report = self._judged(measured)
+            self._write(report)
+        return report
+
+    # ---- measure ------------------------------------------------------------------------------------------------
+    def _measure(self) -> _Measured:
+        running = self.planner.running
+        keys = {planned.name: self._key(planned) for planned in running}
+        units = {name: unit for name, key in keys.items() if (unit := self.journal.finished(key)) is not None}
+        for name in units:
+            self.journal.event("reused", name)
+            self.watch(Step("reused", name, 0, len(running)))
+        waiting = [planned for planned in running if planned.name not in units]
+        if waiting:
+            self._prefetch(waiting)
+        failures: list[Failure] = []
+        for planned in waiting:
+            self.watch(Step("measure", planned.name, len(units) + len(failures), len(running)))
+            result = self._attempt(planned, keys[planned.name])
+            if isinstance(result, Failure):
+                failures.append(result)
+                self.journal.event("failed", f"{planned.name} {result.error_id}")
+            else:
+                units[planned.name] = result
+                self.journal.finish(result)
+                self.journal.event("measured", planned.name)
+        self.watch(Step("measure", "all tests", len(running), len(running)))
+        return _Measured(tuple(units[p.name] for p in running if p.name in units), tuple(failures))
+
+    def _key(self, planned: Planned) -> str:
+        """Unit = probe x checkpoint x seed; also what changes the numbers without changing the plan."""
+        how = [self.how.backend, self.how.device, self.how.dtype, self.how.attention]
+        parts = [self.plan.plan_hash, planned.name, self.case.suspect.key, self.case.case.seed, how]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+    def _prefetch(self, waiting: list[Planned]) -> None:
+        """Fill the store: one pass per role and rows for all waiting probes. Without a store there is no use in it."""
+        if self.how.store is None:
+            return
+        fetches = self.planner.fetches(waiting)
+        for done, fetch in enumerate(fetches):
+            name = f"{fetch.role} on {fetch.texts.cohort} {fetch.texts.form} {fetch.texts.answer}"
+            self.watch(Step("prefetch", name, done, len(fetches)))
+            checkpoint = self.case.checkpoint(fetch.role, fetch.reference)
+            self.bench.run(checkpoint, self.case.rows(fetch.texts), list(fetch.reads))
+        self.journal.event("prefetched", f"{len(fetches)} passes")
+
+    def _attempt(self, planned: Planned, key: str) -> Unit | Failure:
+        """Measure one probe. What a user can fix becomes a skip; integrity stops the run; all else is a failure."""
+        cpu, wall = time.process_time(), time.perf_counter()
+        skip, measurements = None, ()
+        try:
+            measurements = tuple(planned.probe.measure(self.bench, self.case))
+        except AuditError as error:
+            if error.code == ExitCode.INTEGRITY:
+                raise
+            skip = Skip(probe=planned.name, reason=f"{error.what}; to change it: {error.do}", consequence=OPEN_QUESTION)
+        except Exception as error:
+            # The one broad except: a probe that breaks costs its own numbers, never the audit, and is never silent.
+            told = f"{type(error).__name__}: {error}"
+            error_id = hashlib.sha256(f"{key} {told}".encode()).hexdigest()[:8]
+            log.error("failure %s in probe %s\n%s", error_id, planned.name, traceback.format_exc())
+            return Failure(probe=planned.name, error=told, error_id=error_id)
+        timing = Timing(unit=planned.name, cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall)
+        return Unit(key=key, probe=planned.name, measurements=measurements, skip=skip, timing=timing)
+
+    # ---- judge and report ---------------------------------------------------------------------------------------
+    def _judged(self, measured: _Measured) -> Report:
+        self.watch(Step("judge", "", 0, 1))
+        floors = zoo_floors()
+        evidence: tuple[Evidence, ...] = tuple(judge(m, floors) for unit in measured.units for m in unit.measurements)
+        refused = [Skip(probe=t.probe, reason=t.reason, consequence=OPEN_QUESTION) for t in self.plan.tests if t.reason]
+        skips = (*refused, *(unit.skip for unit in measured.units if unit.skip is not None))
+        outcomes = assembly.Outcomes(
+            evidence=evidence,
+            skips=skips,
+            failures=measured.failures,
+            verdict=verdict(evidence, given(self.case.case)),
+            timings=tuple(unit.timing for unit in measured.units),
+        )
+        circumstances = assembly.Circumstances(
+            exhibits=exhibits(received(self.case)),
+            environment=environment(self.bench.provenance(), self._flags()),
+            created=now(),
+            demo=self.how.demo,
+        )
+        return assembly.assemble(self.case, self.plan, outcomes, circumstances)
+
+    def _flags(self) -> dict[str, str]:
+        return {"allow_undecided": "yes"} if self.how.allow_undecided else {}
+
+    def _write(self, report: Report) -> None:
+        self.watch(Step("report", str(self.journal.out), 0, 1))
+        out = self.journal.out
+        write_atomic(out / "report.json", (report.model_dump_json(indent=1) + "\n").encode())
+        write_atomic(out / "report.html", html(report).encode())
+        write_atomic(out / "report.md", markdown(report).encode())
+        self.journal.event("finished", report.report_id)
+        manifest.write(out)
+        self.watch(Step("report", str(out), 1, 1))

@@ -1,0 +1,36 @@
+"""A report as it was issued: the id that its content gives it, and how it is read back. Free of torch."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from audit.findings import Report
+from audit.nouns import AuditError, ExitCode
+
+UNTIMED = ("report_id", "created", "timings")
+
+
+def report_id(report: Report) -> str:
+    """``UA-`` and 12 hex digits of the sha256 of the canonical document without its id, its date and its times."""
+    document = report.model_dump(mode="json")
+    kept = {key: value for key, value in document.items() if key not in UNTIMED}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"UA-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def read_report(path: Path) -> Report:
+    """The report in a file. AuditError (code 2) if it is not there, 3 if it cannot be read by this version."""
+    if not path.is_file():
+        raise AuditError(f"there is no {path}", "name the folder of a finished run")
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise AuditError(
+            f"{path} is no report of schema version 1: {where}: {first['msg']}",
+            "restore the file, or open it with the version that wrote it",
+            ExitCode.INTEGRITY,
+        ) from None

@@ -1,0 +1,74 @@
+"""Progress on stderr: a bar on a terminal, one plain line a step elsewhere (no TTY, CI, NO_COLOR), nothing if quiet."""
+
+import os
+import sys
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+
+
+class Stepped(Protocol):
+    """A step of the engine, as far as it is shown."""
+
+    @property
+    def stage(self) -> str:
+        """What is being done."""
+        ...
+
+    @property
+    def detail(self) -> str:
+        """To what."""
+        ...
+
+    @property
+    def done(self) -> int:
+        """How many are done."""
+        ...
+
+    @property
+    def total(self) -> int:
+        """Of how many."""
+        ...
+
+
+class Progress:
+    """Shows steps while a verb runs. Use as a context manager."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        plain = not sys.stderr.isatty() or bool(os.environ.get("CI")) or "NO_COLOR" in os.environ
+        self._console = Console(stderr=True, soft_wrap=True)
+        self._quiet, self._bar, self._task = quiet, None, TaskID(0)
+        self._started = time.monotonic()
+        if not quiet and not plain:
+            self._bar = Bar(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+                console=self._console, transient=True,
+            )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task("starting", total=None)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def watch(self, step: Stepped) -> None:
+        """Show one step."""
+        text = f"{step.stage} {step.detail}".strip()
+        if self._bar is not None:
+            self._bar.update(self._task, description=text, completed=step.done, total=step.total)
+        else:
+            self.say(f"{text} ({step.done}/{step.total})")
+
+    def say(self, text: str) -> None:
+        """One plain line, with the seconds since the start."""
+        if self._quiet:
+            return
+        self._console.print(f"[{time.monotonic() - self._started:6.1f} s] {text}", markup=False, highlight=False)

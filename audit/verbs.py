@@ -1,0 +1,236 @@
+"""What each verb of the command line does. A verb returns an answer; :mod:`audit.cli` prints it.
+
+Imports that load torch lie inside the verbs that need a model.
+"""
+
+import argparse
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from audit.findings import Plan, Report
+from audit.gate import complete, exit_code, parse_gate
+from audit.nouns import AuditError, ExitCode
+from audit.progress import Progress
+
+if TYPE_CHECKING:
+    from audit.engine import How
+
+JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
+CASE_TEMPLATE = Path(__file__).parent / "case_template.toml"
+
+
+class Answer(NamedTuple):
+    """What a verb has to say: one JSON object, the same for people, and the exit code."""
+
+    document: Mapping[str, JsonValue]
+    shown: tuple[RenderableType, ...]
+    exit_code: int = ExitCode.OK
+
+    def show(self) -> None:
+        """Print it for people, on stderr."""
+        console = Console(stderr=True, soft_wrap=True)
+        for renderable in self.shown:
+            console.print(renderable, markup=False, highlight=False)
+
+
+def cache_root() -> Path:
+    """Where trained worlds and activations are kept: $RESIDUA_CACHE, else ~/.cache/residua."""
+    stated = os.environ.get("RESIDUA_CACHE")
+    return Path(stated) if stated else Path.home() / ".cache" / "residua"
+
+
+def _how(args: argparse.Namespace) -> "How":
+    from audit.engine import How
+
+    store = None if args.store == "none" else Path(args.store) if args.store else cache_root() / "store"
+    return How(
+        backend=args.backend, device=args.device, dtype=args.dtype, attention=args.attention, threads=args.threads,
+        store=store, online=args.online, force_new=getattr(args, "force_new", False),
+        allow_undecided=getattr(args, "allow_undecided", False),
+    )  # fmt: skip
+
+
+def _progress(args: argparse.Namespace) -> Progress:
+    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    return Progress(quiet=args.quiet)
+
+
+def _out(args: argparse.Namespace) -> Path:
+    if args.out:
+        return Path(args.out)
+    from audit.casefile import load_case
+
+    return Path("runs") / load_case(Path(args.case)).name
+
+
+def init(args: argparse.Namespace) -> Answer:
+    """Write a commented case.toml; never over an existing file."""
+    from audit.store import write_atomic
+
+    path = Path(args.path)
+    path = path / "case.toml" if path.is_dir() else path
+    if path.exists():
+        raise AuditError(f"{path} exists already", "name another file, or edit that one")
+    write_atomic(path, CASE_TEMPLATE.read_bytes())
+    return Answer(
+        {"case": str(path)}, (f"{path} is written: fill in the roles and the data, then: residua run {path}",)
+    )
+
+
+def plan(args: argparse.Namespace) -> Answer:
+    """What would be done, what it costs, and what will not run and why. Writes nothing."""
+    from audit.engine import plan as plan_of
+
+    out = _out(args)
+    with _progress(args) as progress:
+        progress.say(f"opening {args.case}")
+        planned = plan_of(Path(args.case), out, _how(args))
+    running = [test for test in planned.tests if test.will_run]
+    code = ExitCode.OK if running else ExitCode.UNDECIDED
+    document = {**planned.model_dump(mode="json"), "out": str(out)}
+    return Answer(document, (_plan_table(planned), f"plan {planned.plan_hash[:12]}, to be written to {out}"), code)
+
+
+def _plan_table(planned: Plan) -> Table:
+    table = Table(title=f"plan of {planned.case.name}")
+    for heading in ("test", "runs", "tokens forward", "backward", "steps", "models held", "reason"):
+        table.add_column(heading)
+    for test in planned.tests:
+        cost = test.cost
+        counts = (f"{cost.fwd_tokens:,}", f"{cost.bwd_tokens:,}", f"{cost.steps:,}", str(cost.resident))
+        table.add_row(test.probe, "yes" if test.will_run else "no", *counts, test.reason)
+    return table
+
+
+def run(args: argparse.Namespace) -> Answer:
+    """Audit one suspect."""
+    if args.dry_run:
+        return plan(args)
+    from audit.engine import run as run_case
+    from audit.render.terminal import table
+
+    gate = parse_gate(args.fail_on) if args.fail_on else None
+    out = _out(args)
+    with _progress(args) as progress:
+        report = run_case(Path(args.case), out, _how(args), watch=progress.watch)
+    code = exit_code(report, gate, args.allow_undecided)
+    document = {**_summary(report, out), "exit_code": code}
+    return Answer(document, (table([report]), report.verdict.sentence, str(out / "report.html")), code)
+
+
+def _summary(report: Report, out: Path) -> dict[str, JsonValue]:
+    return {
+        "name": report.plan.case.name,
+        "report_id": report.report_id,
+        "verdict": report.verdict.word,
+        "sentence": report.verdict.sentence,
+        "complete": complete(report),
+        "report": str(out / "report.json"),
+        "html": str(out / "report.html"),
+    }
+
+
+def demo(args: argparse.Namespace) -> Answer:
+    """Train the world (or take it from the cache), audit every suspect with one bench, print one table."""
+    from audit.demonstration import World, demonstrate
+    from audit.render.terminal import table
+
+    with _progress(args) as progress:
+        world = World(args.world, args.seed, cache_root() / "zoo", args.workers)
+        audits = demonstrate(world, Path(args.out), replace(_how(args), demo=True), progress)
+    reports = [audit.report for audit in audits]
+    listed: list[JsonValue] = [_summary(audit.report, audit.out) for audit in audits]
+    paths = "\n".join(str(audit.out / "report.html") for audit in audits)
+    code = ExitCode.OK if all(complete(report) for report in reports) else ExitCode.UNDECIDED
+    document: dict[str, JsonValue] = {"world": args.world, "seed": args.seed, "audits": listed, "exit_code": code}
+    return Answer(document, (table(reports), paths), code)
+
+
+def report(args: argparse.Namespace) -> Answer:
+    """Show a finished report, or write it elsewhere as HTML, Markdown or JSON."""
+    from audit.issued import read_report
+    from audit.render.terminal import table
+    from audit.store import write_atomic
+
+    folder = Path(args.run)
+    folder = folder.parent if folder.name == "report.json" else folder
+    found = read_report(folder / "report.json")
+    shown: list[RenderableType] = [table([found]), found.verdict.sentence]
+    if args.out:
+        write_atomic(Path(args.out), _rendered(found, Path(args.out)).encode())
+        shown.append(f"written to {args.out}")
+    return Answer(found.model_dump(mode="json"), tuple(shown))
+
+
+def _rendered(found: Report, target: Path) -> str:
+    from audit.render.html import html
+    from audit.render.markdown import markdown
+
+    writers: dict[str, Callable[[Report], str]] = {
+        ".html": html,
+        ".md": markdown,
+        ".json": lambda r: r.model_dump_json(indent=1) + "\n",
+    }
+    if target.suffix not in writers:
+        raise AuditError(f"{target}: no such format", f"end the name in {', '.join(writers)}")
+    return writers[target.suffix](found)
+
+
+def verify(args: argparse.Namespace) -> Answer:
+    """Recompute everything that can be recomputed from a finished run; exit code 3 if it does not stand."""
+    from audit.verification import verify_run
+
+    found = verify_run(Path(args.run))
+    word = "accepted" if found.accepted else "REJECTED"
+    lines = (f"{found.folder}: {word}", *(f"  {p}" for p in found.problems), *(f"  remark: {r}" for r in found.remarks))
+    document: dict[str, JsonValue] = {
+        "folder": found.folder, "accepted": found.accepted, "problems": list(found.problems),
+        "remarks": list(found.remarks),
+    }  # fmt: skip
+    return Answer(document, lines, ExitCode.OK if found.accepted else ExitCode.INTEGRITY)
+
+
+def probes(args: argparse.Namespace) -> Answer:
+    """What each probe asks, needs and can be set to, read from the files without importing them."""
+    from audit.plugins import describe
+
+    table = Table(title="probes", show_lines=True)
+    for heading in ("probe", "question", "settings", "requires"):
+        table.add_column(heading)
+    listed: list[JsonValue] = []
+    for found in describe("probes"):
+        settings = [f"{s.name}: {s.annotation}" + (f" = {s.default}" if s.default else "") for s in found.settings]
+        requires = [f"{name}={value}" for name, value in found.requires]
+        table.add_row(found.name, found.question, "\n".join(settings), "\n".join(requires))
+        listed.append(
+            {
+                "name": found.name, "question": found.question, "help": found.docstring, "version": found.version,
+                "settings": list[JsonValue](settings), "requires": list[JsonValue](requires),
+            }
+        )  # fmt: skip
+    return Answer({"probes": listed}, (table,))
+
+
+def fingerprint(args: argparse.Namespace) -> Answer:
+    """The hash that names the weights, configuration and tokenizer in a folder."""
+    from audit.checkpoints import fingerprint as fingerprint_of
+
+    found = fingerprint_of(Path(args.folder))
+    lines = (found.total, *(f"  {sha}  {name}" for name, sha in sorted(found.files.items())))
+    document: dict[str, JsonValue] = {
+        "fingerprint": found.total, "size_bytes": found.size_bytes, "files": dict[str, JsonValue](found.files),
+    }  # fmt: skip
+    return Answer(document, lines)
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], Answer]] = {
+    "init": init, "demo": demo, "plan": plan, "run": run, "report": report, "verify": verify, "probes": probes,
+    "fingerprint": fingerprint,
+}  # fmt: skip
