@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -143,6 +143,7 @@ class Edges:
     other: "Pass"
 
 
+@runtime_checkable
 class Dictionary(Protocol):
     """What :class:`Features` needs of a sparse autoencoder (sae_lens objects fit)."""
 
