@@ -129,7 +129,8 @@ def check_disjoint(cohorts: Mapping[Cohort, tuple[Item, ...]]) -> None:
     """
     faults: list[str] = []
     strict: tuple[Cohort, ...] = ("forget", "retain", "holdout")
-    pairs = [(a, b) for i, a in enumerate(strict) for b in strict[i + 1 :]] + [("forget", "general")]
+    pairs: list[tuple[Cohort, Cohort]] = [(a, b) for i, a in enumerate(strict) for b in strict[i + 1 :]]
+    pairs.append(("forget", "general"))
     for a, b in pairs:
         one, other = cohorts.get(a, ()), cohorts.get(b, ())
         texts = {(item.question.strip(), item.answer.strip()): item.id for item in one}

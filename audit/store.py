@@ -75,7 +75,7 @@ def _raw(tensor: "Tensor") -> memoryview:
     """The bytes of a contiguous CPU tensor, uncopied."""
     import torch
 
-    return memoryview(tensor.reshape(-1).view(torch.uint8).numpy())
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> str:

@@ -8,20 +8,17 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 
-from audit.bench.rows import tokenise
+from audit.bench.cohorts import Part, Recipe, data_files, prepare
 from audit.bench.shapes import Rows
-from audit.bench.tokenizers import load_tokenizer, tokenizers_agree
+from audit.bench.tokenizers import TokenizerFiles, tokenizer_files, tokenizers_agree
 from audit.checkpoints import check_compatible, check_finite, folder_of, read_config, resolve, tokenizer_folder
-from audit.data import check_disjoint, read_items, split
 from audit.findings import Table
-from audit.nouns import AuditError, Case, Checkpoint, Cohort, Form, Item, Lineage, Role, Source, Texts
+from audit.nouns import AuditError, Case, Checkpoint, Cohort, Item, Lineage, Role, Source, Texts
 from audit.store import write_atomic
-
-Part = Literal["audit", "calibration", "all"]
 
 
 class Opened(NamedTuple):
@@ -42,11 +39,14 @@ class OpenCase:
     def __init__(self, case: Case, root: Path, out: Path, opened: Opened) -> None:
         self.case, self.root, self.out = case, Path(root), Path(out)
         self.base, self.suspect, self.references, self.ancestor = opened
-        self.cohorts = _read_cohorts(case, self.root)
-        self.data_sha256 = {name: _sha256(self.root / file) for name, file in _data_files(case).items()}
-        self.tokenizer: Any = load_tokenizer(_own_tokenizer(self.base))
+        files = data_files(case.data, self.root)
+        self.data_sha256: dict[Cohort, str] = {file.cohort: file.sha256 for file in files}
         self.max_length = min(filter(None, map(_context, _others(opened, with_base=True))), default=None)
-        self._parts = {name: split(items, case.data.split_seed) for name, items in self.cohorts.items()}
+        own, data = _own_tokenizer(self.base), case.data
+        self._data = prepare(Recipe(files, data.group, data.split_seed, case.template, own, self.max_length))
+        self.tokenizer: Any = self._data.tokenizer
+        self.cohorts: Mapping[Cohort, tuple[Item, ...]] = self._data.by_cohort
+        self._edited = frozenset(case.edited) if isinstance(case.edited, tuple) else None
         self._rows: dict[tuple[Texts, Part], Rows] = {}
 
     def checkpoint(self, role: Role, reference: int = 0) -> Checkpoint:
@@ -84,14 +84,10 @@ class OpenCase:
     def items(self, texts: Texts, part: Part = "audit") -> tuple[Item, ...]:
         """The items of a cohort and form that have the asked answer. Where the edit set is known, forget items of the
         trained form are only those in it."""
-        if texts.cohort not in self.cohorts:
-            return ()
-        parts = self._parts[texts.cohort]
-        chosen = self.cohorts[texts.cohort] if part == "all" else getattr(parts, part)
-        known = self.case.edited if isinstance(self.case.edited, tuple) else None
-        if known is not None and texts.cohort == "forget" and texts.form == "trained":
-            chosen = [item for item in chosen if item.id in set(known)]
-        return tuple(item for item in chosen if item.form == texts.form and _answer(item, texts) is not None)
+        chosen = self._data.items(texts, part)
+        if self._edited is None or texts.cohort != "forget" or texts.form != "trained":
+            return chosen
+        return tuple(item for item in chosen if item.id in self._edited)
 
     def has(self, texts: Texts, part: Part = "audit") -> bool:
         """Is there at least one such row?"""
@@ -104,32 +100,14 @@ class OpenCase:
             if not items:
                 what = f"no {texts.answer} answers ({texts.index}) of form {texts.form} in the {part} part"
                 raise AuditError(f"{texts.cohort}: {what}", f"add them to the {texts.cohort} file in [data]")
-            self._rows[texts, part] = self._tokenised(items, texts, part)
+            everyone = self._data.rows(texts)
+            place = {name: n for n, name in enumerate(everyone.item_ids)}
+            self._rows[texts, part] = everyone.take(torch.tensor([place[item.id] for item in items]))
         return self._rows[texts, part]
 
-    def _tokenised(self, items: tuple[Item, ...], texts: Texts, part: Part) -> Rows:
-        """A part is taken from all rows, so that every text is tokenised once."""
-        if part != "all":
-            everyone = self.rows(texts, "all")
-            place = {name: n for n, name in enumerate(everyone.item_ids)}
-            return everyone.take(torch.tensor([place[item.id] for item in items]))
-        answers = [answer for item in items if (answer := _answer(item, texts)) is not None]
-        return tokenise(items, answers, self.tokenizer, self.case.template, self.max_length)
-
     def every_texts(self) -> tuple[Texts, ...]:
-        """All rows that the data hold: each cohort, form and kind of answer that has at least one item."""
-        found: list[Texts] = []
-        for cohort, items in self.cohorts.items():
-            for form in get_args(Form):
-                mine = [item for item in items if item.form == form]
-                found += [Texts(cohort=cohort, form=form)] if mine else []
-                if any(item.paraphrased_answer is not None for item in mine):
-                    found.append(Texts(cohort=cohort, form=form, answer="paraphrased"))
-                for n in range(max((len(item.perturbed_answers) for item in mine), default=0)):
-                    found.append(Texts(cohort=cohort, form=form, answer="perturbed", index=n))
-                for n in range(max((len(item.alternates) for item in mine), default=0)):
-                    found.append(Texts(cohort=cohort, form=form, answer="alternate", index=n))
-        return tuple(found)
+        """All rows that the data hold: each cohort, form and kind of answer that at least one item has."""
+        return self._data.every_texts()
 
     def write_table(self, name: str, columns: Mapping[str, Sequence[str | int | float | bool]]) -> Table:
         """Write item-level results to ``tables/<name>.parquet`` in the output folder, whole or not at all."""
@@ -147,14 +125,6 @@ class OpenCase:
         )  # fmt: skip
 
 
-def _answer(item: Item, texts: Texts) -> str | None:
-    """The asked answer of an item, or None if it has none."""
-    if texts.answer in ("answer", "paraphrased"):
-        return item.answer if texts.answer == "answer" else item.paraphrased_answer
-    several = item.perturbed_answers if texts.answer == "perturbed" else item.alternates
-    return several[texts.index] if texts.index < len(several) else None
-
-
 # ---- opening ----------------------------------------------------------------------------------------------------
 def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCase:
     """Find, hash and check every input of a case; ``root`` is the folder of the case file.
@@ -170,13 +140,9 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
     for ckpt in _others(opened, with_base=True):
         check_finite(ckpt)
     found = OpenCase(case, root, out, opened)
-    check_disjoint(found.cohorts)
     _check_edited(found)
     for other in _others(opened, with_base=False):
         _check_tokenizer(found, other)
-    for texts in found.every_texts():
-        if found.has(texts, "all"):
-            found.rows(texts, "all")
     return found
 
 
@@ -221,28 +187,6 @@ def _check_own_null(opened: Opened) -> None:
             )
 
 
-def _data_files(case: Case) -> dict[Cohort, str]:
-    files = {cohort: getattr(case.data, cohort) for cohort in get_args(Cohort)}
-    return {cohort: file for cohort, file in files.items() if file is not None}
-
-
-def _read_cohorts(case: Case, root: Path) -> dict[Cohort, tuple[Item, ...]]:
-    """The items of every data file; AuditError (code 2) for an empty one."""
-    cohorts: dict[Cohort, tuple[Item, ...]] = {}
-    for cohort, file in _data_files(case).items():
-        items = read_items(root / file, case.data.group, own_groups=cohort == "general")
-        if not items:
-            raise AuditError(f"{root / file}: the {cohort} set is empty", "put items into it, or name another file")
-        if cohort in ("forget", "retain") and all(item.form != "trained" for item in items):
-            raise AuditError(f"{root / file}: no {cohort} item has form 'trained'", "mark what the edit was given")
-        cohorts[cohort] = items
-    return cohorts
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _check_edited(case: OpenCase) -> None:
     """Are the ids of the edit set, where given, forget items of the trained form?"""
     if not isinstance(case.case.edited, tuple):
@@ -262,11 +206,11 @@ def _context(ckpt: Checkpoint) -> int | None:
     return int(found[0]) if found else None
 
 
-def _own_tokenizer(base: Checkpoint) -> Path:
+def _own_tokenizer(base: Checkpoint) -> TokenizerFiles:
     folder = tokenizer_folder(base)
     if folder is None:
         raise AuditError(f"{base.source}: no tokenizer in base's folder", "save the tokenizer beside the weights")
-    return folder
+    return tokenizer_files(folder)
 
 
 def _check_tokenizer(case: OpenCase, other: Checkpoint) -> None:
@@ -275,7 +219,7 @@ def _check_tokenizer(case: OpenCase, other: Checkpoint) -> None:
     if folder is None:
         return
     texts = [text for items in case.cohorts.values() for item in items for text in (item.question, item.answer)]
-    why = tokenizers_agree(_own_tokenizer(case.base), folder, texts)
+    why = tokenizers_agree(_own_tokenizer(case.base), tokenizer_files(folder), texts)
     if why is not None:
         raise AuditError(
             f"{other.source}: its tokenizer differs from base's: {why}",

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from audit.model_folder import TOKENIZER_FILES, file_sha256
 from audit.nouns import AuditError
@@ -12,18 +12,24 @@ from audit.nouns import AuditError
 _SPECIAL = ("bos_token_id", "eos_token_id", "unk_token_id")
 
 
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer in ``folder``; never fetched, never remote code. AuditError (code 2) if it cannot be loaded or
-    does not tell which characters a token covers."""
-    return _loaded(folder, _hashes(folder))
+class TokenizerFiles(NamedTuple):
+    """A tokenizer named by content: its folder, and the sha256 of each of its files."""
+
+    folder: Path
+    hashes: tuple[tuple[str, str], ...]
 
 
-def _hashes(folder: Path) -> tuple[tuple[str, str], ...]:
-    return tuple((name, file_sha256(folder / name)) for name in TOKENIZER_FILES if (folder / name).is_file())
+def tokenizer_files(folder: Path) -> TokenizerFiles:
+    """The tokenizer files in a folder as they are now."""
+    names = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    return TokenizerFiles(folder, tuple((name, file_sha256(folder / name)) for name in names))
 
 
 @lru_cache(maxsize=16)
-def _loaded(folder: Path, hashes: tuple[tuple[str, str], ...]) -> Any:
+def load_tokenizer(files: TokenizerFiles) -> Any:
+    """The tokenizer in a folder; never fetched, never remote code. AuditError (code 2) if it cannot be loaded or does
+    not tell which characters a token covers."""
+    folder = files.folder
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers import AutoTokenizer
 
@@ -40,13 +46,13 @@ def _loaded(folder: Path, hashes: tuple[tuple[str, str], ...]) -> Any:
     return tokenizer
 
 
-def tokenizers_agree(one: Path, other: Path, texts: Sequence[str]) -> str | None:
+def tokenizers_agree(one: TokenizerFiles, other: TokenizerFiles, texts: Sequence[str]) -> str | None:
     """Do two folders' tokenizers read the same? None if so, else where they differ.
 
     They agree if their files are equal, or if vocabulary, special tokens and the ids of all ``texts`` are. The padding
     token and the chat template may differ: neither is read from the other model.
     """
-    if _hashes(one) == _hashes(other):
+    if one.hashes == other.hashes:
         return None
     a, b = load_tokenizer(one), load_tokenizer(other)
     if (ours := a.get_vocab()) != (theirs := b.get_vocab()):
