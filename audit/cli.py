@@ -118,7 +118,11 @@ def _show(answer: "Answer", as_json: bool) -> None:
     if as_json:
         print(json.dumps(answer.document, ensure_ascii=False, sort_keys=True))
     else:
-        answer.show()
+        from rich.console import Console
+
+        console = Console(stderr=True, soft_wrap=True)
+        for renderable in answer.shown:
+            console.print(renderable, markup=False, highlight=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,6 +1,7 @@
 """The whole thing on models of known truth: train the world once, audit every suspect in it with one bench."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from studies.zoo.build import build
 from audit.engine import How, Run, Step, make_bench, prepare
 from audit.findings import Report
 from audit.journal import Journal
-from audit.progress import Progress
+from audit.render.progress import Progress
 
 
 class Audited(NamedTuple):
@@ -45,13 +46,7 @@ def demonstrate(world: World, out: Path, how: How, progress: Progress) -> Sequen
         journal = Journal(folder)
         old = journal.planned()
         stale = old is not None and old.plan_hash != prepared.planner.plan.plan_hash
-        fresh = how if not stale else _starting_over(how)
+        fresh = replace(how, force_new=True) if stale else how
         progress.watch(Step("audit", name, done, len(zoo.cases)))
         audits.append(Audited(name, folder, Run(prepared, journal, fresh, progress.watch).report()))
     return audits
-
-
-def _starting_over(how: How) -> How:
-    from dataclasses import replace
-
-    return replace(how, force_new=True)

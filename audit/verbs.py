@@ -11,13 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 
 from audit.findings import Plan, Report
 from audit.gate import complete, exit_code, parse_gate
 from audit.nouns import AuditError, ExitCode
-from audit.progress import Progress
+from audit.render.progress import Progress
 
 if TYPE_CHECKING:
     from audit.engine import How
@@ -32,12 +32,6 @@ class Answer(NamedTuple):
     document: Mapping[str, JsonValue]
     shown: tuple[RenderableType, ...]
     exit_code: int = ExitCode.OK
-
-    def show(self) -> None:
-        """Print it for people, on stderr."""
-        console = Console(stderr=True, soft_wrap=True)
-        for renderable in self.shown:
-            console.print(renderable, markup=False, highlight=False)
 
 
 def cache_root() -> Path:
@@ -114,7 +108,7 @@ def run(args: argparse.Namespace) -> Answer:
     if args.dry_run:
         return plan(args)
     from audit.engine import run as run_case
-    from audit.render.terminal import table
+    from audit.render.terminal import summary
 
     gate = parse_gate(args.fail_on) if args.fail_on else None
     out = _out(args)
@@ -122,7 +116,7 @@ def run(args: argparse.Namespace) -> Answer:
         report = run_case(Path(args.case), out, _how(args), watch=progress.watch)
     code = exit_code(report, gate, args.allow_undecided)
     document = {**_summary(report, out), "exit_code": code}
-    return Answer(document, (table([report]), report.verdict.sentence, str(out / "report.html")), code)
+    return Answer(document, (summary(report), str(out / "report.html")), code)
 
 
 def _summary(report: Report, out: Path) -> dict[str, JsonValue]:
@@ -156,13 +150,13 @@ def demo(args: argparse.Namespace) -> Answer:
 def report(args: argparse.Namespace) -> Answer:
     """Show a finished report, or write it elsewhere as HTML, Markdown or JSON."""
     from audit.issued import read_report
-    from audit.render.terminal import table
+    from audit.render.terminal import summary
     from audit.store import write_atomic
 
     folder = Path(args.run)
     folder = folder.parent if folder.name == "report.json" else folder
     found = read_report(folder / "report.json")
-    shown: list[RenderableType] = [table([found]), found.verdict.sentence]
+    shown: list[RenderableType] = [summary(found)]
     if args.out:
         write_atomic(Path(args.out), _rendered(found, Path(args.out)).encode())
         shown.append(f"written to {args.out}")
