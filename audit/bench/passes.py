@@ -1,0 +1,180 @@
+"""One pass: rows through one model, batch by batch, with writes on the way in and reads on the way out.
+
+Another model's state (a Start or Replace that names a checkpoint) is computed batch by batch beside the pass that uses
+it, on the device, and only up to the block that is needed.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from audit.bench.batching import batches, halving
+from audit.bench.geometry import Geometry, Targets
+from audit.bench.shapes import Replace, Rows, Start, Write
+from audit.bench.taps import Readout, readouts
+from audit.bench.writes import bias_of, prefix_of, taps_of
+from audit.nouns import AuditError, Checkpoint, Read, Site
+from audit.wrappers.backend import Resume, Tap, Wrapper
+
+
+class Opened(NamedTuple):
+    """A wrapper and what its checkpoint's edits write on every run."""
+
+    wrapper: Wrapper
+    plays: tuple[Write, ...]
+
+
+class Job(NamedTuple):
+    """What a pass is asked to do."""
+
+    rows: Rows
+    reads: tuple[Read, ...]
+    writes: tuple[Write, ...]
+    start: Start | None
+    stop: int | None
+
+
+class Computed(NamedTuple):
+    """One tensor a read, and how often memory made a batch smaller."""
+
+    reads: dict[Read, Tensor]
+    halvings: int
+
+
+Opener = Callable[[Checkpoint], Opened]
+
+
+def compute(opened: Opened, opener: Opener, job: Job, budget: int) -> Computed:
+    """Run the job in inference mode. Raises AuditError for sites that the model or the pass does not have."""
+    wrapper, rows = opened.wrapper, job.rows
+    prefix = prefix_of(job.writes)
+    _check(job, prefix is not None, wrapper)
+    targets = Targets(rows)
+    groups = readouts(rows, targets, job.reads, wrapper)
+    stop = last_block(job, wrapper)
+
+    def one(index: Tensor | None) -> None:
+        where = Geometry(targets, index, prefix, wrapper.device)
+        if where.n:
+            _one_batch(opened, opener, job, where, groups, stop)
+
+    halvings = 0
+    with torch.inference_mode():
+        width = int(rows.lengths.max()) if len(rows) else 0
+        for index in batches(rows.lengths, width, budget):
+            halvings += halving(one, index, len(rows))
+    found = {read: tensor for group in groups for read, tensor in zip(group.reads, group.results(), strict=True)}
+    return Computed({read: found[read] for read in job.reads}, halvings)
+
+
+def _one_batch(
+    opened: Opened, opener: Opener, job: Job, where: Geometry, groups: Sequence[Readout], stop: int | None
+) -> None:
+    wrapper = opened.wrapper
+    taps, resume, bias = entering(opened, opener, job, where)
+    for group in groups:
+        taps += group.taps(wrapper, where, bias)
+    wrapper.forward(where.batch(wrapper), taps, resume, stop)
+    for group in groups:
+        group.close()
+
+
+class Entering(NamedTuple):
+    """What enters one batch: the writes' taps, the state to start from, the bias on the logits."""
+
+    taps: list[Tap]
+    resume: Resume | None
+    bias: Tensor | None
+
+
+def entering(opened: Opened, opener: Opener, job: Job, where: Geometry) -> Entering:
+    """Prepare the writes and the start of one batch; other models run here."""
+    wrapper = opened.wrapper
+    if not (job.writes or opened.plays or job.start):
+        return Entering([], None, None)
+    writes = (*opened.plays, *job.writes)
+    given = _other_models(opener, job, where)
+    block = -1 if job.start is None else job.start.site.block or 0
+    taps = [
+        tap for w in writes for tap in taps_of(w, wrapper, where, given.get(id(w)))
+        if w not in opened.plays or _reached(tap.site, block)
+    ]  # fmt: skip
+    resume = None
+    if job.start is not None:
+        state = given.get(id(job.start))
+        if state is None:
+            assert isinstance(job.start.source, Tensor), "a checkpoint's state is computed before its batch"
+            rows = job.start.source if where.index is None else job.start.source[where.index]
+            state = rows[:, : where.width]
+        resume = Resume(block, state.to(wrapper.device, wrapper.dtype))
+    return Entering(taps, resume, bias_of(writes, wrapper.device))
+
+
+def _reached(site: Site, start: int) -> bool:
+    """Whether a permanent edit's place is run at all in a pass that starts after block ``start``."""
+    return start < 0 or site.part == "final_in" or (site.block is not None and site.block > start)
+
+
+def _other_models(opener: Opener, job: Job, where: Geometry) -> dict[int, Tensor]:
+    """States that other checkpoints give to this batch, by the id of the Start or Replace that asks."""
+    asked = [w for w in (job.start, *job.writes) if isinstance(w, Start | Replace) and isinstance(w.source, Checkpoint)]
+    by_model: dict[str, list[Start | Replace]] = {}
+    for one in asked:
+        assert isinstance(one.source, Checkpoint)
+        by_model.setdefault(one.source.key, []).append(one)
+    given: dict[int, Tensor] = {}
+    for wanted in by_model.values():
+        source = wanted[0].source
+        assert isinstance(source, Checkpoint)
+        other = opener(source)
+        plain = Geometry(where.targets, where.index, None, other.wrapper.device)
+        taps = entering(other, opener, Job(job.rows, (), (), None, None), plain).taps
+        taps += [_giving(one, plain, given) for one in wanted]
+        blocks = [one.site.block for one in wanted if one.site.block is not None]
+        stop = max(blocks) if len(blocks) == len(wanted) else None
+        other.wrapper.forward(plain.batch(other.wrapper), taps, None, stop)
+    return given
+
+
+def _giving(one: Start | Replace, plain: Geometry, given: dict[int, Tensor]) -> Tap:
+    """A tap that takes the state which ``one`` asks of another model."""
+    site = one.site if one.site.head is None else one.site.model_copy(update={"head": None})
+
+    def visit(state: Tensor) -> None:
+        if isinstance(one, Start):
+            given[id(one)] = state
+        else:
+            packed = state.flatten(0, 1)[plain.flat(one.positions)]
+            given[id(one)] = packed if one.site.head is None else packed[:, one.site.head]
+
+    return Tap(site, visit)
+
+
+def last_block(job: Job, wrapper: Wrapper) -> int | None:
+    """The last block that has to run for the reads; None when the final norm must run too."""
+    if any(r.site.part in ("logits", "final_in") for r in job.reads):
+        return job.stop
+    needed = max((r.site.block or 0 for r in job.reads), default=0)
+    return needed if job.stop is None else min(needed, job.stop)
+
+
+def _check(job: Job, prefix: bool, wrapper: Wrapper) -> None:
+    """What a pass cannot do is said before a model runs."""
+    start, stop = job.start, job.stop
+    if start is not None:
+        if start.site.part != "resid_out":
+            raise AuditError(f"a pass cannot start at {start.site}", "start after a block, at its resid_out")
+        if prefix:
+            raise AuditError("a pass that starts from a state has no place for a Prefix", "run it without Prefix")
+    for read in job.reads:
+        site = read.site
+        if site.part not in wrapper.parts:
+            why = "attention patterns need eager attention" if site.part == "pattern" else "it was not found here"
+            raise AuditError(
+                f"the {wrapper.backend} backend has no part {site.part!r} for this model: {why}",
+                "open the bench with attention='eager'" if site.part == "pattern" else "choose another site",
+            )
+        if stop is not None and (site.block is None and site.part != "embed" or (site.block or 0) > stop):
+            raise AuditError(f"{site} lies above the block {stop} after which the pass stops", "raise stop")
