@@ -98,12 +98,17 @@ def _blind(measurement: Measurement) -> str | None:
     return None
 
 
+def lowest(measurement: Measurement) -> float | None:
+    """The effect that the test for *below* is about: the lowest of a profile, where the value is its highest."""
+    if isinstance(measurement.value, Missing):
+        return None
+    return measurement.readings.get("lowest_effect", measurement.value)
+
+
 def is_below(measurement: Measurement) -> bool:
     """Is the suspect below the never-trained level: over-suppressed?"""
-    value, p_below = measurement.value, measurement.p_below
-    return (
-        isinstance(value, float) and isinstance(p_below, float) and p_below < ALPHA and value <= -TRACE_EFFECT
-    )  # fmt: skip
+    effect, p_below = lowest(measurement), measurement.p_below
+    return effect is not None and effect <= -TRACE_EFFECT and not isinstance(p_below, Missing) and p_below < ALPHA
 
 
 def _silent(measurement: Measurement) -> bool:
@@ -117,7 +122,7 @@ def _judge_effect(measurement: Measurement, floors: Mapping[str, float]) -> Evid
     value, reading = measurement.value, _reading(measurement)
     assert isinstance(value, float), "a missing value is blind"
     if is_below(measurement):
-        because = f"{reading}: below the never-trained level by {-value:.3f}, over-suppressed"
+        because = f"{reading}: {-(lowest(measurement) or 0):.3f} below the never-trained level, over-suppressed"
         return _evidence(measurement, "trace found", because, "below")
     if measurement.kind == "output":
         if value >= PARTIAL_EFFECT:
