@@ -41,7 +41,7 @@ def open_wrapper(
     """Open a checkpoint behind a backend.
 
     ``prepare`` sees the model before the backend does: there edits of weights are played, because a backend may copy or
-    split the parameters. Raises AuditError for an unknown backend, and for whatever :mod:`audit.wrappers.causal_lm` refuses.
+    split the parameters. AuditError for an unknown backend, and for whatever :mod:`audit.wrappers.causal_lm` refuses.
     """
     if backend not in BACKENDS:
         raise AuditError(f"there is no backend {backend!r}", f"choose one of: {', '.join(BACKENDS)}")

@@ -8,7 +8,7 @@ Source: TransformerLens 3.9 (Nanda & Bloom 2022), ``transformer_lens.model_bridg
 import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 
 from audit.nouns import AuditError, Op, Part, Site
 from audit.wrappers.backend import Batch, Resume, Tap, Wrapper
-from audit.wrappers.head import logits_of
+from audit.wrappers.head import logits_of, logits_read_after, written_in_place
 
 _HOOKS: dict[Part, str] = {
-    "embed": "hook_embed",
+    "embed": "blocks.0.hook_resid_pre",
     "resid_in": "blocks.{}.hook_resid_pre",
     "resid_mid": "blocks.{}.hook_resid_mid",
     "resid_out": "blocks.{}.hook_resid_post",
@@ -103,7 +103,7 @@ class LensBridgeWrapper(Wrapper):
         self._model: PreTrainedModel = self._bridge.original_model
         self._points: dict[str, Any] = self._bridge.hook_dict
         self.n_blocks, self.d_model = int(self._bridge.cfg.n_layers), int(self._bridge.cfg.d_model)
-        self.parts = frozenset(part for part, name in _HOOKS.items() if name.format(0) in self._points)
+        self.parts = frozenset({part for part, name in _HOOKS.items() if name.format(0) in self._points} | {"logits"})
         without_pattern = frozenset({Op.READ, Op.WRITE, Op.STOP, Op.EMBEDS, Op.GRADIENT})
         self.supports = without_pattern | ({Op.PATTERN} if "pattern" in self.parts else frozenset())
 
@@ -119,13 +119,14 @@ class LensBridgeWrapper(Wrapper):
     def _hooked(self, taps: Sequence[Tap], last: Any) -> Iterator[None]:
         """Inside, the taps visit their sites and the pass ends at the hook point ``last``."""
 
-        def visiting(visit: Callable[[Tensor], Tensor | None]) -> Callable[..., Tensor | None]:
+        def visiting(tap: Tap) -> Callable[..., Tensor | None]:
+            visit = written_in_place(tap.visit) if tap.site.part == "resid_mid" else tap.visit
             return lambda state, hook: visit(state)
 
         def stop(_state: Tensor, hook: Any) -> None:
             raise _EarlyStopError
 
-        points = [(self._point(tap.site), visiting(tap.visit)) for tap in taps] + [(last, stop)]
+        points = [(self._point(tap.site), visiting(tap)) for tap in taps] + [(last, stop)]
         try:
             for point, hook in points:
                 point.add_hook(hook)
@@ -143,22 +144,15 @@ class LensBridgeWrapper(Wrapper):
                 "the transformer_lens backend cannot resume from a block: the bridge always runs all blocks below",
                 "use the native backend, or replace the state at that block instead",
             )
-        embeds = batch.embeds
-        if embeds is not None:
-            for tap in taps:
-                if tap.site.part == "embed":
-                    changed = tap.visit(embeds)
-                    embeds = embeds if changed is None else changed
-            taps = [tap for tap in taps if tap.site.part != "embed"]
         end = Site(part="final_in") if stop is None else Site(part="resid_out", block=stop)
-        entry = {"input_ids": batch.ids} if embeds is None else {"inputs_embeds": embeds}
+        entry = {"input_ids": batch.ids} if batch.embeds is None else {"inputs_embeds": batch.embeds}
         blocks: Any = self._model.base_model
-        with self._hooked(taps, self._point(end)):
-            try:
-                blocks(**entry, attention_mask=batch.mask.long(), use_cache=False)
-            except _EarlyStopError:
-                return
-        raise AuditError("the bridge's blocks ended before their last hook", "use the native backend", code=3)
+        with (
+            logits_read_after(taps, self.head) as inside,
+            self._hooked(inside, self._point(end)),
+            suppress(_EarlyStopError),
+        ):
+            blocks(**entry, attention_mask=batch.mask.long(), use_cache=False)
 
     def embed(self, ids: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d"]:
         """Input embeddings, as ``Batch.embeds`` takes them."""

@@ -1,0 +1,190 @@
+"""The wrapper interface through nnsight, as an independent cross-check of the native hooks.
+
+nnsight gives a module's input and output inside a traced forward, in the order in which modules run; a value that the
+forward has passed cannot be asked for, so the order of one plain forward is recorded first. Which module is which part
+comes from :mod:`audit.wrappers.anatomy`. Attention patterns are not offered: they exist only inside functions whose
+source differs by family. nnsight is imported when a model is opened.
+Source: nnsight 0.8 (Fiotto-Kaufman et al. 2024, arXiv 2407.14561).
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from audit.nouns import AuditError, Op, Part, Site
+from audit.wrappers.anatomy import Anatomy, Slot, dissect, tiny_ids
+from audit.wrappers.backend import Batch, Resume, Tap, Wrapper
+from audit.wrappers.head import logits_of, logits_read_after, written_in_place
+
+Visit = Callable[[Tensor], Tensor | None]
+End = Literal["input", "output"]
+
+
+class Place(NamedTuple):
+    """Where a site lies: the input or output of a module, by its path in the model without head."""
+
+    path: str
+    end: End
+    slot: Slot | None = None
+
+
+class Step(NamedTuple):
+    """One visit inside a trace, at nnsight's handle of a module."""
+
+    envoy: Any
+    end: End
+    visit: Visit
+
+
+def _run(net: Any, steps: Sequence[Step], skipped: Sequence[tuple[Any, Tensor]], settings: dict[str, Any]) -> None:
+    """One traced forward, which ends after the last step. nnsight compiles the lines of the trace from this file."""
+    with net.trace(use_cache=False, **settings) as tracer:
+        for envoy, state in skipped:
+            envoy.skip(state)
+        for step in steps:
+            if step.end == "input":
+                new = step.visit(step.envoy.input)
+                if new is not None:
+                    step.envoy.input = new
+            else:
+                out = step.envoy.output
+                new = step.visit(out[0] if isinstance(out, tuple) else out)
+                if new is not None:
+                    step.envoy.output = (new, *out[1:]) if isinstance(out, tuple) else new
+        tracer.stop()
+
+
+class NNsightWrapper(Wrapper):
+    """One model behind nnsight. Reads, writes, resumes and stops early; no attention patterns, no training."""
+
+    backend = "nnsight"
+
+    def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
+        from nnsight import NNsight
+
+        self._model, self.attention = model.eval(), attention
+        weight = model.get_input_embeddings().weight
+        self.device, self.dtype, self.vocab_size = weight.device, weight.dtype, weight.shape[0]
+        self._core: nn.Module = model.base_model
+        with torch.inference_mode():
+            embeds = self.embed(tiny_ids(self.vocab_size).to(self.device))
+            self._anatomy: Anatomy = dissect(model, self._core, embeds, model.config.get_text_config())
+            paths = {id(module): path for path, module in self._core.named_modules()}
+            self._blocks = [paths[id(block)] for block in self._anatomy.blocks]
+            norm = self._anatomy.final_norm
+            self._last = Place(self._blocks[-1] if norm is None else paths[id(norm)], "output")
+            self._order = self._execution_order(embeds)
+        self.n_blocks, self.d_model = len(self._blocks), self._anatomy.d_model
+        self.parts = self._anatomy.parts("not eager") - {"pattern"}
+        self.supports = frozenset({Op.READ, Op.WRITE, Op.RESUME, Op.STOP, Op.EMBEDS, Op.GRADIENT})
+        self._net: Any = NNsight(self._core)
+
+    def _execution_order(self, embeds: Float[Tensor, "row pos d"]) -> dict[tuple[str, End], int]:
+        """When is each module entered and left? From one plain forward."""
+        order: dict[tuple[str, End], int] = {}
+
+        def noting(path: str, end: End) -> Callable[..., None]:
+            def note(*_: object) -> None:
+                order.setdefault((path, end), len(order))
+
+            return note
+
+        with ExitStack() as stack:
+            for path, module in self._core.named_modules():
+                stack.callback(module.register_forward_pre_hook(noting(path, "input")).remove)
+                stack.callback(module.register_forward_hook(noting(path, "output")).remove)
+            self._core(inputs_embeds=embeds, use_cache=False)
+        return order
+
+    def _place(self, site: Site) -> Place:
+        """The module end at which a site lies. Raises AuditError for a part or a block that is not there."""
+        if site.part not in self.parts or (site.block is not None and site.block >= self.n_blocks):
+            raise AuditError(
+                f"the nnsight backend has no site {site} in this model",
+                f"choose among {', '.join(sorted(self.parts))} of {self.n_blocks} blocks, or use the native backend",
+            )
+        if site.part == "embed":
+            return Place(self._blocks[0], "input")
+        if site.part == "final_in":
+            return self._last
+        a, block = self._anatomy, self._blocks[site.block or 0]
+        inside: dict[Part, tuple[str | None, End]] = {
+            "resid_in": ("", "input"), "resid_out": ("", "output"), "resid_mid": (a.mid_reader, "input"),
+            "attn_in": (a.attn, "input"), "mlp_in": (a.mlp, "input"), "z": (a.z, "input"),
+            "attn_out": (a.attn_out, "output"), "mlp_out": (a.mlp_out, "output"), "mlp_hidden": (a.mlp_hidden, "input"),
+        }  # fmt: skip
+        if site.part in a.slots:
+            slot = a.slots[site.part]
+            return Place(f"{block}.{slot.module}", "output", slot)
+        path, end = inside[site.part]
+        return Place(f"{block}.{path}" if path else block, end)
+
+    def _visit(self, tap: Tap, slot: Slot | None) -> Visit:
+        """The tap's visit on what the module carries: heads are split off and put back."""
+        heads = self._anatomy.heads
+        if tap.site.part == "resid_mid":
+            return written_in_place(tap.visit)
+        if tap.site.part == "z":
+            assert heads is not None
+            width = heads.width
+
+            def by_head(z: Tensor) -> Tensor | None:
+                new = tap.visit(z.unflatten(-1, (-1, width)))
+                return None if new is None else new.flatten(-2)
+
+            return by_head
+        if slot is None:
+            return tap.visit
+
+        def projected(out: Tensor) -> Tensor | None:
+            new = tap.visit(slot.view(out))
+            return None if new is None else slot.put(out, new)
+
+        return projected
+
+    def forward(
+        self, batch: Batch, taps: Sequence[Tap], resume: Resume | None = None, stop: int | None = None
+    ) -> None:
+        """Run the blocks and the final norm, calling the taps. Raises AuditError for a part it does not have."""
+        first = 0 if resume is None else self._order[self._blocks[resume.block], "output"]
+        end = self._last if stop is None else Place(self._blocks[stop], "output")
+        skipped: list[tuple[Any, Tensor]] = []
+        if resume is not None:
+            skipped = [(self._net.get(path), resume.state) for path in self._blocks[: resume.block + 1]]
+        entry = {"input_ids": batch.ids} if batch.embeds is None else {"inputs_embeds": batch.embeds}
+        with logits_read_after(taps, self.head) as inside:
+            steps = self._steps(inside, first, end)
+            _run(self._net, steps, skipped, {**entry, "attention_mask": batch.mask.long()})
+
+    def _steps(self, taps: Sequence[Tap], first: int, end: Place) -> list[Step]:
+        """The visits in the order in which the forward reaches them, up to and with ``end``."""
+        placed = [(place := self._place(tap.site), self._visit(tap, place.slot)) for tap in taps]
+        placed.append((end, lambda _state: None))
+        timed = [(self._order[place.path, place.end], place, visit) for place, visit in placed]
+        if any(when < first for when, _, _ in timed):
+            raise AuditError("a site lies below the block that the pass starts after", "read and write above it")
+        last = self._order[end.path, end.end]
+        timed = sorted((step for step in timed if step[0] <= last), key=lambda step: step[0])
+        return [Step(self._net.get(place.path), place.end, visit) for _, place, visit in timed]
+
+    def embed(self, ids: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d"]:
+        """Input embeddings, as ``Batch.embeds`` takes them."""
+        return self._model.get_input_embeddings()(ids)
+
+    def norm(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        """The final norm, applied to residual states."""
+        norm = self._anatomy.final_norm
+        return states if norm is None else norm(states)
+
+    def head(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
+        """Logits of normed states, as the model computes them."""
+        return logits_of(self._model, states)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Parameters by their checkpoint names: the model's own live tensors."""
+        return dict(self._model.named_parameters(remove_duplicate=False))
