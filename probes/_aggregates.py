@@ -1,0 +1,101 @@
+"""The TOFU aggregates of a case: forget quality and privacy leakage, listed for comparison and never in a verdict.
+
+They read all answer tokens, as published. What is corrected: the distance D stands beside the KS p, which falls with
+the number of facts; both sides of the leakage are reported; nothing falls back to an assumed value for an absent model.
+"""
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from audit import stats, tofu
+from audit.bench import Bench, OpenCase
+from audit.findings import Control, Count, Measurement
+from audit.nouns import Checkpoint, Missing, Texts
+from probes._effects import ALPHA, Naming, blank
+from probes._outputs import variant_losses
+from probes._scores import ANSWER_LOGPROB, Cast
+
+AGGREGATE = "an aggregate over items, listed for comparison with published tables; people are not its unit"
+
+
+def forget_quality(bench: Bench, case: OpenCase, cast: Cast, most: int) -> Measurement:
+    """KS distance between the truth ratios of suspect and reference; its p is the paper's forget quality."""
+    naming = Naming(
+        probe="forget_likelihood", name="forget_quality", kind="context",
+        statistic="KS distance between truth ratios P_pert/P_para of the suspect and of a model that never knew",
+        unit="KS distance D (0 same distribution)",
+    )  # fmt: skip
+    texts = Texts(cohort="forget")
+    rows = len(case.rows(texts))
+
+    def missing(why: str) -> Measurement:
+        return blank(naming, why, Count(scored=0, unscored=rows), 0, case.case.seed)
+
+    if cast.null is None:
+        return missing("no reference and no ancestor to compare truth ratios with")
+    ratios: dict[str, ndarray] = {}
+    for name, checkpoint in cast.named().items():
+        losses = variant_losses(bench, case, checkpoint, texts, "answer", most)
+        if losses is None:
+            return missing("the items have no paraphrased and perturbed answers")
+        ratios[name] = tofu.truth_ratio(losses.paraphrased, losses.perturbed)
+    kept = np.isfinite(np.stack(list(ratios.values()))).all(0)
+    if not kept.any():
+        return missing("no item has a truth ratio in every model")
+    tested = {name: tofu.forget_quality(r[kept], ratios["null"][kept]) for name, r in ratios.items()}
+    floors = [t.d for name, t in tested.items() if name.startswith("floor")]
+    aggregated = {
+        f"truth_ratio_{how}_{name}": tofu.aggregate_truth_ratio(ratios[name][kept], how)
+        for name in ("suspect", "base", "null")
+        for how in ("closer_to_1_better", "prob_mean")
+    }
+    return blank(
+        naming, AGGREGATE, Count(scored=int(kept.sum()), unscored=int((~kept).sum())), 0, case.case.seed
+    ).model_copy(
+        update={
+            "value": tested["suspect"].d,
+            "positive_control": Control(
+                value=tested["base"].d, ci95=Missing(missing=AGGREGATE), found=tested["base"].p < ALPHA
+            ),
+            "floor": max(floors) if floors else Missing(missing="no second reference"),
+            "readings": {"forget_quality_p": tested["suspect"].p, **aggregated},
+            "notes": ("The p falls with the number of facts and compares with one retrained model only.",),
+        }
+    )
+
+
+def _min_k_auc(bench: Bench, case: OpenCase, checkpoint: Checkpoint, k: float) -> float:
+    """AUROC of forget against holdout items by the mean of their lowest token log-probabilities."""
+    signal: list[Float[ndarray, " row"]] = []
+    for texts in (Texts(cohort="forget"), Texts(cohort="holdout")):
+        rows = case.rows(texts)
+        values = bench.run(checkpoint, rows, (ANSWER_LOGPROB,))[ANSWER_LOGPROB].double().numpy()
+        lowest = stats.min_k(values, rows.targets("answer")[0].numpy(), len(rows), k)
+        signal.append(lowest[~np.isnan(lowest)])
+    return stats.auroc(signal[0], signal[1])
+
+
+def privacy_leakage(bench: Bench, case: OpenCase, cast: Cast, k: float) -> Measurement:
+    """Privacy leakage: how far the suspect's Min-K AUROC of forget against holdout is from that of the null."""
+    naming = Naming(
+        probe="forget_likelihood", name="privacy_leakage", kind="context",
+        statistic=f"1 - AUROC (forget against holdout, Min-K {k:.0%}) relative to a model that never knew",
+        unit="% (0 like never trained; below 0 leaks, above 0 over-suppressed)",
+    )  # fmt: skip
+    if not case.has(Texts(cohort="holdout")) or cast.null is None:
+        why = "needs holdout people and a model that never knew"
+        return blank(naming, why, Count(scored=0), 0, case.case.seed)
+    auc = {name: _min_k_auc(bench, case, checkpoint, k) for name, checkpoint in cast.named().items()}
+    floors = [abs(tofu.privleak(a, auc["null"])) for name, a in auc.items() if name.startswith("floor")]
+    base = tofu.privleak(auc["base"], auc["null"])
+    n = Count(scored=len(case.rows(Texts(cohort="forget"))) + len(case.rows(Texts(cohort="holdout"))))
+    return blank(naming, AGGREGATE, n, 0, case.case.seed).model_copy(
+        update={
+            "value": tofu.privleak(auc["suspect"], auc["null"]),
+            "positive_control": Control(value=base, ci95=Missing(missing=AGGREGATE), found=base < -5.0),
+            "floor": max(floors) if floors else Missing(missing="no second reference"),
+            "readings": {f"auc_{name}": a for name, a in auc.items()},
+            "notes": ("Two-sided: the floor is the largest distance of another reference on either side.",),
+        }
+    )

@@ -1,0 +1,52 @@
+"""The unlearning depth score as published, from the same patched readings."""
+
+import numpy as np
+
+from audit import stats
+from audit.findings import Count, Measurement
+from audit.nouns import Missing
+from probes._effects import Naming, blank, interval
+from probes._profiles import Reading
+
+NOTE = (
+    "States are taken and put by hooks on the blocks, before the final norm; the public code takes the last layer's "
+    "after it. Ratios are clipped to [0, 1] as published; the unclipped ratio stands in the readings."
+)
+
+
+def depth_score(reading: Reading, tau_nats: float, seed: int) -> Measurement:
+    """How much of what base loses under the reference's states does it lose under the suspect's? 1 erased, 0 intact.
+
+    Per fact, D_l = base's mean log-probability less that under the patched state; over the layers where the reference's
+    D_l exceeds tau, the mean of clip(D_suspect/D_reference, 0, 1) weighted by D_reference. Facts without such a layer
+    are unscored. Source: arXiv 2605.24614, steps 1-3.
+    """
+    naming = Naming(
+        probe="reverse_patch", name="unlearning_depth_score", kind="context", mode="paper",
+        statistic="unlearning depth score, content tokens of trained rows", unit="score (1 like the null, 0 like base)",
+    )  # fmt: skip
+    loss = {name: reading.logprob["base"] - x for name, x in reading.logprob.items()}
+    finite = np.isfinite(np.concatenate([loss["suspect"], loss["null"]], 1)).all(1)
+    weight = np.where((loss["null"] > tau_nats) & finite[:, None], loss["null"], 0.0)
+    scored = weight.sum(1) > 0
+    n = Count(scored=int(scored.sum()), errored=int((~finite).sum()), unscored=int((finite & ~scored).sum()))
+    if not scored.any():
+        return blank(naming, f"no layer encodes a fact: the reference loses at most {tau_nats} nats", n, 0, seed)
+    weight, person = weight[scored], reading.sheet.person[scored]
+
+    def per_item(name: str, low: float, high: float) -> np.ndarray:
+        raw = np.divide(loss[name][scored], weight, out=np.zeros_like(weight), where=weight > 0)
+        return (weight * np.clip(raw, low, high)).sum(1) / weight.sum(1)
+
+    score = per_item("suspect", 0.0, 1.0)
+    people, index = np.unique(person, return_inverse=True)
+    totals = np.stack([np.bincount(index, weights=score), np.bincount(index)], 1).astype(float)
+    drawn = stats.bootstrap_effect(totals[:, :1], totals[:, 1:], seed).effect[:, 0]
+    floors = {f"score_{name}": float(per_item(name, 0.0, 1.0).mean()) for name in loss if name.startswith("floor")}
+    return blank(naming, "the published score has no test", n, len(people), seed).model_copy(
+        update={
+            "value": float(score.mean()), "ci95": interval(drawn, len(people)),
+            "positive_control": Missing(missing="base scores 0 by definition, the reference 1"),
+            "readings": {"unclipped": float(per_item("suspect", -np.inf, np.inf).mean()), **floors}, "notes": (NOTE,),
+        }
+    )  # fmt: skip

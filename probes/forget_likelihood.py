@@ -1,0 +1,156 @@
+"""Forget likelihood: the output-level question, per fact, on content tokens only."""
+
+from typing import ClassVar, NamedTuple
+
+from audit.bench import Bench, OpenCase
+from audit.findings import Count, Measurement
+from audit.nouns import Case, Cost, Form, Need, Requires, Role, Texts
+from probes._aggregates import forget_quality, privacy_leakage
+from probes._effects import Design, Naming, assess, blank
+from probes._outputs import Outputs, Table1, alternate_probability, outputs_of, panel_of
+from probes._probe import Probe
+from probes._scores import (
+    ANSWER_LOGPROB,
+    KEY_LOGPROB,
+    KEY_RANK,
+    Cast,
+    by_person,
+    cast_of,
+    item_table,
+    variants,
+)  # fmt: skip
+
+FORMS: tuple[Form, ...] = ("trained", "held_out_phrasing", "held_out_attribute")
+
+
+class Statistic(NamedTuple):
+    """What a score is, and by how much base must exceed the null to show that it can be found at all."""
+
+    words: str
+    least_gap: float
+
+
+STATISTICS = {
+    "probability": Statistic("probability of the content tokens (geometric mean over tokens)", 0.1),
+    "extraction_strength": Statistic("extraction strength of the content tokens", 0.1),
+    "exact_memorisation": Statistic("exact memorisation of the content tokens", 0.1),
+    "truth_ratio": Statistic("truth ratio P_para/(P_para + P_pert)", 0.05),
+}
+
+
+class _Task(NamedTuple):
+    """One statistic of one form, with the rows it is computed on."""
+
+    name: str
+    form: Form
+    forget: Outputs
+    holdout: Outputs | None
+
+
+class ForgetLikelihood(Probe):
+    """Do the suspect's outputs still give the forgotten facts more probability than a model that never knew would?
+
+    Per fact, teacher-forced, on the content tokens of the answer: probability (geometric mean over tokens), extraction
+    strength, exact memorisation, and the knowledge-oriented truth ratio P_para/(P_para + P_pert). Each becomes an
+    effect, (suspect - null)/(base - null), over people. The probability on the rows that the edit was told to forget
+    is the reading that may enter a verdict; held-out phrasings and attributes, the other scores, and the TOFU
+    aggregates (forget quality, privacy leakage) are measurements of their own.
+
+    Null: the first reference, else the ancestor; p permutes forget/holdout labels over people on the difference between
+    suspect and null, which a shift of the whole model cannot move. Without holdout people the signs of people's
+    differences are flipped, which a shift of the whole model does move. Without any model that never knew, the
+    suspect's own level on holdout people, else on never-trained alternates of the same answers, stands in.
+    Positive control: the same statistic with base in the suspect's place.
+    Blind to: everything that the outputs do not show: refusals, edited heads and output filters read as forgotten.
+    Cite: Maini et al. 2024 (arXiv 2401.06121); Carlini et al. 2021 (arXiv 2012.07805); Tirumala et al. 2022
+    (arXiv 2205.10770); Shi et al. 2024 (arXiv 2407.06460); Dorna et al. 2025 (arXiv 2506.12618).
+    """
+
+    requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), data=("forget",))
+    most_variants: int = 5
+    min_k: float = 0.4
+    permutations: int = 9999
+
+    def needs(self, case: Case) -> tuple[Need, ...]:
+        """Outputs of every model on trained forget rows, and on holdout rows where the case has them."""
+        models: list[tuple[Role, int]] = [("base", 0), ("suspect", 0)]
+        kin = [i for i, source in enumerate(case.roles.references) if source.lineage == "same_ancestor"]
+        models += [("reference", i) for i in kin]
+        if not kin and case.roles.ancestor is not None:
+            models.append(("ancestor", 0))
+        texts = [Texts(cohort="forget")] + ([Texts(cohort="holdout")] if case.data.holdout else [])
+        reads = (KEY_LOGPROB, KEY_RANK, ANSWER_LOGPROB)
+        return tuple(Need(role=role, reference=i, texts=t, reads=reads) for role, i in models for t in texts)
+
+    def cost(self, case: OpenCase) -> Cost:
+        """Held-out forms and answer variants, through every model."""
+        tokens = 0
+        for cohort in ("forget", "holdout"):
+            apart = [Texts(cohort=cohort, form=form) for form in FORMS if form != "trained"]
+            tokens += sum(int(case.rows(t).mask.sum()) for t in apart if case.has(t))
+            for answer in ("paraphrased", "perturbed"):
+                rows = variants(case, Texts(cohort=cohort, answer=answer), self.most_variants)
+                tokens += sum(int(r.mask.sum()) for r in rows)
+        return Cost(fwd_tokens=tokens * len(cast_of(case).named()))
+
+    def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
+        """One measurement per score and form, and the TOFU aggregates."""
+        cast = cast_of(case)
+        found: list[Measurement] = []
+        for form in FORMS:
+            held = Texts(cohort="holdout", form=form)
+            if case.has(Texts(cohort="forget", form=form)):
+                forget = outputs_of(bench, case, cast, Texts(cohort="forget", form=form), self.most_variants)
+                holdout = outputs_of(bench, case, cast, held, self.most_variants) if case.has(held) else None
+                names = STATISTICS if form == "trained" else ("probability",)
+                found += [self._of(bench, case, cast, _Task(name, form, forget, holdout)) for name in names]
+        return (
+            *found,
+            forget_quality(bench, case, cast, self.most_variants),
+            privacy_leakage(bench, case, cast, self.min_k),
+        )
+
+    def _of(self, bench: Bench, case: OpenCase, cast: Cast, task: _Task) -> Measurement:
+        """One statistic of one form as an effect over people."""
+        words, least_gap = STATISTICS[task.name]
+        name = task.name if task.form == "trained" else f"{task.name}_{task.form}"
+        naming = Naming(
+            probe="forget_likelihood", name=name, kind="output" if task.name == "probability" else "context",
+            statistic=f"effect on the {words}, {task.form.replace('_', ' ')} rows",
+            unit="effect (0 never trained, 1 base)", form=task.form,
+        )  # fmt: skip
+        sheet, seed = task.forget.sheet, case.case.seed
+        scores = task.forget.by_statistic.get(task.name)
+        if scores is None:
+            why = "the items have no paraphrased and perturbed answers"
+            return blank(naming, why, Count(scored=0, unscored=len(sheet.rows)), len(sheet.people), seed)
+        held = None if task.holdout is None else task.holdout.by_statistic.get(task.name)
+        relative = cast.null is None and held is None
+        if relative:
+            lift = self._over_alternates(bench, case, cast, task.forget)
+            if task.name != "probability" or lift is None:
+                why = "no model that never knew, no holdout people and no never-trained alternates to compare with"
+                return blank(naming, why, Count(scored=0, unscored=len(sheet.rows)), len(sheet.people), seed)
+            scores = lift
+        scored = by_person(sheet, scores)
+        other = by_person(task.holdout.sheet, held) if task.holdout is not None and held is not None else None
+        design = Design(seed, least_gap, differenced=cast.null is None and not relative, draws=self.permutations)
+        assessed = assess(panel_of(scored, other), design)
+        roles = {model: cast.role(model) for model in scores}
+        table = item_table(case, f"forget_likelihood_{name}", sheet, scores, roles)
+        readings = {f"mean_{model}": float(x.mean()) for model, x in scored.people.items()}
+        if other is not None:
+            readings |= {f"holdout_mean_{model}": float(x.mean()) for model, x in other.people.items()}
+        empty = blank(naming, "", scored.n, len(scored.people["suspect"]), seed)
+        return assessed.onto(empty).model_copy(update={"items": table, "readings": readings})
+
+    def _over_alternates(self, bench: Bench, case: OpenCase, cast: Cast, forget: Outputs) -> Table1 | None:
+        """Probability of the true answer less that of its never-trained alternates, per item."""
+        texts = Texts(cohort="forget", form=forget.sheet.items[0].form)
+        found: dict[str, object] = {}
+        for name, checkpoint in cast.named().items():
+            other = alternate_probability(bench, case, checkpoint, texts, self.most_variants)
+            if other is None:
+                return None
+            found[name] = forget.by_statistic["probability"][name] - other[:, None]
+        return found  # type: ignore[return-value]

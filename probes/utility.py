@@ -1,0 +1,120 @@
+"""Utility: the gate that every other reading stands behind."""
+
+from typing import ClassVar
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from audit import stats, tofu
+from audit.bench import Bench, OpenCase
+from audit.findings import Control, Measurement
+from audit.nouns import Case, Checkpoint, Cost, Missing, Need, Positions, Requires, Texts
+from probes._effects import Naming, blank, interval
+from probes._outputs import BY_POSITION, variant_losses
+from probes._probe import Probe
+from probes._scores import ANSWER_LOGPROB, KEY_LOGPROB, Cast, by_person, cast_of, item_table, row_means, sheet_of
+
+RATIO_NULL = Missing(missing="a gate compares with base, not with a model that never knew")
+
+
+class Utility(Probe):
+    """Is the suspect still a usable model, or was it broken rather than made to forget?
+
+    The suspect's probability (geometric mean over tokens, per item, averaged over people) relative to base's: on the
+    content tokens of the facts it should keep, and on all tokens of general text where the case has some. A destroyed
+    model passes every test of forgetting, so nothing else is read unless this holds. The parts of TOFU's model utility
+    that need no generation stand beside it.
+
+    Null: none; the comparison is with base. The reading of a model that never knew is shown where there is one.
+    Positive control: the references, trained on the same retained facts, keep their probability.
+    Blind to: damage to abilities that neither the retained facts nor the general text exercise.
+    Cite: Maini et al. 2024 (arXiv 2401.06121), model utility; Dorna et al. 2025 (arXiv 2506.12618), section 4.
+    """
+
+    requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), data=("retain",))
+    most_variants: int = 5
+
+    def needs(self, case: Case) -> tuple[Need, ...]:
+        """Outputs of base and suspect on retained facts, and on general text where the case has some."""
+        needs = [Need(role=r, texts=Texts(cohort="retain"), reads=(KEY_LOGPROB,)) for r in ("base", "suspect")]
+        if case.data.general:
+            general = Texts(cohort="general")
+            needs += [Need(role=r, texts=general, reads=(ANSWER_LOGPROB,)) for r in ("base", "suspect")]
+        return tuple(needs)
+
+    def cost(self, case: OpenCase) -> Cost:
+        """The never-trained model on the same rows."""
+        tokens = sum(
+            int(case.rows(Texts(cohort=cohort)).mask.sum())
+            for cohort in ("retain", "general")
+            if case.has(Texts(cohort=cohort))
+        )
+        return Cost(fwd_tokens=tokens * (len(cast_of(case).named()) - 2))
+
+    def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
+        """One gate on retained facts, and one on general text where the case has some."""
+        cast = cast_of(case)
+        retained = Naming(
+            probe="utility", name="retain", kind="gate",
+            statistic="the suspect's probability on retained facts, relative to base",
+            unit="ratio to base (1 unchanged)",
+        )  # fmt: skip
+        found = [self._gate(bench, case, cast, (retained, Texts(cohort="retain"), "key"))]
+        if case.has(Texts(cohort="general")):
+            general = retained._replace(
+                name="general", statistic="the suspect's probability of the tokens of general text, relative to base"
+            )
+            found.append(self._gate(bench, case, cast, (general, Texts(cohort="general"), "answer")))
+        parts = self._tofu_parts(bench, case, cast)
+        found[0] = found[0].model_copy(update={"readings": found[0].readings | parts})
+        return tuple(found)
+
+    def _gate(self, bench: Bench, case: OpenCase, cast: Cast, what: tuple[Naming, Texts, Positions]) -> Measurement:
+        """Suspect over base, means of people's means, with an interval over people."""
+        naming, texts, at = what
+        sheet, read, seed = sheet_of(case, texts), BY_POSITION[at], case.case.seed
+        scores = {
+            name: np.exp(row_means(bench.run(checkpoint, sheet.rows, (read,))[read], sheet.rows, at))[:, None]
+            for name, checkpoint in cast.named().items()
+        }
+        scored = by_person(sheet, scores)
+        base, suspect = scored.people["base"], scored.people["suspect"]
+        readings = {f"mean_{name}": float(x.mean()) for name, x in scored.people.items()}
+        table = item_table(case, f"utility_{naming.name}", sheet, scores, {name: cast.role(name) for name in scores})
+        if not len(base) or base.mean() <= 0:
+            why = "base itself gives these items no probability" if len(base) else "no item could be scored"
+            return blank(naming, why, scored.n, len(base), seed).model_copy(update={"items": table})
+        drawn = stats.bootstrap_effect(suspect, base, seed).effect[:, 0]
+        control = scored.people.get("null")
+        return blank(naming, "", scored.n, len(base), seed).model_copy(
+            update={
+                "value": float(suspect.mean() / base.mean()), "ci95": interval(drawn, len(base)),
+                "p": RATIO_NULL, "p_below": RATIO_NULL, "null": RATIO_NULL, "floor": RATIO_NULL,
+                "positive_control": Missing(missing="no reference and no ancestor") if control is None else Control(
+                    value=float(control.mean() / base.mean()), ci95=Missing(missing="shown for comparison"),
+                    found=bool(control.mean() >= base.mean() / 2),
+                ),
+                "items": table, "readings": readings,
+            }
+        )  # fmt: skip
+
+    def _tofu_parts(self, bench: Bench, case: OpenCase, cast: Cast) -> dict[str, float]:
+        """TOFU's parts on retained facts, on all answer tokens as published; ROUGE needs generation and is left out."""
+        parts: dict[str, float] = {}
+        for name, checkpoint in (("base", cast.base), ("suspect", cast.suspect)):
+            parts[f"tofu_probability_{name}"] = float(np.nanmean(_answer_probability(bench, case, checkpoint)))
+            losses = variant_losses(bench, case, checkpoint, Texts(cohort="retain"), "answer", self.most_variants)
+            if losses is not None:
+                ratio = tofu.truth_ratio(losses.paraphrased, losses.perturbed)
+                parts[f"tofu_truth_ratio_{name}"] = tofu.aggregate_truth_ratio(ratio[np.isfinite(ratio)], "true_better")
+        for name in ("base", "suspect"):
+            both = [parts[k] for k in (f"tofu_probability_{name}", f"tofu_truth_ratio_{name}") if k in parts]
+            if len(both) == 2:
+                parts[f"tofu_utility_without_rouge_{name}"] = stats.harmonic_mean(np.array(both))
+        return {key: value for key, value in parts.items() if np.isfinite(value)}
+
+
+def _answer_probability(bench: Bench, case: OpenCase, checkpoint: Checkpoint) -> Float[ndarray, " row"]:
+    rows = case.rows(Texts(cohort="retain"))
+    return np.exp(row_means(bench.run(checkpoint, rows, (ANSWER_LOGPROB,))[ANSWER_LOGPROB], rows, "answer"))
