@@ -1,21 +1,31 @@
 """The run-time check of annotations that tests/conftest.py hangs on every function of ours."""
 
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from beartype import BeartypeConf, BeartypeStrategy, beartype
+from beartype import BeartypeConf, beartype
 
-_check = beartype(conf=BeartypeConf(strategy=BeartypeStrategy.O1, is_pep484_tower=True))
+_check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 
 def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function`` with its arguments and result checked; a method that says ``Self`` is left alone.
 
-    ``Self`` has no meaning without the class, and the import hook sees methods one by one. An ``int`` is accepted for a
-    ``float``, as type checkers do.
+    ``Self`` has no meaning without the class, and the import hook sees methods one by one. A protocol is checked by the
+    names of its members. An ``int`` is accepted for a ``float``, as type checkers do.
     """
-    hints = getattr(function, "__annotations__", {})
-    if any(hint is typing.Self or typing.Self in typing.get_args(hint) for hint in hints.values()):
-        return function
+    for hint in _parts(getattr(function, "__annotations__", {}).values()):
+        if hint is typing.Self:
+            return function
+        if isinstance(hint, type) and getattr(hint, "_is_protocol", False):
+            typing.runtime_checkable(hint)
     return _check(function)
+
+
+def _parts(hints: typing.Iterable[Any]) -> Iterator[Any]:
+    """Every hint, and whatever stands inside its brackets."""
+    for hint in hints:
+        yield hint
+        inside = typing.get_args(hint)
+        yield from _parts([part for item in inside for part in (item if isinstance(item, list) else [item])])

@@ -1,0 +1,59 @@
+"""Peak memory of one method, each in a process of its own, which is this module run as a program.
+
+The peak is that of the whole process, opened model included (``ru_maxrss``); every process imports the same modules.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+
+from studies.speed.methods import OPENERS, Method
+from studies.speed.results import MemoryRow
+from studies.speed.sizes import SIZES, SizeName, checkpoint, rows
+
+
+def measure(size: SizeName, method: Method, folder: Path, seed: int) -> MemoryRow:
+    """Run the method twice in this process and say how high its memory went."""
+    torch.set_num_threads(1)
+    call = OPENERS[method.name](checkpoint(size, folder, seed), rows(size, seed), method.mode)
+    before = psutil.Process().memory_info().rss
+    call()
+    returned = sum(state.numel() * state.element_size() for state in call())
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return MemoryRow(
+        size=size,
+        method=method.name,
+        mode=method.mode,
+        peak_mib=peak / 2**20,
+        before_mib=before / 2**20,
+        returned_mib=returned / 2**20,
+        block_output_mib=SIZES[size].block_output_mib,
+    )
+
+
+def in_its_own_process(size: SizeName, method: Method, folder: Path, seed: int) -> MemoryRow:
+    """:func:`measure` in a fresh interpreter."""
+    words = [sys.executable, "-m", __name__, size, method.name, method.mode, str(folder), str(seed)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{method} at {size} ended with {done.returncode}: {done.stderr[-2000:]}")
+    return MemoryRow.model_validate_json(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    """The child process: one JSON line on standard output."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("size", "method", "mode", "folder", "seed"):
+        parser.add_argument(name)
+    given = parser.parse_args()
+    row = measure(given.size, Method(given.method, given.mode), Path(given.folder), int(given.seed))
+    sys.stdout.write(row.model_dump_json() + "\n")
+
+
+if __name__ == "__main__":
+    main()
