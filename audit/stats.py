@@ -221,8 +221,8 @@ def ks_two_sample(a: Float[ndarray, " m"], b: Float[ndarray, " n"]) -> KS:
     with warnings.catch_warnings():
         # With many ties scipy cannot enumerate and says so; its asymptotic p is the answer we want then.
         warnings.simplefilter("ignore", RuntimeWarning)
-        result = stats.ks_2samp(a, b)
-    return KS(float(result.statistic), float(result.pvalue))
+        distance, p = np.asarray(stats.ks_2samp(a, b), dtype=float)
+    return KS(float(distance), float(p))
 
 
 # ---- multiplicity, intervals, summaries ----------------------------------------------------------------------------

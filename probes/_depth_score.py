@@ -26,7 +26,7 @@ def depth_score(reading: Reading, tau_nats: float, seed: int) -> Measurement:
         statistic="unlearning depth score, content tokens of trained rows", unit="score (1 like the null, 0 like base)",
     )  # fmt: skip
     loss = {name: reading.logprob["base"] - x for name, x in reading.logprob.items()}
-    finite = np.isfinite(np.concatenate([loss["suspect"], loss["null"]], 1)).all(1)
+    finite = np.isfinite(loss["suspect"] + loss["null"]).sum(1) == loss["null"].shape[1]
     weight = np.where((loss["null"] > tau_nats) & finite[:, None], loss["null"], 0.0)
     scored = weight.sum(1) > 0
     n = Count(scored=int(scored.sum()), errored=int((~finite).sum()), unscored=int((finite & ~scored).sum()))

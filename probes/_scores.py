@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -16,7 +16,7 @@ from audit.bench import Bench, OpenCase
 from audit.bench.shapes import Rows
 from audit.checkpoints import folder_of, read_config
 from audit.findings import Count, Table
-from audit.nouns import Checkpoint, Item, Positions, Read, Role, Site, Texts
+from audit.nouns import Case, Checkpoint, Item, Positions, Read, Role, Site, Texts
 
 LOGITS = Site(part="logits")
 KEY_LOGPROB = Read(site=LOGITS, at="key", reduce="logprob")
@@ -54,6 +54,21 @@ def cast_of(case: OpenCase) -> Cast:
         null_role=None if null is None else null[0],
         floors=tuple(case.checkpoint("reference", i) for i in case.floors),
     )
+
+
+def models_of(case: Case) -> list[tuple[Role, int]]:
+    """Role and number of every model that :func:`cast_of` gives a part, before the case is opened."""
+    kin: list[tuple[Role, int]] = [
+        ("reference", i) for i, source in enumerate(case.roles.references) if source.lineage == "same_ancestor"
+    ]
+    ancestor: list[tuple[Role, int]] = [("ancestor", 0)] if case.roles.ancestor is not None else []
+    return [("base", 0), ("suspect", 0), *(kin or ancestor)]
+
+
+def every_variant(texts: Texts, most: int) -> list[Texts]:
+    """The paraphrased and the perturbed answers of these texts, whether or not the data has them."""
+    paraphrased = texts.model_copy(update={"answer": "paraphrased"})
+    return [paraphrased, *(texts.model_copy(update={"answer": "perturbed", "index": i}) for i in range(most))]
 
 
 def n_blocks(case: OpenCase) -> int:
@@ -114,7 +129,6 @@ class Scored(NamedTuple):
     """Person means [person layer] per named model over the items that all of them score, and how many those are."""
 
     people: Mapping[str, Float[ndarray, "person layer"]]
-    kept: Bool[ndarray, " row"]
     n: Count
 
 
@@ -125,15 +139,14 @@ def by_person(sheet: Sheet, scores: Mapping[str, Float[ndarray, "row layer"]]) -
     is errored; both leave every model's mean. A person without any item left drops out.
     """
     stack = np.concatenate(list(scores.values()), axis=1)
-    unscored, errored = np.isnan(stack).all(1), ~np.isfinite(stack).all(1)
-    errored &= ~unscored
-    kept = ~(unscored | errored)
+    absent, kept = np.isnan(stack).sum(1) == stack.shape[1], np.isfinite(stack).sum(1) == stack.shape[1]
+    n = Count(scored=int(kept.sum()), errored=int((~kept & ~absent).sum()), unscored=int(absent.sum()))
     member = np.zeros((len(sheet.people), len(kept)))
     member[sheet.person[kept], np.flatnonzero(kept)] = 1.0
     member = member[member.sum(1) > 0]
     member /= member.sum(1, keepdims=True)
     people = {name: member[:, kept] @ score[kept] for name, score in scores.items()}
-    return Scored(people, kept, Count(scored=int(kept.sum()), errored=int(errored.sum()), unscored=int(unscored.sum())))
+    return Scored(people, n)
 
 
 def item_table(

@@ -4,7 +4,7 @@ from typing import ClassVar, NamedTuple
 
 from audit.bench import Bench, OpenCase
 from audit.findings import Count, Measurement
-from audit.nouns import Case, Cost, Form, Need, Requires, Role, Texts
+from audit.nouns import Case, Cost, Form, Need, Requires, Texts
 from probes._aggregates import forget_quality, privacy_leakage
 from probes._effects import Design, Naming, assess, blank
 from probes._outputs import Outputs, Table1, alternate_probability, outputs_of, panel_of
@@ -16,7 +16,9 @@ from probes._scores import (
     Cast,
     by_person,
     cast_of,
+    every_variant,
     item_table,
+    models_of,
     variants,
 )  # fmt: skip
 
@@ -72,26 +74,26 @@ class ForgetLikelihood(Probe):
     permutations: int = 9999
 
     def needs(self, case: Case) -> tuple[Need, ...]:
-        """Outputs of every model on trained forget rows, and on holdout rows where the case has them."""
-        models: list[tuple[Role, int]] = [("base", 0), ("suspect", 0)]
-        kin = [i for i, source in enumerate(case.roles.references) if source.lineage == "same_ancestor"]
-        models += [("reference", i) for i in kin]
-        if not kin and case.roles.ancestor is not None:
-            models.append(("ancestor", 0))
-        texts = [Texts(cohort="forget")] + ([Texts(cohort="holdout")] if case.data.holdout else [])
-        reads = (KEY_LOGPROB, KEY_RANK, ANSWER_LOGPROB)
-        return tuple(Need(role=role, reference=i, texts=t, reads=reads) for role, i in models for t in texts)
+        """Outputs of every model on every form, and on paraphrased and perturbed answers of trained rows."""
+        trained: list[Texts] = []
+        other: list[Texts] = []
+        for cohort in ("forget", "holdout"):
+            trained.append(Texts(cohort=cohort))
+            other += [Texts(cohort=cohort, form=form) for form in FORMS if form != "trained"]
+        variant = every_variant(trained[0], self.most_variants) + every_variant(trained[1], self.most_variants)
+        wanted = [(t, (KEY_LOGPROB, KEY_RANK, ANSWER_LOGPROB)) for t in trained]
+        wanted += [(t, (KEY_LOGPROB, KEY_RANK)) for t in other]
+        wanted += [(t, (KEY_LOGPROB, ANSWER_LOGPROB)) for t in variant]
+        return tuple(
+            Need(role=role, reference=i, texts=t, reads=reads) for role, i in models_of(case) for t, reads in wanted
+        )
 
     def cost(self, case: OpenCase) -> Cost:
-        """Held-out forms and answer variants, through every model."""
-        tokens = 0
-        for cohort in ("forget", "holdout"):
-            apart = [Texts(cohort=cohort, form=form) for form in FORMS if form != "trained"]
-            tokens += sum(int(case.rows(t).mask.sum()) for t in apart if case.has(t))
-            for answer in ("paraphrased", "perturbed"):
-                rows = variants(case, Texts(cohort=cohort, answer=answer), self.most_variants)
-                tokens += sum(int(r.mask.sum()) for r in rows)
-        return Cost(fwd_tokens=tokens * len(cast_of(case).named()))
+        """Nothing beyond the needs, except alternates where neither another model nor holdout people are given."""
+        if case.null is not None or case.has(Texts(cohort="holdout")):
+            return Cost()
+        rows = variants(case, Texts(cohort="forget", answer="alternate"), self.most_variants)
+        return Cost(fwd_tokens=2 * sum(int(r.mask.sum()) for r in rows))
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """One measurement per score and form, and the TOFU aggregates."""

@@ -13,7 +13,18 @@ from audit.nouns import Case, Checkpoint, Cost, Missing, Need, Positions, Requir
 from probes._effects import Naming, blank, interval
 from probes._outputs import BY_POSITION, variant_losses
 from probes._probe import Probe
-from probes._scores import ANSWER_LOGPROB, KEY_LOGPROB, Cast, by_person, cast_of, item_table, row_means, sheet_of
+from probes._scores import (
+    ANSWER_LOGPROB,
+    KEY_LOGPROB,
+    Cast,
+    by_person,
+    cast_of,
+    every_variant,
+    item_table,
+    models_of,
+    row_means,
+    sheet_of,
+)
 
 RATIO_NULL = Missing(missing="a gate compares with base, not with a model that never knew")
 
@@ -36,21 +47,20 @@ class Utility(Probe):
     most_variants: int = 5
 
     def needs(self, case: Case) -> tuple[Need, ...]:
-        """Outputs of base and suspect on retained facts, and on general text where the case has some."""
-        needs = [Need(role=r, texts=Texts(cohort="retain"), reads=(KEY_LOGPROB,)) for r in ("base", "suspect")]
-        if case.data.general:
-            general = Texts(cohort="general")
-            needs += [Need(role=r, texts=general, reads=(ANSWER_LOGPROB,)) for r in ("base", "suspect")]
+        """Outputs of every model on retained facts, on their variants for base and suspect, and on general text."""
+        retain, general = Texts(cohort="retain"), Texts(cohort="general")
+        needs: list[Need] = []
+        for role, i in models_of(case):
+            needs.append(Need(role=role, reference=i, texts=retain, reads=(KEY_LOGPROB, ANSWER_LOGPROB)))
+            needs.append(Need(role=role, reference=i, texts=general, reads=(ANSWER_LOGPROB,)))
+            if role in ("base", "suspect"):
+                variant = every_variant(retain, self.most_variants)
+                needs += [Need(role=role, texts=t, reads=(ANSWER_LOGPROB,)) for t in variant]
         return tuple(needs)
 
     def cost(self, case: OpenCase) -> Cost:
-        """The never-trained model on the same rows."""
-        tokens = sum(
-            int(case.rows(Texts(cohort=cohort)).mask.sum())
-            for cohort in ("retain", "general")
-            if case.has(Texts(cohort=cohort))
-        )
-        return Cost(fwd_tokens=tokens * (len(cast_of(case).named()) - 2))
+        """Nothing beyond the needs."""
+        return Cost()
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """One gate on retained facts, and one on general text where the case has some."""
