@@ -33,6 +33,7 @@ from audit.nouns import Case, Cost, DataFiles, Missing, Roles, Source
 Variant = Literal["suppressed", "consistent", "inconclusive", "invalid", "broken", "hostile"]
 VARIANTS: tuple[Variant, ...] = ("suppressed", "consistent", "inconclusive", "invalid", "broken", "hostile")
 
+NO_NULL = Missing(missing="a gate has no null")
 NO_TABLE = Missing(missing="no item table is kept for this test")
 HOSTILE = "</script><img src=x onerror=alert(1)>\x1b[31mred\x1b[0m \u202egnp.exe\u2066 {{7*7}} |cell| `tick` @all"
 
@@ -50,8 +51,9 @@ def null(centre: float, spread: float, n: int = 999, kind: str = "sign flips ove
 def effect(probe: str, name: str, kind: str, value: float, half: float, **more: object) -> Measurement:
     """A measurement on the effect scale: 0 never trained, 1 base."""
     fields: dict[str, object] = {
-        "probe": probe, "name": name, "kind": kind, "statistic": "effect", "value": value, "unit": "effect",
-        "ci95": Interval(lo=value - half, hi=value + half), "n": Count(scored=160), "unit_of_replication": "people",
+        "probe": probe, "name": name, "kind": kind, "statistic": f"effect on the {name}, trained rows", "value": value,
+        "unit": "effect (0 never trained, 1 base)",
+        "ci95": Interval(lo=value - half, hi=value + half), "n": Count(scored=160), "unit_of_replication": "person",
         "units": 16, "seed": 0, "p": 0.001 if value > 0.2 else 0.41, "p_below": 0.62, "null": null(0.0, 0.06),
         "positive_control": Control(value=1.0, ci95=Interval(lo=0.97, hi=1.03), found=True), "floor": 0.021,
         "items": Table(path=f"tables/{probe}.parquet", sha256=sha(probe), rows=160, columns=("item", "group", "score")),
@@ -71,7 +73,10 @@ def profile(suspect: tuple[float, ...]) -> tuple[Curve, ...]:
             null_lo=tuple(-0.04 for _ in x), null_hi=tuple(0.05 for _ in x),
         ),
         Curve(axis="layer", unit="effect", role="floor", x=x, y=tuple(0.02 - 0.01 * (i % 2) for i in range(len(x)))),
-        Curve(axis="layer", unit="probability", role="gate", x=x, y=tuple(0.99 - 0.01 * i for i in range(len(x)))),
+        Curve(
+            axis="layer", unit="retain reading relative to base", role="gate", x=x,
+            y=tuple(0.99 - 0.01 * i for i in range(len(x))),
+        ),
     )  # fmt: skip
 
 
@@ -86,13 +91,12 @@ def gate(value: float) -> Evidence:
     """The utility gate: retain probability as a share of base's."""
     m = effect("utility", "retain probability", "gate", value, 0.01).model_copy(
         update={
-            "statistic": "retain probability, suspect / base", "unit": "ratio", "p": Missing(missing="a gate has no null"),
-            "p_below": Missing(missing="a gate has no null"), "null": Missing(missing="a gate has no null"),
-            "floor": Missing(missing="a gate has no floor"), "items": NO_TABLE,
+            "statistic": "retain probability, suspect / base", "unit": "ratio to base (1 unchanged)", "p": NO_NULL,
+            "p_below": NO_NULL, "null": NO_NULL, "floor": NO_NULL, "items": NO_TABLE,
         }
     )  # fmt: skip
-    word: Outcome = "no trace found" if value >= 0.5 else "inconclusive"
-    return judged(m, word, f"retain probability is {value:.2g} of base; the suspect is usable from 0.50")
+    word = "passed" if value >= 0.5 else "failed"
+    return judged(m, "inconclusive", f"gate {word}: the suspect keeps {value:.2f} of base on retained items")
 
 
 def evidence(output: float, causal: tuple[float, ...], lens: float, utility: float = 0.98) -> tuple[Evidence, ...]:
@@ -110,10 +114,10 @@ def evidence(output: float, causal: tuple[float, ...], lens: float, utility: flo
         judged(
             effect(
                 "reverse_patch", "answer positions", "causal", causal[best], 0.06, curves=profile(causal),
-                readings={"layer": float(best), "eligible_layers": float(len(causal) - 1)},
+                readings={"layer_of_largest_effect": float(best), "effect_layer1": causal[1]},
             ),
             "trace found" if found else "no trace found",
-            "an eligible layer is above its null and above the floor" if found else "the upper 95 % bound is below 0.10",
+            "above the floor of this case" if found else "a trace of 0.10 would show",
             "above" if found else "none",
         ),
         judged(
@@ -146,15 +150,16 @@ VERDICTS: dict[str, Verdict] = {
     "inconclusive": Verdict(
         word="INCONCLUSIVE", strength="none", direction="none", basis="in-case",
         sentence="Base's later blocks cannot read the suspect's states, so nothing can be said about them.",
-        because=("no layer passes the compatibility gate: on retain data the patched answer keeps 0.02 to 0.31 of base",),
+        because=("no layer passes the compatibility gate: base reads at most 0.31 of its own retain answers",),
         limits=("the suspect does not share base's initialisation",),
         would_change=("a base that shares the suspect's ancestor",),
     ),
     "invalid": Verdict(
         word="INVALID", strength="none", direction="none", basis="in-case",
-        sentence="The suspect is broken: it has lost the retain data too, so its silence on the forget set means nothing.",
+        sentence="The suspect is broken: its silence on the forget set means nothing.",
         because=("retain probability is 0.03 of base; the suspect is usable from 0.50",),
-        limits=("nothing is said about the forget set",), would_change=("a suspect that still answers retain questions",),
+        limits=("nothing is said about the forget set",),
+        would_change=("a suspect that still answers retain questions",),
     ),
 }  # fmt: skip
 
@@ -194,7 +199,7 @@ def plan(name: str, skips: tuple[Skip, ...]) -> Plan:
         for p, q in questions.items()
     ]
     tests += [
-        PlannedTest(probe=s.probe, question="Does the knowledge come back?", will_run=False, reason=s.reason, cost=Cost())
+        PlannedTest(probe=s.probe, question="Does it come back?", will_run=False, reason=s.reason, cost=Cost())
         for s in skips
     ]
     return Plan(
@@ -267,6 +272,7 @@ def report(variant: Variant = "suppressed") -> Report:
         "trace found", HOSTILE * 40,
     )  # fmt: skip
     failure = Failure(probe=HOSTILE, error=HOSTILE, error_id="E-000000")
-    verdict = VERDICTS["suppressed"].model_copy(update={"sentence": HOSTILE, "because": (HOSTILE,), "limits": (HOSTILE,)})
+    spoken = {"sentence": HOSTILE, "because": (HOSTILE,), "limits": (HOSTILE,)}
+    verdict = VERDICTS["suppressed"].model_copy(update=spoken)
     return assemble(HOSTILE, (bad, *evidence(0.0, (0.5, 0.5), 0.1)), verdict, failures=(failure,), skips=(
         Skip(probe=HOSTILE, reason=HOSTILE, consequence=HOSTILE),))  # fmt: skip

@@ -58,11 +58,12 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: a caption, column titles, rows; the first cell of a row is its header."""
+    """A table: a caption, column titles, rows; the first cell of a row is its header. ``folded``: opened on demand."""
 
     caption: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
+    folded: bool = False
     kind: ClassVar[str] = "grid"
 
 

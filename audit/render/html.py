@@ -14,11 +14,12 @@ from audit.findings import Evidence, Report, VerdictWord
 from audit.render import svg
 from audit.render.sections import sections
 from audit.render.wording import (
+    CELL,
     NAME,
     VERDICT_MEANING,
     VERDICT_SYMBOL,
     best,
-    interval,
+    bounds,
     number,
     part,
     title,
@@ -74,6 +75,8 @@ def html(report: Report) -> str:
             ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in RUNGS],
             off_ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in OFF_LADDER],
             glance=glance(report),
+            untested=untested(report),
+            reproduce=visible(report.reproduce, CELL),
             sections=sections(report),
         )
     )
@@ -85,10 +88,18 @@ def glance(report: Report) -> tuple[Glance, ...]:
     return tuple(_row(question, e) for question, e in rows if e is not None)
 
 
+def untested(report: Report) -> str:
+    """What no test of this report speaks about: attack families and probes that were not run, in one line."""
+    families = [row[0] for row in report.coverage if row[-1].startswith("not tested")]
+    probes = [*(s.probe for s in report.skips), *(f.probe for f in report.failures)]
+    names = dict.fromkeys(visible(x, NAME).replace("_", " ") for x in (*families, *probes))
+    return ", ".join(names) or "every listed attack family was tested"
+
+
 def _row(question: str, e: Evidence) -> Glance:
     m = e.measurement
     drawing = Markup("") if m.kind == "gate" else Markup(svg.strip(e))  # noqa: S704 - our own drawing, labels escaped
-    return Glance(question, title(m), drawing, number(m.value), interval(m.ci95), part(e))
+    return Glance(question, title(m), drawing, number(m.value), bounds(m), part(e))
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The JSON Schema (2020-12) of a report, shipped beside this module so that others can read reports without our code."""
+"""The JSON Schema (2020-12) of a report, shipped beside this module: others read reports without our code."""
 
 import json
 from pathlib import Path

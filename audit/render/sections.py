@@ -4,22 +4,25 @@ Page one answers four questions: gone or not, how sure, what was not tested, how
 listed with its numbers, the silent ones too.
 """
 
+import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, get_args
 
 from audit.findings import Curve, Evidence, Measurement, Report
-from audit.nouns import Missing
+from audit.nouns import Cohort, Missing
 from audit.render import svg
 from audit.render.blocks import Block, Bullets, Cell, Code, Facts, Figure, Grid, Heading, Section, Text
 from audit.render.reference import GLOSSARY, PROPOSITIONS
 from audit.render.wording import (
     CELL,
     NAME,
+    bounds,
     detection_limit,
     evidence_sentence,
     interval,
     median,
     number,
+    on_effect_scale,
     p_value,
     part,
     position,
@@ -27,6 +30,8 @@ from audit.render.wording import (
     sentence,
     size,
     title,
+    unit,
+    units,
     verdict_sentence,
     visible,
 )
@@ -74,7 +79,7 @@ def _question(report: Report) -> tuple[Block, ...]:
     case = report.plan.case
     edited = case.edited if isinstance(case.edited, str) else f"{len(case.edited)} named items"
     told = {"all": "the whole forget set", "unknown": "an unknown part of the forget set"}.get(edited, edited)
-    counts = [f"{visible(k, NAME)}: {_counts(v)}" for k, v in report.cohorts.items()]
+    counts = [f"{visible(k, NAME)}: {_counts(report.cohorts[k])}" for k in sorted(report.cohorts, key=_cohort_order)]
     return (
         Text(
             "What is left, in the suspect checkpoint, of the forget set F that it was asked to forget, and how sure "
@@ -86,7 +91,17 @@ def _question(report: Report) -> tuple[Block, ...]:
 
 
 def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{visible(k, NAME)} {v}" for k, v in counts.items())
+    return ", ".join(f"{v} {visible(k, NAME).replace('_', ' ')}" for k, v in sorted(counts.items()))
+
+
+def _cohort_order(name: str) -> tuple[int, str]:
+    order = get_args(Cohort)
+    return (order.index(name) if name in order else len(order), name)
+
+
+def _natural(pair: tuple[str, float]) -> list[tuple[int, str]]:
+    """Sorts layer 2 before layer 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", pair[0])]
 
 
 def _conclusion(report: Report) -> tuple[Block, ...]:
@@ -126,7 +141,7 @@ def _items(report: Report) -> tuple[Block, ...]:
         Grid("Checkpoints received", columns, rows),
     ]
     if files:
-        blocks.append(Grid("Files of the checkpoints", ("Role", "File", "SHA-256"), files))
+        blocks.append(Grid("Files of the checkpoints", ("Role", "File", "SHA-256"), files, folded=True))
     if data:
         blocks.append(Grid("Data files", ("Cohort", "SHA-256"), data))
     return tuple(blocks)
@@ -164,7 +179,7 @@ def _findings(report: Report) -> tuple[Block, ...]:
     for kind, heading in FAMILIES:
         rows = [e for e in report.evidence if e.measurement.kind == kind]
         if rows:
-            blocks += [Heading(heading), _table(heading, rows)]
+            blocks += [Heading(heading), _table(rows)]
             blocks.append(Facts(tuple((title(e.measurement), evidence_sentence(e)) for e in rows)))
             blocks += [_profile(e.measurement, c) for e in rows for c in _panels(e.measurement)]
             notes = tuple(dict.fromkeys(sentence(n) for e in rows for n in e.measurement.notes))
@@ -174,32 +189,43 @@ def _findings(report: Report) -> tuple[Block, ...]:
     return tuple(blocks)
 
 
-def _table(heading: str, rows: Sequence[Evidence]) -> Grid:
-    columns = ("Test", "Outcome", "Suspect", "95 %", "Never trained", "Base", "p", "n", "Units")
-    return Grid(heading, columns, tuple(_finding(e) for e in rows))
+def _table(rows: Sequence[Evidence]) -> Grid:
+    n = "n scored / errored / unscored"
+    columns = ("Test", "Outcome", "Suspect", "95 %", "Never trained", "Base", "p", n, "Units")
+    caption = f"{len(rows)} {'measurement' if len(rows) == 1 else 'measurements'}"
+    if all(on_effect_scale(e.measurement) for e in rows):
+        caption += " on the effect scale: 0 is never trained, 1 is base"
+    return Grid(caption, columns, tuple(_finding(e) for e in rows))
 
 
 def _finding(e: Evidence) -> tuple[Cell, ...]:
     m = e.measurement
-    null = f"missing ({visible(m.null.missing, CELL)})" if isinstance(m.null, Missing) else number(median(m.null))
-    control = m.positive_control
-    knew = f"missing ({visible(control.missing, CELL)})" if isinstance(control, Missing) else number(control.value)
-    counts = f"{m.n.scored} scored, {m.n.errored} errored, {m.n.unscored} unscored"
-    unit = "" if m.unit == "effect" else f" {visible(m.unit, NAME)}"
+    if isinstance(m.value, Missing):
+        value = f"missing ({visible(m.value.missing, CELL)})"
+    else:
+        value = number(m.value) + ("" if on_effect_scale(m) else f" {unit(m.unit)}")
+    null = m.null if isinstance(m.null, Missing) else median(m.null)
+    control = m.positive_control if isinstance(m.positive_control, Missing) else m.positive_control.value
     return (
-        Cell(title(m)), Cell(part(e), "mark"), _num(number(m.value) + unit), _num(interval(m.ci95)), _num(null),
-        _num(knew), _num(p_value(m.p).removeprefix("p = ")), _num(counts),
-        _num(f"{m.units} {visible(m.unit_of_replication, NAME)}"),
+        Cell(title(m)), Cell(part(e), "mark"), _num(value),
+        _num(bounds(m)), _num(_once(m, null) or number(null)),
+        _num(_once(m, control) or number(control)), _num(_once(m, m.p) or p_value(m.p).removeprefix("p = ")),
+        _num(f"{m.n.scored} / {m.n.errored} / {m.n.unscored}"), _num(units(m)),
     )  # fmt: skip
+
+
+def _once(m: Measurement, found: object) -> str:
+    """The word 'missing' alone where the reason is the one that the value gives already."""
+    return "missing" if isinstance(found, Missing) and found == m.value else ""
 
 
 def _readings(rows: Sequence[Evidence]) -> Grid:
     found = tuple(
         (Cell(title(e.measurement)), _name(k.replace("_", " ")), _num(number(v)))
         for e in rows
-        for k, v in sorted(e.measurement.readings.items())
+        for k, v in sorted(e.measurement.readings.items(), key=_natural)
     )
-    return Grid("Further readings of these tests", ("Test", "Reading", "Value"), found)
+    return Grid("Further readings of these tests", ("Test", "Reading", "Value"), found, folded=True)
 
 
 def _forest(rows: Sequence[Evidence]) -> Figure:
@@ -214,15 +240,19 @@ def _forest(rows: Sequence[Evidence]) -> Figure:
     label = f"All {len(data)} judged tests between never trained, 0, and base, 1"
     caption = (
         "Every judged test on one scale: 0 is the level of a model that never knew, 1 is base. Square: suspect "
-        "(filled: trace found; hollow: no trace found; grey: inconclusive); bar: 95 % interval; band: null; dashed tick: floor."
+        "(filled: trace found; hollow: no trace found; grey: inconclusive); bar: 95 % interval; band: null; dashed "
+        "tick: floor."
     )
     return Figure(svg.forest(rows, label), label, caption, Grid(label, columns, tuple(data)))
 
 
 def _panels(m: Measurement) -> list[list[Curve]]:
-    """Curves that share an axis make one figure."""
-    axes = list(dict.fromkeys(c.axis for c in m.curves if c.x))
-    return [[c for c in m.curves if c.axis == axis and c.x] for axis in axes]
+    """Curves that share an axis and a scale make one figure; everything between about 0 and 1 is one scale."""
+    found: dict[tuple[str, str], list[Curve]] = {}
+    for c in m.curves:
+        if c.x:
+            found.setdefault((c.axis, "share" if svg.bounded(c.unit) else c.unit), []).append(c)
+    return list(found.values())
 
 
 def _profile(m: Measurement, curves: Sequence[Curve]) -> Figure:
@@ -237,7 +267,7 @@ def _profile(m: Measurement, curves: Sequence[Curve]) -> Figure:
     for x in xs:
         cells = [_num(_at(c, x)) for c in curves]
         rows.append((Cell(f"{x:g}"), *cells))
-    columns = (axis, *(f"{c.role} ({visible(c.unit, NAME)})" for c in curves))
+    columns = (axis, *(f"{c.role} ({unit(c.unit)})" for c in curves))
     return Figure(svg.profile(curves, label), label, caption, Grid(label, columns, tuple(rows)))
 
 
@@ -318,5 +348,5 @@ def _reproduction(report: Report) -> tuple[Block, ...]:
     blocks: list[Block] = [Code(visible(report.reproduce)), Facts(rows)]
     if tables:
         listed = tuple((_code(t.path), _num(str(t.rows)), _code(t.sha256)) for _, t in sorted(tables.items()))
-        blocks.append(Grid("Item tables beside this report", ("File", "Rows", "SHA-256"), listed))
+        blocks.append(Grid("Item tables beside this report", ("File", "Rows", "SHA-256"), listed, folded=True))
     return tuple(blocks)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from audit.findings import Curve, Evidence, Outcome
 from audit.nouns import Missing
-from audit.render.wording import interval, number, position, title, visible
+from audit.render.wording import number, position, title, unit, visible
 
 
 class Look(NamedTuple):
@@ -33,7 +33,7 @@ LOOKS: Final[dict[str, Look]] = {
     "floor": Look("#808080", "diamond", "2 4", "floor: reference against reference"),
     "gate": Look("#808080", "cross", "9 3 2 3", "gate: retained items"),
 }
-WIDTH: Final = 760
+WIDTH: Final = 940
 LEFT, RIGHT, TOP, BOTTOM = 62, 24, 64, 46
 FLAT_LOW, FLAT_HIGH = -0.6, 1.6
 
@@ -94,16 +94,27 @@ def ticks(lo: float, hi: float) -> tuple[float, ...]:
     return tuple(round(i * step, 10) for i in range(first, math.floor(hi / step + 1e-9) + 1))
 
 
-def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """Axis limits that hold 0, 1 and the data, but never let one wild point flatten all others."""
-    lo = max(min((0.0, *values)), FLAT_LOW)
-    hi = min(max((1.0, *values)), FLAT_HIGH)
-    return lo - 0.05, hi + 0.05
+def bounded(text: str) -> bool:
+    """Is this unit read between 0 and 1: an effect, a probability, a share of base?"""
+    return text.startswith(("effect", "ratio", "share")) or "probability" in text or "relative to base" in text
+
+
+def _limits(values: Sequence[float], clipped: bool = True) -> tuple[float, float]:
+    """Axis limits that hold 0, 1 and the data; on a clipped scale no wild point may flatten all others."""
+    lo, hi = min((0.0, *values)), max((1.0, *values))
+    if clipped:
+        lo, hi = max(lo, FLAT_LOW), min(hi, FLAT_HIGH)
+    room = 0.05 * (hi - lo)
+    return lo - room, hi + room
+
+
+def _frame(curves: Sequence[Curve]) -> tuple[float, float]:
+    return _limits([y for c in curves for y in (*c.y, *c.lo, *c.hi)], all(bounded(c.unit) for c in curves))
 
 
 def outside(curves: Sequence[Curve]) -> int:
     """How many points of a profile lie outside what is drawn (they are in the data table)."""
-    lo, hi = _limits([y for c in curves for y in c.y])
+    lo, hi = _frame(curves)
     return sum(1 for c in curves for y in c.y if not lo <= y <= hi)
 
 
@@ -112,7 +123,7 @@ def profile(curves: Sequence[Curve], label: str) -> str:
     """A profile over depth or steps: one line a role, the suspect's interval and null band shaded."""
     xs = sorted({x for c in curves for x in c.x})
     pad = max((xs[-1] - xs[0]) * 0.03, 0.2)
-    lo, hi = _limits([y for c in curves for y in c.y])
+    lo, hi = _frame(curves)
     height = 340
     sx = Scale(xs[0] - pad, xs[-1] + pad, LEFT, WIDTH - RIGHT)
     sy = Scale(lo, hi, height - BOTTOM, TOP)
@@ -123,9 +134,9 @@ def profile(curves: Sequence[Curve], label: str) -> str:
     for curve in sorted(curves, key=lambda c: order.index(c.role)):
         body += _curve(curve, sx, sy)
     axis = f"{visible(curves[0].axis, 40)} →"
-    unit = next((c.unit for c in curves if c.role == "suspect"), curves[0].unit)
+    words = next((c.unit for c in curves if c.role == "suspect"), curves[0].unit)
     body.append(_text(WIDTH - RIGHT, height - 8, axis, "end"))
-    body.append(_text(LEFT, TOP - 10, visible(unit, 60)))
+    body.append(_text(LEFT, TOP - 10, unit(words)))
     return _svg(height, label, body)
 
 
@@ -188,7 +199,7 @@ FILL: Final[dict[Outcome, str]] = {
 def forest(rows: Sequence[Evidence], label: str) -> str:
     """Effects between never trained (0) and base (1): interval, null band, floor tick, base mark; one row a test."""
     placed = [(e, p) for e in rows if not isinstance(p := position(e.measurement), Missing)]
-    left, right, step, top = 290, 128, 30, 44
+    left, right, step, top = 330, 190, 30, 44
     height = top + step * len(placed) + 34
     ends = [v for _, p in placed for v in (p.value, p.lo, p.hi) if v is not None]
     lo, hi = _limits(ends)
@@ -218,7 +229,7 @@ def forest(rows: Sequence[Evidence], label: str) -> str:
             body.append(_line(sx(p.lo), y, sx(p.hi), y, style))
         paint = f'{FILL[e.outcome]} stroke="{LOOKS["suspect"].colour}" stroke-width="1.8"'
         body.append(marker("square", sx(p.value), y, 4.5, paint))
-        body.append(_text(left - 14, y + 4, _short(title(e.measurement), 42), "end"))
+        body.append(_text(left - 14, y + 4, _short(title(e.measurement), 48), "end"))
         body.append(_text(WIDTH - right + 14, y + 4, f"{number(p.value)}  {_ends(p.lo, p.hi)}"))
     return _svg(height, label, body)
 
@@ -240,13 +251,14 @@ def strip(e: Evidence) -> str:
     p = position(e.measurement)
     if isinstance(p, Missing):
         return ""
-    sx = Scale(-0.15, 1.15, 6, 214)
+    sx = Scale(-0.15, 1.15, 6, 254)
     reference, base, suspect = LOOKS["reference"], LOOKS["base"], LOOKS["suspect"]
-    body = [_line(sx(0), 13, sx(1), 13, 'stroke="currentColor" stroke-opacity="0.35"')]
-    body.append(marker(reference.shape, sx(0), 13, 4, f'fill="{reference.colour}"'))
-    body.append(marker(base.shape, sx(1), 13, 4.5, f'fill="{base.colour}"'))
+    body = [_line(sx(0), 11, sx(1), 11, 'stroke="currentColor" stroke-opacity="0.35"')]
+    body += [_line(sx(x), 4, sx(x), 18, 'stroke="currentColor" stroke-opacity="0.35"') for x in (0.0, 1.0)]
+    body.append(marker(reference.shape, sx(0), 25, 3.6, f'fill="{reference.colour}"'))
+    body.append(marker(base.shape, sx(1), 25, 3.6, f'fill="{base.colour}"'))
     if p.lo is not None and p.hi is not None:
-        body.append(_line(sx(p.lo), 13, sx(p.hi), 13, f'stroke="{suspect.colour}" stroke-width="2.5"'))
-    body.append(marker("square", sx(p.value), 13, 5, f'{FILL[e.outcome]} stroke="{suspect.colour}" stroke-width="2"'))
-    label = f"{number(p.value)} ({interval(e.measurement.ci95)}) between never trained, 0, and base, 1"
-    return _svg(26, label, body, 220)
+        body.append(_line(sx(p.lo), 11, sx(p.hi), 11, f'stroke="{suspect.colour}" stroke-width="2.5"'))
+    body.append(marker("square", sx(p.value), 11, 5, f'{FILL[e.outcome]} stroke="{suspect.colour}" stroke-width="2"'))
+    label = f"{number(p.value)} ({_ends(p.lo, p.hi) or 'no interval'}) between never trained, 0, and base, 1"
+    return _svg(30, label, body, 260)

@@ -7,6 +7,7 @@ text from elsewhere never reaches Rich as markup.
 from collections.abc import Sequence
 from typing import Final
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.padding import Padding
 from rich.table import Table
@@ -16,9 +17,7 @@ from audit.findings import Evidence, Report, VerdictWord
 from audit.nouns import Missing
 from audit.render.html import glance
 from audit.render.wording import (
-    CELL,
     NAME,
-    VERDICT_MEANING,
     VERDICT_SYMBOL,
     best,
     layer,
@@ -26,6 +25,7 @@ from audit.render.wording import (
     sentence,
     verdict_sentence,
     visible,
+    why,
 )
 
 STYLE: Final[dict[VerdictWord, str]] = {
@@ -35,23 +35,22 @@ STYLE: Final[dict[VerdictWord, str]] = {
 
 
 def table(reports: Sequence[Report]) -> Table:
-    """One row an audit: verdict, the strongest output, causal and decoding effects, utility, and why."""
-    out = Table(title="Verdicts", title_justify="left", caption=_LEGEND, caption_justify="left", show_lines=False)
-    out.add_column("suspect", no_wrap=True)
-    out.add_column("verdict")
+    """One row an audit: the strongest output, causal and decoding effects, utility, the verdict and why."""
+    out = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), expand=True)
+    out.caption, out.caption_justify = _LEGEND, "left"
+    out.add_column("suspect", min_width=12, max_width=18, overflow="fold")
     for name in ("output", "causal", "decoding", "utility"):
-        out.add_column(name, justify="right")
-    out.add_column("why", ratio=1)
+        out.add_column(name, justify="right", no_wrap=True)
+    out.add_column("verdict, and why", ratio=1, min_width=26)
     for report in reports:
         word = report.verdict.word
         out.add_row(
-            Text(visible(report.plan.case.name, NAME)),
-            Text(f"{VERDICT_SYMBOL[word]} {word}", style=STYLE[word]),
+            Text(visible(report.plan.case.name, 40)),
             _effect(best(report, "output")),
             _effect(best(report, "causal"), at_layer=True),
             _effect(best(report, "decoding")),
             _effect(best(report, "gate")),
-            Text(why(report)),
+            Text.assemble((f"{VERDICT_SYMBOL[word]} {word}", STYLE[word]), f"\n{why(report)}"),
         )
     return out
 
@@ -64,19 +63,13 @@ _LEGEND: Final = (
 
 def _effect(e: Evidence | None, at_layer: bool = False) -> Text:
     if e is None:
-        return Text("– not run")
+        return Text("–")
     if isinstance(e.measurement.value, Missing):
         return Text("◆ none")
     symbol = {"trace found": "▲ ", "no trace found": "● ", "inconclusive": "◆ ", "not run": "– "}[e.outcome]
     mark = "" if e.measurement.kind == "gate" else symbol
     where = layer(e.measurement) if at_layer else ""
     return Text(f"{mark}{number(e.measurement.value)}{f' @{where}' if where else ''}")
-
-
-def why(report: Report) -> str:
-    """The first reason of the verdict, short."""
-    reason = report.verdict.because[0] if report.verdict.because else VERDICT_MEANING[report.verdict.word]
-    return visible(reason, CELL)
 
 
 def summary(report: Report) -> Group:

@@ -75,11 +75,28 @@ def interval(ci95: Interval | Missing) -> str:
     return f"{number(ci95.lo)}{joint}{number(ci95.hi)}"
 
 
+def bounds(m: Measurement) -> str:
+    """The interval of a measurement; the reason why there is none is not told twice."""
+    return "missing" if isinstance(m.ci95, Missing) and m.ci95 == m.value else interval(m.ci95)
+
+
+def unit(text: str) -> str:
+    """A unit without what its author explains in brackets."""
+    return visible(text.partition(" (")[0], NAME)
+
+
 def p_value(value: Number) -> str:
     """``p = 0.0012``, or why there is none."""
     if isinstance(value, Missing):
         return f"no p ({visible(value.missing, CELL)})"
     return "p < 0.0001" if value < 1e-4 else f"p = {number(value)}"
+
+
+def units(m: Measurement) -> str:
+    """How many units of replication stand behind a number: ``16 people``."""
+    plural = {"person": "people", "world": "worlds", "model": "models", "author": "authors", "document": "documents"}
+    word = plural.get(m.unit_of_replication, m.unit_of_replication) if m.units != 1 else m.unit_of_replication
+    return f"{m.units} {visible(word, NAME)}"
 
 
 def size(size_bytes: int) -> str:
@@ -104,6 +121,11 @@ class Position(NamedTuple):
     floor: float | None
 
 
+def on_effect_scale(m: Measurement) -> bool:
+    """Is the value an effect already, 0 for never trained and 1 for base?"""
+    return m.unit.startswith("effect")
+
+
 def position(m: Measurement) -> Position | Missing:
     """Where the measurement lies between never trained (0) and base (1).
 
@@ -111,18 +133,18 @@ def position(m: Measurement) -> Position | Missing:
     """
     if isinstance(m.value, Missing):
         return m.value
-    zero, unit = 0.0, 1.0
-    if m.unit != "effect":
+    zero, span = 0.0, 1.0
+    if not on_effect_scale(m):
         if isinstance(m.null, Missing) or isinstance(m.positive_control, Missing):
-            return Missing(missing=f"measured in {m.unit} without both ends of the scale")
+            return Missing(missing=f"measured in {unit(m.unit)} without both ends of the scale")
         zero = median(m.null)
-        unit = m.positive_control.value - zero
-        if abs(unit) < 1e-9:
+        span = m.positive_control.value - zero
+        if abs(span) < 1e-9:
             return Missing(missing="base reads the same as never trained")
-    place = [(x - zero) / unit if x is not None else None for x in _marks(m)]
-    lo, hi = sorted(place[:2], key=_last) if unit < 0 else place[:2]
-    null_lo, null_hi = sorted(place[2:4], key=_last) if unit < 0 else place[2:4]
-    return Position((m.value - zero) / unit, lo, hi, null_lo, null_hi, place[4])
+    place = [(x - zero) / span if x is not None else None for x in _marks(m)]
+    lo, hi = sorted(place[:2], key=_last) if span < 0 else place[:2]
+    null_lo, null_hi = sorted(place[2:4], key=_last) if span < 0 else place[2:4]
+    return Position((m.value - zero) / span, lo, hi, null_lo, null_hi, place[4])
 
 
 def _marks(m: Measurement) -> list[float | None]:
@@ -153,39 +175,10 @@ def median(null: Null) -> float:
 def title(m: Measurement) -> str:
     """Probe and name in words."""
     mode = "" if m.mode == "controlled" else " (as published)"
-    form = "" if m.form == "trained" else f", {m.form.replace('_', '-')}"
-    return f"{visible(m.probe, NAME).replace('_', ' ')}: {visible(m.name, NAME).replace('_', ' ')}{form}{mode}"
-
-
-def reading(m: Measurement) -> str:
-    """``{statistic} is {x} (95 % {lo}–{hi}); a model that never knew reads {null}, the model that knew {base}; p``."""
-    name = visible(m.statistic, NAME)
-    if isinstance(m.value, Missing):
-        return f"{name} is missing: {visible(m.value.missing)}; {knew(m)}."
-    if isinstance(m.ci95, Missing):
-        lead = f"{name} is {number(m.value)} (no 95 % interval: {visible(m.ci95.missing)})"
-    else:
-        lead = f"{name} is {number(m.value)} (95 % {interval(m.ci95)})"
-    if m.kind == "gate":
-        return f"{lead}; {knew(m)}."
-    return f"{lead}; {never_knew(m)}, {knew(m)}; {p_value(m.p)}."
-
-
-def never_knew(m: Measurement) -> str:
-    """What the same statistic reads without the knowledge: the null's middle, and the floor where there is one."""
-    floor = "" if isinstance(m.floor, Missing) else f" (one reference against another: {number(m.floor)})"
-    if isinstance(m.null, Missing):
-        middle = f"what a model that never knew reads is missing ({visible(m.null.missing, CELL)})"
-    else:
-        middle = f"a model that never knew reads {number(median(m.null))}"
-    return middle + floor
-
-
-def knew(m: Measurement) -> str:
-    """What the positive control reads."""
-    if isinstance(m.positive_control, Missing):
-        return f"what the model that knew reads is missing ({visible(m.positive_control.missing, CELL)})"
-    return f"the model that knew reads {number(m.positive_control.value)}"
+    form = m.form.replace("_", " ")
+    name = f"{visible(m.probe, NAME)}: {visible(m.name, NAME)}".replace("_", " ")
+    apart = "" if m.form == "trained" or form in name else f", {form}"
+    return f"{name}{apart}{mode}"
 
 
 def detection_limit(m: Measurement) -> str:
@@ -205,8 +198,11 @@ def detection_limit(m: Measurement) -> str:
 
 def part(e: Evidence) -> str:
     """What a finding is, in a word with its symbol: an outcome, or why it is none (a gate, context, as published)."""
-    if e.measurement.kind in ("gate", "context"):
-        return e.measurement.kind
+    if e.measurement.kind == "gate":
+        word = e.because.partition(":")[0]
+        return word if word in ("gate passed", "gate failed") else "gate"
+    if e.measurement.kind == "context":
+        return "context"
     if e.measurement.mode == "paper":
         return "as published"
     word = "below never trained" if e.direction == "below" else e.outcome
@@ -219,13 +215,14 @@ def evidence_sentence(e: Evidence) -> str:
     A gate, context or a number in paper mode has no outcome: it is only listed.
     """
     why = sentence(e.because)
+    measured = f"Measured: {visible(e.measurement.statistic, CELL)}."
     if e.measurement.kind in ("gate", "context") or e.measurement.mode == "paper":
-        return why
+        return f"{why} {measured}"
     lead = e.outcome.capitalize()
     if e.direction == "below":
         lead += ", below the never-trained level (over-suppressed)"
     limit = f" {detection_limit(e.measurement)}" if e.outcome in ("no trace found", "inconclusive") else ""
-    return f"{lead}. {why}{limit}"
+    return f"{lead}. {why}{limit} {measured}"
 
 
 def sentence(text: str) -> str:
@@ -258,10 +255,36 @@ def verdict_sentence(verdict: Verdict) -> str:
 
 def layer(m: Measurement) -> str:
     """The layer at which a causal value was read: as the probe says, else where the suspect's curve has that value."""
-    if "layer" in m.readings:
-        return f"{m.readings['layer']:g}"
+    said = next((v for k, v in m.readings.items() if k.startswith("layer")), None)
+    if said is not None:
+        return f"{said:g}"
     curve = next((c for c in m.curves if c.role == "suspect" and c.axis == "layer" and c.x), None)
     if curve is None or isinstance(m.value, Missing):
         return ""
     value = m.value
     return f"{min(zip(curve.x, curve.y, strict=True), key=lambda point: abs(point[1] - value))[0]:g}"
+
+
+def why(report: Report) -> str:
+    """The verdict's reason in a few words, for a row of a table: which test, and the bar it passed or not."""
+    verdict = report.verdict
+    if verdict.direction == "below":
+        return "below the never-trained level: over-suppressed"
+    if verdict.word == "CONSISTENT WITH NEVER TRAINED":
+        rows = [e.measurement for e in report.evidence if e.measurement.kind in ("causal", "decoding")]
+        ends = [m.ci95.hi for m in rows if isinstance(m.ci95, Interval)]
+        return f"silent down to {number(max(ends))} where base is found" if ends else "silent where base is found"
+    kinds = {"INVALID": ("gate",), "INTACT": ("output",), "PARTIAL": ("output",), "SUPPRESSED": ("causal", "decoding")}
+    found = (best(report, kind) for kind in kinds.get(verdict.word, ()))
+    for e in found:
+        if e is not None and (e.outcome == "trace found" or e.measurement.kind == "gate"):
+            return f"{title(e.measurement)}, {_bar(e)}"
+    return visible(verdict.because[0], 110) if verdict.because else VERDICT_MEANING[verdict.word]
+
+
+def _bar(e: Evidence) -> str:
+    if e.measurement.kind == "gate":
+        return f"{number(e.measurement.value)} of base"
+    if isinstance(e.measurement.floor, Missing):
+        return "above its null"
+    return f"above the floor of {number(e.measurement.floor)}"
