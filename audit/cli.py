@@ -120,7 +120,8 @@ def _show(answer: "Answer", as_json: bool) -> None:
     else:
         from rich.console import Console
 
-        console = Console(stderr=True, soft_wrap=True)
+        # Piped output has no width of its own: wide enough for the table, and nothing is cut.
+        console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
         for renderable in answer.shown:
             console.print(renderable, markup=False, highlight=False)
 
@@ -139,6 +140,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not getattr(args, "online", False):
         os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    # Progress is ours to show: a library's bar would break into it.
+    os.environ["TQDM_DISABLE"] = "1"
 
     from audit.nouns import AuditError, ExitCode
     from audit.verbs import VERBS

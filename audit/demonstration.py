@@ -37,7 +37,11 @@ def demonstrate(world: World, out: Path, how: How, progress: Progress) -> Sequen
     evidence.
     """
     progress.say(f"world {world.size}, seed {world.seed}: training, or taking it from {world.cache}")
-    zoo = build(world.size, world.seed, world.cache, world.workers)
+
+    def trained(name: str, finished: int, of: int) -> None:
+        progress.watch(Step("trained", name, finished, of))
+
+    zoo = build(world.size, world.seed, world.cache, world.workers, trained)
     bench = make_bench(how)
     audits: list[Audited] = []
     for done, (name, case) in enumerate(zoo.cases.items()):

@@ -224,7 +224,7 @@ def _rung_by_gate_and_outputs(parts: _Sorted) -> _Rung | None:
 def _rung_by_traces(parts: _Sorted) -> _Rung | None:
     ineligible = [e for e in parts.causal if isinstance(e.measurement.value, Missing)]
     if parts.causal and len(ineligible) == len(parts.causal):
-        because = tuple(f"{e.measurement.probe} cannot read this suspect: {e.because}" for e in ineligible)
+        because = tuple(f"no layer can be judged by {e.measurement.probe}: {e.because}" for e in ineligible)
         return _Rung("INCONCLUSIVE", [], tuple(dict.fromkeys(because)))
     traces = _strongest(parts.traces)
     if traces:

@@ -78,9 +78,26 @@ def strength(word: VerdictWord, roles: Given) -> Literal["full", "weak", "none"]
 
 def sentence(word: VerdictWord, lead: Measurement | None, why: str) -> str:
     """The verdict in one sentence, from the measurement it stands on (EXPERIENCE 4.2, in-case template)."""
-    ground = f"{why}." if lead is None else wording.reading(lead)
+    ground = f"{why}." if lead is None else _numbers(lead)
     needed = f" At least {GATE_RATIO} of base is needed before silence means anything." if word == "INVALID" else ""
     return f"{word}: {ground}{needed} {wording.NO_RATE}"
+
+
+def _numbers(lead: Measurement) -> str:
+    """Statistic, interval, what a model that never knew reads (the floor), what base reads, and p."""
+    read = f"{lead.statistic} is {wording.number(lead.value)} (95 % {wording.bounds(lead)})"
+    if lead.kind == "gate":
+        return f"{read}."
+    never = "0 by the scale, its spread unknown" if isinstance(lead.floor, Missing) else wording.number(lead.floor)
+    control = lead.positive_control
+    knew = "1 by the scale" if isinstance(control, Missing) else wording.number(control.value)
+    p = lead.p_below if is_low(lead) else lead.p
+    return f"{read}; a model that never knew reads {never}, the model that knew {knew}; {wording.p_value(p)}."
+
+
+def is_low(measurement: Measurement) -> bool:
+    """Does the measurement lie below zero effect, so that the test for *below* is the one to quote?"""
+    return not isinstance(measurement.value, Missing) and measurement.value < 0
 
 
 def limits(traceable: Sequence[Measurement], n_blind: int, roles: Given) -> tuple[str, ...]:

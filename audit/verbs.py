@@ -137,7 +137,7 @@ def demo(args: argparse.Namespace) -> Answer:
     from audit.render.terminal import table
 
     with _progress(args) as progress:
-        world = World(args.world, args.seed, cache_root() / "zoo", args.workers)
+        world = World(args.world, args.seed, cache_root(), args.workers)
         audits = demonstrate(world, Path(args.out), replace(_how(args), demo=True), progress)
     reports = [audit.report for audit in audits]
     listed: list[JsonValue] = [_summary(audit.report, audit.out) for audit in audits]

@@ -64,8 +64,11 @@ class Progress:
         text = f"{step.stage} {step.detail}".strip()
         if self._bar is not None:
             self._bar.update(self._task, description=text, completed=step.done, total=step.total)
-        else:
+        elif step.stage != "prefetch":
             self.say(f"{text} ({step.done}/{step.total})")
+        elif step.done == 0:
+            # Without a bar one line stands for all passes: a log is read, not watched.
+            self.say(f"prefetch: {step.total} passes")
 
     def say(self, text: str) -> None:
         """One plain line, with the seconds since the start."""
