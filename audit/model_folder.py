@@ -40,6 +40,8 @@ def fingerprint_folder(folder: Path) -> Fingerprint:
     """The fingerprint of a folder of model weights, or of an adapter folder (one with no weights of its own)."""
     check_folder(folder)
     if is_adapter(folder):
+        if not (folder / ADAPTER_WEIGHTS).is_file():
+            raise _no_weights(folder, ADAPTER_WEIGHTS)
         return _hashed(folder, (folder / ADAPTER_WEIGHTS,), (ADAPTER_CONFIG,))
     read_config(folder)
     return _hashed(folder, weight_files(folder), (*_OTHER_FILES, *TOKENIZER_FILES))
@@ -146,14 +148,19 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         return tuple(paths.values())
     if (single := folder / "model.safetensors").is_file():
         return (single,)
+    raise _no_weights(folder, "model.safetensors")
+
+
+def _no_weights(folder: Path, wanted: str) -> AuditError:
+    """Only pickle is there, or nothing at all."""
     pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
-    if pickles:
-        raise AuditError(
-            f"{folder}: holds its weights only as pickle ({', '.join(pickles[:3])}), which can run code when opened",
-            "convert it on a machine you can lose: AutoModelForCausalLM.from_pretrained(folder)"
-            ".save_pretrained(new_folder) writes safetensors; then audit new_folder",
-        )
-    raise AuditError(f"{folder}: no model.safetensors in it", "give the folder that save_pretrained wrote")
+    if not pickles:
+        return AuditError(f"{folder}: no {wanted} in it", "give the folder that save_pretrained wrote")
+    return AuditError(
+        f"{folder}: holds its weights only as pickle ({', '.join(pickles[:3])}), which can run code when opened",
+        "convert it on a machine you can lose: load it there with from_pretrained; save_pretrained(new_folder) then "
+        "writes safetensors; audit new_folder",
+    )
 
 
 def architecture_differences(ours: Path, theirs: Path) -> list[str]:
