@@ -82,7 +82,7 @@ class Bench:
     def _evict(self, newest: str) -> None:
         """Close the least recently used models that nobody holds, down to a share of the device's memory."""
         limit = _SHARE_OF_MEMORY * device_bytes(self.device)
-        sizes = {key: size_bytes(opened.wrapper) for key, opened in self._open.items()}
+        sizes = {key: opened.wrapper.size_bytes() for key, opened in self._open.items()}
         for key in list(self._open):
             if sum(sizes.values()) <= limit:
                 return
@@ -196,8 +196,3 @@ def device_bytes(device: str) -> int:
     if device.startswith("cuda"):
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def size_bytes(wrapper: Wrapper) -> int:
-    """Bytes of a model's parameters, tied ones counted once."""
-    return sum({p.data_ptr(): p.nbytes for p in wrapper.parameters().values()}.values())

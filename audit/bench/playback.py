@@ -7,7 +7,7 @@ output head must not edit the embeddings), and undoing ties it again.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -17,15 +17,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from audit.bench.shapes import LogitBias, LowRank, Write
+from audit.bench.weight_stream import same_bytes, weights
 from audit.checkpoints import delta_of
 from audit.nouns import AuditError, Checkpoint, EditRecord, ExitCode, Site
 
+__all__ = ["Journal", "low_rank_tensors", "opened", "played", "weights"]
+
 _SITE = re.compile(r"(?P<tower>\w+)\.(?:(?P<block>\d+)\.)?(?P<part>[a-z_]+)")
-
-
-def same_bytes(a: Tensor, b: Tensor) -> bool:
-    """Are two tensors of one shape and dtype equal to the bit? Unlike ``torch.equal``: NaN is itself, -0 is not 0."""
-    return torch.equal(a.reshape(-1).view(torch.uint8), b.reshape(-1).view(torch.uint8))
 
 
 class Journal:
@@ -87,7 +85,7 @@ def opened(ckpt: Checkpoint, model: PreTrainedModel) -> tuple[Write, ...]:
 
 
 @contextmanager
-def played(ckpt: Checkpoint, model: PreTrainedModel) -> Iterator[tuple[Write, ...]]:
+def played(ckpt: Checkpoint, model: PreTrainedModel) -> Generator[tuple[Write, ...]]:
     """Play the edits for the length of a block; then every byte and every tie is as before, whatever happens."""
     with Journal() as journal:
         yield _play(ckpt, model, journal)
@@ -152,7 +150,7 @@ def low_rank_tensors(writes: Sequence[LowRank]) -> dict[str, Tensor]:
     """What ``delta.safetensors`` holds for a ``low_rank`` edit: ``<site>.u``, ``<site>.v``, ``<site>.b`` per site."""
     if any(write.rows is not None or write.site.head is not None for write in writes):
         raise AuditError("a stored low-rank edit acts on all rows and whole states", "leave out `rows` and `head`")
-    if len({write.site for write in writes}) != len(writes):
+    if len({str(write.site) for write in writes}) != len(writes):
         raise AuditError("two low-rank edits at one site cannot be stored in one record", "store them as two edits")
     return {f"{w.site}.{letter}": t for w in writes for letter, t in (("u", w.u), ("v", w.v), ("b", w.b))}
 

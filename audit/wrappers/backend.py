@@ -76,3 +76,7 @@ class Wrapper(ABC):
     @abstractmethod
     def parameters(self) -> dict[str, Tensor]:
         """Parameters by their checkpoint names (the live tensors; ties appear under every name)."""
+
+    def size_bytes(self) -> int:
+        """Bytes of the parameters, tied ones counted once."""
+        return sum({p.data_ptr(): p.nbytes for p in self.parameters().values()}.values())

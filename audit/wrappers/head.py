@@ -4,7 +4,7 @@ Families scale, cap or bias their logits in code of their own. Instead of repeat
 with its blocks replaced by the states that are given, so that whatever it does after the blocks is done.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +21,7 @@ Visit = Callable[[Tensor], Tensor | None]
 
 
 @contextmanager
-def _blocks_give(model: PreTrainedModel, states: Float[Tensor, "row pos d"]) -> Iterator[None]:
+def _blocks_give(model: PreTrainedModel, states: Float[Tensor, "row pos d"]) -> Generator[None]:
     """Inside, the blocks of ``model`` do not run and give ``states``. A library may have put a forward there before."""
     blocks: Any = model.base_model
     before = vars(blocks).get("forward")
@@ -44,7 +44,7 @@ def logits_of(model: PreTrainedModel, states: Float[Tensor, "*batch d"]) -> Floa
 
 
 @contextmanager
-def logits_read_after(taps: Sequence[Tap], head: Callable[[Tensor], Tensor]) -> Iterator[list[Tap]]:
+def logits_read_after(taps: Sequence[Tap], head: Callable[[Tensor], Tensor]) -> Generator[list[Tap]]:
     """The taps for a pass without LM head: those at ``logits`` are served from ``final_in`` when the pass is over.
 
     Logits feed nothing, so a state put in their place would be lost: that is an AuditError.

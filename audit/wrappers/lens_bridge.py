@@ -7,7 +7,7 @@ Source: TransformerLens 3.9 (Nanda & Bloom 2022), ``transformer_lens.model_bridg
 
 import copy
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -44,7 +44,7 @@ class _EarlyStopError(Exception):
 
 
 @contextmanager
-def without_downloads() -> Iterator[None]:
+def without_downloads() -> Generator[None]:
     """Booting a bridge may start pip or ask the hub; inside, neither reaches anything. The environment is restored."""
     before = {name: os.environ.get(name) for name in _NO_DOWNLOADS}
     os.environ.update(_NO_DOWNLOADS)
@@ -90,6 +90,7 @@ class LensBridgeWrapper(Wrapper):
 
     backend = "transformer_lens"
     attention = "eager"
+    supports = frozenset({Op.READ, Op.WRITE, Op.STOP, Op.EMBEDS, Op.GRADIENT, Op.PATTERN})
 
     def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
         if attention not in ("default", "eager"):
@@ -97,15 +98,17 @@ class LensBridgeWrapper(Wrapper):
                 f"the transformer_lens backend runs eager attention only, not {attention!r}",
                 "leave the attention implementation at its default, or use the native backend",
             )
-        self.vocab_size = int(model.get_output_embeddings().weight.shape[0])
+        unembedding: Any = model.get_output_embeddings()
+        self.vocab_size = int(unembedding.weight.shape[0])
         self.device, self.dtype = model.device, model.dtype
         self._bridge = _boot(model)
         self._model: PreTrainedModel = self._bridge.original_model
         self._points: dict[str, Any] = self._bridge.hook_dict
         self.n_blocks, self.d_model = int(self._bridge.cfg.n_layers), int(self._bridge.cfg.d_model)
-        self.parts = frozenset({part for part, name in _HOOKS.items() if name.format(0) in self._points} | {"logits"})
-        without_pattern = frozenset({Op.READ, Op.WRITE, Op.STOP, Op.EMBEDS, Op.GRADIENT})
-        self.supports = without_pattern | ({Op.PATTERN} if "pattern" in self.parts else frozenset())
+        found: set[Part] = {part for part, name in _HOOKS.items() if name.format(0) in self._points}
+        self.parts = frozenset({*found, "logits"})
+        if "pattern" not in self.parts:
+            self.supports = self.supports - {Op.PATTERN}
 
     def _point(self, site: Site) -> Any:
         if site.part not in self.parts or (site.block is not None and site.block >= self.n_blocks):
@@ -116,7 +119,7 @@ class LensBridgeWrapper(Wrapper):
         return self._points[_HOOKS[site.part].format(site.block)]
 
     @contextmanager
-    def _hooked(self, taps: Sequence[Tap], last: Any) -> Iterator[None]:
+    def _hooked(self, taps: Sequence[Tap], last: Any) -> Generator[None]:
         """Inside, the taps visit their sites and the pass ends at the hook point ``last``."""
 
         def visiting(tap: Tap) -> Callable[..., Tensor | None]:
@@ -172,3 +175,7 @@ class LensBridgeWrapper(Wrapper):
             "the transformer_lens backend has no parameters by their checkpoint names",
             "use the native backend for whatever reads, trains or differentiates parameters",
         )
+
+    def size_bytes(self) -> int:
+        """Bytes of the bridge's parameters, its copies of split projections included."""
+        return sum({p.data_ptr(): p.nbytes for p in self._model.parameters()}.values())

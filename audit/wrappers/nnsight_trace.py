@@ -63,13 +63,14 @@ class NNsightWrapper(Wrapper):
     """One model behind nnsight. Reads, writes, resumes and stops early; no attention patterns, no training."""
 
     backend = "nnsight"
+    supports = frozenset({Op.READ, Op.WRITE, Op.RESUME, Op.STOP, Op.EMBEDS, Op.GRADIENT})
 
     def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
         from nnsight import NNsight
 
         self._model, self.attention = model.eval(), attention
-        weight = model.get_input_embeddings().weight
-        self.device, self.dtype, self.vocab_size = weight.device, weight.dtype, weight.shape[0]
+        unembedding: Any = model.get_output_embeddings()
+        self.device, self.dtype, self.vocab_size = model.device, model.dtype, int(unembedding.weight.shape[0])
         self._core: nn.Module = model.base_model
         with torch.inference_mode():
             embeds = self.embed(tiny_ids(self.vocab_size).to(self.device))
@@ -81,7 +82,6 @@ class NNsightWrapper(Wrapper):
             self._order = self._execution_order(embeds)
         self.n_blocks, self.d_model = len(self._blocks), self._anatomy.d_model
         self.parts = self._anatomy.parts("not eager") - {"pattern"}
-        self.supports = frozenset({Op.READ, Op.WRITE, Op.RESUME, Op.STOP, Op.EMBEDS, Op.GRADIENT})
         self._net: Any = NNsight(self._core)
 
     def _execution_order(self, embeds: Float[Tensor, "row pos d"]) -> dict[tuple[str, End], int]:
