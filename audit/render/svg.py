@@ -157,7 +157,7 @@ def _legend(curves: Sequence[Curve]) -> list[str]:
     x, y = float(LEFT), 14.0
     for role in dict.fromkeys(c.role for c in curves):
         look = LOOKS[role]
-        width = 42 + 6.6 * len(look.word)
+        width = 46 + 7.2 * len(look.word)
         if x + width > WIDTH - RIGHT:
             x, y = float(LEFT), y + 20
         dash = f' stroke-dasharray="{look.dash}"' if look.dash else ""
@@ -199,7 +199,7 @@ FILL: Final[dict[Outcome, str]] = {
 def forest(rows: Sequence[Evidence], label: str) -> str:
     """Effects between never trained (0) and base (1): interval, null band, floor tick, base mark; one row a test."""
     placed = [(e, p) for e in rows if not isinstance(p := position(e.measurement), Missing)]
-    left, right, step, top = 330, 190, 30, 44
+    left, right, step, top = 330, 210, 30, 44
     height = top + step * len(placed) + 34
     ends = [v for _, p in placed for v in (p.value, p.lo, p.hi) if v is not None]
     lo, hi = _limits(ends)
@@ -230,7 +230,8 @@ def forest(rows: Sequence[Evidence], label: str) -> str:
         paint = f'{FILL[e.outcome]} stroke="{LOOKS["suspect"].colour}" stroke-width="1.8"'
         body.append(marker("square", sx(p.value), y, 4.5, paint))
         body.append(_text(left - 14, y + 4, _short(title(e.measurement), 48), "end"))
-        body.append(_text(WIDTH - right + 14, y + 4, f"{number(p.value)}  {_ends(p.lo, p.hi)}"))
+        body.append(_text(WIDTH - right + 64, y + 4, number(p.value), "end"))
+        body.append(_text(WIDTH - right + 78, y + 4, _ends(p.lo, p.hi)))
     return _svg(height, label, body)
 
 
