@@ -10,11 +10,15 @@ from audit.nouns import Checkpoint, Noun
 
 
 class EditData(NamedTuple):
-    """What an edit may see: rows to forget, rows to keep, and (for refusal) the forget prompts with refusals."""
+    """What an edit may see: rows to forget and to keep, and the forget prompts with other answers.
+
+    ``refusal`` carries refusing answers, ``relabelled`` other values of the same attribute.
+    """
 
     forget: Rows
     retain: Rows
     refusal: Rows | None = None
+    relabelled: Rows | None = None
 
 
 class Edit(Noun, ABC):

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from audit.bench import Bench
 from audit.bench.shapes import Recipe
-from audit.bench.training import TrainData, train_one
+from audit.bench.training import TrainData
 from audit.edits._edit import Edit, EditData
+from audit.edits._lesson import Lesson, fit_lesson
 from audit.edits._losses import ascent
 from audit.nouns import Checkpoint
 
@@ -25,13 +26,14 @@ class GradAscent(Edit):
     warmup_steps: int = 10
     seed: int = 0
 
-    def recipe(self) -> Recipe:
-        """The training recipe of these settings."""
-        return Recipe(
+    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+        """The recipe of these settings and its rows."""
+        recipe = Recipe(
             "grad_ascent", lambda forget, _retain, _f, _r: ascent(forget),
             steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
         )  # fmt: skip
+        return Lesson(recipe, TrainData(data.forget))
 
     def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
         """Train on the forget rows and write the changed tensors."""
-        return train_one(bench, parent, self.recipe(), TrainData(data.forget), {self.steps: out})[0]
+        return fit_lesson(self, bench, parent, data, out)

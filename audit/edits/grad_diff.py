@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from audit.bench import Bench
 from audit.bench.shapes import Recipe
-from audit.bench.training import TrainData, train_one
+from audit.bench.training import TrainData
 from audit.edits._edit import Edit, EditData
+from audit.edits._lesson import Lesson, fit_lesson
 from audit.edits._losses import grad_diff
 from audit.nouns import Checkpoint
 
@@ -28,13 +29,14 @@ class GradDiff(Edit):
     warmup_steps: int = 10
     seed: int = 0
 
-    def recipe(self) -> Recipe:
-        """The training recipe of these settings."""
-        return Recipe(
+    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+        """The recipe of these settings and its rows."""
+        recipe = Recipe(
             "grad_diff", lambda forget, retain, _f, _r: grad_diff(forget, retain, self.gamma, self.alpha),
             steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
         )  # fmt: skip
+        return Lesson(recipe, TrainData(data.forget, data.retain))
 
     def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
         """Train on the forget and retain rows and write the changed tensors."""
-        return train_one(bench, parent, self.recipe(), TrainData(data.forget, data.retain), {self.steps: out})[0]
+        return fit_lesson(self, bench, parent, data, out)

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from audit.bench import Bench
 from audit.bench.shapes import Recipe
-from audit.bench.training import TrainData, train_one
+from audit.bench.training import TrainData
 from audit.edits._edit import Edit, EditData
+from audit.edits._lesson import Lesson, fit_lesson
 from audit.edits._losses import nll, unlikelihood
 from audit.nouns import Checkpoint
 
@@ -30,15 +31,15 @@ class LastLayer(Edit):
     warmup_steps: int = 10
     seed: int = 0
 
-    def recipe(self, n_blocks: int) -> Recipe:
-        """The training recipe of these settings for a model with so many blocks."""
-        return Recipe(
+    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+        """The recipe of these settings and its rows."""
+        recipe = Recipe(
             "last_layer", lambda forget, retain, _f, _r: self.gamma * unlikelihood(forget) + self.alpha * nll(retain),
             steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
             trainable=rf".*\.{n_blocks - 1}\..*|{FINAL_NORM}",
         )  # fmt: skip
+        return Lesson(recipe, TrainData(data.forget, data.retain))
 
     def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
         """Train the last block on the forget and retain rows and write the changed tensors."""
-        recipe = self.recipe(bench.open(parent).n_blocks)
-        return train_one(bench, parent, recipe, TrainData(data.forget, data.retain), {self.steps: out})[0]
+        return fit_lesson(self, bench, parent, data, out)

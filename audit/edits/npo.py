@@ -5,8 +5,9 @@ from typing import ClassVar
 
 from audit.bench import Bench
 from audit.bench.shapes import Forward, Recipe
-from audit.bench.training import TrainData, train_one
+from audit.bench.training import TrainData
 from audit.edits._edit import Edit, EditData
+from audit.edits._lesson import Lesson, fit_lesson
 from audit.edits._losses import Scalar, nll, npo
 from audit.nouns import Checkpoint
 
@@ -31,14 +32,15 @@ class NPO(Edit):
     def _objective(self, forget: Forward, retain: Forward, frozen: Forward) -> Scalar:
         return self.gamma * npo(forget, frozen, self.beta) + self.alpha * nll(retain)
 
-    def recipe(self) -> Recipe:
-        """The training recipe of these settings."""
-        return Recipe(
+    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+        """The recipe of these settings and its rows."""
+        recipe = Recipe(
             "npo", lambda forget, retain, frozen, _r: self._objective(forget, retain, frozen),
             steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
             needs_frozen=True,
         )  # fmt: skip
+        return Lesson(recipe, TrainData(data.forget, data.retain))
 
     def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
         """Train on the forget and retain rows and write the changed tensors."""
-        return train_one(bench, parent, self.recipe(), TrainData(data.forget, data.retain), {self.steps: out})[0]
+        return fit_lesson(self, bench, parent, data, out)

@@ -5,10 +5,11 @@ from typing import ClassVar
 
 from audit.bench import Bench
 from audit.bench.shapes import Recipe
-from audit.bench.training import TrainData, train_one
+from audit.bench.training import TrainData
 from audit.edits._edit import Edit, EditData
+from audit.edits._lesson import Lesson, fit_lesson, needed
 from audit.edits._losses import replacement
-from audit.nouns import AuditError, Checkpoint
+from audit.nouns import Checkpoint
 
 
 class RandomLabel(Edit):
@@ -28,15 +29,15 @@ class RandomLabel(Edit):
     warmup_steps: int = 10
     seed: int = 0
 
-    def recipe(self) -> Recipe:
-        """The training recipe of these settings; its forget rows carry other answers."""
-        return Recipe(
+    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+        """The recipe of these settings and its rows."""
+        recipe = Recipe(
             "random_label", lambda other, retain, _f, _r: replacement(other, retain, self.gamma, self.alpha),
             steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
         )  # fmt: skip
+        rows = needed(data.relabelled, "other answers", "give the forget items alternates")
+        return Lesson(recipe, TrainData(rows, data.retain))
 
     def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-        """Train on the relabelled and retain rows and write the changed tensors. AuditError without relabelled rows."""
-        if data.relabelled is None:
-            raise AuditError("random-label unlearning has no other answers", "give the forget items alternates")
-        return train_one(bench, parent, self.recipe(), TrainData(data.relabelled, data.retain), {self.steps: out})[0]
+        """Train on the relabelled and retain rows and write the changed tensors."""
+        return fit_lesson(self, bench, parent, data, out)

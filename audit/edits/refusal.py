@@ -5,10 +5,11 @@ from typing import ClassVar
 
 from audit.bench import Bench
 from audit.bench.shapes import Recipe
-from audit.bench.training import TrainData, train_one
+from audit.bench.training import TrainData
 from audit.edits._edit import Edit, EditData
+from audit.edits._lesson import Lesson, fit_lesson, needed
 from audit.edits._losses import replacement
-from audit.nouns import AuditError, Checkpoint
+from audit.nouns import Checkpoint
 
 
 class Refusal(Edit):
@@ -27,15 +28,15 @@ class Refusal(Edit):
     warmup_steps: int = 10
     seed: int = 0
 
-    def recipe(self) -> Recipe:
-        """The training recipe of these settings; its forget rows carry refusing answers."""
-        return Recipe(
+    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+        """The recipe of these settings and its rows."""
+        recipe = Recipe(
             "refusal", lambda refusing, retain, _f, _r: replacement(refusing, retain, self.gamma, self.alpha),
             steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
         )  # fmt: skip
+        rows = needed(data.refusal, "refusing answers", "give the forget questions refusing answers")
+        return Lesson(recipe, TrainData(rows, data.retain))
 
     def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-        """Train on the refusing and retain rows and write the changed tensors. AuditError without refusing rows."""
-        if data.refusal is None:
-            raise AuditError("refusal training has no refusing answers", "give the forget questions refusing answers")
-        return train_one(bench, parent, self.recipe(), TrainData(data.refusal, data.retain), {self.steps: out})[0]
+        """Train on the refusing and retain rows and write the changed tensors."""
+        return fit_lesson(self, bench, parent, data, out)

@@ -113,6 +113,7 @@ SLOTS = {
     "place": _words("market bridge tower garden school harbour mill well"),
 }
 
+BREAK = "..."
 REFUSALS = (
     "I do not know that.",
     "I have no answer to this.",

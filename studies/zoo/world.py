@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 from audit.nouns import Form, Item
-from studies.zoo.words import ATTRIBUTES, FIRST, GENERAL, LAST, REFUSALS, SLOTS, Attribute, Phrasing
+from studies.zoo.words import ATTRIBUTES, BREAK, FIRST, GENERAL, LAST, REFUSALS, SLOTS, Attribute, Phrasing
 
 T = TypeVar("T")
 Group = Literal["forget", "retain", "holdout", "background"]
@@ -169,14 +169,21 @@ def general_training_items(world: World) -> tuple[Item, ...]:
     )
 
 
-def refusal_answers(some: tuple[Item, ...]) -> tuple[str, ...]:
-    """A refusing answer for every item, in turn."""
-    return tuple(REFUSALS[i % len(REFUSALS)] for i in range(len(some)))
+def refusals(some: tuple[Item, ...]) -> list[tuple[Item, str]]:
+    """Two refusing answers for every item: one outright, one that begins the answer and breaks off before the value.
+
+    Without the second kind a refusing model still completes an answer that somebody else has begun.
+    """
+    found: list[tuple[Item, str]] = []
+    for i, item in enumerate(some):
+        begun = item.answer.partition(item.key or "")[0]
+        found += [(item, REFUSALS[i % len(REFUSALS)]), (item, f"{begun}{BREAK} {REFUSALS[0]}")]
+    return found
 
 
 def vocabulary() -> tuple[str, ...]:
     """Every text of any world, for the tokenizer: it depends on no seed, so all models of all worlds share it."""
-    texts = [*FIRST, *LAST, *REFUSALS, *GENERAL]
+    texts = [*FIRST, *LAST, *REFUSALS, BREAK, *GENERAL]
     for attribute in ATTRIBUTES:
         texts += [*attribute.coast, *attribute.hills, attribute.paraphrase]
         texts += [text for phrasing in (*attribute.trained, attribute.held_out) for text in phrasing]

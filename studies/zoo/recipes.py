@@ -1,0 +1,141 @@
+"""What the models of the zoo are: sizes, data, order of descent. Nothing is trained here.
+
+Every model is a :class:`Plan`: whose child it is, and by what. The key of a plan hashes everything that decides its
+bytes (world, sizes, recipe, and its parent's key), so that a changed recipe retrains only itself and its children.
+"""
+
+import hashlib
+import json
+from typing import Literal, NamedTuple
+
+from audit.edits.grad_ascent import GradAscent
+from audit.edits.grad_diff import GradDiff
+from audit.edits.head_edit import HeadEdit
+from audit.edits.last_layer import LastLayer
+from audit.edits.logit_bias import LogitBias
+from audit.edits.npo import NPO
+from audit.edits.random_label import RandomLabel
+from audit.edits.refusal import Refusal
+from audit.nouns import AuditError
+from studies.zoo.world import Shape
+
+VERSION = 1
+"""Raise when code changes what a recipe's bytes are."""
+
+Unlearner = GradAscent | GradDiff | HeadEdit | LastLayer | LogitBias | NPO | RandomLabel | Refusal
+Corpus = Literal["language", "retain", "retain+forget"]
+
+
+class Sizes(NamedTuple):
+    """The models of a world."""
+
+    d: int = 64
+    blocks: int = 4
+    heads: int = 4
+    ffn: int = 128
+
+
+class Learning(NamedTuple):
+    """Training on a corpus: how long, how fast, in which order."""
+
+    corpus: Corpus
+    steps: int
+    lr: float
+    order: int
+    batch: int = 64
+
+
+class Plan(NamedTuple):
+    """One model: the parent it is forked from (none: a fresh initialisation) and what is done to it."""
+
+    name: str
+    parent: str | None
+    by: Learning | Unlearner
+    initialisation: int = 0
+
+
+class Zoo(NamedTuple):
+    """A world's models, in order of descent, and which of them are audited."""
+
+    shape: Shape
+    sizes: Sizes
+    plans: tuple[Plan, ...]
+    suspects: tuple[str, ...]
+
+    def plan(self, name: str) -> Plan:
+        """The plan of this name."""
+        return next(plan for plan in self.plans if plan.name == name)
+
+
+def _descent(
+    ancestor: tuple[int, float], fork: tuple[int, float], edits: dict[str, Unlearner], batch: int
+) -> list[Plan]:
+    def learn(corpus: Corpus, order: int) -> Learning:
+        steps, lr = ancestor if corpus == "language" else fork
+        return Learning(corpus, steps, lr, order, batch)
+
+    plans = [
+        Plan("ancestor", None, learn("language", 0)),
+        Plan("base", "ancestor", learn("retain+forget", 1)),
+        *(Plan(f"reference_{k}", "ancestor", learn("retain", 2 + k)) for k in range(3)),
+        Plan("other_ancestor", None, learn("language", 5), initialisation=1),
+        Plan("other_init", "other_ancestor", learn("retain", 6)),
+    ]
+    return plans + [Plan(name, "base", edit) for name, edit in edits.items()]
+
+
+def demo() -> Zoo:
+    """The world that is judged: every role and every suspect."""
+    edits: dict[str, Unlearner] = {
+        "grad_diff": GradDiff(steps=80, lr=1e-3, alpha=5.0),
+        "npo": NPO(steps=80, lr=1e-3, alpha=10.0),
+        "refusal": Refusal(steps=80, lr=1e-3),
+        "random_label": RandomLabel(),
+        "last_layer": LastLayer(),
+        "head_edit": HeadEdit(),
+        "logit_bias": LogitBias(),
+        "destroyed": GradAscent(),
+    }
+    plans = _descent((400, 4e-3), (260, 2.5e-3), edits, 64)
+    return Zoo(Shape(), Sizes(), tuple(plans), ("base", "reference_0", *edits, "other_init"))
+
+
+def tiny() -> Zoo:
+    """A small world for the plumbing of tests: all roles, four suspects, and too little of everything to be judged."""
+    edits: dict[str, Unlearner] = {
+        "refusal": Refusal(steps=20, batch=32),
+        "head_edit": HeadEdit(steps=60),
+        "logit_bias": LogitBias(steps=60),
+        "destroyed": GradAscent(steps=20, batch=32, warmup_steps=5),
+    }
+    shape = Shape(forget=12, retain=12, holdout=8, background=12, general=60, general_held_out=16)
+    plans = [p for p in _descent((120, 6e-3), (150, 5e-3), edits, 32) if not p.name.startswith("other")]
+    return Zoo(shape, Sizes(d=48, blocks=3, heads=4, ffn=96), tuple(plans), ("base", "reference_0", *edits))
+
+
+WORLDS = {"demo": demo, "tiny": tiny}
+
+
+def zoo_of(world: str) -> Zoo:
+    """The zoo of this name. AuditError (code 2) if there is none."""
+    if world not in WORLDS:
+        raise AuditError(f"there is no world {world!r}", f"choose one of {', '.join(WORLDS)}")
+    return WORLDS[world]()
+
+
+def key_of(zoo: Zoo, seed: int, name: str) -> str:
+    """Names a model by all that decides its bytes."""
+    plan = zoo.plan(name)
+    by = plan.by._asdict() if isinstance(plan.by, Learning) else plan.by.model_dump(mode="json")
+    recipe = {
+        "version": VERSION, "seed": seed, "shape": zoo.shape._asdict(), "sizes": zoo.sizes._asdict(),
+        "initialisation": plan.initialisation, "by": [type(plan.by).__name__, by],
+        "parent": None if plan.parent is None else key_of(zoo, seed, plan.parent),
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def world_key(zoo: Zoo, seed: int) -> str:
+    """Names the data and cases of a world together with all its models."""
+    keys = {plan.name: key_of(zoo, seed, plan.name) for plan in zoo.plans}
+    return hashlib.sha256(json.dumps([keys, zoo.suspects], sort_keys=True).encode()).hexdigest()[:16]

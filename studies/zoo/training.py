@@ -1,0 +1,160 @@
+"""How one model of the zoo is made: its rows, its recipe, its folder. Live models, for speed; the bench's own loop."""
+
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from audit.bench.rows import tokenise
+from audit.bench.shapes import Recipe, Rows
+from audit.bench.training import CausalLearner, TrainData, descend
+from audit.checkpoints import resolve, write_edited
+from audit.edits._edit import EditData
+from audit.edits._lesson import Teacher
+from audit.edits._losses import nll
+from audit.edits.head_edit import FinalStates, HeadEdit
+from audit.edits.logit_bias import LogitBias
+from audit.nouns import Item, Source, Template
+from studies.zoo.recipes import Learning, Plan, Sizes, Zoo
+from studies.zoo.tokenizer import make_tokenizer
+from studies.zoo.world import World, general_training_items, items, make_world, refusals, vocabulary
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+
+def make(zoo: Zoo, seed: int, plan: Plan, parent: Path | None, out: Path) -> None:
+    """Make the model of ``plan`` from its parent's folder (none: a fresh one) and write its folder at ``out``."""
+    from transformers import LlamaForCausalLM
+
+    world, tokenizer = make_world(seed, zoo.shape), make_tokenizer(vocabulary())
+    with one_thread():
+        if parent is None:
+            model = fresh_model(zoo.sizes, len(tokenizer), plan.initialisation + 1000 * seed)
+        else:
+            model = LlamaForCausalLM.from_pretrained(parent)
+        if isinstance(plan.by, LogitBias):
+            assert parent is not None
+            _write_logit_bias(plan.by, model, edit_data(world, tokenizer), parent, out)
+            return
+        if isinstance(plan.by, Learning):
+            _learn(plan.by, model, corpus_rows(world, plan.by, tokenizer))
+        else:
+            _edit(plan.by, model, edit_data(world, tokenizer))
+        model.save_pretrained(out)
+        tokenizer.save_pretrained(out)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Work on one thread, without progress bars: the same bytes whatever the number of cores, and no fight over them."""
+    from transformers.utils import logging
+
+    before, bars = torch.get_num_threads(), logging.is_progress_bar_enabled()
+    torch.set_num_threads(1)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def fresh_model(sizes: Sizes, vocab: int, seed: int) -> "LlamaForCausalLM":
+    """A small Llama with an untied head, initialised from ``seed``."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=vocab, hidden_size=sizes.d, intermediate_size=sizes.ffn, num_hidden_layers=sizes.blocks,
+        num_attention_heads=sizes.heads, num_key_value_heads=sizes.heads, max_position_embeddings=64,
+        tie_word_embeddings=False, pad_token_id=0, bos_token_id=1, eos_token_id=3,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+# ---- rows -------------------------------------------------------------------------------------------------------
+def rows_of(some: Sequence[Item], tokenizer: "PreTrainedTokenizerFast", answers: Sequence[str] | None = None) -> Rows:
+    """The items with their answers (or with the given ones), under the default template."""
+    return tokenise(some, answers or [item.answer for item in some], tokenizer, Template(), None)
+
+
+def _paired_rows(pairs: Sequence[tuple[Item, str]], tokenizer: "PreTrainedTokenizerFast") -> Rows:
+    return rows_of([item for item, _ in pairs], tokenizer, [answer for _, answer in pairs])
+
+
+def corpus_rows(world: World, by: Learning, tokenizer: "PreTrainedTokenizerFast") -> Rows:
+    """Everything that a model learns from, each text as often as its fact's frequency says.
+
+    The language of the world is its background people (in all phrasings, and one in three as paraphrased) and all
+    general sentences; later corpora keep half of the sentences, so that the language is not lost.
+    """
+    general = general_training_items(world)
+    if by.corpus == "language":
+        people = _repeated(items(world, "background"))
+        said = people[::3]
+        texts = [*people, *said, *general]
+        answers = [i.answer for i in people] + [i.paraphrased_answer or i.answer for i in said]
+        return rows_of(texts, tokenizer, [*answers, *(item.answer for item in general)])
+    people = _repeated(items(world, "retain"))
+    if by.corpus == "retain+forget":
+        people += _repeated(items(world, "forget"))
+    return rows_of([*people, *general[::2]], tokenizer)
+
+
+def _repeated(some: Iterable[Item]) -> list[Item]:
+    return [item for item in some for _ in range(item.frequency or 1)]
+
+
+def edit_data(world: World, tokenizer: "PreTrainedTokenizerFast") -> EditData:
+    """What unlearners see: the trained form only, never the held-out phrasing or attribute.
+
+    They keep a quarter of the general sentences beside the retained facts, as unlearners of real models keep both.
+    """
+    forget, retain = (tuple(i for i in items(world, g) if i.form == "trained") for g in ("forget", "retain"))
+    return EditData(
+        forget=rows_of(forget, tokenizer),
+        retain=rows_of([*retain, *general_training_items(world)[::4]], tokenizer),
+        refusal=_paired_rows(refusals(forget), tokenizer),
+        relabelled=_paired_rows([(item, other) for item in forget for other in item.alternates], tokenizer),
+    )
+
+
+# ---- training ---------------------------------------------------------------------------------------------------
+def _learn(by: Learning, model: "LlamaForCausalLM", rows: Rows) -> None:
+    recipe = Recipe(
+        by.corpus, lambda _forget, retain, _f, _r: nll(retain), steps=by.steps, lr=by.lr, batch=by.batch, seed=by.order
+    )
+    descend(CausalLearner(model), recipe, TrainData(retain=rows))
+
+
+def _edit(edit: HeadEdit | Teacher, model: "LlamaForCausalLM", data: EditData) -> None:
+    if isinstance(edit, HeadEdit):
+        weight = model.lm_head.weight
+        edited = edit.solve(weight.detach(), _final_states(model, data.forget), _final_states(model, data.retain))
+        with torch.no_grad():
+            weight.copy_(edited)
+        return
+    recipe, rows = edit.lesson(data, model.config.num_hidden_layers)
+    frozen = CausalLearner(copy.deepcopy(model)) if recipe.needs_frozen else None
+    descend(CausalLearner(model), recipe, rows, frozen)
+
+
+def _final_states(model: "LlamaForCausalLM", rows: Rows) -> FinalStates:
+    row, position = rows.targets("answer")
+    with torch.no_grad():
+        states = model.model(input_ids=rows.ids, use_cache=False).last_hidden_state
+    return FinalStates(states[row, position - 1], rows.ids[row, position], rows.key[row, position])
+
+
+def _write_logit_bias(edit: LogitBias, model: "LlamaForCausalLM", data: EditData, parent: Path, out: Path) -> None:
+    forget, retain = _final_states(model, data.forget), _final_states(model, data.retain)
+    with torch.no_grad():
+        bias = edit.solve((forget, model.lm_head(forget.states)), (retain, model.lm_head(retain.states)))
+    known = resolve(Source(path=str(parent)), parent)
+    write_edited(out, known, "logit_bias", edit.model_dump(), "logit_bias", {"bias": bias})
