@@ -27,9 +27,10 @@ class Heading:
 
 @dataclass(frozen=True)
 class Bullets:
-    """A list of short statements."""
+    """A list of short statements; ``plain`` where they bring their own numbers."""
 
     items: tuple[str, ...]
+    plain: bool = False
     kind: ClassVar[str] = "bullets"
 
 
@@ -69,12 +70,13 @@ class Grid:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing, what it shows in words, and the numbers behind it."""
+    """A drawing, what it shows in words, and the numbers behind it. ``folded``: opened on demand."""
 
     svg: str
     label: str
     caption: str
     data: Grid
+    folded: bool = False
     kind: ClassVar[str] = "figure"
 
 

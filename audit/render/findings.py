@@ -4,24 +4,20 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from audit.findings import Curve, Evidence, Measurement, Report
+from audit.findings import Curve, Evidence, Interval, Measurement, Number, Report
 from audit.nouns import Missing
 from audit.render import svg
 from audit.render.blocks import Block, Bullets, Cell, Facts, Figure, Grid, Heading, Text
+from audit.render.scale import median, on_effect_scale, position, quantile
 from audit.render.wording import (
     CELL,
     NAME,
-    bounds,
     detection_limit,
     evidence_sentence,
     interval,
-    median,
     number,
-    on_effect_scale,
     p_value,
     part,
-    position,
-    quantile,
     sentence,
     title,
     unit,
@@ -54,44 +50,49 @@ def findings(report: Report) -> tuple[Block, ...]:
     for kind, heading in FAMILIES:
         rows = [e for e in report.evidence if e.measurement.kind == kind]
         if rows:
-            blocks += [Heading(heading), _table(rows)]
-            blocks.append(Facts(tuple((title(e.measurement), evidence_sentence(e)) for e in rows)))
-            blocks += [_profile(e.measurement, c) for e in rows for c in _panels(e.measurement)]
-            notes = tuple(dict.fromkeys(sentence(n) for e in rows for n in e.measurement.notes))
-            blocks += [Bullets(notes)] if notes else []
-            readings = _readings(rows)
-            blocks += [readings] if readings.rows else []
+            blocks += [Heading(heading), *_family(rows)]
     return tuple(blocks)
 
 
-def _table(rows: Sequence[Evidence]) -> Grid:
+def _family(rows: Sequence[Evidence]) -> list[Block]:
+    blocks: list[Block] = [*_table(rows)]
+    blocks.append(Facts(tuple((title(e.measurement), evidence_sentence(e)) for e in rows)))
+    blocks += [_profile(e.measurement, c) for e in rows for c in _panels(e.measurement)]
+    notes = tuple(dict.fromkeys(sentence(n) for e in rows for n in e.measurement.notes))
+    blocks += [Bullets(notes)] if notes else []
+    readings = _readings(rows)
+    return [*blocks, readings] if readings.rows else blocks
+
+
+def _table(rows: Sequence[Evidence]) -> tuple[Block, ...]:
+    """The numbers, and under them why some are missing: a reason is told once."""
     n = "n scored / errored / unscored"
     columns = ("Test", "Outcome", "Suspect", "95 %", "Never trained", "Base", "p", n, "Units")
     caption = "1 measurement" if len(rows) == 1 else f"{len(rows)} measurements"
     if all(on_effect_scale(e.measurement) for e in rows):
         caption += " on the effect scale: 0 is never trained, 1 is base"
-    return Grid(caption, columns, tuple(_finding(e) for e in rows))
+    reasons: dict[str, str] = {}
+    grid = Grid(caption, columns, tuple(_finding(e, reasons) for e in rows))
+    return (grid, Bullets(tuple(f"{mark}: {why}" for why, mark in reasons.items()), plain=True)) if reasons else (grid,)
 
 
-def _finding(e: Evidence) -> tuple[Cell, ...]:
+def _finding(e: Evidence, reasons: dict[str, str]) -> tuple[Cell, ...]:
     m = e.measurement
-    if isinstance(m.value, Missing):
-        value = f"missing ({visible(m.value.missing, CELL)})"
-    else:
-        value = number(m.value) + ("" if on_effect_scale(m) else f" {unit(m.unit)}")
+
+    def shown(value: Number | Interval, words: str) -> Cell:
+        if not isinstance(value, Missing):
+            return _num(words)
+        why = sentence(value.missing)
+        return _num(reasons.setdefault(why, f"missing ({chr(ord('a') + len(reasons) % 26)})"))
+
     null = m.null if isinstance(m.null, Missing) else median(m.null)
     control = m.positive_control if isinstance(m.positive_control, Missing) else m.positive_control.value
+    suspect = number(m.value) + ("" if on_effect_scale(m) else f" {unit(m.unit)}")
     return (
-        Cell(title(m)), Cell(part(e), "mark"), _num(value),
-        _num(bounds(m)), _num(_once(m, null) or number(null)),
-        _num(_once(m, control) or number(control)), _num(_once(m, m.p) or p_value(m.p).removeprefix("p = ")),
+        Cell(title(m)), Cell(part(e), "mark"), shown(m.value, suspect), shown(m.ci95, interval(m.ci95)),
+        shown(null, number(null)), shown(control, number(control)), shown(m.p, p_value(m.p).removeprefix("p = ")),
         _num(f"{m.n.scored} / {m.n.errored} / {m.n.unscored}"), _num(units(m)),
     )  # fmt: skip
-
-
-def _once(m: Measurement, found: object) -> str:
-    """The word 'missing' alone where the reason is the one that the value gives already."""
-    return "missing" if isinstance(found, Missing) and found == m.value else ""
 
 
 def _readings(rows: Sequence[Evidence]) -> Grid:
@@ -133,7 +134,7 @@ def _panels(m: Measurement) -> list[list[Curve]]:
 def _profile(m: Measurement, curves: Sequence[Curve]) -> Figure:
     axis = visible(curves[0].axis, NAME)
     label = f"{title(m)}: profile over {axis}"
-    caption = f"{title(m)} by {axis}. Shaded: the suspect's pointwise 95 % interval, and the null band."
+    caption = f"{title(m)} by {axis}. Shaded: pointwise 95 % intervals, in the colour of their line."
     hidden = svg.outside(curves)
     if hidden:
         caption += f" {hidden} points lie outside the frame, drawn at its edge; the table has their values."
@@ -143,7 +144,8 @@ def _profile(m: Measurement, curves: Sequence[Curve]) -> Figure:
         cells = [_num(_at(c, x)) for c in curves]
         rows.append((Cell(f"{x:g}"), *cells))
     columns = (axis, *(f"{c.role} ({unit(c.unit)})" for c in curves))
-    return Figure(svg.profile(curves, label), label, caption, Grid(label, columns, tuple(rows)))
+    folded = m.form != "trained" or m.kind == "context"
+    return Figure(svg.profile(curves, label), label, caption, Grid(label, columns, tuple(rows)), folded)
 
 
 def _at(curve: Curve, x: float) -> str:

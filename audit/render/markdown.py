@@ -10,7 +10,7 @@ from audit.findings import Report
 from audit.render.blocks import Block, Bullets, Cell, Code, Facts, Figure, Grid, Heading, Text
 from audit.render.html import glance
 from audit.render.sections import sections
-from audit.render.wording import NAME, VERDICT_MEANING, VERDICT_SYMBOL, visible
+from audit.render.wording import NAME, VERDICT_MEANING, VERDICT_SYMBOL, moment, visible
 
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
 _MARKUP: Final = re.compile(r"([\\`*\[\]{}|~$]|(?<!\w)_|_(?!\w)|(?<!\w)#)")
@@ -25,7 +25,7 @@ def markdown(report: Report) -> str:
     if report.demo:
         lines += ["> **Demo data.** These models and people were made up for a demonstration.", ""]
     lines += [
-        f"Report {_plain(visible(report.report_id, NAME))}, issued {_plain(visible(report.created, NAME))}", "",
+        f"Report {_plain(visible(report.report_id, NAME))}, issued {_plain(moment(report.created))}", "",
         f"**{VERDICT_SYMBOL[word]} {word}**: {VERDICT_MEANING[word]}", "",
     ]  # fmt: skip
     rows = tuple(

@@ -17,6 +17,7 @@ from audit.render.wording import (
     number,
     sentence,
     size,
+    spoken,
     verdict_sentence,
     visible,
 )
@@ -85,8 +86,8 @@ def _conclusion(report: Report) -> tuple[Block, ...]:
         "and the attacks listed as tested under Coverage."
     )
     limits = tuple(dict.fromkeys(sentence(x) for x in (*verdict.limits, *report.limits)))[:5]
-    blocks: list[Block] = [Text(verdict_sentence(verdict), "lead")]
-    blocks.append(Bullets(tuple(sentence(x) for x in verdict.because)))
+    blocks: list[Block] = [Text(verdict_sentence(report), "lead")]
+    blocks.append(Bullets(tuple(sentence(spoken(report, x)) for x in verdict.because)))
     blocks.append(Text(f"Strength of the verdict: {verdict.strength}. Basis: {verdict.basis}. {scope}"))
     blocks += [Heading("Limits"), Bullets(limits)]
     if verdict.would_change:
@@ -123,9 +124,9 @@ def _method(report: Report) -> tuple[Block, ...]:
     plan = report.plan
     rows = tuple(
         (
-            Cell(visible(t.probe, NAME).replace("_", " ")), _name(t.question), Cell("yes" if t.will_run else "no"),
-            Cell(visible(t.reason, CELL) if t.reason else ("" if t.will_run else "no reason is recorded")),
+            Cell(visible(t.probe, NAME).replace("_", " ")), _name(t.question),
             _num(f"{t.cost.fwd_tokens:,}".replace(",", " ")),
+            Cell("yes" if t.will_run else f"no: {visible(t.reason, CELL) or 'no reason is recorded'}"),
         )
         for t in plan.tests
     )  # fmt: skip
@@ -134,9 +135,9 @@ def _method(report: Report) -> tuple[Block, ...]:
         Facts((("Plan hash", visible(plan.plan_hash)), ("Code version", visible(plan.code_version)),
                ("Prompt template", visible(plan.case.template.prompt + plan.case.template.answer, CELL)),
                ("Split of the data", f"by {visible(plan.case.data.group, NAME)}, seed {plan.case.data.split_seed}"))),
-        Grid("Planned tests", ("Test", "Question", "Run", "Reason if not", "Forward tokens"), rows),
+        Grid("Planned tests", ("Test", "Question", "Forward tokens", "Will it run?"), rows),
         Heading("Decision rule"),
-        Bullets(tuple(sentence(x) for x in report.decision_rule)),
+        Bullets(tuple(sentence(x) for x in report.decision_rule), plain=True),
     )  # fmt: skip
 
 

@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 
 from audit.findings import Curve, Evidence, Outcome
 from audit.nouns import Missing
-from audit.render.wording import number, position, title, unit, visible
+from audit.render.scale import position
+from audit.render.wording import number, title, unit, visible
 
 
 class Look(NamedTuple):
@@ -30,11 +31,11 @@ LOOKS: Final[dict[str, Look]] = {
     "suspect": Look("#0072B2", "square", "", "suspect"),
     "reference": Look("#009E73", "triangle", "7 4", "reference (never trained)"),
     "ancestor": Look("#009E73", "diamond", "2 3", "ancestor"),
-    "floor": Look("#808080", "diamond", "2 4", "floor: reference against reference"),
-    "gate": Look("#808080", "cross", "9 3 2 3", "gate: retained items"),
+    "floor": Look("#808080", "diamond", "2 4", "floor (reference against reference)"),
+    "gate": Look("#808080", "cross", "9 3 2 3", "gate (retained items)"),
 }
 WIDTH: Final = 940
-LEFT, RIGHT, TOP, BOTTOM = 62, 24, 64, 46
+LEFT, RIGHT, BOTTOM = 62, 24, 46
 FLAT_LOW, FLAT_HIGH = -0.6, 1.6
 
 
@@ -124,19 +125,21 @@ def profile(curves: Sequence[Curve], label: str) -> str:
     xs = sorted({x for c in curves for x in c.x})
     pad = max((xs[-1] - xs[0]) * 0.03, 0.2)
     lo, hi = _frame(curves)
-    height = 340
+    legend, top = _legend(curves)
+    height = top + 270
     sx = Scale(xs[0] - pad, xs[-1] + pad, LEFT, WIDTH - RIGHT)
-    sy = Scale(lo, hi, height - BOTTOM, TOP)
-    body = [*_grid(sx, sy, height, xs), *_legend(curves)]
+    sy = Scale(lo, hi, height - BOTTOM, top)
+    body = [*_grid(sx, sy, height, xs), *legend]
     body += [_band(c.x, c.null_lo, c.null_hi, sx, sy, LOOKS["reference"].colour) for c in curves]
-    body += [_band(c.x, c.lo, c.hi, sx, sy, LOOKS[c.role].colour) for c in curves]
+    lined = [c for c in curves if c.role in ("base", "suspect", "reference", "ancestor")]
+    body += [_band(c.x, c.lo, c.hi, sx, sy, LOOKS[c.role].colour) for c in lined]
     order = ("gate", "floor", "ancestor", "reference", "base", "suspect")
     for curve in sorted(curves, key=lambda c: order.index(c.role)):
         body += _curve(curve, sx, sy)
     axis = f"{visible(curves[0].axis, 40)} →"
     words = next((c.unit for c in curves if c.role == "suspect"), curves[0].unit)
     body.append(_text(WIDTH - RIGHT, height - 8, axis, "end"))
-    body.append(_text(LEFT, TOP - 10, unit(words)))
+    body.append(_text(LEFT, top - 10, unit(words)))
     return _svg(height, label, body)
 
 
@@ -152,7 +155,8 @@ def _grid(sx: Scale, sy: Scale, height: float, xs: Sequence[float]) -> list[str]
     return out
 
 
-def _legend(curves: Sequence[Curve]) -> list[str]:
+def _legend(curves: Sequence[Curve]) -> tuple[list[str], float]:
+    """The legend, and where the frame below it begins."""
     out: list[str] = []
     x, y = float(LEFT), 14.0
     for role in dict.fromkeys(c.role for c in curves):
@@ -162,10 +166,12 @@ def _legend(curves: Sequence[Curve]) -> list[str]:
             x, y = float(LEFT), y + 20
         dash = f' stroke-dasharray="{look.dash}"' if look.dash else ""
         out.append(_line(x, y, x + 26, y, f'stroke="{look.colour}" stroke-width="2"{dash}'))
-        out.append(marker(look.shape, x + 13, y, 4, f'fill="{look.colour}" stroke="{look.colour}"'))
+        ring = role == "base"
+        paint = f'fill="{"none" if ring else look.colour}" stroke="{look.colour}" stroke-width="{2 if ring else 1}"'
+        out.append(marker(look.shape, x + 13, y, 6 if ring else 4, paint))
         out.append(_text(x + 32, y + 4, look.word))
         x += width
-    return out
+    return out, y + 50
 
 
 def _band(x: Sequence[float], lo: Sequence[float], hi: Sequence[float], sx: Scale, sy: Scale, colour: str) -> str:
@@ -177,14 +183,17 @@ def _band(x: Sequence[float], lo: Sequence[float], hi: Sequence[float], sx: Scal
 
 
 def _curve(curve: Curve, sx: Scale, sy: Scale) -> list[str]:
+    """A line with its markers. Base is a wide line with open rings, so that it shows where the suspect covers it."""
     look = LOOKS[curve.role]
     points = [(sx(x), sy(y)) for x, y in zip(curve.x, curve.y, strict=True)]
     dash = f' stroke-dasharray="{look.dash}"' if look.dash else ""
-    width = "2.5" if curve.role == "suspect" else "1.7"
+    base = curve.role == "base"
+    width = {"base": 5, "suspect": 2.5}.get(curve.role, 1.7)
+    faint = ' stroke-opacity="0.45"' if base else ""
     path = "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points)
-    out = [f'<path d="{path}" fill="none" stroke="{look.colour}" stroke-width="{width}"{dash}/>']
-    paint = f'fill="{look.colour}" stroke="{look.colour}" stroke-width="1.5"'
-    return out + [marker(look.shape, x, y, 4, paint) for x, y in points]
+    out = [f'<path d="{path}" fill="none" stroke="{look.colour}" stroke-width="{width}"{dash}{faint}/>']
+    paint = f'fill="{"none" if base else look.colour}" stroke="{look.colour}" stroke-width="{2 if base else 1.5}"'
+    return out + [marker(look.shape, x, y, 8 if base else 4, paint) for x, y in points]
 
 
 # ---- forest -----------------------------------------------------------------------------------------------------
@@ -199,7 +208,7 @@ FILL: Final[dict[Outcome, str]] = {
 def forest(rows: Sequence[Evidence], label: str) -> str:
     """Effects between never trained (0) and base (1): interval, null band, floor tick, base mark; one row a test."""
     placed = [(e, p) for e in rows if not isinstance(p := position(e.measurement), Missing)]
-    left, right, step, top = 330, 210, 30, 44
+    left, right, step, top = 376, 210, 30, 44
     height = top + step * len(placed) + 34
     ends = [v for _, p in placed for v in (p.value, p.lo, p.hi) if v is not None]
     lo, hi = _limits(ends)
@@ -229,7 +238,7 @@ def forest(rows: Sequence[Evidence], label: str) -> str:
             body.append(_line(sx(p.lo), y, sx(p.hi), y, style))
         paint = f'{FILL[e.outcome]} stroke="{LOOKS["suspect"].colour}" stroke-width="1.8"'
         body.append(marker("square", sx(p.value), y, 4.5, paint))
-        body.append(_text(left - 14, y + 4, _short(title(e.measurement), 48), "end"))
+        body.append(_text(left - 14, y + 4, _short(title(e.measurement), 58), "end"))
         body.append(_text(WIDTH - right + 64, y + 4, number(p.value), "end"))
         body.append(_text(WIDTH - right + 78, y + 4, _ends(p.lo, p.hi)))
     return _svg(height, label, body)

@@ -86,5 +86,5 @@ def summary(report: Report) -> Group:
         numbers.add_row(*(Text(x) for x in (row.question, row.test, row.value, row.ci95, row.outcome)))
     limits = Text("\n".join(f"- {sentence(x)}" for x in verdict.limits))
     ran = f"{len(report.evidence)} findings, {len(report.skips)} skipped, {len(report.failures)} failed"
-    body = (Text(verdict_sentence(verdict)), Text(""), numbers, Text(""), Text("Limits:"), limits, Text(ran))
+    body = (Text(verdict_sentence(report)), Text(""), numbers, Text(""), Text("Limits:"), limits, Text(ran))
     return Group(head, *(Padding(part, (0, 0, 0, 2)) for part in body))

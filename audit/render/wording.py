@@ -6,12 +6,14 @@ whatever a model or a file name says is hostile text until :func:`visible` has b
 """
 
 import math
+import re
 import unicodedata
-from typing import Final, NamedTuple
+from typing import Final
 
-from audit.findings import Evidence, Interval, Measurement, Null, Number, Outcome, Report, Verdict, VerdictWord
+from audit.findings import Evidence, Interval, Measurement, Number, Outcome, Report, VerdictWord
 from audit.nouns import Missing
 
+_RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 BANNED: Final = ("proves", "certified", "guarantees", "fully forgotten", "compliant", "passed GDPR", "safe")
 """Words that no view may use of a result (a test greps every view for them)."""
 
@@ -61,7 +63,7 @@ def number(value: Number) -> str:
     mantissa, exponent = f"{abs(value):.1e}".split("e")
     power = int(exponent)
     if power < -4 or power > 5:
-        shown = f"{mantissa}×10^{power}".replace("-", "−")
+        shown = f"{mantissa}×10{str(power).translate(_RAISED)}"
     else:
         shown = f"{float(f'{abs(value):.1e}'):.{max(0, 1 - power)}f}"
     return f"−{shown}" if value < 0 else shown
@@ -94,6 +96,8 @@ def p_value(value: Number) -> str:
 
 def units(m: Measurement) -> str:
     """How many units of replication stand behind a number: ``16 people``."""
+    if m.units == 0:
+        return "not over units"
     plural = {"person": "people", "world": "worlds", "model": "models", "author": "authors", "document": "documents"}
     word = plural.get(m.unit_of_replication, m.unit_of_replication) if m.units != 1 else m.unit_of_replication
     return f"{m.units} {visible(word, NAME)}"
@@ -107,68 +111,6 @@ def size(size_bytes: int) -> str:
             break
         value, unit = value / 1000, larger
     return f"{size_bytes} B" if unit == "B" else f"{value:.1f} {unit}"
-
-
-# ---- the reference scale ----------------------------------------------------------------------------------------
-class Position(NamedTuple):
-    """A measurement on the scale 0 = never trained, 1 = base, with its interval, null band and floor."""
-
-    value: float
-    lo: float | None
-    hi: float | None
-    null_lo: float | None
-    null_hi: float | None
-    floor: float | None
-
-
-def on_effect_scale(m: Measurement) -> bool:
-    """Is the value an effect already, 0 for never trained and 1 for base?"""
-    return m.unit.startswith("effect")
-
-
-def position(m: Measurement) -> Position | Missing:
-    """Where the measurement lies between never trained (0) and base (1).
-
-    An effect is there already; any other statistic is placed by its own null median and positive control.
-    """
-    if isinstance(m.value, Missing):
-        return m.value
-    zero, span = 0.0, 1.0
-    if not on_effect_scale(m):
-        if isinstance(m.null, Missing) or isinstance(m.positive_control, Missing):
-            return Missing(missing=f"measured in {unit(m.unit)} without both ends of the scale")
-        zero = median(m.null)
-        span = m.positive_control.value - zero
-        if abs(span) < 1e-9:
-            return Missing(missing="base reads the same as never trained")
-    place = [(x - zero) / span if x is not None else None for x in _marks(m)]
-    lo, hi = sorted(place[:2], key=_last) if span < 0 else place[:2]
-    null_lo, null_hi = sorted(place[2:4], key=_last) if span < 0 else place[2:4]
-    return Position((m.value - zero) / span, lo, hi, null_lo, null_hi, place[4])
-
-
-def _marks(m: Measurement) -> list[float | None]:
-    lo, hi = (None, None) if isinstance(m.ci95, Missing) else (m.ci95.lo, m.ci95.hi)
-    q = None if isinstance(m.null, Missing) else m.null.quantiles
-    ends = (None, None) if q is None else (quantile(q, 0.025), quantile(q, 0.975))
-    return [lo, hi, *ends, None if isinstance(m.floor, Missing) else m.floor]
-
-
-def _last(x: float | None) -> float:
-    return math.inf if x is None else x
-
-
-def quantile(quantiles: tuple[float, ...], share: float) -> float:
-    """A quantile read off equally spaced ones, linearly between them."""
-    place = share * (len(quantiles) - 1)
-    low = math.floor(place)
-    high = min(low + 1, len(quantiles) - 1)
-    return quantiles[low] + (place - low) * (quantiles[high] - quantiles[low])
-
-
-def median(null: Null) -> float:
-    """The middle of a null."""
-    return quantile(null.quantiles, 0.5)
 
 
 # ---- sentences --------------------------------------------------------------------------------------------------
@@ -230,26 +172,47 @@ def sentence(text: str) -> str:
     shown = visible(text).strip()
     if not shown:
         return "No reason is recorded."
-    return shown[0].upper() + shown[1:] + ("" if shown[-1] in ".!?…" else ".")
+    first = shown[0] if shown.startswith(("p:", "p ")) or "_" in shown.split()[0] else shown[0].upper()
+    return first + shown[1:] + ("" if shown[-1] in ".!?…" else ".")
+
+
+def spoken(report: Report, text: str) -> str:
+    """Text with the names of this report's probes and measurements in words: ``reverse_patch`` is reverse patch."""
+    names = {name for e in report.evidence for name in (e.measurement.probe, e.measurement.name) if "_" in name}
+    for name in sorted(names, key=lambda n: (-len(n), n)):
+        text = text.replace(name, name.replace("_", " "))
+    return text
+
+
+def moment(text: str) -> str:
+    """A UTC time as people write it; any other text as it is."""
+    shown = visible(text, NAME)
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?(?:Z|\+00:00)", shown)
+    return f"{found[1]}, {found[2]} UTC" if found else shown
 
 
 def best(report: Report, kind: str) -> Evidence | None:
-    """The strongest finding of one kind on the rows the verdict reads: a trace first, then the largest value."""
+    """The deciding finding of one kind on the rows the verdict reads: a trace first, then the largest value.
+
+    Of several gates the lowest decides.
+    """
     rank = {"trace found": 0, "no trace found": 1, "inconclusive": 2, "not run": 3}
 
     def order(e: Evidence) -> tuple[int, float]:
         value = e.measurement.value
-        return rank[e.outcome], math.inf if isinstance(value, Missing) else -value
+        if isinstance(value, Missing):
+            return rank[e.outcome], math.inf
+        return rank[e.outcome], value if kind == "gate" else -value
 
     usable = [e for e in report.evidence if e.measurement.mode == "controlled" and e.measurement.form == "trained"]
     rows = [e for e in usable if e.measurement.kind == kind]
     return min(rows, key=order) if rows else None
 
 
-def verdict_sentence(verdict: Verdict) -> str:
+def verdict_sentence(report: Report) -> str:
     """The verdict's own sentence without its word, which stands above it; in-case, it says that no rate is known."""
-    said = verdict.sentence.removeprefix(f"{verdict.word}: ")
-    text = sentence(said)
+    verdict = report.verdict
+    text = sentence(spoken(report, verdict.sentence.removeprefix(f"{verdict.word}: ")))
     return text if verdict.basis == "calibrated" or "likelihood ratio" in text else f"{text} {NO_RATE}"
 
 
@@ -279,12 +242,15 @@ def why(report: Report) -> str:
     for e in found:
         if e is not None and (e.outcome == "trace found" or e.measurement.kind == "gate"):
             return f"{title(e.measurement)}, {_bar(e)}"
-    return visible(verdict.because[0], 110) if verdict.because else VERDICT_MEANING[verdict.word]
+    return visible(spoken(report, verdict.because[0]), 110) if verdict.because else VERDICT_MEANING[verdict.word]
 
 
 def _bar(e: Evidence) -> str:
-    if e.measurement.kind == "gate":
-        return f"{number(e.measurement.value)} of base"
-    if isinstance(e.measurement.floor, Missing):
-        return "above its null"
-    return f"above the floor of {number(e.measurement.floor)}"
+    m = e.measurement
+    if m.kind == "gate":
+        return f"{number(m.value)} of base"
+    if m.kind == "output":
+        return f"effect {number(m.value)}"
+    if isinstance(m.floor, Missing) or m.floor <= 0:
+        return "above what a model that never knew reads"
+    return f"above the floor of {number(m.floor)}"
