@@ -6,11 +6,11 @@ with its blocks replaced by the states that are given, so that whatever it does 
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
@@ -20,26 +20,28 @@ from audit.wrappers.backend import Tap
 Visit = Callable[[Tensor], Tensor | None]
 
 
-@contextmanager
-def _blocks_give(model: PreTrainedModel, states: Float[Tensor, "row pos d"]) -> Generator[None]:
-    """Inside, the blocks of ``model`` do not run and give ``states``. A library may have put a forward there before."""
-    blocks: Any = model.base_model
-    before = vars(blocks).get("forward")
-    blocks.forward = lambda *_args, **_settings: BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)
-    try:
-        yield
-    finally:
-        if before is None:
-            del blocks.forward
-        else:
-            blocks.forward = before
+class _Given(nn.Module):
+    """Stands in for the blocks: gives the same states whatever it is asked."""
+
+    def __init__(self, states: Float[Tensor, "row pos d"]) -> None:
+        super().__init__()
+        self.states = states
+
+    def forward(self, *_args: object, **_settings: object) -> BaseModelOutputWithPastAndCrossAttentions:
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=cast(Any, self.states))
 
 
 def logits_of(model: PreTrainedModel, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
-    """What does the model predict from these final (normed) states? Exactly as it computes it itself."""
-    flat = states.reshape(1, -1, states.shape[-1])
-    with _blocks_give(model, flat):
+    """What does the model predict from these final (normed) states? Exactly as it computes it itself.
+
+    The blocks are swapped as a module, so that hooks on them stay silent: this is asked in the middle of passes too.
+    """
+    flat, name, blocks = states.reshape(1, -1, states.shape[-1]), model.base_model_prefix, model.base_model
+    try:
+        setattr(model, name, _Given(flat))
         out: Any = model(inputs_embeds=flat, use_cache=False)
+    finally:
+        setattr(model, name, blocks)
     return out.logits.reshape(*states.shape[:-1], -1)
 
 

@@ -159,11 +159,11 @@ class LensBridgeWrapper(Wrapper):
 
     def embed(self, ids: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d"]:
         """Input embeddings, as ``Batch.embeds`` takes them."""
-        return self._bridge.embed(ids)
+        return self._bridge.embed.original_component(ids)
 
     def norm(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        """The final norm, applied to residual states."""
-        return self._bridge.ln_final(states)
+        """The final norm, applied to residual states. The bridge's hooks on it stay silent."""
+        return self._bridge.ln_final.original_component(states)
 
     def head(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
         """Logits of normed states, as the bridged model computes them."""

@@ -177,9 +177,9 @@ class NNsightWrapper(Wrapper):
         return self._model.get_input_embeddings()(ids)
 
     def norm(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        """The final norm, applied to residual states."""
+        """The final norm, applied to residual states; its own forward, which the trace does not see."""
         norm = self._anatomy.final_norm
-        return states if norm is None else norm(states)
+        return states if norm is None else type(norm).forward(norm, states)
 
     def head(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
         """Logits of normed states, as the model computes them."""
