@@ -13,8 +13,11 @@ def checked(function: Callable[..., Any]) -> Callable[..., Any]:
     """``function`` with its arguments and result checked; a method that says ``Self`` is left alone.
 
     ``Self`` has no meaning without the class, and the import hook sees methods one by one. A protocol is checked by the
-    names of its members. An ``int`` is accepted for a ``float``, as type checkers do.
+    names of its members. An ``int`` is accepted for a ``float``, as type checkers do. A function inside a function is
+    left alone too: it is made anew at every call, and preparing its check costs a hundred times what it does.
     """
+    if "<locals>" in function.__qualname__:
+        return function
     for hint in _parts(getattr(function, "__annotations__", {}).values()):
         if hint is typing.Self:
             return function
