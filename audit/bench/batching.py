@@ -27,7 +27,7 @@ def batches(lengths: Int[Tensor, " row"], width: int, budget: int) -> list[Int[T
     if n * width <= budget and (n == 1 or int(lengths.sum()) >= (1 - _WASTE) * n * width):
         return [None]
     ordered, order = torch.sort(lengths, descending=True, stable=True)
-    found: list[Int[Tensor, "_"] | None] = []
+    found: list[Int[Tensor, _] | None] = []
     first = 0
     sizes = ordered.tolist()
     for i in range(1, n + 1):

@@ -161,8 +161,9 @@ class Bench:
         return generation.greedy(self._opened(ckpt), rows, max_new_tokens, self.token_budget)
 
     def train(
-        self, ckpts: Sequence[Checkpoint], recipes: Sequence[Recipe], data: "TrainData", at_steps: Sequence[int], out: Path
-    ) -> list[EditRecord]:
+        self, ckpts: Sequence[Checkpoint], recipes: Sequence[Recipe], data: "TrainData", at_steps: Sequence[int],
+        out: Path,
+    ) -> list[EditRecord]:  # fmt: skip
         """Train copies of checkpoints by recipes and write the results to ``out``; see :mod:`audit.bench.training`."""
         from audit.bench import training
 

@@ -52,7 +52,9 @@ class Targets:
 class Geometry:
     """One batch of rows: tokens, and the flat positions ([row * pos] of the padded batch) that reads and writes use."""
 
-    def __init__(self, targets: Targets, index: Int[Tensor, " row"] | None, prefix: Prefix | None, device: torch.device):
+    def __init__(
+        self, targets: Targets, index: Int[Tensor, " row"] | None, prefix: Prefix | None, device: torch.device
+    ) -> None:
         rows = targets.rows
         self.targets, self.rows, self.index, self.device = targets, rows, index, device
         self.lengths = rows.lengths if index is None else rows.lengths[index]
@@ -123,17 +125,18 @@ class Geometry:
         """What the model is given: ids, or their embeddings with the virtual tokens put in."""
         if self.prefix is None:
             return Batch(self.ids, self.mask)
-        own = wrapper.embed(self.ids)
-        emb = self.prefix.emb if self.index is None else self.prefix.emb[self.index.to(self.prefix.emb.device)]
-        if len(emb) != self.n or emb.shape[-1] != own.shape[-1]:
+        own, shape = wrapper.embed(self.ids), self.prefix.emb.shape
+        if shape[0] != len(self.rows) or shape[2] != own.shape[2]:
             raise AuditError(
-                f"prefix of shape {tuple(self.prefix.emb.shape)} does not fit {len(self.rows)} rows of width {own.shape[-1]}",
+                f"a prefix of shape {tuple(shape)} does not fit {len(self.rows)} rows of width {own.shape[2]}",
                 "give one prefix [n d] for every row",
             )
+        emb = self.prefix.emb if self.index is None else self.prefix.emb[self.index.to(self.prefix.emb.device)]
         joined = torch.cat([emb.to(own), own], 1)
         column = torch.arange(self.total).expand(self.n, -1)
         at = self.insert[:, None]
-        source = torch.where(column < at, column + self.n_prefix, torch.where(column < at + self.n_prefix, column - at, column))
+        after = torch.where(column < at + self.n_prefix, column - at, column)
+        source = torch.where(column < at, column + self.n_prefix, after)
         embeds = joined.gather(1, source.to(self.device)[..., None].expand(-1, -1, own.shape[-1]))
         ids = self.ids.new_zeros(self.n, self.total)
         real = torch.arange(self.total) < (self.lengths + self.n_prefix)[:, None]

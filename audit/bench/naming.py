@@ -54,8 +54,9 @@ def _name(write: Write | Start) -> list[str] | None:
             others = sorted((str(r.site), r.at, _tensor(t)) for r, t in write.other.reads.items())
             return ["edges", _tensor(write.keep), json.dumps(others)]
         case Features():
-            name = write.name
-            return None if name is None else ["features", str(write.site), name, _tensor(write.columns), repr(write.scale)]
+            if write.name is None:
+                return None
+            return ["features", str(write.site), write.name, _tensor(write.columns), repr(write.scale)]
 
 
 class Named(NamedTuple):

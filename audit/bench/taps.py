@@ -17,7 +17,8 @@ from audit.bench.shapes import Rows
 from audit.nouns import AuditError, Read, Site
 from audit.wrappers.backend import Tap, Wrapper
 
-STREAM = frozenset({"embed", "resid_in", "resid_mid", "resid_out", "attn_in", "mlp_in", "attn_out", "mlp_out", "final_in"})
+SCORED = frozenset({"logits", "final_in", "resid_in", "resid_mid", "resid_out"})
+STREAM = SCORED - {"logits"} | {"embed", "attn_in", "mlp_in", "attn_out", "mlp_out"}
 FINAL = Site(part="final_in")
 _LOGITS_AT_ONCE = 1 << 24
 
@@ -63,6 +64,7 @@ class Stream(Readout):
         super().__init__(rows, targets, reads)
         self.at = reads[0].at
         self.kept = normal(len(reads), self.size(self.at), wrapper.d_model)
+        self.views = self.kept.unbind(0)
         self.direct = wrapper.device.type == "cpu" and wrapper.dtype == torch.float32
 
     def taps(self, wrapper: Wrapper, where: Geometry, bias: Tensor | None) -> list[Tap]:
@@ -76,8 +78,12 @@ class Stream(Readout):
             index = where.flat(self.at)
             n, make = len(index), _gather
         dtype = torch.float32 if self.at == "mean" else wrapper.dtype
-        self.buffer = self.kept if in_place else torch.empty(len(self.reads), n, wrapper.d_model, dtype=dtype, device=wrapper.device)
-        return [Tap(r.site, make(index, out)) for r, out in zip(self.reads, self.buffer.unbind(0), strict=True)]
+        if in_place:
+            self.buffer, outs = self.kept, self.views
+        else:
+            self.buffer = torch.empty(len(self.reads), n, wrapper.d_model, dtype=dtype, device=wrapper.device)
+            outs = self.buffer.unbind(0)
+        return [Tap(r.site, make(index, out)) for r, out in zip(self.reads, outs, strict=True)]
 
     def close(self) -> None:
         if self.buffer is not self.kept:
@@ -89,7 +95,7 @@ class Stream(Readout):
         del self.buffer
 
     def results(self) -> list[Tensor]:
-        return list(self.kept.unbind(0))
+        return list(self.views)
 
 
 def _gather(index: Tensor, out: Tensor) -> Callable[[Tensor], None]:
@@ -136,7 +142,7 @@ class Whole(Readout):
         site, n, width = read.site, len(self.rows), where.width
         rows = slice(None) if where.index is None else where.index
         if site.part == "pattern" and where.prefix is not None:
-            raise AuditError("a pattern cannot be read beside virtual tokens", "read the pattern in a pass without Prefix")
+            raise AuditError("a pattern cannot be read beside virtual tokens", "read it in a pass without Prefix")
 
         def visit(state: Tensor) -> None:
             state = of_head(state, site)
@@ -212,7 +218,7 @@ class Loose(Readout):
 
 
 class Scores(Readout):
-    """Log-probability and rank of the next token, through the model's own norm and head, at the asked positions only."""
+    """Log-probability and rank of the next token, through the model's own norm and head, at the asked positions."""
 
     def __init__(self, rows: Rows, targets: Targets, reads: Sequence[Read]) -> None:
         super().__init__(rows, targets, reads)
@@ -238,7 +244,7 @@ class Scores(Readout):
 
         by_site: dict[Site, list[int]] = {}
         for i, read in enumerate(self.reads):
-            if read.site.head is not None or read.site.part not in ("logits", "final_in", "resid_in", "resid_mid", "resid_out"):
+            if read.site.head is not None or read.site.part not in SCORED:
                 raise AuditError(f"{read.site} cannot be scored", "score at logits, final_in or a residual site")
             by_site.setdefault(read.site, []).append(i)
         return [Tap(_tapped(site), visitor(site, wanted)) for site, wanted in by_site.items()]

@@ -7,7 +7,7 @@ moving q at one position moves z there only. What does not check out is simply n
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Literal, NamedTuple
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from audit.nouns import AuditError, ExitCode, Part
 
 Layout = Literal["whole", "concat", "grouped"]
+Change = Callable[[Tensor], Tensor]
 
 
 class Heads(NamedTuple):
@@ -160,7 +161,7 @@ class _Halt(Exception):
     """Ends a traced forward once its block is done."""
 
 
-def _trace(core: nn.Module, block: nn.Module, embeds: Tensor, edits: dict[str, Callable[[Tensor], Tensor]]) -> list[Call]:
+def _trace(core: nn.Module, block: nn.Module, embeds: Tensor, edits: dict[str, Change]) -> list[Call]:
     """Calls inside ``block`` in order of return; ``edits`` change the output of the named modules on the way."""
     calls: list[Call] = []
 
@@ -181,10 +182,8 @@ def _trace(core: nn.Module, block: nn.Module, embeds: Tensor, edits: dict[str, C
         for path, module in block.named_modules():
             handle = module.register_forward_hook(seen(path), with_kwargs=True)
             stack.callback(handle.remove)
-        try:
+        with suppress(_Halt):
             core(inputs_embeds=embeds, use_cache=False)
-        except _Halt:
-            pass
     return calls
 
 
@@ -231,7 +230,7 @@ def _projection(calls: list[Call], parent: Call) -> Call | None:
     return next((c for c in reversed(inside) if _matrices(c.module) and close(c.out, parent.out)), None)
 
 
-def _does_what_it_says(slots: dict[str, Slot], z_of: Callable[[Slot, Callable[[Tensor], Tensor]], Tensor], z: Tensor) -> bool:
+def _does_what_it_says(slots: dict[str, Slot], z_of: Callable[[Slot, Change], Tensor], z: Tensor) -> bool:
     """v scales z; q at one position moves z there only; k at that position moves z there or later, not before."""
 
     def nudged(x: Tensor) -> Tensor:
@@ -249,7 +248,7 @@ def _does_what_it_says(slots: dict[str, Slot], z_of: Callable[[Slot, Callable[[T
 def _slots(calls: list[Call], attn: Call, z: Call, heads: Heads, rerun: Callable[..., list[Call]]) -> dict[str, Slot]:
     """q, k and v as separate projections or one fused, told apart by function; empty when nothing checks out."""
 
-    def z_of(slot: Slot, change: Callable[[Tensor], Tensor]) -> Tensor:
+    def z_of(slot: Slot, change: Change) -> Tensor:
         again = rerun({slot.module: lambda out: slot.put(out, change(slot.view(out)))})
         return next(c.inp for c in again if c.path == z.path)
 
@@ -289,7 +288,7 @@ def dissect(model: nn.Module, core: nn.Module, embeds: Float[Tensor, "row pos d"
     blocks = block_list(model)
     block = blocks[0]
 
-    def rerun(edits: dict[str, Callable[[Tensor], Tensor]]) -> list[Call]:
+    def rerun(edits: dict[str, Change]) -> list[Call]:
         return _trace(core, block, embeds, edits)
 
     calls = rerun({})

@@ -1,0 +1,78 @@
+"""Greedy continuation of prompts, through the same forward pass as everything else.
+
+Each step runs the whole prefix again: no cache of keys and values, hence the same edits, the same backends and the same
+numbers as a pass. Meant for short answers.
+"""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from audit.bench.batching import batches, halving
+from audit.bench.geometry import Geometry, Targets
+from audit.bench.passes import Job, Opened, entering
+from audit.bench.shapes import Rows
+from audit.bench.taps import FINAL, biased
+from audit.nouns import Checkpoint
+from audit.wrappers.backend import Batch, Tap
+
+
+def _no_other(ckpt: Checkpoint) -> Opened:
+    raise AssertionError(f"generation runs one model, not {ckpt.source} beside it")
+
+
+def _ends(opened: Opened) -> frozenset[int]:
+    """Tokens after which the model has nothing to say."""
+    model = getattr(opened.wrapper, "model", None)
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+
+def greedy(opened: Opened, rows: Rows, max_new_tokens: int, budget: int) -> list[list[int]]:
+    """What does the model say after each row's prompt (the tokens before its answer)? Ends at the end token, left out."""
+    prompts = rows.answer_spans[:, 0]
+    targets = Targets(rows)
+    found: list[list[int]] = [[] for _ in range(len(rows))]
+
+    def one(index: Tensor | None) -> None:
+        chosen = torch.arange(len(rows)) if index is None else index
+        for i, tokens in zip(chosen.tolist(), _batch(opened, targets, chosen, prompts, max_new_tokens), strict=True):
+            found[i] = tokens
+
+    with torch.inference_mode():
+        width = int(prompts.max()) if len(rows) else 0
+        for index in batches(prompts, width, max(1, budget * width // (width + max_new_tokens))) if width else ():
+            halving(one, index, len(rows))
+    return found
+
+
+def _batch(
+    opened: Opened, targets: Targets, index: Int[Tensor, " row"], prompts: Int[Tensor, " all_rows"], most: int
+) -> list[list[int]]:
+    wrapper, rows, n = opened.wrapper, targets.rows, len(index)
+    where = Geometry(targets, index, None, wrapper.device)
+    taps, _, bias = entering(opened, _no_other, Job(rows, (), (), None, None), where)
+    lengths = prompts[index].to(wrapper.device)
+    ids = torch.zeros(n, int(lengths.max()) + most, dtype=torch.long, device=wrapper.device)
+    ids[:, : rows.ids.shape[1]] = rows.ids[index, : ids.shape[1]].to(wrapper.device)
+    going, every = torch.ones(n, dtype=torch.bool, device=wrapper.device), torch.arange(n, device=wrapper.device)
+    ends = torch.tensor(sorted(_ends(opened)), device=wrapper.device)
+    first = lengths.clone()
+    for _ in range(most):
+        state = _last_state(opened, ids[:, : int(lengths.max())], lengths, taps)
+        token = biased(wrapper.head(state), bias).argmax(-1)
+        going &= ~torch.isin(token, ends)
+        if not bool(going.any()):
+            break
+        ids[every[going], lengths[going]] = token[going]
+        lengths = lengths + going
+    return [ids[i, a:b].tolist() for i, (a, b) in enumerate(zip(first.tolist(), lengths.tolist(), strict=True))]
+
+
+def _last_state(opened: Opened, ids: Tensor, lengths: Tensor, taps: list[Tap]) -> Tensor:
+    """The final state of each row's last token."""
+    final: list[Tensor] = []
+    every = torch.arange(len(ids), device=ids.device)
+    mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+    opened.wrapper.forward(Batch(ids, mask), [*taps, Tap(FINAL, lambda s: final.append(s[every, lengths - 1]))])
+    return final[0]

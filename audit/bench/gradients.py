@@ -1,0 +1,130 @@
+"""Passes with gradients: of a summed row objective, at sites, at the input embeddings or at the parameters.
+
+Rows stay independent because the objective gives one number a row and the numbers are only added; what is returned at a
+site is therefore each row's own gradient. Only the targets' positions go through the head.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from audit.bench.batching import batches, halving
+from audit.bench.geometry import Geometry, Targets
+from audit.bench.passes import Job, Opened, Opener, entering
+from audit.bench.shapes import Forward, Grads, RowObjective
+from audit.bench.taps import FINAL, biased
+from audit.bench.writes import prefix_of
+from audit.nouns import AuditError, Site
+from audit.wrappers.backend import Batch, Tap
+
+At = Sequence[Site] | Literal["inputs", "params"]
+
+
+class Live(NamedTuple):
+    """A forward pass that gradients can be taken of, and the embedded input that it started from."""
+
+    forward: Forward
+    inputs: Float[Tensor, "row pos d"]
+
+
+def live(opened: Opened, opener: Opener, job: Job, where: Geometry, sites: Sequence[Site]) -> Live:
+    """One batch forward with gradients, scoring the answers. Other models of the writes run without gradients."""
+    wrapper = opened.wrapper
+    with torch.no_grad():
+        entered = entering(opened, opener, job, where)
+    states: dict[Site, Tensor] = {}
+    final: list[Tensor] = []
+
+    def keeping(site: Site) -> Tap:
+        def visit(state: Tensor) -> Tensor:
+            states[site] = state
+            return state
+
+        return Tap(site, visit)
+
+    batch = where.batch(wrapper)
+    inputs = wrapper.embed(batch.ids) if batch.embeds is None else batch.embeds
+    if not inputs.requires_grad:
+        inputs = inputs.detach().requires_grad_()
+    taps = [*entered.taps, *map(keeping, sites), Tap(FINAL, final.append)]
+    wrapper.forward(Batch(batch.ids, batch.mask, inputs), taps, entered.resume, None)
+    row, position, _ = where.targets.cut("answer", where.index)
+    row, position = row.to(where.device), position.to(where.device)
+    logits = biased(wrapper.head(final[0].flatten(0, 1)[where.flat("answer")]), entered.bias).float()
+    target = where.ids[row, position]
+    logprob = logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]
+    key = (where.rows.key if where.index is None else where.rows.key[where.index]).to(where.device)[row, position]
+    return Live(Forward(logprob, logits, target, row, key, states), inputs)
+
+
+def valued(objective: RowObjective, forward: Forward, n: int) -> Float[Tensor, " row"]:
+    """The objective of each row. Raises AuditError when it does not give one number a row."""
+    value = objective(forward)
+    if value.shape != (n,):
+        raise AuditError(
+            f"the objective gave shape {tuple(value.shape)} for {n} rows", "return one number a row, in row order"
+        )
+    return value
+
+
+@contextmanager
+def _trainable(parameters: Mapping[str, Tensor], wanted: bool) -> Iterator[None]:
+    """Parameters ask for gradients only inside this block."""
+    before = {name: p.requires_grad for name, p in parameters.items()}
+    try:
+        for p in parameters.values():
+            p.requires_grad_(wanted)
+        yield
+    finally:
+        for name, p in parameters.items():
+            p.requires_grad_(before[name])
+
+
+def gradients(opened: Opened, opener: Opener, job: Job, at: At, objective: RowObjective, budget: int) -> Grads:
+    """Gradients of the summed objective, batch by batch, in input row order, in float32 on the CPU."""
+    wrapper, rows = opened.wrapper, job.rows
+    prefix, targets = prefix_of(job.writes), Targets(rows)
+    sites = () if isinstance(at, str) else tuple(at)
+    if any(site.part in ("pattern", "logits") or site.head is not None for site in sites):
+        raise AuditError("gradients are not taken at patterns, logits or single heads", "take them at q, k, v or z, whole")
+    value = torch.zeros(len(rows))
+    found: dict[Site | str, Tensor] = {}
+    parameters = wrapper.parameters() if at == "params" else {}
+    once = {id(p): p for p in parameters.values()}
+    summed: dict[int, Tensor] = {}
+
+    def one(index: Tensor | None) -> None:
+        where = Geometry(targets, index, prefix, wrapper.device)
+        run = live(opened, opener, job, where, sites)
+        each = valued(objective, run.forward, where.n)
+        asked = list(once.values()) if parameters else [run.forward.states[s] for s in sites] or [run.inputs]
+        got = torch.autograd.grad(each.sum(), asked, allow_unused=True)
+        got = [torch.zeros_like(a) if g is None else g for a, g in zip(asked, got, strict=True)]
+        value[slice(None) if index is None else index] = each.detach().float().cpu()
+        if parameters:
+            for key, g in zip(once, got, strict=True):
+                summed[key] = summed[key] + g if key in summed else g.clone()
+            return
+        for name, g in zip(sites or ("inputs",), got, strict=True):
+            _put(found, name, g, where)
+
+    with torch.enable_grad(), _trainable(wrapper.parameters(), bool(parameters)):
+        width = int(rows.lengths.max()) if len(rows) else 0
+        for index in batches(rows.lengths, width, budget):
+            halving(one, index, len(rows))
+    at_params = {name: summed[id(p)] for name, p in parameters.items()}
+    return Grads(value, {s: found[s] for s in sites}, found.get("inputs"), at_params)
+
+
+def _put(found: dict[Site | str, Tensor], name: Site | str, got: Tensor, where: Geometry) -> None:
+    """One batch's gradients at real tokens, into the place of its rows (inside a batch rows keep the input order)."""
+    mask = where.rows.mask
+    if name not in found:
+        found[name] = torch.zeros(*mask.shape, *got.shape[2:])
+    if where.index is not None:
+        mask = torch.zeros_like(mask).index_copy(0, where.index, mask[where.index])
+    found[name][mask] = got.flatten(0, 1)[where.flat("all")].float().cpu()
