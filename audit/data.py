@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, cast
 from pydantic import ValidationError
 
 from audit.casefile import load_case
-from audit.nouns import AuditError, Cohort, Form, Item
+from audit.nouns import AuditError, Cohort, Item
 
-__all__ = ["Split", "check_disjoint", "content_spans", "forms", "load_case", "read_items", "split"]
+__all__ = ["Split", "check_disjoint", "content_spans", "load_case", "read_items", "split"]
 
 _WORD = re.compile(r"[^\W_]+(?:['’.\-][^\W_]+)*")
 _POSSESSIVE = re.compile(r"['’]s$")
@@ -146,14 +146,6 @@ def check_disjoint(cohorts: Mapping[Cohort, tuple[Item, ...]]) -> None:
         ]
     if faults:
         raise AuditError("; ".join(faults), "make the cohorts disjoint: no item, group or text in two of them")
-
-
-def forms(items: tuple[Item, ...]) -> dict[Form, int]:
-    """How many items there are of each form."""
-    counts: dict[Form, int] = {}
-    for item in items:
-        counts[item.form] = counts.get(item.form, 0) + 1
-    return counts
 
 
 # ---- the content rule -------------------------------------------------------------------------------------------
