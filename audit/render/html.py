@@ -8,9 +8,10 @@ from functools import cache
 from typing import Final, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from audit.findings import Evidence, Report, VerdictWord
+from audit.nouns import Missing
 from audit.render import svg
 from audit.render.sections import sections
 from audit.render.wording import (
@@ -23,6 +24,7 @@ from audit.render.wording import (
     moment,
     number,
     part,
+    sentence,
     title,
     verdict_sentence,
     visible,
@@ -39,7 +41,7 @@ GLANCE: Final = (
 
 
 class Glance(NamedTuple):
-    """One row of the summary on page one."""
+    """One row of the summary on page one. ``strip`` is a drawing, or why there is none."""
 
     question: str
     test: str
@@ -98,6 +100,8 @@ def untested(report: Report) -> str:
 
 def _row(question: str, e: Evidence) -> Glance:
     m = e.measurement
+    if isinstance(m.value, Missing):
+        return Glance(question, title(m), escape(sentence(m.value.missing)), "missing", bounds(m), part(e))
     drawing = Markup("") if m.kind == "gate" else Markup(svg.strip(e))  # noqa: S704 - our own drawing, labels escaped
     return Glance(question, title(m), drawing, number(m.value), bounds(m), part(e))
 

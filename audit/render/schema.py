@@ -2,14 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+
+from pydantic import JsonValue
 
 from audit.findings import Report
 
 SHIPPED: Final = Path(__file__).parent / "schema" / "report-1.json"
 
 
-def schema() -> dict[str, Any]:
+def schema() -> dict[str, JsonValue]:
     """JSON Schema of :class:`audit.findings.Report`, from its types."""
     found = Report.model_json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "urn:residua:report:1", **found}
