@@ -208,7 +208,7 @@ class NativeWrapper(Wrapper):
         self._need(part)
         a = self.anatomy
         if part in ("final_in", "logits"):
-            seen = visit if part == "final_in" else lambda state: (visit(self.head(state)), None)[1]
+            seen = visit if part == "final_in" else self._logits_for(visit)
             return (a.final_norm or self.blocks[-1]).register_forward_hook(_after(seen), prepend=part == "final_in")
         module = self.blocks[0] if part == "embed" else self._block(block)
         if part in ("embed", "resid_in"):
@@ -235,6 +235,15 @@ class NativeWrapper(Wrapper):
             return None if new is None else slot.put(out, new)
 
         return module.get_submodule(slot.module).register_forward_hook(_after(projected), prepend=True)
+
+    def _logits_for(self, visit: Visit) -> Visit:
+        """Logits feed nothing, so a state put in their place would be lost: that is an AuditError."""
+
+        def seen(state: Tensor) -> None:
+            if visit(self.head(state)) is not None:
+                raise AuditError("logits are read, never written inside a pass", "add a LogitBias to the run instead")
+
+        return seen
 
     def _by_head(self, visit: Visit) -> Visit:
         heads = self.anatomy.heads
