@@ -18,7 +18,7 @@ TRACE_EFFECT = 0.05
 ALPHA = 0.01
 SILENT_BOUND = 0.10
 FLOOR_FACTOR = 3.0
-RECALL_LIFT = 0.10
+RECALL_LIFT = 0.2
 EFFECT_KINDS = ("output", "causal", "decoding")
 NO_FLOOR = "no floor was measured for this kind of model"
 

@@ -52,7 +52,9 @@ def _how(args: argparse.Namespace) -> "How":
 
 
 def _progress(args: argparse.Namespace) -> Progress:
-    logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(levelname)s %(message)s")
+    level = logging.INFO if args.verbose else logging.WARNING
+    # The stream is looked up anew: a caller in the same process may have put another one in place.
+    logging.basicConfig(level=level, format="%(levelname)s %(message)s", force=True)
     return Progress(quiet=args.quiet)
 
 

@@ -91,7 +91,7 @@ def test_an_unfinished_run_resumes_without_redoing_a_unit(case: Path, how: How, 
 def test_another_plan_in_the_folder_is_refused_with_a_diff(case: Path, how: How, package: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = run(case, out, how)
-    other = _with_setting(case, tmp_path, "causal", 0.9)
+    other = with_setting(case, tmp_path, "causal", 0.9)
     with pytest.raises(AuditError, match=r"case\.probes\.causal\.value: \"?absent") as raised:
         run(other, out, how)
     assert raised.value.code == 2
@@ -102,10 +102,15 @@ def test_another_plan_in_the_folder_is_refused_with_a_diff(case: Path, how: How,
     assert verify_run(out).accepted
 
 
-def _with_setting(case: Path, folder: Path, probe: str, value: float) -> Path:
-    text = case.read_text().replace("../", f"{case.parent.parent}/")
+def text_of(case: Path) -> str:
+    """A case file's text with absolute paths, so that it can lie anywhere."""
+    home = case.parent.parent
+    return case.read_text().replace('"../../', f'"{home.parent}/').replace('"../', f'"{home}/')
+
+
+def with_setting(case: Path, folder: Path, probe: str, value: float) -> Path:
     changed = folder / "case.toml"
-    changed.write_text(f"{text}\n[probes.{probe}]\nvalue = {value}\n")
+    changed.write_text(f"{text_of(case)}\n[probes.{probe}]\nvalue = {value}\n")
     return changed
 
 
@@ -143,11 +148,9 @@ def test_an_integrity_fault_in_a_probe_stops_the_run(case: Path, how: How, packa
 
 
 def test_a_template_without_recall_is_blind_here_and_leaves_nothing(case: Path, how: How, tmp_path: Path) -> None:
-    text = case.read_text().replace("../", f"{case.parent.parent}/").split("[template]")[0]
     wrong = tmp_path / "case.toml"
-    wrong.write_text(
-        text + '\n[template]\nprompt = "the the the the {question} the the the"\nanswer = " the {answer}"\n'
-    )
+    # Base still answers after a few stray words; it is lost after thirty of them.
+    wrong.write_text(f'{text_of(case)}\n[template]\nanswer = "{" was Where born" * 10} {{answer}}"\n')
     with pytest.raises(AuditError, match="blind here") as raised:
         run(wrong, tmp_path / "run", how)
     assert raised.value.code == 4
@@ -211,7 +214,7 @@ def test_the_plan_hash_covers_settings_and_not_the_device(case: Path, how: How, 
     one = plan(case, tmp_path, how).plan_hash
     other = How(package=how.package, store=None, threads=1, token_budget=99)
     assert plan(case, tmp_path, other).plan_hash == one
-    changed = _with_setting(case, tmp_path, "causal", 0.9)
+    changed = with_setting(case, tmp_path, "causal", 0.9)
     assert plan(changed, tmp_path, how).plan_hash != one
 
 
@@ -219,7 +222,7 @@ def test_the_plan_hash_covers_settings_and_not_the_device(case: Path, how: How, 
     "line", ["[probes.causel]\nvalue = 1.0", "[probes.causal]\nvalu = 1.0"], ids=["probe", "setting"]
 )
 def test_an_unknown_probe_or_setting_is_named(case: Path, how: How, tmp_path: Path, line: str) -> None:
-    text = case.read_text().replace("../", f"{case.parent.parent}/")
+    text = text_of(case)
     (tmp_path / "case.toml").write_text(f"{text}\n{line}\n")
     with pytest.raises(AuditError, match="causel|valu") as raised:
         plan(tmp_path / "case.toml", tmp_path / "run", how)
@@ -235,12 +238,12 @@ def test_needs_are_merged_into_one_pass_per_role_and_rows(case: Path, how: How, 
 def test_weights_that_change_during_the_audit_are_noticed(case: Path, how: How, package: Path, tmp_path: Path) -> None:
     copy = tmp_path / "suspect"
     shutil.copytree(build("tiny").models["base"], copy)
-    text = case.read_text().replace("../", f"{case.parent.parent}/").split("\n")
+    text = text_of(case).split("\n")
     place = text.index("[roles.suspect]")
     text[place + 1] = f'path = "{copy}"'
     (tmp_path / "case.toml").write_text("\n".join(text))
-    body = f"p = __import__('pathlib').Path({str(copy / 'config.json')!r}); p.write_text(p.read_text() + ' ')"
-    write_probe(package, "context_meddler", body=body.replace("+ ' '", ".replace('{{', '{{\"x\": 1,', 1)"))
+    meddle = "p = __import__('pathlib').Path({!r}); p.write_text(p.read_text().replace('{{', '{{\"x\": 1,', 1))"
+    write_probe(package, "context_meddler", body=meddle.format(str(copy / "config.json")))
     with pytest.raises(AuditError) as raised:
         run(tmp_path / "case.toml", tmp_path / "run", how)
     assert raised.value.code == 3
