@@ -93,7 +93,11 @@ def test_base_may_be_audited_and_no_model_enters_its_own_null(root: Path) -> Non
         roles(references=[{"path": "base"}]),
         roles(suspect={"path": "ancestor"}, ancestor={"path": "ancestor"}),
         roles(references=[{"path": "ancestor"}], ancestor={"path": "ancestor"}),
-    ]
+        roles(
+            suspect={"path": "ancestor"}, ancestor={"path": "ancestor"},
+            references=[{"path": "reference1", "lineage": "other_initialisation"}],
+        ),
+    ]  # fmt: skip
     for given in same:
         with pytest.raises(AuditError, match="own null") as caught:
             opened(root, roles=given)

@@ -134,7 +134,7 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
     truncated files, other weights than named, NaN weights. Nothing is written.
     """
     opened = _resolve_roles(case, root, online)
-    _check_own_null(opened)
+    _check_own_null(opened, case)
     for other in _others(opened, with_base=False):
         check_compatible(opened.base, other)
     for ckpt in _others(opened, with_base=True):
@@ -169,17 +169,18 @@ def _others(opened: Opened, with_base: bool) -> tuple[Checkpoint, ...]:
     return (opened.base, *rest) if with_base else rest
 
 
-def _check_own_null(opened: Opened) -> None:
+def _check_own_null(opened: Opened, case: Case) -> None:
     """No model enters its own null or floor: AuditError (code 2) where two roles that must differ are one model."""
     names = [("suspect", opened.suspect), ("base", opened.base)]
     names += [(f"reference {n}", reference) for n, reference in enumerate(opened.references)]
     if opened.ancestor is not None:
         names.append(("ancestor", opened.ancestor))
+    has_null = any(source.lineage == "same_ancestor" for source in case.roles.references)
     seen: dict[str, str] = {}
     for name, ckpt in names:
         before = seen.setdefault(ckpt.key, name)
         audits_base = {before, name} == {"suspect", "base"}
-        audits_ancestor = {before, name} == {"suspect", "ancestor"} and opened.references
+        audits_ancestor = {before, name} == {"suspect", "ancestor"} and has_null
         if before != name and not audits_base and not audits_ancestor:
             raise AuditError(
                 f"{name} and {before} are the same weights ({ckpt.source}): no model enters its own null",
