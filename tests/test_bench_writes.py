@@ -156,7 +156,7 @@ def _prefixed(family: str, emb: Tensor, at: list[int]) -> list[Tensor]:
 def test_a_prefix_stands_before_everything_or_before_each_row_s_place(family: str) -> None:
     emb = torch.randn(6, 3, 48)
     _close(_logprob(family, Prefix(emb)), torch.cat(_prefixed(family, emb, [0] * 6)))
-    at = torch.minimum(ROWS.answer_spans[:, 0], torch.tensor([1, 2, 3, 4, 5, 99]))  # the last one right before its answer
+    at = torch.minimum(ROWS.answer_spans[:, 0], torch.tensor([1, 2, 3, 4, 5, 99]))  # the last: right before its answer
     _close(_logprob(family, Prefix(emb, at)), torch.cat(_prefixed(family, emb, at.tolist())))
 
 

@@ -188,7 +188,7 @@ def test_a_model_that_sees_the_future_is_refused() -> None:
 def test_an_edit_that_does_not_move_the_logits_is_refused_and_its_block_named() -> None:
     wrapper = NativeWrapper(toy.model("llama"))
     frozen = torch.randn(16, 32, 48)
-    wrapper.blocks[2].forward = lambda hidden_states, **_: frozen[: len(hidden_states), : hidden_states.shape[1]].clone()
+    wrapper.blocks[2].forward = lambda state, **_: frozen[: len(state), : state.shape[1]].clone()
     with pytest.raises(AuditError, match="edit of block 0"):
         check(wrapper)
 

@@ -17,7 +17,7 @@ _FILL = 0.7
 _ENOUGH_TOKENS = 1024
 
 
-def batches(lengths: Int[Tensor, " row"], width: int, budget: int) -> list[Int[Tensor, "_"] | None]:
+def batches(lengths: Int[Tensor, " row"], width: int, budget: int) -> list[Int[Tensor, " _"] | None]:
     """Row indices batch by batch, longest first; ``[None]`` where one batch of all rows in their order will do.
 
     ``width`` is the longest length, virtual tokens not counted. A batch is closed when its padded size would exceed
@@ -27,7 +27,7 @@ def batches(lengths: Int[Tensor, " row"], width: int, budget: int) -> list[Int[T
     if n * width <= budget and (n == 1 or int(lengths.sum()) >= (1 - _WASTE) * n * width):
         return [None]
     ordered, order = torch.sort(lengths, descending=True, stable=True)
-    found: list[Int[Tensor, _] | None] = []
+    found: list[Int[Tensor, " _"] | None] = []
     first = 0
     sizes = ordered.tolist()
     for i in range(1, n + 1):

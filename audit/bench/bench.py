@@ -67,9 +67,7 @@ class Bench:
         from audit.wrappers import checks
 
         plays: list[Write] = []
-        wrapper = open_wrapper(
-            ckpt, *self.settings, prepare=lambda model: plays.extend(playback.opened(ckpt, model))
-        )
+        wrapper = open_wrapper(ckpt, *self.settings, prepare=lambda model: plays.extend(playback.opened(ckpt, model)))
         checks.check(wrapper)
         return Opened(wrapper, tuple(plays))
 
@@ -99,6 +97,8 @@ class Bench:
         finally:
             for key in keys:
                 self._pinned.remove(key)
+            if self._open:
+                self._evict(next(reversed(self._open)))
 
     def weights(self, *ckpts: Checkpoint) -> WeightStream:
         """The checkpoints' tensors name by name, edits applied, without building a model."""

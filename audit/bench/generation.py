@@ -29,7 +29,7 @@ def _ends(opened: Opened) -> frozenset[int]:
 
 
 def greedy(opened: Opened, rows: Rows, max_new_tokens: int, budget: int) -> list[list[int]]:
-    """What does the model say after each row's prompt (the tokens before its answer)? Ends at the end token, left out."""
+    """What does the model say after each row's prompt (the tokens before its answer)? Ends before an end token."""
     prompts = rows.answer_spans[:, 0]
     targets = Targets(rows)
     found: list[list[int]] = [[] for _ in range(len(rows))]

@@ -90,7 +90,7 @@ def gradients(opened: Opened, opener: Opener, job: Job, at: At, objective: RowOb
     prefix, targets = prefix_of(job.writes), Targets(rows)
     sites = () if isinstance(at, str) else tuple(at)
     if any(site.part in ("pattern", "logits") or site.head is not None for site in sites):
-        raise AuditError("gradients are not taken at patterns, logits or single heads", "take them at q, k, v or z, whole")
+        raise AuditError("gradients are not taken at patterns, logits or one head", "take them at q, k, v or z, whole")
     value = torch.zeros(len(rows))
     found: dict[Site | str, Tensor] = {}
     parameters = wrapper.parameters() if at == "params" else {}

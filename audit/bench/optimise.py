@@ -39,7 +39,7 @@ def by_groups(rows: Rows, share: float, generator: torch.Generator) -> Parts:
     """Split rows so that no group is on both sides. Raises AuditError when there is only one group."""
     names = sorted(set(rows.group_ids))
     if len(names) < 2:
-        raise AuditError("one group of rows cannot be split into training and validation", "give rows of several groups")
+        raise AuditError("one group of rows cannot be split for validation", "give rows of several groups")
     order = torch.randperm(len(names), generator=generator).tolist()
     n = min(max(1, round(share * len(names))), len(names) - 1)
     held = {names[i] for i in order[:n]}
@@ -76,9 +76,7 @@ def _chunks(task: Task, index: Int[Tensor, " row"], emb: Float[Tensor, "restart 
     return list(index.split(max(1, task.budget.token_budget // (width * len(emb)))))
 
 
-def _values(
-    task: Task, index: Int[Tensor, " row"], emb: Float[Tensor, "restart n d"]
-) -> Float[Tensor, "restart row"]:
+def _values(task: Task, index: Int[Tensor, " row"], emb: Float[Tensor, "restart n d"]) -> Float[Tensor, "restart row"]:
     """The objective of every row under every start."""
     opened, n, restarts = task.opened, len(index), len(emb)
     many = task.rows.take(index.repeat(restarts))
@@ -89,16 +87,14 @@ def _values(
     return valued(task.objective, run.forward, n * restarts).view(restarts, n)
 
 
-def optimise(
-    opened: Opened, rows: Rows, free: Prefix, objective: RowObjective, budget: Budget, seed: int
-) -> Optimised:
+def optimise(opened: Opened, rows: Rows, free: Prefix, objective: RowObjective, budget: Budget, seed: int) -> Optimised:
     """Maximise the mean objective over the training groups. ``free.emb`` [restart n d]: the starts that are given."""
     generator = torch.Generator().manual_seed(seed)
     train, validation = by_groups(rows, budget.validation, generator)
     starts = _starts(opened, free, budget, generator)
     lengths = budget.lengths or (starts.shape[1],)
     if max(lengths) > starts.shape[1]:
-        raise AuditError(f"prefix length {max(lengths)} exceeds the {starts.shape[1]} given tokens", "give longer starts")
+        raise AuditError(f"length {max(lengths)} exceeds the {starts.shape[1]} given tokens", "give longer starts")
     task = Task(opened, rows, free.at, objective, budget)
     found: list[Tensor] = []
     courses: list[Tensor] = []

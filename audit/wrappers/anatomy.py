@@ -55,15 +55,16 @@ class Slot(NamedTuple):
         self, out: Float[Tensor, "row pos width"], new: Float[Tensor, "row pos head d_head"]
     ) -> Float[Tensor, "row pos width"]:
         """The projection's output with this slot's heads replaced."""
+        n, n_kv, width = self.heads
         if self.layout == "whole":
             return new.flatten(-2)
-        out = out.clone()
-        if self.layout == "grouped" and self.role == "q":
-            n, n_kv, width = self.heads
-            out.unflatten(-1, (n_kv, n // n_kv + 2, width))[..., :-2, :] = new.unflatten(-2, (n_kv, -1))
-        else:
-            self.view(out).copy_(new)
-        return out
+        if self.layout == "concat":
+            parts = list(out.split([n * width, n_kv * width, n_kv * width], dim=-1))
+            parts["qkv".index(self.role)] = new.flatten(-2)
+            return torch.cat(parts, -1)
+        groups = list(out.unflatten(-1, (n_kv, -1, width)).split([n // n_kv, 1, 1], dim=-2))
+        groups["qkv".index(self.role)] = new.unflatten(-2, (n_kv, -1))
+        return torch.cat(groups, -2).flatten(-3)
 
 
 @dataclass(frozen=True)
