@@ -8,7 +8,9 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
+
+from pydantic import JsonValue
 
 from audit import tensorfile
 from audit.nouns import AuditError, ExitCode, Noun
@@ -102,10 +104,10 @@ def is_adapter(folder: Path) -> bool:
     return (folder / ADAPTER_CONFIG).is_file() and not any((folder / name).is_file() for name in own)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, JsonValue]:
     """A JSON object from a file of the checkpoint. AuditError: 2 if it is missing, 3 if it is broken."""
     try:
-        document: Any = json.loads(path.read_bytes())
+        document: JsonValue = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise AuditError(f"{path}: no such file", "give the whole folder that save_pretrained wrote") from None
     except OSError as error:
@@ -114,10 +116,10 @@ def read_json(path: Path) -> dict[str, Any]:
         raise AuditError(f"{path}: broken JSON ({error})", "fetch or copy it again", ExitCode.INTEGRITY) from None
     if not isinstance(document, dict):
         raise AuditError(f"{path}: no JSON object", "fetch or copy it again", ExitCode.INTEGRITY)
-    return cast("dict[str, Any]", document)
+    return document
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, JsonValue]:
     """The model's config.json. AuditError (code 2) if it is missing, is no object, or wants remote code."""
     config = read_json(folder / "config.json")
     if "auto_map" in config:
@@ -177,7 +179,7 @@ def architecture_differences(ours: Path, theirs: Path) -> list[str]:
     return [f"{name}: {list(a[name])} and {list(b[name])}" for name in shared if a[name] != b[name]]
 
 
-def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str) -> list[str]:
+def _differences(ours: Mapping[str, JsonValue], theirs: Mapping[str, JsonValue], prefix: str) -> list[str]:
     """Config entries that both state, that matter, and that differ."""
     found: list[str] = []
     for key in sorted(ours.keys() & theirs.keys()):
@@ -185,7 +187,7 @@ def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str
         if _FREE_KEYS.search(key) or a is None or b is None:
             continue
         if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(cast("dict[str, Any]", a), cast("dict[str, Any]", b), f"{prefix}{key}.")
+            found += _differences(a, b, f"{prefix}{key}.")
         elif a != b:
             found.append(f"{prefix}{key}: {a} and {b}")
     return found

@@ -202,9 +202,10 @@ def _check_edited(case: OpenCase) -> None:
 def _context(ckpt: Checkpoint) -> int | None:
     """How many tokens the model takes, by its config; None if it does not say."""
     config = read_config(folder_of(ckpt))
-    config = config.get("text_config", config)
-    found = [config[key] for key in ("max_position_embeddings", "n_positions", "seq_length") if key in config]
-    return int(found[0]) if found else None
+    text = config.get("text_config")
+    config = text if isinstance(text, dict) else config
+    found = [config.get(key) for key in ("max_position_embeddings", "n_positions", "seq_length")]
+    return next((length for length in found if isinstance(length, int)), None)
 
 
 def _own_tokenizer(base: Checkpoint) -> TokenizerFiles:
