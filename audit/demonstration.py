@@ -5,12 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from studies.zoo.build import build
-
 from audit.engine import How, Run, Step, make_bench, prepare
 from audit.findings import Report
 from audit.journal import Journal
 from audit.render.progress import Progress
+from studies.zoo.build import build
 
 
 class Audited(NamedTuple):

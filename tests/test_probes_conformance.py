@@ -158,7 +158,9 @@ def test_declared_needs_and_cost_cover_what_is_computed(name: str) -> None:
 @each_probe
 @pytest.mark.parametrize("references", [(), ("ancestor",), ("null",)])
 @pytest.mark.parametrize("holdout", [False, True])
-def test_fewer_roles_give_fewer_numbers_and_never_a_crash(name: str, references: tuple[str, ...], holdout: bool) -> None:
+def test_fewer_roles_give_fewer_numbers_and_never_a_crash(
+    name: str, references: tuple[str, ...], holdout: bool
+) -> None:
     for suspect in ("base", "clean"):
         case = opened(planted_world.case(suspect, references=references, holdout=holdout))
         for m in PROBES[name]().measure(bench(), case):

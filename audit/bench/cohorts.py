@@ -39,7 +39,9 @@ class Cohorts:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.tokenizer: Any = load_tokenizer(recipe.tokenizer)
-        self.by_cohort: dict[Cohort, tuple[Item, ...]] = {file.cohort: _read(file, recipe.group) for file in recipe.files}
+        self.by_cohort: dict[Cohort, tuple[Item, ...]] = {
+            file.cohort: _read(file, recipe.group) for file in recipe.files
+        }
         self.parts = {name: split(items, recipe.split_seed) for name, items in self.by_cohort.items()}
         self._rows: dict[Texts, Rows] = {}
 

@@ -53,9 +53,7 @@ class Wrapper(ABC):
     attention: str
 
     @abstractmethod
-    def forward(
-        self, batch: Batch, taps: Sequence[Tap], resume: Resume | None = None, stop: int | None = None
-    ) -> None:
+    def forward(self, batch: Batch, taps: Sequence[Tap], resume: Resume | None = None, stop: int | None = None) -> None:
         """Run the blocks (and the final norm), calling the taps; ``stop=b``: nothing after block b is computed.
 
         Gradients flow iff the caller's grad mode is on. Raises AuditError for a site whose part is not in ``parts``.

@@ -138,9 +138,7 @@ class LensBridgeWrapper(Wrapper):
             for point, _ in points:
                 point.remove_hooks("fwd")
 
-    def forward(
-        self, batch: Batch, taps: Sequence[Tap], resume: Resume | None = None, stop: int | None = None
-    ) -> None:
+    def forward(self, batch: Batch, taps: Sequence[Tap], resume: Resume | None = None, stop: int | None = None) -> None:
         """Run the blocks and the final norm, calling the taps. Raises AuditError for a part it does not have."""
         if resume is not None:
             raise AuditError(

@@ -147,9 +147,7 @@ class NNsightWrapper(Wrapper):
 
         return projected
 
-    def forward(
-        self, batch: Batch, taps: Sequence[Tap], resume: Resume | None = None, stop: int | None = None
-    ) -> None:
+    def forward(self, batch: Batch, taps: Sequence[Tap], resume: Resume | None = None, stop: int | None = None) -> None:
         """Run the blocks and the final norm, calling the taps. Raises AuditError for a part it does not have."""
         first = 0 if resume is None else self._order[self._blocks[resume.block], "output"]
         end = self._last if stop is None else Place(self._blocks[stop], "output")

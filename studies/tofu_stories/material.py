@@ -56,7 +56,9 @@ def prepare(data: Path, out: Path) -> Material:
         "forget": _by_author(data / "tofu" / "forget10_perturbed.jsonl", FORGET),
         "holdout": _by_author(data / "tofu" / "retain_perturbed.jsonl", HOLDOUT),
         "retain": _by_author(data / "tofu" / "retain90.jsonl", RETAIN),
-        "general": [{"id": f"story-{i}", "author_id": f"story-{i}", "text": _opening(stories[i])} for i in GENERAL_STORIES],
+        "general": [
+            {"id": f"story-{i}", "author_id": f"story-{i}", "text": _opening(stories[i])} for i in GENERAL_STORIES
+        ],
         "taught_stories": [
             {"id": f"story-{i}", "author_id": f"story-{i}", "text": _opening(stories[i])} for i in TAUGHT_STORIES
         ],
