@@ -89,16 +89,25 @@ class Journal:
         """
         self._refuse_foreign_folder()
         handle = self._lock()
+        self._sweep()
         self._log_file = logging.FileHandler(self.out / "run.log", delay=True, encoding="utf-8")
         self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger("audit").addHandler(self._log_file)
         try:
             yield self
+        except KeyboardInterrupt:
+            self.event("interrupted")
+            raise
         finally:
             logging.getLogger("audit").removeHandler(self._log_file)
             self._log_file.close()
             (self.out / LOCK).unlink(missing_ok=True)
             os.close(handle)
+
+    def _sweep(self) -> None:
+        """Remove what a killed run had not yet put in place; with the lock held nobody else is writing here."""
+        for path in self.out.rglob("*.tmp"):
+            path.unlink(missing_ok=True)
 
     def _refuse_foreign_folder(self) -> None:
         if self.out.exists() and not self.out.is_dir():

@@ -98,17 +98,12 @@ def _blind(measurement: Measurement) -> str | None:
     return None
 
 
-def lowest(measurement: Measurement) -> float | None:
-    """The effect that the test for *below* is about: the lowest of a profile, where the value is its highest."""
-    if isinstance(measurement.value, Missing):
-        return None
-    return measurement.readings.get("lowest_effect", measurement.value)
-
-
 def is_below(measurement: Measurement) -> bool:
-    """Is the suspect below the never-trained level: over-suppressed?"""
-    effect, p_below = lowest(measurement), measurement.p_below
-    return effect is not None and effect <= -TRACE_EFFECT and not isinstance(p_below, Missing) and p_below < ALPHA
+    """Is the suspect below the never-trained level: over-suppressed? A profile is below if its highest effect is."""
+    value, p_below = measurement.value, measurement.p_below
+    if isinstance(value, Missing) or isinstance(p_below, Missing):
+        return False
+    return value <= -TRACE_EFFECT and p_below < ALPHA
 
 
 def _silent(measurement: Measurement) -> bool:
@@ -122,7 +117,7 @@ def _judge_effect(measurement: Measurement, floors: Mapping[str, float]) -> Evid
     value, reading = measurement.value, _reading(measurement)
     assert isinstance(value, float), "a missing value is blind"
     if is_below(measurement):
-        because = f"{reading}: {-(lowest(measurement) or 0):.3f} below the never-trained level, over-suppressed"
+        because = f"{reading}: {-value:.3f} below the never-trained level, over-suppressed"
         return _evidence(measurement, "trace found", because, "below")
     if measurement.kind == "output":
         if value >= PARTIAL_EFFECT:

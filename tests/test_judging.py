@@ -131,11 +131,6 @@ def test_below_the_never_trained_level_is_a_finding_of_its_own() -> None:
     assert "over-suppressed" in " ".join(found.because)
 
 
-def test_a_lower_layer_than_the_reported_one_can_be_below() -> None:
-    profile = measured("causal", 0.01, p_below=0.001, readings={"lowest_effect": -0.4})
-    assert judge(profile).direction == "below"
-
-
 @pytest.mark.parametrize("form", ["held_out_phrasing", "held_out_attribute"])
 @pytest.mark.parametrize("kind", ["output", "causal", "decoding"])
 def test_a_trace_on_held_out_forms_turns_consistent_into_partial(form: Form, kind: Kind) -> None:
