@@ -198,7 +198,7 @@ def test_the_sentence_carries_the_numbers_and_claims_no_ratio() -> None:
     found = ruled(family(causal=0.8))
     assert found.sentence.startswith("SUPPRESSED: mean effect is 0.8")
     assert "No error rate is known for models of this kind, so no likelihood ratio is given." in found.sentence
-    assert "the model that knew reads 1.0" in found.sentence
+    assert "a model that never knew reads 0.020, the model that knew 1.0; p = 0.0010" in found.sentence
     assert found.basis == "in-case"
 
 
