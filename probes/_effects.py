@@ -154,7 +154,8 @@ def assess(panel: Panel, design: Design) -> Assessment:
     whole, gap = panel.base.minus(panel.null), panel.suspect.minus(panel.null)
     scale = _value(whole, design)
     test = "p: " + ("sign flips over people" if whole.holdout is None else "forget/holdout labels permuted over people")
-    usable = np.flatnonzero(scale > 1e-9)
+    # A layer where base barely exceeds the null divides noise by almost nothing; it counts only if there is no other.
+    usable = np.flatnonzero(scale >= (design.least_gap if scale.max() >= design.least_gap else 1e-9))
     if not len(usable):
         why = Missing(missing="blind here: base reads no higher than a model that never knew")
         silent = Control(value=0.0, ci95=why, found=False)

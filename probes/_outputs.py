@@ -51,7 +51,9 @@ def variant_losses(
     def losses(answer: str) -> list[ndarray]:
         numbered = texts.model_copy(update={"answer": answer})
         found = variants(case, numbered, 1 if answer == "paraphrased" else most)
-        means = [row_means(bench.run(checkpoint, rows, (read,))[read], rows, at) for rows in found]
+        means = [
+            row_means(bench.run(checkpoint, rows, (KEY_LOGPROB, ANSWER_LOGPROB))[read], rows, at) for rows in found
+        ]
         return [-aligned(m, rows.item_ids, ids) for m, rows in zip(means, found, strict=True)]
 
     paraphrased, perturbed = losses("paraphrased"), losses("perturbed")

@@ -57,10 +57,10 @@ class AnswerLens(Probe):
     lift of top-k hits (head projection) stands beside it. No other model's basis is involved, so this sees what
     reverse patching cannot read, and holds for suspects of another initialisation too.
 
-    Null: the same lift in the first reference, else in the ancestor; the effect is the difference in differences,
-    forget less holdout people, over that of base, and p permutes forget/holdout labels over people (the largest over
-    layers). Without holdout people the signs of people's differences are flipped; without any model that never knew
-    the lift over alternates stands alone.
+    Null: the same lift in the first reference, else in the ancestor; p is for the difference in differences: it
+    permutes forget/holdout labels over people (the largest over layers at which base exceeds the null by half a nat).
+    Without holdout people the signs of people's differences are flipped; without any model that never knew the effect
+    itself is forget less holdout people, else the lift over alternates stands alone.
     Positive control: the same statistic in base.
     Blind to: answers that are encoded but not aligned with the head; an edit of the head that maps them elsewhere.
     Cite: Patil et al. 2024 (arXiv 2309.17410), head projection; nostalgebraist 2020, logit lens; Belrose et al. 2023
@@ -125,7 +125,9 @@ class AnswerLens(Probe):
         """The lift as an effect over people and layers."""
         contrast, seen, scored, other = found
         seed, people = case.case.seed, scored.people
-        design = Design(seed, LEAST_GAP_NATS, differenced=other is not None, draws=self.permutations)
+        design = Design(
+            seed, LEAST_GAP_NATS, differenced=cast.null is None and other is not None, draws=self.permutations
+        )
         assessed = assess(panel_of(scored, other), design)
         lifts = {name: s.lift for name, s in seen.items()}
         hits = {f"top{self.top_k}_hit_lift_{name}": float(np.nanmean(s.hits, 0).max()) for name, s in seen.items()}

@@ -69,7 +69,7 @@ class ForgetLikelihood(Probe):
     """
 
     requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), data=("forget",))
-    most_variants: int = 5
+    most_variants: int = 3
     min_k: float = 0.4
     permutations: int = 9999
 

@@ -44,7 +44,7 @@ class Utility(Probe):
     """
 
     requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), data=("retain",))
-    most_variants: int = 5
+    most_variants: int = 3
 
     def needs(self, case: Case) -> tuple[Need, ...]:
         """Outputs of every model on retained facts, on their variants for base and suspect, and on general text."""
@@ -55,7 +55,7 @@ class Utility(Probe):
             needs.append(Need(role=role, reference=i, texts=general, reads=(ANSWER_LOGPROB,)))
             if role in ("base", "suspect"):
                 variant = every_variant(retain, self.most_variants)
-                needs += [Need(role=role, texts=t, reads=(ANSWER_LOGPROB,)) for t in variant]
+                needs += [Need(role=role, texts=t, reads=(KEY_LOGPROB, ANSWER_LOGPROB)) for t in variant]
         return tuple(needs)
 
     def cost(self, case: OpenCase) -> Cost:
