@@ -94,7 +94,8 @@ def _blind(measurement: Measurement) -> str | None:
     if isinstance(control, Missing):
         return f"no positive control: {control.missing}"
     if not control.found:
-        return f"blind here: the same statistic does not find the knowledge in base ({control.value:.3f})"
+        why = f"base in the suspect's place is not found by the same test (reads {control.value:.2f}"
+        return f"blind here: {why}, {measurement.units} {measurement.unit_of_replication} units)"
     return None
 
 
