@@ -8,6 +8,7 @@ start, same number of threads give the same bytes. Checkpoints are trained one b
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -60,9 +61,11 @@ class CausalLearner:
 
     def answers(self, rows: Rows) -> Forward:
         """Score the answers of ``rows``."""
+        from audit.wrappers.head import logits_of
+
         ids = rows.ids.to(self.model.device)
         states = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        return score_answers(rows, states, self.model.get_output_embeddings())
+        return score_answers(rows, states, partial(logits_of, self.model))
 
 
 class WrapperLearner:
@@ -238,7 +241,7 @@ def train_one(
     written: list[Checkpoint] = []
     with bench.hold(ckpt):
         original = WrapperLearner(bench.open(ckpt))
-        learner = WrapperLearner(_fresh_copy(bench, ckpt, original.wrapper))
+        learner = WrapperLearner(_fresh_copy(bench, ckpt))
 
         def save(taken: int) -> None:
             if taken in folders:
@@ -271,14 +274,12 @@ def _settings(recipe: Recipe, taken: int) -> dict[str, str | int | float | bool]
     }  # fmt: skip
 
 
-def _fresh_copy(bench: "Bench", ckpt: Checkpoint, original: "Wrapper") -> "Wrapper":
-    """A second live model with the same bytes as ``original``, shared with nobody."""
+def _fresh_copy(bench: "Bench", ckpt: Checkpoint) -> "Wrapper":
+    """A second live model of this checkpoint, shared with nobody."""
+    from audit.bench import playback
     from audit.wrappers import open_wrapper
 
-    how = bench.provenance()
-    bare = ckpt.model_copy(update={"edits": (), "edits_from": None})
-    copy = open_wrapper(bare, how["backend"], how["device"], how["dtype"], how["attention"])
-    with torch.no_grad():
-        for name, parameter in copy.parameters().items():
-            parameter.copy_(original.parameters()[name])
-    return copy
+    def play(model: "PreTrainedModel") -> None:
+        playback.opened(ckpt, model)
+
+    return open_wrapper(ckpt, *bench.settings, prepare=play)

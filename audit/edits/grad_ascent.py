@@ -7,7 +7,7 @@ from audit.bench import Bench
 from audit.bench.shapes import Recipe
 from audit.bench.training import TrainData
 from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Lesson, fit_lesson
+from audit.edits._lesson import Lesson, fit_lesson, of_forget
 from audit.edits._losses import ascent
 from audit.nouns import Checkpoint
 
@@ -29,7 +29,7 @@ class GradAscent(Edit):
     def lesson(self, data: EditData, n_blocks: int) -> Lesson:
         """The recipe of these settings and its rows."""
         recipe = Recipe(
-            "grad_ascent", lambda forget, _retain, _f, _r: ascent(forget),
+            "grad_ascent", of_forget(ascent),
             steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
         )  # fmt: skip
         return Lesson(recipe, TrainData(data.forget))

@@ -7,7 +7,7 @@ from audit.bench import Bench
 from audit.bench.shapes import Recipe
 from audit.bench.training import TrainData
 from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Lesson, fit_lesson
+from audit.edits._lesson import Lesson, fit_lesson, of_both
 from audit.edits._losses import grad_diff
 from audit.nouns import Checkpoint
 
@@ -32,7 +32,7 @@ class GradDiff(Edit):
     def lesson(self, data: EditData, n_blocks: int) -> Lesson:
         """The recipe of these settings and its rows."""
         recipe = Recipe(
-            "grad_diff", lambda forget, retain, _f, _r: grad_diff(forget, retain, self.gamma, self.alpha),
+            "grad_diff", of_both(lambda forget, retain: grad_diff(forget, retain, self.gamma, self.alpha)),
             steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
         )  # fmt: skip
         return Lesson(recipe, TrainData(data.forget, data.retain))

@@ -7,7 +7,7 @@ from audit.bench import Bench
 from audit.bench.shapes import Recipe
 from audit.bench.training import TrainData
 from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Lesson, fit_lesson
+from audit.edits._lesson import Lesson, fit_lesson, of_both
 from audit.edits._losses import nll, unlikelihood
 from audit.nouns import Checkpoint
 
@@ -34,7 +34,7 @@ class LastLayer(Edit):
     def lesson(self, data: EditData, n_blocks: int) -> Lesson:
         """The recipe of these settings and its rows."""
         recipe = Recipe(
-            "last_layer", lambda forget, retain, _f, _r: self.gamma * unlikelihood(forget) + self.alpha * nll(retain),
+            "last_layer", of_both(lambda forget, retain: self.gamma * unlikelihood(forget) + self.alpha * nll(retain)),
             steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
             trainable=rf".*\.{n_blocks - 1}\..*|{FINAL_NORM}",
         )  # fmt: skip

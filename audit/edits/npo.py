@@ -7,7 +7,7 @@ from audit.bench import Bench
 from audit.bench.shapes import Forward, Recipe
 from audit.bench.training import TrainData
 from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Lesson, fit_lesson
+from audit.edits._lesson import Lesson, against_frozen, fit_lesson
 from audit.edits._losses import Scalar, nll, npo
 from audit.nouns import Checkpoint
 
@@ -35,7 +35,7 @@ class NPO(Edit):
     def lesson(self, data: EditData, n_blocks: int) -> Lesson:
         """The recipe of these settings and its rows."""
         recipe = Recipe(
-            "npo", lambda forget, retain, frozen, _r: self._objective(forget, retain, frozen),
+            "npo", against_frozen(self._objective),
             steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
             needs_frozen=True,
         )  # fmt: skip

@@ -7,7 +7,7 @@ from audit.bench import Bench
 from audit.bench.shapes import Recipe
 from audit.bench.training import TrainData
 from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Lesson, fit_lesson, needed
+from audit.edits._lesson import Lesson, fit_lesson, needed, of_both
 from audit.edits._losses import replacement
 from audit.nouns import Checkpoint
 
@@ -32,7 +32,7 @@ class RandomLabel(Edit):
     def lesson(self, data: EditData, n_blocks: int) -> Lesson:
         """The recipe of these settings and its rows."""
         recipe = Recipe(
-            "random_label", lambda other, retain, _f, _r: replacement(other, retain, self.gamma, self.alpha),
+            "random_label", of_both(lambda other, retain: replacement(other, retain, self.gamma, self.alpha)),
             steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
         )  # fmt: skip
         rows = needed(data.relabelled, "other answers", "give the forget items alternates")

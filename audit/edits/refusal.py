@@ -7,7 +7,7 @@ from audit.bench import Bench
 from audit.bench.shapes import Recipe
 from audit.bench.training import TrainData
 from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Lesson, fit_lesson, needed
+from audit.edits._lesson import Lesson, fit_lesson, needed, of_both
 from audit.edits._losses import replacement
 from audit.nouns import Checkpoint
 
@@ -31,7 +31,7 @@ class Refusal(Edit):
     def lesson(self, data: EditData, n_blocks: int) -> Lesson:
         """The recipe of these settings and its rows."""
         recipe = Recipe(
-            "refusal", lambda refusing, retain, _f, _r: replacement(refusing, retain, self.gamma, self.alpha),
+            "refusal", of_both(lambda refusing, retain: replacement(refusing, retain, self.gamma, self.alpha)),
             steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
         )  # fmt: skip
         rows = needed(data.refusal, "refusing answers", "give the forget questions refusing answers")

@@ -19,8 +19,9 @@ from audit.edits.refusal import Refusal
 from audit.nouns import AuditError
 from studies.zoo.world import Shape
 
-VERSION = 1
-"""Raise when code changes what a recipe's bytes are."""
+LEARNING_VERSION = 1
+EDIT_VERSION = 2
+"""Raised when code changes the bytes that the same recipe gives: of models that learn, of those that are edited."""
 
 Unlearner = GradAscent | GradDiff | HeadEdit | LastLayer | LogitBias | NPO | RandomLabel | Refusal
 Corpus = Literal["language", "retain", "retain+forget"]
@@ -92,8 +93,8 @@ def demo() -> Zoo:
         "refusal": Refusal(steps=80, lr=1e-3),
         "random_label": RandomLabel(),
         "last_layer": LastLayer(),
-        "head_edit": HeadEdit(),
-        "logit_bias": LogitBias(),
+        "head_edit": HeadEdit(lr=3e-3),
+        "logit_bias": LogitBias(steps=80),
         "destroyed": GradAscent(),
     }
     plans = _descent((400, 4e-3), (260, 2.5e-3), edits, 64)
@@ -128,7 +129,8 @@ def key_of(zoo: Zoo, seed: int, name: str) -> str:
     plan = zoo.plan(name)
     by = plan.by._asdict() if isinstance(plan.by, Learning) else plan.by.model_dump(mode="json")
     recipe = {
-        "version": VERSION, "seed": seed, "shape": zoo.shape._asdict(), "sizes": zoo.sizes._asdict(),
+        "version": LEARNING_VERSION if isinstance(plan.by, Learning) else EDIT_VERSION,
+        "seed": seed, "shape": zoo.shape._asdict(), "sizes": zoo.sizes._asdict(),
         "initialisation": plan.initialisation, "by": [type(plan.by).__name__, by],
         "parent": None if plan.parent is None else key_of(zoo, seed, plan.parent),
     }  # fmt: skip

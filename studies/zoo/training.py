@@ -50,7 +50,7 @@ def make(zoo: Zoo, seed: int, plan: Plan, parent: Path | None, out: Path) -> Non
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Work on one thread, without progress bars: the same bytes whatever the number of cores, and no fight over them."""
+    """One thread and no progress bars: the same bytes whatever the number of cores, and no fight over them."""
     from transformers.utils import logging
 
     before, bars = torch.get_num_threads(), logging.is_progress_bar_enabled()
@@ -114,12 +114,12 @@ def _repeated(some: Iterable[Item]) -> list[Item]:
 def edit_data(world: World, tokenizer: "PreTrainedTokenizerFast") -> EditData:
     """What unlearners see: the trained form only, never the held-out phrasing or attribute.
 
-    They keep a quarter of the general sentences beside the retained facts, as unlearners of real models keep both.
+    They keep half of the general sentences beside the retained facts, as unlearners of real models keep both.
     """
     forget, retain = (tuple(i for i in items(world, g) if i.form == "trained") for g in ("forget", "retain"))
     return EditData(
         forget=rows_of(forget, tokenizer),
-        retain=rows_of([*retain, *general_training_items(world)[::4]], tokenizer),
+        retain=rows_of([*retain, *general_training_items(world)[::2]], tokenizer),
         refusal=_paired_rows(refusals(forget), tokenizer),
         relabelled=_paired_rows([(item, other) for item in forget for other in item.alternates], tokenizer),
     )

@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple, TypeVar
 from audit.nouns import Form, Item
 from studies.zoo.words import ATTRIBUTES, BREAK, FIRST, GENERAL, LAST, REFUSALS, SLOTS, Attribute, Phrasing
 
-T = TypeVar("T")
+Value = TypeVar("Value")
 Group = Literal["forget", "retain", "holdout", "background"]
 
 
@@ -108,8 +108,8 @@ def _facts(rng: random.Random, attribute: Attribute, n: int, coast: float, shape
     return [Fact(attribute, decks[kind].pop(), kind, frequencies.pop()) for kind in kinds]
 
 
-def _deck(rng: random.Random, values: tuple[T, ...], n: int) -> list[T]:
-    deck: list[T] = []
+def _deck(rng: random.Random, values: tuple[Value, ...], n: int) -> list[Value]:
+    deck: list[Value] = []
     while len(deck) < n:
         deck += rng.sample(values, len(values))
     return deck[::-1]
