@@ -95,7 +95,7 @@ def summary(found: dict[str, dict[str, object]]) -> dict[str, object]:
 def main() -> None:
     """Teach, audit, and write results.json."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with tofu/, text/, models/")
+    parser.add_argument("--data", type=Path, required=True, help="folder with tofu/, text/, models/")
     parser.add_argument("--model", type=Path, help="the pretrained model (default: models/stories260K-hf in --data)")
     parser.add_argument("--work", type=Path, default=Path("runs/tofu_stories"), help="where models and runs are kept")
     parser.add_argument("--workers", type=int, default=2)
