@@ -16,7 +16,7 @@ from audit.bench import Bench, OpenCase
 from audit.bench.shapes import Rows
 from audit.checkpoints import folder_of, read_config
 from audit.findings import Count, Table
-from audit.nouns import Case, Checkpoint, Item, Positions, Read, Role, Site, Texts
+from audit.nouns import AuditError, Case, Checkpoint, Item, Positions, Read, Role, Site, Texts
 
 LOGITS = Site(part="logits")
 KEY_LOGPROB = Read(site=LOGITS, at="key", reduce="logprob")
@@ -74,8 +74,13 @@ def every_variant(texts: Texts, most: int) -> list[Texts]:
 def n_blocks(case: OpenCase) -> int:
     """How many blocks base has, by its config (nothing is loaded)."""
     config = read_config(folder_of(case.base))
-    config = config.get("text_config", config)
-    return int(config["num_hidden_layers"] if "num_hidden_layers" in config else config["n_layer"])
+    text = config.get("text_config")
+    config = text if isinstance(text, dict) else config
+    for key in ("num_hidden_layers", "n_layer", "num_layers"):
+        found = config.get(key)
+        if isinstance(found, int):
+            return found
+    raise AuditError(f"{case.base.source}: config.json does not say how many blocks the model has", "check the config")
 
 
 class Sheet(NamedTuple):

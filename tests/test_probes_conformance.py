@@ -195,7 +195,9 @@ def random_case(family: str) -> Case:
 
 
 @each_probe
-@pytest.mark.parametrize("family", toy.FAMILIES)
+@pytest.mark.parametrize(
+    "family", [toy.FAMILIES[0], *(pytest.param(f, marks=pytest.mark.slow) for f in toy.FAMILIES[1:])]
+)
 def test_probe_runs_on_every_family_and_finds_nothing_in_untrained_models(name: str, family: str) -> None:
     case = open_case(random_case(family), planted_world.root() / "random", Path(tempfile.mkdtemp(dir=folder())))
     probe = PROBES[name]()

@@ -1,5 +1,6 @@
 """Tokenizers of checkpoints: loaded from their folder alone, once a process, and held against one another."""
 
+import json
 import os
 from collections.abc import Sequence
 from functools import lru_cache
@@ -31,10 +32,14 @@ def load_tokenizer(files: TokenizerFiles) -> Any:
     not tell which characters a token covers."""
     folder = files.folder
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    # AutoTokenizer goes by the model's family and may rebuild a tokenizer that is none of that family's (another
+    # pre-tokenizer, so other tokens); a folder that names no family's tokenizer means exactly its tokenizer.json.
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        plain = _class_named(folder) in ("PreTrainedTokenizerFast", "TokenizersBackend")
+        loader = PreTrainedTokenizerFast if plain else AutoTokenizer
+        tokenizer: Any = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         do = "save it again beside the weights: AutoTokenizer....save_pretrained(folder)"
         raise AuditError(f"{folder}: its tokenizer cannot be loaded: {error}", do) from None
@@ -44,6 +49,14 @@ def load_tokenizer(files: TokenizerFiles) -> Any:
             "save a fast tokenizer (tokenizer.json) beside the weights: AutoTokenizer....save_pretrained(folder)",
         )
     return tokenizer
+
+
+def _class_named(folder: Path) -> str:
+    """The tokenizer class that the folder's tokenizer_config.json names; empty if it names none."""
+    path = folder / "tokenizer_config.json"
+    if not path.is_file() or not (folder / "tokenizer.json").is_file():
+        return ""
+    return str(json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class", ""))
 
 
 def tokenizers_agree(one: TokenizerFiles, other: TokenizerFiles, texts: Sequence[str]) -> str | None:
