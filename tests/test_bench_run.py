@@ -1,7 +1,7 @@
 """Passes: what comes out, in which order, from which batches, out of the store, under small memory and other dtypes.
 
-Measured tolerance to the composition of batches: 1e-5 in float32 on states of order 1 to 10, from which log-probabilities
-differ by less than 1e-5 nats (largest difference seen on six families: 3.6e-6).
+Measured tolerance to the composition of batches: 1e-5 in float32, on states of order 1 to 10 and on log-probabilities
+in nats (largest difference seen on six families: 3.6e-6).
 """
 
 from pathlib import Path

@@ -7,7 +7,7 @@ over checkpoint, rows, read, writes, start, dtype, attention, backend and bench 
 import importlib
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -88,7 +88,7 @@ class Bench:
                 del self._open[key], sizes[key]
 
     @contextmanager
-    def hold(self, *ckpts: Checkpoint) -> Iterator[tuple[Wrapper, ...]]:
+    def hold(self, *ckpts: Checkpoint) -> Generator[tuple[Wrapper, ...]]:
         """Pin models for the length of a block: none of them is closed for another."""
         keys = [self._key(c) for c in ckpts]
         self._pinned += keys

@@ -4,7 +4,7 @@ Rows stay independent because the objective gives one number a row and the numbe
 site is therefore each row's own gradient. Only the targets' positions go through the head.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
@@ -72,7 +72,7 @@ def valued(objective: RowObjective, forward: Forward, n: int) -> Float[Tensor, "
 
 
 @contextmanager
-def _trainable(parameters: Mapping[str, Tensor], wanted: bool) -> Iterator[None]:
+def _trainable(parameters: Mapping[str, Tensor], wanted: bool) -> Generator[None]:
     """Parameters ask for gradients only inside this block."""
     before = {name: p.requires_grad for name, p in parameters.items()}
     try:
@@ -102,8 +102,7 @@ def gradients(opened: Opened, opener: Opener, job: Job, at: At, objective: RowOb
         run = live(opened, opener, job, where, sites)
         each = valued(objective, run.forward, where.n)
         asked = list(once.values()) if parameters else [run.forward.states[s] for s in sites] or [run.inputs]
-        got = torch.autograd.grad(each.sum(), asked, allow_unused=True)
-        got = [torch.zeros_like(a) if g is None else g for a, g in zip(asked, got, strict=True)]
+        got = torch.autograd.grad(each.sum(), asked, allow_unused=True, materialize_grads=True)
         value[slice(None) if index is None else index] = each.detach().float().cpu()
         if parameters:
             for key, g in zip(once, got, strict=True):

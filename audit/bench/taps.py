@@ -14,7 +14,7 @@ from torch import Tensor
 
 from audit.bench.geometry import Geometry, Targets
 from audit.bench.shapes import Rows
-from audit.nouns import AuditError, Read, Site
+from audit.nouns import AuditError, Positions, Read, Site
 from audit.wrappers.backend import Tap, Wrapper
 
 SCORED = frozenset({"logits", "final_in", "resid_in", "resid_mid", "resid_out"})
@@ -47,9 +47,9 @@ class Readout(ABC):
     def results(self) -> list[Tensor]:
         """One tensor a read."""
 
-    def size(self, at: str) -> int:
+    def size(self, at: Positions) -> int:
         """Length of the first axis over all rows."""
-        return self.targets.total(at) if at in ("answer", "key") else len(self.rows)  # type: ignore[arg-type]
+        return self.targets.total(at) if at in ("answer", "key") else len(self.rows)
 
     def place(self, where: Geometry) -> Int[Tensor, " entry"] | None:
         """Where this batch's entries lie among all; None: they are all, in order."""
@@ -62,7 +62,7 @@ class Stream(Readout):
 
     def __init__(self, rows: Rows, targets: Targets, reads: Sequence[Read], wrapper: Wrapper) -> None:
         super().__init__(rows, targets, reads)
-        self.at = reads[0].at
+        self.at: Positions = reads[0].at
         self.kept = normal(len(reads), self.size(self.at), wrapper.d_model)
         self.views = self.kept.unbind(0)
         self.direct = wrapper.device.type == "cpu" and wrapper.dtype == torch.float32

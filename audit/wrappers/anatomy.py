@@ -62,7 +62,7 @@ class Slot(NamedTuple):
             parts = list(out.split([n * width, n_kv * width, n_kv * width], dim=-1))
             parts["qkv".index(self.role)] = new.flatten(-2)
             return torch.cat(parts, -1)
-        groups = list(out.unflatten(-1, (n_kv, -1, width)).split([n // n_kv, 1, 1], dim=-2))
+        groups = list(out.unflatten(-1, (n_kv, n // n_kv + 2, width)).split([n // n_kv, 1, 1], dim=-2))
         groups["qkv".index(self.role)] = new.unflatten(-2, (n_kv, -1))
         return torch.cat(groups, -2).flatten(-3)
 
@@ -96,8 +96,8 @@ class Anatomy:
             "q": "q" in self.slots, "k": "k" in self.slots, "v": "v" in self.slots, "z": self.z is not None,
             "mlp_hidden": self.mlp_hidden is not None, "pattern": self.z is not None and attention == "eager",
         }  # fmt: skip
-        always: set[Part] = {"embed", "resid_in", "resid_out", "final_in", "logits"}
-        return frozenset(always | {part for part, there in found.items() if there})
+        always: tuple[Part, ...] = ("embed", "resid_in", "resid_out", "final_in", "logits")
+        return frozenset([*always, *(part for part, there in found.items() if there)])
 
 
 class Call(NamedTuple):

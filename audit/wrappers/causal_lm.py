@@ -1,8 +1,9 @@
 """Open a causal language model from a checkpoint: safetensors only, no remote code, the fingerprint checked first."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,8 +26,9 @@ def open_model(ckpt: Checkpoint, device: str, dtype: str, attention: str) -> Pre
         raise AuditError(f"unknown dtype {dtype!r}", f"use one of {', '.join(DTYPES)}")
     checkpoints.verify(ckpt)
     model = load_folder(checkpoints.folder_of(ckpt), DTYPES[dtype], attention)
-    if ckpt.adapter is not None:
-        model = _merged(model, ckpt.adapter)
+    adapter = checkpoints.adapter_folder_of(ckpt)
+    if adapter is not None:
+        model = _merged(model, adapter)
     return model.to(device).eval().requires_grad_(False)  # type: ignore[return-value]
 
 
@@ -35,7 +37,7 @@ def load_folder(folder: Path, dtype: torch.dtype, attention: str) -> PreTrainedM
     chosen = {} if attention == "default" else {"attn_implementation": attention}
     try:
         with _quiet():
-            model, info = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
                 output_loading_info=True, **chosen,
             )  # fmt: skip
@@ -45,6 +47,7 @@ def load_folder(folder: Path, dtype: torch.dtype, attention: str) -> PreTrainedM
             "give a folder with config.json and whole model*.safetensors of a decoder that transformers knows",
             ExitCode.INTEGRITY if isinstance(error, SafetensorError) else ExitCode.INPUT,
         ) from error
+    model, info = loaded
     lacking = sorted(info["missing_keys"]) + sorted(str(k) for k in info["mismatched_keys"])
     if lacking:
         raise AuditError(
@@ -56,7 +59,7 @@ def load_folder(folder: Path, dtype: torch.dtype, attention: str) -> PreTrainedM
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Loading bars belong to whoever asked for the audit, not to the library."""
     level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
     hf_logging.set_verbosity_error()
@@ -69,7 +72,7 @@ def _quiet() -> Iterator[None]:
             hf_logging.enable_progress_bar()
 
 
-def _merged(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
+def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
     """The model with a PEFT adapter merged into its weights."""
     from peft import PeftModel
 

@@ -7,7 +7,7 @@ a small model's forward, twelve wrapped ones under 2 %. Blocks run without an at
 right-padded rows never see padding under a causal mask (checked at load), and the mask costs time and memory.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 import torch
@@ -132,7 +132,7 @@ class NativeWrapper(Wrapper):
     def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
         self.model = model.eval()
         self.attention = attention
-        weight = model.get_input_embeddings().weight
+        weight: Tensor = model.get_input_embeddings().get_parameter("weight")
         self.device, self.dtype, self.vocab_size = weight.device, weight.dtype, weight.shape[0]
         self.core: nn.Module = model.base_model
         with torch.inference_mode():
@@ -155,15 +155,17 @@ class NativeWrapper(Wrapper):
                 self.core(inputs_embeds=embeds, use_cache=False)
 
     @contextmanager
-    def _resumed(self, resume: Resume) -> Iterator[None]:
+    def _resumed(self, resume: Resume) -> Generator[None]:
         """Blocks up to and with ``resume.block`` are swapped for the given state and swapped back."""
-        own = {str(i): self.blocks[i] for i in range(resume.block + 1)}
+        own = [self.blocks[i] for i in range(resume.block + 1)]
         given = _Given(resume.state)
         try:
-            self.blocks._modules.update(dict.fromkeys(own, given))
+            for i in range(len(own)):
+                self.blocks[i] = given
             yield
         finally:
-            self.blocks._modules.update(own)
+            for i, block in enumerate(own):
+                self.blocks[i] = block
 
     def _install(self, stack: ExitStack, taps: Sequence[Tap], resumed: int, stop: int | None) -> None:
         sites: dict[tuple[str, int | None], list[Visit]] = {}
