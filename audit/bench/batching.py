@@ -24,7 +24,7 @@ def batches(lengths: Int[Tensor, " row"], width: int, budget: int) -> list[Int[T
     ``budget`` tokens, or when it is large enough to keep a processor busy and the next row is much shorter.
     """
     n = len(lengths)
-    if n * width <= budget and (n == 1 or int(lengths.sum()) >= (1 - _WASTE) * n * width):
+    if n * width <= budget and (n == 1 or sum(lengths.tolist()) >= (1 - _WASTE) * n * width):
         return [None]
     ordered, order = torch.sort(lengths, descending=True, stable=True)
     found: list[Int[Tensor, " _"] | None] = []

@@ -59,7 +59,7 @@ class Geometry:
         self.targets, self.rows, self.index, self.device = targets, rows, index, device
         self.lengths = rows.lengths if index is None else rows.lengths[index]
         self.n = len(self.lengths)
-        self.width = int(self.lengths.max()) if self.n else 0
+        self.width = max(self.lengths.tolist(), default=0)
         self.prefix = prefix
         self.n_prefix = 0 if prefix is None else prefix.emb.shape[1]
         self.total = self.width + self.n_prefix
@@ -98,6 +98,10 @@ class Geometry:
     def flat(self, at: Positions) -> Int[Tensor, " token"]:
         """Flat positions, on the device, of the states that ``at`` names (for targets: the state before each)."""
         if at not in self._flat:
+            if at == "last" and self.prefix is None:
+                ends = torch.arange(-1, self.n * self.total - 1, self.total)
+                self._flat[at] = (ends + self.lengths).to(self.device)
+                return self._flat[at]
             if at == "last":
                 row, position = torch.arange(self.n), self.lengths - 1
                 where = self.place(row, position)

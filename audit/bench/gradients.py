@@ -112,7 +112,7 @@ def gradients(opened: Opened, opener: Opener, job: Job, at: At, objective: RowOb
             _put(found, name, g, where)
 
     with torch.enable_grad(), _trainable(wrapper.parameters(), bool(parameters)):
-        width = int(rows.lengths.max()) if len(rows) else 0
+        width = max(rows.lengths.tolist(), default=0)
         for index in batches(rows.lengths, width, budget):
             halving(one, index, len(rows))
     at_params = {name: summed[id(p)] for name, p in parameters.items()}

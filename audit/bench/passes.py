@@ -62,11 +62,11 @@ def compute(opened: Opened, opener: Opener, job: Job, budget: int) -> Computed:
 
     halvings = 0
     with torch.inference_mode():
-        width = int(rows.lengths.max()) if len(rows) else 0
+        width = max(rows.lengths.tolist(), default=0)
         for index in batches(rows.lengths, width, budget):
             halvings += halving(one, index, len(rows))
     found = {read: tensor for group in groups for read, tensor in zip(group.reads, group.results(), strict=True)}
-    return Computed({read: found[read] for read in job.reads}, halvings)
+    return Computed(found, halvings)
 
 
 def _one_batch(

@@ -6,7 +6,6 @@ asks for logits at all positions.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from itertools import groupby
 
 import torch
 from jaxtyping import Float, Int
@@ -299,9 +298,11 @@ def readouts(rows: Rows, targets: Targets, reads: Sequence[Read], wrapper: Wrapp
             return "whole", read.at
         return ("stream" if read.site.part in STREAM and read.site.head is None else "loose"), read.at
 
+    groups: dict[tuple[str, str], list[Read]] = {}
+    for read in reads:
+        groups.setdefault(kind(read), []).append(read)
     found: list[Readout] = []
-    for (how, _), group in groupby(sorted(reads, key=kind), key=kind):
-        members = list(group)
+    for (how, _), members in groups.items():
         if how == "stream":
             found.append(Stream(rows, targets, members, wrapper))
         else:
