@@ -62,7 +62,7 @@ class Stream(Readout):
     def __init__(self, rows: Rows, targets: Targets, reads: Sequence[Read], wrapper: Wrapper) -> None:
         super().__init__(rows, targets, reads)
         self.at: Positions = reads[0].at
-        self.kept = normal(len(reads), self.size(self.at), wrapper.d_model)
+        self.kept = torch.empty(len(reads), self.size(self.at), wrapper.d_model)
         self.views = self.kept.unbind(0)
         self.direct = wrapper.device.type == "cpu" and wrapper.dtype == torch.float32
 

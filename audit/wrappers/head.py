@@ -30,6 +30,11 @@ class _Given(nn.Module):
     def forward(self, *_args: object, **_settings: object) -> BaseModelOutputWithPastAndCrossAttentions:
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=cast(Any, self.states))
 
+    def __getattr__(self, name: str) -> Any:
+        """Some families (OPT) call a decoder inside the base model: whatever is asked for inside gives the same."""
+        known = name in self.__dict__.get("_modules", {}) or name in self.__dict__.get("_buffers", {})
+        return super().__getattr__(name) if known or name.startswith("_") else self
+
 
 def logits_of(model: PreTrainedModel, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
     """What does the model predict from these final (normed) states? Exactly as it computes it itself.
