@@ -199,6 +199,8 @@ def _matrices(module: nn.Module) -> bool:
 
 
 class Addends(NamedTuple):
+    """The calls whose outputs a block adds to its residual stream."""
+
     attn_out: Call
     mlp_out: Call
 
