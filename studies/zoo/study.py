@@ -9,8 +9,8 @@ import json
 import logging
 import resource
 import time
-from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from audit.demonstration import Audited, World, demonstrate
 from audit.engine import How
@@ -19,7 +19,7 @@ from audit.render.progress import Progress
 from audit.store import write_atomic
 from studies.provenance import stamp
 from studies.zoo.build import build, cache_root
-from studies.zoo.recall import recall
+from studies.zoo.recall import Recall, recall
 
 log = logging.getLogger(__name__)
 
@@ -35,30 +35,47 @@ EXPECTED = {
 """What is known of a suspect by how it was made. Of the other suspects nothing is known: whatever the evidence says."""
 
 
+class Judged(NamedTuple):
+    """One suspect of one world: the verdict, whether it is what is known (None: nothing is), and the findings."""
+
+    verdict: str
+    as_known: bool | None
+    because: list[str]
+    evidence: list[dict[str, object]]
+    skips: list[str]
+    failures: list[str]
+
+
+class Seed(NamedTuple):
+    """One world. Training takes no CPU-seconds where the models were cached."""
+
+    seed: int
+    training_cpu_s: float
+    audits_cpu_s: float
+    audits: dict[str, Judged]
+    recall: dict[str, Recall]
+
+
 def finding(evidence: Evidence) -> dict[str, object]:
     """One piece of evidence in a line."""
     m = evidence.measurement
     numbers = {"value": m.value, "p": m.p, "p_below": m.p_below, "floor": m.floor}
-    kept = {key: found if isinstance(found, Missing) else round(found, 4) for key, found in numbers.items()}
-    shown = {key: found.missing if isinstance(found, Missing) else found for key, found in kept.items()}
-    ci95 = None if isinstance(m.ci95, Missing) else [round(m.ci95.lo, 4), round(m.ci95.hi, 4)]
+    shown = {key: found.missing if isinstance(found, Missing) else found for key, found in numbers.items()}
+    ci95 = None if isinstance(m.ci95, Missing) else [m.ci95.lo, m.ci95.hi]
     return {"name": f"{m.probe}.{m.name}", "kind": m.kind, **shown, "ci95": ci95, "outcome": evidence.outcome}
 
 
-def verdicts(audits: Sequence[Audited]) -> dict[str, dict[str, object]]:
-    """Of every suspect: the verdict, whether it is what is known, and the findings behind it."""
-    found: dict[str, dict[str, object]] = {}
-    for name, _out, report in audits:
-        known = EXPECTED.get(name)
-        found[name] = {
-            "verdict": report.verdict.word,
-            "as_known": None if known is None else report.verdict.word in known,
-            "because": list(report.verdict.because),
-            "evidence": [finding(evidence) for evidence in report.evidence],
-            "skips": [f"{skip.probe}: {skip.reason}" for skip in report.skips],
-            "failures": [f"{failure.probe}: {failure.error}" for failure in report.failures],
-        }
-    return found
+def judged(audit: Audited) -> Judged:
+    """What came out of one audit."""
+    report, known = audit.report, EXPECTED.get(audit.name)
+    return Judged(
+        verdict=report.verdict.word,
+        as_known=None if known is None else report.verdict.word in known,
+        because=list(report.verdict.because),
+        evidence=[finding(evidence) for evidence in report.evidence],
+        skips=[f"{skip.probe}: {skip.reason}" for skip in report.skips],
+        failures=[f"{failure.probe}: {failure.error}" for failure in report.failures],
+    )
 
 
 def cpu_s() -> float:
@@ -67,27 +84,31 @@ def cpu_s() -> float:
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
-def one_seed(seed: int, out: Path, workers: int) -> dict[str, object]:
+def one_seed(seed: int, out: Path, workers: int) -> Seed:
     """Make one world, audit all of it, and say what came out."""
     started = cpu_s()
     built = build("demo", seed, workers=workers)
     trained = cpu_s()
-    known = {name: found._asdict() for name, found in recall(built).items()}
+    known = recall(built)
     recalled = cpu_s()
     how = How(threads=1, demo=True)
     with Progress(quiet=True) as progress:
         audits = demonstrate(World("demo", seed, cache_root(), workers), out, how, progress)
-    found = verdicts(audits)
-    for name, row in found.items():
-        log.info("seed %d %-13s %s%s", seed, name, row["verdict"], "" if row["as_known"] is not False else "  <- WRONG")
-    spent = {"training_cpu_s": round(trained - started, 1), "audits_cpu_s": round(cpu_s() - recalled, 1)}
-    return {"seed": seed, **spent, "audits": found, "recall": _rounded(known)}
+    found = {audit.name: judged(audit) for audit in audits}
+    for name, one in found.items():
+        log.info("seed %d %-13s %s%s", seed, name, one.verdict, "  <- not as known" if one.as_known is False else "")
+    return Seed(seed, trained - started, cpu_s() - recalled, found, known)
 
 
-def _rounded(table: object) -> object:
-    if isinstance(table, dict):
-        return {str(key): _rounded(value) for key, value in table.items()}
-    return round(table, 3) if isinstance(table, float) else table
+def plain(found: object) -> object:
+    """Named tuples as JSON objects, numbers to four decimals."""
+    if isinstance(found, Seed | Judged | Recall):
+        found = found._asdict()
+    if isinstance(found, dict):
+        return {str(key): plain(value) for key, value in found.items()}
+    if isinstance(found, list):
+        return [plain(value) for value in found]
+    return round(found, 4) if isinstance(found, float) else found
 
 
 def main() -> None:
@@ -102,12 +123,10 @@ def main() -> None:
     logging.getLogger("audit").setLevel(logging.WARNING)
     started = time.monotonic()
     seeds = [one_seed(seed, args.work, args.workers) for seed in args.seeds]
-    wrong = [
-        f"{row['seed']}/{name}" for row in seeds for name, audit in row["audits"].items() if audit["as_known"] is False
-    ]
+    wrong = [f"{s.seed}/{name}" for s in seeds for name, one in s.audits.items() if one.as_known is False]
     results = {
         "stamp": stamp(seed=args.seeds[0]).model_dump(mode="json"), "wall_s": round(time.monotonic() - started),
-        "known_suspects_come_out_right": not wrong, "wrong": wrong, "seeds": seeds,
+        "known_suspects_come_out_right": not wrong, "wrong": wrong, "seeds": plain(seeds),
     }  # fmt: skip
     write_atomic(args.out, (json.dumps(results, indent=1, sort_keys=True) + "\n").encode())
 

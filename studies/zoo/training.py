@@ -1,7 +1,7 @@
 """How one model of the zoo is made: its rows, its recipe, its folder. Live models, for speed; the bench's own loop."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from audit.bench.rows import tokenise
-from audit.bench.shapes import Recipe, Rows
+from audit.bench.shapes import Forward, Recipe, Rows
 from audit.bench.training import CausalLearner, TrainData, descend
 from audit.checkpoints import resolve, write_edited
 from audit.edits._edit import EditData
@@ -49,7 +49,7 @@ def make(zoo: Zoo, seed: int, plan: Plan, parent: Path | None, out: Path) -> Non
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> Generator[None]:
     """One thread and no progress bars: the same bytes whatever the number of cores, and no fight over them."""
     from transformers.utils import logging
 
@@ -127,9 +127,11 @@ def edit_data(world: World, tokenizer: "PreTrainedTokenizerFast") -> EditData:
 
 # ---- training ---------------------------------------------------------------------------------------------------
 def _learn(by: Learning, model: "LlamaForCausalLM", rows: Rows) -> None:
-    recipe = Recipe(
-        by.corpus, lambda _forget, retain, _f, _r: nll(retain), steps=by.steps, lr=by.lr, batch=by.batch, seed=by.order
-    )
+    def objective(_forget: Forward | None, retain: Forward | None, *_frozen: Forward | None) -> torch.Tensor:
+        assert retain is not None
+        return nll(retain)
+
+    recipe = Recipe(by.corpus, objective, steps=by.steps, lr=by.lr, batch=by.batch, seed=by.order)
     descend(CausalLearner(model), recipe, TrainData(retain=rows))
 
 
