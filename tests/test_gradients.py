@@ -130,3 +130,13 @@ def test_greedy_words_are_those_of_transformers(family: str) -> None:
         own = model.generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=5, do_sample=False)
         own = own[0, prompt.shape[1] :].tolist()
         assert tokens == (own[: own.index(2)] if 2 in own else own)
+
+
+def test_a_row_that_ends_keeps_its_words_while_others_go_on() -> None:
+    bench, ckpt = Bench(), toy.checkpoint("llama")
+    free = bench.generate(ckpt, ROWS, 5)
+    end = free[0][2]
+    bench.open(ckpt).model.generation_config.eos_token_id = [end]  # type: ignore[attr-defined]
+    found = bench.generate(ckpt, ROWS, 5)
+    assert found == [words[: words.index(end)] if end in words else words for words in free]
+    assert len({len(words) for words in found}) > 1
