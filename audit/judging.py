@@ -245,7 +245,8 @@ def _doubts(kind: str, parts: _Sorted) -> list[str]:
 
 def _rung_by_silence(parts: _Sorted, roles: Given) -> _Rung:
     if not roles.null:
-        why = "no reference and no ancestor: nothing shows the level of a model that never knew, so silence says little"
+        shows = "only holdout people show" if roles.holdout else "nothing shows"
+        why = f"no reference and no ancestor: {shows} the level of a model that never knew, so silence says little"
         return _Rung("INCONCLUSIVE", [], (why,))
     doubts = [doubt for kind in ("output", "causal", "decoding") for doubt in _doubts(kind, parts)]
     if doubts:

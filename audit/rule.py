@@ -46,7 +46,8 @@ def decision_rule() -> tuple[str, ...]:
     """The rule in words, in the order in which it is applied: printed in every report."""
     return (
         "Effects: (suspect - null) / (base - null). 0 is the level of a model that never knew, 1 that of base. The "
-        "null is the first reference, else the ancestor. The unit of replication is the person (group), never the row.",
+        "null is the first reference, else the ancestor, else the suspect's own level on holdout people. The unit of "
+        "replication is the person (group), never the row.",
         f"Before anything: base must recall the forget items under the prompt template, by at least {RECALL_LIFT} of "
         "mean item probability above the null (else above the never-trained alternates); otherwise no audit is made.",
         f"1. INVALID if the suspect keeps less than {GATE_RATIO} of base's probability on retained items, as a ratio.",
@@ -63,7 +64,7 @@ def decision_rule() -> tuple[str, ...]:
         f"the effect is below {SILENT_BOUND} where the positive control finds base. A test that does not find base is "
         "blind here and counts for nothing. A trace on held-out forms makes this PARTIAL; it never lowers a verdict.",
         "7. INCONCLUSIVE otherwise. With an ancestor but no reference CONSISTENT is at most weak; with neither it is "
-        "never said.",
+        "never said, holdout people or not.",
     )
 
 
@@ -103,7 +104,9 @@ def is_low(measurement: Measurement) -> bool:
 def limits(traceable: Sequence[Measurement], n_blind: int, roles: Given) -> tuple[str, ...]:
     """What limits the verdict: at most five short statements, the weightiest first."""
     found: list[str] = []
-    if not roles.null:
+    if not roles.null and roles.holdout:
+        found.append("No model that never knew was given: holdout people stand in, which can show traces only.")
+    elif not roles.null:
         found.append("No model that never knew was given: the never-trained level is not known.")
     elif not roles.references:
         found.append("No retrained reference was given: the ancestor stands in, and the strongest negative is weak.")

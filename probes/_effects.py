@@ -49,6 +49,11 @@ class Panel(NamedTuple):
     null: Sides
     floors: tuple[Sides, ...] = ()
 
+    def at(self, layers: ndarray) -> "Panel":
+        """Some layers only."""
+        floors = tuple(floor.at(layers) for floor in self.floors)
+        return Panel(self.suspect.at(layers), self.base.at(layers), self.null.at(layers), floors)
+
 
 class Design(NamedTuple):
     """How an effect is tested.
@@ -119,6 +124,11 @@ def _test(gap: Sides, scale: ndarray, design: Design) -> stats.MaxT:
 def _value(gap: Sides, design: Design) -> Float[ndarray, " layer"]:
     x, labels = gap.joined() if design.differenced else (gap.forget, None)
     return stats.contrast(x, labels)
+
+
+def base_gap(panel: Panel, design: Design) -> Float[ndarray, " layer"]:
+    """By how much base exceeds the null at every layer: the unit of the effect."""
+    return _value(panel.base.minus(panel.null), design)
 
 
 def _resample(gap: Sides, whole: Sides, design: Design) -> stats.Resampled:

@@ -51,14 +51,20 @@ class Reading(NamedTuple):
         """Item probabilities (geometric mean over content tokens)."""
         return {name: np.exp(x) for name, x in self.logprob.items()}
 
+    def without(self, name: str) -> "Reading":
+        """The same reading, less one model."""
+        return self._replace(logprob={model: x for model, x in self.logprob.items() if model != name})
 
-def profile(bench: Bench, base: Checkpoint, sources: Mapping[str, Checkpoint], sheet: Sheet, mode: Mode) -> Reading:
-    """Read every source with base at every layer; base's own reading is its plain output at every layer."""
-    layers = range(bench.open(base).n_blocks)
-    own = row_means(bench.run(base, sheet.rows, (KEY_LOGPROB,))[KEY_LOGPROB], sheet.rows)
-    logprob = {"base": np.repeat(own[:, None], len(layers), axis=1)}
+
+def profile(
+    bench: Bench, reader: Checkpoint, sources: Mapping[str, Checkpoint], sheet: Sheet, mode: Mode, own: str = "base"
+) -> Reading:
+    """Read every source with one reader at every layer; ``own`` names the reader's plain output, at every layer."""
+    layers = range(bench.open(reader).n_blocks)
+    plain = row_means(bench.run(reader, sheet.rows, (KEY_LOGPROB,))[KEY_LOGPROB], sheet.rows)
+    logprob = {own: np.repeat(plain[:, None], len(layers), axis=1)}
     for name, source in sources.items():
-        logprob[name] = np.stack([read_by(bench, base, source, sheet.rows, (layer, mode)) for layer in layers], 1)
+        logprob[name] = np.stack([read_by(bench, reader, source, sheet.rows, (layer, mode)) for layer in layers], 1)
     return Reading(sheet, mode, logprob)
 
 

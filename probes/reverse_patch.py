@@ -9,20 +9,28 @@ from numpy import ndarray
 
 from audit.bench import Bench, OpenCase
 from audit.findings import Control, Curve, Measurement
-from audit.nouns import Case, Cost, Form, Missing, Need, Op, Requires, Texts
+from audit.nouns import Case, Checkpoint, Cohort, Cost, Form, Missing, Need, Op, Requires, Texts
 from probes._depth_score import depth_score
-from probes._effects import Design, Naming, Panel, Sides, assess, blank
+from probes._effects import Design, Naming, Panel, assess, base_gap, blank
+from probes._outputs import panel_of
 from probes._probe import Probe
 from probes._profiles import Mode, Reading, curve, mismatched, profile, share
-from probes._scores import KEY_LOGPROB, Cast, by_person, cast_of, item_table, n_blocks, sheet_of
+from probes._scores import KEY_LOGPROB, Cast, Scored, by_person, cast_of, item_table, key_logprob, n_blocks, sheet_of
+from probes._taught import Lessons, lesson_tokens, taught_reader
 
 GATE = 0.5
 LEAST_GAP = 0.3
 HELD_OUT: tuple[Form, ...] = ("held_out_phrasing", "held_out_attribute")
 WEAKER = (
-    "No model that never knew was given: the null is base itself with another person's states at the answer positions, "
-    "which shows at which layers base can no longer recompute its answer, not what a never-trained state would read."
+    "No model that never knew was given: the null is base itself with another person's states at the answer positions. "
+    "It does not show what base recomputes from a never-trained state, so only the last layer counts, which the head "
+    "reads and after which nothing is recomputed."
 )
+TAUGHT = (
+    "No model that never knew was given: the reader is base taught the holdout people, and the null is what it reads "
+    "of these, whom no model learned, from the suspect's own states. This can show a trace, never that there is none."
+)
+LEAST_LEARNED = 0.8
 
 
 class _Gate(NamedTuple):
@@ -40,6 +48,27 @@ class _Task(NamedTuple):
     form: Form
     primary: bool
     gate: _Gate
+    notes: tuple[str, ...] = ()
+    taught: bool = False
+
+    def naming(self) -> Naming:
+        """What the measurement of this profile is called."""
+        name = f"{'taught_reader' if self.taught else 'depth_profile'}_{self.mode}"
+        reader = "base taught the holdout people" if self.taught else "base"
+        return Naming(
+            probe="reverse_patch", name=name if self.form == "trained" else f"{name}_{self.form}",
+            kind="causal" if self.primary else "context", form=self.form,
+            statistic=f"largest effect over eligible layers: suspect's states ({self.mode}) read by {reader}, "
+            f"{self.form.replace('_', ' ')} rows",
+            unit="effect (0 never trained, 1 base)",
+        )  # fmt: skip
+
+
+class _Read(NamedTuple):
+    """Forget people as they were read, and holdout people where they are the null."""
+
+    forget: Reading
+    holdout: Reading | None = None
 
 
 class ReversePatch(Probe):
@@ -54,8 +83,10 @@ class ReversePatch(Probe):
     the same mode) and exceeds the null by .3.
 
     Null: the first reference, else the ancestor, read in the same way; p flips the signs of people's differences
-    (studentised, the largest over the eligible layers). Without either, base with another person's states at the
-    answer positions, with weaker wording.
+    (studentised, the largest over the eligible layers). Without either, holdout people: the reader is then base taught
+    the holdout people, the null what it reads of them from the suspect's states, and p permutes forget/holdout labels
+    over people; this shows traces only. Without those too, base with another person's states at the answer positions,
+    on the last layer only, with weaker wording.
     Positive control: the same statistic with base in the suspect's place; base reads its own states unchanged.
     Blind to: knowledge re-encoded so that base's blocks cannot read it; a suspect that shares no basis with base is
     stopped by the compatibility gate and never judged.
@@ -66,9 +97,12 @@ class ReversePatch(Probe):
     requires: ClassVar[Requires] = Requires(
         roles=("base", "suspect"), data=("forget", "retain"), ops=(Op.READ, Op.WRITE, Op.RESUME)
     )
+    version: ClassVar[int] = 2
     primary: Mode = "all"
     permutations: int = 9999
     tau_nats: float = 0.05
+    reader_steps: int = 100
+    reader_batch: int = 64
 
     def needs(self, case: Case) -> tuple[Need, ...]:
         """Base's own outputs; everything else is patched and priced by :meth:`cost`."""
@@ -83,25 +117,66 @@ class ReversePatch(Probe):
         other = sum(int(case.rows(t).mask.sum()) for t in apart if case.has(t))
         sources = max(len(cast_of(case).named()) - 1, 2)
         tokens = (1 + n_blocks(case)) * (sources * (2 * forget + other) + 2 * retain)
-        return Cost(fwd_tokens=tokens, resident=2, kind="upper")
+        if case.null is not None or not case.has(Texts(cohort="holdout")):
+            return Cost(fwd_tokens=tokens, resident=2, kind="upper")
+        taught = lesson_tokens(case, self._lessons(case))
+        held = sum(int(case.rows(t).mask.sum()) for t in _texts("holdout") if case.has(t))
+        tokens += (1 + n_blocks(case)) * sources * 2 * held + forget + taught
+        return Cost(fwd_tokens=tokens, bwd_tokens=taught, steps=self.reader_steps, resident=3, kind="upper")
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """The depth profile in the primary mode (forms apart), in the other mode, and the published score."""
-        cast = cast_of(case)
-        primary: Mode = "answer" if cast.null is None else self.primary
-        modes: list[Mode] = [primary, "all" if primary == "answer" else "answer"]
+        cast, notes = cast_of(case), ()
+        if cast.null is not None:
+            return self._by_base(bench, case, cast, [self.primary, _other(self.primary)])
+        if case.has(Texts(cohort="holdout")) and Op.TRAIN in bench.supports:
+            reader = taught_reader(bench, case, self._lessons(case))
+            learned = {c: _recalled(bench, reader, case, Texts(cohort=c)) for c in ("forget", "holdout")}
+            if learned["holdout"] >= LEAST_LEARNED * learned["forget"]:
+                return self._by_taught(bench, case, cast._replace(base=reader), learned)
+            notes = (f"A reader was taught the holdout people and learned too little: it recalls {learned}.",)
+        return self._by_base(bench, case, cast, ["answer"], notes=(WEAKER, *notes))
+
+    def _lessons(self, case: OpenCase) -> Lessons:
+        return Lessons(self.reader_steps, self.reader_batch, case.case.seed)
+
+    def _by_base(
+        self, bench: Bench, case: OpenCase, cast: Cast, modes: list[Mode], notes: tuple[str, ...] = ()
+    ) -> tuple[Measurement, ...]:
+        """Base reads. The first mode is the primary one."""
         found: list[Measurement] = []
-        for mode in modes[: 1 if cast.null is None else 2]:
+        for mode in modes:
             gate = self._gate(bench, case, cast, mode)
-            forms = ("trained", *HELD_OUT) if mode == primary else ("trained",)
-            for form in forms:
-                texts = Texts(cohort="forget", form=form)
+            for texts in _texts("forget")[: 3 if mode == modes[0] else 1]:
                 if not case.has(texts):
                     continue
                 reading = self._read(bench, case, cast, (texts, mode))
-                found.append(self._judged(case, cast, reading, _Task(mode, form, mode == primary, gate)))
-                if mode == "answer" and form == "trained" and cast.null is not None:
+                task = _Task(mode, texts.form, mode == modes[0], gate, notes)
+                found.append(self._judged(case, cast, _Read(reading), task))
+                if mode == "answer" and texts.form == "trained" and cast.null is not None:
                     found.append(depth_score(reading, self.tau_nats, case.case.seed))
+        return tuple(found)
+
+    def _by_taught(
+        self, bench: Bench, case: OpenCase, cast: Cast, learned: Mapping[str, float]
+    ) -> tuple[Measurement, ...]:
+        """The taught reader, in the cast in base's place, reads the suspect's and base's states on both cohorts."""
+        sources = {"suspect": cast.suspect, "base": case.checkpoint("base")}
+        known = {f"reader_recalls_{cohort}": share for cohort, share in learned.items()}
+        found: list[Measurement] = []
+        for mode in (self.primary, _other(self.primary)):
+            gate = self._gate(bench, case, cast, mode)
+            pairs = list(zip(_texts("forget"), _texts("holdout"), strict=True))
+            for pair in pairs[: 3 if mode == self.primary else 1]:
+                if not all(map(case.has, pair)):
+                    continue
+                forget, holdout = (
+                    profile(bench, cast.base, sources, sheet_of(case, texts), mode, own="reader").without("reader")
+                    for texts in pair
+                )
+                task = _Task(mode, pair[0].form, mode == self.primary, gate, (TAUGHT,), taught=True)
+                judged = self._judged(case, cast, _Read(forget, holdout), task)
+                found.append(judged.model_copy(update={"readings": judged.readings | known}))
         return tuple(found)
 
     def _read(self, bench: Bench, case: OpenCase, cast: Cast, what: tuple[Texts, Mode]) -> Reading:
@@ -118,64 +193,75 @@ class ReversePatch(Probe):
         kept = people["suspect"].mean(0) / np.maximum(people["base"].mean(0), 1e-12)
         return _Gate(share(people["suspect"], people["base"], case.case.seed), kept >= GATE, float(kept.max()))
 
-    def _judged(self, case: OpenCase, cast: Cast, reading: Reading, task: _Task) -> Measurement:
+    def _judged(self, case: OpenCase, cast: Cast, read: _Read, task: _Task) -> Measurement:
         """One profile as an effect over its eligible layers."""
-        scores, seed = reading.probability(), case.case.seed
-        scored = by_person(reading.sheet, scores)
-        people = scored.people
-        name = f"depth_profile_{task.mode}" + ("" if task.form == "trained" else f"_{task.form}")
-        naming = Naming(
-            probe="reverse_patch", name=name, kind="causal" if task.primary else "context", form=task.form,
-            statistic=f"largest effect over eligible layers: suspect's states ({task.mode}) read by base, "
-            f"{task.form.replace('_', ' ')} rows",
-            unit="effect (0 never trained, 1 base)",
-        )  # fmt: skip
-        eligible = np.flatnonzero(task.gate.passed & (people["base"].mean(0) - people["null"].mean(0) >= LEAST_GAP))
+        scores, seed = read.forget.probability(), case.case.seed
+        scored = by_person(read.forget.sheet, scores)
+        held = None if read.holdout is None else by_person(read.holdout.sheet, read.holdout.probability())
+        panel = panel_of(scored, held)
+        design = Design(seed, LEAST_GAP, differenced=held is not None, draws=self.permutations)
+        gap, naming = base_gap(panel, design), task.naming()
+        counts = np.arange(len(gap)) >= (len(gap) - 1 if cast.null is None and held is None else 0)
+        eligible = np.flatnonzero(counts & task.gate.passed & (gap >= LEAST_GAP))
         roles = {model: cast.role(model) for model in scores}
-        filled = blank(naming, _why_not(people, task.gate), scored.n, len(people["suspect"]), seed).model_copy(
+        filled = blank(naming, _why_not(gap, task.gate), scored.n, len(scored.people["suspect"]), seed).model_copy(
             update={
-                "curves": (*_curves(people, cast, seed), task.gate.curve),
-                "items": item_table(case, f"reverse_patch_{name}", reading.sheet, scores, roles),
-                "notes": (_layers(eligible), *(() if cast.null is not None else (WEAKER,))),
+                "curves": (*_curves(scored, held, cast, seed), task.gate.curve),
+                "items": item_table(case, f"reverse_patch_{naming.name}", read.forget.sheet, scores, roles),
+                "notes": (_layers(eligible), *task.notes),
             }
         )
         if not len(eligible):
-            return filled.model_copy(update={"positive_control": _control(people, seed)})
-        sides = {model: Sides(x[:, eligible]) for model, x in people.items()}
-        floors = tuple(s for model, s in sides.items() if model.startswith("floor"))
-        panel = Panel(sides["suspect"], sides["base"], sides["null"], floors)
-        assessed = assess(panel, Design(seed, LEAST_GAP, draws=self.permutations))
+            return filled.model_copy(update={"positive_control": _control(panel, design)})
+        assessed = assess(panel.at(eligible), design)
         readings = {f"effect_layer{layer}": e for layer, e in zip(eligible.tolist(), assessed.effects, strict=True)}
         best = {"layer_of_largest_effect": float(eligible[assessed.layer])} if assessed.layer >= 0 else {}
         return assessed.onto(filled).model_copy(update={"readings": readings | best})
+
+
+def _texts(cohort: Cohort) -> list[Texts]:
+    """The trained rows of a cohort, then those of each held-out form."""
+    return [Texts(cohort=cohort, form=form) for form in ("trained", *HELD_OUT)]
+
+
+def _other(mode: Mode) -> Mode:
+    return "all" if mode == "answer" else "answer"
+
+
+def _recalled(bench: Bench, reader: Checkpoint, case: OpenCase, texts: Texts) -> float:
+    """Mean item probability of the content tokens in the reader's own output."""
+    return float(np.nanmean(np.exp(key_logprob(bench, reader, case.rows(texts)))))
 
 
 def _layers(eligible: ndarray) -> str:
     return "eligible layers: " + (", ".join(str(layer) for layer in eligible) if len(eligible) else "none")
 
 
-def _why_not(people: Mapping[str, ndarray], gate: _Gate) -> str:
+def _why_not(gap: Float[ndarray, " layer"], gate: _Gate) -> str:
     """Why no layer is eligible."""
     if not gate.passed.any():
         return (
             f"compatibility gate: base reads the suspect's states of retained facts at {gate.best:.2f} of its own "
             f"reading at best (needs {GATE}): they share no basis"
         )
-    gap = people["base"].mean(0) - people["null"].mean(0)
     where = "at any layer" if gap.max() < LEAST_GAP else "at a layer that passes the compatibility gate"
     return f"blind here: base does not exceed a model that never knew by {LEAST_GAP} {where}"
 
 
-def _control(people: Mapping[str, ndarray], seed: int) -> Control | Missing:
+def _control(panel: Panel, design: Design) -> Control | Missing:
     """Base in the suspect's place, where the suspect itself could not be judged."""
-    base, null = Sides(people["base"]), Sides(people["null"])
-    return assess(Panel(base, base, null), Design(seed, LEAST_GAP)).control
+    return assess(panel._replace(suspect=panel.base, floors=()), design._replace(draws=9999)).control
 
 
-def _curves(people: Mapping[str, Float[ndarray, "person layer"]], cast: Cast, seed: int) -> tuple[Curve, ...]:
-    """Depth profiles of base, suspect, null and floors."""
+def _curves(scored: Scored, held: Scored | None, cast: Cast, seed: int) -> tuple[Curve, ...]:
+    """Depth profiles of base, suspect, null and floors; holdout people as the suspect's null band."""
+    people = scored.people
     roles = {"base": "base", "suspect": "suspect"}
     if cast.null_role is not None:
         roles["null"] = cast.null_role
     roles |= {name: "floor" for name in people if name.startswith("floor")}
-    return tuple(curve(role, people[name], seed) for name, role in roles.items())
+    found = {name: curve(role, people[name], seed) for name, role in roles.items()}
+    if held is not None:
+        null = curve("suspect", held.people["suspect"], seed)
+        found["suspect"] = found["suspect"].model_copy(update={"null_lo": null.lo, "null_hi": null.hi})
+    return tuple(found.values())

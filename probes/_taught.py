@@ -1,0 +1,139 @@
+"""The taught reader: base fine-tuned on holdout people, where no model that never knew the forget people is given.
+
+The suspect never saw the holdout people's facts, so whatever a reader that knows them reads from the suspect's states
+it computes itself: these readings are the null for the forget people, whom the reader knows as well. The two must be
+alike to the reader in everything but the suspect, so it is trained on all people at once: without the forget people
+among the lessons it forgets some of them, and without the retained ones it no longer reads the states of base's kin.
+
+What is fitted here is the instrument and never sees the suspect. It knows every person that it reads, as base knows
+every forget person; what is measured is the suspect's states, on which nothing is fitted.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from audit.bench import Bench, OpenCase
+from audit.bench.naming import BENCH_VERSION
+from audit.bench.shapes import Forward, Recipe, Rows
+from audit.bench.training import TrainData
+from audit.checkpoints import delta_of, folder_of, read_config, read_edit
+from audit.nouns import AuditError, Checkpoint, Cohort, Form, Texts
+
+log = logging.getLogger(__name__)
+
+_RATE_TIMES_WIDTH = 0.1
+_NAME = "taught_reader"
+
+
+class Lessons(NamedTuple):
+    """How the reader is taught. The learning rate is .1 divided by the model's width, rather high for fine-tuning.
+
+    What is taught fast is recomputed from deeper states: on the zoo a third of this rate puts a reference .12 above the
+    null, this rate .03, and a higher one below it. Where the rate errs, it should miss a trace and not make one.
+    """
+
+    steps: int
+    batch: int
+    seed: int
+
+
+def lesson_tokens(case: OpenCase, lessons: Lessons) -> int:
+    """Tokens of one pass over all the lessons: an upper bound, since a batch draws rows and not tokens."""
+    widest = max(int(_rows(case, cohort).lengths.max()) for cohort in ("forget", "retain", "holdout"))
+    return lessons.steps * 2 * lessons.batch * widest
+
+
+def taught_reader(bench: Bench, case: OpenCase, lessons: Lessons) -> Checkpoint:
+    """Base, fine-tuned on the holdout people while it repeats the forget and the retained ones.
+
+    Trained once and kept, named by content, in the bench's store (without one in the folder of the run), so that a
+    resumed run and other suspects of the same case are read by the same reader.
+    """
+    holdout, known = _rows(case, "holdout"), _stacked([_rows(case, "retain"), _rows(case, "forget")])
+    recipe = Recipe(
+        name=_NAME, objective=_loss, steps=lessons.steps, lr=_RATE_TIMES_WIDTH / _width(case.base),
+        batch=lessons.batch, warmup_steps=min(30, lessons.steps // 5), seed=lessons.seed,
+    )  # fmt: skip
+    named = [BENCH_VERSION, torch.__version__, bench.settings, case.base.key, holdout.hash, known.hash, lessons]
+    key = hashlib.sha256(json.dumps([*named, recipe.lr, recipe.warmup_steps]).encode()).hexdigest()
+    folder = (case.out if bench.store is None else bench.store.root) / "readers" / key[:32]
+    return _kept(case.base, folder) or _trained(bench, case.base, (recipe, TrainData(holdout, known)), folder)
+
+
+def _loss(new: Forward | None, known: Forward | None, _new: Forward | None, _known: Forward | None) -> Tensor:
+    assert new is not None and known is not None, "both kinds of lessons are given"
+    return -new.logprob.mean() - known.logprob.mean()
+
+
+def _kept(base: Checkpoint, folder: Path) -> Checkpoint | None:
+    """The reader in this folder, if there is a whole one; a broken one is dropped and taught again."""
+    found = next(folder.glob(f"*-{_NAME}-*"), None)
+    if found is None:
+        return None
+    try:
+        record = read_edit(found)[1]
+        reader = base.model_copy(update={"edits": (*base.edits, record), "edits_from": str(found)})
+        delta_of(reader, record)
+    except AuditError as error:
+        log.warning("dropped a broken reader, it will be taught again: %s", error.what)
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    return reader
+
+
+def _trained(bench: Bench, base: Checkpoint, by: tuple[Recipe, TrainData], folder: Path) -> Checkpoint:
+    """Train beside the folder and put the result in place; the reader of another process that was faster is as good."""
+    beside = folder.with_name(f"{folder.name}-{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        bench.train([base], [by[0]], by[1], [by[0].steps], beside)
+        with suppress(OSError):
+            beside.rename(folder)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    reader = _kept(base, folder)
+    if reader is None:
+        raise AuditError(f"{folder}: the taught reader cannot be kept", "free some space, or choose another folder", 3)
+    return reader
+
+
+def _width(base: Checkpoint) -> int:
+    config = read_config(folder_of(base))
+    text = config.get("text_config")
+    config = text if isinstance(text, dict) else config
+    found = (config.get(key) for key in ("hidden_size", "n_embd", "d_model"))
+    width = next((n for n in found if isinstance(n, int)), None)
+    if width is None:
+        raise AuditError(f"{base.source}: config.json does not say how wide the model is", "check the config")
+    return width
+
+
+def _rows(case: OpenCase, cohort: Cohort) -> Rows:
+    """All rows of a cohort: both parts, every form."""
+    every = [Texts(cohort=cohort, form=form) for form in get_args(Form)]
+    return _stacked([case.rows(texts, "all") for texts in every if case.has(texts, "all")])
+
+
+def _stacked(parts: list[Rows]) -> Rows:
+    """Rows of one template below one another, padded to the widest."""
+    width = max(rows.ids.shape[1] for rows in parts)
+
+    def wide(tensors: list[Tensor]) -> Tensor:
+        return torch.cat([functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
+
+    return Rows(
+        ids=wide([rows.ids for rows in parts]), mask=wide([rows.mask for rows in parts]),
+        answer_spans=torch.cat([rows.answer_spans for rows in parts]), key=wide([rows.key for rows in parts]),
+        item_ids=tuple(name for rows in parts for name in rows.item_ids),
+        group_ids=tuple(name for rows in parts for name in rows.group_ids), template_hash=parts[0].template_hash,
+    )  # fmt: skip
