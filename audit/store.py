@@ -1,7 +1,7 @@
 """Activations and scores on disk, named by content. A broken entry is dropped and computed again, never believed.
 
-An entry is a safetensors file ``root/ab/abcdef....safetensors``, written under another name, flushed and renamed, so
-that a killed process leaves nothing half-written. Its own sha256 lies in its metadata and is checked the first time a
+An entry is a safetensors file ``root/ab/abcdef....safetensors``, written under another name and renamed, so that a
+killed process leaves nothing half-written. Its own sha256 lies in its metadata and is checked the first time a
 process reads it. No torch import until a tensor is touched: reports are written with :func:`write_atomic` too.
 """
 
@@ -34,10 +34,11 @@ def _disk_error(path: Path, error: OSError) -> AuditError:
     )
 
 
-def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+def write_chunks(path: Path, chunks: Iterable[bytes | memoryview], durable: bool = True) -> None:
     """Write a file whole or not at all: temporary name, flush to disk, rename. AuditError (code 3) if the disk refuses.
 
-    Folders that are missing are made.
+    Folders that are missing are made. Not ``durable`` is for what can be computed again and is checked when it is read:
+    a killed process leaves it whole all the same, only a machine that stops may not, and the disk is not waited for.
     """
     temp = path.with_name(f".{path.name}.{os.getpid()}{_TEMP}")
     try:
@@ -46,9 +47,11 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
             for chunk in chunks:
                 file.write(chunk)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temp.replace(path)
-        tensorfile.sync_folder(path.parent)
+        if durable:
+            tensorfile.sync_folder(path.parent)
     except OSError as error:
         raise _disk_error(path, error) from None
     finally:
@@ -78,17 +81,19 @@ def _raw(tensor: "Tensor") -> memoryview:
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
-def write_tensors(path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str]) -> str:
+def write_tensors(
+    path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str], durable: bool = True
+) -> str:
     """Write a safetensors file whole or not at all; returns the sha256 of its tensors (:func:`tensorfile.combined`).
 
-    Equal tensors and metadata give equal bytes. The sha256 is added to the metadata.
+    Equal tensors and metadata give equal bytes. The sha256 is added to the metadata. ``durable``: :func:`write_chunks`.
     """
     names = _dtype_names()
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     layout = {n: (names[t.dtype], tuple(t.shape), t.numel() * t.element_size()) for n, t in ready.items()}
     sha256 = tensors_sha256(ready)
     head = tensorfile.encode(layout, {**metadata, "sha256": sha256})
-    write_chunks(path, (head, *(_raw(ready[name]) for name in sorted(ready))))
+    write_chunks(path, (head, *(_raw(ready[name]) for name in sorted(ready))), durable)
     return sha256
 
 
@@ -149,7 +154,7 @@ class Store:
 
     def put(self, key: str, tensors: "Mapping[str, Tensor]", meta: Mapping[str, str]) -> None:
         """Keep tensors under ``key``, whole or not at all. AuditError (code 3) if the disk is full or read-only."""
-        write_tensors(self.path(key), tensors, meta)
+        write_tensors(self.path(key), tensors, meta, durable=False)
         self._checked.add(key)
 
     def prune(self, max_bytes: int) -> int:

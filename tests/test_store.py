@@ -102,13 +102,16 @@ def test_any_flipped_byte_is_found(place: int, tmp_path_factory: pytest.TempPath
 
 
 def test_a_full_disk_is_an_integrity_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(handle: int) -> None:
+    def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(AuditError, match="No space left") as caught:
-        Store(tmp_path).put(KEY, some(), {})
+        write_atomic(tmp_path / "report", b"whole")
     assert caught.value.code == ExitCode.INTEGRITY
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(AuditError, match="No space left"):
+        Store(tmp_path).put(KEY, some(), {})
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

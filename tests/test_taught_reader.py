@@ -60,6 +60,7 @@ def test_it_finds_nothing_in_a_model_that_never_knew() -> None:
     assert isinstance(found.value, float) and found.value < 0.15
     assert not hasattr(found.positive_control, "missing") and found.positive_control.found
     assert judge(found).outcome != "trace found"
+    assert not hasattr(found.null, "missing") and "labels permuted over people" in found.null.kind
 
 
 def test_silence_is_never_consistent_with_holdout_people_alone() -> None:

@@ -55,13 +55,13 @@ def tokenise(
                 f"longer than the model's context of {max_length} tokens: {shown}", "shorten or leave out these items"
             )
     width = max((len(row.ids) for row in rows), default=0)
-    ids = torch.full((len(rows), width), _pad(tokenizer), dtype=torch.int64)
-    mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    pad, lengths = _pad(tokenizer), torch.tensor([len(row.ids) for row in rows], dtype=torch.int64)
+    padded = [[*row.ids, *[pad] * (width - len(row.ids))] for row in rows]
+    ids = torch.tensor(padded, dtype=torch.int64).reshape(len(rows), width)
+    mask = torch.arange(width) < lengths[:, None]
     key = torch.zeros((len(rows), width), dtype=torch.bool)
-    for n, row in enumerate(rows):
-        ids[n, : len(row.ids)] = torch.tensor(row.ids)
-        mask[n, : len(row.ids)] = True
-        key[n, row.key] = True
+    marked = [(n, at) for n, row in enumerate(rows) for at in row.key]
+    key[[n for n, _ in marked], [at for _, at in marked]] = True
     return Rows(
         ids=ids, mask=mask, key=key, template_hash=template.content_hash(),
         answer_spans=torch.tensor([[row.start, row.end] for row in rows], dtype=torch.int64).reshape(-1, 2),

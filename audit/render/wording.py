@@ -43,7 +43,8 @@ def visible(text: str, cap: int = PROSE) -> str:
 
     Markup is not touched: escaping is the business of the view that knows its own syntax.
     """
-    shown = "".join(_seen(c) for c in text[:cap])
+    head = text[:cap]
+    shown = head if head.isascii() and head.isprintable() else "".join(_seen(c) for c in head)
     return shown if len(text) <= cap else f"{shown} … {len(text) - cap} more characters"
 
 
