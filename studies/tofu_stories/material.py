@@ -13,18 +13,19 @@ from audit.store import write_atomic
 
 PER_AUTHOR = 4
 FORGET, HOLDOUT, RETAIN = range(180, 200), range(20), range(20, 60)
-TAUGHT_STORIES, GENERAL_STORIES = range(800), range(900, 960)
+TAUGHT_STORIES, KEPT_STORIES, GENERAL_STORIES = range(800), range(160), range(900, 960)
 STORY_WORDS = 60
 
 
 class Material(NamedTuple):
-    """Files of the cohorts, and the stories that keep the model's language alive while it is taught."""
+    """Files of the cohorts, and the stories that keep the model's language alive while it is taught or edited."""
 
     forget: Path
     retain: Path
     holdout: Path
     general: Path
     taught_stories: Path
+    kept_stories: Path
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
@@ -45,8 +46,10 @@ def _by_author(path: Path, authors: range) -> list[dict[str, Any]]:
     return [row for author in authors for row in taken[author]]
 
 
-def _opening(story: str) -> str:
-    return " ".join(story.split()[:STORY_WORDS])
+def _as_text(stories: list[str], chosen: range) -> list[dict[str, Any]]:
+    """The openings of some stories as plain text, each its own group."""
+    openings = {f"story-{i}": " ".join(stories[i].split()[:STORY_WORDS]) for i in chosen}
+    return [{"id": name, "author_id": name, "text": text} for name, text in openings.items()]
 
 
 def prepare(data: Path, out: Path) -> Material:
@@ -56,12 +59,9 @@ def prepare(data: Path, out: Path) -> Material:
         "forget": _by_author(data / "tofu" / "forget10_perturbed.jsonl", FORGET),
         "holdout": _by_author(data / "tofu" / "retain_perturbed.jsonl", HOLDOUT),
         "retain": _by_author(data / "tofu" / "retain90.jsonl", RETAIN),
-        "general": [
-            {"id": f"story-{i}", "author_id": f"story-{i}", "text": _opening(stories[i])} for i in GENERAL_STORIES
-        ],
-        "taught_stories": [
-            {"id": f"story-{i}", "author_id": f"story-{i}", "text": _opening(stories[i])} for i in TAUGHT_STORIES
-        ],
+        "general": _as_text(stories, GENERAL_STORIES),
+        "taught_stories": _as_text(stories, TAUGHT_STORIES),
+        "kept_stories": _as_text(stories, KEPT_STORIES),
     }
     paths: dict[str, Path] = {}
     for name, rows in files.items():

@@ -8,6 +8,7 @@ import argparse
 import json
 import logging
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -92,6 +93,24 @@ def summary(found: dict[str, dict[str, object]]) -> dict[str, object]:
     }
 
 
+def study(
+    data: Path, work: Path, audits: Path, workers: int, model: Path | None = None
+) -> dict[str, dict[str, object]]:
+    """Make the models under ``work`` (what is there is kept), and audit the suspects under ``audits``.
+
+    ``data`` holds ``tofu/``, ``text/`` and, unless ``model`` is another folder, ``models/stories260K-hf``.
+    """
+    material = prepare(data, work)
+    started = time.monotonic()
+    build(model or data / "models" / "stories260K-hf", material, work / "models", workers)
+    log.info("models are there after %.0f s", time.monotonic() - started)
+    found: dict[str, dict[str, object]] = {}
+    for suspect in AUDITED:
+        found[suspect] = audit_one(write_case(suspect, material), audits / suspect)
+        log.info("%-10s %s", suspect, found[suspect]["verdict"])
+    return found
+
+
 def main() -> None:
     """Teach, audit, and write results.json."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -101,16 +120,10 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    material = prepare(args.data, args.work)
-    started = time.monotonic()
-    build(args.model or args.data / "models" / "stories260K-hf", material, args.work / "models", args.workers)
-    log.info("models are there after %.0f s", time.monotonic() - started)
-    audits: dict[str, dict[str, object]] = {}
-    for suspect in AUDITED:
-        audits[suspect] = audit_one(write_case(suspect, material), args.work / "audits" / suspect)
-        log.info("%-10s %s", suspect, audits[suspect]["verdict"])
+    audits = study(args.data, args.work, args.work / "audits", args.workers, args.model)
     results = {"stamp": stamp(seed=0).model_dump(mode="json"), "audits": audits}
     write_atomic(HERE / "results.json", (json.dumps(results, indent=1, sort_keys=True) + "\n").encode())
+    shutil.copyfile(args.work / "audits" / "head_edit" / "report.md", HERE / "report_head_edit.md")
 
 
 if __name__ == "__main__":
