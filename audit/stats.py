@@ -5,6 +5,7 @@ a seed. Arrays are float64; [person layer] has one column for each member of a f
 """
 
 import warnings
+from functools import lru_cache
 from itertools import combinations
 from math import comb
 from typing import NamedTuple
@@ -105,15 +106,19 @@ def sign_flip_max_t(
     return _judge(t_of(means), t_of(observed), means / scale, exact)
 
 
-def _labels(forget: Bool[ndarray, " person"], draws: int, seed: int) -> tuple[ndarray, bool]:
-    """Label vectors [draw person] with as many positives as ``forget``: all where few, else drawn."""
-    n, k = len(forget), int(forget.sum())
+@lru_cache(maxsize=2)
+def _labels(n: int, k: int, draws: int, seed: int) -> tuple[ndarray, bool]:
+    """Label vectors [draw person] with ``k`` positives among ``n``: all where few, else drawn. Kept, not to be written.
+
+    One case draws the same labels for each of its tests.
+    """
     if comb(n, k) <= EXACT_UP_TO:
         chosen = np.array(list(combinations(range(n), k)))
     else:
         chosen = np.random.default_rng(seed).random((draws, n)).argpartition(k - 1, axis=1)[:, :k]
     labels = np.zeros((len(chosen), n))
     np.put_along_axis(labels, chosen, 1.0, axis=1)
+    labels.flags.writeable = False
     return labels, comb(n, k) <= EXACT_UP_TO
 
 
@@ -142,7 +147,7 @@ def label_permutation_max_t(
         var_out = ((squares - q) / (n - k) - outs**2) / max(n - k - 1, 1)
         return ins - outs, _studentise(ins - outs, var_in + var_out, 1e-13 * squares / n + 1e-300)
 
-    labels, exact = _labels(forget, draws, seed)
+    labels, exact = _labels(n, k, draws, seed)
     means, t = contrast(labels)
     scale = np.ones(x.shape[1]) if scale is None else scale
     return _judge(t, contrast(forget[None].astype(float))[1][0], means / scale, exact)
