@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from audit.bench.rows import tokenise
 from audit.bench.shapes import Rows
 from audit.bench.tokenizers import TokenizerFiles, load_tokenizer
-from audit.data import check_disjoint, read_items, split
+from audit.data import Split, check_disjoint, read_items, split
 from audit.nouns import AuditError, Cohort, DataFiles, Form, Item, Template, Texts
 
 Part = Literal["audit", "calibration", "all"]
@@ -42,7 +42,11 @@ class Cohorts:
         self.by_cohort: dict[Cohort, tuple[Item, ...]] = {
             file.cohort: _read(file, recipe.group) for file in recipe.files
         }
-        self.parts = {name: split(items, recipe.split_seed) for name, items in self.by_cohort.items()}
+        # nothing is ever fitted on holdout people, and tests that permute labels need all of them
+        self.parts = {
+            name: Split((), items) if name == "holdout" else split(items, recipe.split_seed)
+            for name, items in self.by_cohort.items()
+        }
         self._rows: dict[Texts, Rows] = {}
 
     def items(self, texts: Texts, part: Part = "all") -> tuple[Item, ...]:
