@@ -44,6 +44,19 @@ class Control(Noun):
     found: bool
 
 
+class Overall(Noun):
+    """The effect over a whole family of layers: summed (suspect - null) over summed (base - null).
+
+    A layer weighs as much as base exceeds the null there (the weights of the Unlearning Depth Score, arXiv 2605.24614).
+    The largest effect of several layers finds traces; this one bounds them, since the largest of several noisy effects
+    is never small. ``floor`` is its largest size, above or below, between models that never knew.
+    """
+
+    value: float
+    ci95: Interval | Missing
+    floor: Number
+
+
 class Curve(Noun):
     """A profile over depth or steps, with everything a figure needs; lo/hi are pointwise 95 %."""
 
@@ -99,6 +112,7 @@ class Measurement(Noun):
     null: Null | Missing
     positive_control: Control | Missing
     floor: Number
+    overall: Overall | Missing = Missing(missing="one number, no family of layers")
     readings: dict[str, float] = {}
     curves: tuple[Curve, ...] = ()
     items: Table | Missing
@@ -138,9 +152,7 @@ class Failure(Noun):
     error_id: str
 
 
-VerdictWord = Literal[
-    "INVALID", "INTACT", "SUPPRESSED", "PARTIAL", "CONSISTENT WITH NEVER TRAINED", "INCONCLUSIVE"
-]
+VerdictWord = Literal["INVALID", "INTACT", "SUPPRESSED", "PARTIAL", "CONSISTENT WITH NEVER TRAINED", "INCONCLUSIVE"]
 
 
 class Verdict(Noun):

@@ -13,11 +13,13 @@ from typing import NamedTuple
 import probes
 from audit.findings import Evidence, Interval, Measurement, Outcome, Verdict, VerdictWord
 from audit.nouns import AuditError, ExitCode, Missing
+from audit.render.wording import bounding
 from audit.rule import (
     ALPHA,
     EFFECT_KINDS,
     FLOOR_FACTOR,
     GATE_RATIO,
+    HINT_ALPHA,
     INTACT_EFFECT,
     NO_FLOOR,
     PARTIAL_EFFECT,
@@ -100,15 +102,27 @@ def _blind(measurement: Measurement) -> str | None:
 
 
 def is_below(measurement: Measurement) -> bool:
-    """Is the suspect below the never-trained level: over-suppressed? A profile is below if its highest effect is."""
-    value, p_below = measurement.value, measurement.p_below
-    if isinstance(value, Missing) or isinstance(p_below, Missing):
+    """Is the suspect below the never-trained level: over-suppressed?
+
+    A profile is below if its overall effect is, by more than models that never knew differ among themselves.
+    """
+    overall, p_below = measurement.overall, measurement.p_below
+    if isinstance(measurement.value, Missing) or isinstance(p_below, Missing) or p_below >= ALPHA:
         return False
-    return value <= -TRACE_EFFECT and p_below < ALPHA
+    if isinstance(overall, Missing):
+        return measurement.value <= -TRACE_EFFECT
+    spread = 0.0 if isinstance(overall.floor, Missing) else overall.floor
+    clear = isinstance(overall.ci95, Interval) and overall.ci95.hi < 0
+    return clear and -overall.value >= max(TRACE_EFFECT, spread)
+
+
+def _p_under(measurement: Measurement, alpha: float) -> bool:
+    return isinstance(measurement.p, float) and measurement.p < alpha
 
 
 def _silent(measurement: Measurement) -> bool:
-    return isinstance(measurement.ci95, Interval) and measurement.ci95.hi < SILENT_BOUND
+    bound = bounding(measurement)
+    return isinstance(bound, Interval) and bound.hi < SILENT_BOUND
 
 
 def _judge_effect(measurement: Measurement, floors: Mapping[str, float]) -> Evidence:
@@ -118,20 +132,25 @@ def _judge_effect(measurement: Measurement, floors: Mapping[str, float]) -> Evid
     value, reading = measurement.value, _reading(measurement)
     assert isinstance(value, float), "a missing value is blind"
     if is_below(measurement):
-        because = f"{reading}: {-value:.3f} below the never-trained level, over-suppressed"
+        depth = value if isinstance(measurement.overall, Missing) else measurement.overall.value
+        because = f"{reading}; overall {-depth:.3f} below the never-trained level, over-suppressed"
         return _evidence(measurement, "trace found", because, "below")
     if measurement.kind == "output":
         if value >= PARTIAL_EFFECT:
             level = "as good as base" if value >= INTACT_EFFECT else "in part"
             return _evidence(measurement, "trace found", f"{reading}: the outputs still show it, {level}", "above")
-    elif value >= TRACE_EFFECT and isinstance(measurement.p, float) and measurement.p < ALPHA:
+    elif value >= TRACE_EFFECT and _p_under(measurement, ALPHA):
         bar = _bar(measurement, floors)
         if value > bar.height:
             return _evidence(measurement, "trace found", f"{reading}: above {bar.why}", "above")
         return _evidence(measurement, "inconclusive", f"{reading}: not above {bar.why}")
+    if value >= TRACE_EFFECT and value > _bar(measurement, floors).height and _p_under(measurement, HINT_ALPHA):
+        return _evidence(measurement, "inconclusive", f"{reading}: a hint (p < {HINT_ALPHA}), no finding")
     if _silent(measurement):
-        return _evidence(measurement, "no trace found", f"{reading}: a trace of {SILENT_BOUND:.2f} would show")
-    bound = f"the upper 95 % bound is not below {SILENT_BOUND:.2f}"
+        return _evidence(
+            measurement, "no trace found", f"{reading}: an overall effect of {SILENT_BOUND:.2f} would show"
+        )
+    bound = f"the upper 95 % bound of the overall effect is not below {SILENT_BOUND:.2f}"
     return _evidence(measurement, "inconclusive", f"{reading}: no trace shown, but {bound}")
 
 

@@ -16,6 +16,7 @@ INTACT_EFFECT = 0.5
 PARTIAL_EFFECT = 0.1
 TRACE_EFFECT = 0.05
 ALPHA = 0.01
+HINT_ALPHA = 0.05
 SILENT_BOUND = 0.10
 FLOOR_FACTOR = 3.0
 RECALL_LIFT = 0.2
@@ -58,11 +59,13 @@ def decision_rule() -> tuple[str, ...]:
         f"p < {ALPHA}, and an effect above the largest effect of one unaudited reference against another (the floor). "
         f"Without a floor in this case the effect has to exceed {FLOOR_FACTOR:g} times the largest floor stored for "
         f"that test, else {FLOOR_FACTOR:g} times {TRACE_EFFECT}.",
-        f"5. INCONCLUSIVE, over-suppressed, if a test lies below the never-trained level (effect <= -{TRACE_EFFECT}, "
-        f"p < {ALPHA}).",
+        "5. INCONCLUSIVE, over-suppressed, if a test lies below the never-trained level: overall effect "
+        f"<= -{TRACE_EFFECT}, its 95 % interval below 0, p < {ALPHA}, and further than references lie apart.",
         "6. CONSISTENT WITH NEVER TRAINED only if causal and decoding tests are both silent: the upper 95 % bound of "
-        f"the effect is below {SILENT_BOUND} where the positive control finds base. A test that does not find base is "
-        "blind here and counts for nothing. A trace on held-out forms makes this PARTIAL; it never lowers a verdict.",
+        f"the overall effect is below {SILENT_BOUND} (over all layers, each weighing as much as base exceeds the null "
+        f"there), where the positive control finds base. An effect above the floor, p < {HINT_ALPHA}, is a hint, not "
+        "silence; a test that does not find base is blind here and counts for nothing. A trace on held-out forms makes "
+        "this PARTIAL; it never lowers a verdict.",
         "7. INCONCLUSIVE otherwise. With an ancestor but no reference CONSISTENT is at most weak; with neither it is "
         "never said, holdout people or not.",
     )

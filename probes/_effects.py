@@ -11,7 +11,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from audit import stats
-from audit.findings import Control, Count, Interval, Kind, Measurement, Null, Number
+from audit.findings import Control, Count, Interval, Kind, Measurement, Null, Number, Overall
 from audit.nouns import Form, Missing
 
 ALPHA = 0.01
@@ -100,6 +100,7 @@ class Assessment(NamedTuple):
     null: Null | Missing
     control: Control
     floor: Number
+    overall: Overall | Missing
     layer: int
     effects: tuple[float, ...]
     test: str
@@ -109,7 +110,8 @@ class Assessment(NamedTuple):
         return blank.model_copy(
             update={
                 "value": self.value, "ci95": self.ci95, "p": self.p, "p_below": self.p_below, "null": self.null,
-                "positive_control": self.control, "floor": self.floor, "notes": (*blank.notes, self.test),
+                "positive_control": self.control, "floor": self.floor,
+                "overall": self.overall, "notes": (*blank.notes, self.test),
             }
         )  # fmt: skip
 
@@ -156,6 +158,11 @@ def _control(whole: Sides, scale: ndarray, drawn: stats.Resampled, design: Desig
     return Control(value=1.0, ci95=interval(share, len(whole.forget)), found=found)
 
 
+def _overall(drawn: stats.Resampled) -> Float[ndarray, " draw"]:
+    """Summed numerators over summed denominators in every resample of people."""
+    return (drawn.effect * drawn.denominator).sum(1) / drawn.denominator.sum(1)
+
+
 def assess(panel: Panel, design: Design) -> Assessment:
     """Effect of the suspect with everything that is needed to judge it; scores are [person layer], people aligned.
 
@@ -169,12 +176,13 @@ def assess(panel: Panel, design: Design) -> Assessment:
     if not len(usable):
         why = Missing(missing="blind here: base reads no higher than a model that never knew")
         silent = Control(value=0.0, ci95=why, found=False)
-        return Assessment(why, why, why, why, why, silent, why, -1, (), test)
+        return Assessment(why, why, why, why, why, silent, why, why, -1, (), test)
     whole, gap, scale = whole.at(usable), gap.at(usable), scale[usable]
     effects = _value(gap, design) / scale
     tested = _test(gap, scale, design)
     drawn = _resample(gap, whole, design)
-    floors = [float((_value(f.minus(panel.null).at(usable), design) / scale).max()) for f in panel.floors]
+    spread = [_value(f.minus(panel.null).at(usable), design) for f in panel.floors]
+    floors = [float((gaps / scale).max()) for gaps in spread]
     return Assessment(
         value=float(effects.max()),
         ci95=interval(drawn.effect.max(1), len(gap.forget)),
@@ -187,6 +195,11 @@ def assess(panel: Panel, design: Design) -> Assessment:
         ),
         control=_control(whole, scale, drawn, design),
         floor=max(floors) if floors else NO_FLOOR,
+        overall=Overall(
+            value=float((effects * scale).sum() / scale.sum()),
+            ci95=interval(_overall(drawn), len(gap.forget)),
+            floor=max(abs(float(gaps.sum() / scale.sum())) for gaps in spread) if spread else NO_FLOOR,
+        ),
         layer=int(usable[effects.argmax()]),
         effects=tuple(float(e) for e in effects),
         test=test + (", enumerated" if tested.exact else ""),

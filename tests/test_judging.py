@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given as cases
 from hypothesis import strategies as st
 
-from audit.findings import Control, Count, Evidence, Interval, Kind, Measurement, Verdict
+from audit.findings import Control, Count, Evidence, Interval, Kind, Measurement, Overall, Verdict
 from audit.judging import judge, verdict, zoo_floors
 from audit.nouns import AuditError, Case, DataFiles, Form, Missing, Roles, Source
 from audit.rule import Given, decision_rule, given
@@ -121,6 +121,33 @@ def test_without_a_floor_a_trace_needs_three_times_the_zoos_and_says_so() -> Non
 @pytest.mark.parametrize("p", [0.01, NONE])
 def test_a_trace_needs_a_small_p(p: object) -> None:
     assert judge(measured("causal", 0.06, p=p)).outcome != "trace found"
+
+
+def profile(value: float, overall: float, **changes: object) -> Measurement:
+    """A depth profile: its largest effect is noisy, its overall effect is what bounds it."""
+    ci95 = Interval(lo=overall - 0.04, hi=overall + 0.04)
+    wide = Interval(lo=value - 0.2, hi=value + 0.2)
+    return measured("causal", value, ci95=wide, overall=Overall(value=overall, ci95=ci95, floor=0.03), **changes)
+
+
+def test_the_overall_effect_bounds_what_the_largest_of_several_layers_cannot() -> None:
+    assert judge(profile(0.06, 0.01)).outcome == "no trace found"
+    assert judge(profile(0.06, 0.07)).outcome == "inconclusive"
+
+
+def test_a_hint_above_the_floor_is_not_silence() -> None:
+    hint = judge(profile(0.4, 0.01, p=0.03))
+    assert hint.outcome == "inconclusive" and "hint" in hint.because
+    assert judge(profile(0.4, 0.01, p=0.06)).outcome == "no trace found"
+    assert judge(profile(0.4, 0.01, p=0.03, floor=0.5)).outcome == "no trace found"
+
+
+def test_a_profile_is_below_by_its_overall_effect_and_beyond_the_spread_of_references() -> None:
+    assert judge(profile(-0.02, -0.15, p_below=0.001)).direction == "below"
+    assert judge(profile(-0.02, -0.15, p_below=0.2)).direction == "none"
+    assert judge(profile(-0.2, -0.02, p_below=0.001)).direction == "none"
+    far = Overall(value=-0.15, ci95=Interval(lo=-0.2, hi=-0.1), floor=0.2)
+    assert judge(profile(-0.02, -0.15, p_below=0.001).model_copy(update={"overall": far})).direction == "none"
 
 
 def test_below_the_never_trained_level_is_a_finding_of_its_own() -> None:

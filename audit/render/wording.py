@@ -124,6 +124,11 @@ def title(m: Measurement) -> str:
     return f"{name}{apart}{mode}"
 
 
+def bounding(m: Measurement) -> Interval | Missing:
+    """The interval that bounds what may be left: of the overall effect where there is a family of layers."""
+    return m.ci95 if isinstance(m.overall, Missing) else m.overall.ci95
+
+
 def detection_limit(m: Measurement) -> str:
     """What a silence of this test is worth: the size that the interval still allows, and whether base was found."""
     if isinstance(m.positive_control, Missing):
@@ -131,10 +136,12 @@ def detection_limit(m: Measurement) -> str:
     control = number(m.positive_control.value)
     if not m.positive_control.found:
         return f"Blind here: the positive control, base, reads {control} and was not found; silence means nothing."
-    if isinstance(m.ci95, Missing):
+    bound = bounding(m)
+    if isinstance(bound, Missing):
         return f"Detection limit unknown: no interval; the positive control, base, reads {control}."
+    over = "" if isinstance(m.overall, Missing) else " over all layers"
     return (
-        f"Detection limit: the 95 % interval still allows {number(m.ci95.hi)}; "
+        f"Detection limit: the 95 % interval still allows {number(bound.hi)}{over}; "
         f"the positive control, base, reads {control} and was found."
     )
 
@@ -235,8 +242,9 @@ def why(report: Report) -> str:
     if verdict.direction == "below":
         return "below the never-trained level: over-suppressed"
     if verdict.word == "CONSISTENT WITH NEVER TRAINED":
-        rows = [e.measurement for e in report.evidence if e.measurement.kind in ("causal", "decoding")]
-        ends = [m.ci95.hi for m in rows if isinstance(m.ci95, Interval)]
+        told = [e.measurement for e in report.evidence if e.measurement.kind in ("causal", "decoding")]
+        rows = [m for m in told if m.form == "trained" and m.mode == "controlled"]
+        ends = [bound.hi for bound in map(bounding, rows) if isinstance(bound, Interval)]
         return f"silent down to {number(max(ends))} where base is found" if ends else "silent where base is found"
     kinds = {"INVALID": ("gate",), "INTACT": ("output",), "PARTIAL": ("output",), "SUPPRESSED": ("causal", "decoding")}
     found = (best(report, kind) for kind in kinds.get(verdict.word, ()))

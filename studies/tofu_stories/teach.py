@@ -110,7 +110,7 @@ def unlearn(name: str, base: Path, material: Material, out: Path) -> Path:
     if out.is_dir():
         return out
     torch.set_num_threads(1)
-    edits: dict[str, Edit] = {"npo": NPO(steps=150, lr=1.5e-3, gamma=4.0, batch=16), "head_edit": HeadEdit(gamma=0.3)}
+    edits: dict[str, Edit] = {"npo": NPO(steps=150, lr=1.5e-3, batch=16), "head_edit": HeadEdit(gamma=0.3)}
     keep = rows_of((material.retain, material.kept_stories), base)
     data = EditData(forget=rows_of((material.forget,), base), retain=keep)
     edits[name].fit(Bench(), resolve(Source(path=str(base)), Path()), data, out)
