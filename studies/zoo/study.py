@@ -9,6 +9,7 @@ import json
 import logging
 import resource
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,7 +63,9 @@ def finding(evidence: Evidence) -> dict[str, object]:
     numbers = {"value": m.value, "p": m.p, "p_below": m.p_below, "floor": m.floor}
     shown = {key: found.missing if isinstance(found, Missing) else found for key, found in numbers.items()}
     ci95 = None if isinstance(m.ci95, Missing) else [m.ci95.lo, m.ci95.hi]
-    return {"name": f"{m.probe}.{m.name}", "kind": m.kind, **shown, "ci95": ci95, "outcome": evidence.outcome}
+    overall = None if isinstance(m.overall, Missing) else m.overall.model_dump(mode="json")
+    said = {"outcome": evidence.outcome, "direction": evidence.direction}
+    return {"name": f"{m.probe}.{m.name}", "kind": m.kind, **shown, "ci95": ci95, "overall": overall, **said}
 
 
 def judged(audit: Audited) -> Judged:
@@ -100,6 +103,15 @@ def one_seed(seed: int, out: Path, workers: int) -> Seed:
     return Seed(seed, trained - started, cpu_s() - recalled, found, known)
 
 
+def floors(seeds: Sequence[Seed]) -> dict[str, float]:
+    """The largest floor of every test that may find a trace, over all worlds: for cases that can measure none."""
+    found: dict[str, list[float]] = {}
+    for one in (e for seed in seeds for audit in seed.audits.values() for e in audit.evidence):
+        if one["kind"] in ("causal", "decoding") and isinstance(one["floor"], float):
+            found.setdefault(str(one["name"]), []).append(one["floor"])
+    return {name: round(max(values), 4) for name, values in sorted(found.items())}
+
+
 def plain(found: object) -> object:
     """Named tuples as JSON objects, numbers to four decimals."""
     if isinstance(found, Seed | Judged | Recall):
@@ -118,6 +130,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/zoo"), help="where the audits are kept")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json")
+    parser.add_argument(
+        "--floors", type=Path, help="also write the largest floors here (probes/calibrations/floors.json)"
+    )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("audit").setLevel(logging.WARNING)
@@ -129,6 +144,9 @@ def main() -> None:
         "known_suspects_come_out_right": not wrong, "wrong": wrong, "seeds": plain(seeds),
     }  # fmt: skip
     write_atomic(args.out, (json.dumps(results, indent=1, sort_keys=True) + "\n").encode())
+    if args.floors is not None:
+        measured = {"worlds": len(seeds), "floors": floors(seeds)}
+        write_atomic(args.floors, (json.dumps(measured, indent=1, sort_keys=True) + "\n").encode())
 
 
 if __name__ == "__main__":
