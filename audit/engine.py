@@ -238,7 +238,7 @@ class Run:
             timings=tuple(unit.timing for unit in measured.units),
         )
         circumstances = assembly.Circumstances(
-            exhibits=exhibits(received(self.case)),
+            exhibits=exhibits(received(self.case), self.case.root),
             environment=environment(self.bench.provenance(), self._flags()),
             created=now(),
             demo=self.how.demo,

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import os
 import platform
 import sys
 from functools import cache
@@ -69,8 +70,8 @@ def name_of(checkpoint: Checkpoint) -> str:
     return checkpoint.key if checkpoint.edits else checkpoint.fingerprint
 
 
-def exhibits(received: tuple[Received, ...]) -> tuple[Exhibit, ...]:
-    """The items received, verified once more after the audit.
+def exhibits(received: tuple[Received, ...], root: Path) -> tuple[Exhibit, ...]:
+    """The items received, verified once more after the audit; folders are named from ``root``, the case file's folder.
 
     Raises AuditError (code 3) if a checkpoint no longer hashes to what it hashed to when it was opened.
     """
@@ -81,7 +82,7 @@ def exhibits(received: tuple[Received, ...]) -> tuple[Exhibit, ...]:
         listed.append(
             Exhibit(
                 role=role,
-                path=checkpoint.edits_from or checkpoint.source,
+                path=_as_given(checkpoint.edits_from or checkpoint.source, root),
                 family=checkpoint.family,
                 fingerprint=name_of(checkpoint),
                 size_bytes=now.size_bytes,
@@ -90,3 +91,8 @@ def exhibits(received: tuple[Received, ...]) -> tuple[Exhibit, ...]:
             )  # fmt: skip
         )
     return tuple(listed)
+
+
+def _as_given(source: str, root: Path) -> str:
+    """A folder relative to the case file: a report leaves the house and need not tell where its author's home is."""
+    return os.path.relpath(source, root.resolve()) if os.path.isabs(source) else source
