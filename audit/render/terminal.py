@@ -57,7 +57,7 @@ def table(reports: Sequence[Report]) -> Table:
 
 _LEGEND: Final = (
     "Effects: 0 = never trained, 1 = base; the layer where it was read after @. Utility: share of base's on retained "
-    "items. ▲ trace found, ● no trace found, ◆ inconclusive, – not run."
+    "items. ▲ trace found, ▼ below never trained, ● no trace found, ◆ inconclusive, – not run."
 )
 
 
@@ -67,6 +67,9 @@ def _effect(e: Evidence | None, at_layer: bool = False) -> Text:
     if isinstance(e.measurement.value, Missing):
         return Text("◆ none")
     symbol = {"trace found": "▲ ", "no trace found": "● ", "inconclusive": "◆ ", "not run": "– "}[e.outcome]
+    if e.direction == "below":
+        overall = e.measurement.overall
+        return Text(f"▼ {number(e.measurement.value if isinstance(overall, Missing) else overall.value)}")
     mark = "" if e.measurement.kind == "gate" else symbol
     where = layer(e.measurement) if at_layer else ""
     return Text(f"{mark}{number(e.measurement.value)}{f' @{where}' if where else ''}")

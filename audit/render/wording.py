@@ -156,7 +156,7 @@ def part(e: Evidence) -> str:
     if e.measurement.mode == "paper":
         return "as published"
     word = "below never trained" if e.direction == "below" else e.outcome
-    return f"{OUTCOME_SYMBOL[e.outcome]} {word}"
+    return f"{'▼' if e.direction == 'below' else OUTCOME_SYMBOL[e.outcome]} {word}"
 
 
 def evidence_sentence(e: Evidence) -> str:
