@@ -8,9 +8,9 @@ import pytest
 from audit.findings import Interval
 from studies.speed import bounds
 from studies.speed.methods import Method, disagreement, methods
-from studies.speed.results import Machine, MemoryRow, Ratio, Results, TimingRow
+from studies.speed.results import MemoryRow, Ratio, Results, TimingRow
 from studies.speed.study import Settings, run
-from studies.speed.timing import interleaved, ratio
+from studies.speed.timing import interleaved, ratio, ratio_of_medians
 
 
 def row(method: str, mode: str, cpu_s: float, *ratios: Ratio) -> TimingRow:
@@ -70,12 +70,19 @@ def test_best_alternative_is_the_fastest_of_the_same_mode() -> None:
 def test_memory_bound_allows_what_is_returned_and_one_blocks_output() -> None:
     def peak(method: str, mib: float, returned: float) -> MemoryRow:
         return MemoryRow(
-            size="A", method=method, mode="all", peak_mib=mib, before_mib=0, returned_mib=returned, block_output_mib=8
+            size="A", method=method, mode="all", peaks_mib=(mib,) * 3, returned_mib=returned, block_output_mib=8
         )
 
     fits = bounds.of_memory([peak("blocks alone", 100, 0), peak("our bench", 1.05 * 158 - 0.1, 50)])
     bursts = bounds.of_memory([peak("blocks alone", 100, 0), peak("our bench", 1.05 * 158 + 0.1, 50)])
     assert [b.met for b in fits] == [True] and [b.met for b in bursts] == [False]
+
+
+def test_ratio_of_medians_interval_widens_with_the_spread_of_either_sample() -> None:
+    calm, wild = np.array([100.0, 101, 99, 100, 100]), np.array([80.0, 120, 100, 90, 110])
+    narrow, wide = ratio_of_medians(calm, calm, seed=0), ratio_of_medians(calm, wild, seed=0)
+    assert narrow[0] == wide[0] == 1
+    assert wide[1].lo < narrow[1].lo <= 1 <= narrow[1].hi < wide[1].hi
 
 
 def test_methods_look_at_the_same_states_and_the_suite_writes_its_results(tmp_path: Path) -> None:
@@ -86,7 +93,17 @@ def test_methods_look_at_the_same_states_and_the_suite_writes_its_results(tmp_pa
     assert {(t.method, t.mode) for t in found.timings} == {
         (m.name, m.mode) for m in methods(settings.modes) if m.name in settings.only
     }
-    assert isinstance(found.machine, Machine) and set(found.not_run) == {"memory", "commands"}
+    assert set(found.parts) == {"time smoke"} and not found.memory and not found.commands
+
+
+def test_part_that_is_measured_again_replaces_its_rows_and_leaves_the_others(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    old = Results(
+        timings=(row("our bench", "last", 1.0), row("our bench", "last", 1.0).model_copy(update={"size": "smoke"}))
+    )
+    out.write_text(old.model_dump_json())
+    found = run(Settings(("smoke",), ("last",), ("our bench",), 1, ("time",), 0), out)
+    assert [(t.size, t.repeats) for t in found.timings] == [("A", 15), ("smoke", 1)]
 
 
 def test_states_that_differ_are_noticed() -> None:

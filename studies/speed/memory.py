@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import torch
 
 from studies.speed.methods import OPENERS, Method
@@ -21,7 +20,6 @@ def measure(size: SizeName, method: Method, folder: Path, seed: int) -> MemoryRo
     """Run the method twice in this process and say how high its memory went."""
     torch.set_num_threads(1)
     call = OPENERS[method.name](checkpoint(size, folder, seed), rows(size, seed), method.mode)
-    before = psutil.Process().memory_info().rss
     call()
     returned = sum(state.numel() * state.element_size() for state in call())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
@@ -29,20 +27,22 @@ def measure(size: SizeName, method: Method, folder: Path, seed: int) -> MemoryRo
         size=size,
         method=method.name,
         mode=method.mode,
-        peak_mib=peak / 2**20,
-        before_mib=before / 2**20,
+        peaks_mib=(peak / 2**20,),
         returned_mib=returned / 2**20,
         block_output_mib=SIZES[size].block_output_mib,
     )
 
 
-def in_its_own_process(size: SizeName, method: Method, folder: Path, seed: int) -> MemoryRow:
-    """:func:`measure` in a fresh interpreter."""
+def in_own_processes(size: SizeName, method: Method, folder: Path, seed: int, processes: int) -> MemoryRow:
+    """:func:`measure` in fresh interpreters, one by one: the allocator alone moves a peak by several percent."""
     words = [sys.executable, "-m", __name__, size, method.name, method.mode, str(folder), str(seed)]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise RuntimeError(f"{method} at {size} ended with {done.returncode}: {done.stderr[-2000:]}")
-    return MemoryRow.model_validate_json(done.stdout.splitlines()[-1])
+    rows: list[MemoryRow] = []
+    for _ in range(processes):
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError(f"{method} at {size} ended with {done.returncode}: {done.stderr[-2000:]}")
+        rows.append(MemoryRow.model_validate_json(done.stdout.splitlines()[-1]))
+    return rows[0].model_copy(update={"peaks_mib": tuple(row.peaks_mib[0] for row in rows)})
 
 
 def main() -> None:

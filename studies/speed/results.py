@@ -1,14 +1,10 @@
 """What a benchmark found, as frozen nouns: written to results.json, printed as tables."""
 
-import datetime as dt
-import os
-import platform
-import subprocess
-from importlib.metadata import version
-from pathlib import Path
+from statistics import median
 
 from audit.findings import Interval
 from audit.nouns import Missing, Noun
+from studies.provenance import Stamp
 
 
 class Ratio(Noun):
@@ -34,15 +30,19 @@ class TimingRow(Noun):
 
 
 class MemoryRow(Noun):
-    """Peak resident memory of one method in a process of its own, in MiB, and the part that its result takes."""
+    """Peak resident memory of one method in processes of its own, in MiB, and the part that its result takes."""
 
     size: str
     method: str
     mode: str
-    peak_mib: float
-    before_mib: float
+    peaks_mib: tuple[float, ...]
     returned_mib: float
     block_output_mib: float
+
+    @property
+    def peak_mib(self) -> float:
+        """The median over processes."""
+        return median(self.peaks_mib)
 
 
 class CommandRow(Noun):
@@ -67,65 +67,19 @@ class Bound(Noun):
     met: bool
 
 
-class Machine(Noun):
-    """Where and on what the numbers were taken."""
+class Part(Noun):
+    """One part of the suite: where its numbers come from, and the command that made them."""
 
-    cpu: str
-    cores: int
-    memory_gib: float
-    python: str
-    packages: dict[str, str]
-    torch_threads: int
-    load_before: float
+    stamp: Stamp
+    command: str
 
 
 class Results(Noun):
-    """Everything that one run of the suite measured."""
+    """What was measured, part by part; a part that is measured again replaces its rows."""
 
     schema_version: int = 1
-    created: str
-    commit: str
-    seed: int
-    command: str
-    machine: Machine
+    parts: dict[str, Part] = {}
     timings: tuple[TimingRow, ...] = ()
     memory: tuple[MemoryRow, ...] = ()
     commands: tuple[CommandRow, ...] = ()
     bounds: tuple[Bound, ...] = ()
-    not_run: dict[str, str] = {}
-
-
-def machine() -> Machine:
-    """This machine as it is now; ``load_before`` tells whether it was calm."""
-    names = ("torch", "transformers", "transformer-lens", "nnsight", "numpy")
-    cpu = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).is_file():
-        models = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-        ]
-        cpu = models[0] if models else cpu
-    return Machine(
-        cpu=cpu,
-        cores=os.cpu_count() or 1,
-        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        python=platform.python_version(),
-        packages={name: version(name) for name in names},
-        torch_threads=1,
-        load_before=round(os.getloadavg()[0], 2),
-    )
-
-
-def commit() -> str:
-    """The commit the numbers belong to; marked when tracked files differ from it."""
-    root = Path(__file__).resolve().parents[2]
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False).stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return (git("rev-parse", "HEAD") or "unknown") + (" (with uncommitted changes)" if changed else "")
-
-
-def now() -> str:
-    """UTC, to the second."""
-    return dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

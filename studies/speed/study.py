@@ -1,7 +1,7 @@
 """Run the benchmark suite: ``python -m studies.speed.study --out studies/speed/results.json``.
 
 Nothing else may run on the machine meanwhile; the load before the run is recorded. Results are written after every
-part, so that an interrupted run leaves what it measured.
+part, so that an interrupted run leaves what it measured, and a part that is measured again replaces the old one.
 """
 
 import argparse
@@ -19,9 +19,10 @@ from rich.table import Table
 
 from audit.nouns import Missing
 from audit.store import write_atomic
+from studies.provenance import stamp
 from studies.speed import bounds, commands, memory
 from studies.speed.methods import BARE, LOGITS, OPENERS, OURS, Call, Method, Mode, disagreement, methods
-from studies.speed.results import Results, TimingRow, commit, machine, now
+from studies.speed.results import MemoryRow, Part, Results, TimingRow
 from studies.speed.sizes import SIZES, SizeName, checkpoint, rows
 from studies.speed.timing import interleaved, ratio
 
@@ -80,40 +81,56 @@ def time_size(size: SizeName, settings: Settings, folder: Path) -> list[TimingRo
     return table
 
 
-def run(settings: Settings, out: Path) -> Results:
-    """Measure what ``settings`` ask for and write it to ``out``. A part that is not asked for is listed as not run."""
-    torch.set_num_threads(1)
-    parts = ("time", "memory", "commands")
-    found = Results(
-        created=now(), commit=commit(), seed=settings.seed, machine=machine(),
-        command="python -m studies.speed.study " + " ".join(sys.argv[1:]),
-        not_run={part: "not asked for" for part in parts if part not in settings.parts},
-    )  # fmt: skip
+def kept(out: Path) -> Results:
+    """What ``out`` holds already, or nothing."""
+    return Results.model_validate_json(out.read_bytes()) if out.is_file() else Results()
 
-    def keep(**more: object) -> Results:
-        kept = found.model_copy(update=more)
-        checks = (*bounds.of_timings(kept.timings), *bounds.of_memory(kept.memory), *bounds.of_commands(kept.commands))
-        kept = kept.model_copy(update={"bounds": checks})
-        write_atomic(out, (kept.model_dump_json(indent=1) + "\n").encode())
-        return kept
+
+def run(settings: Settings, out: Path) -> Results:
+    """Measure what ``settings`` ask for and write it to ``out``. What it holds of parts not asked for stays."""
+    torch.set_num_threads(1)
+    found = kept(out)
+
+    def keep(part: str, made: Part, **rows_of: object) -> None:
+        nonlocal found
+        new = found.model_copy(update={**rows_of, "parts": {**found.parts, part: made}})
+        found = new.model_copy(update={"bounds": bounds.all_of(new)})
+        write_atomic(out, (found.model_dump_json(indent=1) + "\n").encode())
 
     with tempfile.TemporaryDirectory(prefix="residua-speed-") as name:
         folder = Path(name)
         if "commands" in settings.parts:
+            made = begun(settings)
             world = "tiny" if settings.sizes == ("smoke",) else "demo"
             helps = commands.measure(["--help"], "warm disk", repeats=max(3, settings.repeats))
-            found = keep(commands=(helps, *commands.demo(folder, world)))
-        if "memory" in settings.parts:
-            for size in settings.sizes:
-                for method in methods(settings.modes):
-                    if size != "T" and (not settings.only or method.name in settings.only):
-                        row = memory.in_its_own_process(size, method, folder, settings.seed)
-                        found = keep(memory=(*found.memory, row))
-                        log.info("%s, %s: %.0f MiB", size, method, row.peak_mib)
-        if "time" in settings.parts:
-            for size in settings.sizes:
-                found = keep(timings=(*found.timings, *time_size(size, settings, folder)))
+            keep("commands", made, commands=(helps, *commands.demo(folder, world)))
+        for size in settings.sizes:
+            if "memory" in settings.parts and size != "T":
+                made = begun(settings)
+                others = tuple(row for row in found.memory if row.size != size)
+                keep(f"memory {size}", made, memory=(*others, *peaks(size, settings, folder)))
+            if "time" in settings.parts:
+                made = begun(settings)
+                rest = tuple(row for row in found.timings if row.size != size)
+                keep(f"time {size}", made, timings=(*rest, *time_size(size, settings, folder)))
     return found
+
+
+def begun(settings: Settings) -> Part:
+    """A part that begins now."""
+    return Part(stamp=stamp(settings.seed), command="python -m studies.speed.study " + " ".join(sys.argv[1:]))
+
+
+def peaks(size: SizeName, settings: Settings, folder: Path) -> list[MemoryRow]:
+    """Peak memory of all chosen methods at one size; the two that a bound compares get five processes, the rest one."""
+    table = []
+    for method in methods(settings.modes):
+        if not settings.only or method.name in settings.only:
+            processes = 5 if method.name in (BARE, OURS) else 1
+            row = memory.in_own_processes(size, method, folder, settings.seed, processes)
+            log.info("%s, %s: %.0f MiB", size, method, row.peak_mib)
+            table.append(row)
+    return table
 
 
 def tables(found: Results, console: Console) -> None:
@@ -125,12 +142,12 @@ def tables(found: Results, console: Console) -> None:
         by_name = {r.against: f"{r.median:.3f} [{r.ci95.lo:.3f}, {r.ci95.hi:.3f}]" for r in row.ratios}
         name = str(Method(row.method, cast(Mode, row.mode)))
         times.add_row(row.size, name, f"{row.cpu_s:.4g}", by_name.get(BARE, "1"), by_name.get(LOGITS, "1"))
-    peaks = Table(title="Peak memory in a process of its own, MiB")
+    peak = Table(title="Peak memory in a process of its own, MiB")
     for column in ("size", "method", "peak", "returned"):
-        peaks.add_column(column)
+        peak.add_column(column)
     for row in found.memory:
         name = str(Method(row.method, cast(Mode, row.mode)))
-        peaks.add_row(row.size, name, f"{row.peak_mib:.0f}", f"{row.returned_mib:.1f}")
+        peak.add_row(row.size, name, f"{row.peak_mib:.0f}", f"{row.returned_mib:.1f}")
     lines = Table(title="Commands")
     for column in ("command", "condition", "cpu_s", "wall_s", "exit code"):
         lines.add_column(column)
@@ -144,7 +161,7 @@ def tables(found: Results, console: Console) -> None:
         checks.add_row(
             row.size, row.claim, f"{row.bound:g}", f"{row.measured:.3f}{spread}", "met" if row.met else "NOT MET"
         )
-    for table in (times, peaks, lines, checks):
+    for table in (times, peak, lines, checks):
         if table.row_count:
             console.print(table)
 

@@ -15,6 +15,7 @@ from audit.findings import Interval
 from studies.speed.results import Ratio
 
 Seconds = Float[np.ndarray, " repeat"]
+Sample = Float[np.ndarray, " process"]
 
 
 def interleaved(
@@ -44,3 +45,11 @@ def ratio(ours: Seconds, theirs: Seconds, against: str, seed: int, draws: int = 
     picks = np.random.default_rng(seed).integers(0, len(ratios), (draws, len(ratios)))
     lo, hi = np.quantile(np.median(ratios[picks], axis=1), [0.025, 0.975])
     return Ratio(against=against, median=float(np.median(ratios)), ci95=Interval(lo=float(lo), hi=float(hi)))
+
+
+def ratio_of_medians(ours: Sample, allowed: Sample, seed: int, draws: int = 10_000) -> tuple[float, Interval]:
+    """Ratio of two independent samples' medians, with a percentile bootstrap interval over both."""
+    dice = np.random.default_rng(seed)
+    a, b = (np.median(x[dice.integers(0, len(x), (draws, len(x)))], axis=1) for x in (ours, allowed))
+    lo, hi = np.quantile(a / b, [0.025, 0.975])
+    return float(np.median(ours) / np.median(allowed)), Interval(lo=float(lo), hi=float(hi))
