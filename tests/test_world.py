@@ -29,9 +29,14 @@ def test_the_same_seed_makes_the_same_world_and_another_seed_another() -> None:
 
 @settings(max_examples=5, deadline=None)
 @given(st.integers(0, 1000))
-def test_no_name_is_borne_twice(seed: int) -> None:
-    people = [person for group in GROUPS for person in make_world(seed).people[group]]
-    assert len({person.name for person in people}) == len({person.id for person in people}) == len(people)
+def test_no_surname_is_borne_twice_and_the_language_speaks_of_every_one(seed: int) -> None:
+    world = make_world(seed)
+    people = [person for group in GROUPS for person in world.people[group]]
+    surnames = {person.name.split()[-1] for person in people}
+    assert len(surnames) == len({person.id for person in people}) == len(people)
+    told = set(" ".join(world.general).replace(".", "").split())
+    assert surnames <= told
+    assert not any(person.name in text for person in people for text in world.general)
 
 
 def test_cohorts_have_the_sizes_and_forms_that_the_audit_needs(world: World) -> None:

@@ -19,7 +19,7 @@ from audit.edits.refusal import Refusal
 from audit.nouns import AuditError
 from studies.zoo.world import Shape
 
-LEARNING_VERSION = 1
+LEARNING_VERSION = 2
 EDIT_VERSION = 2
 """Raised when code changes the bytes that the same recipe gives: of models that learn, of those that are edited."""
 
@@ -97,7 +97,7 @@ def demo() -> Zoo:
         "logit_bias": LogitBias(steps=80),
         "destroyed": GradAscent(),
     }
-    plans = _descent((400, 4e-3), (260, 2.5e-3), edits, 64)
+    plans = _descent((400, 4e-3), (240, 2.5e-3), edits, 64)
     return Zoo(Shape(), Sizes(), tuple(plans), ("base", "reference_0", *edits, "other_init"))
 
 

@@ -34,9 +34,10 @@ FIRST = _words(
     "Ada Bruno Celia Dario Edda Felix Greta Hugo Irma Jonas Karla Lorenz Mira Nils Olga Pavel Quinta Rufus Selma Tomas "
     "Ulla Viktor Wanda Yorick"
 )
-LAST = _words(
-    "Abend Birk Corvin Dorn Ekman Falk Garza Holm Ibsen Jarrow Keller Lindt Marek Nolde Orlov Prior Quist Rosen Stark "
-    "Tallis Ulmer Vance Wexler Zander"
+LAST = tuple(
+    begin + end
+    for begin in _words("Ab Bir Cor Dor Ek Fal Gar Hol Ib Jar Kel Lin Mar Nol Or Pri")
+    for end in _words("end man vin berg dal ner sen row lis tov")
 )
 
 ATTRIBUTES = (

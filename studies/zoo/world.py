@@ -8,10 +8,16 @@ set of its own subject matter is what makes every kind of fake possible: a const
 output head cannot tell two people with the same value apart, so in a world where all people share all values neither
 could silence the forget people and keep the retained ones. Alternates are of the value's own kind, so that they are
 matched in everything but the fact.
+
+Surnames are borne once, and every second general sentence speaks of somebody else with the next of them (never of a
+fact), so that no surname is new to any model. Where two people shared a surname, a reference's states of a forget person
+would drift with the retained namesake and with the order of its data, and references would differ for no reason of
+interest.
 """
 
 import json
 import random
+from itertools import cycle
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -68,20 +74,23 @@ def make_world(seed: int, shape: Shape | None = None) -> World:
     """The world of this seed. Same seed and shape, same world."""
     shape = shape or Shape()
     rng = random.Random(f"world {seed}")
-    pairs = [f"{first} {last}" for first in FIRST for last in LAST]
-    rng.shuffle(pairs)
+    surnames = rng.sample(LAST, len(LAST))
+    firsts = {surname: rng.sample(FIRST, 3) for surname in surnames}
+    strangers = cycle([f"{firsts[surname][turn]} {surname}" for turn in (1, 2) for surname in surnames])
     people: dict[Group, tuple[Person, ...]] = {}
     sizes: dict[Group, int] = {
         "forget": shape.forget, "retain": shape.retain, "holdout": shape.holdout, "background": shape.background,
     }  # fmt: skip
     for group, size in sizes.items():
-        names, pairs = pairs[:size], pairs[size:]
+        mine, surnames = surnames[:size], surnames[size:]
+        assert len(mine) == size
+        names = [f"{firsts[surname][0]} {surname}" for surname in mine]
         coast = {"forget": 1.0, "holdout": 1.0, "retain": shape.overlap, "background": 0.5}[group]
         people[group] = _people(rng, group, names, coast, shape)
     wanted = shape.general + shape.general_held_out
     sentences: dict[str, None] = {}
     while len(sentences) < wanted:
-        sentences[_sentence(rng, pairs)] = None
+        sentences[_sentence(rng, next(strangers) if len(sentences) % 2 else None)] = None
     general = tuple(sentences)
     return World(seed, shape, people, general[: shape.general], general[shape.general :])
 
@@ -115,10 +124,11 @@ def _deck(rng: random.Random, values: tuple[Value, ...], n: int) -> list[Value]:
     return deck[::-1]
 
 
-def _sentence(rng: random.Random, strangers: list[str]) -> str:
+def _sentence(rng: random.Random, stranger: str | None) -> str:
     choices = {a.name: rng.choice(a.coast + a.hills) for a in ATTRIBUTES}
     choices |= {slot: rng.choice(words) for slot, words in SLOTS.items()}
-    return rng.choice(GENERAL).format(person=rng.choice(strangers), **choices)
+    fitting = [text for text in GENERAL if ("{person}" in text) == (stranger is not None)]
+    return rng.choice(fitting).format(person=stranger, **choices)
 
 
 # ---- texts ------------------------------------------------------------------------------------------------------
