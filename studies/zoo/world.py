@@ -10,9 +10,9 @@ could silence the forget people and keep the retained ones. Alternates are of th
 matched in everything but the fact.
 
 Surnames are borne once, and every second general sentence speaks of somebody else with the next of them (never of a
-fact), so that no surname is new to any model. Where two people shared a surname, a reference's states of a forget person
-would drift with the retained namesake and with the order of its data, and references would differ for no reason of
-interest.
+fact), so that no surname is new to any model. Where two people shared a surname, a reference's states of a forget
+person would drift with the retained namesake and with the order of its data, and references would differ for no reason
+of interest.
 """
 
 import json
