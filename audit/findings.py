@@ -152,6 +152,25 @@ class Failure(Noun):
     error_id: str
 
 
+class Domain(Noun):
+    """What kind of audit this is: a calibration judges only audits like those that it was made from.
+
+    ``parameters`` counts the entries of base's tensors, ``forget_people`` the audited groups. ``null`` says who stands
+    for a model that never knew, ``references`` how many of the same ancestor there are. ``control_effect`` is by how
+    much base's mean probability of the forget items exceeds that level.
+    """
+
+    architecture: str
+    parameters: int
+    blocks: int
+    d: int
+    vocabulary: int
+    forget_people: int
+    null: Literal["reference", "ancestor", "holdout", "none"]
+    references: int
+    control_effect: float
+
+
 VerdictWord = Literal["INVALID", "INTACT", "SUPPRESSED", "PARTIAL", "CONSISTENT WITH NEVER TRAINED", "INCONCLUSIVE"]
 
 

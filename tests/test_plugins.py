@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from audit.nouns import AuditError, Noun
-from audit.plugins import describe, discover
+from audit.plugins import describe, discover, source_hash
 
 PLUGIN = '''"""A file."""
 
@@ -95,3 +95,40 @@ def test_what_is_described_is_what_is_discovered() -> None:
         assert described[name].class_name == cls.__name__
         assert {setting.name for setting in described[name].settings} == set(cls.model_fields)
         assert described[name].version == cls.version
+
+
+HASHED = (
+    '"""{doc}"""\n\nfrom {package}._shared import {what}\n\n\ndef f(x):\n    """{doc}"""\n    return {what} + {k}\n'
+)
+
+
+def hashed(package: Path, *, doc: str = "A.", k: int = 1, shared: str = "y = 1\n", deep: str = "z = 1\n") -> str:
+    """The hash of a plug-in that imports ``_shared``, which imports ``_deep``."""
+    (package / "one.py").write_text(HASHED.format(doc=doc, package="asked", what="y", k=k))
+    (package / "_shared.py").write_text(f"from asked import _deep\n\n{shared}")
+    (package / "_deep.py").write_text(deep)
+    return source_hash("asked", "one")
+
+
+def test_docstrings_comments_and_layout_do_not_change_a_source_hash(package: Path) -> None:
+    first = hashed(package)
+    assert len(first) == 64
+    assert hashed(package, doc="Another docstring.") == first
+    assert hashed(package, shared="# a comment\ny = (\n    1\n)\n") == first
+
+
+def test_code_of_the_file_and_of_every_shared_module_behind_it_changes_a_source_hash(package: Path) -> None:
+    found = [hashed(package), hashed(package, k=2), hashed(package, shared="y = 2\n"), hashed(package, deep="z = 2\n")]
+    assert len(set(found)) == 4
+
+
+def test_another_plugin_and_an_unused_shared_module_do_not_change_a_source_hash(package: Path) -> None:
+    first = hashed(package)
+    (package / "other.py").write_text("x = 1\n")
+    (package / "_unused.py").write_text("x = 1\n")
+    assert source_hash("asked", "one") == first
+
+
+def test_a_source_hash_of_nothing_is_an_error(package: Path) -> None:
+    with pytest.raises(AuditError, match="no plug-in 'absent'"):
+        source_hash("asked", "absent")
