@@ -9,9 +9,9 @@ from typing import Literal, Self
 
 from pydantic import ValidationError
 
+from audit.disk import write_atomic
 from audit.findings import Domain, Interval, Kind, Measurement, Number, Overall
 from audit.nouns import AuditError, ExitCode, Form, Missing, Noun
-from audit.store import write_atomic
 
 Pool = Literal["clean", "knowing", "edited clean", "described", "destroyed"]
 Content = Literal["same", "other words", "other people"]

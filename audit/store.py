@@ -8,12 +8,15 @@ process reads it. No torch import until a tensor is touched: reports are written
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audit import tensorfile
+from audit.disk import TEMP, disk_error
+from audit.disk import write_atomic as write_atomic
+from audit.disk import write_chunks as write_chunks
 from audit.nouns import AuditError, ExitCode
 
 if TYPE_CHECKING:
@@ -22,46 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".safetensors"
-_TEMP = ".tmp"
 _STALE_S = 86_400.0
-
-
-def _disk_error(path: Path, error: OSError) -> AuditError:
-    return AuditError(
-        f"{path}: cannot be written ({error.strerror or error})",
-        "free some space, or choose a folder that can be written; nothing half-written was left behind",
-        ExitCode.INTEGRITY,
-    )
-
-
-def write_chunks(path: Path, chunks: Iterable[bytes | memoryview], durable: bool = True) -> None:
-    """Write a file whole or not at all: temporary name, flush to disk, rename. AuditError (code 3) if the disk refuses.
-
-    Folders that are missing are made. Not ``durable`` is for what can be computed again and is checked when it is read:
-    a killed process leaves it whole all the same, only a machine that stops may not, and the disk is not waited for.
-    """
-    temp = path.with_name(f".{path.name}.{os.getpid()}{_TEMP}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temp.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        temp.replace(path)
-        if durable:
-            tensorfile.sync_folder(path.parent)
-    except OSError as error:
-        raise _disk_error(path, error) from None
-    finally:
-        with suppress(OSError):
-            temp.unlink(missing_ok=True)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write ``data`` whole or not at all (see :func:`write_chunks`)."""
-    write_chunks(path, (data,))
 
 
 def _dtype_names() -> "dict[object, str]":
@@ -166,7 +130,7 @@ class Store:
                 stat = path.stat()
                 if path.suffix == _SUFFIX:
                     kept.append((stat.st_mtime_ns, stat.st_size, path))
-                elif path.suffix == _TEMP and time.time() - stat.st_mtime > _STALE_S:
+                elif path.suffix == TEMP and time.time() - stat.st_mtime > _STALE_S:
                     freed += _drop(path, stat.st_size)
         total = sum(size for _, size, _ in kept)
         for _, size, path in sorted(kept):
@@ -188,5 +152,5 @@ def _drop(path: Path, size: int) -> int:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
-        raise _disk_error(path, error) from None
+        raise disk_error(path, error) from None
     return size
