@@ -5,11 +5,11 @@ temporary files.
 """
 
 import hashlib
-import os
 import re
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from audit.disk import write_atomic
 from audit.nouns import AuditError, ExitCode
 
 NAME: Final = "manifest.sha256"
@@ -28,10 +28,8 @@ class Problem(NamedTuple):
 def write(folder: Path) -> Path:
     """Hash every file under ``folder`` that belongs in the manifest and write it, sorted by path, in one step."""
     lines = [_line(path, _sha256(folder / path)) for path in _files(folder)]
-    target, partial = folder / NAME, folder / f"{NAME}.tmp"
-    partial.write_text("".join(lines), encoding="utf-8")
-    os.replace(partial, target)
-    return target
+    write_atomic(folder / NAME, "".join(lines).encode("utf-8", "surrogateescape"))
+    return folder / NAME
 
 
 def check(folder: Path) -> list[Problem]:
