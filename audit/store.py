@@ -2,11 +2,13 @@
 
 An entry is a safetensors file ``root/ab/abcdef....safetensors``, written under another name and renamed, so that a
 killed process leaves nothing half-written. Its own sha256 lies in its metadata and is checked the first time a
-process reads it. No torch import until a tensor is touched: reports are written with :func:`write_atomic` too.
+process reads it. Checkpoints that were fitted for a case lie beside the entries, each a folder. No torch import until
+a tensor is touched: reports are written with :func:`write_atomic` too.
 """
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SUFFIX = ".safetensors"
+_FITTED = "fitted"
 _STALE_S = 86_400.0
 
 
@@ -93,6 +96,11 @@ class Store:
         assert len(key) >= 8 and set(key) <= set("0123456789abcdef"), f"not a hex hash: {key!r}"
         return self.root / key[:2] / f"{key}{_SUFFIX}"
 
+    def folder(self, key: str) -> Path:
+        """Where a fitted checkpoint lies or would lie. Whoever makes it puts it in place whole, and touches it when it
+        is used; ``<folder>-...`` beside it is one in the making. ``key`` is a hex hash."""
+        return self.root / _FITTED / self.path(key).stem[:32]
+
     def get(self, key: str) -> "dict[str, Tensor] | None":
         """The tensors kept under ``key``, memory-mapped, or None. A broken entry is dropped, said in the log."""
         path = self.path(key)
@@ -122,16 +130,19 @@ class Store:
         self._checked.add(key)
 
     def prune(self, max_bytes: int) -> int:
-        """Drop the entries used longest ago until at most ``max_bytes`` remain; returns the bytes freed."""
+        """Drop what was used longest ago, entries and fitted checkpoints, until at most ``max_bytes`` remain; returns
+        the bytes freed."""
         kept: list[tuple[int, int, Path]] = []
         freed = 0
-        for path in self.root.glob("??/*"):
+        for path in (*self.root.glob("??/*"), *self.root.glob(f"{_FITTED}/*")):
             with suppress(FileNotFoundError):  # another process may prune too
-                stat = path.stat()
-                if path.suffix == _SUFFIX:
-                    kept.append((stat.st_mtime_ns, stat.st_size, path))
-                elif path.suffix == TEMP and time.time() - stat.st_mtime > _STALE_S:
-                    freed += _drop(path, stat.st_size)
+                stat, folder = path.stat(), path.is_dir()
+                size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if folder else stat.st_size
+                whole = "-" not in path.name if folder else path.suffix == _SUFFIX
+                if whole:
+                    kept.append((stat.st_mtime_ns, size, path))
+                elif (folder or path.suffix == TEMP) and time.time() - stat.st_mtime > _STALE_S:
+                    freed += _drop(path, size)
         total = sum(size for _, size, _ in kept)
         for _, size, path in sorted(kept):
             if total <= max_bytes:
@@ -148,9 +159,12 @@ class Store:
 
 
 def _drop(path: Path, size: int) -> int:
-    """Delete a file of the store; returns the bytes freed. AuditError (code 3) if the disk refuses."""
+    """Delete a file or a folder of the store; returns the bytes freed. AuditError (code 3) if the disk refuses."""
     try:
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise disk_error(path, error) from None
     return size

@@ -66,7 +66,7 @@ def taught_reader(bench: Bench, case: OpenCase, lessons: Lessons) -> Checkpoint:
     )  # fmt: skip
     named = [BENCH_VERSION, torch.__version__, bench.settings, case.base.key, holdout.hash, known.hash, lessons]
     key = hashlib.sha256(json.dumps([*named, recipe.lr, recipe.warmup_steps]).encode()).hexdigest()
-    folder = (case.out if bench.store is None else bench.store.root) / "readers" / key[:32]
+    folder = case.out / "readers" / key[:32] if bench.store is None else bench.store.folder(key)
     return _kept(case.base, folder) or _trained(bench, case.base, (recipe, TrainData(holdout, known)), folder)
 
 
@@ -88,6 +88,8 @@ def _kept(base: Checkpoint, folder: Path) -> Checkpoint | None:
         log.warning("dropped a broken reader, it will be taught again: %s", error.what)
         shutil.rmtree(folder, ignore_errors=True)
         return None
+    with suppress(OSError):  # what was used last is kept longest
+        os.utime(folder)
     return reader
 
 

@@ -147,6 +147,26 @@ def test_prune_drops_what_was_used_longest_ago(tmp_path: Path) -> None:
     assert store.prune(0) == 2 * size
 
 
+def test_prune_counts_fitted_checkpoints_and_drops_them_whole(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for n, key in enumerate(("aa" * 32, "bb" * 32)):
+        store.folder(key).mkdir(parents=True)
+        (store.folder(key) / "edit.json").write_bytes(b"x" * 10)
+        (store.folder(key) / "delta.safetensors").write_bytes(b"x" * 1000)
+        os.utime(store.folder(key), ns=(n, n))
+    store.put(KEY, {"t": torch.zeros(1000)}, {})
+    making = store.folder("bb" * 32).with_name("bb-17")
+    making.mkdir()
+    size = store.path(KEY).stat().st_size
+    assert store.prune(size + 1010) == 1010
+    assert [store.folder(key).exists() for key in ("aa" * 32, "bb" * 32)] == [False, True]
+    assert store.prune(size) == 1010 and store.get(KEY) is not None
+    assert making.exists(), "another process is at work there"
+    os.utime(making, ns=(0, 0))
+    store.prune(size)
+    assert not making.exists()
+
+
 def test_a_mapped_tensor_outlives_its_entry(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.put(KEY, some(), {})
