@@ -110,12 +110,23 @@ def _resolve_plain(where: str, folder: Path, source: Source, root: Path, online:
 
 def _resolve_edited(folder: Path, source: Source, online: bool) -> Checkpoint:
     """The checkpoint of an edited folder."""
+    _check_chain(folder)
     if source.adapter is not None:
         raise AuditError(f"{folder}: an edited checkpoint takes no adapter", "edit the model with its adapter instead")
     parent_source, record = read_edit(folder)
     parent = resolve(parent_source, folder, online)
     _verify_delta(folder, record)
     return parent.model_copy(update={"edits": (*parent.edits, record), "edits_from": str(folder)})
+
+
+def _check_chain(folder: Path) -> None:
+    """Does every edited folder lead on to its parent? AuditError (code 3) where a chain comes back to itself."""
+    seen: set[Path] = set()
+    while (folder / _EDIT).is_file():
+        if folder in seen:
+            raise AuditError(f"{folder}: its chain of edits comes back to it", "restore the edited folders", 3)
+        seen.add(folder)
+        folder = (folder / read_edit(folder)[0].path).resolve()
 
 
 def verify(ckpt: Checkpoint) -> None:
@@ -189,7 +200,7 @@ def write_edited(
     from audit.store import write_atomic, write_tensors
 
     out = Path(out).resolve()
-    if out.exists() and any(out.iterdir()):
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
         raise AuditError(f"{out}: is there already", "choose a new folder for the edited checkpoint")
     _check_bites(parent, name, plays, tensors)
     temp = out.with_name(f".{out.name}.{os.getpid()}.tmp")
@@ -237,7 +248,7 @@ def edit_folders(ckpt: Checkpoint) -> Sequence[Path]:
     """The folders of the checkpoint's edits, the last edit first."""
     folders: list[Path] = []
     folder = None if ckpt.edits_from is None else Path(ckpt.edits_from)
-    while folder is not None and (folder / _EDIT).is_file():
+    while folder is not None and (folder / _EDIT).is_file() and len(folders) <= len(ckpt.edits):
         folders.append(folder)
         parent, _ = read_edit(folder)
         below = (folder / parent.path).resolve()

@@ -395,3 +395,24 @@ def test_an_edited_folder_is_never_overwritten(folder: Path, tmp_path: Path) -> 
     edited(tmp_path / "e1", resolved(folder))
     with pytest.raises(AuditError, match="there already"):
         edited(tmp_path / "e1", resolved(folder), by=2.0)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(AuditError, match="is there already"):
+        edited(tmp_path / "file", resolved(folder))
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_chain_of_edits_that_comes_back_to_itself_is_an_integrity_error(
+    folder: Path, tmp_path: Path, length: int
+) -> None:
+    first = edited(tmp_path / "e0", resolved(folder))
+    for n in range(1, length):
+        edited(tmp_path / f"e{n}", first, by=2.0)
+    document = json.loads((tmp_path / "e0" / "edit.json").read_text())
+    document["parent"]["path"] = f"../e{length - 1}"
+    (tmp_path / "e0" / "edit.json").write_text(json.dumps(document))
+    with pytest.raises(AuditError, match="comes back") as caught:
+        resolved(tmp_path / f"e{length - 1}")
+    assert caught.value.code == 3
+    with pytest.raises(AuditError, match="chain"):
+        checkpoints.edit_folders(first)
