@@ -20,7 +20,7 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
 def load_case(path: Path) -> Case:
     """The case in a TOML file; its paths stay relative to the file. AuditError (code 2) lists every fault at once."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise AuditError(f"{path}: cannot be read ({error.strerror})", "`residua init` writes a case file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -21,6 +21,7 @@ from audit.nouns import AuditError, Cohort, Item
 __all__ = ["Split", "check_disjoint", "content_spans", "load_case", "read_items", "split"]
 
 _WORD = re.compile(r"[^\W_]+(?:['’.\-][^\W_]+)*")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 _POSSESSIVE = re.compile(r"['’]s$")
 _FUNCTION_WORDS = (
     "a an the and or but nor so yet if than that this these those there here it its he she they them his her their "
@@ -47,7 +48,7 @@ def read_items(path: Path, group_field: str = "group", own_groups: bool = False)
     named by its number. Fields that are not known are ignored. AuditError (code 2) names the file and the bad lines.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise AuditError(f"{path}: cannot be read ({why})", "check the path in [data] and the file") from None
@@ -86,6 +87,8 @@ def _item(line: str, name: str, group_field: str, own_groups: bool) -> Item:
     if not isinstance(loaded, dict):
         raise ValueError("not a JSON object")
     row = {key: value for key, value in cast("dict[str, Any]", loaded).items() if value is not None}
+    if _SURROGATE.search(json.dumps(row, ensure_ascii=False)):
+        raise ValueError("half a character (a lone surrogate such as \\ud800) is no text")
     question, answer = row.get("question", ""), row.get("answer", row.get("text"))
     if not isinstance(answer, str) or not answer.strip():
         raise ValueError("no `answer` (with `question`) and no `text`")

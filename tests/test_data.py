@@ -132,6 +132,7 @@ def test_plain_text_is_its_own_group_and_named_by_its_line(tmp_path: Path) -> No
         ({"question": "q", "answer": "a", "group": "g", "form": "odd"}, "line 2: form"),
         ({"question": "q", "answer": "a", "group": "g", "perturbed_answer": 3}, "line 2: perturbed_answers"),
         ({"question": "q", "answer": "a", "group": "g", "id": "one"}, "line 2: id 'one' is on line 1 already"),
+        ({"question": "q", "answer": "a \ud800", "group": "g"}, "line 2: half a character"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, row: dict[str, object] | str, said: str) -> None:
@@ -140,6 +141,13 @@ def test_a_bad_line_is_named(tmp_path: Path, row: dict[str, object] | str, said:
     with pytest.raises(AuditError) as caught:
         read_items(path)
     assert caught.value.code == 2 and str(path) in caught.value.what and said in caught.value.what
+
+
+def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b"\xef\xbb\xbf" + b'{"text": "once"}\r\n')
+    assert [item.answer for item in read_items(tmp_path / "x.jsonl")] == ["once"]
+    (tmp_path / "case.toml").write_bytes(b"\xef\xbb\xbf" + CASE.encode())
+    assert load_case(tmp_path / "case.toml").name == "a case"
 
 
 def test_general_questions_may_go_without_a_group(tmp_path: Path) -> None:
