@@ -1,4 +1,4 @@
-"""Files written whole or not at all: under another name first, then renamed. Free of torch."""
+"""Where files are kept, and how they are written: whole or not at all, renamed into place. Free of torch."""
 
 import os
 from collections.abc import Iterable
@@ -9,6 +9,11 @@ from audit.nouns import AuditError, ExitCode
 from audit.tensorfile import sync_folder
 
 TEMP = ".tmp"
+
+
+def cache_root() -> Path:
+    """Where trained worlds and activations are kept: $RESIDUA_CACHE, else ~/.cache/residua."""
+    return Path(os.environ.get("RESIDUA_CACHE") or Path.home() / ".cache" / "residua")
 
 
 def disk_error(path: Path, error: OSError) -> AuditError:

@@ -5,7 +5,6 @@ Imports that load torch lie inside the verbs that need a model.
 
 import argparse
 import logging
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -34,13 +33,8 @@ class Answer(NamedTuple):
     exit_code: int = ExitCode.OK
 
 
-def cache_root() -> Path:
-    """Where trained worlds and activations are kept: $RESIDUA_CACHE, else ~/.cache/residua."""
-    stated = os.environ.get("RESIDUA_CACHE")
-    return Path(stated) if stated else Path.home() / ".cache" / "residua"
-
-
 def _how(args: argparse.Namespace) -> "How":
+    from audit.disk import cache_root
     from audit.engine import How
 
     store = None if args.store == "none" else Path(args.store) if args.store else cache_root() / "store"
@@ -63,7 +57,10 @@ def _out(args: argparse.Namespace) -> Path:
         return Path(args.out)
     from audit.casefile import load_case
 
-    return Path("runs") / load_case(Path(args.case)).name
+    name = load_case(Path(args.case)).name
+    if name in ("", "..") or name != Path(name).name:
+        raise AuditError(f"{args.case}: `name` {name!r} cannot name a folder of its own", "change it, or use -o")
+    return Path("runs") / name
 
 
 def init(args: argparse.Namespace) -> Answer:
@@ -136,6 +133,7 @@ def _summary(report: Report, out: Path) -> dict[str, JsonValue]:
 def demo(args: argparse.Namespace) -> Answer:
     """Train the world (or take it from the cache), audit every suspect with one bench, print one table."""
     from audit.demonstration import World, demonstrate
+    from audit.disk import cache_root
     from audit.render.terminal import table
 
     with _progress(args) as progress:
@@ -155,8 +153,8 @@ def report(args: argparse.Namespace) -> Answer:
     from audit.render.terminal import summary
     from audit.store import write_atomic
 
-    folder = Path(args.run)
-    folder = folder.parent if folder.name == "report.json" else folder
+    named = Path(args.run)
+    folder = named.parent if named.is_file() else named
     found = read_report(folder / "report.json")
     shown: list[RenderableType] = [summary(found)]
     if args.out:

@@ -12,6 +12,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
+from audit.disk import cache_root
 from studies.zoo import recipes, training
 from studies.zoo.world import World, general_items, items, make_world, write_jsonl
 
@@ -27,11 +28,6 @@ class Built(NamedTuple):
     data: dict[str, Path]
     models: dict[str, Path]
     cases: dict[str, Path]
-
-
-def cache_root() -> Path:
-    """``$RESIDUA_CACHE`` or ``~/.cache/residua``."""
-    return Path(os.environ.get("RESIDUA_CACHE") or Path.home() / ".cache" / "residua")
 
 
 def build(

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audit.demonstration import Audited, World, demonstrate
+from audit.disk import cache_root
 from audit.engine import How
 from audit.findings import Evidence, Missing
 from audit.render.progress import Progress
 from audit.store import write_atomic
 from studies.provenance import stamp
-from studies.zoo.build import build, cache_root
+from studies.zoo.build import build
 from studies.zoo.recall import Recall, recall
 
 log = logging.getLogger(__name__)
