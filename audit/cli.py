@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING
 import audit
 
 if TYPE_CHECKING:
+    from audit.nouns import AuditError
     from audit.verbs import Answer
 
 BACKENDS = ("native", "transformer_lens", "nnsight")
+
+
+def _count(text: str) -> int:
+    """How many threads or processes."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+    return int(text)
 
 
 def _output_flags(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +40,7 @@ def _how_flags(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--device", default="cpu", help="any torch device (default: cpu)")
     how.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     how.add_argument("--attention", choices=("default", "eager", "sdpa"), default="default")
-    how.add_argument("--threads", type=int, default=1, help="torch threads (default: 1)")
+    how.add_argument("--threads", type=_count, default=1, help="torch threads (default: 1)")
     how.add_argument("--store", metavar="DIR", help="cached activations ('none': keep nothing)")
     how.add_argument("--online", action="store_true", help="fetch named commits from the hub (default: offline)")
 
@@ -62,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument("--world", choices=("demo", "tiny"), default="demo")
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("-o", "--out", default="runs", metavar="DIR")
-    demo.add_argument("--workers", type=int, help="processes that train (default: one a core)")
+    demo.add_argument("--workers", type=_count, help="processes that train (default: 2)")
     _how_flags(demo)
     for name, about in (
         ("plan", "say what would be done and what it costs (run --dry-run)"),
@@ -77,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
             added.add_argument("--force-new", action="store_true", help="start over; what is there is kept aside")
             _gate_flags(added)
     report = verb("report", "show a finished report, or write it elsewhere")
-    report.add_argument("run", help="run folder")
+    report.add_argument("run", help="run folder, or a report in it")
     report.add_argument("-o", "--out", metavar="FILE", help="write it to FILE (.html, .md or .json)")
     check = verb("verify", "recompute hashes, schema, id, evidence and verdict of a finished run")
     check.add_argument("run", help="run folder, or a report in it")
@@ -94,24 +102,37 @@ def _say_exit_codes() -> None:
         print(f"{code:>4}  {meaning}")
 
 
-def _crash(debug: bool) -> None:
+def _crash(debug: bool, as_json: bool) -> None:
     """From here on an error of our own ends in code 3 with an id; code 1 is the gate's."""
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         import hashlib
         import traceback
 
-        error_id = hashlib.sha256(f"{kind.__name__}: {error}".encode()).hexdigest()[:8]
-        print(f"residua broke ({error_id}): {kind.__name__}: {error}", file=sys.stderr)
+        what, do = f"{kind.__name__}: {error}", "run it again with --debug and report what it prints"
+        error_id = hashlib.sha256(what.encode(errors="replace")).hexdigest()[:8]
+        print(f"residua broke: {what}\n  what to do: {do}\n  error id: {error_id}", file=sys.stderr)
         if debug:
             traceback.print_exception(kind, error, trace)
-        else:
-            print("  what to do: run it again with --debug and report what it prints", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"error": what, "do": do, "error_id": error_id, "exit_code": 3}, sort_keys=True))
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(3)
 
     sys.excepthook = hook
+
+
+def _say_error(args: argparse.Namespace, error: "AuditError") -> None:
+    """What happened, what to do and an id; the traceback before it only if it was asked for."""
+    if args.debug:
+        import traceback
+
+        traceback.print_exception(error)
+    print(f"residua {args.verb}: {error}\n  error id: {error.error_id}", file=sys.stderr)
+    if args.json:
+        said = {"error": error.what, "do": error.do, "error_id": error.error_id, "exit_code": error.code}
+        print(json.dumps(said, sort_keys=True))
 
 
 def _show(answer: "Answer", as_json: bool) -> None:
@@ -136,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verb is None:
         parser.print_help()
         return 2
-    _crash(args.debug)
+    _crash(args.debug, args.json)
     if not getattr(args, "online", False):
         os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -149,11 +170,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         answer = VERBS[args.verb](args)
     except AuditError as error:
-        if args.debug:
-            raise
-        print(f"residua {args.verb}: {error}", file=sys.stderr)
-        if args.json:
-            print(json.dumps({"error": error.what, "do": error.do, "exit_code": error.code}, sort_keys=True))
+        _say_error(args, error)
         return error.code
     except KeyboardInterrupt:
         print("interrupted: finished units are kept, the same command resumes", file=sys.stderr)

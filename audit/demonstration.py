@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from audit.engine import How, Run, Step, make_bench, prepare
+from audit.engine import How, Run, Step, Watch, make_bench, prepare
 from audit.findings import Report
 from audit.journal import Journal
 from audit.render.progress import Progress
@@ -38,18 +38,24 @@ def demonstrate(world: World, out: Path, how: How, progress: Progress) -> Sequen
     progress.say(f"world {world.size}, seed {world.seed}: training, or taking it from {world.cache}")
 
     def trained(name: str, finished: int, of: int) -> None:
-        progress.watch(Step("trained", name, finished, of))
+        progress.watch(Step("trained", name, finished, of, finished=True))
 
     zoo = build(world.size, world.seed, world.cache, world.workers, trained)
     bench = make_bench(how)
     audits: list[Audited] = []
-    for done, (name, case) in enumerate(zoo.cases.items()):
+    for count, (name, case) in enumerate(zoo.cases.items(), 1):
         folder = out / f"{world.size}-s{world.seed}" / name
         prepared = prepare(case, folder, how, bench)
         journal = Journal(folder)
         old = journal.planned()
         stale = old is not None and old.plan_hash != prepared.planner.plan.plan_hash
         fresh = replace(how, force_new=True) if stale else how
-        progress.watch(Step("audit", name, done, len(zoo.cases)))
-        audits.append(Audited(name, folder, Run(prepared, journal, fresh, progress.watch).report()))
+        report = Run(prepared, journal, fresh, _about(name, progress)).report()
+        progress.watch(Step("audited", f"{name}: {report.verdict.word}", count, len(zoo.cases), finished=True))
+        audits.append(Audited(name, folder, report))
     return audits
+
+
+def _about(name: str, progress: Progress) -> Watch:
+    """Progress of one audit among several: every step says whose it is."""
+    return lambda step: progress.watch(step._replace(detail=f"{name} {step.detail}".strip()))

@@ -60,12 +60,13 @@ class How:
 
 
 class Step(NamedTuple):
-    """One step of progress: the stage, what it is about, and how many of how many are done."""
+    """One step of progress: the stage, what it is about, how many of how many are done, and whether it is."""
 
     stage: str
     detail: str
     done: int
     total: int
+    finished: bool = False
 
 
 Watch = Callable[[Step], None]
@@ -88,6 +89,7 @@ def make_bench(how: How) -> Bench:
     """The bench that these flags ask for."""
     import torch
 
+    _check_device(how.device)
     if how.threads is not None:
         torch.set_num_threads(how.threads)
     store = None if how.store is None else Store(how.store)
@@ -95,6 +97,19 @@ def make_bench(how: How) -> Bench:
         backend=how.backend, device=how.device, dtype=how.dtype, attention=how.attention,
         token_budget=how.token_budget, store=store,
     )  # fmt: skip
+
+
+def _check_device(device: str) -> None:
+    """Is there such a device, here and now? AuditError (code 2) if not."""
+    import torch
+
+    try:
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).partition("\n")[0]
+        raise AuditError(
+            f"there is no device {device!r} here: {why}", "name one that torch finds, such as cpu"
+        ) from None
 
 
 def prepare(case: Case | Path | str, out: Path, how: How, bench: Bench | None = None) -> Prepared:
@@ -133,7 +148,7 @@ def run(
 
 
 def _unwatched(step: Step) -> None:
-    log.debug("%s %s %d/%d", *step)
+    log.debug("%s %s %d/%d", *step[:4])
 
 
 class Run:
@@ -149,7 +164,8 @@ class Run:
         if not self.how.force_new:
             self.journal.refuse_other(self.plan)
             if self.journal.final:
-                self.watch(Step("final", f"{self.journal.out} is finished: nothing is measured again", 1, 1))
+                told = f"{self.journal.out} is finished: nothing is measured again"
+                self.watch(Step("final", told, 1, 1, finished=True))
                 return read_report(self.journal.out / "report.json")
         found = check_recall(self.bench, self.case)
         with self.journal.locked():
@@ -166,9 +182,9 @@ class Run:
         running = self.planner.running
         keys = {planned.name: self._key(planned) for planned in running}
         units = {name: unit for name, key in keys.items() if (unit := self.journal.finished(key)) is not None}
-        for name in units:
+        for done, name in enumerate(units, 1):
             self.journal.event("reused", name)
-            self.watch(Step("reused", name, 0, len(running)))
+            self.watch(Step("reused", name, done, len(running), finished=True))
         waiting = [planned for planned in running if planned.name not in units]
         if waiting:
             self._prefetch(waiting)
@@ -183,7 +199,7 @@ class Run:
                 units[planned.name] = result
                 self.journal.finish(result)
                 self.journal.event("measured", planned.name)
-        self.watch(Step("measure", "all tests", len(running), len(running)))
+            self.watch(Step(_said(result), planned.name, len(units) + len(failures), len(running), finished=True))
         return _Measured(tuple(units[p.name] for p in running if p.name in units), tuple(failures))
 
     def _key(self, planned: Planned) -> str:
@@ -203,6 +219,7 @@ class Run:
             checkpoint = self.case.checkpoint(fetch.role, fetch.reference)
             self.bench.run(checkpoint, self.case.rows(fetch.texts), list(fetch.reads))
         self.journal.event("prefetched", f"{len(fetches)} passes")
+        self.watch(Step("prefetched", "passes", len(fetches), len(fetches), finished=True))
 
     def _attempt(self, planned: Planned, key: str) -> Unit | Failure:
         """Measure one probe. What a user can fix becomes a skip; integrity stops the run; all else is a failure."""
@@ -256,4 +273,11 @@ class Run:
         write_atomic(out / "report.md", markdown(report).encode())
         self.journal.event("finished", report.report_id)
         manifest.write(out)
-        self.watch(Step("report", str(out), 1, 1))
+        self.watch(Step("report", str(out), 1, 1, finished=True))
+
+
+def _said(result: Unit | Failure) -> str:
+    """What became of a unit, in a word."""
+    if isinstance(result, Failure):
+        return f"failed ({result.error_id})"
+    return "measured" if result.skip is None else "skipped"

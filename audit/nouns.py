@@ -34,6 +34,11 @@ class AuditError(Exception):
         super().__init__(f"{what}\n  what to do: {do}")
         self.what, self.do, self.code = what, do, code
 
+    @property
+    def error_id(self) -> str:
+        """Eight hex digits: the same fault has the same id, so that two people can see that they mean one thing."""
+        return hashlib.sha256(f"{self.what}\n{self.do}".encode(errors="replace")).hexdigest()[:8]
+
 
 class Noun(BaseModel):
     """Base of every value that touches disk: frozen, no unknown keys, no NaN."""

@@ -78,13 +78,56 @@ def test_no_verb_is_a_question_and_not_a_success(tell: Tell) -> None:
 
 def test_a_crash_of_ours_is_code_3_with_an_id_and_no_traceback() -> None:
     code = "import sys, audit.cli as c, audit.verbs as v; v.VERBS['probes'] = lambda a: 1 / 0\n"
-    for flags, traced in (("'probes'", False), ("'probes', '--debug'", True)):
+    for flags, traced in (("'probes', '--json'", False), ("'probes', '--debug'", True)):
         done = subprocess.run(
             [sys.executable, "-c", f"{code}sys.exit(c.main([{flags}]))"], capture_output=True, text=True, check=False
         )
         assert done.returncode == 3
-        assert "ZeroDivisionError" in done.stderr
+        assert "ZeroDivisionError" in done.stderr and "error id: " in done.stderr
         assert ("Traceback" in done.stderr) == traced
+        said = json.loads(done.stdout) if "--json" in flags else {"exit_code": 3}
+        assert said["exit_code"] == 3
+
+
+def test_debug_shows_the_traceback_and_changes_neither_code_nor_id(tell: Tell, tmp_path: Path) -> None:
+    plain = tell("fingerprint", tmp_path / "nowhere", "--json")
+    debug = tell("fingerprint", tmp_path / "nowhere", "--json", "--debug")
+    assert (plain.code, debug.code) == (2, 2)
+    assert plain.out == debug.out and len(json.loads(plain.out)["error_id"]) == 8
+    assert f"error id: {json.loads(plain.out)['error_id']}" in plain.err
+    assert "Traceback" in debug.err and "Traceback" not in plain.err
+    other = tell("fingerprint", tmp_path / "elsewhere", "--json")
+    assert json.loads(other.out)["error_id"] != json.loads(plain.out)["error_id"]
+
+
+@pytest.mark.parametrize("flags", [("--threads", "0"), ("--threads", "-2"), ("--threads", "many"), ("--dtype", "int4")])
+def test_a_flag_that_makes_no_sense_is_code_2(
+    flags: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["run", str(tmp_path / "case.toml"), *flags])
+    assert left.value.code == 2
+    assert flags[0] in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_here_is_code_2(tell: Tell, zoo: Built, tmp_path: Path) -> None:
+    said = tell("run", zoo.cases["base"], "-o", tmp_path / "run", "-q", "--device", "abacus")
+    assert said.code == 2
+    assert "no device 'abacus'" in said.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../elsewhere", "a/b", "/abs"])
+def test_a_case_cannot_name_a_run_folder_outside_runs(
+    name: str, tell: Tell, zoo: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = zoo.cases["base"].read_text().replace('name = "base"', f'name = "{name}"')
+    (tmp_path / "case.toml").write_text(text)
+    said = tell("run", "-q")
+    assert said.code == 2
+    assert "cannot name a folder" in said.err
+    assert [path.name for path in tmp_path.iterdir()] == ["case.toml"]
 
 
 def test_init_writes_a_case_that_parses_and_never_overwrites(tell: Tell, tmp_path: Path) -> None:
@@ -117,6 +160,11 @@ def test_json_is_one_object_on_stdout_and_people_read_stderr(tell: Tell, zoo: Bu
     assert Path(document["report"]).is_file()
     assert "\x1b" not in said.err
     assert "\r" not in said.err
+    lines = [line for line in said.err.splitlines() if line.startswith("[")]
+    probes = json.loads(Path(document["report"]).read_text())["plan"]["tests"]
+    for test in probes:
+        assert sum(f"measured {test['probe']} (" in line for line in lines) == 1, "one line a finished unit"
+    assert not any(" measure " in line for line in lines), "and none for what is about to be done"
     again = tell("run", zoo.cases["base"], "-o", tmp_path / "run", "-q")
     assert again.out == ""
     assert document["report_id"] in again.err
@@ -138,6 +186,7 @@ def test_the_gate_changes_the_code_and_not_the_report(tell: Tell, finished: Path
 
 def test_a_report_is_shown_and_written_elsewhere(tell: Tell, finished: Path, tmp_path: Path) -> None:
     assert "INTACT" in tell("report", finished).err
+    assert "INTACT" in tell("report", finished / "report.html").err
     for name in ("copy.html", "copy.md", "copy.json"):
         assert tell("report", finished, "-o", tmp_path / name).code == 0
         assert (tmp_path / name).read_bytes() == (finished / f"report.{name.split('.')[1]}").read_bytes()

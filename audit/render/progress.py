@@ -1,4 +1,4 @@
-"""Progress on stderr: a bar on a terminal, one plain line a step elsewhere (no TTY, CI, NO_COLOR), nothing if quiet."""
+"""Progress on stderr: a bar on a terminal, a line a finished step elsewhere (no TTY, CI, NO_COLOR), none if quiet."""
 
 import os
 import sys
@@ -34,6 +34,11 @@ class Stepped(Protocol):
         """Of how many."""
         ...
 
+    @property
+    def finished(self) -> bool:
+        """Is the step done, or about to be?"""
+        ...
+
 
 class Progress:
     """Shows steps while a verb runs. Use as a context manager."""
@@ -64,11 +69,9 @@ class Progress:
         text = f"{step.stage} {step.detail}".strip()
         if self._bar is not None:
             self._bar.update(self._task, description=text, completed=step.done, total=step.total)
-        elif step.stage != "prefetch":
+        elif step.finished:
+            # A log is read and not watched: one line for what is done, and none for what is about to be.
             self.say(f"{text} ({step.done}/{step.total})")
-        elif step.done == 0:
-            # Without a bar one line stands for all passes: a log is read, not watched.
-            self.say(f"prefetch: {step.total} passes")
 
     def say(self, text: str) -> None:
         """One plain line, with the seconds since the start."""

@@ -110,7 +110,10 @@ def _items(report: Report) -> tuple[Block, ...]:
     data = tuple((_name(name), _code(digest)) for name, digest in sorted(report.plan.data_sha256.items()))
     columns = ("Role", "Path", "Family", "Size", "Fingerprint (SHA-256)", "Verified")
     blocks: list[Block] = [
-        Text("Nothing is said about copies or derivatives of these files. Forget-set text is not part of this report."),
+        Text(
+            "Nothing is said about copies or derivatives of these files. No text of the data is part of this report; "
+            "the item tables beside it hold what was asked and what was to be answered."
+        ),
         Grid("Checkpoints received", columns, rows),
     ]
     if files:
