@@ -38,10 +38,11 @@ def _how_flags(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how (recorded in the report, outside the plan)")
     how.add_argument("--backend", choices=BACKENDS, default="native", help="what runs the model (default: native)")
     how.add_argument("--device", default="cpu", help="any torch device (default: cpu)")
-    how.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    how.add_argument("--attention", choices=("default", "eager", "sdpa"), default="default")
-    how.add_argument("--threads", type=_count, default=1, help="torch threads (default: 1)")
-    how.add_argument("--store", metavar="DIR", help="cached activations ('none': keep nothing)")
+    dtypes, attentions = ("float32", "bfloat16", "float16"), ("default", "eager", "sdpa")
+    how.add_argument("--dtype", choices=dtypes, default="float32", help="of the weights (default: float32)")
+    how.add_argument("--attention", choices=attentions, default="default", help="default: the model family's own")
+    how.add_argument("--threads", type=_count, default=1, metavar="N", help="torch threads (default: 1)")
+    how.add_argument("--store", metavar="DIR", help="cached activations ('none': keep nothing; default: in the cache)")
     how.add_argument("--online", action="store_true", help="fetch named commits from the hub (default: offline)")
 
 
@@ -53,8 +54,10 @@ def _gate_flags(parser: argparse.ArgumentParser) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all verbs."""
     parser = argparse.ArgumentParser(
-        prog="residua", description="What is left in a model of the thing it was asked to forget?"
-    )
+        prog="residua", description="What is left in a model of the thing it was asked to forget?",
+        epilog="To begin: `residua demo` shows it at work; `residua init` writes a case file to fill in, `plan` says "
+        "what an audit of it would do, `run` makes it.",
+    )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"residua {audit.__version__}")
     parser.add_argument("--help-exit-codes", action="store_true", help="print what the exit codes mean")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
@@ -65,19 +68,19 @@ def build_parser() -> argparse.ArgumentParser:
         return added
 
     init = verb("init", "write a commented case.toml")
-    init.add_argument("path", nargs="?", default="case.toml")
+    init.add_argument("path", nargs="?", default="case.toml", help="where (default: case.toml)")
     demo = verb("demo", "train a small world of known truth and audit every suspect in it")
-    demo.add_argument("--world", choices=("demo", "tiny"), default="demo")
-    demo.add_argument("--seed", type=int, default=0)
-    demo.add_argument("-o", "--out", default="runs", metavar="DIR")
-    demo.add_argument("--workers", type=_count, help="processes that train (default: 2)")
+    demo.add_argument("--world", choices=("demo", "tiny"), default="demo", help="tiny: to try the plumbing")
+    demo.add_argument("--seed", type=int, default=0, help="which people are made up (default: 0)")
+    demo.add_argument("-o", "--out", default="runs", metavar="DIR", help="where the reports go (default: runs)")
+    demo.add_argument("--workers", type=_count, metavar="N", help="processes that train (default: 2)")
     _how_flags(demo)
     for name, about in (
         ("plan", "say what would be done and what it costs (run --dry-run)"),
         ("run", "audit a suspect"),
     ):
         added = verb(name, about)
-        added.add_argument("case", nargs="?", default="case.toml")
+        added.add_argument("case", nargs="?", default="case.toml", help="the case file (default: case.toml)")
         added.add_argument("-o", "--out", metavar="DIR", help="the run folder (default: runs/<name of the case>)")
         _how_flags(added)
         if name == "run":
@@ -91,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     check.add_argument("run", help="run folder, or a report in it")
     verb("probes", "list the probes, what they ask and their settings")
     print_of = verb("fingerprint", "name the weights in a folder by their content")
-    print_of.add_argument("folder")
+    print_of.add_argument("folder", help="a checkpoint: plain, an adapter or an edited one")
     return parser
 
 
@@ -155,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say_exit_codes()
         return 0
     if args.verb is None:
-        parser.print_help()
+        parser.print_help(sys.stderr)
         return 2
     _crash(args.debug, args.json)
     if not getattr(args, "online", False):

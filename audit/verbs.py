@@ -68,13 +68,14 @@ def init(args: argparse.Namespace) -> Answer:
     from audit.store import write_atomic
 
     path = Path(args.path)
-    path = path / "case.toml" if path.is_dir() else path
+    path = path / "case.toml" if path.is_dir() or args.path.endswith("/") else path
     if path.exists():
         raise AuditError(f"{path} exists already", "name another file, or edit that one")
     write_atomic(path, CASE_TEMPLATE.read_bytes())
-    return Answer(
-        {"case": str(path)}, (f"{path} is written: fill in the roles and the data, then: residua run {path}",)
+    told = (
+        f"{path} is written: fill in the roles and the data, look with `residua plan {path}`, then `residua run {path}`"
     )
+    return Answer({"case": str(path)}, (told,))
 
 
 def plan(args: argparse.Namespace) -> Answer:

@@ -32,6 +32,8 @@ class Verification(NamedTuple):
 
 
 def _folder_of(path: Path) -> Path:
+    if not path.exists():
+        raise AuditError(f"there is no {path}", "name the folder of a finished run, or a report in it")
     folder = path if path.is_dir() else path.parent
     if not (folder / "report.json").is_file():
         raise AuditError(f"{folder} holds no report.json", "name the folder of a finished run, or a report in it")

@@ -135,6 +135,8 @@ def test_init_writes_a_case_that_parses_and_never_overwrites(tell: Tell, tmp_pat
     assert tell("init", path).code == 0
     assert load_case(path).roles.references
     assert tell("init", path).code == 2
+    assert tell("init", f"{tmp_path / 'new'}/").code == 0
+    assert (tmp_path / "new" / "case.toml").read_bytes() == path.read_bytes()
 
 
 def test_probes_are_listed_without_importing_them(tell: Tell) -> None:
