@@ -84,7 +84,7 @@ def _judge_gate(measurement: Measurement) -> Evidence:
     if isinstance(measurement.value, Missing):
         return _evidence(measurement, "inconclusive", f"gate not measured: {measurement.value.missing}")
     word = "passed" if measurement.value >= GATE_RATIO else "failed"
-    because = f"gate {word}: the suspect keeps {measurement.value:.2f} of base on retained items (needs {GATE_RATIO})"
+    because = f"gate {word}: the suspect keeps {measurement.value:.2f} of base (needs {GATE_RATIO})"
     return _evidence(measurement, "inconclusive", because)
 
 

@@ -7,7 +7,7 @@ listed with its numbers, the silent ones too.
 from typing import get_args
 
 from audit.findings import Report
-from audit.nouns import Cohort, Missing
+from audit.nouns import Cohort, Missing, Template
 from audit.render.blocks import Block, Bullets, Cell, Code, Facts, Grid, Heading, Section, Text
 from audit.render.findings import controls, findings
 from audit.render.reference import GLOSSARY, PROPOSITIONS
@@ -69,7 +69,9 @@ def _question(report: Report) -> tuple[Block, ...]:
 
 
 def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{v} {visible(k, NAME).replace('_', ' ')}" for k, v in sorted(counts.items()))
+    order = ("items", "groups", "audit_items", "audit_groups")
+    ranked = sorted(counts.items(), key=lambda pair: (order.index(pair[0]) if pair[0] in order else len(order), pair))
+    return ", ".join(f"{v} {visible(k, NAME).replace('_', ' ')}" for k, v in ranked)
 
 
 def _cohort_order(name: str) -> tuple[int, str]:
@@ -111,8 +113,8 @@ def _items(report: Report) -> tuple[Block, ...]:
     columns = ("Role", "Path", "Family", "Size", "Fingerprint (SHA-256)", "Verified")
     blocks: list[Block] = [
         Text(
-            "Nothing is said about copies or derivatives of these files. No text of the data is part of this report; "
-            "the item tables beside it hold what was asked and what was to be answered."
+            "Nothing is said about copies or derivatives of these files. No text of the data is part of this report; it "
+            "lies in the item tables beside it."
         ),
         Grid("Checkpoints received", columns, rows),
     ]
@@ -136,12 +138,17 @@ def _method(report: Report) -> tuple[Block, ...]:
     return (
         Text("The tests, their settings and the decision rule were fixed before anything was measured."),
         Facts((("Plan hash", visible(plan.plan_hash)), ("Code version", visible(plan.code_version)),
-               ("Prompt template", visible(plan.case.template.prompt + plan.case.template.answer, CELL)),
+               ("Prompt template", visible(_one_line(plan.case.template), CELL)),
                ("Split of the data", f"by {visible(plan.case.data.group, NAME)}, seed {plan.case.data.split_seed}"))),
         Grid("Planned tests", ("Test", "Question", "Forward tokens", "Will it run?"), rows),
         Heading("Decision rule"),
         Bullets(tuple(sentence(x) for x in report.decision_rule), plain=True),
     )  # fmt: skip
+
+
+def _one_line(template: Template) -> str:
+    """Prompt and answer as they are typed in a case file."""
+    return (template.prompt + template.answer).replace("\n", "\\n")
 
 
 # ---- not run, coverage, reproduction ----------------------------------------------------------------------------

@@ -139,7 +139,7 @@ def detection_limit(m: Measurement) -> str:
     bound = bounding(m)
     if isinstance(bound, Missing):
         return f"Detection limit unknown: no interval; the positive control, base, reads {control}."
-    over = "" if isinstance(m.overall, Missing) else " over all layers"
+    over = " over all layers" if m.curves and not isinstance(m.overall, Missing) else ""
     return (
         f"Detection limit: the 95 % interval still allows {number(bound.hi)}{over}; "
         f"the positive control, base, reads {control} and was found."
