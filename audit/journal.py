@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -106,8 +107,11 @@ class Journal:
 
     def _sweep(self) -> None:
         """Remove what a killed run had not yet put in place; with the lock held nobody else is writing here."""
-        for path in self.out.rglob("*.tmp"):
-            path.unlink(missing_ok=True)
+        for path in list(self.out.rglob("*.tmp")):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def _refuse_foreign_folder(self) -> None:
         if self.out.exists() and not self.out.is_dir():

@@ -98,7 +98,7 @@ class Store:
 
     def folder(self, key: str) -> Path:
         """Where a fitted checkpoint lies or would lie. Whoever makes it puts it in place whole, and touches it when it
-        is used; ``<folder>-...`` beside it is one in the making. ``key`` is a hex hash."""
+        is used; what ends in ``.tmp`` beside it is one in the making. ``key`` is a hex hash."""
         return self.root / _FITTED / self.path(key).stem[:32]
 
     def get(self, key: str) -> "dict[str, Tensor] | None":
@@ -138,11 +138,10 @@ class Store:
             with suppress(FileNotFoundError):  # another process may prune too
                 stat, folder = path.stat(), path.is_dir()
                 size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if folder else stat.st_size
-                whole = "-" not in path.name if folder else path.suffix == _SUFFIX
-                if whole:
+                if path.suffix == TEMP:
+                    freed += _drop(path, size) if time.time() - stat.st_mtime > _STALE_S else 0
+                elif folder or path.suffix == _SUFFIX:
                     kept.append((stat.st_mtime_ns, size, path))
-                elif (folder or path.suffix == TEMP) and time.time() - stat.st_mtime > _STALE_S:
-                    freed += _drop(path, size)
         total = sum(size for _, size, _ in kept)
         for _, size, path in sorted(kept):
             if total <= max_bytes:

@@ -27,6 +27,7 @@ from audit.bench.naming import BENCH_VERSION
 from audit.bench.shapes import Forward, Recipe, Rows
 from audit.bench.training import TrainData
 from audit.checkpoints import delta_of, folder_of, read_config, read_edit
+from audit.disk import TEMP
 from audit.nouns import AuditError, Checkpoint, Cohort, Form, Texts
 
 log = logging.getLogger(__name__)
@@ -95,7 +96,7 @@ def _kept(base: Checkpoint, folder: Path) -> Checkpoint | None:
 
 def _trained(bench: Bench, base: Checkpoint, by: tuple[Recipe, TrainData], folder: Path) -> Checkpoint:
     """Train beside the folder and put the result in place; the reader of another process that was faster is as good."""
-    beside = folder.with_name(f"{folder.name}-{os.getpid()}")
+    beside = folder.with_name(f".{folder.name}.{os.getpid()}{TEMP}")
     shutil.rmtree(beside, ignore_errors=True)
     try:
         bench.train([base], [by[0]], by[1], [by[0].steps], beside)

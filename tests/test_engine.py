@@ -78,6 +78,7 @@ def test_an_unfinished_run_resumes_without_redoing_a_unit(case: Path, how: How, 
         (out / name).unlink()
     kept, lost = sorted((out / "units").iterdir())[:2]
     lost.write_text("{")
+    (out / "readers" / ".half.1.tmp" / ".delta.1.tmp").mkdir(parents=True)
     (out / "tables" / "causal.parquet").unlink()
     run(case, out, how)
     assert timeless(out) == whole
@@ -85,6 +86,7 @@ def test_an_unfinished_run_resumes_without_redoing_a_unit(case: Path, how: How, 
     assert json.loads(kept.read_text())["probe"] not in set(again) - {"causal"}
     assert {json.loads(lost.read_text())["probe"], "causal"} == set(again)
     assert len(events(out, "reused")) + len(again) == 4
+    assert not list(out.rglob("*.tmp")), "what a killed run had not put in place"
     assert verify_run(out).accepted
 
 

@@ -155,7 +155,7 @@ def test_prune_counts_fitted_checkpoints_and_drops_them_whole(tmp_path: Path) ->
         (store.folder(key) / "delta.safetensors").write_bytes(b"x" * 1000)
         os.utime(store.folder(key), ns=(n, n))
     store.put(KEY, {"t": torch.zeros(1000)}, {})
-    making = store.folder("bb" * 32).with_name("bb-17")
+    making = store.folder("bb" * 32).with_name(".bb.17.tmp")
     making.mkdir()
     size = store.path(KEY).stat().st_size
     assert store.prune(size + 1010) == 1010

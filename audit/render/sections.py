@@ -113,8 +113,8 @@ def _items(report: Report) -> tuple[Block, ...]:
     columns = ("Role", "Path", "Family", "Size", "Fingerprint (SHA-256)", "Verified")
     blocks: list[Block] = [
         Text(
-            "Nothing is said about copies or derivatives of these files. No text of the data is part of this report; it "
-            "lies in the item tables beside it."
+            "Nothing is said about copies or derivatives of these files. No text of the data is part of this report; "
+            "it lies in the item tables beside it."
         ),
         Grid("Checkpoints received", columns, rows),
     ]
