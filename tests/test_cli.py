@@ -194,6 +194,8 @@ def test_a_report_is_shown_and_written_elsewhere(tell: Tell, finished: Path, tmp
         assert (tmp_path / name).read_bytes() == (finished / f"report.{name.split('.')[1]}").read_bytes()
     assert tell("report", finished, "-o", tmp_path / "copy.pdf").code == 2
     assert tell("report", tmp_path).code == 2
+    assert tell("verify", tmp_path).code == 2
+    assert f"there is no {tmp_path / 'nowhere'}" in tell("verify", tmp_path / "nowhere").err
 
 
 def test_verify_rejects_one_changed_byte_in_any_listed_file(tell: Tell, finished: Path) -> None:

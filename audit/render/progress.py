@@ -44,7 +44,7 @@ class Progress:
     """Shows steps while a verb runs. Use as a context manager."""
 
     def __init__(self, quiet: bool = False) -> None:
-        plain = not sys.stderr.isatty() or bool(os.environ.get("CI")) or "NO_COLOR" in os.environ
+        plain = not sys.stderr.isatty() or any(os.environ.get(name) for name in ("CI", "NO_COLOR"))
         self._console = Console(stderr=True, soft_wrap=True)
         self._quiet, self._bar, self._task = quiet, None, TaskID(0)
         self._started = time.monotonic()
