@@ -357,9 +357,7 @@ SPOILS: dict[str, tuple[Callable[[Bench], object], int, str]] = {
     "other tokenizer": (_tokenizer, 2, "tokenizer"),
     "remote code": (lambda b: _config(b, auto_map={"AutoModelForCausalLM": "modeling.Mine"}), 2, "code"),
     "no recall": (
-        lambda b: b.case.write_text(
-            f'{b.case.read_text()}\n[template]\nanswer = "{" was Where born" * 10} {{answer}}"\n'
-        ),
+        lambda b: b.case.write_text(f'{b.case.read_text()}\n[template]\nprompt = "{{question}}{" The" * 20}"\n'),
         4,
         "blind here",
     ),

@@ -151,8 +151,8 @@ def test_an_integrity_fault_in_a_probe_stops_the_run(case: Path, how: How, packa
 
 def test_a_template_without_recall_is_blind_here_and_leaves_nothing(case: Path, how: How, tmp_path: Path) -> None:
     wrong = tmp_path / "case.toml"
-    # Base still answers after a few stray words; it is lost after thirty of them.
-    wrong.write_text(f'{text_of(case)}\n[template]\nanswer = "{" was Where born" * 10} {{answer}}"\n')
+    # Base still answers after a few stray words; it is lost after twenty of them.
+    wrong.write_text(f'{text_of(case)}\n[template]\nprompt = "{{question}}{" The" * 20}"\n')
     with pytest.raises(AuditError, match="blind here") as raised:
         run(wrong, tmp_path / "run", how)
     assert raised.value.code == 4
