@@ -62,7 +62,7 @@ def _template_faults(template: Any) -> list[str]:
     if not isinstance(template, dict):
         return []
     return [
-        f"[template] `{key}`: must contain {{{word}}}"
+        f"[template] `{key}`: must contain {{{word}}} once"
         for key, word in (("prompt", "question"), ("answer", "answer"))
         if isinstance(text := template.get(key), str) and text.count(f"{{{word}}}") != 1  # pyright: ignore
     ]

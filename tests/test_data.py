@@ -68,7 +68,8 @@ def test_a_case_file_is_read(tmp_path: Path) -> None:
         ("[template]\n", "[template]\nzzzzzz = 1\n", "known are prompt, answer, chat, system, bos"),
         ('forget = "forget.jsonl"', "", "[data] `forget` is missing"),
         ('bos = "always"', 'bos = "sometimes"', "[template] `bos`"),
-        ("Q: {question}", "Q: {qestion}", "must contain {question}"),
+        ("Q: {question}", "Q: {qestion}", "must contain {question} once"),
+        ("Q: {question}", "{question} {question}", "must contain {question} once"),
         ('edited = ["a", "b"]', 'edited = "some"', "`edited`"),
     ],
 )
@@ -141,6 +142,21 @@ def test_a_bad_line_is_named(tmp_path: Path, row: dict[str, object] | str, said:
     with pytest.raises(AuditError) as caught:
         read_items(path)
     assert caught.value.code == 2 and str(path) in caught.value.what and said in caught.value.what
+
+
+def test_only_the_first_bad_lines_are_told_and_the_others_counted(tmp_path: Path) -> None:
+    with pytest.raises(AuditError) as caught:
+        read_items(written(tmp_path / "x.jsonl", *["{"] * 7))
+    assert "line 5" in caught.value.what and "line 6" not in caught.value.what
+    assert caught.value.what.endswith("(and 2 more lines)")
+
+
+def test_null_is_as_good_as_absent(tmp_path: Path) -> None:
+    row = {"id": None, "group": "g", "question": "q", "answer": "a", "key": None, "form": None, "alternates": None}
+    (item,) = read_items(written(tmp_path / "x.jsonl", row))
+    assert (item.id, item.key, item.form, item.alternates) == ("x-1", None, "trained", ())
+    with pytest.raises(AuditError, match="no 'group'"):
+        read_items(written(tmp_path / "x.jsonl", {**row, "group": None}))
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
@@ -224,6 +240,16 @@ def test_where_nothing_is_left_the_whole_answer_is_content() -> None:
     item = ask(" Ann Lee. ")
     assert marked(item, item.answer) == ["Ann Lee."]
     assert marked(ask("是的"), "是的") == ["是的"]
+
+
+def test_words_of_the_question_are_known_in_any_case_and_with_any_ending() -> None:
+    item = ask("ANN and Lee's Oslo, his SON's").model_copy(update={"question": "Is Ann Lee the son's?"})
+    assert marked(item, item.answer) == ["Oslo"]
+
+
+def test_an_alternate_in_other_words_is_marked_by_rule() -> None:
+    item = ask("He lives in Oslo", key="Oslo", alternates=("Rome, I think",))
+    assert marked(item, "Rome, I think") == ["Rome", "think"]
 
 
 def test_an_alternate_is_marked_at_its_own_key() -> None:

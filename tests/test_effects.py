@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from audit.findings import Interval, Overall
+from audit.findings import Count, Interval, Overall
+from audit.nouns import Missing
 from probes._effects import Design, Panel, Sides, assess
+from probes._scores import Sheet, by_person
+from tests import toy
 
 
 def test_the_overall_effect_is_the_ratio_of_the_sums_over_layers() -> None:
@@ -22,3 +25,102 @@ def test_the_overall_effect_is_the_ratio_of_the_sums_over_layers() -> None:
     draws = [rng.integers(0, 12, 12) for _ in range(4000)]
     direct = np.percentile([(suspect - null)[i].sum() / (base - null)[i].sum() for i in draws], [2.5, 97.5])
     assert [found.overall.ci95.lo, found.overall.ci95.hi] == pytest.approx(direct, abs=0.01)
+
+
+# ---- an effect against its definition, by hand ------------------------------------------------------------------
+def people(rng: np.random.Generator, n: int, level: list[float], noise: float = 0.02) -> np.ndarray:
+    """Person means [person layer] around a level a layer."""
+    return np.array(level) + noise * rng.standard_normal((n, len(level)))
+
+
+def panel(n: int = 16, suspect: float = 0.3, base: tuple[float, float] = (0.9, 0.6)) -> Panel:
+    """Two layers: the null at .1, the suspect ``suspect`` of the way to base, two floors on either side of the null."""
+    rng, null = np.random.default_rng(3), 0.1
+    levels = [null + suspect * (b - null) for b in base]
+    return Panel(
+        suspect=Sides(people(rng, n, levels)), base=Sides(people(rng, n, list(base))),
+        null=Sides(people(rng, n, [null, null])),
+        floors=(Sides(people(rng, n, [0.12, 0.05])), Sides(people(rng, n, [0.02, 0.02]))),
+    )  # fmt: skip
+
+
+def test_value_floor_and_overall_are_what_their_definitions_say() -> None:
+    given = panel()
+    found = assess(given, Design(seed=0, least_gap=0.1))
+    null, base = given.null.forget.mean(0), given.base.forget.mean(0)
+    effects = (given.suspect.forget.mean(0) - null) / (base - null)
+    assert found.effects == pytest.approx(effects) and found.value == pytest.approx(effects.max())
+    assert found.layer == int(effects.argmax())
+    gaps = [floor.forget.mean(0) - null for floor in given.floors]
+    assert found.floor == pytest.approx(max((gap / (base - null)).max() for gap in gaps))
+    assert isinstance(found.overall, Overall)
+    whole = (base - null).sum()
+    assert found.overall.value == pytest.approx((given.suspect.forget.mean(0) - null).sum() / whole)
+    assert found.overall.floor == pytest.approx(max(abs(gap.sum()) for gap in gaps) / whole)
+    assert found.overall.floor > 0.1, "models that never knew may lie below one another, and that is spread as well"
+
+
+@pytest.mark.parametrize("suspect", [0.0, 0.3, 1.0])
+def test_the_interval_is_the_suspects_and_holds_its_value(suspect: float) -> None:
+    found = assess(panel(suspect=suspect), Design(seed=0, least_gap=0.1))
+    assert isinstance(found.ci95, Interval) and isinstance(found.value, float)
+    assert found.ci95.lo - 0.01 <= found.value <= found.ci95.hi + 0.01
+    assert found.ci95.lo < suspect + 0.05 and found.ci95.hi > suspect - 0.05
+    assert found.ci95.hi - found.ci95.lo < 0.1
+
+
+@pytest.mark.parametrize(
+    ("n", "base", "seen"), [(16, (0.9, 0.6), True), (6, (0.9, 0.6), False), (16, (0.15, 0.14), False)]
+)
+def test_base_is_found_where_it_is_clear_and_large_enough(n: int, base: tuple[float, float], seen: bool) -> None:
+    """With 6 people no sign flip can reach p < .01; a gap of .05 is clear and too small to matter."""
+    found = assess(panel(n, base=base), Design(seed=0, least_gap=0.1))
+    assert found.control.found == seen and found.control.value == 1.0
+
+
+def test_where_base_reads_no_higher_than_the_null_nothing_can_be_said() -> None:
+    found = assess(panel(base=(0.05, 0.02)), Design(seed=0, least_gap=0.1))
+    assert isinstance(found.value, Missing) and "blind here" in found.value.missing
+    assert not found.control.found
+
+
+def test_a_layer_that_base_barely_leaves_does_not_divide_by_almost_nothing() -> None:
+    given = panel(base=(0.9, 0.101))
+    louder = given._replace(suspect=Sides(given.suspect.forget + [0.0, 0.2]))
+    found = assess(louder, Design(seed=0, least_gap=0.1))
+    assert len(found.effects) == 1 and found.layer == 0
+
+
+def test_a_differenced_effect_takes_the_holdout_people_off() -> None:
+    """A shift of the whole model moves forget and holdout people alike: it is no effect."""
+    rng, zero = np.random.default_rng(5), np.zeros((12, 1))
+    base = Sides(people(rng, 16, [0.9]), people(rng, 12, [0.1]))
+    shifted = Sides(people(rng, 16, [0.4]), people(rng, 12, [0.4]))
+    nothing = Sides(np.zeros((16, 1)), zero)
+    found = assess(Panel(shifted, base, nothing), Design(seed=0, least_gap=0.1, differenced=True))
+    gap = base.forget.mean() - base.holdout.mean()
+    assert found.value == pytest.approx((shifted.forget.mean() - shifted.holdout.mean()) / gap)
+    assert isinstance(found.value, float) and abs(found.value) < 0.05
+    assert "labels permuted" in found.test
+
+
+# ---- people's means ---------------------------------------------------------------------------------------------
+def test_an_item_that_one_model_cannot_score_leaves_every_mean_and_is_counted() -> None:
+    rows = toy.rows(5)
+    names = np.array(["anna", "anna", "boris", "boris", "clara"])
+    people_of, person = np.unique(names, return_inverse=True)
+    sheet = Sheet(rows, (), tuple(people_of), person)
+    nan, inf = np.nan, np.inf
+    scores = {
+        "base": np.array([[1.0], [3.0], [nan], [7.0], [nan]]),
+        "suspect": np.array([[2.0], [6.0], [5.0], [inf], [nan]]),
+    }
+    found = by_person(sheet, scores)
+    assert found.n == Count(scored=2, errored=2, unscored=1)
+    assert {name: values.tolist() for name, values in found.people.items()} == {"base": [[2.0]], "suspect": [[4.0]]}
+
+
+def test_a_person_counts_once_however_many_items_there_are() -> None:
+    sheet = Sheet(toy.rows(4), (), ("anna", "boris"), np.array([0, 0, 0, 1]))
+    found = by_person(sheet, {"base": np.array([[0.0], [3.0], [6.0], [5.0]])})
+    assert found.people["base"].tolist() == [[3.0], [5.0]] and found.n.scored == 4
