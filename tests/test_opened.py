@@ -157,6 +157,13 @@ def test_where_the_edit_set_is_known_only_its_items_are_trained_forget_rows(root
         assert caught.value.code == 2
 
 
+def test_an_edit_set_without_an_audited_item_is_an_error(root: Path) -> None:
+    apart = opened(root).items(Texts(cohort="forget"), "calibration")
+    with pytest.raises(AuditError, match="set aside for fitting") as caught:
+        opened(root, edited=tuple(item.id for item in apart))
+    assert caught.value.code == 2
+
+
 def test_a_second_case_on_the_same_data_tokenises_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from audit.bench import cohorts
 

@@ -197,6 +197,9 @@ def _check_edited(case: OpenCase) -> None:
     if strange or not case.case.edited:
         what = f"names no trained forget items: {', '.join(strange[:3])}" if strange else "is an empty list"
         raise AuditError(f"`edited` {what}", "list ids of the forget file, or say 'all' or 'unknown'")
+    if not case.has(Texts(cohort="forget")):
+        what = f"names only items of groups that are set aside for fitting ({', '.join(case.case.edited[:3])})"
+        raise AuditError(f"`edited` {what}", "name items of more groups, or give another `split_seed` in [data]")
 
 
 def _context(ckpt: Checkpoint) -> int | None:
