@@ -41,7 +41,9 @@ def our_text() -> dict[Path, str]:
     below = [p for folder in (*SHIPPED, "tests", ".ci") for p in sorted((ROOT / folder).rglob("*"))]
     kinds = {".py", ".md", ".toml", ".txt", ".cfg", ".j2", ".html", ".css", ".cff", ".json", ".jsonl", ".sh", ""}
     paths = [p for p in (*sorted(ROOT.iterdir()), *below) if p.is_file() and p.suffix in kinds]
-    return {path.relative_to(ROOT): path.read_text(encoding="utf-8", errors="replace") for path in paths}
+    texts = {path.relative_to(ROOT): path.read_text(encoding="utf-8", errors="replace") for path in paths}
+    texts.pop(Path(".git"), None)  # a worktree has a file of that name, which git writes
+    return texts
 
 
 def complain(violations: list[str]) -> None:
