@@ -54,11 +54,12 @@ def live(opened: Opened, opener: Opener, job: Job, where: Geometry, sites: Seque
     wrapper.forward(Batch(batch.ids, batch.mask, inputs), taps, entered.resume, None)
     row, position, _ = where.targets.cut("answer", where.index)
     row, position = row.to(where.device), position.to(where.device)
-    logits = biased(wrapper.head(final[0].flatten(0, 1)[where.flat("answer")]), entered.bias).float()
+    flat = where.flat("answer")
+    logits = biased(wrapper.head(final[0].flatten(0, 1)[flat]), entered.bias).float()
     target = where.ids[row, position]
     logprob = logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]
     key = (where.rows.key if where.index is None else where.rows.key[where.index]).to(where.device)[row, position]
-    return Live(Forward(logprob, logits, target, row, key, states), inputs)
+    return Live(Forward(logprob, logits, target, row, key, states, flat - row * where.total), inputs)
 
 
 def valued(objective: RowObjective, forward: Forward, n: int) -> Float[Tensor, " row"]:

@@ -205,7 +205,8 @@ class Forward(NamedTuple):
     """What an objective sees of a pass with gradients: log-probabilities of the targets, and the logits behind them.
 
     logprob, row: [token] over the answer's tokens (key tokens where ``key`` is true); logits [token vocab].
-    states: what ``at_sites`` asked for, all positions.
+    states: what ``at_sites`` asked for, all positions; ``states[site][row, at]`` are those that predict the targets.
+    ``at`` is None where packed states were scored, which have no place in a row.
     """
 
     logprob: Float[Tensor, " token"]
@@ -214,10 +215,27 @@ class Forward(NamedTuple):
     row: Int[Tensor, " token"]
     key: Bool[Tensor, " token"]
     states: Mapping[Site, Float[Tensor, "row pos d"]]
+    at: Int[Tensor, " token"] | None = None
 
 
 RowObjective = Callable[[Forward], Float[Tensor, " row"]]
 """One number a row; the bench sums them, so that rows stay independent."""
+
+Objective = Callable[[Forward | None, Forward | None, Forward | None, Forward | None], Tensor]
+"""A training loss of (forget, retain, frozen forget, frozen retain), one scalar."""
+
+
+class Apart(NamedTuple):
+    """A second loss whose gradient is taken apart from the first's, and the rule that makes one gradient of the two.
+
+    ``combine(first, second, scale)`` gets gradients by parameter name and the factor 1 / (sqrt(v) + eps) by which Adam
+    is about to scale each of their entries: v is its bias-corrected second moment as a step along their plain sum would
+    leave it. (The moment before the step is zero where an entry has had no gradient yet; such entries would rule every
+    inner product.)
+    """
+
+    objective: Objective
+    combine: Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -226,10 +244,11 @@ class Recipe:
 
     ``objective(forget, retain, frozen_forget, frozen_retain) -> scalar``; the frozen passes are of the checkpoint that
     training starts from and are None unless ``needs_frozen``. ``trainable`` is a regular expression on parameter names.
+    ``at_sites``: whose states all these passes carry. ``apart``: a second loss, for methods that weigh two gradients.
     """
 
     name: str
-    objective: Callable[[Forward | None, Forward | None, Forward | None, Forward | None], Tensor]
+    objective: Objective
     steps: int
     lr: float
     batch: int = 64
@@ -239,6 +258,8 @@ class Recipe:
     weight_decay: float = 0.0
     trainable: str = ".*"
     needs_frozen: bool = False
+    at_sites: tuple[Site, ...] = ()
+    apart: Apart | None = None
     every: tuple[int, Callable[[int, Any], None]] | None = None
     gradient_transform: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
     seed: int = 0

@@ -7,8 +7,9 @@ start, same number of threads give the same bytes. Checkpoints are trained one b
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -16,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from audit.bench.apart import backward
 from audit.bench.shapes import Forward, Recipe, Rows
 from audit.nouns import AuditError, Checkpoint, EditRecord, Site
 
@@ -37,20 +39,25 @@ class Learner(Protocol):
     """Anything that can be trained: live parameters by name, and a scored forward pass of some rows."""
 
     def parameters(self) -> Mapping[str, Tensor]: ...
-    def answers(self, rows: Rows) -> Forward: ...
+    def answers(self, rows: Rows, at_sites: Sequence[Site] = ()) -> Forward: ...
 
 
-def score_answers(rows: Rows, final: Float[Tensor, "row pos d"], head: Callable[[Tensor], Tensor]) -> Forward:
+def score_answers(
+    rows: Rows, final: Float[Tensor, "row pos d"], head: Callable[[Tensor], Tensor], states: Mapping[Site, Tensor]
+) -> Forward:
     """Score the answer tokens of ``rows`` from final states: only their positions go through the head."""
     row, position = (index.to(final.device) for index in rows.targets("answer"))
     logits = head(final[row, position - 1]).float()
     target = rows.ids.to(final.device)[row, position]
     logprob = logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]
-    return Forward(logprob, logits, target, row, rows.key.to(final.device)[row, position], {})
+    return Forward(logprob, logits, target, row, rows.key.to(final.device)[row, position], states, position - 1)
 
 
 class CausalLearner:
-    """A live Hugging Face causal language model. Rows are right-padded, so causal attention needs no mask."""
+    """A live Hugging Face causal language model. Rows are right-padded, so causal attention needs no mask.
+
+    Scores take the model's own forward pass; only where states are asked for is it put behind the native backend.
+    """
 
     def __init__(self, model: "PreTrainedModel") -> None:
         self.model = model
@@ -59,13 +66,21 @@ class CausalLearner:
         """Live parameters by their checkpoint names."""
         return dict(self.model.named_parameters())
 
-    def answers(self, rows: Rows) -> Forward:
-        """Score the answers of ``rows``."""
+    @cached_property
+    def _wrapped(self) -> "WrapperLearner":
+        from audit.wrappers import wrap
+
+        return WrapperLearner(wrap(self.model))
+
+    def answers(self, rows: Rows, at_sites: Sequence[Site] = ()) -> Forward:
+        """Score the answers of ``rows``, and keep the states at ``at_sites``."""
         from audit.wrappers.head import logits_of
 
+        if at_sites:
+            return self._wrapped.answers(rows, at_sites)
         ids = rows.ids.to(self.model.device)
         states = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        return score_answers(rows, states, partial(logits_of, self.model))
+        return score_answers(rows, states, partial(logits_of, self.model), {})
 
 
 class WrapperLearner:
@@ -78,14 +93,14 @@ class WrapperLearner:
         """Live parameters by their checkpoint names."""
         return self.wrapper.parameters()
 
-    def answers(self, rows: Rows) -> Forward:
-        """Score the answers of ``rows``."""
+    def answers(self, rows: Rows, at_sites: Sequence[Site] = ()) -> Forward:
+        """Score the answers of ``rows``, and keep the states at ``at_sites``."""
         from audit.wrappers.backend import Batch, Tap
 
-        seen: list[Tensor] = []
+        final, seen = Site(part="final_in"), dict[Site, Tensor]()
         batch = Batch(rows.ids.to(self.wrapper.device), rows.mask.to(self.wrapper.device))
-        self.wrapper.forward(batch, [Tap(Site(part="final_in"), seen.append)])
-        return score_answers(rows, seen[0], self.wrapper.head)
+        self.wrapper.forward(batch, [Tap(site, partial(seen.__setitem__, site)) for site in (final, *at_sites)])
+        return score_answers(rows, seen[final], self.wrapper.head, {site: seen[site] for site in at_sites})
 
 
 def batches(n: int, size: int, seed: int) -> Iterator[Int[Tensor, " row"]]:
@@ -137,15 +152,22 @@ def descend(
     if data.forget is None and data.retain is None:
         raise AuditError(f"recipe {recipe.name!r} has no rows", "give forget rows, retain rows or both")
     assert not recipe.needs_frozen or frozen is not None
-    chosen = trainable(learner, recipe.trainable)
+    with training(learner, recipe.trainable) as chosen:
+        _steps(learner, chosen, recipe, data, (frozen if recipe.needs_frozen else None, after_step))
+
+
+@contextmanager
+def training(learner: Learner, pattern: str) -> Generator[dict[str, Tensor]]:
+    """The :func:`trainable` parameters, which alone ask for gradients inside this block; flags are put back after."""
+    chosen = trainable(learner, pattern)
     everything = list({id(p): p for p in learner.parameters().values()}.values())
     flags = [p.requires_grad for p in everything]
-    for parameter in everything:
-        parameter.requires_grad_(False)
-    for parameter in chosen.values():
-        parameter.requires_grad_(True)
     try:
-        _steps(learner, chosen, recipe, data, (frozen if recipe.needs_frozen else None, after_step))
+        for parameter in everything:
+            parameter.requires_grad_(False)
+        for parameter in chosen.values():
+            parameter.requires_grad_(True)
+        yield chosen
     finally:
         for parameter, flag in zip(everything, flags, strict=True):
             parameter.grad = None
@@ -160,6 +182,7 @@ def _steps(
     extras: tuple[Learner | None, Callable[[int], None] | None],
 ) -> None:
     frozen, after_step = extras
+    objectives = [recipe.objective] + ([] if recipe.apart is None else [recipe.apart.objective])
     draws = [
         None if rows is None else batches(len(rows), recipe.batch, 2 * recipe.seed + side)
         for side, rows in enumerate(data)
@@ -173,14 +196,18 @@ def _steps(
             for rows, draw in zip(data, draws, strict=True)
         ]
         with torch.no_grad():
-            still = [frozen.answers(rows) if frozen is not None and rows is not None else None for rows in taken]
+            still = [None if frozen is None or r is None else frozen.answers(r, recipe.at_sites) for r in taken]
         with torch.enable_grad():
-            live = [None if rows is None else learner.answers(rows) for rows in taken]
-            loss = recipe.objective(live[0], live[1], still[0], still[1])
-        if not torch.isfinite(loss):
-            raise AuditError(f"recipe {recipe.name!r}: loss is {loss.item()} at step {step}", "lower its learning rate")
+            live = [None if rows is None else learner.answers(rows, recipe.at_sites) for rows in taken]
+            losses = [objective(live[0], live[1], still[0], still[1]) for objective in objectives]
+        wrong = next((loss.item() for loss in losses if not torch.isfinite(loss)), None)
+        if wrong is not None:
+            raise AuditError(f"recipe {recipe.name!r}: loss is {wrong} at step {step}", "lower its learning rate")
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        if recipe.apart is None:
+            losses[0].backward()
+        else:
+            backward(losses[0], losses[1], chosen, recipe.apart, optimiser)
         _transform(chosen, recipe)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(recipe, step)
@@ -236,12 +263,8 @@ def train_one(
     outside = [step for step in folders if not 1 <= step <= recipe.steps]
     if outside:
         raise AuditError(f"recipe {recipe.name!r} has no step {outside[0]}", f"name steps from 1 to {recipe.steps}")
-    if any(edit.plays != "weights" for edit in ckpt.edits):
-        raise AuditError("a checkpoint edited by a hook cannot be trained", "train its parent, or merge the edit")
     written: list[Checkpoint] = []
-    with bench.hold(ckpt):
-        original = WrapperLearner(bench.open(ckpt))
-        learner = WrapperLearner(_fresh_copy(bench, ckpt))
+    with copied(bench, ckpt) as (learner, original):
 
         def save(taken: int) -> None:
             if taken in folders:
@@ -255,6 +278,25 @@ def train_one(
 
         descend(learner, recipe, data, original, save)
     return written
+
+
+class Copied(NamedTuple):
+    """A live model that may be changed, and the checkpoint's own, which may not."""
+
+    learner: WrapperLearner
+    original: WrapperLearner
+
+
+@contextmanager
+def copied(bench: "Bench", ckpt: Checkpoint) -> Generator[Copied]:
+    """A fresh copy of a checkpoint beside the bench's own, which stays open meanwhile.
+
+    Raises AuditError for a checkpoint that is edited by a hook: a copy of its weights is not a copy of it.
+    """
+    if any(edit.plays != "weights" for edit in ckpt.edits):
+        raise AuditError("a checkpoint edited by a hook cannot be trained", "train its parent, or merge the edit")
+    with bench.hold(ckpt) as (wrapper,):
+        yield Copied(WrapperLearner(_fresh_copy(bench, ckpt)), WrapperLearner(wrapper))
 
 
 def changed_tensors(learner: Learner, original: Learner) -> dict[str, Tensor]:

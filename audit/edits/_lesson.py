@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 
 from audit.bench import Bench
-from audit.bench.shapes import Forward, Recipe, Rows
+from audit.bench.shapes import Forward, Objective, Recipe, Rows
 from audit.bench.training import TrainData, train_one
 from audit.edits._edit import EditData
 from audit.nouns import AuditError, Checkpoint
@@ -24,9 +24,6 @@ class Teacher(Protocol):
     """An edit that can state its lesson for a model with so many blocks."""
 
     def lesson(self, data: EditData, n_blocks: int) -> Lesson: ...
-
-
-Objective = Callable[[Forward | None, Forward | None, Forward | None, Forward | None], Tensor]
 
 
 def of_forget(loss: Callable[[Forward], Tensor]) -> Objective:

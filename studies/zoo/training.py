@@ -15,6 +15,7 @@ from audit.checkpoints import resolve, write_edited
 from audit.edits._edit import EditData
 from audit.edits._lesson import Teacher
 from audit.edits._losses import nll
+from audit.edits._surgery import Surgeon
 from audit.edits.head_edit import FinalStates, HeadEdit
 from audit.edits.logit_bias import LogitBias
 from audit.nouns import Item, Source, Template
@@ -135,12 +136,15 @@ def _learn(by: Learning, model: "LlamaForCausalLM", rows: Rows) -> None:
     descend(CausalLearner(model), recipe, TrainData(retain=rows))
 
 
-def _edit(edit: HeadEdit | Teacher, model: "LlamaForCausalLM", data: EditData) -> None:
+def _edit(edit: HeadEdit | Surgeon | Teacher, model: "LlamaForCausalLM", data: EditData) -> None:
     if isinstance(edit, HeadEdit):
         weight = model.lm_head.weight
         edited = edit.solve(weight.detach(), _final_states(model, data.forget), _final_states(model, data.retain))
         with torch.no_grad():
             weight.copy_(edited)
+        return
+    if isinstance(edit, Surgeon):
+        edit.operate(CausalLearner(model), data)
         return
     recipe, rows = edit.lesson(data, model.config.num_hidden_layers)
     frozen = CausalLearner(copy.deepcopy(model)) if recipe.needs_frozen else None

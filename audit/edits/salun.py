@@ -1,0 +1,71 @@
+"""Saliency unlearning: random labels, taught only to the weights on which the forget loss depends most."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from audit.bench import Bench
+from audit.bench.shapes import Forward, Recipe
+from audit.bench.training import Learner, TrainData, descend
+from audit.edits._edit import Edit, EditData
+from audit.edits._lesson import needed, of_both
+from audit.edits._losses import replacement
+from audit.edits._surgery import fit_surgery, summed_gradients
+from audit.nouns import AuditError, Checkpoint
+
+
+class SalUn(Edit):
+    """Unlearns by random-label training of the ``share`` of weights with the largest forget gradient at the start.
+
+    The mask ranks |gradient of NLL(forget)| over all weights together; where fewer than ``share`` have any gradient,
+    only those are salient (a quantile of zero would select everything). All other weights keep their bytes.
+    Cite: Fan et al. 2024, arXiv 2310.12508, eq. 3-5.
+    """
+
+    plays: ClassVar[str] = "weights"
+
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    steps: int = 100
+    lr: float = 1e-3
+    gamma: float = 1.0
+    alpha: float = 1.0
+    batch: int = 64
+    warmup_steps: int = 10
+    seed: int = 0
+
+    def operate(self, learner: Learner, data: EditData) -> None:
+        """Train the salient weights in place. AuditError if the forget loss has no gradient at all."""
+        rows = needed(data.relabelled, "other answers", "give the forget items alternates")
+        masks = salient(summed_gradients(learner, data.forget, self.batch, _total_nll, torch.clone), self.share)
+
+        def masked(grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: grad * masks[name] for name, grad in grads.items()}
+
+        recipe = Recipe(
+            "salun", of_both(lambda other, retain: replacement(other, retain, self.gamma, self.alpha)),
+            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
+            gradient_transform=masked,
+        )  # fmt: skip
+        descend(learner, recipe, TrainData(rows, data.retain))
+
+    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
+        """Train the salient weights of a copy and write the changed tensors."""
+        return fit_surgery(self, bench, parent, data, out)
+
+
+def _total_nll(forward: Forward) -> Tensor:
+    return -forward.logprob.sum()
+
+
+def salient(grads: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Masks of the ``share`` of all entries that are largest in size; entries of zero are never salient."""
+    size = torch.cat([grad.abs().flatten() for grad in grads.values()])
+    n = max(1, round(share * len(size)))
+    bound = size.kthvalue(len(size) - n + 1).values
+    if not bool(size.any()):
+        raise AuditError("salun: the forget loss has no gradient here", "give forget rows that the model can score")
+    return {name: (grad.abs() >= bound) & (grad != 0) for name, grad in grads.items()}

@@ -1,0 +1,49 @@
+"""Task arithmetic: learn the forget set better still, and go the other way."""
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from audit.bench import Bench
+from audit.bench.shapes import Recipe
+from audit.bench.training import Learner, TrainData, descend, trainable
+from audit.edits._edit import Edit, EditData
+from audit.edits._lesson import of_forget
+from audit.edits._losses import nll
+from audit.edits._surgery import fit_surgery
+from audit.nouns import Checkpoint
+
+
+class TaskVector(Edit):
+    """Unlearns by theta - scale (theta_tuned - theta), theta_tuned being fine-tuned on the forget rows alone.
+
+    Nothing is done for what is to be kept, so that ``scale`` trades one against the other. A model that knows the
+    forget set by heart has nothing to learn from it: its vector is short, and mostly noise.
+    Cite: Ilharco et al. 2023, arXiv 2212.04089, section 3.
+    """
+
+    plays: ClassVar[str] = "weights"
+
+    scale: float = 1.0
+    steps: int = 40
+    lr: float = 1e-3
+    batch: int = 64
+    warmup_steps: int = 10
+    seed: int = 0
+
+    def operate(self, learner: Learner, data: EditData) -> None:
+        """Fine-tune in place, then put every weight on the other side of where it began."""
+        before = {name: p.detach().clone() for name, p in trainable(learner, ".*").items()}
+        recipe = Recipe(
+            "task_vector", of_forget(nll),
+            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
+        )  # fmt: skip
+        descend(learner, recipe, TrainData(forget=data.forget))
+        with torch.no_grad():
+            for name, tuned in trainable(learner, ".*").items():
+                tuned.copy_(before[name] - self.scale * (tuned - before[name]))
+
+    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
+        """Negate the task vector on a copy and write the changed tensors."""
+        return fit_surgery(self, bench, parent, data, out)
