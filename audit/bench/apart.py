@@ -19,8 +19,8 @@ def backward(
         for loss in (first, second)
     ]
     one, two = (dict(zip(chosen, got, strict=True)) for got in grads)
-    plain = {name: one[name] + two[name] for name in chosen}
-    for name, grad in apart.combine(one, two, adam_scale(optimiser, chosen, plain)).items():
+    size = {name: torch.hypot(one[name], two[name]) for name in chosen}
+    for name, grad in apart.combine(one, two, adam_scale(optimiser, chosen, size)).items():
         chosen[name].grad = grad
 
 

@@ -229,9 +229,9 @@ class Apart(NamedTuple):
     """A second loss whose gradient is taken apart from the first's, and the rule that makes one gradient of the two.
 
     ``combine(first, second, scale)`` gets gradients by parameter name and the factor 1 / (sqrt(v) + eps) by which Adam
-    is about to scale each of their entries: v is its bias-corrected second moment as a step along their plain sum would
-    leave it. (The moment before the step is zero where an entry has had no gradient yet; such entries would rule every
-    inner product.)
+    scales each of their entries: v is its bias-corrected second moment after one more gradient with the squares of
+    both. (Before the step v is zero where an entry has had no gradient yet, and along the sum it may be near zero where
+    the two cancel; such entries would rule every inner product.)
     """
 
     objective: Objective
