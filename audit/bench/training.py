@@ -152,12 +152,12 @@ def descend(
     if data.forget is None and data.retain is None:
         raise AuditError(f"recipe {recipe.name!r} has no rows", "give forget rows, retain rows or both")
     assert not recipe.needs_frozen or frozen is not None
-    with training(learner, recipe.trainable) as chosen:
+    with unfrozen(learner, recipe.trainable) as chosen:
         _steps(learner, chosen, recipe, data, (frozen if recipe.needs_frozen else None, after_step))
 
 
 @contextmanager
-def training(learner: Learner, pattern: str) -> Generator[dict[str, Tensor]]:
+def unfrozen(learner: Learner, pattern: str) -> Generator[dict[str, Tensor]]:
     """The :func:`trainable` parameters, which alone ask for gradients inside this block; flags are put back after."""
     chosen = trainable(learner, pattern)
     everything = list({id(p): p for p in learner.parameters().values()}.values())

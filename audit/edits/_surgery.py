@@ -14,7 +14,7 @@ from torch import Tensor
 
 from audit.bench import Bench
 from audit.bench.shapes import Forward, Rows
-from audit.bench.training import Learner, changed_tensors, copied, training
+from audit.bench.training import Learner, changed_tensors, copied, unfrozen
 from audit.checkpoints import write_edited
 from audit.edits._edit import Edit, EditData
 from audit.nouns import Checkpoint
@@ -47,7 +47,7 @@ def summed_gradients(
 
     With single rows and a square it is an (empirical) Fisher diagonal; with the identity, a gradient of the whole set.
     """
-    with training(learner, ".*") as chosen, torch.enable_grad():
+    with unfrozen(learner, ".*") as chosen, torch.enable_grad():
         total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in chosen.items()}
         for index in torch.arange(len(rows)).split(size):
             value = loss(learner.answers(rows.take(index)))

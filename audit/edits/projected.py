@@ -23,8 +23,9 @@ class Projected(Edit):
 
     The forget ``loss`` is NPO or gradient ascent. Inner products are in the metric of Adam's second moments, so that it
     is the step, not the raw gradient, which does not touch the retain loss to first order; this needs an Adam without
-    momentum (betas[0] = 0) and without weight decay.
-    Cite: geometric-disentanglement unlearning (GU), as described in its public code; NPO, arXiv 2404.05868, eq. 3.
+    momentum (betas[0] = 0) and without weight decay. The retain gradient is that of the step's batch, over all
+    parameters together.
+    Cite: Zhou et al. 2025 (geometric-disentanglement unlearning, GU), arXiv 2511.17100; NPO, arXiv 2404.05868, eq. 3.
     """
 
     plays: ClassVar[str] = "weights"
