@@ -31,11 +31,11 @@ class Projected(Edit):
     plays: ClassVar[str] = "weights"
 
     loss: Literal["npo", "ascent"] = "npo"
-    steps: int = 80
-    lr: float = 5e-4
+    steps: int = 60
+    lr: float = 3e-4
     beta: float = 0.1
     gamma: float = 1.0
-    alpha: float = 1.0
+    alpha: float = 5.0
     batch: int = 64
     warmup_steps: int = 10
     seed: int = 0

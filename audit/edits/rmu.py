@@ -35,7 +35,7 @@ class RMU(Edit):
     steps: int = 80
     lr: float = 1e-3
     gamma: float = 1.0
-    alpha: float = 1.0
+    alpha: float = 50.0
     batch: int = 64
     warmup_steps: int = 10
     blocks_only: bool = False

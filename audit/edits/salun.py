@@ -32,7 +32,7 @@ class SalUn(Edit):
     steps: int = 100
     lr: float = 1e-3
     gamma: float = 1.0
-    alpha: float = 1.0
+    alpha: float = 3.0
     batch: int = 64
     warmup_steps: int = 10
     seed: int = 0

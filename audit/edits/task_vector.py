@@ -25,7 +25,7 @@ class TaskVector(Edit):
 
     plays: ClassVar[str] = "weights"
 
-    scale: float = 1.0
+    scale: float = 1.5
     steps: int = 40
     lr: float = 1e-3
     batch: int = 64
