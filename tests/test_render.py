@@ -12,15 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from audit.findings import Control, Curve, Evidence, Report
+from audit.findings import Control, Curve, Evidence, Interval, Overall, Report
 from audit.nouns import Missing
 from audit.render.html import html
 from audit.render.markdown import markdown
 from audit.render.scale import position
 from audit.render.sections import sections
 from audit.render.terminal import summary, table
-from audit.render.wording import BANNED, evidence_sentence, number, sentence, verdict_sentence, visible
-from tests.golden import HOSTILE, VARIANTS, Variant, effect, judged, null, report
+from audit.render.wording import (
+    BANNED,
+    bounds_told,
+    detection_limit,
+    evidence_sentence,
+    number,
+    sentence,
+    verdict_sentence,
+    visible,
+)
+from tests.golden import HOSTILE, VARIANTS, Variant, effect, judged, null, profile, report
 
 EXPECTED = Path(__file__).parent / "expected"
 OWN: tuple[Variant, ...] = ("suppressed", "consistent", "inconclusive", "invalid", "broken")
@@ -267,3 +276,14 @@ def test_text_from_elsewhere_is_capped_and_holds_nothing_hidden(text: str) -> No
 
 def test_the_golden_hostile_string_is_what_it_says() -> None:
     assert all(c in HOSTILE for c in ("\x1b", "\u202e", "<img", "</script>", "|", "`", "{{"))
+
+
+def test_a_silence_tells_the_end_that_it_rests_on_and_a_lone_number_has_no_layers() -> None:
+    overall = Overall(value=0.01, ci95=Interval(lo=-0.05, hi=0.08), floor=0.02)
+    layered = effect("reverse_patch", "all", "causal", 0.02, 0.2, curves=profile((0.0, 0.02)), overall=overall)
+    lone = layered.model_copy(update={"curves": ()})
+    assert bounds_told(judged(layered, "no trace found", "b")) == "−0.18 to 0.22, over all layers up to 0.080"
+    assert bounds_told(judged(layered, "trace found", "b", "above")) == "−0.18 to 0.22"
+    assert bounds_told(judged(lone, "no trace found", "b")) == "−0.18 to 0.22"
+    assert "allows 0.080 over all layers" in detection_limit(layered)
+    assert "allows 0.080;" in detection_limit(lone)

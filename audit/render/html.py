@@ -21,6 +21,7 @@ from audit.render.wording import (
     VERDICT_SYMBOL,
     best,
     bounds,
+    bounds_told,
     moment,
     number,
     part,
@@ -103,7 +104,7 @@ def _row(question: str, e: Evidence) -> Glance:
     if isinstance(m.value, Missing):
         return Glance(question, title(m), escape(sentence(m.value.missing)), "missing", bounds(m), part(e))
     drawing = Markup("") if m.kind == "gate" else Markup(svg.strip(e))  # noqa: S704 - our own drawing, labels escaped
-    return Glance(question, title(m), drawing, number(m.value), bounds(m), part(e))
+    return Glance(question, title(m), drawing, number(m.value), bounds_told(e), part(e))
 
 
 @cache

@@ -101,8 +101,8 @@ def _conclusion(report: Report) -> tuple[Block, ...]:
 def _items(report: Report) -> tuple[Block, ...]:
     rows = tuple(
         (
-            _name(x.role), _code(x.path), _name(x.family), _num(size(x.size_bytes)), _code(x.fingerprint),
-            Cell("before and after" if x.verified_after else "before only", "number"),
+            Cell(visible(x.role, NAME), "tight"), _code(x.path), _name(x.family), _num(size(x.size_bytes)),
+            _code(x.fingerprint), Cell("before and after" if x.verified_after else "before only", "number"),
         )
         for x in report.exhibits
     )  # fmt: skip

@@ -83,6 +83,14 @@ def bounds(m: Measurement) -> str:
     return "missing" if isinstance(m.ci95, Missing) and m.ci95 == m.value else interval(m.ci95)
 
 
+def bounds_told(e: Evidence) -> str:
+    """The interval of a finding; of a silent family of layers also the end that the silence rests on."""
+    m, bound = e.measurement, bounding(e.measurement)
+    if e.outcome != "no trace found" or not m.curves or isinstance(m.overall, Missing) or isinstance(bound, Missing):
+        return bounds(m)
+    return f"{bounds(m)}, over all layers up to {number(bound.hi)}"
+
+
 def unit(text: str) -> str:
     """A unit without what its author explains in brackets."""
     return visible(text.partition(" (")[0], NAME)
