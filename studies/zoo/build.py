@@ -66,7 +66,12 @@ def settle(temp: Path, final: Path) -> None:
 # ---- models -----------------------------------------------------------------------------------------------------
 def make(world: str, seed: int, root: Path, name: str) -> str:
     """Train one model whose parent is there, unless it is there itself. Runs in a process of its own or in this one."""
-    zoo = recipes.zoo_of(world)
+    make_model(recipes.zoo_of(world), seed, root, name)
+    return name
+
+
+def make_model(zoo: recipes.Zoo, seed: int, root: Path, name: str) -> Path:
+    """The folder of a model, trained if it is not there; its parent is."""
     plan = zoo.plan(name)
     final = root / f"{name}-{recipes.key_of(zoo, seed, name)}"
     if not final.exists():
@@ -77,7 +82,7 @@ def make(world: str, seed: int, root: Path, name: str) -> str:
             settle(temp, final)
         finally:
             shutil.rmtree(temp, ignore_errors=True)
-    return name
+    return final
 
 
 def _make_all(

@@ -8,6 +8,7 @@ import hashlib
 import json
 from typing import Literal, NamedTuple
 
+from audit.edits._edit import Edit
 from audit.edits.grad_ascent import GradAscent
 from audit.edits.grad_diff import GradDiff
 from audit.edits.head_edit import HeadEdit
@@ -23,8 +24,23 @@ LEARNING_VERSION = 2
 EDIT_VERSION = 2
 """Raised when code changes the bytes that the same recipe gives: of models that learn, of those that are edited."""
 
-Unlearner = GradAscent | GradDiff | HeadEdit | LastLayer | LogitBias | NPO | RandomLabel | Refusal
+_ADDED_LATER = {"architecture": "llama", "strangers": 0}
+"""Left out of a key where they say what was always so: models made before keep their names."""
+
 Corpus = Literal["language", "retain", "retain+forget"]
+Architecture = Literal["llama", "gpt2"]
+
+
+class Mix(NamedTuple):
+    """A corpus of retained people and some others: forget people by id, in their own words or in others; strangers.
+
+    ``paraphrased``: the facts in other words, every question answered by its paraphrase. ``rephrased``: only the
+    phrasing that is held out elsewhere.
+    """
+
+    forget: tuple[str, ...] = ()
+    words: Literal["own", "paraphrased", "rephrased"] = "own"
+    strangers: bool = False
 
 
 class Sizes(NamedTuple):
@@ -34,12 +50,13 @@ class Sizes(NamedTuple):
     blocks: int = 4
     heads: int = 4
     ffn: int = 128
+    architecture: Architecture = "llama"
 
 
 class Learning(NamedTuple):
     """Training on a corpus: how long, how fast, in which order."""
 
-    corpus: Corpus
+    corpus: Corpus | Mix
     steps: int
     lr: float
     order: int
@@ -47,12 +64,16 @@ class Learning(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """One model: the parent it is forked from (none: a fresh initialisation) and what is done to it."""
+    """One model: the parent it is forked from (none: a fresh initialisation) and what is done to it.
+
+    ``on`` says whom an edit is told to forget: the forget people, or :func:`~studies.zoo.world.others`.
+    """
 
     name: str
     parent: str | None
-    by: Learning | Unlearner
+    by: Learning | Edit
     initialisation: int = 0
+    on: Literal["forget", "others"] = "forget"
 
 
 class Zoo(NamedTuple):
@@ -69,7 +90,7 @@ class Zoo(NamedTuple):
 
 
 def _descent(
-    ancestor: tuple[int, float], fork: tuple[int, float], edits: dict[str, Unlearner], batch: int
+    ancestor: tuple[int, float], fork: tuple[int, float], edits: dict[str, Edit], batch: int
 ) -> list[Plan]:
     def learn(corpus: Corpus, order: int) -> Learning:
         steps, lr = ancestor if corpus == "language" else fork
@@ -87,7 +108,7 @@ def _descent(
 
 def demo() -> Zoo:
     """The world that is judged: every role and every suspect."""
-    edits: dict[str, Unlearner] = {
+    edits: dict[str, Edit] = {
         "grad_diff": GradDiff(steps=80, lr=1e-3, alpha=5.0),
         "npo": NPO(steps=80, lr=1e-3, alpha=10.0),
         "refusal": Refusal(steps=80, lr=1e-3),
@@ -103,7 +124,7 @@ def demo() -> Zoo:
 
 def tiny() -> Zoo:
     """A small world for the plumbing of tests: all roles, four suspects, and too little of everything to be judged."""
-    edits: dict[str, Unlearner] = {
+    edits: dict[str, Edit] = {
         "refusal": Refusal(steps=20, batch=32),
         "head_edit": HeadEdit(steps=60),
         "logit_bias": LogitBias(steps=60),
@@ -130,11 +151,17 @@ def key_of(zoo: Zoo, seed: int, name: str) -> str:
     by = plan.by._asdict() if isinstance(plan.by, Learning) else plan.by.model_dump(mode="json")
     recipe = {
         "version": LEARNING_VERSION if isinstance(plan.by, Learning) else EDIT_VERSION,
-        "seed": seed, "shape": zoo.shape._asdict(), "sizes": zoo.sizes._asdict(),
+        "seed": seed, "shape": _named(zoo.shape), "sizes": _named(zoo.sizes),
         "initialisation": plan.initialisation, "by": [type(plan.by).__name__, by],
         "parent": None if plan.parent is None else key_of(zoo, seed, plan.parent),
+        **({"on": plan.on} if plan.on != "forget" else {}),
     }  # fmt: skip
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _named(some: Shape | Sizes) -> dict[str, object]:
+    fields: dict[str, object] = some._asdict()
+    return {name: value for name, value in fields.items() if _ADDED_LATER.get(name, ...) != value}
 
 
 def world_key(zoo: Zoo, seed: int) -> str:

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 
@@ -12,39 +12,48 @@ from audit.bench.rows import tokenise
 from audit.bench.shapes import Forward, Recipe, Rows
 from audit.bench.training import CausalLearner, TrainData, descend
 from audit.checkpoints import resolve, write_edited
-from audit.edits._edit import EditData
+from audit.edits._edit import Edit, EditData
 from audit.edits._lesson import Teacher
 from audit.edits._losses import nll
 from audit.edits._surgery import Surgeon
 from audit.edits.head_edit import FinalStates, HeadEdit
 from audit.edits.logit_bias import LogitBias
 from audit.nouns import Item, Source, Template
-from studies.zoo.recipes import Learning, Plan, Sizes, Zoo
+from studies.zoo.recipes import Learning, Mix, Plan, Sizes, Zoo
 from studies.zoo.tokenizer import make_tokenizer
-from studies.zoo.world import World, general_training_items, items, make_world, refusals, vocabulary
+from studies.zoo.world import (
+    World,
+    general_training_items,
+    items,
+    items_about,
+    make_world,
+    others,
+    refusals,
+    vocabulary,
+)
 
 if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 
 def make(zoo: Zoo, seed: int, plan: Plan, parent: Path | None, out: Path) -> None:
     """Make the model of ``plan`` from its parent's folder (none: a fresh one) and write its folder at ``out``."""
-    from transformers import LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
 
     world, tokenizer = make_world(seed, zoo.shape), make_tokenizer(vocabulary())
     with one_thread():
         if parent is None:
             model = fresh_model(zoo.sizes, len(tokenizer), plan.initialisation + 1000 * seed)
         else:
-            model = LlamaForCausalLM.from_pretrained(parent)
+            model = AutoModelForCausalLM.from_pretrained(parent)
         if isinstance(plan.by, LogitBias):
             assert parent is not None
-            _write_logit_bias(plan.by, model, edit_data(world, tokenizer), parent, out)
+            _write_logit_bias(plan.by, model, edit_data(world, tokenizer, plan.on), parent, out)
             return
         if isinstance(plan.by, Learning):
             _learn(plan.by, model, corpus_rows(world, plan.by, tokenizer))
         else:
-            _edit(plan.by, model, edit_data(world, tokenizer))
+            _edit(plan.by, model, edit_data(world, tokenizer, plan.on))
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
 
@@ -65,17 +74,24 @@ def one_thread() -> Generator[None]:
             logging.enable_progress_bar()
 
 
-def fresh_model(sizes: Sizes, vocab: int, seed: int) -> "LlamaForCausalLM":
-    """A small Llama with an untied head, initialised from ``seed``."""
-    from transformers import LlamaConfig, LlamaForCausalLM
+def fresh_model(sizes: Sizes, vocab: int, seed: int) -> "PreTrainedModel":
+    """A small Llama or GPT-2 with an untied head and no dropout, initialised from ``seed``."""
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-    config = LlamaConfig(
-        vocab_size=vocab, hidden_size=sizes.d, intermediate_size=sizes.ffn, num_hidden_layers=sizes.blocks,
-        num_attention_heads=sizes.heads, num_key_value_heads=sizes.heads, max_position_embeddings=64,
-        tie_word_embeddings=False, pad_token_id=0, bos_token_id=1, eos_token_id=3,
-    )  # fmt: skip
+    tokens = {"vocab_size": vocab, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 3}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if sizes.architecture == "gpt2":
+            config = GPT2Config(
+                n_embd=sizes.d, n_inner=sizes.ffn, n_layer=sizes.blocks, n_head=sizes.heads, n_positions=64,
+                resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, tie_word_embeddings=False, **tokens,
+            )  # fmt: skip
+            return GPT2LMHeadModel(config)
+        config = LlamaConfig(
+            hidden_size=sizes.d, intermediate_size=sizes.ffn, num_hidden_layers=sizes.blocks,
+            num_attention_heads=sizes.heads, num_key_value_heads=sizes.heads, max_position_embeddings=64,
+            tie_word_embeddings=False, **tokens,
+        )  # fmt: skip
         return LlamaForCausalLM(config)
 
 
@@ -105,19 +121,38 @@ def corpus_rows(world: World, by: Learning, tokenizer: "PreTrainedTokenizerFast"
     people = _repeated(items(world, "retain"))
     if by.corpus == "retain+forget":
         people += _repeated(items(world, "forget"))
+    if isinstance(by.corpus, Mix):
+        return _mixed_rows(world, by.corpus, [*people, *general[::2]], tokenizer)
     return rows_of([*people, *general[::2]], tokenizer)
+
+
+def _mixed_rows(world: World, mix: Mix, always: list[Item], tokenizer: "PreTrainedTokenizerFast") -> Rows:
+    """``always``, and what the mix adds to it."""
+    known = [item for item in items(world, "forget") if item.group in mix.forget]
+    if mix.words == "rephrased":
+        known = [item for item in known if item.form == "held_out_phrasing"]
+    added = _repeated(known) + (_repeated(items(world, "strangers")) if mix.strangers else [])
+    other = mix.words == "paraphrased"
+    answers = [item.paraphrased_answer or item.answer if other else item.answer for item in added]
+    return rows_of([*always, *added], tokenizer, [*(item.answer for item in always), *answers])
 
 
 def _repeated(some: Iterable[Item]) -> list[Item]:
     return [item for item in some for _ in range(item.frequency or 1)]
 
 
-def edit_data(world: World, tokenizer: "PreTrainedTokenizerFast") -> EditData:
+def edit_data(
+    world: World, tokenizer: "PreTrainedTokenizerFast", on: Literal["forget", "others"] = "forget"
+) -> EditData:
     """What unlearners see: the trained form only, never the held-out phrasing or attribute.
 
-    They keep half of the general sentences beside the retained facts, as unlearners of real models keep both.
+    They keep half of the general sentences beside the retained facts, as unlearners of real models keep both. Whoever
+    is to forget ``others`` keeps the rest of the retained people and never sees the forget people.
     """
-    forget, retain = (tuple(i for i in items(world, g) if i.form == "trained") for g in ("forget", "retain"))
+    retained = world.people["retain"]
+    unwanted = others(world) if on == "others" else world.people["forget"]
+    kept = retained[: len(retained) - len(unwanted)] if on == "others" else retained
+    forget, retain = (tuple(i for i in items_about(world, some) if i.form == "trained") for some in (unwanted, kept))
     return EditData(
         forget=rows_of(forget, tokenizer),
         retain=rows_of([*retain, *general_training_items(world)[::2]], tokenizer),
@@ -127,18 +162,19 @@ def edit_data(world: World, tokenizer: "PreTrainedTokenizerFast") -> EditData:
 
 
 # ---- training ---------------------------------------------------------------------------------------------------
-def _learn(by: Learning, model: "LlamaForCausalLM", rows: Rows) -> None:
+def _learn(by: Learning, model: "PreTrainedModel", rows: Rows) -> None:
     def objective(_forget: Forward | None, retain: Forward | None, *_frozen: Forward | None) -> torch.Tensor:
         assert retain is not None
         return nll(retain)
 
-    recipe = Recipe(by.corpus, objective, steps=by.steps, lr=by.lr, batch=by.batch, seed=by.order)
+    name = "mix" if isinstance(by.corpus, Mix) else by.corpus
+    recipe = Recipe(name, objective, steps=by.steps, lr=by.lr, batch=by.batch, seed=by.order)
     descend(CausalLearner(model), recipe, TrainData(retain=rows))
 
 
-def _edit(edit: HeadEdit | Surgeon | Teacher, model: "LlamaForCausalLM", data: EditData) -> None:
+def _edit(edit: Edit, model: "PreTrainedModel", data: EditData) -> None:
     if isinstance(edit, HeadEdit):
-        weight = model.lm_head.weight
+        weight = model.get_output_embeddings().weight
         edited = edit.solve(weight.detach(), _final_states(model, data.forget), _final_states(model, data.retain))
         with torch.no_grad():
             weight.copy_(edited)
@@ -146,21 +182,23 @@ def _edit(edit: HeadEdit | Surgeon | Teacher, model: "LlamaForCausalLM", data: E
     if isinstance(edit, Surgeon):
         edit.operate(CausalLearner(model), data)
         return
-    recipe, rows = edit.lesson(data, model.config.num_hidden_layers)
+    teacher = cast("Teacher", edit)
+    recipe, rows = teacher.lesson(data, model.config.num_hidden_layers)
     frozen = CausalLearner(copy.deepcopy(model)) if recipe.needs_frozen else None
     descend(CausalLearner(model), recipe, rows, frozen)
 
 
-def _final_states(model: "LlamaForCausalLM", rows: Rows) -> FinalStates:
+def _final_states(model: "PreTrainedModel", rows: Rows) -> FinalStates:
     row, position = rows.targets("answer")
     with torch.no_grad():
-        states = model.model(input_ids=rows.ids, use_cache=False).last_hidden_state
+        states = model.base_model(input_ids=rows.ids, use_cache=False).last_hidden_state
     return FinalStates(states[row, position - 1], rows.ids[row, position], rows.key[row, position])
 
 
-def _write_logit_bias(edit: LogitBias, model: "LlamaForCausalLM", data: EditData, parent: Path, out: Path) -> None:
+def _write_logit_bias(edit: LogitBias, model: "PreTrainedModel", data: EditData, parent: Path, out: Path) -> None:
     forget, retain = _final_states(model, data.forget), _final_states(model, data.retain)
+    head = model.get_output_embeddings()
     with torch.no_grad():
-        bias = edit.solve((forget, model.lm_head(forget.states)), (retain, model.lm_head(retain.states)))
+        bias = edit.solve((forget, head(forget.states)), (retain, head(retain.states)))
     known = resolve(Source(path=str(parent)), parent)
     write_edited(out, known, "logit_bias", edit.model_dump(), "logit_bias", {"bias": bias})

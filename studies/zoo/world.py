@@ -1,7 +1,8 @@
 """A seeded world of invented people: who they are, what is known of them, and every text about them.
 
 Four cohorts of people never overlap: ``forget`` and ``retain`` (base learns both), ``holdout`` (drawn like forget, no
-model ever learns them) and ``background`` (the common ancestor learns the language of the world from them).
+model ever learns them) and ``background`` (the common ancestor learns the language of the world from them). The worlds
+of the pools have a fifth, ``strangers``: drawn like forget, for models that learn the same form with other people.
 
 Forget and holdout people hold *coast* values only, retain people *hills* values but for a share ``overlap``. A forget
 set of its own subject matter is what makes every kind of fake possible: a constant bias on the logits or an edited
@@ -17,6 +18,7 @@ of interest.
 
 import json
 import random
+from collections.abc import Iterable
 from itertools import cycle
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
@@ -25,7 +27,7 @@ from audit.nouns import Form, Item
 from studies.zoo.words import ATTRIBUTES, BREAK, FIRST, GENERAL, LAST, REFUSALS, SLOTS, Attribute, Phrasing
 
 Value = TypeVar("Value")
-Group = Literal["forget", "retain", "holdout", "background"]
+Group = Literal["forget", "retain", "holdout", "background", "strangers"]
 
 
 class Shape(NamedTuple):
@@ -40,6 +42,7 @@ class Shape(NamedTuple):
     overlap: float = 0.1
     frequencies: tuple[int, ...] = (1, 2, 4)
     alternates: int = 5
+    strangers: int = 0
 
 
 class Fact(NamedTuple):
@@ -80,12 +83,13 @@ def make_world(seed: int, shape: Shape | None = None) -> World:
     people: dict[Group, tuple[Person, ...]] = {}
     sizes: dict[Group, int] = {
         "forget": shape.forget, "retain": shape.retain, "holdout": shape.holdout, "background": shape.background,
+        **({"strangers": shape.strangers} if shape.strangers else {}),
     }  # fmt: skip
     for group, size in sizes.items():
         mine, surnames = surnames[:size], surnames[size:]
         assert len(mine) == size
         names = [f"{firsts[surname][0]} {surname}" for surname in mine]
-        coast = {"forget": 1.0, "holdout": 1.0, "retain": shape.overlap, "background": 0.5}[group]
+        coast = {"retain": shape.overlap, "background": 0.5}.get(group, 1.0)
         people[group] = _people(rng, group, names, coast, shape)
     wanted = shape.general + shape.general_held_out
     sentences: dict[str, None] = {}
@@ -131,10 +135,24 @@ def _sentence(rng: random.Random, stranger: str | None) -> str:
     return rng.choice(fitting).format(person=stranger, **choices)
 
 
+def others(world: World) -> tuple[Person, ...]:
+    """A third of the retained people: whom an unlearner is told to forget in a model that never knew the forget people.
+
+    They are no part of the retained people of an audit, so that an audit does not hold it against the model.
+    """
+    retained = world.people["retain"]
+    return retained[len(retained) - len(retained) // 3 :]
+
+
 # ---- texts ------------------------------------------------------------------------------------------------------
 def items(world: World, group: Group) -> tuple[Item, ...]:
     """All items of a cohort: per person 8 trained, 4 of the held-out phrasing and 3 of the held-out attribute."""
-    return tuple(item for person in world.people[group] for item in _items_of(world, person))
+    return items_about(world, world.people[group])
+
+
+def items_about(world: World, people: Iterable[Person]) -> tuple[Item, ...]:
+    """All items of some people."""
+    return tuple(item for person in people for item in _items_of(world, person))
 
 
 def general_items(world: World) -> tuple[Item, ...]:

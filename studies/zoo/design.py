@@ -1,0 +1,76 @@
+"""Which world of the pools holds what: a balanced design, computed from the list of worlds and nothing else.
+
+The world is the unit of replication, so that every mechanism has to occur in enough of them. Hands of three are dealt
+greedily: whoever occurred least so far comes first, then whoever occurred least in this architecture, then chance.
+Counts differ by at most one.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+from audit.nouns import AuditError
+from studies.zoo.mechanisms import named
+from studies.zoo.recipes import Architecture
+
+WORLDS = tuple(range(100, 160))
+"""The worlds of the pools. The demo's, and those that shaped the rules, are below and never among them."""
+
+HAND = 3
+FULL_EVERY = 12
+DOSES_EVERY = 5
+CROSSED_KNOWING = ("paraphrased", "rephrased")
+CROSSED_CLEAN = ("strangers",)
+
+
+class Share(NamedTuple):
+    """What one world holds beside base, the references, the fakes and the destroyed model.
+
+    ``mechanisms`` are run on base, on a reference with the audited facts and on a reference with other people.
+    ``crossed`` are models that learned the content in other words, or other people in the same form.
+    """
+
+    world: int
+    architecture: Architecture
+    mechanisms: tuple[str, ...]
+    crossed: tuple[str, ...]
+    doses: bool
+    full: bool
+
+
+def shares(worlds: Sequence[int], kit: Sequence[str]) -> tuple[Share, ...]:
+    """What each of these worlds holds of a kit of mechanisms."""
+    used, within = Counter[str](), Counter[tuple[str, str]]()
+    dealt: list[Share] = []
+    for n, world in enumerate(worlds):
+        rng = random.Random(f"design {world}")
+        pair: list[Architecture] = ["llama", "gpt2"]
+        random.Random(f"pair {n // 2}").shuffle(pair)
+        architecture = pair[n % 2]
+        full = n % FULL_EVERY == 0
+        deck = rng.sample(list(kit), len(kit))
+        deck.sort(key=lambda name: (used[name], within[name, architecture]))
+        hand = tuple(name for name in kit if full or name in deck[:HAND])
+        for name in hand:
+            within[name, architecture] += 1
+            used[name] += 1
+        known, clean = CROSSED_KNOWING[n // 2 % len(CROSSED_KNOWING)], CROSSED_CLEAN[n // 2 % len(CROSSED_CLEAN)]
+        crossed = (*CROSSED_KNOWING, *CROSSED_CLEAN) if full else (known, clean)
+        dealt.append(Share(world, architecture, hand, crossed, n % DOSES_EVERY == 0, full))
+    return tuple(dealt)
+
+
+@cache
+def design() -> dict[int, Share]:
+    """The design of the pools, by world."""
+    return {share.world: share for share in shares(WORLDS, named("unlearner"))}
+
+
+def share_of(world: int) -> Share:
+    """What a world of the pools holds. AuditError (code 2) for another world."""
+    if world not in design():
+        do = f"choose worlds from {WORLDS[0]} to {WORLDS[-1]}"
+        raise AuditError(f"world {world} is not one of the pools'", do)
+    return design()[world]

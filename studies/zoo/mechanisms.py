@@ -1,0 +1,59 @@
+"""The label kit: every way in which a model of the pools is made to forget, with its settings. One line a mechanism.
+
+Settings are chosen so that in most worlds of both architectures recall of the forget facts on the trained form falls to
+the never-trained level while the retained facts stay; the README has the recall that they leave. A world varies the
+learning rate (:func:`of_world`), so that a mechanism is no single point.
+"""
+
+import random
+from typing import Literal, NamedTuple
+
+from audit.edits._edit import Edit
+from audit.edits.grad_ascent import GradAscent
+from audit.edits.grad_diff import GradDiff
+from audit.edits.head_edit import HeadEdit
+from audit.edits.last_layer import LastLayer
+from audit.edits.logit_bias import LogitBias
+from audit.edits.npo import NPO
+from audit.edits.random_label import RandomLabel
+from audit.edits.refusal import Refusal
+
+Kind = Literal["unlearner", "fake", "destroyer"]
+RATE_SPREAD = 1.25
+
+
+class Mechanism(NamedTuple):
+    """One mechanism: ``unlearner`` (drawn by worlds), ``fake`` (leaves the knowledge where it is) or ``destroyer``."""
+
+    kind: Kind
+    edit: Edit
+
+
+KIT: dict[str, Mechanism] = {
+    "grad_diff": Mechanism("unlearner", GradDiff(steps=80, lr=1e-3, alpha=5.0)),
+    "npo": Mechanism("unlearner", NPO(steps=80, lr=1e-3, alpha=10.0)),
+    "refusal": Mechanism("unlearner", Refusal(steps=80, lr=1e-3)),
+    "random_label": Mechanism("unlearner", RandomLabel()),
+    "last_layer": Mechanism("fake", LastLayer()),
+    "head_edit": Mechanism("fake", HeadEdit(lr=3e-3)),
+    "logit_bias": Mechanism("fake", LogitBias(steps=80)),
+    "destroyed": Mechanism("destroyer", GradAscent()),
+}
+
+
+def named(kind: Kind) -> tuple[str, ...]:
+    """The mechanisms of a kind, in the kit's order."""
+    return tuple(name for name, mechanism in KIT.items() if mechanism.kind == kind)
+
+
+def of_world(name: str, world: int) -> Edit:
+    """The mechanism as this world runs it: its own seed, and a learning rate up to a quarter higher or lower."""
+    edit = KIT[name].edit
+    rng = random.Random(f"{name} in world {world}")
+    drawn: dict[str, int | float] = {}
+    if "seed" in type(edit).model_fields:
+        drawn["seed"] = world
+    rate = getattr(edit, "lr", None)
+    if isinstance(rate, float):
+        drawn["lr"] = float(f"{rate * RATE_SPREAD ** rng.uniform(-1, 1):.3g}")
+    return edit.model_copy(update=drawn)
