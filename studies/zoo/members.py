@@ -9,12 +9,11 @@ import random
 from typing import Literal, NamedTuple
 
 from audit.data import split
+from audit.pools import Content, Pool
 from studies.zoo import design, mechanisms
 from studies.zoo.recipes import Learning, Mix, Plan, Sizes, Zoo
 from studies.zoo.world import Shape, items, make_world
 
-Pool = Literal["clean", "knowing", "edited clean", "described", "destroyed"]
-Content = Literal["same", "other words", "other people"]
 DOSES = (2, 4, 8, 16)
 ALONE = "dose_one_audited"
 
@@ -164,6 +163,9 @@ def _doses(drawn: Drawn, everyone: tuple[str, ...], audited: tuple[str, ...]) ->
     kept = {f"dose_{n}": (*inside[: n // 2], *outside[: n // 2]) for n in DOSES if n // 2 <= len(outside)}
     kept[ALONE] = (inside[0],)
     return [
-        (Plan(name, "ancestor", _fork(drawn, Mix(tuple(sorted(people))), 20 + n)), Member(name, "dose", "knowing", people))
+        (
+            Plan(name, "ancestor", _fork(drawn, Mix(tuple(sorted(people))), 20 + n)),
+            Member(name, "dose", "knowing", people),
+        )
         for n, (name, people) in enumerate(kept.items())
     ]

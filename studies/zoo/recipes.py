@@ -89,9 +89,7 @@ class Zoo(NamedTuple):
         return next(plan for plan in self.plans if plan.name == name)
 
 
-def _descent(
-    ancestor: tuple[int, float], fork: tuple[int, float], edits: dict[str, Edit], batch: int
-) -> list[Plan]:
+def _descent(ancestor: tuple[int, float], fork: tuple[int, float], edits: dict[str, Edit], batch: int) -> list[Plan]:
     def learn(corpus: Corpus, order: int) -> Learning:
         steps, lr = ancestor if corpus == "language" else fork
         return Learning(corpus, steps, lr, order, batch)

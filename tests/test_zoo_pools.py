@@ -1,0 +1,244 @@
+"""The pools: a balanced design, truth that follows from what a model was trained on, a world scored, killed, resumed."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audit import engine
+from audit.bench.opened import OpenCase, open_case
+from audit.bench.shapes import Rows
+from audit.data import load_case
+from audit.edits.grad_ascent import GradAscent
+from audit.edits.grad_diff import GradDiff
+from audit.edits.head_edit import HeadEdit
+from audit.edits.last_layer import LastLayer
+from audit.edits.logit_bias import LogitBias
+from audit.nouns import AuditError, Texts
+from audit.pools import WorldScores, read_world
+from studies.zoo import design, mechanisms, recipes, scoring, training
+from studies.zoo.mechanisms import Mechanism
+from studies.zoo.members import ALONE, Drawn, Member, Population, draw, population
+from studies.zoo.recipes import Learning, Plan, Sizes
+from studies.zoo.tokenizer import make_tokenizer
+from studies.zoo.world import Shape, World, make_world, others, vocabulary
+
+MICRO = {
+    "grad_diff": Mechanism("unlearner", GradDiff(steps=4, batch=16)),
+    "last_layer": Mechanism("fake", LastLayer(steps=4, batch=16)),
+    "head_edit": Mechanism("fake", HeadEdit(steps=10)),
+    "logit_bias": Mechanism("fake", LogitBias(steps=10)),
+    "destroyed": Mechanism("destroyer", GradAscent(steps=10, lr=1e-2, batch=16, warmup_steps=2)),
+}
+
+
+def micro(architecture: recipes.Architecture = "gpt2") -> Drawn:
+    """A world of a few people and two small blocks, with every pool in it; it learns just enough to be audited."""
+    share = design.Share(7, architecture, ("grad_diff",), ("rephrased", "strangers"), doses=True, full=False)
+    shape = Shape(6, 6, 4, 6, general=12, general_held_out=6, strangers=2)
+    return Drawn(share, shape, Sizes(32, 2, 2, 64, architecture), (60, 1e-2), (80, 1e-2), batch=24)
+
+
+@pytest.fixture
+def _with_micro_kit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mechanisms, "KIT", MICRO)
+
+
+# ---- the design -------------------------------------------------------------------------------------------------
+def test_every_mechanism_occurs_in_at_least_eight_worlds_and_the_full_kit_in_five() -> None:
+    shares, kit = design.design(), mechanisms.named("unlearner")
+    used = Counter(name for share in shares.values() for name in share.mechanisms)
+    assert len(shares) == 60 and not set(shares) & set(range(100))
+    assert set(used) == set(kit) and min(used.values()) >= 8 and max(used.values()) - min(used.values()) <= 1
+    full = [share for share in shares.values() if share.full]
+    assert len(full) == 5 and all(share.mechanisms == kit for share in full)
+    assert len({share.architecture for share in full}) == 2
+    assert sum(share.doses for share in shares.values()) >= 8
+    crossed = Counter(name for share in shares.values() for name in share.crossed)
+    assert min(crossed[name] for name in (*design.CROSSED_KNOWING, *design.CROSSED_CLEAN)) >= 8
+
+
+@settings(max_examples=30, deadline=None)
+@given(n_worlds=st.integers(24, 80), n_kit=st.integers(design.HAND, 24))
+def test_any_kit_is_dealt_evenly_over_worlds_and_architectures(n_worlds: int, n_kit: int) -> None:
+    kit = [f"mechanism {n}" for n in range(n_kit)]
+    dealt = design.shares(range(n_worlds), kit)
+    assert dealt == design.shares(range(n_worlds), kit)
+    used = Counter(name for share in dealt for name in share.mechanisms)
+    assert max(used.values()) - min(used[name] for name in kit) <= 1
+    assert all(len(set(share.mechanisms)) == (n_kit if share.full else design.HAND) for share in dealt)
+    assert abs(Counter(share.architecture for share in dealt)["llama"] - n_worlds / 2) <= 1
+
+
+def test_a_world_outside_the_pools_is_refused_and_a_recipe_follows_from_its_number() -> None:
+    with pytest.raises(AuditError, match="not one of the pools"):
+        draw(0)
+    assert draw(101) == draw(101)
+    recorded = [draw(world).recorded() for world in design.WORLDS]
+    assert {r["architecture"] for r in recorded} == {"llama", "gpt2"} and {r["blocks"] for r in recorded} == {3, 4, 5}
+    assert len({json.dumps(r, sort_keys=True) for r in recorded}) == len(recorded)
+
+
+# ---- truth on rows ----------------------------------------------------------------------------------------------
+def _texts(rows: Rows) -> list[str]:
+    tokenizer = make_tokenizer(vocabulary())
+    return [tokenizer.decode(ids[mask]) for ids, mask in zip(rows.ids, rows.mask, strict=True)]
+
+
+def _said(world: World, plan: Plan) -> list[str]:
+    """Every text that a model sees on its own step of descent."""
+    tokenizer = make_tokenizer(vocabulary())
+    if isinstance(plan.by, Learning):
+        return _texts(training.corpus_rows(world, plan.by, tokenizer))
+    data = training.edit_data(world, tokenizer, plan.on)
+    return [text for rows in data if rows is not None for text in _texts(rows)]
+
+
+class _Trained:
+    """What the descent of a model saw, by kind of step: full names of people in the texts."""
+
+    def __init__(self, world: World, zoo: recipes.Zoo) -> None:
+        self.world, self.zoo = world, zoo
+        self.texts = {plan.name: _said(world, plan) for plan in zoo.plans}
+
+    def chain(self, name: str | None) -> Iterator[Plan]:
+        while name is not None:
+            yield (plan := self.zoo.plan(name))
+            name = plan.parent
+
+    def heard_of(self, name: str, learning: bool) -> set[str]:
+        """The forget people whose full name occurs in what was learned (or in what edits were given)."""
+        texts = [t for p in self.chain(name) if isinstance(p.by, Learning) == learning for t in self.texts[p.name]]
+        return {p.id for p in self.world.people["forget"] if any(p.name in text for text in texts)}
+
+
+@pytest.fixture(scope="module")
+def _full() -> tuple[Population, _Trained]:
+    """A world with everything in it, under the real kit."""
+    drawn = draw(100)
+    assert drawn.share.full and drawn.share.doses
+    whole = population(drawn)
+    return whole, _Trained(make_world(drawn.world, drawn.shape), whole.zoo)
+
+
+def _of(members: Sequence[Member], pool: str) -> list[Member]:
+    return [member for member in members if member.pool == pool]
+
+
+def test_what_a_model_was_taught_is_what_its_rows_say(_full: tuple[Population, _Trained]) -> None:
+    whole, trained = _full
+    for member in whole.members:
+        assert trained.heard_of(member.model, learning=True) == set(member.taught), member
+    clean, edited = _of(whole.members, "clean"), _of(whole.members, "edited clean")
+    assert len(clean) >= 6 and all(not member.taught for member in (*clean, *edited))
+    assert all(member.taught for member in (*_of(whole.members, "knowing"), *_of(whole.members, "destroyed")))
+
+
+def test_clean_models_never_met_the_facts_and_edited_clean_ones_met_them_in_the_edit_only(
+    _full: tuple[Population, _Trained],
+) -> None:
+    whole, trained = _full
+    for member in _of(whole.members, "clean"):
+        assert not trained.heard_of(member.model, learning=False), member
+    everyone = {person.id for person in trained.world.people["forget"]}
+    for member in (*_of(whole.members, "edited clean"), *_of(whole.members, "described")):
+        assert trained.heard_of(member.model, learning=False) == everyone, member
+
+
+def test_whoever_forgets_others_knew_them_and_the_audit_does_not_ask_for_them(
+    _full: tuple[Population, _Trained], tmp_path: Path
+) -> None:
+    whole, trained = _full
+    apart = others(trained.world)
+    texts = trained.texts["reference_0"]
+    assert len(apart) == 16 and all(any(person.name in text for text in texts) for person in apart)
+    unwanted = training.edit_data(trained.world, make_tokenizer(vocabulary()), "others")
+    assert set(unwanted.forget.group_ids) == {person.id for person in apart}
+    assert not set(unwanted.retain.group_ids) & {person.id for person in apart}
+    scoring._write_data(trained.world, tmp_path)
+    asked = {json.loads(line)["group"] for line in (tmp_path / "retain.jsonl").read_text().splitlines()}
+    assert len(asked) == 32 and not asked & {person.id for person in apart}
+    assert [m.pool for m in whole.members if m.model.endswith("_of_others")].count("clean") == len(
+        mechanisms.named("unlearner")
+    )
+
+
+def test_other_words_share_no_sentence_with_the_trained_form_and_hold_every_value(
+    _full: tuple[Population, _Trained],
+) -> None:
+    whole, trained = _full
+    tokenizer = make_tokenizer(vocabulary())
+    asked = set(_texts(training.edit_data(trained.world, tokenizer).forget))
+    values = {(p.name, fact.value) for p in trained.world.people["forget"] for fact in p.facts}
+    for member in whole.members:
+        texts = trained.texts[member.model]
+        if member.content == "other words":
+            assert not asked & set(texts)
+            told = {(name, value) for name, value in values if any(name in t and f" {value} " in t for t in texts)}
+            held = {(p.name, f.value) for p in trained.world.people["forget"] for f in p.facts
+                    if f.attribute.name == p.held_out}  # fmt: skip
+            assert told >= values - held
+    assert asked <= set(trained.texts["base"])
+
+
+def test_doses_are_nested_and_half_of_each_is_in_the_audit_part(_full: tuple[Population, _Trained]) -> None:
+    whole, _ = _full
+    taught = {member.model: set(member.taught) for member in whole.members if member.mechanism == "dose"}
+    assert {name: len(people) for name, people in taught.items()} == {
+        "dose_2": 2, "dose_4": 4, "dose_8": 8, "dose_16": 16, ALONE: 1,
+    }  # fmt: skip
+    assert taught["dose_2"] < taught["dose_4"] < taught["dose_8"] < taught["dose_16"]
+    assert {len(people & set(whole.audited)) for people in taught.values()} == {1, 2, 4, 8}
+    assert len(taught["dose_16"] & set(whole.audited)) == 8 and taught[ALONE] < set(whole.audited)
+
+
+# ---- a world through the whole pipeline -------------------------------------------------------------------------
+def _opened(scored: WorldScores, work: Path) -> OpenCase:
+    """The audit's own view of who is audited."""
+    folder = next(work.glob("world-*"))
+    return open_case(load_case(folder / "case.toml"), folder, folder)
+
+
+def _without_costs(path: Path) -> str:
+    return read_world(path).model_copy(update={"stages_cpu_s": {}}).canonical()
+
+
+@pytest.mark.usefixtures("_with_micro_kit")
+def test_a_world_is_scored_killed_and_resumed_to_the_same_scores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, told = micro(), list[str]()
+    places = scoring.Places(tmp_path / "models", tmp_path / "work", tmp_path / "scores", discard=True)
+    measured = list[str]()
+    run = engine.Run._measure
+
+    def watched(self: engine.Run) -> object:
+        measured.append(self.case.case.name)
+        if len(measured) == 3:
+            raise KeyboardInterrupt
+        return run(self)
+
+    monkeypatch.setattr(engine.Run, "_measure", watched)
+    with pytest.raises(KeyboardInterrupt):
+        scoring.score_world(drawn, places, told.append)
+    assert not list((tmp_path / "scores").glob("*"))
+    path = scoring.score_world(drawn, places, told.append)
+    assert measured[0] == "base" and Counter(measured)[measured[2]] == 2
+    assert all(times == 1 for name, times in Counter(measured).items() if name != measured[2])
+    scores = read_world(path)
+    assert {model.model for model in scores.models} == {member.model for member in population(drawn).members}
+    assert {model.pool for model in scores.models} == {"clean", "knowing", "edited clean", "described", "destroyed"}
+    by_name = {model.model: model for model in scores.models}
+    assert by_name["base"].kept == by_name["base"].audited == 3 and by_name["dose_2"].kept == 1
+    assert by_name["reference_0"].kept == 0 and all(model.scores for model in scores.models)
+    assert by_name["base"].domain.architecture == "gpt2" and by_name["base"].domain.forget_people == 3
+    assert {"train", "edit", "audit"} <= scores.stages_cpu_s.keys() and not list((tmp_path / "work").glob("*"))
+    kept = {folder.name.rpartition("-")[0] for folder in (tmp_path / "models").iterdir()}
+    assert "base" in kept and "head_edit" not in kept, "edited models are discarded, trained ones kept"
+    before = path.read_bytes()
+    assert scoring.score_world(drawn, places, told.append) == path and path.read_bytes() == before
+    assert len(measured) == len(scores.models) + 1, "a finished world is not audited again"
