@@ -1,31 +1,31 @@
-"""The pools: a balanced design, truth that follows from what a model was trained on, a world scored, killed, resumed."""
+"""The pools: a balanced design, truth that follows from rows, and a world that is scored, killed and resumed."""
 
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit import engine
-from audit.bench.opened import OpenCase, open_case
 from audit.bench.shapes import Rows
-from audit.data import load_case
 from audit.edits.grad_ascent import GradAscent
 from audit.edits.grad_diff import GradDiff
 from audit.edits.head_edit import HeadEdit
 from audit.edits.last_layer import LastLayer
 from audit.edits.logit_bias import LogitBias
-from audit.nouns import AuditError, Texts
-from audit.pools import WorldScores, read_world
+from audit.nouns import AuditError
+from audit.pools import read_world
 from studies.zoo import design, mechanisms, recipes, scoring, training
 from studies.zoo.mechanisms import Mechanism
 from studies.zoo.members import ALONE, Drawn, Member, Population, draw, population
 from studies.zoo.recipes import Learning, Plan, Sizes
 from studies.zoo.tokenizer import make_tokenizer
 from studies.zoo.world import Shape, World, make_world, others, vocabulary
+from tests.planted import planted_package
 
 MICRO = {
     "grad_diff": Mechanism("unlearner", GradDiff(steps=4, batch=16)),
@@ -37,15 +37,20 @@ MICRO = {
 
 
 def micro(architecture: recipes.Architecture = "gpt2") -> Drawn:
-    """A world of a few people and two small blocks, with every pool in it; it learns just enough to be audited."""
-    share = design.Share(7, architecture, ("grad_diff",), ("rephrased", "strangers"), doses=True, full=False)
+    """A world of a few people and two small blocks, with every pool in it; it learns next to nothing."""
+    share = design.Share(7, architecture, ("grad_diff",), ("rephrased",), doses=False, full=False)
     shape = Shape(6, 6, 4, 6, general=12, general_held_out=6, strangers=2)
-    return Drawn(share, shape, Sizes(32, 2, 2, 64, architecture), (60, 1e-2), (80, 1e-2), batch=24)
+    return Drawn(share, shape, Sizes(32, 2, 2, 64, architecture), (3, 1e-2), (3, 1e-2), batch=8)
 
 
 @pytest.fixture
-def _with_micro_kit(monkeypatch: pytest.MonkeyPatch) -> None:
+def _micro(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A small kit, and probes with planted numbers: what is tested is the way from a number to a file of scores."""
     monkeypatch.setattr(mechanisms, "KIT", MICRO)
+    monkeypatch.setattr("audit.recall.RECALL_LIFT", -1.0)  # nothing is learned, so nothing can be recalled
+    with planted_package(tmp_path, f"planted_{tmp_path.name.replace('-', '_')}") as package:
+        monkeypatch.setattr(scoring, "PROBES", package.name)
+        yield
 
 
 # ---- the design -------------------------------------------------------------------------------------------------
@@ -59,7 +64,7 @@ def test_every_mechanism_occurs_in_at_least_eight_worlds_and_the_full_kit_in_fiv
     assert len({share.architecture for share in full}) == 2
     assert sum(share.doses for share in shares.values()) >= 8
     crossed = Counter(name for share in shares.values() for name in share.crossed)
-    assert min(crossed[name] for name in (*design.CROSSED_KNOWING, *design.CROSSED_CLEAN)) >= 8
+    assert min(crossed[name] for name in design.CROSSED) >= 8
 
 
 @settings(max_examples=30, deadline=None)
@@ -84,26 +89,31 @@ def test_a_world_outside_the_pools_is_refused_and_a_recipe_follows_from_its_numb
 
 
 # ---- truth on rows ----------------------------------------------------------------------------------------------
-def _texts(rows: Rows) -> list[str]:
-    tokenizer = make_tokenizer(vocabulary())
-    return [tokenizer.decode(ids[mask]) for ids, mask in zip(rows.ids, rows.mask, strict=True)]
+TOKENIZER = make_tokenizer(vocabulary())
+WORDS = {number: word for word, number in TOKENIZER.get_vocab().items()}
 
 
-def _said(world: World, plan: Plan) -> list[str]:
-    """Every text that a model sees on its own step of descent."""
-    tokenizer = make_tokenizer(vocabulary())
-    if isinstance(plan.by, Learning):
-        return _texts(training.corpus_rows(world, plan.by, tokenizer))
-    data = training.edit_data(world, tokenizer, plan.on)
-    return [text for rows in data if rows is not None for text in _texts(rows)]
+def _texts(rows: Rows) -> set[str]:
+    """The words of every row, from its tokens."""
+    each = zip(rows.ids.tolist(), rows.lengths.tolist(), strict=True)
+    return {" ".join(WORDS[number] for number in ids[:length]) for ids, length in each}
 
 
 class _Trained:
-    """What the descent of a model saw, by kind of step: full names of people in the texts."""
+    """What every step of a model's descent saw, and whose full names are in it."""
 
     def __init__(self, world: World, zoo: recipes.Zoo) -> None:
         self.world, self.zoo = world, zoo
-        self.texts = {plan.name: _said(world, plan) for plan in zoo.plans}
+        edits = {on: self._of_edit(on) for on in ("forget", "others")}
+        self.texts = {
+            plan.name: _texts(training.corpus_rows(world, plan.by, TOKENIZER))
+            if isinstance(plan.by, Learning) else edits[plan.on]
+            for plan in zoo.plans
+        }  # fmt: skip
+
+    def _of_edit(self, on: Literal["forget", "others"]) -> set[str]:
+        data = training.edit_data(self.world, TOKENIZER, on)
+        return set[str]().union(*(_texts(rows) for rows in data if rows is not None))
 
     def chain(self, name: str | None) -> Iterator[Plan]:
         while name is not None:
@@ -112,8 +122,10 @@ class _Trained:
 
     def heard_of(self, name: str, learning: bool) -> set[str]:
         """The forget people whose full name occurs in what was learned (or in what edits were given)."""
-        texts = [t for p in self.chain(name) if isinstance(p.by, Learning) == learning for t in self.texts[p.name]]
-        return {p.id for p in self.world.people["forget"] if any(p.name in text for text in texts)}
+        texts = "\n".join(
+            t for p in self.chain(name) if isinstance(p.by, Learning) == learning for t in self.texts[p.name]
+        )
+        return {person.id for person in self.world.people["forget"] if f" {person.name} " in texts}
 
 
 @pytest.fixture(scope="module")
@@ -155,13 +167,13 @@ def test_whoever_forgets_others_knew_them_and_the_audit_does_not_ask_for_them(
     whole, trained = _full
     apart = others(trained.world)
     texts = trained.texts["reference_0"]
-    assert len(apart) == 16 and all(any(person.name in text for text in texts) for person in apart)
-    unwanted = training.edit_data(trained.world, make_tokenizer(vocabulary()), "others")
+    assert len(apart) == 12 and all(any(person.name in text for text in texts) for person in apart)
+    unwanted = training.edit_data(trained.world, TOKENIZER, "others")
     assert set(unwanted.forget.group_ids) == {person.id for person in apart}
     assert not set(unwanted.retain.group_ids) & {person.id for person in apart}
     scoring._write_data(trained.world, tmp_path)
     asked = {json.loads(line)["group"] for line in (tmp_path / "retain.jsonl").read_text().splitlines()}
-    assert len(asked) == 32 and not asked & {person.id for person in apart}
+    assert len(asked) == 24 and not asked & {person.id for person in apart}
     assert [m.pool for m in whole.members if m.model.endswith("_of_others")].count("clean") == len(
         mechanisms.named("unlearner")
     )
@@ -171,18 +183,17 @@ def test_other_words_share_no_sentence_with_the_trained_form_and_hold_every_valu
     _full: tuple[Population, _Trained],
 ) -> None:
     whole, trained = _full
-    tokenizer = make_tokenizer(vocabulary())
-    asked = set(_texts(training.edit_data(trained.world, tokenizer).forget))
+    asked = _texts(training.edit_data(trained.world, TOKENIZER).forget)
     values = {(p.name, fact.value) for p in trained.world.people["forget"] for fact in p.facts}
     for member in whole.members:
         texts = trained.texts[member.model]
         if member.content == "other words":
-            assert not asked & set(texts)
+            assert not asked & texts
             told = {(name, value) for name, value in values if any(name in t and f" {value} " in t for t in texts)}
             held = {(p.name, f.value) for p in trained.world.people["forget"] for f in p.facts
                     if f.attribute.name == p.held_out}  # fmt: skip
             assert told >= values - held
-    assert asked <= set(trained.texts["base"])
+    assert asked <= trained.texts["base"]
 
 
 def test_doses_are_nested_and_half_of_each_is_in_the_audit_part(_full: tuple[Population, _Trained]) -> None:
@@ -197,17 +208,7 @@ def test_doses_are_nested_and_half_of_each_is_in_the_audit_part(_full: tuple[Pop
 
 
 # ---- a world through the whole pipeline -------------------------------------------------------------------------
-def _opened(scored: WorldScores, work: Path) -> OpenCase:
-    """The audit's own view of who is audited."""
-    folder = next(work.glob("world-*"))
-    return open_case(load_case(folder / "case.toml"), folder, folder)
-
-
-def _without_costs(path: Path) -> str:
-    return read_world(path).model_copy(update={"stages_cpu_s": {}}).canonical()
-
-
-@pytest.mark.usefixtures("_with_micro_kit")
+@pytest.mark.usefixtures("_micro")
 def test_a_world_is_scored_killed_and_resumed_to_the_same_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,7 +234,7 @@ def test_a_world_is_scored_killed_and_resumed_to_the_same_scores(
     assert {model.model for model in scores.models} == {member.model for member in population(drawn).members}
     assert {model.pool for model in scores.models} == {"clean", "knowing", "edited clean", "described", "destroyed"}
     by_name = {model.model: model for model in scores.models}
-    assert by_name["base"].kept == by_name["base"].audited == 3 and by_name["dose_2"].kept == 1
+    assert by_name["base"].kept == by_name["base"].audited == 3 and by_name["rephrased"].kept == 3
     assert by_name["reference_0"].kept == 0 and all(model.scores for model in scores.models)
     assert by_name["base"].domain.architecture == "gpt2" and by_name["base"].domain.forget_people == 3
     assert {"train", "edit", "audit"} <= scores.stages_cpu_s.keys() and not list((tmp_path / "work").glob("*"))

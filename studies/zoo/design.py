@@ -23,6 +23,7 @@ FULL_EVERY = 12
 DOSES_EVERY = 5
 CROSSED_KNOWING = ("paraphrased", "rephrased")
 CROSSED_CLEAN = ("strangers",)
+CROSSED = (*CROSSED_KNOWING, *CROSSED_CLEAN)
 
 
 class Share(NamedTuple):
@@ -56,8 +57,7 @@ def shares(worlds: Sequence[int], kit: Sequence[str]) -> tuple[Share, ...]:
         for name in hand:
             within[name, architecture] += 1
             used[name] += 1
-        known, clean = CROSSED_KNOWING[n // 2 % len(CROSSED_KNOWING)], CROSSED_CLEAN[n // 2 % len(CROSSED_CLEAN)]
-        crossed = (*CROSSED_KNOWING, *CROSSED_CLEAN) if full else (known, clean)
+        crossed = CROSSED if full else (CROSSED[n % len(CROSSED)],)
         dealt.append(Share(world, architecture, hand, crossed, n % DOSES_EVERY == 0, full))
     return tuple(dealt)
 

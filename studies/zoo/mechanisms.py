@@ -30,14 +30,14 @@ class Mechanism(NamedTuple):
 
 
 KIT: dict[str, Mechanism] = {
-    "grad_diff": Mechanism("unlearner", GradDiff(steps=80, lr=1e-3, alpha=5.0)),
-    "npo": Mechanism("unlearner", NPO(steps=80, lr=1e-3, alpha=10.0)),
-    "refusal": Mechanism("unlearner", Refusal(steps=80, lr=1e-3)),
-    "random_label": Mechanism("unlearner", RandomLabel()),
-    "last_layer": Mechanism("fake", LastLayer()),
-    "head_edit": Mechanism("fake", HeadEdit(lr=3e-3)),
-    "logit_bias": Mechanism("fake", LogitBias(steps=80)),
-    "destroyed": Mechanism("destroyer", GradAscent()),
+    "grad_diff": Mechanism("unlearner", GradDiff(steps=80, lr=1e-3, alpha=5.0, batch=32)),
+    "npo": Mechanism("unlearner", NPO(steps=80, lr=1e-3, alpha=10.0, batch=32)),
+    "refusal": Mechanism("unlearner", Refusal(steps=80, lr=1e-3, batch=32)),
+    "random_label": Mechanism("unlearner", RandomLabel(batch=32)),
+    "last_layer": Mechanism("fake", LastLayer(batch=32)),
+    "head_edit": Mechanism("fake", HeadEdit(steps=100, lr=6e-3)),
+    "logit_bias": Mechanism("fake", LogitBias(steps=60)),
+    "destroyed": Mechanism("destroyer", GradAscent(batch=32)),
 }
 
 

@@ -16,6 +16,9 @@ from studies.zoo.world import Shape, items, make_world
 
 DOSES = (2, 4, 8, 16)
 ALONE = "dose_one_audited"
+SHAPE = Shape(retain=36, background=32, general=300, strangers=16)
+ANCESTOR, FORK, BATCH = (260, 6e-3), (320, 8e-3), 32
+"""Steps and learning rates about which the worlds' recipes are drawn."""
 
 
 class Drawn(NamedTuple):
@@ -26,7 +29,7 @@ class Drawn(NamedTuple):
     sizes: Sizes
     ancestor: tuple[int, float]
     fork: tuple[int, float]
-    batch: int = 64
+    batch: int
 
     @property
     def world(self) -> int:
@@ -67,16 +70,16 @@ class Population(NamedTuple):
 def draw(world: int) -> Drawn:
     """The recipe of a world of the pools. AuditError (code 2) for another world."""
     share, rng = design.share_of(world), random.Random(f"recipe {world}")
-    d = rng.choice((48, 56, 64))
+    d = rng.choice((40, 48, 56))
     ffn = 2 * d if share.architecture == "llama" else 3 * d
     sizes = Sizes(d, rng.choice((3, 4, 5)), 4, ffn, share.architecture)
-    frequencies = rng.choice(((1, 2, 4), (1, 2, 3), (2, 3, 4)))
-    shape = Shape(overlap=rng.choice((0.0, 0.05, 0.1)), frequencies=frequencies, strangers=16)
+    frequencies = rng.choice(((1, 2, 4), (1, 2, 3), (2, 2, 3)))
+    shape = SHAPE._replace(overlap=rng.choice((0.0, 0.05, 0.1)), frequencies=frequencies)
 
     def varied(steps: int, lr: float) -> tuple[int, float]:
         return round(steps * rng.uniform(0.9, 1.15)), float(f"{lr * 1.2 ** rng.uniform(-1, 1):.3g}")
 
-    return Drawn(share, shape, sizes, varied(400, 4e-3), varied(240, 2.5e-3))
+    return Drawn(share, shape, sizes, varied(*ANCESTOR), varied(*FORK), BATCH)
 
 
 def audited_people(drawn: Drawn) -> tuple[str, ...]:

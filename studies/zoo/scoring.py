@@ -186,7 +186,7 @@ class _Audit(NamedTuple):
 def _audited(case: Case, work: Path, bench: Bench, costs: Costs) -> _Audit:
     """One audit by the engine; a finished one is read from its folder."""
     folder = work / "audits" / case.name
-    how = How(threads=1, store=work / "store", demo=True)
+    how = How(threads=1, store=work / "store", demo=True, package=PROBES)
     prepared = prepare(case, folder, how, bench)
     domain = domain_of(prepared.case, recall(bench, prepared.case))
     known = Journal(folder).final

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -22,6 +23,7 @@ from audit.nouns import Item, Source, Template
 from studies.zoo.recipes import Learning, Mix, Plan, Sizes, Zoo
 from studies.zoo.tokenizer import make_tokenizer
 from studies.zoo.world import (
+    Shape,
     World,
     general_training_items,
     items,
@@ -40,7 +42,7 @@ def make(zoo: Zoo, seed: int, plan: Plan, parent: Path | None, out: Path) -> Non
     """Make the model of ``plan`` from its parent's folder (none: a fresh one) and write its folder at ``out``."""
     from transformers import AutoModelForCausalLM
 
-    world, tokenizer = make_world(seed, zoo.shape), make_tokenizer(vocabulary())
+    tokenizer = _tokenizer()
     with one_thread():
         if parent is None:
             model = fresh_model(zoo.sizes, len(tokenizer), plan.initialisation + 1000 * seed)
@@ -48,28 +50,49 @@ def make(zoo: Zoo, seed: int, plan: Plan, parent: Path | None, out: Path) -> Non
             model = AutoModelForCausalLM.from_pretrained(parent)
         if isinstance(plan.by, LogitBias):
             assert parent is not None
-            _write_logit_bias(plan.by, model, edit_data(world, tokenizer, plan.on), parent, out)
+            _write_logit_bias(plan.by, model, _edit_data(seed, zoo.shape, plan.on), parent, out)
             return
         if isinstance(plan.by, Learning):
-            _learn(plan.by, model, corpus_rows(world, plan.by, tokenizer))
+            _learn(plan.by, model, corpus_rows(_world(seed, zoo.shape), plan.by, tokenizer))
         else:
-            _edit(plan.by, model, edit_data(world, tokenizer, plan.on))
+            _edit(plan.by, model, _edit_data(seed, zoo.shape, plan.on))
         model.save_pretrained(out)
         tokenizer.save_pretrained(out)
 
 
+# What many models of one world share is made once a process.
+@cache
+def _tokenizer() -> "PreTrainedTokenizerFast":
+    return make_tokenizer(vocabulary())
+
+
+@lru_cache(maxsize=1)
+def _world(seed: int, shape: Shape) -> World:
+    return make_world(seed, shape)
+
+
+@lru_cache(maxsize=2)
+def _edit_data(seed: int, shape: Shape, on: Literal["forget", "others"]) -> EditData:
+    return edit_data(_world(seed, shape), _tokenizer(), on)
+
+
 @contextmanager
 def one_thread() -> Generator[None]:
-    """One thread and no progress bars: the same bytes whatever the number of cores, and no fight over them."""
+    """One thread, and a library that is quiet: the same bytes whatever the number of cores, and no fight over them.
+
+    Rows are padded on the right, where causal attention needs no mask: what the library says about masks is not so.
+    """
     from transformers.utils import logging
 
-    before, bars = torch.get_num_threads(), logging.is_progress_bar_enabled()
+    before, bars, level = torch.get_num_threads(), logging.is_progress_bar_enabled(), logging.get_verbosity()
     torch.set_num_threads(1)
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
         torch.set_num_threads(before)
+        logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
 
