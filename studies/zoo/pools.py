@@ -13,9 +13,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
+from audit.disk import cache_root
 from audit.nouns import AuditError, ExitCode
 from audit.pools import read_world
-from studies.zoo import build, scoring
+from studies.zoo import scoring
 from studies.zoo.design import WORLDS, share_of
 from studies.zoo.members import draw
 from studies.zoo.scoring import Places
@@ -77,7 +78,7 @@ def main() -> int:
     parser.add_argument("--discard", action="store_true", help="delete a world's edited models once it is scored")
     args = parser.parse_args()
     _quiet()
-    places = Places(build.cache_root().resolve() / "zoo", args.work.resolve(), args.out.resolve(), args.discard)
+    places = Places(cache_root().resolve() / "zoo", args.work.resolve(), args.out.resolve(), args.discard)
     wrong = score(args.worlds, places, args.workers)
     for stage, seconds in costs(places.scores, args.worlds).items():
         log.info("%-28s %8.1f CPU-s a world", stage, seconds)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from audit import plugins
 from audit.bench import Bench
+from audit.disk import write_atomic
 from audit.domain import domain_of
 from audit.engine import How, Run, Step, prepare
 from audit.findings import Domain, Report
@@ -26,7 +27,7 @@ from audit.planning import configured
 from audit.pools import Score, Scored, WorldScores, read_world, world_path, write_world
 from audit.provenance import code_version
 from audit.recall import recall
-from audit.store import Store, write_atomic
+from audit.store import Store
 from studies.zoo import build, recipes
 from studies.zoo.members import Drawn, Member, Population, population
 from studies.zoo.recipes import Learning
