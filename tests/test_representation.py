@@ -9,7 +9,7 @@ from torch import Tensor
 
 from audit.bench import Bench
 from audit.bench.shapes import Forward, Recipe, RowObjective
-from audit.bench.training import CausalLearner, Learner, TrainData, WrapperLearner, descend
+from audit.bench.training import CausalLearner, Learner, TrainData, WrapperLearner, descend, trainable
 from audit.checkpoints import delta_of
 from audit.edits._edit import EditData
 from audit.edits.rmu import RMU, answer_states, direction, state_mse
@@ -156,6 +156,16 @@ def test_a_layer_is_a_block_or_a_share_of_the_depth() -> None:
     for layer in (3, -1, 1.5):
         with pytest.raises(AuditError, match="none of 3 blocks"):
             RMU(layer=layer).site(3)
+
+
+@pytest.mark.parametrize("family", toy.FAMILIES)
+def test_blocks_only_means_the_blocks_up_to_the_steered_one(family: str) -> None:
+    pattern = RMU(layer=1, blocks_only=True).lesson(edit_data(), toy.N_BLOCKS).recipe.trainable
+    learner = CausalLearner(toy.model(family))
+    core = learner.model.base_model
+    blocks = next(m for m in core.modules() if isinstance(m, torch.nn.ModuleList))
+    below = {id(p) for block in blocks[:2] for p in block.parameters()}
+    assert {id(p) for p in trainable(learner, pattern).values()} == below
 
 
 def test_rmu_steers_forget_states_and_holds_retain_states(tmp_path: Path) -> None:
