@@ -257,6 +257,11 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Range:
     return Range(lo, hi)
 
 
+def upper_bound(k: int, n: int, level: float = 0.95) -> float:
+    """One-sided exact upper bound of a rate of which k of n were seen; 0 of 59 bounds 5 % (Clopper & Pearson 1934)."""
+    return 1.0 if k == n else float(stats.beta.ppf(level, k + 1, n - k))
+
+
 def harmonic_mean(x: Float[ndarray, " part"]) -> float:
     """n / sum(1/x); 0 as soon as one part is 0. Raises ValueError for negative parts, where it has no meaning."""
     if (x < 0).any():

@@ -4,13 +4,14 @@ effect = (suspect - null)/(base - null): 0 is a model that never knew, 1 is base
 is the largest effect, and the test is max-T over the same layers.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit import stats
+from audit import sparse, stats
 from audit.findings import Control, Count, Interval, Kind, Measurement, Null, Number, Overall
 from audit.nouns import Form, Missing
 
@@ -103,6 +104,7 @@ class Assessment(NamedTuple):
     overall: Overall | Missing
     layer: int
     effects: tuple[float, ...]
+    readings: dict[str, float]
     test: str
 
     def onto(self, blank: Measurement) -> Measurement:
@@ -111,7 +113,7 @@ class Assessment(NamedTuple):
             update={
                 "value": self.value, "ci95": self.ci95, "p": self.p, "p_below": self.p_below, "null": self.null,
                 "positive_control": self.control, "floor": self.floor,
-                "overall": self.overall, "notes": (*blank.notes, self.test),
+                "overall": self.overall, "readings": blank.readings | self.readings, "notes": (*blank.notes, self.test),
             }
         )  # fmt: skip
 
@@ -163,6 +165,21 @@ def _overall(drawn: stats.Resampled) -> Float[ndarray, " draw"]:
     return (drawn.effect * drawn.denominator).sum(1) / drawn.denominator.sum(1)
 
 
+def _sparse(gap: Sides, others: Sequence[Sides], whole: float) -> dict[str, float]:
+    """Do a few people stand out? Person effects, layers weighted as in the overall effect, against null people's.
+
+    Null people are, as far as the case has them, everybody in another reference against the null, and holdout people in
+    the suspect against the null. Without either only the number of people is known.
+    """
+
+    def effects(people: Sequence[ndarray | None]) -> ndarray:
+        return np.concatenate([x.sum(1) / whole for x in people if x is not None] or [np.zeros(0)])
+
+    nulls = [effects([x for other in others for x in other]), effects([gap.holdout])]
+    found = sparse.sparse(effects([gap.forget]), nulls)
+    return {"people": float(len(gap.forget)), **({} if found is None else found._asdict())}
+
+
 def assess(panel: Panel, design: Design) -> Assessment:
     """Effect of the suspect with everything that is needed to judge it; scores are [person layer], people aligned.
 
@@ -176,12 +193,13 @@ def assess(panel: Panel, design: Design) -> Assessment:
     if not len(usable):
         why = Missing(missing="blind here: base reads no higher than a model that never knew")
         silent = Control(value=0.0, ci95=why, found=False)
-        return Assessment(why, why, why, why, why, silent, why, why, -1, (), test)
+        return Assessment(why, why, why, why, why, silent, why, why, -1, (), {}, test)
     whole, gap, scale = whole.at(usable), gap.at(usable), scale[usable]
     effects = _value(gap, design) / scale
     tested = _test(gap, scale, design)
     drawn = _resample(gap, whole, design)
-    spread = [_value(f.minus(panel.null).at(usable), design) for f in panel.floors]
+    others = [floor.minus(panel.null).at(usable) for floor in panel.floors]
+    spread = [_value(other, design) for other in others]
     floors = [float((gaps / scale).max()) for gaps in spread]
     return Assessment(
         value=float(effects.max()),
@@ -202,5 +220,6 @@ def assess(panel: Panel, design: Design) -> Assessment:
         ),
         layer=int(usable[effects.argmax()]),
         effects=tuple(float(e) for e in effects),
+        readings=_sparse(gap, others, float(scale.sum())),
         test=test + (", enumerated" if tested.exact else ""),
     )

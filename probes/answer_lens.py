@@ -131,7 +131,7 @@ class AnswerLens(Probe):
         assessed = assess(panel_of(scored, other), design)
         lifts = {name: s.lift for name, s in seen.items()}
         hits = {f"top{self.top_k}_hit_lift_{name}": float(np.nanmean(s.hits, 0).max()) for name, s in seen.items()}
-        readings = {
+        readings = assessed.readings | {
             "layer_of_largest_effect": float(assessed.layer),
             **{f"output_lift_nats_{name}": float(x[:, -1].mean()) for name, x in people.items()},
             **{f"late_suppression_nats_{name}": float(x.mean(0).max() - x.mean(0)[-1]) for name, x in people.items()},

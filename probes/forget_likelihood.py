@@ -144,7 +144,7 @@ class ForgetLikelihood(Probe):
         if other is not None:
             readings |= {f"holdout_mean_{model}": float(x.mean()) for model, x in other.people.items()}
         empty = blank(naming, "", scored.n, len(scored.people["suspect"]), seed)
-        return assessed.onto(empty).model_copy(update={"items": table, "readings": readings})
+        return assessed.onto(empty).model_copy(update={"items": table, "readings": readings | assessed.readings})
 
     def _over_alternates(self, bench: Bench, case: OpenCase, cast: Cast, forget: Outputs) -> Table1 | None:
         """Probability of the true answer less that of its never-trained alternates, per item."""

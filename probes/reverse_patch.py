@@ -216,7 +216,7 @@ class ReversePatch(Probe):
         assessed = assess(panel.at(eligible), design)
         readings = {f"effect_layer{layer}": e for layer, e in zip(eligible.tolist(), assessed.effects, strict=True)}
         best = {"layer_of_largest_effect": float(eligible[assessed.layer])} if assessed.layer >= 0 else {}
-        return assessed.onto(filled).model_copy(update={"readings": readings | best})
+        return assessed.onto(filled).model_copy(update={"readings": readings | best | assessed.readings})
 
 
 def _texts(cohort: Cohort) -> list[Texts]:

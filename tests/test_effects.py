@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
 from audit.findings import Count, Interval, Overall
 from audit.nouns import Missing
-from probes._effects import Design, Panel, Sides, assess
+from probes._effects import Design, Naming, Panel, Sides, assess, blank
 from probes._scores import Sheet, by_person
 from tests import toy
 
@@ -124,3 +125,63 @@ def test_a_person_counts_once_however_many_items_there_are() -> None:
     sheet = Sheet(toy.rows(4), (), ("anna", "boris"), np.array([0, 0, 0, 1]))
     found = by_person(sheet, {"base": np.array([[0.0], [3.0], [6.0], [5.0]])})
     assert found.people["base"].tolist() == [[3.0], [5.0]] and found.n.scored == 4
+
+
+# ---- sparse readings
+def sparse_panel(seed: int, planted: int = 0, others: int = 2, holdout: int = 16, drift: float = 0.0) -> Panel:
+    """Sixteen people in four layers, of which the suspect still knows the first few; ``drift`` moves all its people."""
+    rng = np.random.default_rng(seed)
+
+    def sides(level: float, moved: float = 0.0) -> Sides:
+        people = [level + moved + 0.05 * rng.standard_normal((n, 4)) for n in (16, holdout)]
+        return Sides(people[0], people[1] - level if holdout else None)
+
+    base, null, suspect = sides(1.0), sides(0.0), sides(0.0, drift)
+    suspect.forget[:planted] += 0.8
+    return Panel(suspect, base, null, tuple(sides(0.0) for _ in range(others)))
+
+
+DESIGN = Design(seed=0, least_gap=0.3, draws=99)
+
+
+@pytest.mark.parametrize(("others", "holdout"), [(2, 16), (2, 0), (0, 16)])
+def test_one_person_of_sixteen_is_seen_by_the_sparse_readings(others: int, holdout: int) -> None:
+    for seed in range(20):
+        clean, one, four = (assess(sparse_panel(seed, k, others, holdout), DESIGN).readings for k in (0, 1, 4))
+        assert clean["people"] == 16 and clean["largest_person"] < 6 < one["largest_person"]
+        assert clean["higher_criticism"] < 10 < 15 < four["higher_criticism"] < 25
+        assert one["higher_criticism"] > 3.5
+
+
+def test_the_person_effects_weigh_layers_as_the_overall_effect_does() -> None:
+    found, given = sparse_panel(3, 1, others=0), Design(seed=0, least_gap=0.3, draws=99)
+    whole = (found.base.forget - found.null.forget).mean(0).sum()
+    people = (found.suspect.forget - found.null.forget).sum(1) / whole
+    assert found.suspect.holdout is not None and found.null.holdout is not None
+    null = (found.suspect.holdout - found.null.holdout).sum(1) / whole
+    spread = scipy_stats.median_abs_deviation(null, scale="normal")
+    result = assess(found, given)
+    assert isinstance(result.overall, Overall) and people.mean() == pytest.approx(result.overall.value)
+    expected = (people.max() - np.median(null)) / (spread * np.sqrt(1 + np.pi / 32))
+    assert result.readings["largest_person"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_shift_of_the_whole_suspect_is_no_person_where_holdout_people_show_it() -> None:
+    for seed in range(20):
+        moved, unseen = (assess(sparse_panel(seed, drift=0.5, holdout=n), DESIGN).readings for n in (16, 0))
+        assert moved["largest_person"] < 6 < unseen["largest_person"]
+
+
+def test_without_floor_and_holdout_only_the_number_of_people_is_read() -> None:
+    assert assess(sparse_panel(0, 1, others=0, holdout=0), DESIGN).readings == {"people": 16.0}
+
+
+def test_a_measurement_keeps_the_readings_of_its_probe_and_gets_the_sparse_ones() -> None:
+    naming = Naming("p", "n", "causal", "s", "u")
+    empty = blank(naming, "why", Count(scored=1), 16, 0).model_copy(update={"readings": {"own": 1.0}})
+    assert set(assess(sparse_panel(0), DESIGN).onto(empty).readings) == {
+        "own",
+        "people",
+        "largest_person",
+        "higher_criticism",
+    }

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats as scipy_stats
 from sklearn.metrics import roc_auc_score
+from statsmodels.stats.multitest import multipletests
 
 from audit import stats
 
@@ -127,6 +128,36 @@ def test_randomisation_p_is_uniform_under_the_null(test: str) -> None:
         assert np.mean(one_side <= 0.05) <= stats.clopper_pearson(20, 400).hi
 
 
+SHAPES = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "heavy": lambda rng, shape: rng.standard_t(2, shape),
+    "two lumps": lambda rng, shape: rng.choice([-1.0, 1.0], shape) + 0.01 * rng.standard_normal(shape),
+    "coarse": lambda rng, shape: np.round(rng.standard_normal(shape)),
+}
+
+
+@pytest.mark.parametrize("people", [6, 16])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("test", ["sign", "label"])
+def test_null_p_are_never_too_small(test: str, shape: str, people: int) -> None:
+    """One-sided Kolmogorov-Smirnov: p <= u in no more than u of null data, enumerated and drawn, on either side.
+
+    Layers correlate within a person. Sign flips need symmetry, label permutations only people alike in both groups,
+    so these get skewed people as well.
+    """
+    rng, forget, found = np.random.default_rng(11), np.arange(people) < people // 2, []
+    for seed in range(250):
+        x = SHAPES[shape](rng, (people, 1)) + 0.5 * SHAPES[shape](rng, (people, 3))
+        result = (
+            stats.sign_flip_max_t(x, seed, 199)
+            if test == "sign"
+            else stats.label_permutation_max_t(np.exp(x.clip(-3, 3)), forget, seed, 199)
+        )
+        found.append((result.p, result.p_below))
+    for one_side in np.array(found).T:
+        assert scipy_stats.kstest(one_side, "uniform", alternative="greater").pvalue > 0.001
+
+
 def test_bootstrap_interval_of_the_effect_covers_the_truth() -> None:
     rng, covered = np.random.default_rng(7), 0
     for seed in range(200):
@@ -192,6 +223,15 @@ def test_adjusted_p_are_monotone_and_at_least_the_raw_ones(p: np.ndarray) -> Non
     assert (np.diff(by_family[np.argsort(p)]) >= -1e-12).all()
 
 
+@pytest.mark.parametrize("tests", [1, 2, 7, 30])
+def test_holm_and_benjamini_hochberg_equal_statsmodels(tests: int) -> None:
+    p = np.round(np.random.default_rng(tests).beta(0.5, 1, (4, tests)), 2)
+    for family in p:
+        np.testing.assert_allclose(stats.holm(family), multipletests(family, method="holm")[1], atol=1e-12)
+        by_rate = stats.benjamini_hochberg(family)
+        np.testing.assert_allclose(by_rate, multipletests(family, method="fdr_bh")[1], atol=1e-12)
+
+
 def test_holm_equals_the_worked_step_down() -> None:
     np.testing.assert_allclose(stats.holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
 
@@ -200,6 +240,20 @@ def test_holm_equals_the_worked_step_down() -> None:
 def test_clopper_pearson_equals_scipy(k: int, n: int) -> None:
     oracle = scipy_stats.binomtest(k, n).proportion_ci(0.95, "exact")
     np.testing.assert_allclose(stats.clopper_pearson(k, n), [oracle.low, oracle.high], atol=1e-10)
+
+
+def test_no_error_in_59_bounds_the_rate_at_5_percent_and_in_58_does_not() -> None:
+    assert stats.upper_bound(0, 59) < 0.05 < stats.upper_bound(0, 58)
+    assert stats.upper_bound(0, 59) == pytest.approx(1 - 0.05 ** (1 / 59))
+    assert stats.upper_bound(7, 7) == 1.0
+
+
+@pytest.mark.parametrize(("k", "n", "level"), [(0, 5, 0.95), (1, 60, 0.95), (3, 10, 0.99), (9, 10, 0.95)])
+def test_the_one_sided_bound_equals_scipy_and_its_own_definition(k: int, n: int, level: float) -> None:
+    bound = stats.upper_bound(k, n, level)
+    oracle = scipy_stats.binomtest(k, n, alternative="less").proportion_ci(level, "exact")
+    assert bound == pytest.approx(oracle.high, abs=1e-10)
+    assert scipy_stats.binom.cdf(k, n, bound) == pytest.approx(1 - level), "a rate this large shows so few so seldom"
 
 
 @given(hnp.arrays(float, st.integers(1, 9), elements=st.floats(1e-3, 1e3)))

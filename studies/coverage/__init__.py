@@ -1,0 +1,1 @@
+"""How often the intervals of an audit cover what they should."""
