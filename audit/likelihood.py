@@ -83,8 +83,8 @@ def elub(data: Labelled) -> Range:
     """
     clean, knowing = data.holds.sum(1)
     known, never = data.score[data.knows], data.score[~data.knows]
-    extra = len(known) / float(knowing), len(never) / float(clean)
-    return Range(0.0 - _edge(-never, -known, extra[::-1]), _edge(known, never, extra))
+    of_known, of_never = len(known) / float(knowing), len(never) / float(clean)
+    return Range(0.0 - _edge(-never, -known, (of_never, of_known)), _edge(known, never, (of_known, of_never)))
 
 
 def _edge(high: Float[ndarray, " m"], low: Float[ndarray, " n"], extra: tuple[float, float]) -> float:
@@ -179,5 +179,8 @@ def ratio(scale: Scale, score: float) -> Ratio:
     """The likelihood ratio of one score. Raises AuditError for a score that is no number: missing is no evidence."""
     if not np.isfinite(score):
         raise AuditError(f"{score} has no likelihood ratio", "leave the finding out where it has no score")
-    at = [float(np.interp(score, scale.knots, ends)) for ends in (scale.log10_lr, scale.lo, scale.hi)]
-    return Ratio(*(min(max(x, scale.floor), scale.ceiling) for x in at), scale.floor, scale.ceiling)
+
+    def at(values: tuple[float, ...]) -> float:
+        return float(np.clip(np.interp(score, scale.knots, values), scale.floor, scale.ceiling))
+
+    return Ratio(at(scale.log10_lr), at(scale.lo), at(scale.hi), scale.floor, scale.ceiling)

@@ -162,8 +162,8 @@ def tippett(data: Labelled) -> Tippett:
     """Both Tippett curves at every ratio that occurs (Evett & Buckleton 1996, Advances in Forensic Haemogenetics 6)."""
     steps = np.unique(data.score)
     positive, negative = data.score[data.knows], data.score[~data.knows]
-    shares = [(kind[:, None] >= steps).mean(0) for kind in (positive, negative)]
-    return Tippett(steps, *shares, int((positive < 0).sum()), int((negative > 0).sum()))
+    knowing, clean = ((kind[:, None] >= steps).mean(0) for kind in (positive, negative))
+    return Tippett(steps, knowing, clean, int((positive < 0).sum()), int((negative > 0).sum()))
 
 
 class Band(NamedTuple):
