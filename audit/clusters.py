@@ -24,12 +24,12 @@ Method = Literal["percentile", "logit_t", "bootstrap_t", "people_percentile"]
 
 ENOUGH_UNITS: dict[Method, int | None] = {
     "percentile": None,
-    "logit_t": None,
+    "logit_t": 30,
     "bootstrap_t": None,
-    "people_percentile": None,
+    "people_percentile": 128,
 }
 """From how many clusters (people) a nominal 95 % interval covers at least 93 % in every cell of ``studies/coverage``;
-None: in no number of units that was tried. A test holds these against the committed table."""
+None: with no number of them that was tried. A test holds these against the committed table."""
 
 
 class Labelled(NamedTuple):

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from audit import sparse, stats
+from audit.clusters import approximate
 from audit.findings import Control, Count, Interval, Kind, Measurement, Null, Number, Overall
 from audit.nouns import Form, Missing
 
@@ -165,6 +166,12 @@ def _overall(drawn: stats.Resampled) -> Float[ndarray, " draw"]:
     return (drawn.effect * drawn.denominator).sum(1) / drawn.denominator.sum(1)
 
 
+def _coverage(people: int) -> str:
+    """What is said of the interval where its kind covers less than it should with so few people."""
+    few = people >= 2 and approximate("people_percentile", people)
+    return f"; the 95 % interval over {people} people is approximate, it tends to be too narrow" if few else ""
+
+
 def _sparse(gap: Sides, others: Sequence[Sides], whole: float) -> dict[str, float]:
     """Do a few people stand out? Person effects, layers weighted as in the overall effect, against null people's.
 
@@ -221,5 +228,5 @@ def assess(panel: Panel, design: Design) -> Assessment:
         layer=int(usable[effects.argmax()]),
         effects=tuple(float(e) for e in effects),
         readings=_sparse(gap, others, float(scale.sum())),
-        test=test + (", enumerated" if tested.exact else ""),
+        test=test + (", enumerated" if tested.exact else "") + _coverage(len(gap.forget)),
     )

@@ -179,9 +179,10 @@ def test_without_floor_and_holdout_only_the_number_of_people_is_read() -> None:
 def test_a_measurement_keeps_the_readings_of_its_probe_and_gets_the_sparse_ones() -> None:
     naming = Naming("p", "n", "causal", "s", "u")
     empty = blank(naming, "why", Count(scored=1), 16, 0).model_copy(update={"readings": {"own": 1.0}})
-    assert set(assess(sparse_panel(0), DESIGN).onto(empty).readings) == {
-        "own",
-        "people",
-        "largest_person",
-        "higher_criticism",
-    }
+    found = assess(sparse_panel(0), DESIGN).onto(empty).readings
+    assert set(found) == {"own", "people", "largest_person", "higher_criticism"}
+
+
+def test_an_interval_over_few_people_is_called_approximate() -> None:
+    few, many = (assess(panel(n), Design(seed=0, least_gap=0.1, draws=99)).test for n in (16, 128))
+    assert "approximate" in few and "approximate" not in many
