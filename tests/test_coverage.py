@@ -1,4 +1,4 @@
-"""The coverage study: its table is what the code relies on, its seeds reproduce it, its targets are what samples show."""
+"""The coverage study: its table is what the code relies on, its seeds reproduce it, its targets are what is seen."""
 
 import json
 
