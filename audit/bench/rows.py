@@ -121,7 +121,8 @@ def _encoded(
     """The rows, one after another."""
     if not texts:
         return
-    encoded = tokenizer([t.text for t in texts], add_special_tokens=False, return_offsets_mapping=True)
+    asked = [t.text for t in texts]
+    encoded = tokenizer(asked, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     bos, unknown = tokenizer.bos_token_id, tokenizer.unk_token_id
     for item, text, ids, offsets in zip(items, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         drop = bos is not None and template.bos != "tokenizer" and ids[:1] == [bos]  # a chat template brings its own

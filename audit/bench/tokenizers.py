@@ -79,4 +79,4 @@ def tokenizers_agree(one: TokenizerFiles, other: TokenizerFiles, texts: Sequence
 
 
 def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    return tokenizer(list(texts))["input_ids"] if texts else []
+    return tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
