@@ -7,7 +7,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from audit.bench.rows import tokenise
+from audit.bench.rows import Text, _row, tokenise
 from audit.bench.shapes import Rows
 from audit.nouns import AuditError, Item, Template
 
@@ -221,6 +221,18 @@ def test_a_key_without_a_known_token_names_the_item() -> None:
     space = OTHER.model_copy(update={"answer": "It is   a cat.", "key": "   "})
     with pytest.raises(AuditError, match="'it'.*no token of its own"):
         rows_of(word_level(), space)
+
+
+def test_a_key_that_is_known_in_part_is_a_key() -> None:
+    odd = OTHER.model_copy(update={"answer": "It is a red mauve cat.", "key": "red mauve"})
+    assert int(rows_of(word_level(), odd).key.sum()) == 2
+
+
+def test_a_token_without_characters_is_no_target() -> None:
+    """Some tokenizers put pieces of no width between words; nothing of the answer is in them."""
+    ids, offsets = [1, 5, 6, 7], [(0, 0), (0, 3), (4, 4), (4, 7)]
+    row = _row(Text("who ann", answer=(3, 7), key=((4, 7),)), ids, offsets)
+    assert (row.start, row.end, row.key) == (3, 4, [3])
 
 
 def test_no_items_make_empty_rows() -> None:

@@ -1,6 +1,7 @@
 """The store keeps whole entries or none, and never believes a broken one."""
 
 import errno
+import json
 import os
 from pathlib import Path
 
@@ -86,6 +87,22 @@ def test_a_damaged_entry_is_dropped_and_not_believed(
     path.write_bytes(changed)
     assert Store(tmp_path).get(KEY) is None
     assert not path.exists() and "dropped a broken entry" in caplog.text
+
+
+@pytest.mark.parametrize("places", [((0, 4), (0, 8)), ((0, 4), (8, 16))], ids=["overlap", "gap"])
+def test_tensors_that_overlap_or_leave_a_gap_are_no_whole_file(
+    tmp_path: Path, places: tuple[tuple[int, int], ...]
+) -> None:
+    entries = {
+        name: {"dtype": "F32", "shape": [(end - start) // 4], "data_offsets": [start, end]}
+        for name, (start, end) in zip("ab", places, strict=True)
+    }
+    head = json.dumps(entries).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(head).to_bytes(8, "little") + head + bytes(places[-1][1]))
+    with pytest.raises(AuditError, match="place of tensor 'b'") as caught:
+        tensorfile.read_header(path)
+    assert caught.value.code == ExitCode.INTEGRITY
 
 
 @given(place=st.integers(0, 10_000))
