@@ -9,16 +9,18 @@ import audit
 from audit.bench import OpenCase
 from audit.findings import Environment, Evidence, Exhibit, Failure, Plan, Report, Skip, Timing, Verdict
 from audit.issued import report_id
-from audit.nouns import Cohort, Texts
+from audit.nouns import Cohort, Missing, Texts
 from audit.rule import decision_rule
 
 COHORTS: tuple[Cohort, ...] = ("forget", "retain", "holdout", "general")
-NOT_TESTED = (
-    ("sampled generation and prompting", "black-box"),
-    ("optimised prompts and prefixes", "weights"),
-    ("relearning", "fine-tune"),
-    ("quantisation and pruning", "weights"),
+ATTACKS = (
+    ("sampled generation and prompting", "black-box", "generation"),
+    ("optimised prompts and prefixes", "weights", "prefix"),
+    ("relearning", "fine-tune", "relearning"),
+    ("quantisation", "weights", "quantisation"),
+    ("pruning", "weights", "pruning"),
 )
+"""Attack, access, and the word by which a probe that makes the attack is named."""
 
 
 class Outcomes(NamedTuple):
@@ -41,18 +43,22 @@ class Circumstances(NamedTuple):
 
 
 def coverage(evidence: Sequence[Evidence]) -> tuple[tuple[str, str, str], ...]:
-    """Attack family x access level: what was tested, and what was not and so is not spoken about."""
-    scored = Counter(e.measurement.kind for e in evidence if e.measurement.mode == "controlled")
+    """Attack family x access level: what was tested, and what was not and so is not spoken about.
 
-    def row(family: str, access: str, kind: str) -> tuple[str, str, str]:
-        n = scored[kind]
-        return family, access, f"tested ({n} measurements)" if n else "not tested"
+    Attacks are found by the names of the probes that make them, and count where they gave a number.
+    """
+    controlled = [e.measurement for e in evidence if e.measurement.mode == "controlled"]
+    scored = Counter(m.kind for m in controlled)
+    valued = [m.probe.split("_") for m in controlled if not isinstance(m.value, Missing)]
+
+    def row(family: str, access: str, n: int) -> tuple[str, str, str]:
+        return family, access, f"tested ({n} measurement{'s' if n > 1 else ''})" if n else "not tested"
 
     return (
-        row("likelihood of the answers", "logits", "output"),
-        row("decoding the states by the suspect's own head", "weights", "decoding"),
-        row("reading the states by base's later blocks", "weights", "causal"),
-        *((family, access, "not tested") for family, access in NOT_TESTED),
+        row("likelihood of the answers", "logits", scored["output"]),
+        row("decoding the states by the suspect's own head", "weights", scored["decoding"]),
+        row("reading the states by base's later blocks", "weights", scored["causal"]),
+        *(row(family, access, sum(word in words for words in valued)) for family, access, word in ATTACKS),
     )
 
 

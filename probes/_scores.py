@@ -73,14 +73,24 @@ def every_variant(texts: Texts, most: int) -> list[Texts]:
 
 def n_blocks(case: OpenCase) -> int:
     """How many blocks base has, by its config (nothing is loaded)."""
-    config = read_config(folder_of(case.base))
+    return _stated(case.base, ("num_hidden_layers", "n_layer", "num_layers"), "how many blocks the model has")
+
+
+def width(model: Checkpoint) -> int:
+    """How wide a model's residual stream is, by its config (nothing is loaded)."""
+    return _stated(model, ("hidden_size", "n_embd", "d_model"), "how wide the model is")
+
+
+def _stated(model: Checkpoint, keys: Sequence[str], what: str) -> int:
+    """The first of these numbers that the config of the model's text tower states."""
+    config = read_config(folder_of(model))
     text = config.get("text_config")
     config = text if isinstance(text, dict) else config
-    for key in ("num_hidden_layers", "n_layer", "num_layers"):
+    for key in keys:
         found = config.get(key)
         if isinstance(found, int):
             return found
-    raise AuditError(f"{case.base.source}: config.json does not say how many blocks the model has", "check the config")
+    raise AuditError(f"{model.source}: config.json does not say {what}", "check the config")
 
 
 class Sheet(NamedTuple):

@@ -26,9 +26,10 @@ from audit.bench import Bench, OpenCase
 from audit.bench.naming import BENCH_VERSION
 from audit.bench.shapes import Forward, Recipe, Rows
 from audit.bench.training import TrainData
-from audit.checkpoints import delta_of, folder_of, read_config, read_edit
+from audit.checkpoints import delta_of, read_edit
 from audit.disk import TEMP
 from audit.nouns import AuditError, Checkpoint, Cohort, Form, Texts
+from probes._scores import width
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def taught_reader(bench: Bench, case: OpenCase, lessons: Lessons) -> Checkpoint:
     """
     holdout, known = _rows(case, "holdout"), _stacked([_rows(case, "retain"), _rows(case, "forget")])
     recipe = Recipe(
-        name=_NAME, objective=_loss, steps=lessons.steps, lr=_RATE_TIMES_WIDTH / _width(case.base),
+        name=_NAME, objective=_loss, steps=lessons.steps, lr=_RATE_TIMES_WIDTH / width(case.base),
         batch=lessons.batch, warmup_steps=min(30, lessons.steps // 5), seed=lessons.seed,
     )  # fmt: skip
     named = [BENCH_VERSION, torch.__version__, bench.settings, case.base.key, holdout.hash, known.hash, lessons]
@@ -108,17 +109,6 @@ def _trained(bench: Bench, base: Checkpoint, by: tuple[Recipe, TrainData], folde
     if reader is None:
         raise AuditError(f"{folder}: the taught reader cannot be kept", "free some space, or choose another folder", 3)
     return reader
-
-
-def _width(base: Checkpoint) -> int:
-    config = read_config(folder_of(base))
-    text = config.get("text_config")
-    config = text if isinstance(text, dict) else config
-    found = (config.get(key) for key in ("hidden_size", "n_embd", "d_model"))
-    width = next((n for n in found if isinstance(n, int)), None)
-    if width is None:
-        raise AuditError(f"{base.source}: config.json does not say how wide the model is", "check the config")
-    return width
 
 
 def _rows(case: OpenCase, cohort: Cohort) -> Rows:

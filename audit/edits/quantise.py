@@ -1,0 +1,178 @@
+"""Quantise: an attack that needs no data. Weights are rounded as whoever deploys a model would round them.
+
+Round-to-nearest is deterministic and runs on any device: symmetric integers, one scale per output channel and group of
+inputs. NF4 follows the published code and the arithmetic of bitsandbytes, so that what is rounded here is what its
+4-bit loader would load. Rounded weights are kept in the model's own dtype: what is simulated is the loss, not the size.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
+
+import torch
+from jaxtyping import Float, Int
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn import functional
+
+from audit.bench import Bench
+from audit.bench.training import Learner, WrapperLearner
+from audit.edits._edit import Edit, EditData
+from audit.edits._surgery import fit_surgery
+from audit.nouns import AuditError, Checkpoint
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NF4_CODE = (
+    -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453, -0.28444138169288635, -0.18477343022823334,
+    -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
+    0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
+)  # fmt: skip
+"""The 16 values of NF4 (QLoRA, arXiv 2305.14314, appendix E): quantiles of a normal, scaled to -1..1, with a true 0."""
+NF4_BLOCK = 64
+
+
+class Rounded(NamedTuple):
+    """A rounded matrix, and the code of each of its entries (an integer, or a place in the NF4 table)."""
+
+    values: Float[Tensor, "out in"]
+    codes: Int[Tensor, "out in"]
+
+
+class Matrix(NamedTuple):
+    """A weight that multiplies states: its parameter as it is stored, and whether that is [in out] (else [out in])."""
+
+    name: str
+    parameter: Tensor
+    transposed: bool
+
+    @property
+    def weight(self) -> Float[Tensor, "out in"]:
+        """The matrix as [out in], one row an output channel: a view of the live parameter."""
+        return self.parameter.detach().T if self.transposed else self.parameter.detach()
+
+
+class Quantise(Edit):
+    """Rounds every linear weight to ``bits`` bits: a change below half a step of the rounding is undone by it.
+
+    ``group`` inputs share a scale (0: all inputs of an output channel); where it does not divide the inputs, the last
+    group is shorter and has a scale of its own. With ``nf4`` the code is NF4 in blocks of 64 entries of the flattened
+    matrix, ``bits`` must be 4 and ``group`` is not used. Norms and biases are never touched, embeddings and head only
+    with ``ends``. Weights that are packed or integers already are refused: rounding their codes would be nonsense.
+
+    Cite: Zhang et al. 2025 (ICLR), arXiv 2410.16454: rounding undoes unlearning; Dettmers et al. 2023,
+    arXiv 2305.14314, section 3 and appendix E (NF4).
+    """
+
+    plays: ClassVar[str] = "weights"
+
+    bits: Literal[3, 4, 8] = 4
+    group: Annotated[int, Field(ge=0)] = 128
+    nf4: bool = False
+    ends: bool = False
+
+    @model_validator(mode="after")
+    def _nf4_has_four_bits(self) -> Self:
+        if self.nf4 and self.bits != 4:
+            raise ValueError("NF4 is a code of 4 bits")
+        return self
+
+    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
+        """Round a copy of ``parent`` and write the changed tensors. No data is looked at."""
+        return fit_surgery(self, bench, parent, data, out)
+
+    def operate(self, learner: Learner, data: EditData) -> None:
+        """Round the live weights in place. AuditError for packed weights, and where no byte changes."""
+        changed = False
+        for matrix in matrices(learner, self.ends):
+            before = matrix.parameter.detach().clone()
+            matrix.weight.copy_(self.rounded(matrix.weight).values)
+            changed |= not torch.equal(before, matrix.parameter)
+        if not changed:
+            raise AuditError("quantise changes no byte: every weight is on its grid already", "choose fewer bits")
+
+    def rounded(self, weight: Float[Tensor, "out in"]) -> Rounded:
+        """One matrix after rounding, in its own dtype."""
+        return round_nf4(weight) if self.nf4 else round_to_nearest(weight, self.bits, self.group)
+
+
+def round_to_nearest(weight: Float[Tensor, "out in"], bits: int, group: int) -> Rounded:
+    """Symmetric rounding: w is s c with an integer c in -q..q, q = 2^(bits-1) - 1, and s = max|w|/q over the group.
+
+    Computed in float32, ties to even. Groups are ``group`` consecutive inputs of one output channel (0: all of them);
+    the last one is what is left over, and a group of zeros stays zero.
+    """
+    q, n = 2 ** (bits - 1) - 1, weight.shape[1]
+    size = min(group, n) or n
+    grouped = functional.pad(weight.float(), (0, -n % size)).unflatten(1, (-1, size))
+    scale = grouped.abs().amax(-1, keepdim=True) / q
+    codes = (grouped / torch.where(scale == 0, 1, scale)).round().clamp(-q, q)
+    values = (codes * scale).flatten(1)[:, :n]
+    return Rounded(values.to(weight.dtype), codes.flatten(1)[:, :n].to(torch.int8))
+
+
+def round_nf4(weight: Float[Tensor, "out in"]) -> Rounded:
+    """NF4 in blocks of 64 entries of the row-major matrix, each divided by its largest size; the last may be shorter.
+
+    As bitsandbytes computes it for float32: entries times the reciprocal of the largest; the nearest code value, at a
+    midpoint the lower one. A block of zeros stays zero. Other dtypes are rounded in float32 and cast back.
+    """
+    code = torch.tensor(NF4_CODE, device=weight.device)
+    flat = weight.float().flatten()
+    blocks = functional.pad(flat, (0, -len(flat) % NF4_BLOCK)).view(-1, NF4_BLOCK)
+    largest = blocks.abs().amax(-1, keepdim=True)
+    scaled = blocks * torch.where(largest == 0, 1, largest).reciprocal()
+    codes = torch.bucketize(scaled, (code[1:] + code[:-1]) / 2)
+    values = (code[codes] * largest).flatten()[: len(flat)]
+    kept = codes.flatten()[: len(flat)].to(torch.int8)
+    return Rounded(values.view_as(weight).to(weight.dtype), kept.view_as(weight))
+
+
+def matrices(learner: Learner, ends: bool = False) -> tuple[Matrix, ...]:
+    """The live linear weights of a model, each once; embeddings and output head (often one tensor) only with ``ends``.
+
+    AuditError (code 2) for packed, integer or 8-bit weights, and for a backend that does not hold the model's modules.
+    """
+    model = _modules_of(learner)
+    _refuse_packed(model)
+    head = model.get_output_embeddings()
+    at_ends = {id(p) for end in (model.get_input_embeddings(), head) if end is not None for p in end.parameters()}
+    found: dict[int, Matrix] = {}
+    for path, module in _multiplying(model):
+        parameter = module.get_parameter("weight")
+        inner = not isinstance(module, nn.Embedding) and id(parameter) not in at_ends
+        if inner or ends:
+            transposed = not isinstance(module, nn.Linear | nn.Embedding)
+            found.setdefault(id(parameter), Matrix(f"{path}.weight", parameter, transposed))
+    if not found:
+        raise AuditError(f"{type(model).__name__} has no linear weights to round", "give a model with linear layers")
+    return tuple(found.values())
+
+
+def _multiplying(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Linear layers, those that keep their matrix transposed (GPT-2), and embeddings."""
+    from transformers.pytorch_utils import Conv1D
+
+    for path, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Embedding | Conv1D):
+            yield path, module
+
+
+def _modules_of(learner: Learner) -> "PreTrainedModel":
+    from transformers import PreTrainedModel
+
+    holder = learner.wrapper if isinstance(learner, WrapperLearner) else learner
+    model: object = getattr(holder, "model", None)
+    if not isinstance(model, PreTrainedModel):
+        raise AuditError("this backend does not hold the model's own modules", "quantise with the native backend")
+    return model
+
+
+def _refuse_packed(model: "PreTrainedModel") -> None:
+    do = "merge adapters and dequantise to bfloat16 or float32 first, then quantise that"
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise AuditError("the model's config says that its weights are quantised already", do)
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point() or parameter.element_size() < 2:
+            raise AuditError(f"{name} holds {parameter.dtype}: packed or quantised weights cannot be rounded again", do)

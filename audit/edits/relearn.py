@@ -1,0 +1,43 @@
+"""Relearn: an attack that shows some of the forgotten people again, and asks nothing of the others."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from audit.bench import Bench
+from audit.bench.shapes import Recipe
+from audit.bench.training import TrainData
+from audit.edits._edit import Edit, EditData
+from audit.edits._lesson import Lesson, fit_lesson, of_forget
+from audit.edits._losses import nll
+from audit.nouns import Checkpoint
+
+
+class Relearn(Edit):
+    """Fine-tunes on the forget rows it is given, answer tokens only: give it half of the forget people.
+
+    What it was shown says nothing, since any model learns it. What the others' facts do is the evidence: facts that are
+    independent of what was shown cannot be learned from it, only found again. The learning rate is constant, so that
+    the model after k steps does not depend on how many follow.
+
+    Cite: Deeb and Roger 2024, arXiv 2410.08827 (retraining on T, testing on V).
+    """
+
+    plays: ClassVar[str] = "weights"
+
+    steps: int = 32
+    lr: float = 1e-3
+    batch: int = 32
+    warmup_steps: int = 2
+    seed: int = 0
+
+    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+        """The recipe of these settings and its rows."""
+        recipe = Recipe(
+            "relearn", of_forget(nll), steps=self.steps, lr=self.lr, batch=self.batch, schedule="constant",
+            warmup_steps=self.warmup_steps, seed=self.seed,
+        )  # fmt: skip
+        return Lesson(recipe, TrainData(data.forget))
+
+    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
+        """Train on the forget rows and write the changed tensors."""
+        return fit_lesson(self, bench, parent, data, out)

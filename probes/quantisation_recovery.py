@@ -1,0 +1,247 @@
+"""Quantisation recovery: the forgotten facts, asked again of the suspect with its weights rounded to few bits."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from audit.bench import Bench, OpenCase
+from audit.bench.training import WrapperLearner
+from audit.edits._edit import EditData
+from audit.edits.quantise import Quantise, matrices
+from audit.findings import Count, Measurement
+from audit.nouns import Case, Cost, Need, Requires, Texts
+from probes._attacked import kept, not_attackable
+from probes._effects import Design, Naming, Panel, Sides, assess, blank
+from probes._outputs import panel_of
+from probes._probe import Probe
+from probes._scores import (
+    KEY_LOGPROB,
+    Cast,
+    Scored,
+    by_person,
+    cast_of,
+    item_table,
+    key_logprob,
+    models_of,
+    sheet_of,
+)  # fmt: skip
+
+LEAST_GAP = 0.1
+FORGET, HOLDOUT, RETAIN = Texts(cohort="forget"), Texts(cohort="holdout"), Texts(cohort="retain")
+LEVEL = Naming(
+    probe="quantisation_recovery", name="after_rounding", kind="context",
+    statistic="largest effect over precisions on the probability of the content tokens, every model rounded alike",
+    unit="effect (0 never trained, 1 base)",
+)  # fmt: skip
+RISE = LEVEL._replace(
+    name="recovery",
+    statistic="largest rise of the suspect above its own reading before rounding, less that of a model that never knew",
+    unit="effect (0 nothing comes back, 1 all that base holds after rounding)",
+)  # fmt: skip
+COLLISION = (
+    "The share of changed weights whose code is base's (collision) is context: in trials with 84 to 88 % of them alike "
+    "nothing came back, so that it is never evidence by itself."
+)
+WHOLE = "The positive control of the rise is what base holds after rounding: a suspect that got all of it back reads 1."
+
+
+class _Read(NamedTuple):
+    """Item scores of one cohort: model -> its reading before rounding (first column) and at every precision."""
+
+    people: Scored
+    items: Mapping[str, Float[ndarray, "row precision"]]
+
+
+class QuantisationRecovery(Probe):
+    """Do the forgotten facts come back when the suspect's weights are rounded to few bits?
+
+    Unlearning that moves weights by less than half a step of a quantiser is undone by rounding. Every model is rounded
+    alike, to 8, 4 and 3 bits by round-to-nearest (symmetric, groups of inputs) and to NF4, and the probability of the
+    content tokens is read again. Two effects over people, the largest over the precisions: what the outputs hold after
+    rounding, (suspect - null)/(base - null), and by how much they rise above the suspect's own reading at full
+    precision, less the same rise of the null, over (base - null) after rounding. A precision at which base itself is
+    rounded away does not count. Utility and the published ratio, (m(Q(U)) - m(U))/(m(Q(B)) - m(U)), stand beside them
+    for every precision, the ratio for models that never knew as well.
+
+    Null: the first reference, else the ancestor, rounded alike; p permutes forget/holdout labels over people. Without
+    holdout people the signs of people's differences are flipped; without any model that never knew the suspect's own
+    level on holdout people stands in.
+    Positive control: base, rounded alike, still gives the answers.
+    Blind to: everything that larger changes of the weights hide: a refusal or an edited head that survives rounding. A
+    suspect edited by a hook is not rounded.
+    Cite: Zhang et al. 2025 (ICLR, arXiv 2410.16454); QLoRA, Dettmers et al. 2023 (arXiv 2305.14314), for NF4.
+    """
+
+    requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), data=("forget", "retain"))
+    group: int = 128
+    nf4: bool = True
+    permutations: int = 9999
+
+    def needs(self, case: Case) -> tuple[Need, ...]:
+        """Outputs of every model before rounding."""
+        every = models_of(case)
+        found = [Need(role=r, reference=i, texts=t, reads=(KEY_LOGPROB,)) for r, i in every for t in (FORGET, HOLDOUT)]
+        return (*found, *(Need(role=r, reference=i, texts=RETAIN, reads=(KEY_LOGPROB,)) for r, i in every[:2]))
+
+    def cost(self, case: OpenCase) -> Cost:
+        """Every model at every precision once: on forget and holdout people, base and suspect on retained facts too."""
+        asked = [t for t in (FORGET, HOLDOUT) if case.has(t)]
+        tokens = {t: int(case.rows(t).mask.sum()) for t in (*asked, RETAIN)}
+        models = len(cast_of(case).named())
+        once = models * sum(tokens[t] for t in asked) + 2 * tokens[RETAIN]
+        return Cost(fwd_tokens=len(self._attacks()) * once, resident=3)
+
+    def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
+        """What the outputs hold after rounding, and by how much that is more than before."""
+        cast = cast_of(case)
+        why = not_attackable(case, cast)
+        if why:
+            n = Count(scored=0, unscored=len(case.rows(FORGET)))
+            return tuple(blank(naming, why, n, 0, case.case.seed) for naming in (LEVEL, RISE))
+        scores = {name: self._scores(bench, case, cast, name) for name in cast.named()}
+        forget = _read_of(case, FORGET, {name: s["forget"] for name, s in scores.items()})
+        holdout = None
+        if case.has(HOLDOUT):
+            holdout = _read_of(case, HOLDOUT, {name: s["holdout"] for name, s in scores.items()})
+        effects = self._effects(forget.people) | self._utility(case, scores)
+        ratios = self._ratios(forget.people) | self._collisions(bench, cast)
+        return self._judged(case, cast, (forget, holdout), (effects, ratios))
+
+    def _attacks(self) -> dict[str, Quantise]:
+        """The precisions by name."""
+        bits: Sequence[int] = (8, 4, 3)
+        integers = {f"int{b}": Quantise.model_validate({"bits": b, "group": self.group}) for b in bits}
+        return integers | ({"nf4": Quantise(nf4=True)} if self.nf4 else {})
+
+    # ---- one model ----------------------------------------------------------------------------------------------
+    def _scores(self, bench: Bench, case: OpenCase, cast: Cast, name: str) -> dict[str, Float[ndarray, "row ..."]]:
+        """A model's item scores by cohort: before rounding, and at every precision."""
+        checkpoint = cast.named()[name]
+        cohorts = [t for t in (FORGET, HOLDOUT) if case.has(t)] + ([RETAIN] if name in ("base", "suspect") else [])
+        rows = {t.cohort: case.rows(t) for t in cohorts}
+        columns = {cohort: [key_logprob(bench, checkpoint, some)] for cohort, some in rows.items()}
+        for attack in self._attacks().values():
+
+            def compute(attack: Quantise = attack) -> dict[str, ndarray]:
+                folder = case.out / f"rounded-{checkpoint.key[:16]}"
+                data = EditData(case.rows(FORGET), case.rows(RETAIN))
+                shutil.rmtree(folder, ignore_errors=True)  # a run that was killed may have left it
+                try:
+                    weak = attack.fit(bench, checkpoint, data, folder)
+                    return {cohort: key_logprob(bench, weak, some) for cohort, some in rows.items()}
+                finally:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+            named = ["rounding", checkpoint.key, attack.model_dump(), [some.hash for some in rows.values()]]
+            for cohort, scores in kept(bench, named, compute).items():
+                columns[cohort].append(scores)
+        return {cohort: np.exp(np.stack(found, 1)) for cohort, found in columns.items()}
+
+    # ---- all of them --------------------------------------------------------------------------------------------
+    def _judged(
+        self, case: OpenCase, cast: Cast, read: tuple[_Read, _Read | None], readings: tuple[dict[str, float], ...]
+    ) -> tuple[Measurement, ...]:
+        """Level and rise as effects over the precisions."""
+        (forget, holdout), seed = read, case.case.seed
+        panels = _panels(panel_of(forget.people, None if holdout is None else holdout.people))
+        design = Design(seed, LEAST_GAP, differenced=cast.null is None, draws=self.permutations)
+        roles = {name: cast.role(name) for name in forget.items}
+        table = item_table(case, "quantisation_recovery", sheet_of(case, FORGET), forget.items, roles)
+        columns = ", ".join(f"{n} {name}" for n, name in enumerate(("before rounding", *self._attacks())))
+        notes = ((f"in the table of items the column layer means: {columns}",), (WHOLE, COLLISION))
+        found: list[Measurement] = []
+        for naming, panel, read_too, told in zip((LEVEL, RISE), panels, readings, notes, strict=True):
+            assessed = assess(panel, design)
+            most = (f"largest at {list(self._attacks())[assessed.layer]}",) if assessed.layer >= 0 else ()
+            empty = blank(naming, "", forget.people.n, len(forget.people.people["suspect"]), seed)
+            filled = empty.model_copy(update={"items": table, "readings": read_too, "notes": (*most, *told)})
+            found.append(assessed.onto(filled))
+        return tuple(found)
+
+    def _effects(self, forget: Scored) -> dict[str, float]:
+        """The effect at every precision at which base stands out from the null."""
+        means = {name: people.mean(0) for name, people in forget.people.items()}
+        null = means.get("null", np.zeros_like(means["base"]))
+        gap, whole = means["suspect"] - null, means["base"] - null
+        precisions = enumerate(self._attacks(), 1)
+        return {f"effect_{name}": float(gap[at] / whole[at]) for at, name in precisions if whole[at] >= LEAST_GAP}
+
+    def _ratios(self, forget: Scored) -> dict[str, float]:
+        """(m(Q(M)) - m(M)) / (m(Q(B)) - m(M)) at every precision, of the suspect and of models that never knew."""
+        means = {name: people.mean(0) for name, people in forget.people.items()}
+        found: dict[str, float] = {}
+        for at, precision in enumerate(self._attacks(), 1):
+            for name, mean in means.items():
+                room = means["base"][at] - mean[0]
+                if name != "base" and room >= LEAST_GAP:
+                    found[f"recovery_{precision}_{name}"] = float((mean[at] - mean[0]) / room)
+        return found
+
+    def _utility(self, case: OpenCase, scores: Mapping[str, Mapping[str, ndarray]]) -> dict[str, float]:
+        """Probability on retained facts at every precision, relative to base before rounding."""
+        sheet = sheet_of(case, RETAIN)
+        people = by_person(sheet, {name: scores[name]["retain"] for name in ("base", "suspect")}).people
+        whole = float(people["base"][:, 0].mean())
+        precisions = list(enumerate(self._attacks(), 1))
+        if whole <= 0:
+            return {}
+        return {
+            f"utility_{precision}_{name}": float(x[:, at].mean() / whole)
+            for at, precision in precisions
+            for name, x in people.items()
+        }
+
+    def _collisions(self, bench: Bench, cast: Cast) -> dict[str, float]:
+        """Of the linear weights that differ from base's: the share whose code is base's, at every precision."""
+        with bench.hold(cast.base, cast.suspect):
+            base, suspect = (
+                {m.name: m.weight for m in matrices(WrapperLearner(bench.open(checkpoint)))}
+                for checkpoint in (cast.base, cast.suspect)
+            )
+            changed = {name: weight != suspect[name] for name, weight in base.items()}
+            total = sum(int(mask.sum()) for mask in changed.values())
+            if not total:
+                return {}
+            return {
+                f"collision_{precision}": sum(
+                    int(((attack.rounded(base[n]).codes == attack.rounded(suspect[n]).codes) & mask).sum())
+                    for n, mask in changed.items()
+                )
+                / total
+                for precision, attack in self._attacks().items()
+            }
+
+
+def _read_of(case: OpenCase, texts: Texts, items: Mapping[str, Float[ndarray, "row precision"]]) -> _Read:
+    return _Read(by_person(sheet_of(case, texts), items), items)
+
+
+class _Panels(NamedTuple):
+    """Level after rounding and rise above the reading before it, one column a precision."""
+
+    level: Panel
+    rise: Panel
+
+
+def _panels(read: Panel) -> _Panels:
+    """``read`` has the reading before rounding in its first column.
+
+    The rise is measured in units of what base exceeds the null by after rounding: in place of its own rise, base is
+    given the null's and that excess.
+    """
+    last = read.suspect.forget.shape[1]
+    after, before = read.at(np.arange(1, last)), read.at(np.zeros(last - 1, int))
+
+    def rises(name: str) -> Sides:
+        return getattr(after, name).minus(getattr(before, name))
+
+    null = rises("null")
+    floors = tuple(a.minus(b) for a, b in zip(after.floors, before.floors, strict=True))
+    whole = after.base.minus(after.null)
+    nothing = null.minus(null)
+    base = null.minus(nothing.minus(whole))
+    return _Panels(after, Panel(rises("suspect"), base, null, floors))
