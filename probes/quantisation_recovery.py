@@ -1,20 +1,20 @@
 """Quantisation recovery: the forgotten facts, asked again of the suspect with its weights rounded to few bits."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy import ndarray
 
 from audit.bench import Bench, OpenCase
-from audit.bench.training import WrapperLearner
+from audit.bench.training import Learner, WrapperLearner, copied
 from audit.edits._edit import EditData
 from audit.edits.quantise import Quantise, matrices
 from audit.findings import Count, Measurement
 from audit.nouns import Case, Cost, Need, Requires, Texts
-from probes._attacked import kept, not_attackable
+from probes._attacked import kept, live_logprob, not_attackable
 from probes._effects import Design, Naming, Panel, Sides, assess, blank
 from probes._outputs import panel_of
 from probes._probe import Probe
@@ -93,7 +93,7 @@ class QuantisationRecovery(Probe):
         tokens = {t: int(case.rows(t).mask.sum()) for t in (*asked, RETAIN)}
         models = len(cast_of(case).named())
         once = models * sum(tokens[t] for t in asked) + 2 * tokens[RETAIN]
-        return Cost(fwd_tokens=len(self._attacks()) * once, resident=3)
+        return Cost(fwd_tokens=len(self._attacks()) * once, resident=2)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """What the outputs hold after rounding, and by how much that is more than before."""
@@ -118,28 +118,26 @@ class QuantisationRecovery(Probe):
         return integers | ({"nf4": Quantise(nf4=True)} if self.nf4 else {})
 
     # ---- one model ----------------------------------------------------------------------------------------------
-    def _scores(self, bench: Bench, case: OpenCase, cast: Cast, name: str) -> dict[str, Float[ndarray, "row ..."]]:
+    def _scores(
+        self, bench: Bench, case: OpenCase, cast: Cast, name: str
+    ) -> dict[str, Float[ndarray, "row precision"]]:
         """A model's item scores by cohort: before rounding, and at every precision."""
-        checkpoint = cast.named()[name]
+        checkpoint, attacks = cast.named()[name], tuple(self._attacks().values())
         cohorts = [t for t in (FORGET, HOLDOUT) if case.has(t)] + ([RETAIN] if name in ("base", "suspect") else [])
         rows = {t.cohort: case.rows(t) for t in cohorts}
-        columns = {cohort: [key_logprob(bench, checkpoint, some)] for cohort, some in rows.items()}
-        for attack in self._attacks().values():
+        named = ["rounding", checkpoint.key, [a.model_dump() for a in attacks], [some.hash for some in rows.values()]]
 
-            def compute(attack: Quantise = attack) -> dict[str, ndarray]:
-                folder = case.out / f"rounded-{checkpoint.key[:16]}"
-                data = EditData(case.rows(FORGET), case.rows(RETAIN))
-                shutil.rmtree(folder, ignore_errors=True)  # a run that was killed may have left it
-                try:
-                    weak = attack.fit(bench, checkpoint, data, folder)
-                    return {cohort: key_logprob(bench, weak, some) for cohort, some in rows.items()}
-                finally:
-                    shutil.rmtree(folder, ignore_errors=True)
+        def compute() -> dict[str, ndarray]:
+            columns = {cohort: [key_logprob(bench, checkpoint, some)] for cohort, some in rows.items()}
+            with copied(bench, checkpoint) as (learner, original):
+                for attack in attacks:
+                    _restore(learner, original)
+                    attack.operate(learner, EditData(case.rows(FORGET), case.rows(RETAIN)))
+                    for cohort, some in rows.items():
+                        columns[cohort].append(live_logprob(learner, some, bench.token_budget))
+            return {cohort: np.stack(found, 1) for cohort, found in columns.items()}
 
-            named = ["rounding", checkpoint.key, attack.model_dump(), [some.hash for some in rows.values()]]
-            for cohort, scores in kept(bench, named, compute).items():
-                columns[cohort].append(scores)
-        return {cohort: np.exp(np.stack(found, 1)) for cohort, found in columns.items()}
+        return {str(cohort): np.exp(found) for cohort, found in kept(bench, named, compute).items()}
 
     # ---- all of them --------------------------------------------------------------------------------------------
     def _judged(
@@ -214,6 +212,14 @@ class QuantisationRecovery(Probe):
                 / total
                 for precision, attack in self._attacks().items()
             }
+
+
+def _restore(learner: Learner, original: Learner) -> None:
+    """Put the original's bytes back into the live copy: what was rounded away cannot be computed back."""
+    before = original.parameters()
+    with torch.no_grad():
+        for name, parameter in learner.parameters().items():
+            parameter.copy_(before[name])
 
 
 def _read_of(case: OpenCase, texts: Texts, items: Mapping[str, Float[ndarray, "row precision"]]) -> _Read:

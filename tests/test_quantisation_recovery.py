@@ -11,14 +11,14 @@ from transformers import LlamaForCausalLM
 
 from audit.bench import Bench, OpenCase
 from audit.bench.opened import open_case
-from audit.bench.passes import Job
-from audit.bench.shapes import Pass
-from audit.bench.training import CausalLearner
+from audit.bench.shapes import Rows
+from audit.bench.training import CausalLearner, Learner
 from audit.edits.quantise import matrices, round_to_nearest
 from audit.findings import Measurement
 from audit.judging import judge
-from audit.nouns import Checkpoint, Missing, Texts
+from audit.nouns import Missing, Texts
 from audit.store import Store
+from probes._attacked import live_logprob
 from probes.quantisation_recovery import QuantisationRecovery
 from tests import planted_world
 
@@ -116,23 +116,24 @@ def test_it_is_listed_and_collisions_are_said_to_be_context() -> None:
     assert any("never evidence" in note for note in rise.notes)
 
 
-def test_the_stated_cost_is_what_is_computed() -> None:
-    class Counting(Bench):
-        tokens = 0
+def test_the_stated_cost_is_what_is_computed_and_a_second_suspect_pays_for_itself_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokens: list[int] = []
 
-        def _compute(self, ckpt: Checkpoint, job: Job) -> Pass:
-            self.tokens += int(job.rows.mask.sum())
-            return super()._compute(ckpt, job)
+    def counted(learner: Learner, rows: Rows, token_budget: int) -> np.ndarray:
+        tokens.append(int(rows.mask.sum()))
+        return live_logprob(learner, rows, token_budget)
 
-    case, probe = opened("clean"), QuantisationRecovery()
-    own = Counting(store=Store(Path(tempfile.mkdtemp(dir=planted_world.root()))))
-    for need in probe.needs(case.case):
-        own.run(case.checkpoint(need.role, need.reference), case.rows(need.texts), need.reads)
-    needed = own.tokens
-    probe.measure(own, case)
-    assert own.tokens - needed == probe.cost(case).fwd_tokens
-    probe.measure(own, case)
-    assert own.tokens - needed == probe.cost(case).fwd_tokens, "a second suspect of the same case finds it all"
+    monkeypatch.setattr("probes.quantisation_recovery.live_logprob", counted)
+    own, probe = Bench(store=Store(Path(tempfile.mkdtemp(dir=planted_world.root())))), QuantisationRecovery()
+    case = opened("clean")
+    first = probe.measure(own, case)
+    assert sum(tokens) == probe.cost(case).fwd_tokens
+    before = len(tokens)
+    assert probe.measure(own, case) == first and len(tokens) == before
+    probe.measure(own, opened("destroyed"))
+    assert len(tokens) - before == 4 * 3, "four precisions, three cohorts, one model"
     assert {path.name for path in case.out.rglob("*") if path.is_file()} == {"quantisation_recovery.parquet"}
 
 
