@@ -40,7 +40,7 @@ NAMING = Naming(
     statistic="effect on the probability of the content tokens of people never shown, mean over relearning steps",
     unit="effect (0 never trained, 1 base)",
 )  # fmt: skip
-HEAD = "An edit of the output head alone hides from this test: so few steps of relearning do not bring its facts back."
+HEAD = "An edit of the output head alone mostly hides from this test: a short lesson brings little of it back."
 
 
 class _Course(NamedTuple):
@@ -67,9 +67,8 @@ class RelearningRecovery(Probe):
     people the signs of people's differences are flipped; without any model that never knew the suspect's own course on
     holdout people stands in. The recall of the people who were shown says whether the lesson was learned at all.
     Positive control: the same statistic in base.
-    Blind to: an output head edited for the very answers, which so short a lesson does not repair; an edit that is a
-    hook, which has no weight to train; facts whose loss the schedule is too short to undo. A refusal or a last layer
-    trained to keep quiet is what it sees best.
+    Blind to: most of an edit of the output head (in trials .03 to .13 came back, where a refusal gave .40 to .68); an
+    edit that is a hook, which has no weight to train; facts whose loss the schedule is too short to undo.
     Cite: Deeb and Roger 2024 (arXiv 2410.08827), retraining on T and testing on V; Lynch et al. 2024
     (arXiv 2402.16835), relearning by fine-tuning.
     """
