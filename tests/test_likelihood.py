@@ -79,6 +79,15 @@ def test_models_of_one_cluster_share_the_weight_of_one_replication() -> None:
         np.testing.assert_allclose(one, many, atol=1e-6)
 
 
+def test_how_many_models_of_a_label_there_are_does_not_move_the_ratios() -> None:
+    """The same clean models listed five times in their own worlds: a prior, and no evidence."""
+    data = crossed(3, 6)
+    more = Labelled(*(np.concatenate([x, *[x[~data.knows]] * 4]) for x in data))
+    for way in ("logistic", "pav"):
+        one, many = (fit(x, way, ones(x)).at(data.score) for x in (data, more))
+        np.testing.assert_allclose(one, many, atol=1e-6)
+
+
 def test_a_cluster_drawn_twice_counts_as_two() -> None:
     data = crossed(4, 5)
     extra = data.part(data.cluster == 2)._replace(cluster=np.full(4, 5))

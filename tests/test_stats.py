@@ -158,6 +158,12 @@ def test_null_p_are_never_too_small(test: str, shape: str, people: int) -> None:
         assert scipy_stats.kstest(one_side, "uniform", alternative="greater").pvalue > 0.001
 
 
+def test_a_drawn_p_counts_what_was_seen_among_the_draws() -> None:
+    x, forget = np.r_[np.ones(12), np.zeros(12)][:, None] + 0.01 * np.arange(24)[:, None], np.arange(24) < 12
+    assert stats.sign_flip_max_t(x[:16] + 1, 0, 199).p == 1 / 200
+    assert stats.label_permutation_max_t(x, forget, 0, 199).p == 1 / 200
+
+
 def test_bootstrap_interval_of_the_effect_covers_the_truth() -> None:
     rng, covered = np.random.default_rng(7), 0
     for seed in range(200):
