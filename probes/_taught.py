@@ -20,10 +20,10 @@ from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from audit.bench import Bench, OpenCase
 from audit.bench.naming import BENCH_VERSION
+from audit.bench.rows import stacked
 from audit.bench.shapes import Forward, Recipe, Rows
 from audit.bench.training import TrainData
 from audit.checkpoints import delta_of, read_edit
@@ -61,7 +61,7 @@ def taught_reader(bench: Bench, case: OpenCase, lessons: Lessons) -> Checkpoint:
     Trained once and kept, named by content, in the bench's store (without one in the folder of the run), so that a
     resumed run and other suspects of the same case are read by the same reader.
     """
-    holdout, known = _rows(case, "holdout"), _stacked([_rows(case, "retain"), _rows(case, "forget")])
+    holdout, known = _rows(case, "holdout"), stacked([_rows(case, "retain"), _rows(case, "forget")])
     recipe = Recipe(
         name=_NAME, objective=_loss, steps=lessons.steps, lr=_RATE_TIMES_WIDTH / width(case.base),
         batch=lessons.batch, warmup_steps=min(30, lessons.steps // 5), seed=lessons.seed,
@@ -114,19 +114,4 @@ def _trained(bench: Bench, base: Checkpoint, by: tuple[Recipe, TrainData], folde
 def _rows(case: OpenCase, cohort: Cohort) -> Rows:
     """All rows of a cohort: both parts, every form."""
     every = [Texts(cohort=cohort, form=form) for form in get_args(Form)]
-    return _stacked([case.rows(texts, "all") for texts in every if case.has(texts, "all")])
-
-
-def _stacked(parts: list[Rows]) -> Rows:
-    """Rows of one template below one another, padded to the widest."""
-    width = max(rows.ids.shape[1] for rows in parts)
-
-    def wide(tensors: list[Tensor]) -> Tensor:
-        return torch.cat([functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
-
-    return Rows(
-        ids=wide([rows.ids for rows in parts]), mask=wide([rows.mask for rows in parts]),
-        answer_spans=torch.cat([rows.answer_spans for rows in parts]), key=wide([rows.key for rows in parts]),
-        item_ids=tuple(name for rows in parts for name in rows.item_ids),
-        group_ids=tuple(name for rows in parts for name in rows.group_ids), template_hash=parts[0].template_hash,
-    )  # fmt: skip
+    return stacked([case.rows(texts, "all") for texts in every if case.has(texts, "all")])

@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from audit.bench.shapes import Rows
+from audit.edits._edit import EditData
 from audit.nouns import Checkpoint, Source
 
 FAMILIES = ("llama", "gpt2", "gpt_neox", "qwen2", "mistral", "gemma2")
@@ -141,3 +142,8 @@ def rows(n: int = 5, seed: int = 0, longest: int = 14) -> Rows:
         ids=ids, mask=mask, answer_spans=spans, key=key, item_ids=names,
         group_ids=tuple(f"person{i // 2}" for i in range(n)), template_hash="toy",
     )  # fmt: skip
+
+
+def edit_data() -> EditData:
+    """Six random rows of every kind that an edit may see; those of the forget items share their names."""
+    return EditData(rows(6, seed=1), rows(6, seed=2), rows(6, seed=3), rows(6, seed=4))

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
+from torch.nn import functional
 
 from audit.bench.shapes import Rows
 from audit.data import content_spans
@@ -66,6 +68,23 @@ def tokenise(
         ids=ids, mask=mask, key=key, template_hash=template.content_hash(),
         answer_spans=torch.tensor([[row.start, row.end] for row in rows], dtype=torch.int64).reshape(-1, 2),
         item_ids=tuple(item.id for item in items), group_ids=tuple(item.group for item in items),
+    )  # fmt: skip
+
+
+def stacked(parts: Sequence[Rows]) -> Rows:
+    """Rows of one template below one another, padded to the widest."""
+    assert len({(rows.template_hash, *rows.extra) for rows in parts}) == 1, "one template, the same extras"
+    width = max(rows.ids.shape[1] for rows in parts)
+
+    def wide(tensors: list[Tensor]) -> Tensor:
+        return torch.cat([functional.pad(tensor, (0, width - tensor.shape[1])) for tensor in tensors])
+
+    return Rows(
+        ids=wide([rows.ids for rows in parts]), mask=wide([rows.mask for rows in parts]),
+        answer_spans=torch.cat([rows.answer_spans for rows in parts]), key=wide([rows.key for rows in parts]),
+        item_ids=tuple(name for rows in parts for name in rows.item_ids),
+        group_ids=tuple(name for rows in parts for name in rows.group_ids), template_hash=parts[0].template_hash,
+        extra={name: torch.cat([rows.extra[name] for rows in parts]) for name in parts[0].extra},
     )  # fmt: skip
 
 

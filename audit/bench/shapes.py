@@ -245,6 +245,8 @@ class Recipe:
     ``objective(forget, retain, frozen_forget, frozen_retain) -> scalar``; the frozen passes are of the checkpoint that
     training starts from and are None unless ``needs_frozen``. ``trainable`` is a regular expression on parameter names.
     ``at_sites``: whose states all these passes carry. ``apart``: a second loss, for methods that weigh two gradients.
+    ``paired``: forget rows 2i and 2i + 1 belong together and are drawn together, half of ``batch`` (rounded up) pairs a
+    step. ``settings`` is what the record of the result states beside the settings of the descent.
     """
 
     name: str
@@ -260,6 +262,8 @@ class Recipe:
     needs_frozen: bool = False
     at_sites: tuple[Site, ...] = ()
     apart: Apart | None = None
+    paired: bool = False
+    settings: Mapping[str, str | int | float | bool] = field(default_factory=dict[str, str | int | float | bool])
     every: tuple[int, Callable[[int, Any], None]] | None = None
     gradient_transform: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
     seed: int = 0

@@ -114,6 +114,12 @@ def batches(n: int, size: int, seed: int) -> Iterator[Int[Tensor, " row"]]:
         deck = deck[size:]
 
 
+def pairs(n: int, size: int, seed: int) -> Iterator[Int[Tensor, " row"]]:
+    """Endless batches of row numbers, 2i always followed by 2i + 1: ``size`` / 2 pairs (rounded up) of ``n`` rows."""
+    for first in batches(n // 2, (size + 1) // 2, seed):
+        yield torch.stack([2 * first, 2 * first + 1], 1).flatten()
+
+
 def learning_rate(recipe: Recipe, step: int) -> float:
     """Linear warm-up to ``lr``, then constant or linear to zero after the last step. Steps count from 0."""
     if step < recipe.warmup_steps:
@@ -184,8 +190,8 @@ def _steps(
     frozen, after_step = extras
     objectives = [recipe.objective] + ([] if recipe.apart is None else [recipe.apart.objective])
     draws = [
-        None if rows is None else batches(len(rows), recipe.batch, 2 * recipe.seed + side)
-        for side, rows in enumerate(data)
+        None if rows is None else draw(len(rows), recipe.batch, 2 * recipe.seed + side)
+        for side, (rows, draw) in enumerate(zip(data, (pairs if recipe.paired else batches, batches), strict=True))
     ]
     optimiser = torch.optim.AdamW(
         list(chosen.values()), recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=True
@@ -311,6 +317,7 @@ def changed_tensors(learner: Learner, original: Learner) -> dict[str, Tensor]:
 
 def _settings(recipe: Recipe, taken: int) -> dict[str, str | int | float | bool]:
     return {
+        **recipe.settings,
         "steps": taken, "of_steps": recipe.steps, "lr": recipe.lr, "batch": recipe.batch, "seed": recipe.seed,
         "schedule": recipe.schedule, "warmup_steps": recipe.warmup_steps, "trainable": recipe.trainable,
     }  # fmt: skip

@@ -1,12 +1,15 @@
 """A lesson: what an unlearner trains on and how. Every edit that is fitted by descent states one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from audit.bench import Bench
+from audit.bench.rows import stacked
 from audit.bench.shapes import Forward, Objective, Recipe, Rows
 from audit.bench.training import TrainData, train_one
 from audit.edits._edit import EditData
@@ -24,6 +27,7 @@ class Teacher(Protocol):
     """An edit that can state its lesson for a model with so many blocks."""
 
     def lesson(self, data: EditData, n_blocks: int) -> Lesson: ...
+    def model_dump(self) -> Mapping[str, object]: ...
 
 
 def of_forget(loss: Callable[[Forward], Tensor]) -> Objective:
@@ -56,9 +60,21 @@ def against_frozen(loss: Callable[[Forward, Forward, Forward], Tensor]) -> Objec
     return objective
 
 
+def near_frozen(loss: Callable[[Forward, Forward, Forward], Tensor]) -> Objective:
+    """An objective of the forget and retain rows and of what the start said of the same retain rows."""
+
+    def objective(forget: Forward | None, retain: Forward | None, *frozen: Forward | None) -> Tensor:
+        assert forget is not None and retain is not None and frozen[1] is not None
+        return loss(forget, retain, frozen[1])
+
+    return objective
+
+
 def fit_lesson(edit: Teacher, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
     """Train ``parent`` by the edit's lesson and write what changed at ``out``."""
     recipe, rows = edit.lesson(data, bench.open(parent).n_blocks)
+    settings = {name: value for name, value in edit.model_dump().items() if isinstance(value, str | int | float | bool)}
+    recipe = replace(recipe, settings=settings)
     return train_one(bench, parent, recipe, rows, {recipe.steps: out})[0]
 
 
@@ -67,3 +83,18 @@ def needed(rows: Rows | None, what: str, do: str) -> Rows:
     if rows is None:
         raise AuditError(f"there are no {what}", do)
     return rows
+
+
+def paired(preferred: Rows, rejected: Rows) -> Rows:
+    """Pairs for a paired recipe: row 2i is the i-th preferred row, row 2i + 1 the rejected row of the same item.
+
+    An item may have several preferred answers; AuditError names those that lack one of the two.
+    """
+    at = {name: i for i, name in enumerate(rejected.item_ids)}
+    alone = sorted(at.keys() ^ set(preferred.item_ids))
+    if alone:
+        what = f"items with only one answer of a pair: {', '.join(alone[:3])}" + (" ..." if len(alone) > 3 else "")
+        raise AuditError(what, "give an answer to prefer for every forget item, and for no other")
+    first = torch.arange(len(preferred))
+    second = len(preferred) + torch.tensor([at[name] for name in preferred.item_ids])
+    return stacked([preferred, rejected]).take(torch.stack([first, second], 1).flatten())

@@ -1,0 +1,48 @@
+"""Preference for refusing: a refusing answer preferred to the forgotten one, against the model it started from."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from audit.bench import Bench
+from audit.bench.shapes import Forward, Recipe
+from audit.bench.training import TrainData
+from audit.edits._edit import Edit, EditData
+from audit.edits._lesson import Lesson, against_frozen, fit_lesson, needed, paired
+from audit.edits._losses import Scalar, dpo, nll
+from audit.nouns import Checkpoint
+
+
+class RefusalDPO(Edit):
+    """Silences by gamma DPO(refusing answer over forget answer) + alpha NLL(retain).
+
+    Unlike refusal training it pushes the forgotten answer down as well. A batch holds batch / 2 pairs.
+    Cite: DPO, Rafailov et al. 2023, arXiv 2305.18290; for unlearning, TOFU, Maini et al. 2024, section 4 (IdkDPO).
+    """
+
+    plays: ClassVar[str] = "weights"
+
+    steps: int = 80
+    lr: float = 1e-3
+    beta: float = 0.1
+    gamma: float = 1.0
+    alpha: float = 10.0
+    batch: int = 64
+    warmup_steps: int = 10
+    seed: int = 0
+
+    def _objective(self, pairs: Forward, retain: Forward, frozen: Forward) -> Scalar:
+        return self.gamma * dpo(pairs, frozen, self.beta) + self.alpha * nll(retain)
+
+    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+        """The recipe of these settings and its rows: pairs of a refusing answer and the answer to forget."""
+        recipe = Recipe(
+            "refusal_dpo", against_frozen(self._objective),
+            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
+            needs_frozen=True, paired=True,
+        )  # fmt: skip
+        refusing = needed(data.refusal, "refusing answers", "give the forget questions refusing answers")
+        return Lesson(recipe, TrainData(paired(refusing, data.forget), data.retain))
+
+    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
+        """Train on the pairs and the retain rows and write the changed tensors."""
+        return fit_lesson(self, bench, parent, data, out)

@@ -1,0 +1,46 @@
+"""Simple negative preference optimisation: forget answers as dispreferred ones, by length and without a reference."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from audit.bench import Bench
+from audit.bench.shapes import Forward, Recipe
+from audit.bench.training import TrainData
+from audit.edits._edit import Edit, EditData
+from audit.edits._lesson import Lesson, fit_lesson, of_both
+from audit.edits._losses import Scalar, nll, simnpo
+from audit.nouns import Checkpoint
+
+
+class SimNPO(Edit):
+    """Unlearns by gamma SimNPO on the forget answers, averaged over each answer's tokens, plus alpha NLL(retain).
+
+    Cite: Fan et al. 2024, arXiv 2410.07163; delta is that paper's margin gamma divided by beta.
+    """
+
+    plays: ClassVar[str] = "weights"
+
+    steps: int = 100
+    lr: float = 1e-3
+    beta: float = 4.5
+    delta: float = 0.0
+    gamma: float = 1.0
+    alpha: float = 1.0
+    batch: int = 64
+    warmup_steps: int = 10
+    seed: int = 0
+
+    def _objective(self, forget: Forward, retain: Forward) -> Scalar:
+        return self.gamma * simnpo(forget, self.beta, self.delta) + self.alpha * nll(retain)
+
+    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+        """The recipe of these settings and its rows."""
+        recipe = Recipe(
+            "simnpo", of_both(self._objective),
+            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
+        )  # fmt: skip
+        return Lesson(recipe, TrainData(data.forget, data.retain))
+
+    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
+        """Train on the forget and retain rows and write the changed tensors."""
+        return fit_lesson(self, bench, parent, data, out)

@@ -1,0 +1,48 @@
+"""Unlearning by distillation: the model learns from its own start, with the forgotten tokens' logits lowered."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from audit.bench import Bench
+from audit.bench.shapes import Forward, Recipe
+from audit.bench.training import TrainData
+from audit.edits._edit import Edit, EditData
+from audit.edits._lesson import Lesson, against_frozen, fit_lesson
+from audit.edits._losses import Scalar, nll, undial
+from audit.nouns import Checkpoint
+
+
+class UnDIAL(Edit):
+    """Unlearns by gamma CE(start's logits, lowered by beta at the answer token) + alpha NLL(retain).
+
+    It has a fixed end point: the start's own distribution without the forgotten token. What the start ranked second
+    is taught as the answer.
+    Cite: Dong et al. 2024, arXiv 2402.10052.
+    """
+
+    plays: ClassVar[str] = "weights"
+
+    steps: int = 80
+    lr: float = 1e-3
+    beta: float = 10.0
+    gamma: float = 1.0
+    alpha: float = 1.0
+    batch: int = 64
+    warmup_steps: int = 10
+    seed: int = 0
+
+    def _objective(self, forget: Forward, retain: Forward, frozen: Forward) -> Scalar:
+        return self.gamma * undial(forget, frozen, self.beta) + self.alpha * nll(retain)
+
+    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+        """The recipe of these settings and its rows."""
+        recipe = Recipe(
+            "undial", against_frozen(self._objective),
+            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
+            needs_frozen=True,
+        )  # fmt: skip
+        return Lesson(recipe, TrainData(data.forget, data.retain))
+
+    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
+        """Train on the forget and retain rows and write the changed tensors."""
+        return fit_lesson(self, bench, parent, data, out)
