@@ -23,9 +23,9 @@ class RefusalDPO(Edit):
 
     steps: int = 80
     lr: float = 1e-3
-    beta: float = 0.1
+    beta: float = 0.05
     gamma: float = 1.0
-    alpha: float = 10.0
+    alpha: float = 5.0
     batch: int = 64
     warmup_steps: int = 10
     seed: int = 0
