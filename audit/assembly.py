@@ -7,7 +7,19 @@ from typing import NamedTuple
 
 import audit
 from audit.bench import OpenCase
-from audit.findings import Environment, Evidence, Exhibit, Failure, Plan, Report, Skip, Timing, Verdict
+from audit.findings import (
+    CalibrationUse,
+    Domain,
+    Environment,
+    Evidence,
+    Exhibit,
+    Failure,
+    Plan,
+    Report,
+    Skip,
+    Timing,
+    Verdict,
+)
 from audit.issued import report_id
 from audit.nouns import Cohort, Missing, Texts
 from audit.rule import decision_rule
@@ -31,6 +43,8 @@ class Outcomes(NamedTuple):
     failures: tuple[Failure, ...]
     verdict: Verdict
     timings: tuple[Timing, ...]
+    domain: Domain
+    calibrations: tuple[CalibrationUse, ...]
 
 
 class Circumstances(NamedTuple):
@@ -98,6 +112,8 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         limits=outcomes.verdict.limits,
         reproduce=_command(circumstances.environment),
         timings=outcomes.timings,
+        domain=outcomes.domain,
+        calibrations=outcomes.calibrations,
     )
     return unnamed.model_copy(update={"report_id": report_id(unnamed)})
 

@@ -43,6 +43,7 @@ def _how_flags(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--attention", choices=attentions, default="default", help="default: the model family's own")
     how.add_argument("--threads", type=_count, default=1, metavar="N", help="torch threads (default: 1)")
     how.add_argument("--store", metavar="DIR", help="cached activations ('none': keep nothing; default: in the cache)")
+    how.add_argument("--calibrations", metavar="DIR", help="calibrations that may judge (default: the probes' own)")
     how.add_argument("--online", action="store_true", help="fetch named commits from the hub (default: offline)")
 
 
@@ -92,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("-o", "--out", metavar="FILE", help="write it to FILE (.html, .md or .json)")
     check = verb("verify", "recompute hashes, schema, id, evidence and verdict of a finished run")
     check.add_argument("run", help="run folder, or a report in it")
+    check.add_argument("--calibrations", metavar="DIR", help="calibrations it was judged by, if not the probes' own")
     verb("probes", "list the probes, what they ask and their settings")
     print_of = verb("fingerprint", "name the weights in a folder by their content")
     print_of.add_argument("folder", help="a checkpoint: plain, an adapter or an edited one")

@@ -19,18 +19,20 @@ from audit import assembly, manifest
 from audit.bench import Bench, OpenCase
 from audit.bench.opened import open_case
 from audit.data import load_case
+from audit.domain import domain_of
 from audit.findings import Evidence, Failure, Plan, Report, Skip, Timing
 from audit.issued import read_report
 from audit.journal import Journal, Unit, now
-from audit.judging import judge, verdict, zoo_floors
+from audit.judging import judge, zoo_floors
 from audit.nouns import AuditError, Case, ExitCode
 from audit.planning import Planned, Planner, received
 from audit.provenance import environment, exhibits
-from audit.recall import check_recall
+from audit.recall import Recall, check_recall
 from audit.render.html import html
 from audit.render.markdown import markdown
 from audit.rule import given
 from audit.store import Store, write_atomic
+from audit.weighing import asked, decide, stand, stored
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +44,8 @@ class How:
     """*How* an audit is made, never *what*: outside the plan hash, recorded in provenance.
 
     ``store`` is the folder of cached activations (None: nothing is kept between passes). ``threads`` None leaves
-    torch's own number. ``package`` is where the probes are.
+    torch's own number. ``package`` is where the probes are, ``calibrations`` the folder of calibrations that may judge
+    (None: those that come with the probes).
     """
 
     backend: str = "native"
@@ -57,6 +60,7 @@ class How:
     demo: bool = False
     allow_undecided: bool = False
     package: str = "probes"
+    calibrations: Path | None = None
 
 
 class Step(NamedTuple):
@@ -173,7 +177,7 @@ class Run:
             self.journal.event("started", f"plan {self.plan.plan_hash}")
             self.journal.event("recall", f"base {found.base:.4f}, {found.what} {found.against:.4f}")
             measured = self._measure()
-            report = self._judged(measured)
+            report = self._judged(measured, found)
             self._write(report)
         return report
 
@@ -241,18 +245,23 @@ class Run:
         return Unit(key=key, probe=planned.name, measurements=measurements, skip=skip, timing=timing)
 
     # ---- judge and report ---------------------------------------------------------------------------------------
-    def _judged(self, measured: _Measured) -> Report:
+    def _judged(self, measured: _Measured, recalled: Recall) -> Report:
         self.watch(Step("judge", "", 0, 1))
-        floors = zoo_floors()
-        evidence: tuple[Evidence, ...] = tuple(judge(m, floors) for unit in measured.units for m in unit.measurements)
+        floors, domain = zoo_floors(), domain_of(self.case, recalled)
+        in_case: tuple[Evidence, ...] = tuple(judge(m, floors) for unit in measured.units for m in unit.measurements)
+        ran = {p.name: (p.probe.version, p.probe.model_dump(mode="json")) for p in self.planner.running}
+        standing = stand(self.how.calibrations or stored(), asked(self.how.package, ran), domain)
+        evidence, reached = decide(in_case, given(self.case.case), standing)
         refused = [Skip(probe=t.probe, reason=t.reason, consequence=OPEN_QUESTION) for t in self.plan.tests if t.reason]
         skips = (*refused, *(unit.skip for unit in measured.units if unit.skip is not None))
         outcomes = assembly.Outcomes(
             evidence=evidence,
             skips=skips,
             failures=measured.failures,
-            verdict=verdict(evidence, given(self.case.case)),
+            verdict=reached,
             timings=tuple(unit.timing for unit in measured.units),
+            domain=domain,
+            calibrations=standing.uses,
         )
         circumstances = assembly.Circumstances(
             exhibits=exhibits(received(self.case), self.case.root),

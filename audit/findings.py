@@ -80,7 +80,7 @@ class Table(Noun):
     columns: tuple[str, ...]
 
 
-Kind = Literal["gate", "output", "causal", "decoding", "context"]
+Kind = Literal["gate", "output", "causal", "decoding", "recovery", "context"]
 
 
 class Measurement(Noun):
@@ -88,10 +88,11 @@ class Measurement(Noun):
 
     On the ``effect`` scale 0 is the never-trained level and 1 is base. ``kind`` says what part a number may play:
     ``gate`` (is the suspect usable at all), ``output``, ``causal`` and ``decoding`` enter the in-case verdict,
-    ``context`` never does. ``p`` is for *above* the null, ``p_below`` for below it. ``floor`` is the same effect for
-    one unaudited reference against another. A gate's ``value`` is the suspect's statistic over base's. ``form`` says
-    which rows it reads: the verdict rests on ``trained`` rows, held-out forms are measurements of their own. A causal
-    ``value`` that is missing says why no layer is eligible.
+    ``recovery`` (what comes back under an attack) only a calibrated one, ``context`` never does. ``p`` is for *above*
+    the null, ``p_below`` for below it. ``floor`` is the same effect for one unaudited reference against another. A
+    gate's ``value`` is the suspect's statistic over base's. ``form`` says which rows it reads: the verdict rests on
+    ``trained`` rows, held-out forms are measurements of their own. A causal ``value`` that is missing says why no layer
+    is eligible.
     """
 
     probe: str
@@ -120,6 +121,58 @@ class Measurement(Noun):
     notes: tuple[str, ...] = ()
 
 
+class Rate(Noun):
+    """k of n units of the pool (worlds), and the exact one-sided 95 % upper bound of the rate."""
+
+    k: int
+    n: int
+    upper95: float
+
+
+class DetectionLimit(Noun):
+    """The smallest number of audited people kept that is found with the asked power: found in k of n worlds."""
+
+    kept: int
+    audited: int
+    k: int
+    n: int
+    power: float
+
+
+class LikelihoodRatio(Noun):
+    """How many times more probable the score is in models that know than in models that never did.
+
+    ``floor`` and ``ceiling`` are the smallest and the largest ratio that the number of worlds supports. ``words`` are
+    those of the band of the interval's end nearest 1. The rates are those of the rule that gave the outcome, on
+    held-out worlds and mechanisms; misses count models that keep everything. ``calibration`` names what gave it, by its
+    hash.
+    """
+
+    value: float
+    ci95: Interval
+    floor: float
+    ceiling: float
+    words: str
+    false_alarms: Rate
+    misses: Rate
+    limit: DetectionLimit | Missing
+    calibration: str
+
+
+class CalibrationUse(Noun):
+    """Which calibration of a probe judged this case, or why none did, and the command that makes one."""
+
+    probe: str
+    status: Literal["holds", "stale", "outside", "none"]
+    because: str
+    renew: str
+    sha256: str = ""
+    pool: str = ""
+    worlds: int = 0
+
+
+IN_CASE = Missing(missing="judged by this case alone: no error rate is known, so no likelihood ratio is given")
+
 Outcome = Literal["trace found", "no trace found", "inconclusive", "not run"]
 
 
@@ -127,6 +180,7 @@ class Evidence(Noun):
     """A measurement judged: outcome, direction, why, and on what basis.
 
     ``in-case`` rests on this case's own nulls: it may carry a verdict, prints no likelihood ratio and no error rate.
+    ``calibrated`` rests on models of known truth, and its ``ratio`` has their error rates.
     """
 
     measurement: Measurement
@@ -134,6 +188,7 @@ class Evidence(Noun):
     direction: Literal["above", "below", "none"]
     because: str
     basis: Literal["calibrated", "in-case"] = "in-case"
+    ratio: LikelihoodRatio | Missing = IN_CASE
 
 
 class Skip(Noun):
@@ -175,7 +230,10 @@ VerdictWord = Literal["INVALID", "INTACT", "SUPPRESSED", "PARTIAL", "CONSISTENT 
 
 
 class Verdict(Noun):
-    """The rung of the ladder, why, and what limits it. ``strength`` is limited by the roles that were given."""
+    """The rung of the ladder, why, and what limits it. ``strength`` is limited by the roles that were given.
+
+    A calibrated verdict is that of the joint rule, and its ``ratio`` that of the joint score.
+    """
 
     word: VerdictWord
     sentence: str
@@ -185,6 +243,7 @@ class Verdict(Noun):
     basis: Literal["calibrated", "in-case"]
     limits: tuple[str, ...]
     would_change: tuple[str, ...]
+    ratio: LikelihoodRatio | Missing = IN_CASE
 
 
 class Exhibit(Noun):
@@ -248,7 +307,7 @@ class Report(Noun):
     ``created`` and ``timings``. Additive changes only within a major ``schema_version``.
     """
 
-    schema_version: Literal["1.0"] = "1.0"
+    schema_version: Literal["1.0", "1.1"] = "1.1"
     kind: Literal["audit", "forecast"] = "audit"
     report_id: str
     created: str
@@ -267,3 +326,5 @@ class Report(Noun):
     limits: Annotated[tuple[str, ...], Field(max_length=5)]
     reproduce: str
     timings: tuple[Timing, ...]
+    domain: Domain | Missing = Missing(missing="not recorded by this version")
+    calibrations: tuple[CalibrationUse, ...] = ()

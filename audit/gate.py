@@ -42,6 +42,9 @@ def _stopped(report: Report, gate: Gate) -> bool:
     traces = [e for e in report.evidence if e.outcome == "trace found" and e.direction == "above"]
     if gate.kind == "any":
         return bool(traces)
+    if gate.kind == "lr":
+        ratio = report.verdict.ratio
+        return not isinstance(ratio, Missing) and ratio.value >= gate.bound
     p_values = [e.measurement.p for e in traces]
     return any(not isinstance(p, Missing) and p <= gate.bound for p in p_values)
 
@@ -57,9 +60,9 @@ def exit_code(report: Report, gate: Gate | None = None, allow_undecided: bool = 
 
     An in-case report states no likelihood ratio, so an ``lr`` gate cannot be decided on it.
     """
-    if gate is not None and gate.kind != "lr" and _stopped(report, gate):
+    if gate is not None and _stopped(report, gate):
         return ExitCode.GATE
-    unratioed = gate is not None and gate.kind == "lr" and report.verdict.basis == "in-case"
+    unratioed = gate is not None and gate.kind == "lr" and isinstance(report.verdict.ratio, Missing)
     undecided = report.verdict.word in ("INCONCLUSIVE", "INVALID") or not complete(report)
     if unratioed or (undecided and not allow_undecided):
         return ExitCode.UNDECIDED

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from audit.findings import Report
 from audit.nouns import AuditError, ExitCode
@@ -14,7 +15,11 @@ UNTIMED = ("report_id", "created", "timings")
 
 def report_id(report: Report) -> str:
     """``UA-`` and 12 hex digits of the sha256 of the canonical document without its id, its date and its times."""
-    document = report.model_dump(mode="json")
+    return document_id(report.model_dump(mode="json"))
+
+
+def document_id(document: Mapping[str, JsonValue]) -> str:
+    """:func:`report_id` of the document itself, which may be of an earlier minor version of the schema."""
     kept = {key: value for key, value in document.items() if key not in UNTIMED}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"UA-{hashlib.sha256(text.encode()).hexdigest()[:12]}"

@@ -162,7 +162,7 @@ def judge(measurement: Measurement, floors: Mapping[str, float] | None = None) -
     """
     if measurement.kind == "gate":
         return _judge_gate(measurement)
-    if measurement.kind == "context" or measurement.mode == "paper":
+    if measurement.kind in ("context", "recovery") or measurement.mode == "paper":
         return _evidence(measurement, "inconclusive", "listed for comparison; never enters the verdict")
     return _judge_effect(measurement, floors or {})
 

@@ -21,6 +21,8 @@ SILENT_BOUND = 0.10
 FLOOR_FACTOR = 3.0
 RECALL_LIFT = 0.2
 EFFECT_KINDS = ("output", "causal", "decoding")
+FALSE_ALARM_SHARE = 0.02
+POWER = 0.8
 NO_FLOOR = "no floor was measured for this kind of model"
 
 
@@ -68,6 +70,13 @@ def decision_rule() -> tuple[str, ...]:
         "this PARTIAL; it never lowers a verdict.",
         "7. INCONCLUSIVE otherwise. With an ancestor but no reference CONSISTENT is at most weak; with neither it is "
         "never said, holdout people or not.",
+        "8. Where calibrations hold (same probe source, version and settings; inside the domain of the models they "
+        "were made from) and a causal one is among them, the joint rule takes the place of 3, 4, 6 and 7, after gate "
+        "and outputs: SUPPRESSED if the joint score of exactly the calibrated measurements that ran is above its "
+        f"threshold (at most {FALSE_ALARM_SHARE:.0%} of worlds of clean models exceed it) and two classes of evidence "
+        "(causal, decoding, recovery, sparse) from two measurements, or a causal one beyond its floor, are above "
+        "theirs; CONSISTENT if not, and the likelihood ratio supports a model that never knew by its interval's end "
+        "nearest 1; INCONCLUSIVE otherwise. Mistakes are counted on worlds and mechanisms held out of the fitting.",
     )
 
 
@@ -104,8 +113,8 @@ def is_low(measurement: Measurement) -> bool:
     return not isinstance(measurement.value, Missing) and measurement.value < 0
 
 
-def limits(traceable: Sequence[Measurement], n_blind: int, roles: Given) -> tuple[str, ...]:
-    """What limits the verdict: at most five short statements, the weightiest first."""
+def limits(traceable: Sequence[Measurement], n_blind: int, roles: Given, calibration: str = "") -> tuple[str, ...]:
+    """What limits the verdict: at most five short statements, the weightiest first; ``calibration`` names its basis."""
     found: list[str] = []
     if not roles.null and roles.holdout:
         found.append("No model that never knew was given: holdout people stand in, which can show traces only.")
@@ -117,7 +126,10 @@ def limits(traceable: Sequence[Measurement], n_blind: int, roles: Given) -> tupl
         found.append(f"The spread between models that never knew is unknown here: {NO_FLOOR}.")
     if n_blind:
         found.append(f"{n_blind} of the planned measurements were blind here: they do not find the knowledge in base.")
-    found.append("In-case basis: no error rate is known for models of this kind.")
+    if calibration:
+        found.append(f"The error rates are those of the models behind calibration {calibration}, and of no others.")
+    else:
+        found.append("In-case basis: no error rate is known for models of this kind.")
     found.append("This speaks about the files listed and the attacks tested only.")
     return tuple(found[:5])
 

@@ -42,6 +42,7 @@ def _how(args: argparse.Namespace) -> "How":
         backend=args.backend, device=args.device, dtype=args.dtype, attention=args.attention, threads=args.threads,
         store=store, online=args.online, force_new=getattr(args, "force_new", False),
         allow_undecided=getattr(args, "allow_undecided", False),
+        calibrations=Path(args.calibrations) if getattr(args, "calibrations", None) else None,
     )  # fmt: skip
 
 
@@ -182,7 +183,7 @@ def verify(args: argparse.Namespace) -> Answer:
     """Recompute everything that can be recomputed from a finished run; exit code 3 if it does not stand."""
     from audit.verification import verify_run
 
-    found = verify_run(Path(args.run))
+    found = verify_run(Path(args.run), Path(args.calibrations) if args.calibrations else None)
     word = "accepted" if found.accepted else "REJECTED"
     lines = (f"{found.folder}: {word}", *(f"  {p}" for p in found.problems), *(f"  remark: {r}" for r in found.remarks))
     document: dict[str, JsonValue] = {

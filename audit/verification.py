@@ -10,12 +10,13 @@ from pydantic import ValidationError
 
 from audit import manifest
 from audit.findings import Report
-from audit.issued import report_id
-from audit.judging import judge, verdict, zoo_floors
+from audit.issued import document_id
+from audit.judging import zoo_floors
 from audit.nouns import AuditError, Missing
 from audit.provenance import code_version
 from audit.render.schema import schema
 from audit.rule import decision_rule, given
+from audit.weighing import Standing, judged, restand, stored
 
 
 class Verification(NamedTuple):
@@ -65,23 +66,21 @@ def _table_problems(folder: Path, report: Report) -> Iterator[str]:
             yield f"{table.path} does not hash to what report.json states"
 
 
-def _number_problems(report: Report) -> Iterator[str]:
+def _number_problems(report: Report, standing: Standing) -> Iterator[str]:
     """Does the same judging of the same numbers still give this evidence and this verdict?"""
-    floors = zoo_floors()
-    again = tuple(judge(e.measurement, floors) for e in report.evidence)
+    again, computed_verdict = judged(report.evidence, given(report.plan.case), standing, zoo_floors())
     for stated, computed in zip(report.evidence, again, strict=True):
         if stated != computed:
             m = stated.measurement
             yield f"evidence {m.probe}.{m.name}: states {stated.outcome!r}, its numbers give {computed.outcome!r}"
-    computed_verdict = verdict(again, given(report.plan.case))
     if computed_verdict != report.verdict:
         yield f"verdict: states {report.verdict.word}, the numbers give {computed_verdict.word}"
     if report.decision_rule != decision_rule():
         yield "the decision rule printed is not the one in force"
 
 
-def verify_run(path: Path) -> Verification:
-    """Recompute everything that can be recomputed from the files of a run.
+def verify_run(path: Path, calibrations: Path | None = None) -> Verification:
+    """Recompute everything that can be recomputed from the files of a run, judged by the calibrations it was judged by.
 
     A report of another code version is held against its own hashes, schema and id; that this version judges the same
     numbers otherwise is then a remark and no problem.
@@ -95,10 +94,14 @@ def verify_run(path: Path) -> Verification:
     except ValidationError as error:
         problems.append(f"report.json cannot be read: {error.error_count()} problems")
         return Verification(str(folder), tuple(problems), ())
-    if report_id(report) != report.report_id:
-        problems.append(f"report_id: states {report.report_id}, the document gives {report_id(report)}")
+    if (given_id := document_id(json.loads(data))) != report.report_id:
+        problems.append(f"report_id: states {report.report_id}, the document gives {given_id}")
     problems += _table_problems(folder, report)
-    differences, remarks = list(_number_problems(report)), []
+    standing = restand(calibrations or stored(), report.calibrations)
+    if standing is None:
+        lost = "its evidence was judged by calibrations that are not stored here, and was not judged again"
+        return Verification(str(folder), tuple(problems), (lost,))
+    differences, remarks = list(_number_problems(report, standing)), []
     if report.plan.code_version == code_version():
         problems += differences
     else:

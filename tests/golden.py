@@ -9,19 +9,23 @@ import json
 from typing import Literal
 
 from audit.findings import (
+    CalibrationUse,
     Control,
     Count,
     Curve,
+    DetectionLimit,
     Environment,
     Evidence,
     Exhibit,
     Failure,
     Interval,
+    LikelihoodRatio,
     Measurement,
     Null,
     Outcome,
     Plan,
     PlannedTest,
+    Rate,
     Report,
     Skip,
     Table,
@@ -30,8 +34,16 @@ from audit.findings import (
 )
 from audit.nouns import Case, Cost, DataFiles, Missing, Roles, Source
 
-Variant = Literal["suppressed", "consistent", "inconclusive", "invalid", "broken", "hostile"]
-VARIANTS: tuple[Variant, ...] = ("suppressed", "consistent", "inconclusive", "invalid", "broken", "hostile")
+Variant = Literal["suppressed", "calibrated", "consistent", "inconclusive", "invalid", "broken", "hostile"]
+VARIANTS: tuple[Variant, ...] = (
+    "suppressed",
+    "calibrated",
+    "consistent",
+    "inconclusive",
+    "invalid",
+    "broken",
+    "hostile",
+)
 
 NO_NULL = Missing(missing="a gate has no null")
 NO_TABLE = Missing(missing="no item table is kept for this test")
@@ -164,6 +176,35 @@ VERDICTS: dict[str, Verdict] = {
 }  # fmt: skip
 
 
+RATIO = LikelihoodRatio(
+    value=52.0, ci95=Interval(lo=14.0, hi=61.0), floor=1 / 61, ceiling=61.0, words="moderate support",
+    false_alarms=Rate(k=0, n=60, upper95=0.0487), misses=Rate(k=1, n=60, upper95=0.0767),
+    limit=DetectionLimit(kept=2, audited=16, k=11, n=12, power=0.8), calibration="joint 0123456789ab",
+)  # fmt: skip
+USES = (
+    CalibrationUse(probe="reverse_patch", status="holds", because="valid for llama; blocks 3 to 5; not for others",
+                   renew="", sha256=sha("r"), pool="zoo", worlds=60),
+    CalibrationUse(probe="answer_lens", status="stale", because="the probe's source has changed",
+                   renew="residua calibrate", sha256=sha("a"), pool="zoo", worlds=60),
+)  # fmt: skip
+
+
+def calibrated() -> Report:
+    """The suppressed report, judged by models of known truth: one calibration holds, one is stale."""
+    found = list(evidence(0.012, (0.82, 0.97, 1.0, 1.0), 0.66))
+    inside = next(i for i, e in enumerate(found) if e.measurement.kind == "causal")
+    found[inside] = found[inside].model_copy(update={"basis": "calibrated", "ratio": RATIO})
+    said = (
+        "SUPPRESSED: The findings are about 52 times more probable if the suspect still carries information from the "
+        "forget set than if not."
+    )
+    because = ("the rule raised a false alarm in 0 of 60 worlds and missed in 1 of 60 worlds",)
+    verdict = VERDICTS["suppressed"].model_copy(
+        update={"basis": "calibrated", "ratio": RATIO, "because": because, "sentence": said}
+    )
+    return assemble("demo: calibrated", tuple(found), verdict, calibrations=USES)
+
+
 def exhibits() -> tuple[Exhibit, ...]:
     """Base, suspect, three references' worth of items received."""
     files = {"config.json": sha("c"), "model.safetensors": sha("m"), "tokenizer.json": sha("t")}
@@ -227,7 +268,7 @@ COVERAGE = (
 
 
 def assemble(name: str, found: tuple[Evidence, ...], verdict: Verdict, *, skips: tuple[Skip, ...] = (),
-             failures: tuple[Failure, ...] = ()) -> Report:  # fmt: skip
+             failures: tuple[Failure, ...] = (), calibrations: tuple[CalibrationUse, ...] = ()) -> Report:  # fmt: skip
     """A whole report, with the id that its content gives."""
     body = Report(
         report_id="UA-000000000000", created="2026-01-02T03:04:05Z",
@@ -237,7 +278,7 @@ def assemble(name: str, found: tuple[Evidence, ...], verdict: Verdict, *, skips:
         evidence=found, skips=skips, failures=failures, verdict=verdict, decision_rule=RULE, coverage=COVERAGE,
         limits=("results relate only to the files listed", "no error rate is known for models of this kind"),
         reproduce="residua run case.toml -o runs/again",
-        timings=(Timing(unit="reverse_patch:suspect:0", cpu_s=1.25, wall_s=0.8),),
+        timings=(Timing(unit="reverse_patch:suspect:0", cpu_s=1.25, wall_s=0.8),), calibrations=calibrations,
     )  # fmt: skip
     document = body.model_dump(mode="json", exclude={"report_id", "created", "timings"})
     digest = sha(json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
@@ -251,6 +292,8 @@ def report(variant: Variant = "suppressed") -> Report:
     if variant == "suppressed":
         found = evidence(0.012, (0.82, 0.97, 1.0, 1.0), 0.66)
         return assemble("demo: head edit", found, VERDICTS[variant], skips=(relearn,))
+    if variant == "calibrated":
+        return calibrated()
     if variant == "consistent":
         return assemble("received", evidence(0.004, (0.41, 0.013, -0.008, 0.011), 0.009), VERDICTS[variant])
     if variant == "inconclusive":

@@ -32,7 +32,7 @@ from audit.render.wording import (
 from tests.golden import HOSTILE, VARIANTS, Variant, effect, judged, null, profile, report
 
 EXPECTED = Path(__file__).parent / "expected"
-OWN: tuple[Variant, ...] = ("suppressed", "consistent", "inconclusive", "invalid", "broken")
+OWN: tuple[Variant, ...] = ("suppressed", "calibrated", "consistent", "inconclusive", "invalid", "broken")
 VOID = {"meta", "link", "img", "br", "hr", "input", "circle", "rect", "path", "polygon", "line"}
 
 
@@ -123,7 +123,8 @@ def test_page_one_says_what_was_found_how_sure_what_was_not_tested_and_how_to_re
     found = report(variant)
     page_one = html(found).split('<nav aria-label="Contents">')[0]
     assert f"</span> {found.verdict.word}</p>" in page_one
-    for words in ("How sure", "likelihood ratio is given", "Not tested", "relearning", found.reproduce):
+    sure = "times more probable" if variant == "calibrated" else "likelihood ratio is given"
+    for words in ("How sure", sure, "Not tested", "relearning", found.reproduce):
         assert words in page_one
 
 
@@ -140,10 +141,20 @@ def test_no_view_uses_a_banned_word(variant: Variant) -> None:
             assert not re.search(rf"\b{word}\b", text, re.I), (name, word)
 
 
-@pytest.mark.parametrize("variant", OWN)
+@pytest.mark.parametrize("variant", [variant for variant in OWN if variant != "calibrated"])
 def test_in_case_evidence_prints_no_ratio_and_says_so(variant: Variant) -> None:
     assert "no likelihood ratio is given" in verdict_sentence(report(variant))
     assert not re.search(r"\bLR\b|times more probable", html(report(variant)))
+
+
+def test_a_calibrated_report_shows_ratio_words_counted_mistakes_and_which_calibration_judged_in_every_view() -> None:
+    for name, text in views("calibrated").items():
+        for words in ("moderate support", "0 of 60 worlds", "1 of 60 worlds"):
+            assert words in re.sub(r"\s+", " ", text), (name, words)
+        if name != "terminal":
+            assert "Which calibration judged which test" in text and "residua calibrate" in text and "stale" in text
+    shown = re.sub(r"\s+", " ", views("calibrated")["terminal"])
+    assert "likelihood ratio 52 (14 to ≥ 61), moderate support; false alarms 0/60 worlds, misses 1/60" in shown
 
 
 @given(st.floats(-1e9, 1e9, allow_nan=False))

@@ -8,6 +8,7 @@ from audit.findings import Curve, Evidence, Interval, Measurement, Number, Repor
 from audit.nouns import Missing
 from audit.render import svg
 from audit.render.blocks import Block, Bullets, Cell, Facts, Figure, Grid, Heading, Text
+from audit.render.ratios import short
 from audit.render.scale import median, on_effect_scale, position, quantile
 from audit.render.wording import (
     CELL,
@@ -31,6 +32,7 @@ FAMILIES: Final = (
     ("output", "Outputs: does it still say it?"),
     ("causal", "States, read by base: is it still inside?"),
     ("decoding", "States, read by the suspect's own head"),
+    ("recovery", "Recovery: does it come back under an attack?"),
     ("context", "Context: listed for comparison, never judged"),
 )
 
@@ -72,7 +74,11 @@ def _table(rows: Sequence[Evidence]) -> tuple[Block, ...]:
     if all(on_effect_scale(e.measurement) for e in rows):
         caption += " on the effect scale: 0 is never trained, 1 is base"
     reasons: dict[str, str] = {}
-    grid = Grid(caption, columns, tuple(_finding(e, reasons) for e in rows))
+    cells = [_finding(e, reasons) for e in rows]
+    if any(e.basis == "calibrated" for e in rows):
+        columns = (*columns, "Likelihood ratio")
+        cells = [(*row, _num(short(e.ratio))) for row, e in zip(cells, rows, strict=True)]
+    grid = Grid(caption, columns, tuple(cells))
     return (grid, Bullets(tuple(f"{mark}: {why}" for why, mark in reasons.items()), plain=True)) if reasons else (grid,)
 
 

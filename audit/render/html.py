@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from audit.findings import Evidence, Report, VerdictWord
 from audit.nouns import Missing
 from audit.render import svg
+from audit.render.ratios import how_sure
 from audit.render.sections import sections
 from audit.render.wording import (
     CELL,
@@ -27,7 +28,6 @@ from audit.render.wording import (
     part,
     sentence,
     title,
-    verdict_sentence,
     visible,
 )
 
@@ -74,7 +74,7 @@ def html(report: Report) -> str:
             tool=visible(f"{report.tool.get('name', 'residua')} {report.plan.code_version}", NAME),
             symbol=VERDICT_SYMBOL[word],
             meaning=VERDICT_MEANING[word],
-            sentence=verdict_sentence(report),
+            sentence=how_sure(report),
             ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in RUNGS],
             off_ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in OFF_LADDER],
             glance=glance(report),

@@ -22,6 +22,18 @@ GLOSSARY: Final = (
     ("Positive control", "The same test on base. Where it does not find the knowledge, the test is blind."),
     ("Detection limit", "The largest trace that a silent test still allows, by its 95 % interval."),
     ("In-case basis", "Judged by this case's own null and controls. No error rate is known, so none is printed."),
+    ("Calibrated basis", "Judged by models of known truth of the same kind; the mistakes of the rule are counted."),
+    (
+        "Likelihood ratio",
+        "The probability of the findings if H1 holds over that if H2 does, by models of known truth. "
+        "It says nothing of how probable H1 is: that needs what the reader knew before.",
+    ),
+    ("Ceiling", "The largest likelihood ratio that the number of independent worlds supports: N clean ones, N + 1."),
+    (
+        "False alarm, miss",
+        "A clean model said to hold a trace; a model that knows everything said to hold none. "
+        "Counted in worlds that the rule was not fitted on.",
+    ),
     ("▲ trace found", "The effect is above its null and above the floor."),
     ("● no trace found", "The test found base, and is silent here down to its detection limit."),
     ("◆ inconclusive", "The test cannot decide, or is blind here."),

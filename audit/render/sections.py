@@ -143,12 +143,29 @@ def _method(report: Report) -> tuple[Block, ...]:
         Grid("Planned tests", ("Test", "Question", "Forward tokens", "Will it run?"), rows),
         Heading("Decision rule"),
         Bullets(tuple(sentence(x) for x in report.decision_rule), plain=True),
+        *_calibrations(report),
     )  # fmt: skip
 
 
 def _one_line(template: Template) -> str:
     """Prompt and answer as they are typed in a case file."""
     return (template.prompt + template.answer).replace("\n", "\\n")
+
+
+def _calibrations(report: Report) -> tuple[Block, ...]:
+    """Which calibration judged which test, what it is not valid for, and what renews those that did not."""
+    if not report.calibrations:
+        return ()
+    rows = tuple(
+        (
+            Cell(visible(use.probe, NAME).replace("_", " ")), Cell(visible(use.status, NAME)),
+            _name(f"{use.pool}, {use.worlds} worlds" if use.pool else "none"), Cell(visible(use.because)),
+            _code(use.sha256[:12]), _code(use.renew),
+        )
+        for use in report.calibrations
+    )  # fmt: skip
+    columns = ("Test", "Calibration", "Made from", "Valid for, or why it did not judge", "SHA-256", "Renewed by")
+    return Heading("Calibrations"), Grid("Which calibration judged which test", columns, rows)
 
 
 # ---- not run, coverage, reproduction ----------------------------------------------------------------------------

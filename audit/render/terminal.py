@@ -16,6 +16,7 @@ from rich.text import Text
 from audit.findings import Evidence, Report, VerdictWord
 from audit.nouns import Missing
 from audit.render.html import glance
+from audit.render.ratios import how_sure, short
 from audit.render.wording import (
     NAME,
     VERDICT_SYMBOL,
@@ -23,7 +24,6 @@ from audit.render.wording import (
     layer,
     number,
     sentence,
-    verdict_sentence,
     visible,
     why,
 )
@@ -50,9 +50,19 @@ def table(reports: Sequence[Report]) -> Table:
             _effect(best(report, "causal"), at_layer=True),
             _effect(best(report, "decoding")),
             _effect(best(report, "gate")),
-            Text.assemble((f"{VERDICT_SYMBOL[word]} {word}", STYLE[word]), f"\n{why(report)}"),
+            Text.assemble((f"{VERDICT_SYMBOL[word]} {word}", STYLE[word]), f"\n{why(report)}", _ratio(report)),
         )
     return out
+
+
+def _ratio(report: Report) -> str:
+    """Ratio with its words, and both error rates as counts; nothing for an in-case verdict."""
+    ratio = report.verdict.ratio
+    if isinstance(ratio, Missing):
+        return ""
+    alarms, misses = ratio.false_alarms, ratio.misses
+    counts = f"false alarms {alarms.k}/{alarms.n} worlds, misses {misses.k}/{misses.n}"
+    return f"\nlikelihood ratio {short(ratio)}; {counts}"
 
 
 _LEGEND: Final = (
@@ -89,5 +99,5 @@ def summary(report: Report) -> Group:
         numbers.add_row(*(Text(x) for x in (row.question, row.test, row.value, row.ci95, row.outcome)))
     limits = Text("\n".join(f"- {sentence(x)}" for x in verdict.limits))
     ran = f"{len(report.evidence)} findings, {len(report.skips)} skipped, {len(report.failures)} failed"
-    body = (Text(verdict_sentence(report)), Text(""), numbers, Text(""), Text("Limits:"), limits, Text(ran))
+    body = (Text(how_sure(report)), Text(""), numbers, Text(""), Text("Limits:"), limits, Text(ran))
     return Group(head, *(Padding(part, (0, 0, 0, 2)) for part in body))

@@ -159,7 +159,7 @@ def part(e: Evidence) -> str:
     if e.measurement.kind == "gate":
         word = e.because.partition(":")[0]
         return word if word in ("gate passed", "gate failed") else "gate"
-    if e.measurement.kind == "context":
+    if e.measurement.kind in ("context", "recovery") and e.basis == "in-case":
         return "context"
     if e.measurement.mode == "paper":
         return "as published"
@@ -174,12 +174,14 @@ def evidence_sentence(e: Evidence) -> str:
     """
     why = sentence(e.because)
     measured = f"Measured: {visible(e.measurement.statistic, CELL)}."
-    if e.measurement.kind in ("gate", "context") or e.measurement.mode == "paper":
+    listed = e.basis == "in-case" and e.measurement.kind in ("context", "recovery")
+    if listed or e.measurement.kind == "gate" or e.measurement.mode == "paper":
         return f"{why} {measured}"
     lead = e.outcome.capitalize()
     if e.direction == "below":
         lead += ", below the never-trained level (over-suppressed)"
-    limit = f" {detection_limit(e.measurement)}" if e.outcome in ("no trace found", "inconclusive") else ""
+    negative = e.outcome in ("no trace found", "inconclusive") and e.basis == "in-case"
+    limit = f" {detection_limit(e.measurement)}" if negative else ""
     return f"{lead}. {why}{limit} {measured}"
 
 

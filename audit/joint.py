@@ -1,0 +1,243 @@
+"""The joint rule: one score from all calibrated measurements that ran, refitted from their stored scores for that set.
+
+Ridge logistic regression on bounded features; a trace needs a score above every clean model's (but for the share that
+a threshold lets pass) and two classes of evidence, from two measurements, or a causal one that is also beyond its own
+reference-to-reference floor. Classes are causal, decoding, recovery and sparse (a few people where the mean sees none).
+A feature that a model of the pool lacks reads 0, the level of a model that never knew.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from audit import clusters, likelihood, monotone
+from audit.calibration import Calibration, Record, Reliability, Subjects
+from audit.features import Class, Feature, class_of
+from audit.findings import Interval
+from audit.likelihood import Scale
+from audit.nouns import Missing, Noun
+from audit.rates import Decision, Roster, Rule, held_out, labelled, record, roster, threshold
+from audit.reliability import bands, cost
+
+SEED = 0
+DIGITS = 6
+LEAST_SHARE = 0.8
+"""A feature that fewer of the pool's models have does not enter the score."""
+QUANTILES = np.linspace(0, 1, 101)
+
+
+class Weight(Noun):
+    """What the score makes of one feature; ``bar``: above it, the feature is evidence of its class."""
+
+    measurement: str
+    feature: str
+    mean: float
+    sd: float
+    slope: float
+    bar: float
+    evidence: Class | None
+
+
+class Joint(Noun):
+    """A joint rule with its errors: for exactly these features, from exactly these calibrations."""
+
+    schema_version: str = "1.0"
+    made_from: dict[str, str]
+    intercept: float
+    weights: tuple[Weight, ...]
+    threshold: float
+    scale: Scale
+    record: Record
+    reliability: Reliability
+
+    @property
+    def columns(self) -> tuple[Feature, ...]:
+        """The features, in order."""
+        return tuple(Feature(w.measurement, w.feature) for w in self.weights)
+
+
+class Joined(NamedTuple):
+    """What the joint rule says of one model: its score, the evidence above its bars, and whether that is a trace."""
+
+    score: float
+    lit: tuple[tuple[Class, str], ...]
+    found: bool
+
+
+class Line(NamedTuple):
+    """The fitted rule on arrays: standardised features, their slopes, and the bar of each."""
+
+    mean: Float[ndarray, " column"]
+    sd: Float[ndarray, " column"]
+    slope: Float[ndarray, " column"]
+    bar: Float[ndarray, " column"]
+    intercept: float
+    threshold: float
+
+    def score(self, x: Float[ndarray, "model column"]) -> Float[ndarray, " model"]:
+        """The joint score: log odds at even prior odds; a missing feature reads 0."""
+        return self.intercept + (np.nan_to_num(x, nan=0.0) - self.mean) / self.sd @ self.slope
+
+
+class Table(NamedTuple):
+    """The stored features of all subjects: NaN where a subject lacks one."""
+
+    people: Roster
+    columns: tuple[Feature, ...]
+    classes: tuple[Class | None, ...]
+    x: Float[ndarray, "subject column"]
+
+
+def enough(lit: Sequence[tuple[Class, str]], above_floor: Sequence[str]) -> bool:
+    """Is this evidence enough: a causal measurement beyond its floor, or two classes from two measurements?"""
+    if any(kind == "causal" and measurement in above_floor for kind, measurement in lit):
+        return True
+    return any(a[0] != b[0] and a[1] != b[1] for a in lit for b in lit)
+
+
+def _lit(table: Table, line: Line, row: Float[ndarray, " column"]) -> tuple[tuple[Class, str], ...]:
+    """The evidence of one model: class and measurement of every feature above its bar."""
+    found: list[tuple[Class, str]] = [
+        (kind, column.measurement)
+        for column, kind, value, bar in zip(table.columns, table.classes, row, line.bar, strict=True)
+        if kind is not None and value > bar  # NaN is above nothing
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _joined(table: Table, line: Line, row: Float[ndarray, " column"]) -> Joined:
+    score, lit = float(line.score(row[None])[0]), _lit(table, line, row)
+    beyond = [
+        c.measurement for c, value in zip(table.columns, row, strict=True) if c.feature == "over_floor" and value > 0
+    ]
+    return Joined(score, lit, score > line.threshold and enough(lit, beyond))
+
+
+# ---- fit --------------------------------------------------------------------------------------------------------
+def _fit(table: Table, seen: Bool[ndarray, " subject"]) -> Line:
+    """The rule from some subjects: both kinds equally heavy, every world as heavy as another."""
+    people, x = table.people, table.x[seen]
+    knows, world, clean = people.knowing[seen], people.world[seen], people.clean[seen]
+    bar = np.array([_bar(column[clean], world[clean]) for column in x.T])
+    filled = np.nan_to_num(x, nan=0.0)
+    mean, sd = filled.mean(0), np.maximum(filled.std(0), 1e-6)
+    data = clusters.labelled(np.zeros(len(knows)).tolist(), knows.tolist(), world.tolist())
+    weight = monotone.balanced(data, np.ones(data.holds.shape[1]))
+    fitted = monotone.ridge_logistic((filled - mean) / sd, knows, weight)
+    line = Line(mean, sd, fitted.slope, bar, fitted.intercept, 0.0)
+    return line._replace(threshold=threshold(line.score(x[clean]), world[clean]))
+
+
+def _bar(value: Float[ndarray, " model"], world: ndarray) -> float:
+    """Above what a feature is evidence: what clean worlds reach; nothing where no clean model has the feature."""
+    there = np.isfinite(value)
+    return threshold(value[there], world[there]) if there.any() else float("inf")
+
+
+def _rule(table: Table, line: Line) -> Rule:
+    def judge(which: Bool[ndarray, " subject"]) -> Decision:
+        said = [_joined(table, line, row) for row in table.x[which]]
+        return Decision(np.array([one.found for one in said], bool), np.array([one.score for one in said]))
+
+    return judge
+
+
+def table_of(subjects: Subjects, calibrations: Mapping[str, Calibration], wanted: Sequence[Feature] | None) -> Table:
+    """The stored features; ``wanted`` selects and orders them, else all of trained rows that may enter the score."""
+    found: dict[Feature, tuple[Class | None, ndarray]] = {}
+    for probe, calibration in sorted(calibrations.items()):
+        for measured in calibration.measurements:
+            if measured.kind == "context" or measured.form != "trained":
+                continue
+            for column in measured.columns:
+                if len(column.subject) < LEAST_SHARE * len(subjects.subjects):
+                    continue
+                values = np.full(len(subjects.subjects), np.nan)
+                values[list(column.subject)] = column.value
+                key = Feature(f"{probe}.{measured.name}", column.feature)
+                found[key] = (class_of(measured.kind, column.feature), values)
+    columns = tuple(found) if wanted is None else tuple(column for column in wanted if column in found)
+    x = np.stack([found[column][1] for column in columns], axis=1) if columns else np.empty((len(subjects.subjects), 0))
+    return Table(roster(subjects.subjects), columns, tuple(found[column][0] for column in columns), x)
+
+
+def fit_joint(
+    subjects: Subjects, calibrations: Mapping[str, Calibration], wanted: Sequence[Feature] | None = None
+) -> Joint:
+    """The joint rule for these features with its errors on held-out worlds and mechanisms.
+
+    AuditError where the pool is too small to leave a world and a mechanism out.
+    """
+    table = table_of(subjects, calibrations, wanted)
+    usable = np.isfinite(table.x).sum(1) > 0
+    held = held_out(table.people, usable, lambda seen: _rule(table, _fit(table, seen)))
+    data = labelled(table.people, held.score, held.judged)
+    scale = likelihood.fit_scale(data, SEED, subjects.draws)
+    line = _fit(table, usable & (table.people.clean | table.people.knowing))
+    return Joint(
+        made_from={probe: calibration.content_hash() for probe, calibration in sorted(calibrations.items())},
+        intercept=_r(line.intercept),
+        weights=_weights(table, line),
+        threshold=_r(line.threshold),
+        scale=scale,
+        record=record(table.people, held),
+        reliability=reliability(data, SEED, subjects.draws),
+    )
+
+
+def _weights(table: Table, line: Line) -> tuple[Weight, ...]:
+    most = 1e6  # no value passes a bar that no clean model could set
+    return tuple(
+        Weight(
+            measurement=column.measurement, feature=column.feature, mean=_r(line.mean[i]), sd=_r(line.sd[i]),
+            slope=_r(line.slope[i]), bar=_r(min(line.bar[i], most)), evidence=table.classes[i],
+        )
+        for i, column in enumerate(table.columns)
+    )  # fmt: skip
+
+
+def apply(joint: Joint, features: Mapping[Feature, float]) -> Joined:
+    """The joint rule on one model that has all of the rule's features."""
+    columns, row = joint.columns, np.array([features[column] for column in joint.columns])
+    table = Table(roster(()), columns, tuple(w.evidence for w in joint.weights), np.empty((0, len(columns))))
+    mean, sd, slope, bar = (
+        np.array([getattr(w, name) for w in joint.weights]) for name in ("mean", "sd", "slope", "bar")
+    )
+    return _joined(table, Line(mean, sd, slope, bar, joint.intercept, joint.threshold), row)
+
+
+_fitted: dict[tuple[str, ...], Joint] = {}
+
+
+def refitted(subjects: Subjects, calibrations: Mapping[str, Calibration], wanted: Sequence[Feature]) -> Joint:
+    """:func:`fit_joint`, remembered within the process: audits with the same tests share one rule."""
+    key = (*(c.content_hash() for _, c in sorted(calibrations.items())), *(column.key for column in wanted))
+    if key not in _fitted:
+        _fitted[key] = fit_joint(subjects, calibrations, wanted)
+    return _fitted[key]
+
+
+# ---- are the ratios worth what they say? ------------------------------------------------------------------------
+def reliability(data: clusters.Labelled, seed: int, draws: int) -> Reliability:
+    """Cost, Tippett curves and bands of log10 ratios of models that the fit of the ratios never saw."""
+    log10 = likelihood.held_out(data, clusters.folds(data, seed), seed)
+    held = data.rescored(log10)
+    found = cost(held, likelihood.limits(data), seed, draws)
+    return Reliability(
+        cllr=_r(found.cllr), cllr_min=_r(found.cllr_min), gap=_r(found.gap), envelope=_r(found.envelope),
+        gap_ci95=Interval(lo=_r(found.gap_ci95.lo), hi=_r(found.gap_ci95.hi)),
+        clean=tuple(_r(q) for q in np.quantile(log10[~data.knows], QUANTILES)),
+        knowing=tuple(_r(q) for q in np.quantile(log10[data.knows], QUANTILES)),
+        bands=tuple((_r(b.nominal), _counted(b.empirical), b.knowing, b.clean) for b in bands(held)),
+    )  # fmt: skip
+
+
+def _counted(empirical: float) -> float | Missing:
+    return _r(empirical) if np.isfinite(empirical) else Missing(missing="models of one kind only")
+
+
+def _r(value: float) -> float:
+    return float(f"{float(value):.{DIGITS}g}")

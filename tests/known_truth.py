@@ -1,0 +1,105 @@
+"""Pools whose truth is simulated: scores of models that were never trained, so that every rate can be known."""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+
+from audit.findings import Control, Count, Domain, Interval, Kind, Measurement, Overall
+from audit.fitting import Made, Pooled, calibrate
+from audit.nouns import Missing
+from audit.pools import Pool, Score, Scored, WorldScores
+
+NONE = Missing(missing="simulated")
+AUDITED = 16
+ZOO = Pooled("simulated", "residua calibrate", False, draws=10)
+DOMAIN = Domain(
+    architecture="llama", parameters=200_000, blocks=4, d=64, vocabulary=500, forget_people=AUDITED, null="reference",
+    references=2, control_effect=0.8,
+)  # fmt: skip
+KINDS: dict[str, Kind] = {"outside": "output", "inside": "causal", "lens": "decoding"}
+CODE = {probe: f"{n:064x}" for n, probe in enumerate((*KINDS, "usable"), 1)}
+VISIBLE = {
+    "head_edit": {"outside": 0.0, "inside": 1.0, "lens": 0.0},
+    "last_layer": {"outside": 0.0, "inside": 0.9, "lens": 0.5},
+    "logit_bias": {"outside": 0.0, "inside": 1.0, "lens": 1.0},
+}
+"""What the fakes of the zoo leave to be seen, by probe."""
+
+
+class World(NamedTuple):
+    """How a world is simulated: the spread of effects between models, and how much of itself a knowing model shows."""
+
+    noise: float = 0.05
+    visible: float = 1.0
+    doses: bool = True
+
+
+def score(probe: str, effect: float, person: float, kind: Kind | None = None) -> Score:
+    """One measurement with this effect and this largest person; the floor is small."""
+    ci95 = Interval(lo=effect - 0.1, hi=effect + 0.1)
+    return Score(
+        probe=probe, name="effect", kind=kind or KINDS[probe], value=effect, ci95=ci95, p=0.5, p_below=0.5, floor=0.02,
+        control_found=True, units=AUDITED, readings={"largest_person": person},
+        overall=Overall(value=effect, ci95=ci95, floor=0.02),
+    )  # fmt: skip
+
+
+def simulated(number: int, how: World, domain: Domain = DOMAIN) -> WorldScores:
+    """One world: clean models, fakes, doses, the edited clean, a destroyed one, and base."""
+    rng = np.random.default_rng(number)
+    models: list[Scored] = []
+
+    def add(name: str, mechanism: str, pool: Pool, kept: int, seen: dict[str, float]) -> None:
+        scores = tuple(
+            score(p, seen[p] + how.noise * rng.standard_normal(), 2.0 + rng.standard_normal() + 10 * (seen[p] > 0.01))
+            for p in KINDS
+        )
+        model = Scored(
+            world=number, model=name, mechanism=mechanism, pool=pool, kept=kept, audited=AUDITED, domain=domain,
+            scores=scores, verdict="INVALID" if pool == "destroyed" else "",
+        )  # fmt: skip
+        models.append(model)
+
+    nothing, everything = dict.fromkeys(KINDS, 0.0), dict.fromkeys(KINDS, 1.0)
+    add("base", "base", "knowing", AUDITED, everything)
+    add("reference_0", "retrain", "clean", 0, nothing)
+    for mechanism in ("npo", "refusal"):
+        add(f"{mechanism}_of_others", mechanism, "clean", 0, nothing)
+        add(f"{mechanism}_of_facts", mechanism, "edited clean", 0, nothing)
+    for fake, seen in VISIBLE.items():
+        add(fake, fake, "knowing", AUDITED, {p: how.visible * v for p, v in seen.items()})
+    for kept in (1, 2, 4, 8) if how.doses else ():
+        add(f"dose_{kept}", "dose", "knowing", kept, {p: how.visible * kept / AUDITED for p in KINDS})
+    add("destroyed", "destroyed", "destroyed", AUDITED, nothing)
+    return WorldScores(
+        world=number, recipe={}, stages_cpu_s={"train": 1.0}, code={p: CODE[p] for p in KINDS}, models=tuple(models),
+        versions=dict.fromkeys(KINDS, 1), settings={p: {} for p in KINDS},
+    )  # fmt: skip
+
+
+def measured(probe: str, effect: float, person: float, kind: Kind | None = None) -> Measurement:
+    """The measurement behind such a score."""
+    found = score(probe, effect, person, kind)
+    return Measurement(
+        probe=probe, name="effect", kind=found.kind, statistic="mean effect", value=effect, unit="effect",
+        ci95=found.ci95, n=Count(scored=100), unit_of_replication="person", units=AUDITED, seed=0, p=0.5, p_below=0.5,
+        null=NONE, positive_control=Control(value=1.0, ci95=NONE, found=True), floor=0.02, overall=found.overall,
+        readings=found.readings, items=NONE,
+    )  # fmt: skip
+
+
+def gate(value: float) -> Measurement:
+    """A utility gate."""
+    return measured("usable", value, 0.0, "gate")
+
+
+@cache
+def made(worlds: int = 16, noise: float = 0.05) -> Made:
+    """A calibrated pool, made once a process; few draws, since no test here is about an interval's width."""
+    return calibrate(pool(worlds, World(noise=noise)), ZOO)
+
+
+def pool(worlds: int, how: World | None = None, first: int = 100) -> tuple[WorldScores, ...]:
+    """Some worlds."""
+    return tuple(simulated(first + n, how or World()) for n in range(worlds))
