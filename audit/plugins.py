@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import json
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, TypeVar
@@ -153,21 +154,34 @@ def _shared_by(tree: ast.Module, package: str) -> Iterator[str]:
                 yield parts[1]
 
 
+class _Digest(NamedTuple):
+    """A module by its syntax tree, and the shared modules that it imports."""
+
+    sha256: str
+    shared: tuple[str, ...]
+
+
+@lru_cache(maxsize=256)
+def _digest(source: str, package: str) -> _Digest:
+    tree = ast.parse(source)
+    plain = json.dumps(_plain(tree), sort_keys=True)
+    return _Digest(hashlib.sha256(plain.encode()).hexdigest(), tuple(_shared_by(tree, package)))
+
+
 def source_hash(package: str, name: str) -> str:
     """sha256 (hex) of what a plug-in computes: its syntax tree and those of the package's shared modules behind it.
 
     Docstrings, comments and layout do not count; shared modules (``_name``) count however deep they are imported.
     Nothing is imported. AuditError (code 2) if there is no such file.
     """
-    folder, trees, waiting = _folder(package), dict[str, list[object]](), [name]
+    folder, digests, waiting = _folder(package), dict[str, str](), [name]
     while waiting:
         module = waiting.pop()
         path = folder / f"{module}.py"
-        if module in trees or (module != name and not path.is_file()):
+        if module in digests or (module != name and not path.is_file()):
             continue
         if not path.is_file():
             raise AuditError(f"there is no plug-in {name!r} in {package}", "name one that `residua probes` lists")
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-        trees[module] = _plain(tree)
-        waiting += _shared_by(tree, package)
-    return hashlib.sha256(json.dumps(trees, sort_keys=True).encode()).hexdigest()
+        digests[module], shared = _digest(path.read_text(encoding="utf-8"), package)
+        waiting += shared
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
