@@ -103,3 +103,20 @@ def made(worlds: int = 16, noise: float = 0.05) -> Made:
 def pool(worlds: int, how: World | None = None, first: int = 100) -> tuple[WorldScores, ...]:
     """Some worlds."""
     return tuple(simulated(first + n, how or World()) for n in range(worlds))
+
+
+def as_asked(worlds: tuple[WorldScores, ...], names: dict[str, str], domain: Domain) -> tuple[WorldScores, ...]:
+    """The same worlds, scored by probes of other names in another kind of audit."""
+    found: list[WorldScores] = []
+    for world in worlds:
+        models = tuple(
+            model.model_copy(
+                update={
+                    "domain": domain,
+                    "scores": tuple(s.model_copy(update={"probe": names[s.probe]}) for s in model.scores),
+                }
+            )
+            for model in world.models
+        )
+        found.append(world.model_copy(update={"models": models}))
+    return tuple(found)

@@ -4,15 +4,19 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from audit.engine import How, Step, plan, run
-from audit.findings import Report
+from audit.findings import Domain, LikelihoodRatio, Report
+from audit.fitting import calibrate, write_all
 from audit.nouns import AuditError
+from audit.plugins import source_hash
 from audit.verification import verify_run
 from studies.zoo.build import build
+from tests.known_truth import ZOO, as_asked, pool
 from tests.planted import planted_package, write_probe
 
 
@@ -250,3 +254,41 @@ def test_weights_that_change_during_the_audit_are_noticed(case: Path, how: How, 
         run(tmp_path / "case.toml", tmp_path / "run", how)
     assert raised.value.code == 3
     assert not (tmp_path / "run" / "report.json").exists()
+
+
+# ---- calibrated -------------------------------------------------------------------------------------------------
+PLANTED = {"outside": "output", "inside": "causal", "lens": "decoding"}
+
+
+def calibrations_of(package: Path, domain: Domain, out: Path) -> Path:
+    """Calibrations of the planted probes as they are now, for audits like this one."""
+    worlds = as_asked(pool(6), PLANTED, domain)
+    code = {name: source_hash(package.name, name) for name in PLANTED.values()}
+    settings = {"output": {"value": 0.0}, "causal": {"value": 1.0}, "decoding": {"value": 0.0}}
+    change = {"code": code, "versions": dict.fromkeys(code, 1), "settings": settings}
+    write_all(out, calibrate([world.model_copy(update=change) for world in worlds], ZOO))
+    return out
+
+
+def test_a_calibrated_run_has_a_ratio_and_verifies_until_the_probe_changes(
+    case: Path, how: How, package: Path, tmp_path: Path
+) -> None:
+    write_probe(package, "causal", value=1.0)
+    plain = run(case, tmp_path / "plain", how)
+    assert isinstance(plain.domain, Domain) and plain.domain.references == 2
+    assert {use.status for use in plain.calibrations} == {"none"} and plain.verdict.basis == "in-case"
+    folder = calibrations_of(package, plain.domain, tmp_path / "calibrations")
+    report = run(case, tmp_path / "calibrated", replace(how, calibrations=folder))
+    assert (report.verdict.word, report.verdict.basis) == ("SUPPRESSED", "calibrated")
+    assert isinstance(report.verdict.ratio, LikelihoodRatio)
+    assert {use.probe: use.status for use in report.calibrations} == {
+        "causal": "holds", "decoding": "holds", "output": "holds", "gate": "none"
+    }  # fmt: skip
+    assert "times more probable" in (tmp_path / "calibrated" / "report.html").read_text()
+    assert verify_run(tmp_path / "calibrated", folder).problems == ()
+    lost = verify_run(tmp_path / "calibrated")
+    assert lost.accepted and "calibrations that are not stored here" in lost.remarks[0]
+    write_probe(package, "causal", value=1.0, body="self.version")
+    stale = run(case, tmp_path / "stale", replace(how, calibrations=folder))
+    assert stale.verdict.basis == "in-case"
+    assert any("causal is stale" in limit and "residua calibrate renews it" in limit for limit in stale.verdict.limits)
