@@ -94,10 +94,21 @@ def build_parser() -> argparse.ArgumentParser:
     check = verb("verify", "recompute hashes, schema, id, evidence and verdict of a finished run")
     check.add_argument("run", help="run folder, or a report in it")
     check.add_argument("--calibrations", metavar="DIR", help="calibrations it was judged by, if not the probes' own")
+    _calibrate(verb("calibrate", "measure the mistakes of every rule on models of known truth"))
     verb("probes", "list the probes, what they ask and their settings")
     print_of = verb("fingerprint", "name the weights in a folder by their content")
     print_of.add_argument("folder", help="a checkpoint: plain, an adapter or an edited one")
     return parser
+
+
+def _calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quick", action="store_true", help="fewer worlds of the zoo, and so wider bounds")
+    parser.add_argument("--pool", metavar="FILE", help="a TOML file of checkpoints of known truth, instead of the zoo")
+    parser.add_argument("-o", "--out", metavar="DIR", help="where to write (default: beside the probes; for a pool "
+                        "calibrations-<its name>)")  # fmt: skip
+    parser.add_argument("--work", default="runs/pools", metavar="DIR", help="where unfinished audits are kept")
+    parser.add_argument("--workers", type=int, default=2, help="processes that score worlds (default: 2)")
+    _how_flags(parser)
 
 
 def _say_exit_codes() -> None:

@@ -20,6 +20,7 @@ from audit.render.progress import Progress
 
 if TYPE_CHECKING:
     from audit.engine import How
+    from audit.renewal import Renewed
 
 JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
 CASE_TEMPLATE = Path(__file__).parent / "case_template.toml"
@@ -179,6 +180,48 @@ def _rendered(found: Report, target: Path) -> str:
     return writers[target.suffix](found)
 
 
+def calibrate(args: argparse.Namespace) -> Answer:
+    """Score models of known truth that are not scored yet, and write thresholds, ratios and error rates."""
+    from audit.renewal import renew_pool, renew_zoo
+    from audit.weighing import stored
+
+    if args.pool is None:
+        with _progress(args) as progress:
+            out = Path(args.out) if args.out else stored()
+            progress.say(f"worlds of the zoo are scored where they are not; calibrations go to {out}")
+            done = renew_zoo(out, args.quick, args.workers, Path(args.work))
+        return _calibrated(done)
+    from audit.pool_file import load_pool
+
+    pool = load_pool(Path(args.pool))
+    out = Path(args.out) if args.out else Path(f"calibrations-{pool.name}")
+    with _progress(args) as progress:
+        done = renew_pool(pool, Path(args.pool), out, _how(args), progress.watch)
+    return _calibrated(done)
+
+
+def _calibrated(done: "Renewed") -> Answer:
+    from audit.renewal import Row, rows
+
+    made = done.made
+    listed, table = rows(made), Table(title=f"calibrations from {made.subjects.name}, {done.worlds} worlds")
+    for heading in Row._fields:
+        table.add_column(heading.replace("_", " "))
+    for row in listed:
+        table.add_row(*row)
+    spent = ", ".join(f"{stage} {cpu_s:,.0f}" for stage, cpu_s in done.stages_cpu_s.items())
+    named = [f"left out: {why}" for why in made.left_out]
+    named += [f"joint rule, {exception}" for exception in made.joint.record.exceptions]
+    shown = (table, *named, f"CPU-seconds by stage: {spent}", f"written to {done.folder}")
+    exceptions, stages = list[JsonValue](made.joint.record.exceptions), dict[str, JsonValue](done.stages_cpu_s)
+    document: dict[str, JsonValue] = {
+        "pool": made.subjects.name, "worlds": done.worlds, "quick": made.subjects.quick, "folder": str(done.folder),
+        "rules": [dict[str, JsonValue](row._asdict()) for row in listed], "exceptions": exceptions,
+        "left_out": list[JsonValue](made.left_out), "stages_cpu_s": stages,
+    }  # fmt: skip
+    return Answer(document, shown)
+
+
 def verify(args: argparse.Namespace) -> Answer:
     """Recompute everything that can be recomputed from a finished run; exit code 3 if it does not stand."""
     from audit.verification import verify_run
@@ -228,5 +271,6 @@ def fingerprint(args: argparse.Namespace) -> Answer:
 
 VERBS: dict[str, Callable[[argparse.Namespace], Answer]] = {
     "init": init, "demo": demo, "plan": plan, "run": run, "report": report, "verify": verify, "probes": probes,
+    "calibrate": calibrate,
     "fingerprint": fingerprint,
 }  # fmt: skip
