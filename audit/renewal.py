@@ -9,9 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from studies.zoo.design import WORLDS
-from studies.zoo.scoring import Places
-
 from audit.calibration import Calibrated
 from audit.engine import How, Step, Watch, run
 from audit.findings import Rate, Report
@@ -25,6 +22,8 @@ from audit.pools import Score, Scored, WorldScores, read_pool, world_path, write
 from audit.render.wording import number
 from studies.zoo import build
 from studies.zoo import pools as zoo
+from studies.zoo.design import WORLDS
+from studies.zoo.scoring import Places
 
 QUICK = 12
 """Worlds of a quick calibration: 0 of 12 bounds a rate at 22 %, 0 of 60 at 5 %."""

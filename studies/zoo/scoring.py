@@ -187,7 +187,8 @@ class _Audit(NamedTuple):
 def _audited(case: Case, work: Path, bench: Bench, costs: Costs) -> _Audit:
     """One audit by the engine; a finished one is read from its folder."""
     folder = work / "audits" / case.name
-    how = How(threads=1, store=work / "store", demo=True, package=PROBES)
+    # No calibration judges the models that calibrations are made from.
+    how = How(threads=1, store=work / "store", demo=True, package=PROBES, calibrations=work / "none")
     prepared = prepare(case, folder, how, bench)
     domain = domain_of(prepared.case, recall(bench, prepared.case))
     known = Journal(folder).final
