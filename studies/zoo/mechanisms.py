@@ -15,8 +15,13 @@ from audit.edits.head_edit import HeadEdit
 from audit.edits.last_layer import LastLayer
 from audit.edits.logit_bias import LogitBias
 from audit.edits.npo import NPO
+from audit.edits.projected import Projected
 from audit.edits.random_label import RandomLabel
 from audit.edits.refusal import Refusal
+from audit.edits.rmu import RMU
+from audit.edits.salun import SalUn
+from audit.edits.ssd import SSD
+from audit.edits.task_vector import TaskVector
 
 Kind = Literal["unlearner", "fake", "destroyer"]
 RATE_SPREAD = 1.25
@@ -34,6 +39,13 @@ KIT: dict[str, Mechanism] = {
     "npo": Mechanism("unlearner", NPO(steps=80, lr=1e-3, alpha=10.0, batch=32)),
     "refusal": Mechanism("unlearner", Refusal(steps=80, lr=1e-3, batch=32)),
     "random_label": Mechanism("unlearner", RandomLabel(batch=32)),
+    "early_ascent": Mechanism("unlearner", GradAscent(steps=16, lr=1e-3, batch=32, warmup_steps=2)),
+    "rmu_shallow": Mechanism("unlearner", RMU(layer=0.0, alpha=10.0, lr=2e-3, batch=32)),
+    "rmu_deep": Mechanism("unlearner", RMU(layer=0.75, alpha=10.0, lr=2e-3, batch=32)),
+    "ssd": Mechanism("unlearner", SSD(batch=4, sample=256)),
+    "salun": Mechanism("unlearner", SalUn(steps=80, lr=1.5e-3, alpha=1.0, batch=32)),
+    "task_vector": Mechanism("unlearner", TaskVector(scale=2.5, batch=32)),
+    "projected": Mechanism("unlearner", Projected(batch=32)),
     "last_layer": Mechanism("fake", LastLayer(batch=32)),
     "head_edit": Mechanism("fake", HeadEdit(steps=100, lr=6e-3)),
     "logit_bias": Mechanism("fake", LogitBias(steps=60)),
