@@ -1,6 +1,9 @@
 """The native wrapper: parts found by structure, hooks that tell the truth, on six families and on others."""
 
+import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from torch import Tensor
 
 from audit.nouns import AuditError, Part, Site
 from audit.wrappers.backend import Batch, Resume, Tap
+from audit.wrappers.causal_lm import load_folder
 from audit.wrappers.checks import check
 from audit.wrappers.native import NativeWrapper
 from tests import toy
@@ -228,3 +232,23 @@ def test_a_model_without_blocks_is_refused() -> None:
 
     with pytest.raises(AuditError, match="no list of blocks"):
         block_list(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "told"),
+    [
+        ({"intermediate_size": 96}, 3, "tensors as its config asks for them"),
+        ({"num_attention_heads": "four"}, 2, "expected int, got str"),
+        ({"model_type": "foo"}, 2, "does not recognize this architecture"),
+    ],
+)
+def test_a_config_that_does_not_fit_its_weights_is_refused(
+    tmp_path: Path, changed: dict[str, object], code: int, told: str
+) -> None:
+    shutil.copytree(toy.folder("llama"), tmp_path / "odd")
+    config = tmp_path / "odd" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | changed))
+    with pytest.raises(AuditError, match=told) as caught:
+        load_folder(tmp_path / "odd", torch.float32, "default")
+    assert caught.value.code == code and "\n  what to do" in str(caught.value)
+    assert "\n" not in caught.value.what

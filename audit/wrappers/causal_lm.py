@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as hf_logging
@@ -39,19 +40,19 @@ def load_folder(folder: Path, dtype: torch.dtype, attention: str) -> PreTrainedM
         with _quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
-                output_loading_info=True, **chosen,
+                output_loading_info=True, ignore_mismatched_sizes=True, **chosen,
             )  # fmt: skip
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
         raise AuditError(
-            f"{folder} could not be opened as a causal language model: {str(error).splitlines()[0]}",
+            f"{folder} could not be opened as a causal language model: {' '.join(str(error).split())[:300]}",
             "give a folder with config.json and whole model*.safetensors of a decoder that transformers knows",
             ExitCode.INTEGRITY if isinstance(error, SafetensorError) else ExitCode.INPUT,
         ) from error
     model, info = loaded
-    lacking = sorted(info["missing_keys"]) + sorted(str(k) for k in info["mismatched_keys"])
+    lacking = sorted(info["missing_keys"]) + sorted(name for name, *_ in info["mismatched_keys"])
     if lacking:
         raise AuditError(
-            f"{folder} lacks {len(lacking)} tensors that its config asks for (first: {lacking[0]})",
+            f"{folder} lacks {len(lacking)} tensors as its config asks for them (first: {lacking[0]})",
             "save the whole model again; tensors that are not in the file would be random",
             ExitCode.INTEGRITY,
         )
