@@ -12,16 +12,21 @@ from audit.edits._edit import Edit
 from audit.edits.grad_ascent import GradAscent
 from audit.edits.grad_diff import GradDiff
 from audit.edits.head_edit import HeadEdit
+from audit.edits.kl_min import KLMin
 from audit.edits.last_layer import LastLayer
 from audit.edits.logit_bias import LogitBias
 from audit.edits.npo import NPO
 from audit.edits.projected import Projected
 from audit.edits.random_label import RandomLabel
 from audit.edits.refusal import Refusal
+from audit.edits.refusal_dpo import RefusalDPO
 from audit.edits.rmu import RMU
 from audit.edits.salun import SalUn
+from audit.edits.simnpo import SimNPO
 from audit.edits.ssd import SSD
 from audit.edits.task_vector import TaskVector
+from audit.edits.undial import UnDIAL
+from audit.edits.weighted_ascent import WeightedAscent
 
 Kind = Literal["unlearner", "fake", "destroyer"]
 RATE_SPREAD = 1.25
@@ -39,6 +44,11 @@ KIT: dict[str, Mechanism] = {
     "npo": Mechanism("unlearner", NPO(steps=80, lr=1e-3, alpha=10.0, batch=32)),
     "refusal": Mechanism("unlearner", Refusal(steps=80, lr=1e-3, batch=32)),
     "random_label": Mechanism("unlearner", RandomLabel(batch=32)),
+    "kl_min": Mechanism("unlearner", KLMin(batch=32)),
+    "simnpo": Mechanism("unlearner", SimNPO(batch=32)),
+    "refusal_dpo": Mechanism("unlearner", RefusalDPO(steps=70, lr=1.5e-3, batch=32)),
+    "weighted_ascent": Mechanism("unlearner", WeightedAscent(batch=32)),
+    "undial": Mechanism("unlearner", UnDIAL(lr=2e-3, batch=32)),
     "early_ascent": Mechanism("unlearner", GradAscent(steps=16, lr=1e-3, batch=32, warmup_steps=2)),
     "rmu_shallow": Mechanism("unlearner", RMU(layer=0.0, alpha=10.0, lr=2e-3, batch=32)),
     "rmu_deep": Mechanism("unlearner", RMU(layer=0.75, alpha=10.0, lr=2e-3, batch=32)),
