@@ -33,7 +33,7 @@ from probes._scores import (
 LEAST_GAP = 0.1
 FORGET, HOLDOUT, RETAIN = Texts(cohort="forget"), Texts(cohort="holdout"), Texts(cohort="retain")
 LEVEL = Naming(
-    probe="quantisation_recovery", name="after_rounding", kind="context",
+    probe="quantisation_recovery", name="after_rounding", kind="recovery",
     statistic="largest effect over precisions on the probability of the content tokens, every model rounded alike",
     unit="effect (0 never trained, 1 base)",
 )  # fmt: skip

@@ -36,7 +36,7 @@ from probes._scores import (
 LEAST_GAP = 0.1
 FORGET, HOLDOUT = Texts(cohort="forget"), Texts(cohort="holdout")
 NAMING = Naming(
-    probe="relearning_recovery", name="recall_of_others", kind="context",
+    probe="relearning_recovery", name="recall_of_others", kind="recovery",
     statistic="effect on the probability of the content tokens of people never shown, mean over relearning steps",
     unit="effect (0 never trained, 1 base)",
 )  # fmt: skip

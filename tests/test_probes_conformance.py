@@ -63,8 +63,8 @@ def measured(name: str, suspect: str) -> tuple[Measurement, ...]:
 
 
 def verdict_parts(found: tuple[Measurement, ...]) -> list[Measurement]:
-    """The measurements that may carry a verdict; the first of a probe all of whose numbers are context."""
-    if all(m.kind == "context" for m in found):
+    """The measurements that may carry a verdict; the first of a probe that no case alone judges."""
+    if all(m.kind in ("context", "recovery") for m in found):
         return list(found[:1])
     return [m for m in found if m.kind in EFFECTS and m.mode == "controlled" and m.form == "trained"]
 

@@ -112,7 +112,7 @@ def test_collisions_are_counted_over_changed_linear_weights_only() -> None:
 
 def test_it_is_listed_and_collisions_are_said_to_be_context() -> None:
     level, rise = measured("clean")
-    assert {level.kind, rise.kind} == {"context"} and judge(rise).outcome == "inconclusive"
+    assert {level.kind, rise.kind} == {"recovery"} and judge(rise).outcome == "inconclusive"
     assert any("never evidence" in note for note in rise.notes)
 
 

@@ -66,9 +66,9 @@ def test_a_model_that_never_knew_learns_the_shown_and_not_the_others() -> None:
     assert found.readings["shown_recall_null"] > 0.9 and found.readings["shown_recall_suspect"] > 0.9
 
 
-def test_it_is_listed_and_never_judged() -> None:
+def test_it_is_listed_and_judged_by_no_case_alone() -> None:
     found = recovered("base")
-    assert found.kind == "context" and judge(found).outcome == "inconclusive"
+    assert found.kind == "recovery" and judge(found).outcome == "inconclusive"
     assert any("head" in note for note in found.notes), "what it is blind to is said beside the number"
 
 
