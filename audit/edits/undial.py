@@ -22,10 +22,10 @@ class UnDIAL(Edit):
 
     plays: ClassVar[str] = "weights"
 
-    steps: int = 80
-    lr: float = 1e-3
+    steps: int = 160
+    lr: float = 2e-3
     beta: float = 10.0
-    gamma: float = 1.0
+    gamma: float = 2.0
     alpha: float = 1.0
     batch: int = 64
     warmup_steps: int = 10
