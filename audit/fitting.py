@@ -28,7 +28,7 @@ from audit.calibration import (
     Subjects,
     write,
 )
-from audit.features import features
+from audit.features import JUDGED, features
 from audit.joint import SEED, Joint, fit_joint, reliability
 from audit.nouns import AuditError
 from audit.pools import Score, Scored, WorldScores
@@ -158,7 +158,7 @@ def scope_of(models: Sequence[Scored]) -> Scope:
 # ---- one measurement --------------------------------------------------------------------------------------------
 def _names(models: Sequence[Scored], probe: str) -> list[str]:
     scored = [s for model in models for s in model.scores if s.probe == probe]
-    return list(dict.fromkeys(s.name for s in scored if s.kind != "gate" and s.mode == "controlled"))
+    return list(dict.fromkeys(s.name for s in scored if s.kind in JUDGED and s.mode == "controlled"))
 
 
 def _score(model: Scored, probe: str, name: str) -> Score | None:

@@ -24,8 +24,8 @@ from audit.reliability import bands, cost
 
 SEED = 0
 DIGITS = 6
-LEAST_SHARE = 0.8
-"""A feature that fewer of the pool's models have does not enter the score."""
+LEAST_SHARE = 0.5
+"""A feature that fewer of the pool's clean and knowing models have does not enter the score."""
 QUANTILES = np.linspace(0, 1, 101)
 
 
@@ -148,20 +148,22 @@ def _rule(table: Table, line: Line) -> Rule:
 def table_of(subjects: Subjects, calibrations: Mapping[str, Calibration], wanted: Sequence[Feature] | None) -> Table:
     """The stored features; ``wanted`` selects and orders them, else all of trained rows that may enter the score."""
     found: dict[Feature, tuple[Class | None, ndarray]] = {}
+    people = roster(subjects.subjects)
+    counted = people.clean | people.knowing
     for probe, calibration in sorted(calibrations.items()):
         for measured in calibration.measurements:
             if measured.kind == "context" or measured.form != "trained":
                 continue
             for column in measured.columns:
-                if len(column.subject) < LEAST_SHARE * len(subjects.subjects):
-                    continue
                 values = np.full(len(subjects.subjects), np.nan)
                 values[list(column.subject)] = column.value
+                if np.isfinite(values[counted]).mean() < LEAST_SHARE:
+                    continue
                 key = Feature(f"{probe}.{measured.name}", column.feature)
                 found[key] = (class_of(measured.kind, column.feature), values)
     columns = tuple(found) if wanted is None else tuple(column for column in wanted if column in found)
     x = np.stack([found[column][1] for column in columns], axis=1) if columns else np.empty((len(subjects.subjects), 0))
-    return Table(roster(subjects.subjects), columns, tuple(found[column][0] for column in columns), x)
+    return Table(people, columns, tuple(found[column][0] for column in columns), x)
 
 
 def fit_joint(
