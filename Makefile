@@ -1,9 +1,10 @@
 # make demo   install, train a small world of known truth, audit every suspect in it
-# make test   install, run the tests (style, types, import contracts and house rules are tests too)
+# make test   install, run the tests in two processes (style, types, import contracts and house rules are tests too)
 # make lint   style, types and import contracts alone
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+WORKERS ?= 2
 CONSTRAINTS ?= -c constraints.txt
 STAMP := $(VENV)/.installed
 
@@ -23,7 +24,7 @@ demo: $(STAMP)
 	$(VENV)/bin/residua demo $(ARGS)
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -q $(ARGS)
+	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/python -m ruff check .

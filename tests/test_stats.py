@@ -231,11 +231,9 @@ def test_adjusted_p_are_monotone_and_at_least_the_raw_ones(p: np.ndarray) -> Non
 
 @pytest.mark.parametrize("tests", [1, 2, 7, 30])
 def test_holm_and_benjamini_hochberg_equal_statsmodels(tests: int) -> None:
-    p = np.round(np.random.default_rng(tests).beta(0.5, 1, (4, tests)), 2)
-    for family in p:
-        np.testing.assert_allclose(stats.holm(family), multipletests(family, method="holm")[1], atol=1e-12)
-        by_rate = stats.benjamini_hochberg(family)
-        np.testing.assert_allclose(by_rate, multipletests(family, method="fdr_bh")[1], atol=1e-12)
+    p = np.round(np.random.default_rng(tests).beta(0.5, 1, tests), 2)
+    np.testing.assert_allclose(stats.holm(p), multipletests(p, method="holm")[1], atol=1e-12)
+    np.testing.assert_allclose(stats.benjamini_hochberg(p), multipletests(p, method="fdr_bh")[1], atol=1e-12)
 
 
 def test_holm_equals_the_worked_step_down() -> None:
