@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 import probes
+from audit import stats
 from audit.findings import Evidence, Interval, Measurement, Outcome, Verdict, VerdictWord
 from audit.nouns import AuditError, ExitCode, Missing
 from audit.render.wording import bounding
@@ -253,6 +256,21 @@ def _rung_by_traces(parts: _Sorted) -> _Rung | None:
     return None
 
 
+def beyond_chance(held_out: Sequence[Evidence]) -> list[Evidence]:
+    """The traces on held-out forms that are no accident of how many such tests there are.
+
+    Causal and decoding tests of forms held out of the edit are one family, adjusted by Holm (1979); outputs are levels
+    and have no p.
+    """
+    tested = [
+        (id(e), p) for e in held_out if e.measurement.kind != "output" and isinstance(p := e.measurement.p, float)
+    ]
+    adjusted = stats.holm(np.array([p for _, p in tested], float))
+    chance = {name for (name, _), p in zip(tested, adjusted, strict=True) if p >= ALPHA}
+    above = [e for e in held_out if e.outcome == "trace found" and e.direction == "above"]
+    return [e for e in above if id(e) not in chance]
+
+
 def _doubts(kind: str, parts: _Sorted) -> list[str]:
     """Why this kind of test does not count as silent. Outputs only have to see base: their rung is passed already."""
     found: list[Evidence] = {"output": parts.outputs, "causal": parts.causal, "decoding": parts.decoding}[kind]
@@ -271,11 +289,13 @@ def _rung_by_silence(parts: _Sorted, roles: Given) -> _Rung:
     if doubts:
         return _Rung("INCONCLUSIVE", [], tuple(doubts))
     quiet = [*parts.causal, *parts.decoding]
-    elsewhere = [e for e in parts.held_out if e.outcome == "trace found" and e.direction == "above"]
+    elsewhere = beyond_chance(parts.held_out)
     if elsewhere:
         why = "no trace on the rows that the edit was told to forget, but one on forms held out of it"
         return _Rung("PARTIAL", _strongest(elsewhere), (why, *(_named(e) for e in elsewhere)), "above")
-    return _Rung("CONSISTENT WITH NEVER TRAINED", quiet, tuple(_named(e) for e in quiet))
+    chance = [e for e in parts.held_out if e.outcome == "trace found" and e.direction == "above"]
+    told = [f"{_named(e)}; no more than chance among the tests of held-out forms (Holm)" for e in chance]
+    return _Rung("CONSISTENT WITH NEVER TRAINED", quiet, (*map(_named, quiet), *told))
 
 
 def verdict(evidence: Sequence[Evidence], roles: Given) -> Verdict:

@@ -67,7 +67,8 @@ def decision_rule() -> tuple[str, ...]:
         f"the overall effect is below {SILENT_BOUND} (over all layers, each weighing as much as base exceeds the null "
         f"there), where the positive control finds base. An effect above the floor, p < {HINT_ALPHA}, is a hint, not "
         "silence; a test that does not find base is blind here and counts for nothing. A trace on held-out forms makes "
-        "this PARTIAL; it never lowers a verdict.",
+        f"this PARTIAL if its p, adjusted by Holm over the tests of held-out forms, is below {ALPHA}; it never lowers "
+        "a verdict.",
         "7. INCONCLUSIVE otherwise. With an ancestor but no reference CONSISTENT is at most weak; with neither it is "
         "never said, holdout people or not.",
         "8. Where calibrations hold (same probe source, version and settings; inside the domain of the models they "

@@ -16,12 +16,12 @@ from audit.calibration import JOINT, Asked, Calibrated, Calibration, Record, Set
 from audit.features import Feature, features, named
 from audit.findings import CalibrationUse, Domain, Evidence, Interval, LikelihoodRatio, Verdict, VerdictWord
 from audit.joint import Joined, Joint
-from audit.judging import judge, verdict
+from audit.judging import beyond_chance, judge, verdict
 from audit.likelihood import Scale
 from audit.plugins import source_hash
 from audit.pools import Score
 from audit.render.ratios import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
-from audit.rule import Given, limits, strength, would_change
+from audit.rule import EFFECT_KINDS, Given, limits, strength, would_change
 
 DIGITS = 4
 
@@ -202,7 +202,7 @@ def _calibrated(plain: Verdict, evidence: Sequence[Evidence], roles: Given, foun
         return plain
     if supported(found.ratio) != NEVER:
         return _stated("INCONCLUSIVE", "none", plain, roles, found)
-    elsewhere = any(e.measurement.form != "trained" for e in above)
+    elsewhere = bool(beyond_chance([e for e in usable if e not in on_rows and e.measurement.kind in EFFECT_KINDS]))
     word: VerdictWord = "PARTIAL" if elsewhere else "CONSISTENT WITH NEVER TRAINED"
     return _stated(word, "above" if elsewhere else "none", plain, roles, found)
 

@@ -165,6 +165,16 @@ def test_a_trace_on_held_out_forms_turns_consistent_into_partial(form: Form, kin
     assert ruled([*family(), apart]).word == "PARTIAL"
 
 
+@pytest.mark.parametrize(("p", "tests", "word"), [
+    (0.008, 1, "PARTIAL"), (0.008, 2, "CONSISTENT WITH NEVER TRAINED"), (0.004, 2, "PARTIAL"),
+])  # fmt: skip
+def test_a_trace_on_held_out_forms_has_to_stand_out_among_all_tests_of_them(p: float, tests: int, word: str) -> None:
+    apart = measured("causal", 0.6, p=p, form="held_out_attribute")
+    silent = [measured("causal", 0.0, form="held_out_phrasing")] * (tests - 1)
+    found = ruled([*family(), apart, *silent])
+    assert found.word == word and ("Holm" in " ".join(found.because)) == (word != "PARTIAL")
+
+
 @cases(st.sampled_from(["output", "causal", "decoding"]), st.floats(-1, 1), st.sampled_from([0.001, 0.5]))
 def test_held_out_forms_never_lower_a_verdict(kind: Kind, value: float, p: float) -> None:
     apart = measured(kind, value, p=p, p_below=p, form="held_out_phrasing")
