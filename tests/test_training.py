@@ -20,7 +20,7 @@ from audit.bench.training import (
     trainable,
 )
 from audit.checkpoints import delta_of
-from audit.edits._lesson import Teacher
+from audit.edits._lesson import Descent
 from audit.edits._losses import nll
 from audit.edits.grad_ascent import GradAscent
 from audit.edits.grad_diff import GradDiff
@@ -225,7 +225,7 @@ LOWERING = (GradAscent, GradDiff, KLMin, LastLayer, NPO, RefusalDPO, SimNPO, UnD
 
 
 @pytest.mark.parametrize("unlearner", LOWERING)
-def test_an_unlearner_lowers_the_forgotten_answers(unlearner: Callable[..., Teacher]) -> None:
+def test_an_unlearner_lowers_the_forgotten_answers(unlearner: Callable[..., Descent]) -> None:
     assert change(unlearner(**QUICK), toy.edit_data().forget) < -0.2
 
 
@@ -237,7 +237,7 @@ def test_teaching_other_answers_raises_them() -> None:
     assert change(RefusalDPO(**QUICK), data.refusal) > change(RefusalDPO(**QUICK), data.forget) + 0.2
 
 
-def change(unlearner: Teacher, rows: toy.Rows) -> float:
+def change(unlearner: Descent, rows: toy.Rows) -> float:
     """By how many nats the content tokens of some rows become likelier when a live toy takes the lesson."""
     some, data = unlearner.lesson(toy.edit_data(), toy.N_BLOCKS)
     frozen, learner = (CausalLearner(toy.model("llama")) for _ in range(2))

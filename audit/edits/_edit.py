@@ -26,6 +26,11 @@ class Edit(Noun, ABC):
 
     plays: ClassVar[str]
 
+    @property
+    def name(self) -> str:
+        """The file's name, under which the edit is recorded."""
+        return type(self).__module__.rpartition(".")[2]
+
     @abstractmethod
     def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
         """Fit on ``data`` and write an edited checkpoint folder at ``out`` (parent, EditRecord, delta.safetensors).

@@ -1,7 +1,7 @@
 """A lesson: what an unlearner trains on and how. Every edit that is fitted by descent states one."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -12,7 +12,7 @@ from audit.bench import Bench
 from audit.bench.rows import stacked
 from audit.bench.shapes import Forward, Objective, Recipe, Rows
 from audit.bench.training import TrainData, train_one
-from audit.edits._edit import EditData
+from audit.edits._edit import Edit, EditData
 from audit.nouns import AuditError, Checkpoint
 
 
@@ -23,11 +23,44 @@ class Lesson(NamedTuple):
     data: TrainData
 
 
-class Teacher(Protocol):
-    """An edit that can state its lesson for a model with so many blocks."""
+class Descent(Edit):
+    """An edit that is fitted by descent: it states its lesson, and :meth:`fit` teaches it."""
 
-    def lesson(self, data: EditData, n_blocks: int) -> Lesson: ...
+    @abstractmethod
+    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+        """The recipe of these settings for a model with so many blocks, and its rows."""
+
+    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
+        """Train a copy of ``parent`` by the lesson and write the tensors that changed at ``out``."""
+        recipe, rows = self.lesson(data, bench.open(parent).n_blocks)
+        return train_one(bench, parent, recipe, rows, {recipe.steps: out})[0]
+
+
+class Trained(Protocol):
+    """An edit that trains: the settings that every recipe has."""
+
+    @property
+    def steps(self) -> int: ...
+    @property
+    def lr(self) -> float: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def warmup_steps(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def name(self) -> str: ...
     def model_dump(self) -> Mapping[str, object]: ...
+
+
+def recipe_of(edit: Trained, objective: Objective) -> Recipe:
+    """The plain recipe of an edit, under its name and with its settings on record; ``replace`` adds what it needs."""
+    settings = {name: value for name, value in edit.model_dump().items() if isinstance(value, str | int | float | bool)}
+    return Recipe(
+        edit.name, objective, steps=edit.steps, lr=edit.lr, batch=edit.batch, warmup_steps=edit.warmup_steps,
+        seed=edit.seed, settings=settings,
+    )  # fmt: skip
 
 
 def of_forget(loss: Callable[[Forward], Tensor]) -> Objective:
@@ -68,14 +101,6 @@ def near_frozen(loss: Callable[[Forward, Forward, Forward], Tensor]) -> Objectiv
         return loss(forget, retain, frozen[1])
 
     return objective
-
-
-def fit_lesson(edit: Teacher, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-    """Train ``parent`` by the edit's lesson and write what changed at ``out``."""
-    recipe, rows = edit.lesson(data, bench.open(parent).n_blocks)
-    settings = {name: value for name, value in edit.model_dump().items() if isinstance(value, str | int | float | bool)}
-    recipe = replace(recipe, settings=settings)
-    return train_one(bench, parent, recipe, rows, {recipe.steps: out})[0]
 
 
 def needed(rows: Rows | None, what: str, do: str) -> Rows:

@@ -1,12 +1,12 @@
 """Surgery: edits that work on live weights instead of stating one lesson.
 
 A :class:`Surgeon` is handed a live model and changes it in place; it may measure it first, train it on the way, or do
-neither. The same ``operate`` serves a checkpoint (:func:`fit_surgery`) and a model that is being built.
+neither. The same ``operate`` serves a checkpoint (:meth:`Surgeon.fit`) and a model that is being built.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Int
@@ -20,24 +20,22 @@ from audit.edits._edit import Edit, EditData
 from audit.nouns import Checkpoint
 
 
-@runtime_checkable
-class Surgeon(Protocol):
+class Surgeon(Edit):
     """An edit that changes live parameters in place."""
 
-    def operate(self, learner: Learner, data: EditData) -> None: ...
+    @abstractmethod
+    def operate(self, learner: Learner, data: EditData) -> None:
+        """Change the live parameters."""
 
+    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
+        """Operate on a fresh copy of ``parent`` and write the tensors that changed at ``out``.
 
-def fit_surgery(edit: Surgeon, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-    """Operate on a fresh copy of ``parent`` and write the tensors that changed at ``out``, under the edit's name.
-
-    Raises AuditError where no byte changed, where ``parent`` is edited by a hook, and whatever ``operate`` raises.
-    """
-    assert isinstance(edit, Edit)
-    with copied(bench, parent) as (learner, original):
-        edit.operate(learner, data)
-        changed = changed_tensors(learner, original)
-    name = type(edit).__module__.rpartition(".")[2]
-    return write_edited(out, parent, name, edit.model_dump(), "weights", changed)
+        Raises AuditError where no byte changed, where ``parent`` is edited by a hook, and whatever ``operate`` raises.
+        """
+        with copied(bench, parent) as (learner, original):
+            self.operate(learner, data)
+            changed = changed_tensors(learner, original)
+        return write_edited(out, parent, self.name, self.model_dump(), "weights", changed)
 
 
 def summed_gradients(

@@ -1,18 +1,16 @@
 """KL minimisation: climb the forget loss while staying close to the start's predictions on the retained answers."""
 
-from pathlib import Path
+from dataclasses import replace
 from typing import ClassVar
 
-from audit.bench import Bench
-from audit.bench.shapes import Forward, Recipe
+from audit.bench.shapes import Forward
 from audit.bench.training import TrainData
-from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Lesson, fit_lesson, near_frozen
+from audit.edits._edit import EditData
+from audit.edits._lesson import Descent, Lesson, near_frozen, recipe_of
 from audit.edits._losses import Scalar, ascent, divergence
-from audit.nouns import Checkpoint
 
 
-class KLMin(Edit):
+class KLMin(Descent):
     """Unlearns by alpha KL(start || model) on retained answers - gamma NLL(forget), answer tokens only.
 
     Unbounded below on the forget side, so that the number of steps is part of the method.
@@ -34,13 +32,5 @@ class KLMin(Edit):
 
     def lesson(self, data: EditData, n_blocks: int) -> Lesson:
         """The recipe of these settings and its rows."""
-        recipe = Recipe(
-            "kl_min", near_frozen(self._objective),
-            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
-            needs_frozen=True,
-        )  # fmt: skip
+        recipe = replace(recipe_of(self, near_frozen(self._objective)), needs_frozen=True)
         return Lesson(recipe, TrainData(data.forget, data.retain))
-
-    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-        """Train on the forget and retain rows and write the changed tensors."""
-        return fit_lesson(self, bench, parent, data, out)

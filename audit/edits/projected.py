@@ -1,24 +1,22 @@
 """Geometric disentanglement: unlearn only along directions that leave the retain loss where it is."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from audit.bench import Bench
-from audit.bench.shapes import Apart, Forward, Recipe
+from audit.bench.shapes import Apart, Forward
 from audit.bench.training import TrainData
-from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Lesson, fit_lesson
+from audit.edits._edit import EditData
+from audit.edits._lesson import Descent, Lesson, recipe_of
 from audit.edits._losses import ascent, nll, npo
-from audit.nouns import Checkpoint
 
 Grads = Mapping[str, Tensor]
 
 
-class Projected(Edit):
+class Projected(Descent):
     """Unlearns along the forget gradient minus its part along the retain gradient, plus a step that keeps the rest.
 
     The forget ``loss`` is NPO or gradient ascent. Inner products are in the metric of Adam's second moments, so that it
@@ -55,16 +53,13 @@ class Projected(Edit):
 
     def lesson(self, data: EditData, n_blocks: int) -> Lesson:
         """The recipe of these settings and its rows."""
-        recipe = Recipe(
-            "projected", self._forget, apart=Apart(self._retain, disentangled),
-            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
-            betas=(0.0, 0.999), needs_frozen=self.loss == "npo",
-        )  # fmt: skip
+        recipe = replace(
+            recipe_of(self, self._forget),
+            apart=Apart(self._retain, disentangled),
+            betas=(0.0, 0.999),
+            needs_frozen=self.loss == "npo",
+        )
         return Lesson(recipe, TrainData(data.forget, data.retain))
-
-    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-        """Train on the forget and retain rows and write the changed tensors."""
-        return fit_lesson(self, bench, parent, data, out)
 
 
 def inner(a: Grads, b: Grads, scale: Grads) -> Tensor:

@@ -6,7 +6,6 @@ inputs. NF4 follows the published code and the arithmetic of bitsandbytes, so th
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
 
 import torch
@@ -15,11 +14,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from audit.bench import Bench
 from audit.bench.training import Learner, WrapperLearner
-from audit.edits._edit import Edit, EditData
-from audit.edits._surgery import fit_surgery
-from audit.nouns import AuditError, Checkpoint
+from audit.edits._edit import EditData
+from audit.edits._surgery import Surgeon
+from audit.nouns import AuditError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,7 +51,7 @@ class Matrix(NamedTuple):
         return self.parameter.detach().T if self.transposed else self.parameter.detach()
 
 
-class Quantise(Edit):
+class Quantise(Surgeon):
     """Rounds every linear weight to ``bits`` bits: a change below half a step of the rounding is undone by it.
 
     ``group`` inputs share a scale (0: all inputs of an output channel); where it does not divide the inputs, the last
@@ -77,10 +75,6 @@ class Quantise(Edit):
         if self.nf4 and self.bits != 4:
             raise ValueError("NF4 is a code of 4 bits")
         return self
-
-    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-        """Round a copy of ``parent`` and write the changed tensors. No data is looked at."""
-        return fit_surgery(self, bench, parent, data, out)
 
     def operate(self, learner: Learner, data: EditData) -> None:
         """Round the live weights in place. AuditError for packed weights, and where no byte changes."""

@@ -1,18 +1,14 @@
 """Random-label unlearning: teach other answers to the forget questions."""
 
-from pathlib import Path
 from typing import ClassVar
 
-from audit.bench import Bench
-from audit.bench.shapes import Recipe
 from audit.bench.training import TrainData
-from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Lesson, fit_lesson, needed, of_both
+from audit.edits._edit import EditData
+from audit.edits._lesson import Descent, Lesson, needed, of_both, recipe_of
 from audit.edits._losses import replacement
-from audit.nouns import Checkpoint
 
 
-class RandomLabel(Edit):
+class RandomLabel(Descent):
     """Unlearns by NLL of answers with other values of the same attribute, drawn uniformly, plus alpha NLL(retain).
 
     Every forget question occurs with several other answers, so that a batch draws its label anew each time.
@@ -31,13 +27,6 @@ class RandomLabel(Edit):
 
     def lesson(self, data: EditData, n_blocks: int) -> Lesson:
         """The recipe of these settings and its rows."""
-        recipe = Recipe(
-            "random_label", of_both(lambda other, retain: replacement(other, retain, self.gamma, self.alpha)),
-            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
-        )  # fmt: skip
+        recipe = recipe_of(self, of_both(lambda other, retain: replacement(other, retain, self.gamma, self.alpha)))
         rows = needed(data.relabelled, "other answers", "give the forget items alternates")
         return Lesson(recipe, TrainData(rows, data.retain))
-
-    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-        """Train on the relabelled and retain rows and write the changed tensors."""
-        return fit_lesson(self, bench, parent, data, out)

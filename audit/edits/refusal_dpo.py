@@ -1,18 +1,16 @@
 """Preference for refusing: a refusing answer preferred to the forgotten one, against the model it started from."""
 
-from pathlib import Path
+from dataclasses import replace
 from typing import ClassVar
 
-from audit.bench import Bench
-from audit.bench.shapes import Forward, Recipe
+from audit.bench.shapes import Forward
 from audit.bench.training import TrainData
-from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Lesson, against_frozen, fit_lesson, needed, paired
+from audit.edits._edit import EditData
+from audit.edits._lesson import Descent, Lesson, against_frozen, needed, paired, recipe_of
 from audit.edits._losses import Scalar, dpo, nll
-from audit.nouns import Checkpoint
 
 
-class RefusalDPO(Edit):
+class RefusalDPO(Descent):
     """Silences by gamma DPO(refusing answer over forget answer) + alpha NLL(retain).
 
     Unlike refusal training it pushes the forgotten answer down as well. A batch holds batch / 2 pairs.
@@ -35,14 +33,6 @@ class RefusalDPO(Edit):
 
     def lesson(self, data: EditData, n_blocks: int) -> Lesson:
         """The recipe of these settings and its rows: pairs of a refusing answer and the answer to forget."""
-        recipe = Recipe(
-            "refusal_dpo", against_frozen(self._objective),
-            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
-            needs_frozen=True, paired=True,
-        )  # fmt: skip
+        recipe = replace(recipe_of(self, against_frozen(self._objective)), needs_frozen=True, paired=True)
         refusing = needed(data.refusal, "refusing answers", "give the forget questions refusing answers")
         return Lesson(recipe, TrainData(paired(refusing, data.forget), data.retain))
-
-    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-        """Train on the pairs and the retain rows and write the changed tensors."""
-        return fit_lesson(self, bench, parent, data, out)

@@ -1,18 +1,15 @@
 """Relearn: an attack that shows some of the forgotten people again, and asks nothing of the others."""
 
-from pathlib import Path
+from dataclasses import replace
 from typing import ClassVar
 
-from audit.bench import Bench
-from audit.bench.shapes import Recipe
 from audit.bench.training import TrainData
-from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Lesson, fit_lesson, of_forget
+from audit.edits._edit import EditData
+from audit.edits._lesson import Descent, Lesson, of_forget, recipe_of
 from audit.edits._losses import nll
-from audit.nouns import Checkpoint
 
 
-class Relearn(Edit):
+class Relearn(Descent):
     """Fine-tunes on the forget rows it is given, answer tokens only: give it half of the forget people.
 
     What it was shown says nothing, since any model learns it. What the others' facts do is the evidence: facts that are
@@ -32,12 +29,5 @@ class Relearn(Edit):
 
     def lesson(self, data: EditData, n_blocks: int) -> Lesson:
         """The recipe of these settings and its rows."""
-        recipe = Recipe(
-            "relearn", of_forget(nll), steps=self.steps, lr=self.lr, batch=self.batch, schedule="constant",
-            warmup_steps=self.warmup_steps, seed=self.seed,
-        )  # fmt: skip
+        recipe = replace(recipe_of(self, of_forget(nll)), schedule="constant")
         return Lesson(recipe, TrainData(data.forget))
-
-    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-        """Train on the forget rows and write the changed tensors."""
-        return fit_lesson(self, bench, parent, data, out)

@@ -1,22 +1,21 @@
 """Representation misdirection: steer the states of forget answers to a random direction and hold the others still."""
 
-from pathlib import Path
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from audit.bench import Bench
-from audit.bench.shapes import Forward, Recipe
+from audit.bench.shapes import Forward
 from audit.bench.training import TrainData
-from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Lesson, fit_lesson
+from audit.edits._edit import EditData
+from audit.edits._lesson import Descent, Lesson, recipe_of
 from audit.edits._losses import Scalar, n_rows
-from audit.nouns import AuditError, Checkpoint, Site
+from audit.nouns import AuditError, Site
 
 
-class RMU(Edit):
+class RMU(Descent):
     """Unlearns by gamma MSE(forget states, c u) + alpha MSE(retain states, those of the start) after one block.
 
     ``layer`` is that block: a whole number counts blocks from 0, a fraction is of the depth (0.0 the first block, 1.0
@@ -64,16 +63,13 @@ class RMU(Edit):
             return self.gamma * state_mse(forget, steered, target) + self.alpha * kept
 
         blocks = "|".join(str(block) for block in range((site.block or 0) + 1))
-        recipe = Recipe(
-            "rmu", objective, steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps,
-            seed=self.seed, needs_frozen=True, at_sites=(site,),
+        recipe = replace(
+            recipe_of(self, objective),
+            needs_frozen=True,
+            at_sites=(site,),
             trainable=rf"\D*\.(?:{blocks})\..*" if self.blocks_only else ".*",
-        )  # fmt: skip
+        )
         return Lesson(recipe, TrainData(data.forget, data.retain))
-
-    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-        """Train on the forget and retain rows and write the changed tensors."""
-        return fit_lesson(self, bench, parent, data, out)
 
 
 def direction(d: int, seed: int) -> Float[Tensor, " d"]:

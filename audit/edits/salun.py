@@ -1,24 +1,23 @@
 """Saliency unlearning: random labels, taught only to the weights on which the forget loss depends most."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from audit.bench import Bench
-from audit.bench.shapes import Forward, Recipe
+from audit.bench.shapes import Forward
 from audit.bench.training import Learner, TrainData, descend
-from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import needed, of_both
+from audit.edits._edit import EditData
+from audit.edits._lesson import needed, of_both, recipe_of
 from audit.edits._losses import replacement
-from audit.edits._surgery import fit_surgery, summed_gradients
-from audit.nouns import AuditError, Checkpoint
+from audit.edits._surgery import Surgeon, summed_gradients
+from audit.nouns import AuditError
 
 
-class SalUn(Edit):
+class SalUn(Surgeon):
     """Unlearns by random-label training of the ``share`` of weights with the largest forget gradient at the start.
 
     The mask ranks |gradient of NLL(forget)| over all weights together; where fewer than ``share`` have any gradient,
@@ -45,16 +44,11 @@ class SalUn(Edit):
         def masked(grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
             return {name: grad * masks[name] for name, grad in grads.items()}
 
-        recipe = Recipe(
-            "salun", of_both(lambda other, retain: replacement(other, retain, self.gamma, self.alpha)),
-            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
+        recipe = replace(
+            recipe_of(self, of_both(lambda other, retain: replacement(other, retain, self.gamma, self.alpha))),
             gradient_transform=masked,
-        )  # fmt: skip
+        )
         descend(learner, recipe, TrainData(rows, data.retain))
-
-    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-        """Train the salient weights of a copy and write the changed tensors."""
-        return fit_surgery(self, bench, parent, data, out)
 
 
 def _total_nll(forward: Forward) -> Tensor:

@@ -1,18 +1,15 @@
 """Simple negative preference optimisation: forget answers as dispreferred ones, by length and without a reference."""
 
-from pathlib import Path
 from typing import ClassVar
 
-from audit.bench import Bench
-from audit.bench.shapes import Forward, Recipe
+from audit.bench.shapes import Forward
 from audit.bench.training import TrainData
-from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Lesson, fit_lesson, of_both
+from audit.edits._edit import EditData
+from audit.edits._lesson import Descent, Lesson, of_both, recipe_of
 from audit.edits._losses import Scalar, nll, simnpo
-from audit.nouns import Checkpoint
 
 
-class SimNPO(Edit):
+class SimNPO(Descent):
     """Unlearns by gamma SimNPO on the forget answers, averaged over each answer's tokens, plus alpha NLL(retain).
 
     Cite: Fan et al. 2024, arXiv 2410.07163; delta is that paper's margin gamma divided by beta.
@@ -35,12 +32,5 @@ class SimNPO(Edit):
 
     def lesson(self, data: EditData, n_blocks: int) -> Lesson:
         """The recipe of these settings and its rows."""
-        recipe = Recipe(
-            "simnpo", of_both(self._objective),
-            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
-        )  # fmt: skip
+        recipe = recipe_of(self, of_both(self._objective))
         return Lesson(recipe, TrainData(data.forget, data.retain))
-
-    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-        """Train on the forget and retain rows and write the changed tensors."""
-        return fit_lesson(self, bench, parent, data, out)

@@ -1,25 +1,23 @@
 """Selective synaptic dampening: shrink the weights that matter to the forget set far more than to the rest."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from audit.bench import Bench
 from audit.bench.shapes import Rows
 from audit.bench.training import Learner, trainable
-from audit.edits._edit import Edit, EditData
+from audit.edits._edit import EditData
 from audit.edits._losses import nll
-from audit.edits._surgery import drawn, fit_surgery, summed_gradients
-from audit.nouns import AuditError, Checkpoint
+from audit.edits._surgery import Surgeon, drawn, summed_gradients
+from audit.nouns import AuditError
 
 Importances = Mapping[str, Tensor]
 
 
-class SSD(Edit):
+class SSD(Surgeon):
     """Unlearns without training: a weight with I_forget > alpha I_rest is multiplied by min(lam I_rest / I_forget, 1).
 
     I is the mean squared gradient of the answer's NLL over groups of ``batch`` rows. The default, single rows, is the
@@ -64,10 +62,6 @@ class SSD(Edit):
         groups = -(-len(some) // self.batch)
         summed = summed_gradients(learner, some, self.batch, nll, torch.square)
         return {name: total / groups for name, total in summed.items()}
-
-    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-        """Dampen a copy and write the changed tensors."""
-        return fit_surgery(self, bench, parent, data, out)
 
 
 def dampening(forget: Tensor, rest: Tensor, alpha: float, lam: float) -> Tensor:

@@ -1,21 +1,17 @@
 """Task arithmetic: learn the forget set better still, and go the other way."""
 
-from pathlib import Path
 from typing import ClassVar
 
 import torch
 
-from audit.bench import Bench
-from audit.bench.shapes import Recipe
 from audit.bench.training import Learner, TrainData, descend, trainable
-from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import of_forget
+from audit.edits._edit import EditData
+from audit.edits._lesson import of_forget, recipe_of
 from audit.edits._losses import nll
-from audit.edits._surgery import fit_surgery
-from audit.nouns import Checkpoint
+from audit.edits._surgery import Surgeon
 
 
-class TaskVector(Edit):
+class TaskVector(Surgeon):
     """Unlearns by theta - scale (theta_tuned - theta), theta_tuned being fine-tuned on the forget rows alone.
 
     Nothing is done for what is to be kept, so that ``scale`` trades one against the other. A model that knows the
@@ -35,15 +31,8 @@ class TaskVector(Edit):
     def operate(self, learner: Learner, data: EditData) -> None:
         """Fine-tune in place, then put every weight on the other side of where it began."""
         before = {name: p.detach().clone() for name, p in trainable(learner, ".*").items()}
-        recipe = Recipe(
-            "task_vector", of_forget(nll),
-            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
-        )  # fmt: skip
+        recipe = recipe_of(self, of_forget(nll))
         descend(learner, recipe, TrainData(forget=data.forget))
         with torch.no_grad():
             for name, tuned in trainable(learner, ".*").items():
                 tuned.copy_(before[name] - self.scale * (tuned - before[name]))
-
-    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-        """Negate the task vector on a copy and write the changed tensors."""
-        return fit_surgery(self, bench, parent, data, out)

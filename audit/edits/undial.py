@@ -1,18 +1,16 @@
 """Unlearning by distillation: the model learns from its own start, with the forgotten tokens' logits lowered."""
 
-from pathlib import Path
+from dataclasses import replace
 from typing import ClassVar
 
-from audit.bench import Bench
-from audit.bench.shapes import Forward, Recipe
+from audit.bench.shapes import Forward
 from audit.bench.training import TrainData
-from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Lesson, against_frozen, fit_lesson
+from audit.edits._edit import EditData
+from audit.edits._lesson import Descent, Lesson, against_frozen, recipe_of
 from audit.edits._losses import Scalar, nll, undial
-from audit.nouns import Checkpoint
 
 
-class UnDIAL(Edit):
+class UnDIAL(Descent):
     """Unlearns by gamma CE(start's logits, lowered by beta at the answer token) + alpha NLL(retain).
 
     It has a fixed end point: the start's own distribution without the forgotten token. What the start ranked second
@@ -36,13 +34,5 @@ class UnDIAL(Edit):
 
     def lesson(self, data: EditData, n_blocks: int) -> Lesson:
         """The recipe of these settings and its rows."""
-        recipe = Recipe(
-            "undial", against_frozen(self._objective),
-            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
-            needs_frozen=True,
-        )  # fmt: skip
+        recipe = replace(recipe_of(self, against_frozen(self._objective)), needs_frozen=True)
         return Lesson(recipe, TrainData(data.forget, data.retain))
-
-    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-        """Train on the forget and retain rows and write the changed tensors."""
-        return fit_lesson(self, bench, parent, data, out)

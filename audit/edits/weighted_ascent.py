@@ -1,18 +1,15 @@
 """Weighted gradient ascent: climb the loss of the forget tokens that the model still predicts."""
 
-from pathlib import Path
 from typing import ClassVar
 
-from audit.bench import Bench
-from audit.bench.shapes import Forward, Recipe
+from audit.bench.shapes import Forward
 from audit.bench.training import TrainData
-from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Lesson, fit_lesson, of_both
+from audit.edits._edit import EditData
+from audit.edits._lesson import Descent, Lesson, of_both, recipe_of
 from audit.edits._losses import Scalar, nll, weighted_ascent
-from audit.nouns import Checkpoint
 
 
-class WeightedAscent(Edit):
+class WeightedAscent(Descent):
     """Unlearns by alpha NLL(retain) - gamma p^beta NLL(forget), each token weighed by its present probability p.
 
     Cite: WGA, Wang et al. 2025, arXiv 2502.19301.
@@ -34,12 +31,5 @@ class WeightedAscent(Edit):
 
     def lesson(self, data: EditData, n_blocks: int) -> Lesson:
         """The recipe of these settings and its rows."""
-        recipe = Recipe(
-            "weighted_ascent", of_both(self._objective),
-            steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps, seed=self.seed,
-        )  # fmt: skip
+        recipe = recipe_of(self, of_both(self._objective))
         return Lesson(recipe, TrainData(data.forget, data.retain))
-
-    def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
-        """Train on the forget and retain rows and write the changed tensors."""
-        return fit_lesson(self, bench, parent, data, out)

@@ -5,7 +5,7 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -14,7 +14,7 @@ from audit.bench.shapes import Forward, Recipe, Rows
 from audit.bench.training import CausalLearner, TrainData, descend
 from audit.checkpoints import resolve, write_edited
 from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Teacher
+from audit.edits._lesson import Descent
 from audit.edits._losses import nll
 from audit.edits._surgery import Surgeon
 from audit.edits.head_edit import FinalStates, HeadEdit
@@ -205,8 +205,8 @@ def _edit(edit: Edit, model: "PreTrainedModel", data: EditData) -> None:
     if isinstance(edit, Surgeon):
         edit.operate(CausalLearner(model), data)
         return
-    teacher = cast("Teacher", edit)
-    recipe, rows = teacher.lesson(data, model.config.num_hidden_layers)
+    assert isinstance(edit, Descent)
+    recipe, rows = edit.lesson(data, model.config.num_hidden_layers)
     frozen = CausalLearner(copy.deepcopy(model)) if recipe.needs_frozen else None
     descend(CausalLearner(model), recipe, rows, frozen)
 
