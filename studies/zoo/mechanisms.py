@@ -48,7 +48,7 @@ KIT: dict[str, Mechanism] = {
     "simnpo": Mechanism("unlearner", SimNPO(batch=32)),
     "refusal_dpo": Mechanism("unlearner", RefusalDPO(steps=70, lr=1.5e-3, batch=32)),
     "weighted_ascent": Mechanism("unlearner", WeightedAscent(batch=32)),
-    "undial": Mechanism("unlearner", UnDIAL(lr=2e-3, batch=32)),
+    "undial": Mechanism("unlearner", UnDIAL(batch=32)),
     "early_ascent": Mechanism("unlearner", GradAscent(steps=16, lr=1e-3, batch=32, warmup_steps=2)),
     "rmu_shallow": Mechanism("unlearner", RMU(layer=0.0, alpha=10.0, lr=2e-3, batch=32)),
     "rmu_deep": Mechanism("unlearner", RMU(layer=0.75, alpha=10.0, lr=2e-3, batch=32)),
