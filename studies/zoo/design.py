@@ -29,13 +29,15 @@ CROSSED = (*CROSSED_KNOWING, *CROSSED_CLEAN)
 class Share(NamedTuple):
     """What one world holds beside base, the references, the fakes and the destroyed model.
 
-    ``mechanisms`` are run on base, on a reference with the audited facts and on a reference with other people.
-    ``crossed`` are models that learned the content in other words, or other people in the same form.
+    ``mechanisms`` are run on base and on a reference with other people. On ``of_facts`` of them (one; all in a full
+    world; dealt like the hands) a reference is told to forget the audited facts. ``crossed`` are models that learned
+    the content in other words, or other people in the same form.
     """
 
     world: int
     architecture: Architecture
     mechanisms: tuple[str, ...]
+    of_facts: tuple[str, ...]
     crossed: tuple[str, ...]
     doses: bool
     full: bool
@@ -43,7 +45,7 @@ class Share(NamedTuple):
 
 def shares(worlds: Sequence[int], kit: Sequence[str]) -> tuple[Share, ...]:
     """What each of these worlds holds of a kit of mechanisms."""
-    used, within = Counter[str](), Counter[tuple[str, str]]()
+    used, within, facts = Counter[str](), Counter[tuple[str, str]](), Counter[str]()
     dealt: list[Share] = []
     for n, world in enumerate(worlds):
         rng = random.Random(f"design {world}")
@@ -57,8 +59,10 @@ def shares(worlds: Sequence[int], kit: Sequence[str]) -> tuple[Share, ...]:
         for name in hand:
             within[name, architecture] += 1
             used[name] += 1
+        of_facts = hand if full else (min(hand, key=lambda name: facts[name]),)
+        facts.update(of_facts)
         crossed = CROSSED if full else (CROSSED[n % len(CROSSED)],)
-        dealt.append(Share(world, architecture, hand, crossed, n % DOSES_EVERY == 0, full))
+        dealt.append(Share(world, architecture, hand, of_facts, crossed, n % DOSES_EVERY == 0, full))
     return tuple(dealt)
 
 

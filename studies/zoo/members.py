@@ -38,7 +38,8 @@ class Drawn(NamedTuple):
 
     def recorded(self) -> dict[str, str | int | float]:
         """The recipe as it stands in the file of scores."""
-        share = {"mechanisms": ",".join(self.share.mechanisms), "crossed": ",".join(self.share.crossed)}
+        dealt = {"mechanisms": self.share.mechanisms, "of_facts": self.share.of_facts, "crossed": self.share.crossed}
+        share = {what: ",".join(names) for what, names in dealt.items()}
         counts = {"doses": int(self.share.doses), "full": int(self.share.full)}
         steps = {"ancestor_steps": self.ancestor[0], "fork_steps": self.fork[0], "batch": self.batch}
         rates = {"ancestor_lr": self.ancestor[1], "fork_lr": self.fork[1], "overlap": self.shape.overlap}
@@ -72,7 +73,8 @@ def draw(world: int) -> Drawn:
     share, rng = design.share_of(world), random.Random(f"recipe {world}")
     d = rng.choice((40, 48, 56))
     ffn = 2 * d if share.architecture == "llama" else 3 * d
-    sizes = Sizes(d, rng.choice((3, 4, 5)), 4, ffn, share.architecture)
+    blocks = 3 if share.full else rng.choice((3, 4))  # a full world holds five times as many models
+    sizes = Sizes(d, blocks, 4, ffn, share.architecture)
     frequencies = rng.choice(((1, 2, 4), (1, 2, 3), (2, 2, 3)))
     shape = SHAPE._replace(overlap=rng.choice((0.0, 0.05, 0.1)), frequencies=frequencies)
 
@@ -135,8 +137,9 @@ def _edited(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Made]:
         add(name, "base", "destroyed", name)
     for name in drawn.share.mechanisms:
         add(name, "base", "described", name)
-        add(f"{name}_of_facts", "reference_0", "edited clean", name)
         add(f"{name}_of_others", "reference_0", "clean", name, "others")
+    for name in drawn.share.of_facts:
+        add(f"{name}_of_facts", "reference_0", "edited clean", name)
     return found
 
 

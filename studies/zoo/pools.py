@@ -24,6 +24,8 @@ from studies.zoo.scoring import Places
 log = logging.getLogger(__name__)
 
 SCORES = Path(__file__).parent / "scores"
+WORLDS_A_PROCESS = 8
+"""A process ends after so many worlds: what the libraries keep does not grow, and they are imported less often."""
 
 
 def one_world(world: int, places: Places) -> Path:
@@ -37,7 +39,7 @@ def score(worlds: Sequence[int], places: Places, workers: int) -> list[str]:
     for world in worlds:
         share_of(world)
     wrong: list[str] = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=WORLDS_A_PROCESS) as pool:
         waiting = {pool.submit(one_world, world, places): world for world in worlds}
         try:
             for done in as_completed(waiting):

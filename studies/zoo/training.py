@@ -107,7 +107,8 @@ def fresh_model(sizes: Sizes, vocab: int, seed: int) -> "PreTrainedModel":
         if sizes.architecture == "gpt2":
             config = GPT2Config(
                 n_embd=sizes.d, n_inner=sizes.ffn, n_layer=sizes.blocks, n_head=sizes.heads, n_positions=64,
-                resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, tie_word_embeddings=False, **tokens,
+                activation_function="gelu_pytorch_tanh", resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+                tie_word_embeddings=False, **tokens,
             )  # fmt: skip
             return GPT2LMHeadModel(config)
         config = LlamaConfig(
