@@ -34,6 +34,10 @@ class AuditError(Exception):
         super().__init__(f"{what}\n  what to do: {do}")
         self.what, self.do, self.code = what, do, code
 
+    def __reduce__(self) -> tuple[type["AuditError"], tuple[str, str, int]]:
+        """Whole across processes too: an exception is otherwise rebuilt from its message alone."""
+        return AuditError, (self.what, self.do, self.code)
+
     @property
     def error_id(self) -> str:
         """Eight hex digits: the same fault has the same id, so that two people can see that they mean one thing."""
