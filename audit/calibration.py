@@ -7,7 +7,7 @@ A calibration judges only audits inside its scope, by the probe, version and set
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -24,8 +24,16 @@ SUBJECTS, JOINT = "subjects.json", "joint.json"
 Settings = Mapping[str, str | int | float | bool]
 
 
+Alone = Literal["stopped", "shown", "below", "elsewhere", "quiet"]
+"""What a case says before any joint rule: the gate stops it (or none was measured); its outputs show a trace; it lies
+below the never-trained level; only held-out forms show a trace; nothing of these."""
+
+
 class Subject(Noun):
-    """A model of known truth: its world, what was done to it, and how many of the audited people it knows."""
+    """A model of known truth: its world, what was done to it, and how many of the audited people it knows.
+
+    ``alone`` is what its audit says before any joint rule.
+    """
 
     world: int
     model: str
@@ -34,6 +42,7 @@ class Subject(Noun):
     kept: int
     audited: int
     content: Content = "same"
+    alone: Alone = "quiet"
 
 
 class Span(Noun):
@@ -154,7 +163,9 @@ class Record(Noun):
     """What a rule does on worlds and mechanisms held out of its fitting.
 
     ``false_alarms``: worlds with an alarm on any clean model. ``misses``: worlds in which a model that keeps everything
-    stays unfound. ``edited_clean``: alarms on models that were unlearned on facts that they did not know.
+    stays unfound. ``edited_clean``: alarms on models that were unlearned on facts that they did not know. Of one
+    measurement an alarm is a value above its threshold; of the joint rule it is a verdict that states a trace (INTACT,
+    SUPPRESSED or PARTIAL), whichever rung said so.
     """
 
     false_alarms: Rate

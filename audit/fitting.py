@@ -30,6 +30,7 @@ from audit.calibration import (
 )
 from audit.features import JUDGED, features
 from audit.joint import SEED, Joint, fit_joint, reliability
+from audit.judging import alone, judge
 from audit.nouns import AuditError
 from audit.pools import Score, Scored, WorldScores
 from audit.rates import Decision, Roster, Rule, held_out, labelled, record, roster, threshold
@@ -137,6 +138,7 @@ def _subject(model: Scored) -> Subject:
     return Subject(
         world=model.world, model=model.model, mechanism=model.mechanism, pool=model.pool, kept=model.kept,
         audited=model.audited, content=model.content,
+        alone=alone([judge(score.restored()) for score in model.scores]),
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from audit.features import Class, Feature, class_of
 from audit.findings import Interval
 from audit.likelihood import Scale
 from audit.nouns import Missing, Noun
-from audit.rates import Decision, Roster, Rule, held_out, labelled, record, roster, threshold
+from audit.rates import Decision, HeldOut, Roster, Rule, held_out, labelled, record, roster, stated, threshold
 from audit.reliability import bands, cost
 
 SEED = 0
@@ -166,6 +166,15 @@ def table_of(subjects: Subjects, calibrations: Mapping[str, Calibration], wanted
     return Table(people, columns, tuple(found[column][0] for column in columns), x)
 
 
+def _usable(table: Table) -> Bool[ndarray, " subject"]:
+    return np.isfinite(table.x).sum(1) > 0
+
+
+def judged_apart(table: Table) -> HeldOut:
+    """The joint rule's decision on every subject, each by a fit that knew neither its world nor its mechanism."""
+    return held_out(table.people, _usable(table), lambda seen: _rule(table, _fit(table, seen)))
+
+
 def fit_joint(
     subjects: Subjects, calibrations: Mapping[str, Calibration], wanted: Sequence[Feature] | None = None
 ) -> Joint:
@@ -174,18 +183,17 @@ def fit_joint(
     AuditError where the pool is too small to leave a world and a mechanism out.
     """
     table = table_of(subjects, calibrations, wanted)
-    usable = np.isfinite(table.x).sum(1) > 0
-    held = held_out(table.people, usable, lambda seen: _rule(table, _fit(table, seen)))
+    held = judged_apart(table)
     data = labelled(table.people, held.score, held.judged)
     scale = likelihood.fit_scale(data, SEED, subjects.draws)
-    line = _fit(table, usable & (table.people.clean | table.people.knowing))
+    line = _fit(table, _usable(table) & (table.people.clean | table.people.knowing))
     return Joint(
         made_from={probe: calibration.content_hash() for probe, calibration in sorted(calibrations.items())},
         intercept=_r(line.intercept),
         weights=_weights(table, line),
         threshold=_r(line.threshold),
         scale=scale,
-        record=record(table.people, held),
+        record=record(table.people, stated(table.people, held)),
         reliability=reliability(data, SEED, subjects.draws),
     )
 

@@ -14,6 +14,7 @@ import numpy as np
 
 import probes
 from audit import stats
+from audit.calibration import Alone
 from audit.findings import Evidence, Interval, Measurement, Outcome, Verdict, VerdictWord
 from audit.nouns import AuditError, ExitCode, Missing
 from audit.render.wording import bounding
@@ -269,6 +270,20 @@ def beyond_chance(held_out: Sequence[Evidence]) -> list[Evidence]:
     chance = {name for (name, _), p in zip(tested, adjusted, strict=True) if p >= ALPHA}
     above = [e for e in held_out if e.outcome == "trace found" and e.direction == "above"]
     return [e for e in above if id(e) not in chance]
+
+
+def alone(evidence: Sequence[Evidence]) -> Alone:
+    """What these in-case findings say before any joint rule: by the gate, the outputs, a level below, or other forms.
+
+    A causal or decoding trace on the trained rows is the joint rule's business and does not count here.
+    """
+    parts = _sort(evidence)
+    first, second = _rung_by_gate_and_outputs(parts), _rung_by_traces(parts)
+    if first is not None:
+        return "shown" if first.direction == "above" else "stopped"
+    if second is not None and second.direction == "below":
+        return "below"
+    return "elsewhere" if beyond_chance(parts.held_out) else "quiet"
 
 
 def _doubts(kind: str, parts: _Sorted) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import ValidationError
 
 from audit.disk import write_atomic
-from audit.findings import Domain, Interval, Kind, Measurement, Number, Overall
+from audit.findings import Control, Count, Domain, Interval, Kind, Measurement, Number, Overall
 from audit.nouns import AuditError, ExitCode, Form, Missing, Noun
 
 Pool = Literal["clean", "knowing", "edited clean", "described", "destroyed"]
@@ -60,6 +60,17 @@ class Score(Noun):
             overall=overall, units=m.units,
             control_found=not isinstance(m.positive_control, Missing) and m.positive_control.found,
             readings={name: _rounded(value) for name, value in m.readings.items()},
+        )  # fmt: skip
+
+    def restored(self) -> Measurement:
+        """The measurement again, as far as a judge needs it: curves, tables, words and costs are gone."""
+        gone = Missing(missing="a score keeps numbers only")
+        return Measurement(
+            probe=self.probe, name=self.name, kind=self.kind, mode=self.mode, form=self.form, statistic=self.name,
+            value=self.value, unit="", ci95=self.ci95, n=Count(scored=self.units), unit_of_replication="",
+            units=self.units, seed=0, p=self.p, p_below=self.p_below, null=gone, floor=self.floor,
+            positive_control=Control(value=float(self.control_found), ci95=gone, found=self.control_found),
+            overall=self.overall, readings=self.readings, items=gone,
         )  # fmt: skip
 
 

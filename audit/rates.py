@@ -33,6 +33,7 @@ class Roster(NamedTuple):
     kept: Int[ndarray, " subject"]
     audited: Int[ndarray, " subject"]
     content: ndarray
+    alone: ndarray
 
     @property
     def clean(self) -> Bool[ndarray, " subject"]:
@@ -65,6 +66,7 @@ def roster(subjects: Sequence[Subject]) -> Roster:
         np.array([s.kept for s in subjects], dtype=int),
         np.array([s.audited for s in subjects], dtype=int),
         np.array([s.content for s in subjects], dtype=object),
+        np.array([s.alone for s in subjects], dtype=object),
     )
 
 
@@ -129,6 +131,15 @@ def _folds(data: clusters.Labelled, world: Int[ndarray, " model"], seed: int) ->
     """The fold of every world; few, since each is combined with every mechanism."""
     fold = clusters.folds(data, seed) % FOLDS
     return {int(w): int(f) for w, f in zip(world, fold, strict=True)}
+
+
+def stated(people: Roster, held: HeldOut) -> HeldOut:
+    """Which of these verdicts state a trace, where the decisions are the joint rule's: what the other rungs add.
+
+    Nothing is said of a model that the gate stops; outputs speak before the joint rule, held-out forms after it.
+    """
+    spoken = np.isin(people.alone, ("shown", "elsewhere")) & held.judged
+    return held._replace(found=(held.found | spoken) & (people.alone != "stopped"))
 
 
 # ---- counts -----------------------------------------------------------------------------------------------------

@@ -76,8 +76,9 @@ def decision_rule() -> tuple[str, ...]:
         "and outputs: SUPPRESSED if the joint score of exactly the calibrated measurements that ran is above its "
         f"threshold (at most {FALSE_ALARM_SHARE:.0%} of worlds of clean models exceed it) and two classes of evidence "
         "(causal, decoding, recovery, sparse) from two measurements, or a causal one beyond its floor, are above "
-        "theirs; CONSISTENT if not, and the likelihood ratio supports a model that never knew by its interval's end "
-        "nearest 1; INCONCLUSIVE otherwise. Mistakes are counted on worlds and mechanisms held out of the fitting.",
+        "theirs; PARTIAL if not, and held-out forms show a trace as in 6; CONSISTENT if neither, and the likelihood "
+        "ratio supports a model that never knew by its interval's end nearest 1; INCONCLUSIVE otherwise. Mistakes are "
+        "those of the verdict as printed, whichever rung said it, on worlds and mechanisms held out of the fitting.",
     )
 
 

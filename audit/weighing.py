@@ -16,12 +16,12 @@ from audit.calibration import JOINT, Asked, Calibrated, Calibration, Record, Set
 from audit.features import Feature, features, named
 from audit.findings import CalibrationUse, Domain, Evidence, Interval, LikelihoodRatio, Verdict, VerdictWord
 from audit.joint import Joined, Joint
-from audit.judging import beyond_chance, judge, verdict
+from audit.judging import alone, judge, verdict
 from audit.likelihood import Scale
 from audit.plugins import source_hash
 from audit.pools import Score
 from audit.render.ratios import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
-from audit.rule import EFFECT_KINDS, Given, limits, strength, would_change
+from audit.rule import Given, limits, strength, would_change
 
 DIGITS = 4
 
@@ -187,24 +187,19 @@ def judged(
 
 def _calibrated(plain: Verdict, evidence: Sequence[Evidence], roles: Given, found: Opinion) -> Verdict:
     """Gate and outputs first, then the joint rule; over-suppression stays the in-case finding that it is."""
-    usable = [e for e in evidence if e.measurement.mode == "controlled"]
-    on_rows = [e for e in usable if e.measurement.form == "trained"]
-    gated = any(e.measurement.kind == "gate" and isinstance(e.measurement.value, float) for e in on_rows)
-    above = [e for e in usable if e.outcome == "trace found" and e.direction == "above"]
-    said = any(e in on_rows and e.measurement.kind == "output" for e in above)
-    if plain.word == "INVALID" or not gated or (said and not found.joined.found):
+    first = alone(evidence)
+    if first == "stopped" or (first == "shown" and not found.joined.found):
         return plain
-    if said:
+    if first == "shown":
         return _stated(plain.word, "above", plain, roles, found)
     if found.joined.found:
         return _stated("SUPPRESSED", "above", plain, roles, found)
-    if plain.direction == "below":
+    if first == "below":
         return plain
-    if supported(found.ratio) != NEVER:
-        return _stated("INCONCLUSIVE", "none", plain, roles, found)
-    elsewhere = bool(beyond_chance([e for e in usable if e not in on_rows and e.measurement.kind in EFFECT_KINDS]))
-    word: VerdictWord = "PARTIAL" if elsewhere else "CONSISTENT WITH NEVER TRAINED"
-    return _stated(word, "above" if elsewhere else "none", plain, roles, found)
+    if first == "elsewhere":
+        return _stated("PARTIAL", "above", plain, roles, found)
+    word: VerdictWord = "CONSISTENT WITH NEVER TRAINED" if supported(found.ratio) == NEVER else "INCONCLUSIVE"
+    return _stated(word, "none", plain, roles, found)
 
 
 def _stated(word: VerdictWord, direction: str, plain: Verdict, roles: Given, found: Opinion) -> Verdict:

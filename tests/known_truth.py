@@ -27,6 +27,10 @@ VISIBLE = {
 """What the fakes of the zoo leave to be seen, by probe."""
 
 
+QUIET = {"outside": 0.2}
+"""Outputs of models that say nothing of a fact differ less than their states do."""
+
+
 class World(NamedTuple):
     """How a world is simulated: the spread of effects between models, and how much of itself a knowing model shows."""
 
@@ -52,12 +56,17 @@ def simulated(number: int, how: World, domain: Domain = DOMAIN) -> WorldScores:
 
     def add(name: str, mechanism: str, pool: Pool, kept: int, seen: dict[str, float]) -> None:
         scores = tuple(
-            score(p, seen[p] + how.noise * rng.standard_normal(), 2.0 + rng.standard_normal() + 10 * (seen[p] > 0.01))
+            score(
+                p,
+                seen[p] + QUIET.get(p, 1.0) * how.noise * rng.standard_normal(),
+                2.0 + rng.standard_normal() + 10 * (seen[p] > 0.01),
+            )
             for p in KINDS
         )
         model = Scored(
             world=number, model=name, mechanism=mechanism, pool=pool, kept=kept, audited=AUDITED, domain=domain,
-            scores=scores, verdict="INVALID" if pool == "destroyed" else "",
+            scores=(score("usable", float(pool != "destroyed"), 0.0, "gate"), *scores),
+            verdict="INVALID" if pool == "destroyed" else "",
         )  # fmt: skip
         models.append(model)
 

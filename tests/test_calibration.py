@@ -25,12 +25,15 @@ def row(model: Scored) -> dict[Feature, float]:
 
 # ---- rates ------------------------------------------------------------------------------------------------------
 def fresh(worlds: tuple[WorldScores, ...], joint: Joint, which: str) -> tuple[int, int]:
-    """False alarms (misses) of a fixed rule on worlds that no fit has seen, counted here by hand."""
+    """Verdicts that wrongly state a trace (none) on worlds that no fit has seen, counted here by hand.
+
+    A trace is stated by the joint rule, or by outputs of at least a tenth of base.
+    """
     wrong = 0
     for world in worlds:
         models = [m for m in world.models if m.mechanism != "base" and m.pool == which]
         models = [m for m in models if which == "clean" or m.kept == m.audited]
-        found = [apply(joint, row(m)).found for m in models]
+        found = [apply(joint, row(m)).found or row(m)[Feature("outside.effect", "effect")] >= 0.1 for m in models]
         wrong += any(found) if which == "clean" else not all(found)
     return wrong, len(worlds)
 
@@ -58,6 +61,30 @@ def test_a_mechanism_that_no_rule_was_fitted_on_is_judged_without_it() -> None:
     assert (record.false_alarms.k, record.false_alarms.n) == (8, 8)
     assert "world 100, odd: false alarm" in record.exceptions
     assert next(c for c in record.counted if c.mechanism == "odd").found == 8
+
+
+def test_the_joint_record_counts_verdicts_whichever_rung_stated_the_trace() -> None:
+    """Outputs that show it alarm where the joint rule is silent; whatever the gate stops says nothing."""
+    worlds = pool(8)
+    of = {"shown": 0, "stopped": 1}
+
+    def changed(place: int, model: Scored) -> Scored:
+        if place == of["shown"] and model.model == "npo_of_others":
+            loud = [s.model_copy(update={"value": 0.3}) if s.kind == "output" else s for s in model.scores]
+            return model.model_copy(update={"scores": tuple(loud)})
+        if place == of["stopped"] and model.model == "head_edit":
+            broken = [s.model_copy(update={"value": 0.2}) if s.kind == "gate" else s for s in model.scores]
+            return model.model_copy(update={"scores": tuple(broken)})
+        return model
+
+    odd = [w.model_copy(update={"models": tuple(changed(n, m) for m in w.models)}) for n, w in enumerate(worlds)]
+    before, after = calibrate(worlds, ZOO), calibrate(odd, ZOO)
+    assert (before.joint.record.false_alarms.k, before.joint.record.misses.k) == (0, 0)
+    assert (after.joint.record.false_alarms.k, after.joint.record.misses.k) == (1, 1)
+    assert set(after.joint.record.exceptions) == {"world 100, npo: false alarm", "world 101, head_edit: missed"}
+    alone = {(s.world, s.model): s.alone for s in after.subjects.subjects}
+    assert (alone[100, "npo_of_others"], alone[101, "head_edit"]) == ("shown", "stopped")
+    assert alone[100, "destroyed"] == "stopped" and alone[102, "head_edit"] == "quiet"
 
 
 def test_edited_clean_models_are_counted_apart_and_base_not_at_all() -> None:

@@ -62,6 +62,9 @@ def test_every_mechanism_occurs_in_at_least_eight_worlds_and_the_full_kit_in_fiv
     full = [share for share in shares.values() if share.full]
     assert len(full) == 5 and all(share.mechanisms == kit for share in full)
     assert len({share.architecture for share in full}) == 2
+    facts = Counter(name for share in shares.values() for name in share.of_facts)
+    assert set(facts) == set(kit) and min(facts.values()) >= 8 and max(facts.values()) - min(facts.values()) <= 1
+    assert all(set(share.of_facts) <= set(share.mechanisms) for share in shares.values())
     assert sum(share.doses for share in shares.values()) >= 8
     crossed = Counter(name for share in shares.values() for name in share.crossed)
     assert min(crossed[name] for name in design.CROSSED) >= 8
