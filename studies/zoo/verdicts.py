@@ -1,0 +1,345 @@
+"""What the verdict says of every model of the pools, each by a rule that knew neither its world nor its mechanism.
+
+``python -m studies.zoo.verdicts`` reads ``scores/`` and the stored calibrations, and writes ``verdicts.json`` and the
+tables in the README beside it. Agreement with relearning is counted by a rule from which relearning was left out.
+"""
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from scipy import stats as scipy_stats
+
+from audit.calibration import Calibration, Subjects, read_shelf, write
+from audit.findings import Interval, Kind, Rate
+from audit.joint import Table, judged_apart, table_of
+from audit.nouns import AuditError, Missing, Noun
+from audit.rates import HeldOut, Roster, rate, stated
+from audit.weighing import stored
+from studies.provenance import Stamp, stamp
+from studies.zoo import mechanisms
+
+log = logging.getLogger(__name__)
+
+HERE = Path(__file__).parent
+RESULTS, README = HERE / "verdicts.json", HERE / "README.md"
+START, END = "<!-- verdicts: made by studies.zoo.verdicts -->", "<!-- end of verdicts -->"
+RELEARNING = "relearning_recovery"
+REFUSALS = ("refusal", "refusal_dpo")
+DIGITS = 4
+
+
+class Line(Noun):
+    """The models of one mechanism in one pool: in how many the verdict states a trace, and what the others are.
+
+    ``stopped``: INVALID, or no gate. ``below``: over-suppressed. ``silent``: nothing of these. ``outputs``: the mean
+    effect of the output probability on the trained rows (0 never trained, 1 base).
+    """
+
+    pool: str
+    mechanism: str
+    models: int
+    stated: int
+    stopped: int
+    below: int
+    silent: int
+    outputs: float | Missing
+
+
+class Agreement(Noun):
+    """Models that base became by one mechanism: does held-out relearning find knowledge, does the verdict?"""
+
+    mechanism: str
+    both: int
+    relearning_only: int
+    verdict_only: int
+    neither: int
+
+
+class Ordering(Noun):
+    """Spearman's correlation of the joint score with the audited people kept, within a world: mean over worlds.
+
+    The interval is Student's over worlds, cut at 1.
+    """
+
+    mean: float
+    ci95: Interval
+    worlds: int
+    each: dict[str, float]
+
+
+class Counts(Noun):
+    """What is claimed of the verdict on models of known truth; every exception by name."""
+
+    false_alarms: Rate
+    fakes_missed: Rate
+    destroyed_not_invalid: Rate
+    edited_clean_alarms: Rate
+    edited_clean_below: Rate
+    refusals_known_and_missed: Rate
+    one_alone_found: Rate
+    exceptions: tuple[str, ...]
+
+
+class Verdicts(Noun):
+    """The results file."""
+
+    schema_version: Literal["1.0"] = "1.0"
+    stamp: Stamp
+    command: str
+    worlds: int
+    subjects: str
+    counts: Counts
+    lines: tuple[Line, ...]
+    agreement: tuple[Agreement, ...]
+    doses: Ordering
+
+
+class _Judged(NamedTuple):
+    """All models, the names of each, what the verdict states of them, and their joint scores."""
+
+    people: Roster
+    name: ndarray
+    stated: Bool[ndarray, " subject"]
+    score: Float[ndarray, " subject"]
+
+    def named(self, which: Bool[ndarray, " subject"], what: str) -> list[str]:
+        """These models, a line each."""
+        return [f"world {self.people.world[i]}, {self.name[i]}: {what}" for i in np.flatnonzero(which)]
+
+    def worlds(self, which: Bool[ndarray, " subject"]) -> int:
+        """In how many worlds they are."""
+        return len(np.unique(self.people.world[which]))
+
+    def rate(self, wrong: Bool[ndarray, " subject"], of: Bool[ndarray, " subject"]) -> Rate:
+        """Worlds in which any of these is wrong."""
+        return rate(self.worlds(wrong & of), self.worlds(of))
+
+
+class _Effect(NamedTuple):
+    """A measurement's effect on every model, and its threshold."""
+
+    value: Float[ndarray, " subject"]
+    threshold: float
+
+
+def _judge(subjects: Subjects, calibrations: Mapping[str, Calibration]) -> tuple[_Judged, Table]:
+    table = table_of(subjects, calibrations, None)
+    held: HeldOut = stated(table.people, judged_apart(table))
+    names = np.array([s.model for s in subjects.subjects], dtype=object)
+    return _Judged(table.people, names, held.found, held.score), table
+
+
+def _effect(calibrations: Mapping[str, Calibration], kind: Kind, n: int) -> _Effect:
+    """The effect of the first measurement of this kind on trained rows; NaN where a model has none."""
+    measured = [m for c in calibrations.values() for m in c.measurements if m.kind == kind and m.form == "trained"]
+    effect = np.full(n, np.nan)
+    if not measured:
+        return _Effect(effect, np.inf)
+    column = next(column for column in measured[0].columns if column.feature == "effect")
+    effect[list(column.subject)] = column.value
+    return _Effect(effect, measured[0].threshold)
+
+
+def examine(subjects: Subjects, calibrations: Mapping[str, Calibration], made: Stamp, command: str) -> Verdicts:
+    """Every count, from stored scores alone. AuditError (code 2) where relearning is not calibrated."""
+    if RELEARNING not in calibrations:
+        raise AuditError("relearning is not calibrated here", "make the calibrations again: residua calibrate")
+    whole, _ = _judge(subjects, calibrations)
+    apart, _ = _judge(subjects, {name: c for name, c in calibrations.items() if name != RELEARNING})
+    n = len(whole.name)
+    found = _effect({RELEARNING: calibrations[RELEARNING]}, "recovery", n)
+    relearned, tried = np.nan_to_num(found.value, nan=-np.inf) > found.threshold, np.isfinite(found.value)
+    outputs = _effect(calibrations, "output", n).value
+    return Verdicts(
+        stamp=made, command=command, worlds=subjects.worlds, subjects=subjects.content_hash(),
+        counts=_counts(whole, apart, relearned & tried), lines=_lines(whole, outputs),
+        agreement=_agreement(apart, relearned, tried), doses=_ordering(whole),
+    )  # fmt: skip
+
+
+def _counts(whole: _Judged, apart: _Judged, relearned: Bool[ndarray, " subject"]) -> Counts:
+    people, says = whole.people, whole.stated
+    fakes = np.isin(people.mechanism, mechanisms.named("fake"))
+    destroyed, edited = people.pool == "destroyed", people.pool == "edited clean"
+    refusals = np.isin(people.mechanism, REFUSALS) & (people.pool == "described") & relearned
+    stopped, alone = people.alone == "stopped", np.isin(whole.name, ["dose_one_audited"])
+    return Counts(
+        false_alarms=whole.rate(says, people.clean),
+        fakes_missed=whole.rate(~says, fakes),
+        destroyed_not_invalid=whole.rate(~stopped, destroyed),
+        edited_clean_alarms=whole.rate(says, edited),
+        edited_clean_below=whole.rate(people.alone == "below", edited),
+        refusals_known_and_missed=whole.rate(~apart.stated, refusals),
+        one_alone_found=whole.rate(says, alone),
+        exceptions=(
+            *whole.named(says & people.clean, "false alarm"),
+            *whole.named(~says & fakes, "a fake that was missed"),
+            *whole.named(~stopped & destroyed, "destroyed, and not INVALID"),
+            *whole.named(says & edited, "edited clean, and a trace is stated"),
+            *whole.named(~apart.stated & refusals, "a refusal that relearning shows to know, and no trace is stated"),
+        ),
+    )
+
+
+def _lines(found: _Judged, outputs: Float[ndarray, " subject"]) -> tuple[Line, ...]:
+    people, lines = found.people, list[Line]()
+    for pool, mechanism in sorted({(str(p), str(m)) for p, m in zip(people.pool, people.mechanism, strict=True)}):
+        here = (people.pool == pool) & (people.mechanism == mechanism)
+        stopped = here & (people.alone == "stopped")
+        says = here & (found.stated if mechanism != "base" else people.alone == "shown")
+        below = here & ~says & (people.alone == "below")
+        n, counts = int(here.sum()), [int(x.sum()) for x in (says, stopped, below)]
+        lines.append(
+            Line(
+                pool=pool,
+                mechanism=mechanism,
+                models=n,
+                stated=counts[0],
+                stopped=counts[1],
+                below=counts[2],
+                silent=n - sum(counts),
+                outputs=_mean(outputs[here]),
+            )  # fmt: skip
+        )
+    return tuple(lines)
+
+
+def _mean(effects: Float[ndarray, " model"]) -> float | Missing:
+    seen = effects[np.isfinite(effects)]
+    return float(f"{seen.mean():.{DIGITS}g}") if len(seen) else Missing(missing="not measured")
+
+
+def _agreement(
+    apart: _Judged, relearned: Bool[ndarray, " subject"], tried: Bool[ndarray, " subject"]
+) -> tuple[Agreement, ...]:
+    found: list[Agreement] = []
+    usable = (apart.people.pool == "described") & tried & (apart.people.alone != "stopped")
+    for mechanism in mechanisms.named("unlearner"):
+        here = usable & (apart.people.mechanism == mechanism)
+        pairs = [(bool(r), bool(s)) for r, s in zip(relearned[here], apart.stated[here], strict=True)]
+        found.append(
+            Agreement(
+                mechanism=mechanism,
+                both=pairs.count((True, True)),
+                relearning_only=pairs.count((True, False)),
+                verdict_only=pairs.count((False, True)),
+                neither=pairs.count((False, False)),
+            )  # fmt: skip
+        )
+    return tuple(found)
+
+
+def _ordering(found: _Judged) -> Ordering:
+    """Within each world with doses: the joint score of the audited reference and of every dose against people kept."""
+    people, each = found.people, dict[str, float]()
+    taken = (people.mechanism == "dose") | (found.name == "reference_0")
+    for world in np.unique(people.world[people.mechanism == "dose"]):
+        here = taken & (people.world == world)
+        ranks = [scipy_stats.rankdata(values[here]) for values in (people.kept, found.score)]
+        rho = float(np.corrcoef(ranks)[0, 1])
+        each[str(world)] = float(f"{rho:.{DIGITS}g}")
+    rhos = np.array(list(each.values()))
+    half = float(scipy_stats.t.ppf(0.975, len(rhos) - 1) * rhos.std(ddof=1) / np.sqrt(len(rhos)))
+    mean = float(rhos.mean())
+    ends = Interval(lo=float(f"{max(mean - half, -1.0):.{DIGITS}g}"), hi=float(f"{min(mean + half, 1.0):.{DIGITS}g}"))
+    return Ordering(mean=float(f"{mean:.{DIGITS}g}"), ci95=ends, worlds=len(rhos), each=each)
+
+
+# ---- the README's tables ----------------------------------------------------------------------------------------
+SAID = (
+    ("false_alarms", "worlds with a false alarm on any clean model"),
+    ("fakes_missed", "worlds with a fake in which no trace is stated"),
+    ("destroyed_not_invalid", "worlds with a destroyed model that is not INVALID"),
+    ("refusals_known_and_missed", "worlds with a refusal that held-out relearning shows to know, and no trace stated"),
+    ("edited_clean_alarms", "worlds with a trace stated of an edited clean model"),
+    ("edited_clean_below", "worlds with an edited clean model below the never-trained level"),
+    ("one_alone_found", "worlds in which one audited person of sixteen, alone, is found"),
+)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 1 else "100 %"
+
+
+def _two(value: float | Missing) -> str:
+    return "–" if isinstance(value, Missing) else f"{value:.2f}"
+
+
+def markdown(found: Verdicts) -> str:
+    """The README's tables, from the results file alone."""
+    counts = [
+        f"| {told} | {r.k} of {r.n} | {_percent(r.upper95)} |"
+        for r, told in ((getattr(found.counts, n), t) for n, t in SAID)
+    ]
+    lines = [
+        f"| {x.pool} | `{x.mechanism}` | {x.models} | {x.stated} | {x.stopped} | {x.below} | {x.silent} "
+        f"| {_two(x.outputs)} |"
+        for x in found.lines
+    ]
+    agreed = [
+        f"| `{x.mechanism}` | {x.both} | {x.relearning_only} | {x.verdict_only} | {x.neither} |"
+        for x in found.agreement
+    ]
+    ordering = found.doses
+    return "\n".join(
+        [
+            START,
+            f"{found.worlds} worlds; the bound is the exact one-sided 95 % one.",
+            "",
+            "| count | worlds | bound |", "|---|---|---|", *counts,
+            "",
+            f"Within a world the joint score orders reference and doses with Spearman's rho {ordering.mean:.2f} on",
+            f"average ({ordering.ci95.lo:.2f} to {ordering.ci95.hi:.2f} over {ordering.worlds} worlds).",
+            "",
+            "Exceptions, all of them:",
+            "",
+            *([f"- {name}" for name in found.counts.exceptions] or ["- none"]),
+            "",
+            "Models by pool and mechanism, and what the verdict says of them:",
+            "",
+            "| pool | mechanism | models | trace stated | stopped by the gate | below | silent | mean output effect |",
+            "|---|---|---|---|---|---|---|---|", *lines,
+            "",
+            "Base after each unlearner: held-out relearning (R) and the verdict of a rule without it (V):",
+            "",
+            "| mechanism | R and V | R only | V only | neither |", "|---|---|---|---|---|", *agreed,
+            END,
+        ]
+    )  # fmt: skip
+
+
+def with_tables(readme: str, tables: str) -> str:
+    """The README with these tables between its marks. AuditError (code 2) where it has no marks."""
+    before, start, rest = readme.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise AuditError(f"the README has no place for the tables ({START})", "restore it from the repository")
+    return before + tables + after
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Count, and write the results and the README's tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calibrations", type=Path, default=stored(), help="the folder that holds them")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args(words)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    shelf = read_shelf(args.calibrations)
+    if shelf.subjects is None:
+        raise AuditError(f"{args.calibrations} holds no calibrations", "make them: residua calibrate")
+    found = examine(shelf.subjects, shelf.calibrations, stamp(0), "python -m studies.zoo.verdicts")
+    write(args.out, found)
+    if args.out == RESULTS:
+        README.write_text(with_tables(README.read_text(encoding="utf-8"), markdown(found)), encoding="utf-8")
+    log.info(markdown(found))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
