@@ -8,7 +8,7 @@ from scipy import stats as scipy_stats
 from sklearn.metrics import roc_auc_score
 
 from audit import stats
-from audit.clusters import Labelled, auroc, folds, labelled, resamples
+from audit.clusters import Labelled, auroc, difference, folds, labelled, resamples
 from audit.nouns import AuditError
 
 
@@ -132,3 +132,85 @@ def test_what_cannot_be_calibrated_is_refused_with_a_reason(score, knows, cluste
 def test_clusters_may_be_named() -> None:
     data = labelled([1, 2, 3, 4], [True, False, True, False], ["npo", "rmu", "rmu", "npo"])
     assert data.cluster.tolist() == [0, 1, 1, 0] and data.part(data.cluster == 1).cluster.tolist() == [0, 0]
+
+
+# ---- two scores of the same models --------------------------------------------------------------------------------
+def paired(make, seed: int, share: float = 0.6) -> tuple[Labelled, np.ndarray]:  # type: ignore[no-untyped-def]
+    """A score, and another of the same models that shares a part of it."""
+    data, again = make(seed), make(seed + 500)
+    return data, share * data.score + (1 - share) * again.score
+
+
+def test_the_difference_of_single_models_is_delongs() -> None:
+    data, other = paired(lambda seed: crossed(seed, clusters=20, each=1), 4)
+    alone = data._replace(cluster=np.arange(len(data.score)))
+    found, known = difference(alone, other, 0), stats.delong(data.score, other, data.knows)
+    assert found.gap == pytest.approx(known.auc_a - known.auc_b) and found.se == pytest.approx(known.se)
+    assert found.p == pytest.approx(2 * scipy_stats.t.sf(abs(found.gap) / known.se, 19))
+    half = scipy_stats.t.ppf(0.975, 19) * known.se
+    np.testing.assert_allclose(found.ci95, [found.gap - half, found.gap + half])
+
+
+def obuchowski(data: Labelled, other: np.ndarray) -> float:
+    """The variance of two correlated AUROCs' difference, from placement values, loop by loop (Obuchowski 1997)."""
+    ins, outs = np.flatnonzero(data.knows), np.flatnonzero(~data.knows)
+    clusters = range(int(data.cluster.max()) + 1)
+    m, n = len(ins), len(outs)
+
+    def covariance(a: np.ndarray, b: np.ndarray) -> float:
+        total = {"10": 0.0, "01": 0.0, "11": 0.0, "11_turned": 0.0}
+        sums = []
+        for score in (a, b):
+            v10 = {i: np.mean([(score[i] > score[j]) + (score[i] == score[j]) / 2 for j in outs]) for i in ins}
+            v01 = {j: np.mean([(score[i] > score[j]) + (score[i] == score[j]) / 2 for i in ins]) for j in outs}
+            auc = np.mean(list(v10.values()))
+            sums.append(
+                [(sum(v10[i] - auc for i in ins if data.cluster[i] == c),
+                  sum(v01[j] - auc for j in outs if data.cluster[j] == c)) for c in clusters]
+            )  # fmt: skip
+        for (x10, x01), (y10, y01) in zip(*sums, strict=True):
+            total["10"] += x10 * y10
+            total["01"] += x01 * y01
+            total["11"] += x10 * y01
+            total["11_turned"] += x01 * y10
+        held_in, held_out = (len({data.cluster[i] for i in some}) for some in (ins, outs))
+        every = len(set(data.cluster.tolist()))
+        return (
+            total["10"] * held_in / (held_in - 1) / m**2
+            + total["01"] * held_out / (held_out - 1) / n**2
+            + (total["11"] + total["11_turned"]) * every / (every - 1) / (m * n)
+        )
+
+    return covariance(data.score, data.score) + covariance(other, other) - 2 * covariance(data.score, other)
+
+
+@pytest.mark.parametrize("make", [crossed, nested])
+def test_the_difference_over_clusters_has_obuchowskis_covariance(make) -> None:  # type: ignore[no-untyped-def]
+    data, other = paired(make, 7)
+    found = difference(data, np.round(other, 1), 0)
+    assert found.gap == pytest.approx(roc_auc_score(data.knows, data.score) - roc_auc_score(data.knows, other.round(1)))
+    assert found.se == pytest.approx(np.sqrt(obuchowski(data, other.round(1))))
+
+
+@pytest.mark.parametrize("make", [lambda seed: crossed(seed, 40), lambda seed: nested(seed, 30)])
+def test_standard_error_and_bootstrap_of_a_difference_agree_with_fresh_samples(make) -> None:  # type: ignore[no-untyped-def]
+    gaps = [difference(*paired(make, 1000 * s), 0, draws=2).gap for s in range(200)]
+    found = [difference(*paired(make, 1000 * s), 0, draws=300) for s in range(12)]
+    spread = np.std(gaps, ddof=1)
+    assert np.mean([one.se for one in found]) == pytest.approx(spread, rel=0.15)
+    assert np.mean([np.diff(one.bootstrap95)[0] for one in found]) / 3.92 == pytest.approx(spread, rel=0.2)
+
+
+def test_a_difference_turns_round_and_scores_that_rank_alike_do_not_differ() -> None:
+    data, other = paired(crossed, 8)
+    one, turned = difference(data, other, 0), difference(data.rescored(other), data.score, 0)
+    assert one.gap == pytest.approx(-turned.gap) and one.p == pytest.approx(turned.p)
+    same = difference(data, np.exp(data.score), 0)
+    assert same.gap == 0 and same.p == 1.0 and same.ci95 == pytest.approx([-0.3694, 0.3694], abs=1e-4)
+
+
+def test_a_difference_that_every_cluster_shows_has_the_p_of_as_many_equal_signs() -> None:
+    data = crossed(5, clusters=6, gap=100.0)
+    found = difference(data, -data.score, 0)
+    assert found.gap == 1.0 and found.p == pytest.approx(2 * 0.5**6) and found.ci95.hi == 1.0
+    assert found.ci95.lo == pytest.approx(1 - stats.clopper_pearson(0, 6).hi)

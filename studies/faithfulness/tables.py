@@ -1,0 +1,134 @@
+"""The study's one table, in Markdown, from results.json and nothing else."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from studies.faithfulness.contrasts import CONTRASTS, FAKES
+from studies.faithfulness.metrics import COMPARED, METRICS, NOT_COMPUTED, PAPER, UDS, Metric, Published
+
+HEAD = (
+    "metric", "published", "learned it", "fakes", "fakes, less depth score", "everything", "fakes missed", "doses", "R",
+    "Q", "overall", "people alarmed", "people missed",
+)  # fmt: skip
+PER_CELL = "published / one-sided / symmetric"
+Row = Mapping[str, object]
+
+
+class Told(NamedTuple):
+    """The parts of results.json that a metric's row is made from; empty where the part is not there."""
+
+    contrasts: Mapping[str, Mapping[str, Row]]
+    doses: Row
+    mechanisms: Row
+    robust: Row
+    people: Row
+
+
+def told(results: Row) -> Told:
+    """What the results hold."""
+    scores, attacks = _of(results, "scores"), _of(results, "attacks")
+    contrasts = {key: _of(row, "metrics") for key, row in _of(scores, "contrasts").items() if isinstance(row, dict)}
+    robust, people = (_of(_of(attacks, part), "metrics") for part in ("robustness", "people"))
+    return Told(contrasts, _of(scores, "doses"), _of(scores, "mechanisms"), robust, people)  # type: ignore[arg-type]
+
+
+def _of(row: object, *keys: str) -> dict[str, object]:
+    """A part of the results by its path; empty where it is not there."""
+    for key in keys:
+        row = row.get(key) if isinstance(row, dict) else None
+    return row if isinstance(row, dict) else {}
+
+
+def share(x: object) -> str:
+    """A share with three decimals and no leading zero; a dash where there is none."""
+    if not isinstance(x, int | float):
+        return "–"
+    text = f"{abs(x):.3f}".removeprefix("0")
+    return f"−{text}" if x < 0 and float(f"{x:.3f}") else text
+
+
+def between(row: Row, value: str) -> str:
+    """A value with its interval."""
+    if not isinstance(row.get(value), int | float):
+        return "–"
+    return f"{share(row[value])} [{share(row['lo'])}, {share(row['hi'])}]"
+
+
+def tally(pair: object) -> str:
+    """k/n."""
+    return f"{pair[0]}/{pair[1]}" if isinstance(pair, list) else "–"
+
+
+def _robust(told: Told, key: str, name: str, published: float | None) -> str:
+    """Published, ours one-sided, ours symmetric; relearning of everybody, as published."""
+    both = _of(told.robust, key, "relearned")
+    forms = [share(_of(both, form).get(name)) for form in ("one_sided", "symmetric")]
+    shown = [share(published), *forms]
+    return "–" if set(shown) == {"–"} else " / ".join(shown)
+
+
+def _missed(told: Told, key: str) -> str:
+    """Each fake's models that the cut of the published convention does not find, of those that have a number."""
+    found = [_of(told.mechanisms, key, "knowing", name) for name in FAKES]
+    counts = [(int(str(row["of"])), int(str(row["above"]))) for row in found if row]
+    return ", ".join(f"{n - above}/{n}" for n, above in counts) or "–"
+
+
+def row_of(told: Told, one: Metric) -> list[str]:
+    """One metric's cells, in the order of the head."""
+    key, p = one.key, one.published
+    learned, fakes, everything = (_of(told.contrasts, c.key, key) for c in CONTRASTS)
+    people = _of(told.people, key)
+    return [
+        one.words,
+        share(p.faithful) if p else "–",
+        _marked(learned),
+        _marked(fakes),
+        "–" if key == UDS else between(_of(fakes, "versus_depth_score"), "gap"),
+        _marked(everything),
+        _missed(told, key),
+        between(_of(told.doses, key), "rho"),
+        *(_robust(told, key, name, getattr(p, by, None)) for name, by in (("r", "relearned"), ("q", "quantised"))),
+        _robust(told, key, "overall", p.overall if p else None),
+        tally(people.get("false_positives")),
+        tally(people.get("misses")),
+    ]
+
+
+def _marked(row: Row) -> str:
+    """AUROC with interval, and how many models had no number."""
+    absent = _of(row, "missing").get("models", 0)
+    return between(row, "auc") + (f" ({absent} without)" if absent else "")
+
+
+def _absent(words: str, p: Published) -> list[str]:
+    robust = [f"{share(x)} / – / –" for x in (p.relearned, p.quantised, p.overall)]
+    return [words, share(p.faithful), "not computed", *["–"] * 5, *robust, "–", "–"]
+
+
+def markdown(results: Row) -> str:
+    """The table: compared metrics, our own, and published ones that we do not compute; a line above says of what."""
+    found = told(results)
+    order = {one.key: n for n, one in enumerate(METRICS)}
+    rows = [row_of(found, one) for one in sorted(METRICS, key=lambda one: (one not in COMPARED, order[one.key]))]
+    rows += [_absent(words, p) for words, p in NOT_COMPUTED.items()]
+    lines = [_line(HEAD), _line(["---"] * len(HEAD)), *(_line(row) for row in rows)]
+    return "\n".join([_counts(results), "", *lines, "", f"Published: {PAPER}. R, Q and overall: {PER_CELL}."])
+
+
+def _line(cells: list[str] | tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _counts(results: Row) -> str:
+    """How many worlds and models stand behind the table."""
+    scores, attacks = _of(results, "scores"), _of(results, "attacks")
+    first = _of(scores, "contrasts", "published", "metrics", UDS)
+    second = _of(scores, "contrasts", "fakes", "metrics", UDS)
+    worlds, full = scores.get("worlds"), _of(attacks, "robustness").get("worlds")
+    said = f"{len(worlds) if isinstance(worlds, list) else 0} worlds, {scores.get('models', 0)} models. "
+    said += f"Learned it: {first.get('knowing')} models against {first.get('clean')}; "
+    said += f"fakes: {second.get('knowing')} against {second.get('clean')}. "
+    if isinstance(full, list):
+        said += f"R, Q and people: worlds {', '.join(map(str, full))}."
+    return said.strip()
