@@ -4,7 +4,7 @@ Generated files only: the same scores give the same bytes.
 """
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -33,7 +33,7 @@ from audit.joint import SEED, Joint, fit_joint, reliability
 from audit.judging import alone, judge
 from audit.nouns import AuditError
 from audit.pools import Score, Scored, WorldScores
-from audit.rates import Decision, Roster, Rule, held_out, labelled, record, roster, threshold
+from audit.rates import Decision, HeldOut, Roster, Rule, held_out, labelled, record, roster, threshold
 
 PACKAGES = ("numpy", "scipy", "torch", "transformers")
 
@@ -75,26 +75,32 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> Made:
         raise AuditError(f"the pool {pool.name} holds no worlds", f"make some: {pool.command}")
     _check_one_code(worlds)
     models = [model for world in worlds for model in world.models]
-    subjects = Subjects(
-        name=pool.name, command=pool.command, quick=pool.quick, draws=pool.draws, worlds=len(worlds),
-        made_with=made_with(), subjects=tuple(_subject(model) for model in models),
-    )  # fmt: skip
-    scope, people = scope_of(models), roster(subjects.subjects)
-    found: dict[str, Calibration] = {}
+    people, scope = roster([_subject(model, ()) for model in models]), scope_of(models)
+    measured: dict[str, list[_Measured]] = {}
     left_out: list[str] = []
-    for probe, source in sorted(worlds[0].code.items()):
-        measured: list[Calibrated] = []
+    for probe in sorted(worlds[0].code):
         for name in _names(models, probe):
             scores = [_score(model, probe, name) for model in models]
             try:
-                measured.append(_calibrated(people, scores, pool.draws))
+                measured.setdefault(probe, []).append(_calibrated(people, scores, pool.draws))
             except AuditError as error:
                 left_out.append(f"{probe}, {name}: {error.what}")
-        if measured:
-            found[probe] = Calibration(
-                probe=probe, version=worlds[0].versions.get(probe, 1), settings=worlds[0].settings.get(probe, {}),
-                source=source, subjects=subjects.content_hash(), scope=scope, measurements=tuple(measured),
-            )  # fmt: skip
+    above = [
+        [(probe, one.calibrated.name) for probe, some in measured.items() for one in some if one.held.found[i]]
+        for i in range(len(models))
+    ]
+    subjects = Subjects(
+        name=pool.name, command=pool.command, quick=pool.quick, draws=pool.draws, worlds=len(worlds),
+        made_with=made_with(), subjects=tuple(map(_subject, models, above)),
+    )  # fmt: skip
+    found = {
+        probe: Calibration(
+            probe=probe, version=worlds[0].versions.get(probe, 1), settings=worlds[0].settings.get(probe, {}),
+            source=worlds[0].code[probe], subjects=subjects.content_hash(), scope=scope,
+            measurements=tuple(one.calibrated for one in some),
+        )
+        for probe, some in measured.items()
+    }  # fmt: skip
     return Made(subjects, found, fit_joint(subjects, found), tuple(left_out))
 
 
@@ -134,11 +140,12 @@ def _made(world: WorldScores, probe: str) -> tuple[object, ...]:
 
 
 # ---- what the pool spans ----------------------------------------------------------------------------------------
-def _subject(model: Scored) -> Subject:
+def _subject(model: Scored, above: Collection[tuple[str, str]]) -> Subject:
+    """``above``: the measurements that exceed a threshold set without this world and mechanism."""
     return Subject(
         world=model.world, model=model.model, mechanism=model.mechanism, pool=model.pool, kept=model.kept,
         audited=model.audited, content=model.content,
-        alone=alone([judge(score.restored()) for score in model.scores]),
+        alone=alone([judge(score.restored()) for score in model.scores], above),
     )  # fmt: skip
 
 
@@ -167,7 +174,14 @@ def _score(model: Scored, probe: str, name: str) -> Score | None:
     return next((s for s in model.scores if (s.probe, s.name, s.mode) == (probe, name, "controlled")), None)
 
 
-def _calibrated(people: Roster, scores: Sequence[Score | None], draws: int) -> Calibrated:
+class _Measured(NamedTuple):
+    """A calibrated measurement, and what it says of every model by a threshold set without it."""
+
+    calibrated: Calibrated
+    held: HeldOut
+
+
+def _calibrated(people: Roster, scores: Sequence[Score | None], draws: int) -> _Measured:
     """Threshold, ratios and errors of one measurement, by its effect."""
     rows = [features(score) if score is not None else {} for score in scores]
     named = next(score for score in scores if score is not None)
@@ -183,13 +197,14 @@ def _calibrated(people: Roster, scores: Sequence[Score | None], draws: int) -> C
 
     held = held_out(people, usable, fit)
     clean = usable & people.clean
-    return Calibrated(
+    calibrated = Calibrated(
         name=named.name, kind=named.kind, form=named.form,
         threshold=threshold(effect[clean], people.world[clean]),
         scale=likelihood.fit_scale(data, SEED, draws), record=record(people, held),
         reliability=reliability(data, SEED, draws),
         columns=_columns(rows),
     )  # fmt: skip
+    return _Measured(calibrated, held)
 
 
 def _columns(rows: Sequence[Mapping[str, float]]) -> tuple[Column, ...]:

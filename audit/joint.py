@@ -1,9 +1,10 @@
 """The joint rule: one score from all calibrated measurements that ran, refitted from their stored scores for that set.
 
 Ridge logistic regression on bounded features; a trace needs a score above every clean model's (but for the share that
-a threshold lets pass) and two classes of evidence, from two measurements, or a causal one that is also beyond its own
-reference-to-reference floor. Classes are causal, decoding, recovery and sparse (a few people where the mean sees none).
-A feature that a model of the pool lacks reads 0, the level of a model that never knew.
+a threshold lets pass) and evidence of two classes from two measurements, one of which reads states, or a causal effect
+that is also beyond its own reference-to-reference floor. Classes are causal, decoding, recovery and output. An effect
+is evidence above its bar if its own test, against people whom nobody was taught, finds it too; a sparse reading (a few
+people where the mean sees none) is above its bar. A feature that a model lacks reads 0, like one that never knew.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,17 +16,20 @@ from numpy import ndarray
 
 from audit import clusters, likelihood, monotone
 from audit.calibration import Calibration, Record, Reliability, Subjects
-from audit.features import Class, Feature, class_of
+from audit.features import INSIDE, SPARSE, Class, Feature, class_of
 from audit.findings import Interval
 from audit.likelihood import Scale
 from audit.nouns import Missing, Noun
 from audit.rates import Decision, HeldOut, Roster, Rule, held_out, labelled, record, roster, stated, threshold
 from audit.reliability import bands, cost
+from audit.rule import ALPHA
 
 SEED = 0
 DIGITS = 6
 LEAST_SHARE = 0.5
 """A feature that fewer of the pool's clean and knowing models have does not enter the score."""
+LEAST_TAIL = -float(np.log10(ALPHA))
+LEAST_UNIT = 1e-6
 QUANTILES = np.linspace(0, 1, 101)
 
 
@@ -42,13 +46,15 @@ class Weight(Noun):
 
 
 class Joint(Noun):
-    """A joint rule with its errors: for exactly these features, from exactly these calibrations."""
+    """A joint rule with its errors: for exactly these features, from exactly these calibrations.
+
+    Its score is 0 at the threshold and -1 in the median model that never knew.
+    """
 
     schema_version: str = "1.0"
     made_from: dict[str, str]
     intercept: float
     weights: tuple[Weight, ...]
-    threshold: float
     scale: Scale
     record: Record
     reliability: Reliability
@@ -59,11 +65,19 @@ class Joint(Noun):
         return tuple(Feature(w.measurement, w.feature) for w in self.weights)
 
 
+class Lit(NamedTuple):
+    """A feature that is evidence: its class, its measurement, and whether it sees ``few`` people or the mean."""
+
+    kind: Class
+    measurement: str
+    few: bool = False
+
+
 class Joined(NamedTuple):
     """What the joint rule says of one model: its score, the evidence above its bars, and whether that is a trace."""
 
     score: float
-    lit: tuple[tuple[Class, str], ...]
+    lit: tuple[Lit, ...]
     found: bool
 
 
@@ -75,10 +89,9 @@ class Line(NamedTuple):
     slope: Float[ndarray, " column"]
     bar: Float[ndarray, " column"]
     intercept: float
-    threshold: float
 
     def score(self, x: Float[ndarray, "model column"]) -> Float[ndarray, " model"]:
-        """The joint score: log odds at even prior odds; a missing feature reads 0."""
+        """The joint score, 0 at the threshold; a missing feature reads 0."""
         return self.intercept + (np.nan_to_num(x, nan=0.0) - self.mean) / self.sd @ self.slope
 
 
@@ -91,20 +104,26 @@ class Table(NamedTuple):
     x: Float[ndarray, "subject column"]
 
 
-def enough(lit: Sequence[tuple[Class, str]], above_floor: Sequence[str]) -> bool:
-    """Is this evidence enough: a causal measurement beyond its floor, or two classes from two measurements?"""
-    if any(kind == "causal" and measurement in above_floor for kind, measurement in lit):
+def enough(lit: Sequence[Lit], above_floor: Sequence[str]) -> bool:
+    """Is this enough: a causal effect beyond its floor, or two classes, of two measurements, one from inside?"""
+    if any(x.kind == "causal" and not x.few and x.measurement in above_floor for x in lit):
         return True
-    return any(a[0] != b[0] and a[1] != b[1] for a in lit for b in lit)
+    inside = [x for x in lit if x.kind in INSIDE]
+    return any(a.kind != b.kind and a.measurement != b.measurement for a in inside for b in lit)
 
 
-def _lit(table: Table, line: Line, row: Float[ndarray, " column"]) -> tuple[tuple[Class, str], ...]:
-    """The evidence of one model: class and measurement of every feature above its bar."""
-    found: list[tuple[Class, str]] = [
-        (kind, column.measurement)
-        for column, kind, value, bar in zip(table.columns, table.classes, row, line.bar, strict=True)
-        if kind is not None and value > bar  # NaN is above nothing
-    ]
+def _lit(table: Table, line: Line, row: Float[ndarray, " column"]) -> tuple[Lit, ...]:
+    """The evidence of one model: every feature above its bar; an effect only where its own test finds it."""
+    tested = {
+        column.measurement
+        for column, value in zip(table.columns, row, strict=True)
+        if column.feature == "tail" and value > LEAST_TAIL
+    }
+    found: list[Lit] = []
+    for column, kind, value, bar in zip(table.columns, table.classes, row, line.bar, strict=True):
+        few = column.feature in SPARSE
+        if kind is not None and value > bar and (few or column.measurement in tested):  # NaN is above nothing
+            found.append(Lit(kind, column.measurement, few))
     return tuple(dict.fromkeys(found))
 
 
@@ -113,12 +132,16 @@ def _joined(table: Table, line: Line, row: Float[ndarray, " column"]) -> Joined:
     beyond = [
         c.measurement for c, value in zip(table.columns, row, strict=True) if c.feature == "over_floor" and value > 0
     ]
-    return Joined(score, lit, score > line.threshold and enough(lit, beyond))
+    return Joined(score, lit, score > 0 and enough(lit, beyond))
 
 
 # ---- fit --------------------------------------------------------------------------------------------------------
 def _fit(table: Table, seen: Bool[ndarray, " subject"]) -> Line:
-    """The rule from some subjects: both kinds equally heavy, every world as heavy as another."""
+    """The rule from some subjects: both kinds equally heavy, every world as heavy as another.
+
+    Its score is scaled so that 0 is the threshold and -1 the median clean model: scores of rules that were fitted on
+    different subjects can then be held against one another.
+    """
     people, x = table.people, table.x[seen]
     knows, world, clean = people.knowing[seen], people.world[seen], people.clean[seen]
     bar = np.array([_bar(column[clean], world[clean]) for column in x.T])
@@ -127,8 +150,11 @@ def _fit(table: Table, seen: Bool[ndarray, " subject"]) -> Line:
     data = clusters.labelled(np.zeros(len(knows)).tolist(), knows.tolist(), world.tolist())
     weight = monotone.balanced(data, np.ones(data.holds.shape[1]))
     fitted = monotone.ridge_logistic((filled - mean) / sd, knows, weight)
-    line = Line(mean, sd, fitted.slope, bar, fitted.intercept, 0.0)
-    return line._replace(threshold=threshold(line.score(x[clean]), world[clean]))
+    raw = Line(mean, sd, fitted.slope, bar, fitted.intercept)
+    never = raw.score(x[clean])
+    top, middle = threshold(never, world[clean]), float(np.median(never))
+    unit = max(top - middle, LEAST_UNIT)
+    return raw._replace(slope=fitted.slope / unit, intercept=(fitted.intercept - top) / unit)
 
 
 def _bar(value: Float[ndarray, " model"], world: ndarray) -> float:
@@ -191,7 +217,6 @@ def fit_joint(
         made_from={probe: calibration.content_hash() for probe, calibration in sorted(calibrations.items())},
         intercept=_r(line.intercept),
         weights=_weights(table, line),
-        threshold=_r(line.threshold),
         scale=scale,
         record=record(table.people, stated(table.people, held)),
         reliability=reliability(data, SEED, subjects.draws),
@@ -216,7 +241,7 @@ def apply(joint: Joint, features: Mapping[Feature, float]) -> Joined:
     mean, sd, slope, bar = (
         np.array([getattr(w, name) for w in joint.weights]) for name in ("mean", "sd", "slope", "bar")
     )
-    return _joined(table, Line(mean, sd, slope, bar, joint.intercept, joint.threshold), row)
+    return _joined(table, Line(mean, sd, slope, bar, joint.intercept), row)
 
 
 _fitted: dict[tuple[str, ...], Joint] = {}

@@ -6,7 +6,7 @@ likelihood ratio and no error rate. :mod:`audit.rule` holds the constants and wo
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -272,10 +272,11 @@ def beyond_chance(held_out: Sequence[Evidence]) -> list[Evidence]:
     return [e for e in above if id(e) not in chance]
 
 
-def alone(evidence: Sequence[Evidence]) -> Alone:
+def alone(evidence: Sequence[Evidence], above: Collection[tuple[str, str]]) -> Alone:
     """What these in-case findings say before any joint rule: by the gate, the outputs, a level below, or other forms.
 
-    A causal or decoding trace on the trained rows is the joint rule's business and does not count here.
+    ``above`` names the measurements (probe, name) that exceed their calibrated thresholds: without that a held-out form
+    says nothing here. A causal or decoding trace on the trained rows is the joint rule's business and does not count.
     """
     parts = _sort(evidence)
     first, second = _rung_by_gate_and_outputs(parts), _rung_by_traces(parts)
@@ -283,7 +284,8 @@ def alone(evidence: Sequence[Evidence]) -> Alone:
         return "shown" if first.direction == "above" else "stopped"
     if second is not None and second.direction == "below":
         return "below"
-    return "elsewhere" if beyond_chance(parts.held_out) else "quiet"
+    other = beyond_chance(parts.held_out)
+    return "elsewhere" if any((e.measurement.probe, e.measurement.name) in above for e in other) else "quiet"
 
 
 def _doubts(kind: str, parts: _Sorted) -> list[str]:

@@ -106,8 +106,9 @@ def _row(name: str, rule: Calibrated | Joint) -> Row:
     finds = (
         "–" if isinstance(limit, Missing) else f"{limit.kept} of {limit.audited} people ({limit.k}/{limit.n} worlds)"
     )
+    threshold = rule.threshold if isinstance(rule, Calibrated) else 0.0
     return Row(
-        name, number(rule.threshold), _count(record.false_alarms), _count(record.misses), finds,
+        name, number(threshold), _count(record.false_alarms), _count(record.misses), finds,
         f"{good.cllr:.3f} (min {good.cllr_min:.3f}; gap {good.gap:.3f}, by chance up to {good.envelope:.3f})",
         number(10**rule.scale.ceiling),
     )  # fmt: skip

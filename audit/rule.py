@@ -75,10 +75,12 @@ def decision_rule() -> tuple[str, ...]:
         "were made from) and a causal one is among them, the joint rule takes the place of 3, 4, 6 and 7, after gate "
         "and outputs: SUPPRESSED if the joint score of exactly the calibrated measurements that ran is above its "
         f"threshold (at most {FALSE_ALARM_SHARE:.0%} of worlds of clean models exceed it) and two classes of evidence "
-        "(causal, decoding, recovery, sparse) from two measurements, or a causal one beyond its floor, are above "
-        "theirs; PARTIAL if not, and held-out forms show a trace as in 6; CONSISTENT if neither, and the likelihood "
-        "ratio supports a model that never knew by its interval's end nearest 1; INCONCLUSIVE otherwise. Mistakes are "
-        "those of the verdict as printed, whichever rung said it, on worlds and mechanisms held out of the fitting.",
+        "(causal, decoding, recovery, output) from two measurements, one of them causal or decoding, or a causal "
+        f"effect beyond its floor, are above theirs (an effect has to have p < {ALPHA} too; a few people may stand out "
+        "where the mean does not); PARTIAL if not, and held-out forms show a trace as in 6 that is above their own "
+        "thresholds too; CONSISTENT if neither, and the likelihood ratio supports a model that never knew by its "
+        "interval's end nearest 1; INCONCLUSIVE otherwise. Mistakes are those of the verdict as printed, whichever "
+        "rung said it, on worlds and mechanisms held out of the fitting.",
     )
 
 

@@ -12,7 +12,19 @@ from typing import NamedTuple
 import probes
 from audit import joint as joints
 from audit import likelihood
-from audit.calibration import JOINT, Asked, Calibrated, Calibration, Record, Settings, Shelf, read, read_shelf, use_of
+from audit.calibration import (
+    JOINT,
+    Alone,
+    Asked,
+    Calibrated,
+    Calibration,
+    Record,
+    Settings,
+    Shelf,
+    read,
+    read_shelf,
+    use_of,
+)
 from audit.features import Feature, features, named
 from audit.findings import CalibrationUse, Domain, Evidence, Interval, LikelihoodRatio, Verdict, VerdictWord
 from audit.joint import Joined, Joint
@@ -164,7 +176,11 @@ def decide(evidence: Sequence[Evidence], roles: Given, standing: Standing) -> tu
     plain = _in_case(verdict(evidence, roles), standing)
     weighed = tuple(weigh(e, standing) for e in evidence)
     found = opinion(evidence, standing)
-    return weighed, plain if found is None else _calibrated(plain, evidence, roles, found)
+    if found is None:
+        return weighed, plain
+    above = [e.measurement for e in weighed if e.basis == "calibrated" and e.outcome == "trace found"]
+    first = alone(evidence, {(m.probe, m.name) for m in above})
+    return weighed, _calibrated(plain, first, roles, found)
 
 
 def _in_case(plain: Verdict, standing: Standing) -> Verdict:
@@ -185,9 +201,8 @@ def judged(
     return decide(tuple(judge(e.measurement, floors) for e in measurements), roles, standing)
 
 
-def _calibrated(plain: Verdict, evidence: Sequence[Evidence], roles: Given, found: Opinion) -> Verdict:
+def _calibrated(plain: Verdict, first: Alone, roles: Given, found: Opinion) -> Verdict:
     """Gate and outputs first, then the joint rule; over-suppression stays the in-case finding that it is."""
-    first = alone(evidence)
     if first == "stopped" or (first == "shown" and not found.joined.found):
         return plain
     if first == "shown":
@@ -222,12 +237,12 @@ def _stated(word: VerdictWord, direction: str, plain: Verdict, roles: Given, fou
 
 
 def _joint_sentence(found: Opinion) -> str:
-    joined, bar = found.joined, found.joint.threshold
-    side = "above" if joined.score > bar else "not above"
+    joined = found.joined
+    side = "above" if joined.score > 0 else "not above"
     measurements = dict.fromkeys(weight.measurement for weight in found.joint.weights)
-    lit = ", ".join(f"{kind} ({measurement})" for kind, measurement in joined.lit) or "none"
-    enough = "" if joined.found or joined.score <= bar else "; not enough: it takes two classes, or a causal one"
+    lit = ", ".join(f"{x.kind} ({x.measurement}{', few people' if x.few else ''})" for x in joined.lit) or "none"
+    enough = "" if joined.found or joined.score <= 0 else "; not enough: it takes two classes, one of them from inside"
     return (
         f"the joint score of {len(measurements)} measurements is {joined.score:.2f}, {side} its threshold of "
-        f"{bar:.2f}; evidence above its own bar: {lit}{enough}"
+        f"0 (a model that never knew typically reads -1); evidence above its own bar: {lit}{enough}"
     )

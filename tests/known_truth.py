@@ -39,12 +39,17 @@ class World(NamedTuple):
     doses: bool = True
 
 
+def tail(effect: float) -> float:
+    """The in-case p of an effect: no test is unsure here."""
+    return 0.001 if effect > 0.1 else 0.5
+
+
 def score(probe: str, effect: float, person: float, kind: Kind | None = None) -> Score:
     """One measurement with this effect and this largest person; the floor is small."""
     ci95 = Interval(lo=effect - 0.1, hi=effect + 0.1)
     return Score(
-        probe=probe, name="effect", kind=kind or KINDS[probe], value=effect, ci95=ci95, p=0.5, p_below=0.5, floor=0.02,
-        control_found=True, units=AUDITED, readings={"largest_person": person},
+        probe=probe, name="effect", kind=kind or KINDS[probe], value=effect, ci95=ci95, p=tail(effect), p_below=0.5,
+        floor=0.02, control_found=True, units=AUDITED, readings={"largest_person": person},
         overall=Overall(value=effect, ci95=ci95, floor=0.02),
     )  # fmt: skip
 
@@ -92,9 +97,9 @@ def measured(probe: str, effect: float, person: float, kind: Kind | None = None)
     found = score(probe, effect, person, kind)
     return Measurement(
         probe=probe, name="effect", kind=found.kind, statistic="mean effect", value=effect, unit="effect",
-        ci95=found.ci95, n=Count(scored=100), unit_of_replication="person", units=AUDITED, seed=0, p=0.5, p_below=0.5,
-        null=NONE, positive_control=Control(value=1.0, ci95=NONE, found=True), floor=0.02, overall=found.overall,
-        readings=found.readings, items=NONE,
+        ci95=found.ci95, n=Count(scored=100), unit_of_replication="person", units=AUDITED, seed=0, p=tail(effect),
+        p_below=0.5, null=NONE, positive_control=Control(value=1.0, ci95=NONE, found=True), floor=0.02,
+        overall=found.overall, readings=found.readings, items=NONE,
     )  # fmt: skip
 
 

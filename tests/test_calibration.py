@@ -11,7 +11,7 @@ from audit import clusters, likelihood, stats
 from audit.calibration import JOINT, SUBJECTS, Asked, Calibration, Shelf, read, read_shelf, use_of
 from audit.features import Feature, features, named
 from audit.fitting import calibrate, write_all
-from audit.joint import Joint, apply, enough, fit_joint, reliability, table_of
+from audit.joint import Joint, Lit, apply, enough, fit_joint, reliability, table_of
 from audit.nouns import AuditError, Missing
 from audit.pools import Scored, WorldScores
 from audit.rates import rate, threshold
@@ -168,13 +168,34 @@ def test_perfectly_calibrated_scores_have_a_gap_inside_the_envelope() -> None:
 
 
 # ---- the joint rule ---------------------------------------------------------------------------------------------
-def test_a_trace_takes_two_classes_from_two_measurements_or_a_causal_one_beyond_its_floor() -> None:
-    assert not enough([("decoding", "a")], [])
-    assert not enough([("decoding", "a"), ("sparse", "a")], [])
-    assert enough([("decoding", "a"), ("sparse", "b")], [])
-    assert not enough([("causal", "a")], [])
-    assert enough([("causal", "a")], ["a"])
-    assert not enough([], ["a"])
+def test_a_trace_takes_two_classes_one_of_them_inside_or_a_causal_effect_beyond_its_floor() -> None:
+    lens, few = Lit("decoding", "a"), Lit("causal", "b", few=True)
+    assert not enough([lens], []) and not enough([], ["a"])
+    assert not enough([lens, Lit("output", "a", few=True)], [])
+    assert enough([lens, Lit("output", "b", few=True)], [])
+    assert not enough([Lit("output", "a", few=True), Lit("recovery", "b")], [])
+    assert not enough([Lit("causal", "a")], [])
+    assert enough([Lit("causal", "a")], ["a"])
+    assert not enough([few], ["b"]) and enough([few, lens], [])
+
+
+def test_an_effect_above_its_bar_is_no_evidence_where_its_own_test_does_not_find_it() -> None:
+    """A model that learned other people of the same kind lies above models that did not, and so do untaught people."""
+    joint = made().joint
+    loud = {column: 1.0 for column in joint.columns if column.feature in ("effect", "over_floor")}
+    quiet = dict.fromkeys(joint.columns, 0.0)
+    tested = loud | {column: 3.0 for column in joint.columns if column.feature == "tail"}
+    assert {x.kind for x in apply(joint, quiet | tested).lit} == {"causal", "decoding"}
+    assert not apply(joint, quiet | loud).lit and not apply(joint, quiet | loud).found
+    assert apply(joint, quiet | tested).found
+
+
+def test_the_joint_score_is_0_at_the_threshold_and_minus_1_in_the_median_clean_model() -> None:
+    worlds = pool(12, World(noise=0.2))
+    joint = calibrate(worlds, ZOO).joint
+    clean = [(w.world, apply(joint, row(m)).score) for w in worlds for m in w.models if m.pool == "clean"]
+    assert np.median([s for _, s in clean]) == pytest.approx(-1, abs=1e-3)
+    assert max(s for _, s in clean) == pytest.approx(0, abs=1e-3)
 
 
 def test_the_stored_joint_rule_is_the_one_that_a_refit_gives() -> None:
