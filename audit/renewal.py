@@ -50,12 +50,15 @@ class Renewed(NamedTuple):
     stages_cpu_s: dict[str, float]
 
 
-def renew_zoo(out: Path, quick: bool, workers: int, work: Path) -> Renewed:
-    """Calibrations from the zoo: worlds that are not scored by the probes as they are now are scored first."""
+def renew_zoo(out: Path, quick: bool, workers: int, work: Path, stack: str | None = None) -> Renewed:
+    """Calibrations from the zoo: worlds that are not scored by the probes as they are now are scored first.
+
+    ``stack``: the device that their models are trained together on; None trains them one by one on the CPU.
+    """
     worlds = WORLDS[:QUICK] if quick else WORLDS
     scores = zoo.SCORES if not quick else work / "scores"
     places = Places(build.cache_root().resolve() / "zoo", (work / "audits").resolve(), scores.resolve())
-    wrong = zoo.score(worlds, places, workers)
+    wrong = zoo.score(worlds, places, workers, stack)
     if wrong:
         raise AuditError(
             "; ".join(wrong), "the other worlds are kept: the same command takes it up", ExitCode.INTEGRITY

@@ -186,10 +186,13 @@ def calibrate(args: argparse.Namespace) -> Answer:
     from audit.weighing import stored
 
     if args.pool is None:
+        from studies.zoo.stacked import device_for
+
         with _progress(args) as progress:
-            out = Path(args.out) if args.out else stored()
-            progress.say(f"worlds of the zoo are scored where they are not; calibrations go to {out}")
-            done = renew_zoo(out, args.quick, args.workers, Path(args.work))
+            out, stack = Path(args.out) if args.out else stored(), device_for("auto")
+            made = "" if stack is None else f" (their models are trained together on {stack})"
+            progress.say(f"worlds of the zoo are scored where they are not{made}; calibrations go to {out}")
+            done = renew_zoo(out, args.quick, args.workers, Path(args.work), stack)
         return _calibrated(done)
     from audit.pool_file import load_pool
 

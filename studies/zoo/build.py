@@ -41,7 +41,7 @@ def build(
     zoo = recipes.zoo_of(world)
     root = Path(cache or cache_root()).resolve() / "zoo"
     root.mkdir(parents=True, exist_ok=True)
-    folders = {plan.name: root / f"{plan.name}-{recipes.key_of(zoo, seed, plan.name)}" for plan in zoo.plans}
+    folders = {plan.name: folder_of(zoo, seed, root, plan.name) for plan in zoo.plans}
     _make_all(zoo, (world, seed, root), folders, workers or (1 if world == "tiny" else 2), done)
     home = root / f"{world}-{seed}-{recipes.world_key(zoo, seed)}"
     if not home.exists():
@@ -51,6 +51,16 @@ def build(
     files = {path.stem: path for path in sorted((home / "data").glob("*.jsonl"))}
     cases = {name: home / "cases" / f"{name}.toml" for name in zoo.suspects}
     return Built(world, seed, home, files, folders, cases)
+
+
+def write_whole(final: Path, write: Callable[[Path], None]) -> None:
+    """Have a folder written under a temporary name, and settle it; nothing half-written is left behind."""
+    temp = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    try:
+        write(temp)
+        settle(temp, final)
+    finally:
+        shutil.rmtree(temp, ignore_errors=True)
 
 
 def settle(temp: Path, final: Path) -> None:
@@ -72,17 +82,16 @@ def make(world: str, seed: int, root: Path, name: str) -> str:
 
 def make_model(zoo: recipes.Zoo, seed: int, root: Path, name: str) -> Path:
     """The folder of a model, trained if it is not there; its parent is."""
-    plan = zoo.plan(name)
-    final = root / f"{name}-{recipes.key_of(zoo, seed, name)}"
+    final, plan = folder_of(zoo, seed, root, name), zoo.plan(name)
     if not final.exists():
-        parent = None if plan.parent is None else root / f"{plan.parent}-{recipes.key_of(zoo, seed, plan.parent)}"
-        temp = root / f".{final.name}.{os.getpid()}.tmp"
-        try:
-            training.make(zoo, seed, plan, parent, temp)
-            settle(temp, final)
-        finally:
-            shutil.rmtree(temp, ignore_errors=True)
+        parent = None if plan.parent is None else folder_of(zoo, seed, root, plan.parent)
+        write_whole(final, lambda temp: training.make(zoo, seed, plan, parent, temp))
     return final
+
+
+def folder_of(zoo: recipes.Zoo, seed: int, root: Path, name: str) -> Path:
+    """Where a model lies once it is made."""
+    return root / f"{name}-{recipes.key_of(zoo, seed, name)}"
 
 
 def _make_all(

@@ -3,22 +3,29 @@
 ``python -m studies.zoo.pools --worlds 100 101 --workers 2`` makes and audits these worlds (default: all) and writes
 ``studies/zoo/scores/world-0100.json`` and so on. A world whose file is there, of the same recipe and the same probes,
 is left as it is. Models are kept in the cache, named by content; audits are not.
+
+Where a CUDA device is present, all models of all worlds that learn a corpus are trained together on it first
+(:mod:`studies.zoo.stacked`; ``--stack none``: one by one on the CPU, as without a device); edits and audits follow in
+the processes. Those models and audits lie in places of their own, and the scores of their worlds say so: they have a
+stage ``stacked.<device>``. ``--stack cpu`` shows the same path without a device.
 """
 
 import argparse
 import logging
+import os
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
 from audit.disk import cache_root
 from audit.nouns import AuditError, ExitCode
-from audit.pools import read_world
-from studies.zoo import scoring
+from audit.pools import read_world, world_path, write_world
+from studies.zoo import scoring, stacked
 from studies.zoo.design import WORLDS, share_of
-from studies.zoo.members import draw
+from studies.zoo.members import draw, population
 from studies.zoo.scoring import Places
 
 log = logging.getLogger(__name__)
@@ -28,19 +35,33 @@ WORLDS_A_PROCESS = 8
 """A process ends after so many worlds: what the libraries keep does not grow, and they are imported less often."""
 
 
-def one_world(world: int, places: Places) -> Path:
-    """Score one world in a process of its own."""
+def one_world(world: int, places: Places, before: Mapping[str, float]) -> Path:
+    """Score one world in a process of its own; ``before`` is what was spent on it until now, CPU-seconds by stage."""
     _quiet()
-    return scoring.score_world(draw(world), places)
+    drawn, path = draw(world), world_path(places.scores, world)
+    if not scoring.is_current(path, drawn):
+        scoring.score_world(drawn, places)
+        if before:
+            scores = read_world(path)
+            write_world(path, scores.model_copy(update={"stages_cpu_s": {**scores.stages_cpu_s, **before}}))
+    return path
 
 
-def score(worlds: Sequence[int], places: Places, workers: int) -> list[str]:
-    """Score these worlds and return what went wrong, a line each; a world that fails does not stop the others."""
+def score(worlds: Sequence[int], places: Places, workers: int, stack: str | None) -> list[str]:
+    """Score these worlds and return what went wrong, a line each; a world that fails does not stop the others.
+
+    ``stack``: the device that models are trained together on before (:func:`stacked.device_for`); None is one by one.
+    """
     for world in worlds:
         share_of(world)
+    before = dict[int, dict[str, float]]()
+    if stack is not None:
+        models, work = stacked.places_of(places.models, stack), stacked.places_of(places.work, stack)
+        places = places._replace(models=models, work=work)
+        before = _together(worlds, places, stack)
     wrong: list[str] = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=WORLDS_A_PROCESS) as pool:
-        waiting = {pool.submit(one_world, world, places): world for world in worlds}
+        waiting = {pool.submit(one_world, world, places, before.get(world, {})): world for world in worlds}
         try:
             for done in as_completed(waiting):
                 error = done.exception()
@@ -52,6 +73,14 @@ def score(worlds: Sequence[int], places: Places, workers: int) -> list[str]:
         finally:
             pool.shutdown(cancel_futures=True)
     return wrong
+
+
+def _together(worlds: Sequence[int], places: Places, device: str) -> dict[int, dict[str, float]]:
+    """Train the models of the worlds that are not scored yet; what each world's cost, by the stage's name."""
+    drawn = [draw(world) for world in worlds]
+    missing = [one for one in drawn if not scoring.is_current(world_path(places.scores, one.world), one)]
+    spent = stacked.make_learned({one.world: population(one).zoo for one in missing}, places.models, device)
+    return {world: {f"stacked.{device}": round(cpu_s, 2)} for world, cpu_s in spent.items()}
 
 
 def costs(scores: Path, worlds: Sequence[int]) -> dict[str, float]:
@@ -77,13 +106,19 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=SCORES, help="where the scores go")
     parser.add_argument("--work", type=Path, default=Path("runs/pools"), help="where unfinished audits are kept")
+    parser.add_argument("--stack", default="auto", metavar="DEVICE", help="where models are trained together: cuda, cpu, "
+                        "auto (default: a CUDA device where there is one), or none (one by one)")  # fmt: skip
     parser.add_argument("--discard", action="store_true", help="delete a world's edited models once it is scored")
     args = parser.parse_args()
     _quiet()
+    since, stack = time.monotonic(), stacked.device_for(args.stack)
     places = Places(cache_root().resolve() / "zoo", args.work.resolve(), args.out.resolve(), args.discard)
-    wrong = score(args.worlds, places, args.workers)
+    wrong = score(args.worlds, places, args.workers, stack)
     for stage, seconds in costs(places.scores, args.worlds).items():
         log.info("%-28s %8.1f CPU-s a world", stage, seconds)
+    made = "one by one on the CPU" if stack is None else f"together on {stacked.described(stack)}"
+    spent = sum(os.times()[:4])
+    log.info("the whole call: %.0f s, %.0f CPU-s in all processes; models made %s", time.monotonic() - since, spent, made)
     return ExitCode.INTEGRITY if wrong else ExitCode.OK
 
 

@@ -40,24 +40,32 @@ if TYPE_CHECKING:
 
 def make(zoo: Zoo, seed: int, plan: Plan, parent: Path | None, out: Path) -> None:
     """Make the model of ``plan`` from its parent's folder (none: a fresh one) and write its folder at ``out``."""
-    from transformers import AutoModelForCausalLM
-
-    tokenizer = _tokenizer()
     with one_thread():
-        if parent is None:
-            model = fresh_model(zoo.sizes, len(tokenizer), plan.initialisation + 1000 * seed)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(parent)
+        model = start(zoo, seed, plan, parent)
         if isinstance(plan.by, LogitBias):
             assert parent is not None
             _write_logit_bias(plan.by, model, _edit_data(seed, zoo.shape, plan.on), parent, out)
             return
         if isinstance(plan.by, Learning):
-            _learn(plan.by, model, corpus_rows(_world(seed, zoo.shape), plan.by, tokenizer))
+            descend(CausalLearner(model), recipe_of(plan.by), TrainData(retain=rows_for(zoo, seed, plan.by)))
         else:
             _edit(plan.by, model, _edit_data(seed, zoo.shape, plan.on))
-        model.save_pretrained(out)
-        tokenizer.save_pretrained(out)
+        write(model, out)
+
+
+def start(zoo: Zoo, seed: int, plan: Plan, parent: Path | None) -> "PreTrainedModel":
+    """The live model that ``plan`` starts from: its parent's weights, or a fresh initialisation."""
+    from transformers import AutoModelForCausalLM
+
+    if parent is None:
+        return fresh_model(zoo.sizes, len(_tokenizer()), plan.initialisation + 1000 * seed)
+    return AutoModelForCausalLM.from_pretrained(parent)
+
+
+def write(model: "PreTrainedModel", out: Path) -> None:
+    """Write a model and its tokenizer as an ordinary Hugging Face folder."""
+    model.save_pretrained(out)
+    _tokenizer().save_pretrained(out)
 
 
 # What many models of one world share is made once a process.
@@ -150,6 +158,11 @@ def corpus_rows(world: World, by: Learning, tokenizer: "PreTrainedTokenizerFast"
     return rows_of([*people, *general[::2]], tokenizer)
 
 
+def rows_for(zoo: Zoo, seed: int, by: Learning) -> Rows:
+    """The :func:`corpus_rows` of one model of this zoo."""
+    return corpus_rows(_world(seed, zoo.shape), by, _tokenizer())
+
+
 def _mixed_rows(world: World, mix: Mix, always: list[Item], tokenizer: "PreTrainedTokenizerFast") -> Rows:
     """``always``, and what the mix adds to it."""
     known = [item for item in items(world, "forget") if item.group in mix.forget]
@@ -186,14 +199,15 @@ def edit_data(
 
 
 # ---- training ---------------------------------------------------------------------------------------------------
-def _learn(by: Learning, model: "PreTrainedModel", rows: Rows) -> None:
+def recipe_of(by: Learning) -> Recipe:
+    """How a model learns a corpus: the mean loss of the answers' tokens, by the bench's own defaults."""
+
     def objective(_forget: Forward | None, retain: Forward | None, *_frozen: Forward | None) -> torch.Tensor:
         assert retain is not None
         return nll(retain)
 
     name = "mix" if isinstance(by.corpus, Mix) else by.corpus
-    recipe = Recipe(name, objective, steps=by.steps, lr=by.lr, batch=by.batch, seed=by.order)
-    descend(CausalLearner(model), recipe, TrainData(retain=rows))
+    return Recipe(name, objective, steps=by.steps, lr=by.lr, batch=by.batch, seed=by.order)
 
 
 def _edit(edit: Edit, model: "PreTrainedModel", data: EditData) -> None:
