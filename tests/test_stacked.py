@@ -65,8 +65,10 @@ def test_weight_decay_and_betas_are_those_of_torch() -> None:
     generator, rates = torch.Generator().manual_seed(0), (1e-2, 3e-3)
     ours = torch.randn(2, 5, generator=generator)
     theirs = [row.clone() for row in ours]
-    plain = [torch.optim.AdamW([row], lr, recipe.betas, weight_decay=0.1) for row, lr in zip(theirs, rates, strict=True)]
-    mine = stacked._AdamW(ours, recipe)
+    plain = [
+        torch.optim.AdamW([row], lr, recipe.betas, weight_decay=0.1) for row, lr in zip(theirs, rates, strict=True)
+    ]
+    mine = stacked.StackedAdamW(ours, recipe)
     for _ in range(5):
         grad = torch.randn(2, 5, generator=generator)
         for row, own, optimiser in zip(theirs, grad, plain, strict=True):

@@ -31,6 +31,7 @@ from studies.zoo.scoring import Places
 log = logging.getLogger(__name__)
 
 SCORES = Path(__file__).parent / "scores"
+STACK = "where models are trained together: cuda, cpu, auto (default: a CUDA device where there is one), or none"
 WORLDS_A_PROCESS = 8
 """A process ends after so many worlds: what the libraries keep does not grow, and they are imported less often."""
 
@@ -106,8 +107,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=SCORES, help="where the scores go")
     parser.add_argument("--work", type=Path, default=Path("runs/pools"), help="where unfinished audits are kept")
-    parser.add_argument("--stack", default="auto", metavar="DEVICE", help="where models are trained together: cuda, cpu, "
-                        "auto (default: a CUDA device where there is one), or none (one by one)")  # fmt: skip
+    parser.add_argument("--stack", default="auto", metavar="DEVICE", help=STACK)
     parser.add_argument("--discard", action="store_true", help="delete a world's edited models once it is scored")
     args = parser.parse_args()
     _quiet()
@@ -118,7 +118,9 @@ def main() -> int:
         log.info("%-28s %8.1f CPU-s a world", stage, seconds)
     made = "one by one on the CPU" if stack is None else f"together on {stacked.described(stack)}"
     spent = sum(os.times()[:4])
-    log.info("the whole call: %.0f s, %.0f CPU-s in all processes; models made %s", time.monotonic() - since, spent, made)
+    log.info(
+        "the whole call: %.0f s, %.0f CPU-s in all processes; models made %s", time.monotonic() - since, spent, made
+    )
     return ExitCode.INTEGRITY if wrong else ExitCode.OK
 
 

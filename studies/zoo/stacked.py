@@ -1,12 +1,11 @@
-"""Many models trained at once: weights stacked along a first axis, one forward and one backward pass for all of them.
+"""Many models trained at once: weights stacked along a first axis, one forward and one backward pass for them all.
 
-Models of one size and batch differ in rows, data order, learning rate, length and start, and nothing else; they share no
-weight, so that the gradient of the sum of their losses is each model's own. On a large device a step of many small
-models then takes about as many kernels as a step of one. What a model becomes is what :func:`training.make` makes of
-it, up to rounding; rounding grows with the steps, so that models trained together are never put among those whose bytes
-are promised: they are kept apart, under :func:`places_of` a device. On a CPU nothing is gained
-(``python -m studies.zoo.stacking``), and nothing calls this unless it is asked to. Only what learns a corpus is stacked:
-edits are made one by one from it.
+Models of one size and batch differ in rows, data order, learning rate, length and start, and in nothing else; they
+share no weight, so that the gradient of the sum of their losses is each model's own. On a large device a step of many
+small models should then take hardly more kernels than a step of one. What a model becomes is what :func:`training.make`
+makes of it, up to rounding. Rounding grows with the steps, so that models trained together never lie among those whose
+bytes are promised: they are kept apart (:func:`places_of`). On a CPU nothing is gained (``stacking.py`` measures it),
+and nothing comes here unless it is asked to. Only what learns a corpus is stacked: edits are made one by one from it.
 """
 
 import copy
@@ -78,8 +77,8 @@ class Pupil(NamedTuple):
 def descend_together(pupils: Sequence[Pupil], device: str) -> list[bool]:
     """Train models of one architecture, size and batch in place, all at once; was each one's loss finite throughout?
 
-    Every model draws its own batches in its own order at its own learning rates, as :func:`audit.bench.training.descend`
-    draws them; one that is through before the others waits with a learning rate of zero.
+    Every model draws its own batches in its own order, and steps at its own learning rates, as in
+    :func:`audit.bench.training.descend`; one that is through before the others waits with a learning rate of zero.
     """
     recipes = [training.recipe_of(pupil.by) for pupil in pupils]
     one, where = recipes[0], torch.device(device)
@@ -88,7 +87,7 @@ def descend_together(pupils: Sequence[Pupil], device: str) -> list[bool]:
     scored = _Scored(pupils[0].model, lessons.ids.shape[-1], where)
     draws = [batches(len(p.rows), r.batch, 2 * r.seed + 1) for p, r in zip(pupils, recipes, strict=True)]
     weights = torch.stack([_flat(pupil.model) for pupil in pupils]).to(where).requires_grad_(True)
-    optimiser, finite = _AdamW(weights, one), torch.ones(len(pupils), dtype=torch.bool, device=where)
+    optimiser, finite = StackedAdamW(weights, one), torch.ones(len(pupils), dtype=torch.bool, device=where)
     rates = torch.tensor([[_rate(r, step) for r in recipes] for step in range(max(r.steps for r in recipes))])
     for lr in rates.to(where):
         drawn = torch.stack([next(draw) for draw in draws]).to(where)
@@ -149,7 +148,7 @@ class _Scored(nn.Module):
         later = torch.full((width, width), torch.finfo(torch.float32).min, device=device).triu(1)
         self.mask = later[None, None]
 
-    def named(self, weights: Float[Tensor, "model weight"]) -> dict[str, Tensor]:
+    def named(self, weights: Float[Tensor, "model d"]) -> dict[str, Tensor]:
         """Every parameter of all models by name, as views of their weights."""
         parts = weights.split([shape.numel() for shape in self.shapes], 1)
         return {n: part.unflatten(1, shape) for n, part, shape in zip(self.names, parts, self.shapes, strict=True)}
@@ -172,7 +171,7 @@ def _loss(scored: _Scored, weights: dict[str, Tensor], *rows: Tensor) -> Tensor:
     return functional_call(scored, weights, rows)
 
 
-def _flat(model: "PreTrainedModel") -> Float[Tensor, " weight"]:
+def _flat(model: "PreTrainedModel") -> Float[Tensor, " d"]:
     return nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
@@ -180,15 +179,15 @@ def _rate(recipe: Recipe, step: int) -> float:
     return learning_rate(recipe, step) if step < recipe.steps else 0.0
 
 
-class _AdamW:
+class StackedAdamW:
     """AdamW as torch computes it (Loshchilov and Hutter 2019, arXiv 1711.05101), each model at a rate of its own."""
 
-    def __init__(self, weights: Float[Tensor, "model weight"], recipe: Recipe) -> None:
+    def __init__(self, weights: Float[Tensor, "model d"], recipe: Recipe) -> None:
         self.weights, self.betas, self.decay = weights, recipe.betas, recipe.weight_decay
         self.first, self.second, self.taken = torch.zeros_like(weights), torch.zeros_like(weights), 0
 
     @torch.no_grad()
-    def step(self, grad: Float[Tensor, "model weight"], lr: Float[Tensor, "model 1"]) -> None:
+    def step(self, grad: Float[Tensor, "model d"], lr: Float[Tensor, "model 1"]) -> None:
         """Take one step in place."""
         self.taken += 1
         b1, b2 = self.betas

@@ -26,7 +26,7 @@ from studies.zoo.recipes import Learning, Zoo
 
 log = logging.getLogger(__name__)
 
-WORLDS = (101, 102)
+WORLDS = (101, 103, 110)
 
 
 class Cost(NamedTuple):
@@ -39,8 +39,8 @@ class Cost(NamedTuple):
 class Measured(Noun):
     """Models of some worlds made both ways, several times.
 
-    ``cpu_s`` and ``wall_s`` are medians over repeats; ratios are together against one by one within a repeat, ascending.
-    ``apart`` is the root mean square difference of a world's weights where the ways end, against how far they moved.
+    Seconds are medians over repeats; ratios are together against one by one within a repeat, in ascending order.
+    ``apart`` is how far the two ways end apart, relative to how far the models moved from their parents.
     """
 
     stamp: Stamp
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", type=int, nargs="+", default=list(WORLDS))
     parser.add_argument("--steps", type=int, default=40)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "stacking.json")
     args = parser.parse_args()
