@@ -162,8 +162,9 @@ class _Scored(nn.Module):
     ) -> Float[Tensor, ""]:
         states = self.model.base_model(input_ids=ids, attention_mask=self.mask, use_cache=False).last_hidden_state
         before = states.gather(1, at[..., None].expand(*at.shape, states.shape[-1]))
-        logits = self.model.get_output_embeddings()(before)
-        logprob = logits.log_softmax(-1).gather(-1, target[..., None])[..., 0]
+        head = self.model.get_output_embeddings()
+        assert head is not None
+        logprob = head(before).log_softmax(-1).gather(-1, target[..., None])[..., 0]
         return -(logprob * counted).sum() / counted.sum()
 
 
