@@ -25,9 +25,9 @@ from tests.planted import planted_package
 
 TOKENIZER = make_tokenizer(vocabulary())
 BYS = (
-    Learning("language", 40, 5e-3, 0, 16),
-    Learning("retain", 30, 1e-2, 3, 16),
-    Learning("retain+forget", 35, 3e-3, 5, 16),
+    Learning("language", 30, 5e-3, 0, 16),
+    Learning("retain", 20, 1e-2, 3, 16),
+    Learning("retain+forget", 24, 3e-3, 5, 16),
 )
 """Models that differ in everything in which models of a stack may: rows, length, learning rate and order."""
 

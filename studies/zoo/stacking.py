@@ -26,7 +26,7 @@ from studies.zoo.recipes import Learning, Zoo
 
 log = logging.getLogger(__name__)
 
-WORLDS = (101, 103, 110)
+WORLDS = (101, 103)
 
 
 class Cost(NamedTuple):
@@ -133,7 +133,7 @@ def main() -> None:
     """Measure, log and write stacking.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", type=int, nargs="+", default=list(WORLDS))
-    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "stacking.json")
