@@ -4,8 +4,9 @@ Models of one size and batch differ in rows, data order, learning rate, length a
 share no weight, so that the gradient of the sum of their losses is each model's own. On a large device a step of many
 small models should then take hardly more kernels than a step of one. What a model becomes is what :func:`training.make`
 makes of it, up to rounding. Rounding grows with the steps, so that models trained together never lie among those whose
-bytes are promised: they are kept apart (:func:`places_of`). On a CPU nothing is gained (``stacking.py`` measures it),
-and nothing comes here unless it is asked to. Only what learns a corpus is stacked: edits are made one by one from it.
+bytes are promised: they are kept apart (:func:`places_of`). On a CPU next to nothing is gained (``stacking.py``
+measures it), and nothing comes here unless it is asked to. Only what learns a corpus is stacked: edits are made one by
+one from it.
 """
 
 import copy
