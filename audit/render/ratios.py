@@ -7,6 +7,7 @@ said is how probable the findings are under either proposition, never how probab
 import math
 from typing import Final
 
+from audit.clusters import approximate
 from audit.findings import DetectionLimit, Interval, LikelihoodRatio, Rate, Report
 from audit.nouns import Missing
 from audit.render.wording import number, verdict_sentence, visible
@@ -85,9 +86,10 @@ def ratio_sentence(ratio: LikelihoodRatio, of: str = "The findings are") -> str:
     said, low, high = (ratio_number(x, floor, ceiling) for x in (value, lo, hi))
     side = supported(ratio)
     words = f"{ratio.words}" if side is None else f"{ratio.words} for the proposition that {side}"
+    about = "approximate " if approximate("percentile", ratio.false_alarms.n) else ""
     return (
-        f"{of} about {said} times more probable if {first} than if {second} (95 % interval {low} to {high}; ceiling "
-        f"of this design {number(_rounded(ceiling, True))}). On the verbal scale this is {words}."
+        f"{of} about {said} times more probable if {first} than if {second} ({about}95 % interval {low} to {high}; "
+        f"ceiling of this design {number(_rounded(ceiling, True))}). On the verbal scale this is {words}."
     )
 
 

@@ -32,8 +32,6 @@ log = logging.getLogger(__name__)
 
 SCORES = Path(__file__).parent / "scores"
 STACK = "where models are trained together: cuda, cpu, auto (default: a CUDA device where there is one), or none"
-WORLDS_A_PROCESS = 8
-"""A process ends after so many worlds: what the libraries keep does not grow, and they are imported less often."""
 
 
 def one_world(world: int, places: Places, before: Mapping[str, float]) -> Path:
@@ -61,7 +59,7 @@ def score(worlds: Sequence[int], places: Places, workers: int, stack: str | None
         places = places._replace(models=models, work=work)
         before = _together(worlds, places, stack)
     wrong: list[str] = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=WORLDS_A_PROCESS) as pool:
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         waiting = {pool.submit(one_world, world, places, before.get(world, {})): world for world in worlds}
         try:
             for done in as_completed(waiting):
