@@ -25,9 +25,9 @@ from tests.planted import planted_package
 
 TOKENIZER = make_tokenizer(vocabulary())
 BYS = (
-    Learning("language", 30, 5e-3, 0, 16),
+    Learning("language", 36, 5e-3, 0, 16),
     Learning("retain", 20, 1e-2, 3, 16),
-    Learning("retain+forget", 24, 3e-3, 5, 16),
+    Learning("retain+forget", 32, 3e-3, 5, 16),
 )
 """Models that differ in everything in which models of a stack may: rows, length, learning rate and order."""
 
@@ -55,7 +55,7 @@ def test_models_trained_together_end_where_each_ends_alone(architecture: recipes
         descend(CausalLearner(one.model), training.recipe_of(one.by), TrainData(retain=one.rows))
         off, moved = weights(one) - weights(other), weights(one) - weights(start)
         # Adam divides by the size of a gradient, so that single weights with next to none may end further apart.
-        assert off.square().mean().sqrt() < 1e-5 and off.abs().max() < 1e-3 < 0.05 < moved.abs().max()
+        assert off.square().mean().sqrt() < 1e-5 and off.abs().max() < 1e-3 < 0.02 < moved.abs().max()
     assert together[0].model.config._attn_implementation == attention
 
 
