@@ -1,10 +1,11 @@
 """The joint rule: one score from all calibrated measurements that ran, refitted from their stored scores for that set.
 
-Ridge logistic regression on bounded features; a trace needs a score above every clean model's (but for the share that
-a threshold lets pass) and evidence of two classes from two measurements, one of which reads states, or a causal effect
-that is also beyond its own reference-to-reference floor. Classes are causal, decoding, recovery and output. An effect
-is evidence above its bar if its own test, against people whom nobody was taught, finds it too; a sparse reading (a few
-people where the mean sees none) is above its bar. A feature that a model lacks reads 0, like one that never knew.
+Ridge logistic regression on bounded features, no slope below 0. A trace needs a score above every clean model's (but for
+the share that a threshold lets pass) and evidence of two classes from two measurements, one of which reads states, or a
+causal effect that is also beyond its own reference-to-reference floor. Classes are causal, decoding, recovery and
+output. An effect is evidence above its bar if its own test, against people whom nobody was taught, finds it too; a
+sparse reading (a few people where the mean sees none) is above its bar. A feature that a model lacks reads 0, like one
+that never knew.
 """
 
 from collections.abc import Mapping, Sequence
@@ -149,7 +150,7 @@ def _fit(table: Table, seen: Bool[ndarray, " subject"]) -> Line:
     mean, sd = filled.mean(0), np.maximum(filled.std(0), 1e-6)
     data = clusters.labelled(np.zeros(len(knows)).tolist(), knows.tolist(), world.tolist())
     weight = monotone.balanced(data, np.ones(data.holds.shape[1]))
-    fitted = monotone.ridge_logistic((filled - mean) / sd, knows, weight)
+    fitted = monotone.rising_logistic((filled - mean) / sd, knows, weight)
     raw = Line(mean, sd, fitted.slope, bar, fitted.intercept)
     never = raw.score(x[clean])
     top, middle = threshold(never, world[clean]), float(np.median(never))

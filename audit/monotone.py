@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from scipy.optimize import isotonic_regression
+from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit
 
 from audit.clusters import Labelled
@@ -61,6 +61,32 @@ def ridge_logistic(
         beta = beta - size * step
         if np.abs(size * step).max() < 1e-10:
             break
+    return Logistic(float(beta[0]), beta[1:])
+
+
+def rising_logistic(
+    x: Float[ndarray, "item feature"],
+    knows: Bool[ndarray, " item"],
+    weight: Float[ndarray, " item"],
+    ridge: float = RIDGE,
+) -> Logistic:
+    """:func:`ridge_logistic` with no slope below 0: where more of every feature means more knowledge.
+
+    Features that go together would otherwise take slopes of either sign, which hold only for the mix of models that
+    they were fitted on. By L-BFGS-B (Byrd et al. 1995, SIAM J. Sci. Comput. 16:1190).
+    """
+    design = np.column_stack([np.ones(len(x)), x])
+    penalty = np.array([0.0, *[ridge] * x.shape[1]])
+
+    def cost(beta: ndarray) -> tuple[float, ndarray]:
+        eta = design @ beta
+        value = (weight * (np.logaddexp(0, eta) - knows * eta)).sum() + (penalty * beta**2).sum() / 2
+        return float(value), design.T @ (weight * (expit(eta) - knows)) + penalty * beta
+
+    bounds = [(None, None), *[(0.0, None)] * x.shape[1]]
+    start = np.zeros(design.shape[1])
+    limits = {"maxiter": 1000, "maxfun": 10_000, "ftol": 1e-14, "gtol": 1e-8}
+    beta = minimize(cost, start, method="L-BFGS-B", jac=True, bounds=bounds, options=limits).x
     return Logistic(float(beta[0]), beta[1:])
 
 

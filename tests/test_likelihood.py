@@ -1,5 +1,6 @@
 """Likelihood ratios: both ways against scikit-learn and brute force, limits on any table, 1 where nothing is known."""
 
+import itertools
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.metrics import log_loss
 
 from audit.clusters import Labelled, folds, labelled
 from audit.likelihood import Ratio, Scale, elub, fit_scale, held_out, limits, ratio
-from audit.monotone import balanced, cllr, fit, pooled, ridge_logistic
+from audit.monotone import balanced, cllr, fit, pooled, ridge_logistic, rising_logistic
 from audit.nouns import AuditError
 from tests.test_clusters import crossed, nested
 
@@ -37,6 +38,30 @@ def test_ridge_keeps_separated_labels_finite() -> None:
     x = np.r_[np.full(5, 100.0), np.full(5, -100.0)][:, None]
     found = ridge_logistic(x, x[:, 0] > 0, np.ones(10), 1e-6)
     assert np.isfinite(found.slope).all() and found.slope[0] > 0
+
+
+def test_rising_logistic_is_the_best_fit_of_any_choice_of_features_whose_slopes_rise() -> None:
+    """By brute force: the cheapest free fit among all subsets of features that needs no falling slope."""
+    rng = np.random.default_rng(3)
+    x, weight = rng.standard_normal((80, 4)) @ (np.eye(4) + 0.5), rng.uniform(0.2, 2, 80)
+    knows = rng.uniform(size=80) < 1 / (1 + np.exp(-x @ [1.0, -0.8, 0.4, 0.0]))
+
+    def cost(intercept: float, slope: np.ndarray) -> float:
+        eta = intercept + x @ slope
+        return float((weight * (np.logaddexp(0, eta) - knows * eta)).sum() + (slope**2).sum() / 2)
+
+    best = np.inf
+    for size in range(5):
+        for chosen in itertools.combinations(range(4), size):
+            free = ridge_logistic(x[:, chosen], knows, weight)
+            if (free.slope >= 0).all():
+                slope = np.zeros(4)
+                slope[list(chosen)] = free.slope
+                best = min(best, cost(free.intercept, slope))
+    found = rising_logistic(x, knows, weight)
+    assert (found.slope >= 0).all() and (found.slope == 0).any()
+    assert cost(found.intercept, found.slope) == pytest.approx(best, rel=1e-8)
+    assert cost(*ridge_logistic(x, knows, weight)) < best, "here the bound costs something"
 
 
 def test_pool_adjacent_violators_equals_sklearn_with_ties_and_weights() -> None:

@@ -1,0 +1,89 @@
+"""The committed scores, calibrations and verdicts belong together, and to the probes as they are."""
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from audit import plugins
+from audit.calibration import JOINT, SUBJECTS, Shelf, read, read_shelf
+from audit.fitting import Pooled, calibrate, made_with, write_all
+from audit.joint import Joint
+from audit.judging import judge, verdict
+from audit.pools import WorldScores, read_pool
+from audit.rule import Given
+from audit.weighing import stored
+from studies.zoo import design, pools, verdicts
+from studies.zoo.members import draw
+from studies.zoo.verdicts import Verdicts, examine
+
+PROBES = "probes"
+ROLES = Given(references=2, ancestor=True, holdout=True)
+
+
+@cache
+def worlds() -> tuple[WorldScores, ...]:
+    return read_pool(pools.SCORES)
+
+
+@cache
+def shelf() -> Shelf:
+    return read_shelf(stored())
+
+
+def test_every_scored_world_is_of_the_design_and_scored_by_its_recipe_and_the_probes_as_they_are() -> None:
+    assert {w.world for w in worlds()} <= set(design.WORLDS) and len(worlds()) >= 12
+    for world in worlds():
+        assert world.recipe == draw(world.world).recorded(), world.world
+        assert world.code == {name: plugins.source_hash(PROBES, name) for name in world.code}, world.world
+
+
+def test_every_model_is_judged_again_to_the_word_that_its_audit_gave() -> None:
+    """What a score keeps is all that the in-case ladder reads."""
+    for world in worlds():
+        for model in world.models:
+            found = verdict([judge(score.restored()) for score in model.scores], ROLES)
+            assert found.word == model.verdict, (world.world, model.model)
+
+
+def test_the_calibrations_are_made_from_these_models_and_hold_for_these_probes() -> None:
+    subjects = shelf().subjects
+    assert subjects is not None and subjects.worlds == len(worlds())
+    models = [(w.world, m.model, m.mechanism, m.pool, m.kept) for w in worlds() for m in w.models]
+    assert [(s.world, s.model, s.mechanism, s.pool, s.kept) for s in subjects.subjects] == models
+    made = worlds()[0]
+    assert set(shelf().calibrations) <= set(made.code)
+    for name, calibration in shelf().calibrations.items():
+        assert calibration.source == plugins.source_hash(PROBES, name)
+        assert (calibration.version, calibration.settings) == (made.versions[name], made.settings[name])
+    joint = read(stored() / JOINT, Joint)
+    assert joint.made_from == {name: c.content_hash() for name, c in shelf().calibrations.items()}
+
+
+def test_the_counted_verdicts_are_those_of_the_stored_calibrations() -> None:
+    kept = Verdicts.model_validate_json(verdicts.RESULTS.read_bytes())
+    subjects = shelf().subjects
+    assert subjects is not None and kept.subjects == subjects.content_hash()
+    again = examine(subjects, shelf().calibrations, kept.stamp, kept.command)
+    if subjects.made_with == made_with():
+        assert again == kept
+    assert (again.counts.false_alarms, again.counts.exceptions) == (kept.counts.false_alarms, kept.counts.exceptions)
+
+
+@pytest.mark.slow
+def test_the_same_scores_give_the_committed_calibrations_again(tmp_path: Path) -> None:
+    """Byte for byte with the same versions; elsewhere every threshold within the spread of a rounding."""
+    subjects = shelf().subjects
+    assert subjects is not None
+    pool = Pooled(subjects.name, subjects.command, subjects.quick, subjects.draws)
+    write_all(tmp_path, calibrate(worlds(), pool))
+    files = [SUBJECTS, JOINT, *(f"{name}.json" for name in shelf().calibrations)]
+    if subjects.made_with == made_with():
+        assert {name: (tmp_path / name).read_bytes() for name in files} == {
+            name: (stored() / name).read_bytes() for name in files
+        }
+    again = read_shelf(tmp_path).calibrations
+    for name, calibration in shelf().calibrations.items():
+        for old, new in zip(calibration.measurements, again[name].measurements, strict=True):
+            assert (old.name, old.record) == (new.name, new.record)
+            assert new.threshold == pytest.approx(old.threshold, abs=1e-4)
