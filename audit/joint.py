@@ -1,8 +1,8 @@
 """The joint rule: one score from all calibrated measurements that ran, refitted from their stored scores for that set.
 
-Ridge logistic regression on bounded features, no slope below 0. A trace needs a score above every clean model's (but for
-the share that a threshold lets pass) and evidence of two classes from two measurements, one of which reads states, or a
-causal effect that is also beyond its own reference-to-reference floor. Classes are causal, decoding, recovery and
+Ridge logistic regression on bounded features, no slope below 0. A trace needs a score above every clean model's (but
+for the share that a threshold lets pass), and evidence: two classes from two measurements, one of which reads states,
+or a causal effect that is also beyond its own reference-to-reference floor. Classes are causal, decoding, recovery and
 output. An effect is evidence above its bar if its own test, against people whom nobody was taught, finds it too; a
 sparse reading (a few people where the mean sees none) is above its bar. A feature that a model lacks reads 0, like one
 that never knew.
