@@ -127,7 +127,7 @@ def as_asked(worlds: tuple[WorldScores, ...], names: dict[str, str], domain: Dom
             model.model_copy(
                 update={
                     "domain": domain,
-                    "scores": tuple(s.model_copy(update={"probe": names[s.probe]}) for s in model.scores),
+                    "scores": tuple(s.model_copy(update={"probe": names.get(s.probe, s.probe)}) for s in model.scores),
                 }
             )
             for model in world.models

@@ -13,7 +13,7 @@ from audit.nouns import AuditError, Case
 from audit.pool_file import load_pool
 from audit.pools import read_pool
 from tests.golden import report
-from tests.known_truth import DOMAIN, measured
+from tests.known_truth import DOMAIN, gate, measured
 
 WORLD = """
 [[world]]
@@ -66,10 +66,10 @@ def fake_run(case: Case, out: Path, how: How) -> Report:
     name = Path(case.roles.suspect.path).name
     noise = 0.01 * int(name[-1]) + 0.001 * int(case.name[:4])
     effect = noise + (1.0 if name.startswith("positive") else 0.0)
-    found = (measured("reverse_patch", effect, 2.0, "causal"), measured("answer_lens", effect, 2.0, "decoding"))
+    inside, lens = measured("reverse_patch", effect, 2.0, "causal"), measured("answer_lens", effect, 2.0, "decoding")
     assert how.calibrations is not None and not how.calibrations.exists(), "a pool is scored by its own cases alone"
     return report("suppressed").model_copy(
-        update={"domain": DOMAIN, "evidence": tuple(judge(m) for m in found), "calibrations": ()}
+        update={"domain": DOMAIN, "evidence": tuple(judge(m) for m in (gate(1.0), inside, lens)), "calibrations": ()}
     )
 
 

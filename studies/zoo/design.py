@@ -66,10 +66,14 @@ def shares(worlds: Sequence[int], kit: Sequence[str]) -> tuple[Share, ...]:
     return tuple(dealt)
 
 
-@cache
 def design() -> dict[int, Share]:
     """The design of the pools, by world."""
-    return {share.world: share for share in shares(WORLDS, named("unlearner"))}
+    return _dealt(named("unlearner"))
+
+
+@cache
+def _dealt(kit: tuple[str, ...]) -> dict[int, Share]:
+    return {share.world: share for share in shares(WORLDS, kit)}
 
 
 def share_of(world: int) -> Share:
