@@ -19,9 +19,9 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from audit.findings import Domain, Number, Overall
 from audit.nouns import AuditError, Missing
 from audit.pools import Pool, Score, Scored, WorldScores, world_path, write_world
-from studies.faithfulness import attacks, faith, people, robustness, study
+from studies.faithfulness import attacks, faith, people, robustness, study, tables
 from studies.faithfulness.contrasts import EVERYTHING, FAKED, PUBLISHED, Table, held, table
-from studies.faithfulness.metrics import METRICS, NOT_COMPUTED, UDS, Metric, knowledge, metric
+from studies.faithfulness.metrics import COMPARED, METRICS, NOT_COMPUTED, UDS, Metric, knowledge, metric
 from studies.faithfulness.people import Items, Person
 from studies.faithfulness.readings import ATTACKS, AttackedWorld, Reading, State, path_of
 from studies.faithfulness.robustness import Attacked, Change
@@ -429,6 +429,18 @@ def test_the_command_writes_results_a_table_and_a_figure(made: Path) -> None:
     shown = [(made / name).read_bytes() for name in ("README.md", "figure.svg")]
     study.render(made, results)
     assert [(made / name).read_bytes() for name in ("README.md", "figure.svg")] == shown
+
+
+def test_agreement_is_spearmans_with_the_published_figures() -> None:
+    order = sorted(COMPARED, key=lambda one: one.published.faithful)  # type: ignore[union-attr]
+    rows = {one.key: {"auc": 0.5 + n / 100} for n, one in enumerate(order)}
+    noisy = {one.key: {"auc": x} for one, x in zip(COMPARED, (0.9, 0.2, 0.7, 0.7, 0.1, 0.5, 0.3, 0.4), strict=True)}
+    results = {"scores": {"contrasts": {"fakes": {"metrics": rows}, "everything": {"metrics": noisy}}}}
+    published = [one.published.faithful for one in COMPARED if one.published]
+    rho = scipy_stats.spearmanr(published, [row["auc"] for row in noisy.values()]).statistic
+    assert scipy_stats.spearmanr(published, [rows[one.key]["auc"] for one in COMPARED]).statistic > 0.99
+    words = tables.agreement(tables.told(results))
+    assert f"everything {rho:.3f}".replace("0.", ".") in words and "R –, Q –, overall –" in words
 
 
 def test_without_scores_the_command_says_what_to_do(

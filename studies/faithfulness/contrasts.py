@@ -119,7 +119,7 @@ def held(levels: Table, contrast: Contrast, keys: Sequence[str]) -> Held:
 
 
 def counted(absent: Sequence[Absent], most: int = 12) -> dict[str, object]:
-    """How many models have no number, by reason, and their names (at most ``most`` of them; the count is of all)."""
-    reasons = Counter(a.why for a in absent)
+    """How many models have no number, by reason in short, and their names (``most`` of them; the count is of all)."""
+    reasons = Counter(a.why.partition(":")[0] for a in absent)
     names = [f"{a.world} {a.model}" for a in absent[:most]]
     return {"models": len(absent), "by_reason": dict(reasons.most_common()), "names": names}

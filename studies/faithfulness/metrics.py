@@ -110,7 +110,7 @@ OWN = (
     Metric("after_rounding", "probability after rounding", "quantisation_recovery", "after_rounding", "overall",
            level=False),
     Metric("rise_by_rounding", "rise by rounding", "quantisation_recovery", "recovery", "overall", level=False),
-    Metric("retain", "utility (a control: should be blind)", "utility", "retain", "value", level=False),
+    Metric("retain", "utility (a control)", "utility", "retain", "value", level=False),
 )  # fmt: skip
 """What else the audits say, without a published figure."""
 

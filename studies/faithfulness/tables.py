@@ -1,7 +1,10 @@
 """The study's one table, in Markdown, from results.json and nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import rankdata
 
 from studies.faithfulness.contrasts import CONTRASTS, FAKES
 from studies.faithfulness.metrics import COMPARED, METRICS, NOT_COMPUTED, PAPER, UDS, Metric, Published
@@ -113,7 +116,36 @@ def markdown(results: Row) -> str:
     rows = [row_of(found, one) for one in sorted(METRICS, key=lambda one: (one not in COMPARED, order[one.key]))]
     rows += [_absent(words, p) for words, p in NOT_COMPUTED.items()]
     lines = [_line(HEAD), _line(["---"] * len(HEAD)), *(_line(row) for row in rows)]
-    return "\n".join([_counts(results), "", *lines, "", f"Published: {PAPER}. R, Q and overall: {PER_CELL}."])
+    source = f"Published: {PAPER}. R, Q and overall: {PER_CELL}."
+    return "\n".join([_counts(results), "", *lines, "", source, agreement(found)])
+
+
+def agreement(found: Told) -> str:
+    """Do our metrics stand in the published order? Spearman over those that both have, of every kind of figure."""
+    ours: dict[str, dict[str, object]] = {}
+    for one in COMPARED:
+        for contrast in CONTRASTS[1:]:
+            auc = _of(found.contrasts, contrast.key, one.key).get("auc")
+            ours.setdefault(contrast.key, {})[one.key] = auc
+        attacked = _of(found.robust, one.key, "relearned", "one_sided")
+        for name in ("r", "q", "overall"):
+            ours.setdefault(name, {})[one.key] = attacked.get(name)
+    by = {"r": ("R", "relearned"), "q": ("Q", "quantised"), "overall": ("overall", "overall")}
+    shown: list[str] = []
+    for kind, row in ours.items():
+        word, figure = by.get(kind, (kind, "faithful"))
+        shown.append(f"{word} {_ranked([(getattr(one.published, figure), row[one.key]) for one in COMPARED])}")
+    return f"Spearman with the published figures over the {len(COMPARED)} metrics that both have: {', '.join(shown)}."
+
+
+def _ranked(pairs: Sequence[tuple[float, object]]) -> str:
+    """Spearman's rho and over how many; a dash with fewer than three numbers, or where one side does not move."""
+    known = [(p, x) for p, x in pairs if isinstance(x, int | float)]
+    if len(known) < 3 or len({x for _, x in known}) == 1:
+        return "–"
+    ranks = [rankdata(side) for side in zip(*known, strict=True)]
+    rho = share(float(np.corrcoef(ranks[0], ranks[1])[0, 1]))
+    return rho if len(known) == len(pairs) else f"{rho} ({len(known)} of them)"
 
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:
