@@ -20,6 +20,7 @@ LEAST_UTILITY = 0.8
 RETRAINED = "retrain"
 Form = Literal["one_sided", "symmetric"]
 FORMS: tuple[Form, ...] = ("one_sided", "symmetric")
+NONE = Missing(missing="no unlearned model counts")
 LESSONS: tuple[State, ...] = ("relearned", "relearned others")
 
 
@@ -137,8 +138,7 @@ def pair_of(one: Attacked, form: Form) -> Pair | None:
 
 def _means(pairs: Sequence[Pair]) -> tuple[Number, Number]:
     if not pairs:
-        none = Missing(missing="no unlearned model counts")
-        return none, none
+        return NONE, NONE
     return float(np.mean([pair.r for pair in pairs])), float(np.mean([pair.q for pair in pairs]))
 
 
@@ -176,6 +176,14 @@ def attacked(worlds: Sequence[AttackedWorld], key: str, lesson: State) -> list[A
     return found
 
 
+def levels(found: Sequence[Attacked]) -> dict[str, float | str]:
+    """Mean levels of the useful models, and of their worlds' retrained ones, before and after the attacks."""
+    useful = [one for one in found if one.utility >= LEAST_UTILITY]
+    names = ("before", "relearned", "rounded", "retrained_before", "retrained_relearned")
+    known = {name: [x for one in useful if isinstance(x := getattr(one, name), float)] for name in names}
+    return {name: round(float(np.mean(xs)), 4) if xs else NONE.missing for name, xs in known.items()}
+
+
 def robust_row(found: Robust, faithful: float) -> dict[str, object]:
     """One metric's robustness, and overall = HM(faithful, robust), as it stands in results.json."""
     overall = both(found.robust, faithful)
@@ -192,6 +200,12 @@ def shown(x: Number) -> float | str:
     return x.missing if isinstance(x, Missing) else round(x, 4)
 
 
+def _lesson(found: Sequence[Attacked], cut: float, faithful: float) -> dict[str, object]:
+    """One metric under one way of relearning, in both forms."""
+    forms = {form: robust_row(robust(found, cut, form), faithful) for form in FORMS}
+    return {"levels": levels(found), **forms}
+
+
 def robust_part(
     worlds: Sequence[AttackedWorld], cuts: Mapping[str, float], faithful: Mapping[str, float]
 ) -> dict[str, object]:
@@ -201,9 +215,6 @@ def robust_part(
         read = [r.values.get(one.key) for world in worlds for r in world.readings]
         if not one.level or not any(isinstance(x, float) for x in read):
             continue
-        rows[one.key] = {
-            lesson: {form: robust_row(robust(attacked(worlds, one.key, lesson), cuts[one.key], form), faithful[one.key])
-                     for form in FORMS}
-            for lesson in LESSONS
-        }  # fmt: skip
+        rows[one.key] = {lesson: _lesson(attacked(worlds, one.key, lesson), cuts[one.key], faithful[one.key])
+                         for lesson in LESSONS}  # fmt: skip
     return {"worlds": [w.world for w in worlds], "least_utility": LEAST_UTILITY, "metrics": rows}

@@ -67,7 +67,9 @@ def _robust(told: Told, key: str, name: str, published: float | None) -> str:
     both = _of(told.robust, key, "relearned")
     forms = [share(_of(both, form).get(name)) for form in ("one_sided", "symmetric")]
     shown = [share(published), *forms]
-    return "–" if set(shown) == {"–"} else " / ".join(shown)
+    counting, passing = (_of(both, "one_sided").get(n) for n in ("counting", "passing"))
+    few = f" ({counting} of {passing} models)" if name == "r" and counting != passing else ""
+    return "–" if set(shown) == {"–"} else " / ".join(shown) + few
 
 
 def _missed(told: Told, key: str) -> str:
