@@ -2,7 +2,6 @@
 
 import json
 import statistics
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
@@ -19,17 +18,12 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from audit.findings import Domain, Number, Overall
 from audit.nouns import AuditError, Missing
 from audit.pools import Pool, Score, Scored, WorldScores, world_path, write_world
-from studies.faithfulness import attacks, faith, figure, people, robustness, study, tables
+from studies.faithfulness import faith, people, robustness, study, tables
 from studies.faithfulness.contrasts import EVERYTHING, FAKED, PUBLISHED, Table, held, table
 from studies.faithfulness.metrics import COMPARED, METRICS, NOT_COMPUTED, UDS, Metric, knowledge, metric
 from studies.faithfulness.people import Items, Person
-from studies.faithfulness.readings import ATTACKS, AttackedWorld, Reading, State, path_of
+from studies.faithfulness.readings import AttackedWorld, Reading, State, path_of
 from studies.faithfulness.robustness import Attacked, Change
-from studies.zoo import design, mechanisms, scoring
-from studies.zoo.members import Drawn
-from studies.zoo.recipes import Sizes
-from studies.zoo.world import Shape
-from tests.test_zoo_pools import MICRO
 
 DOMAIN = Domain(
     architecture="llama", parameters=1000, blocks=2, d=8, vocabulary=50, forget_people=4, references=2,
@@ -456,114 +450,3 @@ def test_without_scores_the_command_says_what_to_do(
         (tmp_path / "attacked").mkdir()
         path_of(tmp_path / "attacked", 1).write_text("{}")
         study.read_all(tmp_path / "attacked")
-
-
-# ---- the committed results ----------------------------------------------------------------------------------------
-RESULTS = json.loads((study.HERE / "results.json").read_text(encoding="utf-8"))
-SHARED = [one.key for one in COMPARED]
-OUTPUTS = ("extraction_strength", "exact_memorisation", "probability")
-
-
-def areas(contrast: str) -> dict[str, dict[str, float]]:
-    return RESULTS["scores"]["contrasts"][contrast]["metrics"]
-
-
-def test_the_committed_table_and_figure_are_those_of_the_committed_results() -> None:
-    page = (study.HERE / "README.md").read_text(encoding="utf-8")
-    assert page.partition(study.BEGIN)[2].partition(study.END)[0].strip() == tables.markdown(RESULTS)
-    assert (study.HERE / "figure.svg").read_text(encoding="utf-8") == figure.figure(RESULTS)
-
-
-def test_every_shared_metric_separates_the_published_convention_and_the_control_turns_round() -> None:
-    assert min(areas("published")[key]["auc"] for key in SHARED) >= 0.99
-    assert areas("published")["retain"]["hi"] < 0.5
-
-
-def test_fakes_hide_from_outputs_and_from_no_reading_of_the_inside() -> None:
-    fakes, missed = areas("fakes"), RESULTS["scores"]["mechanisms"]
-    for key in OUTPUTS:
-        assert fakes[key]["versus_depth_score"]["gap"] < -0.2 and fakes[key]["p_holm"] < 0.01  # type: ignore[index]
-        for name in ("head_edit", "last_layer"):
-            assert missed[key]["knowing"][name]["above"] <= 0.1 * missed[key]["knowing"][name]["of"]
-    for key in (UDS, "logit_lens", "depth_profile", "truth_ratio", "min_k_auc", "s_min_k"):
-        assert fakes[key]["auc"] >= 0.97
-    for key, name in (("logit_lens", "head_edit"), (UDS, "last_layer")):
-        row = missed[key]["knowing"][name]
-        assert 0.5 * row["of"] < row["above"] < row["of"]
-
-
-def test_the_published_depth_score_comes_out_with_doses_and_the_order_roughly() -> None:
-    everything = areas("everything")
-    assert everything[UDS]["lo"] <= 0.971 <= everything[UDS]["hi"]
-    for contrast in ("fakes", "everything"):
-        ours = [areas(contrast)[one.key]["auc"] for one in COMPARED]
-        theirs = [one.published.faithful for one in COMPARED if one.published]
-        assert scipy_stats.spearmanr(ours, theirs).statistic > 0.5
-    assert everything["logit_lens"]["auc"] >= everything[UDS]["auc"] and everything["logit_lens"]["p_holm"] > 0.05
-
-
-def test_relearning_is_what_no_metric_survives_and_rounding_is_what_all_do() -> None:
-    robust = RESULTS["attacks"]["robustness"]["metrics"]
-    for one in COMPARED:
-        row = robust[one.key]["relearned"]["one_sided"]
-        assert row["q"] > 0.85 and one.published is not None
-        assert row["r"] < one.published.relearned
-    levels = robust["probability"]["relearned others"]["levels"]
-    assert levels["relearned"] > 5 * levels["retrained_relearned"] and levels["before"] < 0.2
-
-
-def test_people_are_alarmed_as_often_as_set_and_missed_as_the_page_says() -> None:
-    found = RESULTS["attacks"]["people"]["metrics"]
-    for key, row in found.items():
-        wrong, n = row["false_positives"]
-        assert wrong / n < 0.08, key
-        strangers = row["alarmed"]["strangers"]
-        assert strangers[0] / strangers[1] > wrong / n
-    misses = {key: row["misses"][0] / row["misses"][1] for key, row in found.items()}
-    assert misses["logit_lens"] < 0.1 and misses[UDS] < 0.1 and misses["extraction_strength"] > 0.4
-
-
-# ---- attacks ------------------------------------------------------------------------------------------------------
-def test_the_case_of_an_attacked_model_is_that_of_the_pools(tmp_path: Path) -> None:
-    names = ("ancestor", "base", "npo", *(f"reference_{k}" for k in range(3)))
-    folders = {name: tmp_path / name for name in names}
-    assert attacks.case_of("npo", 7, folders, tmp_path) == scoring._case("npo", 7, folders, tmp_path)  # pyright: ignore
-
-
-@pytest.mark.slow
-def test_a_world_is_attacked_killed_and_taken_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mechanisms, "KIT", MICRO)
-    monkeypatch.setattr("probes.reverse_patch.LEAST_GAP", 0.05)
-    hand = ("grad_diff",)
-    share = design.Share(7, "llama", hand, of_facts=hand, crossed=("rephrased",), doses=False, full=False)
-    shape = Shape(6, 6, 4, 6, general=12, general_held_out=6, strangers=2)
-    drawn = Drawn(share, shape, Sizes(32, 2, 2, 64, "llama"), (40, 1e-2), (60, 1e-2), batch=16)
-    places = attacks.Places(tmp_path / "models", tmp_path / "work", tmp_path / "out")
-    places.models.mkdir()
-    read, left = attacks._Attacking._read, [7]
-
-    def until_killed(*args: object) -> Reading:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return read(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(attacks._Attacking, "_read", until_killed)
-    with pytest.raises(KeyboardInterrupt):
-        attacks.attack_world(drawn, places)
-    left[0] = 100
-    found = study.read_all(attacks.attack_world(drawn, places).parent)[0]
-    assert not list(places.work.iterdir()) and left[0] > 100 - len(found.readings)
-    states = Counter((r.model, r.state) for r in found.readings)
-    assert set(states.values()) == {1} and {s for m, s in states if m == "grad_diff"} == {"before", *ATTACKS}
-    assert {s for m, s in states if m == "reference_0"} == {"before", *ATTACKS}
-    assert not {m for m, _ in states} & {"destroyed", "grad_diff_of_facts"}
-    for r in found.readings:
-        assert bool(r.people) == (r.state == "before" and r.pool != "described")
-        for key in ("logit_lens", "depth_profile", "depth_profile_answer"):
-            if r.people and isinstance(r.values[key], float):  # the mean over people is the metric
-                assert np.mean(list(r.people[key].values())) == pytest.approx(r.values[key], abs=1e-4)
-    before = {r.model: r.values["probability"] for r in found.readings if r.state == "before"}
-    after = {r.model: r.values["probability"] for r in found.readings if r.state == "relearned"}
-    assert after["grad_diff"] > before["grad_diff"]  # type: ignore[operator]
-    assert attacks.attack_world(drawn, places).is_file() and not list(places.work.iterdir())
