@@ -35,6 +35,9 @@ def test_fakes_hide_from_outputs_and_from_no_reading_of_the_inside() -> None:
             assert missed[key]["knowing"][name]["above"] <= 0.1 * missed[key]["knowing"][name]["of"]
     for key in (UDS, "logit_lens", "depth_profile", "truth_ratio", "min_k_auc", "s_min_k"):
         assert fakes[key]["auc"] >= 0.97
+    for key in ("depth_profile", "min_k_auc"):
+        for name in ("head_edit", "last_layer", "logit_bias"):
+            assert missed[key]["knowing"][name]["above"] == missed[key]["knowing"][name]["of"] > 0
     for key, name in (("logit_lens", "head_edit"), (UDS, "last_layer")):
         row = missed[key]["knowing"][name]
         assert 0.5 * row["of"] < row["above"] < row["of"]
@@ -47,7 +50,7 @@ def test_the_published_depth_score_comes_out_with_doses_and_the_order_roughly() 
         ours = [areas(contrast)[one.key]["auc"] for one in COMPARED]
         theirs = [one.published.faithful for one in COMPARED if one.published]
         assert scipy_stats.spearmanr(ours, theirs).statistic > 0.5
-    assert everything["logit_lens"]["auc"] >= everything[UDS]["auc"] and everything["logit_lens"]["p_holm"] > 0.05
+    assert everything["logit_lens"]["auc"] >= everything[UDS]["auc"] and everything["truth_ratio"]["p_holm"] > 0.05
 
 
 def test_relearning_is_what_no_metric_survives_and_rounding_is_what_all_do() -> None:
@@ -55,7 +58,7 @@ def test_relearning_is_what_no_metric_survives_and_rounding_is_what_all_do() -> 
     for one in COMPARED:
         row = robust[one.key]["relearned"]["one_sided"]
         assert row["q"] > 0.85 and one.published is not None
-        assert row["r"] < one.published.relearned
+        assert one.key == "truth_ratio" or row["r"] < 0.6 * one.published.relearned
     levels = robust["probability"]["relearned others"]["levels"]
     assert levels["relearned"] > 5 * levels["retrained_relearned"] and levels["before"] < 0.2
 
