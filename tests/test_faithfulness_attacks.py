@@ -1,4 +1,4 @@
-"""A world under attack: the case is the pools' own, a killed call is taken up, the mean over people is the metric."""
+"""A world under attack: a killed call is taken up, the mean over people is the metric."""
 
 from collections import Counter
 from pathlib import Path
@@ -8,17 +8,11 @@ import pytest
 
 from studies.faithfulness import attacks
 from studies.faithfulness.readings import ATTACKS, Reading, read_all
-from studies.zoo import design, mechanisms, scoring
+from studies.zoo import design, mechanisms
 from studies.zoo.members import Drawn
 from studies.zoo.recipes import Sizes
 from studies.zoo.world import Shape
 from tests.test_zoo_pools import MICRO
-
-
-def test_the_case_of_an_attacked_model_is_that_of_the_pools(tmp_path: Path) -> None:
-    names = ("ancestor", "base", "npo", *(f"reference_{k}" for k in range(3)))
-    folders = {name: tmp_path / name for name in names}
-    assert attacks.case_of("npo", 7, folders, tmp_path) == scoring._case("npo", 7, folders, tmp_path)  # pyright: ignore
 
 
 @pytest.mark.slow

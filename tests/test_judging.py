@@ -8,7 +8,7 @@ from hypothesis import given as cases
 from hypothesis import strategies as st
 
 from audit.findings import Control, Count, Evidence, Interval, Kind, Measurement, Overall, Verdict
-from audit.judging import judge, verdict, zoo_floors
+from audit.judging import alone, judge, verdict, zoo_floors
 from audit.nouns import AuditError, Case, DataFiles, Form, Missing, Roles, Source
 from audit.rule import Given, decision_rule, given
 
@@ -173,6 +173,20 @@ def test_a_trace_on_held_out_forms_has_to_stand_out_among_all_tests_of_them(p: f
     silent = [measured("causal", 0.0, form="held_out_phrasing")] * (tests - 1)
     found = ruled([*family(), apart, *silent])
     assert found.word == word and ("Holm" in " ".join(found.because)) == (word != "PARTIAL")
+
+
+def test_before_any_joint_rule_a_held_out_form_counts_only_above_its_calibrated_threshold() -> None:
+    apart = measured("causal", 0.6, p=0.001, form="held_out_attribute")
+    here = {(apart.probe, apart.name)}
+
+    def said(found: list[Measurement], above: set[tuple[str, str]]) -> str:
+        return alone([judge(m) for m in found], above)
+
+    assert said([*family(), apart], here) == "elsewhere"
+    assert said([*family(), apart], set()) == "quiet" == said(family(), here)
+    assert said([*family(), apart.model_copy(update={"p": 0.02})], here) == "quiet"
+    assert said([*family(output=0.3), apart], here) == "shown"
+    assert said([m for m in family() if m.kind != "gate"], here) == "stopped"
 
 
 @cases(st.sampled_from(["output", "causal", "decoding"]), st.floats(-1, 1), st.sampled_from([0.001, 0.5]))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from audit.calibration import Asked
-from audit.findings import Domain, Evidence, Interval, LikelihoodRatio, Measurement, Verdict
+from audit.findings import DetectionLimit, Domain, Evidence, Interval, LikelihoodRatio, Measurement, Verdict
 from audit.fitting import write_all
 from audit.judging import judge, verdict
 from audit.nouns import Missing
@@ -82,7 +82,7 @@ def test_silence_is_consistent_and_says_which_planted_trace_would_have_been_foun
     evidence, found = ruled(seen(0.0), standing(folder))
     assert (found.word, found.basis) == ("CONSISTENT WITH NEVER TRAINED", "calibrated")
     assert ratio_in(found).value < 1
-    assert "No trace found by tests that would have found a planted trace of ≥" in " ".join(found.because)
+    assert "No trace found by tests that would have found a planted trace of ≥ " in " ".join(found.because)
     assert f"of {AUDITED} audited people kept) with probability 0.80" in " ".join(found.because)
     silent = next(e for e in evidence if e.measurement.probe == "inside")
     assert silent.outcome == "no trace found" and "planted trace" in silent.because
@@ -229,6 +229,10 @@ def test_a_ratio_whose_interval_holds_one_supports_neither() -> None:
     found = ratio(30.0, 0.9, 61.0)
     assert supported(found) is None
     assert ratio_sentence(found).endswith(f"On the verbal scale this is {NO_SUPPORT}.")
+
+
+def test_a_planted_trace_is_never_said_to_be_smaller_than_it_was() -> None:
+    assert "≥ 12.5 % (2 of 16 audited" in power_sentence(DetectionLimit(kept=2, audited=16, k=8, n=8, power=0.8))
 
 
 def test_a_negative_without_doses_says_that_its_worth_is_unknown() -> None:

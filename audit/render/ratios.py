@@ -105,7 +105,7 @@ def power_sentence(limit: DetectionLimit | Missing) -> str:
     """What a silence is worth: the planted trace that the tests would have found."""
     if isinstance(limit, Missing):
         return f"No trace found; which planted trace would have been found is not known: {visible(limit.missing)}."
-    share = number(100 * limit.kept / limit.audited)
+    share = f"{100 * limit.kept / limit.audited:.3g}"  # 12.5 is not "at least 12"
     return (
         f"No trace found by tests that would have found a planted trace of ≥ {share} % ({limit.kept} of "
         f"{limit.audited} audited people kept) with probability {number(limit.power)}: it was found in {limit.k} of "

@@ -27,7 +27,7 @@ from audit.edits._surgery import Surgeon
 from audit.edits.quantise import Quantise
 from audit.edits.relearn import Relearn
 from audit.findings import Measurement
-from audit.nouns import Case, DataFiles, Missing, Roles, Source, Texts
+from audit.nouns import Missing, Texts
 from audit.pools import Score
 from probes._probe import Probe
 from probes._scores import width
@@ -40,7 +40,7 @@ from studies.faithfulness.metrics import METRICS, knowledge
 from studies.faithfulness.readings import ATTACKS, AttackedMember, AttackedWorld, Reading, State, path_of, read_attacked
 from studies.zoo import build, recipes
 from studies.zoo.members import Drawn, Member, Population, population
-from studies.zoo.scoring import DATA, FIRST, MemoryStore
+from studies.zoo.scoring import FIRST, MemoryStore, case_of
 from studies.zoo.training import one_thread
 from studies.zoo.world import World, general_items, items, items_about, make_world, others, write_jsonl
 
@@ -205,18 +205,6 @@ def _figures(x: float) -> float:
 
 
 # ---- the case -----------------------------------------------------------------------------------------------------
-def case_of(model: str, world: int, folders: Mapping[str, Path], work: Path) -> Case:
-    """The audit of the pools: reference_1 is the null, reference_2 the floor; reference_0 is audited, never either."""
-
-    def source(name: str) -> Source:
-        return Source(path=str(folders[name]))
-
-    references = tuple(source(f"reference_{k}") for k in (1, 2))
-    roles = Roles(base=source("base"), suspect=source(model), references=references, ancestor=source("ancestor"))
-    files = {cohort: str(work / "data" / f"{cohort}.jsonl") for cohort in DATA}
-    return Case(name=model, roles=roles, data=DataFiles(**files, split_seed=world), seed=world)
-
-
 def _write_data(world: World, folder: Path) -> None:
     """The cohorts of the pools' audits in the trained form only, since nothing here reads another.
 

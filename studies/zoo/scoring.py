@@ -168,7 +168,7 @@ def _audit(whole: Population, drawn: Drawn, where: tuple[Mapping[str, Path], Pat
     bench, found = Bench(store=store), list[Scored]()
     for member in sorted(whole.members, key=lambda member: member.model != FIRST):
         since = time.process_time()
-        case = _case(member.model, drawn.world, folders, work)
+        case = case_of(member.model, drawn.world, folders, work)
         found.append(_scored(member, drawn.world, whole.audited, _audited(case, work, bench, costs)))
         costs.spent("audit", since)
         if member.model == FIRST:
@@ -214,8 +214,8 @@ def _scored(member: Member, world: int, audited: tuple[str, ...], audit: _Audit)
     )  # fmt: skip
 
 
-def _case(model: str, world: int, folders: Mapping[str, Path], work: Path) -> Case:
-    """reference_1 is the null, reference_2 gives the floor; reference_0 is audited and never either."""
+def case_of(model: str, world: int, folders: Mapping[str, Path], work: Path) -> Case:
+    """The audit of one model: reference_1 is the null, reference_2 the floor; reference_0 is audited, never either."""
 
     def source(name: str) -> Source:
         return Source(path=str(folders[name]))
