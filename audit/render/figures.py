@@ -217,7 +217,7 @@ def _profile(m: Measurement, curves: Sequence[Curve], index: int) -> Drawing:
         )  # fmt: skip
     words = next((c.unit for c in curves if c.role == "suspect"), curves[0].unit)
     figure.update_yaxes(title=label(unit(words)), zeroline=True, zerolinecolor=ZERO)
-    figure.update_xaxes(title=label(axis), **({"dtick": 1} if axis == "layer" and len(curves[0].x) < 20 else {}))
+    figure.update_xaxes(title=label(axis), dtick=1 if axis == "layer" and len(curves[0].x) < 20 else None)
     told = f"{title(m)}: profile over {axis}"
     caption = f"{title(m)} by {axis}. Shaded: pointwise 95 % intervals, in the colour of their line."
     xs = sorted({x for c in curves for x in c.x})
