@@ -259,9 +259,10 @@ def refitted(subjects: Subjects, calibrations: Mapping[str, Calibration], wanted
 # ---- are the ratios worth what they say? ------------------------------------------------------------------------
 def reliability(data: clusters.Labelled, seed: int, draws: int) -> Reliability:
     """Cost, Tippett curves and bands of log10 ratios of models that the fit of the ratios never saw."""
-    log10 = likelihood.held_out(data, clusters.folds(data, seed), seed)
+    fold = clusters.folds(data, seed)
+    log10 = likelihood.held_out(data, fold, seed)
     held = data.rescored(log10)
-    found = cost(held, likelihood.limits(data), seed, draws)
+    found = cost(held, likelihood.limits_held_out(data, fold), seed, draws)
     return Reliability(
         cllr=_r(found.cllr), cllr_min=_r(found.cllr_min), gap=_r(found.gap), envelope=_r(found.envelope),
         gap_ci95=Interval(lo=_r(found.gap_ci95.lo), hi=_r(found.gap_ci95.hi)),

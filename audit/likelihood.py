@@ -73,6 +73,12 @@ def limits(data: Labelled) -> Range:
     return Range(-float(np.log10(knowing + 1)), float(np.log10(clean + 1)))
 
 
+def limits_held_out(data: Labelled, fold: Int[ndarray, " item"]) -> Range:
+    """The limits that :func:`held_out` ratios were held to: the narrowest of what is left without a fold."""
+    each = [limits(data.part(fold != one)) for one in np.unique(fold)]
+    return Range(max(one.lo for one in each), min(one.hi for one in each))
+
+
 def elub(data: Labelled) -> Range:
     """Empirical lower and upper bound of log10 ratios (``data.score``): beyond, a user does no better than without.
 

@@ -17,6 +17,7 @@ from audit.clusters import Labelled
 
 Way = Literal["logistic", "pav"]
 WAYS: tuple[Way, ...] = ("logistic", "pav")
+HALF = 0.5
 RIDGE = 1.0
 """Penalty on half the squared slope of the standardised score, where all models together weigh as many as clusters."""
 
@@ -173,16 +174,18 @@ def _tied(data: Labelled, weight: Float[ndarray, " item"]) -> _Tied:
 
 
 def _by_pav(data: Labelled, times: Float[ndarray, " cluster"]) -> Step:
-    """Pool-adjacent-violators with one misleading cluster of either kind added at the far ends.
+    """Pool-adjacent-violators with half a misleading cluster of either kind added at the far ends.
 
-    The two keep every ratio finite and below the ceiling (rule of succession, with clusters for items).
+    The halves keep every ratio finite (Jeffreys' prior, with clusters for items: of k misleading ones in n it expects
+    k + 1/2 in n + 1), and where no cluster misled the ratio lies beyond the limit of the design, which then stands. A
+    whole one (the rule of succession) would state less than that limit there and count the lack of worlds twice.
     """
     tied = _tied(data, times[data.cluster])
     clean, knowing = (data.holds * times).sum(1)
     found = pool_adjacent(
         np.r_[-np.inf, tied.x, np.inf],
-        np.r_[tied.knowing.sum() / knowing, tied.knowing, 0.0],
-        np.r_[0.0, tied.clean, tied.clean.sum() / clean],
+        np.r_[HALF * tied.knowing.sum() / knowing, tied.knowing, 0.0],
+        np.r_[0.0, tied.clean, HALF * tied.clean.sum() / clean],
     )
     return Step(found.x[1:-1], np.log(found.p[1:-1]) - np.log1p(-found.p[1:-1]))
 

@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
 from audit.clusters import Labelled, folds, labelled
-from audit.likelihood import Ratio, Scale, elub, fit_scale, held_out, limits, ratio
+from audit.likelihood import Ratio, Scale, elub, fit_scale, held_out, limits, limits_held_out, ratio
 from audit.monotone import balanced, cllr, fit, pooled, ridge_logistic, rising_logistic
 from audit.nouns import AuditError
 from tests.test_clusters import crossed, nested
@@ -86,13 +86,15 @@ def test_pool_adjacent_violators_is_the_best_monotone_curve_by_brute_force() -> 
     assert squared(pooled(data, np.ones(5)).p) <= best + 1e-12
 
 
-def test_pav_ratios_are_shares_of_both_labels_with_one_misleading_cluster_of_either_kind() -> None:
+def test_pav_ratios_are_shares_of_both_labels_with_half_a_misleading_cluster_of_either_kind() -> None:
     """Ten worlds of one knowing and one clean model: 8 of 10 clean ones score low, all knowing ones high."""
     worlds = np.arange(10)
     score = np.r_[np.ones(10), np.where(worlds < 8, 0.0, 1.0)]
     data = labelled(score, np.arange(20) < 10, np.r_[worlds, worlds])
     step = fit(data, "pav", ones(data))
-    np.testing.assert_allclose(np.exp(step.at(np.array([0.0, 1.0]))), [(1 / 11) / (8 / 11), (10 / 11) / (3 / 11)])
+    np.testing.assert_allclose(
+        np.exp(step.at(np.array([0.0, 1.0]))), [(0.5 / 10.5) / (8 / 10.5), (10 / 10.5) / (2.5 / 10.5)]
+    )
 
 
 def test_models_of_one_cluster_share_the_weight_of_one_replication() -> None:
@@ -153,6 +155,17 @@ def test_beyond_the_scores_of_known_truth_a_ratio_stays_what_it_is_there() -> No
     data = crossed(6, 30)
     scale = fit_scale(data, 0, draws=20)
     assert ratio(scale, 1e9) == ratio(scale, float(data.score.max()))
+
+
+def test_where_no_world_ever_misled_the_ratio_is_the_limit_of_the_design() -> None:
+    data = crossed(8, 20, gap=100.0)
+    scale = fit_scale(data, 0, draws=5)
+    assert ratio(scale, float(np.median(data.score[data.knows]))).log10_lr == scale.ceiling
+    assert ratio(scale, float(np.median(data.score[~data.knows]))).log10_lr == scale.floor
+    fold = folds(data, 0)
+    unseen = held_out(data, fold, 0)
+    assert scale.floor < limits_held_out(data, fold).lo and limits_held_out(data, fold).hi < scale.ceiling
+    assert np.clip(unseen, *limits_held_out(data, fold)) == pytest.approx(unseen, abs=0.03)
 
 
 def by_hand_cost(t: float, data: Labelled) -> float:

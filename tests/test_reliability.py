@@ -8,7 +8,7 @@ from sklearn.metrics import log_loss
 
 from audit import stats
 from audit.clusters import Labelled, folds
-from audit.likelihood import held_out, limits
+from audit.likelihood import held_out, limits, limits_held_out
 from audit.monotone import cllr
 from audit.reliability import bands, cllr_min, cost, envelope, tippett, within_cluster
 from audit.stats import Range
@@ -58,8 +58,9 @@ def test_overstated_ratios_lie_outside() -> None:
 
 def test_held_out_ratios_of_normal_scores_are_inside() -> None:
     data = crossed(2, 30, gap=2.0)
-    unseen = data.rescored(held_out(data, folds(data, 0), 0))
-    found = cost(unseen, limits(data), 0, 200)
+    fold = folds(data, 0)
+    unseen = data.rescored(held_out(data, fold, 0))
+    found = cost(unseen, limits_held_out(data, fold), 0, 200)
     assert found.inside and found.gap_ci95.lo <= found.gap <= found.gap_ci95.hi
     assert found.cllr == pytest.approx(cllr(unseen.score, data.knows)) and found.cllr < 0.75
 
@@ -71,6 +72,15 @@ def test_ratios_at_their_limits_are_held_to_what_the_limits_allow() -> None:
     found = cost(data.rescored(np.where(data.knows, top.hi, top.lo)), top, 0, 100)
     assert found.cllr_min == pytest.approx(0.0, abs=1e-12)
     assert found.gap == pytest.approx(np.log2(1 + 1 / 31)) and found.inside
+
+
+def test_what_a_ceiling_costs_is_no_fault_of_held_out_ratios() -> None:
+    """A fit that saw fewer worlds has a lower ceiling: held against the whole design's its ratios would overstate."""
+    data = crossed(9, 30, each=20, gap=100.0)
+    fold = folds(data, 0)
+    unseen = data.rescored(held_out(data, fold, 0))
+    assert cost(unseen, limits_held_out(data, fold), 0, 100).inside
+    assert not cost(unseen, limits(data), 0, 100).inside
 
 
 def test_the_gap_interval_agrees_with_resampling_worlds_by_hand() -> None:

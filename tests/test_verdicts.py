@@ -90,6 +90,15 @@ def test_every_model_is_in_one_line_and_one_column() -> None:
     assert (counts.false_alarms.n, counts.fakes_missed.n, counts.destroyed_not_invalid.n) == (10, 10, 10)
 
 
+def test_worlds_that_did_not_shape_the_rule_are_counted_apart() -> None:
+    apart = examine(*_made(), stamp(0), "by the test", unseen=106)
+    assert apart.counts == found().counts
+    assert (apart.later.fakes_missed.n, apart.later.fakes_missed.k) == (4, 0)
+    assert apart.later.refusals_known_and_missed.n == 4 and apart.later.refusals_known_and_missed.k == 0
+    assert not [name for name in apart.later.exceptions if int(name.split()[1].rstrip(",")) < 106]
+    assert any(name.startswith("world 100,") for name in apart.counts.exceptions)
+
+
 def test_doses_are_ordered_as_scipy_says_within_each_world() -> None:
     subjects, calibrations = _made()
     score = judged_apart(table_of(subjects, calibrations, None)).score
@@ -112,7 +121,7 @@ def test_the_tables_stand_between_their_marks_and_a_readme_without_marks_is_refu
     readme = f"before\n{verdicts.START}\nold\n{verdicts.END}\nafter\n"
     text = with_tables(readme, markdown(found()))
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
-    assert "| worlds with a fake in which no trace is stated | 0 of 10 | 26 % |" in text
+    assert "| worlds with a fake in which no trace is stated | 0 of 10 | 26 % | 0 of 0 | 100 % |" in text
     assert "- world 100, refusal_dpo: a refusal that relearning" in text
     with pytest.raises(AuditError, match="no place for the tables"):
         with_tables("nothing", "x")

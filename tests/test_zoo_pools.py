@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit import engine
+from audit import engine, renewal
 from audit.bench.shapes import Rows
 from audit.edits.grad_ascent import GradAscent
 from audit.edits.grad_diff import GradDiff
@@ -246,3 +246,19 @@ def test_a_world_is_scored_killed_and_resumed_to_the_same_scores(
     before = path.read_bytes()
     assert scoring.score_world(drawn, places, told.append) == path and path.read_bytes() == before
     assert len(measured) == len(scores.models) + 1, "a finished world is not audited again"
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_a_quick_calibration_takes_few_worlds_and_none_with_the_full_kit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool
+) -> None:
+    asked: list[int] = []
+
+    def score(worlds: Sequence[int], *_: object) -> list[str]:
+        asked.extend(worlds)
+        return ["stopped here"]
+
+    monkeypatch.setattr(renewal.zoo, "score", score)
+    with pytest.raises(AuditError, match="stopped here"):
+        renewal.renew_zoo(tmp_path, quick, 1, tmp_path / "work")
+    assert asked == ([w for w in design.WORLDS if not design.share_of(w).full][:8] if quick else list(design.WORLDS))

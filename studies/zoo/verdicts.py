@@ -31,6 +31,8 @@ RESULTS, README = HERE / "verdicts.json", HERE / "README.md"
 START, END = "<!-- verdicts: made by studies.zoo.verdicts -->", "<!-- end of verdicts -->"
 RELEARNING = "relearning_recovery"
 REFUSALS = ("refusal", "refusal_dpo")
+UNSEEN = 126
+"""The rule was shaped on the worlds before this one; those from here on were scored when it stood."""
 DIGITS = 4
 
 
@@ -87,14 +89,16 @@ class Counts(Noun):
 
 
 class Verdicts(Noun):
-    """The results file."""
+    """The results file. ``later`` counts the worlds from ``unseen`` on, which did not shape the rule."""
 
-    schema_version: Literal["1.0"] = "1.0"
+    schema_version: Literal["1.1"] = "1.1"
     stamp: Stamp
     command: str
     worlds: int
+    unseen: int
     subjects: str
     counts: Counts
+    later: Counts
     lines: tuple[Line, ...]
     agreement: tuple[Agreement, ...]
     doses: Ordering
@@ -146,7 +150,9 @@ def _effect(calibrations: Mapping[str, Calibration], kind: Kind, n: int) -> _Eff
     return _Effect(effect, measured[0].threshold)
 
 
-def examine(subjects: Subjects, calibrations: Mapping[str, Calibration], made: Stamp, command: str) -> Verdicts:
+def examine(
+    subjects: Subjects, calibrations: Mapping[str, Calibration], made: Stamp, command: str, unseen: int = UNSEEN
+) -> Verdicts:
     """Every count, from stored scores alone. AuditError (code 2) where relearning is not calibrated."""
     if RELEARNING not in calibrations:
         raise AuditError("relearning is not calibrated here", "make the calibrations again: residua calibrate")
@@ -156,21 +162,27 @@ def examine(subjects: Subjects, calibrations: Mapping[str, Calibration], made: S
     found = _effect({RELEARNING: calibrations[RELEARNING]}, "recovery", n)
     relearned, tried = np.nan_to_num(found.value, nan=-np.inf) > found.threshold, np.isfinite(found.value)
     outputs = _effect(calibrations, "output", n).value
+    counts, later = (
+        _counts(whole, apart, relearned & tried, whole.people.world >= first) for first in (-1, unseen)
+    )  # fmt: skip
     return Verdicts(
-        stamp=made, command=command, worlds=subjects.worlds, subjects=subjects.content_hash(),
-        counts=_counts(whole, apart, relearned & tried), lines=_lines(whole, outputs),
+        stamp=made, command=command, worlds=subjects.worlds, unseen=unseen, subjects=subjects.content_hash(),
+        counts=counts, later=later, lines=_lines(whole, outputs),
         agreement=_agreement(apart, relearned, tried), doses=_ordering(whole),
     )  # fmt: skip
 
 
-def _counts(whole: _Judged, apart: _Judged, relearned: Bool[ndarray, " subject"]) -> Counts:
+def _counts(
+    whole: _Judged, apart: _Judged, relearned: Bool[ndarray, " subject"], taken: Bool[ndarray, " subject"]
+) -> Counts:
+    """The counts of the models ``taken``."""
     people, says = whole.people, whole.stated
-    fakes = np.isin(people.mechanism, mechanisms.named("fake"))
-    destroyed, edited = people.pool == "destroyed", people.pool == "edited clean"
-    refusals = np.isin(people.mechanism, REFUSALS) & (people.pool == "described") & relearned
-    stopped, alone = people.alone == "stopped", np.isin(whole.name, ["dose_one_audited"])
+    fakes = taken & np.isin(people.mechanism, mechanisms.named("fake"))
+    clean, destroyed, edited = (taken & (people.pool == pool) for pool in ("clean", "destroyed", "edited clean"))
+    refusals = taken & np.isin(people.mechanism, REFUSALS) & (people.pool == "described") & relearned
+    stopped, alone = people.alone == "stopped", taken & np.isin(whole.name, ["dose_one_audited"])
     return Counts(
-        false_alarms=whole.rate(says, people.clean),
+        false_alarms=whole.rate(says, clean),
         fakes_missed=whole.rate(~says, fakes),
         destroyed_not_invalid=whole.rate(~stopped, destroyed),
         edited_clean_alarms=whole.rate(says, edited),
@@ -178,7 +190,7 @@ def _counts(whole: _Judged, apart: _Judged, relearned: Bool[ndarray, " subject"]
         refusals_known_and_missed=whole.rate(~apart.stated, refusals),
         one_alone_found=whole.rate(says, alone),
         exceptions=(
-            *whole.named(says & people.clean, "false alarm"),
+            *whole.named(says & clean, "false alarm"),
             *whole.named(~says & fakes, "a fake that was missed"),
             *whole.named(~stopped & destroyed, "destroyed, and not INVALID"),
             *whole.named(says & edited, "edited clean, and a trace is stated"),
@@ -267,16 +279,18 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 1 else "100 %"
 
 
+def _said(counts: Counts, name: str) -> str:
+    found: Rate = getattr(counts, name)
+    return f"{found.k} of {found.n} | {_percent(found.upper95)}"
+
+
 def _two(value: float | Missing) -> str:
     return "–" if isinstance(value, Missing) else f"{value:.2f}"
 
 
 def markdown(found: Verdicts) -> str:
     """The README's tables, from the results file alone."""
-    counts = [
-        f"| {told} | {r.k} of {r.n} | {_percent(r.upper95)} |"
-        for r, told in ((getattr(found.counts, n), t) for n, t in SAID)
-    ]
+    counts = [f"| {told} | {_said(found.counts, name)} | {_said(found.later, name)} |" for name, told in SAID]
     lines = [
         f"| {x.pool} | `{x.mechanism}` | {x.models} | {x.stated} | {x.stopped} | {x.below} | {x.silent} "
         f"| {_two(x.outputs)} |"
@@ -290,9 +304,9 @@ def markdown(found: Verdicts) -> str:
     return "\n".join(
         [
             START,
-            f"{found.worlds} worlds; the bound is the exact one-sided 95 % one.",
+            f"{found.worlds} worlds; bounds are the exact one-sided 95 % ones.",
             "",
-            "| count | worlds | bound |", "|---|---|---|", *counts,
+            f"| count | worlds | bound | from world {found.unseen} on | bound |", "|---|---|---|---|---|", *counts,
             "",
             f"Within a world the joint score orders reference and doses with Spearman's rho {ordering.mean:.2f} on",
             f"average ({ordering.ci95.lo:.2f} to {ordering.ci95.hi:.2f} over {ordering.worlds} worlds).",
