@@ -19,7 +19,7 @@ from numpy import ndarray
 from audit.clusters import Labelled, folds, resamples
 from audit.monotone import WAYS, Step, Way, cllr, fit
 from audit.nouns import AuditError, Noun
-from audit.stats import Range
+from audit.stats import Range, clopper_pearson
 
 _GRID = 33
 _DIGITS = 6
@@ -148,6 +148,7 @@ def _cheapest(costs: Mapping[Way, float]) -> Way:
 def fit_scale(data: Labelled, seed: int, draws: int = 1000) -> Scale:
     """Calibrate scores of known truth: the ratio at every score, with 95 % ends from refits on resampled clusters.
 
+    A ratio at a limit of the design has an exact end on the side of 1 (:func:`_at_least`).
     The way is that of the smaller cross-validated cost, whole clusters left out; with two clusters of a kind nothing
     can be left out and the logistic line is taken. ``data`` comes from :func:`audit.clusters.labelled`.
     """
@@ -159,6 +160,12 @@ def fit_scale(data: Labelled, seed: int, draws: int = 1000) -> Scale:
     refits = [fit(data, way, times).at(knots) for times in resamples(data, seed, draws)]
     lo, hi = np.percentile(refits, [2.5, 97.5], axis=0)
     main, lo, hi = (np.clip(x / np.log(10), floor, ceiling) for x in (step.at(knots), lo, hi))
+    top, bottom = main >= ceiling, main <= floor
+    if top.any():
+        lo[top] = np.minimum(lo[top], max(_at_least(data, float(knots[top].min())), floor))
+    if bottom.any():
+        turned = data._replace(score=-data.score, knows=~data.knows)
+        hi[bottom] = np.maximum(hi[bottom], min(-_at_least(turned, -float(knots[bottom].max())), ceiling))
     unseen = held_out(data, folds(data, seed), seed, way) if costs else np.interp(data.score, knots, main)
     second = elub(data.rescored(unseen))
     return Scale(
@@ -166,6 +173,18 @@ def fit_scale(data: Labelled, seed: int, draws: int = 1000) -> Scale:
         hi=_rounded(np.maximum(hi, main)), floor=floor, ceiling=ceiling, elub_lo=second.lo, elub_hi=second.hi,
         clean_clusters=int(data.holds[0].sum()), knowing_clusters=int(data.holds[1].sum()), cllr=costs,
     )  # fmt: skip
+
+
+def _at_least(data: Labelled, score: float) -> float:
+    """The log10 ratio that scores from ``score`` on have at the least, given how few clusters could mislead.
+
+    Where no clean cluster reaches, none does in any resample either, and resampling shows no doubt: there the exact
+    upper bound of the share of clean clusters that reach it (Clopper & Pearson 1934, 97.5 %) stands for it.
+    """
+    reach = data.score >= score
+    misled, clean = len(np.unique(data.cluster[reach & ~data.knows])), int(data.holds[0].sum())
+    share = float(reach[data.knows].mean())
+    return float(np.log10(share / clopper_pearson(misled, clean).hi)) if share else 0.0
 
 
 def _ends(step: Step) -> Float[ndarray, " knot"]:

@@ -168,6 +168,16 @@ def test_where_no_world_ever_misled_the_ratio_is_the_limit_of_the_design() -> No
     assert np.clip(unseen, *limits_held_out(data, fold)) == pytest.approx(unseen, abs=0.03)
 
 
+def test_a_ratio_at_its_limit_still_has_an_end_nearer_to_one() -> None:
+    """Of 20 clean worlds none reached: by the exact bound up to 1 - .025 ** (1/20) of such worlds might."""
+    data = crossed(8, 20, gap=100.0)
+    might = 1 - 0.025 ** (1 / 20)
+    scale = fit_scale(data, 0, draws=5)
+    above, below = (ratio(scale, float(np.median(data.score[kind]))) for kind in (data.knows, ~data.knows))
+    assert above.lo == pytest.approx(-np.log10(might), abs=1e-5) and above.hi == above.log10_lr == scale.ceiling
+    assert below.hi == pytest.approx(np.log10(might), abs=1e-5) and below.lo == below.log10_lr == scale.floor
+
+
 def by_hand_cost(t: float, data: Labelled) -> float:
     """Vergeer et al.: the cost of deciding by the ratio at threshold t over that of ignoring it, one pair added."""
     known, never = np.r_[data.score[data.knows], -np.inf], np.r_[data.score[~data.knows], np.inf]

@@ -70,7 +70,7 @@ def test_a_hidden_trace_is_suppressed_with_a_ratio_words_and_counted_mistakes(fo
     assert 10 < ratio.value <= ratio.ceiling == pytest.approx(WORLDS + 1)
     assert ratio.words in ("weak support", "moderate support")
     assert (ratio.false_alarms.n, ratio.misses.n) == (WORLDS, WORLDS)
-    assert found.sentence.startswith("SUPPRESSED: The findings are about ")
+    assert found.sentence.startswith("SUPPRESSED: The findings are at least 17 times more probable if ")
     told, alarms = " ".join(found.because), ratio.false_alarms
     assert f"false alarm in {alarms.k} of 16 worlds (with 95 % confidence at most {100 * alarms.upper95:.0f} %)" in told
     inside = next(e for e in evidence if e.measurement.probe == "inside")

@@ -67,7 +67,12 @@ def short(ratio: LikelihoodRatio | Missing) -> str:
     if isinstance(ratio, Missing):
         return "–"
     low, mid, high = (ratio_number(x, ratio.floor, ratio.ceiling) for x in (ratio.ci95.lo, ratio.value, ratio.ci95.hi))
-    return f"{mid} ({low} to {high}), {ratio.words}"
+    return f"{mid} ({_ends(low, mid, high)}), {ratio.words}"
+
+
+def _ends(low: str, mid: str, high: str) -> str:
+    """An interval in words; an end that is the bound itself is not said again."""
+    return f"from {low}" if mid == high != low else f"up to {high}" if mid == low != high else f"{low} to {high}"
 
 
 def rate(found: Rate) -> str:
@@ -83,12 +88,13 @@ def ratio_sentence(ratio: LikelihoodRatio, of: str = "The findings are") -> str:
     if value < 1:
         first, second = NEVER, KNOWS
         lo, value, hi, floor, ceiling = 1 / hi, 1 / value, 1 / lo, 1 / ceiling, 1 / floor
-    said, low, high = (ratio_number(x, floor, ceiling) for x in (value, lo, hi))
+    low, said, high = (ratio_number(x, floor, ceiling) for x in (lo, value, hi))
+    times = f"at least {said[2:]}" if said.startswith("≥") else f"about {said}"
     side = supported(ratio)
     words = f"{ratio.words}" if side is None else f"{ratio.words} for the proposition that {side}"
     about = "approximate " if approximate("percentile", ratio.false_alarms.n) else ""
     return (
-        f"{of} about {said} times more probable if {first} than if {second} ({about}95 % interval {low} to {high}; "
+        f"{of} {times} times more probable if {first} than if {second} ({about}95 % interval {_ends(low, said, high)}; "
         f"ceiling of this design {number(_rounded(ceiling, True))}). On the verbal scale this is {words}."
     )
 
