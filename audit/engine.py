@@ -10,70 +10,33 @@ import json
 import logging
 import time
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from audit import assembly, manifest
+from audit import assembly, custody, manifest
 from audit.bench import Bench, OpenCase
 from audit.bench.opened import open_case
 from audit.data import load_case
 from audit.domain import domain_of
 from audit.findings import Evidence, Failure, Plan, Report, Skip, Timing
-from audit.issued import read_report
+from audit.how import How as How
+from audit.how import Step as Step
+from audit.how import Watch as Watch
+from audit.how import make_bench as make_bench
+from audit.issued import documents, read_report
 from audit.journal import Journal, Unit, now
 from audit.judging import judge, zoo_floors
 from audit.nouns import AuditError, Case, ExitCode
 from audit.planning import Planned, Planner, received
-from audit.provenance import environment, exhibits
+from audit.provenance import as_given, environment, exhibits, name_of
 from audit.recall import Recall, check_recall
-from audit.render.html import html
-from audit.render.markdown import markdown
 from audit.rule import given
-from audit.store import Store, write_atomic
+from audit.store import write_atomic
 from audit.weighing import asked, decide, stand, stored
 
 log = logging.getLogger(__name__)
 
 OPEN_QUESTION = "this question stays open; the verdict rests on the tests that ran"
-
-
-@dataclass(frozen=True)
-class How:
-    """*How* an audit is made, never *what*: outside the plan hash, recorded in provenance.
-
-    ``store`` is the folder of cached activations (None: nothing is kept between passes). ``threads`` None leaves
-    torch's own number. ``package`` is where the probes are, ``calibrations`` the folder of calibrations that may judge
-    (None: those that come with the probes).
-    """
-
-    backend: str = "native"
-    device: str = "cpu"
-    dtype: str = "float32"
-    attention: str = "default"
-    threads: int | None = None
-    token_budget: int = 16384
-    store: Path | None = None
-    online: bool = False
-    force_new: bool = False
-    demo: bool = False
-    allow_undecided: bool = False
-    package: str = "probes"
-    calibrations: Path | None = None
-
-
-class Step(NamedTuple):
-    """One step of progress: the stage, what it is about, how many of how many are done, and whether it is."""
-
-    stage: str
-    detail: str
-    done: int
-    total: int
-    finished: bool = False
-
-
-Watch = Callable[[Step], None]
 
 
 class Prepared(NamedTuple):
@@ -87,33 +50,6 @@ class Prepared(NamedTuple):
 class _Measured(NamedTuple):
     units: tuple[Unit, ...]
     failures: tuple[Failure, ...]
-
-
-def make_bench(how: How) -> Bench:
-    """The bench that these flags ask for."""
-    import torch
-
-    _check_device(how.device)
-    if how.threads is not None:
-        torch.set_num_threads(how.threads)
-    store = None if how.store is None else Store(how.store)
-    return Bench(
-        backend=how.backend, device=how.device, dtype=how.dtype, attention=how.attention,
-        token_budget=how.token_budget, store=store,
-    )  # fmt: skip
-
-
-def _check_device(device: str) -> None:
-    """Is there such a device, here and now? AuditError (code 2) if not."""
-    import torch
-
-    try:
-        torch.empty(1, device=device).cpu()
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).partition("\n")[0]
-        raise AuditError(
-            f"there is no device {device!r} here: {why}", "name one that torch finds, such as cpu"
-        ) from None
 
 
 def prepare(case: Case | Path | str, out: Path, how: How, bench: Bench | None = None) -> Prepared:
@@ -170,16 +106,36 @@ class Run:
             if self.journal.final:
                 told = f"{self.journal.out} is finished: nothing is measured again"
                 self.watch(Step("final", told, 1, 1, finished=True))
-                return read_report(self.journal.out / "report.json")
+                return self._final()
         found = check_recall(self.bench, self.case)
         with self.journal.locked():
             self.journal.begin(self.plan, self.how.force_new)
+            self._receive()
             self.journal.event("started", f"plan {self.plan.plan_hash}")
             self.journal.event("recall", f"base {found.base:.4f}, {found.what} {found.against:.4f}")
             measured = self._measure()
             report = self._judged(measured, found)
             self._write(report)
         return report
+
+    def _final(self) -> Report:
+        """The report that is here; a run killed between its manifest and its last line of custody gets that line."""
+        report = read_report(self.journal.out / "report.json")
+        if custody.read(self.journal.out).last("issued") is None:
+            with self.journal.locked():
+                custody.mend(self.journal.out)
+                self._issue(report)
+        return report
+
+    def _receive(self) -> None:
+        """Write down what came in, before anything is measured on it."""
+        custody.mend(self.journal.out)
+        root = self.case.root
+        arrivals = [custody.Arrival(role, name_of(c), as_given(c, root)) for role, c in received(self.case)]
+        custody.receive(self.journal.out, arrivals, self.plan.code_version)
+
+    def _issue(self, report: Report) -> None:
+        custody.issue(self.journal.out, report.report_id, self.journal.out / manifest.NAME, self.plan.code_version)
 
     # ---- measure ------------------------------------------------------------------------------------------------
     def _measure(self) -> _Measured:
@@ -277,11 +233,11 @@ class Run:
     def _write(self, report: Report) -> None:
         self.watch(Step("report", str(self.journal.out), 0, 1))
         out = self.journal.out
-        write_atomic(out / "report.json", (report.model_dump_json(indent=1) + "\n").encode())
-        write_atomic(out / "report.html", html(report).encode())
-        write_atomic(out / "report.md", markdown(report).encode())
+        for name, content in documents(report).items():
+            write_atomic(out / name, content)
         self.journal.event("finished", report.report_id)
         manifest.write(out)
+        self._issue(report)
         self.watch(Step("report", str(out), 1, 1, finished=True))
 
 

@@ -307,7 +307,7 @@ class Report(Noun):
     ``created`` and ``timings``. Additive changes only within a major ``schema_version``.
     """
 
-    schema_version: Literal["1.0", "1.1"] = "1.1"
+    schema_version: Literal["1.0", "1.1", "1.2"] = "1.2"
     kind: Literal["audit", "forecast"] = "audit"
     report_id: str
     created: str

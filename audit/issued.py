@@ -1,4 +1,4 @@
-"""A report as it was issued: the id that its content gives it, and how it is read back. Free of torch."""
+"""A report as it was issued: its id, the files that it alone gives, and how it is read back. Free of torch."""
 
 import hashlib
 import json
@@ -23,6 +23,18 @@ def document_id(document: Mapping[str, JsonValue]) -> str:
     kept = {key: value for key, value in document.items() if key not in UNTIMED}
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"UA-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def documents(report: Report) -> dict[str, bytes]:
+    """The files that a report alone gives, by name: byte for byte the same on every rebuild by one code version."""
+    from audit.render.html import html
+    from audit.render.markdown import markdown
+
+    return {
+        "report.json": (report.model_dump_json(indent=1) + "\n").encode(),
+        "report.html": html(report).encode(),
+        "report.md": markdown(report).encode(),
+    }
 
 
 def read_report(path: Path) -> Report:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.sha256"
 LOCK = "run.lock"
 SUPERSEDED = "superseded"
-OWN_FILES = frozenset({LOCK, SUPERSEDED, "plan.json", "events.jsonl", "run.log", "units", "tables"})
+OWN_FILES = frozenset({LOCK, SUPERSEDED, "plan.json", "custody.jsonl", "events.jsonl", "run.log", "units", "tables"})
 SHOWN_DIFFERENCES = 20
 
 

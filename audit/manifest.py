@@ -1,7 +1,7 @@
 """A list of hashes beside a run, in the coreutils format: ``sha256sum -c manifest.sha256`` needs no tool of ours.
 
-Left out are the manifest itself, what a run appends to while it lives (event log, lock, custody log), keys and
-temporary files.
+Left out are the manifest itself and what is appended to beside it (event log, custody log, lock), keys and temporary
+files; of a run that was kept aside, below, everything is listed.
 """
 
 import hashlib
@@ -45,8 +45,8 @@ def check(folder: Path) -> list[Problem]:
 def _files(folder: Path) -> list[str]:
     """Paths of the listed kind, relative and with forward slashes, sorted. A link counts as what it points to."""
     paths = [p for p in folder.rglob("*") if p.is_file()]
-    kept = [p for p in paths if p.name not in LEFT_OUT and not p.name.endswith(LEFT_OUT_ENDINGS)]
-    return sorted(p.relative_to(folder).as_posix() for p in kept)
+    kept = [p.relative_to(folder).as_posix() for p in paths if not p.name.endswith(LEFT_OUT_ENDINGS)]
+    return sorted(path for path in kept if path not in LEFT_OUT)
 
 
 def _sha256(path: Path) -> str:

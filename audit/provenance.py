@@ -82,7 +82,7 @@ def exhibits(received: tuple[Received, ...], root: Path) -> tuple[Exhibit, ...]:
         listed.append(
             Exhibit(
                 role=role,
-                path=_as_given(checkpoint.edits_from or checkpoint.source, root),
+                path=as_given(checkpoint, root),
                 family=checkpoint.family,
                 fingerprint=name_of(checkpoint),
                 size_bytes=now.size_bytes,
@@ -93,6 +93,7 @@ def exhibits(received: tuple[Received, ...], root: Path) -> tuple[Exhibit, ...]:
     return tuple(listed)
 
 
-def _as_given(source: str, root: Path) -> str:
+def as_given(checkpoint: Checkpoint, root: Path) -> str:
     """A folder relative to the case file: a report leaves the house and need not tell where its author's home is."""
+    source = checkpoint.edits_from or checkpoint.source
     return os.path.relpath(source, root.resolve()) if os.path.isabs(source) else source

@@ -226,17 +226,29 @@ def _calibrated(done: "Renewed") -> Answer:
 
 
 def verify(args: argparse.Namespace) -> Answer:
-    """Recompute everything that can be recomputed from a finished run; exit code 3 if it does not stand."""
+    """Recompute everything that can be recomputed; exit code 3 if it does not stand. Writes only if asked to log."""
+    from audit import custody
+    from audit.provenance import code_version
     from audit.verification import verify_run
 
-    found = verify_run(Path(args.run), Path(args.calibrations) if args.calibrations else None)
+    named = Path(args.run)
+    found = verify_run(named, Path(args.calibrations) if args.calibrations else None)
     word = "accepted" if found.accepted else "REJECTED"
-    lines = (f"{found.folder}: {word}", *(f"  {p}" for p in found.problems), *(f"  remark: {r}" for r in found.remarks))
+    lines = [
+        f"{found.subject}: {word}",
+        *(f"  {p}" for p in found.problems),
+        *(f"  remark: {r}" for r in found.remarks),
+    ]
+    if args.log:
+        if not Path(found.subject).is_dir():
+            raise AuditError(f"{found.subject} stands alone: it has no custody log", "leave out --log")
+        line = custody.append(Path(found.subject), "verified", {"outcome": word.lower()}, code_version())
+        lines.append(f"  written down: {custody.NAME}, line {line.n}")
     document: dict[str, JsonValue] = {
-        "folder": found.folder, "accepted": found.accepted, "problems": list(found.problems),
+        "subject": found.subject, "accepted": found.accepted, "problems": list(found.problems),
         "remarks": list(found.remarks),
     }  # fmt: skip
-    return Answer(document, lines, ExitCode.OK if found.accepted else ExitCode.INTEGRITY)
+    return Answer(document, tuple(lines), ExitCode.OK if found.accepted else ExitCode.INTEGRITY)
 
 
 def probes(args: argparse.Namespace) -> Answer:

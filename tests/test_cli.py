@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -198,38 +199,63 @@ def test_a_report_is_shown_and_written_elsewhere(tell: Tell, finished: Path, tmp
     assert f"there is no {tmp_path / 'nowhere'}" in tell("verify", tmp_path / "nowhere").err
 
 
-def test_verify_rejects_one_changed_byte_in_any_listed_file(tell: Tell, finished: Path) -> None:
+def test_verify_rejects_a_changed_byte_in_any_file_of_a_run_and_names_the_file(tell: Tell, finished: Path) -> None:
     assert tell("verify", finished).code == 0
     assert tell("verify", finished / "report.html").code == 0
     listed = [line.split("  ", 1)[1] for line in (finished / "manifest.sha256").read_text().splitlines()]
     assert {"report.json", "report.html", "report.md", "plan.json"} <= set(listed)
-    for name in listed:
+    draw = random.Random(0)
+    for name in (*listed, "manifest.sha256", "manifest.sha256", "custody.jsonl", "custody.jsonl"):
         path = finished / name
         whole = path.read_bytes()
-        place = len(whole) // 2
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        place, bit = draw.randrange(len(whole)), 1 << draw.randrange(8)
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ bit]) + whole[place + 1 :])
         said = tell("verify", finished, "--json")
-        assert said.code == 3, name
-        assert json.loads(said.out)["problems"], name
+        assert said.code == 3, (name, place, bit)
+        problems = json.loads(said.out)["problems"]
+        assert any(problem.startswith(name) for problem in problems), (name, place, bit, problems)
         path.write_bytes(whole)
+    chain = (finished / "custody.jsonl").read_bytes()
+    (finished / "custody.jsonl").write_bytes(b"".join(reversed(chain.splitlines(keepends=True))))
+    said = tell("verify", finished, "--json")
+    assert said.code == 3 and "custody.jsonl, line 1, n: states 5" in json.loads(said.out)["problems"]
+    (finished / "custody.jsonl").write_bytes(chain)
     assert tell("verify", finished).code == 0
 
 
 def test_verify_rejects_numbers_that_do_not_give_the_verdict(tell: Tell, finished: Path, tmp_path: Path) -> None:
-    from audit import manifest
+    from audit import custody, manifest
     from audit.findings import Report
-    from audit.issued import report_id
+    from audit.issued import documents, report_id
 
     forged = tmp_path / "forged"
     shutil.copytree(finished, forged)
     report = Report.model_validate_json((forged / "report.json").read_bytes())
     changed = report.model_copy(update={"verdict": report.verdict.model_copy(update={"word": "PARTIAL"})})
     changed = changed.model_copy(update={"report_id": report_id(changed)})
-    (forged / "report.json").write_text(changed.model_dump_json(indent=1) + "\n")
+    for name, content in documents(changed).items():
+        (forged / name).write_bytes(content)
     manifest.write(forged)
+    custody.issue(forged, changed.report_id, forged / "manifest.sha256", "test")
     said = tell("verify", forged, "--json")
     assert said.code == 3
     assert json.loads(said.out)["problems"] == ["verdict: states PARTIAL, the numbers give INTACT"]
+
+
+def test_verify_writes_only_if_it_is_asked_to(tell: Tell, finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert tell("verify", run).code == 0
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    assert tell("verify", run, "--log").code == 0
+    last = json.loads((run / "custody.jsonl").read_text().splitlines()[-1])
+    assert (last["action"], last["about"]) == ("verified", {"outcome": "accepted"})
+    assert tell("verify", run).code == 0
+    shutil.copy(run / "report.json", tmp_path / "alone.json")
+    alone = tell("verify", tmp_path / "alone.json", "--json")
+    assert alone.code == 0 and "on its own" in json.loads(alone.out)["remarks"][0]
+    assert tell("verify", tmp_path / "alone.json", "--log").code == 2
 
 
 def test_coreutils_accepts_the_manifest(finished: Path) -> None:

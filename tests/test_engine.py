@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from audit import custody
 from audit.engine import How, Step, plan, run
 from audit.findings import Domain, LikelihoodRatio, Report
 from audit.fitting import calibrate, write_all
@@ -64,6 +65,26 @@ def test_a_run_leaves_a_report_that_verifies(case: Path, how: How, tmp_path: Pat
     assert verify_run(out).accepted
     assert report.exhibits[0].role == "base"
     assert all(exhibit.verified_after for exhibit in report.exhibits)
+
+
+def test_custody_says_what_was_received_and_issued_once_even_after_kills(case: Path, how: How, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    report = run(case, out, how)
+    chain = custody.read(out)
+    assert [line.action for line in chain.lines] == ["received"] * len(report.exhibits) + ["issued"]
+    stated = [(line.about["role"], line.about["fingerprint"], line.about["path"]) for line in chain.lines[:-1]]
+    assert stated == [(e.role, e.fingerprint, e.path) for e in report.exhibits]
+    path = out / custody.NAME
+    whole = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(whole[:-1]) + whole[-1][:20])
+    assert not verify_run(out).accepted
+    run(case, out, how)
+    assert [line.action for line in custody.read(out).lines] == [line.action for line in chain.lines]
+    (out / "manifest.sha256").unlink()
+    path.write_bytes(b"".join(whole[:2]) + whole[2][:9])
+    run(case, out, how)
+    assert [line.action for line in custody.read(out).lines] == [line.action for line in chain.lines]
+    assert verify_run(out).accepted
 
 
 def test_a_finished_run_is_returned_and_nothing_is_written(case: Path, how: How, tmp_path: Path) -> None:

@@ -83,3 +83,14 @@ def test_a_manifest_that_is_missing_or_damaged_is_an_integrity_error(run_folder:
     with pytest.raises(AuditError) as caught:
         manifest.check(run_folder)
     assert caught.value.code == ExitCode.INTEGRITY
+
+
+def test_a_run_that_was_kept_aside_is_listed_in_full(run_folder: Path) -> None:
+    aside = run_folder / "superseded" / "run-1"
+    aside.mkdir(parents=True)
+    for name in ("custody.jsonl", "events.jsonl", "manifest.sha256"):
+        (aside / name).write_text(name, encoding="utf-8")
+    manifest.write(run_folder)
+    assert [path for path in listed(run_folder) if path.startswith("superseded")] == [
+        f"superseded/run-1/{name}" for name in ("custody.jsonl", "events.jsonl", "manifest.sha256")
+    ]

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from audit import manifest
+from audit import custody, manifest
 from audit.findings import Report, Table
-from audit.issued import report_id
+from audit.issued import documents, report_id
 from audit.judging import judge, verdict, zoo_floors
 from audit.nouns import AuditError, Missing
 from audit.provenance import code_version
 from audit.rule import decision_rule, given
-from audit.verification import Verification, verify_run
+from audit.verification import ALONE, Verification, verify_run
 from tests import golden
 
 TABLE = b"a table of items"
@@ -51,12 +51,16 @@ def named(report: Report) -> Report:
 
 def verified(folder: Path, document: object, table: bytes | None = TABLE) -> Verification:
     """Write and sign a run folder, and verify it."""
-    (folder / "tables").mkdir()
+    (folder / "tables").mkdir(exist_ok=True)
     if table is not None:
         (folder / "tables" / "gate.parquet").write_bytes(table)
     text = document.model_dump_json(indent=1) if isinstance(document, Report) else document
     (folder / "report.json").write_text(text if isinstance(text, str) else json.dumps(text))
     manifest.write(folder)
+    (folder / custody.NAME).unlink(missing_ok=True)
+    made = document if isinstance(document, Report) else issued()
+    custody.receive(folder, [custody.Arrival(e.role, e.fingerprint, e.path) for e in made.exhibits], "test")
+    custody.issue(folder, made.report_id, folder / manifest.NAME, "test")
     return verify_run(folder)
 
 
@@ -117,7 +121,7 @@ def test_numbers_judged_by_another_version_are_a_remark_and_no_problem(tmp_path:
 def test_an_id_that_the_document_does_not_give_is_told(tmp_path: Path) -> None:
     found = verified(tmp_path, issued().model_copy(update={"demo": False}))
     (problem,) = found.problems
-    assert problem.startswith("report_id: states UA-")
+    assert problem.startswith("report.json, report_id: states UA-")
 
 
 def test_times_are_no_part_of_the_id(tmp_path: Path) -> None:
@@ -150,6 +154,67 @@ def test_what_the_schema_refuses_is_told_with_its_place(tmp_path: Path) -> None:
 
 def test_what_is_no_json_is_told(tmp_path: Path) -> None:
     assert any("is not JSON" in problem for problem in verified(tmp_path, "{").problems)
+
+
+# ---- the pages --------------------------------------------------------------------------------------------------
+def test_a_page_that_shows_another_report_is_told_with_its_line(tmp_path: Path) -> None:
+    report = issued()
+    for name, content in documents(report).items():
+        (tmp_path / name).write_bytes(content)
+    page = (tmp_path / "report.md").read_text().split("\n")
+    page[4] += " and more"
+    (tmp_path / "report.md").write_text("\n".join(page))
+    found = verified(tmp_path, report)
+    assert found.problems == ("report.md, line 5: is not what report.json gives",)
+
+
+def test_a_report_of_its_own_is_verified_as_far_as_it_goes_and_that_is_said(tmp_path: Path) -> None:
+    lone = tmp_path / "sent.json"
+    lone.write_bytes(documents(issued())["report.json"])
+    assert verify_run(lone).accepted and verify_run(lone).remarks == (ALONE,)
+    lone.write_text(json.dumps(json.loads(named(rung(issued())).model_dump_json())))
+    assert verify_run(lone).problems == ("verdict: states PARTIAL, the numbers give SUPPRESSED",)
+
+
+def test_a_page_of_its_own_is_verified_by_the_data_in_it(tmp_path: Path) -> None:
+    page = tmp_path / "sent.html"
+    page.write_bytes(b"<html>nothing inside</html>")
+    with pytest.raises(AuditError, match="no report as data"):
+        verify_run(page)
+    inside = json.dumps(json.loads(issued().model_dump_json())).replace("<", "\\u003c")
+    page.write_text(f'<html><script type="application/json" id="report">{inside}</script></html>')
+    found = verify_run(page)
+    assert found.problems == ("report.html, line 1: is not what report.json gives",), "only the data stands"
+
+
+# ---- custody ----------------------------------------------------------------------------------------------------
+def test_a_report_without_its_custody_log_is_told_unless_it_is_older_than_that(tmp_path: Path) -> None:
+    verified(tmp_path, issued())
+    (tmp_path / custody.NAME).unlink()
+    assert verify_run(tmp_path).problems == ("custody.jsonl: no line says that the report was issued",)
+    old = named(issued().model_copy(update={"schema_version": "1.1"}))
+    (tmp_path / "report.json").write_text(old.model_dump_json())
+    manifest.write(tmp_path)
+    found = verify_run(tmp_path)
+    assert found.accepted and "before there was a custody log" in found.remarks[0]
+
+
+def test_a_manifest_written_anew_is_not_the_one_that_was_issued(tmp_path: Path) -> None:
+    verified(tmp_path, issued())
+    (tmp_path / "slipped_in.txt").write_text("x")
+    manifest.write(tmp_path)
+    (problem,) = verify_run(tmp_path).problems
+    assert problem.startswith("manifest.sha256: does not hash to what custody.jsonl, line ")
+
+
+def test_an_exhibit_that_nobody_received_is_told(tmp_path: Path) -> None:
+    report = issued()
+    verified(tmp_path, report)
+    (tmp_path / custody.NAME).unlink()
+    custody.issue(tmp_path, report.report_id, tmp_path / manifest.NAME, "test")
+    problems = verify_run(tmp_path).problems
+    assert len(problems) == len(report.exhibits)
+    assert problems[0].startswith(f"custody.jsonl: no line received {report.exhibits[0].role} ")
 
 
 def test_a_folder_without_a_report_is_no_run(tmp_path: Path) -> None:
