@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import audit
 from audit.bench import OpenCase
+from audit.excerpts import choose
 from audit.findings import (
     CalibrationUse,
     Domain,
@@ -21,8 +22,10 @@ from audit.findings import (
     Verdict,
 )
 from audit.issued import report_id
-from audit.nouns import Cohort, Missing, Texts
+from audit.masking import Mask, Screen, key_of, texts_of
+from audit.nouns import Case, Cohort, Missing, Texts
 from audit.rule import decision_rule
+from audit.validation import Validation
 
 COHORTS: tuple[Cohort, ...] = ("forget", "retain", "holdout", "general")
 ATTACKS = (
@@ -45,6 +48,7 @@ class Outcomes(NamedTuple):
     timings: tuple[Timing, ...]
     domain: Domain
     calibrations: tuple[CalibrationUse, ...]
+    validation: Validation | Missing
 
 
 class Circumstances(NamedTuple):
@@ -52,6 +56,7 @@ class Circumstances(NamedTuple):
 
     exhibits: tuple[Exhibit, ...]
     environment: Environment
+    registered: str
     created: str
     demo: bool
 
@@ -93,19 +98,22 @@ def cohorts(case: OpenCase) -> dict[str, dict[str, int]]:
 
 
 def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circumstances) -> Report:
-    """The report of a finished run."""
+    """The report of a finished run. What it quotes of the data is masked with the key of the run folder."""
+    mask = Mask(key_of(case.out))
+    screen = Screen(mask, texts_of(item for items in case.cohorts.values() for item in items))
     unnamed = Report(
         report_id="",
         created=circumstances.created,
+        registered=circumstances.registered,
         tool={"name": "residua", "version": audit.__version__, "code": plan.code_version},
         demo=circumstances.demo,
-        plan=plan,
+        plan=plan.model_copy(update={"case": _quoting(plan.case, mask)}),
         exhibits=circumstances.exhibits,
         environment=circumstances.environment,
         cohorts=cohorts(case),
         evidence=outcomes.evidence,
-        skips=outcomes.skips,
-        failures=outcomes.failures,
+        skips=tuple(skip.model_copy(update={"reason": screen(skip.reason)}) for skip in outcomes.skips),
+        failures=tuple(failure.model_copy(update={"error": _withheld(failure, mask)}) for failure in outcomes.failures),
         verdict=outcomes.verdict,
         decision_rule=decision_rule(),
         coverage=coverage(outcomes.evidence),
@@ -114,8 +122,23 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         timings=outcomes.timings,
         domain=outcomes.domain,
         calibrations=outcomes.calibrations,
+        excerpts=choose(outcomes.evidence, case.out, plan.case.seed, mask),
+        validation=outcomes.validation,
     )
     return unnamed.model_copy(update={"report_id": report_id(unnamed)})
+
+
+def _quoting(case: Case, mask: Mask) -> Case:
+    """The case without the ids of its items, which may be names."""
+    if isinstance(case.edited, str):
+        return case
+    return case.model_copy(update={"edited": tuple(str(mask(item)) for item in case.edited)})
+
+
+def _withheld(failure: Failure, mask: Mask) -> str:
+    """What kind of error it was: the message of an error that nobody foresaw may quote anything, also in pieces."""
+    kind, _, message = failure.error.partition(": ")
+    return f"{kind}: {mask(message)}, in full in run.log"
 
 
 def _command(environment: Environment) -> str:

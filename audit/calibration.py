@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple, TypeVar
 from pydantic import ValidationError
 
 from audit.disk import write_atomic
-from audit.findings import CalibrationUse, DetectionLimit, Domain, Interval, Kind, Rate
+from audit.findings import CalibrationUse, DetectionLimit, Domain, Kind, Rate
 from audit.likelihood import Scale
 from audit.nouns import AuditError, ExitCode, Form, Missing, Noun
-from audit.pools import Content, Pool
+from audit.pools import Content
+from audit.validation import Counted, Dose, Pool, Reliability
 
 SLACK = 1.25
 """A calibration holds up to this factor beyond the smallest and the largest that its models span."""
@@ -121,42 +122,6 @@ class Column(Noun):
     feature: str
     subject: tuple[int, ...]
     value: tuple[float, ...]
-
-
-class Counted(Noun):
-    """In how many of its worlds a mechanism was said to hold a trace, held out of the fitting."""
-
-    mechanism: str
-    pool: Pool
-    found: int
-    worlds: int
-
-
-class Dose(Noun):
-    """Of models that kept this many of the audited people: found in k of n worlds; ``power`` never falls with them."""
-
-    kept: int
-    audited: int
-    k: int
-    n: int
-    power: float
-
-
-class Reliability(Noun):
-    """Are the ratios worth what they say, on held-out worlds? Costs in bits; ``envelope``: what chance alone loses.
-
-    ``clean`` and ``knowing``: the 101 quantiles of their held-out log10 ratios (both Tippett curves).
-    ``bands``: (said, counted, knowing, clean) of log10 ratios in bands; a band without one kind has no counted ratio.
-    """
-
-    cllr: float
-    cllr_min: float
-    gap: float
-    gap_ci95: Interval
-    envelope: float
-    clean: tuple[float, ...]
-    knowing: tuple[float, ...]
-    bands: tuple[tuple[float, float | Missing, int, int], ...]
 
 
 class Record(Noun):

@@ -32,7 +32,7 @@ from audit.provenance import as_given, environment, exhibits, name_of
 from audit.recall import Recall, check_recall
 from audit.rule import given
 from audit.store import write_atomic
-from audit.weighing import asked, decide, stand, stored
+from audit.weighing import asked, decide, stand, stored, validation
 
 log = logging.getLogger(__name__)
 
@@ -218,10 +218,12 @@ class Run:
             timings=tuple(unit.timing for unit in measured.units),
             domain=domain,
             calibrations=standing.uses,
+            validation=validation(in_case, reached, standing),
         )
         circumstances = assembly.Circumstances(
             exhibits=exhibits(received(self.case), self.case.root),
             environment=environment(self.bench.provenance(), self._flags()),
+            registered=self.journal.registered,
             created=now(),
             demo=self.how.demo,
         )

@@ -9,15 +9,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from audit.nouns import Case, Cost, Form, Missing, Noun
+from audit.quoted import Excerpts
+from audit.validation import IN_CASE, CalibrationUse, Interval, LikelihoodRatio, Validation
+from audit.validation import DetectionLimit as DetectionLimit
+from audit.validation import Rate as Rate
 
 Number = float | Missing
-
-
-class Interval(Noun):
-    """A two-sided 95 % interval."""
-
-    lo: float
-    hi: float
 
 
 class Count(Noun):
@@ -120,58 +117,6 @@ class Measurement(Noun):
     cost: Cost = Cost()
     notes: tuple[str, ...] = ()
 
-
-class Rate(Noun):
-    """k of n units of the pool (worlds), and the exact one-sided 95 % upper bound of the rate."""
-
-    k: int
-    n: int
-    upper95: float
-
-
-class DetectionLimit(Noun):
-    """The smallest number of audited people kept that is found with the asked power: found in k of n worlds."""
-
-    kept: int
-    audited: int
-    k: int
-    n: int
-    power: float
-
-
-class LikelihoodRatio(Noun):
-    """How many times more probable the score is in models that know than in models that never did.
-
-    ``floor`` and ``ceiling`` are the smallest and the largest ratio that the number of worlds supports. ``words`` are
-    those of the band of the interval's end nearest 1. The rates are those of the rule that gave the outcome, on
-    held-out worlds and mechanisms; misses count models that keep everything. ``calibration`` names what gave it, by its
-    hash.
-    """
-
-    value: float
-    ci95: Interval
-    floor: float
-    ceiling: float
-    words: str
-    false_alarms: Rate
-    misses: Rate
-    limit: DetectionLimit | Missing
-    calibration: str
-
-
-class CalibrationUse(Noun):
-    """Which calibration of a probe judged this case, or why none did, and the command that makes one."""
-
-    probe: str
-    status: Literal["holds", "stale", "outside", "none"]
-    because: str
-    renew: str
-    sha256: str = ""
-    pool: str = ""
-    worlds: int = 0
-
-
-IN_CASE = Missing(missing="judged by this case alone: no error rate is known, so no likelihood ratio is given")
 
 Outcome = Literal["trace found", "no trace found", "inconclusive", "not run"]
 
@@ -304,7 +249,9 @@ class Report(Noun):
     """The versioned document that every view reads: HTML, Markdown and dashboard are pure functions of it.
 
     ``report_id`` is ``UA-`` and the first 12 hex digits of the sha256 of the canonical document without ``report_id``,
-    ``created`` and ``timings``. Additive changes only within a major ``schema_version``.
+    ``created``, ``registered`` and ``timings``. ``registered`` is when the plan was written down, before anything was
+    measured. Texts of the data are quoted in ``excerpts`` alone; where they are not ``masked``, the document is derived
+    from its ``parent``. Additive changes only within a major ``schema_version``.
     """
 
     schema_version: Literal["1.0", "1.1", "1.2"] = "1.2"
@@ -328,3 +275,9 @@ class Report(Noun):
     timings: tuple[Timing, ...]
     domain: Domain | Missing = Missing(missing="not recorded by this version")
     calibrations: tuple[CalibrationUse, ...] = ()
+    status: Literal["draft", "final"] = "final"
+    registered: str = ""
+    masked: bool = True
+    parent: str = ""
+    excerpts: tuple[Excerpts, ...] = ()
+    validation: Validation | Missing = Missing(missing="no calibration judged this case")

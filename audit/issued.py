@@ -10,7 +10,7 @@ from pydantic import JsonValue, ValidationError
 from audit.findings import Report
 from audit.nouns import AuditError, ExitCode
 
-UNTIMED = ("report_id", "created", "timings")
+UNTIMED = ("report_id", "created", "registered", "timings")
 
 
 def report_id(report: Report) -> str:

@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 MANIFEST = "manifest.sha256"
 LOCK = "run.lock"
 SUPERSEDED = "superseded"
-OWN_FILES = frozenset({LOCK, SUPERSEDED, "plan.json", "custody.jsonl", "events.jsonl", "run.log", "units", "tables"})
+OWN_FILES = frozenset(
+    {LOCK, SUPERSEDED, "plan.json", "custody.jsonl", "events.jsonl", "run.log", "units", "tables", "mask.key"}
+)
 SHOWN_DIFFERENCES = 20
 
 
@@ -42,7 +44,11 @@ class Unit(Noun):
 
 def now() -> str:
     """The time in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return _utc(datetime.now(UTC).timestamp())
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
@@ -153,6 +159,11 @@ class Journal:
         return handle
 
     # ---- plan, events, units ------------------------------------------------------------------------------------
+    @property
+    def registered(self) -> str:
+        """When the plan was written down, in UTC: the time of plan.json, which is never written again."""
+        return _utc((self.out / "plan.json").stat().st_mtime)
+
     @property
     def final(self) -> bool:
         """Is the report in this folder complete?"""

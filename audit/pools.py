@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from audit.disk import write_atomic
 from audit.findings import Control, Count, Domain, Interval, Kind, Measurement, Number, Overall
 from audit.nouns import AuditError, ExitCode, Form, Missing, Noun
+from audit.validation import Pool
 
-Pool = Literal["clean", "knowing", "edited clean", "described", "destroyed"]
 Content = Literal["same", "other words", "other people"]
 DIGITS = 5
 

@@ -30,10 +30,12 @@ from audit.findings import CalibrationUse, Domain, Evidence, Interval, Likelihoo
 from audit.joint import Joined, Joint
 from audit.judging import alone, judge, verdict
 from audit.likelihood import Scale
+from audit.nouns import Missing
 from audit.plugins import source_hash
 from audit.pools import Score
 from audit.render.ratios import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
 from audit.rule import Given, limits, strength, would_change
+from audit.validation import Validation
 
 DIGITS = 4
 
@@ -169,6 +171,19 @@ def _joint(standing: Standing, found: Mapping[Feature, float]) -> Joint:
     ordered = joints.table_of(shelf.subjects, standing.holding, None).columns
     wanted = tuple(column for column in ordered if column in found)
     return joints.refitted(shelf.subjects, standing.holding, wanted)
+
+
+def validation(evidence: Sequence[Evidence], reached: Verdict, standing: Standing) -> Validation | Missing:
+    """How the joint rule that judged a case did on models of known truth; missing where the case was judged alone."""
+    found = None if reached.basis == "in-case" else opinion(evidence, standing)
+    if found is None or standing.shelf.subjects is None:
+        return Missing(missing="the verdict is this case's own: no calibration judged it")
+    joint, subjects = found.joint, standing.shelf.subjects
+    return Validation(
+        rule=found.ratio.calibration, pool=subjects.name, worlds=subjects.worlds,
+        score=float(f"{found.joined.score:.{DIGITS}g}"), reliability=joint.reliability,
+        counted=joint.record.counted, doses=joint.record.doses,
+    )  # fmt: skip
 
 
 def decide(evidence: Sequence[Evidence], roles: Given, standing: Standing) -> tuple[tuple[Evidence, ...], Verdict]:

@@ -280,7 +280,7 @@ def assemble(name: str, found: tuple[Evidence, ...], verdict: Verdict, *, skips:
         reproduce="residua run case.toml -o runs/again",
         timings=(Timing(unit="reverse_patch:suspect:0", cpu_s=1.25, wall_s=0.8),), calibrations=calibrations,
     )  # fmt: skip
-    document = body.model_dump(mode="json", exclude={"report_id", "created", "timings"})
+    document = body.model_dump(mode="json", exclude={"report_id", "created", "registered", "timings"})
     digest = sha(json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
     return body.model_copy(update={"report_id": f"UA-{digest[:12]}"})
 

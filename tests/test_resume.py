@@ -20,7 +20,14 @@ from studies.zoo.build import build
 
 def timeless(folder: Path) -> dict[str, object]:
     document = json.loads((folder / "report.json").read_text())
-    return {key: value for key, value in document.items() if key not in ("created", "timings")}
+    return {key: value for key, value in document.items() if key not in ("created", "registered", "timings")}
+
+
+def with_key(out: Path) -> Path:
+    """A run folder whose masks are those of every other one here."""
+    out.mkdir(parents=True)
+    (out / "mask.key").write_text("0" * 64)
+    return out
 
 
 def units(folder: Path) -> dict[str, bytes]:
@@ -56,7 +63,7 @@ def how(tmp_path_factory: pytest.TempPathFactory) -> How:
 @pytest.fixture(scope="module")
 def whole(case: Path, how: How, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """The report of a run that nobody killed."""
-    out = tmp_path_factory.mktemp("whole") / "run"
+    out = with_key(tmp_path_factory.mktemp("whole") / "run")
     run(case, out, how)
     return timeless(out)
 
@@ -82,7 +89,7 @@ def die_at_write(case: Path, out: Path, how: How, nth: int) -> None:
 def test_a_run_killed_while_it_writes_is_finished_by_the_same_call(
     seed: int, case: Path, how: How, whole: dict[str, object], tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
+    out = with_key(tmp_path / "run")
     nth = random.Random(seed).randint(1, 12)
     child = multiprocessing.get_context("fork").Process(target=die_at_write, args=(case, out, how, nth))
     child.start()
@@ -98,7 +105,7 @@ def test_a_run_killed_while_it_writes_is_finished_by_the_same_call(
 def test_a_command_killed_at_a_random_moment_is_finished_by_the_same_command(
     seed: int, case: Path, how: How, whole: dict[str, object], tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
+    out = with_key(tmp_path / "run")
     command = [sys.executable, "-m", "audit.cli", "run", str(case), "-o", str(out), "--store", str(tmp_path / "store")]
     started = time.monotonic()
     subprocess.run([*command[:-3], str(tmp_path / "timed"), *command[-2:]], capture_output=True, check=False)
