@@ -78,17 +78,14 @@ def _of(path: str, measured: Sequence[Measurement], folder: Path, seed: int, quo
     table = measured[0].items
     assert not isinstance(table, Missing)
     lines = read_table(table, folder)
-    layer, told = _layer(measured[0], lines)
+    layer = _layer(measured[0], lines)
     here = [line for line in lines if line.layer == layer]
     suspect = [line for line in here if line.role == "suspect"]
     ranked = sorted(suspect, key=lambda line: (-line.score, line.item))
     top, rest = ranked[:EACH], sorted(ranked[EACH:], key=lambda line: line.item)
     drawn = np.random.default_rng([seed, *path.encode()]).permutation(len(rest))[:EACH]
     picked = [("highest", line) for line in top] + [("random", rest[i]) for i in sorted(drawn)]
-    rule = (
-        f"the {EACH} items with the highest score of the suspect{told}, and {EACH} of the others drawn at random with "
-        f"seed {seed}"
-    )
+    rule = f"the {EACH} items with the highest score of the suspect, and {EACH} of the others at random, seed {seed}"
     found: list[Excerpt] = []
     for chosen, line in picked:
         texts = {name: quote(getattr(line, name)) for name in ("item", "group", "prompt", "target", "output")}
@@ -99,14 +96,11 @@ def _of(path: str, measured: Sequence[Measurement], folder: Path, seed: int, quo
     return Excerpts(table=path, findings=names, rule=rule, of=len(suspect), items=tuple(found))
 
 
-def _layer(m: Measurement, lines: Sequence[Line]) -> tuple[int, str]:
-    """Which lines of a table with layers are compared: where the value was read, else the last."""
+def _layer(m: Measurement, lines: Sequence[Line]) -> int:
+    """Which lines of a table with layers are compared: where the value was read, else the last; -1 without layers."""
     there = sorted({line.layer for line in lines})
-    if there in ([], [-1]):
-        return -1, ""
     said = layer_of(m)
-    place = int(said) if said.isdigit() and int(said) in there else there[-1]
-    return place, f" at layer {place}" if said else f" in its last column, {place}"
+    return int(said) if said.isdigit() and int(said) in there else there[-1] if there else -1
 
 
 def _scores(lines: Sequence[Line], item: str) -> dict[str, float]:

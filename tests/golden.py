@@ -33,6 +33,8 @@ from audit.findings import (
     Verdict,
 )
 from audit.nouns import Case, Cost, DataFiles, Missing, Roles, Source
+from audit.quoted import Excerpt, Excerpts, Masked, Quote, Shown
+from audit.validation import Counted, Dose, Reliability, Validation
 
 Variant = Literal["suppressed", "calibrated", "consistent", "inconclusive", "invalid", "broken", "hostile"]
 VARIANTS: tuple[Variant, ...] = (
@@ -189,6 +191,40 @@ USES = (
 )  # fmt: skip
 
 
+VALIDATION = Validation(
+    rule="joint 0123456789ab", pool="zoo", worlds=60, score=1.4,
+    reliability=Reliability(
+        cllr=0.16, cllr_min=0.09, gap=0.07, gap_ci95=Interval(lo=0.05, hi=0.1), envelope=0.04,
+        clean=tuple(-1.5 + (i / 100) ** 8 * 2 for i in range(101)),
+        knowing=tuple(1.6 - (1 - i / 100) ** 6 for i in range(101)),
+        bands=((-1.4, -1.9, 2, 180), (-0.2, Missing(missing="models of one kind only"), 0, 9), (1.3, 1.6, 90, 2)),
+    ),
+    counted=(Counted(mechanism="dose", pool="knowing", found=12, worlds=12),
+             Counted(mechanism="retrained", pool="clean", found=0, worlds=60)),
+    doses=tuple(Dose(kept=k, audited=16, k=n, n=12, power=p) for k, n, p in ((1, 6, 0.5), (2, 11, 0.9), (4, 12, 1.0))),
+)  # fmt: skip
+
+
+def masked(text: str) -> Masked:
+    """A stand-in mark."""
+    return Masked(mark=sha(text)[:12], words=len(text.split()))
+
+
+def excerpts(texts: tuple[Quote, ...]) -> tuple[Excerpts, ...]:
+    """One quoted table with one item a text, which stands in every place of it."""
+    items = tuple(
+        Excerpt(chosen="random" if i % 2 else "highest", item=text, group=text, prompt=text, target=text, output=text,
+                layer=3, scores={"base": 0.9, "suspect": 0.8 - 0.1 * i, "reference": 0.01})
+        for i, text in enumerate(texts)
+    )  # fmt: skip
+    rule = "the 5 items with the highest score of the suspect, and 5 of the others at random, seed 0"
+    return (Excerpts(table="tables/reverse_patch.parquet", findings=("reverse_patch.answer positions",), rule=rule,
+                     of=160, items=items),)  # fmt: skip
+
+
+QUOTED = excerpts((masked("Ada Lovelace"), masked("a mathematician"), masked("")))
+
+
 def calibrated() -> Report:
     """The suppressed report, judged by models of known truth: one calibration holds, one is stale."""
     found = list(evidence(0.012, (0.82, 0.97, 1.0, 1.0), 0.66))
@@ -202,7 +238,7 @@ def calibrated() -> Report:
     verdict = VERDICTS["suppressed"].model_copy(
         update={"basis": "calibrated", "ratio": RATIO, "because": because, "sentence": said}
     )
-    return assemble("demo: calibrated", tuple(found), verdict, calibrations=USES)
+    return assemble("demo: calibrated", tuple(found), verdict, more={"calibrations": USES, "validation": VALIDATION})
 
 
 def exhibits() -> tuple[Exhibit, ...]:
@@ -268,8 +304,8 @@ COVERAGE = (
 
 
 def assemble(name: str, found: tuple[Evidence, ...], verdict: Verdict, *, skips: tuple[Skip, ...] = (),
-             failures: tuple[Failure, ...] = (), calibrations: tuple[CalibrationUse, ...] = ()) -> Report:  # fmt: skip
-    """A whole report, with the id that its content gives."""
+             failures: tuple[Failure, ...] = (), more: dict[str, object] | None = None) -> Report:  # fmt: skip
+    """A whole report, with the id that its content gives; ``more`` are fields of the document."""
     body = Report(
         report_id="UA-000000000000", created="2026-01-02T03:04:05Z",
         tool={"name": "residua", "version": "0.1.0", "commit": "0" * 40}, demo=name != "received",
@@ -278,8 +314,9 @@ def assemble(name: str, found: tuple[Evidence, ...], verdict: Verdict, *, skips:
         evidence=found, skips=skips, failures=failures, verdict=verdict, decision_rule=RULE, coverage=COVERAGE,
         limits=("results relate only to the files listed", "no error rate is known for models of this kind"),
         reproduce="residua run case.toml -o runs/again",
-        timings=(Timing(unit="reverse_patch:suspect:0", cpu_s=1.25, wall_s=0.8),), calibrations=calibrations,
-    )  # fmt: skip
+        timings=(Timing(unit="reverse_patch:suspect:0", cpu_s=1.25, wall_s=0.8),),
+        registered="2026-01-02T03:00:00Z", excerpts=QUOTED,
+    ).model_copy(update=more or {})  # fmt: skip
     document = body.model_dump(mode="json", exclude={"report_id", "created", "registered", "timings"})
     digest = sha(json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False))
     return body.model_copy(update={"report_id": f"UA-{digest[:12]}"})
@@ -318,4 +355,6 @@ def report(variant: Variant = "suppressed") -> Report:
     spoken = {"sentence": HOSTILE, "because": (HOSTILE,), "limits": (HOSTILE,)}
     verdict = VERDICTS["suppressed"].model_copy(update=spoken)
     return assemble(HOSTILE, (bad, *evidence(0.0, (0.5, 0.5), 0.1)), verdict, failures=(failure,), skips=(
-        Skip(probe=HOSTILE, reason=HOSTILE, consequence=HOSTILE),))  # fmt: skip
+        Skip(probe=HOSTILE, reason=HOSTILE, consequence=HOSTILE),),
+        more={"excerpts": excerpts((Shown(text=HOSTILE), Shown(text=HOSTILE * 20_000))), "masked": False,
+              "parent": HOSTILE})  # fmt: skip

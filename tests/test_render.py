@@ -1,5 +1,6 @@
 """Views of a report: complete, honest in their wording, harmless whatever it holds, the same bytes each time."""
 
+import json
 import os
 import re
 import subprocess
@@ -99,12 +100,25 @@ def test_a_report_gives_the_same_bytes_after_a_round_trip_and_in_another_process
 
 
 # ---- completeness -----------------------------------------------------------------------------------------------
+SECTIONS = [
+    "question", "conclusion", "items", "method", "findings", "controls", "not-run", "coverage", "excerpts",
+    "reproduction", "glossary",
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_html_and_markdown_show_the_same_sections(variant: Variant) -> None:
+def test_every_view_shows_all_sections_in_their_order(variant: Variant) -> None:
     found = report(variant)
+    shown = {
+        "sections": [s.id for s in sections(found)],
+        "html": re.findall(r'<section id="([a-z-]+)"', html(found)),
+        "markdown": re.findall(r'^<a id="([a-z-]+)"></a>$', markdown(found), re.M),
+    }
+    assert shown == dict.fromkeys(shown, SECTIONS)
     titles = [s.title for s in sections(found)]
     assert re.findall(r'<h2 id="[^"]*"><span class="no">\d+</span> ([^<]*)</h2>', html(found)) == titles
     assert re.findall(r"^## \d+\. (.*)$", markdown(found), re.M) == titles
+    assert all(s.blocks for s in sections(found)), "a section without content says so"
 
 
 @pytest.mark.parametrize("variant", OWN)
@@ -124,8 +138,11 @@ def test_page_one_says_what_was_found_how_sure_what_was_not_tested_and_how_to_re
     page_one = html(found).split('<nav aria-label="Contents">')[0]
     assert f"</span> {found.verdict.word}</p>" in page_one
     sure = "times more probable" if variant == "calibrated" else "likelihood ratio is given"
-    for words in ("How sure", sure, "Not tested", "relearning", found.reproduce):
-        assert words in page_one
+    answers = re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", page_one)
+    told = {term: answer for term, answer in answers}
+    assert found.verdict.word in told["Is it gone?"] and sure in told["How sure?"]
+    assert "elearning" in told["What was not tested?"] and "planned tests" in told["What ran?"]
+    assert re.search(rf"How do I repeat it\?</h3>\s*<pre><code>{re.escape(found.reproduce)}</code>", page_one)
 
 
 def test_skips_and_failures_are_shown_with_reason_and_consequence() -> None:
@@ -227,7 +244,7 @@ def test_the_page_balances_and_is_accessible(variant: Variant) -> None:
 
 def test_every_figure_has_its_data_as_a_table() -> None:
     figures = re.findall(r"<figure>.*?</figure>", html(report()), re.S)
-    assert len(figures) == 2
+    assert len(figures) == 6, "a figure a family of findings that can be placed, and one profile"
     assert all("<details><summary>" in f and "<table>" in f and "<svg" in f for f in figures)
 
 
@@ -236,7 +253,9 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(variant: Variant)
     text = html(report(variant))
     page = Page(text)
     assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in text
-    assert not {"script", "link", "iframe", "object", "embed", "base", "form", "img"} & {tag for tag, _ in page.tags}
+    assert not {"link", "iframe", "object", "embed", "base", "form", "img"} & {tag for tag, _ in page.tags}
+    scripts = [attrs for tag, attrs in page.tags if tag == "script"]
+    assert all(attrs == {"type": "application/json", "id": "report-json"} for attrs in scripts)
     attributes = {key for _, attrs in page.tags for key in attrs}
     assert not [key for key in attributes if key.startswith("on") or key in ("src", "srcset", "action")]
     style = text.split("<style>")[1].split("</style>")[0]
@@ -254,11 +273,21 @@ def test_a_large_report_stays_below_one_megabyte() -> None:
     assert len(html(report().model_copy(update={"evidence": many})).encode()) < 1_000_000
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_small_page_carries_its_document_and_a_large_one_does_not(variant: Variant) -> None:
+    found = report(variant)
+    carried = re.findall(r'<script type="application/json" id="report-json">(.*?)</script>', html(found), re.S)
+    size = len(json.dumps(found.model_dump(mode="json"), sort_keys=True, separators=(",", ":")))
+    assert (size > 300_000) == (variant == "hostile") == (not carried)
+    if carried:
+        assert Report.model_validate_json(carried[0]) == found
+
+
 # ---- hostile text -----------------------------------------------------------------------------------------------
 def test_hostile_text_is_shown_and_never_becomes_markup() -> None:
     shown = views("hostile")
     page = Page(shown["html"])
-    assert not {"img", "script"} & {tag for tag, _ in page.tags}
+    assert "img" not in {tag for tag, _ in page.tags}
     assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt;" in shown["html"]
     assert "{{7*7}}" in "".join(page.text)
     for name, text in shown.items():

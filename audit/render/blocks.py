@@ -51,7 +51,8 @@ class Code:
 
 
 class Cell(NamedTuple):
-    """One cell of a table; ``tone`` names its look: ``code``, ``number`` or ``mark`` (an outcome)."""
+    """One cell of a table; ``tone`` names its look: ``code``, ``number``, ``tight``, ``wide`` or ``mark`` (an
+    outcome)."""
 
     text: str
     tone: str = ""
@@ -70,13 +71,17 @@ class Grid:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing, what it shows in words, and the numbers behind it. ``folded``: opened on demand."""
+    """A drawing, what it shows in words, and the numbers behind it. ``folded``: opened on demand.
+
+    ``key`` names the figure of :mod:`audit.render.figures` that shows the same, where there is one.
+    """
 
     svg: str
     label: str
     caption: str
     data: Grid
     folded: bool = False
+    key: str = ""
     kind: ClassVar[str] = "figure"
 
 

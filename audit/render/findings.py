@@ -1,25 +1,32 @@
-"""The findings and their controls, as blocks: every test with its numbers, also the silent ones, and two figures."""
+"""The findings as blocks: family by family, every test with its numbers, the silent ones too, and a figure.
+
+A planned test's p is adjusted by Holm over all planned tests that have one; what was not planned to decide anything is
+exploratory, adjusted by Benjamini and Hochberg, and a lead at most.
+"""
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
+import numpy as np
+
+from audit import stats
 from audit.findings import Curve, Evidence, Interval, Measurement, Number, Report
 from audit.nouns import Missing
 from audit.render import svg
 from audit.render.blocks import Block, Bullets, Cell, Facts, Figure, Grid, Heading, Text
 from audit.render.ratios import short
-from audit.render.scale import median, on_effect_scale, position, quantile
+from audit.render.scale import median, on_effect_scale, position
 from audit.render.wording import (
     CELL,
     NAME,
-    detection_limit,
     evidence_sentence,
     interval,
     number,
     p_value,
     part,
     sentence,
+    spoken,
     title,
     unit,
     units,
@@ -27,14 +34,45 @@ from audit.render.wording import (
 )
 
 JUDGED: Final = ("output", "causal", "decoding")
+PLANNED: Final = (*JUDGED, "recovery")
 FAMILIES: Final = (
     ("gate", "Utility gate: is the suspect usable at all?"),
     ("output", "Outputs: does it still say it?"),
     ("causal", "States, read by base: is it still inside?"),
     ("decoding", "States, read by the suspect's own head"),
     ("recovery", "Recovery: does it come back under an attack?"),
-    ("context", "Context: listed for comparison, never judged"),
+    ("context", "Context: exploratory, a lead and not a finding"),
 )
+
+
+FOREST: Final = (
+    "One scale: 0 is the level of a model that never knew, 1 is base. Square: suspect (filled: trace found; hollow: no "
+    "trace found; grey: inconclusive or context); bar: 95 % interval; band: null; dashed tick: floor."
+)
+
+
+class Adjusted(NamedTuple):
+    """The p of one test adjusted for all tests of its kind: how, and over how many."""
+
+    p: float
+    method: str
+    tests: int
+
+
+def planned(m: Measurement) -> bool:
+    """Was this test planned to decide something? Everything else is exploratory."""
+    return m.kind in PLANNED and m.mode == "controlled"
+
+
+def adjusted(report: Report) -> dict[int, Adjusted]:
+    """Adjusted p by the place of the finding in the report: planned tests by Holm, exploratory ones by BH."""
+    found: dict[int, Adjusted] = {}
+    for deciding, method, adjust in ((True, "Holm", stats.holm), (False, "BH", stats.benjamini_hochberg)):
+        rows = [(i, e.measurement) for i, e in enumerate(report.evidence) if planned(e.measurement) == deciding]
+        known = [(i, m.p) for i, m in rows if not isinstance(m.p, Missing)]
+        values = adjust(np.array([p for _, p in known])) if known else ()
+        found |= {i: Adjusted(float(p), method, len(known)) for (i, _), p in zip(known, values, strict=True)}
+    return found
 
 
 def _num(text: str) -> Cell:
@@ -42,47 +80,64 @@ def _num(text: str) -> Cell:
 
 
 def findings(report: Report) -> tuple[Block, ...]:
-    """One figure over all judged tests, then family by family: numbers, sentences, profiles, further readings."""
+    """What the verdict rests on, then family by family: numbers, a figure, sentences, profiles, further readings."""
     if not report.evidence:
         return (Text("No test gave a finding."),)
+    told = adjusted(report)
     blocks: list[Block] = []
-    placed = [e for e in report.evidence if e.measurement.kind in JUDGED and e.measurement.mode == "controlled"]
-    if any(not isinstance(position(e.measurement), Missing) for e in placed):
-        blocks.append(_forest(placed))
+    if report.verdict.because:
+        reasons = tuple(sentence(spoken(report, x)) for x in report.verdict.because)
+        blocks += [Heading("What the verdict rests on"), Bullets(reasons)]
+    looks = {a.method: a.tests for a in told.values()}
+    blocks.append(
+        Text(
+            f"{len(report.evidence)} measurements were made and all are listed. {looks.get('Holm', 0)} planned tests "
+            f"have a p, adjusted by Holm; {looks.get('BH', 0)} exploratory ones have one, adjusted by Benjamini and "
+            "Hochberg. An exploratory result is a lead, not a finding. Single findings are listed and never multiplied."
+        )
+    )
     for kind, heading in FAMILIES:
-        rows = [e for e in report.evidence if e.measurement.kind == kind]
+        rows = [(e, told.get(i)) for i, e in enumerate(report.evidence) if e.measurement.kind == kind]
         if rows:
             blocks += [Heading(heading), *_family(rows)]
     return tuple(blocks)
 
 
-def _family(rows: Sequence[Evidence]) -> list[Block]:
+Row = tuple[Evidence, Adjusted | None]
+
+
+def _family(rows: Sequence[Row]) -> list[Block]:
+    found = [e for e, _ in rows]
     blocks: list[Block] = [*_table(rows)]
-    blocks.append(Facts(tuple((title(e.measurement), evidence_sentence(e)) for e in rows)))
-    blocks += [_profile(e.measurement, c) for e in rows for c in _panels(e.measurement)]
-    notes = tuple(dict.fromkeys(sentence(n) for e in rows for n in e.measurement.notes))
+    if any(not isinstance(position(e.measurement), Missing) for e in found):
+        blocks.append(_forest(found))
+    blocks.append(Facts(tuple((title(e.measurement), evidence_sentence(e)) for e in found)))
+    blocks += [_profile(e.measurement, c) for e in found for c in _panels(e.measurement)]
+    notes = tuple(dict.fromkeys(sentence(n) for e in found for n in e.measurement.notes))
     blocks += [Bullets(notes)] if notes else []
-    readings = _readings(rows)
+    readings = _readings(found)
     return [*blocks, readings] if readings.rows else blocks
 
 
-def _table(rows: Sequence[Evidence]) -> tuple[Block, ...]:
+def _table(rows: Sequence[Row]) -> tuple[Block, ...]:
     """The numbers, and under them why some are missing: a reason is told once."""
-    n = "n scored / errored / unscored"
-    columns = ("Test", "Outcome", "Suspect", "95 %", "Never trained", "Base", "p", n, "Units")
+    methods = sorted({a.method for _, a in rows if a is not None})
+    p = f"p ({' or '.join(methods)})" if methods else "p"
+    n = "n scored / errored / unscored, units"
+    columns = ("Test", "Outcome", "Suspect (95 %)", "Never trained", "Base", p, n)
     caption = "1 measurement" if len(rows) == 1 else f"{len(rows)} measurements"
-    if all(on_effect_scale(e.measurement) for e in rows):
+    if all(on_effect_scale(e.measurement) for e, _ in rows):
         caption += " on the effect scale: 0 is never trained, 1 is base"
     reasons: dict[str, str] = {}
-    cells = [_finding(e, reasons) for e in rows]
-    if any(e.basis == "calibrated" for e in rows):
-        columns = (*columns, "Likelihood ratio")
-        cells = [(*row, _num(short(e.ratio))) for row, e in zip(cells, rows, strict=True)]
+    cells = [_finding(e, a, reasons) for e, a in rows]
+    if any(e.basis == "calibrated" for e, _ in rows):
+        columns = (*columns, "Likelihood ratio (95 %)")
+        cells = [(*row, _num(short(e.ratio))) for row, (e, _) in zip(cells, rows, strict=True)]
     grid = Grid(caption, columns, tuple(cells))
     return (grid, Bullets(tuple(f"{mark}: {why}" for why, mark in reasons.items()), plain=True)) if reasons else (grid,)
 
 
-def _finding(e: Evidence, reasons: dict[str, str]) -> tuple[Cell, ...]:
+def _finding(e: Evidence, told: Adjusted | None, reasons: dict[str, str]) -> tuple[Cell, ...]:
     m = e.measurement
 
     def shown(value: Number | Interval, words: str) -> Cell:
@@ -94,10 +149,14 @@ def _finding(e: Evidence, reasons: dict[str, str]) -> tuple[Cell, ...]:
     null = m.null if isinstance(m.null, Missing) else median(m.null)
     control = m.positive_control if isinstance(m.positive_control, Missing) else m.positive_control.value
     suspect = number(m.value) + ("" if on_effect_scale(m) else f" {unit(m.unit)}")
+    p = p_value(m.p).removeprefix("p = ").removeprefix("p ")
+    p += f" ({p_value(told.p).removeprefix('p = ').removeprefix('p ')})" if told is not None else ""
+    if not isinstance(m.ci95, Missing) or m.ci95 != m.value:
+        suspect += f" ({interval(m.ci95)})"
     return (
-        Cell(title(m)), Cell(part(e), "mark"), shown(m.value, suspect), shown(m.ci95, interval(m.ci95)),
-        shown(null, number(null)), shown(control, number(control)), shown(m.p, p_value(m.p).removeprefix("p = ")),
-        _num(f"{m.n.scored} / {m.n.errored} / {m.n.unscored}"), _num(units(m)),
+        Cell(title(m), "wide"), Cell(part(e), "mark"), shown(m.value, suspect), shown(null, number(null)),
+        shown(control, number(control)), shown(m.p, p),
+        _num(f"{m.n.scored} / {m.n.errored} / {m.n.unscored}, {units(m)}"),
     )  # fmt: skip
 
 
@@ -119,13 +178,11 @@ def _forest(rows: Sequence[Evidence]) -> Figure:
             shown = (_num("not measured" if v is None else number(v)) for v in marks)
             data.append((Cell(title(e.measurement)), *shown))
     columns = ("Test", "Position", "95 % low", "95 % high", "Null 2.5 %", "Null 97.5 %", "Floor")
-    label = f"All {len(data)} judged tests between never trained, 0, and base, 1"
-    caption = (
-        "Every judged test on one scale: 0 is the level of a model that never knew, 1 is base. Square: suspect "
-        "(filled: trace found; hollow: no trace found; grey: inconclusive); bar: 95 % interval; band: null; dashed "
-        "tick: floor."
-    )
-    return Figure(svg.forest(rows, label), label, caption, Grid(label, columns, tuple(data)))
+    gates = all(e.measurement.kind == "gate" for e in rows)
+    zero = "nothing" if gates else "never trained"
+    label = f"{'1 test' if len(data) == 1 else f'All {len(data)} tests'} of this family between {zero}, 0, and base, 1"
+    caption = "The suspect's share of what base reads on retained items; bar: 95 % interval." if gates else FOREST
+    return Figure(svg.forest(rows, label, zero), label, caption, Grid(label, columns, tuple(data)))
 
 
 def _panels(m: Measurement) -> list[list[Curve]]:
@@ -165,33 +222,3 @@ def _at(curve: Curve, x: float) -> str:
 def _natural(pair: tuple[str, float]) -> list[tuple[int, str]]:
     """Sorts layer 2 before layer 10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", pair[0])]
-
-
-def controls(report: Report) -> tuple[Block, ...]:
-    """Of every judged test: what base reads, what a model that never knew reads, and what a silence is worth."""
-    rows: list[tuple[Cell, ...]] = []
-    judged = [e for e in report.evidence if e.measurement.kind in JUDGED and e.measurement.mode == "controlled"]
-    for e in judged:
-        m = e.measurement
-        control = m.positive_control
-        if isinstance(control, Missing):
-            base = f"missing ({visible(control.missing, CELL)})"
-        else:
-            base = f"{number(control.value)} ({interval(control.ci95)}), {'found' if control.found else 'not found'}"
-        if isinstance(m.null, Missing):
-            null = f"missing ({visible(m.null.missing, CELL)})"
-        else:
-            ends = f"{number(quantile(m.null.quantiles, 0.025))} to {number(quantile(m.null.quantiles, 0.975))}"
-            null = f"{ends}: {visible(m.null.kind, NAME)}, {m.null.n} draws"
-        worth = "Not silent: a trace was found." if e.outcome == "trace found" else detection_limit(m)
-        rows.append((Cell(title(m)), _num(base), _num(null), _num(number(m.floor)), Cell(worth)))
-    if not rows:
-        return ()
-    columns = ("Test", "Positive control: base", "Null, 95 % of draws", "Floor", "What a silence is worth")
-    return (
-        Text(
-            "A test counts only where the same statistic finds the knowledge in base (positive control). The floor is "
-            "the effect of one unaudited reference against another."
-        ),
-        Grid("Controls of every judged test", columns, tuple(rows)),
-    )

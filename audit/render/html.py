@@ -1,10 +1,14 @@
 """Report to one static HTML file: self-contained, no script, no request, the same bytes for the same report.
 
-Jinja escapes everything except the drawings of :mod:`audit.render.svg`, which escape their own labels. The page allows
-itself nothing but inline style (content security policy), follows light or dark, and prints.
+Jinja escapes everything except our own drawings, which escape their labels. The page allows itself nothing but inline
+style (content security policy), follows light or dark, and prints; a small report also carries its document, as data.
 """
 
+import json
+import re
+from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -13,10 +17,9 @@ from markupsafe import Markup, escape
 from audit.findings import Evidence, Report, VerdictWord
 from audit.nouns import Missing
 from audit.render import svg
-from audit.render.ratios import how_sure
-from audit.render.sections import sections
+from audit.render.quotes import WARNING
+from audit.render.sections import PAGE_ONE, sections
 from audit.render.wording import (
-    CELL,
     NAME,
     VERDICT_MEANING,
     VERDICT_SYMBOL,
@@ -32,6 +35,8 @@ from audit.render.wording import (
 )
 
 RUNGS: Final[tuple[VerdictWord, ...]] = ("INTACT", "PARTIAL", "SUPPRESSED", "CONSISTENT WITH NEVER TRAINED")
+POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+EMBEDDED: Final = 300_000
 OFF_LADDER: Final[tuple[VerdictWord, ...]] = ("INCONCLUSIVE", "INVALID")
 GLANCE: Final = (
     ("gate", "Is it usable?"),
@@ -60,43 +65,65 @@ class Rung(NamedTuple):
     here: bool
 
 
-def html(report: Report) -> str:
-    """The report as one HTML document."""
+class Live(NamedTuple):
+    """What makes figures answer to a pointer: a library, and the figures by their key. Nothing in a static page."""
+
+    library: str = ""
+    figures: Mapping[str, str] = MappingProxyType({})
+
+
+STATIC: Final = Live()
+
+
+def html(report: Report, prior_odds: float | None = None, live: Live = STATIC) -> str:
+    """The report as one HTML document; with the reader's ``prior_odds``, and with ``live`` figures, if given."""
     word = report.verdict.word
+    whole = sections(report, prior_odds)
+    report_id = visible(report.report_id, NAME)
     return (
         _environment()
         .get_template("report.html.j2")
         .render(
             report=report,
             name=visible(report.plan.case.name, NAME),
-            report_id=visible(report.report_id, NAME),
+            report_id=report_id,
+            margin_id=report_id if re.fullmatch(r"UA-[0-9a-f]{12}", report_id) else "",
             created=moment(report.created),
             tool=visible(f"{report.tool.get('name', 'residua')} {report.plan.code_version}", NAME),
+            status=status(report),
+            warning=WARNING,
             symbol=VERDICT_SYMBOL[word],
             meaning=VERDICT_MEANING[word],
-            sentence=how_sure(report),
             ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in RUNGS],
             off_ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in OFF_LADDER],
             glance=glance(report),
-            untested=untested(report),
-            reproduce=visible(report.reproduce, CELL),
-            sections=sections(report),
+            page_one=whole[: len(PAGE_ONE)],
+            rest=whole[len(PAGE_ONE) :],
+            policy=f"{POLICY}; script-src 'unsafe-inline'" if live.library else POLICY,
+            library=live.library,
+            live=live.figures,
+            document=embedded(report),
         )
     )
+
+
+def status(report: Report) -> str:
+    """Draft or final; a derived document names its parent."""
+    return f"derived from {visible(report.parent, NAME)}" if report.parent else report.status
+
+
+def embedded(report: Report) -> str:
+    """The document itself for the page to carry, where it is small: JSON in which no character can end the element."""
+    text = json.dumps(report.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    for mark in "<>&":
+        text = text.replace(mark, f"\\u{ord(mark):04x}")
+    return text if len(text) <= EMBEDDED else ""
 
 
 def glance(report: Report) -> tuple[Glance, ...]:
     """The strongest finding of each kind: the four numbers that a reader takes away."""
     rows = ((question, best(report, kind)) for kind, question in GLANCE)
     return tuple(_row(question, e) for question, e in rows if e is not None)
-
-
-def untested(report: Report) -> str:
-    """What no test of this report speaks about: attack families and probes that were not run, in one line."""
-    families = [row[0] for row in report.coverage if row[-1].startswith("not tested")]
-    probes = [*(s.probe for s in report.skips), *(f.probe for f in report.failures)]
-    names = dict.fromkeys(visible(x, NAME).replace("_", " ") for x in (*families, *probes))
-    return ", ".join(names) or "every listed attack family was tested"
 
 
 def _row(question: str, e: Evidence) -> Glance:

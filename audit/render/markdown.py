@@ -8,7 +8,8 @@ from typing import Final
 
 from audit.findings import Report
 from audit.render.blocks import Block, Bullets, Cell, Code, Facts, Figure, Grid, Heading, Text
-from audit.render.html import glance
+from audit.render.html import glance, status
+from audit.render.quotes import WARNING
 from audit.render.sections import sections
 from audit.render.wording import NAME, VERDICT_MEANING, VERDICT_SYMBOL, moment, visible
 
@@ -18,14 +19,17 @@ _LINK: Final = re.compile(r"(?i)(?<=[a-z]):(?=//)|(?<=mailto):|(?<=www)\.")
 _STARTS: Final = re.compile(r"^(\s*)([-+=]|\d+(?=[.)]))")
 
 
-def markdown(report: Report) -> str:
-    """The report as one Markdown document, ending with a newline."""
+def markdown(report: Report, prior_odds: float | None = None) -> str:
+    """The report as one Markdown document, ending with a newline; with the reader's ``prior_odds`` if given."""
     word = report.verdict.word
     lines = [f"# {_plain(visible(report.plan.case.name, NAME))}", ""]
+    if not report.masked:
+        lines += [f"> **Unmasked.** {WARNING}", ""]
     if report.demo:
         lines += ["> **Demo data.** These models and people were made up for a demonstration.", ""]
+    issued = f"issued {moment(report.created)}, {status(report)}, tool {visible(report.plan.code_version, NAME)}"
     lines += [
-        f"Report {_plain(visible(report.report_id, NAME))}, issued {_plain(moment(report.created))}", "",
+        f"Report {_plain(visible(report.report_id, NAME))}, {_plain(issued)}", "",
         f"**{VERDICT_SYMBOL[word]} {word}**: {VERDICT_MEANING[word]}", "",
     ]  # fmt: skip
     rows = tuple(
@@ -33,7 +37,7 @@ def markdown(report: Report) -> str:
     )
     if rows:
         lines += _grid(Grid("The strongest finding of each kind", ("Question", "Value", "95 %", "Outcome"), rows))
-    for i, section in enumerate(sections(report), 1):
+    for i, section in enumerate(sections(report, prior_odds), 1):
         lines += [f'<a id="{section.id}"></a>', "", f"## {i}. {section.title}", ""]
         for block in section.blocks:
             lines += _block(block)

@@ -10,7 +10,7 @@ from typing import Final
 from audit.clusters import approximate
 from audit.findings import DetectionLimit, Interval, LikelihoodRatio, Rate, Report
 from audit.nouns import Missing
-from audit.render.wording import number, verdict_sentence, visible
+from audit.render.wording import number, verdict_sentence, visible, why
 
 NO_SUPPORT: Final = "no useful support for either proposition"
 BANDS: Final = (
@@ -83,19 +83,36 @@ def rate(found: Rate) -> str:
 # ---- sentences --------------------------------------------------------------------------------------------------
 def ratio_sentence(ratio: LikelihoodRatio, of: str = "The findings are") -> str:
     """The template of EXPERIENCE 4.2: ratio, interval, ceiling and words; below 1 its inverse, the other way round."""
-    first, second, r = KNOWS, NEVER, ratio
-    lo, value, hi, floor, ceiling = r.ci95.lo, r.value, r.ci95.hi, r.floor, r.ceiling
+    side = supported(ratio)
+    words = ratio.words if side is None else f"{ratio.words} for the proposition that {side}"
+    return f"{of} {_weighed(ratio, (KNOWS, NEVER))}. On the verbal scale this is {words}."
+
+
+def ratio_in_short(ratio: LikelihoodRatio) -> str:
+    """:func:`ratio_sentence` where the two propositions stand on the same page, with the counted mistakes."""
+    side = {None: "", KNOWS: " for H1", NEVER: " for H2"}[supported(ratio)]
+    alarms, misses = (f"{r.k} of {r.n} worlds (at most {number(100 * r.upper95)} % with 95 % confidence)"
+                      for r in (ratio.false_alarms, ratio.misses))  # fmt: skip
+    return (
+        f"The findings are {_weighed(ratio, ('H1 holds', 'H2 does'))}. On the scale of section 11 this is "
+        f"{ratio.words}{side}. The same rule, on models of known truth that it was not fitted on: false alarms in "
+        f"{alarms}, misses in {misses}."
+    )
+
+
+def _weighed(ratio: LikelihoodRatio, names: tuple[str, str]) -> str:
+    """How many times more probable under the first of two propositions, with interval and ceiling."""
+    first, second = names
+    lo, value, hi, floor, ceiling = ratio.ci95.lo, ratio.value, ratio.ci95.hi, ratio.floor, ratio.ceiling
     if value < 1:
-        first, second = NEVER, KNOWS
+        first, second = names[1].replace("does", "holds"), names[0].replace("holds", "does")
         lo, value, hi, floor, ceiling = 1 / hi, 1 / value, 1 / lo, 1 / ceiling, 1 / floor
     low, said, high = (ratio_number(x, floor, ceiling) for x in (lo, value, hi))
     times = f"at least {said[2:]}" if said.startswith("≥") else f"about {said}"
-    side = supported(ratio)
-    words = f"{ratio.words}" if side is None else f"{ratio.words} for the proposition that {side}"
     about = "approximate " if approximate("percentile", ratio.false_alarms.n) else ""
     return (
-        f"{of} {times} times more probable if {first} than if {second} ({about}95 % interval {_ends(low, said, high)}; "
-        f"ceiling of this design {number(_rounded(ceiling, True))}). On the verbal scale this is {words}."
+        f"{times} times more probable if {first} than if {second} ({about}95 % interval {_ends(low, said, high)}; "
+        f"ceiling of this design {number(_rounded(ceiling, True))})"
     )
 
 
@@ -111,18 +128,60 @@ def power_sentence(limit: DetectionLimit | Missing) -> str:
     """What a silence is worth: the planted trace that the tests would have found."""
     if isinstance(limit, Missing):
         return f"No trace found; which planted trace would have been found is not known: {visible(limit.missing)}."
+    return f"No trace found by tests that would have found {_planted(limit)}: it was found in {_seen(limit)}."
+
+
+def limit_sentence(limit: DetectionLimit | Missing) -> str:
+    """What a silence would be worth, where none is claimed."""
+    if isinstance(limit, Missing):
+        return f"Which planted trace this rule finds is not known: {visible(limit.missing)}."
+    return f"This rule finds {_planted(limit)}: it was found in {_seen(limit)}."
+
+
+def _planted(limit: DetectionLimit) -> str:
     share = f"{100 * limit.kept / limit.audited:.3g}"  # 12.5 is not "at least 12"
+    people = f"{limit.kept} of {limit.audited} audited people kept"
+    return f"a planted trace of ≥ {share} % ({people}) with probability {number(limit.power)}"
+
+
+def _seen(limit: DetectionLimit) -> str:
+    return f"{limit.k} of {limit.n} worlds"
+
+
+def posterior(ratio: LikelihoodRatio, prior_odds: float) -> str:
+    """What a reader's own prior becomes: both are printed, and neither is part of the report."""
+    low, mid, high = (_bounded(x, ratio, prior_odds) for x in (ratio.ci95.lo, ratio.value, ratio.ci95.hi))
     return (
-        f"No trace found by tests that would have found a planted trace of ≥ {share} % ({limit.kept} of "
-        f"{limit.audited} audited people kept) with probability {number(limit.power)}: it was found in {limit.k} of "
-        f"{limit.n} worlds."
+        f"Prior odds of {number(prior_odds)} for the proposition that {KNOWS} ({_probability(prior_odds)}) become, by "
+        f"these findings, posterior odds of {mid} (95 % interval {low} to {high}): "
+        f"{_probability(prior_odds * ratio.value)}. The prior is the reader's; the report holds none."
     )
 
 
-def how_sure(report: Report) -> str:
-    """The verdict's sentence, and where it is calibrated the counted mistakes behind it; a negative with its worth."""
-    verdict, told = report.verdict, [verdict_sentence(report)]
+def _bounded(value: float, ratio: LikelihoodRatio, prior_odds: float) -> str:
+    mark = "≥ " if value >= ratio.ceiling * (1 - EDGE) else "≤ " if value <= ratio.floor * (1 + EDGE) else ""
+    return mark + number(value * prior_odds)
+
+
+def _probability(odds: float) -> str:
+    share = odds / (1 + odds)
+    if not 0.01 <= share <= 0.99:
+        return f"a probability {'below 1' if share < 0.5 else 'above 99'} %"
+    return f"a probability of {100 * share:.0f} %"
+
+
+def how_sure(report: Report, brief: bool = False) -> str:
+    """The verdict's sentence, and where it is calibrated the counted mistakes behind it; a negative with its worth.
+
+    ``brief`` where both propositions stand beside it, as H1 and H2.
+    """
+    verdict = report.verdict
+    told = [verdict_sentence(report)]
     if isinstance(verdict.ratio, LikelihoodRatio):
-        told.append(rates_sentence(verdict.ratio))
+        told = [ratio_in_short(verdict.ratio)] if brief else [*told, rates_sentence(verdict.ratio)]
         told += [power_sentence(verdict.ratio.limit)] if verdict.direction != "above" else []
+    elif verdict.word == "CONSISTENT WITH NEVER TRAINED":
+        told.append(
+            f"The tests are {why(report)}; how often they would find a planted trace of that size is not known."
+        )
     return " ".join(told)

@@ -26,12 +26,13 @@ def on_effect_scale(m: Measurement) -> bool:
 def position(m: Measurement) -> Position | Missing:
     """Where the measurement lies between never trained (0) and base (1).
 
-    An effect is there already; any other statistic is placed by its own null median and positive control.
+    An effect is there already, and so is a gate, which is a share of base; any other statistic is placed by its own
+    null median and positive control.
     """
     if isinstance(m.value, Missing):
         return m.value
     zero, span = 0.0, 1.0
-    if not on_effect_scale(m):
+    if not on_effect_scale(m) and m.kind != "gate":
         if isinstance(m.null, Missing) or isinstance(m.positive_control, Missing):
             return Missing(missing=f"measured in {m.unit} without both ends of the scale")
         zero = median(m.null)

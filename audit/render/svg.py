@@ -1,103 +1,25 @@
 """Figures as inline SVG: a profile over depth, a forest of effects, a strip between never trained and base.
 
-Each role keeps its colour in every view, and has a marker shape and a dash of its own, so that nothing depends on
-colour. Text and axes take the colour of the page (``currentColor``), so that one drawing serves light, dark and print.
 Drawings hold no text from a report: callers put labels through :func:`audit.render.wording.visible`, and this module
 escapes them.
 """
 
 import math
 from collections.abc import Sequence
-from html import escape
-from typing import Final, NamedTuple
+from typing import Final
 
 from audit.findings import Curve, Evidence, Outcome
 from audit.nouns import Missing
+from audit.render.drawing import BOTTOM, LEFT, LOOKS, RIGHT, WIDTH, Scale, at, drawing, line, marker, text, ticks
 from audit.render.scale import position
 from audit.render.wording import number, title, unit, visible
 
-
-class Look(NamedTuple):
-    """Colour, marker shape and dash of a role, and its word in the legend."""
-
-    colour: str
-    shape: str
-    dash: str
-    word: str
-
-
-LOOKS: Final[dict[str, Look]] = {
-    "base": Look("#D55E00", "circle", "", "base (knew it)"),
-    "suspect": Look("#0072B2", "square", "", "suspect"),
-    "reference": Look("#009E73", "triangle", "7 4", "reference (never trained)"),
-    "ancestor": Look("#009E73", "diamond", "2 3", "ancestor"),
-    "floor": Look("#808080", "diamond", "2 4", "floor (reference against reference)"),
-    "gate": Look("#808080", "cross", "9 3 2 3", "gate (retained items)"),
-}
-WIDTH: Final = 940
-LEFT, RIGHT, BOTTOM = 62, 24, 46
 FLAT_LOW, FLAT_HIGH = -0.6, 1.6
 
 
-# ---- primitives -------------------------------------------------------------------------------------------------
-def _n(x: float) -> str:
-    """A coordinate: at most one decimal, no negative zero, the same on every machine."""
-    text = f"{x:.1f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 12) -> str:
-    return f'<text x="{_n(x)}" y="{_n(y)}" text-anchor="{anchor}" font-size="{size}">{escape(text)}</text>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, style: str = 'stroke="currentColor"') -> str:
-    return f'<line x1="{_n(x1)}" y1="{_n(y1)}" x2="{_n(x2)}" y2="{_n(y2)}" {style}/>'
-
-
-def marker(shape: str, x: float, y: float, r: float, paint: str) -> str:
-    """One marker of the given shape, centred at x, y."""
-    if shape == "circle":
-        return f'<circle cx="{_n(x)}" cy="{_n(y)}" r="{_n(r)}" {paint}/>'
-    if shape == "square":
-        return f'<rect x="{_n(x - r)}" y="{_n(y - r)}" width="{_n(2 * r)}" height="{_n(2 * r)}" {paint}/>'
-    if shape == "cross":
-        d = f"M{_n(x - r)} {_n(y - r)}L{_n(x + r)} {_n(y + r)}M{_n(x - r)} {_n(y + r)}L{_n(x + r)} {_n(y - r)}"
-        return f'<path d="{d}" {paint}/>'
-    corners = {"triangle": ((0, -1.2), (1.1, 0.9), (-1.1, 0.9)), "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0))}
-    points = " ".join(f"{_n(x + r * dx)},{_n(y + r * dy)}" for dx, dy in corners[shape])
-    return f'<polygon points="{points}" {paint}/>'
-
-
-def _svg(height: float, label: str, body: Sequence[str], width: int = WIDTH) -> str:
-    head = f'<svg viewBox="0 0 {width} {_n(height)}" width="{width}" height="{_n(height)}" role="img"'
-    return f'{head} aria-label="{escape(label)}" fill="currentColor" stroke-width="1">{"".join(body)}</svg>'
-
-
-class Scale(NamedTuple):
-    """A linear map from data to pixels, clipped to its ends."""
-
-    lo: float
-    hi: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        inside = min(max(value, min(self.lo, self.hi)), max(self.lo, self.hi))
-        return self.start + (inside - self.lo) / (self.hi - self.lo) * (self.end - self.start)
-
-
-def ticks(lo: float, hi: float) -> tuple[float, ...]:
-    """Between four and eight round numbers within [lo, hi]."""
-    raw = (hi - lo) / 5
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= raw * 0.999)
-    first = math.ceil(lo / step - 1e-9)
-    return tuple(round(i * step, 10) for i in range(first, math.floor(hi / step + 1e-9) + 1))
-
-
-def bounded(text: str) -> bool:
+def bounded(words: str) -> bool:
     """Is this unit read between 0 and 1: an effect, a probability, a share of base?"""
-    return text.startswith(("effect", "ratio", "share")) or "probability" in text or "relative to base" in text
+    return words.startswith(("effect", "ratio", "share")) or "probability" in words or "relative to base" in words
 
 
 def _limits(values: Sequence[float], clipped: bool = True) -> tuple[float, float]:
@@ -138,9 +60,9 @@ def profile(curves: Sequence[Curve], label: str) -> str:
         body += _curve(curve, sx, sy)
     axis = f"{visible(curves[0].axis, 40)} →"
     words = next((c.unit for c in curves if c.role == "suspect"), curves[0].unit)
-    body.append(_text(WIDTH - RIGHT, height - 8, axis, "end"))
-    body.append(_text(LEFT, top - 10, unit(words)))
-    return _svg(height, label, body)
+    body.append(text(WIDTH - RIGHT, height - 8, axis, "end"))
+    body.append(text(LEFT, top - 10, unit(words)))
+    return drawing(height, label, body)
 
 
 def _grid(sx: Scale, sy: Scale, height: float, xs: Sequence[float]) -> list[str]:
@@ -148,10 +70,10 @@ def _grid(sx: Scale, sy: Scale, height: float, xs: Sequence[float]) -> list[str]
     for y in ticks(sy.lo, sy.hi):
         strong = y in (0.0, 1.0)
         style = f'stroke="currentColor" stroke-opacity="{"0.55" if strong else "0.14"}"'
-        out += [_line(LEFT, sy(y), WIDTH - RIGHT, sy(y), style), _text(LEFT - 8, sy(y) + 4, number(y), "end")]
+        out += [line(LEFT, sy(y), WIDTH - RIGHT, sy(y), style), text(LEFT - 8, sy(y) + 4, number(y), "end")]
     every = max(1, math.ceil(len(xs) / 16))
     for x in xs[::every]:
-        out.append(_text(sx(x), height - BOTTOM + 20, f"{x:g}", "middle"))
+        out.append(text(sx(x), height - BOTTOM + 20, f"{x:g}", "middle"))
     return out
 
 
@@ -165,11 +87,11 @@ def _legend(curves: Sequence[Curve]) -> tuple[list[str], float]:
         if x + width > WIDTH - RIGHT:
             x, y = float(LEFT), y + 20
         dash = f' stroke-dasharray="{look.dash}"' if look.dash else ""
-        out.append(_line(x, y, x + 26, y, f'stroke="{look.colour}" stroke-width="2"{dash}'))
+        out.append(line(x, y, x + 26, y, f'stroke="{look.colour}" stroke-width="2"{dash}'))
         ring = role == "base"
         paint = f'fill="{"none" if ring else look.colour}" stroke="{look.colour}" stroke-width="{2 if ring else 1}"'
         out.append(marker(look.shape, x + 13, y, 6 if ring else 4, paint))
-        out.append(_text(x + 32, y + 4, look.word))
+        out.append(text(x + 32, y + 4, look.word))
         x += width
     return out, y + 50
 
@@ -177,8 +99,8 @@ def _legend(curves: Sequence[Curve]) -> tuple[list[str], float]:
 def _band(x: Sequence[float], lo: Sequence[float], hi: Sequence[float], sx: Scale, sy: Scale, colour: str) -> str:
     if not lo or not hi:
         return ""
-    there = [f"{_n(sx(a))},{_n(sy(b))}" for a, b in zip(x, hi, strict=False)]
-    back = [f"{_n(sx(a))},{_n(sy(b))}" for a, b in zip(reversed(x), reversed(lo), strict=False)]
+    there = [f"{at(sx(a))},{at(sy(b))}" for a, b in zip(x, hi, strict=False)]
+    back = [f"{at(sx(a))},{at(sy(b))}" for a, b in zip(reversed(x), reversed(lo), strict=False)]
     return f'<polygon points="{" ".join(there + back)}" fill="{colour}" fill-opacity="0.16"/>'
 
 
@@ -190,7 +112,7 @@ def _curve(curve: Curve, sx: Scale, sy: Scale) -> list[str]:
     base = curve.role == "base"
     width = {"base": 5, "suspect": 2.5}.get(curve.role, 1.7)
     faint = ' stroke-opacity="0.45"' if base else ""
-    path = "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points)
+    path = "M" + "L".join(f"{at(x)} {at(y)}" for x, y in points)
     out = [f'<path d="{path}" fill="none" stroke="{look.colour}" stroke-width="{width}"{dash}{faint}/>']
     paint = f'fill="{"none" if base else look.colour}" stroke="{look.colour}" stroke-width="{2 if base else 1.5}"'
     return out + [marker(look.shape, x, y, 8 if base else 4, paint) for x, y in points]
@@ -205,8 +127,8 @@ FILL: Final[dict[Outcome, str]] = {
 }
 
 
-def forest(rows: Sequence[Evidence], label: str) -> str:
-    """Effects between never trained (0) and base (1): interval, null band, floor tick, base mark; one row a test."""
+def forest(rows: Sequence[Evidence], label: str, zero: str = "never trained") -> str:
+    """Effects between ``zero`` (0) and base (1): interval, null band, floor tick, base mark; one row a test."""
     placed = [(e, p) for e in rows if not isinstance(p := position(e.measurement), Missing)]
     left, right, step, top = 376, 210, 30, 44
     height = top + step * len(placed) + 34
@@ -217,8 +139,8 @@ def forest(rows: Sequence[Evidence], label: str) -> str:
     body: list[str] = []
     for x in ticks(lo, hi):
         style = f'stroke="currentColor" stroke-opacity="{"0.55" if x in (0.0, 1.0) else "0.14"}"'
-        body += [_line(sx(x), top - 12, sx(x), bottom, style), _text(sx(x), height - 12, number(x), "middle")]
-    body += [_text(sx(0.0), 14, "never trained", "middle"), _text(sx(1.0), 14, "base", "middle")]
+        body += [line(sx(x), top - 12, sx(x), bottom, style), text(sx(x), height - 12, number(x), "middle")]
+    body += [text(sx(0.0), 14, zero, "middle"), text(sx(1.0), 14, "base", "middle")]
     base = LOOKS["base"]
     body.append(marker(base.shape, sx(1.0), 24, 4, f'fill="{base.colour}"'))
     reference = LOOKS["reference"]
@@ -228,20 +150,20 @@ def forest(rows: Sequence[Evidence], label: str) -> str:
         if p.null_lo is not None and p.null_hi is not None:
             width = max(sx(p.null_hi) - sx(p.null_lo), 1)
             body.append(
-                f'<rect x="{_n(sx(p.null_lo))}" y="{_n(y - 9)}" width="{_n(width)}" height="18" '
+                f'<rect x="{at(sx(p.null_lo))}" y="{at(y - 9)}" width="{at(width)}" height="18" '
                 f'fill="{reference.colour}" fill-opacity="0.2"/>'
             )
         if p.floor is not None:
-            body.append(_line(sx(p.floor), y - 9, sx(p.floor), y + 9, 'stroke="#808080" stroke-dasharray="3 2"'))
+            body.append(line(sx(p.floor), y - 9, sx(p.floor), y + 9, 'stroke="#808080" stroke-dasharray="3 2"'))
         if p.lo is not None and p.hi is not None:
             style = f'stroke="{LOOKS["suspect"].colour}" stroke-width="2"'
-            body.append(_line(sx(p.lo), y, sx(p.hi), y, style))
+            body.append(line(sx(p.lo), y, sx(p.hi), y, style))
         paint = f'{FILL[e.outcome]} stroke="{LOOKS["suspect"].colour}" stroke-width="1.8"'
         body.append(marker("square", sx(p.value), y, 4.5, paint))
-        body.append(_text(left - 14, y + 4, _short(title(e.measurement), 58), "end"))
-        body.append(_text(WIDTH - right + 64, y + 4, number(p.value), "end"))
-        body.append(_text(WIDTH - right + 78, y + 4, _ends(p.lo, p.hi)))
-    return _svg(height, label, body)
+        body.append(text(left - 14, y + 4, _short(title(e.measurement), 58), "end"))
+        body.append(text(WIDTH - right + 64, y + 4, number(p.value), "end"))
+        body.append(text(WIDTH - right + 78, y + 4, _ends(p.lo, p.hi)))
+    return drawing(height, label, body)
 
 
 def _ends(lo: float | None, hi: float | None) -> str:
@@ -251,8 +173,8 @@ def _ends(lo: float | None, hi: float | None) -> str:
     return f"{number(lo)}{joint}{number(hi)}"
 
 
-def _short(text: str, n: int) -> str:
-    return text if len(text) <= n else text[: n - 1] + "…"
+def _short(words: str, n: int) -> str:
+    return words if len(words) <= n else words[: n - 1] + "…"
 
 
 # ---- strip ------------------------------------------------------------------------------------------------------
@@ -263,12 +185,12 @@ def strip(e: Evidence) -> str:
         return ""
     sx = Scale(-0.15, 1.15, 6, 254)
     reference, base, suspect = LOOKS["reference"], LOOKS["base"], LOOKS["suspect"]
-    body = [_line(sx(0), 11, sx(1), 11, 'stroke="currentColor" stroke-opacity="0.35"')]
-    body += [_line(sx(x), 4, sx(x), 18, 'stroke="currentColor" stroke-opacity="0.35"') for x in (0.0, 1.0)]
+    body = [line(sx(0), 11, sx(1), 11, 'stroke="currentColor" stroke-opacity="0.35"')]
+    body += [line(sx(x), 4, sx(x), 18, 'stroke="currentColor" stroke-opacity="0.35"') for x in (0.0, 1.0)]
     body.append(marker(reference.shape, sx(0), 25, 3.6, f'fill="{reference.colour}"'))
     body.append(marker(base.shape, sx(1), 25, 3.6, f'fill="{base.colour}"'))
     if p.lo is not None and p.hi is not None:
-        body.append(_line(sx(p.lo), 11, sx(p.hi), 11, f'stroke="{suspect.colour}" stroke-width="2.5"'))
+        body.append(line(sx(p.lo), 11, sx(p.hi), 11, f'stroke="{suspect.colour}" stroke-width="2.5"'))
     body.append(marker("square", sx(p.value), 11, 5, f'{FILL[e.outcome]} stroke="{suspect.colour}" stroke-width="2"'))
     label = f"{number(p.value)} ({_ends(p.lo, p.hi) or 'no interval'}) between never trained, 0, and base, 1"
-    return _svg(30, label, body, 260)
+    return drawing(30, label, body, 260)

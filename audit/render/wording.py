@@ -32,6 +32,15 @@ VERDICT_MEANING: Final[dict[VerdictWord, str]] = {
     "INCONCLUSIVE": "The evidence does not decide.",
     "INVALID": "The suspect is too damaged for its silence to mean anything.",
 }  # fmt: skip
+GONE: Final[dict[VerdictWord, str]] = {
+    "INTACT": "No, on this evidence.",
+    "PARTIAL": "Not all of it, on this evidence.",
+    "SUPPRESSED": "No, on this evidence.",
+    "CONSISTENT WITH NEVER TRAINED": "Nothing was found, which is not erasure.",
+    "INCONCLUSIVE": "That is not decided.",
+    "INVALID": "That cannot be said.",
+}
+"""The answer to "is it gone?", which the verdict's word then says in its own terms."""
 NO_RATE: Final = "No error rate is known for models of this kind, so no likelihood ratio is given."
 PROSE, CELL, NAME = 1200, 240, 80
 """Caps in characters for a paragraph, a table cell and a name."""
