@@ -23,6 +23,7 @@ from audit.wrappers import BACKENDS, open_wrapper
 from audit.wrappers.backend import Wrapper
 
 if TYPE_CHECKING:
+    from audit.bench.attribution import Attribution, EdgeScores, Means
     from audit.bench.optimise import Budget
     from audit.bench.training import TrainData
 
@@ -142,6 +143,22 @@ class Bench:
         self._require(Op.GRADIENT)
         job = Job(rows, (), tuple(writes), None, None)
         return gradients.gradients(self._opened(ckpt), self._opened, job, at, objective, self.token_budget)
+
+    def edge_scores(
+        self, ckpt: Checkpoint, rows: Rows, other: "Rows | Means", objective: RowObjective, how: "Attribution"
+    ) -> "EdgeScores":
+        """Scores of every edge of every row against another run; see :mod:`audit.bench.attribution`."""
+        from audit.bench import attribution
+
+        self._require(Op.GRADIENT)
+        asked = (objective, how, self.token_budget)
+        return attribution.edge_scores(self._opened(ckpt), self._opened, rows, other, asked)
+
+    def mean_states(self, ckpt: Checkpoint, rows: Rows) -> "Means":
+        """Mean states of every writer over the rows, as the other run of :meth:`edge_scores`."""
+        from audit.bench import attribution
+
+        return attribution.mean_states(self._opened(ckpt), self._opened, rows, self.token_budget)
 
     def optimise(
         self, ckpt: Checkpoint, rows: Rows, free: Prefix, objective: RowObjective, budget: "Budget", seed: int

@@ -27,15 +27,28 @@ class _ReadsThroughNorms(Protocol):
 
 def edge_taps(write: Edges, wrapper: Wrapper, where: Geometry) -> list[Tap]:
     """Taps for one batch. AuditError: a backend or model without the parts, a matrix of the wrong shape."""
-    n = 1 + 2 * wrapper.n_blocks
-    if write.keep.shape != (n, n):
-        has = f"this model has {n} writers and {n} readers"
-        raise AuditError(f"keep is {tuple(write.keep.shape)}; {has}", f"give [{n} {n}]")
     if where.prefix is not None:
         raise AuditError("edges cannot be cut beside virtual tokens", "run the pass without Prefix")
+    n = 1 + 2 * wrapper.n_blocks
+    if write.keep.shape != (n, n):
+        taps = _of_heads(write, wrapper, where)
+        if taps is not None:
+            return taps
+        has = f"this model has {n} writers and {n} readers"
+        raise AuditError(f"keep is {tuple(write.keep.shape)}; {has}", f"give [{n} {n}]")
     if not hasattr(wrapper, "reader_norm") or not {"attn_in", "mlp_in", "attn_out", "mlp_out"} <= wrapper.parts:
         raise AuditError(f"the {wrapper.backend} backend cannot cut edges in this model", "use the native backend")
     return _Cut(write, wrapper, where).taps()
+
+
+def _of_heads(write: Edges, wrapper: Wrapper, where: Geometry) -> list[Tap] | None:
+    """The taps of edges between heads, if that is what the matrix is of."""
+    from audit.bench.graph import graph_of
+    from audit.bench.head_edges import head_edge_taps
+
+    if "q" not in wrapper.parts or "z" not in wrapper.parts:
+        return None
+    return head_edge_taps(write, wrapper, where) if write.keep.shape[-2:] == graph_of(wrapper).exists.shape else None
 
 
 class _Cut:

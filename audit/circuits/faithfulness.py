@@ -1,0 +1,66 @@
+"""How much of the behaviour do the largest edges carry? Exact patching: all other edges come from the other run."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from torch import Tensor
+
+from audit.bench import Bench
+from audit.bench.graph import Graph
+from audit.bench.head_edges import reads_of_writers
+from audit.bench.shapes import Edges, Rows
+from audit.circuits.selection import top_n
+from audit.nouns import Checkpoint, Read, Site
+
+KEY = Read(site=Site(part="logits"), at="key", reduce="logprob")
+
+
+class Curve(NamedTuple):
+    """Per number of edges and row, the share kept: (circuit - other) / (clean - other), of the content tokens' loss."""
+
+    edges: tuple[int, ...]
+    kept: Float[ndarray, "size row"]
+
+
+def row_loss(bench: Bench, ckpt: Checkpoint, rows: Rows, *edges: Edges) -> Float[ndarray, " row"]:
+    """Mean negative log-likelihood of each row's content tokens, in nats."""
+    found = bench.run(ckpt, rows, (KEY,), edges)[KEY]
+    row = rows.targets("key")[0]
+    total = torch.zeros(len(rows)).index_add(0, row, -found)
+    return (total / torch.bincount(row, minlength=len(rows)).clamp_min(1)).double().numpy()
+
+
+def faithfulness(
+    bench: Bench, ckpt: Checkpoint, runs: tuple[Rows, Rows], scored: tuple[Graph, Float[Tensor, "row writer reader"]],
+    sizes: Sequence[int],
+) -> Curve:  # fmt: skip
+    """Each row's own top-n circuit, for every n, between the runs on (clean, other) rows."""
+    rows, (graph, scores) = runs[0], scored
+    other = bench.run(ckpt, runs[1], reads_of_writers(graph))
+    none = torch.zeros_like(graph.exists)
+    clean, corrupted = row_loss(bench, ckpt, rows), row_loss(bench, ckpt, rows, Edges(none, other))
+    gap = np.where(np.abs(clean - corrupted) > 1e-6, clean - corrupted, np.nan)
+    kept = [(row_loss(bench, ckpt, rows, Edges(top_n(scores, graph, n), other)) - corrupted) / gap for n in sizes]
+    return Curve(tuple(sizes), np.stack(kept))
+
+
+def depth_matched(circuit: Bool[Tensor, "writer reader"], graph: Graph, seed: int) -> Bool[Tensor, "writer reader"]:
+    """As many edges between the same blocks, and none of the circuit's own where there are others."""
+    rng = torch.Generator().manual_seed(seed)
+    begin = torch.tensor([graph.writer_place(w)[0] for w in range(len(graph.writers))])
+    end = torch.tensor([reader.block for reader in graph.readers])
+    kind = torch.tensor([reader.kind == "mlp" for reader in graph.readers])
+    band = (begin[:, None] + 1) * 4 * (graph.blocks + 2) + end * 2 + kind
+    found = torch.zeros_like(circuit)
+    for value in band[circuit].unique().tolist():
+        here = (band == value) & graph.exists
+        wanted = int((here & circuit).sum())
+        free = (here & ~circuit).nonzero()
+        pool = free if len(free) >= wanted else here.nonzero()
+        picked = pool[torch.randperm(len(pool), generator=rng)[:wanted]]
+        found[picked[:, 0], picked[:, 1]] = True
+    return found

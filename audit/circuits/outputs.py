@@ -1,0 +1,57 @@
+"""What base's outputs say of every item before unlearning: loss, lengths, entropy, margin, extraction strength."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from audit.bench import Bench
+from audit.bench.shapes import Rows
+from audit.nouns import Checkpoint, Read, Site
+
+LOGITS = Site(part="logits")
+_KEY = Read(site=LOGITS, at="key")
+_ANSWER = Read(site=LOGITS, at="answer", reduce="logprob")
+_RANK = Read(site=LOGITS, at="answer", reduce="rank")
+_ROWS_AT_ONCE = 64
+
+
+def row_mean(values: Float[Tensor, " token"], row: Tensor, n: int) -> Float[ndarray, " row"]:
+    """Mean of token values over each row; NaN for a row without tokens."""
+    count = torch.bincount(row, minlength=n).double()
+    total = torch.zeros(n, dtype=torch.float64).index_add(0, row, values.double())
+    return (total / torch.where(count > 0, count, torch.nan)).numpy()
+
+
+def outputs(bench: Bench, ckpt: Checkpoint, rows: Rows) -> dict[str, Float[ndarray, " row"]]:
+    """Per row: loss and answer_loss (nats), answer_tokens, question_tokens, entropy (nats), margin (logits),
+    extraction (share of the answer after the last token that is not the most probable one)."""
+    parts = [_some(bench, ckpt, rows.take(some)) for some in torch.arange(len(rows)).split(_ROWS_AT_ONCE)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _some(bench: Bench, ckpt: Checkpoint, rows: Rows) -> dict[str, Float[ndarray, " row"]]:
+    found = bench.run(ckpt, rows, (_KEY, _ANSWER, _RANK))
+    n, (row, at), (key_row, key_at) = len(rows), rows.targets("answer"), rows.targets("key")
+    logits, target = found[_KEY], rows.ids[key_row, key_at]
+    logprobs = logits.log_softmax(-1)
+    own = logits.gather(-1, target[:, None])[:, 0]
+    best = logits.scatter(-1, target[:, None], -torch.inf).amax(-1)
+    lengths = (rows.answer_spans[:, 1] - rows.answer_spans[:, 0]).double().numpy()
+    return {
+        "loss": row_mean(-logprobs.gather(-1, target[:, None])[:, 0], key_row, n),
+        "answer_loss": row_mean(-found[_ANSWER], row, n),
+        "answer_tokens": lengths,
+        "question_tokens": rows.answer_spans[:, 0].double().numpy(),
+        "entropy": row_mean(-(logprobs.exp() * logprobs).sum(-1), key_row, n),
+        "margin": row_mean(own - best, key_row, n),
+        "extraction": _extraction(found[_RANK], row, at - rows.answer_spans[row, 0], lengths),
+    }
+
+
+def _extraction(rank: Tensor, row: Tensor, place: Tensor, lengths: ndarray) -> Float[ndarray, " row"]:
+    """1 - k/|y|, k the first place from which every token is the most probable one; 0 where the last is not."""
+    wrong = np.zeros(len(lengths))
+    np.maximum.at(wrong, row.numpy(), np.where(rank.numpy() > 0, place.numpy() + 1, 0))
+    return 1.0 - wrong / lengths

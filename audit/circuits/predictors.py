@@ -1,0 +1,126 @@
+"""Everything that base alone says of how hard an item may be to unlearn, in one table of numbers.
+
+Names, in order: what the output says (:mod:`~audit.circuits.outputs`), what the gradients say
+(:mod:`~audit.circuits.weights`), where the circuit lies (:mod:`~audit.circuits.profile`), whether other words reach
+the same fact, and how often its content occurs. A column that the data cannot give is not there.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+
+from audit.bench import Bench
+from audit.bench.shapes import Rows
+from audit.circuits.attributed import Scored, scored
+from audit.circuits.outputs import outputs
+from audit.circuits.profile import cosines, depth, longest_path
+from audit.circuits.selection import top_n
+from audit.circuits.weights import shared
+from audit.nouns import Checkpoint, Item
+
+EDGES = 0.1
+"""Share of all edges that make a row's circuit where one has to be cut out (small models have few hundred edges)."""
+
+
+class Material(NamedTuple):
+    """The rows and items to forget and to keep, and other rows about the forget items' facts (or none)."""
+
+    forget: Rows
+    forget_items: Sequence[Item]
+    retain: Rows
+    retain_items: Sequence[Item]
+    others: tuple[Rows, Sequence[Item]] | None = None
+    tick: Callable[[int, int], None] | None = None
+
+
+class Predictors(NamedTuple):
+    """Per forget item the predictors, per retained item what ties it to the forget set, and both sets' circuits.
+
+    ``entangled``: circuit_cosine (largest with a forget item), nearest (which one), gradient_cosine (with the mean
+    forget gradient).
+    """
+
+    by_name: dict[str, Float[ndarray, " item"]]
+    entangled: dict[str, Float[ndarray, " retained"]]
+    circuits: Scored
+    retained: Scored
+
+
+def circuit_size(edges: int) -> int:
+    """How many edges a circuit of a model with so many has."""
+    return max(20, round(EDGES * edges)) if edges < 4000 else round(0.001 * edges)
+
+
+def predictors(bench: Bench, ckpt: Checkpoint, material: Material) -> Predictors:
+    """Run base over the rows: two forwards and five forward-backwards a row for circuits, two for gradients."""
+    forget, retain = material.forget, material.retain
+    found = outputs(bench, ckpt, forget)
+    weights = shared(bench, ckpt, forget, retain, material.tick)
+    found |= {"gradient_cosine": weights.gradient_cosine, "fisher_overlap": weights.fisher_overlap}
+    circuits, kept = scored(bench, ckpt, forget, forget), scored(bench, ckpt, retain, retain)
+    found |= located(circuits)
+    mine, theirs = circuits.vectors().double().numpy(), kept.vectors().double().numpy()
+    alike = cosines(theirs, mine)
+    found["entanglement"] = alike.max(0)
+    found |= _others(bench, ckpt, material) | _frequency(material)
+    entangled = {
+        "circuit_cosine": alike.max(1), "nearest": alike.argmax(1).astype(np.float64),
+        "gradient_cosine": weights.retained_cosine,
+    }  # fmt: skip
+    return Predictors(found, entangled, circuits, kept)
+
+
+def located(circuits: Scored) -> dict[str, Float[ndarray, " item"]]:
+    """Where the circuit lies, and where the writers that matter lie (the key layers)."""
+    scores, graph = circuits.scores, circuits.graph
+    where = depth(scores, graph)
+    block = torch.tensor([graph.writer_place(w)[0] for w in range(len(graph.writers))])
+    by_block = torch.zeros(len(scores), graph.blocks + 1, dtype=torch.float64)
+    by_block.index_add_(1, block + 1, scores.sum(2).abs().double())
+    share = by_block[:, 1:] / by_block[:, 1:].sum(1, keepdim=True).clamp_min(1e-30)
+    top = top_n(scores, graph, circuit_size(int(graph.exists.sum())))
+    return {
+        "circuit_source": where.source, "circuit_depth": where.destination, "circuit_spread": where.spread,
+        "circuit_early": where.early, "circuit_late": where.late,
+        "path_length": np.array([float(longest_path(one, graph)) for one in top]),
+        "key_layer": (share * torch.arange(graph.blocks)).sum(1).numpy(),
+        "key_spread": -(share * share.clamp_min(1e-30).log()).sum(1).numpy(),
+    }  # fmt: skip
+
+
+def _others(bench: Bench, ckpt: Checkpoint, material: Material) -> dict[str, Float[ndarray, " item"]]:
+    """pathways: how many other rows about the same fact are recalled outright; other_words: their mean probability."""
+    if material.others is None:
+        return {}
+    rows, items = material.others
+    said = outputs(bench, ckpt, rows)
+    count, n = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+    total: defaultdict[tuple[str, str], float] = defaultdict(float)
+    for item, margin, loss in zip(items, said["margin"].tolist(), said["loss"].tolist(), strict=True):
+        fact = (item.group, item.attribute or item.answer)
+        count[fact] += margin > 0
+        total[fact] += float(np.exp(-loss))
+        n[fact] += 1
+    facts = [(item.group, item.attribute or item.answer) for item in material.forget_items]
+    if not any(n[fact] for fact in facts):
+        return {}
+    return {
+        "pathways": np.array([float(count[fact]) if n[fact] else np.nan for fact in facts]),
+        "other_words": np.array([total[fact] / n[fact] if n[fact] else np.nan for fact in facts]),
+    }
+
+
+def _frequency(material: Material) -> dict[str, Float[ndarray, " item"]]:
+    """frequency: as the items state it; key_count: rows of the case that say the same content."""
+    items = material.forget_items
+    known = Counter((item.key or item.answer) for item in (*items, *material.retain_items))
+    found = {"key_count": np.array([float(known[item.key or item.answer]) for item in items])}
+    stated = [item.frequency for item in items]
+    if all(one is not None for one in stated):
+        found["frequency"] = np.array([float(one or 0) for one in stated])
+    return found
