@@ -34,11 +34,11 @@ def write(folder: Path) -> Path:
 
 def check(folder: Path) -> list[Problem]:
     """Which files changed, are missing, or are there without being listed. Empty means: as written."""
-    listed = _read(folder / NAME)
+    named = _read(folder / NAME)
     there = set(_files(folder))
-    found = [Problem(path, "missing") for path in listed if path not in there]
-    found += [Problem(p, "changed") for p, digest in listed.items() if p in there and _sha256(folder / p) != digest]
-    found += [Problem(path, "extra") for path in there if path not in listed]
+    found = [Problem(path, "missing") for path in named if path not in there]
+    found += [Problem(p, "changed") for p, digest in named.items() if p in there and _sha256(folder / p) != digest]
+    found += [Problem(path, "extra") for path in there if path not in named]
     return sorted(found)
 
 
@@ -64,15 +64,20 @@ def _read(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise AuditError(f"{path} is missing", "the run is not finished, or was taken apart: run it again",
                          ExitCode.INTEGRITY)  # fmt: skip
-    listed: dict[str, str] = {}
-    for i, line in enumerate(path.read_text(encoding="utf-8", errors="surrogateescape").split("\n"), 1):
+    return listed(path.read_text(encoding="utf-8", errors="surrogateescape"), str(path))
+
+
+def listed(text: str, where: str) -> dict[str, str]:
+    """Path to hash of every line of a manifest's text. AuditError (code 3) names the line that is no checksum line."""
+    found: dict[str, str] = {}
+    for i, line in enumerate(text.split("\n"), 1):
         if not line:
             continue
         match = _LINE.fullmatch(line)
         if match is None:
-            raise AuditError(f"{path}, line {i}, is not a checksum line", "restore the manifest", ExitCode.INTEGRITY)
+            raise AuditError(f"{where}, line {i}, is not a checksum line", "restore the manifest", ExitCode.INTEGRITY)
         escaped, digest, name = match.groups()
         if escaped:
             name = re.sub(r"\\([\\nr])", lambda m: {"\\": "\\", "n": "\n", "r": "\r"}[m.group(1)], name)
-        listed[name] = digest
-    return listed
+        found[name] = digest
+    return found

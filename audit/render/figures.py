@@ -18,7 +18,7 @@ from audit.nouns import Missing
 from audit.render.blocks import Cell, Grid
 from audit.render.findings import FAMILIES
 from audit.render.ratios import BANDS, short
-from audit.render.scale import position, quantile
+from audit.render.scale import Position, position, quantile
 from audit.render.svg import LOOKS, bounded
 from audit.render.wording import NAME, number, part, title, unit, visible
 
@@ -92,13 +92,13 @@ def key(m: Measurement) -> str:
 
 
 # ---- evidence ---------------------------------------------------------------------------------------------------
-def ratios(report: Report) -> Drawing | None:
+def ratios(report: Report, only: Sequence[Evidence] | None = None) -> Drawing | None:
     """How strong is each finding? log10 likelihood ratios by family; None where nothing is calibrated."""
     rows: list[tuple[str, LikelihoodRatio]] = []
     if isinstance(report.verdict.ratio, LikelihoodRatio):
         rows.append((JOINT, report.verdict.ratio))
     order = [kind for kind, _ in FAMILIES]
-    for e in sorted(report.evidence, key=lambda e: order.index(e.measurement.kind)):
+    for e in sorted(report.evidence if only is None else only, key=lambda e: order.index(e.measurement.kind)):
         if isinstance(e.ratio, LikelihoodRatio):
             rows.append((title(e.measurement), e.ratio))
     if not rows:
@@ -147,8 +147,13 @@ def _words(figure: go.Figure, edge: float) -> None:
         begin = end
 
 
-def positions(report: Report, only: Sequence[Evidence] | None = None) -> Drawing | None:
-    """What changed from base, and is it like retraining? Every test between never trained, 0, and base, 1."""
+def positions(
+    report: Report, only: Sequence[Evidence] | None = None, pinned: tuple[str, Report] | None = None
+) -> Drawing | None:
+    """What changed from base, and is it like retraining? Every test between never trained, 0, and base, 1.
+
+    ``only`` chooses findings of the report; ``pinned`` is a second suspect, by name, drawn as open squares.
+    """
     chosen = report.evidence if only is None else only
     placed = [(e, p) for e in chosen if not isinstance(p := position(e.measurement), Missing)]
     if not placed:
@@ -175,14 +180,30 @@ def positions(report: Report, only: Sequence[Evidence] | None = None) -> Drawing
         name="suspect, 95 %", customdata=[[part(e)] for e, _ in placed],
         hovertemplate="%{y}<br>%{x:.2f}: %{customdata[0]}<extra></extra>",
     )  # fmt: skip
+    ends = [v for _, p in placed for v in (p.value, p.lo, p.hi) if v is not None]
+    if pinned is not None:
+        ends += _pin(figure, pinned, [e.measurement for e, _ in placed])
     figure.update_yaxes(autorange="reversed", showgrid=False)
-    figure.update_xaxes(range=_span([v for _, p in placed for v in (p.value, p.lo, p.hi) if v is not None]))
+    figure.update_xaxes(range=_span(ends))
     told = f"{len(placed)} tests between never trained, 0, and base, 1"
     caption = "Square: suspect with its 95 % interval. Triangle: a model that never knew; band: its null. Ring: base."
     rows = [[title(e.measurement), *("not measured" if v is None else number(v) for v in p), part(e)]
             for e, p in placed]  # fmt: skip
     columns = ("Test", "Position", "95 % low", "95 % high", "Null 2.5 %", "Null 97.5 %", "Floor", "Outcome")
     return Drawing("positions", figure, told, caption, grid_of(told, columns, rows))
+
+
+def _pin(figure: go.Figure, pinned: tuple[str, Report], rows: Sequence[Measurement]) -> list[float]:
+    """Draw a second suspect on the rows of the first; returns its places."""
+    name, other = pinned
+    places = {key(e.measurement): position(e.measurement) for e in other.evidence}
+    found = [(title(m), p) for m in rows if isinstance(p := places.get(key(m)), Position)]
+    marker = dot("suspect", 11) | {"symbol": "square-open"}
+    figure.add_scatter(
+        x=[p.value for _, p in found], y=[label(t) for t, _ in found], mode="markers", marker=marker,
+        name=f"pinned: {label(name)}", hovertemplate="%{y}<br>%{x:.2f}<extra></extra>",
+    )  # fmt: skip
+    return [p.value for _, p in found]
 
 
 def _span(values: Sequence[float]) -> list[float]:

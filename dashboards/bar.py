@@ -1,0 +1,126 @@
+"""The global bar: which runs, which suspect, which rows; kept in the address, so that a finding can be linked to."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Final, NamedTuple
+
+import streamlit as st
+
+from audit.findings import Evidence, Report
+from audit.render.comparisons import Named
+from audit.render.wording import NAME, visible
+from dashboards.runs import Folder, Run, folders, open_run
+from dashboards.vault import Vault, shown
+
+ROOT: Final = "RESIDUA_RUNS"
+"""The environment variable that names the folder of runs."""
+COHORTS: Final = {
+    "all rows": lambda e: True,
+    "forget, trained rows": lambda e: e.measurement.kind != "gate" and e.measurement.form == "trained",
+    "forget, held-out phrasings": lambda e: e.measurement.form == "held_out_phrasing",
+    "forget, held-out attributes": lambda e: e.measurement.form == "held_out_attribute",
+    "retained and general": lambda e: e.measurement.kind == "gate",
+}
+TARGET, VIEW = "_target", "_view"
+
+
+class View(NamedTuple):
+    """What the bar says: the folder of runs, the chosen run, its neighbours, and which rows."""
+
+    vault: Vault
+    run: Run | None
+    near: tuple[Folder, ...]
+    cohort: str
+
+    def keeps(self, evidence: Evidence) -> bool:
+        """Does the chosen cohort include this finding?"""
+        return COHORTS[self.cohort](evidence)
+
+    def peers(self) -> tuple[Run, ...]:
+        """All runs beside the chosen one, verified."""
+        return tuple(opened(self.vault, folder) for folder in self.near)
+
+    def rows(self) -> tuple[Named, ...]:
+        """The finished reports that answer the chosen one's question: same base, same forget set."""
+        if self.run is None or self.run.report is None:
+            return ()
+        asked = question(self.run.report)
+        found = [run for run in self.peers() if run.report is not None and question(run.report) == asked]
+        return tuple(Named(name_of(run), run.name, run.report) for run in found if run.report is not None)
+
+
+def question(report: Report) -> tuple[str, str]:
+    """What makes two reports comparable: the base that knew, and the forget set."""
+    return report.plan.fingerprints.get("base", ""), report.plan.data_sha256.get("forget", "")
+
+
+def name_of(run: Run) -> str:
+    """The suspect's short name: that of its case, else of its folder."""
+    return visible(run.plan.case.name, NAME) if run.plan else shown(PurePosixPath(run.name).name)
+
+
+def root() -> Path:
+    """The folder of runs."""
+    return Path(os.environ.get(ROOT, "runs"))
+
+
+@st.cache_resource(show_spinner="Reading the run store…", max_entries=1024)
+def _kept(place: str, folder: Folder) -> Run:
+    return open_run(Vault(Path(place)), folder.name)
+
+
+def opened(vault: Vault, folder: Folder) -> Run:
+    """A run, verified once for as long as its files stay as they are."""
+    return _kept(str(vault.root), folder)
+
+
+def _parent(name: str) -> str:
+    return PurePosixPath(name).parent.as_posix()
+
+
+def draw() -> View:
+    """Draw the bar and say what is chosen."""
+    vault = Vault(root())
+    there = folders(vault)
+    _forget_gone(there)
+    if not there:
+        return View(vault, None, (), "all rows")
+    sets = list(dict.fromkeys(_parent(f.name) for f in there))
+    left, middle, right = st.columns([2, 3, 2])
+    chosen = left.selectbox("Run", sets, key="set", bind="query-params", format_func=_set_name)
+    near = {_last(f.name): f for f in there if _parent(f.name) == chosen}
+    suspect = middle.selectbox("Suspect checkpoint", list(near), key="run", bind="query-params", format_func=shown)
+    cohort = right.selectbox("Cohort", list(COHORTS), key="cohort", bind="query-params")
+    folder = near.get(suspect or "") or next(iter(near.values()))
+    return View(vault, opened(vault, folder), tuple(near.values()), cohort or "all rows")
+
+
+def _set_name(name: str) -> str:
+    return "(this folder)" if name == "." else shown(name)
+
+
+def _last(name: str) -> str:
+    return PurePosixPath(name).name
+
+
+def _forget_gone(there: Sequence[Folder]) -> None:
+    """A run or a folder that is there no longer is chosen no longer."""
+    sets, runs = {_parent(f.name) for f in there}, {_last(f.name) for f in there}
+    for key, known in (("set", sets), ("run", runs)):
+        if key in st.session_state and st.session_state[key] not in known:
+            del st.session_state[key]
+
+
+def current() -> View:
+    """What the bar of this page says."""
+    return st.session_state[VIEW]
+
+
+def go(page: str, **state: str) -> None:
+    """From a callback: open a page with this state; ``run`` is a path. It happens when the script runs again."""
+    if run := state.pop("run", ""):
+        state |= {"set": _parent(run), "run": _last(run)}
+    for name, value in state.items():
+        st.session_state[name] = value
+    st.session_state[TARGET] = page

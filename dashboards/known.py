@@ -1,0 +1,62 @@
+"""What models of known truth say of a test: the stored calibration that judged it, and no other."""
+
+from typing import NamedTuple
+
+import streamlit as st
+
+from audit.calibration import Calibrated, Shelf, Subjects, read_shelf
+from audit.findings import Evidence, Report
+from audit.nouns import AuditError, Missing
+from audit.weighing import stored
+
+
+class Known(NamedTuple):
+    """A calibrated measurement and the models that it was calibrated on."""
+
+    subjects: Subjects
+    calibrated: Calibrated
+
+
+@st.cache_resource(show_spinner="Reading the calibrations…")
+def _shelf() -> Shelf | None:
+    try:
+        return read_shelf(stored())
+    except AuditError:
+        return None
+
+
+def of(report: Report, e: Evidence) -> Known | Missing:
+    """The calibration that judged this finding, if it is the one stored here; else why its curves cannot be drawn."""
+    m = e.measurement
+    use = next((u for u in report.calibrations if u.probe == m.probe), None)
+    if e.basis != "calibrated" or use is None:
+        why = use.because if use is not None else "no calibration judged this test"
+        return Missing(missing=f"judged in-case, so it has no curves of known truth: {why}")
+    shelf = _shelf()
+    found = None if shelf is None else shelf.calibrations.get(m.probe)
+    if found is None or shelf is None or shelf.subjects is None or found.content_hash() != use.sha256:
+        return Missing(missing=f"the calibration {use.sha256[:12]} that judged this test is not the one installed here")
+    named = next((c for c in found.measurements if c.name == m.name and c.form == m.form), None)
+    if named is None:
+        return Missing(missing="its calibration holds nothing about this measurement")
+    return Known(shelf.subjects, named)
+
+
+class Scores(NamedTuple):
+    """The effect of a test in clean models and in models that know everything."""
+
+    clean: list[float]
+    knowing: list[float]
+
+
+def scores(subjects: Subjects, calibrated: Calibrated) -> Scores:
+    """The scores of known truth behind a calibrated measurement; doses between the two are left out."""
+    column = next((c for c in calibrated.columns if c.feature == "effect"), None)
+    found = Scores([], [])
+    for place, value in zip(column.subject, column.value, strict=True) if column else ():
+        subject = subjects.subjects[place]
+        if subject.kept == 0 and subject.pool == "clean":
+            found.clean.append(value)
+        elif subject.pool == "knowing" and subject.kept == subject.audited:
+            found.knowing.append(value)
+    return found

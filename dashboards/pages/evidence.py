@@ -1,0 +1,106 @@
+"""How strong is each finding?"""
+
+import math
+
+import numpy as np
+import streamlit as st
+
+from audit.findings import Evidence, LikelihoodRatio
+from audit.nouns import Missing
+from audit.render.figures import positions, ratios
+from audit.render.findings import FAMILIES
+from audit.render.ratios import short
+from audit.render.wording import evidence_sentence, number, p_value, part, title, units
+from audit.stats import benjamini_hochberg, holm
+from dashboards import bar, show, states
+
+ORDER = 30
+COLUMNS = (
+    "Test",
+    "Outcome",
+    "n scored / errored / unscored",
+    "Units",
+    "p",
+    "Holm p",
+    "q",
+    "Likelihood ratio and words",
+)
+
+
+def adjusted(rows: list[Evidence]) -> dict[int, tuple[str, str]]:
+    """Holm's p and Benjamini and Hochberg's q over the tests that have a p, by place."""
+    tested = [i for i, e in enumerate(rows) if not isinstance(e.measurement.p, Missing)]
+    if not tested:
+        return {}
+    p = np.array([rows[i].measurement.p for i in tested], dtype=float)
+    return {
+        i: (number(float(a)), number(float(q))) for i, a, q in zip(tested, holm(p), benjamini_hochberg(p), strict=True)
+    }
+
+
+def table(rows: list[Evidence]) -> None:
+    """The numbers behind the figure; adjusted over the rows that are shown, and over no others."""
+    both = adjusted(rows)
+    cells = [
+        [title(e.measurement), part(e), f"{e.measurement.n.scored} / {e.measurement.n.errored} / {e.measurement.n.unscored}",
+         units(e.measurement), p_value(e.measurement.p).removeprefix("p = "), *both.get(i, ("none", "none")),
+         short(e.ratio) if isinstance(e.ratio, LikelihoodRatio) else "in-case: no ratio"]
+        for i, e in enumerate(rows)
+    ]  # fmt: skip
+    show.table(show.grid(f"{len(rows)} findings", COLUMNS, cells, ("", "mark")))
+
+
+def posterior(ratio: LikelihoodRatio, prior: float) -> None:
+    """What the ratio does to a prior that the reader gave: both are printed."""
+    odds = prior / (1 - prior)
+    low, mid, high = (x * odds / (1 + x * odds) for x in (ratio.ci95.lo, ratio.value, ratio.ci95.hi))
+    show.text(
+        f"From your prior of {prior:.2f} that the suspect still carries the information, these findings lead to "
+        f"{mid:.2f} (95 % of the ratio: {low:.2f} to {high:.2f}). The prior is yours; the findings give only the ratio of "
+        f"{number(ratio.value)}, and never more than {number(ratio.ceiling)}."
+    )
+
+
+view = bar.current()
+report = states.report_or_stop(view)
+chosen = [e for e in report.evidence if view.keeps(e)]
+families = ["all tests", *(heading for kind, heading in FAMILIES if any(e.measurement.kind == kind for e in chosen))]
+family = st.selectbox("Family", families, key="family", bind="query-params")
+kinds = {heading: kind for kind, heading in FAMILIES}
+rows = [e for e in chosen if family == "all tests" or e.measurement.kind == kinds[family]]
+order = [kind for kind, _ in FAMILIES]
+rows.sort(key=lambda e: order.index(e.measurement.kind))
+
+drawn = ratios(report, rows)
+if drawn is not None:
+    show.chart(drawn)
+else:
+    states.nothing(
+        "No likelihood ratio",
+        "Nothing here is calibrated: these tests are judged by this case's own nulls, so no error rate is known and no "
+        "ratio is given. Their places between never trained and base:",
+    )
+    if (placed := positions(report, rows)) is not None:
+        show.chart(placed)
+table(rows)
+show.note(
+    "Holm p and q are adjusted over the rows of this table. A planned family is held to Holm's p; q (Benjamini and "
+    "Hochberg) is for leads, and no lead is a finding."
+)
+show.heading("Your prior")
+typed = st.text_input("Prior probability that the trace is there (0 to 1); leave empty for none", key="prior")
+if typed and isinstance(report.verdict.ratio, LikelihoodRatio):
+    try:
+        prior = float(typed.replace(",", "."))
+    except ValueError:
+        prior = math.nan
+    if 0 < prior < 1:
+        posterior(report.verdict.ratio, prior)
+    else:
+        show.text("A prior is a number between 0 and 1, both excluded.")
+elif typed:
+    show.text("This verdict has no likelihood ratio, so no posterior can be given.")
+else:
+    show.text("No posterior is shown: findings alone say nothing about how probable the trace is.")
+show.heading("In words")
+show.facts([(title(e.measurement), evidence_sentence(e)) for e in rows])

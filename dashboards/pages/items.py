@@ -1,0 +1,149 @@
+"""What is the actual text?"""
+
+import pyarrow as pa
+import streamlit as st
+from markupsafe import escape
+
+from audit.findings import Table
+from audit.nouns import Missing
+from audit.render.figures import key
+from audit.render.item_figures import scores
+from audit.render.wording import number, title
+from dashboards import bar, items, show, states
+from dashboards.items import Row, as_shown
+from dashboards.vault import Vault
+
+ORDER = 60
+MANY, PAGE = 20_000, 200
+DIGITS = ("base: score", "suspect: score", "reference: score", "z")
+ROLES = ("base", "suspect", "reference")
+
+
+@st.cache_resource(show_spinner="Reading the items…", max_entries=4)
+def read(vault: Vault, run: str, table: Table) -> pa.Table:
+    """A table, verified once."""
+    return items.read(vault, run, table)
+
+
+@st.cache_resource(show_spinner="Pairing the items…", max_entries=8)
+def sheet(_found: pa.Table, sha256: str, layer: float) -> items.Sheet:
+    """One layer of a table; named by the table's hash."""
+    return items.sheet(_found, layer)
+
+
+def frame(rows: list[Row], reveal: bool) -> dict[str, list[str | float | None]]:
+    """The table as columns."""
+    columns: dict[str, list[str | float | None]] = {
+        "item": [as_shown(r.item, True) if reveal else f"item {i + 1}" for i, r in enumerate(rows)],
+        "prompt": [as_shown(r.prompt, reveal) for r in rows],
+        "target": [as_shown(r.target, reveal) for r in rows],
+    }
+    for role in ROLES:
+        if any(r.output.get(role) for r in rows):
+            columns[f"{role}: output"] = [as_shown(r.output.get(role, ""), reveal) for r in rows]
+        columns[f"{role}: score"] = [r.score.get(role) for r in rows]
+    columns["z"] = [r.z for r in rows]
+    columns["copied words"] = [r.copied for r in rows]
+    columns["reviewed"] = [r.item in reviewed() for r in rows]
+    return columns
+
+
+def reviewed() -> set[str]:
+    """The items that were marked in this session."""
+    return st.session_state.setdefault("_reviewed", set())
+
+
+def mark(item: str) -> None:
+    """Mark an item as reviewed, or take the mark back."""
+    reviewed().symmetric_difference_update({item})
+
+
+def detail(row: Row, reveal: bool) -> None:
+    """One item in three columns, with the words that an output copies from the target underlined."""
+    shown = []
+    for role in ROLES:
+        said = row.output.get(role, "")
+        pieces = items.spans(row.target, said) if reveal else []
+        words = " ".join(f"<u>{escape(as_shown(p.text, True))}</u>" if p.copied else str(escape(as_shown(p.text, True)))
+                         for p in pieces) or str(escape(items.masked(said) if said else "no output recorded"))  # fmt: skip
+        score = number(row.score[role]) if role in row.score else "not scored"
+        shown.append(f"<div><h3>{role}</h3><p>{words}</p><p>score {score}</p></div>")
+    show.facts([("Prompt", as_shown(row.prompt, reveal)), ("Target", as_shown(row.target, reveal)),
+                ("Group", as_shown(row.group, reveal))])  # fmt: skip
+    show.markup(f'<div class="r-columns">{"".join(shown)}</div>')
+    word = "Take the mark back" if row.item in reviewed() else "Mark as reviewed"
+    st.button(word, key="mark", on_click=mark, args=(row.item,))
+
+
+def narrowed(rows: tuple[Row, ...], reveal: bool) -> list[Row]:
+    """The rows that the filters leave."""
+    known = [r.score["suspect"] for r in rows if "suspect" in r.score]
+    low, high = (min(known), max(known)) if known else (0.0, 1.0)
+    left, middle, right = st.columns(3)
+    # A search in masked texts would still tell whether a guess stands in them.
+    words = left.text_input("Search in the texts (only when revealed)", key="q", disabled=not reveal)
+    bounds = middle.slider("Suspect score", low, max(high, low + 1e-9), (low, max(high, low + 1e-9)), key="scores")
+    by = right.selectbox("Sort by", ["table order", "suspect score, highest", "z, highest", "copied words"], key="by",
+                         bind="query-params")  # fmt: skip
+    kept = items.matching(rows, words if reveal and words else "", *bounds)
+    ranks = {"suspect score, highest": lambda r: -r.score.get("suspect", -1e99), "copied words": lambda r: -r.copied,
+             "z, highest": lambda r: -(r.z if r.z is not None else -1e99)}  # fmt: skip
+    return sorted(kept, key=ranks[by]) if by in ranks else kept
+
+
+def paged(rows: list[Row], total: int) -> list[Row]:
+    """One page of a large table; the whole of a small one."""
+    if total <= MANY:
+        return rows
+    pages = max(1, -(-len(rows) // PAGE))
+    number_of = st.number_input(f"Page (of {pages}; {PAGE} items each)", 1, pages, key="page")
+    return rows[(number_of - 1) * PAGE : number_of * PAGE]
+
+
+view = bar.current()
+report = states.report_or_stop(view)
+assert view.run is not None
+tables = {
+    key(e.measurement): (e.measurement, e.measurement.items)
+    for e in report.evidence
+    if view.keeps(e) and not isinstance(e.measurement.items, Missing)
+}
+if not tables:
+    states.nothing("No item table", "No test of this cohort kept a table of items.")
+    st.stop()
+left, right = st.columns([3, 1])
+chosen = left.selectbox("Test", list(tables), key="table", bind="query-params",
+                        format_func=lambda k: title(tables[k][0]) if k in tables else k) or next(iter(tables))  # fmt: skip
+found = read(view.vault, view.run.name, tables[chosen][1])
+steps = [f"{x:g}" for x in items.layers(found)]
+layer = right.selectbox("Layer or step", steps, key="layer", bind="query-params", disabled=len(steps) == 1,
+                        format_func=lambda x: "whole model" if x == "-1" else x) or steps[0]  # fmt: skip
+reveal = st.toggle("Reveal the texts", key="reveal")
+if reveal:
+    states.panel("The texts are shown", "<p>This is the data that should be forgotten. Do not let it out of the house: "
+                 "what you export from here holds it too.</p>", "bad", role="alert")  # fmt: skip
+rows = sheet(found, tables[chosen][1].sha256, float(layer)).rows
+kept = narrowed(rows, reveal)
+page = paged(kept, len(rows))
+show.text(f"{len(kept)} of {len(rows)} items" + ("." if reveal else "; ids and texts are masked."))
+event = st.dataframe(frame(page, reveal), key="sheet", on_select="rerun", selection_mode="multi-row", hide_index=True,
+                     height=420)  # fmt: skip
+picked = [page[i] for i in event["selection"]["rows"] if i < len(page)]
+show.note(
+    "z: the suspect's score minus the reference's mean over these items, in standard deviations of the reference. Copied "
+    "words: the longest run of the target that the suspect's output holds."
+)
+out = show.grid("items", list(frame(picked or page, reveal)), [
+    ["" if x is None else str(x) for x in line] for line in zip(*frame(picked or page, reveal).values(), strict=True)
+])  # fmt: skip
+st.download_button("Export the selection" if picked else "Export this page", show.csv_of(out), "items.csv", "text/csv",
+                   on_click="ignore")  # fmt: skip
+for row in picked[:3]:
+    show.heading(as_shown(row.item, True) if reveal else "Chosen item")
+    detail(row, reveal)
+pairs = [r for r in kept if "suspect" in r.score]
+show.heading("All of these items")
+for role in ("base", "reference"):
+    both = [r for r in pairs if role in r.score]
+    if both:
+        show.chart(scores([r.score["suspect"] for r in both], [r.score[role] for r in both], role))

@@ -1,0 +1,210 @@
+"""What will be run, how long, and how much memory?"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import streamlit as st
+from pydantic import JsonValue, ValidationError
+
+from audit.findings import Plan, Report
+from audit.nouns import AuditError
+from audit.plugins import describe
+from audit.render.wording import NAME, size, visible
+from dashboards import bar, show, states, workers
+from dashboards.progress import estimate, progress, span
+from dashboards.vault import shown
+from dashboards.workers import Heard, Worker
+
+ORDER = 80
+BACKENDS, DTYPES = ("native", "transformer_lens", "nnsight"), ("float32", "bfloat16", "float16")
+
+
+@st.cache_resource(show_spinner="Asking what this Residua can do…")
+def verbs() -> tuple[str, ...]:
+    """What can be started here."""
+    return workers.verbs()
+
+
+def cases(view: bar.View) -> list[str]:
+    """Case files near the runs, offered for a start."""
+    places = [Path.cwd(), view.vault.root, view.vault.root.parent]
+    found = [p for place in places for p in (*sorted(place.glob("*.toml")), *sorted(place.glob("*/case.toml")))]
+    return list(dict.fromkeys(str(p.resolve()) for p in found if "case" in p.name))[:50]
+
+
+def how() -> list[str]:
+    """The flags that say how, never what."""
+    first, second, third, fourth = st.columns(4)
+    backend = first.selectbox("Backend", BACKENDS, key="backend")
+    dtype = second.selectbox("Numbers", DTYPES, key="dtype")
+    device = third.text_input("Device", "cpu", key="device")
+    threads = fourth.number_input("Threads", 1, 256, 1, key="threads")
+    return ["--backend", backend, "--dtype", dtype, "--device", device, "--threads", str(threads)]
+
+
+def form(view: bar.View) -> None:
+    """Which case, into which folder, and how; then plan it, or start it."""
+    offered = cases(view)
+    case = st.selectbox("Case file", offered, index=0 if offered else None, accept_new_options=True, key="case",
+                        bind="query-params", placeholder="path of a case.toml")  # fmt: skip
+    first, second = st.columns([3, 1])
+    suggested = Path(case).resolve().parent.name if case else "my-audit"
+    out = first.text_input("Folder of the run, below the folder of runs", suggested, key="out")
+    able = [verb for verb in verbs() if verb != "run"]
+    verb = second.selectbox("What", ["run", *able], key="verb", disabled=not able)
+    flags = how()
+    if not case or not out or out != Path(out).as_posix() or ".." in Path(out).parts or Path(out).is_absolute():
+        show.note("Name a case file, and a folder below the folder of runs.")
+        return
+    arguments = [case, "-o", str(view.vault.root / out), *flags]
+    place = st.container(horizontal=True)
+    if place.button("Plan", key="plan", help="Says what would be done and what it costs. Writes nothing."):
+        st.session_state["_planned"] = workers.start(view.vault, "plan", arguments, out).id
+    if place.button("Start", key="start", type="primary"):
+        workers.start(view.vault, verb, arguments, out)
+        st.rerun()
+
+
+# ---- the plan ---------------------------------------------------------------------------------------------------
+@st.fragment(run_every=1)
+def planning(view: bar.View, worker: Worker) -> None:
+    """What the plan says, as soon as it is made."""
+    found = workers.heard(view.vault, worker)
+    if found.ending == "running":
+        st.progress(0.0, text="Planning: opening the models and counting tokens…")
+        return
+    if found.ending != "finished":
+        states.panel("This case cannot be planned", states.line(workers.trouble(found)), "bad", role="alert")
+        return
+    try:
+        plan = Plan.model_validate({k: v for k, v in found.answer.items() if k in Plan.model_fields})
+    except ValidationError:
+        states.panel("This plan cannot be read", "<p>It is of another version.</p>", "bad", role="alert")
+        return
+    table(plan, found.answer, timed(view))
+
+
+def table(plan: Plan, answer: dict[str, JsonValue], finished: list[Report]) -> None:
+    """Every test with its cost, and the reason where it will not run."""
+    rows = []
+    for test in plan.tests:
+        expected = estimate([test], finished)
+        rows.append([
+            test.probe.replace("_", " "), "yes" if test.will_run else f"no: {visible(test.reason)}",
+            f"{test.cost.fwd_tokens:,}", f"{test.cost.bwd_tokens:,}", f"{test.cost.steps:,}", str(test.cost.resident),
+            "not known" if expected is None or not test.will_run else f"{expected.low:.1f} to {expected.high:.1f} s",
+            visible(test.question),
+        ])  # fmt: skip
+    columns = ("Test", "Will it run?", "Tokens forward", "Backward", "Steps", "Models held", "Time", "Question")
+    tones = ("", "", "number", "number", "number", "number", "number")
+    running = [t for t in plan.tests if t.will_run]
+    whole = estimate(running, finished)
+    time = (
+        "not known: no finished run here has timed these tests"
+        if whole is None
+        else f"{span(whole.low)} to {span(whole.high)}"
+    )
+    told = [("Tests that will run", f"{len(running)} of {len(plan.tests)}"), ("Time, from finished runs here", time)]
+    told += [(name.replace("_", " "), priced(value)) for name, value in sorted(answer.items()) if name not in PLANNED]
+    show.facts(told)
+    show.table(show.grid(f"Plan of {visible(plan.case.name, NAME)}", columns, rows, tones))
+
+
+PLANNED = frozenset({*Plan.model_fields, "out", "exit_code"})
+
+
+def priced(value: JsonValue) -> str:
+    """What else the planner says of time, memory and outputs, in words."""
+    if isinstance(value, dict):
+        return ", ".join(f"{k.replace('_', ' ')} {priced(v)}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(priced(v) for v in value) or "none"
+    return visible(f"{value:,.6g}" if isinstance(value, float) else str(value))
+
+
+# ---- the workers ------------------------------------------------------------------------------------------------
+def timed(view: bar.View) -> list[Report]:
+    """Finished reports whose times are known."""
+    return [run.report for run in view.peers() if run.report is not None]
+
+
+@st.fragment(run_every=1)
+def live(view: bar.View, worker: Worker, finished: list[Report]) -> None:
+    """One worker: how far it is, and what can be done about it."""
+    found = workers.heard(view.vault, worker)
+    with st.container(border=True):
+        words = {"running": "is running", "finished": "is finished", "failed": "failed", "cancelled": "was cancelled"}
+        show.sub(f"{shown(worker.out)}: {worker.verb} {words[found.ending]}")
+        bars(view, worker, found, finished)
+        buttons(view, worker, found)
+
+
+def bars(view: bar.View, worker: Worker, found: Heard, finished: list[Report]) -> None:
+    """The progress of a worker in numbers, from its files."""
+    seen = progress(view.vault, worker.out, finished, datetime.now(UTC))
+    if seen is not None and seen.total:
+        st.progress(seen.done / seen.total, text=f"{seen.done} of {seen.total} tests")
+        left = "not known" if seen.left is None else f"{span(seen.left.low)} to {span(seen.left.high)}"
+        told = [("In hand", seen.current.replace("_", " ") or "nothing"), ("Elapsed", span(seen.elapsed_s)),
+                ("Left, from finished runs here", left), ("Tests failed", str(seen.failed))]  # fmt: skip
+        if (process := workers.process(worker)) is not None:
+            told.append(("Memory", size(process.memory_info().rss)))
+        show.facts(told if found.ending == "running" else told[1:2] + told[3:4])
+        with st.expander("Last events"):
+            show.table(show.grid("Last events", ("At", "Event", "Detail"), [list(e) for e in seen.last]))
+    elif found.ending == "running":
+        st.progress(0.0, text="Opening the models, checking them and planning…")
+    if found.ending == "failed":
+        states.panel("It failed", states.line(workers.trouble(found)), "bad", role="alert")
+
+
+def buttons(view: bar.View, worker: Worker, found: Heard) -> None:
+    """Cancel what runs, resume what stopped, open what is finished."""
+    if found.ending == "running":
+        asked = view.vault.stamp(f"{worker.out}/cancel") is not None
+        if asked:
+            show.note("It stops when the test in hand is finished; finished tests are kept.")
+            st.button(
+                "Stop now, and lose the test in hand", key=f"stop-{worker.id}", on_click=workers.stop, args=(worker,)
+            )
+        else:
+            st.button("Cancel", key=f"cancel-{worker.id}", on_click=workers.cancel, args=(view.vault, worker))
+    elif found.ending in ("cancelled", "failed"):
+        if st.button("Resume", key=f"resume-{worker.id}", help="Finished tests are not measured again."):
+            workers.start(view.vault, worker.verb, worker.arguments, worker.out)
+            st.rerun(scope="app")
+    elif view.vault.stamp(f"{worker.out}/manifest.sha256") is not None:
+        if st.button("Open its verdict", key=f"open-{worker.id}"):
+            bar.go("verdict", run=worker.out)
+            st.rerun(scope="app")
+
+
+def plugins(package: str, caption: str) -> None:
+    """What a folder of plug-ins offers, read from their files."""
+    try:
+        listed = describe(package)
+    except AuditError as error:
+        states.nothing(f"{caption} cannot be listed", error.what)
+        return
+    rows = [[d.name, d.question, ", ".join(f"{s.name} = {s.default}" for s in d.settings if s.default)] for d in listed]
+    show.table(show.grid(f"{len(rows)} {caption}", ("Name", "What it does", "Settings"), rows, ("", "", "code")))
+
+
+view = bar.current()
+form(view)
+started = workers.workers(view.vault)
+planned = next((w for w in started if w.id == st.session_state.get("_planned")), None)
+if planned is not None:
+    show.heading("The plan")
+    planning(view, planned)
+show.heading("Started from here")
+latest = {w.out: w for w in reversed(started) if w.verb != "plan"}
+if not latest:
+    states.nothing("Nothing was started from here yet", "A run goes on when this page or the browser is closed.")
+for worker in sorted(latest.values(), key=lambda w: w.started, reverse=True)[:10]:
+    live(view, worker, timed(view))
+show.heading("What can be run")
+with st.expander("Probes: the tests of an audit"):
+    plugins("probes", "probes")
+with st.expander("Edits: cures and attacks; an edited checkpoint is audited like any other"):
+    plugins("audit.edits", "edits")

@@ -1,0 +1,88 @@
+"""Why does this test say so?"""
+
+import streamlit as st
+
+from audit.calibration import Calibrated, Subjects
+from audit.findings import Evidence
+from audit.nouns import Missing
+from audit.plugins import Description, describe
+from audit.render.figures import key, null_of, profiles
+from audit.render.known_truth import rates, reliability, roc, tippett
+from audit.render.wording import CELL, NAME, evidence_sentence, number, p_value, sentence, title, visible
+from dashboards import bar, known, show, states
+
+ORDER = 40
+
+
+def about(e: Evidence, described: dict[str, Description]) -> None:
+    """The probe's own help text: its hypothesis, assumptions and references."""
+    found = described.get(e.measurement.probe)
+    if found is None:
+        show.text("The probe that made this measurement is not installed here, so its help text cannot be shown.")
+    else:
+        show.code(found.docstring)
+
+
+def truth(subjects: Subjects, calibrated: Calibrated) -> None:
+    """What models of known truth say of this test: thresholds to try, curves, and whether the ratios hold."""
+    clean, knowing = known.scores(subjects, calibrated)
+    if clean and knowing:
+        low, high = min(*clean, *knowing), max(*clean, *knowing)
+        threshold = st.slider(
+            "Threshold on the effect", float(low), float(high), float(calibrated.threshold), key="threshold"
+        )
+        here = rates(clean, knowing, threshold)
+        show.facts([
+            ("False alarms at it", f"{here.alarms} of {here.clean} clean models"),
+            ("Misses at it", f"{here.missed} of {here.knowing} knowing models"),
+            ("Threshold in force", f"{number(calibrated.threshold)}; the slider changes nothing but this page"),
+        ])  # fmt: skip
+        show.chart(roc(clean, knowing, threshold))
+    held = calibrated.reliability
+    show.chart(tippett(held.clean, held.knowing))
+    show.chart(reliability(held.bands))
+    show.note(f"Cost of the ratios: Cllr {number(held.cllr)} bits, at best {number(held.cllr_min)} after recalibration; "
+              f"chance alone loses {number(held.envelope)}.")  # fmt: skip
+
+
+view = bar.current()
+report = states.report_or_stop(view)
+tests = {key(e.measurement): e for e in report.evidence if view.keeps(e)}
+if not tests:
+    states.nothing("No finding here", "No test of this cohort gave a finding; choose another cohort above.")
+    st.stop()
+chosen = st.selectbox("Test", list(tests), key="test", bind="query-params",
+                      format_func=lambda k: title(tests[k].measurement) if k in tests else k)  # fmt: skip
+e = tests.get(chosen or "") or next(iter(tests.values()))
+m = e.measurement
+show.lead(evidence_sentence(e))
+control = m.positive_control
+show.facts([
+    ("Suspect", f"{number(m.value)} {visible(m.unit, NAME)}"),
+    ("Against the null", p_value(m.p)),
+    ("Positive control: base", number(control) if isinstance(control, Missing) else
+     f"{number(control.value)}, {'found' if control.found else 'not found: blind here'}"),
+    ("Floor", number(m.floor)),
+    ("Seed, mode", f"{m.seed}, {m.mode}"),
+])  # fmt: skip
+if (drawn := null_of(m)) is not None:
+    show.chart(drawn)
+else:
+    why = m.null.missing if isinstance(m.null, Missing) else number(m.value)
+    states.nothing("No null to draw", sentence(visible(why, CELL)))
+for profile in profiles(m):
+    show.chart(profile)
+
+show.heading("On models of known truth")
+found = known.of(report, e)
+if isinstance(found, Missing):
+    states.nothing("No curves", sentence(found.missing))
+else:
+    truth(*found)
+
+show.heading("Hypothesis, assumptions, references")
+about(e, {d.name: d for d in describe("probes")})
+if m.notes:
+    show.bullets([sentence(n) for n in m.notes])
+show.heading("Reproduce")
+show.command(report.reproduce)

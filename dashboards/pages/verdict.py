@@ -1,0 +1,82 @@
+"""Is the content really gone?"""
+
+import streamlit as st
+from markupsafe import escape
+
+from audit.findings import Report
+from audit.render.comparisons import matrix
+from audit.render.html import OFF_LADDER, RUNGS, untested
+from audit.render.ratios import how_sure
+from audit.render.wording import NAME, VERDICT_MEANING, VERDICT_SYMBOL, sentence, spoken, visible
+from dashboards import bar, show, states
+
+ORDER = 10
+SHOWN = {"log₁₀ likelihood ratio": "ratio", "p": "p", "raw value": "value"}
+RANK = ("INTACT", "PARTIAL", "SUPPRESSED", "INCONCLUSIVE", "INVALID", "CONSISTENT WITH NEVER TRAINED")
+
+
+def box(report: Report) -> None:
+    """The verdict: its word, what it means, and where it stands on the ladder."""
+    word = report.verdict.word
+    rungs = "".join(
+        f'<li class="{"here" if rung == word else ""} {"off" if rung in OFF_LADDER else ""}"'
+        f"{' aria-current=true' if rung == word else ''}>{rung}</li>"
+        for rung in (*RUNGS, *OFF_LADDER)
+    )
+    show.markup(
+        f'<section class="r-verdict"><p class="r-eyebrow">{escape(visible(report.plan.case.name, NAME))} · '
+        f'{escape(visible(report.report_id, NAME))}</p>'
+        f'<p class="r-word"><span aria-hidden="true">{VERDICT_SYMBOL[word]}</span> {word}</p>'
+        f'<p class="r-lead">{VERDICT_MEANING[word]}</p>'
+        f'<ol class="r-ladder" aria-label="The verdict ladder">{rungs}</ol>'
+        f"<p>{escape(how_sure(report))} Strength of this verdict: {report.verdict.strength}.</p></section>"
+    )  # fmt: skip
+
+
+def counters(report: Report) -> None:
+    """Four outcomes, never two."""
+    outcomes = [e.outcome for e in report.evidence if e.measurement.kind not in ("gate", "context")]
+    missed = len({s.probe for s in report.skips} | {f.probe for f in report.failures})
+    rows = [
+        ("▲", "trace found", outcomes.count("trace found")), ("◆", "inconclusive", outcomes.count("inconclusive")),
+        ("●", "no trace found", outcomes.count("no trace found")), ("–", "tests not run or failed", missed),
+    ]  # fmt: skip
+    items = "".join(f'<li><b>{n}</b><span aria-hidden="true">{mark}</span> {words}</li>' for mark, words, n in rows)
+    show.markup(f'<ul class="r-counts" aria-label="Findings by outcome">{items}</ul>')
+
+
+def open_cell() -> None:
+    """A click on a cell of the matrix leads to that test of that checkpoint."""
+    if where := show.picked("matrix"):
+        bar.go("test_detail", run=where[0], test=where[1])
+
+
+view = bar.current()
+report = states.report_or_stop(view)
+box(report)
+counters(report)
+
+show.heading("Every checkpoint by every test")
+rows = view.rows()
+left, right = st.columns([3, 2])
+shown = left.segmented_control("Number in a cell", list(SHOWN), default="log₁₀ likelihood ratio", key="cell",
+                               bind="query-params", required=True)  # fmt: skip
+order = right.selectbox("Order", ["as in the folder", "worst first"], key="order", bind="query-params")
+if order == "worst first":
+    rows = tuple(sorted(rows, key=lambda r: (RANK.index(r.report.verdict.word), r.name)))
+show.chart(matrix(rows, SHOWN[shown or "log₁₀ likelihood ratio"]), picked=open_cell)
+
+show.heading("Limits of this verdict")
+limits = dict.fromkeys(sentence(x) for x in (*report.verdict.limits, *report.limits))
+show.bullets([*limits][:3])
+if missing := states.reference(report):
+    show.text(missing)
+show.facts([("Not tested", untested(report))])
+if report.skips or report.failures:
+    reasons = [(s.probe, f"Not run: {s.reason}") for s in report.skips]
+    reasons += [(f.probe, f"Failed: {f.error} (error id {f.error_id}, in run.log)") for f in report.failures]
+    show.facts([(visible(p, NAME).replace("_", " "), sentence(why)) for p, why in reasons])
+show.heading("What would change this")
+show.bullets([sentence(x) for x in report.verdict.would_change] or ["Nothing is recorded."])
+show.heading("Why")
+show.bullets([sentence(spoken(report, x)) for x in report.verdict.because])

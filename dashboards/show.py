@@ -1,0 +1,166 @@
+"""How pages show things: charts with words and data, tables and prose from the report's own blocks.
+
+Whatever stands in a run is hostile text. It reaches the page as escaped HTML, or as data in a table, and never as
+Markdown, which Streamlit would read for links, formulas and colours.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import plotly.graph_objects as go
+import streamlit as st
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from audit.render.blocks import Block, Bullets, Cell, Code, Facts, Grid, Heading, Text
+from audit.render.figures import Drawing
+from audit.render.wording import visible
+
+HERE: Final = Path(__file__).parent
+INK: Final = {"light": "#464e57", "dark": "#bcc4cc"}
+LARGE: Final = 400
+"""A table of more rows is drawn by the page as one scrolls; a smaller one is plain HTML."""
+
+
+@cache
+def _environment() -> Environment:
+    env = Environment(
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    env.filters["drawing"] = Markup
+    return env
+
+
+def style() -> None:
+    """The page's own look, which follows the theme by inheriting its colours."""
+    st.html(f"<style>{(HERE / 'style.css').read_text(encoding='utf-8')}</style>")
+
+
+def markup(inside: str) -> None:
+    """Our own HTML; whatever of a run stands in it has been escaped."""
+    st.html(f'<div class="r">{inside}</div>')
+
+
+def blocks(found: Sequence[Block]) -> None:
+    """The blocks of a report, as every view shows them."""
+    markup(_environment().get_template("blocks.html.j2").render(blocks=found))
+
+
+def lead(text: str) -> None:
+    """The sentence that matters."""
+    blocks((Text(text, "lead"),))
+
+
+def text(words: str) -> None:
+    """A paragraph."""
+    blocks((Text(words),))
+
+
+def note(words: str) -> None:
+    """What a chart or a table means: quieter than the text, and still easy to read."""
+    markup(f'<p class="r-note">{escape(words)}</p>')
+
+
+def bullets(items: Sequence[str]) -> None:
+    """Short statements."""
+    blocks((Bullets(tuple(items)),))
+
+
+def facts(rows: Sequence[tuple[str, str]]) -> None:
+    """Pairs of a term and what it is."""
+    blocks((Facts(tuple(rows)),))
+
+
+def heading(words: str) -> None:
+    """A heading inside a page."""
+    markup(f'<h2 style="font-size:1.3rem;margin:1.4rem 0 .4rem;padding:0">{escape(words)}</h2>')
+
+
+def command(line: str) -> None:
+    """A line to copy and type."""
+    st.code(visible(line, 2000), language=None, wrap_lines=True)
+
+
+def code(words: str) -> None:
+    """Words kept as they are."""
+    blocks((Code(visible(words)),))
+
+
+def sub(words: str) -> None:
+    """A smaller heading."""
+    blocks((Heading(words),))
+
+
+def table(grid: Grid) -> None:
+    """A table; a large one scrolls by itself."""
+    if len(grid.rows) <= LARGE:
+        blocks((grid,))
+    else:
+        named = {column: [row[i].text for row in grid.rows] for i, column in enumerate(grid.columns)}
+        st.dataframe(named, hide_index=True)
+
+
+def grid(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], tones: Sequence[str] = ()) -> Grid:
+    """A table of visible text; ``tones`` by column."""
+    look = (*tones, *[""] * len(columns))
+    cells = tuple(tuple(Cell(text, tone) for text, tone in zip(row, look, strict=False)) for row in rows)
+    return Grid(caption, tuple(columns), cells)
+
+
+def chart(drawing: Drawing, picked: Callable[[], None] | None = None) -> None:
+    """A figure with its words for those who do not see it, its caption, and its data."""
+    st.plotly_chart(
+        inked(drawing.figure), key=drawing.id, alt=visible(f"{drawing.label}. {drawing.caption}"), theme="streamlit",
+        on_select="ignore" if picked is None else picked, selection_mode="points",
+        config={"displaylogo": False, "displayModeBar": False, "scrollZoom": False},
+    )  # fmt: skip
+    note(drawing.caption)
+    with st.expander("Data"):
+        table(drawing.data)
+        st.download_button("CSV", lambda: csv_of(drawing.data), f"{drawing.id}.csv", "text/csv",
+                           key=f"csv-{drawing.id}", on_click="ignore")  # fmt: skip
+
+
+def inked(figure: go.Figure) -> go.Figure:
+    """The figure with text that can be read on this theme's ground; Streamlit's own greys are too faint for it."""
+    ink = INK[st.context.theme.type or "light"]
+    painted = go.Figure(figure)
+    painted.update_layout(font_color=ink, legend_font_color=ink)
+    painted.update_xaxes(tickfont_color=ink, title_font_color=ink)
+    return painted.update_yaxes(tickfont_color=ink, title_font_color=ink)
+
+
+def picked(chart_id: str) -> list[str | float] | None:
+    """The address of the point that was clicked, as its figure wrote it."""
+    state = st.session_state.get(chart_id)
+    points = state["selection"]["points"] if state else []
+    return list(points[0]["customdata"]) if points else None
+
+
+def csv_of(grid: Grid) -> str:
+    """A table as CSV. A cell that a spreadsheet would run as a formula begins with an apostrophe."""
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(grid.columns)
+    writer.writerows([[_inert(cell.text) for cell in row] for row in grid.rows])
+    return out.getvalue()
+
+
+def _inert(text: str) -> str:
+    return f"'{text}" if text[:1] in ("=", "+", "@", "\t", "\r") else text
+
+
+def latex_of(grid: Grid) -> str:
+    """A table as LaTeX (tabular), every special character escaped."""
+    special = {c: f"\\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+                                                    "\\": r"\textbackslash{}"}  # fmt: skip
+    lines = [[cell.text for cell in row] for row in grid.rows]
+    body = [" & ".join("".join(special.get(c, c) for c in x) for x in line) + r" \\" for line in [grid.columns, *lines]]
+    frame = "l" * len(grid.columns)
+    return "\n".join([rf"\begin{{tabular}}{{{frame}}}", r"\hline", body[0], r"\hline", *body[1:], r"\hline",
+                      r"\end{tabular}", ""])  # fmt: skip

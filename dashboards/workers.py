@@ -1,0 +1,162 @@
+"""Work that outlives a click: `residua` in a process of its own, known by a record beside the runs.
+
+A page starts a worker and from then on reads files only: the record, what the worker said, and the event log of its run
+folder. So a page change, a closed browser or a restarted dashboard loses nothing. The dashboard runs no other program
+than this Residua, and every argument reaches it as it is, past any shell.
+"""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+import psutil
+from pydantic import JsonValue, ValidationError
+
+import audit
+from audit.disk import write_atomic
+from audit.nouns import AuditError, Noun
+from audit.render.wording import PROSE, visible
+from dashboards.vault import MB, Refused, Vault
+
+PLACE: Final = ".workers"
+CAP, SAID = 8 * MB, 4000
+VERBS: Final = ("run", "forecast")
+"""What can be started on a case; a verb that this Residua does not have is not offered."""
+
+
+class Worker(Noun):
+    """One process that was started from here: what it was asked, where it writes, and which process it is."""
+
+    id: str
+    verb: str
+    arguments: tuple[str, ...]
+    out: str
+    started: str
+    pid: int
+    born: float
+
+
+Ending = Literal["running", "finished", "failed", "cancelled"]
+
+
+class Heard(NamedTuple):
+    """What became of a worker: how it ended, the object that it printed, and the last of what it said."""
+
+    ending: Ending
+    answer: dict[str, JsonValue]
+    said: str
+
+
+def environment() -> dict[str, str]:
+    """The worker finds the same Residua as the dashboard, wherever that was started from."""
+    home = str(Path(audit.__file__).resolve().parent.parent)
+    path = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path, "NO_COLOR": "1"}
+
+
+def residua(*arguments: str) -> list[str]:
+    """The command line of this Residua."""
+    return [sys.executable, "-m", "audit.cli", *arguments]
+
+
+def verbs() -> tuple[str, ...]:
+    """Which of :data:`VERBS` this Residua has."""
+    asked = {verb: subprocess.run(residua(verb, "--help"), capture_output=True, env=environment(), check=False)
+             for verb in VERBS}  # fmt: skip
+    return tuple(verb for verb, done in asked.items() if done.returncode == 0)
+
+
+def start(vault: Vault, verb: str, arguments: Sequence[str], out: str) -> Worker:
+    """Start `residua <verb> <arguments> --json` in a session of its own. ``out`` is its run folder, below the root."""
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
+    place = vault.root / PLACE / name
+    try:
+        place.mkdir(parents=True)
+        # A wish to stop an earlier run is none to stop this one.
+        (vault.root / out / "cancel").unlink(missing_ok=True)
+        with (place / "answer.json").open("wb") as answer, (place / "said.log").open("wb") as said:
+            process = subprocess.Popen(
+                residua(verb, *arguments, "--json"), stdin=subprocess.DEVNULL, stdout=answer, stderr=said,
+                start_new_session=True, env=environment(),
+            )  # fmt: skip
+    except OSError as error:
+        raise AuditError(
+            f"{place} cannot be written ({error.strerror})", "start the dashboard on a folder you own"
+        ) from None
+    worker = Worker(id=name, verb=verb, arguments=tuple(arguments), out=out, pid=process.pid,
+                    started=datetime.now(UTC).isoformat(timespec="seconds"), born=_born(process.pid))  # fmt: skip
+    write_atomic(place / "worker.json", worker.model_dump_json().encode())
+    return worker
+
+
+def _born(pid: int) -> float:
+    with suppress(psutil.Error):
+        return psutil.Process(pid).create_time()
+    return 0.0
+
+
+def workers(vault: Vault) -> tuple[Worker, ...]:
+    """Everything that was started here, the newest first; a record that cannot be read is passed over."""
+    place = vault.root / PLACE
+    names = sorted((p.name for p in place.iterdir()), reverse=True) if place.is_dir() else []
+    found: list[Worker] = []
+    for name in names[:200]:
+        with suppress(Refused, ValidationError):
+            found.append(Worker.model_validate_json(vault.read(f"{PLACE}/{name}/worker.json", MB)))
+    return tuple(found)
+
+
+def process(worker: Worker) -> psutil.Process | None:
+    """The worker's process while it lives; another process that got its number is not it."""
+    with suppress(psutil.Error):
+        found = psutil.Process(worker.pid)
+        alive = found.status() != psutil.STATUS_ZOMBIE
+        return found if alive and abs(found.create_time() - worker.born) < 1 else None
+    return None
+
+
+def heard(vault: Vault, worker: Worker) -> Heard:
+    """What became of a worker so far."""
+    place, answer, said = f"{PLACE}/{worker.id}", dict[str, JsonValue](), ""
+    with suppress(Refused, ValueError, RecursionError):
+        found = json.loads(vault.read(f"{place}/answer.json", CAP))
+        answer = found if isinstance(found, dict) else {}
+    with suppress(Refused):
+        said = vault.tail(f"{place}/said.log", SAID).decode("utf-8", "replace")
+    if process(worker) is not None:
+        return Heard("running", answer, said)
+    if "error" in answer or not answer:
+        stopped = "interrupted" in said or vault.stamp(f"{worker.out}/cancel") is not None
+        return Heard("cancelled" if stopped and not answer else "failed", answer, said)
+    return Heard("finished", answer, said)
+
+
+def cancel(vault: Vault, worker: Worker) -> None:
+    """Ask the run to stop after the test in hand: finished tests are kept, and the same command resumes."""
+    folder = vault.root / worker.out
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "cancel").touch()
+
+
+def stop(worker: Worker) -> None:
+    """Interrupt the worker now, as Ctrl-C would: the test in hand is lost, finished tests are kept."""
+    found = process(worker)
+    if found is not None:
+        with suppress(psutil.Error):
+            found.send_signal(signal.SIGINT)
+
+
+def trouble(found: Heard) -> str:
+    """Why a worker failed, in its own words."""
+    if isinstance(found.answer.get("error"), str):
+        return visible(f"{found.answer['error']} What to do: {found.answer.get('do', '')}", PROSE)
+    return visible(found.said[-PROSE:]) or "It ended without a word."
