@@ -150,6 +150,7 @@ class Run:
             self._prefetch(waiting)
         failures: list[Failure] = []
         for planned in waiting:
+            self.journal.heed()
             self.watch(Step("measure", planned.name, len(units) + len(failures), len(running)))
             result = self._attempt(planned, keys[planned.name])
             if isinstance(result, Failure):
@@ -174,6 +175,7 @@ class Run:
             return
         fetches = self.planner.fetches(waiting)
         for done, fetch in enumerate(fetches):
+            self.journal.heed()
             name = f"{fetch.role} on {fetch.texts.cohort} {fetch.texts.form} {fetch.texts.answer}"
             self.watch(Step("prefetch", name, done, len(fetches)))
             checkpoint = self.case.checkpoint(fetch.role, fetch.reference)

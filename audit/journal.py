@@ -25,9 +25,12 @@ log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.sha256"
 LOCK = "run.lock"
+CANCEL = "cancel"
 SUPERSEDED = "superseded"
 OWN_FILES = frozenset(
-    {LOCK, SUPERSEDED, "plan.json", "custody.jsonl", "events.jsonl", "run.log", "units", "tables", "mask.key"}
+    {
+        LOCK, CANCEL, SUPERSEDED, "plan.json", "custody.jsonl", "events.jsonl", "run.log", "units", "tables", "mask.key",
+    }  # fmt: skip
 )
 SHOWN_DIFFERENCES = 20
 
@@ -108,6 +111,8 @@ class Journal:
         finally:
             logging.getLogger("audit").removeHandler(self._log_file)
             self._log_file.close()
+            # A wish to stop is for the run that it was made to; the next one in this folder was not asked.
+            (self.out / CANCEL).unlink(missing_ok=True)
             (self.out / LOCK).unlink(missing_ok=True)
             os.close(handle)
 
@@ -210,7 +215,7 @@ class Journal:
         # plan.json goes last: killed half-way, the folder still counts as started and the move is done again.
         names = sorted((p.name for p in self.out.iterdir()), key=lambda name: name == "plan.json")
         for name in names:
-            if name not in (LOCK, SUPERSEDED, "run.log"):
+            if name not in (LOCK, CANCEL, SUPERSEDED, "run.log"):
                 (self.out / name).rename(target / name)
 
     def event(self, kind: str, detail: str = "") -> None:
@@ -221,6 +226,12 @@ class Journal:
                 file.write(line + "\n")
         except OSError as error:
             raise _disk_refuses(self.out, error) from error
+
+    def heed(self) -> None:
+        """Stop here if someone put a file ``cancel`` into the folder: as by Ctrl-C, but never within a unit."""
+        if (self.out / CANCEL).exists():
+            self.event("cancelled")
+            raise KeyboardInterrupt
 
     def _path(self, key: str) -> Path:
         return self.out / "units" / f"{key}.json"

@@ -284,8 +284,16 @@ def fingerprint(args: argparse.Namespace) -> Answer:
     return Answer(document, lines)
 
 
+def dashboard(args: argparse.Namespace) -> Answer:
+    """Serve the dashboard of a folder of runs on this machine until it is interrupted."""
+    from audit.serving import serve
+
+    with _progress(args) as progress:
+        serve(Path(args.runs), args.port, progress.say)
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], Answer]] = {
     "init": init, "demo": demo, "plan": plan, "run": run, "report": report, "verify": verify, "probes": probes,
-    "calibrate": calibrate,
+    "calibrate": calibrate, "dashboard": dashboard,
     "fingerprint": fingerprint,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The dashboard's one script: it lists the pages, draws the global bar, and runs the page that was asked for."""
+"""What every run of the dashboard does: list the pages, draw the global bar, run the page that was asked for."""
 
 import streamlit as st
 
@@ -26,6 +26,3 @@ def main() -> None:
         if view.run is not None and view.run.report is not None:
             states.ribbons(view.run.report)
         chosen.run()
-
-
-main()

@@ -10,11 +10,10 @@ import streamlit as st
 from audit.findings import Evidence, Report
 from audit.render.comparisons import Named
 from audit.render.wording import NAME, visible
+from audit.serving import RUNS
 from dashboards.runs import Folder, Run, folders, open_run
 from dashboards.vault import Vault, shown
 
-ROOT: Final = "RESIDUA_RUNS"
-"""The environment variable that names the folder of runs."""
 COHORTS: Final = {
     "all rows": lambda e: True,
     "forget, trained rows": lambda e: e.measurement.kind != "gate" and e.measurement.form == "trained",
@@ -62,7 +61,7 @@ def name_of(run: Run) -> str:
 
 def root() -> Path:
     """The folder of runs."""
-    return Path(os.environ.get(ROOT, "runs"))
+    return Path(os.environ.get(RUNS, "runs"))
 
 
 @st.cache_resource(show_spinner="Reading the run store…", max_entries=1024)

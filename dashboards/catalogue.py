@@ -1,7 +1,7 @@
 """The pages are the files in ``pages/``: discovered, read from their syntax tree, listed flat, never by hand.
 
-A page states ``ORDER`` (its place in the list) and asks its one question in the first line of its docstring; its name is
-that of its file.
+A page states ``ORDER`` (its place in the list) and asks its one question in the first line of its docstring; its name
+is that of its file.
 """
 
 import ast

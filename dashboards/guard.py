@@ -39,7 +39,7 @@ class Guard:
         trace = "".join(traceback.format_exception(error))
         error_id = hashlib.sha256(trace.encode(errors="replace")).hexdigest()[:8]
         where = _keep(f"error {error_id}\n{trace}")
-        told = f"<p>Error id: <code>{error_id}</code>. The details are in <code>{escape(where)}</code>, and nowhere else.</p>"
+        told = f"<p>Error id: <code>{error_id}</code>. The details are in <code>{escape(where)}</code> alone.</p>"
         states.panel(
             "This page broke", f"{told}<p>Other pages still work. Reload to try again.</p>", "bad", role="alert"
         )

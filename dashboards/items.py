@@ -125,7 +125,7 @@ class Span(NamedTuple):
 
 
 def spans(target: str, output: str, least: int = 2) -> list[Span]:
-    """An output in pieces: runs of at least ``least`` words (or the whole target) that stand in the target are marked."""
+    """An output in pieces: marked where ``least`` words or more (or the whole target) stand in the target too."""
     wanted, said = target.split(), output.split()
     low = min(least, len(wanted)) or 1
     found = SequenceMatcher(None, [w.casefold() for w in said], [w.casefold() for w in wanted], autojunk=False)

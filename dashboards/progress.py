@@ -104,7 +104,7 @@ def work(test: PlannedTest) -> int:
 
 
 def estimate(tests: Sequence[PlannedTest], timed: Sequence[Report]) -> Range | None:
-    """How long these tests take: what the same tests took elsewhere, scaled by their tokens; None without such a time."""
+    """How long these tests take: what they took elsewhere, scaled by their tokens; None if one was timed nowhere."""
     low = high = 0.0
     for test in tests:
         rates = [t.wall_s / work(p) for r in timed for t in r.timings for p in r.plan.tests

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from audit.render.blocks import Block, Bullets, Cell, Code, Facts, Grid, Heading, Text
+from audit.render.figures import INK as UNPAINTED
 from audit.render.figures import Drawing
 from audit.render.wording import visible
 
@@ -78,7 +79,7 @@ def facts(rows: Sequence[tuple[str, str]]) -> None:
 
 def heading(words: str) -> None:
     """A heading inside a page."""
-    markup(f'<h2 style="font-size:1.3rem;margin:1.4rem 0 .4rem;padding:0">{escape(words)}</h2>')
+    markup(f"<h2>{escape(words)}</h2>")
 
 
 def command(line: str) -> None:
@@ -87,8 +88,8 @@ def command(line: str) -> None:
 
 
 def code(words: str) -> None:
-    """Words kept as they are."""
-    blocks((Code(visible(words)),))
+    """Words kept as they are, line by line."""
+    blocks((Code("\n".join(visible(line) for line in words.splitlines())),))
 
 
 def sub(words: str) -> None:
@@ -131,6 +132,9 @@ def inked(figure: go.Figure) -> go.Figure:
     ink = INK[st.context.theme.type or "light"]
     painted = go.Figure(figure)
     painted.update_layout(font_color=ink, legend_font_color=ink)
+    for trace in painted.select_traces({"type": "scatter"}):
+        if isinstance(trace.textfont.color, list | tuple):
+            trace.textfont.color = [ink if colour == UNPAINTED else colour for colour in trace.textfont.color]
     painted.update_xaxes(tickfont_color=ink, title_font_color=ink)
     return painted.update_yaxes(tickfont_color=ink, title_font_color=ink)
 

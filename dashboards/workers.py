@@ -6,7 +6,6 @@ than this Residua, and every argument reaches it as it is, past any shell.
 """
 
 import json
-import os
 import secrets
 import signal
 import subprocess
@@ -20,10 +19,10 @@ from typing import Final, Literal, NamedTuple
 import psutil
 from pydantic import JsonValue, ValidationError
 
-import audit
 from audit.disk import write_atomic
 from audit.nouns import AuditError, Noun
 from audit.render.wording import PROSE, visible
+from audit.serving import environment
 from dashboards.vault import MB, Refused, Vault
 
 PLACE: Final = ".workers"
@@ -55,21 +54,19 @@ class Heard(NamedTuple):
     said: str
 
 
-def environment() -> dict[str, str]:
-    """The worker finds the same Residua as the dashboard, wherever that was started from."""
-    home = str(Path(audit.__file__).resolve().parent.parent)
-    path = os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path, "NO_COLOR": "1"}
-
-
 def residua(*arguments: str) -> list[str]:
     """The command line of this Residua."""
     return [sys.executable, "-m", "audit.cli", *arguments]
 
 
-def verbs() -> tuple[str, ...]:
+def ours(folder: Path) -> dict[str, str]:
+    """The environment of a worker: the same Residua as the dashboard's, and plain lines."""
+    return {**environment(folder), "NO_COLOR": "1"}
+
+
+def verbs(folder: Path) -> tuple[str, ...]:
     """Which of :data:`VERBS` this Residua has."""
-    asked = {verb: subprocess.run(residua(verb, "--help"), capture_output=True, env=environment(), check=False)
+    asked = {verb: subprocess.run(residua(verb, "--help"), capture_output=True, env=ours(folder), check=False)
              for verb in VERBS}  # fmt: skip
     return tuple(verb for verb, done in asked.items() if done.returncode == 0)
 
@@ -85,7 +82,7 @@ def start(vault: Vault, verb: str, arguments: Sequence[str], out: str) -> Worker
         with (place / "answer.json").open("wb") as answer, (place / "said.log").open("wb") as said:
             process = subprocess.Popen(
                 residua(verb, *arguments, "--json"), stdin=subprocess.DEVNULL, stdout=answer, stderr=said,
-                start_new_session=True, env=environment(),
+                start_new_session=True, env=ours(vault.root),
             )  # fmt: skip
     except OSError as error:
         raise AuditError(

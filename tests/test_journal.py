@@ -109,6 +109,17 @@ def test_an_interrupt_is_written_down_and_the_lock_is_given_back(tmp_path: Path)
     assert events == ["interrupted"] and not (tmp_path / "run.lock").exists()
 
 
+def test_a_cancel_file_stops_between_units_and_is_used_up(tmp_path: Path) -> None:
+    (tmp_path / "cancel").touch()
+    with pytest.raises(KeyboardInterrupt), Journal(tmp_path).locked() as journal:
+        journal.begin(plan(), force_new=False)
+        journal.heed()
+    events = [json.loads(line)["event"] for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    assert events == ["cancelled", "interrupted"]
+    with Journal(tmp_path).locked() as journal:
+        journal.heed()
+
+
 def test_a_plan_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{}")
     with pytest.raises(AuditError, match="cannot be read") as caught:

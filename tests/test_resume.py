@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from audit.engine import How, run
+from audit.engine import How, Step, run
 from audit.verification import verify_run
 from studies.zoo.build import build
 
@@ -96,6 +96,23 @@ def test_a_run_killed_while_it_writes_is_finished_by_the_same_call(
     child.join()
     assert child.exitcode == -signal.SIGKILL
     finished, seen = units(out), measured(out) if (out / "events.jsonl").exists() else []
+    run(case, out, how)
+    check_resumed(out, finished, whole, seen)
+
+
+def test_a_cancelled_run_keeps_its_finished_units_and_the_same_call_resumes_it(
+    case: Path, how: How, whole: dict[str, object], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+
+    def cancel_after_one(step: Step) -> None:
+        if step.stage == "measured":
+            (out / "cancel").touch()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(case, out, how, watch=cancel_after_one)
+    finished, seen = units(out), measured(out)
+    assert len(finished) == len(seen) == 1
     run(case, out, how)
     check_resumed(out, finished, whole, seen)
 

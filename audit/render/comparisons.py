@@ -60,7 +60,7 @@ def matrix(rows: Sequence[Named], shown: Shown = "ratio") -> Drawing:
     titles = {key(e.measurement): title(e.measurement) for r in rows for e in r.report.evidence}
     names = [label(titles.get(t, t)) for t in tests]
     cells = [[_cell(r.report, t, shown) for t in tests] for r in rows]
-    figure = sketch(150 + 34 * len(rows), plot_bgcolor="rgba(128,128,128,.10)")
+    figure = sketch(170 + 34 * len(rows), plot_bgcolor="rgba(128,128,128,.10)", margin={"r": 90, "t": 36})
     places = [(x, y, c) for y, line in enumerate(cells) for x, c in enumerate(line)]
     empty = [(x, y) for x, y, c in places if not c.ran]
     figure.add_bar(

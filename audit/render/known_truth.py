@@ -79,8 +79,8 @@ def tippett(clean: Sequence[float], knowing: Sequence[float]) -> Drawing:
     rows = [[f"{s:.0%}", number(clean[i]), number(knowing[i])] for i, s in enumerate(share) if i % 10 == 0]
     told = "Tippett plot of held-out likelihood ratios"
     caption = "Right of 0, the never-trained curve is misleading evidence; left of it, the knowing one."
-    return Drawing("tippett", figure, told, caption,
-                   grid_of(told, ("Share at or above", "Never trained: log₁₀ LR", "Knows: log₁₀ LR"), rows))  # fmt: skip
+    columns = ("Share at or above", "Never trained: log₁₀ LR", "Knows: log₁₀ LR")
+    return Drawing("tippett", figure, told, caption, grid_of(told, columns, rows))
 
 
 def reliability(bands: Sequence[tuple[float, Number, int, int]]) -> Drawing:
@@ -106,5 +106,5 @@ def reliability(bands: Sequence[tuple[float, Number, int, int]]) -> Drawing:
     ]
     told = "Ratios as said against ratios as counted"
     caption = "On the dotted line a ratio is worth what it says. Bands without one kind of model cannot be counted."
-    return Drawing("reliability", figure, told, caption,
-                   grid_of(told, ("Said", "Counted", "Knowing models", "Clean models"), rows))  # fmt: skip
+    columns = ("Said", "Counted", "Knowing models", "Clean models")
+    return Drawing("reliability", figure, told, caption, grid_of(told, columns, rows))

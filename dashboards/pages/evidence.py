@@ -38,11 +38,17 @@ def adjusted(rows: list[Evidence]) -> dict[int, tuple[str, str]]:
     }
 
 
+def counted(e: Evidence) -> str:
+    """Nothing drops out of a denominator silently."""
+    n = e.measurement.n
+    return f"{n.scored} / {n.errored} / {n.unscored}"
+
+
 def table(rows: list[Evidence]) -> None:
     """The numbers behind the figure; adjusted over the rows that are shown, and over no others."""
     both = adjusted(rows)
     cells = [
-        [title(e.measurement), part(e), f"{e.measurement.n.scored} / {e.measurement.n.errored} / {e.measurement.n.unscored}",
+        [title(e.measurement), part(e), counted(e),
          units(e.measurement), p_value(e.measurement.p).removeprefix("p = "), *both.get(i, ("none", "none")),
          short(e.ratio) if isinstance(e.ratio, LikelihoodRatio) else "in-case: no ratio"]
         for i, e in enumerate(rows)
@@ -56,8 +62,8 @@ def posterior(ratio: LikelihoodRatio, prior: float) -> None:
     low, mid, high = (x * odds / (1 + x * odds) for x in (ratio.ci95.lo, ratio.value, ratio.ci95.hi))
     show.text(
         f"From your prior of {prior:.2f} that the suspect still carries the information, these findings lead to "
-        f"{mid:.2f} (95 % of the ratio: {low:.2f} to {high:.2f}). The prior is yours; the findings give only the ratio of "
-        f"{number(ratio.value)}, and never more than {number(ratio.ceiling)}."
+        f"{mid:.2f} (95 % of the ratio: {low:.2f} to {high:.2f}). The prior is yours; the findings give only the ratio "
+        f"of {number(ratio.value)}, and never more than {number(ratio.ceiling)}."
     )
 
 

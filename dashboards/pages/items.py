@@ -58,14 +58,20 @@ def mark(item: str) -> None:
     reviewed().symmetric_difference_update({item})
 
 
+def underlined(piece: items.Span) -> str:
+    """A piece of an output as HTML, underlined if it is copied."""
+    words = escape(as_shown(piece.text, True))
+    return f"<u>{words}</u>" if piece.copied else str(words)
+
+
 def detail(row: Row, reveal: bool) -> None:
     """One item in three columns, with the words that an output copies from the target underlined."""
     shown = []
     for role in ROLES:
         said = row.output.get(role, "")
         pieces = items.spans(row.target, said) if reveal else []
-        words = " ".join(f"<u>{escape(as_shown(p.text, True))}</u>" if p.copied else str(escape(as_shown(p.text, True)))
-                         for p in pieces) or str(escape(items.masked(said) if said else "no output recorded"))  # fmt: skip
+        words = " ".join(underlined(p) for p in pieces)
+        words = words or str(escape(items.masked(said) if said else "no output recorded"))
         score = number(row.score[role]) if role in row.score else "not scored"
         shown.append(f"<div><h3>{role}</h3><p>{words}</p><p>score {score}</p></div>")
     show.facts([("Prompt", as_shown(row.prompt, reveal)), ("Target", as_shown(row.target, reveal)),
@@ -112,8 +118,10 @@ if not tables:
     states.nothing("No item table", "No test of this cohort kept a table of items.")
     st.stop()
 left, right = st.columns([3, 1])
-chosen = left.selectbox("Test", list(tables), key="table", bind="query-params",
-                        format_func=lambda k: title(tables[k][0]) if k in tables else k) or next(iter(tables))  # fmt: skip
+chosen = left.selectbox(
+    "Test", list(tables), key="table", bind="query-params",
+    format_func=lambda k: title(tables[k][0]) if k in tables else k,
+) or next(iter(tables))  # fmt: skip
 found = read(view.vault, view.run.name, tables[chosen][1])
 steps = [f"{x:g}" for x in items.layers(found)]
 layer = right.selectbox("Layer or step", steps, key="layer", bind="query-params", disabled=len(steps) == 1,
@@ -130,8 +138,8 @@ event = st.dataframe(frame(page, reveal), key="sheet", on_select="rerun", select
                      height=420)  # fmt: skip
 picked = [page[i] for i in event["selection"]["rows"] if i < len(page)]
 show.note(
-    "z: the suspect's score minus the reference's mean over these items, in standard deviations of the reference. Copied "
-    "words: the longest run of the target that the suspect's output holds."
+    "z: the suspect's score minus the reference's mean over these items, in standard deviations of the reference. "
+    "Copied words: the longest run of the target that the suspect's output holds."
 )
 out = show.grid("items", list(frame(picked or page, reveal)), [
     ["" if x is None else str(x) for x in line] for line in zip(*frame(picked or page, reveal).values(), strict=True)

@@ -20,9 +20,9 @@ BACKENDS, DTYPES = ("native", "transformer_lens", "nnsight"), ("float32", "bfloa
 
 
 @st.cache_resource(show_spinner="Asking what this Residua can do…")
-def verbs() -> tuple[str, ...]:
+def verbs(folder: Path) -> tuple[str, ...]:
     """What can be started here."""
-    return workers.verbs()
+    return workers.verbs(folder)
 
 
 def cases(view: bar.View) -> list[str]:
@@ -50,7 +50,7 @@ def form(view: bar.View) -> None:
     first, second = st.columns([3, 1])
     suggested = Path(case).resolve().parent.name if case else "my-audit"
     out = first.text_input("Folder of the run, below the folder of runs", suggested, key="out")
-    able = [verb for verb in verbs() if verb != "run"]
+    able = [verb for verb in verbs(view.vault.root) if verb != "run"]
     verb = second.selectbox("What", ["run", *able], key="verb", disabled=not able)
     flags = how()
     if not case or not out or out != Path(out).as_posix() or ".." in Path(out).parts or Path(out).is_absolute():
@@ -174,9 +174,8 @@ def buttons(view: bar.View, worker: Worker, found: Heard) -> None:
             workers.start(view.vault, worker.verb, worker.arguments, worker.out)
             st.rerun(scope="app")
     elif view.vault.stamp(f"{worker.out}/manifest.sha256") is not None:
-        if st.button("Open its verdict", key=f"open-{worker.id}"):
-            bar.go("verdict", run=worker.out)
-            st.rerun(scope="app")
+        st.button("Open its verdict", key=f"open-{worker.id}", on_click=bar.go, args=("verdict",),
+                  kwargs={"run": worker.out})  # fmt: skip
 
 
 def plugins(package: str, caption: str) -> None:

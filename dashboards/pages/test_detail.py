@@ -41,7 +41,7 @@ def truth(subjects: Subjects, calibrated: Calibrated) -> None:
     held = calibrated.reliability
     show.chart(tippett(held.clean, held.knowing))
     show.chart(reliability(held.bands))
-    show.note(f"Cost of the ratios: Cllr {number(held.cllr)} bits, at best {number(held.cllr_min)} after recalibration; "
+    show.note(f"Cost of the ratios: Cllr {number(held.cllr)} bits, at best {number(held.cllr_min)} recalibrated; "
               f"chance alone loses {number(held.envelope)}.")  # fmt: skip
 
 
