@@ -27,11 +27,8 @@ MANIFEST = "manifest.sha256"
 LOCK = "run.lock"
 CANCEL = "cancel"
 SUPERSEDED = "superseded"
-OWN_FILES = frozenset(
-    {
-        LOCK, CANCEL, SUPERSEDED, "plan.json", "custody.jsonl", "events.jsonl", "run.log", "units", "tables", "mask.key",
-    }  # fmt: skip
-)
+WRITTEN = frozenset({"plan.json", "custody.jsonl", "events.jsonl", "run.log", "units", "tables", "mask.key"})
+OWN_FILES = WRITTEN | {LOCK, CANCEL, SUPERSEDED}
 SHOWN_DIFFERENCES = 20
 
 

@@ -5,7 +5,8 @@ from markupsafe import escape
 
 from audit.findings import Report
 from audit.render.comparisons import matrix
-from audit.render.html import OFF_LADDER, RUNGS, untested
+from audit.render.html import OFF_LADDER, RUNGS
+from audit.render.pageone import untested
 from audit.render.ratios import how_sure
 from audit.render.wording import NAME, VERDICT_MEANING, VERDICT_SYMBOL, sentence, spoken, visible
 from dashboards import bar, show, states
