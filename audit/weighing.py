@@ -122,7 +122,7 @@ def weigh(evidence: Evidence, standing: Standing) -> Evidence:
         outcome, direction = ("no trace found" if supported(ratio) == NEVER else "inconclusive"), "none"
     lead = f"effect {row['effect']:.3f}, {side} the calibrated threshold of {calibrated.threshold:.3f}"
     told = [evidence.because if direction == "below" else lead, ratio_sentence(ratio, "This effect is")]
-    told += [rates_sentence(ratio), *([] if found else [power_sentence(ratio.limit)])]
+    told += [rates_sentence(ratio), *([power_sentence(ratio.limit)] if outcome == "no trace found" else [])]
     because = f"{told[0]}. {' '.join(told[1:])}"
     return Evidence(
         measurement=m, outcome=outcome, direction=direction, because=because, basis="calibrated", ratio=ratio

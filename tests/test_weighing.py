@@ -170,6 +170,14 @@ def test_a_blind_measurement_gives_no_ratio_and_does_not_enter_the_joint_score(f
     assert "joint score of 2 measurements" in found.because[0]
 
 
+@pytest.mark.parametrize(("effect", "outcome"), [(0.0, "no trace found"), (0.1, "inconclusive"), (0.3, "trace found")])
+def test_only_a_silence_says_what_it_is_worth(folder: Path, effect: float, outcome: str) -> None:
+    evidence, _ = ruled(seen(effect), standing(folder))
+    inside = next(e for e in evidence if e.measurement.probe == "inside")
+    assert inside.outcome == outcome and inside.basis == "calibrated"
+    assert ("No trace found by tests" in inside.because) == (outcome == "no trace found")
+
+
 # ---- verification -----------------------------------------------------------------------------------------------
 def test_what_a_report_states_can_be_judged_again_by_the_same_calibrations_only(folder: Path, tmp_path: Path) -> None:
     by = standing(folder)
