@@ -149,4 +149,6 @@ def _command(environment: Environment) -> str:
         ("--attention", environment.flags.get("attention", "default")), ("--threads", str(environment.threads)),
     ):  # fmt: skip
         words += [flag, value]
+    for flag, name in (("--max-time", "max_time"), ("--max-mem", "max_mem")):
+        words += [flag, environment.flags[name]] if name in environment.flags else []
     return shlex.join(words)

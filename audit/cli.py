@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import audit
 
 if TYPE_CHECKING:
+    from audit.answer import Answer
     from audit.nouns import AuditError
-    from audit.verbs import Answer
 
 BACKENDS = ("native", "transformer_lens", "nnsight")
 
@@ -48,8 +48,12 @@ def _how_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _gate_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--fail-on", metavar="GATE", help="exit 1 on a trace: any, p=0.01 or lr=10")
-    parser.add_argument("--allow-undecided", action="store_true", help="exit 0 also where the audit cannot decide")
+    gate = parser.add_argument_group("gate (changes the exit code, never what is reported)")
+    gate.add_argument("--fail-on", metavar="GATE", help="exit 1 on a trace: any, p=0.01 or lr=10")
+    gate.add_argument("--baseline", metavar="REPORT", help="fail only on traces that this report or run has not")
+    gate.add_argument("--min-power", type=float, metavar="SHARE", help="exit 4 on a clean verdict whose detection "
+                      "limit is unknown or was found less often")  # fmt: skip
+    gate.add_argument("--allow-undecided", action="store_true", help="exit 0 also where the audit cannot decide")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -84,6 +88,9 @@ def build_parser() -> argparse.ArgumentParser:
         added.add_argument("case", nargs="?", default="case.toml", help="the case file (default: case.toml)")
         added.add_argument("-o", "--out", metavar="DIR", help="the run folder (default: runs/<name of the case>)")
         _how_flags(added)
+        limits = added.add_argument_group("limits (tests that do not fit are left out, and named in plan and report)")
+        limits.add_argument("--max-time", metavar="TIME", help="of the whole run: seconds, or such as 15m or 2h")
+        limits.add_argument("--max-mem", metavar="BYTES", help="of the process: such as 500M or 4G")
         if name == "run":
             added.add_argument("--dry-run", action="store_true", help="plan only")
             added.add_argument("--force-new", action="store_true", help="start over; what is there is kept aside")
@@ -91,10 +98,15 @@ def build_parser() -> argparse.ArgumentParser:
     report = verb("report", "show a finished report, or write it elsewhere")
     report.add_argument("run", help="run folder, or a report in it")
     report.add_argument("-o", "--out", metavar="FILE", help="write it to FILE (.html, .md or .json)")
+    _gate_flags(report)
     check = verb("verify", "recompute hashes, schema, id, evidence and verdict of a finished run")
     check.add_argument("run", help="run folder, or a report: in it, or on its own (.json, or .html with its data)")
     check.add_argument("--log", action="store_true", help="write the outcome into the run's custody log")
     check.add_argument("--calibrations", metavar="DIR", help="calibrations it was judged by, if not the probes' own")
+    _gate_flags(check)
+    both = verb("compare", "say what differs between two audits of one case beyond noise")
+    both.add_argument("a", metavar="A", help="run folder, or its report.json")
+    both.add_argument("b", metavar="B", help="another of the same base and forget set")
     _calibrate(verb("calibrate", "measure the mistakes of every rule on models of known truth"))
     board = verb("dashboard", "look at finished and running audits in a browser, and start new ones")
     board.add_argument("runs", nargs="?", default="runs", metavar="RUNS_DIR", help="folder of runs (default: runs)")

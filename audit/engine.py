@@ -26,8 +26,10 @@ from audit.how import make_bench as make_bench
 from audit.issued import documents, read_report
 from audit.journal import Journal, Unit, now
 from audit.judging import judge, zoo_floors
+from audit.metering import Meter
 from audit.nouns import AuditError, Case, ExitCode
 from audit.planning import Planned, Planner, received
+from audit.pricing import Pricer, limited
 from audit.provenance import as_given, environment, exhibits, name_of
 from audit.recall import Recall, check_recall
 from audit.rule import given
@@ -40,11 +42,12 @@ OPEN_QUESTION = "this question stays open; the verdict rests on the tests that r
 
 
 class Prepared(NamedTuple):
-    """A case that passed its input checks, with a bench and its plan. Nothing is written yet."""
+    """A case that passed its input checks, with a bench, its plan, and who prices it. Nothing is written yet."""
 
     case: OpenCase
     bench: Bench
     planner: Planner
+    pricer: Pricer
 
 
 class _Measured(NamedTuple):
@@ -61,7 +64,11 @@ def prepare(case: Case | Path | str, out: Path, how: How, bench: Bench | None = 
     root = Path.cwd() if isinstance(case, Case) else Path(case).resolve().parent
     opened = open_case(noun, root, out, online=how.online)
     ready = bench or make_bench(how)
-    return Prepared(opened, ready, Planner(opened, ready.supports, how.package))
+    pricer = Pricer(opened, ready, how)
+    planner = Planner(opened, ready.supports, how.package)
+    if how.max_time is not None or how.max_mem is not None:
+        planner = limited(planner, pricer, None if how.force_new else Journal(out).planned())
+    return Prepared(opened, ready, planner, pricer)
 
 
 def plan(case: Case | Path | str, out: Path | str, how: How | None = None) -> Plan:
@@ -95,7 +102,7 @@ class Run:
     """One run in one folder."""
 
     def __init__(self, prepared: Prepared, journal: Journal, how: How, watch: Watch) -> None:
-        self.case, self.bench, self.planner = prepared
+        self.case, self.bench, self.planner, self.pricer = prepared
         self.journal, self.how, self.watch = journal, how, watch
         self.plan = self.planner.plan
 
@@ -107,15 +114,21 @@ class Run:
                 told = f"{self.journal.out} is finished: nothing is measured again"
                 self.watch(Step("final", told, 1, 1, finished=True))
                 return self._final()
-        found = check_recall(self.bench, self.case)
+        if not self.planner.running:
+            raise AuditError("no test would run", "see `residua plan`: give what they need, or wider limits",
+                             ExitCode.UNDECIDED)  # fmt: skip
+        meter = Meter(self.pricer, self.pricer.prices(self.planner))
+        with meter.unit("recall"):
+            found = check_recall(self.bench, self.case)
         with self.journal.locked():
             self.journal.begin(self.plan, self.how.force_new)
             self._receive()
             self.journal.event("started", f"plan {self.plan.plan_hash}")
             self.journal.event("recall", f"base {found.base:.4f}, {found.what} {found.against:.4f}")
-            measured = self._measure()
-            report = self._judged(measured, found)
-            self._write(report)
+            measured = self._measure(meter)
+            with meter.unit("report"):
+                report = self._judged(measured, found)
+                self._write(report)
         return report
 
     def _final(self) -> Report:
@@ -138,7 +151,7 @@ class Run:
         custody.issue(self.journal.out, report.report_id, self.journal.out / manifest.NAME, self.plan.code_version)
 
     # ---- measure ------------------------------------------------------------------------------------------------
-    def _measure(self) -> _Measured:
+    def _measure(self, meter: Meter) -> _Measured:
         running = self.planner.running
         keys = {planned.name: self._key(planned) for planned in running}
         units = {name: unit for name, key in keys.items() if (unit := self.journal.finished(key)) is not None}
@@ -147,12 +160,14 @@ class Run:
             self.watch(Step("reused", name, done, len(running), finished=True))
         waiting = [planned for planned in running if planned.name not in units]
         if waiting:
-            self._prefetch(waiting)
+            self._prefetch(waiting, meter)
         failures: list[Failure] = []
-        for planned in waiting:
+        for place, planned in enumerate(waiting):
             self.journal.heed()
-            self.watch(Step("measure", planned.name, len(units) + len(failures), len(running)))
-            result = self._attempt(planned, keys[planned.name])
+            left = meter.left(one.name for one in waiting[place:])
+            self.watch(Step("measure", planned.name, len(units) + len(failures), len(running), left=left))
+            with meter.unit(planned.name):
+                result = self._attempt(planned, keys[planned.name])
             if isinstance(result, Failure):
                 failures.append(result)
                 self.journal.event("failed", f"{planned.name} {result.error_id}")
@@ -160,7 +175,9 @@ class Run:
                 units[planned.name] = result
                 self.journal.finish(result)
                 self.journal.event("measured", planned.name)
-            self.watch(Step(_said(result), planned.name, len(units) + len(failures), len(running), finished=True))
+            left = meter.left(one.name for one in waiting[place + 1 :])
+            done = len(units) + len(failures)
+            self.watch(Step(_said(result), planned.name, done, len(running), finished=True, left=left))
         return _Measured(tuple(units[p.name] for p in running if p.name in units), tuple(failures))
 
     def _key(self, planned: Planned) -> str:
@@ -169,17 +186,19 @@ class Run:
         parts = [self.plan.plan_hash, planned.name, self.case.suspect.key, self.case.case.seed, how]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
-    def _prefetch(self, waiting: list[Planned]) -> None:
+    def _prefetch(self, waiting: list[Planned], meter: Meter) -> None:
         """Fill the store: one pass per role and rows for all waiting probes. Without a store there is no use in it."""
         if self.how.store is None:
             return
         fetches = self.planner.fetches(waiting)
-        for done, fetch in enumerate(fetches):
-            self.journal.heed()
-            name = f"{fetch.role} on {fetch.texts.cohort} {fetch.texts.form} {fetch.texts.answer}"
-            self.watch(Step("prefetch", name, done, len(fetches)))
-            checkpoint = self.case.checkpoint(fetch.role, fetch.reference)
-            self.bench.run(checkpoint, self.case.rows(fetch.texts), list(fetch.reads))
+        left = meter.left({"reads", *(one.name for one in waiting)})
+        with meter.unit("reads"):
+            for done, fetch in enumerate(fetches):
+                self.journal.heed()
+                name = f"{fetch.role} on {fetch.texts.cohort} {fetch.texts.form} {fetch.texts.answer}"
+                self.watch(Step("prefetch", name, done, len(fetches), left=left))
+                checkpoint = self.case.checkpoint(fetch.role, fetch.reference)
+                self.bench.run(checkpoint, self.case.rows(fetch.texts), list(fetch.reads))
         self.journal.event("prefetched", f"{len(fetches)} passes")
         self.watch(Step("prefetched", "passes", len(fetches), len(fetches), finished=True))
 
@@ -232,7 +251,9 @@ class Run:
         return assembly.assemble(self.case, self.plan, outcomes, circumstances)
 
     def _flags(self) -> dict[str, str]:
-        return {"allow_undecided": "yes"} if self.how.allow_undecided else {}
+        given = {"allow_undecided": "yes"} if self.how.allow_undecided else {}
+        limits = {"max_time": self.how.max_time, "max_mem": self.how.max_mem}
+        return given | {name: f"{limit:.12g}" for name, limit in limits.items() if limit is not None}
 
     def _write(self, report: Report) -> None:
         self.watch(Step("report", str(self.journal.out), 0, 1))

@@ -204,13 +204,17 @@ class Exhibit(Noun):
 
 
 class PlannedTest(Noun):
-    """One row of the plan: will it run, what it costs, and the reason if it will not."""
+    """One row of the plan: will it run, what it costs, and the reason if it will not.
+
+    ``dropped_by`` names the limit that left it out, as it was given: it could run.
+    """
 
     probe: str
     question: str
     will_run: bool
     reason: str
     cost: Cost
+    dropped_by: str = ""
 
 
 class Plan(Noun):

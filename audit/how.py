@@ -16,7 +16,7 @@ class How:
 
     ``store`` is the folder of cached activations (None: nothing is kept between passes). ``threads`` None leaves
     torch's own number. ``package`` is where the probes are, ``calibrations`` the folder of calibrations that may judge
-    (None: those that come with the probes).
+    (None: those that come with the probes). ``max_time`` (seconds) and ``max_mem`` (bytes) leave tests out of the plan.
     """
 
     backend: str = "native"
@@ -32,16 +32,22 @@ class How:
     allow_undecided: bool = False
     package: str = "probes"
     calibrations: Path | None = None
+    max_time: float | None = None
+    max_mem: int | None = None
 
 
 class Step(NamedTuple):
-    """One step of progress: the stage, what it is about, how many of how many are done, and whether it is."""
+    """One step of progress: the stage, what it is about, how many of how many are done, and whether it is.
+
+    ``left`` is how long the rest takes, from ... to in seconds, where that is known.
+    """
 
     stage: str
     detail: str
     done: int
     total: int
     finished: bool = False
+    left: tuple[float, float] | None = None
 
 
 Watch = Callable[[Step], None]

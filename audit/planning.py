@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import NamedTuple
 
@@ -18,11 +18,19 @@ from probes._probe import Probe
 
 
 class Planned(NamedTuple):
-    """A probe with its settings and its row of the plan."""
+    """A probe with its settings, its row of the plan, and what measuring costs beyond the merged needs."""
 
     name: str
     probe: Probe
     test: PlannedTest
+    own: Cost
+
+
+class Dropped(NamedTuple):
+    """Why a test that could run will not: the limit as it was given, and what it would have cost."""
+
+    by: str
+    reason: str
 
 
 class Fetch(NamedTuple):
@@ -58,8 +66,14 @@ def configured(settings: dict[str, dict[str, str | int | float | bool]], package
 class Planner:
     """Plans one opened case with the probes of a package. ``ops`` is what the chosen backend can do."""
 
-    def __init__(self, case: OpenCase, ops: frozenset[Op], package: str = "probes") -> None:
-        self._case, self._ops, self._package = case, ops, package
+    def __init__(
+        self, case: OpenCase, ops: frozenset[Op], package: str = "probes", dropped: Mapping[str, Dropped] | None = None
+    ) -> None:
+        self._case, self._ops, self._package, self._dropped = case, ops, package, dropped or {}
+
+    def without(self, dropped: Mapping[str, Dropped]) -> "Planner":
+        """The same case planned with some tests left out."""
+        return Planner(self._case, self._ops, self._package, dropped)
 
     @cached_property
     def probes(self) -> tuple[Planned, ...]:
@@ -79,7 +93,7 @@ class Planner:
             code_version=code_version(),
             plan_hash="",
         )
-        settings = {name: [probe.version, probe.model_dump(mode="json")] for name, probe, _ in self.probes}
+        settings = {one.name: [one.probe.version, one.probe.model_dump(mode="json")] for one in self.probes}
         whole = payload.canonical() + json.dumps(settings, sort_keys=True)
         return payload.model_copy(update={"plan_hash": hashlib.sha256(whole.encode()).hexdigest()})
 
@@ -98,12 +112,15 @@ class Planner:
         return tuple(Fetch(role, ref, texts, tuple(reads)) for (role, ref, texts), reads in merged.items())
 
     def _planned(self, name: str, probe: Probe) -> Planned:
-        reason = self._reason_not(probe)
+        reason, dropped = self._reason_not(probe), self._dropped.get(name)
         question = (type(probe).__doc__ or "").strip().partition("\n")[0]
-        cost = Cost() if reason else self._cost(probe)
-        return Planned(
-            name, probe, PlannedTest(probe=name, question=question, will_run=not reason, reason=reason, cost=cost)
-        )
+        own = Cost() if reason else probe.cost(self._case)
+        cost = Cost() if reason else self._cost(probe, own)
+        if dropped is not None and not reason:
+            reason = dropped.reason
+        test = PlannedTest(probe=name, question=question, will_run=not reason, reason=reason, cost=cost,
+                           dropped_by="" if dropped is None else dropped.by)  # fmt: skip
+        return Planned(name, probe, test, own)
 
     def _reason_not(self, probe: Probe) -> str:
         """Why a probe cannot run on this case, or an empty string."""
@@ -126,8 +143,7 @@ class Planner:
         case = self._case
         return [need for need in probe.needs(case.case) if _has_model(case, need) and case.has(need.texts)]
 
-    def _cost(self, probe: Probe) -> Cost:
-        own = probe.cost(self._case)
+    def _cost(self, probe: Probe, own: Cost) -> Cost:
         fetched = sum(int(self._case.rows(need.texts).mask.sum()) for need in self._present(probe))
         return own.model_copy(update={"fwd_tokens": own.fwd_tokens + fetched})
 

@@ -5,16 +5,18 @@ Imports that load torch lie inside the verbs that need a model.
 
 import argparse
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.table import Table
 
-from audit.findings import Plan, Report
-from audit.gate import complete, exit_code, parse_gate
+from audit import finished
+from audit.answer import Answer, JsonValue
+from audit.findings import Report
+from audit.gate import complete, exit_code
 from audit.nouns import AuditError, ExitCode
 from audit.render.progress import Progress
 
@@ -22,21 +24,13 @@ if TYPE_CHECKING:
     from audit.engine import How
     from audit.renewal import Renewed
 
-JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
 CASE_TEMPLATE = Path(__file__).parent / "case_template.toml"
-
-
-class Answer(NamedTuple):
-    """What a verb has to say: one JSON object, the same for people, and the exit code."""
-
-    document: Mapping[str, JsonValue]
-    shown: tuple[RenderableType, ...]
-    exit_code: int = ExitCode.OK
 
 
 def _how(args: argparse.Namespace) -> "How":
     from audit.disk import cache_root
     from audit.engine import How
+    from audit.pricing import parse_bytes, parse_time
 
     store = None if args.store == "none" else Path(args.store) if args.store else cache_root() / "store"
     return How(
@@ -44,6 +38,8 @@ def _how(args: argparse.Namespace) -> "How":
         store=store, online=args.online, force_new=getattr(args, "force_new", False),
         allow_undecided=getattr(args, "allow_undecided", False),
         calibrations=Path(args.calibrations) if getattr(args, "calibrations", None) else None,
+        max_time=parse_time(args.max_time) if getattr(args, "max_time", None) else None,
+        max_mem=parse_bytes(args.max_mem) if getattr(args, "max_mem", None) else None,
     )  # fmt: skip
 
 
@@ -82,27 +78,15 @@ def init(args: argparse.Namespace) -> Answer:
 
 def plan(args: argparse.Namespace) -> Answer:
     """What would be done, what it costs, and what will not run and why. Writes nothing."""
-    from audit.engine import plan as plan_of
+    from audit.engine import prepare
+    from audit.planned import priced
 
     out = _out(args)
     with _progress(args) as progress:
         progress.say(f"opening {args.case}")
-        planned = plan_of(Path(args.case), out, _how(args))
-    running = [test for test in planned.tests if test.will_run]
-    code = ExitCode.OK if running else ExitCode.UNDECIDED
-    document = {**planned.model_dump(mode="json"), "out": str(out)}
-    return Answer(document, (_plan_table(planned), f"plan {planned.plan_hash[:12]}, to be written to {out}"), code)
-
-
-def _plan_table(planned: Plan) -> Table:
-    table = Table(title=f"plan of {planned.case.name}")
-    for heading in ("test", "runs", "tokens forward", "backward", "steps", "models held", "reason"):
-        table.add_column(heading)
-    for test in planned.tests:
-        cost = test.cost
-        counts = (f"{cost.fwd_tokens:,}", f"{cost.bwd_tokens:,}", f"{cost.steps:,}", str(cost.resident))
-        table.add_row(test.probe, "yes" if test.will_run else "no", *counts, test.reason)
-    return table
+        prepared = prepare(Path(args.case), out, _how(args))
+        prices = prepared.pricer.prices(prepared.planner)
+    return priced(prepared.planner.plan, prices, out)
 
 
 def run(args: argparse.Namespace) -> Answer:
@@ -112,11 +96,11 @@ def run(args: argparse.Namespace) -> Answer:
     from audit.engine import run as run_case
     from audit.render.terminal import summary
 
-    gate = parse_gate(args.fail_on) if args.fail_on else None
+    gate = finished.gate_of(args)
     out = _out(args)
     with _progress(args) as progress:
         report = run_case(Path(args.case), out, _how(args), watch=progress.watch)
-    code = exit_code(report, gate, args.allow_undecided)
+    code = exit_code(report, gate)
     document = {**_summary(report, out), "exit_code": code}
     return Answer(document, (summary(report), str(out / "report.html")), code)
 
@@ -163,7 +147,7 @@ def report(args: argparse.Namespace) -> Answer:
     if args.out:
         write_atomic(Path(args.out), _rendered(found, Path(args.out)).encode())
         shown.append(f"written to {args.out}")
-    return Answer(found.model_dump(mode="json"), tuple(shown))
+    return Answer(found.model_dump(mode="json"), tuple(shown), finished.gated(found, args))
 
 
 def _rendered(found: Report, target: Path) -> str:
@@ -225,32 +209,6 @@ def _calibrated(done: "Renewed") -> Answer:
     return Answer(document, shown)
 
 
-def verify(args: argparse.Namespace) -> Answer:
-    """Recompute everything that can be recomputed; exit code 3 if it does not stand. Writes only if asked to log."""
-    from audit import custody
-    from audit.provenance import code_version
-    from audit.verification import verify_run
-
-    named = Path(args.run)
-    found = verify_run(named, Path(args.calibrations) if args.calibrations else None)
-    word = "accepted" if found.accepted else "REJECTED"
-    lines = [
-        f"{found.subject}: {word}",
-        *(f"  {p}" for p in found.problems),
-        *(f"  remark: {r}" for r in found.remarks),
-    ]
-    if args.log:
-        if not Path(found.subject).is_dir():
-            raise AuditError(f"{found.subject} stands alone: it has no custody log", "leave out --log")
-        line = custody.append(Path(found.subject), "verified", {"outcome": word.lower()}, code_version())
-        lines.append(f"  written down: {custody.NAME}, line {line.n}")
-    document: dict[str, JsonValue] = {
-        "subject": found.subject, "accepted": found.accepted, "problems": list(found.problems),
-        "remarks": list(found.remarks),
-    }  # fmt: skip
-    return Answer(document, tuple(lines), ExitCode.OK if found.accepted else ExitCode.INTEGRITY)
-
-
 def probes(args: argparse.Namespace) -> Answer:
     """What each probe asks, needs and can be set to, read from the files without importing them."""
     from audit.plugins import describe
@@ -293,7 +251,8 @@ def dashboard(args: argparse.Namespace) -> Answer:
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], Answer]] = {
-    "init": init, "demo": demo, "plan": plan, "run": run, "report": report, "verify": verify, "probes": probes,
+    "init": init, "demo": demo, "plan": plan, "run": run, "report": report, "verify": finished.verify,
+    "compare": finished.compare, "probes": probes,
     "calibrate": calibrate, "dashboard": dashboard,
     "fingerprint": fingerprint,
 }  # fmt: skip

@@ -36,11 +36,12 @@ _PLACE = "name the folder of a finished run, or a report in it"
 
 
 class Verification(NamedTuple):
-    """What was found: accepted only if there is no problem. Remarks do not reject."""
+    """What was found: accepted only if there is no problem. Remarks do not reject. ``report``: None if unreadable."""
 
     subject: str
     problems: tuple[str, ...]
     remarks: tuple[str, ...]
+    report: Report | None
 
     @property
     def accepted(self) -> bool:
@@ -60,7 +61,7 @@ def verify_run(path: Path, calibrations: Path | None = None) -> Verification:
         data, page = _alone(path)
         report, problems = _read(data)
         more, remarks = _document_problems(report, {"report.html": page}.get, calibrations)
-        return Verification(str(path), (*problems, *more), (ALONE, *remarks))
+        return Verification(str(path), (*problems, *more), (ALONE, *remarks), report)
     report, problems = _read((folder / "report.json").read_bytes())
     changed = _manifest_problems(folder)
     chained = (folder / custody.NAME).is_file() or report is None or report.schema_version not in UNCHAINED
@@ -71,7 +72,7 @@ def verify_run(path: Path, calibrations: Path | None = None) -> Verification:
     # A report.json that is not the one issued gives other pages, as the manifest has said already.
     pages = _none if "report.json: changed" in changed else partial(_page, folder)
     more, others = _document_problems(report, pages, calibrations)
-    return Verification(str(folder), (*problems, *more), (*remarks, *others))
+    return Verification(str(folder), (*problems, *more), (*remarks, *others), report)
 
 
 # ---- what is meant ----------------------------------------------------------------------------------------------

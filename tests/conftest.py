@@ -9,13 +9,19 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["WANDB_MODE"] = "disabled"
 
 import logging
+import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
 import tests.shapes  # noqa: F401  (the hook below finds it by name)
+
+if TYPE_CHECKING:
+    from studies.zoo.build import Built
 
 # Every function of these packages checks its annotations, tensor shapes included, while the tests run. The hook acts
 # on modules imported after it, hence before any test module is collected.
@@ -55,6 +61,25 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     patch.setenv("RESIDUA_CACHE", str(tmp_path_factory.mktemp("cache")))
     yield
     patch.undo()
+
+
+@pytest.fixture(scope="session")
+def zoo(own_cache: None) -> "Built":
+    """The tiny world, trained once."""
+    from studies.zoo.build import build
+
+    return build("tiny")
+
+
+@pytest.fixture(scope="session")
+def finished(zoo: "Built", tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run, made once: base audited as a suspect. Whoever changes a file puts it back."""
+    from audit.cli import main
+
+    hook, out = sys.excepthook, tmp_path_factory.mktemp("finished") / "run"
+    main(["run", str(zoo.cases["base"]), "-o", str(out), "-q"])
+    sys.excepthook = hook
+    return out
 
 
 @pytest.fixture(autouse=True)

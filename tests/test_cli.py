@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from audit.casefile import load_case
 from audit.cli import main
 from audit.gate import MEANINGS
-from studies.zoo.build import Built, build
+from studies.zoo.build import Built
 
 
 class Said(NamedTuple):
@@ -42,19 +42,6 @@ def tell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
         return Said(code, captured.out, captured.err)
 
     return run
-
-
-@pytest.fixture(scope="module")
-def zoo() -> Built:
-    return build("tiny")
-
-
-@pytest.fixture(scope="module")
-def finished(zoo: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run folder, made once."""
-    out = tmp_path_factory.mktemp("finished") / "run"
-    main(["run", str(zoo.cases["base"]), "-o", str(out), "-q"])
-    return out
 
 
 # ---- without a model --------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ over checkpoint, rows, read, writes, start, dtype, attention, backend and bench 
 
 import importlib
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
     from audit.bench.training import TrainData
 
 _SHARE_OF_MEMORY = 0.4
+_TIMED_ROWS = 32
 
 
 class Bench:
     """Runs models. Settings say *how* and never *what*: they are recorded in provenance.
 
-    ``token_budget``: padded tokens a batch. ``store``: where reads are kept; None computes every time.
+    ``token_budget``: padded tokens a batch. ``store``: where reads are kept; None computes every time. ``fwd_tokens``
+    counts the real tokens of every pass that was run and not found in the store.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class Bench:
         self.settings = naming.Settings(backend, device, dtype, attention)
         self.backend, self.device, self.dtype, self.attention = self.settings
         self.token_budget, self.store = token_budget, store
-        self.halvings = 0
+        self.halvings, self.fwd_tokens = 0, 0
         self._open: OrderedDict[str, Opened] = OrderedDict()
         self._pinned: list[str] = []
         self._keys: dict[int, tuple[Checkpoint, str]] = {}
@@ -131,7 +134,19 @@ class Bench:
     def _compute(self, ckpt: Checkpoint, job: Job) -> Pass:
         done = passes.compute(self._opened(ckpt), self._opened, job, self.token_budget)
         self.halvings += done.halvings
+        self.fwd_tokens += int(job.rows.mask.sum())
         return Pass(job.rows, done.reads)
+
+    def seconds_per_token(self, ckpt: Checkpoint, rows: Rows) -> float:
+        """How long a forward pass takes per real token: the faster of two small ones, of which nothing is kept."""
+        few = rows.take(torch.arange(min(len(rows), _TIMED_ROWS)))
+        job = Job(few, (Read(site=Site(part="logits"), at="key", reduce="logprob"),), (), None, None)
+        found: list[float] = []
+        for _ in range(2):
+            started = time.perf_counter()
+            passes.compute(self._opened(ckpt), self._opened, job, self.token_budget)
+            found.append(time.perf_counter() - started)
+        return min(found) / max(int(few.mask.sum()), 1)
 
     def gradients(
         self, ckpt: Checkpoint, rows: Rows, at: Sequence[Site] | Literal["inputs", "params"], objective: RowObjective,

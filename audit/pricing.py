@@ -1,0 +1,254 @@
+"""What a run costs before it is made: passes, memory and a time range, unit by unit, and what a limit leaves out.
+
+Passes are exact where reads are declared (from an empty store) and an upper bound where something is optimised or
+trained. Times come from units of the same kind that this machine finished before, scaled by work, else from a short
+benchmark of base; memory is what the process holds now plus models, batches and what training adds.
+"""
+
+import re
+from collections.abc import Iterable
+from math import prod
+from typing import Literal, NamedTuple
+
+from audit import timings
+from audit.bench import Bench, OpenCase
+from audit.checkpoints import folder_of
+from audit.findings import Plan
+from audit.how import How
+from audit.model_folder import read_config, tensor_shapes
+from audit.nouns import AuditError, Checkpoint, Cost, Texts
+from audit.planning import Dropped, Fetch, Planned, Planner
+from audit.recall import SCORE
+from audit.timings import Spent
+
+ENOUGH_RUN = 0.5
+"""A unit that ran less than this share of what it ran at most found the rest in a store: its time says little."""
+WIDENED = {"recorded": 1.4, "benchmark": 2.5}
+"""By how much the time range reaches beyond the estimates, either way."""
+LAST = 5
+UNIT_S, REPORT_S, STEP_S = 0.25, 1.0, 0.004
+"""What a unit, the report and an optimiser step cost beside their passes on one core, roughly."""
+TRAINED_COPIES = 4
+"""A copy of the weights, its gradients and two moments."""
+STATES = 24
+"""How many vectors of the model's width a token holds at once, roughly."""
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+Kind = Literal["exact", "upper"]
+
+
+class Span(NamedTuple):
+    """From ... to, in seconds."""
+
+    lo: float
+    hi: float
+
+
+class Price(NamedTuple):
+    """One unit of work: its passes, its peak memory, and how long it takes."""
+
+    unit: str
+    cost: Cost
+    peak_bytes: int
+    seconds: Span
+    source: Literal["recorded", "benchmark"]
+
+
+class Prices(NamedTuple):
+    """All units in their order: recall, the merged reads, every test that will run, the report."""
+
+    units: tuple[Price, ...]
+
+    @property
+    def seconds(self) -> Span:
+        """Of the whole run."""
+        return total(self.units)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of the whole run."""
+        return max(price.peak_bytes for price in self.units)
+
+    def of(self, unit: str) -> Price:
+        """The price of one unit."""
+        return next(price for price in self.units if price.unit == unit)
+
+    def left(self, units: Iterable[str]) -> Span:
+        """How long these units take."""
+        named = set(units)
+        return total([price for price in self.units if price.unit in named])
+
+
+def total(prices: Iterable[Price]) -> Span:
+    """The sum of some units' spans."""
+    found = [price.seconds for price in prices]
+    return Span(sum(span.lo for span in found), sum(span.hi for span in found))
+
+
+def conditions(how: How) -> str:
+    """What a time depends on beside the work."""
+    return "|".join(str(part) for part in (how.backend, how.device, how.dtype, how.attention, how.threads, how.package))
+
+
+class Pricer:
+    """Prices the plans of one opened case under one set of conditions."""
+
+    def __init__(self, case: OpenCase, bench: Bench, how: How) -> None:
+        self.case, self.bench, self.how = case, bench, how
+        folder = folder_of(case.base)
+        self.parameters = sum(prod(shape) for shape in tensor_shapes(folder).values())
+        self._config = read_config(folder)
+        self._recorded = timings.recorded(conditions(how))
+        self._benchmarked: float | None = None
+        self._held = _process_bytes()
+
+    def prices(self, planner: Planner) -> Prices:
+        """What this plan costs, from an empty store."""
+        running = planner.running
+        units = [("recall", self._recall(planner)), ("reads", self._reads(planner, running))]
+        units += [(one.name, one.own) for one in running]
+        return Prices(tuple(self._price(*unit) for unit in (*units, ("report", Cost()))))
+
+    # ---- passes --------------------------------------------------------------------------------------------------
+    def _recall(self, planner: Planner) -> Cost:
+        return Cost(fwd_tokens=sum(self._tokens(texts) for _, texts in self._recalled()))
+
+    def _recalled(self) -> list[tuple[Checkpoint, Texts]]:
+        """The passes of :func:`audit.recall.recall`."""
+        case, texts = self.case, Texts(cohort="forget")
+        found = [(case.base, texts)]
+        if case.null is not None:
+            return [*found, (case.checkpoint(*case.null), texts)]
+        alternates = Texts(cohort="forget", answer="alternate")
+        return [*found, (case.base, alternates)] if case.has(alternates) else found
+
+    def _reads(self, planner: Planner, running: Iterable[Planned]) -> Cost:
+        """The merged passes; what the recall check or another role of the same model has read is not run again."""
+        fetches = planner.fetches(running)
+        if self.how.store is None:
+            return Cost(fwd_tokens=sum(len(f.reads) * self._tokens(f.texts) for f in fetches), kind="upper")
+        seen = {(model.key, self.case.rows(texts).hash): set((SCORE,)) for model, texts in self._recalled()}
+        tokens = 0
+        for fetch in fetches:
+            known = seen.setdefault(self._place(fetch), set())
+            if not set(fetch.reads) <= known:
+                tokens += self._tokens(fetch.texts)
+            known.update(fetch.reads)
+        return Cost(fwd_tokens=tokens)
+
+    def _place(self, fetch: Fetch) -> tuple[str, str]:
+        return self.case.checkpoint(fetch.role, fetch.reference).key, self.case.rows(fetch.texts).hash
+
+    def _tokens(self, texts: Texts) -> int:
+        return int(self.case.rows(texts).mask.sum())
+
+    # ---- time and memory -----------------------------------------------------------------------------------------
+    def _price(self, unit: str, cost: Cost) -> Price:
+        spent = [one for one in self._recorded if one.unit == unit]
+        most = max((_share(one) for one in spent), default=0.0)
+        found = [self._scaled(cost, one) for one in spent if _share(one) >= ENOUGH_RUN * most][-LAST:]
+        source = "recorded" if found else "benchmark"
+        estimates = found or [self._from_benchmark(unit, cost)]
+        wider = WIDENED[source]
+        return Price(unit, cost, self._peak(cost), Span(min(estimates) / wider, max(estimates) * wider), source)
+
+    def _scaled(self, cost: Cost, spent: Spent) -> float:
+        """Seconds of an earlier unit, scaled to this work."""
+        before, now = spent.fwd_tokens + 2 * spent.bwd_tokens, cost.fwd_tokens + 2 * cost.bwd_tokens
+        scale = self.parameters * now / (spent.parameters * before) if before and now else 1.0
+        return seconds_of(spent, self.how) * scale
+
+    def _from_benchmark(self, unit: str, cost: Cost) -> float:
+        if self._benchmarked is None:
+            self._benchmarked = self.bench.seconds_per_token(self.case.base, self.case.rows(Texts(cohort="forget")))
+        passes = (cost.fwd_tokens + 2 * cost.bwd_tokens) * self._benchmarked
+        return passes + cost.steps * STEP_S + (REPORT_S if unit == "report" else UNIT_S)
+
+    def _peak(self, cost: Cost) -> int:
+        """The process as it is, the models that have to be held, the largest batch, and what training adds."""
+        model = self.parameters * _BYTES[self.how.dtype]
+        numbers = [self._config.get(name) for name in ("hidden_size", "n_embd", "d_model")]
+        width = next((number for number in numbers if isinstance(number, int)), 0)
+        vocabulary = self._config.get("vocab_size")
+        token = 4 * (STATES * width + (vocabulary if isinstance(vocabulary, int) else 0))
+        batch = min(self.how.token_budget, cost.fwd_tokens) * token
+        return self._held + cost.resident * model + batch + (TRAINED_COPIES * model if cost.bwd_tokens else 0)
+
+
+def seconds_of(spent: Spent, how: How) -> float:
+    """CPU-seconds where one thread computes, which other processes do not change; else seconds by the clock."""
+    return spent.cpu_s if how.device == "cpu" and how.threads == 1 else spent.wall_s
+
+
+def _share(spent: Spent) -> float:
+    return spent.run_tokens / max(spent.fwd_tokens, 1)
+
+
+def _process_bytes() -> int:
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+# ---- limits -----------------------------------------------------------------------------------------------------
+def limited(planner: Planner, pricer: Pricer, registered: Plan | None) -> Planner:
+    """The plan without the tests that --max-mem or --max-time leave out: what needs too much, then the longest first.
+
+    A run that was begun under the same limits leaves out the same tests, whatever this machine has learnt since.
+    """
+    memory, seconds = pricer.how.max_mem, pricer.how.max_time
+    asked = {*([] if memory is None else [_by_memory(memory)]), *([] if seconds is None else [_by_time(seconds)])}
+    if not asked:
+        return planner
+    if registered is not None and {test.dropped_by for test in registered.tests} - {""} <= asked:
+        kept = {t.probe: Dropped(t.dropped_by, t.reason) for t in registered.tests if t.dropped_by}
+        return planner.without(kept)
+    dropped: dict[str, Dropped] = {}
+    if memory is not None:
+        prices = pricer.prices(planner)
+        for one in planner.running:
+            if (needed := prices.of(one.name).peak_bytes) > memory:
+                reason = f"needs about {told_bytes(needed)}, more than the {told_bytes(memory)} of --max-mem"
+                dropped[one.name] = Dropped(_by_memory(memory), reason)
+        planner = planner.without(dropped)
+    while seconds is not None and planner.running and (prices := pricer.prices(planner)).seconds.hi > seconds:
+        longest = max((prices.of(one.name) for one in planner.running), key=lambda price: price.seconds.hi)
+        reason = f"takes about {told(longest.seconds)}; without it the run keeps to the {seconds:g} s of --max-time"
+        dropped[longest.unit] = Dropped(_by_time(seconds), reason)
+        planner = planner.without(dropped)
+    return planner
+
+
+def _by_memory(limit: int) -> str:
+    return f"--max-mem {limit}"
+
+
+def _by_time(limit: float) -> str:
+    return f"--max-time {limit:g}"
+
+
+def parse_time(text: str) -> float:
+    """``90``, ``90s``, ``15m`` or ``2h`` in seconds. AuditError (code 2) for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if found is None or float(found[1]) <= 0:
+        raise AuditError(f"--max-time {text!r} is no time", "give seconds, or such as 15m or 2h")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def parse_bytes(text: str) -> int:
+    """``500M``, ``4G`` or a number of bytes. AuditError (code 2) for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", text, re.IGNORECASE)
+    if found is None:
+        raise AuditError(f"{text!r} is no amount of memory", "give such as 500M or 4G")
+    return int(float(found[1]) * {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[found[2].upper()])
+
+
+def told(span: Span) -> str:
+    """A time range in words."""
+    unit, per = ("h", 3600) if span.hi >= 7200 else ("min", 60) if span.hi >= 120 else ("s", 1)
+    return f"{span.lo / per:.2g} to {span.hi / per:.2g} {unit}"
+
+
+def told_bytes(n: int) -> str:
+    """An amount of memory in words."""
+    return f"{n / 1e9:.2g} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"
