@@ -53,6 +53,7 @@ def test_declared_reads_are_priced_exactly(suspect: str, zoo: Built, ran: list[i
     assert prices.of("recall").cost.kind == prices.of("reads").cost.kind == "exact"
 
 
+@pytest.mark.slow
 def test_a_whole_run_stays_below_its_bound_and_within_a_factor_of_two_of_its_time(zoo: Built, tmp_path: Path) -> None:
     first = priced_run(zoo.cases["head_edit"], tmp_path / "first")
     assert first.ran <= first.bound
