@@ -83,6 +83,12 @@ def finished(zoo: "Built", tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
+def _own_excepthook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line ends a crash of its own by a hook; called within a test, it leaves pytest's in place."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+@pytest.fixture(autouse=True)
 def _as_loud_as_before() -> Iterator[None]:
     """Whoever quiets a logger, as the studies' commands do, quiets it for one test only."""
     loggers = [logging.getLogger(name) for name in ("", "audit", "transformers")]

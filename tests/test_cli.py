@@ -32,7 +32,6 @@ Tell = Callable[..., Said]
 @pytest.fixture
 def tell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Tell:
     """Run the command line in this process."""
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
     def run(*argv: object) -> Said:
