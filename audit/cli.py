@@ -28,7 +28,10 @@ def _count(text: str) -> int:
 
 
 def _output_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
+    stdout = parser.add_mutually_exclusive_group()
+    stdout.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
+    stdout.add_argument("--jsonl", action="store_true", help="print a JSON object a line on stdout: every step, "
+                        "and the answer last")  # fmt: skip
     parser.add_argument("-q", "--quiet", action="store_true", help="no progress")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is done")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -107,6 +110,9 @@ def build_parser() -> argparse.ArgumentParser:
     both = verb("compare", "say what differs between two audits of one case beyond noise")
     both.add_argument("a", metavar="A", help="run folder, or its report.json")
     both.add_argument("b", metavar="B", help="another of the same base and forget set")
+    cache = verb("cache", "say how large the cache is, and make it smaller")
+    cache.add_argument("--prune", nargs="?", const="0", metavar="SIZE", help="drop cached activations and fitted "
+                       "models, used longest ago first, down to SIZE such as 10G (default: all)")  # fmt: skip
     _calibrate(verb("calibrate", "measure the mistakes of every rule on models of known truth"))
     board = verb("dashboard", "look at finished and running audits in a browser, and start new ones")
     board.add_argument("runs", nargs="?", default="runs", metavar="RUNS_DIR", help="folder of runs (default: runs)")
@@ -162,14 +168,15 @@ def _say_error(args: argparse.Namespace, error: "AuditError") -> None:
 
         traceback.print_exception(error)
     print(f"residua {args.verb}: {error}\n  error id: {error.error_id}", file=sys.stderr)
-    if args.json:
+    if args.json or args.jsonl:
         said = {"error": error.what, "do": error.do, "error_id": error.error_id, "exit_code": error.code}
         print(json.dumps(said, sort_keys=True))
 
 
-def _show(answer: "Answer", as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(answer.document, ensure_ascii=False, sort_keys=True))
+def _show(answer: "Answer", as_json: bool, as_lines: bool) -> None:
+    if as_json or as_lines:
+        event = {"event": "answer"} if as_lines else {}
+        print(json.dumps({**answer.document, **event}, ensure_ascii=False, sort_keys=True))
     else:
         from rich.console import Console
 
@@ -189,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verb is None:
         parser.print_help(sys.stderr)
         return 2
-    _crash(args.debug, args.json)
+    _crash(args.debug, args.json or args.jsonl)
     if not getattr(args, "online", False):
         os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -205,9 +212,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         _say_error(args, error)
         return error.code
     except KeyboardInterrupt:
-        print("interrupted: finished units are kept, the same command resumes", file=sys.stderr)
+        told = "interrupted: finished units are kept, the same command resumes"
+        print(told, file=sys.stderr)
+        if args.json or args.jsonl:
+            print(json.dumps({"error": told, "exit_code": ExitCode.INTERRUPTED}, sort_keys=True))
         return ExitCode.INTERRUPTED
-    _show(answer, args.json)
+    _show(answer, args.json, args.jsonl)
     return answer.exit_code
 
 

@@ -1,6 +1,7 @@
 """The verbs on what is there already: verify and compare finished runs, ask a gate of them, look after the cache."""
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 
 from rich.table import Table
@@ -93,3 +94,30 @@ def compare(args: argparse.Namespace) -> Answer:
         "only_a": list(found.only_a), "only_b": list(found.only_b), "plans": list(found.plans),
     }  # fmt: skip
     return Answer(document, (table, *lines))
+
+
+def cache(args: argparse.Namespace) -> Answer:
+    """What the cache holds, and how large that is. Only the store is pruned: the rest is trained worlds and records."""
+    from audit.disk import cache_root
+    from audit.pricing import parse_bytes, told_bytes
+    from audit.store import Store
+
+    root = cache_root()
+    freed = Store(root / "store").prune(parse_bytes(args.prune)) if args.prune is not None else 0
+    sizes = {path.name: _bytes_of(path) for path in sorted(root.iterdir())} if root.is_dir() else {}
+    lines = [f"{root}: {told_bytes(sum(sizes.values()))}"]
+    lines += [f"  {name}: {told_bytes(size)}" for name, size in sizes.items()]
+    lines += [f"freed: {told_bytes(freed)}"] if args.prune is not None else []
+    document: dict[str, JsonValue] = {
+        "root": str(root), "bytes": sum(sizes.values()), "parts": dict[str, JsonValue](sizes), "freed": freed,
+    }  # fmt: skip
+    return Answer(document, tuple(lines))
+
+
+def _bytes_of(path: Path) -> int:
+    """A file's size, or that of all files below a folder; what another process deletes meanwhile counts as nothing."""
+    found = 0
+    for below in (path, *path.rglob("*")):
+        with suppress(FileNotFoundError):
+            found += below.stat().st_size if below.is_file() else 0
+    return found

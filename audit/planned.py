@@ -7,7 +7,8 @@ from rich.table import Table
 from audit.answer import Answer, JsonValue
 from audit.findings import Plan
 from audit.nouns import ExitCode
-from audit.pricing import Price, Prices, told, told_bytes
+from audit.pricing import Price, Prices, told_bytes
+from audit.render.progress import lasting
 
 OUTPUTS = ("plan.json", "report.json", "report.html", "report.md", "manifest.sha256", "custody.jsonl", "events.jsonl",
            "units/", "tables/")  # fmt: skip
@@ -20,7 +21,7 @@ SOURCES = {
 def priced(plan: Plan, prices: Prices, out: Path) -> Answer:
     """The plan: inputs, tests with their prices, what will not run and why, totals, and what would be written."""
     running = [test for test in plan.tests if test.will_run]
-    whole = f"{told(prices.seconds)}, {_source(prices)}; memory about {told_bytes(prices.peak_bytes)} at most"
+    whole = f"{lasting(*prices.seconds)}, {_source(prices)}; memory about {told_bytes(prices.peak_bytes)} at most"
     lines = [f"input {role}: {fingerprint[:12]}" for role, fingerprint in plan.fingerprints.items()]
     lines += [f"input {cohort}: {sha256[:12]}" for cohort, sha256 in plan.data_sha256.items()]
     lines += [f"will not run: {test.probe}: {test.reason}" for test in plan.tests if not test.will_run]
@@ -43,7 +44,9 @@ def priced(plan: Plan, prices: Prices, out: Path) -> Answer:
 
 
 def _source(prices: Prices) -> str:
-    return " and ".join(told for source, told in SOURCES.items() if source in {price.source for price in prices.units})
+    return " and ".join(
+        words for source, words in SOURCES.items() if source in {price.source for price in prices.units}
+    )
 
 
 def _unit(price: Price) -> dict[str, JsonValue]:
@@ -61,6 +64,6 @@ def _table(plan: Plan, prices: Prices) -> Table:
         cost = price.cost
         most = "" if cost.kind == "exact" else "at most "
         counts = (f"{most}{cost.fwd_tokens:,}", f"{most if cost.bwd_tokens else ''}{cost.bwd_tokens:,}")
-        held = (f"{cost.steps:,}", str(cost.resident), told_bytes(price.peak_bytes), told(price.seconds))
+        held = (f"{cost.steps:,}", str(cost.resident), told_bytes(price.peak_bytes), lasting(*price.seconds))
         table.add_row(price.unit, *counts, *held)
     return table

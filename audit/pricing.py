@@ -19,6 +19,7 @@ from audit.model_folder import read_config, tensor_shapes
 from audit.nouns import AuditError, Checkpoint, Cost, Texts
 from audit.planning import Dropped, Fetch, Planned, Planner
 from audit.recall import SCORE
+from audit.render.progress import lasting
 from audit.timings import Spent
 
 ENOUGH_RUN = 0.5
@@ -213,7 +214,7 @@ def limited(planner: Planner, pricer: Pricer, registered: Plan | None) -> Planne
         planner = planner.without(dropped)
     while seconds is not None and planner.running and (prices := pricer.prices(planner)).seconds.hi > seconds:
         longest = max((prices.of(one.name) for one in planner.running), key=lambda price: price.seconds.hi)
-        reason = f"takes about {told(longest.seconds)}; without it the run keeps to the {seconds:g} s of --max-time"
+        reason = f"takes about {lasting(*longest.seconds)}; without it the run keeps to the {seconds:g} s of --max-time"
         dropped[longest.unit] = Dropped(_by_time(seconds), reason)
         planner = planner.without(dropped)
     return planner
@@ -241,12 +242,6 @@ def parse_bytes(text: str) -> int:
     if found is None:
         raise AuditError(f"{text!r} is no amount of memory", "give such as 500M or 4G")
     return int(float(found[1]) * {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[found[2].upper()])
-
-
-def told(span: Span) -> str:
-    """A time range in words."""
-    unit, per = ("h", 3600) if span.hi >= 7200 else ("min", 60) if span.hi >= 120 else ("s", 1)
-    return f"{span.lo / per:.2g} to {span.hi / per:.2g} {unit}"
 
 
 def told_bytes(n: int) -> str:

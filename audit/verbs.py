@@ -47,7 +47,7 @@ def _progress(args: argparse.Namespace) -> Progress:
     level = logging.INFO if args.verbose else logging.WARNING
     # The stream is looked up anew: a caller in the same process may have put another one in place.
     logging.basicConfig(level=level, format="%(levelname)s %(message)s", force=True)
-    return Progress(quiet=args.quiet)
+    return Progress(args.quiet, args.jsonl)
 
 
 def _out(args: argparse.Namespace) -> Path:
@@ -252,7 +252,7 @@ def dashboard(args: argparse.Namespace) -> Answer:
 
 VERBS: dict[str, Callable[[argparse.Namespace], Answer]] = {
     "init": init, "demo": demo, "plan": plan, "run": run, "report": report, "verify": finished.verify,
-    "compare": finished.compare, "probes": probes,
+    "compare": finished.compare, "cache": finished.cache, "probes": probes,
     "calibrate": calibrate, "dashboard": dashboard,
     "fingerprint": fingerprint,
 }  # fmt: skip

@@ -159,6 +159,36 @@ def test_json_is_one_object_on_stdout_and_people_read_stderr(tell: Tell, zoo: Bu
     assert document["report_id"] in again.err
 
 
+def test_jsonl_streams_events_and_ends_with_the_answer(tell: Tell, finished: Path, zoo: Built) -> None:
+    said = tell("run", zoo.cases["base"], "-o", finished, "--jsonl", "-q")
+    *events, answer = [json.loads(line) for line in said.out.splitlines()]
+    assert [event["event"] for event in events] == ["final"]
+    assert answer["event"] == "answer" and answer["exit_code"] == said.code == 0
+    assert said.err == ""
+    failed = tell("verify", finished / "nowhere", "--jsonl")
+    assert json.loads(failed.out)["exit_code"] == failed.code == 2
+
+
+def test_the_cache_is_told_and_pruned(tell: Tell, zoo: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
+    assert json.loads(tell("cache", "--json").out)["bytes"] == 0
+    from audit.store import Store
+
+    store = Store(tmp_path / "cache" / "store")
+    store.put("ab" * 16, {"x": torch.zeros(1000)}, {})
+    reader = store.folder("cd" * 16)
+    reader.mkdir(parents=True)
+    (reader / "delta.safetensors").write_bytes(b"0" * 3000)
+    (tmp_path / "cache" / "zoo").mkdir()
+    (tmp_path / "cache" / "zoo" / "kept").write_bytes(b"0" * 500)
+    before = json.loads(tell("cache", "--json").out)
+    assert before["parts"]["zoo"] == 500 and before["bytes"] == 500 + before["parts"]["store"] > 7500
+    pruned = json.loads(tell("cache", "--prune", "--json").out)
+    assert pruned["freed"] == before["parts"]["store"] and pruned["parts"]["store"] == 0
+    assert not reader.exists() and (tmp_path / "cache" / "zoo" / "kept").exists()
+    assert tell("cache", "--prune", "much").code == 2
+
+
 def test_base_audited_as_a_suspect_is_intact(finished: Path) -> None:
     assert json.loads((finished / "report.json").read_text())["verdict"]["word"] == "INTACT"
 

@@ -13,7 +13,8 @@ from audit.bench import passes
 from audit.engine import How, Run, Step, plan, prepare, run
 from audit.journal import Journal
 from audit.nouns import AuditError, ExitCode
-from audit.pricing import Prices, Span, parse_bytes, parse_time, told
+from audit.pricing import Prices, parse_bytes, parse_time
+from audit.render.progress import lasting
 from audit.timings import Spent
 from studies.zoo.build import Built
 from tests.planted import planted_package, write_probe
@@ -204,5 +205,4 @@ def test_what_is_no_limit_is_refused(text: str) -> None:
 
 
 def test_ranges_are_told_in_a_unit_that_suits_them() -> None:
-    assert (told(Span(1.234, 9)), told(Span(90, 360)), told(Span(3600, 9000))) == ("1.2 to 9 s", "1.5 to 6 min",
-                                                                                "1 to 2.5 h")  # fmt: skip
+    assert [lasting(1.234, 9), lasting(90, 360), lasting(3600, 9000)] == ["1.2 to 9 s", "1.5 to 6 min", "1 to 2.5 h"]

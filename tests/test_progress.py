@@ -1,6 +1,7 @@
 """What is shown while a verb runs: a bar to a person, a line a finished step to a log, nothing if quiet."""
 
 import io
+import json
 import sys
 
 import pytest
@@ -52,3 +53,26 @@ def test_a_terminal_gets_a_bar_that_is_gone_afterwards(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("stream", [io.StringIO, Terminal])
 def test_quiet_is_quiet(stream: type[io.StringIO], monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown(monkeypatch, stream(), quiet=True) == ""
+
+
+# ---- how long it takes, and for programs ------------------------------------------------------------------------
+def test_the_rest_is_told_as_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = (Step("measured", "utility", 1, 2, finished=True, left=(90.0, 400.0)),)
+    monkeypatch.setattr("tests.test_progress.STEPS", steps)
+    (line,) = shown(monkeypatch, io.StringIO()).splitlines()
+    assert line.endswith("s] measured utility (1/2), about 1.5 to 6.7 min left")
+
+
+def test_programs_get_every_step_as_a_line_of_json_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Progress(quiet=True, lines=True) as progress:
+        for step in (*STEPS, Step("measure", "a\nb\x1b", 1, 2, left=(1.04, 2.0))):
+            progress.watch(step)
+    said = capsys.readouterr()
+    events = [json.loads(line) for line in said.out.splitlines()]
+    assert [(e["event"], e["detail"], e["finished"]) for e in events] == [
+        ("measure", "utility", False), ("measured", "utility", True), ("measure", "a\nb\x1b", False)
+    ]  # fmt: skip
+    assert events[2]["left_s"] == [1.0, 2.0] and "left_s" not in events[0]
+    assert said.err == ""

@@ -1,5 +1,9 @@
-"""Progress on stderr: a bar on a terminal, a line a finished step elsewhere (no TTY, CI, NO_COLOR), none if quiet."""
+"""Progress on stderr: a bar on a terminal, a line a finished step elsewhere (no TTY, CI, NO_COLOR), none if quiet.
 
+For programs every step is one JSON object a line on stdout (``--jsonl``), quiet or not.
+"""
+
+import json
 import os
 import sys
 import time
@@ -39,14 +43,25 @@ class Stepped(Protocol):
         """Is the step done, or about to be?"""
         ...
 
+    @property
+    def left(self) -> tuple[float, float] | None:
+        """How long the rest takes, from ... to in seconds, where that is known."""
+        ...
+
+
+def lasting(lo: float, hi: float) -> str:
+    """A time range in words; both ends in seconds."""
+    unit, per = ("h", 3600) if hi >= 7200 else ("min", 60) if hi >= 120 else ("s", 1)
+    return f"{lo / per:.2g} to {hi / per:.2g} {unit}"
+
 
 class Progress:
     """Shows steps while a verb runs. Use as a context manager."""
 
-    def __init__(self, quiet: bool = False) -> None:
+    def __init__(self, quiet: bool = False, lines: bool = False) -> None:
         plain = not sys.stderr.isatty() or any(os.environ.get(name) for name in ("CI", "NO_COLOR"))
         self._console = Console(stderr=True, soft_wrap=True)
-        self._quiet, self._bar, self._task = quiet, None, TaskID(0)
+        self._quiet, self._bar, self._task, self._lines = quiet, None, TaskID(0), lines
         self._started = time.monotonic()
         if not quiet and not plain:
             self._bar = Bar(
@@ -66,12 +81,25 @@ class Progress:
 
     def watch(self, step: Stepped) -> None:
         """Show one step."""
+        if self._lines:
+            self._line(step)
         text = f"{step.stage} {step.detail}".strip()
+        if step.left is not None:
+            text += f", about {lasting(*step.left)} left"
         if self._bar is not None:
             self._bar.update(self._task, description=text, completed=step.done, total=step.total)
         elif step.finished:
             # A log is read and not watched: one line for what is done, and none for what is about to be.
-            self.say(f"{text} ({step.done}/{step.total})")
+            told = f"{step.stage} {step.detail}".strip() + f" ({step.done}/{step.total})"
+            self.say(told + (f", about {lasting(*step.left)} left" if step.left is not None else ""))
+
+    def _line(self, step: Stepped) -> None:
+        said = {
+            "event": step.stage, "detail": step.detail, "done": step.done, "total": step.total,
+            "finished": step.finished, "at_s": round(time.monotonic() - self._started, 3),
+        }  # fmt: skip
+        left = {} if step.left is None else {"left_s": [round(end, 1) for end in step.left]}
+        print(json.dumps({**said, **left}, ensure_ascii=False, sort_keys=True), flush=True)
 
     def say(self, text: str) -> None:
         """One plain line, with the seconds since the start."""
