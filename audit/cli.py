@@ -27,6 +27,17 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _odds(text: str) -> float:
+    """Odds: above 0 and finite."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} are no odds: give a number above 0")
+    return found
+
+
 def _output_flags(parser: argparse.ArgumentParser) -> None:
     stdout = parser.add_mutually_exclusive_group()
     stdout.add_argument("--json", action="store_true", help="print one JSON object on stdout and nothing else")
@@ -100,7 +111,7 @@ def build_parser() -> argparse.ArgumentParser:
             _gate_flags(added)
     report = verb("report", "show a finished report, or write it elsewhere")
     report.add_argument("run", help="run folder, or a report in it")
-    report.add_argument("-o", "--out", metavar="FILE", help="write it to FILE (.html, .md or .json)")
+    _report_flags(report)
     _gate_flags(report)
     check = verb("verify", "recompute hashes, schema, id, evidence and verdict of a finished run")
     check.add_argument("run", help="run folder, or a report: in it, or on its own (.json, or .html with its data)")
@@ -121,6 +132,18 @@ def build_parser() -> argparse.ArgumentParser:
     print_of = verb("fingerprint", "name the weights in a folder by their content")
     print_of.add_argument("folder", help="a checkpoint: plain, an adapter or an edited one")
     return parser
+
+
+def _report_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--out", metavar="PATH", help="a file (.html, .md, .json, .xml: JUnit) or a folder for all"
+    )
+    parser.add_argument("--interactive", action="store_true", help="figures that answer to a pointer (HTML, 5 MB)")
+    parser.add_argument(
+        "--unmask", action="store_true", help="quote the data in clear, in a derived document that warns"
+    )
+    parser.add_argument("--prior-odds", type=_odds, metavar="ODDS", help="your prior odds that it still knows, such as "
+                        "0.1: the posterior is shown beside them")  # fmt: skip
 
 
 def _calibrate(parser: argparse.ArgumentParser) -> None:

@@ -25,16 +25,22 @@ def document_id(document: Mapping[str, JsonValue]) -> str:
     return f"UA-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
-def documents(report: Report) -> dict[str, bytes]:
-    """The files that a report alone gives, by name: byte for byte the same on every rebuild by one code version."""
+def documents(report: Report, prior_odds: float | None = None) -> dict[str, bytes]:
+    """The files that a report alone gives, by name: byte for byte the same on every rebuild by one code version.
+
+    ``prior_odds`` are a reader's: they are shown in the views and are no part of report.json.
+    """
     from audit.render.html import html
+    from audit.render.junit import junit
     from audit.render.markdown import markdown
 
-    return {
-        "report.json": (report.model_dump_json(indent=1) + "\n").encode(),
-        "report.html": html(report).encode(),
-        "report.md": markdown(report).encode(),
+    found = {
+        "report.json": report.model_dump_json(indent=1) + "\n",
+        "report.html": html(report, prior_odds),
+        "report.md": markdown(report, prior_odds),
+        "junit.xml": junit(report),
     }
+    return {name: text.encode() for name, text in found.items()}
 
 
 def read_report(path: Path) -> Report:

@@ -135,33 +135,25 @@ def demo(args: argparse.Namespace) -> Answer:
 
 
 def report(args: argparse.Namespace) -> Answer:
-    """Show a finished report, or write it elsewhere as HTML, Markdown or JSON."""
+    """Show a finished report, or write it elsewhere: as one file by its ending, or all of it into a folder."""
+    from audit.excerpts import unmasked
+    from audit.exports import Wanted, export
     from audit.issued import read_report
+    from audit.render.ratios import with_prior
     from audit.render.terminal import summary
-    from audit.store import write_atomic
 
     named = Path(args.run)
     folder = named.parent if named.is_file() else named
     found = read_report(folder / "report.json")
+    if args.unmask:
+        found = unmasked(found, folder)
     shown: list[RenderableType] = [summary(found)]
+    if args.prior_odds is not None:
+        shown.append(with_prior(found, args.prior_odds))
     if args.out:
-        write_atomic(Path(args.out), _rendered(found, Path(args.out)).encode())
-        shown.append(f"written to {args.out}")
+        written = export(found, Path(args.out), Wanted(args.interactive, args.prior_odds))
+        shown.append(f"written to {args.out}" + (f" ({written} files)" if written > 1 else ""))
     return Answer(found.model_dump(mode="json"), tuple(shown), finished.gated(found, args))
-
-
-def _rendered(found: Report, target: Path) -> str:
-    from audit.render.html import html
-    from audit.render.markdown import markdown
-
-    writers: dict[str, Callable[[Report], str]] = {
-        ".html": html,
-        ".md": markdown,
-        ".json": lambda r: r.model_dump_json(indent=1) + "\n",
-    }
-    if target.suffix not in writers:
-        raise AuditError(f"{target}: no such format", f"end the name in {', '.join(writers)}")
-    return writers[target.suffix](found)
 
 
 def calibrate(args: argparse.Namespace) -> Answer:

@@ -16,7 +16,7 @@ from audit.nouns import Missing
 from audit.render import svg
 from audit.render.blocks import Block, Bullets, Cell, Facts, Figure, Grid, Heading, Text
 from audit.render.ratios import short
-from audit.render.scale import median, on_effect_scale, position
+from audit.render.scale import median, on_effect_scale, placed
 from audit.render.wording import (
     CELL,
     NAME,
@@ -109,10 +109,10 @@ Row = tuple[Evidence, Adjusted | None]
 def _family(rows: Sequence[Row]) -> list[Block]:
     found = [e for e, _ in rows]
     blocks: list[Block] = [*_table(rows)]
-    if any(not isinstance(position(e.measurement), Missing) for e in found):
+    if any(not isinstance(placed(e.measurement), Missing) for e in found):
         blocks.append(_forest(found))
     blocks.append(Facts(tuple((title(e.measurement), evidence_sentence(e)) for e in found)))
-    blocks += [_profile(e.measurement, c) for e in found for c in _panels(e.measurement)]
+    blocks += [_profile(e.measurement, i) for e in found for i in range(len(_panels(e.measurement)))]
     notes = tuple(dict.fromkeys(sentence(n) for e in found for n in e.measurement.notes))
     blocks += [Bullets(notes)] if notes else []
     readings = _readings(found)
@@ -125,7 +125,8 @@ def _table(rows: Sequence[Row]) -> tuple[Block, ...]:
     p = f"p ({' or '.join(methods)})" if methods else "p"
     n = "n scored / errored / unscored, units"
     columns = ("Test", "Outcome", "Suspect (95 %)", "Never trained", "Base", p, n)
-    caption = "1 measurement" if len(rows) == 1 else f"{len(rows)} measurements"
+    kind = rows[0][0].measurement.kind.capitalize()
+    caption = f"{kind}: 1 measurement" if len(rows) == 1 else f"{kind}: {len(rows)} measurements"
     if all(on_effect_scale(e.measurement) for e, _ in rows):
         caption += " on the effect scale: 0 is never trained, 1 is base"
     reasons: dict[str, str] = {}
@@ -166,13 +167,14 @@ def _readings(rows: Sequence[Evidence]) -> Grid:
         for e in rows
         for k, v in sorted(e.measurement.readings.items(), key=_natural)
     )
-    return Grid("Further readings of these tests", ("Test", "Reading", "Value"), found, folded=True)
+    caption = f"{rows[0].measurement.kind.capitalize()}: further readings"
+    return Grid(caption, ("Test", "Reading", "Value"), found, folded=True)
 
 
 def _forest(rows: Sequence[Evidence]) -> Figure:
     data: list[tuple[Cell, ...]] = []
     for e in rows:
-        place = position(e.measurement)
+        place = placed(e.measurement)
         if not isinstance(place, Missing):
             marks = (place.value, place.lo, place.hi, place.null_lo, place.null_hi, place.floor)
             shown = (_num("not measured" if v is None else number(v)) for v in marks)
@@ -180,9 +182,16 @@ def _forest(rows: Sequence[Evidence]) -> Figure:
     columns = ("Test", "Position", "95 % low", "95 % high", "Null 2.5 %", "Null 97.5 %", "Floor")
     gates = all(e.measurement.kind == "gate" for e in rows)
     zero = "nothing" if gates else "never trained"
-    label = f"{'1 test' if len(data) == 1 else f'All {len(data)} tests'} of this family between {zero}, 0, and base, 1"
+    kind = rows[0].measurement.kind
+    label = f"{kind.capitalize()}: {len(data)} test{'' if len(data) == 1 else 's'} between {zero}, 0, and base, 1"
     caption = "The suspect's share of what base reads on retained items; bar: 95 % interval." if gates else FOREST
-    return Figure(svg.forest(rows, label, zero), label, caption, Grid(label, columns, tuple(data)))
+    data_table = Grid(label, columns, tuple(data))
+    return Figure(svg.forest(rows, label, zero), label, caption, data_table, key=figure_key(kind))
+
+
+def figure_key(kind: str, m: Measurement | None = None, place: int = 0) -> str:
+    """What names a figure of the findings: a family's, or a profile of one of its measurements."""
+    return kind if m is None else f"{kind} {m.probe}.{m.name} {m.mode} {place}"
 
 
 def _panels(m: Measurement) -> list[list[Curve]]:
@@ -194,7 +203,8 @@ def _panels(m: Measurement) -> list[list[Curve]]:
     return list(found.values())
 
 
-def _profile(m: Measurement, curves: Sequence[Curve]) -> Figure:
+def _profile(m: Measurement, place: int) -> Figure:
+    curves = _panels(m)[place]
     axis = visible(curves[0].axis, NAME)
     label = f"{title(m)}: profile over {axis}"
     caption = f"{title(m)} by {axis}. Shaded: pointwise 95 % intervals, in the colour of their line."
@@ -208,7 +218,8 @@ def _profile(m: Measurement, curves: Sequence[Curve]) -> Figure:
         rows.append((Cell(f"{x:g}"), *cells))
     columns = (axis, *(f"{c.role} ({unit(c.unit)})" for c in curves))
     folded = m.form != "trained" or m.kind == "context"
-    return Figure(svg.profile(curves, label), label, caption, Grid(label, columns, tuple(rows)), folded)
+    data, key = Grid(label, columns, tuple(rows)), figure_key(m.kind, m, place)
+    return Figure(svg.profile(curves, label), label, caption, data, folded, key)
 
 
 def _at(curve: Curve, x: float) -> str:

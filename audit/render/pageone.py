@@ -1,8 +1,8 @@
 """Page one, which stands alone when it is printed: the question and its propositions; the answer and its limits."""
 
-from audit.findings import LikelihoodRatio, Report
+from audit.findings import Report
 from audit.render.blocks import Block, Bullets, Code, Facts, Heading, Text
-from audit.render.ratios import how_sure, posterior
+from audit.render.ratios import how_sure, with_prior
 from audit.render.reference import PROPOSITIONS
 from audit.render.wording import (
     GONE,
@@ -13,8 +13,6 @@ from audit.render.wording import (
     units,
     visible,
 )
-
-NO_POSTERIOR = "No likelihood ratio is given for this case, so that a prior cannot be carried on to a posterior."
 
 
 def question(report: Report) -> tuple[Block, ...]:
@@ -57,9 +55,7 @@ def conclusion(report: Report, prior_odds: float | None = None) -> tuple[Block, 
         ("What was not tested?", sentence(untested(report))),
     ]
     if prior_odds is not None:
-        found = verdict.ratio
-        told = posterior(found, prior_odds) if isinstance(found, LikelihoodRatio) else NO_POSTERIOR
-        rows.append(("With your prior", told))
+        rows.append(("With your prior", with_prior(report, prior_odds)))
     limits = tuple(dict.fromkeys(sentence(x) for x in (*verdict.limits, *report.limits)))[:5]
     blocks: list[Block] = [Facts(tuple(rows)), Heading("How do I repeat it?"), Code(visible(report.reproduce))]
     blocks += [Heading("Limits"), Bullets(limits)]

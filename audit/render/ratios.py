@@ -20,6 +20,7 @@ BANDS: Final = (
 STRONGEST: Final = "extremely strong support"
 KNOWS: Final = "the suspect still carries information from the forget set"
 NEVER: Final = "the suspect is like a model that was never trained on it"
+NO_POSTERIOR: Final = "No likelihood ratio is given for this case, so that no prior can be carried on to a posterior."
 EDGE: Final = 1e-9
 """Relative slack: a ratio that reaches the edge of a band, or the ceiling, but for rounding is there."""
 
@@ -156,6 +157,12 @@ def posterior(ratio: LikelihoodRatio, prior_odds: float) -> str:
         f"these findings, posterior odds of {mid} (95 % interval {low} to {high}): "
         f"{_probability(prior_odds * ratio.value)}. The prior is the reader's; the report holds none."
     )
+
+
+def with_prior(report: Report, prior_odds: float) -> str:
+    """:func:`posterior` of a report's verdict, or that there is none."""
+    ratio = report.verdict.ratio
+    return NO_POSTERIOR if isinstance(ratio, Missing) else posterior(ratio, prior_odds)
 
 
 def _bounded(value: float, ratio: LikelihoodRatio, prior_odds: float) -> str:

@@ -26,13 +26,12 @@ def on_effect_scale(m: Measurement) -> bool:
 def position(m: Measurement) -> Position | Missing:
     """Where the measurement lies between never trained (0) and base (1).
 
-    An effect is there already, and so is a gate, which is a share of base; any other statistic is placed by its own
-    null median and positive control.
+    An effect is there already; any other statistic is placed by its own null median and positive control.
     """
     if isinstance(m.value, Missing):
         return m.value
     zero, span = 0.0, 1.0
-    if not on_effect_scale(m) and m.kind != "gate":
+    if not on_effect_scale(m):
         if isinstance(m.null, Missing) or isinstance(m.positive_control, Missing):
             return Missing(missing=f"measured in {m.unit} without both ends of the scale")
         zero = median(m.null)
@@ -43,6 +42,14 @@ def position(m: Measurement) -> Position | Missing:
     lo, hi = sorted(place[:2], key=_last) if span < 0 else place[:2]
     null_lo, null_hi = sorted(place[2:4], key=_last) if span < 0 else place[2:4]
     return Position((m.value - zero) / span, lo, hi, null_lo, null_hi, place[4])
+
+
+def placed(m: Measurement) -> Position | Missing:
+    """:func:`position`; a gate, which is no effect, at its share of base: 0 is nothing, 1 is base."""
+    if m.kind != "gate" or isinstance(m.value, Missing):
+        return position(m)
+    lo, hi = _marks(m)[:2]
+    return Position(m.value, lo, hi, None, None, None)
 
 
 def _marks(m: Measurement) -> list[float | None]:

@@ -11,7 +11,7 @@ from typing import Final
 from audit.findings import Curve, Evidence, Outcome
 from audit.nouns import Missing
 from audit.render.drawing import BOTTOM, LEFT, LOOKS, RIGHT, WIDTH, Scale, at, drawing, line, marker, text, ticks
-from audit.render.scale import position
+from audit.render.scale import placed, position
 from audit.render.wording import number, title, unit, visible
 
 FLAT_LOW, FLAT_HIGH = -0.6, 1.6
@@ -129,10 +129,10 @@ FILL: Final[dict[Outcome, str]] = {
 
 def forest(rows: Sequence[Evidence], label: str, zero: str = "never trained") -> str:
     """Effects between ``zero`` (0) and base (1): interval, null band, floor tick, base mark; one row a test."""
-    placed = [(e, p) for e in rows if not isinstance(p := position(e.measurement), Missing)]
+    shown = [(e, p) for e in rows if not isinstance(p := placed(e.measurement), Missing)]
     left, right, step, top = 376, 210, 30, 44
-    height = top + step * len(placed) + 34
-    ends = [v for _, p in placed for v in (p.value, p.lo, p.hi) if v is not None]
+    height = top + step * len(shown) + 34
+    ends = [v for _, p in shown for v in (p.value, p.lo, p.hi) if v is not None]
     lo, hi = _limits(ends)
     sx = Scale(lo, hi, left, WIDTH - right)
     bottom = height - 30
@@ -145,7 +145,7 @@ def forest(rows: Sequence[Evidence], label: str, zero: str = "never trained") ->
     body.append(marker(base.shape, sx(1.0), 24, 4, f'fill="{base.colour}"'))
     reference = LOOKS["reference"]
     body.append(marker(reference.shape, sx(0.0), 24, 4, f'fill="{reference.colour}"'))
-    for i, (e, p) in enumerate(placed):
+    for i, (e, p) in enumerate(shown):
         y = top + step * i + step / 2 - 4
         if p.null_lo is not None and p.null_hi is not None:
             width = max(sx(p.null_hi) - sx(p.null_lo), 1)
