@@ -1,23 +1,24 @@
 """The report in a real browser: no message, no request, nothing runs; it fits, and it can be read, in every look."""
 
-import os
-import shutil
+import importlib.util
+import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from audit.engine import How, run
+from audit.findings import Report
 from audit.render.html import html
-from tests.golden import Variant, report
+from audit.render.interactive import interactive
+from studies.zoo.build import build
+from tests.browsing import CHROMIUM, FLAGS
+from tests.golden import VARIANTS, Variant, report
 
-CHROMIUM = os.environ.get("CHROME_PATH") or shutil.which("chromium") or shutil.which("google-chrome") or ""
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-SHOWN: tuple[Variant, ...] = ("suppressed", "broken", "hostile")
+SHOWN: tuple[Variant, ...] = ("calibrated", "broken", "hostile")
+A4 = {"width": 688, "height": 1016}
+"""The printed area of a page in pixels, at 96 to the inch, inside the margins of the style sheet."""
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; set CHROME_PATH to one")
 
@@ -39,16 +40,6 @@ CONTRAST = """() => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One headless Chromium for this module."""
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with driver.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
-        yield found
-        found.close()
-
-
 @pytest.fixture(params=SHOWN)
 def page_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "report.html"
@@ -67,7 +58,7 @@ def test_no_console_message_no_request_no_dialog_and_nothing_too_faint(browser: 
         page.goto(page_file.as_uri())
         assert heard == [page_file.as_uri()]
         assert page.evaluate(CONTRAST) == []
-        assert page.evaluate("document.querySelectorAll('script, img').length") == 0
+        assert page.evaluate("document.querySelectorAll('script:not([type=\"application/json\"]), img').length") == 0
         page.close()
 
 
@@ -86,7 +77,101 @@ def test_print_opens_every_table_of_data(browser: Any, page_file: Path) -> None:
     assert page.evaluate(hidden) > 0, "folded on the screen"
     page.emulate_media(media="print")
     assert page.evaluate(hidden.replace("checkVisibility()", "getClientRects().length")) == 0
-    assert len(page.pdf()) > 10_000
+    printed = page.pdf(prefer_css_page_size=True, tagged=True, outline=True)
+    assert len(printed) > 10_000 and b"/StructTreeRoot" in printed and b"/Marked true" in printed
+    page.close()
+
+
+WIDE = "[...document.querySelectorAll('table')].filter(t => t.getBoundingClientRect().right > innerWidth + 1).length"
+LINES = """[...document.querySelectorAll('#conclusion dt')].filter(d => d.textContent === 'How sure?').map(
+  d => d.nextElementSibling).map(d => d.getBoundingClientRect().height / parseFloat(getComputedStyle(d).lineHeight))"""
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_page_one_is_one_page_and_no_table_is_cut_off_in_print(browser: Any, tmp_path: Path, variant: Variant) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(html(report(variant)), encoding="utf-8")
+    page = browser.new_page(viewport=A4)
+    page.emulate_media(media="print")
+    page.goto(path.as_uri())
+    assert page.evaluate(WIDE) == 0
+    if variant != "hostile":
+        assert page.evaluate("document.querySelector('.page-one').getBoundingClientRect().bottom") <= A4["height"]
+        assert page.evaluate(LINES)[0] <= 8.2
+    page.close()
+
+
+# ---- a real audit -----------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a model that only refuses: it seems to have forgotten."""
+    out = tmp_path_factory.mktemp("audited") / "run"
+    run(build("tiny").cases["refusal"], out, How(threads=1, store=tmp_path_factory.mktemp("store"), demo=True))
+    return out
+
+
+def test_a_full_audit_is_small_silent_and_the_same_bytes_when_it_is_made_again(browser: Any, audited: Path) -> None:
+    path = audited / "report.html"
+    found = Report.model_validate_json((audited / "report.json").read_bytes())
+    assert html(found).encode() == path.read_bytes() and len(path.read_bytes()) <= 1_000_000
+    page = browser.new_page()
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("request", lambda request: heard.append(request.url))
+    page.goto(path.as_uri())
+    assert heard == [path.as_uri()]
+    page.close()
+
+
+def test_page_one_of_a_fake_unlearning_answers_four_questions(browser: Any, audited: Path) -> None:
+    """The scripted rubric: is it gone, how sure, what was not tested, how do I repeat it."""
+    page = browser.new_page()
+    page.goto((audited / "report.html").as_uri())
+    page_one = page.locator(".page-one").inner_text()
+    answers = dict(
+        re.findall(r"^(Is it gone\?|How sure\?|What was not tested\?|How do I repeat it\?)\n+(.*)$", page_one, re.M)
+    )
+    assert re.match(r"(No|Not all of it), on this evidence\. (INTACT|PARTIAL|SUPPRESSED): ", answers["Is it gone?"])
+    assert re.search(r"\d.*95 %|95 %.*\d", answers["How sure?"]) and "likelihood ratio" in answers["How sure?"]
+    assert "optimised prompts" in answers["What was not tested?"]
+    assert answers["How do I repeat it?"].startswith("residua run case.toml")
+    page.close()
+
+
+# ---- accessibility ----------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def axe() -> str:
+    """The rules of axe-core, as a script."""
+    found = importlib.util.find_spec("axe_playwright_python")
+    if found is None or found.origin is None:
+        pytest.skip("axe-playwright-python is not installed")
+    return (Path(found.origin).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Any, axe: str, page_file: Path, scheme: str) -> None:
+    page = browser.new_page(color_scheme=scheme, viewport={"width": 1100, "height": 1400}, bypass_csp=True)
+    page.goto(page_file.as_uri())
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    page.evaluate(axe)
+    found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']})")
+    assert [(v["id"], v["nodes"][0]["html"][:120]) for v in found["violations"]] == []
+    assert len(found["passes"]) > 10
+    page.close()
+
+
+def test_live_figures_are_drawn_without_a_request_or_a_message(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "live.html"
+    path.write_text(interactive(report("calibrated")), encoding="utf-8")
+    page = browser.new_page(color_scheme="dark")
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("request", lambda request: heard.append(request.url))
+    page.goto(path.as_uri())
+    page.wait_for_selector(".js-plotly-plot .main-svg")
+    assert page.evaluate("document.querySelectorAll('.js-plotly-plot .main-svg').length") >= 5
+    assert [x for x in heard if not x.startswith("blob:")] == [path.as_uri()]
     page.close()
 
 
