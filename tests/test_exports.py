@@ -82,6 +82,7 @@ def test_a_posterior_is_shown_only_with_a_prior_and_then_both() -> None:
         assert "No likelihood ratio is given" in view(report("suppressed"), 0.1)
     capped = RATIO.model_copy(update={"value": RATIO.ceiling})
     assert "posterior odds of ≥ 6100000" in posterior(capped, 1e5).replace("6.1×10⁶", "6100000")
+    assert "a probability of ≥ 86 %" in posterior(capped, 0.1)
     assert "above 99 %" in posterior(capped, 1e5) and "below 1 %" in posterior(capped, 1e-6)
 
 

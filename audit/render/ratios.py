@@ -155,7 +155,8 @@ def posterior(ratio: LikelihoodRatio, prior_odds: float) -> str:
     return (
         f"Prior odds of {number(prior_odds)} for the proposition that {KNOWS} ({_probability(prior_odds)}) become, by "
         f"these findings, posterior odds of {mid} (95 % interval {low} to {high}): "
-        f"{_probability(prior_odds * ratio.value)}. The prior is the reader's; the report holds none."
+        f"{_probability(prior_odds * ratio.value, _mark(ratio.value, ratio))}. The prior is the reader's; the report "
+        "holds none."
     )
 
 
@@ -165,16 +166,20 @@ def with_prior(report: Report, prior_odds: float) -> str:
     return NO_POSTERIOR if isinstance(ratio, Missing) else posterior(ratio, prior_odds)
 
 
+def _mark(value: float, ratio: LikelihoodRatio) -> str:
+    """Is a ratio only a bound, at the ceiling or the floor of its design?"""
+    return "≥ " if value >= ratio.ceiling * (1 - EDGE) else "≤ " if value <= ratio.floor * (1 + EDGE) else ""
+
+
 def _bounded(value: float, ratio: LikelihoodRatio, prior_odds: float) -> str:
-    mark = "≥ " if value >= ratio.ceiling * (1 - EDGE) else "≤ " if value <= ratio.floor * (1 + EDGE) else ""
-    return mark + number(value * prior_odds)
+    return _mark(value, ratio) + number(value * prior_odds)
 
 
-def _probability(odds: float) -> str:
+def _probability(odds: float, mark: str = "") -> str:
     share = odds / (1 + odds)
     if not 0.01 <= share <= 0.99:
         return f"a probability {'below 1' if share < 0.5 else 'above 99'} %"
-    return f"a probability of {100 * share:.0f} %"
+    return f"a probability of {mark}{100 * share:.0f} %"
 
 
 def how_sure(report: Report, brief: bool = False) -> str:
