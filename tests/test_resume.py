@@ -103,7 +103,7 @@ def test_a_run_killed_while_it_writes_is_finished_by_the_same_call(
 def test_a_cancelled_run_keeps_its_finished_units_and_the_same_call_resumes_it(
     case: Path, how: How, whole: dict[str, object], tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
+    out = with_key(tmp_path / "run")
 
     def cancel_after_one(step: Step) -> None:
         if step.stage == "measured":
