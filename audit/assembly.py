@@ -24,6 +24,7 @@ from audit.findings import (
 from audit.issued import report_id
 from audit.masking import Mask, Screen, key_of, texts_of
 from audit.nouns import Case, Cohort, Missing, Texts
+from audit.planning import published
 from audit.rule import decision_rule
 from audit.validation import Validation
 
@@ -124,6 +125,7 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         calibrations=outcomes.calibrations,
         excerpts=choose(outcomes.evidence, case.out, plan.case.seed, mask),
         validation=outcomes.validation,
+        published=published(case),
     )
     return unnamed.model_copy(update={"report_id": report_id(unnamed)})
 

@@ -228,6 +228,15 @@ class Plan(Noun):
     plan_hash: str
 
 
+class Published(Noun):
+    """Aggregates that others published, by metric: context, never judged. ``unread``: metrics without a number."""
+
+    file: str
+    sha256: str
+    values: dict[str, float]
+    unread: tuple[str, ...] = ()
+
+
 class Environment(Noun):
     """Where and with what the numbers were made. Outside the plan hash."""
 
@@ -285,3 +294,4 @@ class Report(Noun):
     parent: str = ""
     excerpts: tuple[Excerpts, ...] = ()
     validation: Validation | Missing = Missing(missing="no calibration judged this case")
+    published: Published | Missing = Missing(missing="no published numbers were given")

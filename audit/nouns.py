@@ -210,6 +210,7 @@ class Case(Noun):
 
     *How* (device, dtype, memory, workers) is a flag, recorded in provenance and outside the plan hash.
     ``edited`` is ``all`` or ``unknown``, or the ids of the forget items the suspect is known to have been edited on.
+    ``published`` names a file of numbers that others published (``*_EVAL.json``), shown beside ours and never judged.
     """
 
     name: str
@@ -219,6 +220,7 @@ class Case(Noun):
     edited: Literal["all", "unknown"] | tuple[str, ...] = "unknown"
     probes: dict[str, dict[str, str | int | float | bool]] = {}
     seed: int = 0
+    published: str | None = None
 
 
 class Op(StrEnum):

@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from audit import plugins
 from audit.bench import OpenCase
-from audit.findings import Plan, PlannedTest
-from audit.nouns import AuditError, Cohort, Cost, Need, Op, Read, Role, Texts
+from audit.findings import Plan, PlannedTest, Published
+from audit.interchange import read_published
+from audit.nouns import AuditError, Cohort, Cost, Missing, Need, Op, Read, Role, Texts
 from audit.provenance import Received, code_version, name_of
 from probes._probe import Probe
 
@@ -88,7 +89,7 @@ class Planner:
         payload = Plan(
             case=case.case,
             fingerprints={role: name_of(checkpoint) for role, checkpoint in received(case)},
-            data_sha256={str(cohort): sha for cohort, sha in case.data_sha256.items()},
+            data_sha256={str(cohort): sha for cohort, sha in case.data_sha256.items()} | self._published(),
             tests=tuple(planned.test for planned in self.probes),
             code_version=code_version(),
             plan_hash="",
@@ -96,6 +97,10 @@ class Planner:
         settings = {one.name: [one.probe.version, one.probe.model_dump(mode="json")] for one in self.probes}
         whole = payload.canonical() + json.dumps(settings, sort_keys=True)
         return payload.model_copy(update={"plan_hash": hashlib.sha256(whole.encode()).hexdigest()})
+
+    def _published(self) -> dict[str, str]:
+        found = published(self._case)
+        return {} if isinstance(found, Missing) else {"published": found.sha256}
 
     @property
     def running(self) -> tuple[Planned, ...]:
@@ -146,6 +151,12 @@ class Planner:
     def _cost(self, probe: Probe, own: Cost) -> Cost:
         fetched = sum(int(self._case.rows(need.texts).mask.sum()) for need in self._present(probe))
         return own.model_copy(update={"fwd_tokens": own.fwd_tokens + fetched})
+
+
+def published(case: OpenCase) -> Published | Missing:
+    """The published numbers that the case names. AuditError (code 2) if the file is none of that kind."""
+    given = case.case.published
+    return Missing(missing="none were given") if given is None else read_published(case.root / given, given)
 
 
 def received(case: OpenCase) -> tuple[Received, ...]:

@@ -136,8 +136,10 @@ def demo(args: argparse.Namespace) -> Answer:
 
 def report(args: argparse.Namespace) -> Answer:
     """Show a finished report, or write it elsewhere: as one file by its ending, or all of it into a folder."""
+    from audit.disk import write_atomic
     from audit.excerpts import unmasked
     from audit.exports import Wanted, export
+    from audit.interchange import foreign
     from audit.issued import read_report
     from audit.render.ratios import with_prior
     from audit.render.terminal import summary
@@ -151,8 +153,12 @@ def report(args: argparse.Namespace) -> Answer:
     if args.prior_odds is not None:
         shown.append(with_prior(found, args.prior_odds))
     if args.out:
-        written = export(found, Path(args.out), Wanted(args.interactive, args.prior_odds))
-        shown.append(f"written to {args.out}" + (f" ({written} files)" if written > 1 else ""))
+        target = Path(args.out)
+        other = foreign(found, folder, target)
+        if other is not None:
+            write_atomic(target, other.encode())
+        written = 1 if other is not None else export(found, target, Wanted(args.interactive, args.prior_odds))
+        shown.append(f"written to {target}" + (f" ({written} files)" if written > 1 else ""))
     return Answer(found.model_dump(mode="json"), tuple(shown), finished.gated(found, args))
 
 

@@ -2,7 +2,8 @@
 
 A run folder: the manifest and every file it lists, the chain of custody, the schema, the id, the item tables, evidence
 and verdict from the numbers, and the rendered files. A report that stands alone (``report.json``, or an HTML report
-with its JSON inside): the same without manifest, custody and tables, which is said.
+with its JSON inside): the same without manifest, custody and tables, which is said. A page that shows a reader's own
+prior is not built again and so not accepted: its report.json is.
 """
 
 import hashlib
@@ -29,7 +30,9 @@ from audit.weighing import Standing, judged, restand, stored
 ALONE = "a report on its own: its manifest, custody log and item tables are not here and were not checked"
 UNCHAINED = ("1.0", "1.1")
 """Schemas from before there was a custody log."""
-_EMBEDDED = re.compile(rb"<script type=\"application/json\"[^>]*>(.*?)</script>", re.DOTALL)
+_EMBEDDED = re.compile(rb'<script type="application/json" id="report-json">(.*?)</script>', re.DOTALL)
+LIBRARY = 1_000_000
+"""Bytes: a static page is smaller, the library of live figures alone is larger."""
 Pages = Callable[[str], bytes | None]
 """The page of this name that shows the report, if it is there."""
 _PLACE = "name the folder of a finished run, or a report in it"
@@ -60,7 +63,8 @@ def verify_run(path: Path, calibrations: Path | None = None) -> Verification:
     if folder is None:
         data, page = _alone(path)
         report, problems = _read(data)
-        more, remarks = _document_problems(report, {"report.html": page}.get, calibrations)
+        pages = _none if page is None or report is None or _is_live(report, page) else {"report.html": page}.get
+        more, remarks = _document_problems(report, pages, calibrations)
         return Verification(str(path), (*problems, *more), (ALONE, *remarks), report)
     report, problems = _read((folder / "report.json").read_bytes())
     changed = _manifest_problems(folder)
@@ -102,10 +106,17 @@ def _alone(path: Path) -> _Alone:
     data = path.read_bytes()
     if path.suffix != ".html":
         return _Alone(data, None)
-    found = _EMBEDDED.search(data)
-    if found is None:
+    found = _EMBEDDED.findall(data)
+    if len(found) != 1:
         raise AuditError(f"{path} holds no report as data, so nothing can be computed from it", _PLACE)
-    return _Alone(found[1], data)
+    return _Alone(found[0], data)
+
+
+def _is_live(report: Report, page: bytes) -> bool:
+    """Is this the report's page with live figures, byte for byte? Only a page as large as their library is compared."""
+    from audit.render.interactive import interactive
+
+    return len(page) > LIBRARY and interactive(report).encode() == page
 
 
 def _page(folder: Path, name: str) -> bytes | None:

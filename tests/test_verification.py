@@ -18,6 +18,8 @@ from audit.issued import documents, report_id
 from audit.judging import judge, verdict, zoo_floors
 from audit.nouns import AuditError, Missing
 from audit.provenance import code_version
+from audit.render.html import html
+from audit.render.interactive import interactive
 from audit.rule import decision_rule, given
 from audit.verification import ALONE, Verification, verify_run
 from tests import golden
@@ -177,14 +179,19 @@ def test_a_report_of_its_own_is_verified_as_far_as_it_goes_and_that_is_said(tmp_
 
 
 def test_a_page_of_its_own_is_verified_by_the_data_in_it(tmp_path: Path) -> None:
-    page = tmp_path / "sent.html"
-    page.write_bytes(b"<html>nothing inside</html>")
-    with pytest.raises(AuditError, match="no report as data"):
-        verify_run(page)
-    inside = json.dumps(json.loads(issued().model_dump_json())).replace("<", "\\u003c")
-    page.write_text(f'<html><script type="application/json" id="report">{inside}</script></html>')
-    found = verify_run(page)
-    assert found.problems == ("report.html, line 1: is not what report.json gives",), "only the data stands"
+    page, report = tmp_path / "sent.html", issued()
+    for text in ("<html>nothing inside</html>", html(report) + html(report)):
+        page.write_text(text)
+        with pytest.raises(AuditError, match="holds no report as data"):
+            verify_run(page)
+    for text in (html(report), interactive(report)):
+        page.write_text(text)
+        assert verify_run(page).accepted and verify_run(page).remarks == (ALONE,)
+        page.write_text(text.replace("SUPPRESSED", "INTACT", 1))
+        (problem,) = verify_run(page).problems
+        assert problem.startswith("report.html, line ") and problem.endswith("is not what report.json gives")
+    page.write_text(html(named(rung(report))))
+    assert verify_run(page).problems == ("verdict: states PARTIAL, the numbers give SUPPRESSED",)
 
 
 # ---- custody ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from audit.render.blocks import Block, Cell, Grid, Heading, Section, Text
 from audit.render.findings import findings
 from audit.render.pageone import conclusion, question
 from audit.render.provenance import items, method, reproduction
+from audit.render.published import published
 from audit.render.quotes import quotes
 from audit.render.reference import closing, crosswalk
 from audit.render.validity import controls
@@ -27,7 +28,7 @@ def sections(report: Report, prior_odds: float | None = None) -> tuple[Section, 
         Section("conclusion", "Conclusion", conclusion(report, prior_odds)),
         Section("items", "Items received and integrity", items(report)),
         Section("method", "Method and decision rule", method(report)),
-        Section("findings", "Findings", findings(report)),
+        Section("findings", "Findings", (*findings(report), *published(report))),
         Section("controls", "Controls and validation", controls(report)),
         Section("not-run", "Not run and failed", _not_run(report)),
         Section("coverage", "Coverage", _coverage(report)),
