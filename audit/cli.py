@@ -135,10 +135,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _report_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "-o", "--out", metavar="PATH", help="a file (.html, .md, .json, .xml: JUnit, _EVAL.json: OpenUnlearning's shape, "
-        ".model-index.yml: for a model card) or a folder for all"
-    )
+    parser.add_argument("-o", "--out", metavar="PATH", help="a file (.html, .md, .json, .xml: JUnit, _EVAL.json: "
+                        "OpenUnlearning's shape, .model-index.yml: for a model card) or a folder for all")  # fmt: skip
     parser.add_argument("--interactive", action="store_true", help="figures that answer to a pointer (HTML, 5 MB)")
     parser.add_argument(
         "--unmask", action="store_true", help="quote the data in clear, in a derived document that warns"

@@ -10,8 +10,10 @@ from audit.nouns import ExitCode
 from audit.pricing import Price, Prices, told_bytes
 from audit.render.progress import lasting
 
-OUTPUTS = ("plan.json", "report.json", "report.html", "report.md", "manifest.sha256", "custody.jsonl", "events.jsonl",
-           "units/", "tables/")  # fmt: skip
+OUTPUTS = (
+    "plan.json", "report.json", "report.html", "report.md", "junit.xml", "manifest.sha256", "custody.jsonl",
+    "events.jsonl", "units/", "tables/",
+)  # fmt: skip
 SOURCES = {
     "recorded": "recorded on this machine",
     "benchmark": "from a short benchmark of base",
