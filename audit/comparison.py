@@ -1,8 +1,9 @@
 """What differs between two finished audits of one case beyond noise, measurement by measurement.
 
-Where both runs keep item tables that hash to what their reports state and cover the same items, the difference is
-paired: one cluster bootstrap resamples the same groups (people) in both. Elsewhere it is taken from the two intervals,
-as if the runs were independent, and called approximate. All p are adjusted together by Holm.
+Where both runs keep item tables that hash to what their reports state, cover the same items and give the effects that
+the reports state, the difference is paired: one cluster bootstrap resamples the same groups (people) in both. Elsewhere
+it is taken from the two intervals, as if the runs were independent, and called approximate. All p are adjusted together
+by Holm.
 """
 
 import hashlib
@@ -24,6 +25,7 @@ from audit.stats import Range
 
 ALPHA = 0.05
 DRAWS = 9999
+ROUNDING = 1e-6
 _HALF = float(scipy_stats.norm.ppf(0.975))
 
 
@@ -37,8 +39,8 @@ class Side(NamedTuple):
 class Difference(NamedTuple):
     """One measurement in both audits: B less A, a 95 % interval of that, p, and p adjusted over all measurements.
 
-    ``paired`` differences are of the overall effect (gates: of the ratio to base; without a null: of the scores), which
-    is the value itself where there is one layer. ``approximate`` ones are of the values.
+    ``paired`` differences are of the overall effect, which is the value itself where there is one layer (gates: of the
+    ratio to base). ``approximate`` ones are of the values.
     """
 
     measurement: str
@@ -126,11 +128,9 @@ def _difference(name: str, a: Kept, b: Kept, seed: int) -> Difference | str:
     x, y = a[1].value, b[1].value
     if isinstance(x, Missing) or isinstance(y, Missing):
         return "it has no value in one of them"
-    tables = (_scores(*a), _scores(*b))
-    if tables[0] is not None and tables[1] is not None and (pairs := _paired(tables[0], tables[1])) is not None:
-        drawn = _bootstrap(pairs, a[1].kind == "gate", seed)
-        if drawn is not None:
-            return Difference(name, x, y, drawn.change, drawn.ci95, drawn.p, 1.0, "paired", len(pairs.groups))
+    drawn = _paired(a, b, seed)
+    if drawn is not None:
+        return Difference(name, *drawn.effects, drawn.change, drawn.ci95, drawn.p, 1.0, "paired", drawn.groups)
     if isinstance(a[1].ci95, Missing) or isinstance(b[1].ci95, Missing):
         return "it has no interval, and no item tables of the same items lie beside both reports"
     first, second = a[1].ci95, b[1].ci95
@@ -142,26 +142,64 @@ def _difference(name: str, a: Kept, b: Kept, seed: int) -> Difference | str:
 
 
 # ---- item tables ------------------------------------------------------------------------------------------------
-Scores = Mapping[str, Mapping[tuple[str, str, int], float]]
-"""Role -> (group, item, layer) -> score. Of several references the first, which is the null, is kept."""
+Place = tuple[str, str, int]
+"""Group, item, layer."""
+Scores = dict[str, dict[Place, float]]
+"""Role -> place -> score. Of several references the first, which is the null, is kept."""
 
 
-class _Pairs(NamedTuple):
-    """Group means [group layer] of both suspects, of base, and of the null where both tables have one."""
+class _Model(NamedTuple):
+    """Group means [group layer] of a suspect above the null, and of base above it."""
 
-    groups: tuple[str, ...]
-    a: Mapping[str, Float[ndarray, "group layer"]]
-    b: Mapping[str, Float[ndarray, "group layer"]]
+    suspect: Float[ndarray, "group layer"]
+    base: Float[ndarray, "group layer"]
+
+    def effect(self, weights: Float[ndarray, "draw group"]) -> Float[ndarray, " draw"]:
+        """The overall effect in every draw: summed over layers, (suspect - null)/(base - null)."""
+        whole = (weights @ self.base).sum(1)
+        return (weights @ self.suspect).sum(1) / np.where(whole > 0, whole, np.nan)
 
 
 class _Drawn(NamedTuple):
+    effects: tuple[float, float]
     change: float
     ci95: Range
     p: float
+    groups: int
+
+
+def _paired(a: Kept, b: Kept, seed: int) -> _Drawn | None:
+    """B less A, its percentile interval and two-sided p, over resampled groups; None where tables do not allow it.
+
+    The p is twice the smaller share of draws on one side of zero (Efron & Tibshirani 1993, ch. 15), never below
+    2/(draws + 1).
+    """
+    tables = (_scores(*a), _scores(*b))
+    if tables[0] is None or tables[1] is None or set(tables[0]["suspect"]) != set(tables[1]["suspect"]):
+        return None
+    places = set(tables[0]["suspect"])
+    for table in tables:
+        for scores in table.values():
+            places &= set(scores)
+    n = len({group for group, _, _ in places})
+    if n < 2:
+        return None
+    first, second = _as_stated(tables[0], places, a[1]), _as_stated(tables[1], places, b[1])
+    if first is None or second is None or first.base.shape != second.base.shape:
+        return None
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=DRAWS) / n
+    x, y = (model.effect(np.concatenate([np.full((1, n), 1 / n), weights])) for model in (first, second))
+    change = y - x
+    if not np.isfinite(change).all():
+        return None
+    drawn = change[1:]
+    tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    ends, p = stats.percentile_interval(drawn), min(1.0, 2 * (tail + 1) / (DRAWS + 1))
+    return _Drawn((float(x[0]), float(y[0])), float(change[0]), ends, p, n)
 
 
 def _scores(folder: Path, measurement: Measurement) -> Scores | None:
-    """The item table of a measurement, if it lies there as the report states it."""
+    """Suspect, base and null (not for a gate) of a measurement's item table, if it lies there as the report has it."""
     table = measurement.items
     path = folder / ("" if isinstance(table, Missing) else table.path)
     if isinstance(table, Missing) or not path.is_file():
@@ -174,72 +212,41 @@ def _scores(folder: Path, measurement: Measurement) -> Scores | None:
     if not {"group", "item", "role", "score"} <= set(columns):
         return None
     layers = columns.get("layer") or [-1] * len(columns["item"])
-    found: dict[str, dict[tuple[str, str, int], float]] = {}
-    for role, group, item, layer, score in zip(
-        columns["role"], columns["group"], columns["item"], layers, columns["score"], strict=True
-    ):
-        found.setdefault(role, {}).setdefault((group, item, layer), score)
-    return found
-
-
-def _paired(a: Scores, b: Scores) -> _Pairs | None:
-    """Group means over the same items; None where the suspects were not scored on the same ones."""
-    if set(a.get("suspect", {})) != set(b.get("suspect", {})) or not a.get("suspect"):
+    by_role: Scores = {}
+    names = (columns["role"], columns["group"], columns["item"], layers, columns["score"])
+    for role, group, item, layer, score in zip(*names, strict=True):
+        by_role.setdefault(role, {}).setdefault((group, item, layer), score)
+    null = None if measurement.kind == "gate" else next((r for r in ("reference", "ancestor") if r in by_role), None)
+    if not {"suspect", "base"} <= set(by_role) or (null is None and measurement.kind != "gate"):
         return None
-    null = next((role for role in ("reference", "ancestor") if role in a and role in b), None)
-    roles = {"suspect": "suspect", "base": "base", **({} if null is None else {"null": null})}
-    sides: list[dict[str, dict[tuple[str, str, int], float]]] = []
-    for side in (a, b):
-        sides.append({name: dict(side[role]) for name, role in roles.items() if role in side})
-    keys = set(a["suspect"])
-    for side in sides:
-        for scores in side.values():
-            keys &= set(scores)
-    groups = sorted({group for group, _, _ in keys})
-    if not groups:
-        return None
-    ours, theirs = ({name: _means(scores, keys, groups) for name, scores in side.items()} for side in sides)
-    return _Pairs(tuple(groups), ours, theirs)
+    found = {"suspect": by_role["suspect"], "base": by_role["base"]}
+    return found if null is None else {**found, "null": by_role[null]}
 
 
-def _means(
-    scores: Mapping[tuple[str, str, int], float], keys: set[tuple[str, str, int]], groups: list[str]
-) -> Float[ndarray, "group layer"]:
-    layers = sorted({layer for _, _, layer in keys})
-    total, count = np.zeros((2, len(groups), len(layers)))
+def _as_stated(scores: Scores, places: set[Place], m: Measurement) -> _Model | None:
+    """The model whose effect is the one that the report states, to rounding; None where the table gives no such effect.
+
+    Layers at which base hardly exceeds the null were left out of the effect: those that it exceeds most are tried,
+    first all of them, then all but one, and so on.
+    """
+    means = {role: _means(by_place, places) for role, by_place in scores.items()}
+    null = means.get("null", np.zeros_like(means["base"]))
+    suspect, base = means["suspect"] - null, means["base"] - null
+    stated = m.value if isinstance(m.overall, Missing) else m.overall.value
+    once, order = np.full((1, len(base)), 1 / len(base)), np.argsort(-base.mean(0), kind="stable")
+    for kept in range(len(order), 0, -1):
+        layers = np.sort(order[:kept])
+        found = _Model(suspect[:, layers], base[:, layers])
+        if not isinstance(stated, Missing) and abs(float(found.effect(once)[0]) - stated) < ROUNDING:
+            return found
+    return None
+
+
+def _means(scores: Mapping[Place, float], places: set[Place]) -> Float[ndarray, "group layer"]:
+    groups, layers = sorted({g for g, _, _ in places}), sorted({layer for _, _, layer in places})
     row, column = ({name: i for i, name in enumerate(names)} for names in (groups, layers))
-    for group, item, layer in keys:
+    total, count = np.zeros((2, len(groups), len(layers)))
+    for group, item, layer in places:
         total[row[group], column[layer]] += scores[group, item, layer]
         count[row[group], column[layer]] += 1
     return total / np.maximum(count, 1)
-
-
-def _bootstrap(pairs: _Pairs, gate: bool, seed: int) -> _Drawn | None:
-    """B less A, its percentile interval and two-sided p, over resampled groups; None where base is not above the null.
-
-    The p is twice the smaller share of draws on one side of zero (Efron & Tibshirani 1993, ch. 15), never below
-    2/(draws + 1); one group cannot be resampled and gives None.
-    """
-    n = len(pairs.groups)
-    if n < 2:
-        return None
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=DRAWS) / n
-    weights = np.concatenate([np.full((1, n), 1 / n), weights])
-    change = _effect(pairs.b, weights, gate) - _effect(pairs.a, weights, gate)
-    if not np.isfinite(change).all():
-        return None
-    drawn = change[1:]
-    tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-    return _Drawn(float(change[0]), stats.percentile_interval(drawn), min(1.0, 2 * (tail + 1) / (DRAWS + 1)))
-
-
-def _effect(
-    side: Mapping[str, Float[ndarray, "group layer"]], weights: Float[ndarray, "draw group"], gate: bool
-) -> Float[ndarray, " draw"]:
-    """The overall effect in every draw: summed over layers, (suspect - null)/(base - null)."""
-    null = np.zeros_like(side["suspect"]) if gate or "null" not in side else side["null"]
-    top = (weights @ (side["suspect"] - null)).sum(1)
-    if "base" not in side or (not gate and "null" not in side):
-        return top / side["suspect"].shape[1]
-    below = (weights @ (side["base"] - null)).sum(1)
-    return top / np.where(below > 0, below, np.nan)

@@ -10,7 +10,7 @@ from pyarrow import parquet
 from scipy import stats as scipy_stats
 
 from audit.comparison import Side, compare
-from audit.findings import Report, Table
+from audit.findings import Overall, Report, Table
 from audit.nouns import AuditError, ExitCode, Missing
 from tests import golden
 
@@ -40,7 +40,10 @@ def side(folder: Path, suspect: np.ndarray, **more: np.ndarray) -> Side:
         e.model_copy(update={"measurement": e.measurement.model_copy(update={"items": Missing(missing="none")})})
         for e in report.evidence
     ]
-    tabled = found[PLACE].measurement.model_copy(update={"items": table})
+    whole = ((scores["base"] - scores["reference"]).mean(0)).sum()
+    effect = float((suspect - scores["reference"]).mean(0).sum() / whole)
+    stated = Overall(value=effect, ci95=Missing(missing="none"), floor=0.0)
+    tabled = found[PLACE].measurement.model_copy(update={"items": table, "overall": stated})
     found[PLACE] = found[PLACE].model_copy(update={"measurement": tabled})
     return Side(report.model_copy(update={"evidence": tuple(found)}), folder)
 
@@ -111,6 +114,36 @@ def test_without_tables_the_intervals_decide_and_that_is_called_approximate(tmp_
     z = (second.value - first.value) / np.sqrt(errors[0] ** 2 + errors[1] ** 2)
     assert one.how == "approximate"
     assert one.p == pytest.approx(2 * scipy_stats.norm.sf(abs(z)), rel=1e-5)
+
+
+def test_a_table_that_does_not_give_the_stated_effect_is_not_paired(tmp_path: Path) -> None:
+    """As where one table lies beside two statistics: what is compared must be what was stated."""
+    a, b = side(tmp_path / "a", scores(0)), side(tmp_path / "b", scores(0) + 0.3)
+    m = b.report.evidence[PLACE].measurement
+    assert isinstance(m.overall, Overall)
+    other = m.model_copy(update={"overall": m.overall.model_copy(update={"value": m.overall.value + 1e-3})})
+    changed = b.report.evidence[PLACE].model_copy(update={"measurement": other})
+    evidence = (*b.report.evidence[:PLACE], changed, *b.report.evidence[PLACE + 1 :])
+    b = Side(b.report.model_copy(update={"evidence": evidence}), b.folder)
+    (one,) = [d for d in compare(a, b).differences if d.measurement == name_of(a.report)]
+    assert one.how == "approximate"
+
+
+def test_a_layer_that_was_left_out_of_the_effect_is_left_out_here(tmp_path: Path) -> None:
+    base = np.ones((GROUPS, LAYERS)) * [1.0, 1e-4, 1.0]
+    noisy = scores(0)
+    sides: list[Side] = []
+    for name, values in (("a", noisy), ("b", noisy + [0.2, 50.0, 0.2])):
+        one = side(tmp_path / name, values, base=base)
+        m = one.report.evidence[PLACE].measurement
+        assert isinstance(m.overall, Overall)
+        kept = float(values[:, [0, 2]].mean(0).sum() / 2)
+        other = m.model_copy(update={"overall": m.overall.model_copy(update={"value": kept})})
+        changed = one.report.evidence[PLACE].model_copy(update={"measurement": other})
+        evidence = (*one.report.evidence[:PLACE], changed, *one.report.evidence[PLACE + 1 :])
+        sides.append(Side(one.report.model_copy(update={"evidence": evidence}), one.folder))
+    (found,) = [d for d in compare(*sides).differences if d.measurement == name_of(sides[0].report)]
+    assert found.how == "paired" and found.change == pytest.approx(0.2)
 
 
 def test_other_items_are_not_paired(tmp_path: Path) -> None:
