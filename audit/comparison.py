@@ -174,17 +174,16 @@ def _paired(a: Kept, b: Kept, seed: int) -> _Drawn | None:
     The p is twice the smaller share of draws on one side of zero (Efron & Tibshirani 1993, ch. 15), never below
     2/(draws + 1).
     """
-    tables = (_scores(*a), _scores(*b))
-    if tables[0] is None or tables[1] is None or set(tables[0]["suspect"]) != set(tables[1]["suspect"]):
+    ours, theirs = _scores(*a), _scores(*b)
+    if ours is None or theirs is None or set(ours["suspect"]) != set(theirs["suspect"]):
         return None
-    places = set(tables[0]["suspect"])
-    for table in tables:
-        for scores in table.values():
-            places &= set(scores)
+    places = set(ours["suspect"])
+    for scores in (*ours.values(), *theirs.values()):
+        places &= set(scores)
     n = len({group for group, _, _ in places})
     if n < 2:
         return None
-    first, second = _as_stated(tables[0], places, a[1]), _as_stated(tables[1], places, b[1])
+    first, second = _as_stated(ours, places, a[1]), _as_stated(theirs, places, b[1])
     if first is None or second is None or first.base.shape != second.base.shape:
         return None
     weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=DRAWS) / n

@@ -104,3 +104,22 @@ def test_a_broken_chain_is_never_added_to(folder: Path) -> None:
         custody.append(folder, "verified", {"outcome": "accepted"}, "1.0")
     custody.mend(folder)
     assert path.read_bytes() == broken
+
+
+def test_a_line_written_anew_with_its_own_hash_breaks_the_line_after_it(folder: Path) -> None:
+    first, second, third = lines(folder)
+    line = json.loads(second) | {"tool": "9.9"}
+    del line["sha256"]
+    plain = json.dumps(line, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    line["sha256"] = hashlib.sha256(plain.encode()).hexdigest()
+    forged = json.dumps(line, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    (folder / custody.NAME).write_text("\n".join([first, forged, third, ""]), encoding="utf-8")
+    (fault,) = custody.read(folder).faults
+    assert fault.startswith("custody.jsonl, line 3, before: states ")
+
+
+def test_the_same_line_in_other_bytes_is_a_fault(folder: Path) -> None:
+    first, *rest = lines(folder)
+    spaced = json.dumps(json.loads(first), sort_keys=True, ensure_ascii=False)
+    (folder / custody.NAME).write_text("\n".join([spaced, *rest, ""]), encoding="utf-8")
+    assert custody.read(folder).faults == ("custody.jsonl, line 1, the whole line: is not canonical JSON",)
