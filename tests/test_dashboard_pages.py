@@ -17,6 +17,7 @@ from tests.golden import VARIANTS, Variant
 APP = Path(dashboards.__file__).parent / "entry" / "start.py"
 PAGES = [leaf.name for leaf in catalogue.leaves()]
 TIMEOUT = 60
+QUICK = ("calibrated", "broken")
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def told(at: AppTest) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [v if v in QUICK else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS])
 def test_every_page_shows_every_kind_of_report(store: Path, page: str, variant: Variant) -> None:
     at = opened(store, page, run=variant)
     assert at.title[0].value == page.replace("_", " ").capitalize()

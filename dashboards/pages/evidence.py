@@ -9,7 +9,8 @@ from audit.findings import Evidence, LikelihoodRatio
 from audit.nouns import Missing
 from audit.render.figures import positions, ratios
 from audit.render.findings import FAMILIES
-from audit.render.ratios import short
+from audit.render.pageone import NO_POSTERIOR
+from audit.render.ratios import posterior, short
 from audit.render.wording import evidence_sentence, number, p_value, part, title, units
 from audit.stats import benjamini_hochberg, holm
 from dashboards import bar, show, states
@@ -56,17 +57,6 @@ def table(rows: list[Evidence]) -> None:
     show.table(show.grid(f"{len(rows)} findings", COLUMNS, cells, ("", "mark")))
 
 
-def posterior(ratio: LikelihoodRatio, prior: float) -> None:
-    """What the ratio does to a prior that the reader gave: both are printed."""
-    odds = prior / (1 - prior)
-    low, mid, high = (x * odds / (1 + x * odds) for x in (ratio.ci95.lo, ratio.value, ratio.ci95.hi))
-    show.text(
-        f"From your prior of {prior:.2f} that the suspect still carries the information, these findings lead to "
-        f"{mid:.2f} (95 % of the ratio: {low:.2f} to {high:.2f}). The prior is yours; the findings give only the ratio "
-        f"of {number(ratio.value)}, and never more than {number(ratio.ceiling)}."
-    )
-
-
 view = bar.current()
 report = states.report_or_stop(view)
 chosen = [e for e in report.evidence if view.keeps(e)]
@@ -101,11 +91,11 @@ if typed and isinstance(report.verdict.ratio, LikelihoodRatio):
     except ValueError:
         prior = math.nan
     if 0 < prior < 1:
-        posterior(report.verdict.ratio, prior)
+        show.text(posterior(report.verdict.ratio, prior / (1 - prior)))
     else:
         show.text("A prior is a number between 0 and 1, both excluded.")
 elif typed:
-    show.text("This verdict has no likelihood ratio, so no posterior can be given.")
+    show.text(NO_POSTERIOR)
 else:
     show.text("No posterior is shown: findings alone say nothing about how probable the trace is.")
 show.heading("In words")
