@@ -69,7 +69,7 @@ class Chain(NamedTuple):
 def read(folder: Path) -> Chain:
     """The chain beside a run; a file that is not there is an empty one."""
     path = folder / NAME
-    return _chain(path.read_bytes() if path.is_file() else b"")
+    return chain(path.read_bytes() if path.is_file() else b"")
 
 
 def append(folder: Path, action: Action, about: dict[str, str], tool: str) -> Line:
@@ -79,11 +79,11 @@ def append(folder: Path, action: Action, about: dict[str, str], tool: str) -> Li
         with path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
-            chain = _chain(file.read())
-            if chain.faults:
-                raise AuditError(f"{path} is broken: {chain.faults[0]}", "restore it; nothing was added",
+            found = chain(file.read())
+            if found.faults:
+                raise AuditError(f"{path} is broken: {found.faults[0]}", "restore it; nothing was added",
                                  ExitCode.INTEGRITY)  # fmt: skip
-            line = _next(chain, action, about, tool)
+            line = _next(found, action, about, tool)
             file.write(f"{line.canonical()}\n".encode())
             file.flush()
             os.fsync(file.fileno())
@@ -134,7 +134,8 @@ def issue(folder: Path, report_id: str, manifest: Path, tool: str) -> None:
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------
-def _chain(data: bytes) -> Chain:
+def chain(data: bytes) -> Chain:
+    """The chain in the bytes of a custody log."""
     lines: list[Line] = []
     faults: list[str] = []
     *whole, torn = data.split(b"\n")

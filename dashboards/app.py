@@ -16,8 +16,8 @@ def main() -> None:
         for leaf in leaves
     }
     chosen = st.navigation(list(pages.values()))
-    if (target := st.session_state.pop(bar.TARGET, None)) in pages:
-        st.switch_page(pages[target])
+    if (target := st.session_state.pop(bar.TARGET, None)) is not None:
+        st.switch_page(pages[target.page], query_params=target.state)
     leaf = next(leaf for leaf in leaves if pages[leaf.name] is chosen)
     with Guard():
         view = st.session_state[bar.VIEW] = bar.draw()

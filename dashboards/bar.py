@@ -116,10 +116,20 @@ def current() -> View:
     return st.session_state[VIEW]
 
 
-def go(page: str, **state: str) -> None:
-    """From a callback: open a page with this state; ``run`` is a path. It happens when the script runs again."""
-    if run := state.pop("run", ""):
-        state |= {"set": _parent(run), "run": _last(run)}
-    for name, value in state.items():
-        st.session_state[name] = value
-    st.session_state[TARGET] = page
+class Target(NamedTuple):
+    """A page to open, and what its own widgets shall show there."""
+
+    page: str
+    state: dict[str, str]
+
+
+def go(page: str, run: str = "", **state: str) -> None:
+    """From a callback: open a page on the run at this path. It happens when the script runs again.
+
+    What the bar shows lives on every page and is set at once; the other page's own widgets take it from the address.
+    """
+    if run:
+        st.session_state["set"], st.session_state["run"] = _parent(run), _last(run)
+    for name in state:
+        st.session_state.pop(name, None)
+    st.session_state[TARGET] = Target(page, state)

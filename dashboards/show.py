@@ -97,6 +97,11 @@ def sub(words: str) -> None:
     blocks((Heading(words),))
 
 
+def named(key: str) -> str:
+    """The address of a test in words: what a list offers, and what stands in the page's address."""
+    return visible(key.replace("_", " ").replace(".", ": ", 1))
+
+
 def table(grid: Grid) -> None:
     """A table; a large one scrolls by itself."""
     if len(grid.rows) <= LARGE:

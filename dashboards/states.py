@@ -65,7 +65,7 @@ def _withheld(run: Run) -> None:
         line(sentence(run.what)) + (f"<dl>{hashes}</dl>" if hashes else "") + line(f"What to do: {run.do}."),
         "bad", role="alert",
     )  # fmt: skip
-    show.command(f"residua verify {shown(run.name)}")
+    show.command(f"residua verify {shown(str(bar.root() / run.name))}")
 
 
 def _unreadable(run: Run) -> None:

@@ -17,7 +17,10 @@ from tests.golden import VARIANTS, Variant
 APP = Path(dashboards.__file__).parent / "entry" / "start.py"
 PAGES = [leaf.name for leaf in catalogue.leaves()]
 TIMEOUT = 60
-QUICK = ("calibrated", "broken")
+QUICK = ("broken",)
+KINDS = pytest.mark.parametrize(
+    "variant", [v if v in QUICK else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS]
+)
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +57,14 @@ def told(at: AppTest) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("variant", [v if v in QUICK else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS])
+@KINDS
 def test_every_page_shows_every_kind_of_report(store: Path, page: str, variant: Variant) -> None:
     at = opened(store, page, run=variant)
     assert at.title[0].value == page.replace("_", " ").capitalize()
     assert "This page broke" not in told(at)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@KINDS
 def test_the_report_page_shows_every_section_of_the_report_in_its_order(store: Path, variant: Variant) -> None:
     shown = told(opened(store, "report", run=variant))
     places = [shown.index(f'<h2 id="{section.id}">') for section in sections(golden.report(variant))]

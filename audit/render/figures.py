@@ -138,8 +138,8 @@ def _words(figure: go.Figure, edge: float) -> None:
     begin = 0.0
     for below, words in BANDS:
         end = math.log10(below)
-        middle = (begin + min(end, edge)) / 2
-        if begin and end - begin > 0.4 and middle < edge:
+        middle, room = (begin + min(end, edge)) / 2, min(end, edge) - begin
+        if begin and room > 0.45:
             for side in (-middle, middle):
                 figure.add_annotation(
                     x=side, y=1, yref="paper", yanchor="bottom", showarrow=False, text=words.removesuffix(" support")

@@ -47,9 +47,9 @@ def roc(clean: Sequence[float], knowing: Sequence[float], threshold: float) -> D
         marker={"size": 13, "symbol": "cross", "color": LOOKS["base"].colour}, name="threshold",
     )  # fmt: skip
     figure.update_xaxes(
-        type="log", title="false alarms (share of clean models, log)", range=[math.log10(floor_x), 0.03]
+        type="log", title="false alarms (share of clean models, log)", range=[math.log10(floor_x), 0.03], dtick=1
     )
-    figure.update_yaxes(type="log", title="found (share of knowing models, log)")
+    figure.update_yaxes(type="log", title="found (share of knowing models, log)", dtick=1)
     rows = [[f"FPR ≤ {share:g}", _found_at(found, share)] for share in (0.01, 0.001)]
     rows.append(["at the threshold", f"found {here.knowing - here.missed} of {here.knowing}, "
                                      f"false alarms {here.alarms} of {here.clean}"])  # fmt: skip

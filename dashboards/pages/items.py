@@ -8,7 +8,7 @@ from audit.findings import Table
 from audit.nouns import Missing
 from audit.render.figures import key
 from audit.render.item_figures import scores
-from audit.render.wording import number, title
+from audit.render.wording import number
 from dashboards import bar, items, show, states
 from dashboards.items import Row, as_shown
 from dashboards.vault import Vault
@@ -110,7 +110,7 @@ view = bar.current()
 report = states.report_or_stop(view)
 assert view.run is not None
 tables = {
-    key(e.measurement): (e.measurement, e.measurement.items)
+    show.named(key(e.measurement)): e.measurement.items
     for e in report.evidence
     if view.keeps(e) and not isinstance(e.measurement.items, Missing)
 }
@@ -118,11 +118,9 @@ if not tables:
     states.nothing("No item table", "No test of this cohort kept a table of items.")
     st.stop()
 left, right = st.columns([3, 1])
-chosen = left.selectbox(
-    "Test", list(tables), key="table", bind="query-params",
-    format_func=lambda k: title(tables[k][0]) if k in tables else k,
-) or next(iter(tables))  # fmt: skip
-found = read(view.vault, view.run.name, tables[chosen][1])
+chosen = left.selectbox("Test", list(tables), key="table", bind="query-params")
+chosen = chosen if chosen in tables else next(iter(tables))
+found = read(view.vault, view.run.name, tables[chosen])
 steps = [f"{x:g}" for x in items.layers(found)]
 layer = right.selectbox("Layer or step", steps, key="layer", bind="query-params", disabled=len(steps) == 1,
                         format_func=lambda x: "whole model" if x == "-1" else x) or steps[0]  # fmt: skip
@@ -130,7 +128,7 @@ reveal = st.toggle("Reveal the texts", key="reveal")
 if reveal:
     states.panel("The texts are shown", "<p>This is the data that should be forgotten. Do not let it out of the house: "
                  "what you export from here holds it too.</p>", "bad", role="alert")  # fmt: skip
-rows = sheet(found, tables[chosen][1].sha256, float(layer)).rows
+rows = sheet(found, tables[chosen].sha256, float(layer)).rows
 kept = narrowed(rows, reveal)
 page = paged(kept, len(rows))
 show.text(f"{len(kept)} of {len(rows)} items" + ("." if reveal else "; ids and texts are masked."))

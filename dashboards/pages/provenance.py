@@ -2,25 +2,29 @@
 
 import streamlit as st
 
+from audit.custody import NAME, chain
 from audit.findings import Report
 from audit.journal import difference
-from audit.render.wording import NAME, moment, size, visible
+from audit.render.wording import NAME as SHORT
+from audit.render.wording import moment, size, visible
 from dashboards import bar, integrity, show, states
+from dashboards.vault import MB, Refused
 
 ORDER = 90
+CAP = 4 * MB
 
 
 def custody(report: Report) -> None:
     """What was received, what it hashed to, and when it was looked at again."""
     rows = [
-        [visible(x.role, NAME), visible(x.path), visible(x.family, NAME), size(x.size_bytes), visible(x.fingerprint),
+        [visible(x.role, SHORT), visible(x.path), visible(x.family, SHORT), size(x.size_bytes), visible(x.fingerprint),
          "before and after" if x.verified_after else "before only"]
         for x in report.exhibits
     ]  # fmt: skip
     columns = ("Role", "Path", "Family", "Size", "SHA-256", "Verified")
     show.table(show.grid("Checkpoints received", columns, rows, ("", "code", "", "number", "code")))
     files = [
-        [visible(x.role, NAME), visible(name), visible(sha)] for x in report.exhibits for name, sha in x.files.items()
+        [visible(x.role, SHORT), visible(name), visible(sha)] for x in report.exhibits for name, sha in x.files.items()
     ]
     with st.expander(f"Files of the checkpoints ({len(files)})"):
         show.table(show.grid("Files of the checkpoints", ("Role", "File", "SHA-256"), files, ("", "code", "code")))
@@ -34,7 +38,23 @@ def environment(report: Report) -> None:
              ("Plan hash", report.plan.plan_hash),
              ("Seeds", ", ".join(sorted({str(e.measurement.seed) for e in report.evidence})) or "none")]  # fmt: skip
     pairs += [(name, value) for name, value in sorted({**env.packages, **env.flags}.items())]
-    show.facts([(visible(name, NAME), visible(value, NAME * 2)) for name, value in pairs])
+    show.facts([(visible(name, SHORT), visible(value, 2 * SHORT)) for name, value in pairs])
+
+
+def log(view: bar.View) -> None:
+    """The chain of who received what and when the report was issued, with every fault in it."""
+    assert view.run is not None
+    try:
+        found = chain(view.vault.read(f"{view.run.name}/{NAME}", CAP))
+    except Refused:
+        show.text("This run has no custody log: it was made by an earlier version, or the log was removed.")
+        return
+    if found.faults:
+        states.panel("The chain is broken", "".join(states.line(fault) for fault in found.faults), "bad", role="alert")
+    told = ((line, "; ".join(f"{k} {v}" for k, v in line.about.items())) for line in found.lines)
+    rows = [[str(line.n), moment(line.time), line.action, visible(about), line.tool] for line, about in told]
+    columns = ("Line", "When", "What", "About", "By")
+    show.table(show.grid("Custody log", columns, rows, ("", "", "", "code", "code")))
 
 
 view = bar.current()
@@ -53,8 +73,10 @@ if st.button("Hash every file of this run again", key="rehash"):
     cells = [[f.path, f.state, f.sha256] for f in (*bad, *(f for f in found if f.state == "as listed"))]
     show.table(show.grid("Files of this run", ("File", "State", "SHA-256"), cells, ("code", "", "code")))
 show.note("A manifest shows that files changed, not who wrote it: compare the report id with the one you were given.")
-show.command(f"residua verify {view.run.name}")
+show.command(f"residua verify {view.vault.root / view.run.name}")
 
+show.heading("Custody log")
+log(view)
 show.heading("Environment and seeds")
 environment(report)
 

@@ -174,8 +174,12 @@ def buttons(view: bar.View, worker: Worker, found: Heard) -> None:
             workers.start(view.vault, worker.verb, worker.arguments, worker.out)
             st.rerun(scope="app")
     elif view.vault.stamp(f"{worker.out}/manifest.sha256") is not None:
-        st.button("Open its verdict", key=f"open-{worker.id}", on_click=bar.go, args=("verdict",),
-                  kwargs={"run": worker.out})  # fmt: skip
+        where = {"run": worker.out}
+        opened = st.button(
+            "Open its verdict", key=f"open-{worker.id}", on_click=bar.go, args=("verdict",), kwargs=where
+        )
+        if opened:  # a click inside a fragment runs the fragment alone
+            st.rerun(scope="app")
 
 
 def plugins(package: str, caption: str) -> None:

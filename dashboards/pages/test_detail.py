@@ -8,7 +8,7 @@ from audit.nouns import Missing
 from audit.plugins import Description, describe
 from audit.render.figures import key, null_of, profiles
 from audit.render.known_truth import rates, reliability, roc, tippett
-from audit.render.wording import CELL, NAME, evidence_sentence, number, p_value, sentence, title, visible
+from audit.render.wording import CELL, NAME, evidence_sentence, number, p_value, sentence, visible
 from dashboards import bar, known, show, states
 
 ORDER = 40
@@ -47,12 +47,11 @@ def truth(subjects: Subjects, calibrated: Calibrated) -> None:
 
 view = bar.current()
 report = states.report_or_stop(view)
-tests = {key(e.measurement): e for e in report.evidence if view.keeps(e)}
+tests = {show.named(key(e.measurement)): e for e in report.evidence if view.keeps(e)}
 if not tests:
     states.nothing("No finding here", "No test of this cohort gave a finding; choose another cohort above.")
     st.stop()
-chosen = st.selectbox("Test", list(tests), key="test", bind="query-params",
-                      format_func=lambda k: title(tests[k].measurement) if k in tests else k)  # fmt: skip
+chosen = st.selectbox("Test", list(tests), key="test", bind="query-params")
 e = tests.get(chosen or "") or next(iter(tests.values()))
 m = e.measurement
 show.lead(evidence_sentence(e))

@@ -49,7 +49,7 @@ def counters(report: Report) -> None:
 def open_cell() -> None:
     """A click on a cell of the matrix leads to that test of that checkpoint."""
     if where := show.picked("matrix"):
-        bar.go("test_detail", run=where[0], test=where[1])
+        bar.go("test_detail", run=str(where[0]), test=show.named(str(where[1])))
 
 
 view = bar.current()
