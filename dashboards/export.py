@@ -1,11 +1,20 @@
-"""The report in the forms that can be taken along: pure functions of it, the same bytes as the run wrote."""
+"""The report in the forms that can be taken along: pure functions of it, the same bytes as the command line writes."""
 
+import io
+import zipfile
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from audit.findings import Report
+from audit.issued import documents
 from audit.render.html import html
+from audit.render.interactive import interactive
+from audit.render.junit import junit
 from audit.render.markdown import markdown
+from audit.render.sheets import sheets
+
+EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+"""The oldest time that a zip can state: the same report gives the same bytes whenever it is packed."""
 
 
 class Format(NamedTuple):
@@ -15,23 +24,31 @@ class Format(NamedTuple):
     about: str
     ending: str
     mime: str
-    write: Callable[[Report], str]
+    write: Callable[[Report], bytes]
 
 
-def _json(report: Report) -> str:
-    return report.model_dump_json(indent=1) + "\n"
+def packed(report: Report) -> bytes:
+    """Document, pages and sheets in one zip."""
+    files = documents(report) | {f"sheets/{name}": text.encode() for name, text in sheets(report).items()}
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in sorted(files.items()):
+            archive.writestr(zipfile.ZipInfo(name, EPOCH), data, zipfile.ZIP_DEFLATED)
+    return out.getvalue()
 
 
 FORMATS: Final = {
     f.label: f
     for f in (
-        Format("HTML", "One static page: no script, no request, prints.", ".html", "text/html", html),
-        Format("JSON", "The document itself, which every view reads.", ".json", "application/json", _json),
-        Format("Markdown", "For an issue or a pull request.", ".md", "text/markdown", markdown),
+        Format("HTML", "One static page: no script, no request, prints.", ".html", "text/html",
+               lambda r: html(r).encode()),
+        Format("HTML, interactive", "The same page with figures that answer to a pointer.", ".html", "text/html",
+               lambda r: interactive(r).encode()),
+        Format("JSON", "The document itself, which every view reads.", ".json", "application/json",
+               lambda r: (r.model_dump_json(indent=1) + "\n").encode()),
+        Format("Markdown", "For an issue or a pull request.", ".md", "text/markdown", lambda r: markdown(r).encode()),
+        Format("JUnit", "Planned tests as cases, for continuous integration.", ".xml", "application/xml",
+               lambda r: junit(r).encode()),
+        Format("Zip", "Document, pages and a sheet (CSV) a table.", ".zip", "application/zip", packed),
     )
-}
-
-
-def written(report: Report, chosen: Format) -> bytes:
-    """The report in one form."""
-    return chosen.write(report).encode()
+}  # fmt: skip

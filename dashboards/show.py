@@ -4,6 +4,7 @@ Whatever stands in a run is hostile text. It reaches the page as escaped HTML, o
 Markdown, which Streamlit would read for links, formulas and colours.
 """
 
+import base64
 import csv
 import io
 from collections.abc import Callable, Sequence
@@ -14,15 +15,16 @@ from typing import Final
 import plotly.graph_objects as go
 import streamlit as st
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import escape
 
-from audit.render.blocks import Block, Bullets, Cell, Code, Facts, Grid, Heading, Text
+from audit.render.blocks import Block, Bullets, Cell, Code, Facts, Figure, Grid, Heading, Text
 from audit.render.figures import INK as UNPAINTED
 from audit.render.figures import Drawing
 from audit.render.wording import visible
 
 HERE: Final = Path(__file__).parent
 INK: Final = {"light": "#464e57", "dark": "#bcc4cc"}
+PAPER: Final = {"light": "#ffffff", "dark": "#14171a"}
 LARGE: Final = 400
 """A table of more rows is drawn by the page as one scrolls; a smaller one is plain HTML."""
 
@@ -33,8 +35,16 @@ def _environment() -> Environment:
         loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    env.filters["drawing"] = Markup
+    env.filters["picture"] = picture
     return env
+
+
+def picture(figure: Figure) -> str:
+    """A drawing of the report as a picture in this theme's colours: Streamlit takes drawings out of HTML."""
+    theme = st.context.theme.type or "light"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" color="{INK[theme]}" font-family="sans-serif"'
+    drawn = figure.svg.replace("<svg", head, 1).replace("var(--paper, #fff)", PAPER[theme])
+    return f"data:image/svg+xml;base64,{base64.b64encode(drawn.encode()).decode()}"
 
 
 def style() -> None:

@@ -19,6 +19,7 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 import tests.shapes  # noqa: F401  (the hook below finds it by name)
+from tests.browsing import axe as axe
 from tests.browsing import browser as browser
 
 if TYPE_CHECKING:

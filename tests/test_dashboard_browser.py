@@ -18,7 +18,7 @@ from audit.serving import free_port
 from dashboards import catalogue
 from studies.zoo.build import build
 from tests import run_store
-from tests.test_report_browser import CHROMIUM, FLAGS
+from tests.browsing import CHROMIUM
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; set CHROME_PATH to one")
 
@@ -71,16 +71,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     finally:
         server.terminate()
         server.wait(30)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """One headless Chromium for this module."""
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with driver.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
-        yield found
-        found.close()
 
 
 def visit(browser: Any, served: Served, scheme: str = "light", width: int = 1280) -> Heard:
@@ -139,13 +129,18 @@ def until(page: Any, words: str, seconds: float = 120) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
-def test_every_page_opens_silently_and_asks_no_other_host(browser: Any, served: Served, scheme: str) -> None:
+def test_every_page_opens_silently_asks_no_other_host_and_can_be_read_by_all(
+    browser: Any, served: Served, axe: str, scheme: str
+) -> None:
     page, console, foreign = visit(browser, served, scheme)
     choose(page, "Suspect checkpoint", "calibrated")
     for title in TITLES:
         turn_to(page, title)
         assert page.evaluate(WORDLESS) == 0
         assert not page.get_by_text("This page broke").count()
+        page.evaluate(axe)
+        found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})")
+        assert [(v["id"], v["nodes"][0]["html"][:120]) for v in found["violations"]] == [], title
     assert (console, foreign) == ([], [])
     page.context.close()
 

@@ -1,6 +1,5 @@
 """The report in a real browser: no message, no request, nothing runs; it fits, and it can be read, in every look."""
 
-import importlib.util
 import re
 import subprocess
 from pathlib import Path
@@ -139,15 +138,6 @@ def test_page_one_of_a_fake_unlearning_answers_four_questions(browser: Any, audi
 
 
 # ---- accessibility ----------------------------------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def axe() -> str:
-    """The rules of axe-core, as a script."""
-    found = importlib.util.find_spec("axe_playwright_python")
-    if found is None or found.origin is None:
-        pytest.skip("axe-playwright-python is not installed")
-    return (Path(found.origin).parent / "axe.min.js").read_text(encoding="utf-8")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser: Any, axe: str, page_file: Path, scheme: str) -> None:
     page = browser.new_page(color_scheme=scheme, viewport={"width": 1100, "height": 1400}, bypass_csp=True)

@@ -9,8 +9,7 @@ from audit.findings import Evidence, LikelihoodRatio
 from audit.nouns import Missing
 from audit.render.figures import positions, ratios
 from audit.render.findings import FAMILIES
-from audit.render.pageone import NO_POSTERIOR
-from audit.render.ratios import posterior, short
+from audit.render.ratios import short, with_prior
 from audit.render.wording import evidence_sentence, number, p_value, part, title, units
 from audit.stats import benjamini_hochberg, holm
 from dashboards import bar, show, states
@@ -85,17 +84,15 @@ show.note(
 )
 show.heading("Your prior")
 typed = st.text_input("Prior probability that the trace is there (0 to 1); leave empty for none", key="prior")
-if typed and isinstance(report.verdict.ratio, LikelihoodRatio):
+if typed:
     try:
         prior = float(typed.replace(",", "."))
     except ValueError:
         prior = math.nan
-    if 0 < prior < 1:
-        show.text(posterior(report.verdict.ratio, prior / (1 - prior)))
-    else:
-        show.text("A prior is a number between 0 and 1, both excluded.")
-elif typed:
-    show.text(NO_POSTERIOR)
+    known = 0 < prior < 1
+    show.text(
+        with_prior(report, prior / (1 - prior)) if known else "A prior is a number between 0 and 1, both excluded."
+    )
 else:
     show.text("No posterior is shown: findings alone say nothing about how probable the trace is.")
 show.heading("In words")

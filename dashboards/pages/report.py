@@ -2,23 +2,34 @@
 
 import streamlit as st
 
+from audit.findings import Report
 from audit.render.sections import sections
 from audit.render.wording import NAME, size, visible
 from dashboards import bar, export, show, states
 
 ORDER = 100
 
+
+@st.cache_data(show_spinner="Writing the report…", max_entries=12)
+def written(_report: Report, label: str, report_id: str) -> bytes:
+    """The report in one form, written once."""
+    return export.FORMATS[label].write(_report)
+
+
 view = bar.current()
 report = states.report_or_stop(view)
+assert view.run is not None
 left, right = st.columns([2, 3])
 form = left.selectbox("Format", list(export.FORMATS), key="format", bind="query-params")
 chosen = export.FORMATS[form or next(iter(export.FORMATS))]
-data = export.written(report, chosen)
+data = written(report, chosen.label, report.report_id)
 with right:
     show.text(f"{chosen.about} About {size(len(data))}.")
 st.download_button(f"Download {chosen.label}", data, f"{report.report_id}{chosen.ending}", chosen.mime, type="primary",
                    key="download", on_click="ignore")  # fmt: skip
-show.note("The report holds aggregates and none of the texts of the data; those stay in the tables beside it.")
+if report.masked:
+    show.note("What it quotes of the data is masked. A copy with the texts in clear, which warns of them, is made by:")
+    show.command(f"residua report {view.vault.root / view.run.name} --unmask -o unmasked.html")
 for number, section in enumerate(sections(report), 1):
     show.markup(f'<h2 id="{section.id}">{number} {section.title}</h2>')
     show.blocks(section.blocks)

@@ -11,7 +11,8 @@ from audit.nouns import AuditError
 from audit.plugins import describe
 from audit.render.wording import NAME, size, visible
 from dashboards import bar, show, states, workers
-from dashboards.progress import estimate, progress, span
+from dashboards.price import Price
+from dashboards.progress import progress, span
 from dashboards.vault import shown
 from dashboards.workers import Heard, Worker
 
@@ -81,45 +82,25 @@ def planning(view: bar.View, worker: Worker) -> None:
     except ValidationError:
         states.panel("This plan cannot be read", "<p>It is of another version.</p>", "bad", role="alert")
         return
-    table(plan, found.answer, timed(view))
+    table(plan, found.answer)
 
 
-def table(plan: Plan, answer: dict[str, JsonValue], finished: list[Report]) -> None:
+def table(plan: Plan, answer: dict[str, JsonValue]) -> None:
     """Every test with its cost, and the reason where it will not run."""
+    price = Price.of(answer)
+    running = [t for t in plan.tests if t.will_run]
+    show.facts([("Tests that will run", f"{len(running)} of {len(plan.tests)}"),
+                ("Time", price.time), ("Memory", price.memory)])  # fmt: skip
     rows = []
     for test in plan.tests:
-        expected = estimate([test], finished)
-        rows.append([
-            test.probe.replace("_", " "), "yes" if test.will_run else f"no: {visible(test.reason)}",
-            f"{test.cost.fwd_tokens:,}", f"{test.cost.bwd_tokens:,}", f"{test.cost.steps:,}", str(test.cost.resident),
-            "not known" if expected is None or not test.will_run else f"{expected.low:.1f} to {expected.high:.1f} s",
-            visible(test.question),
-        ])  # fmt: skip
-    columns = ("Test", "Will it run?", "Tokens forward", "Backward", "Steps", "Models held", "Time", "Question")
+        cost, reason = test.cost, f"no: {visible(test.reason)}"
+        counts = (f"{cost.fwd_tokens:,}", f"{cost.bwd_tokens:,}", f"{cost.steps:,}", str(cost.resident))
+        own = price.units.get(test.probe, "with the others") if test.will_run else "none"
+        name = test.probe.replace("_", " ")
+        rows.append([name, "yes" if test.will_run else reason, *counts, own, visible(test.question)])
+    columns = ("Test", "Will it run?", "Tokens forward", "Backward", "Steps", "Models held", "Time, memory", "Question")
     tones = ("", "", "number", "number", "number", "number", "number")
-    running = [t for t in plan.tests if t.will_run]
-    whole = estimate(running, finished)
-    time = (
-        "not known: no finished run here has timed these tests"
-        if whole is None
-        else f"{span(whole.low)} to {span(whole.high)}"
-    )
-    told = [("Tests that will run", f"{len(running)} of {len(plan.tests)}"), ("Time, from finished runs here", time)]
-    told += [(name.replace("_", " "), priced(value)) for name, value in sorted(answer.items()) if name not in PLANNED]
-    show.facts(told)
     show.table(show.grid(f"Plan of {visible(plan.case.name, NAME)}", columns, rows, tones))
-
-
-PLANNED = frozenset({*Plan.model_fields, "out", "exit_code"})
-
-
-def priced(value: JsonValue) -> str:
-    """What else the planner says of time, memory and outputs, in words."""
-    if isinstance(value, dict):
-        return ", ".join(f"{k.replace('_', ' ')} {priced(v)}" for k, v in value.items())
-    if isinstance(value, list):
-        return ", ".join(priced(v) for v in value) or "none"
-    return visible(f"{value:,.6g}" if isinstance(value, float) else str(value))
 
 
 # ---- the workers ------------------------------------------------------------------------------------------------

@@ -1,10 +1,14 @@
 """Is the content really gone?"""
 
+from collections.abc import Sequence
+from functools import partial
+
 import streamlit as st
 from markupsafe import escape
 
 from audit.findings import Report
-from audit.render.comparisons import matrix
+from audit.render.comparisons import Named, columns, matrix
+from audit.render.figures import Drawing
 from audit.render.html import OFF_LADDER, RUNGS
 from audit.render.pageone import untested
 from audit.render.ratios import how_sure
@@ -52,6 +56,25 @@ def open_cell() -> None:
         bar.go("test_detail", run=str(where[0]), test=show.named(str(where[1])))
 
 
+def open_selected(table: str, rows: Sequence[Named], tests: Sequence[str]) -> None:
+    """The same from a table, which also takes the keyboard."""
+    cells = st.session_state[table]["selection"]["cells"]
+    if cells and cells[0][1] in tests:
+        bar.go("test_detail", run=rows[cells[0][0]].address, test=show.named(cells[0][1]))
+
+
+def as_table(table: str, drawn: Drawing, rows: Sequence[Named]) -> None:
+    """The matrix in words, one cell of which can be chosen."""
+    tests = columns([r.report for r in rows])
+    cells = {"checkpoint": [r.name for r in rows]}
+    cells |= {test: [row[i + 1].text for row in drawn.data.rows] for i, test in enumerate(tests)}
+    st.dataframe(
+        cells, key=table, hide_index=True, selection_mode="single-cell",
+        column_config={test: st.column_config.TextColumn(show.named(test)) for test in tests},
+        on_select=partial(open_selected, table, rows, tests),
+    )  # fmt: skip
+
+
 view = bar.current()
 report = states.report_or_stop(view)
 box(report)
@@ -65,7 +88,14 @@ shown = left.segmented_control("Number in a cell", list(SHOWN), default="log₁�
 order = right.selectbox("Order", ["as in the folder", "worst first"], key="order", bind="query-params")
 if order == "worst first":
     rows = tuple(sorted(rows, key=lambda r: (RANK.index(r.report.verdict.word), r.name)))
-show.chart(matrix(rows, SHOWN[shown or "log₁₀ likelihood ratio"]), picked=open_cell)
+drawn = matrix(rows, SHOWN[shown or "log₁₀ likelihood ratio"])
+with st.container(key="matrix-wide"):
+    show.chart(drawn, picked=open_cell)
+    with st.expander("The same as a table, for the keyboard: choose a cell to open its test"):
+        as_table("matrix-table", drawn, rows)
+with st.container(key="matrix-narrow"):
+    show.note("Choose a cell to open its test.")
+    as_table("matrix-small", drawn, rows)
 
 show.heading("Limits of this verdict")
 limits = dict.fromkeys(sentence(x) for x in (*report.verdict.limits, *report.limits))
