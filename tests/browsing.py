@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 CHROMIUM = os.environ.get("CHROME_PATH") or shutil.which("chromium") or shutil.which("google-chrome") or ""
+PATIENCE_MS = 120_000
+"""How long a page may take to load: a busy machine is no failure."""
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",

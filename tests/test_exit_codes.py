@@ -78,9 +78,15 @@ def test_4_where_a_gate_cannot_be_decided(finished: Path) -> None:
     assert residua("report", finished, "--fail-on", "lr=10").returncode == 4
 
 
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_130_after_ctrl_c_and_the_same_command_goes_on(zoo: Built, tmp_path: Path) -> None:
     command = [*RESIDUA, "run", str(zoo.cases["base"]), "-o", str(tmp_path / "run"), "-q"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as child:
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    # A suite that runs in the background of a shell hands its children an ignored Ctrl-C.
+    with subprocess.Popen(command, **pipes, text=True, preexec_fn=_heed_interrupts) as child:
         while child.poll() is None and not (tmp_path / "run" / "plan.json").exists():
             time.sleep(0.05)
         child.send_signal(signal.SIGINT)

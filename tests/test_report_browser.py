@@ -12,7 +12,7 @@ from audit.findings import Report
 from audit.render.html import html
 from audit.render.interactive import interactive
 from studies.zoo.build import build
-from tests.browsing import CHROMIUM, FLAGS
+from tests.browsing import CHROMIUM, FLAGS, PATIENCE_MS
 from tests.golden import VARIANTS, Variant, report
 
 SHOWN: tuple[Variant, ...] = ("calibrated", "broken", "hostile")
@@ -54,7 +54,7 @@ def test_no_console_message_no_request_no_dialog_and_nothing_too_faint(browser: 
         page.on("pageerror", lambda error, heard=heard: heard.append(str(error)))
         page.on("dialog", lambda dialog, heard=heard: heard.append(dialog.message))
         page.on("request", lambda request, heard=heard: heard.append(request.url))
-        page.goto(page_file.as_uri())
+        page.goto(page_file.as_uri(), timeout=PATIENCE_MS)
         assert heard == [page_file.as_uri()]
         assert page.evaluate(CONTRAST) == []
         assert page.evaluate("document.querySelectorAll('script:not([type=\"application/json\"]), img').length") == 0
@@ -64,14 +64,14 @@ def test_no_console_message_no_request_no_dialog_and_nothing_too_faint(browser: 
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_never_scrolls_sideways(browser: Any, page_file: Path, width: int) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900})
-    page.goto(page_file.as_uri())
+    page.goto(page_file.as_uri(), timeout=PATIENCE_MS)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
 
 
 def test_print_opens_every_table_of_data(browser: Any, page_file: Path) -> None:
     page = browser.new_page()
-    page.goto(page_file.as_uri())
+    page.goto(page_file.as_uri(), timeout=PATIENCE_MS)
     hidden = "[...document.querySelectorAll('details table')].filter(t => !t.checkVisibility()).length"
     assert page.evaluate(hidden) > 0, "folded on the screen"
     page.emulate_media(media="print")
@@ -92,7 +92,7 @@ def test_page_one_is_one_page_and_no_table_is_cut_off_in_print(browser: Any, tmp
     path.write_text(html(report(variant)), encoding="utf-8")
     page = browser.new_page(viewport=A4)
     page.emulate_media(media="print")
-    page.goto(path.as_uri())
+    page.goto(path.as_uri(), timeout=PATIENCE_MS)
     assert page.evaluate(WIDE) == 0
     if variant != "hostile":
         assert page.evaluate("document.querySelector('.page-one').getBoundingClientRect().bottom") <= A4["height"]
@@ -117,7 +117,7 @@ def test_a_full_audit_is_small_silent_and_the_same_bytes_when_it_is_made_again(b
     heard: list[str] = []
     page.on("console", lambda message: heard.append(message.text))
     page.on("request", lambda request: heard.append(request.url))
-    page.goto(path.as_uri())
+    page.goto(path.as_uri(), timeout=PATIENCE_MS)
     assert heard == [path.as_uri()]
     page.close()
 
@@ -125,7 +125,7 @@ def test_a_full_audit_is_small_silent_and_the_same_bytes_when_it_is_made_again(b
 def test_page_one_of_a_fake_unlearning_answers_four_questions(browser: Any, audited: Path) -> None:
     """The scripted rubric: is it gone, how sure, what was not tested, how do I repeat it."""
     page = browser.new_page()
-    page.goto((audited / "report.html").as_uri())
+    page.goto((audited / "report.html").as_uri(), timeout=PATIENCE_MS)
     page_one = page.locator(".page-one").inner_text()
     answers = dict(
         re.findall(r"^(Is it gone\?|How sure\?|What was not tested\?|How do I repeat it\?)\n+(.*)$", page_one, re.M)
@@ -141,7 +141,7 @@ def test_page_one_of_a_fake_unlearning_answers_four_questions(browser: Any, audi
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser: Any, axe: str, page_file: Path, scheme: str) -> None:
     page = browser.new_page(color_scheme=scheme, viewport={"width": 1100, "height": 1400}, bypass_csp=True)
-    page.goto(page_file.as_uri())
+    page.goto(page_file.as_uri(), timeout=PATIENCE_MS)
     page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
     page.evaluate(axe)
     found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']})")
@@ -158,7 +158,7 @@ def test_live_figures_are_drawn_without_a_request_or_a_message(browser: Any, tmp
     page.on("console", lambda message: heard.append(message.text))
     page.on("pageerror", lambda error: heard.append(str(error)))
     page.on("request", lambda request: heard.append(request.url))
-    page.goto(path.as_uri())
+    page.goto(path.as_uri(), timeout=PATIENCE_MS)
     page.wait_for_selector(".js-plotly-plot .main-svg")
     assert page.evaluate("document.querySelectorAll('.js-plotly-plot .main-svg').length") >= 5
     assert [x for x in heard if not x.startswith("blob:")] == [path.as_uri()]

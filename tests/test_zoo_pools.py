@@ -17,6 +17,7 @@ from audit.edits.grad_diff import GradDiff
 from audit.edits.head_edit import HeadEdit
 from audit.edits.last_layer import LastLayer
 from audit.edits.logit_bias import LogitBias
+from audit.metering import Meter
 from audit.nouns import AuditError
 from audit.pools import read_world
 from studies.zoo import design, mechanisms, recipes, scoring, training
@@ -220,11 +221,11 @@ def test_a_world_is_scored_killed_and_resumed_to_the_same_scores(
     measured = list[str]()
     run = engine.Run._measure
 
-    def watched(self: engine.Run) -> object:
+    def watched(self: engine.Run, meter: Meter) -> object:
         measured.append(self.case.case.name)
         if len(measured) == 3:
             raise KeyboardInterrupt
-        return run(self)
+        return run(self, meter)
 
     monkeypatch.setattr(engine.Run, "_measure", watched)
     with pytest.raises(KeyboardInterrupt):
