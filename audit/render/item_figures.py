@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
+
 from audit.render.figures import QUIET, Drawing, grid_of, sketch
 from audit.render.svg import LOOKS
 from audit.render.wording import number
@@ -16,13 +18,14 @@ def scores(suspect: Sequence[float], other: Sequence[float], role: str) -> Drawi
     """Is the suspect like base, or like a model that never knew, item by item? On the diagonal they score alike."""
     low, high = min(*suspect, *other), max(*suspect, *other)
     figure = sketch(400)
-    figure.add_scatter(
-        x=[low, high], y=[low, high], mode="lines", line={"color": QUIET, "dash": "dot"}, hoverinfo="skip"
-    )
+    line = {"color": QUIET, "dash": "dot"}
     crowded = len(suspect) > POINTS
     if crowded:
-        figure.add_histogram2d(x=list(other), y=list(suspect), nbinsx=40, nbinsy=40, colorscale="Blues", showscale=True)
-    else:
+        counts, edges, _ = np.histogram2d(suspect, other, bins=2 * BINS, range=[[low, high]] * 2)
+        middles = (edges[1:] + edges[:-1]) / 2
+        figure.add_heatmap(x=middles, y=middles, z=np.where(counts > 0, counts, np.nan), colorscale="Blues")
+    figure.add_scatter(x=[low, high], y=[low, high], mode="lines", line=line, hoverinfo="skip")
+    if not crowded:
         look = LOOKS["suspect"]
         figure.add_scatter(
             x=list(other), y=list(suspect), mode="markers", hovertemplate="%{x:.3g}, suspect %{y:.3g}<extra></extra>",
@@ -36,18 +39,11 @@ def scores(suspect: Sequence[float], other: Sequence[float], role: str) -> Drawi
         if crowded
         else f"Up to {POINTS} items are drawn one by one."
     )
-    edges = [low + (high - low) * i / BINS for i in range(BINS + 1)]
+    bins = np.linspace(low, high, BINS + 1)
+    both = [np.histogram(values, bins=bins)[0] for values in (suspect, other)]
     rows = [
-        [
-            f"{number(a)} to {number(b)}",
-            str(_within(suspect, a, b, b == edges[-1])),
-            str(_within(other, a, b, b == edges[-1])),
-        ]
-        for a, b in zip(edges, edges[1:], strict=False)
+        [f"{number(float(a))} to {number(float(b))}", str(n), str(m)]
+        for a, b, n, m in zip(bins, bins[1:], *both, strict=False)
     ]
     data = grid_of(told, ("Score", "Items, suspect", f"Items, {role}"), rows)
     return Drawing(f"items-{role}", figure, told, f"On the dotted line both score alike. {rule}", data)
-
-
-def _within(values: Sequence[float], low: float, high: float, closed: bool) -> int:
-    return sum(low <= v < high or (closed and v == high) for v in values)

@@ -1,5 +1,7 @@
 """What is the actual text?"""
 
+from functools import partial
+
 import pyarrow as pa
 import streamlit as st
 from markupsafe import escape
@@ -44,8 +46,16 @@ def frame(rows: list[Row], reveal: bool) -> dict[str, list[str | float | None]]:
         columns[f"{role}: score"] = [r.score.get(role) for r in rows]
     columns["z"] = [r.z for r in rows]
     columns["copied words"] = [r.copied for r in rows]
-    columns["reviewed"] = [r.item in reviewed() for r in rows]
+    marked = reviewed()
+    columns["reviewed"] = [r.item in marked for r in rows]
     return columns
+
+
+def exported(rows: list[Row], reveal: bool) -> str:
+    """Rows as CSV, masked as they are shown."""
+    columns = frame(rows, reveal)
+    cells = [["" if x is None else str(x) for x in line] for line in zip(*columns.values(), strict=True)]
+    return show.csv_of(show.grid("items", list(columns), cells))
 
 
 def reviewed() -> set[str]:
@@ -139,11 +149,10 @@ show.note(
     "z: the suspect's score minus the reference's mean over these items, in standard deviations of the reference. "
     "Copied words: the longest run of the target that the suspect's output holds."
 )
-out = show.grid("items", list(frame(picked or page, reveal)), [
-    ["" if x is None else str(x) for x in line] for line in zip(*frame(picked or page, reveal).values(), strict=True)
-])  # fmt: skip
-st.download_button("Export the selection" if picked else "Export this page", show.csv_of(out), "items.csv", "text/csv",
-                   on_click="ignore")  # fmt: skip
+st.download_button(
+    "Export the selection" if picked else "Export this page", partial(exported, picked or page, reveal), "items.csv",
+    "text/csv", on_click="ignore",
+)  # fmt: skip
 for row in picked[:3]:
     show.heading(as_shown(row.item, True) if reveal else "Chosen item")
     detail(row, reveal)
