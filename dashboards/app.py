@@ -21,6 +21,7 @@ def main() -> None:
     leaf = next(leaf for leaf in leaves if pages[leaf.name] is chosen)
     with Guard():
         view = st.session_state[bar.VIEW] = bar.draw()
+        bar.news(view)
         st.title(leaf.title, anchor=False)
         show.markup(f'<p class="r-question">{leaf.question}</p>')
         if view.run is not None and view.run.report is not None:

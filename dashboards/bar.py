@@ -22,6 +22,7 @@ COHORTS: Final = {
     "retained and general": lambda e: e.measurement.kind == "gate",
 }
 TARGET, VIEW = "_target", "_view"
+NEWS_S: Final = 10
 
 
 class View(NamedTuple):
@@ -31,6 +32,7 @@ class View(NamedTuple):
     run: Run | None
     near: tuple[Folder, ...]
     cohort: str
+    there: tuple[Folder, ...] = ()
 
     def keeps(self, evidence: Evidence) -> bool:
         """Does the chosen cohort include this finding?"""
@@ -92,7 +94,14 @@ def draw() -> View:
     suspect = middle.selectbox("Suspect checkpoint", list(near), key="run", bind="query-params", format_func=shown)
     cohort = right.selectbox("Cohort", list(COHORTS), key="cohort", bind="query-params")
     folder = near.get(suspect or "") or next(iter(near.values()))
-    return View(vault, opened(vault, folder), tuple(near.values()), cohort or "all rows")
+    return View(vault, opened(vault, folder), tuple(near.values()), cohort or "all rows", there)
+
+
+@st.fragment(run_every=NEWS_S)
+def news(view: View) -> None:
+    """No page changes under its reader: what is new is only told, and shown when it is asked for."""
+    if folders(view.vault) != view.there and st.button("New results are there: show them", key="news"):
+        st.rerun(scope="app")
 
 
 def _set_name(name: str) -> str:

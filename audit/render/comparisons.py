@@ -60,7 +60,7 @@ def matrix(rows: Sequence[Named], shown: Shown = "ratio") -> Drawing:
     titles = {key(e.measurement): title(e.measurement) for r in rows for e in r.report.evidence}
     names = [label(titles.get(t, t)) for t in tests]
     cells = [[_cell(r.report, t, shown) for t in tests] for r in rows]
-    figure = sketch(170 + 34 * len(rows), plot_bgcolor="rgba(128,128,128,.10)", margin={"r": 90, "t": 36})
+    figure = sketch(220 + 34 * len(rows), plot_bgcolor="rgba(128,128,128,.10)", margin={"r": 90, "t": 36})
     places = [(x, y, c) for y, line in enumerate(cells) for x, c in enumerate(line)]
     empty = [(x, y) for x, y, c in places if not c.ran]
     figure.add_bar(
@@ -81,7 +81,7 @@ def matrix(rows: Sequence[Named], shown: Shown = "ratio") -> Drawing:
         hovertemplate="%{customdata[2]}<extra></extra>",
     )  # fmt: skip
     figure.update_xaxes(tickvals=list(range(len(tests))), ticktext=[_wrapped(n) for n in names], side="top",
-                        tickangle=-40, showgrid=False, zeroline=False, range=[-0.5, len(tests) - 0.5])  # fmt: skip
+                        tickangle=-65, showgrid=False, zeroline=False, range=[-0.5, len(tests) - 0.5])  # fmt: skip
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=[label(r.name, 40) for r in rows], showgrid=False,
                         zeroline=False, range=[len(rows) - 0.5, -0.5])  # fmt: skip
     told = f"{len(rows)} checkpoints by {len(tests)} tests: outcome and strength of each"
@@ -103,7 +103,7 @@ def _cell(report: Report, test: str, shown: Shown) -> _Cell:
         return _Cell(None, "–", f"{label(test)}<br>{label(_why_not(report, test.partition('.')[0]), CELL)}", ran=False)
     m, value, told = found.measurement, None, ""
     if m.kind == "gate":
-        told = "" if isinstance(m.value, Missing) else number(m.value)
+        told = "" if isinstance(m.value, Missing) else f"{m.value:.2f}"
     elif shown == "ratio" and isinstance(found.ratio, LikelihoodRatio):
         value = math.log10(found.ratio.value)
         told = f"{value:+.1f}".replace("-", "−")

@@ -1,0 +1,1 @@
+"""Pictures of the dashboard for the README, taken by a script."""
