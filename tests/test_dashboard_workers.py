@@ -77,7 +77,7 @@ def test_a_start_takes_back_a_wish_to_stop_and_the_worker_outlives_it(tmp_path: 
     assert (tmp_path / "mine" / "cancel").exists()
     made = workers.start(vault, "plan", [str(tmp_path / "none.toml")], "mine")
     assert not (tmp_path / "mine" / "cancel").exists()
-    for _ in range(300):
+    for _ in range(1500):  # a busy machine takes its time to import torch
         if (found := workers.heard(vault, made)).ending != "running":
             break
         time.sleep(0.1)
