@@ -138,7 +138,7 @@ def test_page_one_of_a_fake_unlearning_answers_four_questions(browser: Any, audi
 
 
 # ---- accessibility ----------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_axe_finds_nothing_serious(browser: Any, axe: str, page_file: Path, scheme: str) -> None:
     page = browser.new_page(color_scheme=scheme, viewport={"width": 1100, "height": 1400}, bypass_csp=True)
     page.goto(page_file.as_uri(), timeout=PATIENCE_MS)

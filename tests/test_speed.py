@@ -46,6 +46,7 @@ def test_ratio_of_different_repeats_is_refused() -> None:
         ratio(np.ones(3), np.ones(4), "theirs", seed=0)
 
 
+@pytest.mark.slow
 def test_every_method_is_timed_once_a_repeat_and_order_is_shuffled() -> None:
     seen: list[str] = []
     calls = {name: (lambda name=name: seen.append(name)) for name in "abc"}
