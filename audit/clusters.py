@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from scipy import stats as scipy_stats
 from scipy.special import expit, logit
 
 from audit import stats
@@ -214,7 +214,7 @@ def auroc(data: Labelled, seed: int, method: Method = "logit_t", draws: int = 19
         ends = stats.percentile_interval(_drawn(wins, resamples(data, seed, draws)).auc)
     else:
         around, width = float(logit(auc)), se / (auc * (1 - auc))
-        t = float(scipy_stats.t.ppf(0.975, held - 1))
+        t = float(scipy.stats.t.ppf(0.975, held - 1))
         low, high = -t, t
         if method == "bootstrap_t":
             low, high = _studentised(_drawn(wins, resamples(data, seed, draws)), around)
@@ -236,8 +236,8 @@ def difference(data: Labelled, other: Float[ndarray, " item"], seed: int, draws:
     found = _drawn(wins, np.ones((1, len(wins.clean))))
     gap, se = float(found.auc[0]), float(found.se[0])
     if se > FLAT:
-        p = float(2 * scipy_stats.t.sf(abs(gap) / se, held - 1))
-        half = float(scipy_stats.t.ppf(0.975, held - 1)) * se
+        p = float(2 * scipy.stats.t.sf(abs(gap) / se, held - 1))
+        half = float(scipy.stats.t.ppf(0.975, held - 1)) * se
     else:
         p = 1.0 if abs(gap) < FLAT else 2.0 ** (1 - held)
         half = stats.clopper_pearson(0, held).hi

@@ -37,6 +37,7 @@ def flags(port: int) -> list[str]:
     settings = {
         "server.address": HOST, "server.port": str(port), "server.headless": "true", "server.fileWatcherType": "none",
         "browser.gatherUsageStats": "false", "client.showErrorDetails": "none", "client.showErrorLinks": "false",
+        "runner.magicEnabled": "false",
     }  # fmt: skip
     return [word for name, value in settings.items() for word in (f"--{name}", value)]
 
@@ -65,4 +66,4 @@ def _script() -> Path:
     spec = importlib.util.find_spec("dashboards")
     if spec is None or spec.origin is None:
         raise AuditError("the dashboard is not installed", "install Residua as a whole")
-    return Path(spec.origin).parent / "entry" / "start.py"
+    return Path(spec.origin).parent / "entry" / "server.py"

@@ -1,5 +1,7 @@
 """Statistics of an audit: randomisation tests over people, bootstraps, ranks, multiplicity. Pure numpy and scipy.
 
+``scipy.stats`` is loaded by its first use, because whoever only reads a report never needs it.
+
 The unit of replication is the person (author, document): callers average over a person's items first. Every draw takes
 a seed. Arrays are float64; [person layer] has one column for each member of a family that is tested jointly.
 """
@@ -11,9 +13,9 @@ from math import comb
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from scipy import stats
 
 EXACT_UP_TO = 2**13
 """Randomisations are enumerated up to this many; beyond it they are drawn at random with a seed."""
@@ -197,7 +199,7 @@ def percentile_interval(draws: Float[ndarray, " draw"]) -> Range:
 def auroc(positive: Float[ndarray, " m"], negative: Float[ndarray, " n"]) -> float:
     """P(positive > negative) + P(tie)/2, by midranks (Mann & Whitney 1947; Hanley & McNeil 1982)."""
     m, n = len(positive), len(negative)
-    ranks = stats.rankdata(np.concatenate([positive, negative]))
+    ranks = scipy.stats.rankdata(np.concatenate([positive, negative]))
     return float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
 
 
@@ -210,14 +212,14 @@ def delong(
     m, n = int(positive.sum()), int((~positive).sum())
     v10, v01 = np.empty((2, m)), np.empty((2, n))
     for i, scores in enumerate((scores_a, scores_b)):
-        joint = stats.rankdata(np.concatenate([scores[positive], scores[~positive]]))
-        v10[i] = (joint[:m] - stats.rankdata(scores[positive])) / n
-        v01[i] = 1 - (joint[m:] - stats.rankdata(scores[~positive])) / m
+        joint = scipy.stats.rankdata(np.concatenate([scores[positive], scores[~positive]]))
+        v10[i] = (joint[:m] - scipy.stats.rankdata(scores[positive])) / n
+        v01[i] = 1 - (joint[m:] - scipy.stats.rankdata(scores[~positive])) / m
     aucs = v10.mean(1)
     covariance = np.cov(v10) / m + np.cov(v01) / n
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     se, gap = float(np.sqrt(max(variance, 0.0))), float(aucs[0] - aucs[1])
-    p = float(2 * stats.norm.sf(abs(gap) / se)) if se > 1e-12 else float(abs(gap) < 1e-12)
+    p = float(2 * scipy.stats.norm.sf(abs(gap) / se)) if se > 1e-12 else float(abs(gap) < 1e-12)
     return DeLong(float(aucs[0]), float(aucs[1]), se, p)
 
 
@@ -226,7 +228,7 @@ def ks_two_sample(a: Float[ndarray, " m"], b: Float[ndarray, " n"]) -> KS:
     with warnings.catch_warnings():
         # With many ties scipy cannot enumerate and says so; its asymptotic p is the answer we want then.
         warnings.simplefilter("ignore", RuntimeWarning)
-        distance, p = np.asarray(stats.ks_2samp(a, b), dtype=float)
+        distance, p = np.asarray(scipy.stats.ks_2samp(a, b), dtype=float)
     return KS(float(distance), float(p))
 
 
@@ -252,14 +254,14 @@ def benjamini_hochberg(p: Float[ndarray, " test"]) -> Float[ndarray, " test"]:
 def clopper_pearson(k: int, n: int, level: float = 0.95) -> Range:
     """Exact binomial interval for k of n (Clopper & Pearson 1934, Biometrika 26:404)."""
     tail = (1 - level) / 2
-    lo = 0.0 if k == 0 else float(stats.beta.ppf(tail, k, n - k + 1))
-    hi = 1.0 if k == n else float(stats.beta.ppf(1 - tail, k + 1, n - k))
+    lo = 0.0 if k == 0 else float(scipy.stats.beta.ppf(tail, k, n - k + 1))
+    hi = 1.0 if k == n else float(scipy.stats.beta.ppf(1 - tail, k + 1, n - k))
     return Range(lo, hi)
 
 
 def upper_bound(k: int, n: int, level: float = 0.95) -> float:
     """One-sided exact upper bound of a rate of which k of n were seen; 0 of 59 bounds 5 % (Clopper & Pearson 1934)."""
-    return 1.0 if k == n else float(stats.beta.ppf(level, k + 1, n - k))
+    return 1.0 if k == n else float(scipy.stats.beta.ppf(level, k + 1, n - k))
 
 
 def harmonic_mean(x: Float[ndarray, " part"]) -> float:

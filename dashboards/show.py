@@ -25,8 +25,8 @@ from audit.render.wording import visible
 HERE: Final = Path(__file__).parent
 INK: Final = {"light": "#464e57", "dark": "#bcc4cc"}
 PAPER: Final = {"light": "#ffffff", "dark": "#14171a"}
-LARGE: Final = 400
-"""A table of more rows is drawn by the page as one scrolls; a smaller one is plain HTML."""
+LARGE: Final = 1000
+"""A table of more cells is drawn by the page as one scrolls; a smaller one is plain HTML."""
 
 
 @cache
@@ -114,7 +114,7 @@ def named(key: str) -> str:
 
 def table(grid: Grid) -> None:
     """A table; a large one scrolls by itself."""
-    if len(grid.rows) <= LARGE:
+    if len(grid.rows) * len(grid.columns) <= LARGE:
         blocks((grid,))
     else:
         named = {column: [row[i].text for row in grid.rows] for i, column in enumerate(grid.columns)}
@@ -138,8 +138,13 @@ def chart(drawing: Drawing, picked: Callable[[], None] | None = None) -> None:
     note(drawing.caption)
     with st.expander("Data"):
         table(drawing.data)
-        st.download_button("CSV", lambda: csv_of(drawing.data), f"{drawing.id}.csv", "text/csv",
-                           key=f"csv-{drawing.id}", on_click="ignore")  # fmt: skip
+        csv_button(drawing)
+
+
+def csv_button(drawing: Drawing) -> None:
+    """The numbers behind a figure, to take away."""
+    st.download_button("CSV", lambda: csv_of(drawing.data), f"{drawing.id}.csv", "text/csv",
+                       key=f"csv-{drawing.id}", on_click="ignore")  # fmt: skip
 
 
 def inked(figure: go.Figure) -> go.Figure:

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_curve
 from audit.findings import Curve, Skip
 from audit.nouns import Missing
 from audit.render import comparisons, known_truth
-from audit.render.comparisons import Named, depth, depth_map, layered, matrix
+from audit.render.comparisons import Named, depth, depth_map, layered, matrix, painted
 from audit.render.figures import key
 from audit.render.item_figures import POINTS, scores
 from tests import golden
@@ -53,6 +53,17 @@ def test_a_test_that_did_not_run_is_hatched_and_says_why() -> None:
 @pytest.mark.parametrize("shown", ["ratio", "p", "value"])
 def test_the_matrix_of_any_report_can_be_drawn(variant: golden.Variant, shown: comparisons.Shown) -> None:
     assert matrix(rows(variant), shown).data.rows
+
+
+def test_a_matrix_without_a_drawing_has_its_marks_and_colours() -> None:
+    drawn, cells = matrix(rows("calibrated", "suppressed")), painted(rows("calibrated", "suppressed"))
+    assert [c.mark for line in cells for c in line] == list(drawn.figure.data[-1].text)
+    place = comparisons.columns([report("calibrated")]).index("reverse_patch.answer positions")
+    red, green, blue = (float(x) for x in cells[0][place].ground.removeprefix("rgb(").removesuffix(")").split(","))
+    # log10(52) of 4 is .71 of the scale: between two oranges, with dark text.
+    assert (253 >= red >= 224, 184 >= green >= 130, 99 >= blue >= 20) == (True, True, True)
+    assert cells[0][place].ink == "#16191d"
+    assert {c.ground for i, c in enumerate(cells[0]) if i != place} == {""}
 
 
 # ---- depth ------------------------------------------------------------------------------------------------------

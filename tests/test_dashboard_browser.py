@@ -145,6 +145,20 @@ def test_every_page_opens_silently_asks_no_other_host_and_can_be_read_by_all(
     page.context.close()
 
 
+def test_the_address_of_a_finding_opens_its_page_silently(browser: Any, served: Served) -> None:
+    page, console, foreign = visit(browser, served)
+    page.goto(f"{served.address}/test_detail?run=calibrated")
+    page.locator("h1", has_text="Test detail").wait_for()
+    rest(page)
+    page.reload()
+    page.locator("h1", has_text="Test detail").wait_for()
+    rest(page)
+    until(page, "Hypothesis")
+    assert "test_detail" in address(page)
+    assert (console, foreign) == ([], [])
+    page.context.close()
+
+
 def test_hostile_text_runs_nothing_on_any_page(browser: Any, served: Served) -> None:
     page, console, foreign = visit(browser, served)
     choose(page, "Suspect checkpoint", "hostile")

@@ -11,6 +11,7 @@ import dashboards
 from audit.render.sections import sections
 from audit.serving import RUNS
 from dashboards import catalogue
+from studies.speed.run_store import Extent, make
 from tests import golden, run_store
 from tests.golden import VARIANTS, Variant
 
@@ -69,3 +70,12 @@ def test_the_report_page_shows_every_section_of_the_report_in_its_order(store: P
     shown = told(opened(store, "report", run=variant))
     places = [shown.index(f'<h2 id="{section.id}">') for section in sections(golden.report(variant))]
     assert places == sorted(places)
+
+
+def test_a_large_matrix_is_a_grid_whose_cells_open_their_tests(root: Path) -> None:
+    make(root.parent / "many", Extent(checkpoints=16, tests=20, items=8, layers=3), seed=0)
+    at = opened(root.parent / "many" / "runs", "verdict")
+    grids = [frame.value for frame in at.dataframe]
+    assert [grid.shape for grid in grids] == [(16, 21)]
+    assert set(grids[0].iloc[:, 1].str[0]) <= set("▲▼●◆✓✕–") and "More than 300 cells" in told(at)
+    assert at.dataframe[0].proto.arrow_data.styler.styles.count("background-color") > 100

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import streamlit as st
 
 import dashboards
 from audit import manifest
@@ -145,7 +146,8 @@ def test_an_error_of_ours_is_a_panel_with_an_id_and_a_log(tmp_path: Path, monkey
     def broken(*_: object) -> None:
         raise RuntimeError(SECRET)
 
-    monkeypatch.setattr("audit.render.comparisons.matrix", broken)
+    monkeypatch.setattr("audit.render.comparisons.columns", broken)
+    st.cache_resource.clear()
     shown = told(opened(tmp_path, "verdict"))
     assert "This page broke" in shown and SECRET not in shown
     log = (tmp_path / "cache" / "dashboard.log").read_text()

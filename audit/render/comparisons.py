@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, NamedTuple
 
+from plotly.colors import sample_colorscale
+
 from audit.findings import Curve, Evidence, LikelihoodRatio, Measurement, Report
 from audit.nouns import Missing
 from audit.render.figures import INK, QUIET, Drawing, grid_of, key, label, sketch
@@ -15,6 +17,8 @@ from audit.render.ratios import short
 from audit.render.wording import CELL, OUTCOME_SYMBOL, number, p_value, part, title, visible
 
 Shown = Literal["ratio", "p", "value"]
+MANY: Final = 300
+"""More cells than this have no number written into them: there is no room, and browsers take seconds for it."""
 EDGE: Final = 4.0
 """log10 ratios beyond this have the darkest colour."""
 SCALE: Final = (
@@ -95,6 +99,27 @@ def matrix(rows: Sequence[Named], shown: Shown = "ratio") -> Drawing:
     data = [[r.name, *(c.words.rpartition("<br>")[2] for c in line)] for r, line in zip(rows, cells, strict=True)]
     heads = ("Checkpoint", *(titles.get(t, visible(t)) for t in tests))
     return Drawing("matrix", figure, told, caption, grid_of(told, heads, data))
+
+
+class Paint(NamedTuple):
+    """A cell of the matrix without its drawing: what stands in it, its ground and its ink (CSS; "": the page's)."""
+
+    mark: str
+    ground: str
+    ink: str
+
+
+def painted(rows: Sequence[Named], shown: Shown = "ratio") -> list[list[Paint]]:
+    """The cells of a :func:`matrix` by row, for a view that draws them itself."""
+    tests = columns([r.report for r in rows])
+    cells = [_cell(r.report, t, shown) for r in rows for t in tests]
+    shares = [0.5 if c.value is None else (max(-EDGE, min(EDGE, c.value)) + EDGE) / (2 * EDGE) for c in cells]
+    grounds = sample_colorscale([list(stop) for stop in SCALE], shares)
+    paints = iter(
+        Paint(c.mark, "", "") if c.value is None else Paint(c.mark, str(ground), _on(c.value, EDGE))
+        for c, ground in zip(cells, grounds, strict=True)
+    )
+    return [[next(paints) for _ in tests] for _ in rows]
 
 
 def _cell(report: Report, test: str, shown: Shown) -> _Cell:
@@ -209,9 +234,9 @@ def depth_map(rows: Sequence[Named], test: str) -> Drawing | None:
     )  # fmt: skip
     spots = [(x, y) for y in range(len(layers)) for x in range(len(depths)) if whole[y][x] is not None]
     figure.add_scatter(
-        x=[x for x, _ in spots], y=[y for _, y in spots], mode="markers+text",
+        x=[x for x, _ in spots], y=[y for _, y in spots], mode="markers" if len(spots) > MANY else "markers+text",
         text=["" if loud[y][x] is None else number(loud[y][x] or 0.0) for x, y in spots],
-        textfont={"color": [_on(loud[y][x] or 0.0, top) for x, y in spots], "size": 11},
+        textfont=None if len(spots) > MANY else {"color": [_on(loud[y][x] or 0.0, top) for x, y in spots], "size": 11},
         marker={"size": 30, "opacity": 0, "symbol": "square"},
         customdata=[[depths[x][0].address, test, layers[y], label(depths[x][0].name, 40)] for x, y in spots],
         hovertemplate="%{customdata[3]}, layer %{customdata[2]}: %{text}<extra></extra>",
@@ -225,7 +250,7 @@ def depth_map(rows: Sequence[Named], test: str) -> Drawing | None:
     caption = (
         "Colour and number: the suspect's reading minus that of a model that never knew. Blank: not told apart from "
         "it, the 95 % intervals meet. Layer 0 is nearest to the input."
-    )
+    ) + (f" More than {MANY} cells: point at one for its number, or see the data." if len(spots) > MANY else "")
     data = [[f"layer {x:g}", *("not measured" if v is None else number(v) + (" (silent)" if s is None else "")
              for v, s in zip(whole[i], loud[i], strict=True))] for i, x in enumerate(layers)]  # fmt: skip
     return Drawing(f"depth-{test}", figure, told, caption, grid_of(told, ("Layer", *(r.name for r, _ in depths)), data))

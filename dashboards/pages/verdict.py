@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Final, NamedTuple
 
+import pandas as pd
 import streamlit as st
 from markupsafe import escape
 
 from audit.findings import Report
-from audit.render.comparisons import Named, columns, matrix
+from audit.render.comparisons import MANY, Named, Paint, Shown, columns, matrix, painted
 from audit.render.figures import Drawing
 from audit.render.html import OFF_LADDER, RUNGS
 from audit.render.pageone import untested
@@ -16,8 +18,10 @@ from audit.render.wording import NAME, VERDICT_MEANING, VERDICT_SYMBOL, sentence
 from dashboards import bar, show, states
 
 ORDER = 10
-SHOWN = {"log₁₀ likelihood ratio": "ratio", "p": "p", "raw value": "value"}
+SHOWN: Final[dict[str, Shown]] = {"log₁₀ likelihood ratio": "ratio", "p": "p", "raw value": "value"}
 RANK = ("INTACT", "PARTIAL", "SUPPRESSED", "INCONCLUSIVE", "INVALID", "CONSISTENT WITH NEVER TRAINED")
+HEIGHT = 560
+"""Of the grid that stands for a drawing of too many cells, in pixels."""
 
 
 def box(report: Report) -> None:
@@ -50,6 +54,19 @@ def counters(report: Report) -> None:
     show.markup(f'<ul class="r-counts" aria-label="Findings by outcome">{items}</ul>')
 
 
+class Matrix(NamedTuple):
+    """The matrix as a drawing, and its cells for a view without one."""
+
+    drawn: Drawing
+    cells: list[list[Paint]]
+
+
+@st.cache_resource(show_spinner="Comparing the checkpoints…", max_entries=32)
+def compared(which: Sequence[tuple[str, str, str]], number: Shown, _rows: Sequence[Named]) -> Matrix:
+    """The matrix of these reports, drawn once for everybody who looks at them."""
+    return Matrix(matrix(_rows, number), painted(_rows, number))
+
+
 def open_cell() -> None:
     """A click on a cell of the matrix leads to that test of that checkpoint."""
     if where := show.picked("matrix"):
@@ -66,11 +83,28 @@ def open_selected(table: str, rows: Sequence[Named], tests: Sequence[str]) -> No
 def as_table(table: str, drawn: Drawing, rows: Sequence[Named]) -> None:
     """The matrix in words, one cell of which can be chosen."""
     tests = columns([r.report for r in rows])
-    cells = {"checkpoint": [r.name for r in rows]}
-    cells |= {test: [row[i + 1].text for row in drawn.data.rows] for i, test in enumerate(tests)}
+    words = [[cell.text for cell in row[1:]] for row in drawn.data.rows]
+    choose(table, pd.DataFrame(words, columns=tests), rows)
+
+
+def as_grid(table: str, cells: Sequence[Sequence[Paint]], rows: Sequence[Named]) -> None:
+    """The matrix in its marks and colours, one cell of which can be chosen."""
+    tests = columns([r.report for r in rows])
+    css = [[f"background-color:{c.ground};color:{c.ink}" if c.ground else "" for c in line] for line in cells]
+    marks = pd.DataFrame([[c.mark for c in line] for line in cells], columns=tests)
+    choose(table, marks, rows, css)
+
+
+def choose(table: str, cells: pd.DataFrame, rows: Sequence[Named], css: Sequence[Sequence[str]] = ()) -> None:
+    """A grid of checkpoints by tests; a chosen cell opens its test."""
+    cells.insert(0, "checkpoint", [r.name for r in rows])
+    styles = pd.DataFrame([["", *line] for line in css], columns=cells.columns)
+    tests = list(cells.columns[1:])
     st.dataframe(
-        cells, key=table, hide_index=True, selection_mode="single-cell",
-        column_config={test: st.column_config.TextColumn(show.named(test)) for test in tests},
+        cells.style.apply(lambda _: styles, axis=None) if css else cells,
+        key=table, hide_index=True, selection_mode="single-cell", height=HEIGHT if css else "auto",
+        column_config={"checkpoint": st.column_config.TextColumn(pinned=True)}
+        | {test: st.column_config.TextColumn(show.named(test)) for test in tests},
         on_select=partial(open_selected, table, rows, tests),
     )  # fmt: skip
 
@@ -88,14 +122,21 @@ shown = left.segmented_control("Number in a cell", list(SHOWN), default="log₁�
 order = right.selectbox("Order", ["as in the folder", "worst first"], key="order", bind="query-params")
 if order == "worst first":
     rows = tuple(sorted(rows, key=lambda r: (RANK.index(r.report.verdict.word), r.name)))
-drawn = matrix(rows, SHOWN[shown or "log₁₀ likelihood ratio"])
-with st.container(key="matrix-wide"):
-    show.chart(drawn, picked=open_cell)
-    with st.expander("The same as a table, for the keyboard: choose a cell to open its test"):
-        as_table("matrix-table", drawn, rows)
-with st.container(key="matrix-narrow"):
-    show.note("Choose a cell to open its test.")
-    as_table("matrix-small", drawn, rows)
+which = tuple((r.name, r.address, r.report.report_id) for r in rows)
+drawn, cells = compared(which, SHOWN[shown or "log₁₀ likelihood ratio"], rows)
+if sum(map(len, cells)) > MANY:
+    with st.container(key="matrix-many"):
+        as_grid("matrix-grid", cells, rows)
+        show.note(f"{drawn.caption} Choose a cell to open its test. More than {MANY} cells are a grid, not a drawing.")
+        show.csv_button(drawn)
+else:
+    with st.container(key="matrix-wide"):
+        show.chart(drawn, picked=open_cell)
+        with st.expander("The same as a table, for the keyboard: choose a cell to open its test"):
+            as_table("matrix-table", drawn, rows)
+    with st.container(key="matrix-narrow"):
+        show.note("Choose a cell to open its test.")
+        as_table("matrix-small", drawn, rows)
 
 show.heading("Limits of this verdict")
 limits = dict.fromkeys(sentence(x) for x in (*report.verdict.limits, *report.limits))
