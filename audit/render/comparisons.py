@@ -94,8 +94,8 @@ def matrix(rows: Sequence[Named], shown: Shown = "ratio") -> Drawing:
         "p": "Number: p against the null of a model that never knew. No colour: p is no strength of evidence.",
         "value": "Number: the test's own value (most are effects: 0 never trained, 1 base).",
     }[shown]
-    caption += " ▲ trace found, ▼ below never trained, ● no trace found, ◆ inconclusive, – and hatched: not run. Without a "
-    caption += "number: judged in-case, so no ratio is known."
+    caption += " ▲ trace found, ▼ below never trained, ● no trace found, ◆ inconclusive, – and hatched: not run. "
+    caption += "Without a number: judged in-case, so no ratio is known."
     data = [[r.name, *(c.words.rpartition("<br>")[2] for c in line)] for r, line in zip(rows, cells, strict=True)]
     heads = ("Checkpoint", *(titles.get(t, visible(t)) for t in tests))
     return Drawing("matrix", figure, told, caption, grid_of(told, heads, data))
