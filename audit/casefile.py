@@ -19,12 +19,30 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
 
 def load_case(path: Path) -> Case:
     """The case in a TOML file; its paths stay relative to the file. AuditError (code 2) lists every fault at once."""
+    return _case_of(path, _document(path))
+
+
+def load_forecast(path: Path) -> Case:
+    """The case of a forecast: as :func:`load_case`, but nobody has forgotten yet, and base stands for the suspect."""
+    document = _document(path)
+    roles = document.get("roles")
+    if isinstance(roles, dict) and "base" in roles:
+        kept: dict[str, Any] = {name: roles[name] for name in ("base", "ancestor") if name in roles}
+        others = {name: part for name, part in roles.items() if name not in Roles.model_fields}
+        document = document | {"roles": {**kept, **others, "suspect": kept["base"]}}
+    return _case_of(path, document)
+
+
+def _document(path: Path) -> dict[str, Any]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise AuditError(f"{path}: cannot be read ({error.strerror})", "`residua init` writes a case file") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AuditError(f"{path}: not TOML: {error}", "correct the line; strings need quotes") from None
+
+
+def _case_of(path: Path, document: dict[str, Any]) -> Case:
     faults: list[str] = []
     case: Case | None = None
     try:

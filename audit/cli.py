@@ -109,6 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
             added.add_argument("--dry-run", action="store_true", help="plan only")
             added.add_argument("--force-new", action="store_true", help="start over; what is there is kept aside")
             _gate_flags(added)
+    _forecast(verb("forecast", "before unlearning: which items will be hard, and what is tied to what must stay"))
     report = verb("report", "show a finished report, or write it elsewhere")
     report.add_argument("run", help="run folder, or a report in it")
     _report_flags(report)
@@ -143,6 +144,14 @@ def _report_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prior-odds", type=_odds, metavar="ODDS", help="your prior odds that it still knows, such as "
                         "0.1: the posterior is shown beside them")  # fmt: skip
+
+
+def _forecast(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("case", nargs="?", default="case.toml", help="the case file; it needs no suspect")
+    parser.add_argument("-o", "--out", metavar="DIR", help="where to write (default: runs/<name of the case>-forecast)")
+    parser.add_argument("--pilot", default="", metavar="NAMES", help="unlearners to try first, such as npo,grad_diff")
+    parser.add_argument("--force-new", action="store_true", help="write over another forecast in the folder")
+    _how_flags(parser)
 
 
 def _calibrate(parser: argparse.ArgumentParser) -> None:

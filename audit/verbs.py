@@ -162,6 +162,23 @@ def report(args: argparse.Namespace) -> Answer:
     return Answer(found.model_dump(mode="json"), tuple(shown), finished.gated(found, args))
 
 
+def forecast(args: argparse.Namespace) -> Answer:
+    """Which items of the forget set will be hard, before anything is unlearned."""
+    from audit.casefile import load_forecast
+    from audit.forecasting.forecast import forecast as forecast_of
+    from audit.render.forecast import told
+
+    name = load_forecast(Path(args.case)).name
+    if not args.out and name != Path(name).name:
+        raise AuditError(f"{args.case}: `name` {name!r} cannot name a folder of its own", "change it, or use -o")
+    out = Path(args.out) if args.out else Path("runs") / f"{name}-forecast"
+    pilots = tuple(pilot.strip() for pilot in args.pilot.split(",") if pilot.strip())
+    with _progress(args) as progress:
+        progress.say(f"opening {args.case}")
+        found = forecast_of(Path(args.case), out, _how(args), progress.watch, pilots)
+    return Answer(found.model_dump(mode="json"), (*told(found), f"written to {out}"))
+
+
 def calibrate(args: argparse.Namespace) -> Answer:
     """Score models of known truth that are not scored yet, and write thresholds, ratios and error rates."""
     from audit.renewal import renew_pool, renew_zoo
@@ -249,7 +266,8 @@ def dashboard(args: argparse.Namespace) -> Answer:
 
 
 VERBS: dict[str, Callable[[argparse.Namespace], Answer]] = {
-    "init": init, "demo": demo, "plan": plan, "run": run, "report": report, "verify": finished.verify,
+    "init": init, "demo": demo, "plan": plan, "run": run, "forecast": forecast, "report": report,
+    "verify": finished.verify,
     "compare": finished.compare, "cache": finished.cache, "probes": probes,
     "calibrate": calibrate, "dashboard": dashboard,
     "fingerprint": fingerprint,

@@ -141,7 +141,7 @@ def test_matched_edges_lie_between_the_same_blocks_and_are_others() -> None:
 
 
 # ---- corruptions ------------------------------------------------------------------------------------------------
-def _written(*texts: str) -> Rows:
+def written(*texts: str) -> Rows:
     """Rows of the toy's words: prompt | answer, the last word the key."""
     tokenizer = toy.tokenizer()
     ids = [tokenizer(text.replace("|", ""))["input_ids"] for text in texts]
@@ -161,7 +161,7 @@ def _text(rows: Rows, n: int) -> str:
 
 
 def test_entities_are_swapped_in_the_prompt_and_where_the_answer_repeats_them() -> None:
-    rows = _written("where is anna born ? | anna is born in paris", "where is boris born ? | boris is born in lima")
+    rows = written("where is anna born ? | anna is born in paris", "where is boris born ? | boris is born in lima")
     found = swapped(rows, rows, 0)
     assert _text(found.rows, 0) == "where is boris born ? boris is born in paris"
     assert _text(found.rows, 1) == "where is anna born ? anna is born in lima"
@@ -169,20 +169,20 @@ def test_entities_are_swapped_in_the_prompt_and_where_the_answer_repeats_them() 
 
 
 def test_longer_entities_are_cut_and_shorter_ones_repeated() -> None:
-    rows = _written("where is the city of anna clara born ? | paris", "where is the city of boris born ? | lima")
+    rows = written("where is the city of anna clara born ? | paris", "where is the city of boris born ? | lima")
     found = swapped(rows, rows, 0).rows
     assert _text(found, 0) == "where is the city of boris boris born ? paris"
     assert _text(found, 1) == "where is the city of anna born ? lima"
 
 
 def test_a_row_without_a_partner_stays_and_says_so() -> None:
-    rows = _written("where is anna born ? | paris", "what job of the nurse ! | baker", "where is anna born ? | oslo")
+    rows = written("where is anna born ? | paris", "what job of the nurse ! | baker", "where is anna born ? | oslo")
     found = swapped(rows, rows, 0)
     assert not found.found.any() and torch.equal(found.rows.ids, rows.ids)  # the third differs in no word
 
 
 def test_rows_without_a_partner_are_scored_against_mean_states() -> None:
-    rows = _written("where is anna born ? | paris", "where is boris born ? | oslo", "what job of the nurse ! | baker")
+    rows = written("where is anna born ? | paris", "where is boris born ? | oslo", "what job of the nurse ! | baker")
     ckpt = toy.checkpoint("gpt2")
     found = scored(BENCH, ckpt, rows, rows)
     assert found.swapped.tolist() == [True, True, False]
@@ -240,8 +240,11 @@ def test_shared_gradients_equal_those_of_the_plain_model() -> None:
         return torch.cat([p.grad.flatten() for p in model.parameters()])
 
     kept = torch.stack([gradient(retain, n) for n in range(3)])
+    unwanted = torch.stack([gradient(forget, n) for n in range(2)]).mean(0)
     for n in range(2):
         mine = gradient(forget, n)
+        assert found.gradient_norm[n] == pytest.approx(float(mine.norm()), rel=1e-4)
+        assert found.first_step[n] == pytest.approx(float(mine @ unwanted), rel=1e-3)
         assert found.gradient_cosine[n] == pytest.approx(
             float(torch.cosine_similarity(mine, kept.mean(0), 0)), abs=1e-4
         )

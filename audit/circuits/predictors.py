@@ -15,8 +15,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from audit.bench import Bench
+from audit.bench.graph import graph_of
 from audit.bench.shapes import Rows
-from audit.circuits.attributed import Scored, scored
+from audit.circuits.attributed import How, Scored, scored
 from audit.circuits.outputs import outputs
 from audit.circuits.profile import cosines, depth, longest_path
 from audit.circuits.selection import top_n
@@ -27,6 +28,16 @@ EDGES = 0.1
 """Share of all edges that make a row's circuit where one has to be cut out (small models have few hundred edges)."""
 
 
+Arrays = dict[str, ndarray]
+Keep = Callable[[str, Callable[[], Arrays]], Arrays]
+"""``keep(stage, compute)`` gives what a stage computed, now or in a run that was killed."""
+
+
+def at_once(stage: str, compute: Callable[[], Arrays]) -> Arrays:
+    """Keep nothing."""
+    return compute()
+
+
 class Material(NamedTuple):
     """The rows and items to forget and to keep, and other rows about the forget items' facts (or none)."""
 
@@ -35,7 +46,7 @@ class Material(NamedTuple):
     retain: Rows
     retain_items: Sequence[Item]
     others: tuple[Rows, Sequence[Item]] | None = None
-    tick: Callable[[int, int], None] | None = None
+    keep: Keep = at_once
 
 
 class Predictors(NamedTuple):
@@ -58,21 +69,38 @@ def circuit_size(edges: int) -> int:
 
 def predictors(bench: Bench, ckpt: Checkpoint, material: Material) -> Predictors:
     """Run base over the rows: two forwards and five forward-backwards a row for circuits, two for gradients."""
-    forget, retain = material.forget, material.retain
-    found = outputs(bench, ckpt, forget)
-    weights = shared(bench, ckpt, forget, retain, material.tick)
-    found |= {"gradient_cosine": weights.gradient_cosine, "fisher_overlap": weights.fisher_overlap}
-    circuits, kept = scored(bench, ckpt, forget, forget), scored(bench, ckpt, retain, retain)
+    forget, retain, keep = material.forget, material.retain, material.keep
+    found = keep("outputs", lambda: outputs(bench, ckpt, forget))
+    weights = keep("gradients", lambda: dict(shared(bench, ckpt, forget, retain)._asdict()))
+    found |= {name: values for name, values in weights.items() if name != "retained_cosine"}
+    circuits = kept_circuits(bench, ckpt, (forget, forget, None), ("circuits", keep))
+    kept = kept_circuits(bench, ckpt, (retain, retain, None), ("retained circuits", keep))
     found |= located(circuits)
     mine, theirs = circuits.vectors().double().numpy(), kept.vectors().double().numpy()
     alike = cosines(theirs, mine)
     found["entanglement"] = alike.max(0)
-    found |= _others(bench, ckpt, material) | _frequency(material)
+    found |= keep("other words", lambda: _others(bench, ckpt, material)) | _frequency(material)
     entangled = {
         "circuit_cosine": alike.max(1), "nearest": alike.argmax(1).astype(np.float64),
-        "gradient_cosine": weights.retained_cosine,
+        "gradient_cosine": weights["retained_cosine"],
     }  # fmt: skip
     return Predictors(found, entangled, circuits, kept)
+
+
+def kept_circuits(
+    bench: Bench, ckpt: Checkpoint, what: tuple[Rows, Rows, How | None], stage: tuple[str, Keep]
+) -> Scored:
+    """Scores of (rows, pool of partners, how) through ``keep``."""
+    rows, pool, how = what
+    name, keep = stage
+
+    def compute() -> Arrays:
+        found = scored(bench, ckpt, rows, pool, how)
+        return {"scores": found.scores.numpy(), "swapped": found.swapped.numpy(), "gap": np.array(found.gap)}
+
+    found = keep(name, compute)
+    graph = graph_of(bench.open(ckpt))
+    return Scored(graph, torch.from_numpy(found["scores"]), torch.from_numpy(found["swapped"]), float(found["gap"]))
 
 
 def located(circuits: Scored) -> dict[str, Float[ndarray, " item"]]:

@@ -4,7 +4,7 @@ cos(g_i, g_r) is the quantity that gradient-based unlearning trades on; Fisher o
 the one that selective synaptic dampening (arXiv 2308.07707) selects weights by. I is a squared gradient of one row.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,15 +19,17 @@ from audit.circuits.objectives import key_loss
 from audit.nouns import Checkpoint
 
 Gradient = dict[str, Tensor]
-Tick = Callable[[int, int], None]
 
 
 class Shared(NamedTuple):
-    """Per forget row: cosine with the mean retained gradient, overlap with its Fisher information. Per retained row:
-    cosine with the mean forget gradient."""
+    """Per forget row: cosine with the mean retained gradient, overlap with its Fisher information, the gradient's norm,
+    and ``first_step``, its product with the mean forget gradient: how fast the row's loss rises, to first order, when
+    all are unlearned at once. Per retained row: cosine with the mean forget gradient."""
 
     gradient_cosine: Float[ndarray, " row"]
     fisher_overlap: Float[ndarray, " row"]
+    gradient_norm: Float[ndarray, " row"]
+    first_step: Float[ndarray, " row"]
     retained_cosine: Float[ndarray, " retained"]
 
 
@@ -43,39 +45,29 @@ def of_row(bench: Bench, ckpt: Checkpoint, rows: Rows, n: int) -> Gradient:
     return {name: found[name] for name in once.values()}
 
 
-def shared(bench: Bench, ckpt: Checkpoint, forget: Rows, retain: Rows, tick: Tick | None = None) -> Shared:
+def shared(bench: Bench, ckpt: Checkpoint, forget: Rows, retain: Rows) -> Shared:
     """One forward and backward a row, twice over the retained and the forget rows; nothing is kept but the means."""
-    done, total = 0, 2 * (len(forget) + len(retain))
 
-    def each(rows: Rows) -> "list[Callable[[], Gradient]]":
-        def at(n: int) -> Callable[[], Gradient]:
-            def compute() -> Gradient:
-                nonlocal done
-                done += 1
-                if tick is not None:
-                    tick(done, total)
-                return of_row(bench, ckpt, rows, n)
-
-            return compute
-
-        return [at(n) for n in range(len(rows))]
+    def each(rows: Rows) -> Iterator[Gradient]:
+        return (of_row(bench, ckpt, rows, n) for n in range(len(rows)))
 
     kept, unwanted = _mean(each(retain)), _mean(each(forget))
     by_forget = [
-        (one := compute(), _cosine(one, kept.gradient), _overlap(one, kept.fisher))[1:] for compute in each(forget)
+        (_cosine(g, kept.gradient), _overlap(g, kept.fisher), _dot(g, g) ** 0.5, _dot(g, unwanted.gradient))
+        for g in each(forget)
     ]
-    by_retain = [_cosine(compute(), unwanted.gradient) for compute in each(retain)]
-    cosine, overlap = np.array(by_forget, dtype=np.float64).T
-    return Shared(cosine, overlap, np.array(by_retain, dtype=np.float64))
+    by_retain = [_cosine(one, unwanted.gradient) for one in each(retain)]
+    cosine, overlap, norm, first = np.array(by_forget, dtype=np.float64).T
+    return Shared(cosine, overlap, norm, first, np.array(by_retain, dtype=np.float64))
 
 
-def _mean(rows: "list[Callable[[], Gradient]]") -> _Mean:
-    gradient, fisher = Gradient(), Gradient()
-    for compute in rows:
-        for name, g in compute().items():
+def _mean(rows: Iterator[Gradient]) -> _Mean:
+    gradient, fisher, n = Gradient(), Gradient(), 0
+    for n, one in enumerate(rows, 1):  # noqa: B007 - the last n is the count
+        for name, g in one.items():
             gradient[name] = gradient[name] + g if name in gradient else g.clone()
             fisher[name] = fisher[name] + g.square() if name in fisher else g.square()
-    return _Mean(*({name: total / len(rows) for name, total in some.items()} for some in (gradient, fisher)))
+    return _Mean(*({name: total / n for name, total in some.items()} for some in (gradient, fisher)))
 
 
 def _dot(a: Gradient, b: Gradient) -> float:

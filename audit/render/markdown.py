@@ -4,10 +4,11 @@ Whatever came from elsewhere is escaped so that it cannot become markup, a menti
 """
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from audit.findings import Report
-from audit.render.blocks import Block, Bullets, Cell, Code, Facts, Figure, Grid, Heading, Text
+from audit.render.blocks import Block, Bullets, Cell, Code, Facts, Figure, Grid, Heading, Section, Text
 from audit.render.html import glance, status
 from audit.render.quotes import WARNING
 from audit.render.sections import sections
@@ -37,12 +38,19 @@ def markdown(report: Report, prior_odds: float | None = None) -> str:
     )
     if rows:
         lines += _grid(Grid("The strongest finding of each kind", ("Question", "Value", "95 %", "Outcome"), rows))
-    for i, section in enumerate(sections(report, prior_odds), 1):
+    lines += chapters(sections(report, prior_odds))
+    lines.append(f"*End of report {_plain(visible(report.report_id, NAME))}*")
+    return "\n".join(lines) + "\n"
+
+
+def chapters(found: Sequence[Section]) -> list[str]:
+    """Numbered sections, each under an anchor of its own."""
+    lines: list[str] = []
+    for i, section in enumerate(found, 1):
         lines += [f'<a id="{section.id}"></a>', "", f"## {i}. {section.title}", ""]
         for block in section.blocks:
             lines += _block(block)
-    lines.append(f"*End of report {_plain(visible(report.report_id, NAME))}*")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def _plain(text: str) -> str:

@@ -1,0 +1,1 @@
+"""How hard will it be? A forecast before anything is unlearned: base, the forget set, and models of known truth."""

@@ -1,0 +1,253 @@
+"""``residua forecast``: open the case, ask base, rank the items by the fitted forecast, write the report.
+
+A killed forecast goes on where it was; a finished one of the same plan is returned as it is.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy import stats
+
+import audit
+from audit.bench import Bench, OpenCase
+from audit.bench.opened import open_case
+from audit.casefile import load_forecast
+from audit.findings import Interval
+from audit.forecasting import model
+from audit.forecasting.model import Fitted, Predicted
+from audit.forecasting.pilot import LOOKS, Watched, pilot_of
+from audit.forecasting.stages import Stages
+from audit.forecasting.survey import STAGES, Asked, Surveyed, survey
+from audit.forecasts import Basis, Collateral, Entangled, Forecast, ForecastReport, Pilot, forecast_id
+from audit.how import How, Step, Watch, make_bench
+from audit.journal import now
+from audit.nouns import AuditError, ExitCode, Missing
+from audit.planning import Received
+from audit.provenance import code_version, environment, exhibits
+from audit.recall import check_recall
+from audit.render.forecast import html, markdown
+from audit.store import write_atomic
+
+REPORT = "forecast.json"
+LISTED = 40
+"""At most so many retained items stand in the entanglement list, most entangled first."""
+LEAST_ITEMS = 10
+
+
+class _Ready(NamedTuple):
+    case: OpenCase
+    bench: Bench
+    plan_hash: str
+
+
+def forecast(path: Path, out: Path, how: How, watch: Watch, pilots: tuple[str, ...] = ()) -> ForecastReport:
+    """The forecast of a case, written to ``out`` as JSON, HTML and Markdown.
+
+    AuditError: code 2 for bad input, a pilot that is none, fewer than ten items, or another forecast in ``out``; code 4
+    where base does not recall the items (there is nothing to unlearn under this template).
+    """
+    for name in pilots:
+        pilot_of(name)
+    noun = load_forecast(path)
+    case = open_case(noun, path.resolve().parent, out, online=how.online)
+    ready = _Ready(case, make_bench(how), _plan_hash(case, how, pilots))
+    before = _finished(out, ready.plan_hash, how.force_new)
+    if before is not None:
+        watch(Step("final", f"{out} is finished: nothing is measured again", 1, 1, finished=True))
+        return before
+    recalled = check_recall(ready.bench, case)
+    stages = Stages(out, ready.plan_hash, (*STAGES, *(f"pilot {name}" for name in pilots)), watch)
+    found = survey(ready.bench, case, stages, pilots)
+    if len(found.asked.forget_items) < LEAST_ITEMS:
+        raise AuditError(f"a forecast ranks items, and needs {LEAST_ITEMS} of them", "give more forget items")
+    report = _report(ready, how, found, model.load())
+    report = report.model_copy(update={"recall": recalled.base, "timings": tuple(stages.timings), "created": now()})
+    report = report.model_copy(update={"report_id": forecast_id(report)})
+    write_atomic(out / "forecast.html", html(report).encode())
+    write_atomic(out / "forecast.md", markdown(report).encode())
+    write_atomic(out / REPORT, (report.model_dump_json(indent=1) + "\n").encode())
+    watch(Step("report", str(out), 1, 1, finished=True))
+    return report
+
+
+def _plan_hash(case: OpenCase, how: How, pilots: tuple[str, ...]) -> str:
+    """Names everything that decides the numbers: code, case, data, base, how it is run, pilots."""
+    ancestor = None if case.ancestor is None else case.ancestor.key
+    parts = [
+        code_version(), case.case.canonical(), {str(c): sha for c, sha in case.data_sha256.items()}, case.base.key,
+        ancestor, [how.device, how.dtype, how.attention], list(pilots),
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _finished(out: Path, plan_hash: str, force_new: bool) -> ForecastReport | None:
+    path = out / REPORT
+    if not path.is_file() or force_new:
+        return None
+    found = ForecastReport.model_validate_json(path.read_bytes())
+    if found.plan_hash != plan_hash:
+        raise AuditError(
+            f"{out} holds another forecast ({found.plan_hash[:12]}, now {plan_hash[:12]})",
+            "name another folder with -o, or use --force-new, which writes over it",
+        )
+    if forecast_id(found) != found.report_id:
+        raise AuditError(
+            f"{path} was changed after it was written", "make it again with --force-new", ExitCode.INTEGRITY
+        )
+    return found
+
+
+# ---- the report -------------------------------------------------------------------------------------------------
+def _report(ready: _Ready, how: How, found: Surveyed, fitted: Fitted) -> ForecastReport:
+    asked, case = found.asked, ready.case
+    pilot = _pilot_ranks(found.pilots)
+    ranked = model.predicted(fitted, found.said.by_name, pilot)
+    groups = tuple(item.group for item in asked.forget_items)
+    received = [Received("base", case.base)] + ([Received("ancestor", case.ancestor)] if case.ancestor else [])
+    entangled = _entangled(asked, found)
+    by_group = _groups(groups, ranked, pilot)
+    return ForecastReport(
+        report_id="", created="", tool={"name": "residua", "version": audit.__version__, "code": code_version()},
+        plan_hash=ready.plan_hash, case=case.case, exhibits=exhibits(tuple(received), case.root),
+        environment=environment(ready.bench.provenance(), {}),
+        cohorts={
+            "forget_items": len(asked.forget), "forget_groups": len(set(groups)), "retain_items": len(asked.retain),
+        },
+        recall=0.0, items=_items(asked, ranked, pilot), groups=by_group, collateral=_collateral(fitted, found.pilots),
+        entangled=entangled, order=_order(by_group, entangled, asked), basis=_basis(fitted, case, ready.bench),
+        stability=found.stability,
+        predictors={name: _spread(values) for name, values in found.said.by_name.items()},
+        pilots=tuple(_pilot(name, w, ranked) for name, w in found.pilots.items()),
+        limits=_limits(fitted, found), timings=(),
+    )  # fmt: skip
+
+
+def _spread(values: Float[ndarray, " item"]) -> Interval:
+    """The middle 90 % of a predictor over the items."""
+    lo, hi = np.nanpercentile(values, [5, 95])
+    return Interval(lo=float(lo), hi=float(hi))
+
+
+def _pilot_ranks(pilots: dict[str, Watched]) -> Float[ndarray, " item"] | None:
+    """Mean normal score of the pilots' steps."""
+    if not pilots:
+        return None
+    return np.mean([model.normal_scores(one.steps) for one in pilots.values()], 0)
+
+
+def _items(asked: Asked, ranked: Predicted, pilot: Float[ndarray, " item"] | None) -> tuple[Forecast, ...]:
+    names = list(ranked.shares)
+    shares = np.stack([ranked.shares[name] for name in names], 1)
+    found: list[Forecast] = []
+    for i, item in enumerate(asked.forget_items):
+        most = np.argsort(-np.abs(shares[i]))[:3]
+        found.append(
+            Forecast(
+                name=item.id, group=item.group, items=1, rank=float(ranked.rank[i]),
+                interval=Interval(lo=float(ranked.lo[i]), hi=float(ranked.hi[i])),
+                because=tuple(f"{'+' if shares[i, j] > 0 else '-'} {names[j]}" for j in most if shares[i, j]),
+                pilot=Missing(missing="no pilot run") if pilot is None else float(pilot[i]),
+            )
+        )  # fmt: skip
+    return tuple(sorted(found, key=lambda f: -f.rank))
+
+
+def _groups(groups: tuple[str, ...], ranked: Predicted, pilot: Float[ndarray, " item"] | None) -> tuple[Forecast, ...]:
+    """Means of the items' ranks. The interval treats the items of a group as one: it is as wide as an item's."""
+    found: list[Forecast] = []
+    for group in dict.fromkeys(groups):
+        at = [i for i, g in enumerate(groups) if g == group]
+        found.append(
+            Forecast(
+                name=group, group=group, items=len(at), rank=float(ranked.rank[at].mean()),
+                interval=Interval(lo=float(ranked.lo[at].mean()), hi=float(ranked.hi[at].mean())),
+                pilot=Missing(missing="no pilot run") if pilot is None else float(pilot[at].mean()),
+            )
+        )  # fmt: skip
+    return tuple(sorted(found, key=lambda f: -f.rank))
+
+
+def _entangled(asked: Asked, found: Surveyed) -> tuple[Entangled, ...]:
+    """Retained items by the mean rank of their two ties, strongest first."""
+    ties = found.said.entangled
+    damage = [w.damage for w in found.pilots.values()]
+    tied = stats.rankdata(ties["circuit_cosine"]) + stats.rankdata(ties["gradient_cosine"])
+    return tuple(
+        Entangled(
+            name=asked.retain_items[i].id, group=asked.retain_items[i].group,
+            nearest=asked.forget_items[int(ties["nearest"][i])].id,
+            circuit_cosine=float(ties["circuit_cosine"][i]), gradient_cosine=float(ties["gradient_cosine"][i]),
+            damage=float(np.mean([d[i] for d in damage])) if damage else Missing(missing="no pilot run"),
+        )
+        for i in np.argsort(-tied, kind="stable")[:LISTED].tolist()
+    )  # fmt: skip
+
+
+def _order(groups: tuple[Forecast, ...], entangled: tuple[Entangled, ...], asked: Asked) -> tuple[str, ...]:
+    """Easy groups first; of groups about as hard, those first that fewer listed retained items are tied to."""
+    group_of = {item.id: item.group for item in asked.forget_items}
+    ties = {g.name: sum(group_of[e.nearest] == g.name for e in entangled) for g in groups}
+    return tuple(g.name for g in sorted(groups, key=lambda g: (round(g.rank, 1), ties[g.name], g.rank)))
+
+
+def _collateral(fitted: Fitted, pilots: dict[str, Watched]) -> tuple[Collateral, ...]:
+    """What reaching the never-trained level cost: in the worlds of the fit, and in the pilots."""
+    found = [
+        Collateral(method=name, share_lost=cost, source="worlds of known truth") for name, cost in fitted.cost.items()
+    ]
+    return tuple(found) + tuple(
+        Collateral(method=name, share_lost=Interval(lo=w.share_lost, hi=w.share_lost), source="pilot run")
+        for name, w in pilots.items()
+    )
+
+
+def _spearman(a: Float[ndarray, " item"], b: Float[ndarray, " item"]) -> float:
+    return float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
+
+
+def _pilot(name: str, watched: Watched, ranked: Predicted) -> Pilot:
+    base_score = ranked.score - ranked.shares.get("pilot", np.zeros_like(ranked.score))
+    agreement = _spearman(base_score, watched.steps) if np.ptp(watched.steps) > 0 else 0.0
+    return Pilot(
+        method=name, steps=int(getattr(pilot_of(name), "steps", 0)),
+        median_steps=float(np.median(watched.steps)), not_reached=int((watched.steps > LOOKS).sum()),
+        share_lost=watched.share_lost, agreement=agreement,
+    )  # fmt: skip
+
+
+def _basis(fitted: Fitted, case: OpenCase, bench: Bench) -> Basis:
+    """Is this case like the worlds of the fit?"""
+    size = sum({p.data_ptr(): p.numel() for p in bench.open(case.base).parameters().values()}.values())
+    because: list[str] = []
+    if not fitted.parameters.lo / 2 <= size <= fitted.parameters.hi * 2:
+        span = f"{fitted.parameters.lo:,.0f} to {fitted.parameters.hi:,.0f}"
+        because.append(f"base has {size:,} parameters; the worlds of the fit have {span}")
+    if any(item.key is None for item in case.cohorts["forget"]):
+        because.append("items state no key: content tokens are chosen by rule; the fit's are single words")
+    return Basis(
+        worlds=len(fitted.worlds), methods=fitted.methods, spearman=fitted.spearman,
+        spearman_ci95=fitted.spearman_ci95, ceiling=fitted.ceiling, plain=fitted.plain, plain_ci95=fitted.plain_ci95,
+        cud_gain=fitted.cud_gain, cud_gain_ci95=fitted.cud_gain_ci95, with_pilot=fitted.with_pilot,
+        with_pilot_ci95=fitted.with_pilot_ci95, coverage=fitted.coverage.k / fitted.coverage.n,
+        coverage_ci95=fitted.coverage_ci95, inside=not because, because=tuple(because),
+    )  # fmt: skip
+
+
+def _limits(fitted: Fitted, found: Surveyed) -> tuple[str, ...]:
+    said = [
+        "Ranks are within this forget set: they say which items are harder than which, not how many steps it takes.",
+        f"The fit is from {len(fitted.worlds)} small worlds of invented facts; no other knowledge was tried.",
+    ]
+    if not found.stability.passed:
+        said.append(
+            "Circuits depend on what they are held against here (overlap below .6), so that the entanglement list is "
+            "inconclusive by circuits; its gradient column does not rest on them."
+        )
+    if found.pilots:
+        said.append("Pilots ran with the unlearners' own default settings; other settings may order items otherwise.")
+    return tuple(said)

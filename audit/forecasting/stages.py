@@ -1,0 +1,49 @@
+"""A forecast in stages: each is kept whole when it is done, so that a killed forecast goes on where it was."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy import ndarray
+
+from audit.findings import Timing
+from audit.how import Step, Watch
+from audit.store import write_atomic
+
+Arrays = dict[str, ndarray]
+
+
+class Stages:
+    """Arrays by stage under ``<out>/units``, named by all that decides them (``identity``)."""
+
+    def __init__(self, out: Path, identity: str, stages: tuple[str, ...], watch: Watch) -> None:
+        self.out, self.identity, self.stages, self.watch = out, identity, stages, watch
+        self.timings: list[Timing] = []
+
+    def keep(self, stage: str, compute: Callable[[], Arrays]) -> Arrays:
+        """What the stage computed: read back where it is kept, else computed and kept."""
+        key = hashlib.sha256(json.dumps([self.identity, stage]).encode()).hexdigest()[:24]
+        path = self.out / "units" / f"{key}.npz"
+        done = len(self.timings)
+        if path.is_file():
+            with np.load(path, allow_pickle=False) as found:
+                kept = {name: found[name] for name in found.files}
+            self._tell("reused", stage, done + 1, True)
+            self.timings.append(Timing(unit=stage, cpu_s=0.0, wall_s=0.0))
+            return kept
+        self._tell("measure", stage, done, False)
+        cpu, wall = time.process_time(), time.perf_counter()
+        computed = compute()
+        self.timings.append(Timing(unit=stage, cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall))
+        buffer = BytesIO()
+        np.savez_compressed(buffer, **computed)  # pyright: ignore[reportArgumentType] - names are array names
+        write_atomic(path, buffer.getvalue())
+        self._tell("measured", stage, done + 1, True)
+        return computed
+
+    def _tell(self, what: str, stage: str, done: int, finished: bool) -> None:
+        self.watch(Step(what, stage, done, len(self.stages), finished))

@@ -1,0 +1,126 @@
+"""Base asked everything that a forecast needs: predictors, circuits twice, and pilots if wanted; stage by stage."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+
+from audit.bench import Bench, OpenCase
+from audit.bench.rows import stacked
+from audit.bench.shapes import Rows
+from audit.circuits.attributed import How
+from audit.circuits.faithfulness import KEY
+from audit.circuits.outputs import row_mean
+from audit.circuits.predictors import Material, Predictors, circuit_size, kept_circuits, predictors
+from audit.circuits.profile import jaccard
+from audit.circuits.selection import top_n
+from audit.findings import Number
+from audit.forecasting.pilot import UNKNOWN_LEVEL, Rowsets, Watched, pilot
+from audit.forecasting.stages import Arrays, Stages
+from audit.forecasts import Stability
+from audit.nouns import Checkpoint, Form, Item, Missing, Texts
+
+RETAINED = 160
+"""At most so many retained rows are asked for circuits and gradients, spread over their groups."""
+STABLE = 0.6
+STAGES = ("outputs", "gradients", "circuits", "retained circuits", "other words", "other partners", "mean states")
+
+
+class Asked(NamedTuple):
+    """The rows of a forecast, and their items."""
+
+    forget: Rows
+    forget_items: tuple[Item, ...]
+    retain: Rows
+    retain_items: tuple[Item, ...]
+
+
+class Surveyed(NamedTuple):
+    """Everything that base, and its pilots, said."""
+
+    asked: Asked
+    said: Predictors
+    stability: Stability
+    pilots: dict[str, Watched]
+
+
+def asked_of(case: OpenCase) -> Asked:
+    """All trained forget rows, and a spread of the retained ones: nothing is fitted on them, so nobody is set aside."""
+    forget, retain = Texts(cohort="forget"), Texts(cohort="retain")
+    kept = case.items(retain, "all")
+    chosen = np.random.default_rng(case.case.seed).permutation(len(kept))[:RETAINED]
+    rows = case.rows(retain, "all").take(torch.from_numpy(np.sort(chosen)))
+    return Asked(
+        case.rows(forget, "all"), case.items(forget, "all"), rows, tuple(kept[i] for i in np.sort(chosen).tolist())
+    )
+
+
+def survey(bench: Bench, case: OpenCase, stages: Stages, pilots: tuple[str, ...]) -> Surveyed:
+    """Run all stages."""
+    asked, base = asked_of(case), case.base
+    others = _others(case)
+    said = predictors(bench, base, Material(*asked, others, stages.keep))
+    return Surveyed(
+        asked, said, _stability(bench, base, asked, (said, stages)), _pilots(bench, case, asked, (pilots, stages))
+    )
+
+
+def _others(case: OpenCase) -> tuple[Rows, tuple[Item, ...]] | None:
+    """Rows that ask for the same facts in other words."""
+    forms: tuple[Form, ...] = ("held_out_phrasing", "held_out_attribute")
+    texts = [Texts(cohort="forget", form=form) for form in forms]
+    there = [t for t in texts if case.has(t, "all")]
+    if not there:
+        return None
+    return stacked([case.rows(t, "all") for t in there]), tuple(i for t in there for i in case.items(t, "all"))
+
+
+def _stability(bench: Bench, base: Checkpoint, asked: Asked, found: tuple[Predictors, Stages]) -> Stability:
+    """The gate: other partners, and mean states, must give nearly the same circuits."""
+    said, stages = found
+    circuits, graph = said.circuits, said.circuits.graph
+    n = circuit_size(int(graph.exists.sum()))
+    mine = top_n(circuits.scores, graph, n)
+
+    swapped = circuits.swapped.nonzero().flatten()
+
+    def overlap(stage: str, how: How) -> Number:
+        if not len(swapped):
+            return Missing(missing="no item has a partner of the same template")
+        what = (asked.forget.take(swapped), asked.forget, how)
+        other = kept_circuits(bench, base, what, (stage, stages.keep))
+        return float(np.median(jaccard(mine[swapped], top_n(other.scores, graph, n)).numpy()))
+
+    partners, corruptions = overlap("other partners", How(seed=1)), overlap("mean states", How(means=True))
+    return Stability(
+        edges=n, partners=partners, corruptions=corruptions, swapped=len(swapped),
+        completeness_gap=circuits.gap,
+        passed=all(not isinstance(x, Missing) and x >= STABLE for x in (partners, corruptions)),
+    )  # fmt: skip
+
+
+def _pilots(bench: Bench, case: OpenCase, asked: Asked, what: tuple[tuple[str, ...], Stages]) -> dict[str, Watched]:
+    names, stages = what
+    found: dict[str, Watched] = {}
+    general = Texts(cohort="general")
+    for name in names:
+
+        def compute(name: str = name) -> Arrays:
+            text = case.rows(general, "all") if case.has(general, "all") else None
+            data = Rowsets(asked.forget, asked.retain, text, never_trained(bench, case, asked.forget))
+            steps, lost, damage = pilot(bench, case.base, name, data, case.out)
+            return {"steps": steps, "share_lost": np.array(lost), "damage": damage}
+
+        kept = stages.keep(f"pilot {name}", compute)
+        found[name] = Watched(kept["steps"], float(kept["share_lost"]), kept["damage"])
+    return found
+
+
+def never_trained(bench: Bench, case: OpenCase, rows: Rows) -> Float[ndarray, " item"]:
+    """The probability of each row's content in the ancestor; a fixed level where the case names none."""
+    if case.ancestor is None:
+        return np.full(len(rows), UNKNOWN_LEVEL)
+    found = bench.run(case.ancestor, rows, (KEY,))[KEY]
+    return np.exp(row_mean(found, rows.targets("key")[0], len(rows)))

@@ -1,0 +1,57 @@
+"""How hard will it be to make a model forget?"""
+
+import plotly.graph_objects as go
+import streamlit as st
+
+from audit.render.figures import Drawing, dot, grid_of, label, pen, sketch
+from audit.render.forecast import markdown, sections
+from audit.render.wording import visible
+from dashboards import bar, forecasts, show, states
+
+ORDER = 95
+DRAWN = 40
+
+
+def ranks(report: forecasts.ForecastReport) -> Drawing:
+    """Groups by how hard they will be, with their 90 % intervals."""
+    groups = list(reversed(report.groups[:DRAWN]))
+    names = [label(group.name) for group in groups]
+    figure = sketch(90 + 22 * len(groups), xaxis={"range": [0, 1], "title": "rank in this forget set (1 hardest)"})
+    figure.add_trace(
+        go.Scatter(
+            x=[g.rank for g in groups], y=names, mode="markers", marker=dot("suspect"), name="group",
+            error_x={
+                "type": "data", "symmetric": False, "array": [g.interval.hi - g.rank for g in groups],
+                "arrayminus": [g.rank - g.interval.lo for g in groups], "color": pen("suspect")["color"], "width": 3,
+            },
+        )
+    )  # fmt: skip
+    rows = [[visible(g.name), f"{g.rank:.2f}", f"{g.interval.lo:.2f}", f"{g.interval.hi:.2f}"] for g in report.groups]
+    data = grid_of("Groups, hardest first", ("Group", "Rank", "90 % from", "to"), rows)
+    told = f"{len(groups)} groups by how hard they will be to forget, 0 easiest, 1 hardest, with 90 % intervals"
+    return Drawing("forecast-groups", figure, told, "A rank says which is harder, not how long it takes.", data)
+
+
+view = bar.current()
+found = forecasts.folders(view.vault)
+if not found:
+    states.nothing(
+        "No forecasts here", "A forecast ranks what is to be forgotten before anything is unlearned. To make one:"
+    )
+    show.command("residua forecast case.toml -o runs/forecast")
+    st.stop()
+chosen = st.selectbox("Forecast", found, key="forecast", bind="query-params", format_func=visible)
+one = forecasts.read(view.vault, chosen or found[0])
+if one.report is None:
+    states.nothing("This forecast cannot be shown", one.what)
+    st.stop()
+report = one.report
+answer, _, *rest = sections(report)
+show.blocks(answer.blocks)
+show.chart(ranks(report))
+st.download_button("Download Markdown", markdown(report), f"{report.report_id}.md", "text/markdown", key="md",
+                   on_click="ignore")  # fmt: skip
+for section in rest:
+    show.markup(f'<h2 id="{section.id}">{section.title}</h2>')
+    show.blocks(section.blocks)
+show.note(f"End of forecast {visible(report.report_id)}")

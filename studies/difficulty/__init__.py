@@ -1,0 +1,1 @@
+"""Which facts are hard to unlearn, and can base alone tell?"""

@@ -1,0 +1,241 @@
+"""Which facts are hard to unlearn, and can base alone tell? ``python -m studies.difficulty.study`` measures and tells.
+
+Writes results.json here and the fitted forecast beside the code that uses it. ``--work`` keeps what is measured, so
+that a killed study goes on; ``--stories`` names a folder with the story model taught TOFU authors (studies/tofu_stories
+makes it) for its faithfulness curve.
+"""
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from audit.forecasting.model import FITTED
+from audit.nouns import Missing
+from audit.store import write_atomic
+from studies.difficulty.faithful import of_stories, of_world
+from studies.difficulty.fit import fit, interval
+from studies.difficulty.measure import Measured, measure
+from studies.difficulty.results import Claim, CudRow, PredictorRow, Results, Value
+from studies.difficulty.tables import (
+    ALL,
+    BASELINE,
+    TARGETS,
+    Anchored,
+    Estimate,
+    Held,
+    Runs,
+    Values,
+    agreement,
+    blocks,
+    by_other_methods,
+    by_other_seeds,
+    correlation,
+    cud_of,
+    difficulty,
+    estimate,
+    features,
+    gain,
+    halves,
+    partial,
+    permuted,
+    rho,
+)
+from studies.difficulty.truth import METHODS, SEEDS
+from studies.difficulty.worlds import WORLDS
+from studies.provenance import stamp
+
+HERE = Path(__file__).parent
+CUDS = (
+    Anchored(), Anchored(part="margin"), Anchored("margin"), Anchored("published"), Anchored(mode="paper"),
+    Anchored("paper", "paper"),
+)  # fmt: skip
+CLAIMS = {
+    "hard items have longer answers": "answer_tokens",
+    "hard items have longer questions": "question_tokens",
+    "hard items have longer paths": "path_length",
+    "hard items have deeper circuits": "circuit_depth",
+    "hard items have more of their circuit in the last third": "circuit_late",
+}
+log = logging.getLogger(__name__)
+
+
+def value(found: Estimate) -> Value:
+    """As a noun, to five digits."""
+    lo, hi = (float(f"{x:.5g}") for x in (found.lo, found.hi))
+    return Value(
+        value=float(f"{found.value:.5g}"), ci95=interval(found._replace(lo=lo, hi=hi)), agree=found.agree
+    )  # fmt: skip
+
+
+def of(worlds: Sequence[Measured], name: str) -> dict[int, Values]:
+    """One predictor in every world."""
+    return {w.number: w.said[f"p_{name}"] for w in worlds}
+
+
+def predictor_rows(worlds: Sequence[Measured]) -> tuple[PredictorRow, ...]:
+    """The validation table."""
+    targets = {t: {w.number: difficulty(w, ALL, t) for w in worlds} for t in (*TARGETS, "all")}
+    left = {w.number: partial(w, targets["all"][w.number]) for w in worlds}
+    base = {w.number: features(w, BASELINE) for w in worlds}
+    rows: list[PredictorRow] = []
+    for name in [key[2:] for key in worlds[0].said if key.startswith("p_")]:
+        mine = of(worlds, name)
+        own = {w.number: partial(w, mine[w.number]) for w in worlds}
+        wider = {w.number: features(w, BASELINE, (mine[w.number],)) for w in worlds}
+        inside = name in BASELINE
+        itself = Missing(missing="it is what the others are compared with")
+        rows.append(
+            PredictorRow(
+                name=name, spearman={t: value(correlation(worlds, mine, y)) for t, y in targets.items()},
+                p=permuted(worlds, mine, targets["all"], 0),
+                partial=itself if inside else value(correlation(worlds, own, left)),
+                partial_p=itself if inside else permuted(worlds, own, left, 0),
+                r2_gain=itself if inside else value(gain(worlds, base, wider, targets["all"])),
+            )
+        )  # fmt: skip
+        log.info("%s: %.2f", name, rows[-1].spearman["all"].value)
+    return tuple(rows)
+
+
+def cud_row(worlds: Sequence[Measured], how: Anchored) -> CudRow:
+    """CUD in one mode, and with labels that mean nothing."""
+
+    def by_methods(w: Measured, labelled: Measured) -> list[Held]:
+        return by_other_methods(w, lambda runs: cud_of(labelled, runs, how))
+
+    base = {w.number: features(w, BASELINE) for w in worlds}
+    target = {w.number: difficulty(w) for w in worlds}
+    mine = {w.number: np.mean([held.said for held in by_methods(w, w)], 0) for w in worlds}
+    wider = {w.number: features(w, BASELINE, (mine[w.number],)) for w in worlds}
+
+    def own(w: Measured) -> list[Held]:
+        return [Held(cud_of(w, ALL, how), difficulty(w))]
+
+    row = CudRow(
+        **how._asdict(), other_methods=value(agreement(worlds, lambda w: by_methods(w, w))),
+        other_seeds=value(agreement(worlds, lambda w: by_other_seeds(w, lambda runs: cud_of(w, runs, how)))),
+        r2_gain=value(gain(worlds, base, wider, target)),
+        shuffled=value(agreement(worlds, lambda w: by_methods(w, shuffled(w)))),
+        own=value(agreement(worlds, own)), own_shuffled=value(agreement(worlds, lambda w: own(shuffled(w)))),
+    )  # fmt: skip
+    log.info("%s: %.2f, shuffled %.2f", how, row.other_methods.value, row.shuffled.value)
+    return row
+
+
+def shuffled(world: Measured) -> Measured:
+    """The same world with people's labels exchanged."""
+    mine = blocks(world)
+    order = np.empty(mine.size, dtype=int)
+    order[mine.ravel()] = mine[np.random.default_rng(world.number).permutation(len(mine))].ravel()
+    names = ("steps", "cost", "patch", "relearn", "left")
+    moved = {
+        run: label._replace(**{name: getattr(label, name)[order] for name in names})
+        for run, label in world.labels.items()
+    }
+    return world._replace(labels=moved)
+
+
+def reliability(worlds: Sequence[Measured]) -> dict[str, dict[str, Value]]:
+    """How well difficulty agrees with itself, by target."""
+
+    def by(target: str) -> dict[str, Value]:
+        def own(w: Measured, runs: Runs) -> Values:
+            return difficulty(w, runs, target)
+
+        return {
+            "halves of the methods": value(agreement(worlds, lambda w: halves(w, target))),
+            "one method with the others": value(
+                agreement(worlds, lambda w: by_other_methods(w, lambda r: own(w, r), target))
+            ),
+            "one seed with the other": value(
+                agreement(worlds, lambda w: by_other_seeds(w, lambda r: own(w, r), target))
+            ),
+        }
+
+    return {target: by(target) for target in (*TARGETS, "all")}
+
+
+def of_frequency(worlds: Sequence[Measured]) -> dict[str, Value]:
+    """Facts taught more often: the rank correlation, and the mean normal score by rank of the frequency."""
+    target = {w.number: difficulty(w) for w in worlds}
+    planted = {w.number: w.said["frequency"].astype(float) for w in worlds}
+    found = {"spearman": value(correlation(worlds, planted, target))}
+    for place, name in enumerate(("least often", "between", "most often")):
+
+        def mean(w: Measured, items: np.ndarray, place: int = place) -> float:
+            often = np.unique(w.said["frequency"])[place]
+            chosen = items[w.said["frequency"][items] == often]
+            return float(np.nanmean(target[w.number][chosen])) if len(chosen) else 0.0
+
+        found[name] = value(estimate(worlds, mean))
+    return found
+
+
+def claims(rows: Sequence[PredictorRow]) -> tuple[Claim, ...]:
+    """The published claims: easy is short and early, hard is long and late."""
+    named = {row.name: row.spearman["all"] for row in rows}
+    return tuple(Claim(claim=c, value=named[name], holds=named[name].ci95.lo > 0) for c, name in CLAIMS.items())
+
+
+def overlap(worlds: Sequence[Measured], name: str) -> Value:
+    """The median overlap of an item's circuits, averaged over worlds."""
+    return value(estimate(worlds, lambda w, items: float(np.median(w.said[name][items]))))
+
+
+def completeness(worlds: Sequence[Measured], name: str) -> Value:
+    """The gap of a world, averaged over worlds."""
+    return value(estimate(worlds, lambda w, items: float(w.said[name])))
+
+
+def entangled(worlds: Sequence[Measured]) -> dict[str, Value]:
+    """Do ties to the forget set say which retained items are damaged? Spearman over retained items, mean over runs."""
+
+    def tie(name: str) -> Value:
+        each = {
+            w.number: float(np.mean([rho(w.said[name], found.damage) for found in w.labels.values()])) for w in worlds
+        }
+        return value(estimate(worlds, lambda w, items: each[w.number]))
+
+    return {name: tie(f"e_{name}") for name in ("circuit_cosine", "gradient_cosine")}
+
+
+def told(worlds: Sequence[Measured], stories: Path | None) -> Results:
+    """All tables; the fitted forecast is written beside the code."""
+    cuds = tuple(cud_row(worlds, how) for how in CUDS)
+    fitted, estimates, by_method = fit(worlds, cuds[0].r2_gain)
+    write_atomic(FITTED, (fitted.model_dump_json(indent=1) + "\n").encode())
+    rows = predictor_rows(worlds)
+    curves = (of_world(worlds[0].number), *([of_stories(stories)] if stories else []))
+    overlaps: Mapping[str, str] = {"other partners": "partner_1", "mean activations": "means"}
+    return Results(
+        stamp=stamp(seed=0), worlds=tuple(w.number for w in worlds), methods=METHODS, seeds=SEEDS,
+        items=fitted.items, reliability=reliability(worlds), predictors=rows,
+        cud=cuds,
+        frequency=of_frequency(worlds), claims=claims(rows), entangled=entangled(worlds),
+        stability={words: overlap(worlds, f"s_{name}") for words, name in overlaps.items()},
+        completeness_gap={name: completeness(worlds, f"g_{name}") for name in ("partner_0", "means")},
+        forecast={name: value(found) for name, found in estimates.items()},
+        forecast_by_method={name: value(found) for name, found in by_method.items()}, faithful=curves,
+    )  # fmt: skip
+
+
+def main() -> None:
+    """Measure, tell, write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=Path("runs/difficulty"), help="where what is measured is kept")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--worlds", type=int, nargs="+", default=list(WORLDS))
+    parser.add_argument("--stories", type=Path, help="folder of the story model that was taught TOFU, with its data")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(1)
+    found = told(measure(given.work, given.workers, tuple(given.worlds)), given.stories)
+    write_atomic(HERE / "results.json", (found.model_dump_json(indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

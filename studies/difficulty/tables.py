@@ -1,0 +1,219 @@
+"""What the measured worlds say: every predictor alone and beside length and loss, CUD, ceilings, claims, the fit.
+
+Everything is compared within a world, by ranks, and averaged over worlds. Intervals resample worlds, and people inside
+them; permutations exchange whole people's difficulties inside a world, and keep which of a person's facts is which.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from scipy import stats
+
+from audit.circuits.difficulty import cud, folds
+from audit.forecasting.model import normal_scores
+from studies.difficulty.measure import Measured
+from studies.difficulty.truth import METHODS, SEEDS, Label
+
+BASELINE = ("loss", "answer_loss", "answer_tokens", "question_tokens")
+TARGETS = ("steps", "cost", "patch", "relearn")
+DRAWS, PERMUTATIONS, FOLDS = 400, 999, 5
+Values = Float[ndarray, " item"]
+Runs = tuple[tuple[str, int], ...]
+ALL: Runs = tuple((name, seed) for name in METHODS for seed in SEEDS)
+
+
+def measured(label: Label, target: str) -> Values:
+    """One run's difficulty as normal scores: one target, or ``all`` three that need no output loss at the end."""
+    names = ("steps", "patch", "relearn") if target == "all" else (target,)
+    known = np.isfinite(label.steps)
+    scores = [np.where(known, normal_scores(getattr(label, name)), np.nan) for name in names]
+    return np.mean(scores, 0)
+
+
+def difficulty(world: Measured, runs: Runs = ALL, target: str = "all") -> Values:
+    """The mean over runs."""
+    return np.mean([measured(world.labels[run], target) for run in runs], 0)
+
+
+def rho(a: Values, b: Values) -> float:
+    """Spearman over what both know; 0 where one does not vary."""
+    known = np.isfinite(a) & np.isfinite(b)
+    if known.sum() < 3 or np.ptp(a[known]) == 0 or np.ptp(b[known]) == 0:
+        return 0.0
+    x, y = stats.rankdata(a[known]), stats.rankdata(b[known])
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+class Estimate(NamedTuple):
+    """A mean over worlds, its 95 % interval, and how many worlds agree in sign."""
+
+    value: float
+    lo: float
+    hi: float
+    agree: int
+
+
+def people(world: Measured) -> Int[ndarray, " item"]:
+    """Whom each item is about."""
+    return world.said["person"]
+
+
+def estimate(worlds: Sequence[Measured], of: Callable[[Measured, ndarray], float], seed: int = 0) -> Estimate:
+    """The mean of ``of(world, items)`` over worlds; bootstrap of worlds and of people inside them."""
+    rng = np.random.default_rng(seed)
+    whole = [of(world, np.arange(len(people(world)))) for world in worlds]
+    members = [[np.flatnonzero(people(w) == p) for p in np.unique(people(w))] for w in worlds]
+    draws: list[float] = []
+    for _ in range(DRAWS):
+        some = rng.integers(0, len(worlds), len(worlds))
+        values = []
+        for n in some:
+            picks = rng.integers(0, len(members[n]), len(members[n]))
+            values.append(of(worlds[n], np.concatenate([members[n][p] for p in picks])))
+        draws.append(float(np.mean(values)))
+    lo, hi = np.percentile(draws, [2.5, 97.5])
+    value = float(np.mean(whole))
+    return Estimate(value, float(lo), float(hi), int(sum(np.sign(whole) == np.sign(value))))
+
+
+def correlation(worlds: Sequence[Measured], of: Mapping[int, Values], target: Mapping[int, Values]) -> Estimate:
+    """Spearman within worlds."""
+    return estimate(worlds, lambda w, i: rho(of[w.number][i], target[w.number][i]))
+
+
+def partial(world: Measured, values: Values, names: Sequence[str] = BASELINE) -> Values:
+    """Normal scores less what those of the named predictors explain in this world."""
+    x = np.stack([np.ones(len(values)), *(normal_scores(world.said[f"p_{name}"]) for name in names)], 1)
+    y = normal_scores(values)
+    return np.where(np.isfinite(values), y - x @ np.linalg.lstsq(x, y, rcond=None)[0], np.nan)
+
+
+def permuted(worlds: Sequence[Measured], of: Mapping[int, Values], target: Mapping[int, Values], seed: int) -> float:
+    """p of the mean within-world correlation of normal scores, two-sided: whole people exchange their difficulties."""
+    rng = np.random.default_rng(seed)
+    ranked = [(normal_scores(of[w.number]), normal_scores(target[w.number]), blocks(w)) for w in worlds]
+
+    def drawn(block: ndarray, b: Values, order: ndarray) -> Values:
+        moved = np.empty_like(b)
+        moved[block.ravel()] = b[block[order].ravel()]
+        return moved
+
+    def mean(orders: Sequence[ndarray]) -> float:
+        values = [
+            np.corrcoef(a, drawn(block, b, order))[0, 1] if np.ptp(a) > 0 else 0.0
+            for (a, b, block), order in zip(ranked, orders, strict=True)
+        ]
+        return abs(float(np.mean(values)))
+
+    real = mean([np.arange(len(block)) for *_, block in ranked])
+    draws = [mean([rng.permutation(len(block)) for *_, block in ranked]) for _ in range(PERMUTATIONS)]
+    return (1 + sum(one >= real - 1e-12 for one in draws)) / (1 + PERMUTATIONS)
+
+
+def blocks(world: Measured) -> Int[ndarray, "person fact"]:
+    """The items of each person, in one order of facts for all."""
+    return np.stack([np.flatnonzero(people(world) == p) for p in np.unique(people(world))])
+
+
+# ---- out of sample ----------------------------------------------------------------------------------------------
+def features(world: Measured, names: Sequence[str], extra: Sequence[Values] = ()) -> Float[ndarray, "item predictor"]:
+    """Normal scores of predictors and of extra columns."""
+    columns = [normal_scores(world.said[f"p_{name}"]) for name in names] + [normal_scores(x) for x in extra]
+    return np.stack(columns, 1)
+
+
+def held_out_errors(
+    worlds: Sequence[Measured], design: Mapping[int, ndarray], target: Mapping[int, Values]
+) -> dict[int, Values]:
+    """Squared errors in each world of a plain least-squares fit on the others."""
+    found: dict[int, Values] = {}
+    for world in worlds:
+        others = [w.number for w in worlds if w.number != world.number]
+        x, y = np.concatenate([design[n] for n in others]), np.concatenate([target[n] for n in others])
+        known = np.isfinite(y)
+        weights = np.linalg.lstsq(x[known], y[known], rcond=None)[0]
+        found[world.number] = (target[world.number] - design[world.number] @ weights) ** 2
+    return found
+
+
+def gain(
+    worlds: Sequence[Measured], base: Mapping[int, ndarray], wider: Mapping[int, ndarray], target: Mapping[int, Values]
+) -> Estimate:
+    """R2 on held-out worlds, wider less base (both least squares on normal scores)."""
+    small, large = held_out_errors(worlds, base, target), held_out_errors(worlds, wider, target)
+
+    def of(w: Measured, items: ndarray) -> float:
+        total = np.nansum(target[w.number][items] ** 2)
+        return float((np.nansum(small[w.number][items]) - np.nansum(large[w.number][items])) / max(total, 1e-12))
+
+    return estimate(worlds, of)
+
+
+# ---- CUD --------------------------------------------------------------------------------------------------------
+class Anchored(NamedTuple):
+    """How CUD is made: which circuits, which mode, which half of the result."""
+
+    circuits: str = "partner_0"
+    mode: str = "controlled"
+    part: str = "cud"
+
+
+def cud_of(world: Measured, runs: Runs, how: Anchored) -> Values:
+    """CUD of every item, anchored by these runs. ``paper`` anchors by the loss left after unlearning, as published."""
+    vectors = world.said[f"c_{how.circuits}"].astype(np.float64)
+    if how.mode == "paper":
+        label = np.mean([world.labels[run].left for run in runs], 0)
+    else:
+        label = np.mean(
+            [measured(world.labels[run], "relearn") + measured(world.labels[run], "patch") for run in runs], 0
+        )
+    label = np.where(np.isfinite(label), label, np.nanmedian(label))
+    fold = folds(tuple(str(p) for p in people(world)), FOLDS, world.number)
+    found = cud(vectors, label, fold, "paper" if how.mode == "paper" else "controlled")
+    return found.cud if how.part == "cud" else found.margin
+
+
+class Held(NamedTuple):
+    """Two columns to be compared: what was said, and the difficulty by a method that had no part in it."""
+
+    said: Values
+    mine: Values
+
+
+def by_other_methods(world: Measured, of: Callable[[Runs], Values], target: str = "all") -> list[Held]:
+    """For every method: ``of`` the other methods' runs, beside this method's own difficulty."""
+    found: list[Held] = []
+    for name in METHODS:
+        mine = difficulty(world, tuple(run for run in ALL if run[0] == name), target)
+        found.append(Held(of(tuple(run for run in ALL if run[0] != name)), mine))
+    return found
+
+
+def by_other_seeds(world: Measured, of: Callable[[Runs], Values], target: str = "all") -> list[Held]:
+    """For every seed: ``of`` the other seeds' runs, beside the difficulty in this seed's."""
+    return [
+        Held(
+            of(tuple(run for run in ALL if run[1] != seed)),
+            difficulty(world, tuple(run for run in ALL if run[1] == seed), target),
+        )
+        for seed in SEEDS
+    ]
+
+
+def halves(world: Measured, target: str = "all") -> list[Held]:
+    """The difficulties by two halves of the methods, for all ways to halve them."""
+    some = [set(half) for half in combinations(METHODS, len(METHODS) // 2) if METHODS[0] in half]
+    return [
+        Held(*(difficulty(world, tuple(r for r in ALL if (r[0] in half) == side), target) for side in (True, False)))
+        for half in some
+    ]  # fmt: skip
+
+
+def agreement(worlds: Sequence[Measured], of: Callable[[Measured], list[Held]]) -> Estimate:
+    """The mean Spearman over the pairs of columns that ``of`` gives, and over worlds."""
+    columns = {world.number: of(world) for world in worlds}
+    return estimate(worlds, lambda w, i: float(np.mean([rho(h.said[i], h.mine[i]) for h in columns[w.number]])))

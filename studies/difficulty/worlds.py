@@ -1,0 +1,101 @@
+"""The worlds of the study: their models (made once, kept with the zoo's), their rows, and what base says of them."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from torch import Tensor
+
+from audit.bench import Bench
+from audit.bench.attribution import Attribution, Means
+from audit.bench.shapes import Rows
+from audit.checkpoints import resolve
+from audit.circuits.attributed import How, Scored, scored
+from audit.circuits.difficulty import folds
+from audit.circuits.objectives import key_margin, published
+from audit.circuits.predictors import Material, predictors
+from audit.circuits.selection import greedy
+from audit.disk import cache_root
+from audit.nouns import Item, Source
+from studies.difficulty.truth import Seen, World, settings
+from studies.zoo.build import make_model
+from studies.zoo.members import draw, population
+from studies.zoo.tokenizer import make_tokenizer
+from studies.zoo.training import edit_data, rows_of
+from studies.zoo.world import items, make_world, vocabulary
+
+WORLDS = (102, 103, 113, 121, 125, 132)
+RETAINED = 96
+PUBLISHED_EDGES = 75
+
+
+class Opened(NamedTuple):
+    """A world, its ancestor's folder, and the items behind its measured rows and behind other phrasings of the same
+    facts."""
+
+    world: World
+    ancestor: Path
+    forget: tuple[Item, ...]
+    retain: tuple[Item, ...]
+    others: tuple[Item, ...]
+    other_rows: Rows
+
+
+def opened(number: int) -> Opened:
+    """The world with its base and references, trained where the cache has none."""
+    drawn = draw(number)
+    zoo, root = population(drawn).zoo, Path(cache_root()).resolve() / "zoo"
+    root.mkdir(parents=True, exist_ok=True)
+    names = ("ancestor", "base", "reference_0", "reference_1", "reference_2")
+    folders = {name: make_model(zoo, number, root, name) for name in names}
+    world, tokenizer = make_world(number, drawn.shape), make_tokenizer(vocabulary())
+    forget = tuple(item for item in items(world, "forget") if item.form == "trained")
+    others = tuple(item for item in items(world, "forget") if item.form == "held_out_phrasing")
+    kept = [item for item in items(world, "retain") if item.form == "trained"]
+    retain = tuple(kept[i] for i in np.random.default_rng(number).permutation(len(kept))[:RETAINED])
+    rows = rows_of(forget, tokenizer)
+    seen = Seen(rows, rows_of(retain, tokenizer), folds(rows.group_ids, 2, number))
+    made = World(
+        number, folders["base"], tuple(folders[name] for name in names[2:]), edit_data(world, tokenizer), seen,
+        dict(settings(number)),
+    )  # fmt: skip
+    return Opened(made, folders["ancestor"], forget, retain, others, rows_of(others, tokenizer))
+
+
+class Said(NamedTuple):
+    """What base says before anything is unlearned: predictors by name, and circuits by how they were scored."""
+
+    predictors: dict[str, Float[ndarray, " item"]]
+    entangled: dict[str, Float[ndarray, " retained"]]
+    circuits: dict[str, Scored]
+    gaps: dict[str, float]
+    paper: Bool[Tensor, "item edge"]
+
+
+def said(bench: Bench, found: Opened) -> Said:
+    """All predictors and circuits of a world."""
+    folder, seen = found.world.base, found.world.seen
+    ckpt = resolve(Source(path=str(folder)), folder)
+    material = Material(seen.forget, found.forget, seen.retain, found.retain, (found.other_rows, found.others))
+    made = predictors(bench, ckpt, material)
+    hows = {
+        "partner_1": How(seed=1), "means": How(means=True), "margin": How(objective=key_margin),
+        "published": How(objective=published),
+    }  # fmt: skip
+    circuits = {name: scored(bench, ckpt, seen.forget, seen.forget, how) for name, how in hows.items()}
+    circuits["partner_0"] = made.circuits
+    gaps = {name: one.gap for name, one in circuits.items()}
+    return Said(made.by_name, made.entangled, circuits, gaps, as_published(bench, found))
+
+
+def as_published(bench: Bench, found: Opened) -> Bool[Tensor, "item edge"]:
+    """CUD's circuits by its public code: of the model that was never taught the facts, by EAP-IG over activations
+    against zeros (here at every position but the first), 75 edges taken greedily."""
+    ckpt = resolve(Source(path=str(found.ancestor)), found.ancestor)
+    rows = found.world.seen.forget
+    zeros = Means(*(torch.zeros_like(x) for x in vars(bench.mean_states(ckpt, rows)).values()))
+    graph, scores, *_ = bench.edge_scores(ckpt, rows, zeros, published, Attribution("ig_activations"))
+    return torch.stack([greedy(one, graph, PUBLISHED_EDGES)[graph.exists] for one in scores])
