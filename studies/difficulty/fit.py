@@ -22,8 +22,8 @@ from studies.difficulty.tables import (
     agreement,
     by_other_methods,
     difficulty,
-    estimate,
     features,
+    mean,
 )
 from studies.difficulty.truth import METHODS, SEEDS
 
@@ -217,7 +217,7 @@ def _noun(d: _Design, plain: Judged, found: Mapping[str, Estimate], cud_gain: Va
 
 def _share(worlds: Sequence[Measured], found: Judged) -> Estimate:
     """Share of items inside their interval."""
-    return estimate(worlds, lambda w, i: float(np.nanmean(found.inside[w.number][:, i])))
+    return mean(worlds, lambda w: found.inside[w.number].mean(0))
 
 
 def _costs(worlds: Sequence[Measured], name: str) -> Interval:

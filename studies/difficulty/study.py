@@ -36,10 +36,10 @@ from studies.difficulty.tables import (
     correlation,
     cud_of,
     difficulty,
-    estimate,
     features,
     gain,
     halves,
+    mean,
     partial,
     permuted,
     rho,
@@ -166,12 +166,11 @@ def of_frequency(worlds: Sequence[Measured]) -> dict[str, Value]:
     found = {"spearman": value(correlation(worlds, planted, target))}
     for place, name in enumerate(("least often", "between", "most often")):
 
-        def mean(w: Measured, items: np.ndarray, place: int = place) -> float:
-            often = np.unique(w.said["frequency"])[place]
-            chosen = items[w.said["frequency"][items] == often]
-            return float(np.nanmean(target[w.number][chosen])) if len(chosen) else 0.0
+        def chosen(w: Measured, place: int = place) -> Values:
+            often = w.said["frequency"]
+            return np.where(often == np.unique(often)[place], target[w.number], np.nan)
 
-        found[name] = value(estimate(worlds, mean))
+        found[name] = value(mean(worlds, chosen))
     return found
 
 
@@ -182,23 +181,24 @@ def claims(rows: Sequence[PredictorRow]) -> tuple[Claim, ...]:
 
 
 def overlap(worlds: Sequence[Measured], name: str) -> Value:
-    """The median overlap of an item's circuits, averaged over worlds."""
-    return value(estimate(worlds, lambda w, items: float(np.median(w.said[name][items]))))
+    """The mean overlap of an item's circuits."""
+    return value(mean(worlds, lambda w: w.said[name].astype(float)))
 
 
 def completeness(worlds: Sequence[Measured], name: str) -> Value:
     """The gap of a world, averaged over worlds."""
-    return value(estimate(worlds, lambda w, items: float(w.said[name])))
+    return value(mean(worlds, lambda w: np.full(len(w.said["person"]), float(w.said[name]))))
 
 
 def entangled(worlds: Sequence[Measured]) -> dict[str, Value]:
     """Do ties to the forget set say which retained items are damaged? Spearman over retained items, mean over runs."""
 
     def tie(name: str) -> Value:
-        each = {
-            w.number: float(np.mean([rho(w.said[name], found.damage) for found in w.labels.values()])) for w in worlds
-        }
-        return value(estimate(worlds, lambda w, items: each[w.number]))
+        def of(w: Measured) -> Values:
+            each = [rho(w.said[name], found.damage) for found in w.labels.values()]
+            return np.full(len(w.said["person"]), float(np.mean(each)))
+
+        return value(mean(worlds, of))
 
     return {name: tie(f"e_{name}") for name in ("circuit_cosine", "gradient_cosine")}
 

@@ -20,7 +20,7 @@ from studies.difficulty.truth import METHODS, SEEDS, Label
 
 BASELINE = ("loss", "answer_loss", "answer_tokens", "question_tokens")
 TARGETS = ("steps", "cost", "patch", "relearn")
-DRAWS, PERMUTATIONS, FOLDS = 400, 999, 5
+DRAWS, PERMUTATIONS, FOLDS, SMALL = 1000, 999, 5, 1e-12
 Values = Float[ndarray, " item"]
 Runs = tuple[tuple[str, int], ...]
 ALL: Runs = tuple((name, seed) for name in METHODS for seed in SEEDS)
@@ -39,15 +39,6 @@ def difficulty(world: Measured, runs: Runs = ALL, target: str = "all") -> Values
     return np.mean([measured(world.labels[run], target) for run in runs], 0)
 
 
-def rho(a: Values, b: Values) -> float:
-    """Spearman over what both know; 0 where one does not vary."""
-    known = np.isfinite(a) & np.isfinite(b)
-    if known.sum() < 3 or np.ptp(a[known]) == 0 or np.ptp(b[known]) == 0:
-        return 0.0
-    x, y = stats.rankdata(a[known]), stats.rankdata(b[known])
-    return float(np.corrcoef(x, y)[0, 1])
-
-
 class Estimate(NamedTuple):
     """A mean over worlds, its 95 % interval, and how many worlds agree in sign."""
 
@@ -62,27 +53,65 @@ def people(world: Measured) -> Int[ndarray, " item"]:
     return world.said["person"]
 
 
-def estimate(worlds: Sequence[Measured], of: Callable[[Measured, ndarray], float], seed: int = 0) -> Estimate:
-    """The mean of ``of(world, items)`` over worlds; bootstrap of worlds and of people inside them."""
-    rng = np.random.default_rng(seed)
-    whole = [of(world, np.arange(len(people(world)))) for world in worlds]
-    members = [[np.flatnonzero(people(w) == p) for p in np.unique(people(w))] for w in worlds]
-    draws: list[float] = []
-    for _ in range(DRAWS):
-        some = rng.integers(0, len(worlds), len(worlds))
-        values = []
-        for n in some:
-            picks = rng.integers(0, len(members[n]), len(members[n]))
-            values.append(of(worlds[n], np.concatenate([members[n][p] for p in picks])))
-        draws.append(float(np.mean(values)))
+Sums = Float[ndarray, "*draw pair sum"]
+
+
+def estimate(
+    worlds: Sequence[Measured], terms: Callable[[Measured], Float[ndarray, "pair item sum"]],
+    of: Callable[[Sums], Float[ndarray, "*draw pair"]],
+) -> Estimate:  # fmt: skip
+    """The mean over worlds and pairs of ``of(sums over items)``; bootstrap of worlds and of people inside them.
+
+    All that is estimated here follows from sums over items, so that a draw is a weighting of people's sums.
+    """
+    rng, n = np.random.default_rng(0), len(worlds)
+    whole, drawn = np.zeros(n), np.zeros((n, DRAWS, n))
+    for at, world in enumerate(worlds):
+        there = people(world) == np.unique(people(world))[:, None]
+        sums = there.astype(float) @ np.nan_to_num(terms(world))  # [pair person sum]
+        whole[at] = of(sums.sum(1)).mean()
+        counts = rng.multinomial(len(there), np.full(len(there), 1 / len(there)), (DRAWS, n))
+        drawn[at] = of(np.einsum("dwp,kps->dwks", counts, sums, optimize=True)).mean(-1)
+    picked = rng.integers(0, n, (DRAWS, n))
+    draws = drawn[picked, np.arange(DRAWS)[:, None], np.arange(n)].mean(1)
     lo, hi = np.percentile(draws, [2.5, 97.5])
-    value = float(np.mean(whole))
-    return Estimate(value, float(lo), float(hi), int(sum(np.sign(whole) == np.sign(value))))
+    value = float(whole.mean())
+    return Estimate(value, float(lo), float(hi), int((np.sign(whole) == np.sign(value)).sum()))
+
+
+def pearson(sums: Sums) -> Float[ndarray, "*draw pair"]:
+    """Correlation from the sums of 1, x, y, xx, yy, xy; 0 where one does not vary."""
+    n, x, y, xx, yy, xy = np.moveaxis(sums, -1, 0)
+    spread = np.maximum(n * xx - x * x, 0) * np.maximum(n * yy - y * y, 0)
+    return np.where(spread > SMALL, (n * xy - x * y) / np.sqrt(np.maximum(spread, SMALL)), 0.0)
+
+
+def share(sums: Sums) -> Float[ndarray, "*draw pair"]:
+    """The first sum over the second."""
+    return sums[..., 0] / np.maximum(sums[..., 1], SMALL)
+
+
+def ranked(a: Values, b: Values) -> Float[ndarray, "item sum"]:
+    """The terms of Spearman's correlation over what both know, ranks centred."""
+    known = np.isfinite(a) & np.isfinite(b)
+    x, y = np.zeros(len(a)), np.zeros(len(a))
+    x[known], y[known] = (stats.rankdata(v[known]) - (known.sum() + 1) / 2 for v in (a, b))
+    return np.stack([known.astype(float), x, y, x * x, y * y, x * y], 1)
+
+
+def rho(a: Values, b: Values) -> float:
+    """Spearman over what both know; 0 where one does not vary."""
+    return float(pearson(ranked(a, b).sum(0)))
 
 
 def correlation(worlds: Sequence[Measured], of: Mapping[int, Values], target: Mapping[int, Values]) -> Estimate:
     """Spearman within worlds."""
-    return estimate(worlds, lambda w, i: rho(of[w.number][i], target[w.number][i]))
+    return estimate(worlds, lambda w: ranked(of[w.number], target[w.number])[None], pearson)
+
+
+def mean(worlds: Sequence[Measured], of: Callable[[Measured], Values]) -> Estimate:
+    """The mean over the items that have a value."""
+    return estimate(worlds, lambda w: np.stack([of(w), np.isfinite(of(w)).astype(float)], 1)[None], share)
 
 
 def partial(world: Measured, values: Values, names: Sequence[str] = BASELINE) -> Values:
@@ -95,23 +124,19 @@ def partial(world: Measured, values: Values, names: Sequence[str] = BASELINE) ->
 def permuted(worlds: Sequence[Measured], of: Mapping[int, Values], target: Mapping[int, Values], seed: int) -> float:
     """p of the mean within-world correlation of normal scores, two-sided: whole people exchange their difficulties."""
     rng = np.random.default_rng(seed)
-    ranked = [(normal_scores(of[w.number]), normal_scores(target[w.number]), blocks(w)) for w in worlds]
+    total = np.zeros(1 + PERMUTATIONS)
+    for w in worlds:
+        a, b = (_standard(normal_scores(x[w.number])) for x in (of, target))
+        block = blocks(w)
+        orders = np.stack([np.arange(len(block)), *(rng.permutation(len(block)) for _ in range(PERMUTATIONS))])
+        total += np.einsum("dpf,pf->d", b[block[orders]], a[block])
+    return float((np.abs(total) >= abs(total[0]) - SMALL).sum() / (1 + PERMUTATIONS))
 
-    def drawn(block: ndarray, b: Values, order: ndarray) -> Values:
-        moved = np.empty_like(b)
-        moved[block.ravel()] = b[block[order].ravel()]
-        return moved
 
-    def mean(orders: Sequence[ndarray]) -> float:
-        values = [
-            np.corrcoef(a, drawn(block, b, order))[0, 1] if np.ptp(a) > 0 else 0.0
-            for (a, b, block), order in zip(ranked, orders, strict=True)
-        ]
-        return abs(float(np.mean(values)))
-
-    real = mean([np.arange(len(block)) for *_, block in ranked])
-    draws = [mean([rng.permutation(len(block)) for *_, block in ranked]) for _ in range(PERMUTATIONS)]
-    return (1 + sum(one >= real - 1e-12 for one in draws)) / (1 + PERMUTATIONS)
+def _standard(values: Values) -> Values:
+    """Mean 0, length 1; 0 where nothing varies."""
+    centred = values - values.mean()
+    return centred / max(float(np.linalg.norm(centred)), SMALL)
 
 
 def blocks(world: Measured) -> Int[ndarray, "person fact"]:
@@ -146,11 +171,10 @@ def gain(
     """R2 on held-out worlds, wider less base (both least squares on normal scores)."""
     small, large = held_out_errors(worlds, base, target), held_out_errors(worlds, wider, target)
 
-    def of(w: Measured, items: ndarray) -> float:
-        total = np.nansum(target[w.number][items] ** 2)
-        return float((np.nansum(small[w.number][items]) - np.nansum(large[w.number][items])) / max(total, 1e-12))
+    def terms(w: Measured) -> Float[ndarray, "pair item sum"]:
+        return np.stack([small[w.number] - large[w.number], target[w.number] ** 2], 1)[None]
 
-    return estimate(worlds, of)
+    return estimate(worlds, terms, share)
 
 
 # ---- CUD --------------------------------------------------------------------------------------------------------
@@ -215,5 +239,4 @@ def halves(world: Measured, target: str = "all") -> list[Held]:
 
 def agreement(worlds: Sequence[Measured], of: Callable[[Measured], list[Held]]) -> Estimate:
     """The mean Spearman over the pairs of columns that ``of`` gives, and over worlds."""
-    columns = {world.number: of(world) for world in worlds}
-    return estimate(worlds, lambda w, i: float(np.mean([rho(h.said[i], h.mine[i]) for h in columns[w.number]])))
+    return estimate(worlds, lambda w: np.stack([ranked(held.said, held.mine) for held in of(w)]), pearson)
