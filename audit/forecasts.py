@@ -55,7 +55,8 @@ class Basis(Noun):
 
     ``spearman`` is with difficulty measured by unseen methods in unseen worlds, beside ``ceiling``: what the other
     methods' own measured difficulty reaches there. ``plain`` is what a fit on lengths and losses alone reaches, and
-    ``cud_gain`` what circuits between easy and hard anchors add to the R2 of that.
+    ``cud_gain`` what circuits between easy and hard anchors add to the R2 of that. ``ties``: Spearman of circuit and
+    gradient cosines of retained items, and of one method's damage (a pilot), with the damage that other runs did.
     """
 
     worlds: int
@@ -67,6 +68,8 @@ class Basis(Noun):
     plain_ci95: Interval
     cud_gain: float
     cud_gain_ci95: Interval
+    ties: dict[str, float]
+    ties_ci95: dict[str, Interval]
     with_pilot: float
     with_pilot_ci95: Interval
     coverage: float

@@ -23,6 +23,7 @@ from studies.zoo.build import Built
 from tests.test_dashboard_pages import opened, told
 
 LINE = Interval(lo=0.1, hi=0.2)
+TIES = ("circuit_cosine", "gradient_cosine", "one_method")
 
 
 def fitted(**update: object) -> Fitted:
@@ -30,6 +31,7 @@ def fitted(**update: object) -> Fitted:
     made = Fitted(
         predictors=("loss",), weights=(-1.0,), error_lo=-0.3, error_hi=0.2, spearman=0.4, spearman_ci95=LINE,
         ceiling=0.7, ceiling_ci95=LINE, plain=0.3, plain_ci95=LINE, cud_gain=0.0,
+        ties=dict.fromkeys(TIES, 0.1), ties_ci95=dict.fromkeys(TIES, LINE),
         cud_gain_ci95=Interval(lo=-0.01, hi=0.01), with_pilot=0.5, with_pilot_ci95=LINE, pilot_weight=2.0,
         pilot_error_lo=-0.1, pilot_error_hi=0.1, coverage=Rate(k=9, n=10, upper95=0.99),
         coverage_ci95=LINE, cost={"npo": LINE},

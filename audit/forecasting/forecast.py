@@ -229,12 +229,11 @@ def _basis(fitted: Fitted, case: OpenCase, bench: Bench) -> Basis:
         because.append(f"base has {size:,} parameters; the worlds of the fit have {span}")
     if any(item.key is None for item in case.cohorts["forget"]):
         because.append("items state no key: content tokens are chosen by rule; the fit's are single words")
+    told = ("spearman", "ceiling", "plain", "cud_gain", "ties", "with_pilot")
+    intervals = ("spearman_ci95", "plain_ci95", "cud_gain_ci95", "ties_ci95", "with_pilot_ci95", "coverage_ci95")
     return Basis(
-        worlds=len(fitted.worlds), methods=fitted.methods, spearman=fitted.spearman,
-        spearman_ci95=fitted.spearman_ci95, ceiling=fitted.ceiling, plain=fitted.plain, plain_ci95=fitted.plain_ci95,
-        cud_gain=fitted.cud_gain, cud_gain_ci95=fitted.cud_gain_ci95, with_pilot=fitted.with_pilot,
-        with_pilot_ci95=fitted.with_pilot_ci95, coverage=fitted.coverage.k / fitted.coverage.n,
-        coverage_ci95=fitted.coverage_ci95, inside=not because, because=tuple(because),
+        **fitted.model_dump(include={*told, *intervals, "methods"}), worlds=len(fitted.worlds),
+        coverage=fitted.coverage.k / fitted.coverage.n, inside=not because, because=tuple(because),
     )  # fmt: skip
 
 

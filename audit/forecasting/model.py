@@ -34,6 +34,7 @@ class Fitted(Noun):
     the difficulty measured by the other methods reaches there. ``with_pilot`` adds one pilot method's measured
     difficulty, weighted by ``pilot_weight``; ``plain`` is a fit on lengths and losses alone. ``coverage`` counts items
     inside their 90 % interval. ``cud_gain`` is what circuits between easy and hard anchors add to the R2 of ``plain``.
+    ``ties``: Spearman of what ties a retained item to the forget set, and of one pilot's damage, with the damage done.
     """
 
     predictors: tuple[str, ...]
@@ -48,6 +49,8 @@ class Fitted(Noun):
     plain_ci95: Interval
     cud_gain: float
     cud_gain_ci95: Interval
+    ties: dict[str, float]
+    ties_ci95: dict[str, Interval]
     with_pilot: float
     with_pilot_ci95: Interval
     pilot_weight: float

@@ -159,7 +159,7 @@ class Fit(NamedTuple):
     by_method: dict[str, Estimate]
 
 
-def fit(worlds: Sequence[Measured], cud_gain: Value) -> Fit:
+def fit(worlds: Sequence[Measured], cud_gain: Value, ties: Mapping[str, Value]) -> Fit:
     """Fit on everything; judge on what was held out."""
 
     def design(names: Sequence[str]) -> _Design:
@@ -180,11 +180,16 @@ def fit(worlds: Sequence[Measured], cud_gain: Value) -> Fit:
         "inside the 90 % interval": _share(worlds, plain),
     }  # fmt: skip
     by_method = {m: agreement(worlds, lambda w, n=n: plain.pairs[w.number][n : n + 1]) for n, m in enumerate(METHODS)}
-    return Fit(_noun(d, plain, found, cud_gain), found, by_method)
+    told: dict[str, object] = {
+        "cud_gain": cud_gain.value, "cud_gain_ci95": cud_gain.ci95,
+        "ties": {name: tie.value for name, tie in ties.items()},
+        "ties_ci95": {name: tie.ci95 for name, tie in ties.items()},
+    }  # fmt: skip
+    return Fit(_noun(d, plain, found, told), found, by_method)
 
 
-def _noun(d: _Design, plain: Judged, found: Mapping[str, Estimate], cud_gain: Value) -> Fitted:
-    """Everything as it is committed."""
+def _noun(d: _Design, plain: Judged, found: Mapping[str, Estimate], told: dict[str, object]) -> Fitted:
+    """Everything as it is committed; ``told``: what other parts of the study found."""
     numbers, worlds = list(d.worlds), list(d.worlds.values())
     hits = np.concatenate([one.ravel() for one in plain.inside.values()])
     k, n = int(np.nansum(hits)), int(np.isfinite(hits).sum())
@@ -201,11 +206,11 @@ def _noun(d: _Design, plain: Judged, found: Mapping[str, Estimate], cud_gain: Va
         | named("ceiling", "other methods (ceiling)")
         | named("plain", "length and loss alone")
         | named("with_pilot", "forecast with one pilot")
+        | told
         | {
             "predictors": PREDICTORS, "weights": tuple(float(f"{x:.6g}") for x in d.weights(numbers, ALL)),
             "error_lo": lo, "error_hi": hi, "pilot_error_lo": float(pilot_lo), "pilot_error_hi": float(pilot_hi),
             "pilot_weight": float(np.mean([_pilot_weight(d, numbers, some, p) for p, some in rest.items()])),
-            "cud_gain": cud_gain.value, "cud_gain_ci95": cud_gain.ci95,
             "coverage": Rate(k=k, n=n, upper95=upper_bound(k, n)),
             "coverage_ci95": interval(found["inside the 90 % interval"]),
             "cost": {name: _costs(worlds, name) for name in METHODS}, "worlds": tuple(numbers), "methods": METHODS,

@@ -13,6 +13,7 @@ WORDS = {
     ("partner_0", "controlled", "cud"): "controlled (ours)", ("partner_0", "controlled", "margin"): "cosine margin",
     ("margin", "controlled", "cud"): "circuits of the logit margin", ("partner_0", "paper", "cud"): "leaky anchors",
     ("published", "controlled", "cud"): "published objective", ("paper", "paper", "cud"): "as published",
+    ("paper", "controlled", "cud"): "published circuits, controlled",
 }  # fmt: skip
 """What each way to make CUD is called, by circuits, anchors and part."""
 

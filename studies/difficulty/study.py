@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from audit.forecasting.model import FITTED
+from audit.forecasting.model import FITTED, normal_scores
 from audit.nouns import Missing
 from audit.store import write_atomic
 from studies.difficulty.faithful import of_stories, of_world
@@ -51,7 +51,7 @@ from studies.provenance import stamp
 HERE = Path(__file__).parent
 CUDS = (
     Anchored(), Anchored(part="margin"), Anchored("margin"), Anchored("published"), Anchored(mode="paper"),
-    Anchored("paper", "paper"),
+    Anchored("paper"), Anchored("paper", "paper"),
 )  # fmt: skip
 CLAIMS = {
     "hard items have longer answers": "answer_tokens",
@@ -200,13 +200,26 @@ def entangled(worlds: Sequence[Measured]) -> dict[str, Value]:
 
         return value(mean(worlds, of))
 
-    return {name: tie(f"e_{name}") for name in ("circuit_cosine", "gradient_cosine")}
+    return {name: tie(f"e_{name}") for name in ("circuit_cosine", "gradient_cosine")} | {"one_method": pilot(worlds)}
+
+
+def pilot(worlds: Sequence[Measured]) -> Value:
+    """Does the damage by one method say who is damaged by the others? Mean over methods."""
+
+    def of(w: Measured) -> Values:
+        damage = {name: np.mean([w.labels[name, seed].damage for seed in SEEDS], 0) for name in METHODS}
+        others = {m: np.mean([normal_scores(damage[o]) for o in METHODS if o != m], 0) for m in METHODS}
+        each = [rho(damage[name], others[name]) for name in METHODS]
+        return np.full(len(w.said["person"]), float(np.mean(each)))
+
+    return value(mean(worlds, of))
 
 
 def told(worlds: Sequence[Measured], stories: Path | None) -> Results:
     """All tables; the fitted forecast is written beside the code."""
     cuds = tuple(cud_row(worlds, how) for how in CUDS)
-    fitted, estimates, by_method = fit(worlds, cuds[0].r2_gain)
+    ties = entangled(worlds)
+    fitted, estimates, by_method = fit(worlds, cuds[0].r2_gain, ties)
     write_atomic(FITTED, (fitted.model_dump_json(indent=1) + "\n").encode())
     rows = predictor_rows(worlds)
     curves = (of_world(worlds[0].number), *([of_stories(stories)] if stories else []))
@@ -215,7 +228,7 @@ def told(worlds: Sequence[Measured], stories: Path | None) -> Results:
         stamp=stamp(seed=0), worlds=tuple(w.number for w in worlds), methods=METHODS, seeds=SEEDS,
         items=fitted.items, reliability=reliability(worlds), predictors=rows,
         cud=cuds,
-        frequency=of_frequency(worlds), claims=claims(rows), entangled=entangled(worlds),
+        frequency=of_frequency(worlds), claims=claims(rows), entangled=ties,
         stability={words: overlap(worlds, f"s_{name}") for words, name in overlaps.items()},
         completeness_gap={name: completeness(worlds, f"g_{name}") for name in ("partner_0", "means")},
         forecast={name: value(found) for name, found in estimates.items()},
