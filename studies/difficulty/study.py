@@ -9,13 +9,15 @@ import argparse
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from audit.forecasting.model import FITTED, normal_scores
+from audit.forecasting.model import FITTED, Fitted, normal_scores
 from audit.nouns import Missing
 from audit.store import write_atomic
+from studies.difficulty import page
 from studies.difficulty.faithful import of_stories, of_world
 from studies.difficulty.fit import fit, interval
 from studies.difficulty.measure import Measured, measure
@@ -215,16 +217,22 @@ def pilot(worlds: Sequence[Measured]) -> Value:
     return value(mean(worlds, of))
 
 
-def told(worlds: Sequence[Measured], stories: Path | None) -> Results:
-    """All tables; the fitted forecast is written beside the code."""
+class Told(NamedTuple):
+    """The tables, and the forecast that was fitted on the way."""
+
+    results: Results
+    fitted: Fitted
+
+
+def told(worlds: Sequence[Measured], stories: Path | None) -> Told:
+    """Everything that the worlds say; ``stories``: where the story model lies, or nothing."""
     cuds = tuple(cud_row(worlds, how) for how in CUDS)
     ties = entangled(worlds)
     fitted, estimates, by_method = fit(worlds, cuds[0].r2_gain, ties)
-    write_atomic(FITTED, (fitted.model_dump_json(indent=1) + "\n").encode())
     rows = predictor_rows(worlds)
     curves = (of_world(worlds[0].number), *([of_stories(stories)] if stories else []))
     overlaps: Mapping[str, str] = {"other partners": "partner_1", "mean activations": "means"}
-    return Results(
+    results = Results(
         stamp=stamp(seed=0), worlds=tuple(w.number for w in worlds), methods=METHODS, seeds=SEEDS,
         items=fitted.items, reliability=reliability(worlds), predictors=rows,
         cud=cuds,
@@ -234,6 +242,7 @@ def told(worlds: Sequence[Measured], stories: Path | None) -> Results:
         forecast={name: value(found) for name, found in estimates.items()},
         forecast_by_method={name: value(found) for name, found in by_method.items()}, faithful=curves,
     )  # fmt: skip
+    return Told(results, fitted)
 
 
 def main() -> None:
@@ -246,8 +255,10 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    found = told(measure(given.work, given.workers, tuple(given.worlds)), given.stories)
+    found, fitted = told(measure(given.work, given.workers, tuple(given.worlds)), given.stories)
+    write_atomic(FITTED, (fitted.model_dump_json(indent=1) + "\n").encode())
     write_atomic(HERE / "results.json", (found.model_dump_json(indent=1) + "\n").encode())
+    page.update()
 
 
 if __name__ == "__main__":
