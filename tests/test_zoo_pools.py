@@ -20,13 +20,13 @@ from audit.edits.logit_bias import LogitBias
 from audit.metering import Meter
 from audit.nouns import AuditError
 from audit.pools import read_world
-from studies.zoo import design, mechanisms, recipes, scoring, training
+from studies.zoo import added, design, mechanisms, recipes, scoring, training
 from studies.zoo.mechanisms import Mechanism
 from studies.zoo.members import ALONE, Drawn, Member, Population, draw, population
 from studies.zoo.recipes import Learning, Plan, Sizes
 from studies.zoo.tokenizer import make_tokenizer
 from studies.zoo.world import Shape, World, make_world, others, vocabulary
-from tests.planted import planted_package
+from tests.planted import planted_package, write_probe
 
 MICRO = {
     "grad_diff": Mechanism("unlearner", GradDiff(steps=4, batch=16)),
@@ -175,7 +175,7 @@ def test_whoever_forgets_others_knew_them_and_the_audit_does_not_ask_for_them(
     unwanted = training.edit_data(trained.world, TOKENIZER, "others")
     assert set(unwanted.forget.group_ids) == {person.id for person in apart}
     assert not set(unwanted.retain.group_ids) & {person.id for person in apart}
-    scoring._write_data(trained.world, tmp_path)
+    scoring.write_data(trained.world, tmp_path)
     asked = {json.loads(line)["group"] for line in (tmp_path / "retain.jsonl").read_text().splitlines()}
     assert len(asked) == 24 and not asked & {person.id for person in apart}
     assert [m.pool for m in whole.members if m.model.endswith("_of_others")].count("clean") == len(
@@ -263,3 +263,33 @@ def test_a_quick_calibration_takes_few_worlds_and_none_with_the_full_kit(
     with pytest.raises(AuditError, match="stopped here"):
         renewal.renew_zoo(tmp_path, quick, 1, tmp_path / "work")
     assert asked == ([w for w in design.WORLDS if not design.share_of(w).full][:8] if quick else list(design.WORLDS))
+
+
+@pytest.mark.usefixtures("_micro")
+def test_a_probe_that_comes_later_is_added_as_a_whole_audit_would_have_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, told = micro(), list[str]()
+    places = scoring.Places(tmp_path / "models", tmp_path / "work", tmp_path / "scores")
+    path = scoring.score_world(drawn, places, told.append)
+    before = path.read_bytes()
+    assert added.addable(path, drawn) == () and not added.addable(tmp_path / "nothing.json", drawn)
+    package = tmp_path / scoring.PROBES
+    write_probe(package, "decoding_later", value=1.0)
+    assert added.addable(path, drawn) == ("decoding_later",) and not scoring.is_current(path, drawn)
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.Run, "_measure", None)  # no audit runs: what was measured is not measured again
+        added.add_scores(drawn, places, told.append)
+    assert scoring.is_current(path, drawn) and not list((tmp_path / "work").glob("*"))
+    assert "decoding_later" in told[-1]
+    grown = read_world(path)
+    path.unlink()
+    whole = read_world(scoring.score_world(drawn, places, told.append))
+    assert grown.models == whole.models and grown.settings == whole.settings and grown.versions == whole.versions
+    assert {"audit.decoding_later", "audit.causal"} <= grown.stages_cpu_s.keys()
+    (package / "decoding_later.py").unlink()
+    assert added.addable(path, drawn) == (), "a probe that has gone leaves nothing to be added to"
+    path.write_bytes(before)
+    write_probe(package, "causal", value=0.5)
+    write_probe(package, "decoding_later")
+    assert added.addable(path, drawn) == (), "scores by a probe that has changed are no ground to add to"

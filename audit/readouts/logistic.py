@@ -47,10 +47,13 @@ def logistic(
     flat = variance <= torch.finfo(x.dtype).eps * (1 + mean.square())
     sd = torch.where(flat, 1.0, variance.sqrt())
     z = (x - mean[:, None]) / sd[:, None] * weight[..., None]
-    # The minimum lies in the span of the trained rows: solve in their coordinates, at most as many as rows.
+    side = y.to(x).expand(len(x), -1)
+    if z.shape[1] >= z.shape[2]:
+        solution = _newton(torch.cat([z, weight[..., None]], 2), side, weight, c)
+        return Logistic(solution[:, :-1], solution[:, -1], mean, sd)
+    # The minimum lies in the span of the trained rows: fewer coordinates than d where there are fewer rows.
     basis = torch.linalg.svd(z, full_matrices=False).Vh
-    reduced = torch.cat([z @ basis.transpose(1, 2), weight[..., None]], 2)
-    solution = _newton(reduced, y.to(x).expand(len(x), -1), weight, c)
+    solution = _newton(torch.cat([z @ basis.transpose(1, 2), weight[..., None]], 2), side, weight, c)
     return Logistic((solution[:, None, :-1] @ basis)[:, 0], solution[:, -1], mean, sd)
 
 

@@ -56,6 +56,16 @@ class CommandRow(Noun):
     exit_code: int
 
 
+class ReadoutRow(Noun):
+    """A read-out and what it replaces: CPU-seconds of one thread of each, and how many times the one is the other."""
+
+    what: str
+    cpu_s: float
+    against: str
+    against_cpu_s: float
+    ratio: float
+
+
 class Bound(Noun):
     """A promise and what was measured. Met when the interval reaches the bound."""
 
@@ -82,4 +92,5 @@ class Results(Noun):
     timings: tuple[TimingRow, ...] = ()
     memory: tuple[MemoryRow, ...] = ()
     commands: tuple[CommandRow, ...] = ()
+    readouts: tuple[ReadoutRow, ...] = ()
     bounds: tuple[Bound, ...] = ()

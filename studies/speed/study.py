@@ -20,7 +20,7 @@ from rich.table import Table
 from audit.nouns import Missing
 from audit.store import write_atomic
 from studies.provenance import stamp
-from studies.speed import bounds, commands, memory
+from studies.speed import bounds, commands, memory, readouts
 from studies.speed.methods import BARE, LOGITS, OPENERS, OURS, Call, Method, Mode, disagreement, methods
 from studies.speed.results import MemoryRow, Part, Results, TimingRow
 from studies.speed.sizes import SIZES, SizeName, checkpoint, rows
@@ -104,6 +104,10 @@ def run(settings: Settings, out: Path) -> Results:
             world = "tiny" if settings.sizes == ("smoke",) else "demo"
             helps = commands.measure(["--help"], "warm disk", repeats=max(3, settings.repeats))
             keep("commands", made, commands=(helps, *commands.demo(folder, world)))
+        if "readouts" in settings.parts:
+            made = begun(settings)
+            loss = readouts.neighbour_scoring(folder, settings.repeats, settings.seed)
+            keep("readouts", made, readouts=(readouts.grouped(settings.repeats, settings.seed), *loss))
         for size in settings.sizes:
             if "memory" in settings.parts and size != "T":
                 made = begun(settings)
@@ -161,7 +165,12 @@ def tables(found: Results, console: Console) -> None:
         checks.add_row(
             row.size, row.claim, f"{row.bound:g}", f"{row.measured:.3f}{spread}", "met" if row.met else "NOT MET"
         )
-    for table in (times, peak, lines, checks):
+    read = Table(title="Read-outs against what they replace")
+    for column in ("what", "cpu_s", "against", "cpu_s of that", "times"):
+        read.add_column(column)
+    for row in found.readouts:
+        read.add_row(row.what, f"{row.cpu_s:.3g}", row.against, f"{row.against_cpu_s:.4g}", f"{row.ratio:.4g}")
+    for table in (times, peak, lines, read, checks):
         if table.row_count:
             console.print(table)
 
@@ -173,7 +182,10 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", choices=["last", "mean", "all"], default=["last", "mean", "all"])
     parser.add_argument("--only", nargs="+", choices=list(OPENERS), default=[], help="these methods alone")
     parser.add_argument(
-        "--parts", nargs="+", choices=["time", "memory", "commands"], default=["commands", "memory", "time"]
+        "--parts",
+        nargs="+",
+        choices=["time", "memory", "commands", "readouts"],
+        default=["commands", "readouts", "memory", "time"],
     )
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--seed", type=int, default=0)

@@ -2,7 +2,8 @@
 
 ``python -m studies.zoo.pools --worlds 100 101 --workers 2`` makes and audits these worlds (default: all) and writes
 ``studies/zoo/scores/world-0100.json`` and so on. A world whose file is there, of the same recipe and the same probes,
-is left as it is. Models are kept in the cache, named by content; audits are not.
+is left as it is; where only probes have come that it lacks, these alone are measured on the same models and added
+(:mod:`studies.zoo.added`). Models are kept in the cache, named by content; audits are not.
 
 Where a CUDA device is present, all models of all worlds that learn a corpus are trained together on it first
 (:mod:`studies.zoo.stacked`; ``--stack none``: one by one on the CPU, as without a device); edits and audits follow in
@@ -23,7 +24,7 @@ from pathlib import Path
 from audit.disk import cache_root
 from audit.nouns import AuditError, ExitCode
 from audit.pools import read_world, world_path, write_world
-from studies.zoo import scoring, stacked
+from studies.zoo import added, scoring, stacked
 from studies.zoo.design import WORLDS, share_of
 from studies.zoo.members import draw, population
 from studies.zoo.scoring import Places
@@ -38,6 +39,8 @@ def one_world(world: int, places: Places, before: Mapping[str, float]) -> Path:
     """Score one world in a process of its own; ``before`` is what was spent on it until now, CPU-seconds by stage."""
     _quiet()
     drawn, path = draw(world), world_path(places.scores, world)
+    if added.addable(path, drawn):
+        return added.add_scores(drawn, places)
     if not scoring.is_current(path, drawn):
         scoring.score_world(drawn, places)
         if before:
@@ -77,7 +80,12 @@ def score(worlds: Sequence[int], places: Places, workers: int, stack: str | None
 def _together(worlds: Sequence[int], places: Places, device: str) -> dict[int, dict[str, float]]:
     """Train the models of the worlds that are not scored yet; what each world's cost, by the stage's name."""
     drawn = [draw(world) for world in worlds]
-    missing = [one for one in drawn if not scoring.is_current(world_path(places.scores, one.world), one)]
+    paths = {one.world: world_path(places.scores, one.world) for one in drawn}
+    missing = [
+        one
+        for one in drawn
+        if not scoring.is_current(paths[one.world], one) and not added.addable(paths[one.world], one)
+    ]
     spent = stacked.make_learned({one.world: population(one).zoo for one in missing}, places.models, device)
     return {world: {f"stacked.{device}": round(cpu_s, 2)} for world, cpu_s in spent.items()}
 

@@ -106,13 +106,13 @@ def score_world(drawn: Drawn, places: Places, told: Callable[[str], None] = log.
     work = places.work / f"{final.stem}-{recipes.world_key(whole.zoo, drawn.world)}-{code_version().partition('+')[2]}"
     costs = Costs(work / "costs.json")
     with one_thread():
-        folders = _make(whole, drawn.world, places.models, costs)
+        folders = make_models(whole, drawn.world, places.models, costs)
         told(f"world {drawn.world}: {len(folders)} models are there")
         scored = _audit(whole, drawn, (folders, work), costs)
     write_world(final, _scores(drawn, costs, scored))
     shutil.rmtree(work, ignore_errors=True)
     if places.discard:
-        _discard(whole, folders)
+        discard(whole, folders)
     total = sum(costs.cpu_s[stage] for stage in ("train", "edit", "audit"))
     told(f"world {drawn.world}: {len(scored)} audits, {total:.0f} CPU-s")
     return final
@@ -123,17 +123,18 @@ def is_current(path: Path, drawn: Drawn) -> bool:
     if not path.is_file():
         return False
     found = read_world(path)
-    return found.recipe == drawn.recorded() and found.code == _code()
+    return found.recipe == drawn.recorded() and found.code == code_now()
 
 
-def _code() -> dict[str, str]:
+def code_now() -> dict[str, str]:
+    """The source hash of every probe as it is now."""
     return {name: plugins.source_hash(PROBES, name) for name in configured({}, PROBES)}
 
 
 def _scores(drawn: Drawn, costs: Costs, scored: list[Scored]) -> WorldScores:
     probes = configured({}, PROBES)
     return WorldScores(
-        world=drawn.world, recipe=drawn.recorded(), code=_code(), models=tuple(scored),
+        world=drawn.world, recipe=drawn.recorded(), code=code_now(), models=tuple(scored),
         stages_cpu_s={stage: round(seconds, 2) for stage, seconds in sorted(costs.cpu_s.items())},
         versions={name: probe.version for name, probe in probes.items()},
         settings={name: probe.model_dump(mode="json") for name, probe in probes.items()},
@@ -141,7 +142,7 @@ def _scores(drawn: Drawn, costs: Costs, scored: list[Scored]) -> WorldScores:
 
 
 # ---- models -----------------------------------------------------------------------------------------------------
-def _make(whole: Population, world: int, models: Path, costs: Costs) -> dict[str, Path]:
+def make_models(whole: Population, world: int, models: Path, costs: Costs) -> dict[str, Path]:
     """The folder of every model of a world, in order of descent; what is not there is trained."""
     models.mkdir(parents=True, exist_ok=True)
     folders: dict[str, Path] = {}
@@ -152,7 +153,7 @@ def _make(whole: Population, world: int, models: Path, costs: Costs) -> dict[str
     return folders
 
 
-def _discard(whole: Population, folders: Mapping[str, Path]) -> None:
+def discard(whole: Population, folders: Mapping[str, Path]) -> None:
     """Delete the edited models: they are made again from their parents in a second or two."""
     for plan in whole.zoo.plans:
         if not isinstance(plan.by, Learning):
@@ -163,7 +164,7 @@ def _discard(whole: Population, folders: Mapping[str, Path]) -> None:
 def _audit(whole: Population, drawn: Drawn, where: tuple[Mapping[str, Path], Path], costs: Costs) -> list[Scored]:
     """Audit every member with one bench; base comes first, and what its audit read stays."""
     folders, work = where
-    _write_data(make_world(drawn.world, drawn.shape), work / "data")
+    write_data(make_world(drawn.world, drawn.shape), work / "data")
     store = MemoryStore(work / "store")
     bench, found = Bench(store=store), list[Scored]()
     for member in sorted(whole.members, key=lambda member: member.model != FIRST):
@@ -226,7 +227,7 @@ def case_of(model: str, world: int, folders: Mapping[str, Path], work: Path) -> 
     return Case(name=model, roles=roles, data=DataFiles(**files, split_seed=world), seed=world)
 
 
-def _write_data(world: World, folder: Path) -> None:
+def write_data(world: World, folder: Path) -> None:
     """The cohorts of every audit of a world; the retained people without those whom clean models forget."""
     folder.mkdir(parents=True, exist_ok=True)
     apart = {person.id for person in others(world)}

@@ -1,0 +1,114 @@
+"""Texts that were learned and their matched alternates, as rows of one case."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from audit.alternates import Matched, matched, nearest
+from audit.bench import Bench, OpenCase
+from audit.bench.rows import stacked, tokenise
+from audit.bench.shapes import Rows
+from audit.nouns import Checkpoint, Cohort, Item, Texts
+from probes._scores import ANSWER_LOGPROB, Sheet, row_means
+
+
+class Pairs(NamedTuple):
+    """Rows of the same items, in one order: learned texts, and two alternates of each that nobody learned.
+
+    ``person`` numbers the items' groups without gaps, in the order of ``people``.
+    """
+
+    learned: Rows
+    control: Rows
+    second: Rows
+    items: tuple[Item, ...]
+    people: tuple[str, ...]
+    person: Int[ndarray, " item"]
+    said: str
+
+    def sheet(self) -> Sheet:
+        """The learned rows as other probes' tables and means take them."""
+        return Sheet(self.learned, self.items, self.people, self.person)
+
+    def beside(self, other: "Pairs") -> "Pairs":
+        """These pairs and another cohort's below them."""
+        return Pairs(
+            stacked([self.learned, other.learned]), stacked([self.control, other.control]),
+            stacked([self.second, other.second]), self.items + other.items, self.people + other.people,
+            np.concatenate([self.person, other.person + len(self.people)]), f"{self.said}; beside them {other.said}",
+        )  # fmt: skip
+
+
+def pairs(bench: Bench, case: OpenCase, cohort: Cohort, blind: Checkpoint | None, most: int = 4) -> Pairs | None:
+    """The pairs of a cohort's trained items in the audit part; None where fewer than two people have any.
+
+    With a model that never knew (``blind``) the two alternates of every item are the two of its first ``most`` that
+    this model finds about as probable as the learned text; else its first two.
+    """
+    if not case.has(Texts(cohort=cohort)):
+        return None
+    found = matched(case.items(Texts(cohort=cohort)), case.case.seed)
+    people, person = np.unique(np.array([m.item.group for m in found.matches]), return_inverse=True)
+    if len(people) < 2:
+        return None
+    learned = _rows(case, found, [m.learned for m in found.matches])
+    others = [_rows(case, found, [m.others[min(k, len(m.others) - 1)] for m in found.matches]) for k in range(most)]
+    order = np.tile(np.arange(most), (len(found.matches), 1))
+    if blind is not None:
+        order = nearest(_logprob(bench, blind, learned), _several(bench, blind, found, others))
+    control, second = (_chosen(case, found, order[:, rank]) for rank in (0, 1))
+    items = tuple(m.item for m in found.matches)
+    return Pairs(learned, control, second, items, tuple(map(str, people)), person.reshape(-1), found.said())
+
+
+def longest_tokens(case: OpenCase, cohort: Cohort, most: int = 4) -> int:
+    """Tokens of a cohort's items, each in the longest of its matched texts."""
+    if not case.has(Texts(cohort=cohort)):
+        return 0
+    found = matched(case.items(Texts(cohort=cohort)), case.case.seed)
+    texts = [[m.learned for m in found.matches]]
+    texts += [[m.others[min(k, len(m.others) - 1)] for m in found.matches] for k in range(most)]
+    every = [_rows(case, found, answers).lengths for answers in texts] if found.matches else []
+    return int(torch.stack(every).amax(0).sum()) if every else 0
+
+
+def _rows(case: OpenCase, found: Matched, answers: Sequence[str]) -> Rows:
+    items = [m.item for m in found.matches]
+    return tokenise(items, answers, case.tokenizer, case.case.template, case.max_length)
+
+
+def _chosen(case: OpenCase, found: Matched, index: Int[ndarray, " item"]) -> Rows:
+    return _rows(case, found, [m.others[i] for m, i in zip(found.matches, index.tolist(), strict=True)])
+
+
+def _logprob(bench: Bench, model: Checkpoint, rows: Rows) -> Float[ndarray, " row"]:
+    return row_means(bench.run(model, rows, (ANSWER_LOGPROB,))[ANSWER_LOGPROB], rows, "answer")
+
+
+def _several(bench: Bench, blind: Checkpoint, found: Matched, others: Sequence[Rows]) -> Float[ndarray, "item other"]:
+    """Log-probabilities of every item's alternates in a model that never knew; NaN where an item has fewer."""
+    there = np.array([[k < len(m.others) for k in range(len(others))] for m in found.matches])
+    return np.where(there, np.stack([_logprob(bench, blind, rows) for rows in others], 1), np.nan)
+
+
+def logprob_and_length(bench: Bench, model: Checkpoint, rows: Rows) -> Float[Tensor, "row 2"]:
+    """What predictability is: mean log-probability (nats) of each text in this model, and its tokens."""
+    length = (rows.answer_spans[:, 1] - rows.answer_spans[:, 0]).double()
+    return torch.stack([torch.from_numpy(_logprob(bench, model, rows)), length], 1)
+
+
+def words(rows: Rows) -> Float[Tensor, "row feature"]:
+    """What a text says without any model: its answer's tokens (counted), its length, and its last token."""
+    row, at = rows.targets("answer")
+    tokens, column = torch.unique(rows.ids[row, at], return_inverse=True)
+    bag = torch.zeros(len(rows), len(tokens), dtype=torch.float64)
+    bag.index_put_((row, column), torch.ones(len(row), dtype=torch.float64), accumulate=True)
+    ends = torch.zeros_like(bag)
+    last = torch.cat([(row[1:] != row[:-1]).nonzero()[:, 0], torch.tensor([len(row) - 1])])
+    ends[row[last], column[last]] = 1.0
+    return torch.cat([bag, ends[:, ends.any(0)], bag.sum(1, keepdim=True)], 1)

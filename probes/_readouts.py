@@ -1,0 +1,163 @@
+"""What can be read from one model's states of learned texts and their alternates: out-of-person, under label swaps."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from audit.bench import Bench, OpenCase
+from audit.bench.rows import stacked
+from audit.bench.text_states import COORDINATES, text_states
+from audit.nouns import Checkpoint, Site
+from audit.readouts import grouped_ridge as ridge
+from audit.readouts import label_swaps as swaps
+from probes._pairs import Pairs, logprob_and_length, words
+from probes._profiles import after
+from probes._scores import n_blocks
+
+KAPPAS = (0.1, 1.0, 10.0)
+_TWO = (1.0, -1.0)
+
+
+class Chances(NamedTuple):
+    """How a read-out is tested: its penalty, how many label swaps, their seed, and whether by the battery too."""
+
+    kappa: float
+    draws: int
+    seed: int
+    battery: bool
+
+
+def states(bench: Bench, case: OpenCase, model: Checkpoint, some: Pairs) -> Float[Tensor, "site row d"]:
+    """States of learned, control and second texts, one below the other, at the embeddings and after every block.
+
+    Sites are coordinates times depths; matches are taken with base's output head for every model.
+    """
+    depths = [Site(part="embed"), *(after(layer) for layer in range(n_blocks(case)))]
+    rows = stacked([some.learned, some.control, some.second])
+    return text_states(bench, model, case.base, rows, depths).flatten(0, 1)
+
+
+def deep(sites: int) -> Bool[ndarray, " site"]:
+    """Which sites are not the embeddings."""
+    return np.arange(sites) % (sites // len(COORDINATES)) != 0
+
+
+def people_of(some: Pairs, texts: int = 2) -> Int[Tensor, " row"]:
+    """The person of every row, for so many texts of each item."""
+    return torch.from_numpy(np.tile(some.person, texts))
+
+
+def sides(items: int) -> Float[Tensor, " row"]:
+    """+1 for the first text of every item, -1 for the second."""
+    return torch.tensor(_TWO, dtype=torch.float64).repeat_interleave(items)
+
+
+def item_margins(x: Float[Tensor, "site row d"], some: Pairs, kappa: float) -> Float[ndarray, "item site"]:
+    """Out-of-person score of every learned text less that of its control."""
+    n = len(some.items)
+    scores = ridge.ridge_scores(x[:, : 2 * n], sides(n)[:, None], people_of(some), kappa)[..., 0]
+    return (scores[:, :n] - scores[:, n:]).T.numpy()
+
+
+def readable(x: Float[Tensor, "site row d"], some: Pairs, how: Chances) -> dict[str, Float[ndarray, " _"]]:
+    """Learned against control, and control against second (which nobody learned), under the same label swaps.
+
+    ``concordance`` and ``pure`` are by site; ``p`` (sign-free, over depths and coordinates), ``p_margin`` (continuous,
+    above), ``p_pure``, ``p_battery``, ``detectable`` are single numbers; ``null`` holds the largest |A - 1/2| under
+    every swap.
+    """
+    n, person = len(some.items), people_of(some)
+    signs = swaps.swaps(len(some.people), how.draws, how.seed)
+    family = torch.from_numpy(deep(len(x)))
+    true, pure = (_margins(part, person, signs, how.kappa) for part in (x[:, : 2 * n], x[:, n:]))
+    a, b = swaps.concordance(true), swaps.concordance(pure)
+    free = swaps.max_t(swaps.sign_free(a), family)
+    found = {
+        "concordance": a[:, 0], "pure": b[:, 0], "null": free.null_largest, "p": free.p,
+        "p_margin": swaps.max_t(swaps.studentised(true), family).p,
+        "p_pure": swaps.max_t(swaps.sign_free(b), family).p, "detectable": swaps.minimum_detectable(a[family]),
+    }  # fmt: skip
+    if how.battery:
+        found["p_battery"] = _battery(x[family, : 2 * n], person, signs, how.seed)
+    return {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in found.items()}
+
+
+def _margins(x: Float[Tensor, "site row d"], person: Tensor, signs: swaps.Signs, kappa: float) -> swaps.Margins:
+    z = ridge.standardised(x)
+    smoother = ridge.ridge_smoother(ridge.linear_gram(z), person, kappa * z.shape[-1])
+    return swaps.margins(swaps.pair_form(smoother, sides(len(person) // 2), person), signs)
+
+
+def _battery(x: Float[Tensor, "site row d"], person: Tensor, signs: swaps.Signs, seed: int) -> float:
+    """One p for the whole battery: the largest studentised margin over read-outs, depths and coordinates."""
+    side = sides(len(person) // 2)
+    every = [
+        swaps.studentised(swaps.margins(swaps.pair_form(smoother, side, person), signs))
+        for smoother in ridge.battery(x, person, KAPPAS, seed).values()
+    ]
+    return swaps.max_t(torch.cat(every)).p
+
+
+def confounds(
+    bench: Bench, model: Checkpoint, some: Pairs, x: Float[Tensor, "site row d"], how: Chances
+) -> dict[str, float]:
+    """What else could tell the texts apart, at the site where they are told apart best.
+
+    ``words_alone``: concordance of a read-out of the texts themselves; ``depth_0``: the largest |A - 1/2| at the
+    embeddings; ``given_logprob``: concordance, and p of the margin, once what log-probability and length predict of the
+    scores (fitted on other people) is taken away; ``register``: the share of second alternates, which nobody learned
+    and no read-out was fitted on, that land on the learned side.
+    """
+    n, person = len(some.items), people_of(some)
+    signs = swaps.swaps(len(some.people), how.draws, how.seed)
+    a = swaps.concordance(_margins(x[:, : 2 * n], person, signs[:, :1], how.kappa))[:, 0]
+    inside = torch.from_numpy(deep(len(x)))
+    best = int(torch.where(inside, (a - 0.5).abs(), -1.0).argmax())
+    rows = stacked([some.learned, some.control])
+    text = words(rows)[None]
+    alone = swaps.concordance(_margins(text, person, signs[:, :1], how.kappa))
+    predictable = ridge.standardised(logprob_and_length(bench, model, rows)[None])
+    z = ridge.standardised(x[best : best + 1])
+    both = z[:, : 2 * n]
+    smoother = ridge.ridge_smoother(ridge.linear_gram(both), person, how.kappa * z.shape[-1])
+    by_logprob = ridge.ridge_smoother(ridge.linear_gram(predictable), person, 1e-6)
+    rest = swaps.margins(swaps.pair_form(smoother - by_logprob @ smoother, sides(n), person), signs)
+    return {
+        "words_alone": float(alone[0, 0]),
+        "depth_0": float((a[~inside] - 0.5).abs().max()),
+        "given_logprob": float(swaps.concordance(rest)[0, 0]),
+        "p_given_logprob": swaps.max_t(swaps.studentised(rest)).p,
+        "register": _register(z, some, how.kappa),
+    }
+
+
+def _register(z: Float[Tensor, "site row d"], some: Pairs, kappa: float) -> float:
+    """Share of second alternates on the learned side of read-outs fitted without their person."""
+    n, person = len(some.items), people_of(some)
+    gram = ridge.linear_gram(z)[0]
+    landed: list[Tensor] = []
+    for one in torch.unique(person):
+        fitted = torch.nonzero(person != one)[:, 0]
+        asked = 2 * n + torch.nonzero(person[:n] == one)[:, 0]
+        eye = torch.eye(len(fitted), dtype=gram.dtype, device=gram.device)
+        weight = torch.linalg.solve(gram[fitted][:, fitted] + kappa * z.shape[-1] * eye, sides(n)[fitted])
+        landed.append(gram[asked][:, fitted] @ weight > 0)
+    return float(torch.cat(landed).double().mean())
+
+
+def numbers(found: Mapping[str, ndarray], name: str) -> dict[str, float]:
+    """The single numbers of what is readable in one model, under its name."""
+    inside = deep(len(found["concordance"]))
+    true, pure = found["concordance"][inside], found["pure"][inside]
+    best = int(np.abs(true - 0.5).argmax())
+    gaps = true - pure
+    told = {f"{key}_{name}": float(found[key][0]) for key in ("p", "p_margin", "p_pure", "p_battery") if key in found}
+    return told | {
+        f"concordance_{name}": float(true[best]), f"pure_{name}": float(pure[best]),
+        f"gap_mean_{name}": float(gaps.mean()), f"gap_peak_{name}": float(gaps.max()),
+    }  # fmt: skip

@@ -1,0 +1,227 @@
+"""Cross-sequence probe: a direction, shared by learned texts, that tells them from matched texts nobody learned."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from audit import stats
+from audit.bench import Bench, OpenCase
+from audit.bench.text_states import COORDINATES
+from audit.findings import Control, Count, Curve, Measurement, Null
+from audit.nouns import Case, Checkpoint, Cost, Missing, Need, Requires, Texts
+from probes._attacked import kept
+from probes._effects import ALPHA, Design, Naming, assess, blank
+from probes._outputs import panel_of
+from probes._pairs import Pairs, longest_tokens, pairs
+from probes._probe import Probe
+from probes._profiles import curve
+from probes._readouts import Chances, confounds, deep, item_margins, numbers, readable, states
+from probes._scores import Cast, Scored, by_person, cast_of, item_table, n_blocks
+
+LEAST_GAP = 0.3
+DIFFERENCE = Naming(
+    probe="cross_sequence", name="shared_direction", kind="decoding",
+    statistic="largest effect over depths and coordinates on the out-of-person margin of learned texts over matched "
+    "alternates",
+    unit="effect (0 never trained, 1 base)",
+)  # fmt: skip
+SEPARABLE = Naming(
+    probe="cross_sequence", name="separability", kind="context",
+    statistic="largest |A - 1/2| over depths and coordinates; A is the share of people whose learned texts lie on the "
+    "learned side of a read-out that was fitted without them",
+    unit="concordance, distance from 1/2",
+)  # fmt: skip
+NOT_MEMORY = (
+    "The p of this row swaps labels within people: it tests whether learned texts and alternates can be told apart at "
+    "all, which register or predictability allow too. Memory is the difference against a model that never knew."
+)
+UNANCHORED = "needs a model that never knew, or holdout people: label swaps alone show separability and not memory"
+INVERTED = "A is far below 1/2: an inverted read-out, as edits of the probed texts make it; never a sign of erasure"
+
+
+class _Texts(NamedTuple):
+    """Pairs of forget and holdout people, all of them, and every model's states of them, read once by its name."""
+
+    forget: Pairs
+    holdout: Pairs | None
+    every: Pairs
+    read: Callable[[str], Float[Tensor, "site row d"]]
+
+    def of_forget(self, name: str) -> Float[Tensor, "site row d"]:
+        """A model's states of the forget people's texts alone, in the order learned, control, second."""
+        n, own = len(self.every.items), len(self.forget.items)
+        return self.read(name).unflatten(1, (3, n))[:, :, :own].flatten(1, 2)
+
+
+class CrossSequence(Probe):
+    """Is there a direction in the states, shared by learned texts, that tells them from matched texts nobody learned?
+
+    Every forget item is paired with an alternate that a model that never knew finds as probable. After every block, in
+    three coordinates (last token, mean over the answer, and the match of each state with the content token that
+    follows), a ridge read-out tells learned from alternate texts; each person is scored by a read-out fitted without
+    them, in closed form. A person's margin is the mean score of their learned texts less that of their alternates, and
+    the effect (suspect - null)/(base - null) is the largest over depths and coordinates: texts, pairs and fits are the
+    same for all models, so that register and length cancel. Beside it: what labels swapped within people say
+    (separability, sign-free, largest over depths and coordinates), the same for two alternates, a fixed battery of
+    read-outs under one null, the smallest accuracy that could be found, and the checks for words, predictability,
+    register and depth 0. ``paper`` adds the published probe.
+
+    Null: the first reference, else the ancestor, on identical texts; p permutes forget/holdout labels over people
+    (without holdout people it flips the signs of people's differences). Without any model that never knew, forget
+    people less holdout people; without those too there is no number.
+    Positive control: the same statistic in base.
+    Blind to: memory with no direction in common between texts; in ``last`` and ``mean`` to whatever the model does not
+    compute of a text after reading it (single-token facts of small models), in ``match`` to what is not in line with
+    the output head of base; a suspect of another initialisation.
+    Cite: PGA, arXiv 2605.01699 (probe, pure and shuffled controls, register control); grouped case deletion, Cook and
+    Weisberg 1982; max-T, Westfall and Young 1993.
+    """
+
+    requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), data=("forget",))
+    kappa: float = 1.0
+    permutations: int = 9999
+    swaps: int = 1999
+    battery: bool = True
+    paper: bool = False
+
+    def needs(self, case: Case) -> tuple[Need, ...]:
+        """None ahead of time: which texts are paired is known once a model that never knew has read them."""
+        return ()
+
+    def cost(self, case: OpenCase) -> Cost:
+        """Texts and two alternates through every model, and what pairing and checking read: an upper bound."""
+        tokens = sum(longest_tokens(case, cohort) for cohort in ("forget", "holdout"))
+        return Cost(fwd_tokens=tokens * (3 * len(cast_of(case).named()) + 7), kind="upper")
+
+    def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
+        """The difference against models that never knew, what is separable at all, and the published probe."""
+        cast = cast_of(case)
+        forget = pairs(bench, case, "forget", cast.null)
+        if forget is None:
+            n = Count(scored=0, unscored=len(case.rows(Texts(cohort="forget"))))
+            why = "fewer than two people have items with two matched alternates"
+            return (blank(DIFFERENCE, why, n, 0, case.case.seed), blank(SEPARABLE, why, n, 0, case.case.seed))
+        holdout = pairs(bench, case, "holdout", cast.null)
+        every = forget if holdout is None else forget.beside(holdout)
+        named = cast.named()
+
+        @cache
+        def read(name: str) -> Float[Tensor, "site row d"]:
+            return states(bench, case, named[name], every)
+
+        texts = _Texts(forget, holdout, every, read)
+        found = (self._difference(bench, case, texts), self._separable(bench, case, texts))
+        if not self.paper:
+            return found
+        from probes._published_probe import published
+
+        return (*found, published(bench, case, forget))
+
+    # ---- what may be evidence -----------------------------------------------------------------------------------
+    def _difference(self, bench: Bench, case: OpenCase, texts: _Texts) -> Measurement:
+        """Margins as an effect over people, at every depth in every coordinate."""
+        cast, seed, forget, holdout = cast_of(case), case.case.seed, texts.forget, texts.holdout
+        margins = {name: self._margins(bench, case, texts, name) for name in cast.named()}
+        own = {name: margin[: len(forget.items)] for name, margin in margins.items()}
+        scored = by_person(forget.sheet(), own)
+        empty = blank(DIFFERENCE, UNANCHORED, scored.n, len(scored.people["suspect"]), seed)
+        if cast.null is None and holdout is None:
+            return empty
+        other = None
+        if holdout is not None:
+            other = by_person(holdout.sheet(), {name: margin[len(forget.items) :] for name, margin in margins.items()})
+        design = Design(seed, LEAST_GAP, differenced=cast.null is None, draws=self.permutations)
+        assessed = assess(panel_of(scored, other), design)
+        roles = {name: cast.role(name) for name in own}
+        table = item_table(case, "cross_sequence", forget.sheet(), own, roles)
+        where = {} if assessed.layer < 0 else _where(assessed.layer, n_blocks(case))
+        filled = assessed.onto(empty)
+        return filled.model_copy(
+            update={
+                "items": table, "curves": _curves(scored, cast, seed),
+                "readings": filled.readings | where, "notes": (forget.said, _columns(n_blocks(case)), *filled.notes),
+            }
+        )  # fmt: skip
+
+    def _margins(self, bench: Bench, case: OpenCase, texts: _Texts, name: str) -> Float[ndarray, "item site"]:
+        """Out-of-person margins of every item, without the embeddings. One fit sees forget and holdout people alike, so
+        that they are exchangeable where neither was learned."""
+
+        def compute() -> dict[str, ndarray]:
+            margin = item_margins(texts.read(name), texts.every, self.kappa)
+            return {"margin": margin[:, deep(margin.shape[1])]}
+
+        return kept(bench, self._named("margins", case, cast_of(case).named()[name], texts.every), compute)["margin"]
+
+    def _named(self, what: str, case: OpenCase, model: Checkpoint, some: Pairs) -> list[object]:
+        texts = [rows.hash for rows in (some.learned, some.control, some.second)]
+        return ["cross_sequence", what, model.key, case.base.key, texts, some.person.tolist(), self.kappa]
+
+    # ---- what can be told apart at all --------------------------------------------------------------------------
+    def _separable(self, bench: Bench, case: OpenCase, texts: _Texts) -> Measurement:
+        """Sign-free concordance under label swaps, with everything that could explain it without memory."""
+        cast, seed, some = cast_of(case), case.case.seed, texts.forget
+        how = Chances(self.kappa, self.swaps, seed, self.battery)
+
+        def of(name: str) -> dict[str, ndarray]:
+            key = [*self._named("readable", case, cast.named()[name], some), how]
+            return kept(bench, key, lambda: readable(texts.of_forget(name), some, how))
+
+        found = {name: of(name) for name in cast.named() if name in ("suspect", "base", "null")}
+        suspect, inside = found["suspect"], deep(len(found["suspect"]["concordance"]))
+        a = suspect["concordance"][inside]
+        best = int(np.abs(a - 0.5).argmax())
+        readings = confounds(bench, cast.suspect, some, texts.of_forget("suspect"), how) | _where(best, n_blocks(case))
+        for name, one in found.items():
+            readings |= numbers(one, name)
+        readings["least_detectable_accuracy"] = float(suspect["detectable"][0])
+        base = found["base"]
+        gone = Missing(missing="a distance from chance under its own permutation null")
+        inverted = a[best] < 0.5 and suspect["p"][0] < ALPHA
+        n = Count(scored=len(some.items), unscored=len(case.rows(Texts(cohort="forget"))) - len(some.items))
+        return blank(SEPARABLE, "", n, len(some.people), seed).model_copy(
+            update={
+                "value": float(np.abs(a - 0.5).max()), "ci95": gone, "p": float(suspect["p"][0]), "p_below": gone,
+                "null": Null(
+                    kind="labels swapped within people", quantiles=stats.quantile_summary(suspect["null"]),
+                    n=len(suspect["null"]),
+                ),
+                "positive_control": Control(
+                    value=float(np.abs(base["concordance"][inside] - 0.5).max()), ci95=gone,
+                    found=bool(base["p_margin"][0] < ALPHA),
+                ),
+                "floor": gone, "items": Missing(missing="the margins of items lie with shared_direction"),
+                "readings": readings, "notes": (NOT_MEMORY, some.said, *((INVERTED,) if inverted else ())),
+            }
+        )  # fmt: skip
+
+
+def _where(site: int, blocks: int) -> dict[str, float]:
+    """Coordinate (0 last, 1 mean, 2 match) and layer of a site."""
+    return {"coordinate": float(site // blocks), "layer_of_largest_effect": float(site % blocks)}
+
+
+def _columns(blocks: int) -> str:
+    said = ", ".join(f"{n * blocks} to {(n + 1) * blocks - 1} {name}" for n, name in enumerate(COORDINATES))
+    return f"sites count the blocks of every coordinate: {said}"
+
+
+def _curves(scored: Scored, cast: Cast, seed: int) -> tuple[Curve, ...]:
+    """Margins by layer in the coordinate in which base stands out most, per model."""
+    base = scored.people["base"]
+    blocks = base.shape[1] // len(COORDINATES)
+    first = int(base.mean(0).argmax()) // blocks * blocks
+    roles = {"base": "base", "suspect": "suspect"}
+    if cast.null_role is not None:
+        roles["null"] = cast.null_role
+    roles |= {name: "floor" for name in scored.people if name.startswith("floor")}
+    unit = f"out-of-person margin ({COORDINATES[first // blocks]})"
+    return tuple(
+        curve(role, scored.people[name][:, first : first + blocks], seed).model_copy(update={"unit": unit})
+        for name, role in roles.items()
+    )

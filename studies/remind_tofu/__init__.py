@@ -1,0 +1,1 @@
+"""REMIND on TOFU, by author, beside a classifier that sees no model."""
