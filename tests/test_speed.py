@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from audit.findings import Interval
-from studies.speed import bounds
+from studies.speed import bounds, readouts
 from studies.speed.methods import Method, disagreement, methods
 from studies.speed.results import MemoryRow, Ratio, Results, TimingRow
 from studies.speed.study import Settings, run
@@ -121,3 +121,20 @@ def test_method_reads_as_a_row_name() -> None:
     assert (
         str(Method("our bench", "last")) == "our bench, last" and str(Method("blocks alone", "none")) == "blocks alone"
     )
+
+
+def test_readouts_are_timed_beside_what_they_replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, small in {
+        "ROWS": 16,
+        "WIDTH": 4,
+        "GROUPS": 4,
+        "DRAWS": 9,
+        "TEXTS": 2,
+        "LENGTH": 5,
+        "NEIGHBOURS": 3,
+    }.items():
+        monkeypatch.setattr(readouts, name, small)
+    loop, alone, bare = readouts.grouped(1, 0), *readouts.neighbour_scoring(tmp_path, 1, 0)
+    assert loop.ratio == pytest.approx(loop.against_cpu_s / loop.cpu_s) and "times 40" in loop.against
+    assert alone.ratio == pytest.approx(alone.against_cpu_s / alone.cpu_s)
+    assert bare.ratio == pytest.approx(bare.cpu_s / bare.against_cpu_s)

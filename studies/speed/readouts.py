@@ -15,10 +15,10 @@ from audit.readouts import grouped_ridge as ridge
 from audit.readouts import label_swaps as swaps
 from probes._landscape import Neighbours, landscape
 from studies.speed.results import ReadoutRow
-from studies.speed.sizes import checkpoint, rows
+from studies.speed.sizes import SIZES, checkpoint
 
 LAYERS, ROWS, WIDTH, GROUPS, DRAWS = 4, 240, 512, 20, 1000
-NEIGHBOURS = 16
+NEIGHBOURS, TEXTS, LENGTH = 16, 32, 24
 
 
 def _cpu_s(call: Callable[[], object], repeats: int) -> float:
@@ -67,36 +67,34 @@ def grouped(repeats: int, seed: int) -> ReadoutRow:
     return ReadoutRow(what=what, cpu_s=mine, against=said, against_cpu_s=once * times, ratio=once * times / mine)
 
 
-def neighbour_scoring(folder: Path, repeats: int, seed: int, size: str = "smoke") -> tuple[ReadoutRow, ReadoutRow]:
-    """Losses of a text and its neighbours in shared batches, against one forward each, and in bare forwards."""
-    model, some = checkpoint(size, folder, seed), rows(size, seed)  # type: ignore[arg-type]
-    some = _marked(some)
-    rng = np.random.default_rng(seed)
-    swapped = torch.from_numpy(rng.random((len(some), NEIGHBOURS, some.ids.shape[1])) < 0.2)
+def neighbour_scoring(folder: Path, repeats: int, seed: int) -> tuple[ReadoutRow, ReadoutRow]:
+    """Losses of texts and their neighbours in shared batches, against one forward each, and in bare forwards."""
+    model, vocab, rng = checkpoint("T", folder, seed), SIZES["T"].vocab, np.random.default_rng(seed)
+    some = _texts(torch.from_numpy(rng.integers(1, vocab, (TEXTS, LENGTH))))
+    swapped = torch.from_numpy(rng.random((TEXTS, NEIGHBOURS, LENGTH)) < 0.2)
     swapped[:, :, 0] = False
-    other = torch.from_numpy(rng.integers(0, int(some.ids.max()) + 1, swapped.shape))
-    drawn = Neighbours(
-        torch.where(swapped, other, some.ids[:, None]), swapped, torch.ones(len(some), NEIGHBOURS)
-    )  # fmt: skip
+    other = torch.from_numpy(rng.integers(1, vocab, swapped.shape))
+    drawn = Neighbours(torch.where(swapped, other, some.ids[:, None]), swapped, torch.ones(TEXTS, NEIGHBOURS))
+    none = Neighbours(drawn.ids[:, :0], swapped[:, :0], drawn.distance[:, :0])
     bench = Bench()
     mine = _cpu_s(lambda: landscape(bench, model, some, drawn), repeats)
-    alone = _cpu_s(lambda: _one_by_one(bench, model, some, drawn), max(1, repeats // 3))
-    bare = _cpu_s(lambda: landscape(bench, model, some, drawn._replace(
-        ids=drawn.ids[:, :0], replaced=swapped[:, :0], distance=drawn.distance[:, :0])), repeats)  # fmt: skip
-    what = f"{NEIGHBOURS} neighbours of {len(some)} texts of {some.ids.shape[1]} tokens, size {size}"
+    alone = _cpu_s(lambda: _one_by_one(bench, model, some, drawn), max(1, repeats // 5))
+    bare = _cpu_s(lambda: landscape(bench, model, some, none), repeats)
+    what = f"{NEIGHBOURS} neighbours of {TEXTS} texts of {LENGTH} tokens, {SIZES['T'].blocks} blocks of width 64"
     return (
         ReadoutRow(what=what, cpu_s=mine, against="one neighbour at a time", against_cpu_s=alone, ratio=alone / mine),
         ReadoutRow(what=what, cpu_s=mine, against="the texts alone, once", against_cpu_s=bare, ratio=mine / bare),
     )
 
 
-def _marked(some: Rows) -> Rows:
-    """The same rows with every answer token marked as content."""
-    from dataclasses import replace
-
-    key = some.mask.clone()
+def _texts(ids: torch.Tensor) -> Rows:
+    """Full rows whose tokens are all content but the first."""
+    n, length = ids.shape
+    key = torch.ones(n, length, dtype=torch.bool)
     key[:, 0] = False
-    return replace(some, key=key)
+    names = tuple(str(i) for i in range(n))
+    spans = torch.tensor([[1, length]]).repeat(n, 1)
+    return Rows(ids, torch.ones(n, length, dtype=torch.bool), spans, key, names, names)
 
 
 def _one_by_one(bench: Bench, model: Checkpoint, some: Rows, drawn: Neighbours) -> None:
