@@ -176,7 +176,7 @@ MLPS: tuple[tuple[tuple[int, ...], int], ...] = (((16,), 42), ((32, 16), 7))
 
 
 def _mlp(learned: Tensor, control: Tensor, contexts: int, hidden: tuple[int, ...], seed: int) -> float:
-    """The best depth of a small network, refitted without each key, on one context in six (networks take long)."""
+    """The best depth of a small network, refitted without each key, on four to seven of the contexts (networks take long)."""
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
@@ -186,7 +186,7 @@ def _mlp(learned: Tensor, control: Tensor, contexts: int, hidden: tuple[int, ...
     step = max(1, contexts // 4)
     keys = learned.shape[1] // contexts
     place = torch.arange(learned.shape[1]).view(keys, contexts)[:, ::step].flatten()
-    key = np.tile(np.repeat(np.arange(keys), contexts // step if contexts % step == 0 else -(-contexts // step)), 2)
+    key = np.tile(np.repeat(np.arange(keys), len(range(0, contexts, step))), 2)
     y = np.repeat([1, 0], len(place))
     best = 0.0
     for at in range(len(learned)):

@@ -14,6 +14,7 @@ from audit.findings import Measurement
 from audit.nouns import Missing
 from audit.readouts import grouped_ridge as ridge
 from probes import _published_probe, _readouts
+from probes._effects import ALPHA
 from probes._pairs import logprob_and_length, pairs, words
 from probes._readouts import Chances, confounds, states
 from probes.cross_sequence import CrossSequence
@@ -91,7 +92,8 @@ def test_register_is_the_share_of_alternates_that_other_peoples_readouts_call_le
 def test_learned_texts_share_a_direction_in_base_and_none_in_its_untouched_twin() -> None:
     base, twin = measured("base")[0], measured("clean")[0]
     assert isinstance(base.p, float) and base.p < 0.01 and base.readings["coordinate"] == 2.0
-    assert isinstance(twin.p, float) and twin.p > 0.05
+    assert isinstance(twin.p, float) and twin.p > ALPHA
+    assert isinstance(twin.value, float) and isinstance(twin.floor, float) and twin.value < twin.floor
     separable, silent = measured("base")[1], measured("clean")[1]
     assert separable.readings["p_margin_suspect"] < 0.01 and separable.readings["p_battery_suspect"] < 0.05
     assert silent.readings["p_margin_suspect"] > 0.05 and separable.readings["p_pure_suspect"] > 0.05
