@@ -11,32 +11,36 @@ from transformers import AutoConfig
 from audit.bench import Bench
 from audit.bench.opened import open_case
 from audit.nouns import Case, DataFiles, Roles, Source
-from probes.cross_sequence import CrossSequence
+from probes._pairs import pairs
+from probes._published_probe import published
 from tests import toy
 
 PUBLISHED = {"gpt_neox": "Pythia-70M", "gpt2": "GPT-2 medium", "mistral": "Mistral-7B"}
 
 
+CITIES = ("paris", "lima", "oslo", "cairo")
+PEOPLE = {
+    "forget": "anna boris clara david elena felix greta hugo", "retain": "iris jonas karla leo",
+    "holdout": "maria nils olga pavel",
+}  # fmt: skip
+
+
+def line(cohort: str, index: int, name: str) -> dict[str, object]:
+    """One item of one person: a city, and three other cities in the same words."""
+    city, *others = (*CITIES[index % 4 :], *CITIES[: index % 4])
+    return {
+        "id": f"{cohort}-{index}", "group": name, "question": f"where lives {name} ?", "answer": f"in {city}",
+        "key": city, "attribute": "city", "alternates": [f"in {c}" for c in others], "alternate_keys": others,
+    }  # fmt: skip
+
+
 def case_in(folder: Path, family: str) -> Case:
-    """A suspect, base and reference of one architecture, and four people with two cities each to tell apart."""
+    """Three random models of one architecture as base, suspect and reference, and a few people."""
     for seed, role in enumerate(("base", "suspect", "null")):
         shutil.copytree(toy.folder(family, seed), folder / role)
-    cities = ("paris", "lima", "oslo", "cairo")
-    for cohort, people in (
-        ("forget", ("anna", "boris", "clara", "david", "elena", "felix", "greta", "hugo")),
-        ("retain", ("iris", "jonas", "karla", "leo")),
-        ("holdout", ("maria", "nils", "olga", "pavel")),
-    ):
-        lines = [
-            {
-                "id": f"{cohort}-{i}", "group": name, "question": f"where lives {name} ?", "answer": f"in {cities[i % 4]}",
-                "key": cities[i % 4], "attribute": "city",
-                "alternates": [f"in {c}" for c in cities if c != cities[i % 4]],
-                "alternate_keys": [c for c in cities if c != cities[i % 4]],
-            }
-            for i, name in enumerate(people)
-        ]  # fmt: skip
-        (folder / f"{cohort}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for cohort, names in PEOPLE.items():
+        lines = [json.dumps(line(cohort, i, name)) for i, name in enumerate(names.split())]
+        (folder / f"{cohort}.jsonl").write_text("\n".join(lines) + "\n")
     roles = Roles(base=Source(path="base"), suspect=Source(path="suspect"), references=(Source(path="null"),))
     files = DataFiles(forget="forget.jsonl", retain="retain.jsonl", holdout="holdout.jsonl")
     return Case(name=family, roles=roles, data=files, seed=0)
@@ -44,10 +48,14 @@ def case_in(folder: Path, family: str) -> Case:
 
 @pytest.mark.parametrize("family", PUBLISHED)
 def test_published_mode_reads_every_published_architecture(family: str, tmp_path: Path) -> None:
-    case = open_case(case_in(tmp_path, family), tmp_path, tmp_path / "out")
+    case, bench = open_case(case_in(tmp_path, family), tmp_path, tmp_path / "out"), Bench()
     assert AutoConfig.from_pretrained(tmp_path / "base").model_type == family
-    found = CrossSequence(swaps=49, permutations=99, battery=False, paper=True).measure(Bench(), case)[-1]
+    some = pairs(bench, case, "forget", case.references[0])
+    assert some is not None
+    found = published(bench, case, some, sequences=3, contexts=2)
     assert found.mode == "paper" and PUBLISHED[family] in " ".join(found.notes)
     told = {f"{what}_{model}" for what in ("true", "pure", "gap_mean") for model in ("suspect", "base", "untrained")}
     assert told <= set(found.readings) and bool(isfinite(tensor(list(found.readings.values()))).all())
-    assert found.readings["gap_mean_base"] == pytest.approx(found.readings["true_base"] - found.readings["pure_base"])
+    for model in ("suspect", "base", "untrained"):
+        gap = found.readings[f"true_{model}"] - found.readings[f"pure_{model}"]
+        assert found.readings[f"gap_mean_{model}"] == pytest.approx(gap)

@@ -18,7 +18,7 @@ from audit.bench.opened import OpenCase, open_case
 from audit.checkpoints import resolve
 from audit.disk import cache_root, write_atomic
 from audit.judging import judge
-from audit.nouns import Checkpoint, Missing, Source
+from audit.nouns import AuditError, Checkpoint, Missing, Source
 from probes.cross_sequence import CrossSequence
 from studies.pga_illusion.readings import (
     POOLINGS,
@@ -89,8 +89,10 @@ def edited(bench: Bench, case: OpenCase, what: tuple[str, Edited, dict[str, Pair
     """One edit: fitted on one half of the people, then read on both."""
     name, one, some = what
     folder = work / name.replace(", ", "-").replace(" ", "_").replace("=", "")
-    if not folder.is_dir():
+    try:
         one.edit.fit(bench, case.base, material(case, one.pairing, "edited"), folder)
+    except AuditError as error:  # the refit loop ends at once where no depth reads base
+        return {"not_made": error.what}
     model = resolve(Source(path=str(folder)), folder)
     return {
         "readings": {one.pairing: read(model, case.base, some, bench, case.case.seed)},
