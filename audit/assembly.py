@@ -76,7 +76,7 @@ def coverage(evidence: Sequence[Evidence]) -> tuple[tuple[str, str, str], ...]:
 
     return (
         row("likelihood of the answers", "logits", scored["output"]),
-        row("decoding the states by the suspect's own head", "weights", scored["decoding"]),
+        row("decoding the suspect's own states", "weights", scored["decoding"]),
         row("reading the states by base's later blocks", "weights", scored["causal"]),
         *(row(family, access, sum(word in words for words in valued)) for family, access, word in ATTACKS),
     )

@@ -39,7 +39,7 @@ FAMILIES: Final = (
     ("gate", "Utility gate: is the suspect usable at all?"),
     ("output", "Outputs: does it still say it?"),
     ("causal", "States, read by base: is it still inside?"),
-    ("decoding", "States, read by the suspect's own head"),
+    ("decoding", "States, read out: does the suspect itself show it inside?"),
     ("recovery", "Recovery: does it come back under an attack?"),
     ("context", "Context: exploratory, a lead and not a finding"),
 )

@@ -42,7 +42,7 @@ GLANCE: Final = (
     ("gate", "Is it usable?"),
     ("output", "Does it still say it?"),
     ("causal", "Can base read it inside?"),
-    ("decoding", "Can its own head read it?"),
+    ("decoding", "Do its own states show it?"),
 )
 
 

@@ -261,7 +261,8 @@ def why(report: Report) -> str:
     if verdict.direction == "below":
         return "below the never-trained level: over-suppressed"
     if verdict.word == "CONSISTENT WITH NEVER TRAINED":
-        told = [e.measurement for e in report.evidence if e.measurement.kind in ("causal", "decoding")]
+        quiet = [e.measurement for e in report.evidence if e.outcome == "no trace found"]
+        told = [m for m in quiet if m.kind in ("causal", "decoding")]
         rows = [m for m in told if m.form == "trained" and m.mode == "controlled"]
         ends = [bound.hi for bound in map(bounding, rows) if isinstance(bound, Interval)]
         return f"silent down to {number(max(ends))} where base is found" if ends else "silent where base is found"
