@@ -156,7 +156,11 @@ class Calibrated(Noun):
 
 
 class Calibration(Noun):
-    """A probe's calibration: valid for this version, these settings, this source and this scope."""
+    """A probe's calibration: valid for this version, these settings, this source and this scope.
+
+    One that does not ``join`` weighs its own findings, which are listed with their ratios, and stays out of the joint
+    rule.
+    """
 
     schema_version: str = "1.0"
     probe: str
@@ -165,6 +169,7 @@ class Calibration(Noun):
     source: str
     subjects: str
     scope: Scope
+    joins: bool = True
     measurements: tuple[Calibrated, ...]
 
 

@@ -43,12 +43,16 @@ DRAWS = 400
 
 
 class Pooled(NamedTuple):
-    """What a pool is called, the command that makes it and its calibrations again, and how often to resample."""
+    """What a pool is called, the command that makes it and its calibrations again, and how often to resample.
+
+    Probes ``apart`` are calibrated each for itself and stay out of the joint rule.
+    """
 
     name: str
     command: str
     quick: bool
     draws: int = DRAWS
+    apart: tuple[str, ...] = ()
 
 
 class Made(NamedTuple):
@@ -96,7 +100,7 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> Made:
     found = {
         probe: Calibration(
             probe=probe, version=worlds[0].versions.get(probe, 1), settings=worlds[0].settings.get(probe, {}),
-            source=worlds[0].code[probe], subjects=subjects.content_hash(), scope=scope,
+            source=worlds[0].code[probe], subjects=subjects.content_hash(), scope=scope, joins=probe not in pool.apart,
             measurements=tuple(one.calibrated for one in some),
         )
         for probe, some in measured.items()

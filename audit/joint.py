@@ -178,7 +178,7 @@ def table_of(subjects: Subjects, calibrations: Mapping[str, Calibration], wanted
     people = roster(subjects.subjects)
     counted = people.clean | people.knowing
     for probe, calibration in sorted(calibrations.items()):
-        for measured in calibration.measurements:
+        for measured in calibration.measurements if calibration.joins else ():
             if measured.kind == "context" or measured.form != "trained":
                 continue
             for column in measured.columns:

@@ -289,24 +289,12 @@ def alone(evidence: Sequence[Evidence], above: Collection[tuple[str, str]]) -> A
 
 
 def _doubts(kind: str, parts: _Sorted) -> list[str]:
-    """Why this kind of test does not count as silent. Outputs only have to see base: their rung is passed already.
-
-    One silent test of the kind is enough where no other one so much as hints. A test that is too blunt to be silent
-    (its interval reaches further) says as little as a blind one: else a test that adds nothing could undo a verdict.
-    """
+    """Why this kind of test does not count as silent. Outputs only have to see base: their rung is passed already."""
     found: list[Evidence] = {"output": parts.outputs, "causal": parts.causal, "decoding": parts.decoding}[kind]
     seeing = [e for e in found if not _blind(e.measurement)]
     if not seeing:
         return [_named(e) for e in found] or [f"no {kind} test ran"]
-    loud = [e for e in seeing if e.outcome != "no trace found"]
-    if kind == "output" or (len(loud) < len(seeing) and not any(_hints(e.measurement) for e in loud)):
-        return []
-    return [_named(e) for e in loud]
-
-
-def _hints(measurement: Measurement) -> bool:
-    value = measurement.value
-    return isinstance(value, float) and value >= TRACE_EFFECT and _p_under(measurement, HINT_ALPHA)
+    return [_named(e) for e in seeing if kind != "output" and e.outcome != "no trace found"]
 
 
 def _rung_by_silence(parts: _Sorted, roles: Given) -> _Rung:
@@ -317,16 +305,14 @@ def _rung_by_silence(parts: _Sorted, roles: Given) -> _Rung:
     doubts = [doubt for kind in ("output", "causal", "decoding") for doubt in _doubts(kind, parts)]
     if doubts:
         return _Rung("INCONCLUSIVE", [], tuple(doubts))
-    quiet = [e for e in (*parts.causal, *parts.decoding) if e.outcome == "no trace found"]
-    blunt = [e for e in (*parts.causal, *parts.decoding) if e.outcome != "no trace found"]
+    quiet = [*parts.causal, *parts.decoding]
     elsewhere = beyond_chance(parts.held_out)
     if elsewhere:
         why = "no trace on the rows that the edit was told to forget, but one on forms held out of it"
         return _Rung("PARTIAL", _strongest(elsewhere), (why, *(_named(e) for e in elsewhere)), "above")
     chance = [e for e in parts.held_out if e.outcome == "trace found" and e.direction == "above"]
     told = [f"{_named(e)}; no more than chance among the tests of held-out forms (Holm)" for e in chance]
-    unsaid = [f"says nothing either way: {_named(e)}" for e in blunt]
-    return _Rung("CONSISTENT WITH NEVER TRAINED", quiet, (*map(_named, quiet), *unsaid, *told))
+    return _Rung("CONSISTENT WITH NEVER TRAINED", quiet, (*map(_named, quiet), *told))
 
 
 def verdict(evidence: Sequence[Evidence], roles: Given) -> Verdict:

@@ -65,7 +65,7 @@ def renew_zoo(out: Path, quick: bool, workers: int, work: Path, stack: str | Non
         )
     name = f"zoo{' (quick)' if quick else ''}"
     command = f"residua calibrate{' --quick' if quick else ''}"
-    return _renewed(_of(read_pool(scores), worlds), Pooled(name, command, quick), out)
+    return _renewed(_of(read_pool(scores), worlds), Pooled(name, command, quick, apart=zoo.APART), out)
 
 
 def renew_pool(pool: PoolFile, stated: Path, out: Path, how: How, watch: Watch) -> Renewed:

@@ -63,11 +63,10 @@ def decision_rule() -> tuple[str, ...]:
         f"that test, else {FLOOR_FACTOR:g} times {TRACE_EFFECT}.",
         "5. INCONCLUSIVE, over-suppressed, if a test lies below the never-trained level: overall effect "
         f"<= -{TRACE_EFFECT}, its 95 % interval below 0, p < {ALPHA}, and further than references lie apart.",
-        "6. CONSISTENT WITH NEVER TRAINED only if a causal and a decoding test are silent: the upper 95 % bound of "
+        "6. CONSISTENT WITH NEVER TRAINED only if causal and decoding tests are both silent: the upper 95 % bound of "
         f"the overall effect is below {SILENT_BOUND} (over all layers, each weighing as much as base exceeds the null "
-        f"there), where the positive control finds base. An effect of {TRACE_EFFECT} or more with p < {HINT_ALPHA} in "
-        "any of these tests is a hint, not silence; a test that does not find base is blind here, one whose interval "
-        "reaches further is too blunt, and both count for nothing. A trace on held-out forms makes "
+        f"there), where the positive control finds base. An effect above the floor, p < {HINT_ALPHA}, is a hint, not "
+        "silence; a test that does not find base is blind here and counts for nothing. A trace on held-out forms makes "
         f"this PARTIAL if its p, adjusted by Holm over the tests of held-out forms, is below {ALPHA}; it never lowers "
         "a verdict.",
         "7. INCONCLUSIVE otherwise. With an ancestor but no reference CONSISTENT is at most weak; with neither it is "

@@ -145,7 +145,8 @@ def opinion(evidence: Sequence[Evidence], standing: Standing) -> Opinion | None:
     found: dict[Feature, float] = {}
     causal = False
     for m in (e.measurement for e in evidence):
-        if standing.of(m.probe, m.name) is not None and m.form == "trained" and m.kind != "context":
+        joins = standing.of(m.probe, m.name) is not None and standing.holding[m.probe].joins
+        if joins and m.form == "trained" and m.kind != "context":
             row = features(Score.of(m))
             found |= {Feature(named(m), feature): value for feature, value in row.items()}
             causal = causal or (m.kind == "causal" and "effect" in row)

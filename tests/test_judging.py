@@ -90,16 +90,6 @@ def test_one_blind_mode_leaves_the_verdict_to_the_mode_that_sees() -> None:
     assert any("blind" in limit for limit in found.limits)
 
 
-@pytest.mark.parametrize(("p", "word"), [(0.3, "CONSISTENT WITH NEVER TRAINED"), (0.04, "INCONCLUSIVE")])
-def test_a_test_too_blunt_to_be_silent_undoes_no_silence_and_a_hint_does(p: float, word: str) -> None:
-    blunt = measured("decoding", 0.12, probe="blunt", ci95=Interval(lo=-0.1, hi=0.3), p=p)
-    found = ruled([*family(), blunt])
-    assert found.word == word
-    assert any("blunt" in because for because in found.because)
-    alone_blunt = [m for m in family() if m.kind != "decoding"]
-    assert ruled([*alone_blunt, blunt]).word == "INCONCLUSIVE"
-
-
 def test_no_eligible_layer_is_inconclusive_with_the_reason() -> None:
     numbers = [m for m in family(decoding=0.8) if m.kind != "causal"]
     numbers.append(measured("causal", Missing(missing="no layer has a retain gate of .5"), p=NONE, p_below=NONE))

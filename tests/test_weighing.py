@@ -8,7 +8,8 @@ import pytest
 
 from audit.calibration import Asked
 from audit.findings import DetectionLimit, Domain, Evidence, Interval, LikelihoodRatio, Measurement, Verdict
-from audit.fitting import write_all
+from audit.fitting import calibrate, write_all
+from audit.joint import fit_joint
 from audit.judging import judge, verdict
 from audit.nouns import Missing
 from audit.render.ratios import (
@@ -24,7 +25,7 @@ from audit.render.ratios import (
 from audit.render.wording import BANNED
 from audit.rule import Given
 from audit.weighing import NOTHING, Standing, decide, judged, opinion, restand, stand
-from tests.known_truth import AUDITED, CODE, DOMAIN, KINDS, gate, made, measured
+from tests.known_truth import AUDITED, CODE, DOMAIN, KINDS, ZOO, gate, made, measured, pool
 
 ROLES = Given(references=2, ancestor=True, holdout=True)
 WORLDS = 16
@@ -159,6 +160,19 @@ def test_the_joint_rule_is_refitted_for_exactly_what_ran(folder: Path) -> None:
         assert {w.measurement for w in found.joint.weights} == {"inside.effect", "outside.effect"}
     everything = opinion(tuple(judge(m) for m in seen(1.0)), standing(folder))
     assert everything is not None and everything.joint == made().joint
+
+
+def test_a_probe_that_is_kept_apart_weighs_its_own_finding_and_is_no_part_of_the_joint_rule(tmp_path: Path) -> None:
+    apart = calibrate(pool(16), ZOO._replace(apart=("lens",)))
+    write_all(tmp_path, apart)
+    evidence, found = ruled(seen(1.0, lens=1.0), standing(tmp_path))
+    assert (evidence[-1].measurement.probe, evidence[-1].outcome, evidence[-1].basis) == (
+        "lens", "trace found", "calibrated",
+    )  # fmt: skip
+    assert found.basis == "calibrated" and "joint score of 2 measurements" in found.because[0]
+    assert {w.measurement for w in apart.joint.weights} == {"inside.effect", "outside.effect"}
+    without = fit_joint(apart.subjects, {name: c for name, c in apart.calibrations.items() if name != "lens"})
+    assert (apart.joint.weights, apart.joint.record) == (without.weights, without.record)
 
 
 def test_a_blind_measurement_gives_no_ratio_and_does_not_enter_the_joint_score(folder: Path) -> None:

@@ -75,7 +75,7 @@ def test_the_same_scores_give_the_committed_calibrations_again(tmp_path: Path) -
     """Byte for byte with the same versions; elsewhere every threshold within the spread of a rounding."""
     subjects = shelf().subjects
     assert subjects is not None
-    pool = Pooled(subjects.name, subjects.command, subjects.quick, subjects.draws)
+    pool = Pooled(subjects.name, subjects.command, subjects.quick, subjects.draws, pools.APART)
     write_all(tmp_path, calibrate(worlds(), pool))
     files = [SUBJECTS, JOINT, *(f"{name}.json" for name in shelf().calibrations)]
     if subjects.made_with == made_with():

@@ -46,10 +46,7 @@ GLOSSARY: Final = (
     ("INTACT", "The outputs still hold at least half of the knowledge."),
     ("PARTIAL", "The outputs hold part of it, or held-out forms show a trace."),
     ("SUPPRESSED", "The outputs keep quiet; the states still hold it."),
-    (
-        "CONSISTENT WITH NEVER TRAINED",
-        "A causal and a decoding test are silent where both find base. It is not erasure.",
-    ),
+    ("CONSISTENT WITH NEVER TRAINED", "Causal and decoding tests are silent where both find base. It is not erasure."),
     ("INCONCLUSIVE", "The evidence does not decide, and the report says why."),
     ("INVALID", "The suspect fails the utility gate: a broken model is silent about everything."),
 )

@@ -32,6 +32,9 @@ from studies.zoo.scoring import Places
 log = logging.getLogger(__name__)
 
 SCORES = Path(__file__).parent / "scores"
+APART = ("remind_landscape",)
+"""Calibrated, and not part of the joint rule: it reads outputs, sees no fake that outputs do not, and made the rule
+state a trace of a model that never knew (README, "What the verdict says of them")."""
 STACK = "where models are trained together: cuda, cpu, auto (default: a CUDA device where there is one), or none"
 
 
