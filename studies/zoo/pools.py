@@ -33,8 +33,8 @@ log = logging.getLogger(__name__)
 
 SCORES = Path(__file__).parent / "scores"
 APART = ("remind_landscape",)
-"""Calibrated, and not part of the joint rule: it reads outputs, sees no fake that outputs do not, and made the rule
-state a trace of a model that never knew (README, "What the verdict says of them")."""
+"""Calibrated, and not part of the joint rule. It reads outputs and compares cohorts, which are exchangeable in the zoo
+and differ in topic and format elsewhere: the joint rule would learn here to trust it there (README)."""
 STACK = "where models are trained together: cuda, cpu, auto (default: a CUDA device where there is one), or none"
 
 
