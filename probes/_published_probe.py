@@ -176,7 +176,7 @@ MLPS: tuple[tuple[tuple[int, ...], int], ...] = (((16,), 42), ((32, 16), 7))
 
 
 def _mlp(learned: Tensor, control: Tensor, contexts: int, hidden: tuple[int, ...], seed: int) -> float:
-    """The best depth of a small network, refitted without each key, on four to seven of the contexts (networks take long)."""
+    """The best depth of a small network, refitted without each key, on four to seven contexts (networks take long)."""
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
