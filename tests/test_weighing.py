@@ -175,6 +175,11 @@ def test_a_probe_that_is_kept_apart_weighs_its_own_finding_and_is_no_part_of_the
     assert (apart.joint.weights, apart.joint.record) == (without.weights, without.record)
 
 
+def test_where_the_only_causal_probe_is_kept_apart_no_joint_rule_judges(tmp_path: Path) -> None:
+    write_all(tmp_path, calibrate(pool(8), ZOO._replace(apart=("inside",))))
+    assert ruled(seen(1.0, lens=1.0), standing(tmp_path))[1].basis == "in-case"
+
+
 def test_a_blind_measurement_gives_no_ratio_and_does_not_enter_the_joint_score(folder: Path) -> None:
     none = Missing(missing="not measured")
     blind = measured("lens", 1.0, 12.0).model_copy(update={"positive_control": none})
