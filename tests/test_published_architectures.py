@@ -46,7 +46,9 @@ def case_in(folder: Path, family: str) -> Case:
     return Case(name=family, roles=roles, data=files, seed=0)
 
 
-@pytest.mark.parametrize("family", PUBLISHED)
+@pytest.mark.parametrize(
+    "family", ["gpt_neox", *(pytest.param(f, marks=pytest.mark.slow) for f in ("gpt2", "mistral"))]
+)
 def test_published_mode_reads_every_published_architecture(family: str, tmp_path: Path) -> None:
     case, bench = open_case(case_in(tmp_path, family), tmp_path, tmp_path / "out"), Bench()
     assert AutoConfig.from_pretrained(tmp_path / "base").model_type == family
