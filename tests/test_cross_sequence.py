@@ -147,3 +147,11 @@ def test_published_mode_runs_and_says_how_it_differs() -> None:
     assert found.mode == "paper" and found.kind == "context" and found.unit_of_replication == "sequence"
     assert {"true_suspect", "pure_base", "gap_mean_untrained", "worst_of_six_variants"} <= set(found.readings)
     assert any("Pythia-70M" in note for note in found.notes)
+
+
+def test_pure_accuracy_tells_the_two_alternates_apart_and_true_the_learned_text_from_the_first() -> None:
+    learned, control, second = torch.randn(3, 1, 8, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    learned[..., 0] += 3
+    found = _published_probe.accuracies(torch.cat([learned, control, second], 1), contexts=2, seed=0)
+    assert np.array_equal(found.true, _published_probe.left_out(learned, control, 2))
+    assert np.array_equal(found.pure, _published_probe.left_out(control, second, 2)) and found.true.mean() > 0.7

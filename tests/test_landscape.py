@@ -8,6 +8,7 @@ from torch import Tensor
 from audit.bench import Bench
 from audit.bench.shapes import Rows
 from probes import _landscape as landscape
+from probes import _landscape_classifier
 from probes._landscape import Landscape, Neighbours
 from probes._landscape_classifier import Table, aurocs, left_out
 from tests import toy
@@ -160,3 +161,20 @@ def test_classifier_finds_a_planted_class_leaves_people_out_whole_and_its_baseli
     assert abs(aurocs(found.bare, planted)["forget_holdout"] - 0.5) < 0.25
     null = left_out(table(0.0), kind, seed=0, repeats=1)
     assert abs(aurocs(null.seen, planted)["forget_holdout"] - 0.5) < 0.25
+
+
+def test_nobody_is_scored_by_a_classifier_that_met_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    some, kept = table(0.0), list[np.ndarray]()
+
+    class Even:
+        def predict_proba(self, x: np.ndarray) -> np.ndarray:
+            return np.full((len(x), 3), 1 / 3)
+
+    def chosen(_kind: str, _table: Table, _x: np.ndarray, mask: np.ndarray, _seed: int) -> Even:
+        kept.append(mask)
+        return Even()
+
+    monkeypatch.setattr(_landscape_classifier, "_chosen", chosen)
+    left_out(some, "logistic", seed=0, repeats=1)
+    assert len(kept) == 10 and np.all(np.sum([~mask for mask in kept], axis=0) == 2)
+    assert all(not set(some.person[mask]) & set(some.person[~mask]) for mask in kept)
