@@ -117,7 +117,10 @@ def test_every_page_of_an_empty_folder_says_how_to_fill_it(tmp_path: Path, page:
     at = opened(tmp_path / "runs", page)
     shown = told(at)
     assert "This page broke" not in shown
-    assert page == "run" or ("No runs in" in shown and any("residua demo" in c.value for c in at.code))
+    missing, remedy = (
+        ("No forecasts here", "residua forecast") if page == "forecast" else ("No runs in", "residua demo")
+    )
+    assert page == "run" or (missing in shown and any(remedy in c.value for c in at.code))
 
 
 def test_a_case_without_reference_says_how_far_its_verdict_may_go(tmp_path: Path) -> None:

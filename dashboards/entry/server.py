@@ -2,7 +2,7 @@
 
 It knows where its server is: Streamlit's guesses that from its own address, so that every page but the first would
 begin with two requests that fail, and with two errors in the console. And it knows that charts will come, and loads the
-code that draws them while it waits for the first results.
+code that draws them while its reader reads the first page.
 """
 
 from functools import cache
@@ -21,13 +21,19 @@ STATIC: Final = Path(streamlit.__file__).parent / "static"
 HEAD: Final = "<head>"
 
 
+CHARTS: Final = """
+(function rest() {
+  const drawn = document.querySelector('[data-test-script-state="notRunning"] h1');
+  setTimeout(drawn ? () => requestIdleCallback(() => import("./static/js/NAME")) : rest, 800);
+})();"""
+
+
 @cache
 def first_page() -> str:
     """Streamlit's first page with both in its head; without the second where this Streamlit has no such file."""
     script = "window.__streamlit = {BACKEND_BASE_URL: window.location.origin};"
     for chart in sorted((STATIC / "static" / "js").glob("PlotlyChart.*.js")):
-        load = f"import('./static/js/{chart.name}')"
-        script += f"addEventListener('load', () => requestIdleCallback(() => {load}));"
+        script += CHARTS.replace("NAME", chart.name)
     return (STATIC / "index.html").read_text(encoding="utf-8").replace(HEAD, f"{HEAD}<script>{script}</script>", 1)
 
 

@@ -36,6 +36,8 @@ log = logging.getLogger(__name__)
 COLD, NEW, WARM = "first paint, cold", "first paint, new browser", "first paint, warm"
 GOALS: Final = {COLD: 8.0, NEW: 3.0, WARM: 3.0, "page switch": 2.0}
 """Cold: server and browser begin. New browser: the server has shown the page. Warm: the browser saw it too."""
+READING_MS: Final = 3000
+"""How long the first page is looked at before the next is asked for."""
 MEMORY_GOAL_MB: Final = 1000.0
 FLAGS: Final = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking")
 DRAWN: Final = """() => { const app = document.querySelector('[data-testid="stApp"]');
@@ -139,6 +141,7 @@ def measure(runs: Path, servers: int, visits: int) -> tuple[list[Row], list[floa
                     if visit:
                         page = context.new_page()
                         rows.append(Row(WARM, "Verdict", first_paint(page, address)))
+                        page.wait_for_timeout(READING_MS)
                         rows += switches(page)
                     context.close()
                 memory.append(process.memory_info().rss / 1e6)
