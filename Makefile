@@ -1,5 +1,5 @@
 # make demo   install, train a small world of known truth, audit every suspect in it
-# make test   install, run the tests in two processes (style, types, import contracts and house rules are tests too)
+# make test   install, run the tests in two processes (style, import contracts and house rules are tests too; types are in make lint)
 # make lint   style, types and import contracts alone
 PYTHON ?= python3
 VENV ?= .venv

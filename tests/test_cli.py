@@ -215,6 +215,7 @@ def test_a_report_is_shown_and_written_elsewhere(tell: Tell, finished: Path, tmp
     assert f"there is no {tmp_path / 'nowhere'}" in tell("verify", tmp_path / "nowhere").err
 
 
+@pytest.mark.slow
 def test_verify_rejects_a_changed_byte_in_any_file_of_a_run_and_names_the_file(tell: Tell, finished: Path) -> None:
     assert tell("verify", finished).code == 0
     assert tell("verify", finished / "report.html").code == 0
@@ -303,6 +304,7 @@ def test_fingerprint_names_a_folder(tell: Tell, zoo: Built, tmp_path: Path) -> N
 
 
 # ---- the demo ---------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_the_tiny_demo_audits_every_suspect(tell: Tell, zoo: Built, tmp_path: Path) -> None:
     said = tell("demo", "--world", "tiny", "-o", tmp_path / "runs", "--json")
     document = json.loads(said.out)

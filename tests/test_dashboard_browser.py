@@ -159,6 +159,7 @@ def test_the_address_of_a_finding_opens_its_page_silently(browser: Any, served: 
     page.context.close()
 
 
+@pytest.mark.slow
 def test_hostile_text_runs_nothing_on_any_page(browser: Any, served: Served) -> None:
     page, console, foreign = visit(browser, served)
     choose(page, "Suspect checkpoint", "hostile")

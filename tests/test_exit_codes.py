@@ -82,6 +82,7 @@ def _heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+@pytest.mark.slow
 def test_130_after_ctrl_c_and_the_same_command_goes_on(zoo: Built, tmp_path: Path) -> None:
     command = [*RESIDUA, "run", str(zoo.cases["base"]), "-o", str(tmp_path / "run"), "-q"]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}

@@ -55,7 +55,7 @@ def complain(violations: list[str]) -> None:
     [
         ["-m", "ruff", "check", "."],
         ["-m", "ruff", "format", "--check", "."],
-        ["-m", "basedpyright", "--pythonpath", sys.executable],
+        pytest.param(["-m", "basedpyright", "--pythonpath", sys.executable], marks=pytest.mark.slow),
         ["-c", "from importlinter.cli import lint_imports_command as lint; lint()", "--no-cache"],
     ],
     ids=["ruff_check", "ruff_format", "basedpyright", "import_contracts"],

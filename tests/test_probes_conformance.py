@@ -23,7 +23,11 @@ from tests import planted_world, toy
 
 PROBES = discover("probes", Probe)
 EFFECTS = ("output", "causal", "decoding")
-each_probe = pytest.mark.parametrize("name", PROBES)
+COSTLY = ("relearning_recovery", "quantisation_recovery")
+"""They make models of their own in every call, and have tests of their own in the default suite."""
+each_probe = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in COSTLY else name for name in PROBES]
+)
 
 
 class CountingBench(Bench):

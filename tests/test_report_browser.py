@@ -109,6 +109,7 @@ def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_a_full_audit_is_small_silent_and_the_same_bytes_when_it_is_made_again(browser: Any, audited: Path) -> None:
     path = audited / "report.html"
     found = Report.model_validate_json((audited / "report.json").read_bytes())
@@ -122,6 +123,7 @@ def test_a_full_audit_is_small_silent_and_the_same_bytes_when_it_is_made_again(b
     page.close()
 
 
+@pytest.mark.slow
 def test_page_one_of_a_fake_unlearning_answers_four_questions(browser: Any, audited: Path) -> None:
     """The scripted rubric: is it gone, how sure, what was not tested, how do I repeat it."""
     page = browser.new_page()

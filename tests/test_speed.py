@@ -86,6 +86,7 @@ def test_ratio_of_medians_interval_widens_with_the_spread_of_either_sample() -> 
     assert wide[1].lo < narrow[1].lo <= 1 <= narrow[1].hi < wide[1].hi
 
 
+@pytest.mark.slow
 def test_methods_look_at_the_same_states_and_the_suite_writes_its_results(tmp_path: Path) -> None:
     settings = Settings(("smoke",), ("last", "mean", "all"), ("blocks alone", "our bench", "output_hidden_states"), 2,
                         ("time",), 0)  # fmt: skip

@@ -265,6 +265,7 @@ def test_a_quick_calibration_takes_few_worlds_and_none_with_the_full_kit(
     assert asked == ([w for w in design.WORLDS if not design.share_of(w).full][:8] if quick else list(design.WORLDS))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_micro")
 def test_a_probe_that_comes_later_is_added_as_a_whole_audit_would_have_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
