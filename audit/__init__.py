@@ -6,7 +6,8 @@ Probes ask, the bench answers, calibration judges, the report remembers, the das
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from audit.version import __version__
+
 __all__ = ["__version__", "run"]
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import audit
 from audit.bench import OpenCase
 from audit.excerpts import choose
 from audit.findings import (
@@ -27,6 +26,7 @@ from audit.nouns import Case, Cohort, Missing, Texts
 from audit.planning import published
 from audit.rule import decision_rule
 from audit.validation import Validation
+from audit.version import __version__
 
 COHORTS: tuple[Cohort, ...] = ("forget", "retain", "holdout", "general")
 ATTACKS = (
@@ -106,7 +106,7 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         report_id="",
         created=circumstances.created,
         registered=circumstances.registered,
-        tool={"name": "residua", "version": audit.__version__, "code": plan.code_version},
+        tool={"name": "residua", "version": __version__, "code": plan.code_version},
         demo=circumstances.demo,
         plan=plan.model_copy(update={"case": _quoting(plan.case, mask)}),
         exhibits=circumstances.exhibits,

@@ -5,12 +5,14 @@ scores of them, and ``joint.json`` (the joint rule of all probes together). All 
 A calibration judges only audits inside its scope, by the probe, version and settings that it was made from.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
+from audit import plugins
 from audit.disk import write_atomic
 from audit.findings import CalibrationUse, DetectionLimit, Domain, Kind, Rate
 from audit.likelihood import Scale
@@ -191,6 +193,28 @@ def read(path: Path, kind: type[Stored]) -> Stored:
             f"{path} is not a {kind.__name__.lower()} of this version",
             "make it again with `residua calibrate`, or restore it from the release",
             ExitCode.INTEGRITY,
+        ) from error
+
+
+def stored() -> Path:
+    """Where the calibrations lie that come with the probes."""
+    return plugins.folder("probes") / "calibrations"
+
+
+def zoo_floors(folder: Path | None = None) -> dict[str, float]:
+    """The largest floor that the zoo ever measured, per measurement (``probe.name``); empty if none is stored.
+
+    ``folder`` holds the stored calibrations (default: beside the probes).
+    """
+    path = (folder or stored()) / "floors.json"
+    if not path.is_file():
+        return {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): float(value) for name, value in document["floors"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AuditError(
+            f"{path} is not a floors file ({error})", "restore it from the release", ExitCode.INTEGRITY
         ) from error
 
 

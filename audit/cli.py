@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-import audit
+from audit.version import __version__
 
 if TYPE_CHECKING:
     from audit.answer import Answer
@@ -77,7 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="To begin: `residua demo` shows it at work; `residua init` writes a case file to fill in, `plan` says "
         "what an audit of it would do, `run` makes it.",
     )  # fmt: skip
-    parser.add_argument("--version", action="version", version=f"residua {audit.__version__}")
+    parser.add_argument("--version", action="version", version=f"residua {__version__}")
     parser.add_argument("--help-exit-codes", action="store_true", help="print what the exit codes mean")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
 

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from audit import assembly, custody, manifest
 from audit.bench import Bench, OpenCase
 from audit.bench.opened import open_case
+from audit.calibration import stored, zoo_floors
 from audit.data import load_case
 from audit.domain import domain_of
 from audit.findings import Evidence, Failure, Plan, Report, Skip, Timing
@@ -25,7 +26,7 @@ from audit.how import Watch as Watch
 from audit.how import make_bench as make_bench
 from audit.issued import documents, read_report
 from audit.journal import Journal, Unit, now
-from audit.judging import judge, zoo_floors
+from audit.judging import judge
 from audit.metering import Meter
 from audit.nouns import AuditError, Case, ExitCode
 from audit.planning import Planned, Planner, received
@@ -34,7 +35,7 @@ from audit.provenance import as_given, environment, exhibits, name_of
 from audit.recall import Recall, check_recall
 from audit.rule import given
 from audit.store import write_atomic
-from audit.weighing import asked, decide, stand, stored, validation
+from audit.weighing import asked, decide, stand, validation
 
 log = logging.getLogger(__name__)
 

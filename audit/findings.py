@@ -117,6 +117,11 @@ class Measurement(Noun):
     cost: Cost = Cost()
     notes: tuple[str, ...] = ()
 
+    @property
+    def bound(self) -> Interval | Missing:
+        """The interval that bounds what may be left: of the overall effect where there is a family of layers."""
+        return self.ci95 if isinstance(self.overall, Missing) else self.overall.ci95
+
 
 Outcome = Literal["trace found", "no trace found", "inconclusive", "not run"]
 

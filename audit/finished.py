@@ -10,7 +10,7 @@ from audit.answer import Answer, JsonValue
 from audit.findings import Report
 from audit.gate import Gate, exit_code, parse_threshold
 from audit.nouns import AuditError, ExitCode
-from audit.render.wording import number
+from audit.wording.numbers import number
 
 
 def gate_of(args: argparse.Namespace) -> Gate:
@@ -99,8 +99,9 @@ def compare(args: argparse.Namespace) -> Answer:
 def cache(args: argparse.Namespace) -> Answer:
     """What the cache holds, and how large that is. Only the store is pruned: the rest is trained worlds and records."""
     from audit.disk import cache_root
-    from audit.pricing import parse_bytes, told_bytes
+    from audit.pricing import parse_bytes
     from audit.store import Store
+    from audit.wording.numbers import told_bytes
 
     root = cache_root()
     freed = Store(root / "store").prune(parse_bytes(args.prune)) if args.prune is not None else 0

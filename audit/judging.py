@@ -5,19 +5,15 @@ may play. Every rung is *in-case*: it rests on this case's own null, floor and p
 likelihood ratio and no error rate. :mod:`audit.rule` holds the constants and words the rule from them.
 """
 
-import json
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-import probes
 from audit import stats
 from audit.calibration import Alone
 from audit.findings import Evidence, Interval, Measurement, Outcome, Verdict, VerdictWord
-from audit.nouns import AuditError, ExitCode, Missing
-from audit.render.wording import bounding
+from audit.nouns import Missing
 from audit.rule import (
     ALPHA,
     EFFECT_KINDS,
@@ -35,23 +31,6 @@ from audit.rule import (
     strength,
     would_change,
 )  # fmt: skip
-
-
-def zoo_floors(folder: Path | None = None) -> dict[str, float]:
-    """The largest floor that the zoo ever measured, per measurement (``probe.name``); empty if none is stored.
-
-    ``folder`` holds the stored calibrations (default: beside the probes).
-    """
-    path = (folder or Path(probes.__file__).parent / "calibrations") / "floors.json"
-    if not path.is_file():
-        return {}
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return {str(name): float(value) for name, value in stored["floors"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AuditError(
-            f"{path} is not a floors file ({error})", "restore it from the release", ExitCode.INTEGRITY
-        ) from error
 
 
 class _Bar(NamedTuple):
@@ -125,7 +104,7 @@ def _p_under(measurement: Measurement, alpha: float) -> bool:
 
 
 def _silent(measurement: Measurement) -> bool:
-    bound = bounding(measurement)
+    bound = measurement.bound
     return isinstance(bound, Interval) and bound.hi < SILENT_BOUND
 
 
@@ -161,8 +140,8 @@ def _judge_effect(measurement: Measurement, floors: Mapping[str, float]) -> Evid
 def judge(measurement: Measurement, floors: Mapping[str, float] | None = None) -> Evidence:
     """What does this measurement show, by this case's own null, floor and positive control?
 
-    ``floors`` is :func:`zoo_floors`, used only where the case measured no floor. Gates, context numbers and
-    paper-mode numbers are listed and never traces. Source: DESIGN, "The nouns" (Evidence).
+    ``floors`` (:func:`audit.calibration.zoo_floors`) are used only where the case measured none. Gates, context numbers
+    and paper-mode numbers are listed and never traces. Source: DESIGN, "The nouns" (Evidence).
     """
     if measurement.kind == "gate":
         return _judge_gate(measurement)

@@ -48,7 +48,8 @@ def _broken(path: Path, why: str) -> AuditError:
     )
 
 
-def _folder(package: str) -> Path:
+def folder(package: str) -> Path:
+    """Where a package of plug-ins lies. AuditError (code 2) if there is none."""
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise AuditError(f"there is no package {package!r}", "name an importable package of plug-ins")
@@ -56,7 +57,7 @@ def _folder(package: str) -> Path:
 
 
 def _files(package: str) -> list[Path]:
-    return sorted(path for path in _folder(package).glob("*.py") if not path.name.startswith("_"))
+    return sorted(path for path in folder(package).glob("*.py") if not path.name.startswith("_"))
 
 
 def _plugin_of(module: ModuleType, base: type[Plugin], path: Path) -> type[Plugin]:
@@ -174,10 +175,10 @@ def source_hash(package: str, name: str) -> str:
     Docstrings, comments and layout do not count; shared modules (``_name``) count however deep they are imported.
     Nothing is imported. AuditError (code 2) if there is no such file.
     """
-    folder, digests, waiting = _folder(package), dict[str, str](), [name]
+    home, digests, waiting = folder(package), dict[str, str](), [name]
     while waiting:
         module = waiting.pop()
-        path = folder / f"{module}.py"
+        path = home / f"{module}.py"
         if module in digests or (module != name and not path.is_file()):
             continue
         if not path.is_file():

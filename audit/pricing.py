@@ -19,8 +19,8 @@ from audit.model_folder import read_config, tensor_shapes
 from audit.nouns import AuditError, Checkpoint, Cost, Texts
 from audit.planning import Dropped, Fetch, Planned, Planner
 from audit.recall import SCORE
-from audit.render.progress import lasting
 from audit.timings import Spent
+from audit.wording.numbers import lasting, told_bytes
 
 ENOUGH_RUN = 0.5
 """A unit that ran less than this share of what it ran at most found the rest in a store: its time says little."""
@@ -242,8 +242,3 @@ def parse_bytes(text: str) -> int:
     if found is None:
         raise AuditError(f"{text!r} is no amount of memory", "give such as 500M or 4G")
     return int(float(found[1]) * {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[found[2].upper()])
-
-
-def told_bytes(n: int) -> str:
-    """An amount of memory in words."""
-    return f"{n / 1e9:.2g} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"

@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import audit
 from audit.checkpoints import fingerprint_of, verify
 from audit.findings import Environment, Exhibit
 from audit.nouns import Checkpoint
+from audit.version import __version__
 
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "scipy", "pydantic", "pyarrow")
 HASHED_PACKAGES = ("audit", "probes", "saes")
@@ -28,14 +28,14 @@ class Received(NamedTuple):
 @cache
 def code_version() -> str:
     """Package version and the first 12 hex digits of the sha256 over the source files that make the numbers."""
-    root = Path(audit.__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[1]
     digest = hashlib.sha256()
     for package in HASHED_PACKAGES:
         for path in sorted((root / package).rglob("*")):
             if path.suffix in (".py", ".json", ".j2", ".css") and "__pycache__" not in path.parts:
                 digest.update(path.relative_to(root).as_posix().encode() + b"\0")
                 digest.update(path.read_bytes() + b"\0")
-    return f"{audit.__version__}+{digest.hexdigest()[:12]}"
+    return f"{__version__}+{digest.hexdigest()[:12]}"
 
 
 def versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ from audit.planning import configured
 from audit.plugins import source_hash
 from audit.pool_file import Listed, PoolFile, PoolWorld
 from audit.pools import Score, Scored, WorldScores, read_pool, world_path, write_world
-from audit.render.wording import number
+from audit.wording.numbers import number
 from studies.zoo import build
 from studies.zoo import pools as zoo
 from studies.zoo.design import WORLDS, share_of

@@ -9,7 +9,8 @@ from typing import Literal, NamedTuple
 
 from audit.findings import Measurement, VerdictWord
 from audit.nouns import Case, Missing
-from audit.render import wording
+from audit.support import NO_RATE
+from audit.wording.numbers import bounds, number, p_value
 
 GATE_RATIO = 0.5
 INTACT_EFFECT = 0.5
@@ -97,19 +98,19 @@ def sentence(word: VerdictWord, lead: Measurement | None, why: str) -> str:
     """The verdict in one sentence, from the measurement it stands on (EXPERIENCE 4.2, in-case template)."""
     ground = f"{why}." if lead is None else _numbers(lead)
     needed = f" At least {GATE_RATIO} of base is needed before silence means anything." if word == "INVALID" else ""
-    return f"{word}: {ground}{needed} {wording.NO_RATE}"
+    return f"{word}: {ground}{needed} {NO_RATE}"
 
 
 def _numbers(lead: Measurement) -> str:
     """Statistic, interval, what a model that never knew reads (the floor), what base reads, and p."""
-    read = f"{lead.statistic} is {wording.number(lead.value)} (95 % {wording.bounds(lead)})"
+    read = f"{lead.statistic} is {number(lead.value)} (95 % {bounds(lead)})"
     if lead.kind == "gate":
         return f"{read}."
-    never = "0 by the scale, its spread unknown" if isinstance(lead.floor, Missing) else wording.number(lead.floor)
+    never = "0 by the scale, its spread unknown" if isinstance(lead.floor, Missing) else number(lead.floor)
     control = lead.positive_control
-    knew = "1 by the scale" if isinstance(control, Missing) else wording.number(control.value)
+    knew = "1 by the scale" if isinstance(control, Missing) else number(control.value)
     p = lead.p_below if is_low(lead) else lead.p
-    return f"{read}; a model that never knew reads {never}, the model that knew {knew}; {wording.p_value(p)}."
+    return f"{read}; a model that never knew reads {never}, the model that knew {knew}; {p_value(p)}."
 
 
 def is_low(measurement: Measurement) -> bool:

@@ -141,7 +141,7 @@ def report(args: argparse.Namespace) -> Answer:
     from audit.exports import Wanted, export
     from audit.interchange import foreign
     from audit.issued import read_report
-    from audit.render.ratios import with_prior
+    from audit.render.posterior import with_prior
     from audit.render.terminal import summary
 
     named = Path(args.run)
@@ -181,8 +181,8 @@ def forecast(args: argparse.Namespace) -> Answer:
 
 def calibrate(args: argparse.Namespace) -> Answer:
     """Score models of known truth that are not scored yet, and write thresholds, ratios and error rates."""
+    from audit.calibration import stored
     from audit.renewal import renew_pool, renew_zoo
-    from audit.weighing import stored
 
     if args.pool is None:
         from studies.zoo.stacked import device_for

@@ -18,14 +18,14 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from audit import custody, manifest
+from audit.calibration import stored, zoo_floors
 from audit.findings import Report
 from audit.issued import document_id, documents
-from audit.judging import zoo_floors
 from audit.nouns import AuditError, ExitCode, Missing
 from audit.provenance import code_version
 from audit.render.schema import schema
 from audit.rule import decision_rule, given
-from audit.weighing import Standing, judged, restand, stored
+from audit.weighing import Standing, judged, restand
 
 ALONE = "a report on its own: its manifest, custody log and item tables are not here and were not checked"
 UNCHAINED = ("1.0", "1.1")

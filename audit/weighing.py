@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import probes
 from audit import joint as joints
 from audit import likelihood
 from audit.calibration import (
@@ -33,8 +32,8 @@ from audit.likelihood import Scale
 from audit.nouns import Missing
 from audit.plugins import source_hash
 from audit.pools import Score
-from audit.render.ratios import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
 from audit.rule import Given, limits, strength, would_change
+from audit.support import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
 from audit.validation import Validation
 
 DIGITS = 4
@@ -55,11 +54,6 @@ class Standing(NamedTuple):
 
 NOTHING = Standing(Shelf(Path(), None, {}), {}, ())
 """No calibration at all: everything is judged in-case."""
-
-
-def stored() -> Path:
-    """Where the calibrations lie that come with the probes."""
-    return Path(probes.__file__).parent / "calibrations"
 
 
 def asked(package: str, ran: Mapping[str, tuple[int, Settings]]) -> dict[str, Asked]:

@@ -9,8 +9,8 @@ import streamlit as st
 
 from audit.findings import Evidence, Report
 from audit.render.comparisons import Named
-from audit.render.wording import NAME, visible
 from audit.serving import RUNS
+from audit.wording.untrusted import NAME, visible
 from dashboards.runs import Folder, Run, folders, open_run
 from dashboards.vault import Vault, shown
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from pydantic import ValidationError
 
 from audit.forecasts import ForecastReport, forecast_id
-from audit.render.wording import CELL, visible
+from audit.wording.untrusted import CELL, visible
 from dashboards.vault import MB, Refused, Vault
 
 NAME: Final = "forecast.json"

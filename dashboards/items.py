@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from audit.findings import Table
 from audit.nouns import AuditError, ExitCode
-from audit.render.wording import visible
+from audit.wording.untrusted import visible
 from dashboards.vault import MB, Vault, shown
 
 CAP, ROWS, UNPACKED = 512 * MB, 3_000_000, 1500 * MB

@@ -4,10 +4,9 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from audit.calibration import Calibrated, Shelf, Subjects, read_shelf
+from audit.calibration import Calibrated, Shelf, Subjects, read_shelf, stored
 from audit.findings import Evidence, Report
 from audit.nouns import AuditError, Missing
-from audit.weighing import stored
 
 
 class Known(NamedTuple):

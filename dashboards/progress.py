@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from audit.findings import Plan, PlannedTest, Report
-from audit.render.wording import CELL, visible
+from audit.wording.untrusted import CELL, visible
 from dashboards.runs import PLAN_CAP
 from dashboards.vault import MB, Refused, Vault
 

@@ -14,7 +14,7 @@ from audit import manifest
 from audit.findings import Plan, Report
 from audit.issued import document_id
 from audit.nouns import AuditError
-from audit.render.wording import CELL, visible
+from audit.wording.untrusted import CELL, visible
 from dashboards.vault import MB, Refused, Stamp, Vault, shown
 
 REPORT_CAP, MANIFEST_CAP, PLAN_CAP = 32 * MB, 4 * MB, 8 * MB

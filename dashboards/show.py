@@ -20,7 +20,7 @@ from markupsafe import escape
 from audit.render.blocks import Block, Bullets, Cell, Code, Facts, Figure, Grid, Heading, Text
 from audit.render.figures import INK as UNPAINTED
 from audit.render.figures import Drawing
-from audit.render.wording import visible
+from audit.wording.untrusted import visible
 
 HERE: Final = Path(__file__).parent
 INK: Final = {"light": "#464e57", "dark": "#bcc4cc"}

@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, NamedTuple
 
 from audit.nouns import AuditError, ExitCode
-from audit.render.wording import NAME, size, visible
+from audit.wording.numbers import size
+from audit.wording.untrusted import NAME, visible
 
 MB: Final = 1_000_000
 DEPTH, FOLDERS = 6, 4000

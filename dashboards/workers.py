@@ -21,8 +21,8 @@ from pydantic import JsonValue, ValidationError
 
 from audit.disk import write_atomic
 from audit.nouns import AuditError, Noun
-from audit.render.wording import PROSE, visible
 from audit.serving import environment
+from audit.wording.untrusted import PROSE, visible
 from dashboards.vault import MB, Refused, Vault
 
 PLACE: Final = ".workers"

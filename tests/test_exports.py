@@ -15,7 +15,7 @@ from audit.issued import report_id
 from audit.masking import KEY
 from audit.render.interactive import interactive
 from audit.render.junit import junit
-from audit.render.ratios import posterior
+from audit.render.posterior import posterior
 from audit.render.sections import sections
 from audit.render.sheets import sheets
 from tests.golden import HOSTILE, RATIO, VARIANTS, Variant, report

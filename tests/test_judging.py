@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given as cases
 from hypothesis import strategies as st
 
+from audit.calibration import zoo_floors
 from audit.findings import Control, Count, Evidence, Interval, Kind, Measurement, Overall, Verdict
-from audit.judging import alone, judge, verdict, zoo_floors
+from audit.judging import alone, judge, verdict
 from audit.nouns import AuditError, Case, DataFiles, Form, Missing, Roles, Source
 from audit.rule import Given, decision_rule, given
 

@@ -14,8 +14,8 @@ from audit.engine import How, Run, Step, plan, prepare, run
 from audit.journal import Journal
 from audit.nouns import AuditError, ExitCode
 from audit.pricing import Prices, parse_bytes, parse_time
-from audit.render.progress import lasting
 from audit.timings import Spent
+from audit.wording.numbers import lasting
 from studies.zoo.build import Built
 from tests.planted import planted_package, write_probe
 

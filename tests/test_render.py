@@ -20,16 +20,9 @@ from audit.render.markdown import markdown
 from audit.render.scale import position
 from audit.render.sections import sections
 from audit.render.terminal import summary, table
-from audit.render.wording import (
-    BANNED,
-    bounds_told,
-    detection_limit,
-    evidence_sentence,
-    number,
-    sentence,
-    verdict_sentence,
-    visible,
-)
+from audit.render.wording import BANNED, bounds_told, detection_limit, evidence_sentence, sentence, verdict_sentence
+from audit.wording.numbers import number
+from audit.wording.untrusted import visible
 from tests.golden import HOSTILE, VARIANTS, Variant, effect, judged, null, profile, report
 
 EXPECTED = Path(__file__).parent / "expected"

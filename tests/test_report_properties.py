@@ -13,10 +13,12 @@ from audit.quoted import Shown
 from audit.render.html import html
 from audit.render.junit import junit
 from audit.render.markdown import markdown
-from audit.render.ratios import BANDS, band, ratio_in_short, ratio_sentence, short
+from audit.render.posterior import ratio_in_short
 from audit.render.sections import sections
 from audit.render.sheets import sheets
-from audit.render.wording import BANNED, interval, number, sentence, title
+from audit.render.wording import BANNED, sentence, title
+from audit.support import BANDS, band, ratio_sentence, short
+from audit.wording.numbers import interval, number
 from tests.golden import VALIDATION, effect, excerpts, gate, report
 from tests.test_render import Page, terminal
 

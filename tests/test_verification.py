@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from audit import custody, manifest
+from audit.calibration import zoo_floors
 from audit.findings import Report, Table
 from audit.issued import documents, report_id
-from audit.judging import judge, verdict, zoo_floors
+from audit.judging import judge, verdict
 from audit.nouns import AuditError, Missing
 from audit.provenance import code_version
 from audit.render.html import html

@@ -12,18 +12,9 @@ from audit.fitting import calibrate, write_all
 from audit.joint import fit_joint
 from audit.judging import judge, verdict
 from audit.nouns import Missing
-from audit.render.ratios import (
-    KNOWS,
-    NEVER,
-    NO_SUPPORT,
-    band,
-    power_sentence,
-    ratio_number,
-    ratio_sentence,
-    supported,
-)
 from audit.render.wording import BANNED
 from audit.rule import Given
+from audit.support import KNOWS, NEVER, NO_SUPPORT, band, power_sentence, ratio_number, ratio_sentence, supported
 from audit.weighing import NOTHING, Standing, decide, judged, opinion, restand, stand
 from tests.known_truth import AUDITED, CODE, DOMAIN, KINDS, ZOO, gate, made, measured, pool
 

@@ -6,13 +6,12 @@ from pathlib import Path
 import pytest
 
 from audit import plugins
-from audit.calibration import JOINT, SUBJECTS, Shelf, read, read_shelf
+from audit.calibration import JOINT, SUBJECTS, Shelf, read, read_shelf, stored
 from audit.fitting import Pooled, calibrate, made_with, write_all
 from audit.joint import Joint
 from audit.judging import judge, verdict
 from audit.pools import WorldScores, read_pool
 from audit.rule import Given
-from audit.weighing import stored
 from studies.zoo import design, pools, verdicts
 from studies.zoo.members import draw
 from studies.zoo.verdicts import Verdicts, examine

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy import stats
 
-import audit
 from audit.bench import Bench, OpenCase
 from audit.bench.opened import open_case
 from audit.casefile import load_forecast
@@ -32,6 +31,7 @@ from audit.provenance import code_version, environment, exhibits
 from audit.recall import check_recall
 from audit.render.forecast import html, markdown
 from audit.store import write_atomic
+from audit.version import __version__
 
 REPORT = "forecast.json"
 LISTED = 40
@@ -112,7 +112,7 @@ def _report(ready: _Ready, how: How, found: Surveyed, fitted: Fitted) -> Forecas
     entangled = _entangled(asked, found)
     by_group = _groups(groups, ranked, pilot)
     return ForecastReport(
-        report_id="", created="", tool={"name": "residua", "version": audit.__version__, "code": code_version()},
+        report_id="", created="", tool={"name": "residua", "version": __version__, "code": code_version()},
         plan_hash=ready.plan_hash, case=case.case, exhibits=exhibits(tuple(received), case.root),
         environment=environment(ready.bench.provenance(), {}),
         cohorts={

@@ -5,7 +5,7 @@ from html import escape
 from typing import Final, NamedTuple
 
 from audit.render.drawing import BOTTOM, LEFT, RIGHT, WIDTH, Look, Scale, at, drawing, line, marker, text, ticks
-from audit.render.wording import number
+from audit.wording.numbers import number
 
 HEIGHT: Final = 250
 TOP: Final = 62

@@ -13,8 +13,10 @@ from plotly.colors import sample_colorscale
 from audit.findings import Curve, Evidence, LikelihoodRatio, Measurement, Report
 from audit.nouns import Missing
 from audit.render.figures import INK, QUIET, Drawing, grid_of, key, label, sketch
-from audit.render.ratios import short
-from audit.render.wording import CELL, OUTCOME_SYMBOL, number, p_value, part, title, visible
+from audit.render.wording import OUTCOME_SYMBOL, part, title
+from audit.support import short
+from audit.wording.numbers import number, p_value
+from audit.wording.untrusted import CELL, visible
 
 Shown = Literal["ratio", "p", "value"]
 MANY: Final = 300

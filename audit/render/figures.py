@@ -17,10 +17,12 @@ from audit.findings import Curve, Evidence, LikelihoodRatio, Measurement, Null, 
 from audit.nouns import Missing
 from audit.render.blocks import Cell, Grid
 from audit.render.findings import FAMILIES
-from audit.render.ratios import BANDS, short
 from audit.render.scale import Position, position, quantile
 from audit.render.svg import LOOKS, bounded
-from audit.render.wording import NAME, number, part, title, unit, visible
+from audit.render.wording import part, title
+from audit.support import BANDS, short
+from audit.wording.numbers import number, unit
+from audit.wording.untrusted import NAME, visible
 
 SYMBOLS: Final = {
     "circle": "circle", "square": "square", "triangle": "triangle-up", "diamond": "diamond", "cross": "x",

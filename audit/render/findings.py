@@ -15,23 +15,11 @@ from audit.findings import Curve, Evidence, Interval, Measurement, Number, Repor
 from audit.nouns import Missing
 from audit.render import svg
 from audit.render.blocks import Block, Bullets, Cell, Facts, Figure, Grid, Heading, Text
-from audit.render.ratios import short
 from audit.render.scale import median, on_effect_scale, placed
-from audit.render.wording import (
-    CELL,
-    NAME,
-    evidence_sentence,
-    interval,
-    number,
-    p_value,
-    part,
-    sentence,
-    spoken,
-    title,
-    unit,
-    units,
-    visible,
-)
+from audit.render.wording import evidence_sentence, part, sentence, spoken, title
+from audit.support import short
+from audit.wording.numbers import interval, number, p_value, unit, units
+from audit.wording.untrusted import CELL, NAME, visible
 
 JUDGED: Final = ("output", "causal", "decoding")
 PLANNED: Final = (*JUDGED, "recovery")

@@ -11,7 +11,8 @@ from audit.forecasts import Basis, Forecast, ForecastReport
 from audit.nouns import Missing
 from audit.render.blocks import Bullets, Cell, Facts, Grid, Section, Text
 from audit.render.markdown import chapters
-from audit.render.wording import CELL, NAME, moment, number, visible
+from audit.wording.numbers import moment, number
+from audit.wording.untrusted import CELL, NAME, visible
 
 SHOWN_ITEMS: Final = 60
 SHOWN_GROUPS: Final = 20

@@ -19,20 +19,9 @@ from audit.nouns import Missing
 from audit.render import svg
 from audit.render.quotes import WARNING
 from audit.render.sections import PAGE_ONE, sections
-from audit.render.wording import (
-    NAME,
-    VERDICT_MEANING,
-    VERDICT_SYMBOL,
-    best,
-    bounds,
-    bounds_told,
-    moment,
-    number,
-    part,
-    sentence,
-    title,
-    visible,
-)
+from audit.render.wording import VERDICT_MEANING, VERDICT_SYMBOL, best, bounds_told, part, sentence, title
+from audit.wording.numbers import bounds, moment, number
+from audit.wording.untrusted import NAME, visible
 
 RUNGS: Final[tuple[VerdictWord, ...]] = ("INTACT", "PARTIAL", "SUPPRESSED", "CONSISTENT WITH NEVER TRAINED")
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

@@ -7,7 +7,7 @@ import numpy as np
 
 from audit.render.figures import QUIET, Drawing, grid_of, sketch
 from audit.render.svg import LOOKS
-from audit.render.wording import number
+from audit.wording.numbers import number
 
 POINTS: Final = 5000
 """More items than this are drawn as a density, not one by one."""

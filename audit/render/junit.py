@@ -10,8 +10,9 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from audit.findings import Evidence, Report
 from audit.render.findings import planned
-from audit.render.ratios import how_sure
-from audit.render.wording import NAME, evidence_sentence, sentence, title, visible
+from audit.render.posterior import how_sure
+from audit.render.wording import evidence_sentence, sentence, title
+from audit.wording.untrusted import NAME, visible
 
 TRACES: Final = ("INTACT", "PARTIAL", "SUPPRESSED")
 

@@ -12,7 +12,7 @@ from audit.findings import Number
 from audit.nouns import Missing
 from audit.render.figures import QUIET, Drawing, grid_of, pen, sketch
 from audit.render.svg import LOOKS
-from audit.render.wording import number
+from audit.wording.numbers import number
 
 
 class Rates(NamedTuple):

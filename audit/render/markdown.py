@@ -12,7 +12,9 @@ from audit.render.blocks import Block, Bullets, Cell, Code, Facts, Figure, Grid,
 from audit.render.html import glance, status
 from audit.render.quotes import WARNING
 from audit.render.sections import sections
-from audit.render.wording import NAME, VERDICT_MEANING, VERDICT_SYMBOL, moment, visible
+from audit.render.wording import VERDICT_MEANING, VERDICT_SYMBOL
+from audit.wording.numbers import moment
+from audit.wording.untrusted import NAME, visible
 
 _ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
 _MARKUP: Final = re.compile(r"([\\`*\[\]{}|~$]|(?<!\w)_|_(?!\w)|(?<!\w)#)")

@@ -2,17 +2,11 @@
 
 from audit.findings import Report
 from audit.render.blocks import Block, Bullets, Code, Facts, Heading, Text
-from audit.render.ratios import how_sure, with_prior
+from audit.render.posterior import how_sure, with_prior
 from audit.render.reference import PROPOSITIONS
-from audit.render.wording import (
-    GONE,
-    NAME,
-    VERDICT_MEANING,
-    sentence,
-    spoken,
-    units,
-    visible,
-)
+from audit.render.wording import GONE, VERDICT_MEANING, sentence, spoken
+from audit.wording.numbers import units
+from audit.wording.untrusted import NAME, visible
 
 
 def question(report: Report) -> tuple[Block, ...]:

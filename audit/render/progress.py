@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from audit.wording.numbers import lasting
+
 
 class Stepped(Protocol):
     """A step of the engine, as far as it is shown."""
@@ -47,12 +49,6 @@ class Stepped(Protocol):
     def left(self) -> tuple[float, float] | None:
         """How long the rest takes, from ... to in seconds, where that is known."""
         ...
-
-
-def lasting(lo: float, hi: float) -> str:
-    """A time range in words; both ends in seconds."""
-    unit, per = ("h", 3600) if hi >= 7200 else ("min", 60) if hi >= 120 else ("s", 1)
-    return f"{lo / per:.2g} to {hi / per:.2g} {unit}"
 
 
 class Progress:

@@ -5,7 +5,9 @@ from typing import get_args
 from audit.findings import Report
 from audit.nouns import Cohort, Missing, Template
 from audit.render.blocks import Block, Bullets, Cell, Code, Facts, Grid, Heading, Text
-from audit.render.wording import CELL, NAME, moment, number, sentence, size, title, visible
+from audit.render.wording import sentence, title
+from audit.wording.numbers import moment, number, size
+from audit.wording.untrusted import CELL, NAME, visible
 
 
 def _name(text: str) -> Cell:

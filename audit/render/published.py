@@ -4,7 +4,8 @@ from audit.findings import Report
 from audit.interchange import ours
 from audit.nouns import Missing
 from audit.render.blocks import Block, Cell, Grid, Heading, Text
-from audit.render.wording import CELL, NAME, number, visible
+from audit.wording.numbers import number
+from audit.wording.untrusted import CELL, NAME, visible
 
 
 def published(report: Report) -> tuple[Block, ...]:

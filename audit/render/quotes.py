@@ -3,7 +3,8 @@
 from audit.findings import Report
 from audit.quoted import Excerpt, Excerpts, Masked, Quote, Shown
 from audit.render.blocks import Block, Cell, Grid, Text
-from audit.render.wording import CELL, NAME, number, visible
+from audit.wording.numbers import number
+from audit.wording.untrusted import CELL, NAME, visible
 
 WARNING = (
     "This document shows texts of the data that a person or a law asked to be forgotten. It was derived on request, "

@@ -4,8 +4,9 @@ from typing import Final
 
 from audit.findings import Report
 from audit.render.blocks import Block, Bullets, Cell, Facts, Grid, Heading, Text
-from audit.render.ratios import BANDS, STRONGEST
-from audit.render.wording import NAME, moment, visible
+from audit.support import BANDS, STRONGEST
+from audit.wording.numbers import moment
+from audit.wording.untrusted import NAME, visible
 
 PROPOSITIONS: Final = (
     ("H1", "The suspect still carries information from F beyond what a model never trained on F carries."),

@@ -15,7 +15,7 @@ from audit.render.published import published
 from audit.render.quotes import quotes
 from audit.render.reference import closing, crosswalk
 from audit.render.validity import controls
-from audit.render.wording import CELL, visible
+from audit.wording.untrusted import CELL, visible
 
 PAGE_ONE: Final = ("question", "conclusion")
 ACCESS: Final = ("black-box", "logits", "weights", "fine-tune")

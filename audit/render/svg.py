@@ -12,7 +12,9 @@ from audit.findings import Curve, Evidence, Outcome
 from audit.nouns import Missing
 from audit.render.drawing import BOTTOM, LEFT, LOOKS, RIGHT, WIDTH, Scale, at, drawing, line, marker, text, ticks
 from audit.render.scale import placed, position
-from audit.render.wording import number, title, unit, visible
+from audit.render.wording import title
+from audit.wording.numbers import number, unit
+from audit.wording.untrusted import visible
 
 FLAT_LOW, FLAT_HIGH = -0.6, 1.6
 

@@ -16,17 +16,11 @@ from rich.text import Text
 from audit.findings import Evidence, Report, VerdictWord
 from audit.nouns import Missing
 from audit.render.html import glance
-from audit.render.ratios import how_sure, short
-from audit.render.wording import (
-    NAME,
-    VERDICT_SYMBOL,
-    best,
-    layer,
-    number,
-    sentence,
-    visible,
-    why,
-)
+from audit.render.posterior import how_sure
+from audit.render.wording import VERDICT_SYMBOL, best, layer, sentence, why
+from audit.support import short
+from audit.wording.numbers import number
+from audit.wording.untrusted import NAME, visible
 
 STYLE: Final[dict[VerdictWord, str]] = {
     "INTACT": "bold dark_orange3", "PARTIAL": "bold dark_orange3", "SUPPRESSED": "bold dark_orange3",

@@ -9,10 +9,12 @@ from audit.render.blocks import Block, Cell, Facts, Figure, Grid, Heading, Text
 from audit.render.charts import Axes, Mark, Series, chart
 from audit.render.drawing import LOOKS
 from audit.render.findings import JUDGED
-from audit.render.ratios import limit_sentence, rate, short
 from audit.render.scale import quantile
-from audit.render.wording import CELL, NAME, detection_limit, interval, number, title, visible
+from audit.render.wording import detection_limit, title
+from audit.support import limit_sentence, rate, short
 from audit.validation import Validation
+from audit.wording.numbers import interval, number
+from audit.wording.untrusted import CELL, NAME, visible
 
 KNOWING = LOOKS["base"]._replace(word="models that know")
 CLEAN = LOOKS["reference"]._replace(word="models that never knew")

@@ -6,14 +6,14 @@ whatever a model or a file name says is hostile text until :func:`visible` has b
 """
 
 import math
-import re
-import unicodedata
 from typing import Final
 
-from audit.findings import Evidence, Interval, Measurement, Number, Outcome, Report, VerdictWord
+from audit.findings import Evidence, Interval, Measurement, Outcome, Report, VerdictWord
 from audit.nouns import Missing
+from audit.support import NO_RATE
+from audit.wording.numbers import bounds, number
+from audit.wording.untrusted import CELL, NAME, visible
 
-_RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 BANNED: Final = ("proves", "certified", "guarantees", "fully forgotten", "compliant", "passed GDPR", "safe")
 """Words that no view may use of a result (a test greps every view for them)."""
 
@@ -41,97 +41,17 @@ GONE: Final[dict[VerdictWord, str]] = {
     "INVALID": "That cannot be said.",
 }
 """The answer to "is it gone?", which the verdict's word then says in its own terms."""
-NO_RATE: Final = "No error rate is known for models of this kind, so no likelihood ratio is given."
-PROSE, CELL, NAME = 1200, 240, 80
-"""Caps in characters for a paragraph, a table cell and a name."""
 
 
-# ---- text that came from elsewhere ------------------------------------------------------------------------------
-def visible(text: str, cap: int = PROSE) -> str:
-    """Hostile text made harmless to read: control, bidirectional and invisible characters shown, length capped.
-
-    Markup is not touched: escaping is the business of the view that knows its own syntax.
-    """
-    head = text[:cap]
-    shown = head if head.isascii() and head.isprintable() else "".join(_seen(c) for c in head)
-    return shown if len(text) <= cap else f"{shown} … {len(text) - cap} more characters"
-
-
-def _seen(c: str) -> str:
-    hidden = unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-    selector = "\ufe00" <= c <= "\ufe0f" or "\U000e0100" <= c <= "\U000e01ef"
-    return f"‹U+{ord(c):04X}›" if hidden or selector else c
-
-
-# ---- numbers ----------------------------------------------------------------------------------------------------
-def number(value: Number) -> str:
-    """Two significant figures with a true minus sign; a missing value is the word 'missing' with its reason."""
-    if isinstance(value, Missing):
-        return f"missing ({visible(value.missing, CELL)})"
-    if value == 0:
-        return "0"
-    mantissa, exponent = f"{abs(value):.1e}".split("e")
-    power = int(exponent)
-    if power < -4 or power > 5:
-        shown = f"{mantissa}×10{str(power).translate(_RAISED)}"
-    else:
-        shown = f"{float(f'{abs(value):.1e}'):.{max(0, 1 - power)}f}"
-    return f"−{shown}" if value < 0 else shown
-
-
-def interval(ci95: Interval | Missing) -> str:
-    """Both ends of a 95 % interval, or why there is none."""
-    if isinstance(ci95, Missing):
-        return f"no interval ({visible(ci95.missing, CELL)})"
-    joint = "–" if ci95.lo >= 0 else " to "
-    return f"{number(ci95.lo)}{joint}{number(ci95.hi)}"
-
-
-def bounds(m: Measurement) -> str:
-    """The interval of a measurement; the reason why there is none is not told twice."""
-    return "missing" if isinstance(m.ci95, Missing) and m.ci95 == m.value else interval(m.ci95)
-
-
+# ---- sentences --------------------------------------------------------------------------------------------------
 def bounds_told(e: Evidence) -> str:
     """The interval of a finding; of a silent family of layers also the end that the silence rests on."""
-    m, bound = e.measurement, bounding(e.measurement)
+    m, bound = e.measurement, e.measurement.bound
     if e.outcome != "no trace found" or not m.curves or isinstance(m.overall, Missing) or isinstance(bound, Missing):
         return bounds(m)
     return f"{bounds(m)}, over all layers up to {number(bound.hi)}"
 
 
-def unit(text: str) -> str:
-    """A unit without what its author explains in brackets."""
-    return visible(text.partition(" (")[0], NAME)
-
-
-def p_value(value: Number) -> str:
-    """``p = 0.0012``, or why there is none."""
-    if isinstance(value, Missing):
-        return f"no p ({visible(value.missing, CELL)})"
-    return "p < 0.0001" if value < 1e-4 else f"p = {number(value)}"
-
-
-def units(m: Measurement) -> str:
-    """How many units of replication stand behind a number: ``16 people``."""
-    if m.units == 0:
-        return "not over units"
-    plural = {"person": "people", "world": "worlds", "model": "models", "author": "authors", "document": "documents"}
-    word = plural.get(m.unit_of_replication, m.unit_of_replication) if m.units != 1 else m.unit_of_replication
-    return f"{m.units} {visible(word, NAME)}"
-
-
-def size(size_bytes: int) -> str:
-    """Bytes in the largest unit that leaves at least one."""
-    value, unit = float(size_bytes), "B"
-    for larger in ("KB", "MB", "GB", "TB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    return f"{size_bytes} B" if unit == "B" else f"{value:.1f} {unit}"
-
-
-# ---- sentences --------------------------------------------------------------------------------------------------
 def title(m: Measurement) -> str:
     """Probe and name in words."""
     mode = "" if m.mode == "controlled" else " (as published)"
@@ -141,11 +61,6 @@ def title(m: Measurement) -> str:
     return f"{name}{apart}{mode}"
 
 
-def bounding(m: Measurement) -> Interval | Missing:
-    """The interval that bounds what may be left: of the overall effect where there is a family of layers."""
-    return m.ci95 if isinstance(m.overall, Missing) else m.overall.ci95
-
-
 def detection_limit(m: Measurement) -> str:
     """What a silence of this test is worth: the size that the interval still allows, and whether base was found."""
     if isinstance(m.positive_control, Missing):
@@ -153,7 +68,7 @@ def detection_limit(m: Measurement) -> str:
     control = number(m.positive_control.value)
     if not m.positive_control.found:
         return f"Blind here: the positive control, base, reads {control} and was not found; silence means nothing."
-    bound = bounding(m)
+    bound = m.bound
     if isinstance(bound, Missing):
         return f"Detection limit unknown: no interval; the positive control, base, reads {control}."
     over = " over all layers" if m.curves and not isinstance(m.overall, Missing) else ""
@@ -211,13 +126,6 @@ def spoken(report: Report, text: str) -> str:
     return text
 
 
-def moment(text: str) -> str:
-    """A UTC time as people write it; any other text as it is."""
-    shown = visible(text, NAME)
-    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?(?:Z|\+00:00)", shown)
-    return f"{found[1]}, {found[2]} UTC" if found else shown
-
-
 def best(report: Report, kind: str) -> Evidence | None:
     """The deciding finding of one kind on the rows the verdict reads: a trace first, then the largest value.
 
@@ -264,7 +172,7 @@ def why(report: Report) -> str:
         quiet = [e.measurement for e in report.evidence if e.outcome == "no trace found"]
         told = [m for m in quiet if m.kind in ("causal", "decoding")]
         rows = [m for m in told if m.form == "trained" and m.mode == "controlled"]
-        ends = [bound.hi for bound in map(bounding, rows) if isinstance(bound, Interval)]
+        ends = [bound.hi for bound in (m.bound for m in rows) if isinstance(bound, Interval)]
         return f"silent down to {number(max(ends))} where base is found" if ends else "silent where base is found"
     kinds = {"INVALID": ("gate",), "INTACT": ("output",), "PARTIAL": ("output",), "SUPPRESSED": ("causal", "decoding")}
     found = (best(report, kind) for kind in kinds.get(verdict.word, ()))

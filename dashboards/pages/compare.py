@@ -7,7 +7,8 @@ from audit.nouns import Missing
 from audit.render.comparisons import Named
 from audit.render.figures import key, positions
 from audit.render.scale import position
-from audit.render.wording import interval, number, part, title
+from audit.render.wording import part, title
+from audit.wording.numbers import interval, number
 from dashboards import bar, show, states
 
 ORDER = 20

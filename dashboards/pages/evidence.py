@@ -9,9 +9,11 @@ from audit.findings import Evidence, LikelihoodRatio
 from audit.nouns import Missing
 from audit.render.figures import positions, ratios
 from audit.render.findings import FAMILIES
-from audit.render.ratios import short, with_prior
-from audit.render.wording import evidence_sentence, number, p_value, part, title, units
+from audit.render.posterior import with_prior
+from audit.render.wording import evidence_sentence, part, title
 from audit.stats import benjamini_hochberg, holm
+from audit.support import short
+from audit.wording.numbers import number, p_value, units
 from dashboards import bar, show, states
 
 ORDER = 30

@@ -5,7 +5,7 @@ import streamlit as st
 
 from audit.render.figures import Drawing, dot, grid_of, label, pen, sketch
 from audit.render.forecast import markdown, sections
-from audit.render.wording import visible
+from audit.wording.untrusted import visible
 from dashboards import bar, forecasts, show, states
 
 ORDER = 95

@@ -10,7 +10,7 @@ from audit.findings import Table
 from audit.nouns import Missing
 from audit.render.figures import key
 from audit.render.item_figures import scores
-from audit.render.wording import number
+from audit.wording.numbers import number
 from dashboards import bar, items, show, states
 from dashboards.items import Row, as_shown
 from dashboards.vault import Vault

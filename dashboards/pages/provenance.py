@@ -5,8 +5,9 @@ import streamlit as st
 from audit.custody import NAME, chain
 from audit.findings import Report
 from audit.journal import difference
-from audit.render.wording import NAME as SHORT
-from audit.render.wording import moment, size, visible
+from audit.wording.numbers import moment, size
+from audit.wording.untrusted import NAME as SHORT
+from audit.wording.untrusted import visible
 from dashboards import bar, integrity, show, states
 from dashboards.vault import MB, Refused
 

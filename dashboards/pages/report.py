@@ -4,7 +4,8 @@ import streamlit as st
 
 from audit.findings import Report
 from audit.render.sections import sections
-from audit.render.wording import NAME, size, visible
+from audit.wording.numbers import size
+from audit.wording.untrusted import NAME, visible
 from dashboards import bar, export, show, states
 
 ORDER = 100

@@ -9,7 +9,8 @@ from pydantic import JsonValue, ValidationError
 from audit.findings import Plan, Report
 from audit.nouns import AuditError
 from audit.plugins import describe
-from audit.render.wording import NAME, size, visible
+from audit.wording.numbers import size
+from audit.wording.untrusted import NAME, visible
 from dashboards import bar, show, states, workers
 from dashboards.price import Price
 from dashboards.progress import progress, span

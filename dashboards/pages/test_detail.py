@@ -8,7 +8,9 @@ from audit.nouns import Missing
 from audit.plugins import Description, describe
 from audit.render.figures import key, null_of, profiles
 from audit.render.known_truth import rates, reliability, roc, tippett
-from audit.render.wording import CELL, NAME, evidence_sentence, number, p_value, sentence, visible
+from audit.render.wording import evidence_sentence, sentence
+from audit.wording.numbers import number, p_value
+from audit.wording.untrusted import CELL, NAME, visible
 from dashboards import bar, known, show, states
 
 ORDER = 40

@@ -13,8 +13,9 @@ from audit.render.comparisons import MANY, Named, Paint, Shown, columns, matrix,
 from audit.render.figures import Drawing
 from audit.render.html import OFF_LADDER, RUNGS
 from audit.render.pageone import untested
-from audit.render.ratios import how_sure
-from audit.render.wording import NAME, VERDICT_MEANING, VERDICT_SYMBOL, sentence, spoken, visible
+from audit.render.posterior import how_sure
+from audit.render.wording import VERDICT_MEANING, VERDICT_SYMBOL, sentence, spoken
+from audit.wording.untrusted import NAME, visible
 from dashboards import bar, show, states
 
 ORDER = 10

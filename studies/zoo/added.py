@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from audit.bench import Bench, OpenCase
 from audit.bench.opened import open_case
-from audit.judging import judge, verdict, zoo_floors
+from audit.calibration import zoo_floors
+from audit.judging import judge, verdict
 from audit.nouns import AuditError, ExitCode
 from audit.planning import configured
 from audit.pools import Score, Scored, WorldScores, read_world, world_path, write_world

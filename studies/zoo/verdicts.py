@@ -15,12 +15,11 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy import stats as scipy_stats
 
-from audit.calibration import Calibration, Subjects, read_shelf, write
+from audit.calibration import Calibration, Subjects, read_shelf, stored, write
 from audit.findings import Interval, Kind, Rate
 from audit.joint import Table, judged_apart, table_of
 from audit.nouns import AuditError, Missing, Noun
 from audit.rates import HeldOut, Roster, rate, stated
-from audit.weighing import stored
 from studies.provenance import Stamp, stamp
 from studies.zoo import mechanisms
 

@@ -1,0 +1,1 @@
+"""Numbers and hostile text as words, for the judge and for every view alike."""
