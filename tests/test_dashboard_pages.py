@@ -8,7 +8,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 import dashboards
-from audit.render.sections import sections
+from audit.render.sections import report_sections
 from audit.serving import RUNS
 from dashboards import catalogue
 from studies.speed.run_store import Extent, make
@@ -68,7 +68,7 @@ def test_every_page_shows_every_kind_of_report(store: Path, page: str, variant: 
 @KINDS
 def test_the_report_page_shows_every_section_of_the_report_in_its_order(store: Path, variant: Variant) -> None:
     shown = told(opened(store, "report", run=variant))
-    places = [shown.index(f'<h2 id="{section.id}">') for section in sections(golden.report(variant))]
+    places = [shown.index(f'<h2 id="{section.id}">') for section in report_sections(golden.report(variant))]
     assert places == sorted(places)
 
 

@@ -16,7 +16,7 @@ from audit.masking import KEY
 from audit.render.interactive import interactive
 from audit.render.junit import junit
 from audit.render.posterior import posterior
-from audit.render.sections import sections
+from audit.render.sections import report_sections
 from audit.render.sheets import sheets
 from tests.golden import HOSTILE, RATIO, VARIANTS, Variant, report
 from tests.test_masking import numbered, with_tables
@@ -48,7 +48,7 @@ def test_junit_has_the_verdict_and_every_planned_test_as_a_case(variant: Variant
 def test_every_table_of_every_section_is_a_sheet_and_no_cell_is_a_formula(variant: Variant) -> None:
     found = report(variant)
     files = sheets(found)
-    grids = [b for s in sections(found) for b in s.blocks if b.kind in ("grid", "figure")]
+    grids = [b for s in report_sections(found) for b in s.blocks if b.kind in ("grid", "figure")]
     assert len(files) == len(grids)
     for name, text in files.items():
         rows = list(csv.reader(io.StringIO(text)))
@@ -63,7 +63,7 @@ def test_the_live_page_holds_the_library_once_and_the_static_sections_all() -> N
     assert page == interactive(found)
     assert page.count("plotly.js v") == 1 and len(page.encode()) < 8_000_000
     assert "script-src 'unsafe-inline'" in page and "https://cdn" not in page.split("<body>")[1]
-    assert [s.id for s in sections(found)] == re.findall(r'<section id="([a-z-]+)"', page)
+    assert [s.id for s in report_sections(found)] == re.findall(r'<section id="([a-z-]+)"', page)
     ids = re.findall(r'id="(live-\d+)"', page)
     assert len(ids) == len(set(ids)) == 5, "four families that can be placed, and one profile"
 

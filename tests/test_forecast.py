@@ -18,7 +18,7 @@ from audit.forecasting.stages import Stages
 from audit.forecasts import ForecastReport, forecast_id
 from audit.how import How, Step
 from audit.nouns import AuditError, Missing
-from audit.render.forecast import html, markdown, sections
+from audit.render.forecast import forecast_html, forecast_markdown, forecast_sections
 from studies.zoo.build import Built
 from tests.test_dashboard_pages import opened, told
 
@@ -117,11 +117,12 @@ def test_every_forget_item_is_ranked_once_and_groups_are_their_means(
 
 def test_every_view_shows_every_section(made: tuple[ForecastReport, Path, list[str]]) -> None:
     report, out, _ = made
-    assert (out / "forecast.html").read_text() == html(report) and (out / "forecast.md").read_text() == markdown(report)
-    for section in sections(report):
-        assert f'id="{section.id}"' in html(report) and section.title in markdown(report)
+    assert (out / "forecast.html").read_text() == forecast_html(report)
+    assert (out / "forecast.md").read_text() == forecast_markdown(report)
+    for section in forecast_sections(report):
+        assert f'id="{section.id}"' in forecast_html(report) and section.title in forecast_markdown(report)
     hostile = report.model_copy(update={"order": ("<script>alert(1)</script>",)})
-    assert "<script>" not in html(hostile) and "<script>" not in markdown(hostile)
+    assert "<script>" not in forecast_html(hostile) and "<script>" not in forecast_markdown(hostile)
 
 
 def test_the_dashboard_has_a_page_that_shows_every_section_and_nothing_that_was_changed(
@@ -135,10 +136,10 @@ def test_the_dashboard_has_a_page_that_shows_every_section_and_nothing_that_was_
         (tmp_path / "runs" / folder / "forecast.json").write_text(json.dumps(document))
     at = opened(tmp_path / "runs", "forecast", forecast="whole")
     shown = told(at)
-    assert all(section.title in shown for section in sections(report)[2:]) and report.report_id in shown
+    assert all(section.title in shown for section in forecast_sections(report)[2:]) and report.report_id in shown
     assert len(at.get("plotly_chart")) == 1
     changed = told(opened(tmp_path / "runs", "forecast", forecast="changed"))
-    assert "was changed after it was written" in changed and sections(report)[2].title not in changed
+    assert "was changed after it was written" in changed and forecast_sections(report)[2].title not in changed
 
 
 def test_circuits_between_anchors_are_said_to_add_nothing_where_they_do_not(
@@ -147,11 +148,11 @@ def test_circuits_between_anchors_are_said_to_add_nothing_where_they_do_not(
     report, _, _ = made
     gain = Interval(lo=-0.01, hi=0.02)
     none = report.model_copy(update={"basis": report.basis.model_copy(update={"cud_gain_ci95": gain})})
-    assert "is not used: beside length and loss they added" in markdown(none)
+    assert "is not used: beside length and loss they added" in forecast_markdown(none)
     some = none.model_copy(
         update={"basis": none.basis.model_copy(update={"cud_gain_ci95": Interval(lo=0.01, hi=0.02)})}
     )
-    assert "is not used: they need items that were unlearned before" in markdown(some)
+    assert "is not used: they need items that were unlearned before" in forecast_markdown(some)
 
 
 def test_a_case_without_a_suspect_is_a_forecast_s_case_and_faults_are_still_told(case: Path, tmp_path: Path) -> None:

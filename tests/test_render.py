@@ -18,7 +18,7 @@ from audit.nouns import Missing
 from audit.render.html import html
 from audit.render.markdown import markdown
 from audit.render.scale import position
-from audit.render.sections import sections
+from audit.render.sections import report_sections
 from audit.render.terminal import summary, table
 from audit.render.wording import BANNED, bounds_told, detection_limit, evidence_sentence, sentence, verdict_sentence
 from audit.wording.numbers import number
@@ -103,15 +103,15 @@ SECTIONS = [
 def test_every_view_shows_all_sections_in_their_order(variant: Variant) -> None:
     found = report(variant)
     shown = {
-        "sections": [s.id for s in sections(found)],
+        "sections": [s.id for s in report_sections(found)],
         "html": re.findall(r'<section id="([a-z-]+)"', html(found)),
         "markdown": re.findall(r'^<a id="([a-z-]+)"></a>$', markdown(found), re.M),
     }
     assert shown == dict.fromkeys(shown, SECTIONS)
-    titles = [s.title for s in sections(found)]
+    titles = [s.title for s in report_sections(found)]
     assert re.findall(r'<h2 id="[^"]*"><span class="no">\d+</span> ([^<]*)</h2>', html(found)) == titles
     assert re.findall(r"^## \d+\. (.*)$", markdown(found), re.M) == titles
-    assert all(s.blocks for s in sections(found)), "a section without content says so"
+    assert all(s.blocks for s in report_sections(found)), "a section without content says so"
 
 
 @pytest.mark.parametrize("variant", OWN)

@@ -14,7 +14,7 @@ from audit.render.html import html
 from audit.render.junit import junit
 from audit.render.markdown import markdown
 from audit.render.posterior import ratio_in_short
-from audit.render.sections import sections
+from audit.render.sections import report_sections
 from audit.render.sheets import sheets
 from audit.render.wording import BANNED, sentence, title
 from audit.support import BANDS, band, ratio_sentence, short
@@ -97,7 +97,7 @@ def test_every_estimate_has_its_interval_its_n_and_its_unit(found: Report) -> No
             else:
                 told = number(m.value) if m.unit.startswith("effect") else f"{number(m.value)} ratio to base"
                 assert f"{told} ({interval(m.ci95)})" in text
-    shown = [b for s in sections(found) if s.id == "findings" for b in s.blocks if b.kind == "grid"]
+    shown = [b for s in report_sections(found) if s.id == "findings" for b in s.blocks if b.kind == "grid"]
     captions = [cast("Any", b).caption for b in shown if "measurement" in cast("Any", b).caption]
     assert len(captions) == len({e.measurement.kind for e in found.evidence})
 

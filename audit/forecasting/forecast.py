@@ -29,7 +29,7 @@ from audit.nouns import AuditError, ExitCode, Missing
 from audit.planning import Received
 from audit.provenance import code_version, environment, exhibits
 from audit.recall import check_recall
-from audit.render.forecast import html, markdown
+from audit.render.forecast import forecast_html, forecast_markdown
 from audit.store import write_atomic
 from audit.version import __version__
 
@@ -68,8 +68,8 @@ def forecast(path: Path, out: Path, how: How, watch: Watch, pilots: tuple[str, .
     report = _report(ready, how, found, model.load())
     report = report.model_copy(update={"recall": recalled.base, "timings": tuple(stages.timings), "created": now()})
     report = report.model_copy(update={"report_id": forecast_id(report)})
-    write_atomic(out / "forecast.html", html(report).encode())
-    write_atomic(out / "forecast.md", markdown(report).encode())
+    write_atomic(out / "forecast.html", forecast_html(report).encode())
+    write_atomic(out / "forecast.md", forecast_markdown(report).encode())
     write_atomic(out / REPORT, (report.model_dump_json(indent=1) + "\n").encode())
     watch(Step("report", str(out), 1, 1, finished=True))
     return report

@@ -30,7 +30,7 @@ def headline(report: ForecastReport) -> str:
     )
 
 
-def sections(report: ForecastReport) -> tuple[Section, ...]:
+def forecast_sections(report: ForecastReport) -> tuple[Section, ...]:
     """What every view shows, in this order."""
     return (
         Section("answer", "How hard will it be?", (Text(headline(report), "lead"), *_trust(report))),
@@ -175,7 +175,7 @@ def _anchored(basis: Basis) -> str:
     return f"CUD, circuits between easy and hard anchors, is not used: {why}{added}"
 
 
-def told(report: ForecastReport) -> tuple[str | Table, ...]:
+def forecast_summary(report: ForecastReport) -> tuple[str | Table, ...]:
     """What the terminal shows: the sentence, how far to trust it, the groups, the reports' names."""
     table = Table(title=f"groups of {_name(report.case.name)}, hardest first")
     for heading in ("group", "items", "rank", "90 %"):
@@ -185,22 +185,22 @@ def told(report: ForecastReport) -> tuple[str | Table, ...]:
     return headline(report), *(block.text for block in _trust(report)), table, report.report_id
 
 
-def html(report: ForecastReport) -> str:
+def forecast_html(report: ForecastReport) -> str:
     """One static document: no script, no request, the same bytes for the same forecast."""
     return (
         _environment()
         .get_template("forecast.html.j2")
         .render(
             name=_name(report.case.name), report_id=_name(report.report_id), created=moment(report.created),
-            tool=_name(report.tool.get("code", "")), policy=POLICY, sections=sections(report),
+            tool=_name(report.tool.get("code", "")), policy=POLICY, sections=forecast_sections(report),
         )
     )  # fmt: skip
 
 
-def markdown(report: ForecastReport) -> str:
+def forecast_markdown(report: ForecastReport) -> str:
     """The same sections for pull requests and issues."""
     head = [f"# Forecast: {_name(report.case.name)}", "", f"{report.report_id}, {moment(report.created)}", ""]
-    return "\n".join([*head, *chapters(sections(report)), f"*End of forecast {report.report_id}*"]) + "\n"
+    return "\n".join([*head, *chapters(forecast_sections(report)), f"*End of forecast {report.report_id}*"]) + "\n"
 
 
 @cache

@@ -18,7 +18,7 @@ from audit.findings import Evidence, Report, VerdictWord
 from audit.nouns import Missing
 from audit.render import svg
 from audit.render.quotes import WARNING
-from audit.render.sections import PAGE_ONE, sections
+from audit.render.sections import PAGE_ONE, report_sections
 from audit.render.wording import VERDICT_MEANING, VERDICT_SYMBOL, best, bounds_told, part, sentence, title
 from audit.wording.numbers import bounds, moment, number
 from audit.wording.untrusted import NAME, visible
@@ -67,7 +67,7 @@ STATIC: Final = Live()
 def html(report: Report, prior_odds: float | None = None, live: Live = STATIC) -> str:
     """The report as one HTML document; with the reader's ``prior_odds``, and with ``live`` figures, if given."""
     word = report.verdict.word
-    whole = sections(report, prior_odds)
+    whole = report_sections(report, prior_odds)
     report_id = visible(report.report_id, NAME)
     return (
         _environment()

@@ -11,7 +11,7 @@ from audit.findings import Report
 from audit.render.blocks import Block, Bullets, Cell, Code, Facts, Figure, Grid, Heading, Section, Text
 from audit.render.html import glance, status
 from audit.render.quotes import WARNING
-from audit.render.sections import sections
+from audit.render.sections import report_sections
 from audit.render.wording import VERDICT_MEANING, VERDICT_SYMBOL
 from audit.wording.numbers import moment
 from audit.wording.untrusted import NAME, visible
@@ -40,7 +40,7 @@ def markdown(report: Report, prior_odds: float | None = None) -> str:
     )
     if rows:
         lines += _grid(Grid("The strongest finding of each kind", ("Question", "Value", "95 %", "Outcome"), rows))
-    lines += chapters(sections(report, prior_odds))
+    lines += chapters(report_sections(report, prior_odds))
     lines.append(f"*End of report {_plain(visible(report.report_id, NAME))}*")
     return "\n".join(lines) + "\n"
 

@@ -21,7 +21,7 @@ PAGE_ONE: Final = ("question", "conclusion")
 ACCESS: Final = ("black-box", "logits", "weights", "fine-tune")
 
 
-def sections(report: Report, prior_odds: float | None = None) -> tuple[Section, ...]:
+def report_sections(report: Report, prior_odds: float | None = None) -> tuple[Section, ...]:
     """All sections, in the order of the printed document. ``prior_odds`` are the reader's, for the conclusion."""
     return (
         Section("question", "Question and propositions", question(report)),

@@ -10,7 +10,7 @@ from typing import Final
 
 from audit.findings import Report
 from audit.render.blocks import Figure, Grid, Section
-from audit.render.sections import sections
+from audit.render.sections import report_sections
 
 FORMULA: Final = ("=", "+", "-", "@")
 
@@ -19,7 +19,7 @@ def sheets(report: Report, prior_odds: float | None = None) -> dict[str, str]:
     """CSV texts by file name: section, place in it, and what the table is about."""
     return {
         f"{section.id}-{place:02}-{_slug(grid.caption)}.csv": _csv(grid)
-        for section in sections(report, prior_odds)
+        for section in report_sections(report, prior_odds)
         for place, grid in enumerate(_grids(section), 1)
     }
 

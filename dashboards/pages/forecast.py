@@ -4,7 +4,7 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from audit.render.figures import Drawing, dot, grid_of, label, pen, sketch
-from audit.render.forecast import markdown, sections
+from audit.render.forecast import forecast_markdown, forecast_sections
 from audit.wording.untrusted import visible
 from dashboards import bar, forecasts, show, states
 
@@ -46,10 +46,10 @@ if one.report is None:
     states.nothing("This forecast cannot be shown", one.what)
     st.stop()
 report = one.report
-answer, _, *rest = sections(report)
+answer, _, *rest = forecast_sections(report)
 show.blocks(answer.blocks)
 show.chart(ranks(report))
-st.download_button("Download Markdown", markdown(report), f"{report.report_id}.md", "text/markdown", key="md",
+st.download_button("Download Markdown", forecast_markdown(report), f"{report.report_id}.md", "text/markdown", key="md",
                    on_click="ignore")  # fmt: skip
 for section in rest:
     show.markup(f'<h2 id="{section.id}">{section.title}</h2>')

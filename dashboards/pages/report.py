@@ -3,7 +3,7 @@
 import streamlit as st
 
 from audit.findings import Report
-from audit.render.sections import sections
+from audit.render.sections import report_sections
 from audit.wording.numbers import size
 from audit.wording.untrusted import NAME, visible
 from dashboards import bar, export, show, states
@@ -31,7 +31,7 @@ st.download_button(f"Download {chosen.label}", data, f"{report.report_id}{chosen
 if report.masked:
     show.note("What it quotes of the data is masked. A copy with the texts in clear, which warns of them, is made by:")
     show.command(f"residua report {view.vault.root / view.run.name} --unmask -o unmasked.html")
-for number, section in enumerate(sections(report), 1):
+for number, section in enumerate(report_sections(report), 1):
     show.markup(f'<h2 id="{section.id}">{number} {section.title}</h2>')
     show.blocks(section.blocks)
 show.note(f"End of report {visible(report.report_id, NAME)}")
