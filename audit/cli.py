@@ -15,7 +15,7 @@ from audit.version import __version__
 
 if TYPE_CHECKING:
     from audit.answer import Answer
-    from audit.nouns import AuditError
+    from audit.schema import AuditError
 
 BACKENDS = ("native", "transformer_lens", "nnsight")
 
@@ -165,7 +165,7 @@ def _calibrate(parser: argparse.ArgumentParser) -> None:
 
 
 def _say_exit_codes() -> None:
-    from audit.gate import MEANINGS
+    from audit.review import MEANINGS
 
     for code, meaning in MEANINGS:
         print(f"{code:>4}  {meaning}")
@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Progress is ours to show: a library's bar would break into it.
     os.environ["TQDM_DISABLE"] = "1"
 
-    from audit.nouns import AuditError, ExitCode
+    from audit.schema import AuditError, ExitCode
     from audit.verbs import VERBS
 
     try:

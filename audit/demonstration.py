@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from audit.engine import How, Run, Step, Watch, make_bench, prepare
-from audit.findings import Report
-from audit.journal import Journal
-from audit.render.progress import Progress
-from studies.zoo.build import build
+from audit.engine import Run, prepare
+from audit.planning import How, Step, Watch, make_bench
+from audit.render import Progress
+from audit.runs import Journal
+from audit.schema import Report
+from audit.zoo import build
 
 
 class Audited(NamedTuple):

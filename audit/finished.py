@@ -7,15 +7,14 @@ from pathlib import Path
 from rich.table import Table
 
 from audit.answer import Answer, JsonValue
-from audit.findings import Report
-from audit.gate import Gate, exit_code, parse_threshold
-from audit.nouns import AuditError, ExitCode
-from audit.wording.numbers import number
+from audit.review import Gate, exit_code, parse_threshold
+from audit.schema import AuditError, ExitCode, Report
+from audit.wording import number
 
 
 def gate_of(args: argparse.Namespace) -> Gate:
     """The gate that the flags ask for. AuditError (code 2) for one that makes no sense."""
-    from audit.comparison import read_side
+    from audit.review import read_side
 
     threshold = parse_threshold(args.fail_on) if args.fail_on else None
     if args.baseline and threshold is None:
@@ -34,9 +33,8 @@ def gated(report: Report, args: argparse.Namespace) -> int:
 
 def verify(args: argparse.Namespace) -> Answer:
     """Recompute everything that can be recomputed; exit code 3 if it does not stand. Writes only if asked to log."""
-    from audit import custody
-    from audit.provenance import code_version
-    from audit.verification import verify_run
+    from audit.review import verify_run
+    from audit.runs import code_version, custody
 
     gate = gate_of(args)
     found = verify_run(Path(args.run), Path(args.calibrations) if args.calibrations else None)
@@ -60,7 +58,7 @@ def verify(args: argparse.Namespace) -> Answer:
 
 def compare(args: argparse.Namespace) -> Answer:
     """What differs between two audits of one case beyond noise. It reports, and gates nothing: exit code 0."""
-    from audit.comparison import ALPHA, compare, read_side
+    from audit.review import ALPHA, compare, read_side
 
     a, b = read_side(Path(args.a)), read_side(Path(args.b))
     found = compare(a, b)
@@ -98,10 +96,9 @@ def compare(args: argparse.Namespace) -> Answer:
 
 def cache(args: argparse.Namespace) -> Answer:
     """What the cache holds, and how large that is. Only the store is pruned: the rest is trained worlds and records."""
-    from audit.disk import cache_root
-    from audit.pricing import parse_bytes
-    from audit.store import Store
-    from audit.wording.numbers import told_bytes
+    from audit.planning import parse_bytes
+    from audit.storage import Store, cache_root
+    from audit.wording import told_bytes
 
     root = cache_root()
     freed = Store(root / "store").prune(parse_bytes(args.prune)) if args.prune is not None else 0

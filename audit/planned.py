@@ -5,10 +5,9 @@ from pathlib import Path
 from rich.table import Table
 
 from audit.answer import Answer, JsonValue
-from audit.findings import Plan
-from audit.nouns import ExitCode
-from audit.pricing import Price, Prices
-from audit.wording.numbers import lasting, told_bytes
+from audit.planning import Price, Prices
+from audit.schema import ExitCode, Plan
+from audit.wording import lasting, told_bytes
 
 OUTPUTS = (
     "plan.json", "report.json", "report.html", "report.md", "junit.xml", "manifest.sha256", "custody.jsonl",

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, TypeVar
 
-from audit.nouns import AuditError, ExitCode
+from audit.schema import AuditError, ExitCode
 
 Plugin = TypeVar("Plugin")
 

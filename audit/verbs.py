@@ -15,22 +15,20 @@ from rich.table import Table
 
 from audit import finished
 from audit.answer import Answer, JsonValue
-from audit.findings import Report
-from audit.gate import complete, exit_code
-from audit.nouns import AuditError, ExitCode
-from audit.render.progress import Progress
+from audit.render import Progress
+from audit.review import complete, exit_code
+from audit.schema import AuditError, ExitCode, Report
 
 if TYPE_CHECKING:
-    from audit.engine import How
-    from audit.renewal import Renewed
+    from audit.planning import How
+    from audit.pools import Renewed
 
 CASE_TEMPLATE = Path(__file__).parent / "case_template.toml"
 
 
 def _how(args: argparse.Namespace) -> "How":
-    from audit.disk import cache_root
-    from audit.engine import How
-    from audit.pricing import parse_bytes, parse_time
+    from audit.planning import How, parse_bytes, parse_time
+    from audit.storage import cache_root
 
     store = None if args.store == "none" else Path(args.store) if args.store else cache_root() / "store"
     return How(
@@ -53,7 +51,7 @@ def _progress(args: argparse.Namespace) -> Progress:
 def _out(args: argparse.Namespace) -> Path:
     if args.out:
         return Path(args.out)
-    from audit.casefile import load_case
+    from audit.case import load_case
 
     name = load_case(Path(args.case)).name
     if name in ("", "..") or name != Path(name).name:
@@ -63,7 +61,7 @@ def _out(args: argparse.Namespace) -> Path:
 
 def init(args: argparse.Namespace) -> Answer:
     """Write a commented case.toml; never over an existing file."""
-    from audit.store import write_atomic
+    from audit.storage import write_atomic
 
     path = Path(args.path)
     path = path / "case.toml" if path.is_dir() or args.path.endswith("/") else path
@@ -94,7 +92,7 @@ def run(args: argparse.Namespace) -> Answer:
     if args.dry_run:
         return plan(args)
     from audit.engine import run as run_case
-    from audit.render.terminal import summary
+    from audit.render import summary
 
     gate = finished.gate_of(args)
     out = _out(args)
@@ -120,8 +118,8 @@ def _summary(report: Report, out: Path) -> dict[str, JsonValue]:
 def demo(args: argparse.Namespace) -> Answer:
     """Train the world (or take it from the cache), audit every suspect with one bench, print one table."""
     from audit.demonstration import World, demonstrate
-    from audit.disk import cache_root
-    from audit.render.terminal import table
+    from audit.render import table
+    from audit.storage import cache_root
 
     with _progress(args) as progress:
         world = World(args.world, args.seed, cache_root(), args.workers)
@@ -136,13 +134,9 @@ def demo(args: argparse.Namespace) -> Answer:
 
 def report(args: argparse.Namespace) -> Answer:
     """Show a finished report, or write it elsewhere: as one file by its ending, or all of it into a folder."""
-    from audit.disk import write_atomic
-    from audit.excerpts import unmasked
-    from audit.exports import Wanted, export
-    from audit.interchange import foreign
-    from audit.issued import read_report
-    from audit.render.posterior import with_prior
-    from audit.render.terminal import summary
+    from audit.render import foreign, summary, with_prior
+    from audit.runs import Wanted, export, read_report, unmasked
+    from audit.storage import write_atomic
 
     named = Path(args.run)
     folder = named.parent if named.is_file() else named
@@ -164,9 +158,9 @@ def report(args: argparse.Namespace) -> Answer:
 
 def forecast(args: argparse.Namespace) -> Answer:
     """Which items of the forget set will be hard, before anything is unlearned."""
-    from audit.casefile import load_forecast
-    from audit.forecasting.forecast import forecast as forecast_of
-    from audit.render.forecast import forecast_summary
+    from audit.case import load_forecast
+    from audit.forecasting import forecast as forecast_of
+    from audit.render import forecast_summary
 
     name = load_forecast(Path(args.case)).name
     if not args.out and name != Path(name).name:
@@ -182,10 +176,10 @@ def forecast(args: argparse.Namespace) -> Answer:
 def calibrate(args: argparse.Namespace) -> Answer:
     """Score models of known truth that are not scored yet, and write thresholds, ratios and error rates."""
     from audit.calibration import stored
-    from audit.renewal import renew_pool, renew_zoo
+    from audit.pools import renew_pool, renew_zoo
 
     if args.pool is None:
-        from studies.zoo.stacked import device_for
+        from audit.zoo import device_for
 
         with _progress(args) as progress:
             out, stack = Path(args.out) if args.out else stored(), device_for("auto")
@@ -193,7 +187,7 @@ def calibrate(args: argparse.Namespace) -> Answer:
             progress.say(f"worlds of the zoo are scored where they are not{made}; calibrations go to {out}")
             done = renew_zoo(out, args.quick, args.workers, Path(args.work), stack)
         return _calibrated(done)
-    from audit.pool_file import load_pool
+    from audit.pools import load_pool
 
     pool = load_pool(Path(args.pool))
     out = Path(args.out) if args.out else Path(f"calibrations-{pool.name}")
@@ -203,7 +197,7 @@ def calibrate(args: argparse.Namespace) -> Answer:
 
 
 def _calibrated(done: "Renewed") -> Answer:
-    from audit.renewal import Row, rows
+    from audit.pools import Row, rows
 
     made = done.made
     listed, table = rows(made), Table(title=f"calibrations from {made.subjects.name}, {done.worlds} worlds")
@@ -259,7 +253,7 @@ def fingerprint(args: argparse.Namespace) -> Answer:
 
 def dashboard(args: argparse.Namespace) -> Answer:
     """Serve the dashboard of a folder of runs on this machine until it is interrupted."""
-    from audit.serving import serve
+    from dashboards.serving import serve
 
     with _progress(args) as progress:
         serve(Path(args.runs), args.port, progress.say)

@@ -7,11 +7,11 @@ from typing import Final, NamedTuple
 
 import streamlit as st
 
-from audit.findings import Evidence, Report
-from audit.render.comparisons import Named
-from audit.serving import RUNS
-from audit.wording.untrusted import NAME, visible
+from audit.render import Named
+from audit.schema import Evidence, Report
+from audit.wording import NAME, visible
 from dashboards.runs import Folder, Run, folders, open_run
+from dashboards.serving import RUNS
 from dashboards.vault import Vault, shown
 
 COHORTS: Final = {

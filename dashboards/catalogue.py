@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from audit.nouns import AuditError, ExitCode
+from audit.schema import AuditError, ExitCode
 
 FOLDER = Path(__file__).parent / "pages"
 

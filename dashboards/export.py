@@ -5,13 +5,9 @@ import zipfile
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from audit.findings import Report
-from audit.issued import documents
-from audit.render.html import html
-from audit.render.interactive import interactive
-from audit.render.junit import junit
-from audit.render.markdown import markdown
-from audit.render.sheets import sheets
+from audit.render import html, interactive, junit, markdown, sheets
+from audit.runs import documents
+from audit.schema import Report
 
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 """The oldest time that a zip can state: the same report gives the same bytes whenever it is packed."""

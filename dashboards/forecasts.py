@@ -5,8 +5,8 @@ from typing import Final, NamedTuple
 
 from pydantic import ValidationError
 
-from audit.forecasts import ForecastReport, forecast_id
-from audit.wording.untrusted import CELL, visible
+from audit.schema import ForecastReport, forecast_id
+from audit.wording import CELL, visible
 from dashboards.vault import MB, Refused, Vault
 
 NAME: Final = "forecast.json"

@@ -11,8 +11,8 @@ from types import TracebackType
 
 from markupsafe import escape
 
-from audit.disk import cache_root
-from audit.nouns import AuditError
+from audit.schema import AuditError
+from audit.storage import cache_root
 from dashboards import states
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from audit import manifest
+from audit.runs import manifest
 from dashboards.runs import MANIFEST_CAP
 from dashboards.vault import Refused, Vault, shown
 

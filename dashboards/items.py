@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from audit.findings import Table
-from audit.nouns import AuditError, ExitCode
-from audit.wording.untrusted import visible
+from audit.schema import AuditError, ExitCode, Table
+from audit.wording import visible
 from dashboards.vault import MB, Vault, shown
 
 CAP, ROWS, UNPACKED = 512 * MB, 3_000_000, 1500 * MB

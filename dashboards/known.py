@@ -5,8 +5,7 @@ from typing import NamedTuple
 import streamlit as st
 
 from audit.calibration import Calibrated, Shelf, Subjects, read_shelf, stored
-from audit.findings import Evidence, Report
-from audit.nouns import AuditError, Missing
+from audit.schema import AuditError, Evidence, Missing, Report
 
 
 class Known(NamedTuple):

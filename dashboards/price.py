@@ -5,9 +5,8 @@ from typing import NamedTuple, Self
 
 from pydantic import JsonValue, ValidationError
 
-from audit.nouns import Noun
-from audit.wording.numbers import size
-from audit.wording.untrusted import NAME, visible
+from audit.schema import Noun
+from audit.wording import NAME, size, visible
 from dashboards.progress import span
 
 UNKNOWN = "not priced by this Residua"

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from audit.findings import Plan, PlannedTest, Report
-from audit.wording.untrusted import CELL, visible
+from audit.schema import Plan, PlannedTest, Report
+from audit.wording import CELL, visible
 from dashboards.runs import PLAN_CAP
 from dashboards.vault import MB, Refused, Vault
 

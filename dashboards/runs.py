@@ -10,11 +10,9 @@ from typing import Final, Literal, NamedTuple, get_args
 
 from pydantic import ValidationError
 
-from audit import manifest
-from audit.findings import Plan, Report
-from audit.issued import document_id
-from audit.nouns import AuditError
-from audit.wording.untrusted import CELL, visible
+from audit.runs import document_id, manifest
+from audit.schema import AuditError, Plan, Report
+from audit.wording import CELL, visible
 from dashboards.vault import MB, Refused, Stamp, Vault, shown
 
 REPORT_CAP, MANIFEST_CAP, PLAN_CAP = 32 * MB, 4 * MB, 8 * MB

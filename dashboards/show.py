@@ -17,10 +17,9 @@ import streamlit as st
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
-from audit.render.blocks import Block, Bullets, Cell, Code, Facts, Figure, Grid, Heading, Text
-from audit.render.figures import INK as UNPAINTED
-from audit.render.figures import Drawing
-from audit.wording.untrusted import visible
+from audit.render import INK as UNPAINTED
+from audit.render import Block, Bullets, Cell, Code, Drawing, Facts, Figure, Grid, Heading, Text
+from audit.wording import visible
 
 HERE: Final = Path(__file__).parent
 INK: Final = {"light": "#464e57", "dark": "#bcc4cc"}

@@ -3,9 +3,8 @@
 import streamlit as st
 from markupsafe import escape
 
-from audit.findings import Report
-from audit.nouns import Missing
-from audit.render.wording import sentence
+from audit.render import sentence
+from audit.schema import Missing, Report
 from dashboards import bar, show
 from dashboards.bar import View
 from dashboards.runs import Run

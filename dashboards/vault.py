@@ -13,9 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, NamedTuple
 
-from audit.nouns import AuditError, ExitCode
-from audit.wording.numbers import size
-from audit.wording.untrusted import NAME, visible
+from audit.schema import AuditError, ExitCode
+from audit.wording import NAME, size, visible
 
 MB: Final = 1_000_000
 DEPTH, FOLDERS = 6, 4000

@@ -19,10 +19,10 @@ from typing import Final, Literal, NamedTuple
 import psutil
 from pydantic import JsonValue, ValidationError
 
-from audit.disk import write_atomic
-from audit.nouns import AuditError, Noun
-from audit.serving import environment
-from audit.wording.untrusted import PROSE, visible
+from audit.schema import AuditError, Noun
+from audit.storage import write_atomic
+from audit.wording import PROSE, visible
+from dashboards.serving import environment
 from dashboards.vault import MB, Refused, Vault
 
 PLACE: Final = ".workers"

@@ -8,13 +8,12 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit import stats, tofu
-from audit.bench import Bench, OpenCase
-from audit.findings import Control, Count, Measurement
-from audit.nouns import Checkpoint, Missing, Texts
-from probes._effects import ALPHA, Naming, blank
-from probes._outputs import variant_losses
-from probes._scores import ANSWER_LOGPROB, Cast
+from audit import stats
+from audit.bench import Bench
+from audit.case import OpenCase
+from audit.probing import ALPHA, ANSWER_LOGPROB, Cast, Naming, blank, variant_losses
+from audit.schema import Checkpoint, Control, Count, Measurement, Missing, Texts
+from audit.stats import tofu
 
 AGGREGATE = "an aggregate over items, listed for comparison with published tables; people are not its unit"
 

@@ -3,9 +3,8 @@
 import numpy as np
 
 from audit import stats
-from audit.findings import Count, Measurement
-from audit.nouns import Missing
-from probes._effects import Naming, blank, interval
+from audit.probing import Naming, blank, interval
+from audit.schema import Count, Measurement, Missing
 from probes._profiles import Reading
 
 NOTE = (

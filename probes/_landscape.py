@@ -17,10 +17,10 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from audit.bench import Bench
-from audit.bench.shapes import Replace, Rows
-from audit.nouns import Checkpoint, Read, Site
-from probes._scores import ANSWER_LOGPROB
+from audit.bench import Bench, Replace
+from audit.case import Rows
+from audit.probing import ANSWER_LOGPROB
+from audit.schema import Checkpoint, Read, Site
 
 EMBED = Site(part="embed")
 LEAST_SPREAD_NATS = 0.05

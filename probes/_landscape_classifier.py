@@ -8,12 +8,12 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from audit import clusters, stats
-from audit.bench import Bench, OpenCase
-from audit.bench.cohorts import Part
-from audit.findings import Count, Measurement
-from audit.nouns import Checkpoint, Missing, Texts
-from probes._effects import Naming, blank
+from audit import stats
+from audit.bench import Bench
+from audit.case import OpenCase, Part
+from audit.probing import Naming, blank
+from audit.schema import Checkpoint, Count, Measurement, Missing, Texts
+from audit.stats import clustered
 from probes._landscape import curvature, embeddings, features, landscape, nearest_tokens, neighbours
 
 COHORTS = ("retain", "forget", "holdout")
@@ -161,8 +161,8 @@ def measured(case: OpenCase, table: Table, kind: str) -> Measurement:
     pair = table.cohort > 0
     odds = [s[pair, 1] / np.maximum(s[pair, 1] + s[pair, 2], 1e-12) for s in scores]
     people = table.person[pair]
-    data = clusters.labelled(odds[0].tolist(), (table.cohort[pair] == 1).tolist(), people.tolist())
-    gap = clusters.difference(data, odds[1], seed)
+    data = clustered.labelled(odds[0].tolist(), (table.cohort[pair] == 1).tolist(), people.tolist())
+    gap = clustered.difference(data, odds[1], seed)
     readings = {f"auroc_{name}": value for name, value in mine.items()}
     readings |= {f"baseline_{name}": value for name, value in plain.items()}
     told = {"difference": gap.gap, "difference_lo": gap.ci95.lo, "difference_hi": gap.ci95.hi, "p_difference": gap.p}

@@ -9,12 +9,10 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from audit.alternates import Matched, matched, nearest
-from audit.bench import Bench, OpenCase
-from audit.bench.rows import stacked, tokenise
-from audit.bench.shapes import Rows
-from audit.nouns import Checkpoint, Cohort, Item, Texts
-from probes._scores import ANSWER_LOGPROB, Sheet, row_means
+from audit.bench import Bench
+from audit.case import Matched, OpenCase, Rows, matched, nearest, stacked, tokenise
+from audit.probing import ANSWER_LOGPROB, Sheet, row_means
+from audit.schema import Checkpoint, Cohort, Item, Texts
 
 
 class Pairs(NamedTuple):

@@ -9,11 +9,10 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from audit import stats
-from audit.bench import Bench
-from audit.bench.shapes import Replace, Rows, Start
-from audit.findings import Curve
-from audit.nouns import Checkpoint, Read, Site
-from probes._scores import KEY_LOGPROB, Sheet, row_means
+from audit.bench import Bench, Replace, Start
+from audit.case import Rows
+from audit.probing import KEY_LOGPROB, Sheet, row_means
+from audit.schema import Checkpoint, Curve, Read, Site
 
 Mode = Literal["all", "answer"]
 

@@ -13,17 +13,14 @@ from numpy import ndarray
 from torch import Tensor
 
 from audit import stats
-from audit.bench import Bench, OpenCase
-from audit.bench.rows import stacked, tokenise
-from audit.bench.shapes import Rows
+from audit.bench import Bench
+from audit.case import OpenCase, Rows, stacked, tokenise
 from audit.checkpoints import folder_of, resolve
-from audit.findings import Count, Measurement
-from audit.nouns import Checkpoint, Item, Missing, Read, Site, Source, Template
-from audit.readouts.logistic import logistic
-from probes._effects import Naming, blank, interval
+from audit.probing import Naming, blank, cast_of, interval, n_blocks
+from audit.readouts import logistic
+from audit.schema import Checkpoint, Count, Item, Measurement, Missing, Read, Site, Source, Template
 from probes._pairs import Pairs
 from probes._profiles import after
-from probes._scores import cast_of, n_blocks
 
 PREFIXES = (
     "Here is a text: ", "Read this carefully: ", "The following was found: ", "Quoted below: ", "As it is written: ",

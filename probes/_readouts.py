@@ -9,15 +9,14 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from audit.bench import Bench, OpenCase
-from audit.bench.rows import stacked
-from audit.bench.text_states import COORDINATES, text_states
-from audit.nouns import Checkpoint, Site
+from audit.bench import Bench
+from audit.case import OpenCase, stacked
+from audit.probing import COORDINATES, n_blocks, text_states
 from audit.readouts import grouped_ridge as ridge
 from audit.readouts import label_swaps as swaps
+from audit.schema import Checkpoint, Site
 from probes._pairs import Pairs, logprob_and_length, words
 from probes._profiles import after
-from probes._scores import n_blocks
 
 KAPPAS = (0.1, 1.0, 10.0)
 _TWO = (1.0, -1.0)

@@ -21,15 +21,12 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from audit.bench import Bench, OpenCase
-from audit.bench.naming import BENCH_VERSION
-from audit.bench.rows import stacked
-from audit.bench.shapes import Forward, Recipe, Rows
-from audit.bench.training import TrainData
+from audit.bench import BENCH_VERSION, Bench, Forward, Recipe, TrainData
+from audit.case import OpenCase, Rows, stacked
 from audit.checkpoints import delta_of, read_edit
-from audit.disk import TEMP
-from audit.nouns import AuditError, Checkpoint, Cohort, Form, Texts
-from probes._scores import width
+from audit.probing import width
+from audit.schema import AuditError, Checkpoint, Cohort, Form, Texts
+from audit.storage import TEMP
 
 log = logging.getLogger(__name__)
 

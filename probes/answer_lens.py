@@ -7,28 +7,30 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.bench import Bench, OpenCase
-from audit.bench.shapes import Rows
-from audit.findings import Count, Curve, Measurement
-from audit.nouns import Case, Checkpoint, Cohort, Cost, Form, Need, Read, Requires, Texts
-from probes._effects import Design, Naming, assess, blank
-from probes._outputs import panel_of
-from probes._probe import Probe
-from probes._profiles import after, curve
-from probes._scores import (
+from audit.bench import Bench
+from audit.case import OpenCase, Rows
+from audit.probing import (
     LOGITS,
     Cast,
+    Design,
+    Naming,
+    Probe,
     Scored,
     Sheet,
     aligned,
+    assess,
+    blank,
     by_person,
     cast_of,
     item_table,
     n_blocks,
+    panel_of,
     row_means,
     sheet_of,
     variants,
-)  # fmt: skip
+)
+from audit.schema import Case, Checkpoint, Cohort, Cost, Count, Curve, Form, Measurement, Need, Read, Requires, Texts
+from probes._profiles import after, curve
 
 LEAST_GAP_NATS = 0.5
 

@@ -10,18 +10,42 @@ from numpy import ndarray
 from torch import Tensor
 
 from audit import stats
-from audit.bench import Bench, OpenCase
-from audit.bench.text_states import COORDINATES
-from audit.findings import Control, Count, Curve, Measurement, Null
-from audit.nouns import Case, Checkpoint, Cost, Missing, Need, Requires, Texts
-from probes._attacked import kept
-from probes._effects import ALPHA, Design, Naming, assess, blank
-from probes._outputs import panel_of
+from audit.bench import Bench
+from audit.case import OpenCase
+from audit.probing import (
+    ALPHA,
+    COORDINATES,
+    Cast,
+    Design,
+    Naming,
+    Probe,
+    Scored,
+    assess,
+    blank,
+    by_person,
+    cast_of,
+    item_table,
+    kept,
+    n_blocks,
+    panel_of,
+)
+from audit.schema import (
+    Case,
+    Checkpoint,
+    Control,
+    Cost,
+    Count,
+    Curve,
+    Measurement,
+    Missing,
+    Need,
+    Null,
+    Requires,
+    Texts,
+)
 from probes._pairs import Pairs, longest_tokens, pairs
-from probes._probe import Probe
 from probes._profiles import curve
 from probes._readouts import Chances, confounds, deep, item_margins, numbers, readable, states
-from probes._scores import Cast, Scored, by_person, cast_of, item_table, n_blocks
 
 LEAST_GAP = 0.3
 DIFFERENCE = Naming(

@@ -2,25 +2,32 @@
 
 from typing import ClassVar, NamedTuple
 
-from audit.bench import Bench, OpenCase
-from audit.findings import Count, Measurement
-from audit.nouns import Case, Cost, Form, Need, Requires, Texts
-from probes._aggregates import forget_quality, privacy_leakage
-from probes._effects import Design, Naming, assess, blank
-from probes._outputs import Outputs, Table1, alternate_probability, outputs_of, panel_of
-from probes._probe import Probe
-from probes._scores import (
+from audit.bench import Bench
+from audit.case import OpenCase
+from audit.probing import (
     ANSWER_LOGPROB,
     KEY_LOGPROB,
     KEY_RANK,
     Cast,
+    Design,
+    Naming,
+    Outputs,
+    Probe,
+    Table1,
+    alternate_probability,
+    assess,
+    blank,
     by_person,
     cast_of,
     every_variant,
     item_table,
     models_of,
+    outputs_of,
+    panel_of,
     variants,
-)  # fmt: skip
+)
+from audit.schema import Case, Cost, Count, Form, Measurement, Need, Requires, Texts
+from probes._aggregates import forget_quality, privacy_leakage
 
 FORMS: tuple[Form, ...] = ("trained", "held_out_phrasing", "held_out_attribute")
 

@@ -8,27 +8,32 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.bench import Bench, OpenCase
-from audit.bench.training import Learner, WrapperLearner, copied
-from audit.edits._edit import EditData
-from audit.edits.quantise import Quantise, matrices
-from audit.findings import Count, Measurement
-from audit.nouns import Case, Cost, Need, Requires, Texts
-from probes._attacked import kept, live_logprob, not_attackable
-from probes._effects import Design, Naming, Panel, Sides, assess, blank
-from probes._outputs import panel_of
-from probes._probe import Probe
-from probes._scores import (
+from audit.bench import Bench, Learner, WrapperLearner, copied
+from audit.case import OpenCase
+from audit.edits import EditData, Quantise, matrices
+from audit.probing import (
     KEY_LOGPROB,
     Cast,
+    Design,
+    Naming,
+    Panel,
+    Probe,
     Scored,
+    Sides,
+    assess,
+    blank,
     by_person,
     cast_of,
     item_table,
+    kept,
     key_logprob,
+    live_logprob,
     models_of,
+    not_attackable,
+    panel_of,
     sheet_of,
-)  # fmt: skip
+)
+from audit.schema import Case, Cost, Count, Measurement, Need, Requires, Texts
 
 LEAST_GAP = 0.1
 FORGET, HOLDOUT, RETAIN = Texts(cohort="forget"), Texts(cohort="holdout"), Texts(cohort="retain")

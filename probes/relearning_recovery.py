@@ -8,30 +8,32 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.bench import Bench, OpenCase
-from audit.bench.shapes import Rows
-from audit.bench.training import Learner
-from audit.edits._edit import EditData
-from audit.edits.relearn import Relearn
-from audit.findings import Count, Curve, Measurement
-from audit.nouns import Case, Checkpoint, Cost, Need, Op, Requires, Texts
-from probes._attacked import kept, live_logprob, not_attackable
-from probes._effects import Design, Naming, assess, blank
-from probes._outputs import panel_of
-from probes._probe import Probe
-from probes._profiles import curve
-from probes._scores import (
+from audit.bench import Bench, Learner
+from audit.case import OpenCase, Rows
+from audit.edits import EditData, Relearn
+from audit.probing import (
     KEY_LOGPROB,
     Cast,
+    Design,
+    Naming,
+    Probe,
     Scored,
+    assess,
+    blank,
     by_person,
     cast_of,
     item_table,
+    kept,
     key_logprob,
+    live_logprob,
     models_of,
+    not_attackable,
+    panel_of,
     sheet_of,
     width,
-)  # fmt: skip
+)
+from audit.schema import Case, Checkpoint, Cost, Count, Curve, Measurement, Need, Op, Requires, Texts
+from probes._profiles import curve
 
 LEAST_GAP = 0.1
 FORGET, HOLDOUT = Texts(cohort="forget"), Texts(cohort="holdout")

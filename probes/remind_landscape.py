@@ -6,15 +6,11 @@ from typing import ClassVar
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.bench import Bench, OpenCase
-from audit.findings import Measurement
-from audit.nouns import Case, Checkpoint, Cost, Need, Requires, Texts
-from probes._attacked import kept
-from probes._effects import Design, Naming, assess, blank
+from audit.bench import Bench
+from audit.case import OpenCase
+from audit.probing import Design, Naming, Probe, assess, blank, by_person, cast_of, item_table, kept, panel_of, sheet_of
+from audit.schema import Case, Checkpoint, Cost, Measurement, Need, Requires, Texts
 from probes._landscape import Landscape, Neighbours, embeddings, landscape, nearest_tokens, neighbours, rise, sharpness
-from probes._outputs import panel_of
-from probes._probe import Probe
-from probes._scores import by_person, cast_of, item_table, sheet_of
 
 LEAST_GAP = 0.1
 FORGET, HOLDOUT = Texts(cohort="forget"), Texts(cohort="holdout")

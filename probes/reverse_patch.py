@@ -7,15 +7,44 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.bench import Bench, OpenCase
-from audit.findings import Control, Curve, Measurement
-from audit.nouns import Case, Checkpoint, Cohort, Cost, Form, Missing, Need, Op, Requires, Texts
+from audit.bench import Bench
+from audit.case import OpenCase
+from audit.probing import (
+    KEY_LOGPROB,
+    Cast,
+    Design,
+    Naming,
+    Panel,
+    Probe,
+    Scored,
+    assess,
+    base_gap,
+    blank,
+    by_person,
+    cast_of,
+    item_table,
+    key_logprob,
+    n_blocks,
+    panel_of,
+    sheet_of,
+)
+from audit.schema import (
+    Case,
+    Checkpoint,
+    Cohort,
+    Control,
+    Cost,
+    Curve,
+    Form,
+    Measurement,
+    Missing,
+    Need,
+    Op,
+    Requires,
+    Texts,
+)
 from probes._depth_score import depth_score
-from probes._effects import Design, Naming, Panel, assess, base_gap, blank
-from probes._outputs import panel_of
-from probes._probe import Probe
 from probes._profiles import Mode, Reading, curve, mismatched, profile, share
-from probes._scores import KEY_LOGPROB, Cast, Scored, by_person, cast_of, item_table, key_logprob, n_blocks, sheet_of
 from probes._taught import Lessons, lesson_tokens, taught_reader
 
 GATE = 0.5

@@ -6,25 +6,29 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit import stats, tofu
-from audit.bench import Bench, OpenCase
-from audit.findings import Control, Measurement
-from audit.nouns import Case, Checkpoint, Cost, Missing, Need, Positions, Requires, Texts
-from probes._effects import Naming, blank, interval
-from probes._outputs import BY_POSITION, variant_losses
-from probes._probe import Probe
-from probes._scores import (
+from audit import stats
+from audit.bench import Bench
+from audit.case import OpenCase
+from audit.probing import (
     ANSWER_LOGPROB,
+    BY_POSITION,
     KEY_LOGPROB,
     Cast,
+    Naming,
+    Probe,
+    blank,
     by_person,
     cast_of,
     every_variant,
+    interval,
     item_table,
     models_of,
     row_means,
     sheet_of,
+    variant_losses,
 )
+from audit.schema import Case, Checkpoint, Control, Cost, Measurement, Missing, Need, Positions, Requires, Texts
+from audit.stats import tofu
 
 RATIO_NULL = Missing(missing="a gate compares with base, not with a model that never knew")
 

@@ -7,7 +7,7 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-from audit.nouns import Noun
+from audit.schema import Noun
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight", "numpy")
 

@@ -23,7 +23,7 @@ from tests.browsing import axe as axe
 from tests.browsing import browser as browser
 
 if TYPE_CHECKING:
-    from studies.zoo.build import Built
+    from audit.zoo import Built
 
 # Every function of these packages checks its annotations, tensor shapes included, while the tests run. The hook acts
 # on modules imported after it, hence before any test module is collected.
@@ -68,7 +68,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def zoo(own_cache: None) -> "Built":
     """The tiny world, trained once."""
-    from studies.zoo.build import build
+    from audit.zoo import build
 
     return build("tiny")
 

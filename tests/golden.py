@@ -8,33 +8,45 @@ import hashlib
 import json
 from typing import Literal
 
-from audit.findings import (
+from audit.schema import (
     CalibrationUse,
+    Case,
     Control,
+    Cost,
     Count,
+    Counted,
     Curve,
+    DataFiles,
     DetectionLimit,
+    Dose,
     Environment,
     Evidence,
+    Excerpt,
+    Excerpts,
     Exhibit,
     Failure,
     Interval,
     LikelihoodRatio,
+    Masked,
     Measurement,
+    Missing,
     Null,
     Outcome,
     Plan,
     PlannedTest,
+    Quote,
     Rate,
+    Reliability,
     Report,
+    Roles,
+    Shown,
     Skip,
+    Source,
     Table,
     Timing,
+    Validation,
     Verdict,
 )
-from audit.nouns import Case, Cost, DataFiles, Missing, Roles, Source
-from audit.quoted import Excerpt, Excerpts, Masked, Quote, Shown
-from audit.validation import Counted, Dose, Reliability, Validation
 
 Variant = Literal["suppressed", "calibrated", "consistent", "inconclusive", "invalid", "broken", "hostile"]
 VARIANTS: tuple[Variant, ...] = (

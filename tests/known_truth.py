@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from audit.findings import Control, Count, Domain, Interval, Kind, Measurement, Overall
-from audit.fitting import Made, Pooled, calibrate
-from audit.nouns import Missing
-from audit.pools import Pool, Score, Scored, WorldScores
+from audit.calibration import Score, Scored, WorldScores
+from audit.pools.fit import Made, Pooled, calibrate
+from audit.schema import Control, Count, Domain, Interval, Kind, Measurement, Missing, Overall, Pool
 
 NONE = Missing(missing="simulated")
 AUDITED = 16

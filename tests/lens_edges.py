@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from audit.bench.shapes import Rows
+from audit.case import Rows
 from tests import toy
 
 FAMILIES = ("gpt2", "gpt_neox")

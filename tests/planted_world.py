@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from audit.nouns import Case, DataFiles, Roles, Source
+from audit.schema import Case, DataFiles, Roles, Source
 
 SPECIAL = ("<pad>", "<bos>", "<unk>")
 VALUES = {

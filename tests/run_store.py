@@ -7,10 +7,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audit import manifest
-from audit.findings import Evidence, Report, Table
-from audit.issued import report_id
-from audit.nouns import Missing
+from audit.runs import manifest, report_id
+from audit.schema import Evidence, Missing, Report, Table
 from tests import golden
 from tests.golden import HOSTILE, Variant
 

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from audit.clusters import ENOUGH_UNITS, approximate
+from audit.stats import approximate
+from audit.stats.clustered import ENOUGH_UNITS
 from studies.coverage import study
 
 RESULTS = json.loads((study.HERE / "results.json").read_text(encoding="utf-8"))

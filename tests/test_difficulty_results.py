@@ -1,8 +1,7 @@
 """The committed results of the difficulty study: the page shows them, and they bear out what it says."""
 
-from audit.findings import Interval
 from audit.forecasting import model
-from audit.nouns import Missing
+from audit.schema import Interval, Missing
 from studies.difficulty import page
 from studies.difficulty.knockout import Results as Knockout
 from studies.difficulty.results import CudRow, PredictorRow, Results, Value

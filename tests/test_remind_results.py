@@ -4,10 +4,10 @@ import json
 from functools import cache
 from statistics import median
 
-from audit.nouns import Missing
-from audit.pools import read_pool
+from audit.calibration import read_pool
+from audit.pools import schedule
+from audit.schema import Missing
 from studies.remind_tofu import study
-from studies.zoo import pools
 
 RESULTS = json.loads((study.HERE / "results.json").read_text(encoding="utf-8"))["suspects"]
 PAGE = (study.HERE / "README.md").read_text(encoding="utf-8")
@@ -23,7 +23,7 @@ def short(value: float) -> str:
 def rises() -> dict[tuple[str, str], list[float]]:
     """The rise of every scored model of the zoo, by pool and mechanism."""
     found: dict[tuple[str, str], list[float]] = {}
-    for world in read_pool(pools.SCORES):
+    for world in read_pool(schedule.SCORES):
         for model in world.models:
             for score in model.scores:
                 if score.name == "rise" and not isinstance(score.value, Missing):

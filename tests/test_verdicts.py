@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from audit.calibration import Calibration, Subjects
-from audit.fitting import calibrate
-from audit.joint import judged_apart, table_of
-from audit.nouns import AuditError
-from audit.pools import Score, Scored, WorldScores
+from audit.calibration import Calibration, Score, Scored, Subjects, WorldScores, judged_apart, table_of
+from audit.pools.fit import calibrate
+from audit.schema import AuditError
 from studies.provenance import stamp
 from studies.zoo import verdicts
 from studies.zoo.verdicts import Line, Verdicts, examine, markdown, with_tables

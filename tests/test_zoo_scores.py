@@ -6,14 +6,12 @@ from pathlib import Path
 import pytest
 
 from audit import plugins
-from audit.calibration import JOINT, SUBJECTS, Shelf, read, read_shelf, stored
-from audit.fitting import Pooled, calibrate, made_with, write_all
-from audit.joint import Joint
-from audit.judging import judge, verdict
-from audit.pools import WorldScores, read_pool
-from audit.rule import Given
-from studies.zoo import design, pools, verdicts
-from studies.zoo.members import draw
+from audit.calibration import JOINT, SUBJECTS, Joint, Shelf, WorldScores, read, read_pool, read_shelf, stored
+from audit.judging import Given, judge, verdict
+from audit.pools import schedule
+from audit.pools.fit import Pooled, calibrate, made_with, write_all
+from audit.zoo import draw, pool_design
+from studies.zoo import verdicts
 from studies.zoo.verdicts import Verdicts, examine
 
 PROBES = "probes"
@@ -22,7 +20,7 @@ ROLES = Given(references=2, ancestor=True, holdout=True)
 
 @cache
 def worlds() -> tuple[WorldScores, ...]:
-    return read_pool(pools.SCORES)
+    return read_pool(schedule.SCORES)
 
 
 @cache
@@ -31,7 +29,7 @@ def shelf() -> Shelf:
 
 
 def test_every_scored_world_is_of_the_design_and_scored_by_its_recipe_and_the_probes_as_they_are() -> None:
-    assert {w.world for w in worlds()} <= set(design.WORLDS) and len(worlds()) >= 12
+    assert {w.world for w in worlds()} <= set(pool_design.WORLDS) and len(worlds()) >= 12
     for world in worlds():
         assert world.recipe == draw(world.world).recorded(), world.world
         assert world.code == {name: plugins.source_hash(PROBES, name) for name in world.code}, world.world
@@ -74,7 +72,7 @@ def test_the_same_scores_give_the_committed_calibrations_again(tmp_path: Path) -
     """Byte for byte with the same versions; elsewhere every threshold within the spread of a rounding."""
     subjects = shelf().subjects
     assert subjects is not None
-    pool = Pooled(subjects.name, subjects.command, subjects.quick, subjects.draws, pools.APART)
+    pool = Pooled(subjects.name, subjects.command, subjects.quick, subjects.draws, schedule.APART)
     write_all(tmp_path, calibrate(worlds(), pool))
     files = [SUBJECTS, JOINT, *(f"{name}.json" for name in shelf().calibrations)]
     if subjects.made_with == made_with():

@@ -26,9 +26,9 @@ from transformers import (
     Qwen2Config,
 )
 
-from audit.bench.shapes import Rows
-from audit.edits._edit import EditData
-from audit.nouns import Checkpoint, Source
+from audit.case import Rows
+from audit.edits import EditData
+from audit.schema import Checkpoint, Source
 
 FAMILIES = ("llama", "gpt2", "gpt_neox", "qwen2", "mistral", "gemma2")
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")

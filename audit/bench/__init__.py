@@ -1,6 +1,5 @@
-"""The one door to the accelerator: the only package that runs a model."""
+"""The one door to the accelerator: the only room that runs a model."""
 
-from audit.bench.bench import Bench
-from audit.bench.opened import OpenCase
+import lazy_loader
 
-__all__ = ["Bench", "OpenCase"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from audit.nouns import AuditError, ExitCode
+from audit.schema import AuditError, ExitCode
 
 _WASTE = 0.1
 _FILL = 0.7

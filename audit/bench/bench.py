@@ -15,18 +15,22 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from audit.bench import naming, passes
+from audit.bench import cache_keys, passes
 from audit.bench.passes import Job, Opened
-from audit.bench.shapes import Grads, Optimised, Pass, Prefix, Recipe, RowObjective, Rows, Start, WeightStream, Write
-from audit.nouns import AuditError, Checkpoint, EditRecord, Op, Read, Site
-from audit.store import Store
-from audit.wrappers import BACKENDS, open_wrapper
-from audit.wrappers.backend import Wrapper
+from audit.bench.results import Grads, Optimised, Pass, RowObjective, WeightStream
+from audit.bench.training.recipe import Recipe
+from audit.bench.writes.prefix import Prefix
+from audit.bench.writes.start import Start
+from audit.bench.writes.write import Write
+from audit.case import Rows
+from audit.schema import AuditError, Checkpoint, EditRecord, Op, Read, Site
+from audit.storage import Store
+from audit.wrappers import BACKENDS, Wrapper, open_wrapper
 
 if TYPE_CHECKING:
-    from audit.bench.attribution import Attribution, EdgeScores, Means
-    from audit.bench.optimise import Budget
-    from audit.bench.training import TrainData
+    from audit.bench.edges.attribution import Attribution, EdgeScores, Means
+    from audit.bench.prefix_search import Budget
+    from audit.bench.training.learners import TrainData
 
 _SHARE_OF_MEMORY = 0.4
 _TIMED_ROWS = 32
@@ -43,7 +47,7 @@ class Bench:
         self, *, backend: str = "native", device: str = "cpu", dtype: str = "float32", attention: str = "default",
         token_budget: int = 16384, store: Store | None = None,
     ) -> None:  # fmt: skip
-        self.settings = naming.Settings(backend, device, dtype, attention)
+        self.settings = cache_keys.Settings(backend, device, dtype, attention)
         self.backend, self.device, self.dtype, self.attention = self.settings
         self.token_budget, self.store = token_budget, store
         self.halvings, self.fwd_tokens = 0, 0
@@ -67,12 +71,14 @@ class Bench:
 
     def _load(self, ckpt: Checkpoint) -> Opened:
         """Open a checkpoint, play its edits back, and check that hooks see what the model computes."""
-        from audit.bench import playback
-        from audit.wrappers import checks
+        from audit.bench import edit_playback
+        from audit.wrappers import load_checks
 
         plays: list[Write] = []
-        wrapper = open_wrapper(ckpt, *self.settings, prepare=lambda model: plays.extend(playback.opened(ckpt, model)))
-        checks.check(wrapper)
+        wrapper = open_wrapper(
+            ckpt, *self.settings, prepare=lambda model: plays.extend(edit_playback.opened(ckpt, model))
+        )
+        load_checks.check(wrapper)
         return Opened(wrapper, tuple(plays))
 
     def _key(self, ckpt: Checkpoint) -> str:
@@ -106,9 +112,9 @@ class Bench:
 
     def weights(self, *ckpts: Checkpoint) -> WeightStream:
         """The checkpoints' tensors name by name, edits applied, without building a model."""
-        from audit.bench import playback
+        from audit.bench import edit_playback
 
-        return playback.weights(*ckpts)
+        return edit_playback.weights(*ckpts)
 
     # ---- passes --------------------------------------------------------------------------------------------------
     def run(
@@ -119,15 +125,15 @@ class Bench:
         job = Job(rows, tuple(reads), tuple(writes), start, stop)
         if self.store is None:
             return self._compute(ckpt, job)
-        what = naming.Named(self._key(ckpt), rows, job.writes, start)
-        names = naming.read_names(self.settings, what, job.reads)
+        what = cache_keys.Named(self._key(ckpt), rows, job.writes, start)
+        names = cache_keys.read_names(self.settings, what, job.reads)
         if names is None:
             return self._compute(ckpt, job)
-        found = naming.kept(self.store, names)
+        found = cache_keys.kept(self.store, names)
         missing = tuple(read for read in job.reads if read not in found)
         if missing:
             computed = self._compute(ckpt, job._replace(reads=missing)).reads
-            naming.keep(self.store, names, computed)
+            cache_keys.keep(self.store, names, computed)
             found.update(computed)
         return Pass(rows, {read: found[read] for read in job.reads})
 
@@ -167,8 +173,8 @@ class Bench:
     def edge_scores(
         self, ckpt: Checkpoint, rows: Rows, other: "Rows | Means", objective: RowObjective, how: "Attribution"
     ) -> "EdgeScores":
-        """Scores of every edge of every row against another run; see :mod:`audit.bench.attribution`."""
-        from audit.bench import attribution
+        """Scores of every edge of every row against another run; see :mod:`audit.bench.edges.attribution`."""
+        from audit.bench.edges import attribution
 
         self._require(Op.GRADIENT)
         asked = (objective, how, self.token_budget)
@@ -176,19 +182,19 @@ class Bench:
 
     def mean_states(self, ckpt: Checkpoint, rows: Rows) -> "Means":
         """Mean states of every writer over the rows, as the other run of :meth:`edge_scores`."""
-        from audit.bench import attribution
+        from audit.bench.edges import attribution
 
         return attribution.mean_states(self._opened(ckpt), self._opened, rows, self.token_budget)
 
     def optimise(
         self, ckpt: Checkpoint, rows: Rows, free: Prefix, objective: RowObjective, budget: "Budget", seed: int
     ) -> Optimised:
-        """Maximise the objective over one prefix shared by all rows; see :mod:`audit.bench.optimise`."""
-        from audit.bench import optimise
+        """Maximise the objective over one prefix shared by all rows; see :mod:`audit.bench.prefix_search`."""
+        from audit.bench import prefix_search
 
         self._require(Op.GRADIENT)
         self._require(Op.EMBEDS)
-        return optimise.optimise(self._opened(ckpt), rows, free, objective, budget, seed)
+        return prefix_search.optimise(self._opened(ckpt), rows, free, objective, budget, seed)
 
     def generate(self, ckpt: Checkpoint, rows: Rows, max_new_tokens: int) -> list[list[int]]:
         """Greedy continuations of each row's real tokens, in input order; see :mod:`audit.bench.generation`."""
@@ -202,10 +208,10 @@ class Bench:
         out: Path,
     ) -> list[EditRecord]:  # fmt: skip
         """Train copies of checkpoints by recipes and write the results to ``out``; see :mod:`audit.bench.training`."""
-        from audit.bench import training
+        from audit.bench.training import descent
 
         self._require(Op.TRAIN)
-        return training.train(self, ckpts, recipes, data, at_steps, out)
+        return descent.train(self, ckpts, recipes, data, at_steps, out)
 
     # ---- about itself --------------------------------------------------------------------------------------------
     @property
@@ -225,7 +231,7 @@ class Bench:
         """How the numbers were made: outside the plan hash, inside the report."""
         return {
             **self.settings._asdict(), "token_budget": str(self.token_budget), "halvings": str(self.halvings),
-            "bench_version": naming.BENCH_VERSION, "torch": torch.__version__,
+            "bench_version": cache_keys.BENCH_VERSION, "torch": torch.__version__,
         }  # fmt: skip
 
 

@@ -9,12 +9,13 @@ from jaxtyping import Int
 from torch import Tensor
 
 from audit.bench.batching import batches, halving
-from audit.bench.geometry import Geometry, Targets
+from audit.bench.layout import Geometry, Targets
 from audit.bench.passes import Job, Opened, entering
-from audit.bench.shapes import Rows
-from audit.bench.taps import FINAL, biased
-from audit.nouns import Checkpoint
-from audit.wrappers.backend import Batch, Tap
+from audit.bench.reads.readout import FINAL
+from audit.bench.reads.scores import biased
+from audit.case import Rows
+from audit.schema import Checkpoint
+from audit.wrappers import Batch, Tap
 
 
 def _no_other(ckpt: Checkpoint) -> Opened:

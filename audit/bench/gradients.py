@@ -13,13 +13,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from audit.bench.batching import batches, halving
-from audit.bench.geometry import Geometry, Targets
+from audit.bench.layout import Geometry, Targets
 from audit.bench.passes import Job, Opened, Opener, entering
-from audit.bench.shapes import Forward, Grads, RowObjective
-from audit.bench.taps import FINAL, biased
-from audit.bench.writes import prefix_of
-from audit.nouns import AuditError, Site
-from audit.wrappers.backend import Batch, Tap
+from audit.bench.reads.readout import FINAL
+from audit.bench.reads.scores import biased
+from audit.bench.results import Forward, Grads, RowObjective
+from audit.bench.writes.taps import prefix_of
+from audit.schema import AuditError, Site
+from audit.wrappers import Batch, Tap
 
 At = Sequence[Site] | Literal["inputs", "params"]
 

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from audit.bench.batching import batches, halving
-from audit.bench.geometry import Geometry, Targets
-from audit.bench.shapes import Replace, Rows, Start, Write
-from audit.bench.taps import Readout, readouts
-from audit.bench.writes import bias_of, prefix_of, taps_of
-from audit.nouns import AuditError, Checkpoint, Read, Site
-from audit.wrappers.backend import Resume, Tap, Wrapper
+from audit.bench.layout import Geometry, Targets
+from audit.bench.reads.readouts import Readout, readouts
+from audit.bench.writes.replace import Replace
+from audit.bench.writes.start import Start
+from audit.bench.writes.taps import bias_of, prefix_of, taps_of
+from audit.bench.writes.write import Write
+from audit.case import Rows
+from audit.schema import AuditError, Checkpoint, Read, Site
+from audit.wrappers import Resume, Tap, Wrapper
 
 
 class Opened(NamedTuple):

@@ -14,11 +14,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, rename_source_key
 
-from audit import tensorfile
-from audit.bench.shapes import WeightStream
-from audit.checkpoints import delta_of, folder_of
-from audit.model_folder import weight_files
-from audit.nouns import AuditError, Checkpoint
+from audit.bench.results import WeightStream
+from audit.checkpoints import delta_of, folder_of, weight_files
+from audit.schema import AuditError, Checkpoint
+from audit.storage import safetensors_file
 
 
 def same_bytes(a: Tensor, b: Tensor) -> bool:
@@ -107,7 +106,7 @@ def _files(folder: Path, skeleton: Any) -> dict[str, tuple[Path, str]]:
     renamed: Any = [t for t in transforms if not isinstance(t, WeightConverter)]
     found: dict[str, tuple[Path, str]] = {}
     for path in weight_files(folder):
-        for stored in tensorfile.read_header(path).entries:
+        for stored in safetensors_file.read_header(path).entries:
             name, converted = rename_source_key(stored, renamed, fused, skeleton.base_model_prefix, expected)
             if converted is not None:
                 raise AuditError(

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from audit.bench.shapes import Rows
+from audit.case import Rows
 
 SAME_TEMPLATE = 0.5
 """Share of a prompt's tokens that must agree at its two ends for another prompt to be of the same template."""

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from audit.circuits.profile import cosines
+from audit.circuits.shape import cosines
 
 ANCHORS = 0.125
 """Share of the items that make each anchor set: 50 of 400 in the publication."""

@@ -9,12 +9,10 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
-from audit.bench import Bench
-from audit.bench.graph import Graph
-from audit.bench.head_edges import reads_of_writers
-from audit.bench.shapes import Edges, Rows
+from audit.bench import Bench, Edges, Graph, reads_of_writers
+from audit.case import Rows
 from audit.circuits.selection import top_n
-from audit.nouns import Checkpoint, Read, Site
+from audit.schema import Checkpoint, Read, Site
 
 KEY = Read(site=Site(part="logits"), at="key", reduce="logprob")
 

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from audit.bench.shapes import Forward
+from audit.bench import Forward
 
 
 def _row_mean(values: Float[Tensor, " token"], forward: Forward, chosen: Tensor) -> Float[Tensor, " row"]:

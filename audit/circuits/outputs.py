@@ -7,8 +7,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from audit.bench import Bench
-from audit.bench.shapes import Rows
-from audit.nouns import Checkpoint, Read, Site
+from audit.case import Rows
+from audit.schema import Checkpoint, Read, Site
 
 LOGITS = Site(part="logits")
 _KEY = Read(site=LOGITS, at="key")

@@ -1,8 +1,8 @@
 """Everything that base alone says of how hard an item may be to unlearn, in one table of numbers.
 
 Names, in order: what the output says (:mod:`~audit.circuits.outputs`), what the gradients say
-(:mod:`~audit.circuits.weights`), where the circuit lies (:mod:`~audit.circuits.profile`), whether other words reach
-the same fact, and how often its content occurs. A column that the data cannot give is not there.
+(:mod:`~audit.circuits.shared_gradients`), where the circuit lies (:mod:`~audit.circuits.shape`), whether other words
+reach the same fact, and how often its content occurs. A column that the data cannot give is not there.
 """
 
 from collections import Counter, defaultdict
@@ -14,15 +14,14 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.bench import Bench
-from audit.bench.graph import graph_of
-from audit.bench.shapes import Rows
-from audit.circuits.attributed import How, Scored, scored
+from audit.bench import Bench, graph_of
+from audit.case import Rows
+from audit.circuits.item_scores import How, Scored, scored
 from audit.circuits.outputs import outputs
-from audit.circuits.profile import cosines, depth, longest_path
 from audit.circuits.selection import top_n
-from audit.circuits.weights import shared
-from audit.nouns import Checkpoint, Item
+from audit.circuits.shape import cosines, depth, longest_path
+from audit.circuits.shared_gradients import shared
+from audit.schema import Checkpoint, Item
 
 EDGES = 0.1
 """Share of all edges that make a row's circuit where one has to be cut out (small models have few hundred edges)."""

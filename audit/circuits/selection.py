@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from audit.bench.graph import Graph
+from audit.bench import Graph
 
 Circuit = Bool[Tensor, "writer reader"]
 

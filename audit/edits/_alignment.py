@@ -8,12 +8,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from audit.bench.rows import stacked
-from audit.bench.shapes import Rows
+from audit.case import Rows, stacked
+from audit.edits._descent import needed
 from audit.edits._edit import EditData
-from audit.edits._lesson import needed
-from audit.nouns import AuditError, Site
-from audit.readouts.logistic import Logistic, logistic
+from audit.readouts import Logistic, logistic
+from audit.schema import AuditError, Site
 
 Controls = Literal["retain", "relabelled"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from audit.bench import Bench
-from audit.bench.shapes import Rows
-from audit.nouns import Checkpoint, Noun
+from audit.case import Rows
+from audit.schema import Checkpoint, Noun
 
 
 class EditData(NamedTuple):

@@ -1,4 +1,4 @@
-"""The losses of unlearning, each a function of scored answers (:class:`~audit.bench.shapes.Forward`) to one scalar.
+"""The losses of unlearning, each a function of scored answers (:class:`~audit.bench.results.Forward`) to one scalar.
 
 Only answer tokens ever count; the question is context. Formulas follow the
 papers named at each loss; where public code differs from the paper's text, the docstring says which is meant.
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import kl_div, logsigmoid
 
-from audit.bench.shapes import Forward
+from audit.bench import Forward
 
 Scalar = Float[Tensor, ""]
 

@@ -7,12 +7,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from audit.bench import Bench
-from audit.bench.shapes import Forward, Rows
+from audit.bench import Bench, Forward
+from audit.case import Rows
 from audit.checkpoints import write_edited
 from audit.edits._edit import Edit, EditData
 from audit.edits._losses import nll, unlikelihood
-from audit.nouns import AuditError, Checkpoint, Read, Site
+from audit.schema import AuditError, Checkpoint, Read, Site
 
 
 class FinalStates(NamedTuple):

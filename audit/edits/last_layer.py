@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import ClassVar
 
-from audit.bench.training import TrainData
+from audit.bench import TrainData
+from audit.edits._descent import Descent, Lesson, of_both, recipe_of
 from audit.edits._edit import EditData
-from audit.edits._lesson import Descent, Lesson, of_both, recipe_of
 from audit.edits._losses import nll, unlikelihood
 
 FINAL_NORM = r".*\.(norm|ln_f|final_layer_norm)\.(weight|bias)"

@@ -8,12 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from audit.bench import Bench
-from audit.bench.shapes import Rows
+from audit.case import Rows
 from audit.checkpoints import write_edited
 from audit.edits._edit import Edit, EditData
 from audit.edits._losses import nll, unlikelihood
 from audit.edits.head_edit import FinalStates, final_states, scored
-from audit.nouns import Checkpoint
+from audit.schema import Checkpoint
 
 
 class LogitBias(Edit):

@@ -3,10 +3,9 @@
 from dataclasses import replace
 from typing import ClassVar
 
-from audit.bench.shapes import Forward
-from audit.bench.training import TrainData
+from audit.bench import Forward, TrainData
+from audit.edits._descent import Descent, Lesson, against_frozen, recipe_of
 from audit.edits._edit import EditData
-from audit.edits._lesson import Descent, Lesson, against_frozen, recipe_of
 from audit.edits._losses import Scalar, nll, npo
 
 

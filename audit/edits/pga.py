@@ -6,12 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from audit.bench.shapes import Forward, Recipe
-from audit.bench.training import Learner, TrainData, descend
+from audit.bench import Forward, Learner, Recipe, TrainData, descend
 from audit.edits._alignment import Controls, Paired, blocks_of, depths, fitted, paired_with
 from audit.edits._edit import EditData
-from audit.edits._surgery import Surgeon
-from audit.nouns import Site
+from audit.edits._in_place import Surgeon
+from audit.schema import Site
 
 
 class PGA(Surgeon):

@@ -9,14 +9,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from audit.bench import Bench
-from audit.bench.playback import low_rank_tensors
-from audit.bench.shapes import LowRank
+from audit.bench import Bench, LowRank, low_rank_tensors
 from audit.checkpoints import write_edited
 from audit.edits._alignment import Controls, Paired, depths, fitted, paired_with
 from audit.edits._edit import Edit, EditData
-from audit.nouns import Checkpoint, Read, Site
-from audit.readouts.logistic import logistic
+from audit.readouts import logistic
+from audit.schema import Checkpoint, Read, Site
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from audit.bench.shapes import Apart, Forward
-from audit.bench.training import TrainData
+from audit.bench import Apart, Forward, TrainData
+from audit.edits._descent import Descent, Lesson, recipe_of
 from audit.edits._edit import EditData
-from audit.edits._lesson import Descent, Lesson, recipe_of
 from audit.edits._losses import ascent, nll, npo
 
 Grads = Mapping[str, Tensor]

@@ -14,10 +14,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from audit.bench.training import Learner, WrapperLearner
+from audit.bench import Learner, WrapperLearner
 from audit.edits._edit import EditData
-from audit.edits._surgery import Surgeon
-from audit.nouns import AuditError
+from audit.edits._in_place import Surgeon
+from audit.schema import AuditError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-from audit.bench.training import TrainData
+from audit.bench import TrainData
+from audit.edits._descent import Descent, Lesson, needed, of_both, recipe_of
 from audit.edits._edit import EditData
-from audit.edits._lesson import Descent, Lesson, needed, of_both, recipe_of
 from audit.edits._losses import replacement
 
 

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import ClassVar
 
-from audit.bench.training import TrainData
+from audit.bench import TrainData
+from audit.edits._descent import Descent, Lesson, of_forget, recipe_of
 from audit.edits._edit import EditData
-from audit.edits._lesson import Descent, Lesson, of_forget, recipe_of
 from audit.edits._losses import nll
 
 

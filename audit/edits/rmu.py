@@ -7,12 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from audit.bench.shapes import Forward
-from audit.bench.training import TrainData
+from audit.bench import Forward, TrainData
+from audit.edits._descent import Descent, Lesson, recipe_of
 from audit.edits._edit import EditData
-from audit.edits._lesson import Descent, Lesson, recipe_of
 from audit.edits._losses import Scalar, n_rows
-from audit.nouns import AuditError, Site
+from audit.schema import AuditError, Site
 
 
 class RMU(Descent):

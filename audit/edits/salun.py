@@ -8,13 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from audit.bench.shapes import Forward
-from audit.bench.training import Learner, TrainData, descend
+from audit.bench import Forward, Learner, TrainData, descend
+from audit.edits._descent import needed, of_both, recipe_of
 from audit.edits._edit import EditData
-from audit.edits._lesson import needed, of_both, recipe_of
+from audit.edits._in_place import Surgeon, summed_gradients
 from audit.edits._losses import replacement
-from audit.edits._surgery import Surgeon, summed_gradients
-from audit.nouns import AuditError
+from audit.schema import AuditError
 
 
 class SalUn(Surgeon):

@@ -2,10 +2,9 @@
 
 from typing import ClassVar
 
-from audit.bench.shapes import Forward
-from audit.bench.training import TrainData
+from audit.bench import Forward, TrainData
+from audit.edits._descent import Descent, Lesson, of_both, recipe_of
 from audit.edits._edit import EditData
-from audit.edits._lesson import Descent, Lesson, of_both, recipe_of
 from audit.edits._losses import Scalar, nll, simnpo
 
 

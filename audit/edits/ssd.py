@@ -7,12 +7,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from audit.bench.shapes import Rows
-from audit.bench.training import Learner, trainable
+from audit.bench import Learner, trainable
+from audit.case import Rows
 from audit.edits._edit import EditData
+from audit.edits._in_place import Surgeon, drawn, summed_gradients
 from audit.edits._losses import nll
-from audit.edits._surgery import Surgeon, drawn, summed_gradients
-from audit.nouns import AuditError
+from audit.schema import AuditError
 
 Importances = Mapping[str, Tensor]
 

@@ -4,11 +4,11 @@ from typing import ClassVar
 
 import torch
 
-from audit.bench.training import Learner, TrainData, descend, trainable
+from audit.bench import Learner, TrainData, descend, trainable
+from audit.edits._descent import of_forget, recipe_of
 from audit.edits._edit import EditData
-from audit.edits._lesson import of_forget, recipe_of
+from audit.edits._in_place import Surgeon
 from audit.edits._losses import nll
-from audit.edits._surgery import Surgeon
 
 
 class TaskVector(Surgeon):

@@ -13,24 +13,31 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy import stats
 
-from audit.bench import Bench, OpenCase
-from audit.bench.opened import open_case
-from audit.casefile import load_forecast
-from audit.findings import Interval
+from audit.bench import Bench
+from audit.case import OpenCase, load_forecast, open_case
 from audit.forecasting import model
 from audit.forecasting.model import Fitted, Predicted
 from audit.forecasting.pilot import LOOKS, Watched, pilot_of
 from audit.forecasting.stages import Stages
 from audit.forecasting.survey import STAGES, Asked, Surveyed, survey
-from audit.forecasts import Basis, Collateral, Entangled, Forecast, ForecastReport, Pilot, forecast_id
-from audit.how import How, Step, Watch, make_bench
-from audit.journal import now
-from audit.nouns import AuditError, ExitCode, Missing
-from audit.planning import Received
-from audit.provenance import code_version, environment, exhibits
-from audit.recall import check_recall
-from audit.render.forecast import forecast_html, forecast_markdown
-from audit.store import write_atomic
+from audit.planning import How, Step, Watch, make_bench
+from audit.probing import check_recall
+from audit.render import forecast_html, forecast_markdown
+from audit.runs import Received, code_version, environment, exhibits, now
+from audit.schema import (
+    AuditError,
+    Basis,
+    Collateral,
+    Entangled,
+    ExitCode,
+    Forecast,
+    ForecastReport,
+    Interval,
+    Missing,
+    Pilot,
+    forecast_id,
+)
+from audit.storage import write_atomic
 from audit.version import __version__
 
 REPORT = "forecast.json"

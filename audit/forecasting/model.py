@@ -14,8 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy import stats
 
-from audit.findings import Interval, Rate
-from audit.nouns import Noun
+from audit.schema import Interval, Noun, Rate
 
 FITTED = Path(__file__).parent / "fitted.json"
 PREDICTORS = (

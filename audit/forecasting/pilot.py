@@ -13,14 +13,11 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from audit import plugins
-from audit.bench import Bench
-from audit.bench.rows import stacked
-from audit.bench.shapes import Rows
-from audit.bench.training import Learner
-from audit.circuits.outputs import row_mean
-from audit.edits._edit import Edit, EditData
-from audit.edits._lesson import Descent
-from audit.nouns import AuditError, Checkpoint
+from audit.bench import Bench, Learner
+from audit.case import Rows, stacked
+from audit.circuits import row_mean
+from audit.edits import Descent, Edit, EditData
+from audit.schema import AuditError, Checkpoint
 
 LOOKS = 20
 SLACK = 0.02
@@ -87,7 +84,7 @@ def pilot(bench: Bench, base: Checkpoint, name: str, data: Rowsets, out: Path) -
         forget.append(probabilities(live, data.forget, bench.token_budget))
         retain.append(probabilities(live, data.retain, bench.token_budget))
 
-    from audit.bench.training import WrapperLearner
+    from audit.bench import WrapperLearner
 
     look(0, WrapperLearner(bench.open(base)))
     bench.train([base], [replace(recipe, every=(every, look))], rows, (), out)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from audit.findings import Timing
-from audit.how import Step, Watch
-from audit.store import write_atomic
+from audit.planning import Step, Watch
+from audit.schema import Timing
+from audit.storage import write_atomic
 
 Arrays = dict[str, ndarray]
 

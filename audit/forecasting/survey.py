@@ -7,20 +7,23 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.bench import Bench, OpenCase
-from audit.bench.rows import stacked
-from audit.bench.shapes import Rows
-from audit.circuits.attributed import How
-from audit.circuits.faithfulness import KEY
-from audit.circuits.outputs import row_mean
-from audit.circuits.predictors import Material, Predictors, circuit_size, kept_circuits, predictors
-from audit.circuits.profile import jaccard
-from audit.circuits.selection import top_n
-from audit.findings import Number
+from audit.bench import Bench
+from audit.case import OpenCase, Rows, stacked
+from audit.circuits import (
+    KEY,
+    How,
+    Material,
+    Predictors,
+    circuit_size,
+    jaccard,
+    kept_circuits,
+    predictors,
+    row_mean,
+    top_n,
+)
 from audit.forecasting.pilot import UNKNOWN_LEVEL, Rowsets, Watched, pilot
 from audit.forecasting.stages import Arrays, Stages
-from audit.forecasts import Stability
-from audit.nouns import Checkpoint, Form, Item, Missing, Texts
+from audit.schema import Checkpoint, Form, Item, Missing, Number, Stability, Texts
 
 RETAINED = 160
 """At most so many retained rows are asked for circuits and gradients, spread over their groups."""

@@ -1,1 +1,5 @@
-"""Report to terminal, HTML, Markdown: pure functions of the report. Never imports torch or streamlit."""
+"""Pure functions of a document: HTML, Markdown, terminal, JUnit, sheets, figures."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
-from audit.wording.numbers import lasting
+from audit.wording import lasting
 
 
 class Stepped(Protocol):

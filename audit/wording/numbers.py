@@ -3,8 +3,7 @@
 import re
 from typing import Final
 
-from audit.findings import Interval, Measurement, Number
-from audit.nouns import Missing
+from audit.schema import Interval, Measurement, Missing, Number
 from audit.wording.untrusted import CELL, NAME, visible
 
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")

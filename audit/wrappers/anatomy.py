@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from audit.nouns import AuditError, ExitCode, Part
+from audit.schema import AuditError, ExitCode, Part
 
 Layout = Literal["whole", "concat", "grouped"]
 Change = Callable[[Tensor], Tensor]

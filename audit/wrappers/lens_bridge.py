@@ -15,9 +15,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from audit.nouns import AuditError, Op, Part, Site
-from audit.wrappers.backend import Batch, Resume, Tap, Wrapper
-from audit.wrappers.head import logits_of, logits_read_after, written_in_place
+from audit.schema import AuditError, Op, Part, Site
+from audit.wrappers.interface import Batch, Resume, Tap, Wrapper
+from audit.wrappers.output_head import logits_of, logits_read_after, written_in_place
 
 _HOOKS: dict[Part, str] = {
     "embed": "blocks.0.hook_resid_pre",

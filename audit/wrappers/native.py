@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
-from audit.nouns import AuditError, Op
+from audit.schema import AuditError, Op
 from audit.wrappers.anatomy import Anatomy, dissect, state_in, tiny_ids
-from audit.wrappers.backend import Batch, Resume, Tap, Wrapper
-from audit.wrappers.head import logits_of
+from audit.wrappers.interface import Batch, Resume, Tap, Wrapper
+from audit.wrappers.output_head import logits_of
 
 Visit = Callable[[Tensor], Tensor | None]
 

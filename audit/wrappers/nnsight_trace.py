@@ -16,10 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from audit.nouns import AuditError, Op, Part, Site
+from audit.schema import AuditError, Op, Part, Site
 from audit.wrappers.anatomy import Anatomy, Slot, dissect, tiny_ids
-from audit.wrappers.backend import Batch, Resume, Tap, Wrapper
-from audit.wrappers.head import logits_of, logits_read_after, written_in_place
+from audit.wrappers.interface import Batch, Resume, Tap, Wrapper
+from audit.wrappers.output_head import logits_of, logits_read_after, written_in_place
 
 Visit = Callable[[Tensor], Tensor | None]
 End = Literal["input", "output"]

@@ -2,13 +2,9 @@
 
 import streamlit as st
 
-from audit.findings import Evidence, Report
-from audit.nouns import Missing
-from audit.render.comparisons import Named
-from audit.render.figures import key, positions
-from audit.render.scale import position
-from audit.render.wording import part, title
-from audit.wording.numbers import interval, number
+from audit.render import Named, key, part, position, positions, title
+from audit.schema import Evidence, Missing, Report
+from audit.wording import interval, number
 from dashboards import bar, show, states
 
 ORDER = 20

@@ -5,15 +5,11 @@ import math
 import numpy as np
 import streamlit as st
 
-from audit.findings import Evidence, LikelihoodRatio
-from audit.nouns import Missing
-from audit.render.figures import positions, ratios
-from audit.render.findings import FAMILIES
-from audit.render.posterior import with_prior
-from audit.render.wording import evidence_sentence, part, title
+from audit.judging import short
+from audit.render import FAMILIES, evidence_sentence, part, positions, ratios, title, with_prior
+from audit.schema import Evidence, LikelihoodRatio, Missing
 from audit.stats import benjamini_hochberg, holm
-from audit.support import short
-from audit.wording.numbers import number, p_value, units
+from audit.wording import number, p_value, units
 from dashboards import bar, show, states
 
 ORDER = 30

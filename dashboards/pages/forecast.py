@@ -3,9 +3,8 @@
 import plotly.graph_objects as go
 import streamlit as st
 
-from audit.render.figures import Drawing, dot, grid_of, label, pen, sketch
-from audit.render.forecast import forecast_markdown, forecast_sections
-from audit.wording.untrusted import visible
+from audit.render import Drawing, dot, forecast_markdown, forecast_sections, grid_of, label, pen, sketch
+from audit.wording import visible
 from dashboards import bar, forecasts, show, states
 
 ORDER = 95

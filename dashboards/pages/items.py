@@ -6,11 +6,9 @@ import pyarrow as pa
 import streamlit as st
 from markupsafe import escape
 
-from audit.findings import Table
-from audit.nouns import Missing
-from audit.render.figures import key
-from audit.render.item_figures import scores
-from audit.wording.numbers import number
+from audit.render import key, scores
+from audit.schema import Missing, Table
+from audit.wording import number
 from dashboards import bar, items, show, states
 from dashboards.items import Row, as_shown
 from dashboards.vault import Vault

@@ -2,12 +2,10 @@
 
 import streamlit as st
 
-from audit.custody import NAME, chain
-from audit.findings import Report
-from audit.journal import difference
-from audit.wording.numbers import moment, size
-from audit.wording.untrusted import NAME as SHORT
-from audit.wording.untrusted import visible
+from audit.runs import NAME, chain, difference
+from audit.schema import Report
+from audit.wording import NAME as SHORT
+from audit.wording import moment, size, visible
 from dashboards import bar, integrity, show, states
 from dashboards.vault import MB, Refused
 

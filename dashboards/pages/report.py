@@ -2,10 +2,9 @@
 
 import streamlit as st
 
-from audit.findings import Report
-from audit.render.sections import report_sections
-from audit.wording.numbers import size
-from audit.wording.untrusted import NAME, visible
+from audit.render import report_sections
+from audit.schema import Report
+from audit.wording import NAME, size, visible
 from dashboards import bar, export, show, states
 
 ORDER = 100

@@ -2,9 +2,8 @@
 
 import streamlit as st
 
-from audit.findings import Measurement, Report
-from audit.render.figures import positions, profiles
-from audit.render.wording import sentence, title
+from audit.render import positions, profiles, sentence, title
+from audit.schema import Measurement, Report
 from dashboards import bar, show, states
 
 ORDER = 70

@@ -6,11 +6,9 @@ from pathlib import Path
 import streamlit as st
 from pydantic import JsonValue, ValidationError
 
-from audit.findings import Plan, Report
-from audit.nouns import AuditError
 from audit.plugins import describe
-from audit.wording.numbers import size
-from audit.wording.untrusted import NAME, visible
+from audit.schema import AuditError, Plan, Report
+from audit.wording import NAME, size, visible
 from dashboards import bar, show, states, workers
 from dashboards.price import Price
 from dashboards.progress import progress, span

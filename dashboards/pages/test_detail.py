@@ -3,14 +3,10 @@
 import streamlit as st
 
 from audit.calibration import Calibrated, Subjects
-from audit.findings import Evidence
-from audit.nouns import Missing
 from audit.plugins import Description, describe
-from audit.render.figures import key, null_of, profiles
-from audit.render.known_truth import rates, reliability, roc, tippett
-from audit.render.wording import evidence_sentence, sentence
-from audit.wording.numbers import number, p_value
-from audit.wording.untrusted import CELL, NAME, visible
+from audit.render import evidence_sentence, key, null_of, profiles, rates, reliability, roc, sentence, tippett
+from audit.schema import Evidence, Missing
+from audit.wording import CELL, NAME, number, p_value, visible
 from dashboards import bar, known, show, states
 
 ORDER = 40

@@ -8,14 +8,26 @@ import pandas as pd
 import streamlit as st
 from markupsafe import escape
 
-from audit.findings import Report
-from audit.render.comparisons import MANY, Named, Paint, Shown, columns, matrix, painted
-from audit.render.figures import Drawing
-from audit.render.html import OFF_LADDER, RUNGS
-from audit.render.pageone import untested
-from audit.render.posterior import how_sure
-from audit.render.wording import VERDICT_MEANING, VERDICT_SYMBOL, sentence, spoken
-from audit.wording.untrusted import NAME, visible
+from audit.render import (
+    MANY,
+    OFF_LADDER,
+    RUNGS,
+    VERDICT_MEANING,
+    VERDICT_SYMBOL,
+    Drawing,
+    Named,
+    Paint,
+    Shown,
+    columns,
+    how_sure,
+    matrix,
+    painted,
+    sentence,
+    spoken,
+    untested,
+)
+from audit.schema import Report
+from audit.wording import NAME, visible
 from dashboards import bar, show, states
 
 ORDER = 10

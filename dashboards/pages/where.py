@@ -4,8 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from audit.render.comparisons import depth_map, layered
-from audit.render.figures import key, profiles
+from audit.render import depth_map, key, layered, profiles
 from dashboards import bar, show, states
 
 ORDER = 50

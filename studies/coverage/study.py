@@ -17,9 +17,8 @@ from numpy import ndarray
 from scipy import stats as scipy_stats
 
 from audit import stats
-from audit.clusters import Labelled, auroc
-from audit.stats import Range
-from audit.store import write_atomic
+from audit.stats import Labelled, Range, auroc
+from audit.storage import write_atomic
 from studies.provenance import stamp
 
 HERE = Path(__file__).parent

@@ -6,16 +6,14 @@ import numpy as np
 import torch
 
 from audit.bench import Bench
-from audit.bench.shapes import Rows
+from audit.case import Rows
 from audit.checkpoints import resolve
-from audit.circuits.attributed import scored
-from audit.circuits.corruptions import swapped
-from audit.circuits.faithfulness import faithfulness
-from audit.nouns import Checkpoint, Source
+from audit.circuits import faithfulness, scored, swapped
+from audit.schema import Checkpoint, Source
+from audit.zoo import one_thread
 from studies.difficulty.results import Faithful
 from studies.difficulty.worlds import opened
 from studies.tofu_stories.teach import rows_of
-from studies.zoo.training import one_thread
 
 SHARES = (0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0)
 ROWS = 32

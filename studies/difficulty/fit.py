@@ -7,8 +7,8 @@ import numpy as np
 from numpy import ndarray
 from scipy import stats
 
-from audit.findings import Interval, Rate
-from audit.forecasting.model import PREDICTORS, Fitted, normal_scores, ridge
+from audit.forecasting import PREDICTORS, Fitted, normal_scores, ridge
+from audit.schema import Interval, Rate
 from audit.stats import upper_bound
 from studies.difficulty.measure import Measured
 from studies.difficulty.results import Value

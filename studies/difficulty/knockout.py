@@ -18,19 +18,14 @@ import torch
 from numpy import ndarray
 
 from audit.bench import Bench
-from audit.bench.opened import open_case
-from audit.bench.shapes import Rows
-from audit.casefile import load_case
+from audit.case import Rows, load_case, open_case
 from audit.checkpoints import resolve
-from audit.circuits.transfer import Knocked, knocked
-from audit.findings import Interval
-from audit.nouns import Checkpoint, Noun, Source, Texts
-from audit.store import write_atomic
+from audit.circuits import Knocked, knocked
+from audit.schema import Checkpoint, Interval, Noun, Source, Texts
+from audit.storage import write_atomic
+from audit.zoo import draw, folder_of, one_thread, population
 from studies.difficulty.worlds import opened
 from studies.provenance import Stamp, stamp
-from studies.zoo.build import folder_of
-from studies.zoo.members import draw, population
-from studies.zoo.training import one_thread
 
 HERE = Path(__file__).parent
 NULL, DRAWS = "null", 2000

@@ -18,13 +18,11 @@ import torch
 from numpy import ndarray
 
 from audit.bench import Bench
-from audit.circuits.predictors import circuit_size
-from audit.circuits.profile import jaccard
-from audit.circuits.selection import top_n
-from audit.store import write_atomic
+from audit.circuits import circuit_size, jaccard, top_n
+from audit.storage import write_atomic
+from audit.zoo import one_thread
 from studies.difficulty.truth import METHODS, SEEDS, Label, course, label, levels
 from studies.difficulty.worlds import WORLDS, Opened, Said, opened, said
-from studies.zoo.training import one_thread
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from audit.nouns import Missing
+from audit.schema import Missing
 from studies.difficulty.knockout import Results as Knockout
 from studies.difficulty.results import Results, Value
 

@@ -1,7 +1,6 @@
 """What the study found, as frozen nouns: written to results.json."""
 
-from audit.findings import Interval, Number
-from audit.nouns import Missing, Noun
+from audit.schema import Interval, Missing, Noun, Number
 from studies.provenance import Stamp
 
 

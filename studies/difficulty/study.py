@@ -14,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from audit.forecasting.model import FITTED, Fitted, normal_scores
-from audit.nouns import Missing
-from audit.store import write_atomic
+from audit.forecasting import FITTED, Fitted, normal_scores
+from audit.schema import Missing
+from audit.storage import write_atomic
 from studies.difficulty import page
 from studies.difficulty.faithful import of_stories, of_world
 from studies.difficulty.fit import fit, interval

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy import stats
 
-from audit.circuits.difficulty import cud, folds
-from audit.forecasting.model import normal_scores
+from audit.circuits import cud, folds
+from audit.forecasting import normal_scores
 from studies.difficulty.measure import Measured
 from studies.difficulty.truth import METHODS, SEEDS, Label
 

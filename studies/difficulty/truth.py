@@ -16,18 +16,13 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.bench import Bench
-from audit.bench.shapes import Rows, Start
-from audit.bench.training import CausalLearner, Learner, descend
+from audit.bench import Bench, CausalLearner, Learner, Start, descend
+from audit.case import Rows
 from audit.checkpoints import resolve
-from audit.circuits.faithfulness import KEY
-from audit.circuits.outputs import row_mean
-from audit.edits._edit import EditData
-from audit.edits._lesson import Descent
-from audit.edits.relearn import Relearn
-from audit.nouns import Checkpoint, Site, Source
-from studies.zoo import mechanisms
-from studies.zoo.training import write
+from audit.circuits import KEY, row_mean
+from audit.edits import Descent, EditData, Relearn
+from audit.schema import Checkpoint, Site, Source
+from audit.zoo import mechanisms, write
 
 METHODS = ("grad_diff", "npo", "simnpo", "refusal", "weighted_ascent", "rmu_shallow")
 SEEDS = (0, 1)

@@ -9,23 +9,14 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from torch import Tensor
 
-from audit.bench import Bench
-from audit.bench.attribution import Attribution, Means
-from audit.bench.shapes import Rows
+from audit.bench import Attribution, Bench, Means
+from audit.case import Rows
 from audit.checkpoints import resolve
-from audit.circuits.attributed import How, Scored, scored
-from audit.circuits.difficulty import folds
-from audit.circuits.objectives import key_margin, published
-from audit.circuits.predictors import Material, predictors
-from audit.circuits.selection import greedy
-from audit.disk import cache_root
-from audit.nouns import Item, Source
+from audit.circuits import How, Material, Scored, folds, greedy, key_margin, predictors, published, scored
+from audit.schema import Item, Source
+from audit.storage import cache_root
+from audit.zoo import draw, edit_data, items, make_model, make_tokenizer, make_world, population, rows_of, vocabulary
 from studies.difficulty.truth import Seen, World, settings
-from studies.zoo.build import make_model
-from studies.zoo.members import draw, population
-from studies.zoo.tokenizer import make_tokenizer
-from studies.zoo.training import edit_data, rows_of
-from studies.zoo.world import items, make_world, vocabulary
 
 WORLDS = (102, 103, 113, 121, 125, 132)
 RETAINED = 96

@@ -1,7 +1,7 @@
 """Attacks: the models of a full-kit world, measured before and after relearning and rounding; one file a world.
 
 Only the probes that output metrics, the lens and the depth score need are run, on the engine's own bench: the case of
-:mod:`studies.zoo.scoring`, one bench and one store a world. Attacked weights are never kept. Models are those of the
+:mod:`audit.pools`, one bench and one store a world. Attacked weights are never kept. Models are those of the
 zoo's cache; what is missing is made.
 """
 
@@ -18,19 +18,29 @@ from typing import NamedTuple
 
 from audit import plugins
 from audit.bench import Bench
-from audit.bench.opened import OpenCase, open_case
-from audit.bench.rows import stacked
-from audit.bench.shapes import Rows
-from audit.disk import write_atomic
-from audit.edits._edit import EditData
-from audit.edits._surgery import Surgeon
-from audit.edits.quantise import Quantise
-from audit.edits.relearn import Relearn
-from audit.findings import Measurement
-from audit.nouns import Missing, Texts
-from audit.pools import Score
-from probes._probe import Probe
-from probes._scores import width
+from audit.calibration import Score
+from audit.case import OpenCase, Rows, open_case, stacked
+from audit.edits import EditData, Quantise, Relearn, Surgeon
+from audit.pools import FIRST, MemoryStore, case_of
+from audit.probing import Probe, width
+from audit.schema import Measurement, Missing, Texts
+from audit.storage import write_atomic
+from audit.zoo import (
+    Drawn,
+    Member,
+    Population,
+    World,
+    builder,
+    general_items,
+    items,
+    items_about,
+    make_world,
+    one_thread,
+    others,
+    population,
+    recipes,
+    write_jsonl,
+)
 from probes.answer_lens import AnswerLens
 from probes.forget_likelihood import ForgetLikelihood
 from probes.reverse_patch import ReversePatch
@@ -38,11 +48,6 @@ from probes.utility import Utility
 from studies.faithfulness import people
 from studies.faithfulness.metrics import METRICS, knowledge
 from studies.faithfulness.readings import ATTACKS, AttackedMember, AttackedWorld, Reading, State, path_of, read_attacked
-from studies.zoo import build, recipes
-from studies.zoo.members import Drawn, Member, Population, population
-from studies.zoo.scoring import FIRST, MemoryStore, case_of
-from studies.zoo.training import one_thread
-from studies.zoo.world import World, general_items, items, items_about, make_world, others, write_jsonl
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +104,7 @@ def attack_world(drawn: Drawn, places: Places) -> Path:
     named = json.dumps([code, recipes.world_key(whole.zoo, drawn.world)], sort_keys=True)
     work = places.work / f"{final.stem}-{hashlib.sha256(named.encode()).hexdigest()[:12]}"
     with one_thread():
-        folders = {p.name: build.make_model(whole.zoo, drawn.world, places.models, p.name) for p in whole.zoo.plans}
+        folders = {p.name: builder.make_model(whole.zoo, drawn.world, places.models, p.name) for p in whole.zoo.plans}
         _write_data(make_world(drawn.world, drawn.shape), work / "data")
         found = _Attacking(whole, drawn.world, folders, work).all()
     done = AttackedWorld(

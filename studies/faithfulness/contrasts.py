@@ -8,10 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from audit.clusters import Labelled, labelled
-from audit.findings import Number
-from audit.nouns import Missing
-from audit.pools import Scored, WorldScores
+from audit.calibration import Scored, WorldScores
+from audit.schema import Missing, Number
+from audit.stats import Labelled, labelled
 from studies.faithfulness.metrics import METRICS, knowledge
 
 LEARNERS = ("base", "paraphrased", "rephrased")

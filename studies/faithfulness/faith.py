@@ -9,8 +9,8 @@ from numpy import ndarray
 from scipy import stats as scipy_stats
 
 from audit import stats
-from audit.clusters import Area, Gap, auroc, difference
-from audit.pools import Scored
+from audit.calibration import Scored
+from audit.stats import Area, Gap, auroc, difference
 from studies.faithfulness.contrasts import CONTRASTS, EVERYTHING, PUBLISHED, Contrast, Held, Table, counted, held
 from studies.faithfulness.metrics import METRICS, UDS
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final, NamedTuple
 
-from audit.render.svg import Scale, marker
+from audit.render import Scale, marker
 from studies.faithfulness.metrics import METRICS
 from studies.faithfulness.tables import Row, Told, told
 

@@ -7,9 +7,8 @@ of the raw number means that the model knows, and nothing else in the study turn
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from audit.findings import Number, Overall
-from audit.nouns import Missing
-from audit.pools import Score
+from audit.calibration import Score
+from audit.schema import Missing, Number, Overall
 
 PAPER = "Unlearning Depth Score, arXiv 2605.24614, which extends OpenUnlearning, arXiv 2506.12618, section 4"
 

@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.findings import Measurement
-from audit.nouns import Missing
+from audit.schema import Measurement, Missing
 from studies.faithfulness.readings import AttackedWorld
 
 ALARMED = 0.05

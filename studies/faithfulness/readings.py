@@ -6,9 +6,7 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from audit.findings import Number
-from audit.nouns import AuditError, ExitCode, Noun
-from audit.pools import Pool
+from audit.schema import AuditError, ExitCode, Noun, Number, Pool
 
 State = Literal["before", "relearned", "relearned others", "rounded"]
 ATTACKS: tuple[State, ...] = ("relearned", "relearned others", "rounded")

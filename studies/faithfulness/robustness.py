@@ -9,8 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from audit.findings import Number
-from audit.nouns import Missing
+from audit.schema import Missing, Number
 from audit.stats import harmonic_mean
 from studies.faithfulness.metrics import METRICS
 from studies.faithfulness.readings import AttackedWorld, Reading, State

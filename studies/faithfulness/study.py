@@ -13,9 +13,10 @@ import resource
 from collections.abc import Sequence
 from pathlib import Path
 
-from audit.disk import cache_root, write_atomic
-from audit.nouns import AuditError, ExitCode
-from audit.pools import read_pool, world_path
+from audit.calibration import read_pool, world_path
+from audit.schema import AuditError, ExitCode
+from audit.storage import cache_root, write_atomic
+from audit.zoo import design
 from studies.faithfulness import faith
 from studies.faithfulness.contrasts import table
 from studies.faithfulness.figure import figure
@@ -24,7 +25,6 @@ from studies.faithfulness.readings import AttackedWorld, read_all
 from studies.faithfulness.robustness import robust_part
 from studies.faithfulness.tables import markdown
 from studies.provenance import stamp
-from studies.zoo.design import design
 
 HERE = Path(__file__).parent
 SCORES = HERE.parent / "zoo" / "scores"
@@ -54,7 +54,7 @@ def scores_part(scores: Path) -> dict[str, object]:
     """Faithfulness, from the scores alone. AuditError (code 2) where there are none."""
     worlds, since = read_pool(scores), cpu_s()
     if not worlds:
-        raise AuditError(f"there are no scores in {scores.name}", "make them with python -m studies.zoo.pools")
+        raise AuditError(f"there are no scores in {scores.name}", "make them with python -m audit.pools.schedule")
     found = faith.scores_part(table(worlds), [w.world for w in worlds])
     return {
         "command": COMMAND.format("scores"),
@@ -85,8 +85,8 @@ def attacks_part(attacked: Sequence[AttackedWorld], scored: dict[str, object]) -
 
 def attack(worlds: Sequence[int], out: Path, work: Path) -> None:
     """Attack these worlds' models, one file a world; what is finished is left as it is."""
+    from audit.zoo import draw
     from studies.faithfulness.attacks import Places, attack_world
-    from studies.zoo.members import draw
 
     for world in worlds:
         attack_world(draw(world), Places(cache_root().resolve() / "zoo", work.resolve(), out.resolve()))

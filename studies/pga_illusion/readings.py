@@ -10,12 +10,12 @@ from torch import Tensor
 
 from audit import stats
 from audit.bench import Bench
-from audit.bench.opened import OpenCase
-from audit.bench.text_states import text_states
-from audit.nouns import Checkpoint, Read, Site, Texts
+from audit.case import OpenCase
+from audit.probing import text_states
+from audit.readouts import Logistic, logistic
 from audit.readouts import grouped_ridge as ridge
 from audit.readouts import label_swaps as swaps
-from audit.readouts.logistic import Logistic, logistic
+from audit.schema import Checkpoint, Read, Site, Texts
 from studies.pga_illusion.subjects import Paired
 
 POOLINGS = ("last", "mean")

@@ -14,11 +14,12 @@ from pathlib import Path
 import torch
 
 from audit.bench import Bench
-from audit.bench.opened import OpenCase, open_case
+from audit.case import OpenCase, open_case
 from audit.checkpoints import resolve
-from audit.disk import cache_root, write_atomic
 from audit.judging import judge
-from audit.nouns import AuditError, Checkpoint, Missing, Source
+from audit.pools import MemoryStore
+from audit.schema import AuditError, Checkpoint, Missing, Source
+from audit.storage import cache_root, write_atomic
 from probes.cross_sequence import CrossSequence
 from studies.pga_illusion.readings import (
     POOLINGS,
@@ -33,7 +34,6 @@ from studies.pga_illusion.readings import (
 )
 from studies.pga_illusion.subjects import PARTS, Edited, Paired, Pairing, edits, material, opened, pairs
 from studies.provenance import stamp
-from studies.zoo.scoring import MemoryStore
 
 HERE = Path(__file__).parent
 log = logging.getLogger(__name__)
@@ -121,10 +121,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("audit").setLevel(logging.WARNING)
     torch.set_num_threads(1)
+    from audit.zoo import build
     from studies.tofu_stories.material import prepare
     from studies.tofu_stories.study import write_case
     from studies.tofu_stories.teach import build as teach
-    from studies.zoo.build import build
 
     cases = {"zoo, demo world": build("demo", 0, cache_root()).cases["refusal"]}
     if args.data is not None:

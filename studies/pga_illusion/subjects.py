@@ -6,16 +6,9 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from audit.alternates import matched
-from audit.bench.cohorts import Part
-from audit.bench.opened import OpenCase, open_case
-from audit.bench.rows import stacked, tokenise
-from audit.bench.shapes import Rows
-from audit.data import load_case
-from audit.edits._edit import Edit, EditData
-from audit.edits.pga import PGA
-from audit.edits.pga_projection import PGAProjection
-from audit.nouns import Texts
+from audit.case import OpenCase, Part, Rows, load_case, matched, open_case, stacked, tokenise
+from audit.edits import PGA, Edit, EditData, PGAProjection
+from audit.schema import Texts
 
 Pairing = Literal["unrelated", "matched"]
 Pool = Literal["edited", "fresh"]

@@ -16,18 +16,16 @@ from pathlib import Path
 import torch
 
 from audit.bench import Bench
-from audit.bench.opened import open_case
-from audit.data import load_case
-from audit.disk import write_atomic
-from audit.findings import Interval
-from audit.nouns import Missing
+from audit.case import load_case, open_case
+from audit.pools import MemoryStore
+from audit.schema import Interval, Missing
+from audit.storage import write_atomic
 from probes._landscape_classifier import KINDS, Settings, described, measured
 from probes.remind_landscape import RemindLandscape
 from studies.provenance import stamp
 from studies.tofu_stories.material import Material, prepare
 from studies.tofu_stories.study import AUDITED, write_case
 from studies.tofu_stories.teach import build
-from studies.zoo.scoring import MemoryStore
 
 HERE = Path(__file__).parent
 HOW = Settings(many=16, nearest=15, share=0.2)

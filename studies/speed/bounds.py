@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from audit.nouns import Missing
+from audit.schema import Missing
 from studies.speed.methods import BARE, OURS
 from studies.speed.results import Bound, CommandRow, MemoryRow, Results, TimingRow
 from studies.speed.timing import ratio_of_medians

@@ -21,13 +21,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from audit.bench import Bench
-from audit.bench.attribution import Attribution, EdgeScores
-from audit.bench.shapes import Rows
+from audit.bench import Attribution, Bench, EdgeScores
+from audit.case import Rows
 from audit.checkpoints import folder_of, resolve
-from audit.circuits.objectives import answer_loss
-from audit.nouns import Checkpoint, Noun, Source
-from audit.store import write_atomic
+from audit.circuits import answer_loss
+from audit.schema import Checkpoint, Noun, Source
+from audit.storage import write_atomic
 from studies.provenance import Stamp, stamp
 from studies.speed.methods import plain
 from studies.speed.results import Ratio

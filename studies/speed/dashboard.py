@@ -26,9 +26,9 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from audit.nouns import Noun
-from audit.serving import free_port
-from audit.store import write_atomic
+from audit.schema import Noun
+from audit.storage import write_atomic
+from dashboards.serving import free_port
 from studies.provenance import Stamp, stamp
 from studies.speed.run_store import WHOLE, Extent, make
 

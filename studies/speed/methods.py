@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from audit.bench import Bench
-from audit.bench.shapes import Rows
+from audit.case import Rows
 from audit.checkpoints import folder_of
-from audit.nouns import Checkpoint, Positions, Read, Site
+from audit.schema import Checkpoint, Positions, Read, Site
 
 Mode = Literal["none", "last", "mean", "all"]
 Call = Callable[[], list[Tensor]]
@@ -79,7 +79,7 @@ def bridged(folder: Path) -> Any:
     """TransformerBridge around a copy of its own."""
     from transformer_lens.model_bridge import TransformerBridge
 
-    from audit.wrappers.lens_bridge import without_downloads
+    from audit.wrappers import without_downloads
 
     with without_downloads():
         return TransformerBridge.boot_transformers(str(folder), device="cpu", dtype=torch.float32)

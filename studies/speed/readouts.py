@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from audit.bench import Bench
-from audit.bench.shapes import Rows
-from audit.nouns import Checkpoint
+from audit.case import Rows
 from audit.readouts import grouped_ridge as ridge
 from audit.readouts import label_swaps as swaps
+from audit.schema import Checkpoint
 from probes._landscape import Neighbours, landscape
 from studies.speed.results import ReadoutRow
 from studies.speed.sizes import SIZES, checkpoint

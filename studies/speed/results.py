@@ -2,8 +2,7 @@
 
 from statistics import median
 
-from audit.findings import Interval
-from audit.nouns import Missing, Noun
+from audit.schema import Interval, Missing, Noun
 from studies.provenance import Stamp
 
 

@@ -13,29 +13,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audit import manifest
-from audit.findings import (
+from audit.runs import manifest, report_id
+from audit.schema import (
+    Case,
     Control,
+    Cost,
     Count,
     Curve,
+    DataFiles,
     Environment,
     Evidence,
     Exhibit,
     Interval,
     LikelihoodRatio,
     Measurement,
+    Missing,
     Null,
     Outcome,
     Plan,
     PlannedTest,
     Rate,
     Report,
+    Roles,
+    Source,
     Table,
     Timing,
     Verdict,
 )
-from audit.issued import report_id
-from audit.nouns import Case, Cost, DataFiles, Missing, Roles, Source
 
 ROLES: Final = ("base", "suspect", "reference")
 KINDS: Final = ("output", "causal", "decoding", "recovery")

@@ -5,9 +5,9 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from audit.bench.shapes import Rows
+from audit.case import Rows
 from audit.checkpoints import resolve
-from audit.nouns import Checkpoint, Source
+from audit.schema import Checkpoint, Source
 
 SizeName = Literal["A", "B", "T", "smoke"]
 

@@ -17,8 +17,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from audit.nouns import Missing
-from audit.store import write_atomic
+from audit.schema import Missing
+from audit.storage import write_atomic
 from studies.provenance import stamp
 from studies.speed import bounds, commands, memory, readouts
 from studies.speed.methods import BARE, LOGITS, OPENERS, OURS, Call, Method, Mode, disagreement, methods

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 from jaxtyping import Float
 
-from audit.findings import Interval
+from audit.schema import Interval
 from studies.speed.results import Ratio
 
 Seconds = Float[np.ndarray, " repeat"]

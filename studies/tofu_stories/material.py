@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from audit.nouns import AuditError
-from audit.store import write_atomic
+from audit.schema import AuditError
+from audit.storage import write_atomic
 
 PER_AUTHOR = 4
 FORGET, HOLDOUT, RETAIN = range(180, 200), range(20), range(20, 60)

@@ -14,8 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from audit.nouns import ExitCode
-from audit.store import write_atomic
+from audit.schema import ExitCode
+from audit.storage import write_atomic
 from studies.provenance import stamp
 from studies.tofu_stories.material import Material, prepare
 from studies.tofu_stories.teach import TEMPLATE, build

@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from audit.bench.shapes import Forward, Rows
-from audit.nouns import Item, Source, Template
+from audit.bench import Forward
+from audit.case import Rows
+from audit.schema import Item, Source, Template
 from studies.tofu_stories.material import Material
 
 TEMPLATE = Template(prompt="Question: {question}\nAnswer:", answer=" {answer}", bos="always")
@@ -51,16 +52,15 @@ def _save(model: "object", tokenizer: "object", out: Path) -> None:
 
 def rows_of(files: tuple[Path, ...], folder: Path) -> Rows:
     """All items of some JSONL files as training rows, tokenised as the audit will tokenise them."""
-    from audit.bench.rows import tokenise
-    from audit.bench.tokenizers import load_tokenizer, tokenizer_files
-    from audit.data import read_items
+    from audit.case import read_items, tokenise
+    from audit.checkpoints import load_tokenizer, tokenizer_files
 
     items: list[Item] = [item for file in files for item in read_items(file, "author_id")]
     return tokenise(items, [item.answer for item in items], load_tokenizer(tokenizer_files(folder)), TEMPLATE, None)
 
 
 def _both(taught: Forward | None, stories: Forward | None, _frozen: Forward | None, _still: Forward | None) -> Tensor:
-    from audit.edits._losses import nll
+    from audit.edits import nll
 
     assert taught is not None and stories is not None
     return nll(taught) + nll(stories)
@@ -79,8 +79,7 @@ def teach(lesson: Lesson, material: Material) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from audit.bench.shapes import Recipe
-    from audit.bench.training import CausalLearner, TrainData, descend
+    from audit.bench import CausalLearner, Recipe, TrainData, descend
 
     if lesson.out.is_dir():
         return lesson.out
@@ -103,9 +102,7 @@ def unlearn(name: str, base: Path, material: Material, out: Path) -> Path:
 
     from audit.bench import Bench
     from audit.checkpoints import resolve
-    from audit.edits._edit import Edit, EditData
-    from audit.edits.head_edit import HeadEdit
-    from audit.edits.npo import NPO
+    from audit.edits import NPO, Edit, EditData, HeadEdit
 
     if out.is_dir():
         return out

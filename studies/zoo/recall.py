@@ -10,13 +10,11 @@ from typing import NamedTuple, get_args
 
 import torch
 
-from audit.bench.shapes import Rows
-from audit.bench.training import CausalLearner
+from audit.bench import CausalLearner
+from audit.case import Rows, read_items
 from audit.checkpoints import delta_of, folder_of, resolve
-from audit.data import read_items
-from audit.nouns import Form, Item, Source
-from studies.zoo.build import Built, build
-from studies.zoo.training import one_thread, rows_of
+from audit.schema import Form, Item, Source
+from audit.zoo import Built, build, one_thread, rows_of
 
 log = logging.getLogger(__name__)
 

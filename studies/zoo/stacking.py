@@ -17,12 +17,10 @@ from typing import NamedTuple
 
 import torch
 
-from audit.disk import write_atomic
-from audit.nouns import Noun
+from audit.schema import Noun
+from audit.storage import write_atomic
+from audit.zoo import Learning, Zoo, builder, draw, population, stacked_training
 from studies.provenance import Stamp, stamp
-from studies.zoo import build, stacked
-from studies.zoo.members import draw, population
-from studies.zoo.recipes import Learning, Zoo
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +68,7 @@ def one_by_one(zoos: dict[int, Zoo], root: Path) -> None:
     """Make every model alone, in order of descent."""
     for seed, zoo in zoos.items():
         for plan in zoo.plans:
-            build.make_model(zoo, seed, root, plan.name)
+            builder.make_model(zoo, seed, root, plan.name)
 
 
 def apart(zoos: dict[int, Zoo], roots: tuple[Path, Path]) -> float:
@@ -80,7 +78,7 @@ def apart(zoos: dict[int, Zoo], roots: tuple[Path, Path]) -> float:
         for plan in zoo.plans:
             if plan.parent is not None:
                 one, other, parent = (
-                    _weights(build.folder_of(zoo, seed, root, name))
+                    _weights(builder.folder_of(zoo, seed, root, name))
                     for root, name in ((roots[0], plan.name), (roots[1], plan.name), (roots[0], plan.parent))
                 )
                 off += float((one - other).square().sum())
@@ -111,14 +109,15 @@ def measure(worlds: Sequence[int], steps: int, repeats: int, device: str) -> Mea
             roots = Path(folder) / "alone", Path(folder) / "together"
             roots[0].mkdir()
             alone = _cost(lambda: one_by_one(zoos, roots[0]))  # noqa: B023 (called at once)
-            together = _cost(lambda: stacked.make_learned(zoos, roots[1], device))  # noqa: B023
+            together = _cost(lambda: stacked_training.make_learned(zoos, roots[1], device))  # noqa: B023
             far = apart(zoos, roots)
         if repeat:
             found.append((alone, together))
     kinds = [zoo.sizes.architecture for zoo in zoos.values() for _ in zoo.plans]
     given = f"--worlds {' '.join(map(str, worlds))} --steps {steps} --repeats {repeats} --device {device}"
     return Measured(
-        stamp=stamp(worlds[0]), command=f"python -m studies.zoo.stacking {given}", device=stacked.described(device),
+        stamp=stamp(worlds[0]), command=f"python -m studies.zoo.stacking {given}",
+        device=stacked_training.described(device),
         architectures={kind: kinds.count(kind) for kind in sorted(set(kinds))}, steps=steps,
         one_by_one_cpu_s=round(median(a.cpu_s for a, _ in found), 2),
         one_by_one_wall_s=round(median(a.wall_s for a, _ in found), 2),
@@ -139,7 +138,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "stacking.json")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    device = stacked.device_for(args.device)
+    device = stacked_training.device_for(args.device)
     if device is None:
         parser.error("name a device to train on together")
     found = measure(args.worlds, args.steps, args.repeats, device)

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audit.demonstration import Audited, World, demonstrate
-from audit.disk import cache_root
-from audit.engine import How
-from audit.findings import Evidence, Missing
-from audit.render.progress import Progress
-from audit.store import write_atomic
+from audit.planning import How
+from audit.render import Progress
+from audit.schema import Evidence, Missing
+from audit.storage import cache_root, write_atomic
+from audit.zoo import build
 from studies.provenance import stamp
-from studies.zoo.build import build
 from studies.zoo.recall import Recall, recall
 
 log = logging.getLogger(__name__)

@@ -15,13 +15,23 @@ from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy import stats as scipy_stats
 
-from audit.calibration import Calibration, Subjects, read_shelf, stored, write
-from audit.findings import Interval, Kind, Rate
-from audit.joint import Table, judged_apart, table_of
-from audit.nouns import AuditError, Missing, Noun
-from audit.rates import HeldOut, Roster, rate, stated
+from audit.calibration import (
+    Calibration,
+    HeldOut,
+    Roster,
+    Subjects,
+    Table,
+    judged_apart,
+    rate,
+    read_shelf,
+    stated,
+    stored,
+    table_of,
+    write,
+)
+from audit.schema import AuditError, Interval, Kind, Missing, Noun, Rate
+from audit.zoo import mechanisms
 from studies.provenance import Stamp, stamp
-from studies.zoo import mechanisms
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,148 @@
+"""Where the rows' tokens lie in one batch, virtual tokens included: the index arithmetic of reads and writes."""
+
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from audit.bench.writes.prefix import Prefix
+from audit.case import Rows
+from audit.schema import AuditError, Positions
+from audit.wrappers import Batch, Wrapper
+
+
+class Packed(NamedTuple):
+    """Tokens of one batch: their row in the batch, their position there, and their place in the whole packed order."""
+
+    row: Int[Tensor, " token"]
+    position: Int[Tensor, " token"]
+    place: Int[Tensor, " token"] | None
+
+
+class Targets:
+    """Target tokens of all rows in packed order, cut batch by batch."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+        self._packed: dict[Positions, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+
+    def total(self, at: Positions) -> int:
+        """Number of target tokens over all rows."""
+        return len(self._of(at)[1])
+
+    def _of(self, at: Positions) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if at not in self._packed:
+            row, position = self.rows.targets(at)
+            count = torch.bincount(row, minlength=len(self.rows))
+            self._packed[at] = row, position, count, count.cumsum(0) - count
+        return self._packed[at]
+
+    def cut(self, at: Positions, index: Int[Tensor, " row"] | None) -> Packed:
+        """The targets of the rows at ``index`` (None: all rows)."""
+        row, position, count, first = self._of(at)
+        if index is None:
+            return Packed(row, position, None)
+        n = count[index]
+        local = torch.repeat_interleave(torch.arange(len(index)), n)
+        place = first[index][local] + torch.arange(len(local)) - (n.cumsum(0) - n)[local]
+        return Packed(local, position[place], place)
+
+
+class Geometry:
+    """One batch of rows: tokens, and the flat positions ([row * pos] of the padded batch) that reads and writes use."""
+
+    def __init__(
+        self, targets: Targets, index: Int[Tensor, " row"] | None, prefix: Prefix | None, device: torch.device
+    ) -> None:
+        rows = targets.rows
+        self.targets, self.rows, self.index, self.device = targets, rows, index, device
+        self.lengths = rows.lengths if index is None else rows.lengths[index]
+        self.n = len(self.lengths)
+        self.width = max(self.lengths.tolist(), default=0)
+        self.prefix = prefix
+        self.n_prefix = 0 if prefix is None else prefix.emb.shape[1]
+        self.total = self.width + self.n_prefix
+        self._flat: dict[Positions, Tensor] = {}
+
+    @cached_property
+    def ids(self) -> Int[Tensor, "row pos"]:
+        """Token ids on the device, trimmed to the longest row."""
+        return self._cut(self.rows.ids).to(self.device)
+
+    @cached_property
+    def mask(self) -> Bool[Tensor, "row pos"]:
+        """Real tokens on the device (without virtual ones)."""
+        return self._cut(self.rows.mask).to(self.device)
+
+    def _cut(self, tensor: Tensor) -> Tensor:
+        if self.index is not None:
+            tensor = tensor[self.index]
+        return tensor if tensor.shape[1] == self.width else tensor[:, : self.width]
+
+    @cached_property
+    def insert(self) -> Int[Tensor, " row"]:
+        """Position before which each row's virtual tokens stand."""
+        assert self.prefix is not None
+        if isinstance(self.prefix.at, str):
+            return torch.zeros(self.n, dtype=torch.long)
+        at = self.prefix.at.cpu()
+        return at if self.index is None else at[self.index]
+
+    def place(self, row: Int[Tensor, " token"], position: Int[Tensor, " token"]) -> Int[Tensor, " token"]:
+        """Positions in the batch as the model sees it: moved up by the virtual tokens before them."""
+        if self.prefix is None:
+            return position
+        return position + self.n_prefix * (position >= self.insert[row])
+
+    def flat(self, at: Positions) -> Int[Tensor, " token"]:
+        """Flat positions, on the device, of the states that ``at`` names (for targets: the state before each)."""
+        if at not in self._flat:
+            if at == "last" and self.prefix is None:
+                ends = torch.arange(-1, self.n * self.total - 1, self.total)
+                self._flat[at] = (ends + self.lengths).to(self.device)
+                return self._flat[at]
+            if at == "last":
+                row, position = torch.arange(self.n), self.lengths - 1
+                where = self.place(row, position)
+            elif at == "all":
+                row, position = self._cut(self.rows.mask).nonzero(as_tuple=True)
+                where = self.place(row, position)
+            else:
+                row, position, _ = self.targets.cut(at, self.index)
+                where = self.place(row, position) - 1
+            self._flat[at] = (row * self.total + where).to(self.device)
+        return self._flat[at]
+
+    @cached_property
+    def weights(self) -> Float[Tensor, "row 1 pos"]:
+        """Weights of the masked mean over real tokens, in float32."""
+        if self.prefix is None:
+            real = self.mask.float()
+        else:
+            real = torch.zeros(self.n * self.total, device=self.device)
+            real[self.flat("all")] = 1.0
+            real = real.view(self.n, self.total)
+        return (real / real.sum(1, keepdim=True)).unsqueeze(1)
+
+    def batch(self, wrapper: Wrapper) -> Batch:
+        """What the model is given: ids, or their embeddings with the virtual tokens put in."""
+        if self.prefix is None:
+            return Batch(self.ids, self.mask)
+        own, shape = wrapper.embed(self.ids), self.prefix.emb.shape
+        if shape[0] != len(self.rows) or shape[2] != own.shape[2]:
+            raise AuditError(
+                f"a prefix of shape {tuple(shape)} does not fit {len(self.rows)} rows of width {own.shape[2]}",
+                "give one prefix [n d] for every row",
+            )
+        emb = self.prefix.emb if self.index is None else self.prefix.emb[self.index.to(self.prefix.emb.device)]
+        joined = torch.cat([emb.to(own), own], 1)
+        column = torch.arange(self.total).expand(self.n, -1)
+        at = self.insert[:, None]
+        after = torch.where(column < at + self.n_prefix, column - at, column)
+        source = torch.where(column < at, column + self.n_prefix, after)
+        embeds = joined.gather(1, source.to(self.device)[..., None].expand(-1, -1, own.shape[-1]))
+        ids = self.ids.new_zeros(self.n, self.total)
+        real = torch.arange(self.total) < (self.lengths + self.n_prefix)[:, None]
+        return Batch(ids, real.to(self.device), embeds)

@@ -1,0 +1,41 @@
+"""Reads as taps: each pools its state on the device, inside the forward, straight into the place where it is kept.
+
+Statistics are in float32 whatever the model's dtype. Nothing of size positions x vocabulary is made unless the read
+asks for logits at all positions.
+"""
+
+from collections.abc import Sequence
+
+from audit.bench.layout import Targets
+from audit.bench.reads.full_sequence import Whole
+from audit.bench.reads.per_part import Loose
+from audit.bench.reads.pooled import Stream
+from audit.bench.reads.readout import Readout
+from audit.bench.reads.scores import SCORED, Scores
+from audit.case import Rows
+from audit.schema import Read
+from audit.wrappers import Wrapper
+
+STREAM = SCORED - {"logits"} | {"embed", "attn_in", "mlp_in", "attn_out", "mlp_out"}
+
+
+def readouts(rows: Rows, targets: Targets, reads: Sequence[Read], wrapper: Wrapper) -> list[Readout]:
+    """Group the reads so that each group is collected together."""
+
+    def kind(read: Read) -> tuple[str, str]:
+        if read.reduce != "state":
+            return "scores", read.at
+        if read.at == "all":
+            return "whole", read.at
+        return ("stream" if read.site.part in STREAM and read.site.head is None else "loose"), read.at
+
+    groups: dict[tuple[str, str], list[Read]] = {}
+    for read in reads:
+        groups.setdefault(kind(read), []).append(read)
+    found: list[Readout] = []
+    for (how, _), members in groups.items():
+        if how == "stream":
+            found.append(Stream(rows, targets, members, wrapper))
+        else:
+            found.append({"scores": Scores, "whole": Whole, "loose": Loose}[how](rows, targets, members))
+    return found

@@ -1,0 +1,1 @@
+"""Training copies of checkpoints by recipes."""

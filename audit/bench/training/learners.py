@@ -1,0 +1,92 @@
+"""What is trained: a model and its rows behind one interface, whichever way the model is run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from audit.bench.results import Forward
+from audit.case import Rows
+from audit.schema import Site
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from audit.wrappers import Wrapper
+
+
+class TrainData(NamedTuple):
+    """The rows that a recipe's objective sees; either may be missing, then the objective gets None in its place."""
+
+    forget: Rows | None = None
+    retain: Rows | None = None
+
+
+class Learner(Protocol):
+    """Anything that can be trained: live parameters by name, and a scored forward pass of some rows."""
+
+    def parameters(self) -> Mapping[str, Tensor]: ...
+    def answers(self, rows: Rows, at_sites: Sequence[Site] = ()) -> Forward: ...
+
+
+def score_answers(
+    rows: Rows, final: Float[Tensor, "row pos d"], head: Callable[[Tensor], Tensor], states: Mapping[Site, Tensor]
+) -> Forward:
+    """Score the answer tokens of ``rows`` from final states: only their positions go through the head."""
+    row, position = (index.to(final.device) for index in rows.targets("answer"))
+    logits = head(final[row, position - 1]).float()
+    target = rows.ids.to(final.device)[row, position]
+    logprob = logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]
+    return Forward(logprob, logits, target, row, rows.key.to(final.device)[row, position], states, position - 1)
+
+
+class CausalLearner:
+    """A live Hugging Face causal language model. Rows are right-padded, so causal attention needs no mask.
+
+    Scores take the model's own forward pass; only where states are asked for is it put behind the native backend.
+    """
+
+    def __init__(self, model: "PreTrainedModel") -> None:
+        self.model = model
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Live parameters by their checkpoint names."""
+        return dict(self.model.named_parameters())
+
+    @cached_property
+    def _wrapped(self) -> "WrapperLearner":
+        from audit.wrappers import wrap
+
+        return WrapperLearner(wrap(self.model))
+
+    def answers(self, rows: Rows, at_sites: Sequence[Site] = ()) -> Forward:
+        """Score the answers of ``rows``, and keep the states at ``at_sites``."""
+        from audit.wrappers import logits_of
+
+        if at_sites:
+            return self._wrapped.answers(rows, at_sites)
+        ids = rows.ids.to(self.model.device)
+        states = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        return score_answers(rows, states, partial(logits_of, self.model), {})
+
+
+class WrapperLearner:
+    """A model behind a backend, trained through its own forward pass."""
+
+    def __init__(self, wrapper: "Wrapper") -> None:
+        self.wrapper = wrapper
+
+    def parameters(self) -> Mapping[str, Tensor]:
+        """Live parameters by their checkpoint names."""
+        return self.wrapper.parameters()
+
+    def answers(self, rows: Rows, at_sites: Sequence[Site] = ()) -> Forward:
+        """Score the answers of ``rows``, and keep the states at ``at_sites``."""
+        from audit.wrappers import Batch, Tap
+
+        final, seen = Site(part="final_in"), dict[Site, Tensor]()
+        batch = Batch(rows.ids.to(self.wrapper.device), rows.mask.to(self.wrapper.device))
+        self.wrapper.forward(batch, [Tap(site, partial(seen.__setitem__, site)) for site in (final, *at_sites)])
+        return score_answers(rows, seen[final], self.wrapper.head, {site: seen[site] for site in at_sites})

@@ -1,0 +1,1 @@
+"""What may be changed on the way through a model: one write a file."""

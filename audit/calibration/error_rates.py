@@ -1,0 +1,218 @@
+"""Mistakes counted on worlds and mechanisms that a rule was not fitted on.
+
+The unit is the world: a false alarm is a world in which any clean model alarms. A rule is fitted anew without the
+worlds of a fold and without the mechanism of the model that it then judges, wherever that mechanism occurs.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+from scipy.optimize import isotonic_regression
+
+from audit import stats
+from audit.calibration.records import Record, Subject
+from audit.schema import FALSE_ALARM_SHARE, POWER, AuditError, Counted, DetectionLimit, Dose, Missing, Pool, Rate
+from audit.stats import clustered
+
+FOLDS = 5
+BY_SCALE = "base"
+"""Base reads 1 by the definition of the effect; it is no test of a rule and is left out of fits and counts."""
+
+
+class Roster(NamedTuple):
+    """The subjects of a pool as arrays, by their place."""
+
+    world: Int[ndarray, " subject"]
+    mechanism: ndarray
+    pool: ndarray
+    kept: Int[ndarray, " subject"]
+    audited: Int[ndarray, " subject"]
+    content: ndarray
+    alone: ndarray
+
+    @property
+    def clean(self) -> Bool[ndarray, " subject"]:
+        """Never trained on the facts."""
+        return self.pool == "clean"
+
+    @property
+    def knowing(self) -> Bool[ndarray, " subject"]:
+        """Holds facts of some audited person as they are audited (not in other words only), and is not base itself."""
+        taught = (self.pool == "knowing") & (self.kept > 0) & (self.content != "other words")
+        return taught & (self.mechanism != BY_SCALE)
+
+    @property
+    def whole(self) -> Bool[ndarray, " subject"]:
+        """Knowing, and of everything."""
+        return self.knowing & (self.kept == self.audited)
+
+    @property
+    def judged(self) -> Bool[ndarray, " subject"]:
+        """Everything that a rule is tried on: not base, not the destroyed, whom the gate stops first."""
+        return (self.mechanism != BY_SCALE) & (self.pool != "destroyed")
+
+
+def roster(subjects: Sequence[Subject]) -> Roster:
+    """The arrays of a list of subjects."""
+    return Roster(
+        np.array([s.world for s in subjects], dtype=int),
+        np.array([s.mechanism for s in subjects], dtype=object),
+        np.array([s.pool for s in subjects], dtype=object),
+        np.array([s.kept for s in subjects], dtype=int),
+        np.array([s.audited for s in subjects], dtype=int),
+        np.array([s.content for s in subjects], dtype=object),
+        np.array([s.alone for s in subjects], dtype=object),
+    )
+
+
+def labelled(people: Roster, score: Float[ndarray, " subject"], kept: Bool[ndarray, " subject"]) -> clustered.Labelled:
+    """The clean and the knowing among the kept, as scores in clusters of worlds. AuditError if there are too few."""
+    here = kept & (people.clean | people.knowing)
+    return clustered.labelled(score[here].tolist(), people.knowing[here].tolist(), people.world[here].tolist())
+
+
+def threshold(score: Float[ndarray, " model"], world: Int[ndarray, " model"]) -> float:
+    """The least value that at most :data:`~audit.schema.FALSE_ALARM_SHARE` of these clean models' worlds exceed."""
+    highest = np.sort([score[world == one].max() for one in np.unique(world)])[::-1]
+    return float(highest[int(FALSE_ALARM_SHARE * len(highest))])
+
+
+# ---- held out ---------------------------------------------------------------------------------------------------
+class Decision(NamedTuple):
+    """What a rule says of some models: is there a trace, and its score."""
+
+    found: Bool[ndarray, " model"]
+    score: Float[ndarray, " model"]
+
+
+Rule = Callable[[Bool[ndarray, " subject"]], Decision]
+Fit = Callable[[Bool[ndarray, " subject"]], Rule]
+
+
+class HeldOut(NamedTuple):
+    """Decisions on every subject that was judged, each by a fit that knew neither its world nor its mechanism."""
+
+    found: Bool[ndarray, " subject"]
+    score: Float[ndarray, " subject"]
+    judged: Bool[ndarray, " subject"]
+
+
+def held_out(people: Roster, usable: Bool[ndarray, " subject"], fit: Fit, seed: int = 0) -> HeldOut:
+    """Judge every usable subject by a rule fitted on other worlds and other mechanisms.
+
+    ``fit`` is given which subjects it may see (clean and knowing ones), its rule which it has to judge. AuditError
+    where nothing clean or nothing knowing would be left to fit on.
+    """
+    judged = usable & people.judged
+    kinds = usable & (people.clean | people.knowing)
+    fold_of = _folds(labelled(people, np.zeros(len(people.world)), usable), people.world[kinds], seed)
+    fold = np.array([fold_of.get(int(world), -1) for world in people.world])
+    found, score = np.zeros(len(judged), bool), np.zeros(len(judged))
+    for mechanism in dict.fromkeys(people.mechanism[judged]):
+        for one in np.unique(fold[judged & (people.mechanism == mechanism)]):
+            out = judged & (people.mechanism == mechanism) & (fold == one)
+            seen = kinds & (people.mechanism != mechanism) & (fold != one)
+            if not ((seen & people.clean).any() and (seen & people.knowing).any()):
+                raise AuditError(
+                    f"without {mechanism} nothing clean or nothing knowing is left to set a rule by",
+                    "give a pool of more worlds, and of at least two mechanisms of either kind",
+                )
+            decision = fit(seen)(out)
+            found[out], score[out] = decision.found, decision.score
+    return HeldOut(found, score, judged)
+
+
+def _folds(data: clustered.Labelled, world: Int[ndarray, " model"], seed: int) -> dict[int, int]:
+    """The fold of every world; few, since each is combined with every mechanism."""
+    fold = clustered.folds(data, seed) % FOLDS
+    return {int(w): int(f) for w, f in zip(world, fold, strict=True)}
+
+
+def stated(people: Roster, held: HeldOut) -> HeldOut:
+    """Which of these verdicts state a trace, where the decisions are the joint rule's: what the other rungs add.
+
+    Nothing is said of a model that the gate stops; outputs speak before the joint rule, held-out forms after it.
+    """
+    spoken = np.isin(people.alone, ("shown", "elsewhere")) & held.judged
+    return held._replace(found=(held.found | spoken) & (people.alone != "stopped"))
+
+
+# ---- counts -----------------------------------------------------------------------------------------------------
+def rate(k: int, n: int) -> Rate:
+    """k of n with the exact one-sided 95 % upper bound (Clopper & Pearson 1934); of none nothing is known."""
+    upper = stats.clopper_pearson(k, n, 0.90).hi if n else 1.0
+    return Rate(k=k, n=n, upper95=float(f"{upper:.4g}"))
+
+
+def _worlds(people: Roster, which: Bool[ndarray, " subject"]) -> int:
+    return len(np.unique(people.world[which]))
+
+
+def record(people: Roster, held: HeldOut) -> Record:
+    """The mistakes of a rule in counts of worlds, every exception by name."""
+    clean, whole = held.judged & people.clean, held.judged & people.whole
+    edited = held.judged & (people.pool == "edited clean")
+    doses = _doses(people, held)
+    return Record(
+        false_alarms=rate(_worlds(people, clean & held.found), _worlds(people, clean)),
+        misses=rate(_worlds(people, whole & ~held.found), _worlds(people, whole)),
+        edited_clean=rate(_worlds(people, edited & held.found), _worlds(people, edited)),
+        counted=_counted(people, held),
+        doses=doses,
+        limit=_limit(doses),
+        exceptions=tuple(
+            f"world {people.world[i]}, {people.mechanism[i]}: {'false alarm' if held.found[i] else 'missed'}"
+            for i in np.flatnonzero((clean & held.found) | (whole & ~held.found))
+        ),
+    )
+
+
+def _counted(people: Roster, held: HeldOut) -> tuple[Counted, ...]:
+    pairs = sorted({(str(m), str(p)) for m, p in zip(people.mechanism, people.pool, strict=True)})
+    counts: list[Counted] = []
+    for mechanism, pool in pairs:
+        here = held.judged & (people.mechanism == mechanism) & (people.pool == pool)
+        if here.any():
+            named: Pool = people.pool[here][0]
+            found = _worlds(people, here & held.found)
+            counts.append(Counted(mechanism=mechanism, pool=named, found=found, worlds=_worlds(people, here)))
+    return tuple(counts)
+
+
+def _doses(people: Roster, held: HeldOut) -> tuple[Dose, ...]:
+    """Found in k of n worlds at every part kept; the power that never falls with it by isotonic regression.
+
+    Models that keep everything are fakes, which hide it: they are no doses. Of several models of one dose in one world
+    all have to be found.
+    """
+    knowing = held.judged & people.knowing & ~people.whole
+    counts: list[tuple[int, int, int, int]] = []
+    for audited, kept in sorted({(int(a), int(k)) for a, k in zip(people.audited, people.kept, strict=True)}):
+        here = knowing & (people.audited == audited) & (people.kept == kept)
+        n = _worlds(people, here)
+        if n:
+            counts.append((kept, audited, n - _worlds(people, here & ~held.found), n))
+    if not counts:
+        return ()
+    order = np.argsort([kept / audited for kept, audited, _, _ in counts], kind="stable")
+    shares, weights = np.array([counts[i][2] / counts[i][3] for i in order]), np.array([counts[i][3] for i in order])
+    rising = isotonic_regression(shares, weights=weights).x
+    return tuple(
+        Dose(kept=counts[i][0], audited=counts[i][1], k=counts[i][2], n=counts[i][3], power=float(f"{p:.4g}"))
+        for i, p in zip(order, rising, strict=True)
+    )
+
+
+def _limit(doses: Sequence[Dose]) -> DetectionLimit | Missing:
+    """The smallest dose found with the asked power."""
+    for dose in doses:
+        if dose.power >= POWER:
+            return DetectionLimit(kept=dose.kept, audited=dose.audited, k=dose.k, n=dose.n, power=POWER)
+    if not doses:
+        return Missing(missing="the pool holds no models that kept a part")
+    most = doses[-1]
+    told = f"even {most.kept} of {most.audited} people kept are found in {most.k} of {most.n} worlds only"
+    return Missing(missing=told)

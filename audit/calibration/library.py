@@ -1,0 +1,115 @@
+"""What models of known truth say of a probe: thresholds, likelihood ratios, error rates; and for which audits it holds.
+
+A folder of calibrations holds ``subjects.json`` (the models of known truth), one ``<probe>.json`` a probe with its
+scores of them, and ``joint.json`` (the joint rule of all probes together). All are generated and never edited by hand.
+A calibration judges only audits inside its scope, by the probe, version and settings that it was made from.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from audit import plugins
+from audit.calibration.records import JOINT, SUBJECTS, Calibration, Settings, Subjects, read
+from audit.schema import (
+    AuditError,
+    CalibrationUse,
+    Domain,
+    ExitCode,
+)
+
+
+def stored() -> Path:
+    """Where the calibrations lie that come with the probes."""
+    return plugins.folder("probes") / "calibrations"
+
+
+def zoo_floors(folder: Path | None = None) -> dict[str, float]:
+    """The largest floor that the zoo ever measured, per measurement (``probe.name``); empty if none is stored.
+
+    ``folder`` holds the stored calibrations (default: beside the probes).
+    """
+    path = (folder or stored()) / "floors.json"
+    if not path.is_file():
+        return {}
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return {str(name): float(value) for name, value in document["floors"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AuditError(
+            f"{path} is not a floors file ({error})", "restore it from the release", ExitCode.INTEGRITY
+        ) from error
+
+
+class Shelf(NamedTuple):
+    """A folder of calibrations, read."""
+
+    folder: Path
+    subjects: Subjects | None
+    calibrations: dict[str, Calibration]
+
+    @property
+    def command(self) -> str:
+        """What renews these calibrations."""
+        return self.subjects.command if self.subjects else "residua calibrate"
+
+
+def read_shelf(folder: Path) -> Shelf:
+    """All calibrations of a folder; none where it has no subjects. AuditError (code 3) if one belongs to others."""
+    if not (folder / SUBJECTS).is_file():
+        return Shelf(folder, None, {})
+    subjects = read(folder / SUBJECTS, Subjects)
+    named = [path for path in sorted(folder.glob("*.json")) if path.name not in (SUBJECTS, JOINT, "floors.json")]
+    found = {path.stem: read(path, Calibration) for path in named}
+    for name, calibration in found.items():
+        if calibration.subjects != subjects.content_hash():
+            raise AuditError(
+                f"{folder / name}.json was made from other models than {SUBJECTS}",
+                f"make all of them again: {subjects.command}",
+                ExitCode.INTEGRITY,
+            )
+    return Shelf(folder, subjects, found)
+
+
+# ---- does it hold? ----------------------------------------------------------------------------------------------
+class Asked(NamedTuple):
+    """A probe as it ran: its version, its settings and the hash of its source now."""
+
+    version: int
+    settings: Settings
+    source: str
+
+
+def use_of(shelf: Shelf, probe: str, asked: Asked, domain: Domain) -> CalibrationUse:
+    """Does the probe's calibration judge this audit? If not: why, and which command makes one that does."""
+    calibration = shelf.calibrations.get(probe)
+    if calibration is None or shelf.subjects is None:
+        why = "no calibration of this probe is stored"
+        return CalibrationUse(probe=probe, status="none", because=why, renew=shelf.command)
+    status, why = "holds", f"valid for {calibration.scope.words()}; not for audits outside these"
+    if calibration.source != asked.source or calibration.version != asked.version:
+        status, why = "stale", "the probe's source has changed since it was calibrated"
+    elif calibration.settings != dict(asked.settings):
+        status, why = "outside", "calibrated with other settings of this probe"
+    elif outside := calibration.scope.differs(domain):
+        status, why = "outside", f"outside the domain of its calibration: {outside}"
+    if status != "holds":
+        why += context(calibration)
+    return CalibrationUse.model_validate(
+        {
+            "probe": probe, "status": status, "because": why, "renew": "" if status == "holds" else shelf.command,
+            "sha256": calibration.content_hash(), "pool": shelf.subjects.name, "worlds": shelf.subjects.worlds,
+        }
+    )  # fmt: skip
+
+
+def context(calibration: Calibration) -> str:
+    """The rates of a calibration that does not judge, as context and no more."""
+    told = [m for m in calibration.measurements if m.form == "trained" and m.kind != "context"][:1]
+    if not told:
+        return ""
+    alarms, misses = told[0].record.false_alarms, told[0].record.misses
+    return (
+        f" (context only: among the models it was made from, {told[0].name.replace('_', ' ')} gave a false alarm in "
+        f"{alarms.k} of {alarms.n} worlds and missed in {misses.k} of {misses.n})"
+    )

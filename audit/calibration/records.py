@@ -1,0 +1,198 @@
+"""What a folder of calibrations holds: subjects, one file a probe, the joint rule; all generated, never edited."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import ValidationError
+
+from audit.calibration.scores import Content
+from audit.schema import (
+    AuditError,
+    Counted,
+    DetectionLimit,
+    Domain,
+    Dose,
+    ExitCode,
+    Form,
+    Kind,
+    Missing,
+    Noun,
+    Pool,
+    Rate,
+    Reliability,
+)
+from audit.stats import Scale
+from audit.storage import write_atomic
+
+SLACK = 1.25
+"""A calibration holds up to this factor beyond the smallest and the largest that its models span."""
+SUBJECTS, JOINT = "subjects.json", "joint.json"
+Settings = Mapping[str, str | int | float | bool]
+Alone = Literal["stopped", "shown", "below", "elsewhere", "quiet"]
+"""What a case says before any joint rule: the gate stops it (or none was measured); its outputs show a trace; it lies
+below the never-trained level; only held-out forms show a trace; nothing of these."""
+
+
+class Subject(Noun):
+    """A model of known truth: its world, what was done to it, and how many of the audited people it knows.
+
+    ``alone`` is what its audit says before any joint rule.
+    """
+
+    world: int
+    model: str
+    mechanism: str
+    pool: Pool
+    kept: int
+    audited: int
+    content: Content = "same"
+    alone: Alone = "quiet"
+
+
+class Span(Noun):
+    """The smallest and the largest value in a pool."""
+
+    lo: float
+    hi: float
+
+    def holds(self, value: float) -> bool:
+        """Is the value inside, or at most :data:`SLACK` beyond?"""
+        return self.lo / SLACK <= value <= self.hi * SLACK
+
+
+class Scope(Noun):
+    """The kinds of audit that a pool's models span: a calibration says nothing about others."""
+
+    architectures: tuple[str, ...]
+    nulls: tuple[str, ...]
+    parameters: Span
+    blocks: Span
+    d: Span
+    vocabulary: Span
+    forget_people: Span
+    references: Span
+    control_effect: Span
+
+    def differs(self, domain: Domain) -> str:
+        """In what the audit lies outside, or an empty string."""
+        found: list[str] = []
+        if domain.architecture not in self.architectures:
+            found.append(f"architecture {domain.architecture} (calibrated on {', '.join(self.architectures)})")
+        if domain.null not in self.nulls:
+            found.append(f"null {domain.null} (calibrated with {', '.join(self.nulls)})")
+        for name in SPANS:
+            span, value = _span(self, name), float(getattr(domain, name))
+            if not span.holds(value):
+                found.append(f"{name.replace('_', ' ')} {value:g} (calibrated on {span.lo:g} to {span.hi:g})")
+        return "; ".join(found)
+
+    def words(self) -> str:
+        """The scope in words, for a report."""
+        spans = [(name.replace("_", " "), _span(self, name)) for name in SPANS]
+        told = [f"{name} {s.lo:g}" if s.lo == s.hi else f"{name} {s.lo:g} to {s.hi:g}" for name, s in spans]
+        return f"{' or '.join(self.architectures)}; null {' or '.join(self.nulls)}; {', '.join(told)}"
+
+
+SPANS = ("parameters", "blocks", "d", "vocabulary", "forget_people", "references", "control_effect")
+
+
+def _span(scope: Scope, name: str) -> Span:
+    found = getattr(scope, name)
+    assert isinstance(found, Span)
+    return found
+
+
+class Subjects(Noun):
+    """The models of known truth behind a folder of calibrations, and how they can be made again.
+
+    ``made_with`` states versions and machine: numbers are reproduced to the digit on the same ones. ``draws`` is how
+    many bootstrap draws stand behind every interval.
+    """
+
+    schema_version: str = "1.0"
+    name: str
+    command: str
+    quick: bool
+    draws: int
+    worlds: int
+    made_with: dict[str, str]
+    subjects: tuple[Subject, ...]
+
+
+class Column(Noun):
+    """One feature of a measurement, for the subjects that have it (by their place)."""
+
+    feature: str
+    subject: tuple[int, ...]
+    value: tuple[float, ...]
+
+
+class Record(Noun):
+    """What a rule does on worlds and mechanisms held out of its fitting.
+
+    ``false_alarms``: worlds with an alarm on any clean model. ``misses``: worlds in which a model that keeps everything
+    stays unfound. ``edited_clean``: alarms on models that were unlearned on facts that they did not know. Of one
+    measurement an alarm is a value above its threshold; of the joint rule it is a verdict that states a trace (INTACT,
+    SUPPRESSED or PARTIAL), whichever rung said so.
+    """
+
+    false_alarms: Rate
+    misses: Rate
+    edited_clean: Rate
+    counted: tuple[Counted, ...]
+    doses: tuple[Dose, ...]
+    limit: DetectionLimit | Missing
+    exceptions: tuple[str, ...] = ()
+
+
+class Calibrated(Noun):
+    """One measurement of a probe: trace above ``threshold``, its ratios, its errors, and the features behind them."""
+
+    name: str
+    kind: Kind
+    form: Form
+    threshold: float
+    scale: Scale
+    record: Record
+    reliability: Reliability
+    columns: tuple[Column, ...]
+
+
+class Calibration(Noun):
+    """A probe's calibration: valid for this version, these settings, this source and this scope.
+
+    One that does not ``join`` weighs its own findings, which are listed with their ratios, and stays out of the joint
+    rule.
+    """
+
+    schema_version: str = "1.0"
+    probe: str
+    version: int
+    settings: dict[str, str | int | float | bool]
+    source: str
+    subjects: str
+    scope: Scope
+    joins: bool = True
+    measurements: tuple[Calibrated, ...]
+
+
+# ---- files ------------------------------------------------------------------------------------------------------
+Stored = TypeVar("Stored", bound=Noun)
+
+
+def write(path: Path, noun: Noun) -> None:
+    """Write one generated file as canonical JSON."""
+    write_atomic(path, (noun.canonical() + "\n").encode())
+
+
+def read(path: Path, kind: type[Stored]) -> Stored:
+    """One generated file. AuditError (code 3) if it is not one."""
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise AuditError(
+            f"{path} is not a {kind.__name__.lower()} of this version",
+            "make it again with `residua calibrate`, or restore it from the release",
+            ExitCode.INTEGRITY,
+        ) from error

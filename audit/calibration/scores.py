@@ -1,0 +1,150 @@
+"""Scores of models of known truth: one file per world, made by the zoo or from a user's own checkpoints.
+
+A world is the unit of replication: its own facts, ancestor and training order. A calibration reads these files and
+nothing else, so that thresholds and error rates can be computed again without a model.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import ValidationError
+
+from audit.schema import (
+    AuditError,
+    Control,
+    Count,
+    Domain,
+    ExitCode,
+    Form,
+    Interval,
+    Kind,
+    Measurement,
+    Missing,
+    Noun,
+    Number,
+    Overall,
+    Pool,
+)
+from audit.storage import write_atomic
+
+Content = Literal["same", "other words", "other people"]
+DIGITS = 5
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
+
+
+def _number(value: Number) -> Number:
+    return value if isinstance(value, Missing) else _rounded(value)
+
+
+def _interval(ci95: Interval | Missing) -> Interval | Missing:
+    return ci95 if isinstance(ci95, Missing) else Interval(lo=_rounded(ci95.lo), hi=_rounded(ci95.hi))
+
+
+class Score(Noun):
+    """What one measurement said of one model, without its curves, tables and costs; five significant digits."""
+
+    probe: str
+    name: str
+    kind: Kind
+    mode: Literal["controlled", "paper"] = "controlled"
+    form: Form = "trained"
+    value: Number
+    ci95: Interval | Missing
+    p: Number
+    p_below: Number
+    floor: Number
+    overall: Overall | Missing
+    control_found: bool
+    units: int
+    readings: dict[str, float] = {}
+
+    @classmethod
+    def of(cls, measurement: Measurement) -> Self:
+        """The score of a measurement."""
+        m, overall = measurement, measurement.overall
+        if isinstance(overall, Overall):
+            overall = Overall(value=_rounded(overall.value), ci95=_interval(overall.ci95), floor=_number(overall.floor))
+        return cls(
+            probe=m.probe, name=m.name, kind=m.kind, mode=m.mode, form=m.form, value=_number(m.value),
+            ci95=_interval(m.ci95), p=_number(m.p), p_below=_number(m.p_below), floor=_number(m.floor),
+            overall=overall, units=m.units,
+            control_found=not isinstance(m.positive_control, Missing) and m.positive_control.found,
+            readings={name: _rounded(value) for name, value in m.readings.items()},
+        )  # fmt: skip
+
+    def restored(self) -> Measurement:
+        """The measurement again, as far as a judge needs it: curves, tables, words and costs are gone."""
+        gone = Missing(missing="a score keeps numbers only")
+        return Measurement(
+            probe=self.probe, name=self.name, kind=self.kind, mode=self.mode, form=self.form, statistic=self.name,
+            value=self.value, unit="", ci95=self.ci95, n=Count(scored=self.units), unit_of_replication="",
+            units=self.units, seed=0, p=self.p, p_below=self.p_below, null=gone, floor=self.floor,
+            positive_control=Control(value=float(self.control_found), ci95=gone, found=self.control_found),
+            overall=self.overall, readings=self.readings, items=gone,
+        )  # fmt: skip
+
+
+class Scored(Noun):
+    """One model of known truth and its scores.
+
+    ``pool`` is the truth by construction: ``clean`` never saw the facts, ``knowing`` holds them, ``edited clean`` was
+    unlearned on facts that it did not know, ``described`` is counted nowhere. ``mechanism`` names what was done to the
+    model. ``kept`` of ``audited`` people are known to it. ``verdict`` is the in-case word, for comparison.
+    """
+
+    world: int
+    model: str
+    mechanism: str
+    pool: Pool
+    kept: int
+    audited: int
+    content: Content = "same"
+    domain: Domain
+    scores: tuple[Score, ...]
+    verdict: str = ""
+
+
+class WorldScores(Noun):
+    """All scored models of one world, and what made them.
+
+    ``recipe`` is what was drawn for this world, ``code`` the source hash of every probe that scored, ``versions`` and
+    ``settings`` what those probes were; ``stages_cpu_s`` the cost.
+    """
+
+    schema_version: Literal["1.0"] = "1.0"
+    world: int
+    recipe: dict[str, str | int | float]
+    stages_cpu_s: dict[str, float]
+    code: dict[str, str]
+    versions: dict[str, int] = {}
+    settings: dict[str, dict[str, str | int | float | bool]] = {}
+    models: tuple[Scored, ...]
+
+
+def world_path(folder: Path, world: int) -> Path:
+    """Where a world's scores lie in a pool's folder."""
+    return folder / f"world-{world:04d}.json"
+
+
+def write_world(path: Path, scores: WorldScores) -> None:
+    """Write a world's scores whole or not at all; equal scores give equal bytes."""
+    write_atomic(path, (scores.canonical() + "\n").encode())
+
+
+def read_world(path: Path) -> WorldScores:
+    """The scores in one file. AuditError (code 3) if it cannot be read as such."""
+    try:
+        return WorldScores.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        said = f"{error.error_count()} problems" if isinstance(error, ValidationError) else str(error)
+        raise AuditError(
+            f"{path} holds no scores of a world ({said})", "delete it, so that it is made again", ExitCode.INTEGRITY
+        ) from None
+
+
+def read_pool(folder: Path) -> tuple[WorldScores, ...]:
+    """All worlds of a pool, by number; empty where there are none."""
+    return tuple(sorted((read_world(path) for path in folder.glob("world-*.json")), key=lambda scores: scores.world))

@@ -1,0 +1,13 @@
+from .alternates import Matched as Matched
+from .alternates import matched as matched
+from .alternates import nearest as nearest
+from .case_file import load_case as load_case
+from .case_file import load_forecast as load_forecast
+from .cohorts import Part as Part
+from .items import read_items as read_items
+from .opening import OpenCase as OpenCase
+from .opening import open_case as open_case
+from .partition import split as split
+from .rows import Rows as Rows
+from .tokenisation import stacked as stacked
+from .tokenisation import tokenise as tokenise

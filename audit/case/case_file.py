@@ -1,0 +1,86 @@
+"""The case file: TOML in, a Case out, or everything that is wrong with it at once."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from audit.schema import AuditError, Case, DataFiles, Roles, Source, Template
+
+_SECTIONS: dict[str, tuple[str, ...]] = {
+    "": tuple(Case.model_fields), "roles": tuple(Roles.model_fields), "roles.base": tuple(Source.model_fields),
+    "roles.suspect": tuple(Source.model_fields), "roles.ancestor": tuple(Source.model_fields),
+    "roles.references": tuple(Source.model_fields), "data": tuple(DataFiles.model_fields),
+    "template": tuple(Template.model_fields),
+}  # fmt: skip
+
+
+def load_case(path: Path) -> Case:
+    """The case in a TOML file; its paths stay relative to the file. AuditError (code 2) lists every fault at once."""
+    return _case_of(path, _document(path))
+
+
+def load_forecast(path: Path) -> Case:
+    """The case of a forecast: as :func:`load_case`, but nobody has forgotten yet, and base stands for the suspect."""
+    document = _document(path)
+    roles = document.get("roles")
+    if isinstance(roles, dict) and "base" in roles:
+        kept: dict[str, Any] = {name: roles[name] for name in ("base", "ancestor") if name in roles}
+        others = {name: part for name, part in roles.items() if name not in Roles.model_fields}
+        document = document | {"roles": {**kept, **others, "suspect": kept["base"]}}
+    return _case_of(path, document)
+
+
+def _document(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise AuditError(f"{path}: cannot be read ({error.strerror})", "`residua init` writes a case file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AuditError(f"{path}: not TOML: {error}", "correct the line; strings need quotes") from None
+
+
+def _case_of(path: Path, document: dict[str, Any]) -> Case:
+    faults: list[str] = []
+    case: Case | None = None
+    try:
+        case = Case.model_validate(document)
+    except ValidationError as error:
+        faults += [_fault(e["type"], e["loc"], e["msg"]) for e in error.errors()]
+    faults += _template_faults(document.get("template"))
+    if case is None or faults:
+        lines = "\n  - ".join(dict.fromkeys(faults))
+        raise AuditError(f"{path}: not a case:\n  - {lines}", "correct these entries; `residua init` shows all keys")
+    return case
+
+
+def _fault(kind: str, loc: tuple[int | str, ...], message: str) -> str:
+    """One fault in the words of the file."""
+    steps = [part for part in loc if isinstance(part, str) and not part.startswith(("literal[", "tuple["))]
+    section, name = ".".join(steps[:-1]), steps[-1] if steps else ""
+    where = f"[{section}] " if section else ""
+    if kind == "missing":
+        return f"{where}`{name}` is missing"
+    if kind != "extra_forbidden":
+        return f"{where}`{name}`: {message[0].lower()}{message[1:]}"
+    near = difflib.get_close_matches(name, _SECTIONS.get(section, ()), n=1, cutoff=0.5)
+    if near:
+        return f"{where}unknown key `{name}`: did you mean `{near[0]}`?"
+    elsewhere = {key: place for place, keys in _SECTIONS.items() for key in keys}
+    near = difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.75)
+    if near:
+        return f"{where}unknown key `{name}`: did you mean `{near[0]}` in [{elsewhere[near[0]]}]?"
+    return f"{where}unknown key `{name}`; known are {', '.join(_SECTIONS.get(section, ()))}"
+
+
+def _template_faults(template: Any) -> list[str]:
+    """A template that drops the question or the answer."""
+    if not isinstance(template, dict):
+        return []
+    return [
+        f"[template] `{key}`: must contain {{{word}}} once"
+        for key, word in (("prompt", "question"), ("answer", "answer"))
+        if isinstance(text := template.get(key), str) and text.count(f"{{{word}}}") != 1  # pyright: ignore
+    ]

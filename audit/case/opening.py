@@ -1,0 +1,240 @@
+"""An opened case: roles as checkpoints, cohorts as rows, and every check of the input done before a model is built.
+
+The null is the first reference, else the ancestor; the other references give the floor; the suspect can be neither.
+A reference from another initialisation is kept and flagged: base's blocks cannot read it, so it is never a null.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from audit.case.cohorts import Part, Recipe, data_files, prepare
+from audit.case.rows import Rows
+from audit.checkpoints import (
+    TokenizerFiles,
+    check_compatible,
+    check_finite,
+    folder_of,
+    read_config,
+    resolve,
+    tokenizer_files,
+    tokenizer_folder,
+    tokenizers_agree,
+)
+from audit.schema import AuditError, Case, Checkpoint, Cohort, Item, Lineage, Role, Source, Table, Texts
+from audit.storage import write_atomic
+
+
+class Opened(NamedTuple):
+    """Who plays what, named by content."""
+
+    base: Checkpoint
+    suspect: Checkpoint
+    references: tuple[Checkpoint, ...]
+    ancestor: Checkpoint | None
+
+
+class OpenCase:
+    """A case whose inputs were found, hashed and checked. Made by :func:`open_case`.
+
+    ``cohorts`` holds all items by cohort, ``max_length`` the context in tokens, ``data_sha256`` the data files' hashes.
+    """
+
+    def __init__(self, case: Case, root: Path, out: Path, opened: Opened) -> None:
+        self.case, self.root, self.out = case, Path(root), Path(out)
+        self.base, self.suspect, self.references, self.ancestor = opened
+        files = data_files(case.data, self.root)
+        self.data_sha256: dict[Cohort, str] = {file.cohort: file.sha256 for file in files}
+        self.max_length = min(filter(None, map(_context, _others(opened, with_base=True))), default=None)
+        own, data = _own_tokenizer(self.base), case.data
+        self._data = prepare(Recipe(files, data.group, data.split_seed, case.template, own, self.max_length))
+        self.tokenizer: Any = self._data.tokenizer
+        self.cohorts: Mapping[Cohort, tuple[Item, ...]] = self._data.by_cohort
+        self._edited = frozenset(case.edited) if isinstance(case.edited, tuple) else None
+        self._rows: dict[tuple[Texts, Part], Rows] = {}
+
+    def checkpoint(self, role: Role, reference: int = 0) -> Checkpoint:
+        """The checkpoint that plays ``role``. AuditError (code 2) if the case does not give it."""
+        found: Checkpoint | None
+        if role == "reference":
+            found = self.references[reference] if reference < len(self.references) else None
+        else:
+            found = {"base": self.base, "suspect": self.suspect, "ancestor": self.ancestor}[role]
+        if found is None:
+            raise AuditError(f"the case names no {role} {reference or ''}".rstrip(), f"add it under [roles.{role}]")
+        return found
+
+    @property
+    def reference_lineage(self) -> tuple[Lineage, ...]:
+        """Where each reference comes from; only those of the same ancestor are a null or a floor."""
+        return tuple(source.lineage for source in self.case.roles.references)
+
+    @property
+    def null(self) -> tuple[Role, int] | None:
+        """Who stands for never having known: the first reference of the same ancestor, else the ancestor, else none."""
+        kin = self._kin()
+        if kin:
+            return "reference", kin[0]
+        return None if self.ancestor is None else ("ancestor", 0)
+
+    @property
+    def floors(self) -> tuple[int, ...]:
+        """The references that give the floor: those of the same ancestor other than the null."""
+        return self._kin()[1:]
+
+    def _kin(self) -> tuple[int, ...]:
+        return tuple(n for n, lineage in enumerate(self.reference_lineage) if lineage == "same_ancestor")
+
+    def items(self, texts: Texts, part: Part = "audit") -> tuple[Item, ...]:
+        """The items of a cohort and form that have the asked answer. Where the edit set is known, forget items of the
+        trained form are only those in it."""
+        chosen = self._data.items(texts, part)
+        if self._edited is None or texts.cohort != "forget" or texts.form != "trained":
+            return chosen
+        return tuple(item for item in chosen if item.id in self._edited)
+
+    def has(self, texts: Texts, part: Part = "audit") -> bool:
+        """Is there at least one such row?"""
+        return bool(self.items(texts, part))
+
+    def rows(self, texts: Texts, part: Part = "audit") -> Rows:
+        """The tokenised rows of :meth:`items`, in that order. AuditError (code 2) if there are none."""
+        if (texts, part) not in self._rows:
+            items = self.items(texts, part)
+            if not items:
+                what = f"no {texts.answer} answers ({texts.index}) of form {texts.form} in the {part} part"
+                raise AuditError(f"{texts.cohort}: {what}", f"add them to the {texts.cohort} file in [data]")
+            everyone = self._data.rows(texts)
+            place = {name: n for n, name in enumerate(everyone.item_ids)}
+            self._rows[texts, part] = everyone.take(torch.tensor([place[item.id] for item in items]))
+        return self._rows[texts, part]
+
+    def every_texts(self) -> tuple[Texts, ...]:
+        """All rows that the data hold: each cohort, form and kind of answer that at least one item has."""
+        return self._data.every_texts()
+
+    def write_table(self, name: str, columns: Mapping[str, Sequence[str | int | float | bool]]) -> Table:
+        """Write item-level results to ``tables/<name>.parquet`` in the output folder, whole or not at all."""
+        import pyarrow
+        from pyarrow import parquet
+
+        table = pyarrow.table({key: list(values) for key, values in columns.items()})
+        buffer = BytesIO()
+        parquet.write_table(table, buffer)
+        data = buffer.getvalue()
+        write_atomic(self.out / "tables" / f"{name}.parquet", data)
+        return Table(
+            path=f"tables/{name}.parquet", sha256=hashlib.sha256(data).hexdigest(), rows=table.num_rows,
+            columns=tuple(columns),
+        )  # fmt: skip
+
+
+# ---- opening ----------------------------------------------------------------------------------------------------
+def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCase:
+    """Find, hash and check every input of a case; ``root`` is the folder of the case file.
+
+    AuditError, code 2: missing folder, pickle, remote code, another architecture or tokenizer, a model that would be
+    its own null, empty, overlapping or unreadable data, items longer than the context, keys without tokens. Code 3:
+    truncated files, other weights than named, NaN weights. Nothing is written.
+    """
+    opened = _resolve_roles(case, root, online)
+    _check_own_null(opened, case)
+    for other in _others(opened, with_base=False):
+        check_compatible(opened.base, other)
+    for ckpt in _others(opened, with_base=True):
+        check_finite(ckpt)
+    found = OpenCase(case, root, out, opened)
+    _check_edited(found)
+    for other in _others(opened, with_base=False):
+        _check_tokenizer(found, other)
+    return found
+
+
+def _resolve_roles(case: Case, root: Path, online: bool) -> Opened:
+    """The checkpoints behind the roles; an error says which role it is about."""
+
+    def named(role: str, source: Source) -> Checkpoint:
+        try:
+            return resolve(source, Path(root), online)
+        except AuditError as error:
+            raise AuditError(f"{role}: {error.what}", error.do, error.code) from None
+
+    roles = case.roles
+    return Opened(
+        base=named("base", roles.base),
+        suspect=named("suspect", roles.suspect),
+        references=tuple(named(f"reference {n}", source) for n, source in enumerate(roles.references)),
+        ancestor=None if roles.ancestor is None else named("ancestor", roles.ancestor),
+    )
+
+
+def _others(opened: Opened, with_base: bool) -> tuple[Checkpoint, ...]:
+    rest = (opened.suspect, *opened.references, *(() if opened.ancestor is None else (opened.ancestor,)))
+    return (opened.base, *rest) if with_base else rest
+
+
+def _check_own_null(opened: Opened, case: Case) -> None:
+    """No model enters its own null or floor: AuditError (code 2) where two roles that must differ are one model."""
+    names = [("suspect", opened.suspect), ("base", opened.base)]
+    names += [(f"reference {n}", reference) for n, reference in enumerate(opened.references)]
+    if opened.ancestor is not None:
+        names.append(("ancestor", opened.ancestor))
+    has_null = any(source.lineage == "same_ancestor" for source in case.roles.references)
+    seen: dict[str, str] = {}
+    for name, ckpt in names:
+        before = seen.setdefault(ckpt.key, name)
+        audits_base = {before, name} == {"suspect", "base"}
+        audits_ancestor = {before, name} == {"suspect", "ancestor"} and has_null
+        if before != name and not audits_base and not audits_ancestor:
+            raise AuditError(
+                f"{name} and {before} are the same weights ({ckpt.source}): no model enters its own null",
+                "give another checkpoint for one of the two roles, or leave the reference out",
+            )
+
+
+def _check_edited(case: OpenCase) -> None:
+    """Are the ids of the edit set, where given, forget items of the trained form?"""
+    if not isinstance(case.case.edited, tuple):
+        return
+    known = {item.id for item in case.cohorts["forget"] if item.form == "trained"}
+    strange = [name for name in case.case.edited if name not in known]
+    if strange or not case.case.edited:
+        what = f"names no trained forget items: {', '.join(strange[:3])}" if strange else "is an empty list"
+        raise AuditError(f"`edited` {what}", "list ids of the forget file, or say 'all' or 'unknown'")
+    if not case.has(Texts(cohort="forget")):
+        what = f"names only items of groups that are set aside for fitting ({', '.join(case.case.edited[:3])})"
+        raise AuditError(f"`edited` {what}", "name items of more groups, or give another `split_seed` in [data]")
+
+
+def _context(ckpt: Checkpoint) -> int | None:
+    """How many tokens the model takes, by its config; None if it does not say."""
+    config = read_config(folder_of(ckpt))
+    text = config.get("text_config")
+    config = text if isinstance(text, dict) else config
+    found = [config.get(key) for key in ("max_position_embeddings", "n_positions", "seq_length")]
+    return next((length for length in found if isinstance(length, int)), None)
+
+
+def _own_tokenizer(base: Checkpoint) -> TokenizerFiles:
+    folder = tokenizer_folder(base)
+    if folder is None:
+        raise AuditError(f"{base.source}: no tokenizer in base's folder", "save the tokenizer beside the weights")
+    return tokenizer_files(folder)
+
+
+def _check_tokenizer(case: OpenCase, other: Checkpoint) -> None:
+    """Does the other model read the case's texts as base does? A checkpoint without a tokenizer uses base's."""
+    folder = tokenizer_folder(other)
+    if folder is None:
+        return
+    texts = [text for items in case.cohorts.values() for item in items for text in (item.question, item.answer)]
+    why = tokenizers_agree(_own_tokenizer(case.base), tokenizer_files(folder), texts)
+    if why is not None:
+        raise AuditError(
+            f"{other.source}: its tokenizer differs from base's: {why}",
+            "audit models that share a tokenizer; if only files differ by mistake, copy base's tokenizer files",
+        )

@@ -1,0 +1,51 @@
+"""Cohorts split once by group, so that nothing is measured on the groups it was fitted on."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from audit.schema import AuditError, Cohort, Item
+
+
+class Split(NamedTuple):
+    """Items by part: what we fit is fitted on ``calibration`` and measured on ``audit``. No group is in both."""
+
+    calibration: tuple[Item, ...]
+    audit: tuple[Item, ...]
+
+
+def split(items: tuple[Item, ...], seed: int) -> Split:
+    """Halve the groups, the larger half to ``audit``. Depends on group names and seed only, not on the rows' order."""
+    names = {item.group for item in items}
+    ranked = sorted(names, key=lambda group: hashlib.sha256(f"{seed}\n{group}".encode()).digest())
+    fitted = set(ranked[: len(ranked) // 2])
+    return Split(
+        calibration=tuple(item for item in items if item.group in fitted),
+        audit=tuple(item for item in items if item.group not in fitted),
+    )
+
+
+def check_disjoint(cohorts: Mapping[Cohort, tuple[Item, ...]]) -> None:
+    """Do forget, retain and holdout share no id, no group and no text, and general no text with forget?
+
+    AuditError (code 2) lists every overlap with examples.
+    """
+    faults: list[str] = []
+    strict: tuple[Cohort, ...] = ("forget", "retain", "holdout")
+    pairs: list[tuple[Cohort, Cohort]] = [(a, b) for i, a in enumerate(strict) for b in strict[i + 1 :]]
+    pairs.append(("forget", "general"))
+    for a, b in pairs:
+        one, other = cohorts.get(a, ()), cohorts.get(b, ())
+        texts = {(item.question.strip(), item.answer.strip()): item.id for item in one}
+        same = [item.id for item in other if (item.question.strip(), item.answer.strip()) in texts]
+        found = [("text", same)]
+        if b != "general":
+            found.append(("id", sorted({item.id for item in one} & {item.id for item in other})))
+            found.append(("group", sorted({item.group for item in one} & {item.group for item in other})))
+        faults += [
+            f"{a} and {b} share {len(shared)} {what}{'s' if len(shared) > 1 else ''} ({', '.join(shared[:3])})"
+            for what, shared in found
+            if shared
+        ]
+    if faults:
+        raise AuditError("; ".join(faults), "make the cohorts disjoint: no item, group or text in two of them")

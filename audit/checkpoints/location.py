@@ -1,0 +1,23 @@
+"""Where the files of a checkpoint lie on this machine."""
+
+from pathlib import Path
+
+from audit.checkpoints import hub
+from audit.checkpoints.folder import TOKENIZER_FILES
+from audit.schema import Checkpoint
+
+
+def folder_of(ckpt: Checkpoint) -> Path:
+    """The folder with the parent's weights (below all edits). AuditError (code 2) if it is not on this machine."""
+    return hub.local_folder(ckpt.source)
+
+
+def adapter_folder_of(ckpt: Checkpoint) -> Path | None:
+    """The folder of the checkpoint's adapter, if it has one."""
+    return None if ckpt.adapter is None else hub.local_folder(ckpt.adapter)
+
+
+def tokenizer_folder(ckpt: Checkpoint) -> Path | None:
+    """The folder that holds the checkpoint's tokenizer, or None if it came without one."""
+    folder = folder_of(ckpt)
+    return folder if any((folder / name).is_file() for name in TOKENIZER_FILES) else None

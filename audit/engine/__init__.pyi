@@ -1,0 +1,4 @@
+from .domain import domain_of as domain_of
+from .runner import Run as Run
+from .runner import prepare as prepare
+from .runner import run as run

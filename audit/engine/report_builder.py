@@ -1,0 +1,157 @@
+"""The report put together: what was received, measured, judged and left out, named by its own content."""
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from audit.case import OpenCase
+from audit.judging import decision_rule
+from audit.planning import published
+from audit.runs import Mask, Screen, choose, key_of, report_id, texts_of
+from audit.schema import (
+    CalibrationUse,
+    Case,
+    Cohort,
+    Domain,
+    Environment,
+    Evidence,
+    Exhibit,
+    Failure,
+    Missing,
+    Plan,
+    Report,
+    Skip,
+    Texts,
+    Timing,
+    Validation,
+    Verdict,
+)
+from audit.version import __version__
+
+COHORTS: tuple[Cohort, ...] = ("forget", "retain", "holdout", "general")
+ATTACKS = (
+    ("sampled generation and prompting", "black-box", "generation"),
+    ("optimised prompts and prefixes", "weights", "prefix"),
+    ("relearning", "fine-tune", "relearning"),
+    ("quantisation", "weights", "quantisation"),
+    ("pruning", "weights", "pruning"),
+)
+"""Attack, access, and the word by which a probe that makes the attack is named."""
+
+
+class Outcomes(NamedTuple):
+    """What a finished run leaves for its report."""
+
+    evidence: tuple[Evidence, ...]
+    skips: tuple[Skip, ...]
+    failures: tuple[Failure, ...]
+    verdict: Verdict
+    timings: tuple[Timing, ...]
+    domain: Domain
+    calibrations: tuple[CalibrationUse, ...]
+    validation: Validation | Missing
+
+
+class Circumstances(NamedTuple):
+    """Where and how a run was made, outside the plan."""
+
+    exhibits: tuple[Exhibit, ...]
+    environment: Environment
+    registered: str
+    created: str
+    demo: bool
+
+
+def coverage(evidence: Sequence[Evidence]) -> tuple[tuple[str, str, str], ...]:
+    """Attack family x access level: what was tested, and what was not and so is not spoken about.
+
+    Attacks are found by the names of the probes that make them, and count where they gave a number.
+    """
+    controlled = [e.measurement for e in evidence if e.measurement.mode == "controlled"]
+    scored = Counter(m.kind for m in controlled)
+    valued = [m.probe.split("_") for m in controlled if not isinstance(m.value, Missing)]
+
+    def row(family: str, access: str, n: int) -> tuple[str, str, str]:
+        return family, access, f"tested ({n} measurement{'s' if n > 1 else ''})" if n else "not tested"
+
+    return (
+        row("likelihood of the answers", "logits", scored["output"]),
+        row("decoding the suspect's own states", "weights", scored["decoding"]),
+        row("reading the states by base's later blocks", "weights", scored["causal"]),
+        *(row(family, access, sum(word in words for words in valued)) for family, access, word in ATTACKS),
+    )
+
+
+def cohorts(case: OpenCase) -> dict[str, dict[str, int]]:
+    """How many items and groups of each cohort were received, and how many of them are in the audit part."""
+    found: dict[str, dict[str, int]] = {}
+    for cohort in COHORTS:
+        forms = [Texts(cohort=cohort, form=form) for form in ("trained", "held_out_phrasing", "held_out_attribute")]
+        here = [texts for texts in forms if case.has(texts)]
+        if here:
+            everything = [item for texts in here for item in case.items(texts, "all")]
+            audited = [item for texts in here for item in case.items(texts)]
+            found[cohort] = {
+                "items": len(everything), "groups": len({item.group for item in everything}),
+                "audit_items": len(audited), "audit_groups": len({item.group for item in audited}),
+            }  # fmt: skip
+    return found
+
+
+def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circumstances) -> Report:
+    """The report of a finished run. What it quotes of the data is masked with the key of the run folder."""
+    mask = Mask(key_of(case.out))
+    screen = Screen(mask, texts_of(item for items in case.cohorts.values() for item in items))
+    unnamed = Report(
+        report_id="",
+        created=circumstances.created,
+        registered=circumstances.registered,
+        tool={"name": "residua", "version": __version__, "code": plan.code_version},
+        demo=circumstances.demo,
+        plan=plan.model_copy(update={"case": _quoting(plan.case, mask)}),
+        exhibits=circumstances.exhibits,
+        environment=circumstances.environment,
+        cohorts=cohorts(case),
+        evidence=outcomes.evidence,
+        skips=tuple(skip.model_copy(update={"reason": screen(skip.reason)}) for skip in outcomes.skips),
+        failures=tuple(failure.model_copy(update={"error": _withheld(failure, mask)}) for failure in outcomes.failures),
+        verdict=outcomes.verdict,
+        decision_rule=decision_rule(),
+        coverage=coverage(outcomes.evidence),
+        limits=outcomes.verdict.limits,
+        reproduce=_command(circumstances.environment),
+        timings=outcomes.timings,
+        domain=outcomes.domain,
+        calibrations=outcomes.calibrations,
+        excerpts=choose(outcomes.evidence, case.out, plan.case.seed, mask),
+        validation=outcomes.validation,
+        published=published(case),
+    )
+    return unnamed.model_copy(update={"report_id": report_id(unnamed)})
+
+
+def _quoting(case: Case, mask: Mask) -> Case:
+    """The case without the ids of its items, which may be names."""
+    if isinstance(case.edited, str):
+        return case
+    return case.model_copy(update={"edited": tuple(str(mask(item)) for item in case.edited)})
+
+
+def _withheld(failure: Failure, mask: Mask) -> str:
+    """What kind of error it was: the message of an error that nobody foresaw may quote anything, also in pieces."""
+    kind, _, message = failure.error.partition(": ")
+    return f"{kind}: {mask(message)}, in full in run.log"
+
+
+def _command(environment: Environment) -> str:
+    """The command that makes these numbers again, run where case.toml lies."""
+    words = ["residua", "run", "case.toml", "-o", "run"]
+    for flag, value in (
+        ("--backend", environment.backend), ("--device", environment.device), ("--dtype", environment.dtype),
+        ("--attention", environment.flags.get("attention", "default")), ("--threads", str(environment.threads)),
+    ):  # fmt: skip
+        words += [flag, value]
+    for flag, name in (("--max-time", "max_time"), ("--max-mem", "max_mem")):
+        words += [flag, environment.flags[name]] if name in environment.flags else []
+    return shlex.join(words)

@@ -1,0 +1,278 @@
+"""Plan, prefetch, measure, judge, report. Knows no probe by name.
+
+The folder's plug-ins are planned before anything is looked at; their needs are merged and fetched in one pass per role
+and rows; every finished unit is kept; then the judging reads the numbers and the report is written, the manifest last.
+A run that was killed at any moment is finished by the same command and ends in the same report, except for times.
+"""
+
+import hashlib
+import json
+import logging
+import time
+import traceback
+from pathlib import Path
+from typing import NamedTuple
+
+from audit.bench import Bench
+from audit.calibration import stored, zoo_floors
+from audit.case import OpenCase, load_case, open_case
+from audit.engine import report_builder
+from audit.engine.domain import domain_of
+from audit.judging import asked, decide, given, judge, stand, validation
+from audit.planning import How as How
+from audit.planning import Meter, Planned, Planner, Pricer, limited, received
+from audit.planning import Step as Step
+from audit.planning import Watch as Watch
+from audit.planning import make_bench as make_bench
+from audit.probing import Recall, check_recall
+from audit.runs import (
+    Journal,
+    Unit,
+    as_given,
+    custody,
+    documents,
+    environment,
+    exhibits,
+    manifest,
+    name_of,
+    now,
+    read_report,
+)
+from audit.schema import AuditError, Case, Evidence, ExitCode, Failure, Plan, Report, Skip, Timing
+from audit.storage import write_atomic
+
+log = logging.getLogger(__name__)
+
+OPEN_QUESTION = "this question stays open; the verdict rests on the tests that ran"
+
+
+class Prepared(NamedTuple):
+    """A case that passed its input checks, with a bench, its plan, and who prices it. Nothing is written yet."""
+
+    case: OpenCase
+    bench: Bench
+    planner: Planner
+    pricer: Pricer
+
+
+class _Measured(NamedTuple):
+    units: tuple[Unit, ...]
+    failures: tuple[Failure, ...]
+
+
+def prepare(case: Case | Path | str, out: Path, how: How, bench: Bench | None = None) -> Prepared:
+    """Open the case with all its input checks, and plan. Writes nothing.
+
+    A :class:`Case` finds its relative paths from the working folder, a case file from its own.
+    """
+    noun = case if isinstance(case, Case) else load_case(Path(case))
+    root = Path.cwd() if isinstance(case, Case) else Path(case).resolve().parent
+    opened = open_case(noun, root, out, online=how.online)
+    ready = bench or make_bench(how)
+    pricer = Pricer(opened, ready, how)
+    planner = Planner(opened, ready.supports, how.package)
+    if how.max_time is not None or how.max_mem is not None:
+        planner = limited(planner, pricer, None if how.force_new else Journal(out).planned())
+    return Prepared(opened, ready, planner, pricer)
+
+
+def plan(case: Case | Path | str, out: Path | str, how: How | None = None) -> Plan:
+    """What would be done, without doing it."""
+    return prepare(case, Path(out), how or How()).planner.plan
+
+
+def run(
+    case: Case | Path | str,
+    out: Path | str,
+    how: How | None = None,
+    bench: Bench | None = None,
+    watch: Watch | None = None,
+) -> Report:
+    """Audit one suspect and return the report that was written to ``out``.
+
+    An unfinished run in ``out`` with the same plan is resumed, a finished one is returned as it is. Raises AuditError:
+    code 2 for bad input or another plan in ``out``, 3 for integrity, 4 if base does not recall (blind here).
+    """
+    how = how or How()
+    out = Path(out)
+    prepared = prepare(case, out, how, bench)
+    return Run(prepared, Journal(out), how, watch or _unwatched).report()
+
+
+def _unwatched(step: Step) -> None:
+    log.debug("%s %s %d/%d", *step[:4])
+
+
+class Run:
+    """One run in one folder."""
+
+    def __init__(self, prepared: Prepared, journal: Journal, how: How, watch: Watch) -> None:
+        self.case, self.bench, self.planner, self.pricer = prepared
+        self.journal, self.how, self.watch = journal, how, watch
+        self.plan = self.planner.plan
+
+    def report(self) -> Report:
+        """The report of this run: from the folder if it is finished, else measured, judged and written."""
+        if not self.how.force_new:
+            self.journal.refuse_other(self.plan)
+            if self.journal.final:
+                told = f"{self.journal.out} is finished: nothing is measured again"
+                self.watch(Step("final", told, 1, 1, finished=True))
+                return self._final()
+        if not self.planner.running:
+            raise AuditError("no test would run", "see `residua plan`: give what they need, or wider limits",
+                             ExitCode.UNDECIDED)  # fmt: skip
+        meter = Meter(self.pricer, self.pricer.prices(self.planner))
+        with meter.unit("recall"):
+            found = check_recall(self.bench, self.case)
+        with self.journal.locked():
+            self.journal.begin(self.plan, self.how.force_new)
+            self._receive()
+            self.journal.event("started", f"plan {self.plan.plan_hash}")
+            self.journal.event("recall", f"base {found.base:.4f}, {found.what} {found.against:.4f}")
+            measured = self._measure(meter)
+            with meter.unit("report"):
+                report = self._judged(measured, found)
+                self._write(report)
+        return report
+
+    def _final(self) -> Report:
+        """The report that is here; a run killed between its manifest and its last line of custody gets that line."""
+        report = read_report(self.journal.out / "report.json")
+        if custody.read(self.journal.out).last("issued") is None:
+            with self.journal.locked():
+                custody.mend(self.journal.out)
+                self._issue(report)
+        return report
+
+    def _receive(self) -> None:
+        """Write down what came in, before anything is measured on it."""
+        custody.mend(self.journal.out)
+        root = self.case.root
+        arrivals = [custody.Arrival(role, name_of(c), as_given(c, root)) for role, c in received(self.case)]
+        custody.receive(self.journal.out, arrivals, self.plan.code_version)
+
+    def _issue(self, report: Report) -> None:
+        custody.issue(self.journal.out, report.report_id, self.journal.out / manifest.NAME, self.plan.code_version)
+
+    # ---- measure ------------------------------------------------------------------------------------------------
+    def _measure(self, meter: Meter) -> _Measured:
+        running = self.planner.running
+        keys = {planned.name: self._key(planned) for planned in running}
+        units = {name: unit for name, key in keys.items() if (unit := self.journal.finished(key)) is not None}
+        for done, name in enumerate(units, 1):
+            self.journal.event("reused", name)
+            self.watch(Step("reused", name, done, len(running), finished=True))
+        waiting = [planned for planned in running if planned.name not in units]
+        if waiting:
+            self._prefetch(waiting, meter)
+        failures: list[Failure] = []
+        for place, planned in enumerate(waiting):
+            self.journal.heed()
+            left = meter.left(one.name for one in waiting[place:])
+            self.watch(Step("measure", planned.name, len(units) + len(failures), len(running), left=left))
+            with meter.unit(planned.name):
+                result = self._attempt(planned, keys[planned.name])
+            if isinstance(result, Failure):
+                failures.append(result)
+                self.journal.event("failed", f"{planned.name} {result.error_id}")
+            else:
+                units[planned.name] = result
+                self.journal.finish(result)
+                self.journal.event("measured", planned.name)
+            left = meter.left(one.name for one in waiting[place + 1 :])
+            done = len(units) + len(failures)
+            self.watch(Step(_said(result), planned.name, done, len(running), finished=True, left=left))
+        return _Measured(tuple(units[p.name] for p in running if p.name in units), tuple(failures))
+
+    def _key(self, planned: Planned) -> str:
+        """Unit = probe x checkpoint x seed; also what changes the numbers without changing the plan."""
+        how = [self.how.backend, self.how.device, self.how.dtype, self.how.attention]
+        parts = [self.plan.plan_hash, planned.name, self.case.suspect.key, self.case.case.seed, how]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+
+    def _prefetch(self, waiting: list[Planned], meter: Meter) -> None:
+        """Fill the store: one pass per role and rows for all waiting probes. Without a store there is no use in it."""
+        if self.how.store is None:
+            return
+        fetches = self.planner.fetches(waiting)
+        left = meter.left({"reads", *(one.name for one in waiting)})
+        with meter.unit("reads"):
+            for done, fetch in enumerate(fetches):
+                self.journal.heed()
+                name = f"{fetch.role} on {fetch.texts.cohort} {fetch.texts.form} {fetch.texts.answer}"
+                self.watch(Step("prefetch", name, done, len(fetches), left=left))
+                checkpoint = self.case.checkpoint(fetch.role, fetch.reference)
+                self.bench.run(checkpoint, self.case.rows(fetch.texts), list(fetch.reads))
+        self.journal.event("prefetched", f"{len(fetches)} passes")
+        self.watch(Step("prefetched", "passes", len(fetches), len(fetches), finished=True))
+
+    def _attempt(self, planned: Planned, key: str) -> Unit | Failure:
+        """Measure one probe. What a user can fix becomes a skip; integrity stops the run; all else is a failure."""
+        cpu, wall = time.process_time(), time.perf_counter()
+        skip, measurements = None, ()
+        try:
+            measurements = tuple(planned.probe.measure(self.bench, self.case))
+        except AuditError as error:
+            if error.code == ExitCode.INTEGRITY:
+                raise
+            skip = Skip(probe=planned.name, reason=f"{error.what}; to change it: {error.do}", consequence=OPEN_QUESTION)
+        except Exception as error:
+            # The one broad except: a probe that breaks costs its own numbers, never the audit, and is never silent.
+            told = f"{type(error).__name__}: {error}"
+            error_id = hashlib.sha256(f"{key} {told}".encode()).hexdigest()[:8]
+            log.error("failure %s in probe %s\n%s", error_id, planned.name, traceback.format_exc())
+            return Failure(probe=planned.name, error=told, error_id=error_id)
+        timing = Timing(unit=planned.name, cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall)
+        return Unit(key=key, probe=planned.name, measurements=measurements, skip=skip, timing=timing)
+
+    # ---- judge and report ---------------------------------------------------------------------------------------
+    def _judged(self, measured: _Measured, recalled: Recall) -> Report:
+        self.watch(Step("judge", "", 0, 1))
+        floors, domain = zoo_floors(), domain_of(self.case, recalled)
+        in_case: tuple[Evidence, ...] = tuple(judge(m, floors) for unit in measured.units for m in unit.measurements)
+        ran = {p.name: (p.probe.version, p.probe.model_dump(mode="json")) for p in self.planner.running}
+        standing = stand(self.how.calibrations or stored(), asked(self.how.package, ran), domain)
+        evidence, reached = decide(in_case, given(self.case.case), standing)
+        refused = [Skip(probe=t.probe, reason=t.reason, consequence=OPEN_QUESTION) for t in self.plan.tests if t.reason]
+        skips = (*refused, *(unit.skip for unit in measured.units if unit.skip is not None))
+        outcomes = report_builder.Outcomes(
+            evidence=evidence,
+            skips=skips,
+            failures=measured.failures,
+            verdict=reached,
+            timings=tuple(unit.timing for unit in measured.units),
+            domain=domain,
+            calibrations=standing.uses,
+            validation=validation(in_case, reached, standing),
+        )
+        circumstances = report_builder.Circumstances(
+            exhibits=exhibits(received(self.case), self.case.root),
+            environment=environment(self.bench.provenance(), self._flags()),
+            registered=self.journal.registered,
+            created=now(),
+            demo=self.how.demo,
+        )
+        return report_builder.assemble(self.case, self.plan, outcomes, circumstances)
+
+    def _flags(self) -> dict[str, str]:
+        given = {"allow_undecided": "yes"} if self.how.allow_undecided else {}
+        limits = {"max_time": self.how.max_time, "max_mem": self.how.max_mem}
+        return given | {name: f"{limit:.12g}" for name, limit in limits.items() if limit is not None}
+
+    def _write(self, report: Report) -> None:
+        self.watch(Step("report", str(self.journal.out), 0, 1))
+        out = self.journal.out
+        for name, content in documents(report).items():
+            write_atomic(out / name, content)
+        self.journal.event("finished", report.report_id)
+        manifest.write(out)
+        self._issue(report)
+        self.watch(Step("report", str(out), 1, 1, finished=True))
+
+
+def _said(result: Unit | Failure) -> str:
+    """What became of a unit, in a word."""
+    if isinstance(result, Failure):
+        return f"failed ({result.error_id})"
+    return "measured" if result.skip is None else "skipped"

@@ -1,0 +1,269 @@
+"""Calibrated judging: what a measurement, and all of them together, say by models of known truth.
+
+Where a probe's calibration holds, its evidence carries a likelihood ratio with its ceiling and the counted mistakes of
+its threshold. The verdict is then the joint rule's, if a causal measurement is among those that ran; gate and outputs
+come first, as in every case. Where nothing holds, all stays as :mod:`audit.judging` has it.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from audit.calibration import (
+    JOINT,
+    Alone,
+    Asked,
+    Calibrated,
+    Calibration,
+    Feature,
+    Joined,
+    Joint,
+    Record,
+    Score,
+    Settings,
+    Shelf,
+    features,
+    named,
+    read,
+    read_shelf,
+    use_of,
+)
+from audit.calibration import joint_rule as joints
+from audit.judging.explain import Given, limits, strength, would_change
+from audit.judging.in_case import judge
+from audit.judging.ladder import alone, verdict
+from audit.judging.support import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
+from audit.plugins import source_hash
+from audit.schema import (
+    CalibrationUse,
+    Domain,
+    Evidence,
+    Interval,
+    LikelihoodRatio,
+    Missing,
+    Validation,
+    Verdict,
+    VerdictWord,
+)
+from audit.stats import Scale, likelihood_ratio
+
+DIGITS = 4
+
+
+class Standing(NamedTuple):
+    """Which calibrations judge a case, and what is said of every probe's."""
+
+    shelf: Shelf
+    holding: dict[str, Calibration]
+    uses: tuple[CalibrationUse, ...]
+
+    def of(self, probe: str, name: str) -> Calibrated | None:
+        """The calibration of one measurement, if it holds."""
+        calibration = self.holding.get(probe)
+        return next((m for m in calibration.measurements if m.name == name), None) if calibration else None
+
+
+NOTHING = Standing(Shelf(Path(), None, {}), {}, ())
+"""No calibration at all: everything is judged in-case."""
+
+
+def asked(package: str, ran: Mapping[str, tuple[int, Settings]]) -> dict[str, Asked]:
+    """The probes of a package as they ran (version, settings), named by their source as it is now."""
+    return {name: Asked(version, chosen, source_hash(package, name)) for name, (version, chosen) in ran.items()}
+
+
+def stand(folder: Path, ran: Mapping[str, Asked], domain: Domain) -> Standing:
+    """Which calibrations of a folder hold for these probes and this audit."""
+    shelf = read_shelf(folder)
+    uses = tuple(use_of(shelf, probe, one, domain) for probe, one in sorted(ran.items()))
+    return Standing(shelf, {u.probe: shelf.calibrations[u.probe] for u in uses if u.status == "holds"}, uses)
+
+
+def restand(folder: Path, uses: Sequence[CalibrationUse]) -> Standing | None:
+    """The calibrations by which a finished report was judged; None where others are stored now."""
+    shelf = read_shelf(folder)
+    holding: dict[str, Calibration] = {}
+    for use in uses:
+        if use.status == "holds":
+            found = shelf.calibrations.get(use.probe)
+            if found is None or found.content_hash() != use.sha256:
+                return None
+            holding[use.probe] = found
+    return Standing(shelf, holding, tuple(uses))
+
+
+# ---- one measurement --------------------------------------------------------------------------------------------
+def _power(log10: float) -> float:
+    return float(f"{10.0**log10:.{DIGITS}g}")
+
+
+def ratio_of(scale: Scale, score: float, record: Record, calibration: str) -> LikelihoodRatio:
+    """The likelihood ratio of a score, never beyond what the number of worlds supports."""
+    found = likelihood_ratio.ratio(scale, score)
+    ci95 = Interval(lo=_power(found.lo), hi=_power(found.hi))
+    return LikelihoodRatio(
+        value=_power(found.log10_lr), ci95=ci95, floor=_power(found.floor), ceiling=_power(found.ceiling),
+        words=band(ci95), false_alarms=record.false_alarms, misses=record.misses, limit=record.limit,
+        calibration=calibration,
+    )  # fmt: skip
+
+
+def weigh(evidence: Evidence, standing: Standing) -> Evidence:
+    """In-case evidence, weighed by its measurement's calibration where that holds.
+
+    Below the never-trained level stays the in-case finding that it is; a ratio that supports neither is inconclusive.
+    """
+    m = evidence.measurement
+    calibrated, row = standing.of(m.probe, m.name), features(Score.of(m))
+    if calibrated is None or "effect" not in row:
+        return evidence
+    name = f"{m.probe} {standing.holding[m.probe].content_hash()[:12]}"
+    ratio = ratio_of(calibrated.scale, row["effect"], calibrated.record, name)
+    outcome, direction = evidence.outcome, evidence.direction
+    found, side = row["effect"] > calibrated.threshold, "not above"
+    if found:
+        outcome, direction, side = "trace found", "above", "above"
+    elif direction != "below":
+        outcome, direction = ("no trace found" if supported(ratio) == NEVER else "inconclusive"), "none"
+    lead = f"effect {row['effect']:.3f}, {side} the calibrated threshold of {calibrated.threshold:.3f}"
+    told = [evidence.because if direction == "below" else lead, ratio_sentence(ratio, "This effect is")]
+    told += [rates_sentence(ratio), *([power_sentence(ratio.limit)] if outcome == "no trace found" else [])]
+    because = f"{told[0]}. {' '.join(told[1:])}"
+    return Evidence(
+        measurement=m, outcome=outcome, direction=direction, because=because, basis="calibrated", ratio=ratio
+    )  # fmt: skip
+
+
+# ---- all of them ------------------------------------------------------------------------------------------------
+class Opinion(NamedTuple):
+    """What the joint rule says of this case."""
+
+    joint: Joint
+    joined: Joined
+    ratio: LikelihoodRatio
+
+
+def opinion(evidence: Sequence[Evidence], standing: Standing) -> Opinion | None:
+    """The joint rule for exactly the calibrated measurements that ran; None without a causal one among them."""
+    if standing.shelf.subjects is None:
+        return None
+    found: dict[Feature, float] = {}
+    causal = False
+    for m in (e.measurement for e in evidence):
+        joins = standing.of(m.probe, m.name) is not None and standing.holding[m.probe].joins
+        if joins and m.form == "trained" and m.kind != "context":
+            row = features(Score.of(m))
+            found |= {Feature(named(m), feature): value for feature, value in row.items()}
+            causal = causal or (m.kind == "causal" and "effect" in row)
+    if not causal:
+        return None
+    joint = _joint(standing, found)
+    joined = joints.apply(joint, found)
+    name = f"joint {joint.content_hash()[:12]}"
+    return Opinion(joint, joined, ratio_of(joint.scale, joined.score, joint.record, name))
+
+
+def _joint(standing: Standing, found: Mapping[Feature, float]) -> Joint:
+    """The stored rule where it is the one for these features, else one refitted from the stored scores."""
+    shelf = standing.shelf
+    assert shelf.subjects is not None
+    path = shelf.folder / JOINT
+    if path.is_file() and set(standing.holding) == set(shelf.calibrations):
+        kept = read(path, Joint)
+        same = kept.made_from == {probe: c.content_hash() for probe, c in standing.holding.items()}
+        everything = joints.table_of(shelf.subjects, standing.holding, tuple(found)).columns
+        if same and set(kept.columns) == set(everything):
+            return kept
+    ordered = joints.table_of(shelf.subjects, standing.holding, None).columns
+    wanted = tuple(column for column in ordered if column in found)
+    return joints.refitted(shelf.subjects, standing.holding, wanted)
+
+
+def validation(evidence: Sequence[Evidence], reached: Verdict, standing: Standing) -> Validation | Missing:
+    """How the joint rule that judged a case did on models of known truth; missing where the case was judged alone."""
+    found = None if reached.basis == "in-case" else opinion(evidence, standing)
+    if found is None or standing.shelf.subjects is None:
+        return Missing(missing="the verdict is this case's own: no calibration judged it")
+    joint, subjects = found.joint, standing.shelf.subjects
+    return Validation(
+        rule=found.ratio.calibration, pool=subjects.name, worlds=subjects.worlds,
+        score=float(f"{found.joined.score:.{DIGITS}g}"), reliability=joint.reliability,
+        counted=joint.record.counted, doses=joint.record.doses,
+    )  # fmt: skip
+
+
+def decide(evidence: Sequence[Evidence], roles: Given, standing: Standing) -> tuple[tuple[Evidence, ...], Verdict]:
+    """Weigh in-case evidence and reach the verdict: the joint rule's where it can be had, else the in-case ladder's."""
+    plain = _in_case(verdict(evidence, roles), standing)
+    weighed = tuple(weigh(e, standing) for e in evidence)
+    found = opinion(evidence, standing)
+    if found is None:
+        return weighed, plain
+    above = [e.measurement for e in weighed if e.basis == "calibrated" and e.outcome == "trace found"]
+    first = alone(evidence, {(m.probe, m.name) for m in above})
+    return weighed, _calibrated(plain, first, roles, found)
+
+
+def _in_case(plain: Verdict, standing: Standing) -> Verdict:
+    """An in-case verdict says which command would renew a calibration that is stale."""
+    stale = [use for use in standing.uses if use.status == "stale"]
+    if not stale:
+        return plain
+    names = ", ".join(use.probe for use in stale)
+    said = f"In-case basis: the calibration of {names} is stale (its source has changed); {stale[0].renew} renews it."
+    kept = (limit for limit in plain.limits if not limit.startswith("In-case basis"))
+    return plain.model_copy(update={"limits": (said, *kept)})
+
+
+def judged(
+    measurements: Sequence[Evidence], roles: Given, standing: Standing, floors: Mapping[str, float]
+) -> tuple[tuple[Evidence, ...], Verdict]:
+    """Judge again what a report states, from its measurements alone."""
+    return decide(tuple(judge(e.measurement, floors) for e in measurements), roles, standing)
+
+
+def _calibrated(plain: Verdict, first: Alone, roles: Given, found: Opinion) -> Verdict:
+    """Gate and outputs first, then the joint rule; over-suppression stays the in-case finding that it is."""
+    if first == "stopped" or (first == "shown" and not found.joined.found):
+        return plain
+    if first == "shown":
+        return _stated(plain.word, "above", plain, roles, found)
+    if found.joined.found:
+        return _stated("SUPPRESSED", "above", plain, roles, found)
+    if first == "below":
+        return plain
+    if first == "elsewhere":
+        return _stated("PARTIAL", "above", plain, roles, found)
+    word: VerdictWord = "CONSISTENT WITH NEVER TRAINED" if supported(found.ratio) == NEVER else "INCONCLUSIVE"
+    return _stated(word, "none", plain, roles, found)
+
+
+def _stated(word: VerdictWord, direction: str, plain: Verdict, roles: Given, found: Opinion) -> Verdict:
+    ratio = found.ratio
+    because = [_joint_sentence(found), rates_sentence(ratio)]
+    if direction != "above" or word == "PARTIAL":
+        because.append(power_sentence(ratio.limit))
+    if word == plain.word:
+        because += plain.because
+    elif plain.word not in ("INCONCLUSIVE", "INVALID"):
+        because.append(f"by this case alone the verdict would be {plain.word}")
+    return Verdict.model_validate(
+        {
+            "word": word, "sentence": f"{word}: {ratio_sentence(ratio)}", "because": tuple(because),
+            "strength": strength(word, roles), "direction": direction, "basis": "calibrated",
+            "limits": limits((), 0, roles, ratio.calibration), "would_change": would_change(word, roles),
+            "ratio": ratio,
+        }
+    )  # fmt: skip
+
+
+def _joint_sentence(found: Opinion) -> str:
+    joined = found.joined
+    side = "above" if joined.score > 0 else "not above"
+    measurements = dict.fromkeys(weight.measurement for weight in found.joint.weights)
+    lit = ", ".join(f"{x.kind} ({x.measurement}{', few people' if x.few else ''})" for x in joined.lit) or "none"
+    enough = "" if joined.found or joined.score <= 0 else "; not enough: it takes two classes, one of them from inside"
+    return (
+        f"the joint score of {len(measurements)} measurements is {joined.score:.2f}, {side} its threshold of "
+        f"0 (a model that never knew typically reads -1); evidence above its own bar: {lit}{enough}"
+    )

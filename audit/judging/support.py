@@ -1,0 +1,136 @@
+"""Likelihood ratios in words: bands, numbers under their ceiling, error rates as counts, and what a silence is worth.
+
+The band is taken from the end of the interval nearest 1, never from the estimate, and never beyond the ceiling. What is
+said is how probable the findings are under either proposition, never how probable a proposition is.
+"""
+
+import math
+from typing import Final
+
+from audit.schema import DetectionLimit, Interval, LikelihoodRatio, Missing, Rate
+from audit.stats import approximate
+from audit.wording import number, visible
+
+NO_SUPPORT: Final = "no useful support for either proposition"
+BANDS: Final = (
+    (2.0, NO_SUPPORT), (10.0, "weak support"), (100.0, "moderate support"), (1e3, "moderately strong support"),
+    (1e4, "strong support"), (1e6, "very strong support"),
+)  # fmt: skip
+STRONGEST: Final = "extremely strong support"
+NO_RATE: Final = "No error rate is known for models of this kind, so no likelihood ratio is given."
+KNOWS: Final = "the suspect still carries information from the forget set"
+NEVER: Final = "the suspect is like a model that was never trained on it"
+EDGE: Final = 1e-9
+"""Relative slack: a ratio that reaches the edge of a band, or the ceiling, but for rounding is there."""
+
+
+def nearest_one(ci95: Interval) -> float:
+    """The end of the interval nearest 1; 1 where the interval holds it."""
+    return ci95.lo if ci95.lo > 1 else min(ci95.hi, 1.0)
+
+
+def band(ci95: Interval) -> str:
+    """The words for the support that a ratio gives to the proposition on its side of 1."""
+    end = nearest_one(ci95)
+    size = max(end, 1 / end)
+    return next((words for below, words in BANDS if size < below * (1 - EDGE)), STRONGEST)
+
+
+def supported(ratio: LikelihoodRatio) -> str | None:
+    """The proposition that a ratio supports; None where it supports neither."""
+    if ratio.words == NO_SUPPORT:
+        return None
+    return KNOWS if nearest_one(ratio.ci95) > 1 else NEVER
+
+
+# ---- numbers ----------------------------------------------------------------------------------------------------
+def _rounded(value: float, towards_one: bool) -> float:
+    """Two significant figures; ``towards_one`` never claims more than the value."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    if not towards_one:
+        return round(value / unit) * unit
+    up = value < 1
+    return (math.ceil(value / unit * (1 - EDGE)) if up else math.floor(value / unit * (1 + EDGE))) * unit
+
+
+def ratio_number(value: float, floor: float, ceiling: float) -> str:
+    """Two significant figures; at a limit of the design a bound and never an extrapolated value."""
+    if value >= ceiling * (1 - EDGE):
+        return f"≥ {number(_rounded(ceiling, True))}"
+    if value <= floor * (1 + EDGE):
+        return f"≤ {number(_rounded(floor, True))}"
+    return number(min(max(_rounded(value, False), floor), ceiling))
+
+
+def short(ratio: LikelihoodRatio | Missing) -> str:
+    """A ratio in a cell of a table: value, interval, words."""
+    if isinstance(ratio, Missing):
+        return "–"
+    low, mid, high = (ratio_number(x, ratio.floor, ratio.ceiling) for x in (ratio.ci95.lo, ratio.value, ratio.ci95.hi))
+    return f"{mid} ({_ends(low, mid, high)}), {ratio.words}"
+
+
+def _ends(low: str, mid: str, high: str) -> str:
+    """An interval in words; an end that is the bound itself is not said again."""
+    return f"from {low}" if mid == high != low else f"up to {high}" if mid == low != high else f"{low} to {high}"
+
+
+def rate(found: Rate) -> str:
+    """``1 of 60 worlds (at most 7.7 %)``: a count, and its exact one-sided 95 % bound."""
+    return f"{found.k} of {found.n} worlds (with 95 % confidence at most {number(100 * found.upper95)} %)"
+
+
+# ---- sentences --------------------------------------------------------------------------------------------------
+def ratio_sentence(ratio: LikelihoodRatio, of: str = "The findings are") -> str:
+    """The template of EXPERIENCE 4.2: ratio, interval, ceiling and words; below 1 its inverse, the other way round."""
+    side = supported(ratio)
+    words = ratio.words if side is None else f"{ratio.words} for the proposition that {side}"
+    return f"{of} {weighed(ratio, (KNOWS, NEVER))}. On the verbal scale this is {words}."
+
+
+def weighed(ratio: LikelihoodRatio, names: tuple[str, str]) -> str:
+    """How many times more probable under the first of two propositions, with interval and ceiling."""
+    first, second = names
+    lo, value, hi, floor, ceiling = ratio.ci95.lo, ratio.value, ratio.ci95.hi, ratio.floor, ratio.ceiling
+    if value < 1:
+        first, second = names[1].replace("does", "holds"), names[0].replace("holds", "does")
+        lo, value, hi, floor, ceiling = 1 / hi, 1 / value, 1 / lo, 1 / ceiling, 1 / floor
+    low, said, high = (ratio_number(x, floor, ceiling) for x in (lo, value, hi))
+    times = f"at least {said[2:]}" if said.startswith("≥") else f"about {said}"
+    about = "approximate " if approximate("percentile", ratio.false_alarms.n) else ""
+    return (
+        f"{times} times more probable if {first} than if {second} ({about}95 % interval {_ends(low, said, high)}; "
+        f"ceiling of this design {number(_rounded(ceiling, True))})"
+    )
+
+
+def rates_sentence(ratio: LikelihoodRatio) -> str:
+    """Both error rates of the rule that gave an outcome, as counts."""
+    return (
+        f"On models of known truth, in worlds and mechanisms held out of its fitting, this rule raised a false alarm "
+        f"in {rate(ratio.false_alarms)} and missed a model that knows everything in {rate(ratio.misses)}."
+    )
+
+
+def power_sentence(limit: DetectionLimit | Missing) -> str:
+    """What a silence is worth: the planted trace that the tests would have found."""
+    if isinstance(limit, Missing):
+        return f"No trace found; which planted trace would have been found is not known: {visible(limit.missing)}."
+    return f"No trace found by tests that would have found {_planted(limit)}: it was found in {_seen(limit)}."
+
+
+def limit_sentence(limit: DetectionLimit | Missing) -> str:
+    """What a silence would be worth, where none is claimed."""
+    if isinstance(limit, Missing):
+        return f"Which planted trace this rule finds is not known: {visible(limit.missing)}."
+    return f"This rule finds {_planted(limit)}: it was found in {_seen(limit)}."
+
+
+def _planted(limit: DetectionLimit) -> str:
+    share = f"{100 * limit.kept / limit.audited:.3g}"  # 12.5 is not "at least 12"
+    people = f"{limit.kept} of {limit.audited} audited people kept"
+    return f"a planted trace of ≥ {share} % ({people}) with probability {number(limit.power)}"
+
+
+def _seen(limit: DetectionLimit) -> str:
+    return f"{limit.k} of {limit.n} worlds"

@@ -1,0 +1,16 @@
+from .limits import limited as limited
+from .limits import parse_bytes as parse_bytes
+from .limits import parse_time as parse_time
+from .meter import Meter as Meter
+from .planner import Planned as Planned
+from .planner import Planner as Planner
+from .planner import configured as configured
+from .planner import published as published
+from .planner import received as received
+from .pricing import Price as Price
+from .pricing import Pricer as Pricer
+from .pricing import Prices as Prices
+from .settings import How as How
+from .settings import Step as Step
+from .settings import Watch as Watch
+from .settings import make_bench as make_bench

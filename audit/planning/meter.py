@@ -1,0 +1,34 @@
+"""What the units of a run really cost: measured as they are made, kept for the next estimate, and said of the rest."""
+
+import time
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+
+from audit.planning import timings
+from audit.planning.pricing import Pricer, Prices, Span, conditions
+from audit.planning.timings import Spent
+
+
+class Meter:
+    """Measures the units of one run against their prices."""
+
+    def __init__(self, pricer: Pricer, prices: Prices) -> None:
+        self._pricer, self._prices = pricer, prices
+
+    def left(self, units: Iterable[str]) -> Span:
+        """How long these units and the report still take."""
+        return self._prices.left({*units, "report"})
+
+    @contextmanager
+    def unit(self, name: str) -> Generator[None]:
+        """Measure a block, and keep what it cost if it ends well."""
+        bench, cost = self._pricer.bench, self._prices.of(name).cost
+        tokens, cpu, wall = bench.fwd_tokens, time.process_time(), time.perf_counter()
+        yield
+        timings.record(
+            Spent(
+                unit=name, how=conditions(self._pricer.how), parameters=self._pricer.parameters,
+                fwd_tokens=cost.fwd_tokens, bwd_tokens=cost.bwd_tokens, run_tokens=bench.fwd_tokens - tokens,
+                cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall,
+            )
+        )  # fmt: skip

@@ -1,0 +1,179 @@
+"""What will be done, fixed before looking: which probes run, why the others do not, and what each costs."""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from audit import plugins
+from audit.case import OpenCase
+from audit.probing import Probe
+from audit.render import read_published
+from audit.runs import Received, code_version, name_of
+from audit.schema import AuditError, Cohort, Cost, Missing, Need, Op, Plan, PlannedTest, Published, Read, Role, Texts
+
+
+class Planned(NamedTuple):
+    """A probe with its settings, its row of the plan, and what measuring costs beyond the merged needs."""
+
+    name: str
+    probe: Probe
+    test: PlannedTest
+    own: Cost
+
+
+class Dropped(NamedTuple):
+    """Why a test that could run will not: the limit as it was given, and what it would have cost."""
+
+    by: str
+    reason: str
+
+
+class Fetch(NamedTuple):
+    """One pass: a model in a role, its rows, and every read that some probe wants of them."""
+
+    role: Role
+    reference: int
+    texts: Texts
+    reads: tuple[Read, ...]
+
+
+def configured(settings: dict[str, dict[str, str | int | float | bool]], package: str) -> dict[str, Probe]:
+    """The probes of the folder with the case's settings. AuditError (code 2) names an unknown probe or setting."""
+    classes = plugins.discover(package, Probe)
+    for name in settings:
+        if name not in classes:
+            near = difflib.get_close_matches(name, classes, 1)
+            hint = f"; the nearest is {near[0]!r}" if near else ""
+            raise AuditError(f"case.toml: there is no probe {name!r}{hint}", "`residua probes` lists them")
+    found: dict[str, Probe] = {}
+    for name, cls in classes.items():
+        try:
+            found[name] = cls.model_validate(settings.get(name, {}))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise AuditError(
+                f"case.toml: probe {name!r}, setting {where!r}: {first['msg']}", "`residua probes` lists the settings"
+            ) from None
+    return found
+
+
+class Planner:
+    """Plans one opened case with the probes of a package. ``ops`` is what the chosen backend can do."""
+
+    def __init__(
+        self, case: OpenCase, ops: frozenset[Op], package: str = "probes", dropped: Mapping[str, Dropped] | None = None
+    ) -> None:
+        self._case, self._ops, self._package, self._dropped = case, ops, package, dropped or {}
+
+    def without(self, dropped: Mapping[str, Dropped]) -> "Planner":
+        """The same case planned with some tests left out."""
+        return Planner(self._case, self._ops, self._package, dropped)
+
+    @cached_property
+    def probes(self) -> tuple[Planned, ...]:
+        """Every probe with its row of the plan, in the order of their names."""
+        settings = self._case.case.probes
+        return tuple(self._planned(name, probe) for name, probe in configured(settings, self._package).items())
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The plan, named by its hash: of the code, the case, what was received, and every probe's settings."""
+        case = self._case
+        payload = Plan(
+            case=case.case,
+            fingerprints={role: name_of(checkpoint) for role, checkpoint in received(case)},
+            data_sha256={str(cohort): sha for cohort, sha in case.data_sha256.items()} | self._published(),
+            tests=tuple(planned.test for planned in self.probes),
+            code_version=code_version(),
+            plan_hash="",
+        )
+        settings = {one.name: [one.probe.version, one.probe.model_dump(mode="json")] for one in self.probes}
+        whole = payload.canonical() + json.dumps(settings, sort_keys=True)
+        return payload.model_copy(update={"plan_hash": hashlib.sha256(whole.encode()).hexdigest()})
+
+    def _published(self) -> dict[str, str]:
+        found = published(self._case)
+        return {} if isinstance(found, Missing) else {"published": found.sha256}
+
+    @property
+    def running(self) -> tuple[Planned, ...]:
+        """The probes that will run."""
+        return tuple(planned for planned in self.probes if planned.test.will_run)
+
+    def fetches(self, planned: Iterable[Planned]) -> tuple[Fetch, ...]:
+        """The needs of these probes merged: one pass per role and rows, with the union of their reads."""
+        merged: dict[tuple[Role, int, Texts], dict[Read, None]] = {}
+        for name in planned:
+            for need in self._present(name.probe):
+                reads = merged.setdefault((need.role, need.reference, need.texts), {})
+                reads.update(dict.fromkeys(need.reads))
+        return tuple(Fetch(role, ref, texts, tuple(reads)) for (role, ref, texts), reads in merged.items())
+
+    def _planned(self, name: str, probe: Probe) -> Planned:
+        reason, dropped = self._reason_not(probe), self._dropped.get(name)
+        question = (type(probe).__doc__ or "").strip().partition("\n")[0]
+        own = Cost() if reason else probe.cost(self._case)
+        cost = Cost() if reason else self._cost(probe, own)
+        if dropped is not None and not reason:
+            reason = dropped.reason
+        test = PlannedTest(probe=name, question=question, will_run=not reason, reason=reason, cost=cost,
+                           dropped_by="" if dropped is None else dropped.by)  # fmt: skip
+        return Planned(name, probe, test, own)
+
+    def _reason_not(self, probe: Probe) -> str:
+        """Why a probe cannot run on this case, or an empty string."""
+        requires, case = probe.requires, self._case
+        lacking = [role for role in requires.roles if not _has_role(case, role)]
+        if lacking:
+            return f"needs a model in the role of {' and '.join(lacking)}"
+        if requires.any_of_roles and not any(_has_role(case, role) for role in requires.any_of_roles):
+            return f"needs a model in the role of {' or '.join(requires.any_of_roles)}"
+        absent = [cohort for cohort in requires.data if not _has_cohort(case, cohort)]
+        if absent:
+            return f"needs {' and '.join(absent)} items"
+        if "*" not in requires.families and case.base.family not in requires.families:
+            return f"works on {', '.join(requires.families)}, not on {case.base.family}"
+        missing = sorted(set(requires.ops) - self._ops)
+        return f"the backend cannot {', '.join(missing)}" if missing else ""
+
+    def _present(self, probe: Probe) -> list[Need]:
+        """A probe's needs, without those of models and items that this case does not have."""
+        case = self._case
+        return [need for need in probe.needs(case.case) if _has_model(case, need) and case.has(need.texts)]
+
+    def _cost(self, probe: Probe, own: Cost) -> Cost:
+        fetched = sum(int(self._case.rows(need.texts).mask.sum()) for need in self._present(probe))
+        return own.model_copy(update={"fwd_tokens": own.fwd_tokens + fetched})
+
+
+def published(case: OpenCase) -> Published | Missing:
+    """The published numbers that the case names. AuditError (code 2) if the file is none of that kind."""
+    given = case.case.published
+    return Missing(missing="none were given") if given is None else read_published(case.root / given, given)
+
+
+def received(case: OpenCase) -> tuple[Received, ...]:
+    """The checkpoints of a case by role; references are numbered from 0."""
+    found = [Received("base", case.base), Received("suspect", case.suspect)]
+    found += [Received(f"reference {index}", checkpoint) for index, checkpoint in enumerate(case.references)]
+    if case.ancestor is not None:
+        found.append(Received("ancestor", case.ancestor))
+    return tuple(found)
+
+
+def _has_role(case: OpenCase, role: Role) -> bool:
+    return {"reference": bool(case.references), "ancestor": case.ancestor is not None}.get(role, True)
+
+
+def _has_model(case: OpenCase, need: Need) -> bool:
+    return _has_role(case, need.role) and (need.role != "reference" or need.reference < len(case.references))
+
+
+def _has_cohort(case: OpenCase, cohort: Cohort) -> bool:
+    return getattr(case.case.data, cohort) is not None

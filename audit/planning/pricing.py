@@ -1,0 +1,187 @@
+"""What a run costs before it is made: passes, memory and a time range, unit by unit, and what a limit leaves out.
+
+Passes are exact where reads are declared (from an empty store) and an upper bound where something is optimised or
+trained. Times come from units of the same kind that this machine finished before, scaled by work, else from a short
+benchmark of base; memory is what the process holds now plus models, batches and what training adds.
+"""
+
+from collections.abc import Iterable
+from math import prod
+from typing import Literal, NamedTuple
+
+from audit.bench import Bench
+from audit.case import OpenCase
+from audit.checkpoints import folder_of, read_config, tensor_shapes
+from audit.planning import timings
+from audit.planning.planner import Fetch, Planned, Planner
+from audit.planning.settings import How
+from audit.planning.timings import Spent
+from audit.probing import SCORE
+from audit.schema import Checkpoint, Cost, Texts
+
+ENOUGH_RUN = 0.5
+"""A unit that ran less than this share of what it ran at most found the rest in a store: its time says little."""
+WIDENED = {"recorded": 1.4, "benchmark": 2.5}
+"""By how much the time range reaches beyond the estimates, either way."""
+LAST = 5
+UNIT_S, REPORT_S, STEP_S = 0.25, 1.0, 0.004
+"""What a unit, the report and an optimiser step cost beside their passes on one core, roughly."""
+TRAINED_COPIES = 4
+"""A copy of the weights, its gradients and two moments."""
+STATES = 24
+"""How many vectors of the model's width a token holds at once, roughly."""
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+Kind = Literal["exact", "upper"]
+
+
+class Span(NamedTuple):
+    """From ... to, in seconds."""
+
+    lo: float
+    hi: float
+
+
+class Price(NamedTuple):
+    """One unit of work: its passes, its peak memory, and how long it takes."""
+
+    unit: str
+    cost: Cost
+    peak_bytes: int
+    seconds: Span
+    source: Literal["recorded", "benchmark"]
+
+
+class Prices(NamedTuple):
+    """All units in their order: recall, the merged reads, every test that will run, the report."""
+
+    units: tuple[Price, ...]
+
+    @property
+    def seconds(self) -> Span:
+        """Of the whole run."""
+        return total(self.units)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Of the whole run."""
+        return max(price.peak_bytes for price in self.units)
+
+    def of(self, unit: str) -> Price:
+        """The price of one unit."""
+        return next(price for price in self.units if price.unit == unit)
+
+    def left(self, units: Iterable[str]) -> Span:
+        """How long these units take."""
+        named = set(units)
+        return total([price for price in self.units if price.unit in named])
+
+
+def total(prices: Iterable[Price]) -> Span:
+    """The sum of some units' spans."""
+    found = [price.seconds for price in prices]
+    return Span(sum(span.lo for span in found), sum(span.hi for span in found))
+
+
+def conditions(how: How) -> str:
+    """What a time depends on beside the work."""
+    return "|".join(str(part) for part in (how.backend, how.device, how.dtype, how.attention, how.threads, how.package))
+
+
+class Pricer:
+    """Prices the plans of one opened case under one set of conditions."""
+
+    def __init__(self, case: OpenCase, bench: Bench, how: How) -> None:
+        self.case, self.bench, self.how = case, bench, how
+        folder = folder_of(case.base)
+        self.parameters = sum(prod(shape) for shape in tensor_shapes(folder).values())
+        self._config = read_config(folder)
+        self._recorded = timings.recorded(conditions(how))
+        self._benchmarked: float | None = None
+        self._held = _process_bytes()
+
+    def prices(self, planner: Planner) -> Prices:
+        """What this plan costs, from an empty store."""
+        running = planner.running
+        units = [("recall", self._recall(planner)), ("reads", self._reads(planner, running))]
+        units += [(one.name, one.own) for one in running]
+        return Prices(tuple(self._price(*unit) for unit in (*units, ("report", Cost()))))
+
+    # ---- passes --------------------------------------------------------------------------------------------------
+    def _recall(self, planner: Planner) -> Cost:
+        return Cost(fwd_tokens=sum(self._tokens(texts) for _, texts in self._recalled()))
+
+    def _recalled(self) -> list[tuple[Checkpoint, Texts]]:
+        """The passes of :func:`audit.probing.base_recall.recall`."""
+        case, texts = self.case, Texts(cohort="forget")
+        found = [(case.base, texts)]
+        if case.null is not None:
+            return [*found, (case.checkpoint(*case.null), texts)]
+        alternates = Texts(cohort="forget", answer="alternate")
+        return [*found, (case.base, alternates)] if case.has(alternates) else found
+
+    def _reads(self, planner: Planner, running: Iterable[Planned]) -> Cost:
+        """The merged passes; what the recall check or another role of the same model has read is not run again."""
+        fetches = planner.fetches(running)
+        if self.how.store is None:
+            return Cost(fwd_tokens=sum(len(f.reads) * self._tokens(f.texts) for f in fetches), kind="upper")
+        seen = {(model.key, self.case.rows(texts).hash): set((SCORE,)) for model, texts in self._recalled()}
+        tokens = 0
+        for fetch in fetches:
+            known = seen.setdefault(self._place(fetch), set())
+            if not set(fetch.reads) <= known:
+                tokens += self._tokens(fetch.texts)
+            known.update(fetch.reads)
+        return Cost(fwd_tokens=tokens)
+
+    def _place(self, fetch: Fetch) -> tuple[str, str]:
+        return self.case.checkpoint(fetch.role, fetch.reference).key, self.case.rows(fetch.texts).hash
+
+    def _tokens(self, texts: Texts) -> int:
+        return int(self.case.rows(texts).mask.sum())
+
+    # ---- time and memory -----------------------------------------------------------------------------------------
+    def _price(self, unit: str, cost: Cost) -> Price:
+        spent = [one for one in self._recorded if one.unit == unit]
+        most = max((_share(one) for one in spent), default=0.0)
+        found = [self._scaled(cost, one) for one in spent if _share(one) >= ENOUGH_RUN * most][-LAST:]
+        source = "recorded" if found else "benchmark"
+        estimates = found or [self._from_benchmark(unit, cost)]
+        wider = WIDENED[source]
+        return Price(unit, cost, self._peak(cost), Span(min(estimates) / wider, max(estimates) * wider), source)
+
+    def _scaled(self, cost: Cost, spent: Spent) -> float:
+        """Seconds of an earlier unit, scaled to this work."""
+        before, now = spent.fwd_tokens + 2 * spent.bwd_tokens, cost.fwd_tokens + 2 * cost.bwd_tokens
+        scale = self.parameters * now / (spent.parameters * before) if before and now else 1.0
+        return seconds_of(spent, self.how) * scale
+
+    def _from_benchmark(self, unit: str, cost: Cost) -> float:
+        if self._benchmarked is None:
+            self._benchmarked = self.bench.seconds_per_token(self.case.base, self.case.rows(Texts(cohort="forget")))
+        passes = (cost.fwd_tokens + 2 * cost.bwd_tokens) * self._benchmarked
+        return passes + cost.steps * STEP_S + (REPORT_S if unit == "report" else UNIT_S)
+
+    def _peak(self, cost: Cost) -> int:
+        """The process as it is, the models that have to be held, the largest batch, and what training adds."""
+        model = self.parameters * _BYTES[self.how.dtype]
+        numbers = [self._config.get(name) for name in ("hidden_size", "n_embd", "d_model")]
+        width = next((number for number in numbers if isinstance(number, int)), 0)
+        vocabulary = self._config.get("vocab_size")
+        token = 4 * (STATES * width + (vocabulary if isinstance(vocabulary, int) else 0))
+        batch = min(self.how.token_budget, cost.fwd_tokens) * token
+        return self._held + cost.resident * model + batch + (TRAINED_COPIES * model if cost.bwd_tokens else 0)
+
+
+def seconds_of(spent: Spent, how: How) -> float:
+    """CPU-seconds where one thread computes, which other processes do not change; else seconds by the clock."""
+    return spent.cpu_s if how.device == "cpu" and how.threads == 1 else spent.wall_s
+
+
+def _share(spent: Spent) -> float:
+    return spent.run_tokens / max(spent.fwd_tokens, 1)
+
+
+def _process_bytes() -> int:
+    import psutil
+
+    return psutil.Process().memory_info().rss

@@ -1,0 +1,80 @@
+"""*How* an audit is made, never *what*, and how its progress is told: outside the plan, recorded in provenance."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from audit.bench import Bench
+from audit.schema import AuditError
+from audit.storage import Store
+
+
+@dataclass(frozen=True)
+class How:
+    """*How* an audit is made, never *what*: outside the plan hash, recorded in provenance.
+
+    ``store`` is the folder of cached activations (None: nothing is kept between passes). ``threads`` None leaves
+    torch's own number. ``package`` is where the probes are, ``calibrations`` the folder of calibrations that may judge
+    (None: those that come with the probes). ``max_time`` (seconds) and ``max_mem`` (bytes) leave tests out of the plan.
+    """
+
+    backend: str = "native"
+    device: str = "cpu"
+    dtype: str = "float32"
+    attention: str = "default"
+    threads: int | None = None
+    token_budget: int = 16384
+    store: Path | None = None
+    online: bool = False
+    force_new: bool = False
+    demo: bool = False
+    allow_undecided: bool = False
+    package: str = "probes"
+    calibrations: Path | None = None
+    max_time: float | None = None
+    max_mem: int | None = None
+
+
+class Step(NamedTuple):
+    """One step of progress: the stage, what it is about, how many of how many are done, and whether it is.
+
+    ``left`` is how long the rest takes, from ... to in seconds, where that is known.
+    """
+
+    stage: str
+    detail: str
+    done: int
+    total: int
+    finished: bool = False
+    left: tuple[float, float] | None = None
+
+
+Watch = Callable[[Step], None]
+
+
+def make_bench(how: How) -> Bench:
+    """The bench that these flags ask for."""
+    import torch
+
+    _check_device(how.device)
+    if how.threads is not None:
+        torch.set_num_threads(how.threads)
+    store = None if how.store is None else Store(how.store)
+    return Bench(
+        backend=how.backend, device=how.device, dtype=how.dtype, attention=how.attention,
+        token_budget=how.token_budget, store=store,
+    )  # fmt: skip
+
+
+def _check_device(device: str) -> None:
+    """Is there such a device, here and now? AuditError (code 2) if not."""
+    import torch
+
+    try:
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:
+        why = str(error).partition("\n")[0]
+        raise AuditError(
+            f"there is no device {device!r} here: {why}", "name one that torch finds, such as cpu"
+        ) from None

@@ -1,0 +1,9 @@
+from .pool_file import load_pool as load_pool
+from .renew import Renewed as Renewed
+from .renew import Row as Row
+from .renew import renew_pool as renew_pool
+from .renew import renew_zoo as renew_zoo
+from .renew import rows as rows
+from .score_world import FIRST as FIRST
+from .score_world import MemoryStore as MemoryStore
+from .score_world import case_of as case_of

@@ -1,0 +1,237 @@
+"""From the scores of a pool to calibrations: every probe's thresholds, ratios and errors, and the joint rule.
+
+Generated files only: the same scores give the same bytes.
+"""
+
+import platform
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool
+from numpy import ndarray
+from pydantic import ValidationError
+
+from audit.calibration import (
+    JOINT,
+    JUDGED,
+    SEED,
+    SPANS,
+    SUBJECTS,
+    Calibrated,
+    Calibration,
+    Column,
+    Decision,
+    HeldOut,
+    Joint,
+    Roster,
+    Rule,
+    Scope,
+    Score,
+    Scored,
+    Span,
+    Subject,
+    Subjects,
+    WorldScores,
+    features,
+    fit_joint,
+    held_out,
+    labelled,
+    record,
+    reliability,
+    roster,
+    threshold,
+    write,
+)
+from audit.judging import alone, judge
+from audit.schema import AuditError
+from audit.stats import likelihood_ratio
+
+PACKAGES = ("numpy", "scipy", "torch", "transformers")
+
+
+DRAWS = 400
+"""Bootstrap draws behind every interval of a calibration."""
+
+
+class Pooled(NamedTuple):
+    """What a pool is called, the command that makes it and its calibrations again, and how often to resample.
+
+    Probes ``apart`` are calibrated each for itself and stay out of the joint rule.
+    """
+
+    name: str
+    command: str
+    quick: bool
+    draws: int = DRAWS
+    apart: tuple[str, ...] = ()
+
+
+class Made(NamedTuple):
+    """A folder of calibrations, not written yet."""
+
+    subjects: Subjects
+    calibrations: dict[str, Calibration]
+    joint: Joint
+    left_out: tuple[str, ...]
+
+
+def made_with() -> dict[str, str]:
+    """Versions and machine: the same ones reproduce every digit."""
+    machine = f"{platform.system()} {platform.machine()}"
+    return {"python": platform.python_version(), "machine": machine, **{name: version(name) for name in PACKAGES}}
+
+
+def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> Made:
+    """All calibrations of a pool. AuditError (code 2) where it is too small, or its worlds were scored by other code.
+
+    Measurements that too few models have are left out, with the reason.
+    """
+    if not worlds:
+        raise AuditError(f"the pool {pool.name} holds no worlds", f"make some: {pool.command}")
+    _check_one_code(worlds)
+    models = [model for world in worlds for model in world.models]
+    people, scope = roster([_subject(model, ()) for model in models]), scope_of(models)
+    measured: dict[str, list[_Measured]] = {}
+    left_out: list[str] = []
+    for probe in sorted(worlds[0].code):
+        for name in _names(models, probe):
+            scores = [_score(model, probe, name) for model in models]
+            try:
+                measured.setdefault(probe, []).append(_calibrated(people, scores, pool.draws))
+            except AuditError as error:
+                left_out.append(f"{probe}, {name}: {error.what}")
+    above = [
+        [(probe, one.calibrated.name) for probe, some in measured.items() for one in some if one.held.found[i]]
+        for i in range(len(models))
+    ]
+    subjects = Subjects(
+        name=pool.name, command=pool.command, quick=pool.quick, draws=pool.draws, worlds=len(worlds),
+        made_with=made_with(), subjects=tuple(map(_subject, models, above)),
+    )  # fmt: skip
+    found = {
+        probe: Calibration(
+            probe=probe, version=worlds[0].versions.get(probe, 1), settings=worlds[0].settings.get(probe, {}),
+            source=worlds[0].code[probe], subjects=subjects.content_hash(), scope=scope, joins=probe not in pool.apart,
+            measurements=tuple(one.calibrated for one in some),
+        )
+        for probe, some in measured.items()
+    }  # fmt: skip
+    return Made(subjects, found, fit_joint(subjects, found), tuple(left_out))
+
+
+def write_all(folder: Path, made: Made) -> tuple[Path, ...]:
+    """Write the folder; the calibration of a probe that is not calibrated any more goes."""
+    files = {folder / SUBJECTS: made.subjects, folder / JOINT: made.joint}
+    files |= {folder / f"{probe}.json": calibration for probe, calibration in made.calibrations.items()}
+    for path in folder.glob("*.json"):
+        if path not in files and _is_calibration(path):
+            path.unlink()
+    for path, noun in files.items():
+        write(path, noun)
+    return tuple(sorted(files))
+
+
+def _is_calibration(path: Path) -> bool:
+    try:
+        return Calibration.model_validate_json(path.read_bytes()).probe == path.stem
+    except ValidationError:
+        return False
+
+
+def _check_one_code(worlds: Sequence[WorldScores]) -> None:
+    for world in worlds[1:]:
+        differs = sorted(
+            probe for probe in {*worlds[0].code, *world.code} if _made(worlds[0], probe) != _made(world, probe)
+        )
+        if differs:
+            raise AuditError(
+                f"worlds {worlds[0].world} and {world.world} were scored by different code of {', '.join(differs)}",
+                "delete the older of the two, so that it is scored again",
+            )
+
+
+def _made(world: WorldScores, probe: str) -> tuple[object, ...]:
+    return world.code.get(probe), world.versions.get(probe), world.settings.get(probe)
+
+
+# ---- what the pool spans ----------------------------------------------------------------------------------------
+def _subject(model: Scored, above: Collection[tuple[str, str]]) -> Subject:
+    """``above``: the measurements that exceed a threshold set without this world and mechanism."""
+    return Subject(
+        world=model.world, model=model.model, mechanism=model.mechanism, pool=model.pool, kept=model.kept,
+        audited=model.audited, content=model.content,
+        alone=alone([judge(score.restored()) for score in model.scores], above),
+    )  # fmt: skip
+
+
+def scope_of(models: Sequence[Scored]) -> Scope:
+    """The audits that a pool's models span."""
+    domains = [model.domain for model in models]
+
+    def span(values: Iterable[float]) -> Span:
+        listed = list(values)
+        return Span(lo=min(listed), hi=max(listed))
+
+    spans: Mapping[str, Span] = {name: span(float(getattr(d, name)) for d in domains) for name in SPANS}
+    return Scope(
+        architectures=tuple(sorted({d.architecture for d in domains})), nulls=tuple(sorted({d.null for d in domains})),
+        **spans,
+    )  # fmt: skip
+
+
+# ---- one measurement --------------------------------------------------------------------------------------------
+def _names(models: Sequence[Scored], probe: str) -> list[str]:
+    scored = [s for model in models for s in model.scores if s.probe == probe]
+    return list(dict.fromkeys(s.name for s in scored if s.kind in JUDGED and s.mode == "controlled"))
+
+
+def _score(model: Scored, probe: str, name: str) -> Score | None:
+    return next((s for s in model.scores if (s.probe, s.name, s.mode) == (probe, name, "controlled")), None)
+
+
+class _Measured(NamedTuple):
+    """A calibrated measurement, and what it says of every model by a threshold set without it."""
+
+    calibrated: Calibrated
+    held: HeldOut
+
+
+def _calibrated(people: Roster, scores: Sequence[Score | None], draws: int) -> _Measured:
+    """Threshold, ratios and errors of one measurement, by its effect."""
+    rows = [features(score) if score is not None else {} for score in scores]
+    named = next(score for score in scores if score is not None)
+    effect = np.array([row.get("effect", np.nan) for row in rows])
+    usable = np.isfinite(effect)
+    effect = np.where(usable, effect, 0.0)
+    data = labelled(people, effect, usable)
+
+    def fit(seen: Bool[ndarray, " subject"]) -> Rule:
+        clean = seen & people.clean
+        bar = threshold(effect[clean], people.world[clean])
+        return lambda which: Decision(effect[which] > bar, effect[which])
+
+    held = held_out(people, usable, fit)
+    clean = usable & people.clean
+    calibrated = Calibrated(
+        name=named.name, kind=named.kind, form=named.form,
+        threshold=threshold(effect[clean], people.world[clean]),
+        scale=likelihood_ratio.fit_scale(data, SEED, draws), record=record(people, held),
+        reliability=reliability(data, SEED, draws),
+        columns=_columns(rows),
+    )  # fmt: skip
+    return _Measured(calibrated, held)
+
+
+def _columns(rows: Sequence[Mapping[str, float]]) -> tuple[Column, ...]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return tuple(
+        Column(
+            feature=name,
+            subject=tuple(i for i, row in enumerate(rows) if name in row),
+            value=tuple(row[name] for row in rows if name in row),
+        )
+        for name in names
+    )

@@ -1,0 +1,136 @@
+"""Score the worlds of the pools, in processes of one thread each; one file a world, resumed world by world.
+
+``python -m audit.pools.schedule --worlds 100 101 --workers 2`` makes and audits these worlds (default: all) and writes
+``studies/zoo/scores/world-0100.json`` and so on. A world whose file is there, of the same recipe and the same probes,
+is left as it is; where only probes have come that it lacks, these alone are measured on the same models and added
+(:mod:`audit.pools.add_probe`). Models are kept in the cache, named by content; audits are not.
+
+Where a CUDA device is present, all models of all worlds that learn a corpus are trained together on it first
+(:mod:`audit.zoo.stacked_training`; ``--stack none``: one by one on the CPU, as without a device); edits and audits
+follow in the processes. Those models and audits lie in places of their own, and the scores of their worlds say so: they
+have a stage ``stacked.<device>``. ``--stack cpu`` shows the same path without a device.
+"""
+
+import argparse
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+from audit.calibration import read_world, world_path, write_world
+from audit.pools import add_probe, score_world
+from audit.pools.score_world import Places
+from audit.schema import AuditError, ExitCode
+from audit.storage import cache_root
+from audit.zoo import WORLDS, draw, population, share_of, stacked_training
+
+log = logging.getLogger(__name__)
+
+SCORES = Path(__file__).parent / "scores"
+APART = ("remind_landscape",)
+"""Calibrated, and not part of the joint rule. It reads outputs and compares cohorts, which are exchangeable in the zoo
+and differ in topic and format elsewhere: the joint rule would learn here to trust it there (README)."""
+STACK = "where models are trained together: cuda, cpu, auto (default: a CUDA device where there is one), or none"
+
+
+def one_world(world: int, places: Places, before: Mapping[str, float]) -> Path:
+    """Score one world in a process of its own; ``before`` is what was spent on it until now, CPU-seconds by stage."""
+    _quiet()
+    drawn, path = draw(world), world_path(places.scores, world)
+    if add_probe.addable(path, drawn):
+        return add_probe.add_scores(drawn, places)
+    if not score_world.is_current(path, drawn):
+        score_world.score_world(drawn, places)
+        if before:
+            scores = read_world(path)
+            write_world(path, scores.model_copy(update={"stages_cpu_s": {**scores.stages_cpu_s, **before}}))
+    return path
+
+
+def score(worlds: Sequence[int], places: Places, workers: int, stack: str | None) -> list[str]:
+    """Score these worlds and return what went wrong, a line each; a world that fails does not stop the others.
+
+    ``stack``: the device that models are trained together on before (:func:`stacked.device_for`); None is one by one.
+    """
+    for world in worlds:
+        share_of(world)
+    before = dict[int, dict[str, float]]()
+    if stack is not None:
+        models, work = stacked_training.places_of(places.models, stack), stacked_training.places_of(places.work, stack)
+        places = places._replace(models=models, work=work)
+        before = _together(worlds, places, stack)
+    wrong: list[str] = []
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        waiting = {pool.submit(one_world, world, places, before.get(world, {})): world for world in worlds}
+        try:
+            for done in as_completed(waiting):
+                error = done.exception()
+                if isinstance(error, AuditError):
+                    wrong.append(f"world {waiting[done]}: {error.what}")
+                    log.error(wrong[-1])
+                elif error is not None:
+                    raise error
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return wrong
+
+
+def _together(worlds: Sequence[int], places: Places, device: str) -> dict[int, dict[str, float]]:
+    """Train the models of the worlds that are not scored yet; what each world's cost, by the stage's name."""
+    drawn = [draw(world) for world in worlds]
+    paths = {one.world: world_path(places.scores, one.world) for one in drawn}
+    missing = [
+        one
+        for one in drawn
+        if not score_world.is_current(paths[one.world], one) and not add_probe.addable(paths[one.world], one)
+    ]
+    spent = stacked_training.make_learned({one.world: population(one).zoo for one in missing}, places.models, device)
+    return {world: {f"stacked.{device}": round(cpu_s, 2)} for world, cpu_s in spent.items()}
+
+
+def costs(scores: Path, worlds: Sequence[int]) -> dict[str, float]:
+    """Mean CPU-seconds a world by stage, over those of these worlds that are scored."""
+    found = [scores / f"world-{world:04d}.json" for world in worlds]
+    read = [read_world(path) for path in found if path.is_file()]
+    total = Counter[str]()
+    for world in read:
+        total.update(world.stages_cpu_s)
+    return {stage: seconds / len(read) for stage, seconds in sorted(total.items())}
+
+
+def _quiet() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    for name in ("audit", "transformers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def main() -> int:
+    """Score worlds and log what they cost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worlds", type=int, nargs="+", default=list(WORLDS))
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=SCORES, help="where the scores go")
+    parser.add_argument("--work", type=Path, default=Path("runs/pools"), help="where unfinished audits are kept")
+    parser.add_argument("--stack", default="auto", metavar="DEVICE", help=STACK)
+    parser.add_argument("--discard", action="store_true", help="delete a world's edited models once it is scored")
+    args = parser.parse_args()
+    _quiet()
+    since, stack = time.monotonic(), stacked_training.device_for(args.stack)
+    places = Places(cache_root().resolve() / "zoo", args.work.resolve(), args.out.resolve(), args.discard)
+    wrong = score(args.worlds, places, args.workers, stack)
+    for stage, seconds in costs(places.scores, args.worlds).items():
+        log.info("%-28s %8.1f CPU-s a world", stage, seconds)
+    made = "one by one on the CPU" if stack is None else f"together on {stacked_training.described(stack)}"
+    spent = sum(os.times()[:4])
+    log.info(
+        "the whole call: %.0f s, %.0f CPU-s in all processes; models made %s", time.monotonic() - since, spent, made
+    )
+    return ExitCode.INTEGRITY if wrong else ExitCode.OK
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,246 @@
+"""One world of the pools from its number to its scores: made, audited by the real engine, and written as one file.
+
+Every audit of a world shares one bench with one store in memory: whatever base, the references and the ancestor say is
+computed for the first audit and read by the others, and what a suspect said is dropped when its audit ends.
+"""
+
+import json
+import logging
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from audit import plugins
+from audit.bench import Bench
+from audit.calibration import Score, Scored, WorldScores, read_world, world_path, write_world
+from audit.engine import Run, domain_of, prepare
+from audit.planning import How, Step, configured
+from audit.probing import recall
+from audit.runs import Journal, code_version
+from audit.schema import AuditError, Case, DataFiles, Domain, ExitCode, Report, Roles, Source
+from audit.storage import Store, write_atomic
+from audit.zoo import (
+    Drawn,
+    Learning,
+    Member,
+    Population,
+    World,
+    builder,
+    general_items,
+    items,
+    items_about,
+    make_world,
+    one_thread,
+    others,
+    population,
+    recipes,
+    write_jsonl,
+)
+
+log = logging.getLogger(__name__)
+
+PROBES = "probes"
+DATA = ("forget", "retain", "holdout", "general")
+FIRST = "base"
+
+
+class Places(NamedTuple):
+    """Where models are kept, where audits run, and where scores go. ``discard``: edited models go after scoring."""
+
+    models: Path
+    work: Path
+    scores: Path
+    discard: bool = False
+
+
+class Costs:
+    """CPU-seconds by stage, kept beside the audits, so that an interrupted world still knows what it cost."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.cpu_s = Counter[str](json.loads(path.read_bytes()) if path.is_file() else {})
+
+    def spent(self, stage: str, since: float) -> None:
+        """Count the CPU-seconds of this process since ``since`` towards a stage."""
+        self.add({stage: time.process_time() - since})
+
+    def add(self, cpu_s: Mapping[str, float]) -> None:
+        """Count CPU-seconds by stage."""
+        self.cpu_s.update({stage: round(seconds, 3) for stage, seconds in cpu_s.items()})
+        write_atomic(self.path, json.dumps(self.cpu_s, sort_keys=True).encode())
+
+
+class MemoryStore(Store):
+    """A store that lives as long as its process: nothing is hashed or written. :meth:`forget` drops the newest."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self._kept: dict[str, dict[str, Tensor]] = {}
+        self._before = 0
+
+    def get(self, key: str) -> dict[str, Tensor] | None:
+        """The tensors kept under ``key``, or None."""
+        return self._kept.get(key)
+
+    def put(self, key: str, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> None:
+        """Keep tensors under ``key``."""
+        self._kept[key] = dict(tensors)
+
+    def keep(self) -> None:
+        """Everything that is here stays: :meth:`forget` drops what comes later."""
+        self._before = len(self._kept)
+
+    def forget(self) -> None:
+        """Drop what came after :meth:`keep`."""
+        for key in list(self._kept)[self._before :]:
+            del self._kept[key]
+
+
+def score_world(drawn: Drawn, places: Places, told: Callable[[str], None] = log.info) -> Path:
+    """Make what is missing of a world, audit every member, and write its scores; a finished world is left as it is.
+
+    A killed call is taken up where it was: models and finished audits are found again. Raises AuditError (code 3) where
+    a probe broke: a world with holes is not written.
+    """
+    final = world_path(places.scores, drawn.world)
+    if is_current(final, drawn):
+        return final
+    whole = population(drawn)
+    work = places.work / f"{final.stem}-{recipes.world_key(whole.zoo, drawn.world)}-{code_version().partition('+')[2]}"
+    costs = Costs(work / "costs.json")
+    with one_thread():
+        folders = make_models(whole, drawn.world, places.models, costs)
+        told(f"world {drawn.world}: {len(folders)} models are there")
+        scored = _audit(whole, drawn, (folders, work), costs)
+    write_world(final, _scores(drawn, costs, scored))
+    shutil.rmtree(work, ignore_errors=True)
+    if places.discard:
+        discard(whole, folders)
+    total = sum(costs.cpu_s[stage] for stage in ("train", "edit", "audit"))
+    told(f"world {drawn.world}: {len(scored)} audits, {total:.0f} CPU-s")
+    return final
+
+
+def is_current(path: Path, drawn: Drawn) -> bool:
+    """Are this world's scores there, of this recipe and of the probes as they are now?"""
+    if not path.is_file():
+        return False
+    found = read_world(path)
+    return found.recipe == drawn.recorded() and found.code == code_now()
+
+
+def code_now() -> dict[str, str]:
+    """The source hash of every probe as it is now."""
+    return {name: plugins.source_hash(PROBES, name) for name in configured({}, PROBES)}
+
+
+def _scores(drawn: Drawn, costs: Costs, scored: list[Scored]) -> WorldScores:
+    probes = configured({}, PROBES)
+    return WorldScores(
+        world=drawn.world, recipe=drawn.recorded(), code=code_now(), models=tuple(scored),
+        stages_cpu_s={stage: round(seconds, 2) for stage, seconds in sorted(costs.cpu_s.items())},
+        versions={name: probe.version for name, probe in probes.items()},
+        settings={name: probe.model_dump(mode="json") for name, probe in probes.items()},
+    )  # fmt: skip
+
+
+# ---- models -----------------------------------------------------------------------------------------------------
+def make_models(whole: Population, world: int, models: Path, costs: Costs) -> dict[str, Path]:
+    """The folder of every model of a world, in order of descent; what is not there is trained."""
+    models.mkdir(parents=True, exist_ok=True)
+    folders: dict[str, Path] = {}
+    for plan in whole.zoo.plans:
+        since = time.process_time()
+        folders[plan.name] = builder.make_model(whole.zoo, world, models, plan.name)
+        costs.spent("train" if isinstance(plan.by, Learning) else "edit", since)
+    return folders
+
+
+def discard(whole: Population, folders: Mapping[str, Path]) -> None:
+    """Delete the edited models: they are made again from their parents in a second or two."""
+    for plan in whole.zoo.plans:
+        if not isinstance(plan.by, Learning):
+            shutil.rmtree(folders[plan.name], ignore_errors=True)
+
+
+# ---- audits -----------------------------------------------------------------------------------------------------
+def _audit(whole: Population, drawn: Drawn, where: tuple[Mapping[str, Path], Path], costs: Costs) -> list[Scored]:
+    """Audit every member with one bench; base comes first, and what its audit read stays."""
+    folders, work = where
+    write_data(make_world(drawn.world, drawn.shape), work / "data")
+    store = MemoryStore(work / "store")
+    bench, found = Bench(store=store), list[Scored]()
+    for member in sorted(whole.members, key=lambda member: member.model != FIRST):
+        since = time.process_time()
+        case = case_of(member.model, drawn.world, folders, work)
+        found.append(_scored(member, drawn.world, whole.audited, _audited(case, work, bench, costs)))
+        costs.spent("audit", since)
+        if member.model == FIRST:
+            store.keep()
+        store.forget()
+    return found
+
+
+class _Audit(NamedTuple):
+    """What one audit leaves."""
+
+    report: Report
+    domain: Domain
+
+
+def _audited(case: Case, work: Path, bench: Bench, costs: Costs) -> _Audit:
+    """One audit by the engine; a finished one is read from its folder."""
+    folder = work / "audits" / case.name
+    # No calibration judges the models that calibrations are made from.
+    how = How(threads=1, store=work / "store", demo=True, package=PROBES, calibrations=work / "none")
+    prepared = prepare(case, folder, how, bench)
+    domain = domain_of(prepared.case, recall(bench, prepared.case))
+    known = Journal(folder).final
+    report = Run(prepared, Journal(folder), how, _unwatched).report()
+    if report.failures:
+        broken = "; ".join(f"{failure.probe}: {failure.error}" for failure in report.failures)
+        raise AuditError(f"{case.name}: {broken}", f"read {folder / 'run.log'}", ExitCode.INTEGRITY)
+    if not known:
+        costs.add({f"audit.{timing.unit}": timing.cpu_s for timing in report.timings})
+    return _Audit(report, domain)
+
+
+def _unwatched(step: Step) -> None:
+    log.debug("%s %s %d/%d", *step)
+
+
+def _scored(member: Member, world: int, audited: tuple[str, ...], audit: _Audit) -> Scored:
+    return Scored(
+        world=world, model=member.model, mechanism=member.mechanism, pool=member.pool, content=member.content,
+        kept=len(set(member.taught) & set(audited)), audited=len(audited), domain=audit.domain,
+        scores=tuple(Score.of(evidence.measurement) for evidence in audit.report.evidence),
+        verdict=audit.report.verdict.word,
+    )  # fmt: skip
+
+
+def case_of(model: str, world: int, folders: Mapping[str, Path], work: Path) -> Case:
+    """The audit of one model: reference_1 is the null, reference_2 the floor; reference_0 is audited, never either."""
+
+    def source(name: str) -> Source:
+        return Source(path=str(folders[name]))
+
+    references = tuple(source(f"reference_{k}") for k in (1, 2))
+    roles = Roles(base=source("base"), suspect=source(model), references=references, ancestor=source("ancestor"))
+    files = {cohort: str(work / "data" / f"{cohort}.jsonl") for cohort in DATA}
+    return Case(name=model, roles=roles, data=DataFiles(**files, split_seed=world), seed=world)
+
+
+def write_data(world: World, folder: Path) -> None:
+    """The cohorts of every audit of a world; the retained people without those whom clean models forget."""
+    folder.mkdir(parents=True, exist_ok=True)
+    apart = {person.id for person in others(world)}
+    retained = tuple(person for person in world.people["retain"] if person.id not in apart)
+    for cohort in ("forget", "holdout"):
+        write_jsonl(folder / f"{cohort}.jsonl", items(world, cohort))
+    write_jsonl(folder / "retain.jsonl", items_about(world, retained))
+    write_jsonl(folder / "general.jsonl", general_items(world))

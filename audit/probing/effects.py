@@ -1,0 +1,231 @@
+"""From person means to a measurement: effect, interval, test, null distribution, positive control and floor.
+
+effect = (suspect - null)/(base - null): 0 is a model that never knew, 1 is base. Over a family of layers the statistic
+is the largest effect, and the test is max-T over the same layers.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from audit import stats
+from audit.schema import Control, Count, Form, Interval, Kind, Measurement, Missing, Null, Number, Overall
+from audit.stats import approximate, higher_criticism
+
+ALPHA = 0.01
+NO_FLOOR = Missing(missing="no second reference, so one never-trained model cannot be compared with another")
+
+
+class Sides(NamedTuple):
+    """One model's person means [person layer]: forget people, and never-trained holdout people where there are any."""
+
+    forget: Float[ndarray, "person layer"]
+    holdout: Float[ndarray, "other layer"] | None = None
+
+    def minus(self, other: "Sides") -> "Sides":
+        """Person by person, this model less another."""
+        both = self.holdout is not None and other.holdout is not None
+        return Sides(self.forget - other.forget, self.holdout - other.holdout if both else None)  # type: ignore[operator]
+
+    def at(self, layers: ndarray) -> "Sides":
+        """Some layers only."""
+        return Sides(self.forget[:, layers], None if self.holdout is None else self.holdout[:, layers])
+
+    def joined(self) -> tuple[Float[ndarray, "person layer"], ndarray | None]:
+        """All people in one array, and which of them are forget people (None without holdout)."""
+        if self.holdout is None:
+            return self.forget, None
+        labels = np.arange(len(self.forget) + len(self.holdout)) < len(self.forget)
+        return np.concatenate([self.forget, self.holdout]), labels
+
+
+class Panel(NamedTuple):
+    """The models of one statistic. ``null`` may be zeros where the scores are already relative to something unknown."""
+
+    suspect: Sides
+    base: Sides
+    null: Sides
+    floors: tuple[Sides, ...] = ()
+
+    def at(self, layers: ndarray) -> "Panel":
+        """Some layers only."""
+        floors = tuple(floor.at(layers) for floor in self.floors)
+        return Panel(self.suspect.at(layers), self.base.at(layers), self.null.at(layers), floors)
+
+
+class Design(NamedTuple):
+    """How an effect is tested.
+
+    ``differenced``: the effect itself is a difference in differences, forget less holdout (else only the test is).
+    ``least_gap``: base must exceed the null by this much, in the unit of the score, to count as a positive control.
+    """
+
+    seed: int
+    least_gap: float
+    differenced: bool = False
+    draws: int = 9999
+
+
+class Naming(NamedTuple):
+    """What a measurement is called, and the part it may play."""
+
+    probe: str
+    name: str
+    kind: Kind
+    statistic: str
+    unit: str
+    form: Form = "trained"
+    mode: Literal["controlled", "paper"] = "controlled"
+
+
+def blank(naming: Naming, why: str, n: Count, people: int, seed: int) -> Measurement:
+    """A measurement without numbers, and the reason; :meth:`Assessment.onto` fills it."""
+    gone = Missing(missing=why)
+    return Measurement(
+        probe=naming.probe, name=naming.name, kind=naming.kind, mode=naming.mode, form=naming.form,
+        statistic=naming.statistic, value=gone, unit=naming.unit, ci95=gone, n=n, unit_of_replication="person",
+        units=people, seed=seed, p=gone, p_below=gone, null=gone, positive_control=gone, floor=gone, items=gone,
+    )  # fmt: skip
+
+
+class Assessment(NamedTuple):
+    """Everything about an effect that a measurement holds; ``layer`` is where the largest effect is."""
+
+    value: Number
+    ci95: Interval | Missing
+    p: Number
+    p_below: Number
+    null: Null | Missing
+    control: Control
+    floor: Number
+    overall: Overall | Missing
+    layer: int
+    effects: tuple[float, ...]
+    readings: dict[str, float]
+    test: str
+
+    def onto(self, blank: Measurement) -> Measurement:
+        """The measurement with these numbers in place of its missing ones."""
+        return blank.model_copy(
+            update={
+                "value": self.value, "ci95": self.ci95, "p": self.p, "p_below": self.p_below, "null": self.null,
+                "positive_control": self.control, "floor": self.floor,
+                "overall": self.overall, "readings": blank.readings | self.readings, "notes": (*blank.notes, self.test),
+            }
+        )  # fmt: skip
+
+
+def _test(gap: Sides, scale: ndarray, design: Design) -> stats.MaxT:
+    x, labels = gap.joined()
+    if labels is None:
+        return stats.sign_flip_max_t(x, design.seed, design.draws, scale)
+    return stats.label_permutation_max_t(x, labels, design.seed, design.draws, scale)
+
+
+def _value(gap: Sides, design: Design) -> Float[ndarray, " layer"]:
+    x, labels = gap.joined() if design.differenced else (gap.forget, None)
+    return stats.contrast(x, labels)
+
+
+def base_gap(panel: Panel, design: Design) -> Float[ndarray, " layer"]:
+    """By how much base exceeds the null at every layer: the unit of the effect."""
+    return _value(panel.base.minus(panel.null), design)
+
+
+def _resample(gap: Sides, whole: Sides, design: Design) -> stats.Resampled:
+    if not design.differenced:
+        return stats.bootstrap_effect(gap.forget, whole.forget, design.seed)
+    (x, labels), (y, _) = gap.joined(), whole.joined()
+    return stats.bootstrap_effect(x, y, design.seed, labels)
+
+
+def interval(draws: Float[ndarray, " draw"], people: int) -> Interval | Missing:
+    """A bootstrap interval over people, where there are at least two of them."""
+    if people < 2:
+        return Missing(missing="an interval over people needs at least two")
+    if not np.isfinite(draws).any():
+        return Missing(missing="base is not above the null in any resample of people")
+    found = stats.percentile_interval(draws)
+    return Interval(lo=found.lo, hi=found.hi)
+
+
+def _control(whole: Sides, scale: ndarray, drawn: stats.Resampled, design: Design) -> Control:
+    """Base in the suspect's place: found if it exceeds the null clearly and by enough to matter."""
+    found = bool(_test(whole, scale, design).p < ALPHA and scale.max() >= design.least_gap)
+    best = int(scale.argmax())
+    share = drawn.denominator[:, best] / scale[best]
+    return Control(value=1.0, ci95=interval(share, len(whole.forget)), found=found)
+
+
+def _overall(drawn: stats.Resampled) -> Float[ndarray, " draw"]:
+    """Summed numerators over summed denominators in every resample of people."""
+    return (drawn.effect * drawn.denominator).sum(1) / drawn.denominator.sum(1)
+
+
+def _coverage(people: int) -> str:
+    """What is said of the interval where its kind covers less than it should with so few people."""
+    few = people >= 2 and approximate("people_percentile", people)
+    return f"; the 95 % interval over {people} people is approximate, it tends to be too narrow" if few else ""
+
+
+def _sparse(gap: Sides, others: Sequence[Sides], whole: float) -> dict[str, float]:
+    """Do a few people stand out? Person effects, layers weighted as in the overall effect, against null people's.
+
+    Null people are, as far as the case has them, everybody in another reference against the null, and holdout people in
+    the suspect against the null. Without either only the number of people is known.
+    """
+
+    def effects(people: Sequence[ndarray | None]) -> ndarray:
+        return np.concatenate([x.sum(1) / whole for x in people if x is not None] or [np.zeros(0)])
+
+    nulls = [effects([x for other in others for x in other]), effects([gap.holdout])]
+    found = higher_criticism.sparse(effects([gap.forget]), nulls)
+    return {"people": float(len(gap.forget)), **({} if found is None else found._asdict())}
+
+
+def assess(panel: Panel, design: Design) -> Assessment:
+    """Effect of the suspect with everything that is needed to judge it; scores are [person layer], people aligned.
+
+    Where base does not exceed the null at any layer the value is missing: there is nothing to find.
+    """
+    whole, gap = panel.base.minus(panel.null), panel.suspect.minus(panel.null)
+    scale = _value(whole, design)
+    test = "p: " + ("sign flips over people" if whole.holdout is None else "forget/holdout labels permuted over people")
+    # A layer where base barely exceeds the null divides noise by almost nothing; it counts only if there is no other.
+    usable = np.flatnonzero(scale >= (design.least_gap if scale.max() >= design.least_gap else 1e-9))
+    if not len(usable):
+        why = Missing(missing="blind here: base reads no higher than a model that never knew")
+        silent = Control(value=0.0, ci95=why, found=False)
+        return Assessment(why, why, why, why, why, silent, why, why, -1, (), {}, test)
+    whole, gap, scale = whole.at(usable), gap.at(usable), scale[usable]
+    effects = _value(gap, design) / scale
+    tested = _test(gap, scale, design)
+    drawn = _resample(gap, whole, design)
+    others = [floor.minus(panel.null).at(usable) for floor in panel.floors]
+    spread = [_value(other, design) for other in others]
+    floors = [float((gaps / scale).max()) for gaps in spread]
+    return Assessment(
+        value=float(effects.max()),
+        ci95=interval(drawn.effect.max(1), len(gap.forget)),
+        p=tested.p,
+        p_below=tested.p_below,
+        null=Null(
+            kind=test.removeprefix("p: "),
+            quantiles=stats.quantile_summary(tested.null_effect),
+            n=len(tested.null_effect),
+        ),
+        control=_control(whole, scale, drawn, design),
+        floor=max(floors) if floors else NO_FLOOR,
+        overall=Overall(
+            value=float((effects * scale).sum() / scale.sum()),
+            ci95=interval(_overall(drawn), len(gap.forget)),
+            floor=max(abs(float(gaps.sum() / scale.sum())) for gaps in spread) if spread else NO_FLOOR,
+        ),
+        layer=int(usable[effects.argmax()]),
+        effects=tuple(float(e) for e in effects),
+        readings=_sparse(gap, others, float(scale.sum())),
+        test=test + (", enumerated" if tested.exact else "") + _coverage(len(gap.forget)),
+    )

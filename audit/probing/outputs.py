@@ -1,0 +1,111 @@
+"""What a model's outputs give to the facts of one set of texts: four scores an item, for every model of a case."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from audit.bench import Bench
+from audit.case import OpenCase
+from audit.probing.effects import Panel, Sides
+from audit.probing.person_scores import (
+    ANSWER_LOGPROB,
+    KEY_LOGPROB,
+    KEY_RANK,
+    Cast,
+    Scored,
+    Sheet,
+    aligned,
+    row_means,
+    sheet_of,
+    variants,
+)
+from audit.schema import Checkpoint, Positions, Read, Texts
+from audit.stats import tofu
+
+BY_POSITION: dict[Positions, Read] = {"key": KEY_LOGPROB, "answer": ANSWER_LOGPROB}
+Table1 = Mapping[str, Float[ndarray, "row 1"]]
+
+
+class Losses(NamedTuple):
+    """Mean negative log-likelihoods (nats a token) of the paraphrased and the perturbed answers of the same items."""
+
+    paraphrased: Float[ndarray, " row"]
+    perturbed: Float[ndarray, "row variant"]
+
+
+class Outputs(NamedTuple):
+    """Item scores of one set of texts: statistic -> model -> [row 1]."""
+
+    sheet: Sheet
+    by_statistic: Mapping[str, Table1]
+
+
+def variant_losses(
+    bench: Bench, case: OpenCase, checkpoint: Checkpoint, texts: Texts, at: Positions, most: int
+) -> Losses | None:
+    """Losses of paraphrased and perturbed answers in the order of the items; None where the data has either not."""
+    read, ids = BY_POSITION[at], case.rows(texts).item_ids
+
+    def losses(answer: str) -> list[ndarray]:
+        numbered = texts.model_copy(update={"answer": answer})
+        found = variants(case, numbered, 1 if answer == "paraphrased" else most)
+        means = [
+            row_means(bench.run(checkpoint, rows, (KEY_LOGPROB, ANSWER_LOGPROB))[read], rows, at) for rows in found
+        ]
+        return [-aligned(m, rows.item_ids, ids) for m, rows in zip(means, found, strict=True)]
+
+    paraphrased, perturbed = losses("paraphrased"), losses("perturbed")
+    return Losses(paraphrased[0], np.stack(perturbed, 1)) if paraphrased and perturbed else None
+
+
+def alternate_probability(
+    bench: Bench, case: OpenCase, checkpoint: Checkpoint, texts: Texts, most: int
+) -> Float[ndarray, " row"] | None:
+    """Mean probability of never-trained values of the same attribute in the same answer; None without alternates."""
+    rows = variants(case, texts.model_copy(update={"answer": "alternate"}), most)
+    ids = case.rows(texts).item_ids
+    found = [
+        aligned(np.exp(row_means(bench.run(checkpoint, r, (KEY_LOGPROB,))[KEY_LOGPROB], r)), r.item_ids, ids)
+        for r in rows
+    ]
+    return np.nanmean(np.stack(found), 0) if found else None
+
+
+def _scores(bench: Bench, checkpoint: Checkpoint, sheet: Sheet) -> dict[str, ndarray]:
+    rows = sheet.rows
+    read = bench.run(checkpoint, rows, (KEY_LOGPROB, KEY_RANK))
+    row, correct = rows.targets("key")[0].numpy(), read[KEY_RANK].numpy() == 0
+    return {
+        "probability": np.exp(row_means(read[KEY_LOGPROB], rows)),
+        "extraction_strength": tofu.extraction_strength(correct, row, len(rows)),
+        "exact_memorisation": tofu.exact_memorisation(correct, row, len(rows)),
+    }
+
+
+def outputs_of(bench: Bench, case: OpenCase, cast: Cast, texts: Texts, most: int) -> Outputs:
+    """All scores of these texts in every model. The truth ratio is there only where the items have variants."""
+    sheet = sheet_of(case, texts)
+    by_statistic: dict[str, dict[str, ndarray]] = {}
+    for name, checkpoint in cast.named().items():
+        scores = _scores(bench, checkpoint, sheet)
+        losses = variant_losses(bench, case, checkpoint, texts, "key", most) if texts.form == "trained" else None
+        if losses is not None:
+            scores["truth_ratio"] = tofu.knowledge_truth_ratio(losses.paraphrased, losses.perturbed)
+        for statistic, values in scores.items():
+            by_statistic.setdefault(statistic, {})[name] = values[:, None]
+    return Outputs(sheet, by_statistic)
+
+
+def panel_of(forget: Scored, holdout: Scored | None) -> Panel:
+    """The panel of named models; without a model that never knew, the null is zero everywhere."""
+
+    def sides(name: str) -> Sides:
+        return Sides(forget.people[name], None if holdout is None else holdout.people[name])
+
+    base = sides("base")
+    zero = Sides(np.zeros_like(base.forget), None if base.holdout is None else np.zeros_like(base.holdout))
+    floors = tuple(sides(name) for name in forget.people if name.startswith("floor"))
+    return Panel(sides("suspect"), base, sides("null") if "null" in forget.people else zero, floors)

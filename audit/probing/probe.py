@@ -1,0 +1,31 @@
+"""What a probe is: one question about a case, answered with numbers and never a verdict."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from audit.bench import Bench
+from audit.case import OpenCase
+from audit.schema import Case, Cost, Measurement, Need, Noun, Requires
+
+
+class Probe(Noun, ABC):
+    """Base of every probe. Fields are its settings.
+
+    The class docstring is the user's help text: its first line asks the question, and it states ``Null:``,
+    ``Positive control:``, ``Blind to:`` and ``Cite:``. ``version`` enters the plan hash: raise it when numbers change.
+    """
+
+    requires: ClassVar[Requires]
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def needs(self, case: Case) -> tuple[Need, ...]:
+        """The cacheable reads of this probe. Merged over probes, priced exactly and fetched once."""
+
+    @abstractmethod
+    def cost(self, case: OpenCase) -> Cost:
+        """What measuring costs beyond the needs."""
+
+    @abstractmethod
+    def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
+        """Answer the question. Raises AuditError for what a user can fix; anything else is recorded as a failure."""

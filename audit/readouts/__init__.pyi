@@ -1,0 +1,4 @@
+from . import grouped_ridge as grouped_ridge
+from . import label_swaps as label_swaps
+from .logistic_probe import Logistic as Logistic
+from .logistic_probe import logistic as logistic

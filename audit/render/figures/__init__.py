@@ -1,0 +1,1 @@
+"""Report to figure: pure functions, shared by the interactive report and the dashboard."""

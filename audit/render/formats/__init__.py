@@ -1,0 +1,1 @@
+"""One format a file: HTML, Markdown, terminal, JUnit, sheets, live figures, the JSON schema."""

@@ -1,0 +1,79 @@
+"""Report to JUnit XML, for build servers: the verdict and every planned test as a case.
+
+A trace is a failure, an error an error; what decides nothing (inconclusive, not run, a gate) is skipped and says why. A
+build server knows no detection limit, so that a pass carries its own as its output.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+from xml.etree.ElementTree import Element, SubElement, indent, tostring
+
+from audit.render.sections.findings import planned
+from audit.render.wording.findings import evidence_sentence, sentence, title
+from audit.render.wording.posterior import how_sure
+from audit.schema import Evidence, Report
+from audit.wording import NAME, visible
+
+TRACES: Final = ("INTACT", "PARTIAL", "SUPPRESSED")
+
+
+def junit(report: Report) -> str:
+    """One test suite with one case a planned test, the verdict first; ends with a newline."""
+    suite = Element("testsuite", name=visible(report.report_id, NAME), timestamp=visible(report.created, NAME))
+    _verdict(suite, report)
+    for probe in dict.fromkeys(
+        (*(t.probe for t in report.plan.tests), *(e.measurement.probe for e in report.evidence))
+    ):
+        _test(suite, report, probe)
+    for kind, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(kind, str(len(list(suite.iter(tag)))))
+    whole = Element("testsuites")
+    whole.append(suite)
+    indent(whole)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(whole, encoding="unicode") + "\n"
+
+
+def _case(suite: Element, classname: str, name: str, seconds: float) -> Element:
+    return SubElement(suite, "testcase", classname=classname, name=name, time=f"{seconds:.3f}")
+
+
+def _verdict(suite: Element, report: Report) -> None:
+    verdict = report.verdict
+    case = _case(suite, "residua", "verdict", 0.0)
+    told = f"{verdict.word}: {how_sure(report)}"
+    if verdict.word in TRACES:
+        SubElement(case, "failure", message=told, type=verdict.word)
+    elif verdict.word in ("INCONCLUSIVE", "INVALID"):
+        SubElement(case, "skipped", message=told)
+    else:
+        SubElement(case, "system-out").text = told
+
+
+def _test(suite: Element, report: Report, probe: str) -> None:
+    """One planned test: broken, not run, a trace, undecided, or silent, in that order."""
+    seconds = sum(t.wall_s for t in report.timings if t.unit == probe)
+    case = _case(suite, "residua.probes", visible(probe, NAME), seconds)
+    broken = [f for f in report.failures if f.probe == probe]
+    reasons = [s.reason for s in report.skips if s.probe == probe]
+    reasons += [t.reason for t in report.plan.tests if t.probe == probe and t.reason and t.reason not in reasons]
+    rows = [e for e in report.evidence if e.measurement.probe == probe]
+    judged = [e for e in rows if planned(e.measurement)]
+    traces = [e for e in judged if e.outcome == "trace found"]
+    if broken:
+        SubElement(case, "error", message=_joined(sentence(f.error) for f in broken), type=visible(broken[0].error_id))
+    elif not rows:
+        SubElement(case, "skipped", message=_joined(map(sentence, reasons)) or "not run, and no reason is recorded")
+    elif traces:
+        SubElement(case, "failure", message=_told(traces), type="trace found")
+    elif not judged or any(e.outcome != "no trace found" for e in judged):
+        SubElement(case, "skipped", message=_told(judged or rows))
+    else:
+        SubElement(case, "system-out").text = _told(judged)
+
+
+def _told(rows: Sequence[Evidence]) -> str:
+    return _joined(f"{title(e.measurement)}: {evidence_sentence(e)}" for e in rows)
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return "\n".join(parts)

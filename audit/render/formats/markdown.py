@@ -1,0 +1,96 @@
+"""Report to Markdown, for pull requests and issues: the same sections as the HTML, figures as their data tables.
+
+Whatever came from elsewhere is escaped so that it cannot become markup, a mention, a link or a raw tag.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from audit.render.formats.html import glance, status
+from audit.render.sections.blocks import Block, Bullets, Cell, Code, Facts, Figure, Grid, Heading, Section, Text
+from audit.render.sections.outline import report_sections
+from audit.render.sections.quotes import WARNING
+from audit.render.wording.findings import VERDICT_MEANING, VERDICT_SYMBOL
+from audit.schema import Report
+from audit.wording import NAME, moment, visible
+
+_ENTITIES: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;"}
+_MARKUP: Final = re.compile(r"([\\`*\[\]{}|~$]|(?<!\w)_|_(?!\w)|(?<!\w)#)")
+_LINK: Final = re.compile(r"(?i)(?<=[a-z]):(?=//)|(?<=mailto):|(?<=www)\.")
+_STARTS: Final = re.compile(r"^(\s*)([-+=]|\d+(?=[.)]))")
+
+
+def markdown(report: Report, prior_odds: float | None = None) -> str:
+    """The report as one Markdown document, ending with a newline; with the reader's ``prior_odds`` if given."""
+    word = report.verdict.word
+    lines = [f"# {_plain(visible(report.plan.case.name, NAME))}", ""]
+    if not report.masked:
+        lines += [f"> **Unmasked.** {WARNING}", ""]
+    if report.demo:
+        lines += ["> **Demo data.** These models and people were made up for a demonstration.", ""]
+    issued = f"issued {moment(report.created)}, {status(report)}, tool {visible(report.plan.code_version, NAME)}"
+    lines += [
+        f"Report {_plain(visible(report.report_id, NAME))}, {_plain(issued)}", "",
+        f"**{VERDICT_SYMBOL[word]} {word}**: {VERDICT_MEANING[word]}", "",
+    ]  # fmt: skip
+    rows = tuple(
+        (Cell(f"{g.question} ({g.test})"), Cell(g.value), Cell(g.ci95), Cell(g.outcome)) for g in glance(report)
+    )
+    if rows:
+        lines += _grid(Grid("The strongest finding of each kind", ("Question", "Value", "95 %", "Outcome"), rows))
+    lines += chapters(report_sections(report, prior_odds))
+    lines.append(f"*End of report {_plain(visible(report.report_id, NAME))}*")
+    return "\n".join(lines) + "\n"
+
+
+def chapters(found: Sequence[Section]) -> list[str]:
+    """Numbered sections, each under an anchor of its own."""
+    lines: list[str] = []
+    for i, section in enumerate(found, 1):
+        lines += [f'<a id="{section.id}"></a>', "", f"## {i}. {section.title}", ""]
+        for block in section.blocks:
+            lines += _block(block)
+    return lines
+
+
+def _plain(text: str) -> str:
+    """Text that stays text in Markdown."""
+    quoted = "".join(_ENTITIES.get(c, c) for c in text)
+    quoted = _MARKUP.sub(r"\\\1", quoted)
+    quoted = _LINK.sub(lambda m: f"&#{ord(m.group())};", quoted)
+    return _STARTS.sub(r"\1\\\2", quoted) if not quoted[:1].isdigit() else quoted.replace(". ", "\\. ", 1)
+
+
+def _span(text: str) -> str:
+    """A code span that its own text cannot end."""
+    return "`" + text.replace("`", "ˋ").replace("|", "¦") + "`" if text else ""
+
+
+def _block(block: Block) -> list[str]:
+    match block:
+        case Text():
+            return [_plain(block.text), ""]
+        case Heading():
+            return [f"### {_plain(block.text)}", ""]
+        case Bullets():
+            return [*(f"- {_plain(item)}" for item in block.items), ""]
+        case Facts():
+            return [*(f"- **{_plain(term)}**: {_plain(text)}" for term, text in block.rows), ""]
+        case Code():
+            return ["```text", block.text.replace("```", "ˋˋˋ"), "```", ""]
+        case Grid():
+            return _grid(block)
+        case Figure():
+            return [_plain(block.caption), "", *_grid(block.data)]
+
+
+def _grid(grid: Grid) -> list[str]:
+    head = "| " + " | ".join(_plain(c) for c in grid.columns) + " |"
+    rule = "|" + "---|" * len(grid.columns)
+    rows = ["| " + " | ".join(_cell(c) for c in row) + " |" for row in grid.rows]
+    return [f"**{_plain(grid.caption)}**", "", head, rule, *rows, ""]
+
+
+def _cell(cell: Cell) -> str:
+    return _span(cell.text) if cell.tone == "code" else _plain(cell.text)

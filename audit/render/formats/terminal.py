@@ -1,0 +1,95 @@
+"""Reports to the terminal: one table over several audits, and one audit in a dozen lines.
+
+Rich objects only; whoever prints them decides where. Every state is a symbol and a word, never a colour alone, and
+text from elsewhere never reaches Rich as markup.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from audit.judging import short
+from audit.render.formats.html import glance
+from audit.render.wording.findings import VERDICT_SYMBOL, best, layer, sentence, why
+from audit.render.wording.posterior import how_sure
+from audit.schema import Evidence, Missing, Report, VerdictWord
+from audit.wording import NAME, number, visible
+
+STYLE: Final[dict[VerdictWord, str]] = {
+    "INTACT": "bold dark_orange3", "PARTIAL": "bold dark_orange3", "SUPPRESSED": "bold dark_orange3",
+    "CONSISTENT WITH NEVER TRAINED": "bold", "INCONCLUSIVE": "bold", "INVALID": "bold magenta",
+}  # fmt: skip
+
+
+def table(reports: Sequence[Report]) -> Table:
+    """One row an audit: the strongest output, causal and decoding effects, utility, the verdict and why."""
+    out = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), expand=True)
+    out.caption, out.caption_justify = _LEGEND, "left"
+    out.add_column("suspect", min_width=12, max_width=18, overflow="fold")
+    for name in ("output", "causal", "decoding", "utility"):
+        out.add_column(name, justify="right", no_wrap=True)
+    out.add_column("verdict, and why", ratio=1, min_width=26)
+    for report in reports:
+        word = report.verdict.word
+        out.add_row(
+            Text(visible(report.plan.case.name, 40)),
+            _effect(best(report, "output")),
+            _effect(best(report, "causal"), at_layer=True),
+            _effect(best(report, "decoding")),
+            _effect(best(report, "gate")),
+            Text.assemble((f"{VERDICT_SYMBOL[word]} {word}", STYLE[word]), f"\n{why(report)}", _ratio(report)),
+        )
+    return out
+
+
+def _ratio(report: Report) -> str:
+    """Ratio with its words, and both error rates as counts; nothing for an in-case verdict."""
+    ratio = report.verdict.ratio
+    if isinstance(ratio, Missing):
+        return ""
+    alarms, misses = ratio.false_alarms, ratio.misses
+    counts = f"false alarms {alarms.k}/{alarms.n} worlds, misses {misses.k}/{misses.n}"
+    return f"\nlikelihood ratio {short(ratio)}; {counts}"
+
+
+_LEGEND: Final = (
+    "Effects: 0 = never trained, 1 = base; the layer where it was read after @. Utility: share of base's on retained "
+    "items. ▲ trace found, ▼ below never trained, ● no trace found, ◆ inconclusive, – not run."
+)
+
+
+def _effect(e: Evidence | None, at_layer: bool = False) -> Text:
+    if e is None:
+        return Text("–")
+    if isinstance(e.measurement.value, Missing):
+        return Text("◆ none")
+    symbol = {"trace found": "▲ ", "no trace found": "● ", "inconclusive": "◆ ", "not run": "– "}[e.outcome]
+    if e.direction == "below":
+        overall = e.measurement.overall
+        return Text(f"▼ {number(e.measurement.value if isinstance(overall, Missing) else overall.value)}")
+    mark = "" if e.measurement.kind == "gate" else symbol
+    where = layer(e.measurement) if at_layer else ""
+    return Text(f"{mark}{number(e.measurement.value)}{f' @{where}' if where else ''}")
+
+
+def summary(report: Report) -> Group:
+    """One report: verdict, the four numbers, what limits it."""
+    verdict = report.verdict
+    head = Text.assemble(
+        (f"{VERDICT_SYMBOL[verdict.word]} {verdict.word}", STYLE[verdict.word]),
+        f"  {visible(report.plan.case.name, NAME)}  {visible(report.report_id, NAME)}",
+    )
+    numbers = Table(box=None, pad_edge=False)
+    for name in ("question", "test", "value", "95 %", "outcome"):
+        numbers.add_column(name)
+    for row in glance(report):
+        numbers.add_row(*(Text(x) for x in (row.question, row.test, row.value, row.ci95, row.outcome)))
+    limits = Text("\n".join(f"- {sentence(x)}" for x in verdict.limits))
+    ran = f"{len(report.evidence)} findings, {len(report.skips)} skipped, {len(report.failures)} failed"
+    body = (Text(how_sure(report)), Text(""), numbers, Text(""), Text("Limits:"), limits, Text(ran))
+    return Group(head, *(Padding(part, (0, 0, 0, 2)) for part in body))

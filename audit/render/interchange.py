@@ -1,0 +1,136 @@
+"""Numbers in the shapes that others use: OpenUnlearning's ``*_EVAL.json`` in and out, and a model card's model-index.
+
+An evaluation file holds, by metric, ``agg_value`` and for most ``value_by_index``. What is read is context beside a
+report's findings and is never judged. What is written has our measurements under names of our own, and under a
+published name only what is computed by the published formula (:mod:`audit.stats.tofu`), here on the audited groups
+alone. Items are numbered: their ids may be names. Source of the shape: github.com/locuslab/open-unlearning (Dorna et
+al. 2025, arXiv 2506.12618).
+"""
+
+import hashlib
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from pydantic import JsonValue
+
+from audit.schema import AuditError, Measurement, Missing, Published, Report
+
+SAME: Final = {
+    "forget_quality": ("forget_likelihood", "forget_quality", "forget_quality_p"),
+    "forget_truth_ratio": ("forget_likelihood", "forget_quality", "truth_ratio_closer_to_1_better_suspect"),
+    "retain_Q_A_Prob": ("utility", "retain", "tofu_probability_suspect"),
+    "retain_Truth_Ratio": ("utility", "retain", "tofu_truth_ratio_suspect"),
+}
+"""Published names, and the probe, measurement and reading of ours that have the same formula."""
+PUBLISHED_K: Final = "Min-K 40%"
+"""The share of lowest tokens by which published logs measure privacy leakage."""
+ABOUT: Final = (
+    "Made from a Residua report. Published names have the published formula, on the audited groups only; names that "
+    "begin with residua_ are effects, 0 never trained and 1 base, unless the report says otherwise."
+)
+ENDINGS: Final = ("_EVAL.json", ".model-index.yml")
+
+
+def read_published(path: Path, given: str) -> Published:
+    """The aggregates of an evaluation file; ``given`` is how the case names it. AuditError (code 2) if it is none."""
+    try:
+        data = path.read_bytes()
+        document = json.loads(data)
+    except OSError as error:
+        raise AuditError(f"{path}: cannot be read ({error.strerror})", "correct `published` in the case file") from None
+    except ValueError as error:
+        raise AuditError(f"{path}: not JSON: {error}", "name an evaluation file (*_EVAL.json)") from None
+    found = {str(name): _number(entry) for name, entry in document.items()} if isinstance(document, dict) else {}
+    values = {name: value for name, value in found.items() if value is not None}
+    if not values:
+        raise AuditError(f"{path}: holds no metric with an `agg_value`", "name an evaluation file (*_EVAL.json)")
+    unread = tuple(name for name, value in found.items() if value is None)
+    return Published(file=given, sha256=hashlib.sha256(data).hexdigest(), values=values, unread=unread)
+
+
+def _number(entry: object) -> float | None:
+    value = entry.get("agg_value") if isinstance(entry, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def ours(report: Report) -> dict[str, float]:
+    """What this report has under published names: the same formula, on the audited groups."""
+    measured = {(e.measurement.probe, e.measurement.name): e.measurement for e in report.evidence}
+    found: dict[str, float] = {}
+    for published, (probe, name, reading) in SAME.items():
+        if (m := measured.get((probe, name))) is not None and reading in m.readings:
+            found[published] = m.readings[reading]
+    leak = measured.get(("forget_likelihood", "privacy_leakage"))
+    if leak is not None and PUBLISHED_K in leak.statistic and not isinstance(leak.value, Missing):
+        found["privleak"] = leak.value
+    return found
+
+
+def evaluation(report: Report, folder: Path) -> str:
+    """The report as an evaluation file, with the suspect's item scores from the tables in its run folder."""
+    document: dict[str, JsonValue] = {name: {"agg_value": value} for name, value in ours(report).items()}
+    for m in (e.measurement for e in report.evidence):
+        if not isinstance(m.value, Missing):
+            entry: dict[str, JsonValue] = {"agg_value": m.value}
+            if scores := _scores(m, folder):
+                entry["value_by_index"] = {str(n): {"score": score} for n, score in enumerate(scores)}
+            document[f"residua_{m.probe}_{m.name}"] = entry
+    document["residua_about"] = {"agg_value": None, "report_id": report.report_id, "text": ABOUT}
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+def _scores(m: Measurement, folder: Path) -> list[float]:
+    """The suspect's score of every item in the table's order, averaged over layers; none without the issued table."""
+    table = m.items
+    path = folder / ("" if isinstance(table, Missing) else table.path)
+    if isinstance(table, Missing) or not path.is_file():
+        return []
+    if hashlib.sha256(path.read_bytes()).hexdigest() != table.sha256:
+        return []
+    from pyarrow import parquet
+
+    columns = parquet.read_table(path).to_pydict()
+    if not {"item", "role", "score"} <= set(columns):
+        return []
+    by_item: dict[str, list[float]] = {}
+    for item, role, score in zip(columns["item"], columns["role"], columns["score"], strict=True):
+        if role == "suspect":
+            by_item.setdefault(item, []).append(score)
+    return [sum(scores) / len(scores) for scores in by_item.values()]
+
+
+def model_index(report: Report) -> str:
+    """A ``model-index`` block (YAML) for the model card of the suspect: the verdict and every judged measurement."""
+    from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
+    from huggingface_hub.utils import yaml_dump
+
+    forget, verdict = report.plan.data_sha256.get("forget", ""), report.verdict
+    result = partial(
+        EvalResult, task_type="text-generation", task_name="machine unlearning audit", dataset_type="forget-set",
+        dataset_name=f"forget set, sha256 {forget[:12]}",
+    )  # fmt: skip
+    told = {"report_id": report.report_id, "basis": verdict.basis, "strength": verdict.strength}
+    results = [
+        result(metric_type="residua.verdict", metric_name="verdict", metric_value=verdict.word, metric_args=told)
+    ]
+    for e in report.evidence:
+        m = e.measurement
+        if m.kind == "context" or m.mode == "paper" or isinstance(m.value, Missing):
+            continue
+        ends = {} if isinstance(m.ci95, Missing) else {"ci95_lo": m.ci95.lo, "ci95_hi": m.ci95.hi}
+        args = {"outcome": e.outcome, "basis": e.basis, m.unit_of_replication: m.units, **ends}
+        name = f"residua.{m.probe}.{m.name}"
+        results.append(result(metric_type=name, metric_name=m.statistic, metric_value=m.value, metric_args=args))
+    return yaml_dump({"model-index": eval_results_to_model_index(report.plan.case.name, results)}, sort_keys=False)
+
+
+def foreign(report: Report, folder: Path, target: Path) -> str | None:
+    """The report in the shape that a file's name asks for; None where it is none of these."""
+    if target.name.endswith(ENDINGS[0]):
+        return evaluation(report, folder)
+    return model_index(report) if target.name.endswith(ENDINGS[1]) else None

@@ -1,0 +1,221 @@
+"""The findings as blocks: family by family, every test with its numbers, the silent ones too, and a figure.
+
+A planned test's p is adjusted by Holm over all planned tests that have one; what was not planned to decide anything is
+exploratory, adjusted by Benjamini and Hochberg, and a lead at most.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from audit import stats
+from audit.judging import short
+from audit.render.drawings import svg
+from audit.render.drawings.scale import median, on_effect_scale, placed
+from audit.render.sections.blocks import Block, Bullets, Cell, Facts, Figure, Grid, Heading, Text
+from audit.render.wording.findings import evidence_sentence, part, sentence, spoken, title
+from audit.schema import Curve, Evidence, Interval, Measurement, Missing, Number, Report
+from audit.wording import CELL, NAME, interval, number, p_value, unit, units, visible
+
+JUDGED: Final = ("output", "causal", "decoding")
+PLANNED: Final = (*JUDGED, "recovery")
+FAMILIES: Final = (
+    ("gate", "Utility gate: is the suspect usable at all?"),
+    ("output", "Outputs: does it still say it?"),
+    ("causal", "States, read by base: is it still inside?"),
+    ("decoding", "States, read out: does the suspect itself show it inside?"),
+    ("recovery", "Recovery: does it come back under an attack?"),
+    ("context", "Context: exploratory, a lead and not a finding"),
+)
+
+
+FOREST: Final = (
+    "One scale: 0 is the level of a model that never knew, 1 is base. Square: suspect (filled: trace found; hollow: no "
+    "trace found; grey: inconclusive or context); bar: 95 % interval; band: null; dashed tick: floor."
+)
+
+
+class Adjusted(NamedTuple):
+    """The p of one test adjusted for all tests of its kind: how, and over how many."""
+
+    p: float
+    method: str
+    tests: int
+
+
+def planned(m: Measurement) -> bool:
+    """Was this test planned to decide something? Everything else is exploratory."""
+    return m.kind in PLANNED and m.mode == "controlled"
+
+
+def adjusted(report: Report) -> dict[int, Adjusted]:
+    """Adjusted p by the place of the finding in the report: planned tests by Holm, exploratory ones by BH."""
+    found: dict[int, Adjusted] = {}
+    for deciding, method, adjust in ((True, "Holm", stats.holm), (False, "BH", stats.benjamini_hochberg)):
+        rows = [(i, e.measurement) for i, e in enumerate(report.evidence) if planned(e.measurement) == deciding]
+        known = [(i, m.p) for i, m in rows if not isinstance(m.p, Missing)]
+        values = adjust(np.array([p for _, p in known])) if known else ()
+        found |= {i: Adjusted(float(p), method, len(known)) for (i, _), p in zip(known, values, strict=True)}
+    return found
+
+
+def _num(text: str) -> Cell:
+    return Cell(text, "number")
+
+
+def findings(report: Report) -> tuple[Block, ...]:
+    """What the verdict rests on, then family by family: numbers, a figure, sentences, profiles, further readings."""
+    if not report.evidence:
+        return (Text("No test gave a finding."),)
+    told = adjusted(report)
+    blocks: list[Block] = []
+    if report.verdict.because:
+        reasons = tuple(sentence(spoken(report, x)) for x in report.verdict.because)
+        blocks += [Heading("What the verdict rests on"), Bullets(reasons)]
+    looks = {a.method: a.tests for a in told.values()}
+    blocks.append(
+        Text(
+            f"{len(report.evidence)} measurements were made and all are listed. {looks.get('Holm', 0)} planned tests "
+            f"have a p, adjusted by Holm; {looks.get('BH', 0)} exploratory ones have one, adjusted by Benjamini and "
+            "Hochberg. An exploratory result is a lead, not a finding. Single findings are listed and never multiplied."
+        )
+    )
+    for kind, heading in FAMILIES:
+        rows = [(e, told.get(i)) for i, e in enumerate(report.evidence) if e.measurement.kind == kind]
+        if rows:
+            blocks += [Heading(heading), *_family(rows)]
+    return tuple(blocks)
+
+
+Row = tuple[Evidence, Adjusted | None]
+
+
+def _family(rows: Sequence[Row]) -> list[Block]:
+    found = [e for e, _ in rows]
+    blocks: list[Block] = [*_table(rows)]
+    if any(not isinstance(placed(e.measurement), Missing) for e in found):
+        blocks.append(_forest(found))
+    blocks.append(Facts(tuple((title(e.measurement), evidence_sentence(e)) for e in found)))
+    blocks += [_profile(e.measurement, i) for e in found for i in range(len(_panels(e.measurement)))]
+    notes = tuple(dict.fromkeys(sentence(n) for e in found for n in e.measurement.notes))
+    blocks += [Bullets(notes)] if notes else []
+    readings = _readings(found)
+    return [*blocks, readings] if readings.rows else blocks
+
+
+def _table(rows: Sequence[Row]) -> tuple[Block, ...]:
+    """The numbers, and under them why some are missing: a reason is told once."""
+    methods = sorted({a.method for _, a in rows if a is not None})
+    p = f"p ({' or '.join(methods)})" if methods else "p"
+    n = "n scored / errored / unscored, units"
+    columns = ("Test", "Outcome", "Suspect (95 %)", "Never trained", "Base", p, n)
+    kind = rows[0][0].measurement.kind.capitalize()
+    caption = f"{kind}: 1 measurement" if len(rows) == 1 else f"{kind}: {len(rows)} measurements"
+    if all(on_effect_scale(e.measurement) for e, _ in rows):
+        caption += " on the effect scale: 0 is never trained, 1 is base"
+    reasons: dict[str, str] = {}
+    cells = [_finding(e, a, reasons) for e, a in rows]
+    if any(e.basis == "calibrated" for e, _ in rows):
+        columns = (*columns, "Likelihood ratio (95 %)")
+        cells = [(*row, _num(short(e.ratio))) for row, (e, _) in zip(cells, rows, strict=True)]
+    grid = Grid(caption, columns, tuple(cells))
+    return (grid, Bullets(tuple(f"{mark}: {why}" for why, mark in reasons.items()), plain=True)) if reasons else (grid,)
+
+
+def _finding(e: Evidence, told: Adjusted | None, reasons: dict[str, str]) -> tuple[Cell, ...]:
+    m = e.measurement
+
+    def shown(value: Number | Interval, words: str) -> Cell:
+        if not isinstance(value, Missing):
+            return _num(words)
+        why = sentence(value.missing)
+        return _num(reasons.setdefault(why, f"missing ({chr(ord('a') + len(reasons) % 26)})"))
+
+    null = m.null if isinstance(m.null, Missing) else median(m.null)
+    control = m.positive_control if isinstance(m.positive_control, Missing) else m.positive_control.value
+    suspect = number(m.value) + ("" if on_effect_scale(m) else f" {unit(m.unit)}")
+    p = p_value(m.p).removeprefix("p = ").removeprefix("p ")
+    p += f" ({p_value(told.p).removeprefix('p = ').removeprefix('p ')})" if told is not None else ""
+    if not isinstance(m.ci95, Missing) or m.ci95 != m.value:
+        suspect += f" ({interval(m.ci95)})"
+    return (
+        Cell(title(m), "wide"), Cell(part(e), "mark"), shown(m.value, suspect), shown(null, number(null)),
+        shown(control, number(control)), shown(m.p, p),
+        _num(f"{m.n.scored} / {m.n.errored} / {m.n.unscored}, {units(m)}"),
+    )  # fmt: skip
+
+
+def _readings(rows: Sequence[Evidence]) -> Grid:
+    found = tuple(
+        (Cell(title(e.measurement)), Cell(visible(k, CELL).replace("_", " ")), _num(number(v)))
+        for e in rows
+        for k, v in sorted(e.measurement.readings.items(), key=_natural)
+    )
+    caption = f"{rows[0].measurement.kind.capitalize()}: further readings"
+    return Grid(caption, ("Test", "Reading", "Value"), found, folded=True)
+
+
+def _forest(rows: Sequence[Evidence]) -> Figure:
+    data: list[tuple[Cell, ...]] = []
+    for e in rows:
+        place = placed(e.measurement)
+        if not isinstance(place, Missing):
+            marks = (place.value, place.lo, place.hi, place.null_lo, place.null_hi, place.floor)
+            shown = (_num("not measured" if v is None else number(v)) for v in marks)
+            data.append((Cell(title(e.measurement)), *shown))
+    columns = ("Test", "Position", "95 % low", "95 % high", "Null 2.5 %", "Null 97.5 %", "Floor")
+    gates = all(e.measurement.kind == "gate" for e in rows)
+    zero = "nothing" if gates else "never trained"
+    kind = rows[0].measurement.kind
+    label = f"{kind.capitalize()}: {len(data)} test{'' if len(data) == 1 else 's'} between {zero}, 0, and base, 1"
+    caption = "The suspect's share of what base reads on retained items; bar: 95 % interval." if gates else FOREST
+    data_table = Grid(label, columns, tuple(data))
+    return Figure(svg.forest(rows, label, zero), label, caption, data_table, key=figure_key(kind))
+
+
+def figure_key(kind: str, m: Measurement | None = None, place: int = 0) -> str:
+    """What names a figure of the findings: a family's, or a profile of one of its measurements."""
+    return kind if m is None else f"{kind} {m.probe}.{m.name} {m.mode} {place}"
+
+
+def _panels(m: Measurement) -> list[list[Curve]]:
+    """Curves that share an axis and a scale make one figure; everything between about 0 and 1 is one scale."""
+    found: dict[tuple[str, str], list[Curve]] = {}
+    for c in m.curves:
+        if c.x:
+            found.setdefault((c.axis, "share" if svg.bounded(c.unit) else c.unit), []).append(c)
+    return list(found.values())
+
+
+def _profile(m: Measurement, place: int) -> Figure:
+    curves = _panels(m)[place]
+    axis = visible(curves[0].axis, NAME)
+    label = f"{title(m)}: profile over {axis}"
+    caption = f"{title(m)} by {axis}. Shaded: pointwise 95 % intervals, in the colour of their line."
+    hidden = svg.outside(curves)
+    if hidden:
+        caption += f" {hidden} points lie outside the frame, drawn at its edge; the table has their values."
+    xs = sorted({x for c in curves for x in c.x})
+    rows: list[tuple[Cell, ...]] = []
+    for x in xs:
+        cells = [_num(_at(c, x)) for c in curves]
+        rows.append((Cell(f"{x:g}"), *cells))
+    columns = (axis, *(f"{c.role} ({unit(c.unit)})" for c in curves))
+    folded = m.form != "trained" or m.kind == "context"
+    data, key = Grid(label, columns, tuple(rows)), figure_key(m.kind, m, place)
+    return Figure(svg.profile(curves, label), label, caption, data, folded, key)
+
+
+def _at(curve: Curve, x: float) -> str:
+    if x not in curve.x:
+        return "not measured"
+    i = curve.x.index(x)
+    ends = f" ({number(curve.lo[i])} to {number(curve.hi[i])})" if curve.lo and curve.hi else ""
+    return number(curve.y[i]) + ends
+
+
+def _natural(pair: tuple[str, float]) -> list[tuple[int, str]]:
+    """Sorts layer 2 before layer 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", pair[0])]

@@ -1,0 +1,78 @@
+"""Page one, which stands alone when it is printed: the question and its propositions; the answer and its limits."""
+
+from audit.render.sections.blocks import Block, Bullets, Code, Facts, Heading, Text
+from audit.render.sections.reference import PROPOSITIONS
+from audit.render.wording.findings import GONE, VERDICT_MEANING, sentence, spoken
+from audit.render.wording.posterior import how_sure, with_prior
+from audit.schema import Report
+from audit.wording import NAME, units, visible
+
+
+def question(report: Report) -> tuple[Block, ...]:
+    """What was asked, the two propositions that are weighed, others that were considered, and what was known."""
+    return (
+        Text(
+            "What is left, in the suspect checkpoint, of the forget set F that it was asked to forget, and how sure "
+            "can that be?"
+        ),
+        Facts((*PROPOSITIONS, ("Conditioning information", _known(report)))),
+    )
+
+
+def _known(report: Report) -> str:
+    """What the findings are conditional on."""
+    case = report.plan.case
+    edited = case.edited if isinstance(case.edited, str) else f"{len(case.edited)} named items"
+    told = {"all": "the whole forget set", "unknown": "an unknown part of the forget set"}.get(edited, edited)
+    forget = report.cohorts.get("forget", {})
+    people = forget.get("audit_groups", forget.get("groups", 0))
+    over = f" {people} people of the forget set were audited." if people else ""
+    kin = sum(source.lineage == "same_ancestor" for source in case.roles.references)
+    if kin:
+        null = f"a model trained the same way without F ({kin} of the same ancestor)"
+    elif case.roles.ancestor is not None:
+        null = "the public checkpoint before it was taught F"
+    else:
+        null = "no model: none was given" + (", holdout people stand in" if case.data.holdout else "")
+    return f"The suspect was edited on {told}.{over} For never having known stands {null}."
+
+
+def conclusion(report: Report, prior_odds: float | None = None) -> tuple[Block, ...]:
+    """The four answers: is it gone, how sure, what was not tested, how to repeat it; then limits and what would change
+    it. With the reader's prior the posterior too, never without."""
+    verdict = report.verdict
+    rows = [
+        ("Is it gone?", f"{GONE[verdict.word]} {verdict.word}: {VERDICT_MEANING[verdict.word]}"),
+        ("How sure?", how_sure(report, brief=True)),
+        ("What ran?", _ran(report)),
+        ("What was not tested?", sentence(untested(report))),
+    ]
+    if prior_odds is not None:
+        rows.append(("With your prior", with_prior(report, prior_odds)))
+    limits = tuple(dict.fromkeys(sentence(x) for x in (*verdict.limits, *report.limits)))[:5]
+    blocks: list[Block] = [Facts(tuple(rows)), Heading("How do I repeat it?"), Code(visible(report.reproduce))]
+    blocks += [Heading("Limits"), Bullets(limits)]
+    if verdict.would_change:
+        changes = tuple(sentence(spoken(report, x)) for x in verdict.would_change)
+        blocks += [Heading("What would change it"), Bullets(changes)]
+    return tuple(blocks)
+
+
+def _ran(report: Report) -> str:
+    """How much of what was planned stands behind the verdict, and over which units it speaks."""
+    ran = len({e.measurement.probe for e in report.evidence})
+    plan = {t.probe for t in report.plan.tests} | {e.measurement.probe for e in report.evidence}
+    over = next((units(e.measurement) for e in report.evidence if e.measurement.units), "no units of replication")
+    return (
+        f"{ran} of {len(plan)} planned tests gave findings, over {over}. Strength of the verdict: "
+        f"{report.verdict.strength}; basis: {report.verdict.basis}. This speaks about the files listed in section 3 "
+        "and the attacks tested in section 8 only."
+    )
+
+
+def untested(report: Report) -> str:
+    """What no test of this report speaks about: attack families and probes that were not run, in one line."""
+    families = [row[0] for row in report.coverage if row[-1].startswith("not tested")]
+    probes = [*(s.probe for s in report.skips), *(f.probe for f in report.failures)]
+    names = dict.fromkeys(visible(x, NAME).replace("_", " ") for x in (*families, *probes))
+    return ", ".join(names) or "every listed attack family was tested"

@@ -1,0 +1,149 @@
+"""What was received, what was planned before looking, and how the numbers are made again: as blocks."""
+
+from typing import get_args
+
+from audit.render.sections.blocks import Block, Bullets, Cell, Code, Facts, Grid, Heading, Text
+from audit.render.wording.findings import sentence, title
+from audit.schema import Cohort, Missing, Report, Template
+from audit.wording import CELL, NAME, moment, number, size, visible
+
+
+def _name(text: str) -> Cell:
+    return Cell(visible(text, CELL))
+
+
+def _code(text: str) -> Cell:
+    return Cell(visible(text, CELL), "code")
+
+
+def _num(text: str) -> Cell:
+    return Cell(text, "number")
+
+
+# ---- items ------------------------------------------------------------------------------------------------------
+def items(report: Report) -> tuple[Block, ...]:
+    """Checkpoints and data as received, with their hashes, before and after."""
+    rows = tuple(
+        (
+            Cell(visible(x.role, NAME), "tight"), _code(x.path), _name(x.family), _num(size(x.size_bytes)),
+            _code(x.fingerprint), Cell("before and after" if x.verified_after else "before only", "number"),
+        )
+        for x in report.exhibits
+    )  # fmt: skip
+    files = tuple(
+        (_name(x.role), _code(name), _code(digest)) for x in report.exhibits for name, digest in sorted(x.files.items())
+    )
+    columns = ("Role", "Path", "Family", "Size", "Fingerprint (SHA-256)", "Verified")
+    seen = f"when the plan was registered, {moment(report.registered)}," if report.registered else "before measuring"
+    blocks: list[Block] = [
+        Text(
+            f"Everything was hashed {seen} and the checkpoints once more after the last measurement. Copies and "
+            "derivatives of these files were not examined, and nothing is said about them."
+        ),
+        Grid("Checkpoints received", columns, rows),
+    ]
+    if files:
+        blocks.append(Grid("Files of the checkpoints", ("Role", "File", "SHA-256"), files, folded=True))
+    hashes, names = report.plan.data_sha256, {*report.plan.data_sha256, *report.cohorts}
+    data = tuple(
+        (_name(name), _name(_counts(report.cohorts.get(name, {}))), _code(hashes.get(name, "no file of its own")))
+        for name in sorted(names, key=_cohort_order)
+    )
+    return (*blocks, Grid("Data received", ("Cohort", "Holds", "SHA-256"), data)) if data else tuple(blocks)
+
+
+def _counts(counts: dict[str, int]) -> str:
+    order = ("items", "groups", "audit_items", "audit_groups")
+    ranked = sorted(counts.items(), key=lambda pair: (order.index(pair[0]) if pair[0] in order else len(order), pair))
+    return ", ".join(f"{v} {visible(k, NAME).replace('_', ' ')}" for k, v in ranked) or "not counted"
+
+
+def _cohort_order(name: str) -> tuple[int, str]:
+    order = get_args(Cohort)
+    return (order.index(name) if name in order else len(order), name)
+
+
+# ---- method -----------------------------------------------------------------------------------------------------
+def method(report: Report) -> tuple[Block, ...]:
+    """The plan and when it was registered, the decision rule, and every deviation and exclusion."""
+    plan = report.plan
+    rows = tuple(
+        (
+            Cell(visible(t.probe, NAME).replace("_", " ")), _name(t.question),
+            _num(f"{t.cost.fwd_tokens:,}".replace(",", " ")),
+            Cell("yes" if t.will_run else f"no: {visible(t.reason, CELL) or 'no reason is recorded'}"),
+        )
+        for t in plan.tests
+    )  # fmt: skip
+    when = moment(report.registered) if report.registered else "not recorded by the version that made this report"
+    return (
+        Text(
+            "The tests, their settings and the decision rule were written down before anything was measured, and the "
+            "plan hash names them."
+        ),
+        Facts((("Plan hash", visible(plan.plan_hash)), ("Registered", f"{when}, before looking"),
+               ("Code version", visible(plan.code_version)),
+               ("Prompt template", visible(_one_line(plan.case.template), CELL)),
+               ("Split of the data", f"by {visible(plan.case.data.group, NAME)}, seed {plan.case.data.split_seed}"))),
+        Grid("Planned tests", ("Test", "Question", "Forward tokens", "Will it run?"), rows),
+        Heading("Decision rule"),
+        Bullets(tuple(sentence(x) for x in report.decision_rule), plain=True),
+        Heading("Deviations and exclusions"),
+        Bullets(_deviations(report)),
+    )  # fmt: skip
+
+
+def _one_line(template: Template) -> str:
+    """Prompt and answer as they are typed in a case file."""
+    return (template.prompt + template.answer).replace("\n", "\\n")
+
+
+def _deviations(report: Report) -> tuple[str, ...]:
+    """What did not go as planned, and what left a count."""
+    refused = {t.probe for t in report.plan.tests if not t.will_run}
+    told = [f"{visible(t.probe, NAME)} was not planned to run: {sentence(t.reason)}" for t in report.plan.tests
+            if not t.will_run]  # fmt: skip
+    told += [f"{visible(s.probe, NAME)} was planned and not run: {sentence(s.reason)}" for s in report.skips
+             if s.probe not in refused]  # fmt: skip
+    told += [f"{visible(f.probe, NAME)} was planned and failed: {sentence(f.error)}" for f in report.failures]
+    for m in (e.measurement for e in report.evidence):
+        if m.n.errored or m.n.unscored:
+            told.append(f"{title(m)}: {m.n.errored} items errored and {m.n.unscored} unscored, left out of the mean.")
+    halved = report.environment.flags.get("halvings", "0")
+    if halved != "0":
+        told.append(f"Memory ran short: batches were halved {visible(halved, NAME)} times.")
+    return tuple(told) or ("None: every planned test ran on every item.",)
+
+
+# ---- reproduction -----------------------------------------------------------------------------------------------
+def reproduction(report: Report) -> tuple[Block, ...]:
+    """Command, seeds, environment, tolerance, run time, and the hash of every output."""
+    env = report.environment
+    flags = ", ".join(f"{visible(k, NAME)} {visible(v, NAME)}" for k, v in sorted(env.flags.items()))
+    cpu = sum(t.cpu_s for t in report.timings)
+    seeds = sorted({e.measurement.seed for e in report.evidence})
+    packages = ", ".join(f"{visible(k, NAME)} {visible(v, NAME)}" for k, v in sorted(env.packages.items()))
+    rows = (
+        ("Tool", ", ".join(f"{visible(k, NAME)} {visible(v, NAME)}" for k, v in sorted(report.tool.items()))),
+        ("Python", f"{visible(env.python, NAME)}, {visible(env.platform, NAME)}"),
+        ("Packages", packages),
+        ("Ran on", f"{visible(env.device, NAME)}, {visible(env.dtype, NAME)}, {visible(env.backend, NAME)} backend, "
+                   f"{env.threads} thread{'' if env.threads == 1 else 's'}"),
+        ("Determinism and other flags", flags or "none"),
+        ("Seeds", f"{', '.join(str(s) for s in seeds) or 'none'}; every draw takes its seed from these"),
+        ("Run time", f"{number(cpu)} CPU-seconds in {len(report.timings)} units of work"),
+        ("Expected tolerance", "With the same code, packages, device and threads: the same numbers to the digit, and "
+         "the same report id where the same mask key is given. Elsewhere sums are rounded otherwise: last digits "
+         "differ, and a number that lies at a threshold can fall on its other side."),
+    )  # fmt: skip
+    tables = {m.path: m for m in (e.measurement.items for e in report.evidence) if not isinstance(m, Missing)}
+    blocks: list[Block] = [
+        Text("Run where case.toml lies, with the files listed in section 3:"),
+        Code(visible(report.reproduce)),
+        Facts(rows),
+        Text("The hash of every other output stands in manifest.sha256 beside this report."),
+    ]
+    if tables:
+        listed = tuple((_code(t.path), _num(str(t.rows)), _code(t.sha256)) for _, t in sorted(tables.items()))
+        blocks.append(Grid("Item tables beside this report", ("File", "Rows", "SHA-256"), listed, folded=True))
+    return tuple(blocks)

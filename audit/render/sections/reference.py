@@ -1,0 +1,141 @@
+"""Fixed words of every report: the propositions weighed, standards, glossary, verbal scale, references, custody."""
+
+from typing import Final
+
+from audit.judging import BANDS, STRONGEST
+from audit.render.sections.blocks import Block, Bullets, Cell, Facts, Grid, Heading, Text
+from audit.schema import Report
+from audit.wording import NAME, moment, visible
+
+PROPOSITIONS: Final = (
+    ("H1", "The suspect still carries information from F beyond what a model never trained on F carries."),
+    ("H2", "The suspect behaves as a model trained the same way, without F."),
+    (
+        "Also considered",
+        "Leakage through paraphrases, generalisation from related data, and contamination of the evaluation items.",
+    ),
+)
+
+GLOSSARY: Final = (
+    ("Suspect", "The checkpoint under audit: it is said to have forgotten."),
+    ("Base", "The checkpoint that knew F; the positive control."),
+    ("Reference", "A model trained the same way from the same ancestor, without F. No model is its own reference."),
+    ("Ancestor", "The public checkpoint before it was taught F."),
+    ("Effect", "(suspect − null) / (base − null): 0 is the level of a model that never knew, 1 is base."),
+    ("Null", "The same statistic where the knowledge is absent."),
+    ("Floor", "The effect of one unaudited reference against another: the spread between models that never knew."),
+    ("Positive control", "The same test on base. Where it does not find the knowledge, the test is blind."),
+    ("Detection limit", "The largest trace that a silent test still allows, by its 95 % interval."),
+    ("In-case basis", "Judged by this case's own null and controls. No error rate is known, so none is printed."),
+    ("Calibrated basis", "Judged by models of known truth of the same kind; the mistakes of the rule are counted."),
+    (
+        "Likelihood ratio",
+        "The probability of the findings if H1 holds over that if H2 does, by models of known truth. "
+        "It says nothing of how probable H1 is: that needs what the reader knew before.",
+    ),
+    ("Ceiling", "The largest likelihood ratio that the number of independent worlds supports: N clean ones, N + 1."),
+    (
+        "False alarm, miss",
+        "A clean model said to hold a trace; a model that knows everything said to hold none. "
+        "Counted in worlds that the rule was not fitted on.",
+    ),
+    ("▲ trace found", "The effect is above its null and above the floor."),
+    ("● no trace found", "The test found base, and is silent here down to its detection limit."),
+    ("◆ inconclusive", "The test cannot decide, or is blind here."),
+    ("– not run", "The test was not made; the reason is given."),
+    ("INTACT", "The outputs still hold at least half of the knowledge."),
+    ("PARTIAL", "The outputs hold part of it, or held-out forms show a trace."),
+    ("SUPPRESSED", "The outputs keep quiet; the states still hold it."),
+    ("CONSISTENT WITH NEVER TRAINED", "Causal and decoding tests are silent where both find base. It is not erasure."),
+    ("INCONCLUSIVE", "The evidence does not decide, and the report says why."),
+    ("INVALID", "The suspect fails the utility gate: a broken model is silent about everything."),
+)
+
+CROSSWALK: Final = (
+    ("ISO/IEC 17025:2017, 7.8.2.1 a, d", "Title, unique identification, clear end", "Header; last line"),
+    ("7.8.2.1 b, c, e", "Laboratory, place, customer", "Not known to a tool: to be filled in at the sign-off"),
+    ("7.8.2.1 f", "Method", "4 Method and decision rule"),
+    ("7.8.2.1 g, h", "Items: identity, condition, receipt", "3 Items received and integrity"),
+    ("7.8.2.1 i, j", "Dates of performance and issue", "4 (registered); header (issued)"),
+    ("7.8.2.1 k", "Sampling", "3 (what was received); 4 (split of the data)"),
+    ("7.8.2.1 l", "Results relate only to the items tested", "2 Conclusion"),
+    ("7.8.2.1 m; 7.8.3.1 c", "Results with units; measurement uncertainty", "5 Findings"),
+    ("7.8.2.1 n", "Deviations and exclusions", "4, last part; 7 Not run and failed"),
+    ("7.8.2.1 o", "Who authorises", "11, sign-off: blank, for a human"),
+    ("7.8.6", "Decision rule and its risks of false acceptance and rejection", "4; 6 Controls and validation"),
+    ("7.8.7", "Opinions and interpretations", "2, on the scale of 11"),
+    ("7.8.8", "Amendments", "11, change history"),
+    ("ISO 21043-4, -5:2025; ENFSI 2015", "Pair of propositions, likelihood ratio, conditioning", "1, 2, 6"),
+)
+REFERENCES: Final = (
+    "ISO/IEC 17025:2017, General requirements for the competence of testing and calibration laboratories, 7.8.",
+    "ISO 21043-4:2025 and 21043-5:2025, Forensic sciences: interpretation; reporting.",
+    "ENFSI guideline for evaluative reporting in forensic science (2015). The scale here is modelled on it.",
+    "Martire et al. (2014), Forensic Science International 240:61: numbers convey strength best; words alone mislead.",
+    "Lund and Iyer (2017), J. Res. NIST 122:27: a ratio needs a statement of its uncertainty.",
+    "Vergeer et al. (2016), Science & Justice 56:482: ratios from small data have to be bounded.",
+    "Brümmer and du Preez (2006), Computer Speech & Language 20:230: the cost of likelihood ratios, Cllr.",
+    "Holm (1979), Scand. J. Statist. 6:65; Benjamini and Hochberg (1995), J. R. Statist. Soc. B 57:289: many tests.",
+    "Clopper and Pearson (1934), Biometrika 26:404: exact bounds of counted rates.",
+)
+CUSTODY: Final = (
+    (
+        "Custody",
+        "custody.jsonl beside this report is a chain: every line carries its own hash and that of the line before. "
+        "`residua verify RUN` recomputes it, every hash, the schema, and the verdict from the numbers.",
+    ),
+    ("Against accident", "`sha256sum -c manifest.sha256` in the run folder, with no tool of ours."),
+    (
+        "Against forgery",
+        "Who can change the files can write the manifest anew. Compare the report id with a copy that was printed or "
+        "sent elsewhere, or keep a detached signature of manifest.sha256.",
+    ),
+)
+BLANK: Final = "_" * 36
+
+
+def crosswalk() -> Grid:
+    """Where this report answers what a standard asks of one."""
+    rows = tuple((Cell(clause, "tight"), Cell(what), Cell(where)) for clause, what, where in CROSSWALK)
+    return Grid("From standards to sections (which claims no conformity)", ("Clause", "Asks for", "Section"), rows)
+
+
+def verbal_scale() -> Grid:
+    """The bands of this report, printed because published scales differ."""
+    rows: list[tuple[Cell, ...]] = []
+    lower = 1.0
+    for upper, words in BANDS:
+        rows.append((Cell(f"{_plain(lower)} to {_plain(upper)}", "number"), Cell(words)))
+        lower = upper
+    rows.append((Cell(f"from {_plain(lower)}", "number"), Cell(STRONGEST)))
+    return Grid("The verbal scale of this report", ("Likelihood ratio, or its inverse", "Words"), tuple(rows))
+
+
+def _plain(value: float) -> str:
+    return f"{value:,.0f}".replace(",", " ")
+
+
+def closing(report: Report) -> tuple[Block, ...]:
+    """Glossary, verbal scale, references, custody, change history, and blanks for a human to sign."""
+    issued = f"{visible(report.report_id, NAME)}, issued {moment(report.created)}, {report.status}"
+    history = [("This document", issued)]
+    if report.parent:
+        history.append(("Derived from", visible(report.parent, NAME)))
+    return (
+        Facts(GLOSSARY),
+        Heading("Verbal scale"),
+        verbal_scale(),
+        Text(
+            "The band is that of the interval's end nearest 1, never of the estimate, and never beyond the ceiling. "
+            "Words below 1 are for the other proposition."
+        ),
+        Heading("References"),
+        Bullets(REFERENCES),
+        Heading("Custody"),
+        Facts(CUSTODY),
+        Heading("Change history"),
+        Facts(tuple(history)),
+        Heading("Sign-off"),
+        Facts(tuple((who, BLANK) for who in ("Examined by", "Reviewed by", "Organisation and place", "Date"))),
+        Text("The tool never signs. These lines are for the people who answer for this report."),
+    )

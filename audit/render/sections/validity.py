@@ -1,0 +1,188 @@
+"""Controls, detection limits and calibration as blocks: what a test's silence and what a ratio is worth."""
+
+import math
+
+from audit import stats
+from audit.judging import limit_sentence, rate, short
+from audit.render.drawings.charts import Axes, Mark, Series, chart
+from audit.render.drawings.drawing import LOOKS
+from audit.render.drawings.scale import quantile
+from audit.render.sections.blocks import Block, Cell, Facts, Figure, Grid, Heading, Text
+from audit.render.sections.findings import JUDGED
+from audit.render.wording.findings import detection_limit, title
+from audit.schema import LikelihoodRatio, Missing, Report, Validation
+from audit.wording import CELL, NAME, interval, number, visible
+
+KNOWING = LOOKS["base"]._replace(word="models that know")
+CLEAN = LOOKS["reference"]._replace(word="models that never knew")
+POWER = LOOKS["suspect"]._replace(word="found, and its exact 95 % interval")
+FITTED = LOOKS["gate"]._replace(word="power, never falling")
+
+
+def controls(report: Report) -> tuple[Block, ...]:
+    """Positive, negative and random control of every judged test; the detection limit; the calibration that judged."""
+    return *_controls(report), *_limit(report), *_calibration(report), *_uses(report)
+
+
+def _num(text: str) -> Cell:
+    return Cell(text, "number")
+
+
+def _name(text: str) -> Cell:
+    return Cell(visible(text, CELL))
+
+
+def _controls(report: Report) -> tuple[Block, ...]:
+    rows: list[tuple[Cell, ...]] = []
+    judged = [e for e in report.evidence if e.measurement.kind in JUDGED and e.measurement.mode == "controlled"]
+    for e in judged:
+        m = e.measurement
+        control = m.positive_control
+        if isinstance(control, Missing):
+            base = f"missing ({visible(control.missing, CELL)})"
+        else:
+            base = f"{number(control.value)} ({interval(control.ci95)}), {'found' if control.found else 'not found'}"
+        if isinstance(m.null, Missing):
+            null = f"missing ({visible(m.null.missing, CELL)})"
+        else:
+            ends = f"{number(quantile(m.null.quantiles, 0.025))} to {number(quantile(m.null.quantiles, 0.975))}"
+            null = f"{ends}: {visible(m.null.kind, NAME)}, {m.null.n} draws"
+        worth = "Not silent: a trace was found." if e.outcome == "trace found" else detection_limit(m)
+        rows.append((Cell(title(m)), _num(base), _num(number(m.floor)), _num(null), Cell(worth)))
+    if not rows:
+        return (Text("No test was judged, so there is no control to show."),)
+    columns = ("Test", "Positive control: base", "Negative control: floor", "Random control: 95 % of draws",
+               "What a silence is worth")  # fmt: skip
+    return (
+        Text(
+            "A test counts only where the same statistic finds the knowledge in base (positive control). The floor is "
+            "the effect of one unaudited reference against another, neither of which knows anything (negative "
+            "control). The random control is the same statistic with its labels or signs drawn at random."
+        ),
+        Grid("Controls of every judged test", columns, tuple(rows)),
+    )
+
+
+# ---- detection limit --------------------------------------------------------------------------------------------
+def _limit(report: Report) -> tuple[Block, ...]:
+    found, ratio = report.validation, report.verdict.ratio
+    heading = Heading("Detection limit")
+    if isinstance(found, Missing) or isinstance(ratio, Missing) or not found.doses:
+        why = "each test's own limit stands in the table above; with what probability it finds a planted trace is not"
+        return heading, Text(f"No detection-limit curve for this case: {why} known for models of this kind.")
+    label = "Detection limit: how often a model that kept a part of the forget set was found"
+    points = tuple((100 * d.kept / d.audited, d.k / d.n) for d in found.doses)
+    bounds = [stats.clopper_pearson(d.k, d.n) for d in found.doses]
+    bars = tuple((x, b.lo, b.hi) for (x, _), b in zip(points, bounds, strict=True))
+    power = tuple((100 * d.kept / d.audited, d.power) for d in found.doses)
+    series = (Series(POWER, points, joined=False, marked=True, bars=bars), Series(FITTED, power))
+    axes = Axes((0.0, 1.08 * max(x for x, _ in points)), (0.0, 1.05), "audited people kept, %", "share of worlds found")
+    marks: list[Mark] = []
+    if not isinstance(ratio.limit, Missing):
+        marks.append(Mark(100 * ratio.limit.kept / ratio.limit.audited, "detection limit", strong=True))
+    rows = tuple(
+        (Cell(f"{d.kept} of {d.audited}"), _num(f"{d.k} of {d.n}"), _num(f"{number(b.lo)} to {number(b.hi)}"),
+         _num(number(d.power))) for d, b in zip(found.doses, bounds, strict=True)
+    )  # fmt: skip
+    data = Grid(label, ("People kept", "Worlds in which it was found", "95 %", "Power, never falling"), rows)
+    caption = "Models of known truth that kept part of the forget set, in worlds that the rule was not fitted on."
+    return heading, Text(limit_sentence(ratio.limit)), Figure(chart(axes, series, marks, label), label, caption, data)
+
+
+# ---- calibration ------------------------------------------------------------------------------------------------
+def _calibration(report: Report) -> tuple[Block, ...]:
+    heading, found, ratio = Heading("Calibration that judged"), report.validation, report.verdict.ratio
+    if isinstance(found, Missing) or isinstance(ratio, Missing):
+        why = found.missing if isinstance(found, Missing) else "the verdict carries no likelihood ratio"
+        return heading, Text(
+            f"{visible(why).capitalize()}. So this report states no likelihood ratio and no error rate."
+        )
+    r, ends = found.reliability, f"floor {number(ratio.floor)}, ceiling {number(ratio.ceiling)}"
+    facts = Facts(
+        (
+            ("Rule", f"{visible(found.rule, NAME)}, from {found.worlds} worlds of {visible(found.pool, NAME)}"),
+            ("Score of this case", f"{number(found.score)} (0: the threshold; −1: what a model that never knew reads)"),
+            ("Likelihood ratio", f"{short(ratio)}; {ends}"),
+            ("False alarms", rate(ratio.false_alarms)),
+            ("Misses", rate(ratio.misses)),
+            ("Cost of the ratios, Cllr", f"{number(r.cllr)} bits (0: always right and sure; 1: no better than saying "
+             f"nothing); {number(r.cllr_min)} at best by these scores"),
+            ("Lost by calibration", f"{number(r.gap)} bits (95 % {interval(r.gap_ci95)}); chance alone loses up to "
+             f"{number(r.envelope)}"),
+        )
+    )  # fmt: skip
+    return heading, facts, _tippett(found, ratio), *_bands(found), _mechanisms(found)
+
+
+def _tippett(found: Validation, ratio: LikelihoodRatio) -> Figure:
+    label = "Tippett curves: how often models of known truth reach a likelihood ratio"
+    curves = {"knowing": found.reliability.knowing, "clean": found.reliability.clean}
+    series: list[Series] = []
+    for look, quantiles in ((KNOWING, curves["knowing"]), (CLEAN, curves["clean"])):
+        last = len(quantiles) - 1
+        series.append(Series(look, tuple((x, 1 - i / last) for i, x in enumerate(quantiles))))
+    every = [*curves["knowing"], *curves["clean"], math.log10(ratio.floor), math.log10(ratio.ceiling)]
+    marks = (
+        Mark(math.log10(ratio.value), "this case", strong=True), Mark(math.log10(ratio.ceiling), "ceiling"),
+        Mark(math.log10(ratio.floor), "floor"),
+    )  # fmt: skip
+    axes = Axes((min(every) - 0.15, max(every) + 0.15), (0.0, 1.02), "log₁₀ likelihood ratio", "share at least so high")
+    shares = (0, 5, 25, 50, 75, 95, 100)
+    rows = tuple(
+        (Cell(f"{share} %"), *(_num(number(quantile(curve, share / 100))) for curve in curves.values()))
+        for share in shares
+    )
+    columns = ("Share of models below", "Models that know: log₁₀ ratio", "Models that never knew: log₁₀ ratio")
+    caption = (
+        "Ratios of models that the rule was not fitted on. To the right of 0 a model that never knew misleads, to the "
+        "left of it one that knows."
+    )
+    return Figure(chart(axes, series, marks, label), label, caption, Grid(label, columns, rows))
+
+
+def _bands(found: Validation) -> tuple[Figure, ...]:
+    bands = found.reliability.bands
+    counted = [(said, c) for said, c, _, _ in bands if not isinstance(c, Missing)]
+    if len(counted) < 2:
+        return ()
+    label = "Calibration: likelihood ratios as said and as counted"
+    points = tuple(sorted(counted))
+    every = [x for pair in points for x in pair]
+    ends = (min(every) - 0.2, max(every) + 0.2)
+    look = LOOKS["suspect"]._replace(word="a band of ratios; on the line, what is said is what is counted")
+    axes, series = Axes(ends, ends, "log₁₀ ratio as said", "as counted"), Series(look, points, False, True)
+    drawn = chart(axes, (series,), (), label, diagonal=True)
+    rows = tuple(
+        (_num(number(said)), _num("one kind only" if isinstance(c, Missing) else number(c)), _num(str(k)), _num(str(n)))
+        for said, c, k, n in bands
+    )
+    columns = ("log₁₀ ratio as said", "As counted", "Models that know", "Models that never knew")
+    alone = len(bands) - len(counted)
+    caption = "Held-out ratios in bands, against what counting the two kinds of model in each band gives."
+    if alone:
+        caption += f" {alone} of {len(bands)} bands hold one kind only and are in the table, not in the figure."
+    return (Figure(drawn, label, caption, Grid(label, columns, rows), folded=True),)
+
+
+def _mechanisms(found: Validation) -> Grid:
+    rows = tuple(
+        (_name(c.mechanism.replace("_", " ")), _name(c.pool), _num(f"{c.found} of {c.worlds}")) for c in found.counted
+    )
+    caption = "In how many held-out worlds each kind of model was said to hold a trace"
+    return Grid(caption, ("Kind of model", "Its truth", "Worlds with a trace stated"), rows, folded=True)
+
+
+def _uses(report: Report) -> tuple[Block, ...]:
+    """Which calibration judged which test, what it is not valid for, and what renews those that did not."""
+    if not report.calibrations:
+        return ()
+    rows = tuple(
+        (
+            Cell(visible(use.probe, NAME).replace("_", " ")), Cell(visible(use.status, NAME)),
+            _name(f"{use.pool}, {use.worlds} worlds" if use.pool else "none"), Cell(visible(use.because)),
+            Cell(visible(use.sha256[:12]), "code"), Cell(visible(use.renew, CELL), "code"),
+        )
+        for use in report.calibrations
+    )  # fmt: skip
+    columns = ("Test", "Calibration", "Made from", "Valid for, or why it did not judge", "SHA-256", "Renewed by")
+    return (Grid("Which calibration judged which test", columns, rows),)

@@ -1,0 +1,191 @@
+"""The sentences of a report: numbers with two significant figures, missing values as words, nothing overstated.
+
+The rules that this module keeps, for every view: a number stands beside what a model that never knew and the model that
+knew read; a negative stands beside its detection limit; in-case evidence prints no likelihood ratio and no error rate;
+whatever a model or a file name says is hostile text until :func:`visible` has been over it.
+"""
+
+import math
+from typing import Final
+
+from audit.judging import NO_RATE
+from audit.schema import Evidence, Interval, Measurement, Missing, Outcome, Report, VerdictWord
+from audit.wording import CELL, NAME, bounds, number, visible
+
+BANNED: Final = ("proves", "certified", "guarantees", "fully forgotten", "compliant", "passed GDPR", "safe")
+"""Words that no view may use of a result (a test greps every view for them)."""
+
+OUTCOME_SYMBOL: Final[dict[Outcome, str]] = {
+    "trace found": "▲", "no trace found": "●", "inconclusive": "◆", "not run": "–",
+}  # fmt: skip
+VERDICT_SYMBOL: Final[dict[VerdictWord, str]] = {
+    "INTACT": "■", "PARTIAL": "◧", "SUPPRESSED": "▲", "CONSISTENT WITH NEVER TRAINED": "●", "INCONCLUSIVE": "◆",
+    "INVALID": "✕",
+}  # fmt: skip
+VERDICT_MEANING: Final[dict[VerdictWord, str]] = {
+    "INTACT": "The outputs still hold at least half of what base knows.",
+    "PARTIAL": "The outputs still hold part of what base knows.",
+    "SUPPRESSED": "The outputs keep quiet, but the knowledge is still inside the model.",
+    "CONSISTENT WITH NEVER TRAINED": "No trace was found by tests that find the knowledge in base.",
+    "INCONCLUSIVE": "The evidence does not decide.",
+    "INVALID": "The suspect is too damaged for its silence to mean anything.",
+}  # fmt: skip
+GONE: Final[dict[VerdictWord, str]] = {
+    "INTACT": "No, on this evidence.",
+    "PARTIAL": "Not all of it, on this evidence.",
+    "SUPPRESSED": "No, on this evidence.",
+    "CONSISTENT WITH NEVER TRAINED": "Nothing was found, which is not erasure.",
+    "INCONCLUSIVE": "That is not decided.",
+    "INVALID": "That cannot be said.",
+}
+"""The answer to "is it gone?", which the verdict's word then says in its own terms."""
+
+
+# ---- sentences --------------------------------------------------------------------------------------------------
+def bounds_told(e: Evidence) -> str:
+    """The interval of a finding; of a silent family of layers also the end that the silence rests on."""
+    m, bound = e.measurement, e.measurement.bound
+    if e.outcome != "no trace found" or not m.curves or isinstance(m.overall, Missing) or isinstance(bound, Missing):
+        return bounds(m)
+    return f"{bounds(m)}, over all layers up to {number(bound.hi)}"
+
+
+def title(m: Measurement) -> str:
+    """Probe and name in words."""
+    mode = "" if m.mode == "controlled" else " (as published)"
+    form = m.form.replace("_", " ")
+    name = f"{visible(m.probe, NAME)}: {visible(m.name, NAME)}".replace("_", " ")
+    apart = "" if m.form == "trained" or form in name else f", {form}"
+    return f"{name}{apart}{mode}"
+
+
+def detection_limit(m: Measurement) -> str:
+    """What a silence of this test is worth: the size that the interval still allows, and whether base was found."""
+    if isinstance(m.positive_control, Missing):
+        return f"Detection limit unknown: no positive control ({visible(m.positive_control.missing, CELL)})."
+    control = number(m.positive_control.value)
+    if not m.positive_control.found:
+        return f"Blind here: the positive control, base, reads {control} and was not found; silence means nothing."
+    bound = m.bound
+    if isinstance(bound, Missing):
+        return f"Detection limit unknown: no interval; the positive control, base, reads {control}."
+    over = " over all layers" if m.curves and not isinstance(m.overall, Missing) else ""
+    return (
+        f"Detection limit: the 95 % interval still allows {number(bound.hi)}{over}; "
+        f"the positive control, base, reads {control} and was found."
+    )
+
+
+def part(e: Evidence) -> str:
+    """What a finding is, in a word with its symbol: an outcome, or why it is none (a gate, context, as published)."""
+    if e.measurement.kind == "gate":
+        word = e.because.partition(":")[0]
+        return word if word in ("gate passed", "gate failed") else "gate"
+    if e.measurement.kind in ("context", "recovery") and e.basis == "in-case":
+        return "context"
+    if e.measurement.mode == "paper":
+        return "as published"
+    word = "below never trained" if e.direction == "below" else e.outcome
+    return f"{'▼' if e.direction == 'below' else OUTCOME_SYMBOL[e.outcome]} {word}"
+
+
+def evidence_sentence(e: Evidence) -> str:
+    """One finding in words: what it shows, why, and for every negative its detection limit.
+
+    A gate, context or a number in paper mode has no outcome: it is only listed.
+    """
+    why = sentence(e.because)
+    measured = f"Measured: {visible(e.measurement.statistic, CELL)}."
+    listed = e.basis == "in-case" and e.measurement.kind in ("context", "recovery")
+    if listed or e.measurement.kind == "gate" or e.measurement.mode == "paper":
+        return f"{why} {measured}"
+    lead = e.outcome.capitalize()
+    if e.direction == "below":
+        lead += ", below the never-trained level (over-suppressed)"
+    negative = e.outcome in ("no trace found", "inconclusive") and e.basis == "in-case"
+    limit = f" {detection_limit(e.measurement)}" if negative else ""
+    return f"{lead}. {why}{limit} {measured}"
+
+
+def sentence(text: str) -> str:
+    """Text from elsewhere as a sentence: visible, capitalised, ended."""
+    shown = visible(text).strip()
+    if not shown:
+        return "No reason is recorded."
+    first = shown[0] if shown.startswith(("p:", "p ")) or "_" in shown.split()[0] else shown[0].upper()
+    return first + shown[1:] + ("" if shown[-1] in ".!?…" else ".")
+
+
+def spoken(report: Report, text: str) -> str:
+    """Text with the names of this report's probes and measurements in words: ``reverse_patch`` is reverse patch."""
+    names = {name for e in report.evidence for name in (e.measurement.probe, e.measurement.name) if "_" in name}
+    for name in sorted(names, key=lambda n: (-len(n), n)):
+        text = text.replace(name, name.replace("_", " "))
+    return text
+
+
+def best(report: Report, kind: str) -> Evidence | None:
+    """The deciding finding of one kind on the rows the verdict reads: a trace first, then the largest value.
+
+    Of several gates the lowest decides.
+    """
+    rank = {"trace found": 0, "no trace found": 1, "inconclusive": 2, "not run": 3}
+
+    def order(e: Evidence) -> tuple[int, float]:
+        value = e.measurement.value
+        if isinstance(value, Missing):
+            return rank[e.outcome], math.inf
+        return rank[e.outcome], value if kind == "gate" else -value
+
+    usable = [e for e in report.evidence if e.measurement.mode == "controlled" and e.measurement.form == "trained"]
+    rows = [e for e in usable if e.measurement.kind == kind]
+    return min(rows, key=order) if rows else None
+
+
+def verdict_sentence(report: Report) -> str:
+    """The verdict's own sentence without its word, which stands above it; in-case, it says that no rate is known."""
+    verdict = report.verdict
+    text = sentence(spoken(report, verdict.sentence.removeprefix(f"{verdict.word}: ")))
+    return text if verdict.basis == "calibrated" or "likelihood ratio" in text else f"{text} {NO_RATE}"
+
+
+def layer(m: Measurement) -> str:
+    """The layer at which a causal value was read: as the probe says, else where the suspect's curve has that value."""
+    said = next((v for k, v in m.readings.items() if k.startswith("layer")), None)
+    if said is not None:
+        return f"{said:g}"
+    curve = next((c for c in m.curves if c.role == "suspect" and c.axis == "layer" and c.x), None)
+    if curve is None or isinstance(m.value, Missing):
+        return ""
+    value = m.value
+    return f"{min(zip(curve.x, curve.y, strict=True), key=lambda point: abs(point[1] - value))[0]:g}"
+
+
+def why(report: Report) -> str:
+    """The verdict's reason in a few words, for a row of a table: which test, and the bar it passed or not."""
+    verdict = report.verdict
+    if verdict.direction == "below":
+        return "below the never-trained level: over-suppressed"
+    if verdict.word == "CONSISTENT WITH NEVER TRAINED":
+        quiet = [e.measurement for e in report.evidence if e.outcome == "no trace found"]
+        told = [m for m in quiet if m.kind in ("causal", "decoding")]
+        rows = [m for m in told if m.form == "trained" and m.mode == "controlled"]
+        ends = [bound.hi for bound in (m.bound for m in rows) if isinstance(bound, Interval)]
+        return f"silent down to {number(max(ends))} where base is found" if ends else "silent where base is found"
+    kinds = {"INVALID": ("gate",), "INTACT": ("output",), "PARTIAL": ("output",), "SUPPRESSED": ("causal", "decoding")}
+    found = (best(report, kind) for kind in kinds.get(verdict.word, ()))
+    for e in found:
+        if e is not None and (e.outcome == "trace found" or e.measurement.kind == "gate"):
+            return f"{title(e.measurement)}, {_bar(e)}"
+    return visible(spoken(report, verdict.because[0]), 110) if verdict.because else VERDICT_MEANING[verdict.word]
+
+
+def _bar(e: Evidence) -> str:
+    m = e.measurement
+    if m.kind == "gate":
+        return f"{number(m.value)} of base"
+    if m.kind == "output":
+        return f"effect {number(m.value)}"
+    if isinstance(m.floor, Missing) or m.floor <= 0:
+        return "above what a model that never knew reads"
+    return f"above the floor of {number(m.floor)}"

@@ -1,0 +1,5 @@
+"""What is done with a finished run: verify, compare, gate."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

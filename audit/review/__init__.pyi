@@ -1,0 +1,9 @@
+from .comparison import ALPHA as ALPHA
+from .comparison import compare as compare
+from .comparison import read_side as read_side
+from .gate import MEANINGS as MEANINGS
+from .gate import Gate as Gate
+from .gate import complete as complete
+from .gate import exit_code as exit_code
+from .gate import parse_threshold as parse_threshold
+from .verification import verify_run as verify_run

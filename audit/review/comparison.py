@@ -1,0 +1,249 @@
+"""What differs between two finished audits of one case beyond noise, measurement by measurement.
+
+Where both runs keep item tables that hash to what their reports state, cover the same items and give the effects that
+the reports state, the difference is paired: one cluster bootstrap resamples the same groups (people) in both. Elsewhere
+it is taken from the two intervals, as if the runs were independent, and called approximate. All p are adjusted together
+by Holm.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from scipy import stats as scipy_stats
+
+from audit import stats
+from audit.runs import difference, read_report
+from audit.schema import AuditError, Evidence, Measurement, Missing, Report
+from audit.stats import Range
+
+ALPHA = 0.05
+DRAWS = 9999
+ROUNDING = 1e-6
+_HALF = float(scipy_stats.norm.ppf(0.975))
+
+
+class Side(NamedTuple):
+    """A report, and the folder of the run it lies in (its item tables may be there)."""
+
+    report: Report
+    folder: Path
+
+
+class Difference(NamedTuple):
+    """One measurement in both audits: B less A, a 95 % interval of that, p, and p adjusted over all measurements.
+
+    ``paired`` differences are of the overall effect, which is the value itself where there is one layer (gates: of the
+    ratio to base). ``approximate`` ones are of the values.
+    """
+
+    measurement: str
+    a: float
+    b: float
+    change: float
+    ci95: Range
+    p: float
+    holm: float
+    how: Literal["paired", "approximate"]
+    groups: int
+
+    @property
+    def differs(self) -> bool:
+        """Beyond noise?"""
+        return self.holm < ALPHA
+
+
+class Comparison(NamedTuple):
+    """Two audits side by side. ``uncompared``: measurements of both without numbers to compare, and why."""
+
+    differences: tuple[Difference, ...]
+    uncompared: tuple[tuple[str, str], ...]
+    outcomes: tuple[tuple[str, str, str], ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    plans: tuple[str, ...]
+
+
+def read_side(path: Path) -> Side:
+    """The report in a run folder, or a report.json on its own. AuditError (code 2) if there is none."""
+    folder = path if path.is_dir() else path.parent
+    return Side(read_report(path / "report.json" if path.is_dir() else path), folder)
+
+
+def refusal(a: Report, b: Report) -> str:
+    """Why two reports cannot be compared, or an empty string: the same questions must be asked of the same items."""
+    if a.kind != b.kind:
+        return f"one is an {a.kind}, the other a {b.kind}"
+    if a.plan.fingerprints.get("base") != b.plan.fingerprints.get("base"):
+        return "their bases are different models, so their effects are on different scales"
+    if a.plan.data_sha256.get("forget") != b.plan.data_sha256.get("forget"):
+        return "their forget sets are different files"
+    if (a.plan.case.data.split_seed, a.plan.case.data.group) != (b.plan.case.data.split_seed, b.plan.case.data.group):
+        return "they split the items into groups for fitting and for auditing in different ways"
+    return ""
+
+
+def compare(a: Side, b: Side, seed: int = 0) -> Comparison:
+    """Everything that differs. AuditError (code 2) where the audits are not comparable, with the reason."""
+    if why := refusal(a.report, b.report):
+        raise AuditError(f"these reports cannot be compared: {why}", "compare audits of one case")
+    ours, theirs = ({_name(e): e for e in side.report.evidence} for side in (a, b))
+    both = [name for name in ours if name in theirs]
+    found: list[Difference] = []
+    uncompared: list[tuple[str, str]] = []
+    for name in both:
+        one = _difference(name, (a.folder, ours[name].measurement), (b.folder, theirs[name].measurement), seed)
+        if isinstance(one, str):
+            uncompared.append((name, one))
+        else:
+            found.append(one)
+    adjusted = stats.holm(np.array([one.p for one in found])) if found else np.zeros(0)
+    differences = [one._replace(holm=float(holm)) for one, holm in zip(found, adjusted, strict=True)]
+    changed = [(n, ours[n].outcome, theirs[n].outcome) for n in both if ours[n].outcome != theirs[n].outcome]
+    return Comparison(
+        tuple(sorted(differences, key=lambda one: one.holm)),
+        tuple(uncompared),
+        tuple(changed),
+        tuple(name for name in ours if name not in theirs),
+        tuple(name for name in theirs if name not in ours),
+        tuple(difference(a.report.plan, b.report.plan)),
+    )
+
+
+def _name(evidence: Evidence) -> str:
+    return f"{evidence.measurement.probe}.{evidence.measurement.name}"
+
+
+Kept = tuple[Path, Measurement]
+
+
+def _difference(name: str, a: Kept, b: Kept, seed: int) -> Difference | str:
+    """One measurement compared, or why it is not."""
+    x, y = a[1].value, b[1].value
+    if isinstance(x, Missing) or isinstance(y, Missing):
+        return "it has no value in one of them"
+    drawn = _paired(a, b, seed)
+    if drawn is not None:
+        return Difference(name, *drawn.effects, drawn.change, drawn.ci95, drawn.p, 1.0, "paired", drawn.groups)
+    if isinstance(a[1].ci95, Missing) or isinstance(b[1].ci95, Missing):
+        return "it has no interval, and no item tables of the same items lie beside both reports"
+    first, second = a[1].ci95, b[1].ci95
+    se = float(np.hypot(first.hi - first.lo, second.hi - second.lo)) / (2 * _HALF)
+    change = y - x
+    p = float(2 * scipy_stats.norm.sf(abs(change) / se)) if se > 0 else float(change == 0)
+    ends = Range(change - _HALF * se, change + _HALF * se)
+    return Difference(name, x, y, change, ends, p, 1.0, "approximate", 0)
+
+
+# ---- item tables ------------------------------------------------------------------------------------------------
+Place = tuple[str, str, int]
+"""Group, item, layer."""
+Scores = dict[str, dict[Place, float]]
+"""Role -> place -> score. Of several references the first, which is the null, is kept."""
+
+
+class _Model(NamedTuple):
+    """Group means [group layer] of a suspect above the null, and of base above it."""
+
+    suspect: Float[ndarray, "group layer"]
+    base: Float[ndarray, "group layer"]
+
+    def effect(self, weights: Float[ndarray, "draw group"]) -> Float[ndarray, " draw"]:
+        """The overall effect in every draw: summed over layers, (suspect - null)/(base - null)."""
+        whole = (weights @ self.base).sum(1)
+        return (weights @ self.suspect).sum(1) / np.where(whole > 0, whole, np.nan)
+
+
+class _Drawn(NamedTuple):
+    effects: tuple[float, float]
+    change: float
+    ci95: Range
+    p: float
+    groups: int
+
+
+def _paired(a: Kept, b: Kept, seed: int) -> _Drawn | None:
+    """B less A, its percentile interval and two-sided p, over resampled groups; None where tables do not allow it.
+
+    The p is twice the smaller share of draws on one side of zero (Efron & Tibshirani 1993, ch. 15), never below
+    2/(draws + 1).
+    """
+    ours, theirs = _scores(*a), _scores(*b)
+    if ours is None or theirs is None or set(ours["suspect"]) != set(theirs["suspect"]):
+        return None
+    places = set(ours["suspect"])
+    for scores in (*ours.values(), *theirs.values()):
+        places &= set(scores)
+    n = len({group for group, _, _ in places})
+    if n < 2:
+        return None
+    first, second = _as_stated(ours, places, a[1]), _as_stated(theirs, places, b[1])
+    if first is None or second is None or first.base.shape != second.base.shape:
+        return None
+    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=DRAWS) / n
+    x, y = (model.effect(np.concatenate([np.full((1, n), 1 / n), weights])) for model in (first, second))
+    change = y - x
+    if not np.isfinite(change).all():
+        return None
+    drawn = change[1:]
+    tail = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
+    ends, p = stats.percentile_interval(drawn), min(1.0, 2 * (tail + 1) / (DRAWS + 1))
+    return _Drawn((float(x[0]), float(y[0])), float(change[0]), ends, p, n)
+
+
+def _scores(folder: Path, measurement: Measurement) -> Scores | None:
+    """Suspect, base and null (not for a gate) of a measurement's item table, if it lies there as the report has it."""
+    table = measurement.items
+    path = folder / ("" if isinstance(table, Missing) else table.path)
+    if isinstance(table, Missing) or not path.is_file():
+        return None
+    if hashlib.sha256(path.read_bytes()).hexdigest() != table.sha256:
+        return None
+    from pyarrow import parquet
+
+    columns = parquet.read_table(path).to_pydict()
+    if not {"group", "item", "role", "score"} <= set(columns):
+        return None
+    layers = columns.get("layer") or [-1] * len(columns["item"])
+    by_role: Scores = {}
+    names = (columns["role"], columns["group"], columns["item"], layers, columns["score"])
+    for role, group, item, layer, score in zip(*names, strict=True):
+        by_role.setdefault(role, {}).setdefault((group, item, layer), score)
+    null = None if measurement.kind == "gate" else next((r for r in ("reference", "ancestor") if r in by_role), None)
+    if not {"suspect", "base"} <= set(by_role) or (null is None and measurement.kind != "gate"):
+        return None
+    found = {"suspect": by_role["suspect"], "base": by_role["base"]}
+    return found if null is None else {**found, "null": by_role[null]}
+
+
+def _as_stated(scores: Scores, places: set[Place], m: Measurement) -> _Model | None:
+    """The model whose effect is the one that the report states, to rounding; None where the table gives no such effect.
+
+    Layers at which base hardly exceeds the null were left out of the effect: those that it exceeds most are tried,
+    first all of them, then all but one, and so on.
+    """
+    means = {role: _means(by_place, places) for role, by_place in scores.items()}
+    null = means.get("null", np.zeros_like(means["base"]))
+    suspect, base = means["suspect"] - null, means["base"] - null
+    stated = m.value if isinstance(m.overall, Missing) else m.overall.value
+    once, order = np.full((1, len(base)), 1 / len(base)), np.argsort(-base.mean(0), kind="stable")
+    for kept in range(len(order), 0, -1):
+        layers = np.sort(order[:kept])
+        found = _Model(suspect[:, layers], base[:, layers])
+        if not isinstance(stated, Missing) and abs(float(found.effect(once)[0]) - stated) < ROUNDING:
+            return found
+    return None
+
+
+def _means(scores: Mapping[Place, float], places: set[Place]) -> Float[ndarray, "group layer"]:
+    groups, layers = sorted({g for g, _, _ in places}), sorted({layer for _, _, layer in places})
+    row, column = ({name: i for i, name in enumerate(names)} for names in (groups, layers))
+    total, count = np.zeros((2, len(groups), len(layers)))
+    for group, item, layer in places:
+        total[row[group], column[layer]] += scores[group, item, layer]
+        count[row[group], column[layer]] += 1
+    return total / np.maximum(count, 1)

@@ -1,0 +1,245 @@
+"""Is a finished run still what was issued? Everything that can be computed again is, and every fault has its place.
+
+A run folder: the manifest and every file it lists, the chain of custody, the schema, the id, the item tables, evidence
+and verdict from the numbers, and the rendered files. A report that stands alone (``report.json``, or an HTML report
+with its JSON inside): the same without manifest, custody and tables, which is said. A page that shows a reader's own
+prior is not built again and so not accepted: its report.json is.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import zip_longest
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import ValidationError
+
+from audit.calibration import stored, zoo_floors
+from audit.judging import Standing, decision_rule, given, judged, restand
+from audit.render import schema
+from audit.runs import code_version, custody, document_id, documents, manifest
+from audit.schema import AuditError, ExitCode, Missing, Report
+
+ALONE = "a report on its own: its manifest, custody log and item tables are not here and were not checked"
+UNCHAINED = ("1.0", "1.1")
+"""Schemas from before there was a custody log."""
+_EMBEDDED = re.compile(rb'<script type="application/json" id="report-json">(.*?)</script>', re.DOTALL)
+LIBRARY = 1_000_000
+"""Bytes: a static page is smaller, the library of live figures alone is larger."""
+Pages = Callable[[str], bytes | None]
+"""The page of this name that shows the report, if it is there."""
+_PLACE = "name the folder of a finished run, or a report in it"
+
+
+class Verification(NamedTuple):
+    """What was found: accepted only if there is no problem. Remarks do not reject. ``report``: None if unreadable."""
+
+    subject: str
+    problems: tuple[str, ...]
+    remarks: tuple[str, ...]
+    report: Report | None
+
+    @property
+    def accepted(self) -> bool:
+        """Does the run stand?"""
+        return not self.problems
+
+
+def verify_run(path: Path, calibrations: Path | None = None) -> Verification:
+    """Recompute everything that can be recomputed, judged by the calibrations that the run was judged by.
+
+    ``path`` is a run folder or a report, in its folder or alone. AuditError (code 2) if it is neither. A report of
+    another code version is held against its own hashes, schema and id; that this version judges or shows the same
+    numbers otherwise is then a remark and no problem.
+    """
+    folder = _folder_of(path)
+    if folder is None:
+        data, page = _alone(path)
+        report, problems = _read(data)
+        pages = _none if page is None or report is None or _is_live(report, page) else {"report.html": page}.get
+        more, remarks = _document_problems(report, pages, calibrations)
+        return Verification(str(path), (*problems, *more), (ALONE, *remarks), report)
+    report, problems = _read((folder / "report.json").read_bytes())
+    changed = _manifest_problems(folder)
+    chained = (folder / custody.NAME).is_file() or report is None or report.schema_version not in UNCHAINED
+    remarks = () if chained else ("made before there was a custody log, which is not checked",)
+    problems = [*changed, *(_custody_problems(folder, report) if chained else ()), *problems]
+    if report is not None:
+        problems += _table_problems(folder, report)
+    # A report.json that is not the one issued gives other pages, as the manifest has said already.
+    pages = _none if "report.json: changed" in changed else partial(_page, folder)
+    more, others = _document_problems(report, pages, calibrations)
+    return Verification(str(folder), (*problems, *more), (*remarks, *others), report)
+
+
+# ---- what is meant ----------------------------------------------------------------------------------------------
+def _folder_of(path: Path) -> Path | None:
+    """The run folder that is meant; None for a report that stands alone."""
+    if not path.exists():
+        raise AuditError(f"there is no {path}", _PLACE)
+    folder = path if path.is_dir() else path.parent
+    if (folder / manifest.NAME).is_file() and (folder / "report.json").is_file():
+        return folder
+    if path.is_dir() and not (folder / "report.json").is_file():
+        raise AuditError(f"{folder} holds no report.json", _PLACE)
+    if path.is_dir():
+        raise AuditError(f"{folder} holds no {manifest.NAME}: the run is not finished, or was taken apart",
+                         "run it again, or verify report.json alone", ExitCode.INTEGRITY)  # fmt: skip
+    return None
+
+
+class _Alone(NamedTuple):
+    """A report away from its run: the document, and the page that shows it, if it is one."""
+
+    data: bytes
+    page: bytes | None
+
+
+def _alone(path: Path) -> _Alone:
+    data = path.read_bytes()
+    if path.suffix != ".html":
+        return _Alone(data, None)
+    found = _EMBEDDED.findall(data)
+    if len(found) != 1:
+        raise AuditError(f"{path} holds no report as data, so nothing can be computed from it", _PLACE)
+    return _Alone(found[0], data)
+
+
+def _is_live(report: Report, page: bytes) -> bool:
+    """Is this the report's page with live figures, byte for byte? Only a page as large as their library is compared."""
+    from audit.render import interactive
+
+    return len(page) > LIBRARY and interactive(report).encode() == page
+
+
+def _page(folder: Path, name: str) -> bytes | None:
+    return (folder / name).read_bytes() if (folder / name).is_file() else None
+
+
+def _none(name: str) -> bytes | None:
+    return None
+
+
+class _Read(NamedTuple):
+    report: Report | None
+    problems: list[str]
+
+
+def _read(data: bytes) -> _Read:
+    """The report, if it can be read, and what schema and id say of it."""
+    problems = list(_schema_problems(data))
+    try:
+        report = Report.model_validate_json(data)
+    except ValidationError as error:
+        return _Read(None, [*problems, f"report.json cannot be read: {error.error_count()} problems"])
+    if (given_id := document_id(json.loads(data))) != report.report_id:
+        problems.append(f"report.json, report_id: states {report.report_id}, the document gives {given_id}")
+    return _Read(report, problems)
+
+
+def _schema_problems(data: bytes) -> Iterator[str]:
+    import jsonschema
+
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        yield f"report.json is not JSON: {error}"
+        return
+    validator = jsonschema.Draft202012Validator(schema())
+    for error in sorted(validator.iter_errors(document), key=str)[:5]:
+        yield f"report.json, {error.json_path}: {error.message[:200]}"
+
+
+# ---- the folder -------------------------------------------------------------------------------------------------
+def _manifest_problems(folder: Path) -> list[str]:
+    try:
+        return [f"{_printable(problem.path)}: {problem.what}" for problem in manifest.check(folder)]
+    except AuditError as error:
+        return [error.what]
+
+
+def _printable(path: str) -> str:
+    """A file name that may hold any bytes, as text that any stream can print."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _custody_problems(folder: Path, report: Report | None) -> Iterator[str]:
+    """The chain itself, the manifest that it says was issued, and what it says was received."""
+    chain = custody.read(folder)
+    yield from chain.faults
+    issued = chain.last("issued")
+    if issued is None:
+        yield f"{custody.NAME}: no line says that the report was issued"
+        return
+    where = f"{custody.NAME}, line {issued.n}, states"
+    if issued.about.get("manifest_sha256") != hashlib.sha256((folder / manifest.NAME).read_bytes()).hexdigest():
+        yield f"{manifest.NAME}: does not hash to what {where}"
+    if report is None:
+        return
+    if issued.about.get("report_id") != report.report_id:
+        yield f"report.json, report_id: is not the one that {where}"
+    arrived = [line.about for line in chain.lines if line.action == "received"]
+    for role, fingerprint in ((exhibit.role, exhibit.fingerprint) for exhibit in report.exhibits):
+        if not any((about.get("role"), about.get("fingerprint")) == (role, fingerprint) for about in arrived):
+            yield f"{custody.NAME}: no line received {role} {fingerprint[:12]}, which the report lists"
+
+
+def _table_problems(folder: Path, report: Report) -> Iterator[str]:
+    for evidence in report.evidence:
+        table = evidence.measurement.items
+        if isinstance(table, Missing):
+            continue
+        path = folder / table.path
+        if not path.is_file():
+            yield f"{table.path} is missing"
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != table.sha256:
+            yield f"{table.path} does not hash to what report.json states"
+
+
+# ---- the document -----------------------------------------------------------------------------------------------
+class _Told(NamedTuple):
+    problems: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def _document_problems(report: Report | None, pages: Pages, calibrations: Path | None) -> _Told:
+    """What its own numbers say of a report and of the pages that show it."""
+    if report is None:
+        return _Told((), ())
+    differences = list(_rebuild_problems(report, pages))
+    standing = restand(calibrations or stored(), report.calibrations)
+    remarks: list[str] = []
+    if standing is None:
+        remarks.append("its evidence was judged by calibrations that are not stored here, and was not judged again")
+    else:
+        differences += _number_problems(report, standing)
+    if report.plan.code_version == code_version():
+        return _Told(tuple(differences), tuple(remarks))
+    made = f"made by code {report.plan.code_version}, verified by {code_version()}"
+    return _Told((), (made, *remarks, *differences))
+
+
+def _rebuild_problems(report: Report, pages: Pages) -> Iterator[str]:
+    """Do the pages hold what the report gives, byte for byte?"""
+    for name, rebuilt in documents(report).items():
+        shown = None if name == "report.json" else pages(name)
+        if shown is not None and shown != rebuilt:
+            lines = zip_longest(shown.split(b"\n"), rebuilt.split(b"\n"))
+            first = next(n for n, (here, there) in enumerate(lines, 1) if here != there)
+            yield f"{name}, line {first}: is not what report.json gives"
+
+
+def _number_problems(report: Report, standing: Standing) -> Iterator[str]:
+    """Does the same judging of the same numbers still give this evidence and this verdict?"""
+    again, computed_verdict = judged(report.evidence, given(report.plan.case), standing, zoo_floors())
+    for stated, computed in zip(report.evidence, again, strict=True):
+        if stated != computed:
+            m = stated.measurement
+            yield f"evidence {m.probe}.{m.name}: states {stated.outcome!r}, its numbers give {computed.outcome!r}"
+    if computed_verdict != report.verdict:
+        yield f"verdict: states {report.verdict.word}, the numbers give {computed_verdict.word}"
+    if report.decision_rule != decision_rule():
+        yield "the decision rule printed is not the one in force"

@@ -1,0 +1,168 @@
+"""Who received what, and what was done with a run: ``custody.jsonl``, a chain in which every line names the one before.
+
+A line is the canonical JSON (keys sorted, no spaces, UTF-8, nothing escaped that need not be) of ``n`` (1, 2, ...),
+``time`` (UTC), ``action``, ``about``, ``tool`` (the code version), ``before`` (``sha256`` of the line before, 64 zeros
+for the first) and ``sha256``: the sha256 of the same JSON without ``sha256``. By hand, for line 3::
+
+    sed -n 3p custody.jsonl | jq -cjS 'del(.sha256)' | sha256sum
+
+``about`` holds ``role``, ``fingerprint`` and ``path`` (as given) of what was received; ``report_id`` and the sha256 of
+``manifest.sha256`` when the report was issued; ``outcome`` of a verification that was asked to write itself down.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from pydantic import ValidationError
+
+from audit.schema import AuditError, ExitCode, Noun
+
+NAME: Final = "custody.jsonl"
+FIRST: Final = "0" * 64
+WHAT_IT_SHOWS: Final = (
+    "The manifest lists the sha256 of every file of the run, and every line of the custody log holds the hash of the "
+    "line before and its own: a file, a line or an order that changed by accident is found by `residua verify`.",
+    "Whoever can write the folder can also make all of it anew. Against forgery compare the printed report id with one "
+    "that was kept elsewhere, or keep a detached signature of manifest.sha256.",
+    "Lines cut off the end of the custody log, after the one that says `issued`, cannot be seen.",
+)
+"""What hashes beside a report are worth: printed with it."""
+
+Action = Literal["received", "issued", "verified"]
+
+
+class Line(Noun):
+    """One line of the chain."""
+
+    n: int
+    time: str
+    action: Action
+    about: dict[str, str]
+    tool: str
+    before: str
+    sha256: str
+
+    def computed(self) -> str:
+        """The hash that the line's other fields give it."""
+        kept = self.model_dump(mode="json", exclude={"sha256"})
+        text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Chain(NamedTuple):
+    """The lines that could be read, and everything that is wrong with the file, each fault with its place."""
+
+    lines: tuple[Line, ...]
+    faults: tuple[str, ...]
+
+    def last(self, action: Action) -> Line | None:
+        """The last line of this kind."""
+        return next((line for line in reversed(self.lines) if line.action == action), None)
+
+
+def read(folder: Path) -> Chain:
+    """The chain beside a run; a file that is not there is an empty one."""
+    path = folder / NAME
+    return chain(path.read_bytes() if path.is_file() else b"")
+
+
+def append(folder: Path, action: Action, about: dict[str, str], tool: str) -> Line:
+    """Add one line, on the disk when this returns. AuditError (code 3) if the chain is broken or the disk refuses."""
+    path = folder / NAME
+    try:
+        with path.open("a+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            found = chain(file.read())
+            if found.faults:
+                raise AuditError(f"{path} is broken: {found.faults[0]}", "restore it; nothing was added",
+                                 ExitCode.INTEGRITY)  # fmt: skip
+            line = _next(found, action, about, tool)
+            file.write(f"{line.canonical()}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise AuditError(f"{path}: cannot be written ({error.strerror})", "free some space, or make it writable",
+                         ExitCode.INTEGRITY) from error  # fmt: skip
+    return line
+
+
+def _next(chain: Chain, action: Action, about: dict[str, str], tool: str) -> Line:
+    before = chain.lines[-1].sha256 if chain.lines else FIRST
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    bare = Line(n=len(chain.lines) + 1, time=now, action=action, about=about, tool=tool, before=before, sha256="")
+    return bare.model_copy(update={"sha256": bare.computed()})
+
+
+def mend(folder: Path) -> None:
+    """Cut off a last line that a killed process left without its end. Any other fault stays, and stays a fault."""
+    path = folder / NAME
+    data = path.read_bytes() if path.is_file() else b""
+    whole = data.rfind(b"\n") + 1
+    if whole < len(data):
+        os.truncate(path, whole)
+
+
+class Arrival(NamedTuple):
+    """Something received: in which role, what it hashes to, and the path as it was given."""
+
+    role: str
+    fingerprint: str
+    path: str
+
+
+def receive(folder: Path, arrivals: Iterable[Arrival], tool: str) -> None:
+    """Write down what was received, once: a resumed run finds its lines there."""
+    known = {(line.about.get("role"), line.about.get("fingerprint")) for line in read(folder).lines}
+    for arrival in arrivals:
+        if (arrival.role, arrival.fingerprint) not in known:
+            append(folder, "received", arrival._asdict(), tool)
+
+
+def issue(folder: Path, report_id: str, manifest: Path, tool: str) -> None:
+    """Write down that a report was issued, unless the last line of that kind says so already."""
+    about = {"report_id": report_id, "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
+    last = read(folder).last("issued")
+    if last is None or last.about != about:
+        append(folder, "issued", about, tool)
+
+
+# ---- reading ----------------------------------------------------------------------------------------------------
+def chain(data: bytes) -> Chain:
+    """The chain in the bytes of a custody log."""
+    lines: list[Line] = []
+    faults: list[str] = []
+    *whole, torn = data.split(b"\n")
+    before = FIRST
+    for n, raw in enumerate(whole, 1):
+        try:
+            line = Line.model_validate_json(raw)
+        except ValidationError as error:
+            where = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the whole line"
+            faults.append(f"{NAME}, line {n}, {where}: cannot be read")
+            before = ""
+            continue
+        faults += [f"{NAME}, line {n}, {fault}" for fault in _faults(line, raw, n, before)]
+        lines.append(line)
+        before = line.sha256
+    if torn:
+        faults.append(f"{NAME}, line {len(whole) + 1}, its end: is torn off")
+    return Chain(tuple(lines), tuple(faults))
+
+
+def _faults(line: Line, raw: bytes, n: int, before: str) -> Iterator[str]:
+    """What is wrong with one line; ``before`` is empty after a line that could not be read."""
+    if line.n != n:
+        yield f"n: states {line.n}"
+    if before and line.before != before:
+        yield f"before: states {line.before[:12]}, the line before gives {before[:12]}"
+    if (computed := line.computed()) != line.sha256:
+        yield f"sha256: states {line.sha256[:12]}, the line gives {computed[:12]}"
+    if line.canonical().encode() != raw:
+        yield "the whole line: is not canonical JSON"

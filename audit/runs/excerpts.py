@@ -1,0 +1,122 @@
+"""Excerpts: of every table of items a few lines, chosen by a rule that does not choose what suits anybody.
+
+The items with the highest suspect's score say what the finding rests on; as many drawn at random, by the seed of the
+case, say what the others look like. Both are quoted through a mask; only a derived report shows the texts.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from audit.render import layer as layer_of
+from audit.runs.report_file import report_id
+from audit.schema import (
+    AuditError,
+    Evidence,
+    Excerpt,
+    Excerpts,
+    ExitCode,
+    Measurement,
+    Missing,
+    Quote,
+    Report,
+    Shown,
+    Table,
+)
+
+EACH: Final = 5
+Quoting = Callable[[str], Quote]
+
+
+class Line(NamedTuple):
+    """One line of an item table."""
+
+    item: str
+    group: str
+    role: str
+    prompt: str
+    target: str
+    output: str
+    score: float
+    layer: int
+
+
+COLUMNS: Final = frozenset(Line._fields) - {"layer"}
+
+
+def choose(evidence: Sequence[Evidence], folder: Path, seed: int, quote: Quoting) -> tuple[Excerpts, ...]:
+    """Excerpts of every item table of these findings that says of its items what an excerpt shows.
+
+    AuditError (code 3) if a table is missing or is not the one that the findings state.
+    """
+    by_table: dict[str, list[Measurement]] = {}
+    for m in (e.measurement for e in evidence):
+        if not isinstance(m.items, Missing) and set(m.items.columns) >= COLUMNS:
+            by_table.setdefault(m.items.path, []).append(m)
+    return tuple(_of(path, measured, folder, seed, quote) for path, measured in by_table.items())
+
+
+def unmasked(report: Report, folder: Path) -> Report:
+    """The same report with its excerpts in clear, as a document of its own that names its parent."""
+    seed = report.plan.case.seed
+    shown = choose(report.evidence, folder, seed, lambda text: Shown(text=text))
+    derived = report.model_copy(update={"excerpts": shown, "masked": False, "parent": report.report_id})
+    return derived.model_copy(update={"report_id": report_id(derived)})
+
+
+def read_table(table: Table, folder: Path) -> tuple[Line, ...]:
+    """The lines of an item table. AuditError (code 3) if it is not there or hashes to something else."""
+    from pyarrow import parquet
+
+    path = folder / table.path
+    data = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(data).hexdigest() != table.sha256:
+        what = "is not what the report states" if data else "is missing"
+        raise AuditError(f"{path} {what}", "restore the run folder, or run the audit again", ExitCode.INTEGRITY)
+    columns = parquet.read_table(BytesIO(data)).to_pydict()
+    rows = len(columns["item"])
+    layers = columns.get("layer", [-1] * rows)
+    named = [columns[name] for name in Line._fields[:-1]]
+    return tuple(Line._make(values) for values in zip(*named, layers, strict=True))
+
+
+def _of(path: str, measured: Sequence[Measurement], folder: Path, seed: int, quote: Quoting) -> Excerpts:
+    table = measured[0].items
+    assert not isinstance(table, Missing)
+    lines = read_table(table, folder)
+    layer = _layer(measured[0], lines)
+    here = [line for line in lines if line.layer == layer]
+    suspect = [line for line in here if line.role == "suspect"]
+    ranked = sorted(suspect, key=lambda line: (-line.score, line.item))
+    top, rest = ranked[:EACH], sorted(ranked[EACH:], key=lambda line: line.item)
+    drawn = np.random.default_rng([seed, *path.encode()]).permutation(len(rest))[:EACH]
+    picked = [("highest", line) for line in top] + [("random", rest[i]) for i in sorted(drawn)]
+    rule = f"the {EACH} items with the highest score of the suspect, and {EACH} of the others at random, seed {seed}"
+    found: list[Excerpt] = []
+    for chosen, line in picked:
+        texts = {name: quote(getattr(line, name)) for name in ("item", "group", "prompt", "target", "output")}
+        scores = _scores(here, line.item)
+        where = layer if layer >= 0 else None
+        found.append(Excerpt.model_validate({"chosen": chosen, **texts, "layer": where, "scores": scores}))
+    names = tuple(f"{m.probe}.{m.name}" for m in measured)
+    return Excerpts(table=path, findings=names, rule=rule, of=len(suspect), items=tuple(found))
+
+
+def _layer(m: Measurement, lines: Sequence[Line]) -> int:
+    """Which lines of a table with layers are compared: where the value was read, else the last; -1 without layers."""
+    there = sorted({line.layer for line in lines})
+    said = layer_of(m)
+    return int(said) if said.isdigit() and int(said) in there else there[-1] if there else -1
+
+
+def _scores(lines: Sequence[Line], item: str) -> dict[str, float]:
+    """What every role scores on one item; of several references the first, which is the null."""
+    found: dict[str, float] = {}
+    for line in lines:
+        if line.item == item:
+            found.setdefault(line.role, float(f"{line.score:.6g}"))
+    return found

@@ -1,0 +1,112 @@
+"""Masks: a text of the data becomes a keyed hash and its number of words, the same text always the same mark.
+
+The key is made once per run folder, readable by its owner alone, and is no part of report, manifest or export. Without
+it a mark cannot be tried against guessed texts; with it one can show that a given text is the one that was masked.
+"""
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from audit.schema import AuditError, ExitCode, Item, Masked
+from audit.storage import TEMP, disk_error
+
+KEY: Final = "mask.key"
+DIGITS: Final = 12
+RUN: Final = 5
+"""So many consecutive words of the data are never shown."""
+_WORD: Final = re.compile(r"\w+")
+_WHOLE_KEY: Final = re.compile(r"[0-9a-f]{64}\n?")
+
+
+def key_of(folder: Path) -> bytes:
+    """The key of a run folder, made on first use (mode 600). AuditError (code 3) if it is damaged or cannot be kept."""
+    path = folder / KEY
+    if not path.is_file():
+        _make(path)
+    text = path.read_text(encoding="ascii", errors="replace")
+    if not _WHOLE_KEY.fullmatch(text):
+        raise AuditError(f"{path} is no key", "restore it, or start over with --force-new", ExitCode.INTEGRITY)
+    return bytes.fromhex(text)
+
+
+def _make(path: Path) -> None:
+    """Whole or not at all, and never readable by others, not even for a moment."""
+    temp = path.with_name(f".{path.name}.{os.getpid()}{TEMP}")
+    try:
+        handle = os.open(temp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(32) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        temp.replace(path)
+    except OSError as error:
+        temp.unlink(missing_ok=True)
+        raise disk_error(path, error) from None
+
+
+class Mask:
+    """Masks texts with one key."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def __call__(self, text: str) -> Masked:
+        """The mark of a text and its number of words (parted by white space)."""
+        mark = hmac.new(self._key, text.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:DIGITS]
+        return Masked(mark=mark, words=len(text.split()))
+
+
+class Screen:
+    """Masks what a message of ours quotes of the data: an id, a question, an answer, or a run of words of one."""
+
+    def __init__(self, mask: Mask, texts: Iterable[str]) -> None:
+        self._mask = mask
+        self._known: dict[int, set[tuple[str, ...]]] = {}
+        for text in set(texts):
+            words = _words(text)
+            size = min(len(words), RUN)
+            for start in range(len(words) - size + 1 if size else 0):
+                self._known.setdefault(size, set()).add(words[start : start + size])
+
+    def __call__(self, text: str) -> str:
+        """The message with every quoted run of words masked."""
+        found = list(_WORD.finditer(text))
+        words = _words(text)
+        hidden = [False] * len(words)
+        for size, known in self._known.items():
+            for start in range(len(words) - size + 1):
+                if words[start : start + size] in known:
+                    hidden[start : start + size] = [True] * size
+        shown, end = "", 0
+        for first, last in _runs(hidden):
+            start, stop = found[first].start(), found[last].end()
+            shown, end = f"{shown}{text[end:start]}{self._mask(text[start:stop])}", stop
+        return shown + text[end:]
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word.casefold() for word in _WORD.findall(text))
+
+
+def _runs(hidden: list[bool]) -> list[tuple[int, int]]:
+    """First and last place of every run of hidden words."""
+    runs: list[tuple[int, int]] = []
+    for place, hide in enumerate(hidden):
+        if hide and runs and runs[-1][1] == place - 1:
+            runs[-1] = (runs[-1][0], place)
+        elif hide:
+            runs.append((place, place))
+    return runs
+
+
+def texts_of(items: Iterable[Item]) -> Iterable[str]:
+    """Everything of an item that a message could quote."""
+    for item in items:
+        yield from (item.id, item.group, item.question, item.answer, *item.perturbed_answers, *item.alternates)
+        yield from (*item.alternate_keys, item.key or "", item.paraphrased_answer or "")

@@ -1,0 +1,98 @@
+"""Where and with what the numbers were made: code version, packages, platform, and the exhibits as received."""
+
+import hashlib
+import importlib.metadata
+import os
+import platform
+import sys
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from audit.checkpoints import fingerprint_of, verify
+from audit.schema import Checkpoint, Environment, Exhibit
+from audit.version import __version__
+
+PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "scipy", "pydantic", "pyarrow")
+HASHED_PACKAGES = ("audit", "probes", "saes")
+
+
+class Received(NamedTuple):
+    """A checkpoint in one of the case's roles, before the audit touched it."""
+
+    role: str
+    checkpoint: Checkpoint
+
+
+@cache
+def code_version() -> str:
+    """Package version and the first 12 hex digits of the sha256 over the source files that make the numbers."""
+    root = Path(__file__).resolve().parents[2]
+    digest = hashlib.sha256()
+    for package in HASHED_PACKAGES:
+        for path in sorted((root / package).rglob("*")):
+            if path.suffix in (".py", ".json", ".j2", ".css") and "__pycache__" not in path.parts:
+                digest.update(path.relative_to(root).as_posix().encode() + b"\0")
+                digest.update(path.read_bytes() + b"\0")
+    return f"{__version__}+{digest.hexdigest()[:12]}"
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that the numbers depend on."""
+    found: dict[str, str] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def environment(bench: dict[str, str], flags: dict[str, str]) -> Environment:
+    """The environment block of a report, from the bench's own provenance and the flags that were given."""
+    import torch
+
+    return Environment(
+        python=sys.version.split()[0],
+        platform=platform.platform(),
+        packages=versions(),
+        device=bench["device"],
+        dtype=bench["dtype"],
+        backend=bench["backend"],
+        threads=torch.get_num_threads(),
+        flags={**{key: value for key, value in bench.items() if key not in ("device", "dtype", "backend")}, **flags},
+    )
+
+
+def name_of(checkpoint: Checkpoint) -> str:
+    """The hash that names a checkpoint to its user: what ``residua fingerprint`` prints for its folder."""
+    return checkpoint.key if checkpoint.edits else checkpoint.fingerprint
+
+
+def exhibits(received: tuple[Received, ...], root: Path) -> tuple[Exhibit, ...]:
+    """The items received, verified once more after the audit; folders are named from ``root``, the case file's folder.
+
+    Raises AuditError (code 3) if a checkpoint no longer hashes to what it hashed to when it was opened.
+    """
+    listed: list[Exhibit] = []
+    for role, checkpoint in received:
+        verify(checkpoint)
+        now = fingerprint_of(checkpoint)
+        listed.append(
+            Exhibit(
+                role=role,
+                path=as_given(checkpoint, root),
+                family=checkpoint.family,
+                fingerprint=name_of(checkpoint),
+                size_bytes=now.size_bytes,
+                files=now.files,
+                verified_after=True,
+            )  # fmt: skip
+        )
+    return tuple(listed)
+
+
+def as_given(checkpoint: Checkpoint, root: Path) -> str:
+    """A folder relative to the case file: a report leaves the house and need not tell where its author's home is."""
+    source = checkpoint.edits_from or checkpoint.source
+    return os.path.relpath(source, root.resolve()) if os.path.isabs(source) else source

@@ -1,0 +1,56 @@
+"""A report as it was issued: its id, the files that it alone gives, and how it is read back. Free of torch."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import JsonValue, ValidationError
+
+from audit.schema import AuditError, ExitCode, Report
+
+UNTIMED = ("report_id", "created", "registered", "timings")
+
+
+def report_id(report: Report) -> str:
+    """``UA-`` and 12 hex digits of the sha256 of the canonical document without its id, its date and its times."""
+    return document_id(report.model_dump(mode="json"))
+
+
+def document_id(document: Mapping[str, JsonValue]) -> str:
+    """:func:`report_id` of the document itself, which may be of an earlier minor version of the schema."""
+    kept = {key: value for key, value in document.items() if key not in UNTIMED}
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return f"UA-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def documents(report: Report, prior_odds: float | None = None) -> dict[str, bytes]:
+    """The files that a report alone gives, by name: byte for byte the same on every rebuild by one code version.
+
+    ``prior_odds`` are a reader's: they are shown in the views and are no part of report.json.
+    """
+    from audit.render import html, junit, markdown
+
+    found = {
+        "report.json": report.model_dump_json(indent=1) + "\n",
+        "report.html": html(report, prior_odds),
+        "report.md": markdown(report, prior_odds),
+        "junit.xml": junit(report),
+    }
+    return {name: text.encode() for name, text in found.items()}
+
+
+def read_report(path: Path) -> Report:
+    """The report in a file. AuditError (code 2) if it is not there, 3 if it cannot be read by this version."""
+    if not path.is_file():
+        raise AuditError(f"there is no {path}", "name the folder of a finished run")
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise AuditError(
+            f"{path} is no report of schema version 1: {where}: {first['msg']}",
+            "restore the file, or open it with the version that wrote it",
+            ExitCode.INTEGRITY,
+        ) from None

@@ -1,0 +1,97 @@
+"""What is audited: roles, data, prompt template, and what is known of the suspect's edit set."""
+
+from typing import Literal
+
+from audit.schema.record import Noun
+
+Role = Literal["base", "suspect", "reference", "ancestor"]
+Cohort = Literal["forget", "retain", "holdout", "general"]
+Form = Literal["trained", "held_out_phrasing", "held_out_attribute"]
+
+
+class Item(Noun):
+    """One row of data: a question and its answer, or plain text (``question`` empty, ``answer`` the text).
+
+    ``group`` is the unit of replication (person, author, document). ``key`` is the substring of ``answer`` that carries
+    the fact; without it content tokens are chosen by rule (:mod:`audit.case.items`), never with a model's help.
+    ``alternates`` are the same answer with another, never-trained value of the same attribute (matched alternates).
+    """
+
+    id: str
+    group: str
+    question: str
+    answer: str
+    key: str | None = None
+    paraphrased_answer: str | None = None
+    perturbed_answers: tuple[str, ...] = ()
+    alternates: tuple[str, ...] = ()
+    alternate_keys: tuple[str, ...] = ()
+    attribute: str | None = None
+    form: Form = "trained"
+    frequency: int | None = None
+
+
+class Template(Noun):
+    """How a question and an answer become one prompt. Hashed into every cache key.
+
+    With ``chat`` the tokenizer's chat template wraps ``system`` and the question. ``bos`` is ``always`` (prepend once),
+    ``never``, or ``tokenizer`` (whatever its own rule adds).
+    """
+
+    prompt: str = "{question}"
+    answer: str = " {answer}"
+    chat: bool = False
+    system: str = ""
+    bos: Literal["always", "never", "tokenizer"] = "tokenizer"
+
+
+Lineage = Literal["same_ancestor", "other_initialisation"]
+
+
+class Source(Noun):
+    """Where a checkpoint is and, where known, what it must hash to."""
+
+    path: str
+    commit: str | None = None
+    adapter: str | None = None
+    fingerprint: str | None = None
+    lineage: Lineage = "same_ancestor"
+    data_order: int | None = None
+
+
+class Roles(Noun):
+    """Who plays what. ``references`` never hold the audited model; the first is the null, the rest give the floor."""
+
+    base: Source
+    suspect: Source
+    references: tuple[Source, ...] = ()
+    ancestor: Source | None = None
+
+
+class DataFiles(Noun):
+    """JSONL files of the cohorts; paths are relative to the case file. ``group`` names the field to split by."""
+
+    forget: str
+    retain: str
+    holdout: str | None = None
+    general: str | None = None
+    group: str = "group"
+    split_seed: int = 0
+
+
+class Case(Noun):
+    """*What* is audited: roles, data, prompt template, and what is known of the suspect's edit set.
+
+    *How* (device, dtype, memory, workers) is a flag, recorded in provenance and outside the plan hash.
+    ``edited`` is ``all`` or ``unknown``, or the ids of the forget items the suspect is known to have been edited on.
+    ``published`` names a file of numbers that others published (``*_EVAL.json``), shown beside ours and never judged.
+    """
+
+    name: str
+    roles: Roles
+    data: DataFiles
+    template: Template = Template()
+    edited: Literal["all", "unknown"] | tuple[str, ...] = "unknown"
+    probes: dict[str, dict[str, str | int | float | bool]] = {}
+    seed: int = 0
+    published: str | None = None

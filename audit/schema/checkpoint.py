@@ -1,0 +1,42 @@
+"""Weights named by content, and the edits that are played back on them."""
+
+import hashlib
+import json
+from typing import Literal
+
+from audit.schema.record import Noun
+
+
+class EditRecord(Noun):
+    """A fitted edit as the bench plays it back: the edit's name and settings, and the hash of its stored delta.
+
+    ``plays`` says how: ``weights`` replaces whole tensors by those in ``delta.safetensors``; the others are hooks whose
+    arrays lie in the same file (``logit_bias``: ``bias``; ``low_rank``: ``u``, ``v``, ``b`` per site).
+    """
+
+    name: str
+    plays: Literal["weights", "logit_bias", "low_rank"]
+    settings: dict[str, str | int | float | bool] = {}
+    delta_sha256: str
+    delta_file: str = "delta.safetensors"
+
+
+class Checkpoint(Noun):
+    """Weights named by content, never by label.
+
+    ``source`` is a local folder (absolute path) or ``owner/name@<40-hex commit>``; ``fingerprint`` is the sha256 over
+    tensors, config, tokenizer and generation config. ``edits`` are played back in order; each lives in ``edits_from``.
+    """
+
+    source: str
+    family: str
+    fingerprint: str
+    adapter: str | None = None
+    edits: tuple[EditRecord, ...] = ()
+    edits_from: str | None = None
+
+    @property
+    def key(self) -> str:
+        """Content key: fingerprint and edits, without any path. Names everything computed from these weights."""
+        payload = json.dumps([self.fingerprint, [e.model_dump(mode="json") for e in self.edits]], sort_keys=True)
+        return hashlib.sha256(payload.encode()).hexdigest()

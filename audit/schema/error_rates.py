@@ -1,0 +1,117 @@
+"""What models of known truth say of a rule: rates, likelihood ratios, and how well those were validated.
+
+A report carries all of it that its own verdict needs, so that whoever reads the report needs no other file.
+"""
+
+from typing import Literal
+
+from audit.schema.interval import Interval
+from audit.schema.record import Missing, Noun
+
+
+class Rate(Noun):
+    """k of n units of the pool (worlds), and the exact one-sided 95 % upper bound of the rate."""
+
+    k: int
+    n: int
+    upper95: float
+
+
+class DetectionLimit(Noun):
+    """The smallest number of audited people kept that is found with the asked power: found in k of n worlds."""
+
+    kept: int
+    audited: int
+    k: int
+    n: int
+    power: float
+
+
+class LikelihoodRatio(Noun):
+    """How many times more probable the score is in models that know than in models that never did.
+
+    ``floor`` and ``ceiling`` are the smallest and the largest ratio that the number of worlds supports. ``words`` are
+    those of the band of the interval's end nearest 1. The rates are those of the rule that gave the outcome, on
+    held-out worlds and mechanisms; misses count models that keep everything. ``calibration`` names what gave it, by its
+    hash.
+    """
+
+    value: float
+    ci95: Interval
+    floor: float
+    ceiling: float
+    words: str
+    false_alarms: Rate
+    misses: Rate
+    limit: DetectionLimit | Missing
+    calibration: str
+
+
+IN_CASE = Missing(missing="judged by this case alone: no error rate is known, so no likelihood ratio is given")
+
+
+class CalibrationUse(Noun):
+    """Which calibration of a probe judged this case, or why none did, and the command that makes one."""
+
+    probe: str
+    status: Literal["holds", "stale", "outside", "none"]
+    because: str
+    renew: str
+    sha256: str = ""
+    pool: str = ""
+    worlds: int = 0
+
+
+# ---- validation -------------------------------------------------------------------------------------------------
+Pool = Literal["clean", "knowing", "edited clean", "described", "destroyed"]
+
+
+class Counted(Noun):
+    """In how many of its worlds a mechanism was said to hold a trace, held out of the fitting."""
+
+    mechanism: str
+    pool: Pool
+    found: int
+    worlds: int
+
+
+class Dose(Noun):
+    """Of models that kept this many of the audited people: found in k of n worlds; ``power`` never falls with them."""
+
+    kept: int
+    audited: int
+    k: int
+    n: int
+    power: float
+
+
+class Reliability(Noun):
+    """Are the ratios worth what they say, on held-out worlds? Costs in bits; ``envelope``: what chance alone loses.
+
+    ``clean`` and ``knowing``: the 101 quantiles of their held-out log10 ratios (both Tippett curves).
+    ``bands``: (said, counted, knowing, clean) of log10 ratios in bands; a band without one kind has no counted ratio.
+    """
+
+    cllr: float
+    cllr_min: float
+    gap: float
+    gap_ci95: Interval
+    envelope: float
+    clean: tuple[float, ...]
+    knowing: tuple[float, ...]
+    bands: tuple[tuple[float, float | Missing, int, int], ...]
+
+
+class Validation(Noun):
+    """The rule that judged a case, as it did on models of known truth held out of its fitting.
+
+    ``score`` is this case's own, 0 at the threshold; ``worlds`` how many worlds of ``pool`` stand behind the rule.
+    """
+
+    rule: str
+    pool: str
+    worlds: int
+    score: float
+    reliability: Reliability
+    counted: tuple[Counted, ...]
+    doses: tuple[Dose, ...]

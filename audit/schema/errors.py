@@ -1,0 +1,35 @@
+"""What a user can fix, and the exit codes of the command line."""
+
+import hashlib
+
+
+class ExitCode:
+    """The process exit codes of the command line (see ``residua --help-exit-codes``)."""
+
+    OK = 0
+    GATE = 1
+    INPUT = 2
+    INTEGRITY = 3
+    UNDECIDED = 4
+    INTERRUPTED = 130
+
+
+class AuditError(Exception):
+    """Something a user can fix: what happened and where, and what to do about it.
+
+    Shown without a traceback. ``code`` is the process exit code: 2 for input, 3 for integrity or tool faults,
+    4 where the audit cannot decide (for instance: base does not recall under the template).
+    """
+
+    def __init__(self, what: str, do: str, code: int = ExitCode.INPUT) -> None:
+        super().__init__(f"{what}\n  what to do: {do}")
+        self.what, self.do, self.code = what, do, code
+
+    def __reduce__(self) -> tuple[type["AuditError"], tuple[str, str, int]]:
+        """Whole across processes too: an exception is otherwise rebuilt from its message alone."""
+        return AuditError, (self.what, self.do, self.code)
+
+    @property
+    def error_id(self) -> str:
+        """Eight hex digits: the same fault has the same id, so that two people can see that they mean one thing."""
+        return hashlib.sha256(f"{self.what}\n{self.do}".encode(errors="replace")).hexdigest()[:8]

@@ -1,0 +1,121 @@
+"""Numbers that a probe returns: a value with its interval, null, positive control, floor and curves.
+
+A probe returns :class:`Measurement` values: numbers, never a verdict. Judging turns each into evidence.
+"""
+
+from typing import Literal
+
+from audit.schema.case import Form
+from audit.schema.error_rates import DetectionLimit as DetectionLimit
+from audit.schema.error_rates import Rate as Rate
+from audit.schema.interval import Interval
+from audit.schema.record import Missing, Noun
+from audit.schema.requirements import Cost
+
+Number = float | Missing
+
+
+class Count(Noun):
+    """Items behind a number. Nothing drops out of a denominator silently: errored and unscored are counted."""
+
+    scored: int
+    errored: int = 0
+    unscored: int = 0
+
+
+class Null(Noun):
+    """The same statistic where the knowledge is absent: 101 quantiles (0..100 %) and how many draws they summarise."""
+
+    kind: str
+    quantiles: tuple[float, ...]
+    n: int
+
+
+class Control(Noun):
+    """Positive control: the same statistic in base, which must be found for a negative to mean anything."""
+
+    value: float
+    ci95: Interval | Missing
+    found: bool
+
+
+class Overall(Noun):
+    """The effect over a whole family of layers: summed (suspect - null) over summed (base - null).
+
+    A layer weighs as much as base exceeds the null there (the weights of the Unlearning Depth Score, arXiv 2605.24614).
+    The largest effect of several layers finds traces; this one bounds them, since the largest of several noisy effects
+    is never small. ``floor`` is its largest size, above or below, between models that never knew.
+    """
+
+    value: float
+    ci95: Interval | Missing
+    floor: Number
+
+
+class Curve(Noun):
+    """A profile over depth or steps, with everything a figure needs; lo/hi are pointwise 95 %."""
+
+    axis: str
+    unit: str
+    role: Literal["base", "suspect", "reference", "ancestor", "floor", "gate"]
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    lo: tuple[float, ...] = ()
+    hi: tuple[float, ...] = ()
+    null_lo: tuple[float, ...] = ()
+    null_hi: tuple[float, ...] = ()
+
+
+class Table(Noun):
+    """A Parquet table of items beside the report (columns: item group role prompt target output score)."""
+
+    path: str
+    sha256: str
+    rows: int
+    columns: tuple[str, ...]
+
+
+Kind = Literal["gate", "output", "causal", "decoding", "recovery", "context"]
+
+
+class Measurement(Noun):
+    """One question answered with numbers.
+
+    On the ``effect`` scale 0 is the never-trained level and 1 is base. ``kind`` says what part a number may play:
+    ``gate`` (is the suspect usable at all), ``output``, ``causal`` and ``decoding`` enter the in-case verdict,
+    ``recovery`` (what comes back under an attack) only a calibrated one, ``context`` never does. ``p`` is for *above*
+    the null, ``p_below`` for below it. ``floor`` is the same effect for one unaudited reference against another. A
+    gate's ``value`` is the suspect's statistic over base's. ``form`` says which rows it reads: the verdict rests on
+    ``trained`` rows, held-out forms are measurements of their own. A causal ``value`` that is missing says why no layer
+    is eligible.
+    """
+
+    probe: str
+    name: str
+    kind: Kind
+    mode: Literal["controlled", "paper"] = "controlled"
+    form: Form = "trained"
+    statistic: str
+    value: Number
+    unit: str
+    ci95: Interval | Missing
+    n: Count
+    unit_of_replication: str
+    units: int
+    seed: int
+    p: Number
+    p_below: Number
+    null: Null | Missing
+    positive_control: Control | Missing
+    floor: Number
+    overall: Overall | Missing = Missing(missing="one number, no family of layers")
+    readings: dict[str, float] = {}
+    curves: tuple[Curve, ...] = ()
+    items: Table | Missing
+    cost: Cost = Cost()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def bound(self) -> Interval | Missing:
+        """The interval that bounds what may be left: of the overall effect where there is a family of layers."""
+        return self.ci95 if isinstance(self.overall, Missing) else self.overall.ci95

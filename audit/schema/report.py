@@ -1,0 +1,136 @@
+"""The versioned document that every view reads, and the parts that only a whole audit has."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from audit.schema.case import Case
+from audit.schema.error_rates import CalibrationUse, Validation
+from audit.schema.error_rates import DetectionLimit as DetectionLimit
+from audit.schema.error_rates import Rate as Rate
+from audit.schema.excerpts import Excerpts
+from audit.schema.record import Missing, Noun
+from audit.schema.requirements import Cost
+from audit.schema.verdict import Domain, Evidence, Verdict
+
+
+class Skip(Noun):
+    """A probe that was not run, or a measurement that could not be made, and the reason."""
+
+    probe: str
+    reason: str
+    consequence: str
+
+
+class Failure(Noun):
+    """A probe that broke: recorded, never swallowed. ``error_id`` is found in the run's log."""
+
+    probe: str
+    error: str
+    error_id: str
+
+
+class Exhibit(Noun):
+    """An item received: role, where it lay, what it hashed to before and after, and how large it is."""
+
+    role: str
+    path: str
+    family: str
+    fingerprint: str
+    size_bytes: int
+    files: dict[str, str]
+    verified_after: bool
+
+
+class PlannedTest(Noun):
+    """One row of the plan: will it run, what it costs, and the reason if it will not.
+
+    ``dropped_by`` names the limit that left it out, as it was given: it could run.
+    """
+
+    probe: str
+    question: str
+    will_run: bool
+    reason: str
+    cost: Cost
+    dropped_by: str = ""
+
+
+class Plan(Noun):
+    """What will be done, fixed before looking. ``plan_hash`` covers code version, case, inputs and probe settings."""
+
+    case: Case
+    fingerprints: dict[str, str]
+    data_sha256: dict[str, str]
+    tests: tuple[PlannedTest, ...]
+    code_version: str
+    plan_hash: str
+
+
+class Published(Noun):
+    """Aggregates that others published, by metric: context, never judged. ``unread``: metrics without a number."""
+
+    file: str
+    sha256: str
+    values: dict[str, float]
+    unread: tuple[str, ...] = ()
+
+
+class Environment(Noun):
+    """Where and with what the numbers were made. Outside the plan hash."""
+
+    python: str
+    platform: str
+    packages: dict[str, str]
+    device: str
+    dtype: str
+    backend: str
+    threads: int
+    flags: dict[str, str]
+
+
+class Timing(Noun):
+    """Cost of one finished unit of work. Kept apart so that reports can be compared without times."""
+
+    unit: str
+    cpu_s: float
+    wall_s: float
+
+
+class Report(Noun):
+    """The versioned document that every view reads: HTML, Markdown and dashboard are pure functions of it.
+
+    ``report_id`` is ``UA-`` and the first 12 hex digits of the sha256 of the canonical document without ``report_id``,
+    ``created``, ``registered`` and ``timings``. ``registered`` is when the plan was written down, before anything was
+    measured. Texts of the data are quoted in ``excerpts`` alone; where they are not ``masked``, the document is derived
+    from its ``parent``. Additive changes only within a major ``schema_version``.
+    """
+
+    schema_version: Literal["1.0", "1.1", "1.2"] = "1.2"
+    kind: Literal["audit", "forecast"] = "audit"
+    report_id: str
+    created: str
+    tool: dict[str, str]
+    demo: bool
+    plan: Plan
+    exhibits: tuple[Exhibit, ...]
+    environment: Environment
+    cohorts: dict[str, dict[str, int]]
+    evidence: tuple[Evidence, ...]
+    skips: tuple[Skip, ...]
+    failures: tuple[Failure, ...]
+    verdict: Verdict
+    decision_rule: tuple[str, ...]
+    coverage: tuple[tuple[str, str, str], ...]
+    limits: Annotated[tuple[str, ...], Field(max_length=5)]
+    reproduce: str
+    timings: tuple[Timing, ...]
+    domain: Domain | Missing = Missing(missing="not recorded by this version")
+    calibrations: tuple[CalibrationUse, ...] = ()
+    status: Literal["draft", "final"] = "final"
+    registered: str = ""
+    masked: bool = True
+    parent: str = ""
+    excerpts: tuple[Excerpts, ...] = ()
+    validation: Validation | Missing = Missing(missing="no calibration judged this case")
+    published: Published | Missing = Missing(missing="no published numbers were given")

@@ -1,0 +1,89 @@
+"""What a probe must be given, what it reads, and what that costs."""
+
+from enum import StrEnum
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from audit.schema.case import Cohort, Form, Role
+from audit.schema.record import Noun
+from audit.schema.site import Site
+
+
+class Op(StrEnum):
+    """What a backend can do. A probe that needs an operation its backend lacks is skipped with that reason."""
+
+    READ = "read"
+    WRITE = "write"
+    RESUME = "resume"
+    STOP = "stop"
+    GRADIENT = "gradient"
+    EMBEDS = "embeds"
+    TRAIN = "train"
+    GENERATE = "generate"
+    PATTERN = "pattern"
+
+
+class Requires(Noun):
+    """What a probe must be given: roles, cohorts, families ('*' is any causal language model) and operations."""
+
+    roles: tuple[Role, ...] = ("base", "suspect")
+    any_of_roles: tuple[Role, ...] = ()
+    data: tuple[Cohort, ...] = ("forget",)
+    families: tuple[str, ...] = ("*",)
+    ops: tuple[Op, ...] = (Op.READ,)
+
+
+Positions = Literal["last", "mean", "all", "answer", "key"]
+Reduce = Literal["state", "logprob", "rank"]
+
+
+class Read(Noun):
+    """One thing to read in a pass: a site, at which positions, reduced how.
+
+    Positions: ``last`` real token, masked ``mean``, ``all`` (padded), ``answer`` or ``key``: the positions that predict
+    the answer's tokens, or its content tokens, packed row by row. ``logprob`` and ``rank`` (only at ``answer`` or
+    ``key``) score the next token through the model's own final norm and head: at ``logits`` the output itself, at a
+    residual site the logit lens. Nothing of size vocabulary is kept.
+    """
+
+    site: Site
+    at: Positions = "last"
+    reduce: Reduce = "state"
+
+    @model_validator(mode="after")
+    def _scores_need_targets(self) -> Self:
+        if self.reduce != "state" and self.at not in ("answer", "key"):
+            raise ValueError(f"reduce={self.reduce!r} scores the next token: at must be 'answer' or 'key'")
+        return self
+
+
+AnswerField = Literal["answer", "paraphrased", "perturbed", "alternate"]
+
+
+class Texts(Noun):
+    """Which rows: a cohort's items of one form, with one of their answers. ``index`` numbers perturbed/alternates."""
+
+    cohort: Cohort
+    form: Form = "trained"
+    answer: AnswerField = "answer"
+    index: int = 0
+
+
+class Need(Noun):
+    """A cacheable read that a probe declares: merged over probes, priced exactly, fetched once."""
+
+    role: Role
+    texts: Texts
+    reads: tuple[Read, ...]
+    reference: int = 0
+
+
+class Cost(Noun):
+    """What a unit of work costs, in tokens forward and backward, optimiser steps and models held at once."""
+
+    fwd_tokens: int = 0
+    bwd_tokens: int = 0
+    steps: int = 0
+    resident: int = 1
+    kind: Literal["exact", "upper"] = "exact"

@@ -1,0 +1,65 @@
+"""A measurement judged, all of them judged together, and the kind of audit that was judged."""
+
+from typing import Literal
+
+from audit.schema.error_rates import IN_CASE, LikelihoodRatio
+from audit.schema.error_rates import DetectionLimit as DetectionLimit
+from audit.schema.error_rates import Rate as Rate
+from audit.schema.measurement import Measurement
+from audit.schema.record import Missing, Noun
+
+Outcome = Literal["trace found", "no trace found", "inconclusive", "not run"]
+
+
+class Evidence(Noun):
+    """A measurement judged: outcome, direction, why, and on what basis.
+
+    ``in-case`` rests on this case's own nulls: it may carry a verdict, prints no likelihood ratio and no error rate.
+    ``calibrated`` rests on models of known truth, and its ``ratio`` has their error rates.
+    """
+
+    measurement: Measurement
+    outcome: Outcome
+    direction: Literal["above", "below", "none"]
+    because: str
+    basis: Literal["calibrated", "in-case"] = "in-case"
+    ratio: LikelihoodRatio | Missing = IN_CASE
+
+
+class Domain(Noun):
+    """What kind of audit this is: a calibration judges only audits like those that it was made from.
+
+    ``parameters`` counts the entries of base's tensors, ``forget_people`` the audited groups. ``null`` says who stands
+    for a model that never knew, ``references`` how many of the same ancestor there are. ``control_effect`` is by how
+    much base's mean probability of the forget items exceeds that level.
+    """
+
+    architecture: str
+    parameters: int
+    blocks: int
+    d: int
+    vocabulary: int
+    forget_people: int
+    null: Literal["reference", "ancestor", "holdout", "none"]
+    references: int
+    control_effect: float
+
+
+VerdictWord = Literal["INVALID", "INTACT", "SUPPRESSED", "PARTIAL", "CONSISTENT WITH NEVER TRAINED", "INCONCLUSIVE"]
+
+
+class Verdict(Noun):
+    """The rung of the ladder, why, and what limits it. ``strength`` is limited by the roles that were given.
+
+    A calibrated verdict is that of the joint rule, and its ``ratio`` that of the joint score.
+    """
+
+    word: VerdictWord
+    sentence: str
+    because: tuple[str, ...]
+    strength: Literal["full", "weak", "none"]
+    direction: Literal["above", "below", "none"]
+    basis: Literal["calibrated", "in-case"]
+    limits: tuple[str, ...]
+    would_change: tuple[str, ...]
+    ratio: LikelihoodRatio | Missing = IN_CASE

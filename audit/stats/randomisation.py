@@ -1,0 +1,141 @@
+"""Statistics of an audit: randomisation tests over people, bootstraps, ranks, multiplicity. Pure numpy and scipy.
+
+``scipy.stats`` is loaded by its first use, because whoever only reads a report never needs it.
+
+The unit of replication is the person (author, document): callers average over a person's items first. Every draw takes
+a seed. Arrays are float64; [person layer] has one column for each member of a family that is tested jointly.
+"""
+
+from functools import lru_cache
+from itertools import combinations
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+EXACT_UP_TO = 2**13
+"""Randomisations are enumerated up to this many; beyond it they are drawn at random with a seed."""
+TIE = 1e-9
+"""Two statistics closer than this (relative) are tied, so that rounding never turns a tie into a rejection."""
+
+
+class MaxT(NamedTuple):
+    """A family-wise randomisation test: p above and below zero, the studentised statistic of every member.
+
+    ``null_effect`` [draw]: the largest contrast over the family, divided by its scale, under every randomisation.
+    """
+
+    p: float
+    p_below: float
+    t: Float[ndarray, " layer"]
+    null_effect: Float[ndarray, " draw"]
+    exact: bool
+
+
+class Range(NamedTuple):
+    """The two ends of a two-sided interval."""
+
+    lo: float
+    hi: float
+
+
+def _studentise(mean: ndarray, variance: ndarray, noise: ndarray) -> ndarray:
+    """mean / sqrt(variance), where a variance below rounding noise counts as zero: 0/0 is 0, x/0 is signed infinity."""
+    flat = variance <= noise
+    t = mean / np.sqrt(np.where(flat, 1.0, variance))
+    return np.where(flat, np.where(np.abs(mean) <= np.sqrt(noise), 0.0, np.copysign(np.inf, mean)), t)
+
+
+def _judge(t: ndarray, observed: ndarray, effects: ndarray, exact: bool) -> MaxT:
+    """Compare the observed family [layer] with its randomisations [draw layer] by the largest and the smallest."""
+    top, bottom = float(observed.max()), float(observed.min())
+    slack = [TIE * max(1.0, abs(x)) if np.isfinite(x) else 0.0 for x in (top, bottom)]
+    above = int((t.max(1) >= top - slack[0]).sum())
+    below = int((t.min(1) <= bottom + slack[1]).sum())
+    add = 0 if exact else 1
+    total = len(t) + add
+    return MaxT((above + add) / total, (below + add) / total, observed, effects.max(1), exact)
+
+
+def _signs(n: int, draws: int, seed: int) -> tuple[ndarray, bool]:
+    """Sign vectors [draw person]: all of them where few, else drawn."""
+    if 2**n <= EXACT_UP_TO:
+        bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+        return 1.0 - 2.0 * bits, True
+    return np.random.default_rng(seed).choice([-1.0, 1.0], size=(draws, n)), False
+
+
+def sign_flip_max_t(
+    x: Float[ndarray, "person layer"], seed: int, draws: int = 9999, scale: Float[ndarray, " layer"] | None = None
+) -> MaxT:
+    """Is any layer's person-level mean above (below) zero? Studentised sign-flip test, max-T over layers.
+
+    Valid where a person's vector of differences is as likely as its negative. One sign vector serves all layers.
+    Exact by enumeration for few people, else p = (1 + #)/(1 + draws). ``scale`` divides the means of ``null_effect``.
+    Sources: Romano 1990 (JASA 85:686); Westfall & Young 1993, ch. 2; Phipson & Smyth 2010 (SAGMB 9:39).
+    """
+    n = len(x)
+    sum_squares = (x**2).sum(0)
+    signs, exact = _signs(n, draws, seed)
+
+    def t_of(means: ndarray) -> ndarray:
+        variance = (sum_squares - n * means**2) / max(n - 1, 1) / n
+        return _studentise(means, variance, 1e-13 * sum_squares / n)
+
+    observed, means = x.mean(0), signs @ x / n
+    scale = np.ones(x.shape[1]) if scale is None else scale
+    return _judge(t_of(means), t_of(observed), means / scale, exact)
+
+
+@lru_cache(maxsize=2)
+def _labels(n: int, k: int, draws: int, seed: int) -> tuple[ndarray, bool]:
+    """Label vectors [draw person] with ``k`` positives among ``n``: all where few, else drawn. Kept, not to be written.
+
+    One case draws the same labels for each of its tests.
+    """
+    if comb(n, k) <= EXACT_UP_TO:
+        chosen = np.array(list(combinations(range(n), k)))
+    else:
+        chosen = np.random.default_rng(seed).random((draws, n)).argpartition(k - 1, axis=1)[:, :k]
+    labels = np.zeros((len(chosen), n))
+    np.put_along_axis(labels, chosen, 1.0, axis=1)
+    labels.flags.writeable = False
+    return labels, comb(n, k) <= EXACT_UP_TO
+
+
+def label_permutation_max_t(
+    x: Float[ndarray, "person layer"],
+    forget: Bool[ndarray, " person"],
+    seed: int,
+    draws: int = 9999,
+    scale: Float[ndarray, " layer"] | None = None,
+) -> MaxT:
+    """Do forget people differ from holdout people at any layer? Welch-studentised label permutation, max-T over layers.
+
+    On person-level differences between two models it is the difference-in-differences test. Labels are permuted over
+    people, one permutation for all layers; exact by enumeration for few, else p = (1 + #)/(1 + draws).
+    Sources: Janssen 1997 (Stat. Probab. Lett. 36:9); Chung & Romano 2013 (Ann. Stat. 41:484); Westfall & Young 1993.
+    """
+    assert 0 < forget.sum() < len(forget), "both labels must occur"
+    x = x - x.mean(0)
+    n, k = len(x), int(forget.sum())
+    total, squares = x.sum(0), (x**2).sum(0)
+
+    def contrast(labels: ndarray) -> tuple[ndarray, ndarray]:
+        s, q = labels @ x, labels @ x**2
+        ins, outs = s / k, (total - s) / (n - k)
+        var_in = (q / k - ins**2) / max(k - 1, 1)
+        var_out = ((squares - q) / (n - k) - outs**2) / max(n - k - 1, 1)
+        return ins - outs, _studentise(ins - outs, var_in + var_out, 1e-13 * squares / n + 1e-300)
+
+    labels, exact = _labels(n, k, draws, seed)
+    means, t = contrast(labels)
+    scale = np.ones(x.shape[1]) if scale is None else scale
+    return _judge(t, contrast(forget[None].astype(float))[1][0], means / scale, exact)
+
+
+def contrast(x: Float[ndarray, "person layer"], forget: Bool[ndarray, " person"] | None) -> Float[ndarray, " layer"]:
+    """Mean over people, or mean over forget people minus mean over the others."""
+    return x.mean(0) if forget is None else x[forget].mean(0) - x[~forget].mean(0)

@@ -1,0 +1,88 @@
+"""Rank statistics: AUROC, Kolmogorov-Smirnov, Min-K, quantiles, harmonic mean."""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import scipy
+from jaxtyping import Bool, Float, Int
+from numpy import ndarray
+
+
+class KS(NamedTuple):
+    """Kolmogorov-Smirnov distance D and its two-sided p."""
+
+    d: float
+    p: float
+
+
+class DeLong(NamedTuple):
+    """Two correlated AUROCs, their difference with standard error, and the two-sided p."""
+
+    auc_a: float
+    auc_b: float
+    se: float
+    p: float
+
+
+# ---- ranks -------------------------------------------------------------------------------------------------------
+def auroc(positive: Float[ndarray, " m"], negative: Float[ndarray, " n"]) -> float:
+    """P(positive > negative) + P(tie)/2, by midranks (Mann & Whitney 1947; Hanley & McNeil 1982)."""
+    m, n = len(positive), len(negative)
+    ranks = scipy.stats.rankdata(np.concatenate([positive, negative]))
+    return float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
+
+
+def delong(
+    scores_a: Float[ndarray, " item"], scores_b: Float[ndarray, " item"], positive: Bool[ndarray, " item"]
+) -> DeLong:
+    """Do two scores of the same items differ in AUROC? DeLong et al. 1988 (Biometrics 44:837), by midranks
+    (Sun & Xu 2014, IEEE SPL 21:1389). Needs at least two items of either label.
+    """
+    m, n = int(positive.sum()), int((~positive).sum())
+    v10, v01 = np.empty((2, m)), np.empty((2, n))
+    for i, scores in enumerate((scores_a, scores_b)):
+        joint = scipy.stats.rankdata(np.concatenate([scores[positive], scores[~positive]]))
+        v10[i] = (joint[:m] - scipy.stats.rankdata(scores[positive])) / n
+        v01[i] = 1 - (joint[m:] - scipy.stats.rankdata(scores[~positive])) / m
+    aucs = v10.mean(1)
+    covariance = np.cov(v10) / m + np.cov(v01) / n
+    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
+    se, gap = float(np.sqrt(max(variance, 0.0))), float(aucs[0] - aucs[1])
+    p = float(2 * scipy.stats.norm.sf(abs(gap) / se)) if se > 1e-12 else float(abs(gap) < 1e-12)
+    return DeLong(float(aucs[0]), float(aucs[1]), se, p)
+
+
+def ks_two_sample(a: Float[ndarray, " m"], b: Float[ndarray, " n"]) -> KS:
+    """Two-sample Kolmogorov-Smirnov distance D and p (exact for small samples, else asymptotic; Hodges 1958)."""
+    with warnings.catch_warnings():
+        # With many ties scipy cannot enumerate and says so; its asymptotic p is the answer we want then.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        distance, p = np.asarray(scipy.stats.ks_2samp(a, b), dtype=float)
+    return KS(float(distance), float(p))
+
+
+def harmonic_mean(x: Float[ndarray, " part"]) -> float:
+    """n / sum(1/x); 0 as soon as one part is 0. Raises ValueError for negative parts, where it has no meaning."""
+    if (x < 0).any():
+        raise ValueError("harmonic mean of a negative number")
+    return 0.0 if (x == 0).any() else float(len(x) / (1 / x).sum())
+
+
+def quantile_summary(draws: Float[ndarray, " draw"]) -> tuple[float, ...]:
+    """The 101 quantiles (0, 1, ..., 100 %) by which a report keeps a null distribution."""
+    return tuple(float(q) for q in np.percentile(draws, np.arange(101)))
+
+
+def min_k(values: Float[ndarray, " token"], row: Int[ndarray, " token"], n_rows: int, k: float) -> ndarray:
+    """Mean of the lowest fraction ``k`` of every row's token log-probabilities, at least one token (Shi et al. 2024).
+
+    ``row`` names the row of each token; rows without tokens give NaN. Source: arXiv 2310.16789, section 3.
+    """
+    order = np.lexsort((values, row))
+    counts = np.bincount(row, minlength=n_rows)
+    rank = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = np.maximum((counts * k).astype(int), 1)
+    low = rank < np.repeat(kept, counts)
+    sums = np.bincount(row[order][low], weights=values[order][low], minlength=n_rows)
+    return np.where(counts > 0, sums / kept, np.nan)

@@ -1,0 +1,9 @@
+from . import safetensors_file as safetensors_file
+from .atomic import TEMP as TEMP
+from .atomic import cache_root as cache_root
+from .atomic import disk_error as disk_error
+from .atomic import write_atomic as write_atomic
+from .tensor_store import Store as Store
+from .tensor_store import read_tensors as read_tensors
+from .tensor_store import tensor_sha256 as tensor_sha256
+from .tensor_store import write_tensors as write_tensors

@@ -1,0 +1,202 @@
+"""Safetensors files read and written by hand: every fault is an AuditError, and the bytes written are deterministic.
+
+No torch import: ``residua fingerprint`` and ``residua verify`` stay light. The format is eight bytes of header length,
+a JSON header (name -> dtype, shape, data_offsets) and the data (https://github.com/huggingface/safetensors).
+"""
+
+import hashlib
+import json
+import mmap
+import os
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from audit.schema import AuditError, ExitCode
+
+# name in the file -> (bytes an element, mask of the exponent bits of its integer view; 0: always finite)
+_FORMATS: dict[str, tuple[int, int]] = {
+    "F64": (8, 0x7FF0000000000000), "F32": (4, 0x7F800000), "F16": (2, 0x7C00), "BF16": (2, 0x7F80),
+    "F8_E5M2": (1, 0x7C), "F8_E4M3": (1, 0x7F), "I64": (8, 0), "U64": (8, 0), "I32": (4, 0), "U32": (4, 0),
+    "I16": (2, 0), "U16": (2, 0), "I8": (1, 0), "U8": (1, 0), "BOOL": (1, 0), "C64": (8, 0),
+}  # fmt: skip
+_HEADER_LIMIT = 100_000_000
+_CHUNK_BYTES = 1 << 26
+
+
+class Entry(NamedTuple):
+    """One tensor of a file: its dtype (the file's name for it), shape, and where its bytes lie [start, end)."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+class Header(NamedTuple):
+    """What a file says it holds."""
+
+    entries: dict[str, Entry]
+    metadata: dict[str, str]
+
+
+class FileDigest(NamedTuple):
+    """sha256 of the whole file, and of each tensor (dtype, shape and bytes)."""
+
+    sha256: str
+    tensors: dict[str, str]
+    size_bytes: int
+
+
+def _broken(path: Path, why: str) -> AuditError:
+    return AuditError(
+        f"{path}: not a whole safetensors file: {why}", "fetch or copy the file again", ExitCode.INTEGRITY
+    )
+
+
+def _parse(path: Path, raw: bytes, size: int) -> Header:
+    """The header in ``raw``, its offsets made absolute and held against the file's size."""
+    try:
+        header: Any = json.loads(raw)
+        metadata = cast("dict[str, str]", header.pop("__metadata__", {}))
+        items = [(str(n), str(e["dtype"]), tuple(map(int, e["shape"])), e["data_offsets"]) for n, e in header.items()]
+        begin = 8 + len(raw)
+        entries = {n: Entry(d, s, begin + int(o[0]), begin + int(o[1])) for n, d, s, o in items}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise _broken(path, f"its header cannot be read ({error})") from None
+    end = begin
+    for name, entry in sorted(entries.items(), key=lambda pair: (pair[1].start, pair[1].end)):
+        if entry.dtype not in _FORMATS:
+            raise _broken(path, f"tensor {name!r} has the unknown dtype {entry.dtype!r}")
+        if entry.start != end or entry.end - entry.start != prod(entry.shape) * _FORMATS[entry.dtype][0]:
+            raise _broken(path, f"the place of tensor {name!r} does not fit its shape")
+        end = entry.end
+    if end != size:
+        raise _broken(path, f"it should have {end} bytes and has {size}" + (" (truncated)" if size < end else ""))
+    return Header(entries, metadata)
+
+
+def read_header(path: Path) -> Header:
+    """What does the file hold? AuditError (code 3) if it is truncated or anything in it does not fit."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(size - 8, _HEADER_LIMIT):
+                raise _broken(path, f"its header should have {length} bytes, the file has {size} (truncated)")
+            return _parse(path, file.read(length), size)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: OSError) -> AuditError:
+    return AuditError(f"{path}: cannot be read ({error.strerror})", "check the path and its permissions", 3)
+
+
+@contextmanager
+def _mapped(path: Path) -> Generator[memoryview]:
+    """The bytes of a file that is not empty, memory-mapped for reading."""
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        view = memoryview(mapped)
+        try:
+            yield view
+        finally:
+            view.release()
+
+
+def digest(path: Path) -> FileDigest:
+    """sha256 of a safetensors file and of each of its tensors; remembered within the process while it is untouched."""
+    return _digest(path, _stamp(path))
+
+
+def _stamp(path: Path) -> tuple[int, int, int, int]:
+    """What changes when a file is written: size, times and inode."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: Path, stamp: tuple[int, int, int, int]) -> FileDigest:
+    tensors = tensor_digests(path)
+    with _mapped(path) as view:
+        return FileDigest(hashlib.sha256(view).hexdigest(), tensors, stamp[0])
+
+
+def tensor_digests(path: Path) -> dict[str, str]:
+    """sha256 of each tensor of a file, read from disk every time."""
+    header = read_header(path)
+    with _mapped(path) as view:
+        return {n: tensor_sha256(e.dtype, e.shape, view[e.start : e.end]) for n, e in sorted(header.entries.items())}
+
+
+def tensor_sha256(dtype: str, shape: Iterable[int], data: memoryview) -> str:
+    """sha256 (hex) over a tensor's dtype, shape and bytes."""
+    with data:
+        sha = hashlib.sha256(json.dumps([dtype, list(shape)]).encode())
+        sha.update(data)
+        return sha.hexdigest()
+
+
+def combined(tensors: Mapping[str, str]) -> str:
+    """One sha256 for named tensors, whatever file or order they lie in."""
+    return hashlib.sha256(json.dumps(dict(tensors), sort_keys=True).encode()).hexdigest()
+
+
+def first_not_finite(path: Path) -> str | None:
+    """Which tensor holds a NaN or an infinity? The first by name, or None. No torch, bfloat16 included."""
+    return _first_not_finite(path, _stamp(path))
+
+
+@lru_cache(maxsize=4096)
+def _first_not_finite(path: Path, stamp: tuple[int, int, int, int]) -> str | None:
+    header = read_header(path)
+    if not header.entries:
+        return None
+    with _mapped(path) as view:
+        for name, entry in sorted(header.entries.items()):
+            width, mask = _FORMATS[entry.dtype]
+            if entry.dtype == "C64":
+                width, mask = _FORMATS["F32"]
+            if mask and _any_set(view[entry.start : entry.end], width, mask):
+                return name
+    return None
+
+
+def _any_set(data: memoryview, width: int, mask: int) -> bool:
+    """Do all bits of the mask stand in any element? Chunks bound the memory."""
+    with data:
+        bits = np.frombuffer(data, dtype=f"<u{width}") if len(data) else np.empty(0, dtype="u1")
+        step = _CHUNK_BYTES // width
+        found = any(bool(((bits[i : i + step] & mask) == mask).any()) for i in range(0, bits.size, step))
+        del bits  # the mapping cannot be closed while an array looks at it
+        return found
+
+
+def encode(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str]) -> bytes:
+    """The header for tensors (name -> dtype, shape, bytes) laid out in sorted order, padded to eight bytes."""
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))} if metadata else {}
+    at = 0
+    for name in sorted(tensors):
+        dtype, shape, size = tensors[name]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    return len(raw).to_bytes(8, "little") + raw
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,169 @@
+"""Activations and scores on disk, named by content. A broken entry is dropped and computed again, never believed.
+
+An entry is a safetensors file ``root/ab/abcdef....safetensors``, written under another name and renamed, so that a
+killed process leaves nothing half-written. Its own sha256 lies in its metadata and is checked the first time a
+process reads it. Checkpoints that were fitted for a case lie beside the entries, each a folder. No torch import until
+a tensor is touched: reports are written with :func:`write_atomic` too.
+"""
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audit.schema import AuditError, ExitCode
+from audit.storage import safetensors_file
+from audit.storage.atomic import TEMP, disk_error
+from audit.storage.atomic import write_atomic as write_atomic
+from audit.storage.atomic import write_chunks as write_chunks
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+_SUFFIX = ".safetensors"
+_FITTED = "fitted"
+_STALE_S = 86_400.0
+
+
+def _dtype_names() -> "dict[object, str]":
+    import torch
+
+    return {
+        torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+        torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+        torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2",
+    }  # fmt: skip
+
+
+def _raw(tensor: "Tensor") -> memoryview:
+    """The bytes of a contiguous CPU tensor, uncopied."""
+    import torch
+
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
+def write_tensors(
+    path: Path, tensors: "Mapping[str, Tensor]", metadata: Mapping[str, str], durable: bool = True
+) -> str:
+    """Write a safetensors file whole or not at all; returns the sha256 of its tensors (:func:`tensorfile.combined`).
+
+    Equal tensors and metadata give equal bytes. The sha256 is added to the metadata. ``durable``: :func:`write_chunks`.
+    """
+    names = _dtype_names()
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    layout = {n: (names[t.dtype], tuple(t.shape), t.numel() * t.element_size()) for n, t in ready.items()}
+    sha256 = tensors_sha256(ready)
+    head = safetensors_file.encode(layout, {**metadata, "sha256": sha256})
+    write_chunks(path, (head, *(_raw(ready[name]) for name in sorted(ready))), durable)
+    return sha256
+
+
+def tensors_sha256(tensors: "Mapping[str, Tensor]") -> str:
+    """sha256 over named tensors: names, dtypes, shapes and bytes; the same for a file of them in any layout."""
+    return safetensors_file.combined({name: tensor_sha256(tensor) for name, tensor in tensors.items()})
+
+
+def tensor_sha256(tensor: "Tensor") -> str:
+    """sha256 over a tensor's dtype, shape and bytes, as :func:`tensorfile.tensor_digests` reads it from a file."""
+    ready = tensor.detach().cpu().contiguous()
+    return safetensors_file.tensor_sha256(_dtype_names()[ready.dtype], tuple(ready.shape), _raw(ready))
+
+
+def read_tensors(path: Path) -> "dict[str, Tensor]":
+    """The tensors of a whole safetensors file, memory-mapped. AuditError (code 3) if it is truncated."""
+    from safetensors import safe_open
+
+    names = safetensors_file.read_header(path).entries
+    with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
+        return {name: file.get_tensor(name) for name in names}  # pyright: ignore[reportUnknownMemberType]
+
+
+class Store:
+    """A folder of tensors named by what they were computed from. Safe under parallel processes and kills."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+        self._checked: set[str] = set()
+
+    def path(self, key: str) -> Path:
+        """Where the entry lies or would lie. ``key`` is a hex hash."""
+        assert len(key) >= 8 and set(key) <= set("0123456789abcdef"), f"not a hex hash: {key!r}"
+        return self.root / key[:2] / f"{key}{_SUFFIX}"
+
+    def folder(self, key: str) -> Path:
+        """Where a fitted checkpoint lies or would lie. Whoever makes it puts it in place whole, and touches it when it
+        is used; what ends in ``.tmp`` beside it is one in the making. ``key`` is a hex hash."""
+        return self.root / _FITTED / self.path(key).stem[:32]
+
+    def get(self, key: str) -> "dict[str, Tensor] | None":
+        """The tensors kept under ``key``, memory-mapped, or None. A broken entry is dropped, said in the log."""
+        path = self.path(key)
+        if not path.is_file():
+            return None
+        try:
+            if key not in self._checked:
+                self._check(path)
+            tensors = read_tensors(path)
+        except AuditError as error:
+            log.warning("store: dropped a broken entry, it will be computed again: %s", error.what)
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+            return None
+        self._checked.add(key)
+        with suppress(OSError):  # a read-only store still serves; it only forgets what was used last
+            os.utime(path)
+        return tensors
+
+    def meta(self, key: str) -> dict[str, str]:
+        """What :meth:`put` was told about the entry. AuditError (code 3) if it is not there or broken."""
+        return safetensors_file.read_header(self.path(key)).metadata
+
+    def put(self, key: str, tensors: "Mapping[str, Tensor]", meta: Mapping[str, str]) -> None:
+        """Keep tensors under ``key``, whole or not at all. AuditError (code 3) if the disk is full or read-only."""
+        write_tensors(self.path(key), tensors, meta, durable=False)
+        self._checked.add(key)
+
+    def prune(self, max_bytes: int) -> int:
+        """Drop what was used longest ago, entries and fitted checkpoints, until at most ``max_bytes`` remain; returns
+        the bytes freed."""
+        kept: list[tuple[int, int, Path]] = []
+        freed = 0
+        for path in (*self.root.glob("??/*"), *self.root.glob(f"{_FITTED}/*")):
+            with suppress(FileNotFoundError):  # another process may prune too
+                stat, folder = path.stat(), path.is_dir()
+                size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if folder else stat.st_size
+                if path.suffix == TEMP:
+                    freed += _drop(path, size) if time.time() - stat.st_mtime > _STALE_S else 0
+                elif folder or path.suffix == _SUFFIX:
+                    kept.append((stat.st_mtime_ns, size, path))
+        total = sum(size for _, size, _ in kept)
+        for _, size, path in sorted(kept):
+            if total <= max_bytes:
+                break
+            gone = _drop(path, size)
+            total, freed = total - gone, freed + gone
+        return freed
+
+    def _check(self, path: Path) -> None:
+        """Raise AuditError unless the entry's tensors are those that were put."""
+        written = safetensors_file.read_header(path).metadata.get("sha256")
+        if safetensors_file.combined(safetensors_file.tensor_digests(path)) != written:
+            raise AuditError(f"{path}: its bytes are not those that were written", "delete it", ExitCode.INTEGRITY)
+
+
+def _drop(path: Path, size: int) -> int:
+    """Delete a file or a folder of the store; returns the bytes freed. AuditError (code 3) if the disk refuses."""
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise disk_error(path, error) from None
+    return size

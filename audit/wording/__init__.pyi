@@ -1,0 +1,14 @@
+from .numbers import bounds as bounds
+from .numbers import interval as interval
+from .numbers import lasting as lasting
+from .numbers import moment as moment
+from .numbers import number as number
+from .numbers import p_value as p_value
+from .numbers import size as size
+from .numbers import told_bytes as told_bytes
+from .numbers import unit as unit
+from .numbers import units as units
+from .untrusted import CELL as CELL
+from .untrusted import NAME as NAME
+from .untrusted import PROSE as PROSE
+from .untrusted import visible as visible

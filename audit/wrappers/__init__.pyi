@@ -1,0 +1,14 @@
+from . import load_checks as load_checks
+from .backends import BACKENDS as BACKENDS
+from .backends import open_wrapper as open_wrapper
+from .backends import wrap as wrap
+from .interface import Batch as Batch
+from .interface import Resume as Resume
+from .interface import Tap as Tap
+from .interface import Wrapper as Wrapper
+from .lens_bridge import without_downloads as without_downloads
+from .linear_maps import BlockMaps as BlockMaps
+from .linear_maps import block_maps as block_maps
+from .linear_maps import taken_back as taken_back
+from .native import NativeWrapper as NativeWrapper
+from .output_head import logits_of as logits_of

@@ -1,0 +1,1 @@
+"""One model family a file: how its checkpoints are opened."""

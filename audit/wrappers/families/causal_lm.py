@@ -1,0 +1,80 @@
+"""Open a causal language model from a checkpoint: safetensors only, no remote code, the fingerprint checked first."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging as hf_logging
+
+from audit import checkpoints
+from audit.schema import AuditError, Checkpoint, ExitCode
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+def open_model(ckpt: Checkpoint, device: str, dtype: str, attention: str) -> PreTrainedModel:
+    """The checkpoint's model in eval mode without gradients, on ``device``. Edits are played back by the bench.
+
+    ``attention``: ``default`` (the family's own choice), ``eager``, ``sdpa``, ... Raises AuditError: fingerprint does
+    not match (3), weights missing or of another shape (3), unknown dtype (2).
+    """
+    if dtype not in DTYPES:
+        raise AuditError(f"unknown dtype {dtype!r}", f"use one of {', '.join(DTYPES)}")
+    checkpoints.verify(ckpt)
+    model = load_folder(checkpoints.folder_of(ckpt), DTYPES[dtype], attention)
+    adapter = checkpoints.adapter_folder_of(ckpt)
+    if adapter is not None:
+        model = _merged(model, adapter)
+    return model.to(device).eval().requires_grad_(False)  # type: ignore[return-value]
+
+
+def load_folder(folder: Path, dtype: torch.dtype, attention: str) -> PreTrainedModel:
+    """Load a folder of safetensors; every parameter must come from the file."""
+    chosen = {} if attention == "default" else {"attn_implementation": attention}
+    try:
+        with _quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
+                output_loading_info=True, ignore_mismatched_sizes=True, **chosen,
+            )  # fmt: skip
+    except (OSError, ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
+        raise AuditError(
+            f"{folder} could not be opened as a causal language model: {' '.join(str(error).split())[:300]}",
+            "give a folder with config.json and whole model*.safetensors of a decoder that transformers knows",
+            ExitCode.INTEGRITY if isinstance(error, SafetensorError) else ExitCode.INPUT,
+        ) from error
+    model, info = loaded
+    lacking = sorted(info["missing_keys"]) + sorted(name for name, *_ in info["mismatched_keys"])
+    if lacking:
+        raise AuditError(
+            f"{folder} lacks {len(lacking)} tensors as its config asks for them (first: {lacking[0]})",
+            "save the whole model again; tensors that are not in the file would be random",
+            ExitCode.INTEGRITY,
+        )
+    return model
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """Loading bars belong to whoever asked for the audit, not to the library."""
+    level, bar = hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled()
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(level)
+        if bar:
+            hf_logging.enable_progress_bar()
+
+
+def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
+    """The model with a PEFT adapter merged into its weights."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, adapter, local_files_only=True).merge_and_unload()  # type: ignore[return-value]

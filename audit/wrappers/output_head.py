@@ -1,0 +1,77 @@
+"""Logits of final states, through a model's own forward.
+
+Families scale, cap or bias their logits in code of their own. Instead of repeating that code, the model's forward runs
+with its blocks replaced by the states that are given, so that whatever it does after the blocks is done.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+from audit.schema import AuditError, Site
+from audit.wrappers.interface import Tap
+
+Visit = Callable[[Tensor], Tensor | None]
+
+
+class _Given(nn.Module):
+    """Stands in for the blocks: gives the same states whatever it is asked."""
+
+    def __init__(self, states: Float[Tensor, "row pos d"]) -> None:
+        super().__init__()
+        self.states = states
+
+    def forward(self, *_args: object, **_settings: object) -> BaseModelOutputWithPastAndCrossAttentions:
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=cast(Any, self.states))
+
+    def __getattr__(self, name: str) -> Any:
+        """Some families (OPT) call a decoder inside the base model: whatever is asked for inside gives the same."""
+        known = name in self.__dict__.get("_modules", {}) or name in self.__dict__.get("_buffers", {})
+        return super().__getattr__(name) if known or name.startswith("_") else self
+
+
+def logits_of(model: PreTrainedModel, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
+    """What does the model predict from these final (normed) states? Exactly as it computes it itself.
+
+    The blocks are swapped as a module, so that hooks on them stay silent: this is asked in the middle of passes too.
+    """
+    flat, name, blocks = states.reshape(1, -1, states.shape[-1]), model.base_model_prefix, model.base_model
+    try:
+        setattr(model, name, _Given(flat))
+        out: Any = model(inputs_embeds=flat, use_cache=False)
+    finally:
+        setattr(model, name, blocks)
+    return out.logits.reshape(*states.shape[:-1], -1)
+
+
+@contextmanager
+def logits_read_after(taps: Sequence[Tap], head: Callable[[Tensor], Tensor]) -> Generator[list[Tap]]:
+    """The taps for a pass without LM head: those at ``logits`` are served from ``final_in`` when the pass is over.
+
+    Logits feed nothing, so a state put in their place would be lost: that is an AuditError.
+    """
+    visits = [tap.visit for tap in taps if tap.site.part == "logits"]
+    final: list[Tensor] = []
+    others = [tap for tap in taps if tap.site.part != "logits"]
+    yield [*others, Tap(Site(part="final_in"), final.append)] if visits else others
+    for state in final:
+        logits = head(state)
+        if any([visit(logits) is not None for visit in visits]):
+            raise AuditError("logits are read, never written inside a pass", "add a LogitBias to the run instead")
+
+
+def written_in_place(visit: Visit) -> Visit:
+    """The middle of a block is read by a norm and by the sum: a state put there must reach both, so it is copied in."""
+
+    def visited(state: Tensor) -> None:
+        new = visit(state.clone() if torch.is_grad_enabled() else state)
+        if new is not None:
+            state.copy_(new)
+
+    return visited

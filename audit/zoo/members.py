@@ -1,0 +1,178 @@
+"""The models of one world of the pools, and what each of them knows by how it was made.
+
+The recipe of a world is drawn from its number: architecture, width, depth, length and speed of training, overlap of
+subject matter, frequencies. Truth is never read off a model: it is whom a model was taught (:class:`Member`), and the
+tests hold that against the rows it was trained on.
+"""
+
+import random
+from typing import Literal, NamedTuple
+
+from audit.calibration import Content
+from audit.case import split
+from audit.schema import Pool
+from audit.zoo import mechanisms, pool_design
+from audit.zoo.recipes import Learning, Mix, Plan, Sizes, Zoo
+from audit.zoo.world import Shape, items, make_world
+
+DOSES = (2, 4, 8, 16)
+ALONE = "dose_one_audited"
+SHAPE = Shape(retain=36, background=32, general=300, strangers=16)
+ANCESTOR, FORK, BATCH = (260, 6e-3), (320, 8e-3), 32
+"""Steps and learning rates about which the worlds' recipes are drawn."""
+
+
+class Drawn(NamedTuple):
+    """The recipe of a world: what is drawn at random, and its share of the design."""
+
+    share: pool_design.Share
+    shape: Shape
+    sizes: Sizes
+    ancestor: tuple[int, float]
+    fork: tuple[int, float]
+    batch: int
+
+    @property
+    def world(self) -> int:
+        """The world's number: the seed of everything in it."""
+        return self.share.world
+
+    def recorded(self) -> dict[str, str | int | float]:
+        """The recipe as it stands in the file of scores."""
+        dealt = {"mechanisms": self.share.mechanisms, "of_facts": self.share.of_facts, "crossed": self.share.crossed}
+        share = {what: ",".join(names) for what, names in dealt.items()}
+        counts = {"doses": int(self.share.doses), "full": int(self.share.full)}
+        steps = {"ancestor_steps": self.ancestor[0], "fork_steps": self.fork[0], "batch": self.batch}
+        rates = {"ancestor_lr": self.ancestor[1], "fork_lr": self.fork[1], "overlap": self.shape.overlap}
+        frequencies = {"frequencies": ",".join(map(str, self.shape.frequencies))}
+        return {**self.sizes._asdict(), **share, **counts, **steps, **rates, **frequencies}
+
+
+class Member(NamedTuple):
+    """One audited model: what was done to it, its pool, and which forget people its weights were taught.
+
+    ``taught`` is before any edit: what an edited model still knows is known for fakes only, which leave it in place.
+    """
+
+    model: str
+    mechanism: str
+    pool: Pool
+    taught: tuple[str, ...]
+    content: Content = "same"
+
+
+class Population(NamedTuple):
+    """A world's zoo, its audited members, and the forget people in the audit's own audit part."""
+
+    zoo: Zoo
+    members: tuple[Member, ...]
+    audited: tuple[str, ...]
+
+
+def draw(world: int) -> Drawn:
+    """The recipe of a world of the pools. AuditError (code 2) for another world."""
+    share, rng = pool_design.share_of(world), random.Random(f"recipe {world}")
+    d = rng.choice((40, 48, 56))
+    ffn = 2 * d if share.architecture == "llama" else 3 * d
+    blocks = 3 if share.full else rng.choice((3, 4))  # a full world holds five times as many models
+    sizes = Sizes(d, blocks, 4, ffn, share.architecture)
+    frequencies = rng.choice(((1, 2, 4), (1, 2, 3), (2, 2, 3)))
+    shape = SHAPE._replace(overlap=rng.choice((0.0, 0.05, 0.1)), frequencies=frequencies)
+
+    def varied(steps: int, lr: float) -> tuple[int, float]:
+        return round(steps * rng.uniform(0.9, 1.15)), float(f"{lr * 1.2 ** rng.uniform(-1, 1):.3g}")
+
+    return Drawn(share, shape, sizes, varied(*ANCESTOR), varied(*FORK), BATCH)
+
+
+def audited_people(drawn: Drawn) -> tuple[str, ...]:
+    """The forget people whom the audit measures, by the audit's own split."""
+    parts = split(items(make_world(drawn.world, drawn.shape), "forget"), drawn.world)
+    return tuple(dict.fromkeys(item.group for item in parts.audit))
+
+
+def population(drawn: Drawn) -> Population:
+    """Everything that a world's recipe asks for."""
+    everyone = tuple(f"forget-{i:03d}" for i in range(drawn.shape.forget))
+    audited = audited_people(drawn)
+    found = [*_roles(drawn, everyone), *_edited(drawn, everyone)]
+    found += _crossed(drawn, everyone) + (_doses(drawn, everyone, audited) if drawn.share.doses else [])
+    plans, members = tuple(plan for plan, _ in found), tuple(member for _, member in found if member is not None)
+    return Population(Zoo(drawn.shape, drawn.sizes, plans, tuple(m.model for m in members)), members, audited)
+
+
+# ---- who is made how --------------------------------------------------------------------------------------------
+_Made = tuple[Plan, Member | None]
+
+
+def _fork(drawn: Drawn, corpus: Mix | Literal["retain", "retain+forget"], order: int) -> Learning:
+    return Learning(corpus, *drawn.fork, order, drawn.batch)
+
+
+def _roles(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Made]:
+    """The ancestor, base and the references; base and one reference are audited too, and never their own null."""
+    language = Learning("language", *drawn.ancestor, 0, drawn.batch)
+    base = Plan("base", "ancestor", _fork(drawn, "retain+forget", 1))
+    references = [Plan(f"reference_{k}", "ancestor", _fork(drawn, "retain", 2 + k)) for k in range(3)]
+    return [
+        (Plan("ancestor", None, language), None),
+        (base, Member("base", "base", "knowing", everyone)),
+        (references[0], Member("reference_0", "retrain", "clean", ())),
+        *((reference, None) for reference in references[1:]),
+    ]
+
+
+def _edited(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Made]:
+    """What was made to forget: base and a reference, the forget people and others."""
+    found: list[_Made] = []
+
+    def add(name: str, parent: str, pool: Pool, of: str, on: Literal["forget", "others"] = "forget") -> None:
+        taught = everyone if parent == "base" else ()
+        plan = Plan(name, parent, mechanisms.of_world(of, drawn.world), on=on)
+        content: Content = "other people" if on == "others" else "same"
+        found.append((plan, Member(name, of, pool, taught, content)))
+
+    for name in mechanisms.named("fake"):
+        add(name, "base", "knowing", name)
+    for name in mechanisms.named("destroyer"):
+        add(name, "base", "destroyed", name)
+    for name in drawn.share.mechanisms:
+        add(name, "base", "described", name)
+        add(f"{name}_of_others", "reference_0", "clean", name, "others")
+    for name in drawn.share.of_facts:
+        add(f"{name}_of_facts", "reference_0", "edited clean", name)
+    return found
+
+
+def _crossed(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Made]:
+    """Content crossed with form: the facts in other words, and other people in the same form."""
+    found: list[_Made] = []
+    for n, name in enumerate(drawn.share.crossed):
+        clean = name in pool_design.CROSSED_CLEAN
+        mix = Mix(strangers=True) if clean else Mix(everyone, "paraphrased" if name == "paraphrased" else "rephrased")
+        member = (
+            Member(name, name, "clean", (), "other people")
+            if clean
+            else Member(name, name, "knowing", everyone, "other words")
+        )
+        found.append((Plan(name, "ancestor", _fork(drawn, mix, 10 + n)), member))
+    return found
+
+
+def _doses(drawn: Drawn, everyone: tuple[str, ...], audited: tuple[str, ...]) -> list[_Made]:
+    """References that were taught some of the forget people: half of each dose in the audit part, and one alone.
+
+    Doses are nested, so that within a world a larger one knows whom a smaller one knows.
+    """
+    rng = random.Random(f"doses {drawn.world}")
+    inside = rng.sample(audited, len(audited))
+    outside = rng.sample([name for name in everyone if name not in audited], len(everyone) - len(audited))
+    kept = {f"dose_{n}": (*inside[: n // 2], *outside[: n // 2]) for n in DOSES if n // 2 <= len(outside)}
+    kept[ALONE] = (inside[0],)
+    return [
+        (
+            Plan(name, "ancestor", _fork(drawn, Mix(tuple(sorted(people))), 20 + n)),
+            Member(name, "dose", "knowing", people),
+        )
+        for n, (name, people) in enumerate(kept.items())
+    ]

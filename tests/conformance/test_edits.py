@@ -1,0 +1,110 @@
+"""Every edit of the folder, held to the same promises on a tiny model. Nothing here knows which there are."""
+
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from audit import checkpoints
+from audit.bench import Bench
+from audit.case import stacked
+from audit.checkpoints import delta_of, resolve
+from audit.edits import Edit
+from audit.plugins import discover
+from audit.schema import Checkpoint, Read, Site, Source
+from tests import toy
+
+EDITS = discover("audit.edits", Edit)
+QUICK: dict[str, int] = {"steps": 6, "warmup_steps": 2, "batch": 6}
+LOGPROB = Read(site=Site(part="logits"), at="answer", reduce="logprob")
+each_edit = pytest.mark.parametrize("name", EDITS)
+
+
+class Fitted(NamedTuple):
+    """An edit with quick settings, the checkpoint it left, and where."""
+
+    edit: Edit
+    suspect: Checkpoint
+    folder: Path
+
+
+@cache
+def bench() -> Bench:
+    """Keeps its models open: the parent is one model all along, while edits are fitted on it and played back."""
+    return Bench()
+
+
+def fit(name: str) -> Fitted:
+    edit = EDITS[name](**{field: value for field, value in QUICK.items() if field in EDITS[name].model_fields})
+    out = Path(tempfile.mkdtemp(dir=toy.root())) / name
+    return Fitted(edit, edit.fit(bench(), toy.checkpoint("llama"), toy.edit_data(), out), out)
+
+
+@cache
+def fitted(name: str) -> Fitted:
+    return fit(name)
+
+
+def said(by: Bench, ckpt: Checkpoint) -> Tensor:
+    """Log-probabilities of the answer tokens of all rows that an edit may see."""
+    rows = stacked([rows for rows in toy.edit_data() if rows is not None])
+    return by.run(ckpt, rows, (LOGPROB,))[LOGPROB]
+
+
+@cache
+def said_by_parent() -> Tensor:
+    """Before any edit: by a bench of its own."""
+    return said(Bench(), toy.checkpoint("llama"))
+
+
+@each_edit
+def test_edit_says_whose_method_it_is(name: str) -> None:
+    assert "Cite:" in (EDITS[name].__doc__ or "")
+
+
+@each_edit
+def test_edit_bites(name: str) -> None:
+    moved = (said(bench(), fitted(name).suspect) - said_by_parent()).abs()
+    assert moved.max() > 0.01 and torch.isfinite(moved).all()
+
+
+@each_edit
+def test_edit_leaves_its_parent_as_it_was(name: str) -> None:
+    parent, suspect = toy.checkpoint("llama"), fitted(name).suspect
+    said(bench(), suspect)
+    assert torch.equal(said(bench(), parent), said_by_parent())
+    checkpoints.verify(parent)
+    fresh = dict(toy.model("llama").named_parameters())
+    assert all(torch.equal(p, fresh[n]) for n, p in bench().open(parent).parameters().items())
+
+
+@each_edit
+def test_edited_folder_gives_the_edited_model(name: str) -> None:
+    edit, suspect, folder = fitted(name)
+    again = resolve(Source(path=str(folder)), folder)
+    checkpoints.verify(again)
+    assert again.key == suspect.key and suspect.key != toy.checkpoint("llama").key
+    anew = Bench()
+    assert torch.equal(said(anew, again), said(bench(), suspect))
+    assert suspect.edits[-1].plays == edit.plays
+    if edit.plays == "weights":
+        played = anew.open(again).parameters()
+        assert all(torch.equal(played[n], tensor) for n, tensor in delta_of(again, again.edits[-1]).items())
+
+
+@each_edit
+def test_record_states_the_edit_and_every_setting(name: str) -> None:
+    edit, suspect, _ = fitted(name)
+    record = suspect.edits[-1]
+    assert record.name == name
+    scalars = {n: v for n, v in edit.model_dump().items() if isinstance(v, str | int | float | bool)}
+    assert {n: record.settings.get(n) for n in scalars} == scalars
+
+
+@each_edit
+def test_the_same_edit_gives_the_same_bytes(name: str) -> None:
+    assert fit(name).suspect.key == fitted(name).suspect.key

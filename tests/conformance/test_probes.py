@@ -1,0 +1,215 @@
+"""Every probe of the folder, held to the same promises on models of known truth. Nothing here knows which there are."""
+
+import json
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from audit import checkpoints
+from audit.bench import Bench
+from audit.bench.passes import Job
+from audit.bench.results import Pass
+from audit.case import OpenCase, open_case
+from audit.plugins import discover
+from audit.probing import Probe
+from audit.schema import Case, Checkpoint, DataFiles, Interval, Item, Measurement, Roles, Source, Texts
+from audit.storage import Store
+from tests import planted_world, toy
+
+PROBES = discover("probes", Probe)
+EFFECTS = ("output", "causal", "decoding")
+COSTLY = ("relearning_recovery", "quantisation_recovery")
+"""They make models of their own in every call, and have tests of their own in the default suite."""
+each_probe = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in COSTLY else name for name in PROBES]
+)
+
+
+class CountingBench(Bench):
+    """A bench that adds up the real tokens of every pass that it has to compute."""
+
+    tokens = 0
+
+    def _compute(self, ckpt: Checkpoint, job: Job) -> Pass:
+        self.tokens += int(job.rows.mask.sum())
+        return super()._compute(ckpt, job)
+
+
+@cache
+def folder() -> Path:
+    return Path(tempfile.mkdtemp(dir=planted_world.root()))
+
+
+@cache
+def bench() -> Bench:
+    """Keeps what it read."""
+    return Bench(store=Store(folder() / "store"))
+
+
+@cache
+def forgetful() -> Bench:
+    """Computes everything anew; its models stay open."""
+    return Bench()
+
+
+def opened(case: Case) -> OpenCase:
+    return open_case(case, planted_world.root(), Path(tempfile.mkdtemp(dir=folder())))
+
+
+@cache
+def measured(name: str, suspect: str) -> tuple[Measurement, ...]:
+    return PROBES[name]().measure(bench(), opened(planted_world.case(suspect)))
+
+
+def verdict_parts(found: tuple[Measurement, ...]) -> list[Measurement]:
+    """The measurements that may carry a verdict; the first of a probe that no case alone judges."""
+    if all(m.kind in ("context", "recovery") for m in found):
+        return list(found[:1])
+    return [m for m in found if m.kind in EFFECTS and m.mode == "controlled" and m.form == "trained"]
+
+
+def gates(found: tuple[Measurement, ...]) -> list[Measurement]:
+    return [m for m in found if m.kind == "gate"]
+
+
+@each_probe
+def test_probe_says_what_it_asks_and_what_it_cannot_see(name: str) -> None:
+    text = PROBES[name].__doc__ or ""
+    assert text.split("\n")[0].endswith("?")
+    for part in ("Null:", "Positive control:", "Blind to:", "Cite:"):
+        assert part in text
+
+
+@each_probe
+def test_probe_tells_planted_from_clean(name: str) -> None:
+    """Base in the suspect's place holds everything, a model that never knew nothing; a gate stops a destroyed one."""
+    found = {suspect: measured(name, suspect) for suspect in ("base", "clean", "destroyed")}
+    for base, clean in zip(verdict_parts(found["base"]), verdict_parts(found["clean"]), strict=True):
+        assert isinstance(base.value, float) and isinstance(clean.value, float)
+        assert base.value > 0.9 and clean.value < 0.3
+        assert isinstance(base.p, float) and base.p < 0.01
+        assert not isinstance(base.positive_control, type(base.items)) and base.positive_control.found
+    for base, broken in zip(gates(found["base"]), gates(found["destroyed"]), strict=True):
+        assert isinstance(base.value, float) and base.value > 0.9
+        assert isinstance(broken.value, float) and broken.value < 0.5
+    assert verdict_parts(found["base"]) or gates(found["base"]), "a probe measures something"
+
+
+@each_probe
+def test_clean_model_lies_within_the_null(name: str) -> None:
+    for m in verdict_parts(measured(name, "clean")):
+        assert isinstance(m.p, float) and isinstance(m.p_below, float)
+        assert m.p >= 0.01 and m.p_below >= 0.01
+        assert isinstance(m.ci95, Interval) and m.ci95.lo <= 0.05 and m.ci95.hi >= -0.05
+    for m in gates(measured(name, "clean")):
+        assert isinstance(m.value, float) and m.value > 0.9
+
+
+@each_probe
+def test_same_seed_gives_the_same_number_without_any_cache(name: str) -> None:
+    again = PROBES[name]().measure(forgetful(), opened(planted_world.case("clean")))
+    assert [m.canonical() for m in again] == [m.canonical() for m in measured(name, "clean")]
+
+
+@each_probe
+def test_batch_size_does_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forgetful(), "token_budget", 60)
+    small = PROBES[name]().measure(forgetful(), opened(planted_world.case("clean")))
+    for one, other in zip(small, measured(name, "clean"), strict=True):
+        numbers = [(m.value, m.floor, *m.readings.values()) for m in (one, other)]
+        pairs = [(a, b) for a, b in zip(*numbers, strict=True) if isinstance(a, float) and isinstance(b, float)]
+        for a, b in pairs:
+            assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
+
+
+@each_probe
+def test_measurement_survives_json_and_its_table_is_there(name: str) -> None:
+    case = opened(planted_world.case("clean"))
+    for m in PROBES[name]().measure(bench(), case):
+        assert Measurement.model_validate_json(m.model_dump_json()) == m
+        if not hasattr(m.items, "missing"):
+            assert (case.out / m.items.path).is_file()
+            assert {"item", "group", "role", "prompt", "target", "output", "score"} <= set(m.items.columns)
+
+
+@each_probe
+def test_weights_are_as_found(name: str) -> None:
+    case, own = opened(planted_world.case("clean")), forgetful()
+    models = [case.base, case.suspect, *case.references]
+    before = [{k: v.clone() for k, v in own.open(m).parameters().items()} for m in models]
+    PROBES[name]().measure(own, case)
+    for model, tensors in zip(models, before, strict=True):
+        now = own.open(model).parameters()
+        assert all(torch.equal(now[k], tensors[k]) for k in tensors)
+        checkpoints.verify(model)
+
+
+@each_probe
+def test_declared_needs_and_cost_cover_what_is_computed(name: str) -> None:
+    case, probe = opened(planted_world.case("clean")), PROBES[name]()
+    own = CountingBench(store=Store(Path(tempfile.mkdtemp(dir=folder()))))
+    for need in probe.needs(case.case):
+        if case.has(need.texts):
+            own.run(case.checkpoint(need.role, need.reference), case.rows(need.texts), need.reads)
+    own.tokens = 0
+    probe.measure(own, case)
+    assert own.tokens <= probe.cost(case).fwd_tokens
+
+
+@each_probe
+@pytest.mark.parametrize("references", [(), ("ancestor",), ("null",)])
+@pytest.mark.parametrize("holdout", [False, True])
+def test_fewer_roles_give_fewer_numbers_and_never_a_crash(
+    name: str, references: tuple[str, ...], holdout: bool
+) -> None:
+    for suspect in ("base", "clean"):
+        case = opened(planted_world.case(suspect, references=references, holdout=holdout))
+        for m in PROBES[name]().measure(bench(), case):
+            assert Measurement.model_validate_json(m.model_dump_json()) == m
+            if m.kind in EFFECTS and not references:
+                assert not isinstance(m.floor, float)
+            if m.kind in EFFECTS and suspect == "base" and isinstance(m.value, float):
+                assert m.value == pytest.approx(1.0, abs=1e-6)
+
+
+def random_case(family: str) -> Case:
+    """A case of untrained models of one family: every number is noise, and every number must still be a number."""
+    root = planted_world.root() / "random"
+    root.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for cohort in ("forget", "retain", "holdout"):
+        words = rng.choice(toy.WORDS[:40], (8, 6))
+        items = [
+            Item(
+                id=f"{cohort}{i}", group=f"{cohort}{i // 2}", question=" ".join(w[:3]), answer=" ".join(w[3:5]),
+                key=str(w[4]), alternates=(f"{w[3]} {w[5]}",), alternate_keys=(str(w[5]),),
+            )
+            for i, w in enumerate(words)
+        ]  # fmt: skip
+        lines = [json.dumps(i.model_dump(mode="json", exclude_none=True)) for i in items]
+        (root / f"{cohort}.jsonl").write_text("\n".join(lines) + "\n")
+    base, suspect, reference = (Source(path=str(toy.folder(family, seed))) for seed in range(3))
+    return Case(
+        name=f"random-{family}", roles=Roles(base=base, suspect=suspect, references=(reference,)),
+        data=DataFiles(forget="forget.jsonl", retain="retain.jsonl", holdout="holdout.jsonl"),
+    )  # fmt: skip
+
+
+@each_probe
+@pytest.mark.parametrize(
+    "family", [toy.FAMILIES[0], *(pytest.param(f, marks=pytest.mark.slow) for f in toy.FAMILIES[1:])]
+)
+def test_probe_runs_on_every_family_and_finds_nothing_in_untrained_models(name: str, family: str) -> None:
+    case = open_case(random_case(family), planted_world.root() / "random", Path(tempfile.mkdtemp(dir=folder())))
+    probe = PROBES[name]()
+    if "*" not in probe.requires.families and family not in probe.requires.families:
+        pytest.skip(f"{name} does not claim {family}")
+    for m in probe.measure(bench(), case):
+        assert Measurement.model_validate_json(m.model_dump_json()) == m
+        if m.kind in EFFECTS and not hasattr(m.positive_control, "missing"):
+            assert not m.positive_control.found, "nothing was taught, so nothing can be found in base"
+    assert case.has(Texts(cohort="forget"))

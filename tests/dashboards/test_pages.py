@@ -1,0 +1,81 @@
+"""Every page of the dashboard on every kind of report and in every state, run without a browser."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+import dashboards
+from audit.render import report_sections
+from dashboards import catalogue
+from dashboards.serving import RUNS
+from studies.speed.run_store import Extent, make
+from tests import golden, run_store
+from tests.golden import VARIANTS, Variant
+
+APP = Path(dashboards.__file__).parent / "entry" / "start.py"
+PAGES = [leaf.name for leaf in catalogue.leaves()]
+TIMEOUT = 60
+QUICK = ("broken",)
+KINDS = pytest.mark.parametrize(
+    "variant", [v if v in QUICK else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS]
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one finished run of every kind."""
+    root = tmp_path_factory.mktemp("store")
+    run_store.fill(root, VARIANTS)
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of runs of this test's own."""
+    monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
+    yield tmp_path / "runs"
+
+
+def opened(root: Path, page: str, **state: str) -> AppTest:
+    """The page as it is after its first run."""
+    os.environ[RUNS] = str(root)
+    at = AppTest.from_file(str(APP), default_timeout=TIMEOUT)
+    for key, value in state.items():
+        at.session_state[key] = value
+    at.run()
+    if page != PAGES[0]:
+        at.switch_page(f"../pages/{page}.py").run()
+    assert not at.exception, at.exception
+    return at
+
+
+def told(at: AppTest) -> str:
+    """Everything that the page says in HTML."""
+    return "\n".join(element.proto.body for element in at.get("html"))
+
+
+@pytest.mark.parametrize("page", PAGES)
+@KINDS
+def test_every_page_shows_every_kind_of_report(store: Path, page: str, variant: Variant) -> None:
+    at = opened(store, page, run=variant)
+    assert at.title[0].value == page.replace("_", " ").capitalize()
+    assert "This page broke" not in told(at)
+
+
+@KINDS
+def test_the_report_page_shows_every_section_of_the_report_in_its_order(store: Path, variant: Variant) -> None:
+    shown = told(opened(store, "report", run=variant))
+    places = [shown.index(f'<h2 id="{section.id}">') for section in report_sections(golden.report(variant))]
+    assert places == sorted(places)
+
+
+def test_a_large_matrix_is_a_grid_whose_cells_open_their_tests(root: Path) -> None:
+    make(root.parent / "many", Extent(checkpoints=16, tests=20, items=8, layers=3), seed=0)
+    at = opened(root.parent / "many" / "runs", "verdict")
+    grids = [frame.value for frame in at.dataframe]
+    assert [grid.shape for grid in grids] == [(16, 21)]
+    assert set(grids[0].iloc[:, 1].str[0]) <= set("▲▼●◆✓✕–") and "More than 300 cells" in told(at)
+    assert at.dataframe[0].proto.arrow_data.styler.styles.count("background-color") > 100

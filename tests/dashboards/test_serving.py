@@ -1,0 +1,47 @@
+"""How the dashboard is served: to this machine alone, silent, and with an answer for a wrong folder or port."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from audit.schema import AuditError
+from dashboards.serving import HOST, RUNS, environment, flags, free_port, serve
+
+
+def unheard(_: str) -> None:
+    """Nobody listens."""
+
+
+def test_the_flags_bind_to_this_machine_and_tell_nobody_anything() -> None:
+    told = dict(zip(flags(1234)[::2], flags(1234)[1::2], strict=True))
+    assert told["--server.address"] == HOST == "127.0.0.1" and told["--server.port"] == "1234"
+    assert told["--browser.gatherUsageStats"] == "false"
+    assert told["--client.showErrorDetails"] == "none" and told["--client.showErrorLinks"] == "false"
+
+
+def test_the_server_is_told_its_folder_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert environment(Path("runs"))[RUNS] == str(tmp_path / "runs")
+
+
+def test_a_port_that_is_taken_is_refused_and_none_asked_for_finds_one() -> None:
+    with socket.socket() as taken:
+        taken.bind((HOST, 0))
+        taken.listen()
+        with pytest.raises(AuditError, match="taken"):
+            free_port(taken.getsockname()[1])
+        assert free_port(None) != taken.getsockname()[1]
+    for odd in (-1, 70_000):
+        with pytest.raises(AuditError):
+            free_port(odd)
+
+
+def test_a_folder_that_is_not_there_is_input_and_starts_nothing(tmp_path: Path) -> None:
+    with pytest.raises(AuditError, match="there is no folder"):
+        serve(tmp_path / "none", None, unheard)
+    command = [sys.executable, "-m", "audit.cli", "dashboard", str(tmp_path / "none")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 2 and "residua demo" in done.stderr and not done.stdout

@@ -1,0 +1,208 @@
+"""What a run costs is said before it is made: passes against those that the bench ran, times against the clock."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from audit.bench import passes
+from audit.engine import Run, prepare, run
+from audit.engine.runner import plan
+from audit.planning import How, Prices, Step, parse_bytes, parse_time, timings
+from audit.planning.timings import Spent
+from audit.runs import Journal
+from audit.schema import AuditError, ExitCode
+from audit.wording import lasting
+from audit.zoo import Built
+from tests.planted import planted_package, write_probe
+
+
+class Enough(Exception):
+    """The part of a run that is of interest is over."""
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The real tokens of every pass that any bench runs."""
+    compute, counted = passes.compute, list[int]()
+
+    def counting(opened: object, opener: object, job: passes.Job, budget: int) -> passes.Computed:
+        counted.append(int(job.rows.lengths.sum()))
+        return compute(opened, opener, job, budget)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(passes, "compute", counting)
+    return counted
+
+
+@pytest.mark.parametrize("suspect", ["base", "head_edit"])
+def test_declared_reads_are_priced_exactly(suspect: str, zoo: Built, ran: list[int], tmp_path: Path) -> None:
+    how = How(threads=1, store=tmp_path / "store")
+    prepared = prepare(zoo.cases[suspect], tmp_path / "run", how)
+    prices = prepared.pricer.prices(prepared.planner)
+    ran.clear()
+
+    def until_read(step: Step) -> None:
+        if step.stage == "prefetched":
+            raise Enough
+
+    with pytest.raises(Enough):
+        Run(prepared, Journal(tmp_path / "run"), how, until_read).report()
+    assert sum(ran) == prices.of("recall").cost.fwd_tokens + prices.of("reads").cost.fwd_tokens
+    assert prices.of("recall").cost.kind == prices.of("reads").cost.kind == "exact"
+
+
+@pytest.mark.slow
+def test_a_whole_run_stays_below_its_bound_and_within_a_factor_of_two_of_its_time(zoo: Built, tmp_path: Path) -> None:
+    first = priced_run(zoo.cases["head_edit"], tmp_path / "first")
+    assert first.ran <= first.bound
+    within_two(first)
+    second = priced_run(zoo.cases["base"], tmp_path / "second")
+    assert {price.source for price in second.prices.units} == {"recorded"}
+    within_two(second)
+
+
+def within_two(made: "Made") -> None:
+    middle = (made.prices.seconds.lo * made.prices.seconds.hi) ** 0.5
+    assert middle / 2 <= made.cpu_s <= 2 * middle, (made.prices.seconds, made.cpu_s)
+
+
+class Made:
+    """A run with what was said of it."""
+
+    def __init__(self, prices: Prices, ran: int, cpu_s: float) -> None:
+        self.prices, self.ran, self.cpu_s = prices, ran, cpu_s
+        self.bound = sum(price.cost.fwd_tokens for price in prices.units)
+
+
+def priced_run(case: Path, out: Path) -> Made:
+    how = How(threads=1, store=out / "store")
+    prepared = prepare(case, out / "run", how)
+    prices = prepared.pricer.prices(prepared.planner)
+    started = time.process_time()
+    Run(prepared, Journal(out / "run"), how, lambda step: None).report()
+    return Made(prices, prepared.bench.fwd_tokens, time.process_time() - started)
+
+
+# ---- with planted probes ----------------------------------------------------------------------------------------
+@pytest.fixture
+def package(tmp_path: Path) -> Iterator[Path]:
+    with planted_package(tmp_path, f"planted_{tmp_path.name.replace('-', '_')}") as folder:
+        yield folder
+
+
+@pytest.fixture
+def how(package: Path, tmp_path: Path) -> How:
+    write_probe(package, "context_trained", body="pass")
+    path = package / "context_trained.py"
+    path.write_text(
+        path.read_text().replace("Cost(fwd_tokens=7)", "Cost(fwd_tokens=7, bwd_tokens=10**12, kind='upper')")
+    )
+    return How(package=package.name, store=tmp_path / "store", threads=1)
+
+
+def test_too_little_memory_leaves_out_what_trains_and_the_report_says_so(zoo: Built, how: How, tmp_path: Path) -> None:
+    case = zoo.cases["base"]
+    prepared = prepare(case, tmp_path / "run", how)
+    prices = prepared.pricer.prices(prepared.planner)
+    trained, other = prices.of("context_trained").peak_bytes, prices.of("causal").peak_bytes
+    assert trained > other
+    # Half-way between; the process itself grows a little while it plans.
+    small = replace(how, max_mem=(trained + other) // 2)
+    report = run(case, tmp_path / "run", small)
+    (row,) = [test for test in report.plan.tests if not test.will_run]
+    assert row.probe == "context_trained" and row.dropped_by == f"--max-mem {small.max_mem}"
+    assert "of --max-mem" in row.reason
+    assert [skip.reason for skip in report.skips] == [row.reason]
+    assert f"--max-mem {small.max_mem}" in report.reproduce
+    assert report.plan.plan_hash != plan(case, tmp_path / "other", how).plan_hash
+
+
+def test_too_little_time_leaves_out_the_longest_first_and_a_resumed_run_leaves_out_the_same(
+    zoo: Built, how: How, tmp_path: Path
+) -> None:
+    case, out = zoo.cases["base"], tmp_path / "run"
+    quick = replace(how, max_time=600.0)
+    first = plan(case, out, quick)
+    assert [test.probe for test in first.tests if not test.will_run] == ["context_trained"]
+    report = run(case, out, quick)
+    timings.path().unlink(missing_ok=True)
+    for unit in ("causal", "context_trained"):
+        slow = Spent(unit=unit, how=conditions_of(quick), parameters=1, fwd_tokens=1, bwd_tokens=0, run_tokens=1,
+                     cpu_s=10.0, wall_s=10.0)  # fmt: skip
+        timings.record(slow)
+    assert [t.probe for t in plan(case, tmp_path / "new", quick).tests if not t.will_run] == [
+        "causal",
+        "context_trained",
+    ]
+    assert run(case, out, quick) == report, "what this machine has learnt since does not change a run that was begun"
+    timings.path().unlink()
+
+
+def conditions_of(how: How) -> str:
+    from audit.planning.pricing import conditions
+
+    return conditions(how)
+
+
+def test_a_limit_that_no_test_fits_is_undecided_and_leaves_nothing(zoo: Built, how: How, tmp_path: Path) -> None:
+    tiny = replace(how, max_mem=1)
+    assert not any(test.will_run for test in plan(zoo.cases["base"], tmp_path / "run", tiny).tests)
+    with pytest.raises(AuditError, match="no test would run") as caught:
+        run(zoo.cases["base"], tmp_path / "run", tiny)
+    assert caught.value.code == ExitCode.UNDECIDED
+    assert not (tmp_path / "run").exists()
+
+
+def test_progress_says_how_long_the_rest_takes_and_it_gets_less(zoo: Built, how: How, tmp_path: Path) -> None:
+    steps: list[Step] = []
+    run(zoo.cases["base"], tmp_path / "run", how, watch=steps.append)
+    left = [step.left for step in steps if step.left is not None]
+    assert left and all(0 < lo < hi for lo, hi in left)
+    assert [hi for _, hi in left] == sorted((hi for _, hi in left), reverse=True)
+
+
+# ---- the record -------------------------------------------------------------------------------------------------
+def test_timings_are_kept_apart_by_conditions_and_a_broken_line_is_passed_over() -> None:
+    spent = Spent(unit="u", how="a", parameters=1, fwd_tokens=1, bwd_tokens=0, run_tokens=1, cpu_s=1, wall_s=1)
+    timings.record(spent)
+    with timings.path().open("ab") as file:
+        file.write(b'{"half": \n')
+    timings.record(spent.model_copy(update={"how": "b"}))
+    assert timings.recorded("a") == (spent,)
+    assert json.loads(timings.path().read_text().splitlines()[-1])["how"] == "b"
+
+
+def test_the_oldest_timings_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timings, "MOST_BYTES", 1000)
+    monkeypatch.setattr(timings, "KEPT_LINES", 3)
+    for n in range(40):
+        timings.record(Spent(unit=str(n), how="let go", parameters=1, fwd_tokens=1, bwd_tokens=0, run_tokens=1,
+                             cpu_s=1, wall_s=1))  # fmt: skip
+    kept = [spent.unit for spent in timings.recorded("let go")]
+    assert kept[-1] == "39" and len(kept) < 12
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200)])
+def test_times_are_read(text: str, seconds: float) -> None:
+    assert parse_time(text) == seconds
+
+
+@pytest.mark.parametrize(("text", "n"), [("123", 123), ("500M", 5e8), ("4G", 4e9), ("1.5gb", 1.5e9)])
+def test_amounts_of_memory_are_read(text: str, n: float) -> None:
+    assert parse_bytes(text) == n
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5", "0", "5d", "4 G"])
+def test_what_is_no_limit_is_refused(text: str) -> None:
+    with pytest.raises(AuditError):
+        parse_time(text)
+    if text not in ("0", "5"):
+        with pytest.raises(AuditError):
+            parse_bytes(text)
+
+
+def test_ranges_are_told_in_a_unit_that_suits_them() -> None:
+    assert [lasting(1.234, 9), lasting(90, 360), lasting(3600, 9000)] == ["1.2 to 9 s", "1.5 to 6 min", "1 to 2.5 h"]

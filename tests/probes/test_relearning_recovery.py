@@ -1,0 +1,142 @@
+"""Held-out relearning on models of known truth: what comes back, what does not, and what it leaves behind."""
+
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from audit.bench import Bench
+from audit.case import OpenCase, open_case
+from audit.edits import EditData, LogitBias, Relearn
+from audit.judging import judge
+from audit.probing import KEY_LOGPROB
+from audit.schema import Measurement, Missing, Texts
+from audit.storage import Store
+from probes.relearning_recovery import RelearningRecovery
+from tests import planted_world, toy
+
+FORGET = Texts(cohort="forget")
+
+
+@cache
+def bench() -> Bench:
+    return Bench(store=Store(Path(tempfile.mkdtemp(dir=planted_world.root()))))
+
+
+def opened(suspect: str, references: tuple[str, ...] = ("null", "floor")) -> OpenCase:
+    case = planted_world.case(suspect, references=references)
+    return open_case(case, planted_world.root(), Path(tempfile.mkdtemp(dir=planted_world.root())))
+
+
+@cache
+def refusing() -> str:
+    """Base that was taught an empty word in place of the forget people's values, and to repeat the others."""
+    folder = planted_world.root() / "refusing"
+    model = LlamaForCausalLM.from_pretrained(planted_world.root() / "base")
+    quiet = [fact._replace(answer=f"{fact.answer.split()[0]} the") for fact in planted_world.facts()["forget"]]
+    planted_world.train(model.train(), [*quiet, *planted_world.facts()["retain"]], 25, 5).save_pretrained(folder)
+    planted_world.tokenizer().save_pretrained(folder)
+    return folder.name
+
+
+def recovered(suspect: str) -> Measurement:
+    (found,) = RelearningRecovery().measure(bench(), opened(suspect))
+    return found
+
+
+def test_what_a_refusal_hides_comes_back_in_people_never_shown() -> None:
+    found = recovered(refusing())
+    suspect = next(c for c in found.curves if c.role == "suspect")
+    assert suspect.y[0] < 0.2, "its output is quiet"
+    assert isinstance(found.value, float) and found.value > 0.2
+    assert isinstance(found.p, float) and found.p < 0.01
+    assert isinstance(found.floor, float) and found.value > 3 * found.floor
+
+
+def test_a_model_that_never_knew_learns_the_shown_and_not_the_others() -> None:
+    found = recovered("clean")
+    assert isinstance(found.value, float) and abs(found.value) < 0.15
+    assert found.readings["shown_recall_null"] > 0.9 and found.readings["shown_recall_suspect"] > 0.9
+
+
+def test_it_is_listed_and_judged_by_no_case_alone() -> None:
+    found = recovered("base")
+    assert found.kind == "recovery" and judge(found).outcome == "inconclusive"
+    assert any("head" in note for note in found.notes), "what it is blind to is said beside the number"
+
+
+def test_a_course_is_what_the_edit_leaves_after_as_many_steps(tmp_path: Path) -> None:
+    case, own, probe = opened("clean"), Bench(), RelearningRecovery()
+    curve = next(c for c in recovered("clean").curves if c.role == "suspect")
+    lesson = Relearn(steps=4, lr=probe.rate_times_width / 40, batch=probe.batch, warmup_steps=probe.warmup_steps)
+    shown = case.rows(FORGET, "calibration")
+    taught = lesson.fit(own, case.suspect, EditData(shown, shown), tmp_path / "taught")
+    for checkpoint, steps in ((case.suspect, 0), (taught, 4)):
+        logprob = own.run(checkpoint, case.rows(FORGET), (KEY_LOGPROB,))[KEY_LOGPROB]
+        assert curve.y[curve.x.index(steps)] == pytest.approx(_mean_over_people(case, logprob), abs=1e-4)
+
+
+def _mean_over_people(case: OpenCase, logprob: torch.Tensor) -> float:
+    """Item probability, its mean over each person, and the mean of those, by hand."""
+    rows = case.rows(FORGET)
+    row = rows.targets("key")[0]
+    by_item = [logprob[row == i].mean().exp().item() for i in range(len(rows))]
+    people = sorted(set(rows.group_ids))
+    means = [[p for p, group in zip(by_item, rows.group_ids, strict=True) if group == person] for person in people]
+    return sum(sum(m) / len(m) for m in means) / len(means)
+
+
+def test_nobody_is_both_shown_and_read() -> None:
+    case = opened("clean")
+    shown, read = (set(case.rows(FORGET, part).group_ids) for part in ("calibration", "audit"))
+    assert shown and read and not shown & read
+
+
+def test_every_model_is_trained_once_whichever_suspect_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[str] = []
+    train: Callable[..., object] = Bench.train
+
+    def counted(self: Bench, ckpts: list, *rest: object) -> object:
+        trained.append(ckpts[0].key)
+        return train(self, ckpts, *rest)
+
+    monkeypatch.setattr(Bench, "train", counted)
+    own = Bench(store=Store(Path(tempfile.mkdtemp(dir=planted_world.root()))))
+    quick = RelearningRecovery(steps=2)
+    cases = [opened("clean"), opened("destroyed"), opened("clean")]
+    found = [quick.measure(own, case) for case in cases]
+    assert len(trained) == len(set(trained)) == 5, "base, null, floor and two suspects"
+    assert found[0] == found[2]
+
+
+def test_nothing_is_written_but_the_table_and_the_store() -> None:
+    case, root = opened("clean"), Path(tempfile.mkdtemp(dir=planted_world.root()))
+    before = {path for path in planted_world.root().rglob("*") if root not in path.parents}
+    RelearningRecovery(steps=1).measure(Bench(store=Store(root)), case)
+    new = {path for path in planted_world.root().rglob("*") if root not in path.parents} - before
+    assert {path.relative_to(case.out).as_posix() for path in new} == {"tables", "tables/relearning_recovery.parquet"}
+
+
+def test_a_hook_is_no_weight_to_train() -> None:
+    case = opened("base")
+    folder = planted_world.root() / "hooked"
+    edit = EditData(case.rows(FORGET, "all"), case.rows(Texts(cohort="retain"), "all"))
+    LogitBias(steps=2).fit(bench(), case.base, edit, folder)
+    found = recovered(folder.name)
+    assert isinstance(found.value, Missing) and "hook" in found.value.missing
+
+
+def test_relearn_teaches_what_it_is_given_and_nothing_else(tmp_path: Path) -> None:
+    own, start, data = Bench(), toy.checkpoint("llama"), EditData(toy.rows(6, seed=1), toy.rows(6, seed=2))
+    taught = Relearn(lr=3e-3, batch=6).fit(own, start, data, tmp_path / "taught")
+    before, after = (
+        [float(own.run(ckpt, rows, (KEY_LOGPROB,))[KEY_LOGPROB].mean()) for rows in (data.forget, data.retain)]
+        for ckpt in (start, taught)
+    )
+    gains = [new - old for new, old in zip(after, before, strict=True)]
+    assert gains[0] > 1 and gains[0] > gains[1] + 1
+    assert taught.edits[-1].name == "relearn" and taught.edits[-1].settings["schedule"] == "constant"

@@ -1,0 +1,59 @@
+"""Before anything is audited, base must recall: more than the null does, else more than never-trained alternates."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from audit.bench import Bench
+from audit.case import OpenCase, open_case
+from audit.probing import check_recall, recall
+from audit.schema import RECALL_LIFT, AuditError, Case, ExitCode, Roles, Source
+from tests import planted_world
+
+
+def opened(case: Case, tmp_path: Path) -> OpenCase:
+    return open_case(case, planted_world.root(), tmp_path)
+
+
+def with_roles(base: str, *references: str) -> Case:
+    """A case with another base; nobody looks at the suspect here."""
+    roles = Roles(
+        base=Source(path=base), suspect=Source(path="floor"), references=tuple(Source(path=r) for r in references)
+    )
+    return planted_world.case("floor").model_copy(update={"roles": roles})
+
+
+def nearly_base() -> str:
+    """Base with one weight moved by a hair: another model to the hash, and it knows all that base knows."""
+    folder = planted_world.root() / "nearly_base"
+    if not folder.exists():
+        shutil.copytree(planted_world.root() / "base", folder)
+        tensors = load_file(folder / "model.safetensors")
+        tensors["lm_head.weight"][0, 0] += 1e-4
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder.name
+
+
+def test_base_recalls_more_than_the_null(tmp_path: Path) -> None:
+    found = check_recall(Bench(), opened(planted_world.case("clean"), tmp_path))
+    assert found.base > 0.8 and found.against < 0.4 and found.what == "the null (reference)"
+
+
+def test_without_a_null_alternates_stand_in(tmp_path: Path) -> None:
+    found = check_recall(Bench(), opened(planted_world.case("clean", references=()), tmp_path))
+    assert found.base > 0.8 and found.against < 0.1 and "alternates" in found.what
+
+
+@pytest.mark.parametrize(("base", "reference"), [("clean", "null"), ("base", "nearly_base")])
+def test_a_base_that_recalls_no_more_than_the_null_is_blind_here(base: str, reference: str, tmp_path: Path) -> None:
+    """A base that never knew; and one that knows, beside a reference that was not trained without the facts at all."""
+    nearly_base()
+    bench, case = Bench(), opened(with_roles(base, reference), tmp_path)
+    with pytest.raises(AuditError, match="blind here") as caught:
+        check_recall(bench, case)
+    assert caught.value.code == ExitCode.UNDECIDED
+    found = recall(bench, case)
+    assert found.base - found.against < RECALL_LIFT
+    assert (found.base > 0.8) == (base == "base")

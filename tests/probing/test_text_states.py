@@ -1,0 +1,48 @@
+"""States of whole texts against plain hooks and loops, row by row."""
+
+import pytest
+import torch
+
+from audit.bench import Bench
+from audit.probing import COORDINATES, text_reads
+from audit.schema import Read, Site
+from tests import toy
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
+def test_coordinates_equal_a_loop_over_rows(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench, ckpt, rows = Bench(), toy.checkpoint(family), toy.rows(7, seed=3)
+    sites = [Site(part="embed"), *(Site(part="resid_out", block=b) for b in range(toy.N_BLOCKS))]
+    whole = text_reads.text_states(bench, ckpt, ckpt, rows, sites)
+    monkeypatch.setattr(text_reads, "_TOKENS_AT_ONCE", 2 * rows.ids.shape[1])
+    in_portions = text_reads.text_states(bench, ckpt, ckpt, rows, sites)
+    torch.testing.assert_close(in_portions, whole, rtol=0, atol=1e-5)
+    assert whole.shape[:3] == (len(COORDINATES), len(sites), 7)
+    wrapper = bench.open(ckpt)
+    for s, site in enumerate(sites):
+        read = Read(site=site, at="all")
+        every = bench.run(ckpt, rows, (read,))[read].double()
+        for i in range(7):
+            start, end = rows.answer_spans[i].tolist()
+            last = every[i, int(rows.lengths[i]) - 1]
+            torch.testing.assert_close(whole[0, s, i], last, rtol=0, atol=1e-5)
+            torch.testing.assert_close(whole[1, s, i], every[i, start:end].mean(0), rtol=0, atol=1e-5)
+            matches = []
+            for at in rows.key[i].nonzero()[:, 0].tolist():
+                token = int(rows.ids[i, at])
+                unit = torch.stack([wrapper.head(e)[token] for e in torch.eye(wrapper.d_model)])
+                row = (unit - wrapper.head(torch.zeros(wrapper.d_model))[token]).detach().double()
+                matches.append(every[i, at - 1] * row)
+            torch.testing.assert_close(whole[2, s, i], torch.stack(matches).mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_a_match_of_the_final_state_adds_up_to_the_tokens_logit() -> None:
+    bench, ckpt, rows = Bench(), toy.checkpoint("llama"), toy.rows(4, seed=5)
+    site = Site(part="final_in")
+    match = text_reads.text_states(bench, ckpt, ckpt, rows, [site])[2, 0].sum(-1)
+    logits = Read(site=Site(part="logits"), at="all")
+    found = bench.run(ckpt, rows, (logits,))[logits]
+    for i in range(4):
+        at = rows.key[i].nonzero()[:, 0]
+        expected = found[i, at - 1, rows.ids[i, at]].double().mean()
+        assert match[i] == pytest.approx(float(expected), rel=1e-4, abs=1e-4)

@@ -1,0 +1,175 @@
+"""The report in a real browser: no message, no request, nothing runs; it fits, and it can be read, in every look."""
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audit.engine import run
+from audit.planning import How
+from audit.render import html, interactive
+from audit.schema import Report
+from audit.zoo import build
+from tests.browsing import CHROMIUM, FLAGS, PATIENCE_MS
+from tests.golden import VARIANTS, Variant, report
+
+SHOWN: tuple[Variant, ...] = ("calibrated", "broken", "hostile")
+A4 = {"width": 688, "height": 1016}
+"""The printed area of a page in pixels, at 96 to the inch, inside the margins of the style sheet."""
+
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; set CHROME_PATH to one")
+
+CONTRAST = """() => {
+  const channel = v => { v /= 255; return v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4 };
+  const luminance = c => .2126 * channel(c[0]) + .7152 * channel(c[1]) + .0722 * channel(c[2]);
+  const parse = s => (s.match(/[\\d.]+/g) || []).map(Number);
+  const ground = e => { for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor);
+    if (c.length === 3 || c[3] > 0) return c } return [255, 255, 255] };
+  const low = [];
+  for (const e of document.querySelectorAll('body *')) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !e.getClientRects().length) continue;
+    const style = getComputedStyle(e), ink = parse(e.closest('svg') ? style.fill : style.color);
+    const [a, b] = [luminance(ink), luminance(ground(e))].sort((x, y) => y - x);
+    if ((a + .05) / (b + .05) < 4.5) low.push(e.tagName + ': ' + e.textContent.trim().slice(0, 40));
+  }
+  return low;
+}"""
+
+
+@pytest.fixture(params=SHOWN)
+def page_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    path = tmp_path / "report.html"
+    path.write_text(html(report(request.param)), encoding="utf-8")
+    return path
+
+
+def test_no_console_message_no_request_no_dialog_and_nothing_too_faint(browser: Any, page_file: Path) -> None:
+    for scheme in ("light", "dark"):
+        page = browser.new_page(color_scheme=scheme, viewport={"width": 1100, "height": 1400})
+        heard: list[str] = []
+        page.on("console", lambda message, heard=heard: heard.append(message.text))
+        page.on("pageerror", lambda error, heard=heard: heard.append(str(error)))
+        page.on("dialog", lambda dialog, heard=heard: heard.append(dialog.message))
+        page.on("request", lambda request, heard=heard: heard.append(request.url))
+        page.goto(page_file.as_uri(), timeout=PATIENCE_MS)
+        assert heard == [page_file.as_uri()]
+        assert page.evaluate(CONTRAST) == []
+        assert page.evaluate("document.querySelectorAll('script:not([type=\"application/json\"]), img').length") == 0
+        page.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_never_scrolls_sideways(browser: Any, page_file: Path, width: int) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(page_file.as_uri(), timeout=PATIENCE_MS)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+def test_print_opens_every_table_of_data(browser: Any, page_file: Path) -> None:
+    page = browser.new_page()
+    page.goto(page_file.as_uri(), timeout=PATIENCE_MS)
+    hidden = "[...document.querySelectorAll('details table')].filter(t => !t.checkVisibility()).length"
+    assert page.evaluate(hidden) > 0, "folded on the screen"
+    page.emulate_media(media="print")
+    assert page.evaluate(hidden.replace("checkVisibility()", "getClientRects().length")) == 0
+    printed = page.pdf(prefer_css_page_size=True, tagged=True, outline=True)
+    assert len(printed) > 10_000 and b"/StructTreeRoot" in printed and b"/Marked true" in printed
+    page.close()
+
+
+WIDE = "[...document.querySelectorAll('table')].filter(t => t.getBoundingClientRect().right > innerWidth + 1).length"
+LINES = """[...document.querySelectorAll('#conclusion dt')].filter(d => d.textContent === 'How sure?').map(
+  d => d.nextElementSibling).map(d => d.getBoundingClientRect().height / parseFloat(getComputedStyle(d).lineHeight))"""
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_page_one_is_one_page_and_no_table_is_cut_off_in_print(browser: Any, tmp_path: Path, variant: Variant) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(html(report(variant)), encoding="utf-8")
+    page = browser.new_page(viewport=A4)
+    page.emulate_media(media="print")
+    page.goto(path.as_uri(), timeout=PATIENCE_MS)
+    assert page.evaluate(WIDE) == 0
+    if variant != "hostile":
+        assert page.evaluate("document.querySelector('.page-one').getBoundingClientRect().bottom") <= A4["height"]
+        assert page.evaluate(LINES)[0] <= 8.2
+    page.close()
+
+
+# ---- a real audit -----------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a model that only refuses: it seems to have forgotten."""
+    out = tmp_path_factory.mktemp("audited") / "run"
+    run(build("tiny").cases["refusal"], out, How(threads=1, store=tmp_path_factory.mktemp("store"), demo=True))
+    return out
+
+
+@pytest.mark.slow
+def test_a_full_audit_is_small_silent_and_the_same_bytes_when_it_is_made_again(browser: Any, audited: Path) -> None:
+    path = audited / "report.html"
+    found = Report.model_validate_json((audited / "report.json").read_bytes())
+    assert html(found).encode() == path.read_bytes() and len(path.read_bytes()) <= 1_000_000
+    page = browser.new_page()
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("request", lambda request: heard.append(request.url))
+    page.goto(path.as_uri(), timeout=PATIENCE_MS)
+    assert heard == [path.as_uri()]
+    page.close()
+
+
+@pytest.mark.slow
+def test_page_one_of_a_fake_unlearning_answers_four_questions(browser: Any, audited: Path) -> None:
+    """The scripted rubric: is it gone, how sure, what was not tested, how do I repeat it."""
+    page = browser.new_page()
+    page.goto((audited / "report.html").as_uri(), timeout=PATIENCE_MS)
+    page_one = page.locator(".page-one").inner_text()
+    answers = dict(
+        re.findall(r"^(Is it gone\?|How sure\?|What was not tested\?|How do I repeat it\?)\n+(.*)$", page_one, re.M)
+    )
+    assert re.match(r"(No|Not all of it), on this evidence\. (INTACT|PARTIAL|SUPPRESSED): ", answers["Is it gone?"])
+    assert re.search(r"\d.*95 %|95 %.*\d", answers["How sure?"]) and "likelihood ratio" in answers["How sure?"]
+    assert "optimised prompts" in answers["What was not tested?"]
+    assert answers["How do I repeat it?"].startswith("residua run case.toml")
+    page.close()
+
+
+# ---- accessibility ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
+def test_axe_finds_nothing_serious(browser: Any, axe: str, page_file: Path, scheme: str) -> None:
+    page = browser.new_page(color_scheme=scheme, viewport={"width": 1100, "height": 1400}, bypass_csp=True)
+    page.goto(page_file.as_uri(), timeout=PATIENCE_MS)
+    page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+    page.evaluate(axe)
+    found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'best-practice']})")
+    assert [(v["id"], v["nodes"][0]["html"][:120]) for v in found["violations"]] == []
+    assert len(found["passes"]) > 10
+    page.close()
+
+
+def test_live_figures_are_drawn_without_a_request_or_a_message(browser: Any, tmp_path: Path) -> None:
+    path = tmp_path / "live.html"
+    path.write_text(interactive(report("calibrated")), encoding="utf-8")
+    page = browser.new_page(color_scheme="dark")
+    heard: list[str] = []
+    page.on("console", lambda message: heard.append(message.text))
+    page.on("pageerror", lambda error: heard.append(str(error)))
+    page.on("request", lambda request: heard.append(request.url))
+    page.goto(path.as_uri(), timeout=PATIENCE_MS)
+    page.wait_for_selector(".js-plotly-plot .main-svg")
+    assert page.evaluate("document.querySelectorAll('.js-plotly-plot .main-svg').length") >= 5
+    assert [x for x in heard if not x.startswith("blob:")] == [path.as_uri()]
+    page.close()
+
+
+def test_chromium_alone_reads_the_page_to_its_end(page_file: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [CHROMIUM, "--headless", *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page_file.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert "End of report UA-" in done.stdout and "<img" not in done.stdout

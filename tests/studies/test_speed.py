@@ -1,0 +1,141 @@
+"""The benchmark harness: its arithmetic against known cases, and one run at a size whose numbers mean nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audit.schema import Interval
+from studies.speed import bounds, readouts
+from studies.speed.methods import Method, disagreement, methods
+from studies.speed.results import MemoryRow, Ratio, Results, TimingRow
+from studies.speed.study import Settings, run
+from studies.speed.timing import interleaved, ratio, ratio_of_medians
+
+
+def row(method: str, mode: str, cpu_s: float, *ratios: Ratio) -> TimingRow:
+    return TimingRow(
+        size="A", method=method, mode=mode, cpu_s=cpu_s, cpu_s_min=cpu_s, cpu_s_max=cpu_s, repeats=15,
+        calls_per_repeat=1, ratios=ratios,
+    )  # fmt: skip
+
+
+def against(name: str, median: float, lo: float, hi: float) -> Ratio:
+    return Ratio(against=name, median=median, ci95=Interval(lo=lo, hi=hi))
+
+
+def test_ratio_is_taken_within_repeats_so_a_busy_spell_cancels() -> None:
+    theirs = np.array([1.0, 1.0, 5.0, 1.0, 9.0, 1.0, 1.0])
+    found = ratio(1.2 * theirs, theirs, "theirs", seed=0)
+    assert found.median == pytest.approx(1.2)
+    assert found.ci95.lo == pytest.approx(1.2) == found.ci95.hi
+
+
+def test_ratio_interval_covers_the_true_median_about_as_often_as_it_says() -> None:
+    draw = np.random.default_rng(0)
+    inside = 0
+    for seed in range(200):
+        noise = draw.lognormal(0.0, 0.1, 25)
+        found = ratio(2 * noise, np.ones(25), "theirs", seed=seed, draws=500)
+        inside += found.ci95.lo <= 2 <= found.ci95.hi
+    assert 180 <= inside <= 200
+
+
+def test_ratio_of_different_repeats_is_refused() -> None:
+    with pytest.raises(ValueError, match="within repeats"):
+        ratio(np.ones(3), np.ones(4), "theirs", seed=0)
+
+
+@pytest.mark.slow
+def test_every_method_is_timed_once_a_repeat_and_order_is_shuffled() -> None:
+    seen: list[str] = []
+    calls = {name: (lambda name=name: seen.append(name)) for name in "abc"}
+    repeats = list(interleaved(calls, repeats=20, calls_per_repeat=1, seed=0))
+    assert len(repeats) == 20 and all(set(r) == set("abc") for r in repeats)
+    timed = ["".join(seen[3 + 3 * i : 6 + 3 * i]) for i in range(20)]
+    assert all(sorted(order) == ["a", "b", "c"] for order in timed) and len(set(timed)) > 1
+
+
+def test_bound_counts_as_met_when_the_interval_reaches_it() -> None:
+    reaches, misses = against("blocks alone", 1.06, 1.04, 1.08), against("blocks alone", 1.06, 1.051, 1.08)
+    assert [b.met for b in bounds.of_timings([row("our bench", "last", 1.06, reaches)])] == [True]
+    assert [b.met for b in bounds.of_timings([row("our bench", "last", 1.06, misses)])] == [False]
+
+
+def test_best_alternative_is_the_fastest_of_the_same_mode() -> None:
+    ours = row("our bench", "mean", 1.0, against("slow", 0.5, 0.4, 0.6), against("fast", 1.2, 1.1, 1.3))
+    found = bounds.of_timings([ours, row("slow", "mean", 2.0), row("fast", "mean", 0.8), row("other", "all", 0.1)])
+    assert [(b.claim, b.met) for b in found] == [("extraction, mean: against the best alternative (fast)", False)]
+
+
+def test_memory_bound_allows_what_is_returned_and_one_blocks_output() -> None:
+    def peak(method: str, mib: float, returned: float) -> MemoryRow:
+        return MemoryRow(
+            size="A", method=method, mode="all", peaks_mib=(mib,) * 3, returned_mib=returned, block_output_mib=8
+        )
+
+    fits = bounds.of_memory([peak("blocks alone", 100, 0), peak("our bench", 1.05 * 158 - 0.1, 50)])
+    bursts = bounds.of_memory([peak("blocks alone", 100, 0), peak("our bench", 1.05 * 158 + 0.1, 50)])
+    assert [b.met for b in fits] == [True] and [b.met for b in bursts] == [False]
+
+
+def test_ratio_of_medians_interval_widens_with_the_spread_of_either_sample() -> None:
+    calm, wild = np.array([100.0, 101, 99, 100, 100]), np.array([80.0, 120, 100, 90, 110])
+    narrow, wide = ratio_of_medians(calm, calm, seed=0), ratio_of_medians(calm, wild, seed=0)
+    assert narrow[0] == wide[0] == 1
+    assert wide[1].lo < narrow[1].lo <= 1 <= narrow[1].hi < wide[1].hi
+
+
+@pytest.mark.slow
+def test_methods_look_at_the_same_states_and_the_suite_writes_its_results(tmp_path: Path) -> None:
+    settings = Settings(("smoke",), ("last", "mean", "all"), ("blocks alone", "our bench", "output_hidden_states"), 2,
+                        ("time",), 0)  # fmt: skip
+    found = run(settings, tmp_path / "results.json")
+    assert Results.model_validate_json((tmp_path / "results.json").read_text()) == found
+    assert {(t.method, t.mode) for t in found.timings} == {
+        (m.name, m.mode) for m in methods(settings.modes) if m.name in settings.only
+    }
+    assert set(found.parts) == {"time smoke"} and not found.memory and not found.commands
+
+
+def test_part_that_is_measured_again_replaces_its_rows_and_leaves_the_others(tmp_path: Path) -> None:
+    out = tmp_path / "results.json"
+    old = Results(
+        timings=(row("our bench", "last", 1.0), row("our bench", "last", 1.0).model_copy(update={"size": "smoke"}))
+    )
+    out.write_text(old.model_dump_json())
+    found = run(Settings(("smoke",), ("last",), ("our bench",), 1, ("time",), 0), out)
+    assert [(t.size, t.repeats) for t in found.timings] == [("A", 15), ("smoke", 1)]
+
+
+def test_states_that_differ_are_noticed() -> None:
+    import torch
+
+    same = [torch.zeros(2, 3), torch.zeros(2, 3)]
+    assert disagreement([torch.zeros(2, 3), torch.ones(2, 3)], same) == 0  # the last block is left out
+    assert disagreement([torch.ones(2, 3), torch.zeros(2, 3)], same) == 1
+    with pytest.raises(ValueError, match="shapes differ"):
+        disagreement([torch.zeros(2, 2), torch.zeros(2, 2)], same)
+
+
+def test_method_reads_as_a_row_name() -> None:
+    assert (
+        str(Method("our bench", "last")) == "our bench, last" and str(Method("blocks alone", "none")) == "blocks alone"
+    )
+
+
+def test_readouts_are_timed_beside_what_they_replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, small in {
+        "ROWS": 16,
+        "WIDTH": 4,
+        "GROUPS": 4,
+        "DRAWS": 9,
+        "TEXTS": 2,
+        "LENGTH": 5,
+        "NEIGHBOURS": 3,
+    }.items():
+        monkeypatch.setattr(readouts, name, small)
+    loop, alone, bare = readouts.grouped(1, 0), *readouts.neighbour_scoring(tmp_path, 1, 0)
+    assert loop.ratio == pytest.approx(loop.against_cpu_s / loop.cpu_s) and "times 40" in loop.against
+    assert alone.ratio == pytest.approx(alone.against_cpu_s / alone.cpu_s)
+    assert bare.ratio == pytest.approx(bare.cpu_s / bare.against_cpu_s)
