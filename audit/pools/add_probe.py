@@ -26,7 +26,7 @@ from audit.zoo import Drawn, make_world, one_thread, population
 log = logging.getLogger(__name__)
 
 
-class _Found(NamedTuple):
+class _NewScores(NamedTuple):
     """What new probes say of one model, and how long each took."""
 
     scores: tuple[Score, ...]
@@ -40,13 +40,13 @@ def addable(path: Path, drawn: Drawn) -> tuple[str, ...]:
     """
     if not path.is_file():
         return ()
-    found, now = read_world(path), score_world.code_now()
-    if found.recipe != drawn.recorded() or any(now.get(name) != code for name, code in found.code.items()):
+    scored, now = read_world(path), score_world.code_now()
+    if scored.recipe != drawn.recorded() or any(now.get(name) != code for name, code in scored.code.items()):
         return ()
-    return tuple(name for name in now if name not in found.code)
+    return tuple(name for name in now if name not in scored.code)
 
 
-def add_scores(drawn: Drawn, places: Places, told: Callable[[str], None] = log.info) -> Path:
+def add_scores(drawn: Drawn, places: Places, notify: Callable[[str], None] = log.info) -> Path:
     """Measure every model of a scored world by the probes that its file lacks, and write the file whole.
 
     A killed call loses the world it was in and no other. Raises AuditError (code 3) where a probe broke.
@@ -54,31 +54,31 @@ def add_scores(drawn: Drawn, places: Places, told: Callable[[str], None] = log.i
     path = world_path(places.scores, drawn.world)
     names, before = addable(path, drawn), read_world(path)
     probes = {name: probe for name, probe in configured({}, score_world.PROBES).items() if name in names}
-    whole, work = population(drawn), places.work / f"{path.stem}-added"
+    census, work = population(drawn), places.work / f"{path.stem}-added"
     costs = score_world.Costs(work / "costs.json")
     with one_thread():
-        folders = score_world.make_models(whole, drawn.world, places.models, costs)
+        folders = score_world.make_models(census, drawn.world, places.models, costs)
         score_world.write_data(make_world(drawn.world, drawn.shape), work / "data")
         store = MemoryStore(work / "store")
-        bench, found, roles = Bench(store=store), dict[str, _Found](), Given(0, False, False)
-        for model in sorted((one.model for one in before.models), key=lambda name: name != FIRST):
+        bench, new_scores, roles = Bench(store=store), dict[str, _NewScores](), Given(0, False, False)
+        for model in sorted((scored.model for scored in before.models), key=lambda name: name != FIRST):
             noun = score_world.case_of(model, drawn.world, folders, work)
             roles = given(noun)
-            found[model] = _measured(bench, open_case(noun, work, work / "tables"), probes)
+            new_scores[model] = _measured(bench, open_case(noun, work, work / "tables"), probes)
             if model == FIRST:
                 store.keep()
             store.forget()
-    write_world(path, _joined(before, probes, found, roles))
+    write_world(path, _joined(before, probes, new_scores, roles))
     shutil.rmtree(work, ignore_errors=True)
     if places.discard:
-        score_world.discard(whole, folders)
-    spent = {name: sum(one.cpu_s[name] for one in found.values()) for name in names}
-    said = ", ".join(f"{name} {seconds:.0f}" for name, seconds in spent.items())
-    told(f"world {drawn.world}: {len(found)} models, CPU-s: {said}")
+        score_world.discard(census, folders)
+    spent = {name: sum(scored.cpu_s[name] for scored in new_scores.values()) for name in names}
+    breakdown = ", ".join(f"{name} {seconds:.0f}" for name, seconds in spent.items())
+    notify(f"world {drawn.world}: {len(new_scores)} models, CPU-s: {breakdown}")
     return path
 
 
-def _measured(bench: Bench, case: OpenCase, probes: Mapping[str, Probe]) -> _Found:
+def _measured(bench: Bench, case: OpenCase, probes: Mapping[str, Probe]) -> _NewScores:
     """As the engine measures: what a user could fix is a skip and leaves no score, integrity stops the world."""
     scores: list[Score] = []
     cpu_s: dict[str, float] = {}
@@ -91,20 +91,22 @@ def _measured(bench: Bench, case: OpenCase, probes: Mapping[str, Probe]) -> _Fou
                 raise
             log.warning("%s, %s: %s", case.case.name, name, error.what)
         cpu_s[name] = time.process_time() - since
-    return _Found(tuple(scores), cpu_s)
+    return _NewScores(tuple(scores), cpu_s)
 
 
-def _joined(before: WorldScores, probes: Mapping[str, Probe], found: Mapping[str, _Found], roles: Given) -> WorldScores:
+def _joined(
+    before: WorldScores, probes: Mapping[str, Probe], new_scores: Mapping[str, _NewScores], roles: Given
+) -> WorldScores:
     """The world's scores with the new ones in the order of a whole audit: probe by probe, by name."""
     now, floors = score_world.code_now(), zoo_floors()
     models: list[Scored] = []
-    for one in before.models:
-        scores = sorted((*one.scores, *found[one.model].scores), key=lambda score: score.probe)
+    for scored in before.models:
+        scores = sorted((*scored.scores, *new_scores[scored.model].scores), key=lambda score: score.probe)
         evidence = [judge(score.restored(), floors) for score in scores]
         word = verdict(evidence, roles).word
-        models.append(one.model_copy(update={"scores": tuple(scores), "verdict": word}))
+        models.append(scored.model_copy(update={"scores": tuple(scores), "verdict": word}))
     added = {
-        f"audit.{name}": round(sum(one.cpu_s[name] for one in found.values()), 2) for name in probes
+        f"audit.{name}": round(sum(scored.cpu_s[name] for scored in new_scores.values()), 2) for name in probes
     }  # fmt: skip
     stages = {**before.stages_cpu_s, **added}
     stages["audit"] = round(before.stages_cpu_s.get("audit", 0.0) + sum(added.values()), 2)

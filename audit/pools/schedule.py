@@ -82,20 +82,23 @@ def score(worlds: Sequence[int], places: Places, workers: int, stack: str | None
 def _together(worlds: Sequence[int], places: Places, device: str) -> dict[int, dict[str, float]]:
     """Train the models of the worlds that are not scored yet; what each world's cost, by the stage's name."""
     drawn = [draw(world) for world in worlds]
-    paths = {one.world: world_path(places.scores, one.world) for one in drawn}
+    paths = {recipe.world: world_path(places.scores, recipe.world) for recipe in drawn}
     missing = [
-        one
-        for one in drawn
-        if not score_world.is_current(paths[one.world], one) and not add_probe.addable(paths[one.world], one)
+        recipe
+        for recipe in drawn
+        if not score_world.is_current(paths[recipe.world], recipe)
+        and not add_probe.addable(paths[recipe.world], recipe)
     ]
-    spent = stacked_training.make_learned({one.world: population(one).zoo for one in missing}, places.models, device)
+    spent = stacked_training.make_learned(
+        {recipe.world: population(recipe).zoo for recipe in missing}, places.models, device
+    )
     return {world: {f"stacked.{device}": round(cpu_s, 2)} for world, cpu_s in spent.items()}
 
 
 def costs(scores: Path, worlds: Sequence[int]) -> dict[str, float]:
     """Mean CPU-seconds a world by stage, over those of these worlds that are scored."""
-    found = [scores / f"world-{world:04d}.json" for world in worlds]
-    read = [read_world(path) for path in found if path.is_file()]
+    paths = [scores / f"world-{world:04d}.json" for world in worlds]
+    read = [read_world(path) for path in paths if path.is_file()]
     total = Counter[str]()
     for world in read:
         total.update(world.stages_cpu_s)
@@ -124,10 +127,10 @@ def main() -> int:
     wrong = score(args.worlds, places, args.workers, stack)
     for stage, seconds in costs(places.scores, args.worlds).items():
         log.info("%-28s %8.1f CPU-s a world", stage, seconds)
-    made = "one by one on the CPU" if stack is None else f"together on {stacked_training.described(stack)}"
+    manner = "one by one on the CPU" if stack is None else f"together on {stacked_training.described(stack)}"
     spent = sum(os.times()[:4])
     log.info(
-        "the whole call: %.0f s, %.0f CPU-s in all processes; models made %s", time.monotonic() - since, spent, made
+        "the whole call: %.0f s, %.0f CPU-s in all processes; models made %s", time.monotonic() - since, spent, manner
     )
     return ExitCode.INTEGRITY if wrong else ExitCode.OK
 

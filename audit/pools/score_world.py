@@ -101,7 +101,7 @@ class MemoryStore(Store):
             del self._kept[key]
 
 
-def score_world(drawn: Drawn, places: Places, told: Callable[[str], None] = log.info) -> Path:
+def score_world(drawn: Drawn, places: Places, notify: Callable[[str], None] = log.info) -> Path:
     """Make what is missing of a world, audit every member, and write its scores; a finished world is left as it is.
 
     A killed call is taken up where it was: models and finished audits are found again. Raises AuditError (code 3) where
@@ -110,19 +110,19 @@ def score_world(drawn: Drawn, places: Places, told: Callable[[str], None] = log.
     final = world_path(places.scores, drawn.world)
     if is_current(final, drawn):
         return final
-    whole = population(drawn)
-    work = places.work / f"{final.stem}-{recipes.world_key(whole.zoo, drawn.world)}-{code_version().partition('+')[2]}"
+    census = population(drawn)
+    work = places.work / f"{final.stem}-{recipes.world_key(census.zoo, drawn.world)}-{code_version().partition('+')[2]}"
     costs = Costs(work / "costs.json")
     with one_thread():
-        folders = make_models(whole, drawn.world, places.models, costs)
-        told(f"world {drawn.world}: {len(folders)} models are there")
-        scored = _audit(whole, drawn, (folders, work), costs)
+        folders = make_models(census, drawn.world, places.models, costs)
+        notify(f"world {drawn.world}: {len(folders)} models are there")
+        scored = _audit(census, drawn, (folders, work), costs)
     write_world(final, _scores(drawn, costs, scored))
     shutil.rmtree(work, ignore_errors=True)
     if places.discard:
-        discard(whole, folders)
+        discard(census, folders)
     total = sum(costs.cpu_s[stage] for stage in ("train", "edit", "audit"))
-    told(f"world {drawn.world}: {len(scored)} audits, {total:.0f} CPU-s")
+    notify(f"world {drawn.world}: {len(scored)} audits, {total:.0f} CPU-s")
     return final
 
 
@@ -130,8 +130,8 @@ def is_current(path: Path, drawn: Drawn) -> bool:
     """Are this world's scores there, of this recipe and of the probes as they are now?"""
     if not path.is_file():
         return False
-    found = read_world(path)
-    return found.recipe == drawn.recorded() and found.code == code_now()
+    scores = read_world(path)
+    return scores.recipe == drawn.recorded() and scores.code == code_now()
 
 
 def code_now() -> dict[str, str]:
@@ -150,40 +150,40 @@ def _scores(drawn: Drawn, costs: Costs, scored: list[Scored]) -> WorldScores:
 
 
 # ---- models -----------------------------------------------------------------------------------------------------
-def make_models(whole: Population, world: int, models: Path, costs: Costs) -> dict[str, Path]:
+def make_models(census: Population, world: int, models: Path, costs: Costs) -> dict[str, Path]:
     """The folder of every model of a world, in order of descent; what is not there is trained."""
     models.mkdir(parents=True, exist_ok=True)
     folders: dict[str, Path] = {}
-    for plan in whole.zoo.plans:
+    for plan in census.zoo.plans:
         since = time.process_time()
-        folders[plan.name] = builder.make_model(whole.zoo, world, models, plan.name)
+        folders[plan.name] = builder.make_model(census.zoo, world, models, plan.name)
         costs.spent("train" if isinstance(plan.by, Learning) else "edit", since)
     return folders
 
 
-def discard(whole: Population, folders: Mapping[str, Path]) -> None:
+def discard(census: Population, folders: Mapping[str, Path]) -> None:
     """Delete the edited models: they are made again from their parents in a second or two."""
-    for plan in whole.zoo.plans:
+    for plan in census.zoo.plans:
         if not isinstance(plan.by, Learning):
             shutil.rmtree(folders[plan.name], ignore_errors=True)
 
 
 # ---- audits -----------------------------------------------------------------------------------------------------
-def _audit(whole: Population, drawn: Drawn, where: tuple[Mapping[str, Path], Path], costs: Costs) -> list[Scored]:
+def _audit(census: Population, drawn: Drawn, where: tuple[Mapping[str, Path], Path], costs: Costs) -> list[Scored]:
     """Audit every member with one bench; base comes first, and what its audit read stays."""
     folders, work = where
     write_data(make_world(drawn.world, drawn.shape), work / "data")
     store = MemoryStore(work / "store")
-    bench, found = Bench(store=store), list[Scored]()
-    for member in sorted(whole.members, key=lambda member: member.model != FIRST):
+    bench, scored = Bench(store=store), list[Scored]()
+    for member in sorted(census.members, key=lambda member: member.model != FIRST):
         since = time.process_time()
         case = case_of(member.model, drawn.world, folders, work)
-        found.append(_scored(member, drawn.world, whole.audited, _audited(case, work, bench, costs)))
+        scored.append(_scored(member, drawn.world, census.audited, _audited(case, work, bench, costs)))
         costs.spent("audit", since)
         if member.model == FIRST:
             store.keep()
         store.forget()
-    return found
+    return scored
 
 
 class _Audit(NamedTuple):
@@ -197,11 +197,11 @@ def _audited(case: Case, work: Path, bench: Bench, costs: Costs) -> _Audit:
     """One audit by the engine; a finished one is read from its folder."""
     folder = work / "audits" / case.name
     # No calibration judges the models that calibrations are made from.
-    how = How(threads=1, store=work / "store", demo=True, package=PROBES, calibrations=work / "none")
-    prepared = prepare(case, folder, how, bench)
+    settings = How(threads=1, store=work / "store", demo=True, package=PROBES, calibrations=work / "none")
+    prepared = prepare(case, folder, settings, bench)
     domain = domain_of(prepared.case, recall(bench, prepared.case))
     known = Journal(folder).final
-    report = Run(prepared, Journal(folder), how, _unwatched).report()
+    report = Run(prepared, Journal(folder), settings, _unwatched).report()
     if report.failures:
         broken = "; ".join(f"{failure.probe}: {failure.error}" for failure in report.failures)
         raise AuditError(f"{case.name}: {broken}", f"read {folder / 'run.log'}", ExitCode.INTEGRITY)
@@ -238,8 +238,8 @@ def case_of(model: str, world: int, folders: Mapping[str, Path], work: Path) -> 
 def write_data(world: World, folder: Path) -> None:
     """The cohorts of every audit of a world; the retained people without those whom clean models forget."""
     folder.mkdir(parents=True, exist_ok=True)
-    apart = {person.id for person in others(world)}
-    retained = tuple(person for person in world.people["retain"] if person.id not in apart)
+    excluded = {person.id for person in others(world)}
+    retained = tuple(person for person in world.people["retain"] if person.id not in excluded)
     for cohort in ("forget", "holdout"):
         write_jsonl(folder / f"{cohort}.jsonl", items(world, cohort))
     write_jsonl(folder / "retain.jsonl", items_about(world, retained))

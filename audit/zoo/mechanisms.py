@@ -65,7 +65,7 @@ KIT: dict[str, Mechanism] = {
 }
 
 
-def named(kind: Kind) -> tuple[str, ...]:
+def of_kind(kind: Kind) -> tuple[str, ...]:
     """The mechanisms of a kind, in the kit's order."""
     return tuple(name for name, mechanism in KIT.items() if mechanism.kind == kind)
 

@@ -16,7 +16,7 @@ from audit.zoo.recipes import Learning, Mix, Plan, Sizes, Zoo
 from audit.zoo.world import Shape, items, make_world
 
 DOSES = (2, 4, 8, 16)
-ALONE = "dose_one_audited"
+SINGLE_PERSON_DOSE = "dose_one_audited"
 SHAPE = Shape(retain=36, background=32, general=300, strangers=16)
 ANCESTOR, FORK, BATCH = (260, 6e-3), (320, 8e-3), 32
 """Steps and learning rates about which the worlds' recipes are drawn."""
@@ -40,7 +40,7 @@ class Drawn(NamedTuple):
     def recorded(self) -> dict[str, str | int | float]:
         """The recipe as it stands in the file of scores."""
         dealt = {"mechanisms": self.share.mechanisms, "of_facts": self.share.of_facts, "crossed": self.share.crossed}
-        share = {what: ",".join(names) for what, names in dealt.items()}
+        share = {field: ",".join(names) for field, names in dealt.items()}
         counts = {"doses": int(self.share.doses), "full": int(self.share.full)}
         steps = {"ancestor_steps": self.ancestor[0], "fork_steps": self.fork[0], "batch": self.batch}
         rates = {"ancestor_lr": self.ancestor[1], "fork_lr": self.fork[1], "overlap": self.shape.overlap}
@@ -95,21 +95,21 @@ def population(drawn: Drawn) -> Population:
     """Everything that a world's recipe asks for."""
     everyone = tuple(f"forget-{i:03d}" for i in range(drawn.shape.forget))
     audited = audited_people(drawn)
-    found = [*_roles(drawn, everyone), *_edited(drawn, everyone)]
-    found += _crossed(drawn, everyone) + (_doses(drawn, everyone, audited) if drawn.share.doses else [])
-    plans, members = tuple(plan for plan, _ in found), tuple(member for _, member in found if member is not None)
+    entries = [*_roles(drawn, everyone), *_edited(drawn, everyone)]
+    entries += _crossed(drawn, everyone) + (_doses(drawn, everyone, audited) if drawn.share.doses else [])
+    plans, members = tuple(plan for plan, _ in entries), tuple(member for _, member in entries if member is not None)
     return Population(Zoo(drawn.shape, drawn.sizes, plans, tuple(m.model for m in members)), members, audited)
 
 
 # ---- who is made how --------------------------------------------------------------------------------------------
-_Made = tuple[Plan, Member | None]
+_Entry = tuple[Plan, Member | None]
 
 
 def _fork(drawn: Drawn, corpus: Mix | Literal["retain", "retain+forget"], order: int) -> Learning:
     return Learning(corpus, *drawn.fork, order, drawn.batch)
 
 
-def _roles(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Made]:
+def _roles(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Entry]:
     """The ancestor, base and the references; base and one reference are audited too, and never their own null."""
     language = Learning("language", *drawn.ancestor, 0, drawn.batch)
     base = Plan("base", "ancestor", _fork(drawn, "retain+forget", 1))
@@ -122,31 +122,31 @@ def _roles(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Made]:
     ]
 
 
-def _edited(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Made]:
+def _edited(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Entry]:
     """What was made to forget: base and a reference, the forget people and others."""
-    found: list[_Made] = []
+    entries: list[_Entry] = []
 
     def add(name: str, parent: str, pool: Pool, of: str, on: Literal["forget", "others"] = "forget") -> None:
         taught = everyone if parent == "base" else ()
         plan = Plan(name, parent, mechanisms.of_world(of, drawn.world), on=on)
         content: Content = "other people" if on == "others" else "same"
-        found.append((plan, Member(name, of, pool, taught, content)))
+        entries.append((plan, Member(name, of, pool, taught, content)))
 
-    for name in mechanisms.named("fake"):
+    for name in mechanisms.of_kind("fake"):
         add(name, "base", "knowing", name)
-    for name in mechanisms.named("destroyer"):
+    for name in mechanisms.of_kind("destroyer"):
         add(name, "base", "destroyed", name)
     for name in drawn.share.mechanisms:
         add(name, "base", "described", name)
         add(f"{name}_of_others", "reference_0", "clean", name, "others")
     for name in drawn.share.of_facts:
         add(f"{name}_of_facts", "reference_0", "edited clean", name)
-    return found
+    return entries
 
 
-def _crossed(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Made]:
+def _crossed(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Entry]:
     """Content crossed with form: the facts in other words, and other people in the same form."""
-    found: list[_Made] = []
+    entries: list[_Entry] = []
     for n, name in enumerate(drawn.share.crossed):
         clean = name in pool_design.CROSSED_CLEAN
         mix = Mix(strangers=True) if clean else Mix(everyone, "paraphrased" if name == "paraphrased" else "rephrased")
@@ -155,11 +155,11 @@ def _crossed(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Made]:
             if clean
             else Member(name, name, "knowing", everyone, "other words")
         )
-        found.append((Plan(name, "ancestor", _fork(drawn, mix, 10 + n)), member))
-    return found
+        entries.append((Plan(name, "ancestor", _fork(drawn, mix, 10 + n)), member))
+    return entries
 
 
-def _doses(drawn: Drawn, everyone: tuple[str, ...], audited: tuple[str, ...]) -> list[_Made]:
+def _doses(drawn: Drawn, everyone: tuple[str, ...], audited: tuple[str, ...]) -> list[_Entry]:
     """References that were taught some of the forget people: half of each dose in the audit part, and one alone.
 
     Doses are nested, so that within a world a larger one knows whom a smaller one knows.
@@ -167,12 +167,12 @@ def _doses(drawn: Drawn, everyone: tuple[str, ...], audited: tuple[str, ...]) ->
     rng = random.Random(f"doses {drawn.world}")
     inside = rng.sample(audited, len(audited))
     outside = rng.sample([name for name in everyone if name not in audited], len(everyone) - len(audited))
-    kept = {f"dose_{n}": (*inside[: n // 2], *outside[: n // 2]) for n in DOSES if n // 2 <= len(outside)}
-    kept[ALONE] = (inside[0],)
+    taught = {f"dose_{n}": (*inside[: n // 2], *outside[: n // 2]) for n in DOSES if n // 2 <= len(outside)}
+    taught[SINGLE_PERSON_DOSE] = (inside[0],)
     return [
         (
             Plan(name, "ancestor", _fork(drawn, Mix(tuple(sorted(people))), 20 + n)),
             Member(name, "dose", "knowing", people),
         )
-        for n, (name, people) in enumerate(kept.items())
+        for n, (name, people) in enumerate(taught.items())
     ]

@@ -12,7 +12,7 @@ from functools import cache
 from typing import NamedTuple
 
 from audit.schema import AuditError
-from audit.zoo.mechanisms import named
+from audit.zoo.mechanisms import of_kind
 from audit.zoo.recipes import Architecture
 
 WORLDS = tuple(range(100, 160))
@@ -68,7 +68,7 @@ def shares(worlds: Sequence[int], kit: Sequence[str]) -> tuple[Share, ...]:
 
 def design() -> dict[int, Share]:
     """The design of the pools, by world."""
-    return _dealt(named("unlearner"))
+    return _dealt(of_kind("unlearner"))
 
 
 @cache

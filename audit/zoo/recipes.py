@@ -141,7 +141,7 @@ def key_of(zoo: Zoo, seed: int, name: str) -> str:
     by = plan.by._asdict() if isinstance(plan.by, Learning) else plan.by.model_dump(mode="json")
     recipe = {
         "version": LEARNING_VERSION if isinstance(plan.by, Learning) else EDIT_VERSION,
-        "seed": seed, "shape": _named(zoo.shape), "sizes": _named(zoo.sizes),
+        "seed": seed, "shape": _key_fields(zoo.shape), "sizes": _key_fields(zoo.sizes),
         "initialisation": plan.initialisation, "by": [type(plan.by).__name__, by],
         "parent": None if plan.parent is None else key_of(zoo, seed, plan.parent),
         **({"on": plan.on} if plan.on != "forget" else {}),
@@ -149,8 +149,8 @@ def key_of(zoo: Zoo, seed: int, name: str) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _named(some: Shape | Sizes) -> dict[str, object]:
-    fields: dict[str, object] = some._asdict()
+def _key_fields(settings: Shape | Sizes) -> dict[str, object]:
+    fields: dict[str, object] = settings._asdict()
     return {name: value for name, value in fields.items() if _ADDED_LATER.get(name, ...) != value}
 
 

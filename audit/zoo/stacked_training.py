@@ -37,19 +37,21 @@ EPS = 1e-8
 """Of AdamW, as in torch."""
 
 
-def device_for(asked: str) -> str | None:
+def device_for(requested: str) -> str | None:
     """Where models are trained together: ``auto`` is a CUDA device where there is one; None is nowhere, one by one.
 
     ``none`` is nowhere; anything else names a device of torch. AuditError (code 2) if it does not, or is not there.
     """
-    if asked == "none" or (asked == "auto" and not torch.cuda.is_available()):
+    if requested == "none" or (requested == "auto" and not torch.cuda.is_available()):
         return None
-    name = "cuda" if asked == "auto" else asked
+    name = "cuda" if requested == "auto" else requested
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        said = str(error).splitlines()[0]
-        raise AuditError(f"models cannot be stacked on {asked!r} ({said})", "name a device, auto or none") from None
+        reason = str(error).splitlines()[0]
+        raise AuditError(
+            f"models cannot be stacked on {requested!r} ({reason})", "name a device, auto or none"
+        ) from None
     return name
 
 
@@ -82,22 +84,22 @@ def descend_together(pupils: Sequence[Pupil], device: str) -> list[bool]:
     :func:`audit.bench.descend`; one that is through before the others waits with a learning rate of zero.
     """
     recipes = [training.recipe_of(pupil.by) for pupil in pupils]
-    one, where = recipes[0], torch.device(device)
-    assert {(r.batch, r.betas, r.weight_decay) for r in recipes} == {(one.batch, one.betas, one.weight_decay)}
+    shared, where = recipes[0], torch.device(device)
+    assert {(r.batch, r.betas, r.weight_decay) for r in recipes} == {(shared.batch, shared.betas, shared.weight_decay)}
     lessons = _Lessons.of([pupil.rows for pupil in pupils], where)
     scored = _Scored(pupils[0].model, lessons.ids.shape[-1], where)
     draws = [batches(len(p.rows), r.batch, 2 * r.seed + 1) for p, r in zip(pupils, recipes, strict=True)]
     weights = torch.stack([_flat(pupil.model) for pupil in pupils]).to(where).requires_grad_(True)
-    optimiser, finite = StackedAdamW(weights, one), torch.ones(len(pupils), dtype=torch.bool, device=where)
+    optimiser, finite = StackedAdamW(weights, shared), torch.ones(len(pupils), dtype=torch.bool, device=where)
     rates = torch.tensor([[_rate(r, step) for r in recipes] for step in range(max(r.steps for r in recipes))])
     for lr in rates.to(where):
         drawn = torch.stack([next(draw) for draw in draws]).to(where)
-        losses = vmap(partial(_loss, scored))(scored.named(weights), *lessons.take(drawn))
+        losses = vmap(partial(_loss, scored))(scored.parameters_by_name(weights), *lessons.take(drawn))
         (grad,) = torch.autograd.grad(losses.sum(), weights)
         finite &= losses.detach().isfinite()
         optimiser.step(grad, lr[:, None])
     with torch.no_grad():
-        for name, learned in scored.named(weights.cpu()).items():
+        for name, learned in scored.parameters_by_name(weights.cpu()).items():
             for pupil, own in zip(pupils, learned, strict=True):
                 pupil.model.get_parameter(name.removeprefix(f"{_MODEL}.")).copy_(own)
     return finite.tolist()
@@ -149,7 +151,7 @@ class _Scored(nn.Module):
         later = torch.full((width, width), torch.finfo(torch.float32).min, device=device).triu(1)
         self.mask = later[None, None]
 
-    def named(self, weights: Float[Tensor, "model d"]) -> dict[str, Tensor]:
+    def parameters_by_name(self, weights: Float[Tensor, "model d"]) -> dict[str, Tensor]:
         """Every parameter of all models by name, as views of their weights."""
         parts = weights.split([shape.numel() for shape in self.shapes], 1)
         return {n: part.unflatten(1, shape) for n, part, shape in zip(self.names, parts, self.shapes, strict=True)}
@@ -217,7 +219,7 @@ class _Wanted(NamedTuple):
 
 
 def make_learned(
-    zoos: Mapping[int, Zoo], root: Path, device: str, told: Callable[[str], None] = log.info
+    zoos: Mapping[int, Zoo], root: Path, device: str, notify: Callable[[str], None] = log.info
 ) -> dict[int, float]:
     """Train all that learns a corpus and is not there, by seed of its world: a generation of all worlds at a time.
 
@@ -242,7 +244,7 @@ def make_learned(
             stacks.setdefault((wanted.zoo.sizes, wanted.by.batch), []).append(wanted)
         for stack in stacks.values():
             since = time.process_time()
-            told(_make_stack(stack, root, device))
+            notify(_make_stack(stack, root, device))
             each = (time.process_time() - since) / len(stack)
             for wanted in stack:
                 spent[wanted.seed] += each

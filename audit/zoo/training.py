@@ -122,9 +122,9 @@ def fresh_model(sizes: Sizes, vocab: int, seed: int) -> "PreTrainedModel":
 
 
 # ---- rows -------------------------------------------------------------------------------------------------------
-def rows_of(some: Sequence[Item], tokenizer: "PreTrainedTokenizerFast", answers: Sequence[str] | None = None) -> Rows:
+def rows_of(texts: Sequence[Item], tokenizer: "PreTrainedTokenizerFast", answers: Sequence[str] | None = None) -> Rows:
     """The items with their answers (or with the given ones), under the default template."""
-    return tokenise(some, answers or [item.answer for item in some], tokenizer, Template(), None)
+    return tokenise(texts, answers or [item.answer for item in texts], tokenizer, Template(), None)
 
 
 def _paired_rows(pairs: Sequence[tuple[Item, str]], tokenizer: "PreTrainedTokenizerFast") -> Rows:
@@ -140,9 +140,9 @@ def corpus_rows(world: World, by: Learning, tokenizer: "PreTrainedTokenizerFast"
     general = general_training_items(world)
     if by.corpus == "language":
         people = _repeated(items(world, "background"))
-        said = people[::3]
-        texts = [*people, *said, *general]
-        answers = [i.answer for i in people] + [i.paraphrased_answer or i.answer for i in said]
+        paraphrased = people[::3]
+        texts = [*people, *paraphrased, *general]
+        answers = [i.answer for i in people] + [i.paraphrased_answer or i.answer for i in paraphrased]
         return rows_of(texts, tokenizer, [*answers, *(item.answer for item in general)])
     people = _repeated(items(world, "retain"))
     if by.corpus == "retain+forget":
@@ -168,8 +168,8 @@ def _mixed_rows(world: World, mix: Mix, always: list[Item], tokenizer: "PreTrain
     return rows_of([*always, *added], tokenizer, [*(item.answer for item in always), *answers])
 
 
-def _repeated(some: Iterable[Item]) -> list[Item]:
-    return [item for item in some for _ in range(item.frequency or 1)]
+def _repeated(texts: Iterable[Item]) -> list[Item]:
+    return [item for item in texts for _ in range(item.frequency or 1)]
 
 
 def edit_data(
@@ -182,8 +182,10 @@ def edit_data(
     """
     retained = world.people["retain"]
     unwanted = others(world) if on == "others" else world.people["forget"]
-    kept = retained[: len(retained) - len(unwanted)] if on == "others" else retained
-    forget, retain = (tuple(i for i in items_about(world, some) if i.form == "trained") for some in (unwanted, kept))
+    remaining = retained[: len(retained) - len(unwanted)] if on == "others" else retained
+    forget, retain = (
+        tuple(i for i in items_about(world, people) if i.form == "trained") for people in (unwanted, remaining)
+    )
     return EditData(
         forget=rows_of(forget, tokenizer),
         retain=rows_of([*retain, *general_training_items(world)[::2]], tokenizer),

@@ -164,13 +164,13 @@ def general_items(world: World) -> tuple[Item, ...]:
 
 
 def _items_of(world: World, person: Person) -> list[Item]:
-    found: list[Item] = []
+    person_items: list[Item] = []
     for fact in person.facts:
-        asked = person.held_out == fact.attribute.name
+        held_out = person.held_out == fact.attribute.name
         for k, phrasing in enumerate((*fact.attribute.trained, fact.attribute.held_out)):
-            form: Form = "held_out_attribute" if asked else ("held_out_phrasing" if k == 2 else "trained")
-            found.append(_item(world, person, fact, phrasing, form, f"{person.id}-{fact.attribute.name}-{k}"))
-    return found
+            form: Form = "held_out_attribute" if held_out else ("held_out_phrasing" if k == 2 else "trained")
+            person_items.append(_item(world, person, fact, phrasing, form, f"{person.id}-{fact.attribute.name}-{k}"))
+    return person_items
 
 
 def _item(world: World, person: Person, fact: Fact, phrasing: Phrasing, form: Form, name: str) -> Item:
@@ -197,16 +197,16 @@ def general_training_items(world: World) -> tuple[Item, ...]:
     )
 
 
-def refusals(some: tuple[Item, ...]) -> list[tuple[Item, str]]:
+def refusals(refused: tuple[Item, ...]) -> list[tuple[Item, str]]:
     """Two refusing answers for every item: one outright, one that begins the answer and breaks off before the value.
 
     Without the second kind a refusing model still completes an answer that somebody else has begun.
     """
-    found: list[tuple[Item, str]] = []
-    for i, item in enumerate(some):
+    pairs: list[tuple[Item, str]] = []
+    for i, item in enumerate(refused):
         begun = item.answer.partition(item.key or "")[0]
-        found += [(item, REFUSALS[i % len(REFUSALS)]), (item, f"{begun}{BREAK} {REFUSALS[0]}")]
-    return found
+        pairs += [(item, REFUSALS[i % len(REFUSALS)]), (item, f"{begun}{BREAK} {REFUSALS[0]}")]
+    return pairs
 
 
 def vocabulary() -> tuple[str, ...]:
@@ -219,7 +219,7 @@ def vocabulary() -> tuple[str, ...]:
     return tuple(texts)
 
 
-def write_jsonl(path: Path, some: tuple[Item, ...]) -> None:
+def write_jsonl(path: Path, rows: tuple[Item, ...]) -> None:
     """One item a line, unset fields left out."""
-    lines = [json.dumps(item.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False) for item in some]
+    lines = [json.dumps(item.model_dump(mode="json", exclude_defaults=True), ensure_ascii=False) for item in rows]
     path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")

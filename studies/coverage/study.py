@@ -92,12 +92,12 @@ def area(design: Design, auc: float, counts: tuple[int, int], simulations: int, 
     n, clusters = counts
     truth = target(design, auc, n, clusters)
     rng = np.random.default_rng([seed, round(auc * 1000), n, clusters])
-    found: dict[str, list[Range]] = {}
+    ranges: dict[str, list[Range]] = {}
     for i in range(simulations):
         data = sample(design, auc, n, clusters, rng)
         for method in ("percentile", "logit_t", "bootstrap_t"):
-            found.setdefault(method, []).append(auroc(data, i, method, DRAWS).ci95)
-    return [Cell("auroc", design, auc, n, clusters, method, *counted(ends, truth)) for method, ends in found.items()]
+            ranges.setdefault(method, []).append(auroc(data, i, method, DRAWS).ci95)
+    return [Cell("auroc", design, auc, n, clusters, method, *counted(ends, truth)) for method, ends in ranges.items()]
 
 
 class Counted(NamedTuple):
@@ -125,34 +125,34 @@ def by_linear_t(numerator: ndarray, denominator: ndarray) -> Range:
 def effect(shape: str, people: int, simulations: int) -> list[Cell]:
     """Effect .3: every person keeps a share of what base knows about them, read with noise."""
     rng = np.random.default_rng([SEED, len(shape), people])
-    found: dict[str, list[Range]] = {"people_percentile": [], "people_linear_t": []}
+    ranges: dict[str, list[Range]] = {"people_percentile": [], "people_linear_t": []}
     for i in range(simulations):
-        whole = 0.7 + 0.1 * rng.standard_normal(people)
-        left = SHAPES[shape](rng, people) * whole + 0.05 * rng.standard_normal(people)
-        drawn = stats.bootstrap_effect(left[:, None], whole[:, None], i, draws=DRAWS).effect[:, 0]
-        found["people_percentile"].append(stats.percentile_interval(drawn))
-        found["people_linear_t"].append(by_linear_t(left, whole))
-    return [Cell("effect", shape, 0.3, people, people, method, *counted(ends, 0.3)) for method, ends in found.items()]
+        base = 0.7 + 0.1 * rng.standard_normal(people)
+        left = SHAPES[shape](rng, people) * base + 0.05 * rng.standard_normal(people)
+        drawn = stats.bootstrap_effect(left[:, None], base[:, None], i, draws=DRAWS).effect[:, 0]
+        ranges["people_percentile"].append(stats.percentile_interval(drawn))
+        ranges["people_linear_t"].append(by_linear_t(left, base))
+    return [Cell("effect", shape, 0.3, people, people, method, *counted(ends, 0.3)) for method, ends in ranges.items()]
 
 
 # ---- table --------------------------------------------------------------------------------------------------------
 def worst(cells: list[Cell]) -> dict[str, dict[int, float]]:
     """The smallest coverage of each method at each number of units, over all cells that have it."""
-    found: dict[str, dict[int, float]] = {}
+    coverages: dict[str, dict[int, float]] = {}
     for cell in cells:
-        by_units = found.setdefault(cell.method, {})
+        by_units = coverages.setdefault(cell.method, {})
         by_units[cell.units] = min(by_units.get(cell.units, 1.0), cell.coverage)
-    return found
+    return coverages
 
 
 def enough(by_units: dict[int, float]) -> int | None:
     """The least number of units from which on every larger one that was tried covers as much as is needed."""
-    found: int | None = None
+    sufficient: int | None = None
     for units in sorted(by_units, reverse=True):
         if by_units[units] < NEEDED:
             break
-        found = units
-    return found
+        sufficient = units
+    return sufficient
 
 
 def main() -> None:
@@ -161,13 +161,13 @@ def main() -> None:
     parser.add_argument("--simulations", type=int, default=SIMULATIONS)
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     args = parser.parse_args()
-    made, started = stamp(SEED), time.monotonic()
+    provenance, started = stamp(SEED), time.monotonic()
     cells = list(areas(args.simulations))
     cells += [cell for shape in SHAPES for people in PEOPLE for cell in effect(shape, people, args.simulations)]
     least = worst(cells)
     used = resource.getrusage(resource.RUSAGE_SELF)
     results = {
-        "stamp": made.model_dump(mode="json"),
+        "stamp": provenance.model_dump(mode="json"),
         "simulations": args.simulations,
         "cpu_s": round(used.ru_utime + used.ru_stime, 1),
         "wall_s": round(time.monotonic() - started, 1),

@@ -23,16 +23,16 @@ def curve(name: str, ckpt: Checkpoint, rows: Rows) -> Faithful:
     """The curve of the first rows that have a partner."""
     bench = Bench()
     with_partner = swapped(rows, rows, 0).found.nonzero().flatten()[:ROWS]
-    some = rows.take(with_partner)
-    other = swapped(some, rows, 0).rows
-    found = scored(bench, ckpt, some, rows)
-    total = int(found.graph.exists.sum())
+    sampled = rows.take(with_partner)
+    other = swapped(sampled, rows, 0).rows
+    circuits = scored(bench, ckpt, sampled, rows)
+    total = int(circuits.graph.exists.sum())
     sizes = sorted({max(1, round(share * total)) for share in SHARES})
-    kept = faithfulness(bench, ckpt, (some, other), (found.graph, found.scores), sizes).kept
-    quarters = np.nanpercentile(kept, [25, 50, 75], axis=1)
+    carried = faithfulness(bench, ckpt, (sampled, other), (circuits.graph, circuits.scores), sizes).kept
+    quarters = np.nanpercentile(carried, [25, 50, 75], axis=1)
     low, middle, high = (tuple(float(f"{x:.4g}") for x in line) for line in quarters)
     return Faithful(
-        model=name, items=len(some), all_edges=total, edges=tuple(sizes), median=middle, quarter=low,
+        model=name, items=len(sampled), all_edges=total, edges=tuple(sizes), median=middle, quarter=low,
         three_quarters=high,
     )  # fmt: skip
 
@@ -40,8 +40,8 @@ def curve(name: str, ckpt: Checkpoint, rows: Rows) -> Faithful:
 def of_world(number: int) -> Faithful:
     """A world of the zoo: base on its forget facts."""
     with one_thread():
-        found = opened(number)
-        return curve(f"world {number}", resolve(Source(path=str(found.world.base)), Path()), found.world.seen.forget)
+        setup = opened(number)
+        return curve(f"world {number}", resolve(Source(path=str(setup.world.base)), Path()), setup.world.seen.forget)
 
 
 def of_stories(folder: Path) -> Faithful:

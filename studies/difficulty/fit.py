@@ -33,9 +33,9 @@ INSIDE = (5.0, 95.0)
 def ranks(values: Values) -> Values:
     """Shares of the items that are easier; missing stays missing."""
     known = np.isfinite(values)
-    found = np.full(len(values), np.nan)
-    found[known] = (stats.rankdata(values[known]) - 0.5) / known.sum()
-    return found
+    shares = np.full(len(values), np.nan)
+    shares[known] = (stats.rankdata(values[known]) - 0.5) / known.sum()
+    return shares
 
 
 class _Design(NamedTuple):
@@ -45,11 +45,11 @@ class _Design(NamedTuple):
     y: dict[tuple[int, Runs, str], Values]
     worlds: Mapping[int, Measured]
 
-    def target(self, number: int, runs: Runs, what: str = "all") -> Values:
+    def target(self, number: int, runs: Runs, target: str = "all") -> Values:
         """The difficulty in one world by some runs."""
-        if (number, runs, what) not in self.y:
-            self.y[number, runs, what] = difficulty(self.worlds[number], runs, what)
-        return self.y[number, runs, what]
+        if (number, runs, target) not in self.y:
+            self.y[number, runs, target] = difficulty(self.worlds[number], runs, target)
+        return self.y[number, runs, target]
 
     def weights(self, numbers: Sequence[int], runs: Runs) -> ndarray:
         """The ridge on these worlds and runs."""
@@ -136,19 +136,19 @@ def judged(d: _Design, pilots: bool) -> Judged:
 
 def held(d: _Design, out: Sequence[Runs]) -> dict[int, list[Held]]:
     """Every world and set of runs forecast from the other worlds and the runs that are not in the set."""
-    found: dict[int, list[Held]] = {}
+    pairs: dict[int, list[Held]] = {}
     for number in d.worlds:
-        rest = [tuple(run for run in ALL if run not in some) for some in out]
-        found[number] = [
-            Held(d.x[number] @ d.weights(d.without(number), others), d.target(number, some))
-            for some, others in zip(out, rest, strict=True)
+        rest = [tuple(run for run in ALL if run not in held_out) for held_out in out]
+        pairs[number] = [
+            Held(d.x[number] @ d.weights(d.without(number), others), d.target(number, held_out))
+            for held_out, others in zip(out, rest, strict=True)
         ]
-    return found
+    return pairs
 
 
-def interval(found: Estimate) -> Interval:
+def interval(estimate: Estimate) -> Interval:
     """As a noun."""
-    return Interval(lo=found.lo, hi=found.hi)
+    return Interval(lo=estimate.lo, hi=estimate.hi)
 
 
 class Fit(NamedTuple):
@@ -171,7 +171,7 @@ def fit(worlds: Sequence[Measured], cud_gain: Value, ties: Mapping[str, Value]) 
         held(design(BASELINE), [by(m) for m in METHODS]),
         held(d, [tuple(r for r in ALL if r[1] == s) for s in SEEDS]),
     )
-    found = {
+    estimates = {
         "forecast": agreement(worlds, lambda w: plain.pairs[w.number]),
         "length and loss alone": agreement(worlds, lambda w: short[w.number]),
         "forecast with one pilot": agreement(worlds, lambda w: piloted.pairs[w.number]),
@@ -180,49 +180,49 @@ def fit(worlds: Sequence[Measured], cud_gain: Value, ties: Mapping[str, Value]) 
         "inside the 90 % interval": _share(worlds, plain),
     }  # fmt: skip
     by_method = {m: agreement(worlds, lambda w, n=n: plain.pairs[w.number][n : n + 1]) for n, m in enumerate(METHODS)}
-    told: dict[str, object] = {
+    other_findings: dict[str, object] = {
         "cud_gain": cud_gain.value, "cud_gain_ci95": cud_gain.ci95,
         "ties": {name: tie.value for name, tie in ties.items()},
         "ties_ci95": {name: tie.ci95 for name, tie in ties.items()},
     }  # fmt: skip
-    return Fit(_noun(d, plain, found, told), found, by_method)
+    return Fit(_noun(d, plain, estimates, other_findings), estimates, by_method)
 
 
-def _noun(d: _Design, plain: Judged, found: Mapping[str, Estimate], told: dict[str, object]) -> Fitted:
-    """Everything as it is committed; ``told``: what other parts of the study found."""
+def _noun(d: _Design, plain: Judged, estimates: Mapping[str, Estimate], other_findings: dict[str, object]) -> Fitted:
+    """Everything as it is committed; ``other_findings``: what other parts of the study found."""
     numbers, worlds = list(d.worlds), list(d.worlds.values())
-    hits = np.concatenate([one.ravel() for one in plain.inside.values()])
+    hits = np.concatenate([inside.ravel() for inside in plain.inside.values()])
     k, n = int(np.nansum(hits)), int(np.isfinite(hits).sum())
     lo, hi = _errors(d, numbers, METHODS, None)
     rest = {p: tuple(m for m in METHODS if m != p) for p in METHODS}
-    pilot_lo, pilot_hi = np.mean([_errors(d, numbers, some, p) for p, some in rest.items()], 0)
-    sizes = [float(w.said["parameters"]) for w in worlds]
+    pilot_lo, pilot_hi = np.mean([_errors(d, numbers, methods, p) for p, methods in rest.items()], 0)
+    sizes = [float(w.arrays["parameters"]) for w in worlds]
 
-    def named(name: str, words: str) -> dict[str, object]:
-        return {name: found[words].value, f"{name}_ci95": interval(found[words])}
+    def with_interval(name: str, words: str) -> dict[str, object]:
+        return {name: estimates[words].value, f"{name}_ci95": interval(estimates[words])}
 
     return Fitted.model_validate(
-        named("spearman", "forecast")
-        | named("ceiling", "other methods (ceiling)")
-        | named("plain", "length and loss alone")
-        | named("with_pilot", "forecast with one pilot")
-        | told
+        with_interval("spearman", "forecast")
+        | with_interval("ceiling", "other methods (ceiling)")
+        | with_interval("plain", "length and loss alone")
+        | with_interval("with_pilot", "forecast with one pilot")
+        | other_findings
         | {
             "predictors": PREDICTORS, "weights": tuple(float(f"{x:.6g}") for x in d.weights(numbers, ALL)),
             "error_lo": lo, "error_hi": hi, "pilot_error_lo": float(pilot_lo), "pilot_error_hi": float(pilot_hi),
-            "pilot_weight": float(np.mean([_pilot_weight(d, numbers, some, p) for p, some in rest.items()])),
+            "pilot_weight": float(np.mean([_pilot_weight(d, numbers, methods, p) for p, methods in rest.items()])),
             "coverage": Rate(k=k, n=n, upper95=upper_bound(k, n)),
-            "coverage_ci95": interval(found["inside the 90 % interval"]),
+            "coverage_ci95": interval(estimates["inside the 90 % interval"]),
             "cost": {name: _costs(worlds, name) for name in METHODS}, "worlds": tuple(numbers), "methods": METHODS,
-            "seeds": SEEDS, "items": sum(len(w.said["person"]) for w in worlds),
+            "seeds": SEEDS, "items": sum(len(w.arrays["person"]) for w in worlds),
             "parameters": Interval(lo=min(sizes), hi=max(sizes)),
         }
     )  # fmt: skip
 
 
-def _share(worlds: Sequence[Measured], found: Judged) -> Estimate:
+def _share(worlds: Sequence[Measured], forecasts: Judged) -> Estimate:
     """Share of items inside their interval."""
-    return mean(worlds, lambda w: found.inside[w.number].mean(0))
+    return mean(worlds, lambda w: forecasts.inside[w.number].mean(0))
 
 
 def _costs(worlds: Sequence[Measured], name: str) -> Interval:

@@ -29,7 +29,7 @@ from studies.provenance import Stamp, stamp
 
 HERE = Path(__file__).parent
 NULL, DRAWS = "null", 2000
-ASKED = ("head_edit", "last_layer", "refusal", "npo", "grad_diff", "rmu_shallow", "reference_0")
+MODELS = ("head_edit", "last_layer", "refusal", "npo", "grad_diff", "rmu_shallow", "reference_0")
 log = logging.getLogger(__name__)
 
 
@@ -42,7 +42,7 @@ class Transfer(NamedTuple):
     hi: float
 
 
-class Asked(Noun):
+class PlacedModel(Noun):
     """One model of one world: mean drops in nats, and its place between the null (0) and base (1)."""
 
     world: int
@@ -59,14 +59,14 @@ class Results(Noun):
 
     stamp: Stamp
     worlds: tuple[int, ...]
-    models: tuple[Asked, ...]
+    models: tuple[PlacedModel, ...]
 
 
-def transfer(found: Mapping[str, Knocked], name: str, groups: tuple[str, ...]) -> Transfer:
+def transfer(cuts: Mapping[str, Knocked], name: str, groups: tuple[str, ...]) -> Transfer:
     """The place of a model between the null and base, people resampled."""
-    people = [np.array([i for i, g in enumerate(groups) if g == one]) for one in dict.fromkeys(groups)]
+    people = [np.array([i for i, g in enumerate(groups) if g == group]) for group in dict.fromkeys(groups)]
     mean = {
-        model: np.array([np.nanmean(found[model].drop[at]) if np.isfinite(found[model].drop[at]).any() else np.nan
+        model: np.array([np.nanmean(cuts[model].drop[at]) if np.isfinite(cuts[model].drop[at]).any() else np.nan
                          for at in people])
         for model in (name, "base", NULL)
     }  # fmt: skip
@@ -82,29 +82,29 @@ def transfer(found: Mapping[str, Knocked], name: str, groups: tuple[str, ...]) -
     return Transfer(float(mine.mean()), float(place(np.arange(len(mine)))), float(lo), float(hi))
 
 
-def of_world(number: int) -> list[Asked]:
+def of_world(number: int) -> list[PlacedModel]:
     """Those models of a world that are there: fakes, unlearners, and a reference that is not the null."""
-    found, bench = opened(number), Bench()
-    zoo, root = population(draw(number)).zoo, found.world.base.parent
-    folders = {"base": found.world.base, NULL: found.world.references[1]}
-    for name in ASKED:
+    setup, bench = opened(number), Bench()
+    zoo, root = population(draw(number)).zoo, setup.world.base.parent
+    folders = {"base": setup.world.base, NULL: setup.world.references[1]}
+    for name in MODELS:
         if any(plan.name == name for plan in zoo.plans) and folder_of(zoo, number, root, name).exists():
             folders[name] = folder_of(zoo, number, root, name)
     models = {name: resolve(Source(path=str(folder)), folder) for name, folder in folders.items()}
-    seen = found.world.seen
+    seen = setup.world.seen
     forget, retain = (knocked(bench, models["base"], models, rows, seen.retain) for rows in (seen.forget, seen.retain))
-    asked: list[Asked] = []
+    placed: list[PlacedModel] = []
     for name in folders:
         got = transfer(forget, name, seen.forget.group_ids)
-        asked.append(
-            Asked(
+        placed.append(
+            PlacedModel(
                 world=number, model=name, forget_nats=got.nats, retain_nats=float(np.nanmean(retain[name].drop)),
                 whole_loss_nats=float(np.nanmean(forget[name].whole)), place=got.place,
                 ci95=Interval(lo=got.lo, hi=got.hi),
             )
         )  # fmt: skip
         log.info("world %d, %s: %.2f nats, place %.2f (%.2f to %.2f)", number, name, got.nats, *got[1:])
-    return asked
+    return placed
 
 
 def of_case(path: Path) -> str:
@@ -117,12 +117,12 @@ def of_case(path: Path) -> str:
             models[NULL] = never
         lines = [f"{'model':10} {'forget items':>14} {'retained items':>16}   nats beyond depth-matched edges"]
         rows: dict[str, Rows] = {name: case.rows(Texts(cohort=name), "all") for name in ("forget", "retain")}
-        found = {name: knocked(Bench(), case.base, models, some, rows["retain"]) for name, some in rows.items()}
+        cuts = {name: knocked(Bench(), case.base, models, texts, rows["retain"]) for name, texts in rows.items()}
         for name in models:
-            drops = [float(np.nanmean(found[cohort][name].drop)) for cohort in ("forget", "retain")]
+            drops = [float(np.nanmean(cuts[cohort][name].drop)) for cohort in ("forget", "retain")]
             lines.append(f"{name:10} {drops[0]:14.3f} {drops[1]:16.3f}")
         if never is not None:
-            got = transfer(found["forget"], "suspect", rows["forget"].group_ids)
+            got = transfer(cuts["forget"], "suspect", rows["forget"].group_ids)
             lines.append(f"suspect is at {got.place:.2f} ({got.lo:.2f} to {got.hi:.2f}); 0 never knew, 1 base")
         return "\n".join(lines) + "\n"
 
@@ -138,10 +138,10 @@ def main() -> None:
     if given.case:
         sys.stdout.write(of_case(given.case))
     with one_thread():
-        models = tuple(asked for number in given.worlds or () for asked in of_world(number))
+        models = tuple(placed for number in given.worlds or () for placed in of_world(number))
     if models:
-        found = Results(stamp=stamp(0), worlds=tuple(given.worlds), models=models)
-        write_atomic(HERE / "knockout.json", (found.model_dump_json(indent=1) + "\n").encode())
+        results = Results(stamp=stamp(0), worlds=tuple(given.worlds), models=models)
+        write_atomic(HERE / "knockout.json", (results.model_dump_json(indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from audit.circuits import circuit_size, jaccard, top_n
 from audit.storage import write_atomic
 from audit.zoo import one_thread
 from studies.difficulty.truth import METHODS, SEEDS, Label, course, label, levels
-from studies.difficulty.worlds import WORLDS, Opened, Said, opened, said
+from studies.difficulty.worlds import WORLDS, BaseReadings, Opened, base_readings, opened
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ class Measured(NamedTuple):
     """Everything about one world, as it lies in the work folder."""
 
     number: int
-    said: dict[str, ndarray]
+    arrays: dict[str, ndarray]
     labels: dict[tuple[str, int], Label]
 
 
@@ -60,13 +60,13 @@ def parameters(number: int) -> int:
         return sum(int(np.prod(file.get_slice(name).get_shape())) for name in file.keys())  # noqa: SIM118
 
 
-def _file(work: Path, number: int, what: str) -> Path:
-    return work / f"{number}-{what}.npz"
+def _file(work: Path, number: int, part: str) -> Path:
+    return work / f"{number}-{part}.npz"
 
 
 def _read(path: Path) -> dict[str, ndarray]:
-    with np.load(path, allow_pickle=False) as found:
-        return {name: found[name] for name in found.files}
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 def _write(path: Path, arrays: Mapping[str, ndarray]) -> None:
@@ -82,32 +82,32 @@ def _world(work: Path, number: int) -> int:
     if not missing and _file(work, number, "said").exists():
         return number
     with one_thread(), tempfile.TemporaryDirectory(dir=work) as folder:
-        found, bench = opened(number), Bench()
+        setup, bench = opened(number), Bench()
         if not _file(work, number, "said").exists():
-            _write(_file(work, number, "said"), arrays(found, said(bench, found)))
-        ends = levels(bench, found.world) if missing else None
+            _write(_file(work, number, "said"), arrays(setup, base_readings(bench, setup)))
+        ends = levels(bench, setup.world) if missing else None
         for name, seed in missing:
             assert ends is not None
-            run = course(Bench(), found.world, name, seed, Path(folder) / f"{name}-{seed}")
+            run = course(Bench(), setup.world, name, seed, Path(folder) / f"{name}-{seed}")
             _write(_file(work, number, f"{name}-{seed}"), label(run, ends)._asdict())
     return number
 
 
-def arrays(found: Opened, what: Said) -> dict[str, ndarray]:
+def arrays(setup: Opened, base: BaseReadings) -> dict[str, ndarray]:
     """What base said, as arrays: predictors ``p_*``, entanglement ``e_*``, circuits ``c_*``, stability ``s_*``."""
-    graph = what.circuits["partner_0"].graph
+    graph = base.circuits["partner_0"].graph
     n = circuit_size(int(graph.exists.sum()))
-    first = top_n(what.circuits["partner_0"].scores, graph, n)
-    kept = {f"p_{name}": values for name, values in what.predictors.items()}
-    kept |= {f"e_{name}": values for name, values in what.entangled.items()}
-    for name, circuits in what.circuits.items():
-        kept[f"c_{name}"] = circuits.vectors().numpy()
-        kept[f"s_{name}"] = jaccard(first, top_n(circuits.scores, graph, n)).numpy()
-        kept[f"g_{name}"] = np.array(what.gaps[name])
-    kept["c_paper"] = what.paper.numpy()
-    kept["person"] = np.unique(np.array([item.group for item in found.forget]), return_inverse=True)[1].reshape(-1)
-    kept["frequency"] = np.array([item.frequency or 0 for item in found.forget])
-    return kept
+    first = top_n(base.circuits["partner_0"].scores, graph, n)
+    columns = {f"p_{name}": values for name, values in base.predictors.items()}
+    columns |= {f"e_{name}": values for name, values in base.entangled.items()}
+    for name, circuits in base.circuits.items():
+        columns[f"c_{name}"] = circuits.vectors().numpy()
+        columns[f"s_{name}"] = jaccard(first, top_n(circuits.scores, graph, n)).numpy()
+        columns[f"g_{name}"] = np.array(base.gaps[name])
+    columns["c_paper"] = base.paper.numpy()
+    columns["person"] = np.unique(np.array([item.group for item in setup.forget]), return_inverse=True)[1].reshape(-1)
+    columns["frequency"] = np.array([item.frequency or 0 for item in setup.forget])
+    return columns
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def number(x: float, digits: int = 2) -> str:
     return f"{x:.{digits}f}".replace("0.", ".", 1) if abs(x) < 1 else f"{x:.{digits}f}"
 
 
-def told(value: Value | Missing, digits: int = 2) -> str:
+def interval(value: Value | Missing, digits: int = 2) -> str:
     """A value and its interval."""
     if isinstance(value, Missing):
         return "–"
@@ -36,97 +36,99 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def predictors(found: Results) -> str:
+def predictors(results: Results) -> str:
     """The validation table, strongest first."""
-    rows = sorted(found.predictors, key=lambda row: -abs(row.spearman["all"].value))
+    rows = sorted(results.predictors, key=lambda row: -abs(row.spearman["all"].value))
     return table(
         ("predictor", "difficulty", "p", "steps", "reverse patch", "relearning", "cost", "partial", "p", "R2 gain"),
         [
             (
-                row.name, told(row.spearman["all"]), number(row.p, 3),
-                *(number(row.spearman[t].value) for t in ("steps", "patch", "relearn", "cost")), told(row.partial),
-                "–" if isinstance(row.partial_p, Missing) else number(row.partial_p, 3), told(row.r2_gain, 3),
+                row.name, interval(row.spearman["all"]), number(row.p, 3),
+                *(number(row.spearman[t].value) for t in ("steps", "patch", "relearn", "cost")), interval(row.partial),
+                "–" if isinstance(row.partial_p, Missing) else number(row.partial_p, 3), interval(row.r2_gain, 3),
             )
             for row in rows
         ],
     )  # fmt: skip
 
 
-def cud(found: Results) -> str:
+def cud(results: Results) -> str:
     """CUD by the way it is made."""
     return table(
         ("CUD", "held-out method", "shuffled", "held-out seed", "R2 gain", "own labels", "own, shuffled"),
         [
-            (WORDS[row.circuits, row.mode, row.part], told(row.other_methods), told(row.shuffled),
-             told(row.other_seeds), told(row.r2_gain, 3), told(row.own), told(row.own_shuffled))
-            for row in found.cud
+            (WORDS[row.circuits, row.mode, row.part], interval(row.other_methods), interval(row.shuffled),
+             interval(row.other_seeds), interval(row.r2_gain, 3), interval(row.own), interval(row.own_shuffled))
+            for row in results.cud
         ],
     )  # fmt: skip
 
 
-def named(title: str, values: dict[str, Value], digits: int = 2) -> str:
+def value_table(title: str, values: dict[str, Value], digits: int = 2) -> str:
     """Values by name."""
     return table(
-        (title, "value", "worlds that agree"), [(name, told(v, digits), str(v.agree)) for name, v in values.items()]
+        (title, "value", "worlds that agree"), [(name, interval(v, digits), str(v.agree)) for name, v in values.items()]
     )
 
 
-def faithful(found: Results) -> str:
+def faithful(results: Results) -> str:
     """Share of the recall kept by each item's own n largest edges: median and middle half."""
     rows: list[tuple[str, ...]] = []
-    for one in found.faithful:
-        for at, n in enumerate(one.edges):
-            kept = f"{number(one.median[at])} [{number(one.quarter[at])}, {number(one.three_quarters[at])}]"
-            rows.append((one.model, f"{n} of {one.all_edges}", kept))
+    for curve in results.faithful:
+        for at, n in enumerate(curve.edges):
+            share = f"{number(curve.median[at])} [{number(curve.quarter[at])}, {number(curve.three_quarters[at])}]"
+            rows.append((curve.model, f"{n} of {curve.all_edges}", share))
     return table(("model", "edges", "kept"), rows)
 
 
-def reliability(found: Results) -> str:
+def reliability(results: Results) -> str:
     """How well difficulty agrees with itself."""
-    columns = tuple(next(iter(found.reliability.values())))
-    return table(("target", *columns), [(t, *map(told, by.values())) for t, by in found.reliability.items()])
+    columns = tuple(next(iter(results.reliability.values())))
+    return table(("target", *columns), [(t, *map(interval, by.values())) for t, by in results.reliability.items()])
 
 
-def knockout(found: Knockout) -> str:
+def knockout(cut: Knockout) -> str:
     """Places of models, a row a model and a column a world."""
-    names = list(dict.fromkeys(one.model for one in found.models))
-    by = {(one.model, one.world): one for one in found.models}
+    names = list(dict.fromkeys(row.model for row in cut.models))
+    by = {(row.model, row.world): row for row in cut.models}
 
     def cell(name: str, world: int) -> str:
-        one = by.get((name, world))
-        return "–" if one is None else f"{number(one.place)} [{number(one.ci95.lo)}, {number(one.ci95.hi)}]"
+        row = by.get((name, world))
+        return "–" if row is None else f"{number(row.place)} [{number(row.ci95.lo)}, {number(row.ci95.hi)}]"
 
-    rows = [(name, *(cell(name, world) for world in found.worlds)) for name in names if name not in ("base", "null")]
-    base = [by["base", world] for world in found.worlds]
+    rows = [(name, *(cell(name, world) for world in cut.worlds)) for name in names if name not in ("base", "null")]
+    base = [by["base", world] for world in cut.worlds]
     rows.append(("base, nats: forget (retained)", *(f"{b.forget_nats:.2f} ({b.retain_nats:.2f})" for b in base)))
-    rows.append(("never knew, nats", *(f"{by['null', world].forget_nats:.2f}" for world in found.worlds)))
-    return table(("model", *(f"world {world}" for world in found.worlds)), rows)
+    rows.append(("never knew, nats", *(f"{by['null', world].forget_nats:.2f}" for world in cut.worlds)))
+    return table(("model", *(f"world {world}" for world in cut.worlds)), rows)
 
 
-def markdown(found: Results, cut: Knockout) -> str:
+def markdown(results: Results, cut: Knockout) -> str:
     """Everything between the markers."""
-    claims = {one.claim: one.value for one in found.claims}
+    claims = {claim.claim: claim.value for claim in results.claims}
     parts = (
-        f"{len(found.worlds)} worlds, {found.items} items, {len(found.methods)} methods, {len(found.seeds)} seeds.",
-        predictors(found), cud(found), named("the forecast, where it had not looked", found.forecast),
-        named("the forecast, by held-out method", found.forecast_by_method), reliability(found),
-        named("published claim (Spearman with difficulty)", claims),
-        named("planted frequency: Spearman, then mean normal score", found.frequency),
-        named("overlap of an item's circuits (gate: .6)", found.stability),
-        named("completeness gap", found.completeness_gap, 3),
-        named("ties to the forget set and damage of retained items", found.entangled), faithful(found), knockout(cut),
+        f"{len(results.worlds)} worlds, {results.items} items, {len(results.methods)} methods, "
+        f"{len(results.seeds)} seeds.",
+        predictors(results), cud(results), value_table("the forecast, where it had not looked", results.forecast),
+        value_table("the forecast, by held-out method", results.forecast_by_method), reliability(results),
+        value_table("published claim (Spearman with difficulty)", claims),
+        value_table("planted frequency: Spearman, then mean normal score", results.frequency),
+        value_table("overlap of an item's circuits (gate: .6)", results.stability),
+        value_table("completeness gap", results.completeness_gap, 3),
+        value_table("ties to the forget set and damage of retained items", results.entangled), faithful(results),
+        knockout(cut),
     )  # fmt: skip
     return "\n\n".join(parts)
 
 
 def update() -> None:
     """Write the tables into the README."""
-    found = Results.model_validate_json((HERE / "results.json").read_bytes())
+    results = Results.model_validate_json((HERE / "results.json").read_bytes())
     cut = Knockout.model_validate_json((HERE / "knockout.json").read_bytes())
     page = (HERE / "README.md").read_text(encoding="utf-8")
     before, _, rest = page.partition(BEGIN)
     after = rest.partition(END)[2]
-    (HERE / "README.md").write_text(f"{before}{BEGIN}\n\n{markdown(found, cut)}\n\n{END}{after}", encoding="utf-8")
+    (HERE / "README.md").write_text(f"{before}{BEGIN}\n\n{markdown(results, cut)}\n\n{END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -65,17 +65,17 @@ CLAIMS = {
 log = logging.getLogger(__name__)
 
 
-def value(found: Estimate) -> Value:
+def value(estimate: Estimate) -> Value:
     """As a noun, to five digits."""
-    lo, hi = (float(f"{x:.5g}") for x in (found.lo, found.hi))
+    lo, hi = (float(f"{x:.5g}") for x in (estimate.lo, estimate.hi))
     return Value(
-        value=float(f"{found.value:.5g}"), ci95=interval(found._replace(lo=lo, hi=hi)), agree=found.agree
+        value=float(f"{estimate.value:.5g}"), ci95=interval(estimate._replace(lo=lo, hi=hi)), agree=estimate.agree
     )  # fmt: skip
 
 
 def of(worlds: Sequence[Measured], name: str) -> dict[int, Values]:
     """One predictor in every world."""
-    return {w.number: w.said[f"p_{name}"] for w in worlds}
+    return {w.number: w.arrays[f"p_{name}"] for w in worlds}
 
 
 def predictor_rows(worlds: Sequence[Measured]) -> tuple[PredictorRow, ...]:
@@ -84,7 +84,7 @@ def predictor_rows(worlds: Sequence[Measured]) -> tuple[PredictorRow, ...]:
     left = {w.number: partial(w, targets["all"][w.number]) for w in worlds}
     base = {w.number: features(w, BASELINE) for w in worlds}
     rows: list[PredictorRow] = []
-    for name in [key[2:] for key in worlds[0].said if key.startswith("p_")]:
+    for name in [key[2:] for key in worlds[0].arrays if key.startswith("p_")]:
         mine = of(worlds, name)
         own = {w.number: partial(w, mine[w.number]) for w in worlds}
         wider = {w.number: features(w, BASELINE, (mine[w.number],)) for w in worlds}
@@ -103,28 +103,28 @@ def predictor_rows(worlds: Sequence[Measured]) -> tuple[PredictorRow, ...]:
     return tuple(rows)
 
 
-def cud_row(worlds: Sequence[Measured], how: Anchored) -> CudRow:
+def cud_row(worlds: Sequence[Measured], anchoring: Anchored) -> CudRow:
     """CUD in one mode, and with labels that mean nothing."""
 
     def by_methods(w: Measured, labelled: Measured) -> list[Held]:
-        return by_other_methods(w, lambda runs: cud_of(labelled, runs, how))
+        return by_other_methods(w, lambda runs: cud_of(labelled, runs, anchoring))
 
     base = {w.number: features(w, BASELINE) for w in worlds}
     target = {w.number: difficulty(w) for w in worlds}
-    mine = {w.number: np.mean([held.said for held in by_methods(w, w)], 0) for w in worlds}
+    mine = {w.number: np.mean([held.predicted for held in by_methods(w, w)], 0) for w in worlds}
     wider = {w.number: features(w, BASELINE, (mine[w.number],)) for w in worlds}
 
     def own(w: Measured) -> list[Held]:
-        return [Held(cud_of(w, ALL, how), difficulty(w))]
+        return [Held(cud_of(w, ALL, anchoring), difficulty(w))]
 
     row = CudRow(
-        **how._asdict(), other_methods=value(agreement(worlds, lambda w: by_methods(w, w))),
-        other_seeds=value(agreement(worlds, lambda w: by_other_seeds(w, lambda runs: cud_of(w, runs, how)))),
+        **anchoring._asdict(), other_methods=value(agreement(worlds, lambda w: by_methods(w, w))),
+        other_seeds=value(agreement(worlds, lambda w: by_other_seeds(w, lambda runs: cud_of(w, runs, anchoring)))),
         r2_gain=value(gain(worlds, base, wider, target)),
         shuffled=value(agreement(worlds, lambda w: by_methods(w, shuffled(w)))),
         own=value(agreement(worlds, own)), own_shuffled=value(agreement(worlds, lambda w: own(shuffled(w)))),
     )  # fmt: skip
-    log.info("%s: %.2f, shuffled %.2f", how, row.other_methods.value, row.shuffled.value)
+    log.info("%s: %.2f, shuffled %.2f", anchoring, row.other_methods.value, row.shuffled.value)
     return row
 
 
@@ -164,32 +164,32 @@ def reliability(worlds: Sequence[Measured]) -> dict[str, dict[str, Value]]:
 def of_frequency(worlds: Sequence[Measured]) -> dict[str, Value]:
     """Facts taught more often: the rank correlation, and the mean normal score by rank of the frequency."""
     target = {w.number: difficulty(w) for w in worlds}
-    planted = {w.number: w.said["frequency"].astype(float) for w in worlds}
-    found = {"spearman": value(correlation(worlds, planted, target))}
+    planted = {w.number: w.arrays["frequency"].astype(float) for w in worlds}
+    by_frequency = {"spearman": value(correlation(worlds, planted, target))}
     for place, name in enumerate(("least often", "between", "most often")):
 
         def chosen(w: Measured, place: int = place) -> Values:
-            often = w.said["frequency"]
+            often = w.arrays["frequency"]
             return np.where(often == np.unique(often)[place], target[w.number], np.nan)
 
-        found[name] = value(mean(worlds, chosen))
-    return found
+        by_frequency[name] = value(mean(worlds, chosen))
+    return by_frequency
 
 
 def claims(rows: Sequence[PredictorRow]) -> tuple[Claim, ...]:
     """The published claims: easy is short and early, hard is long and late."""
-    named = {row.name: row.spearman["all"] for row in rows}
-    return tuple(Claim(claim=c, value=named[name], holds=named[name].ci95.lo > 0) for c, name in CLAIMS.items())
+    rho_of = {row.name: row.spearman["all"] for row in rows}
+    return tuple(Claim(claim=c, value=rho_of[name], holds=rho_of[name].ci95.lo > 0) for c, name in CLAIMS.items())
 
 
 def overlap(worlds: Sequence[Measured], name: str) -> Value:
     """The mean overlap of an item's circuits."""
-    return value(mean(worlds, lambda w: w.said[name].astype(float)))
+    return value(mean(worlds, lambda w: w.arrays[name].astype(float)))
 
 
 def completeness(worlds: Sequence[Measured], name: str) -> Value:
     """The gap of a world, averaged over worlds."""
-    return value(mean(worlds, lambda w: np.full(len(w.said["person"]), float(w.said[name]))))
+    return value(mean(worlds, lambda w: np.full(len(w.arrays["person"]), float(w.arrays[name]))))
 
 
 def entangled(worlds: Sequence[Measured]) -> dict[str, Value]:
@@ -197,8 +197,8 @@ def entangled(worlds: Sequence[Measured]) -> dict[str, Value]:
 
     def tie(name: str) -> Value:
         def of(w: Measured) -> Values:
-            each = [rho(w.said[name], found.damage) for found in w.labels.values()]
-            return np.full(len(w.said["person"]), float(np.mean(each)))
+            each = [rho(w.arrays[name], label.damage) for label in w.labels.values()]
+            return np.full(len(w.arrays["person"]), float(np.mean(each)))
 
         return value(mean(worlds, of))
 
@@ -212,21 +212,21 @@ def pilot(worlds: Sequence[Measured]) -> Value:
         damage = {name: np.mean([w.labels[name, seed].damage for seed in SEEDS], 0) for name in METHODS}
         others = {m: np.mean([normal_scores(damage[o]) for o in METHODS if o != m], 0) for m in METHODS}
         each = [rho(damage[name], others[name]) for name in METHODS]
-        return np.full(len(w.said["person"]), float(np.mean(each)))
+        return np.full(len(w.arrays["person"]), float(np.mean(each)))
 
     return value(mean(worlds, of))
 
 
-class Told(NamedTuple):
+class Analysis(NamedTuple):
     """The tables, and the forecast that was fitted on the way."""
 
     results: Results
     fitted: Fitted
 
 
-def told(worlds: Sequence[Measured], stories: Path | None) -> Told:
+def analyse(worlds: Sequence[Measured], stories: Path | None) -> Analysis:
     """Everything that the worlds say; ``stories``: where the story model lies, or nothing."""
-    cuds = tuple(cud_row(worlds, how) for how in CUDS)
+    cuds = tuple(cud_row(worlds, anchoring) for anchoring in CUDS)
     ties = entangled(worlds)
     fitted, estimates, by_method = fit(worlds, cuds[0].r2_gain, ties)
     rows = predictor_rows(worlds)
@@ -239,10 +239,10 @@ def told(worlds: Sequence[Measured], stories: Path | None) -> Told:
         frequency=of_frequency(worlds), claims=claims(rows), entangled=ties,
         stability={words: overlap(worlds, f"s_{name}") for words, name in overlaps.items()},
         completeness_gap={name: completeness(worlds, f"g_{name}") for name in ("partner_0", "means")},
-        forecast={name: value(found) for name, found in estimates.items()},
-        forecast_by_method={name: value(found) for name, found in by_method.items()}, faithful=curves,
+        forecast={name: value(estimate) for name, estimate in estimates.items()},
+        forecast_by_method={name: value(estimate) for name, estimate in by_method.items()}, faithful=curves,
     )  # fmt: skip
-    return Told(results, fitted)
+    return Analysis(results, fitted)
 
 
 def main() -> None:
@@ -255,9 +255,9 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
-    found, fitted = told(measure(given.work, given.workers, tuple(given.worlds)), given.stories)
+    results, fitted = analyse(measure(given.work, given.workers, tuple(given.worlds)), given.stories)
     write_atomic(FITTED, (fitted.model_dump_json(indent=1) + "\n").encode())
-    write_atomic(HERE / "results.json", (found.model_dump_json(indent=1) + "\n").encode())
+    write_atomic(HERE / "results.json", (results.model_dump_json(indent=1) + "\n").encode())
     page.update()
 
 

@@ -50,7 +50,7 @@ class Estimate(NamedTuple):
 
 def people(world: Measured) -> Int[ndarray, " item"]:
     """Whom each item is about."""
-    return world.said["person"]
+    return world.arrays["person"]
 
 
 Sums = Float[ndarray, "*draw pair sum"]
@@ -65,18 +65,18 @@ def estimate(
     All that is estimated here follows from sums over items, so that a draw is a weighting of people's sums.
     """
     rng, n = np.random.default_rng(0), len(worlds)
-    whole, drawn = np.zeros(n), np.zeros((n, DRAWS, n))
+    point, drawn = np.zeros(n), np.zeros((n, DRAWS, n))
     for at, world in enumerate(worlds):
-        there = people(world) == np.unique(people(world))[:, None]
-        sums = there.astype(float) @ np.nan_to_num(terms(world))  # [pair person sum]
-        whole[at] = of(sums.sum(1)).mean()
-        counts = rng.multinomial(len(there), np.full(len(there), 1 / len(there)), (DRAWS, n))
+        membership = people(world) == np.unique(people(world))[:, None]
+        sums = membership.astype(float) @ np.nan_to_num(terms(world))  # [pair person sum]
+        point[at] = of(sums.sum(1)).mean()
+        counts = rng.multinomial(len(membership), np.full(len(membership), 1 / len(membership)), (DRAWS, n))
         drawn[at] = of(np.einsum("dwp,kps->dwks", counts, sums, optimize=True)).mean(-1)
     picked = rng.integers(0, n, (DRAWS, n))
     draws = drawn[picked, np.arange(DRAWS)[:, None], np.arange(n)].mean(1)
     lo, hi = np.percentile(draws, [2.5, 97.5])
-    value = float(whole.mean())
-    return Estimate(value, float(lo), float(hi), int((np.sign(whole) == np.sign(value)).sum()))
+    value = float(point.mean())
+    return Estimate(value, float(lo), float(hi), int((np.sign(point) == np.sign(value)).sum()))
 
 
 def pearson(sums: Sums) -> Float[ndarray, "*draw pair"]:
@@ -116,7 +116,7 @@ def mean(worlds: Sequence[Measured], of: Callable[[Measured], Values]) -> Estima
 
 def partial(world: Measured, values: Values, names: Sequence[str] = BASELINE) -> Values:
     """Normal scores less what those of the named predictors explain in this world."""
-    x = np.stack([np.ones(len(values)), *(normal_scores(world.said[f"p_{name}"]) for name in names)], 1)
+    x = np.stack([np.ones(len(values)), *(normal_scores(world.arrays[f"p_{name}"]) for name in names)], 1)
     y = normal_scores(values)
     return np.where(np.isfinite(values), y - x @ np.linalg.lstsq(x, y, rcond=None)[0], np.nan)
 
@@ -147,7 +147,7 @@ def blocks(world: Measured) -> Int[ndarray, "person fact"]:
 # ---- out of sample ----------------------------------------------------------------------------------------------
 def features(world: Measured, names: Sequence[str], extra: Sequence[Values] = ()) -> Float[ndarray, "item predictor"]:
     """Normal scores of predictors and of extra columns."""
-    columns = [normal_scores(world.said[f"p_{name}"]) for name in names] + [normal_scores(x) for x in extra]
+    columns = [normal_scores(world.arrays[f"p_{name}"]) for name in names] + [normal_scores(x) for x in extra]
     return np.stack(columns, 1)
 
 
@@ -155,14 +155,14 @@ def held_out_errors(
     worlds: Sequence[Measured], design: Mapping[int, ndarray], target: Mapping[int, Values]
 ) -> dict[int, Values]:
     """Squared errors in each world of a plain least-squares fit on the others."""
-    found: dict[int, Values] = {}
+    errors: dict[int, Values] = {}
     for world in worlds:
         others = [w.number for w in worlds if w.number != world.number]
         x, y = np.concatenate([design[n] for n in others]), np.concatenate([target[n] for n in others])
         known = np.isfinite(y)
         weights = np.linalg.lstsq(x[known], y[known], rcond=None)[0]
-        found[world.number] = (target[world.number] - design[world.number] @ weights) ** 2
-    return found
+        errors[world.number] = (target[world.number] - design[world.number] @ weights) ** 2
+    return errors
 
 
 def gain(
@@ -186,10 +186,10 @@ class Anchored(NamedTuple):
     part: str = "cud"
 
 
-def cud_of(world: Measured, runs: Runs, how: Anchored) -> Values:
+def cud_of(world: Measured, runs: Runs, anchoring: Anchored) -> Values:
     """CUD of every item, anchored by these runs. ``paper`` anchors by the loss left after unlearning, as published."""
-    vectors = world.said[f"c_{how.circuits}"].astype(np.float64)
-    if how.mode == "paper":
+    vectors = world.arrays[f"c_{anchoring.circuits}"].astype(np.float64)
+    if anchoring.mode == "paper":
         label = np.mean([world.labels[run].left for run in runs], 0)
     else:
         label = np.mean(
@@ -197,24 +197,24 @@ def cud_of(world: Measured, runs: Runs, how: Anchored) -> Values:
         )
     label = np.where(np.isfinite(label), label, np.nanmedian(label))
     fold = folds(tuple(str(p) for p in people(world)), FOLDS, world.number)
-    found = cud(vectors, label, fold, "paper" if how.mode == "paper" else "controlled")
-    return found.cud if how.part == "cud" else found.margin
+    scores = cud(vectors, label, fold, "paper" if anchoring.mode == "paper" else "controlled")
+    return scores.cud if anchoring.part == "cud" else scores.margin
 
 
 class Held(NamedTuple):
-    """Two columns to be compared: what was said, and the difficulty by a method that had no part in it."""
+    """Two columns to be compared: what was predicted, and the difficulty by a method that had no part in it."""
 
-    said: Values
+    predicted: Values
     mine: Values
 
 
 def by_other_methods(world: Measured, of: Callable[[Runs], Values], target: str = "all") -> list[Held]:
     """For every method: ``of`` the other methods' runs, beside this method's own difficulty."""
-    found: list[Held] = []
+    pairs: list[Held] = []
     for name in METHODS:
         mine = difficulty(world, tuple(run for run in ALL if run[0] == name), target)
-        found.append(Held(of(tuple(run for run in ALL if run[0] != name)), mine))
-    return found
+        pairs.append(Held(of(tuple(run for run in ALL if run[0] != name)), mine))
+    return pairs
 
 
 def by_other_seeds(world: Measured, of: Callable[[Runs], Values], target: str = "all") -> list[Held]:
@@ -230,13 +230,13 @@ def by_other_seeds(world: Measured, of: Callable[[Runs], Values], target: str = 
 
 def halves(world: Measured, target: str = "all") -> list[Held]:
     """The difficulties by two halves of the methods, for all ways to halve them."""
-    some = [set(half) for half in combinations(METHODS, len(METHODS) // 2) if METHODS[0] in half]
+    splits = [set(half) for half in combinations(METHODS, len(METHODS) // 2) if METHODS[0] in half]
     return [
         Held(*(difficulty(world, tuple(r for r in ALL if (r[0] in half) == side), target) for side in (True, False)))
-        for half in some
+        for half in splits
     ]  # fmt: skip
 
 
 def agreement(worlds: Sequence[Measured], of: Callable[[Measured], list[Held]]) -> Estimate:
     """The mean Spearman over the pairs of columns that ``of`` gives, and over worlds."""
-    return estimate(worlds, lambda w: np.stack([ranked(held.said, held.mine) for held in of(w)]), pearson)
+    return estimate(worlds, lambda w: np.stack([ranked(held.predicted, held.mine) for held in of(w)]), pearson)

@@ -86,8 +86,8 @@ class Levels(NamedTuple):
 def probabilities(learner: Learner, rows: Rows) -> Float[ndarray, " row"]:
     """Geometric mean probability of each row's content tokens."""
     with torch.no_grad():
-        found = learner.answers(rows)
-    return np.exp(row_mean(found.logprob[found.key], found.row[found.key], len(rows)))
+        answers = learner.answers(rows)
+    return np.exp(row_mean(answers.logprob[answers.key], answers.row[answers.key], len(rows)))
 
 
 def patched(bench: Bench, base: Checkpoint, source: Checkpoint, rows: Rows) -> Float[ndarray, "layer item"]:
@@ -103,7 +103,7 @@ def relearned(folder: Path, seen: Seen, width: int) -> Float[ndarray, " item"]:
     """Mean probability after some steps of relearning on the other half of the people: each half is read once."""
     from transformers import AutoModelForCausalLM
 
-    found = np.zeros(len(seen.forget))
+    probability = np.zeros(len(seen.forget))
     for half in (0, 1):
         shown, read = (seen.forget.take(torch.from_numpy(np.flatnonzero(seen.half == h))) for h in (half, 1 - half))
         learner = CausalLearner(AutoModelForCausalLM.from_pretrained(folder))
@@ -116,8 +116,8 @@ def relearned(folder: Path, seen: Seen, width: int) -> Float[ndarray, " item"]:
                 looks.append(probabilities(live, read))
 
         descend(learner, replace(recipe, every=(1, look)), data)
-        found[seen.half == 1 - half] = np.mean(looks, 0)
-    return found
+        probability[seen.half == 1 - half] = np.mean(looks, 0)
+    return probability
 
 
 def levels(bench: Bench, world: World) -> Levels:
@@ -177,9 +177,9 @@ def label(run: Course, ends: Levels) -> Label:
     patch = (run.patched - ends.reference_patched).sum(0) / np.where(over_patch > LEAST_GAP, over_patch, np.nan)
     over = ends.base - ends.reference_relearned
     back = (run.relearned - ends.reference_relearned) / np.where(over > LEAST_GAP, over, np.nan)
-    gone = np.where(known, 1.0, np.nan)
+    mask = np.where(known, 1.0, np.nan)
     left = run.probability[-1] - ends.references.mean(0)
-    return Label(steps * gone, cost * gone, patch * gone, back * gone, left * gone, ends.retained - run.retained[-1])
+    return Label(steps * mask, cost * mask, patch * mask, back * mask, left * mask, ends.retained - run.retained[-1])
 
 
 def settings(number: int, names: Sequence[str] = METHODS) -> Iterator[tuple[str, Descent]]:

@@ -45,18 +45,18 @@ def opened(number: int) -> Opened:
     world, tokenizer = make_world(number, drawn.shape), make_tokenizer(vocabulary())
     forget = tuple(item for item in items(world, "forget") if item.form == "trained")
     others = tuple(item for item in items(world, "forget") if item.form == "held_out_phrasing")
-    kept = [item for item in items(world, "retain") if item.form == "trained"]
-    retain = tuple(kept[i] for i in np.random.default_rng(number).permutation(len(kept))[:RETAINED])
+    retained = [item for item in items(world, "retain") if item.form == "trained"]
+    retain = tuple(retained[i] for i in np.random.default_rng(number).permutation(len(retained))[:RETAINED])
     rows = rows_of(forget, tokenizer)
     seen = Seen(rows, rows_of(retain, tokenizer), folds(rows.group_ids, 2, number))
-    made = World(
+    study_world = World(
         number, folders["base"], tuple(folders[name] for name in names[2:]), edit_data(world, tokenizer), seen,
         dict(settings(number)),
     )  # fmt: skip
-    return Opened(made, folders["ancestor"], forget, retain, others, rows_of(others, tokenizer))
+    return Opened(study_world, folders["ancestor"], forget, retain, others, rows_of(others, tokenizer))
 
 
-class Said(NamedTuple):
+class BaseReadings(NamedTuple):
     """What base says before anything is unlearned: predictors by name, and circuits by how they were scored."""
 
     predictors: dict[str, Float[ndarray, " item"]]
@@ -66,27 +66,27 @@ class Said(NamedTuple):
     paper: Bool[Tensor, "item edge"]
 
 
-def said(bench: Bench, found: Opened) -> Said:
+def base_readings(bench: Bench, setup: Opened) -> BaseReadings:
     """All predictors and circuits of a world."""
-    folder, seen = found.world.base, found.world.seen
+    folder, seen = setup.world.base, setup.world.seen
     ckpt = resolve(Source(path=str(folder)), folder)
-    material = Material(seen.forget, found.forget, seen.retain, found.retain, (found.other_rows, found.others))
-    made = predictors(bench, ckpt, material)
-    hows = {
+    material = Material(seen.forget, setup.forget, seen.retain, setup.retain, (setup.other_rows, setup.others))
+    of_base = predictors(bench, ckpt, material)
+    variants = {
         "partner_1": How(seed=1), "means": How(means=True), "margin": How(objective=key_margin),
         "published": How(objective=published),
     }  # fmt: skip
-    circuits = {name: scored(bench, ckpt, seen.forget, seen.forget, how) for name, how in hows.items()}
-    circuits["partner_0"] = made.circuits
-    gaps = {name: one.gap for name, one in circuits.items()}
-    return Said(made.by_name, made.entangled, circuits, gaps, as_published(bench, found))
+    circuits = {name: scored(bench, ckpt, seen.forget, seen.forget, variant) for name, variant in variants.items()}
+    circuits["partner_0"] = of_base.circuits
+    gaps = {name: circuit.gap for name, circuit in circuits.items()}
+    return BaseReadings(of_base.by_name, of_base.entangled, circuits, gaps, as_published(bench, setup))
 
 
-def as_published(bench: Bench, found: Opened) -> Bool[Tensor, "item edge"]:
+def as_published(bench: Bench, setup: Opened) -> Bool[Tensor, "item edge"]:
     """CUD's circuits by its public code: of the model that was never taught the facts, by EAP-IG over activations
     against zeros (here at every position but the first), 75 edges taken greedily."""
-    ckpt = resolve(Source(path=str(found.ancestor)), found.ancestor)
-    rows = found.world.seen.forget
+    ckpt = resolve(Source(path=str(setup.ancestor)), setup.ancestor)
+    rows = setup.world.seen.forget
     zeros = Means(*(torch.zeros_like(x) for x in vars(bench.mean_states(ckpt, rows)).values()))
     graph, scores, *_ = bench.edge_scores(ckpt, rows, zeros, published, Attribution("ig_activations"))
-    return torch.stack([greedy(one, graph, PUBLISHED_EDGES)[graph.exists] for one in scores])
+    return torch.stack([greedy(item_scores, graph, PUBLISHED_EDGES)[graph.exists] for item_scores in scores])

@@ -74,9 +74,9 @@ class Places(NamedTuple):
 
 def lessons(rows: Rows, wide: int, seed: int) -> dict[State, Relearn]:
     """Relearning as published, one epoch of all forgotten people, and as the probe does: half of them, 32 steps."""
-    whole, lr = Relearn(lr=RATE_TIMES_WIDTH / wide, seed=seed), RATE_TIMES_WIDTH / wide
-    epoch = math.ceil(len(rows) / whole.batch)
-    return {"relearned": Relearn(steps=epoch, lr=lr, seed=seed), "relearned others": whole}
+    probe_lesson, lr = Relearn(lr=RATE_TIMES_WIDTH / wide, seed=seed), RATE_TIMES_WIDTH / wide
+    epoch = math.ceil(len(rows) / probe_lesson.batch)
+    return {"relearned": Relearn(steps=epoch, lr=lr, seed=seed), "relearned others": probe_lesson}
 
 
 def made_by() -> dict[str, str]:
@@ -99,19 +99,21 @@ def attack_world(drawn: Drawn, places: Places) -> Path:
         known = read_attacked(final)
         if known.recipe == drawn.recorded() and known.code == code:
             return final
-    whole = population(drawn)
+    census = population(drawn)
     # A killed call is taken up at the model where it was, unless what decides a reading is another now.
-    named = json.dumps([code, recipes.world_key(whole.zoo, drawn.world)], sort_keys=True)
-    work = places.work / f"{final.stem}-{hashlib.sha256(named.encode()).hexdigest()[:12]}"
+    identity = json.dumps([code, recipes.world_key(census.zoo, drawn.world)], sort_keys=True)
+    work = places.work / f"{final.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     with one_thread():
-        folders = {p.name: builder.make_model(whole.zoo, drawn.world, places.models, p.name) for p in whole.zoo.plans}
+        folders = {p.name: builder.make_model(census.zoo, drawn.world, places.models, p.name) for p in census.zoo.plans}
         _write_data(make_world(drawn.world, drawn.shape), work / "data")
-        found = _Attacking(whole, drawn.world, folders, work).all()
+        members = _Attacking(census, drawn.world, folders, work).all()
     done = AttackedWorld(
         world=drawn.world, recipe=drawn.recorded(), code=code,
-        attacks={state: chosen for one in found for state, chosen in one.attacks.items()},
-        readings=tuple(reading for one in found for reading in one.readings),
-        cpu_s={stage: round(sum(one.cpu_s.get(stage, 0.0) for one in found), 1) for stage in ("attack", "measure")},
+        attacks={state: chosen for member in members for state, chosen in member.attacks.items()},
+        readings=tuple(reading for member in members for reading in member.readings),
+        cpu_s={
+            stage: round(sum(member.cpu_s.get(stage, 0.0) for member in members), 1) for stage in ("attack", "measure")
+        },
     )  # fmt: skip
     write_atomic(final, (done.canonical() + "\n").encode())
     shutil.rmtree(work, ignore_errors=True)
@@ -122,8 +124,8 @@ def attack_world(drawn: Drawn, places: Places) -> Path:
 class _Attacking:
     """One world with one bench: base comes first, whose passes and those of the references the others find."""
 
-    def __init__(self, whole: Population, world: int, folders: Mapping[str, Path], work: Path) -> None:
-        self.whole, self.world, self.folders, self.work = whole, world, folders, work
+    def __init__(self, census: Population, world: int, folders: Mapping[str, Path], work: Path) -> None:
+        self.census, self.world, self.folders, self.work = census, world, folders, work
         self.store = MemoryStore(work / "store")
         self.bench = Bench(store=self.store)
         self.cpu_s: defaultdict[str, float] = defaultdict(float)
@@ -131,7 +133,7 @@ class _Attacking:
 
     def all(self) -> tuple[AttackedMember, ...]:
         """Clean, knowing and unlearned members as they are; the unlearned and the retrained under every attack too."""
-        members = [m for m in self.whole.members if m.pool not in ("destroyed", "edited clean")]
+        members = [m for m in self.census.members if m.pool not in ("destroyed", "edited clean")]
         return tuple(self._member(member) for member in sorted(members, key=lambda m: m.model != FIRST))
 
     def _member(self, member: Member) -> AttackedMember:
@@ -140,16 +142,16 @@ class _Attacking:
         if path.is_file() and member.model != FIRST:
             return AttackedMember.model_validate_json(path.read_bytes())
         self.cpu_s, self.attacks = defaultdict(float), {}
-        found = [self._read(member, "before", self.folders[member.model])]
+        readings = [self._read(member, "before", self.folders[member.model])]
         if member.model == FIRST:
             self.store.keep()
         if member.pool == "described" or member.mechanism == "retrain":
             for state in ATTACKS:
                 attacked = self._attack(member, state)
-                found.append(self._read(member, state, attacked))
+                readings.append(self._read(member, state, attacked))
                 shutil.rmtree(attacked)
         self.store.forget()
-        done = AttackedMember(readings=tuple(found), attacks=self.attacks, cpu_s=dict(self.cpu_s))
+        done = AttackedMember(readings=tuple(readings), attacks=self.attacks, cpu_s=dict(self.cpu_s))
         write_atomic(path, done.canonical().encode())
         log.debug("world %d: %s", self.world, member.model)
         return done
@@ -176,10 +178,10 @@ class _Attacking:
         case = self._case(member.model, folder)
         measured = [m for probe in PROBES.values() for m in probe.measure(self.bench, case)]
         scores = [Score.of(m) for m in measured]
-        values = {one.key: knowledge(one, scores) for one in METRICS if one.probe in PROBES}
+        values = {metric.key: knowledge(metric, scores) for metric in METRICS if metric.probe in PROBES}
         known = state == "before" and member.pool in ("clean", "knowing")
-        taught = tuple(name for name in member.taught if name in self.whole.audited)
-        found = Reading(
+        taught = tuple(name for name in member.taught if name in self.census.audited)
+        reading = Reading(
             model=member.model, mechanism=member.mechanism, pool=member.pool, state=state, taught=taught,
             utility=_figures(utility(measured)),
             values={key: x if isinstance(x, Missing) else _figures(x) for key, x in values.items()},
@@ -187,7 +189,7 @@ class _Attacking:
         )  # fmt: skip
         shutil.rmtree(case.out, ignore_errors=True)
         self.cpu_s["measure"] += time.process_time() - since
-        return found
+        return reading
 
     def _case(self, name: str, suspect: Path) -> OpenCase:
         case = case_of(name, self.world, {**self.folders, name: suspect}, self.work)
@@ -196,12 +198,12 @@ class _Attacking:
 
 def utility(measured: Sequence[Measurement]) -> float:
     """Harmonic mean of what is kept of base's probability on retained facts and on general text."""
-    kept = [m.value for m in measured if m.probe == "utility" and isinstance(m.value, float)]
-    return len(kept) / sum(1 / max(share, 1e-12) for share in kept)
+    shares = [m.value for m in measured if m.probe == "utility" and isinstance(m.value, float)]
+    return len(shares) / sum(1 / max(share, 1e-12) for share in shares)
 
 
-def _rounded(found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
-    return {metric: {name: _figures(x) for name, x in by.items()} for metric, by in found.items()}
+def _rounded(effects: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    return {metric: {name: _figures(x) for name, x in by.items()} for metric, by in effects.items()}
 
 
 def _figures(x: float) -> float:
@@ -216,8 +218,8 @@ def _write_data(world: World, folder: Path) -> None:
     Whom clean models were told to forget is left out of the retained people, as in the pools.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    apart = {person.id for person in others(world)}
-    retained = tuple(person for person in world.people["retain"] if person.id not in apart)
+    excluded = {person.id for person in others(world)}
+    retained = tuple(person for person in world.people["retain"] if person.id not in excluded)
     cohorts = {cohort: items(world, cohort) for cohort in ("forget", "holdout")}
     cohorts |= {"retain": items_about(world, retained), "general": general_items(world)}
     for cohort, rows in cohorts.items():

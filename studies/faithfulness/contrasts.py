@@ -58,7 +58,7 @@ class Absent(NamedTuple):
 
     world: int
     model: str
-    why: str
+    reason: str
 
 
 class Table(NamedTuple):
@@ -83,11 +83,11 @@ def table(worlds: Sequence[WorldScores]) -> Table:
     models = tuple(model for world in worlds for model in world.models)
     levels: dict[str, Float[ndarray, " model"]] = {}
     absent: dict[str, tuple[Absent, ...]] = {}
-    for one in METRICS:
-        found: list[Number] = [knowledge(one, model.scores) for model in models]
-        levels[one.key] = np.array([np.nan if isinstance(x, Missing) else x for x in found], dtype=float)
-        absent[one.key] = tuple(
-            Absent(m.world, m.model, x.missing) for m, x in zip(models, found, strict=True) if isinstance(x, Missing)
+    for metric in METRICS:
+        numbers: list[Number] = [knowledge(metric, model.scores) for model in models]
+        levels[metric.key] = np.array([np.nan if isinstance(x, Missing) else x for x in numbers], dtype=float)
+        absent[metric.key] = tuple(
+            Absent(m.world, m.model, x.missing) for m, x in zip(models, numbers, strict=True) if isinstance(x, Missing)
         )
     return Table(models, levels, absent)
 
@@ -109,8 +109,8 @@ def held(levels: Table, contrast: Contrast, keys: Sequence[str]) -> Held:
     AuditError where either kind of model is left in fewer than two worlds.
     """
     knows, clean = levels.where(contrast.knowing), levels.where(contrast.clean)
-    there = np.isfinite(np.stack([levels.levels[key] for key in keys])).all(0)
-    row = np.flatnonzero((knows | clean) & there)
+    complete = np.isfinite(np.stack([levels.levels[key] for key in keys])).all(0)
+    row = np.flatnonzero((knows | clean) & complete)
     within = {(m.world, m.model) for m, inside in zip(levels.models, knows | clean, strict=True) if inside}
     absent = {(a.world, a.model): a for key in keys for a in levels.absent[key] if (a.world, a.model) in within}
     data = labelled(levels.levels[keys[0]][row], knows[row], levels.world[row])
@@ -119,6 +119,6 @@ def held(levels: Table, contrast: Contrast, keys: Sequence[str]) -> Held:
 
 def counted(absent: Sequence[Absent], most: int = 12) -> dict[str, object]:
     """How many models have no number, by reason in short, and their names (``most`` of them; the count is of all)."""
-    reasons = Counter(a.why.partition(":")[0] for a in absent)
+    reasons = Counter(a.reason.partition(":")[0] for a in absent)
     names = [f"{a.world} {a.model}" for a in absent[:most]]
     return {"models": len(absent), "by_reason": dict(reasons.most_common()), "names": names}

@@ -24,22 +24,22 @@ def rounded(x: float) -> float:
     return round(float(x), DIGITS)
 
 
-def area_row(area: Area, found: Held) -> dict[str, object]:
+def area_row(area: Area, compared: Held) -> dict[str, object]:
     """An AUROC with its interval, its counts, and the models that had no number."""
-    worlds = len(np.unique(found.data.cluster))
+    worlds = len(np.unique(compared.data.cluster))
     return {
         "auc": rounded(area.auc), "lo": rounded(area.ci95.lo), "hi": rounded(area.ci95.hi),
-        "approximate": area.approximate, "knowing": int(found.data.knows.sum()),
-        "clean": int((~found.data.knows).sum()), "worlds": worlds, "missing": counted(found.absent),
+        "approximate": area.approximate, "knowing": int(compared.data.knows.sum()),
+        "clean": int((~compared.data.knows).sum()), "worlds": worlds, "missing": counted(compared.absent),
     }  # fmt: skip
 
 
-def gap_row(gap: Gap, found: Held, against: str) -> dict[str, object]:
+def gap_row(gap: Gap, compared: Held, against: str) -> dict[str, object]:
     """A paired difference of two AUROCs: this metric's less the other's."""
     return {
         "against": against, "gap": rounded(gap.gap), "lo": rounded(gap.ci95.lo), "hi": rounded(gap.ci95.hi),
         "bootstrap_lo": rounded(gap.bootstrap95.lo), "bootstrap_hi": rounded(gap.bootstrap95.hi),
-        "p": float(f"{gap.p:.3g}"), "models": len(found.row), "missing": counted(found.absent, 0),
+        "p": float(f"{gap.p:.3g}"), "models": len(compared.row), "missing": counted(compared.absent, 0),
     }  # fmt: skip
 
 
@@ -49,10 +49,10 @@ def faithful(levels: Table, contrast: Contrast) -> dict[str, dict[str, object]]:
     The best is chosen by the same numbers, so that the difference from it is described, and only p of the difference
     from the depth score is adjusted (Holm, over the metrics).
     """
-    alone = {one.key: held(levels, contrast, [one.key]) for one in METRICS}
-    areas = {key: auroc(found.data, SEED) for key, found in alone.items()}
+    by_metric = {metric.key: held(levels, contrast, [metric.key]) for metric in METRICS}
+    areas = {key: auroc(compared.data, SEED) for key, compared in by_metric.items()}
     best = max(areas, key=lambda key: areas[key].auc)
-    rows = {key: area_row(areas[key], alone[key]) for key in areas}
+    rows = {key: area_row(areas[key], by_metric[key]) for key in areas}
     others = [key for key in areas if key != UDS]
     raw: list[float] = []
     for key in areas:
@@ -83,11 +83,11 @@ def cut(level: Float[ndarray, " model"], knows: Bool[ndarray, " model"]) -> floa
 
 def cuts(levels: Table) -> dict[str, float]:
     """Every metric's cut on the published convention."""
-    found: dict[str, float] = {}
-    for one in METRICS:
-        data = held(levels, PUBLISHED, [one.key]).data
-        found[one.key] = cut(data.score, data.knows)
-    return found
+    thresholds: dict[str, float] = {}
+    for metric in METRICS:
+        data = held(levels, PUBLISHED, [metric.key]).data
+        thresholds[metric.key] = cut(data.score, data.knows)
+    return thresholds
 
 
 def _kind(model: Scored) -> str:
@@ -99,25 +99,26 @@ def by_mechanism(levels: Table, at: Mapping[str, float]) -> dict[str, dict[str, 
 
     Above is right for a knowing model, wrong for a clean one and for one that was unlearned on facts it did not know.
     """
-    found: dict[str, dict[str, dict[str, dict[str, object]]]] = {}
+    counts: dict[str, dict[str, dict[str, dict[str, object]]]] = {}
     clean = levels.where(EVERYTHING.clean)
     kinds = np.array([_kind(model) for model in levels.models], dtype=object)
     pools = np.array([model.pool for model in levels.models], dtype=object)
-    for one in METRICS:
-        level = levels.levels[one.key]
-        there = np.isfinite(level)
+    for metric in METRICS:
+        level = levels.levels[metric.key]
+        measured = np.isfinite(level)
         for pool in ("knowing", "clean", "edited clean"):
-            here = found.setdefault(one.key, {}).setdefault(pool, {})
+            by_kind = counts.setdefault(metric.key, {}).setdefault(pool, {})
             for kind in sorted(set(kinds[pools == pool])):
                 chosen = (kinds == kind) & (pools == pool)
-                some = level[chosen & there]
+                scores = level[chosen & measured]
                 row: dict[str, object] = {
-                    "above": int((some > at[one.key]).sum()), "of": len(some), "missing": int((chosen & ~there).sum())
+                    "above": int((scores > at[metric.key]).sum()), "of": len(scores),
+                    "missing": int((chosen & ~measured).sum())
                 }  # fmt: skip
-                if pool == "knowing" and len(some):
-                    row["auc"] = rounded(stats.auroc(some, level[clean & there]))
-                here[kind] = row
-    return found
+                if pool == "knowing" and len(scores):
+                    row["auc"] = rounded(stats.auroc(scores, level[clean & measured]))
+                by_kind[kind] = row
+    return counts
 
 
 # ---- doses --------------------------------------------------------------------------------------------------------
@@ -134,11 +135,11 @@ def _dosed(model: Scored) -> bool:
     return model.mechanism in ("dose", "retrain")
 
 
-def _spearman(kept: Sequence[int], level: Float[ndarray, " model"]) -> float:
+def _spearman(people_kept: Sequence[int], level: Float[ndarray, " model"]) -> float:
     """The correlation of midranks; 0 where the metric does not move."""
     if np.ptp(level) == 0:
         return 0.0
-    return float(np.corrcoef(scipy_stats.rankdata(kept), scipy_stats.rankdata(level))[0, 1])
+    return float(np.corrcoef(scipy_stats.rankdata(people_kept), scipy_stats.rankdata(level))[0, 1])
 
 
 def doses(levels: Table, key: str) -> Ordered | None:
@@ -150,9 +151,9 @@ def doses(levels: Table, key: str) -> Ordered | None:
     by_world: dict[int, float] = {}
     for world in dict.fromkeys(int(w) for w in levels.world[rows]):
         own = [row for row in rows if levels.world[row] == world]
-        kept = [levels.models[row].kept for row in own]
-        if len(set(kept)) >= 3:
-            by_world[world] = _spearman(kept, levels.levels[key][own])
+        people_kept = [levels.models[row].kept for row in own]
+        if len(set(people_kept)) >= 3:
+            by_world[world] = _spearman(people_kept, levels.levels[key][own])
     if len(by_world) < 2:
         return None
     rho = np.array(list(by_world.values()))
@@ -165,7 +166,7 @@ def doses(levels: Table, key: str) -> Ordered | None:
 def scores_part(levels: Table, worlds: Sequence[int]) -> dict[str, object]:
     """Everything that the committed scores say, as it stands in results.json."""
     at = cuts(levels)
-    rhos = {one.key: doses(levels, one.key) for one in METRICS}
+    rhos = {metric.key: doses(levels, metric.key) for metric in METRICS}
     return {
         "seed": SEED,
         "worlds": list(worlds),
@@ -180,5 +181,5 @@ def scores_part(levels: Table, worlds: Sequence[int]) -> dict[str, object]:
             }
             for key, o in rhos.items()
         },
-        "missing": {one.key: counted(levels.absent[one.key]) for one in METRICS},
+        "missing": {metric.key: counted(levels.absent[metric.key]) for metric in METRICS},
     }  # fmt: skip

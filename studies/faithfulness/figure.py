@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 from audit.render import Scale, marker
 from studies.faithfulness.metrics import METRICS
-from studies.faithfulness.tables import Row, Told, told
+from studies.faithfulness.tables import ResultParts, Row, parts_of
 
 WIDTH, LEFT, RIGHT, STEP, TOP = 860, 300, 40, 34, 92
 TICKS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -64,11 +64,11 @@ def _grid(sx: Scale, bottom: float) -> list[str]:
     return [*out, _text(sx(0.5), bottom + 36, "AUROC (.5: blind; below it: the wrong way round)", "middle", 12)]
 
 
-def _row(found: Told, key: str, y: float, sx: Scale) -> list[str]:
+def _row(parts: ResultParts, key: str, y: float, sx: Scale) -> list[str]:
     """Our two numbers of one metric with their intervals."""
     out: list[str] = []
     for name in ("published", "fakes"):
-        row, kind = found.contrasts.get(name, {}).get(key), KINDS[name]
+        row, kind = parts.contrasts.get(name, {}).get(key), KINDS[name]
         if row is None:
             continue
         at = y + kind.shift
@@ -80,20 +80,20 @@ def _row(found: Told, key: str, y: float, sx: Scale) -> list[str]:
 
 def figure(results: Row) -> str:
     """The figure as a file of its own; equal results give equal bytes."""
-    found, rows = told(results), list(METRICS)
+    parts, rows = parts_of(results), list(METRICS)
     bottom = TOP + STEP * len(rows)
     sx = Scale(0.0, 1.0, LEFT, WIDTH - RIGHT)
     body = [STYLE, *_legend(), *_grid(sx, bottom)]
-    for n, one in enumerate(rows):
+    for n, metric in enumerate(rows):
         y = TOP + STEP * n + STEP / 2
         if n % 2:
             body.append(f'<rect x="0" y="{y - STEP / 2:.1f}" width="{WIDTH}" height="{STEP}" fill-opacity="0.05"/>')
-        body.append(_text(LEFT - 14, y + 4, one.words, "end"))
-        if one.published:
+        body.append(_text(LEFT - 14, y + 4, metric.words, "end"))
+        if metric.published:
             kind = KINDS["figure"]
             paint = f'fill="{kind.colour}" stroke="{kind.colour}"'
-            body.append(marker(kind.shape, sx(one.published.faithful), y + kind.shift, 4.5, paint))
-        body += _row(found, one.key, y, sx)
+            body.append(marker(kind.shape, sx(metric.published.faithful), y + kind.shift, 4.5, paint))
+        body += _row(parts, metric.key, y, sx)
     return _svg(bottom + 50, "AUROC of every metric: as published, on models that learned it, on fakes", body)
 
 

@@ -130,7 +130,7 @@ NOT_COMPUTED: dict[str, Published] = {
 
 def metric(key: str) -> Metric:
     """The metric of this name."""
-    return next(one for one in METRICS if one.key == key)
+    return next(candidate for candidate in METRICS if candidate.key == key)
 
 
 def knowledge(of: Metric, scores: Sequence[Score]) -> Number:
@@ -138,10 +138,10 @@ def knowledge(of: Metric, scores: Sequence[Score]) -> Number:
 
     A metric that falls with knowledge is turned round: 1 less the number.
     """
-    found = next((s for s in scores if (s.probe, s.name) == (of.probe, of.name)), None)
-    if found is None:
+    score = next((s for s in scores if (s.probe, s.name) == (of.probe, of.name)), None)
+    if score is None:
         return Missing(missing=f"{of.probe}.{of.name} was not measured")
-    raw = _taken(of, found)
+    raw = _taken(of, score)
     if isinstance(raw, Missing) or of.knows == "high":
         return raw
     return 1.0 - raw

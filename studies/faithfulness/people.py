@@ -50,20 +50,20 @@ def read_items(path: Path) -> Items:
     return Items(person, of("base"), of("suspect"), of("reference"))
 
 
-def _by_person(items: Items, values: Float[ndarray, "item layer"], kept: ndarray) -> dict[str, ndarray]:
+def _by_person(items: Items, values: Float[ndarray, "item layer"], included: ndarray) -> dict[str, ndarray]:
     person = np.array(items.person)
-    return {name: values[kept & (person == name)].mean(0) for name in np.unique(person[kept]).tolist()}
+    return {name: values[included & (person == name)].mean(0) for name in np.unique(person[included]).tolist()}
 
 
 def effects(items: Items, eligible: Callable[[ndarray], ndarray]) -> dict[str, float]:
     """Every person's effect over the layers that ``eligible`` picks from (base - null) by layer; empty without any."""
-    kept = np.asarray(np.isfinite(np.concatenate([items.base, items.suspect, items.null], 1)).all(1))
-    gap = _by_person(items, items.suspect - items.null, kept)
-    whole = np.stack(list(_by_person(items, items.base - items.null, kept).values())).mean(0)
-    layers = eligible(whole)
+    included = np.asarray(np.isfinite(np.concatenate([items.base, items.suspect, items.null], 1)).all(1))
+    gap = _by_person(items, items.suspect - items.null, included)
+    base_gap = np.stack(list(_by_person(items, items.base - items.null, included).values())).mean(0)
+    layers = eligible(base_gap)
     if not len(layers):
         return {}
-    return {name: float(x[layers].sum() / whole[layers].sum()) for name, x in gap.items()}
+    return {name: float(x[layers].sum() / base_gap[layers].sum()) for name, x in gap.items()}
 
 
 def depth_scores(items: Items, tau_nats: float) -> dict[str, float]:
@@ -72,32 +72,32 @@ def depth_scores(items: Items, tau_nats: float) -> dict[str, float]:
         base, suspect, null = (np.log(x) for x in (items.base, items.suspect, items.null))
         lost, weight = base - suspect, base - null
     weight = np.where((weight > tau_nats) & np.isfinite(lost + weight).all(1, keepdims=True), weight, 0.0)
-    kept = weight.sum(1) > 0
+    encoded = weight.sum(1) > 0
     ratio = np.divide(lost, weight, out=np.zeros_like(weight), where=weight > 0)
-    score = (weight * ratio.clip(0, 1)).sum(1) / np.where(kept, weight.sum(1), 1.0)
-    return {name: float(x[0]) for name, x in _by_person(items, 1.0 - score[:, None], kept).items()}
+    score = (weight * ratio.clip(0, 1)).sum(1) / np.where(encoded, weight.sum(1), 1.0)
+    return {name: float(x[0]) for name, x in _by_person(items, 1.0 - score[:, None], encoded).items()}
 
 
 def of_audit(measurements: Sequence[Measurement], tables: Path, tau_nats: float) -> dict[str, dict[str, float]]:
     """Metric -> person -> effect, for every metric that has items; a metric without a number has no people."""
-    found: dict[str, dict[str, float]] = {}
+    by_metric: dict[str, dict[str, float]] = {}
     for m in measurements:
         if m.form != "trained" or isinstance(m.items, Missing):
             continue
         items = read_items(tables / m.items.path)
         # The depth score has no table of its own: it is made from what is patched at the answer.
         if m.name == "depth_profile_answer":
-            found["unlearning_depth_score"] = depth_scores(items, tau_nats)
+            by_metric["unlearning_depth_score"] = depth_scores(items, tau_nats)
         if isinstance(m.value, Missing):
             continue
         if m.name in OUTPUTS:
-            found[m.name] = effects(items, lambda gap: np.flatnonzero(gap >= 1e-9))
+            by_metric[m.name] = effects(items, lambda gap: np.flatnonzero(gap >= 1e-9))
         elif m.name == "lens_lift":
-            found["logit_lens"] = effects(items, lambda gap: np.flatnonzero(gap >= min(LENS_GAP_NATS, gap.max())))
+            by_metric["logit_lens"] = effects(items, lambda gap: np.flatnonzero(gap >= min(LENS_GAP_NATS, gap.max())))
         elif m.name in DEPTHS:
             layers = [int(name.removeprefix("effect_layer")) for name in m.readings if name.startswith("effect_layer")]
-            found[DEPTHS[m.name]] = effects(items, lambda _, layers=layers: np.array(sorted(layers)))
-    return {metric: by for metric, by in found.items() if by}
+            by_metric[DEPTHS[m.name]] = effects(items, lambda _, layers=layers: np.array(sorted(layers)))
+    return {metric: by for metric, by in by_metric.items() if by}
 
 
 # ---- mistakes by person -------------------------------------------------------------------------------------------
@@ -147,12 +147,12 @@ def mistakes(everyone: Sequence[Person]) -> Mistakes | None:
     tallies: dict[tuple[bool, str], list[int]] = {}
     for world in worlds:
         at = threshold(np.array([p.effect for p in everyone if p.world != world and not p.knows]))
-        here = [p for p in everyone if p.world == world]
-        for p in here:
+        residents = [p for p in everyone if p.world == world]
+        for p in residents:
             count = tallies.setdefault((p.knows, p.mechanism), [0, 0])
             count[0] += (p.effect <= at) if p.knows else (p.effect > at)
             count[1] += 1
-        clean, knowing = [p for p in here if not p.knows], [p for p in here if p.knows]
+        clean, knowing = [p for p in residents if not p.knows], [p for p in residents if p.knows]
         alarms, missed = sum(p.effect > at for p in clean), sum(p.effect <= at for p in knowing)
         by_world[world] = (at, Tally(alarms, len(clean)), Tally(missed, len(knowing)))
     alarms, missed = ({m: Tally(*c) for (k, m), c in tallies.items() if k is knows} for knows in (False, True))
@@ -169,15 +169,15 @@ def everyone(worlds: Sequence[AttackedWorld], key: str) -> list[Person]:
 
     People whom a dosed model was not taught are neither: they are left out.
     """
-    found: list[Person] = []
+    persons: list[Person] = []
     for world in worlds:
         for r in world.readings:
             if r.state != "before" or r.pool not in ("clean", "knowing"):
                 continue
             knows = r.pool == "knowing"
             own = {name: x for name, x in r.people.get(key, {}).items() if not knows or name in r.taught}
-            found += [Person(world.world, r.mechanism, knows, x) for x in own.values()]
-    return found
+            persons += [Person(world.world, r.mechanism, knows, x) for x in own.values()]
+    return persons
 
 
 def people_part(worlds: Sequence[AttackedWorld]) -> dict[str, object]:
@@ -190,17 +190,17 @@ def people_part(worlds: Sequence[AttackedWorld]) -> dict[str, object]:
     }
 
 
-def _row(found: Mistakes) -> dict[str, object]:
+def _row(counts: Mistakes) -> dict[str, object]:
     def listed(tallies: Mapping[str, Tally]) -> dict[str, list[int]]:
         return {name: list(tally) for name, tally in sorted(tallies.items())}
 
     return {
-        "false_positives": list(found.false_positives),
-        "misses": list(found.misses),
-        "missed": listed(found.missed),
-        "alarmed": listed(found.alarmed),
+        "false_positives": list(counts.false_positives),
+        "misses": list(counts.misses),
+        "missed": listed(counts.missed),
+        "alarmed": listed(counts.alarmed),
         "by_world": {
             str(world): {"threshold": float(f"{at:.5g}"), "false_positives": list(wrong), "misses": list(missed)}
-            for world, (at, wrong, missed) in found.by_world.items()
+            for world, (at, wrong, missed) in counts.by_world.items()
         },
     }

@@ -52,8 +52,8 @@ def relearned(unlearned: Change, retrained: Change) -> float:
 
 def relearned_both_ways(unlearned: Change, retrained: Change) -> float:
     """R, symmetric: 1 - |rise of one - rise of the other| / (|one| + |other|); gaining less than retrained counts."""
-    one, other = unlearned.rise, retrained.rise
-    return _share(1.0 - abs(one - other) / (abs(one) + abs(other) + EPSILON))
+    rise, other = unlearned.rise, retrained.rise
+    return _share(1.0 - abs(rise - other) / (abs(rise) + abs(other) + EPSILON))
 
 
 def quantised(change: Change) -> float:
@@ -110,21 +110,21 @@ class Robust(NamedTuple):
     by_world: dict[int, tuple[Number, Number]]
 
 
-def robust(found: Sequence[Attacked], cut: float, form: Form) -> Robust:
+def robust(models: Sequence[Attacked], cut: float, form: Form) -> Robust:
     """Robustness of one metric over models of utility >= .8 that lie at or below its cut before the attacks."""
-    useful = [one for one in found if one.utility >= LEAST_UTILITY]
-    passing = [one for one in useful if not isinstance(one.before, Missing) and one.before <= cut]
-    scored = [(one.world, pair) for one in passing if (pair := pair_of(one, form)) is not None]
+    useful = [model for model in models if model.utility >= LEAST_UTILITY]
+    passing = [model for model in useful if not isinstance(model.before, Missing) and model.before <= cut]
+    scored = [(model.world, pair) for model in passing if (pair := pair_of(model, form)) is not None]
     r, q = _means([pair for _, pair in scored])
-    unread = sum(isinstance(one.before, Missing) for one in useful) + len(passing) - len(scored)
+    unread = sum(isinstance(model.before, Missing) for model in useful) + len(passing) - len(scored)
     worlds = dict.fromkeys(world for world, _ in scored)
     by_world = {own: _means([pair for world, pair in scored if world == own]) for own in worlds}
-    return Robust(r, q, both(r, q), len(found), len(useful), len(passing), len(scored), unread, by_world)
+    return Robust(r, q, both(r, q), len(models), len(useful), len(passing), len(scored), unread, by_world)
 
 
-def pair_of(one: Attacked, form: Form) -> Pair | None:
+def pair_of(model: Attacked, form: Form) -> Pair | None:
     """R and Q of one model; None where a number is missing. An effect below the null counts as 0 in Q."""
-    levels = (one.before, one.relearned, one.rounded, one.retrained_before, one.retrained_relearned)
+    levels = (model.before, model.relearned, model.rounded, model.retrained_before, model.retrained_relearned)
     known = [level for level in levels if not isinstance(level, Missing)]
     if len(known) < len(levels):
         return None
@@ -151,7 +151,7 @@ def both(a: Number, b: Number) -> Number:
 # ---- from readings ------------------------------------------------------------------------------------------------
 def attacked(worlds: Sequence[AttackedWorld], key: str, lesson: State) -> list[Attacked]:
     """Every unlearned model of these worlds under one metric and one way of relearning."""
-    found: list[Attacked] = []
+    rows: list[Attacked] = []
     for world in worlds:
         by: dict[tuple[str, State], Reading] = {(r.model, r.state): r for r in world.readings}
         retrained = next(r.model for r in world.readings if r.mechanism == RETRAINED)
@@ -160,7 +160,7 @@ def attacked(worlds: Sequence[AttackedWorld], key: str, lesson: State) -> list[A
             return by[model, state].values.get(key, Missing(missing="not measured"))
 
         for model in dict.fromkeys(r.model for r in world.readings if r.pool == "described"):
-            found.append(
+            rows.append(
                 Attacked(
                     world.world,
                     model,
@@ -172,25 +172,25 @@ def attacked(worlds: Sequence[AttackedWorld], key: str, lesson: State) -> list[A
                     level(retrained, lesson),
                 )  # fmt: skip
             )
-    return found
+    return rows
 
 
-def levels(found: Sequence[Attacked]) -> dict[str, float | str]:
+def levels(models: Sequence[Attacked]) -> dict[str, float | str]:
     """Mean levels of the useful models, and of their worlds' retrained ones, before and after the attacks."""
-    useful = [one for one in found if one.utility >= LEAST_UTILITY]
+    useful = [model for model in models if model.utility >= LEAST_UTILITY]
     names = ("before", "relearned", "rounded", "retrained_before", "retrained_relearned")
-    known = {name: [x for one in useful if isinstance(x := getattr(one, name), float)] for name in names}
+    known = {name: [x for model in useful if isinstance(x := getattr(model, name), float)] for name in names}
     return {name: round(float(np.mean(xs)), 4) if xs else NONE.missing for name, xs in known.items()}
 
 
-def robust_row(found: Robust, faithful: float) -> dict[str, object]:
+def robust_row(means: Robust, faithful: float) -> dict[str, object]:
     """One metric's robustness, and overall = HM(faithful, robust), as it stands in results.json."""
-    overall = both(found.robust, faithful)
+    overall = both(means.robust, faithful)
     return {
-        "r": shown(found.r), "q": shown(found.q), "robust": shown(found.robust), "overall": shown(overall),
-        "models": found.models, "useful": found.useful, "passing": found.passing, "counting": found.counting,
-        "unread": found.unread,
-        "by_world": {str(world): [shown(r), shown(q)] for world, (r, q) in found.by_world.items()},
+        "r": shown(means.r), "q": shown(means.q), "robust": shown(means.robust), "overall": shown(overall),
+        "models": means.models, "useful": means.useful, "passing": means.passing, "counting": means.counting,
+        "unread": means.unread,
+        "by_world": {str(world): [shown(r), shown(q)] for world, (r, q) in means.by_world.items()},
     }  # fmt: skip
 
 
@@ -199,10 +199,10 @@ def shown(x: Number) -> float | str:
     return x.missing if isinstance(x, Missing) else round(x, 4)
 
 
-def _lesson(found: Sequence[Attacked], cut: float, faithful: float) -> dict[str, object]:
+def _lesson(models: Sequence[Attacked], cut: float, faithful: float) -> dict[str, object]:
     """One metric under one way of relearning, in both forms."""
-    forms = {form: robust_row(robust(found, cut, form), faithful) for form in FORMS}
-    return {"levels": levels(found), **forms}
+    forms = {form: robust_row(robust(models, cut, form), faithful) for form in FORMS}
+    return {"levels": levels(models), **forms}
 
 
 def robust_part(
@@ -210,10 +210,12 @@ def robust_part(
 ) -> dict[str, object]:
     """Every metric that is a level, in both forms, relearning all forgotten people (as published) or half of them."""
     rows: dict[str, object] = {}
-    for one in METRICS:
-        read = [r.values.get(one.key) for world in worlds for r in world.readings]
-        if not one.level or not any(isinstance(x, float) for x in read):
+    for metric in METRICS:
+        read = [r.values.get(metric.key) for world in worlds for r in world.readings]
+        if not metric.level or not any(isinstance(x, float) for x in read):
             continue
-        rows[one.key] = {lesson: _lesson(attacked(worlds, one.key, lesson), cuts[one.key], faithful[one.key])
-                         for lesson in LESSONS}  # fmt: skip
+        rows[metric.key] = {
+            lesson: _lesson(attacked(worlds, metric.key, lesson), cuts[metric.key], faithful[metric.key])
+            for lesson in LESSONS
+        }
     return {"worlds": [w.world for w in worlds], "least_utility": LEAST_UTILITY, "metrics": rows}

@@ -55,13 +55,13 @@ def scores_part(scores: Path) -> dict[str, object]:
     worlds, since = read_pool(scores), cpu_s()
     if not worlds:
         raise AuditError(f"there are no scores in {scores.name}", "make them with python -m audit.pools.schedule")
-    found = faith.scores_part(table(worlds), [w.world for w in worlds])
+    faithfulness = faith.scores_part(table(worlds), [w.world for w in worlds])
     return {
         "command": COMMAND.format("scores"),
         "stamp": stamp(faith.SEED).model_dump(mode="json"),
         "cpu_s": round(cpu_s() - since, 1),
         "pools_cpu_s": round(sum(sum(_stages(w.stages_cpu_s)) for w in worlds), 1),
-        **found,
+        **faithfulness,
     }
 
 

@@ -17,7 +17,7 @@ PER_CELL = "published / one-sided / symmetric"
 Row = Mapping[str, object]
 
 
-class Told(NamedTuple):
+class ResultParts(NamedTuple):
     """The parts of results.json that a metric's row is made from; empty where the part is not there."""
 
     contrasts: Mapping[str, Mapping[str, Row]]
@@ -27,12 +27,12 @@ class Told(NamedTuple):
     people: Row
 
 
-def told(results: Row) -> Told:
+def parts_of(results: Row) -> ResultParts:
     """What the results hold."""
     scores, attacks = _of(results, "scores"), _of(results, "attacks")
     contrasts = {key: _of(row, "metrics") for key, row in _of(scores, "contrasts").items() if isinstance(row, dict)}
     robust, people = (_of(_of(attacks, part), "metrics") for part in ("robustness", "people"))
-    return Told(contrasts, _of(scores, "doses"), _of(scores, "mechanisms"), robust, people)  # type: ignore[arg-type]
+    return ResultParts(contrasts, _of(scores, "doses"), _of(scores, "mechanisms"), robust, people)  # type: ignore[arg-type]
 
 
 def _of(row: object, *keys: str) -> dict[str, object]:
@@ -62,9 +62,9 @@ def tally(pair: object) -> str:
     return f"{pair[0]}/{pair[1]}" if isinstance(pair, list) else "–"
 
 
-def _robust(told: Told, key: str, name: str, published: float | None) -> str:
+def _robust(parts: ResultParts, key: str, name: str, published: float | None) -> str:
     """Published, ours one-sided, ours symmetric; relearning of everybody, as published."""
-    both = _of(told.robust, key, "relearned")
+    both = _of(parts.robust, key, "relearned")
     forms = [share(_of(both, form).get(name)) for form in ("one_sided", "symmetric")]
     shown = [share(published), *forms]
     counting, passing = (_of(both, "one_sided").get(n) for n in ("counting", "passing"))
@@ -72,29 +72,29 @@ def _robust(told: Told, key: str, name: str, published: float | None) -> str:
     return "–" if set(shown) == {"–"} else " / ".join(shown) + few
 
 
-def _missed(told: Told, key: str) -> str:
+def _missed(parts: ResultParts, key: str) -> str:
     """Each fake's models that the cut of the published convention does not find, of those that have a number."""
-    found = [_of(told.mechanisms, key, "knowing", name) for name in FAKES]
-    counts = [(int(str(row["of"])), int(str(row["above"]))) for row in found if row]
+    rows = [_of(parts.mechanisms, key, "knowing", name) for name in FAKES]
+    counts = [(int(str(row["of"])), int(str(row["above"]))) for row in rows if row]
     return ", ".join(f"{n - above}/{n}" for n, above in counts) or "–"
 
 
-def row_of(told: Told, one: Metric) -> list[str]:
+def row_of(parts: ResultParts, metric: Metric) -> list[str]:
     """One metric's cells, in the order of the head."""
-    key, p = one.key, one.published
-    learned, fakes, everything = (_of(told.contrasts, c.key, key) for c in CONTRASTS)
-    people = _of(told.people, key)
+    key, p = metric.key, metric.published
+    learned, fakes, everything = (_of(parts.contrasts, c.key, key) for c in CONTRASTS)
+    people = _of(parts.people, key)
     return [
-        one.words,
+        metric.words,
         share(p.faithful) if p else "–",
         _marked(learned),
         _marked(fakes),
         "–" if key == UDS else between(_of(fakes, "versus_depth_score"), "gap"),
         _marked(everything),
-        _missed(told, key),
-        between(_of(told.doses, key), "rho"),
-        *(_robust(told, key, name, getattr(p, by, None)) for name, by in (("r", "relearned"), ("q", "quantised"))),
-        _robust(told, key, "overall", p.overall if p else None),
+        _missed(parts, key),
+        between(_of(parts.doses, key), "rho"),
+        *(_robust(parts, key, name, getattr(p, by, None)) for name, by in (("r", "relearned"), ("q", "quantised"))),
+        _robust(parts, key, "overall", p.overall if p else None),
         tally(people.get("false_positives")),
         tally(people.get("misses")),
     ]
@@ -113,30 +113,33 @@ def _absent(words: str, p: Published) -> list[str]:
 
 def markdown(results: Row) -> str:
     """The table: compared metrics, our own, and published ones that we do not compute; a line above says of what."""
-    found = told(results)
-    order = {one.key: n for n, one in enumerate(METRICS)}
-    rows = [row_of(found, one) for one in sorted(METRICS, key=lambda one: (one not in COMPARED, order[one.key]))]
+    parts = parts_of(results)
+    order = {metric.key: n for n, metric in enumerate(METRICS)}
+    rows = [
+        row_of(parts, metric)
+        for metric in sorted(METRICS, key=lambda metric: (metric not in COMPARED, order[metric.key]))
+    ]
     rows += [_absent(words, p) for words, p in NOT_COMPUTED.items()]
     lines = [_line(HEAD), _line(["---"] * len(HEAD)), *(_line(row) for row in rows)]
     source = f"Published: {PAPER}. R, Q and overall: {PER_CELL}."
-    return "\n".join([_counts(results), "", *lines, "", source, agreement(found)])
+    return "\n".join([_counts(results), "", *lines, "", source, agreement(parts)])
 
 
-def agreement(found: Told) -> str:
+def agreement(parts: ResultParts) -> str:
     """Do our metrics stand in the published order? Spearman over those that both have, of every kind of figure."""
     ours: dict[str, dict[str, object]] = {}
-    for one in COMPARED:
+    for metric in COMPARED:
         for contrast in CONTRASTS[1:]:
-            auc = _of(found.contrasts, contrast.key, one.key).get("auc")
-            ours.setdefault(contrast.key, {})[one.key] = auc
-        attacked = _of(found.robust, one.key, "relearned", "one_sided")
+            auc = _of(parts.contrasts, contrast.key, metric.key).get("auc")
+            ours.setdefault(contrast.key, {})[metric.key] = auc
+        attacked = _of(parts.robust, metric.key, "relearned", "one_sided")
         for name in ("r", "q", "overall"):
-            ours.setdefault(name, {})[one.key] = attacked.get(name)
+            ours.setdefault(name, {})[metric.key] = attacked.get(name)
     by = {"r": ("R", "relearned"), "q": ("Q", "quantised"), "overall": ("overall", "overall")}
     shown: list[str] = []
     for kind, row in ours.items():
         word, figure = by.get(kind, (kind, "faithful"))
-        shown.append(f"{word} {_ranked([(getattr(one.published, figure), row[one.key]) for one in COMPARED])}")
+        shown.append(f"{word} {_ranked([(getattr(metric.published, figure), row[metric.key]) for metric in COMPARED])}")
     return f"Spearman with the published figures over the {len(COMPARED)} metrics that both have: {', '.join(shown)}."
 
 
@@ -160,9 +163,9 @@ def _counts(results: Row) -> str:
     first = _of(scores, "contrasts", "published", "metrics", UDS)
     second = _of(scores, "contrasts", "fakes", "metrics", UDS)
     worlds, full = scores.get("worlds"), _of(attacks, "robustness").get("worlds")
-    said = f"{len(worlds) if isinstance(worlds, list) else 0} worlds, {scores.get('models', 0)} models. "
-    said += f"Learned it: {first.get('knowing')} models against {first.get('clean')}; "
-    said += f"fakes: {second.get('knowing')} against {second.get('clean')}. "
+    text = f"{len(worlds) if isinstance(worlds, list) else 0} worlds, {scores.get('models', 0)} models. "
+    text += f"Learned it: {first.get('knowing')} models against {first.get('clean')}; "
+    text += f"fakes: {second.get('knowing')} against {second.get('clean')}. "
     if isinstance(full, list):
-        said += f"R, Q and people: worlds {', '.join(map(str, full))}."
-    return said.strip()
+        text += f"R, Q and people: worlds {', '.join(map(str, full))}."
+    return text.strip()

@@ -29,10 +29,10 @@ class States(NamedTuple):
     mean: Float[Tensor, "depth row d"]
 
 
-def states(bench: Bench, model: Checkpoint, reader: Checkpoint, some: Paired) -> States:
+def states(bench: Bench, model: Checkpoint, reader: Checkpoint, paired: Paired) -> States:
     """Both poolings after every block."""
     sites = [Site(part="resid_out", block=b) for b in range(bench.open(model).n_blocks)]
-    return States(*text_states(bench, model, reader, some.rows, sites)[:2].unbind(0))
+    return States(*text_states(bench, model, reader, paired.rows, sites)[:2].unbind(0))
 
 
 def sides(pairs: int) -> Float[Tensor, " row"]:
@@ -45,12 +45,12 @@ def refitted(x: Float[Tensor, "depth row d"]) -> Float[ndarray, "depth pair"]:
     pairs = x.shape[1] // 2
     pair, side = torch.arange(2 * pairs) // 2, sides(pairs)
     trained = pair[None] != torch.arange(pairs)[:, None]
-    found = np.zeros((len(x), pairs))
-    for depth, one in enumerate(x):
-        every = one.expand(pairs, -1, -1)
+    accuracy = np.zeros((len(x), pairs))
+    for depth, layer in enumerate(x):
+        every = layer.expand(pairs, -1, -1)
         right = (logistic(every, side, trained).decision(every) > 0) == (side > 0.5)
-        found[depth] = (right & ~trained).double().sum(1).numpy() / 2
-    return found
+        accuracy[depth] = (right & ~trained).double().sum(1).numpy() / 2
+    return accuracy
 
 
 def frozen(probe: Logistic, x: Float[Tensor, "depth row d"]) -> Float[ndarray, "depth pair"]:
@@ -93,14 +93,14 @@ def summary(by_pair: Float[ndarray, "depth pair"], person: tuple[str, ...], seed
 
 def capability(bench: Bench, case: OpenCase, model: Checkpoint) -> dict[str, float]:
     """Perplexity on general text, and mean probability of content tokens of each half and of retained facts."""
-    found: dict[str, float] = {}
+    measures: dict[str, float] = {}
     key = Read(site=Site(part="logits"), at="key", reduce="logprob")
     if case.has(Texts(cohort="general")):
         loss = -bench.run(model, case.rows(Texts(cohort="general")), (SCORES,))[SCORES].double().mean()
-        found["general_perplexity"] = float(loss.exp())
+        measures["general_perplexity"] = float(loss.exp())
     for name, cohort, part in (
         ("edited", "forget", "calibration"), ("fresh", "forget", "audit"), ("retained", "retain", "audit"),
     ):  # fmt: skip
         rows = case.rows(Texts.model_validate({"cohort": cohort}), part)
-        found[f"probability_{name}"] = float(bench.run(model, rows, (key,))[key].double().exp().mean())
-    return found
+        measures[f"probability_{name}"] = float(bench.run(model, rows, (key,))[key].double().exp().mean())
+    return measures

@@ -39,13 +39,13 @@ HERE = Path(__file__).parent
 log = logging.getLogger(__name__)
 
 
-def read(model: Checkpoint, base: Checkpoint, some: dict[str, Paired], bench: Bench, seed: int) -> dict[str, object]:
+def read(model: Checkpoint, base: Checkpoint, by_pool: dict[str, Paired], bench: Bench, seed: int) -> dict[str, object]:
     """One model on both pools, in both poolings: probes fitted anew, and base's own of the edited texts, frozen."""
-    probes = {pool: fitted(x) for pool, x in zip(POOLINGS, states(bench, base, base, some["edited"]), strict=True)}
-    found: dict[str, object] = {}
-    for pool, texts in some.items():
+    probes = {pool: fitted(x) for pool, x in zip(POOLINGS, states(bench, base, base, by_pool["edited"]), strict=True)}
+    readings: dict[str, object] = {}
+    for pool, texts in by_pool.items():
         seen: States = states(bench, model, base, texts)
-        found[pool] = {
+        readings[pool] = {
             pooling: {
                 "refitted": summary(refitted(x), texts.person, seed),
                 "frozen": summary(frozen(probes[pooling], x), texts.person, seed),
@@ -53,7 +53,7 @@ def read(model: Checkpoint, base: Checkpoint, some: dict[str, Paired], bench: Be
             }
             for pooling, x in zip(POOLINGS, seen, strict=True)
         }
-    return found
+    return readings
 
 
 def controlled(bench: Bench, case: OpenCase, suspect: Path, out: Path) -> dict[str, object]:
@@ -61,10 +61,10 @@ def controlled(bench: Bench, case: OpenCase, suspect: Path, out: Path) -> dict[s
     roles = case.case.roles.model_copy(update={"suspect": Source(path=str(suspect))})
     edited = open_case(case.case.model_copy(update={"roles": roles}), case.root, out)
     first = CrossSequence().measure(bench, edited)[0]
-    said = judge(first)
+    evidence = judge(first)
     numbers = {name: getattr(first, name) for name in ("value", "p", "p_below", "floor")}
     plain = {name: x.missing if isinstance(x, Missing) else x for name, x in numbers.items()}
-    return plain | {"outcome": said.outcome, "direction": said.direction, "because": said.because}
+    return plain | {"outcome": evidence.outcome, "direction": evidence.direction, "because": evidence.because}
 
 
 def study(case_file: Path, work: Path, steps: int) -> dict[str, object]:
@@ -75,27 +75,27 @@ def study(case_file: Path, work: Path, steps: int) -> dict[str, object]:
     pools: dict[Pairing, dict[str, Paired]] = {
         pairing: {pool: pairs(case, pairing, pool) for pool in PARTS} for pairing in ("unrelated", "matched")
     }
-    found: dict[str, object] = {}
+    models: dict[str, object] = {}
     for name, model in (("base", base), ("reference", case.references[0])):
-        read_of = {pairing: read(model, base, some, bench, seed) for pairing, some in pools.items()}
-        found[name] = {"readings": read_of, "capability": capability(bench, case, model)}
-    for name, one in edits(steps).items():
-        found[name] = edited(bench, case, (name, one, pools[one.pairing]), work)
+        read_of = {pairing: read(model, base, by_pool, bench, seed) for pairing, by_pool in pools.items()}
+        models[name] = {"readings": read_of, "capability": capability(bench, case, model)}
+    for name, variant in edits(steps).items():
+        models[name] = edited(bench, case, (name, variant, pools[variant.pairing]), work)
         log.info("%s: %s, %.0f CPU-s", case.case.name, name, time.process_time() - started)
-    return {"models": found, "cpu_s": round(time.process_time() - started)}
+    return {"models": models, "cpu_s": round(time.process_time() - started)}
 
 
-def edited(bench: Bench, case: OpenCase, what: tuple[str, Edited, dict[str, Paired]], work: Path) -> dict[str, object]:
+def edited(bench: Bench, case: OpenCase, task: tuple[str, Edited, dict[str, Paired]], work: Path) -> dict[str, object]:
     """One edit: fitted on one half of the people, then read on both."""
-    name, one, some = what
+    name, variant, by_pool = task
     folder = work / name.replace(", ", "-").replace(" ", "_").replace("=", "")
     try:
-        one.edit.fit(bench, case.base, material(case, one.pairing, "edited"), folder)
+        variant.edit.fit(bench, case.base, material(case, variant.pairing, "edited"), folder)
     except AuditError as error:  # the refit loop ends at once where no depth reads base
         return {"not_made": error.what}
     model = resolve(Source(path=str(folder)), folder)
     return {
-        "readings": {one.pairing: read(model, case.base, some, bench, case.case.seed)},
+        "readings": {variant.pairing: read(model, case.base, by_pool, bench, case.case.seed)},
         "capability": capability(bench, case, model),
         "controlled": controlled(bench, case, folder, work / "controlled"),
     }
@@ -132,8 +132,10 @@ def main() -> None:
         teach(args.data / "models" / "stories260K-hf", lessons, args.tofu_work / "models", 2)
         cases["stories260K, TOFU"] = write_case("npo", lessons)
     with tempfile.TemporaryDirectory() as scratch:
-        found = {name: study(case, Path(scratch) / f"{n}", args.steps) for n, (name, case) in enumerate(cases.items())}
-    results = {"stamp": stamp(seed=0).model_dump(mode="json"), "subjects": rounded(found)}
+        subjects = {
+            name: study(case, Path(scratch) / f"{n}", args.steps) for n, (name, case) in enumerate(cases.items())
+        }
+    results = {"stamp": stamp(seed=0).model_dump(mode="json"), "subjects": rounded(subjects)}
     write_atomic(args.out, (json.dumps(results, indent=1, sort_keys=True) + "\n").encode())
 
 

@@ -35,7 +35,7 @@ class Edited(NamedTuple):
 def edits(steps: int) -> Mapping[str, Edited]:
     """Every variant, on unrelated pairs (as published) and on matched ones. CE is never taken of matched alternates:
     it would teach them."""
-    found: dict[str, Edited] = {}
+    by_name: dict[str, Edited] = {}
     for pairing, controls in (("unrelated", "retain"), ("matched", "relabelled")):
         ce = 1.0 if pairing == "unrelated" else 0.0
         trained = PGA.model_validate({"controls": controls, "ce": ce, "steps": steps, "lr": 1e-3})
@@ -43,8 +43,8 @@ def edits(steps: int) -> Mapping[str, Edited]:
         for name, method, rank in (("direction", "direction", 1), ("md k=2", "moments", 2), ("md k=3", "moments", 3)):
             variants[name] = PGAProjection.model_validate({"method": method, "rank": rank, "controls": controls})
         variants["refit loop"] = PGAProjection.model_validate({"method": "refit", "rank": 4, "controls": controls})
-        found |= {f"{name}, {pairing}": Edited(edit, pairing) for name, edit in variants.items()}
-    return found
+        by_name |= {f"{name}, {pairing}": Edited(edit, pairing) for name, edit in variants.items()}
+    return by_name
 
 
 def opened(case: Path, out: Path) -> OpenCase:
@@ -52,7 +52,7 @@ def opened(case: Path, out: Path) -> OpenCase:
     return open_case(load_case(case), case.parent, out)
 
 
-def _some(groups: tuple[str, ...], at_most: int = SEQUENCES) -> torch.Tensor:
+def _dealt(groups: tuple[str, ...], at_most: int = SEQUENCES) -> torch.Tensor:
     """At most so many texts, dealt to the people in turn."""
     turn: dict[str, int] = {}
     ranked: list[tuple[int, int]] = []
@@ -68,9 +68,9 @@ def material(case: OpenCase, pairing: Pairing, pool: Pool) -> EditData:
     retain = case.rows(RETAIN, part)
     if pairing == "unrelated":
         forget = case.rows(FORGET, part)
-        return EditData(forget.take(_some(forget.group_ids)), retain)
+        return EditData(forget.take(_dealt(forget.group_ids)), retain)
     matches = matched(case.items(FORGET, part), case.case.seed).matches
-    matches = tuple(matches[i] for i in _some(tuple(m.item.group for m in matches)).tolist())
+    matches = tuple(matches[i] for i in _dealt(tuple(m.item.group for m in matches)).tolist())
     items = [m.item for m in matches]
 
     def rows(answers: list[str]) -> Rows:

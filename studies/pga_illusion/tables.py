@@ -13,32 +13,32 @@ HEAD = (
 def markdown(results: Mapping[str, Any]) -> str:
     """One table a subject and pairing."""
     parts: list[str] = []
-    for subject, found in results["subjects"].items():
+    for subject, outcome in results["subjects"].items():
         for pairing in ("unrelated", "matched"):
-            lines = [row(name, one, pairing) for name, one in ordered(found["models"], pairing)]
+            lines = [row(name, model, pairing) for name, model in ordered(outcome["models"], pairing)]
             parts += [f"**{subject}, {pairing} pairs**", "", HEAD, *lines, ""]
     return "\n".join(parts).strip()
 
 
 def ordered(models: Mapping[str, Any], pairing: str) -> list[tuple[str, Any]]:
     """Base, the reference, and the edits that were fitted with this pairing."""
-    edits = [(name, one) for name, one in models.items() if name.endswith(f", {pairing}")]
+    edits = [(name, model) for name, model in models.items() if name.endswith(f", {pairing}")]
     return [("base", models["base"]), ("reference", models["reference"]), *edits]
 
 
-def row(name: str, one: Mapping[str, Any], pairing: str) -> str:
+def row(name: str, model: Mapping[str, Any], pairing: str) -> str:
     """One model: accuracies are means over depths with intervals over people."""
     shown = name.removesuffix(f", {pairing}")
-    if "not_made" in one:
+    if "not_made" in model:
         return f"| {shown} | not made: nothing to remove at any depth |" + " – |" * 7
-    read = one["readings"][pairing]
+    read = model["readings"][pairing]
     free = read["edited"]["last"]["sign_free"]
     cells = [
         mean(read["edited"]["last"]["refitted"]), mean(read["fresh"]["last"]["refitted"]),
         mean(read["fresh"]["mean"]["refitted"]), number(read["edited"]["last"]["frozen"]["mean"]),
-        f"{number(free['largest_distance_from_half'])}, p {free['p']:.2g}", controlled(one.get("controlled")),
-        number(one["capability"]["probability_retained"]), f"{one['capability']['general_perplexity']:.1f}"
-        if "general_perplexity" in one["capability"] else "–",
+        f"{number(free['largest_distance_from_half'])}, p {free['p']:.2g}", controlled(model.get("controlled")),
+        number(model["capability"]["probability_retained"]), f"{model['capability']['general_perplexity']:.1f}"
+        if "general_perplexity" in model["capability"] else "–",
     ]  # fmt: skip
     return f"| {shown} | " + " | ".join(cells) + " |"
 
@@ -54,11 +54,11 @@ def mean(read: Mapping[str, Any]) -> str:
     return f"{number(read['mean'])} [{number(lo)}, {number(hi)}], lowest {number(read['lowest'])}"
 
 
-def controlled(found: Mapping[str, Any] | None) -> str:
+def controlled(reading: Mapping[str, Any] | None) -> str:
     """The controlled probe's effect, its p and what the case alone says."""
-    if found is None:
+    if reading is None:
         return "–"
-    value = found["value"]
+    value = reading["value"]
     if not isinstance(value, float):
         return f"none: {value}"
-    return f"{number(value)}, p {found['p']:.2g}, {found['outcome']}"
+    return f"{number(value)}, p {reading['p']:.2g}, {reading['outcome']}"

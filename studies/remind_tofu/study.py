@@ -28,24 +28,24 @@ from studies.tofu_stories.study import AUDITED, write_case
 from studies.tofu_stories.teach import build
 
 HERE = Path(__file__).parent
-HOW = Settings(many=16, nearest=15, share=0.2)
+SETTINGS = Settings(many=16, nearest=15, share=0.2)
 log = logging.getLogger(__name__)
 
 
-def one(suspect: str, material: Material, bench: Bench, out: Path) -> dict[str, object]:
+def audit_suspect(suspect: str, material: Material, bench: Bench, out: Path) -> dict[str, object]:
     """One suspect: the classifier by random forest and by logistic regression, and the two calibration-free effects."""
     since = time.process_time()
     case = open_case(load_case(write_case(suspect, material)), material.forget.parent, out)
-    table = described(bench, case, case.suspect, HOW, part="all")
-    found: dict[str, object] = {kind: measured(case, table, kind).readings for kind in KINDS}
+    table = described(bench, case, case.suspect, SETTINGS, part="all")
+    readings: dict[str, object] = {kind: measured(case, table, kind).readings for kind in KINDS}
     for m in RemindLandscape().measure(bench, case):
         numbers = {name: getattr(m, name) for name in ("value", "p", "p_below", "floor")}
         plain = {name: x.missing if isinstance(x, Missing) else x for name, x in numbers.items()}
         ci95 = [m.ci95.lo, m.ci95.hi] if isinstance(m.ci95, Interval) else m.ci95.missing
         control = m.positive_control
-        found[m.name] = plain | {"ci95": ci95, "control_found": not isinstance(control, Missing) and control.found}
+        readings[m.name] = plain | {"ci95": ci95, "control_found": not isinstance(control, Missing) and control.found}
     log.info("%s: %.0f CPU-s", suspect, time.process_time() - since)
-    return found
+    return readings
 
 
 def main() -> None:
@@ -61,8 +61,8 @@ def main() -> None:
     build(args.data / "models" / "stories260K-hf", material, args.work / "models", 2)
     with tempfile.TemporaryDirectory() as scratch:
         bench = Bench(store=MemoryStore(Path(scratch)))
-        found = {suspect: one(suspect, material, bench, Path(scratch) / suspect) for suspect in AUDITED}
-    results = {"stamp": stamp(seed=0).model_dump(mode="json"), "suspects": found}
+        suspects = {suspect: audit_suspect(suspect, material, bench, Path(scratch) / suspect) for suspect in AUDITED}
+    results = {"stamp": stamp(seed=0).model_dump(mode="json"), "suspects": suspects}
     write_atomic(args.out, (json.dumps(results, indent=1, sort_keys=True) + "\n").encode())
 
 

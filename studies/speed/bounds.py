@@ -21,9 +21,9 @@ DEMO_CPU_S = {"first time: trains the world": 480.0, "models cached": 40.0}
 HELP_WALL_S = 0.5
 
 
-def all_of(found: Results) -> tuple[Bound, ...]:
+def all_of(results: Results) -> tuple[Bound, ...]:
     """Every bound that the measured rows speak to."""
-    return (*of_timings(found.timings), *of_memory(found.memory), *of_commands(found.commands))
+    return (*of_timings(results.timings), *of_memory(results.memory), *of_commands(results.commands))
 
 
 def of_timings(timings: Sequence[TimingRow]) -> Iterable[Bound]:
@@ -34,10 +34,10 @@ def of_timings(timings: Sequence[TimingRow]) -> Iterable[Bound]:
         by_name = {ratio.against: ratio for ratio in row.ratios}
         alternatives = [t for t in timings if t.size == row.size and t.mode == row.mode and t.method != OURS]
         best = min(alternatives, key=lambda t: t.cpu_s, default=None)
-        asked = [(BARE, BARE_BOUNDS.get(row.size, {}).get(row.mode), f"against a bare forward of the {BARE}")]
+        comparisons = [(BARE, BARE_BOUNDS.get(row.size, {}).get(row.mode), f"against a bare forward of the {BARE}")]
         if best is not None:
-            asked.append((best.method, BEST_ALTERNATIVE, f"against the best alternative ({best.method})"))
-        for against, bound, words in asked:
+            comparisons.append((best.method, BEST_ALTERNATIVE, f"against the best alternative ({best.method})"))
+        for against, bound, words in comparisons:
             if bound is not None and (ratio := by_name.get(against)) is not None:
                 yield Bound(
                     claim=f"extraction, {row.mode}: {words}",

@@ -92,7 +92,7 @@ class Results(Noun):
     lens_versions: dict[str, str]
 
 
-def made(name: str, folder: Path) -> Timed:
+def random_model(name: str, folder: Path) -> Timed:
     """The random model of a shape, and its rows."""
     from tokenizers import Tokenizer, models
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
@@ -116,11 +116,11 @@ def made(name: str, folder: Path) -> Timed:
     return Timed(resolve(Source(path=str(folder / name)), folder), rows, other)
 
 
-def scorer(timed: Timed, how: Attribution) -> Callable[[], EdgeScores]:
+def scorer(timed: Timed, attribution: Attribution) -> Callable[[], EdgeScores]:
     """Our scores of all rows at once."""
     bench = Bench(token_budget=AT_ONCE)
     bench.open(timed.ckpt)
-    return lambda: bench.edge_scores(timed.ckpt, timed.rows, timed.other, answer_loss, how)
+    return lambda: bench.edge_scores(timed.ckpt, timed.rows, timed.other, answer_loss, attribution)
 
 
 def bare(timed: Timed, forwards: int, points: int, one_by_one: bool = False) -> Callable[[], None]:
@@ -166,11 +166,11 @@ def timed_shape(name: str, timed: Timed, repeats: int) -> list[Row]:
     against = {OURS: (BARE, PUBLISHED), ACTIVATIONS: (PUBLISHED,), EAP: (OURS,), BARE: (), PUBLISHED: (OURS,)}
     return [
         Row(
-            shape=name, method=method, cpu_s_per_sample=float(np.median(found)) / len(timed.rows),
-            ratios=tuple(ratio(found, taken[other], other, 0) for other in against[method]),
+            shape=name, method=method, cpu_s_per_sample=float(np.median(times)) / len(timed.rows),
+            ratios=tuple(ratio(times, taken[other], other, 0) for other in against[method]),
             forwards=passes[method][0] + passes[method][1], backwards=passes[method][1],
         )
-        for method, found in taken.items()
+        for method, times in taken.items()
     ]  # fmt: skip
 
 
@@ -193,14 +193,14 @@ def lens(python: str, folder: Path, everything: dict[str, Timed], ours: list[Row
     }
     (folder / "pairs.json").write_text(json.dumps(pairs))
     subprocess.run([python, str(HERE / "lens_edges.py"), str(folder), str(folder / "lens.json"), "5"], check=True)
-    found = json.loads((folder / "lens.json").read_text())
+    output = json.loads((folder / "lens.json").read_text())
     rows: list[Row] = []
     agreement: dict[str, float] = {}
     for name, timed in everything.items():
-        theirs, mine = found["models"][name], scorer(timed, Attribution("ig_inputs", 1, "left"))()
+        theirs, mine = output["models"][name], scorer(timed, Attribution("ig_inputs", 1, "left"))()
         edges = mine.graph.exists.nonzero().tolist()
-        named = [mine.graph.edge_name(w, r) for w, r in edges]
-        expected = np.array([[row[edge] for edge in named] for row in theirs["rows"]])
+        edge_names = [mine.graph.edge_name(w, r) for w, r in edges]
+        expected = np.array([[row[edge] for edge in edge_names] for row in theirs["rows"]])
         scores = mine.scores[:, mine.graph.exists].numpy()
         agreement[name] = float(np.abs(scores - expected).max() / np.abs(expected).max())
         per_sample = float(np.median(theirs["cpu_s"])) / len(timed.rows)
@@ -213,7 +213,7 @@ def lens(python: str, folder: Path, everything: dict[str, Timed], ours: list[Row
                 forwards=theirs["passes"]["forward"], backwards=theirs["passes"]["backward"],
             )
         )  # fmt: skip
-    return Lens(rows, agreement, found["versions"])
+    return Lens(rows, agreement, output["versions"])
 
 
 def memory(name: str, folder: Path) -> Memory:
@@ -227,15 +227,15 @@ def memory(name: str, folder: Path) -> Memory:
 
 def grow(name: str, folder: Path) -> Memory:
     """The child's part: peaks before and after."""
-    timed = made(name, folder)
+    timed = random_model(name, folder)
     bare(timed, 2, STEPS)()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = scorer(timed, Attribution(steps=STEPS))()
+    edge_scores = scorer(timed, Attribution(steps=STEPS))()
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     n = len(timed.rows)
     return Memory(
         shape=name, peak_growth_mib_per_sample=(after - before) / 1024 / n,
-        scores_mib_per_sample=found.scores.nbytes / 2**20 / n, edges=int(found.graph.exists.sum()),
+        scores_mib_per_sample=edge_scores.scores.nbytes / 2**20 / n, edges=int(edge_scores.graph.exists.sum()),
     )  # fmt: skip
 
 
@@ -255,19 +255,19 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="residua-circuits-") as place:
         folder = Path(place)
-        everything = {name: made(name, folder) for name in given.shapes}
+        everything = {name: random_model(name, folder) for name in given.shapes}
         rows = [row for name, timed in everything.items() for row in timed_shape(name, timed, given.repeats)]
         compared = {name: timed for name, timed in everything.items() if name == LENS_SHAPE}
         theirs = lens(given.lens, folder, compared, rows) if given.lens else Lens([], {}, {})
         peaks = tuple(memory(name, folder / "own") for name in given.shapes)
-    found = Results(
+    results = Results(
         stamp=stamp(0), rows=(*rows, *theirs.rows), memory=peaks, agreement=theirs.agreement,
         lens_versions=theirs.versions,
     )  # fmt: skip
-    write_atomic(given.out, (found.model_dump_json(indent=1) + "\n").encode())
-    for row in found.rows:
-        told = ", ".join(f"{r.median:.2f} [{r.ci95.lo:.2f}, {r.ci95.hi:.2f}] x {r.against}" for r in row.ratios)
-        log.info("%s: %s %.4f s a sample; %s", row.shape, row.method, row.cpu_s_per_sample, told)
+    write_atomic(given.out, (results.model_dump_json(indent=1) + "\n").encode())
+    for row in results.rows:
+        ratios = ", ".join(f"{r.median:.2f} [{r.ci95.lo:.2f}, {r.ci95.hi:.2f}] x {r.against}" for r in row.ratios)
+        log.info("%s: %s %.4f s a sample; %s", row.shape, row.method, row.cpu_s_per_sample, ratios)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from audit.schema import Noun
 from audit.storage import write_atomic
 from dashboards.serving import free_port
 from studies.provenance import Stamp, stamp
-from studies.speed.run_store import WHOLE, Extent, make
+from studies.speed.run_store import FULL_EXTENT, Extent, make
 
 log = logging.getLogger(__name__)
 COLD, NEW, WARM = "first paint, cold", "first paint, new browser", "first paint, warm"
@@ -48,7 +48,7 @@ DRAWN: Final = """() => { const app = document.querySelector('[data-testid="stAp
 class Row(NamedTuple):
     """What is timed, on which page, and how long it took."""
 
-    what: str
+    event: str
     page: str
     seconds: float
 
@@ -150,43 +150,47 @@ def measure(runs: Path, servers: int, visits: int) -> tuple[list[Row], list[floa
     return rows, memory
 
 
-def told(rows: list[Row]) -> tuple[Timed, ...]:
+def summaries(rows: list[Row]) -> tuple[Timed, ...]:
     """The spread of every row."""
-    kinds = dict.fromkeys((row.what, row.page) for row in rows)
-    found = {kind: [row.seconds for row in rows if (row.what, row.page) == kind] for kind in kinds}
+    kinds = dict.fromkeys((row.event, row.page) for row in rows)
+    seconds = {kind: [row.seconds for row in rows if (row.event, row.page) == kind] for kind in kinds}
     return tuple(
-        Timed(what=what, page=page, median_s=median(s), min_s=min(s), max_s=max(s), repeats=len(s), goal_s=GOALS[what])
-        for (what, page), s in found.items()
+        Timed(
+            what=event, page=page, median_s=median(s), min_s=min(s), max_s=max(s), repeats=len(s), goal_s=GOALS[event]
+        )
+        for (event, page), s in seconds.items()
     )
 
 
 def run(extent: Extent, servers: int, visits: int, out: Path) -> Measured:
     """Make the store, measure, and write the results to ``out``."""
-    made = stamp(0)
+    provenance = stamp(0)
     with tempfile.TemporaryDirectory(prefix="residua-dashboard-") as name:
         rows, memory = measure(make(Path(name), extent, seed=0), servers, visits)
     command = "python -m studies.speed.dashboard " + " ".join(sys.argv[1:])
-    found = Measured(
-        stamp=made, command=command, checkpoints=extent.checkpoints, tests=extent.tests, items=extent.items,
-        times=told(rows), server_mb=tuple(round(mb, 1) for mb in memory),
+    measured = Measured(
+        stamp=provenance, command=command, checkpoints=extent.checkpoints, tests=extent.tests, items=extent.items,
+        times=summaries(rows), server_mb=tuple(round(mb, 1) for mb in memory),
     )  # fmt: skip
-    write_atomic(out, (found.model_dump_json(indent=1) + "\n").encode())
-    return found
+    write_atomic(out, (measured.model_dump_json(indent=1) + "\n").encode())
+    return measured
 
 
-def show(found: Measured, console: Console) -> None:
+def show(measured: Measured, console: Console) -> None:
     """Print the table."""
-    table = Table(title=f"{found.checkpoints} checkpoints x {found.tests} tests x {found.items:,} items, wall seconds")
+    table = Table(
+        title=f"{measured.checkpoints} checkpoints x {measured.tests} tests x {measured.items:,} items, wall seconds"
+    )
     for column in ("what", "page", "median", "range", "repeats", "goal", "met"):
         table.add_column(column)
-    for t in found.times:
+    for t in measured.times:
         spread = f"{t.min_s:.2f} to {t.max_s:.2f}"
         table.add_row(
             t.what, t.page, f"{t.median_s:.2f}", spread, str(t.repeats), f"{t.goal_s:g}", "yes" if t.met else "no"
         )
     console.print(table)
     console.print(
-        f"server memory, MB: {', '.join(f'{mb:.0f}' for mb in found.server_mb)} (goal {found.memory_goal_mb:.0f})"
+        f"server memory, MB: {', '.join(f'{mb:.0f}' for mb in measured.server_mb)} (goal {measured.memory_goal_mb:.0f})"
     )
 
 
@@ -196,7 +200,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="where the results go (JSON)")
     parser.add_argument("--servers", type=int, default=5, help="cold starts (default: 5)")
     parser.add_argument("--visits", type=int, default=2, help="warm visits a server (default: 2)")
-    for name, value in WHOLE._asdict().items():
+    for name, value in FULL_EXTENT._asdict().items():
         parser.add_argument(f"--{name}", type=int, default=value, help=f"of the store (default: {value})")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -49,10 +49,10 @@ def scores(model: Any, pair: dict[str, Any]) -> dict[str, float]:
     from transformer_lens.tools.analysis.attribution_patching import EdgeAttributionConfig, attribution_patch
 
     clean, other = torch.tensor([pair["clean"]]), torch.tensor([pair["other"]])
-    asked = EdgeAttributionConfig(granularity="edge")
-    found = attribution_patch(model, clean, other, metric(pair["clean"], pair["start"]), asked)
+    config = EdgeAttributionConfig(granularity="edge")
+    attributions = attribution_patch(model, clean, other, metric(pair["clean"], pair["start"]), config)
     total: dict[str, float] = {}
-    for (source, target), value in found.edge_scores.items():
+    for (source, target), value in attributions.edge_scores.items():
         name = f"{writer(source)} -> {reader(target)}"
         total[name] = total.get(name, 0.0) + value
     return total
@@ -85,7 +85,7 @@ def main(folder: Path, out: Path, repeats: int) -> None:
     from transformer_lens.model_bridge import TransformerBridge
 
     torch.set_num_threads(1)
-    found: dict[str, Any] = {}
+    models: dict[str, Any] = {}
     for name, pairs in json.loads((folder / "pairs.json").read_text(encoding="utf-8")).items():
         model = TransformerBridge.boot_transformers(str((folder / name).resolve()), device="cpu", dtype=torch.float32)
         model.eval()
@@ -95,9 +95,9 @@ def main(folder: Path, out: Path, repeats: int) -> None:
             for pair in pairs:
                 scores(model, pair)
             seconds.append(time.process_time() - begin)
-        found[name] = {"rows": rows, "passes": counted(model, pairs[0]), "cpu_s": seconds}
+        models[name] = {"rows": rows, "passes": counted(model, pairs[0]), "cpu_s": seconds}
     versions = {name: version(name) for name in ("transformer-lens", "torch", "transformers")}
-    out.write_text(json.dumps({"versions": versions, "models": found}), encoding="utf-8")
+    out.write_text(json.dumps({"versions": versions, "models": models}), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -135,8 +135,8 @@ def bench(ckpt: Checkpoint, rows: Rows, mode: Mode) -> Call:
     reads = tuple(Read(site=Site(part="resid_out", block=b), at=at) for b in range(blocks))
 
     def call() -> list[Tensor]:
-        found = ours.run(ckpt, rows, reads)
-        return [found[read] for read in reads]
+        states = ours.run(ckpt, rows, reads)
+        return [states[read] for read in reads]
 
     return call
 
@@ -241,9 +241,9 @@ MODES: dict[str, tuple[Mode, ...]] = {  # a forward that looks at nothing has no
 
 def methods(modes: tuple[Mode, ...]) -> list[Method]:
     """Every method in every mode asked for, as far as it is timed in that mode."""
-    asked: tuple[Mode, ...] = ("none", *modes)
+    requested: tuple[Mode, ...] = ("none", *modes)
     everywhere: tuple[Mode, ...] = ("last", "mean", "all")
-    return [Method(name, mode) for name in OPENERS for mode in asked if mode in MODES.get(name, everywhere)]
+    return [Method(name, mode) for name in OPENERS for mode in requested if mode in MODES.get(name, everywhere)]
 
 
 def disagreement(result: list[Tensor], expected: list[Tensor]) -> float:

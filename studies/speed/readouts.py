@@ -62,28 +62,34 @@ def grouped(repeats: int, seed: int) -> ReadoutRow:
 
     mine, once = _cpu_s(ours, repeats), _cpu_s(loop, repeats)
     times = LAYERS * (DRAWS + 1)
-    what = f"grouped leave-one-out, {LAYERS} layers x {DRAWS} swaps, {ROWS} rows x {WIDTH}, {GROUPS} groups"
-    said = f"scikit-learn Ridge, measured for one layer and one labelling ({once:.3g} CPU-s), times {times}"
-    return ReadoutRow(what=what, cpu_s=mine, against=said, against_cpu_s=once * times, ratio=once * times / mine)
+    label = f"grouped leave-one-out, {LAYERS} layers x {DRAWS} swaps, {ROWS} rows x {WIDTH}, {GROUPS} groups"
+    reference = f"scikit-learn Ridge, measured for one layer and one labelling ({once:.3g} CPU-s), times {times}"
+    return ReadoutRow(what=label, cpu_s=mine, against=reference, against_cpu_s=once * times, ratio=once * times / mine)
 
 
 def neighbour_scoring(folder: Path, repeats: int, seed: int) -> tuple[ReadoutRow, ReadoutRow]:
     """Losses of texts and their neighbours in shared batches, against one forward each, and in bare forwards."""
     model, vocab, rng = checkpoint("T", folder, seed), SIZES["T"].vocab, np.random.default_rng(seed)
-    some = _texts(torch.from_numpy(rng.integers(1, vocab, (TEXTS, LENGTH))))
+    texts = _texts(torch.from_numpy(rng.integers(1, vocab, (TEXTS, LENGTH))))
     swapped = torch.from_numpy(rng.random((TEXTS, NEIGHBOURS, LENGTH)) < 0.2)
     swapped[:, :, 0] = False
     other = torch.from_numpy(rng.integers(1, vocab, swapped.shape))
-    drawn = Neighbours(torch.where(swapped, other, some.ids[:, None]), swapped, torch.ones(TEXTS, NEIGHBOURS))
+    drawn = Neighbours(torch.where(swapped, other, texts.ids[:, None]), swapped, torch.ones(TEXTS, NEIGHBOURS))
     none = Neighbours(drawn.ids[:, :0], swapped[:, :0], drawn.distance[:, :0])
     bench = Bench()
-    mine = _cpu_s(lambda: landscape(bench, model, some, drawn), repeats)
-    alone = _cpu_s(lambda: _one_by_one(bench, model, some, drawn), max(1, repeats // 5))
-    bare = _cpu_s(lambda: landscape(bench, model, some, none), repeats)
-    what = f"{NEIGHBOURS} neighbours of {TEXTS} texts of {LENGTH} tokens, {SIZES['T'].blocks} blocks of width 64"
+    mine = _cpu_s(lambda: landscape(bench, model, texts, drawn), repeats)
+    single_cpu_s = _cpu_s(lambda: _one_by_one(bench, model, texts, drawn), max(1, repeats // 5))
+    bare = _cpu_s(lambda: landscape(bench, model, texts, none), repeats)
+    label = f"{NEIGHBOURS} neighbours of {TEXTS} texts of {LENGTH} tokens, {SIZES['T'].blocks} blocks of width 64"
     return (
-        ReadoutRow(what=what, cpu_s=mine, against="one neighbour at a time", against_cpu_s=alone, ratio=alone / mine),
-        ReadoutRow(what=what, cpu_s=mine, against="the texts alone, once", against_cpu_s=bare, ratio=mine / bare),
+        ReadoutRow(
+            what=label,
+            cpu_s=mine,
+            against="one neighbour at a time",
+            against_cpu_s=single_cpu_s,
+            ratio=single_cpu_s / mine,
+        ),
+        ReadoutRow(what=label, cpu_s=mine, against="the texts alone, once", against_cpu_s=bare, ratio=mine / bare),
     )
 
 
@@ -97,10 +103,12 @@ def _texts(ids: torch.Tensor) -> Rows:
     return Rows(ids, torch.ones(n, length, dtype=torch.bool), spans, key, names, names)
 
 
-def _one_by_one(bench: Bench, model: Checkpoint, some: Rows, drawn: Neighbours) -> None:
+def _one_by_one(bench: Bench, model: Checkpoint, texts: Rows, drawn: Neighbours) -> None:
     """Every neighbour of every text in a pass of its own."""
-    for i in range(len(some)):
-        text = some.take(torch.tensor([i]))
+    for i in range(len(texts)):
+        text = texts.take(torch.tensor([i]))
         for k in range(drawn.ids.shape[1]):
-            one = Neighbours(drawn.ids[i : i + 1, k : k + 1], drawn.replaced[i : i + 1, k : k + 1], torch.ones(1, 1))
-            landscape(bench, model, text, one)
+            neighbour = Neighbours(
+                drawn.ids[i : i + 1, k : k + 1], drawn.replaced[i : i + 1, k : k + 1], torch.ones(1, 1)
+            )
+            landscape(bench, model, text, neighbour)

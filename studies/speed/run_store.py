@@ -55,7 +55,7 @@ class Extent(NamedTuple):
     layers: int = 12
 
 
-WHOLE: Final = Extent(50, 20, 10_000)
+FULL_EXTENT: Final = Extent(50, 20, 10_000)
 
 
 def make(root: Path, extent: Extent, seed: int) -> Path:

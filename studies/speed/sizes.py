@@ -23,7 +23,7 @@ class Size(NamedTuple):
     positions: int
     calls_per_repeat: int
     repeats_factor: int
-    why: str
+    purpose: str
 
     @property
     def block_output_mib(self) -> float:

@@ -81,7 +81,7 @@ def time_size(size: SizeName, settings: Settings, folder: Path) -> list[TimingRo
     return table
 
 
-def kept(out: Path) -> Results:
+def stored_results(out: Path) -> Results:
     """What ``out`` holds already, or nothing."""
     return Results.model_validate_json(out.read_bytes()) if out.is_file() else Results()
 
@@ -89,35 +89,35 @@ def kept(out: Path) -> Results:
 def run(settings: Settings, out: Path) -> Results:
     """Measure what ``settings`` ask for and write it to ``out``. What it holds of parts not asked for stays."""
     torch.set_num_threads(1)
-    found = kept(out)
+    results = stored_results(out)
 
-    def keep(part: str, made: Part, **rows_of: object) -> None:
-        nonlocal found
-        new = found.model_copy(update={**rows_of, "parts": {**found.parts, part: made}})
-        found = new.model_copy(update={"bounds": bounds.all_of(new)})
-        write_atomic(out, (found.model_dump_json(indent=1) + "\n").encode())
+    def keep(part: str, provenance: Part, **rows_of: object) -> None:
+        nonlocal results
+        new = results.model_copy(update={**rows_of, "parts": {**results.parts, part: provenance}})
+        results = new.model_copy(update={"bounds": bounds.all_of(new)})
+        write_atomic(out, (results.model_dump_json(indent=1) + "\n").encode())
 
     with tempfile.TemporaryDirectory(prefix="residua-speed-") as name:
         folder = Path(name)
         if "commands" in settings.parts:
-            made = begun(settings)
+            provenance = begun(settings)
             world = "tiny" if settings.sizes == ("smoke",) else "demo"
             helps = commands.measure(["--help"], "warm disk", repeats=max(3, settings.repeats))
-            keep("commands", made, commands=(helps, *commands.demo(folder, world)))
+            keep("commands", provenance, commands=(helps, *commands.demo(folder, world)))
         if "readouts" in settings.parts:
-            made = begun(settings)
+            provenance = begun(settings)
             loss = readouts.neighbour_scoring(folder, settings.repeats, settings.seed)
-            keep("readouts", made, readouts=(readouts.grouped(settings.repeats, settings.seed), *loss))
+            keep("readouts", provenance, readouts=(readouts.grouped(settings.repeats, settings.seed), *loss))
         for size in settings.sizes:
             if "memory" in settings.parts and size != "T":
-                made = begun(settings)
-                others = tuple(row for row in found.memory if row.size != size)
-                keep(f"memory {size}", made, memory=(*others, *peaks(size, settings, folder)))
+                provenance = begun(settings)
+                others = tuple(row for row in results.memory if row.size != size)
+                keep(f"memory {size}", provenance, memory=(*others, *peaks(size, settings, folder)))
             if "time" in settings.parts:
-                made = begun(settings)
-                rest = tuple(row for row in found.timings if row.size != size)
-                keep(f"time {size}", made, timings=(*rest, *time_size(size, settings, folder)))
-    return found
+                provenance = begun(settings)
+                rest = tuple(row for row in results.timings if row.size != size)
+                keep(f"time {size}", provenance, timings=(*rest, *time_size(size, settings, folder)))
+    return results
 
 
 def begun(settings: Settings) -> Part:
@@ -137,30 +137,30 @@ def peaks(size: SizeName, settings: Settings, folder: Path) -> list[MemoryRow]:
     return table
 
 
-def tables(found: Results, console: Console) -> None:
+def tables(results: Results, console: Console) -> None:
     """Print what was measured, and which bounds are met."""
     times = Table(title="CPU-seconds a call, one thread; ratio to a bare forward of the blocks alone [95 % interval]")
     for column in ("size", "method", "cpu_s", "ratio to blocks alone", "ratio to full logits"):
         times.add_column(column)
-    for row in found.timings:
+    for row in results.timings:
         by_name = {r.against: f"{r.median:.3f} [{r.ci95.lo:.3f}, {r.ci95.hi:.3f}]" for r in row.ratios}
         name = str(Method(row.method, cast(Mode, row.mode)))
         times.add_row(row.size, name, f"{row.cpu_s:.4g}", by_name.get(BARE, "1"), by_name.get(LOGITS, "1"))
     peak = Table(title="Peak memory in a process of its own, MiB")
     for column in ("size", "method", "peak", "returned"):
         peak.add_column(column)
-    for row in found.memory:
+    for row in results.memory:
         name = str(Method(row.method, cast(Mode, row.mode)))
         peak.add_row(row.size, name, f"{row.peak_mib:.0f}", f"{row.returned_mib:.1f}")
     lines = Table(title="Commands")
     for column in ("command", "condition", "cpu_s", "wall_s", "exit code"):
         lines.add_column(column)
-    for row in found.commands:
+    for row in results.commands:
         lines.add_row(row.command, row.condition, f"{row.cpu_s:.2f}", f"{row.wall_s:.2f}", str(row.exit_code))
     checks = Table(title="Bounds: met when the interval reaches the bound")
     for column in ("size", "claim", "bound", "measured", "met"):
         checks.add_column(column)
-    for row in found.bounds:
+    for row in results.bounds:
         spread = "" if isinstance(row.ci95, Missing) else f" [{row.ci95.lo:.3f}, {row.ci95.hi:.3f}]"
         checks.add_row(
             row.size, row.claim, f"{row.bound:g}", f"{row.measured:.3f}{spread}", "met" if row.met else "NOT MET"
@@ -168,7 +168,7 @@ def tables(found: Results, console: Console) -> None:
     read = Table(title="Read-outs against what they replace")
     for column in ("what", "cpu_s", "against", "cpu_s of that", "times"):
         read.add_column(column)
-    for row in found.readouts:
+    for row in results.readouts:
         read.add_row(row.what, f"{row.cpu_s:.3g}", row.against, f"{row.against_cpu_s:.4g}", f"{row.ratio:.4g}")
     for table in (times, peak, lines, read, checks):
         if table.row_count:

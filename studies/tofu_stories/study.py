@@ -77,19 +77,19 @@ def audit_one(case: Path, out: Path) -> dict[str, object]:
         "verdict": report["verdict"]["word"],
         "sentence": report["verdict"]["sentence"],
         "because": report["verdict"]["because"],
-        "measurements": [summary(found) for found in report["evidence"]],
+        "measurements": [summary(evidence) for evidence in report["evidence"]],
         "exit_code": done.returncode,
         "cpu_s": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
         "wall_s": round(time.monotonic() - started, 1),
     }
 
 
-def summary(found: dict[str, dict[str, object]]) -> dict[str, object]:
+def summary(evidence: dict[str, dict[str, object]]) -> dict[str, object]:
     """One piece of evidence in a line: what was measured, what came out, and how it was judged."""
-    kept = ("probe", "name", "form", "value", "ci95", "p", "p_below", "floor", "units")
-    return {key: found["measurement"][key] for key in kept} | {
-        "outcome": found["outcome"],
-        "direction": found["direction"],
+    fields = ("probe", "name", "form", "value", "ci95", "p", "p_below", "floor", "units")
+    return {key: evidence["measurement"][key] for key in fields} | {
+        "outcome": evidence["outcome"],
+        "direction": evidence["direction"],
     }
 
 
@@ -104,11 +104,11 @@ def study(
     started = time.monotonic()
     build(model or data / "models" / "stories260K-hf", material, work / "models", workers)
     log.info("models are there after %.0f s", time.monotonic() - started)
-    found: dict[str, dict[str, object]] = {}
+    reports: dict[str, dict[str, object]] = {}
     for suspect in AUDITED:
-        found[suspect] = audit_one(write_case(suspect, material), audits / suspect)
-        log.info("%-10s %s", suspect, found[suspect]["verdict"])
-    return found
+        reports[suspect] = audit_one(write_case(suspect, material), audits / suspect)
+        log.info("%-10s %s", suspect, reports[suspect]["verdict"])
+    return reports
 
 
 def main() -> None:

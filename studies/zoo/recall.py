@@ -71,9 +71,9 @@ def main(arguments: list[str]) -> None:
     """Log what the models know: probability, and in brackets the share recalled greedily."""
     world, seeds = arguments[0], [int(seed) for seed in arguments[1:]] or [0]
     for seed in seeds:
-        for name, found in recall(build(world, seed)).items():
-            cells = [f"{found.probability[key]:.2f} ({found.correct[key]:.2f})" for key in found.probability]
-            log.info("seed %d %-15s %s general %.2f", seed, name, "  ".join(cells), found.general)
+        for name, recalled in recall(build(world, seed)).items():
+            cells = [f"{recalled.probability[key]:.2f} ({recalled.correct[key]:.2f})" for key in recalled.probability]
+            log.info("seed %d %-15s %s general %.2f", seed, name, "  ".join(cells), recalled.general)
 
 
 if __name__ == "__main__":

@@ -71,26 +71,26 @@ def one_by_one(zoos: dict[int, Zoo], root: Path) -> None:
             builder.make_model(zoo, seed, root, plan.name)
 
 
-def apart(zoos: dict[int, Zoo], roots: tuple[Path, Path]) -> float:
+def distance(zoos: dict[int, Zoo], roots: tuple[Path, Path]) -> float:
     """How far two makings of the same models end apart, relative to how far they moved from their parents."""
     off, moved = 0.0, 0.0
     for seed, zoo in zoos.items():
         for plan in zoo.plans:
             if plan.parent is not None:
-                one, other, parent = (
+                first, second, parent = (
                     _weights(builder.folder_of(zoo, seed, root, name))
                     for root, name in ((roots[0], plan.name), (roots[1], plan.name), (roots[0], plan.parent))
                 )
-                off += float((one - other).square().sum())
-                moved += float((one - parent).square().sum())
+                off += float((first - second).square().sum())
+                moved += float((first - parent).square().sum())
     return (off / moved) ** 0.5
 
 
 def _weights(folder: Path) -> torch.Tensor:
     from safetensors.torch import load_file
 
-    found = load_file(folder / "model.safetensors")
-    return torch.cat([found[name].flatten().double() for name in sorted(found)])
+    tensors = load_file(folder / "model.safetensors")
+    return torch.cat([tensors[name].flatten().double() for name in sorted(tensors)])
 
 
 def _cost(way: Callable[[], object]) -> Cost:
@@ -102,29 +102,29 @@ def _cost(way: Callable[[], object]) -> Cost:
 def measure(worlds: Sequence[int], steps: int, repeats: int, device: str) -> Measured:
     """Make the shortened models both ways ``repeats`` times, in turn."""
     zoos = {world: shortened(world, steps) for world in worlds}
-    found: list[tuple[Cost, Cost]] = []
+    costs: list[tuple[Cost, Cost]] = []
     far = 0.0
     for repeat in range(repeats + 1):  # the first is not counted: it imports and warms up
         with tempfile.TemporaryDirectory() as folder:
             roots = Path(folder) / "alone", Path(folder) / "together"
             roots[0].mkdir()
-            alone = _cost(lambda: one_by_one(zoos, roots[0]))  # noqa: B023 (called at once)
+            single = _cost(lambda: one_by_one(zoos, roots[0]))  # noqa: B023 (called at once)
             together = _cost(lambda: stacked_training.make_learned(zoos, roots[1], device))  # noqa: B023
-            far = apart(zoos, roots)
+            far = distance(zoos, roots)
         if repeat:
-            found.append((alone, together))
+            costs.append((single, together))
     kinds = [zoo.sizes.architecture for zoo in zoos.values() for _ in zoo.plans]
     given = f"--worlds {' '.join(map(str, worlds))} --steps {steps} --repeats {repeats} --device {device}"
     return Measured(
         stamp=stamp(worlds[0]), command=f"python -m studies.zoo.stacking {given}",
         device=stacked_training.described(device),
         architectures={kind: kinds.count(kind) for kind in sorted(set(kinds))}, steps=steps,
-        one_by_one_cpu_s=round(median(a.cpu_s for a, _ in found), 2),
-        one_by_one_wall_s=round(median(a.wall_s for a, _ in found), 2),
-        together_cpu_s=round(median(t.cpu_s for _, t in found), 2),
-        together_wall_s=round(median(t.wall_s for _, t in found), 2),
-        cpu_ratios=tuple(sorted(round(t.cpu_s / a.cpu_s, 3) for a, t in found)),
-        wall_ratios=tuple(sorted(round(t.wall_s / a.wall_s, 3) for a, t in found)), apart=float(f"{far:.2g}"),
+        one_by_one_cpu_s=round(median(a.cpu_s for a, _ in costs), 2),
+        one_by_one_wall_s=round(median(a.wall_s for a, _ in costs), 2),
+        together_cpu_s=round(median(t.cpu_s for _, t in costs), 2),
+        together_wall_s=round(median(t.wall_s for _, t in costs), 2),
+        cpu_ratios=tuple(sorted(round(t.cpu_s / a.cpu_s, 3) for a, t in costs)),
+        wall_ratios=tuple(sorted(round(t.wall_s / a.wall_s, 3) for a, t in costs)), apart=float(f"{far:.2g}"),
     )  # fmt: skip
 
 
@@ -141,9 +141,9 @@ def main() -> None:
     device = stacked_training.device_for(args.device)
     if device is None:
         parser.error("name a device to train on together")
-    found = measure(args.worlds, args.steps, args.repeats, device)
-    write_atomic(args.out, (json.dumps(found.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode())
-    log.info("together against one by one: CPU %s, wall %s", found.cpu_ratios, found.wall_ratios)
+    measured = measure(args.worlds, args.steps, args.repeats, device)
+    write_atomic(args.out, (json.dumps(measured.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode())
+    log.info("together against one by one: CPU %s, wall %s", measured.cpu_ratios, measured.wall_ratios)
 
 
 if __name__ == "__main__":

@@ -61,11 +61,11 @@ def finding(evidence: Evidence) -> dict[str, object]:
     """One piece of evidence in a line."""
     m = evidence.measurement
     numbers = {"value": m.value, "p": m.p, "p_below": m.p_below, "floor": m.floor}
-    shown = {key: found.missing if isinstance(found, Missing) else found for key, found in numbers.items()}
+    shown = {key: number.missing if isinstance(number, Missing) else number for key, number in numbers.items()}
     ci95 = None if isinstance(m.ci95, Missing) else [m.ci95.lo, m.ci95.hi]
     overall = None if isinstance(m.overall, Missing) else m.overall.model_dump(mode="json")
-    said = {"outcome": evidence.outcome, "direction": evidence.direction}
-    return {"name": f"{m.probe}.{m.name}", "kind": m.kind, **shown, "ci95": ci95, "overall": overall, **said}
+    judgement = {"outcome": evidence.outcome, "direction": evidence.direction}
+    return {"name": f"{m.probe}.{m.name}", "kind": m.kind, **shown, "ci95": ci95, "overall": overall, **judgement}
 
 
 def judged(audit: Audited) -> Judged:
@@ -94,33 +94,35 @@ def one_seed(seed: int, out: Path, workers: int) -> Seed:
     trained = cpu_s()
     known = recall(built)
     recalled = cpu_s()
-    how = How(threads=1, demo=True)
+    settings = How(threads=1, demo=True)
     with Progress(quiet=True) as progress:
-        audits = demonstrate(World("demo", seed, cache_root(), workers), out, how, progress)
-    found = {audit.name: judged(audit) for audit in audits}
-    for name, one in found.items():
-        log.info("seed %d %-13s %s%s", seed, name, one.verdict, "  <- not as known" if one.as_known is False else "")
-    return Seed(seed, trained - started, cpu_s() - recalled, found, known)
+        audits = demonstrate(World("demo", seed, cache_root(), workers), out, settings, progress)
+    suspects = {audit.name: judged(audit) for audit in audits}
+    for name, suspect in suspects.items():
+        log.info(
+            "seed %d %-13s %s%s", seed, name, suspect.verdict, "  <- not as known" if suspect.as_known is False else ""
+        )
+    return Seed(seed, trained - started, cpu_s() - recalled, suspects, known)
 
 
 def floors(seeds: Sequence[Seed]) -> dict[str, float]:
     """The largest floor of every test that may find a trace, over all worlds: for cases that can measure none."""
-    found: dict[str, list[float]] = {}
-    for one in (e for seed in seeds for audit in seed.audits.values() for e in audit.evidence):
-        if one["kind"] in ("causal", "decoding") and isinstance(one["floor"], float):
-            found.setdefault(str(one["name"]), []).append(one["floor"])
-    return {name: round(max(values), 4) for name, values in sorted(found.items())}
+    by_test: dict[str, list[float]] = {}
+    for evidence in (e for seed in seeds for audit in seed.audits.values() for e in audit.evidence):
+        if evidence["kind"] in ("causal", "decoding") and isinstance(evidence["floor"], float):
+            by_test.setdefault(str(evidence["name"]), []).append(evidence["floor"])
+    return {name: round(max(values), 4) for name, values in sorted(by_test.items())}
 
 
-def plain(found: object) -> object:
+def plain(part: object) -> object:
     """Named tuples as JSON objects, numbers to four decimals."""
-    if isinstance(found, Seed | Judged | Recall):
-        found = found._asdict()
-    if isinstance(found, dict):
-        return {str(key): plain(value) for key, value in found.items()}
-    if isinstance(found, list):
-        return [plain(value) for value in found]
-    return round(found, 4) if isinstance(found, float) else found
+    if isinstance(part, Seed | Judged | Recall):
+        part = part._asdict()
+    if isinstance(part, dict):
+        return {str(key): plain(value) for key, value in part.items()}
+    if isinstance(part, list):
+        return [plain(value) for value in part]
+    return round(part, 4) if isinstance(part, float) else part
 
 
 def main() -> None:
@@ -138,7 +140,7 @@ def main() -> None:
     logging.getLogger("audit").setLevel(logging.WARNING)
     started = time.monotonic()
     seeds = [one_seed(seed, args.work, args.workers) for seed in args.seeds]
-    wrong = [f"{s.seed}/{name}" for s in seeds for name, one in s.audits.items() if one.as_known is False]
+    wrong = [f"{s.seed}/{name}" for s in seeds for name, suspect in s.audits.items() if suspect.as_known is False]
     results = {
         "stamp": stamp(seed=args.seeds[0]).model_dump(mode="json"), "wall_s": round(time.monotonic() - started),
         "known_suspects_come_out_right": not wrong, "wrong": wrong, "seeds": plain(seeds),

@@ -121,9 +121,9 @@ class _Judged(NamedTuple):
     stated: Bool[ndarray, " subject"]
     score: Float[ndarray, " subject"]
 
-    def named(self, which: Bool[ndarray, " subject"], what: str) -> list[str]:
+    def lines(self, which: Bool[ndarray, " subject"], label: str) -> list[str]:
         """These models, a line each."""
-        return [f"world {self.people.world[i]}, {self.name[i]}: {what}" for i in np.flatnonzero(which)]
+        return [f"world {self.people.world[i]}, {self.name[i]}: {label}" for i in np.flatnonzero(which)]
 
     def worlds(self, which: Bool[ndarray, " subject"]) -> int:
         """In how many worlds they are."""
@@ -160,62 +160,64 @@ def _effect(calibrations: Mapping[str, Calibration], kind: Kind, n: int) -> _Eff
 
 
 def examine(
-    subjects: Subjects, calibrations: Mapping[str, Calibration], made: Stamp, command: str, unseen: int = UNSEEN
+    subjects: Subjects, calibrations: Mapping[str, Calibration], provenance: Stamp, command: str, unseen: int = UNSEEN
 ) -> Verdicts:
     """Every count, from stored scores alone. AuditError (code 2) where relearning is not calibrated."""
     if RELEARNING not in calibrations:
         raise AuditError("relearning is not calibrated here", "make the calibrations again: residua calibrate")
-    whole, _ = _judge(subjects, calibrations)
-    apart, _ = _judge(subjects, {name: c for name, c in calibrations.items() if name != RELEARNING})
-    n = len(whole.name)
-    found = _effect({RELEARNING: calibrations[RELEARNING]}, "recovery", n)
-    relearned, tried = np.nan_to_num(found.value, nan=-np.inf) > found.threshold, np.isfinite(found.value)
+    full, _ = _judge(subjects, calibrations)
+    without_relearning, _ = _judge(subjects, {name: c for name, c in calibrations.items() if name != RELEARNING})
+    n = len(full.name)
+    recovery = _effect({RELEARNING: calibrations[RELEARNING]}, "recovery", n)
+    relearned, tried = np.nan_to_num(recovery.value, nan=-np.inf) > recovery.threshold, np.isfinite(recovery.value)
     outputs = _effect(calibrations, "output", n).value
     counts, later = (
-        _counts(whole, apart, relearned & tried, whole.people.world >= first) for first in (-1, unseen)
+        _counts(full, without_relearning, relearned & tried, full.people.world >= first) for first in (-1, unseen)
     )  # fmt: skip
     return Verdicts(
-        stamp=made, command=command, worlds=subjects.worlds, unseen=unseen, subjects=subjects.content_hash(),
-        counts=counts, later=later, lines=_lines(whole, outputs),
-        agreement=_agreement(apart, relearned, tried), doses=_ordering(whole),
+        stamp=provenance, command=command, worlds=subjects.worlds, unseen=unseen, subjects=subjects.content_hash(),
+        counts=counts, later=later, lines=_lines(full, outputs),
+        agreement=_agreement(without_relearning, relearned, tried), doses=_ordering(full),
     )  # fmt: skip
 
 
 def _counts(
-    whole: _Judged, apart: _Judged, relearned: Bool[ndarray, " subject"], taken: Bool[ndarray, " subject"]
+    full: _Judged, without_relearning: _Judged, relearned: Bool[ndarray, " subject"], taken: Bool[ndarray, " subject"]
 ) -> Counts:
     """The counts of the models ``taken``."""
-    people, says = whole.people, whole.stated
-    fakes = taken & np.isin(people.mechanism, mechanisms.named("fake"))
+    people, says = full.people, full.stated
+    fakes = taken & np.isin(people.mechanism, mechanisms.of_kind("fake"))
     clean, destroyed, edited = (taken & (people.pool == pool) for pool in ("clean", "destroyed", "edited clean"))
     refusals = taken & np.isin(people.mechanism, REFUSALS) & (people.pool == "described") & relearned
-    stopped, alone = people.alone == "stopped", taken & np.isin(whole.name, ["dose_one_audited"])
+    stopped, single_person = people.alone == "stopped", taken & np.isin(full.name, ["dose_one_audited"])
     return Counts(
-        false_alarms=whole.rate(says, clean),
-        fakes_missed=whole.rate(~says, fakes),
-        destroyed_not_invalid=whole.rate(~stopped, destroyed),
-        edited_clean_alarms=whole.rate(says, edited),
-        edited_clean_below=whole.rate(people.alone == "below", edited),
-        refusals_known_and_missed=whole.rate(~apart.stated, refusals),
-        one_alone_found=whole.rate(says, alone),
+        false_alarms=full.rate(says, clean),
+        fakes_missed=full.rate(~says, fakes),
+        destroyed_not_invalid=full.rate(~stopped, destroyed),
+        edited_clean_alarms=full.rate(says, edited),
+        edited_clean_below=full.rate(people.alone == "below", edited),
+        refusals_known_and_missed=full.rate(~without_relearning.stated, refusals),
+        one_alone_found=full.rate(says, single_person),
         exceptions=(
-            *whole.named(says & clean, "false alarm"),
-            *whole.named(~says & fakes, "a fake that was missed"),
-            *whole.named(~stopped & destroyed, "destroyed, and not INVALID"),
-            *whole.named(says & edited, "edited clean, and a trace is stated"),
-            *whole.named(~apart.stated & refusals, "a refusal that relearning shows to know, and no trace is stated"),
+            *full.lines(says & clean, "false alarm"),
+            *full.lines(~says & fakes, "a fake that was missed"),
+            *full.lines(~stopped & destroyed, "destroyed, and not INVALID"),
+            *full.lines(says & edited, "edited clean, and a trace is stated"),
+            *full.lines(
+                ~without_relearning.stated & refusals, "a refusal that relearning shows to know, and no trace is stated"
+            ),
         ),
     )
 
 
-def _lines(found: _Judged, outputs: Float[ndarray, " subject"]) -> tuple[Line, ...]:
-    people, lines = found.people, list[Line]()
+def _lines(judged: _Judged, outputs: Float[ndarray, " subject"]) -> tuple[Line, ...]:
+    people, lines = judged.people, list[Line]()
     for pool, mechanism in sorted({(str(p), str(m)) for p, m in zip(people.pool, people.mechanism, strict=True)}):
-        here = (people.pool == pool) & (people.mechanism == mechanism)
-        stopped = here & (people.alone == "stopped")
-        says = here & (found.stated if mechanism != "base" else people.alone == "shown")
-        below = here & ~says & (people.alone == "below")
-        n, counts = int(here.sum()), [int(x.sum()) for x in (says, stopped, below)]
+        chosen = (people.pool == pool) & (people.mechanism == mechanism)
+        stopped = chosen & (people.alone == "stopped")
+        says = chosen & (judged.stated if mechanism != "base" else people.alone == "shown")
+        below = chosen & ~says & (people.alone == "below")
+        n, counts = int(chosen.sum()), [int(x.sum()) for x in (says, stopped, below)]
         lines.append(
             Line(
                 pool=pool,
@@ -225,7 +227,7 @@ def _lines(found: _Judged, outputs: Float[ndarray, " subject"]) -> tuple[Line, .
                 stopped=counts[1],
                 below=counts[2],
                 silent=n - sum(counts),
-                outputs=_mean(outputs[here]),
+                outputs=_mean(outputs[chosen]),
             )  # fmt: skip
         )
     return tuple(lines)
@@ -237,14 +239,14 @@ def _mean(effects: Float[ndarray, " model"]) -> float | Missing:
 
 
 def _agreement(
-    apart: _Judged, relearned: Bool[ndarray, " subject"], tried: Bool[ndarray, " subject"]
+    without_relearning: _Judged, relearned: Bool[ndarray, " subject"], tried: Bool[ndarray, " subject"]
 ) -> tuple[Agreement, ...]:
-    found: list[Agreement] = []
-    usable = (apart.people.pool == "described") & tried & (apart.people.alone != "stopped")
-    for mechanism in mechanisms.named("unlearner"):
-        here = usable & (apart.people.mechanism == mechanism)
-        pairs = [(bool(r), bool(s)) for r, s in zip(relearned[here], apart.stated[here], strict=True)]
-        found.append(
+    rows: list[Agreement] = []
+    usable = (without_relearning.people.pool == "described") & tried & (without_relearning.people.alone != "stopped")
+    for mechanism in mechanisms.of_kind("unlearner"):
+        chosen = usable & (without_relearning.people.mechanism == mechanism)
+        pairs = [(bool(r), bool(s)) for r, s in zip(relearned[chosen], without_relearning.stated[chosen], strict=True)]
+        rows.append(
             Agreement(
                 mechanism=mechanism,
                 both=pairs.count((True, True)),
@@ -253,16 +255,16 @@ def _agreement(
                 neither=pairs.count((False, False)),
             )  # fmt: skip
         )
-    return tuple(found)
+    return tuple(rows)
 
 
-def _ordering(found: _Judged) -> Ordering:
+def _ordering(judged: _Judged) -> Ordering:
     """Within each world with doses: the joint score of the audited reference and of every dose against people kept."""
-    people, each = found.people, dict[str, float]()
-    taken = (people.mechanism == "dose") | (found.name == "reference_0")
+    people, each = judged.people, dict[str, float]()
+    taken = (people.mechanism == "dose") | (judged.name == "reference_0")
     for world in np.unique(people.world[people.mechanism == "dose"]):
-        here = taken & (people.world == world)
-        ranks = [scipy_stats.rankdata(values[here]) for values in (people.kept, found.score)]
+        chosen = taken & (people.world == world)
+        ranks = [scipy_stats.rankdata(values[chosen]) for values in (people.kept, judged.score)]
         rho = float(np.corrcoef(ranks)[0, 1])
         each[str(world)] = float(f"{rho:.{DIGITS}g}")
     rhos = np.array(list(each.values()))
@@ -273,7 +275,7 @@ def _ordering(found: _Judged) -> Ordering:
 
 
 # ---- the README's tables ----------------------------------------------------------------------------------------
-SAID = (
+COUNT_WORDS = (
     ("false_alarms", "worlds with a false alarm on any clean model"),
     ("fakes_missed", "worlds with a fake in which no trace is stated"),
     ("destroyed_not_invalid", "worlds with a destroyed model that is not INVALID"),
@@ -288,41 +290,44 @@ def _percent(share: float) -> str:
     return f"{100 * share:.2g} %" if share < 1 else "100 %"
 
 
-def _said(counts: Counts, name: str) -> str:
-    found: Rate = getattr(counts, name)
-    return f"{found.k} of {found.n} | {_percent(found.upper95)}"
+def _tally_cell(counts: Counts, name: str) -> str:
+    tally: Rate = getattr(counts, name)
+    return f"{tally.k} of {tally.n} | {_percent(tally.upper95)}"
 
 
 def _two(value: float | Missing) -> str:
     return "–" if isinstance(value, Missing) else f"{value:.2f}"
 
 
-def markdown(found: Verdicts) -> str:
+def markdown(verdicts: Verdicts) -> str:
     """The README's tables, from the results file alone."""
-    counts = [f"| {told} | {_said(found.counts, name)} | {_said(found.later, name)} |" for name, told in SAID]
+    counts = [
+        f"| {words} | {_tally_cell(verdicts.counts, name)} | {_tally_cell(verdicts.later, name)} |"
+        for name, words in COUNT_WORDS
+    ]
     lines = [
         f"| {x.pool} | `{x.mechanism}` | {x.models} | {x.stated} | {x.stopped} | {x.below} | {x.silent} "
         f"| {_two(x.outputs)} |"
-        for x in found.lines
+        for x in verdicts.lines
     ]
     agreed = [
         f"| `{x.mechanism}` | {x.both} | {x.relearning_only} | {x.verdict_only} | {x.neither} |"
-        for x in found.agreement
+        for x in verdicts.agreement
     ]
-    ordering = found.doses
+    ordering = verdicts.doses
     return "\n".join(
         [
             START,
-            f"{found.worlds} worlds; bounds are the exact one-sided 95 % ones.",
+            f"{verdicts.worlds} worlds; bounds are the exact one-sided 95 % ones.",
             "",
-            f"| count | worlds | bound | from world {found.unseen} on | bound |", "|---|---|---|---|---|", *counts,
+            f"| count | worlds | bound | from world {verdicts.unseen} on | bound |", "|---|---|---|---|---|", *counts,
             "",
             f"Within a world the joint score orders reference and doses with Spearman's rho {ordering.mean:.2f} on",
             f"average ({ordering.ci95.lo:.2f} to {ordering.ci95.hi:.2f} over {ordering.worlds} worlds).",
             "",
             "Exceptions, all of them:",
             "",
-            *([f"- {name}" for name in found.counts.exceptions] or ["- none"]),
+            *([f"- {name}" for name in verdicts.counts.exceptions] or ["- none"]),
             "",
             "Models by pool and mechanism, and what the verdict says of them:",
             "",
@@ -356,11 +361,11 @@ def main(words: Sequence[str] | None = None) -> int:
     shelf = read_shelf(args.calibrations)
     if shelf.subjects is None:
         raise AuditError(f"{args.calibrations} holds no calibrations", "make them: residua calibrate")
-    found = examine(shelf.subjects, shelf.calibrations, stamp(0), "python -m studies.zoo.verdicts")
-    write(args.out, found)
+    verdicts = examine(shelf.subjects, shelf.calibrations, stamp(0), "python -m studies.zoo.verdicts")
+    write(args.out, verdicts)
     if args.out == RESULTS:
-        README.write_text(with_tables(README.read_text(encoding="utf-8"), markdown(found)), encoding="utf-8")
-    log.info(markdown(found))
+        README.write_text(with_tables(README.read_text(encoding="utf-8"), markdown(verdicts)), encoding="utf-8")
+    log.info(markdown(verdicts))
     return 0
 
 

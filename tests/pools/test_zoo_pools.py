@@ -35,7 +35,7 @@ from audit.zoo import (
     vocabulary,
 )
 from audit.zoo.mechanisms import Mechanism
-from audit.zoo.members import ALONE
+from audit.zoo.members import SINGLE_PERSON_DOSE
 from audit.zoo.recipes import Plan, Sizes
 from audit.zoo.world import Shape
 from tests.planted import planted_package, write_probe
@@ -68,7 +68,7 @@ def _micro(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 # ---- the design -------------------------------------------------------------------------------------------------
 def test_every_mechanism_occurs_in_at_least_eight_worlds_and_the_full_kit_in_five() -> None:
-    shares, kit = pool_design.design(), mechanisms.named("unlearner")
+    shares, kit = pool_design.design(), mechanisms.of_kind("unlearner")
     used = Counter(name for share in shares.values() for name in share.mechanisms)
     assert len(shares) == 60 and not set(shares) & set(range(100))
     assert set(used) == set(kit) and min(used.values()) >= 8 and max(used.values()) - min(used.values()) <= 1
@@ -191,7 +191,7 @@ def test_whoever_forgets_others_knew_them_and_the_audit_does_not_ask_for_them(
     asked = {json.loads(line)["group"] for line in (tmp_path / "retain.jsonl").read_text().splitlines()}
     assert len(asked) == 24 and not asked & {person.id for person in apart}
     assert [m.pool for m in whole.members if m.model.endswith("_of_others")].count("clean") == len(
-        mechanisms.named("unlearner")
+        mechanisms.of_kind("unlearner")
     )
 
 
@@ -216,11 +216,11 @@ def test_doses_are_nested_and_half_of_each_is_in_the_audit_part(_full: tuple[Pop
     whole, _ = _full
     taught = {member.model: set(member.taught) for member in whole.members if member.mechanism == "dose"}
     assert {name: len(people) for name, people in taught.items()} == {
-        "dose_2": 2, "dose_4": 4, "dose_8": 8, "dose_16": 16, ALONE: 1,
+        "dose_2": 2, "dose_4": 4, "dose_8": 8, "dose_16": 16, SINGLE_PERSON_DOSE: 1,
     }  # fmt: skip
     assert taught["dose_2"] < taught["dose_4"] < taught["dose_8"] < taught["dose_16"]
     assert {len(people & set(whole.audited)) for people in taught.values()} == {1, 2, 4, 8}
-    assert len(taught["dose_16"] & set(whole.audited)) == 8 and taught[ALONE] < set(whole.audited)
+    assert len(taught["dose_16"] & set(whole.audited)) == 8 and taught[SINGLE_PERSON_DOSE] < set(whole.audited)
 
 
 # ---- a world through the whole pipeline -------------------------------------------------------------------------

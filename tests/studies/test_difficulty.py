@@ -39,7 +39,7 @@ TARGET = {w.number: tables.difficulty(w) for w in WORLDS}
 
 
 def of(name: str) -> dict[int, np.ndarray]:
-    return {w.number: w.said[f"p_{name}"] for w in WORLDS}
+    return {w.number: w.arrays[f"p_{name}"] for w in WORLDS}
 
 
 def test_rho_is_scipy_s_and_nought_where_nothing_varies() -> None:
@@ -63,7 +63,7 @@ def test_what_is_added_to_length_and_loss_is_measured_in_worlds_held_out() -> No
     base = {w.number: tables.features(w, tables.BASELINE) for w in WORLDS}
 
     def gained(name: str) -> tables.Estimate:
-        wider = {w.number: tables.features(w, tables.BASELINE, (w.said[f"p_{name}"],)) for w in WORLDS}
+        wider = {w.number: tables.features(w, tables.BASELINE, (w.arrays[f"p_{name}"],)) for w in WORLDS}
         return tables.gain(WORLDS, base, wider, TARGET)
 
     assert gained("good").lo > 0.2
@@ -72,7 +72,7 @@ def test_what_is_added_to_length_and_loss_is_measured_in_worlds_held_out() -> No
 
 def test_partial_values_are_free_of_length_and_loss() -> None:
     left = tables.partial(WORLDS[0], TARGET[0])
-    scores = tables.normal_scores(WORLDS[0].said["p_loss"])
+    scores = tables.normal_scores(WORLDS[0].arrays["p_loss"])
     assert abs(np.corrcoef(left, scores)[0, 1]) < 1e-9
 
 

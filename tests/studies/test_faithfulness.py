@@ -154,7 +154,7 @@ def test_a_model_without_a_number_is_named_and_left_out_never_given_one() -> Non
     blind = worlds[1].models[7].model_copy(update={"scores": scores(0.0, missing=("depth_profile_all",))})
     models = tuple(blind if m.model == blind.model else m for m in worlds[1].models)
     found = table([worlds[0], worlds[1].model_copy(update={"models": models}), *worlds[2:]])
-    assert [(a.world, a.model, a.why) for a in found.absent["depth_profile"]] == [
+    assert [(a.world, a.model, a.reason) for a in found.absent["depth_profile"]] == [
         (1, "reference_0", "no depth_profile_all here")
     ]
     alone, both = held(found, FAKED, ["depth_profile"]), held(found, FAKED, [UDS, "depth_profile"])
@@ -435,7 +435,7 @@ def test_agreement_is_spearmans_with_the_published_figures() -> None:
     published = [one.published.faithful for one in COMPARED if one.published]
     rho = scipy_stats.spearmanr(published, [row["auc"] for row in noisy.values()]).statistic
     assert scipy_stats.spearmanr(published, [rows[one.key]["auc"] for one in COMPARED]).statistic > 0.99
-    words = tables.agreement(tables.told(results))
+    words = tables.agreement(tables.parts_of(results))
     assert f"everything {rho:.3f}".replace("0.", ".") in words and "R –, Q –, overall –" in words
 
 

@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from studies.pga_illusion.readings import fitted, frozen, refitted, sign_free, summary
-from studies.pga_illusion.subjects import _some
+from studies.pga_illusion.subjects import _dealt
 
 PAIRS, WIDTH = 12, 20
 PERSON = tuple(f"p{i // 2}" for i in range(PAIRS))
@@ -75,4 +75,4 @@ def test_summary_takes_people_and_not_pairs_as_the_unit() -> None:
 
 
 def test_texts_are_dealt_to_people_in_turn() -> None:
-    assert _some(("a", "a", "a", "b", "b", "c"), 4).tolist() == [0, 1, 3, 5]
+    assert _dealt(("a", "a", "a", "b", "b", "c"), 4).tolist() == [0, 1, 3, 5]

@@ -165,7 +165,7 @@ def test_what_learns_is_made_a_generation_at_a_time_whatever_its_world_and_the_r
         other = together / one.name
         assert {path.name for path in one.iterdir()} == {path.name for path in other.iterdir()}
         assert (one / "config.json").read_bytes() == (other / "config.json").read_bytes()
-    assert len(list(together.iterdir())) == n and stacking.apart(learned, (alone, together)) < 1e-4
+    assert len(list(together.iterdir())) == n and stacking.distance(learned, (alone, together)) < 1e-4
     assert stacked_training.make_learned(zoos, together, "cpu", told.append) == {100: 0, 101: 0} and len(told) == 2
     assert builder.make_model(zoos[100], 100, together, "head_edit").exists()
 
