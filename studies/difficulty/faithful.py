@@ -24,13 +24,13 @@ ROWS = 32
 def curve(name: str, ckpt: Checkpoint, rows: Rows) -> Faithful:
     """The curve of the first rows that have a partner."""
     bench = Bench()
-    with_partner = swapped(rows, rows, 0).found.nonzero().flatten()[:ROWS]
+    with_partner = swapped(rows, rows, 0).partnered.nonzero().flatten()[:ROWS]
     some = rows.take(with_partner)
     other = swapped(some, rows, 0).rows
     found = scored(bench, ckpt, some, rows)
     total = int(found.graph.exists.sum())
     sizes = sorted({max(1, round(share * total)) for share in SHARES})
-    kept = faithfulness(bench, ckpt, (some, other), (found.graph, found.scores), sizes).kept
+    kept = faithfulness(bench, ckpt, (some, other), (found.graph, found.scores), sizes).share
     quarters = np.nanpercentile(kept, [25, 50, 75], axis=1)
     low, middle, high = (tuple(float(f"{x:.4g}") for x in line) for line in quarters)
     return Faithful(

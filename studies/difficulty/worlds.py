@@ -13,7 +13,7 @@ from audit.bench import Bench
 from audit.bench.attribution import Attribution, Means
 from audit.bench.shapes import Rows
 from audit.checkpoints import resolve
-from audit.circuits.attributed import How, Scored, scored
+from audit.circuits.attributed import AttributionSettings, Scored, scored
 from audit.circuits.difficulty import folds
 from audit.circuits.objectives import key_margin, published
 from audit.circuits.predictors import Material, predictors
@@ -82,8 +82,9 @@ def said(bench: Bench, found: Opened) -> Said:
     material = Material(seen.forget, found.forget, seen.retain, found.retain, (found.other_rows, found.others))
     made = predictors(bench, ckpt, material)
     hows = {
-        "partner_1": How(seed=1), "means": How(means=True), "margin": How(objective=key_margin),
-        "published": How(objective=published),
+        "partner_1": AttributionSettings(seed=1), "means": AttributionSettings(means=True),
+        "margin": AttributionSettings(objective=key_margin),
+        "published": AttributionSettings(objective=published),
     }  # fmt: skip
     circuits = {name: scored(bench, ckpt, seen.forget, seen.forget, how) for name, how in hows.items()}
     circuits["partner_0"] = made.circuits
