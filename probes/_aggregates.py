@@ -28,29 +28,29 @@ def forget_quality(bench: Bench, case: OpenCase, cast: Cast, most: int) -> Measu
     texts = Texts(cohort="forget")
     rows = len(case.rows(texts))
 
-    def missing(why: str) -> Measurement:
-        return blank(naming, why, Count(scored=0, unscored=rows), 0, case.case.seed)
+    def missing(reason: str) -> Measurement:
+        return blank(naming, reason, Count(scored=0, unscored=rows), 0, case.case.seed)
 
     if cast.null is None:
         return missing("no reference and no ancestor to compare truth ratios with")
     ratios: dict[str, ndarray] = {}
-    for name, checkpoint in cast.named().items():
+    for name, checkpoint in cast.by_name().items():
         losses = variant_losses(bench, case, checkpoint, texts, "answer", most)
         if losses is None:
             return missing("the items have no paraphrased and perturbed answers")
         ratios[name] = tofu.truth_ratio(losses.paraphrased, losses.perturbed)
-    kept = np.isfinite(np.stack(list(ratios.values()))).all(0)
-    if not kept.any():
+    finite = np.isfinite(np.stack(list(ratios.values()))).all(0)
+    if not finite.any():
         return missing("no item has a truth ratio in every model")
-    tested = {name: tofu.forget_quality(r[kept], ratios["null"][kept]) for name, r in ratios.items()}
+    tested = {name: tofu.forget_quality(r[finite], ratios["null"][finite]) for name, r in ratios.items()}
     floors = [t.d for name, t in tested.items() if name.startswith("floor")]
     aggregated = {
-        f"truth_ratio_{how}_{name}": tofu.aggregate_truth_ratio(ratios[name][kept], how)
+        f"truth_ratio_{reduction}_{name}": tofu.aggregate_truth_ratio(ratios[name][finite], reduction)
         for name in ("suspect", "base", "null")
-        for how in ("closer_to_1_better", "prob_mean")
+        for reduction in ("closer_to_1_better", "prob_mean")
     }
     return blank(
-        naming, AGGREGATE, Count(scored=int(kept.sum()), unscored=int((~kept).sum())), 0, case.case.seed
+        naming, AGGREGATE, Count(scored=int(finite.sum()), unscored=int((~finite).sum())), 0, case.case.seed
     ).model_copy(
         update={
             "value": tested["suspect"].d,
@@ -83,9 +83,9 @@ def privacy_leakage(bench: Bench, case: OpenCase, cast: Cast, k: float) -> Measu
         unit="% (0 like never trained; below 0 leaks, above 0 over-suppressed)",
     )  # fmt: skip
     if not case.has(Texts(cohort="holdout")) or cast.null is None:
-        why = "needs holdout people and a model that never knew"
-        return blank(naming, why, Count(scored=0), 0, case.case.seed)
-    auc = {name: _min_k_auc(bench, case, checkpoint, k) for name, checkpoint in cast.named().items()}
+        reason = "needs holdout people and a model that never knew"
+        return blank(naming, reason, Count(scored=0), 0, case.case.seed)
+    auc = {name: _min_k_auc(bench, case, checkpoint, k) for name, checkpoint in cast.by_name().items()}
     floors = [abs(tofu.privleak(a, auc["null"])) for name, a in auc.items() if name.startswith("floor")]
     base = tofu.privleak(auc["base"], auc["null"])
     n = Count(scored=len(case.rows(Texts(cohort="forget"))) + len(case.rows(Texts(cohort="holdout"))))

@@ -52,7 +52,7 @@ def embeddings(bench: Bench, model: Checkpoint) -> Float[Tensor, "token d"]:
     wrapper = bench.open(model)
     every = torch.arange(wrapper.vocab_size, device=wrapper.device)
     with torch.inference_mode():
-        parts = [wrapper.embed(some[None])[0].float().cpu() for some in every.split(_TABLE_AT_ONCE)]
+        parts = [wrapper.embed(tokens[None])[0].float().cpu() for tokens in every.split(_TABLE_AT_ONCE)]
     return torch.cat(parts).clone()
 
 
@@ -70,26 +70,24 @@ def nearest_tokens(table: Float[Tensor, "token d"], tokenizer: Any, m: int) -> I
     same = torch.tensor([name[p] for p in plain])
     usable = torch.tensor([i not in special for i in range(len(plain))])
     unit = torch.nn.functional.normalize(table[: len(plain)], dim=1)
-    found = torch.arange(n)[:, None].repeat(1, m)
-    for some in torch.arange(len(plain)).split(_TABLE_AT_ONCE):
-        cosine = unit[some] @ unit.T
-        allowed = (
-            usable[None] & usable[some, None] & (same[some, None] != same[None]) & (word[some, None] == word[None])
-        )
+    nearest = torch.arange(n)[:, None].repeat(1, m)
+    for ids in torch.arange(len(plain)).split(_TABLE_AT_ONCE):
+        cosine = unit[ids] @ unit.T
+        allowed = usable[None] & usable[ids, None] & (same[ids, None] != same[None]) & (word[ids, None] == word[None])
         best = cosine.masked_fill(~allowed, -torch.inf).topk(min(m, len(plain)))
-        there = torch.isfinite(best.values)
-        many = there.sum(1).clamp_min(1)
+        valid = torch.isfinite(best.values)
+        many = valid.sum(1).clamp_min(1)
         column = torch.arange(m)[None] % many[:, None]
         picked = best.indices.gather(1, column)
-        found[some] = torch.where(there.any(1)[:, None], picked, some[:, None])
-    return found
+        nearest[ids] = torch.where(valid.any(1)[:, None], picked, ids[:, None])
+    return nearest
 
 
 def neighbours(
-    rows: Rows, near: Int[Tensor, "token m"], table: Float[Tensor, "token d"], how: tuple[int, float, int]
+    rows: Rows, near: Int[Tensor, "token m"], table: Float[Tensor, "token d"], settings: tuple[int, float, int]
 ) -> Neighbours:
-    """So many neighbours (``how``: count, share of tokens, seed) of every row, drawn from the row's own tokens."""
-    k, share, seed = how
+    """So many neighbours (``settings``: count, share of tokens, seed) of every row, drawn from the row's own tokens."""
+    k, share, seed = settings
     n, width = rows.ids.shape
     ids, replaced = rows.ids[:, None].repeat(1, k, 1), torch.zeros(n, k, width, dtype=torch.bool)
     for i in range(n):
@@ -104,8 +102,8 @@ def neighbours(
         swap[:, 0] = False
         replaced[i, :, :length] = swap
         ids[i, :, :length] = torch.where(swap, other, own)
-    apart = (table[ids] - table[rows.ids[:, None]]).square().sum(-1).sum(-1).sqrt()
-    return Neighbours(ids, replaced, apart)
+    distance = (table[ids] - table[rows.ids[:, None]]).square().sum(-1).sum(-1).sqrt()
+    return Neighbours(ids, replaced, distance)
 
 
 def landscape(bench: Bench, model: Checkpoint, rows: Rows, near: Neighbours) -> Landscape:
@@ -128,16 +126,16 @@ def _portion(bench: Bench, model: Checkpoint, rows: Rows, near: Neighbours, inde
     first = (count.cumsum(0) - count)[row // (k + 1) * (k + 1)]
     change = loss - loss[first + token - (count.cumsum(0) - count)[row]]
     swapped = torch.cat([near.replaced.new_zeros(len(index), 1, near.replaced.shape[2]), near.replaced[index]], 1)
-    kept = every.key[row, at] & ~swapped[..., :width].flatten(0, 1)[row, at]
-    changes = _row_mean(change[kept], row[kept], len(every)).view(-1, k + 1)
+    retained = every.key[row, at] & ~swapped[..., :width].flatten(0, 1)[row, at]
+    changes = _row_mean(change[retained], row[retained], len(every)).view(-1, k + 1)
     return Landscape(mean.numpy(), changes[:, 1:].numpy())
 
 
 def _repeated(rows: Rows, index: Tensor, times: int, ids: Int[Tensor, "row pos"]) -> Rows:
     """Some rows, each so many times in a row, with other tokens."""
-    some = rows.take(index.repeat_interleave(times))
-    names = tuple(f"{name} {i % times}" for i, name in enumerate(some.item_ids))
-    return replace(some, ids=ids, item_ids=names)
+    repeated = rows.take(index.repeat_interleave(times))
+    names = tuple(f"{name} {i % times}" for i, name in enumerate(repeated.item_ids))
+    return replace(repeated, ids=ids, item_ids=names)
 
 
 def _row_mean(values: Float[Tensor, " token"], row: Int[Tensor, " token"], n: int) -> Float[Tensor, " row"]:
@@ -166,31 +164,31 @@ def curvature(
         written = (Replace(EMBED, states, "all"),)
         return _row_mean(-bench.run(model, rows, (ANSWER_LOGPROB,), written)[ANSWER_LOGPROB].double(), row, len(rows))
 
-    here, second, slope = loss(e), 0.0, 0.0
+    centre, second, slope = loss(e), 0.0, 0.0
     for _ in range(directions):
         d = torch.randn(e.shape, generator=generator) * size * real
         ahead, behind, square = loss(e + d), loss(e - d), d.double().square().sum((1, 2))
-        second = second + (ahead + behind - 2 * here) / square
+        second = second + (ahead + behind - 2 * centre) / square
         slope = slope + (ahead - behind).abs() / (2 * square.sqrt())
     return np.asarray(second) / directions, np.asarray(slope) / directions
 
 
 # ---- what a landscape says of a text ----------------------------------------------------------------------------
-def sharpness(found: Landscape) -> Float[ndarray, "row 1"]:
+def sharpness(losses: Landscape) -> Float[ndarray, "row 1"]:
     """log of the spread of the kept changes over neighbours (nats), read no finer than :data:`LEAST_SPREAD_NATS`.
 
     NaN with fewer than three neighbours.
     """
-    there = np.isfinite(found.kept).sum(1)
-    mean = np.nansum(found.kept, 1) / np.maximum(there, 1)
-    square = np.nansum((found.kept - mean[:, None]) ** 2, 1) / np.maximum(there - 1, 1)
-    return np.where(there >= 3, 0.5 * np.log(square + LEAST_SPREAD_NATS**2), np.nan)[:, None]
+    count = np.isfinite(losses.kept).sum(1)
+    mean = np.nansum(losses.kept, 1) / np.maximum(count, 1)
+    square = np.nansum((losses.kept - mean[:, None]) ** 2, 1) / np.maximum(count - 1, 1)
+    return np.where(count >= 3, 0.5 * np.log(square + LEAST_SPREAD_NATS**2), np.nan)[:, None]
 
 
-def rise(found: Landscape) -> Float[ndarray, "row 1"]:
+def rise(losses: Landscape) -> Float[ndarray, "row 1"]:
     """Mean of the kept changes over neighbours (nats); NaN with fewer than three."""
-    there = np.isfinite(found.kept).sum(1)
-    return np.where(there >= 3, np.nansum(found.kept, 1) / np.maximum(there, 1), np.nan)[:, None]
+    count = np.isfinite(losses.kept).sum(1)
+    return np.where(count >= 3, np.nansum(losses.kept, 1) / np.maximum(count, 1), np.nan)[:, None]
 
 
 FEATURES = (
@@ -199,12 +197,12 @@ FEATURES = (
 )  # fmt: skip
 
 
-def features(found: Landscape, near: Neighbours) -> Float[ndarray, "row feature"]:
+def features(losses: Landscape, near: Neighbours) -> Float[ndarray, "row feature"]:
     """The published 14 by definitions of ours, then skew, share of falls and slope on the number of replacements.
 
     Gradients are |change| over the distance of the neighbour in the table; volatility is the coefficient of variation.
     """
-    loss, others = found.all[:, 0], found.all[:, 1:]
+    loss, others = losses.all[:, 0], losses.all[:, 1:]
     change = others - loss[:, None]
     gradient = np.abs(change) / np.maximum(near.distance.double().numpy(), 1e-9)
     mean, sd = others.mean(1), others.std(1, ddof=1)

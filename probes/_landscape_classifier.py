@@ -60,33 +60,40 @@ def passes(case: OpenCase, count: int) -> int:
     return 2 * tokens * (2 + count + 2 * DIRECTIONS)
 
 
-def classified(bench: Bench, case: OpenCase, how: Settings) -> tuple[Measurement, ...]:
+def classified(bench: Bench, case: OpenCase, settings: Settings) -> tuple[Measurement, ...]:
     """The classifier on the suspect, by random forest and by logistic regression, each beside its baseline."""
     wanted = [c for c in COHORTS if case.has(Texts(cohort=c))]
     n = Count(scored=0, unscored=len(case.rows(Texts(cohort="forget"))))
     if len(wanted) < 3:
         return (blank(NAMING, "needs retained and holdout people", n, 0, case.case.seed),)
-    table = described(bench, case, case.suspect, how)
+    table = described(bench, case, case.suspect, settings)
     return tuple(measured(case, table, kind) for kind in KINDS)
 
 
-def described(bench: Bench, case: OpenCase, model: Checkpoint, how: Settings, part: Part = "audit") -> Table:
+def described(bench: Bench, case: OpenCase, model: Checkpoint, settings: Settings, part: Part = "audit") -> Table:
     """All items of the three cohorts as one model's landscapes describe them; neighbours are base's."""
     embedded = embeddings(bench, case.base)
-    near = nearest_tokens(embedded, case.tokenizer, how.nearest)
+    near = nearest_tokens(embedded, case.tokenizer, settings.nearest)
     seen: list[ndarray] = []
     bare: list[ndarray] = []
     cohort: list[int] = []
     person: list[str] = []
     for number, name in enumerate(COHORTS):
         rows = case.rows(Texts.model_validate({"cohort": name}), part)
-        drawn = neighbours(rows, near, embedded, (how.many, how.share, case.case.seed))
-        found = features(landscape(bench, model, rows, drawn), drawn)
+        drawn = neighbours(rows, near, embedded, (settings.many, settings.share, case.case.seed))
+        columns = features(landscape(bench, model, rows, drawn), drawn)
         bent, slope = curvature(bench, model, rows, DIRECTIONS, case.case.seed)
-        seen.append(np.concatenate([found, bent[:, None], slope[:, None]], 1))
-        count, apart = drawn.replaced.sum(-1).double().numpy(), drawn.distance.double().numpy()
+        seen.append(np.concatenate([columns, bent[:, None], slope[:, None]], 1))
+        count, distance = drawn.replaced.sum(-1).double().numpy(), drawn.distance.double().numpy()
         length = (rows.answer_spans[:, 1] - rows.answer_spans[:, 0]).double().numpy()
-        text = [rows.lengths.double().numpy(), length, count.mean(1), apart.mean(1), apart.std(1), _zipped(rows.ids)]
+        text = [
+            rows.lengths.double().numpy(),
+            length,
+            count.mean(1),
+            distance.mean(1),
+            distance.std(1),
+            _zipped(rows.ids),
+        ]
         bare.append(np.stack(text, 1))
         cohort += [number] * len(rows)
         person += list(rows.group_ids)
@@ -105,13 +112,13 @@ def _zipped(ids: Int[Tensor, "row pos"]) -> Float[ndarray, " row"]:
 def left_out(table: Table, kind: str, seed: int, repeats: int = 5) -> Scores:
     """Probabilities of the three classes with whole people left out: five folds, repeated; depth or penalty is chosen
     inside each fold by people left out there."""
-    found = [np.zeros((len(table.cohort), 3)), np.zeros((len(table.cohort), 3))]
+    probability = [np.zeros((len(table.cohort), 3)), np.zeros((len(table.cohort), 3))]
     for repeat in range(repeats):
         for fold in _folds(table, seed + repeat):
             for side, x in enumerate((table.seen, table.bare)):
                 fitted = _chosen(kind, table, x, ~fold, seed + repeat)
-                found[side][fold] += fitted.predict_proba(x[fold]) / repeats
-    return Scores(*found)
+                probability[side][fold] += fitted.predict_proba(x[fold]) / repeats
+    return Scores(*probability)
 
 
 def _folds(table: Table, seed: int, parts: int = 5) -> list[ndarray]:
@@ -123,7 +130,7 @@ def _folds(table: Table, seed: int, parts: int = 5) -> list[ndarray]:
     return [part[table.person] == p for p in range(parts)]
 
 
-def _chosen(kind: str, table: Table, x: Float[ndarray, "item _"], kept: ndarray, seed: int) -> Any:
+def _chosen(kind: str, table: Table, x: Float[ndarray, "item _"], train: ndarray, seed: int) -> Any:
     """A classifier fitted on the items that are kept, its setting chosen by people left out among them."""
     from sklearn.ensemble import RandomForestClassifier
     from sklearn.linear_model import LogisticRegression
@@ -139,16 +146,16 @@ def _chosen(kind: str, table: Table, x: Float[ndarray, "item _"], kept: ndarray,
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))
         grid = {"logisticregression__C": [0.03, 1.0]}
     return GridSearchCV(model, dict(grid), cv=inner, scoring="roc_auc_ovr").fit(
-        x[kept], table.cohort[kept], groups=table.person[kept]
+        x[train], table.cohort[train], groups=table.person[train]
     )
 
 
 def aurocs(scores: Float[ndarray, "item cohort"], cohort: Int[ndarray, " item"]) -> dict[str, float]:
     """One against the rest for every class, their mean, and forget against holdout alone."""
-    found = {name: stats.auroc(scores[cohort == k, k], scores[cohort != k, k]) for k, name in enumerate(COHORTS)}
+    by_class = {name: stats.auroc(scores[cohort == k, k], scores[cohort != k, k]) for k, name in enumerate(COHORTS)}
     odds = scores[:, 1] / np.maximum(scores[:, 1] + scores[:, 2], 1e-12)
-    return found | {
-        "mean": float(np.mean(list(found.values()))),
+    return by_class | {
+        "mean": float(np.mean(list(by_class.values()))),
         "forget_holdout": stats.auroc(odds[cohort == 1], odds[cohort == 2]),
     }
 
@@ -165,13 +172,18 @@ def measured(case: OpenCase, table: Table, kind: str) -> Measurement:
     gap = clustered.difference(data, odds[1], seed)
     readings = {f"auroc_{name}": value for name, value in mine.items()}
     readings |= {f"baseline_{name}": value for name, value in plain.items()}
-    told = {"difference": gap.gap, "difference_lo": gap.ci95.lo, "difference_hi": gap.ci95.hi, "p_difference": gap.p}
+    comparison = {
+        "difference": gap.gap,
+        "difference_lo": gap.ci95.lo,
+        "difference_hi": gap.ci95.hi,
+        "p_difference": gap.p,
+    }
     n = Count(scored=len(table.cohort))
-    named = NAMING._replace(name=f"classifier_{kind}")
-    gone = Missing(missing="an AUROC beside a baseline; the difference has the interval")
-    return blank(named, gone.missing, n, len(np.unique(table.person)), seed).model_copy(
+    naming = NAMING._replace(name=f"classifier_{kind}")
+    missing = Missing(missing="an AUROC beside a baseline; the difference has the interval")
+    return blank(naming, missing.missing, n, len(np.unique(table.person)), seed).model_copy(
         update={
-            "value": mine["forget_holdout"], "readings": readings | told,
+            "value": mine["forget_holdout"], "readings": readings | comparison,
             "notes": (BASELINE,),
         }
     )  # fmt: skip

@@ -27,7 +27,7 @@ class Pairs(NamedTuple):
     items: tuple[Item, ...]
     people: tuple[str, ...]
     person: Int[ndarray, " item"]
-    said: str
+    note: str
 
     def sheet(self) -> Sheet:
         """The learned rows as other probes' tables and means take them."""
@@ -38,7 +38,7 @@ class Pairs(NamedTuple):
         return Pairs(
             stacked([self.learned, other.learned]), stacked([self.control, other.control]),
             stacked([self.second, other.second]), self.items + other.items, self.people + other.people,
-            np.concatenate([self.person, other.person + len(self.people)]), f"{self.said}; beside them {other.said}",
+            np.concatenate([self.person, other.person + len(self.people)]), f"{self.note}; beside them {other.note}",
         )  # fmt: skip
 
 
@@ -50,48 +50,52 @@ def pairs(bench: Bench, case: OpenCase, cohort: Cohort, blind: Checkpoint | None
     """
     if not case.has(Texts(cohort=cohort)):
         return None
-    found = matched(case.items(Texts(cohort=cohort)), case.case.seed)
-    people, person = np.unique(np.array([m.item.group for m in found.matches]), return_inverse=True)
+    matching = matched(case.items(Texts(cohort=cohort)), case.case.seed)
+    people, person = np.unique(np.array([m.item.group for m in matching.matches]), return_inverse=True)
     if len(people) < 2:
         return None
-    learned = _rows(case, found, [m.learned for m in found.matches])
-    others = [_rows(case, found, [m.others[min(k, len(m.others) - 1)] for m in found.matches]) for k in range(most)]
-    order = np.tile(np.arange(most), (len(found.matches), 1))
+    learned = _rows(case, matching, [m.learned for m in matching.matches])
+    others = [
+        _rows(case, matching, [m.others[min(k, len(m.others) - 1)] for m in matching.matches]) for k in range(most)
+    ]
+    order = np.tile(np.arange(most), (len(matching.matches), 1))
     if blind is not None:
-        order = nearest(_logprob(bench, blind, learned), _several(bench, blind, found, others))
-    control, second = (_chosen(case, found, order[:, rank]) for rank in (0, 1))
-    items = tuple(m.item for m in found.matches)
-    return Pairs(learned, control, second, items, tuple(map(str, people)), person.reshape(-1), found.said())
+        order = nearest(_logprob(bench, blind, learned), _several(bench, blind, matching, others))
+    control, second = (_chosen(case, matching, order[:, rank]) for rank in (0, 1))
+    items = tuple(m.item for m in matching.matches)
+    return Pairs(learned, control, second, items, tuple(map(str, people)), person.reshape(-1), matching.said())
 
 
 def longest_tokens(case: OpenCase, cohort: Cohort, most: int = 4) -> int:
     """Tokens of a cohort's items, each in the longest of its matched texts."""
     if not case.has(Texts(cohort=cohort)):
         return 0
-    found = matched(case.items(Texts(cohort=cohort)), case.case.seed)
-    texts = [[m.learned for m in found.matches]]
-    texts += [[m.others[min(k, len(m.others) - 1)] for m in found.matches] for k in range(most)]
-    every = [_rows(case, found, answers).lengths for answers in texts] if found.matches else []
+    matching = matched(case.items(Texts(cohort=cohort)), case.case.seed)
+    texts = [[m.learned for m in matching.matches]]
+    texts += [[m.others[min(k, len(m.others) - 1)] for m in matching.matches] for k in range(most)]
+    every = [_rows(case, matching, answers).lengths for answers in texts] if matching.matches else []
     return int(torch.stack(every).amax(0).sum()) if every else 0
 
 
-def _rows(case: OpenCase, found: Matched, answers: Sequence[str]) -> Rows:
-    items = [m.item for m in found.matches]
+def _rows(case: OpenCase, matching: Matched, answers: Sequence[str]) -> Rows:
+    items = [m.item for m in matching.matches]
     return tokenise(items, answers, case.tokenizer, case.case.template, case.max_length)
 
 
-def _chosen(case: OpenCase, found: Matched, index: Int[ndarray, " item"]) -> Rows:
-    return _rows(case, found, [m.others[i] for m, i in zip(found.matches, index.tolist(), strict=True)])
+def _chosen(case: OpenCase, matching: Matched, index: Int[ndarray, " item"]) -> Rows:
+    return _rows(case, matching, [m.others[i] for m, i in zip(matching.matches, index.tolist(), strict=True)])
 
 
 def _logprob(bench: Bench, model: Checkpoint, rows: Rows) -> Float[ndarray, " row"]:
     return row_means(bench.run(model, rows, (ANSWER_LOGPROB,))[ANSWER_LOGPROB], rows, "answer")
 
 
-def _several(bench: Bench, blind: Checkpoint, found: Matched, others: Sequence[Rows]) -> Float[ndarray, "item other"]:
+def _several(
+    bench: Bench, blind: Checkpoint, matching: Matched, others: Sequence[Rows]
+) -> Float[ndarray, "item other"]:
     """Log-probabilities of every item's alternates in a model that never knew; NaN where an item has fewer."""
-    there = np.array([[k < len(m.others) for k in range(len(others))] for m in found.matches])
-    return np.where(there, np.stack([_logprob(bench, blind, rows) for rows in others], 1), np.nan)
+    exists = np.array([[k < len(m.others) for k in range(len(others))] for m in matching.matches])
+    return np.where(exists, np.stack([_logprob(bench, blind, rows) for rows in others], 1), np.nan)
 
 
 def logprob_and_length(bench: Bench, model: Checkpoint, rows: Rows) -> Float[Tensor, "row 2"]:

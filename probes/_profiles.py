@@ -33,10 +33,10 @@ def read_by(
     """
     layer, mode = where
     if mode == "all":
-        found = bench.run(reader, rows, (KEY_LOGPROB,), start=Start(after(layer), source))
+        outputs = bench.run(reader, rows, (KEY_LOGPROB,), start=Start(after(layer), source))
     else:
-        found = bench.run(reader, rows, (KEY_LOGPROB,), (Replace(after(layer), source, "key"),))
-    return row_means(found[KEY_LOGPROB], rows)
+        outputs = bench.run(reader, rows, (KEY_LOGPROB,), (Replace(after(layer), source, "key"),))
+    return row_means(outputs[KEY_LOGPROB], rows)
 
 
 class Reading(NamedTuple):
@@ -79,13 +79,13 @@ def curve(role: str, people: Float[ndarray, "person layer"], seed: int) -> Curve
     )  # fmt: skip
 
 
-def share(part: Float[ndarray, "person layer"], whole: Float[ndarray, "person layer"], seed: int) -> Curve:
+def share(part: Float[ndarray, "person layer"], reference: Float[ndarray, "person layer"], seed: int) -> Curve:
     """The gate: mean reading of one model relative to another's at every layer, with intervals over people."""
-    drawn = stats.bootstrap_effect(part, whole, seed).effect
+    drawn = stats.bootstrap_effect(part, reference, seed).effect
     lo, hi = np.percentile(drawn, [2.5, 97.5], axis=0)
     return Curve(
         axis="layer", unit="retain reading relative to base", role="gate", x=tuple(range(part.shape[1])),
-        y=tuple((part.mean(0) / whole.mean(0)).tolist()), lo=tuple(lo.tolist()), hi=tuple(hi.tolist()),
+        y=tuple((part.mean(0) / reference.mean(0)).tolist()), lo=tuple(lo.tolist()), hi=tuple(hi.tolist()),
     )  # fmt: skip
 
 
@@ -117,10 +117,10 @@ def mismatched(bench: Bench, base: Checkpoint, sheet: Sheet) -> Float[ndarray, "
     first = np.searchsorted(row, np.arange(len(rows)))
     offset = np.arange(len(row)) - first[row]
     token = torch.from_numpy(np.where(donors[row] >= 0, first[donors[row]] + offset, np.arange(len(row))))
-    found: list[ndarray] = []
+    columns: list[ndarray] = []
     for layer in range(bench.open(base).n_blocks):
         read = Read(site=after(layer), at="key")
         state = bench.run(base, rows, (read,))[read][token]
         patched = bench.run(base, rows, (KEY_LOGPROB,), (Replace(after(layer), state, "key"),))
-        found.append(np.where(donors >= 0, row_means(patched[KEY_LOGPROB], rows), np.nan))
-    return np.stack(found, 1)
+        columns.append(np.where(donors >= 0, row_means(patched[KEY_LOGPROB], rows), np.nan))
+    return np.stack(columns, 1)

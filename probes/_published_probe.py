@@ -52,7 +52,7 @@ class Accuracies(NamedTuple):
     pure: Float[ndarray, "depth key"]
     shuffled: Float[ndarray, "depth key"]
 
-    def told(self, name: str) -> dict[str, float]:
+    def readings(self, name: str) -> dict[str, float]:
         """The published quantities under the model's name."""
         gap = (self.true - self.pure).mean(1)
         return {
@@ -62,34 +62,34 @@ class Accuracies(NamedTuple):
         }  # fmt: skip
 
 
-def published(bench: Bench, case: OpenCase, some: Pairs, sequences: int = 16, contexts: int = 24) -> Measurement:
+def published(bench: Bench, case: OpenCase, pairs: Pairs, sequences: int = 16, contexts: int = 24) -> Measurement:
     """The published gap of the suspect; base, the null and an untrained model beside it, and the six probe variants."""
     seed, cast = case.case.seed, cast_of(case)
-    first = np.unique(some.person, return_index=True)[1][:sequences]
-    rows = in_contexts(case, some, first, contexts)
+    first = np.unique(pairs.person, return_index=True)[1][:sequences]
+    rows = in_contexts(case, pairs, first, contexts)
     with tempfile.TemporaryDirectory() as folder:
-        named = {name: c for name, c in cast.named().items() if not name.startswith("floor")}
-        named["untrained"] = untrained(case.base, Path(folder))
-        found = {name: accuracies(_last(bench, case, model, rows), contexts, seed) for name, model in named.items()}
+        models = {name: c for name, c in cast.by_name().items() if not name.startswith("floor")}
+        models["untrained"] = untrained(case.base, Path(folder))
+        by_model = {name: accuracies(_last(bench, case, model, rows), contexts, seed) for name, model in models.items()}
     worst = worst_variant(_last(bench, case, cast.suspect, rows), contexts)
-    gaps = found["suspect"].true - found["suspect"].pure
+    gaps = by_model["suspect"].true - by_model["suspect"].pure
     by_key = gaps.mean(0)[:, None]
     drawn = stats.bootstrap_effect(by_key, np.ones_like(by_key), seed).effect[:, 0]
-    readings = {key: value for name, one in found.items() for key, value in one.told(name).items()}
-    n = Count(scored=len(first), unscored=len(some.items) - len(first))
-    gone = Missing(missing="the published probe has no test")
-    return blank(NAMING, gone.missing, n, len(first), seed).model_copy(
+    readings = {key: value for name, scores in by_model.items() for key, value in scores.readings(name).items()}
+    n = Count(scored=len(first), unscored=len(pairs.items) - len(first))
+    missing = Missing(missing="the published probe has no test")
+    return blank(NAMING, missing.missing, n, len(first), seed).model_copy(
         update={
             "value": float(gaps.mean()), "ci95": interval(drawn, len(first)), "unit_of_replication": "sequence",
-            "readings": readings | {"worst_of_six_variants": worst}, "notes": (DIFFERS, some.said),
+            "readings": readings | {"worst_of_six_variants": worst}, "notes": (DIFFERS, pairs.note),
         }
     )  # fmt: skip
 
 
-def in_contexts(case: OpenCase, some: Pairs, chosen: Int[ndarray, " key"], contexts: int) -> Rows:
+def in_contexts(case: OpenCase, pairs: Pairs, chosen: Int[ndarray, " key"], contexts: int) -> Rows:
     """Learned, control and second texts of the chosen items behind each prefix: text, then key, then context."""
-    items = [some.items[i] for i in chosen.tolist()]
-    texts = [[_answer(case, rows, i) for i in chosen.tolist()] for rows in (some.learned, some.control, some.second)]
+    items = [pairs.items[i] for i in chosen.tolist()]
+    texts = [[_answer(case, rows, i) for i in chosen.tolist()] for rows in (pairs.learned, pairs.control, pairs.second)]
     parts = [_behind(case, items, answers, prefix) for answers in texts for prefix in PREFIXES[:contexts]]
     order = torch.arange(3 * contexts * len(items)).view(3, contexts, len(items)).transpose(1, 2).flatten()
     return stacked(parts).take(order)
@@ -126,8 +126,8 @@ def untrained(base: Checkpoint, folder: Path) -> Checkpoint:
 def _last(bench: Bench, case: OpenCase, model: Checkpoint, rows: Rows) -> Float[Tensor, "depth row d"]:
     sites = [Site(part="embed"), *(after(layer) for layer in range(n_blocks(case)))]
     reads = [Read(site=site, at="last") for site in sites]
-    found = bench.run(model, rows, reads)
-    return torch.stack([found[read] for read in reads]).double()
+    states = bench.run(model, rows, reads)
+    return torch.stack([states[read] for read in reads]).double()
 
 
 def accuracies(x: Float[Tensor, "depth row d"], contexts: int, seed: int) -> Accuracies:
@@ -153,13 +153,13 @@ def left_out(
     key = (torch.arange(rows) // contexts).repeat(2)
     trained = key[None] != torch.arange(keys)[:, None]
     x = torch.cat([positive, negative], 1)
-    found = np.zeros((depth, keys))
+    accuracy = np.zeros((depth, keys))
     for at in range(depth):  # a depth at a time: all its folds are one batch
         every = x[at].expand(keys, -1, -1)
         odds = logistic(every, y, trained, c).decision(every)
         right = ((odds > 0) == (y > 0.5)) & ~trained
-        found[at] = (right.double().sum(1) / (2 * contexts)).numpy()
-    return found
+        accuracy[at] = (right.double().sum(1) / (2 * contexts)).numpy()
+    return accuracy
 
 
 def worst_variant(x: Float[Tensor, "depth row d"], contexts: int) -> float:

@@ -31,13 +31,13 @@ class Chances(NamedTuple):
     battery: bool
 
 
-def states(bench: Bench, case: OpenCase, model: Checkpoint, some: Pairs) -> Float[Tensor, "site row d"]:
+def states(bench: Bench, case: OpenCase, model: Checkpoint, pairs: Pairs) -> Float[Tensor, "site row d"]:
     """States of learned, control and second texts, one below the other, at the embeddings and after every block.
 
     Sites are coordinates times depths; matches are taken with base's output head for every model.
     """
     depths = [Site(part="embed"), *(after(layer) for layer in range(n_blocks(case)))]
-    rows = stacked([some.learned, some.control, some.second])
+    rows = stacked([pairs.learned, pairs.control, pairs.second])
     return text_states(bench, model, case.base, rows, depths).flatten(0, 1)
 
 
@@ -46,9 +46,9 @@ def deep(sites: int) -> Bool[ndarray, " site"]:
     return np.arange(sites) % (sites // len(COORDINATES)) != 0
 
 
-def people_of(some: Pairs, texts: int = 2) -> Int[Tensor, " row"]:
+def people_of(pairs: Pairs, texts: int = 2) -> Int[Tensor, " row"]:
     """The person of every row, for so many texts of each item."""
-    return torch.from_numpy(np.tile(some.person, texts))
+    return torch.from_numpy(np.tile(pairs.person, texts))
 
 
 def sides(items: int) -> Float[Tensor, " row"]:
@@ -56,34 +56,34 @@ def sides(items: int) -> Float[Tensor, " row"]:
     return torch.tensor(_TWO, dtype=torch.float64).repeat_interleave(items)
 
 
-def item_margins(x: Float[Tensor, "site row d"], some: Pairs, kappa: float) -> Float[ndarray, "item site"]:
+def item_margins(x: Float[Tensor, "site row d"], pairs: Pairs, kappa: float) -> Float[ndarray, "item site"]:
     """Out-of-person score of every learned text less that of its control."""
-    n = len(some.items)
-    scores = ridge.ridge_scores(x[:, : 2 * n], sides(n)[:, None], people_of(some), kappa)[..., 0]
+    n = len(pairs.items)
+    scores = ridge.ridge_scores(x[:, : 2 * n], sides(n)[:, None], people_of(pairs), kappa)[..., 0]
     return (scores[:, :n] - scores[:, n:]).T.numpy()
 
 
-def readable(x: Float[Tensor, "site row d"], some: Pairs, how: Chances) -> dict[str, Float[ndarray, " _"]]:
+def readable(x: Float[Tensor, "site row d"], pairs: Pairs, chances: Chances) -> dict[str, Float[ndarray, " _"]]:
     """Learned against control, and control against second (which nobody learned), under the same label swaps.
 
     ``concordance`` and ``pure`` are by site; ``p`` (sign-free, over depths and coordinates), ``p_margin`` (continuous,
     above), ``p_pure``, ``p_battery``, ``detectable`` are single numbers; ``null`` holds the largest |A - 1/2| under
     every swap.
     """
-    n, person = len(some.items), people_of(some)
-    signs = swaps.swaps(len(some.people), how.draws, how.seed)
+    n, person = len(pairs.items), people_of(pairs)
+    signs = swaps.swaps(len(pairs.people), chances.draws, chances.seed)
     family = torch.from_numpy(deep(len(x)))
-    true, pure = (_margins(part, person, signs, how.kappa) for part in (x[:, : 2 * n], x[:, n:]))
+    true, pure = (_margins(part, person, signs, chances.kappa) for part in (x[:, : 2 * n], x[:, n:]))
     a, b = swaps.concordance(true), swaps.concordance(pure)
     free = swaps.max_t(swaps.sign_free(a), family)
-    found = {
+    quantities = {
         "concordance": a[:, 0], "pure": b[:, 0], "null": free.null_largest, "p": free.p,
         "p_margin": swaps.max_t(swaps.studentised(true), family).p,
         "p_pure": swaps.max_t(swaps.sign_free(b), family).p, "detectable": swaps.minimum_detectable(a[family]),
     }  # fmt: skip
-    if how.battery:
-        found["p_battery"] = _battery(x[family, : 2 * n], person, signs, how.seed)
-    return {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in found.items()}
+    if chances.battery:
+        quantities["p_battery"] = _battery(x[family, : 2 * n], person, signs, chances.seed)
+    return {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in quantities.items()}
 
 
 def _margins(x: Float[Tensor, "site row d"], person: Tensor, signs: swaps.Signs, kappa: float) -> swaps.Margins:
@@ -103,7 +103,7 @@ def _battery(x: Float[Tensor, "site row d"], person: Tensor, signs: swaps.Signs,
 
 
 def confounds(
-    bench: Bench, model: Checkpoint, some: Pairs, x: Float[Tensor, "site row d"], how: Chances
+    bench: Bench, model: Checkpoint, pairs: Pairs, x: Float[Tensor, "site row d"], chances: Chances
 ) -> dict[str, float]:
     """What else could tell the texts apart, at the site where they are told apart best.
 
@@ -112,51 +112,55 @@ def confounds(
     scores (fitted on other people) is taken away; ``register``: the share of second alternates, which nobody learned
     and no read-out was fitted on, that land on the learned side.
     """
-    n, person = len(some.items), people_of(some)
-    signs = swaps.swaps(len(some.people), how.draws, how.seed)
-    a = swaps.concordance(_margins(x[:, : 2 * n], person, signs[:, :1], how.kappa))[:, 0]
+    n, person = len(pairs.items), people_of(pairs)
+    signs = swaps.swaps(len(pairs.people), chances.draws, chances.seed)
+    a = swaps.concordance(_margins(x[:, : 2 * n], person, signs[:, :1], chances.kappa))[:, 0]
     inside = torch.from_numpy(deep(len(x)))
     best = int(torch.where(inside, (a - 0.5).abs(), -1.0).argmax())
-    rows = stacked([some.learned, some.control])
+    rows = stacked([pairs.learned, pairs.control])
     text = words(rows)[None]
-    alone = swaps.concordance(_margins(text, person, signs[:, :1], how.kappa))
+    by_words = swaps.concordance(_margins(text, person, signs[:, :1], chances.kappa))
     predictable = ridge.standardised(logprob_and_length(bench, model, rows)[None])
     z = ridge.standardised(x[best : best + 1])
     both = z[:, : 2 * n]
-    smoother = ridge.ridge_smoother(ridge.linear_gram(both), person, how.kappa * z.shape[-1])
+    smoother = ridge.ridge_smoother(ridge.linear_gram(both), person, chances.kappa * z.shape[-1])
     by_logprob = ridge.ridge_smoother(ridge.linear_gram(predictable), person, 1e-6)
     rest = swaps.margins(swaps.pair_form(smoother - by_logprob @ smoother, sides(n), person), signs)
     return {
-        "words_alone": float(alone[0, 0]),
+        "words_alone": float(by_words[0, 0]),
         "depth_0": float((a[~inside] - 0.5).abs().max()),
         "given_logprob": float(swaps.concordance(rest)[0, 0]),
         "p_given_logprob": swaps.max_t(swaps.studentised(rest)).p,
-        "register": _register(z, some, how.kappa),
+        "register": _register(z, pairs, chances.kappa),
     }
 
 
-def _register(z: Float[Tensor, "site row d"], some: Pairs, kappa: float) -> float:
+def _register(z: Float[Tensor, "site row d"], pairs: Pairs, kappa: float) -> float:
     """Share of second alternates on the learned side of read-outs fitted without their person."""
-    n, person = len(some.items), people_of(some)
+    n, person = len(pairs.items), people_of(pairs)
     gram = ridge.linear_gram(z)[0]
     landed: list[Tensor] = []
-    for one in torch.unique(person):
-        fitted = torch.nonzero(person != one)[:, 0]
-        asked = 2 * n + torch.nonzero(person[:n] == one)[:, 0]
+    for left_out in torch.unique(person):
+        fitted = torch.nonzero(person != left_out)[:, 0]
+        queried = 2 * n + torch.nonzero(person[:n] == left_out)[:, 0]
         eye = torch.eye(len(fitted), dtype=gram.dtype, device=gram.device)
         weight = torch.linalg.solve(gram[fitted][:, fitted] + kappa * z.shape[-1] * eye, sides(n)[fitted])
-        landed.append(gram[asked][:, fitted] @ weight > 0)
+        landed.append(gram[queried][:, fitted] @ weight > 0)
     return float(torch.cat(landed).double().mean())
 
 
-def numbers(found: Mapping[str, ndarray], name: str) -> dict[str, float]:
+def numbers(quantities: Mapping[str, ndarray], name: str) -> dict[str, float]:
     """The single numbers of what is readable in one model, under its name."""
-    inside = deep(len(found["concordance"]))
-    true, pure = found["concordance"][inside], found["pure"][inside]
+    inside = deep(len(quantities["concordance"]))
+    true, pure = quantities["concordance"][inside], quantities["pure"][inside]
     best = int(np.abs(true - 0.5).argmax())
     gaps = true - pure
-    told = {f"{key}_{name}": float(found[key][0]) for key in ("p", "p_margin", "p_pure", "p_battery") if key in found}
-    return told | {
+    p_values = {
+        f"{key}_{name}": float(quantities[key][0])
+        for key in ("p", "p_margin", "p_pure", "p_battery")
+        if key in quantities
+    }
+    return p_values | {
         f"concordance_{name}": float(true[best]), f"pure_{name}": float(pure[best]),
         f"gap_mean_{name}": float(gaps.mean()), f"gap_peak_{name}": float(gaps.max()),
     }  # fmt: skip

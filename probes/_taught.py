@@ -63,10 +63,10 @@ def taught_reader(bench: Bench, case: OpenCase, lessons: Lessons) -> Checkpoint:
         name=_NAME, objective=_loss, steps=lessons.steps, lr=_RATE_TIMES_WIDTH / width(case.base),
         batch=lessons.batch, warmup_steps=min(30, lessons.steps // 5), seed=lessons.seed,
     )  # fmt: skip
-    named = [BENCH_VERSION, torch.__version__, bench.settings, case.base.key, holdout.hash, known.hash, lessons]
-    key = hashlib.sha256(json.dumps([*named, recipe.lr, recipe.warmup_steps]).encode()).hexdigest()
+    identity = [BENCH_VERSION, torch.__version__, bench.settings, case.base.key, holdout.hash, known.hash, lessons]
+    key = hashlib.sha256(json.dumps([*identity, recipe.lr, recipe.warmup_steps]).encode()).hexdigest()
     folder = case.out / "readers" / key[:32] if bench.store is None else bench.store.folder(key)
-    return _kept(case.base, folder) or _trained(bench, case.base, (recipe, TrainData(holdout, known)), folder)
+    return _cached(case.base, folder) or _trained(bench, case.base, (recipe, TrainData(holdout, known)), folder)
 
 
 def _loss(new: Forward | None, known: Forward | None, _new: Forward | None, _known: Forward | None) -> Tensor:
@@ -74,14 +74,14 @@ def _loss(new: Forward | None, known: Forward | None, _new: Forward | None, _kno
     return -new.logprob.mean() - known.logprob.mean()
 
 
-def _kept(base: Checkpoint, folder: Path) -> Checkpoint | None:
+def _cached(base: Checkpoint, folder: Path) -> Checkpoint | None:
     """The reader in this folder, if there is a whole one; a broken one is dropped and taught again."""
-    found = next(folder.glob(f"*-{_NAME}-*"), None)
-    if found is None:
+    edit = next(folder.glob(f"*-{_NAME}-*"), None)
+    if edit is None:
         return None
     try:
-        record = read_edit(found)[1]
-        reader = base.model_copy(update={"edits": (*base.edits, record), "edits_from": str(found)})
+        record = read_edit(edit)[1]
+        reader = base.model_copy(update={"edits": (*base.edits, record), "edits_from": str(edit)})
         delta_of(reader, record)
     except AuditError as error:
         log.warning("dropped a broken reader, it will be taught again: %s", error.what)
@@ -102,7 +102,7 @@ def _trained(bench: Bench, base: Checkpoint, by: tuple[Recipe, TrainData], folde
             beside.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    reader = _kept(base, folder)
+    reader = _cached(base, folder)
     if reader is None:
         raise AuditError(f"{folder}: the taught reader cannot be kept", "free some space, or choose another folder", 3)
     return reader

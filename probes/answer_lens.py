@@ -83,9 +83,9 @@ class AnswerLens(Probe):
         tokens = 0
         for cohort in ("forget", "holdout"):
             if case.has(Texts(cohort=cohort)):
-                found = self._contrast(case, cohort, "trained")
-                tokens += 0 if found is None else sum(int(r.mask.sum()) for r in (found.true, *found.other))
-        return Cost(fwd_tokens=tokens * len(cast_of(case).named()))
+                contrast = self._contrast(case, cohort, "trained")
+                tokens += 0 if contrast is None else sum(int(r.mask.sum()) for r in (contrast.true, *contrast.other))
+        return Cost(fwd_tokens=tokens * len(cast_of(case).by_name()))
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """The lens on the rows that the edit was told to forget."""
@@ -109,11 +109,11 @@ class AnswerLens(Probe):
                 ),
             )
         holdout = self._contrast(case, "holdout", "trained") if case.has(Texts(cohort="holdout")) else None
-        seen = {name: self._seen(bench, c, forget) for name, c in cast.named().items()}
+        seen = {name: self._seen(bench, c, forget) for name, c in cast.by_name().items()}
         scored = by_person(forget.sheet, {name: s.lift for name, s in seen.items()})
         other = None
         if holdout is not None:
-            lifts = {name: self._seen(bench, c, holdout).lift for name, c in cast.named().items()}
+            lifts = {name: self._seen(bench, c, holdout).lift for name, c in cast.by_name().items()}
             other = by_person(holdout.sheet, lifts)
         return (self._judged(case, cast, naming, (forget, seen, scored, other)),)
 
@@ -122,10 +122,10 @@ class AnswerLens(Probe):
         case: OpenCase,
         cast: Cast,
         naming: Naming,
-        found: tuple[_Contrast, Mapping[str, _Seen], Scored, Scored | None],
+        evidence: tuple[_Contrast, Mapping[str, _Seen], Scored, Scored | None],
     ) -> Measurement:
         """The lift as an effect over people and layers."""
-        contrast, seen, scored, other = found
+        contrast, seen, scored, other = evidence
         seed, people = case.case.seed, scored.people
         design = Design(
             seed, LEAST_GAP_NATS, differenced=cast.null is None and other is not None, draws=self.permutations
@@ -167,9 +167,11 @@ class AnswerLens(Probe):
         ids = contrast.sheet.rows.item_ids
 
         def table(rows: Rows) -> tuple[ndarray, ndarray]:
-            found = bench.run(checkpoint, rows, reads)
-            logprob = [aligned(row_means(found[r], rows), rows.item_ids, ids) for r in reads[::2]]
-            hit = [aligned(row_means((found[r] < self.top_k).double(), rows), rows.item_ids, ids) for r in reads[1::2]]
+            outputs = bench.run(checkpoint, rows, reads)
+            logprob = [aligned(row_means(outputs[r], rows), rows.item_ids, ids) for r in reads[::2]]
+            hit = [
+                aligned(row_means((outputs[r] < self.top_k).double(), rows), rows.item_ids, ids) for r in reads[1::2]
+            ]
             return np.stack(logprob, 1), np.stack(hit, 1)
 
         true, others = table(contrast.true), [table(rows) for rows in contrast.other]
@@ -179,9 +181,9 @@ class AnswerLens(Probe):
 def _mean(tables: list[Float[ndarray, "row layer"]]) -> Float[ndarray, "row layer"]:
     """Mean over the alternates that an item has; NaN for an item without any."""
     stack = np.stack(tables)
-    there = ~np.isnan(stack)
-    count = there.sum(0)
-    return np.where(count > 0, np.where(there, stack, 0.0).sum(0) / np.maximum(count, 1), np.nan)
+    finite = ~np.isnan(stack)
+    count = finite.sum(0)
+    return np.where(count > 0, np.where(finite, stack, 0.0).sum(0) / np.maximum(count, 1), np.nan)
 
 
 def _curves(people: Mapping[str, Float[ndarray, "person layer"]], cast: Cast, seed: int) -> tuple[Curve, ...]:

@@ -23,9 +23,9 @@ from audit.probing import (
     assess,
     blank,
     by_person,
+    cached_scores,
     cast_of,
     item_table,
-    kept,
     n_blocks,
     panel_of,
 )
@@ -120,7 +120,7 @@ class CrossSequence(Probe):
     def cost(self, case: OpenCase) -> Cost:
         """Texts and two alternates through every model, and what pairing and checking read: an upper bound."""
         tokens = sum(longest_tokens(case, cohort) for cohort in ("forget", "holdout"))
-        return Cost(fwd_tokens=tokens * (3 * len(cast_of(case).named()) + 7), kind="upper")
+        return Cost(fwd_tokens=tokens * (3 * len(cast_of(case).by_name()) + 7), kind="upper")
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """The difference against models that never knew, what is separable at all, and the published probe."""
@@ -128,29 +128,29 @@ class CrossSequence(Probe):
         forget = pairs(bench, case, "forget", cast.null)
         if forget is None:
             n = Count(scored=0, unscored=len(case.rows(Texts(cohort="forget"))))
-            why = "fewer than two people have items with two matched alternates"
-            return (blank(DIFFERENCE, why, n, 0, case.case.seed), blank(SEPARABLE, why, n, 0, case.case.seed))
+            reason = "fewer than two people have items with two matched alternates"
+            return (blank(DIFFERENCE, reason, n, 0, case.case.seed), blank(SEPARABLE, reason, n, 0, case.case.seed))
         holdout = pairs(bench, case, "holdout", cast.null)
         every = forget if holdout is None else forget.beside(holdout)
-        named = cast.named()
+        models = cast.by_name()
 
         @cache
         def read(name: str) -> Float[Tensor, "site row d"]:
-            return states(bench, case, named[name], every)
+            return states(bench, case, models[name], every)
 
         texts = _Texts(forget, holdout, every, read)
-        found = (self._difference(bench, case, texts), self._separable(bench, case, texts))
+        measurements = (self._difference(bench, case, texts), self._separable(bench, case, texts))
         if not self.paper:
-            return found
+            return measurements
         from probes._published_probe import published
 
-        return (*found, published(bench, case, forget))
+        return (*measurements, published(bench, case, forget))
 
     # ---- what may be evidence -----------------------------------------------------------------------------------
     def _difference(self, bench: Bench, case: OpenCase, texts: _Texts) -> Measurement:
         """Margins as an effect over people, at every depth in every coordinate."""
         cast, seed, forget, holdout = cast_of(case), case.case.seed, texts.forget, texts.holdout
-        margins = {name: self._margins(bench, case, texts, name) for name in cast.named()}
+        margins = {name: self._margins(bench, case, texts, name) for name in cast.by_name()}
         own = {name: margin[: len(forget.items)] for name, margin in margins.items()}
         scored = by_person(forget.sheet(), own)
         empty = blank(DIFFERENCE, UNANCHORED, scored.n, len(scored.people["suspect"]), seed)
@@ -168,7 +168,7 @@ class CrossSequence(Probe):
         return filled.model_copy(
             update={
                 "items": table, "curves": _curves(scored, cast, seed),
-                "readings": filled.readings | where, "notes": (forget.said, _columns(n_blocks(case)), *filled.notes),
+                "readings": filled.readings | where, "notes": (forget.note, _columns(n_blocks(case)), *filled.notes),
             }
         )  # fmt: skip
 
@@ -180,47 +180,51 @@ class CrossSequence(Probe):
             margin = item_margins(texts.read(name), texts.every, self.kappa)
             return {"margin": margin[:, deep(margin.shape[1])]}
 
-        return kept(bench, self._named("margins", case, cast_of(case).named()[name], texts.every), compute)["margin"]
+        return cached_scores(
+            bench, self._cache_key("margins", case, cast_of(case).by_name()[name], texts.every), compute
+        )["margin"]
 
-    def _named(self, what: str, case: OpenCase, model: Checkpoint, some: Pairs) -> list[object]:
-        texts = [rows.hash for rows in (some.learned, some.control, some.second)]
-        return ["cross_sequence", what, model.key, case.base.key, texts, some.person.tolist(), self.kappa]
+    def _cache_key(self, stage: str, case: OpenCase, model: Checkpoint, matched: Pairs) -> list[object]:
+        texts = [rows.hash for rows in (matched.learned, matched.control, matched.second)]
+        return ["cross_sequence", stage, model.key, case.base.key, texts, matched.person.tolist(), self.kappa]
 
     # ---- what can be told apart at all --------------------------------------------------------------------------
     def _separable(self, bench: Bench, case: OpenCase, texts: _Texts) -> Measurement:
         """Sign-free concordance under label swaps, with everything that could explain it without memory."""
-        cast, seed, some = cast_of(case), case.case.seed, texts.forget
-        how = Chances(self.kappa, self.swaps, seed, self.battery)
+        cast, seed, forget = cast_of(case), case.case.seed, texts.forget
+        chances = Chances(self.kappa, self.swaps, seed, self.battery)
 
         def of(name: str) -> dict[str, ndarray]:
-            key = [*self._named("readable", case, cast.named()[name], some), how]
-            return kept(bench, key, lambda: readable(texts.of_forget(name), some, how))
+            key = [*self._cache_key("readable", case, cast.by_name()[name], forget), chances]
+            return cached_scores(bench, key, lambda: readable(texts.of_forget(name), forget, chances))
 
-        found = {name: of(name) for name in cast.named() if name in ("suspect", "base", "null")}
-        suspect, inside = found["suspect"], deep(len(found["suspect"]["concordance"]))
+        by_model = {name: of(name) for name in cast.by_name() if name in ("suspect", "base", "null")}
+        suspect, inside = by_model["suspect"], deep(len(by_model["suspect"]["concordance"]))
         a = suspect["concordance"][inside]
         best = int(np.abs(a - 0.5).argmax())
-        readings = confounds(bench, cast.suspect, some, texts.of_forget("suspect"), how) | _where(best, n_blocks(case))
-        for name, one in found.items():
-            readings |= numbers(one, name)
+        readings = confounds(bench, cast.suspect, forget, texts.of_forget("suspect"), chances) | _where(
+            best, n_blocks(case)
+        )
+        for name, quantities in by_model.items():
+            readings |= numbers(quantities, name)
         readings["least_detectable_accuracy"] = float(suspect["detectable"][0])
-        base = found["base"]
-        gone = Missing(missing="a distance from chance under its own permutation null")
+        base = by_model["base"]
+        missing = Missing(missing="a distance from chance under its own permutation null")
         inverted = a[best] < 0.5 and suspect["p"][0] < ALPHA
-        n = Count(scored=len(some.items), unscored=len(case.rows(Texts(cohort="forget"))) - len(some.items))
-        return blank(SEPARABLE, "", n, len(some.people), seed).model_copy(
+        n = Count(scored=len(forget.items), unscored=len(case.rows(Texts(cohort="forget"))) - len(forget.items))
+        return blank(SEPARABLE, "", n, len(forget.people), seed).model_copy(
             update={
-                "value": float(np.abs(a - 0.5).max()), "ci95": gone, "p": float(suspect["p"][0]), "p_below": gone,
+                "value": float(np.abs(a - 0.5).max()), "ci95": missing, "p": float(suspect["p"][0]), "p_below": missing,
                 "null": Null(
                     kind="labels swapped within people", quantiles=stats.quantile_summary(suspect["null"]),
                     n=len(suspect["null"]),
                 ),
                 "positive_control": Control(
-                    value=float(np.abs(base["concordance"][inside] - 0.5).max()), ci95=gone,
+                    value=float(np.abs(base["concordance"][inside] - 0.5).max()), ci95=missing,
                     found=bool(base["p_margin"][0] < ALPHA),
                 ),
-                "floor": gone, "items": Missing(missing="the margins of items lie with shared_direction"),
-                "readings": readings, "notes": (NOT_MEMORY, some.said, *((INVERTED,) if inverted else ())),
+                "floor": missing, "items": Missing(missing="the margins of items lie with shared_direction"),
+                "readings": readings, "notes": (NOT_MEMORY, forget.note, *((INVERTED,) if inverted else ())),
             }
         )  # fmt: skip
 
@@ -231,8 +235,8 @@ def _where(site: int, blocks: int) -> dict[str, float]:
 
 
 def _columns(blocks: int) -> str:
-    said = ", ".join(f"{n * blocks} to {(n + 1) * blocks - 1} {name}" for n, name in enumerate(COORDINATES))
-    return f"sites count the blocks of every coordinate: {said}"
+    ranges = ", ".join(f"{n * blocks} to {(n + 1) * blocks - 1} {name}" for n, name in enumerate(COORDINATES))
+    return f"sites count the blocks of every coordinate: {ranges}"
 
 
 def _curves(scored: Scored, cast: Cast, seed: int) -> tuple[Curve, ...]:

@@ -105,16 +105,16 @@ class ForgetLikelihood(Probe):
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """One measurement per score and form, and the TOFU aggregates."""
         cast = cast_of(case)
-        found: list[Measurement] = []
+        measurements: list[Measurement] = []
         for form in FORMS:
             held = Texts(cohort="holdout", form=form)
             if case.has(Texts(cohort="forget", form=form)):
                 forget = outputs_of(bench, case, cast, Texts(cohort="forget", form=form), self.most_variants)
                 holdout = outputs_of(bench, case, cast, held, self.most_variants) if case.has(held) else None
                 names = STATISTICS if form == "trained" else ("probability",)
-                found += [self._of(bench, case, cast, _Task(name, form, forget, holdout)) for name in names]
+                measurements += [self._of(bench, case, cast, _Task(name, form, forget, holdout)) for name in names]
         return (
-            *found,
+            *measurements,
             forget_quality(bench, case, cast, self.most_variants),
             privacy_leakage(bench, case, cast, self.min_k),
         )
@@ -131,15 +131,15 @@ class ForgetLikelihood(Probe):
         sheet, seed = task.forget.sheet, case.case.seed
         scores = task.forget.by_statistic.get(task.name)
         if scores is None:
-            why = "the items have no paraphrased and perturbed answers"
-            return blank(naming, why, Count(scored=0, unscored=len(sheet.rows)), len(sheet.people), seed)
+            reason = "the items have no paraphrased and perturbed answers"
+            return blank(naming, reason, Count(scored=0, unscored=len(sheet.rows)), len(sheet.people), seed)
         held = None if task.holdout is None else task.holdout.by_statistic.get(task.name)
         relative = cast.null is None and held is None
         if relative:
             lift = self._over_alternates(bench, case, cast, task.forget)
             if task.name != "probability" or lift is None:
-                why = "no model that never knew, no holdout people and no never-trained alternates to compare with"
-                return blank(naming, why, Count(scored=0, unscored=len(sheet.rows)), len(sheet.people), seed)
+                reason = "no model that never knew, no holdout people and no never-trained alternates to compare with"
+                return blank(naming, reason, Count(scored=0, unscored=len(sheet.rows)), len(sheet.people), seed)
             scores = lift
         scored = by_person(sheet, scores)
         other = by_person(task.holdout.sheet, held) if task.holdout is not None and held is not None else None
@@ -156,10 +156,10 @@ class ForgetLikelihood(Probe):
     def _over_alternates(self, bench: Bench, case: OpenCase, cast: Cast, forget: Outputs) -> Table1 | None:
         """Probability of the true answer less that of its never-trained alternates, per item."""
         texts = Texts(cohort="forget", form=forget.sheet.items[0].form)
-        found: dict[str, object] = {}
-        for name, checkpoint in cast.named().items():
+        lifts: dict[str, object] = {}
+        for name, checkpoint in cast.by_name().items():
             other = alternate_probability(bench, case, checkpoint, texts, self.most_variants)
             if other is None:
                 return None
-            found[name] = forget.by_statistic["probability"][name] - other[:, None]
-        return found  # type: ignore[return-value]
+            lifts[name] = forget.by_statistic["probability"][name] - other[:, None]
+        return lifts  # type: ignore[return-value]

@@ -23,9 +23,9 @@ from audit.probing import (
     assess,
     blank,
     by_person,
+    cached_scores,
     cast_of,
     item_table,
-    kept,
     key_logprob,
     live_logprob,
     models_of,
@@ -89,25 +89,27 @@ class QuantisationRecovery(Probe):
     def needs(self, case: Case) -> tuple[Need, ...]:
         """Outputs of every model before rounding."""
         every = models_of(case)
-        found = [Need(role=r, reference=i, texts=t, reads=(KEY_LOGPROB,)) for r, i in every for t in (FORGET, HOLDOUT)]
-        return (*found, *(Need(role=r, reference=i, texts=RETAIN, reads=(KEY_LOGPROB,)) for r, i in every[:2]))
+        cohort_needs = [
+            Need(role=r, reference=i, texts=t, reads=(KEY_LOGPROB,)) for r, i in every for t in (FORGET, HOLDOUT)
+        ]
+        return (*cohort_needs, *(Need(role=r, reference=i, texts=RETAIN, reads=(KEY_LOGPROB,)) for r, i in every[:2]))
 
     def cost(self, case: OpenCase) -> Cost:
         """Every model at every precision once: on forget and holdout people, base and suspect on retained facts too."""
-        asked = [t for t in (FORGET, HOLDOUT) if case.has(t)]
-        tokens = {t: int(case.rows(t).mask.sum()) for t in (*asked, RETAIN)}
-        models = len(cast_of(case).named())
-        once = models * sum(tokens[t] for t in asked) + 2 * tokens[RETAIN]
+        cohorts = [t for t in (FORGET, HOLDOUT) if case.has(t)]
+        tokens = {t: int(case.rows(t).mask.sum()) for t in (*cohorts, RETAIN)}
+        models = len(cast_of(case).by_name())
+        once = models * sum(tokens[t] for t in cohorts) + 2 * tokens[RETAIN]
         return Cost(fwd_tokens=len(self._attacks()) * once, resident=2)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """What the outputs hold after rounding, and by how much that is more than before."""
         cast = cast_of(case)
-        why = not_attackable(case, cast)
-        if why:
+        reason = not_attackable(case, cast)
+        if reason:
             n = Count(scored=0, unscored=len(case.rows(FORGET)))
-            return tuple(blank(naming, why, n, 0, case.case.seed) for naming in (LEVEL, RISE))
-        scores = {name: self._scores(bench, case, cast, name) for name in cast.named()}
+            return tuple(blank(naming, reason, n, 0, case.case.seed) for naming in (LEVEL, RISE))
+        scores = {name: self._scores(bench, case, cast, name) for name in cast.by_name()}
         forget = _read_of(case, FORGET, {name: s["forget"] for name, s in scores.items()})
         holdout = None
         if case.has(HOLDOUT):
@@ -127,22 +129,22 @@ class QuantisationRecovery(Probe):
         self, bench: Bench, case: OpenCase, cast: Cast, name: str
     ) -> dict[str, Float[ndarray, "row precision"]]:
         """A model's item scores by cohort: before rounding, and at every precision."""
-        checkpoint, attacks = cast.named()[name], tuple(self._attacks().values())
+        checkpoint, attacks = cast.by_name()[name], tuple(self._attacks().values())
         cohorts = [t for t in (FORGET, HOLDOUT) if case.has(t)] + ([RETAIN] if name in ("base", "suspect") else [])
         rows = {t.cohort: case.rows(t) for t in cohorts}
-        named = ["rounding", checkpoint.key, [a.model_dump() for a in attacks], [some.hash for some in rows.values()]]
+        identity = ["rounding", checkpoint.key, [a.model_dump() for a in attacks], [r.hash for r in rows.values()]]
 
         def compute() -> dict[str, ndarray]:
-            columns = {cohort: [key_logprob(bench, checkpoint, some)] for cohort, some in rows.items()}
+            columns = {cohort: [key_logprob(bench, checkpoint, cohort_rows)] for cohort, cohort_rows in rows.items()}
             with copied(bench, checkpoint) as (learner, original):
                 for attack in attacks:
                     _restore(learner, original)
                     attack.operate(learner, EditData(case.rows(FORGET), case.rows(RETAIN)))
-                    for cohort, some in rows.items():
-                        columns[cohort].append(live_logprob(learner, some, bench.token_budget))
-            return {cohort: np.stack(found, 1) for cohort, found in columns.items()}
+                    for cohort, cohort_rows in rows.items():
+                        columns[cohort].append(live_logprob(learner, cohort_rows, bench.token_budget))
+            return {cohort: np.stack(readings, 1) for cohort, readings in columns.items()}
 
-        return {str(cohort): np.exp(found) for cohort, found in kept(bench, named, compute).items()}
+        return {str(cohort): np.exp(logprob) for cohort, logprob in cached_scores(bench, identity, compute).items()}
 
     # ---- all of them --------------------------------------------------------------------------------------------
     def _judged(
@@ -156,44 +158,48 @@ class QuantisationRecovery(Probe):
         table = item_table(case, "quantisation_recovery", sheet_of(case, FORGET), forget.items, roles)
         columns = ", ".join(f"{n} {name}" for n, name in enumerate(("before rounding", *self._attacks())))
         notes = ((f"in the table of items the column layer means: {columns}",), (WHOLE, COLLISION))
-        found: list[Measurement] = []
-        for naming, panel, read_too, told in zip((LEVEL, RISE), panels, readings, notes, strict=True):
+        measurements: list[Measurement] = []
+        for naming, panel, read_too, remarks in zip((LEVEL, RISE), panels, readings, notes, strict=True):
             assessed = assess(panel, design)
             most = (f"largest at {list(self._attacks())[assessed.layer]}",) if assessed.layer >= 0 else ()
             empty = blank(naming, "", forget.people.n, len(forget.people.people["suspect"]), seed)
-            filled = empty.model_copy(update={"items": table, "readings": read_too, "notes": (*most, *told)})
-            found.append(assessed.onto(filled))
-        return tuple(found)
+            filled = empty.model_copy(update={"items": table, "readings": read_too, "notes": (*most, *remarks)})
+            measurements.append(assessed.onto(filled))
+        return tuple(measurements)
 
     def _effects(self, forget: Scored) -> dict[str, float]:
         """The effect at every precision at which base stands out from the null."""
         means = {name: people.mean(0) for name, people in forget.people.items()}
         null = means.get("null", np.zeros_like(means["base"]))
-        gap, whole = means["suspect"] - null, means["base"] - null
+        gap, base_excess = means["suspect"] - null, means["base"] - null
         precisions = enumerate(self._attacks(), 1)
-        return {f"effect_{name}": float(gap[at] / whole[at]) for at, name in precisions if whole[at] >= LEAST_GAP}
+        return {
+            f"effect_{name}": float(gap[at] / base_excess[at])
+            for at, name in precisions
+            if base_excess[at] >= LEAST_GAP
+        }
 
     def _ratios(self, forget: Scored) -> dict[str, float]:
         """(m(Q(M)) - m(M)) / (m(Q(B)) - m(M)) at every precision, of the suspect and of models that never knew."""
         means = {name: people.mean(0) for name, people in forget.people.items()}
-        found: dict[str, float] = {}
+        ratios: dict[str, float] = {}
         for at, precision in enumerate(self._attacks(), 1):
             for name, mean in means.items():
                 room = means["base"][at] - mean[0]
                 if name != "base" and room >= LEAST_GAP:
-                    found[f"recovery_{precision}_{name}"] = float((mean[at] - mean[0]) / room)
-        return found
+                    ratios[f"recovery_{precision}_{name}"] = float((mean[at] - mean[0]) / room)
+        return ratios
 
     def _utility(self, case: OpenCase, scores: Mapping[str, Mapping[str, ndarray]]) -> dict[str, float]:
         """Probability on retained facts at every precision, relative to base before rounding."""
         sheet = sheet_of(case, RETAIN)
         people = by_person(sheet, {name: scores[name]["retain"] for name in ("base", "suspect")}).people
-        whole = float(people["base"][:, 0].mean())
+        base_before = float(people["base"][:, 0].mean())
         precisions = list(enumerate(self._attacks(), 1))
-        if whole <= 0:
+        if base_before <= 0:
             return {}
         return {
-            f"utility_{precision}_{name}": float(x[:, at].mean() / whole)
+            f"utility_{precision}_{name}": float(x[:, at].mean() / base_before)
             for at, precision in precisions
             for name, x in people.items()
         }
@@ -252,7 +258,7 @@ def _panels(read: Panel) -> _Panels:
 
     null = rises("null")
     floors = tuple(a.minus(b) for a, b in zip(after.floors, before.floors, strict=True))
-    whole = after.base.minus(after.null)
+    base_excess = after.base.minus(after.null)
     nothing = null.minus(null)
-    base = null.minus(nothing.minus(whole))
+    base = null.minus(nothing.minus(base_excess))
     return _Panels(after, Panel(rises("suspect"), base, null, floors))

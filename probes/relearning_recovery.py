@@ -21,9 +21,9 @@ from audit.probing import (
     assess,
     blank,
     by_person,
+    cached_scores,
     cast_of,
     item_table,
-    kept,
     key_logprob,
     live_logprob,
     models_of,
@@ -98,7 +98,7 @@ class RelearningRecovery(Probe):
         lesson = self.steps * self.batch * int(shown.lengths.max())
         read = [case.rows(texts) for texts in (FORGET, HOLDOUT) if case.has(texts)]
         reading = (len(self._after()) - 1) * sum(int(rows.mask.sum()) for rows in read) + int(shown.mask.sum())
-        models = len(cast_of(case).named())
+        models = len(cast_of(case).by_name())
         return Cost(
             fwd_tokens=models * (lesson + reading), bwd_tokens=models * lesson, steps=models * self.steps, resident=2,
             kind="upper",
@@ -107,12 +107,12 @@ class RelearningRecovery(Probe):
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """One measurement, with every model's course as a curve."""
         cast, rows = cast_of(case), len(case.rows(FORGET))
-        why = not_attackable(case, cast)
+        reason = not_attackable(case, cast)
         if not case.has(FORGET, "calibration"):
-            why = "needs at least two forget people: one half is shown, the other half is read"
-        if why:
-            return (blank(NAMING, why, Count(scored=0, unscored=rows), 0, case.case.seed),)
-        courses = {name: self._course(bench, case, checkpoint) for name, checkpoint in cast.named().items()}
+            reason = "needs at least two forget people: one half is shown, the other half is read"
+        if reason:
+            return (blank(NAMING, reason, Count(scored=0, unscored=rows), 0, case.case.seed),)
+        courses = {name: self._course(bench, case, checkpoint) for name, checkpoint in cast.by_name().items()}
         return (self._judged(case, cast, courses),)
 
     def _after(self) -> tuple[int, ...]:
@@ -129,7 +129,7 @@ class RelearningRecovery(Probe):
         )  # fmt: skip
         shown = case.rows(FORGET, "calibration")
         others = {t.cohort: case.rows(t) for t in (FORGET, HOLDOUT) if case.has(t)}
-        named = ["relearning", checkpoint.key, lesson.model_dump(), shown.hash, [r.hash for r in others.values()]]
+        identity = ["relearning", checkpoint.key, lesson.model_dump(), shown.hash, [r.hash for r in others.values()]]
 
         def compute() -> dict[str, ndarray]:
             read = {cohort: [key_logprob(bench, checkpoint, rows)] for cohort, rows in others.items()}
@@ -145,8 +145,8 @@ class RelearningRecovery(Probe):
             _train(bench, case, checkpoint, (lesson, shown, look))
             return {"shown": end[0], **{cohort: np.stack(columns, 1) for cohort, columns in read.items()}}
 
-        found = kept(bench, named, compute)
-        return _Course(found["forget"], found.get("holdout"), found["shown"])
+        course = cached_scores(bench, identity, compute)
+        return _Course(course["forget"], course.get("holdout"), course["shown"])
 
     # ---- all of them --------------------------------------------------------------------------------------------
     def _judged(self, case: OpenCase, cast: Cast, courses: Mapping[str, _Course]) -> Measurement:
@@ -166,7 +166,7 @@ class RelearningRecovery(Probe):
                 "curves": self._curves(by_step, cast, seed),
                 "items": item_table(case, "relearning_recovery", sheet, _mean(forget), roles),
                 "readings": shown | self._by_steps(by_step),
-                "notes": (self._said(case), HEAD),
+                "notes": (self._lesson_note(case), HEAD),
             }
         )
         return assessed.onto(filled)
@@ -176,7 +176,11 @@ class RelearningRecovery(Probe):
         means = {name: people.mean(0) for name, people in scored.people.items()}
         null = means.get("null", np.zeros_like(means["base"]))
         effects = zip(self._after(), means["suspect"] - null, means["base"] - null, strict=True)
-        return {f"effect_after_{k}_steps": float(gap / whole) for k, gap, whole in effects if whole >= LEAST_GAP}
+        return {
+            f"effect_after_{k}_steps": float(gap / base_excess)
+            for k, gap, base_excess in effects
+            if base_excess >= LEAST_GAP
+        }
 
     def _curves(self, scored: Scored, cast: Cast, seed: int) -> tuple[Curve, ...]:
         """Recall of the audited people by steps."""
@@ -188,17 +192,17 @@ class RelearningRecovery(Probe):
             for name, role in roles.items()
         )
 
-    def _said(self, case: OpenCase) -> str:
+    def _lesson_note(self, case: OpenCase) -> str:
         shown = len(set(case.rows(FORGET, "calibration").group_ids))
         rate = self.rate_times_width / width(case.base)
         return f"relearned on {shown} forget people, {self.steps} steps of {self.batch} rows at a rate of {rate:.1e}"
 
 
 def _train(
-    bench: Bench, case: OpenCase, checkpoint: Checkpoint, how: tuple[Relearn, Rows, Callable[[int, Learner], None]]
+    bench: Bench, case: OpenCase, checkpoint: Checkpoint, teaching: tuple[Relearn, Rows, Callable[[int, Learner], None]]
 ) -> None:
     """Train a copy that nobody keeps."""
-    lesson, shown, look = how
+    lesson, shown, look = teaching
     recipe, data = lesson.lesson(EditData(shown, shown), bench.open(checkpoint).n_blocks)
     bench.train([checkpoint], [replace(recipe, every=(1, look))], data, (), case.out)
 

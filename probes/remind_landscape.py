@@ -8,7 +8,19 @@ from numpy import ndarray
 
 from audit.bench import Bench
 from audit.case import OpenCase
-from audit.probing import Design, Naming, Probe, assess, blank, by_person, cast_of, item_table, kept, panel_of, sheet_of
+from audit.probing import (
+    Design,
+    Naming,
+    Probe,
+    assess,
+    blank,
+    by_person,
+    cached_scores,
+    cast_of,
+    item_table,
+    panel_of,
+    sheet_of,
+)
 from audit.schema import Case, Checkpoint, Cost, Measurement, Need, Requires, Texts
 from probes._landscape import Landscape, Neighbours, embeddings, landscape, nearest_tokens, neighbours, rise, sharpness
 
@@ -64,7 +76,7 @@ class RemindLandscape(Probe):
     def cost(self, case: OpenCase) -> Cost:
         """Every neighbour of forget and holdout people through every model; the classifier asks retained people too."""
         tokens = sum(int(case.rows(t).mask.sum()) for t in (FORGET, HOLDOUT) if case.has(t))
-        once = (1 + self.count) * tokens * len(cast_of(case).named())
+        once = (1 + self.count) * tokens * len(cast_of(case).by_name())
         if not self.classifier:
             return Cost(fwd_tokens=once)
         from probes._landscape_classifier import passes
@@ -74,46 +86,46 @@ class RemindLandscape(Probe):
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """Sharpness and rise against models that never knew; the published classifier where it is asked for."""
         cast = cast_of(case)
-        forget = {name: self._landscape(bench, case, model, FORGET) for name, model in cast.named().items()}
+        forget = {name: self._landscape(bench, case, model, FORGET) for name, model in cast.by_name().items()}
         holdout: Mapping[str, Landscape] | None = None
         if case.has(HOLDOUT):
-            holdout = {name: self._landscape(bench, case, model, HOLDOUT) for name, model in cast.named().items()}
-        found = (
+            holdout = {name: self._landscape(bench, case, model, HOLDOUT) for name, model in cast.by_name().items()}
+        measurements = (
             self._judged(case, RISE, rise, (forget, holdout)),
             self._judged(case, SHARP, sharpness, (forget, holdout)),
         )
         if not self.classifier:
-            return found
+            return measurements
         from probes._landscape_classifier import Settings, classified
 
-        return (*found, *classified(bench, case, Settings(self.count, self.nearest, self.share)))
+        return (*measurements, *classified(bench, case, Settings(self.count, self.nearest, self.share)))
 
     def _landscape(self, bench: Bench, case: OpenCase, model: Checkpoint, texts: Texts) -> Landscape:
         rows, settings = case.rows(texts), (self.count, self.share, case.case.seed)
-        named = ["landscape", model.key, case.base.key, rows.hash, self.nearest, *settings]
+        identity = ["landscape", model.key, case.base.key, rows.hash, self.nearest, *settings]
 
         def compute() -> dict[str, ndarray]:
             return landscape(bench, model, rows, drawn(bench, case, texts, self.nearest, settings))._asdict()
 
-        return Landscape(**kept(bench, named, compute))
+        return Landscape(**cached_scores(bench, identity, compute))
 
     def _judged(
         self,
         case: OpenCase,
         naming: Naming,
         score: Callable[[Landscape], Float[ndarray, "row 1"]],
-        found: tuple[Mapping[str, Landscape], Mapping[str, Landscape] | None],
+        landscapes: tuple[Mapping[str, Landscape], Mapping[str, Landscape] | None],
     ) -> Measurement:
         """One statistic as an effect over people."""
-        (forget, holdout), cast, seed = found, cast_of(case), case.case.seed
+        (forget, holdout), cast, seed = landscapes, cast_of(case), case.case.seed
         sheet = sheet_of(case, FORGET)
-        scores = {name: score(one) for name, one in forget.items()}
+        scores = {name: score(losses) for name, losses in forget.items()}
         scored, other = by_person(sheet, scores), None
         empty = blank(naming, "needs a model that never knew, or holdout people", scored.n, len(sheet.people), seed)
         if cast.null is None and holdout is None:
             return empty
         if holdout is not None:
-            other = by_person(sheet_of(case, HOLDOUT), {name: score(one) for name, one in holdout.items()})
+            other = by_person(sheet_of(case, HOLDOUT), {name: score(losses) for name, losses in holdout.items()})
         design = Design(seed, LEAST_GAP, differenced=other is not None, draws=self.permutations)
         assessed = assess(panel_of(scored, other), design)
         roles = {name: cast.role(name) for name in scores}
@@ -126,7 +138,7 @@ class RemindLandscape(Probe):
         )
 
 
-def drawn(bench: Bench, case: OpenCase, texts: Texts, nearest: int, how: tuple[int, float, int]) -> Neighbours:
+def drawn(bench: Bench, case: OpenCase, texts: Texts, nearest: int, settings: tuple[int, float, int]) -> Neighbours:
     """The neighbours of some texts by base's embeddings: the same for every model of a case."""
     table = embeddings(bench, case.base)
-    return neighbours(case.rows(texts), nearest_tokens(table, case.tokenizer, nearest), table, how)
+    return neighbours(case.rows(texts), nearest_tokens(table, case.tokenizer, nearest), table, settings)

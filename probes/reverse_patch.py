@@ -142,9 +142,9 @@ class ReversePatch(Probe):
         """Every source once, and base once per source, mode and layer: an upper bound, since base resumes midway."""
         forget = int(case.rows(Texts(cohort="forget")).mask.sum())
         retain = int(case.rows(Texts(cohort="retain")).mask.sum())
-        apart = [Texts(cohort="forget", form=form) for form in HELD_OUT]
-        other = sum(int(case.rows(t).mask.sum()) for t in apart if case.has(t))
-        sources = max(len(cast_of(case).named()) - 1, 2)
+        held_out = [Texts(cohort="forget", form=form) for form in HELD_OUT]
+        other = sum(int(case.rows(t).mask.sum()) for t in held_out if case.has(t))
+        sources = max(len(cast_of(case).by_name()) - 1, 2)
         tokens = (1 + n_blocks(case)) * (sources * (2 * forget + other) + 2 * retain)
         if case.null is not None or not case.has(Texts(cohort="holdout")):
             return Cost(fwd_tokens=tokens, resident=2, kind="upper")
@@ -173,7 +173,7 @@ class ReversePatch(Probe):
         self, bench: Bench, case: OpenCase, cast: Cast, modes: list[Mode], notes: tuple[str, ...] = ()
     ) -> tuple[Measurement, ...]:
         """Base reads. The first mode is the primary one."""
-        found: list[Measurement] = []
+        measurements: list[Measurement] = []
         for mode in modes:
             gate = self._gate(bench, case, cast, mode)
             for texts in _texts("forget")[: 3 if mode == modes[0] else 1]:
@@ -181,10 +181,10 @@ class ReversePatch(Probe):
                     continue
                 reading = self._read(bench, case, cast, (texts, mode))
                 task = _Task(mode, texts.form, mode == modes[0], gate, notes)
-                found.append(self._judged(case, cast, _Read(reading), task))
+                measurements.append(self._judged(case, cast, _Read(reading), task))
                 if mode == "answer" and texts.form == "trained" and cast.null is not None:
-                    found.append(depth_score(reading, self.tau_nats, case.case.seed))
-        return tuple(found)
+                    measurements.append(depth_score(reading, self.tau_nats, case.case.seed))
+        return tuple(measurements)
 
     def _by_taught(
         self, bench: Bench, case: OpenCase, cast: Cast, learned: Mapping[str, float]
@@ -192,7 +192,7 @@ class ReversePatch(Probe):
         """The taught reader, in the cast in base's place, reads the suspect's and base's states on both cohorts."""
         sources = {"suspect": cast.suspect, "base": case.checkpoint("base")}
         known = {f"reader_recalls_{cohort}": share for cohort, share in learned.items()}
-        found: list[Measurement] = []
+        measurements: list[Measurement] = []
         for mode in (self.primary, _other(self.primary)):
             gate = self._gate(bench, case, cast, mode)
             pairs = list(zip(_texts("forget"), _texts("holdout"), strict=True))
@@ -205,12 +205,12 @@ class ReversePatch(Probe):
                 )
                 task = _Task(mode, pair[0].form, mode == self.primary, gate, (TAUGHT,), taught=True)
                 judged = self._judged(case, cast, _Read(forget, holdout), task)
-                found.append(judged.model_copy(update={"readings": judged.readings | known}))
-        return tuple(found)
+                measurements.append(judged.model_copy(update={"readings": judged.readings | known}))
+        return tuple(measurements)
 
-    def _read(self, bench: Bench, case: OpenCase, cast: Cast, what: tuple[Texts, Mode]) -> Reading:
-        sources = {name: c for name, c in cast.named().items() if name != "base"}
-        reading = profile(bench, cast.base, sources, sheet_of(case, what[0]), what[1])
+    def _read(self, bench: Bench, case: OpenCase, cast: Cast, target: tuple[Texts, Mode]) -> Reading:
+        sources = {name: c for name, c in cast.by_name().items() if name != "base"}
+        reading = profile(bench, cast.base, sources, sheet_of(case, target[0]), target[1])
         if cast.null is not None:
             return reading
         return reading._replace(logprob={**reading.logprob, "null": mismatched(bench, cast.base, reading.sheet)})
@@ -219,8 +219,8 @@ class ReversePatch(Probe):
         """Retained facts: the suspect's states read by base, relative to base's own."""
         reading = profile(bench, cast.base, {"suspect": cast.suspect}, sheet_of(case, Texts(cohort="retain")), mode)
         people = by_person(reading.sheet, reading.probability()).people
-        kept = people["suspect"].mean(0) / np.maximum(people["base"].mean(0), 1e-12)
-        return _Gate(share(people["suspect"], people["base"], case.case.seed), kept >= GATE, float(kept.max()))
+        retained = people["suspect"].mean(0) / np.maximum(people["base"].mean(0), 1e-12)
+        return _Gate(share(people["suspect"], people["base"], case.case.seed), retained >= GATE, float(retained.max()))
 
     def _judged(self, case: OpenCase, cast: Cast, read: _Read, task: _Task) -> Measurement:
         """One profile as an effect over its eligible layers."""
@@ -289,8 +289,8 @@ def _curves(scored: Scored, held: Scored | None, cast: Cast, seed: int) -> tuple
     if cast.null_role is not None:
         roles["null"] = cast.null_role
     roles |= {name: "floor" for name in people if name.startswith("floor")}
-    found = {name: curve(role, people[name], seed) for name, role in roles.items()}
+    curves = {name: curve(role, people[name], seed) for name, role in roles.items()}
     if held is not None:
         null = curve("suspect", held.people["suspect"], seed)
-        found["suspect"] = found["suspect"].model_copy(update={"null_lo": null.lo, "null_hi": null.hi})
-    return tuple(found.values())
+        curves["suspect"] = curves["suspect"].model_copy(update={"null_lo": null.lo, "null_hi": null.hi})
+    return tuple(curves.values())

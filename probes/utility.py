@@ -74,31 +74,31 @@ class Utility(Probe):
             statistic="the suspect's probability on retained facts, relative to base",
             unit="ratio to base (1 unchanged)",
         )  # fmt: skip
-        found = [self._gate(bench, case, cast, (retained, Texts(cohort="retain"), "key"))]
+        gates = [self._gate(bench, case, cast, (retained, Texts(cohort="retain"), "key"))]
         if case.has(Texts(cohort="general")):
             general = retained._replace(
                 name="general", statistic="the suspect's probability of the tokens of general text, relative to base"
             )
-            found.append(self._gate(bench, case, cast, (general, Texts(cohort="general"), "answer")))
+            gates.append(self._gate(bench, case, cast, (general, Texts(cohort="general"), "answer")))
         parts = self._tofu_parts(bench, case, cast)
-        found[0] = found[0].model_copy(update={"readings": found[0].readings | parts})
-        return tuple(found)
+        gates[0] = gates[0].model_copy(update={"readings": gates[0].readings | parts})
+        return tuple(gates)
 
-    def _gate(self, bench: Bench, case: OpenCase, cast: Cast, what: tuple[Naming, Texts, Positions]) -> Measurement:
+    def _gate(self, bench: Bench, case: OpenCase, cast: Cast, target: tuple[Naming, Texts, Positions]) -> Measurement:
         """Suspect over base, means of people's means, with an interval over people."""
-        naming, texts, at = what
+        naming, texts, at = target
         sheet, read, seed = sheet_of(case, texts), BY_POSITION[at], case.case.seed
         scores = {
             name: np.exp(row_means(bench.run(checkpoint, sheet.rows, (read,))[read], sheet.rows, at))[:, None]
-            for name, checkpoint in cast.named().items()
+            for name, checkpoint in cast.by_name().items()
         }
         scored = by_person(sheet, scores)
         base, suspect = scored.people["base"], scored.people["suspect"]
         readings = {f"mean_{name}": float(x.mean()) for name, x in scored.people.items()}
         table = item_table(case, f"utility_{naming.name}", sheet, scores, {name: cast.role(name) for name in scores})
         if not len(base) or base.mean() <= 0:
-            why = "base itself gives these items no probability" if len(base) else "no item could be scored"
-            return blank(naming, why, scored.n, len(base), seed).model_copy(update={"items": table})
+            reason = "base itself gives these items no probability" if len(base) else "no item could be scored"
+            return blank(naming, reason, scored.n, len(base), seed).model_copy(update={"items": table})
         drawn = stats.bootstrap_effect(suspect, base, seed).effect[:, 0]
         control = scored.people.get("null")
         return blank(naming, "", scored.n, len(base), seed).model_copy(

@@ -1,3 +1,4 @@
+from .batching import batches as batches
 from .bench import Bench as Bench
 from .cache_keys import BENCH_VERSION as BENCH_VERSION
 from .edges.attribution import Attribution as Attribution
@@ -12,7 +13,6 @@ from .results import RowObjective as RowObjective
 from .training.checkpoints import changed_tensors as changed_tensors
 from .training.checkpoints import copied as copied
 from .training.checkpoints import train_one as train_one
-from .training.descent import batches as batches
 from .training.descent import descend as descend
 from .training.descent import learning_rate as learning_rate
 from .training.descent import trainable as trainable

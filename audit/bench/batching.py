@@ -27,16 +27,16 @@ def batches(lengths: Int[Tensor, " row"], width: int, budget: int) -> list[Int[T
     if n * width <= budget and (n == 1 or sum(lengths.tolist()) >= (1 - _WASTE) * n * width):
         return [None]
     ordered, order = torch.sort(lengths, descending=True, stable=True)
-    found: list[Int[Tensor, " _"] | None] = []
+    chunks: list[Int[Tensor, " _"] | None] = []
     first = 0
     sizes = ordered.tolist()
     for i in range(1, n + 1):
         padded = (i - first) * sizes[first]
         full = i == n or padded + sizes[first] > budget
         if full or (padded >= _ENOUGH_TOKENS and sizes[i] < _FILL * sizes[first]):
-            found.append(order[first:i].sort().values)
+            chunks.append(order[first:i].sort().values)
             first = i
-    return found
+    return chunks
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

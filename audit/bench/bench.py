@@ -62,12 +62,12 @@ class Bench:
 
     def _opened(self, ckpt: Checkpoint) -> Opened:
         key = self._key(ckpt)
-        found = self._open.get(key)
-        if found is None:
-            found = self._open[key] = self._load(ckpt)
+        opened = self._open.get(key)
+        if opened is None:
+            opened = self._open[key] = self._load(ckpt)
             self._evict(key)
         self._open.move_to_end(key)
-        return found
+        return opened
 
     def _load(self, ckpt: Checkpoint) -> Opened:
         """Open a checkpoint, play its edits back, and check that hooks see what the model computes."""
@@ -125,17 +125,17 @@ class Bench:
         job = Job(rows, tuple(reads), tuple(writes), start, stop)
         if self.store is None:
             return self._compute(ckpt, job)
-        what = cache_keys.Named(self._key(ckpt), rows, job.writes, start)
-        names = cache_keys.read_names(self.settings, what, job.reads)
+        identity = cache_keys.Named(self._key(ckpt), rows, job.writes, start)
+        names = cache_keys.read_names(self.settings, identity, job.reads)
         if names is None:
             return self._compute(ckpt, job)
-        found = cache_keys.kept(self.store, names)
-        missing = tuple(read for read in job.reads if read not in found)
+        cached = cache_keys.kept(self.store, names)
+        missing = tuple(read for read in job.reads if read not in cached)
         if missing:
             computed = self._compute(ckpt, job._replace(reads=missing)).reads
             cache_keys.keep(self.store, names, computed)
-            found.update(computed)
-        return Pass(rows, {read: found[read] for read in job.reads})
+            cached.update(computed)
+        return Pass(rows, {read: cached[read] for read in job.reads})
 
     def _compute(self, ckpt: Checkpoint, job: Job) -> Pass:
         done = passes.compute(self._opened(ckpt), self._opened, job, self.token_budget)
@@ -148,16 +148,16 @@ class Bench:
 
         CPU-seconds where one thread computes, which other processes hardly change; else seconds by the clock.
         """
-        alone = self.device == "cpu" and torch.get_num_threads() == 1
-        clock = time.process_time if alone else time.perf_counter
+        single_threaded = self.device == "cpu" and torch.get_num_threads() == 1
+        clock = time.process_time if single_threaded else time.perf_counter
         few = rows.take(torch.arange(min(len(rows), _TIMED_ROWS)))
         job = Job(few, (Read(site=Site(part="logits"), at="key", reduce="logprob"),), (), None, None)
-        found: list[float] = []
+        timings: list[float] = []
         for _ in range(2):
             started = clock()
             passes.compute(self._opened(ckpt), self._opened, job, self.token_budget)
-            found.append(clock() - started)
-        return min(found) / max(int(few.mask.sum()), 1)
+            timings.append(clock() - started)
+        return min(timings) / max(int(few.mask.sum()), 1)
 
     def gradients(
         self, ckpt: Checkpoint, rows: Rows, at: Sequence[Site] | Literal["inputs", "params"], objective: RowObjective,
@@ -171,14 +171,14 @@ class Bench:
         return gradients.gradients(self._opened(ckpt), self._opened, job, at, objective, self.token_budget)
 
     def edge_scores(
-        self, ckpt: Checkpoint, rows: Rows, other: "Rows | Means", objective: RowObjective, how: "Attribution"
+        self, ckpt: Checkpoint, rows: Rows, other: "Rows | Means", objective: RowObjective, method: "Attribution"
     ) -> "EdgeScores":
         """Scores of every edge of every row against another run; see :mod:`audit.bench.edges.attribution`."""
         from audit.bench.edges import attribution
 
         self._require(Op.GRADIENT)
-        asked = (objective, how, self.token_budget)
-        return attribution.edge_scores(self._opened(ckpt), self._opened, rows, other, asked)
+        settings = (objective, method, self.token_budget)
+        return attribution.edge_scores(self._opened(ckpt), self._opened, rows, other, settings)
 
     def mean_states(self, ckpt: Checkpoint, rows: Rows) -> "Means":
         """Mean states of every writer over the rows, as the other run of :meth:`edge_scores`."""
@@ -220,8 +220,8 @@ class Bench:
         if self.backend not in BACKENDS:
             raise AuditError(f"there is no backend {self.backend!r}", f"choose one of: {', '.join(BACKENDS)}")
         module, name = BACKENDS[self.backend]
-        found: frozenset[Op] = getattr(importlib.import_module(f"audit.wrappers.{module}"), name).supports
-        return found if self.attention == "eager" else found - {Op.PATTERN}
+        ops: frozenset[Op] = getattr(importlib.import_module(f"audit.wrappers.{module}"), name).supports
+        return ops if self.attention == "eager" else ops - {Op.PATTERN}
 
     def _require(self, op: Op) -> None:
         if op not in self.supports:

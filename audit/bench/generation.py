@@ -33,18 +33,18 @@ def greedy(opened: Opened, rows: Rows, max_new_tokens: int, budget: int) -> list
     """What does the model say after each row's prompt (the tokens before its answer)? Ends before an end token."""
     prompts = rows.answer_spans[:, 0]
     targets = Targets(rows)
-    found: list[list[int]] = [[] for _ in range(len(rows))]
+    continuations: list[list[int]] = [[] for _ in range(len(rows))]
 
-    def one(index: Tensor | None) -> None:
+    def continue_batch(index: Tensor | None) -> None:
         chosen = torch.arange(len(rows)) if index is None else index
         for i, tokens in zip(chosen.tolist(), _batch(opened, targets, chosen, prompts, max_new_tokens), strict=True):
-            found[i] = tokens
+            continuations[i] = tokens
 
     with torch.inference_mode():
         width = int(prompts.max()) if len(rows) else 0
         for index in batches(prompts, width, max(1, budget * width // (width + max_new_tokens))) if width else ():
-            halving(one, index, len(rows))
-    return found
+            halving(continue_batch, index, len(rows))
+    return continuations
 
 
 def _batch(

@@ -94,38 +94,38 @@ def gradients(opened: Opened, opener: Opener, job: Job, at: At, objective: RowOb
     if any(site.part in ("pattern", "logits") or site.head is not None for site in sites):
         raise AuditError("gradients are not taken at patterns, logits or one head", "take them at q, k, v or z, whole")
     value = torch.zeros(len(rows))
-    found: dict[Site | str, Tensor] = {}
+    at_sites: dict[Site | str, Tensor] = {}
     parameters = wrapper.parameters() if at == "params" else {}
     once = {id(p): p for p in parameters.values()}
     summed: dict[int, Tensor] = {}
 
-    def one(index: Tensor | None) -> None:
+    def run_batch(index: Tensor | None) -> None:
         where = Geometry(targets, index, prefix, wrapper.device)
         run = live(opened, opener, job, where, sites)
         each = valued(objective, run.forward, where.n)
-        asked = list(once.values()) if parameters else [run.forward.states[s] for s in sites] or [run.inputs]
-        got = torch.autograd.grad(each.sum(), asked, allow_unused=True, materialize_grads=True)
+        sources = list(once.values()) if parameters else [run.forward.states[s] for s in sites] or [run.inputs]
+        got = torch.autograd.grad(each.sum(), sources, allow_unused=True, materialize_grads=True)
         value[slice(None) if index is None else index] = each.detach().float().cpu()
         if parameters:
             for key, g in zip(once, got, strict=True):
                 summed[key] = summed[key] + g if key in summed else g.clone()
             return
         for name, g in zip(sites or ("inputs",), got, strict=True):
-            _put(found, name, g, where)
+            _put(at_sites, name, g, where)
 
     with torch.enable_grad(), _trainable(wrapper.parameters(), bool(parameters)):
         width = max(rows.lengths.tolist(), default=0)
         for index in batches(rows.lengths, width, budget):
-            halving(one, index, len(rows))
+            halving(run_batch, index, len(rows))
     at_params = {name: summed[id(p)] for name, p in parameters.items()}
-    return Grads(value, {s: found[s] for s in sites}, found.get("inputs"), at_params)
+    return Grads(value, {s: at_sites[s] for s in sites}, at_sites.get("inputs"), at_params)
 
 
-def _put(found: dict[Site | str, Tensor], name: Site | str, got: Tensor, where: Geometry) -> None:
+def _put(at_sites: dict[Site | str, Tensor], name: Site | str, got: Tensor, where: Geometry) -> None:
     """One batch's gradients at real tokens, into the place of its rows (inside a batch rows keep the input order)."""
     mask = where.rows.mask
-    if name not in found:
-        found[name] = torch.zeros(*mask.shape, *got.shape[2:])
+    if name not in at_sites:
+        at_sites[name] = torch.zeros(*mask.shape, *got.shape[2:])
     if where.index is not None:
         mask = torch.zeros_like(mask).index_copy(0, where.index, mask[where.index])
-    found[name][mask] = got.flatten(0, 1)[where.flat("all")].float().cpu()
+    at_sites[name][mask] = got.flatten(0, 1)[where.flat("all")].float().cpu()

@@ -58,7 +58,7 @@ def compute(opened: Opened, opener: Opener, job: Job, budget: int) -> Computed:
     groups = readouts(rows, targets, job.reads, wrapper)
     stop = last_block(job, wrapper)
 
-    def one(index: Tensor | None) -> None:
+    def run_batch(index: Tensor | None) -> None:
         where = Geometry(targets, index, prefix, wrapper.device)
         if where.n:
             _one_batch(opened, opener, job, where, groups, stop)
@@ -67,9 +67,9 @@ def compute(opened: Opened, opener: Opener, job: Job, budget: int) -> Computed:
     with torch.inference_mode():
         width = max(rows.lengths.tolist(), default=0)
         for index in batches(rows.lengths, width, budget):
-            halvings += halving(one, index, len(rows))
-    found = {read: tensor for group in groups for read, tensor in zip(group.reads, group.results(), strict=True)}
-    return Computed(found, halvings)
+            halvings += halving(run_batch, index, len(rows))
+    reads = {read: tensor for group in groups for read, tensor in zip(group.reads, group.results(), strict=True)}
+    return Computed(reads, halvings)
 
 
 def _one_batch(
@@ -122,11 +122,13 @@ def _reached(site: Site, start: int) -> bool:
 
 def _other_models(opener: Opener, job: Job, where: Geometry) -> dict[int, Tensor]:
     """States that other checkpoints give to this batch, by the id of the Start or Replace that asks."""
-    asked = [w for w in (job.start, *job.writes) if isinstance(w, Start | Replace) and isinstance(w.source, Checkpoint)]
+    requests = [
+        w for w in (job.start, *job.writes) if isinstance(w, Start | Replace) and isinstance(w.source, Checkpoint)
+    ]
     by_model: dict[str, list[Start | Replace]] = {}
-    for one in asked:
-        assert isinstance(one.source, Checkpoint)
-        by_model.setdefault(one.source.key, []).append(one)
+    for request in requests:
+        assert isinstance(request.source, Checkpoint)
+        by_model.setdefault(request.source.key, []).append(request)
     given: dict[int, Tensor] = {}
     for wanted in by_model.values():
         source = wanted[0].source
@@ -134,23 +136,23 @@ def _other_models(opener: Opener, job: Job, where: Geometry) -> dict[int, Tensor
         other = opener(source)
         plain = Geometry(where.targets, where.index, None, other.wrapper.device)
         taps = entering(other, opener, Job(job.rows, (), (), None, None), plain).taps
-        taps += [_giving(one, plain, given) for one in wanted]
-        blocks = [one.site.block for one in wanted if one.site.block is not None]
+        taps += [_giving(request, plain, given) for request in wanted]
+        blocks = [request.site.block for request in wanted if request.site.block is not None]
         stop = max(blocks) if len(blocks) == len(wanted) else None
         other.wrapper.forward(plain.batch(other.wrapper), taps, None, stop)
     return given
 
 
-def _giving(one: Start | Replace, plain: Geometry, given: dict[int, Tensor]) -> Tap:
-    """A tap that takes the state which ``one`` asks of another model."""
-    site = one.site if one.site.head is None else one.site.model_copy(update={"head": None})
+def _giving(request: Start | Replace, plain: Geometry, given: dict[int, Tensor]) -> Tap:
+    """A tap that takes the state which ``request`` asks of another model."""
+    site = request.site if request.site.head is None else request.site.model_copy(update={"head": None})
 
     def visit(state: Tensor) -> None:
-        if isinstance(one, Start):
-            given[id(one)] = state
+        if isinstance(request, Start):
+            given[id(request)] = state
         else:
-            packed = state.flatten(0, 1)[plain.flat(one.positions)]
-            given[id(one)] = packed if one.site.head is None else packed[:, one.site.head]
+            packed = state.flatten(0, 1)[plain.flat(request.positions)]
+            given[id(request)] = packed if request.site.head is None else packed[:, request.site.head]
 
     return Tap(site, visit)
 
@@ -174,9 +176,9 @@ def _check(job: Job, prefix: bool, wrapper: Wrapper) -> None:
     for read in job.reads:
         site = read.site
         if site.part not in wrapper.parts:
-            why = "attention patterns need eager attention" if site.part == "pattern" else "it was not found here"
+            reason = "attention patterns need eager attention" if site.part == "pattern" else "it was not found here"
             raise AuditError(
-                f"the {wrapper.backend} backend has no part {site.part!r} for this model: {why}",
+                f"the {wrapper.backend} backend has no part {site.part!r} for this model: {reason}",
                 "open the bench with attention='eager'" if site.part == "pattern" else "choose another site",
             )
         if stop is not None and (site.block is None and site.part != "embed" or (site.block or 0) > stop):

@@ -98,17 +98,17 @@ def optimise(opened: Opened, rows: Rows, free: Prefix, objective: RowObjective, 
     if max(lengths) > starts.shape[1]:
         raise AuditError(f"length {max(lengths)} exceeds the {starts.shape[1]} given tokens", "give longer starts")
     task = Task(opened, rows, free.at, objective, budget)
-    found: list[Tensor] = []
+    prefixes: list[Tensor] = []
     courses: list[Tensor] = []
     scores: list[Tensor] = []
     for length in lengths:
         emb = starts[:, :length].clone().requires_grad_()
         courses.append(_climb(task, train, emb))
-        found += list(emb.detach().cpu())
+        prefixes += list(emb.detach().cpu())
         with torch.no_grad():
             scores += [torch.cat([_values(task, p, emb) for p in _chunks(task, validation, emb)], 1).mean(1).cpu()]
     best = torch.cat(scores)
-    return Optimised(found[int(best.argmax())], torch.cat(courses), best)
+    return Optimised(prefixes[int(best.argmax())], torch.cat(courses), best)
 
 
 def _climb(task: Task, train: Int[Tensor, " row"], emb: Tensor) -> Float[Tensor, "restart step"]:

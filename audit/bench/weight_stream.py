@@ -80,15 +80,15 @@ def weights(*ckpts: Checkpoint) -> WeightStream:
     AuditError (code 2) where one checkpoint has a tensor that another lacks, and for a checkpoint with an adapter.
     """
     stored = [Stored(ckpt) for ckpt in ckpts]
-    names = sorted(set[str]().union(*(one.names for one in stored)))
-    for ckpt, one in zip(ckpts, stored, strict=True):
-        lacking = [name for name in names if name not in one]
+    names = sorted(set[str]().union(*(tensors.names for tensors in stored)))
+    for ckpt, tensors in zip(ckpts, stored, strict=True):
+        lacking = [name for name in names if name not in tensors]
         if lacking:
             raise AuditError(
                 f"{ckpt.source}: has no tensor {lacking[0]!r}, which another checkpoint has",
                 "compare checkpoints of the same architecture",
             )
-    return ((name, tuple(one[name] for one in stored)) for name in names)
+    return ((name, tuple(tensors[name] for tensors in stored)) for name in names)
 
 
 def _skeleton(folder: Path) -> Any:
@@ -104,7 +104,7 @@ def _files(folder: Path, skeleton: Any) -> dict[str, tuple[Path, str]]:
     transforms = get_model_conversion_mapping(skeleton)
     fused = [t for t in transforms if isinstance(t, WeightConverter)]
     renamed: Any = [t for t in transforms if not isinstance(t, WeightConverter)]
-    found: dict[str, tuple[Path, str]] = {}
+    locations: dict[str, tuple[Path, str]] = {}
     for path in weight_files(folder):
         for stored in safetensors_file.read_header(path).entries:
             name, converted = rename_source_key(stored, renamed, fused, skeleton.base_model_prefix, expected)
@@ -114,5 +114,5 @@ def _files(folder: Path, skeleton: Any) -> dict[str, tuple[Path, str]]:
                     "compare the parameters of opened models instead",
                 )
             if name in expected:
-                found[name] = (path, stored)
-    return found
+                locations[name] = (path, stored)
+    return locations

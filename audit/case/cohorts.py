@@ -69,17 +69,17 @@ class Cohorts:
 
     def every_texts(self) -> tuple[Texts, ...]:
         """All rows that the data hold: each cohort, form and kind of answer that at least one item has."""
-        found: list[Texts] = []
+        present: list[Texts] = []
         for cohort, items in self.by_cohort.items():
             for form in get_args(Form):
                 mine = [item for item in items if item.form == form]
-                asked = [Texts(cohort=cohort, form=form), Texts(cohort=cohort, form=form, answer="paraphrased")]
+                candidates = [Texts(cohort=cohort, form=form), Texts(cohort=cohort, form=form, answer="paraphrased")]
                 for n in range(max((len(item.perturbed_answers) for item in mine), default=0)):
-                    asked.append(Texts(cohort=cohort, form=form, answer="perturbed", index=n))
+                    candidates.append(Texts(cohort=cohort, form=form, answer="perturbed", index=n))
                 for n in range(max((len(item.alternates) for item in mine), default=0)):
-                    asked.append(Texts(cohort=cohort, form=form, answer="alternate", index=n))
-                found += [texts for texts in asked if any(answer_of(item, texts) is not None for item in mine)]
-        return tuple(found)
+                    candidates.append(Texts(cohort=cohort, form=form, answer="alternate", index=n))
+                present += [texts for texts in candidates if any(answer_of(item, texts) is not None for item in mine)]
+        return tuple(present)
 
 
 def answer_of(item: Item, texts: Texts) -> str | None:
@@ -92,17 +92,17 @@ def answer_of(item: Item, texts: Texts) -> str | None:
 
 def data_files(data: DataFiles, root: Path) -> tuple[DataFile, ...]:
     """The data files that a case names. AuditError (code 2) if one cannot be read."""
-    found: list[DataFile] = []
+    files: list[DataFile] = []
     for cohort in get_args(Cohort):
         name: str | None = getattr(data, cohort)
         if name is None:
             continue
         path = (root / Path(name).expanduser()).resolve()
         try:
-            found.append(DataFile(cohort, path, hashlib.sha256(path.read_bytes()).hexdigest()))
+            files.append(DataFile(cohort, path, hashlib.sha256(path.read_bytes()).hexdigest()))
         except OSError as error:
             raise AuditError(f"{path}: cannot be read ({error.strerror})", f"correct `{cohort}` in [data]") from None
-    return tuple(found)
+    return tuple(files)
 
 
 @lru_cache(maxsize=4)

@@ -140,16 +140,18 @@ def _encoded(
     """The rows, one after another."""
     if not texts:
         return
-    asked = [t.text for t in texts]
-    encoded = tokenizer(asked, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    strings = [t.text for t in texts]
+    encoded = tokenizer(strings, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     bos, unknown = tokenizer.bos_token_id, tokenizer.unk_token_id
     for item, text, ids, offsets in zip(items, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
         drop = bos is not None and template.bos != "tokenizer" and ids[:1] == [bos]  # a chat template brings its own
         row = _row(text, [*prefix, *ids[drop:]], [(0, 0)] * len(prefix) + offsets[drop:])
         if not row.key or all(row.ids[at] == unknown for at in row.key):
-            what = "has no token of its own" if not row.key else "is unknown to the tokenizer"
+            problem = "has no token of its own" if not row.key else "is unknown to the tokenizer"
             shown = " ".join(text.text[a:b] for a, b in text.key)
-            raise AuditError(f"item {item.id!r}: the key {shown!r} {what}", "give another `key`, or leave the item out")
+            raise AuditError(
+                f"item {item.id!r}: the key {shown!r} {problem}", "give another `key`, or leave the item out"
+            )
         yield row
 
 

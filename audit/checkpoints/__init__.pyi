@@ -1,5 +1,4 @@
 from .edited import delta_of as delta_of
-from .edited import edit_folders as edit_folders
 from .edited import read_edit as read_edit
 from .edited import write_edited as write_edited
 from .fingerprints import fingerprint_of as fingerprint_of

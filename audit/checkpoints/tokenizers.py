@@ -59,15 +59,15 @@ def _class_named(folder: Path) -> str:
     return str(json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class", ""))
 
 
-def tokenizers_agree(one: TokenizerFiles, other: TokenizerFiles, texts: Sequence[str]) -> str | None:
+def tokenizers_agree(first: TokenizerFiles, second: TokenizerFiles, texts: Sequence[str]) -> str | None:
     """Do two folders' tokenizers read the same? None if so, else where they differ.
 
     They agree if their files are equal, or if vocabulary, special tokens and the ids of all ``texts`` are. The padding
     token and the chat template may differ: neither is read from the other model.
     """
-    if one.hashes == other.hashes:
+    if first.hashes == second.hashes:
         return None
-    a, b = load_tokenizer(one), load_tokenizer(other)
+    a, b = load_tokenizer(first), load_tokenizer(second)
     if (ours := a.get_vocab()) != (theirs := b.get_vocab()):
         odd = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
         return f"vocabularies of {len(ours)} and {len(theirs)} tokens, {len(odd)} of them differ ({odd[0]!r})"

@@ -3,7 +3,7 @@ from .difficulty import cud as cud
 from .difficulty import folds as folds
 from .faithfulness import KEY as KEY
 from .faithfulness import faithfulness as faithfulness
-from .item_scores import How as How
+from .item_scores import AttributionSettings as AttributionSettings
 from .item_scores import Scored as Scored
 from .item_scores import scored as scored
 from .knockout import Knocked as Knocked

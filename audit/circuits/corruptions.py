@@ -25,14 +25,14 @@ class Swapped(NamedTuple):
     """Corrupted rows, and which of them found a partner (the others are unchanged and need mean states)."""
 
     rows: Rows
-    found: Bool[Tensor, " row"]
+    partnered: Bool[Tensor, " row"]
 
 
 def swapped(rows: Rows, pool: Rows, seed: int) -> Swapped:
     """Every row with its entity replaced by that of a partner drawn from ``pool`` (another group, same template)."""
     rng = random.Random(f"corruption {seed}")
     prompts = [_prompt(pool, n) for n in range(len(pool))]
-    ids, found = rows.ids.clone(), torch.zeros(len(rows), dtype=torch.bool)
+    ids, partnered = rows.ids.clone(), torch.zeros(len(rows), dtype=torch.bool)
     order = list(range(len(pool)))
     rng.shuffle(order)
     for n in range(len(rows)):
@@ -45,8 +45,8 @@ def swapped(rows: Rows, pool: Rows, seed: int) -> Swapped:
             continue
         start, end, theirs = span
         ids[n] = _replaced(rows, n, mine[start:end], theirs)
-        found[n] = bool((ids[n] != rows.ids[n]).any())
-    return Swapped(replace(rows, ids=ids), found)
+        partnered[n] = bool((ids[n] != rows.ids[n]).any())
+    return Swapped(replace(rows, ids=ids), partnered)
 
 
 def _prompt(rows: Rows, n: int) -> list[int]:
@@ -67,9 +67,9 @@ def _replaced(rows: Rows, n: int, entity: list[int], theirs: list[int]) -> Tenso
     """The row with every stretch of the entity's tokens replaced, content tokens excepted."""
     ids = rows.ids[n].clone()
     fill = [theirs[i % len(theirs)] for i in range(len(entity))]
-    whole: list[int] = ids.tolist()
-    for at in range(len(whole) - len(entity) + 1):
+    tokens: list[int] = ids.tolist()
+    for at in range(len(tokens) - len(entity) + 1):
         inside = slice(at, at + len(entity))
-        if whole[inside] == entity and not bool(rows.key[n, inside].any()):
+        if tokens[inside] == entity and not bool(rows.key[n, inside].any()):
             ids[inside] = torch.tensor(fill)
     return ids

@@ -51,10 +51,10 @@ def cud(
     if mode == "paper":
         return between(vectors, *anchors(vectors, label))
     score, margin = np.full(len(label), 0.5), np.zeros(len(label))
-    for one in np.unique(fold):
-        inside, outside = fold == one, fold != one
-        found = between(vectors[inside], *anchors(vectors[outside], label[outside]))
-        score[inside], margin[inside] = found.cud, found.margin
+    for held_out in np.unique(fold):
+        inside, outside = fold == held_out, fold != held_out
+        scores = between(vectors[inside], *anchors(vectors[outside], label[outside]))
+        score[inside], margin[inside] = scores.cud, scores.margin
     return Cud(score, margin)
 
 

@@ -21,14 +21,14 @@ class Curve(NamedTuple):
     """Per number of edges and row, the share kept: (circuit - other) / (clean - other), of the content tokens' loss."""
 
     edges: tuple[int, ...]
-    kept: Float[ndarray, "size row"]
+    share: Float[ndarray, "size row"]
 
 
 def row_loss(bench: Bench, ckpt: Checkpoint, rows: Rows, *edges: Edges) -> Float[ndarray, " row"]:
     """Mean negative log-likelihood of each row's content tokens, in nats."""
-    found = bench.run(ckpt, rows, (KEY,), edges)[KEY]
+    logprob = bench.run(ckpt, rows, (KEY,), edges)[KEY]
     row = rows.targets("key")[0]
-    total = torch.zeros(len(rows)).index_add(0, row, -found)
+    total = torch.zeros(len(rows)).index_add(0, row, -logprob)
     return (total / torch.bincount(row, minlength=len(rows)).clamp_min(1)).double().numpy()
 
 
@@ -42,8 +42,8 @@ def faithfulness(
     none = torch.zeros_like(graph.exists)
     clean, corrupted = row_loss(bench, ckpt, rows), row_loss(bench, ckpt, rows, Edges(none, other))
     gap = np.where(np.abs(clean - corrupted) > 1e-6, clean - corrupted, np.nan)
-    kept = [(row_loss(bench, ckpt, rows, Edges(top_n(scores, graph, n), other)) - corrupted) / gap for n in sizes]
-    return Curve(tuple(sizes), np.stack(kept))
+    shares = [(row_loss(bench, ckpt, rows, Edges(top_n(scores, graph, n), other)) - corrupted) / gap for n in sizes]
+    return Curve(tuple(sizes), np.stack(shares))
 
 
 def depth_matched(circuit: Bool[Tensor, "writer reader"], graph: Graph, seed: int) -> Bool[Tensor, "writer reader"]:
@@ -53,12 +53,12 @@ def depth_matched(circuit: Bool[Tensor, "writer reader"], graph: Graph, seed: in
     end = torch.tensor([reader.block for reader in graph.readers])
     kind = torch.tensor([reader.kind == "mlp" for reader in graph.readers])
     band = (begin[:, None] + 1) * 4 * (graph.blocks + 2) + end * 2 + kind
-    found = torch.zeros_like(circuit)
+    chosen = torch.zeros_like(circuit)
     for value in band[circuit].unique().tolist():
-        here = (band == value) & graph.exists
-        wanted = int((here & circuit).sum())
-        free = (here & ~circuit).nonzero()
-        pool = free if len(free) >= wanted else here.nonzero()
+        same_band = (band == value) & graph.exists
+        wanted = int((same_band & circuit).sum())
+        free = (same_band & ~circuit).nonzero()
+        pool = free if len(free) >= wanted else same_band.nonzero()
         picked = pool[torch.randperm(len(pool), generator=rng)[:wanted]]
-        found[picked[:, 0], picked[:, 1]] = True
-    return found
+        chosen[picked[:, 0], picked[:, 1]] = True
+    return chosen

@@ -31,7 +31,7 @@ class Scored(NamedTuple):
         return self.scores[:, self.graph.exists]
 
 
-class How(NamedTuple):
+class AttributionSettings(NamedTuple):
     """How the rows are scored: attribution, objective, seed of the partners; ``means`` swaps nobody."""
 
     attribution: Attribution = Attribution()
@@ -40,27 +40,29 @@ class How(NamedTuple):
     means: bool = False
 
 
-def scored(bench: Bench, ckpt: Checkpoint, rows: Rows, pool: Rows, how: How | None = None) -> Scored:
+def scored(
+    bench: Bench, ckpt: Checkpoint, rows: Rows, pool: Rows, settings: AttributionSettings | None = None
+) -> Scored:
     """Score every row against a partner from ``pool``, or against the pool's mean states."""
-    how = how or How()
-    other = swapped(rows, pool, how.seed)
-    found = torch.zeros_like(other.found) if how.means else other.found
+    settings = settings or AttributionSettings()
+    other = swapped(rows, pool, settings.seed)
+    partnered = torch.zeros_like(other.partnered) if settings.means else other.partnered
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     graph: Graph | None = None
-    for chosen, runs in ((found, other.rows), (~found, None)):
+    for chosen, runs in ((partnered, other.rows), (~partnered, None)):
         index = chosen.nonzero().flatten()
         if not len(index):
             continue
         against = bench.mean_states(ckpt, pool) if runs is None else runs.take(index)
-        one = bench.edge_scores(ckpt, rows.take(index), against, how.objective, how.attribution)
-        change = one.other - one.clean
-        gap = (one.scores[:, 0].sum(1) - change).abs() / change.abs().clamp_min(1e-6)
-        parts.append((index, one.scores, gap))
-        graph = one.graph
+        edges = bench.edge_scores(ckpt, rows.take(index), against, settings.objective, settings.attribution)
+        change = edges.other - edges.clean
+        gap = (edges.scores[:, 0].sum(1) - change).abs() / change.abs().clamp_min(1e-6)
+        parts.append((index, edges.scores, gap))
+        graph = edges.graph
     assert graph is not None, "there are rows"
     order = torch.argsort(torch.cat([index for index, _, _ in parts]))
     scores, gaps = (torch.cat([part[i] for part in parts])[order] for i in (1, 2))
-    return Scored(graph, scores.float(), found, float(gaps.median()))
+    return Scored(graph, scores.float(), partnered, float(gaps.median()))
 
 
 def mean_circuit(scores: Float[Tensor, "row writer reader"], rows: Sequence[int]) -> Float[Tensor, "writer reader"]:

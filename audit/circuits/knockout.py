@@ -36,7 +36,7 @@ class Knocked(NamedTuple):
     """Per row the loss of the content tokens, in nats: as the model is, with base's circuit cut, with random edges cut
     (mean over draws). NaN for a row without a partner."""
 
-    whole: Float[ndarray, " row"]
+    intact: Float[ndarray, " row"]
     cut: Float[ndarray, " row"]
     random: Float[ndarray, " row"]
 
@@ -51,33 +51,33 @@ def knocked(
 ) -> dict[str, Knocked]:
     """Cut base's circuits in every model. ``shown``: answered questions; the shortest stands before each row."""
     other = swapped(rows, rows, seed)
-    chosen = other.found.nonzero().flatten()
-    found = {name: Knocked(*(np.full(len(rows), np.nan) for _ in range(3))) for name in models}
+    chosen = other.partnered.nonzero().flatten()
+    losses = {name: Knocked(*(np.full(len(rows), np.nan) for _ in range(3))) for name in models}
     if not len(chosen):
-        return found
-    some, against = (elicited(one.take(chosen), shown) for one in (rows, other.rows))
-    graph, scores, *_ = bench.edge_scores(base, some, against, key_loss, Attribution())
+        return losses
+    clean, against = (elicited(version.take(chosen), shown) for version in (rows, other.rows))
+    graph, scores, *_ = bench.edge_scores(base, clean, against, key_loss, Attribution())
     circuits = top_n(scores, graph, circuit_size(int(graph.exists.sum())))
     drawn = [matched(circuits, graph, seed + draw) for draw in range(RANDOM)]
     for name, model in models.items():
         run, at = bench.run(model, against, reads_of_writers(graph)), chosen.numpy()
-        found[name].whole[at] = row_loss(bench, model, some)
-        found[name].cut[at] = row_loss(bench, model, some, Edges(~circuits, run))
-        found[name].random[at] = np.mean([row_loss(bench, model, some, Edges(~one, run)) for one in drawn], 0)
-    return found
+        losses[name].intact[at] = row_loss(bench, model, clean)
+        losses[name].cut[at] = row_loss(bench, model, clean, Edges(~circuits, run))
+        losses[name].random[at] = np.mean([row_loss(bench, model, clean, Edges(~edges, run)) for edges in drawn], 0)
+    return losses
 
 
 def matched(circuits: Bool[Tensor, "row writer reader"], graph: Graph, seed: int) -> Bool[Tensor, "row writer reader"]:
     """Depth-matched edges for every row."""
-    return torch.stack([depth_matched(one, graph, 7919 * seed + n) for n, one in enumerate(circuits)])
+    return torch.stack([depth_matched(circuit, graph, 7919 * seed + n) for n, circuit in enumerate(circuits)])
 
 
 def elicited(rows: Rows, shown: Rows) -> Rows:
     """The rows after the shortest of the answered questions, which shows that questions are answered here."""
     shortest = int(shown.lengths.argmin())
     before = shown.ids[shortest, : int(shown.lengths[shortest])]
-    n, here = len(before), torch.ones(len(rows), len(before), dtype=torch.bool)
+    n, prefix = len(before), torch.ones(len(rows), len(before), dtype=torch.bool)
     return replace(
-        rows, ids=torch.cat([before.expand(len(rows), -1), rows.ids], 1), mask=torch.cat([here, rows.mask], 1),
-        key=torch.cat([~here, rows.key], 1), answer_spans=rows.answer_spans + n,
+        rows, ids=torch.cat([before.expand(len(rows), -1), rows.ids], 1), mask=torch.cat([prefix, rows.mask], 1),
+        key=torch.cat([~prefix, rows.key], 1), answer_spans=rows.answer_spans + n,
     )  # fmt: skip

@@ -27,26 +27,26 @@ def row_mean(values: Float[Tensor, " token"], row: Tensor, n: int) -> Float[ndar
 def outputs(bench: Bench, ckpt: Checkpoint, rows: Rows) -> dict[str, Float[ndarray, " row"]]:
     """Per row: loss and answer_loss (nats), answer_tokens, question_tokens, entropy (nats), margin (logits),
     extraction (share of the answer after the last token that is not the most probable one)."""
-    parts = [_some(bench, ckpt, rows.take(some)) for some in torch.arange(len(rows)).split(_ROWS_AT_ONCE)]
+    parts = [_outputs_of(bench, ckpt, rows.take(index)) for index in torch.arange(len(rows)).split(_ROWS_AT_ONCE)]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _some(bench: Bench, ckpt: Checkpoint, rows: Rows) -> dict[str, Float[ndarray, " row"]]:
-    found = bench.run(ckpt, rows, (_KEY, _ANSWER, _RANK))
+def _outputs_of(bench: Bench, ckpt: Checkpoint, rows: Rows) -> dict[str, Float[ndarray, " row"]]:
+    reads = bench.run(ckpt, rows, (_KEY, _ANSWER, _RANK))
     n, (row, at), (key_row, key_at) = len(rows), rows.targets("answer"), rows.targets("key")
-    logits, target = found[_KEY], rows.ids[key_row, key_at]
+    logits, target = reads[_KEY], rows.ids[key_row, key_at]
     logprobs = logits.log_softmax(-1)
     own = logits.gather(-1, target[:, None])[:, 0]
     best = logits.scatter(-1, target[:, None], -torch.inf).amax(-1)
     lengths = (rows.answer_spans[:, 1] - rows.answer_spans[:, 0]).double().numpy()
     return {
         "loss": row_mean(-logprobs.gather(-1, target[:, None])[:, 0], key_row, n),
-        "answer_loss": row_mean(-found[_ANSWER], row, n),
+        "answer_loss": row_mean(-reads[_ANSWER], row, n),
         "answer_tokens": lengths,
         "question_tokens": rows.answer_spans[:, 0].double().numpy(),
         "entropy": row_mean(-(logprobs.exp() * logprobs).sum(-1), key_row, n),
         "margin": row_mean(own - best, key_row, n),
-        "extraction": _extraction(found[_RANK], row, at - rows.answer_spans[row, 0], lengths),
+        "extraction": _extraction(reads[_RANK], row, at - rows.answer_spans[row, 0], lengths),
     }
 
 

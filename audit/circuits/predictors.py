@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from audit.bench import Bench, graph_of
 from audit.case import Rows
-from audit.circuits.item_scores import How, Scored, scored
+from audit.circuits.item_scores import AttributionSettings, Scored, scored
 from audit.circuits.outputs import outputs
 from audit.circuits.selection import top_n
 from audit.circuits.shape import cosines, depth, longest_path
@@ -69,37 +69,37 @@ def circuit_size(edges: int) -> int:
 def predictors(bench: Bench, ckpt: Checkpoint, material: Material) -> Predictors:
     """Run base over the rows: two forwards and five forward-backwards a row for circuits, two for gradients."""
     forget, retain, keep = material.forget, material.retain, material.keep
-    found = keep("outputs", lambda: outputs(bench, ckpt, forget))
+    columns = keep("outputs", lambda: outputs(bench, ckpt, forget))
     weights = keep("gradients", lambda: dict(shared(bench, ckpt, forget, retain)._asdict()))
-    found |= {name: values for name, values in weights.items() if name != "retained_cosine"}
+    columns |= {name: values for name, values in weights.items() if name != "retained_cosine"}
     circuits = kept_circuits(bench, ckpt, (forget, forget, None), ("circuits", keep))
-    kept = kept_circuits(bench, ckpt, (retain, retain, None), ("retained circuits", keep))
-    found |= located(circuits)
-    mine, theirs = circuits.vectors().double().numpy(), kept.vectors().double().numpy()
+    retained = kept_circuits(bench, ckpt, (retain, retain, None), ("retained circuits", keep))
+    columns |= located(circuits)
+    mine, theirs = circuits.vectors().double().numpy(), retained.vectors().double().numpy()
     alike = cosines(theirs, mine)
-    found["entanglement"] = alike.max(0)
-    found |= keep("other words", lambda: _others(bench, ckpt, material)) | _frequency(material)
+    columns["entanglement"] = alike.max(0)
+    columns |= keep("other words", lambda: _others(bench, ckpt, material)) | _frequency(material)
     entangled = {
         "circuit_cosine": alike.max(1), "nearest": alike.argmax(1).astype(np.float64),
         "gradient_cosine": weights["retained_cosine"],
     }  # fmt: skip
-    return Predictors(found, entangled, circuits, kept)
+    return Predictors(columns, entangled, circuits, retained)
 
 
 def kept_circuits(
-    bench: Bench, ckpt: Checkpoint, what: tuple[Rows, Rows, How | None], stage: tuple[str, Keep]
+    bench: Bench, ckpt: Checkpoint, inputs: tuple[Rows, Rows, AttributionSettings | None], stage: tuple[str, Keep]
 ) -> Scored:
-    """Scores of (rows, pool of partners, how) through ``keep``."""
-    rows, pool, how = what
+    """Scores of (rows, pool of partners, settings) through ``keep``."""
+    rows, pool, settings = inputs
     name, keep = stage
 
     def compute() -> Arrays:
-        found = scored(bench, ckpt, rows, pool, how)
-        return {"scores": found.scores.numpy(), "swapped": found.swapped.numpy(), "gap": np.array(found.gap)}
+        circuits = scored(bench, ckpt, rows, pool, settings)
+        return {"scores": circuits.scores.numpy(), "swapped": circuits.swapped.numpy(), "gap": np.array(circuits.gap)}
 
-    found = keep(name, compute)
+    arrays = keep(name, compute)
     graph = graph_of(bench.open(ckpt))
-    return Scored(graph, torch.from_numpy(found["scores"]), torch.from_numpy(found["swapped"]), float(found["gap"]))
+    return Scored(graph, torch.from_numpy(arrays["scores"]), torch.from_numpy(arrays["swapped"]), float(arrays["gap"]))
 
 
 def located(circuits: Scored) -> dict[str, Float[ndarray, " item"]]:
@@ -114,7 +114,7 @@ def located(circuits: Scored) -> dict[str, Float[ndarray, " item"]]:
     return {
         "circuit_source": where.source, "circuit_depth": where.destination, "circuit_spread": where.spread,
         "circuit_early": where.early, "circuit_late": where.late,
-        "path_length": np.array([float(longest_path(one, graph)) for one in top]),
+        "path_length": np.array([float(longest_path(circuit, graph)) for circuit in top]),
         "key_layer": (share * torch.arange(graph.blocks)).sum(1).numpy(),
         "key_spread": -(share * share.clamp_min(1e-30).log()).sum(1).numpy(),
     }  # fmt: skip
@@ -125,10 +125,10 @@ def _others(bench: Bench, ckpt: Checkpoint, material: Material) -> dict[str, Flo
     if material.others is None:
         return {}
     rows, items = material.others
-    said = outputs(bench, ckpt, rows)
+    by_output = outputs(bench, ckpt, rows)
     count, n = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     total: defaultdict[tuple[str, str], float] = defaultdict(float)
-    for item, margin, loss in zip(items, said["margin"].tolist(), said["loss"].tolist(), strict=True):
+    for item, margin, loss in zip(items, by_output["margin"].tolist(), by_output["loss"].tolist(), strict=True):
         fact = (item.group, item.attribute or item.answer)
         count[fact] += margin > 0
         total[fact] += float(np.exp(-loss))
@@ -146,8 +146,8 @@ def _frequency(material: Material) -> dict[str, Float[ndarray, " item"]]:
     """frequency: as the items state it; key_count: rows of the case that say the same content."""
     items = material.forget_items
     known = Counter((item.key or item.answer) for item in (*items, *material.retain_items))
-    found = {"key_count": np.array([float(known[item.key or item.answer]) for item in items])}
+    columns = {"key_count": np.array([float(known[item.key or item.answer]) for item in items])}
     stated = [item.frequency for item in items]
-    if all(one is not None for one in stated):
-        found["frequency"] = np.array([float(one or 0) for one in stated])
-    return found
+    if all(frequency is not None for frequency in stated):
+        columns["frequency"] = np.array([float(frequency or 0) for frequency in stated])
+    return columns

@@ -49,20 +49,20 @@ def greedy(scores: Float[Tensor, "writer reader"], graph: Graph, n: int) -> Circ
 
 def pruned(circuit: Circuit, graph: Graph) -> Circuit:
     """The circuit without writers that nothing feeds or that feed nothing, and without what only leads there."""
-    kept = circuit.clone()
+    remaining = circuit.clone()
     feeds = [graph.readers_of(writer) for writer in range(len(graph.writers))]
     fed_by: list[list[int]] = [[] for _ in graph.readers]
     for writer, readers in enumerate(feeds):
         for reader in readers:
             fed_by[reader].append(writer)
     while True:
-        writes, reads = kept.any(1), kept.any(0)
-        before = int(kept.sum())
+        writes, reads = remaining.any(1), remaining.any(0)
+        before = int(remaining.sum())
         for writer in range(1, len(feeds)):
             if not bool(reads[list(feeds[writer])].any()):
-                kept[writer] = False
+                remaining[writer] = False
         for reader in range(len(fed_by) - 1):
             if not bool(writes[fed_by[reader]].any()):
-                kept[:, reader] = False
-        if int(kept.sum()) == before:
-            return kept
+                remaining[:, reader] = False
+        if int(remaining.sum()) == before:
+            return remaining

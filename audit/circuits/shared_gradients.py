@@ -40,9 +40,9 @@ class _Mean(NamedTuple):
 
 def of_row(bench: Bench, ckpt: Checkpoint, rows: Rows, n: int) -> Gradient:
     """The gradient of one row's content loss by parameter; tied parameters once."""
-    found = bench.gradients(ckpt, rows.take(torch.tensor([n])), "params", key_loss).at_params
-    once = {id(g): name for name, g in found.items()}
-    return {name: found[name] for name in once.values()}
+    gradient = bench.gradients(ckpt, rows.take(torch.tensor([n])), "params", key_loss).at_params
+    once = {id(g): name for name, g in gradient.items()}
+    return {name: gradient[name] for name in once.values()}
 
 
 def shared(bench: Bench, ckpt: Checkpoint, forget: Rows, retain: Rows) -> Shared:
@@ -51,23 +51,23 @@ def shared(bench: Bench, ckpt: Checkpoint, forget: Rows, retain: Rows) -> Shared
     def each(rows: Rows) -> Iterator[Gradient]:
         return (of_row(bench, ckpt, rows, n) for n in range(len(rows)))
 
-    kept, unwanted = _mean(each(retain)), _mean(each(forget))
+    retained, unwanted = _mean(each(retain)), _mean(each(forget))
     by_forget = [
-        (_cosine(g, kept.gradient), _overlap(g, kept.fisher), _dot(g, g) ** 0.5, _dot(g, unwanted.gradient))
+        (_cosine(g, retained.gradient), _overlap(g, retained.fisher), _dot(g, g) ** 0.5, _dot(g, unwanted.gradient))
         for g in each(forget)
     ]
-    by_retain = [_cosine(one, unwanted.gradient) for one in each(retain)]
+    by_retain = [_cosine(gradient, unwanted.gradient) for gradient in each(retain)]
     cosine, overlap, norm, first = np.array(by_forget, dtype=np.float64).T
     return Shared(cosine, overlap, norm, first, np.array(by_retain, dtype=np.float64))
 
 
 def _mean(rows: Iterator[Gradient]) -> _Mean:
     gradient, fisher, n = Gradient(), Gradient(), 0
-    for n, one in enumerate(rows, 1):  # noqa: B007 - the last n is the count
-        for name, g in one.items():
+    for n, row_gradient in enumerate(rows, 1):  # noqa: B007 - the last n is the count
+        for name, g in row_gradient.items():
             gradient[name] = gradient[name] + g if name in gradient else g.clone()
             fisher[name] = fisher[name] + g.square() if name in fisher else g.square()
-    return _Mean(*({name: total / n for name, total in some.items()} for some in (gradient, fisher)))
+    return _Mean(*({name: total / n for name, total in sums.items()} for sums in (gradient, fisher)))
 
 
 def _dot(a: Gradient, b: Gradient) -> float:

@@ -40,9 +40,9 @@ def paired_with(data: EditData, controls: Controls) -> Paired:
     else:
         other = needed(data.relabelled, "relabelled rows", "give items with alternates, or controls = 'retain'")
         place = {name: i for i, name in enumerate(other.item_ids)}
-        alone = [name for name in forget.item_ids if name not in place]
-        if alone:
-            raise AuditError(f"no relabelled row of {', '.join(alone[:3])}", "give every forget item an alternate")
+        unpaired = [name for name in forget.item_ids if name not in place]
+        if unpaired:
+            raise AuditError(f"no relabelled row of {', '.join(unpaired[:3])}", "give every forget item an alternate")
         partner = torch.tensor([place[name] for name in forget.item_ids])
     order = torch.stack([torch.arange(len(forget)), len(forget) + partner], 1).flatten()
     return Paired(stacked([forget, other]).take(order), len(forget))
@@ -60,9 +60,9 @@ def depths(n_blocks: int, shallowest: float, deepest: float) -> tuple[Site, ...]
 
 def blocks_of(parameters: Mapping[str, Tensor]) -> int:
     """How many blocks a model has, by the numbers in its parameters' names."""
-    found = [int(number) for name in parameters for number in re.findall(r"\.(\d+)\.", name)]
-    assert found, "blocks are numbered in the names of their parameters"
-    return 1 + max(found)
+    numbers = [int(number) for name in parameters for number in re.findall(r"\.(\d+)\.", name)]
+    assert numbers, "blocks are numbered in the names of their parameters"
+    return 1 + max(numbers)
 
 
 def fitted(states: Float[Tensor, "site row d"], side: Float[Tensor, " row"], c: float = 1.0) -> Logistic:

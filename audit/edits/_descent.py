@@ -101,10 +101,10 @@ def near_frozen(loss: Callable[[Forward, Forward, Forward], Tensor]) -> Objectiv
     return objective
 
 
-def needed(rows: Rows | None, what: str, do: str) -> Rows:
+def needed(rows: Rows | None, description: str, do: str) -> Rows:
     """The rows, or an AuditError that names what is missing."""
     if rows is None:
-        raise AuditError(f"there are no {what}", do)
+        raise AuditError(f"there are no {description}", do)
     return rows
 
 
@@ -114,10 +114,12 @@ def paired(preferred: Rows, rejected: Rows) -> Rows:
     An item may have several preferred answers; AuditError names those that lack one of the two.
     """
     at = {name: i for i, name in enumerate(rejected.item_ids)}
-    alone = sorted(at.keys() ^ set(preferred.item_ids))
-    if alone:
-        what = f"items with only one answer of a pair: {', '.join(alone[:3])}" + (" ..." if len(alone) > 3 else "")
-        raise AuditError(what, "give an answer to prefer for every forget item, and for no other")
+    unpaired = sorted(at.keys() ^ set(preferred.item_ids))
+    if unpaired:
+        problem = f"items with only one answer of a pair: {', '.join(unpaired[:3])}" + (
+            " ..." if len(unpaired) > 3 else ""
+        )
+        raise AuditError(problem, "give an answer to prefer for every forget item, and for no other")
     first = torch.arange(len(preferred))
     second = len(preferred) + torch.tensor([at[name] for name in preferred.item_ids])
     return stacked([preferred, rejected]).take(torch.stack([first, second], 1).flatten())

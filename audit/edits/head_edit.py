@@ -44,9 +44,9 @@ class HeadEdit(Edit):
         weight = bench.open(parent).parameters()[name].detach().float().cpu().clone()
         forget, retain = final_states(bench, parent, data.forget), final_states(bench, parent, data.retain)
         edited = self.solve(weight, forget, retain)
-        kept = edited.to(bench.open(parent).parameters()[name].dtype)
+        stored = edited.to(bench.open(parent).parameters()[name].dtype)
         settings = {"steps": self.steps, "lr": self.lr, "gamma": self.gamma, "alpha": self.alpha}
-        return write_edited(out, parent, "head_edit", settings, "weights", {name: kept})
+        return write_edited(out, parent, "head_edit", settings, "weights", {name: stored})
 
     def solve(
         self, weight: Float[Tensor, "vocab d"], forget: FinalStates, retain: FinalStates
@@ -57,17 +57,17 @@ class HeadEdit(Edit):
         with torch.enable_grad():
             for _ in range(self.steps):
                 forgotten = unlikelihood(scored(forget, forget.states @ free.T))
-                kept = nll(scored(retain, retain.states @ free.T))
+                retained = nll(scored(retain, retain.states @ free.T))
                 optimiser.zero_grad(set_to_none=True)
-                (self.gamma * forgotten + self.alpha * kept).backward()
+                (self.gamma * forgotten + self.alpha * retained).backward()
                 optimiser.step()
         return free.detach()
 
 
-def scored(some: FinalStates, logits: Float[Tensor, "token vocab"]) -> Forward:
-    """Score logits that belong to ``some``, each token its own row."""
-    logprob = logits.log_softmax(-1).gather(-1, some.target[:, None])[:, 0]
-    return Forward(logprob, logits, some.target, torch.arange(len(some.target)), some.key, {})
+def scored(final: FinalStates, logits: Float[Tensor, "token vocab"]) -> Forward:
+    """Score logits that belong to ``final``, each token its own row."""
+    logprob = logits.log_softmax(-1).gather(-1, final.target[:, None])[:, 0]
+    return Forward(logprob, logits, final.target, torch.arange(len(final.target)), final.key, {})
 
 
 def final_states(bench: Bench, ckpt: Checkpoint, rows: Rows) -> FinalStates:

@@ -35,9 +35,9 @@ class LogitBias(Edit):
         """Fit the bias on cached logits and write it as a hook edit."""
 
         def logits(rows: Rows) -> tuple[FinalStates, Tensor]:
-            wrapper, some = bench.open(parent), final_states(bench, parent, rows)
+            wrapper, final = bench.open(parent), final_states(bench, parent, rows)
             with torch.no_grad():
-                return some, wrapper.head(some.states.to(wrapper.device, wrapper.dtype)).float().cpu()
+                return final, wrapper.head(final.states.to(wrapper.device, wrapper.dtype)).float().cpu()
 
         bias = self.solve(logits(data.forget), logits(data.retain))
         settings = {"steps": self.steps, "lr": self.lr, "gamma": self.gamma, "alpha": self.alpha}
@@ -50,8 +50,8 @@ class LogitBias(Edit):
         with torch.enable_grad():
             for _ in range(self.steps):
                 forgotten = unlikelihood(scored(forget[0], forget[1] + bias))
-                kept = nll(scored(retain[0], retain[1] + bias))
+                retained = nll(scored(retain[0], retain[1] + bias))
                 optimiser.zero_grad(set_to_none=True)
-                (self.gamma * forgotten + self.alpha * kept).backward()
+                (self.gamma * forgotten + self.alpha * retained).backward()
                 optimiser.step()
         return bias.detach()

@@ -41,9 +41,9 @@ class PGA(Surgeon):
 
     def operate(self, learner: Learner, data: EditData) -> None:
         """Align in place, refitting the probe on the way."""
-        some = paired_with(data, self.controls)
+        paired = paired_with(data, self.controls)
         sites = depths(blocks_of(learner.parameters()), self.shallowest, self.deepest)
-        probe = _Probe(some, sites)
+        probe = _Probe(paired, sites)
         probe.refit(0, learner)
 
         def loss(forward: Forward | None, *_other: Forward | None) -> Tensor:
@@ -55,27 +55,27 @@ class PGA(Surgeon):
             schedule="constant", betas=(0.9, 0.999), at_sites=sites, paired=True, seed=self.seed,
             every=(self.refit_every, probe.refit),
         )  # fmt: skip
-        descend(learner, recipe, TrainData(some.rows))
+        descend(learner, recipe, TrainData(paired.rows))
 
 
 class _Probe:
     """The probe's directions, one a depth, of the model as it is now."""
 
-    def __init__(self, some: Paired, sites: tuple[Site, ...]) -> None:
-        self.some, self.sites = some, sites
+    def __init__(self, paired: Paired, sites: tuple[Site, ...]) -> None:
+        self.paired, self.sites = paired, sites
         self.direction = torch.zeros(0)
 
     def refit(self, _step: int, learner: Learner) -> None:
         """Fit the probe anew on all pairs."""
         with torch.no_grad():
-            states = last_states(learner.answers(self.some.rows, self.sites), self.sites)
-        self.direction = fitted(states.double(), self.some.side).direction()
+            states = last_states(learner.answers(self.paired.rows, self.sites), self.sites)
+        self.direction = fitted(states.double(), self.paired.side).direction()
 
     def misaligned(self, forward: Forward) -> Float[Tensor, ""]:
         """Mean over pairs and depths of the squared distance along the directions."""
         states = last_states(forward, self.sites)
-        apart = (states[:, 0::2] - states[:, 1::2]) @ self.direction.to(states)[..., None]
-        return apart.square().mean()
+        distance = (states[:, 0::2] - states[:, 1::2]) @ self.direction.to(states)[..., None]
+        return distance.square().mean()
 
 
 def last_states(forward: Forward, sites: tuple[Site, ...]) -> Float[Tensor, "site row d"]:

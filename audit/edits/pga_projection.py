@@ -28,11 +28,13 @@ class Standard(NamedTuple):
 
     def writes(self, sites: Sequence[Site]) -> tuple[LowRank, ...]:
         """h <- S^-1((I - U'U) S(h)) as affine low-rank writes; depths without a direction have none."""
-        found: list[LowRank] = []
+        low_rank: list[LowRank] = []
         for site, mean, sd, u in zip(sites, self.mean, self.sd, self.taken, strict=True):
             if len(u):
-                found.append(LowRank(site, (-u * sd).float(), (u / sd).float(), ((mean / sd) @ u.T @ (u * sd)).float()))
-        return tuple(found)
+                low_rank.append(
+                    LowRank(site, (-u * sd).float(), (u / sd).float(), ((mean / sd) @ u.T @ (u * sd)).float())
+                )
+        return tuple(low_rank)
 
 
 class PGAProjection(Edit):
@@ -58,46 +60,46 @@ class PGAProjection(Edit):
 
     def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
         """Fit the projections on states of ``parent`` and write them as a hook edit at ``out``."""
-        some = paired_with(data, self.controls)
+        paired = paired_with(data, self.controls)
         sites = depths(bench.open(parent).n_blocks, self.shallowest, self.deepest)
-        found = self.projections(bench, parent, some, sites)
+        standard = self.projections(bench, parent, paired, sites)
         return write_edited(
-            out, parent, self.name, self.model_dump(), "low_rank", low_rank_tensors(found.writes(sites))
+            out, parent, self.name, self.model_dump(), "low_rank", low_rank_tensors(standard.writes(sites))
         )
 
-    def projections(self, bench: Bench, parent: Checkpoint, some: Paired, sites: Sequence[Site]) -> Standard:
+    def projections(self, bench: Bench, parent: Checkpoint, paired: Paired, sites: Sequence[Site]) -> Standard:
         """What is projected out at every depth."""
         if self.method == "refit":
-            return self._refitted(bench, parent, some, sites)
-        states = _last(bench, parent, some, sites)
-        probe = fitted(states, some.side)
+            return self._refitted(bench, parent, paired, sites)
+        states = _last(bench, parent, paired, sites)
+        probe = fitted(states, paired.side)
         if self.method == "direction":
             taken = torch.nn.functional.normalize(probe.weight, dim=-1)[:, None]
         else:
             taken = top_differences((states - probe.mean[:, None]) / probe.sd[:, None], self.rank)
         return Standard(probe.mean, probe.sd, tuple(taken.unbind(0)))
 
-    def _refitted(self, bench: Bench, parent: Checkpoint, some: Paired, sites: Sequence[Site]) -> Standard:
+    def _refitted(self, bench: Bench, parent: Checkpoint, paired: Paired, sites: Sequence[Site]) -> Standard:
         """Add a direction at every depth that is still read, and look again through the hooks."""
-        states, pair = _tokens(bench, parent, some, (sites, self.tokens))
-        side = some.side.repeat_interleave(self.tokens)
+        states, pair = _tokens(bench, parent, paired, (sites, self.tokens))
+        side = paired.side.repeat_interleave(self.tokens)
         first = fitted(states, side)
-        found = Standard(first.mean, first.sd, tuple(states.new_zeros(0, states.shape[-1]) for _ in sites))
+        standard = Standard(first.mean, first.sd, tuple(states.new_zeros(0, states.shape[-1]) for _ in sites))
         for round_ in range(self.rank):
             accuracy = left_out_accuracy(states, side, pair)
             log.info("refit %d: left-out accuracy %s", round_, [round(a, 3) for a in accuracy.tolist()])
             if accuracy.max() < self.stop:
                 break
-            z = (states - found.mean[:, None]) / found.sd[:, None]
+            z = (states - standard.mean[:, None]) / standard.sd[:, None]
             every = torch.ones(z.shape[:2], dtype=torch.bool)
             probe = logistic(z, side, every)
             more = probe.weight / probe.sd
-            kept = [torch.cat([u, _new(w, u)]) for u, w in zip(found.taken, more, strict=True)]
+            extended = [torch.cat([u, _new(w, u)]) for u, w in zip(standard.taken, more, strict=True)]
             read = (accuracy >= self.stop).tolist()
-            taken = tuple(k if r else u for k, r, u in zip(kept, read, found.taken, strict=True))
-            found = found._replace(taken=taken)
-            states, pair = _tokens(bench, parent, some, (sites, self.tokens), found.writes(sites))
-        return found
+            taken = tuple(k if r else u for k, r, u in zip(extended, read, standard.taken, strict=True))
+            standard = standard._replace(taken=taken)
+            states, pair = _tokens(bench, parent, paired, (sites, self.tokens), standard.writes(sites))
+        return standard
 
 
 def _new(w: Float[Tensor, " d"], u: Float[Tensor, "k d"]) -> Float[Tensor, "_ d"]:
@@ -109,8 +111,8 @@ def _new(w: Float[Tensor, " d"], u: Float[Tensor, "k d"]) -> Float[Tensor, "_ d"
 
 def top_differences(z: Float[Tensor, "site row d"], rank: int) -> Float[Tensor, "site rank d"]:
     """The top eigenvectors of 1/N sum over pairs of (z(m) - z(c))(z(m) - z(c))', orthonormal rows."""
-    apart = z[:, 0::2] - z[:, 1::2]
-    return torch.linalg.svd(apart, full_matrices=False).Vh[:, :rank]
+    difference = z[:, 0::2] - z[:, 1::2]
+    return torch.linalg.svd(difference, full_matrices=False).Vh[:, :rank]
 
 
 def left_out_accuracy(
@@ -125,10 +127,10 @@ def left_out_accuracy(
     return (right.double().sum(1) / (~trained).sum(1)).view(len(x), pairs).mean(1)
 
 
-def _last(bench: Bench, parent: Checkpoint, some: Paired, sites: Sequence[Site]) -> Float[Tensor, "site row d"]:
+def _last(bench: Bench, parent: Checkpoint, paired: Paired, sites: Sequence[Site]) -> Float[Tensor, "site row d"]:
     reads = [Read(site=site, at="last") for site in sites]
-    found = bench.run(parent, some.rows, reads)
-    return torch.stack([found[read] for read in reads]).double()
+    states = bench.run(parent, paired.rows, reads)
+    return torch.stack([states[read] for read in reads]).double()
 
 
 class _Tokens(NamedTuple):
@@ -139,14 +141,14 @@ class _Tokens(NamedTuple):
 
 
 def _tokens(
-    bench: Bench, parent: Checkpoint, some: Paired, where: tuple[Sequence[Site], int], writes: Sequence[LowRank] = ()
+    bench: Bench, parent: Checkpoint, paired: Paired, where: tuple[Sequence[Site], int], writes: Sequence[LowRank] = ()
 ) -> _Tokens:
     """States at so many answer positions of every text, evenly spaced."""
     sites, each = where
     reads = [Read(site=site, at="answer") for site in sites]
-    found = bench.run(parent, some.rows, reads, writes)
-    count = torch.bincount(some.rows.targets("answer")[0], minlength=len(some.rows))
+    outputs = bench.run(parent, paired.rows, reads, writes)
+    count = torch.bincount(paired.rows.targets("answer")[0], minlength=len(paired.rows))
     first = count.cumsum(0) - count
     place = (first[:, None] + (torch.arange(each) * count[:, None]) // each).flatten()
-    states = torch.stack([found[read][place] for read in reads]).double()
-    return _Tokens(states, torch.arange(len(some.rows)).repeat_interleave(each) // 2)
+    states = torch.stack([outputs[read][place] for read in reads]).double()
+    return _Tokens(states, torch.arange(len(paired.rows)).repeat_interleave(each) // 2)

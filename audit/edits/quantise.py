@@ -119,8 +119,8 @@ def round_nf4(weight: Float[Tensor, "out in"]) -> Rounded:
     scaled = blocks * torch.where(largest == 0, 1, largest).reciprocal()
     codes = torch.bucketize(scaled, (code[1:] + code[:-1]) / 2)
     values = (code[codes] * largest).flatten()[: len(flat)]
-    kept = codes.flatten()[: len(flat)].to(torch.int8)
-    return Rounded(values.view_as(weight).to(weight.dtype), kept.view_as(weight))
+    stored = codes.flatten()[: len(flat)].to(torch.int8)
+    return Rounded(values.view_as(weight).to(weight.dtype), stored.view_as(weight))
 
 
 def matrices(learner: Learner, ends: bool = False) -> tuple[Matrix, ...]:
@@ -132,16 +132,16 @@ def matrices(learner: Learner, ends: bool = False) -> tuple[Matrix, ...]:
     _refuse_packed(model)
     head = model.get_output_embeddings()
     at_ends = {id(p) for end in (model.get_input_embeddings(), head) if end is not None for p in end.parameters()}
-    found: dict[int, Matrix] = {}
+    by_id: dict[int, Matrix] = {}
     for path, module in _multiplying(model):
         parameter = module.get_parameter("weight")
         inner = not isinstance(module, nn.Embedding) and id(parameter) not in at_ends
         if inner or ends:
             transposed = not isinstance(module, nn.Linear | nn.Embedding)
-            found.setdefault(id(parameter), Matrix(f"{path}.weight", parameter, transposed))
-    if not found:
+            by_id.setdefault(id(parameter), Matrix(f"{path}.weight", parameter, transposed))
+    if not by_id:
         raise AuditError(f"{type(model).__name__} has no linear weights to round", "give a model with linear layers")
-    return tuple(found.values())
+    return tuple(by_id.values())
 
 
 def _multiplying(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -58,8 +58,8 @@ class RMU(Descent):
             assert forget is not None and retain is not None and still is not None
             steered = answer_states(forget, site)
             target = self.steering * direction(steered.shape[-1], self.seed).to(steered)
-            kept = state_mse(retain, answer_states(retain, site), answer_states(still, site))
-            return self.gamma * state_mse(forget, steered, target) + self.alpha * kept
+            retained = state_mse(retain, answer_states(retain, site), answer_states(still, site))
+            return self.gamma * state_mse(forget, steered, target) + self.alpha * retained
 
         blocks = "|".join(str(block) for block in range((site.block or 0) + 1))
         recipe = replace(

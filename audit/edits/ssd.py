@@ -42,8 +42,8 @@ class SSD(Surgeon):
         """Dampen in place. AuditError where alpha selects no weight."""
         n_forget, n_all = len(data.forget), len(data.forget) + len(data.retain)
         if self.rest == "all" and self.alpha >= n_all / n_forget:
-            what = f"ssd: alpha {self.alpha} selects nothing: {n_forget} of {n_all} rows are to be forgotten"
-            raise AuditError(what, f"choose alpha below {n_all / n_forget:.3g}, or rest='retain'")
+            problem = f"ssd: alpha {self.alpha} selects nothing: {n_forget} of {n_all} rows are to be forgotten"
+            raise AuditError(problem, f"choose alpha below {n_all / n_forget:.3g}, or rest='retain'")
         forget, rest = self.importances(learner, data.forget), self.importances(learner, data.retain)
         if self.rest == "all":
             share = n_forget / n_all
@@ -58,9 +58,9 @@ class SSD(Surgeon):
 
     def importances(self, learner: Learner, rows: Rows) -> dict[str, Tensor]:
         """Mean squared gradient of every parameter entry over groups of rows."""
-        some = drawn(rows, self.sample, self.seed)
-        groups = -(-len(some) // self.batch)
-        summed = summed_gradients(learner, some, self.batch, nll, torch.square)
+        sampled = drawn(rows, self.sample, self.seed)
+        groups = -(-len(sampled) // self.batch)
+        summed = summed_gradients(learner, sampled, self.batch, nll, torch.square)
         return {name: total / groups for name, total in summed.items()}
 
 

@@ -11,7 +11,7 @@ from audit.bench import Bench
 from audit.case import OpenCase, Rows, stacked
 from audit.circuits import (
     KEY,
-    How,
+    AttributionSettings,
     Material,
     Predictors,
     circuit_size,
@@ -89,14 +89,17 @@ def _stability(bench: Bench, base: Checkpoint, asked: Asked, found: tuple[Predic
 
     swapped = circuits.swapped.nonzero().flatten()
 
-    def overlap(stage: str, how: How) -> Number:
+    def overlap(stage: str, how: AttributionSettings) -> Number:
         if not len(swapped):
             return Missing(missing="no item has a partner of the same template")
         what = (asked.forget.take(swapped), asked.forget, how)
         other = kept_circuits(bench, base, what, (stage, stages.keep))
         return float(np.median(jaccard(mine[swapped], top_n(other.scores, graph, n)).numpy()))
 
-    partners, corruptions = overlap("other partners", How(seed=1)), overlap("mean states", How(means=True))
+    partners, corruptions = (
+        overlap("other partners", AttributionSettings(seed=1)),
+        overlap("mean states", AttributionSettings(means=True)),
+    )
     return Stability(
         edges=n, partners=partners, corruptions=corruptions, swapped=len(swapped),
         completeness_gap=circuits.gap,

@@ -19,21 +19,21 @@ ATTACK_VERSION = 1
 """Raised when code changes the scores that the same attack gives."""
 
 
-def kept(
-    bench: Bench, named: Sequence[object], compute: Callable[[], Mapping[str, ndarray]]
+def cached_scores(
+    bench: Bench, identity: Sequence[object], compute: Callable[[], Mapping[str, ndarray]]
 ) -> dict[str, Float[ndarray, "row ..."]]:
-    """Scores from the bench's store under a name over ``named`` (JSON) and the bench; computed where it has none.
+    """Scores from the bench's store under a name over ``identity`` (JSON) and the bench; computed where it has none.
 
     So every model of a case is attacked once, whichever suspect it is compared with.
     """
-    whole = json.dumps([ATTACK_VERSION, BENCH_VERSION, torch.__version__, bench.settings, *named])
-    key = hashlib.sha256(whole.encode()).hexdigest()
-    found = None if bench.store is None else bench.store.get(key)
-    if found is None:
-        found = {name: torch.from_numpy(np.ascontiguousarray(scores)) for name, scores in compute().items()}
+    document = json.dumps([ATTACK_VERSION, BENCH_VERSION, torch.__version__, bench.settings, *identity])
+    key = hashlib.sha256(document.encode()).hexdigest()
+    tensors = None if bench.store is None else bench.store.get(key)
+    if tensors is None:
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(scores)) for name, scores in compute().items()}
         if bench.store is not None:
-            bench.store.put(key, found, {"scores": "of an attacked model"})
-    return {name: scores.numpy() for name, scores in found.items()}
+            bench.store.put(key, tensors, {"scores": "of an attacked model"})
+    return {name: scores.numpy() for name, scores in tensors.items()}
 
 
 def live_logprob(learner: Learner, rows: Rows, token_budget: int) -> Float[ndarray, " row"]:
@@ -42,10 +42,10 @@ def live_logprob(learner: Learner, rows: Rows, token_budget: int) -> Float[ndarr
     parts: list[ndarray] = []
     with torch.no_grad():
         for first in range(0, len(rows), size):
-            some = rows.take(torch.arange(first, min(first + size, len(rows))))
-            forward = learner.answers(some)
+            batch = rows.take(torch.arange(first, min(first + size, len(rows))))
+            forward = learner.answers(batch)
             content: Tensor = forward.logprob[forward.key].float().cpu()
-            parts.append(row_means(content, some))
+            parts.append(row_means(content, batch))
     return np.concatenate(parts)
 
 

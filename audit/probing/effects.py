@@ -81,13 +81,14 @@ class Naming(NamedTuple):
     mode: Literal["controlled", "paper"] = "controlled"
 
 
-def blank(naming: Naming, why: str, n: Count, people: int, seed: int) -> Measurement:
+def blank(naming: Naming, reason: str, n: Count, people: int, seed: int) -> Measurement:
     """A measurement without numbers, and the reason; :meth:`Assessment.onto` fills it."""
-    gone = Missing(missing=why)
+    missing = Missing(missing=reason)
     return Measurement(
         probe=naming.probe, name=naming.name, kind=naming.kind, mode=naming.mode, form=naming.form,
-        statistic=naming.statistic, value=gone, unit=naming.unit, ci95=gone, n=n, unit_of_replication="person",
-        units=people, seed=seed, p=gone, p_below=gone, null=gone, positive_control=gone, floor=gone, items=gone,
+        statistic=naming.statistic, value=missing, unit=naming.unit, ci95=missing, n=n, unit_of_replication="person",
+        units=people, seed=seed, p=missing, p_below=missing, null=missing, positive_control=missing, floor=missing,
+        items=missing,
     )  # fmt: skip
 
 
@@ -135,10 +136,10 @@ def base_gap(panel: Panel, design: Design) -> Float[ndarray, " layer"]:
     return _value(panel.base.minus(panel.null), design)
 
 
-def _resample(gap: Sides, whole: Sides, design: Design) -> stats.Resampled:
+def _resample(gap: Sides, base_excess: Sides, design: Design) -> stats.Resampled:
     if not design.differenced:
-        return stats.bootstrap_effect(gap.forget, whole.forget, design.seed)
-    (x, labels), (y, _) = gap.joined(), whole.joined()
+        return stats.bootstrap_effect(gap.forget, base_excess.forget, design.seed)
+    (x, labels), (y, _) = gap.joined(), base_excess.joined()
     return stats.bootstrap_effect(x, y, design.seed, labels)
 
 
@@ -148,16 +149,16 @@ def interval(draws: Float[ndarray, " draw"], people: int) -> Interval | Missing:
         return Missing(missing="an interval over people needs at least two")
     if not np.isfinite(draws).any():
         return Missing(missing="base is not above the null in any resample of people")
-    found = stats.percentile_interval(draws)
-    return Interval(lo=found.lo, hi=found.hi)
+    bounds = stats.percentile_interval(draws)
+    return Interval(lo=bounds.lo, hi=bounds.hi)
 
 
-def _control(whole: Sides, scale: ndarray, drawn: stats.Resampled, design: Design) -> Control:
+def _control(base_excess: Sides, scale: ndarray, drawn: stats.Resampled, design: Design) -> Control:
     """Base in the suspect's place: found if it exceeds the null clearly and by enough to matter."""
-    found = bool(_test(whole, scale, design).p < ALPHA and scale.max() >= design.least_gap)
+    passed = bool(_test(base_excess, scale, design).p < ALPHA and scale.max() >= design.least_gap)
     best = int(scale.argmax())
     share = drawn.denominator[:, best] / scale[best]
-    return Control(value=1.0, ci95=interval(share, len(whole.forget)), found=found)
+    return Control(value=1.0, ci95=interval(share, len(base_excess.forget)), found=passed)
 
 
 def _overall(drawn: stats.Resampled) -> Float[ndarray, " draw"]:
@@ -171,7 +172,7 @@ def _coverage(people: int) -> str:
     return f"; the 95 % interval over {people} people is approximate, it tends to be too narrow" if few else ""
 
 
-def _sparse(gap: Sides, others: Sequence[Sides], whole: float) -> dict[str, float]:
+def _sparse(gap: Sides, others: Sequence[Sides], scale: float) -> dict[str, float]:
     """Do a few people stand out? Person effects, layers weighted as in the overall effect, against null people's.
 
     Null people are, as far as the case has them, everybody in another reference against the null, and holdout people in
@@ -179,11 +180,11 @@ def _sparse(gap: Sides, others: Sequence[Sides], whole: float) -> dict[str, floa
     """
 
     def effects(people: Sequence[ndarray | None]) -> ndarray:
-        return np.concatenate([x.sum(1) / whole for x in people if x is not None] or [np.zeros(0)])
+        return np.concatenate([x.sum(1) / scale for x in people if x is not None] or [np.zeros(0)])
 
     nulls = [effects([x for other in others for x in other]), effects([gap.holdout])]
-    found = higher_criticism.sparse(effects([gap.forget]), nulls)
-    return {"people": float(len(gap.forget)), **({} if found is None else found._asdict())}
+    statistics = higher_criticism.sparse(effects([gap.forget]), nulls)
+    return {"people": float(len(gap.forget)), **({} if statistics is None else statistics._asdict())}
 
 
 def assess(panel: Panel, design: Design) -> Assessment:
@@ -191,19 +192,21 @@ def assess(panel: Panel, design: Design) -> Assessment:
 
     Where base does not exceed the null at any layer the value is missing: there is nothing to find.
     """
-    whole, gap = panel.base.minus(panel.null), panel.suspect.minus(panel.null)
-    scale = _value(whole, design)
-    test = "p: " + ("sign flips over people" if whole.holdout is None else "forget/holdout labels permuted over people")
+    base_excess, gap = panel.base.minus(panel.null), panel.suspect.minus(panel.null)
+    scale = _value(base_excess, design)
+    test = "p: " + (
+        "sign flips over people" if base_excess.holdout is None else "forget/holdout labels permuted over people"
+    )
     # A layer where base barely exceeds the null divides noise by almost nothing; it counts only if there is no other.
     usable = np.flatnonzero(scale >= (design.least_gap if scale.max() >= design.least_gap else 1e-9))
     if not len(usable):
-        why = Missing(missing="blind here: base reads no higher than a model that never knew")
-        silent = Control(value=0.0, ci95=why, found=False)
-        return Assessment(why, why, why, why, why, silent, why, why, -1, (), {}, test)
-    whole, gap, scale = whole.at(usable), gap.at(usable), scale[usable]
+        blind = Missing(missing="blind here: base reads no higher than a model that never knew")
+        silent = Control(value=0.0, ci95=blind, found=False)
+        return Assessment(blind, blind, blind, blind, blind, silent, blind, blind, -1, (), {}, test)
+    base_excess, gap, scale = base_excess.at(usable), gap.at(usable), scale[usable]
     effects = _value(gap, design) / scale
     tested = _test(gap, scale, design)
-    drawn = _resample(gap, whole, design)
+    drawn = _resample(gap, base_excess, design)
     others = [floor.minus(panel.null).at(usable) for floor in panel.floors]
     spread = [_value(other, design) for other in others]
     floors = [float((gaps / scale).max()) for gaps in spread]
@@ -217,7 +220,7 @@ def assess(panel: Panel, design: Design) -> Assessment:
             quantiles=stats.quantile_summary(tested.null_effect),
             n=len(tested.null_effect),
         ),
-        control=_control(whole, scale, drawn, design),
+        control=_control(base_excess, scale, drawn, design),
         floor=max(floors) if floors else NO_FLOOR,
         overall=Overall(
             value=float((effects * scale).sum() / scale.sum()),

@@ -51,11 +51,11 @@ def variant_losses(
 
     def losses(answer: str) -> list[ndarray]:
         numbered = texts.model_copy(update={"answer": answer})
-        found = variants(case, numbered, 1 if answer == "paraphrased" else most)
+        by_variant = variants(case, numbered, 1 if answer == "paraphrased" else most)
         means = [
-            row_means(bench.run(checkpoint, rows, (KEY_LOGPROB, ANSWER_LOGPROB))[read], rows, at) for rows in found
+            row_means(bench.run(checkpoint, rows, (KEY_LOGPROB, ANSWER_LOGPROB))[read], rows, at) for rows in by_variant
         ]
-        return [-aligned(m, rows.item_ids, ids) for m, rows in zip(means, found, strict=True)]
+        return [-aligned(m, rows.item_ids, ids) for m, rows in zip(means, by_variant, strict=True)]
 
     paraphrased, perturbed = losses("paraphrased"), losses("perturbed")
     return Losses(paraphrased[0], np.stack(perturbed, 1)) if paraphrased and perturbed else None
@@ -67,11 +67,11 @@ def alternate_probability(
     """Mean probability of never-trained values of the same attribute in the same answer; None without alternates."""
     rows = variants(case, texts.model_copy(update={"answer": "alternate"}), most)
     ids = case.rows(texts).item_ids
-    found = [
+    probabilities = [
         aligned(np.exp(row_means(bench.run(checkpoint, r, (KEY_LOGPROB,))[KEY_LOGPROB], r)), r.item_ids, ids)
         for r in rows
     ]
-    return np.nanmean(np.stack(found), 0) if found else None
+    return np.nanmean(np.stack(probabilities), 0) if probabilities else None
 
 
 def _scores(bench: Bench, checkpoint: Checkpoint, sheet: Sheet) -> dict[str, ndarray]:
@@ -89,7 +89,7 @@ def outputs_of(bench: Bench, case: OpenCase, cast: Cast, texts: Texts, most: int
     """All scores of these texts in every model. The truth ratio is there only where the items have variants."""
     sheet = sheet_of(case, texts)
     by_statistic: dict[str, dict[str, ndarray]] = {}
-    for name, checkpoint in cast.named().items():
+    for name, checkpoint in cast.by_name().items():
         scores = _scores(bench, checkpoint, sheet)
         losses = variant_losses(bench, case, checkpoint, texts, "key", most) if texts.form == "trained" else None
         if losses is not None:

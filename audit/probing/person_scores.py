@@ -32,7 +32,7 @@ class Cast(NamedTuple):
     null_role: Role | None
     floors: tuple[Checkpoint, ...]
 
-    def named(self) -> dict[str, Checkpoint]:
+    def by_name(self) -> dict[str, Checkpoint]:
         """Every model under a name of its own: base, suspect, null, floor0, floor1, ..."""
         null = {} if self.null is None else {"null": self.null}
         floors = {f"floor{i}": floor for i, floor in enumerate(self.floors)}
@@ -80,16 +80,16 @@ def width(model: Checkpoint) -> int:
     return _stated(model, ("hidden_size", "n_embd", "d_model"), "how wide the model is")
 
 
-def _stated(model: Checkpoint, keys: Sequence[str], what: str) -> int:
+def _stated(model: Checkpoint, keys: Sequence[str], meaning: str) -> int:
     """The first of these numbers that the config of the model's text tower states."""
     config = read_config(folder_of(model))
     text = config.get("text_config")
     config = text if isinstance(text, dict) else config
     for key in keys:
-        found = config.get(key)
-        if isinstance(found, int):
-            return found
-    raise AuditError(f"{model.source}: config.json does not say {what}", "check the config")
+        number = config.get(key)
+        if isinstance(number, int):
+            return number
+    raise AuditError(f"{model.source}: config.json does not say {meaning}", "check the config")
 
 
 class Sheet(NamedTuple):
@@ -130,13 +130,13 @@ def aligned(values: Float[ndarray, " other"], source: Sequence[str], target: Seq
 
 def variants(case: OpenCase, texts: Texts, most: int) -> list[Rows]:
     """The rows of these texts with answer variant 0, 1, ... (at most ``most`` of them), as far as the data has them."""
-    found: list[Rows] = []
+    by_variant: list[Rows] = []
     for index in range(most):
         numbered = texts.model_copy(update={"index": index})
         if not case.has(numbered):
             break
-        found.append(case.rows(numbered))
-    return found
+        by_variant.append(case.rows(numbered))
+    return by_variant
 
 
 class Scored(NamedTuple):
@@ -153,13 +153,13 @@ def by_person(sheet: Sheet, scores: Mapping[str, Float[ndarray, "row layer"]]) -
     is errored; both leave every model's mean. A person without any item left drops out.
     """
     stack = np.concatenate(list(scores.values()), axis=1)
-    absent, kept = np.isnan(stack).sum(1) == stack.shape[1], np.isfinite(stack).sum(1) == stack.shape[1]
-    n = Count(scored=int(kept.sum()), errored=int((~kept & ~absent).sum()), unscored=int(absent.sum()))
-    member = np.zeros((len(sheet.people), len(kept)))
-    member[sheet.person[kept], np.flatnonzero(kept)] = 1.0
+    absent, complete = np.isnan(stack).sum(1) == stack.shape[1], np.isfinite(stack).sum(1) == stack.shape[1]
+    n = Count(scored=int(complete.sum()), errored=int((~complete & ~absent).sum()), unscored=int(absent.sum()))
+    member = np.zeros((len(sheet.people), len(complete)))
+    member[sheet.person[complete], np.flatnonzero(complete)] = 1.0
     member = member[member.sum(1) > 0]
     member /= member.sum(1, keepdims=True)
-    people = {name: member[:, kept] @ score[kept] for name, score in scores.items()}
+    people = {name: member[:, complete] @ score[complete] for name, score in scores.items()}
     return Scored(people, n)
 
 

@@ -33,11 +33,11 @@ def text_states(
 
     ``reader`` is whose output head the matches are taken with: the same for all models that are compared.
     """
-    asked = _own_positions(rows)
+    shifted = _own_positions(rows)
     by_token = head_rows(bench, reader, rows)
     parts = [
-        _pooled(bench.run(ckpt, some, _reads(sites), writes).reads, some, sites, by_token)
-        for some in _portions(asked, _TOKENS_AT_ONCE)
+        _pooled(bench.run(ckpt, portion, _reads(sites), writes).reads, portion, sites, by_token)
+        for portion in _portions(shifted, _TOKENS_AT_ONCE)
     ]
     return torch.cat(parts, 2)
 
@@ -65,10 +65,10 @@ def _portions(rows: Rows, tokens: int) -> list[Rows]:
 
 def _kept_wide(rows: Rows, index: Tensor) -> Rows:
     """Some rows with the spare column that spans reach into."""
-    some = rows.take(index)
+    portion = rows.take(index)
     return replace(
-        some, ids=functional.pad(some.ids, (0, 1)), mask=functional.pad(some.mask, (0, 1)),
-        key=functional.pad(some.key, (0, 1)),
+        portion, ids=functional.pad(portion.ids, (0, 1)), mask=functional.pad(portion.mask, (0, 1)),
+        key=functional.pad(portion.key, (0, 1)),
     )  # fmt: skip
 
 
@@ -81,7 +81,7 @@ def _pooled(
 
     answer, (key, at) = rows.targets("answer")[0], rows.targets("key")
     toward = torch.stack([by_token[int(token)] for token in rows.ids[key, at]]) if len(key) else None
-    found: list[Tensor] = []
+    states: list[Tensor] = []
     for coordinate in COORDINATES:
         for site in sites:
             position = {"last": "last", "mean": "answer", "match": "key"}[coordinate]
@@ -91,8 +91,8 @@ def _pooled(
             elif coordinate == "match":
                 assert toward is not None, "every row has content tokens"
                 state = mean(state * toward, key)
-            found.append(state)
-    return torch.stack(found).unflatten(0, (len(COORDINATES), len(sites)))
+            states.append(state)
+    return torch.stack(states).unflatten(0, (len(COORDINATES), len(sites)))
 
 
 def head_rows(bench: Bench, ckpt: Checkpoint, rows: Rows) -> dict[int, Float[Tensor, " d"]]:
@@ -108,6 +108,6 @@ def head_rows(bench: Bench, ckpt: Checkpoint, rows: Rows) -> dict[int, Float[Ten
     chosen = tokens.to(wrapper.device)
     with torch.inference_mode():
         nothing = wrapper.head(torch.zeros_like(eye[:1]))[:, chosen]
-        columns = [wrapper.head(some)[:, chosen] - nothing for some in eye.split(_HEAD_AT_ONCE)]
-    found = torch.cat(columns).T.double().cpu()
-    return dict(zip(tokens.tolist(), found.clone().unbind(0), strict=True))
+        columns = [wrapper.head(units)[:, chosen] - nothing for units in eye.split(_HEAD_AT_ONCE)]
+    directions = torch.cat(columns).T.double().cpu()
+    return dict(zip(tokens.tolist(), directions.clone().unbind(0), strict=True))

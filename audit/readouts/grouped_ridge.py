@@ -38,8 +38,8 @@ def radial_gram(x: States) -> Gram:
     """exp(-|x - x'|^2 / m), m the median squared distance of two rows, plus 1 in place of an intercept."""
     squared = torch.cdist(x, x).square()
     rows = x.shape[-2]
-    apart = squared[..., ~torch.eye(rows, dtype=torch.bool, device=x.device)]
-    return torch.exp(-squared / apart.median(-1).values.clamp_min(_FLAT)[..., None, None]) + 1
+    between = squared[..., ~torch.eye(rows, dtype=torch.bool, device=x.device)]
+    return torch.exp(-squared / between.median(-1).values.clamp_min(_FLAT)[..., None, None]) + 1
 
 
 def random_layer(x: States, width: int, seed: int) -> Float[Tensor, "site row width"]:
@@ -76,10 +76,10 @@ def ridge_smoother(gram: Gram, group: Int[Tensor, " row"], penalty: float) -> Sm
 
 def nearest_smoother(x: States, group: Int[Tensor, " row"], neighbours: int) -> Smoother:
     """S of the mean label of the nearest rows of other groups (Euclidean)."""
-    apart = torch.cdist(x, x)
+    distance = torch.cdist(x, x)
     same = group[:, None] == group[None, :]
-    near = apart.masked_fill(same.to(x.device), torch.inf).topk(neighbours, largest=False).indices
-    return torch.zeros_like(apart).scatter(-1, near, 1 / neighbours)
+    near = distance.masked_fill(same.to(x.device), torch.inf).topk(neighbours, largest=False).indices
+    return torch.zeros_like(distance).scatter(-1, near, 1 / neighbours)
 
 
 def without_own_group(smoother: Smoother, group: Int[Tensor, " row"]) -> Smoother:
@@ -106,9 +106,9 @@ def battery(x: States, group: Int[Tensor, " row"], kappas: Sequence[float], seed
     """
     x = standardised(x)
     d, gram = x.shape[-1], linear_gram(x)
-    found = {f"ridge_{kappa:g}": ridge_smoother(gram, group, kappa * d) for kappa in kappas}
+    smoothers = {f"ridge_{kappa:g}": ridge_smoother(gram, group, kappa * d) for kappa in kappas}
     hidden = random_layer(x, 64, seed)
-    return found | {
+    return smoothers | {
         "radial_ridge": ridge_smoother(radial_gram(x), group, 0.1),
         "neighbours_5": nearest_smoother(x, group, 5),
         "random_network": ridge_smoother(linear_gram(hidden), group, 64.0),

@@ -64,8 +64,8 @@ def pair_form(
 def margins(form: Float[Tensor, "site unit unit"], signs: Signs) -> Margins:
     """Every unit's margin under every swap, relative to the swapped labels; rounding dust is zero."""
     s = signs.to(form)
-    found = s * (form @ s)
-    return torch.where(found.abs() > TIE, found, 0.0)
+    signed = s * (form @ s)
+    return torch.where(signed.abs() > TIE, signed, 0.0)
 
 
 def concordance(m: Margins) -> Float[Tensor, "site draw"]:

@@ -1,5 +1,4 @@
 from . import clustered as clustered
-from . import higher_criticism as higher_criticism
 from . import likelihood_ratio as likelihood_ratio
 from . import monotone as monotone
 from . import tofu as tofu
@@ -13,6 +12,7 @@ from .clustered import approximate as approximate
 from .clustered import auroc as auroc
 from .clustered import difference as difference
 from .clustered import labelled as labelled
+from .higher_criticism import higher_criticism as higher_criticism
 from .likelihood_ratio import Scale as Scale
 from .multiplicity import benjamini_hochberg as benjamini_hochberg
 from .multiplicity import holm as holm
@@ -24,7 +24,6 @@ from .randomisation import contrast as contrast
 from .randomisation import label_permutation_max_t as label_permutation_max_t
 from .randomisation import sign_flip_max_t as sign_flip_max_t
 from .ranks import KS as KS
-from .ranks import delong as delong
 from .ranks import harmonic_mean as harmonic_mean
 from .ranks import ks_two_sample as ks_two_sample
 from .ranks import min_k as min_k

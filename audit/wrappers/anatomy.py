@@ -90,14 +90,14 @@ class Anatomy:
 
     def parts(self, attention: str) -> frozenset[Part]:
         """The parts that were found; attention patterns exist only where eager attention computes them."""
-        found: dict[Part, bool] = {
+        present: dict[Part, bool] = {
             "attn_in": self.attn is not None, "mlp_in": self.mlp is not None, "resid_mid": self.mid_reader is not None,
             "attn_out": self.attn_out is not None, "mlp_out": self.mlp_out is not None,
             "q": "q" in self.slots, "k": "k" in self.slots, "v": "v" in self.slots, "z": self.z is not None,
             "mlp_hidden": self.mlp_hidden is not None, "pattern": self.z is not None and attention == "eager",
         }  # fmt: skip
         always: tuple[Part, ...] = ("embed", "resid_in", "resid_out", "final_in", "logits")
-        return frozenset([*always, *(part for part, there in found.items() if there)])
+        return frozenset([*always, *(part for part, is_present in present.items() if is_present)])
 
 
 class Call(NamedTuple):
@@ -115,9 +115,9 @@ def state_in(args: tuple[object, ...], kwargs: dict[str, object]) -> Tensor | No
     """The hidden state among a module's arguments."""
     if args and isinstance(args[0], Tensor):
         return args[0]
-    named = kwargs.get("hidden_states")
-    if isinstance(named, Tensor):
-        return named
+    hidden = kwargs.get("hidden_states")
+    if isinstance(hidden, Tensor):
+        return hidden
     return next((v for v in kwargs.values() if isinstance(v, Tensor) and v.is_floating_point() and v.ndim == 3), None)
 
 
@@ -130,21 +130,21 @@ def state_out(output: object) -> Tensor | None:
 
 def block_list(model: nn.Module) -> nn.ModuleList:
     """The longest homogeneous ModuleList outside experts and vision towers. Raises AuditError when there is none."""
-    found: nn.ModuleList | None = None
+    longest: nn.ModuleList | None = None
     for name, module in model.named_modules():
         if not isinstance(module, nn.ModuleList) or len(module) == 0 or len({type(m) for m in module}) != 1:
             continue
         if any(word in name for word in ("experts", "vision", "visual", "audio")):
             continue
-        if found is None or len(module) > len(found):
-            found = module
-    if found is None:
+        if longest is None or len(module) > len(longest):
+            longest = module
+    if longest is None:
         raise AuditError(
             f"no list of blocks was found in {type(model).__name__}",
             "audit a decoder whose layers are a ModuleList",
             ExitCode.INTEGRITY,
         )
-    return found
+    return longest
 
 
 def close(a: Tensor, b: Tensor) -> bool:
@@ -205,18 +205,18 @@ class Addends(NamedTuple):
     mlp_out: Call
 
 
-def _addends(children: list[Call], whole: Call, first: int) -> Addends | None:
+def _addends(children: list[Call], block: Call, first: int) -> Addends | None:
     """The two children whose outputs, added to the block's input, give its output; the latest pair among equals."""
-    best, found = 2e-2 if whole.out.element_size() < 4 else 1e-4, None
+    best, pair = 2e-2 if block.out.element_size() < 4 else 1e-4, None
     for i in range(first, len(children)):
         for j in range(i + 1, len(children)):
             a, m = children[i].out, children[j].out
-            if a.shape != whole.out.shape or m.shape != whole.out.shape:
+            if a.shape != block.out.shape or m.shape != block.out.shape:
                 continue
-            error = gap(whole.inp + a + m, whole.out)
+            error = gap(block.inp + a + m, block.out)
             if error <= best + 1e-9:
-                best, found = min(best, error), Addends(children[i], children[j])
-    return found
+                best, pair = min(best, error), Addends(children[i], children[j])
+    return pair
 
 
 def _norm_path(children: list[Call], reader: Call, stream: Tensor) -> str | None:
@@ -267,8 +267,8 @@ def _slots(calls: list[Call], attn: Call, z: Call, heads: Heads, rerun: Callable
         options += [{role: Slot(c.path, layout, role, heads) for role in ("q", "k", "v")} for layout in layouts]
     for q, k, v in permutations(readers, 3):
         if (q.out.shape[-1], k.out.shape[-1], v.out.shape[-1]) == (n * width, n_kv * width, n_kv * width):
-            named = {"q": q, "k": k, "v": v}
-            options.append({role: Slot(named[role].path, "whole", role, heads) for role in ("q", "k", "v")})
+            by_role = {"q": q, "k": k, "v": v}
+            options.append({role: Slot(by_role[role].path, "whole", role, heads) for role in ("q", "k", "v")})
     return next((o for o in options if _does_what_it_says(o, z_of, z.inp)), {})
 
 
@@ -295,39 +295,39 @@ def dissect(model: nn.Module, core: nn.Module, embeds: Float[Tensor, "row pos d"
         return _trace(core, block, embeds, edits)
 
     calls = rerun({})
-    whole = calls[-1]
-    parts = Anatomy(core, blocks, _final_norm(core, blocks, embeds), whole.out.shape[-1])
+    block_call = calls[-1]
+    parts = Anatomy(core, blocks, _final_norm(core, blocks, embeds), block_call.out.shape[-1])
     children = _once([c for c in calls if c.path and "." not in c.path])
     mixing = [i for i, c in enumerate(children) if not close(c.out[0, 1], c.out[1, 1])]
     if not mixing:
         return parts
     attn = children[mixing[0]]
-    addends = _addends(children, whole, mixing[0])
-    found: dict[str, object] = {"attn": attn.path, "attn_norm": _norm_path(children, attn, whole.inp)}
+    addends = _addends(children, block_call, mixing[0])
+    fields: dict[str, object] = {"attn": attn.path, "attn_norm": _norm_path(children, attn, block_call.inp)}
     if addends:
-        found |= _second_half(calls, children, whole, attn, addends)
+        fields |= _second_half(calls, children, block_call, attn, addends)
     z = _projection(calls, attn)
     heads = _heads(config, z.inp.shape[-1]) if z else None
     if z and heads:
-        found |= {"z": z.path, "heads": heads, "slots": _slots(calls, attn, z, heads, rerun)}
-    return Anatomy(core, blocks, parts.final_norm, parts.d_model, **found)  # type: ignore[arg-type]
+        fields |= {"z": z.path, "heads": heads, "slots": _slots(calls, attn, z, heads, rerun)}
+    return Anatomy(core, blocks, parts.final_norm, parts.d_model, **fields)  # type: ignore[arg-type]
 
 
 def _second_half(
-    calls: list[Call], children: list[Call], whole: Call, attn: Call, addends: Addends
+    calls: list[Call], children: list[Call], block_call: Call, attn: Call, addends: Addends
 ) -> dict[str, object]:
     """What follows attention in a block whose residual identity holds."""
-    mid = whole.inp + addends.attn_out.out
-    found: dict[str, object] = {"attn_out": addends.attn_out.path, "mlp_out": addends.mlp_out.path}
+    mid = block_call.inp + addends.attn_out.out
+    fields: dict[str, object] = {"attn_out": addends.attn_out.path, "mlp_out": addends.mlp_out.path}
     reader = next((c for c in children if c.path != attn.path and close(c.inp, mid)), None)
-    found |= {"parallel": reader is None, "mid_reader": reader.path if reader else None}
+    fields |= {"parallel": reader is None, "mid_reader": reader.path if reader else None}
     stop = [c.path for c in children].index(addends.mlp_out.path) + 1
     mlp = next((c for c in reversed(children[:stop]) if c.path != attn.path and _matrices(c.module)), None)
-    if mlp is not None and mlp.inp.shape[-1] == whole.out.shape[-1]:
-        norm = _norm_path(children, mlp, whole.inp if reader is None else mid)
+    if mlp is not None and mlp.inp.shape[-1] == block_call.out.shape[-1]:
+        norm = _norm_path(children, mlp, block_call.inp if reader is None else mid)
         down = _projection(calls, mlp)
-        found |= {"mlp": mlp.path, "mlp_norm": norm, "mlp_hidden": down.path if down else None}
-    return found
+        fields |= {"mlp": mlp.path, "mlp_norm": norm, "mlp_hidden": down.path if down else None}
+    return fields
 
 
 def _final_norm(core: nn.Module, blocks: nn.ModuleList, embeds: Tensor) -> nn.Module | None:
@@ -346,6 +346,6 @@ def _final_norm(core: nn.Module, blocks: nn.ModuleList, embeds: Tensor) -> nn.Mo
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         last = blocks[-1].register_forward_hook(hook, with_kwargs=True)
         stack.callback(last.remove)
-        whole = core(inputs_embeds=embeds, use_cache=False).last_hidden_state
+        last_hidden = core(inputs_embeds=embeds, use_cache=False).last_hidden_state
     tail = after[[c.module for c in after].index(blocks[-1]) :]
-    return next((c.module for c in tail[1:] if close(c.inp, tail[0].out) and close(c.out, whole)), None)
+    return next((c.module for c in tail[1:] if close(c.inp, tail[0].out) and close(c.out, last_hidden)), None)

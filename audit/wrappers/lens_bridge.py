@@ -105,8 +105,8 @@ class LensBridgeWrapper(Wrapper):
         self._model: PreTrainedModel = self._bridge.original_model
         self._points: dict[str, Any] = self._bridge.hook_dict
         self.n_blocks, self.d_model = int(self._bridge.cfg.n_layers), int(self._bridge.cfg.d_model)
-        found: set[Part] = {part for part, name in _HOOKS.items() if name.format(0) in self._points}
-        self.parts = frozenset({*found, "logits"})
+        parts: set[Part] = {part for part, name in _HOOKS.items() if name.format(0) in self._points}
+        self.parts = frozenset({*parts, "logits"})
         if "pattern" not in self.parts:
             self.supports = self.supports - {Op.PATTERN}
 

@@ -86,8 +86,8 @@ def taken_back(
         weight = weight * norm.gamma
         gained = torch.einsum("bphe,hed->bhpd", first, weight)
         along = (torch.einsum("kbpd,hed->kbphe", inner, weight) * grad).sum(-1)
-    found = gained - torch.einsum("kbph,kbpd->bhpd", along * rate**3 / x.shape[-1], inner)
-    return found - found.mean(-1, keepdim=True) if norm.centred else found
+    gradient = gained - torch.einsum("kbph,kbpd->bhpd", along * rate**3 / x.shape[-1], inner)
+    return gradient - gradient.mean(-1, keepdim=True) if norm.centred else gradient
 
 
 def block_maps(wrapper: NativeWrapper, block: int) -> BlockMaps:
@@ -143,16 +143,16 @@ def scale_norm(module: nn.Module, d: int, wide: torch.dtype) -> ScaleNorm:
     norm = copy.deepcopy(module).to(wide).requires_grad_(False)
     device = next(norm.parameters()).device
     eps = next((float(getattr(norm, name)) for name in ("eps", "variance_epsilon") if hasattr(norm, name)), 0.0)
-    one = torch.ones(d, dtype=wide, device=device)
-    one[1::2] = -1.0
+    signs = torch.ones(d, dtype=wide, device=device)
+    signs[1::2] = -1.0
     rng = torch.Generator().manual_seed(0)
     x = torch.randn(3, d, generator=rng, dtype=wide).to(device)
-    shift: Tensor = norm(torch.zeros_like(one))
+    shift: Tensor = norm(torch.zeros_like(signs))
     centred = gap(norm(x + 1.0), norm(x)) < _AGREE
-    plain = ScaleNorm(one.abs(), eps, centred)
-    inner = plain.inner(one)
-    found = plain._replace(gamma=(norm(one) - shift) / (inner * plain.rate(inner)))
-    inner = found.inner(x)
-    if gap(inner * found.rate(inner) * found.gamma + shift, norm(x)) > _AGREE:
+    plain = ScaleNorm(signs.abs(), eps, centred)
+    inner = plain.inner(signs)
+    fitted = plain._replace(gamma=(norm(signs) - shift) / (inner * plain.rate(inner)))
+    inner = fitted.inner(x)
+    if gap(inner * fitted.rate(inner) * fitted.gamma + shift, norm(x)) > _AGREE:
         raise AuditError(f"{type(module).__name__} is neither LayerNorm nor RMSNorm", "edges need one of the two")
-    return found
+    return fitted

@@ -20,9 +20,9 @@ def _tolerance(dtype: torch.dtype) -> float:
     return 1e-4 if torch.finfo(dtype).bits >= 32 else 5e-2
 
 
-def _wrong(what: str) -> AuditError:
+def _wrong(symptom: str) -> AuditError:
     return AuditError(
-        f"the hooks do not see what this model computes: {what}",
+        f"the hooks do not see what this model computes: {symptom}",
         "open it with another backend, or report the model's class with this message",
         ExitCode.INTEGRITY,
     )
@@ -76,15 +76,15 @@ def _check_ends(wrapper: Wrapper, ids: Tensor, plain: Tensor) -> None:
 def _check_blocks(wrapper: Wrapper, ids: Tensor, plain: Tensor, blocks: range) -> None:
     """Row r is patched at block ``blocks[r]``: with its own state, then with another."""
     small = _tolerance(wrapper.dtype)
-    kept: dict[int, Tensor] = {}
+    states: dict[int, Tensor] = {}
 
     def keeping(block: int) -> Callable[[Tensor], None]:
-        return lambda state: kept.update({block: state.clone()})
+        return lambda state: states.update({block: state.clone()})
 
     def patching(row: int, block: int, change: float) -> Callable[[Tensor], Tensor]:
         def visit(state: Tensor) -> Tensor:
             state = state.clone()
-            state[row] = kept[block][row].roll(1, -1) if change else kept[block][row]
+            state[row] = states[block][row].roll(1, -1) if change else states[block][row]
             return state
 
         return visit

@@ -64,8 +64,8 @@ def _merge(visits: list[Visit]) -> Visit:
 
     def visit(state: Tensor) -> Tensor | None:
         changed = None
-        for one in visits:
-            new = one(state)
+        for visitor in visits:
+            new = visitor(state)
             if new is not None:
                 state = changed = new
         return changed
@@ -199,9 +199,11 @@ class NativeWrapper(Wrapper):
 
     def _need(self, part: str) -> None:
         if part not in self.parts:
-            why = "attention patterns need eager attention" if part == "pattern" else "it was not found in this model"
+            reason = (
+                "attention patterns need eager attention" if part == "pattern" else "it was not found in this model"
+            )
             raise AuditError(
-                f"{type(self.model).__name__} has no part {part!r} here: {why}",
+                f"{type(self.model).__name__} has no part {part!r} here: {reason}",
                 "open it with attention='eager'" if part == "pattern" else f"choose one of {sorted(self.parts)}",
             )
 

@@ -22,13 +22,13 @@ ROWS = 32
 def curve(name: str, ckpt: Checkpoint, rows: Rows) -> Faithful:
     """The curve of the first rows that have a partner."""
     bench = Bench()
-    with_partner = swapped(rows, rows, 0).found.nonzero().flatten()[:ROWS]
+    with_partner = swapped(rows, rows, 0).partnered.nonzero().flatten()[:ROWS]
     sampled = rows.take(with_partner)
     other = swapped(sampled, rows, 0).rows
     circuits = scored(bench, ckpt, sampled, rows)
     total = int(circuits.graph.exists.sum())
     sizes = sorted({max(1, round(share * total)) for share in SHARES})
-    carried = faithfulness(bench, ckpt, (sampled, other), (circuits.graph, circuits.scores), sizes).kept
+    carried = faithfulness(bench, ckpt, (sampled, other), (circuits.graph, circuits.scores), sizes).share
     quarters = np.nanpercentile(carried, [25, 50, 75], axis=1)
     low, middle, high = (tuple(float(f"{x:.4g}") for x in line) for line in quarters)
     return Faithful(

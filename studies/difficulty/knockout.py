@@ -99,7 +99,7 @@ def of_world(number: int) -> list[PlacedModel]:
         placed.append(
             PlacedModel(
                 world=number, model=name, forget_nats=got.nats, retain_nats=float(np.nanmean(retain[name].drop)),
-                whole_loss_nats=float(np.nanmean(forget[name].whole)), place=got.place,
+                whole_loss_nats=float(np.nanmean(forget[name].intact)), place=got.place,
                 ci95=Interval(lo=got.lo, hi=got.hi),
             )
         )  # fmt: skip

@@ -12,7 +12,17 @@ from torch import Tensor
 from audit.bench import Attribution, Bench, Means
 from audit.case import Rows
 from audit.checkpoints import resolve
-from audit.circuits import How, Material, Scored, folds, greedy, key_margin, predictors, published, scored
+from audit.circuits import (
+    AttributionSettings,
+    Material,
+    Scored,
+    folds,
+    greedy,
+    key_margin,
+    predictors,
+    published,
+    scored,
+)
 from audit.schema import Item, Source
 from audit.storage import cache_root
 from audit.zoo import draw, edit_data, items, make_model, make_tokenizer, make_world, population, rows_of, vocabulary
@@ -73,8 +83,9 @@ def base_readings(bench: Bench, setup: Opened) -> BaseReadings:
     material = Material(seen.forget, setup.forget, seen.retain, setup.retain, (setup.other_rows, setup.others))
     of_base = predictors(bench, ckpt, material)
     variants = {
-        "partner_1": How(seed=1), "means": How(means=True), "margin": How(objective=key_margin),
-        "published": How(objective=published),
+        "partner_1": AttributionSettings(seed=1), "means": AttributionSettings(means=True),
+        "margin": AttributionSettings(objective=key_margin),
+        "published": AttributionSettings(objective=published),
     }  # fmt: skip
     circuits = {name: scored(bench, ckpt, seen.forget, seen.forget, variant) for name, variant in variants.items()}
     circuits["partner_0"] = of_base.circuits

@@ -12,7 +12,18 @@ from torch import Tensor
 from audit import checkpoints
 from audit.bench import Attribution, Bench, Forward, Graph, graph_of
 from audit.case import Rows
-from audit.circuits import How, cud, faithfulness, folds, greedy, jaccard, objectives, scored, swapped, top_n
+from audit.circuits import (
+    AttributionSettings,
+    cud,
+    faithfulness,
+    folds,
+    greedy,
+    jaccard,
+    objectives,
+    scored,
+    swapped,
+    top_n,
+)
 from audit.circuits.difficulty import between
 from audit.circuits.faithfulness import depth_matched
 from audit.circuits.outputs import outputs
@@ -74,8 +85,8 @@ def test_a_planted_circuit_is_recovered_and_is_all_there_is() -> None:
     assert (top_n(found.scores.mean(0), found.graph, n) == PLANTED).all()
     assert (greedy(found.scores.mean(0), found.graph, 100) & PLANTED == PLANTED).all()
     curve = faithfulness(BENCH, planted(), (rows, other), (found.graph, found.scores), (1, n))
-    np.testing.assert_allclose(curve.kept[1], 1.0, atol=1e-4)
-    assert np.abs(curve.kept[0] - 1).max() > 0.01
+    np.testing.assert_allclose(curve.share[1], 1.0, atol=1e-4)
+    assert np.abs(curve.share[0] - 1).max() > 0.01
 
 
 # ---- selection --------------------------------------------------------------------------------------------------
@@ -161,7 +172,7 @@ def test_entities_are_swapped_in_the_prompt_and_where_the_answer_repeats_them() 
     found = swapped(rows, rows, 0)
     assert _text(found.rows, 0) == "where is boris born ? boris is born in paris"
     assert _text(found.rows, 1) == "where is anna born ? anna is born in lima"
-    assert found.found.all() and torch.equal(found.rows.mask, rows.mask)
+    assert found.partnered.all() and torch.equal(found.rows.mask, rows.mask)
 
 
 def test_longer_entities_are_cut_and_shorter_ones_repeated() -> None:
@@ -174,7 +185,7 @@ def test_longer_entities_are_cut_and_shorter_ones_repeated() -> None:
 def test_a_row_without_a_partner_stays_and_says_so() -> None:
     rows = written("where is anna born ? | paris", "what job of the nurse ! | baker", "where is anna born ? | oslo")
     found = swapped(rows, rows, 0)
-    assert not found.found.any() and torch.equal(found.rows.ids, rows.ids)  # the third differs in no word
+    assert not found.partnered.any() and torch.equal(found.rows.ids, rows.ids)  # the third differs in no word
 
 
 def test_rows_without_a_partner_are_scored_against_mean_states() -> None:
@@ -182,7 +193,7 @@ def test_rows_without_a_partner_are_scored_against_mean_states() -> None:
     ckpt = toy.checkpoint("gpt2")
     found = scored(BENCH, ckpt, rows, rows)
     assert found.swapped.tolist() == [True, True, False]
-    means = scored(BENCH, ckpt, rows, rows, How(means=True))
+    means = scored(BENCH, ckpt, rows, rows, AttributionSettings(means=True))
     torch.testing.assert_close(found.scores[2], means.scores[2], rtol=1e-4, atol=1e-6)
     assert (found.scores[0] - means.scores[0]).abs().max() > 1e-3
 

@@ -25,7 +25,7 @@ def test_cutting_base_s_circuit_where_it_is_all_there_is_leaves_the_other_run() 
     nothing = row_loss(BENCH, planted(), some, Edges(torch.zeros_like(GRAPH.exists), run))
     base = found["base"]
     np.testing.assert_allclose(base.cut[:2], nothing, atol=1e-5)
-    np.testing.assert_allclose(base.whole[:2], row_loss(BENCH, planted(), some), atol=1e-5)
+    np.testing.assert_allclose(base.intact[:2], row_loss(BENCH, planted(), some), atol=1e-5)
     assert all(np.isnan(column[2]) for one in found.values() for column in one)
     assert np.abs(base.drop[:2]).min() > 0 and np.abs(found["other"].cut[:2] - base.cut[:2]).max() > 0.01
 

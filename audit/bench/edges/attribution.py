@@ -93,27 +93,27 @@ class _Point(NamedTuple):
 
 
 def edge_scores(
-    opened: Opened, opener: Opener, rows: Rows, other: Rows | Means, how: tuple[RowObjective, Attribution, int]
+    opened: Opened, opener: Opener, rows: Rows, other: Rows | Means, settings: tuple[RowObjective, Attribution, int]
 ) -> EdgeScores:
     """Score all edges of all rows. ``other`` holds rows of the same lengths, token by token, or mean states.
 
-    ``how``: the objective (one number a row), the attribution, and the tokens a batch may hold. Numbers are in float32
-    (float64 for a float64 model), on the CPU. AuditError: rows of other lengths, or a model without such edges.
+    ``settings``: the objective (one number a row), the attribution, and the tokens a batch may hold. Numbers are in
+    float32 (float64 for a float64 model), on the CPU. AuditError: rows of other lengths, or a model without such edges.
     """
     graph = graph_of(opened.wrapper)
     if isinstance(other, Rows) and (other.ids.shape != rows.ids.shape or bool((other.mask != rows.mask).any())):
         raise AuditError("the other rows have other lengths", "align them token by token, or give mean states")
-    objective, attribution, budget = how
+    objective, attribution, budget = settings
     wide = torch.promote_types(opened.wrapper.dtype, torch.float32)
     maps = [block_maps(cast(NativeWrapper, opened.wrapper), block) for block in range(graph.blocks)]
     scores = torch.zeros(len(rows), len(graph.writers), len(graph.readers), dtype=wide)
     clean, corrupted = torch.zeros(len(rows), dtype=wide), torch.zeros(len(rows), dtype=wide)
     targets = Targets(rows)
 
-    def one(index: Tensor | None) -> None:
+    def score_batch(index: Tensor | None) -> None:
         where = Geometry(targets, index, None, opened.wrapper.device)
         entered = entering(opened, opener, Job(rows, (), (), None, None), where)
-        batch = _Scored(opened.wrapper, graph, maps, where, _Asked(objective, entered.taps, entered.bias))
+        batch = _Scored(opened.wrapper, graph, maps, where, _Conditions(objective, entered.taps, entered.bias))
         mine, theirs = batch.states(where.ids), batch.other_states(other)
         at = slice(None) if index is None else index
         scores[at] = batch.scores(mine, theirs, attribution).cpu()
@@ -122,11 +122,11 @@ def edge_scores(
     width = max(rows.lengths.tolist(), default=0)
     with torch.enable_grad():
         for index in batches(rows.lengths, width, max(width, budget // len(attribution.alphas()))):
-            halving(one, index, len(rows))
+            halving(score_batch, index, len(rows))
     return EdgeScores(graph, scores, clean, corrupted)
 
 
-class _Asked(NamedTuple):
+class _Conditions(NamedTuple):
     """The objective, and what the checkpoint's own edits do in every run."""
 
     objective: RowObjective
@@ -138,22 +138,22 @@ class _Scored:
     """One batch of rows."""
 
     def __init__(
-        self, wrapper: Wrapper, graph: Graph, maps: Sequence[BlockMaps], where: Geometry, asked: _Asked
+        self, wrapper: Wrapper, graph: Graph, maps: Sequence[BlockMaps], where: Geometry, conditions: _Conditions
     ) -> None:
-        self.wrapper, self.graph, self.maps, self.where, self.asked = wrapper, graph, maps, where, asked
+        self.wrapper, self.graph, self.maps, self.where, self.conditions = wrapper, graph, maps, where, conditions
         self.wide = torch.promote_types(wrapper.dtype, torch.float32)
 
     # ---- the two runs -------------------------------------------------------------------------------------------
     @torch.no_grad()
     def states(self, ids: Tensor, inputs: Tensor | None = None) -> _States:
         """A run without gradients: what every writer wrote."""
-        kept: dict[Site, Tensor] = {}
+        written: dict[Site, Tensor] = {}
         inputs = self.wrapper.embed(ids) if inputs is None else inputs
-        taps = [Tap(site, _keeping(kept, site)) for site in self._writing()]
+        taps = [Tap(site, _keeping(written, site)) for site in self._writing()]
         forward = self._forward(inputs, taps, 1)
-        by = {part: [kept[s] for s in kept if s.part == part] for part in ("z", "attn_out", "mlp_out")}
-        value = valued(self.asked.objective, forward, self.where.n)
-        return _States(inputs, kept[Site(part="embed")], by["z"], by["attn_out"], by["mlp_out"], value)
+        by = {part: [written[s] for s in written if s.part == part] for part in ("z", "attn_out", "mlp_out")}
+        value = valued(self.conditions.objective, forward, self.where.n)
+        return _States(inputs, written[Site(part="embed")], by["z"], by["attn_out"], by["mlp_out"], value)
 
     def other_states(self, other: Rows | Means) -> _States:
         """The other run of these rows; mean states stand at every position but the first."""
@@ -162,11 +162,11 @@ class _Scored:
             return self.states(ids[:, : self.where.width].to(self.where.device))
         own = self.wrapper.embed(self.where.ids)
         mine = self.states(self.where.ids)
-        found = self.states(self.where.ids, _but_first(own, other.inputs))
+        patched = self.states(self.where.ids, _but_first(own, other.inputs))
         z = [_but_first(a, b) for a, b in zip(mine.z, other.z, strict=True)]
         attn = [_but_first(a, _attention(m, b)) for m, a, b in zip(self.maps, mine.attn, other.z, strict=True)]
         mlp = [_but_first(a, b) for a, b in zip(mine.mlp, other.mlp, strict=True)]
-        return found._replace(z=z, attn=attn, mlp=mlp)
+        return patched._replace(z=z, attn=attn, mlp=mlp)
 
     def _writing(self) -> list[Site]:
         blocks = range(self.graph.blocks)
@@ -177,39 +177,39 @@ class _Scored:
         where, final = self.where, list[Tensor]()
         mask = where.mask.repeat(times, 1)
         batch = Batch(where.ids.repeat(times, 1), mask, inputs)
-        self.wrapper.forward(batch, [*self.asked.taps, *taps, Tap(FINAL, final.append)], None, None)
+        self.wrapper.forward(batch, [*self.conditions.taps, *taps, Tap(FINAL, final.append)], None, None)
         row, position, _ = where.targets.cut("answer", where.index)
         row, position = row.to(where.device), position.to(where.device)
         key = (where.rows.key if where.index is None else where.rows.key[where.index]).to(where.device)[row, position]
         copies = torch.arange(times, device=where.device).repeat_interleave(len(row)) * where.n
         rows, at, target = row.repeat(times) + copies, position.repeat(times) - 1, where.ids[row, position]
-        logits = biased(self.wrapper.head(final[0][rows, at]), self.asked.bias).to(self.wide)
+        logits = biased(self.wrapper.head(final[0][rows, at]), self.conditions.bias).to(self.wide)
         logprob = logits.log_softmax(-1).gather(-1, target.repeat(times)[:, None])[:, 0]
         return Forward(logprob, logits, target.repeat(times), rows, key.repeat(times), {}, at)
 
     # ---- scores -------------------------------------------------------------------------------------------------
-    def scores(self, mine: _States, theirs: _States, how: Attribution) -> Float[Tensor, "row writer reader"]:
+    def scores(self, mine: _States, theirs: _States, attribution: Attribution) -> Float[Tensor, "row writer reader"]:
         """Writers' differences times readers' gradients, averaged over the points."""
-        alphas, sites = how.alphas(), [None]
-        if how.method == "ig_activations":
+        alphas, sites = attribution.alphas(), [None]
+        if attribution.method == "ig_activations":
             sites = [s for s in self._writing() if s.part != "z"]
         shape = (self.where.n, len(self.graph.writers), len(self.graph.readers))
-        found = torch.zeros(shape, dtype=self.wide, device=self.where.device)
+        total = torch.zeros(shape, dtype=self.wide, device=self.where.device)
         for site in sites:
-            self._add(found, self._gradients(mine, theirs, [_Point(site, alpha) for alpha in alphas]), mine, theirs)
-        return found / (len(sites) * len(alphas)) * self.graph.exists.to(self.where.device)
+            self._add(total, self._gradients(mine, theirs, [_Point(site, alpha) for alpha in alphas]), mine, theirs)
+        return total / (len(sites) * len(alphas)) * self.graph.exists.to(self.where.device)
 
-    def _add(self, found: Tensor, gradients: list[Tensor], mine: _States, theirs: _States) -> None:
+    def _add(self, total: Tensor, gradients: list[Tensor], mine: _States, theirs: _States) -> None:
         """Add the product of each block's readers [row reader pos d] with all writers before them."""
         mask = self.where.mask[:, None, :, None]
         per, width = self.graph.per_block, self.graph.heads + 1
         for block, gradient in enumerate(gradients):
             columns = slice(block * per, block * per + gradient.shape[1])
             gradient = (gradient * mask).flatten(2).mT
-            found[:, :1, columns] += (theirs.embed - mine.embed).to(self.wide).flatten(1)[:, None] @ gradient
+            total[:, :1, columns] += (theirs.embed - mine.embed).to(self.wide).flatten(1)[:, None] @ gradient
             for writer in range(min(block + 1, self.graph.blocks)):
                 lines = slice(1 + writer * width, 1 + (writer + 1) * width)
-                found[:, lines, columns] += self._difference(writer, mine, theirs).flatten(2) @ gradient
+                total[:, lines, columns] += self._difference(writer, mine, theirs).flatten(2) @ gradient
 
     @torch.no_grad()
     def _difference(self, block: int, mine: _States, theirs: _States) -> Float[Tensor, "row writer pos d"]:
@@ -224,14 +224,14 @@ class _Scored:
         shares = [point.alpha if point.site is None else 1.0 for point in points]
         inputs = torch.cat([_mix(mine.inputs, theirs.inputs, a) for a in shares]).detach().requires_grad_()
         reading = [Site(part=p, block=b) for b in range(self.graph.blocks) for p in ("q", "k", "v", "mlp_in")]
-        kept: dict[Site, Tensor] = {}
+        nodes: dict[Site, Tensor] = {}
         stream: dict[Site, Tensor] = {}
-        taps = [*self._mixing(mine, theirs, points), *(Tap(s, _passing(kept, s)) for s in (*reading, last))]
+        taps = [*self._mixing(mine, theirs, points), *(Tap(s, _passing(nodes, s)) for s in (*reading, last))]
         taps += [Tap(s, _keeping(stream, s)) for b in range(self.graph.blocks) for s in self._streams(b)]
-        value = valued(self.asked.objective, self._forward(inputs, taps, k), k * self.where.n)
-        asked = (*reading, last)
-        got = torch.autograd.grad(value.sum(), [kept[s] for s in asked], allow_unused=True, materialize_grads=True)
-        by_site = {s: g.to(self.wide).unflatten(0, (k, -1)) for s, g in zip(asked, got, strict=True)}
+        value = valued(self.conditions.objective, self._forward(inputs, taps, k), k * self.where.n)
+        sites = (*reading, last)
+        got = torch.autograd.grad(value.sum(), [nodes[s] for s in sites], allow_unused=True, materialize_grads=True)
+        by_site = {s: g.to(self.wide).unflatten(0, (k, -1)) for s, g in zip(sites, got, strict=True)}
         with torch.no_grad():
             blocks = [self._of_block(b, by_site, stream, k) for b in range(self.graph.blocks)]
         return [*blocks, by_site[last].sum(0)[:, None]]
@@ -247,9 +247,9 @@ class _Scored:
         maps, (before, middle) = self.maps[block], self._streams(block)
         x, mid = (stream[s].to(self.wide).unflatten(0, (k, -1)) for s in (before, middle))
         qkv = {part: grads[Site(part=part, block=block)] for part in ("q", "k", "v")}
-        found = [taken_back(maps.attn_norm, maps.reads[part], grad, x) for part, grad in qkv.items()]
+        heads = [taken_back(maps.attn_norm, maps.reads[part], grad, x) for part, grad in qkv.items()]
         mlp = grads[Site(part="mlp_in", block=block)][..., None, :]
-        return torch.cat([*found, taken_back(maps.mlp_norm, None, mlp, mid)], 1)
+        return torch.cat([*heads, taken_back(maps.mlp_norm, None, mlp, mid)], 1)
 
     def _mixing(self, mine: _States, theirs: _States, points: Sequence[_Point]) -> list[Tap]:
         """The tap that puts mixtures of both runs at the points' one site; none for the inputs."""
@@ -266,16 +266,16 @@ def _at(run: _States, site: Site) -> Tensor:
     return (run.attn if site.part == "attn_out" else run.mlp)[site.block]
 
 
-def _keeping(kept: dict[Site, Tensor], site: Site) -> Callable[[Tensor], None]:
+def _keeping(states: dict[Site, Tensor], site: Site) -> Callable[[Tensor], None]:
     def visit(state: Tensor) -> None:
-        kept[site] = state.detach().clone()
+        states[site] = state.detach().clone()
 
     return visit
 
 
-def _passing(kept: dict[Site, Tensor], site: Site) -> Callable[[Tensor], Tensor]:
+def _passing(states: dict[Site, Tensor], site: Site) -> Callable[[Tensor], Tensor]:
     def visit(state: Tensor) -> Tensor:
-        kept[site] = state
+        states[site] = state
         return state
 
     return visit
@@ -287,9 +287,9 @@ def _mix(mine: Tensor, theirs: Tensor, alpha: float) -> Tensor:
 
 def _but_first(own: Tensor, mean: Tensor) -> Tensor:
     """``mean`` at every position but the first."""
-    found = mean.to(own).expand_as(own).clone()
-    found[:, 0] = own[:, 0]
-    return found
+    states = mean.to(own).expand_as(own).clone()
+    states[:, 0] = own[:, 0]
+    return states
 
 
 def _attention(maps: BlockMaps, z: Float[Tensor, "head d_head"]) -> Float[Tensor, " d"]:
@@ -309,8 +309,8 @@ def mean_states(opened: Opened, opener: Opener, rows: Rows, budget: int) -> Mean
     for index in batches(rows.lengths, max(rows.lengths.tolist()), budget):
         where = Geometry(targets, index, None, wrapper.device)
         entered = entering(opened, opener, Job(rows, (), (), None, None), where)
-        asked = _Asked(_nothing, entered.taps, entered.bias)
-        run = _Scored(wrapper, graph, maps, where, asked).states(where.ids)
+        conditions = _Conditions(_nothing, entered.taps, entered.bias)
+        run = _Scored(wrapper, graph, maps, where, conditions).states(where.ids)
         weight = where.mask.to(wide).clone()
         weight[:, 0] = 0.0
         of_batch = [run.inputs, *run.z, *run.mlp]

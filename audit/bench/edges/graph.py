@@ -49,13 +49,13 @@ class Graph(_Size):
     @cached_property
     def readers(self) -> tuple[Reader, ...]:
         """Block by block q, k, v heads and the MLP; the final norm last."""
-        found: list[Reader] = []
+        readers: list[Reader] = []
         for block in range(self.blocks):
-            found += [Reader(block, "q", head) for head in range(self.heads)]
-            found += [Reader(block, "k", head) for head in range(self.kv_heads)]
-            found += [Reader(block, "v", head) for head in range(self.kv_heads)]
-            found.append(Reader(block, "mlp", 0))
-        return (*found, Reader(self.blocks, "final", 0))
+            readers += [Reader(block, "q", head) for head in range(self.heads)]
+            readers += [Reader(block, "k", head) for head in range(self.kv_heads)]
+            readers += [Reader(block, "v", head) for head in range(self.kv_heads)]
+            readers.append(Reader(block, "mlp", 0))
+        return (*readers, Reader(self.blocks, "final", 0))
 
     @property
     def per_block(self) -> int:

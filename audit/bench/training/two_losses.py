@@ -9,7 +9,7 @@ from audit.bench.training.recipe import Apart
 
 
 def backward(
-    first: Tensor, second: Tensor, chosen: Mapping[str, Tensor], apart: Apart, optimiser: torch.optim.AdamW
+    first: Tensor, second: Tensor, chosen: Mapping[str, Tensor], combination: Apart, optimiser: torch.optim.AdamW
 ) -> None:
     """Take the gradients of two losses one after the other and leave their combination on the parameters."""
     grads = [
@@ -18,9 +18,9 @@ def backward(
         )
         for loss in (first, second)
     ]
-    one, two = (dict(zip(chosen, got, strict=True)) for got in grads)
-    size = {name: torch.hypot(one[name], two[name]) for name in chosen}
-    for name, grad in apart.combine(one, two, adam_scale(optimiser, chosen, size)).items():
+    first_grads, second_grads = (dict(zip(chosen, got, strict=True)) for got in grads)
+    size = {name: torch.hypot(first_grads[name], second_grads[name]) for name in chosen}
+    for name, grad in combination.combine(first_grads, second_grads, adam_scale(optimiser, chosen, size)).items():
         chosen[name].grad = grad
 
 
@@ -31,12 +31,12 @@ def adam_scale(
 
     It is what Adam multiplies that step's gradient by, where ``betas[0]`` is 0.
     """
-    group, found = optimiser.param_groups[0], dict[str, Tensor]()
+    group, scales = optimiser.param_groups[0], dict[str, Tensor]()
     beta, eps = group["betas"][1], group["eps"]
     for name, parameter in chosen.items():
         state = optimiser.state.get(parameter, {})
         fresh = (1 - beta) * grads[name].square()
         moment = beta * state["exp_avg_sq"] + fresh if state else fresh
         corrected = moment / (1 - beta ** (1 + float(state.get("step", 0))))
-        found[name] = 1 / (corrected.sqrt() + eps)
-    return found
+        scales[name] = 1 / (corrected.sqrt() + eps)
+    return scales
