@@ -9,15 +9,15 @@ from sklearn.metrics import roc_curve
 from audit.findings import Curve, Skip
 from audit.nouns import Missing
 from audit.render import comparisons, known_truth
-from audit.render.comparisons import Named, depth, depth_map, layered, matrix, painted
+from audit.render.comparisons import NamedReport, depth, depth_map, layered, matrix, painted
 from audit.render.figures import key
 from audit.render.item_figures import POINTS, scores
 from tests import golden
 from tests.golden import VARIANTS, report
 
 
-def rows(*variants: golden.Variant) -> list[Named]:
-    return [Named(v, f"world/{v}", report(v)) for v in variants]
+def rows(*variants: golden.Variant) -> list[NamedReport]:
+    return [NamedReport(v, f"world/{v}", report(v)) for v in variants]
 
 
 # ---- the matrix -------------------------------------------------------------------------------------------------
@@ -41,7 +41,7 @@ def test_a_cell_has_the_log_ratio_and_an_in_case_one_has_no_number() -> None:
 def test_a_test_that_did_not_run_is_hatched_and_says_why() -> None:
     found = report("suppressed")
     skipped = found.model_copy(update={"skips": (Skip(probe="pruning", reason="no such edit", consequence="open"),)})
-    drawn = matrix([Named("a", "a", found), Named("b", "b", skipped)])
+    drawn = matrix([NamedReport("a", "a", found), NamedReport("b", "b", skipped)])
     hatched = drawn.figure.data[0]
     place = comparisons.columns([found, skipped]).index("pruning")
     assert list(hatched.x)[-1] == place and hatched.marker.pattern.shape == "/"

@@ -28,7 +28,7 @@ SCALE: Final = (
 """Purple (never trained) over white (no support) to orange (knows): for the colour-blind too, and no traffic light."""
 
 
-class Named(NamedTuple):
+class NamedReport(NamedTuple):
     """A report under the name that it has in a comparison, and the address that a click on it leads to."""
 
     name: str
@@ -58,7 +58,7 @@ def _judged(m: Measurement) -> bool:
     return m.kind != "context" and m.mode == "controlled"
 
 
-def matrix(rows: Sequence[Named], shown: Shown = "ratio") -> Drawing:
+def matrix(rows: Sequence[NamedReport], shown: Shown = "ratio") -> Drawing:
     """Is the content really gone? One row a checkpoint, one column a test: its outcome, and how strongly it speaks."""
     tests = columns([r.report for r in rows])
     titles = {key(e.measurement): title(e.measurement) for r in rows for e in r.report.evidence}
@@ -109,7 +109,7 @@ class Paint(NamedTuple):
     ink: str
 
 
-def painted(rows: Sequence[Named], shown: Shown = "ratio") -> list[list[Paint]]:
+def painted(rows: Sequence[NamedReport], shown: Shown = "ratio") -> list[list[Paint]]:
     """The cells of a :func:`matrix` by row, for a view that draws them itself."""
     tests = columns([r.report for r in rows])
     cells = [_cell(r.report, t, shown) for r in rows for t in tests]
@@ -217,7 +217,7 @@ def layered(reports: Sequence[Report]) -> list[str]:
     return list(dict.fromkeys(key(e.measurement) for r in reports for e in r.evidence if depth(e.measurement)))
 
 
-def depth_map(rows: Sequence[Named], test: str) -> Drawing | None:
+def depth_map(rows: Sequence[NamedReport], test: str) -> Drawing | None:
     """Where does it persist? One column a checkpoint, one row a layer: how far above a model that never knew."""
     found = [(r, m) for r in rows for m in _measurements(r.report, test)]
     depths = [(r, d) for r, m in found if (d := depth(m)) is not None]
