@@ -166,7 +166,7 @@ def forecast(args: argparse.Namespace) -> Answer:
     """Which items of the forget set will be hard, before anything is unlearned."""
     from audit.casefile import load_forecast
     from audit.forecasting.forecast import forecast as forecast_of
-    from audit.render.forecast import told
+    from audit.render.forecast import terminal_lines
 
     name = load_forecast(Path(args.case)).name
     if not args.out and name != Path(name).name:
@@ -176,7 +176,7 @@ def forecast(args: argparse.Namespace) -> Answer:
     with _progress(args) as progress:
         progress.say(f"opening {args.case}")
         found = forecast_of(Path(args.case), out, _how(args), progress.watch, pilots)
-    return Answer(found.model_dump(mode="json"), (*told(found), f"written to {out}"))
+    return Answer(found.model_dump(mode="json"), (*terminal_lines(found), f"written to {out}"))
 
 
 def calibrate(args: argparse.Namespace) -> Answer:

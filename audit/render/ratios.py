@@ -10,7 +10,7 @@ from typing import Final
 from audit.clusters import approximate
 from audit.findings import DetectionLimit, Interval, LikelihoodRatio, Rate, Report
 from audit.nouns import Missing
-from audit.render.wording import number, verdict_sentence, visible, why
+from audit.render.wording import number, verdict_reason, verdict_sentence, visible
 
 NO_SUPPORT: Final = "no useful support for either proposition"
 BANDS: Final = (
@@ -76,9 +76,9 @@ def _ends(low: str, mid: str, high: str) -> str:
     return f"from {low}" if mid == high != low else f"up to {high}" if mid == low != high else f"{low} to {high}"
 
 
-def rate(found: Rate) -> str:
+def rate(errors: Rate) -> str:
     """``1 of 60 worlds (at most 7.7 %)``: a count, and its exact one-sided 95 % bound."""
-    return f"{found.k} of {found.n} worlds (with 95 % confidence at most {number(100 * found.upper95)} %)"
+    return f"{errors.k} of {errors.n} worlds (with 95 % confidence at most {number(100 * errors.upper95)} %)"
 
 
 # ---- sentences --------------------------------------------------------------------------------------------------
@@ -108,11 +108,11 @@ def _weighed(ratio: LikelihoodRatio, names: tuple[str, str]) -> str:
     if value < 1:
         first, second = names[1].replace("does", "holds"), names[0].replace("holds", "does")
         lo, value, hi, floor, ceiling = 1 / hi, 1 / value, 1 / lo, 1 / ceiling, 1 / floor
-    low, said, high = (ratio_number(x, floor, ceiling) for x in (lo, value, hi))
-    times = f"at least {said[2:]}" if said.startswith("≥") else f"about {said}"
+    low, middle, high = (ratio_number(x, floor, ceiling) for x in (lo, value, hi))
+    times = f"at least {middle[2:]}" if middle.startswith("≥") else f"about {middle}"
     about = "approximate " if approximate("percentile", ratio.false_alarms.n) else ""
     return (
-        f"{times} times more probable if {first} than if {second} ({about}95 % interval {_ends(low, said, high)}; "
+        f"{times} times more probable if {first} than if {second} ({about}95 % interval {_ends(low, middle, high)}; "
         f"ceiling of this design {number(_rounded(ceiling, True))})"
     )
 
@@ -188,12 +188,13 @@ def how_sure(report: Report, brief: bool = False) -> str:
     ``brief`` where both propositions stand beside it, as H1 and H2.
     """
     verdict = report.verdict
-    told = [verdict_sentence(report)]
+    sentences = [verdict_sentence(report)]
     if isinstance(verdict.ratio, LikelihoodRatio):
-        told = [ratio_in_short(verdict.ratio)] if brief else [*told, rates_sentence(verdict.ratio)]
-        told += [power_sentence(verdict.ratio.limit)] if verdict.direction != "above" else []
+        sentences = [ratio_in_short(verdict.ratio)] if brief else [*sentences, rates_sentence(verdict.ratio)]
+        sentences += [power_sentence(verdict.ratio.limit)] if verdict.direction != "above" else []
     elif verdict.word == "CONSISTENT WITH NEVER TRAINED":
-        told.append(
-            f"The tests are {why(report)}; how often they would find a planted trace of that size is not known."
+        sentences.append(
+            f"The tests are {verdict_reason(report)}; how often they would find a planted trace of that size is not "
+            "known."
         )
-    return " ".join(told)
+    return " ".join(sentences)

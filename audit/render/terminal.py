@@ -24,8 +24,8 @@ from audit.render.wording import (
     layer,
     number,
     sentence,
+    verdict_reason,
     visible,
-    why,
 )
 
 STYLE: Final[dict[VerdictWord, str]] = {
@@ -50,7 +50,9 @@ def table(reports: Sequence[Report]) -> Table:
             _effect(best(report, "causal"), at_layer=True),
             _effect(best(report, "decoding")),
             _effect(best(report, "gate")),
-            Text.assemble((f"{VERDICT_SYMBOL[word]} {word}", STYLE[word]), f"\n{why(report)}", _ratio(report)),
+            Text.assemble(
+                (f"{VERDICT_SYMBOL[word]} {word}", STYLE[word]), f"\n{verdict_reason(report)}", _ratio(report)
+            ),
         )
     return out
 

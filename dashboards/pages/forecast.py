@@ -28,8 +28,8 @@ def ranks(report: forecasts.ForecastReport) -> Drawing:
     )  # fmt: skip
     rows = [[visible(g.name), f"{g.rank:.2f}", f"{g.interval.lo:.2f}", f"{g.interval.hi:.2f}"] for g in report.groups]
     data = grid_of("Groups, hardest first", ("Group", "Rank", "90 % from", "to"), rows)
-    summary = f"{len(groups)} groups by how hard they will be to forget, 0 easiest, 1 hardest, with 90 % intervals"
-    return Drawing("forecast-groups", figure, summary, "A rank says which is harder, not how long it takes.", data)
+    alt = f"{len(groups)} groups by how hard they will be to forget, 0 easiest, 1 hardest, with 90 % intervals"
+    return Drawing("forecast-groups", figure, alt, "A rank says which is harder, not how long it takes.", data)
 
 
 view = bar.current()
