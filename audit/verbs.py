@@ -205,7 +205,7 @@ def calibrate(args: argparse.Namespace) -> Answer:
 def _calibrated(done: "Renewed") -> Answer:
     from audit.renewal import Row, rows
 
-    made = done.made
+    made = done.fitted
     listed, table = rows(made), Table(title=f"calibrations from {made.subjects.name}, {done.worlds} worlds")
     for heading in Row._fields:
         table.add_column(heading.replace("_", " "))

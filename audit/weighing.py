@@ -25,7 +25,7 @@ from audit.calibration import (
     read_shelf,
     use_of,
 )
-from audit.features import Feature, features, named
+from audit.features import Feature, features, full_name
 from audit.findings import CalibrationUse, Domain, Evidence, Interval, LikelihoodRatio, Verdict, VerdictWord
 from audit.joint import Joined, Joint
 from audit.judging import alone, judge, verdict
@@ -148,7 +148,7 @@ def opinion(evidence: Sequence[Evidence], standing: Standing) -> Opinion | None:
         joins = standing.of(m.probe, m.name) is not None and standing.holding[m.probe].joins
         if joins and m.form == "trained" and m.kind != "context":
             row = features(Score.of(m))
-            found |= {Feature(named(m), feature): value for feature, value in row.items()}
+            found |= {Feature(full_name(m), feature): value for feature, value in row.items()}
             causal = causal or (m.kind == "causal" and "effect" in row)
     if not causal:
         return None

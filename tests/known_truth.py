@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from audit.findings import Control, Count, Domain, Interval, Kind, Measurement, Overall
-from audit.fitting import Made, Pooled, calibrate
+from audit.fitting import CalibrationSet, Pooled, calibrate
 from audit.nouns import Missing
 from audit.pools import Pool, Score, Scored, WorldScores
 
@@ -109,7 +109,7 @@ def gate(value: float) -> Measurement:
 
 
 @cache
-def made(worlds: int = 16, noise: float = 0.05) -> Made:
+def made(worlds: int = 16, noise: float = 0.05) -> CalibrationSet:
     """A calibrated pool, made once a process; few draws, since no test here is about an interval's width."""
     return calibrate(pool(worlds, World(noise=noise)), ZOO)
 

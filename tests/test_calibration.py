@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from audit import clusters, likelihood, stats
 from audit.calibration import JOINT, SUBJECTS, Asked, Calibration, Shelf, read, read_shelf, use_of
-from audit.features import Feature, features, named
+from audit.features import Feature, features, full_name
 from audit.fitting import calibrate, write_all
 from audit.joint import Joint, Lit, apply, enough, fit_joint, reliability, table_of
 from audit.nouns import AuditError, Missing
@@ -20,7 +20,7 @@ from tests.known_truth import CODE, DOMAIN, KINDS, ZOO, World, made, pool
 
 
 def row(model: Scored) -> dict[Feature, float]:
-    return {Feature(named(s), name): value for s in model.scores for name, value in features(s).items()}
+    return {Feature(full_name(s), name): value for s in model.scores for name, value in features(s).items()}
 
 
 # ---- rates ------------------------------------------------------------------------------------------------------
