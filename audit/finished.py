@@ -28,7 +28,7 @@ def gate_of(args: argparse.Namespace) -> Gate:
 def gated(report: Report, args: argparse.Namespace) -> int:
     """The exit code of looking at a finished report: 0, unless a gate was asked for."""
     gate = gate_of(args)
-    return exit_code(report, gate) if gate.asked else ExitCode.OK
+    return exit_code(report, gate) if gate.is_set else ExitCode.OK
 
 
 def verify(args: argparse.Namespace) -> Answer:
@@ -47,7 +47,7 @@ def verify(args: argparse.Namespace) -> Answer:
         line = custody.append(Path(found.subject), "verified", {"outcome": word.lower()}, code_version())
         lines.append(f"  written down: {custody.NAME}, line {line.n}")
     code = ExitCode.OK if found.accepted else ExitCode.INTEGRITY
-    if found.report is not None and found.accepted and gate.asked:
+    if found.report is not None and found.accepted and gate.is_set:
         code = exit_code(found.report, gate)
     document: dict[str, JsonValue] = {
         "subject": found.subject, "accepted": found.accepted, "problems": list(found.problems),

@@ -160,7 +160,7 @@ def forecast(args: argparse.Namespace) -> Answer:
     """Which items of the forget set will be hard, before anything is unlearned."""
     from audit.case import load_forecast
     from audit.forecasting import forecast as forecast_of
-    from audit.render import forecast_summary
+    from audit.render import terminal_lines
 
     name = load_forecast(Path(args.case)).name
     if not args.out and name != Path(name).name:
@@ -170,7 +170,7 @@ def forecast(args: argparse.Namespace) -> Answer:
     with _progress(args) as progress:
         progress.say(f"opening {args.case}")
         found = forecast_of(Path(args.case), out, _how(args), progress.watch, pilots)
-    return Answer(found.model_dump(mode="json"), (*forecast_summary(found), f"written to {out}"))
+    return Answer(found.model_dump(mode="json"), (*terminal_lines(found), f"written to {out}"))
 
 
 def calibrate(args: argparse.Namespace) -> Answer:
@@ -199,7 +199,7 @@ def calibrate(args: argparse.Namespace) -> Answer:
 def _calibrated(done: "Renewed") -> Answer:
     from audit.pools import Row, rows
 
-    made = done.made
+    made = done.fitted
     listed, table = rows(made), Table(title=f"calibrations from {made.subjects.name}, {done.worlds} worlds")
     for heading in Row._fields:
         table.add_column(heading.replace("_", " "))

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 import streamlit as st
 
-from audit.render import Named
+from audit.render import NamedReport
 from audit.schema import Evidence, Report
 from audit.wording import NAME, visible
 from dashboards.runs import Folder, Run, folders, open_run
@@ -32,7 +32,7 @@ class View(NamedTuple):
     run: Run | None
     near: tuple[Folder, ...]
     cohort: str
-    there: tuple[Folder, ...] = ()
+    run_folders: tuple[Folder, ...] = ()
 
     def keeps(self, evidence: Evidence) -> bool:
         """Does the chosen cohort include this finding?"""
@@ -42,13 +42,13 @@ class View(NamedTuple):
         """All runs beside the chosen one, verified."""
         return tuple(opened(self.vault, folder) for folder in self.near)
 
-    def rows(self) -> tuple[Named, ...]:
+    def rows(self) -> tuple[NamedReport, ...]:
         """The finished reports that answer the chosen one's question: same base, same forget set."""
         if self.run is None or self.run.report is None:
             return ()
-        asked = question(self.run.report)
-        found = [run for run in self.peers() if run.report is not None and question(run.report) == asked]
-        return tuple(Named(name_of(run), run.name, run.report) for run in found if run.report is not None)
+        own_question = question(self.run.report)
+        comparable = [run for run in self.peers() if run.report is not None and question(run.report) == own_question]
+        return tuple(NamedReport(name_of(run), run.name, run.report) for run in comparable if run.report is not None)
 
 
 def question(report: Report) -> tuple[str, str]:
@@ -67,13 +67,13 @@ def root() -> Path:
 
 
 @st.cache_resource(show_spinner="Reading the run store…", max_entries=1024)
-def _kept(place: str, folder: Folder) -> Run:
+def _cached_run(place: str, folder: Folder) -> Run:
     return open_run(Vault(Path(place)), folder.name)
 
 
 def opened(vault: Vault, folder: Folder) -> Run:
     """A run, verified once for as long as its files stay as they are."""
-    return _kept(str(vault.root), folder)
+    return _cached_run(str(vault.root), folder)
 
 
 def _parent(name: str) -> str:
@@ -83,24 +83,24 @@ def _parent(name: str) -> str:
 def draw() -> View:
     """Draw the bar and say what is chosen."""
     vault = Vault(root())
-    there = folders(vault)
-    _forget_gone(there)
-    if not there:
+    run_folders = folders(vault)
+    _forget_missing(run_folders)
+    if not run_folders:
         return View(vault, None, (), "all rows")
-    sets = list(dict.fromkeys(_parent(f.name) for f in there))
+    sets = list(dict.fromkeys(_parent(f.name) for f in run_folders))
     left, middle, right = st.columns([2, 3, 2])
     chosen = left.selectbox("Run", sets, key="set", bind="query-params", format_func=_set_name)
-    near = {_last(f.name): f for f in there if _parent(f.name) == chosen}
+    near = {_last(f.name): f for f in run_folders if _parent(f.name) == chosen}
     suspect = middle.selectbox("Suspect checkpoint", list(near), key="run", bind="query-params", format_func=shown)
     cohort = right.selectbox("Cohort", list(COHORTS), key="cohort", bind="query-params")
     folder = near.get(suspect or "") or next(iter(near.values()))
-    return View(vault, opened(vault, folder), tuple(near.values()), cohort or "all rows", there)
+    return View(vault, opened(vault, folder), tuple(near.values()), cohort or "all rows", run_folders)
 
 
 @st.fragment(run_every=NEWS_S)
 def news(view: View) -> None:
     """No page changes under its reader: what is new is only told, and shown when it is asked for."""
-    if folders(view.vault) != view.there and st.button("New results are there: show them", key="news"):
+    if folders(view.vault) != view.run_folders and st.button("New results are there: show them", key="news"):
         st.rerun(scope="app")
 
 
@@ -112,9 +112,9 @@ def _last(name: str) -> str:
     return PurePosixPath(name).name
 
 
-def _forget_gone(there: Sequence[Folder]) -> None:
+def _forget_missing(run_folders: Sequence[Folder]) -> None:
     """A run or a folder that is there no longer is chosen no longer."""
-    sets, runs = {_parent(f.name) for f in there}, {_last(f.name) for f in there}
+    sets, runs = {_parent(f.name) for f in run_folders}, {_last(f.name) for f in run_folders}
     for key, known in (("set", sets), ("run", runs)):
         if key in st.session_state and st.session_state[key] not in known:
             del st.session_state[key]

@@ -13,12 +13,12 @@ NAME: Final = "forecast.json"
 CAP: Final = 32 * MB
 
 
-class Found(NamedTuple):
+class ForecastFile(NamedTuple):
     """A forecast by its folder, or why there is none to show there."""
 
     folder: str
     report: ForecastReport | None
-    what: str = ""
+    reason: str = ""
 
 
 def folders(vault: Vault) -> tuple[str, ...]:
@@ -26,18 +26,18 @@ def folders(vault: Vault) -> tuple[str, ...]:
     return tuple(sorted(path.rpartition("/")[0] for path in vault.files("") if path.rpartition("/")[2] == NAME))
 
 
-def read(vault: Vault, folder: str) -> Found:
+def read(vault: Vault, folder: str) -> ForecastFile:
     """A forecast, verified: its id must be that of its own content. Never raises."""
     path = f"{folder}/{NAME}" if folder else NAME
     try:
         report = ForecastReport.model_validate(json.loads(vault.read(path, CAP)))
     except Refused as error:
-        return Found(folder, None, error.what)
+        return ForecastFile(folder, None, error.what)
     except (ValidationError, ValueError, RecursionError) as error:
         first = str(error).partition("\n")[0]
-        return Found(
+        return ForecastFile(
             folder, None, f"{visible(path, CELL)} is no forecast that this version reads: {visible(first, CELL)}"
         )
     if forecast_id(report) != report.report_id:
-        return Found(folder, None, f"{visible(path, CELL)} was changed after it was written: it is not shown")
-    return Found(folder, report)
+        return ForecastFile(folder, None, f"{visible(path, CELL)} was changed after it was written: it is not shown")
+    return ForecastFile(folder, report)

@@ -33,15 +33,15 @@ class Guard:
         if not isinstance(error, Exception):
             return False
         if isinstance(error, AuditError):
-            told = f"<p>{escape(error.what)}</p><p>What to do: {escape(error.do)}</p>"
-            states.panel("This cannot be shown", f"{told}<p>Error id: {error.error_id}</p>", "bad", role="alert")
+            message = f"<p>{escape(error.what)}</p><p>What to do: {escape(error.do)}</p>"
+            states.panel("This cannot be shown", f"{message}<p>Error id: {error.error_id}</p>", "bad", role="alert")
             return True
         trace = "".join(traceback.format_exception(error))
         error_id = hashlib.sha256(trace.encode(errors="replace")).hexdigest()[:8]
         where = _keep(f"error {error_id}\n{trace}")
-        told = f"<p>Error id: <code>{error_id}</code>. The details are in <code>{escape(where)}</code> alone.</p>"
+        message = f"<p>Error id: <code>{error_id}</code>. The details are in <code>{escape(where)}</code> alone.</p>"
         states.panel(
-            "This page broke", f"{told}<p>Other pages still work. Reload to try again.</p>", "bad", role="alert"
+            "This page broke", f"{message}<p>Other pages still work. Reload to try again.</p>", "bad", role="alert"
         )
         return True
 

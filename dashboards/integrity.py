@@ -19,10 +19,10 @@ def check(vault: Vault, run: str) -> list[Checked]:
     """All listed files, and those that are there without being listed. AuditError where the manifest cannot be read."""
     text = vault.read(f"{run}/{manifest.NAME}", MANIFEST_CAP).decode("utf-8", "surrogateescape")
     listed = manifest.listed(text, shown(f"{run}/{manifest.NAME}"))
-    found = [_held(vault, run, path, digest) for path, digest in sorted(listed.items())]
+    hashed = [_held(vault, run, path, digest) for path, digest in sorted(listed.items())]
     left = [p for p in vault.files(run) if p not in listed and p not in manifest.LEFT_OUT]
     extra = [p for p in left if not p.endswith(manifest.LEFT_OUT_ENDINGS)]
-    return [*found, *(Checked(shown(path), "not listed", "") for path in extra)]
+    return [*hashed, *(Checked(shown(path), "not listed", "") for path in extra)]
 
 
 def _held(vault: Vault, run: str, path: str, digest: str) -> Checked:

@@ -46,11 +46,11 @@ class Sheet(NamedTuple):
     layer: float
 
 
-def layers(found: pa.Table) -> tuple[float, ...]:
+def layers(table: pa.Table) -> tuple[float, ...]:
     """The layers (or steps, or bit widths) that a table has scores of."""
-    if "layer" not in found.column_names:
+    if "layer" not in table.column_names:
         return (WHOLE,)
-    return tuple(sorted(float(x) for x in pc.unique(found["layer"]).to_pylist() if x is not None)) or (WHOLE,)
+    return tuple(sorted(float(x) for x in pc.unique(table["layer"]).to_pylist() if x is not None)) or (WHOLE,)
 
 
 def read(vault: Vault, run: str, table: Table) -> pa.Table:
@@ -77,27 +77,27 @@ def read(vault: Vault, run: str, table: Table) -> pa.Table:
         raise _broken(path, f"it is no table: {visible(str(error), 200)}") from None
 
 
-def _broken(path: str, why: str) -> AuditError:
-    return AuditError(f"{shown(path)} cannot be shown: {why}", "open it by hand", ExitCode.INTEGRITY)
+def _broken(path: str, reason: str) -> AuditError:
+    return AuditError(f"{shown(path)} cannot be shown: {reason}", "open it by hand", ExitCode.INTEGRITY)
 
 
-def _shortened(found: pa.Table) -> pa.Table:
+def _shortened(table: pa.Table) -> pa.Table:
     """Texts cut to what is ever shown, before they become Python strings."""
-    for i, name in enumerate(found.column_names):
+    for i, name in enumerate(table.column_names):
         if name not in ("score", "layer"):
-            cut = pc.utf8_slice_codeunits(found[name].cast(pa.large_string()), 0, TEXT)
-            found = found.set_column(i, name, cut)
-    return found.set_column(found.column_names.index("score"), "score", found["score"].cast(pa.float64()))
+            cut = pc.utf8_slice_codeunits(table[name].cast(pa.large_string()), 0, TEXT)
+            table = table.set_column(i, name, cut)
+    return table.set_column(table.column_names.index("score"), "score", table["score"].cast(pa.float64()))
 
 
-def sheet(found: pa.Table, layer: float) -> Sheet:
+def sheet(table: pa.Table, layer: float) -> Sheet:
     """The items at one layer, one row an item with its scores in every role, in the order of the table."""
-    if "layer" in found.column_names:
-        found = found.filter(pc.equal(found["layer"].cast(pa.float64()), layer))
+    if "layer" in table.column_names:
+        table = table.filter(pc.equal(table["layer"].cast(pa.float64()), layer))
     texts: dict[str, dict[str, str]] = {}
     outputs: dict[str, dict[str, str]] = {}
     scores: dict[str, dict[str, float]] = {}
-    columns = [found[name].to_pylist() for name in NEEDED]
+    columns = [table[name].to_pylist() for name in NEEDED]
     for item, group, role, prompt, target, output, score in zip(*columns, strict=True):
         texts.setdefault(item, {"group": group or "", "prompt": prompt or "", "target": target or ""})
         # Of several references the first is the null, as in every test.
@@ -107,11 +107,11 @@ def sheet(found: pa.Table, layer: float) -> Sheet:
     known = [s["reference"] for s in scores.values() if "reference" in s]
     centre, spread = (fmean(known), pstdev(known)) if len(known) > 1 else (0.0, 0.0)
     rows = []
-    for item, told in texts.items():
+    for item, fields in texts.items():
         score = scores.get(item, {})
         z = (score["suspect"] - centre) / spread if spread > 0 and "suspect" in score else None
-        span = copied(told["target"], outputs[item].get("suspect", ""))
-        rows.append(Row(item or "", **told, output=outputs[item], score=score, z=z, copied=span))
+        span = copied(fields["target"], outputs[item].get("suspect", ""))
+        rows.append(Row(item or "", **fields, output=outputs[item], score=score, z=z, copied=span))
     return Sheet(tuple(rows), layer)
 
 
@@ -125,17 +125,17 @@ class Span(NamedTuple):
 
 def spans(target: str, output: str, least: int = 2) -> list[Span]:
     """An output in pieces: marked where ``least`` words or more (or the whole target) stand in the target too."""
-    wanted, said = target.split(), output.split()
+    wanted, words = target.split(), output.split()
     low = min(least, len(wanted)) or 1
-    found = SequenceMatcher(None, [w.casefold() for w in said], [w.casefold() for w in wanted], autojunk=False)
+    matcher = SequenceMatcher(None, [w.casefold() for w in words], [w.casefold() for w in wanted], autojunk=False)
     pieces, end = list[Span](), 0
-    for start, _, length in found.get_matching_blocks():
+    for start, _, length in matcher.get_matching_blocks():
         if length >= low:
             if start > end:
-                pieces.append(Span(" ".join(said[end:start]), False))
-            pieces.append(Span(" ".join(said[start : start + length]), True))
+                pieces.append(Span(" ".join(words[end:start]), False))
+            pieces.append(Span(" ".join(words[start : start + length]), True))
             end = start + length
-    return [*pieces, Span(" ".join(said[end:]), False)] if end < len(said) else pieces
+    return [*pieces, Span(" ".join(words[end:]), False)] if end < len(words) else pieces
 
 
 def copied(target: str, output: str) -> int:
@@ -160,7 +160,7 @@ def as_shown(text: str, reveal: bool) -> str:
 def matching(rows: Sequence[Row], search: str, low: float, high: float) -> list[Row]:
     """The rows whose suspect score lies within the bounds and whose texts hold the words searched for."""
     wanted = search.casefold().strip()
-    kept = [r for r in rows if "suspect" not in r.score or low <= r.score["suspect"] <= high]
+    within = [r for r in rows if "suspect" not in r.score or low <= r.score["suspect"] <= high]
     if not wanted:
-        return kept
-    return [r for r in kept if any(wanted in text.casefold() for text in (r.prompt, r.target, *r.output.values()))]
+        return within
+    return [r for r in within if any(wanted in text.casefold() for text in (r.prompt, r.target, *r.output.values()))]

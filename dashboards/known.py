@@ -28,16 +28,16 @@ def of(report: Report, e: Evidence) -> Known | Missing:
     m = e.measurement
     use = next((u for u in report.calibrations if u.probe == m.probe), None)
     if e.basis != "calibrated" or use is None:
-        why = use.because if use is not None else "no calibration judged this test"
-        return Missing(missing=f"judged in-case, so it has no curves of known truth: {why}")
+        reason = use.because if use is not None else "no calibration judged this test"
+        return Missing(missing=f"judged in-case, so it has no curves of known truth: {reason}")
     shelf = _shelf()
-    found = None if shelf is None else shelf.calibrations.get(m.probe)
-    if found is None or shelf is None or shelf.subjects is None or found.content_hash() != use.sha256:
+    calibration = None if shelf is None else shelf.calibrations.get(m.probe)
+    if calibration is None or shelf is None or shelf.subjects is None or calibration.content_hash() != use.sha256:
         return Missing(missing=f"the calibration {use.sha256[:12]} that judged this test is not the one installed here")
-    named = next((c for c in found.measurements if c.name == m.name and c.form == m.form), None)
-    if named is None:
+    calibrated = next((c for c in calibration.measurements if c.name == m.name and c.form == m.form), None)
+    if calibrated is None:
         return Missing(missing="its calibration holds nothing about this measurement")
-    return Known(shelf.subjects, named)
+    return Known(shelf.subjects, calibrated)
 
 
 class Scores(NamedTuple):
@@ -50,11 +50,11 @@ class Scores(NamedTuple):
 def scores(subjects: Subjects, calibrated: Calibrated) -> Scores:
     """The scores of known truth behind a calibrated measurement; doses between the two are left out."""
     column = next((c for c in calibrated.columns if c.feature == "effect"), None)
-    found = Scores([], [])
+    effects = Scores([], [])
     for place, value in zip(column.subject, column.value, strict=True) if column else ():
         subject = subjects.subjects[place]
         if subject.kept == 0 and subject.pool == "clean":
-            found.clean.append(value)
+            effects.clean.append(value)
         elif subject.pool == "knowing" and subject.kept == subject.audited:
-            found.knowing.append(value)
-    return found
+            effects.knowing.append(value)
+    return effects

@@ -18,7 +18,7 @@ class _Unit(Noun, extra="ignore"):
     peak_bytes: int
 
 
-class _Whole(Noun, extra="ignore"):
+class _PlanPrice(Noun, extra="ignore"):
     seconds: tuple[float, float]
     source: str
     peak_bytes: int
@@ -36,12 +36,12 @@ class Price(NamedTuple):
     def of(cls, answer: Mapping[str, JsonValue]) -> Self:
         """The price in an answer of the planner."""
         try:
-            found = _Whole.model_validate(answer.get("price"))
+            price = _PlanPrice.model_validate(answer.get("price"))
         except ValidationError:
             return cls(UNKNOWN, UNKNOWN, {})
-        units = {u.unit: f"{_range(*u.seconds)}, {size(u.peak_bytes)}" for u in found.units}
-        time = f"{_range(*found.seconds)}, {visible(found.source, NAME)}"
-        return cls(time, f"about {size(found.peak_bytes)} at most", units)
+        units = {u.unit: f"{_range(*u.seconds)}, {size(u.peak_bytes)}" for u in price.units}
+        time = f"{_range(*price.seconds)}, {visible(price.source, NAME)}"
+        return cls(time, f"about {size(price.peak_bytes)} at most", units)
 
 
 def _range(low: float, high: float) -> str:

@@ -49,16 +49,18 @@ def events(vault: Vault, run: str) -> tuple[Event, ...]:
     """The event log from the last start on; half a line at its end is passed over."""
     with suppress(Refused):
         lines = vault.tail(f"{run}/events.jsonl", MB).decode("utf-8", "replace").splitlines()
-        found = [event for line in lines if (event := _event(line)) is not None]
-        starts = [i for i, event in enumerate(found) if event.event == "started"]
-        return tuple(found[starts[-1] :] if starts else found)
+        logged = [event for line in lines if (event := _event(line)) is not None]
+        starts = [i for i, event in enumerate(logged) if event.event == "started"]
+        return tuple(logged[starts[-1] :] if starts else logged)
     return ()
 
 
 def _event(line: str) -> Event | None:
     with suppress(ValueError, TypeError, KeyError, RecursionError):
-        told = json.loads(line)
-        return Event(visible(str(told["at"]), 40), visible(str(told["event"]), 40), visible(str(told["detail"]), CELL))
+        entry = json.loads(line)
+        return Event(
+            visible(str(entry["at"]), 40), visible(str(entry["event"]), 40), visible(str(entry["detail"]), CELL)
+        )
     return None
 
 
@@ -74,21 +76,21 @@ def progress(vault: Vault, run: str, timed: Sequence[Report], now: datetime) -> 
     plan = plan_of(vault, run)
     if plan is None:
         return None
-    told = events(vault, run)
+    logged = events(vault, run)
     running = [t for t in plan.tests if t.will_run]
-    names = {re.split(r"\s", e.detail, maxsplit=1)[0] for e in told if e.event in DONE}
+    names = {re.split(r"\s", e.detail, maxsplit=1)[0] for e in logged if e.event in DONE}
     waiting = [t for t in running if t.probe not in names]
-    kinds = [e.event for e in told]
+    kinds = [e.event for e in logged]
     ended = next((k for k in reversed(kinds) if k in ("finished", "cancelled", "interrupted")), "")
     current = (
         "" if ended else "reading states" if "prefetched" not in kinds else waiting[0].probe if waiting else "judging"
     )
-    begun = _moment(told[0].at) if told else None
-    end = _moment(told[-1].at) if ended else now
+    begun = _moment(logged[0].at) if logged else None
+    end = _moment(logged[-1].at) if ended else now
     elapsed = (end - begun).total_seconds() if begun and end else 0.0
     return Progress(
         len(running) - len(waiting), len(running), current, kinds.count("failed"), max(elapsed, 0.0),
-        estimate(waiting, timed), told[-5:], ended,
+        estimate(waiting, timed), logged[-5:], ended,
     )  # fmt: skip
 
 

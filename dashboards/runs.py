@@ -34,10 +34,10 @@ class Run(NamedTuple):
     state: State
     report: Report | None = None
     plan: Plan | None = None
-    what: str = ""
+    reason: str = ""
     do: str = ""
     expected: str = ""
-    found: str = ""
+    actual: str = ""
 
 
 def folders(vault: Vault) -> tuple[Folder, ...]:
@@ -52,9 +52,9 @@ def open_run(vault: Vault, name: str) -> Run:
         return _opened(vault, name)
     except Refused as error:
         state = "too big" if "too big" in error.what else "unreadable"
-        return Run(name, state, what=error.what, do=error.do)
+        return Run(name, state, reason=error.what, do=error.do)
     except AuditError as error:
-        return Run(name, "withheld", what=error.what, do=error.do)
+        return Run(name, "withheld", reason=error.what, do=error.do)
 
 
 def _opened(vault: Vault, name: str) -> Run:
@@ -65,13 +65,13 @@ def _opened(vault: Vault, name: str) -> Run:
     data = vault.read(f"{name}/report.json", REPORT_CAP)
     digest = hashlib.sha256(data).hexdigest()
     if digest != listed:
-        what = (
+        reason = (
             "report.json is not the file that the manifest lists"
             if listed
             else "the manifest does not list report.json"
         )
         do = "its results are withheld; restore the folder, or make the audit again"
-        return Run(name, "withheld", what=what, do=do, expected=listed or "not listed", found=digest)
+        return Run(name, "withheld", reason=reason, do=do, expected=listed or "not listed", actual=digest)
     return _read(name, data)
 
 
@@ -80,7 +80,7 @@ def _read(name: str, data: bytes) -> Run:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
         return Run(
-            name, "unreadable", what=f"report.json is not JSON: {visible(str(error), CELL)}", do="restore the file"
+            name, "unreadable", reason=f"report.json is not JSON: {visible(str(error), CELL)}", do="restore the file"
         )
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version not in VERSIONS:
@@ -90,13 +90,13 @@ def _read(name: str, data: bytes) -> Run:
     except ValidationError as error:
         first = error.errors()[0]
         where = visible(".".join(str(part) for part in first["loc"]), CELL)
-        what = f"report.json says schema {version}, but is no such report: {where}: {visible(first['msg'], CELL)}"
-        return Run(name, "unreadable", what=what, do="open it with the version that wrote it, or restore the file")
+        reason = f"report.json says schema {version}, but is no such report: {where}: {visible(first['msg'], CELL)}"
+        return Run(name, "unreadable", reason=reason, do="open it with the version that wrote it, or restore the file")
     given = document_id(document)
     if given != report.report_id:
         do = "its results are withheld: the document was changed after it was issued"
-        return Run(name, "withheld", what="the report does not have the id that it states", do=do,
-                   expected=visible(report.report_id, CELL), found=given)  # fmt: skip
+        return Run(name, "withheld", reason="the report does not have the id that it states", do=do,
+                   expected=visible(report.report_id, CELL), actual=given)  # fmt: skip
     return Run(name, "final", report=report, plan=report.plan)
 
 
@@ -110,7 +110,7 @@ def _foreign(name: str, version: object) -> Run:
         if older
         else f"open it with a Residua that writes schema {stated} or later"
     )
-    return Run(name, "foreign", what=f"the report is of schema {stated}; {own}", do=do)
+    return Run(name, "foreign", reason=f"the report is of schema {stated}; {own}", do=do)
 
 
 def _order(version: str) -> tuple[int, ...]:
@@ -120,11 +120,11 @@ def _order(version: str) -> tuple[int, ...]:
 def _unfinished(vault: Vault, name: str) -> Run:
     """No manifest: nothing here is final, so nothing but the plan is shown."""
     if vault.stamp(f"{name}/plan.json") is None:
-        what = "there is a report but no manifest: nothing vouches for it"
-        return Run(name, "withheld", what=what, do="restore manifest.sha256, or make the audit again",
-                   expected="a manifest", found="none")  # fmt: skip
+        reason = "there is a report but no manifest: nothing vouches for it"
+        return Run(name, "withheld", reason=reason, do="restore manifest.sha256, or make the audit again",
+                   expected="a manifest", actual="none")  # fmt: skip
     try:
         plan = Plan.model_validate_json(vault.read(f"{name}/plan.json", PLAN_CAP))
     except ValidationError:
-        return Run(name, "unreadable", what="plan.json cannot be read by this version", do="start the audit again")
-    return Run(name, "unfinished", plan=plan, what="the audit is not finished", do="resume it on the Run page")
+        return Run(name, "unreadable", reason="plan.json cannot be read by this version", do="start the audit again")
+    return Run(name, "unfinished", plan=plan, reason="the audit is not finished", do="resume it on the Run page")

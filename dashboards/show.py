@@ -56,9 +56,9 @@ def markup(inside: str) -> None:
     st.html(f'<div class="r">{inside}</div>')
 
 
-def blocks(found: Sequence[Block]) -> None:
+def blocks(content: Sequence[Block]) -> None:
     """The blocks of a report, as every view shows them."""
-    markup(_environment().get_template("blocks.html.j2").render(blocks=found))
+    markup(_environment().get_template("blocks.html.j2").render(blocks=content))
 
 
 def lead(text: str) -> None:
@@ -106,7 +106,7 @@ def sub(words: str) -> None:
     blocks((Heading(words),))
 
 
-def named(key: str) -> str:
+def test_label(key: str) -> str:
     """The address of a test in words: what a list offers, and what stands in the page's address."""
     return visible(key.replace("_", " ").replace(".", ": ", 1))
 
@@ -116,8 +116,8 @@ def table(grid: Grid) -> None:
     if len(grid.rows) * len(grid.columns) <= LARGE:
         blocks((grid,))
     else:
-        named = {column: [row[i].text for row in grid.rows] for i, column in enumerate(grid.columns)}
-        st.dataframe(named, hide_index=True)
+        by_column = {column: [row[i].text for row in grid.rows] for i, column in enumerate(grid.columns)}
+        st.dataframe(by_column, hide_index=True)
 
 
 def grid(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], tones: Sequence[str] = ()) -> Grid:

@@ -57,11 +57,11 @@ def _unfinished(run: Run) -> None:
 
 
 def _withheld(run: Run) -> None:
-    rows = [("Expected", run.expected), ("Found", run.found)] if run.found else []
+    rows = [("Expected", run.expected), ("Found", run.actual)] if run.actual else []
     hashes = "".join(f"<div><dt>{name}</dt><dd><code>{escape(value)}</code></dd></div>" for name, value in rows)
     panel(
         "Integrity failure: results withheld",
-        line(sentence(run.what)) + (f"<dl>{hashes}</dl>" if hashes else "") + line(f"What to do: {run.do}."),
+        line(sentence(run.reason)) + (f"<dl>{hashes}</dl>" if hashes else "") + line(f"What to do: {run.do}."),
         "bad", role="alert",
     )  # fmt: skip
     show.command(f"residua verify {shown(str(bar.root() / run.name))}")
@@ -70,12 +70,12 @@ def _withheld(run: Run) -> None:
 def _unreadable(run: Run) -> None:
     titles = {"foreign": "Another schema version", "too big": "Too big to open", "unreadable": "Cannot be read"}
     look = "" if run.state == "foreign" else "bad"
-    panel(titles[run.state], line(sentence(run.what)) + line(f"What to do: {run.do}."), look, role="alert")
+    panel(titles[run.state], line(sentence(run.reason)) + line(f"What to do: {run.do}."), look, role="alert")
 
 
-def nothing(title: str, why: str) -> None:
+def nothing(title: str, reason: str) -> None:
     """This report has no such result, and why."""
-    panel(title, line(why))
+    panel(title, line(reason))
 
 
 def ribbons(report: Report) -> None:

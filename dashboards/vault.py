@@ -70,8 +70,8 @@ class Vault(NamedTuple):
     def stamp(self, path: str) -> Stamp | None:
         """Size and time of change of a plain file; None where there is none that may be read."""
         with suppress(Refused), self._opened(path) as file:
-            told = os.fstat(file.fileno())
-            return Stamp(told.st_size, told.st_mtime_ns)
+            status = os.fstat(file.fileno())
+            return Stamp(status.st_size, status.st_mtime_ns)
         return None
 
     def runs(self) -> Iterator[str]:
@@ -89,18 +89,18 @@ class Vault(NamedTuple):
             if marked and folder:
                 yield folder
             if folder.count("/") + bool(folder) < DEPTH:
-                kept = sorted(name for name in below if not (marked and name in INNER))
-                waiting += [f"{folder}/{name}" if folder else name for name in reversed(kept)]
+                inner = sorted(name for name in below if not (marked and name in INNER))
+                waiting += [f"{folder}/{name}" if folder else name for name in reversed(inner)]
 
     def files(self, folder: str) -> list[str]:
         """Paths of all plain files below a folder, relative to it, sorted; links are listed too, and never followed."""
-        found: list[str] = []
+        paths: list[str] = []
         for place, _, names in os.walk(self.root / folder, followlinks=False):
             inside = Path(place).relative_to(self.root / folder)
-            found += [(inside / name).as_posix() for name in names]
-            if len(found) > FOLDERS:
+            paths += [(inside / name).as_posix() for name in names]
+            if len(paths) > FOLDERS:
                 break
-        return sorted(found)
+        return sorted(paths)
 
     @contextmanager
     def _opened(self, path: str) -> Iterator[BinaryIO]:
@@ -119,9 +119,9 @@ class Vault(NamedTuple):
                 raise Refused(f"{shown(path)} is no plain file", "it is not read")
         except (OSError, ValueError) as error:
             os.close(handle)
-            why = error.strerror if isinstance(error, OSError) else "its name cannot be opened"
+            reason = error.strerror if isinstance(error, OSError) else "its name cannot be opened"
             raise Refused(
-                f"{shown(path)} cannot be read: {why}", "links are not followed; put the file itself there"
+                f"{shown(path)} cannot be read: {reason}", "links are not followed; put the file itself there"
             ) from None
         except Refused:
             os.close(handle)

@@ -51,7 +51,7 @@ class Heard(NamedTuple):
 
     ending: Ending
     answer: dict[str, JsonValue]
-    said: str
+    log: str
 
 
 def residua(*arguments: str) -> list[str]:
@@ -66,9 +66,9 @@ def ours(folder: Path) -> dict[str, str]:
 
 def verbs(folder: Path) -> tuple[str, ...]:
     """Which of :data:`VERBS` this Residua has."""
-    asked = {verb: subprocess.run(residua(verb, "--help"), capture_output=True, env=ours(folder), check=False)
+    answers = {verb: subprocess.run(residua(verb, "--help"), capture_output=True, env=ours(folder), check=False)
              for verb in VERBS}  # fmt: skip
-    return tuple(verb for verb, done in asked.items() if done.returncode == 0)
+    return tuple(verb for verb, done in answers.items() if done.returncode == 0)
 
 
 def start(vault: Vault, verb: str, arguments: Sequence[str], out: str) -> Worker:
@@ -79,9 +79,9 @@ def start(vault: Vault, verb: str, arguments: Sequence[str], out: str) -> Worker
         place.mkdir(parents=True)
         # A wish to stop an earlier run is none to stop this one.
         (vault.root / out / "cancel").unlink(missing_ok=True)
-        with (place / "answer.json").open("wb") as answer, (place / "said.log").open("wb") as said:
+        with (place / "answer.json").open("wb") as answer, (place / "said.log").open("wb") as log:
             process = subprocess.Popen(
-                residua(verb, *arguments, "--json"), stdin=subprocess.DEVNULL, stdout=answer, stderr=said,
+                residua(verb, *arguments, "--json"), stdin=subprocess.DEVNULL, stdout=answer, stderr=log,
                 start_new_session=True, env=ours(vault.root),
             )  # fmt: skip
     except OSError as error:
@@ -104,36 +104,36 @@ def workers(vault: Vault) -> tuple[Worker, ...]:
     """Everything that was started here, the newest first; a record that cannot be read is passed over."""
     place = vault.root / PLACE
     names = sorted((p.name for p in place.iterdir()), reverse=True) if place.is_dir() else []
-    found: list[Worker] = []
+    records: list[Worker] = []
     for name in names[:200]:
         with suppress(Refused, ValidationError):
-            found.append(Worker.model_validate_json(vault.read(f"{PLACE}/{name}/worker.json", MB)))
-    return tuple(found)
+            records.append(Worker.model_validate_json(vault.read(f"{PLACE}/{name}/worker.json", MB)))
+    return tuple(records)
 
 
 def process(worker: Worker) -> psutil.Process | None:
     """The worker's process while it lives; another process that got its number is not it."""
     with suppress(psutil.Error):
-        found = psutil.Process(worker.pid)
-        alive = found.status() != psutil.STATUS_ZOMBIE
-        return found if alive and abs(found.create_time() - worker.born) < 1 else None
+        candidate = psutil.Process(worker.pid)
+        alive = candidate.status() != psutil.STATUS_ZOMBIE
+        return candidate if alive and abs(candidate.create_time() - worker.born) < 1 else None
     return None
 
 
 def heard(vault: Vault, worker: Worker) -> Heard:
     """What became of a worker so far."""
-    place, answer, said = f"{PLACE}/{worker.id}", dict[str, JsonValue](), ""
+    place, answer, log = f"{PLACE}/{worker.id}", dict[str, JsonValue](), ""
     with suppress(Refused, ValueError, RecursionError):
-        found = json.loads(vault.read(f"{place}/answer.json", CAP))
-        answer = found if isinstance(found, dict) else {}
+        document = json.loads(vault.read(f"{place}/answer.json", CAP))
+        answer = document if isinstance(document, dict) else {}
     with suppress(Refused):
-        said = vault.tail(f"{place}/said.log", SAID).decode("utf-8", "replace")
+        log = vault.tail(f"{place}/said.log", SAID).decode("utf-8", "replace")
     if process(worker) is not None:
-        return Heard("running", answer, said)
+        return Heard("running", answer, log)
     if "error" in answer or not answer:
-        stopped = "interrupted" in said or vault.stamp(f"{worker.out}/cancel") is not None
-        return Heard("cancelled" if stopped and not answer else "failed", answer, said)
-    return Heard("finished", answer, said)
+        stopped = "interrupted" in log or vault.stamp(f"{worker.out}/cancel") is not None
+        return Heard("cancelled" if stopped and not answer else "failed", answer, log)
+    return Heard("finished", answer, log)
 
 
 def cancel(vault: Vault, worker: Worker) -> None:
@@ -146,14 +146,14 @@ def cancel(vault: Vault, worker: Worker) -> None:
 
 def stop(worker: Worker) -> None:
     """Interrupt the worker now, as Ctrl-C would: the test in hand is lost, finished tests are kept."""
-    found = process(worker)
-    if found is not None:
+    running = process(worker)
+    if running is not None:
         with suppress(psutil.Error):
-            found.send_signal(signal.SIGINT)
+            running.send_signal(signal.SIGINT)
 
 
-def trouble(found: Heard) -> str:
+def trouble(outcome: Heard) -> str:
     """Why a worker failed, in its own words."""
-    if isinstance(found.answer.get("error"), str):
-        return visible(f"{found.answer['error']} What to do: {found.answer.get('do', '')}", PROSE)
-    return visible(found.said[-PROSE:]) or "It ended without a word."
+    if isinstance(outcome.answer.get("error"), str):
+        return visible(f"{outcome.answer['error']} What to do: {outcome.answer.get('do', '')}", PROSE)
+    return visible(outcome.log[-PROSE:]) or "It ended without a word."

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from audit.calibration import Score, Scored, WorldScores
-from audit.pools.fit import Made, Pooled, calibrate
+from audit.pools.fit import CalibrationSet, Pooled, calibrate
 from audit.schema import Control, Count, Domain, Interval, Kind, Measurement, Missing, Overall, Pool
 
 NONE = Missing(missing="simulated")
@@ -108,7 +108,7 @@ def gate(value: float) -> Measurement:
 
 
 @cache
-def made(worlds: int = 16, noise: float = 0.05) -> Made:
+def made(worlds: int = 16, noise: float = 0.05) -> CalibrationSet:
     """A calibrated pool, made once a process; few draws, since no test here is about an interval's width."""
     return calibrate(pool(worlds, World(noise=noise)), ZOO)
 

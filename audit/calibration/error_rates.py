@@ -45,7 +45,7 @@ class Roster(NamedTuple):
         return taught & (self.mechanism != BY_SCALE)
 
     @property
-    def whole(self) -> Bool[ndarray, " subject"]:
+    def fully_knowing(self) -> Bool[ndarray, " subject"]:
         """Knowing, and of everything."""
         return self.knowing & (self.kept == self.audited)
 
@@ -68,15 +68,17 @@ def roster(subjects: Sequence[Subject]) -> Roster:
     )
 
 
-def labelled(people: Roster, score: Float[ndarray, " subject"], kept: Bool[ndarray, " subject"]) -> clustered.Labelled:
-    """The clean and the knowing among the kept, as scores in clusters of worlds. AuditError if there are too few."""
-    here = kept & (people.clean | people.knowing)
-    return clustered.labelled(score[here].tolist(), people.knowing[here].tolist(), people.world[here].tolist())
+def labelled(
+    people: Roster, score: Float[ndarray, " subject"], usable: Bool[ndarray, " subject"]
+) -> clustered.Labelled:
+    """The clean and the knowing among the usable, as scores in clusters of worlds. AuditError if there are too few."""
+    members = usable & (people.clean | people.knowing)
+    return clustered.labelled(score[members].tolist(), people.knowing[members].tolist(), people.world[members].tolist())
 
 
 def threshold(score: Float[ndarray, " model"], world: Int[ndarray, " model"]) -> float:
     """The least value that at most :data:`~audit.schema.FALSE_ALARM_SHARE` of these clean models' worlds exceed."""
-    highest = np.sort([score[world == one].max() for one in np.unique(world)])[::-1]
+    highest = np.sort([score[world == number].max() for number in np.unique(world)])[::-1]
     return float(highest[int(FALSE_ALARM_SHARE * len(highest))])
 
 
@@ -84,7 +86,7 @@ def threshold(score: Float[ndarray, " model"], world: Int[ndarray, " model"]) ->
 class Decision(NamedTuple):
     """What a rule says of some models: is there a trace, and its score."""
 
-    found: Bool[ndarray, " model"]
+    trace: Bool[ndarray, " model"]
     score: Float[ndarray, " model"]
 
 
@@ -95,7 +97,7 @@ Fit = Callable[[Bool[ndarray, " subject"]], Rule]
 class HeldOut(NamedTuple):
     """Decisions on every subject that was judged, each by a fit that knew neither its world nor its mechanism."""
 
-    found: Bool[ndarray, " subject"]
+    trace: Bool[ndarray, " subject"]
     score: Float[ndarray, " subject"]
     judged: Bool[ndarray, " subject"]
 
@@ -110,19 +112,19 @@ def held_out(people: Roster, usable: Bool[ndarray, " subject"], fit: Fit, seed: 
     kinds = usable & (people.clean | people.knowing)
     fold_of = _folds(labelled(people, np.zeros(len(people.world)), usable), people.world[kinds], seed)
     fold = np.array([fold_of.get(int(world), -1) for world in people.world])
-    found, score = np.zeros(len(judged), bool), np.zeros(len(judged))
+    trace, score = np.zeros(len(judged), bool), np.zeros(len(judged))
     for mechanism in dict.fromkeys(people.mechanism[judged]):
-        for one in np.unique(fold[judged & (people.mechanism == mechanism)]):
-            out = judged & (people.mechanism == mechanism) & (fold == one)
-            seen = kinds & (people.mechanism != mechanism) & (fold != one)
+        for fold_id in np.unique(fold[judged & (people.mechanism == mechanism)]):
+            out = judged & (people.mechanism == mechanism) & (fold == fold_id)
+            seen = kinds & (people.mechanism != mechanism) & (fold != fold_id)
             if not ((seen & people.clean).any() and (seen & people.knowing).any()):
                 raise AuditError(
                     f"without {mechanism} nothing clean or nothing knowing is left to set a rule by",
                     "give a pool of more worlds, and of at least two mechanisms of either kind",
                 )
             decision = fit(seen)(out)
-            found[out], score[out] = decision.found, decision.score
-    return HeldOut(found, score, judged)
+            trace[out], score[out] = decision.trace, decision.score
+    return HeldOut(trace, score, judged)
 
 
 def _folds(data: clustered.Labelled, world: Int[ndarray, " model"], seed: int) -> dict[int, int]:
@@ -137,7 +139,7 @@ def stated(people: Roster, held: HeldOut) -> HeldOut:
     Nothing is said of a model that the gate stops; outputs speak before the joint rule, held-out forms after it.
     """
     spoken = np.isin(people.alone, ("shown", "elsewhere")) & held.judged
-    return held._replace(found=(held.found | spoken) & (people.alone != "stopped"))
+    return held._replace(trace=(held.trace | spoken) & (people.alone != "stopped"))
 
 
 # ---- counts -----------------------------------------------------------------------------------------------------
@@ -153,19 +155,19 @@ def _worlds(people: Roster, which: Bool[ndarray, " subject"]) -> int:
 
 def record(people: Roster, held: HeldOut) -> Record:
     """The mistakes of a rule in counts of worlds, every exception by name."""
-    clean, whole = held.judged & people.clean, held.judged & people.whole
+    clean, fully_knowing = held.judged & people.clean, held.judged & people.fully_knowing
     edited = held.judged & (people.pool == "edited clean")
     doses = _doses(people, held)
     return Record(
-        false_alarms=rate(_worlds(people, clean & held.found), _worlds(people, clean)),
-        misses=rate(_worlds(people, whole & ~held.found), _worlds(people, whole)),
-        edited_clean=rate(_worlds(people, edited & held.found), _worlds(people, edited)),
+        false_alarms=rate(_worlds(people, clean & held.trace), _worlds(people, clean)),
+        misses=rate(_worlds(people, fully_knowing & ~held.trace), _worlds(people, fully_knowing)),
+        edited_clean=rate(_worlds(people, edited & held.trace), _worlds(people, edited)),
         counted=_counted(people, held),
         doses=doses,
         limit=_limit(doses),
         exceptions=tuple(
-            f"world {people.world[i]}, {people.mechanism[i]}: {'false alarm' if held.found[i] else 'missed'}"
-            for i in np.flatnonzero((clean & held.found) | (whole & ~held.found))
+            f"world {people.world[i]}, {people.mechanism[i]}: {'false alarm' if held.trace[i] else 'missed'}"
+            for i in np.flatnonzero((clean & held.trace) | (fully_knowing & ~held.trace))
         ),
     )
 
@@ -174,11 +176,11 @@ def _counted(people: Roster, held: HeldOut) -> tuple[Counted, ...]:
     pairs = sorted({(str(m), str(p)) for m, p in zip(people.mechanism, people.pool, strict=True)})
     counts: list[Counted] = []
     for mechanism, pool in pairs:
-        here = held.judged & (people.mechanism == mechanism) & (people.pool == pool)
-        if here.any():
-            named: Pool = people.pool[here][0]
-            found = _worlds(people, here & held.found)
-            counts.append(Counted(mechanism=mechanism, pool=named, found=found, worlds=_worlds(people, here)))
+        members = held.judged & (people.mechanism == mechanism) & (people.pool == pool)
+        if members.any():
+            truth: Pool = people.pool[members][0]
+            traced = _worlds(people, members & held.trace)
+            counts.append(Counted(mechanism=mechanism, pool=truth, found=traced, worlds=_worlds(people, members)))
     return tuple(counts)
 
 
@@ -188,16 +190,16 @@ def _doses(people: Roster, held: HeldOut) -> tuple[Dose, ...]:
     Models that keep everything are fakes, which hide it: they are no doses. Of several models of one dose in one world
     all have to be found.
     """
-    knowing = held.judged & people.knowing & ~people.whole
+    knowing = held.judged & people.knowing & ~people.fully_knowing
     counts: list[tuple[int, int, int, int]] = []
-    for audited, kept in sorted({(int(a), int(k)) for a, k in zip(people.audited, people.kept, strict=True)}):
-        here = knowing & (people.audited == audited) & (people.kept == kept)
-        n = _worlds(people, here)
+    for audited, retained in sorted({(int(a), int(k)) for a, k in zip(people.audited, people.kept, strict=True)}):
+        members = knowing & (people.audited == audited) & (people.kept == retained)
+        n = _worlds(people, members)
         if n:
-            counts.append((kept, audited, n - _worlds(people, here & ~held.found), n))
+            counts.append((retained, audited, n - _worlds(people, members & ~held.trace), n))
     if not counts:
         return ()
-    order = np.argsort([kept / audited for kept, audited, _, _ in counts], kind="stable")
+    order = np.argsort([retained / audited for retained, audited, _, _ in counts], kind="stable")
     shares, weights = np.array([counts[i][2] / counts[i][3] for i in order]), np.array([counts[i][3] for i in order])
     rising = isotonic_regression(shares, weights=weights).x
     return tuple(
@@ -214,5 +216,5 @@ def _limit(doses: Sequence[Dose]) -> DetectionLimit | Missing:
     if not doses:
         return Missing(missing="the pool holds no models that kept a part")
     most = doses[-1]
-    told = f"even {most.kept} of {most.audited} people kept are found in {most.k} of {most.n} worlds only"
-    return Missing(missing=told)
+    message = f"even {most.kept} of {most.audited} people kept are found in {most.k} of {most.n} worlds only"
+    return Missing(missing=message)

@@ -36,7 +36,7 @@ class Feature(NamedTuple):
         return f"{self.measurement}:{self.feature}"
 
 
-def named(score: Score | Measurement) -> str:
+def full_name(score: Score | Measurement) -> str:
     """``probe.name``."""
     return f"{score.probe}.{score.name}"
 
@@ -59,12 +59,12 @@ def features(score: Score) -> dict[str, float]:
     value = score.value
     if isinstance(value, Missing) or not score.control_found or score.mode != "controlled" or score.kind == "gate":
         return {}
-    found = {"effect": _held(score.overall.value if isinstance(score.overall, Overall) else value)}
+    values = {"effect": _held(score.overall.value if isinstance(score.overall, Overall) else value)}
     if not isinstance(score.floor, Missing):
-        found["over_floor"] = _held(value - score.floor)
+        values["over_floor"] = _held(value - score.floor)
     if not isinstance(score.p, Missing):
-        found["tail"] = _held(-math.log10(score.p), 0.0, DECADES)
-    return found | {name: _decades(score.readings[name]) for name in SPARSE if name in score.readings}
+        values["tail"] = _held(-math.log10(score.p), 0.0, DECADES)
+    return values | {name: _decades(score.readings[name]) for name in SPARSE if name in score.readings}
 
 
 def class_of(kind: str, feature: str) -> Class | None:

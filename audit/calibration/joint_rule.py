@@ -127,12 +127,12 @@ def _lit(table: Table, line: Line, row: Float[ndarray, " column"]) -> tuple[Lit,
         for column, value in zip(table.columns, row, strict=True)
         if column.feature == "tail" and value > LEAST_TAIL
     }
-    found: list[Lit] = []
+    lit: list[Lit] = []
     for column, kind, value, bar in zip(table.columns, table.classes, row, line.bar, strict=True):
         few = column.feature in SPARSE
         if kind is not None and value > bar and (few or column.measurement in tested):  # NaN is above nothing
-            found.append(Lit(kind, column.measurement, few))
-    return tuple(dict.fromkeys(found))
+            lit.append(Lit(kind, column.measurement, few))
+    return tuple(dict.fromkeys(lit))
 
 
 def _joined(table: Table, line: Line, row: Float[ndarray, " column"]) -> Joined:
@@ -167,21 +167,21 @@ def _fit(table: Table, seen: Bool[ndarray, " subject"]) -> Line:
 
 def _bar(value: Float[ndarray, " model"], world: ndarray) -> float:
     """Above what a feature is evidence: what clean worlds reach; nothing where no clean model has the feature."""
-    there = np.isfinite(value)
-    return threshold(value[there], world[there]) if there.any() else float("inf")
+    present = np.isfinite(value)
+    return threshold(value[present], world[present]) if present.any() else float("inf")
 
 
 def _rule(table: Table, line: Line) -> Rule:
     def judge(which: Bool[ndarray, " subject"]) -> Decision:
-        said = [_joined(table, line, row) for row in table.x[which]]
-        return Decision(np.array([one.found for one in said], bool), np.array([one.score for one in said]))
+        joined = [_joined(table, line, row) for row in table.x[which]]
+        return Decision(np.array([model.found for model in joined], bool), np.array([model.score for model in joined]))
 
     return judge
 
 
 def table_of(subjects: Subjects, calibrations: Mapping[str, Calibration], wanted: Sequence[Feature] | None) -> Table:
     """The stored features; ``wanted`` selects and orders them, else all of trained rows that may enter the score."""
-    found: dict[Feature, tuple[Class | None, ndarray]] = {}
+    known: dict[Feature, tuple[Class | None, ndarray]] = {}
     people = roster(subjects.subjects)
     counted = people.clean | people.knowing
     for probe, calibration in sorted(calibrations.items()):
@@ -194,10 +194,10 @@ def table_of(subjects: Subjects, calibrations: Mapping[str, Calibration], wanted
                 if np.isfinite(values[counted]).mean() < LEAST_SHARE:
                     continue
                 key = Feature(f"{probe}.{measured.name}", column.feature)
-                found[key] = (class_of(measured.kind, column.feature), values)
-    columns = tuple(found) if wanted is None else tuple(column for column in wanted if column in found)
-    x = np.stack([found[column][1] for column in columns], axis=1) if columns else np.empty((len(subjects.subjects), 0))
-    return Table(people, columns, tuple(found[column][0] for column in columns), x)
+                known[key] = (class_of(measured.kind, column.feature), values)
+    columns = tuple(known) if wanted is None else tuple(column for column in wanted if column in known)
+    x = np.stack([known[column][1] for column in columns], axis=1) if columns else np.empty((len(subjects.subjects), 0))
+    return Table(people, columns, tuple(known[column][0] for column in columns), x)
 
 
 def _usable(table: Table) -> Bool[ndarray, " subject"]:
@@ -269,10 +269,10 @@ def reliability(data: clustered.Labelled, seed: int, draws: int) -> Reliability:
     fold = clustered.folds(data, seed)
     log10 = likelihood_ratio.held_out(data, fold, seed)
     held = data.rescored(log10)
-    found = cost(held, likelihood_ratio.limits_held_out(data, fold), seed, draws)
+    costs = cost(held, likelihood_ratio.limits_held_out(data, fold), seed, draws)
     return Reliability(
-        cllr=_r(found.cllr), cllr_min=_r(found.cllr_min), gap=_r(found.gap), envelope=_r(found.envelope),
-        gap_ci95=Interval(lo=_r(found.gap_ci95.lo), hi=_r(found.gap_ci95.hi)),
+        cllr=_r(costs.cllr), cllr_min=_r(costs.cllr_min), gap=_r(costs.gap), envelope=_r(costs.envelope),
+        gap_ci95=Interval(lo=_r(costs.gap_ci95.lo), hi=_r(costs.gap_ci95.hi)),
         clean=tuple(_r(q) for q in np.quantile(log10[~data.knows], QUANTILES)),
         knowing=tuple(_r(q) for q in np.quantile(log10[data.knows], QUANTILES)),
         bands=tuple((_r(b.nominal), _counted(b.empirical), b.knowing, b.clean) for b in bands(held)),

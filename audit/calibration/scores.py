@@ -77,13 +77,13 @@ class Score(Noun):
 
     def restored(self) -> Measurement:
         """The measurement again, as far as a judge needs it: curves, tables, words and costs are gone."""
-        gone = Missing(missing="a score keeps numbers only")
+        absent = Missing(missing="a score keeps numbers only")
         return Measurement(
             probe=self.probe, name=self.name, kind=self.kind, mode=self.mode, form=self.form, statistic=self.name,
             value=self.value, unit="", ci95=self.ci95, n=Count(scored=self.units), unit_of_replication="",
-            units=self.units, seed=0, p=self.p, p_below=self.p_below, null=gone, floor=self.floor,
-            positive_control=Control(value=float(self.control_found), ci95=gone, found=self.control_found),
-            overall=self.overall, readings=self.readings, items=gone,
+            units=self.units, seed=0, p=self.p, p_below=self.p_below, null=absent, floor=self.floor,
+            positive_control=Control(value=float(self.control_found), ci95=absent, found=self.control_found),
+            overall=self.overall, readings=self.readings, items=absent,
         )  # fmt: skip
 
 
@@ -139,9 +139,9 @@ def read_world(path: Path) -> WorldScores:
     try:
         return WorldScores.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        said = f"{error.error_count()} problems" if isinstance(error, ValidationError) else str(error)
+        problems = f"{error.error_count()} problems" if isinstance(error, ValidationError) else str(error)
         raise AuditError(
-            f"{path} holds no scores of a world ({said})", "delete it, so that it is made again", ExitCode.INTEGRITY
+            f"{path} holds no scores of a world ({problems})", "delete it, so that it is made again", ExitCode.INTEGRITY
         ) from None
 
 

@@ -51,19 +51,19 @@ class Matched(NamedTuple):
     def said(self) -> str:
         """The matches in a line."""
         count = {s: sum(m.source == s for m in self.matches) for s in ("alternates", "perturbed", "entities")}
-        told = ", ".join(f"{n} by {source}" for source, n in count.items() if n) or "none"
-        return f"matched alternates {self.sha256[:12]}: {told}; {len(self.unmatched)} items without"
+        counts = ", ".join(f"{n} by {source}" for source, n in count.items() if n) or "none"
+        return f"matched alternates {self.sha256[:12]}: {counts}; {len(self.unmatched)} items without"
 
 
 def matched(items: Sequence[Item], seed: int, at_least: int = 2) -> Matched:
     """Match every item that has at least so many never-learned texts; entity swaps are drawn from ``seed``."""
     documents = _documents(items)
-    found = [(item, _match(item, documents.get(item.group, {}), seed)) for item in items]
-    matches = tuple(match for _, match in found if match is not None and len(match.others) >= at_least)
-    named = {match.item.id for match in matches}
+    pairs = [(item, _match(item, documents.get(item.group, {}), seed)) for item in items]
+    matches = tuple(match for _, match in pairs if match is not None and len(match.others) >= at_least)
+    ids = {match.item.id for match in matches}
     texts = [[m.item.id, m.item.group, m.item.question, m.learned, *m.others, m.source] for m in matches]
     digest = hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode()).hexdigest()
-    return Matched(matches, tuple(item.id for item in items if item.id not in named), digest)
+    return Matched(matches, tuple(item.id for item in items if item.id not in ids), digest)
 
 
 def _match(item: Item, document: Mapping[str, str], seed: int) -> Match | None:
@@ -81,31 +81,31 @@ def nearest(learned: Float[ndarray, " item"], others: Float[ndarray, "item other
     NaN (an item with fewer others) comes last. With log-probabilities of a model that never knew the facts this makes
     alternates that are as predictable as the learned text was before it was learned.
     """
-    apart = np.abs(others - learned[:, None])
-    return np.argsort(np.where(np.isnan(apart), np.inf, apart), axis=1, kind="stable")
+    distance = np.abs(others - learned[:, None])
+    return np.argsort(np.where(np.isnan(distance), np.inf, distance), axis=1, kind="stable")
 
 
 # ---- entities ---------------------------------------------------------------------------------------------------
 def _documents(items: Sequence[Item]) -> dict[str, dict[str, str]]:
     """The entities of every group's texts and their kind (name or number)."""
-    found: dict[str, dict[str, str]] = {}
+    by_group: dict[str, dict[str, str]] = {}
     for item in items:
         if not item.alternates and not item.perturbed_answers:
-            found.setdefault(item.group, {}).update({e: kind for e, kind, _ in _entities(item.answer)})
-    return found
+            by_group.setdefault(item.group, {}).update({e: kind for e, kind, _ in _entities(item.answer)})
+    return by_group
 
 
 def _entities(text: str) -> list[tuple[str, str, int]]:
     """Names and numbers in a text, and where they begin; a capital that begins a sentence makes no name."""
-    found: list[tuple[str, str, int]] = []
+    entities: list[tuple[str, str, int]] = []
     for match in _NAME.finditer(text):
         words, begin = match.group(), match.start()
         if _SENTENCE.search(text[:begin]) or words.casefold() in FUNCTION_WORDS:
             first, _, words = words.partition(" ")
             begin += len(first) + 1
         if words.strip():
-            found.append((words, "name", begin))
-    return found + [(match.group(), "number", match.start()) for match in _NUMBER.finditer(text)]
+            entities.append((words, "name", begin))
+    return entities + [(match.group(), "number", match.start()) for match in _NUMBER.finditer(text)]
 
 
 def entity_swaps(item: Item, document: Mapping[str, str], seed: int) -> tuple[str, ...]:

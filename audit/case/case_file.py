@@ -27,9 +27,9 @@ def load_forecast(path: Path) -> Case:
     document = _document(path)
     roles = document.get("roles")
     if isinstance(roles, dict) and "base" in roles:
-        kept: dict[str, Any] = {name: roles[name] for name in ("base", "ancestor") if name in roles}
+        sources: dict[str, Any] = {name: roles[name] for name in ("base", "ancestor") if name in roles}
         others = {name: part for name, part in roles.items() if name not in Roles.model_fields}
-        document = document | {"roles": {**kept, **others, "suspect": kept["base"]}}
+        document = document | {"roles": {**sources, **others, "suspect": sources["base"]}}
     return _case_of(path, document)
 
 

@@ -82,8 +82,8 @@ def file_sha256(path: Path) -> str:
 def check_folder(folder: Path) -> None:
     """Is it a folder, free of code of its own? AuditError (code 2) if not."""
     if not folder.is_dir():
-        what = "is a file, not a model folder" if folder.exists() else "no such folder"
-        raise AuditError(f"{folder}: {what}", "give the folder of a checkpoint, or owner/name with its commit")
+        problem = "is a file, not a model folder" if folder.exists() else "no such folder"
+        raise AuditError(f"{folder}: {problem}", "give the folder of a checkpoint, or owner/name with its commit")
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file() and "auto_map" in read_json(folder / name):
             raise _remote_code(folder / name, "names code of its own (auto_map)")
@@ -91,9 +91,9 @@ def check_folder(folder: Path) -> None:
         raise _remote_code(folder, f"brings code of its own ({', '.join(scripts[:3])})")
 
 
-def _remote_code(path: Path, what: str) -> AuditError:
+def _remote_code(path: Path, problem: str) -> AuditError:
     return AuditError(
-        f"{path}: the checkpoint {what}, which is never run here",
+        f"{path}: the checkpoint {problem}, which is never run here",
         "audit a copy in an architecture that transformers has built in, without auto_map and .py files",
     )
 
@@ -145,8 +145,8 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
             wanted = {tensor for tensor, shard in weight_map.items() if shard == name}
             lost = wanted if not path.is_file() else wanted - safetensors_file.read_header(path).entries.keys()
             if lost or Path(name).name != name:
-                what = f"{path}: the shard is missing or lacks tensors that the index names ({min(wanted)!r}, ...)"
-                raise AuditError(what, "fetch or copy the checkpoint again", ExitCode.INTEGRITY)
+                problem = f"{path}: the shard is missing or lacks tensors that the index names ({min(wanted)!r}, ...)"
+                raise AuditError(problem, "fetch or copy the checkpoint again", ExitCode.INTEGRITY)
         return tuple(paths.values())
     if (single := folder / "model.safetensors").is_file():
         return (single,)
@@ -170,8 +170,8 @@ def architecture_differences(ours: Path, theirs: Path) -> list[str]:
 
     Settings that only one of the two states are left to the shapes. Tied and untied heads may meet.
     """
-    if found := _differences(read_config(ours), read_config(theirs), ""):
-        return found
+    if differences := _differences(read_config(ours), read_config(theirs), ""):
+        return differences
     a, b = tensor_shapes(ours), tensor_shapes(theirs)
     shared = sorted(a.keys() & b.keys())
     if not shared:
@@ -181,13 +181,13 @@ def architecture_differences(ours: Path, theirs: Path) -> list[str]:
 
 def _differences(ours: Mapping[str, JsonValue], theirs: Mapping[str, JsonValue], prefix: str) -> list[str]:
     """Config entries that both state, that matter, and that differ."""
-    found: list[str] = []
+    differences: list[str] = []
     for key in sorted(ours.keys() & theirs.keys()):
         a, b = ours[key], theirs[key]
         if _FREE_KEYS.search(key) or a is None or b is None:
             continue
         if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
+            differences += _differences(a, b, f"{prefix}{key}.")
         elif a != b:
-            found.append(f"{prefix}{key}: {a} and {b}")
-    return found
+            differences.append(f"{prefix}{key}: {a} and {b}")
+    return differences

@@ -57,7 +57,7 @@ def _snapshot(name: str, commit: str, online: bool) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(name, revision=commit, allow_patterns=list(_FETCHED), local_files_only=not online)
+        folder = snapshot_download(name, revision=commit, allow_patterns=list(_FETCHED), local_files_only=not online)
     except LocalEntryNotFoundError as error:
         if online:
             raise AuditError(f"{name}@{commit}: cannot be fetched: {error}", "try again later", 3) from None
@@ -66,4 +66,4 @@ def _snapshot(name: str, commit: str, online: bool) -> Path:
     except (HfHubHTTPError, OSError) as error:
         do = "check the name, the commit, your access to it and the network"
         raise AuditError(f"{name}@{commit}: cannot be fetched: {error}", do, ExitCode.INTEGRITY) from None
-    return Path(found)
+    return Path(folder)

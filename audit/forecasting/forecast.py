@@ -19,7 +19,7 @@ from audit.forecasting import model
 from audit.forecasting.model import Fitted, Predicted
 from audit.forecasting.pilot import LOOKS, Watched, pilot_of
 from audit.forecasting.stages import Stages
-from audit.forecasting.survey import STAGES, Asked, Surveyed, survey
+from audit.forecasting.survey import STAGES, ForecastRows, Surveyed, survey
 from audit.planning import How, Step, Watch, make_bench
 from audit.probing import check_recall
 from audit.render import forecast_html, forecast_markdown
@@ -52,7 +52,7 @@ class _Ready(NamedTuple):
     plan_hash: str
 
 
-def forecast(path: Path, out: Path, how: How, watch: Watch, pilots: tuple[str, ...] = ()) -> ForecastReport:
+def forecast(path: Path, out: Path, settings: How, watch: Watch, pilots: tuple[str, ...] = ()) -> ForecastReport:
     """The forecast of a case, written to ``out`` as JSON, HTML and Markdown.
 
     AuditError: code 2 for bad input, a pilot that is none, fewer than ten items, or another forecast in ``out``; code 4
@@ -61,18 +61,18 @@ def forecast(path: Path, out: Path, how: How, watch: Watch, pilots: tuple[str, .
     for name in pilots:
         pilot_of(name)
     noun = load_forecast(path)
-    case = open_case(noun, path.resolve().parent, out, online=how.online)
-    ready = _Ready(case, make_bench(how), _plan_hash(case, how, pilots))
-    before = _finished(out, ready.plan_hash, how.force_new)
+    case = open_case(noun, path.resolve().parent, out, online=settings.online)
+    ready = _Ready(case, make_bench(settings), _plan_hash(case, settings, pilots))
+    before = _finished(out, ready.plan_hash, settings.force_new)
     if before is not None:
         watch(Step("final", f"{out} is finished: nothing is measured again", 1, 1, finished=True))
         return before
     recalled = check_recall(ready.bench, case)
     stages = Stages(out, ready.plan_hash, (*STAGES, *(f"pilot {name}" for name in pilots)), watch)
-    found = survey(ready.bench, case, stages, pilots)
-    if len(found.asked.forget_items) < LEAST_ITEMS:
+    surveyed = survey(ready.bench, case, stages, pilots)
+    if len(surveyed.rows.forget_items) < LEAST_ITEMS:
         raise AuditError(f"a forecast ranks items, and needs {LEAST_ITEMS} of them", "give more forget items")
-    report = _report(ready, how, found, model.load())
+    report = _report(ready, settings, surveyed, model.load())
     report = report.model_copy(update={"recall": recalled.base, "timings": tuple(stages.timings), "created": now()})
     report = report.model_copy(update={"report_id": forecast_id(report)})
     write_atomic(out / "forecast.html", forecast_html(report).encode())
@@ -82,12 +82,12 @@ def forecast(path: Path, out: Path, how: How, watch: Watch, pilots: tuple[str, .
     return report
 
 
-def _plan_hash(case: OpenCase, how: How, pilots: tuple[str, ...]) -> str:
+def _plan_hash(case: OpenCase, settings: How, pilots: tuple[str, ...]) -> str:
     """Names everything that decides the numbers: code, case, data, base, how it is run, pilots."""
     ancestor = None if case.ancestor is None else case.ancestor.key
     parts = [
         code_version(), case.case.canonical(), {str(c): sha for c, sha in case.data_sha256.items()}, case.base.key,
-        ancestor, [how.device, how.dtype, how.attention], list(pilots),
+        ancestor, [settings.device, settings.dtype, settings.attention], list(pilots),
     ]  # fmt: skip
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -96,41 +96,41 @@ def _finished(out: Path, plan_hash: str, force_new: bool) -> ForecastReport | No
     path = out / REPORT
     if not path.is_file() or force_new:
         return None
-    found = ForecastReport.model_validate_json(path.read_bytes())
-    if found.plan_hash != plan_hash:
+    stored = ForecastReport.model_validate_json(path.read_bytes())
+    if stored.plan_hash != plan_hash:
         raise AuditError(
-            f"{out} holds another forecast ({found.plan_hash[:12]}, now {plan_hash[:12]})",
+            f"{out} holds another forecast ({stored.plan_hash[:12]}, now {plan_hash[:12]})",
             "name another folder with -o, or use --force-new, which writes over it",
         )
-    if forecast_id(found) != found.report_id:
+    if forecast_id(stored) != stored.report_id:
         raise AuditError(
             f"{path} was changed after it was written", "make it again with --force-new", ExitCode.INTEGRITY
         )
-    return found
+    return stored
 
 
 # ---- the report -------------------------------------------------------------------------------------------------
-def _report(ready: _Ready, how: How, found: Surveyed, fitted: Fitted) -> ForecastReport:
-    asked, case = found.asked, ready.case
-    pilot = _pilot_ranks(found.pilots)
-    ranked = model.predicted(fitted, found.said.by_name, pilot)
-    groups = tuple(item.group for item in asked.forget_items)
+def _report(ready: _Ready, settings: How, surveyed: Surveyed, fitted: Fitted) -> ForecastReport:
+    rows, case = surveyed.rows, ready.case
+    pilot = _pilot_ranks(surveyed.pilots)
+    ranked = model.predicted(fitted, surveyed.predictors.by_name, pilot)
+    groups = tuple(item.group for item in rows.forget_items)
     received = [Received("base", case.base)] + ([Received("ancestor", case.ancestor)] if case.ancestor else [])
-    entangled = _entangled(asked, found)
+    entangled = _entangled(rows, surveyed)
     by_group = _groups(groups, ranked, pilot)
     return ForecastReport(
         report_id="", created="", tool={"name": "residua", "version": __version__, "code": code_version()},
         plan_hash=ready.plan_hash, case=case.case, exhibits=exhibits(tuple(received), case.root),
         environment=environment(ready.bench.provenance(), {}),
         cohorts={
-            "forget_items": len(asked.forget), "forget_groups": len(set(groups)), "retain_items": len(asked.retain),
+            "forget_items": len(rows.forget), "forget_groups": len(set(groups)), "retain_items": len(rows.retain),
         },
-        recall=0.0, items=_items(asked, ranked, pilot), groups=by_group, collateral=_collateral(fitted, found.pilots),
-        entangled=entangled, order=_order(by_group, entangled, asked), basis=_basis(fitted, case, ready.bench),
-        stability=found.stability,
-        predictors={name: _spread(values) for name, values in found.said.by_name.items()},
-        pilots=tuple(_pilot(name, w, ranked) for name, w in found.pilots.items()),
-        limits=_limits(fitted, found), timings=(),
+        recall=0.0, items=_items(rows, ranked, pilot), groups=by_group, collateral=_collateral(fitted, surveyed.pilots),
+        entangled=entangled, order=_order(by_group, entangled, rows), basis=_basis(fitted, case, ready.bench),
+        stability=surveyed.stability,
+        predictors={name: _spread(values) for name, values in surveyed.predictors.by_name.items()},
+        pilots=tuple(_pilot(name, w, ranked) for name, w in surveyed.pilots.items()),
+        limits=_limits(fitted, surveyed), timings=(),
     )  # fmt: skip
 
 
@@ -144,16 +144,16 @@ def _pilot_ranks(pilots: dict[str, Watched]) -> Float[ndarray, " item"] | None:
     """Mean normal score of the pilots' steps."""
     if not pilots:
         return None
-    return np.mean([model.normal_scores(one.steps) for one in pilots.values()], 0)
+    return np.mean([model.normal_scores(watched.steps) for watched in pilots.values()], 0)
 
 
-def _items(asked: Asked, ranked: Predicted, pilot: Float[ndarray, " item"] | None) -> tuple[Forecast, ...]:
+def _items(rows: ForecastRows, ranked: Predicted, pilot: Float[ndarray, " item"] | None) -> tuple[Forecast, ...]:
     names = list(ranked.shares)
     shares = np.stack([ranked.shares[name] for name in names], 1)
-    found: list[Forecast] = []
-    for i, item in enumerate(asked.forget_items):
+    forecasts: list[Forecast] = []
+    for i, item in enumerate(rows.forget_items):
         most = np.argsort(-np.abs(shares[i]))[:3]
-        found.append(
+        forecasts.append(
             Forecast(
                 name=item.id, group=item.group, items=1, rank=float(ranked.rank[i]),
                 interval=Interval(lo=float(ranked.lo[i]), hi=float(ranked.hi[i])),
@@ -161,33 +161,33 @@ def _items(asked: Asked, ranked: Predicted, pilot: Float[ndarray, " item"] | Non
                 pilot=Missing(missing="no pilot run") if pilot is None else float(pilot[i]),
             )
         )  # fmt: skip
-    return tuple(sorted(found, key=lambda f: -f.rank))
+    return tuple(sorted(forecasts, key=lambda f: -f.rank))
 
 
 def _groups(groups: tuple[str, ...], ranked: Predicted, pilot: Float[ndarray, " item"] | None) -> tuple[Forecast, ...]:
     """Means of the items' ranks. The interval treats the items of a group as one: it is as wide as an item's."""
-    found: list[Forecast] = []
+    forecasts: list[Forecast] = []
     for group in dict.fromkeys(groups):
         at = [i for i, g in enumerate(groups) if g == group]
-        found.append(
+        forecasts.append(
             Forecast(
                 name=group, group=group, items=len(at), rank=float(ranked.rank[at].mean()),
                 interval=Interval(lo=float(ranked.lo[at].mean()), hi=float(ranked.hi[at].mean())),
                 pilot=Missing(missing="no pilot run") if pilot is None else float(pilot[at].mean()),
             )
         )  # fmt: skip
-    return tuple(sorted(found, key=lambda f: -f.rank))
+    return tuple(sorted(forecasts, key=lambda f: -f.rank))
 
 
-def _entangled(asked: Asked, found: Surveyed) -> tuple[Entangled, ...]:
+def _entangled(rows: ForecastRows, surveyed: Surveyed) -> tuple[Entangled, ...]:
     """Retained items by the mean rank of their two ties, strongest first."""
-    ties = found.said.entangled
-    damage = [w.damage for w in found.pilots.values()]
+    ties = surveyed.predictors.entangled
+    damage = [w.damage for w in surveyed.pilots.values()]
     tied = stats.rankdata(ties["circuit_cosine"]) + stats.rankdata(ties["gradient_cosine"])
     return tuple(
         Entangled(
-            name=asked.retain_items[i].id, group=asked.retain_items[i].group,
-            nearest=asked.forget_items[int(ties["nearest"][i])].id,
+            name=rows.retain_items[i].id, group=rows.retain_items[i].group,
+            nearest=rows.forget_items[int(ties["nearest"][i])].id,
             circuit_cosine=float(ties["circuit_cosine"][i]), gradient_cosine=float(ties["gradient_cosine"][i]),
             damage=float(np.mean([d[i] for d in damage])) if damage else Missing(missing="no pilot run"),
         )
@@ -195,19 +195,19 @@ def _entangled(asked: Asked, found: Surveyed) -> tuple[Entangled, ...]:
     )  # fmt: skip
 
 
-def _order(groups: tuple[Forecast, ...], entangled: tuple[Entangled, ...], asked: Asked) -> tuple[str, ...]:
+def _order(groups: tuple[Forecast, ...], entangled: tuple[Entangled, ...], rows: ForecastRows) -> tuple[str, ...]:
     """Easy groups first; of groups about as hard, those first that fewer listed retained items are tied to."""
-    group_of = {item.id: item.group for item in asked.forget_items}
+    group_of = {item.id: item.group for item in rows.forget_items}
     ties = {g.name: sum(group_of[e.nearest] == g.name for e in entangled) for g in groups}
     return tuple(g.name for g in sorted(groups, key=lambda g: (round(g.rank, 1), ties[g.name], g.rank)))
 
 
 def _collateral(fitted: Fitted, pilots: dict[str, Watched]) -> tuple[Collateral, ...]:
     """What reaching the never-trained level cost: in the worlds of the fit, and in the pilots."""
-    found = [
+    from_fit = [
         Collateral(method=name, share_lost=cost, source="worlds of known truth") for name, cost in fitted.cost.items()
     ]
-    return tuple(found) + tuple(
+    return tuple(from_fit) + tuple(
         Collateral(method=name, share_lost=Interval(lo=w.share_lost, hi=w.share_lost), source="pilot run")
         for name, w in pilots.items()
     )
@@ -236,24 +236,24 @@ def _basis(fitted: Fitted, case: OpenCase, bench: Bench) -> Basis:
         because.append(f"base has {size:,} parameters; the worlds of the fit have {span}")
     if any(item.key is None for item in case.cohorts["forget"]):
         because.append("items state no key: content tokens are chosen by rule; the fit's are single words")
-    told = ("spearman", "ceiling", "plain", "cud_gain", "ties", "with_pilot")
+    measures = ("spearman", "ceiling", "plain", "cud_gain", "ties", "with_pilot")
     intervals = ("spearman_ci95", "plain_ci95", "cud_gain_ci95", "ties_ci95", "with_pilot_ci95", "coverage_ci95")
     return Basis(
-        **fitted.model_dump(include={*told, *intervals, "methods"}), worlds=len(fitted.worlds),
+        **fitted.model_dump(include={*measures, *intervals, "methods"}), worlds=len(fitted.worlds),
         coverage=fitted.coverage.k / fitted.coverage.n, inside=not because, because=tuple(because),
     )  # fmt: skip
 
 
-def _limits(fitted: Fitted, found: Surveyed) -> tuple[str, ...]:
-    said = [
+def _limits(fitted: Fitted, surveyed: Surveyed) -> tuple[str, ...]:
+    limits = [
         "Ranks are within this forget set: they say which items are harder than which, not how many steps it takes.",
         f"The fit is from {len(fitted.worlds)} small worlds of invented facts; no other knowledge was tried.",
     ]
-    if not found.stability.passed:
-        said.append(
+    if not surveyed.stability.passed:
+        limits.append(
             "Circuits depend on what they are held against here (overlap below .6), so that the entanglement list is "
             "inconclusive by circuits; its gradient column does not rest on them."
         )
-    if found.pilots:
-        said.append("Pilots ran with the unlearners' own default settings; other settings may order items otherwise.")
-    return tuple(said)
+    if surveyed.pilots:
+        limits.append("Pilots ran with the unlearners' own default settings; other settings may order items otherwise.")
+    return tuple(limits)

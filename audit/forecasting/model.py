@@ -78,11 +78,11 @@ class Predicted(NamedTuple):
 def normal_scores(values: Float[ndarray, " item"]) -> Float[ndarray, " item"]:
     """Ranks as quantiles of a normal distribution; a missing value, and a column without variation, score 0."""
     known = np.isfinite(values)
-    found = np.zeros(len(values))
+    scores = np.zeros(len(values))
     if known.sum() > 1 and np.ptp(values[known]) > 0:
         ranks = stats.rankdata(values[known])
-        found[known] = stats.norm.ppf((ranks - 0.5) / known.sum())
-    return found
+        scores[known] = stats.norm.ppf((ranks - 0.5) / known.sum())
+    return scores
 
 
 def design(by_name: Mapping[str, Float[ndarray, " item"]], names: Sequence[str]) -> Float[ndarray, "item predictor"]:

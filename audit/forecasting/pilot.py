@@ -62,20 +62,20 @@ def probabilities(learner: Learner, rows: Rows, budget: int) -> Float[ndarray, "
     import torch
 
     size = max(1, budget // max(1, rows.ids.shape[1]))
-    found: list[ndarray] = []
+    means: list[ndarray] = []
     with torch.no_grad():
-        for some in torch.arange(len(rows)).split(size):
-            part = rows.take(some)
+        for batch in torch.arange(len(rows)).split(size):
+            part = rows.take(batch)
             seen = learner.answers(part)
-            found.append(np.exp(row_mean(seen.logprob[seen.key].float().cpu(), seen.row[seen.key].cpu(), len(part))))
-    return np.concatenate(found)
+            means.append(np.exp(row_mean(seen.logprob[seen.key].float().cpu(), seen.row[seen.key].cpu(), len(part))))
+    return np.concatenate(means)
 
 
 def pilot(bench: Bench, base: Checkpoint, name: str, data: Rowsets, out: Path) -> Watched:
     """Run one unlearner on a copy of base and watch it."""
     edit = pilot_of(name)
-    kept = data.retain if data.general is None else stacked([data.retain, data.general])
-    recipe, rows = edit.lesson(EditData(data.forget, kept), bench.open(base).n_blocks)
+    retained = data.retain if data.general is None else stacked([data.retain, data.general])
+    recipe, rows = edit.lesson(EditData(data.forget, retained), bench.open(base).n_blocks)
     every = max(1, recipe.steps // LOOKS)
     forget: list[ndarray] = []
     retain: list[ndarray] = []

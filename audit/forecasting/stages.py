@@ -30,11 +30,11 @@ class Stages:
         path = self.out / "units" / f"{key}.npz"
         done = len(self.timings)
         if path.is_file():
-            with np.load(path, allow_pickle=False) as found:
-                kept = {name: found[name] for name in found.files}
+            with np.load(path, allow_pickle=False) as archive:
+                cached = {name: archive[name] for name in archive.files}
             self._tell("reused", stage, done + 1, True)
             self.timings.append(Timing(unit=stage, cpu_s=0.0, wall_s=0.0))
-            return kept
+            return cached
         self._tell("measure", stage, done, False)
         cpu, wall = time.process_time(), time.perf_counter()
         computed = compute()
@@ -45,5 +45,5 @@ class Stages:
         self._tell("measured", stage, done + 1, True)
         return computed
 
-    def _tell(self, what: str, stage: str, done: int, finished: bool) -> None:
-        self.watch(Step(what, stage, done, len(self.stages), finished))
+    def _tell(self, event: str, stage: str, done: int, finished: bool) -> None:
+        self.watch(Step(event, stage, done, len(self.stages), finished))

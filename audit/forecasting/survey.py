@@ -31,7 +31,7 @@ STABLE = 0.6
 STAGES = ("outputs", "gradients", "circuits", "retained circuits", "other words", "other partners", "mean states")
 
 
-class Asked(NamedTuple):
+class ForecastRows(NamedTuple):
     """The rows of a forecast, and their items."""
 
     forget: Rows
@@ -43,30 +43,30 @@ class Asked(NamedTuple):
 class Surveyed(NamedTuple):
     """Everything that base, and its pilots, said."""
 
-    asked: Asked
-    said: Predictors
+    rows: ForecastRows
+    predictors: Predictors
     stability: Stability
     pilots: dict[str, Watched]
 
 
-def asked_of(case: OpenCase) -> Asked:
+def rows_of(case: OpenCase) -> ForecastRows:
     """All trained forget rows, and a spread of the retained ones: nothing is fitted on them, so nobody is set aside."""
     forget, retain = Texts(cohort="forget"), Texts(cohort="retain")
-    kept = case.items(retain, "all")
-    chosen = np.random.default_rng(case.case.seed).permutation(len(kept))[:RETAINED]
+    retained = case.items(retain, "all")
+    chosen = np.random.default_rng(case.case.seed).permutation(len(retained))[:RETAINED]
     rows = case.rows(retain, "all").take(torch.from_numpy(np.sort(chosen)))
-    return Asked(
-        case.rows(forget, "all"), case.items(forget, "all"), rows, tuple(kept[i] for i in np.sort(chosen).tolist())
+    return ForecastRows(
+        case.rows(forget, "all"), case.items(forget, "all"), rows, tuple(retained[i] for i in np.sort(chosen).tolist())
     )
 
 
 def survey(bench: Bench, case: OpenCase, stages: Stages, pilots: tuple[str, ...]) -> Surveyed:
     """Run all stages."""
-    asked, base = asked_of(case), case.base
+    rows, base = rows_of(case), case.base
     others = _others(case)
-    said = predictors(bench, base, Material(*asked, others, stages.keep))
+    measured = predictors(bench, base, Material(*rows, others, stages.keep))
     return Surveyed(
-        asked, said, _stability(bench, base, asked, (said, stages)), _pilots(bench, case, asked, (pilots, stages))
+        rows, measured, _stability(bench, base, rows, (measured, stages)), _pilots(bench, case, rows, (pilots, stages))
     )
 
 
@@ -74,26 +74,26 @@ def _others(case: OpenCase) -> tuple[Rows, tuple[Item, ...]] | None:
     """Rows that ask for the same facts in other words."""
     forms: tuple[Form, ...] = ("held_out_phrasing", "held_out_attribute")
     texts = [Texts(cohort="forget", form=form) for form in forms]
-    there = [t for t in texts if case.has(t, "all")]
-    if not there:
+    present = [t for t in texts if case.has(t, "all")]
+    if not present:
         return None
-    return stacked([case.rows(t, "all") for t in there]), tuple(i for t in there for i in case.items(t, "all"))
+    return stacked([case.rows(t, "all") for t in present]), tuple(i for t in present for i in case.items(t, "all"))
 
 
-def _stability(bench: Bench, base: Checkpoint, asked: Asked, found: tuple[Predictors, Stages]) -> Stability:
+def _stability(bench: Bench, base: Checkpoint, rows: ForecastRows, computed: tuple[Predictors, Stages]) -> Stability:
     """The gate: other partners, and mean states, must give nearly the same circuits."""
-    said, stages = found
-    circuits, graph = said.circuits, said.circuits.graph
+    measured, stages = computed
+    circuits, graph = measured.circuits, measured.circuits.graph
     n = circuit_size(int(graph.exists.sum()))
     mine = top_n(circuits.scores, graph, n)
 
     swapped = circuits.swapped.nonzero().flatten()
 
-    def overlap(stage: str, how: AttributionSettings) -> Number:
+    def overlap(stage: str, corruption: AttributionSettings) -> Number:
         if not len(swapped):
             return Missing(missing="no item has a partner of the same template")
-        what = (asked.forget.take(swapped), asked.forget, how)
-        other = kept_circuits(bench, base, what, (stage, stages.keep))
+        attribution = (rows.forget.take(swapped), rows.forget, corruption)
+        other = kept_circuits(bench, base, attribution, (stage, stages.keep))
         return float(np.median(jaccard(mine[swapped], top_n(other.scores, graph, n)).numpy()))
 
     partners, corruptions = (
@@ -107,26 +107,28 @@ def _stability(bench: Bench, base: Checkpoint, asked: Asked, found: tuple[Predic
     )  # fmt: skip
 
 
-def _pilots(bench: Bench, case: OpenCase, asked: Asked, what: tuple[tuple[str, ...], Stages]) -> dict[str, Watched]:
-    names, stages = what
-    found: dict[str, Watched] = {}
+def _pilots(
+    bench: Bench, case: OpenCase, rows: ForecastRows, pilot_stages: tuple[tuple[str, ...], Stages]
+) -> dict[str, Watched]:
+    names, stages = pilot_stages
+    watched: dict[str, Watched] = {}
     general = Texts(cohort="general")
     for name in names:
 
         def compute(name: str = name) -> Arrays:
             text = case.rows(general, "all") if case.has(general, "all") else None
-            data = Rowsets(asked.forget, asked.retain, text, never_trained(bench, case, asked.forget))
+            data = Rowsets(rows.forget, rows.retain, text, never_trained(bench, case, rows.forget))
             steps, lost, damage = pilot(bench, case.base, name, data, case.out)
             return {"steps": steps, "share_lost": np.array(lost), "damage": damage}
 
-        kept = stages.keep(f"pilot {name}", compute)
-        found[name] = Watched(kept["steps"], float(kept["share_lost"]), kept["damage"])
-    return found
+        arrays = stages.keep(f"pilot {name}", compute)
+        watched[name] = Watched(arrays["steps"], float(arrays["share_lost"]), arrays["damage"])
+    return watched
 
 
 def never_trained(bench: Bench, case: OpenCase, rows: Rows) -> Float[ndarray, " item"]:
     """The probability of each row's content in the ancestor; a fixed level where the case names none."""
     if case.ancestor is None:
         return np.full(len(rows), UNKNOWN_LEVEL)
-    found = bench.run(case.ancestor, rows, (KEY,))[KEY]
-    return np.exp(row_mean(found, rows.targets("key")[0], len(rows)))
+    logprob = bench.run(case.ancestor, rows, (KEY,))[KEY]
+    return np.exp(row_mean(logprob, rows.targets("key")[0], len(rows)))

@@ -23,7 +23,7 @@ from audit.calibration import (
     Settings,
     Shelf,
     features,
-    named,
+    full_name,
     read,
     read_shelf,
     use_of,
@@ -153,7 +153,7 @@ def opinion(evidence: Sequence[Evidence], standing: Standing) -> Opinion | None:
         joins = standing.of(m.probe, m.name) is not None and standing.holding[m.probe].joins
         if joins and m.form == "trained" and m.kind != "context":
             row = features(Score.of(m))
-            found |= {Feature(named(m), feature): value for feature, value in row.items()}
+            found |= {Feature(full_name(m), feature): value for feature, value in row.items()}
             causal = causal or (m.kind == "causal" and "effect" in row)
     if not causal:
         return None

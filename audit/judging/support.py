@@ -75,9 +75,9 @@ def _ends(low: str, mid: str, high: str) -> str:
     return f"from {low}" if mid == high != low else f"up to {high}" if mid == low != high else f"{low} to {high}"
 
 
-def rate(found: Rate) -> str:
+def rate(errors: Rate) -> str:
     """``1 of 60 worlds (at most 7.7 %)``: a count, and its exact one-sided 95 % bound."""
-    return f"{found.k} of {found.n} worlds (with 95 % confidence at most {number(100 * found.upper95)} %)"
+    return f"{errors.k} of {errors.n} worlds (with 95 % confidence at most {number(100 * errors.upper95)} %)"
 
 
 # ---- sentences --------------------------------------------------------------------------------------------------
@@ -95,11 +95,11 @@ def weighed(ratio: LikelihoodRatio, names: tuple[str, str]) -> str:
     if value < 1:
         first, second = names[1].replace("does", "holds"), names[0].replace("holds", "does")
         lo, value, hi, floor, ceiling = 1 / hi, 1 / value, 1 / lo, 1 / ceiling, 1 / floor
-    low, said, high = (ratio_number(x, floor, ceiling) for x in (lo, value, hi))
-    times = f"at least {said[2:]}" if said.startswith("≥") else f"about {said}"
+    low, middle, high = (ratio_number(x, floor, ceiling) for x in (lo, value, hi))
+    times = f"at least {middle[2:]}" if middle.startswith("≥") else f"about {middle}"
     about = "approximate " if approximate("percentile", ratio.false_alarms.n) else ""
     return (
-        f"{times} times more probable if {first} than if {second} ({about}95 % interval {_ends(low, said, high)}; "
+        f"{times} times more probable if {first} than if {second} ({about}95 % interval {_ends(low, middle, high)}; "
         f"ceiling of this design {number(_rounded(ceiling, True))})"
     )
 

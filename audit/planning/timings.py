@@ -46,22 +46,22 @@ def record(spent: Spent) -> None:
     try:
         where.parent.mkdir(parents=True, exist_ok=True)
         if where.is_file() and where.stat().st_size > MOST_BYTES:
-            kept = where.read_bytes().splitlines(keepends=True)[-KEPT_LINES:]
-            write_atomic(where, b"".join(kept))
+            tail = where.read_bytes().splitlines(keepends=True)[-KEPT_LINES:]
+            write_atomic(where, b"".join(tail))
         with where.open("ab") as file:
             file.write(f"{spent.canonical()}\n".encode())
     except OSError as error:
         log.info("timings are not kept: %s", error)
 
 
-def recorded(how: str) -> tuple[Spent, ...]:
+def recorded(conditions: str) -> tuple[Spent, ...]:
     """What was spent under these conditions, oldest first."""
-    where, found = path(), list[Spent]()
+    where, matching = path(), list[Spent]()
     for line in where.read_bytes().splitlines() if where.is_file() else ():
         try:
             spent = Spent.model_validate_json(line)
         except ValidationError:
             continue
-        if spent.how == how:
-            found.append(spent)
-    return tuple(found)
+        if spent.how == conditions:
+            matching.append(spent)
+    return tuple(matching)

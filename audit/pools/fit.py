@@ -59,17 +59,17 @@ DRAWS = 400
 class Pooled(NamedTuple):
     """What a pool is called, the command that makes it and its calibrations again, and how often to resample.
 
-    Probes ``apart`` are calibrated each for itself and stay out of the joint rule.
+    Probes ``single`` are calibrated each for itself and stay out of the joint rule.
     """
 
     name: str
     command: str
     quick: bool
     draws: int = DRAWS
-    apart: tuple[str, ...] = ()
+    single: tuple[str, ...] = ()
 
 
-class Made(NamedTuple):
+class CalibrationSet(NamedTuple):
     """A folder of calibrations, not written yet."""
 
     subjects: Subjects
@@ -84,7 +84,7 @@ def made_with() -> dict[str, str]:
     return {"python": platform.python_version(), "machine": machine, **{name: version(name) for name in PACKAGES}}
 
 
-def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> Made:
+def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
     """All calibrations of a pool. AuditError (code 2) where it is too small, or its worlds were scored by other code.
 
     Measurements that too few models have are left out, with the reason.
@@ -104,28 +104,33 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> Made:
             except AuditError as error:
                 left_out.append(f"{probe}, {name}: {error.what}")
     above = [
-        [(probe, one.calibrated.name) for probe, some in measured.items() for one in some if one.held.found[i]]
+        [
+            (probe, m.calibrated.name)
+            for probe, measurements in measured.items()
+            for m in measurements
+            if m.held.trace[i]
+        ]
         for i in range(len(models))
     ]
     subjects = Subjects(
         name=pool.name, command=pool.command, quick=pool.quick, draws=pool.draws, worlds=len(worlds),
         made_with=made_with(), subjects=tuple(map(_subject, models, above)),
     )  # fmt: skip
-    found = {
+    calibrations = {
         probe: Calibration(
             probe=probe, version=worlds[0].versions.get(probe, 1), settings=worlds[0].settings.get(probe, {}),
-            source=worlds[0].code[probe], subjects=subjects.content_hash(), scope=scope, joins=probe not in pool.apart,
-            measurements=tuple(one.calibrated for one in some),
+            source=worlds[0].code[probe], subjects=subjects.content_hash(), scope=scope, joins=probe not in pool.single,
+            measurements=tuple(m.calibrated for m in measurements),
         )
-        for probe, some in measured.items()
+        for probe, measurements in measured.items()
     }  # fmt: skip
-    return Made(subjects, found, fit_joint(subjects, found), tuple(left_out))
+    return CalibrationSet(subjects, calibrations, fit_joint(subjects, calibrations), tuple(left_out))
 
 
-def write_all(folder: Path, made: Made) -> tuple[Path, ...]:
+def write_all(folder: Path, fitted: CalibrationSet) -> tuple[Path, ...]:
     """Write the folder; the calibration of a probe that is not calibrated any more goes."""
-    files = {folder / SUBJECTS: made.subjects, folder / JOINT: made.joint}
-    files |= {folder / f"{probe}.json": calibration for probe, calibration in made.calibrations.items()}
+    files = {folder / SUBJECTS: fitted.subjects, folder / JOINT: fitted.joint}
+    files |= {folder / f"{probe}.json": calibration for probe, calibration in fitted.calibrations.items()}
     for path in folder.glob("*.json"):
         if path not in files and _is_calibration(path):
             path.unlink()
@@ -144,7 +149,7 @@ def _is_calibration(path: Path) -> bool:
 def _check_one_code(worlds: Sequence[WorldScores]) -> None:
     for world in worlds[1:]:
         differs = sorted(
-            probe for probe in {*worlds[0].code, *world.code} if _made(worlds[0], probe) != _made(world, probe)
+            probe for probe in {*worlds[0].code, *world.code} if _identity(worlds[0], probe) != _identity(world, probe)
         )
         if differs:
             raise AuditError(
@@ -153,7 +158,7 @@ def _check_one_code(worlds: Sequence[WorldScores]) -> None:
             )
 
 
-def _made(world: WorldScores, probe: str) -> tuple[object, ...]:
+def _identity(world: WorldScores, probe: str) -> tuple[object, ...]:
     return world.code.get(probe), world.versions.get(probe), world.settings.get(probe)
 
 
@@ -202,7 +207,7 @@ class _Measured(NamedTuple):
 def _calibrated(people: Roster, scores: Sequence[Score | None], draws: int) -> _Measured:
     """Threshold, ratios and errors of one measurement, by its effect."""
     rows = [features(score) if score is not None else {} for score in scores]
-    named = next(score for score in scores if score is not None)
+    first = next(score for score in scores if score is not None)
     effect = np.array([row.get("effect", np.nan) for row in rows])
     usable = np.isfinite(effect)
     effect = np.where(usable, effect, 0.0)
@@ -216,7 +221,7 @@ def _calibrated(people: Roster, scores: Sequence[Score | None], draws: int) -> _
     held = held_out(people, usable, fit)
     clean = usable & people.clean
     calibrated = Calibrated(
-        name=named.name, kind=named.kind, form=named.form,
+        name=first.name, kind=first.kind, form=first.form,
         threshold=threshold(effect[clean], people.world[clean]),
         scale=likelihood_ratio.fit_scale(data, SEED, draws), record=record(people, held),
         reliability=reliability(data, SEED, draws),

@@ -77,8 +77,11 @@ def _placed(world: PoolWorld, root: Path) -> PoolWorld:
     def at(source: Source) -> Source:
         return source if source.commit else source.model_copy(update={"path": str(root / source.path)})
 
-    def listed(some: tuple[Listed, ...]) -> tuple[Listed, ...]:
-        return tuple(one if one.commit else one.model_copy(update={"path": str(root / one.path)}) for one in some)
+    def listed(checkpoints: tuple[Listed, ...]) -> tuple[Listed, ...]:
+        return tuple(
+            checkpoint if checkpoint.commit else checkpoint.model_copy(update={"path": str(root / checkpoint.path)})
+            for checkpoint in checkpoints
+        )
 
     data = world.data
     files = {c: str(root / name) for c in ("forget", "retain", "holdout", "general") if (name := getattr(data, c))}

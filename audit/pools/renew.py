@@ -14,7 +14,7 @@ from audit.engine import run
 from audit.planning import How, Step, Watch, configured
 from audit.plugins import source_hash
 from audit.pools import schedule as zoo
-from audit.pools.fit import Made, Pooled, calibrate, write_all
+from audit.pools.fit import CalibrationSet, Pooled, calibrate, write_all
 from audit.pools.pool_file import Listed, PoolFile, PoolWorld
 from audit.pools.score_world import Places
 from audit.schema import AuditError, ExitCode, Missing, Rate, Report
@@ -40,7 +40,7 @@ class Row(NamedTuple):
 class Renewed(NamedTuple):
     """A finished renewal: what was made, where it lies, and the CPU-seconds of its stages over all worlds."""
 
-    made: Made
+    fitted: CalibrationSet
     folder: Path
     worlds: int
     stages_cpu_s: dict[str, float]
@@ -61,43 +61,43 @@ def renew_zoo(out: Path, quick: bool, workers: int, work: Path, stack: str | Non
         )
     name = f"zoo{' (quick)' if quick else ''}"
     command = f"residua calibrate{' --quick' if quick else ''}"
-    return _renewed(_of(read_pool(scores), worlds), Pooled(name, command, quick, apart=zoo.APART), out)
+    return _renewed(_of(read_pool(scores), worlds), Pooled(name, command, quick, single=zoo.APART), out)
 
 
-def renew_pool(pool: PoolFile, stated: Path, out: Path, how: How, watch: Watch) -> Renewed:
+def renew_pool(pool: PoolFile, stated: Path, out: Path, settings: How, watch: Watch) -> Renewed:
     """Calibrations from the checkpoints that a user lists; finished audits are found again."""
     worlds = [(world, listed) for world in pool.world for listed in _split(pool, world)]
     numbers = list(range(len(worlds)))
     for place, (world, listed) in zip(numbers, worlds, strict=True):
         watch(Step("pool", f"world {place}", place, len(worlds)))
-        write_world(world_path(out / "scores", place), _world(pool, place, world, listed, out / "audits", how))
+        write_world(world_path(out / "scores", place), _world(pool, place, world, listed, out / "audits", settings))
     note = "" if pool.replicate == "world" else ", replicated by checkpoint"
     command = f"residua calibrate --pool {stated.name} --out {out.name}"
     return _renewed(_of(read_pool(out / "scores"), numbers), Pooled(f"{pool.name}{note}", command, False), out)
 
 
-def _of(found: Sequence[WorldScores], wanted: Sequence[int]) -> tuple[WorldScores, ...]:
-    return tuple(world for world in found if world.world in wanted)
+def _of(scores: Sequence[WorldScores], wanted: Sequence[int]) -> tuple[WorldScores, ...]:
+    return tuple(world for world in scores if world.world in wanted)
 
 
 def _renewed(worlds: Sequence[WorldScores], pool: Pooled, out: Path) -> Renewed:
-    made = calibrate(worlds, pool)
-    write_all(out, made)
+    fitted = calibrate(worlds, pool)
+    write_all(out, fitted)
     stages = Counter[str]()
     for world in worlds:
         stages.update(world.stages_cpu_s)
-    return Renewed(made, out, len(worlds), {name: round(cpu_s, 1) for name, cpu_s in sorted(stages.items())})
+    return Renewed(fitted, out, len(worlds), {name: round(cpu_s, 1) for name, cpu_s in sorted(stages.items())})
 
 
 # ---- shown ------------------------------------------------------------------------------------------------------
-def rows(made: Made) -> tuple[Row, ...]:
+def rows(fitted: CalibrationSet) -> tuple[Row, ...]:
     """Every calibrated measurement, and the joint rule last."""
-    found = [
+    listed = [
         _row(f"{probe}: {m.name}".replace("_", " "), m)
-        for probe, calibration in made.calibrations.items()
+        for probe, calibration in fitted.calibrations.items()
         for m in calibration.measurements
     ]
-    return (*found, _row("joint rule", made.joint))
+    return (*listed, _row("joint rule", fitted.joint))
 
 
 def _row(name: str, rule: Calibrated | Joint) -> Row:
@@ -113,8 +113,8 @@ def _row(name: str, rule: Calibrated | Joint) -> Row:
     )  # fmt: skip
 
 
-def _count(found: Rate) -> str:
-    return f"{found.k}/{found.n} worlds, ≤ {number(100 * found.upper95)} %"
+def _count(mistakes: Rate) -> str:
+    return f"{mistakes.k}/{mistakes.n} worlds, ≤ {number(100 * mistakes.upper95)} %"
 
 
 # ---- a user's checkpoints ---------------------------------------------------------------------------------------
@@ -136,23 +136,23 @@ def _split(pool: PoolFile, world: PoolWorld) -> list[list[_Known]]:
 
 
 def _world(
-    pool: PoolFile, number: int, world: PoolWorld, some: Sequence[_Known], audits: Path, how: How
+    pool: PoolFile, number: int, world: PoolWorld, checkpoints: Sequence[_Known], audits: Path, settings: How
 ) -> WorldScores:
     """Audit the checkpoints of one unit by this case alone, and keep their scores."""
     scored: list[Scored] = []
     costs = Counter[str]()
-    probes = configured(pool.probes, how.package)
-    for place, known in enumerate(some):
+    probes = configured(pool.probes, settings.package)
+    for place, known in enumerate(checkpoints):
         name = f"{number:04d}-{place:03d}"
         case = world.case(name, known.listed, pool.probes)
-        report = run(case, audits / name, replace(how, calibrations=audits / "none"))
+        report = run(case, audits / name, replace(settings, calibrations=audits / "none"))
         costs.update({f"audit.{timing.unit}": timing.cpu_s for timing in report.timings})
         scored.append(_scored(number, known, report))
     ran = {e.probe for model in scored for e in model.scores}
     return WorldScores(
         world=number, recipe={"pool": pool.name}, models=tuple(scored),
         stages_cpu_s={stage: round(cpu_s, 2) for stage, cpu_s in sorted(costs.items())},
-        code={name: source_hash(how.package, name) for name in probes if name in ran},
+        code={name: source_hash(settings.package, name) for name in probes if name in ran},
         versions={name: probe.version for name, probe in probes.items() if name in ran},
         settings={name: probe.model_dump(mode="json") for name, probe in probes.items() if name in ran},
     )  # fmt: skip
@@ -162,9 +162,9 @@ def _scored(number: int, known: _Known, report: Report) -> Scored:
     domain = report.domain
     assert not isinstance(domain, Missing), "a report of this version has its domain"
     people = domain.forget_people
-    kept = people if known.listed.kept is None else known.listed.kept
+    retained = people if known.listed.kept is None else known.listed.kept
     return Scored(
         world=number, model=known.listed.path, mechanism=known.listed.mechanism,
-        pool="knowing" if known.knows else "clean", kept=kept if known.knows else 0, audited=people, domain=domain,
+        pool="knowing" if known.knows else "clean", kept=retained if known.knows else 0, audited=people, domain=domain,
         scores=tuple(Score.of(e.measurement) for e in report.evidence), verdict=report.verdict.word,
     )  # fmt: skip

@@ -2,7 +2,7 @@ from .drawings.drawing import Scale as Scale
 from .drawings.drawing import marker as marker
 from .drawings.scale import position as position
 from .figures.comparison_figures import MANY as MANY
-from .figures.comparison_figures import Named as Named
+from .figures.comparison_figures import NamedReport as NamedReport
 from .figures.comparison_figures import Paint as Paint
 from .figures.comparison_figures import Shown as Shown
 from .figures.comparison_figures import columns as columns
@@ -30,7 +30,6 @@ from .figures.report_figures import sketch as sketch
 from .formats.forecast import forecast_html as forecast_html
 from .formats.forecast import forecast_markdown as forecast_markdown
 from .formats.forecast import forecast_sections as forecast_sections
-from .formats.forecast import forecast_summary as forecast_summary
 from .formats.html import OFF_LADDER as OFF_LADDER
 from .formats.html import RUNGS as RUNGS
 from .formats.html import html as html

@@ -43,11 +43,11 @@ def read_published(path: Path, given: str) -> Published:
         raise AuditError(f"{path}: cannot be read ({error.strerror})", "correct `published` in the case file") from None
     except ValueError as error:
         raise AuditError(f"{path}: not JSON: {error}", "name an evaluation file (*_EVAL.json)") from None
-    found = {str(name): _number(entry) for name, entry in document.items()} if isinstance(document, dict) else {}
-    values = {name: value for name, value in found.items() if value is not None}
+    aggregates = {str(name): _number(entry) for name, entry in document.items()} if isinstance(document, dict) else {}
+    values = {name: value for name, value in aggregates.items() if value is not None}
     if not values:
         raise AuditError(f"{path}: holds no metric with an `agg_value`", "name an evaluation file (*_EVAL.json)")
-    unread = tuple(name for name, value in found.items() if value is None)
+    unread = tuple(name for name, value in aggregates.items() if value is None)
     return Published(file=given, sha256=hashlib.sha256(data).hexdigest(), values=values, unread=unread)
 
 
@@ -61,14 +61,14 @@ def _number(entry: object) -> float | None:
 def ours(report: Report) -> dict[str, float]:
     """What this report has under published names: the same formula, on the audited groups."""
     measured = {(e.measurement.probe, e.measurement.name): e.measurement for e in report.evidence}
-    found: dict[str, float] = {}
+    values: dict[str, float] = {}
     for published, (probe, name, reading) in SAME.items():
         if (m := measured.get((probe, name))) is not None and reading in m.readings:
-            found[published] = m.readings[reading]
+            values[published] = m.readings[reading]
     leak = measured.get(("forget_likelihood", "privacy_leakage"))
     if leak is not None and PUBLISHED_K in leak.statistic and not isinstance(leak.value, Missing):
-        found["privleak"] = leak.value
-    return found
+        values["privleak"] = leak.value
+    return values
 
 
 def evaluation(report: Report, folder: Path) -> str:
@@ -114,9 +114,9 @@ def model_index(report: Report) -> str:
         EvalResult, task_type="text-generation", task_name="machine unlearning audit", dataset_type="forget-set",
         dataset_name=f"forget set, sha256 {forget[:12]}",
     )  # fmt: skip
-    told = {"report_id": report.report_id, "basis": verdict.basis, "strength": verdict.strength}
+    context = {"report_id": report.report_id, "basis": verdict.basis, "strength": verdict.strength}
     results = [
-        result(metric_type="residua.verdict", metric_name="verdict", metric_value=verdict.word, metric_args=told)
+        result(metric_type="residua.verdict", metric_name="verdict", metric_value=verdict.word, metric_args=context)
     ]
     for e in report.evidence:
         m = e.measurement

@@ -89,23 +89,23 @@ def refusal(a: Report, b: Report) -> str:
 
 def compare(a: Side, b: Side, seed: int = 0) -> Comparison:
     """Everything that differs. AuditError (code 2) where the audits are not comparable, with the reason."""
-    if why := refusal(a.report, b.report):
-        raise AuditError(f"these reports cannot be compared: {why}", "compare audits of one case")
+    if reason := refusal(a.report, b.report):
+        raise AuditError(f"these reports cannot be compared: {reason}", "compare audits of one case")
     ours, theirs = ({_name(e): e for e in side.report.evidence} for side in (a, b))
     both = [name for name in ours if name in theirs]
-    found: list[Difference] = []
+    compared: list[Difference] = []
     uncompared: list[tuple[str, str]] = []
     for name in both:
-        one = _difference(name, (a.folder, ours[name].measurement), (b.folder, theirs[name].measurement), seed)
-        if isinstance(one, str):
-            uncompared.append((name, one))
+        row = _difference(name, (a.folder, ours[name].measurement), (b.folder, theirs[name].measurement), seed)
+        if isinstance(row, str):
+            uncompared.append((name, row))
         else:
-            found.append(one)
-    adjusted = stats.holm(np.array([one.p for one in found])) if found else np.zeros(0)
-    differences = [one._replace(holm=float(holm)) for one, holm in zip(found, adjusted, strict=True)]
+            compared.append(row)
+    adjusted = stats.holm(np.array([row.p for row in compared])) if compared else np.zeros(0)
+    differences = [row._replace(holm=float(holm)) for row, holm in zip(compared, adjusted, strict=True)]
     changed = [(n, ours[n].outcome, theirs[n].outcome) for n in both if ours[n].outcome != theirs[n].outcome]
     return Comparison(
-        tuple(sorted(differences, key=lambda one: one.holm)),
+        tuple(sorted(differences, key=lambda row: row.holm)),
         tuple(uncompared),
         tuple(changed),
         tuple(name for name in ours if name not in theirs),
@@ -154,8 +154,8 @@ class _Model(NamedTuple):
 
     def effect(self, weights: Float[ndarray, "draw group"]) -> Float[ndarray, " draw"]:
         """The overall effect in every draw: summed over layers, (suspect - null)/(base - null)."""
-        whole = (weights @ self.base).sum(1)
-        return (weights @ self.suspect).sum(1) / np.where(whole > 0, whole, np.nan)
+        total = (weights @ self.base).sum(1)
+        return (weights @ self.suspect).sum(1) / np.where(total > 0, total, np.nan)
 
 
 class _Drawn(NamedTuple):
@@ -216,8 +216,8 @@ def _scores(folder: Path, measurement: Measurement) -> Scores | None:
     null = None if measurement.kind == "gate" else next((r for r in ("reference", "ancestor") if r in by_role), None)
     if not {"suspect", "base"} <= set(by_role) or (null is None and measurement.kind != "gate"):
         return None
-    found = {"suspect": by_role["suspect"], "base": by_role["base"]}
-    return found if null is None else {**found, "null": by_role[null]}
+    roles = {"suspect": by_role["suspect"], "base": by_role["base"]}
+    return roles if null is None else {**roles, "null": by_role[null]}
 
 
 def _as_stated(scores: Scores, places: set[Place], m: Measurement) -> _Model | None:
@@ -231,11 +231,11 @@ def _as_stated(scores: Scores, places: set[Place], m: Measurement) -> _Model | N
     suspect, base = means["suspect"] - null, means["base"] - null
     stated = m.value if isinstance(m.overall, Missing) else m.overall.value
     once, order = np.full((1, len(base)), 1 / len(base)), np.argsort(-base.mean(0), kind="stable")
-    for kept in range(len(order), 0, -1):
-        layers = np.sort(order[:kept])
-        found = _Model(suspect[:, layers], base[:, layers])
-        if not isinstance(stated, Missing) and abs(float(found.effect(once)[0]) - stated) < ROUNDING:
-            return found
+    for count in range(len(order), 0, -1):
+        layers = np.sort(order[:count])
+        model = _Model(suspect[:, layers], base[:, layers])
+        if not isinstance(stated, Missing) and abs(float(model.effect(once)[0]) - stated) < ROUNDING:
+            return model
     return None
 
 

@@ -45,7 +45,7 @@ class Gate(NamedTuple):
     allow_undecided: bool = False
 
     @property
-    def asked(self) -> bool:
+    def is_set(self) -> bool:
         """Is there anything that a report could fail?"""
         return self.fail_on is not None or self.min_power is not None
 
@@ -78,8 +78,10 @@ def exit_code(report: Report, gate: Gate = NO_GATE) -> int:
     An in-case report states no likelihood ratio, so an ``lr`` gate cannot be decided on it; nor can any gate be passed
     by an audit that left tests out, or by a clean verdict that would have missed what it was asked to find.
     """
-    if gate.baseline is not None and (why := refusal(gate.baseline, report)):
-        raise AuditError(f"the baseline cannot be compared with this report: {why}", "give a baseline of the same case")
+    if gate.baseline is not None and (reason := refusal(gate.baseline, report)):
+        raise AuditError(
+            f"the baseline cannot be compared with this report: {reason}", "give a baseline of the same case"
+        )
     if gate.fail_on is not None and _stopped(report, gate.fail_on, gate.baseline):
         return ExitCode.GATE
     if gate.fail_on is not None and gate.fail_on.kind == "lr" and isinstance(report.verdict.ratio, Missing):
@@ -87,7 +89,7 @@ def exit_code(report: Report, gate: Gate = NO_GATE) -> int:
     if gate.min_power is not None and _unseen(report, gate.min_power):
         return ExitCode.UNDECIDED
     undecided = report.verdict.word in ("INCONCLUSIVE", "INVALID") or not complete(report)
-    shrunk = gate.asked and any(test.dropped_by for test in report.plan.tests)
+    shrunk = gate.is_set and any(test.dropped_by for test in report.plan.tests)
     return ExitCode.UNDECIDED if (undecided or shrunk) and not gate.allow_undecided else ExitCode.OK
 
 
@@ -107,11 +109,11 @@ def _stopped(report: Report, threshold: Threshold, baseline: Report | None) -> b
 
 def _reaching(report: Report, threshold: Threshold) -> set[tuple[str, str]]:
     """Probe and name of every trace that reaches a threshold."""
-    found: set[tuple[str, str]] = set()
+    traces: set[tuple[str, str]] = set()
     for m in (e.measurement for e in _traces(report)):
         if threshold.kind == "any" or (not isinstance(m.p, Missing) and m.p <= threshold.bound):
-            found.add((m.probe, m.name))
-    return found
+            traces.add((m.probe, m.name))
+    return traces
 
 
 def _unseen(report: Report, power: float) -> bool:

@@ -57,7 +57,7 @@ def verify_run(path: Path, calibrations: Path | None = None) -> Verification:
     """
     folder = _folder_of(path)
     if folder is None:
-        data, page = _alone(path)
+        data, page = _detached(path)
         report, problems = _read(data)
         pages = _none if page is None or report is None or _is_live(report, page) else {"report.html": page}.get
         more, remarks = _document_problems(report, pages, calibrations)
@@ -91,21 +91,21 @@ def _folder_of(path: Path) -> Path | None:
     return None
 
 
-class _Alone(NamedTuple):
+class _Detached(NamedTuple):
     """A report away from its run: the document, and the page that shows it, if it is one."""
 
     data: bytes
     page: bytes | None
 
 
-def _alone(path: Path) -> _Alone:
+def _detached(path: Path) -> _Detached:
     data = path.read_bytes()
     if path.suffix != ".html":
-        return _Alone(data, None)
-    found = _EMBEDDED.findall(data)
-    if len(found) != 1:
+        return _Detached(data, None)
+    embedded = _EMBEDDED.findall(data)
+    if len(embedded) != 1:
         raise AuditError(f"{path} holds no report as data, so nothing can be computed from it", _PLACE)
-    return _Alone(found[0], data)
+    return _Detached(embedded[0], data)
 
 
 def _is_live(report: Report, page: bytes) -> bool:
@@ -156,7 +156,7 @@ def _schema_problems(data: bytes) -> Iterator[str]:
 # ---- the folder -------------------------------------------------------------------------------------------------
 def _manifest_problems(folder: Path) -> list[str]:
     try:
-        return [f"{_printable(problem.path)}: {problem.what}" for problem in manifest.check(folder)]
+        return [f"{_printable(problem.path)}: {problem.fault}" for problem in manifest.check(folder)]
     except AuditError as error:
         return [error.what]
 
@@ -200,15 +200,15 @@ def _table_problems(folder: Path, report: Report) -> Iterator[str]:
 
 
 # ---- the document -----------------------------------------------------------------------------------------------
-class _Told(NamedTuple):
+class _Review(NamedTuple):
     problems: tuple[str, ...]
     remarks: tuple[str, ...]
 
 
-def _document_problems(report: Report | None, pages: Pages, calibrations: Path | None) -> _Told:
+def _document_problems(report: Report | None, pages: Pages, calibrations: Path | None) -> _Review:
     """What its own numbers say of a report and of the pages that show it."""
     if report is None:
-        return _Told((), ())
+        return _Review((), ())
     differences = list(_rebuild_problems(report, pages))
     standing = restand(calibrations or stored(), report.calibrations)
     remarks: list[str] = []
@@ -217,9 +217,9 @@ def _document_problems(report: Report | None, pages: Pages, calibrations: Path |
     else:
         differences += _number_problems(report, standing)
     if report.plan.code_version == code_version():
-        return _Told(tuple(differences), tuple(remarks))
-    made = f"made by code {report.plan.code_version}, verified by {code_version()}"
-    return _Told((), (made, *remarks, *differences))
+        return _Review(tuple(differences), tuple(remarks))
+    origin = f"made by code {report.plan.code_version}, verified by {code_version()}"
+    return _Review((), (origin, *remarks, *differences))
 
 
 def _rebuild_problems(report: Report, pages: Pages) -> Iterator[str]:
@@ -228,7 +228,7 @@ def _rebuild_problems(report: Report, pages: Pages) -> Iterator[str]:
         shown = None if name == "report.json" else pages(name)
         if shown is not None and shown != rebuilt:
             lines = zip_longest(shown.split(b"\n"), rebuilt.split(b"\n"))
-            first = next(n for n, (here, there) in enumerate(lines, 1) if here != there)
+            first = next(n for n, (shown_line, built_line) in enumerate(lines, 1) if shown_line != built_line)
             yield f"{name}, line {first}: is not what report.json gives"
 
 

@@ -50,8 +50,8 @@ class Line(Noun):
 
     def computed(self) -> str:
         """The hash that the line's other fields give it."""
-        kept = self.model_dump(mode="json", exclude={"sha256"})
-        text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        fields = self.model_dump(mode="json", exclude={"sha256"})
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -79,11 +79,11 @@ def append(folder: Path, action: Action, about: dict[str, str], tool: str) -> Li
         with path.open("a+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
-            found = chain(file.read())
-            if found.faults:
-                raise AuditError(f"{path} is broken: {found.faults[0]}", "restore it; nothing was added",
+            existing = chain(file.read())
+            if existing.faults:
+                raise AuditError(f"{path} is broken: {existing.faults[0]}", "restore it; nothing was added",
                                  ExitCode.INTEGRITY)  # fmt: skip
-            line = _next(found, action, about, tool)
+            line = _next(existing, action, about, tool)
             file.write(f"{line.canonical()}\n".encode())
             file.flush()
             os.fsync(file.fileno())
@@ -104,9 +104,9 @@ def mend(folder: Path) -> None:
     """Cut off a last line that a killed process left without its end. Any other fault stays, and stays a fault."""
     path = folder / NAME
     data = path.read_bytes() if path.is_file() else b""
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        os.truncate(path, whole)
+    complete = data.rfind(b"\n") + 1
+    if complete < len(data):
+        os.truncate(path, complete)
 
 
 class Arrival(NamedTuple):
@@ -138,9 +138,9 @@ def chain(data: bytes) -> Chain:
     """The chain in the bytes of a custody log."""
     lines: list[Line] = []
     faults: list[str] = []
-    *whole, torn = data.split(b"\n")
+    *complete, torn = data.split(b"\n")
     before = FIRST
-    for n, raw in enumerate(whole, 1):
+    for n, raw in enumerate(complete, 1):
         try:
             line = Line.model_validate_json(raw)
         except ValidationError as error:
@@ -152,7 +152,7 @@ def chain(data: bytes) -> Chain:
         lines.append(line)
         before = line.sha256
     if torn:
-        faults.append(f"{NAME}, line {len(whole) + 1}, its end: is torn off")
+        faults.append(f"{NAME}, line {len(complete) + 1}, its end: is torn off")
     return Chain(tuple(lines), tuple(faults))
 
 

@@ -75,13 +75,13 @@ def read_table(table: Table, folder: Path) -> tuple[Line, ...]:
     path = folder / table.path
     data = path.read_bytes() if path.is_file() else b""
     if hashlib.sha256(data).hexdigest() != table.sha256:
-        what = "is not what the report states" if data else "is missing"
-        raise AuditError(f"{path} {what}", "restore the run folder, or run the audit again", ExitCode.INTEGRITY)
+        state = "is not what the report states" if data else "is missing"
+        raise AuditError(f"{path} {state}", "restore the run folder, or run the audit again", ExitCode.INTEGRITY)
     columns = parquet.read_table(BytesIO(data)).to_pydict()
     rows = len(columns["item"])
     layers = columns.get("layer", [-1] * rows)
-    named = [columns[name] for name in Line._fields[:-1]]
-    return tuple(Line._make(values) for values in zip(*named, layers, strict=True))
+    fields = [columns[name] for name in Line._fields[:-1]]
+    return tuple(Line._make(values) for values in zip(*fields, layers, strict=True))
 
 
 def _of(path: str, measured: Sequence[Measurement], folder: Path, seed: int, quote: Quoting) -> Excerpts:
@@ -89,34 +89,34 @@ def _of(path: str, measured: Sequence[Measurement], folder: Path, seed: int, quo
     assert not isinstance(table, Missing)
     lines = read_table(table, folder)
     layer = _layer(measured[0], lines)
-    here = [line for line in lines if line.layer == layer]
-    suspect = [line for line in here if line.role == "suspect"]
+    at_layer = [line for line in lines if line.layer == layer]
+    suspect = [line for line in at_layer if line.role == "suspect"]
     ranked = sorted(suspect, key=lambda line: (-line.score, line.item))
     top, rest = ranked[:EACH], sorted(ranked[EACH:], key=lambda line: line.item)
     drawn = np.random.default_rng([seed, *path.encode()]).permutation(len(rest))[:EACH]
     picked = [("highest", line) for line in top] + [("random", rest[i]) for i in sorted(drawn)]
     rule = f"the {EACH} items with the highest score of the suspect, and {EACH} of the others at random, seed {seed}"
-    found: list[Excerpt] = []
+    excerpts: list[Excerpt] = []
     for chosen, line in picked:
         texts = {name: quote(getattr(line, name)) for name in ("item", "group", "prompt", "target", "output")}
-        scores = _scores(here, line.item)
+        scores = _scores(at_layer, line.item)
         where = layer if layer >= 0 else None
-        found.append(Excerpt.model_validate({"chosen": chosen, **texts, "layer": where, "scores": scores}))
+        excerpts.append(Excerpt.model_validate({"chosen": chosen, **texts, "layer": where, "scores": scores}))
     names = tuple(f"{m.probe}.{m.name}" for m in measured)
-    return Excerpts(table=path, findings=names, rule=rule, of=len(suspect), items=tuple(found))
+    return Excerpts(table=path, findings=names, rule=rule, of=len(suspect), items=tuple(excerpts))
 
 
 def _layer(m: Measurement, lines: Sequence[Line]) -> int:
     """Which lines of a table with layers are compared: where the value was read, else the last; -1 without layers."""
-    there = sorted({line.layer for line in lines})
-    said = layer_of(m)
-    return int(said) if said.isdigit() and int(said) in there else there[-1] if there else -1
+    layers = sorted({line.layer for line in lines})
+    stated = layer_of(m)
+    return int(stated) if stated.isdigit() and int(stated) in layers else layers[-1] if layers else -1
 
 
 def _scores(lines: Sequence[Line], item: str) -> dict[str, float]:
     """What every role scores on one item; of several references the first, which is the null."""
-    found: dict[str, float] = {}
+    scores: dict[str, float] = {}
     for line in lines:
         if line.item == item:
-            found.setdefault(line.role, float(f"{line.score:.6g}"))
-    return found
+            scores.setdefault(line.role, float(f"{line.score:.6g}"))
+    return scores

@@ -23,7 +23,7 @@ def export(report: Report, target: Path, wanted: Wanted) -> int:
         for name, data in files.items():
             write_atomic(target / name, data)
         return len(files)
-    write_atomic(target, _one(report, target, wanted).encode())
+    write_atomic(target, _rendered(report, target, wanted).encode())
     return 1
 
 
@@ -39,7 +39,7 @@ def _everything(report: Report, wanted: Wanted) -> dict[str, bytes]:
     return files
 
 
-def _one(report: Report, target: Path, wanted: Wanted) -> str:
+def _rendered(report: Report, target: Path, wanted: Wanted) -> str:
     """The report in the format that the ending of a file name asks for."""
     from audit.render import html, interactive, junit, markdown
 

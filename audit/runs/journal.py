@@ -142,10 +142,10 @@ class Journal:
             raise _disk_refuses(self.out, error) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = path.exists() and os.stat(path).st_ino == os.fstat(handle).st_ino
+            owned = path.exists() and os.stat(path).st_ino == os.fstat(handle).st_ino
         except BlockingIOError:
-            alone = False
-        if not alone:
+            owned = False
+        if not owned:
             holder = os.read(handle, 32).decode(errors="replace").strip() or "unknown"
             os.close(handle)
             raise AuditError(

@@ -22,7 +22,7 @@ class Problem(NamedTuple):
     """One file that is not as the manifest says."""
 
     path: str
-    what: Literal["changed", "missing", "extra"]
+    fault: Literal["changed", "missing", "extra"]
 
 
 def write(folder: Path) -> Path:
@@ -34,19 +34,21 @@ def write(folder: Path) -> Path:
 
 def check(folder: Path) -> list[Problem]:
     """Which files changed, are missing, or are there without being listed. Empty means: as written."""
-    named = _read(folder / NAME)
-    there = set(_files(folder))
-    found = [Problem(path, "missing") for path in named if path not in there]
-    found += [Problem(p, "changed") for p, digest in named.items() if p in there and _sha256(folder / p) != digest]
-    found += [Problem(path, "extra") for path in there if path not in named]
-    return sorted(found)
+    digests = _read(folder / NAME)
+    present = set(_files(folder))
+    problems = [Problem(path, "missing") for path in digests if path not in present]
+    problems += [
+        Problem(p, "changed") for p, digest in digests.items() if p in present and _sha256(folder / p) != digest
+    ]
+    problems += [Problem(path, "extra") for path in present if path not in digests]
+    return sorted(problems)
 
 
 def _files(folder: Path) -> list[str]:
     """Paths of the listed kind, relative and with forward slashes, sorted. A link counts as what it points to."""
     paths = [p for p in folder.rglob("*") if p.is_file()]
-    kept = [p.relative_to(folder).as_posix() for p in paths if not p.name.endswith(LEFT_OUT_ENDINGS)]
-    return sorted(path for path in kept if path not in LEFT_OUT)
+    names = [p.relative_to(folder).as_posix() for p in paths if not p.name.endswith(LEFT_OUT_ENDINGS)]
+    return sorted(path for path in names if path not in LEFT_OUT)
 
 
 def _sha256(path: Path) -> str:
@@ -69,7 +71,7 @@ def _read(path: Path) -> dict[str, str]:
 
 def listed(text: str, where: str) -> dict[str, str]:
     """Path to hash of every line of a manifest's text. AuditError (code 3) names the line that is no checksum line."""
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for i, line in enumerate(text.split("\n"), 1):
         if not line:
             continue
@@ -79,5 +81,5 @@ def listed(text: str, where: str) -> dict[str, str]:
         escaped, digest, name = match.groups()
         if escaped:
             name = re.sub(r"\\([\\nr])", lambda m: {"\\": "\\", "n": "\n", "r": "\r"}[m.group(1)], name)
-        found[name] = digest
-    return found
+        digests[name] = digest
+    return digests

@@ -76,7 +76,7 @@ class Screen:
 
     def __call__(self, text: str) -> str:
         """The message with every quoted run of words masked."""
-        found = list(_WORD.finditer(text))
+        matches = list(_WORD.finditer(text))
         words = _words(text)
         hidden = [False] * len(words)
         for size, known in self._known.items():
@@ -85,7 +85,7 @@ class Screen:
                     hidden[start : start + size] = [True] * size
         shown, end = "", 0
         for first, last in _runs(hidden):
-            start, stop = found[first].start(), found[last].end()
+            start, stop = matches[first].start(), matches[last].end()
             shown, end = f"{shown}{text[end:start]}{self._mask(text[start:stop])}", stop
         return shown + text[end:]
 

@@ -39,13 +39,13 @@ def code_version() -> str:
 
 def versions() -> dict[str, str]:
     """Installed versions of the packages that the numbers depend on."""
-    found: dict[str, str] = {}
+    installed: dict[str, str] = {}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            installed[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed
 
 
 def environment(bench: dict[str, str], flags: dict[str, str]) -> Environment:

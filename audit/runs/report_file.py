@@ -19,8 +19,8 @@ def report_id(report: Report) -> str:
 
 def document_id(document: Mapping[str, JsonValue]) -> str:
     """:func:`report_id` of the document itself, which may be of an earlier minor version of the schema."""
-    kept = {key: value for key, value in document.items() if key not in UNTIMED}
-    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    content = {key: value for key, value in document.items() if key not in UNTIMED}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return f"UA-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
@@ -31,13 +31,13 @@ def documents(report: Report, prior_odds: float | None = None) -> dict[str, byte
     """
     from audit.render import html, junit, markdown
 
-    found = {
+    texts = {
         "report.json": report.model_dump_json(indent=1) + "\n",
         "report.html": html(report, prior_odds),
         "report.md": markdown(report, prior_odds),
         "junit.xml": junit(report),
     }
-    return {name: text.encode() for name, text in found.items()}
+    return {name: text.encode() for name, text in texts.items()}
 
 
 def read_report(path: Path) -> Report:

@@ -47,10 +47,10 @@ class Labelled(NamedTuple):
         n = int(self.cluster.max()) + 1
         return np.stack([np.bincount(self.cluster[self.knows == k], minlength=n) > 0 for k in (False, True)])
 
-    def part(self, kept: Bool[ndarray, " item"]) -> "Labelled":
+    def part(self, chosen: Bool[ndarray, " item"]) -> "Labelled":
         """Some of the models; clusters are numbered anew."""
-        number = np.unique(self.cluster[kept], return_inverse=True)[1]
-        return Labelled(self.score[kept], self.knows[kept], number.reshape(-1))
+        number = np.unique(self.cluster[chosen], return_inverse=True)[1]
+        return Labelled(self.score[chosen], self.knows[chosen], number.reshape(-1))
 
     def rescored(self, score: Float[ndarray, " item"]) -> "Labelled":
         """The same models with other scores."""
@@ -206,8 +206,8 @@ def auroc(data: Labelled, seed: int, method: Method = "logit_t", draws: int = 19
     """
     assert method != "people_percentile", "that is an interval over people"
     wins, held = _wins(data), int(data.holds.sum(1).min())
-    found = _drawn(wins, np.ones((1, len(wins.clean))))
-    auc, se = float(found.auc[0]), float(found.se[0])
+    estimate = _drawn(wins, np.ones((1, len(wins.clean))))
+    auc, se = float(estimate.auc[0]), float(estimate.se[0])
     if auc in (0.0, 1.0):
         ends = _separated(auc, held)
     elif method == "percentile":
@@ -233,8 +233,8 @@ def difference(data: Labelled, other: Float[ndarray, " item"], seed: int, draws:
     """
     mine, theirs, held = _wins(data), _wins(data.rescored(other)), int(data.holds.sum(1).min())
     wins = mine._replace(wins=mine.wins - theirs.wins)
-    found = _drawn(wins, np.ones((1, len(wins.clean))))
-    gap, se = float(found.auc[0]), float(found.se[0])
+    estimate = _drawn(wins, np.ones((1, len(wins.clean))))
+    gap, se = float(estimate.auc[0]), float(estimate.se[0])
     if se > FLAT:
         p = float(2 * scipy.stats.t.sf(abs(gap) / se, held - 1))
         half = float(scipy.stats.t.ppf(0.975, held - 1)) * se

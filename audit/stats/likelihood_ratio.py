@@ -76,8 +76,8 @@ def limits(data: Labelled) -> Range:
 
 def limits_held_out(data: Labelled, fold: Int[ndarray, " item"]) -> Range:
     """The limits that :func:`held_out` ratios were held to: the narrowest of what is left without a fold."""
-    each = [limits(data.part(fold != one)) for one in np.unique(fold)]
-    return Range(max(one.lo for one in each), min(one.hi for one in each))
+    each = [limits(data.part(fold != fold_id)) for fold_id in np.unique(fold)]
+    return Range(max(ends.lo for ends in each), min(ends.hi for ends in each))
 
 
 def elub(data: Labelled) -> Range:
@@ -115,16 +115,16 @@ def held_out(data: Labelled, fold: Int[ndarray, " item"], seed: int, way: Way | 
     chosen anew inside every rest, so that the choice is never judged on what it was made by. Raises AuditError where a
     rest holds too little of either kind.
     """
-    found = np.zeros(len(data.score))
-    for one in np.unique(fold):
-        out = fold == one
+    ratios = np.zeros(len(data.score))
+    for fold_id in np.unique(fold):
+        out = fold == fold_id
         rest = data.part(~out)
-        _require(rest, int(one))
+        _require(rest, int(fold_id))
         chosen = way or _cheapest(_costs(rest, seed))
         floor, ceiling = limits(rest)
         step = fit(rest, chosen, np.ones(rest.holds.shape[1]))
-        found[out] = np.clip(step.at(data.score[out]) / np.log(10), floor, ceiling)
-    return found
+        ratios[out] = np.clip(step.at(data.score[out]) / np.log(10), floor, ceiling)
+    return ratios
 
 
 def _require(rest: Labelled, fold: int) -> None:

@@ -149,8 +149,8 @@ def pool_adjacent(
     """
     knowing, clean = knowing / knowing.sum(), clean / clean.sum()
     both = knowing + clean
-    there = both > 0
-    x, knowing, clean, both = x[there], knowing[there], clean[there], both[there]
+    present = both > 0
+    x, knowing, clean, both = x[present], knowing[present], clean[present], both[present]
     return Blocks(x, knowing, clean, np.clip(isotonic_regression(knowing / both, weights=both).x, 0.0, 1.0))
 
 
@@ -182,12 +182,12 @@ def _by_pav(data: Labelled, times: Float[ndarray, " cluster"]) -> Step:
     """
     tied = _tied(data, times[data.cluster])
     clean, knowing = (data.holds * times).sum(1)
-    found = pool_adjacent(
+    blocks = pool_adjacent(
         np.r_[-np.inf, tied.x, np.inf],
         np.r_[HALF * tied.knowing.sum() / knowing, tied.knowing, 0.0],
         np.r_[0.0, tied.clean, HALF * tied.clean.sum() / clean],
     )
-    return Step(found.x[1:-1], np.log(found.p[1:-1]) - np.log1p(-found.p[1:-1]))
+    return Step(blocks.x[1:-1], np.log(blocks.p[1:-1]) - np.log1p(-blocks.p[1:-1]))
 
 
 def fit(data: Labelled, way: Way, times: Float[ndarray, " cluster"]) -> Step:

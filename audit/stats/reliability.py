@@ -39,8 +39,8 @@ class Cost(NamedTuple):
 
 def cllr_min(data: Labelled, weight: Float[ndarray, " item"] | None = None) -> float:
     """The least Cllr that any increasing change of the ratios could reach: that of pool-adjacent-violators, in bits."""
-    found = pooled(data, np.ones(len(data.score)) if weight is None else weight)
-    cost = xlogy(found.knowing, found.p) + xlogy(found.clean, 1 - found.p)
+    blocks = pooled(data, np.ones(len(data.score)) if weight is None else weight)
+    cost = xlogy(blocks.knowing, blocks.p) + xlogy(blocks.clean, 1 - blocks.p)
     return float(-cost.sum() / (2 * np.log(2)))
 
 
@@ -58,10 +58,10 @@ def cost(data: Labelled, limits: Range, seed: int, draws: int = 1000) -> Cost:
 
     ``limits``: the log10 floor and ceiling of the ratios, to which simulated ones are held too.
     """
-    whole, least = cllr(data.score, data.knows), cllr_min(data)
+    total, least = cllr(data.score, data.knows), cllr_min(data)
     drawn = np.array([_weighted(data, times) for times in resamples(data, seed, draws)])
     ends = stats.percentile_interval(drawn)
-    return Cost(whole, least, whole - least, ends, envelope(data, limits, seed, draws))
+    return Cost(total, least, total - least, ends, envelope(data, limits, seed, draws))
 
 
 class Alike(NamedTuple):
@@ -184,14 +184,14 @@ def bands(data: Labelled, edges: tuple[float, ...] = (-2.0, -1.0, -0.301, 0.0, 0
     """Nominal against empirical ratios in bands of log10 ratios (edges: the verbal scale); empty ones left out."""
     place = np.digitize(data.score, edges)
     prior = np.log10(data.knows.sum()) - np.log10((~data.knows).sum())
-    found: list[Band] = []
+    filled: list[Band] = []
     for band in np.unique(place):
-        here = place == band
-        k, n = int((here & data.knows).sum()), int(here.sum())
+        inside = place == band
+        k, n = int((inside & data.knows).sum()), int(inside.sum())
         ends = stats.clopper_pearson(k, n)
         at = [_log10_odds(share) - float(prior) for share in (k / n, ends.lo, ends.hi)]
-        found.append(Band(float(data.score[here].mean()), at[0], Range(at[1], at[2]), k, n - k))
-    return tuple(found)
+        filled.append(Band(float(data.score[inside].mean()), at[0], Range(at[1], at[2]), k, n - k))
+    return tuple(filled)
 
 
 def _log10_odds(share: float) -> float:

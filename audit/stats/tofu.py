@@ -30,15 +30,15 @@ def truth_ratio(
 Aggregate = Literal["closer_to_1_better", "true_better", "prob_mean"]
 
 
-def aggregate_truth_ratio(ratio: Float[ndarray, " item"], how: Aggregate) -> float:
+def aggregate_truth_ratio(ratio: Float[ndarray, " item"], aggregate: Aggregate) -> float:
     """One number of many truth ratios.
 
     ``closer_to_1_better``: mean min(r, 1/r), for forget facts; ``true_better``: mean max(0, 1 - r), for facts to keep;
     ``prob_mean``: mean P_para/(P_para + P_pert) = mean 1/(1 + r), which rises with knowledge (used by our probes).
     """
-    if how == "closer_to_1_better":
+    if aggregate == "closer_to_1_better":
         return float(np.minimum(ratio, 1 / (ratio + EPS)).mean())
-    return float((np.maximum(0.0, 1 - ratio) if how == "true_better" else 1 / (1 + ratio)).mean())
+    return float((np.maximum(0.0, 1 - ratio) if aggregate == "true_better" else 1 / (1 + ratio)).mean())
 
 
 def knowledge_truth_ratio(

@@ -53,9 +53,9 @@ class FileDigest(NamedTuple):
     size_bytes: int
 
 
-def _broken(path: Path, why: str) -> AuditError:
+def _broken(path: Path, reason: str) -> AuditError:
     return AuditError(
-        f"{path}: not a whole safetensors file: {why}", "fetch or copy the file again", ExitCode.INTEGRITY
+        f"{path}: not a whole safetensors file: {reason}", "fetch or copy the file again", ExitCode.INTEGRITY
     )
 
 
@@ -175,9 +175,9 @@ def _any_set(data: memoryview, width: int, mask: int) -> bool:
     with data:
         bits = np.frombuffer(data, dtype=f"<u{width}") if len(data) else np.empty(0, dtype="u1")
         step = _CHUNK_BYTES // width
-        found = any(bool(((bits[i : i + step] & mask) == mask).any()) for i in range(0, bits.size, step))
+        present = any(bool(((bits[i : i + step] & mask) == mask).any()) for i in range(0, bits.size, step))
         del bits  # the mapping cannot be closed while an array looks at it
-        return found
+        return present
 
 
 def encode(tensors: Mapping[str, tuple[str, tuple[int, ...], int]], metadata: Mapping[str, str]) -> bytes:

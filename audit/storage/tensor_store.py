@@ -132,7 +132,7 @@ class Store:
     def prune(self, max_bytes: int) -> int:
         """Drop what was used longest ago, entries and fitted checkpoints, until at most ``max_bytes`` remain; returns
         the bytes freed."""
-        kept: list[tuple[int, int, Path]] = []
+        entries: list[tuple[int, int, Path]] = []
         freed = 0
         for path in (*self.root.glob("??/*"), *self.root.glob(f"{_FITTED}/*")):
             with suppress(FileNotFoundError):  # another process may prune too
@@ -141,13 +141,13 @@ class Store:
                 if path.suffix == TEMP:
                     freed += _drop(path, size) if time.time() - stat.st_mtime > _STALE_S else 0
                 elif folder or path.suffix == _SUFFIX:
-                    kept.append((stat.st_mtime_ns, size, path))
-        total = sum(size for _, size, _ in kept)
-        for _, size, path in sorted(kept):
+                    entries.append((stat.st_mtime_ns, size, path))
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries):
             if total <= max_bytes:
                 break
-            gone = _drop(path, size)
-            total, freed = total - gone, freed + gone
+            dropped = _drop(path, size)
+            total, freed = total - dropped, freed + dropped
         return freed
 
     def _check(self, path: Path) -> None:

@@ -71,8 +71,8 @@ def size(size_bytes: int) -> str:
 def moment(text: str) -> str:
     """A UTC time as people write it; any other text as it is."""
     shown = visible(text, NAME)
-    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?(?:Z|\+00:00)", shown)
-    return f"{found[1]}, {found[2]} UTC" if found else shown
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?(?:Z|\+00:00)", shown)
+    return f"{match[1]}, {match[2]} UTC" if match else shown
 
 
 def lasting(lo: float, hi: float) -> str:

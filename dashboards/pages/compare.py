@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from audit.render import Named, key, part, position, positions, title
+from audit.render import NamedReport, key, part, position, positions, title
 from audit.schema import Evidence, Missing, Report
 from audit.wording import interval, number
 from dashboards import bar, show, states
@@ -55,14 +55,14 @@ only = left.toggle("Only what differs from a model that never knew", value=True,
 others = ["nothing", *(r.address for r in rows if view.run and r.address != view.run.name)]
 names = {r.address: r.name for r in rows}
 pin = right.selectbox("Pin beside it", others, key="pin", bind="query-params", format_func=lambda a: names.get(a, a))
-pinned: Named | None = next((r for r in rows if r.address == pin), None)
+pinned: NamedReport | None = next((r for r in rows if r.address == pin), None)
 
-if told := states.reference(report):
-    states.nothing("No reference model", told)
+if warning := states.reference(report):
+    states.nothing("No reference model", warning)
 chosen = [e for e in report.evidence if view.keeps(e) and e.measurement.mode == "controlled"]
-kept = [e for e in chosen if differs(e)] if only else chosen
-show.text(f"{len(kept)} of {len(chosen)} tests shown" + (": those that differ." if only else "."))
-drawn = positions(report, kept, None if pinned is None else (pinned.name, pinned.report))
+selected = [e for e in chosen if differs(e)] if only else chosen
+show.text(f"{len(selected)} of {len(chosen)} tests shown" + (": those that differ." if only else "."))
+drawn = positions(report, selected, None if pinned is None else (pinned.name, pinned.report))
 if drawn is None:
     states.nothing("Nothing to draw", "No test of this choice has both ends of the scale, or none differs.")
 else:
@@ -70,8 +70,8 @@ else:
 columns = ("Test", "Base", "Suspect", "95 %", "Δ to never trained, of base's", "Inside the reference band?", "Outcome")
 if pinned is not None:
     columns = (*columns, f"Pinned: {pinned.name}")
-listed = show.grid(f"{len(kept)} tests", columns, [cells(e, pinned.report if pinned else None) for e in kept])
-if kept:
+listed = show.grid(f"{len(selected)} tests", columns, [cells(e, pinned.report if pinned else None) for e in selected])
+if selected:
     show.table(listed)
     place = st.container(horizontal=True)
     place.download_button("CSV", show.csv_of(listed), "compare.csv", "text/csv", on_click="ignore")

@@ -27,24 +27,24 @@ def ranks(report: forecasts.ForecastReport) -> Drawing:
     )  # fmt: skip
     rows = [[visible(g.name), f"{g.rank:.2f}", f"{g.interval.lo:.2f}", f"{g.interval.hi:.2f}"] for g in report.groups]
     data = grid_of("Groups, hardest first", ("Group", "Rank", "90 % from", "to"), rows)
-    told = f"{len(groups)} groups by how hard they will be to forget, 0 easiest, 1 hardest, with 90 % intervals"
-    return Drawing("forecast-groups", figure, told, "A rank says which is harder, not how long it takes.", data)
+    alt = f"{len(groups)} groups by how hard they will be to forget, 0 easiest, 1 hardest, with 90 % intervals"
+    return Drawing("forecast-groups", figure, alt, "A rank says which is harder, not how long it takes.", data)
 
 
 view = bar.current()
-found = forecasts.folders(view.vault)
-if not found:
+folders = forecasts.folders(view.vault)
+if not folders:
     states.nothing(
         "No forecasts here", "A forecast ranks what is to be forgotten before anything is unlearned. To make one:"
     )
     show.command("residua forecast case.toml -o runs/forecast")
     st.stop()
-chosen = st.selectbox("Forecast", found, key="forecast", bind="query-params", format_func=visible)
-one = forecasts.read(view.vault, chosen or found[0])
-if one.report is None:
-    states.nothing("This forecast cannot be shown", one.what)
+chosen = st.selectbox("Forecast", folders, key="forecast", bind="query-params", format_func=visible)
+forecast = forecasts.read(view.vault, chosen or folders[0])
+if forecast.report is None:
+    states.nothing("This forecast cannot be shown", forecast.reason)
     st.stop()
-report = one.report
+report = forecast.report
 answer, _, *rest = forecast_sections(report)
 show.blocks(answer.blocks)
 show.chart(ranks(report))

@@ -26,9 +26,9 @@ def read(vault: Vault, run: str, table: Table) -> pa.Table:
 
 
 @st.cache_resource(show_spinner="Pairing the items…", max_entries=8)
-def sheet(_found: pa.Table, sha256: str, layer: float) -> items.Sheet:
+def sheet(_table: pa.Table, sha256: str, layer: float) -> items.Sheet:
     """One layer of a table; named by the table's hash."""
-    return items.sheet(_found, layer)
+    return items.sheet(_table, layer)
 
 
 def frame(rows: list[Row], reveal: bool) -> dict[str, list[str | float | None]]:
@@ -76,10 +76,10 @@ def detail(row: Row, reveal: bool) -> None:
     """One item in three columns, with the words that an output copies from the target underlined."""
     shown = []
     for role in ROLES:
-        said = row.output.get(role, "")
-        pieces = items.spans(row.target, said) if reveal else []
+        output = row.output.get(role, "")
+        pieces = items.spans(row.target, output) if reveal else []
         words = " ".join(underlined(p) for p in pieces)
-        words = words or str(escape(items.masked(said) if said else "no output recorded"))
+        words = words or str(escape(items.masked(output) if output else "no output recorded"))
         score = number(row.score[role]) if role in row.score else "not scored"
         shown.append(f"<div><h3>{role}</h3><p>{words}</p><p>score {score}</p></div>")
     show.facts([("Prompt", as_shown(row.prompt, reveal)), ("Target", as_shown(row.target, reveal)),
@@ -99,10 +99,10 @@ def narrowed(rows: tuple[Row, ...], reveal: bool) -> list[Row]:
     bounds = middle.slider("Suspect score", low, max(high, low + 1e-9), (low, max(high, low + 1e-9)), key="scores")
     by = right.selectbox("Sort by", ["table order", "suspect score, highest", "z, highest", "copied words"], key="by",
                          bind="query-params")  # fmt: skip
-    kept = items.matching(rows, words if reveal and words else "", *bounds)
+    matching = items.matching(rows, words if reveal and words else "", *bounds)
     ranks = {"suspect score, highest": lambda r: -r.score.get("suspect", -1e99), "copied words": lambda r: -r.copied,
              "z, highest": lambda r: -(r.z if r.z is not None else -1e99)}  # fmt: skip
-    return sorted(kept, key=ranks[by]) if by in ranks else kept
+    return sorted(matching, key=ranks[by]) if by in ranks else matching
 
 
 def paged(rows: list[Row], total: int) -> list[Row]:
@@ -118,7 +118,7 @@ view = bar.current()
 report = states.report_or_stop(view)
 assert view.run is not None
 tables = {
-    show.named(key(e.measurement)): e.measurement.items
+    show.test_label(key(e.measurement)): e.measurement.items
     for e in report.evidence
     if view.keeps(e) and not isinstance(e.measurement.items, Missing)
 }
@@ -128,18 +128,18 @@ if not tables:
 left, right = st.columns([3, 1])
 chosen = left.selectbox("Test", list(tables), key="table", bind="query-params")
 chosen = chosen if chosen in tables else next(iter(tables))
-found = read(view.vault, view.run.name, tables[chosen])
-steps = [f"{x:g}" for x in items.layers(found)]
+table = read(view.vault, view.run.name, tables[chosen])
+steps = [f"{x:g}" for x in items.layers(table)]
 layer = right.selectbox("Layer or step", steps, key="layer", bind="query-params", disabled=len(steps) == 1,
                         format_func=lambda x: "whole model" if x == "-1" else x) or steps[0]  # fmt: skip
 reveal = st.toggle("Reveal the texts", key="reveal")
 if reveal:
     states.panel("The texts are shown", "<p>This is the data that should be forgotten. Do not let it out of the house: "
                  "what you export from here holds it too.</p>", "bad", role="alert")  # fmt: skip
-rows = sheet(found, tables[chosen].sha256, float(layer)).rows
-kept = narrowed(rows, reveal)
-page = paged(kept, len(rows))
-show.text(f"{len(kept)} of {len(rows)} items" + ("." if reveal else "; ids and texts are masked."))
+rows = sheet(table, tables[chosen].sha256, float(layer)).rows
+matching = narrowed(rows, reveal)
+page = paged(matching, len(rows))
+show.text(f"{len(matching)} of {len(rows)} items" + ("." if reveal else "; ids and texts are masked."))
 event = st.dataframe(frame(page, reveal), key="sheet", on_select="rerun", selection_mode="multi-row", hide_index=True,
                      height=420)  # fmt: skip
 picked = [page[i] for i in event["selection"]["rows"] if i < len(page)]
@@ -154,7 +154,7 @@ st.download_button(
 for row in picked[:3]:
     show.heading(as_shown(row.item, True) if reveal else "Chosen item")
     detail(row, reveal)
-pairs = [r for r in kept if "suspect" in r.score]
+pairs = [r for r in matching if "suspect" in r.score]
 show.heading("All of these items")
 for role in ("base", "reference"):
     both = [r for r in pairs if role in r.score]

@@ -44,14 +44,14 @@ def log(view: bar.View) -> None:
     """The chain of who received what and when the report was issued, with every fault in it."""
     assert view.run is not None
     try:
-        found = chain(view.vault.read(f"{view.run.name}/{NAME}", CAP))
+        trail = chain(view.vault.read(f"{view.run.name}/{NAME}", CAP))
     except Refused:
         show.text("This run has no custody log: it was made by an earlier version, or the log was removed.")
         return
-    if found.faults:
-        states.panel("The chain is broken", "".join(states.line(fault) for fault in found.faults), "bad", role="alert")
-    told = ((line, "; ".join(f"{k} {v}" for k, v in line.about.items())) for line in found.lines)
-    rows = [[str(line.n), moment(line.time), line.action, visible(about), line.tool] for line, about in told]
+    if trail.faults:
+        states.panel("The chain is broken", "".join(states.line(fault) for fault in trail.faults), "bad", role="alert")
+    entries = ((line, "; ".join(f"{k} {v}" for k, v in line.about.items())) for line in trail.lines)
+    rows = [[str(line.n), moment(line.time), line.action, visible(about), line.tool] for line, about in entries]
     columns = ("Line", "When", "What", "About", "By")
     show.table(show.grid("Custody log", columns, rows, ("", "", "", "code", "code")))
 
@@ -63,13 +63,13 @@ show.heading("Custody")
 custody(report)
 if st.button("Hash every file of this run again", key="rehash"):
     with st.spinner("Hashing…"):
-        found = integrity.check(view.vault, view.run.name)
-    bad = [f for f in found if f.state != "as listed"]
+        hashed = integrity.check(view.vault, view.run.name)
+    bad = [f for f in hashed if f.state != "as listed"]
     if bad:
-        states.panel(f"{len(bad)} of {len(found)} files are not as the manifest lists them", "", "bad", role="alert")
+        states.panel(f"{len(bad)} of {len(hashed)} files are not as the manifest lists them", "", "bad", role="alert")
     else:
-        states.panel(f"All {len(found)} files are as the manifest lists them", "")
-    cells = [[f.path, f.state, f.sha256] for f in (*bad, *(f for f in found if f.state == "as listed"))]
+        states.panel(f"All {len(hashed)} files are as the manifest lists them", "")
+    cells = [[f.path, f.state, f.sha256] for f in (*bad, *(f for f in hashed if f.state == "as listed"))]
     show.table(show.grid("Files of this run", ("File", "State", "SHA-256"), cells, ("code", "", "code")))
 show.note("A manifest shows that files changed, not who wrote it: compare the report id with the one you were given.")
 show.command(f"residua verify {view.vault.root / view.run.name}")
@@ -91,6 +91,6 @@ if against in others:
         show.text("The two plans are the same.")
 
 show.heading("Deviations")
-told = [f"{s.probe} was not run: {s.reason}" for s in report.skips]
-told += [f"{f.probe} failed: {f.error} (error id {f.error_id})" for f in report.failures]
-show.bullets([visible(x) for x in told] or ["None: every planned test ran as planned."])
+deviations = [f"{s.probe} was not run: {s.reason}" for s in report.skips]
+deviations += [f"{f.probe} failed: {f.error} (error id {f.error_id})" for f in report.failures]
+show.bullets([visible(x) for x in deviations] or ["None: every planned test ran as planned."])

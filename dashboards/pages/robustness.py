@@ -40,8 +40,8 @@ for e in attacks:
         if log_x:
             drawn.figure.update_xaxes(type="log")
         show.chart(drawn)
-    if told := excess(e.measurement):
-        show.text(told)
+    if excess_recovery := excess(e.measurement):
+        show.text(excess_recovery)
 if attacks and (placed := positions(report, attacks)) is not None:
     show.heading("Every attack on one scale")
     show.chart(placed)

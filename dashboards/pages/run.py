@@ -28,11 +28,11 @@ def verbs(folder: Path) -> tuple[str, ...]:
 def cases(view: bar.View) -> list[str]:
     """Case files near the runs, offered for a start."""
     places = [Path.cwd(), view.vault.root, view.vault.root.parent]
-    found = [p for place in places for p in (*sorted(place.glob("*.toml")), *sorted(place.glob("*/case.toml")))]
-    return list(dict.fromkeys(str(p.resolve()) for p in found if "case" in p.name))[:50]
+    files = [p for place in places for p in (*sorted(place.glob("*.toml")), *sorted(place.glob("*/case.toml")))]
+    return list(dict.fromkeys(str(p.resolve()) for p in files if "case" in p.name))[:50]
 
 
-def how() -> list[str]:
+def setting_flags() -> list[str]:
     """The flags that say how, never what."""
     first, second, third, fourth = st.columns(4)
     backend = first.selectbox("Backend", BACKENDS, key="backend")
@@ -52,7 +52,7 @@ def form(view: bar.View) -> None:
     out = first.text_input("Folder of the run, below the folder of runs", suggested, key="out")
     able = [verb for verb in verbs(view.vault.root) if verb != "run"]
     verb = second.selectbox("What", ["run", *able], key="verb", disabled=not able)
-    flags = how()
+    flags = setting_flags()
     if not case or not out or out != Path(out).as_posix() or ".." in Path(out).parts or Path(out).is_absolute():
         show.note("Name a case file, and a folder below the folder of runs.")
         return
@@ -69,19 +69,19 @@ def form(view: bar.View) -> None:
 @st.fragment(run_every=1)
 def planning(view: bar.View, worker: Worker) -> None:
     """What the plan says, as soon as it is made."""
-    found = workers.heard(view.vault, worker)
-    if found.ending == "running":
+    outcome = workers.heard(view.vault, worker)
+    if outcome.ending == "running":
         st.progress(0.0, text="Planning: opening the models and counting tokens…")
         return
-    if found.ending != "finished":
-        states.panel("This case cannot be planned", states.line(workers.trouble(found)), "bad", role="alert")
+    if outcome.ending != "finished":
+        states.panel("This case cannot be planned", states.line(workers.trouble(outcome)), "bad", role="alert")
         return
     try:
-        plan = Plan.model_validate({k: v for k, v in found.answer.items() if k in Plan.model_fields})
+        plan = Plan.model_validate({k: v for k, v in outcome.answer.items() if k in Plan.model_fields})
     except ValidationError:
         states.panel("This plan cannot be read", "<p>It is of another version.</p>", "bad", role="alert")
         return
-    table(plan, found.answer)
+    table(plan, outcome.answer)
 
 
 def table(plan: Plan, answer: dict[str, JsonValue]) -> None:
@@ -111,45 +111,45 @@ def timed(view: bar.View) -> list[Report]:
 @st.fragment(run_every=1)
 def live(view: bar.View, worker: Worker, finished: list[Report]) -> None:
     """One worker: how far it is, and what can be done about it."""
-    found = workers.heard(view.vault, worker)
+    outcome = workers.heard(view.vault, worker)
     with st.container(border=True):
         words = {"running": "is running", "finished": "is finished", "failed": "failed", "cancelled": "was cancelled"}
-        show.sub(f"{shown(worker.out)}: {worker.verb} {words[found.ending]}")
-        bars(view, worker, found, finished)
-        buttons(view, worker, found)
+        show.sub(f"{shown(worker.out)}: {worker.verb} {words[outcome.ending]}")
+        bars(view, worker, outcome, finished)
+        buttons(view, worker, outcome)
 
 
-def bars(view: bar.View, worker: Worker, found: Heard, finished: list[Report]) -> None:
+def bars(view: bar.View, worker: Worker, outcome: Heard, finished: list[Report]) -> None:
     """The progress of a worker in numbers, from its files."""
     seen = progress(view.vault, worker.out, finished, datetime.now(UTC))
     if seen is not None and seen.total:
         st.progress(seen.done / seen.total, text=f"{seen.done} of {seen.total} tests")
         left = "not known" if seen.left is None else f"{span(seen.left.low)} to {span(seen.left.high)}"
-        told = [("In hand", seen.current.replace("_", " ") or "nothing"), ("Elapsed", span(seen.elapsed_s)),
+        facts = [("In hand", seen.current.replace("_", " ") or "nothing"), ("Elapsed", span(seen.elapsed_s)),
                 ("Left, from finished runs here", left), ("Tests failed", str(seen.failed))]  # fmt: skip
         if (process := workers.process(worker)) is not None:
-            told.append(("Memory", size(process.memory_info().rss)))
-        show.facts(told if found.ending == "running" else told[1:2] + told[3:4])
+            facts.append(("Memory", size(process.memory_info().rss)))
+        show.facts(facts if outcome.ending == "running" else facts[1:2] + facts[3:4])
         with st.expander("Last events"):
             show.table(show.grid("Last events", ("At", "Event", "Detail"), [list(e) for e in seen.last]))
-    elif found.ending == "running":
+    elif outcome.ending == "running":
         st.progress(0.0, text="Opening the models, checking them and planning…")
-    if found.ending == "failed":
-        states.panel("It failed", states.line(workers.trouble(found)), "bad", role="alert")
+    if outcome.ending == "failed":
+        states.panel("It failed", states.line(workers.trouble(outcome)), "bad", role="alert")
 
 
-def buttons(view: bar.View, worker: Worker, found: Heard) -> None:
+def buttons(view: bar.View, worker: Worker, outcome: Heard) -> None:
     """Cancel what runs, resume what stopped, open what is finished."""
-    if found.ending == "running":
-        asked = view.vault.stamp(f"{worker.out}/cancel") is not None
-        if asked:
+    if outcome.ending == "running":
+        cancelling = view.vault.stamp(f"{worker.out}/cancel") is not None
+        if cancelling:
             show.note("It stops when the test in hand is finished; finished tests are kept.")
             st.button(
                 "Stop now, and lose the test in hand", key=f"stop-{worker.id}", on_click=workers.stop, args=(worker,)
             )
         else:
             st.button("Cancel", key=f"cancel-{worker.id}", on_click=workers.cancel, args=(view.vault, worker))
-    elif found.ending in ("cancelled", "failed"):
+    elif outcome.ending in ("cancelled", "failed"):
         if st.button("Resume", key=f"resume-{worker.id}", help="Finished tests are not measured again."):
             workers.start(view.vault, worker.verb, worker.arguments, worker.out)
             st.rerun(scope="app")

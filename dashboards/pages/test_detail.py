@@ -14,11 +14,11 @@ ORDER = 40
 
 def about(e: Evidence, described: dict[str, Description]) -> None:
     """The probe's own help text: its hypothesis, assumptions and references."""
-    found = described.get(e.measurement.probe)
-    if found is None:
+    description = described.get(e.measurement.probe)
+    if description is None:
         show.text("The probe that made this measurement is not installed here, so its help text cannot be shown.")
     else:
-        show.code(found.docstring)
+        show.code(description.docstring)
 
 
 def truth(subjects: Subjects, calibrated: Calibrated) -> None:
@@ -29,10 +29,10 @@ def truth(subjects: Subjects, calibrated: Calibrated) -> None:
         threshold = st.slider(
             "Threshold on the effect", float(low), float(high), float(calibrated.threshold), key="threshold"
         )
-        here = rates(clean, knowing, threshold)
+        errors = rates(clean, knowing, threshold)
         show.facts([
-            ("False alarms at it", f"{here.alarms} of {here.clean} clean models"),
-            ("Misses at it", f"{here.missed} of {here.knowing} knowing models"),
+            ("False alarms at it", f"{errors.alarms} of {errors.clean} clean models"),
+            ("Misses at it", f"{errors.missed} of {errors.knowing} knowing models"),
             ("Threshold in force", f"{number(calibrated.threshold)}; the slider changes nothing but this page"),
         ])  # fmt: skip
         show.chart(roc(clean, knowing, threshold))
@@ -45,7 +45,7 @@ def truth(subjects: Subjects, calibrated: Calibrated) -> None:
 
 view = bar.current()
 report = states.report_or_stop(view)
-tests = {show.named(key(e.measurement)): e for e in report.evidence if view.keeps(e)}
+tests = {show.test_label(key(e.measurement)): e for e in report.evidence if view.keeps(e)}
 if not tests:
     states.nothing("No finding here", "No test of this cohort gave a finding; choose another cohort above.")
     st.stop()
@@ -65,17 +65,17 @@ show.facts([
 if (drawn := null_of(m)) is not None:
     show.chart(drawn)
 else:
-    why = m.null.missing if isinstance(m.null, Missing) else number(m.value)
-    states.nothing("No null to draw", sentence(visible(why, CELL)))
+    reason = m.null.missing if isinstance(m.null, Missing) else number(m.value)
+    states.nothing("No null to draw", sentence(visible(reason, CELL)))
 for profile in profiles(m):
     show.chart(profile)
 
 show.heading("On models of known truth")
-found = known.of(report, e)
-if isinstance(found, Missing):
-    states.nothing("No curves", sentence(found.missing))
+calibration = known.of(report, e)
+if isinstance(calibration, Missing):
+    states.nothing("No curves", sentence(calibration.missing))
 else:
-    truth(*found)
+    truth(*calibration)
 
 show.heading("Hypothesis, assumptions, references")
 about(e, {d.name: d for d in describe("probes")})

@@ -15,7 +15,7 @@ from audit.render import (
     VERDICT_MEANING,
     VERDICT_SYMBOL,
     Drawing,
-    Named,
+    NamedReport,
     Paint,
     Shown,
     columns,
@@ -75,7 +75,7 @@ class Matrix(NamedTuple):
 
 
 @st.cache_resource(show_spinner="Comparing the checkpoints…", max_entries=32)
-def compared(which: Sequence[tuple[str, str, str]], number: Shown, _rows: Sequence[Named]) -> Matrix:
+def compared(which: Sequence[tuple[str, str, str]], number: Shown, _rows: Sequence[NamedReport]) -> Matrix:
     """The matrix of these reports, drawn once for everybody who looks at them."""
     return Matrix(matrix(_rows, number), painted(_rows, number))
 
@@ -83,24 +83,24 @@ def compared(which: Sequence[tuple[str, str, str]], number: Shown, _rows: Sequen
 def open_cell() -> None:
     """A click on a cell of the matrix leads to that test of that checkpoint."""
     if where := show.picked("matrix"):
-        bar.go("test_detail", run=str(where[0]), test=show.named(str(where[1])))
+        bar.go("test_detail", run=str(where[0]), test=show.test_label(str(where[1])))
 
 
-def open_selected(table: str, rows: Sequence[Named], tests: Sequence[str]) -> None:
+def open_selected(table: str, rows: Sequence[NamedReport], tests: Sequence[str]) -> None:
     """The same from a table, which also takes the keyboard."""
     cells = st.session_state[table]["selection"]["cells"]
     if cells and cells[0][1] in tests:
-        bar.go("test_detail", run=rows[cells[0][0]].address, test=show.named(cells[0][1]))
+        bar.go("test_detail", run=rows[cells[0][0]].address, test=show.test_label(cells[0][1]))
 
 
-def as_table(table: str, drawn: Drawing, rows: Sequence[Named]) -> None:
+def as_table(table: str, drawn: Drawing, rows: Sequence[NamedReport]) -> None:
     """The matrix in words, one cell of which can be chosen."""
     tests = columns([r.report for r in rows])
     words = [[cell.text for cell in row[1:]] for row in drawn.data.rows]
     choose(table, pd.DataFrame(words, columns=tests), rows)
 
 
-def as_grid(table: str, cells: Sequence[Sequence[Paint]], rows: Sequence[Named]) -> None:
+def as_grid(table: str, cells: Sequence[Sequence[Paint]], rows: Sequence[NamedReport]) -> None:
     """The matrix in its marks and colours, one cell of which can be chosen."""
     tests = columns([r.report for r in rows])
     css = [[f"background-color:{c.ground};color:{c.ink}" if c.ground else "" for c in line] for line in cells]
@@ -108,7 +108,7 @@ def as_grid(table: str, cells: Sequence[Sequence[Paint]], rows: Sequence[Named])
     choose(table, marks, rows, css)
 
 
-def choose(table: str, cells: pd.DataFrame, rows: Sequence[Named], css: Sequence[Sequence[str]] = ()) -> None:
+def choose(table: str, cells: pd.DataFrame, rows: Sequence[NamedReport], css: Sequence[Sequence[str]] = ()) -> None:
     """A grid of checkpoints by tests; a chosen cell opens its test."""
     cells.insert(0, "checkpoint", [r.name for r in rows])
     styles = pd.DataFrame([["", *line] for line in css], columns=cells.columns)
@@ -117,7 +117,7 @@ def choose(table: str, cells: pd.DataFrame, rows: Sequence[Named], css: Sequence
         cells.style.apply(lambda _: styles, axis=None) if css else cells,
         key=table, hide_index=True, selection_mode="single-cell", height=HEIGHT if css else "auto",
         column_config={"checkpoint": st.column_config.TextColumn(pinned=True)}
-        | {test: st.column_config.TextColumn(show.named(test)) for test in tests},
+        | {test: st.column_config.TextColumn(show.test_label(test)) for test in tests},
         on_select=partial(open_selected, table, rows, tests),
     )  # fmt: skip
 
@@ -160,7 +160,7 @@ show.facts([("Not tested", untested(report))])
 if report.skips or report.failures:
     reasons = [(s.probe, f"Not run: {s.reason}") for s in report.skips]
     reasons += [(f.probe, f"Failed: {f.error} (error id {f.error_id}, in run.log)") for f in report.failures]
-    show.facts([(visible(p, NAME).replace("_", " "), sentence(why)) for p, why in reasons])
+    show.facts([(visible(p, NAME).replace("_", " "), sentence(reason)) for p, reason in reasons])
 show.heading("What would change this")
 show.bullets([sentence(x) for x in report.verdict.would_change] or ["Nothing is recorded."])
 show.heading("Why")

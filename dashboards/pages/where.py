@@ -13,13 +13,13 @@ ORDER = 50
 def open_items(chart: str) -> None:
     """A click on a layer leads to its items."""
     if where := show.picked(chart):
-        bar.go("items", run=str(where[0]), table=show.named(str(where[1])), layer=f"{where[2]:g}")
+        bar.go("items", run=str(where[0]), table=show.test_label(str(where[1])), layer=f"{where[2]:g}")
 
 
 view = bar.current()
 report = states.report_or_stop(view)
 rows = view.rows()
-tests = {show.named(test): test for test in layered([r.report for r in rows])}
+tests = {show.test_label(test): test for test in layered([r.report for r in rows])}
 if not tests:
     states.nothing("No depth to show", "No test of these audits read the states layer by layer.")
     st.stop()

@@ -145,7 +145,7 @@ def _judge(subjects: Subjects, calibrations: Mapping[str, Calibration]) -> tuple
     table = table_of(subjects, calibrations, None)
     held: HeldOut = stated(table.people, judged_apart(table))
     names = np.array([s.model for s in subjects.subjects], dtype=object)
-    return _Judged(table.people, names, held.found, held.score), table
+    return _Judged(table.people, names, held.trace, held.score), table
 
 
 def _effect(calibrations: Mapping[str, Calibration], kind: Kind, n: int) -> _Effect:

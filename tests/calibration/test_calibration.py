@@ -20,7 +20,7 @@ from audit.calibration import (
     WorldScores,
     features,
     fit_joint,
-    named,
+    full_name,
     rate,
     read,
     read_shelf,
@@ -38,7 +38,7 @@ from tests.known_truth import CODE, DOMAIN, KINDS, ZOO, World, made, pool
 
 
 def row(model: Scored) -> dict[Feature, float]:
-    return {Feature(named(s), name): value for s in model.scores for name, value in features(s).items()}
+    return {Feature(full_name(s), name): value for s in model.scores for name, value in features(s).items()}
 
 
 # ---- rates ------------------------------------------------------------------------------------------------------

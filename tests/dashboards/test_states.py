@@ -48,10 +48,10 @@ def test_a_changed_report_is_withheld_with_both_hashes(tmp_path: Path) -> None:
     rewritten(folder, lambda d: d.update(created="2020-01-01T00:00:00+00:00"), seal=False)
     found = state(tmp_path)
     assert found.state == "withheld" and found.report is None
-    assert found.expected in (folder / "manifest.sha256").read_text() and len(found.found) == 64
+    assert found.expected in (folder / "manifest.sha256").read_text() and len(found.actual) == 64
     shown = told(opened(tmp_path, "verdict"))
     assert (
-        "results withheld" in shown and found.expected in shown and found.found in shown and "SUPPRESSED" not in shown
+        "results withheld" in shown and found.expected in shown and found.actual in shown and "SUPPRESSED" not in shown
     )
 
 
@@ -83,7 +83,7 @@ def test_another_schema_version_says_both_and_which_residua_opens_it(
     folder = issued(tmp_path / "world" / "a")
     rewritten(folder, lambda d: d.update(schema_version=version), seal=True)
     found = state(tmp_path)
-    assert found.state == "foreign" and runs.VERSIONS[-1] in found.what and says in found.what + found.do
+    assert found.state == "foreign" and runs.VERSIONS[-1] in found.reason and says in found.reason + found.do
     assert "Another schema version" in told(opened(tmp_path, "verdict"))
 
 

@@ -164,7 +164,7 @@ def test_the_joint_rule_is_refitted_for_exactly_what_ran(folder: Path) -> None:
 
 
 def test_a_probe_that_is_kept_apart_weighs_its_own_finding_and_is_no_part_of_the_joint_rule(tmp_path: Path) -> None:
-    apart = calibrate(pool(16), ZOO._replace(apart=("lens",)))
+    apart = calibrate(pool(16), ZOO._replace(single=("lens",)))
     write_all(tmp_path, apart)
     evidence, found = ruled(seen(1.0, lens=1.0), standing(tmp_path))
     assert (evidence[-1].measurement.probe, evidence[-1].outcome, evidence[-1].basis) == (
@@ -177,7 +177,7 @@ def test_a_probe_that_is_kept_apart_weighs_its_own_finding_and_is_no_part_of_the
 
 
 def test_where_the_only_causal_probe_is_kept_apart_no_joint_rule_judges(tmp_path: Path) -> None:
-    write_all(tmp_path, calibrate(pool(8), ZOO._replace(apart=("inside",))))
+    write_all(tmp_path, calibrate(pool(8), ZOO._replace(single=("inside",))))
     assert ruled(seen(1.0, lens=1.0), standing(tmp_path))[1].basis == "in-case"
 
 

@@ -83,6 +83,6 @@ def test_a_pool_of_checkpoints_leaves_calibrations_and_says_what_was_replicated(
     assert set(read_shelf(out).calibrations) == {"reverse_patch", "answer_lens"}
     assert ("replicated by checkpoint" in subjects.name) == (head != "")
     assert subjects.command == "residua calibrate --pool pool.toml --out calibrations"
-    assert [row.rule for row in renew.rows(done.made)][-1] == "joint rule"
-    joint = done.made.joint.record
+    assert [row.rule for row in renew.rows(done.fitted)][-1] == "joint rule"
+    joint = done.fitted.joint.record
     assert (joint.misses.k, joint.misses.n, joint.false_alarms.n) == (0, units, units)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_curve
 
-from audit.render import Named, depth_map, key, layered, matrix, painted, scores
+from audit.render import NamedReport, depth_map, key, layered, matrix, painted, scores
 from audit.render.figures import comparison_figures, known_truth_figures
 from audit.render.figures.comparison_figures import depth
 from audit.render.figures.item_figures import POINTS
@@ -15,8 +15,8 @@ from tests import golden
 from tests.golden import VARIANTS, report
 
 
-def rows(*variants: golden.Variant) -> list[Named]:
-    return [Named(v, f"world/{v}", report(v)) for v in variants]
+def rows(*variants: golden.Variant) -> list[NamedReport]:
+    return [NamedReport(v, f"world/{v}", report(v)) for v in variants]
 
 
 # ---- the matrix -------------------------------------------------------------------------------------------------
@@ -40,7 +40,7 @@ def test_a_cell_has_the_log_ratio_and_an_in_case_one_has_no_number() -> None:
 def test_a_test_that_did_not_run_is_hatched_and_says_why() -> None:
     found = report("suppressed")
     skipped = found.model_copy(update={"skips": (Skip(probe="pruning", reason="no such edit", consequence="open"),)})
-    drawn = matrix([Named("a", "a", found), Named("b", "b", skipped)])
+    drawn = matrix([NamedReport("a", "a", found), NamedReport("b", "b", skipped)])
     hatched = drawn.figure.data[0]
     place = comparison_figures.columns([found, skipped]).index("pruning")
     assert list(hatched.x)[-1] == place and hatched.marker.pattern.shape == "/"

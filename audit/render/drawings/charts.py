@@ -67,8 +67,8 @@ def chart(axes: Axes, series: Sequence[Series], marks: Sequence[Mark], label: st
         body.append(line(sx(mark.x), top - 6 - 15 * row, sx(mark.x), height - BOTTOM, style))
         left = sx(mark.x) > WIDTH / 2
         body.append(text(sx(mark.x) + (-5 if left else 5), top - 9 - 15 * row, mark.word, "end" if left else "start"))
-    for one in series:
-        body += _drawn(one, sx, sy)
+    for curve in series:
+        body += _drawn(curve, sx, sy)
     return drawing(height, label, body)
 
 
@@ -91,11 +91,11 @@ def _axes(axes: Axes, sx: Scale, sy: Scale, height: float) -> list[str]:
 def _legend(series: Sequence[Series]) -> list[str]:
     out: list[str] = []
     x = float(LEFT)
-    for one in series:
-        look = one.look
-        if one.joined:
+    for curve in series:
+        look = curve.look
+        if curve.joined:
             out.append(line(x, 14, x + 26, 14, _pen(look)))
-        if one.marked:
+        if curve.marked:
             out.append(marker(look.shape, x + 13, 14, 4, _paint(look)))
         out.append(text(x + 32, 18, look.word))
         x += 46 + 7.2 * len(look.word)
@@ -111,12 +111,14 @@ def _paint(look: Look) -> str:
     return f'fill="{look.colour}" stroke="{look.colour}" stroke-width="1.5"'
 
 
-def _drawn(one: Series, sx: Scale, sy: Scale) -> list[str]:
-    out = [line(sx(x), sy(lo), sx(x), sy(hi), f'stroke="{one.look.colour}" stroke-width="2"') for x, lo, hi in one.bars]
-    placed = [(sx(x), sy(y)) for x, y in one.points]
-    if one.joined and placed:
+def _drawn(curve: Series, sx: Scale, sy: Scale) -> list[str]:
+    out = [
+        line(sx(x), sy(lo), sx(x), sy(hi), f'stroke="{curve.look.colour}" stroke-width="2"') for x, lo, hi in curve.bars
+    ]
+    placed = [(sx(x), sy(y)) for x, y in curve.points]
+    if curve.joined and placed:
         path = "M" + "L".join(f"{at(x)} {at(y)}" for x, y in placed)
-        out.append(f'<path d="{path}" {_pen(one.look)}/>')
-    if one.marked:
-        out += [marker(one.look.shape, x, y, 4.5, _paint(one.look)) for x, y in placed]
+        out.append(f'<path d="{path}" {_pen(curve.look)}/>')
+    if curve.marked:
+        out += [marker(curve.look.shape, x, y, 4.5, _paint(curve.look)) for x, y in placed]
     return out

@@ -112,9 +112,9 @@ def _legend(curves: Sequence[Curve]) -> tuple[list[str], float]:
 def _band(x: Sequence[float], lo: Sequence[float], hi: Sequence[float], sx: Scale, sy: Scale, colour: str) -> str:
     if not lo or not hi:
         return ""
-    there = [f"{at(sx(a))},{at(sy(b))}" for a, b in zip(x, hi, strict=False)]
+    upper = [f"{at(sx(a))},{at(sy(b))}" for a, b in zip(x, hi, strict=False)]
     back = [f"{at(sx(a))},{at(sy(b))}" for a, b in zip(reversed(x), reversed(lo), strict=False)]
-    return f'<polygon points="{" ".join(there + back)}" fill="{colour}" fill-opacity="0.16"/>'
+    return f'<polygon points="{" ".join(upper + back)}" fill="{colour}" fill-opacity="0.16"/>'
 
 
 def _curve(curve: Curve, sx: Scale, sy: Scale) -> list[str]:

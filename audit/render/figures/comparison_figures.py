@@ -28,7 +28,7 @@ SCALE: Final = (
 """Purple (never trained) over white (no support) to orange (knows): for the colour-blind too, and no traffic light."""
 
 
-class Named(NamedTuple):
+class NamedReport(NamedTuple):
     """A report under the name that it has in a comparison, and the address that a click on it leads to."""
 
     name: str
@@ -49,16 +49,16 @@ def columns(reports: Sequence[Report]) -> list[str]:
     """The tests that any of the reports planned to judge, in the order of the reports; no context, no paper mode."""
     keys = [key(e.measurement) for r in reports for e in r.evidence if _judged(e.measurement)]
     missed = [s.probe for r in reports for s in (*r.skips, *r.failures)]
-    there = dict.fromkeys(keys)
-    unseen = [probe for probe in dict.fromkeys(missed) if not any(k.startswith(f"{probe}.") for k in there)]
-    return [*there, *unseen]
+    measured = dict.fromkeys(keys)
+    unseen = [probe for probe in dict.fromkeys(missed) if not any(k.startswith(f"{probe}.") for k in measured)]
+    return [*measured, *unseen]
 
 
 def _judged(m: Measurement) -> bool:
     return m.kind != "context" and m.mode == "controlled"
 
 
-def matrix(rows: Sequence[Named], shown: Shown = "ratio") -> Drawing:
+def matrix(rows: Sequence[NamedReport], shown: Shown = "ratio") -> Drawing:
     """Is the content really gone? One row a checkpoint, one column a test: its outcome, and how strongly it speaks."""
     tests = columns([r.report for r in rows])
     titles = {key(e.measurement): title(e.measurement) for r in rows for e in r.report.evidence}
@@ -88,7 +88,7 @@ def matrix(rows: Sequence[Named], shown: Shown = "ratio") -> Drawing:
                         tickangle=-65, showgrid=False, zeroline=False, range=[-0.5, len(tests) - 0.5])  # fmt: skip
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=[label(r.name, 40) for r in rows], showgrid=False,
                         zeroline=False, range=[len(rows) - 0.5, -0.5])  # fmt: skip
-    told = f"{len(rows)} checkpoints by {len(tests)} tests: outcome and strength of each"
+    alt = f"{len(rows)} checkpoints by {len(tests)} tests: outcome and strength of each"
     caption = {
         "ratio": "Number: log₁₀ likelihood ratio, on a colour scale from −4 (never trained) over 0 to +4 (knows).",
         "p": "Number: p against the null of a model that never knew. No colour: p is no strength of evidence.",
@@ -98,7 +98,7 @@ def matrix(rows: Sequence[Named], shown: Shown = "ratio") -> Drawing:
     caption += "Without a number: judged in-case, so no ratio is known."
     data = [[r.name, *(c.words.rpartition("<br>")[2] for c in line)] for r, line in zip(rows, cells, strict=True)]
     heads = ("Checkpoint", *(titles.get(t, visible(t)) for t in tests))
-    return Drawing("matrix", figure, told, caption, grid_of(told, heads, data))
+    return Drawing("matrix", figure, alt, caption, grid_of(alt, heads, data))
 
 
 class Paint(NamedTuple):
@@ -109,7 +109,7 @@ class Paint(NamedTuple):
     ink: str
 
 
-def painted(rows: Sequence[Named], shown: Shown = "ratio") -> list[list[Paint]]:
+def painted(rows: Sequence[NamedReport], shown: Shown = "ratio") -> list[list[Paint]]:
     """The cells of a :func:`matrix` by row, for a view that draws them itself."""
     tests = columns([r.report for r in rows])
     cells = [_cell(r.report, t, shown) for r in rows for t in tests]
@@ -123,21 +123,21 @@ def painted(rows: Sequence[Named], shown: Shown = "ratio") -> list[list[Paint]]:
 
 
 def _cell(report: Report, test: str, shown: Shown) -> _Cell:
-    found = next((e for e in report.evidence if key(e.measurement) == test), None)
-    if found is None:
+    evidence = next((e for e in report.evidence if key(e.measurement) == test), None)
+    if evidence is None:
         return _Cell(None, "–", f"{label(test)}<br>{label(_why_not(report, test.partition('.')[0]), CELL)}", ran=False)
-    m, value, told = found.measurement, None, ""
+    m, value, digits = evidence.measurement, None, ""
     if m.kind == "gate":
-        told = "" if isinstance(m.value, Missing) else f"{m.value:.2f}"
-    elif shown == "ratio" and isinstance(found.ratio, LikelihoodRatio):
-        value = math.log10(found.ratio.value)
-        told = f"{value:+.1f}".replace("-", "−")
+        digits = "" if isinstance(m.value, Missing) else f"{m.value:.2f}"
+    elif shown == "ratio" and isinstance(evidence.ratio, LikelihoodRatio):
+        value = math.log10(evidence.ratio.value)
+        digits = f"{value:+.1f}".replace("-", "−")
     elif shown == "p":
-        told = "" if isinstance(m.p, Missing) else p_value(m.p).removeprefix("p ").removeprefix("= ")
+        digits = "" if isinstance(m.p, Missing) else p_value(m.p).removeprefix("p ").removeprefix("= ")
     elif shown == "value":
-        told = "" if isinstance(m.value, Missing) else number(m.value)
-    words = f"{label(title(m))}<br>{label(_words(found), CELL)}"
-    return _Cell(value, f"{_symbol(found)} {told}".strip(), words, ran=True)
+        digits = "" if isinstance(m.value, Missing) else number(m.value)
+    words = f"{label(title(m))}<br>{label(_words(evidence), CELL)}"
+    return _Cell(value, f"{_symbol(evidence)} {digits}".strip(), words, ran=True)
 
 
 def _symbol(e: Evidence) -> str:
@@ -217,22 +217,22 @@ def layered(reports: Sequence[Report]) -> list[str]:
     return list(dict.fromkeys(key(e.measurement) for r in reports for e in r.evidence if depth(e.measurement)))
 
 
-def depth_map(rows: Sequence[Named], test: str) -> Drawing | None:
+def depth_map(rows: Sequence[NamedReport], test: str) -> Drawing | None:
     """Where does it persist? One column a checkpoint, one row a layer: how far above a model that never knew."""
-    found = [(r, m) for r in rows for m in _measurements(r.report, test)]
-    depths = [(r, d) for r, m in found if (d := depth(m)) is not None]
+    measured = [(r, m) for r in rows for m in _measurements(r.report, test)]
+    depths = [(r, d) for r, m in measured if (d := depth(m)) is not None]
     if not depths:
         return None
     layers = sorted({x for _, d in depths for x in d.x})
     loud = [[_at(d, x, keep=lambda d, i: not d.silent[i]) for _, d in depths] for x in layers]
-    whole = [[_at(d, x, keep=lambda d, i: True) for _, d in depths] for x in layers]
+    values = [[_at(d, x, keep=lambda d, i: True) for _, d in depths] for x in layers]
     top = max((abs(v) for line in loud for v in line if v is not None), default=1.0) or 1.0
     figure = sketch(130 + max(34 * len(layers), 160))
     figure.add_heatmap(
         z=loud, x=list(range(len(depths))), y=list(range(len(layers))), zmin=-top, zmax=top, xgap=2, ygap=2,
         colorscale=[list(stop) for stop in SCALE], hoverinfo="skip", colorbar={"title": {"text": "above<br>never"}},
     )  # fmt: skip
-    spots = [(x, y) for y in range(len(layers)) for x in range(len(depths)) if whole[y][x] is not None]
+    spots = [(x, y) for y in range(len(layers)) for x in range(len(depths)) if values[y][x] is not None]
     figure.add_scatter(
         x=[x for x, _ in spots], y=[y for _, y in spots], mode="markers" if len(spots) > MANY else "markers+text",
         text=["" if loud[y][x] is None else number(loud[y][x] or 0.0) for x, y in spots],
@@ -245,15 +245,15 @@ def depth_map(rows: Sequence[Named], test: str) -> Drawing | None:
                         tickangle=-40, showgrid=False, zeroline=False, range=[-0.5, len(depths) - 0.5])  # fmt: skip
     figure.update_yaxes(tickvals=list(range(len(layers))), ticktext=[f"{x:g}" for x in layers], title="layer",
                         showgrid=False, zeroline=False, range=[-0.5, len(layers) - 0.5])  # fmt: skip
-    name = title(found[0][1])
-    told = f"{name}: {len(depths)} checkpoints by {len(layers)} layers"
+    name = title(measured[0][1])
+    alt = f"{name}: {len(depths)} checkpoints by {len(layers)} layers"
     caption = (
         "Colour and number: the suspect's reading minus that of a model that never knew. Blank: not told apart from "
         "it, the 95 % intervals meet. Layer 0 is nearest to the input."
     ) + (f" More than {MANY} cells: point at one for its number, or see the data." if len(spots) > MANY else "")
     data = [[f"layer {x:g}", *("not measured" if v is None else number(v) + (" (silent)" if s is None else "")
-             for v, s in zip(whole[i], loud[i], strict=True))] for i, x in enumerate(layers)]  # fmt: skip
-    return Drawing(f"depth-{test}", figure, told, caption, grid_of(told, ("Layer", *(r.name for r, _ in depths)), data))
+             for v, s in zip(values[i], loud[i], strict=True))] for i, x in enumerate(layers)]  # fmt: skip
+    return Drawing(f"depth-{test}", figure, alt, caption, grid_of(alt, ("Layer", *(r.name for r, _ in depths)), data))
 
 
 def _measurements(report: Report, test: str) -> list[Measurement]:

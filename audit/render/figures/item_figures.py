@@ -33,7 +33,7 @@ def scores(suspect: Sequence[float], other: Sequence[float], role: str) -> Drawi
         )  # fmt: skip
     figure.update_xaxes(title=f"score in {role}")
     figure.update_yaxes(title="score in suspect")
-    told = f"Scores of {len(suspect)} items in suspect and {role}"
+    alt = f"Scores of {len(suspect)} items in suspect and {role}"
     rule = (
         f"More than {POINTS} items are drawn as a density."
         if crowded
@@ -45,5 +45,5 @@ def scores(suspect: Sequence[float], other: Sequence[float], role: str) -> Drawi
         [f"{number(float(a))} to {number(float(b))}", str(n), str(m)]
         for a, b, n, m in zip(bins, bins[1:], *both, strict=False)
     ]
-    data = grid_of(told, ("Score", "Items, suspect", f"Items, {role}"), rows)
-    return Drawing(f"items-{role}", figure, told, f"On the dotted line both score alike. {rule}", data)
+    data = grid_of(alt, ("Score", "Items, suspect", f"Items, {role}"), rows)
+    return Drawing(f"items-{role}", figure, alt, f"On the dotted line both score alike. {rule}", data)

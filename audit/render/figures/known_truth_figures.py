@@ -31,35 +31,35 @@ def rates(clean: Sequence[float], knowing: Sequence[float], threshold: float) ->
 def roc(clean: Sequence[float], knowing: Sequence[float], threshold: float) -> Drawing:
     """How often is a trace found, for how many false alarms? Log-log, since only few false alarms are affordable."""
     cuts = sorted({*clean, *knowing}, reverse=True)
-    found = [rates(clean, knowing, cut) for cut in (*cuts, -math.inf)]
+    by_cut = [rates(clean, knowing, cut) for cut in (*cuts, -math.inf)]
     floor_x, floor_y = 0.5 / len(clean), 0.5 / len(knowing)
-    x = [max(r.alarms / r.clean, floor_x) for r in found]
-    y = [max(1 - r.missed / r.knowing, floor_y) for r in found]
+    x = [max(r.alarms / r.clean, floor_x) for r in by_cut]
+    y = [max(1 - r.missed / r.knowing, floor_y) for r in by_cut]
     figure = sketch(360, showlegend=True)
     figure.add_scatter(x=[floor_x, 1], y=[floor_x, 1], mode="lines", name="no better than chance",
                        line={"color": QUIET, "dash": "dot"}, hoverinfo="skip")  # fmt: skip
     figure.add_scatter(x=x, y=y, mode="lines", line=pen("suspect", 2.5) | {"shape": "hv"}, name="this test",
                        hovertemplate="false alarms %{x:.3g}, found %{y:.3g}<extra></extra>")  # fmt: skip
-    here = rates(clean, knowing, threshold)
+    chosen = rates(clean, knowing, threshold)
     figure.add_scatter(
-        x=[max(here.alarms / here.clean, floor_x)], y=[max(1 - here.missed / here.knowing, floor_y)], mode="markers",
-        marker={"size": 13, "symbol": "cross", "color": LOOKS["base"].colour}, name="threshold",
+        x=[max(chosen.alarms / chosen.clean, floor_x)], y=[max(1 - chosen.missed / chosen.knowing, floor_y)],
+        mode="markers", marker={"size": 13, "symbol": "cross", "color": LOOKS["base"].colour}, name="threshold",
     )  # fmt: skip
     figure.update_xaxes(
         type="log", title="false alarms (share of clean models, log)", range=[math.log10(floor_x), 0.03], dtick=1
     )
     figure.update_yaxes(type="log", title="found (share of knowing models, log)", dtick=1)
-    rows = [[f"FPR ≤ {share:g}", _found_at(found, share)] for share in (0.01, 0.001)]
-    rows.append(["at the threshold", f"found {here.knowing - here.missed} of {here.knowing}, "
-                                     f"false alarms {here.alarms} of {here.clean}"])  # fmt: skip
-    told = f"ROC on {len(clean)} clean and {len(knowing)} knowing models"
+    rows = [[f"FPR ≤ {share:g}", _true_positives_at(by_cut, share)] for share in (0.01, 0.001)]
+    rows.append(["at the threshold", f"found {chosen.knowing - chosen.missed} of {chosen.knowing}, "
+                                     f"false alarms {chosen.alarms} of {chosen.clean}"])  # fmt: skip
+    alt = f"ROC on {len(clean)} clean and {len(knowing)} knowing models"
     caption = "Both axes are logarithmic; a rate of 0 is drawn at half a model."
-    return Drawing("roc", figure, told, caption, grid_of(told, ("At", "True positives"), rows))
+    return Drawing("roc", figure, alt, caption, grid_of(alt, ("At", "True positives"), rows))
 
 
-def _found_at(found: Sequence[Rates], share: float) -> str:
+def _true_positives_at(by_cut: Sequence[Rates], share: float) -> str:
     """The best true positive rate at no more than a share of false alarms, and whether so few models can show it."""
-    allowed = [r for r in found if r.alarms <= share * r.clean]
+    allowed = [r for r in by_cut if r.alarms <= share * r.clean]
     best = max(allowed, key=lambda r: r.knowing - r.missed)
     bound = "" if share * best.clean >= 1 else f"; {best.clean} clean models cannot show a rate this low"
     return f"{best.knowing - best.missed} of {best.knowing} (false alarms {best.alarms} of {best.clean}{bound})"
@@ -76,17 +76,21 @@ def tippett(clean: Sequence[float], knowing: Sequence[float]) -> Drawing:
     figure.update_xaxes(title="log₁₀ likelihood ratio")
     figure.update_yaxes(title="share at or above", range=[-0.03, 1.03])
     rows = [[f"{s:.0%}", number(clean[i]), number(knowing[i])] for i, s in enumerate(share) if i % 10 == 0]
-    told = "Tippett plot of held-out likelihood ratios"
+    alt = "Tippett plot of held-out likelihood ratios"
     caption = "Right of 0, the never-trained curve is misleading evidence; left of it, the knowing one."
     columns = ("Share at or above", "Never trained: log₁₀ LR", "Knows: log₁₀ LR")
-    return Drawing("tippett", figure, told, caption, grid_of(told, columns, rows))
+    return Drawing("tippett", figure, alt, caption, grid_of(alt, columns, rows))
 
 
 def reliability(bands: Sequence[tuple[float, Number, int, int]]) -> Drawing:
     """Are the ratios worth what they say? Said against counted, in bands, with how many models stand behind each."""
-    counted = [(said, found, know, clean) for said, found, know, clean in bands if not isinstance(found, Missing)]
+    counted = [
+        (nominal, empirical, know, clean)
+        for nominal, empirical, know, clean in bands
+        if not isinstance(empirical, Missing)
+    ]
     figure = sketch(340, showlegend=True)
-    ends = [x for said, found, _, _ in counted for x in (said, found)] or [-1.0, 1.0]
+    ends = [x for nominal, empirical, _, _ in counted for x in (nominal, empirical)] or [-1.0, 1.0]
     low, high = min(ends) - 0.2, max(ends) + 0.2
     figure.add_scatter(x=[low, high], y=[low, high], mode="lines", line={"color": QUIET, "dash": "dot"},
                        name="said = counted", hoverinfo="skip")  # fmt: skip
@@ -100,10 +104,10 @@ def reliability(bands: Sequence[tuple[float, Number, int, int]]) -> Drawing:
     figure.update_yaxes(title="log₁₀ ratio as counted (empirical)")
     absent = "not countable: one kind is absent"
     rows = [
-        [number(said), absent if isinstance(found, Missing) else number(found), str(know), str(clean)]
-        for said, found, know, clean in bands
+        [number(nominal), absent if isinstance(empirical, Missing) else number(empirical), str(know), str(clean)]
+        for nominal, empirical, know, clean in bands
     ]
-    told = "Ratios as said against ratios as counted"
+    alt = "Ratios as said against ratios as counted"
     caption = "On the dotted line a ratio is worth what it says. Bands without one kind of model cannot be counted."
     columns = ("Said", "Counted", "Knowing models", "Clean models")
-    return Drawing("reliability", figure, told, caption, grid_of(told, columns, rows))
+    return Drawing("reliability", figure, alt, caption, grid_of(alt, columns, rows))

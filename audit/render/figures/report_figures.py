@@ -123,7 +123,7 @@ def ratios(report: Report, only: Sequence[Evidence] | None = None) -> Drawing | 
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(range=[-edge, edge], zeroline=True, zerolinecolor=ZERO)
     _words(figure, edge)
-    told = f"Likelihood ratios of {len(rows)} rules, on a log10 scale"
+    alt = f"Likelihood ratios of {len(rows)} rules, on a log10 scale"
     caption = (
         "Right of 0 the findings are more probable if the suspect still carries the information, left of it if it "
         "never had it. Bars: 95 %. Grey strip: no useful support. Dotted: the ceiling and floor of this design. The "
@@ -131,7 +131,7 @@ def ratios(report: Report, only: Sequence[Evidence] | None = None) -> Drawing | 
     )  # fmt: skip
     data = [(n, number(r.value), number(r.ci95.lo), number(r.ci95.hi), r.words) for n, r in rows]
     columns = ("Rule", "Likelihood ratio", "95 % low", "95 % high", "Words")
-    return Drawing("ratios", figure, told, caption, grid_of(told, columns, data))
+    return Drawing("ratios", figure, alt, caption, grid_of(alt, columns, data))
 
 
 def _words(figure: go.Figure, edge: float) -> None:
@@ -186,25 +186,25 @@ def positions(
         ends += _pin(figure, pinned, [e.measurement for e, _ in placed])
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(range=_span(ends))
-    told = f"{len(placed)} tests between never trained, 0, and base, 1"
+    alt = f"{len(placed)} tests between never trained, 0, and base, 1"
     caption = "Square: suspect with its 95 % interval. Triangle: a model that never knew; band: its null. Ring: base."
     rows = [[title(e.measurement), *("not measured" if v is None else number(v) for v in p), part(e)]
             for e, p in placed]  # fmt: skip
     columns = ("Test", "Position", "95 % low", "95 % high", "Null 2.5 %", "Null 97.5 %", "Floor", "Outcome")
-    return Drawing("positions", figure, told, caption, grid_of(told, columns, rows))
+    return Drawing("positions", figure, alt, caption, grid_of(alt, columns, rows))
 
 
 def _pin(figure: go.Figure, pinned: tuple[str, Report], rows: Sequence[Measurement]) -> list[float]:
     """Draw a second suspect on the rows of the first; returns its places."""
     name, other = pinned
     places = {key(e.measurement): position(e.measurement) for e in other.evidence}
-    found = [(title(m), p) for m in rows if isinstance(p := places.get(key(m)), Position)]
+    placed = [(title(m), p) for m in rows if isinstance(p := places.get(key(m)), Position)]
     marker = dot("suspect", 11) | {"symbol": "square-open"}
     figure.add_scatter(
-        x=[p.value for _, p in found], y=[label(t) for t, _ in found], mode="markers", marker=marker,
+        x=[p.value for _, p in placed], y=[label(t) for t, _ in placed], mode="markers", marker=marker,
         name=f"pinned: {label(name)}", hovertemplate="%{y}<br>%{x:.2f}<extra></extra>",
     )  # fmt: skip
-    return [p.value for _, p in found]
+    return [p.value for _, p in placed]
 
 
 def _span(values: Sequence[float]) -> list[float]:
@@ -240,12 +240,12 @@ def _profile(m: Measurement, curves: Sequence[Curve], index: int) -> Drawing:
     words = next((c.unit for c in curves if c.role == "suspect"), curves[0].unit)
     figure.update_yaxes(title=label(unit(words)), zeroline=True, zerolinecolor=ZERO)
     figure.update_xaxes(title=label(axis), dtick=1 if axis == "layer" and len(curves[0].x) < 20 else None)
-    told = f"{title(m)}: profile over {axis}"
+    alt = f"{title(m)}: profile over {axis}"
     caption = f"{title(m)} by {axis}. Shaded: pointwise 95 % intervals, in the colour of their line."
     xs = sorted({x for c in curves for x in c.x})
     rows = [[f"{x:g}", *(_at(c, x) for c in curves)] for x in xs]
     columns = (axis, *(f"{c.role} ({unit(c.unit)})" for c in curves))
-    return Drawing(f"profile-{key(m)}-{index}", figure, told, caption, grid_of(told, columns, rows))
+    return Drawing(f"profile-{key(m)}-{index}", figure, alt, caption, grid_of(alt, columns, rows))
 
 
 def _band(figure: go.Figure, x: Sequence[float], lo: Sequence[float], hi: Sequence[float], colour: str) -> None:
@@ -288,11 +288,11 @@ def null_of(m: Measurement) -> Drawing | None:
     figure.update_xaxes(title=label(m.unit))
     figure.update_yaxes(title="density of the null")
     ends = [quantile(m.null.quantiles, share) for share in (0.025, 0.5, 0.975)]
-    told = f"{title(m)}: the null, the suspect and base"
+    alt = f"{title(m)}: the null, the suspect and base"
     caption = f"Null: {visible(m.null.kind, NAME)}, {m.null.n} draws, drawn from its 101 quantiles."
     rows = [["null, 2.5 %", number(ends[0])], ["null, median", number(ends[1])], ["null, 97.5 %", number(ends[2])],
             *([role, number(x)] for role, x in lines)]  # fmt: skip
-    return Drawing(f"null-{key(m)}", figure, told, caption, grid_of(told, ("Mark", "Value"), rows))
+    return Drawing(f"null-{key(m)}", figure, alt, caption, grid_of(alt, ("Mark", "Value"), rows))
 
 
 def density(null: Null, bins: int = 25) -> tuple[list[float], list[float]]:

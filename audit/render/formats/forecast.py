@@ -54,7 +54,7 @@ def _trust(report: ForecastReport) -> tuple[Text, ...]:
     """How far the ranking can be trusted, in numbers."""
     basis = report.basis
     value, ci = (basis.with_pilot, basis.with_pilot_ci95) if report.pilots else (basis.spearman, basis.spearman_ci95)
-    said = (
+    accuracy = (
         f"In worlds and with methods that the fit had not seen, its ranks{' with one pilot' if report.pilots else ''} "
         f"correlate {value:.2f} ({_span(ci.lo, ci.hi)}) with the measured difficulty. Length and loss alone reach "
         f"{basis.plain:.2f} there, and difficulty measured by the other methods {basis.ceiling:.2f}, the ceiling of "
@@ -64,19 +64,19 @@ def _trust(report: ForecastReport) -> tuple[Text, ...]:
         "This case is of the kind that the fit knows."
         if basis.inside
         else "This case is unlike the worlds of the fit: "
-        + "; ".join(visible(why, CELL) for why in basis.because)
+        + "; ".join(visible(reason, CELL) for reason in basis.because)
         + ". The ranking is a transfer, and these numbers need not hold."
     )
-    return Text(said), Text(where)
+    return Text(accuracy), Text(where)
 
 
-def _ranked(what: str, count: str, found: Sequence[Forecast]) -> Grid:
+def _ranked(caption: str, count: str, forecasts: Sequence[Forecast]) -> Grid:
     rows = tuple(
         (Cell(_name(f.name)), Cell(str(f.items), "number"), Cell(f"{f.rank:.2f}", "number"),
          Cell(_span(f.interval.lo, f.interval.hi), "number"), Cell(_number(f.pilot), "number"))
-        for f in found
+        for f in forecasts
     )  # fmt: skip
-    return Grid(what, (what[:-1], count, "Rank (1 hardest)", "90 %", "Pilot (normal score)"), rows)
+    return Grid(caption, (caption[:-1], count, "Rank (1 hardest)", "90 %", "Pilot (normal score)"), rows)
 
 
 def _number(value: float | Missing) -> str:
@@ -84,15 +84,15 @@ def _number(value: float | Missing) -> str:
 
 
 def _order(report: ForecastReport) -> tuple[Text | Bullets, ...]:
-    told = (
+    advice = (
         "Easy groups first, and of groups about as hard those that fewer retained items are tied to: what is easy "
         "costs least, and leaves the most room for what is not."
     )
-    return Text(told), Bullets(tuple(_name(name) for name in report.order))
+    return Text(advice), Bullets(tuple(_name(name) for name in report.order))
 
 
 def _collateral(report: ForecastReport) -> tuple[Text | Grid, ...]:
-    told = (
+    explanation = (
         "Share of the retained facts' probability that was gone when the median item had come down to the level of a "
         "model that never knew it. From worlds of known truth it is a range over worlds, not a forecast of this base."
     )
@@ -100,12 +100,12 @@ def _collateral(report: ForecastReport) -> tuple[Text | Grid, ...]:
         (Cell(_name(c.method)), Cell(_span(c.share_lost.lo, c.share_lost.hi), "number"), Cell(c.source))
         for c in report.collateral
     )  # fmt: skip
-    return Text(told), Grid("Cost by method", ("Method", "Share lost", "From"), rows)
+    return Text(explanation), Grid("Cost by method", ("Method", "Share lost", "From"), rows)
 
 
 def _entangled(report: ForecastReport) -> tuple[Text | Grid, ...]:
     passed = "steady" if report.stability.passed else "inconclusive"
-    told = (
+    explanation = (
         "Retained items whose circuit or gradient is most like that of the forget set. Watch these first. By circuits "
         f"the list is {passed} (see what this rests on). In the worlds of the fit, the damage that was done to "
         f"retained items correlates {_correlates(report, 'circuit_cosine')} with the circuit cosine, "
@@ -118,7 +118,7 @@ def _entangled(report: ForecastReport) -> tuple[Text | Grid, ...]:
         for e in report.entangled
     )  # fmt: skip
     columns = ("Retained item", "Nearest forget item", "Circuit cosine", "Gradient cosine", "Lost in pilots")
-    return Text(told), Grid(f"{len(rows)} most entangled retained items", columns, rows, folded=len(rows) > 20)
+    return Text(explanation), Grid(f"{len(rows)} most entangled retained items", columns, rows, folded=len(rows) > 20)
 
 
 def _correlates(report: ForecastReport, tie: str) -> str:
@@ -169,8 +169,8 @@ def _anchored(basis: Basis) -> str:
         f"beside length and loss they added {basis.cud_gain:.3f} ({ci.lo:.3f} to {ci.hi:.3f}) of R2 in the worlds of "
         "the fit"
     )
-    why = "they need items that were unlearned before, and " if ci.lo > 0 else ""
-    return f"CUD, circuits between easy and hard anchors, is not used: {why}{added}"
+    condition = "they need items that were unlearned before, and " if ci.lo > 0 else ""
+    return f"CUD, circuits between easy and hard anchors, is not used: {condition}{added}"
 
 
 def forecast_summary(report: ForecastReport) -> tuple[str | Table, ...]:

@@ -65,7 +65,7 @@ STATIC: Final = Live()
 def html(report: Report, prior_odds: float | None = None, live: Live = STATIC) -> str:
     """The report as one HTML document; with the reader's ``prior_odds``, and with ``live`` figures, if given."""
     word = report.verdict.word
-    whole = report_sections(report, prior_odds)
+    chapters = report_sections(report, prior_odds)
     report_id = visible(report.report_id, NAME)
     return (
         _environment()
@@ -84,8 +84,8 @@ def html(report: Report, prior_odds: float | None = None, live: Live = STATIC) -
             ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in RUNGS],
             off_ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in OFF_LADDER],
             glance=glance(report),
-            page_one=whole[: len(PAGE_ONE)],
-            rest=whole[len(PAGE_ONE) :],
+            page_one=chapters[: len(PAGE_ONE)],
+            rest=chapters[len(PAGE_ONE) :],
             policy=f"{POLICY}; script-src 'unsafe-inline'" if live.library else POLICY,
             library=live.library,
             live=live.figures,

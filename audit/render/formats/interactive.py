@@ -34,10 +34,10 @@ def _drawings(report: Report) -> Iterator[tuple[str, Drawing]]:
 
 def _live(drawing: Drawing, place: int) -> str:
     """A figure as a fragment under an id of its own, for ids of plotly's are random."""
-    told: str = drawing.figure.to_html(
+    fragment: str = drawing.figure.to_html(
         full_html=False,
         include_plotlyjs=False,
         div_id=f"live-{place}",
         config={"displaylogo": False, "responsive": True},
     )
-    return told
+    return fragment

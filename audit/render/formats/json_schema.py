@@ -13,8 +13,8 @@ SHIPPED: Final = Path(__file__).parents[1] / "schema" / "report-1.json"
 
 def schema() -> dict[str, JsonValue]:
     """JSON Schema of :class:`audit.schema.report.Report`, from its types."""
-    found = Report.model_json_schema(mode="serialization")
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "urn:residua:report:1", **found}
+    document = Report.model_json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "urn:residua:report:1", **document}
 
 
 def text() -> str:

@@ -27,10 +27,10 @@ def junit(report: Report) -> str:
         _test(suite, report, probe)
     for kind, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(kind, str(len(list(suite.iter(tag)))))
-    whole = Element("testsuites")
-    whole.append(suite)
-    indent(whole)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(whole, encoding="unicode") + "\n"
+    root = Element("testsuites")
+    root.append(suite)
+    indent(root)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="unicode") + "\n"
 
 
 def _case(suite: Element, classname: str, name: str, seconds: float) -> Element:
@@ -40,13 +40,13 @@ def _case(suite: Element, classname: str, name: str, seconds: float) -> Element:
 def _verdict(suite: Element, report: Report) -> None:
     verdict = report.verdict
     case = _case(suite, "residua", "verdict", 0.0)
-    told = f"{verdict.word}: {how_sure(report)}"
+    message = f"{verdict.word}: {how_sure(report)}"
     if verdict.word in TRACES:
-        SubElement(case, "failure", message=told, type=verdict.word)
+        SubElement(case, "failure", message=message, type=verdict.word)
     elif verdict.word in ("INCONCLUSIVE", "INVALID"):
-        SubElement(case, "skipped", message=told)
+        SubElement(case, "skipped", message=message)
     else:
-        SubElement(case, "system-out").text = told
+        SubElement(case, "system-out").text = message
 
 
 def _test(suite: Element, report: Report, probe: str) -> None:
@@ -64,14 +64,14 @@ def _test(suite: Element, report: Report, probe: str) -> None:
     elif not rows:
         SubElement(case, "skipped", message=_joined(map(sentence, reasons)) or "not run, and no reason is recorded")
     elif traces:
-        SubElement(case, "failure", message=_told(traces), type="trace found")
+        SubElement(case, "failure", message=_sentences(traces), type="trace found")
     elif not judged or any(e.outcome != "no trace found" for e in judged):
-        SubElement(case, "skipped", message=_told(judged or rows))
+        SubElement(case, "skipped", message=_sentences(judged or rows))
     else:
-        SubElement(case, "system-out").text = _told(judged)
+        SubElement(case, "system-out").text = _sentences(judged)
 
 
-def _told(rows: Sequence[Evidence]) -> str:
+def _sentences(rows: Sequence[Evidence]) -> str:
     return _joined(f"{title(e.measurement)}: {evidence_sentence(e)}" for e in rows)
 
 

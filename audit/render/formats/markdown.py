@@ -44,10 +44,10 @@ def markdown(report: Report, prior_odds: float | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def chapters(found: Sequence[Section]) -> list[str]:
+def chapters(parts: Sequence[Section]) -> list[str]:
     """Numbered sections, each under an anchor of its own."""
     lines: list[str] = []
-    for i, section in enumerate(found, 1):
+    for i, section in enumerate(parts, 1):
         lines += [f'<a id="{section.id}"></a>', "", f"## {i}. {section.title}", ""]
         for block in section.blocks:
             lines += _block(block)

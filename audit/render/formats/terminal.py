@@ -15,7 +15,7 @@ from rich.text import Text
 
 from audit.judging import short
 from audit.render.formats.html import glance
-from audit.render.wording.findings import VERDICT_SYMBOL, best, layer, sentence, why
+from audit.render.wording.findings import VERDICT_SYMBOL, best, layer, sentence, verdict_reason
 from audit.render.wording.posterior import how_sure
 from audit.schema import Evidence, Missing, Report, VerdictWord
 from audit.wording import NAME, number, visible
@@ -42,7 +42,9 @@ def table(reports: Sequence[Report]) -> Table:
             _effect(best(report, "causal"), at_layer=True),
             _effect(best(report, "decoding")),
             _effect(best(report, "gate")),
-            Text.assemble((f"{VERDICT_SYMBOL[word]} {word}", STYLE[word]), f"\n{why(report)}", _ratio(report)),
+            Text.assemble(
+                (f"{VERDICT_SYMBOL[word]} {word}", STYLE[word]), f"\n{verdict_reason(report)}", _ratio(report)
+            ),
         )
     return out
 

@@ -52,13 +52,13 @@ def planned(m: Measurement) -> bool:
 
 def adjusted(report: Report) -> dict[int, Adjusted]:
     """Adjusted p by the place of the finding in the report: planned tests by Holm, exploratory ones by BH."""
-    found: dict[int, Adjusted] = {}
+    by_place: dict[int, Adjusted] = {}
     for deciding, method, adjust in ((True, "Holm", stats.holm), (False, "BH", stats.benjamini_hochberg)):
         rows = [(i, e.measurement) for i, e in enumerate(report.evidence) if planned(e.measurement) == deciding]
         known = [(i, m.p) for i, m in rows if not isinstance(m.p, Missing)]
         values = adjust(np.array([p for _, p in known])) if known else ()
-        found |= {i: Adjusted(float(p), method, len(known)) for (i, _), p in zip(known, values, strict=True)}
-    return found
+        by_place |= {i: Adjusted(float(p), method, len(known)) for (i, _), p in zip(known, values, strict=True)}
+    return by_place
 
 
 def _num(text: str) -> Cell:
@@ -69,12 +69,12 @@ def findings(report: Report) -> tuple[Block, ...]:
     """What the verdict rests on, then family by family: numbers, a figure, sentences, profiles, further readings."""
     if not report.evidence:
         return (Text("No test gave a finding."),)
-    told = adjusted(report)
+    adjustments = adjusted(report)
     blocks: list[Block] = []
     if report.verdict.because:
         reasons = tuple(sentence(spoken(report, x)) for x in report.verdict.because)
         blocks += [Heading("What the verdict rests on"), Bullets(reasons)]
-    looks = {a.method: a.tests for a in told.values()}
+    looks = {a.method: a.tests for a in adjustments.values()}
     blocks.append(
         Text(
             f"{len(report.evidence)} measurements were made and all are listed. {looks.get('Holm', 0)} planned tests "
@@ -83,7 +83,7 @@ def findings(report: Report) -> tuple[Block, ...]:
         )
     )
     for kind, heading in FAMILIES:
-        rows = [(e, told.get(i)) for i, e in enumerate(report.evidence) if e.measurement.kind == kind]
+        rows = [(e, adjustments.get(i)) for i, e in enumerate(report.evidence) if e.measurement.kind == kind]
         if rows:
             blocks += [Heading(heading), *_family(rows)]
     return tuple(blocks)
@@ -93,15 +93,15 @@ Row = tuple[Evidence, Adjusted | None]
 
 
 def _family(rows: Sequence[Row]) -> list[Block]:
-    found = [e for e, _ in rows]
+    evidence = [e for e, _ in rows]
     blocks: list[Block] = [*_table(rows)]
-    if any(not isinstance(placed(e.measurement), Missing) for e in found):
-        blocks.append(_forest(found))
-    blocks.append(Facts(tuple((title(e.measurement), evidence_sentence(e)) for e in found)))
-    blocks += [_profile(e.measurement, i) for e in found for i in range(len(_panels(e.measurement)))]
-    notes = tuple(dict.fromkeys(sentence(n) for e in found for n in e.measurement.notes))
+    if any(not isinstance(placed(e.measurement), Missing) for e in evidence):
+        blocks.append(_forest(evidence))
+    blocks.append(Facts(tuple((title(e.measurement), evidence_sentence(e)) for e in evidence)))
+    blocks += [_profile(e.measurement, i) for e in evidence for i in range(len(_panels(e.measurement)))]
+    notes = tuple(dict.fromkeys(sentence(n) for e in evidence for n in e.measurement.notes))
     blocks += [Bullets(notes)] if notes else []
-    readings = _readings(found)
+    readings = _readings(evidence)
     return [*blocks, readings] if readings.rows else blocks
 
 
@@ -121,23 +121,27 @@ def _table(rows: Sequence[Row]) -> tuple[Block, ...]:
         columns = (*columns, "Likelihood ratio (95 %)")
         cells = [(*row, _num(short(e.ratio))) for row, (e, _) in zip(cells, rows, strict=True)]
     grid = Grid(caption, columns, tuple(cells))
-    return (grid, Bullets(tuple(f"{mark}: {why}" for why, mark in reasons.items()), plain=True)) if reasons else (grid,)
+    return (
+        (grid, Bullets(tuple(f"{mark}: {reason}" for reason, mark in reasons.items()), plain=True))
+        if reasons
+        else (grid,)
+    )
 
 
-def _finding(e: Evidence, told: Adjusted | None, reasons: dict[str, str]) -> tuple[Cell, ...]:
+def _finding(e: Evidence, adjustment: Adjusted | None, reasons: dict[str, str]) -> tuple[Cell, ...]:
     m = e.measurement
 
     def shown(value: Number | Interval, words: str) -> Cell:
         if not isinstance(value, Missing):
             return _num(words)
-        why = sentence(value.missing)
-        return _num(reasons.setdefault(why, f"missing ({chr(ord('a') + len(reasons) % 26)})"))
+        reason = sentence(value.missing)
+        return _num(reasons.setdefault(reason, f"missing ({chr(ord('a') + len(reasons) % 26)})"))
 
     null = m.null if isinstance(m.null, Missing) else median(m.null)
     control = m.positive_control if isinstance(m.positive_control, Missing) else m.positive_control.value
     suspect = number(m.value) + ("" if on_effect_scale(m) else f" {unit(m.unit)}")
     p = p_value(m.p).removeprefix("p = ").removeprefix("p ")
-    p += f" ({p_value(told.p).removeprefix('p = ').removeprefix('p ')})" if told is not None else ""
+    p += f" ({p_value(adjustment.p).removeprefix('p = ').removeprefix('p ')})" if adjustment is not None else ""
     if not isinstance(m.ci95, Missing) or m.ci95 != m.value:
         suspect += f" ({interval(m.ci95)})"
     return (
@@ -148,13 +152,13 @@ def _finding(e: Evidence, told: Adjusted | None, reasons: dict[str, str]) -> tup
 
 
 def _readings(rows: Sequence[Evidence]) -> Grid:
-    found = tuple(
+    cells = tuple(
         (Cell(title(e.measurement)), Cell(visible(k, CELL).replace("_", " ")), _num(number(v)))
         for e in rows
         for k, v in sorted(e.measurement.readings.items(), key=_natural)
     )
     caption = f"{rows[0].measurement.kind.capitalize()}: further readings"
-    return Grid(caption, ("Test", "Reading", "Value"), found, folded=True)
+    return Grid(caption, ("Test", "Reading", "Value"), cells, folded=True)
 
 
 def _forest(rows: Sequence[Evidence]) -> Figure:
@@ -182,11 +186,11 @@ def figure_key(kind: str, m: Measurement | None = None, place: int = 0) -> str:
 
 def _panels(m: Measurement) -> list[list[Curve]]:
     """Curves that share an axis and a scale make one figure; everything between about 0 and 1 is one scale."""
-    found: dict[tuple[str, str], list[Curve]] = {}
+    panels: dict[tuple[str, str], list[Curve]] = {}
     for c in m.curves:
         if c.x:
-            found.setdefault((c.axis, "share" if svg.bounded(c.unit) else c.unit), []).append(c)
-    return list(found.values())
+            panels.setdefault((c.axis, "share" if svg.bounded(c.unit) else c.unit), []).append(c)
+    return list(panels.values())
 
 
 def _profile(m: Measurement, place: int) -> Figure:

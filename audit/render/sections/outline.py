@@ -48,8 +48,8 @@ def _not_run(report: Report) -> tuple[Block, ...]:
         rows = tuple((_name(s.probe), _name(s.reason), _name(s.consequence)) for s in report.skips)
         blocks.append(Grid("Not run", ("Test", "Reason", "Consequence for the conclusion"), rows))
     if report.failures:
-        gone = "its question stays open"
-        rows = tuple((_name(f.probe), _name(f.error), _name(gone), Cell(visible(f.error_id, CELL), "code"))
+        consequence = "its question stays open"
+        rows = tuple((_name(f.probe), _name(f.error), _name(consequence), Cell(visible(f.error_id, CELL), "code"))
                      for f in report.failures)  # fmt: skip
         columns = ("Test", "Error", "Consequence for the conclusion", "Error id, as in the log")
         blocks.append(Grid("Failed", columns, rows))
@@ -61,10 +61,11 @@ def _coverage(report: Report) -> tuple[Block, ...]:
     others = tuple(dict.fromkeys(_access(row[1]) for row in report.coverage if _access(row[1]) not in ACCESS))
     levels = (*ACCESS, *others)
     by_family: dict[str, dict[str, str]] = {}
-    for family, access, told in report.coverage:
-        by_family.setdefault(family, {})[_access(access)] = told
+    for family, access, status in report.coverage:
+        by_family.setdefault(family, {})[_access(access)] = status
     rows = tuple(
-        (_name(family), *(_name(told.get(level, "–")) for level in levels)) for family, told in by_family.items()
+        (_name(family), *(_name(by_access.get(level, "–")) for level in levels))
+        for family, by_access in by_family.items()
     )
     heads = ("Attack family", *(visible(level, CELL).capitalize() for level in levels))
     return (

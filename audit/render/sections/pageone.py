@@ -23,7 +23,7 @@ def _known(report: Report) -> str:
     """What the findings are conditional on."""
     case = report.plan.case
     edited = case.edited if isinstance(case.edited, str) else f"{len(case.edited)} named items"
-    told = {"all": "the whole forget set", "unknown": "an unknown part of the forget set"}.get(edited, edited)
+    extent = {"all": "the whole forget set", "unknown": "an unknown part of the forget set"}.get(edited, edited)
     forget = report.cohorts.get("forget", {})
     people = forget.get("audit_groups", forget.get("groups", 0))
     over = f" {people} people of the forget set were audited." if people else ""
@@ -34,7 +34,7 @@ def _known(report: Report) -> str:
         null = "the public checkpoint before it was taught F"
     else:
         null = "no model: none was given" + (", holdout people stand in" if case.data.holdout else "")
-    return f"The suspect was edited on {told}.{over} For never having known stands {null}."
+    return f"The suspect was edited on {extent}.{over} For never having known stands {null}."
 
 
 def conclusion(report: Report, prior_odds: float | None = None) -> tuple[Block, ...]:

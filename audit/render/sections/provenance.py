@@ -101,18 +101,20 @@ def _one_line(template: Template) -> str:
 def _deviations(report: Report) -> tuple[str, ...]:
     """What did not go as planned, and what left a count."""
     refused = {t.probe for t in report.plan.tests if not t.will_run}
-    told = [f"{visible(t.probe, NAME)} was not planned to run: {sentence(t.reason)}" for t in report.plan.tests
+    deviations = [f"{visible(t.probe, NAME)} was not planned to run: {sentence(t.reason)}" for t in report.plan.tests
             if not t.will_run]  # fmt: skip
-    told += [f"{visible(s.probe, NAME)} was planned and not run: {sentence(s.reason)}" for s in report.skips
+    deviations += [f"{visible(s.probe, NAME)} was planned and not run: {sentence(s.reason)}" for s in report.skips
              if s.probe not in refused]  # fmt: skip
-    told += [f"{visible(f.probe, NAME)} was planned and failed: {sentence(f.error)}" for f in report.failures]
+    deviations += [f"{visible(f.probe, NAME)} was planned and failed: {sentence(f.error)}" for f in report.failures]
     for m in (e.measurement for e in report.evidence):
         if m.n.errored or m.n.unscored:
-            told.append(f"{title(m)}: {m.n.errored} items errored and {m.n.unscored} unscored, left out of the mean.")
+            deviations.append(
+                f"{title(m)}: {m.n.errored} items errored and {m.n.unscored} unscored, left out of the mean."
+            )
     halved = report.environment.flags.get("halvings", "0")
     if halved != "0":
-        told.append(f"Memory ran short: batches were halved {visible(halved, NAME)} times.")
-    return tuple(told) or ("None: every planned test ran on every item.",)
+        deviations.append(f"Memory ran short: batches were halved {visible(halved, NAME)} times.")
+    return tuple(deviations) or ("None: every planned test ran on every item.",)
 
 
 # ---- reproduction -----------------------------------------------------------------------------------------------

@@ -11,13 +11,13 @@ def published(report: Report) -> tuple[Block, ...]:
     given = report.published
     if isinstance(given, Missing):
         return ()
-    here = ours(report)
+    own = ours(report)
     rows = tuple(
-        (Cell(visible(name, CELL)), Cell(number(value), "number"), Cell(number(here[name]) if name in here else "–",
+        (Cell(visible(name, CELL)), Cell(number(value), "number"), Cell(number(own[name]) if name in own else "–",
                                                                         "number"))
         for name, value in sorted(given.values.items())
     )  # fmt: skip
-    told = (
+    source = (
         f"Read from {visible(given.file, CELL)} (sha256 {visible(given.sha256[:12], NAME)}), as the case names it. "
         "These numbers enter no test and no verdict: nothing here says which model they are of, nor on which items. "
         "Where ours stand beside them the formula is the same, and the items are the audited groups only."
@@ -25,6 +25,6 @@ def published(report: Report) -> tuple[Block, ...]:
     missing = f" Without a number, and so not read: {', '.join(visible(n, NAME) for n in given.unread)}."
     return (
         Heading("Published numbers: context, never judged"),
-        Text(told + (missing if given.unread else "")),
+        Text(source + (missing if given.unread else "")),
         Grid("Published numbers", ("Metric", "Published", "Here"), rows),
     )

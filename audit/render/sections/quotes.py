@@ -22,8 +22,8 @@ def quotes(report: Report) -> tuple[Block, ...]:
         return (Text("No items are quoted: no test kept a table of items, or an earlier version made this report."),)
     head = Text(MASKS) if report.masked else Text(WARNING, "lead")
     rules = dict.fromkeys(visible(x.rule, CELL) for x in report.excerpts)
-    told = f"Chosen from every table of items: {'; or '.join(rules)}. Scores are those of the finding, by model."
-    return (head, Text(told), *(_table(x) for x in report.excerpts))
+    explanation = f"Chosen from every table of items: {'; or '.join(rules)}. Scores are those of the finding, by model."
+    return (head, Text(explanation), *(_table(x) for x in report.excerpts))
 
 
 def _table(excerpts: Excerpts) -> Grid:

@@ -96,7 +96,7 @@ BLANK: Final = "_" * 36
 
 def crosswalk() -> Grid:
     """Where this report answers what a standard asks of one."""
-    rows = tuple((Cell(clause, "tight"), Cell(what), Cell(where)) for clause, what, where in CROSSWALK)
+    rows = tuple((Cell(clause, "tight"), Cell(demand), Cell(where)) for clause, demand, where in CROSSWALK)
     return Grid("From standards to sections (which claims no conformity)", ("Clause", "Asks for", "Section"), rows)
 
 

@@ -65,16 +65,18 @@ def _controls(report: Report) -> tuple[Block, ...]:
 
 # ---- detection limit --------------------------------------------------------------------------------------------
 def _limit(report: Report) -> tuple[Block, ...]:
-    found, ratio = report.validation, report.verdict.ratio
+    validation, ratio = report.validation, report.verdict.ratio
     heading = Heading("Detection limit")
-    if isinstance(found, Missing) or isinstance(ratio, Missing) or not found.doses:
-        why = "each test's own limit stands in the table above; with what probability it finds a planted trace is not"
-        return heading, Text(f"No detection-limit curve for this case: {why} known for models of this kind.")
+    if isinstance(validation, Missing) or isinstance(ratio, Missing) or not validation.doses:
+        reason = (
+            "each test's own limit stands in the table above; with what probability it finds a planted trace is not"
+        )
+        return heading, Text(f"No detection-limit curve for this case: {reason} known for models of this kind.")
     label = "Detection limit: how often a model that kept a part of the forget set was found"
-    points = tuple((100 * d.kept / d.audited, d.k / d.n) for d in found.doses)
-    bounds = [stats.clopper_pearson(d.k, d.n) for d in found.doses]
+    points = tuple((100 * d.kept / d.audited, d.k / d.n) for d in validation.doses)
+    bounds = [stats.clopper_pearson(d.k, d.n) for d in validation.doses]
     bars = tuple((x, b.lo, b.hi) for (x, _), b in zip(points, bounds, strict=True))
-    power = tuple((100 * d.kept / d.audited, d.power) for d in found.doses)
+    power = tuple((100 * d.kept / d.audited, d.power) for d in validation.doses)
     series = (Series(POWER, points, joined=False, marked=True, bars=bars), Series(FITTED, power))
     axes = Axes((0.0, 1.08 * max(x for x, _ in points)), (0.0, 1.05), "audited people kept, %", "share of worlds found")
     marks: list[Mark] = []
@@ -82,7 +84,7 @@ def _limit(report: Report) -> tuple[Block, ...]:
         marks.append(Mark(100 * ratio.limit.kept / ratio.limit.audited, "detection limit", strong=True))
     rows = tuple(
         (Cell(f"{d.kept} of {d.audited}"), _num(f"{d.k} of {d.n}"), _num(f"{number(b.lo)} to {number(b.hi)}"),
-         _num(number(d.power))) for d, b in zip(found.doses, bounds, strict=True)
+         _num(number(d.power))) for d, b in zip(validation.doses, bounds, strict=True)
     )  # fmt: skip
     data = Grid(label, ("People kept", "Worlds in which it was found", "95 %", "Power, never falling"), rows)
     caption = "Models of known truth that kept part of the forget set, in worlds that the rule was not fitted on."
@@ -91,17 +93,19 @@ def _limit(report: Report) -> tuple[Block, ...]:
 
 # ---- calibration ------------------------------------------------------------------------------------------------
 def _calibration(report: Report) -> tuple[Block, ...]:
-    heading, found, ratio = Heading("Calibration that judged"), report.validation, report.verdict.ratio
-    if isinstance(found, Missing) or isinstance(ratio, Missing):
-        why = found.missing if isinstance(found, Missing) else "the verdict carries no likelihood ratio"
+    heading, validation, ratio = Heading("Calibration that judged"), report.validation, report.verdict.ratio
+    if isinstance(validation, Missing) or isinstance(ratio, Missing):
+        reason = validation.missing if isinstance(validation, Missing) else "the verdict carries no likelihood ratio"
         return heading, Text(
-            f"{visible(why).capitalize()}. So this report states no likelihood ratio and no error rate."
+            f"{visible(reason).capitalize()}. So this report states no likelihood ratio and no error rate."
         )
-    r, ends = found.reliability, f"floor {number(ratio.floor)}, ceiling {number(ratio.ceiling)}"
+    r, ends = validation.reliability, f"floor {number(ratio.floor)}, ceiling {number(ratio.ceiling)}"
     facts = Facts(
         (
-            ("Rule", f"{visible(found.rule, NAME)}, from {found.worlds} worlds of {visible(found.pool, NAME)}"),
-            ("Score of this case", f"{number(found.score)} (0: the threshold; −1: what a model that never knew reads)"),
+            ("Rule", f"{visible(validation.rule, NAME)}, from {validation.worlds} worlds of "
+             f"{visible(validation.pool, NAME)}"),
+            ("Score of this case", f"{number(validation.score)} (0: the threshold; −1: what a model that never knew "
+             "reads)"),
             ("Likelihood ratio", f"{short(ratio)}; {ends}"),
             ("False alarms", rate(ratio.false_alarms)),
             ("Misses", rate(ratio.misses)),
@@ -111,12 +115,12 @@ def _calibration(report: Report) -> tuple[Block, ...]:
              f"{number(r.envelope)}"),
         )
     )  # fmt: skip
-    return heading, facts, _tippett(found, ratio), *_bands(found), _mechanisms(found)
+    return heading, facts, _tippett(validation, ratio), *_bands(validation), _mechanisms(validation)
 
 
-def _tippett(found: Validation, ratio: LikelihoodRatio) -> Figure:
+def _tippett(validation: Validation, ratio: LikelihoodRatio) -> Figure:
     label = "Tippett curves: how often models of known truth reach a likelihood ratio"
-    curves = {"knowing": found.reliability.knowing, "clean": found.reliability.clean}
+    curves = {"knowing": validation.reliability.knowing, "clean": validation.reliability.clean}
     series: list[Series] = []
     for look, quantiles in ((KNOWING, curves["knowing"]), (CLEAN, curves["clean"])):
         last = len(quantiles) - 1
@@ -140,9 +144,9 @@ def _tippett(found: Validation, ratio: LikelihoodRatio) -> Figure:
     return Figure(chart(axes, series, marks, label), label, caption, Grid(label, columns, rows))
 
 
-def _bands(found: Validation) -> tuple[Figure, ...]:
-    bands = found.reliability.bands
-    counted = [(said, c) for said, c, _, _ in bands if not isinstance(c, Missing)]
+def _bands(validation: Validation) -> tuple[Figure, ...]:
+    bands = validation.reliability.bands
+    counted = [(nominal, c) for nominal, c, _, _ in bands if not isinstance(c, Missing)]
     if len(counted) < 2:
         return ()
     label = "Calibration: likelihood ratios as said and as counted"
@@ -153,20 +157,26 @@ def _bands(found: Validation) -> tuple[Figure, ...]:
     axes, series = Axes(ends, ends, "log₁₀ ratio as said", "as counted"), Series(look, points, False, True)
     drawn = chart(axes, (series,), (), label, diagonal=True)
     rows = tuple(
-        (_num(number(said)), _num("one kind only" if isinstance(c, Missing) else number(c)), _num(str(k)), _num(str(n)))
-        for said, c, k, n in bands
+        (
+            _num(number(nominal)),
+            _num("one kind only" if isinstance(c, Missing) else number(c)),
+            _num(str(k)),
+            _num(str(n)),
+        )
+        for nominal, c, k, n in bands
     )
     columns = ("log₁₀ ratio as said", "As counted", "Models that know", "Models that never knew")
-    alone = len(bands) - len(counted)
+    one_kind = len(bands) - len(counted)
     caption = "Held-out ratios in bands, against what counting the two kinds of model in each band gives."
-    if alone:
-        caption += f" {alone} of {len(bands)} bands hold one kind only and are in the table, not in the figure."
+    if one_kind:
+        caption += f" {one_kind} of {len(bands)} bands hold one kind only and are in the table, not in the figure."
     return (Figure(drawn, label, caption, Grid(label, columns, rows), folded=True),)
 
 
-def _mechanisms(found: Validation) -> Grid:
+def _mechanisms(validation: Validation) -> Grid:
     rows = tuple(
-        (_name(c.mechanism.replace("_", " ")), _name(c.pool), _num(f"{c.found} of {c.worlds}")) for c in found.counted
+        (_name(c.mechanism.replace("_", " ")), _name(c.pool), _num(f"{c.found} of {c.worlds}"))
+        for c in validation.counted
     )
     caption = "In how many held-out worlds each kind of model was said to hold a trace"
     return Grid(caption, ("Kind of model", "Its truth", "Worlds with a trace stated"), rows, folded=True)

@@ -55,8 +55,8 @@ def title(m: Measurement) -> str:
     mode = "" if m.mode == "controlled" else " (as published)"
     form = m.form.replace("_", " ")
     name = f"{visible(m.probe, NAME)}: {visible(m.name, NAME)}".replace("_", " ")
-    apart = "" if m.form == "trained" or form in name else f", {form}"
-    return f"{name}{apart}{mode}"
+    other_form = "" if m.form == "trained" or form in name else f", {form}"
+    return f"{name}{other_form}{mode}"
 
 
 def detection_limit(m: Measurement) -> str:
@@ -94,17 +94,17 @@ def evidence_sentence(e: Evidence) -> str:
 
     A gate, context or a number in paper mode has no outcome: it is only listed.
     """
-    why = sentence(e.because)
+    reason = sentence(e.because)
     measured = f"Measured: {visible(e.measurement.statistic, CELL)}."
     listed = e.basis == "in-case" and e.measurement.kind in ("context", "recovery")
     if listed or e.measurement.kind == "gate" or e.measurement.mode == "paper":
-        return f"{why} {measured}"
+        return f"{reason} {measured}"
     lead = e.outcome.capitalize()
     if e.direction == "below":
         lead += ", below the never-trained level (over-suppressed)"
     negative = e.outcome in ("no trace found", "inconclusive") and e.basis == "in-case"
     limit = f" {detection_limit(e.measurement)}" if negative else ""
-    return f"{lead}. {why}{limit} {measured}"
+    return f"{lead}. {reason}{limit} {measured}"
 
 
 def sentence(text: str) -> str:
@@ -151,9 +151,9 @@ def verdict_sentence(report: Report) -> str:
 
 def layer(m: Measurement) -> str:
     """The layer at which a causal value was read: as the probe says, else where the suspect's curve has that value."""
-    said = next((v for k, v in m.readings.items() if k.startswith("layer")), None)
-    if said is not None:
-        return f"{said:g}"
+    stated = next((v for k, v in m.readings.items() if k.startswith("layer")), None)
+    if stated is not None:
+        return f"{stated:g}"
     curve = next((c for c in m.curves if c.role == "suspect" and c.axis == "layer" and c.x), None)
     if curve is None or isinstance(m.value, Missing):
         return ""
@@ -161,20 +161,20 @@ def layer(m: Measurement) -> str:
     return f"{min(zip(curve.x, curve.y, strict=True), key=lambda point: abs(point[1] - value))[0]:g}"
 
 
-def why(report: Report) -> str:
+def verdict_reason(report: Report) -> str:
     """The verdict's reason in a few words, for a row of a table: which test, and the bar it passed or not."""
     verdict = report.verdict
     if verdict.direction == "below":
         return "below the never-trained level: over-suppressed"
     if verdict.word == "CONSISTENT WITH NEVER TRAINED":
         quiet = [e.measurement for e in report.evidence if e.outcome == "no trace found"]
-        told = [m for m in quiet if m.kind in ("causal", "decoding")]
-        rows = [m for m in told if m.form == "trained" and m.mode == "controlled"]
+        internal = [m for m in quiet if m.kind in ("causal", "decoding")]
+        rows = [m for m in internal if m.form == "trained" and m.mode == "controlled"]
         ends = [bound.hi for bound in (m.bound for m in rows) if isinstance(bound, Interval)]
         return f"silent down to {number(max(ends))} where base is found" if ends else "silent where base is found"
     kinds = {"INVALID": ("gate",), "INTACT": ("output",), "PARTIAL": ("output",), "SUPPRESSED": ("causal", "decoding")}
-    found = (best(report, kind) for kind in kinds.get(verdict.word, ()))
-    for e in found:
+    candidates = (best(report, kind) for kind in kinds.get(verdict.word, ()))
+    for e in candidates:
         if e is not None and (e.outcome == "trace found" or e.measurement.kind == "gate"):
             return f"{title(e.measurement)}, {_bar(e)}"
     return visible(spoken(report, verdict.because[0]), 110) if verdict.because else VERDICT_MEANING[verdict.word]

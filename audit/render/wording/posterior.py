@@ -6,7 +6,7 @@ What is said is how probable the findings are under either proposition; a prior 
 from typing import Final
 
 from audit.judging import EDGE, KNOWS, NEVER, power_sentence, rates_sentence, supported, weighed
-from audit.render.wording.findings import verdict_sentence, why
+from audit.render.wording.findings import verdict_reason, verdict_sentence
 from audit.schema import LikelihoodRatio, Missing, Report
 from audit.wording import number
 
@@ -19,15 +19,15 @@ def how_sure(report: Report, brief: bool = False) -> str:
     ``brief`` where both propositions stand beside it, as H1 and H2.
     """
     verdict = report.verdict
-    told = [verdict_sentence(report)]
+    sentences = [verdict_sentence(report)]
     if isinstance(verdict.ratio, LikelihoodRatio):
-        told = [ratio_in_short(verdict.ratio)] if brief else [*told, rates_sentence(verdict.ratio)]
-        told += [power_sentence(verdict.ratio.limit)] if verdict.direction != "above" else []
+        sentences = [ratio_in_short(verdict.ratio)] if brief else [*sentences, rates_sentence(verdict.ratio)]
+        sentences += [power_sentence(verdict.ratio.limit)] if verdict.direction != "above" else []
     elif verdict.word == "CONSISTENT WITH NEVER TRAINED":
-        told.append(
-            f"The tests are {why(report)}; how often they would find a planted trace of that size is not known."
+        sentences.append(
+            f"The tests are {verdict_reason(report)}; how often they would find a planted trace of that size is not known."
         )
-    return " ".join(told)
+    return " ".join(sentences)
 
 
 def ratio_in_short(ratio: LikelihoodRatio) -> str:
