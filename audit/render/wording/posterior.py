@@ -25,7 +25,8 @@ def how_sure(report: Report, brief: bool = False) -> str:
         sentences += [power_sentence(verdict.ratio.limit)] if verdict.direction != "above" else []
     elif verdict.word == "CONSISTENT WITH NEVER TRAINED":
         sentences.append(
-            f"The tests are {verdict_reason(report)}; how often they would find a planted trace of that size is not known."
+            f"The tests are {verdict_reason(report)}; how often they would find a planted trace of that size is not "
+            "known."
         )
     return " ".join(sentences)
 
