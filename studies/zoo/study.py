@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from audit.demonstration import Audited, World, demonstrate
+from audit.cli.demonstration import Audited, World, demonstrate
+from audit.cli.progress import Progress
 from audit.disk import cache_root
 from audit.engine import How
 from audit.findings import Evidence, Missing
-from audit.render.progress import Progress
 from audit.store import write_atomic
 from studies.provenance import stamp
 from studies.zoo.build import build

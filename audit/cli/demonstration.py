@@ -5,10 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from audit.cli.progress import Progress
 from audit.engine import How, Run, Step, Watch, make_bench, prepare
 from audit.findings import Report
 from audit.journal import Journal
-from audit.render.progress import Progress
 from studies.zoo.build import build
 
 
