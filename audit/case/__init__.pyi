@@ -1,8 +1,8 @@
 from .alternates import Matched as Matched
 from .alternates import matched as matched
 from .alternates import nearest as nearest
+from .case_file import CaseFile as CaseFile
 from .case_file import load_case as load_case
-from .case_file import load_forecast as load_forecast
 from .cohorts import Part as Part
 from .items import read_items as read_items
 from .opening import OpenCase as OpenCase

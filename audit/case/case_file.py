@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from pydantic import ValidationError
 
@@ -15,6 +15,23 @@ _SECTIONS: dict[str, tuple[str, ...]] = {
     "roles.references": tuple(Source.model_fields), "data": tuple(DataFiles.model_fields),
     "template": tuple(Template.model_fields),
 }  # fmt: skip
+
+
+class CaseFile(NamedTuple):
+    """A case as it was read, and the folder that its relative paths start from. It is parsed once and handed on."""
+
+    case: Case
+    root: Path
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """:func:`load_case`, with the folder of the file."""
+        return cls(load_case(path), path.resolve().parent)
+
+    @classmethod
+    def read_forecast(cls, path: Path) -> Self:
+        """:func:`load_forecast`, with the folder of the file."""
+        return cls(load_forecast(path), path.resolve().parent)
 
 
 def load_case(path: Path) -> Case:

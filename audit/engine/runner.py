@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from audit.bench import Bench
 from audit.calibration import stored, zoo_floors
-from audit.case import OpenCase, load_case, open_case
+from audit.case import CaseFile, OpenCase, open_case
 from audit.engine import report_builder
 from audit.engine.domain import domain_of
 from audit.judging import asked, decide, given, judge, stand, validation
@@ -46,6 +46,10 @@ log = logging.getLogger(__name__)
 OPEN_QUESTION = "this question stays open; the verdict rests on the tests that ran"
 
 
+AnyCase = CaseFile | Case | Path | str
+"""A case that was read, one made in memory (its relative paths start from the working folder), or where its file is."""
+
+
 class Prepared(NamedTuple):
     """A case that passed its input checks, with a bench, its plan, and who prices it. Nothing is written yet."""
 
@@ -60,14 +64,10 @@ class _Measured(NamedTuple):
     failures: tuple[Failure, ...]
 
 
-def prepare(case: Case | Path | str, out: Path, how: How, bench: Bench | None = None) -> Prepared:
-    """Open the case with all its input checks, and plan. Writes nothing.
-
-    A :class:`Case` finds its relative paths from the working folder, a case file from its own.
-    """
-    noun = case if isinstance(case, Case) else load_case(Path(case))
-    root = Path.cwd() if isinstance(case, Case) else Path(case).resolve().parent
-    opened = open_case(noun, root, out, online=how.online)
+def prepare(case: AnyCase, out: Path, how: How, bench: Bench | None = None) -> Prepared:
+    """Open the case with all its input checks, and plan. Writes nothing."""
+    loaded = _loaded(case)
+    opened = open_case(loaded.case, loaded.root, out, online=how.online)
     ready = bench or make_bench(how)
     pricer = Pricer(opened, ready, how)
     planner = Planner(opened, ready.supports, how.package)
@@ -76,13 +76,19 @@ def prepare(case: Case | Path | str, out: Path, how: How, bench: Bench | None = 
     return Prepared(opened, ready, planner, pricer)
 
 
-def plan(case: Case | Path | str, out: Path | str, how: How | None = None) -> Plan:
+def _loaded(case: AnyCase) -> CaseFile:
+    if isinstance(case, CaseFile):
+        return case
+    return CaseFile(case, Path.cwd()) if isinstance(case, Case) else CaseFile.read(Path(case))
+
+
+def plan(case: AnyCase, out: Path | str, how: How | None = None) -> Plan:
     """What would be done, without doing it."""
     return prepare(case, Path(out), how or How()).planner.plan
 
 
 def run(
-    case: Case | Path | str,
+    case: AnyCase,
     out: Path | str,
     how: How | None = None,
     bench: Bench | None = None,

@@ -1,4 +1,3 @@
-from .forecast import forecast as forecast
 from .model import FITTED as FITTED
 from .model import PREDICTORS as PREDICTORS
 from .model import Fitted as Fitted

@@ -14,7 +14,7 @@ from numpy import ndarray
 from scipy import stats
 
 from audit.bench import Bench
-from audit.case import OpenCase, load_forecast, open_case
+from audit.case import CaseFile, OpenCase, open_case
 from audit.forecasting import model
 from audit.forecasting.model import Fitted, Predicted
 from audit.forecasting.pilot import LOOKS, Watched, pilot_of
@@ -52,24 +52,26 @@ class _Ready(NamedTuple):
     plan_hash: str
 
 
-def forecast(path: Path, out: Path, settings: How, watch: Watch, pilots: tuple[str, ...] = ()) -> ForecastReport:
-    """The forecast of a case, written to ``out`` as JSON, HTML and Markdown.
+def forecast(
+    case: CaseFile | Path, out: Path, settings: How, watch: Watch, pilots: tuple[str, ...] = ()
+) -> ForecastReport:
+    """The forecast of a case or a case file, written to ``out`` as JSON, HTML and Markdown.
 
     AuditError: code 2 for bad input, a pilot that is none, fewer than ten items, or another forecast in ``out``; code 4
     where base does not recall the items (there is nothing to unlearn under this template).
     """
     for name in pilots:
         pilot_of(name)
-    noun = load_forecast(path)
-    case = open_case(noun, path.resolve().parent, out, online=settings.online)
-    ready = _Ready(case, make_bench(settings), _plan_hash(case, settings, pilots))
+    loaded = case if isinstance(case, CaseFile) else CaseFile.read_forecast(case)
+    opened = open_case(loaded.case, loaded.root, out, online=settings.online)
+    ready = _Ready(opened, make_bench(settings), _plan_hash(opened, settings, pilots))
     before = _finished(out, ready.plan_hash, settings.force_new)
     if before is not None:
         watch(Step("final", f"{out} is finished: nothing is measured again", 1, 1, finished=True))
         return before
-    recalled = check_recall(ready.bench, case)
+    recalled = check_recall(ready.bench, opened)
     stages = Stages(out, ready.plan_hash, (*STAGES, *(f"pilot {name}" for name in pilots)), watch)
-    surveyed = survey(ready.bench, case, stages, pilots)
+    surveyed = survey(ready.bench, opened, stages, pilots)
     if len(surveyed.rows.forget_items) < LEAST_ITEMS:
         raise AuditError(f"a forecast ranks items, and needs {LEAST_ITEMS} of them", "give more forget items")
     report = _report(ready, settings, surveyed, model.load())

@@ -8,7 +8,7 @@ scores. A world in which any probe has *changed* is not added to: it is scored a
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,21 +38,48 @@ def addable(path: Path, drawn: Drawn) -> tuple[str, ...]:
 
     None too where there is no file, it is of another recipe, or a probe that scored it has changed or gone.
     """
+    scores = _standing(path, drawn)
+    return () if scores is None else tuple(name for name in score_world.code_now() if name not in scores.code)
+
+
+def lacking(path: Path, drawn: Drawn, names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the named probes that this world's file lacks.
+
+    AuditError (code 2) where there is no such probe, or the world cannot be added to.
+    """
+    unknown = sorted(set(names) - set(score_world.code_now()))
+    if unknown:
+        raise AuditError(f"there is no probe {unknown[0]!r}", "`residua probes` lists them")
+    scores = _standing(path, drawn)
+    if scores is None:
+        raise AuditError(
+            f"world {drawn.world} cannot be added to: it has no scores, or they are of another recipe, or of a probe "
+            "that has changed or gone since",
+            "`residua calibrate` without --probe scores it anew, as a whole",
+        )
+    return tuple(name for name in names if name not in scores.code)
+
+
+def _standing(path: Path, drawn: Drawn) -> WorldScores | None:
+    """The scores of a world of this recipe, if every probe that gave them is as it was."""
     if not path.is_file():
-        return ()
-    scored, now = read_world(path), score_world.code_now()
-    if scored.recipe != drawn.recorded() or any(now.get(name) != code for name, code in scored.code.items()):
-        return ()
-    return tuple(name for name in now if name not in scored.code)
+        return None
+    scores, now = read_world(path), score_world.code_now()
+    changed = scores.recipe != drawn.recorded() or any(now.get(name) != code for name, code in scores.code.items())
+    return None if changed else scores
 
 
-def add_scores(drawn: Drawn, places: Places, notify: Callable[[str], None] = log.info) -> Path:
-    """Measure every model of a scored world by the probes that its file lacks, and write the file whole.
+def add_scores(
+    drawn: Drawn, places: Places, notify: Callable[[str], None] = log.info, only: Sequence[str] = ()
+) -> Path:
+    """Measure every model of a scored world by the probes that its file lacks (``only`` these), and write it whole.
 
     A killed call loses the world it was in and no other. Raises AuditError (code 3) where a probe broke.
     """
     path = world_path(places.scores, drawn.world)
-    names, before = addable(path, drawn), read_world(path)
+    names, before = lacking(path, drawn, only) if only else addable(path, drawn), read_world(path)
+    if only and not names:
+        return path
     probes = {name: probe for name, probe in configured({}, score_world.PROBES).items() if name in names}
     census, work = population(drawn), places.work / f"{path.stem}-added"
     costs = score_world.Costs(work / "costs.json")
@@ -99,6 +126,7 @@ def _joined(
 ) -> WorldScores:
     """The world's scores with the new ones in the order of a whole audit: probe by probe, by name."""
     now, floors = score_world.code_now(), zoo_floors()
+    code = {name: now[name] for name in now if name in before.code or name in probes}
     models: list[Scored] = []
     for scored in before.models:
         scores = sorted((*scored.scores, *new_scores[scored.model].scores), key=lambda score: score.probe)
@@ -112,7 +140,7 @@ def _joined(
     stages["audit"] = round(before.stages_cpu_s.get("audit", 0.0) + sum(added.values()), 2)
     return before.model_copy(
         update={
-            "models": tuple(models), "code": now, "stages_cpu_s": dict(sorted(stages.items())),
+            "models": tuple(models), "code": code, "stages_cpu_s": dict(sorted(stages.items())),
             "versions": before.versions | {name: probe.version for name, probe in probes.items()},
             "settings": before.settings | {name: probe.model_dump(mode="json") for name, probe in probes.items()},
         }

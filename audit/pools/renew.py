@@ -46,15 +46,19 @@ class Renewed(NamedTuple):
     stages_cpu_s: dict[str, float]
 
 
-def renew_zoo(out: Path, quick: bool, workers: int, work: Path, stack: str | None = None) -> Renewed:
+def renew_zoo(
+    out: Path, quick: bool, workers: int, work: Path, stack: str | None = None, probes: tuple[str, ...] = ()
+) -> Renewed:
     """Calibrations from the zoo: worlds that are not scored by the probes as they are now are scored first.
 
     ``stack``: the device that their models are trained together on; None trains them one by one on the CPU.
+    ``probes``: these alone are measured, on worlds that all others have scored. AuditError (code 2) where there is no
+    such probe, or a world cannot be added to.
     """
     worlds = [world for world in WORLDS if not share_of(world).full][:QUICK] if quick else WORLDS
     scores = zoo.SCORES if not quick else work / "scores"
     places = Places(builder.cache_root().resolve() / "zoo", (work / "audits").resolve(), scores.resolve())
-    wrong = zoo.score(worlds, places, workers, stack)
+    wrong = zoo.score(worlds, places, workers, stack, probes)
     if wrong:
         raise AuditError(
             "; ".join(wrong), "the other worlds are kept: the same command takes it up", ExitCode.INTEGRITY

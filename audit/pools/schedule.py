@@ -37,10 +37,15 @@ and differ in topic and format elsewhere: the joint rule would learn here to tru
 STACK = "where models are trained together: cuda, cpu, auto (default: a CUDA device where there is one), or none"
 
 
-def one_world(world: int, places: Places, before: Mapping[str, float]) -> Path:
-    """Score one world in a process of its own; ``before`` is what was spent on it until now, CPU-seconds by stage."""
+def one_world(world: int, places: Places, before: Mapping[str, float], probes: Sequence[str] = ()) -> Path:
+    """Score one world in a process of its own; ``before`` is what was spent on it until now, CPU-seconds by stage.
+
+    ``probes``: add the scores of these alone, and do nothing else.
+    """
     _quiet()
     drawn, path = draw(world), world_path(places.scores, world)
+    if probes:
+        return add_probe.add_scores(drawn, places, only=probes)
     if add_probe.addable(path, drawn):
         return add_probe.add_scores(drawn, places)
     if not score_world.is_current(path, drawn):
@@ -51,21 +56,26 @@ def one_world(world: int, places: Places, before: Mapping[str, float]) -> Path:
     return path
 
 
-def score(worlds: Sequence[int], places: Places, workers: int, stack: str | None) -> list[str]:
+def score(
+    worlds: Sequence[int], places: Places, workers: int, stack: str | None, probes: Sequence[str] = ()
+) -> list[str]:
     """Score these worlds and return what went wrong, a line each; a world that fails does not stop the others.
 
     ``stack``: the device that models are trained together on before (:func:`stacked.device_for`); None is one by one.
+    ``probes``: these alone are measured, on worlds that all others have scored; AuditError (code 2) where one is not.
     """
     for world in worlds:
         share_of(world)
+    for drawn in map(draw, worlds if probes else ()):
+        add_probe.lacking(world_path(places.scores, drawn.world), drawn, probes)
     before = dict[int, dict[str, float]]()
     if stack is not None:
         models, work = stacked_training.places_of(places.models, stack), stacked_training.places_of(places.work, stack)
         places = places._replace(models=models, work=work)
-        before = _together(worlds, places, stack)
+        before = {} if probes else _together(worlds, places, stack)
     wrong: list[str] = []
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        waiting = {pool.submit(one_world, world, places, before.get(world, {})): world for world in worlds}
+        waiting = {pool.submit(one_world, world, places, before.get(world, {}), probes): world for world in worlds}
         try:
             for done in as_completed(waiting):
                 error = done.exception()

@@ -30,6 +30,7 @@ from .figures.report_figures import sketch as sketch
 from .formats.forecast import forecast_html as forecast_html
 from .formats.forecast import forecast_markdown as forecast_markdown
 from .formats.forecast import forecast_sections as forecast_sections
+from .formats.forecast import forecast_summary as forecast_summary
 from .formats.html import OFF_LADDER as OFF_LADDER
 from .formats.html import RUNGS as RUNGS
 from .formats.html import html as html
@@ -42,7 +43,6 @@ from .formats.terminal import summary as summary
 from .formats.terminal import table as table
 from .interchange import foreign as foreign
 from .interchange import read_published as read_published
-from .progress import Progress as Progress
 from .sections.blocks import Block as Block
 from .sections.blocks import Bullets as Bullets
 from .sections.blocks import Cell as Cell

@@ -1,4 +1,7 @@
 from .comparison import ALPHA as ALPHA
+from .comparison import Comparison as Comparison
+from .comparison import Difference as Difference
+from .comparison import Side as Side
 from .comparison import compare as compare
 from .comparison import read_side as read_side
 from .gate import MEANINGS as MEANINGS

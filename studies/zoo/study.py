@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from audit.demonstration import Audited, World, demonstrate
+from audit.cli import Audited, Progress, World, demonstrate
 from audit.planning import How
-from audit.render import Progress
 from audit.schema import Evidence, Missing
 from audit.storage import cache_root, write_atomic
 from audit.zoo import build

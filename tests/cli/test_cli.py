@@ -64,7 +64,7 @@ def test_no_verb_is_a_question_and_not_a_success(tell: Tell) -> None:
 
 
 def test_a_crash_of_ours_is_code_3_with_an_id_and_no_traceback() -> None:
-    code = "import sys, audit.cli as c, audit.verbs as v; v.VERBS['probes'] = lambda a: 1 / 0\n"
+    code = "import sys, audit.cli as c, audit.cli.commands.probes as p; p.act = lambda a: 1 / 0\n"
     for flags, traced in (("'probes', '--json'", False), ("'probes', '--debug'", True)):
         done = subprocess.run(
             [sys.executable, "-c", f"{code}sys.exit(c.main([{flags}]))"], capture_output=True, text=True, check=False

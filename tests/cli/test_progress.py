@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
+from audit.cli.progress import Progress
 from audit.planning import Step
-from audit.render import Progress
 
 STEPS = (Step("measure", "utility", 0, 2), Step("measured", "utility", 1, 2, finished=True))
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from audit.cli.progress import Progress
 from audit.engine import Run, prepare
 from audit.planning import How, Step, Watch, make_bench
-from audit.render import Progress
 from audit.runs import Journal
 from audit.schema import Report
 from audit.zoo import build

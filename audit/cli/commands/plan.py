@@ -1,14 +1,19 @@
-"""A plan with its prices, as the command line shows it."""
+"""Say what would be done and what it costs (run --dry-run)."""
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.table import Table
+from audit.cli import flags
+from audit.cli.answer import Answer, JsonValue
 
-from audit.answer import Answer, JsonValue
-from audit.planning import Price, Prices
-from audit.schema import ExitCode, Plan
-from audit.wording import lasting, told_bytes
+if TYPE_CHECKING:
+    from rich.table import Table
 
+    from audit.planning import Price, Prices
+    from audit.schema import Plan
+
+ORDER = 30
 OUTPUTS = (
     "plan.json", "report.json", "report.html", "report.md", "junit.xml", "manifest.sha256", "custody.jsonl",
     "events.jsonl", "units/", "tables/",
@@ -19,15 +24,39 @@ SOURCES = {
 }
 
 
-def priced(plan: Plan, prices: Prices, out: Path) -> Answer:
+def add_arguments(parser: ArgumentParser) -> None:
+    """Which case, how, and within which limits."""
+    flags.add_case(parser)
+    flags.add_settings(parser)
+    flags.add_limits(parser)
+
+
+def act(args: Namespace) -> Answer:
+    """What would be done, what it costs, and what will not run and why. Writes nothing."""
+    from audit.case import CaseFile
+    from audit.engine import prepare
+
+    case_file = CaseFile.read(Path(args.case))
+    out = flags.out_folder(args, case_file.case.name)
+    with flags.progress(args) as progress:
+        progress.say(f"opening {args.case}")
+        prepared = prepare(case_file, out, flags.settings(args))
+        prices = prepared.pricer.prices(prepared.planner)
+    return _priced(prepared.planner.plan, prices, out)
+
+
+def _priced(plan: "Plan", prices: "Prices", out: Path) -> Answer:
     """The plan: inputs, tests with their prices, what will not run and why, totals, and what would be written."""
+    from audit.schema import ExitCode
+    from audit.wording import lasting, told_bytes
+
     running = [test for test in plan.tests if test.will_run]
-    whole = f"{lasting(*prices.seconds)}, {_source(prices)}; memory about {told_bytes(prices.peak_bytes)} at most"
+    total = f"{lasting(*prices.seconds)}, {_source(prices)}; memory about {told_bytes(prices.peak_bytes)} at most"
     lines = [f"input {role}: {fingerprint[:12]}" for role, fingerprint in plan.fingerprints.items()]
     lines += [f"input {cohort}: {sha256[:12]}" for cohort, sha256 in plan.data_sha256.items()]
     lines += [f"will not run: {test.probe}: {test.reason}" for test in plan.tests if not test.will_run]
     lines += [
-        f"from an empty store: {whole}",
+        f"from an empty store: {total}",
         f"plan {plan.plan_hash[:12]}, to be written to {out}: {', '.join(OUTPUTS)}",
     ]
     lo, hi = prices.seconds
@@ -44,27 +73,31 @@ def priced(plan: Plan, prices: Prices, out: Path) -> Answer:
     return Answer(document, (_table(plan, prices), *lines), ExitCode.OK if running else ExitCode.UNDECIDED)
 
 
-def _source(prices: Prices) -> str:
+def _source(prices: "Prices") -> str:
     return " and ".join(
         words for source, words in SOURCES.items() if source in {price.source for price in prices.units}
     )
 
 
-def _unit(price: Price) -> dict[str, JsonValue]:
+def _unit(price: "Price") -> dict[str, JsonValue]:
     return {
         "unit": price.unit, **price.cost.model_dump(mode="json"), "peak_bytes": price.peak_bytes,
         "seconds": list[JsonValue](price.seconds), "source": price.source,
     }  # fmt: skip
 
 
-def _table(plan: Plan, prices: Prices) -> Table:
+def _table(plan: "Plan", prices: "Prices") -> "Table":
+    from rich.table import Table
+
+    from audit.wording import lasting, told_bytes
+
     table = Table(title=f"plan of {plan.case.name}")
     for heading in ("unit", "tokens forward", "backward", "steps", "models held", "memory", "time"):
         table.add_column(heading)
     for price in prices.units:
         cost = price.cost
-        most = "" if cost.kind == "exact" else "at most "
-        counts = (f"{most}{cost.fwd_tokens:,}", f"{most if cost.bwd_tokens else ''}{cost.bwd_tokens:,}")
+        bound = "" if cost.kind == "exact" else "at most "
+        counts = (f"{bound}{cost.fwd_tokens:,}", f"{bound if cost.bwd_tokens else ''}{cost.bwd_tokens:,}")
         held = (f"{cost.steps:,}", str(cost.resident), told_bytes(price.peak_bytes), lasting(*price.seconds))
         table.add_row(price.unit, *counts, *held)
     return table

@@ -52,7 +52,7 @@ class Stepped(Protocol):
 
 
 class Progress:
-    """Shows steps while a verb runs. Use as a context manager."""
+    """Shows steps while a command runs. Use as a context manager."""
 
     def __init__(self, quiet: bool = False, lines: bool = False) -> None:
         plain = not sys.stderr.isatty() or any(os.environ.get(name) for name in ("CI", "NO_COLOR"))
@@ -86,16 +86,16 @@ class Progress:
             self._bar.update(self._task, description=text, completed=step.done, total=step.total)
         elif step.finished:
             # A log is read and not watched: one line for what is done, and none for what is about to be.
-            told = f"{step.stage} {step.detail}".strip() + f" ({step.done}/{step.total})"
-            self.say(told + (f", about {lasting(*step.left)} left" if step.left is not None else ""))
+            line = f"{step.stage} {step.detail}".strip() + f" ({step.done}/{step.total})"
+            self.say(line + (f", about {lasting(*step.left)} left" if step.left is not None else ""))
 
     def _line(self, step: Stepped) -> None:
-        said = {
+        event = {
             "event": step.stage, "detail": step.detail, "done": step.done, "total": step.total,
             "finished": step.finished, "at_s": round(time.monotonic() - self._started, 3),
         }  # fmt: skip
         left = {} if step.left is None else {"left_s": [round(end, 1) for end in step.left]}
-        print(json.dumps({**said, **left}, ensure_ascii=False, sort_keys=True), flush=True)
+        print(json.dumps({**event, **left}, ensure_ascii=False, sort_keys=True), flush=True)
 
     def say(self, text: str) -> None:
         """One plain line, with the seconds since the start."""

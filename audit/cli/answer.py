@@ -1,0 +1,35 @@
+"""What a command has to say, to people and to programs. Imports nothing heavy: every command file imports this one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from audit.schema import Report
+
+JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "JsonValue"]
+
+
+class Answer(NamedTuple):
+    """What a command has to say: one JSON object, the same for people, and the exit code."""
+
+    document: Mapping[str, JsonValue]
+    shown: "tuple[RenderableType, ...]"
+    exit_code: int = 0
+
+
+def audit_document(report: "Report", out: Path) -> dict[str, JsonValue]:
+    """A finished audit as part of an answer: its name, id and verdict, and where its report lies."""
+    from audit.review import complete
+
+    return {
+        "name": report.plan.case.name,
+        "report_id": report.report_id,
+        "verdict": report.verdict.word,
+        "sentence": report.verdict.sentence,
+        "complete": complete(report),
+        "report": str(out / "report.json"),
+        "html": str(out / "report.html"),
+    }

@@ -1,0 +1,66 @@
+"""Show a finished report, or write it elsewhere."""
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from audit.cli import flags
+from audit.cli.answer import Answer
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+ORDER = 60
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Which report, where and in which form it is written, and what would fail it."""
+    parser.add_argument("run", help="run folder, or a report in it")
+    parser.add_argument("-o", "--out", metavar="PATH", help="a file (.html, .md, .json, .xml: JUnit, _EVAL.json: "
+                        "OpenUnlearning's shape, .model-index.yml: for a model card) or a folder for all")  # fmt: skip
+    parser.add_argument("--interactive", action="store_true", help="figures that answer to a pointer (HTML, 5 MB)")
+    parser.add_argument(
+        "--unmask", action="store_true", help="quote the data in clear, in a derived document that warns"
+    )
+    parser.add_argument("--prior-odds", type=odds, metavar="ODDS", help="your prior odds that it still knows, such as "
+                        "0.1: the posterior is shown beside them")  # fmt: skip
+    flags.add_gate(parser)
+
+
+def odds(text: str) -> float:
+    """Odds: above 0 and finite."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ArgumentTypeError(f"{text!r} are no odds: give a number above 0")
+    return value
+
+
+def act(args: Namespace) -> Answer:
+    """Show a finished report, or write it elsewhere: as one file by its ending, or all of it into a folder."""
+    from audit.render import foreign, summary, with_prior
+    from audit.review import exit_code
+    from audit.runs import Wanted, export, read_report, unmasked
+    from audit.schema import ExitCode
+    from audit.storage import write_atomic
+
+    gate = flags.gate(args)
+    path = Path(args.run)
+    folder = path.parent if path.is_file() else path
+    report = read_report(folder / "report.json")
+    if args.unmask:
+        report = unmasked(report, folder)
+    shown: list[RenderableType] = [summary(report)]
+    if args.prior_odds is not None:
+        shown.append(with_prior(report, args.prior_odds))
+    if args.out:
+        target = Path(args.out)
+        other = foreign(report, folder, target)
+        if other is not None:
+            write_atomic(target, other.encode())
+        written = 1 if other is not None else export(report, target, Wanted(args.interactive, args.prior_odds))
+        shown.append(f"written to {target}" + (f" ({written} files)" if written > 1 else ""))
+    code = exit_code(report, gate) if gate.asked else ExitCode.OK
+    return Answer(report.model_dump(mode="json"), tuple(shown), code)

@@ -1,0 +1,24 @@
+"""The parser of ``residua``: what holds for every command, and a subparser for each file of ``commands/``."""
+
+import argparse
+
+import audit
+from audit.cli import commands, flags
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; ``act`` of its result does what the parsed command does."""
+    parser = argparse.ArgumentParser(
+        prog="residua", description="What is left in a model of the thing it was asked to forget?",
+        epilog="To begin: `residua demo` shows it at work; `residua init` writes a case file to fill in, `plan` says "
+        "what an audit of it would do, `run` makes it.",
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"residua {audit.__version__}")
+    parser.add_argument("--help-exit-codes", action="store_true", help="print what the exit codes mean")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    for command in commands.discover():
+        subparser = verbs.add_parser(command.name, help=command.about, description=command.about)
+        flags.add_output(subparser)
+        command.add_arguments(subparser)
+        subparser.set_defaults(act=command.act)
+    return parser

@@ -1,0 +1,110 @@
+"""``residua`` as a process. Human text and progress go to stderr, ``--json`` one object to stdout.
+
+Nothing heavy is imported before a command acts, so that ``--help`` answers at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from audit.cli.parser import build_parser
+
+if TYPE_CHECKING:
+    from audit.cli.answer import Answer
+    from audit.schema import AuditError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the process exit code."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.help_exit_codes:
+        _print_exit_codes()
+        return 0
+    if args.verb is None:
+        parser.print_help(sys.stderr)
+        return 2
+    _end_crashes(args.debug, args.json or args.jsonl)
+    _set_libraries(getattr(args, "online", False))
+
+    from audit.schema import AuditError, ExitCode
+
+    try:
+        answer: Answer = args.act(args)
+    except AuditError as error:
+        _print_error(args, error)
+        return error.code
+    except KeyboardInterrupt:
+        message = "interrupted: finished units are kept, the same command resumes"
+        print(message, file=sys.stderr)
+        if args.json or args.jsonl:
+            print(json.dumps({"error": message, "exit_code": ExitCode.INTERRUPTED}, sort_keys=True))
+        return ExitCode.INTERRUPTED
+    _print_answer(answer, args.json, args.jsonl)
+    return answer.exit_code
+
+
+def _set_libraries(online: bool) -> None:
+    if not online:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    # Progress is ours to show: a library's bar would break into it.
+    os.environ["TQDM_DISABLE"] = "1"
+
+
+def _end_crashes(debug: bool, as_json: bool) -> None:
+    """From here on an error of our own ends in code 3 with an id; code 1 is the gate's."""
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        import hashlib
+        import traceback
+
+        what, do = f"{kind.__name__}: {error}", "run it again with --debug and report what it prints"
+        error_id = hashlib.sha256(what.encode(errors="replace")).hexdigest()[:8]
+        print(f"residua broke: {what}\n  what to do: {do}\n  error id: {error_id}", file=sys.stderr)
+        if debug:
+            traceback.print_exception(kind, error, trace)
+        if as_json:
+            print(json.dumps({"error": what, "do": do, "error_id": error_id, "exit_code": 3}, sort_keys=True))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(3)
+
+    sys.excepthook = hook
+
+
+# ---- printed ----------------------------------------------------------------------------------------------------
+def _print_exit_codes() -> None:
+    from audit.review import MEANINGS
+
+    for code, meaning in MEANINGS:
+        print(f"{code:>4}  {meaning}")
+
+
+def _print_error(args: argparse.Namespace, error: "AuditError") -> None:
+    """What happened, what to do and an id; the traceback before it only if it was asked for."""
+    if args.debug:
+        import traceback
+
+        traceback.print_exception(error)
+    print(f"residua {args.verb}: {error}\n  error id: {error.error_id}", file=sys.stderr)
+    if args.json or args.jsonl:
+        document = {"error": error.what, "do": error.do, "error_id": error.error_id, "exit_code": error.code}
+        print(json.dumps(document, sort_keys=True))
+
+
+def _print_answer(answer: "Answer", as_json: bool, as_lines: bool) -> None:
+    if as_json or as_lines:
+        event = {"event": "answer"} if as_lines else {}
+        print(json.dumps({**answer.document, **event}, ensure_ascii=False, sort_keys=True))
+    else:
+        from rich.console import Console
+
+        # Piped output has no width of its own: wide enough for the table, and nothing is cut.
+        console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
+        for renderable in answer.shown:
+            console.print(renderable, markup=False, highlight=False)
