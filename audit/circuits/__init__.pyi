@@ -1,8 +1,13 @@
 from .corruptions import swapped as swapped
 from .difficulty import cud as cud
 from .difficulty import folds as folds
-from .faithfulness import KEY as KEY
-from .faithfulness import faithfulness as faithfulness
+from .faithfulness_curve import KEY as KEY
+from .faithfulness_curve import faithfulness as faithfulness
+from .item_predictors import Material as Material
+from .item_predictors import Predictors as Predictors
+from .item_predictors import circuit_size as circuit_size
+from .item_predictors import kept_circuits as kept_circuits
+from .item_predictors import predictors as predictors
 from .item_scores import AttributionSettings as AttributionSettings
 from .item_scores import Scored as Scored
 from .item_scores import scored as scored
@@ -12,11 +17,6 @@ from .objectives import answer_loss as answer_loss
 from .objectives import key_margin as key_margin
 from .objectives import published as published
 from .outputs import row_mean as row_mean
-from .predictors import Material as Material
-from .predictors import Predictors as Predictors
-from .predictors import circuit_size as circuit_size
-from .predictors import kept_circuits as kept_circuits
-from .predictors import predictors as predictors
 from .selection import greedy as greedy
 from .selection import top_n as top_n
 from .shape import jaccard as jaccard

@@ -22,9 +22,9 @@ from torch import Tensor
 from audit.bench import Attribution, Bench, Edges, Graph, reads_of_writers
 from audit.case import Rows
 from audit.circuits.corruptions import swapped
-from audit.circuits.faithfulness import depth_matched, row_loss
+from audit.circuits.faithfulness_curve import depth_matched, row_loss
+from audit.circuits.item_predictors import circuit_size
 from audit.circuits.objectives import key_loss
-from audit.circuits.predictors import circuit_size
 from audit.circuits.selection import top_n
 from audit.schema import Checkpoint
 

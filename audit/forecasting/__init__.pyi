@@ -1,3 +1,4 @@
+from .forecaster import forecast as forecast
 from .model import FITTED as FITTED
 from .model import PREDICTORS as PREDICTORS
 from .model import Fitted as Fitted

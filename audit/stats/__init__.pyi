@@ -12,7 +12,6 @@ from .clustered import approximate as approximate
 from .clustered import auroc as auroc
 from .clustered import difference as difference
 from .clustered import labelled as labelled
-from .higher_criticism import higher_criticism as higher_criticism
 from .likelihood_ratio import Scale as Scale
 from .multiplicity import benjamini_hochberg as benjamini_hochberg
 from .multiplicity import holm as holm
@@ -30,3 +29,4 @@ from .ranks import min_k as min_k
 from .ranks import quantile_summary as quantile_summary
 from .reliability import bands as bands
 from .reliability import cost as cost
+from .sparse_effects import higher_criticism as higher_criticism

@@ -25,7 +25,7 @@ from audit.circuits import (
     top_n,
 )
 from audit.circuits.difficulty import between
-from audit.circuits.faithfulness import depth_matched
+from audit.circuits.faithfulness_curve import depth_matched
 from audit.circuits.outputs import outputs
 from audit.circuits.selection import pruned
 from audit.circuits.shape import cosines, depth, longest_path

@@ -5,7 +5,7 @@ import torch
 
 from audit.bench import Bench, Edges, reads_of_writers
 from audit.circuits import knocked, swapped
-from audit.circuits.faithfulness import row_loss
+from audit.circuits.faithfulness_curve import row_loss
 from audit.circuits.knockout import elicited, matched
 from tests import toy
 from tests.circuits.test_circuits import GRAPH, PLANTED, planted, written

@@ -8,7 +8,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats as scipy_stats
 
 from audit.stats import higher_criticism
-from audit.stats.higher_criticism import sparse
+from audit.stats.sparse_effects import sparse
 
 
 def direct(p: list[float]) -> float:

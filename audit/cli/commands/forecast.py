@@ -21,7 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def act(args: Namespace) -> Answer:
     """Which items of the forget set will be hard, before anything is unlearned."""
     from audit.case import CaseFile
-    from audit.forecasting.forecast import forecast
+    from audit.forecasting import forecast
     from audit.render import forecast_summary as in_words
 
     case_file = CaseFile.read_forecast(Path(args.case))
