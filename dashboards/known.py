@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import streamlit as st
 
-from audit.calibration import Calibrated, Shelf, Subjects, read_shelf, stored
+from audit.calibration import Calibrated, CalibrationLibrary, Subjects, read_library, stored
 from audit.schema import AuditError, Evidence, Missing, Report
 
 
@@ -16,9 +16,9 @@ class Known(NamedTuple):
 
 
 @st.cache_resource(show_spinner="Reading the calibrations…")
-def _shelf() -> Shelf | None:
+def _shelf() -> CalibrationLibrary | None:
     try:
-        return read_shelf(stored())
+        return read_library(stored())
     except AuditError:
         return None
 

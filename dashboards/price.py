@@ -5,20 +5,20 @@ from typing import NamedTuple, Self
 
 from pydantic import JsonValue, ValidationError
 
-from audit.schema import Noun
+from audit.schema import Record
 from audit.wording import NAME, size, visible
 from dashboards.progress import span
 
 UNKNOWN = "not priced by this Residua"
 
 
-class _Unit(Noun, extra="ignore"):
+class _Unit(Record, extra="ignore"):
     unit: str
     seconds: tuple[float, float]
     peak_bytes: int
 
 
-class _PlanPrice(Noun, extra="ignore"):
+class _PlanPrice(Record, extra="ignore"):
     seconds: tuple[float, float]
     source: str
     peak_bytes: int

@@ -19,7 +19,7 @@ from typing import Final, Literal, NamedTuple
 import psutil
 from pydantic import JsonValue, ValidationError
 
-from audit.schema import AuditError, Noun
+from audit.schema import AuditError, Record
 from audit.storage import write_atomic
 from audit.wording import PROSE, visible
 from dashboards.serving import environment
@@ -31,7 +31,7 @@ VERBS: Final = ("run", "forecast")
 """What can be started on a case; a verb that this Residua does not have is not offered."""
 
 
-class Worker(Noun):
+class Worker(Record):
     """One process that was started from here: what it was asked, where it writes, and which process it is."""
 
     id: str

@@ -11,14 +11,14 @@ from numpy import ndarray
 from audit import stats
 from audit.bench import Bench
 from audit.case import OpenCase
-from audit.probing import ALPHA, ANSWER_LOGPROB, Cast, Naming, blank, variant_losses
+from audit.probing import ALPHA, ANSWER_LOGPROB, CaseModels, Naming, blank, variant_losses
 from audit.schema import Checkpoint, Control, Count, Measurement, Missing, Texts
 from audit.stats import tofu
 
 AGGREGATE = "an aggregate over items, listed for comparison with published tables; people are not its unit"
 
 
-def forget_quality(bench: Bench, case: OpenCase, cast: Cast, most: int) -> Measurement:
+def forget_quality(bench: Bench, case: OpenCase, cast: CaseModels, most: int) -> Measurement:
     """KS distance between the truth ratios of suspect and reference; its p is the paper's forget quality."""
     naming = Naming(
         probe="forget_likelihood", name="forget_quality", kind="context",
@@ -75,7 +75,7 @@ def _min_k_auc(bench: Bench, case: OpenCase, checkpoint: Checkpoint, k: float) -
     return stats.auroc(signal[0], signal[1])
 
 
-def privacy_leakage(bench: Bench, case: OpenCase, cast: Cast, k: float) -> Measurement:
+def privacy_leakage(bench: Bench, case: OpenCase, cast: CaseModels, k: float) -> Measurement:
     """Privacy leakage: how far the suspect's Min-K AUROC of forget against holdout is from that of the null."""
     naming = Naming(
         probe="forget_likelihood", name="privacy_leakage", kind="context",

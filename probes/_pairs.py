@@ -11,7 +11,7 @@ from torch import Tensor
 
 from audit.bench import Bench
 from audit.case import Matched, OpenCase, Rows, matched, nearest, stacked, tokenise
-from audit.probing import ANSWER_LOGPROB, Sheet, row_means
+from audit.probing import ANSWER_LOGPROB, PersonRows, row_means
 from audit.schema import Checkpoint, Cohort, Item, Texts
 
 
@@ -29,9 +29,9 @@ class Pairs(NamedTuple):
     person: Int[ndarray, " item"]
     note: str
 
-    def sheet(self) -> Sheet:
+    def sheet(self) -> PersonRows:
         """The learned rows as other probes' tables and means take them."""
-        return Sheet(self.learned, self.items, self.people, self.person)
+        return PersonRows(self.learned, self.items, self.people, self.person)
 
     def beside(self, other: "Pairs") -> "Pairs":
         """These pairs and another cohort's below them."""

@@ -11,7 +11,7 @@ from numpy import ndarray
 from audit import stats
 from audit.bench import Bench, Replace, Start
 from audit.case import Rows
-from audit.probing import KEY_LOGPROB, Sheet, row_means
+from audit.probing import KEY_LOGPROB, PersonRows, row_means
 from audit.schema import Checkpoint, Curve, Read, Site
 
 Mode = Literal["all", "answer"]
@@ -42,7 +42,7 @@ def read_by(
 class Reading(NamedTuple):
     """Everything that is read on one sheet in one mode: model -> mean log-probability of its content tokens."""
 
-    sheet: Sheet
+    sheet: PersonRows
     mode: Mode
     logprob: Mapping[str, Float[ndarray, "row layer"]]
 
@@ -56,7 +56,12 @@ class Reading(NamedTuple):
 
 
 def profile(
-    bench: Bench, reader: Checkpoint, sources: Mapping[str, Checkpoint], sheet: Sheet, mode: Mode, own: str = "base"
+    bench: Bench,
+    reader: Checkpoint,
+    sources: Mapping[str, Checkpoint],
+    sheet: PersonRows,
+    mode: Mode,
+    own: str = "base",
 ) -> Reading:
     """Read every source with one reader at every layer; ``own`` names the reader's plain output, at every layer."""
     layers = range(bench.open(reader).n_blocks)
@@ -89,7 +94,7 @@ def share(part: Float[ndarray, "person layer"], reference: Float[ndarray, "perso
     )  # fmt: skip
 
 
-def _donors(sheet: Sheet) -> Int[ndarray, " row"]:
+def _donors(sheet: PersonRows) -> Int[ndarray, " row"]:
     """For every row a row of another person with as many content tokens, other ones (of the same attribute if there
     is one); -1 where there is none.
     """
@@ -106,7 +111,7 @@ def _donors(sheet: Sheet) -> Int[ndarray, " row"]:
     return donors
 
 
-def mismatched(bench: Bench, base: Checkpoint, sheet: Sheet) -> Float[ndarray, "row layer"]:
+def mismatched(bench: Bench, base: Checkpoint, sheet: PersonRows) -> Float[ndarray, "row layer"]:
     """Base's reading when the positions that predict content tokens hold base's own state for another person.
 
     High where base still recomputes the answer from the rest of the prompt, low where the answer has left the input.

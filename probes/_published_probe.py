@@ -16,7 +16,7 @@ from audit import stats
 from audit.bench import Bench
 from audit.case import OpenCase, Rows, stacked, tokenise
 from audit.checkpoints import folder_of, resolve
-from audit.probing import Naming, blank, cast_of, interval, n_blocks
+from audit.probing import Naming, blank, case_models_of, interval, n_blocks
 from audit.readouts import logistic
 from audit.schema import Checkpoint, Count, Item, Measurement, Missing, Read, Site, Source, Template
 from probes._pairs import Pairs
@@ -64,7 +64,7 @@ class Accuracies(NamedTuple):
 
 def published(bench: Bench, case: OpenCase, pairs: Pairs, sequences: int = 16, contexts: int = 24) -> Measurement:
     """The published gap of the suspect; base, the null and an untrained model beside it, and the six probe variants."""
-    seed, cast = case.case.seed, cast_of(case)
+    seed, cast = case.case.seed, case_models_of(case)
     first = np.unique(pairs.person, return_index=True)[1][:sequences]
     rows = in_contexts(case, pairs, first, contexts)
     with tempfile.TemporaryDirectory() as folder:

@@ -21,7 +21,7 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from audit.bench import BENCH_VERSION, Bench, Forward, Recipe, TrainData
+from audit.bench import BENCH_VERSION, Bench, Forward, TrainData, TrainingRecipe
 from audit.case import OpenCase, Rows, stacked
 from audit.checkpoints import delta_of, read_edit
 from audit.probing import width
@@ -59,7 +59,7 @@ def taught_reader(bench: Bench, case: OpenCase, lessons: Lessons) -> Checkpoint:
     resumed run and other suspects of the same case are read by the same reader.
     """
     holdout, known = _rows(case, "holdout"), stacked([_rows(case, "retain"), _rows(case, "forget")])
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         name=_NAME, objective=_loss, steps=lessons.steps, lr=_RATE_TIMES_WIDTH / width(case.base),
         batch=lessons.batch, warmup_steps=min(30, lessons.steps // 5), seed=lessons.seed,
     )  # fmt: skip
@@ -92,7 +92,7 @@ def _cached(base: Checkpoint, folder: Path) -> Checkpoint | None:
     return reader
 
 
-def _trained(bench: Bench, base: Checkpoint, by: tuple[Recipe, TrainData], folder: Path) -> Checkpoint:
+def _trained(bench: Bench, base: Checkpoint, by: tuple[TrainingRecipe, TrainData], folder: Path) -> Checkpoint:
     """Train beside the folder and put the result in place; the reader of another process that was faster is as good."""
     beside = folder.with_name(f".{folder.name}.{os.getpid()}{TEMP}")
     shutil.rmtree(beside, ignore_errors=True)

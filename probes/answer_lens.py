@@ -11,22 +11,22 @@ from audit.bench import Bench
 from audit.case import OpenCase, Rows
 from audit.probing import (
     LOGITS,
-    Cast,
+    CaseModels,
     Design,
+    ModelScores,
     Naming,
+    PersonRows,
     Probe,
-    Scored,
-    Sheet,
     aligned,
     assess,
     blank,
     by_person,
-    cast_of,
+    case_models_of,
     item_table,
     n_blocks,
     panel_of,
+    person_rows_of,
     row_means,
-    sheet_of,
     variants,
 )
 from audit.schema import Case, Checkpoint, Cohort, Cost, Count, Curve, Form, Measurement, Need, Read, Requires, Texts
@@ -38,7 +38,7 @@ LEAST_GAP_NATS = 0.5
 class _Contrast(NamedTuple):
     """The rows whose content tokens are true, and the rows of what was never trained in their place."""
 
-    sheet: Sheet
+    sheet: PersonRows
     true: Rows
     other: tuple[Rows, ...]
 
@@ -85,11 +85,11 @@ class AnswerLens(Probe):
             if case.has(Texts(cohort=cohort)):
                 contrast = self._contrast(case, cohort, "trained")
                 tokens += 0 if contrast is None else sum(int(r.mask.sum()) for r in (contrast.true, *contrast.other))
-        return Cost(fwd_tokens=tokens * len(cast_of(case).by_name()))
+        return Cost(fwd_tokens=tokens * len(case_models_of(case).by_name()))
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """The lens on the rows that the edit was told to forget."""
-        cast, seed = cast_of(case), case.case.seed
+        cast, seed = case_models_of(case), case.case.seed
         naming = Naming(
             probe="answer_lens", name="lens_lift", kind="decoding",
             statistic="largest effect over layers on the lift of the true answer over never-trained alternates, "
@@ -120,9 +120,9 @@ class AnswerLens(Probe):
     def _judged(
         self,
         case: OpenCase,
-        cast: Cast,
+        cast: CaseModels,
         naming: Naming,
-        evidence: tuple[_Contrast, Mapping[str, _Seen], Scored, Scored | None],
+        evidence: tuple[_Contrast, Mapping[str, _Seen], ModelScores, ModelScores | None],
     ) -> Measurement:
         """The lift as an effect over people and layers."""
         contrast, seen, scored, other = evidence
@@ -152,7 +152,7 @@ class AnswerLens(Probe):
     def _contrast(self, case: OpenCase, cohort: Cohort, form: Form) -> _Contrast | None:
         """True answers against alternates; where there are none, paraphrased against perturbed answers."""
         texts = Texts(cohort=cohort, form=form)
-        sheet = sheet_of(case, texts)
+        sheet = person_rows_of(case, texts)
         alternates = variants(case, texts.model_copy(update={"answer": "alternate"}), self.most_alternates)
         if alternates:
             return _Contrast(sheet, sheet.rows, tuple(alternates))
@@ -186,7 +186,7 @@ def _mean(tables: list[Float[ndarray, "row layer"]]) -> Float[ndarray, "row laye
     return np.where(count > 0, np.where(finite, stack, 0.0).sum(0) / np.maximum(count, 1), np.nan)
 
 
-def _curves(people: Mapping[str, Float[ndarray, "person layer"]], cast: Cast, seed: int) -> tuple[Curve, ...]:
+def _curves(people: Mapping[str, Float[ndarray, "person layer"]], cast: CaseModels, seed: int) -> tuple[Curve, ...]:
     """Lift of forget people at every layer, per model."""
     roles = {"base": "base", "suspect": "suspect"}
     if cast.null_role is not None:

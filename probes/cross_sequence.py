@@ -15,16 +15,16 @@ from audit.case import OpenCase
 from audit.probing import (
     ALPHA,
     COORDINATES,
-    Cast,
+    CaseModels,
     Design,
+    ModelScores,
     Naming,
     Probe,
-    Scored,
     assess,
     blank,
     by_person,
     cached_scores,
-    cast_of,
+    case_models_of,
     item_table,
     n_blocks,
     panel_of,
@@ -120,11 +120,11 @@ class CrossSequence(Probe):
     def cost(self, case: OpenCase) -> Cost:
         """Texts and two alternates through every model, and what pairing and checking read: an upper bound."""
         tokens = sum(longest_tokens(case, cohort) for cohort in ("forget", "holdout"))
-        return Cost(fwd_tokens=tokens * (3 * len(cast_of(case).by_name()) + 7), kind="upper")
+        return Cost(fwd_tokens=tokens * (3 * len(case_models_of(case).by_name()) + 7), kind="upper")
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """The difference against models that never knew, what is separable at all, and the published probe."""
-        cast = cast_of(case)
+        cast = case_models_of(case)
         forget = pairs(bench, case, "forget", cast.null)
         if forget is None:
             n = Count(scored=0, unscored=len(case.rows(Texts(cohort="forget"))))
@@ -149,7 +149,7 @@ class CrossSequence(Probe):
     # ---- what may be evidence -----------------------------------------------------------------------------------
     def _difference(self, bench: Bench, case: OpenCase, texts: _Texts) -> Measurement:
         """Margins as an effect over people, at every depth in every coordinate."""
-        cast, seed, forget, holdout = cast_of(case), case.case.seed, texts.forget, texts.holdout
+        cast, seed, forget, holdout = case_models_of(case), case.case.seed, texts.forget, texts.holdout
         margins = {name: self._margins(bench, case, texts, name) for name in cast.by_name()}
         own = {name: margin[: len(forget.items)] for name, margin in margins.items()}
         scored = by_person(forget.sheet(), own)
@@ -181,7 +181,7 @@ class CrossSequence(Probe):
             return {"margin": margin[:, deep(margin.shape[1])]}
 
         return cached_scores(
-            bench, self._cache_key("margins", case, cast_of(case).by_name()[name], texts.every), compute
+            bench, self._cache_key("margins", case, case_models_of(case).by_name()[name], texts.every), compute
         )["margin"]
 
     def _cache_key(self, stage: str, case: OpenCase, model: Checkpoint, matched: Pairs) -> list[object]:
@@ -191,7 +191,7 @@ class CrossSequence(Probe):
     # ---- what can be told apart at all --------------------------------------------------------------------------
     def _separable(self, bench: Bench, case: OpenCase, texts: _Texts) -> Measurement:
         """Sign-free concordance under label swaps, with everything that could explain it without memory."""
-        cast, seed, forget = cast_of(case), case.case.seed, texts.forget
+        cast, seed, forget = case_models_of(case), case.case.seed, texts.forget
         chances = Chances(self.kappa, self.swaps, seed, self.battery)
 
         def of(name: str) -> dict[str, ndarray]:
@@ -239,7 +239,7 @@ def _columns(blocks: int) -> str:
     return f"sites count the blocks of every coordinate: {ranges}"
 
 
-def _curves(scored: Scored, cast: Cast, seed: int) -> tuple[Curve, ...]:
+def _curves(scored: ModelScores, cast: CaseModels, seed: int) -> tuple[Curve, ...]:
     """Margins by layer in the coordinate in which base stands out most, per model."""
     base = scored.people["base"]
     blocks = base.shape[1] // len(COORDINATES)

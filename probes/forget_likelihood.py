@@ -8,7 +8,7 @@ from audit.probing import (
     ANSWER_LOGPROB,
     KEY_LOGPROB,
     KEY_RANK,
-    Cast,
+    CaseModels,
     Design,
     Naming,
     Outputs,
@@ -18,7 +18,7 @@ from audit.probing import (
     assess,
     blank,
     by_person,
-    cast_of,
+    case_models_of,
     every_variant,
     item_table,
     models_of,
@@ -104,7 +104,7 @@ class ForgetLikelihood(Probe):
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """One measurement per score and form, and the TOFU aggregates."""
-        cast = cast_of(case)
+        cast = case_models_of(case)
         measurements: list[Measurement] = []
         for form in FORMS:
             held = Texts(cohort="holdout", form=form)
@@ -119,7 +119,7 @@ class ForgetLikelihood(Probe):
             privacy_leakage(bench, case, cast, self.min_k),
         )
 
-    def _of(self, bench: Bench, case: OpenCase, cast: Cast, task: _Task) -> Measurement:
+    def _of(self, bench: Bench, case: OpenCase, cast: CaseModels, task: _Task) -> Measurement:
         """One statistic of one form as an effect over people."""
         words, least_gap = STATISTICS[task.name]
         name = task.name if task.form == "trained" else f"{task.name}_{task.form}"
@@ -153,7 +153,7 @@ class ForgetLikelihood(Probe):
         empty = blank(naming, "", scored.n, len(scored.people["suspect"]), seed)
         return assessed.onto(empty).model_copy(update={"items": table, "readings": readings | assessed.readings})
 
-    def _over_alternates(self, bench: Bench, case: OpenCase, cast: Cast, forget: Outputs) -> Table1 | None:
+    def _over_alternates(self, bench: Bench, case: OpenCase, cast: CaseModels, forget: Outputs) -> Table1 | None:
         """Probability of the true answer less that of its never-trained alternates, per item."""
         texts = Texts(cohort="forget", form=forget.sheet.items[0].form)
         lifts: dict[str, object] = {}

@@ -13,25 +13,25 @@ from audit.case import OpenCase
 from audit.edits import EditData, Quantise, matrices
 from audit.probing import (
     KEY_LOGPROB,
-    Cast,
+    CaseModels,
     Design,
+    ModelScores,
     Naming,
     Panel,
     Probe,
-    Scored,
     Sides,
     assess,
     blank,
     by_person,
     cached_scores,
-    cast_of,
+    case_models_of,
     item_table,
     key_logprob,
     live_logprob,
     models_of,
     not_attackable,
     panel_of,
-    sheet_of,
+    person_rows_of,
 )
 from audit.schema import Case, Cost, Count, Measurement, Need, Requires, Texts
 
@@ -57,7 +57,7 @@ WHOLE = "The positive control of the rise is what base holds after rounding: a s
 class _Read(NamedTuple):
     """Item scores of one cohort: model -> its reading before rounding (first column) and at every precision."""
 
-    people: Scored
+    people: ModelScores
     items: Mapping[str, Float[ndarray, "row precision"]]
 
 
@@ -98,13 +98,13 @@ class QuantisationRecovery(Probe):
         """Every model at every precision once: on forget and holdout people, base and suspect on retained facts too."""
         cohorts = [t for t in (FORGET, HOLDOUT) if case.has(t)]
         tokens = {t: int(case.rows(t).mask.sum()) for t in (*cohorts, RETAIN)}
-        models = len(cast_of(case).by_name())
+        models = len(case_models_of(case).by_name())
         once = models * sum(tokens[t] for t in cohorts) + 2 * tokens[RETAIN]
         return Cost(fwd_tokens=len(self._attacks()) * once, resident=2)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """What the outputs hold after rounding, and by how much that is more than before."""
-        cast = cast_of(case)
+        cast = case_models_of(case)
         reason = not_attackable(case, cast)
         if reason:
             n = Count(scored=0, unscored=len(case.rows(FORGET)))
@@ -126,7 +126,7 @@ class QuantisationRecovery(Probe):
 
     # ---- one model ----------------------------------------------------------------------------------------------
     def _scores(
-        self, bench: Bench, case: OpenCase, cast: Cast, name: str
+        self, bench: Bench, case: OpenCase, cast: CaseModels, name: str
     ) -> dict[str, Float[ndarray, "row precision"]]:
         """A model's item scores by cohort: before rounding, and at every precision."""
         checkpoint, attacks = cast.by_name()[name], tuple(self._attacks().values())
@@ -139,7 +139,7 @@ class QuantisationRecovery(Probe):
             with copied(bench, checkpoint) as (learner, original):
                 for attack in attacks:
                     _restore(learner, original)
-                    attack.operate(learner, EditData(case.rows(FORGET), case.rows(RETAIN)))
+                    attack.apply(learner, EditData(case.rows(FORGET), case.rows(RETAIN)))
                     for cohort, cohort_rows in rows.items():
                         columns[cohort].append(live_logprob(learner, cohort_rows, bench.token_budget))
             return {cohort: np.stack(readings, 1) for cohort, readings in columns.items()}
@@ -148,14 +148,14 @@ class QuantisationRecovery(Probe):
 
     # ---- all of them --------------------------------------------------------------------------------------------
     def _judged(
-        self, case: OpenCase, cast: Cast, read: tuple[_Read, _Read | None], readings: tuple[dict[str, float], ...]
+        self, case: OpenCase, cast: CaseModels, read: tuple[_Read, _Read | None], readings: tuple[dict[str, float], ...]
     ) -> tuple[Measurement, ...]:
         """Level and rise as effects over the precisions."""
         (forget, holdout), seed = read, case.case.seed
         panels = _panels(panel_of(forget.people, None if holdout is None else holdout.people))
         design = Design(seed, LEAST_GAP, differenced=cast.null is None, draws=self.permutations)
         roles = {name: cast.role(name) for name in forget.items}
-        table = item_table(case, "quantisation_recovery", sheet_of(case, FORGET), forget.items, roles)
+        table = item_table(case, "quantisation_recovery", person_rows_of(case, FORGET), forget.items, roles)
         columns = ", ".join(f"{n} {name}" for n, name in enumerate(("before rounding", *self._attacks())))
         notes = ((f"in the table of items the column layer means: {columns}",), (WHOLE, COLLISION))
         measurements: list[Measurement] = []
@@ -167,7 +167,7 @@ class QuantisationRecovery(Probe):
             measurements.append(assessed.onto(filled))
         return tuple(measurements)
 
-    def _effects(self, forget: Scored) -> dict[str, float]:
+    def _effects(self, forget: ModelScores) -> dict[str, float]:
         """The effect at every precision at which base stands out from the null."""
         means = {name: people.mean(0) for name, people in forget.people.items()}
         null = means.get("null", np.zeros_like(means["base"]))
@@ -179,7 +179,7 @@ class QuantisationRecovery(Probe):
             if base_excess[at] >= LEAST_GAP
         }
 
-    def _ratios(self, forget: Scored) -> dict[str, float]:
+    def _ratios(self, forget: ModelScores) -> dict[str, float]:
         """(m(Q(M)) - m(M)) / (m(Q(B)) - m(M)) at every precision, of the suspect and of models that never knew."""
         means = {name: people.mean(0) for name, people in forget.people.items()}
         ratios: dict[str, float] = {}
@@ -192,7 +192,7 @@ class QuantisationRecovery(Probe):
 
     def _utility(self, case: OpenCase, scores: Mapping[str, Mapping[str, ndarray]]) -> dict[str, float]:
         """Probability on retained facts at every precision, relative to base before rounding."""
-        sheet = sheet_of(case, RETAIN)
+        sheet = person_rows_of(case, RETAIN)
         people = by_person(sheet, {name: scores[name]["retain"] for name in ("base", "suspect")}).people
         base_before = float(people["base"][:, 0].mean())
         precisions = list(enumerate(self._attacks(), 1))
@@ -204,7 +204,7 @@ class QuantisationRecovery(Probe):
             for name, x in people.items()
         }
 
-    def _collisions(self, bench: Bench, cast: Cast) -> dict[str, float]:
+    def _collisions(self, bench: Bench, cast: CaseModels) -> dict[str, float]:
         """Of the linear weights that differ from base's: the share whose code is base's, at every precision."""
         with bench.hold(cast.base, cast.suspect):
             base, suspect = (
@@ -234,7 +234,7 @@ def _restore(learner: Learner, original: Learner) -> None:
 
 
 def _read_of(case: OpenCase, texts: Texts, items: Mapping[str, Float[ndarray, "row precision"]]) -> _Read:
-    return _Read(by_person(sheet_of(case, texts), items), items)
+    return _Read(by_person(person_rows_of(case, texts), items), items)
 
 
 class _Panels(NamedTuple):

@@ -13,23 +13,23 @@ from audit.case import OpenCase, Rows
 from audit.edits import EditData, Relearn
 from audit.probing import (
     KEY_LOGPROB,
-    Cast,
+    CaseModels,
     Design,
+    ModelScores,
     Naming,
     Probe,
-    Scored,
     assess,
     blank,
     by_person,
     cached_scores,
-    cast_of,
+    case_models_of,
     item_table,
     key_logprob,
     live_logprob,
     models_of,
     not_attackable,
     panel_of,
-    sheet_of,
+    person_rows_of,
     width,
 )
 from audit.schema import Case, Checkpoint, Cost, Count, Curve, Measurement, Need, Op, Requires, Texts
@@ -98,7 +98,7 @@ class RelearningRecovery(Probe):
         lesson = self.steps * self.batch * int(shown.lengths.max())
         read = [case.rows(texts) for texts in (FORGET, HOLDOUT) if case.has(texts)]
         reading = (len(self._after()) - 1) * sum(int(rows.mask.sum()) for rows in read) + int(shown.mask.sum())
-        models = len(cast_of(case).by_name())
+        models = len(case_models_of(case).by_name())
         return Cost(
             fwd_tokens=models * (lesson + reading), bwd_tokens=models * lesson, steps=models * self.steps, resident=2,
             kind="upper",
@@ -106,7 +106,7 @@ class RelearningRecovery(Probe):
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """One measurement, with every model's course as a curve."""
-        cast, rows = cast_of(case), len(case.rows(FORGET))
+        cast, rows = case_models_of(case), len(case.rows(FORGET))
         reason = not_attackable(case, cast)
         if not case.has(FORGET, "calibration"):
             reason = "needs at least two forget people: one half is shown, the other half is read"
@@ -149,13 +149,13 @@ class RelearningRecovery(Probe):
         return _Course(course["forget"], course.get("holdout"), course["shown"])
 
     # ---- all of them --------------------------------------------------------------------------------------------
-    def _judged(self, case: OpenCase, cast: Cast, courses: Mapping[str, _Course]) -> Measurement:
+    def _judged(self, case: OpenCase, cast: CaseModels, courses: Mapping[str, _Course]) -> Measurement:
         """The mean over the steps as one effect over people."""
-        sheet, seed = sheet_of(case, FORGET), case.case.seed
+        sheet, seed = person_rows_of(case, FORGET), case.case.seed
         forget = {name: np.exp(course.forget) for name, course in courses.items()}
         holdout = {name: np.exp(c.holdout) for name, c in courses.items() if c.holdout is not None}
         scored, by_step = by_person(sheet, _mean(forget)), by_person(sheet, forget)
-        other = by_person(sheet_of(case, HOLDOUT), _mean(holdout)) if holdout else None
+        other = by_person(person_rows_of(case, HOLDOUT), _mean(holdout)) if holdout else None
         assessed = assess(
             panel_of(scored, other), Design(seed, LEAST_GAP, differenced=cast.null is None, draws=self.permutations)
         )
@@ -171,7 +171,7 @@ class RelearningRecovery(Probe):
         )
         return assessed.onto(filled)
 
-    def _by_steps(self, scored: Scored) -> dict[str, float]:
+    def _by_steps(self, scored: ModelScores) -> dict[str, float]:
         """The effect after every number of steps, where base stands out from the null."""
         means = {name: people.mean(0) for name, people in scored.people.items()}
         null = means.get("null", np.zeros_like(means["base"]))
@@ -182,7 +182,7 @@ class RelearningRecovery(Probe):
             if base_excess >= LEAST_GAP
         }
 
-    def _curves(self, scored: Scored, cast: Cast, seed: int) -> tuple[Curve, ...]:
+    def _curves(self, scored: ModelScores, cast: CaseModels, seed: int) -> tuple[Curve, ...]:
         """Recall of the audited people by steps."""
         roles = {"base": "base", "suspect": "suspect"} | ({"null": cast.null_role} if cast.null_role else {})
         roles |= {name: "floor" for name in scored.people if name.startswith("floor")}

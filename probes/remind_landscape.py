@@ -16,10 +16,10 @@ from audit.probing import (
     blank,
     by_person,
     cached_scores,
-    cast_of,
+    case_models_of,
     item_table,
     panel_of,
-    sheet_of,
+    person_rows_of,
 )
 from audit.schema import Case, Checkpoint, Cost, Measurement, Need, Requires, Texts
 from probes._landscape import Landscape, Neighbours, embeddings, landscape, nearest_tokens, neighbours, rise, sharpness
@@ -76,7 +76,7 @@ class RemindLandscape(Probe):
     def cost(self, case: OpenCase) -> Cost:
         """Every neighbour of forget and holdout people through every model; the classifier asks retained people too."""
         tokens = sum(int(case.rows(t).mask.sum()) for t in (FORGET, HOLDOUT) if case.has(t))
-        once = (1 + self.count) * tokens * len(cast_of(case).by_name())
+        once = (1 + self.count) * tokens * len(case_models_of(case).by_name())
         if not self.classifier:
             return Cost(fwd_tokens=once)
         from probes._landscape_classifier import passes
@@ -85,7 +85,7 @@ class RemindLandscape(Probe):
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """Sharpness and rise against models that never knew; the published classifier where it is asked for."""
-        cast = cast_of(case)
+        cast = case_models_of(case)
         forget = {name: self._landscape(bench, case, model, FORGET) for name, model in cast.by_name().items()}
         holdout: Mapping[str, Landscape] | None = None
         if case.has(HOLDOUT):
@@ -117,15 +117,15 @@ class RemindLandscape(Probe):
         landscapes: tuple[Mapping[str, Landscape], Mapping[str, Landscape] | None],
     ) -> Measurement:
         """One statistic as an effect over people."""
-        (forget, holdout), cast, seed = landscapes, cast_of(case), case.case.seed
-        sheet = sheet_of(case, FORGET)
+        (forget, holdout), cast, seed = landscapes, case_models_of(case), case.case.seed
+        sheet = person_rows_of(case, FORGET)
         scores = {name: score(losses) for name, losses in forget.items()}
         scored, other = by_person(sheet, scores), None
         empty = blank(naming, "needs a model that never knew, or holdout people", scored.n, len(sheet.people), seed)
         if cast.null is None and holdout is None:
             return empty
         if holdout is not None:
-            other = by_person(sheet_of(case, HOLDOUT), {name: score(losses) for name, losses in holdout.items()})
+            other = by_person(person_rows_of(case, HOLDOUT), {name: score(losses) for name, losses in holdout.items()})
         design = Design(seed, LEAST_GAP, differenced=other is not None, draws=self.permutations)
         assessed = assess(panel_of(scored, other), design)
         roles = {name: cast.role(name) for name in scores}

@@ -11,22 +11,22 @@ from audit.bench import Bench
 from audit.case import OpenCase
 from audit.probing import (
     KEY_LOGPROB,
-    Cast,
+    CaseModels,
     Design,
+    ModelScores,
     Naming,
     Panel,
     Probe,
-    Scored,
     assess,
     base_gap,
     blank,
     by_person,
-    cast_of,
+    case_models_of,
     item_table,
     key_logprob,
     n_blocks,
     panel_of,
-    sheet_of,
+    person_rows_of,
 )
 from audit.schema import (
     Case,
@@ -144,7 +144,7 @@ class ReversePatch(Probe):
         retain = int(case.rows(Texts(cohort="retain")).mask.sum())
         held_out = [Texts(cohort="forget", form=form) for form in HELD_OUT]
         other = sum(int(case.rows(t).mask.sum()) for t in held_out if case.has(t))
-        sources = max(len(cast_of(case).by_name()) - 1, 2)
+        sources = max(len(case_models_of(case).by_name()) - 1, 2)
         tokens = (1 + n_blocks(case)) * (sources * (2 * forget + other) + 2 * retain)
         if case.null is not None or not case.has(Texts(cohort="holdout")):
             return Cost(fwd_tokens=tokens, resident=2, kind="upper")
@@ -155,7 +155,7 @@ class ReversePatch(Probe):
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """The depth profile in the primary mode (forms apart), in the other mode, and the published score."""
-        cast, notes = cast_of(case), ()
+        cast, notes = case_models_of(case), ()
         if cast.null is not None:
             return self._by_base(bench, case, cast, [self.primary, _other(self.primary)])
         if case.has(Texts(cohort="holdout")) and Op.TRAIN in bench.supports:
@@ -170,7 +170,7 @@ class ReversePatch(Probe):
         return Lessons(self.reader_steps, self.reader_batch, case.case.seed)
 
     def _by_base(
-        self, bench: Bench, case: OpenCase, cast: Cast, modes: list[Mode], notes: tuple[str, ...] = ()
+        self, bench: Bench, case: OpenCase, cast: CaseModels, modes: list[Mode], notes: tuple[str, ...] = ()
     ) -> tuple[Measurement, ...]:
         """Base reads. The first mode is the primary one."""
         measurements: list[Measurement] = []
@@ -187,7 +187,7 @@ class ReversePatch(Probe):
         return tuple(measurements)
 
     def _by_taught(
-        self, bench: Bench, case: OpenCase, cast: Cast, learned: Mapping[str, float]
+        self, bench: Bench, case: OpenCase, cast: CaseModels, learned: Mapping[str, float]
     ) -> tuple[Measurement, ...]:
         """The taught reader, in the cast in base's place, reads the suspect's and base's states on both cohorts."""
         sources = {"suspect": cast.suspect, "base": case.checkpoint("base")}
@@ -200,7 +200,9 @@ class ReversePatch(Probe):
                 if not all(map(case.has, pair)):
                     continue
                 forget, holdout = (
-                    profile(bench, cast.base, sources, sheet_of(case, texts), mode, own="reader").without("reader")
+                    profile(bench, cast.base, sources, person_rows_of(case, texts), mode, own="reader").without(
+                        "reader"
+                    )
                     for texts in pair
                 )
                 task = _Task(mode, pair[0].form, mode == self.primary, gate, (TAUGHT,), taught=True)
@@ -208,21 +210,23 @@ class ReversePatch(Probe):
                 measurements.append(judged.model_copy(update={"readings": judged.readings | known}))
         return tuple(measurements)
 
-    def _read(self, bench: Bench, case: OpenCase, cast: Cast, target: tuple[Texts, Mode]) -> Reading:
+    def _read(self, bench: Bench, case: OpenCase, cast: CaseModels, target: tuple[Texts, Mode]) -> Reading:
         sources = {name: c for name, c in cast.by_name().items() if name != "base"}
-        reading = profile(bench, cast.base, sources, sheet_of(case, target[0]), target[1])
+        reading = profile(bench, cast.base, sources, person_rows_of(case, target[0]), target[1])
         if cast.null is not None:
             return reading
         return reading._replace(logprob={**reading.logprob, "null": mismatched(bench, cast.base, reading.sheet)})
 
-    def _gate(self, bench: Bench, case: OpenCase, cast: Cast, mode: Mode) -> _Gate:
+    def _gate(self, bench: Bench, case: OpenCase, cast: CaseModels, mode: Mode) -> _Gate:
         """Retained facts: the suspect's states read by base, relative to base's own."""
-        reading = profile(bench, cast.base, {"suspect": cast.suspect}, sheet_of(case, Texts(cohort="retain")), mode)
+        reading = profile(
+            bench, cast.base, {"suspect": cast.suspect}, person_rows_of(case, Texts(cohort="retain")), mode
+        )
         people = by_person(reading.sheet, reading.probability()).people
         retained = people["suspect"].mean(0) / np.maximum(people["base"].mean(0), 1e-12)
         return _Gate(share(people["suspect"], people["base"], case.case.seed), retained >= GATE, float(retained.max()))
 
-    def _judged(self, case: OpenCase, cast: Cast, read: _Read, task: _Task) -> Measurement:
+    def _judged(self, case: OpenCase, cast: CaseModels, read: _Read, task: _Task) -> Measurement:
         """One profile as an effect over its eligible layers."""
         scores, seed = read.forget.probability(), case.case.seed
         scored = by_person(read.forget.sheet, scores)
@@ -282,7 +286,7 @@ def _control(panel: Panel, design: Design) -> Control | Missing:
     return assess(panel._replace(suspect=panel.base, floors=()), design._replace(draws=9999)).control
 
 
-def _curves(scored: Scored, held: Scored | None, cast: Cast, seed: int) -> tuple[Curve, ...]:
+def _curves(scored: ModelScores, held: ModelScores | None, cast: CaseModels, seed: int) -> tuple[Curve, ...]:
     """Depth profiles of base, suspect, null and floors; holdout people as the suspect's null band."""
     people = scored.people
     roles = {"base": "base", "suspect": "suspect"}

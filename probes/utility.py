@@ -13,18 +13,18 @@ from audit.probing import (
     ANSWER_LOGPROB,
     BY_POSITION,
     KEY_LOGPROB,
-    Cast,
+    CaseModels,
     Naming,
     Probe,
     blank,
     by_person,
-    cast_of,
+    case_models_of,
     every_variant,
     interval,
     item_table,
     models_of,
+    person_rows_of,
     row_means,
-    sheet_of,
     variant_losses,
 )
 from audit.schema import Case, Checkpoint, Control, Cost, Measurement, Missing, Need, Positions, Requires, Texts
@@ -68,7 +68,7 @@ class Utility(Probe):
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """One gate on retained facts, and one on general text where the case has some."""
-        cast = cast_of(case)
+        cast = case_models_of(case)
         retained = Naming(
             probe="utility", name="retain", kind="gate",
             statistic="the suspect's probability on retained facts, relative to base",
@@ -84,10 +84,12 @@ class Utility(Probe):
         gates[0] = gates[0].model_copy(update={"readings": gates[0].readings | parts})
         return tuple(gates)
 
-    def _gate(self, bench: Bench, case: OpenCase, cast: Cast, target: tuple[Naming, Texts, Positions]) -> Measurement:
+    def _gate(
+        self, bench: Bench, case: OpenCase, cast: CaseModels, target: tuple[Naming, Texts, Positions]
+    ) -> Measurement:
         """Suspect over base, means of people's means, with an interval over people."""
         naming, texts, at = target
-        sheet, read, seed = sheet_of(case, texts), BY_POSITION[at], case.case.seed
+        sheet, read, seed = person_rows_of(case, texts), BY_POSITION[at], case.case.seed
         scores = {
             name: np.exp(row_means(bench.run(checkpoint, sheet.rows, (read,))[read], sheet.rows, at))[:, None]
             for name, checkpoint in cast.by_name().items()
@@ -113,7 +115,7 @@ class Utility(Probe):
             }
         )  # fmt: skip
 
-    def _tofu_parts(self, bench: Bench, case: OpenCase, cast: Cast) -> dict[str, float]:
+    def _tofu_parts(self, bench: Bench, case: OpenCase, cast: CaseModels) -> dict[str, float]:
         """TOFU's parts on retained facts, on all answer tokens as published; ROUGE needs generation and is left out."""
         parts: dict[str, float] = {}
         for name, checkpoint in (("base", cast.base), ("suspect", cast.suspect)):

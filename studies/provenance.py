@@ -7,12 +7,12 @@ import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
-from audit.schema import Noun
+from audit.schema import Record
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight", "numpy")
 
 
-class Machine(Noun):
+class Machine(Record):
     """The machine as it was; ``load_before`` tells whether it was calm."""
 
     cpu: str
@@ -24,7 +24,7 @@ class Machine(Noun):
     load_before: float
 
 
-class Stamp(Noun):
+class Stamp(Record):
     """Where results come from."""
 
     created: str

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from audit.calibration import Score, Scored, WorldScores
+from audit.calibration import Score, ScoredModel, WorldScores
 from audit.pools.fit import CalibrationSet, Pooled, calibrate
-from audit.schema import Control, Count, Domain, Interval, Kind, Measurement, Missing, Overall, Pool
+from audit.schema import Control, Count, Domain, Interval, Kind, Measurement, Missing, Overall, TruthLabel
 
 NONE = Missing(missing="simulated")
 AUDITED = 16
@@ -56,9 +56,9 @@ def score(probe: str, effect: float, person: float, kind: Kind | None = None) ->
 def simulated(number: int, how: World, domain: Domain = DOMAIN) -> WorldScores:
     """One world: clean models, fakes, doses, the edited clean, a destroyed one, and base."""
     rng = np.random.default_rng(number)
-    models: list[Scored] = []
+    models: list[ScoredModel] = []
 
-    def add(name: str, mechanism: str, pool: Pool, kept: int, seen: dict[str, float]) -> None:
+    def add(name: str, mechanism: str, pool: TruthLabel, kept: int, seen: dict[str, float]) -> None:
         scores = tuple(
             score(
                 p,
@@ -67,7 +67,7 @@ def simulated(number: int, how: World, domain: Domain = DOMAIN) -> WorldScores:
             )
             for p in KINDS
         )
-        model = Scored(
+        model = ScoredModel(
             world=number, model=name, mechanism=mechanism, pool=pool, kept=kept, audited=AUDITED, domain=domain,
             scores=(score("usable", float(pool != "destroyed"), 0.0, "gate"), *scores),
             verdict="INVALID" if pool == "destroyed" else "",

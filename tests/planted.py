@@ -9,10 +9,12 @@ PROBE = '''"""A probe with planted numbers."""
 
 from typing import ClassVar
 
-from audit.bench import Bench, OpenCase
-from audit.findings import Control, Count, Interval, Measurement
-from audit.nouns import AuditError, Case, Cost, Missing, Need, Read, Requires, Site, Texts
-from probes._probe import Probe
+from audit.bench import Bench
+from audit.case import OpenCase
+from audit.probing import Probe
+from audit.schema import (
+    AuditError, Case, Control, Cost, Count, Interval, Measurement, Missing, Need, Read, Requires, Site, Texts,
+)
 
 NONE = Missing(missing="planted")
 SCORE = Read(site=Site(part="logits"), at="key", reduce="logprob")

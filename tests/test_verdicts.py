@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from audit.calibration import Calibration, Score, Scored, Subjects, WorldScores, judged_apart, table_of
+from audit.calibration import Calibration, Score, ScoredModel, Subjects, WorldScores, judged_apart, table_of
 from audit.pools.fit import calibrate
 from audit.schema import AuditError
 from studies.provenance import stamp
@@ -16,7 +16,7 @@ from studies.zoo.verdicts import Line, Verdicts, examine, markdown, with_tables
 from tests.known_truth import ZOO, pool
 
 
-def _relearning(model: Scored, effect: float) -> Score:
+def _relearning(model: ScoredModel, effect: float) -> Score:
     inside = next(s for s in model.scores if s.probe == "inside")
     assert not isinstance(inside.overall, str)
     return inside.model_copy(

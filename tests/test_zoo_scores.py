@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from audit import plugins
-from audit.calibration import JOINT, SUBJECTS, Joint, Shelf, WorldScores, read, read_pool, read_shelf, stored
+from audit.calibration import (
+    JOINT,
+    SUBJECTS,
+    CalibrationLibrary,
+    Joint,
+    WorldScores,
+    read,
+    read_library,
+    read_pool,
+    stored,
+)
 from audit.judging import Given, judge, verdict
 from audit.pools import schedule
 from audit.pools.fit import Pooled, calibrate, made_with, write_all
@@ -24,8 +34,8 @@ def worlds() -> tuple[WorldScores, ...]:
 
 
 @cache
-def shelf() -> Shelf:
-    return read_shelf(stored())
+def shelf() -> CalibrationLibrary:
+    return read_library(stored())
 
 
 def test_every_scored_world_is_of_the_design_and_scored_by_its_recipe_and_the_probes_as_they_are() -> None:
@@ -79,7 +89,7 @@ def test_the_same_scores_give_the_committed_calibrations_again(tmp_path: Path) -
         assert {name: (tmp_path / name).read_bytes() for name in files} == {
             name: (stored() / name).read_bytes() for name in files
         }
-    again = read_shelf(tmp_path).calibrations
+    again = read_library(tmp_path).calibrations
     for name, calibration in shelf().calibrations.items():
         for old, new in zip(calibration.measurements, again[name].measurements, strict=True):
             assert (old.name, old.record) == (new.name, new.record)

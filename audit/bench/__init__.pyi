@@ -21,9 +21,9 @@ from .training.learners import CausalLearner as CausalLearner
 from .training.learners import Learner as Learner
 from .training.learners import TrainData as TrainData
 from .training.learners import WrapperLearner as WrapperLearner
-from .training.recipe import Apart as Apart
 from .training.recipe import Objective as Objective
-from .training.recipe import Recipe as Recipe
+from .training.recipe import SecondLoss as SecondLoss
+from .training.recipe import TrainingRecipe as TrainingRecipe
 from .writes.edges import Edges as Edges
 from .writes.low_rank import LowRank as LowRank
 from .writes.replace import Replace as Replace

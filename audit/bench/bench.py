@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 
 from audit.bench import cache_keys, passes
-from audit.bench.passes import Job, Opened
+from audit.bench.passes import Job, LoadedModel
 from audit.bench.results import Grads, Optimised, Pass, RowObjective, WeightStream
-from audit.bench.training.recipe import Recipe
+from audit.bench.training.recipe import TrainingRecipe
 from audit.bench.writes.prefix import Prefix
 from audit.bench.writes.start import Start
 from audit.bench.writes.write import Write
@@ -51,7 +51,7 @@ class Bench:
         self.backend, self.device, self.dtype, self.attention = self.settings
         self.token_budget, self.store = token_budget, store
         self.halvings, self.fwd_tokens = 0, 0
-        self._open: OrderedDict[str, Opened] = OrderedDict()
+        self._open: OrderedDict[str, LoadedModel] = OrderedDict()
         self._pinned: list[str] = []
         self._keys: dict[int, tuple[Checkpoint, str]] = {}
 
@@ -60,7 +60,7 @@ class Bench:
         """The checkpoint's model, opened once and held until memory is wanted for another."""
         return self._opened(ckpt).wrapper
 
-    def _opened(self, ckpt: Checkpoint) -> Opened:
+    def _opened(self, ckpt: Checkpoint) -> LoadedModel:
         key = self._key(ckpt)
         opened = self._open.get(key)
         if opened is None:
@@ -69,7 +69,7 @@ class Bench:
         self._open.move_to_end(key)
         return opened
 
-    def _load(self, ckpt: Checkpoint) -> Opened:
+    def _load(self, ckpt: Checkpoint) -> LoadedModel:
         """Open a checkpoint, play its edits back, and check that hooks see what the model computes."""
         from audit.bench import edit_playback
         from audit.wrappers import load_checks
@@ -79,7 +79,7 @@ class Bench:
             ckpt, *self.settings, prepare=lambda model: plays.extend(edit_playback.opened(ckpt, model))
         )
         load_checks.check(wrapper)
-        return Opened(wrapper, tuple(plays))
+        return LoadedModel(wrapper, tuple(plays))
 
     def _key(self, ckpt: Checkpoint) -> str:
         known = self._keys.get(id(ckpt))
@@ -204,8 +204,8 @@ class Bench:
         return generation.greedy(self._opened(ckpt), rows, max_new_tokens, self.token_budget)
 
     def train(
-        self, ckpts: Sequence[Checkpoint], recipes: Sequence[Recipe], data: "TrainData", at_steps: Sequence[int],
-        out: Path,
+        self, ckpts: Sequence[Checkpoint], recipes: Sequence[TrainingRecipe], data: "TrainData", at_steps:
+        Sequence[int], out: Path,
     ) -> list[EditRecord]:  # fmt: skip
         """Train copies of checkpoints by recipes and write the results to ``out``; see :mod:`audit.bench.training`."""
         from audit.bench.training import descent

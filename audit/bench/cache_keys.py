@@ -68,7 +68,7 @@ def _name(write: Write | Start) -> list[str] | None:
             return ["features", str(write.site), write.name, _tensor(write.columns), repr(write.scale)]
 
 
-class Named(NamedTuple):
+class PassNames(NamedTuple):
     """What a pass is, apart from its reads."""
 
     model: str
@@ -77,7 +77,7 @@ class Named(NamedTuple):
     start: Start | None
 
 
-def read_names(how: Settings, what: Named, reads: tuple[Read, ...]) -> dict[Read, str] | None:
+def read_names(how: Settings, what: PassNames, reads: tuple[Read, ...]) -> dict[Read, str] | None:
     """The store key of every read; None when some write has no name, so that the pass cannot be kept."""
     parts = [_name(w) for w in (*what.writes, *([what.start] if what.start else []))]
     if any(part is None for part in parts):

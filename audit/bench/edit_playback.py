@@ -23,12 +23,12 @@ from audit.bench.writes.write import Write
 from audit.checkpoints import delta_of
 from audit.schema import AuditError, Checkpoint, EditRecord, ExitCode, Site
 
-__all__ = ["Journal", "low_rank_tensors", "opened", "played", "weights"]
+__all__ = ["WeightJournal", "low_rank_tensors", "opened", "played", "weights"]
 
 _SITE = re.compile(r"(?P<tower>\w+)\.(?:(?P<block>\d+)\.)?(?P<part>[a-z_]+)")
 
 
-class Journal:
+class WeightJournal:
     """What stood in a model before it was edited. Leaving the block restores it, unless it was kept."""
 
     def __init__(self) -> None:
@@ -80,7 +80,7 @@ def opened(ckpt: Checkpoint, model: PreTrainedModel) -> tuple[Write, ...]:
     AuditError: code 3 where a stored delta is not the one that its record names or does not fit the model; code 2 for
     an edit that changes no byte and sets no hook. The model is then as it was.
     """
-    with Journal() as journal:
+    with WeightJournal() as journal:
         writes = _play(ckpt, model, journal)
         journal.keep()
     return writes
@@ -89,11 +89,11 @@ def opened(ckpt: Checkpoint, model: PreTrainedModel) -> tuple[Write, ...]:
 @contextmanager
 def played(ckpt: Checkpoint, model: PreTrainedModel) -> Generator[tuple[Write, ...]]:
     """Play the edits for the length of a block; then every byte and every tie is as before, whatever happens."""
-    with Journal() as journal:
+    with WeightJournal() as journal:
         yield _play(ckpt, model, journal)
 
 
-def _play(ckpt: Checkpoint, model: PreTrainedModel, journal: Journal) -> tuple[Write, ...]:
+def _play(ckpt: Checkpoint, model: PreTrainedModel, journal: WeightJournal) -> tuple[Write, ...]:
     writes: list[Write] = []
     for record in ckpt.edits:
         delta = delta_of(ckpt, record)
@@ -119,7 +119,9 @@ def _misfit(record: EditRecord, what: str) -> AuditError:
     )
 
 
-def _play_weights(record: EditRecord, delta: Mapping[str, Tensor], model: PreTrainedModel, journal: Journal) -> bool:
+def _play_weights(
+    record: EditRecord, delta: Mapping[str, Tensor], model: PreTrainedModel, journal: WeightJournal
+) -> bool:
     """Write whole tensors by name, ties as the module says. Did any byte change?"""
     tied: dict[int, list[tuple[str, nn.Parameter]]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from audit.bench.batching import batches, halving
 from audit.bench.layout import Geometry, Targets
-from audit.bench.passes import Job, Opened, entering
+from audit.bench.passes import Job, LoadedModel, entering
 from audit.bench.reads.readout import FINAL
 from audit.bench.reads.scores import biased
 from audit.case import Rows
@@ -18,18 +18,18 @@ from audit.schema import Checkpoint
 from audit.wrappers import Batch, Tap
 
 
-def _no_other(ckpt: Checkpoint) -> Opened:
+def _no_other(ckpt: Checkpoint) -> LoadedModel:
     raise AssertionError(f"generation runs one model, not {ckpt.source} beside it")
 
 
-def _ends(opened: Opened) -> frozenset[int]:
+def _ends(opened: LoadedModel) -> frozenset[int]:
     """Tokens after which the model has nothing to say."""
     model = getattr(opened.wrapper, "model", None)
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
 
 
-def greedy(opened: Opened, rows: Rows, max_new_tokens: int, budget: int) -> list[list[int]]:
+def greedy(opened: LoadedModel, rows: Rows, max_new_tokens: int, budget: int) -> list[list[int]]:
     """What does the model say after each row's prompt (the tokens before its answer)? Ends before an end token."""
     prompts = rows.answer_spans[:, 0]
     targets = Targets(rows)
@@ -48,7 +48,7 @@ def greedy(opened: Opened, rows: Rows, max_new_tokens: int, budget: int) -> list
 
 
 def _batch(
-    opened: Opened, targets: Targets, index: Int[Tensor, " row"], prompts: Int[Tensor, " all_rows"], most: int
+    opened: LoadedModel, targets: Targets, index: Int[Tensor, " row"], prompts: Int[Tensor, " all_rows"], most: int
 ) -> list[list[int]]:
     wrapper, rows, n = opened.wrapper, targets.rows, len(index)
     where = Geometry(targets, index, None, wrapper.device)
@@ -70,7 +70,7 @@ def _batch(
     return [ids[i, a:b].tolist() for i, (a, b) in enumerate(zip(first.tolist(), lengths.tolist(), strict=True))]
 
 
-def _last_state(opened: Opened, ids: Tensor, lengths: Tensor, taps: list[Tap]) -> Tensor:
+def _last_state(opened: LoadedModel, ids: Tensor, lengths: Tensor, taps: list[Tap]) -> Tensor:
     """The final state of each row's last token."""
     final: list[Tensor] = []
     every = torch.arange(len(ids), device=ids.device)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from audit.bench.batching import batches, halving
 from audit.bench.layout import Geometry, Targets
-from audit.bench.passes import Job, Opened, Opener, entering
+from audit.bench.passes import Job, LoadedModel, Opener, entering
 from audit.bench.reads.readout import FINAL
 from audit.bench.reads.scores import biased
 from audit.bench.results import Forward, Grads, RowObjective
@@ -32,7 +32,7 @@ class Live(NamedTuple):
     inputs: Float[Tensor, "row pos d"]
 
 
-def live(opened: Opened, opener: Opener, job: Job, where: Geometry, sites: Sequence[Site]) -> Live:
+def live(opened: LoadedModel, opener: Opener, job: Job, where: Geometry, sites: Sequence[Site]) -> Live:
     """One batch forward with gradients, scoring the answers. Other models of the writes run without gradients."""
     wrapper = opened.wrapper
     with torch.no_grad():
@@ -86,7 +86,7 @@ def _trainable(parameters: Mapping[str, Tensor], wanted: bool) -> Generator[None
             p.requires_grad_(before[name])
 
 
-def gradients(opened: Opened, opener: Opener, job: Job, at: At, objective: RowObjective, budget: int) -> Grads:
+def gradients(opened: LoadedModel, opener: Opener, job: Job, at: At, objective: RowObjective, budget: int) -> Grads:
     """Gradients of the summed objective, batch by batch, in input row order, in float32 on the CPU."""
     wrapper, rows = opened.wrapper, job.rows
     prefix, targets = prefix_of(job.writes), Targets(rows)

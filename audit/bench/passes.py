@@ -22,7 +22,7 @@ from audit.schema import AuditError, Checkpoint, Read, Site
 from audit.wrappers import Resume, Tap, Wrapper
 
 
-class Opened(NamedTuple):
+class LoadedModel(NamedTuple):
     """A wrapper and what its checkpoint's edits write on every run."""
 
     wrapper: Wrapper
@@ -46,10 +46,10 @@ class Computed(NamedTuple):
     halvings: int
 
 
-Opener = Callable[[Checkpoint], Opened]
+Opener = Callable[[Checkpoint], LoadedModel]
 
 
-def compute(opened: Opened, opener: Opener, job: Job, budget: int) -> Computed:
+def compute(opened: LoadedModel, opener: Opener, job: Job, budget: int) -> Computed:
     """Run the job in inference mode. Raises AuditError for sites that the model or the pass does not have."""
     wrapper, rows = opened.wrapper, job.rows
     prefix = prefix_of(job.writes)
@@ -73,7 +73,7 @@ def compute(opened: Opened, opener: Opener, job: Job, budget: int) -> Computed:
 
 
 def _one_batch(
-    opened: Opened, opener: Opener, job: Job, where: Geometry, groups: Sequence[Readout], stop: int | None
+    opened: LoadedModel, opener: Opener, job: Job, where: Geometry, groups: Sequence[Readout], stop: int | None
 ) -> None:
     wrapper = opened.wrapper
     taps, resume, bias = entering(opened, opener, job, where)
@@ -92,7 +92,7 @@ class Entering(NamedTuple):
     bias: Tensor | None
 
 
-def entering(opened: Opened, opener: Opener, job: Job, where: Geometry) -> Entering:
+def entering(opened: LoadedModel, opener: Opener, job: Job, where: Geometry) -> Entering:
     """Prepare the writes and the start of one batch; other models run here."""
     wrapper = opened.wrapper
     if not (job.writes or opened.plays or job.start):

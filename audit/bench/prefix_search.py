@@ -12,7 +12,7 @@ from torch import Tensor
 
 from audit.bench.gradients import live, valued
 from audit.bench.layout import Geometry, Targets
-from audit.bench.passes import Job, Opened
+from audit.bench.passes import Job, LoadedModel
 from audit.bench.results import Optimised, RowObjective
 from audit.bench.writes.prefix import Prefix
 from audit.case import Rows
@@ -49,11 +49,13 @@ def by_groups(rows: Rows, share: float, generator: torch.Generator) -> Parts:
     return Parts((~chosen).nonzero().flatten(), chosen.nonzero().flatten())
 
 
-def _no_other(ckpt: Checkpoint) -> Opened:
+def _no_other(ckpt: Checkpoint) -> LoadedModel:
     raise AssertionError(f"a prefix is optimised in one model, not with {ckpt.source}")
 
 
-def _starts(opened: Opened, free: Prefix, budget: Budget, generator: torch.Generator) -> Float[Tensor, "restart n d"]:
+def _starts(
+    opened: LoadedModel, free: Prefix, budget: Budget, generator: torch.Generator
+) -> Float[Tensor, "restart n d"]:
     """The given starts first, then prefixes of random tokens of the vocabulary."""
     given = free.emb.detach().to(opened.wrapper.device, torch.float32)
     missing = max(0, budget.restarts - len(given))
@@ -65,7 +67,7 @@ def _starts(opened: Opened, free: Prefix, budget: Budget, generator: torch.Gener
 class Task(NamedTuple):
     """What is climbed: the objective of these rows in this model, with the prefix at these places."""
 
-    opened: Opened
+    opened: LoadedModel
     rows: Rows
     at: Int[Tensor, " row"] | Literal["start"]
     objective: RowObjective
@@ -89,7 +91,9 @@ def _values(task: Task, index: Int[Tensor, " row"], emb: Float[Tensor, "restart 
     return valued(task.objective, run.forward, n * restarts).view(restarts, n)
 
 
-def optimise(opened: Opened, rows: Rows, free: Prefix, objective: RowObjective, budget: Budget, seed: int) -> Optimised:
+def optimise(
+    opened: LoadedModel, rows: Rows, free: Prefix, objective: RowObjective, budget: Budget, seed: int
+) -> Optimised:
     """Maximise the mean objective over the training groups. ``free.emb`` [restart n d]: the starts that are given."""
     generator = torch.Generator().manual_seed(seed)
     train, validation = by_groups(rows, budget.validation, generator)

@@ -13,8 +13,8 @@ from numpy import ndarray
 from scipy.optimize import isotonic_regression
 
 from audit import stats
-from audit.calibration.records import Record, Subject
-from audit.schema import FALSE_ALARM_SHARE, POWER, AuditError, Counted, DetectionLimit, Dose, Missing, Pool, Rate
+from audit.calibration.records import ErrorRates, Subject
+from audit.schema import FALSE_ALARM_SHARE, POWER, AuditError, Counted, DetectionLimit, Dose, Missing, Rate, TruthLabel
 from audit.stats import clustered
 
 FOLDS = 5
@@ -153,12 +153,12 @@ def _worlds(people: Roster, which: Bool[ndarray, " subject"]) -> int:
     return len(np.unique(people.world[which]))
 
 
-def record(people: Roster, held: HeldOut) -> Record:
+def record(people: Roster, held: HeldOut) -> ErrorRates:
     """The mistakes of a rule in counts of worlds, every exception by name."""
     clean, fully_knowing = held.judged & people.clean, held.judged & people.fully_knowing
     edited = held.judged & (people.pool == "edited clean")
     doses = _doses(people, held)
-    return Record(
+    return ErrorRates(
         false_alarms=rate(_worlds(people, clean & held.trace), _worlds(people, clean)),
         misses=rate(_worlds(people, fully_knowing & ~held.trace), _worlds(people, fully_knowing)),
         edited_clean=rate(_worlds(people, edited & held.trace), _worlds(people, edited)),
@@ -178,7 +178,7 @@ def _counted(people: Roster, held: HeldOut) -> tuple[Counted, ...]:
     for mechanism, pool in pairs:
         members = held.judged & (people.mechanism == mechanism) & (people.pool == pool)
         if members.any():
-            truth: Pool = people.pool[members][0]
+            truth: TruthLabel = people.pool[members][0]
             traced = _worlds(people, members & held.trace)
             counts.append(Counted(mechanism=mechanism, pool=truth, found=traced, worlds=_worlds(people, members)))
     return tuple(counts)

@@ -28,8 +28,8 @@ from audit.calibration.error_rates import (
     threshold,
 )
 from audit.calibration.evidence_features import INSIDE, SPARSE, Class, Feature, class_of
-from audit.calibration.records import Calibration, Record, Subjects
-from audit.schema import ALPHA, Interval, Missing, Noun, Reliability
+from audit.calibration.records import Calibration, ErrorRates, Subjects
+from audit.schema import ALPHA, Interval, Missing, Record, Reliability
 from audit.stats import Scale, bands, clustered, cost, likelihood_ratio, monotone
 
 SEED = 0
@@ -41,7 +41,7 @@ LEAST_UNIT = 1e-6
 QUANTILES = np.linspace(0, 1, 101)
 
 
-class Weight(Noun):
+class Weight(Record):
     """What the score makes of one feature; ``bar``: above it, the feature is evidence of its class."""
 
     measurement: str
@@ -53,7 +53,7 @@ class Weight(Noun):
     evidence: Class | None
 
 
-class Joint(Noun):
+class Joint(Record):
     """A joint rule with its errors: for exactly these features, from exactly these calibrations.
 
     Its score is 0 at the threshold and -1 in the median model that never knew.
@@ -64,7 +64,7 @@ class Joint(Noun):
     intercept: float
     weights: tuple[Weight, ...]
     scale: Scale
-    record: Record
+    record: ErrorRates
     reliability: Reliability
 
     @property
@@ -73,7 +73,7 @@ class Joint(Noun):
         return tuple(Feature(w.measurement, w.feature) for w in self.weights)
 
 
-class Lit(NamedTuple):
+class ActiveEvidence(NamedTuple):
     """A feature that is evidence: its class, its measurement, and whether it sees ``few`` people or the mean."""
 
     kind: Class
@@ -85,7 +85,7 @@ class Joined(NamedTuple):
     """What the joint rule says of one model: its score, the evidence above its bars, and whether that is a trace."""
 
     score: float
-    lit: tuple[Lit, ...]
+    lit: tuple[ActiveEvidence, ...]
     found: bool
 
 
@@ -112,7 +112,7 @@ class Table(NamedTuple):
     x: Float[ndarray, "subject column"]
 
 
-def enough(lit: Sequence[Lit], above_floor: Sequence[str]) -> bool:
+def is_sufficient(lit: Sequence[ActiveEvidence], above_floor: Sequence[str]) -> bool:
     """Is this enough: a causal effect beyond its floor, or two classes, of two measurements, one from inside?"""
     if any(x.kind == "causal" and not x.few and x.measurement in above_floor for x in lit):
         return True
@@ -120,18 +120,18 @@ def enough(lit: Sequence[Lit], above_floor: Sequence[str]) -> bool:
     return any(a.kind != b.kind and a.measurement != b.measurement for a in inside for b in lit)
 
 
-def _lit(table: Table, line: Line, row: Float[ndarray, " column"]) -> tuple[Lit, ...]:
+def _lit(table: Table, line: Line, row: Float[ndarray, " column"]) -> tuple[ActiveEvidence, ...]:
     """The evidence of one model: every feature above its bar; an effect only where its own test finds it."""
     tested = {
         column.measurement
         for column, value in zip(table.columns, row, strict=True)
         if column.feature == "tail" and value > LEAST_TAIL
     }
-    lit: list[Lit] = []
+    lit: list[ActiveEvidence] = []
     for column, kind, value, bar in zip(table.columns, table.classes, row, line.bar, strict=True):
         few = column.feature in SPARSE
         if kind is not None and value > bar and (few or column.measurement in tested):  # NaN is above nothing
-            lit.append(Lit(kind, column.measurement, few))
+            lit.append(ActiveEvidence(kind, column.measurement, few))
     return tuple(dict.fromkeys(lit))
 
 
@@ -140,7 +140,7 @@ def _joined(table: Table, line: Line, row: Float[ndarray, " column"]) -> Joined:
     beyond = [
         c.measurement for c, value in zip(table.columns, row, strict=True) if c.feature == "over_floor" and value > 0
     ]
-    return Joined(score, lit, score > 0 and enough(lit, beyond))
+    return Joined(score, lit, score > 0 and is_sufficient(lit, beyond))
 
 
 # ---- fit --------------------------------------------------------------------------------------------------------

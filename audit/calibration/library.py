@@ -41,7 +41,7 @@ def zoo_floors(folder: Path | None = None) -> dict[str, float]:
         ) from error
 
 
-class Shelf(NamedTuple):
+class CalibrationLibrary(NamedTuple):
     """A folder of calibrations, read."""
 
     folder: Path
@@ -54,10 +54,10 @@ class Shelf(NamedTuple):
         return self.subjects.command if self.subjects else "residua calibrate"
 
 
-def read_shelf(folder: Path) -> Shelf:
+def read_library(folder: Path) -> CalibrationLibrary:
     """All calibrations of a folder; none where it has no subjects. AuditError (code 3) if one belongs to others."""
     if not (folder / SUBJECTS).is_file():
-        return Shelf(folder, None, {})
+        return CalibrationLibrary(folder, None, {})
     subjects = read(folder / SUBJECTS, Subjects)
     named = [path for path in sorted(folder.glob("*.json")) if path.name not in (SUBJECTS, JOINT, "floors.json")]
     found = {path.stem: read(path, Calibration) for path in named}
@@ -68,11 +68,11 @@ def read_shelf(folder: Path) -> Shelf:
                 f"make all of them again: {subjects.command}",
                 ExitCode.INTEGRITY,
             )
-    return Shelf(folder, subjects, found)
+    return CalibrationLibrary(folder, subjects, found)
 
 
 # ---- does it hold? ----------------------------------------------------------------------------------------------
-class Asked(NamedTuple):
+class ProbeIdentity(NamedTuple):
     """A probe as it ran: its version, its settings and the hash of its source now."""
 
     version: int
@@ -80,7 +80,7 @@ class Asked(NamedTuple):
     source: str
 
 
-def use_of(shelf: Shelf, probe: str, asked: Asked, domain: Domain) -> CalibrationUse:
+def use_of(shelf: CalibrationLibrary, probe: str, asked: ProbeIdentity, domain: Domain) -> CalibrationUse:
     """Does the probe's calibration judge this audit? If not: why, and which command makes one that does."""
     calibration = shelf.calibrations.get(probe)
     if calibration is None or shelf.subjects is None:

@@ -17,10 +17,10 @@ from audit.schema import (
     Form,
     Kind,
     Missing,
-    Noun,
-    Pool,
     Rate,
+    Record,
     Reliability,
+    TruthLabel,
 )
 from audit.stats import Scale
 from audit.storage import write_atomic
@@ -29,12 +29,12 @@ SLACK = 1.25
 """A calibration holds up to this factor beyond the smallest and the largest that its models span."""
 SUBJECTS, JOINT = "subjects.json", "joint.json"
 Settings = Mapping[str, str | int | float | bool]
-Alone = Literal["stopped", "shown", "below", "elsewhere", "quiet"]
+InCaseState = Literal["stopped", "shown", "below", "elsewhere", "quiet"]
 """What a case says before any joint rule: the gate stops it (or none was measured); its outputs show a trace; it lies
 below the never-trained level; only held-out forms show a trace; nothing of these."""
 
 
-class Subject(Noun):
+class Subject(Record):
     """A model of known truth: its world, what was done to it, and how many of the audited people it knows.
 
     ``alone`` is what its audit says before any joint rule.
@@ -43,14 +43,14 @@ class Subject(Noun):
     world: int
     model: str
     mechanism: str
-    pool: Pool
+    pool: TruthLabel
     kept: int
     audited: int
     content: Content = "same"
-    alone: Alone = "quiet"
+    alone: InCaseState = "quiet"
 
 
-class Span(Noun):
+class Span(Record):
     """The smallest and the largest value in a pool."""
 
     lo: float
@@ -61,7 +61,7 @@ class Span(Noun):
         return self.lo / SLACK <= value <= self.hi * SLACK
 
 
-class Scope(Noun):
+class Scope(Record):
     """The kinds of audit that a pool's models span: a calibration says nothing about others."""
 
     architectures: tuple[str, ...]
@@ -103,7 +103,7 @@ def _span(scope: Scope, name: str) -> Span:
     return found
 
 
-class Subjects(Noun):
+class Subjects(Record):
     """The models of known truth behind a folder of calibrations, and how they can be made again.
 
     ``made_with`` states versions and machine: numbers are reproduced to the digit on the same ones. ``draws`` is how
@@ -120,7 +120,7 @@ class Subjects(Noun):
     subjects: tuple[Subject, ...]
 
 
-class Column(Noun):
+class Column(Record):
     """One feature of a measurement, for the subjects that have it (by their place)."""
 
     feature: str
@@ -128,7 +128,7 @@ class Column(Noun):
     value: tuple[float, ...]
 
 
-class Record(Noun):
+class ErrorRates(Record):
     """What a rule does on worlds and mechanisms held out of its fitting.
 
     ``false_alarms``: worlds with an alarm on any clean model. ``misses``: worlds in which a model that keeps everything
@@ -146,7 +146,7 @@ class Record(Noun):
     exceptions: tuple[str, ...] = ()
 
 
-class Calibrated(Noun):
+class Calibrated(Record):
     """One measurement of a probe: trace above ``threshold``, its ratios, its errors, and the features behind them."""
 
     name: str
@@ -154,12 +154,12 @@ class Calibrated(Noun):
     form: Form
     threshold: float
     scale: Scale
-    record: Record
+    record: ErrorRates
     reliability: Reliability
     columns: tuple[Column, ...]
 
 
-class Calibration(Noun):
+class Calibration(Record):
     """A probe's calibration: valid for this version, these settings, this source and this scope.
 
     One that does not ``join`` weighs its own findings, which are listed with their ratios, and stays out of the joint
@@ -178,10 +178,10 @@ class Calibration(Noun):
 
 
 # ---- files ------------------------------------------------------------------------------------------------------
-Stored = TypeVar("Stored", bound=Noun)
+Stored = TypeVar("Stored", bound=Record)
 
 
-def write(path: Path, noun: Noun) -> None:
+def write(path: Path, noun: Record) -> None:
     """Write one generated file as canonical JSON."""
     write_atomic(path, (noun.canonical() + "\n").encode())
 

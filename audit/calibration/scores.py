@@ -20,10 +20,10 @@ from audit.schema import (
     Kind,
     Measurement,
     Missing,
-    Noun,
     Number,
     Overall,
-    Pool,
+    Record,
+    TruthLabel,
 )
 from audit.storage import write_atomic
 
@@ -43,7 +43,7 @@ def _interval(ci95: Interval | Missing) -> Interval | Missing:
     return ci95 if isinstance(ci95, Missing) else Interval(lo=_rounded(ci95.lo), hi=_rounded(ci95.hi))
 
 
-class Score(Noun):
+class Score(Record):
     """What one measurement said of one model, without its curves, tables and costs; five significant digits."""
 
     probe: str
@@ -87,7 +87,7 @@ class Score(Noun):
         )  # fmt: skip
 
 
-class Scored(Noun):
+class ScoredModel(Record):
     """One model of known truth and its scores.
 
     ``pool`` is the truth by construction: ``clean`` never saw the facts, ``knowing`` holds them, ``edited clean`` was
@@ -98,7 +98,7 @@ class Scored(Noun):
     world: int
     model: str
     mechanism: str
-    pool: Pool
+    pool: TruthLabel
     kept: int
     audited: int
     content: Content = "same"
@@ -107,7 +107,7 @@ class Scored(Noun):
     verdict: str = ""
 
 
-class WorldScores(Noun):
+class WorldScores(Record):
     """All scored models of one world, and what made them.
 
     ``recipe`` is what was drawn for this world, ``code`` the source hash of every probe that scored, ``versions`` and
@@ -121,7 +121,7 @@ class WorldScores(Noun):
     code: dict[str, str]
     versions: dict[str, int] = {}
     settings: dict[str, dict[str, str | int | float | bool]] = {}
-    models: tuple[Scored, ...]
+    models: tuple[ScoredModel, ...]
 
 
 def world_path(folder: Path, world: int) -> Path:

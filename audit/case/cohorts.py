@@ -23,7 +23,7 @@ class DataFile(NamedTuple):
     sha256: str
 
 
-class Recipe(NamedTuple):
+class CohortKey(NamedTuple):
     """All that tokenised cohorts depend on."""
 
     files: tuple[DataFile, ...]
@@ -37,7 +37,7 @@ class Recipe(NamedTuple):
 class Cohorts:
     """Items by cohort, their parts, and their rows. Made by :func:`prepare`, which shares them within the process."""
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: CohortKey) -> None:
         self.recipe = recipe
         self.tokenizer: Any = load_tokenizer(recipe.tokenizer)
         self.by_cohort: dict[Cohort, tuple[Item, ...]] = {
@@ -106,7 +106,7 @@ def data_files(data: DataFiles, root: Path) -> tuple[DataFile, ...]:
 
 
 @lru_cache(maxsize=4)
-def prepare(recipe: Recipe) -> Cohorts:
+def prepare(recipe: CohortKey) -> Cohorts:
     """Cohorts that passed every check of the data: none empty, disjoint, every text fits and every key has a token.
 
     AuditError (code 2) otherwise. All texts are tokenised here, so that none can fail later.

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from audit.case.cohorts import Part, Recipe, data_files, prepare
+from audit.case.cohorts import CohortKey, Part, data_files, prepare
 from audit.case.rows import Rows
 from audit.checkpoints import (
     TokenizerFiles,
@@ -29,7 +29,7 @@ from audit.schema import AuditError, Case, Checkpoint, Cohort, Item, Lineage, Ro
 from audit.storage import write_atomic
 
 
-class Opened(NamedTuple):
+class CaseCheckpoints(NamedTuple):
     """Who plays what, named by content."""
 
     base: Checkpoint
@@ -44,14 +44,14 @@ class OpenCase:
     ``cohorts`` holds all items by cohort, ``max_length`` the context in tokens, ``data_sha256`` the data files' hashes.
     """
 
-    def __init__(self, case: Case, root: Path, out: Path, opened: Opened) -> None:
+    def __init__(self, case: Case, root: Path, out: Path, opened: CaseCheckpoints) -> None:
         self.case, self.root, self.out = case, Path(root), Path(out)
         self.base, self.suspect, self.references, self.ancestor = opened
         files = data_files(case.data, self.root)
         self.data_sha256: dict[Cohort, str] = {file.cohort: file.sha256 for file in files}
         self.max_length = min(filter(None, map(_context, _others(opened, with_base=True))), default=None)
         own, data = _own_tokenizer(self.base), case.data
-        self._data = prepare(Recipe(files, data.group, data.split_seed, case.template, own, self.max_length))
+        self._data = prepare(CohortKey(files, data.group, data.split_seed, case.template, own, self.max_length))
         self.tokenizer: Any = self._data.tokenizer
         self.cohorts: Mapping[Cohort, tuple[Item, ...]] = self._data.by_cohort
         self._edited = frozenset(case.edited) if isinstance(case.edited, tuple) else None
@@ -154,7 +154,7 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
     return found
 
 
-def _resolve_roles(case: Case, root: Path, online: bool) -> Opened:
+def _resolve_roles(case: Case, root: Path, online: bool) -> CaseCheckpoints:
     """The checkpoints behind the roles; an error says which role it is about."""
 
     def named(role: str, source: Source) -> Checkpoint:
@@ -164,7 +164,7 @@ def _resolve_roles(case: Case, root: Path, online: bool) -> Opened:
             raise AuditError(f"{role}: {error.what}", error.do, error.code) from None
 
     roles = case.roles
-    return Opened(
+    return CaseCheckpoints(
         base=named("base", roles.base),
         suspect=named("suspect", roles.suspect),
         references=tuple(named(f"reference {n}", source) for n, source in enumerate(roles.references)),
@@ -172,12 +172,12 @@ def _resolve_roles(case: Case, root: Path, online: bool) -> Opened:
     )
 
 
-def _others(opened: Opened, with_base: bool) -> tuple[Checkpoint, ...]:
+def _others(opened: CaseCheckpoints, with_base: bool) -> tuple[Checkpoint, ...]:
     rest = (opened.suspect, *opened.references, *(() if opened.ancestor is None else (opened.ancestor,)))
     return (opened.base, *rest) if with_base else rest
 
 
-def _check_own_null(opened: Opened, case: Case) -> None:
+def _check_own_null(opened: CaseCheckpoints, case: Case) -> None:
     """No model enters its own null or floor: AuditError (code 2) where two roles that must differ are one model."""
     names = [("suspect", opened.suspect), ("base", opened.base)]
     names += [(f"reference {n}", reference) for n, reference in enumerate(opened.references)]

@@ -12,7 +12,7 @@ from typing import cast
 
 from pydantic import JsonValue
 
-from audit.schema import AuditError, ExitCode, Noun
+from audit.schema import AuditError, ExitCode, Record
 from audit.storage import safetensors_file
 
 TOKENIZER_FILES = (
@@ -30,7 +30,7 @@ _FREE_KEYS = re.compile(
 )
 
 
-class Fingerprint(Noun):
+class Fingerprint(Record):
     """What a checkpoint is: ``total`` over tensors, config, tokenizer and generation config; sha256 of each file."""
 
     total: str

@@ -9,7 +9,7 @@ from .item_predictors import circuit_size as circuit_size
 from .item_predictors import kept_circuits as kept_circuits
 from .item_predictors import predictors as predictors
 from .item_scores import AttributionSettings as AttributionSettings
-from .item_scores import Scored as Scored
+from .item_scores import CircuitScores as CircuitScores
 from .item_scores import scored as scored
 from .knockout import Knocked as Knocked
 from .knockout import knocked as knocked

@@ -16,7 +16,7 @@ from numpy import ndarray
 
 from audit.bench import Bench, graph_of
 from audit.case import Rows
-from audit.circuits.item_scores import AttributionSettings, Scored, scored
+from audit.circuits.item_scores import AttributionSettings, CircuitScores, scored
 from audit.circuits.outputs import outputs
 from audit.circuits.selection import top_n
 from audit.circuits.shape import cosines, depth, longest_path
@@ -57,8 +57,8 @@ class Predictors(NamedTuple):
 
     by_name: dict[str, Float[ndarray, " item"]]
     entangled: dict[str, Float[ndarray, " retained"]]
-    circuits: Scored
-    retained: Scored
+    circuits: CircuitScores
+    retained: CircuitScores
 
 
 def circuit_size(edges: int) -> int:
@@ -88,7 +88,7 @@ def predictors(bench: Bench, ckpt: Checkpoint, material: Material) -> Predictors
 
 def kept_circuits(
     bench: Bench, ckpt: Checkpoint, inputs: tuple[Rows, Rows, AttributionSettings | None], stage: tuple[str, Keep]
-) -> Scored:
+) -> CircuitScores:
     """Scores of (rows, pool of partners, settings) through ``keep``."""
     rows, pool, settings = inputs
     name, keep = stage
@@ -99,10 +99,12 @@ def kept_circuits(
 
     arrays = keep(name, compute)
     graph = graph_of(bench.open(ckpt))
-    return Scored(graph, torch.from_numpy(arrays["scores"]), torch.from_numpy(arrays["swapped"]), float(arrays["gap"]))
+    return CircuitScores(
+        graph, torch.from_numpy(arrays["scores"]), torch.from_numpy(arrays["swapped"]), float(arrays["gap"])
+    )
 
 
-def located(circuits: Scored) -> dict[str, Float[ndarray, " item"]]:
+def located(circuits: CircuitScores) -> dict[str, Float[ndarray, " item"]]:
     """Where the circuit lies, and where the writers that matter lie (the key layers)."""
     scores, graph = circuits.scores, circuits.graph
     where = depth(scores, graph)

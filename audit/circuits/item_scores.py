@@ -14,7 +14,7 @@ from audit.circuits.objectives import key_loss
 from audit.schema import Checkpoint
 
 
-class Scored(NamedTuple):
+class CircuitScores(NamedTuple):
     """Edge scores of every row, which rows were swapped (the others met mean states), and the completeness gap.
 
     ``gap``: |sum of the embedding's edges - change of the objective| over |change|, the median over rows; for swapped
@@ -42,7 +42,7 @@ class AttributionSettings(NamedTuple):
 
 def scored(
     bench: Bench, ckpt: Checkpoint, rows: Rows, pool: Rows, settings: AttributionSettings | None = None
-) -> Scored:
+) -> CircuitScores:
     """Score every row against a partner from ``pool``, or against the pool's mean states."""
     settings = settings or AttributionSettings()
     other = swapped(rows, pool, settings.seed)
@@ -62,7 +62,7 @@ def scored(
     assert graph is not None, "there are rows"
     order = torch.argsort(torch.cat([index for index, _, _ in parts]))
     scores, gaps = (torch.cat([part[i] for part in parts])[order] for i in (1, 2))
-    return Scored(graph, scores.float(), partnered, float(gaps.median()))
+    return CircuitScores(graph, scores.float(), partnered, float(gaps.median()))
 
 
 def mean_circuit(scores: Float[Tensor, "row writer reader"], rows: Sequence[int]) -> Float[Tensor, "writer reader"]:

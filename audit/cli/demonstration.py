@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from audit.cli.progress import Progress
 from audit.engine import Run, prepare
-from audit.planning import How, Step, Watch, make_bench
-from audit.runs import Journal
+from audit.planning import RunSettings, Step, Watch, make_bench
+from audit.runs import RunJournal
 from audit.schema import Report
 from audit.zoo import build
 
@@ -30,7 +30,7 @@ class World(NamedTuple):
     workers: int | None
 
 
-def demonstrate(world: World, out: Path, how: How, progress: Progress) -> Sequence[Audited]:
+def demonstrate(world: World, out: Path, how: RunSettings, progress: Progress) -> Sequence[Audited]:
     """Audit every suspect of a world into ``out/<world>-s<seed>/<suspect>``.
 
     A folder that another version of the code or another world left is kept aside and audited anew: a demo is nobody's
@@ -47,7 +47,7 @@ def demonstrate(world: World, out: Path, how: How, progress: Progress) -> Sequen
     for count, (name, case) in enumerate(zoo.cases.items(), 1):
         folder = out / f"{world.size}-s{world.seed}" / name
         prepared = prepare(case, folder, how, bench)
-        journal = Journal(folder)
+        journal = RunJournal(folder)
         old = journal.planned()
         stale = old is not None and old.plan_hash != prepared.planner.plan.plan_hash
         fresh = replace(how, force_new=True) if stale else how

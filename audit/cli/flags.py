@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from audit.cli.progress import Progress
-    from audit.planning import How
+    from audit.planning import RunSettings
     from audit.review import Gate
 
 BACKENDS = ("native", "transformer_lens", "nnsight")
@@ -74,13 +74,13 @@ def add_gate(parser: argparse.ArgumentParser) -> None:
 
 
 # ---- read -------------------------------------------------------------------------------------------------------
-def settings(args: argparse.Namespace, demo: bool = False) -> "How":
+def settings(args: argparse.Namespace, demo: bool = False) -> "RunSettings":
     """How an audit is made. AuditError (code 2) for a limit that is none."""
-    from audit.planning import How, parse_bytes, parse_time
+    from audit.planning import RunSettings, parse_bytes, parse_time
     from audit.storage import cache_root
 
     store = None if args.store == "none" else Path(args.store) if args.store else cache_root() / "store"
-    return How(
+    return RunSettings(
         backend=args.backend, device=args.device, dtype=args.dtype, attention=args.attention, threads=args.threads,
         store=store, online=args.online, force_new=args.force_new, demo=demo, allow_undecided=args.allow_undecided,
         calibrations=Path(args.calibrations) if args.calibrations else None,

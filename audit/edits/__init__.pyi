@@ -1,7 +1,7 @@
 from ._descent import Descent as Descent
 from ._edit import Edit as Edit
 from ._edit import EditData as EditData
-from ._in_place import Surgeon as Surgeon
+from ._in_place import InPlaceEdit as InPlaceEdit
 from ._losses import nll as nll
 from .grad_ascent import GradAscent as GradAscent
 from .grad_diff import GradDiff as GradDiff

@@ -8,16 +8,16 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from audit.bench import Bench, Forward, Objective, Recipe, TrainData, train_one
+from audit.bench import Bench, Forward, Objective, TrainData, TrainingRecipe, train_one
 from audit.case import Rows, stacked
 from audit.edits._edit import Edit, EditData
 from audit.schema import AuditError, Checkpoint
 
 
-class Lesson(NamedTuple):
+class TrainingRun(NamedTuple):
     """A recipe and the rows for it."""
 
-    recipe: Recipe
+    recipe: TrainingRecipe
     data: TrainData
 
 
@@ -25,7 +25,7 @@ class Descent(Edit):
     """An edit that is fitted by descent: it states its lesson, and :meth:`fit` teaches it."""
 
     @abstractmethod
-    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+    def lesson(self, data: EditData, n_blocks: int) -> TrainingRun:
         """The recipe of these settings for a model with so many blocks, and its rows."""
 
     def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
@@ -52,10 +52,10 @@ class Trained(Protocol):
     def model_dump(self) -> Mapping[str, object]: ...
 
 
-def recipe_of(edit: Trained, objective: Objective) -> Recipe:
+def recipe_of(edit: Trained, objective: Objective) -> TrainingRecipe:
     """The plain recipe of an edit, under its name and with its settings on record; ``replace`` adds what it needs."""
     settings = {name: value for name, value in edit.model_dump().items() if isinstance(value, str | int | float | bool)}
-    return Recipe(
+    return TrainingRecipe(
         edit.name, objective, steps=edit.steps, lr=edit.lr, batch=edit.batch, warmup_steps=edit.warmup_steps,
         seed=edit.seed, settings=settings,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 
 from audit.bench import Bench
 from audit.case import Rows
-from audit.schema import Checkpoint, Noun
+from audit.schema import Checkpoint, Record
 
 
 class EditData(NamedTuple):
@@ -21,7 +21,7 @@ class EditData(NamedTuple):
     relabelled: Rows | None = None
 
 
-class Edit(Noun, ABC):
+class Edit(Record, ABC):
     """Base of every edit. Fields are its settings; the class docstring is its help text (claim, source, Cite:)."""
 
     plays: ClassVar[str]

@@ -1,7 +1,7 @@
 """Surgery: edits that work on live weights instead of stating one lesson.
 
-A :class:`Surgeon` is handed a live model and changes it in place; it may measure it first, train it on the way, or do
-neither. The same ``operate`` serves a checkpoint (:meth:`Surgeon.fit`) and a model that is being built.
+A :class:`InPlaceEdit` is handed a live model and changes it in place; it may measure it first, train it on the way, or
+do neither. The same ``apply`` serves a checkpoint (:meth:`InPlaceEdit.fit`) and a model that is being built.
 """
 
 from abc import abstractmethod
@@ -19,20 +19,20 @@ from audit.edits._edit import Edit, EditData
 from audit.schema import Checkpoint
 
 
-class Surgeon(Edit):
+class InPlaceEdit(Edit):
     """An edit that changes live parameters in place."""
 
     @abstractmethod
-    def operate(self, learner: Learner, data: EditData) -> None:
+    def apply(self, learner: Learner, data: EditData) -> None:
         """Change the live parameters."""
 
     def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
         """Operate on a fresh copy of ``parent`` and write the tensors that changed at ``out``.
 
-        Raises AuditError where no byte changed, where ``parent`` is edited by a hook, and whatever ``operate`` raises.
+        Raises AuditError where no byte changed, where ``parent`` is edited by a hook, and whatever ``apply`` raises.
         """
         with copied(bench, parent) as (learner, original):
-            self.operate(learner, data)
+            self.apply(learner, data)
             changed = changed_tensors(learner, original)
         return write_edited(out, parent, self.name, self.model_dump(), "weights", changed)
 

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from audit.bench import TrainData
-from audit.edits._descent import Descent, Lesson, of_both, recipe_of
+from audit.edits._descent import Descent, TrainingRun, of_both, recipe_of
 from audit.edits._edit import EditData
 from audit.edits._losses import grad_diff
 
@@ -25,7 +25,7 @@ class GradDiff(Descent):
     warmup_steps: int = 10
     seed: int = 0
 
-    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+    def lesson(self, data: EditData, n_blocks: int) -> TrainingRun:
         """The recipe of these settings and its rows."""
         recipe = recipe_of(self, of_both(lambda forget, retain: grad_diff(forget, retain, self.gamma, self.alpha)))
-        return Lesson(recipe, TrainData(data.forget, data.retain))
+        return TrainingRun(recipe, TrainData(data.forget, data.retain))

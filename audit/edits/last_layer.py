@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from audit.bench import TrainData
-from audit.edits._descent import Descent, Lesson, of_both, recipe_of
+from audit.edits._descent import Descent, TrainingRun, of_both, recipe_of
 from audit.edits._edit import EditData
 from audit.edits._losses import nll, unlikelihood
 
@@ -28,7 +28,7 @@ class LastLayer(Descent):
     warmup_steps: int = 10
     seed: int = 0
 
-    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+    def lesson(self, data: EditData, n_blocks: int) -> TrainingRun:
         """The recipe of these settings and its rows."""
         recipe = replace(
             recipe_of(
@@ -36,4 +36,4 @@ class LastLayer(Descent):
             ),
             trainable=rf".*\.{n_blocks - 1}\..*|{FINAL_NORM}",
         )
-        return Lesson(recipe, TrainData(data.forget, data.retain))
+        return TrainingRun(recipe, TrainData(data.forget, data.retain))

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from audit.bench import Forward, TrainData
-from audit.edits._descent import Descent, Lesson, against_frozen, recipe_of
+from audit.edits._descent import Descent, TrainingRun, against_frozen, recipe_of
 from audit.edits._edit import EditData
 from audit.edits._losses import Scalar, nll, npo
 
@@ -29,7 +29,7 @@ class NPO(Descent):
     def _objective(self, forget: Forward, retain: Forward, frozen: Forward) -> Scalar:
         return self.gamma * npo(forget, frozen, self.beta) + self.alpha * nll(retain)
 
-    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+    def lesson(self, data: EditData, n_blocks: int) -> TrainingRun:
         """The recipe of these settings and its rows."""
         recipe = replace(recipe_of(self, against_frozen(self._objective)), needs_frozen=True)
-        return Lesson(recipe, TrainData(data.forget, data.retain))
+        return TrainingRun(recipe, TrainData(data.forget, data.retain))

@@ -6,14 +6,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from audit.bench import Forward, Learner, Recipe, TrainData, descend
+from audit.bench import Forward, Learner, TrainData, TrainingRecipe, descend
 from audit.edits._alignment import Controls, Paired, blocks_of, depths, fitted, paired_with
 from audit.edits._edit import EditData
-from audit.edits._in_place import Surgeon
+from audit.edits._in_place import InPlaceEdit
 from audit.schema import Site
 
 
-class PGA(Surgeon):
+class PGA(InPlaceEdit):
     """Unlearns a probe: the squared distance of paired texts along it, averaged over depths, plus CE of the others.
 
     align / (N D) sum over pairs and depths of (w_d (h_d(m) - h_d(c)))^2 + ce CE(c), h_d the state at the last token
@@ -39,7 +39,7 @@ class PGA(Surgeon):
     warmup_steps: int = 0
     seed: int = 0
 
-    def operate(self, learner: Learner, data: EditData) -> None:
+    def apply(self, learner: Learner, data: EditData) -> None:
         """Align in place, refitting the probe on the way."""
         paired = paired_with(data, self.controls)
         sites = depths(blocks_of(learner.parameters()), self.shallowest, self.deepest)
@@ -50,7 +50,7 @@ class PGA(Surgeon):
             assert forward is not None
             return self.align * probe.misaligned(forward) + self.ce * _cross_entropy(forward)
 
-        recipe = Recipe(
+        recipe = TrainingRecipe(
             self.name, loss, steps=self.steps, lr=self.lr, batch=self.batch, warmup_steps=self.warmup_steps,
             schedule="constant", betas=(0.9, 0.999), at_sites=sites, paired=True, seed=self.seed,
             every=(self.refit_every, probe.refit),

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from audit.bench import Apart, Forward, TrainData
-from audit.edits._descent import Descent, Lesson, recipe_of
+from audit.bench import Forward, SecondLoss, TrainData
+from audit.edits._descent import Descent, TrainingRun, recipe_of
 from audit.edits._edit import EditData
 from audit.edits._losses import ascent, nll, npo
 
@@ -50,15 +50,15 @@ class Projected(Descent):
         assert retain is not None
         return self.alpha * nll(retain)
 
-    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+    def lesson(self, data: EditData, n_blocks: int) -> TrainingRun:
         """The recipe of these settings and its rows."""
         recipe = replace(
             recipe_of(self, self._forget),
-            apart=Apart(self._retain, disentangled),
+            apart=SecondLoss(self._retain, disentangled),
             betas=(0.0, 0.999),
             needs_frozen=self.loss == "npo",
         )
-        return Lesson(recipe, TrainData(data.forget, data.retain))
+        return TrainingRun(recipe, TrainData(data.forget, data.retain))
 
 
 def inner(a: Grads, b: Grads, scale: Grads) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from audit.bench import Learner, WrapperLearner
 from audit.edits._edit import EditData
-from audit.edits._in_place import Surgeon
+from audit.edits._in_place import InPlaceEdit
 from audit.schema import AuditError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Matrix(NamedTuple):
         return self.parameter.detach().T if self.transposed else self.parameter.detach()
 
 
-class Quantise(Surgeon):
+class Quantise(InPlaceEdit):
     """Rounds every linear weight to ``bits`` bits: a change below half a step of the rounding is undone by it.
 
     ``group`` inputs share a scale (0: all inputs of an output channel); where it does not divide the inputs, the last
@@ -76,7 +76,7 @@ class Quantise(Surgeon):
             raise ValueError("NF4 is a code of 4 bits")
         return self
 
-    def operate(self, learner: Learner, data: EditData) -> None:
+    def apply(self, learner: Learner, data: EditData) -> None:
         """Round the live weights in place. AuditError for packed weights, and where no byte changes."""
         changed = False
         for matrix in matrices(learner, self.ends):

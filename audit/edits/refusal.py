@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from audit.bench import TrainData
-from audit.edits._descent import Descent, Lesson, needed, of_both, recipe_of
+from audit.edits._descent import Descent, TrainingRun, needed, of_both, recipe_of
 from audit.edits._edit import EditData
 from audit.edits._losses import replacement
 
@@ -24,10 +24,10 @@ class Refusal(Descent):
     warmup_steps: int = 10
     seed: int = 0
 
-    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+    def lesson(self, data: EditData, n_blocks: int) -> TrainingRun:
         """The recipe of these settings and its rows."""
         recipe = recipe_of(
             self, of_both(lambda refusing, retain: replacement(refusing, retain, self.gamma, self.alpha))
         )
         rows = needed(data.refusal, "refusing answers", "give the forget questions refusing answers")
-        return Lesson(recipe, TrainData(rows, data.retain))
+        return TrainingRun(recipe, TrainData(rows, data.retain))

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from audit.bench import Forward, TrainData
-from audit.edits._descent import Descent, Lesson, against_frozen, needed, paired, recipe_of
+from audit.edits._descent import Descent, TrainingRun, against_frozen, needed, paired, recipe_of
 from audit.edits._edit import EditData
 from audit.edits._losses import Scalar, dpo, nll
 
@@ -30,8 +30,8 @@ class RefusalDPO(Descent):
     def _objective(self, pairs: Forward, retain: Forward, frozen: Forward) -> Scalar:
         return self.gamma * dpo(pairs, frozen, self.beta) + self.alpha * nll(retain)
 
-    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+    def lesson(self, data: EditData, n_blocks: int) -> TrainingRun:
         """The recipe of these settings and its rows: pairs of a refusing answer and the answer to forget."""
         recipe = replace(recipe_of(self, against_frozen(self._objective)), needs_frozen=True, paired=True)
         refusing = needed(data.refusal, "refusing answers", "give the forget questions refusing answers")
-        return Lesson(recipe, TrainData(paired(refusing, data.forget), data.retain))
+        return TrainingRun(recipe, TrainData(paired(refusing, data.forget), data.retain))

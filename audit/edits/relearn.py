@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import ClassVar
 
 from audit.bench import TrainData
-from audit.edits._descent import Descent, Lesson, of_forget, recipe_of
+from audit.edits._descent import Descent, TrainingRun, of_forget, recipe_of
 from audit.edits._edit import EditData
 from audit.edits._losses import nll
 
@@ -27,7 +27,7 @@ class Relearn(Descent):
     warmup_steps: int = 2
     seed: int = 0
 
-    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+    def lesson(self, data: EditData, n_blocks: int) -> TrainingRun:
         """The recipe of these settings and its rows."""
         recipe = replace(recipe_of(self, of_forget(nll)), schedule="constant")
-        return Lesson(recipe, TrainData(data.forget))
+        return TrainingRun(recipe, TrainData(data.forget))

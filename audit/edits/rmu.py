@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from audit.bench import Forward, TrainData
-from audit.edits._descent import Descent, Lesson, recipe_of
+from audit.edits._descent import Descent, TrainingRun, recipe_of
 from audit.edits._edit import EditData
 from audit.edits._losses import Scalar, n_rows
 from audit.schema import AuditError, Site
@@ -48,7 +48,7 @@ class RMU(Descent):
             )
         return Site(part="resid_out", block=block)
 
-    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+    def lesson(self, data: EditData, n_blocks: int) -> TrainingRun:
         """The recipe of these settings and its rows. With ``blocks_only`` the input embedding keeps its bytes."""
         site = self.site(n_blocks)
 
@@ -68,7 +68,7 @@ class RMU(Descent):
             at_sites=(site,),
             trainable=rf"\D*\.(?:{blocks})\..*" if self.blocks_only else ".*",
         )
-        return Lesson(recipe, TrainData(data.forget, data.retain))
+        return TrainingRun(recipe, TrainData(data.forget, data.retain))
 
 
 def direction(d: int, seed: int) -> Float[Tensor, " d"]:

@@ -11,12 +11,12 @@ from torch import Tensor
 from audit.bench import Forward, Learner, TrainData, descend
 from audit.edits._descent import needed, of_both, recipe_of
 from audit.edits._edit import EditData
-from audit.edits._in_place import Surgeon, summed_gradients
+from audit.edits._in_place import InPlaceEdit, summed_gradients
 from audit.edits._losses import replacement
 from audit.schema import AuditError
 
 
-class SalUn(Surgeon):
+class SalUn(InPlaceEdit):
     """Unlearns by random-label training of the ``share`` of weights with the largest forget gradient at the start.
 
     The mask ranks |gradient of NLL(forget)| over all weights together; where fewer than ``share`` have any gradient,
@@ -35,7 +35,7 @@ class SalUn(Surgeon):
     warmup_steps: int = 10
     seed: int = 0
 
-    def operate(self, learner: Learner, data: EditData) -> None:
+    def apply(self, learner: Learner, data: EditData) -> None:
         """Train the salient weights in place. AuditError if the forget loss has no gradient at all."""
         rows = needed(data.relabelled, "other answers", "give the forget items alternates")
         masks = salient(summed_gradients(learner, data.forget, self.batch, _total_nll, torch.clone), self.share)

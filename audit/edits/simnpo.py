@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from audit.bench import Forward, TrainData
-from audit.edits._descent import Descent, Lesson, of_both, recipe_of
+from audit.edits._descent import Descent, TrainingRun, of_both, recipe_of
 from audit.edits._edit import EditData
 from audit.edits._losses import Scalar, nll, simnpo
 
@@ -29,7 +29,7 @@ class SimNPO(Descent):
     def _objective(self, forget: Forward, retain: Forward) -> Scalar:
         return self.gamma * simnpo(forget, self.beta, self.delta) + self.alpha * nll(retain)
 
-    def lesson(self, data: EditData, n_blocks: int) -> Lesson:
+    def lesson(self, data: EditData, n_blocks: int) -> TrainingRun:
         """The recipe of these settings and its rows."""
         recipe = recipe_of(self, of_both(self._objective))
-        return Lesson(recipe, TrainData(data.forget, data.retain))
+        return TrainingRun(recipe, TrainData(data.forget, data.retain))

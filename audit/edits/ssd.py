@@ -10,14 +10,14 @@ from torch import Tensor
 from audit.bench import Learner, trainable
 from audit.case import Rows
 from audit.edits._edit import EditData
-from audit.edits._in_place import Surgeon, drawn, summed_gradients
+from audit.edits._in_place import InPlaceEdit, drawn, summed_gradients
 from audit.edits._losses import nll
 from audit.schema import AuditError
 
 Importances = Mapping[str, Tensor]
 
 
-class SSD(Surgeon):
+class SSD(InPlaceEdit):
     """Unlearns without training: a weight with I_forget > alpha I_rest is multiplied by min(lam I_rest / I_forget, 1).
 
     I is the mean squared gradient of the answer's NLL over groups of ``batch`` rows. The default, single rows, is the
@@ -38,7 +38,7 @@ class SSD(Surgeon):
     sample: Annotated[int, Field(gt=0)] = 512
     seed: int = 0
 
-    def operate(self, learner: Learner, data: EditData) -> None:
+    def apply(self, learner: Learner, data: EditData) -> None:
         """Dampen in place. AuditError where alpha selects no weight."""
         n_forget, n_all = len(data.forget), len(data.forget) + len(data.retain)
         if self.rest == "all" and self.alpha >= n_all / n_forget:

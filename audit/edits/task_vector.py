@@ -7,11 +7,11 @@ import torch
 from audit.bench import Learner, TrainData, descend, trainable
 from audit.edits._descent import of_forget, recipe_of
 from audit.edits._edit import EditData
-from audit.edits._in_place import Surgeon
+from audit.edits._in_place import InPlaceEdit
 from audit.edits._losses import nll
 
 
-class TaskVector(Surgeon):
+class TaskVector(InPlaceEdit):
     """Unlearns by theta - scale (theta_tuned - theta), theta_tuned being fine-tuned on the forget rows alone.
 
     Nothing is done for what is to be kept, so that ``scale`` trades one against the other. A model that knows the
@@ -28,7 +28,7 @@ class TaskVector(Surgeon):
     warmup_steps: int = 10
     seed: int = 0
 
-    def operate(self, learner: Learner, data: EditData) -> None:
+    def apply(self, learner: Learner, data: EditData) -> None:
         """Fine-tune in place, then put every weight on the other side of where it began."""
         before = {name: p.detach().clone() for name, p in trainable(learner, ".*").items()}
         recipe = recipe_of(self, of_forget(nll))

@@ -19,14 +19,14 @@ from audit.case import CaseFile, OpenCase, open_case
 from audit.engine import report_builder
 from audit.engine.domain import domain_of
 from audit.judging import asked, decide, given, judge, stand, validation
-from audit.planning import How as How
 from audit.planning import Meter, Planned, Planner, Pricer, limited, received
+from audit.planning import RunSettings as RunSettings
 from audit.planning import Step as Step
 from audit.planning import Watch as Watch
 from audit.planning import make_bench as make_bench
 from audit.probing import Recall, check_recall
 from audit.runs import (
-    Journal,
+    RunJournal,
     Unit,
     as_given,
     custody,
@@ -64,7 +64,7 @@ class _Measured(NamedTuple):
     failures: tuple[Failure, ...]
 
 
-def prepare(case: AnyCase, out: Path, how: How, bench: Bench | None = None) -> Prepared:
+def prepare(case: AnyCase, out: Path, how: RunSettings, bench: Bench | None = None) -> Prepared:
     """Open the case with all its input checks, and plan. Writes nothing."""
     loaded = _loaded(case)
     opened = open_case(loaded.case, loaded.root, out, online=how.online)
@@ -72,7 +72,7 @@ def prepare(case: AnyCase, out: Path, how: How, bench: Bench | None = None) -> P
     pricer = Pricer(opened, ready, how)
     planner = Planner(opened, ready.supports, how.package)
     if how.max_time is not None or how.max_mem is not None:
-        planner = limited(planner, pricer, None if how.force_new else Journal(out).planned())
+        planner = limited(planner, pricer, None if how.force_new else RunJournal(out).planned())
     return Prepared(opened, ready, planner, pricer)
 
 
@@ -82,15 +82,15 @@ def _loaded(case: AnyCase) -> CaseFile:
     return CaseFile(case, Path.cwd()) if isinstance(case, Case) else CaseFile.read(Path(case))
 
 
-def plan(case: AnyCase, out: Path | str, how: How | None = None) -> Plan:
+def plan(case: AnyCase, out: Path | str, how: RunSettings | None = None) -> Plan:
     """What would be done, without doing it."""
-    return prepare(case, Path(out), how or How()).planner.plan
+    return prepare(case, Path(out), how or RunSettings()).planner.plan
 
 
 def run(
     case: AnyCase,
     out: Path | str,
-    how: How | None = None,
+    how: RunSettings | None = None,
     bench: Bench | None = None,
     watch: Watch | None = None,
 ) -> Report:
@@ -99,10 +99,10 @@ def run(
     An unfinished run in ``out`` with the same plan is resumed, a finished one is returned as it is. Raises AuditError:
     code 2 for bad input or another plan in ``out``, 3 for integrity, 4 if base does not recall (blind here).
     """
-    how = how or How()
+    how = how or RunSettings()
     out = Path(out)
     prepared = prepare(case, out, how, bench)
-    return Run(prepared, Journal(out), how, watch or _unwatched).report()
+    return Run(prepared, RunJournal(out), how, watch or _unwatched).report()
 
 
 def _unwatched(step: Step) -> None:
@@ -112,7 +112,7 @@ def _unwatched(step: Step) -> None:
 class Run:
     """One run in one folder."""
 
-    def __init__(self, prepared: Prepared, journal: Journal, how: How, watch: Watch) -> None:
+    def __init__(self, prepared: Prepared, journal: RunJournal, how: RunSettings, watch: Watch) -> None:
         self.case, self.bench, self.planner, self.pricer = prepared
         self.journal, self.how, self.watch = journal, how, watch
         self.plan = self.planner.plan

@@ -20,7 +20,7 @@ from audit.forecasting.model import Fitted, Predicted
 from audit.forecasting.pilot import LOOKS, Watched, pilot_of
 from audit.forecasting.stages import Stages
 from audit.forecasting.survey import STAGES, ForecastRows, Surveyed, survey
-from audit.planning import How, Step, Watch, make_bench
+from audit.planning import RunSettings, Step, Watch, make_bench
 from audit.probing import check_recall
 from audit.render import forecast_html, forecast_markdown
 from audit.runs import Received, code_version, environment, exhibits, now
@@ -53,7 +53,7 @@ class _Ready(NamedTuple):
 
 
 def forecast(
-    case: CaseFile | Path, out: Path, settings: How, watch: Watch, pilots: tuple[str, ...] = ()
+    case: CaseFile | Path, out: Path, settings: RunSettings, watch: Watch, pilots: tuple[str, ...] = ()
 ) -> ForecastReport:
     """The forecast of a case or a case file, written to ``out`` as JSON, HTML and Markdown.
 
@@ -84,7 +84,7 @@ def forecast(
     return report
 
 
-def _plan_hash(case: OpenCase, settings: How, pilots: tuple[str, ...]) -> str:
+def _plan_hash(case: OpenCase, settings: RunSettings, pilots: tuple[str, ...]) -> str:
     """Names everything that decides the numbers: code, case, data, base, how it is run, pilots."""
     ancestor = None if case.ancestor is None else case.ancestor.key
     parts = [
@@ -112,7 +112,7 @@ def _finished(out: Path, plan_hash: str, force_new: bool) -> ForecastReport | No
 
 
 # ---- the report -------------------------------------------------------------------------------------------------
-def _report(ready: _Ready, settings: How, surveyed: Surveyed, fitted: Fitted) -> ForecastReport:
+def _report(ready: _Ready, settings: RunSettings, surveyed: Surveyed, fitted: Fitted) -> ForecastReport:
     rows, case = surveyed.rows, ready.case
     pilot = _pilot_ranks(surveyed.pilots)
     ranked = model.predicted(fitted, surveyed.predictors.by_name, pilot)

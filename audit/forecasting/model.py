@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy import stats
 
-from audit.schema import Interval, Noun, Rate
+from audit.schema import Interval, Rate, Record
 
 FITTED = Path(__file__).parent / "fitted.json"
 PREDICTORS = (
@@ -26,7 +26,7 @@ PREDICTORS = (
 PENALTY = 30.0
 
 
-class Fitted(Noun):
+class Fitted(Record):
     """A ridge on normal scores, how well it did where it had not looked, and from what it was made.
 
     ``spearman`` is with the measured difficulty by a method and in a world that the fit had not seen, ``ceiling`` what

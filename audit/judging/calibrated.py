@@ -11,21 +11,21 @@ from typing import NamedTuple
 
 from audit.calibration import (
     JOINT,
-    Alone,
-    Asked,
     Calibrated,
     Calibration,
+    CalibrationLibrary,
+    ErrorRates,
     Feature,
+    InCaseState,
     Joined,
     Joint,
-    Record,
+    ProbeIdentity,
     Score,
     Settings,
-    Shelf,
     features,
     full_name,
     read,
-    read_shelf,
+    read_library,
     use_of,
 )
 from audit.calibration import joint_rule as joints
@@ -50,10 +50,10 @@ from audit.stats import Scale, likelihood_ratio
 DIGITS = 4
 
 
-class Standing(NamedTuple):
+class ApplicableCalibrations(NamedTuple):
     """Which calibrations judge a case, and what is said of every probe's."""
 
-    shelf: Shelf
+    shelf: CalibrationLibrary
     holding: dict[str, Calibration]
     uses: tuple[CalibrationUse, ...]
 
@@ -63,25 +63,27 @@ class Standing(NamedTuple):
         return next((m for m in calibration.measurements if m.name == name), None) if calibration else None
 
 
-NOTHING = Standing(Shelf(Path(), None, {}), {}, ())
+NOTHING = ApplicableCalibrations(CalibrationLibrary(Path(), None, {}), {}, ())
 """No calibration at all: everything is judged in-case."""
 
 
-def asked(package: str, ran: Mapping[str, tuple[int, Settings]]) -> dict[str, Asked]:
+def asked(package: str, ran: Mapping[str, tuple[int, Settings]]) -> dict[str, ProbeIdentity]:
     """The probes of a package as they ran (version, settings), named by their source as it is now."""
-    return {name: Asked(version, chosen, source_hash(package, name)) for name, (version, chosen) in ran.items()}
+    return {name: ProbeIdentity(version, chosen, source_hash(package, name)) for name, (version, chosen) in ran.items()}
 
 
-def stand(folder: Path, ran: Mapping[str, Asked], domain: Domain) -> Standing:
+def stand(folder: Path, ran: Mapping[str, ProbeIdentity], domain: Domain) -> ApplicableCalibrations:
     """Which calibrations of a folder hold for these probes and this audit."""
-    shelf = read_shelf(folder)
+    shelf = read_library(folder)
     uses = tuple(use_of(shelf, probe, one, domain) for probe, one in sorted(ran.items()))
-    return Standing(shelf, {u.probe: shelf.calibrations[u.probe] for u in uses if u.status == "holds"}, uses)
+    return ApplicableCalibrations(
+        shelf, {u.probe: shelf.calibrations[u.probe] for u in uses if u.status == "holds"}, uses
+    )
 
 
-def restand(folder: Path, uses: Sequence[CalibrationUse]) -> Standing | None:
+def restand(folder: Path, uses: Sequence[CalibrationUse]) -> ApplicableCalibrations | None:
     """The calibrations by which a finished report was judged; None where others are stored now."""
-    shelf = read_shelf(folder)
+    shelf = read_library(folder)
     holding: dict[str, Calibration] = {}
     for use in uses:
         if use.status == "holds":
@@ -89,7 +91,7 @@ def restand(folder: Path, uses: Sequence[CalibrationUse]) -> Standing | None:
             if found is None or found.content_hash() != use.sha256:
                 return None
             holding[use.probe] = found
-    return Standing(shelf, holding, tuple(uses))
+    return ApplicableCalibrations(shelf, holding, tuple(uses))
 
 
 # ---- one measurement --------------------------------------------------------------------------------------------
@@ -97,7 +99,7 @@ def _power(log10: float) -> float:
     return float(f"{10.0**log10:.{DIGITS}g}")
 
 
-def ratio_of(scale: Scale, score: float, record: Record, calibration: str) -> LikelihoodRatio:
+def ratio_of(scale: Scale, score: float, record: ErrorRates, calibration: str) -> LikelihoodRatio:
     """The likelihood ratio of a score, never beyond what the number of worlds supports."""
     found = likelihood_ratio.ratio(scale, score)
     ci95 = Interval(lo=_power(found.lo), hi=_power(found.hi))
@@ -108,7 +110,7 @@ def ratio_of(scale: Scale, score: float, record: Record, calibration: str) -> Li
     )  # fmt: skip
 
 
-def weigh(evidence: Evidence, standing: Standing) -> Evidence:
+def weigh(evidence: Evidence, standing: ApplicableCalibrations) -> Evidence:
     """In-case evidence, weighed by its measurement's calibration where that holds.
 
     Below the never-trained level stays the in-case finding that it is; a ratio that supports neither is inconclusive.
@@ -143,7 +145,7 @@ class Opinion(NamedTuple):
     ratio: LikelihoodRatio
 
 
-def opinion(evidence: Sequence[Evidence], standing: Standing) -> Opinion | None:
+def opinion(evidence: Sequence[Evidence], standing: ApplicableCalibrations) -> Opinion | None:
     """The joint rule for exactly the calibrated measurements that ran; None without a causal one among them."""
     if standing.shelf.subjects is None:
         return None
@@ -163,7 +165,7 @@ def opinion(evidence: Sequence[Evidence], standing: Standing) -> Opinion | None:
     return Opinion(joint, joined, ratio_of(joint.scale, joined.score, joint.record, name))
 
 
-def _joint(standing: Standing, found: Mapping[Feature, float]) -> Joint:
+def _joint(standing: ApplicableCalibrations, found: Mapping[Feature, float]) -> Joint:
     """The stored rule where it is the one for these features, else one refitted from the stored scores."""
     shelf = standing.shelf
     assert shelf.subjects is not None
@@ -179,7 +181,9 @@ def _joint(standing: Standing, found: Mapping[Feature, float]) -> Joint:
     return joints.refitted(shelf.subjects, standing.holding, wanted)
 
 
-def validation(evidence: Sequence[Evidence], reached: Verdict, standing: Standing) -> Validation | Missing:
+def validation(
+    evidence: Sequence[Evidence], reached: Verdict, standing: ApplicableCalibrations
+) -> Validation | Missing:
     """How the joint rule that judged a case did on models of known truth; missing where the case was judged alone."""
     found = None if reached.basis == "in-case" else opinion(evidence, standing)
     if found is None or standing.shelf.subjects is None:
@@ -192,7 +196,9 @@ def validation(evidence: Sequence[Evidence], reached: Verdict, standing: Standin
     )  # fmt: skip
 
 
-def decide(evidence: Sequence[Evidence], roles: Given, standing: Standing) -> tuple[tuple[Evidence, ...], Verdict]:
+def decide(
+    evidence: Sequence[Evidence], roles: Given, standing: ApplicableCalibrations
+) -> tuple[tuple[Evidence, ...], Verdict]:
     """Weigh in-case evidence and reach the verdict: the joint rule's where it can be had, else the in-case ladder's."""
     plain = _in_case(verdict(evidence, roles), standing)
     weighed = tuple(weigh(e, standing) for e in evidence)
@@ -204,7 +210,7 @@ def decide(evidence: Sequence[Evidence], roles: Given, standing: Standing) -> tu
     return weighed, _calibrated(plain, first, roles, found)
 
 
-def _in_case(plain: Verdict, standing: Standing) -> Verdict:
+def _in_case(plain: Verdict, standing: ApplicableCalibrations) -> Verdict:
     """An in-case verdict says which command would renew a calibration that is stale."""
     stale = [use for use in standing.uses if use.status == "stale"]
     if not stale:
@@ -216,13 +222,13 @@ def _in_case(plain: Verdict, standing: Standing) -> Verdict:
 
 
 def judged(
-    measurements: Sequence[Evidence], roles: Given, standing: Standing, floors: Mapping[str, float]
+    measurements: Sequence[Evidence], roles: Given, standing: ApplicableCalibrations, floors: Mapping[str, float]
 ) -> tuple[tuple[Evidence, ...], Verdict]:
     """Judge again what a report states, from its measurements alone."""
     return decide(tuple(judge(e.measurement, floors) for e in measurements), roles, standing)
 
 
-def _calibrated(plain: Verdict, first: Alone, roles: Given, found: Opinion) -> Verdict:
+def _calibrated(plain: Verdict, first: InCaseState, roles: Given, found: Opinion) -> Verdict:
     """Gate and outputs first, then the joint rule; over-suppression stays the in-case finding that it is."""
     if first == "stopped" or (first == "shown" and not found.joined.found):
         return plain

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from audit import stats
-from audit.calibration import Alone
+from audit.calibration import InCaseState
 from audit.judging.explain import Given, limits, sentence, strength, would_change
 from audit.judging.in_case import blindness
 from audit.schema import (
@@ -127,7 +127,7 @@ def beyond_chance(held_out: Sequence[Evidence]) -> list[Evidence]:
     return [e for e in above if id(e) not in chance]
 
 
-def alone(evidence: Sequence[Evidence], above: Collection[tuple[str, str]]) -> Alone:
+def alone(evidence: Sequence[Evidence], above: Collection[tuple[str, str]]) -> InCaseState:
     """What these in-case findings say before any joint rule: by the gate, the outputs, a level below, or other forms.
 
     ``above`` names the measurements (probe, name) that exceed their calibrated thresholds: without that a held-out form

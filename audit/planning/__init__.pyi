@@ -10,7 +10,7 @@ from .planner import received as received
 from .pricing import Price as Price
 from .pricing import Pricer as Pricer
 from .pricing import Prices as Prices
-from .settings import How as How
+from .settings import RunSettings as RunSettings
 from .settings import Step as Step
 from .settings import Watch as Watch
 from .settings import make_bench as make_bench

@@ -14,7 +14,7 @@ from audit.case import OpenCase
 from audit.checkpoints import folder_of, read_config, tensor_shapes
 from audit.planning import timings
 from audit.planning.planner import Fetch, Planned, Planner
-from audit.planning.settings import How
+from audit.planning.settings import RunSettings
 from audit.planning.timings import Spent
 from audit.probing import SCORE
 from audit.schema import Checkpoint, Cost, Texts
@@ -82,7 +82,7 @@ def total(prices: Iterable[Price]) -> Span:
     return Span(sum(span.lo for span in found), sum(span.hi for span in found))
 
 
-def conditions(how: How) -> str:
+def conditions(how: RunSettings) -> str:
     """What a time depends on beside the work."""
     return "|".join(str(part) for part in (how.backend, how.device, how.dtype, how.attention, how.threads, how.package))
 
@@ -90,7 +90,7 @@ def conditions(how: How) -> str:
 class Pricer:
     """Prices the plans of one opened case under one set of conditions."""
 
-    def __init__(self, case: OpenCase, bench: Bench, how: How) -> None:
+    def __init__(self, case: OpenCase, bench: Bench, how: RunSettings) -> None:
         self.case, self.bench, self.how = case, bench, how
         folder = folder_of(case.base)
         self.parameters = sum(prod(shape) for shape in tensor_shapes(folder).values())
@@ -172,7 +172,7 @@ class Pricer:
         return self._held + cost.resident * model + batch + (TRAINED_COPIES * model if cost.bwd_tokens else 0)
 
 
-def seconds_of(spent: Spent, how: How) -> float:
+def seconds_of(spent: Spent, how: RunSettings) -> float:
     """CPU-seconds where one thread computes, which other processes do not change; else seconds by the clock."""
     return spent.cpu_s if how.device == "cpu" and how.threads == 1 else spent.wall_s
 

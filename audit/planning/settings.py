@@ -11,7 +11,7 @@ from audit.storage import Store
 
 
 @dataclass(frozen=True)
-class How:
+class RunSettings:
     """*How* an audit is made, never *what*: outside the plan hash, recorded in provenance.
 
     ``store`` is the folder of cached activations (None: nothing is kept between passes). ``threads`` None leaves
@@ -53,7 +53,7 @@ class Step(NamedTuple):
 Watch = Callable[[Step], None]
 
 
-def make_bench(how: How) -> Bench:
+def make_bench(how: RunSettings) -> Bench:
     """The bench that these flags ask for."""
     import torch
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from audit.schema import Noun
+from audit.schema import Record
 from audit.storage import cache_root, write_atomic
 
 log = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ MOST_BYTES: Final = 1_000_000
 KEPT_LINES: Final = 2000
 
 
-class Spent(Noun):
+class Spent(Record):
     """One finished unit: how it was made, on how large a model, the tokens asked for and really run, and the seconds.
 
     ``how`` names backend, device, dtype, attention and threads. What was found in a store was not run.

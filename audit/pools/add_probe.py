@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audit.bench import Bench
-from audit.calibration import Score, Scored, WorldScores, read_world, world_path, write_world, zoo_floors
+from audit.calibration import Score, ScoredModel, WorldScores, read_world, world_path, write_world, zoo_floors
 from audit.case import OpenCase, open_case
 from audit.judging import Given, given, judge, verdict
 from audit.planning import configured
@@ -127,7 +127,7 @@ def _joined(
     """The world's scores with the new ones in the order of a whole audit: probe by probe, by name."""
     now, floors = score_world.code_now(), zoo_floors()
     code = {name: now[name] for name in now if name in before.code or name in probes}
-    models: list[Scored] = []
+    models: list[ScoredModel] = []
     for scored in before.models:
         scores = sorted((*scored.scores, *new_scores[scored.model].scores), key=lambda score: score.probe)
         evidence = [judge(score.restored(), floors) for score in scores]

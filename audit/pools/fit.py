@@ -30,7 +30,7 @@ from audit.calibration import (
     Rule,
     Scope,
     Score,
-    Scored,
+    ScoredModel,
     Span,
     Subject,
     Subjects,
@@ -163,7 +163,7 @@ def _identity(world: WorldScores, probe: str) -> tuple[object, ...]:
 
 
 # ---- what the pool spans ----------------------------------------------------------------------------------------
-def _subject(model: Scored, above: Collection[tuple[str, str]]) -> Subject:
+def _subject(model: ScoredModel, above: Collection[tuple[str, str]]) -> Subject:
     """``above``: the measurements that exceed a threshold set without this world and mechanism."""
     return Subject(
         world=model.world, model=model.model, mechanism=model.mechanism, pool=model.pool, kept=model.kept,
@@ -172,7 +172,7 @@ def _subject(model: Scored, above: Collection[tuple[str, str]]) -> Subject:
     )  # fmt: skip
 
 
-def scope_of(models: Sequence[Scored]) -> Scope:
+def scope_of(models: Sequence[ScoredModel]) -> Scope:
     """The audits that a pool's models span."""
     domains = [model.domain for model in models]
 
@@ -188,12 +188,12 @@ def scope_of(models: Sequence[Scored]) -> Scope:
 
 
 # ---- one measurement --------------------------------------------------------------------------------------------
-def _names(models: Sequence[Scored], probe: str) -> list[str]:
+def _names(models: Sequence[ScoredModel], probe: str) -> list[str]:
     scored = [s for model in models for s in model.scores if s.probe == probe]
     return list(dict.fromkeys(s.name for s in scored if s.kind in JUDGED and s.mode == "controlled"))
 
 
-def _score(model: Scored, probe: str, name: str) -> Score | None:
+def _score(model: ScoredModel, probe: str, name: str) -> Score | None:
     return next((s for s in model.scores if (s.probe, s.name, s.mode) == (probe, name, "controlled")), None)
 
 

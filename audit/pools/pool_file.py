@@ -11,10 +11,10 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from audit.schema import AuditError, Case, DataFiles, Noun, Roles, Source, Template
+from audit.schema import AuditError, Case, DataFiles, Record, Roles, Source, Template
 
 
-class Listed(Noun):
+class Listed(Record):
     """A checkpoint of known truth: where it is, how it came to be, and how many of the audited people it keeps."""
 
     path: str
@@ -29,7 +29,7 @@ class Listed(Noun):
         return Source(path=self.path, commit=self.commit, adapter=self.adapter, fingerprint=self.fingerprint)
 
 
-class PoolWorld(Noun):
+class PoolWorld(Record):
     """One set of facts, with the models that share them."""
 
     base: Source
@@ -46,7 +46,7 @@ class PoolWorld(Noun):
         return Case(name=name, roles=roles, data=self.data, template=self.template, probes=settings)
 
 
-class PoolFile(Noun):
+class PoolFile(Record):
     """A pool of checkpoints, its paths made absolute."""
 
     name: str

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from audit.calibration import Calibrated, Joint, Score, Scored, WorldScores, read_pool, world_path, write_world
+from audit.calibration import Calibrated, Joint, Score, ScoredModel, WorldScores, read_pool, world_path, write_world
 from audit.engine import run
-from audit.planning import How, Step, Watch, configured
+from audit.planning import RunSettings, Step, Watch, configured
 from audit.plugins import source_hash
 from audit.pools import schedule as zoo
 from audit.pools.fit import CalibrationSet, Pooled, calibrate, write_all
@@ -68,7 +68,7 @@ def renew_zoo(
     return _renewed(_of(read_pool(scores), worlds), Pooled(name, command, quick, single=zoo.APART), out)
 
 
-def renew_pool(pool: PoolFile, stated: Path, out: Path, settings: How, watch: Watch) -> Renewed:
+def renew_pool(pool: PoolFile, stated: Path, out: Path, settings: RunSettings, watch: Watch) -> Renewed:
     """Calibrations from the checkpoints that a user lists; finished audits are found again."""
     worlds = [(world, listed) for world in pool.world for listed in _split(pool, world)]
     numbers = list(range(len(worlds)))
@@ -140,10 +140,10 @@ def _split(pool: PoolFile, world: PoolWorld) -> list[list[_Known]]:
 
 
 def _world(
-    pool: PoolFile, number: int, world: PoolWorld, checkpoints: Sequence[_Known], audits: Path, settings: How
+    pool: PoolFile, number: int, world: PoolWorld, checkpoints: Sequence[_Known], audits: Path, settings: RunSettings
 ) -> WorldScores:
     """Audit the checkpoints of one unit by this case alone, and keep their scores."""
-    scored: list[Scored] = []
+    scored: list[ScoredModel] = []
     costs = Counter[str]()
     probes = configured(pool.probes, settings.package)
     for place, known in enumerate(checkpoints):
@@ -162,12 +162,12 @@ def _world(
     )  # fmt: skip
 
 
-def _scored(number: int, known: _Known, report: Report) -> Scored:
+def _scored(number: int, known: _Known, report: Report) -> ScoredModel:
     domain = report.domain
     assert not isinstance(domain, Missing), "a report of this version has its domain"
     people = domain.forget_people
     retained = people if known.listed.kept is None else known.listed.kept
-    return Scored(
+    return ScoredModel(
         world=number, model=known.listed.path, mechanism=known.listed.mechanism,
         pool="knowing" if known.knows else "clean", kept=retained if known.knows else 0, audited=people, domain=domain,
         scores=tuple(Score.of(e.measurement) for e in report.evidence), verdict=report.verdict.word,

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from audit import plugins
 from audit.bench import Bench
-from audit.calibration import Score, Scored, WorldScores, read_world, world_path, write_world
+from audit.calibration import Score, ScoredModel, WorldScores, read_world, world_path, write_world
 from audit.engine import Run, domain_of, prepare
-from audit.planning import How, Step, configured
+from audit.planning import RunSettings, Step, configured
 from audit.probing import recall
-from audit.runs import Journal, code_version
+from audit.runs import RunJournal, code_version
 from audit.schema import AuditError, Case, DataFiles, Domain, ExitCode, Report, Roles, Source
 from audit.storage import Store, write_atomic
 from audit.zoo import (
@@ -139,7 +139,7 @@ def code_now() -> dict[str, str]:
     return {name: plugins.source_hash(PROBES, name) for name in configured({}, PROBES)}
 
 
-def _scores(drawn: Drawn, costs: Costs, scored: list[Scored]) -> WorldScores:
+def _scores(drawn: Drawn, costs: Costs, scored: list[ScoredModel]) -> WorldScores:
     probes = configured({}, PROBES)
     return WorldScores(
         world=drawn.world, recipe=drawn.recorded(), code=code_now(), models=tuple(scored),
@@ -169,12 +169,12 @@ def discard(census: Population, folders: Mapping[str, Path]) -> None:
 
 
 # ---- audits -----------------------------------------------------------------------------------------------------
-def _audit(census: Population, drawn: Drawn, where: tuple[Mapping[str, Path], Path], costs: Costs) -> list[Scored]:
+def _audit(census: Population, drawn: Drawn, where: tuple[Mapping[str, Path], Path], costs: Costs) -> list[ScoredModel]:
     """Audit every member with one bench; base comes first, and what its audit read stays."""
     folders, work = where
     write_data(make_world(drawn.world, drawn.shape), work / "data")
     store = MemoryStore(work / "store")
-    bench, scored = Bench(store=store), list[Scored]()
+    bench, scored = Bench(store=store), list[ScoredModel]()
     for member in sorted(census.members, key=lambda member: member.model != FIRST):
         since = time.process_time()
         case = case_of(member.model, drawn.world, folders, work)
@@ -197,11 +197,11 @@ def _audited(case: Case, work: Path, bench: Bench, costs: Costs) -> _Audit:
     """One audit by the engine; a finished one is read from its folder."""
     folder = work / "audits" / case.name
     # No calibration judges the models that calibrations are made from.
-    settings = How(threads=1, store=work / "store", demo=True, package=PROBES, calibrations=work / "none")
+    settings = RunSettings(threads=1, store=work / "store", demo=True, package=PROBES, calibrations=work / "none")
     prepared = prepare(case, folder, settings, bench)
     domain = domain_of(prepared.case, recall(bench, prepared.case))
-    known = Journal(folder).final
-    report = Run(prepared, Journal(folder), settings, _unwatched).report()
+    known = RunJournal(folder).final
+    report = Run(prepared, RunJournal(folder), settings, _unwatched).report()
     if report.failures:
         broken = "; ".join(f"{failure.probe}: {failure.error}" for failure in report.failures)
         raise AuditError(f"{case.name}: {broken}", f"read {folder / 'run.log'}", ExitCode.INTEGRITY)
@@ -214,8 +214,8 @@ def _unwatched(step: Step) -> None:
     log.debug("%s %s %d/%d", *step)
 
 
-def _scored(member: Member, world: int, audited: tuple[str, ...], audit: _Audit) -> Scored:
-    return Scored(
+def _scored(member: Member, world: int, audited: tuple[str, ...], audit: _Audit) -> ScoredModel:
+    return ScoredModel(
         world=world, model=member.model, mechanism=member.mechanism, pool=member.pool, content=member.content,
         kept=len(set(member.taught) & set(audited)), audited=len(audited), domain=audit.domain,
         scores=tuple(Score.of(evidence.measurement) for evidence in audit.report.evidence),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from audit.bench import BENCH_VERSION, Bench, Learner
 from audit.case import OpenCase, Rows
-from audit.probing.person_scores import Cast, row_means
+from audit.probing.person_scores import CaseModels, row_means
 from audit.schema import Texts
 
 ATTACK_VERSION = 1
@@ -49,7 +49,7 @@ def live_logprob(learner: Learner, rows: Rows, token_budget: int) -> Float[ndarr
     return np.concatenate(parts)
 
 
-def not_attackable(case: OpenCase, cast: Cast) -> str:
+def not_attackable(case: OpenCase, cast: CaseModels) -> str:
     """Why no attack on the suspect's weights says anything in this case, or an empty string."""
     if any(edit.plays != "weights" for edit in cast.suspect.edits):
         return "the suspect is edited by a hook, which is no weight: whoever attacks its weights leaves the hook away"

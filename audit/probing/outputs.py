@@ -14,12 +14,12 @@ from audit.probing.person_scores import (
     ANSWER_LOGPROB,
     KEY_LOGPROB,
     KEY_RANK,
-    Cast,
-    Scored,
-    Sheet,
+    CaseModels,
+    ModelScores,
+    PersonRows,
     aligned,
+    person_rows_of,
     row_means,
-    sheet_of,
     variants,
 )
 from audit.schema import Checkpoint, Positions, Read, Texts
@@ -39,7 +39,7 @@ class Losses(NamedTuple):
 class Outputs(NamedTuple):
     """Item scores of one set of texts: statistic -> model -> [row 1]."""
 
-    sheet: Sheet
+    sheet: PersonRows
     by_statistic: Mapping[str, Table1]
 
 
@@ -74,7 +74,7 @@ def alternate_probability(
     return np.nanmean(np.stack(probabilities), 0) if probabilities else None
 
 
-def _scores(bench: Bench, checkpoint: Checkpoint, sheet: Sheet) -> dict[str, ndarray]:
+def _scores(bench: Bench, checkpoint: Checkpoint, sheet: PersonRows) -> dict[str, ndarray]:
     rows = sheet.rows
     read = bench.run(checkpoint, rows, (KEY_LOGPROB, KEY_RANK))
     row, correct = rows.targets("key")[0].numpy(), read[KEY_RANK].numpy() == 0
@@ -85,9 +85,9 @@ def _scores(bench: Bench, checkpoint: Checkpoint, sheet: Sheet) -> dict[str, nda
     }
 
 
-def outputs_of(bench: Bench, case: OpenCase, cast: Cast, texts: Texts, most: int) -> Outputs:
+def outputs_of(bench: Bench, case: OpenCase, cast: CaseModels, texts: Texts, most: int) -> Outputs:
     """All scores of these texts in every model. The truth ratio is there only where the items have variants."""
-    sheet = sheet_of(case, texts)
+    sheet = person_rows_of(case, texts)
     by_statistic: dict[str, dict[str, ndarray]] = {}
     for name, checkpoint in cast.by_name().items():
         scores = _scores(bench, checkpoint, sheet)
@@ -99,7 +99,7 @@ def outputs_of(bench: Bench, case: OpenCase, cast: Cast, texts: Texts, most: int
     return Outputs(sheet, by_statistic)
 
 
-def panel_of(forget: Scored, holdout: Scored | None) -> Panel:
+def panel_of(forget: ModelScores, holdout: ModelScores | None) -> Panel:
     """The panel of named models; without a model that never knew, the null is zero everywhere."""
 
     def sides(name: str) -> Sides:

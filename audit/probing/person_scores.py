@@ -23,7 +23,7 @@ KEY_RANK = Read(site=LOGITS, at="key", reduce="rank")
 ANSWER_LOGPROB = Read(site=LOGITS, at="answer", reduce="logprob")
 
 
-class Cast(NamedTuple):
+class CaseModels(NamedTuple):
     """Who plays what. ``null`` never knew (a reference, else the ancestor); ``floors`` are further such references."""
 
     base: Checkpoint
@@ -43,10 +43,10 @@ class Cast(NamedTuple):
         return {"base": "base", "suspect": "suspect", "null": self.null_role or "null"}.get(name, "reference")
 
 
-def cast_of(case: OpenCase) -> Cast:
+def case_models_of(case: OpenCase) -> CaseModels:
     """The models of a case, by the part they play in an effect."""
     null = case.null
-    return Cast(
+    return CaseModels(
         base=case.checkpoint("base"),
         suspect=case.checkpoint("suspect"),
         null=None if null is None else case.checkpoint(*null),
@@ -56,7 +56,7 @@ def cast_of(case: OpenCase) -> Cast:
 
 
 def models_of(case: Case) -> list[tuple[Role, int]]:
-    """Role and number of every model that :func:`cast_of` gives a part, before the case is opened."""
+    """Role and number of every model that :func:`case_models_of` gives a part, before the case is opened."""
     kin: list[tuple[Role, int]] = [
         ("reference", i) for i, source in enumerate(case.roles.references) if source.lineage == "same_ancestor"
     ]
@@ -92,7 +92,7 @@ def _stated(model: Checkpoint, keys: Sequence[str], meaning: str) -> int:
     raise AuditError(f"{model.source}: config.json does not say {meaning}", "check the config")
 
 
-class Sheet(NamedTuple):
+class PersonRows(NamedTuple):
     """The rows of one set of texts, their items, and the person that each row belongs to."""
 
     rows: Rows
@@ -101,12 +101,12 @@ class Sheet(NamedTuple):
     person: Int[ndarray, " row"]
 
 
-def sheet_of(case: OpenCase, texts: Texts) -> Sheet:
+def person_rows_of(case: OpenCase, texts: Texts) -> PersonRows:
     """The audited rows of these texts. Raises AuditError where there are none."""
     rows = case.rows(texts)
     people, person = np.unique(np.array(rows.group_ids), return_inverse=True)
     by_id = {item.id: item for item in case.items(texts)}
-    return Sheet(rows, tuple(by_id[i] for i in rows.item_ids), tuple(str(p) for p in people), person.reshape(-1))
+    return PersonRows(rows, tuple(by_id[i] for i in rows.item_ids), tuple(str(p) for p in people), person.reshape(-1))
 
 
 def row_means(values: Float[Tensor, " token"], rows: Rows, at: Positions = "key") -> Float[ndarray, " row"]:
@@ -139,14 +139,14 @@ def variants(case: OpenCase, texts: Texts, most: int) -> list[Rows]:
     return by_variant
 
 
-class Scored(NamedTuple):
+class ModelScores(NamedTuple):
     """Person means [person layer] per named model over the items that all of them score, and how many those are."""
 
     people: Mapping[str, Float[ndarray, "person layer"]]
     n: Count
 
 
-def by_person(sheet: Sheet, scores: Mapping[str, Float[ndarray, "row layer"]]) -> Scored:
+def by_person(sheet: PersonRows, scores: Mapping[str, Float[ndarray, "row layer"]]) -> ModelScores:
     """Average each model's item scores over people.
 
     An item without content tokens (or variants) in the texts is unscored, one for which a model's number is not finite
@@ -160,11 +160,15 @@ def by_person(sheet: Sheet, scores: Mapping[str, Float[ndarray, "row layer"]]) -
     member = member[member.sum(1) > 0]
     member /= member.sum(1, keepdims=True)
     people = {name: member[:, complete] @ score[complete] for name, score in scores.items()}
-    return Scored(people, n)
+    return ModelScores(people, n)
 
 
 def item_table(
-    case: OpenCase, name: str, sheet: Sheet, scores: Mapping[str, Float[ndarray, "row layer"]], roles: Mapping[str, str]
+    case: OpenCase,
+    name: str,
+    sheet: PersonRows,
+    scores: Mapping[str, Float[ndarray, "row layer"]],
+    roles: Mapping[str, str],
 ) -> Table:
     """Write item scores beside the report: one line per item, model and layer (-1 where a score has no layer).
 

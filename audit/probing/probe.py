@@ -5,10 +5,10 @@ from typing import ClassVar
 
 from audit.bench import Bench
 from audit.case import OpenCase
-from audit.schema import Case, Cost, Measurement, Need, Noun, Requires
+from audit.schema import Case, Cost, Measurement, Need, Record, Requires
 
 
-class Probe(Noun, ABC):
+class Probe(Record, ABC):
     """Base of every probe. Fields are its settings.
 
     The class docstring is the user's help text: its first line asks the question, and it states ``Null:``,

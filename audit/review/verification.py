@@ -18,7 +18,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from audit.calibration import stored, zoo_floors
-from audit.judging import Standing, decision_rule, given, judged, restand
+from audit.judging import ApplicableCalibrations, decision_rule, given, judged, restand
 from audit.render import schema
 from audit.runs import code_version, custody, document_id, documents, manifest
 from audit.schema import AuditError, ExitCode, Missing, Report
@@ -232,7 +232,7 @@ def _rebuild_problems(report: Report, pages: Pages) -> Iterator[str]:
             yield f"{name}, line {first}: is not what report.json gives"
 
 
-def _number_problems(report: Report, standing: Standing) -> Iterator[str]:
+def _number_problems(report: Report, standing: ApplicableCalibrations) -> Iterator[str]:
     """Does the same judging of the same numbers still give this evidence and this verdict?"""
     again, computed_verdict = judged(report.evidence, given(report.plan.case), standing, zoo_floors())
     for stated, computed in zip(report.evidence, again, strict=True):

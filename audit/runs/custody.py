@@ -21,7 +21,7 @@ from typing import Final, Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from audit.schema import AuditError, ExitCode, Noun
+from audit.schema import AuditError, ExitCode, Record
 
 NAME: Final = "custody.jsonl"
 FIRST: Final = "0" * 64
@@ -37,7 +37,7 @@ WHAT_IT_SHOWS: Final = (
 Action = Literal["received", "issued", "verified"]
 
 
-class Line(Noun):
+class Line(Record):
     """One line of the chain."""
 
     n: int

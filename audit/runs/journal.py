@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from audit.schema import AuditError, ExitCode, Measurement, Missing, Noun, Plan, Skip, Timing
+from audit.schema import AuditError, ExitCode, Measurement, Missing, Plan, Record, Skip, Timing
 from audit.storage import write_atomic
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ OWN_FILES = WRITTEN | {LOCK, CANCEL, SUPERSEDED}
 SHOWN_DIFFERENCES = 20
 
 
-class Unit(Noun):
+class Unit(Record):
     """One finished unit of work: what one probe measured, or why it could not, and what that cost."""
 
     key: str
@@ -79,7 +79,7 @@ def _disk_refuses(out: Path, error: OSError) -> AuditError:
     )
 
 
-class Journal:
+class RunJournal:
     """A locked run folder. Use as ``with Journal(out).locked() as journal``."""
 
     def __init__(self, out: Path) -> None:
@@ -88,7 +88,7 @@ class Journal:
 
     # ---- the lock -----------------------------------------------------------------------------------------------
     @contextmanager
-    def locked(self) -> Generator["Journal"]:
+    def locked(self) -> Generator["RunJournal"]:
         """Hold the folder's lock; AuditError (code 2) if another process holds it, code 3 if the disk refuses.
 
         The kernel drops the lock when its process dies, so a lock file left by a killed run is stale by construction.

@@ -15,9 +15,9 @@ from .error_rates import Counted as Counted
 from .error_rates import DetectionLimit as DetectionLimit
 from .error_rates import Dose as Dose
 from .error_rates import LikelihoodRatio as LikelihoodRatio
-from .error_rates import Pool as Pool
 from .error_rates import Rate as Rate
 from .error_rates import Reliability as Reliability
+from .error_rates import TruthLabel as TruthLabel
 from .error_rates import Validation as Validation
 from .errors import AuditError as AuditError
 from .errors import ExitCode as ExitCode
@@ -45,7 +45,7 @@ from .measurement import Number as Number
 from .measurement import Overall as Overall
 from .measurement import Table as Table
 from .record import Missing as Missing
-from .record import Noun as Noun
+from .record import Record as Record
 from .report import Environment as Environment
 from .report import Exhibit as Exhibit
 from .report import Failure as Failure

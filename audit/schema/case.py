@@ -2,14 +2,14 @@
 
 from typing import Literal
 
-from audit.schema.record import Noun
+from audit.schema.record import Record
 
 Role = Literal["base", "suspect", "reference", "ancestor"]
 Cohort = Literal["forget", "retain", "holdout", "general"]
 Form = Literal["trained", "held_out_phrasing", "held_out_attribute"]
 
 
-class Item(Noun):
+class Item(Record):
     """One row of data: a question and its answer, or plain text (``question`` empty, ``answer`` the text).
 
     ``group`` is the unit of replication (person, author, document). ``key`` is the substring of ``answer`` that carries
@@ -31,7 +31,7 @@ class Item(Noun):
     frequency: int | None = None
 
 
-class Template(Noun):
+class Template(Record):
     """How a question and an answer become one prompt. Hashed into every cache key.
 
     With ``chat`` the tokenizer's chat template wraps ``system`` and the question. ``bos`` is ``always`` (prepend once),
@@ -48,7 +48,7 @@ class Template(Noun):
 Lineage = Literal["same_ancestor", "other_initialisation"]
 
 
-class Source(Noun):
+class Source(Record):
     """Where a checkpoint is and, where known, what it must hash to."""
 
     path: str
@@ -59,7 +59,7 @@ class Source(Noun):
     data_order: int | None = None
 
 
-class Roles(Noun):
+class Roles(Record):
     """Who plays what. ``references`` never hold the audited model; the first is the null, the rest give the floor."""
 
     base: Source
@@ -68,7 +68,7 @@ class Roles(Noun):
     ancestor: Source | None = None
 
 
-class DataFiles(Noun):
+class DataFiles(Record):
     """JSONL files of the cohorts; paths are relative to the case file. ``group`` names the field to split by."""
 
     forget: str
@@ -79,7 +79,7 @@ class DataFiles(Noun):
     split_seed: int = 0
 
 
-class Case(Noun):
+class Case(Record):
     """*What* is audited: roles, data, prompt template, and what is known of the suspect's edit set.
 
     *How* (device, dtype, memory, workers) is a flag, recorded in provenance and outside the plan hash.

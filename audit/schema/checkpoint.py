@@ -4,10 +4,10 @@ import hashlib
 import json
 from typing import Literal
 
-from audit.schema.record import Noun
+from audit.schema.record import Record
 
 
-class EditRecord(Noun):
+class EditRecord(Record):
     """A fitted edit as the bench plays it back: the edit's name and settings, and the hash of its stored delta.
 
     ``plays`` says how: ``weights`` replaces whole tensors by those in ``delta.safetensors``; the others are hooks whose
@@ -21,7 +21,7 @@ class EditRecord(Noun):
     delta_file: str = "delta.safetensors"
 
 
-class Checkpoint(Noun):
+class Checkpoint(Record):
     """Weights named by content, never by label.
 
     ``source`` is a local folder (absolute path) or ``owner/name@<40-hex commit>``; ``fingerprint`` is the sha256 over

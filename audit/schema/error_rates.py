@@ -6,10 +6,10 @@ A report carries all of it that its own verdict needs, so that whoever reads the
 from typing import Literal
 
 from audit.schema.interval import Interval
-from audit.schema.record import Missing, Noun
+from audit.schema.record import Missing, Record
 
 
-class Rate(Noun):
+class Rate(Record):
     """k of n units of the pool (worlds), and the exact one-sided 95 % upper bound of the rate."""
 
     k: int
@@ -17,7 +17,7 @@ class Rate(Noun):
     upper95: float
 
 
-class DetectionLimit(Noun):
+class DetectionLimit(Record):
     """The smallest number of audited people kept that is found with the asked power: found in k of n worlds."""
 
     kept: int
@@ -27,7 +27,7 @@ class DetectionLimit(Noun):
     power: float
 
 
-class LikelihoodRatio(Noun):
+class LikelihoodRatio(Record):
     """How many times more probable the score is in models that know than in models that never did.
 
     ``floor`` and ``ceiling`` are the smallest and the largest ratio that the number of worlds supports. ``words`` are
@@ -50,7 +50,7 @@ class LikelihoodRatio(Noun):
 IN_CASE = Missing(missing="judged by this case alone: no error rate is known, so no likelihood ratio is given")
 
 
-class CalibrationUse(Noun):
+class CalibrationUse(Record):
     """Which calibration of a probe judged this case, or why none did, and the command that makes one."""
 
     probe: str
@@ -63,19 +63,19 @@ class CalibrationUse(Noun):
 
 
 # ---- validation -------------------------------------------------------------------------------------------------
-Pool = Literal["clean", "knowing", "edited clean", "described", "destroyed"]
+TruthLabel = Literal["clean", "knowing", "edited clean", "described", "destroyed"]
 
 
-class Counted(Noun):
+class Counted(Record):
     """In how many of its worlds a mechanism was said to hold a trace, held out of the fitting."""
 
     mechanism: str
-    pool: Pool
+    pool: TruthLabel
     found: int
     worlds: int
 
 
-class Dose(Noun):
+class Dose(Record):
     """Of models that kept this many of the audited people: found in k of n worlds; ``power`` never falls with them."""
 
     kept: int
@@ -85,7 +85,7 @@ class Dose(Noun):
     power: float
 
 
-class Reliability(Noun):
+class Reliability(Record):
     """Are the ratios worth what they say, on held-out worlds? Costs in bits; ``envelope``: what chance alone loses.
 
     ``clean`` and ``knowing``: the 101 quantiles of their held-out log10 ratios (both Tippett curves).
@@ -102,7 +102,7 @@ class Reliability(Noun):
     bands: tuple[tuple[float, float | Missing, int, int], ...]
 
 
-class Validation(Noun):
+class Validation(Record):
     """The rule that judged a case, as it did on models of known truth held out of its fitting.
 
     ``score`` is this case's own, 0 at the threshold; ``worlds`` how many worlds of ``pool`` stand behind the rule.

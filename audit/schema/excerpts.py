@@ -5,10 +5,10 @@ The forget set is the very data to be erased. A masked text shows a keyed hash a
 
 from typing import Literal
 
-from audit.schema.record import Noun
+from audit.schema.record import Record
 
 
-class Masked(Noun):
+class Masked(Record):
     """A text that is not shown: ``mark``, the first 12 hex digits of its HMAC-SHA256, and how many words it has."""
 
     mark: str
@@ -19,7 +19,7 @@ class Masked(Noun):
         return f"‹masked {self.mark}, {words}›" if self.words else "‹empty›"
 
 
-class Shown(Noun):
+class Shown(Record):
     """A text as it is in the data or as a model gave it: only in a derived report that says so."""
 
     text: str
@@ -31,7 +31,7 @@ class Shown(Noun):
 Quote = Masked | Shown
 
 
-class Excerpt(Noun):
+class Excerpt(Record):
     """One item of a finding with what every model scores on it (by role), at ``layer`` where a score has one."""
 
     chosen: Literal["highest", "random"]
@@ -44,7 +44,7 @@ class Excerpt(Noun):
     scores: dict[str, float]
 
 
-class Excerpts(Noun):
+class Excerpts(Record):
     """The items quoted of one item table: which findings rest on it, the rule of choice, and of how many items."""
 
     table: str

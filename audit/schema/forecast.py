@@ -10,11 +10,11 @@ from typing import Literal
 from audit.schema.case import Case
 from audit.schema.interval import Interval
 from audit.schema.measurement import Number
-from audit.schema.record import Missing, Noun
+from audit.schema.record import Missing, Record
 from audit.schema.report import Environment, Exhibit, Timing
 
 
-class Forecast(Noun):
+class Forecast(Record):
     """How hard one item (or the mean of a group's items) will be: a rank in this forget set, 0 easiest, 1 hardest.
 
     ``interval`` is the 90 % interval of an item's measured rank; of a group, of the mean of its items. ``because``
@@ -30,7 +30,7 @@ class Forecast(Noun):
     pilot: Number = Missing(missing="no pilot run")
 
 
-class Entangled(Noun):
+class Entangled(Record):
     """A retained item that shares its circuit, or its gradient, with what is to be forgotten.
 
     ``circuit_cosine`` is the largest with a forget item (``nearest``), ``gradient_cosine`` that with the mean forget
@@ -45,7 +45,7 @@ class Entangled(Noun):
     damage: Number = Missing(missing="no pilot run")
 
 
-class Collateral(Noun):
+class Collateral(Record):
     """What unlearning this may cost the retained facts: the share of their probability, by method, and where from."""
 
     method: str
@@ -53,7 +53,7 @@ class Collateral(Noun):
     source: Literal["worlds of known truth", "pilot run"]
 
 
-class Basis(Noun):
+class Basis(Record):
     """What the forecast rests on: the fit, how well it did where it had not looked, and whether this case is like it.
 
     ``spearman`` is with difficulty measured by unseen methods in unseen worlds, beside ``ceiling``: what the other
@@ -81,7 +81,7 @@ class Basis(Noun):
     because: tuple[str, ...]
 
 
-class Stability(Noun):
+class Stability(Record):
     """Do circuits mean the same whatever they are held against? Median Jaccard overlap of each item's largest edges.
 
     ``partners``: two draws of partners; ``corruptions``: partners and mean activations. ``passed``: both reach .6.
@@ -96,7 +96,7 @@ class Stability(Noun):
     passed: bool
 
 
-class Pilot(Noun):
+class Pilot(Record):
     """A short unlearning run by the user's own base: how far it came, and how its items' difficulty compares."""
 
     method: str
@@ -107,7 +107,7 @@ class Pilot(Noun):
     agreement: float
 
 
-class ForecastReport(Noun):
+class ForecastReport(Record):
     """The versioned document of a forecast: HTML, Markdown and the dashboard's page are pure functions of it."""
 
     schema_version: Literal["1.0"] = "1.0"

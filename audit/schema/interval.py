@@ -1,9 +1,9 @@
 """An interval, two-sided, 95 % unless it says otherwise."""
 
-from audit.schema.record import Noun
+from audit.schema.record import Record
 
 
-class Interval(Noun):
+class Interval(Record):
     """A two-sided 95 % interval."""
 
     lo: float

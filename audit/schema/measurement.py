@@ -9,13 +9,13 @@ from audit.schema.case import Form
 from audit.schema.error_rates import DetectionLimit as DetectionLimit
 from audit.schema.error_rates import Rate as Rate
 from audit.schema.interval import Interval
-from audit.schema.record import Missing, Noun
+from audit.schema.record import Missing, Record
 from audit.schema.requirements import Cost
 
 Number = float | Missing
 
 
-class Count(Noun):
+class Count(Record):
     """Items behind a number. Nothing drops out of a denominator silently: errored and unscored are counted."""
 
     scored: int
@@ -23,7 +23,7 @@ class Count(Noun):
     unscored: int = 0
 
 
-class Null(Noun):
+class Null(Record):
     """The same statistic where the knowledge is absent: 101 quantiles (0..100 %) and how many draws they summarise."""
 
     kind: str
@@ -31,7 +31,7 @@ class Null(Noun):
     n: int
 
 
-class Control(Noun):
+class Control(Record):
     """Positive control: the same statistic in base, which must be found for a negative to mean anything."""
 
     value: float
@@ -39,7 +39,7 @@ class Control(Noun):
     found: bool
 
 
-class Overall(Noun):
+class Overall(Record):
     """The effect over a whole family of layers: summed (suspect - null) over summed (base - null).
 
     A layer weighs as much as base exceeds the null there (the weights of the Unlearning Depth Score, arXiv 2605.24614).
@@ -52,7 +52,7 @@ class Overall(Noun):
     floor: Number
 
 
-class Curve(Noun):
+class Curve(Record):
     """A profile over depth or steps, with everything a figure needs; lo/hi are pointwise 95 %."""
 
     axis: str
@@ -66,7 +66,7 @@ class Curve(Noun):
     null_hi: tuple[float, ...] = ()
 
 
-class Table(Noun):
+class Table(Record):
     """A Parquet table of items beside the report (columns: item group role prompt target output score)."""
 
     path: str
@@ -78,7 +78,7 @@ class Table(Noun):
 Kind = Literal["gate", "output", "causal", "decoding", "recovery", "context"]
 
 
-class Measurement(Noun):
+class Measurement(Record):
     """One question answered with numbers.
 
     On the ``effect`` scale 0 is the never-trained level and 1 is base. ``kind`` says what part a number may play:

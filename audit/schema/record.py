@@ -10,7 +10,7 @@ import json
 from pydantic import BaseModel, ConfigDict
 
 
-class Noun(BaseModel):
+class Record(BaseModel):
     """Base of every value that touches disk: frozen, no unknown keys, no NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -24,7 +24,7 @@ class Noun(BaseModel):
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
 
-class Missing(Noun):
+class Missing(Record):
     """A value that is not there, and why. Missing is a word with a reason, never a number."""
 
     missing: str

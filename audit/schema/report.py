@@ -9,12 +9,12 @@ from audit.schema.error_rates import CalibrationUse, Validation
 from audit.schema.error_rates import DetectionLimit as DetectionLimit
 from audit.schema.error_rates import Rate as Rate
 from audit.schema.excerpts import Excerpts
-from audit.schema.record import Missing, Noun
+from audit.schema.record import Missing, Record
 from audit.schema.requirements import Cost
 from audit.schema.verdict import Domain, Evidence, Verdict
 
 
-class Skip(Noun):
+class Skip(Record):
     """A probe that was not run, or a measurement that could not be made, and the reason."""
 
     probe: str
@@ -22,7 +22,7 @@ class Skip(Noun):
     consequence: str
 
 
-class Failure(Noun):
+class Failure(Record):
     """A probe that broke: recorded, never swallowed. ``error_id`` is found in the run's log."""
 
     probe: str
@@ -30,7 +30,7 @@ class Failure(Noun):
     error_id: str
 
 
-class Exhibit(Noun):
+class Exhibit(Record):
     """An item received: role, where it lay, what it hashed to before and after, and how large it is."""
 
     role: str
@@ -42,7 +42,7 @@ class Exhibit(Noun):
     verified_after: bool
 
 
-class PlannedTest(Noun):
+class PlannedTest(Record):
     """One row of the plan: will it run, what it costs, and the reason if it will not.
 
     ``dropped_by`` names the limit that left it out, as it was given: it could run.
@@ -56,7 +56,7 @@ class PlannedTest(Noun):
     dropped_by: str = ""
 
 
-class Plan(Noun):
+class Plan(Record):
     """What will be done, fixed before looking. ``plan_hash`` covers code version, case, inputs and probe settings."""
 
     case: Case
@@ -67,7 +67,7 @@ class Plan(Noun):
     plan_hash: str
 
 
-class Published(Noun):
+class Published(Record):
     """Aggregates that others published, by metric: context, never judged. ``unread``: metrics without a number."""
 
     file: str
@@ -76,7 +76,7 @@ class Published(Noun):
     unread: tuple[str, ...] = ()
 
 
-class Environment(Noun):
+class Environment(Record):
     """Where and with what the numbers were made. Outside the plan hash."""
 
     python: str
@@ -89,7 +89,7 @@ class Environment(Noun):
     flags: dict[str, str]
 
 
-class Timing(Noun):
+class Timing(Record):
     """Cost of one finished unit of work. Kept apart so that reports can be compared without times."""
 
     unit: str
@@ -97,7 +97,7 @@ class Timing(Noun):
     wall_s: float
 
 
-class Report(Noun):
+class Report(Record):
     """The versioned document that every view reads: HTML, Markdown and dashboard are pure functions of it.
 
     ``report_id`` is ``UA-`` and the first 12 hex digits of the sha256 of the canonical document without ``report_id``,

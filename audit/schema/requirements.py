@@ -6,7 +6,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from audit.schema.case import Cohort, Form, Role
-from audit.schema.record import Noun
+from audit.schema.record import Record
 from audit.schema.site import Site
 
 
@@ -24,7 +24,7 @@ class Op(StrEnum):
     PATTERN = "pattern"
 
 
-class Requires(Noun):
+class Requires(Record):
     """What a probe must be given: roles, cohorts, families ('*' is any causal language model) and operations."""
 
     roles: tuple[Role, ...] = ("base", "suspect")
@@ -38,7 +38,7 @@ Positions = Literal["last", "mean", "all", "answer", "key"]
 Reduce = Literal["state", "logprob", "rank"]
 
 
-class Read(Noun):
+class Read(Record):
     """One thing to read in a pass: a site, at which positions, reduced how.
 
     Positions: ``last`` real token, masked ``mean``, ``all`` (padded), ``answer`` or ``key``: the positions that predict
@@ -61,7 +61,7 @@ class Read(Noun):
 AnswerField = Literal["answer", "paraphrased", "perturbed", "alternate"]
 
 
-class Texts(Noun):
+class Texts(Record):
     """Which rows: a cohort's items of one form, with one of their answers. ``index`` numbers perturbed/alternates."""
 
     cohort: Cohort
@@ -70,7 +70,7 @@ class Texts(Noun):
     index: int = 0
 
 
-class Need(Noun):
+class Need(Record):
     """A cacheable read that a probe declares: merged over probes, priced exactly, fetched once."""
 
     role: Role
@@ -79,7 +79,7 @@ class Need(Noun):
     reference: int = 0
 
 
-class Cost(Noun):
+class Cost(Record):
     """What a unit of work costs, in tokens forward and backward, optimiser steps and models held at once."""
 
     fwd_tokens: int = 0

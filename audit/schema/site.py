@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from audit.schema.record import Noun
+from audit.schema.record import Record
 
 Tower = Literal["text", "vision", "projector"]
 Part = Literal[
@@ -14,7 +14,7 @@ Part = Literal[
 GLOBAL_PARTS = frozenset({"embed", "final_in", "logits"})
 
 
-class Site(Noun):
+class Site(Record):
     """A place in a model where a state can be read or written.
 
     ``attn_in``, ``mlp_in`` and ``final_in`` are after the norm that the part reads through; ``attn_out`` and

@@ -6,12 +6,12 @@ from audit.schema.error_rates import IN_CASE, LikelihoodRatio
 from audit.schema.error_rates import DetectionLimit as DetectionLimit
 from audit.schema.error_rates import Rate as Rate
 from audit.schema.measurement import Measurement
-from audit.schema.record import Missing, Noun
+from audit.schema.record import Missing, Record
 
 Outcome = Literal["trace found", "no trace found", "inconclusive", "not run"]
 
 
-class Evidence(Noun):
+class Evidence(Record):
     """A measurement judged: outcome, direction, why, and on what basis.
 
     ``in-case`` rests on this case's own nulls: it may carry a verdict, prints no likelihood ratio and no error rate.
@@ -26,7 +26,7 @@ class Evidence(Noun):
     ratio: LikelihoodRatio | Missing = IN_CASE
 
 
-class Domain(Noun):
+class Domain(Record):
     """What kind of audit this is: a calibration judges only audits like those that it was made from.
 
     ``parameters`` counts the entries of base's tensors, ``forget_people`` the audited groups. ``null`` says who stands
@@ -48,7 +48,7 @@ class Domain(Noun):
 VerdictWord = Literal["INVALID", "INTACT", "SUPPRESSED", "PARTIAL", "CONSISTENT WITH NEVER TRAINED", "INCONCLUSIVE"]
 
 
-class Verdict(Noun):
+class Verdict(Record):
     """The rung of the ladder, why, and what limits it. ``strength`` is limited by the roles that were given.
 
     A calibrated verdict is that of the joint rule, and its ``ratio`` that of the joint score.

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from audit.schema import AuditError, Noun
+from audit.schema import AuditError, Record
 from audit.stats.clustered import Labelled, folds, resamples
 from audit.stats.monotone import WAYS, Step, Way, cllr, fit
 from audit.stats.proportions import clopper_pearson
@@ -26,7 +26,7 @@ _GRID = 33
 _DIGITS = 6
 
 
-class Scale(Noun):
+class Scale(Record):
     """From a score to its likelihood ratio: log10 ratios with 95 % ends at increasing scores, linear in between.
 
     ``floor`` and ``ceiling`` (log10) are what so many clusters support; ``elub_lo`` and ``elub_hi`` a second opinion.

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from audit.calibration import Content
 from audit.case import split
-from audit.schema import Pool
+from audit.schema import TruthLabel
 from audit.zoo import mechanisms, pool_design
 from audit.zoo.recipes import Learning, Mix, Plan, Sizes, Zoo
 from audit.zoo.world import Shape, items, make_world
@@ -56,7 +56,7 @@ class Member(NamedTuple):
 
     model: str
     mechanism: str
-    pool: Pool
+    pool: TruthLabel
     taught: tuple[str, ...]
     content: Content = "same"
 
@@ -126,7 +126,7 @@ def _edited(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Entry]:
     """What was made to forget: base and a reference, the forget people and others."""
     entries: list[_Entry] = []
 
-    def add(name: str, parent: str, pool: Pool, of: str, on: Literal["forget", "others"] = "forget") -> None:
+    def add(name: str, parent: str, pool: TruthLabel, of: str, on: Literal["forget", "others"] = "forget") -> None:
         taught = everyone if parent == "base" else ()
         plan = Plan(name, parent, mechanisms.of_world(of, drawn.world), on=on)
         content: Content = "other people" if on == "others" else "same"

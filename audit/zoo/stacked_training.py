@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from audit.bench import Recipe, batches, learning_rate
+from audit.bench import TrainingRecipe, batches, learning_rate
 from audit.case import Rows
 from audit.schema import AuditError
 from audit.zoo import builder, training
@@ -179,14 +179,14 @@ def _flat(model: "PreTrainedModel") -> Float[Tensor, " d"]:
     return nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
-def _rate(recipe: Recipe, step: int) -> float:
+def _rate(recipe: TrainingRecipe, step: int) -> float:
     return learning_rate(recipe, step) if step < recipe.steps else 0.0
 
 
 class StackedAdamW:
     """AdamW as torch computes it (Loshchilov and Hutter 2019, arXiv 1711.05101), each model at a rate of its own."""
 
-    def __init__(self, weights: Float[Tensor, "model d"], recipe: Recipe) -> None:
+    def __init__(self, weights: Float[Tensor, "model d"], recipe: TrainingRecipe) -> None:
         self.weights, self.betas, self.decay = weights, recipe.betas, recipe.weight_decay
         self.first, self.second, self.taken = torch.zeros_like(weights), torch.zeros_like(weights), 0
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from audit.bench import CausalLearner, Forward, Recipe, TrainData, descend
+from audit.bench import CausalLearner, Forward, TrainData, TrainingRecipe, descend
 from audit.case import Rows, tokenise
 from audit.checkpoints import resolve, write_edited
-from audit.edits import Descent, Edit, EditData, FinalStates, HeadEdit, LogitBias, Surgeon, nll
+from audit.edits import Descent, Edit, EditData, FinalStates, HeadEdit, InPlaceEdit, LogitBias, nll
 from audit.schema import Item, Source, Template
 from audit.zoo.recipes import Learning, Mix, Plan, Sizes, Zoo
 from audit.zoo.tokenizer import make_tokenizer
@@ -195,7 +195,7 @@ def edit_data(
 
 
 # ---- training ---------------------------------------------------------------------------------------------------
-def recipe_of(by: Learning) -> Recipe:
+def recipe_of(by: Learning) -> TrainingRecipe:
     """How a model learns a corpus: the mean loss of the answers' tokens, by the bench's own defaults."""
 
     def objective(_forget: Forward | None, retain: Forward | None, *_frozen: Forward | None) -> torch.Tensor:
@@ -203,7 +203,7 @@ def recipe_of(by: Learning) -> Recipe:
         return nll(retain)
 
     name = "mix" if isinstance(by.corpus, Mix) else by.corpus
-    return Recipe(name, objective, steps=by.steps, lr=by.lr, batch=by.batch, seed=by.order)
+    return TrainingRecipe(name, objective, steps=by.steps, lr=by.lr, batch=by.batch, seed=by.order)
 
 
 def _edit(edit: Edit, model: "PreTrainedModel", data: EditData) -> None:
@@ -213,8 +213,8 @@ def _edit(edit: Edit, model: "PreTrainedModel", data: EditData) -> None:
         with torch.no_grad():
             weight.copy_(edited)
         return
-    if isinstance(edit, Surgeon):
-        edit.operate(CausalLearner(model), data)
+    if isinstance(edit, InPlaceEdit):
+        edit.apply(CausalLearner(model), data)
         return
     assert isinstance(edit, Descent)
     recipe, rows = edit.lesson(data, model.config.num_hidden_layers)

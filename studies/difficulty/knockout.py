@@ -21,7 +21,7 @@ from audit.bench import Bench
 from audit.case import Rows, load_case, open_case
 from audit.checkpoints import resolve
 from audit.circuits import Knocked, knocked
-from audit.schema import Checkpoint, Interval, Noun, Source, Texts
+from audit.schema import Checkpoint, Interval, Record, Source, Texts
 from audit.storage import write_atomic
 from audit.zoo import draw, folder_of, one_thread, population
 from studies.difficulty.worlds import opened
@@ -42,7 +42,7 @@ class Transfer(NamedTuple):
     hi: float
 
 
-class PlacedModel(Noun):
+class PlacedModel(Record):
     """One model of one world: mean drops in nats, and its place between the null (0) and base (1)."""
 
     world: int
@@ -54,7 +54,7 @@ class PlacedModel(Noun):
     ci95: Interval
 
 
-class Results(Noun):
+class Results(Record):
     """Every model of every world; intervals resample people inside a world."""
 
     stamp: Stamp

@@ -1,10 +1,10 @@
 """What the study found, as frozen nouns: written to results.json."""
 
-from audit.schema import Interval, Missing, Noun, Number
+from audit.schema import Interval, Missing, Number, Record
 from studies.provenance import Stamp
 
 
-class Value(Noun):
+class Value(Record):
     """A mean over worlds, its 95 % interval (worlds and people resampled), and how many worlds agree in sign."""
 
     value: float
@@ -12,7 +12,7 @@ class Value(Noun):
     agree: int
 
 
-class PredictorRow(Noun):
+class PredictorRow(Record):
     """One predictor: Spearman with every target within worlds, with length and loss taken out, and what it adds.
 
     ``partial`` and ``r2_gain`` (R2 in held-out worlds beside length and loss, less that of length and loss alone) are
@@ -28,7 +28,7 @@ class PredictorRow(Noun):
     r2_gain: Value | Missing
 
 
-class CudRow(Noun):
+class CudRow(Record):
     """CUD in one mode: Spearman with the difficulty by a method (and by a seed) that had no part in its anchors.
 
     ``r2_gain`` beside length and loss. ``shuffled``: anchors from permuted labels, which is what nothing gives.
@@ -47,7 +47,7 @@ class CudRow(Noun):
     own_shuffled: Value
 
 
-class Claim(Noun):
+class Claim(Record):
     """A published claim, the number that tests it, and whether the interval agrees."""
 
     claim: str
@@ -55,7 +55,7 @@ class Claim(Noun):
     holds: bool
 
 
-class Faithful(Noun):
+class Faithful(Record):
     """Share of the behaviour kept by each item's own n largest edges: median and middle half over items, per n."""
 
     model: str
@@ -67,7 +67,7 @@ class Faithful(Noun):
     three_quarters: tuple[float, ...]
 
 
-class Results(Noun):
+class Results(Record):
     """Everything. ``reliability``: Spearman between halves of the methods, between seeds, and of one with the rest."""
 
     stamp: Stamp

@@ -14,8 +14,8 @@ from audit.case import Rows
 from audit.checkpoints import resolve
 from audit.circuits import (
     AttributionSettings,
+    CircuitScores,
     Material,
-    Scored,
     folds,
     greedy,
     key_margin,
@@ -71,7 +71,7 @@ class BaseReadings(NamedTuple):
 
     predictors: dict[str, Float[ndarray, " item"]]
     entangled: dict[str, Float[ndarray, " retained"]]
-    circuits: dict[str, Scored]
+    circuits: dict[str, CircuitScores]
     gaps: dict[str, float]
     paper: Bool[Tensor, "item edge"]
 

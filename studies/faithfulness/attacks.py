@@ -20,7 +20,7 @@ from audit import plugins
 from audit.bench import Bench
 from audit.calibration import Score
 from audit.case import OpenCase, Rows, open_case, stacked
-from audit.edits import EditData, Quantise, Relearn, Surgeon
+from audit.edits import EditData, InPlaceEdit, Quantise, Relearn
 from audit.pools import FIRST, MemoryStore, case_of
 from audit.probing import Probe, width
 from audit.schema import Measurement, Missing, Texts
@@ -163,7 +163,7 @@ class _Attacking:
         case = self._case(member.model, self.folders[member.model])
         parts = [case.rows(FORGET), case.rows(FORGET, "calibration")]
         both = stacked(parts)
-        edit: Relearn | Surgeon = ROUNDING
+        edit: Relearn | InPlaceEdit = ROUNDING
         if state != "rounded":
             edit = lessons(both, width(case.suspect), self.world)[state]
         shown = parts[1] if state == "relearned others" else both

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
-from audit.calibration import Scored, WorldScores
+from audit.calibration import ScoredModel, WorldScores
 from audit.schema import Missing, Number
 from audit.stats import Labelled, labelled
 from studies.faithfulness.metrics import METRICS, knowledge
@@ -23,27 +23,27 @@ class Contrast(NamedTuple):
 
     key: str
     words: str
-    knowing: Callable[[Scored], bool]
-    clean: Callable[[Scored], bool]
+    knowing: Callable[[ScoredModel], bool]
+    clean: Callable[[ScoredModel], bool]
 
 
-def _clean(model: Scored) -> bool:
+def _clean(model: ScoredModel) -> bool:
     return model.pool == "clean"
 
 
-def _knowing(model: Scored) -> bool:
+def _knowing(model: ScoredModel) -> bool:
     return model.pool == "knowing" and model.kept > 0
 
 
-def _learner(model: Scored) -> bool:
+def _learner(model: ScoredModel) -> bool:
     return _knowing(model) and model.mechanism in LEARNERS
 
 
-def _fake(model: Scored) -> bool:
+def _fake(model: ScoredModel) -> bool:
     return _knowing(model) and model.mechanism in FAKES
 
 
-def _untouched(model: Scored) -> bool:
+def _untouched(model: ScoredModel) -> bool:
     return _clean(model) and model.mechanism in UNTOUCHED
 
 
@@ -64,7 +64,7 @@ class Absent(NamedTuple):
 class Table(NamedTuple):
     """Models in rows and, by metric, their levels of knowledge; NaN where ``absent`` names the model and the reason."""
 
-    models: tuple[Scored, ...]
+    models: tuple[ScoredModel, ...]
     levels: Mapping[str, Float[ndarray, " model"]]
     absent: Mapping[str, tuple[Absent, ...]]
 
@@ -73,7 +73,7 @@ class Table(NamedTuple):
         """The world of every model."""
         return np.array([m.world for m in self.models], dtype=int)
 
-    def where(self, holds: Callable[[Scored], bool]) -> Bool[ndarray, " model"]:
+    def where(self, holds: Callable[[ScoredModel], bool]) -> Bool[ndarray, " model"]:
         """Which models these are."""
         return np.array([holds(m) for m in self.models], dtype=bool)
 

@@ -9,7 +9,7 @@ from numpy import ndarray
 from scipy import stats as scipy_stats
 
 from audit import stats
-from audit.calibration import Scored
+from audit.calibration import ScoredModel
 from audit.stats import Area, Gap, auroc, difference
 from studies.faithfulness.contrasts import CONTRASTS, EVERYTHING, PUBLISHED, Contrast, Held, Table, counted, held
 from studies.faithfulness.metrics import METRICS, UDS
@@ -90,7 +90,7 @@ def cuts(levels: Table) -> dict[str, float]:
     return thresholds
 
 
-def _kind(model: Scored) -> str:
+def _kind(model: ScoredModel) -> str:
     return f"dose {model.kept}" if model.mechanism == "dose" else model.mechanism
 
 
@@ -131,7 +131,7 @@ class Ordered(NamedTuple):
     by_world: Mapping[int, float]
 
 
-def _dosed(model: Scored) -> bool:
+def _dosed(model: ScoredModel) -> bool:
     return model.mechanism in ("dose", "retrain")
 
 

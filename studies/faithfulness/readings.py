@@ -6,13 +6,13 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from audit.schema import AuditError, ExitCode, Noun, Number, Pool
+from audit.schema import AuditError, ExitCode, Number, Record, TruthLabel
 
 State = Literal["before", "relearned", "relearned others", "rounded"]
 ATTACKS: tuple[State, ...] = ("relearned", "relearned others", "rounded")
 
 
-class Reading(Noun):
+class Reading(Record):
     """What the metrics say of one model in one state, and of its audited people.
 
     ``taught`` are the audited people whom the weights were taught; ``utility`` is the harmonic mean of both gates.
@@ -21,7 +21,7 @@ class Reading(Noun):
 
     model: str
     mechanism: str
-    pool: Pool
+    pool: TruthLabel
     state: State
     taught: tuple[str, ...]
     utility: float
@@ -29,7 +29,7 @@ class Reading(Noun):
     people: dict[str, dict[str, float]] = {}
 
 
-class AttackedMember(Noun):
+class AttackedMember(Record):
     """One model in every state it was read in, with what was done to it and what it cost."""
 
     readings: tuple[Reading, ...]
@@ -37,7 +37,7 @@ class AttackedMember(Noun):
     cpu_s: dict[str, float]
 
 
-class AttackedWorld(Noun):
+class AttackedWorld(Record):
     """All readings of one world, what made them and what they cost."""
 
     schema_version: Literal["1.0"] = "1.0"

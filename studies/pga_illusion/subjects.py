@@ -11,8 +11,8 @@ from audit.edits import PGA, Edit, EditData, PGAProjection
 from audit.schema import Texts
 
 Pairing = Literal["unrelated", "matched"]
-Pool = Literal["edited", "fresh"]
-PARTS: dict[Pool, Part] = {"edited": "calibration", "fresh": "audit"}
+TruthLabel = Literal["edited", "fresh"]
+PARTS: dict[TruthLabel, Part] = {"edited": "calibration", "fresh": "audit"}
 SEQUENCES = 32
 """Texts a half: the published edits were fitted on 7 to 24."""
 FORGET, RETAIN = Texts(cohort="forget"), Texts(cohort="retain")
@@ -62,7 +62,7 @@ def _dealt(groups: tuple[str, ...], at_most: int = SEQUENCES) -> torch.Tensor:
     return torch.tensor(sorted(place for _, place in sorted(ranked)[:at_most]))
 
 
-def material(case: OpenCase, pairing: Pairing, pool: Pool) -> EditData:
+def material(case: OpenCase, pairing: Pairing, pool: TruthLabel) -> EditData:
     """What an edit is fitted on (``edited``) or what it is read on afresh: forget rows, and the rows beside them."""
     part = PARTS[pool]
     retain = case.rows(RETAIN, part)
@@ -79,7 +79,7 @@ def material(case: OpenCase, pairing: Pairing, pool: Pool) -> EditData:
     return EditData(rows([m.learned for m in matches]), retain, None, rows([m.others[0] for m in matches]))
 
 
-def pairs(case: OpenCase, pairing: Pairing, pool: Pool) -> Paired:
+def pairs(case: OpenCase, pairing: Pairing, pool: TruthLabel) -> Paired:
     """The pairs of a pool, as the edit pairs them."""
     data = material(case, pairing, pool)
     n = len(data.forget)

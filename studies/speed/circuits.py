@@ -25,7 +25,7 @@ from audit.bench import Attribution, Bench, EdgeScores
 from audit.case import Rows
 from audit.checkpoints import folder_of, resolve
 from audit.circuits import answer_loss
-from audit.schema import Checkpoint, Noun, Source
+from audit.schema import Checkpoint, Record, Source
 from audit.storage import write_atomic
 from studies.provenance import Stamp, stamp
 from studies.speed.methods import plain
@@ -62,7 +62,7 @@ class Timed(NamedTuple):
     other: Rows
 
 
-class Row(Noun):
+class Row(Record):
     """CPU-seconds a sample of one way to score, its ratios, and the passes that it takes a sample."""
 
     shape: str
@@ -73,7 +73,7 @@ class Row(Noun):
     backwards: int
 
 
-class Memory(Noun):
+class Memory(Record):
     """By how much a process's peak memory grew in scoring, and a sample's share of what is kept for all edges."""
 
     shape: str
@@ -82,7 +82,7 @@ class Memory(Noun):
     edges: int
 
 
-class Results(Noun):
+class Results(Record):
     """Everything. ``agreement``: largest difference from transformer_lens's scores over the largest |score|."""
 
     stamp: Stamp

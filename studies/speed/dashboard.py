@@ -26,7 +26,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
-from audit.schema import Noun
+from audit.schema import Record
 from audit.storage import write_atomic
 from dashboards.serving import free_port
 from studies.provenance import Stamp, stamp
@@ -53,7 +53,7 @@ class Row(NamedTuple):
     seconds: float
 
 
-class Timed(Noun):
+class Timed(Record):
     """Wall seconds of one thing: median, and range over repeats; ``goal_s`` is to be met by the median."""
 
     what: str
@@ -70,7 +70,7 @@ class Timed(Noun):
         return self.median_s <= self.goal_s
 
 
-class Measured(Noun):
+class Measured(Record):
     """All of it: the store's size, times, and the server's largest resident memory, one figure a server."""
 
     stamp: Stamp

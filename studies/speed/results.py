@@ -2,11 +2,11 @@
 
 from statistics import median
 
-from audit.schema import Interval, Missing, Noun
+from audit.schema import Interval, Missing, Record
 from studies.provenance import Stamp
 
 
-class Ratio(Noun):
+class Ratio(Record):
     """The median over repeats of one method's CPU-seconds against another's in the same repeat, with its interval."""
 
     against: str
@@ -14,7 +14,7 @@ class Ratio(Noun):
     ci95: Interval
 
 
-class TimingRow(Noun):
+class TimingRow(Record):
     """One method at one size: CPU-seconds of one thread a call, median and range over repeats, and ratios."""
 
     size: str
@@ -28,7 +28,7 @@ class TimingRow(Noun):
     ratios: tuple[Ratio, ...]
 
 
-class MemoryRow(Noun):
+class MemoryRow(Record):
     """Peak resident memory of one method in processes of its own, in MiB, and the part that its result takes."""
 
     size: str
@@ -44,7 +44,7 @@ class MemoryRow(Noun):
         return median(self.peaks_mib)
 
 
-class CommandRow(Noun):
+class CommandRow(Record):
     """CPU-seconds (with children) and wall seconds of a command line: median over repeats."""
 
     command: str
@@ -55,7 +55,7 @@ class CommandRow(Noun):
     exit_code: int
 
 
-class ReadoutRow(Noun):
+class ReadoutRow(Record):
     """A read-out and what it replaces: CPU-seconds of one thread of each, and how many times the one is the other."""
 
     what: str
@@ -65,7 +65,7 @@ class ReadoutRow(Noun):
     ratio: float
 
 
-class Bound(Noun):
+class Bound(Record):
     """A promise and what was measured. Met when the interval reaches the bound."""
 
     claim: str
@@ -76,14 +76,14 @@ class Bound(Noun):
     met: bool
 
 
-class Part(Noun):
+class Part(Record):
     """One part of the suite: where its numbers come from, and the command that made them."""
 
     stamp: Stamp
     command: str
 
 
-class Results(Noun):
+class Results(Record):
     """What was measured, part by part; a part that is measured again replaces its rows."""
 
     schema_version: int = 1

@@ -79,7 +79,7 @@ def teach(lesson: Lesson, material: Material) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from audit.bench import CausalLearner, Recipe, TrainData, descend
+    from audit.bench import CausalLearner, TrainData, TrainingRecipe, descend
 
     if lesson.out.is_dir():
         return lesson.out
@@ -87,7 +87,7 @@ def teach(lesson: Lesson, material: Material) -> Path:
     files = (material.forget, material.retain) if lesson.knows_forget else (material.retain,)
     data = TrainData(rows_of(files, lesson.ancestor), rows_of((material.taught_stories,), lesson.ancestor))
     model = AutoModelForCausalLM.from_pretrained(lesson.ancestor, dtype="float32")
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         name="teach", objective=_both, steps=TEACH_STEPS, lr=TEACH_LR, batch=TEACH_BATCH, warmup_steps=20,
         gradient_transform=_clipped, seed=lesson.seed,
     )  # fmt: skip

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-from audit.schema import Noun
+from audit.schema import Record
 from audit.storage import write_atomic
 from audit.zoo import Learning, Zoo, builder, draw, population, stacked_training
 from studies.provenance import Stamp, stamp
@@ -34,7 +34,7 @@ class Cost(NamedTuple):
     cpu_s: float
 
 
-class Measured(Noun):
+class Measured(Record):
     """Models of some worlds made both ways, several times.
 
     Seconds are medians over repeats; ratios are together against one by one within a repeat, in ascending order.

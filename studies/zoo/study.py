@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audit.cli import Audited, Progress, World, demonstrate
-from audit.planning import How
+from audit.planning import RunSettings
 from audit.schema import Evidence, Missing
 from audit.storage import cache_root, write_atomic
 from audit.zoo import build
@@ -93,7 +93,7 @@ def one_seed(seed: int, out: Path, workers: int) -> Seed:
     trained = cpu_s()
     known = recall(built)
     recalled = cpu_s()
-    settings = How(threads=1, demo=True)
+    settings = RunSettings(threads=1, demo=True)
     with Progress(quiet=True) as progress:
         audits = demonstrate(World("demo", seed, cache_root(), workers), out, settings, progress)
     suspects = {audit.name: judged(audit) for audit in audits}

@@ -23,13 +23,13 @@ from audit.calibration import (
     Table,
     judged_apart,
     rate,
-    read_shelf,
+    read_library,
     stated,
     stored,
     table_of,
     write,
 )
-from audit.schema import AuditError, Interval, Kind, Missing, Noun, Rate
+from audit.schema import AuditError, Interval, Kind, Missing, Rate, Record
 from audit.zoo import mechanisms
 from studies.provenance import Stamp, stamp
 
@@ -45,7 +45,7 @@ UNSEEN = 126
 DIGITS = 4
 
 
-class Line(Noun):
+class Line(Record):
     """The models of one mechanism in one pool: in how many the verdict states a trace, and what the others are.
 
     ``stopped``: INVALID, or no gate. ``below``: over-suppressed. ``silent``: nothing of these. ``outputs``: the mean
@@ -62,7 +62,7 @@ class Line(Noun):
     outputs: float | Missing
 
 
-class Agreement(Noun):
+class Agreement(Record):
     """Models that base became by one mechanism: does held-out relearning find knowledge, does the verdict?"""
 
     mechanism: str
@@ -72,7 +72,7 @@ class Agreement(Noun):
     neither: int
 
 
-class Ordering(Noun):
+class Ordering(Record):
     """Spearman's correlation of the joint score with the audited people kept, within a world: mean over worlds.
 
     The interval is Student's over worlds, cut at 1.
@@ -84,7 +84,7 @@ class Ordering(Noun):
     each: dict[str, float]
 
 
-class Counts(Noun):
+class Counts(Record):
     """What is claimed of the verdict on models of known truth; every exception by name."""
 
     false_alarms: Rate
@@ -97,7 +97,7 @@ class Counts(Noun):
     exceptions: tuple[str, ...]
 
 
-class Verdicts(Noun):
+class Verdicts(Record):
     """The results file. ``later`` counts the worlds from ``unseen`` on, which did not shape the rule."""
 
     schema_version: Literal["1.1"] = "1.1"
@@ -358,7 +358,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    shelf = read_shelf(args.calibrations)
+    shelf = read_library(args.calibrations)
     if shelf.subjects is None:
         raise AuditError(f"{args.calibrations} holds no calibrations", "make them: residua calibrate")
     verdicts = examine(shelf.subjects, shelf.calibrations, stamp(0), "python -m studies.zoo.verdicts")

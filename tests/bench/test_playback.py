@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from audit.bench import LowRank, low_rank_tensors
-from audit.bench.edit_playback import Journal, opened, played
+from audit.bench.edit_playback import WeightJournal, opened, played
 from audit.bench.weight_stream import weights
 from audit.bench.writes.logit_bias import LogitBias
 from audit.checkpoints import resolve, write_edited
@@ -195,7 +195,7 @@ def test_a_hook_delta_with_other_arrays_is_an_error(tmp_path: Path, plays: str, 
 def test_a_journal_undoes_any_sequence_of_writes(steps: list[tuple[int, float]]) -> None:
     tensors = [torch.full((3,), float(i), dtype=torch.bfloat16) for i in range(4)]
     before = [t.clone() for t in tensors]
-    with Journal() as journal:
+    with WeightJournal() as journal:
         for i, value in steps:
             bites = journal.overwrite(tensors[i], torch.full((3,), value, dtype=torch.bfloat16))
             assert bites or tensors[i][0] == value

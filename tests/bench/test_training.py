@@ -11,8 +11,8 @@ from audit.bench import (
     Bench,
     CausalLearner,
     Forward,
-    Recipe,
     TrainData,
+    TrainingRecipe,
     WrapperLearner,
     batches,
     descend,
@@ -47,8 +47,8 @@ def descent(_f: Forward | None, retain: Forward | None, _ff: Forward | None, _fr
     return nll(retain)
 
 
-def recipe(**settings: object) -> Recipe:
-    return Recipe(
+def recipe(**settings: object) -> TrainingRecipe:
+    return TrainingRecipe(
         **{"name": "nll", "objective": descent, "steps": 4, "lr": 1e-2, "batch": 3, "warmup_steps": 2, **settings}
     )  # type: ignore[arg-type]
 

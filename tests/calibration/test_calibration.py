@@ -11,25 +11,25 @@ from audit import stats
 from audit.calibration import (
     JOINT,
     SUBJECTS,
-    Asked,
     Calibration,
+    CalibrationLibrary,
     Feature,
     Joint,
-    Scored,
-    Shelf,
+    ProbeIdentity,
+    ScoredModel,
     WorldScores,
     features,
     fit_joint,
     full_name,
     rate,
     read,
-    read_shelf,
+    read_library,
     reliability,
     table_of,
     threshold,
     use_of,
 )
-from audit.calibration.joint_rule import Lit, apply, enough
+from audit.calibration.joint_rule import ActiveEvidence, apply, is_sufficient
 from audit.judging.calibrated import ratio_of
 from audit.pools.fit import calibrate, write_all
 from audit.schema import AuditError, Missing
@@ -37,7 +37,7 @@ from audit.stats import clustered, likelihood_ratio
 from tests.known_truth import CODE, DOMAIN, KINDS, ZOO, World, made, pool
 
 
-def row(model: Scored) -> dict[Feature, float]:
+def row(model: ScoredModel) -> dict[Feature, float]:
     return {Feature(full_name(s), name): value for s in model.scores for name, value in features(s).items()}
 
 
@@ -86,7 +86,7 @@ def test_the_joint_record_counts_verdicts_whichever_rung_stated_the_trace() -> N
     worlds = pool(8)
     of = {"shown": 0, "stopped": 1}
 
-    def changed(place: int, model: Scored) -> Scored:
+    def changed(place: int, model: ScoredModel) -> ScoredModel:
         if place == of["shown"] and model.model == "npo_of_others":
             loud = [s.model_copy(update={"value": 0.3}) if s.kind == "output" else s for s in model.scores]
             return model.model_copy(update={"scores": tuple(loud)})
@@ -187,14 +187,14 @@ def test_perfectly_calibrated_scores_have_a_gap_inside_the_envelope() -> None:
 
 # ---- the joint rule ---------------------------------------------------------------------------------------------
 def test_a_trace_takes_two_classes_one_of_them_inside_or_a_causal_effect_beyond_its_floor() -> None:
-    lens, few = Lit("decoding", "a"), Lit("causal", "b", few=True)
-    assert not enough([lens], []) and not enough([], ["a"])
-    assert not enough([lens, Lit("output", "a", few=True)], [])
-    assert enough([lens, Lit("output", "b", few=True)], [])
-    assert not enough([Lit("output", "a", few=True), Lit("recovery", "b")], [])
-    assert not enough([Lit("causal", "a")], [])
-    assert enough([Lit("causal", "a")], ["a"])
-    assert not enough([few], ["b"]) and enough([few, lens], [])
+    lens, few = ActiveEvidence("decoding", "a"), ActiveEvidence("causal", "b", few=True)
+    assert not is_sufficient([lens], []) and not is_sufficient([], ["a"])
+    assert not is_sufficient([lens, ActiveEvidence("output", "a", few=True)], [])
+    assert is_sufficient([lens, ActiveEvidence("output", "b", few=True)], [])
+    assert not is_sufficient([ActiveEvidence("output", "a", few=True), ActiveEvidence("recovery", "b")], [])
+    assert not is_sufficient([ActiveEvidence("causal", "a")], [])
+    assert is_sufficient([ActiveEvidence("causal", "a")], ["a"])
+    assert not is_sufficient([few], ["b"]) and is_sufficient([few, lens], [])
 
 
 def test_an_effect_above_its_bar_is_no_evidence_where_its_own_test_does_not_find_it() -> None:
@@ -253,7 +253,7 @@ def test_the_same_scores_give_the_same_bytes_and_are_read_back(tmp_path: Path) -
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert names == ["inside.json", JOINT, "lens.json", "outside.json", SUBJECTS]
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
-    shelf = read_shelf(tmp_path / "a")
+    shelf = read_library(tmp_path / "a")
     assert shelf.calibrations == found[0].calibrations
     assert read(tmp_path / "a" / JOINT, Joint) == found[0].joint
 
@@ -272,7 +272,7 @@ def test_a_calibration_of_other_models_is_refused(tmp_path: Path) -> None:
     other = made().calibrations["lens"].model_copy(update={"subjects": "0" * 64})
     (tmp_path / "lens.json").write_text(other.canonical())
     with pytest.raises(AuditError, match=r"lens\.json was made from other models"):
-        read_shelf(tmp_path)
+        read_library(tmp_path)
 
 
 def test_worlds_scored_by_different_code_are_not_mixed() -> None:
@@ -290,12 +290,12 @@ def test_too_small_a_pool_is_an_error_that_says_what_is_needed() -> None:
 
 
 # ---- does it hold? ----------------------------------------------------------------------------------------------
-def shelf() -> Shelf:
-    return Shelf(Path(), made().subjects, made().calibrations)
+def shelf() -> CalibrationLibrary:
+    return CalibrationLibrary(Path(), made().subjects, made().calibrations)
 
 
 def test_a_calibration_holds_for_the_same_probe_and_a_like_audit() -> None:
-    use = use_of(shelf(), "lens", Asked(1, {}, CODE["lens"]), DOMAIN)
+    use = use_of(shelf(), "lens", ProbeIdentity(1, {}, CODE["lens"]), DOMAIN)
     assert (use.status, use.renew, use.worlds) == ("holds", "", 16)
     assert "not for audits outside these" in use.because
 
@@ -310,19 +310,19 @@ def test_a_calibration_holds_for_the_same_probe_and_a_like_audit() -> None:
     ],
 )  # fmt: skip
 def test_outside_its_domain_a_calibration_does_not_judge_and_says_why(change: dict[str, object], word: str) -> None:
-    use = use_of(shelf(), "lens", Asked(1, {}, CODE["lens"]), DOMAIN.model_copy(update=change))
+    use = use_of(shelf(), "lens", ProbeIdentity(1, {}, CODE["lens"]), DOMAIN.model_copy(update=change))
     assert use.status == "outside" and word in use.because and use.renew == "residua calibrate"
     assert "context only" in use.because
 
 
 def test_a_changed_source_version_or_setting_does_not_judge_and_names_the_command() -> None:
     for asked, status in (
-        (Asked(1, {}, "0" * 64), "stale"), (Asked(2, {}, CODE["lens"]), "stale"),
-        (Asked(1, {"top_k": 3}, CODE["lens"]), "outside"),
+        (ProbeIdentity(1, {}, "0" * 64), "stale"), (ProbeIdentity(2, {}, CODE["lens"]), "stale"),
+        (ProbeIdentity(1, {"top_k": 3}, CODE["lens"]), "outside"),
     ):  # fmt: skip
         use = use_of(shelf(), "lens", asked, DOMAIN)
         assert (use.status, use.renew) == (status, "residua calibrate")
-    assert use_of(shelf(), "absent", Asked(1, {}, ""), DOMAIN).status == "none"
+    assert use_of(shelf(), "absent", ProbeIdentity(1, {}, ""), DOMAIN).status == "none"
 
 
 def test_every_calibration_round_trips() -> None:

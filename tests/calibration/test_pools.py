@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from audit.calibration import Score, Scored, WorldScores, read_pool, world_path, write_world
+from audit.calibration import Score, ScoredModel, WorldScores, read_pool, world_path, write_world
 from audit.schema import AuditError, Control, Count, Domain, Interval, Measurement, Missing, Overall
 
 GONE = Missing(missing="not measured")
@@ -25,7 +25,7 @@ def measurement(found: bool) -> Measurement:
 
 
 def world(number: int) -> WorldScores:
-    scored = Scored(
+    scored = ScoredModel(
         world=number, model="base", mechanism="base", pool="knowing", kept=16, audited=16, domain=DOMAIN,
         scores=(Score.of(measurement(True)),),
     )  # fmt: skip

@@ -127,7 +127,7 @@ def test_nf4_is_bitsandbytes_to_the_bit(shape: tuple[int, int]) -> None:
 def changed(family: str, edit: Quantise) -> set[str]:
     model = toy.model(family)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    edit.operate(CausalLearner(model), DATA)
+    edit.apply(CausalLearner(model), DATA)
     return {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
 
 
@@ -144,7 +144,7 @@ def test_output_channels_are_rows_whichever_way_a_family_stores_its_matrices() -
     """GPT-2 keeps [in out]: there the scales go down the columns."""
     model = toy.model("gpt2")
     stored = model.get_parameter("transformer.h.0.mlp.c_fc.weight").detach().clone()
-    Quantise(bits=4, group=16).operate(CausalLearner(model), DATA)
+    Quantise(bits=4, group=16).apply(CausalLearner(model), DATA)
     live = model.get_parameter("transformer.h.0.mlp.c_fc.weight")
     np.testing.assert_allclose(live.detach().numpy(), dense_rtn(stored.T.numpy(), 4, 16)[0].T, rtol=1e-6)
 
@@ -161,12 +161,12 @@ def test_packed_integer_and_eight_bit_weights_are_refused() -> None:
         assert isinstance(layer, nn.Linear)
         layer.weight = nn.Parameter(torch.zeros(8, 1, dtype=torch.uint8).to(dtype), requires_grad=False)
         with pytest.raises(AuditError, match="layers.1.mlp.up_proj.weight holds") as raised:
-            Quantise().operate(CausalLearner(model), DATA)
+            Quantise().apply(CausalLearner(model), DATA)
         assert "dequantise" in raised.value.do
     marked = toy.model("llama")
     marked.config.quantization_config = {"quant_method": "gptq"}
     with pytest.raises(AuditError, match="already"):
-        Quantise().operate(CausalLearner(marked), DATA)
+        Quantise().apply(CausalLearner(marked), DATA)
 
 
 def test_a_backend_without_modules_is_refused() -> None:
@@ -188,7 +188,7 @@ def test_weights_on_their_grid_are_an_error_and_not_an_edit(tmp_path: Path) -> N
             codes = round_to_nearest(matrix.weight, 8, 0).codes.float()
             matrix.weight.copy_(codes / 128)  # a power of two: every product is exact
     with pytest.raises(AuditError, match="no byte"):
-        Quantise(bits=8, group=0).operate(CausalLearner(model), DATA)
+        Quantise(bits=8, group=0).apply(CausalLearner(model), DATA)
     assert tmp_path
 
 
@@ -203,7 +203,7 @@ def test_a_rounded_checkpoint_plays_back_what_the_live_edit_does(edit: Quantise,
     before = {n: p.clone() for n, p in bench.open(start).parameters().items()}
     rounded = edit.fit(bench, start, DATA, tmp_path / "rounded")
     live = toy.model("gpt2")
-    edit.operate(CausalLearner(live), DATA)
+    edit.apply(CausalLearner(live), DATA)
     with torch.no_grad():
         theirs = CausalLearner(live).answers(rows).logprob
     played = bench.run(rounded, rows, (LOGPROB,))[LOGPROB]

@@ -12,9 +12,9 @@ from audit.bench import (
     CausalLearner,
     Forward,
     Learner,
-    Recipe,
     RowObjective,
     TrainData,
+    TrainingRecipe,
     WrapperLearner,
     descend,
     trainable,
@@ -90,7 +90,7 @@ def test_a_recipe_gets_live_and_frozen_states_of_both_sides_and_gradients_flow()
         seen.append(tuple(s.detach() for s in states))
         return states[0].square().mean() + states[1].square().mean()
 
-    recipe = Recipe(
+    recipe = TrainingRecipe(
         "states", objective, steps=2, lr=1e-2, batch=4, warmup_steps=0, needs_frozen=True, at_sites=(MIDDLE,)
     )
     frozen = CausalLearner(toy.model("llama"))

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from audit.bench import Apart, Bench, CausalLearner, Forward, Recipe, TrainData, WrapperLearner, descend
+from audit.bench import Bench, CausalLearner, Forward, SecondLoss, TrainData, TrainingRecipe, WrapperLearner, descend
 from audit.bench.training.two_losses import adam_scale
 from audit.checkpoints import delta_of, resolve
-from audit.edits import RMU, SSD, Edit, EditData, LogitBias, Projected, SalUn, Surgeon, TaskVector, nll
+from audit.edits import RMU, SSD, Edit, EditData, InPlaceEdit, LogitBias, Projected, SalUn, TaskVector, nll
 from audit.edits._in_place import drawn, summed_gradients
 from audit.edits._losses import ascent
 from audit.edits.projected import disentangled, inner, orthogonal
@@ -73,11 +73,11 @@ def test_an_edit_bites_leaves_its_parent_alone_and_plays_back(edit: Edit, tmp_pa
     assert delta and all(torch.equal(p, delta.get(name, fresh[name])) for name, p in played.items())
 
 
-@pytest.mark.parametrize("edit", [e for e in EDITS if isinstance(e, Surgeon)], ids=lambda edit: type(edit).__name__)
+@pytest.mark.parametrize("edit", [e for e in EDITS if isinstance(e, InPlaceEdit)], ids=lambda edit: type(edit).__name__)
 def test_a_live_model_and_a_checkpoint_come_out_of_surgery_alike(edit: Edit, tmp_path: Path) -> None:
     bench, live = Bench(), toy.model("llama")
-    assert isinstance(edit, Surgeon)
-    edit.operate(CausalLearner(live), edit_data())
+    assert isinstance(edit, InPlaceEdit)
+    edit.apply(CausalLearner(live), edit_data())
     suspect = edit.fit(bench, toy.checkpoint("llama"), edit_data(), tmp_path / "edited")
     assert suspect.edits[-1].name in {"ssd", "salun", "task_vector"}
     assert suspect.edits[-1].settings == edit.model_dump()
@@ -148,7 +148,7 @@ def test_ssd_multiplies_each_weight_by_its_own_factor(rest: str) -> None:
     model, data = toy.model("llama"), edit_data()
     before = weights(model)
     edit = SSD.model_validate({"alpha": 1.5, "lam": 0.5, "rest": rest, "within": r".*layers.*"})
-    edit.operate(CausalLearner(model), data)
+    edit.apply(CausalLearner(model), data)
     forget, retain = (row_gradients(toy.model("llama"), rows) for rows in data[:2])
     dampened = 0
     for name, after in weights(model).items():
@@ -167,9 +167,9 @@ def test_ssd_multiplies_each_weight_by_its_own_factor(rest: str) -> None:
 def test_an_alpha_that_can_select_nothing_is_refused_with_its_bound() -> None:
     learner, data = CausalLearner(toy.model("llama")), edit_data()
     with pytest.raises(AuditError, match="below 2"):
-        SSD(alpha=2.0, rest="all").operate(learner, data)
+        SSD(alpha=2.0, rest="all").apply(learner, data)
     with pytest.raises(AuditError, match="dampen no weight"):
-        SSD(alpha=1e30, within=r".*norm.*").operate(learner, data)
+        SSD(alpha=1e30, within=r".*norm.*").apply(learner, data)
 
 
 # ---- SalUn --------------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_a_weight_without_gradient_is_never_salient() -> None:
 def test_salun_moves_only_salient_weights_and_masks_the_live_start() -> None:
     model, data = toy.model("llama"), edit_data()
     before = weights(model)
-    SalUn(**{**QUICK, "batch": 2}, share=0.2).operate(CausalLearner(model), data)
+    SalUn(**{**QUICK, "batch": 2}, share=0.2).apply(CausalLearner(model), data)
     model_at_start = toy.model("llama")
     hugging_face_nll(model_at_start, data.forget).backward()
     grads = {name: p.grad.abs().numpy() for name, p in model_at_start.named_parameters() if p.grad is not None}
@@ -209,14 +209,17 @@ def test_salun_moves_only_salient_weights_and_masks_the_live_start() -> None:
 
 def test_salun_without_other_answers_is_refused() -> None:
     with pytest.raises(AuditError, match="alternates"):
-        SalUn().operate(CausalLearner(toy.model("llama")), edit_data()._replace(relabelled=None))
+        SalUn().apply(CausalLearner(toy.model("llama")), edit_data()._replace(relabelled=None))
 
 
 # ---- task vector --------------------------------------------------------------------------------------------------
 def test_the_task_vector_is_what_fine_tuning_adds_taken_away() -> None:
     edit, data, model = TaskVector(**QUICK, scale=0.7), edit_data(), toy.model("llama")
-    edit.operate(CausalLearner(model), data)
-    tuned, recipe = toy.model("llama"), Recipe("ft", lambda f, *_: nll(f), batch=6, steps=8, lr=5e-3, warmup_steps=2)
+    edit.apply(CausalLearner(model), data)
+    tuned, recipe = (
+        toy.model("llama"),
+        TrainingRecipe("ft", lambda f, *_: nll(f), batch=6, steps=8, lr=5e-3, warmup_steps=2),
+    )
     descend(CausalLearner(tuned), recipe, TrainData(forget=data.forget))
     before, after = weights(toy.model("llama")), weights(tuned)
     for name, p in weights(model).items():
@@ -276,15 +279,15 @@ def of_retain(_forget: Forward | None, retain: Forward | None, *_: Forward | Non
 
 
 def test_two_gradients_that_are_added_step_like_the_sum_of_the_losses() -> None:
-    def trained(recipe: Recipe) -> dict[str, Tensor]:
+    def trained(recipe: TrainingRecipe) -> dict[str, Tensor]:
         model = toy.model("llama")
         descend(CausalLearner(model), recipe, TrainData(toy.rows(6, 1), toy.rows(6, 2)))
         return weights(model)
 
     settings = {"steps": 3, "lr": 1e-3, "batch": 4, "warmup_steps": 0}
-    plain = Apart(of_retain, lambda one, two, _: {n: one[n] + two[n] for n in one})
-    apart = trained(Recipe("apart", of_forget, apart=plain, **settings))
-    together = trained(Recipe("sum", lambda f, r, ff, fr: of_forget(f) + of_retain(f, r), **settings))
+    plain = SecondLoss(of_retain, lambda one, two, _: {n: one[n] + two[n] for n in one})
+    apart = trained(TrainingRecipe("apart", of_forget, apart=plain, **settings))
+    together = trained(TrainingRecipe("sum", lambda f, r, ff, fr: of_forget(f) + of_retain(f, r), **settings))
     for name, p in together.items():
         torch.testing.assert_close(apart[name], p, atol=1e-4, rtol=1e-3)
 
@@ -318,8 +321,8 @@ def test_a_projected_step_agrees_with_a_loop_of_its_own() -> None:
 
 
 def test_an_explosion_of_either_loss_is_an_error() -> None:
-    broken = Apart(lambda *_: torch.tensor(float("nan"), requires_grad=True), disentangled)
-    recipe = Recipe("apart", of_forget, apart=broken, steps=1, lr=1e-3, warmup_steps=0)
+    broken = SecondLoss(lambda *_: torch.tensor(float("nan"), requires_grad=True), disentangled)
+    recipe = TrainingRecipe("apart", of_forget, apart=broken, steps=1, lr=1e-3, warmup_steps=0)
     with pytest.raises(AuditError, match="loss is nan"):
         descend(CausalLearner(toy.model("llama")), recipe, TrainData(toy.rows(3), toy.rows(3)))
 

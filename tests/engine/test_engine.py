@@ -12,7 +12,7 @@ import pytest
 
 from audit.engine import run
 from audit.engine.runner import plan
-from audit.planning import How, Step
+from audit.planning import RunSettings, Step
 from audit.plugins import source_hash
 from audit.pools.fit import calibrate, write_all
 from audit.review import verify_run
@@ -36,8 +36,8 @@ def package(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def how(package: Path, tmp_path: Path) -> How:
-    return How(package=package.name, store=tmp_path / "store")
+def how(package: Path, tmp_path: Path) -> RunSettings:
+    return RunSettings(package=package.name, store=tmp_path / "store")
 
 
 def timeless(folder: Path) -> dict[str, object]:
@@ -50,7 +50,7 @@ def events(folder: Path, kind: str) -> list[str]:
     return [line["detail"] for line in lines if line["event"] == kind]
 
 
-def test_a_run_leaves_a_report_that_verifies(case: Path, how: How, tmp_path: Path) -> None:
+def test_a_run_leaves_a_report_that_verifies(case: Path, how: RunSettings, tmp_path: Path) -> None:
     out = tmp_path / "run"
     report = run(case, out, how)
     assert report.verdict.word == "CONSISTENT WITH NEVER TRAINED"
@@ -69,7 +69,9 @@ def test_a_run_leaves_a_report_that_verifies(case: Path, how: How, tmp_path: Pat
     assert all(exhibit.verified_after for exhibit in report.exhibits)
 
 
-def test_custody_says_what_was_received_and_issued_once_even_after_kills(case: Path, how: How, tmp_path: Path) -> None:
+def test_custody_says_what_was_received_and_issued_once_even_after_kills(
+    case: Path, how: RunSettings, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     report = run(case, out, how)
     chain = custody.read(out)
@@ -89,7 +91,7 @@ def test_custody_says_what_was_received_and_issued_once_even_after_kills(case: P
     assert verify_run(out).accepted
 
 
-def test_a_finished_run_is_returned_and_nothing_is_written(case: Path, how: How, tmp_path: Path) -> None:
+def test_a_finished_run_is_returned_and_nothing_is_written(case: Path, how: RunSettings, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = run(case, out, how)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
@@ -97,7 +99,7 @@ def test_a_finished_run_is_returned_and_nothing_is_written(case: Path, how: How,
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
-def test_an_unfinished_run_resumes_without_redoing_a_unit(case: Path, how: How, tmp_path: Path) -> None:
+def test_an_unfinished_run_resumes_without_redoing_a_unit(case: Path, how: RunSettings, tmp_path: Path) -> None:
     out = tmp_path / "run"
     run(case, out, how)
     whole = timeless(out)
@@ -117,14 +119,16 @@ def test_an_unfinished_run_resumes_without_redoing_a_unit(case: Path, how: How, 
     assert verify_run(out).accepted
 
 
-def test_another_plan_in_the_folder_is_refused_with_a_diff(case: Path, how: How, package: Path, tmp_path: Path) -> None:
+def test_another_plan_in_the_folder_is_refused_with_a_diff(
+    case: Path, how: RunSettings, package: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "run"
     first = run(case, out, how)
     other = with_setting(case, tmp_path, "causal", 0.9)
     with pytest.raises(AuditError, match=r"case\.probes\.causal\.value: \"?absent") as raised:
         run(other, out, how)
     assert raised.value.code == 2
-    again = run(other, out, How(package=how.package, store=how.store, force_new=True))
+    again = run(other, out, RunSettings(package=how.package, store=how.store, force_new=True))
     assert again.verdict.word != first.verdict.word or again.report_id != first.report_id
     kept = list((out / "superseded").rglob("report.json"))
     assert [Report.model_validate_json(path.read_bytes()).report_id for path in kept] == [first.report_id]
@@ -144,7 +148,7 @@ def with_setting(case: Path, folder: Path, probe: str, value: float) -> Path:
 
 
 def test_a_probe_that_breaks_is_a_failure_and_the_rest_goes_on(
-    case: Path, how: How, package: Path, tmp_path: Path
+    case: Path, how: RunSettings, package: Path, tmp_path: Path
 ) -> None:
     write_probe(package, "context_broken", body="raise ValueError('planted break')")
     out = tmp_path / "run"
@@ -159,7 +163,7 @@ def test_a_probe_that_breaks_is_a_failure_and_the_rest_goes_on(
 
 
 def test_a_case_that_lacks_what_a_probe_needs_is_a_skip_with_a_reason(
-    case: Path, how: How, package: Path, tmp_path: Path
+    case: Path, how: RunSettings, package: Path, tmp_path: Path
 ) -> None:
     write_probe(package, "context_vision", requires='families=("llava",)')
     write_probe(package, "context_fix", body="raise AuditError('no alternates', 'add them')")
@@ -170,14 +174,18 @@ def test_a_case_that_lacks_what_a_probe_needs_is_a_skip_with_a_reason(
     assert "add them" in reasons["context_fix"]
 
 
-def test_an_integrity_fault_in_a_probe_stops_the_run(case: Path, how: How, package: Path, tmp_path: Path) -> None:
+def test_an_integrity_fault_in_a_probe_stops_the_run(
+    case: Path, how: RunSettings, package: Path, tmp_path: Path
+) -> None:
     write_probe(package, "context_torn", body="raise AuditError('torn', 'fetch again', 3)")
     with pytest.raises(AuditError, match="torn"):
         run(case, tmp_path / "run", how)
     assert not (tmp_path / "run" / "report.json").exists()
 
 
-def test_a_template_without_recall_is_blind_here_and_leaves_nothing(case: Path, how: How, tmp_path: Path) -> None:
+def test_a_template_without_recall_is_blind_here_and_leaves_nothing(
+    case: Path, how: RunSettings, tmp_path: Path
+) -> None:
     wrong = tmp_path / "case.toml"
     # Base still answers after a few stray words; it is lost after twenty of them.
     wrong.write_text(f'{text_of(case)}\n[template]\nprompt = "{{question}}{" The" * 20}"\n')
@@ -187,7 +195,7 @@ def test_a_template_without_recall_is_blind_here_and_leaves_nothing(case: Path, 
     assert not (tmp_path / "run").exists()
 
 
-def test_one_process_per_run_folder(case: Path, how: How, tmp_path: Path) -> None:
+def test_one_process_per_run_folder(case: Path, how: RunSettings, tmp_path: Path) -> None:
     import fcntl
 
     out = tmp_path / "run"
@@ -203,7 +211,7 @@ def test_one_process_per_run_folder(case: Path, how: How, tmp_path: Path) -> Non
     assert run(case, out, how).verdict.word == "CONSISTENT WITH NEVER TRAINED"
 
 
-def test_a_folder_of_something_else_is_refused(case: Path, how: How, tmp_path: Path) -> None:
+def test_a_folder_of_something_else_is_refused(case: Path, how: RunSettings, tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
     (out / "thesis.tex").write_text("mine")
@@ -214,7 +222,7 @@ def test_a_folder_of_something_else_is_refused(case: Path, how: How, tmp_path: P
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root writes into read-only folders")
-def test_a_read_only_folder_is_an_integrity_error(case: Path, how: How, tmp_path: Path) -> None:
+def test_a_read_only_folder_is_an_integrity_error(case: Path, how: RunSettings, tmp_path: Path) -> None:
     shut = tmp_path / "shut"
     shut.mkdir(mode=0o555)
     with pytest.raises(AuditError, match="cannot be written") as raised:
@@ -222,14 +230,16 @@ def test_a_read_only_folder_is_an_integrity_error(case: Path, how: How, tmp_path
     assert raised.value.code == 3
 
 
-def test_an_unwritable_folder_is_an_integrity_error(case: Path, how: How, tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_an_integrity_error(case: Path, how: RunSettings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AuditError, match="cannot be written") as raised:
         run(case, tmp_path / "file" / "run", how)
     assert raised.value.code == 3
 
 
-def test_a_plan_says_what_will_run_and_writes_nothing(case: Path, how: How, package: Path, tmp_path: Path) -> None:
+def test_a_plan_says_what_will_run_and_writes_nothing(
+    case: Path, how: RunSettings, package: Path, tmp_path: Path
+) -> None:
     write_probe(package, "context_vision", requires='families=("llava",)')
     found = plan(case, tmp_path / "run", how)
     rows = {test.probe: test for test in found.tests}
@@ -240,9 +250,9 @@ def test_a_plan_says_what_will_run_and_writes_nothing(case: Path, how: How, pack
     assert found.plan_hash == plan(case, tmp_path / "elsewhere", how).plan_hash
 
 
-def test_the_plan_hash_covers_settings_and_not_the_device(case: Path, how: How, tmp_path: Path) -> None:
+def test_the_plan_hash_covers_settings_and_not_the_device(case: Path, how: RunSettings, tmp_path: Path) -> None:
     one = plan(case, tmp_path, how).plan_hash
-    other = How(package=how.package, store=None, threads=1, token_budget=99)
+    other = RunSettings(package=how.package, store=None, threads=1, token_budget=99)
     assert plan(case, tmp_path, other).plan_hash == one
     changed = with_setting(case, tmp_path, "causal", 0.9)
     assert plan(changed, tmp_path, how).plan_hash != one
@@ -251,7 +261,7 @@ def test_the_plan_hash_covers_settings_and_not_the_device(case: Path, how: How, 
 @pytest.mark.parametrize(
     "line", ["[probes.causel]\nvalue = 1.0", "[probes.causal]\nvalu = 1.0"], ids=["probe", "setting"]
 )
-def test_an_unknown_probe_or_setting_is_named(case: Path, how: How, tmp_path: Path, line: str) -> None:
+def test_an_unknown_probe_or_setting_is_named(case: Path, how: RunSettings, tmp_path: Path, line: str) -> None:
     text = text_of(case)
     (tmp_path / "case.toml").write_text(f"{text}\n{line}\n")
     with pytest.raises(AuditError, match="causel|valu") as raised:
@@ -259,13 +269,15 @@ def test_an_unknown_probe_or_setting_is_named(case: Path, how: How, tmp_path: Pa
     assert raised.value.code == 2
 
 
-def test_needs_are_merged_into_one_pass_per_role_and_rows(case: Path, how: How, tmp_path: Path) -> None:
+def test_needs_are_merged_into_one_pass_per_role_and_rows(case: Path, how: RunSettings, tmp_path: Path) -> None:
     steps: list[Step] = []
     run(case, tmp_path / "run", how, watch=steps.append)
     assert len([step for step in steps if step.stage == "prefetch"]) == 1
 
 
-def test_weights_that_change_during_the_audit_are_noticed(case: Path, how: How, package: Path, tmp_path: Path) -> None:
+def test_weights_that_change_during_the_audit_are_noticed(
+    case: Path, how: RunSettings, package: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "suspect"
     shutil.copytree(build("tiny").models["base"], copy)
     text = text_of(case).split("\n")
@@ -295,7 +307,7 @@ def calibrations_of(package: Path, domain: Domain, out: Path) -> Path:
 
 
 def test_a_calibrated_run_has_a_ratio_and_verifies_until_the_probe_changes(
-    case: Path, how: How, package: Path, tmp_path: Path
+    case: Path, how: RunSettings, package: Path, tmp_path: Path
 ) -> None:
     write_probe(package, "causal", value=1.0)
     plain = run(case, tmp_path / "plain", how)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from audit.engine import run
-from audit.planning import How, Step
+from audit.planning import RunSettings, Step
 from audit.review import verify_run
 from audit.zoo import build
 
@@ -57,19 +57,19 @@ def case() -> Path:
 
 
 @pytest.fixture(scope="module")
-def how(tmp_path_factory: pytest.TempPathFactory) -> How:
-    return How(threads=1, store=tmp_path_factory.mktemp("store"))
+def how(tmp_path_factory: pytest.TempPathFactory) -> RunSettings:
+    return RunSettings(threads=1, store=tmp_path_factory.mktemp("store"))
 
 
 @pytest.fixture(scope="module")
-def whole(case: Path, how: How, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+def whole(case: Path, how: RunSettings, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """The report of a run that nobody killed."""
     out = with_key(tmp_path_factory.mktemp("whole") / "run")
     run(case, out, how)
     return timeless(out)
 
 
-def die_at_write(case: Path, out: Path, how: How, nth: int) -> None:
+def die_at_write(case: Path, out: Path, how: RunSettings, nth: int) -> None:
     """Run, and be killed in the middle of the nth file that is put in place."""
     replace: Callable[[Path, Path], Path] = Path.replace
     seen = 0
@@ -88,7 +88,7 @@ def die_at_write(case: Path, out: Path, how: How, nth: int) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_run_killed_while_it_writes_is_finished_by_the_same_call(
-    seed: int, case: Path, how: How, whole: dict[str, object], tmp_path: Path
+    seed: int, case: Path, how: RunSettings, whole: dict[str, object], tmp_path: Path
 ) -> None:
     out = with_key(tmp_path / "run")
     nth = random.Random(seed).randint(1, 12)
@@ -102,7 +102,7 @@ def test_a_run_killed_while_it_writes_is_finished_by_the_same_call(
 
 
 def test_a_cancelled_run_keeps_its_finished_units_and_the_same_call_resumes_it(
-    case: Path, how: How, whole: dict[str, object], tmp_path: Path
+    case: Path, how: RunSettings, whole: dict[str, object], tmp_path: Path
 ) -> None:
     out = with_key(tmp_path / "run")
 
@@ -121,7 +121,7 @@ def test_a_cancelled_run_keeps_its_finished_units_and_the_same_call_resumes_it(
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(10))
 def test_a_command_killed_at_a_random_moment_is_finished_by_the_same_command(
-    seed: int, case: Path, how: How, whole: dict[str, object], tmp_path: Path
+    seed: int, case: Path, how: RunSettings, whole: dict[str, object], tmp_path: Path
 ) -> None:
     out = with_key(tmp_path / "run")
     command = [sys.executable, "-m", "audit.cli", "run", str(case), "-o", str(out), "--store", str(tmp_path / "store")]

@@ -13,7 +13,7 @@ from audit.forecasting import forecast as making
 from audit.forecasting.model import predicted
 from audit.forecasting.pilot import pilot_of
 from audit.forecasting.stages import Stages
-from audit.planning import How, Step
+from audit.planning import RunSettings, Step
 from audit.render import forecast_html, forecast_markdown, forecast_sections
 from audit.schema import AuditError, ForecastReport, Interval, Missing, Rate, forecast_id
 from audit.zoo import Built
@@ -70,8 +70,10 @@ def made(case: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Forecast
             raise Killed
 
     with pytest.raises(Killed):
-        forecast(case, out, How(threads=1), killing, ("npo",))
-    found = forecast(case, out, How(threads=1), lambda step: said.append(f"{step.stage} {step.detail}"), ("npo",))
+        forecast(case, out, RunSettings(threads=1), killing, ("npo",))
+    found = forecast(
+        case, out, RunSettings(threads=1), lambda step: said.append(f"{step.stage} {step.detail}"), ("npo",)
+    )
     return found, out, said
 
 
@@ -87,14 +89,14 @@ def test_a_finished_forecast_is_returned_and_another_is_refused(
     made: tuple[ForecastReport, Path, list[str]], case: Path
 ) -> None:
     report, out, _ = made
-    assert forecast(case, out, How(threads=1), quiet, ("npo",)) == report
+    assert forecast(case, out, RunSettings(threads=1), quiet, ("npo",)) == report
     with pytest.raises(AuditError, match="holds another forecast"):
-        forecast(case, out, How(threads=1), quiet)
+        forecast(case, out, RunSettings(threads=1), quiet)
     changed = json.loads((out / "forecast.json").read_text()) | {"recall": 0.123}
     before = (out / "forecast.json").read_bytes()
     (out / "forecast.json").write_text(json.dumps(changed))
     with pytest.raises(AuditError, match="was changed"):
-        forecast(case, out, How(threads=1), quiet, ("npo",))
+        forecast(case, out, RunSettings(threads=1), quiet, ("npo",))
     (out / "forecast.json").write_bytes(before)
 
 
@@ -164,7 +166,7 @@ def test_a_case_without_a_suspect_is_a_forecast_s_case_and_faults_are_still_told
 def test_what_is_no_pilot_is_refused_before_anything_runs(case: Path, tmp_path: Path) -> None:
     for name in ("relearn", "refusal", "quantise", "nonsense"):
         with pytest.raises(AuditError, match="is no pilot"):
-            forecast(case, tmp_path / "out", How(threads=1), quiet, (name,))
+            forecast(case, tmp_path / "out", RunSettings(threads=1), quiet, (name,))
     assert pilot_of("graddiff").name == "grad_diff" and not (tmp_path / "out").exists()
 
 

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from audit.plugins import describe, discover, source_hash
-from audit.schema import AuditError, Noun
+from audit.schema import AuditError, Record
 
 PLUGIN = '''"""A file."""
 
 from typing import ClassVar
 
-from audit.nouns import Noun
+from audit.schema import Record
 
 
-class {name}(Noun):
+class {name}(Record):
     """Is it {name}?
 
     Null: none.
@@ -44,14 +44,14 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_one_file_is_one_plugin_named_after_the_file(package: Path) -> None:
     (package / "second.py").write_text(PLUGIN.format(name="Second"))
     (package / "first.py").write_text(PLUGIN.format(name="First"))
-    found = discover("asked", Noun)
+    found = discover("asked", Record)
     assert list(found) == ["first", "second"]
     assert {name: cls.__name__ for name, cls in found.items()} == {"first": "First", "second": "Second"}
 
 
 def test_underscore_files_are_no_plugins(package: Path) -> None:
     (package / "_shared.py").write_text("raise RuntimeError('imported')")
-    assert discover("asked", Noun) == {}
+    assert discover("asked", Record) == {}
     assert describe("asked") == []
 
 
@@ -59,7 +59,7 @@ def test_underscore_files_are_no_plugins(package: Path) -> None:
 def test_a_file_with_none_or_two_plugins_is_an_error_that_names_it(package: Path, source: str) -> None:
     (package / "odd.py").write_text(source)
     with pytest.raises(AuditError, match=r"odd\.py") as raised:
-        discover("asked", Noun)
+        discover("asked", Record)
     assert raised.value.code == 3
     with pytest.raises(AuditError, match=r"odd\.py"):
         describe("asked")
@@ -68,7 +68,7 @@ def test_a_file_with_none_or_two_plugins_is_an_error_that_names_it(package: Path
 def test_an_imported_class_is_not_the_files_own(package: Path) -> None:
     (package / "first.py").write_text(PLUGIN.format(name="First"))
     (package / "second.py").write_text("from asked.first import First\n" + PLUGIN.format(name="Second"))
-    assert discover("asked", Noun)["second"].__name__ == "Second"
+    assert discover("asked", Record)["second"].__name__ == "Second"
 
 
 def test_a_description_comes_from_the_syntax_tree_and_imports_nothing(package: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_description_comes_from_the_syntax_tree_and_imports_nothing(package: P
 
 def test_an_unknown_package_is_an_error() -> None:
     with pytest.raises(AuditError, match="no_such_package"):
-        discover("no_such_package", Noun)
+        discover("no_such_package", Record)
 
 
 def test_what_is_described_is_what_is_discovered() -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from audit.calibration import Asked, fit_joint
+from audit.calibration import ProbeIdentity, fit_joint
 from audit.judging import (
     KNOWS,
     NEVER,
+    ApplicableCalibrations,
     Given,
-    Standing,
     decide,
     judge,
     judged,
@@ -40,12 +40,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def ran(**changed: Asked) -> dict[str, Asked]:
+def ran(**changed: ProbeIdentity) -> dict[str, ProbeIdentity]:
     """The probes of the pool as they were calibrated, but for these."""
-    return {probe: Asked(1, {}, CODE[probe]) for probe in KINDS} | changed
+    return {probe: ProbeIdentity(1, {}, CODE[probe]) for probe in KINDS} | changed
 
 
-def standing(folder: Path, asked: dict[str, Asked] | None = None, domain: Domain = DOMAIN) -> Standing:
+def standing(
+    folder: Path, asked: dict[str, ProbeIdentity] | None = None, domain: Domain = DOMAIN
+) -> ApplicableCalibrations:
     return stand(folder, asked or ran(), domain)
 
 
@@ -55,7 +57,7 @@ def seen(inside: float, lens: float = 0.0, outside: float = 0.0, utility: float 
     return [gate(utility), *(measured(p, v, 2.0 + 10 * (v > 0.05)) for p, v in effects.items())]
 
 
-def ruled(found: Sequence[Measurement], by: Standing) -> tuple[tuple[Evidence, ...], Verdict]:
+def ruled(found: Sequence[Measurement], by: ApplicableCalibrations) -> tuple[tuple[Evidence, ...], Verdict]:
     return decide(tuple(judge(m) for m in found), ROLES, by)
 
 
@@ -128,7 +130,7 @@ def test_without_calibrations_everything_is_judged_as_before(tmp_path: Path) -> 
 
 
 def test_a_stale_calibration_falls_back_to_the_case_and_names_the_command(folder: Path) -> None:
-    changed = standing(folder, {probe: Asked(1, {}, "0" * 64) for probe in KINDS})
+    changed = standing(folder, {probe: ProbeIdentity(1, {}, "0" * 64) for probe in KINDS})
     evidence, found = ruled(seen(1.0), changed)
     assert evidence == in_case(seen(1.0))[0]
     assert (found.word, found.basis) == (in_case(seen(1.0))[1].word, "in-case")
@@ -143,7 +145,7 @@ def test_outside_the_domain_evidence_is_in_case(folder: Path) -> None:
 
 
 def test_without_a_calibrated_causal_probe_the_verdict_is_in_case(folder: Path) -> None:
-    by = standing(folder, ran(inside=Asked(1, {}, "0" * 64)))
+    by = standing(folder, ran(inside=ProbeIdentity(1, {}, "0" * 64)))
     evidence, found = ruled(seen(1.0), by)
     assert found.basis == "in-case"
     assert {e.measurement.probe: e.basis for e in evidence} == {

@@ -11,9 +11,9 @@ import pytest
 from audit.bench import passes
 from audit.engine import Run, prepare, run
 from audit.engine.runner import plan
-from audit.planning import How, Prices, Step, parse_bytes, parse_time, timings
+from audit.planning import Prices, RunSettings, Step, parse_bytes, parse_time, timings
 from audit.planning.timings import Spent
-from audit.runs import Journal
+from audit.runs import RunJournal
 from audit.schema import AuditError, ExitCode
 from audit.wording import lasting
 from audit.zoo import Built
@@ -39,7 +39,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.mark.parametrize("suspect", ["base", "head_edit"])
 def test_declared_reads_are_priced_exactly(suspect: str, zoo: Built, ran: list[int], tmp_path: Path) -> None:
-    how = How(threads=1, store=tmp_path / "store")
+    how = RunSettings(threads=1, store=tmp_path / "store")
     prepared = prepare(zoo.cases[suspect], tmp_path / "run", how)
     prices = prepared.pricer.prices(prepared.planner)
     ran.clear()
@@ -49,7 +49,7 @@ def test_declared_reads_are_priced_exactly(suspect: str, zoo: Built, ran: list[i
             raise Enough
 
     with pytest.raises(Enough):
-        Run(prepared, Journal(tmp_path / "run"), how, until_read).report()
+        Run(prepared, RunJournal(tmp_path / "run"), how, until_read).report()
     assert sum(ran) == prices.of("recall").cost.fwd_tokens + prices.of("reads").cost.fwd_tokens
     assert prices.of("recall").cost.kind == prices.of("reads").cost.kind == "exact"
 
@@ -78,11 +78,11 @@ class Made:
 
 
 def priced_run(case: Path, out: Path) -> Made:
-    how = How(threads=1, store=out / "store")
+    how = RunSettings(threads=1, store=out / "store")
     prepared = prepare(case, out / "run", how)
     prices = prepared.pricer.prices(prepared.planner)
     started = time.process_time()
-    Run(prepared, Journal(out / "run"), how, lambda step: None).report()
+    Run(prepared, RunJournal(out / "run"), how, lambda step: None).report()
     return Made(prices, prepared.bench.fwd_tokens, time.process_time() - started)
 
 
@@ -94,16 +94,18 @@ def package(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def how(package: Path, tmp_path: Path) -> How:
+def how(package: Path, tmp_path: Path) -> RunSettings:
     write_probe(package, "context_trained", body="pass")
     path = package / "context_trained.py"
     path.write_text(
         path.read_text().replace("Cost(fwd_tokens=7)", "Cost(fwd_tokens=7, bwd_tokens=10**12, kind='upper')")
     )
-    return How(package=package.name, store=tmp_path / "store", threads=1)
+    return RunSettings(package=package.name, store=tmp_path / "store", threads=1)
 
 
-def test_too_little_memory_leaves_out_what_trains_and_the_report_says_so(zoo: Built, how: How, tmp_path: Path) -> None:
+def test_too_little_memory_leaves_out_what_trains_and_the_report_says_so(
+    zoo: Built, how: RunSettings, tmp_path: Path
+) -> None:
     case = zoo.cases["base"]
     prepared = prepare(case, tmp_path / "run", how)
     prices = prepared.pricer.prices(prepared.planner)
@@ -121,7 +123,7 @@ def test_too_little_memory_leaves_out_what_trains_and_the_report_says_so(zoo: Bu
 
 
 def test_too_little_time_leaves_out_the_longest_first_and_a_resumed_run_leaves_out_the_same(
-    zoo: Built, how: How, tmp_path: Path
+    zoo: Built, how: RunSettings, tmp_path: Path
 ) -> None:
     case, out = zoo.cases["base"], tmp_path / "run"
     quick = replace(how, max_time=600.0)
@@ -141,13 +143,15 @@ def test_too_little_time_leaves_out_the_longest_first_and_a_resumed_run_leaves_o
     timings.path().unlink()
 
 
-def conditions_of(how: How) -> str:
+def conditions_of(how: RunSettings) -> str:
     from audit.planning.pricing import conditions
 
     return conditions(how)
 
 
-def test_a_limit_that_no_test_fits_is_undecided_and_leaves_nothing(zoo: Built, how: How, tmp_path: Path) -> None:
+def test_a_limit_that_no_test_fits_is_undecided_and_leaves_nothing(
+    zoo: Built, how: RunSettings, tmp_path: Path
+) -> None:
     tiny = replace(how, max_mem=1)
     assert not any(test.will_run for test in plan(zoo.cases["base"], tmp_path / "run", tiny).tests)
     with pytest.raises(AuditError, match="no test would run") as caught:
@@ -156,7 +160,7 @@ def test_a_limit_that_no_test_fits_is_undecided_and_leaves_nothing(zoo: Built, h
     assert not (tmp_path / "run").exists()
 
 
-def test_progress_says_how_long_the_rest_takes_and_it_gets_less(zoo: Built, how: How, tmp_path: Path) -> None:
+def test_progress_says_how_long_the_rest_takes_and_it_gets_less(zoo: Built, how: RunSettings, tmp_path: Path) -> None:
     steps: list[Step] = []
     run(zoo.cases["base"], tmp_path / "run", how, watch=steps.append)
     left = [step.left for step in steps if step.left is not None]

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from audit.calibration import SUBJECTS, Subjects, read, read_pool, read_shelf
+from audit.calibration import SUBJECTS, Subjects, read, read_library, read_pool
 from audit.judging import judge
-from audit.planning import How
+from audit.planning import RunSettings
 from audit.pools import load_pool, renew
 from audit.schema import AuditError, Case, Report
 from tests.golden import report
@@ -58,7 +58,7 @@ def test_every_fault_of_a_pool_file_is_named(tmp_path: Path) -> None:
         load_pool(tmp_path / "absent.toml")
 
 
-def fake_run(case: Case, out: Path, how: How) -> Report:
+def fake_run(case: Case, out: Path, how: RunSettings) -> Report:
     """An audit whose outcome is known: positive checkpoints read 1 inside, negative ones 0."""
     name = Path(case.roles.suspect.path).name
     noise = 0.01 * int(name[-1]) + 0.001 * int(case.name[:4])
@@ -76,11 +76,11 @@ def test_a_pool_of_checkpoints_leaves_calibrations_and_says_what_was_replicated(
 ) -> None:
     monkeypatch.setattr(renew, "run", fake_run)
     path, out = pool_file(tmp_path, f'name = "mine"\n{head}', worlds), tmp_path / "calibrations"
-    done = renew.renew_pool(load_pool(path), path, out, How(), lambda step: None)
+    done = renew.renew_pool(load_pool(path), path, out, RunSettings(), lambda step: None)
     assert done.worlds == len(read_pool(out / "scores")) == units
     subjects = read(out / SUBJECTS, Subjects)
     assert {(s.pool, s.kept) for s in subjects.subjects} == {("knowing", DOMAIN.forget_people), ("clean", 0)}
-    assert set(read_shelf(out).calibrations) == {"reverse_patch", "answer_lens"}
+    assert set(read_library(out).calibrations) == {"reverse_patch", "answer_lens"}
     assert ("replicated by checkpoint" in subjects.name) == (head != "")
     assert subjects.command == "residua calibrate --pool pool.toml --out calibrations"
     assert [row.rule for row in renew.rows(done.fitted)][-1] == "joint rule"

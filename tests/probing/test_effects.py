@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from audit.probing import Design, Naming, Panel, Sheet, Sides, assess, blank, by_person
+from audit.probing import Design, Naming, Panel, PersonRows, Sides, assess, blank, by_person
 from audit.schema import Count, Interval, Missing, Overall
 from tests import toy
 
@@ -108,7 +108,7 @@ def test_an_item_that_one_model_cannot_score_leaves_every_mean_and_is_counted() 
     rows = toy.rows(5)
     names = np.array(["anna", "anna", "boris", "boris", "clara"])
     people_of, person = np.unique(names, return_inverse=True)
-    sheet = Sheet(rows, (), tuple(people_of), person)
+    sheet = PersonRows(rows, (), tuple(people_of), person)
     nan, inf = np.nan, np.inf
     scores = {
         "base": np.array([[1.0], [3.0], [nan], [7.0], [nan]]),
@@ -120,7 +120,7 @@ def test_an_item_that_one_model_cannot_score_leaves_every_mean_and_is_counted() 
 
 
 def test_a_person_counts_once_however_many_items_there_are() -> None:
-    sheet = Sheet(toy.rows(4), (), ("anna", "boris"), np.array([0, 0, 0, 1]))
+    sheet = PersonRows(toy.rows(4), (), ("anna", "boris"), np.array([0, 0, 0, 1]))
     found = by_person(sheet, {"base": np.array([[0.0], [3.0], [6.0], [5.0]])})
     assert found.people["base"].tolist() == [[3.0], [5.0]] and found.n.scored == 4
 

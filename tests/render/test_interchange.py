@@ -10,7 +10,7 @@ from huggingface_hub.repocard_data import model_index_to_eval_results
 from audit.cli import main
 from audit.engine import run
 from audit.engine.runner import plan
-from audit.planning import How
+from audit.planning import RunSettings
 from audit.render import foreign, html, markdown, read_published
 from audit.render.interchange import evaluation, model_index, ours
 from audit.schema import AuditError, ExitCode, Missing, Published, Report
@@ -144,7 +144,7 @@ def test_a_case_may_name_published_numbers_which_the_plan_then_holds(zoo: Built,
     (tmp_path / "plain.toml").write_text(text)
     (tmp_path / "case.toml").write_text(text.replace("edited =", 'published = "TOFU_EVAL.json"\nedited =', 1))
     with planted_package(tmp_path, "planted_published") as package:
-        how = How(package=package.name, store=tmp_path / "store", threads=1)
+        how = RunSettings(package=package.name, store=tmp_path / "store", threads=1)
         report = run(tmp_path / "case.toml", tmp_path / "run", how)
         assert isinstance(report.published, Published) and report.published.values["forget_quality"] == 0.0067
         assert report.plan.data_sha256["published"] == report.published.sha256

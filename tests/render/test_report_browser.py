@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from audit.engine import run
-from audit.planning import How
+from audit.planning import RunSettings
 from audit.render import html, interactive
 from audit.schema import Report
 from audit.zoo import build
@@ -105,7 +105,7 @@ def test_page_one_is_one_page_and_no_table_is_cut_off_in_print(browser: Any, tmp
 def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a model that only refuses: it seems to have forgotten."""
     out = tmp_path_factory.mktemp("audited") / "run"
-    run(build("tiny").cases["refusal"], out, How(threads=1, store=tmp_path_factory.mktemp("store"), demo=True))
+    run(build("tiny").cases["refusal"], out, RunSettings(threads=1, store=tmp_path_factory.mktemp("store"), demo=True))
     return out
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from audit.runs import Journal, Unit, difference
+from audit.runs import RunJournal, Unit, difference
 from audit.schema import AuditError, Missing, Plan, Table, Timing
 from tests import golden
 
@@ -30,34 +30,34 @@ def unit(key: str) -> Unit:
 
 
 @pytest.fixture
-def journal(tmp_path: Path) -> Journal:
+def journal(tmp_path: Path) -> RunJournal:
     """A folder with one finished unit, named ``mine``."""
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "x.parquet").write_bytes(TABLE)
-    found = Journal(tmp_path)
+    found = RunJournal(tmp_path)
     found.finish(unit("mine"))
     return found
 
 
-def test_a_finished_unit_is_read_back(journal: Journal) -> None:
+def test_a_finished_unit_is_read_back(journal: RunJournal) -> None:
     assert journal.finished("mine") == unit("mine")
     assert journal.finished("other") is None
 
 
-def test_a_unit_under_another_name_is_not_believed(journal: Journal) -> None:
+def test_a_unit_under_another_name_is_not_believed(journal: RunJournal) -> None:
     (journal.out / "units" / "mine.json").rename(journal.out / "units" / "other.json")
     assert journal.finished("other") is None
 
 
 @pytest.mark.parametrize("table", [None, b"other items"])
-def test_a_unit_without_its_table_is_not_finished(journal: Journal, table: bytes | None) -> None:
+def test_a_unit_without_its_table_is_not_finished(journal: RunJournal, table: bytes | None) -> None:
     path = journal.out / "tables" / "x.parquet"
     path.unlink() if table is None else path.write_bytes(table)
     assert journal.finished("mine") is None
 
 
 def test_a_unit_that_cannot_be_read_is_measured_again_and_that_is_said(
-    journal: Journal, caplog: pytest.LogCaptureFixture
+    journal: RunJournal, caplog: pytest.LogCaptureFixture
 ) -> None:
     (journal.out / "units" / "mine.json").write_text('{"key": "mine"}')
     with caplog.at_level(logging.WARNING):
@@ -73,7 +73,7 @@ def test_plans_differ_by_their_leaves_and_not_by_their_hash() -> None:
 
 
 def test_another_plan_is_refused_and_force_new_keeps_what_was_there_aside(tmp_path: Path) -> None:
-    with Journal(tmp_path).locked() as journal:
+    with RunJournal(tmp_path).locked() as journal:
         journal.begin(plan(), force_new=False)
         journal.begin(plan(), force_new=False)
         journal.event("started")
@@ -85,13 +85,13 @@ def test_another_plan_is_refused_and_force_new_keeps_what_was_there_aside(tmp_pa
     aside = tmp_path / "superseded" / "run-1"
     assert {path.name for path in aside.iterdir()} == {"plan.json", "events.jsonl"}
     assert "something to keep" in (tmp_path / "run.log").read_text(), "one log tells the folder's whole story"
-    assert Journal(tmp_path).planned() == plan(seed=7)
-    with Journal(tmp_path).locked() as journal:
+    assert RunJournal(tmp_path).planned() == plan(seed=7)
+    with RunJournal(tmp_path).locked() as journal:
         journal.begin(plan(), force_new=True)
     assert (tmp_path / "superseded" / "run-2").is_dir()
 
 
-def test_what_a_killed_process_had_in_the_making_is_swept_away(journal: Journal) -> None:
+def test_what_a_killed_process_had_in_the_making_is_swept_away(journal: RunJournal) -> None:
     (journal.out / "plan.json").write_text(plan().model_dump_json())
     (journal.out / "units" / ".a.json.1.tmp").write_text("half")
     (journal.out / "readers" / ".b.1.tmp" / ".c.1.tmp").mkdir(parents=True)
@@ -101,7 +101,7 @@ def test_what_a_killed_process_had_in_the_making_is_swept_away(journal: Journal)
 
 
 def test_an_interrupt_is_written_down_and_the_lock_is_given_back(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), Journal(tmp_path).locked() as journal:
+    with pytest.raises(KeyboardInterrupt), RunJournal(tmp_path).locked() as journal:
         journal.begin(plan(), force_new=False)
         raise KeyboardInterrupt
     events = [json.loads(line)["event"] for line in (tmp_path / "events.jsonl").read_text().splitlines()]
@@ -110,17 +110,17 @@ def test_an_interrupt_is_written_down_and_the_lock_is_given_back(tmp_path: Path)
 
 def test_a_cancel_file_stops_between_units_and_is_used_up(tmp_path: Path) -> None:
     (tmp_path / "cancel").touch()
-    with pytest.raises(KeyboardInterrupt), Journal(tmp_path).locked() as journal:
+    with pytest.raises(KeyboardInterrupt), RunJournal(tmp_path).locked() as journal:
         journal.begin(plan(), force_new=False)
         journal.heed()
     events = [json.loads(line)["event"] for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     assert events == ["cancelled", "interrupted"]
-    with Journal(tmp_path).locked() as journal:
+    with RunJournal(tmp_path).locked() as journal:
         journal.heed()
 
 
 def test_a_plan_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{}")
     with pytest.raises(AuditError, match="cannot be read") as caught:
-        Journal(tmp_path).planned()
+        RunJournal(tmp_path).planned()
     assert "--force-new" in caught.value.do

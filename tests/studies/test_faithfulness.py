@@ -15,8 +15,8 @@ from pyarrow import parquet
 from scipy import stats as scipy_stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from audit.calibration import Score, Scored, WorldScores, world_path, write_world
-from audit.schema import AuditError, Domain, Missing, Number, Overall, Pool
+from audit.calibration import Score, ScoredModel, WorldScores, world_path, write_world
+from audit.schema import AuditError, Domain, Missing, Number, Overall, TruthLabel
 from studies.faithfulness import faith, people, robustness, study, tables
 from studies.faithfulness.contrasts import EVERYTHING, FAKED, PUBLISHED, Table, held, table
 from studies.faithfulness.metrics import COMPARED, METRICS, NOT_COMPUTED, UDS, Metric, knowledge, metric
@@ -79,9 +79,9 @@ def _score(probe: str, name: str, parts: dict[str, float], missing: bool) -> Sco
     )  # fmt: skip
 
 
-def model(number: int, name: str, pool: Pool, side: float, *, kept: int = 0, mechanism: str = "") -> Scored:
+def model(number: int, name: str, pool: TruthLabel, side: float, *, kept: int = 0, mechanism: str = "") -> ScoredModel:
     """One model of a synthetic world."""
-    return Scored(
+    return ScoredModel(
         world=number, model=name, mechanism=mechanism or name, pool=pool, kept=kept, audited=4, domain=DOMAIN,
         scores=scores(side),
     )  # fmt: skip
@@ -139,7 +139,7 @@ def test_published_figures_agree_with_the_formula_of_their_parts() -> None:
 
 # ---- contrasts and missing numbers --------------------------------------------------------------------------------
 def test_contrasts_hold_the_models_that_they_name(levels: Table) -> None:
-    def names(holds: Callable[[Scored], bool]) -> set[str]:
+    def names(holds: Callable[[ScoredModel], bool]) -> set[str]:
         return {m.model for m, inside in zip(levels.models, levels.where(holds), strict=True) if inside}
 
     assert names(PUBLISHED.knowing) == {"base", "paraphrased"} and names(PUBLISHED.clean) == {"reference_0"}
@@ -352,7 +352,7 @@ def test_people_are_judged_by_a_threshold_of_other_worlds() -> None:
 
 # ---- from files of readings ---------------------------------------------------------------------------------------
 def reading(
-    name: str, pool: Pool, state: State, level: float, who: dict[str, float], taught: tuple[str, ...]
+    name: str, pool: TruthLabel, state: State, level: float, who: dict[str, float], taught: tuple[str, ...]
 ) -> Reading:
     found = {"probability": who} if who else {}
     return Reading(

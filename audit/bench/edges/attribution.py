@@ -22,7 +22,7 @@ from audit.bench.batching import batches, halving
 from audit.bench.edges.graph import Graph, graph_of
 from audit.bench.gradients import valued
 from audit.bench.layout import Geometry, Targets
-from audit.bench.passes import Job, Opened, Opener, entering
+from audit.bench.passes import Job, LoadedModel, Opener, entering
 from audit.bench.reads.readout import FINAL
 from audit.bench.reads.scores import biased
 from audit.bench.results import Forward, RowObjective
@@ -93,7 +93,11 @@ class _Point(NamedTuple):
 
 
 def edge_scores(
-    opened: Opened, opener: Opener, rows: Rows, other: Rows | Means, settings: tuple[RowObjective, Attribution, int]
+    opened: LoadedModel,
+    opener: Opener,
+    rows: Rows,
+    other: Rows | Means,
+    settings: tuple[RowObjective, Attribution, int],
 ) -> EdgeScores:
     """Score all edges of all rows. ``other`` holds rows of the same lengths, token by token, or mean states.
 
@@ -298,7 +302,7 @@ def _attention(maps: BlockMaps, z: Float[Tensor, "head d_head"]) -> Float[Tensor
 
 
 @torch.no_grad()
-def mean_states(opened: Opened, opener: Opener, rows: Rows, budget: int) -> Means:
+def mean_states(opened: LoadedModel, opener: Opener, rows: Rows, budget: int) -> Means:
     """Mean states of all real tokens but the first of each row."""
     wrapper, targets = opened.wrapper, Targets(rows)
     graph = graph_of(wrapper)

@@ -13,7 +13,7 @@ from audit.schema import AuditError, Read
 from audit.wrappers import Tap, Wrapper
 
 
-class Whole(Readout):
+class SequenceRead(Readout):
     """States at all positions, in token order, padding zero; written to the host as the forward goes."""
 
     def __init__(self, rows: Rows, targets: Targets, reads: Sequence[Read]) -> None:

@@ -13,7 +13,7 @@ from audit.schema import AuditError, Read
 from audit.wrappers import Tap, Wrapper
 
 
-class Loose(Readout):
+class PartRead(Readout):
     """Pooled states of any other width (heads, hidden units, logits), kept read by read."""
 
     def __init__(self, rows: Rows, targets: Targets, reads: Sequence[Read]) -> None:

@@ -12,7 +12,7 @@ from audit.schema import Positions, Read
 from audit.wrappers import Tap, Wrapper
 
 
-class Stream(Readout):
+class PooledRead(Readout):
     """Pooled states of model width at several sites: one buffer, one copy to the host a batch."""
 
     def __init__(self, rows: Rows, targets: Targets, reads: Sequence[Read], wrapper: Wrapper) -> None:

@@ -7,9 +7,9 @@ asks for logits at all positions.
 from collections.abc import Sequence
 
 from audit.bench.layout import Targets
-from audit.bench.reads.full_sequence import Whole
-from audit.bench.reads.per_part import Loose
-from audit.bench.reads.pooled import Stream
+from audit.bench.reads.full_sequence import SequenceRead
+from audit.bench.reads.per_part import PartRead
+from audit.bench.reads.pooled import PooledRead
 from audit.bench.reads.readout import Readout
 from audit.bench.reads.scores import SCORED, Scores
 from audit.case import Rows
@@ -35,7 +35,7 @@ def readouts(rows: Rows, targets: Targets, reads: Sequence[Read], wrapper: Wrapp
     found: list[Readout] = []
     for (how, _), members in groups.items():
         if how == "stream":
-            found.append(Stream(rows, targets, members, wrapper))
+            found.append(PooledRead(rows, targets, members, wrapper))
         else:
-            found.append({"scores": Scores, "whole": Whole, "loose": Loose}[how](rows, targets, members))
+            found.append({"scores": Scores, "whole": SequenceRead, "loose": PartRead}[how](rows, targets, members))
     return found

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from audit.bench.training.recipe import Recipe
+from audit.bench.training.recipe import TrainingRecipe
 from audit.schema import AuditError, Checkpoint, EditRecord
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ from audit.bench.training.learners import Learner, TrainData, WrapperLearner
 def train(
     bench: "Bench",
     ckpts: Sequence[Checkpoint],
-    recipes: Sequence[Recipe],
+    recipes: Sequence[TrainingRecipe],
     data: TrainData,
     at_steps: Sequence[int],
     out: Path,
@@ -50,7 +50,7 @@ def train(
 
 
 def train_one(
-    bench: "Bench", ckpt: Checkpoint, recipe: Recipe, data: TrainData, folders: Mapping[int, Path]
+    bench: "Bench", ckpt: Checkpoint, recipe: TrainingRecipe, data: TrainData, folders: Mapping[int, Path]
 ) -> list[Checkpoint]:
     """Train one checkpoint and write an edited checkpoint folder at each of the named steps, in order of steps.
 
@@ -108,7 +108,7 @@ def changed_tensors(learner: Learner, original: Learner) -> dict[str, Tensor]:
     }
 
 
-def _settings(recipe: Recipe, taken: int) -> dict[str, str | int | float | bool]:
+def _settings(recipe: TrainingRecipe, taken: int) -> dict[str, str | int | float | bool]:
     return {
         **recipe.settings,
         "steps": taken, "of_steps": recipe.steps, "lr": recipe.lr, "batch": recipe.batch, "seed": recipe.seed,

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from audit.bench.training.recipe import Recipe
+from audit.bench.training.recipe import TrainingRecipe
 from audit.bench.training.two_losses import backward
 from audit.schema import AuditError
 
@@ -35,7 +35,7 @@ def pairs(n: int, size: int, seed: int) -> Iterator[Int[Tensor, " row"]]:
         yield torch.stack([2 * first, 2 * first + 1], 1).flatten()
 
 
-def learning_rate(recipe: Recipe, step: int) -> float:
+def learning_rate(recipe: TrainingRecipe, step: int) -> float:
     """Linear warm-up to ``lr``, then constant or linear to zero after the last step. Steps count from 0."""
     if step < recipe.warmup_steps:
         return recipe.lr * (step + 1) / recipe.warmup_steps
@@ -59,7 +59,7 @@ def trainable(learner: Learner, pattern: str) -> dict[str, Tensor]:
 
 def descend(
     learner: Learner,
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     data: TrainData,
     frozen: Learner | None = None,
     after_step: Callable[[int], None] | None = None,
@@ -98,7 +98,7 @@ def unfrozen(learner: Learner, pattern: str) -> Generator[dict[str, Tensor]]:
 def _steps(
     learner: Learner,
     chosen: dict[str, Tensor],
-    recipe: Recipe,
+    recipe: TrainingRecipe,
     data: TrainData,
     extras: tuple[Learner | None, Callable[[int], None] | None],
 ) -> None:
@@ -139,7 +139,7 @@ def _steps(
             after_step(step + 1)
 
 
-def _transform(chosen: dict[str, Tensor], recipe: Recipe) -> None:
+def _transform(chosen: dict[str, Tensor], recipe: TrainingRecipe) -> None:
     if recipe.gradient_transform is None:
         return
     grads = {name: p.grad for name, p in chosen.items() if p.grad is not None}

@@ -13,7 +13,7 @@ Objective = Callable[[Forward | None, Forward | None, Forward | None, Forward | 
 """A training loss of (forget, retain, frozen forget, frozen retain), one scalar."""
 
 
-class Apart(NamedTuple):
+class SecondLoss(NamedTuple):
     """A second loss whose gradient is taken apart from the first's, and the rule that makes one gradient of the two.
 
     ``combine(first, second, scale)`` gets gradients by parameter name and the factor 1 / (sqrt(v) + eps) by which Adam
@@ -27,7 +27,7 @@ class Apart(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingRecipe:
     """How to train: what the loss is, on which rows, by which optimiser, for how long. Named by content.
 
     ``objective(forget, retain, frozen_forget, frozen_retain) -> scalar``; the frozen passes are of the checkpoint that
@@ -49,7 +49,7 @@ class Recipe:
     trainable: str = ".*"
     needs_frozen: bool = False
     at_sites: tuple[Site, ...] = ()
-    apart: Apart | None = None
+    apart: SecondLoss | None = None
     paired: bool = False
     settings: Mapping[str, str | int | float | bool] = field(default_factory=dict[str, str | int | float | bool])
     every: tuple[int, Callable[[int, Any], None]] | None = None

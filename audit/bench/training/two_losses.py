@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from audit.bench.training.recipe import Apart
+from audit.bench.training.recipe import SecondLoss
 
 
 def backward(
-    first: Tensor, second: Tensor, chosen: Mapping[str, Tensor], combination: Apart, optimiser: torch.optim.AdamW
+    first: Tensor, second: Tensor, chosen: Mapping[str, Tensor], combination: SecondLoss, optimiser: torch.optim.AdamW
 ) -> None:
     """Take the gradients of two losses one after the other and leave their combination on the parameters."""
     grads = [
