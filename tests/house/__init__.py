@@ -1,1 +1,0 @@
-"""What the plan of the house is measured by: imports, rooms, walks and names, all read from syntax trees."""

@@ -85,9 +85,9 @@ class Definitions:
 
     def lookup(self, dotted: str, depth: int = 0) -> Definition | None:
         """What a dotted name means, through any number of doors."""
-        if dotted in self.modules:
-            return self.modules[dotted]
         module, _, name = dotted.rpartition(".")
+        if dotted in self.modules and self._imported.get(module, {}).get(name, dotted) == dotted:
+            return self.modules[dotted]
         if module not in self.modules:
             holder = self.lookup(module, depth + 1) if "." in module and depth < 9 else None
             return self.method(holder, name) if isinstance(holder, Class) else None

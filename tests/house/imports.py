@@ -2,8 +2,10 @@
 
 An import counts wherever it is written: at the top of a module, inside a function (made late to start fast), under
 ``if TYPE_CHECKING`` (seen by the type checker only), or as a literal name given to ``import_module``. ``from x import
-y`` is an import of the module ``x.y`` where there is one, else of ``x``: an import through a package's door
-(``from audit.bench import Bench``) is an import of the package and not of the file that defines the name.
+y`` is an import of ``x`` where ``x`` binds ``y`` or there is no module ``x.y``, else of that module: an import through
+a package's door (``from audit.bench import Bench``) is an import of the package and not of the file that defines the
+name. A door is what ``__init__.py`` binds and, where names are bound on first use, what the stub beside it
+(``__init__.pyi``) says that it binds.
 """
 
 import ast
@@ -41,8 +43,26 @@ def sources(root: Path, packages: tuple[str, ...] = PACKAGES) -> dict[str, Sourc
         package = path.name == "__init__.py"
         parts = path.relative_to(root).with_suffix("").parts
         name = ".".join(parts[:-1] if package else parts)
-        modules[name] = Source(name, package, ast.parse(path.read_text(encoding="utf-8")))
+        tree, stub = ast.parse(path.read_text(encoding="utf-8")), path.with_suffix(".pyi")
+        if package and stub.is_file():
+            tree.body += ast.parse(stub.read_text(encoding="utf-8")).body
+        modules[name] = Source(name, package, tree)
     return modules
+
+
+def bound(source: Source, name: str) -> bool:
+    """Does a module bind this name at its own level, by an import or a definition?"""
+    waiting: list[ast.stmt] = list(source.tree.body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If):
+            waiting += [*node.body, *node.orelse]
+        elif isinstance(node, ast.ImportFrom):
+            if name in {alias.asname or alias.name for alias in node.names}:
+                return True
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name:
+            return True
+    return False
 
 
 def origin(source: Source, node: ast.ImportFrom) -> str:
@@ -87,7 +107,8 @@ def _targets(source: Source, node: ast.AST, modules: dict[str, Source]) -> list[
         module = origin(source, node)
         for alias in node.names:
             inner = f"{module}.{alias.name}"
-            wanted.append((inner, "") if inner in modules else (module, alias.name))
+            taken = inner not in modules or (module in modules and bound(modules[module], alias.name))
+            wanted.append((module, alias.name) if taken else (inner, ""))
     elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "import_module":
         literal = [arg.value for arg in node.args[:1] if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
         wanted = [(name, "") for name in literal]

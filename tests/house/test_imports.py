@@ -65,3 +65,16 @@ def test_relative_imports_are_resolved(tmp_path: Path) -> None:
 
 def test_libraries_are_no_imports_of_ours(tmp_path: Path) -> None:
     assert imports(tmp_path, {"audit/data.py": "import json\nfrom collections import abc\nimport audit_other\n"}) == []
+
+
+def test_stub_beside_a_package_is_its_door(tmp_path: Path) -> None:
+    files = {
+        "audit/bench/__init__.py": "import lazy_loader\n",
+        "audit/bench/__init__.pyi": "from . import deep as deep\nfrom .rows import rows as rows\n",
+        "audit/bench/deep.py": "",
+        "audit/bench/rows.py": "def rows(): ...\n",
+        "audit/bench/inner.py": "",
+        "audit/engine.py": "from audit.bench import deep, rows\nfrom audit.bench import inner\n",
+    }
+    entries = [(i.target, i.taken) for i in imports(tmp_path, files) if i.importer == "audit.engine"]
+    assert entries == [("audit.bench", "deep"), ("audit.bench", "rows"), ("audit.bench.inner", "")]

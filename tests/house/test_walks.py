@@ -11,7 +11,7 @@ LOWER = {
         "import audit.ground\n"
         "class Shelf:\n"
         "    def __init__(self, place, label):\n        self.place = place\n        self.label = label\n"
-        "    def fetch(self, key): ...\n"
+        "    def fetch(self, key):\n        audit.ground.low(self.place)\n"
         "    def tidy(self): ...\n"
         "def make(place) -> Shelf:\n    return Shelf(place, '')\n"
     ),
@@ -122,6 +122,11 @@ def test_object_gives_back_only_what_was_put_into_it(tmp_path: Path) -> None:
     assert "low" in entered(route(tmp_path / "returned", "s = shelf.make(x)\nground.low(s.place)"))
 
 
+def test_object_that_holds_the_value_has_it_at_hand_in_its_methods(tmp_path: Path) -> None:
+    assert entered(route(tmp_path / "held", "s = Shelf(x, y)\ns.fetch(x)"))[-1] == "low"
+    assert entered(route(tmp_path / "other", "s = Shelf(y, x)\ns.fetch(x)"))[-1] == "Shelf.fetch"
+
+
 def test_own_methods_are_followed_through_self(tmp_path: Path) -> None:
     holder = (
         "class Holder:\n    def go(self, x):\n        self._next(x)\n    def _next(self, x):\n        ground.low(x)\n"
@@ -139,24 +144,31 @@ def test_call_through_a_door_is_followed_to_its_room(tmp_path: Path) -> None:
     assert [stay.room for stay in trip.stays] == ["audit.top", "audit.bench"]
 
 
+def test_call_through_a_stub_is_followed_where_function_and_module_share_a_name(tmp_path: Path) -> None:
+    files = {
+        "audit/bench/__init__.py": "import lazy_loader\n",
+        "audit/bench/__init__.pyi": "from . import deep as deep\nfrom .rows import rows as rows\n",
+        "audit/bench/rows.py": "def rows(x): ...\n",
+        "audit/bench/deep.py": "def dig(x): ...\n",
+        "audit/top.py": "from audit.bench import deep, rows\ndef start(x):\n    rows(x)\n    deep.dig(x)\n",
+    }
+    trip = walk(lay_out(tmp_path, files), "audit/top.py:start:x")
+    assert entered(trip) == ["start", "rows", "dig"]
+
+
 def test_passed_function_is_counted_and_not_walked_again(tmp_path: Path) -> None:
     body = "shelf.make(x)\nground.low(x)\nshelf.make(x)"
     assert entered(route(tmp_path, body)) == ["start", "make", "Shelf.__init__", "low", "make*"]
 
 
 def test_climbs_are_moves_to_a_higher_floor(tmp_path: Path) -> None:
-    body = "ground.low(x)\nshelf.make(x)\nground.low(x)\nhere(x)"
-    trip = route(tmp_path, body, "def here(x): ...\n")
-    assert [stay.room for stay in trip.stays] == [
-        "audit.top",
-        "audit.ground",
-        "audit.shelf",
-        "audit.ground",
-        "audit.top",
-    ]
-    assert (trip.climbs, trip.rooms, trip.returns) == (2, 3, 2)
-    assert lines_of(trip)[0] == "audit/top.py:start:x: 5 stays in 3 rooms, 2 climbs, 2 returns"
-    assert [line.split()[3] for line in lines_of(trip)[2:]] == ["down", "UP", "down", "UP"]
+    body = "ground.low(x)\nshelf.make(x)\nground.low(x)\nlast(x)\nshelf.make(x)\nground.low(x)"
+    trip = route(tmp_path, body, "def last(x): ...\n")
+    rooms = ["top", "ground", "shelf", "ground", "top", "shelf", "ground"]
+    assert [stay.room for stay in trip.stays] == [f"audit.{room}" for room in rooms]
+    assert (trip.climbs, trip.rooms, trip.returns) == (2, 3, 4)
+    assert lines_of(trip)[0] == "audit/top.py:start:x: 7 stays in 3 rooms, 2 climbs, 4 returns"
+    assert [line.split()[3] for line in lines_of(trip)[2:]] == ["down", "UP", "down", "UP", "down", "down"]
 
 
 def test_recursion_ends(tmp_path: Path) -> None:
