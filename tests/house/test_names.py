@@ -23,9 +23,8 @@ def test_word_that_is_read_or_part_of_a_name_is_not_counted(tmp_path: Path) -> N
 
 
 def test_share_is_of_all_four_packages_and_of_no_other(tmp_path: Path) -> None:
-    files = {
-        f"{folder}/a.py": "found = 1\nrows = 2\n" for folder in ("audit", "probes", "dashboards", "studies", "tests")
-    }
+    files = {f"{folder}/a.py": "found = 1\nrows = 2\n" for folder in ("audit", "probes", "dashboards", "studies")}
+    files["tests/a.py"] = "found = told = 1\n"
     counted = count(lay_out(tmp_path, files))
     assert (counted.everyday, counted.names, counted.share) == (4, 8, 0.5)
     assert str(counted) == "4 of 8 bound names are everyday words, 50.00%: found 4"

@@ -13,6 +13,7 @@ LOWER = {
         "    def __init__(self, place, label):\n        self.place = place\n        self.label = label\n"
         "    def fetch(self, key):\n        audit.ground.low(self.place)\n"
         "    def tidy(self): ...\n"
+        "    @classmethod\n    def empty(cls, place) -> 'Shelf':\n        return cls(place, '')\n"
         "def make(place) -> Shelf:\n    return Shelf(place, '')\n"
     ),
     "audit/record.py": (
@@ -49,6 +50,7 @@ def entered(trip: Route) -> list[str]:
         "ground.low(x.part[0].deeper)",
         "ground.low([y, x])",
         "ground.low({'key': x})",
+        "ground.low({x: 'key'})",
         "ground.low(list(x))",
         "for z in x:\n    ground.low(z)",
         "ground.low([z.part for z in x if z])",
@@ -102,6 +104,9 @@ def test_method_is_found_by_what_made_its_object(tmp_path: Path) -> None:
         "s = Shelf('', '')\ns.fetch(x)",
         "shelf.make('').fetch(x)",
         "s: Shelf = y\ns.fetch(x)",
+        "s = Shelf.empty(y)\ns.fetch(x)",
+        "h = Holder()\nh.shelf.fetch(x)",
+        "s = {'key': Shelf('', '')}\ns['key'].fetch(x)",
         "s: list[Shelf] = y\nfor one in s:\n    one.fetch(x)",
         "s: dict[str, Shelf] = y\ns['key'].fetch(x)",
         "s: tuple[int, Shelf] = y\na, b = s\nb.fetch(x)",
@@ -109,7 +114,8 @@ def test_method_is_found_by_what_made_its_object(tmp_path: Path) -> None:
         "r: Record | None = y\nr.shelf.fetch(x)",
     )
     for place, body in enumerate(forms):
-        assert entered(route(tmp_path / str(place), body)) == ["start", "Shelf.fetch"], body
+        holder = "class Holder:\n    def __init__(self):\n        self.shelf = Shelf('', '')\n"
+        assert entered(route(tmp_path / str(place), body, holder)) == ["start", "Shelf.fetch"], body
 
 
 def test_method_of_an_object_that_holds_the_value_is_asked_and_not_handed_it(tmp_path: Path) -> None:
@@ -119,6 +125,7 @@ def test_method_of_an_object_that_holds_the_value_is_asked_and_not_handed_it(tmp
 def test_object_gives_back_only_what_was_put_into_it(tmp_path: Path) -> None:
     assert "low" in entered(route(tmp_path / "held", "s = Shelf(x, y)\nground.low(s.place)"))
     assert "low" not in entered(route(tmp_path / "other", "s = Shelf(x, y)\nground.low(s.label)"))
+    assert "low" in entered(route(tmp_path / "class", "s = Shelf.empty(x)\nground.low(s.place)"))
     assert "low" in entered(route(tmp_path / "returned", "s = shelf.make(x)\nground.low(s.place)"))
 
 
