@@ -32,8 +32,8 @@ from tests.house.facts import Fact, joined
 from tests.house.rooms import ROOT, plan_of, room_of
 
 STARTS = {
-    "command": "audit/verbs.py:run:args",
-    "verdict": "audit/weighing.py:decide:evidence",
+    "command": "audit/cli/commands/run.py:act:args",
+    "verdict": "audit/judging/calibrated.py:decide:evidence",
 }
 """Where the two walks begin: a case from the command line to its report, measurements to their verdict."""
 
