@@ -125,7 +125,7 @@ class Bench:
         job = Job(rows, tuple(reads), tuple(writes), start, stop)
         if self.store is None:
             return self._compute(ckpt, job)
-        identity = cache_keys.Named(self._key(ckpt), rows, job.writes, start)
+        identity = cache_keys.PassNames(self._key(ckpt), rows, job.writes, start)
         names = cache_keys.read_names(self.settings, identity, job.reads)
         if names is None:
             return self._compute(ckpt, job)
@@ -208,10 +208,10 @@ class Bench:
         Sequence[int], out: Path,
     ) -> list[EditRecord]:  # fmt: skip
         """Train copies of checkpoints by recipes and write the results to ``out``; see :mod:`audit.bench.training`."""
-        from audit.bench.training import descent
+        from audit.bench.training import checkpoints
 
         self._require(Op.TRAIN)
-        return descent.train(self, ckpts, recipes, data, at_steps, out)
+        return checkpoints.train(self, ckpts, recipes, data, at_steps, out)
 
     # ---- about itself --------------------------------------------------------------------------------------------
     @property
