@@ -16,7 +16,7 @@ import pytest
 
 from audit.serving import free_port
 from dashboards import catalogue
-from studies.zoo.build import build
+from studies.zoo.build import Built
 from tests import run_store
 from tests.browsing import CHROMIUM
 
@@ -220,8 +220,8 @@ def test_from_verdict_to_test_to_layer_to_items_to_download(browser: Any, served
 
 
 @pytest.mark.slow
-def test_a_run_is_planned_started_cancelled_resumed_and_opened(browser: Any, served: Served) -> None:
-    case = build("tiny").cases["base"]
+def test_a_run_is_planned_started_cancelled_resumed_and_opened(browser: Any, served: Served, zoo: Built) -> None:
+    case = zoo.cases["base"]
     page, console, foreign = visit(browser, served)
     turn_to(page, "Run")
     box = page.get_by_label("Case file", exact=True)

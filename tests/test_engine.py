@@ -17,15 +17,15 @@ from audit.fitting import calibrate, write_all
 from audit.nouns import AuditError
 from audit.plugins import source_hash
 from audit.verification import verify_run
-from studies.zoo.build import build
+from studies.zoo.build import Built
 from tests.known_truth import ZOO, as_asked, pool
 from tests.planted import planted_package, write_probe
 
 
 @pytest.fixture(scope="module")
-def case() -> Path:
+def case(zoo: Built) -> Path:
     """The case file of the tiny world's base, audited as a suspect."""
-    return build("tiny").cases["base"]
+    return zoo.cases["base"]
 
 
 @pytest.fixture
@@ -264,9 +264,11 @@ def test_needs_are_merged_into_one_pass_per_role_and_rows(case: Path, how: How, 
     assert len([step for step in steps if step.stage == "prefetch"]) == 1
 
 
-def test_weights_that_change_during_the_audit_are_noticed(case: Path, how: How, package: Path, tmp_path: Path) -> None:
+def test_weights_that_change_during_the_audit_are_noticed(
+    zoo: Built, case: Path, how: How, package: Path, tmp_path: Path
+) -> None:
     copy = tmp_path / "suspect"
-    shutil.copytree(build("tiny").models["base"], copy)
+    shutil.copytree(zoo.models["base"], copy)
     text = text_of(case).split("\n")
     place = text.index("[roles.suspect]")
     text[place + 1] = f'path = "{copy}"'

@@ -15,7 +15,7 @@ import pytest
 
 from audit.engine import How, Step, run
 from audit.verification import verify_run
-from studies.zoo.build import build
+from studies.zoo.build import Built
 
 
 def timeless(folder: Path) -> dict[str, object]:
@@ -51,8 +51,8 @@ def check_resumed(folder: Path, finished: dict[str, bytes], whole: dict[str, obj
 
 
 @pytest.fixture(scope="module")
-def case() -> Path:
-    return build("tiny").cases["base"]
+def case(zoo: Built) -> Path:
+    return zoo.cases["base"]
 
 
 @pytest.fixture(scope="module")
