@@ -6,6 +6,15 @@ from typing import Any
 
 from beartype import BeartypeConf, beartype
 
+NUMERICAL = [
+    "audit.alternates", "audit.bench", "audit.circuits", "audit.clusters", "audit.comparison", "audit.edits",
+    "audit.fitting", "audit.forecasting", "audit.joint", "audit.likelihood", "audit.monotone", "audit.rates",
+    "audit.readouts", "audit.recall", "audit.reliability", "audit.sparse", "audit.stats", "audit.tofu",
+    "audit.wrappers", "probes",
+]  # fmt: skip
+"""Packages and modules that handle arrays. Preparing a check takes time at import; elsewhere the type checker has
+already said what a check at run time would say."""
+
 _check = beartype(conf=BeartypeConf(is_pep484_tower=True))
 
 

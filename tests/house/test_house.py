@@ -26,14 +26,19 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @cache
+def trees_below(folder: str) -> dict[Path, ast.Module]:
+    paths = sorted((ROOT / folder).rglob("*.py"))
+    return {path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+
+
 def trees(*folders: str) -> dict[Path, ast.Module]:
     """Parsed modules under the folders that exist, by path relative to the root."""
-    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-    return {path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8")) for path in found}
+    return {path: tree for folder in folders for path, tree in trees_below(folder).items()}
 
 
-def functions(tree: ast.Module) -> Iterator[Function]:
-    return (node for node in ast.walk(tree) if isinstance(node, Function))
+@cache
+def functions(tree: ast.Module) -> list[Function]:
+    return [node for node in ast.walk(tree) if isinstance(node, Function)]
 
 
 def our_text() -> dict[Path, str]:
