@@ -7,10 +7,9 @@ from typing import Any
 from beartype import BeartypeConf, beartype
 
 NUMERICAL = [
-    "audit.alternates", "audit.bench", "audit.circuits", "audit.clusters", "audit.comparison", "audit.edits",
-    "audit.fitting", "audit.forecasting", "audit.joint", "audit.likelihood", "audit.monotone", "audit.rates",
-    "audit.readouts", "audit.recall", "audit.reliability", "audit.sparse", "audit.stats", "audit.tofu",
-    "audit.wrappers", "probes",
+    "audit.bench", "audit.calibration.error_rates", "audit.calibration.joint_rule", "audit.case.alternates",
+    "audit.case.rows", "audit.circuits", "audit.edits", "audit.forecasting", "audit.pools.fit", "audit.probing",
+    "audit.readouts", "audit.review.comparison", "audit.stats", "audit.wrappers", "audit.zoo", "probes",
 ]  # fmt: skip
 """Packages and modules that handle arrays. Preparing a check takes time at import; elsewhere the type checker has
 already said what a check at run time would say."""

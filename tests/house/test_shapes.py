@@ -10,7 +10,7 @@ from jaxtyping import TypeCheckError
 from audit import stats
 from tests.shapes import NUMERICAL
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_module_that_names_a_shape_is_checked() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.slow_slices import parsed, slice_of
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 MODULE = """
 import pytest
 
