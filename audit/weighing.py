@@ -18,8 +18,8 @@ from audit.calibration import (
     Asked,
     Calibrated,
     Calibration,
+    Moved,
     Record,
-    Settings,
     Shelf,
     read,
     read_shelf,
@@ -31,7 +31,6 @@ from audit.joint import Joined, Joint
 from audit.judging import alone, judge, verdict
 from audit.likelihood import Scale
 from audit.nouns import Missing
-from audit.plugins import source_hash
 from audit.pools import Score
 from audit.render.ratios import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
 from audit.rule import Given, limits, strength, would_change
@@ -62,15 +61,13 @@ def stored() -> Path:
     return Path(probes.__file__).parent / "calibrations"
 
 
-def asked(package: str, ran: Mapping[str, tuple[int, Settings]]) -> dict[str, Asked]:
-    """The probes of a package as they ran (version, settings), named by their source as it is now."""
-    return {name: Asked(version, chosen, source_hash(package, name)) for name, (version, chosen) in ran.items()}
+def stand(folder: Path, ran: Mapping[str, Asked], domain: Domain, moved: Moved) -> Standing:
+    """Which calibrations of a folder hold for these probes and this audit.
 
-
-def stand(folder: Path, ran: Mapping[str, Asked], domain: Domain) -> Standing:
-    """Which calibrations of a folder hold for these probes and this audit."""
+    ``moved`` says of a recorded behaviour what is another by what is installed.
+    """
     shelf = read_shelf(folder)
-    uses = tuple(use_of(shelf, probe, one, domain) for probe, one in sorted(ran.items()))
+    uses = tuple(use_of(shelf, probe, one, domain, moved) for probe, one in sorted(ran.items()))
     return Standing(shelf, {u.probe: shelf.calibrations[u.probe] for u in uses if u.status == "holds"}, uses)
 
 
@@ -205,7 +202,7 @@ def _in_case(plain: Verdict, standing: Standing) -> Verdict:
     if not stale:
         return plain
     names = ", ".join(use.probe for use in stale)
-    said = f"In-case basis: the calibration of {names} is stale (its source has changed); {stale[0].renew} renews it."
+    said = f"In-case basis: the calibration of {names} is stale (the probe has changed); {stale[0].renew} renews it."
     kept = (limit for limit in plain.limits if not limit.startswith("In-case basis"))
     return plain.model_copy(update={"limits": (said, *kept)})
 

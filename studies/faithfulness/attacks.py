@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from audit import plugins
+from audit.behaviour import read_records
 from audit.bench import Bench
 from audit.bench.opened import OpenCase, open_case
 from audit.bench.rows import stacked
@@ -40,7 +40,8 @@ from studies.faithfulness.metrics import METRICS, knowledge
 from studies.faithfulness.readings import ATTACKS, AttackedMember, AttackedWorld, Reading, State, path_of, read_attacked
 from studies.zoo import build, recipes
 from studies.zoo.members import Drawn, Member, Population, population
-from studies.zoo.scoring import FIRST, MemoryStore, case_of
+from studies.zoo.pools import SCORES
+from studies.zoo.scoring import FIRST, MemoryStore, behaviours, case_of
 from studies.zoo.training import one_thread
 from studies.zoo.world import World, general_items, items, items_about, make_world, others, write_jsonl
 
@@ -75,7 +76,11 @@ def lessons(rows: Rows, wide: int, seed: int) -> dict[State, Relearn]:
 
 
 def made_by() -> dict[str, str]:
-    """Hashes of everything that decides a reading beside the models: the probes' sources, and all settings here."""
+    """What decides a reading beside the models: how the probes behave, by digest, and a hash of all settings here.
+
+    A behaviour that the scores of the pools know goes by their digest, with the settings that it has there: what is
+    settled otherwise here is among the settings.
+    """
     chosen = [
         RATE_TIMES_WIDTH,
         Relearn().model_dump(),
@@ -83,7 +88,10 @@ def made_by() -> dict[str, str]:
         [p.model_dump() for p in PROBES.values()],
     ]
     settings = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
-    return {name: plugins.source_hash("probes", name) for name in PROBES} | {"settings": settings}
+    usual = {name: type(probe)().model_dump(mode="json") for name, probe in PROBES.items()}
+    records, now = read_records(SCORES).values(), behaviours("probes")
+    found = {name: now.among(records, name, chosen) or now.now(name, chosen) for name, chosen in usual.items()}
+    return {name: record.digest for name, record in found.items()} | {"settings": settings}
 
 
 def attack_world(drawn: Drawn, places: Places) -> Path:

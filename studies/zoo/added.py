@@ -43,10 +43,11 @@ def addable(path: Path, drawn: Drawn) -> tuple[str, ...]:
     """
     if not path.is_file():
         return ()
-    found, now = read_world(path), scoring.code_now()
-    if found.recipe != drawn.recorded() or any(now.get(name) != code for name, code in found.code.items()):
+    found, now = read_world(path), configured({}, scoring.PROBES)
+    lacking = tuple(name for name in now if name not in found.behaviours)
+    if not lacking or found.recipe != drawn.recorded() or scoring.standing(path) != set(found.behaviours):
         return ()
-    return tuple(name for name in now if name not in found.code)
+    return lacking
 
 
 def add_scores(drawn: Drawn, places: Places, told: Callable[[str], None] = log.info) -> Path:
@@ -71,7 +72,9 @@ def add_scores(drawn: Drawn, places: Places, told: Callable[[str], None] = log.i
             if model == FIRST:
                 store.keep()
             store.forget()
-    write_world(path, _joined(before, probes, found, roles))
+    digests = {name: digest for name, digest in scoring.record_behaviours(places.scores).items() if name in names}
+    whole_again = _joined(before, probes, found, roles)
+    write_world(path, whole_again.model_copy(update={"behaviours": before.behaviours | digests}))
     shutil.rmtree(work, ignore_errors=True)
     if places.discard:
         scoring.discard(whole, folders)
@@ -99,7 +102,7 @@ def _measured(bench: Bench, case: OpenCase, probes: Mapping[str, Probe]) -> _Fou
 
 def _joined(before: WorldScores, probes: Mapping[str, Probe], found: Mapping[str, _Found], roles: Given) -> WorldScores:
     """The world's scores with the new ones in the order of a whole audit: probe by probe, by name."""
-    now, floors = scoring.code_now(), zoo_floors()
+    floors = zoo_floors()
     models: list[Scored] = []
     for one in before.models:
         scores = sorted((*one.scores, *found[one.model].scores), key=lambda score: score.probe)
@@ -113,7 +116,7 @@ def _joined(before: WorldScores, probes: Mapping[str, Probe], found: Mapping[str
     stages["audit"] = round(before.stages_cpu_s.get("audit", 0.0) + sum(added.values()), 2)
     return before.model_copy(
         update={
-            "models": tuple(models), "code": now, "stages_cpu_s": dict(sorted(stages.items())),
+            "models": tuple(models), "stages_cpu_s": dict(sorted(stages.items())),
             "versions": before.versions | {name: probe.version for name, probe in probes.items()},
             "settings": before.settings | {name: probe.model_dump(mode="json") for name, probe in probes.items()},
         }

@@ -10,12 +10,14 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-from audit import plugins
+from audit.behaviour import InstalledBehaviours, read_records, recorded
+from audit.behaviour_scores import behaviour_of
 from audit.bench import Bench
 from audit.disk import write_atomic
 from audit.domain import domain_of
@@ -109,7 +111,7 @@ def score_world(drawn: Drawn, places: Places, told: Callable[[str], None] = log.
         folders = make_models(whole, drawn.world, places.models, costs)
         told(f"world {drawn.world}: {len(folders)} models are there")
         scored = _audit(whole, drawn, (folders, work), costs)
-    write_world(final, _scores(drawn, costs, scored))
+    write_world(final, _scores(drawn, costs, scored, record_behaviours(places.scores)))
     shutil.rmtree(work, ignore_errors=True)
     if places.discard:
         discard(whole, folders)
@@ -123,18 +125,39 @@ def is_current(path: Path, drawn: Drawn) -> bool:
     if not path.is_file():
         return False
     found = read_world(path)
-    return found.recipe == drawn.recorded() and found.code == code_now()
+    return found.recipe == drawn.recorded() and set(found.behaviours) == set(configured({}, PROBES)) == standing(path)
 
 
-def code_now() -> dict[str, str]:
-    """The source hash of every probe as it is now."""
-    return {name: plugins.source_hash(PROBES, name) for name in configured({}, PROBES)}
+def standing(path: Path) -> set[str]:
+    """The probes whose scores in a world's file stand: as configured now, each behaves as it did when it scored."""
+    found, records = read_world(path), read_records(path.parent)
+    same: set[str] = set()
+    for name, probe in configured({}, PROBES).items():
+        record = records.get(found.behaviours.get(name, ""))
+        as_then = (found.versions.get(name), found.settings.get(name)) == (probe.version, probe.model_dump(mode="json"))
+        if record is not None and as_then and not behaviours(PROBES).moved(record):
+            same.add(name)
+    return same
 
 
-def _scores(drawn: Drawn, costs: Costs, scored: list[Scored]) -> WorldScores:
+@cache
+def behaviours(package: str) -> InstalledBehaviours:
+    """How the probes of a package behave, by what was installed when this process first asked."""
+    return InstalledBehaviours(package, behaviour_of)
+
+
+def record_behaviours(scores: Path) -> dict[str, str]:
+    """How every probe behaves now, recorded in a folder of scores: digests by probe."""
+    return {
+        name: recorded(scores, behaviours(PROBES), name, probe.model_dump(mode="json"))
+        for name, probe in configured({}, PROBES).items()
+    }
+
+
+def _scores(drawn: Drawn, costs: Costs, scored: list[Scored], digests: dict[str, str]) -> WorldScores:
     probes = configured({}, PROBES)
     return WorldScores(
-        world=drawn.world, recipe=drawn.recorded(), code=code_now(), models=tuple(scored),
+        world=drawn.world, recipe=drawn.recorded(), behaviours=digests, models=tuple(scored),
         stages_cpu_s={stage: round(seconds, 2) for stage, seconds in sorted(costs.cpu_s.items())},
         versions={name: probe.version for name, probe in probes.items()},
         settings={name: probe.model_dump(mode="json") for name, probe in probes.items()},
