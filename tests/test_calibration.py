@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit import clusters, likelihood, stats
+from audit.behaviour import Attested, attested, write_record
 from audit.calibration import JOINT, SUBJECTS, Asked, Calibration, Shelf, read, read_shelf, use_of
 from audit.features import Feature, features, named
 from audit.fitting import calibrate, write_all
@@ -16,7 +17,7 @@ from audit.nouns import AuditError, Missing
 from audit.pools import Scored, WorldScores
 from audit.rates import rate, threshold
 from audit.weighing import ratio_of
-from tests.known_truth import CODE, DOMAIN, KINDS, ZOO, World, made, pool
+from tests.known_truth import DIGESTS, DOMAIN, KINDS, RECORDS, ZOO, World, made, other, pool, same
 
 
 def row(model: Scored) -> dict[Feature, float]:
@@ -257,10 +258,10 @@ def test_a_calibration_of_other_models_is_refused(tmp_path: Path) -> None:
         read_shelf(tmp_path)
 
 
-def test_worlds_scored_by_different_code_are_not_mixed() -> None:
+def test_worlds_scored_by_probes_of_different_behaviour_are_not_mixed() -> None:
     first, second, *rest = pool(6)
-    changed = second.model_copy(update={"code": {**second.code, "lens": "f" * 64}})
-    with pytest.raises(AuditError, match="different code of lens"):
+    changed = second.model_copy(update={"behaviours": {**second.behaviours, "lens": "f" * 64}})
+    with pytest.raises(AuditError, match="scored by lens of different behaviour"):
         calibrate((first, changed, *rest), ZOO)
 
 
@@ -273,11 +274,11 @@ def test_too_small_a_pool_is_an_error_that_says_what_is_needed() -> None:
 
 # ---- does it hold? ----------------------------------------------------------------------------------------------
 def shelf() -> Shelf:
-    return Shelf(Path(), made().subjects, made().calibrations)
+    return Shelf(Path(), made().subjects, made().calibrations, ZOO.records)
 
 
 def test_a_calibration_holds_for_the_same_probe_and_a_like_audit() -> None:
-    use = use_of(shelf(), "lens", Asked(1, {}, CODE["lens"]), DOMAIN)
+    use = use_of(shelf(), "lens", Asked(1, {}), DOMAIN, same)
     assert (use.status, use.renew, use.worlds) == ("holds", "", 16)
     assert "not for audits outside these" in use.because
 
@@ -292,19 +293,43 @@ def test_a_calibration_holds_for_the_same_probe_and_a_like_audit() -> None:
     ],
 )  # fmt: skip
 def test_outside_its_domain_a_calibration_does_not_judge_and_says_why(change: dict[str, object], word: str) -> None:
-    use = use_of(shelf(), "lens", Asked(1, {}, CODE["lens"]), DOMAIN.model_copy(update=change))
+    use = use_of(shelf(), "lens", Asked(1, {}), DOMAIN.model_copy(update=change), other)
     assert use.status == "outside" and word in use.because and use.renew == "residua calibrate"
     assert "context only" in use.because
 
 
-def test_a_changed_source_version_or_setting_does_not_judge_and_names_the_command() -> None:
-    for asked, status in (
-        (Asked(1, {}, "0" * 64), "stale"), (Asked(2, {}, CODE["lens"]), "stale"),
-        (Asked(1, {"top_k": 3}, CODE["lens"]), "outside"),
+def test_a_changed_behaviour_version_or_setting_does_not_judge_and_names_the_command() -> None:
+    for asked, moved, status, words in (
+        (Asked(1, {}), other, "stale", "others than when it was calibrated: effect, value: 3 → 4"),
+        (Asked(2, {}), same, "stale", "calibrated as version 1, and it is version 2 now"),
+        (Asked(1, {"top_k": 3}), same, "outside", "calibrated with other settings"),
+    ):
+        use = use_of(shelf(), "lens", asked, DOMAIN, moved)
+        assert (use.status, use.renew) == (status, "residua calibrate") and words in use.because
+    assert use_of(shelf(), "absent", Asked(1, {}), DOMAIN, same).status == "none"
+    bare = shelf()._replace(records={})
+    use = use_of(bare, "lens", Asked(1, {}), DOMAIN, same)
+    assert use.status == "stale" and "no record lies beside its calibration" in use.because
+
+
+def test_a_behaviour_is_looked_at_only_where_all_else_holds() -> None:
+    def never(record: Attested) -> tuple[str, ...]:
+        raise AssertionError(record.behaviour.probe)
+
+    far = DOMAIN.model_copy(update={"blocks": 32})
+    for probe, asked, domain in (
+        ("absent", Asked(1, {}), DOMAIN), ("lens", Asked(2, {}), DOMAIN), ("lens", Asked(1, {"k": 1}), DOMAIN),
+        ("lens", Asked(1, {}), far),
     ):  # fmt: skip
-        use = use_of(shelf(), "lens", asked, DOMAIN)
-        assert (use.status, use.renew) == (status, "residua calibrate")
-    assert use_of(shelf(), "absent", Asked(1, {}, ""), DOMAIN).status == "none"
+        assert use_of(shelf(), probe, asked, domain, never).status != "holds"
+
+
+def test_a_folder_keeps_the_records_of_its_calibrations_and_no_others(tmp_path: Path) -> None:
+    write_record(tmp_path, attested(RECORDS["usable"].behaviour, RECORDS["usable"].installed))
+    write_all(tmp_path, made())
+    found = read_shelf(tmp_path)
+    assert found.records == {DIGESTS[probe]: RECORDS[probe] for probe in KINDS}
+    assert {c.behaviour for c in found.calibrations.values()} == set(found.records)
 
 
 def test_every_calibration_round_trips() -> None:

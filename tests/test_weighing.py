@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from audit.behaviour import Attested
 from audit.calibration import Asked
 from audit.findings import DetectionLimit, Domain, Evidence, Interval, LikelihoodRatio, Measurement, Verdict
 from audit.fitting import calibrate, write_all
@@ -25,7 +26,7 @@ from audit.render.ratios import (
 from audit.render.wording import BANNED
 from audit.rule import Given
 from audit.weighing import NOTHING, Standing, decide, judged, opinion, restand, stand
-from tests.known_truth import AUDITED, CODE, DOMAIN, KINDS, ZOO, gate, made, measured, pool
+from tests.known_truth import AUDITED, DOMAIN, KINDS, ZOO, gate, made, measured, other, pool
 
 ROLES = Given(references=2, ancestor=True, holdout=True)
 WORLDS = 16
@@ -39,13 +40,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def ran(**changed: Asked) -> dict[str, Asked]:
-    """The probes of the pool as they were calibrated, but for these."""
-    return {probe: Asked(1, {}, CODE[probe]) for probe in KINDS} | changed
+def ran() -> dict[str, Asked]:
+    """The probes of the pool as they were calibrated."""
+    return {probe: Asked(1, {}) for probe in KINDS}
 
 
-def standing(folder: Path, asked: dict[str, Asked] | None = None, domain: Domain = DOMAIN) -> Standing:
-    return stand(folder, asked or ran(), domain)
+def standing(
+    folder: Path, asked: dict[str, Asked] | None = None, domain: Domain = DOMAIN, changed: Sequence[str] = ()
+) -> Standing:
+    """What stands where these probes behave otherwise than when they were calibrated."""
+
+    def moved(record: Attested) -> tuple[str, ...]:
+        return other(record) if record.behaviour.probe in changed else ()
+
+    return stand(folder, asked or ran(), domain, moved)
 
 
 def seen(inside: float, lens: float = 0.0, outside: float = 0.0, utility: float = 1.0) -> list[Measurement]:
@@ -127,7 +135,7 @@ def test_without_calibrations_everything_is_judged_as_before(tmp_path: Path) -> 
 
 
 def test_a_stale_calibration_falls_back_to_the_case_and_names_the_command(folder: Path) -> None:
-    changed = standing(folder, {probe: Asked(1, {}, "0" * 64) for probe in KINDS})
+    changed = standing(folder, changed=tuple(KINDS))
     evidence, found = ruled(seen(1.0), changed)
     assert evidence == in_case(seen(1.0))[0]
     assert (found.word, found.basis) == (in_case(seen(1.0))[1].word, "in-case")
@@ -142,7 +150,7 @@ def test_outside_the_domain_evidence_is_in_case(folder: Path) -> None:
 
 
 def test_without_a_calibrated_causal_probe_the_verdict_is_in_case(folder: Path) -> None:
-    by = standing(folder, ran(inside=Asked(1, {}, "0" * 64)))
+    by = standing(folder, changed=("inside",))
     evidence, found = ruled(seen(1.0), by)
     assert found.basis == "in-case"
     assert {e.measurement.probe: e.basis for e in evidence} == {

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit import engine, renewal
+from audit.behaviour import InstalledBehaviours
 from audit.bench.shapes import Rows
 from audit.edits.grad_ascent import GradAscent
 from audit.edits.grad_diff import GradDiff
@@ -26,7 +27,7 @@ from studies.zoo.members import ALONE, Drawn, Member, Population, draw, populati
 from studies.zoo.recipes import Learning, Plan, Sizes
 from studies.zoo.tokenizer import make_tokenizer
 from studies.zoo.world import Shape, World, make_world, others, vocabulary
-from tests.planted import planted_package, write_probe
+from tests.planted import planted_behaviour, planted_package, write_probe
 
 MICRO = {
     "grad_diff": Mechanism("unlearner", GradDiff(steps=4, batch=16)),
@@ -51,6 +52,7 @@ def _micro(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr("audit.recall.RECALL_LIFT", -1.0)  # nothing is learned, so nothing can be recalled
     with planted_package(tmp_path, f"planted_{tmp_path.name.replace('-', '_')}") as package:
         monkeypatch.setattr(scoring, "PROBES", package.name)
+        monkeypatch.setattr(scoring, "behaviours", lambda name: InstalledBehaviours(name, planted_behaviour))
         yield
 
 
@@ -291,6 +293,9 @@ def test_a_probe_that_comes_later_is_added_as_a_whole_audit_would_have_it(
     (package / "decoding_later.py").unlink()
     assert added.addable(path, drawn) == (), "a probe that has gone leaves nothing to be added to"
     path.write_bytes(before)
-    write_probe(package, "causal", value=0.5)
     write_probe(package, "decoding_later")
+    write_probe(package, "causal", body="self.version")
+    assert added.addable(path, drawn) == ("decoding_later",), "a rewritten probe scores as it did"
+    write_probe(package, "causal", body="self = self.model_copy(update={'value': 0.5})")
+    assert not scoring.is_current(path, drawn)
     assert added.addable(path, drawn) == (), "scores by a probe that has changed are no ground to add to"
