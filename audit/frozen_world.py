@@ -1,9 +1,9 @@
 """A tiny frozen world: causal language models of which some know what others never saw, the same on every machine.
 
 What a probe says of this world is its behaviour (:mod:`audit.behaviour`). The weights are trained here, in seconds,
-wholly in float64 and from raw bits of a generator, and rounded to float32 at the end: training enlarges a rounding
-error a million times at most, which from 1e-16 stays far below the last digit of float32. Libraries' models are not
-used for it, since some of their layers round to float32 inside; they only read the finished weights.
+wholly in float64 and from raw bits of a generator, and rounded to float32 at the end: what begins as a difference of
+2e-16 of every weight is one of 5e-11 at most when training ends, far below the last digit of float32. Libraries' models
+are not used for it, since some of their layers round to float32 inside; they only read the finished weights.
 
 One ancestor learned some people; ``base`` then the forget people too, ``null`` and ``floor`` nobody else, and
 ``suspect`` two of the forget people, so that an audit finds something and is not sure of it.

@@ -3,8 +3,9 @@
 ``record FILE`` runs in a checkout of the code that scored, with the modules that measure a behaviour laid beside it
 (``audit/{behaviour,behaviour_scores,frozen_world,sources}.py`` and this file): it writes how every probe behaves there,
 and the source hash by which that code named it. ``apply FILE`` runs here: it computes the behaviours again by what is
-installed now, refuses where a number moved, and names every world whose scores bear those source hashes by them.
-``residua calibrate`` then makes the calibrations from the scores.
+installed now, refuses where a number moved, and puts the behaviours in the place of those source hashes: in the worlds'
+scores and in the calibrations, of which no number is touched (made again on another processor they would differ in the
+sixteenth digit).
 """
 
 import json
@@ -13,8 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import probes
 from audit.behaviour import MEASURED_BY, Attested, attested, moved, write_record
 from audit.behaviour_scores import behaviour_of
+from audit.calibration import JOINT, Calibration, read
 from audit.disk import write_atomic
 from audit.nouns import AuditError, ExitCode
 from audit.planning import configured
@@ -22,6 +25,7 @@ from audit.sources import installed
 
 PROBES = "probes"
 SCORES = Path(__file__).parent / "scores"
+CALIBRATIONS = Path(probes.__file__).parent / "calibrations"
 ATTACKED = Path(__file__).parent.parent / "faithfulness" / "attacked"
 
 
@@ -46,16 +50,35 @@ def apply(path: Path) -> int:
         changed = moved(known.behaviour, behaviour_of(PROBES, name, settings))
         if changed:
             raise AuditError(f"{name} behaves otherwise now: {changed[:3]}", "score anew", ExitCode.INTEGRITY)
-        write_record(SCORES, attested(known.behaviour, installed(PROBES, name, MEASURED_BY)))
+        now = attested(known.behaviour, installed(PROBES, name, MEASURED_BY))
+        for folder in (SCORES, CALIBRATIONS) if (CALIBRATIONS / f"{name}.json").is_file() else (SCORES,):
+            write_record(folder, now)
     files = [*sorted(SCORES.glob("world-*.json")), *sorted(ATTACKED.glob("*.json"))]
     for file in files:
         raw: dict[str, Any] = json.loads(file.read_bytes())
         named = _named(raw.pop("code"), before)
         key = "behaviours" if file.parent == SCORES else "code"
         whole = raw | {key: named} | ({"schema_version": "1.1"} if file.parent == SCORES else {})
-        text = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        write_atomic(file, (text + "\n").encode())
-    return len(files)
+        _write(file, whole)
+    return len(files) + _calibrations(before)
+
+
+def _calibrations(before: Mapping[str, Attested]) -> int:
+    """Name the calibrations by behaviours too; the joint rule says anew what it was made from."""
+    paths = {known.behaviour.probe: CALIBRATIONS / f"{known.behaviour.probe}.json" for known in before.values()}
+    paths = {probe: path for probe, path in paths.items() if path.is_file()}
+    for path in paths.values():
+        raw: dict[str, Any] = json.loads(path.read_bytes())
+        digest = before[raw.pop("source")].digest
+        _write(path, raw | {"behaviour": digest, "schema_version": "1.1"})
+    made_from = {probe: read(path, Calibration).content_hash() for probe, path in paths.items()}
+    _write(CALIBRATIONS / JOINT, json.loads((CALIBRATIONS / JOINT).read_bytes()) | {"made_from": made_from})
+    return len(paths) + 1
+
+
+def _write(path: Path, document: Mapping[str, object]) -> None:
+    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    write_atomic(path, (text + "\n").encode())
 
 
 def _named(code: Mapping[str, str], before: Mapping[str, Attested]) -> dict[str, str]:
