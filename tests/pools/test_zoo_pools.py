@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.calibration import read_world
+from audit.calibration import InstalledBehaviours, read_world
 from audit.case import Rows
 from audit.edits import GradAscent, GradDiff, HeadEdit, LastLayer, LogitBias
 from audit.engine import runner
@@ -38,7 +38,7 @@ from audit.zoo.mechanisms import Mechanism
 from audit.zoo.members import SINGLE_PERSON_DOSE
 from audit.zoo.recipes import Plan, Sizes
 from audit.zoo.world import Shape
-from tests.planted import planted_package, write_probe
+from tests.planted import planted_behaviour, planted_package, write_probe
 
 MICRO = {
     "grad_diff": Mechanism("unlearner", GradDiff(steps=4, batch=16)),
@@ -65,6 +65,7 @@ def _micro(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     )  # nothing is learned, so nothing can be recalled
     with planted_package(tmp_path, f"planted_{tmp_path.name.replace('-', '_')}") as package:
         monkeypatch.setattr(score_world, "PROBES", package.name)
+        monkeypatch.setattr(score_world, "behaviours", lambda name: InstalledBehaviours(name, planted_behaviour))
         yield
 
 
@@ -309,6 +310,9 @@ def test_a_probe_that_comes_later_is_added_as_a_whole_audit_would_have_it(
     (package / "decoding_later.py").unlink()
     assert add_probe.addable(path, drawn) == (), "a probe that has gone leaves nothing to be added to"
     path.write_bytes(before)
-    write_probe(package, "causal", value=0.5)
     write_probe(package, "decoding_later")
+    write_probe(package, "causal", body="self.version")
+    assert add_probe.addable(path, drawn) == ("decoding_later",), "a rewritten probe scores as it did"
+    write_probe(package, "causal", body="self = self.model_copy(update={'value': 0.5})")
+    assert not score_world.is_current(path, drawn)
     assert add_probe.addable(path, drawn) == (), "scores by a probe that has changed are no ground to add to"
