@@ -31,7 +31,7 @@ from audit.calibration import (
 from audit.engine import Run, domain_of, prepare
 from audit.planning import RunSettings, Step, configured
 from audit.probing import behaviour_of, recall
-from audit.runs import RunJournal, code_version
+from audit.runs import code_version
 from audit.schema import AuditError, Case, DataFiles, Domain, ExitCode, Report, Roles, Source
 from audit.storage import Store, write_atomic
 from audit.zoo import (
@@ -231,8 +231,8 @@ def _audited(case: Case, work: Path, bench: Bench, costs: Costs) -> _Audit:
     settings = RunSettings(threads=1, store=work / "store", demo=True, package=PROBES, calibrations=work / "none")
     prepared = prepare(case, folder, settings, bench)
     domain = domain_of(prepared.case, recall(bench, prepared.case))
-    known = RunJournal(folder).final
-    report = Run(prepared, RunJournal(folder), settings, _unwatched).report()
+    known = prepared.journal.final
+    report = Run(prepared, settings, _unwatched).report()
     if report.failures:
         broken = "; ".join(f"{failure.probe}: {failure.error}" for failure in report.failures)
         raise AuditError(f"{case.name}: {broken}", f"read {folder / 'run.log'}", ExitCode.INTEGRITY)
