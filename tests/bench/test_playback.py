@@ -1,7 +1,8 @@
 """Edits are played back exactly, and undone to the byte."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from audit.bench import LowRank, low_rank_tensors
-from audit.bench.edit_playback import WeightJournal, opened, played
+from audit.bench import LowRank
+from audit.bench.edit_playback import opened, play
+from audit.bench.weight_journal import WeightJournal
 from audit.bench.weight_stream import weights
 from audit.bench.writes.logit_bias import LogitBias
+from audit.bench.writes.write import Write
 from audit.checkpoints import resolve, write_edited
 from audit.schema import AuditError, Checkpoint, Site, Source
 from tests import toy
@@ -46,6 +49,12 @@ def edited(tmp_path: Path, family: str, tensors: Mapping[str, Tensor], plays: st
 def noisy(family: str, name: str, seed: int = 0) -> Tensor:
     value = parameter(fresh(family), name)
     return value + torch.randn(value.shape, generator=torch.Generator().manual_seed(seed))
+
+
+@contextmanager
+def played(ckpt: Checkpoint, model: PreTrainedModel) -> Generator[tuple[Write, ...]]:
+    with WeightJournal() as journal:
+        yield play(ckpt, model, journal)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -168,7 +177,7 @@ def test_hook_edits_come_back_as_writes(tmp_path: Path) -> None:
     assert torch.equal(write.bias, bias)
     u, v, b = torch.randn(2, 48), torch.randn(2, 48), torch.randn(48)
     given_writes = [LowRank(Site(part="resid_out", block=1), u, v, b), LowRank(Site(part="final_in"), v, u, b)]
-    ckpt = edited(tmp_path / "b", "gpt2", low_rank_tensors(given_writes), "low_rank")
+    ckpt = edited(tmp_path / "b", "gpt2", LowRank.to_delta(given_writes), "low_rank")
     back = {w.site: w for w in opened(ckpt, fresh("gpt2")) if isinstance(w, LowRank)}
     assert set(back) == {w.site for w in given_writes}
     for w in given_writes:
@@ -177,7 +186,7 @@ def test_hook_edits_come_back_as_writes(tmp_path: Path) -> None:
 
 def test_a_hook_that_changes_no_state_is_an_error(tmp_path: Path) -> None:
     site, zero = Site(part="resid_out", block=1), torch.zeros(2, 48)
-    tensors = low_rank_tensors([LowRank(site, zero, torch.ones(2, 48), torch.zeros(48))])
+    tensors = LowRank.to_delta([LowRank(site, zero, torch.ones(2, 48), torch.zeros(48))])
     with pytest.raises(AuditError, match="no hook"):
         opened(edited(tmp_path, "gpt2", tensors, "low_rank"), fresh("gpt2"))
 
