@@ -18,6 +18,7 @@ from audit.bench.edit_playback import opened, play
 from audit.bench.weight_journal import WeightJournal
 from audit.bench.weight_stream import weights
 from audit.bench.writes.logit_bias import LogitBias
+from audit.bench.writes.prefix import Prefix
 from audit.bench.writes.write import Write
 from audit.checkpoints import resolve, write_edited
 from audit.schema import AuditError, Checkpoint, Site, Source
@@ -198,6 +199,20 @@ def test_a_hook_delta_with_other_arrays_is_an_error(tmp_path: Path, plays: str, 
     ckpt = edited(tmp_path, "gpt2", {name: torch.ones(2, 48) for name in names}, plays)
     with pytest.raises(AuditError, match="should hold|no site"):
         opened(ckpt, fresh("gpt2"))
+
+
+@pytest.mark.parametrize(("plays", "says"), [("steering", "neither 'weights' nor"), ("scale", "cannot be stored")])
+def test_an_edit_of_a_kind_that_cannot_be_played_is_an_error(tmp_path: Path, plays: str, says: str) -> None:
+    ckpt = edited(tmp_path, "gpt2", {"bias": torch.ones(toy.VOCAB)}, plays)
+    with pytest.raises(AuditError, match=says) as caught:
+        opened(resolve(Source(path=str(tmp_path / "edited")), tmp_path), fresh("gpt2"))
+    assert caught.value.code == 3 and ckpt.edits[-1].plays == plays
+
+
+def test_a_stored_hook_puts_no_tokens_into_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Prefix, "from_delta", lambda delta: (Prefix(delta["emb"]),))
+    with pytest.raises(AuditError, match="only a single pass"):
+        opened(edited(tmp_path, "gpt2", {"emb": torch.ones(2, 1, 48)}, "prefix"), fresh("gpt2"))
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(-3, 3, width=16)), max_size=8))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from audit.bench.layout import Geometry
@@ -17,7 +17,7 @@ class Scale(Write):
 
     site: Site
     columns: Int[Tensor, " column"]
-    factor: Tensor
+    factor: Float[Tensor, "*row column"]
     per_row: bool = False
 
     def key(self) -> tuple[str, ...]:
