@@ -68,9 +68,10 @@ def test_write_bites(kind: str) -> None:
 
 @each_write
 @pytest.mark.parametrize("fill", [0.0, 1.0])
-def test_write_that_says_it_does_not_bite_changes_nothing(kind: str, fill: float) -> None:
-    write = example(WRITES[kind], fill)
-    assert write.bites() or torch.equal(answers(write), answers())
+def test_write_says_whether_it_bites(kind: str, fill: float) -> None:
+    write, read = example(WRITES[kind], fill), Read(site=Site(part="logits"), at="answer")
+    before, after = (bench().run(toy.checkpoint("llama"), ROWS, [read], writes)[read] for writes in ((), (write,)))
+    assert write.bites() == (not torch.equal(before, after))
 
 
 @with_rows

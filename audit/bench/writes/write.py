@@ -61,20 +61,33 @@ class Write(ABC):
         """What it adds to the logits at every position, [vocab]."""
         return None
 
-    @classmethod
-    def to_delta(cls, writes: Sequence[Self]) -> dict[str, Tensor]:
-        """The arrays of an edit that consists of these writes; all zero means no change. AuditError for writes that
-        cannot be stored."""
+    def to_delta(self) -> dict[str, Tensor]:
+        """Its arrays in the file of an edit, see :func:`edit_delta`; all zero means no change. AuditError if it cannot
+        be stored."""
         raise AuditError(
-            f"a {cls.kind()} write cannot be stored as an edit",
+            f"a {self.kind()} write cannot be stored as an edit",
             "give it to a pass instead, or store weights or a write that has a delta",
         )
 
     @classmethod
     def from_delta(cls, delta: Mapping[str, Tensor]) -> tuple[Self, ...]:
         """The writes of a stored edit. ValueError, as the end of a sentence about it, for other arrays than those of
-        :meth:`to_delta`."""
+        :func:`edit_delta`."""
         raise ValueError(f"plays {cls.kind()!r}, which is a write that cannot be stored")
+
+
+def edit_delta(writes: Sequence[Write]) -> dict[str, Tensor]:
+    """The arrays of one edit that consists of these writes, all of one kind. AuditError if they cannot be stored so."""
+    delta: dict[str, Tensor] = {}
+    for write in writes:
+        arrays = write.to_delta()
+        if delta.keys() & arrays.keys() or write.kind() != writes[0].kind():
+            raise AuditError(
+                f"two {write.kind()} writes at one place, or two kinds, cannot be stored in one record",
+                "store them as two edits",
+            )
+        delta |= arrays
+    return delta
 
 
 def tap_at(site: Site, visit: Visit) -> Tap:
