@@ -30,3 +30,4 @@ from .writes.logit_bias import LogitBias as LogitBias
 from .writes.low_rank import LowRank as LowRank
 from .writes.replace import Replace as Replace
 from .writes.write import Write as Write
+from .writes.write import edit_delta as edit_delta

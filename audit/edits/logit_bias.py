@@ -42,7 +42,7 @@ class LogitBias(Edit):
 
         bias = self.solve(logits(data.forget), logits(data.retain))
         settings = {"steps": self.steps, "lr": self.lr, "gamma": self.gamma, "alpha": self.alpha}
-        delta = ConstantBias.to_delta([ConstantBias(bias)])
+        delta = ConstantBias(bias).to_delta()
         return write_edited(out, parent, "logit_bias", settings, self.plays, delta)
 
     def solve(self, forget: tuple[FinalStates, Tensor], retain: tuple[FinalStates, Tensor]) -> Float[Tensor, " vocab"]:

@@ -244,5 +244,5 @@ def _write_logit_bias(edit: LogitBias, model: "PreTrainedModel", data: EditData,
     with torch.no_grad():
         bias = edit.solve((forget, head(forget.states)), (retain, head(retain.states)))
     known = resolve(Source(path=str(parent)), parent)
-    delta = ConstantBias.to_delta([ConstantBias(bias)])
+    delta = ConstantBias(bias).to_delta()
     write_edited(out, known, "logit_bias", edit.model_dump(), edit.plays, delta)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from audit.bench import LowRank
+from audit.bench import LowRank, edit_delta
 from audit.bench.edit_playback import opened, play
 from audit.bench.weight_journal import WeightJournal
 from audit.bench.weight_stream import weights
@@ -178,7 +178,7 @@ def test_hook_edits_come_back_as_writes(tmp_path: Path) -> None:
     assert torch.equal(write.bias, bias)
     u, v, b = torch.randn(2, 48), torch.randn(2, 48), torch.randn(48)
     given_writes = [LowRank(Site(part="resid_out", block=1), u, v, b), LowRank(Site(part="final_in"), v, u, b)]
-    ckpt = edited(tmp_path / "b", "gpt2", LowRank.to_delta(given_writes), "low_rank")
+    ckpt = edited(tmp_path / "b", "gpt2", edit_delta(given_writes), "low_rank")
     back = {w.site: w for w in opened(ckpt, fresh("gpt2")) if isinstance(w, LowRank)}
     assert set(back) == {w.site for w in given_writes}
     for w in given_writes:
@@ -187,7 +187,7 @@ def test_hook_edits_come_back_as_writes(tmp_path: Path) -> None:
 
 def test_a_hook_that_changes_no_state_is_an_error(tmp_path: Path) -> None:
     site, zero = Site(part="resid_out", block=1), torch.zeros(2, 48)
-    tensors = LowRank.to_delta([LowRank(site, zero, torch.ones(2, 48), torch.zeros(48))])
+    tensors = edit_delta([LowRank(site, zero, torch.ones(2, 48), torch.zeros(48))])
     with pytest.raises(AuditError, match="no hook"):
         opened(edited(tmp_path, "gpt2", tensors, "low_rank"), fresh("gpt2"))
 
@@ -199,6 +199,16 @@ def test_a_hook_delta_with_other_arrays_is_an_error(tmp_path: Path, plays: str, 
     ckpt = edited(tmp_path, "gpt2", {name: torch.ones(2, 48) for name in names}, plays)
     with pytest.raises(AuditError, match="should hold|no site"):
         opened(ckpt, fresh("gpt2"))
+
+
+def test_writes_at_one_place_or_on_some_rows_are_not_stored_in_one_record() -> None:
+    site, u, b = Site(part="resid_out", block=1), torch.ones(2, 48), torch.ones(48)
+    write, bias = LowRank(site, u, u, b), LogitBias(torch.ones(toy.VOCAB))
+    for pair in ([write, LowRank(site, u, u, b)], [bias, bias], [write, bias]):
+        with pytest.raises(AuditError, match="one record"):
+            edit_delta(pair)
+    with pytest.raises(AuditError, match="all rows"):
+        edit_delta([LowRank(site, u, u, b, torch.tensor([True, False]))])
 
 
 @pytest.mark.parametrize(("plays", "says"), [("steering", "neither 'weights' nor"), ("scale", "cannot be stored")])

@@ -44,7 +44,7 @@ def changed(write: Write) -> Tensor:
 def stored(write: Write) -> dict[str, Tensor] | None:
     """The write as it lies on disk, if it can."""
     try:
-        return write.to_delta([write])
+        return write.to_delta()
     except AuditError as error:
         assert "cannot be stored" in str(error)
         return None

@@ -1,6 +1,6 @@
 """A constant added to the logits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,7 +9,6 @@ from torch import Tensor
 
 from audit.bench.layout import Geometry
 from audit.bench.writes.write import Write, content_of
-from audit.schema import AuditError
 from audit.wrappers import Tap, Wrapper
 
 
@@ -31,11 +30,8 @@ class LogitBias(Write):
     def taps(self, wrapper: Wrapper, where: Geometry, given: Tensor | None) -> list[Tap]:
         return []
 
-    @classmethod
-    def to_delta(cls, writes: Sequence[Self]) -> dict[str, Tensor]:
-        if len(writes) != 1:
-            raise AuditError("a stored logit bias is one vector", "add the biases up and store their sum")
-        return {"bias": writes[0].bias}
+    def to_delta(self) -> dict[str, Tensor]:
+        return {"bias": self.bias}
 
     @classmethod
     def from_delta(cls, delta: Mapping[str, Tensor]) -> tuple[Self, ...]:

@@ -1,7 +1,7 @@
 """An affine low-rank edit of a state."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -50,13 +50,10 @@ class LowRank(Write):
 
         return [tap_at(self.site, visit)]
 
-    @classmethod
-    def to_delta(cls, writes: Sequence[Self]) -> dict[str, Tensor]:
-        if any(write.rows is not None or write.site.head is not None for write in writes):
+    def to_delta(self) -> dict[str, Tensor]:
+        if self.rows is not None or self.site.head is not None:
             raise AuditError("a stored low-rank edit acts on all rows and whole states", "leave out `rows` and `head`")
-        if len({str(write.site) for write in writes}) != len(writes):
-            raise AuditError("two low-rank edits at one site cannot be stored in one record", "store them as two edits")
-        return {f"{w.site}.{letter}": t for w in writes for letter, t in (("u", w.u), ("v", w.v), ("b", w.b))}
+        return {f"{self.site}.{letter}": t for letter, t in (("u", self.u), ("v", self.v), ("b", self.b))}
 
     @classmethod
     def from_delta(cls, delta: Mapping[str, Tensor]) -> tuple[Self, ...]:
