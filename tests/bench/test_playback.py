@@ -211,7 +211,7 @@ def test_writes_at_one_place_or_on_some_rows_are_not_stored_in_one_record() -> N
         edit_delta([LowRank(site, u, u, b, torch.tensor([True, False]))])
 
 
-@pytest.mark.parametrize(("plays", "says"), [("steering", "neither 'weights' nor"), ("scale", "cannot be stored")])
+@pytest.mark.parametrize(("plays", "says"), [("no_such_write", "neither 'weights' nor"), ("scale", "cannot be stored")])
 def test_an_edit_of_a_kind_that_cannot_be_played_is_an_error(tmp_path: Path, plays: str, says: str) -> None:
     ckpt = edited(tmp_path, "gpt2", {"bias": torch.ones(toy.VOCAB)}, plays)
     with pytest.raises(AuditError, match=says) as caught:

@@ -1,6 +1,5 @@
 """An affine low-rank edit of a state."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
@@ -10,11 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from audit.bench.layout import Geometry
-from audit.bench.writes.write import Write, content_of, content_of_rows, tap_at
+from audit.bench.writes.write import Write, content_of, content_of_rows, site_of, tap_at
 from audit.schema import AuditError, Site
 from audit.wrappers import Tap, Wrapper
-
-_SITE = re.compile(r"(?P<tower>\w+)\.(?:(?P<block>\d+)\.)?(?P<part>[a-z_]+)")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +57,4 @@ class LowRank(Write):
         sites = sorted({name.rpartition(".")[0] for name in delta})
         if set(delta) != {f"{site}.{letter}" for site in sites for letter in "uvb"}:
             raise ValueError(f"should hold u, v and b for each site, and holds {sorted(delta)}")
-        return tuple(cls(_site(name), *(delta[f"{name}.{letter}"] for letter in "uvb")) for name in sites)
-
-
-def _site(name: str) -> Site:
-    """The site that an array is stored for."""
-    parts = _SITE.fullmatch(name)
-    try:
-        return Site.model_validate({k: v for k, v in parts.groupdict().items() if v is not None} if parts else {})
-    except ValueError:
-        raise ValueError(f"names {name!r}, which is no site") from None
+        return tuple(cls(site_of(name), *(delta[f"{name}.{letter}"] for letter in "uvb")) for name in sites)

@@ -4,6 +4,7 @@ A file of this folder with one subclass of :class:`Write` is a write. What the b
 it is called, what it does to a batch, whether it does anything, how it lies on disk as an edit) the class answers.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Self
@@ -16,6 +17,7 @@ from audit.schema import AuditError, Checkpoint, Positions, Site
 from audit.storage import tensor_sha256
 from audit.wrappers import Tap, Wrapper
 
+_SITE = re.compile(r"(?P<tower>\w+)\.(?:(?P<block>\d+)\.)?(?P<part>[a-z_]+)")
 Visit = Callable[[Tensor], Tensor | None]
 
 
@@ -88,6 +90,15 @@ def edit_delta(writes: Sequence[Write]) -> dict[str, Tensor]:
             )
         delta |= arrays
     return delta
+
+
+def site_of(name: str) -> Site:
+    """The site whose ``str`` this is, as arrays are named after it. ValueError, as :meth:`Write.from_delta` says."""
+    parts = _SITE.fullmatch(name)
+    try:
+        return Site.model_validate({k: v for k, v in parts.groupdict().items() if v is not None} if parts else {})
+    except ValueError:
+        raise ValueError(f"names {name!r}, which is no site") from None
 
 
 def tap_at(site: Site, visit: Visit) -> Tap:
