@@ -71,13 +71,14 @@ def _plugin_of(module: ModuleType, base: type[Plugin], path: Path) -> type[Plugi
 def discover(package: str, base: type[Plugin]) -> dict[str, type[Plugin]]:
     """The plug-ins of a package: file name -> the one subclass of ``base`` that the file defines.
 
-    Files that start with an underscore are shared code, never plug-ins. Raises AuditError (code 3) for a file with no
-    such class or with several.
+    Files that start with an underscore are shared code, never plug-ins, nor is the file that defines ``base``. Raises
+    AuditError (code 3) for a file with no such class or with several.
     """
     found: dict[str, type[Plugin]] = {}
     for path in _files(package):
-        module = importlib.import_module(f"{package}.{path.stem}")
-        found[path.stem] = _plugin_of(module, base, path)
+        name = f"{package}.{path.stem}"
+        if name != base.__module__:
+            found[path.stem] = _plugin_of(importlib.import_module(name), base, path)
     return found
 
 

@@ -232,7 +232,7 @@ def test_states_at_all_positions_are_kept_only_while_small(tmp_path: Path, monke
 
 # ---- models -----------------------------------------------------------------------------------------------------
 def test_models_that_are_held_stay_open_and_others_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audit.bench.bench.device_bytes", lambda device: 1)
+    monkeypatch.setattr("audit.bench.model_pool.device_bytes", lambda device: 1)
     bench, a, b = Bench(), toy.checkpoint("llama"), toy.checkpoint("llama", 1)
     with bench.hold(a) as (held,):
         bench.open(b)
