@@ -62,8 +62,10 @@ from .requirements import Positions as Positions
 from .requirements import Read as Read
 from .requirements import Requires as Requires
 from .requirements import Texts as Texts
+from .site import TOWERS as TOWERS
 from .site import Part as Part
 from .site import Site as Site
+from .site import TowerName as TowerName
 from .thresholds import ALPHA as ALPHA
 from .thresholds import EFFECT_KINDS as EFFECT_KINDS
 from .thresholds import FALSE_ALARM_SHARE as FALSE_ALARM_SHARE
