@@ -143,6 +143,9 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
     """
     opened = _resolve_roles(case, root, online)
     _check_own_null(opened, case)
+    if opened.base.modality == "image":
+        problem = f"{opened.base.source}: the model reads images, and the items of a case are texts"
+        raise AuditError(problem, "audit a language model: models of images are not supported yet")
     for other in _others(opened, with_base=False):
         check_compatible(opened.base, other)
     for ckpt in _others(opened, with_base=True):

@@ -137,7 +137,9 @@ class Planner:
         absent = [cohort for cohort in requires.data if not _has_cohort(case, cohort)]
         if absent:
             return f"needs {' and '.join(absent)} items"
-        if "*" not in requires.families and case.base.family not in requires.families:
+        if case.base.modality not in requires.modalities:
+            return f"works on models of {' or '.join(requires.modalities)}, not of {case.base.modality}"
+        if requires.families and case.base.family not in requires.families:
             return f"works on {', '.join(requires.families)}, not on {case.base.family}"
         missing = sorted(set(requires.ops) - self._ops)
         return f"the backend cannot {', '.join(missing)}" if missing else ""

@@ -10,6 +10,7 @@ from .case import Source as Source
 from .case import Template as Template
 from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import EditRecord as EditRecord
+from .checkpoint import Modality as Modality
 from .error_rates import CalibrationUse as CalibrationUse
 from .error_rates import Counted as Counted
 from .error_rates import DetectionLimit as DetectionLimit

@@ -6,6 +6,8 @@ from typing import Literal
 
 from audit.schema.record import Record
 
+Modality = Literal["text", "image", "image+text"]
+
 
 class EditRecord(Record):
     """A fitted edit as the bench plays it back: the edit's name and settings, and the hash of its stored delta.
@@ -26,6 +28,7 @@ class Checkpoint(Record):
 
     ``source`` is a local folder (absolute path) or ``owner/name@<40-hex commit>``; ``fingerprint`` is the sha256 over
     tensors, config, tokenizer and generation config. ``edits`` are played back in order; each lives in ``edits_from``.
+    ``modality`` is what the model reads, as its config says; it names nothing beside the fingerprint.
     """
 
     source: str
@@ -34,6 +37,7 @@ class Checkpoint(Record):
     adapter: str | None = None
     edits: tuple[EditRecord, ...] = ()
     edits_from: str | None = None
+    modality: Modality = "text"
 
     @property
     def key(self) -> str:
