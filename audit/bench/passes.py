@@ -30,13 +30,14 @@ class LoadedModel(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What a pass is asked to do."""
+    """What a pass is asked to do. ``eager``: with attention that computes patterns, whatever the bench's is."""
 
     rows: Rows
     reads: tuple[Read, ...]
     writes: tuple[Write, ...]
     start: Start | None
     stop: int | None
+    eager: bool = False
 
 
 class Computed(NamedTuple):

@@ -150,7 +150,7 @@ class Planner:
         return [need for need in probe.needs(case.case) if _has_model(case, need) and case.has(need.texts)]
 
     def _cost(self, probe: Probe, own: Cost) -> Cost:
-        fetched = sum(int(self._case.rows(need.texts).mask.sum()) for need in self._present(probe))
+        fetched = sum(_passes(need) * int(self._case.rows(need.texts).mask.sum()) for need in self._present(probe))
         return own.model_copy(update={"fwd_tokens": own.fwd_tokens + fetched})
 
 
@@ -167,6 +167,12 @@ def received(case: OpenCase) -> tuple[Received, ...]:
     if case.ancestor is not None:
         found.append(Received("ancestor", case.ancestor))
     return tuple(found)
+
+
+def _passes(need: Need) -> int:
+    """The passes of a need as a bench makes them by default: patterns are read in one of their own. The plan does not
+    depend on how a run is made."""
+    return len({read.site.part == "pattern" for read in need.reads}) or 1
 
 
 def _has_role(case: OpenCase, role: Role) -> bool:

@@ -1,5 +1,6 @@
 from . import load_checks as load_checks
 from .backends import BACKENDS as BACKENDS
+from .backends import backend_class as backend_class
 from .backends import fresh_model as fresh_model
 from .backends import open_wrapper as open_wrapper
 from .backends import wrap as wrap

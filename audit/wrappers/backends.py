@@ -28,14 +28,21 @@ def _unchanged(model: "PreTrainedModel") -> None:
     """Opening a checkpoint without edits changes nothing."""
 
 
+def backend_class(backend: str) -> "type[Wrapper]":
+    """The wrapper class of a backend. AuditError for a name that is no backend, naming those that are."""
+    if backend not in BACKENDS:
+        raise AuditError(f"there is no backend {backend!r}", f"choose one of: {', '.join(BACKENDS)}")
+    module, name = BACKENDS[backend]
+    return getattr(importlib.import_module(f"audit.wrappers.{module}"), name)
+
+
 def wrap(model: "PreTrainedModel", backend: str = "native", attention: str = "default") -> "Wrapper":
     """Put an open model behind a backend. Raises AuditError for a name that is no backend, naming those that are, and
     for a model that no installed family opens."""
-    if backend not in BACKENDS:
-        raise AuditError(f"there is no backend {backend!r}", f"choose one of: {', '.join(BACKENDS)}")
-    family_of(modality_of(model.config.to_dict() | {"architectures": [type(model).__name__]}), model.config.model_type)
-    module, name = BACKENDS[backend]
-    return getattr(importlib.import_module(f"audit.wrappers.{module}"), name)(model, attention=attention)
+    wrapper = backend_class(backend)
+    config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+    family_of(modality_of(config), model.config.model_type)
+    return wrapper(model, attention)
 
 
 def open_wrapper(
@@ -48,8 +55,7 @@ def open_wrapper(
     split the parameters. AuditError for an unknown backend, for a model that no installed family opens, and for
     whatever its family refuses.
     """
-    if backend not in BACKENDS:
-        raise AuditError(f"there is no backend {backend!r}", f"choose one of: {', '.join(BACKENDS)}")
+    backend_class(backend)  # a wrong name is said before anything is loaded
     model = family_of(ckpt.modality, ckpt.family).open_model(ckpt, device, dtype, attention)
     prepare(model)
     return wrap(model, backend, attention)

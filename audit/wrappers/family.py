@@ -47,4 +47,5 @@ def family_of(modality: Modality, model_type: str) -> Family:
             f"{model_type}: models of {modality} are not supported yet by an installed family ({known})",
             "audit a model of a modality that a family opens",
         )
-    return min(claiming, key=lambda cls: not cls.model_types)()
+    narrowest = min(claiming, key=lambda cls: not cls.model_types)
+    return narrowest()  # pyright: ignore[reportAbstractUsage] what a folder holds is whole

@@ -12,13 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from audit.schema import TOWERS, AuditError, Op, Part, Site, TowerName
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 """No input beside the tokens."""
@@ -90,6 +93,10 @@ class Wrapper(ABC):
     backend: str
     attention: str
 
+    @abstractmethod
+    def __init__(self, model: "PreTrainedModel", attention: str = "default") -> None:
+        """Put an open model behind the backend."""
+
     # ---- what it has ---------------------------------------------------------------------------------------------
     def tower(self, name: TowerName) -> Tower:
         """One tower. AuditError names those that there are, where this one is not."""
@@ -134,7 +141,9 @@ class Wrapper(ABC):
         Gradients flow iff the caller's grad mode is on. Raises AuditError for a site of a tower or a part that is not
         there, and for inputs that the model does not take.
         """
-        for name in {*(tap.site.tower for tap in taps), *(end.tower for end in (resume, stop) if end is not None)}:
+        named: set[TowerName] = {tap.site.tower for tap in taps}
+        named.update(end.tower for end in (resume, stop) if end is not None)
+        for name in named:
             self.tower(name)
         self.refuse_ignored(batch.extra)
         self.run_blocks(batch, taps, resume, stop)
