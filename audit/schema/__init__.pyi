@@ -1,13 +1,16 @@
+from .case import FORMS as FORMS
 from .case import Case as Case
 from .case import Cohort as Cohort
 from .case import DataFiles as DataFiles
 from .case import Form as Form
+from .case import FormRole as FormRole
 from .case import Item as Item
 from .case import Lineage as Lineage
 from .case import Role as Role
 from .case import Roles as Roles
 from .case import Source as Source
 from .case import Template as Template
+from .case import role_of_form as role_of_form
 from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import EditRecord as EditRecord
 from .checkpoint import Modality as Modality
