@@ -61,26 +61,26 @@ class Bench:
         return self._opened(ckpt).wrapper
 
     def _opened(self, ckpt: Checkpoint, eager: bool = False) -> LoadedModel:
-        how = self._how(eager)
-        key = self._key(ckpt) if how == self.settings else f"{self._key(ckpt)} {how.attention}"
+        settings = self._settings(eager)
+        key = self._key(ckpt) if settings == self.settings else f"{self._key(ckpt)} {settings.attention}"
         opened = self._open.get(key)
         if opened is None:
-            opened = self._open[key] = self._load(ckpt, how)
+            opened = self._open[key] = self._load(ckpt, settings)
             self._evict(key)
         self._open.move_to_end(key)
         return opened
 
-    def _how(self, eager: bool) -> cache_keys.Settings:
+    def _settings(self, eager: bool) -> cache_keys.Settings:
         """How a pass is run: as the bench is set, or with eager attention."""
         return self.settings._replace(attention="eager") if eager else self.settings
 
-    def _load(self, ckpt: Checkpoint, how: cache_keys.Settings) -> LoadedModel:
+    def _load(self, ckpt: Checkpoint, settings: cache_keys.Settings) -> LoadedModel:
         """Open a checkpoint, play its edits back, and check that hooks see what the model computes."""
         from audit.bench import edit_playback
         from audit.wrappers import load_checks
 
         plays: list[Write] = []
-        wrapper = open_wrapper(ckpt, *how, prepare=lambda model: plays.extend(edit_playback.opened(ckpt, model)))
+        wrapper = open_wrapper(ckpt, *settings, prepare=lambda model: plays.extend(edit_playback.opened(ckpt, model)))
         load_checks.check(wrapper)
         return LoadedModel(wrapper, tuple(plays))
 
@@ -133,16 +133,16 @@ class Bench:
         patterns = self._read_eagerly(job)
         if not patterns:
             return self._run(ckpt, job)
-        found = {**self._run(ckpt, job._replace(reads=patterns, eager=True)).reads}
+        outputs = {**self._run(ckpt, job._replace(reads=patterns, eager=True)).reads}
         others = tuple(read for read in job.reads if read not in patterns)
         if others:
-            found |= self._run(ckpt, job._replace(reads=others)).reads
-        return Pass(rows, {read: found[read] for read in job.reads})
+            outputs |= self._run(ckpt, job._replace(reads=others)).reads
+        return Pass(rows, {read: outputs[read] for read in job.reads})
 
     def passes_of(self, reads: Sequence[Read]) -> int:
         """How many passes :meth:`run` makes for these reads: patterns may need one of their own."""
         eager = {read.site.part == "pattern" for read in reads}
-        return len(eager) if self._eager_on_demand else 1
+        return max(len(eager), 1) if self._eager_on_demand else 1
 
     @property
     def _eager_on_demand(self) -> bool:
@@ -161,7 +161,7 @@ class Bench:
         if self.store is None:
             return self._compute(ckpt, job)
         identity = cache_keys.PassNames(self._key(ckpt), job.rows, job.writes, job.start)
-        names = cache_keys.read_names(self._how(job.eager), identity, job.reads)
+        names = cache_keys.read_names(self._settings(job.eager), identity, job.reads)
         if names is None:
             return self._compute(ckpt, job)
         cached = cache_keys.kept(self.store, names)
@@ -244,10 +244,10 @@ class Bench:
         Sequence[int], out: Path,
     ) -> list[EditRecord]:  # fmt: skip
         """Train copies of checkpoints by recipes and write the results to ``out``; see :mod:`audit.bench.training`."""
-        from audit.bench.training import descent
+        from audit.bench.training import checkpoints
 
         self._require(Op.TRAIN)
-        return descent.train(self, ckpts, recipes, data, at_steps, out)
+        return checkpoints.train(self, ckpts, recipes, data, at_steps, out)
 
     # ---- about itself --------------------------------------------------------------------------------------------
     @property

@@ -170,8 +170,8 @@ def _deepest(sites: Sequence[Site]) -> Stop | None:
 def last_block(job: Job) -> Stop | None:
     """Where the pass stops: as early as the reads and the job allow; None when the final norm must run too."""
     needed = _deepest([read.site for read in job.reads])
-    asked = None if job.stop is None else Stop(job.stop)
-    ends = [stop for stop in (needed, asked) if stop is not None]
+    limit = None if job.stop is None else Stop(job.stop)
+    ends = [stop for stop in (needed, limit) if stop is not None]
     return min(ends, default=None, key=lambda stop: stop.depth)
 
 

@@ -32,8 +32,8 @@ def modality_of(config: Mapping[str, object]) -> Modality:
 def _nested(config: Mapping[str, object]) -> list[tuple[str, Mapping[str, object]]]:
     """The configs inside a config, by their names; a table of labels, numbered, is none."""
     inside = [(name, cast("Mapping[object, object]", v)) for name, v in config.items() if isinstance(v, dict)]
-    named = [(name, table) for name, table in inside if all(isinstance(key, str) for key in table)]
-    return cast("list[tuple[str, Mapping[str, object]]]", named)
+    configs = [(name, table) for name, table in inside if all(isinstance(key, str) for key in table)]
+    return cast("list[tuple[str, Mapping[str, object]]]", configs)
 
 
 def _sees(config: Mapping[str, object]) -> bool:

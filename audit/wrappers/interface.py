@@ -141,9 +141,9 @@ class Wrapper(ABC):
         Gradients flow iff the caller's grad mode is on. Raises AuditError for a site of a tower or a part that is not
         there, and for inputs that the model does not take.
         """
-        named: set[TowerName] = {tap.site.tower for tap in taps}
-        named.update(end.tower for end in (resume, stop) if end is not None)
-        for name in named:
+        towers: set[TowerName] = {tap.site.tower for tap in taps}
+        towers.update(end.tower for end in (resume, stop) if end is not None)
+        for name in towers:
             self.tower(name)
         self.refuse_ignored(batch.extra)
         self.run_blocks(batch, taps, resume, stop)

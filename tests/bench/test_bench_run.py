@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from audit.bench import Bench, Replace, Start, batches
+from audit.bench import Bench, Replace, Start
+from audit.bench.batching import batches
 from audit.bench.results import Pass
 from audit.bench.writes.scale import Scale
 from audit.checkpoints import write_edited
@@ -108,11 +109,11 @@ PATTERN = Read(site=Site(part="pattern", block=1), at="all")
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_a_pattern_beside_other_reads_changes_none_of_their_numbers_or_names(family: str, tmp_path: Path) -> None:
     ckpt, others = toy.checkpoint(family), [_out(2, "all"), LOGPROB]
-    alone, eager = Bench().run(ckpt, ROWS, others), Bench(attention="eager")
+    plain, eager = Bench().run(ckpt, ROWS, others), Bench(attention="eager")
     bench = _kept(tmp_path)
     found = bench.run(ckpt, ROWS, [others[0], PATTERN, others[1]])
     assert list(found.reads) == [others[0], PATTERN, others[1]]
-    assert all(torch.equal(found[read], alone[read]) for read in others)
+    assert all(torch.equal(found[read], plain[read]) for read in others)
     assert torch.equal(found[PATTERN], eager.run(ckpt, ROWS, [PATTERN])[PATTERN])
     again, other = _kept(tmp_path), _kept(tmp_path, attention="eager")
     assert again.run(ckpt, ROWS, [*others, PATTERN])[PATTERN].equal(found[PATTERN])

@@ -72,10 +72,10 @@ def test_a_pattern_read_runs_by_default_and_its_pass_is_priced(
         planned = {test.probe: test for test in prepared.planner.plan.tests}
         prices = prepared.pricer.prices(prepared.planner)
         reads = prices.of("reads").cost
-        one = prices.of("recall").cost.fwd_tokens // 2
+        once = prices.of("recall").cost.fwd_tokens // 2
         assert planned["context_sink"].will_run
         assert planned["context_sink"].cost.fwd_tokens - planned["causal"].cost.fwd_tokens > 0, "the second pass"
-        assert (reads.fwd_tokens, reads.resident) == (one, 1), "the scores are read by the recall check already"
+        assert (reads.fwd_tokens, reads.resident) == (once, 1), "the scores are read by the recall check already"
         ran.clear()
 
         def until_read(step: Step) -> None:
