@@ -146,10 +146,11 @@ def test_a_pass_that_writes_a_pattern_is_an_eager_one() -> None:
 
 
 def test_a_state_given_by_another_model_to_an_eager_pass_is_of_an_eager_model() -> None:
-    ckpt, donor, site = toy.checkpoint("llama"), toy.checkpoint("llama", 1), Site(part="v", block=1)
-    write = Replace(site, donor, "all")
-    found = [bench.run(ckpt, ROWS, [PATTERN], [write])[PATTERN] for bench in (Bench(), Bench(attention="eager"))]
-    assert torch.equal(*found)
+    ckpt, donor, site = toy.checkpoint("llama"), toy.checkpoint("llama", 1), Site(part="resid_in", block=1)
+    both, write = (Bench(), Bench(attention="eager")), Replace(site, donor, "all")
+    patterns = [bench.run(ckpt, ROWS, [PATTERN], [write])[PATTERN] for bench in both]
+    assert torch.equal(*patterns) and not torch.equal(patterns[0], both[0].run(ckpt, ROWS, [PATTERN])[PATTERN])
+    assert sorted(both[0]._open) == sorted(f"{model.key} eager" for model in (ckpt, donor))
 
 
 def test_what_a_pass_returns_can_be_used_with_gradients_and_is_float32() -> None:
