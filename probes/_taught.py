@@ -16,7 +16,7 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ from audit.bench import BENCH_VERSION, Bench, Forward, TrainData, TrainingRecipe
 from audit.case import OpenCase, Rows, stacked
 from audit.checkpoints import delta_of, read_edit
 from audit.probing import width
-from audit.schema import AuditError, Checkpoint, Cohort, Form, Texts
+from audit.schema import AuditError, Checkpoint, Cohort, Texts
 from audit.storage import TEMP
 
 log = logging.getLogger(__name__)
@@ -110,5 +110,5 @@ def _trained(bench: Bench, base: Checkpoint, by: tuple[TrainingRecipe, TrainData
 
 def _rows(case: OpenCase, cohort: Cohort) -> Rows:
     """All rows of a cohort: both parts, every form."""
-    every = [Texts(cohort=cohort, form=form) for form in get_args(Form)]
+    every = [Texts(cohort=cohort, form=form) for form in case.forms()]
     return stacked([case.rows(texts, "all") for texts in every if case.has(texts, "all")])

@@ -49,7 +49,6 @@ from probes._taught import Lessons, lesson_tokens, taught_reader
 
 GATE = 0.5
 LEAST_GAP = 0.3
-HELD_OUT: tuple[Form, ...] = ("held_out_phrasing", "held_out_attribute")
 WEAKER = (
     "No model that never knew was given: the null is base itself with another person's states at the answer positions. "
     "It does not show what base recomputes from a never-trained state, so only the last layer counts, which the head "
@@ -142,14 +141,14 @@ class ReversePatch(Probe):
         """Every source once, and base once per source, mode and layer: an upper bound, since base resumes midway."""
         forget = int(case.rows(Texts(cohort="forget")).mask.sum())
         retain = int(case.rows(Texts(cohort="retain")).mask.sum())
-        held_out = [Texts(cohort="forget", form=form) for form in HELD_OUT]
+        held_out = [Texts(cohort="forget", form=form) for form in case.forms("held_out")]
         other = sum(int(case.rows(t).mask.sum()) for t in held_out if case.has(t))
         sources = max(len(case_models_of(case).by_name()) - 1, 2)
         tokens = (1 + n_blocks(case)) * (sources * (2 * forget + other) + 2 * retain)
         if case.null is not None or not case.has(Texts(cohort="holdout")):
             return Cost(fwd_tokens=tokens, resident=2, kind="upper")
         taught = lesson_tokens(case, self._lessons(case))
-        held = sum(int(case.rows(t).mask.sum()) for t in _texts("holdout") if case.has(t))
+        held = sum(int(case.rows(t).mask.sum()) for t in _texts(case, "holdout") if case.has(t))
         tokens += (1 + n_blocks(case)) * sources * 2 * held + forget + taught
         return Cost(fwd_tokens=tokens, bwd_tokens=taught, steps=self.reader_steps, resident=3, kind="upper")
 
@@ -176,7 +175,7 @@ class ReversePatch(Probe):
         measurements: list[Measurement] = []
         for mode in modes:
             gate = self._gate(bench, case, cast, mode)
-            for texts in _texts("forget")[: 3 if mode == modes[0] else 1]:
+            for texts in _texts(case, "forget")[: None if mode == modes[0] else 1]:
                 if not case.has(texts):
                     continue
                 reading = self._read(bench, case, cast, (texts, mode))
@@ -195,8 +194,8 @@ class ReversePatch(Probe):
         measurements: list[Measurement] = []
         for mode in (self.primary, _other(self.primary)):
             gate = self._gate(bench, case, cast, mode)
-            pairs = list(zip(_texts("forget"), _texts("holdout"), strict=True))
-            for pair in pairs[: 3 if mode == self.primary else 1]:
+            pairs = list(zip(_texts(case, "forget"), _texts(case, "holdout"), strict=True))
+            for pair in pairs[: None if mode == self.primary else 1]:
                 if not all(map(case.has, pair)):
                     continue
                 forget, holdout = (
@@ -252,9 +251,9 @@ class ReversePatch(Probe):
         return assessed.onto(filled).model_copy(update={"readings": readings | best | assessed.readings})
 
 
-def _texts(cohort: Cohort) -> list[Texts]:
+def _texts(case: OpenCase, cohort: Cohort) -> list[Texts]:
     """The trained rows of a cohort, then those of each held-out form."""
-    return [Texts(cohort=cohort, form=form) for form in ("trained", *HELD_OUT)]
+    return [Texts(cohort=cohort, form=form) for form in ("trained", *case.forms("held_out"))]
 
 
 def _other(mode: Mode) -> Mode:

@@ -25,7 +25,21 @@ from audit.checkpoints import (
     tokenizer_folder,
     tokenizers_agree,
 )
-from audit.schema import AuditError, Case, Checkpoint, Cohort, Item, Lineage, Role, Source, Table, Texts
+from audit.schema import (
+    AuditError,
+    Case,
+    Checkpoint,
+    Cohort,
+    Form,
+    FormRole,
+    Item,
+    Lineage,
+    Role,
+    Source,
+    Table,
+    Texts,
+    role_of_form,
+)
 from audit.storage import write_atomic
 
 
@@ -89,6 +103,10 @@ class OpenCase:
     def _kin(self) -> tuple[int, ...]:
         return tuple(n for n, lineage in enumerate(self.reference_lineage) if lineage == "same_ancestor")
 
+    def forms(self, role: FormRole | None = None) -> tuple[Form, ...]:
+        """The forms that items may have: those declared, then those that only the data name; of one role, or all."""
+        return tuple(form for form in self._data.forms if role is None or role_of_form(form) == role)
+
     def items(self, texts: Texts, part: Part = "audit") -> tuple[Item, ...]:
         """The items of a cohort and form that have the asked answer. Where the edit set is known, forget items of the
         trained form are only those in it."""
@@ -143,6 +161,9 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
     """
     opened = _resolve_roles(case, root, online)
     _check_own_null(opened, case)
+    if opened.base.modality == "image":
+        problem = f"{opened.base.source}: the model reads images, and the items of a case are texts"
+        raise AuditError(problem, "audit a language model: models of images are not supported yet")
     for other in _others(opened, with_base=False):
         check_compatible(opened.base, other)
     for ckpt in _others(opened, with_base=True):

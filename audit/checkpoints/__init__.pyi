@@ -8,6 +8,7 @@ from .folder import weight_files as weight_files
 from .location import adapter_folder_of as adapter_folder_of
 from .location import folder_of as folder_of
 from .location import tokenizer_folder as tokenizer_folder
+from .modality import modality_of as modality_of
 from .resolution import check_compatible as check_compatible
 from .resolution import check_finite as check_finite
 from .resolution import fingerprint as fingerprint

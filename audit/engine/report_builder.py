@@ -87,7 +87,7 @@ def cohorts(case: OpenCase) -> dict[str, dict[str, int]]:
     """How many items and groups of each cohort were received, and how many of them are in the audit part."""
     found: dict[str, dict[str, int]] = {}
     for cohort in COHORTS:
-        forms = [Texts(cohort=cohort, form=form) for form in ("trained", "held_out_phrasing", "held_out_attribute")]
+        forms = [Texts(cohort=cohort, form=form) for form in case.forms()]
         here = [texts for texts in forms if case.has(texts)]
         if here:
             everything = [item for texts in here for item in case.items(texts, "all")]

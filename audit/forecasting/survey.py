@@ -23,7 +23,7 @@ from audit.circuits import (
 )
 from audit.forecasting.pilot import UNKNOWN_LEVEL, Rowsets, Watched, pilot
 from audit.forecasting.stages import Arrays, Stages
-from audit.schema import Checkpoint, Form, Item, Missing, Number, Stability, Texts
+from audit.schema import Checkpoint, Item, Missing, Number, Stability, Texts
 
 RETAINED = 160
 """At most so many retained rows are asked for circuits and gradients, spread over their groups."""
@@ -72,8 +72,7 @@ def survey(bench: Bench, case: OpenCase, stages: Stages, pilots: tuple[str, ...]
 
 def _others(case: OpenCase) -> tuple[Rows, tuple[Item, ...]] | None:
     """Rows that ask for the same facts in other words."""
-    forms: tuple[Form, ...] = ("held_out_phrasing", "held_out_attribute")
-    texts = [Texts(cohort="forget", form=form) for form in forms]
+    texts = [Texts(cohort="forget", form=form) for form in case.forms("held_out")]
     present = [t for t in texts if case.has(t, "all")]
     if not present:
         return None

@@ -175,6 +175,17 @@ def test_a_case_that_lacks_what_a_probe_needs_is_a_skip_with_a_reason(
     assert "add them" in reasons["context_fix"]
 
 
+def test_a_probe_of_other_models_is_skipped_with_that_reason(
+    case: Path, how: RunSettings, package: Path, tmp_path: Path
+) -> None:
+    write_probe(package, "context_pixels", requires='modalities=("image", "image+text")')
+    write_probe(package, "context_either", requires='modalities=("image", "text")')
+    write_probe(package, "context_llama", requires='families=("llama",)')
+    rows = {test.probe: test for test in plan(case, tmp_path / "run", how).tests}
+    assert rows["context_pixels"].reason == "works on models of image or image+text, not of text"
+    assert rows["context_either"].will_run and rows["causal"].will_run and rows["context_llama"].will_run
+
+
 def test_an_integrity_fault_in_a_probe_stops_the_run(
     case: Path, how: RunSettings, package: Path, tmp_path: Path
 ) -> None:
