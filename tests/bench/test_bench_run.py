@@ -132,10 +132,10 @@ def test_an_eager_pass_has_its_own_model_and_others_keep_theirs() -> None:
     assert [bench.passes_of(reads) for reads in ([PATTERN], [LOGPROB], [PATTERN, LOGPROB])] == [1, 1, 2]
     eager = Bench(attention="eager")
     eager.run(ckpt, ROWS, [PATTERN, LOGPROB])
-    assert len(eager._open) == 1 and eager.passes_of([PATTERN, LOGPROB]) == 1
+    assert len(eager.pool._models) == 1 and eager.passes_of([PATTERN, LOGPROB]) == 1
     bridge = Bench(backend="transformer_lens")
     bridge.run(ckpt, ROWS, [PATTERN, LOGPROB])
-    assert len(bridge._open) == 1 and bridge.passes_of([PATTERN, LOGPROB]) == 1, "it is eager anyway"
+    assert len(bridge.pool._models) == 1 and bridge.passes_of([PATTERN, LOGPROB]) == 1, "it is eager anyway"
 
 
 def test_a_pass_that_writes_a_pattern_is_an_eager_one() -> None:
@@ -150,7 +150,7 @@ def test_a_state_given_by_another_model_to_an_eager_pass_is_of_an_eager_model() 
     both, write = (Bench(), Bench(attention="eager")), Replace(site, donor, "all")
     patterns = [bench.run(ckpt, ROWS, [PATTERN], [write])[PATTERN] for bench in both]
     assert torch.equal(*patterns) and not torch.equal(patterns[0], both[0].run(ckpt, ROWS, [PATTERN])[PATTERN])
-    assert sorted(both[0]._open) == sorted(f"{model.key} eager" for model in (ckpt, donor))
+    assert sorted(both[0].pool._models) == sorted(f"{model.key} eager" for model in (ckpt, donor))
 
 
 def test_what_a_pass_returns_can_be_used_with_gradients_and_is_float32() -> None:
