@@ -18,8 +18,7 @@ from audit.checkpoints import (
     TokenizerFiles,
     check_compatible,
     check_finite,
-    folder_of,
-    read_config,
+    model_config,
     resolve,
     tokenizer_files,
     tokenizer_folder,
@@ -49,7 +48,8 @@ class OpenCase:
         self.base, self.suspect, self.references, self.ancestor = opened
         files = data_files(case.data, self.root)
         self.data_sha256: dict[Cohort, str] = {file.cohort: file.sha256 for file in files}
-        self.max_length = min(filter(None, map(_context, _others(opened, with_base=True))), default=None)
+        contexts = (model_config(ckpt).context for ckpt in _others(opened, with_base=True))
+        self.max_length = min(filter(None, contexts), default=None)
         own, data = _own_tokenizer(self.base), case.data
         self._data = prepare(CohortKey(files, data.group, data.split_seed, case.template, own, self.max_length))
         self.tokenizer: Any = self._data.tokenizer
@@ -208,15 +208,6 @@ def _check_edited(case: OpenCase) -> None:
     if not case.has(Texts(cohort="forget")):
         what = f"names only items of groups that are set aside for fitting ({', '.join(case.case.edited[:3])})"
         raise AuditError(f"`edited` {what}", "name items of more groups, or give another `split_seed` in [data]")
-
-
-def _context(ckpt: Checkpoint) -> int | None:
-    """How many tokens the model takes, by its config; None if it does not say."""
-    config = read_config(folder_of(ckpt))
-    text = config.get("text_config")
-    config = text if isinstance(text, dict) else config
-    found = [config.get(key) for key in ("max_position_embeddings", "n_positions", "seq_length")]
-    return next((length for length in found if isinstance(length, int)), None)
 
 
 def _own_tokenizer(base: Checkpoint) -> TokenizerFiles:

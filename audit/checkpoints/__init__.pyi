@@ -1,3 +1,5 @@
+from .config import ModelConfig as ModelConfig
+from .config import model_config as model_config
 from .edited import delta_of as delta_of
 from .edited import read_edit as read_edit
 from .edited import write_edited as write_edited

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from audit.bench import Bench
 from audit.case import OpenCase
-from audit.checkpoints import folder_of, read_config, tensor_shapes
+from audit.checkpoints import folder_of, model_config, tensor_shapes
 from audit.planning import timings
 from audit.planning.planner import Fetch, Planned, Planner
 from audit.planning.settings import RunSettings
@@ -92,9 +92,8 @@ class Pricer:
 
     def __init__(self, case: OpenCase, bench: Bench, how: RunSettings) -> None:
         self.case, self.bench, self.how = case, bench, how
-        folder = folder_of(case.base)
-        self.parameters = sum(prod(shape) for shape in tensor_shapes(folder).values())
-        self._config = read_config(folder)
+        self.parameters = sum(prod(shape) for shape in tensor_shapes(folder_of(case.base)).values())
+        self._sizes = model_config(case.base).text
         self._recorded = timings.recorded(conditions(how))
         self._benchmarked: float | None = None
         self._held = _process_bytes()
@@ -164,10 +163,7 @@ class Pricer:
     def _peak(self, cost: Cost) -> int:
         """The process as it is, the models that have to be held, the largest batch, and what training adds."""
         model = self.parameters * _BYTES[self.how.dtype]
-        numbers = [self._config.get(name) for name in ("hidden_size", "n_embd", "d_model")]
-        width = next((number for number in numbers if isinstance(number, int)), 0)
-        vocabulary = self._config.get("vocab_size")
-        token = 4 * (STATES * width + (vocabulary if isinstance(vocabulary, int) else 0))
+        token = 4 * (STATES * (self._sizes.width or 0) + (self._sizes.vocabulary or 0))
         batch = min(self.how.token_budget, cost.fwd_tokens) * token
         return self._held + cost.resident * model + batch + (TRAINED_COPIES * model if cost.bwd_tokens else 0)
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from audit.bench import Bench
 from audit.case import OpenCase, Rows
-from audit.checkpoints import folder_of, read_config
-from audit.schema import AuditError, Case, Checkpoint, Count, Item, Positions, Read, Role, Site, Table, Texts
+from audit.checkpoints import model_config
+from audit.schema import Case, Checkpoint, Count, Item, Positions, Read, Role, Site, Table, Texts
 
 LOGITS = Site(part="logits")
 KEY_LOGPROB = Read(site=LOGITS, at="key", reduce="logprob")
@@ -72,24 +72,12 @@ def every_variant(texts: Texts, most: int) -> list[Texts]:
 
 def n_blocks(case: OpenCase) -> int:
     """How many blocks base has, by its config (nothing is loaded)."""
-    return _stated(case.base, ("num_hidden_layers", "n_layer", "num_layers"), "how many blocks the model has")
+    return model_config(case.base).blocks
 
 
 def width(model: Checkpoint) -> int:
     """How wide a model's residual stream is, by its config (nothing is loaded)."""
-    return _stated(model, ("hidden_size", "n_embd", "d_model"), "how wide the model is")
-
-
-def _stated(model: Checkpoint, keys: Sequence[str], meaning: str) -> int:
-    """The first of these numbers that the config of the model's text tower states."""
-    config = read_config(folder_of(model))
-    text = config.get("text_config")
-    config = text if isinstance(text, dict) else config
-    for key in keys:
-        number = config.get(key)
-        if isinstance(number, int):
-            return number
-    raise AuditError(f"{model.source}: config.json does not say {meaning}", "check the config")
+    return model_config(model).width
 
 
 class PersonRows(NamedTuple):
