@@ -18,7 +18,6 @@ from .multiplicity import holm as holm
 from .proportions import clopper_pearson as clopper_pearson
 from .proportions import upper_bound as upper_bound
 from .randomisation import MaxT as MaxT
-from .randomisation import Range as Range
 from .randomisation import contrast as contrast
 from .randomisation import label_permutation_max_t as label_permutation_max_t
 from .randomisation import sign_flip_max_t as sign_flip_max_t

@@ -169,7 +169,7 @@ def test_bootstrap_interval_of_the_effect_covers_the_truth() -> None:
     for seed in range(200):
         known = 0.7 + 0.1 * rng.normal(size=(30, 1))
         left = 0.3 * known + 0.05 * rng.normal(size=(30, 1))
-        lo, hi = stats.percentile_interval(stats.bootstrap_effect(left, known, seed, draws=400).effect[:, 0])
+        lo, hi = stats.percentile_interval(stats.bootstrap_effect(left, known, seed, draws=400).effect[:, 0]).ends
         covered += lo <= 0.3 <= hi
     assert covered >= 200 * stats.clopper_pearson(190, 200).lo - 8
 
@@ -183,7 +183,7 @@ def test_bootstrap_effect_resamples_whole_people_within_their_label() -> None:
 
 def test_bootstrap_of_a_mean_equals_scipy() -> None:
     x = np.random.default_rng(8).exponential(1, (25, 1))
-    ours = stats.percentile_interval(stats.bootstrap_effect(x, np.ones_like(x), 0, draws=9999).effect[:, 0])
+    ours = stats.percentile_interval(stats.bootstrap_effect(x, np.ones_like(x), 0, draws=9999).effect[:, 0]).ends
     oracle = scipy_stats.bootstrap((x[:, 0],), np.mean, method="percentile", n_resamples=9999, rng=0)
     np.testing.assert_allclose(ours, oracle.confidence_interval, atol=0.03)
 
@@ -243,7 +243,7 @@ def test_holm_equals_the_worked_step_down() -> None:
 @pytest.mark.parametrize(("k", "n"), [(0, 5), (1, 5), (3, 10), (10, 10)])
 def test_clopper_pearson_equals_scipy(k: int, n: int) -> None:
     oracle = scipy_stats.binomtest(k, n).proportion_ci(0.95, "exact")
-    np.testing.assert_allclose(stats.clopper_pearson(k, n), [oracle.low, oracle.high], atol=1e-10)
+    np.testing.assert_allclose(stats.clopper_pearson(k, n).ends, [oracle.low, oracle.high], atol=1e-10)
 
 
 def test_no_error_in_59_bounds_the_rate_at_5_percent_and_in_58_does_not() -> None:
