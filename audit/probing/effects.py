@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from audit import stats
 from audit.schema import Control, Count, Form, Interval, Kind, Measurement, Missing, Null, Number, Overall
-from audit.stats import approximate, higher_criticism
+from audit.stats import approximate, sparse
 
 ALPHA = 0.01
 NO_FLOOR = Missing(missing="no second reference, so one never-trained model cannot be compared with another")
@@ -182,7 +182,7 @@ def _sparse(gap: Sides, others: Sequence[Sides], scale: float) -> dict[str, floa
         return np.concatenate([x.sum(1) / scale for x in people if x is not None] or [np.zeros(0)])
 
     nulls = [effects([x for other in others for x in other]), effects([gap.holdout])]
-    statistics = higher_criticism.sparse(effects([gap.forget]), nulls)
+    statistics = sparse(effects([gap.forget]), nulls)
     return {"people": float(len(gap.forget)), **({} if statistics is None else statistics._asdict())}
 
 
