@@ -25,6 +25,7 @@ from audit.schema import (
     Record,
     TruthLabel,
 )
+from audit.stats import significant
 from audit.storage import write_atomic
 
 Content = Literal["same", "other words", "other people"]
@@ -32,7 +33,7 @@ DIGITS = 5
 
 
 def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
+    return significant(value, DIGITS)
 
 
 def _number(value: Number) -> Number:

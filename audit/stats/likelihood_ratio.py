@@ -20,6 +20,7 @@ from audit.schema import AuditError, Interval, Record
 from audit.stats.clustered import Labelled, folds, resamples
 from audit.stats.monotone import WAYS, Step, Way, cllr, fit
 from audit.stats.proportions import clopper_pearson
+from audit.stats.significant_digits import significant
 
 _GRID = 33
 _DIGITS = 6
@@ -54,16 +55,6 @@ class Ratio(NamedTuple):
     hi: float
     floor: float
     ceiling: float
-
-    @property
-    def nearest_one(self) -> float:
-        """The interval end nearest a ratio of 1, from which the words are taken; 0 where the interval holds 1."""
-        return max(self.lo, 0.0) + min(self.hi, 0.0)
-
-    @property
-    def capped(self) -> bool:
-        """Is the ratio at a limit of the design, so that only "at least" (or "at most") can be said of it?"""
-        return self.log10_lr >= self.ceiling or self.log10_lr <= self.floor
 
 
 # ---- limits -----------------------------------------------------------------------------------------------------
@@ -198,7 +189,7 @@ def _ends(step: Step) -> Float[ndarray, " knot"]:
 
 
 def _rounded(x: Float[ndarray, " knot"]) -> tuple[float, ...]:
-    return tuple(float(f"{v:.{_DIGITS}g}") for v in x.tolist())
+    return tuple(significant(v, _DIGITS) for v in x.tolist())
 
 
 def ratio(scale: Scale, score: float) -> Ratio:

@@ -24,6 +24,7 @@ from audit.edits import EditData, InPlaceEdit, Quantise, Relearn
 from audit.pools import FIRST, MemoryStore, case_of
 from audit.probing import Probe, width
 from audit.schema import Measurement, Missing, Texts
+from audit.stats import significant
 from audit.storage import write_atomic
 from audit.zoo import (
     Drawn,
@@ -208,7 +209,7 @@ def _rounded(effects: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, 
 
 def _figures(x: float) -> float:
     """Five significant digits, as a file of scores keeps them."""
-    return float(f"{x:.5g}")
+    return significant(x, 5)
 
 
 # ---- the case -----------------------------------------------------------------------------------------------------

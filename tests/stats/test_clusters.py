@@ -145,10 +145,17 @@ def paired(make, seed: int, share: float = 0.6) -> tuple[Labelled, np.ndarray]: 
 def test_the_difference_of_single_models_is_delongs() -> None:
     data, other = paired(lambda seed: crossed(seed, clusters=20, each=1), 4)
     alone = data._replace(cluster=np.arange(len(data.score)))
-    found, known = difference(alone, other, 0), stats.delong(data.score, other, data.knows)
-    assert found.gap == pytest.approx(known.auc_a - known.auc_b) and found.se == pytest.approx(known.se)
-    assert found.p == pytest.approx(2 * scipy_stats.t.sf(abs(found.gap) / known.se, 19))
-    half = scipy_stats.t.ppf(0.975, 19) * known.se
+    won = [
+        np.greater.outer(score[data.knows], score[~data.knows])
+        + 0.5 * np.equal.outer(score[data.knows], score[~data.knows])
+        for score in (data.score, other)
+    ]
+    placed = won[0] - won[1]
+    se = np.sqrt(placed.mean(1).var(ddof=1) / len(placed) + placed.mean(0).var(ddof=1) / placed.shape[1])
+    found = difference(alone, other, 0)
+    assert found.gap == pytest.approx(placed.mean()) and found.se == pytest.approx(se)
+    assert found.p == pytest.approx(2 * scipy_stats.t.sf(abs(found.gap) / se, 19))
+    half = scipy_stats.t.ppf(0.975, 19) * se
     np.testing.assert_allclose(found.ci95.ends, [found.gap - half, found.gap + half])
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import log_loss
 from audit.schema import AuditError
 from audit.stats import Labelled, Scale, labelled
 from audit.stats.clustered import folds
-from audit.stats.likelihood_ratio import Ratio, elub, fit_scale, held_out, limits, limits_held_out, ratio
+from audit.stats.likelihood_ratio import elub, fit_scale, held_out, limits, limits_held_out, ratio
 from audit.stats.monotone import balanced, cllr, fit, pooled, ridge_logistic, rising_logistic
 from tests.stats.test_clusters import crossed, nested
 
@@ -260,13 +260,6 @@ def test_ratios_of_a_known_normal_model_are_recovered() -> None:
         truth = (1.5 * score - 1.5**2 / 2) / np.log(10)
         found = ratio(scale, score)
         assert found.log10_lr == pytest.approx(truth, abs=0.12) and found.lo - 0.05 <= truth <= found.hi + 0.05
-
-
-def test_words_rest_on_the_interval_end_nearest_one() -> None:
-    assert Ratio(1.0, 0.4, 1.5, -2, 2).nearest_one == 0.4
-    assert Ratio(-1.0, -1.5, -0.4, -2, 2).nearest_one == -0.4
-    assert Ratio(1.0, -0.1, 1.5, -2, 2).nearest_one == 0.0
-    assert Ratio(2.0, 0.4, 2.0, -2, 2).capped and not Ratio(1.9, 0.4, 2.0, -2, 2).capped
 
 
 def test_a_scale_survives_json_and_too_little_data_is_refused_or_said() -> None:

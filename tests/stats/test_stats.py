@@ -195,23 +195,6 @@ def test_auroc_equals_sklearn_with_ties(positive: np.ndarray, negative: np.ndarr
     assert stats.auroc(positive, negative) == pytest.approx(roc_auc_score(truth, np.r_[positive, negative]))
 
 
-def test_delong_equals_the_definition_by_placement_values() -> None:
-    rng = np.random.default_rng(9)
-    positive = np.arange(40) < 18
-    a = np.round(rng.normal(positive * 1.0, 1), 1)
-    b = np.round(a + rng.normal(0, 0.8, 40), 1)
-    psi = [
-        np.greater.outer(s[positive], s[~positive]) + 0.5 * np.equal.outer(s[positive], s[~positive]) for s in (a, b)
-    ]
-    d10, d01 = psi[0].mean(1) - psi[1].mean(1), psi[0].mean(0) - psi[1].mean(0)
-    se = np.sqrt(d10.var(ddof=1) / 18 + d01.var(ddof=1) / 22)
-    result = stats.delong(a, b, positive)
-    assert result.se == pytest.approx(se)
-    assert result.auc_a == pytest.approx(roc_auc_score(positive, a))
-    assert result.p == pytest.approx(2 * scipy_stats.norm.sf(abs(psi[0].mean() - psi[1].mean()) / se))
-    assert stats.delong(a, a, positive).p == 1.0
-
-
 @given(vectors(), vectors())
 @settings(max_examples=40, deadline=None)
 def test_ks_distance_is_the_largest_gap_of_the_empirical_distributions(a: np.ndarray, b: np.ndarray) -> None:
