@@ -1,7 +1,7 @@
 """An opened case: roles as checkpoints, cohorts as rows, and every check of the input done before a model is built.
 
-The null is the first reference, else the ancestor; the other references give the floor; the suspect can be neither.
-A reference from another initialisation is kept and flagged: base's blocks cannot read it, so it is never a null.
+Who is the null and who gives the floor is a matter of the roles alone (:class:`audit.schema.Roles`); the suspect can be
+neither. A reference from another initialisation is opened and flagged: base's blocks cannot read it.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from audit.checkpoints import (
     tokenizer_folder,
     tokenizers_agree,
 )
-from audit.schema import AuditError, Case, Checkpoint, Cohort, Item, Lineage, Role, Source, Table, Texts
+from audit.schema import AuditError, Case, Checkpoint, Cohort, Item, Role, Source, Table, Texts
 from audit.storage import write_atomic
 
 
@@ -69,25 +69,14 @@ class OpenCase:
         return found
 
     @property
-    def reference_lineage(self) -> tuple[Lineage, ...]:
-        """Where each reference comes from; only those of the same ancestor are a null or a floor."""
-        return tuple(source.lineage for source in self.case.roles.references)
-
-    @property
     def null(self) -> tuple[Role, int] | None:
-        """Who stands for never having known: the first reference of the same ancestor, else the ancestor, else none."""
-        kin = self._kin()
-        if kin:
-            return "reference", kin[0]
-        return None if self.ancestor is None else ("ancestor", 0)
+        """Who stands for never having known; see :attr:`audit.schema.Roles.null`."""
+        return self.case.roles.null
 
     @property
     def floors(self) -> tuple[int, ...]:
-        """The references that give the floor: those of the same ancestor other than the null."""
-        return self._kin()[1:]
-
-    def _kin(self) -> tuple[int, ...]:
-        return tuple(n for n, lineage in enumerate(self.reference_lineage) if lineage == "same_ancestor")
+        """The references that give the floor; see :attr:`audit.schema.Roles.floors`."""
+        return self.case.roles.floors
 
     def items(self, texts: Texts, part: Part = "audit") -> tuple[Item, ...]:
         """The items of a cohort and form that have the asked answer. Where the edit set is known, forget items of the
@@ -183,7 +172,7 @@ def _check_own_null(opened: CaseCheckpoints, case: Case) -> None:
     names += [(f"reference {n}", reference) for n, reference in enumerate(opened.references)]
     if opened.ancestor is not None:
         names.append(("ancestor", opened.ancestor))
-    has_null = any(source.lineage == "same_ancestor" for source in case.roles.references)
+    has_null = bool(case.roles.never_trained)
     seen: dict[str, str] = {}
     for name, ckpt in names:
         before = seen.setdefault(ckpt.key, name)

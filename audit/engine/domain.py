@@ -26,7 +26,7 @@ def domain_of(case: OpenCase, found: Recall) -> Domain:
             "vocabulary": sizes.vocabulary or 0,
             "forget_people": len({item.group for item in case.items(Texts(cohort="forget"))}),
             "null": "holdout" if null == "none" and case.has(Texts(cohort="holdout")) else null,
-            "references": sum(lineage == "same_ancestor" for lineage in case.reference_lineage),
+            "references": len(case.case.roles.never_trained),
             "control_effect": round(found.base - found.against, DIGITS),
         }
     )

@@ -57,11 +57,8 @@ def case_models_of(case: OpenCase) -> CaseModels:
 
 def models_of(case: Case) -> list[tuple[Role, int]]:
     """Role and number of every model that :func:`case_models_of` gives a part, before the case is opened."""
-    kin: list[tuple[Role, int]] = [
-        ("reference", i) for i, source in enumerate(case.roles.references) if source.lineage == "same_ancestor"
-    ]
-    ancestor: list[tuple[Role, int]] = [("ancestor", 0)] if case.roles.ancestor is not None else []
-    return [("base", 0), ("suspect", 0), *(kin or ancestor)]
+    null, floors = case.roles.null, case.roles.floors
+    return [("base", 0), ("suspect", 0), *([] if null is None else [null]), *(("reference", i) for i in floors)]
 
 
 def every_variant(texts: Texts, most: int) -> list[Texts]:
