@@ -1,5 +1,4 @@
 from .bench import Bench as Bench
-from .cache_keys import BENCH_VERSION as BENCH_VERSION
 from .edges.attribution import Attribution as Attribution
 from .edges.attribution import EdgeScores as EdgeScores
 from .edges.attribution import Means as Means

@@ -1,4 +1,3 @@
-from .attacked import cached_scores as cached_scores
 from .attacked import live_logprob as live_logprob
 from .attacked import not_attackable as not_attackable
 from .base_recall import SCORE as SCORE

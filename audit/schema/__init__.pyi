@@ -1,3 +1,6 @@
+from .canonical import canonical_hash as canonical_hash
+from .canonical import canonical_json as canonical_json
+from .canonical import content_key as content_key
 from .case import Case as Case
 from .case import Cohort as Cohort
 from .case import DataFiles as DataFiles
