@@ -56,6 +56,7 @@ class Prepared(NamedTuple):
     bench: Bench
     planner: Planner
     pricer: Pricer
+    journal: RunJournal
 
 
 class _Measured(NamedTuple):
@@ -65,14 +66,14 @@ class _Measured(NamedTuple):
 
 def prepare(case: AnyCase, out: Path, how: RunSettings, bench: Bench | None = None) -> Prepared:
     """Open the case with all its input checks, and plan. Writes nothing."""
-    loaded = _loaded(case)
+    journal, loaded = RunJournal(out), _loaded(case)
     opened = open_case(loaded.case, loaded.root, out, online=how.online)
     ready = bench or make_bench(how)
     pricer = Pricer(opened, ready, how)
     planner = Planner(opened, ready.supports, how.package)
     if how.max_time is not None or how.max_mem is not None:
-        planner = limited(planner, pricer, None if how.force_new else RunJournal(out).planned())
-    return Prepared(opened, ready, planner, pricer)
+        planner = limited(planner, pricer, None if how.force_new else journal.planned())
+    return Prepared(opened, ready, planner, pricer, journal)
 
 
 def _loaded(case: AnyCase) -> CaseFile:
@@ -99,9 +100,7 @@ def run(
     code 2 for bad input or another plan in ``out``, 3 for integrity, 4 if base does not recall (blind here).
     """
     how = how or RunSettings()
-    out = Path(out)
-    prepared = prepare(case, out, how, bench)
-    return Run(prepared, RunJournal(out), how, watch or _unwatched).report()
+    return Run(prepare(case, Path(out), how, bench), how, watch or _unwatched).report()
 
 
 def _unwatched(step: Step) -> None:
@@ -111,9 +110,9 @@ def _unwatched(step: Step) -> None:
 class Run:
     """One run in one folder."""
 
-    def __init__(self, prepared: Prepared, journal: RunJournal, how: RunSettings, watch: Watch) -> None:
-        self.case, self.bench, self.planner, self.pricer = prepared
-        self.journal, self.how, self.watch = journal, how, watch
+    def __init__(self, prepared: Prepared, how: RunSettings, watch: Watch) -> None:
+        self.case, self.bench, self.planner, self.pricer, self.journal = prepared
+        self.how, self.watch = how, watch
         self.plan = self.planner.plan
 
     def report(self) -> Report:

@@ -31,7 +31,6 @@ from audit.zoo import POOL_WORLDS, draw, population, share_of, stacked_training
 
 log = logging.getLogger(__name__)
 
-SCORES = Path(__file__).parent / "scores"
 CHECKOUT = folder("probes").parent / "studies" / "zoo" / "scores"
 SCORES = CHECKOUT if CHECKOUT.is_dir() else cache_root() / "pools" / "scores"
 """Beside the study in a checkout of the repository; an installed package keeps what it scores in the cache."""

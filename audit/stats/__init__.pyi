@@ -30,5 +30,4 @@ from .ranks import quantile_summary as quantile_summary
 from .reliability import bands as bands
 from .reliability import cost as cost
 from .significant_digits import significant as significant
-from .sparse_effects import higher_criticism as higher_criticism
 from .sparse_effects import sparse as sparse

@@ -14,10 +14,10 @@ from audit.bench import (
     TrainData,
     TrainingRecipe,
     WrapperLearner,
-    batches,
     descend,
     learning_rate,
     trainable,
+    training_batches,
 )
 from audit.bench.training.descent import pairs
 from audit.checkpoints import delta_of
@@ -89,7 +89,7 @@ def test_the_same_recipe_gives_the_same_bytes_and_another_seed_does_not() -> Non
 
 
 def test_every_epoch_sees_every_row_once() -> None:
-    draw = batches(10, 4, seed=0)
+    draw = training_batches(10, 4, seed=0)
     seen = torch.cat([next(draw) for _ in range(5)])
     assert sorted(seen[:10].tolist()) == sorted(seen[10:].tolist()) == list(range(10))
 
