@@ -10,12 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
-from torch import Tensor
 
 from audit.bench import Bench
-from audit.case import OpenCase, Rows
+from audit.case import OpenCase, Rows, row_means
 from audit.checkpoints import model_config
-from audit.schema import Case, Checkpoint, Count, Item, Positions, Read, Role, Site, Table, Texts
+from audit.schema import Case, Checkpoint, Count, Item, Read, Role, Site, Table, Texts
 
 LOGITS = Site(part="logits")
 KEY_LOGPROB = Read(site=LOGITS, at="key", reduce="logprob")
@@ -92,14 +91,6 @@ def person_rows_of(case: OpenCase, texts: Texts) -> PersonRows:
     people, person = np.unique(np.array(rows.group_ids), return_inverse=True)
     by_id = {item.id: item for item in case.items(texts)}
     return PersonRows(rows, tuple(by_id[i] for i in rows.item_ids), tuple(str(p) for p in people), person.reshape(-1))
-
-
-def row_means(values: Float[Tensor, " token"], rows: Rows, at: Positions = "key") -> Float[ndarray, " row"]:
-    """Mean of packed token values over each row; NaN for a row without such tokens."""
-    row = rows.targets(at)[0].numpy()
-    counts = np.bincount(row, minlength=len(rows))
-    sums = np.bincount(row, weights=values.double().numpy(), minlength=len(rows))
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def key_logprob(bench: Bench, checkpoint: Checkpoint, rows: Rows) -> Float[ndarray, " row"]:
