@@ -18,15 +18,15 @@ from audit.pools.fit import calibrate, write_all
 from audit.review import verify_run
 from audit.runs import custody
 from audit.schema import AuditError, Domain, LikelihoodRatio, Report
-from audit.zoo import build
+from audit.zoo import Built
 from tests.known_truth import ZOO, as_asked, pool
 from tests.planted import planted_package, write_probe
 
 
 @pytest.fixture(scope="module")
-def case() -> Path:
+def case(zoo: Built) -> Path:
     """The case file of the tiny world's base, audited as a suspect."""
-    return build("tiny").cases["base"]
+    return zoo.cases["base"]
 
 
 @pytest.fixture
@@ -276,10 +276,10 @@ def test_needs_are_merged_into_one_pass_per_role_and_rows(case: Path, how: RunSe
 
 
 def test_weights_that_change_during_the_audit_are_noticed(
-    case: Path, how: RunSettings, package: Path, tmp_path: Path
+    zoo: Built, case: Path, how: RunSettings, package: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "suspect"
-    shutil.copytree(build("tiny").models["base"], copy)
+    shutil.copytree(zoo.models["base"], copy)
     text = text_of(case).split("\n")
     place = text.index("[roles.suspect]")
     text[place + 1] = f'path = "{copy}"'

@@ -60,7 +60,9 @@ def micro(architecture: recipes.Architecture = "gpt2") -> Drawn:
 def _micro(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """A small kit, and probes with planted numbers: what is tested is the way from a number to a file of scores."""
     monkeypatch.setattr(mechanisms, "KIT", MICRO)
-    monkeypatch.setattr("audit.probing.base_recall.RECALL_LIFT", -1.0)  # nothing is learned, so nothing can be recalled
+    monkeypatch.setattr(
+        "audit.probing.recollection.RECALL_LIFT", -1.0
+    )  # nothing is learned, so nothing can be recalled
     with planted_package(tmp_path, f"planted_{tmp_path.name.replace('-', '_')}") as package:
         monkeypatch.setattr(score_world, "PROBES", package.name)
         yield
