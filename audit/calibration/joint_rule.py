@@ -9,6 +9,7 @@ that never knew.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +35,7 @@ from audit.stats import Scale, bands, clustered, cost, likelihood_ratio, monoton
 
 SEED = 0
 DIGITS = 6
+_rounded = partial(significant, digits=DIGITS)
 LEAST_SHARE = 0.5
 """A feature that fewer of the pool's clean and knowing models have does not enter the score."""
 LEAST_TAIL = -float(np.log10(ALPHA))
@@ -283,7 +285,3 @@ def reliability(data: clustered.Labelled, seed: int, draws: int) -> Reliability:
 
 def _counted(empirical: float) -> float | Missing:
     return _rounded(empirical) if np.isfinite(empirical) else Missing(missing="models of one kind only")
-
-
-def _rounded(value: float) -> float:
-    return significant(value, DIGITS)

@@ -4,6 +4,7 @@ A world is the unit of replication: its own facts, ancestor and training order. 
 nothing else, so that thresholds and error rates can be computed again without a model.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
@@ -30,10 +31,7 @@ from audit.storage import write_atomic
 
 Content = Literal["same", "other words", "other people"]
 DIGITS = 5
-
-
-def _rounded(value: float) -> float:
-    return significant(value, DIGITS)
+_rounded = partial(significant, digits=DIGITS)
 
 
 def _number(value: Number) -> Number:

@@ -88,6 +88,7 @@ def made_by() -> dict[str, str]:
         ROUNDING.model_dump(),
         [p.model_dump() for p in PROBES.values()],
     ]
+    # Not content_key: the committed scores state this hash.
     settings = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
     return {name: plugins.source_hash("probes", name) for name in PROBES} | {"settings": settings}
 
