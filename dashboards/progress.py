@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from audit.schema import Plan, PlannedTest, Report
+from audit.schema import Interval, Plan, PlannedTest, Report
 from audit.wording import CELL, visible
 from dashboards.runs import PLAN_CAP
 from dashboards.vault import MB, Refused, Vault
@@ -25,13 +25,6 @@ class Event(NamedTuple):
     detail: str
 
 
-class Range(NamedTuple):
-    """From so many seconds to so many."""
-
-    low: float
-    high: float
-
-
 class Progress(NamedTuple):
     """How far a run is: tests done of those planned, the one in hand, what went wrong, and the last events."""
 
@@ -40,7 +33,7 @@ class Progress(NamedTuple):
     current: str
     failed: int
     elapsed_s: float
-    left: Range | None
+    left: Interval | None
     last: tuple[Event, ...]
     ended: str
 
@@ -105,7 +98,7 @@ def work(test: PlannedTest) -> int:
     return max(1, test.cost.fwd_tokens + 2 * test.cost.bwd_tokens)
 
 
-def estimate(tests: Sequence[PlannedTest], timed: Sequence[Report]) -> Range | None:
+def estimate(tests: Sequence[PlannedTest], timed: Sequence[Report]) -> Interval | None:
     """How long these tests take: what they took elsewhere, scaled by their tokens; None if one was timed nowhere."""
     low = high = 0.0
     for test in tests:
@@ -114,7 +107,7 @@ def estimate(tests: Sequence[PlannedTest], timed: Sequence[Report]) -> Range | N
         if not rates:
             return None
         low, high = low + min(rates) * work(test), high + max(rates) * work(test)
-    return Range(low, high)
+    return Interval(lo=low, hi=high)
 
 
 def span(seconds: float) -> str:

@@ -18,7 +18,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from audit.bench import Bench, Replace
-from audit.case import Rows
+from audit.case import Rows, row_mean
 from audit.probing import ANSWER_LOGPROB
 from audit.schema import Checkpoint, Read, Site
 
@@ -120,14 +120,14 @@ def _portion(bench: Bench, model: Checkpoint, rows: Rows, near: Neighbours, inde
     every = _repeated(rows, index, k + 1, ids)
     loss = -bench.run(model, every, (ANSWER_LOGPROB,))[ANSWER_LOGPROB].double()
     row, at = every.targets("answer")
-    mean = _row_mean(loss, row, len(every)).view(-1, k + 1)
+    mean = row_mean(loss, row, len(every)).view(-1, k + 1)
     token = torch.arange(len(loss))
     count = torch.bincount(row, minlength=len(every))
     first = (count.cumsum(0) - count)[row // (k + 1) * (k + 1)]
     change = loss - loss[first + token - (count.cumsum(0) - count)[row]]
     swapped = torch.cat([near.replaced.new_zeros(len(index), 1, near.replaced.shape[2]), near.replaced[index]], 1)
     retained = every.key[row, at] & ~swapped[..., :width].flatten(0, 1)[row, at]
-    changes = _row_mean(change[retained], row[retained], len(every)).view(-1, k + 1)
+    changes = row_mean(change[retained], row[retained], len(every)).view(-1, k + 1)
     return Landscape(mean.numpy(), changes[:, 1:].numpy())
 
 
@@ -136,12 +136,6 @@ def _repeated(rows: Rows, index: Tensor, times: int, ids: Int[Tensor, "row pos"]
     repeated = rows.take(index.repeat_interleave(times))
     names = tuple(f"{name} {i % times}" for i, name in enumerate(repeated.item_ids))
     return replace(repeated, ids=ids, item_ids=names)
-
-
-def _row_mean(values: Float[Tensor, " token"], row: Int[Tensor, " token"], n: int) -> Float[Tensor, " row"]:
-    count = torch.bincount(row, minlength=n)
-    total = torch.zeros(n, dtype=values.dtype).index_add(0, row, values)
-    return torch.where(count > 0, total / count.clamp_min(1), torch.nan)
 
 
 def curvature(
@@ -162,7 +156,7 @@ def curvature(
 
     def loss(states: Tensor) -> Tensor:
         written = (Replace(EMBED, states, "all"),)
-        return _row_mean(-bench.run(model, rows, (ANSWER_LOGPROB,), written)[ANSWER_LOGPROB].double(), row, len(rows))
+        return row_mean(-bench.run(model, rows, (ANSWER_LOGPROB,), written)[ANSWER_LOGPROB].double(), row, len(rows))
 
     centre, second, slope = loss(e), 0.0, 0.0
     for _ in range(directions):

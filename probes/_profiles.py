@@ -10,8 +10,8 @@ from numpy import ndarray
 
 from audit import stats
 from audit.bench import Bench, Replace, Start
-from audit.case import Rows
-from audit.probing import KEY_LOGPROB, PersonRows, row_means
+from audit.case import Rows, row_means
+from audit.probing import KEY_LOGPROB, PersonRows
 from audit.schema import Checkpoint, Curve, Read, Site
 
 Mode = Literal["all", "answer"]

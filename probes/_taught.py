@@ -9,8 +9,6 @@ What is fitted here is the instrument and never sees the suspect. It knows every
 every forget person; what is measured is the suspect's states, on which nothing is fitted.
 """
 
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -18,10 +16,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
-from audit.bench import BENCH_VERSION, Bench, Forward, TrainData, TrainingRecipe
+from audit.bench import Bench, Forward, TrainData, TrainingRecipe
 from audit.case import OpenCase, Rows, stacked
 from audit.checkpoints import delta_of, read_edit
 from audit.probing import width
@@ -63,8 +60,8 @@ def taught_reader(bench: Bench, case: OpenCase, lessons: Lessons) -> Checkpoint:
         name=_NAME, objective=_loss, steps=lessons.steps, lr=_RATE_TIMES_WIDTH / width(case.base),
         batch=lessons.batch, warmup_steps=min(30, lessons.steps // 5), seed=lessons.seed,
     )  # fmt: skip
-    identity = [BENCH_VERSION, torch.__version__, bench.settings, case.base.key, holdout.hash, known.hash, lessons]
-    key = hashlib.sha256(json.dumps([*identity, recipe.lr, recipe.warmup_steps]).encode()).hexdigest()
+    schedule = [*lessons, recipe.lr, recipe.warmup_steps]
+    key = bench.key(_NAME, case.base.key, holdout.hash, known.hash, schedule)
     folder = case.out / "readers" / key[:32] if bench.store is None else bench.store.folder(key)
     return _cached(case.base, folder) or _trained(bench, case.base, (recipe, TrainData(holdout, known)), folder)
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from audit.bench import Bench
-from audit.case import OpenCase, Rows
+from audit.case import OpenCase, Rows, row_means
 from audit.probing import (
     LOGITS,
     CaseModels,
@@ -26,7 +26,6 @@ from audit.probing import (
     n_blocks,
     panel_of,
     person_rows_of,
-    row_means,
     variants,
 )
 from audit.schema import Case, Checkpoint, Cohort, Cost, Count, Curve, Form, Measurement, Need, Read, Requires, Texts

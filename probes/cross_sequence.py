@@ -23,7 +23,6 @@ from audit.probing import (
     assess,
     blank,
     by_person,
-    cached_scores,
     case_models_of,
     item_table,
     n_blocks,
@@ -180,13 +179,14 @@ class CrossSequence(Probe):
             margin = item_margins(texts.read(name), texts.every, self.kappa)
             return {"margin": margin[:, deep(margin.shape[1])]}
 
-        return cached_scores(
-            bench, self._cache_key("margins", case, case_models_of(case).by_name()[name], texts.every), compute
-        )["margin"]
+        key = self._cache_key("margins", case, case_models_of(case).by_name()[name], texts.every)
+        return bench.cached(key, compute)["margin"]
 
     def _cache_key(self, stage: str, case: OpenCase, model: Checkpoint, matched: Pairs) -> list[object]:
         texts = [rows.hash for rows in (matched.learned, matched.control, matched.second)]
-        return ["cross_sequence", stage, model.key, case.base.key, texts, matched.person.tolist(), self.kappa]
+        return [
+            "cross_sequence", self.version, stage, model.key, case.base.key, texts, matched.person.tolist(), self.kappa,
+        ]  # fmt: skip
 
     # ---- what can be told apart at all --------------------------------------------------------------------------
     def _separable(self, bench: Bench, case: OpenCase, texts: _Texts) -> Measurement:
@@ -196,7 +196,7 @@ class CrossSequence(Probe):
 
         def of(name: str) -> dict[str, ndarray]:
             key = [*self._cache_key("readable", case, cast.by_name()[name], forget), chances]
-            return cached_scores(bench, key, lambda: readable(texts.of_forget(name), forget, chances))
+            return bench.cached(key, lambda: readable(texts.of_forget(name), forget, chances))
 
         by_model = {name: of(name) for name in cast.by_name() if name in ("suspect", "base", "null")}
         suspect, inside = by_model["suspect"], deep(len(by_model["suspect"]["concordance"]))

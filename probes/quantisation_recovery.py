@@ -22,7 +22,6 @@ from audit.probing import (
     assess,
     blank,
     by_person,
-    cached_scores,
     case_models_of,
     item_table,
     key_logprob,
@@ -131,7 +130,8 @@ class QuantisationRecovery(Probe):
         checkpoint, attacks = cast.by_name()[name], tuple(self._attacks().values())
         cohorts = [t for t in (FORGET, HOLDOUT) if case.has(t)] + ([RETAIN] if name in ("base", "suspect") else [])
         rows = {t.cohort: case.rows(t) for t in cohorts}
-        identity = ["rounding", checkpoint.key, [a.model_dump() for a in attacks], [r.hash for r in rows.values()]]
+        settings, read_on = [a.model_dump() for a in attacks], [r.hash for r in rows.values()]
+        identity = ["rounding", self.version, checkpoint.key, settings, read_on]
 
         def compute() -> dict[str, ndarray]:
             columns = {cohort: [key_logprob(bench, checkpoint, cohort_rows)] for cohort, cohort_rows in rows.items()}
@@ -143,7 +143,7 @@ class QuantisationRecovery(Probe):
                         columns[cohort].append(live_logprob(learner, cohort_rows, bench.token_budget))
             return {cohort: np.stack(readings, 1) for cohort, readings in columns.items()}
 
-        return {str(cohort): np.exp(logprob) for cohort, logprob in cached_scores(bench, identity, compute).items()}
+        return {str(cohort): np.exp(logprob) for cohort, logprob in bench.cached(identity, compute).items()}
 
     # ---- all of them --------------------------------------------------------------------------------------------
     def _judged(

@@ -21,7 +21,6 @@ from audit.probing import (
     assess,
     blank,
     by_person,
-    cached_scores,
     case_models_of,
     item_table,
     key_logprob,
@@ -129,7 +128,8 @@ class RelearningRecovery(Probe):
         )  # fmt: skip
         shown = case.rows(FORGET, "calibration")
         others = {t.cohort: case.rows(t) for t in (FORGET, HOLDOUT) if case.has(t)}
-        identity = ["relearning", checkpoint.key, lesson.model_dump(), shown.hash, [r.hash for r in others.values()]]
+        read_on = [rows.hash for rows in others.values()]
+        identity = ["relearning", self.version, checkpoint.key, lesson.model_dump(), shown.hash, read_on]
 
         def compute() -> dict[str, ndarray]:
             read = {cohort: [key_logprob(bench, checkpoint, rows)] for cohort, rows in others.items()}
@@ -145,7 +145,7 @@ class RelearningRecovery(Probe):
             _train(bench, case, checkpoint, (lesson, shown, look))
             return {"shown": end[0], **{cohort: np.stack(columns, 1) for cohort, columns in read.items()}}
 
-        course = cached_scores(bench, identity, compute)
+        course = bench.cached(identity, compute)
         return _Course(course["forget"], course.get("holdout"), course["shown"])
 
     # ---- all of them --------------------------------------------------------------------------------------------

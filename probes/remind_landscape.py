@@ -15,7 +15,6 @@ from audit.probing import (
     assess,
     blank,
     by_person,
-    cached_scores,
     case_models_of,
     item_table,
     panel_of,
@@ -102,12 +101,12 @@ class RemindLandscape(Probe):
 
     def _landscape(self, bench: Bench, case: OpenCase, model: Checkpoint, texts: Texts) -> Landscape:
         rows, settings = case.rows(texts), (self.count, self.share, case.case.seed)
-        identity = ["landscape", model.key, case.base.key, rows.hash, self.nearest, *settings]
+        identity = ["landscape", self.version, model.key, case.base.key, rows.hash, self.nearest, *settings]
 
         def compute() -> dict[str, ndarray]:
             return landscape(bench, model, rows, drawn(bench, case, texts, self.nearest, settings))._asdict()
 
-        return Landscape(**cached_scores(bench, identity, compute))
+        return Landscape(**bench.cached(identity, compute))
 
     def _judged(
         self,

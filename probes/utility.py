@@ -8,7 +8,7 @@ from numpy import ndarray
 
 from audit import stats
 from audit.bench import Bench
-from audit.case import OpenCase
+from audit.case import OpenCase, row_means
 from audit.probing import (
     ANSWER_LOGPROB,
     BY_POSITION,
@@ -24,7 +24,6 @@ from audit.probing import (
     item_table,
     models_of,
     person_rows_of,
-    row_means,
     variant_losses,
 )
 from audit.schema import Case, Checkpoint, Control, Cost, Measurement, Missing, Need, Positions, Requires, Texts

@@ -1,12 +1,10 @@
 from .bench import Bench as Bench
-from .cache_keys import BENCH_VERSION as BENCH_VERSION
 from .edges.attribution import Attribution as Attribution
 from .edges.attribution import EdgeScores as EdgeScores
 from .edges.attribution import Means as Means
 from .edges.graph import Graph as Graph
 from .edges.graph import graph_of as graph_of
 from .edges.head_patching import reads_of_writers as reads_of_writers
-from .model_pool import ModelPool as ModelPool
 from .results import Forward as Forward
 from .results import RowObjective as RowObjective
 from .start import Start as Start

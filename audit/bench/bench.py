@@ -5,13 +5,15 @@ over checkpoint, rows, read, writes, start, dtype, attention, backend and bench 
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
+from numpy import ndarray
 
 from audit.bench import cache_keys, passes
 from audit.bench.model_pool import ModelPool
@@ -118,6 +120,23 @@ class Bench:
             cache_keys.keep(self.store, names, computed)
             cached.update(computed)
         return Pass(job.rows, {read: cached[read] for read in job.reads})
+
+    def key(self, *parts: object) -> str:
+        """A content key over ``parts`` (JSON: keys, hashes, settings) and over all of this bench that moves numbers."""
+        return cache_keys.key_of(self.settings, *parts)
+
+    def cached(self, parts: Sequence[object], compute: Callable[[], Mapping[str, ndarray]]) -> dict[str, ndarray]:
+        """The arrays that ``parts`` decide (see :meth:`key`): from the store, else computed and put there.
+
+        So what costs more than a pass, such as an attack on a model, is done once, whichever suspect asks for it.
+        """
+        key = self.key(*parts)
+        cached = None if self.store is None else self.store.get(key)
+        if cached is None:
+            cached = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in compute().items()}
+            if self.store is not None:
+                self.store.put(key, cached, {"arrays": ", ".join(cached)})
+        return {name: tensor.numpy() for name, tensor in cached.items()}
 
     def _compute(self, ckpt: Checkpoint, job: Job) -> Pass:
         opener = partial(self.pool.loaded, eager=job.eager)

@@ -1,7 +1,5 @@
 """What a read of a pass is called: a content key over everything that its numbers depend on, and nothing else."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -11,7 +9,7 @@ from torch import Tensor
 from audit.bench.start import Start
 from audit.bench.writes.write import Write
 from audit.case import Rows
-from audit.schema import Read
+from audit.schema import Read, content_key
 from audit.storage import Store
 
 BENCH_VERSION = "1"
@@ -49,8 +47,13 @@ def read_names(how: Settings, what: PassNames, reads: tuple[Read, ...]) -> dict[
     parts = [_named(w) for w in (*what.writes, *([what.start] if what.start else []))]
     if any(part is None for part in parts):
         return None
-    shared = json.dumps([BENCH_VERSION, torch.__version__, how, what.model, what.rows.hash, parts])
-    return {read: hashlib.sha256(f"{shared}{read.canonical()}".encode()).hexdigest() for read in reads}
+    shared = key_of(how, what.model, what.rows.hash, parts)
+    return {read: content_key(shared, read.canonical()) for read in reads}
+
+
+def key_of(how: Settings, *parts: object) -> str:
+    """Names what these parts (JSON) give when a bench of these settings computes it."""
+    return content_key(BENCH_VERSION, torch.__version__, how, *parts)
 
 
 def kept(store: Store, names: Mapping[Read, str]) -> dict[Read, Tensor]:

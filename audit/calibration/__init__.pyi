@@ -49,7 +49,6 @@ from .records import ErrorRates as ErrorRates
 from .records import InCaseState as InCaseState
 from .records import Scope as Scope
 from .records import Settings as Settings
-from .records import Span as Span
 from .records import Subject as Subject
 from .records import Subjects as Subjects
 from .records import read as read

@@ -15,7 +15,7 @@ from scipy.optimize import isotonic_regression
 from audit import stats
 from audit.calibration.records import ErrorRates, Subject
 from audit.schema import FALSE_ALARM_SHARE, POWER, AuditError, Counted, DetectionLimit, Dose, Missing, Rate, TruthLabel
-from audit.stats import clustered
+from audit.stats import clustered, significant
 
 FOLDS = 5
 BY_SCALE = "base"
@@ -146,7 +146,7 @@ def stated(people: Roster, held: HeldOut) -> HeldOut:
 def rate(k: int, n: int) -> Rate:
     """k of n with the exact one-sided 95 % upper bound (Clopper & Pearson 1934); of none nothing is known."""
     upper = stats.clopper_pearson(k, n, 0.90).hi if n else 1.0
-    return Rate(k=k, n=n, upper95=float(f"{upper:.4g}"))
+    return Rate(k=k, n=n, upper95=significant(upper, 4))
 
 
 def _worlds(people: Roster, which: Bool[ndarray, " subject"]) -> int:
@@ -203,7 +203,7 @@ def _doses(people: Roster, held: HeldOut) -> tuple[Dose, ...]:
     shares, weights = np.array([counts[i][2] / counts[i][3] for i in order]), np.array([counts[i][3] for i in order])
     rising = isotonic_regression(shares, weights=weights).x
     return tuple(
-        Dose(kept=counts[i][0], audited=counts[i][1], k=counts[i][2], n=counts[i][3], power=float(f"{p:.4g}"))
+        Dose(kept=counts[i][0], audited=counts[i][1], k=counts[i][2], n=counts[i][3], power=significant(p, 4))
         for i, p in zip(order, rising, strict=True)
     )
 

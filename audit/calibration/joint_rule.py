@@ -9,6 +9,7 @@ that never knew.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -30,10 +31,11 @@ from audit.calibration.error_rates import (
 from audit.calibration.evidence_features import INSIDE, SPARSE, Class, Feature, class_of
 from audit.calibration.records import Calibration, ErrorRates, Subjects
 from audit.schema import ALPHA, Interval, Missing, Record, Reliability
-from audit.stats import Scale, bands, clustered, cost, likelihood_ratio, monotone
+from audit.stats import Scale, bands, clustered, cost, likelihood_ratio, monotone, significant
 
 SEED = 0
 DIGITS = 6
+_rounded = partial(significant, digits=DIGITS)
 LEAST_SHARE = 0.5
 """A feature that fewer of the pool's clean and knowing models have does not enter the score."""
 LEAST_TAIL = -float(np.log10(ALPHA))
@@ -223,7 +225,7 @@ def fit_joint(
     line = _fit(table, _usable(table) & (table.people.clean | table.people.knowing))
     return Joint(
         made_from={probe: calibration.content_hash() for probe, calibration in sorted(calibrations.items())},
-        intercept=_r(line.intercept),
+        intercept=_rounded(line.intercept),
         weights=_weights(table, line),
         scale=scale,
         record=record(table.people, stated(table.people, held)),
@@ -235,8 +237,9 @@ def _weights(table: Table, line: Line) -> tuple[Weight, ...]:
     most = 1e6  # no value passes a bar that no clean model could set
     return tuple(
         Weight(
-            measurement=column.measurement, feature=column.feature, mean=_r(line.mean[i]), sd=_r(line.sd[i]),
-            slope=_r(line.slope[i]), bar=_r(min(line.bar[i], most)), evidence=table.classes[i],
+            measurement=column.measurement, feature=column.feature, mean=_rounded(line.mean[i]),
+            sd=_rounded(line.sd[i]), slope=_rounded(line.slope[i]), bar=_rounded(min(line.bar[i], most)),
+            evidence=table.classes[i],
         )
         for i, column in enumerate(table.columns)
     )  # fmt: skip
@@ -271,17 +274,14 @@ def reliability(data: clustered.Labelled, seed: int, draws: int) -> Reliability:
     held = data.rescored(log10)
     costs = cost(held, likelihood_ratio.limits_held_out(data, fold), seed, draws)
     return Reliability(
-        cllr=_r(costs.cllr), cllr_min=_r(costs.cllr_min), gap=_r(costs.gap), envelope=_r(costs.envelope),
-        gap_ci95=Interval(lo=_r(costs.gap_ci95.lo), hi=_r(costs.gap_ci95.hi)),
-        clean=tuple(_r(q) for q in np.quantile(log10[~data.knows], QUANTILES)),
-        knowing=tuple(_r(q) for q in np.quantile(log10[data.knows], QUANTILES)),
-        bands=tuple((_r(b.nominal), _counted(b.empirical), b.knowing, b.clean) for b in bands(held)),
+        cllr=_rounded(costs.cllr), cllr_min=_rounded(costs.cllr_min), gap=_rounded(costs.gap),
+        envelope=_rounded(costs.envelope),
+        gap_ci95=Interval(lo=_rounded(costs.gap_ci95.lo), hi=_rounded(costs.gap_ci95.hi)),
+        clean=tuple(_rounded(q) for q in np.quantile(log10[~data.knows], QUANTILES)),
+        knowing=tuple(_rounded(q) for q in np.quantile(log10[data.knows], QUANTILES)),
+        bands=tuple((_rounded(b.nominal), _counted(b.empirical), b.knowing, b.clean) for b in bands(held)),
     )  # fmt: skip
 
 
 def _counted(empirical: float) -> float | Missing:
-    return _r(empirical) if np.isfinite(empirical) else Missing(missing="models of one kind only")
-
-
-def _r(value: float) -> float:
-    return float(f"{float(value):.{DIGITS}g}")
+    return _rounded(empirical) if np.isfinite(empirical) else Missing(missing="models of one kind only")

@@ -15,6 +15,7 @@ from audit.schema import (
     Dose,
     ExitCode,
     Form,
+    Interval,
     Kind,
     Missing,
     Rate,
@@ -50,29 +51,19 @@ class Subject(Record):
     alone: InCaseState = "quiet"
 
 
-class Span(Record):
-    """The smallest and the largest value in a pool."""
-
-    lo: float
-    hi: float
-
-    def holds(self, value: float) -> bool:
-        """Is the value inside, or at most :data:`SLACK` beyond?"""
-        return self.lo / SLACK <= value <= self.hi * SLACK
-
-
 class Scope(Record):
-    """The kinds of audit that a pool's models span: a calibration says nothing about others."""
+    """The kinds of audit that a pool's models span, from the smallest value to the largest: a calibration says nothing
+    about others."""
 
     architectures: tuple[str, ...]
     nulls: tuple[str, ...]
-    parameters: Span
-    blocks: Span
-    d: Span
-    vocabulary: Span
-    forget_people: Span
-    references: Span
-    control_effect: Span
+    parameters: Interval
+    blocks: Interval
+    d: Interval
+    vocabulary: Interval
+    forget_people: Interval
+    references: Interval
+    control_effect: Interval
 
     def differs(self, domain: Domain) -> str:
         """In what the audit lies outside, or an empty string."""
@@ -83,7 +74,7 @@ class Scope(Record):
             found.append(f"null {domain.null} (calibrated with {', '.join(self.nulls)})")
         for name in SPANS:
             span, value = _span(self, name), float(getattr(domain, name))
-            if not span.holds(value):
+            if not _holds(span, value):
                 found.append(f"{name.replace('_', ' ')} {value:g} (calibrated on {span.lo:g} to {span.hi:g})")
         return "; ".join(found)
 
@@ -97,10 +88,15 @@ class Scope(Record):
 SPANS = ("parameters", "blocks", "d", "vocabulary", "forget_people", "references", "control_effect")
 
 
-def _span(scope: Scope, name: str) -> Span:
+def _span(scope: Scope, name: str) -> Interval:
     found = getattr(scope, name)
-    assert isinstance(found, Span)
+    assert isinstance(found, Interval)
     return found
+
+
+def _holds(span: Interval, value: float) -> bool:
+    """Is the value inside, or at most :data:`SLACK` beyond?"""
+    return span.lo / SLACK <= value <= span.hi * SLACK
 
 
 class Subjects(Record):

@@ -4,6 +4,7 @@ A world is the unit of replication: its own facts, ancestor and training order. 
 nothing else, so that thresholds and error rates can be computed again without a model.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Literal, Self
 
@@ -25,14 +26,12 @@ from audit.schema import (
     Record,
     TruthLabel,
 )
+from audit.stats import significant
 from audit.storage import write_atomic
 
 Content = Literal["same", "other words", "other people"]
 DIGITS = 5
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
+_rounded = partial(significant, digits=DIGITS)
 
 
 def _number(value: Number) -> Number:

@@ -8,6 +8,8 @@ from .items import read_items as read_items
 from .opening import OpenCase as OpenCase
 from .opening import open_case as open_case
 from .partition import split as split
+from .row_means import row_mean as row_mean
+from .row_means import row_means as row_means
 from .rows import Rows as Rows
 from .tokenisation import stacked as stacked
 from .tokenisation import tokenise as tokenise

@@ -6,8 +6,6 @@ the same document. No model writes them. What was matched is named by one hash, 
 can be seen to have used the same texts.
 """
 
-import hashlib
-import json
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from audit.case.content_rule import FUNCTION_WORDS
-from audit.schema import Item
+from audit.schema import Item, content_key
 
 Source = Literal["alternates", "perturbed", "entities"]
 
@@ -62,8 +60,7 @@ def matched(items: Sequence[Item], seed: int, at_least: int = 2) -> Matched:
     matches = tuple(match for _, match in pairs if match is not None and len(match.others) >= at_least)
     ids = {match.item.id for match in matches}
     texts = [[m.item.id, m.item.group, m.item.question, m.learned, *m.others, m.source] for m in matches]
-    digest = hashlib.sha256(json.dumps(texts, ensure_ascii=False).encode()).hexdigest()
-    return Matched(matches, tuple(item.id for item in items if item.id not in ids), digest)
+    return Matched(matches, tuple(item.id for item in items if item.id not in ids), content_key(*texts))
 
 
 def _match(item: Item, document: Mapping[str, str], seed: int) -> Match | None:

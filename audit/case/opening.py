@@ -1,7 +1,7 @@
 """An opened case: roles as checkpoints, cohorts as rows, and every check of the input done before a model is built.
 
-The null is the first reference, else the ancestor; the other references give the floor; the suspect can be neither.
-A reference from another initialisation is kept and flagged: base's blocks cannot read it, so it is never a null.
+Who is the null and who gives the floor is a matter of the roles alone (:class:`audit.schema.Roles`); the suspect can be
+neither. A reference from another initialisation is opened and flagged: base's blocks cannot read it.
 """
 
 import hashlib
@@ -18,8 +18,7 @@ from audit.checkpoints import (
     TokenizerFiles,
     check_compatible,
     check_finite,
-    folder_of,
-    read_config,
+    model_config,
     resolve,
     tokenizer_files,
     tokenizer_folder,
@@ -33,7 +32,6 @@ from audit.schema import (
     Form,
     FormRole,
     Item,
-    Lineage,
     Role,
     Source,
     Table,
@@ -63,7 +61,8 @@ class OpenCase:
         self.base, self.suspect, self.references, self.ancestor = opened
         files = data_files(case.data, self.root)
         self.data_sha256: dict[Cohort, str] = {file.cohort: file.sha256 for file in files}
-        self.max_length = min(filter(None, map(_context, _others(opened, with_base=True))), default=None)
+        contexts = (model_config(ckpt).context for ckpt in _others(opened, with_base=True))
+        self.max_length = min(filter(None, contexts), default=None)
         own, data = _own_tokenizer(self.base), case.data
         self._data = prepare(CohortKey(files, data.group, data.split_seed, case.template, own, self.max_length))
         self.tokenizer: Any = self._data.tokenizer
@@ -83,25 +82,14 @@ class OpenCase:
         return found
 
     @property
-    def reference_lineage(self) -> tuple[Lineage, ...]:
-        """Where each reference comes from; only those of the same ancestor are a null or a floor."""
-        return tuple(source.lineage for source in self.case.roles.references)
-
-    @property
     def null(self) -> tuple[Role, int] | None:
-        """Who stands for never having known: the first reference of the same ancestor, else the ancestor, else none."""
-        kin = self._kin()
-        if kin:
-            return "reference", kin[0]
-        return None if self.ancestor is None else ("ancestor", 0)
+        """Who stands for never having known; see :attr:`audit.schema.Roles.null`."""
+        return self.case.roles.null
 
     @property
     def floors(self) -> tuple[int, ...]:
-        """The references that give the floor: those of the same ancestor other than the null."""
-        return self._kin()[1:]
-
-    def _kin(self) -> tuple[int, ...]:
-        return tuple(n for n, lineage in enumerate(self.reference_lineage) if lineage == "same_ancestor")
+        """The references that give the floor; see :attr:`audit.schema.Roles.floors`."""
+        return self.case.roles.floors
 
     def forms(self, role: FormRole | None = None) -> tuple[Form, ...]:
         """The forms that items may have: those declared, then those that only the data name; of one role, or all."""
@@ -204,7 +192,7 @@ def _check_own_null(opened: CaseCheckpoints, case: Case) -> None:
     names += [(f"reference {n}", reference) for n, reference in enumerate(opened.references)]
     if opened.ancestor is not None:
         names.append(("ancestor", opened.ancestor))
-    has_null = any(source.lineage == "same_ancestor" for source in case.roles.references)
+    has_null = bool(case.roles.never_trained)
     seen: dict[str, str] = {}
     for name, ckpt in names:
         before = seen.setdefault(ckpt.key, name)
@@ -229,15 +217,6 @@ def _check_edited(case: OpenCase) -> None:
     if not case.has(Texts(cohort="forget")):
         what = f"names only items of groups that are set aside for fitting ({', '.join(case.case.edited[:3])})"
         raise AuditError(f"`edited` {what}", "name items of more groups, or give another `split_seed` in [data]")
-
-
-def _context(ckpt: Checkpoint) -> int | None:
-    """How many tokens the model takes, by its config; None if it does not say."""
-    config = read_config(folder_of(ckpt))
-    text = config.get("text_config")
-    config = text if isinstance(text, dict) else config
-    found = [config.get(key) for key in ("max_position_embeddings", "n_positions", "seq_length")]
-    return next((length for length in found if isinstance(length, int)), None)
 
 
 def _own_tokenizer(base: Checkpoint) -> TokenizerFiles:

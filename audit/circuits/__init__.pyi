@@ -16,7 +16,6 @@ from .knockout import knocked as knocked
 from .objectives import answer_loss as answer_loss
 from .objectives import key_margin as key_margin
 from .objectives import published as published
-from .outputs import row_mean as row_mean
 from .selection import greedy as greedy
 from .selection import top_n as top_n
 from .shape import jaccard as jaccard

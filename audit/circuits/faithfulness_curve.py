@@ -10,7 +10,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from audit.bench import Bench, Edges, Graph, reads_of_writers
-from audit.case import Rows
+from audit.case import Rows, row_mean
 from audit.circuits.selection import top_n
 from audit.schema import Checkpoint, Read, Site
 
@@ -27,9 +27,7 @@ class Curve(NamedTuple):
 def row_loss(bench: Bench, ckpt: Checkpoint, rows: Rows, *edges: Edges) -> Float[ndarray, " row"]:
     """Mean negative log-likelihood of each row's content tokens, in nats."""
     logprob = bench.run(ckpt, rows, (KEY,), edges)[KEY]
-    row = rows.targets("key")[0]
-    total = torch.zeros(len(rows)).index_add(0, row, -logprob)
-    return (total / torch.bincount(row, minlength=len(rows)).clamp_min(1)).double().numpy()
+    return row_mean(-logprob, rows.targets("key")[0], len(rows), empty=0.0).double().numpy()
 
 
 def faithfulness(

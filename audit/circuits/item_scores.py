@@ -1,6 +1,5 @@
 """Edge scores of a set of rows: aligned swaps where a partner is found, mean activations for the rest."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -63,8 +62,3 @@ def scored(
     order = torch.argsort(torch.cat([index for index, _, _ in parts]))
     scores, gaps = (torch.cat([part[i] for part in parts])[order] for i in (1, 2))
     return CircuitScores(graph, scores.float(), partnered, float(gaps.median()))
-
-
-def mean_circuit(scores: Float[Tensor, "row writer reader"], rows: Sequence[int]) -> Float[Tensor, "writer reader"]:
-    """One circuit of a set of rows: the mean of their scores."""
-    return scores[torch.tensor(list(rows))].mean(0)

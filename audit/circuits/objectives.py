@@ -5,13 +5,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from audit.bench import Forward
+from audit.case import row_mean
 
 
 def _row_mean(values: Float[Tensor, " token"], forward: Forward, chosen: Tensor) -> Float[Tensor, " row"]:
-    rows = int(forward.row.max()) + 1
-    zero = values.new_zeros(rows)
-    row = forward.row[chosen]
-    return zero.index_add(0, row, values[chosen]) / zero.index_add(0, row, torch.ones_like(values[chosen])).clamp_min(1)
+    """Mean over each row's chosen tokens; a row without any has nothing to lose."""
+    return row_mean(values[chosen], forward.row[chosen], int(forward.row.max()) + 1, empty=0.0)
 
 
 def key_loss(forward: Forward) -> Float[Tensor, " row"]:

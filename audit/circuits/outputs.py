@@ -7,7 +7,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from audit.bench import Bench
-from audit.case import Rows
+from audit.case import Rows, row_means
 from audit.schema import Checkpoint, Read, Site
 
 LOGITS = Site(part="logits")
@@ -15,13 +15,6 @@ _KEY = Read(site=LOGITS, at="key")
 _ANSWER = Read(site=LOGITS, at="answer", reduce="logprob")
 _RANK = Read(site=LOGITS, at="answer", reduce="rank")
 _ROWS_AT_ONCE = 64
-
-
-def row_mean(values: Float[Tensor, " token"], row: Tensor, n: int) -> Float[ndarray, " row"]:
-    """Mean of token values over each row; NaN for a row without tokens."""
-    count = torch.bincount(row, minlength=n).double()
-    total = torch.zeros(n, dtype=torch.float64).index_add(0, row, values.double())
-    return (total / torch.where(count > 0, count, torch.nan)).numpy()
 
 
 def outputs(bench: Bench, ckpt: Checkpoint, rows: Rows) -> dict[str, Float[ndarray, " row"]]:
@@ -33,19 +26,19 @@ def outputs(bench: Bench, ckpt: Checkpoint, rows: Rows) -> dict[str, Float[ndarr
 
 def _outputs_of(bench: Bench, ckpt: Checkpoint, rows: Rows) -> dict[str, Float[ndarray, " row"]]:
     reads = bench.run(ckpt, rows, (_KEY, _ANSWER, _RANK))
-    n, (row, at), (key_row, key_at) = len(rows), rows.targets("answer"), rows.targets("key")
+    (row, at), (key_row, key_at) = rows.targets("answer"), rows.targets("key")
     logits, target = reads[_KEY], rows.ids[key_row, key_at]
     logprobs = logits.log_softmax(-1)
     own = logits.gather(-1, target[:, None])[:, 0]
     best = logits.scatter(-1, target[:, None], -torch.inf).amax(-1)
     lengths = (rows.answer_spans[:, 1] - rows.answer_spans[:, 0]).double().numpy()
     return {
-        "loss": row_mean(-logprobs.gather(-1, target[:, None])[:, 0], key_row, n),
-        "answer_loss": row_mean(-reads[_ANSWER], row, n),
+        "loss": row_means(-logprobs.gather(-1, target[:, None])[:, 0], rows),
+        "answer_loss": row_means(-reads[_ANSWER], rows, "answer"),
         "answer_tokens": lengths,
         "question_tokens": rows.answer_spans[:, 0].double().numpy(),
-        "entropy": row_mean(-(logprobs.exp() * logprobs).sum(-1), key_row, n),
-        "margin": row_mean(own - best, key_row, n),
+        "entropy": row_means(-(logprobs.exp() * logprobs).sum(-1), rows),
+        "margin": row_means(own - best, rows),
         "extraction": _extraction(reads[_RANK], row, at - rows.answer_spans[row, 0], lengths),
     }
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from audit.schema import Interval
 from audit.wording import lasting
 
 
@@ -46,8 +47,8 @@ class Stepped(Protocol):
         ...
 
     @property
-    def left(self) -> tuple[float, float] | None:
-        """How long the rest takes, from ... to in seconds, where that is known."""
+    def left(self) -> Interval | None:
+        """How many seconds the rest takes, where that is known."""
         ...
 
 
@@ -81,20 +82,20 @@ class Progress:
             self._line(step)
         text = f"{step.stage} {step.detail}".strip()
         if step.left is not None:
-            text += f", about {lasting(*step.left)} left"
+            text += f", about {lasting(*step.left.ends)} left"
         if self._bar is not None:
             self._bar.update(self._task, description=text, completed=step.done, total=step.total)
         elif step.finished:
             # A log is read and not watched: one line for what is done, and none for what is about to be.
             line = f"{step.stage} {step.detail}".strip() + f" ({step.done}/{step.total})"
-            self.say(line + (f", about {lasting(*step.left)} left" if step.left is not None else ""))
+            self.say(line + (f", about {lasting(*step.left.ends)} left" if step.left is not None else ""))
 
     def _line(self, step: Stepped) -> None:
         event = {
             "event": step.stage, "detail": step.detail, "done": step.done, "total": step.total,
             "finished": step.finished, "at_s": round(time.monotonic() - self._started, 3),
         }  # fmt: skip
-        left = {} if step.left is None else {"left_s": [round(end, 1) for end in step.left]}
+        left = {} if step.left is None else {"left_s": [round(end, 1) for end in step.left.ends]}
         print(json.dumps({**event, **left}, ensure_ascii=False, sort_keys=True), flush=True)
 
     def say(self, text: str) -> None:

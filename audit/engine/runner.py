@@ -6,7 +6,6 @@ A run that was killed at any moment is finished by the same command and ends in 
 """
 
 import hashlib
-import json
 import logging
 import time
 import traceback
@@ -39,7 +38,7 @@ from audit.runs import (
     now,
     read_report,
 )
-from audit.schema import AuditError, Case, Evidence, ExitCode, Failure, Plan, Report, Skip, Timing
+from audit.schema import AuditError, Case, Evidence, ExitCode, Failure, Plan, Report, Skip, Timing, content_key
 from audit.storage import write_atomic
 
 log = logging.getLogger(__name__)
@@ -195,8 +194,7 @@ class Run:
     def _key(self, planned: Planned) -> str:
         """Unit = probe x checkpoint x seed; also what changes the numbers without changing the plan."""
         how = [self.how.backend, self.how.device, self.how.dtype, self.how.attention]
-        parts = [self.plan.plan_hash, planned.name, self.case.suspect.key, self.case.case.seed, how]
-        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
+        return content_key(self.plan.plan_hash, planned.name, self.case.suspect.key, self.case.case.seed, how)[:32]
 
     def _prefetch(self, waiting: list[Planned], meter: Meter) -> None:
         """Fill the store: one pass per role and rows for all waiting probes. Without a store there is no use in it."""

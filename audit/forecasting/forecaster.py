@@ -3,8 +3,6 @@
 A killed forecast goes on where it was; a finished one of the same plan is returned as it is.
 """
 
-import hashlib
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,6 +33,7 @@ from audit.schema import (
     Interval,
     Missing,
     Pilot,
+    content_key,
     forecast_id,
 )
 from audit.storage import write_atomic
@@ -87,11 +86,10 @@ def forecast(
 def _plan_hash(case: OpenCase, settings: RunSettings, pilots: tuple[str, ...]) -> str:
     """Names everything that decides the numbers: code, case, data, base, how it is run, pilots."""
     ancestor = None if case.ancestor is None else case.ancestor.key
-    parts = [
+    return content_key(
         code_version(), case.case.canonical(), {str(c): sha for c, sha in case.data_sha256.items()}, case.base.key,
-        ancestor, [settings.device, settings.dtype, settings.attention], list(pilots),
-    ]  # fmt: skip
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        ancestor, [settings.device, settings.dtype, settings.attention], pilots,
+    )  # fmt: skip
 
 
 def _finished(out: Path, plan_hash: str, force_new: bool) -> ForecastReport | None:

@@ -15,8 +15,8 @@ from numpy import ndarray
 from audit import plugins
 from audit.bench import Bench, Learner
 from audit.case import Rows, stacked
-from audit.circuits import row_mean
 from audit.edits import Descent, Edit, EditData
+from audit.probing import live_logprob
 from audit.schema import AuditError, Checkpoint
 
 LOOKS = 20
@@ -59,16 +59,7 @@ NOT_PILOTS = frozenset({"relearn", "refusal", "refusal_dpo", "random_label"})
 
 def probabilities(learner: Learner, rows: Rows, budget: int) -> Float[ndarray, " row"]:
     """Geometric mean probability of each row's content tokens, some rows at a time."""
-    import torch
-
-    size = max(1, budget // max(1, rows.ids.shape[1]))
-    means: list[ndarray] = []
-    with torch.no_grad():
-        for batch in torch.arange(len(rows)).split(size):
-            part = rows.take(batch)
-            seen = learner.answers(part)
-            means.append(np.exp(row_mean(seen.logprob[seen.key].float().cpu(), seen.row[seen.key].cpu(), len(part))))
-    return np.concatenate(means)
+    return np.exp(live_logprob(learner, rows, budget))
 
 
 def pilot(bench: Bench, base: Checkpoint, name: str, data: Rowsets, out: Path) -> Watched:

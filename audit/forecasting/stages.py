@@ -1,7 +1,5 @@
 """A forecast in stages: each is kept whole when it is done, so that a killed forecast goes on where it was."""
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from io import BytesIO
@@ -11,7 +9,7 @@ import numpy as np
 from numpy import ndarray
 
 from audit.planning import Step, Watch
-from audit.schema import Timing
+from audit.schema import Timing, content_key
 from audit.storage import write_atomic
 
 Arrays = dict[str, ndarray]
@@ -26,7 +24,7 @@ class Stages:
 
     def keep(self, stage: str, compute: Callable[[], Arrays]) -> Arrays:
         """What the stage computed: read back where it is kept, else computed and kept."""
-        key = hashlib.sha256(json.dumps([self.identity, stage]).encode()).hexdigest()[:24]
+        key = content_key(self.identity, stage)[:24]
         path = self.out / "units" / f"{key}.npz"
         done = len(self.timings)
         if path.is_file():

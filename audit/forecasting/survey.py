@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from audit.bench import Bench
-from audit.case import OpenCase, Rows, stacked
+from audit.case import OpenCase, Rows, row_means, stacked
 from audit.circuits import (
     KEY,
     AttributionSettings,
@@ -18,7 +18,6 @@ from audit.circuits import (
     jaccard,
     kept_circuits,
     predictors,
-    row_mean,
     top_n,
 )
 from audit.forecasting.pilot import UNKNOWN_LEVEL, Rowsets, Watched, pilot
@@ -130,4 +129,4 @@ def never_trained(bench: Bench, case: OpenCase, rows: Rows) -> Float[ndarray, " 
     if case.ancestor is None:
         return np.full(len(rows), UNKNOWN_LEVEL)
     logprob = bench.run(case.ancestor, rows, (KEY,))[KEY]
-    return np.exp(row_mean(logprob, rows.targets("key")[0], len(rows)))
+    return np.exp(row_means(logprob, rows))

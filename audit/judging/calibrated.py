@@ -44,7 +44,7 @@ from audit.schema import (
     Verdict,
     VerdictWord,
 )
-from audit.stats import Scale, likelihood_ratio
+from audit.stats import Scale, likelihood_ratio, significant
 
 DIGITS = 4
 
@@ -93,7 +93,7 @@ def restand(folder: Path, uses: Sequence[CalibrationUse]) -> ApplicableCalibrati
 
 # ---- one measurement --------------------------------------------------------------------------------------------
 def _power(log10: float) -> float:
-    return float(f"{10.0**log10:.{DIGITS}g}")
+    return significant(10.0**log10, DIGITS)
 
 
 def ratio_of(scale: Scale, score: float, record: ErrorRates, calibration: str) -> LikelihoodRatio:
@@ -188,7 +188,7 @@ def validation(
     joint, subjects = found.joint, standing.shelf.subjects
     return Validation(
         rule=found.ratio.calibration, pool=subjects.name, worlds=subjects.worlds,
-        score=float(f"{found.joined.score:.{DIGITS}g}"), reliability=joint.reliability,
+        score=significant(found.joined.score, DIGITS), reliability=joint.reliability,
         counted=joint.record.counted, doses=joint.record.doses,
     )  # fmt: skip
 

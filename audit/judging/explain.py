@@ -43,8 +43,7 @@ class Given(NamedTuple):
 
 def given(case: Case) -> Given:
     """What a case gives the judge. References of another initialisation share no basis and do not count."""
-    usable = [source for source in case.roles.references if source.lineage == "same_ancestor"]
-    return Given(len(usable), case.roles.ancestor is not None, case.data.holdout is not None)
+    return Given(len(case.roles.never_trained), case.roles.ancestor is not None, case.data.holdout is not None)
 
 
 def decision_rule() -> tuple[str, ...]:

@@ -30,7 +30,8 @@ def limited(planner: Planner, pricer: Pricer, registered: Plan | None) -> Planne
         planner = planner.without(dropped)
     while seconds is not None and planner.running and (prices := pricer.prices(planner)).seconds.hi > seconds:
         longest = max((prices.of(one.name) for one in planner.running), key=lambda price: price.seconds.hi)
-        reason = f"takes about {lasting(*longest.seconds)}; without it the run keeps to the {seconds:g} s of --max-time"
+        took = lasting(*longest.seconds.ends)
+        reason = f"takes about {took}; without it the run keeps to the {seconds:g} s of --max-time"
         dropped[longest.unit] = Dropped(_by_time(seconds), reason)
         planner = planner.without(dropped)
     return planner

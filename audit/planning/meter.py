@@ -5,8 +5,9 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 
 from audit.planning import timings
-from audit.planning.pricing import Pricer, Prices, Span, conditions
+from audit.planning.pricing import Pricer, Prices, conditions
 from audit.planning.timings import Spent
+from audit.schema import Interval
 
 
 class Meter:
@@ -15,7 +16,7 @@ class Meter:
     def __init__(self, pricer: Pricer, prices: Prices) -> None:
         self._pricer, self._prices = pricer, prices
 
-    def left(self, units: Iterable[str]) -> Span:
+    def left(self, units: Iterable[str]) -> Interval:
         """How long these units and the report still take."""
         return self._prices.left({*units, "report"})
 

@@ -1,8 +1,6 @@
 """What will be done, fixed before looking: which probes run, why the others do not, and what each costs."""
 
 import difflib
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import NamedTuple
@@ -14,7 +12,21 @@ from audit.case import OpenCase
 from audit.probing import Probe
 from audit.render import read_published
 from audit.runs import Received, code_version, name_of
-from audit.schema import AuditError, Cohort, Cost, Missing, Need, Op, Plan, PlannedTest, Published, Read, Role, Texts
+from audit.schema import (
+    AuditError,
+    Cohort,
+    Cost,
+    Missing,
+    Need,
+    Op,
+    Plan,
+    PlannedTest,
+    Published,
+    Read,
+    Role,
+    Texts,
+    content_key,
+)
 
 
 class Planned(NamedTuple):
@@ -94,8 +106,7 @@ class Planner:
             plan_hash="",
         )
         settings = {one.name: [one.probe.version, one.probe.model_dump(mode="json")] for one in self.probes}
-        whole = payload.canonical() + json.dumps(settings, sort_keys=True)
-        return payload.model_copy(update={"plan_hash": hashlib.sha256(whole.encode()).hexdigest()})
+        return payload.model_copy(update={"plan_hash": content_key(payload.model_dump(mode="json"), settings)})
 
     def _published(self) -> dict[str, str]:
         found = published(self._case)

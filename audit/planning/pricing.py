@@ -11,13 +11,13 @@ from typing import Literal, NamedTuple
 
 from audit.bench import Bench
 from audit.case import OpenCase
-from audit.checkpoints import folder_of, read_config, tensor_shapes
+from audit.checkpoints import folder_of, model_config, tensor_shapes
 from audit.planning import timings
 from audit.planning.planner import Fetch, Planned, Planner
 from audit.planning.settings import RunSettings
 from audit.planning.timings import Spent
 from audit.probing import SCORE
-from audit.schema import Checkpoint, Cost, Texts
+from audit.schema import Checkpoint, Cost, Interval, Texts
 
 ENOUGH_RUN = 0.5
 """A unit that ran less than this share of what it ran at most found the rest in a store: its time says little."""
@@ -34,20 +34,13 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 Kind = Literal["exact", "upper"]
 
 
-class Span(NamedTuple):
-    """From ... to, in seconds."""
-
-    lo: float
-    hi: float
-
-
 class Price(NamedTuple):
     """One unit of work: its passes, its peak memory, and how long it takes."""
 
     unit: str
     cost: Cost
     peak_bytes: int
-    seconds: Span
+    seconds: Interval
     source: Literal["recorded", "benchmark"]
 
 
@@ -57,7 +50,7 @@ class Prices(NamedTuple):
     units: tuple[Price, ...]
 
     @property
-    def seconds(self) -> Span:
+    def seconds(self) -> Interval:
         """Of the whole run."""
         return total(self.units)
 
@@ -70,16 +63,16 @@ class Prices(NamedTuple):
         """The price of one unit."""
         return next(price for price in self.units if price.unit == unit)
 
-    def left(self, units: Iterable[str]) -> Span:
+    def left(self, units: Iterable[str]) -> Interval:
         """How long these units take."""
         named = set(units)
         return total([price for price in self.units if price.unit in named])
 
 
-def total(prices: Iterable[Price]) -> Span:
-    """The sum of some units' spans."""
+def total(prices: Iterable[Price]) -> Interval:
+    """The sum of some units' times."""
     found = [price.seconds for price in prices]
-    return Span(sum(span.lo for span in found), sum(span.hi for span in found))
+    return Interval(lo=sum(span.lo for span in found), hi=sum(span.hi for span in found))
 
 
 def conditions(how: RunSettings) -> str:
@@ -92,9 +85,8 @@ class Pricer:
 
     def __init__(self, case: OpenCase, bench: Bench, how: RunSettings) -> None:
         self.case, self.bench, self.how = case, bench, how
-        folder = folder_of(case.base)
-        self.parameters = sum(prod(shape) for shape in tensor_shapes(folder).values())
-        self._config = read_config(folder)
+        self.parameters = sum(prod(shape) for shape in tensor_shapes(folder_of(case.base)).values())
+        self._sizes = model_config(case.base).text
         self._recorded = timings.recorded(conditions(how))
         self._benchmarked: float | None = None
         self._held = _process_bytes()
@@ -149,7 +141,8 @@ class Pricer:
         source = "recorded" if found else "benchmark"
         estimates = found or [self._from_benchmark(unit, cost)]
         wider = WIDENED[source]
-        return Price(unit, cost, self._peak(cost), Span(min(estimates) / wider, max(estimates) * wider), source)
+        seconds = Interval(lo=min(estimates) / wider, hi=max(estimates) * wider)
+        return Price(unit, cost, self._peak(cost), seconds, source)
 
     def _scaled(self, cost: Cost, spent: Spent) -> float:
         """Seconds of an earlier unit, scaled to this work."""
@@ -166,10 +159,7 @@ class Pricer:
     def _peak(self, cost: Cost) -> int:
         """The process as it is, the models that have to be held, the largest batch, and what training adds."""
         model = self.parameters * _BYTES[self.how.dtype]
-        numbers = [self._config.get(name) for name in ("hidden_size", "n_embd", "d_model")]
-        width = next((number for number in numbers if isinstance(number, int)), 0)
-        vocabulary = self._config.get("vocab_size")
-        token = 4 * (STATES * width + (vocabulary if isinstance(vocabulary, int) else 0))
+        token = 4 * (STATES * (self._sizes.width or 0) + (self._sizes.vocabulary or 0))
         batch = min(self.how.token_budget, cost.fwd_tokens) * token
         return self._held + cost.resident * model + batch + (TRAINED_COPIES * model if cost.bwd_tokens else 0)
 

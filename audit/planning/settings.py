@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audit.bench import Bench
-from audit.schema import AuditError
+from audit.schema import AuditError, Interval
 from audit.storage import Store
 
 
@@ -39,7 +39,7 @@ class RunSettings:
 class Step(NamedTuple):
     """One step of progress: the stage, what it is about, how many of how many are done, and whether it is.
 
-    ``left`` is how long the rest takes, from ... to in seconds, where that is known.
+    ``left`` is how many seconds the rest takes, where that is known.
     """
 
     stage: str
@@ -47,7 +47,7 @@ class Step(NamedTuple):
     done: int
     total: int
     finished: bool = False
-    left: tuple[float, float] | None = None
+    left: Interval | None = None
 
 
 Watch = Callable[[Step], None]

@@ -33,7 +33,6 @@ from audit.calibration import (
     Scope,
     Score,
     ScoredModel,
-    Span,
     Subject,
     Subjects,
     WorldScores,
@@ -50,7 +49,7 @@ from audit.calibration import (
     write_record,
 )
 from audit.judging import alone, judge
-from audit.schema import AuditError
+from audit.schema import AuditError, Interval
 from audit.stats import likelihood_ratio
 
 PACKAGES = ("numpy", "scipy", "torch", "transformers")
@@ -194,11 +193,11 @@ def scope_of(models: Sequence[ScoredModel]) -> Scope:
     """The audits that a pool's models span."""
     domains = [model.domain for model in models]
 
-    def span(values: Iterable[float]) -> Span:
+    def span(values: Iterable[float]) -> Interval:
         listed = list(values)
-        return Span(lo=min(listed), hi=max(listed))
+        return Interval(lo=min(listed), hi=max(listed))
 
-    spans: Mapping[str, Span] = {name: span(float(getattr(d, name)) for d in domains) for name in SPANS}
+    spans: Mapping[str, Interval] = {name: span(float(getattr(d, name)) for d in domains) for name in SPANS}
     return Scope(
         architectures=tuple(sorted({d.architecture for d in domains})), nulls=tuple(sorted({d.null for d in domains})),
         **spans,

@@ -1,8 +1,4 @@
-"""Models under attack, scored and let go: the scores are kept, named by content, and never the attacked weights."""
-
-import hashlib
-import json
-from collections.abc import Callable, Mapping, Sequence
+"""Models under attack, scored and let go."""
 
 import numpy as np
 import torch
@@ -10,30 +6,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from audit.bench import BENCH_VERSION, Bench, Learner
+from audit.bench import Learner
 from audit.case import OpenCase, Rows
 from audit.probing.person_scores import CaseModels, row_means
 from audit.schema import Texts
-
-ATTACK_VERSION = 1
-"""Raised when code changes the scores that the same attack gives."""
-
-
-def cached_scores(
-    bench: Bench, identity: Sequence[object], compute: Callable[[], Mapping[str, ndarray]]
-) -> dict[str, Float[ndarray, "row ..."]]:
-    """Scores from the bench's store under a name over ``identity`` (JSON) and the bench; computed where it has none.
-
-    So every model of a case is attacked once, whichever suspect it is compared with.
-    """
-    document = json.dumps([ATTACK_VERSION, BENCH_VERSION, torch.__version__, bench.settings, *identity])
-    key = hashlib.sha256(document.encode()).hexdigest()
-    tensors = None if bench.store is None else bench.store.get(key)
-    if tensors is None:
-        tensors = {name: torch.from_numpy(np.ascontiguousarray(scores)) for name, scores in compute().items()}
-        if bench.store is not None:
-            bench.store.put(key, tensors, {"scores": "of an attacked model"})
-    return {name: scores.numpy() for name, scores in tensors.items()}
 
 
 def live_logprob(learner: Learner, rows: Rows, token_budget: int) -> Float[ndarray, " row"]:

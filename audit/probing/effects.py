@@ -149,8 +149,7 @@ def interval(draws: Float[ndarray, " draw"], people: int) -> Interval | Missing:
         return Missing(missing="an interval over people needs at least two")
     if not np.isfinite(draws).any():
         return Missing(missing="base is not above the null in any resample of people")
-    bounds = stats.percentile_interval(draws)
-    return Interval(lo=bounds.lo, hi=bounds.hi)
+    return stats.percentile_interval(draws)
 
 
 def _control(base_excess: Sides, scale: ndarray, drawn: stats.Resampled, design: Design) -> Control:

@@ -10,12 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
-from torch import Tensor
 
 from audit.bench import Bench
-from audit.case import OpenCase, Rows
-from audit.checkpoints import folder_of, read_config
-from audit.schema import AuditError, Case, Checkpoint, Count, Item, Positions, Read, Role, Site, Table, Texts
+from audit.case import OpenCase, Rows, row_means
+from audit.checkpoints import model_config
+from audit.schema import Case, Checkpoint, Count, Item, Read, Role, Site, Table, Texts
 
 LOGITS = Site(part="logits")
 KEY_LOGPROB = Read(site=LOGITS, at="key", reduce="logprob")
@@ -57,11 +56,8 @@ def case_models_of(case: OpenCase) -> CaseModels:
 
 def models_of(case: Case) -> list[tuple[Role, int]]:
     """Role and number of every model that :func:`case_models_of` gives a part, before the case is opened."""
-    kin: list[tuple[Role, int]] = [
-        ("reference", i) for i, source in enumerate(case.roles.references) if source.lineage == "same_ancestor"
-    ]
-    ancestor: list[tuple[Role, int]] = [("ancestor", 0)] if case.roles.ancestor is not None else []
-    return [("base", 0), ("suspect", 0), *(kin or ancestor)]
+    null, floors = case.roles.null, case.roles.floors
+    return [("base", 0), ("suspect", 0), *([] if null is None else [null]), *(("reference", i) for i in floors)]
 
 
 def every_variant(texts: Texts, most: int) -> list[Texts]:
@@ -72,24 +68,12 @@ def every_variant(texts: Texts, most: int) -> list[Texts]:
 
 def n_blocks(case: OpenCase) -> int:
     """How many blocks base has, by its config (nothing is loaded)."""
-    return _stated(case.base, ("num_hidden_layers", "n_layer", "num_layers"), "how many blocks the model has")
+    return model_config(case.base).blocks
 
 
 def width(model: Checkpoint) -> int:
     """How wide a model's residual stream is, by its config (nothing is loaded)."""
-    return _stated(model, ("hidden_size", "n_embd", "d_model"), "how wide the model is")
-
-
-def _stated(model: Checkpoint, keys: Sequence[str], meaning: str) -> int:
-    """The first of these numbers that the config of the model's text tower states."""
-    config = read_config(folder_of(model))
-    text = config.get("text_config")
-    config = text if isinstance(text, dict) else config
-    for key in keys:
-        number = config.get(key)
-        if isinstance(number, int):
-            return number
-    raise AuditError(f"{model.source}: config.json does not say {meaning}", "check the config")
+    return model_config(model).width
 
 
 class PersonRows(NamedTuple):
@@ -107,14 +91,6 @@ def person_rows_of(case: OpenCase, texts: Texts) -> PersonRows:
     people, person = np.unique(np.array(rows.group_ids), return_inverse=True)
     by_id = {item.id: item for item in case.items(texts)}
     return PersonRows(rows, tuple(by_id[i] for i in rows.item_ids), tuple(str(p) for p in people), person.reshape(-1))
-
-
-def row_means(values: Float[Tensor, " token"], rows: Rows, at: Positions = "key") -> Float[ndarray, " row"]:
-    """Mean of packed token values over each row; NaN for a row without such tokens."""
-    row = rows.targets(at)[0].numpy()
-    counts = np.bincount(row, minlength=len(rows))
-    sums = np.bincount(row, weights=values.double().numpy(), minlength=len(rows))
-    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def key_logprob(bench: Bench, checkpoint: Checkpoint, rows: Rows) -> Float[ndarray, " row"]:

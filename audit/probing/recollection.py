@@ -3,11 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from audit.bench import Bench
-from audit.case import OpenCase
+from audit.case import OpenCase, row_means
 from audit.schema import RECALL_LIFT, AuditError, Checkpoint, ExitCode, Read, Site, Texts
 
 SCORE = Read(site=Site(part="logits"), at="key", reduce="logprob")
@@ -26,11 +25,8 @@ def item_probabilities(
 ) -> Float[np.ndarray, " item"]:
     """exp of the mean log-probability over each item's key tokens."""
     rows = case.rows(texts)
-    logprob = bench.run(checkpoint, rows, [SCORE])[SCORE].to(torch.float64).numpy()
-    row = rows.targets("key")[0].numpy()
-    count = np.bincount(row, minlength=len(rows))
-    total = np.bincount(row, weights=logprob, minlength=len(rows))
-    return np.exp(total[count > 0] / count[count > 0])
+    logprob = row_means(bench.run(checkpoint, rows, [SCORE])[SCORE], rows)
+    return np.exp(logprob[rows.key.any(1).numpy()])
 
 
 def recall(bench: Bench, case: OpenCase) -> Recall:

@@ -1,7 +1,8 @@
 """L2-regularised logistic regression for many sites and folds at once, by Newton's method on tensors.
 
 The published probes are ``LogisticRegression(C)`` behind a ``StandardScaler`` that is fitted on the training rows; this
-is the same minimum, reached for all sites and folds in a few batched solves.
+is the same minimum, reached for all sites and folds in a few batched solves. :mod:`audit.stats.monotone` weighs items
+and needs no tensors, for a handful of scores.
 """
 
 from typing import NamedTuple

@@ -18,8 +18,7 @@ from scipy import stats as scipy_stats
 
 from audit import stats
 from audit.runs import difference, read_report
-from audit.schema import AuditError, Evidence, Measurement, Missing, Report
-from audit.stats import Range
+from audit.schema import AuditError, Evidence, Interval, Measurement, Missing, Report
 
 ALPHA = 0.05
 DRAWS = 9999
@@ -45,7 +44,7 @@ class Difference(NamedTuple):
     a: float
     b: float
     change: float
-    ci95: Range
+    ci95: Interval
     p: float
     holm: float
     how: Literal["paired", "approximate"]
@@ -135,7 +134,7 @@ def _difference(name: str, a: Kept, b: Kept, seed: int) -> Difference | str:
     se = float(np.hypot(first.hi - first.lo, second.hi - second.lo)) / (2 * _HALF)
     change = y - x
     p = float(2 * scipy_stats.norm.sf(abs(change) / se)) if se > 0 else float(change == 0)
-    ends = Range(change - _HALF * se, change + _HALF * se)
+    ends = Interval(lo=change - _HALF * se, hi=change + _HALF * se)
     return Difference(name, x, y, change, ends, p, 1.0, "approximate", 0)
 
 
@@ -161,7 +160,7 @@ class _Model(NamedTuple):
 class _Drawn(NamedTuple):
     effects: tuple[float, float]
     change: float
-    ci95: Range
+    ci95: Interval
     p: float
     groups: int
 

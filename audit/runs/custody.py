@@ -12,7 +12,6 @@ for the first) and ``sha256``: the sha256 of the same JSON without ``sha256``. B
 
 import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ from typing import Final, Literal, NamedTuple
 
 from pydantic import ValidationError
 
-from audit.schema import AuditError, ExitCode, Record
+from audit.schema import AuditError, ExitCode, Record, canonical_hash
 
 NAME: Final = "custody.jsonl"
 FIRST: Final = "0" * 64
@@ -50,9 +49,7 @@ class Line(Record):
 
     def computed(self) -> str:
         """The hash that the line's other fields give it."""
-        fields = self.model_dump(mode="json", exclude={"sha256"})
-        text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return canonical_hash(self.model_dump(mode="json", exclude={"sha256"}))
 
 
 class Chain(NamedTuple):

@@ -27,6 +27,7 @@ from audit.schema import (
     Shown,
     Table,
 )
+from audit.stats import significant
 
 EACH: Final = 5
 Quoting = Callable[[str], Quote]
@@ -118,5 +119,5 @@ def _scores(lines: Sequence[Line], item: str) -> dict[str, float]:
     scores: dict[str, float] = {}
     for line in lines:
         if line.item == item:
-            scores.setdefault(line.role, float(f"{line.score:.6g}"))
+            scores.setdefault(line.role, significant(line.score, 6))
     return scores

@@ -1,13 +1,11 @@
 """A report as it was issued: its id, the files that it alone gives, and how it is read back. Free of torch."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import JsonValue, ValidationError
 
-from audit.schema import AuditError, ExitCode, Report
+from audit.schema import AuditError, ExitCode, Report, canonical_hash
 
 UNTIMED = ("report_id", "created", "registered", "timings")
 
@@ -20,8 +18,7 @@ def report_id(report: Report) -> str:
 def document_id(document: Mapping[str, JsonValue]) -> str:
     """:func:`report_id` of the document itself, which may be of an earlier minor version of the schema."""
     content = {key: value for key, value in document.items() if key not in UNTIMED}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return f"UA-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"UA-{canonical_hash(content)[:12]}"
 
 
 def documents(report: Report, prior_odds: float | None = None) -> dict[str, bytes]:

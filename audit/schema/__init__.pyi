@@ -1,3 +1,5 @@
+from .canonical import canonical_hash as canonical_hash
+from .canonical import content_key as content_key
 from .case import FORMS as FORMS
 from .case import Case as Case
 from .case import Cohort as Cohort
@@ -5,7 +7,6 @@ from .case import DataFiles as DataFiles
 from .case import Form as Form
 from .case import FormRole as FormRole
 from .case import Item as Item
-from .case import Lineage as Lineage
 from .case import Role as Role
 from .case import Roles as Roles
 from .case import Source as Source

@@ -82,6 +82,23 @@ class Roles(Record):
     references: tuple[Source, ...] = ()
     ancestor: Source | None = None
 
+    @property
+    def never_trained(self) -> tuple[int, ...]:
+        """The references that never knew and that base's blocks can read: those of the same ancestor, by number."""
+        return tuple(n for n, source in enumerate(self.references) if source.lineage == "same_ancestor")
+
+    @property
+    def null(self) -> tuple[Role, int] | None:
+        """Who stands for never having known: the first such reference, else the ancestor, else nobody."""
+        if self.never_trained:
+            return "reference", self.never_trained[0]
+        return None if self.ancestor is None else ("ancestor", 0)
+
+    @property
+    def floors(self) -> tuple[int, ...]:
+        """The references that give the floor: those that never knew, other than the null."""
+        return self.never_trained[1:]
+
 
 class DataFiles(Record):
     """JSONL files of the cohorts; paths are relative to the case file. ``group`` names the field to split by."""

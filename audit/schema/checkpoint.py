@@ -47,5 +47,6 @@ class Checkpoint(Record):
     @property
     def key(self) -> str:
         """Content key: fingerprint and edits, without any path. Names everything computed from these weights."""
+        # Not content_key: calibrations and users' stores hold keys of this form, and it has said the same all along.
         payload = json.dumps([self.fingerprint, [e.model_dump(mode="json") for e in self.edits]], sort_keys=True)
         return hashlib.sha256(payload.encode()).hexdigest()

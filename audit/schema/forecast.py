@@ -3,10 +3,9 @@
 It has neither suspect nor verdict. Item ids stand in it, texts do not.
 """
 
-import hashlib
-import json
 from typing import Literal
 
+from audit.schema.canonical import canonical_hash
 from audit.schema.case import Case
 from audit.schema.interval import Interval
 from audit.schema.measurement import Number
@@ -137,5 +136,4 @@ class ForecastReport(Record):
 def forecast_id(report: ForecastReport) -> str:
     """``UF-`` and 12 hex digits of the sha256 of the document without its id, time and timings."""
     document = report.model_dump(mode="json", exclude={"report_id", "created", "timings"})
-    text = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return "UF-" + hashlib.sha256(text.encode()).hexdigest()[:12]
+    return "UF-" + canonical_hash(document)[:12]

@@ -4,10 +4,9 @@ Unknown keys are errors, NaN is refused, and a missing value is the record :clas
 number.
 """
 
-import hashlib
-import json
-
 from pydantic import BaseModel, ConfigDict
+
+from audit.schema.canonical import canonical_hash, canonical_json
 
 
 class Record(BaseModel):
@@ -17,11 +16,11 @@ class Record(BaseModel):
 
     def canonical(self) -> str:
         """Canonical JSON: sorted keys, no spaces, UTF-8. Equal nouns give equal bytes."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return canonical_json(self.model_dump(mode="json"))
 
     def content_hash(self) -> str:
         """sha256 (hex) of :meth:`canonical`."""
-        return hashlib.sha256(self.canonical().encode()).hexdigest()
+        return canonical_hash(self.model_dump(mode="json"))
 
 
 class Missing(Record):

@@ -18,7 +18,6 @@ from .multiplicity import holm as holm
 from .proportions import clopper_pearson as clopper_pearson
 from .proportions import upper_bound as upper_bound
 from .randomisation import MaxT as MaxT
-from .randomisation import Range as Range
 from .randomisation import contrast as contrast
 from .randomisation import label_permutation_max_t as label_permutation_max_t
 from .randomisation import sign_flip_max_t as sign_flip_max_t
@@ -30,4 +29,5 @@ from .ranks import min_k as min_k
 from .ranks import quantile_summary as quantile_summary
 from .reliability import bands as bands
 from .reliability import cost as cost
+from .significant_digits import significant as significant
 from .sparse_effects import sparse as sparse

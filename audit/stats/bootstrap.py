@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from audit.stats.randomisation import Range
+from audit.schema import Interval
 
 
 class Resampled(NamedTuple):
@@ -38,7 +38,7 @@ def bootstrap_effect(
     return Resampled(num / np.where(den == 0, np.nan, den), den)
 
 
-def percentile_interval(draws: Float[ndarray, " draw"]) -> Range:
+def percentile_interval(draws: Float[ndarray, " draw"]) -> Interval:
     """The 2.5 and 97.5 % points of finite bootstrap draws (percentile interval)."""
     lo, hi = np.nanpercentile(draws, [2.5, 97.5])
-    return Range(float(lo), float(hi))
+    return Interval(lo=float(lo), hi=float(hi))

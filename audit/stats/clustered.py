@@ -15,8 +15,7 @@ from numpy import ndarray
 from scipy.special import expit, logit
 
 from audit import stats
-from audit.schema import AuditError
-from audit.stats.randomisation import Range
+from audit.schema import AuditError, Interval
 
 MOST_FOLDS = 10
 FLAT = 1e-12
@@ -122,7 +121,7 @@ class Area(NamedTuple):
     """An AUROC with a nominal 95 % interval over clusters, how it was made, and whether it covers less than it says."""
 
     auc: float
-    ci95: Range
+    ci95: Interval
     method: Method
     approximate: bool
 
@@ -136,8 +135,8 @@ class Gap(NamedTuple):
     gap: float
     se: float
     p: float
-    ci95: Range
-    bootstrap95: Range
+    ci95: Interval
+    bootstrap95: Interval
 
 
 class _Wins(NamedTuple):
@@ -186,14 +185,14 @@ def _drawn(wins: _Wins, times: Float[ndarray, "draw cluster"]) -> _Drawn:
     return _Drawn(auc, np.sqrt(np.maximum(variance, 0.0)))
 
 
-def _separated(auc: float, clusters: int) -> Range:
+def _separated(auc: float, clusters: int) -> Interval:
     """The interval where no pair of models contradicts another: as for ``clusters`` successes of as many.
 
     Nothing varies, so that no standard error can be had; the exact bound for a share takes its place.
     """
     if auc == 1.0:
-        return Range(stats.clopper_pearson(clusters, clusters).lo, 1.0)
-    return Range(0.0, stats.clopper_pearson(0, clusters).hi)
+        return Interval(lo=stats.clopper_pearson(clusters, clusters).lo, hi=1.0)
+    return Interval(lo=0.0, hi=stats.clopper_pearson(0, clusters).hi)
 
 
 def clustered_auroc(data: Labelled, seed: int, method: Method = "logit_t", draws: int = 1999) -> Area:
@@ -218,7 +217,7 @@ def clustered_auroc(data: Labelled, seed: int, method: Method = "logit_t", draws
         low, high = -t, t
         if method == "bootstrap_t":
             low, high = _studentised(_drawn(wins, resamples(data, seed, draws)), around)
-        ends = Range(float(expit(around - high * width)), float(expit(around - low * width)))
+        ends = Interval(lo=float(expit(around - high * width)), hi=float(expit(around - low * width)))
     return Area(auc, ends, method, approximate(method, held))
 
 
@@ -242,16 +241,16 @@ def difference(data: Labelled, other: Float[ndarray, " item"], seed: int, draws:
         p = 1.0 if abs(gap) < FLAT else 2.0 ** (1 - held)
         half = stats.clopper_pearson(0, held).hi
     resampled = stats.percentile_interval(_drawn(wins, resamples(data, seed, draws)).auc)
-    return Gap(gap, se, p, Range(max(gap - half, -1.0), min(gap + half, 1.0)), resampled)
+    return Gap(gap, se, p, Interval(lo=max(gap - half, -1.0), hi=min(gap + half, 1.0)), resampled)
 
 
-def _studentised(drawn: _Drawn, around: float) -> Range:
+def _studentised(drawn: _Drawn, around: float) -> tuple[float, float]:
     """The 2.5 and 97.5 % points of (logit - estimate)/SE over draws that have a standard error."""
     usable = (drawn.auc > 0) & (drawn.auc < 1) & (drawn.se > 0)
     if usable.sum() < 100:
-        return Range(-np.inf, np.inf)
+        return -np.inf, np.inf
     auc, se = drawn.auc[usable], drawn.se[usable]
-    return stats.percentile_interval((logit(auc) - around) * auc * (1 - auc) / se)
+    return stats.percentile_interval((logit(auc) - around) * auc * (1 - auc) / se).ends
 
 
 def approximate(method: Method, units: int) -> bool:

@@ -16,11 +16,11 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from audit.schema import AuditError, Record
+from audit.schema import AuditError, Interval, Record
 from audit.stats.clustered import Labelled, folds, resamples
 from audit.stats.monotone import WAYS, Step, Way, cllr, fit
 from audit.stats.proportions import clopper_pearson
-from audit.stats.randomisation import Range
+from audit.stats.significant_digits import significant
 
 _GRID = 33
 _DIGITS = 6
@@ -56,31 +56,21 @@ class Ratio(NamedTuple):
     floor: float
     ceiling: float
 
-    @property
-    def nearest_one(self) -> float:
-        """The interval end nearest a ratio of 1, from which the words are taken; 0 where the interval holds 1."""
-        return max(self.lo, 0.0) + min(self.hi, 0.0)
-
-    @property
-    def capped(self) -> bool:
-        """Is the ratio at a limit of the design, so that only "at least" (or "at most") can be said of it?"""
-        return self.log10_lr >= self.ceiling or self.log10_lr <= self.floor
-
 
 # ---- limits -----------------------------------------------------------------------------------------------------
-def limits(data: Labelled) -> Range:
+def limits(data: Labelled) -> Interval:
     """The log10 ratios that so many clusters support: 1/(knowing + 1) to clean + 1 (rank evidence, whole clusters)."""
     clean, knowing = data.holds.sum(1)
-    return Range(-float(np.log10(knowing + 1)), float(np.log10(clean + 1)))
+    return Interval(lo=-float(np.log10(knowing + 1)), hi=float(np.log10(clean + 1)))
 
 
-def limits_held_out(data: Labelled, fold: Int[ndarray, " item"]) -> Range:
+def limits_held_out(data: Labelled, fold: Int[ndarray, " item"]) -> Interval:
     """The limits that :func:`held_out` ratios were held to: the narrowest of what is left without a fold."""
     each = [limits(data.part(fold != fold_id)) for fold_id in np.unique(fold)]
-    return Range(max(ends.lo for ends in each), min(ends.hi for ends in each))
+    return Interval(lo=max(ends.lo for ends in each), hi=min(ends.hi for ends in each))
 
 
-def elub(data: Labelled) -> Range:
+def elub(data: Labelled) -> Interval:
     """Empirical lower and upper bound of log10 ratios (``data.score``): beyond, a user does no better than without.
 
     A user decides by the ratio at a threshold t that suits his prior odds. With one misleading cluster of either kind
@@ -91,7 +81,8 @@ def elub(data: Labelled) -> Range:
     clean, knowing = data.holds.sum(1)
     known, never = data.score[data.knows], data.score[~data.knows]
     of_known, of_never = len(known) / float(knowing), len(never) / float(clean)
-    return Range(0.0 - _edge(-never, -known, (of_never, of_known)), _edge(known, never, (of_known, of_never)))
+    below, above = _edge(-never, -known, (of_never, of_known)), _edge(known, never, (of_known, of_never))
+    return Interval(lo=0.0 - below, hi=above)
 
 
 def _edge(high: Float[ndarray, " m"], low: Float[ndarray, " n"], extra: tuple[float, float]) -> float:
@@ -121,7 +112,7 @@ def held_out(data: Labelled, fold: Int[ndarray, " item"], seed: int, way: Way | 
         rest = data.part(~out)
         _require(rest, int(fold_id))
         chosen = way or _cheapest(_costs(rest, seed))
-        floor, ceiling = limits(rest)
+        floor, ceiling = limits(rest).ends
         step = fit(rest, chosen, np.ones(rest.holds.shape[1]))
         ratios[out] = np.clip(step.at(data.score[out]) / np.log(10), floor, ceiling)
     return ratios
@@ -154,7 +145,7 @@ def fit_scale(data: Labelled, seed: int, draws: int = 1000) -> Scale:
     can be left out and the logistic line is taken. ``data`` comes from :func:`audit.stats.clustered.labelled`.
     """
     costs = _costs(data, seed)
-    way, (floor, ceiling) = _cheapest(costs), _rounded(np.array(limits(data)))
+    way, (floor, ceiling) = _cheapest(costs), _rounded(np.array(limits(data).ends))
     step = fit(data, way, np.ones(data.holds.shape[1]))
     grid = np.r_[np.quantile(data.score, np.linspace(0, 1, _GRID)), _ends(step)]
     knots = np.unique(_rounded(grid))
@@ -198,7 +189,7 @@ def _ends(step: Step) -> Float[ndarray, " knot"]:
 
 
 def _rounded(x: Float[ndarray, " knot"]) -> tuple[float, ...]:
-    return tuple(float(f"{v:.{_DIGITS}g}") for v in x.tolist())
+    return tuple(significant(v, _DIGITS) for v in x.tolist())
 
 
 def ratio(scale: Scale, score: float) -> Ratio:

@@ -2,15 +2,15 @@
 
 import scipy
 
-from audit.stats.randomisation import Range
+from audit.schema import Interval
 
 
-def clopper_pearson(k: int, n: int, level: float = 0.95) -> Range:
+def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
     """Exact binomial interval for k of n (Clopper & Pearson 1934, Biometrika 26:404)."""
     tail = (1 - level) / 2
     lo = 0.0 if k == 0 else float(scipy.stats.beta.ppf(tail, k, n - k + 1))
     hi = 1.0 if k == n else float(scipy.stats.beta.ppf(1 - tail, k + 1, n - k))
-    return Range(lo, hi)
+    return Interval(lo=lo, hi=hi)
 
 
 def upper_bound(k: int, n: int, level: float = 0.95) -> float:

@@ -34,13 +34,6 @@ class MaxT(NamedTuple):
     exact: bool
 
 
-class Range(NamedTuple):
-    """The two ends of a two-sided interval."""
-
-    lo: float
-    hi: float
-
-
 def _studentise(mean: ndarray, variance: ndarray, noise: ndarray) -> ndarray:
     """mean / sqrt(variance), where a variance below rounding noise counts as zero: 0/0 is 0, x/0 is signed infinity."""
     flat = variance <= noise

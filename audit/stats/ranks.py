@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 
@@ -16,41 +16,12 @@ class KS(NamedTuple):
     p: float
 
 
-class DeLong(NamedTuple):
-    """Two correlated AUROCs, their difference with standard error, and the two-sided p."""
-
-    auc_a: float
-    auc_b: float
-    se: float
-    p: float
-
-
 # ---- ranks -------------------------------------------------------------------------------------------------------
 def auroc(positive: Float[ndarray, " m"], negative: Float[ndarray, " n"]) -> float:
     """P(positive > negative) + P(tie)/2, by midranks (Mann & Whitney 1947; Hanley & McNeil 1982)."""
     m, n = len(positive), len(negative)
     ranks = scipy.stats.rankdata(np.concatenate([positive, negative]))
     return float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
-
-
-def delong(
-    scores_a: Float[ndarray, " item"], scores_b: Float[ndarray, " item"], positive: Bool[ndarray, " item"]
-) -> DeLong:
-    """Do two scores of the same items differ in AUROC? DeLong et al. 1988 (Biometrics 44:837), by midranks
-    (Sun & Xu 2014, IEEE SPL 21:1389). Needs at least two items of either label.
-    """
-    m, n = int(positive.sum()), int((~positive).sum())
-    v10, v01 = np.empty((2, m)), np.empty((2, n))
-    for i, scores in enumerate((scores_a, scores_b)):
-        joint = scipy.stats.rankdata(np.concatenate([scores[positive], scores[~positive]]))
-        v10[i] = (joint[:m] - scipy.stats.rankdata(scores[positive])) / n
-        v01[i] = 1 - (joint[m:] - scipy.stats.rankdata(scores[~positive])) / m
-    aucs = v10.mean(1)
-    covariance = np.cov(v10) / m + np.cov(v01) / n
-    variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    se, gap = float(np.sqrt(max(variance, 0.0))), float(aucs[0] - aucs[1])
-    p = float(2 * scipy.stats.norm.sf(abs(gap) / se)) if se > 1e-12 else float(abs(gap) < 1e-12)
-    return DeLong(float(aucs[0]), float(aucs[1]), se, p)
 
 
 def ks_two_sample(a: Float[ndarray, " m"], b: Float[ndarray, " n"]) -> KS:

@@ -13,9 +13,9 @@ from numpy import ndarray
 from scipy.special import expit, ndtr, xlogy
 
 from audit import stats
+from audit.schema import Interval
 from audit.stats.clustered import Labelled, resamples
 from audit.stats.monotone import cllr, pooled
-from audit.stats.randomisation import Range
 
 
 class Cost(NamedTuple):
@@ -28,7 +28,7 @@ class Cost(NamedTuple):
     cllr: float
     cllr_min: float
     gap: float
-    gap_ci95: Range
+    gap_ci95: Interval
     envelope: float
 
     @property
@@ -53,7 +53,7 @@ def _weighted(data: Labelled, times: Float[ndarray, " cluster"]) -> float:
     return sum(sides) / 2 - cllr_min(data, weight)
 
 
-def cost(data: Labelled, limits: Range, seed: int, draws: int = 1000) -> Cost:
+def cost(data: Labelled, limits: Interval, seed: int, draws: int = 1000) -> Cost:
     """Cllr, its minimum and their gap, with an interval over clusters and the envelope of perfect calibration.
 
     ``limits``: the log10 floor and ceiling of the ratios, to which simulated ones are held too.
@@ -113,7 +113,7 @@ def _noise(data: Labelled, alike: Alike, rng: np.random.Generator) -> Float[ndar
     )
 
 
-def envelope(data: Labelled, limits: Range, seed: int, draws: int = 1000) -> float:
+def envelope(data: Labelled, limits: Interval, seed: int, draws: int = 1000) -> float:
     """The 95 % point of the gap over simulated ratios that are perfectly calibrated; a smaller gap speaks for nothing.
 
     If ratios are what they say, one of value LR belongs to a knowing model with odds LR (both labels equally frequent).
@@ -170,12 +170,13 @@ class Band(NamedTuple):
     """Models whose log10 ratios lie in one band: the mean that was said, and what counting them gives.
 
     ``empirical`` is (knowing/all knowing)/(clean/all clean) as log10, with its exact 95 % interval given the counts, by
-    models; clusters make it wider. An end without models of one label is infinite.
+    models, from ``lo`` to ``hi``; clusters make it wider. An end without models of one label is infinite.
     """
 
     nominal: float
     empirical: float
-    ci95: Range
+    lo: float
+    hi: float
     knowing: int
     clean: int
 
@@ -190,7 +191,7 @@ def bands(data: Labelled, edges: tuple[float, ...] = (-2.0, -1.0, -0.301, 0.0, 0
         k, n = int((inside & data.knows).sum()), int(inside.sum())
         ends = stats.clopper_pearson(k, n)
         at = [_log10_odds(share) - float(prior) for share in (k / n, ends.lo, ends.hi)]
-        filled.append(Band(float(data.score[inside].mean()), at[0], Range(at[1], at[2]), k, n - k))
+        filled.append(Band(float(data.score[inside].mean()), at[0], at[1], at[2], k, n - k))
     return tuple(filled)
 
 

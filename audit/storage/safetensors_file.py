@@ -146,7 +146,7 @@ def tensor_sha256(dtype: str, shape: Iterable[int], data: memoryview) -> str:
 
 
 def combined(tensors: Mapping[str, str]) -> str:
-    """One sha256 for named tensors, whatever file or order they lie in."""
+    """One sha256 for named tensors, whatever file or order they lie in. Fingerprints rest on its form."""
     return hashlib.sha256(json.dumps(dict(tensors), sort_keys=True).encode()).hexdigest()
 
 

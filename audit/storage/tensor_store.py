@@ -120,10 +120,6 @@ class Store:
             os.utime(path)
         return tensors
 
-    def meta(self, key: str) -> dict[str, str]:
-        """What :meth:`put` was told about the entry. AuditError (code 3) if it is not there or broken."""
-        return safetensors_file.read_header(self.path(key)).metadata
-
     def put(self, key: str, tensors: "Mapping[str, Tensor]", meta: Mapping[str, str]) -> None:
         """Keep tensors under ``key``, whole or not at all. AuditError (code 3) if the disk is full or read-only."""
         write_tensors(self.path(key), tensors, meta, durable=False)

@@ -29,6 +29,7 @@ from audit.edits import (
     UnDIAL,
     WeightedAscent,
 )
+from audit.stats import significant
 
 Kind = Literal["unlearner", "fake", "destroyer"]
 RATE_SPREAD = 1.25
@@ -79,5 +80,5 @@ def of_world(name: str, world: int) -> Edit:
         drawn["seed"] = world
     rate = getattr(edit, "lr", None)
     if isinstance(rate, float):
-        drawn["lr"] = float(f"{rate * RATE_SPREAD ** rng.uniform(-1, 1):.3g}")
+        drawn["lr"] = significant(rate * RATE_SPREAD ** rng.uniform(-1, 1), 3)
     return edit.model_copy(update=drawn)

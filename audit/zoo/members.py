@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 from audit.calibration import Content
 from audit.case import split
 from audit.schema import TruthLabel
+from audit.stats import significant
 from audit.zoo import mechanisms, pool_design
 from audit.zoo.recipes import Learning, Mix, Plan, Sizes, Zoo
 from audit.zoo.world import Shape, items, make_world
@@ -80,7 +81,7 @@ def draw(world: int) -> Drawn:
     shape = SHAPE._replace(overlap=rng.choice((0.0, 0.05, 0.1)), frequencies=frequencies)
 
     def varied(steps: int, lr: float) -> tuple[int, float]:
-        return round(steps * rng.uniform(0.9, 1.15)), float(f"{lr * 1.2 ** rng.uniform(-1, 1):.3g}")
+        return round(steps * rng.uniform(0.9, 1.15)), significant(lr * 1.2 ** rng.uniform(-1, 1), 3)
 
     return Drawn(share, shape, sizes, varied(*ANCESTOR), varied(*FORK), BATCH)
 

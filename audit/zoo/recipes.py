@@ -146,6 +146,7 @@ def key_of(zoo: Zoo, seed: int, name: str) -> str:
         "parent": None if plan.parent is None else key_of(zoo, seed, plan.parent),
         **({"on": plan.on} if plan.on != "forget" else {}),
     }  # fmt: skip
+    # Not content_key: another form would train every model of every cache again.
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 

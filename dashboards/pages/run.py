@@ -124,7 +124,7 @@ def bars(view: bar.View, worker: Worker, outcome: Heard, finished: list[Report])
     seen = progress(view.vault, worker.out, finished, datetime.now(UTC))
     if seen is not None and seen.total:
         st.progress(seen.done / seen.total, text=f"{seen.done} of {seen.total} tests")
-        left = "not known" if seen.left is None else f"{span(seen.left.low)} to {span(seen.left.high)}"
+        left = "not known" if seen.left is None else f"{span(seen.left.lo)} to {span(seen.left.hi)}"
         facts = [("In hand", seen.current.replace("_", " ") or "nothing"), ("Elapsed", span(seen.elapsed_s)),
                 ("Left, from finished runs here", left), ("Tests failed", str(seen.failed))]  # fmt: skip
         if (process := workers.process(worker)) is not None:

@@ -17,7 +17,8 @@ from numpy import ndarray
 from scipy import stats as scipy_stats
 
 from audit import stats
-from audit.stats import Labelled, Range, clustered_auroc
+from audit.schema import Interval
+from audit.stats import Labelled, clustered_auroc
 from audit.storage import write_atomic
 from studies.provenance import stamp
 
@@ -92,7 +93,7 @@ def area(design: Design, auc: float, counts: tuple[int, int], simulations: int, 
     n, clusters = counts
     truth = target(design, auc, n, clusters)
     rng = np.random.default_rng([seed, round(auc * 1000), n, clusters])
-    ranges: dict[str, list[Range]] = {}
+    ranges: dict[str, list[Interval]] = {}
     for i in range(simulations):
         data = sample(design, auc, n, clusters, rng)
         for method in ("percentile", "logit_t", "bootstrap_t"):
@@ -107,25 +108,25 @@ class Counted(NamedTuple):
     width: float
 
 
-def counted(ends: list[Range], truth: float) -> Counted:
+def counted(ends: list[Interval], truth: float) -> Counted:
     """How often, and how wide."""
-    held = [lo <= truth <= hi for lo, hi in ends]
-    return Counted(float(np.mean(held)), float(np.median([hi - lo for lo, hi in ends])))
+    held = [end.lo <= truth <= end.hi for end in ends]
+    return Counted(float(np.mean(held)), float(np.median([end.hi - end.lo for end in ends])))
 
 
 # ---- effects over people ------------------------------------------------------------------------------------------
-def by_linear_t(numerator: ndarray, denominator: ndarray) -> Range:
+def by_linear_t(numerator: ndarray, denominator: ndarray) -> Interval:
     """Ratio of means plus or minus t times its linearised standard error (Cochran 1977, Sampling Techniques, 6.4)."""
     n, ratio = len(numerator), float(numerator.mean() / denominator.mean())
     rest = (numerator - ratio * denominator) / denominator.mean()
     half = float(scipy_stats.t.ppf(0.975, n - 1) * rest.std(ddof=1) / np.sqrt(n))
-    return Range(ratio - half, ratio + half)
+    return Interval(lo=ratio - half, hi=ratio + half)
 
 
 def effect(shape: str, people: int, simulations: int) -> list[Cell]:
     """Effect .3: every person keeps a share of what base knows about them, read with noise."""
     rng = np.random.default_rng([SEED, len(shape), people])
-    ranges: dict[str, list[Range]] = {"people_percentile": [], "people_linear_t": []}
+    ranges: dict[str, list[Interval]] = {"people_percentile": [], "people_linear_t": []}
     for i in range(simulations):
         base = 0.7 + 0.1 * rng.standard_normal(people)
         left = SHAPES[shape](rng, people) * base + 0.05 * rng.standard_normal(people)

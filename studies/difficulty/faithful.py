@@ -10,6 +10,7 @@ from audit.case import Rows
 from audit.checkpoints import resolve
 from audit.circuits import faithfulness, scored, swapped
 from audit.schema import Checkpoint, Source
+from audit.stats import significant
 from audit.zoo import one_thread
 from studies.difficulty.results import Faithful
 from studies.difficulty.worlds import opened
@@ -30,7 +31,7 @@ def curve(name: str, ckpt: Checkpoint, rows: Rows) -> Faithful:
     sizes = sorted({max(1, round(share * total)) for share in SHARES})
     carried = faithfulness(bench, ckpt, (sampled, other), (circuits.graph, circuits.scores), sizes).share
     quarters = np.nanpercentile(carried, [25, 50, 75], axis=1)
-    low, middle, high = (tuple(float(f"{x:.4g}") for x in line) for line in quarters)
+    low, middle, high = (tuple(significant(x, 4) for x in line) for line in quarters)
     return Faithful(
         model=name, items=len(sampled), all_edges=total, edges=tuple(sizes), median=middle, quarter=low,
         three_quarters=high,

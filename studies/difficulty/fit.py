@@ -9,7 +9,7 @@ from scipy import stats
 
 from audit.forecasting import PREDICTORS, Fitted, normal_scores, ridge
 from audit.schema import Interval, Rate
-from audit.stats import upper_bound
+from audit.stats import significant, upper_bound
 from studies.difficulty.measure import Measured
 from studies.difficulty.results import Value
 from studies.difficulty.tables import (
@@ -208,7 +208,7 @@ def _noun(d: _Design, plain: Judged, estimates: Mapping[str, Estimate], other_fi
         | with_interval("with_pilot", "forecast with one pilot")
         | other_findings
         | {
-            "predictors": PREDICTORS, "weights": tuple(float(f"{x:.6g}") for x in d.weights(numbers, ALL)),
+            "predictors": PREDICTORS, "weights": tuple(significant(x, 6) for x in d.weights(numbers, ALL)),
             "error_lo": lo, "error_hi": hi, "pilot_error_lo": float(pilot_lo), "pilot_error_hi": float(pilot_hi),
             "pilot_weight": float(np.mean([_pilot_weight(d, numbers, methods, p) for p, methods in rest.items()])),
             "coverage": Rate(k=k, n=n, upper95=upper_bound(k, n)),

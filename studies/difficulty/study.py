@@ -16,6 +16,7 @@ import torch
 
 from audit.forecasting import FITTED, Fitted, normal_scores
 from audit.schema import Missing
+from audit.stats import significant
 from audit.storage import write_atomic
 from studies.difficulty import page
 from studies.difficulty.faithful import of_stories, of_world
@@ -67,9 +68,9 @@ log = logging.getLogger(__name__)
 
 def value(estimate: Estimate) -> Value:
     """As a noun, to five digits."""
-    lo, hi = (float(f"{x:.5g}") for x in (estimate.lo, estimate.hi))
+    lo, hi = (significant(x, 5) for x in (estimate.lo, estimate.hi))
     return Value(
-        value=float(f"{estimate.value:.5g}"), ci95=interval(estimate._replace(lo=lo, hi=hi)), agree=estimate.agree
+        value=significant(estimate.value, 5), ci95=interval(estimate._replace(lo=lo, hi=hi)), agree=estimate.agree
     )  # fmt: skip
 
 

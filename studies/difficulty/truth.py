@@ -17,9 +17,9 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from audit.bench import Bench, CausalLearner, Learner, Start, descend
-from audit.case import Rows
+from audit.case import Rows, row_means
 from audit.checkpoints import resolve
-from audit.circuits import KEY, row_mean
+from audit.circuits import KEY
 from audit.edits import Descent, EditData, Relearn
 from audit.schema import Checkpoint, Site, Source
 from audit.zoo import mechanisms, write
@@ -87,16 +87,16 @@ def probabilities(learner: Learner, rows: Rows) -> Float[ndarray, " row"]:
     """Geometric mean probability of each row's content tokens."""
     with torch.no_grad():
         answers = learner.answers(rows)
-    return np.exp(row_mean(answers.logprob[answers.key], answers.row[answers.key], len(rows)))
+    return np.exp(row_means(answers.logprob[answers.key], rows))
 
 
 def patched(bench: Bench, base: Checkpoint, source: Checkpoint, rows: Rows) -> Float[ndarray, "layer item"]:
     """Probabilities when base goes on from the source's state after each layer."""
-    row, layers = rows.targets("key")[0], range(bench.open(base).n_blocks)
+    layers = range(bench.open(base).n_blocks)
     runs = (
         bench.run(base, rows, (KEY,), start=Start(Site(part="resid_out", block=layer), source))[KEY] for layer in layers
     )
-    return np.stack([np.exp(row_mean(run, row, len(rows))) for run in runs])
+    return np.stack([np.exp(row_means(run, rows)) for run in runs])
 
 
 def relearned(folder: Path, seen: Seen, width: int) -> Float[ndarray, " item"]:

@@ -23,6 +23,7 @@ from audit.edits import EditData, InPlaceEdit, Quantise, Relearn
 from audit.pools import FIRST, SCORES, MemoryStore, behaviours, case_of
 from audit.probing import Probe, width
 from audit.schema import Measurement, Missing, Texts
+from audit.stats import significant
 from audit.storage import write_atomic
 from audit.zoo import (
     Drawn,
@@ -90,6 +91,7 @@ def made_by() -> dict[str, str]:
         ROUNDING.model_dump(),
         [p.model_dump() for p in PROBES.values()],
     ]
+    # Not content_key: the committed scores state this hash.
     settings = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
     usual = {name: type(probe)().model_dump(mode="json") for name, probe in PROBES.items()}
     records, now = read_records(SCORES).values(), behaviours("probes")
@@ -214,7 +216,7 @@ def _rounded(effects: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, 
 
 def _figures(x: float) -> float:
     """Five significant digits, as a file of scores keeps them."""
-    return float(f"{x:.5g}")
+    return significant(x, 5)
 
 
 # ---- the case -----------------------------------------------------------------------------------------------------

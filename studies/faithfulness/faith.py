@@ -10,7 +10,7 @@ from scipy import stats as scipy_stats
 
 from audit import stats
 from audit.calibration import ScoredModel
-from audit.stats import Area, Gap, clustered_auroc, difference
+from audit.stats import Area, Gap, clustered_auroc, difference, significant
 from studies.faithfulness.contrasts import CONTRASTS, EVERYTHING, PUBLISHED, Contrast, Held, Table, counted, held
 from studies.faithfulness.metrics import METRICS, UDS
 
@@ -39,7 +39,7 @@ def gap_row(gap: Gap, compared: Held, against: str) -> dict[str, object]:
     return {
         "against": against, "gap": rounded(gap.gap), "lo": rounded(gap.ci95.lo), "hi": rounded(gap.ci95.hi),
         "bootstrap_lo": rounded(gap.bootstrap95.lo), "bootstrap_hi": rounded(gap.bootstrap95.hi),
-        "p": float(f"{gap.p:.3g}"), "models": len(compared.row), "missing": counted(compared.absent, 0),
+        "p": significant(gap.p, 3), "models": len(compared.row), "missing": counted(compared.absent, 0),
     }  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def faithful(levels: Table, contrast: Contrast) -> dict[str, dict[str, object]]:
             if other == UDS and name == "versus_depth_score":
                 raw.append(gap.p)
     for key, p in zip(others, stats.holm(np.array(raw)), strict=True):
-        rows[key]["p_holm"] = float(f"{p:.3g}")
+        rows[key]["p_holm"] = significant(p, 3)
     return rows
 
 
@@ -172,7 +172,7 @@ def scores_part(levels: Table, worlds: Sequence[int]) -> dict[str, object]:
         "worlds": list(worlds),
         "models": len(levels.models),
         "contrasts": {c.key: {"words": c.words, "metrics": faithful(levels, c)} for c in CONTRASTS},
-        "cuts": {key: float(f"{value:.5g}") for key, value in at.items()},
+        "cuts": {key: significant(value, 5) for key, value in at.items()},
         "mechanisms": by_mechanism(levels, at),
         "doses": {
             key: None if o is None else {

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from audit.schema import Measurement, Missing
+from audit.stats import significant
 from studies.faithfulness.readings import AttackedWorld
 
 ALARMED = 0.05
@@ -200,7 +201,7 @@ def _row(counts: Mistakes) -> dict[str, object]:
         "missed": listed(counts.missed),
         "alarmed": listed(counts.alarmed),
         "by_world": {
-            str(world): {"threshold": float(f"{at:.5g}"), "false_positives": list(wrong), "misses": list(missed)}
+            str(world): {"threshold": significant(at, 5), "false_positives": list(wrong), "misses": list(missed)}
             for world, (at, wrong, missed) in counts.by_world.items()
         },
     }

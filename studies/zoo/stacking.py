@@ -18,6 +18,7 @@ from typing import NamedTuple
 import torch
 
 from audit.schema import Record
+from audit.stats import significant
 from audit.storage import write_atomic
 from audit.zoo import Learning, Zoo, builder, draw, population, stacked_training
 from studies.provenance import Stamp, stamp
@@ -124,7 +125,7 @@ def measure(worlds: Sequence[int], steps: int, repeats: int, device: str) -> Mea
         together_cpu_s=round(median(t.cpu_s for _, t in costs), 2),
         together_wall_s=round(median(t.wall_s for _, t in costs), 2),
         cpu_ratios=tuple(sorted(round(t.cpu_s / a.cpu_s, 3) for a, t in costs)),
-        wall_ratios=tuple(sorted(round(t.wall_s / a.wall_s, 3) for a, t in costs)), apart=float(f"{far:.2g}"),
+        wall_ratios=tuple(sorted(round(t.wall_s / a.wall_s, 3) for a, t in costs)), apart=significant(far, 2),
     )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from audit.calibration import (
     write,
 )
 from audit.schema import AuditError, Interval, Kind, Missing, Rate, Record
+from audit.stats import significant
 from audit.zoo import mechanisms
 from studies.provenance import Stamp, stamp
 
@@ -235,7 +236,7 @@ def _lines(judged: _Judged, outputs: Float[ndarray, " subject"]) -> tuple[Line, 
 
 def _mean(effects: Float[ndarray, " model"]) -> float | Missing:
     seen = effects[np.isfinite(effects)]
-    return float(f"{seen.mean():.{DIGITS}g}") if len(seen) else Missing(missing="not measured")
+    return significant(seen.mean(), DIGITS) if len(seen) else Missing(missing="not measured")
 
 
 def _agreement(
@@ -266,12 +267,12 @@ def _ordering(judged: _Judged) -> Ordering:
         chosen = taken & (people.world == world)
         ranks = [scipy_stats.rankdata(values[chosen]) for values in (people.kept, judged.score)]
         rho = float(np.corrcoef(ranks)[0, 1])
-        each[str(world)] = float(f"{rho:.{DIGITS}g}")
+        each[str(world)] = significant(rho, DIGITS)
     rhos = np.array(list(each.values()))
     half = float(scipy_stats.t.ppf(0.975, len(rhos) - 1) * rhos.std(ddof=1) / np.sqrt(len(rhos)))
     mean = float(rhos.mean())
-    ends = Interval(lo=float(f"{max(mean - half, -1.0):.{DIGITS}g}"), hi=float(f"{min(mean + half, 1.0):.{DIGITS}g}"))
-    return Ordering(mean=float(f"{mean:.{DIGITS}g}"), ci95=ends, worlds=len(rhos), each=each)
+    ends = Interval(lo=significant(max(mean - half, -1.0), DIGITS), hi=significant(min(mean + half, 1.0), DIGITS))
+    return Ordering(mean=significant(mean, DIGITS), ci95=ends, worlds=len(rhos), each=each)
 
 
 # ---- the README's tables ----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ in nats (largest difference seen on six families: 3.6e-6).
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -278,6 +279,36 @@ def test_states_at_all_positions_are_kept_only_while_small(tmp_path: Path, monke
     bench = _kept(tmp_path)
     bench.run(ckpt, ROWS, [read])
     assert bench.computed == [(read,)]
+
+
+def test_what_costs_more_than_a_pass_is_computed_once_whoever_asks(tmp_path: Path) -> None:
+    computed: list[int] = []
+
+    def compute() -> dict[str, np.ndarray]:
+        computed.append(1)
+        return {"rows": np.arange(6.0).reshape(2, 3).T, "empty": np.zeros((0, 2))}
+
+    first = Bench(store=Store(tmp_path)).cached(("attack", 0.1), compute)
+    again = Bench(store=Store(tmp_path)).cached(["attack", 0.1], compute)
+    assert len(computed) == 1 and first.keys() == again.keys()
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    others = [
+        (Bench(store=Store(tmp_path)), ("attack", 0.2)),
+        (Bench(store=Store(tmp_path), dtype="float64"), ("attack", 0.1)),
+    ]
+    for n, (bench, parts) in enumerate([*others, (Bench(), ("attack", 0.1)), (Bench(), ("attack", 0.1))]):
+        bench.cached(parts, compute)
+        assert len(computed) == 2 + n, "other parts, another bench, or no store"
+
+
+def test_a_broken_entry_is_computed_again(tmp_path: Path) -> None:
+    bench = Bench(store=Store(tmp_path))
+    bench.cached(("a",), lambda: {"x": np.ones(3)})
+    path = Store(tmp_path).path(bench.key("a"))
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    assert Bench(store=Store(tmp_path)).cached(("a",), lambda: {"x": np.zeros(3)})["x"].tolist() == [0.0, 0.0, 0.0]
 
 
 # ---- models -----------------------------------------------------------------------------------------------------

@@ -63,8 +63,8 @@ def test_held_out_rates_are_those_of_fresh_worlds() -> None:
     others = pool(200, noisy, first=5000)
     for which, found in (("clean", joint.record.false_alarms), ("knowing", joint.record.misses)):
         k, n = fresh(others, joint, which)
-        lo, hi = stats.clopper_pearson(found.k, found.n, 0.99)
-        true_lo, true_hi = stats.clopper_pearson(k, n, 0.99)
+        lo, hi = stats.clopper_pearson(found.k, found.n, 0.99).ends
+        true_lo, true_hi = stats.clopper_pearson(k, n, 0.99).ends
         assert lo <= true_hi and true_lo <= hi, (which, found, k, n)
     assert joint.record.misses.k > 0, "a pool without mistakes would show nothing"
 

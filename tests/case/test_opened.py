@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from audit.case import OpenCase, load_case, open_case
+from audit.judging import given as given_roles
+from audit.probing import models_of
 from audit.schema import AuditError, Case, Texts
 from tests import toy
 
@@ -69,8 +71,18 @@ def roles(**kept: Any) -> dict[str, Any]:
 def test_the_null_is_the_first_kindred_reference_and_the_others_the_floor(root: Path) -> None:
     case = opened(root)
     assert case.null == ("reference", 1) and case.floors == (2,)
-    assert case.reference_lineage == ("other_initialisation", "same_ancestor", "same_ancestor")
+    assert case.case.roles.never_trained == (1, 2), "the first is of another initialisation"
     assert case.checkpoint(*case.null) == case.references[1] and case.checkpoint("base") == case.base
+
+
+def test_the_judge_and_the_probes_count_the_same_references_before_a_case_is_opened(root: Path) -> None:
+    case = load_case(root / "case.toml")
+    assert given_roles(case).references == 2
+    assert models_of(case) == [("base", 0), ("suspect", 0), ("reference", 1), ("reference", 2)]
+    stranger = case.model_copy(
+        update={"roles": case.roles.model_copy(update={"references": case.roles.references[:1]})}
+    )
+    assert given_roles(stranger).references == 0 and models_of(stranger)[2:] == [("ancestor", 0)]
 
 
 def test_without_a_kindred_reference_the_ancestor_is_the_null_else_there_is_none(root: Path) -> None:

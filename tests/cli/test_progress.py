@@ -8,6 +8,7 @@ import pytest
 
 from audit.cli.progress import Progress
 from audit.planning import Step
+from audit.schema import Interval
 
 STEPS = (Step("measure", "utility", 0, 2), Step("measured", "utility", 1, 2, finished=True))
 
@@ -57,7 +58,7 @@ def test_quiet_is_quiet(stream: type[io.StringIO], monkeypatch: pytest.MonkeyPat
 
 # ---- how long it takes, and for programs ------------------------------------------------------------------------
 def test_the_rest_is_told_as_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    steps = (Step("measured", "utility", 1, 2, finished=True, left=(90.0, 400.0)),)
+    steps = (Step("measured", "utility", 1, 2, finished=True, left=Interval(lo=90.0, hi=400.0)),)
     monkeypatch.setattr("tests.cli.test_progress.STEPS", steps)
     (line,) = shown(monkeypatch, io.StringIO()).splitlines()
     assert line.endswith("s] measured utility (1/2), about 1.5 to 6.7 min left")
@@ -67,7 +68,7 @@ def test_programs_get_every_step_as_a_line_of_json_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Progress(quiet=True, lines=True) as progress:
-        for step in (*STEPS, Step("measure", "a\nb\x1b", 1, 2, left=(1.04, 2.0))):
+        for step in (*STEPS, Step("measure", "a\nb\x1b", 1, 2, left=Interval(lo=1.04, hi=2.0))):
             progress.watch(step)
     said = capsys.readouterr()
     events = [json.loads(line) for line in said.out.splitlines()]

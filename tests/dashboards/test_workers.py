@@ -9,10 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from audit.schema import Cost, PlannedTest, Timing
+from audit.schema import Cost, Interval, PlannedTest, Timing
 from audit.storage import write_atomic
 from dashboards import export, price, progress, workers
-from dashboards.progress import Range
 from dashboards.vault import Vault
 from dashboards.workers import Worker
 from tests import golden
@@ -115,7 +114,7 @@ def test_time_is_a_range_scaled_by_tokens_and_unknown_without_a_timing() -> None
     plan = found.plan.model_copy(update={"tests": (test,)})
     timed = [found.model_copy(update={"plan": plan, "timings": (Timing(unit="x", cpu_s=0, wall_s=s),)}) for s in (2, 6)]
     twice = test.model_copy(update={"cost": Cost(fwd_tokens=4000)})
-    assert progress.estimate([twice], timed) == Range(4.0, 12.0)
+    assert progress.estimate([twice], timed) == Interval(lo=4.0, hi=12.0)
     assert progress.estimate([twice, test.model_copy(update={"probe": "y"})], timed) is None
 
 

@@ -195,7 +195,7 @@ def test_a_limit_that_no_test_fits_is_undecided_and_leaves_nothing(
 def test_progress_says_how_long_the_rest_takes_and_it_gets_less(zoo: Built, how: RunSettings, tmp_path: Path) -> None:
     steps: list[Step] = []
     run(zoo.cases["base"], tmp_path / "run", how, watch=steps.append)
-    left = [step.left for step in steps if step.left is not None]
+    left = [step.left.ends for step in steps if step.left is not None]
     assert left and all(0 < lo < hi for lo, hi in left)
     assert [hi for _, hi in left] == sorted((hi for _, hi in left), reverse=True)
 

@@ -7,14 +7,15 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.metrics import log_loss
 
 from audit import stats
-from audit.stats import Labelled, Range, bands, cost
+from audit.schema import Interval
+from audit.stats import Labelled, bands, cost
 from audit.stats.clustered import folds
 from audit.stats.likelihood_ratio import held_out, limits, limits_held_out
 from audit.stats.monotone import cllr
 from audit.stats.reliability import cllr_min, envelope, tippett, within_cluster
 from tests.stats.test_clusters import crossed
 
-WIDE = Range(-3.0, 3.0)
+WIDE = Interval(lo=-3.0, hi=3.0)
 
 
 def calibrated(seed: int, clusters: int = 30, spread: float = 1.5, share: float = 0.0) -> Labelled:
@@ -89,7 +90,7 @@ def test_the_gap_interval_agrees_with_resampling_worlds_by_hand() -> None:
         rows = np.concatenate([np.flatnonzero(data.cluster == c) for c in rng.integers(0, 12, 12)])
         part = Labelled(data.score[rows], data.knows[rows], np.arange(len(rows)))
         drawn.append(cllr(part.score, part.knows) - cllr_min(part))
-    np.testing.assert_allclose(cost(data, WIDE, 0, 800).gap_ci95, np.percentile(drawn, [2.5, 97.5]), atol=0.04)
+    np.testing.assert_allclose(cost(data, WIDE, 0, 800).gap_ci95.ends, np.percentile(drawn, [2.5, 97.5]), atol=0.04)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
@@ -117,10 +118,10 @@ def test_bands_of_calibrated_ratios_count_to_what_was_said() -> None:
     data = calibrated(7, 2000)
     found = bands(data)
     assert sum(band.knowing + band.clean for band in found) == len(data.score) and len(found) == 8
-    assert sum(band.ci95.lo <= band.nominal <= band.ci95.hi for band in found) >= 7
+    assert sum(band.lo <= band.nominal <= band.hi for band in found) >= 7
     for band in found:
         share = stats.clopper_pearson(band.knowing, band.knowing + band.clean)
-        assert 10**band.ci95.lo == pytest.approx(share.lo / (1 - share.lo)), "as many knowing as clean models"
+        assert 10**band.lo == pytest.approx(share.lo / (1 - share.lo)), "as many knowing as clean models"
         if band.knowing and band.clean:
             assert band.empirical == pytest.approx(np.log10(band.knowing / band.clean))
 
@@ -128,4 +129,4 @@ def test_bands_of_calibrated_ratios_count_to_what_was_said() -> None:
 def test_a_band_of_one_label_is_infinite_and_keeps_a_finite_end() -> None:
     data = Labelled(np.array([2.5, 2.5, -2.5]), np.array([True, True, False]), np.arange(3))
     low, high = bands(data)
-    assert low.empirical == -np.inf and high.empirical == np.inf and np.isfinite(high.ci95.lo)
+    assert low.empirical == -np.inf and high.empirical == np.inf and np.isfinite(high.lo)

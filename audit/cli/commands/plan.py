@@ -57,7 +57,7 @@ def _priced(plan: "Plan", prices: "Prices", out: Path) -> Answer:
     from audit.wording import lasting, told_bytes
 
     running = [test for test in plan.tests if test.will_run]
-    total = f"{lasting(*prices.seconds)}, {_source(prices)}; memory about {told_bytes(prices.peak_bytes)} at most"
+    total = f"{lasting(*prices.seconds.ends)}, {_source(prices)}; memory about {told_bytes(prices.peak_bytes)} at most"
     lines = [f"input {role}: {fingerprint[:12]}" for role, fingerprint in plan.fingerprints.items()]
     lines += [f"input {cohort}: {sha256[:12]}" for cohort, sha256 in plan.data_sha256.items()]
     lines += [f"will not run: {test.probe}: {test.reason}" for test in plan.tests if not test.will_run]
@@ -65,7 +65,7 @@ def _priced(plan: "Plan", prices: "Prices", out: Path) -> Answer:
         f"from an empty store: {total}",
         f"plan {plan.plan_hash[:12]}, to be written to {out}: {', '.join(OUTPUTS)}",
     ]
-    lo, hi = prices.seconds
+    lo, hi = prices.seconds.ends
     document: dict[str, JsonValue] = {
         **plan.model_dump(mode="json"), "out": str(out),
         "outputs": list[JsonValue](str(out / name) for name in OUTPUTS),
@@ -88,7 +88,7 @@ def _source(prices: "Prices") -> str:
 def _unit(price: "Price") -> dict[str, JsonValue]:
     return {
         "unit": price.unit, **price.cost.model_dump(mode="json"), "peak_bytes": price.peak_bytes,
-        "seconds": list[JsonValue](price.seconds), "source": price.source,
+        "seconds": list[JsonValue](price.seconds.ends), "source": price.source,
     }  # fmt: skip
 
 
@@ -104,6 +104,6 @@ def _table(plan: "Plan", prices: "Prices") -> "Table":
         cost = price.cost
         bound = "" if cost.kind == "exact" else "at most "
         counts = (f"{bound}{cost.fwd_tokens:,}", f"{bound if cost.bwd_tokens else ''}{cost.bwd_tokens:,}")
-        held = (f"{cost.steps:,}", str(cost.resident), told_bytes(price.peak_bytes), lasting(*price.seconds))
+        held = (f"{cost.steps:,}", str(cost.resident), told_bytes(price.peak_bytes), lasting(*price.seconds.ends))
         table.add_row(price.unit, *counts, *held)
     return table

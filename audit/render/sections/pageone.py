@@ -27,7 +27,7 @@ def _known(report: Report) -> str:
     forget = report.cohorts.get("forget", {})
     people = forget.get("audit_groups", forget.get("groups", 0))
     over = f" {people} people of the forget set were audited." if people else ""
-    kin = sum(source.lineage == "same_ancestor" for source in case.roles.references)
+    kin = len(case.roles.never_trained)
     if kin:
         null = f"a model trained the same way without F ({kin} of the same ancestor)"
     elif case.roles.ancestor is not None:

@@ -1,0 +1,78 @@
+"""How large a model is, as its config.json states it: read once, whichever name a family gives a size."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from audit.checkpoints.folder import read_config
+from audit.checkpoints.location import folder_of
+from audit.schema import AuditError, Checkpoint
+
+TEXT = "text"
+_TOWERS = {"text_config": TEXT, "vision_config": "vision", "audio_config": "audio"}
+_NAMES = {
+    "blocks": ("num_hidden_layers", "n_layer", "num_layers"),
+    "width": ("hidden_size", "n_embd", "d_model"),
+    "vocabulary": ("vocab_size",),
+    "context": ("max_position_embeddings", "n_positions", "seq_length"),
+}
+
+
+class Tower(NamedTuple):
+    """The sizes of one stack of blocks; None where the config does not state one."""
+
+    blocks: int | None = None
+    width: int | None = None
+    vocabulary: int | None = None
+    context: int | None = None
+
+
+class ModelConfig(NamedTuple):
+    """The sizes of a model by tower; the blocks, width, vocabulary and context of the model are its text tower's."""
+
+    source: str
+    towers: Mapping[str, Tower]
+
+    @property
+    def text(self) -> Tower:
+        """The tower that reads and writes tokens: ``text_config`` where there is one, else the config itself."""
+        return self.towers[TEXT]
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks there are. AuditError (code 2) if the config does not say."""
+        return self._stated(self.text.blocks, "how many blocks the model has")
+
+    @property
+    def width(self) -> int:
+        """How wide the residual stream is. AuditError (code 2) if the config does not say."""
+        return self._stated(self.text.width, "how wide the model is")
+
+    @property
+    def vocabulary(self) -> int | None:
+        """How many tokens there are; None if the config does not say."""
+        return self.text.vocabulary
+
+    @property
+    def context(self) -> int | None:
+        """How many tokens the model takes; None if the config does not say."""
+        return self.text.context
+
+    def _stated(self, size: int | None, meaning: str) -> int:
+        if size is None:
+            raise AuditError(f"{self.source}: config.json does not say {meaning}", "check the config")
+        return size
+
+
+def model_config(ckpt: Checkpoint) -> ModelConfig:
+    """The sizes of a checkpoint's model (nothing is loaded). AuditError: see :func:`read_config`."""
+    config: Mapping[str, object] = read_config(folder_of(ckpt))
+    nested = {tower: value for name, tower in _TOWERS.items() if isinstance(value := config.get(name), dict)}
+    return ModelConfig(ckpt.source, {tower: _tower(value) for tower, value in ({TEXT: config} | nested).items()})
+
+
+def _tower(config: Mapping[str, object]) -> Tower:
+    return Tower(**{size: _first(config, names) for size, names in _NAMES.items()})
+
+
+def _first(config: Mapping[str, object], names: tuple[str, ...]) -> int | None:
+    return next((value for name in names if isinstance(value := config.get(name), int)), None)
