@@ -42,7 +42,8 @@ class Planted(Probe):
         return (
             Measurement(
                 probe="{name}", name="effect", kind="{kind}", statistic="planted effect", value=self.value,
-                unit="effect", ci95=Interval(lo=self.value - 0.01, hi=self.value + 0.01), n=Count(scored=1),
+                unit="effect", scale="effect", n=Count(scored=1),
+                ci95=Interval(lo=self.value - 0.01, hi=self.value + 0.01),
                 unit_of_replication="person", units=1, seed=case.case.seed, p=0.001 if self.value > 0.9 else 0.5,
                 p_below=0.5, null=NONE, positive_control=Control(value=1.0, ci95=NONE, found=True), floor=0.01,
                 items=table,

@@ -125,7 +125,7 @@ class Bench:
         job = Job(rows, tuple(reads), tuple(writes), start, stop)
         if self.store is None:
             return self._compute(ckpt, job)
-        identity = cache_keys.Named(self._key(ckpt), rows, job.writes, start)
+        identity = cache_keys.PassNames(self._key(ckpt), rows, job.writes, start)
         names = cache_keys.read_names(self.settings, identity, job.reads)
         if names is None:
             return self._compute(ckpt, job)

@@ -30,3 +30,4 @@ from .ranks import quantile_summary as quantile_summary
 from .reliability import bands as bands
 from .reliability import cost as cost
 from .sparse_effects import higher_criticism as higher_criticism
+from .sparse_effects import sparse as sparse

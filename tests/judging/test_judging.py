@@ -40,7 +40,8 @@ def measured(kind: Kind, value: float | Missing, **changes: object) -> Measureme
     spread = 0.03
     numbers = {
         "probe": f"some_{kind}", "name": "effect", "kind": kind, "statistic": "mean effect", "value": value,
-        "unit": "effect", "n": Count(scored=100), "unit_of_replication": "person", "units": 32, "seed": 0,
+        "unit": "effect", "scale": "effect",
+        "n": Count(scored=100), "unit_of_replication": "person", "units": 32, "seed": 0,
         "ci95": NONE if isinstance(value, Missing) else Interval(lo=value - spread, hi=value + spread),
         "p": 0.5, "p_below": 0.5, "null": NONE, "floor": 0.02, "items": NONE,
         "positive_control": Control(value=1.0, ci95=NONE, found=True),

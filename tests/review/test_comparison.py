@@ -19,7 +19,7 @@ PLACE = 3
 """Which evidence of the golden report gets the item table."""
 
 
-def side(folder: Path, suspect: np.ndarray, **more: np.ndarray) -> Side:
+def side(folder: Path, suspect: np.ndarray, axis: str = "axis_value", **more: np.ndarray) -> Side:
     """A run with one item table: scores [group layer] of the suspect, of base (1) and of the null (0)."""
     folder.mkdir()
     scores = {"base": np.ones_like(suspect), "suspect": suspect, "reference": np.zeros_like(suspect), **more}
@@ -30,11 +30,11 @@ def side(folder: Path, suspect: np.ndarray, **more: np.ndarray) -> Side:
         for layer in range(values.shape[1])
         for i in range(2)
     ]
-    names = ("item", "group", "role", "score", "layer")
+    names = ("item", "group", "role", "score", axis)
     path = folder / "t.parquet"
     parquet.write_table(pyarrow.table({n: [x[i] for x in lines] for i, n in enumerate(names)}), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    table = Table(path="t.parquet", sha256=digest, rows=len(lines), columns=names)
+    table = Table(path="t.parquet", sha256=digest, rows=len(lines), columns=names, axis="layer")
     report = golden.report("suppressed")
     found = [
         e.model_copy(update={"measurement": e.measurement.model_copy(update={"items": Missing(missing="none")})})
@@ -64,6 +64,12 @@ def test_a_run_does_not_differ_from_itself(tmp_path: Path) -> None:
     assert found.plans == found.only_a == found.only_b == found.outcomes == ()
     paired = {one.measurement: one for one in found.differences}[name_of(a.report)]
     assert (paired.how, paired.change, paired.p, paired.groups) == ("paired", 0.0, 1.0, GROUPS)
+
+
+def test_an_item_table_from_before_its_axis_was_named_is_paired_too(tmp_path: Path) -> None:
+    a, b = side(tmp_path / "a", scores(0), axis="layer"), side(tmp_path / "b", scores(0) + 0.1)
+    (one,) = [d for d in compare(a, b).differences if d.measurement == name_of(a.report)]
+    assert (one.how, one.groups) == ("paired", GROUPS) and one.change == pytest.approx(0.1)
 
 
 def test_a_planted_difference_is_found_and_is_as_large_as_it_was_planted(tmp_path: Path) -> None:
