@@ -1,4 +1,3 @@
-from .batching import batches as batches
 from .bench import Bench as Bench
 from .cache_keys import BENCH_VERSION as BENCH_VERSION
 from .edges.attribution import Attribution as Attribution
@@ -16,6 +15,7 @@ from .training.checkpoints import train_one as train_one
 from .training.descent import descend as descend
 from .training.descent import learning_rate as learning_rate
 from .training.descent import trainable as trainable
+from .training.descent import training_batches as training_batches
 from .training.descent import unfrozen as unfrozen
 from .training.learners import CausalLearner as CausalLearner
 from .training.learners import Learner as Learner

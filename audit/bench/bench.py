@@ -208,10 +208,10 @@ class Bench:
         Sequence[int], out: Path,
     ) -> list[EditRecord]:  # fmt: skip
         """Train copies of checkpoints by recipes and write the results to ``out``; see :mod:`audit.bench.training`."""
-        from audit.bench.training import descent
+        from audit.bench.training import checkpoints
 
         self._require(Op.TRAIN)
-        return descent.train(self, ckpts, recipes, data, at_steps, out)
+        return checkpoints.train(self, ckpts, recipes, data, at_steps, out)
 
     # ---- about itself --------------------------------------------------------------------------------------------
     @property

@@ -19,7 +19,7 @@ from audit.pools.pool_file import Listed, PoolFile, PoolWorld
 from audit.pools.score_world import Places
 from audit.schema import AuditError, ExitCode, Missing, Rate, Report
 from audit.wording import number
-from audit.zoo import WORLDS, builder, share_of
+from audit.zoo import POOL_WORLDS, builder, share_of
 
 QUICK = 8
 """Worlds of a quick calibration, none with the full kit: 0 of 8 bounds a rate at 31 %, 0 of 60 at 5 %."""
@@ -55,7 +55,7 @@ def renew_zoo(
     ``probes``: these alone are measured, on worlds that all others have scored. AuditError (code 2) where there is no
     such probe, or a world cannot be added to.
     """
-    worlds = [world for world in WORLDS if not share_of(world).full][:QUICK] if quick else WORLDS
+    worlds = [world for world in POOL_WORLDS if not share_of(world).full][:QUICK] if quick else POOL_WORLDS
     scores = zoo.SCORES if not quick else work / "scores"
     places = Places(builder.cache_root().resolve() / "zoo", (work / "audits").resolve(), scores.resolve())
     wrong = zoo.score(worlds, places, workers, stack, probes)

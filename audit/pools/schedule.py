@@ -22,15 +22,18 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from audit.calibration import read_world, world_path, write_world
+from audit.plugins import folder
 from audit.pools import add_probe, score_world
 from audit.pools.score_world import Places
 from audit.schema import AuditError, ExitCode
 from audit.storage import cache_root
-from audit.zoo import WORLDS, draw, population, share_of, stacked_training
+from audit.zoo import POOL_WORLDS, draw, population, share_of, stacked_training
 
 log = logging.getLogger(__name__)
 
-SCORES = Path(__file__).parent / "scores"
+CHECKOUT = folder("probes").parent / "studies" / "zoo" / "scores"
+SCORES = CHECKOUT if CHECKOUT.is_dir() else cache_root() / "pools" / "scores"
+"""Beside the study in a checkout of the repository; an installed package keeps what it scores in the cache."""
 APART = ("remind_landscape",)
 """Calibrated, and not part of the joint rule. It reads outputs and compares cohorts, which are exchangeable in the zoo
 and differ in topic and format elsewhere: the joint rule would learn here to trust it there (README)."""
@@ -124,7 +127,7 @@ def _quiet() -> None:
 def main() -> int:
     """Score worlds and log what they cost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worlds", type=int, nargs="+", default=list(WORLDS))
+    parser.add_argument("--worlds", type=int, nargs="+", default=list(POOL_WORLDS))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=SCORES, help="where the scores go")
     parser.add_argument("--work", type=Path, default=Path("runs/pools"), help="where unfinished audits are kept")

@@ -9,7 +9,7 @@ from .clustered import Area as Area
 from .clustered import Gap as Gap
 from .clustered import Labelled as Labelled
 from .clustered import approximate as approximate
-from .clustered import auroc as auroc
+from .clustered import clustered_auroc as clustered_auroc
 from .clustered import difference as difference
 from .clustered import labelled as labelled
 from .likelihood_ratio import Scale as Scale
@@ -23,11 +23,11 @@ from .randomisation import contrast as contrast
 from .randomisation import label_permutation_max_t as label_permutation_max_t
 from .randomisation import sign_flip_max_t as sign_flip_max_t
 from .ranks import KS as KS
+from .ranks import auroc as auroc
 from .ranks import harmonic_mean as harmonic_mean
 from .ranks import ks_two_sample as ks_two_sample
 from .ranks import min_k as min_k
 from .ranks import quantile_summary as quantile_summary
 from .reliability import bands as bands
 from .reliability import cost as cost
-from .sparse_effects import higher_criticism as higher_criticism
 from .sparse_effects import sparse as sparse

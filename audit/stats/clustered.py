@@ -196,7 +196,7 @@ def _separated(auc: float, clusters: int) -> Range:
     return Range(0.0, stats.clopper_pearson(0, clusters).hi)
 
 
-def auroc(data: Labelled, seed: int, method: Method = "logit_t", draws: int = 1999) -> Area:
+def clustered_auroc(data: Labelled, seed: int, method: Method = "logit_t", draws: int = 1999) -> Area:
     """AUROC of knowing against clean models with an interval over clusters.
 
     ``percentile``: whole clusters resampled. ``logit_t``: logit(AUC) plus or minus t times Obuchowski's standard error,

@@ -11,9 +11,9 @@ from .members import Member as Member
 from .members import Population as Population
 from .members import draw as draw
 from .members import population as population
+from .pool_design import POOL_WORLDS as POOL_WORLDS
 from .pool_design import design as design
 from .pool_design import share_of as share_of
-from .recipes import WORLDS as WORLDS
 from .recipes import Learning as Learning
 from .recipes import Zoo as Zoo
 from .stacked_training import device_for as device_for

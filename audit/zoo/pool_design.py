@@ -15,7 +15,7 @@ from audit.schema import AuditError
 from audit.zoo.mechanisms import of_kind
 from audit.zoo.recipes import Architecture
 
-WORLDS = tuple(range(100, 160))
+POOL_WORLDS = tuple(range(100, 160))
 """The worlds of the pools. The demo's, and those that shaped the rules, are below and never among them."""
 
 HAND = 3
@@ -73,12 +73,12 @@ def design() -> dict[int, Share]:
 
 @cache
 def _dealt(kit: tuple[str, ...]) -> dict[int, Share]:
-    return {share.world: share for share in shares(WORLDS, kit)}
+    return {share.world: share for share in shares(POOL_WORLDS, kit)}
 
 
 def share_of(world: int) -> Share:
     """What a world of the pools holds. AuditError (code 2) for another world."""
     if world not in design():
-        do = f"choose worlds from {WORLDS[0]} to {WORLDS[-1]}"
+        do = f"choose worlds from {POOL_WORLDS[0]} to {POOL_WORLDS[-1]}"
         raise AuditError(f"world {world} is not one of the pools'", do)
     return design()[world]

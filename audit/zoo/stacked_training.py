@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from audit.bench import TrainingRecipe, batches, learning_rate
+from audit.bench import TrainingRecipe, learning_rate, training_batches
 from audit.case import Rows
 from audit.schema import AuditError
 from audit.zoo import builder, training
@@ -88,7 +88,7 @@ def descend_together(pupils: Sequence[Pupil], device: str) -> list[bool]:
     assert {(r.batch, r.betas, r.weight_decay) for r in recipes} == {(shared.batch, shared.betas, shared.weight_decay)}
     lessons = _Lessons.of([pupil.rows for pupil in pupils], where)
     scored = _Scored(pupils[0].model, lessons.ids.shape[-1], where)
-    draws = [batches(len(p.rows), r.batch, 2 * r.seed + 1) for p, r in zip(pupils, recipes, strict=True)]
+    draws = [training_batches(len(p.rows), r.batch, 2 * r.seed + 1) for p, r in zip(pupils, recipes, strict=True)]
     weights = torch.stack([_flat(pupil.model) for pupil in pupils]).to(where).requires_grad_(True)
     optimiser, finite = StackedAdamW(weights, shared), torch.ones(len(pupils), dtype=torch.bool, device=where)
     rates = torch.tensor([[_rate(r, step) for r in recipes] for step in range(max(r.steps for r in recipes))])

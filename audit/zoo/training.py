@@ -5,9 +5,10 @@ from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import nn
 
 from audit.bench import CausalLearner, Forward, TrainData, TrainingRecipe, descend
 from audit.case import Rows, tokenise
@@ -103,7 +104,7 @@ def fresh_model(sizes: Sizes, vocab: int, seed: int) -> "PreTrainedModel":
     """A small Llama or GPT-2 with an untied head and no dropout, initialised from ``seed``."""
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-    tokens = {"vocab_size": vocab, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 3}
+    tokens: dict[str, Any] = {"vocab_size": vocab, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 3}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if sizes.architecture == "gpt2":
@@ -208,7 +209,7 @@ def recipe_of(by: Learning) -> TrainingRecipe:
 
 def _edit(edit: Edit, model: "PreTrainedModel", data: EditData) -> None:
     if isinstance(edit, HeadEdit):
-        weight = model.get_output_embeddings().weight
+        weight = _head(model).weight
         edited = edit.solve(weight.detach(), _final_states(model, data.forget), _final_states(model, data.retain))
         with torch.no_grad():
             weight.copy_(edited)
@@ -222,6 +223,13 @@ def _edit(edit: Edit, model: "PreTrainedModel", data: EditData) -> None:
     descend(CausalLearner(model), recipe, rows, frozen)
 
 
+def _head(model: "PreTrainedModel") -> nn.Linear:
+    """The output head: every model of the zoo has one of its own."""
+    head = model.get_output_embeddings()
+    assert isinstance(head, nn.Linear)
+    return head
+
+
 def _final_states(model: "PreTrainedModel", rows: Rows) -> FinalStates:
     row, position = rows.targets("answer")
     with torch.no_grad():
@@ -231,7 +239,7 @@ def _final_states(model: "PreTrainedModel", rows: Rows) -> FinalStates:
 
 def _write_logit_bias(edit: LogitBias, model: "PreTrainedModel", data: EditData, parent: Path, out: Path) -> None:
     forget, retain = _final_states(model, data.forget), _final_states(model, data.retain)
-    head = model.get_output_embeddings()
+    head = _head(model)
     with torch.no_grad():
         bias = edit.solve((forget, head(forget.states)), (retain, head(retain.states)))
     known = resolve(Source(path=str(parent)), parent)

@@ -17,7 +17,7 @@ from numpy import ndarray
 from scipy import stats as scipy_stats
 
 from audit import stats
-from audit.stats import Labelled, Range, auroc
+from audit.stats import Labelled, Range, clustered_auroc
 from audit.storage import write_atomic
 from studies.provenance import stamp
 
@@ -96,7 +96,7 @@ def area(design: Design, auc: float, counts: tuple[int, int], simulations: int, 
     for i in range(simulations):
         data = sample(design, auc, n, clusters, rng)
         for method in ("percentile", "logit_t", "bootstrap_t"):
-            ranges.setdefault(method, []).append(auroc(data, i, method, DRAWS).ci95)
+            ranges.setdefault(method, []).append(clustered_auroc(data, i, method, DRAWS).ci95)
     return [Cell("auroc", design, auc, n, clusters, method, *counted(ends, truth)) for method, ends in ranges.items()]
 
 

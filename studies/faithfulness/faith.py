@@ -10,7 +10,7 @@ from scipy import stats as scipy_stats
 
 from audit import stats
 from audit.calibration import ScoredModel
-from audit.stats import Area, Gap, auroc, difference
+from audit.stats import Area, Gap, clustered_auroc, difference
 from studies.faithfulness.contrasts import CONTRASTS, EVERYTHING, PUBLISHED, Contrast, Held, Table, counted, held
 from studies.faithfulness.metrics import METRICS, UDS
 
@@ -50,7 +50,7 @@ def faithful(levels: Table, contrast: Contrast) -> dict[str, dict[str, object]]:
     from the depth score is adjusted (Holm, over the metrics).
     """
     by_metric = {metric.key: held(levels, contrast, [metric.key]) for metric in METRICS}
-    areas = {key: auroc(compared.data, SEED) for key, compared in by_metric.items()}
+    areas = {key: clustered_auroc(compared.data, SEED) for key, compared in by_metric.items()}
     best = max(areas, key=lambda key: areas[key].auc)
     rows = {key: area_row(areas[key], by_metric[key]) for key in areas}
     others = [key for key in areas if key != UDS]

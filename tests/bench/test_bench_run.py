@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from audit.bench import Bench, Replace, Start, batches
+from audit.bench import Bench, Replace, Start
+from audit.bench.batching import batches
 from audit.bench.results import Pass
 from audit.checkpoints import write_edited
 from audit.schema import AuditError, Checkpoint, Op, Positions, Read, Site

@@ -99,7 +99,7 @@ def test_a_world_outside_the_pools_is_refused_and_a_recipe_follows_from_its_numb
     with pytest.raises(AuditError, match="not one of the pools"):
         draw(0)
     assert draw(101) == draw(101)
-    recorded = [draw(world).recorded() for world in pool_design.WORLDS]
+    recorded = [draw(world).recorded() for world in pool_design.POOL_WORLDS]
     assert {r["architecture"] for r in recorded} == {"llama", "gpt2"} and {r["blocks"] for r in recorded} == {3, 4}
     assert len({json.dumps(r, sort_keys=True) for r in recorded}) == len(recorded)
 
@@ -275,7 +275,9 @@ def test_a_quick_calibration_takes_few_worlds_and_none_with_the_full_kit(
     with pytest.raises(AuditError, match="stopped here"):
         renew.renew_zoo(tmp_path, quick, 1, tmp_path / "work")
     assert asked == (
-        [w for w in pool_design.WORLDS if not pool_design.share_of(w).full][:8] if quick else list(pool_design.WORLDS)
+        [w for w in pool_design.POOL_WORLDS if not pool_design.share_of(w).full][:8]
+        if quick
+        else list(pool_design.POOL_WORLDS)
     )
 
 

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from audit import stats
 from audit.schema import AuditError
-from audit.stats import Labelled, auroc, difference, labelled
+from audit.stats import Labelled, clustered_auroc, difference, labelled
 from audit.stats.clustered import folds, resamples
 
 
@@ -59,7 +59,7 @@ def test_folds_keep_clusters_whole_and_leave_both_kinds_in_every_rest(
 @pytest.mark.parametrize("make", [crossed, nested])
 def test_percentile_interval_equals_resampling_rows_by_hand(make) -> None:  # type: ignore[no-untyped-def]
     data = make(3)
-    found = auroc(data, seed=0, method="percentile", draws=2000)
+    found = clustered_auroc(data, seed=0, method="percentile", draws=2000)
     assert found.auc == pytest.approx(roc_auc_score(data.knows, data.score))
     rng, drawn = np.random.default_rng(9), []
     for _ in range(800):
@@ -78,7 +78,7 @@ def test_the_standard_error_of_single_models_is_delongs() -> None:
     positive, negative = data.score[data.knows], data.score[~data.knows]
     won = np.greater.outer(positive, negative).astype(float)
     se = np.sqrt(won.mean(1).var(ddof=1) / 20 + won.mean(0).var(ddof=1) / 20)
-    found = auroc(alone, 0, "logit_t")
+    found = clustered_auroc(alone, 0, "logit_t")
     a, t = found.auc, scipy_stats.t.ppf(0.975, 19)
     half = t * se / (a * (1 - a))
     ends = [1 / (1 + np.exp(-(np.log(a / (1 - a)) + side * half))) for side in (-1, 1)]
@@ -93,16 +93,16 @@ def moved(seed: int) -> Labelled:
 
 @pytest.mark.parametrize("make", [lambda seed: crossed(seed, 40), moved])
 def test_obuchowskis_standard_error_agrees_with_the_spread_over_fresh_samples(make) -> None:  # type: ignore[no-untyped-def]
-    spread = np.std([auroc(make(s), 0, "percentile", 2).auc for s in range(200)], ddof=1)
-    widths = [np.diff(auroc(make(s), 0, "logit_t").ci95)[0] for s in range(20)]
+    spread = np.std([clustered_auroc(make(s), 0, "percentile", 2).auc for s in range(200)], ddof=1)
+    widths = [np.diff(clustered_auroc(make(s), 0, "logit_t").ci95)[0] for s in range(20)]
     assert np.mean(widths) / (2 * scipy_stats.t.ppf(0.975, 39)) == pytest.approx(spread, rel=0.15)
 
 
 @pytest.mark.parametrize("method", ["percentile", "logit_t", "bootstrap_t"])
 def test_separated_models_have_the_exact_bound_of_their_clusters(method) -> None:  # type: ignore[no-untyped-def]
     data = crossed(5, clusters=6, gap=100.0)
-    assert auroc(data, 0, method).ci95 == (stats.clopper_pearson(6, 6).lo, 1.0)
-    turned = auroc(data.rescored(-data.score), 0, method)
+    assert clustered_auroc(data, 0, method).ci95 == (stats.clopper_pearson(6, 6).lo, 1.0)
+    turned = clustered_auroc(data.rescored(-data.score), 0, method)
     assert turned.auc == 0.0 and turned.ci95 == (0.0, stats.clopper_pearson(0, 6).hi)
 
 
@@ -110,7 +110,7 @@ def test_separated_models_have_the_exact_bound_of_their_clusters(method) -> None
 @pytest.mark.parametrize("make", [crossed, nested])
 def test_an_interval_turns_round_with_the_score(make, method) -> None:  # type: ignore[no-untyped-def]
     data = make(6)
-    up, down = auroc(data, 0, method), auroc(data.rescored(-data.score), 0, method)
+    up, down = clustered_auroc(data, 0, method), clustered_auroc(data.rescored(-data.score), 0, method)
     assert up.auc == pytest.approx(1 - down.auc)
     np.testing.assert_allclose(up.ci95, [1 - down.ci95.hi, 1 - down.ci95.lo], atol=1e-9)
 

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats as scipy_stats
 
-from audit.stats import higher_criticism
-from audit.stats.sparse_effects import sparse
+from audit.stats.sparse_effects import higher_criticism, sparse
 
 
 def direct(p: list[float]) -> float:

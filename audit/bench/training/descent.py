@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 from audit.bench.training.learners import Learner, TrainData
 
 
-def batches(n: int, size: int, seed: int) -> Iterator[Int[Tensor, " row"]]:
+def training_batches(n: int, size: int, seed: int) -> Iterator[Int[Tensor, " row"]]:
     """Endless batches of row numbers: every epoch is a new permutation, and a batch may straddle two epochs."""
     generator = torch.Generator().manual_seed(seed)
     deck = torch.empty(0, dtype=torch.long)
@@ -31,7 +31,7 @@ def batches(n: int, size: int, seed: int) -> Iterator[Int[Tensor, " row"]]:
 
 def pairs(n: int, size: int, seed: int) -> Iterator[Int[Tensor, " row"]]:
     """Endless batches of row numbers, 2i always followed by 2i + 1: ``size`` / 2 pairs (rounded up) of ``n`` rows."""
-    for first in batches(n // 2, (size + 1) // 2, seed):
+    for first in training_batches(n // 2, (size + 1) // 2, seed):
         yield torch.stack([2 * first, 2 * first + 1], 1).flatten()
 
 
@@ -106,7 +106,9 @@ def _steps(
     objectives = [recipe.objective] + ([] if recipe.apart is None else [recipe.apart.objective])
     draws = [
         None if rows is None else draw(len(rows), recipe.batch, 2 * recipe.seed + side)
-        for side, (rows, draw) in enumerate(zip(data, (pairs if recipe.paired else batches, batches), strict=True))
+        for side, (rows, draw) in enumerate(
+            zip(data, (pairs if recipe.paired else training_batches, training_batches), strict=True)
+        )
     ]
     optimiser = torch.optim.AdamW(
         list(chosen.values()), recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=True

@@ -68,7 +68,7 @@ def _answer(renewed: "Renewed") -> Answer:
 
     from audit.pools import Row, rows
 
-    made, subjects = renewed.made, renewed.made.subjects
+    made, subjects = renewed.fitted, renewed.fitted.subjects
     rules, table = rows(made), Table(title=f"calibrations from {subjects.name}, {renewed.worlds} worlds")
     for heading in Row._fields:
         table.add_column(heading.replace("_", " "))

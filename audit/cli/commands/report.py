@@ -62,5 +62,5 @@ def act(args: Namespace) -> Answer:
             write_atomic(target, other.encode())
         written = 1 if other is not None else export(report, target, Wanted(args.interactive, args.prior_odds))
         shown.append(f"written to {target}" + (f" ({written} files)" if written > 1 else ""))
-    code = exit_code(report, gate) if gate.asked else ExitCode.OK
+    code = exit_code(report, gate) if gate.is_set else ExitCode.OK
     return Answer(report.model_dump(mode="json"), tuple(shown), code)

@@ -34,7 +34,7 @@ def act(args: Namespace) -> Answer:
         line = custody.append(Path(outcome.subject), "verified", {"outcome": word.lower()}, code_version())
         lines.append(f"  written down: {custody.NAME}, line {line.n}")
     code = ExitCode.OK if outcome.accepted else ExitCode.INTEGRITY
-    if outcome.report is not None and outcome.accepted and gate.asked:
+    if outcome.report is not None and outcome.accepted and gate.is_set:
         code = exit_code(outcome.report, gate)
     document: dict[str, JsonValue] = {
         "subject": outcome.subject, "accepted": outcome.accepted, "problems": list(outcome.problems),
