@@ -38,9 +38,9 @@ class Neighbours(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """How neighbours are drawn: how many of a row, the share of its tokens that is replaced, and the seed."""
+    """How neighbours are drawn: how many (``size``) of a row, the share of its tokens that is replaced, and the seed."""
 
-    count: int
+    size: int
     share: float
     seed: int
 

@@ -28,6 +28,7 @@ class Planted(Probe):
 
     requires: ClassVar[Requires] = Requires({requires})
     version: ClassVar[int] = 1
+    attack: ClassVar[str | None] = {attack!r}
     value: float = {value}
 
     def needs(self, case: Case) -> tuple[Need, ...]:
@@ -53,12 +54,15 @@ class Planted(Probe):
 KINDS = {"gate": 1.0, "output": 0.0, "causal": 0.0, "decoding": 0.0}
 
 
-def write_probe(folder: Path, name: str, body: str = "pass", requires: str = "", value: float | None = None) -> None:
+def write_probe(
+    folder: Path, name: str, body: str = "pass", requires: str = "", value: float | None = None,
+    attack: str | None = None,
+) -> None:  # fmt: skip
     """One plug-in file; its kind is what its name starts with."""
     kind = name.split("_")[0]
     planted = KINDS.get(kind, 0.0) if value is None else value
     kind = kind if kind in KINDS else "context"
-    text = PROBE.format(name=name, kind=kind, value=planted, body=body, requires=requires)
+    text = PROBE.format(name=name, kind=kind, value=planted, body=body, requires=requires, attack=attack)
     (folder / f"{name}.py").write_text(text, encoding="utf-8")
 
 

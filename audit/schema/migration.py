@@ -39,7 +39,7 @@ def migrated(document: Document) -> Document:
         later["evidence"] = [_evidence(e) for e in document["evidence"]]
         later["excerpts"] = [_excerpts(x) for x in document.get("excerpts", ())]
         return {"attacks": [_attack(*row) for row in document["coverage"]], **later}
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError):
         return document
 
 

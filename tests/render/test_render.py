@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from audit.render import evidence_sentence, html, markdown, position, report_sections, sentence, summary, table
+from audit.render import evidence_sentence, html, markdown, part, position, report_sections, sentence, summary, table
+from audit.render.drawings.scale import on_effect_scale
+from audit.render.drawings.svg import panels
 from audit.render.wording.findings import BANNED, bounds_told, detection_limit, verdict_sentence
 from audit.schema import Control, Curve, Interval, Missing, Overall, Report, Status
 from audit.wording import number, visible
@@ -211,6 +213,32 @@ def test_a_raw_statistic_is_placed_between_its_own_null_and_base(zero: float, sp
     assert place.value == pytest.approx(share, abs=1e-9)
     assert (place.lo, place.hi) == (pytest.approx(share - 0.1, abs=1e-9), pytest.approx(share + 0.1, abs=1e-9))
     assert place.null_hi == pytest.approx(0.19, abs=1e-9) and place.floor == pytest.approx(0, abs=1e-9)
+
+
+def test_a_scale_is_read_from_its_field_and_never_from_the_words_of_the_unit() -> None:
+    m = effect("p", "n", "output", 0.3, 0.1, unit="effect of a dose in nats", scale="difference")
+    assert not on_effect_scale(m) and "nats" in position(m.model_copy(update={"null": Missing(missing="none")})).missing
+    assert on_effect_scale(m.model_copy(update={"unit": "nats", "scale": "effect"}))
+    x = (0.0, 1.0)
+    curves = [Curve(axis="layer", unit=unit, scale=scale, role=role, x=x, y=x) for unit, scale, role in (
+        ("share of nothing", "other", "base"), ("bits", "probability", "suspect"), ("parts", "ratio", "reference"),
+    )]  # fmt: skip
+    assert [[c.unit for c in panel] for panel in panels(curves)] == [["share of nothing"], ["bits", "parts"]]
+
+
+@pytest.mark.parametrize(("status", "kind", "mode", "word"), [
+    ("gate_passed", "gate", "controlled", "gate passed"), ("gate_failed", "gate", "controlled", "gate failed"),
+    ("gate_unmeasured", "gate", "controlled", "gate"), ("listed", "context", "controlled", "context"),
+    ("listed", "recovery", "controlled", "context"), ("listed", "causal", "paper", "as published"),
+    ("trace", "recovery", "controlled", "▲ trace found"), ("silent", "causal", "controlled", "● no trace found"),
+    ("hint", "causal", "controlled", "◆ inconclusive"), ("below", "causal", "controlled", "▼ below never trained"),
+])  # fmt: skip
+def test_what_a_finding_is_called_follows_from_its_status_whatever_its_reason_says(
+    status: Status, kind: str, mode: str, word: str
+) -> None:
+    e = judged(effect("p", "n", kind, 0.3, 0.1, mode=mode), status, "gate passed: or not",
+               "below" if status == "below" else "none")  # fmt: skip
+    assert part(e) == word
 
 
 # ---- the page ---------------------------------------------------------------------------------------------------

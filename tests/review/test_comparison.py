@@ -1,6 +1,7 @@
 """Two audits of one case: what differs beyond noise is found, what does not is left alone, and each says how."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from pyarrow import parquet
 from scipy import stats as scipy_stats
 
-from audit.review import compare
+from audit.review import compare, read_side
 from audit.review.comparison import Side
 from audit.schema import AuditError, ExitCode, Missing, Overall, Report, Table
 from tests import golden
@@ -177,7 +178,15 @@ def test_a_test_of_one_run_only_is_listed_and_a_changed_outcome_too(tmp_path: Pa
     assert [name for name, _, _ in found.outcomes] == [name_of(a.report, 0)]
 
 
-@pytest.mark.parametrize("what", ["base", "forget", "split", "kind"])
+def test_a_forecast_is_no_audit_to_compare_with(tmp_path: Path) -> None:
+    for kind in ({"kind": "forecast", "schema_version": "1.0"}, {"kind": "forecast"}):
+        (tmp_path / "report.json").write_text(json.dumps(golden.report().model_dump(mode="json") | kind))
+        with pytest.raises(AuditError, match="no report of schema version 1: kind") as caught:
+            read_side(tmp_path)
+        assert caught.value.code == ExitCode.INTEGRITY
+
+
+@pytest.mark.parametrize("what", ["base", "forget", "split"])
 def test_audits_of_different_questions_are_refused_with_the_reason(what: str, tmp_path: Path) -> None:
     a, b = side(tmp_path / "a", scores(0)), side(tmp_path / "b", scores(0))
     plan = b.report.plan
@@ -186,9 +195,8 @@ def test_audits_of_different_questions_are_refused_with_the_reason(what: str, tm
         "base": {"plan": plan.model_copy(update={"fingerprints": {**plan.fingerprints, "base": "0" * 64}})},
         "forget": {"plan": plan.model_copy(update={"data_sha256": {**plan.data_sha256, "forget": "0" * 64}})},
         "split": {"plan": plan.model_copy(update={"case": plan.case.model_copy(update={"data": data})})},
-        "kind": {"kind": "forecast"},
     }
-    words = {"base": "bases are different", "forget": "forget sets", "split": "split the items", "kind": "forecast"}
+    words = {"base": "bases are different", "forget": "forget sets", "split": "split the items"}
     with pytest.raises(AuditError, match=words[what]) as caught:
         compare(a, Side(b.report.model_copy(update=changes[what]), b.folder))
     assert caught.value.code == ExitCode.INPUT
