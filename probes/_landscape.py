@@ -38,7 +38,7 @@ class Neighbours(NamedTuple):
 
 
 class Draw(NamedTuple):
-    """How neighbours are drawn: how many (``size``) of a row, the share of its tokens that is replaced, and the seed."""
+    """How neighbours are drawn: how many of a row (``size``), the share of its tokens replaced, and the seed."""
 
     size: int
     share: float
