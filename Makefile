@@ -1,5 +1,6 @@
 # make demo   install, train a small world of known truth, audit every suspect in it
 # make test   install, run the tests in two processes (style, import contracts and house rules are tests too; types are in make lint)
+# make test-all   the slow tests too
 # make lint   style, types and import contracts alone
 PYTHON ?= python3
 VENV ?= .venv
@@ -11,7 +12,7 @@ STAMP := $(VENV)/.installed
 # Two processes with many threads each fight for a small machine's cores; the work is shared out over processes instead.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test lint clean
+.PHONY: install demo test test-all lint clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -25,6 +26,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-all: $(STAMP)
+	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile -m '' $(ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/python -m ruff check .

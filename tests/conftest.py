@@ -8,9 +8,11 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["WANDB_MODE"] = "disabled"
 
+import gc
 import logging
+import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,20 +20,35 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-import tests.shapes  # noqa: F401  (the hook below finds it by name)
+from tests import shapes, worlds
 from tests.browsing import axe as axe
 from tests.browsing import browser as browser
+from tests.slow_slices import pytest_addoption as pytest_addoption
+from tests.slow_slices import pytest_collection_modifyitems as pytest_collection_modifyitems
 
 if TYPE_CHECKING:
     from audit.zoo import Built
 
-# Every function of these packages checks its annotations, tensor shapes included, while the tests run. The hook acts
+# Every function of these modules checks its annotations, tensor shapes included, while the tests run. The hook acts
 # on modules imported after it, hence before any test module is collected.
-install_import_hook(["audit", "probes"], "tests.shapes.checked")
+install_import_hook(shapes.NUMERICAL, "tests.shapes.checked")
 
 # Derandomised, so that a failure is the same failure next time; no deadline, because the machine may be busy.
 settings.register_profile("house", deadline=None, derandomize=True, max_examples=50, database=None)
 settings.load_profile("house")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Importing the libraries makes millions of objects that stay: looking for garbage among them takes a quarter of
+    the time that collecting takes. The collector rests meanwhile, and leaves them alone afterwards.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -57,31 +74,38 @@ def seeds() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests never read or write the user's cache."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("RESIDUA_CACHE", str(tmp_path_factory.mktemp("cache")))
-    yield
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Tests never read or write the user's cache; what is dear to make is shared between workers."""
+    patch, cache = pytest.MonkeyPatch(), tmp_path_factory.mktemp("cache")
+    patch.setenv("RESIDUA_CACHE", str(cache))
+    patch.setenv(worlds.SHARED, str(worlds.session_folder(tmp_path_factory)))
+    yield cache
     patch.undo()
 
 
 @pytest.fixture(scope="session")
-def zoo(own_cache: None) -> "Built":
-    """The tiny world, trained once."""
+def zoo(own_cache: Path) -> "Built":
+    """The tiny world in this worker's own cache, trained once a session."""
     from audit.zoo import build
 
+    def train(folder: Path) -> None:
+        build("tiny", cache=folder)
+
+    shutil.copytree(worlds.made_once("tiny", train), own_cache, dirs_exist_ok=True)
     return build("tiny")
 
 
 @pytest.fixture(scope="session")
 def finished(zoo: "Built", tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished run, made once: base audited as a suspect. Whoever changes a file puts it back."""
+    """The folder of a finished run: base audited as a suspect, once a session. Whoever changes a file puts it back."""
     from audit.cli import main
 
-    hook, out = sys.excepthook, tmp_path_factory.mktemp("finished") / "run"
-    main(["run", str(zoo.cases["base"]), "-o", str(out), "-q"])
-    sys.excepthook = hook
-    return out
+    def audit(folder: Path) -> None:
+        hook = sys.excepthook
+        main(["run", str(zoo.cases["base"]), "-o", str(folder / "run"), "-q"])
+        sys.excepthook = hook
+
+    return shutil.copytree(worlds.made_once("finished", audit) / "run", tmp_path_factory.mktemp("finished") / "run")
 
 
 @pytest.fixture(autouse=True)

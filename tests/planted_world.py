@@ -1,11 +1,12 @@
 """A tiny world of known truth: an ancestor, a base that was taught people, references that were not.
 
-Trained here in a few seconds, once a process. Every model is a fork of the same ancestor, so that base can read their
+Trained here in a few seconds, once a session. Every model is a fork of the same ancestor, so that base can read their
 states. ``clean`` is a reference that plays no other part; ``destroyed`` is base with noise in its weights.
 """
 
 import atexit
 import json
+import shutil
 import tempfile
 from collections.abc import Sequence
 from functools import cache
@@ -18,6 +19,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from audit.schema import Case, DataFiles, Roles, Source
+from tests import worlds
 
 SPECIAL = ("<pad>", "<bos>", "<unk>")
 VALUES = {
@@ -138,12 +140,8 @@ def destroyed(base: LlamaForCausalLM) -> LlamaForCausalLM:
     return broken.eval()
 
 
-@cache
-def root() -> Path:
-    """A folder with the data files and one checkpoint folder a model; removed when the process ends."""
-    kept = tempfile.TemporaryDirectory(prefix="residua-planted-")
-    atexit.register(kept.cleanup)
-    path = Path(kept.name)
+def write(path: Path) -> None:
+    """Train every model, and leave a folder with the data files and one checkpoint folder a model."""
     with torch.random.fork_rng(devices=[]):
         ancestor = train(fresh(0).train(), facts()["old"], TRAIN_STEPS["ancestor"], 0)
         base = fork(ancestor, ("retain", "forget"), 1)
@@ -155,7 +153,14 @@ def root() -> Path:
     for cohort in ("retain", "forget", "holdout"):
         lines = [json.dumps(item(i, cohort, fact)) for i, fact in enumerate(facts()[cohort])]
         (path / f"{cohort}.jsonl").write_text("\n".join(lines) + "\n")
-    return path
+
+
+@cache
+def root() -> Path:
+    """This process's own copy of that folder, which tests may add to; removed when the process ends."""
+    kept = tempfile.TemporaryDirectory(prefix="residua-planted-")
+    atexit.register(kept.cleanup)
+    return shutil.copytree(worlds.made_once("planted", write), Path(kept.name), dirs_exist_ok=True)
 
 
 def case(suspect: str, *, references: Sequence[str] = ("null", "floor"), holdout: bool = True, seed: int = 0) -> Case:

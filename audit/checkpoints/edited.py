@@ -138,9 +138,11 @@ def verify_delta(folder: Path, record: EditRecord) -> None:
         raise changed(str(folder / record.delta_file), record.delta_sha256, found)
 
 
-def changed(what: str, expected: str, found: str) -> AuditError:
+def changed(place: str, expected: str, actual: str) -> AuditError:
+    """The error for weights that are not those whose fingerprint was given (code 3)."""
     return AuditError(
-        f"{what}: fingerprint {found[:16]}..., expected {expected[:16]}...: these are not the weights that were named",
+        f"{place}: fingerprint {actual[:16]}..., expected {expected[:16]}...: these are not the weights that were "
+        "named",
         "restore the files, or state the new fingerprint if the change was meant (`residua fingerprint <folder>`)",
         ExitCode.INTEGRITY,
     )

@@ -8,7 +8,6 @@ from typing import NamedTuple
 from audit.cli.progress import Progress
 from audit.engine import Run, prepare
 from audit.planning import RunSettings, Step, Watch, make_bench
-from audit.runs import RunJournal
 from audit.schema import Report
 from audit.zoo import build
 
@@ -47,11 +46,10 @@ def demonstrate(world: World, out: Path, how: RunSettings, progress: Progress) -
     for count, (name, case) in enumerate(zoo.cases.items(), 1):
         folder = out / f"{world.size}-s{world.seed}" / name
         prepared = prepare(case, folder, how, bench)
-        journal = RunJournal(folder)
-        old = journal.planned()
+        old = prepared.journal.planned()
         stale = old is not None and old.plan_hash != prepared.planner.plan.plan_hash
         fresh = replace(how, force_new=True) if stale else how
-        report = Run(prepared, journal, fresh, _about(name, progress)).report()
+        report = Run(prepared, fresh, _about(name, progress)).report()
         progress.watch(Step("audited", f"{name}: {report.verdict.word}", count, len(zoo.cases), finished=True))
         audits.append(Audited(name, folder, report))
     return audits

@@ -111,7 +111,7 @@ class Pricer:
         return Cost(fwd_tokens=sum(self._tokens(texts) for _, texts in self._recalled()))
 
     def _recalled(self) -> list[tuple[Checkpoint, Texts]]:
-        """The passes of :func:`audit.probing.base_recall.recall`."""
+        """The passes of :func:`audit.probing.recollection.recall`."""
         case, texts = self.case, Texts(cohort="forget")
         found = [(case.base, texts)]
         if case.null is not None:

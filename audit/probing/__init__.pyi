@@ -1,10 +1,7 @@
 from .attacked import cached_scores as cached_scores
 from .attacked import live_logprob as live_logprob
 from .attacked import not_attackable as not_attackable
-from .base_recall import SCORE as SCORE
-from .base_recall import Recall as Recall
-from .base_recall import check_recall as check_recall
-from .base_recall import recall as recall
+from .behaviour_scores import behaviour_of as behaviour_of
 from .effects import ALPHA as ALPHA
 from .effects import Design as Design
 from .effects import Naming as Naming
@@ -41,5 +38,9 @@ from .person_scores import row_means as row_means
 from .person_scores import variants as variants
 from .person_scores import width as width
 from .probe import Probe as Probe
+from .recollection import SCORE as SCORE
+from .recollection import Recall as Recall
+from .recollection import check_recall as check_recall
+from .recollection import recall as recall
 from .text_reads import COORDINATES as COORDINATES
 from .text_reads import text_states as text_states

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from audit import checkpoints
+from audit.checkpoints.edited import edit_folders
 from audit.schema import AuditError, Checkpoint, Source
 from tests import toy
 
@@ -415,4 +416,4 @@ def test_a_chain_of_edits_that_comes_back_to_itself_is_an_integrity_error(
         resolved(tmp_path / f"e{length - 1}")
     assert caught.value.code == 3
     with pytest.raises(AuditError, match="chain"):
-        checkpoints.edit_folders(first)
+        edit_folders(first)

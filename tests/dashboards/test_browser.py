@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from audit.zoo import build
+from audit.zoo import Built
 from dashboards import catalogue
 from dashboards.serving import free_port
 from tests import run_store
@@ -220,8 +220,8 @@ def test_from_verdict_to_test_to_layer_to_items_to_download(browser: Any, served
 
 
 @pytest.mark.slow
-def test_a_run_is_planned_started_cancelled_resumed_and_opened(browser: Any, served: Served) -> None:
-    case = build("tiny").cases["base"]
+def test_a_run_is_planned_started_cancelled_resumed_and_opened(browser: Any, served: Served, zoo: Built) -> None:
+    case = zoo.cases["base"]
     page, console, foreign = visit(browser, served)
     turn_to(page, "Run")
     box = page.get_by_label("Case file", exact=True)

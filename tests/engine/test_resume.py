@@ -16,7 +16,7 @@ import pytest
 from audit.engine import run
 from audit.planning import RunSettings, Step
 from audit.review import verify_run
-from audit.zoo import build
+from audit.zoo import Built
 
 
 def timeless(folder: Path) -> dict[str, object]:
@@ -52,8 +52,8 @@ def check_resumed(folder: Path, finished: dict[str, bytes], whole: dict[str, obj
 
 
 @pytest.fixture(scope="module")
-def case() -> Path:
-    return build("tiny").cases["base"]
+def case(zoo: Built) -> Path:
+    return zoo.cases["base"]
 
 
 @pytest.fixture(scope="module")

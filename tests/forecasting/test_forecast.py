@@ -9,7 +9,7 @@ import pytest
 
 from audit.case import load_forecast
 from audit.forecasting import Fitted, forecast, model, normal_scores, ridge
-from audit.forecasting import forecast as making
+from audit.forecasting import forecaster as making
 from audit.forecasting.model import predicted
 from audit.forecasting.pilot import pilot_of
 from audit.forecasting.stages import Stages

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from tests.house.definitions import UNKNOWN, Class, Definition, Definitions, Function, Kind, imported
-from tests.house.facts import Fact, joined
+from tests.house.facts import Fact, elements, joined, row
 
 COLLECTED = {"list", "tuple", "set", "frozenset", "sorted", "reversed", "iter", "filter"}
 """Built-in functions that give a collection of what they get, of the same kind."""
 CHOSEN = {"next", "max", "min"}
 """Built-in functions that give one element of what they get; ``max(x, 0.0)`` is a number computed from it."""
-HELD = {"dict", "zip", "enumerate", "map", "chain", "from_iterable", "replace", "cast", "array", "asarray"}
+HELD = {"dict", "map", "chain", "from_iterable", "replace", "cast", "array", "asarray"}
 """Library functions whose result holds what they get, of another kind."""
 CONVERTED = {"str", "int", "float"}
 PUT = {"append", "add", "extend", "insert", "update", "setdefault"}
@@ -171,8 +171,7 @@ class Body:
     def _display(self, node: ast.expr, parts: list[Fact]) -> Fact:
         every = joined(parts)
         if isinstance(node, ast.Tuple):
-            fields = {str(place): part for place, part in enumerate(parts)}
-            return Fact(every.derived, Kind(places=tuple(part.kind for part in parts)), fields)
+            return row(parts)
         return Fact(every.derived, Kind(item=every.kind))
 
     def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp) -> Fact:
@@ -234,9 +233,11 @@ class Body:
         if isinstance(node, ast.Attribute):
             return self._of_library(node, receiver, given)
         name = ast.unparse(node)
-        derived, last = any(fact.derived for fact in given), given[-1].kind if given else UNKNOWN
-        if name in COLLECTED:
-            return Fact(derived, last)
+        derived = any(fact.derived for fact in given)
+        if name in COLLECTED and given:
+            return Fact(derived, given[name == "filter"].kind if len(given) > 1 else given[0].kind)
+        if name in ("zip", "enumerate"):
+            return elements(row([Fact()] * (name == "enumerate") + [fact.item() for fact in given]))
         if name in CHOSEN and given and (len(given) == 1 or arguments[1].name or name == "next"):
             return joined([given[0].item(), *given[1:]])
         return Fact(derived and (name in HELD | CONVERTED or _is_class(name)))

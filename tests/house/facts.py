@@ -47,6 +47,17 @@ class Fact(NamedTuple):
         return Fact(any(fact.derived for fact in fields.values()), self.kind, fields)
 
 
+def row(parts: "list[Fact]") -> Fact:
+    """A tuple of these, place by place."""
+    fields = {str(place): part for place, part in enumerate(parts)}
+    return Fact(any(part.derived for part in parts), Kind(places=tuple(part.kind for part in parts)), fields)
+
+
+def elements(part: Fact) -> Fact:
+    """A collection of such elements."""
+    return Fact(part.derived, Kind(item=part.kind), {"*": part})
+
+
 def joined(facts: Iterable[Fact]) -> Fact:
     """What holds of a value that is one of these."""
     listed = list(facts)

@@ -26,14 +26,19 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @cache
+def trees_below(folder: str) -> dict[Path, ast.Module]:
+    paths = sorted((ROOT / folder).rglob("*.py"))
+    return {path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8")) for path in paths}
+
+
 def trees(*folders: str) -> dict[Path, ast.Module]:
     """Parsed modules under the folders that exist, by path relative to the root."""
-    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
-    return {path.relative_to(ROOT): ast.parse(path.read_text(encoding="utf-8")) for path in found}
+    return {path: tree for folder in folders for path, tree in trees_below(folder).items()}
 
 
-def functions(tree: ast.Module) -> Iterator[Function]:
-    return (node for node in ast.walk(tree) if isinstance(node, Function))
+@cache
+def functions(tree: ast.Module) -> list[Function]:
+    return [node for node in ast.walk(tree) if isinstance(node, Function)]
 
 
 def our_text() -> dict[Path, str]:
@@ -110,7 +115,7 @@ def test_only_the_engine_catches_everything() -> None:
             if isinstance(node, ast.ExceptHandler)
             and (node.type is None or {"Exception", "BaseException"} & {ast.unparse(t) for t in ast.walk(node.type)})
         ]
-        allowed = 1 if path == Path("audit/engine.py") else 0
+        allowed = 1 if path == Path("audit/engine/runner.py") else 0
         if len(broad) > allowed:
             found.append(f"{path}: broad except in lines {broad}, {allowed} allowed")
     complain(found)

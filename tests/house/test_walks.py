@@ -62,6 +62,8 @@ def entered(trip: Route) -> list[str]:
         "a, b = y, x\nground.low(b)",
         "def inner():\n    ground.low(x)",
         "z = []\nz.append(x)\nground.low(z)",
+        "for a, b in zip(y, x):\n    ground.low(b)",
+        "for a, b in enumerate(x):\n    ground.low(b)",
         "ground.low(y.get('key', x))",
         "ground.low(Path(x))",
         "ground.low(ground.low(x))",
@@ -91,6 +93,8 @@ def test_value_in_any_of_its_forms_is_followed(tmp_path: Path, body: str) -> Non
         "ground.low(x + 1)",
         "ground.low(max(x, 0))",
         "ground.low(y.get(x))",
+        "for a, b in zip(y, x):\n    ground.low(a)",
+        "for a, b in enumerate(x):\n    ground.low(a)",
         "ground.low(y[x])",
     ],
 )

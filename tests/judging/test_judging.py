@@ -329,7 +329,7 @@ def test_no_rung_uses_a_banned_word() -> None:
 
 
 def test_the_rule_states_the_numbers_that_the_code_uses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audit.schema.thresholds.INTACT_EFFECT", 0.77)
+    monkeypatch.setattr("audit.judging.explain.INTACT_EFFECT", 0.77)
     assert "0.77" in " ".join(decision_rule())
 
 

@@ -11,7 +11,7 @@ from audit.engine import run
 from audit.planning import RunSettings
 from audit.render import html, interactive
 from audit.schema import Report
-from audit.zoo import build
+from audit.zoo import Built
 from tests.browsing import CHROMIUM, FLAGS, PATIENCE_MS
 from tests.golden import VARIANTS, Variant, report
 
@@ -102,10 +102,10 @@ def test_page_one_is_one_page_and_no_table_is_cut_off_in_print(browser: Any, tmp
 
 # ---- a real audit -----------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
-def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def audited(zoo: Built, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder of a model that only refuses: it seems to have forgotten."""
     out = tmp_path_factory.mktemp("audited") / "run"
-    run(build("tiny").cases["refusal"], out, RunSettings(threads=1, store=tmp_path_factory.mktemp("store"), demo=True))
+    run(zoo.cases["refusal"], out, RunSettings(threads=1, store=tmp_path_factory.mktemp("store"), demo=True))
     return out
 
 

@@ -193,7 +193,9 @@ class Here(ThreadPoolExecutor):
 def test_a_call_on_a_device_scores_worlds_apart_says_so_and_ends_with_its_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("audit.probing.base_recall.RECALL_LIFT", -1.0)  # nothing is learned, so nothing can be recalled
+    monkeypatch.setattr(
+        "audit.probing.recollection.RECALL_LIFT", -1.0
+    )  # nothing is learned, so nothing can be recalled
     monkeypatch.setattr(schedule, "draw", WORLDS.__getitem__)
     monkeypatch.setattr(schedule, "ProcessPoolExecutor", Here)
     monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))

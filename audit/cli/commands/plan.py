@@ -10,7 +10,8 @@ from audit.cli.answer import Answer, JsonValue
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from audit.planning import Price, Prices
+    from audit.case import CaseFile
+    from audit.planning import Price, Prices, RunSettings
     from audit.schema import Plan
 
 ORDER = 30
@@ -34,15 +35,20 @@ def add_arguments(parser: ArgumentParser) -> None:
 def act(args: Namespace) -> Answer:
     """What would be done, what it costs, and what will not run and why. Writes nothing."""
     from audit.case import CaseFile
-    from audit.engine import prepare
 
     case_file = CaseFile.read(Path(args.case))
-    out = flags.out_folder(args, case_file.case.name)
+    out, settings = flags.out_folder(args, case_file.case.name), flags.settings(args)
     with flags.progress(args) as progress:
         progress.say(f"opening {args.case}")
-        prepared = prepare(case_file, out, flags.settings(args))
-        prices = prepared.pricer.prices(prepared.planner)
-    return _priced(prepared.planner.plan, prices, out)
+        return shown(case_file, out, settings)
+
+
+def shown(case_file: "CaseFile", out: Path, settings: "RunSettings") -> Answer:
+    """The plan of a case with its prices; nothing is written."""
+    from audit.engine import prepare
+
+    prepared = prepare(case_file, out, settings)
+    return _priced(prepared.planner.plan, prepared.pricer.prices(prepared.planner), out)
 
 
 def _priced(plan: "Plan", prices: "Prices", out: Path) -> Answer:

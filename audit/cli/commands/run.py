@@ -22,18 +22,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def act(args: Namespace) -> Answer:
     """Audit one suspect, or take up its unfinished audit."""
-    if args.dry_run:
-        return plan.act(args)
     from audit import engine
     from audit.case import CaseFile
     from audit.render import summary
     from audit.review import exit_code
 
-    gate = flags.gate(args)
-    case_file = CaseFile.read(Path(args.case))
-    out = flags.out_folder(args, case_file.case.name)
+    gate, case_file = flags.gate(args), CaseFile.read(Path(args.case))
+    out, settings = flags.out_folder(args, case_file.case.name), flags.settings(args)
     with flags.progress(args) as progress:
-        report = engine.run(case_file, out, flags.settings(args), watch=progress.watch)
+        if args.dry_run:
+            progress.say(f"opening {args.case}")
+            return plan.shown(case_file, out, settings)
+        report = engine.run(case_file, out, settings, watch=progress.watch)
+    document = audit_document(report, out)
     code = exit_code(report, gate)
-    shown = (summary(report), str(out / "report.html"))
-    return Answer({**audit_document(report, out), "exit_code": code}, shown, code)
+    return Answer({**document, "exit_code": code}, (summary(report), str(out / "report.html")), code)
