@@ -35,7 +35,7 @@ NAMING = Naming(
     probe="cross_sequence", name="published_gap", kind="context", mode="paper",
     statistic="memorisation-specific gap: leave-one-sequence-out accuracy of learned against alternate texts (true), "
     "less that of two alternates (pure), mean over depths",
-    unit="accuracy difference",
+    unit="accuracy difference", scale="difference",
 )  # fmt: skip
 DIFFERS = (
     "As published: last token, prefixes, LogisticRegression(C = 1) behind a standardiser, depth 0 to the last. Texts "

@@ -43,6 +43,13 @@ class Lessons(NamedTuple):
     seed: int
 
 
+class _Teaching(NamedTuple):
+    """How the reader is trained, and on what."""
+
+    recipe: TrainingRecipe
+    data: TrainData
+
+
 def lesson_tokens(case: OpenCase, lessons: Lessons) -> int:
     """Tokens of one pass over all the lessons: an upper bound, since a batch draws rows and not tokens."""
     widest = max(int(_rows(case, cohort).lengths.max()) for cohort in ("forget", "retain", "holdout"))
@@ -63,7 +70,9 @@ def taught_reader(bench: Bench, case: OpenCase, lessons: Lessons) -> Checkpoint:
     schedule = [*lessons, recipe.lr, recipe.warmup_steps]
     key = bench.key(_NAME, case.base.key, holdout.hash, known.hash, schedule)
     folder = case.out / "readers" / key[:32] if bench.store is None else bench.store.folder(key)
-    return _cached(case.base, folder) or _trained(bench, case.base, (recipe, TrainData(holdout, known)), folder)
+    return _cached(case.base, folder) or _trained(
+        bench, case.base, _Teaching(recipe, TrainData(holdout, known)), folder
+    )
 
 
 def _loss(new: Forward | None, known: Forward | None, _new: Forward | None, _known: Forward | None) -> Tensor:
@@ -89,12 +98,12 @@ def _cached(base: Checkpoint, folder: Path) -> Checkpoint | None:
     return reader
 
 
-def _trained(bench: Bench, base: Checkpoint, by: tuple[TrainingRecipe, TrainData], folder: Path) -> Checkpoint:
+def _trained(bench: Bench, base: Checkpoint, by: _Teaching, folder: Path) -> Checkpoint:
     """Train beside the folder and put the result in place; the reader of another process that was faster is as good."""
     beside = folder.with_name(f".{folder.name}.{os.getpid()}{TEMP}")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        bench.train([base], [by[0]], by[1], [by[0].steps], beside)
+        bench.train([base], [by.recipe], by.data, [by.recipe.steps], beside)
         with suppress(OSError):
             beside.rename(folder)
     finally:

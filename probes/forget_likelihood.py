@@ -26,7 +26,7 @@ from audit.probing import (
     panel_of,
     variants,
 )
-from audit.schema import FORMS, Case, Cost, Count, Form, Measurement, Need, Requires, Texts
+from audit.schema import EFFECT_UNIT, FORMS, Case, Cost, Count, Form, Measurement, Need, Requires, Texts
 from probes._aggregates import forget_quality, privacy_leakage
 
 
@@ -130,7 +130,7 @@ class ForgetLikelihood(Probe):
         naming = Naming(
             probe="forget_likelihood", name=name, kind="output" if task.name == "probability" else "context",
             statistic=f"effect on the {words}, {task.form.replace('_', ' ')} rows",
-            unit="effect (0 never trained, 1 base)", form=task.form,
+            unit=EFFECT_UNIT, scale="effect", form=task.form,
         )  # fmt: skip
         sheet, seed = task.forget.sheet, case.case.seed
         scores = task.forget.by_statistic.get(task.name)

@@ -29,6 +29,7 @@ from audit.probing import (
     person_rows_of,
 )
 from audit.schema import (
+    EFFECT_UNIT,
     Case,
     Checkpoint,
     Cohort,
@@ -88,8 +89,15 @@ class _Task(NamedTuple):
             kind="causal" if self.primary else "context", form=self.form,
             statistic=f"largest effect over eligible layers: suspect's states ({self.mode}) read by {reader}, "
             f"{self.form.replace('_', ' ')} rows",
-            unit="effect (0 never trained, 1 base)",
+            unit=EFFECT_UNIT, scale="effect",
         )  # fmt: skip
+
+
+class _Target(NamedTuple):
+    """Which texts are read, and in which mode."""
+
+    texts: Texts
+    mode: Mode
 
 
 class _Read(NamedTuple):
@@ -178,7 +186,7 @@ class ReversePatch(Probe):
             for texts in _texts(case, "forget")[: None if mode == modes[0] else 1]:
                 if not case.has(texts):
                     continue
-                reading = self._read(bench, case, cast, (texts, mode))
+                reading = self._read(bench, case, cast, _Target(texts, mode))
                 task = _Task(mode, texts.form, mode == modes[0], gate, notes)
                 measurements.append(self._judged(case, cast, _Read(reading), task))
                 if mode == "answer" and texts.form == "trained" and cast.null is not None:
@@ -209,9 +217,9 @@ class ReversePatch(Probe):
                 measurements.append(judged.model_copy(update={"readings": judged.readings | known}))
         return tuple(measurements)
 
-    def _read(self, bench: Bench, case: OpenCase, cast: CaseModels, target: tuple[Texts, Mode]) -> Reading:
+    def _read(self, bench: Bench, case: OpenCase, cast: CaseModels, target: _Target) -> Reading:
         sources = {name: c for name, c in cast.by_name().items() if name != "base"}
-        reading = profile(bench, cast.base, sources, person_rows_of(case, target[0]), target[1])
+        reading = profile(bench, cast.base, sources, person_rows_of(case, target.texts), target.mode)
         if cast.null is not None:
             return reading
         return reading._replace(logprob={**reading.logprob, "null": mismatched(bench, cast.base, reading.sheet)})
@@ -239,7 +247,7 @@ class ReversePatch(Probe):
         filled = blank(naming, _why_not(gap, task.gate), scored.n, len(scored.people["suspect"]), seed).model_copy(
             update={
                 "curves": (*_curves(scored, held, cast, seed), task.gate.curve),
-                "items": item_table(case, f"reverse_patch_{naming.name}", read.forget.sheet, scores, roles),
+                "items": item_table(case, f"reverse_patch_{naming.name}", read.forget.sheet, scores, roles, "layer"),
                 "notes": (_layers(eligible), *task.notes),
             }
         )
@@ -247,8 +255,11 @@ class ReversePatch(Probe):
             return filled.model_copy(update={"positive_control": _control(panel, design)})
         assessed = assess(panel.at(eligible), design)
         readings = {f"effect_layer{layer}": e for layer, e in zip(eligible.tolist(), assessed.effects, strict=True)}
-        best = {"layer_of_largest_effect": float(eligible[assessed.layer])} if assessed.layer >= 0 else {}
-        return assessed.onto(filled).model_copy(update={"readings": readings | best | assessed.readings})
+        layer = int(eligible[assessed.layer]) if assessed.layer >= 0 else None
+        best = {} if layer is None else {"layer_of_largest_effect": float(layer)}
+        return assessed.onto(filled).model_copy(
+            update={"layer": layer, "readings": readings | best | assessed.readings}
+        )
 
 
 def _texts(case: OpenCase, cohort: Cohort) -> list[Texts]:

@@ -36,6 +36,7 @@ class Planted(Probe):
 
     requires: ClassVar[Requires] = Requires({requires})
     version: ClassVar[int] = 1
+    attack: ClassVar[str | None] = {attack!r}
     value: float = {value}
 
     def needs(self, case: Case) -> tuple[Need, ...]:
@@ -50,7 +51,8 @@ class Planted(Probe):
         return (
             Measurement(
                 probe="{name}", name="effect", kind="{kind}", statistic="planted effect", value=self.value,
-                unit="effect", ci95=Interval(lo=self.value - 0.01, hi=self.value + 0.01), n=Count(scored=1),
+                unit="effect", scale="effect", n=Count(scored=1),
+                ci95=Interval(lo=self.value - 0.01, hi=self.value + 0.01),
                 unit_of_replication="person", units=1, seed=case.case.seed, p=0.001 if self.value > 0.9 else 0.5,
                 p_below=0.5, null=NONE, positive_control=Control(value=1.0, ci95=NONE, found=True), floor=0.01,
                 items=table,
@@ -60,12 +62,15 @@ class Planted(Probe):
 KINDS = {"gate": 1.0, "output": 0.0, "causal": 0.0, "decoding": 0.0}
 
 
-def write_probe(folder: Path, name: str, body: str = "pass", requires: str = "", value: float | None = None) -> None:
+def write_probe(
+    folder: Path, name: str, body: str = "pass", requires: str = "", value: float | None = None,
+    attack: str | None = None,
+) -> None:  # fmt: skip
     """One plug-in file; its kind is what its name starts with."""
     kind = name.split("_")[0]
     planted = KINDS.get(kind, 0.0) if value is None else value
     kind = kind if kind in KINDS else "context"
-    text = PROBE.format(name=name, kind=kind, value=planted, body=body, requires=requires)
+    text = PROBE.format(name=name, kind=kind, value=planted, body=body, requires=requires, attack=attack)
     (folder / f"{name}.py").write_text(text, encoding="utf-8")
     # Whoever looks next reads this file, and neither what is in memory nor bytecode of the same second and size.
     sys.modules.pop(f"{folder.name}.{name}", None)

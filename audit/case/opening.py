@@ -123,8 +123,13 @@ class OpenCase:
         """All rows that the data hold: each cohort, form and kind of answer that at least one item has."""
         return self._data.every_texts()
 
-    def write_table(self, name: str, columns: Mapping[str, Sequence[str | int | float | bool]]) -> Table:
-        """Write item-level results to ``tables/<name>.parquet`` in the output folder, whole or not at all."""
+    def write_table(
+        self, name: str, columns: Mapping[str, Sequence[str | int | float | bool]], axis: str = ""
+    ) -> Table:
+        """Write item-level results to ``tables/<name>.parquet`` in the output folder, whole or not at all.
+
+        ``axis`` names what the column ``axis_value`` counts, where there is one.
+        """
         import pyarrow
         from pyarrow import parquet
 
@@ -135,7 +140,7 @@ class OpenCase:
         write_atomic(self.out / "tables" / f"{name}.parquet", data)
         return Table(
             path=f"tables/{name}.parquet", sha256=hashlib.sha256(data).hexdigest(), rows=table.num_rows,
-            columns=tuple(columns),
+            columns=tuple(columns), axis=axis,
         )  # fmt: skip
 
 

@@ -248,6 +248,7 @@ class Run:
             domain=domain,
             calibrations=standing.uses,
             validation=validation(in_case, reached, standing),
+            attacks={p.name: p.probe.attack for p in self.planner.running if p.probe.attack is not None},
         )
         circumstances = report_builder.Circumstances(
             exhibits=exhibits(received(self.case), self.case.root),

@@ -12,8 +12,11 @@ from audit.case import OpenCase, Rows, row_means, stacked
 from audit.circuits import (
     KEY,
     AttributionSettings,
+    CircuitRows,
     Material,
+    OtherRows,
     Predictors,
+    Stage,
     circuit_size,
     jaccard,
     kept_circuits,
@@ -69,13 +72,14 @@ def survey(bench: Bench, case: OpenCase, stages: Stages, pilots: tuple[str, ...]
     )
 
 
-def _others(case: OpenCase) -> tuple[Rows, tuple[Item, ...]] | None:
+def _others(case: OpenCase) -> OtherRows | None:
     """Rows that ask for the same facts in other words."""
     texts = [Texts(cohort="forget", form=form) for form in case.forms("held_out")]
     present = [t for t in texts if case.has(t, "all")]
     if not present:
         return None
-    return stacked([case.rows(t, "all") for t in present]), tuple(i for t in present for i in case.items(t, "all"))
+    rows = stacked([case.rows(t, "all") for t in present])
+    return OtherRows(rows, tuple(i for t in present for i in case.items(t, "all")))
 
 
 def _stability(bench: Bench, base: Checkpoint, rows: ForecastRows, computed: tuple[Predictors, Stages]) -> Stability:
@@ -90,8 +94,8 @@ def _stability(bench: Bench, base: Checkpoint, rows: ForecastRows, computed: tup
     def overlap(stage: str, corruption: AttributionSettings) -> Number:
         if not len(swapped):
             return Missing(missing="no item has a partner of the same template")
-        attribution = (rows.forget.take(swapped), rows.forget, corruption)
-        other = kept_circuits(bench, base, attribution, (stage, stages.keep))
+        attribution = CircuitRows(rows.forget.take(swapped), rows.forget, corruption)
+        other = kept_circuits(bench, base, attribution, Stage(stage, stages.keep))
         return float(np.median(jaccard(mine[swapped], top_n(other.scores, graph, n)).numpy()))
 
     partners, corruptions = (

@@ -16,6 +16,7 @@ from .support import KNOWS as KNOWS
 from .support import NEVER as NEVER
 from .support import NO_RATE as NO_RATE
 from .support import STRONGEST as STRONGEST
+from .support import Proposition as Proposition
 from .support import limit_sentence as limit_sentence
 from .support import power_sentence as power_sentence
 from .support import rate as rate

@@ -30,7 +30,7 @@ from audit.calibration import (
 )
 from audit.calibration import joint_rule as joints
 from audit.judging.explain import Given, limits, strength, would_change
-from audit.judging.in_case import judge
+from audit.judging.in_case import OUTCOMES, judge
 from audit.judging.ladder import alone, verdict
 from audit.judging.support import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
 from audit.schema import (
@@ -118,18 +118,19 @@ def weigh(evidence: Evidence, standing: ApplicableCalibrations) -> Evidence:
         return evidence
     name = f"{m.probe} {standing.holding[m.probe].content_hash()[:12]}"
     ratio = ratio_of(calibrated.scale, row["effect"], calibrated.record, name)
-    outcome, direction = evidence.outcome, evidence.direction
-    found, side = row["effect"] > calibrated.threshold, "not above"
-    if found:
-        outcome, direction, side = "trace found", "above", "above"
-    elif direction != "below":
-        outcome, direction = ("no trace found" if supported(ratio) == NEVER else "inconclusive"), "none"
+    above = row["effect"] > calibrated.threshold
+    status = "trace" if above else evidence.status
+    if not above and evidence.direction != "below":
+        status = "silent" if supported(ratio) == NEVER else "undecided"
+    side, outcome = "above" if above else "not above", OUTCOMES.get(status, "inconclusive")
+    direction = "above" if above else "below" if status == "below" else "none"
     lead = f"effect {row['effect']:.3f}, {side} the calibrated threshold of {calibrated.threshold:.3f}"
     told = [evidence.because if direction == "below" else lead, ratio_sentence(ratio, "This effect is")]
     told += [rates_sentence(ratio), *([power_sentence(ratio.limit)] if outcome == "no trace found" else [])]
     because = f"{told[0]}. {' '.join(told[1:])}"
     return Evidence(
-        measurement=m, outcome=outcome, direction=direction, because=because, basis="calibrated", ratio=ratio
+        measurement=m, outcome=outcome, status=status, direction=direction, because=because, basis="calibrated",
+        ratio=ratio,
     )  # fmt: skip
 
 
@@ -197,7 +198,7 @@ def decide(
     evidence: Sequence[Evidence], roles: Given, standing: ApplicableCalibrations
 ) -> tuple[tuple[Evidence, ...], Verdict]:
     """Weigh in-case evidence and reach the verdict: the joint rule's where it can be had, else the in-case ladder's."""
-    plain = _in_case(verdict(evidence, roles), standing)
+    plain = verdict(evidence, roles, _stale(standing))
     weighed = tuple(weigh(e, standing) for e in evidence)
     found = opinion(evidence, standing)
     if found is None:
@@ -207,15 +208,13 @@ def decide(
     return weighed, _calibrated(plain, first, roles, found)
 
 
-def _in_case(plain: Verdict, standing: ApplicableCalibrations) -> Verdict:
-    """An in-case verdict says which command would renew a calibration that is stale."""
+def _stale(standing: ApplicableCalibrations) -> str:
+    """What an in-case verdict says of calibrations that are stale, and which command renews them; empty without any."""
     stale = [use for use in standing.uses if use.status == "stale"]
     if not stale:
-        return plain
+        return ""
     names = ", ".join(use.probe for use in stale)
-    said = f"In-case basis: the calibration of {names} is stale (the probe has changed); {stale[0].renew} renews it."
-    kept = (limit for limit in plain.limits if not limit.startswith("In-case basis"))
-    return plain.model_copy(update={"limits": (said, *kept)})
+    return f"In-case basis: the calibration of {names} is stale (the probe has changed); {stale[0].renew} renews it."
 
 
 def judged(

@@ -118,9 +118,14 @@ def is_low(measurement: Measurement) -> bool:
     return not isinstance(measurement.value, Missing) and measurement.value < 0
 
 
-def limits(traceable: Sequence[Measurement], n_blind: int, roles: Given, calibration: str = "") -> tuple[str, ...]:
-    """What limits the verdict: at most five short statements, the weightiest first; ``calibration`` names its basis."""
-    found: list[str] = []
+def limits(
+    traceable: Sequence[Measurement], n_blind: int, roles: Given, calibration: str = "", stale: str = ""
+) -> tuple[str, ...]:
+    """What limits the verdict: at most five short statements, the weightiest first.
+
+    ``calibration`` names its basis; without one ``stale`` says which would have judged, and why it did not.
+    """
+    found = [stale] if stale else []
     if not roles.null and roles.holdout:
         found.append("No model that never knew was given: holdout people stand in, which can show traces only.")
     elif not roles.null:
@@ -133,7 +138,7 @@ def limits(traceable: Sequence[Measurement], n_blind: int, roles: Given, calibra
         found.append(f"{n_blind} of the planned measurements were blind here: they do not find the knowledge in base.")
     if calibration:
         found.append(f"The error rates are those of the models behind calibration {calibration}, and of no others.")
-    else:
+    elif not stale:
         found.append("In-case basis: no error rate is known for models of this kind.")
     found.append("This speaks about the files listed and the attacks tested only.")
     return tuple(found[:5])

@@ -13,11 +13,9 @@ import numpy as np
 from audit import stats
 from audit.calibration import InCaseState
 from audit.judging.explain import Given, limits, sentence, strength, would_change
-from audit.judging.in_case import blindness
 from audit.schema import (
     ALPHA,
     EFFECT_KINDS,
-    GATE_RATIO,
     INTACT_EFFECT,
     Evidence,
     Measurement,
@@ -80,11 +78,10 @@ def _strongest(evidence: Sequence[Evidence]) -> list[Evidence]:
 
 
 def _rung_by_gate_and_outputs(parts: _Sorted) -> _Rung | None:
-    measured = [e for e in parts.gates if isinstance(e.measurement.value, float)]
-    broken = [e for e in measured if isinstance(e.measurement.value, float) and e.measurement.value < GATE_RATIO]
+    broken = [e for e in parts.gates if e.status == "gate_failed"]
     if broken:
         return _Rung("INVALID", broken, tuple(_named(e) for e in broken))
-    if not measured:
+    if not any(e.status == "gate_passed" for e in parts.gates):
         why = "; ".join(_named(e) for e in parts.gates) or "no utility gate was measured"
         return _Rung("INCONCLUSIVE", [], (f"nothing says that the suspect is usable at all: {why}",))
     shown = _strongest([e for e in parts.outputs if e.outcome == "trace found" and e.direction == "above"])
@@ -146,7 +143,7 @@ def alone(evidence: Sequence[Evidence], above: Collection[tuple[str, str]]) -> I
 def _doubts(kind: str, parts: _Sorted) -> list[str]:
     """Why this kind of test does not count as silent. Outputs only have to see base: their rung is passed already."""
     found: list[Evidence] = {"output": parts.outputs, "causal": parts.causal, "decoding": parts.decoding}[kind]
-    seeing = [e for e in found if not blindness(e.measurement)]
+    seeing = [e for e in found if e.status != "blind"]
     if not seeing:
         return [_named(e) for e in found] or [f"no {kind} test ran"]
     return [_named(e) for e in seeing if kind != "output" and e.outcome != "no trace found"]
@@ -170,15 +167,15 @@ def _rung_by_silence(parts: _Sorted, roles: Given) -> _Rung:
     return _Rung("CONSISTENT WITH NEVER TRAINED", quiet, (*map(_named, quiet), *told))
 
 
-def verdict(evidence: Sequence[Evidence], roles: Given) -> Verdict:
-    """Which rung does the evidence reach, with the roles that were given? Total: every input has a verdict.
+def verdict(evidence: Sequence[Evidence], roles: Given, stale: str = "") -> Verdict:
+    """Which rung does in-case evidence reach, with the roles that were given? Total: every input has a verdict.
 
     The order of the rungs is the rule (:func:`~audit.judging.explain.decision_rule`). Held-out forms never lower a
-    verdict.
+    verdict. ``stale`` says why no calibration judged, where one would have but for its age.
     """
     parts = _sort(evidence)
     rung = _rung_by_gate_and_outputs(parts) or _rung_by_traces(parts) or _rung_by_silence(parts, roles)
-    blind = [e for e in (*parts.outputs, *parts.causal, *parts.decoding) if blindness(e.measurement)]
+    blind = [e for e in (*parts.outputs, *parts.causal, *parts.decoding) if e.status == "blind"]
     return Verdict.model_validate(
         {
             "word": rung.word,
@@ -187,7 +184,7 @@ def verdict(evidence: Sequence[Evidence], roles: Given) -> Verdict:
             "strength": strength(rung.word, roles),
             "direction": rung.direction,
             "basis": "in-case",
-            "limits": limits(parts.traceable, len(blind), roles),
+            "limits": limits(parts.traceable, len(blind), roles, stale=stale),
             "would_change": would_change(rung.word, roles),
         }
     )

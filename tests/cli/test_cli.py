@@ -133,6 +133,7 @@ def test_probes_are_listed_without_importing_them(tell: Tell) -> None:
     assert all(probe["question"].endswith("?") for probe in listed)
     assert all("modalities=('text',)" in probe["requires"] for probe in listed), "also where the default is meant"
     assert {path.stem for path in Path("probes").glob("[!_]*.py")} == {probe["name"] for probe in listed}
+    assert {probe["attack"] for probe in listed} == {None, "quantisation", "relearning"}
 
 
 # ---- plan, run, report, verify ----------------------------------------------------------------------------------

@@ -92,6 +92,21 @@ def test_custody_says_what_was_received_and_issued_once_even_after_kills(
     assert verify_run(out).accepted
 
 
+def test_an_attack_counts_by_what_its_probe_declares_and_never_by_its_name(
+    case: Path, how: RunSettings, package: Path, tmp_path: Path
+) -> None:
+    write_probe(package, "gcg_search", attack="prefix")
+    write_probe(package, "noise_search", attack="noise")
+    write_probe(package, "relearning_of_nothing")
+    report = run(case, tmp_path / "run", how)
+    counted = {row.attack: (row.family, row.access, row.measurements) for row in report.attacks if row.attack}
+    assert counted["prefix"] == ("optimised prompts and prefixes", "weights", 1)
+    assert counted["noise"] == ("noise", "as its probe says", 1)
+    assert {attack for attack, (_, _, n) in counted.items() if n} == {"prefix", "noise"}
+    assert ("optimised prompts and prefixes", "weights", "tested (1 measurement)") in report.coverage
+    assert ("relearning", "fine-tune", "not tested") in report.coverage
+
+
 def test_a_finished_run_is_returned_and_nothing_is_written(case: Path, how: RunSettings, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = run(case, out, how)

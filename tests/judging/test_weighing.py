@@ -23,7 +23,7 @@ from audit.judging import (
     verdict,
 )
 from audit.judging.calibrated import NOTHING, opinion
-from audit.judging.support import NO_SUPPORT, band, ratio_number, ratio_sentence
+from audit.judging.support import NO_SUPPORT, Proposition, band, ratio_number, ratio_sentence, weighed
 from audit.pools.fit import calibrate, write_all
 from audit.render.wording.findings import BANNED
 from audit.schema import DetectionLimit, Domain, Evidence, Interval, LikelihoodRatio, Measurement, Missing, Verdict
@@ -203,6 +203,7 @@ def test_only_a_silence_says_what_it_is_worth(folder: Path, effect: float, outco
     evidence, _ = ruled(seen(effect), standing(folder))
     inside = next(e for e in evidence if e.measurement.probe == "inside")
     assert inside.outcome == outcome and inside.basis == "calibrated"
+    assert inside.status == {"no trace found": "silent", "inconclusive": "undecided", "trace found": "trace"}[outcome]
     assert ("No trace found by tests" in inside.because) == (outcome == "no trace found")
 
 
@@ -259,6 +260,12 @@ def test_a_ratio_below_one_is_told_the_other_way_round() -> None:
     assert "(approximate 95 % interval 2.5 to 50; ceiling of this design 61)" in said
     assert f"this is weak support for the proposition that {NEVER}" in said
     assert supported(ratio(0.05, 0.02, 0.4)) == NEVER
+
+
+def test_a_proposition_is_said_again_in_its_own_short_form_on_either_side_of_one() -> None:
+    knows, never = Proposition("A does hold", "A does"), Proposition("B holds", "B does")
+    assert "more probable if A does hold than if B does (" in weighed(ratio(20.0, 2.5, 50.0), knows, never)
+    assert "more probable if B holds than if A does (" in weighed(ratio(0.05, 0.02, 0.4), knows, never)
 
 
 def test_a_ratio_whose_interval_holds_one_supports_neither() -> None:

@@ -31,6 +31,7 @@ def act(args: Namespace) -> Answer:
         listed.append(
             {
                 "name": probe.name, "question": probe.question, "help": probe.docstring, "version": probe.version,
+                "attack": probe.attack,
                 "settings": list[JsonValue](settings), "requires": list[JsonValue](requires),
             }
         )  # fmt: skip
