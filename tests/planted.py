@@ -97,7 +97,7 @@ def planted_package(folder: Path, name: str) -> Iterator[Path]:
 def planted_behaviour(package: str, name: str, settings: Settings) -> Behaviour:
     """How a planted probe behaves: it looks at no model, so that no world has to be made for it."""
     probe = discover(package, Probe)[name].model_validate(dict(settings))
-    table = {"path": "tables/none.parquet", "sha256": "0" * 64, "rows": 0, "columns": ()}
+    table = {"path": "tables/none.parquet", "sha256": "0" * 64, "rows": 0, "columns": (), "axis": ""}
     case = SimpleNamespace(case=SimpleNamespace(seed=0), write_table=lambda *_: Table.model_validate(table))
     scores = [Score.of(measurement) for measurement in probe.measure(None, case)]  # type: ignore[arg-type]
     values = {field: value for score in scores for field, value in numbers(score).items()}
