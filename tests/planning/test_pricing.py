@@ -54,6 +54,12 @@ def test_declared_reads_are_priced_exactly(suspect: str, zoo: Built, ran: list[i
     assert prices.of("recall").cost.kind == prices.of("reads").cost.kind == "exact"
 
 
+READS = """
+PATTERN = Read(site=Site(part="pattern", block=0), at="all")
+STATE = Read(site=Site(part="resid_out", block=0))
+"""
+
+
 @pytest.mark.parametrize("attention", ["default", "eager"])
 def test_a_pattern_read_runs_by_default_and_its_pass_is_priced(
     attention: str, zoo: Built, ran: list[int], tmp_path: Path
@@ -61,12 +67,8 @@ def test_a_pattern_read_runs_by_default_and_its_pass_is_priced(
     with planted_package(tmp_path, f"patterns_{attention}_of_a_test") as package:
         write_probe(package, "context_sink", requires="ops=(Op.READ, Op.PATTERN)")
         path = package / "context_sink.py"
-        text = (
-            path.read_text().replace("reads=(SCORE,)", "reads=(SCORE, PATTERN)").replace("Requires,", "Op, Requires,")
-        )
-        path.write_text(
-            text.replace("\n\nclass", '\nPATTERN = Read(site=Site(part="pattern", block=0), at="all")\n\nclass')
-        )
+        text = path.read_text().replace("(SCORE,)", "(SCORE, PATTERN, STATE)").replace("Requires,", "Op, Requires,")
+        path.write_text(text.replace("\n\nclass", f"{READS}\n\nclass"))
         how = RunSettings(threads=1, store=tmp_path / "store", package=package.name, attention=attention)
         prepared = prepare(zoo.cases["base"], tmp_path / "run", how)
         planned = {test.probe: test for test in prepared.planner.plan.tests}
@@ -75,7 +77,8 @@ def test_a_pattern_read_runs_by_default_and_its_pass_is_priced(
         once = prices.of("recall").cost.fwd_tokens // 2
         assert planned["context_sink"].will_run
         assert planned["context_sink"].cost.fwd_tokens - planned["causal"].cost.fwd_tokens > 0, "the second pass"
-        assert (reads.fwd_tokens, reads.resident) == (once, 1), "the scores are read by the recall check already"
+        passes = {"default": 2, "eager": 1}[attention]
+        assert (reads.fwd_tokens, reads.resident) == (passes * once, passes), "the recall check read the scores"
         ran.clear()
 
         def until_read(step: Step) -> None:
@@ -83,7 +86,7 @@ def test_a_pattern_read_runs_by_default_and_its_pass_is_priced(
                 raise Enough
 
         with pytest.raises(Enough):
-            Run(prepared, RunJournal(tmp_path / "run"), how, until_read).report()
+            Run(prepared, how, until_read).report()
         assert sum(ran) == prices.of("recall").cost.fwd_tokens + reads.fwd_tokens
 
 
