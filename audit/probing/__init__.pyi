@@ -1,6 +1,7 @@
 from .attacked import cached_scores as cached_scores
 from .attacked import live_logprob as live_logprob
 from .attacked import not_attackable as not_attackable
+from .behaviour_scores import behaviour_of as behaviour_of
 from .effects import ALPHA as ALPHA
 from .effects import Design as Design
 from .effects import Naming as Naming

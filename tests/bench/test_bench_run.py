@@ -128,14 +128,14 @@ def test_an_eager_pass_has_its_own_model_and_others_keep_theirs() -> None:
     with bench.hold(ckpt) as (wrapper,):
         bench.run(ckpt, ROWS, [PATTERN, LOGPROB])
         assert bench.open(ckpt) is wrapper and "pattern" not in wrapper.parts
-    assert len(bench._open) == 2 and bench.fwd_tokens == 2 * int(ROWS.mask.sum())
+    assert len(bench.pool._models) == 2 and bench.fwd_tokens == 2 * int(ROWS.mask.sum())
     assert [bench.passes_of(reads) for reads in ([PATTERN], [LOGPROB], [PATTERN, LOGPROB])] == [1, 1, 2]
     eager = Bench(attention="eager")
     eager.run(ckpt, ROWS, [PATTERN, LOGPROB])
-    assert len(eager._open) == 1 and eager.passes_of([PATTERN, LOGPROB]) == 1
+    assert len(eager.pool._models) == 1 and eager.passes_of([PATTERN, LOGPROB]) == 1
     bridge = Bench(backend="transformer_lens")
     bridge.run(ckpt, ROWS, [PATTERN, LOGPROB])
-    assert len(bridge._open) == 1 and bridge.passes_of([PATTERN, LOGPROB]) == 1, "it is eager anyway"
+    assert len(bridge.pool._models) == 1 and bridge.passes_of([PATTERN, LOGPROB]) == 1, "it is eager anyway"
 
 
 def test_a_pass_that_writes_a_pattern_is_an_eager_one() -> None:
@@ -150,7 +150,7 @@ def test_a_state_given_by_another_model_to_an_eager_pass_is_of_an_eager_model() 
     both, write = (Bench(), Bench(attention="eager")), Replace(site, donor, "all")
     patterns = [bench.run(ckpt, ROWS, [PATTERN], [write])[PATTERN] for bench in both]
     assert torch.equal(*patterns) and not torch.equal(patterns[0], both[0].run(ckpt, ROWS, [PATTERN])[PATTERN])
-    assert sorted(both[0]._open) == sorted(f"{model.key} eager" for model in (ckpt, donor))
+    assert sorted(both[0].pool._models) == sorted(f"{model.key} eager" for model in (ckpt, donor))
 
 
 def test_what_a_pass_returns_can_be_used_with_gradients_and_is_float32() -> None:
@@ -282,7 +282,7 @@ def test_states_at_all_positions_are_kept_only_while_small(tmp_path: Path, monke
 
 # ---- models -----------------------------------------------------------------------------------------------------
 def test_models_that_are_held_stay_open_and_others_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audit.bench.bench.device_bytes", lambda device: 1)
+    monkeypatch.setattr("audit.bench.model_pool.device_bytes", lambda device: 1)
     bench, a, b = Bench(), toy.checkpoint("llama"), toy.checkpoint("llama", 1)
     with bench.hold(a) as (held,):
         bench.open(b)
