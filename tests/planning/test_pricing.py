@@ -53,6 +53,12 @@ def test_declared_reads_are_priced_exactly(suspect: str, zoo: Built, ran: list[i
     assert prices.of("recall").cost.kind == prices.of("reads").cost.kind == "exact"
 
 
+READS = """
+PATTERN = Read(site=Site(part="pattern", block=0), at="all")
+STATE = Read(site=Site(part="resid_out", block=0))
+"""
+
+
 @pytest.mark.parametrize("attention", ["default", "eager"])
 def test_a_pattern_read_runs_by_default_and_its_pass_is_priced(
     attention: str, zoo: Built, ran: list[int], tmp_path: Path
@@ -60,12 +66,8 @@ def test_a_pattern_read_runs_by_default_and_its_pass_is_priced(
     with planted_package(tmp_path, f"patterns_{attention}_of_a_test") as package:
         write_probe(package, "context_sink", requires="ops=(Op.READ, Op.PATTERN)")
         path = package / "context_sink.py"
-        text = (
-            path.read_text().replace("reads=(SCORE,)", "reads=(SCORE, PATTERN)").replace("Requires,", "Op, Requires,")
-        )
-        path.write_text(
-            text.replace("\n\nclass", '\nPATTERN = Read(site=Site(part="pattern", block=0), at="all")\n\nclass')
-        )
+        text = path.read_text().replace("(SCORE,)", "(SCORE, PATTERN, STATE)").replace("Requires,", "Op, Requires,")
+        path.write_text(text.replace("\n\nclass", f"{READS}\n\nclass"))
         how = RunSettings(threads=1, store=tmp_path / "store", package=package.name, attention=attention)
         prepared = prepare(zoo.cases["base"], tmp_path / "run", how)
         planned = {test.probe: test for test in prepared.planner.plan.tests}
@@ -74,7 +76,8 @@ def test_a_pattern_read_runs_by_default_and_its_pass_is_priced(
         once = prices.of("recall").cost.fwd_tokens // 2
         assert planned["context_sink"].will_run
         assert planned["context_sink"].cost.fwd_tokens - planned["causal"].cost.fwd_tokens > 0, "the second pass"
-        assert (reads.fwd_tokens, reads.resident) == (once, 1), "the scores are read by the recall check already"
+        passes = {"default": 2, "eager": 1}[attention]
+        assert (reads.fwd_tokens, reads.resident) == (passes * once, passes), "the recall check read the scores"
         ran.clear()
 
         def until_read(step: Step) -> None:
