@@ -9,7 +9,7 @@ import pytest
 from beartype.roar import BeartypeException
 from jaxtyping import Float
 
-from audit import stats
+from audit import clusters, stats
 from tests import toy
 from tests.shapes import NUMERICAL, checked
 
@@ -60,4 +60,4 @@ def test_a_dataclass_with_fields_that_do_not_fit_one_another_is_refused() -> Non
 
 def test_what_is_no_array_is_checked_in_a_numerical_module_too() -> None:
     with pytest.raises(BeartypeException):
-        stats.sign_flip_max_t(np.zeros((3, 2)), "seed")  # type: ignore[arg-type]
+        clusters.approximate("percentile", "many")  # type: ignore[arg-type]

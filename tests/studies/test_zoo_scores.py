@@ -15,7 +15,7 @@ from audit.rule import Given
 from audit.weighing import stored
 from studies.zoo import design, pools, verdicts
 from studies.zoo.members import draw
-from studies.zoo.verdicts import Verdicts, examine
+from studies.zoo.verdicts import Verdicts, examine, markdown
 
 PROBES = "probes"
 ROLES = Given(references=2, ancestor=True, holdout=True)
@@ -68,6 +68,12 @@ def test_the_counted_verdicts_are_those_of_the_stored_calibrations() -> None:
     if subjects.made_with == made_with():
         assert again == kept
     assert (again.counts.false_alarms, again.counts.exceptions) == (kept.counts.false_alarms, kept.counts.exceptions)
+
+
+@pytest.mark.skipif(not verdicts.RESULTS.is_file(), reason="no results are committed")
+def test_the_committed_tables_are_those_of_the_committed_results() -> None:
+    stored = Verdicts.model_validate_json(verdicts.RESULTS.read_bytes())
+    assert markdown(stored) in Path(verdicts.README).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
