@@ -8,12 +8,24 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit import stats
-from audit.bench import Bench
-from audit.case import OpenCase
-from audit.probing import ALPHA, ANSWER_LOGPROB, CaseModels, Naming, blank, variant_losses
-from audit.schema import Checkpoint, Control, Count, Measurement, Missing, Texts
-from audit.stats import tofu
+from audit.probing import (
+    ALPHA,
+    ANSWER_LOGPROB,
+    Bench,
+    CaseModels,
+    Checkpoint,
+    Control,
+    Count,
+    Measurement,
+    Missing,
+    Naming,
+    OpenCase,
+    Texts,
+    blank,
+    stats,
+    tofu,
+    variant_losses,
+)
 
 AGGREGATE = "an aggregate over items, listed for comparison with published tables; people are not its unit"
 

@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from audit import stats
-from audit.probing import Naming, blank, interval
-from audit.schema import Count, Measurement, Missing
+from audit.probing import Count, Measurement, Missing, Naming, blank, interval, stats
 from probes._profiles import Reading
 
 NOTE = (

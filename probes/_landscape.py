@@ -17,10 +17,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from audit.bench import Bench, Replace
-from audit.case import Rows, row_mean
-from audit.probing import ANSWER_LOGPROB
-from audit.schema import Checkpoint, Read, Site
+from audit.probing import ANSWER_LOGPROB, Bench, Checkpoint, Read, Replace, Rows, Site, row_mean
 
 EMBED = Site(part="embed")
 LEAST_SPREAD_NATS = 0.05

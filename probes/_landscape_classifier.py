@@ -8,12 +8,20 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from audit import stats
-from audit.bench import Bench
-from audit.case import OpenCase, Part
-from audit.probing import Naming, blank
-from audit.schema import Checkpoint, Count, Measurement, Missing, Texts
-from audit.stats import clustered
+from audit.probing import (
+    Bench,
+    Checkpoint,
+    Count,
+    Measurement,
+    Missing,
+    Naming,
+    OpenCase,
+    Part,
+    Texts,
+    blank,
+    clustered,
+    stats,
+)
 from probes._landscape import Draw, curvature, embeddings, features, landscape, nearest_tokens, neighbours
 
 COHORTS = ("retain", "forget", "holdout")

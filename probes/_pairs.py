@@ -9,10 +9,23 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from audit.bench import Bench
-from audit.case import Matched, OpenCase, Rows, matched, nearest, row_means, stacked, tokenise
-from audit.probing import ANSWER_LOGPROB, PersonRows
-from audit.schema import Checkpoint, Cohort, Item, Texts
+from audit.probing import (
+    ANSWER_LOGPROB,
+    Bench,
+    Checkpoint,
+    Cohort,
+    Item,
+    Matched,
+    OpenCase,
+    PersonRows,
+    Rows,
+    Texts,
+    matched,
+    nearest,
+    row_means,
+    stacked,
+    tokenise,
+)
 
 
 class Pairs(NamedTuple):

@@ -8,11 +8,20 @@ import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from audit import stats
-from audit.bench import Bench, Replace, Start
-from audit.case import Rows, row_means
-from audit.probing import KEY_LOGPROB, PersonRows
-from audit.schema import Checkpoint, Curve, Read, Site
+from audit.probing import (
+    KEY_LOGPROB,
+    Bench,
+    Checkpoint,
+    Curve,
+    PersonRows,
+    Read,
+    Replace,
+    Rows,
+    Site,
+    Start,
+    row_means,
+    stats,
+)
 
 Mode = Literal["all", "answer"]
 

@@ -12,14 +12,31 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from audit import stats
-from audit.bench import Bench
-from audit.case import OpenCase, Rows, stacked, tokenise
-from audit.checkpoints import resolve
-from audit.probing import Naming, blank, case_models_of, interval, n_blocks
-from audit.readouts import logistic
-from audit.schema import Checkpoint, Count, Item, Measurement, Missing, Read, Site, Source, Template
-from audit.wrappers import fresh_model
+from audit.probing import (
+    Bench,
+    Checkpoint,
+    Count,
+    Item,
+    Measurement,
+    Missing,
+    Naming,
+    OpenCase,
+    Read,
+    Rows,
+    Site,
+    Source,
+    Template,
+    blank,
+    case_models_of,
+    fresh_model,
+    interval,
+    logistic,
+    n_blocks,
+    resolve,
+    stacked,
+    stats,
+    tokenise,
+)
 from probes._pairs import Pairs
 from probes._profiles import after
 

@@ -9,12 +9,9 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from audit.bench import Bench
-from audit.case import OpenCase, stacked
-from audit.probing import COORDINATES, n_blocks, text_states
-from audit.readouts import grouped_ridge as ridge
-from audit.readouts import label_swaps as swaps
-from audit.schema import Checkpoint, Site
+from audit.probing import COORDINATES, Bench, Checkpoint, OpenCase, Site, n_blocks, stacked, text_states
+from audit.probing import grouped_ridge as ridge
+from audit.probing import label_swaps as swaps
 from probes._pairs import Pairs, logprob_and_length, words
 from probes._profiles import after
 

@@ -18,12 +18,23 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from audit.bench import Bench, Forward, TrainData, TrainingRecipe
-from audit.case import OpenCase, Rows, stacked
-from audit.checkpoints import delta_of, read_edit
-from audit.probing import width
-from audit.schema import AuditError, Checkpoint, Cohort, Texts
-from audit.storage import TEMP
+from audit.probing import (
+    TEMP,
+    AuditError,
+    Bench,
+    Checkpoint,
+    Cohort,
+    Forward,
+    OpenCase,
+    Rows,
+    Texts,
+    TrainData,
+    TrainingRecipe,
+    delta_of,
+    read_edit,
+    stacked,
+    width,
+)
 
 log = logging.getLogger(__name__)
 

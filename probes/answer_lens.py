@@ -7,16 +7,30 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.bench import Bench
-from audit.case import OpenCase, Rows, row_means
 from audit.probing import (
+    EFFECT_UNIT,
     LOGITS,
+    Bench,
+    Case,
     CaseModels,
+    Checkpoint,
+    Cohort,
+    Cost,
+    Count,
+    Curve,
     Design,
+    Form,
+    Measurement,
     ModelScores,
     Naming,
+    Need,
+    OpenCase,
     PersonRows,
     Probe,
+    Read,
+    Requires,
+    Rows,
+    Texts,
     aligned,
     assess,
     blank,
@@ -26,22 +40,8 @@ from audit.probing import (
     n_blocks,
     panel_of,
     person_rows_of,
+    row_means,
     variants,
-)
-from audit.schema import (
-    EFFECT_UNIT,
-    Case,
-    Checkpoint,
-    Cohort,
-    Cost,
-    Count,
-    Curve,
-    Form,
-    Measurement,
-    Need,
-    Read,
-    Requires,
-    Texts,
 )
 from probes._profiles import after, curve
 

@@ -9,17 +9,29 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from audit import stats
-from audit.bench import Bench
-from audit.case import OpenCase
 from audit.probing import (
     ALPHA,
     COORDINATES,
+    EFFECT_UNIT,
+    Bench,
+    Case,
     CaseModels,
+    Checkpoint,
+    Control,
+    Cost,
+    Count,
+    Curve,
     Design,
+    Measurement,
+    Missing,
     ModelScores,
     Naming,
+    Need,
+    Null,
+    OpenCase,
     Probe,
+    Requires,
+    Texts,
     assess,
     blank,
     by_person,
@@ -27,21 +39,7 @@ from audit.probing import (
     item_table,
     n_blocks,
     panel_of,
-)
-from audit.schema import (
-    EFFECT_UNIT,
-    Case,
-    Checkpoint,
-    Control,
-    Cost,
-    Count,
-    Curve,
-    Measurement,
-    Missing,
-    Need,
-    Null,
-    Requires,
-    Texts,
+    stats,
 )
 from probes._pairs import Pairs, longest_tokens, pairs
 from probes._profiles import curve

@@ -2,18 +2,28 @@
 
 from typing import ClassVar, NamedTuple
 
-from audit.bench import Bench
-from audit.case import OpenCase
 from audit.probing import (
     ANSWER_LOGPROB,
+    EFFECT_UNIT,
+    FORMS,
     KEY_LOGPROB,
     KEY_RANK,
+    Bench,
+    Case,
     CaseModels,
+    Cost,
+    Count,
     Design,
+    Form,
+    Measurement,
     Naming,
+    Need,
+    OpenCase,
     Outputs,
     Probe,
+    Requires,
     Table1,
+    Texts,
     alternate_probability,
     assess,
     blank,
@@ -26,7 +36,6 @@ from audit.probing import (
     panel_of,
     variants,
 )
-from audit.schema import EFFECT_UNIT, FORMS, Case, Cost, Count, Form, Measurement, Need, Requires, Texts
 from probes._aggregates import forget_quality, privacy_leakage
 
 

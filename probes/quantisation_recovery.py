@@ -7,18 +7,27 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.bench import Bench, WrapperLearner
-from audit.case import OpenCase
 from audit.edits import EditData, Quantise, matrices
 from audit.probing import (
+    EFFECT_UNIT,
     KEY_LOGPROB,
+    Bench,
+    Case,
     CaseModels,
+    Cost,
+    Count,
     Design,
+    Measurement,
     ModelScores,
     Naming,
+    Need,
+    OpenCase,
     Panel,
     Probe,
+    Requires,
     Sides,
+    Texts,
+    WrapperLearner,
     assess,
     blank,
     by_person,
@@ -31,7 +40,6 @@ from audit.probing import (
     panel_of,
     person_rows_of,
 )
-from audit.schema import EFFECT_UNIT, Case, Cost, Count, Measurement, Need, Requires, Texts
 
 LEAST_GAP = 0.1
 FORGET, HOLDOUT, RETAIN = Texts(cohort="forget"), Texts(cohort="holdout"), Texts(cohort="retain")

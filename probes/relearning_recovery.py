@@ -8,16 +8,29 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.bench import Bench, Learner
-from audit.case import OpenCase, Rows
 from audit.edits import EditData, Relearn
 from audit.probing import (
+    EFFECT_UNIT,
     KEY_LOGPROB,
+    Bench,
+    Case,
     CaseModels,
+    Checkpoint,
+    Cost,
+    Count,
+    Curve,
     Design,
+    Learner,
+    Measurement,
     ModelScores,
     Naming,
+    Need,
+    Op,
+    OpenCase,
     Probe,
+    Requires,
+    Rows,
+    Texts,
     assess,
     blank,
     by_person,
@@ -31,7 +44,6 @@ from audit.probing import (
     person_rows_of,
     width,
 )
-from audit.schema import EFFECT_UNIT, Case, Checkpoint, Cost, Count, Curve, Measurement, Need, Op, Requires, Texts
 from probes._profiles import curve
 
 LEAST_GAP = 0.1

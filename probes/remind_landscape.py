@@ -6,12 +6,20 @@ from typing import ClassVar, NamedTuple
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.bench import Bench
-from audit.case import OpenCase
 from audit.probing import (
+    EFFECT_UNIT,
+    Bench,
+    Case,
+    Checkpoint,
+    Cost,
     Design,
+    Measurement,
     Naming,
+    Need,
+    OpenCase,
     Probe,
+    Requires,
+    Texts,
     assess,
     blank,
     by_person,
@@ -20,7 +28,6 @@ from audit.probing import (
     panel_of,
     person_rows_of,
 )
-from audit.schema import EFFECT_UNIT, Case, Checkpoint, Cost, Measurement, Need, Requires, Texts
 from probes._landscape import (
     Draw,
     Landscape,

@@ -7,16 +7,30 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.bench import Bench
-from audit.case import OpenCase
 from audit.probing import (
+    EFFECT_UNIT,
     KEY_LOGPROB,
+    Bench,
+    Case,
     CaseModels,
+    Checkpoint,
+    Cohort,
+    Control,
+    Cost,
+    Curve,
     Design,
+    Form,
+    Measurement,
+    Missing,
     ModelScores,
     Naming,
+    Need,
+    Op,
+    OpenCase,
     Panel,
     Probe,
+    Requires,
+    Texts,
     assess,
     base_gap,
     blank,
@@ -27,22 +41,6 @@ from audit.probing import (
     n_blocks,
     panel_of,
     person_rows_of,
-)
-from audit.schema import (
-    EFFECT_UNIT,
-    Case,
-    Checkpoint,
-    Cohort,
-    Control,
-    Cost,
-    Curve,
-    Form,
-    Measurement,
-    Missing,
-    Need,
-    Op,
-    Requires,
-    Texts,
 )
 from probes._depth_score import depth_score
 from probes._profiles import Mode, Reading, curve, mismatched, profile, share

@@ -6,16 +6,26 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit import stats
-from audit.bench import Bench
-from audit.case import OpenCase, row_means
 from audit.probing import (
     ANSWER_LOGPROB,
     BY_POSITION,
     KEY_LOGPROB,
+    RATIO_UNIT,
+    Bench,
+    Case,
     CaseModels,
+    Checkpoint,
+    Control,
+    Cost,
+    Measurement,
+    Missing,
     Naming,
+    Need,
+    OpenCase,
+    Positions,
     Probe,
+    Requires,
+    Texts,
     blank,
     by_person,
     case_models_of,
@@ -24,22 +34,11 @@ from audit.probing import (
     item_table,
     models_of,
     person_rows_of,
+    row_means,
+    stats,
+    tofu,
     variant_losses,
 )
-from audit.schema import (
-    RATIO_UNIT,
-    Case,
-    Checkpoint,
-    Control,
-    Cost,
-    Measurement,
-    Missing,
-    Need,
-    Positions,
-    Requires,
-    Texts,
-)
-from audit.stats import tofu
 
 RATIO_NULL = Missing(missing="a gate compares with base, not with a model that never knew")
 

@@ -17,11 +17,9 @@ PROBE = '''"""A probe with planted numbers."""
 
 from typing import ClassVar
 
-from audit.bench import Bench
-from audit.case import OpenCase
-from audit.probing import Probe
-from audit.schema import (
-    AuditError, Case, Control, Cost, Count, Interval, Measurement, Missing, Need, Read, Requires, Site, Texts,
+from audit.probing import (
+    AuditError, Bench, Case, Control, Cost, Count, Interval, Measurement, Missing, Need, OpenCase, Probe, Read,
+    Requires, Site, Texts,
 )
 
 NONE = Missing(missing="planted")

@@ -1,6 +1,7 @@
 """A calibration is named by behaviour: what moves a number makes it stale, and what moves none does not."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -201,6 +202,8 @@ def _edited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str, more: 
             return real
         copy = tmp_path / real.name
         copy.write_text(real.read_text() + more)
+        if (door := real.with_suffix(".pyi")).is_file():
+            shutil.copy(door, tmp_path)
         return copy
 
     with monkeypatch.context() as patched:

@@ -1,0 +1,69 @@
+"""What a probe says beside this room's own words: records, models, rows, statistics and read-outs of the rooms below.
+
+The door of :mod:`audit.probing` hands these names out, so that a probe needs no other import of ours; only a probe that
+makes an attack also imports its edit, which stands above this room.
+"""
+
+from audit import stats as stats
+from audit.bench import Bench as Bench
+from audit.bench import Forward as Forward
+from audit.bench import Learner as Learner
+from audit.bench import LogitBias as LogitBias
+from audit.bench import LowRank as LowRank
+from audit.bench import Replace as Replace
+from audit.bench import Start as Start
+from audit.bench import TrainData as TrainData
+from audit.bench import TrainingRecipe as TrainingRecipe
+from audit.bench import WrapperLearner as WrapperLearner
+from audit.bench import Write as Write
+from audit.case import Matched as Matched
+from audit.case import OpenCase as OpenCase
+from audit.case import Part as Part
+from audit.case import Rows as Rows
+from audit.case import matched as matched
+from audit.case import nearest as nearest
+from audit.case import row_mean as row_mean
+from audit.case import row_means as row_means
+from audit.case import stacked as stacked
+from audit.case import tokenise as tokenise
+from audit.checkpoints import delta_of as delta_of
+from audit.checkpoints import read_edit as read_edit
+from audit.checkpoints import resolve as resolve
+from audit.readouts import grouped_ridge as grouped_ridge
+from audit.readouts import label_swaps as label_swaps
+from audit.readouts import logistic as logistic
+from audit.schema import EFFECT_UNIT as EFFECT_UNIT
+from audit.schema import FORMS as FORMS
+from audit.schema import RATIO_UNIT as RATIO_UNIT
+from audit.schema import AuditError as AuditError
+from audit.schema import Case as Case
+from audit.schema import Checkpoint as Checkpoint
+from audit.schema import Cohort as Cohort
+from audit.schema import Control as Control
+from audit.schema import Cost as Cost
+from audit.schema import Count as Count
+from audit.schema import Curve as Curve
+from audit.schema import ExitCode as ExitCode
+from audit.schema import Form as Form
+from audit.schema import Interval as Interval
+from audit.schema import Item as Item
+from audit.schema import Measurement as Measurement
+from audit.schema import Missing as Missing
+from audit.schema import Need as Need
+from audit.schema import Null as Null
+from audit.schema import Number as Number
+from audit.schema import Op as Op
+from audit.schema import Overall as Overall
+from audit.schema import Positions as Positions
+from audit.schema import Read as Read
+from audit.schema import Requires as Requires
+from audit.schema import Role as Role
+from audit.schema import Site as Site
+from audit.schema import Source as Source
+from audit.schema import Table as Table
+from audit.schema import Template as Template
+from audit.schema import Texts as Texts
+from audit.stats import clustered as clustered
+from audit.stats import tofu as tofu
+from audit.storage import TEMP as TEMP
+from audit.wrappers import fresh_model as fresh_model
