@@ -11,7 +11,8 @@ from pathlib import Path
 from audit.behaviour import Behaviour, Settings, numbers
 from audit.bench import Bench
 from audit.bench.opened import open_case
-from audit.frozen_world import FAMILIES, Family, case_of, write_world
+from audit.frozen_models import FAMILIES, Family
+from audit.frozen_world import case_of, write_world
 from audit.nouns import AuditError
 from audit.plugins import discover
 from audit.pools import Score

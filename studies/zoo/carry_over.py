@@ -1,11 +1,11 @@
 """Carry scores over from an identity by source to one by behaviour, where the same code gave both.
 
 ``record FILE`` runs in a checkout of the code that scored, with the modules that measure a behaviour laid beside it
-(``audit/{behaviour,behaviour_scores,frozen_world,sources}.py`` and this file): it writes how every probe behaves there,
-and the source hash by which that code named it. ``apply FILE`` runs here: it computes the behaviours again by what is
-installed now, refuses where a number moved, and puts the behaviours in the place of those source hashes: in the worlds'
-scores and in the calibrations, of which no number is touched (made again on another processor they would differ in the
-sixteenth digit).
+(``audit/{behaviour,behaviour_scores,frozen_models,frozen_world,sources}.py`` and this file): it writes how every probe
+behaves there, and the source hash by which that code named it. ``apply FILE`` runs here: it computes the behaviours
+again by what is installed now, refuses where a number moved, and puts the behaviours in the place of those source
+hashes: in the worlds' scores and in the calibrations, of which no number is touched (made again on another processor
+they would differ in the sixteenth digit).
 """
 
 import json
