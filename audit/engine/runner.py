@@ -264,8 +264,7 @@ class Run:
         self.watch(Step("behaviour", probe, 0, 1))
         result = _guarded(probe, "behaviour", lambda: behaviour_of(package, probe, settings))
         if isinstance(result, Failure):
-            what = f"it broke on the frozen world, failure {result.error_id}"
-            raise AuditError(what, "read run.log for its traceback")
+            raise AuditError(f"it broke on the frozen world, failure {result.error_id}", "read run.log")
         self.watch(Step("behaviour", probe, 1, 1, finished=True))
         return result
 

@@ -8,7 +8,7 @@ from .explain import Given as Given
 from .explain import decision_rule as decision_rule
 from .explain import given as given
 from .in_case import judge as judge
-from .ladder import alone as alone
+from .ladder import in_case_state as in_case_state
 from .ladder import verdict as verdict
 from .support import BANDS as BANDS
 from .support import EDGE as EDGE

@@ -95,7 +95,7 @@ def strength(word: VerdictWord, roles: Given) -> Literal["full", "weak", "none"]
 
 
 def sentence(word: VerdictWord, lead: Measurement | None, why: str) -> str:
-    """The verdict in one sentence, from the measurement it stands on (EXPERIENCE 4.2, in-case template)."""
+    """The verdict in one sentence, from the measurement it stands on."""
     ground = f"{why}." if lead is None else _numbers(lead)
     needed = f" At least {GATE_RATIO} of base is needed before silence means anything." if word == "INVALID" else ""
     return f"{word}: {ground}{needed} {NO_RATE}"
@@ -103,13 +103,13 @@ def sentence(word: VerdictWord, lead: Measurement | None, why: str) -> str:
 
 def _numbers(lead: Measurement) -> str:
     """Statistic, interval, what a model that never knew reads (the floor), what base reads, and p."""
+    p = lead.p_below if is_low(lead) else lead.p
     read = f"{lead.statistic} is {number(lead.value)} (95 % {bounds(lead)})"
     if lead.kind == "gate":
         return f"{read}."
     never = "0 by the scale, its spread unknown" if isinstance(lead.floor, Missing) else number(lead.floor)
     control = lead.positive_control
     knew = "1 by the scale" if isinstance(control, Missing) else number(control.value)
-    p = lead.p_below if is_low(lead) else lead.p
     return f"{read}; a model that never knew reads {never}, the model that knew {knew}; {p_value(p)}."
 
 

@@ -12,7 +12,8 @@ from audit.bench import Bench
 from audit.calibration import Behaviour, Score, Settings, numbers
 from audit.case import open_case
 from audit.plugins import discover
-from audit.probing.frozen_world import FAMILIES, Family, case_of, write_world
+from audit.probing.frozen_models import FAMILIES, Family
+from audit.probing.frozen_world import case_of, write_world
 from audit.probing.probe import Probe
 from audit.schema import AuditError
 
@@ -33,7 +34,8 @@ def behaviour_of(package: str, name: str, settings: Settings) -> Behaviour:
         raise AuditError(f"there is no probe {name!r} in {package}", "`residua probes` lists them")
     probe = classes[name].model_validate(dict(settings))
     values: dict[str, float] = {}
-    claimed: list[Family] = [family for family in FAMILIES if {"*", family} & set(probe.requires.families)]
+    families = probe.requires.families
+    claimed: list[Family] = [family for family in FAMILIES if not families or family in families]
     for family in claimed:
         for score in _scores(probe, family):
             values |= {f"{family}: {field}": value for field, value in numbers(score).items()}

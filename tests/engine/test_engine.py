@@ -347,7 +347,7 @@ def test_a_calibrated_run_has_a_ratio_and_verifies_until_the_probe_changes(
         computed.append(name)
         return planted_behaviour(package, name, settings)
 
-    monkeypatch.setattr("audit.probing.behaviour_scores.behaviour_of", behaviour_of)
+    monkeypatch.setattr("audit.engine.runner.behaviour_of", behaviour_of)
     write_probe(package, "causal", value=1.0)
     plain = run(case, tmp_path / "plain", how)
     assert isinstance(plain.domain, Domain) and plain.domain.references == 2

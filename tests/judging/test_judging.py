@@ -9,7 +9,7 @@ from hypothesis import given as cases
 from hypothesis import strategies as st
 
 from audit.calibration import zoo_floors
-from audit.judging import NO_RATE, Given, alone, decision_rule, given, judge, verdict
+from audit.judging import NO_RATE, Given, decision_rule, given, in_case_state, judge, verdict
 from audit.schema import (
     AuditError,
     Case,
@@ -198,7 +198,7 @@ def test_before_any_joint_rule_a_held_out_form_counts_only_above_its_calibrated_
     here = {(apart.probe, apart.name)}
 
     def said(found: list[Measurement], above: set[tuple[str, str]]) -> str:
-        return alone([judge(m) for m in found], above)
+        return in_case_state([judge(m) for m in found], above)
 
     assert said([*family(), apart], here) == "elsewhere"
     assert said([*family(), apart], set()) == "quiet" == said(family(), here)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from audit.calibration import ProbeIdentity, fit_joint
+from audit.calibration import ProbeIdentity, feature_row, fit_joint
 from audit.calibration.behaviour import Attested
 from audit.judging import (
     KNOWS,
@@ -22,7 +22,7 @@ from audit.judging import (
     supported,
     verdict,
 )
-from audit.judging.calibrated import NOTHING, opinion
+from audit.judging.calibrated import NOTHING, Opinion, opinion
 from audit.judging.support import NO_SUPPORT, Proposition, band, ratio_number, ratio_sentence, weighed
 from audit.pools.fit import calibrate, write_all
 from audit.render.wording.findings import BANNED
@@ -44,6 +44,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ran() -> dict[str, ProbeIdentity]:
     """The probes of the pool as they were calibrated."""
     return {probe: ProbeIdentity(1, {}) for probe in KINDS}
+
+
+def opinion_of(evidence: Sequence[Evidence], calibrations: ApplicableCalibrations) -> Opinion | None:
+    return opinion(evidence, [feature_row(e.measurement) for e in evidence], calibrations)
 
 
 def standing(
@@ -163,11 +167,11 @@ def test_the_joint_rule_is_refitted_for_exactly_what_ran(folder: Path) -> None:
     both = ran()
     del both["lens"]
     evidence = tuple(judge(m) for m in seen(1.0) if m.probe != "lens")
-    fewer, whole = opinion(evidence, standing(folder, both)), opinion(evidence, standing(folder))
+    fewer, whole = opinion_of(evidence, standing(folder, both)), opinion_of(evidence, standing(folder))
     assert fewer is not None and whole is not None
     for found in (fewer, whole):
         assert {w.measurement for w in found.joint.weights} == {"inside.effect", "outside.effect"}
-    everything = opinion(tuple(judge(m) for m in seen(1.0)), standing(folder))
+    everything = opinion_of(tuple(judge(m) for m in seen(1.0)), standing(folder))
     assert everything is not None and everything.joint == made().joint
 
 
