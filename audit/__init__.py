@@ -1,23 +1,11 @@
-"""Residua's kernel: what remains of the thing a model was asked to forget, and how sure can we be?
+"""Residua: what remains of the thing a model was asked to forget, and how sure can we be?
 
-Probes ask, the bench answers, calibration judges, the report remembers, the dashboard shows.
-``audit.run(case)`` runs one audit from Python; everything heavy is imported when it is first needed.
+The door of the product. ``run`` makes an audit and returns its report, ``plan`` says what would be done, ``forecast``
+looks ahead before anything is unlearned; ``Case`` is what they are given, ``Report`` what comes back. ``Probe`` and
+``Edit`` are the contracts of what can be added, ``Bench`` the only way to run a model. Each is imported when it
+is first used, so that ``import audit`` stays free of torch.
 """
 
-from typing import TYPE_CHECKING, Any
+import lazy_loader
 
-from audit.version import __version__
-
-__all__ = ["__version__", "run"]
-
-if TYPE_CHECKING:
-    from audit.engine import run
-
-
-def __getattr__(name: str) -> Any:
-    """Import ``run`` on first use, so that ``import audit`` stays free of torch."""
-    if name == "run":
-        from audit.engine import run
-
-        return run
-    raise AttributeError(f"module 'audit' has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

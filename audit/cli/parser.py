@@ -2,8 +2,8 @@
 
 import argparse
 
-import audit
 from audit.cli import commands, flags
+from audit.version import __version__
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -13,7 +13,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog="To begin: `residua demo` shows it at work; `residua init` writes a case file to fill in, `plan` says "
         "what an audit of it would do, `run` makes it.",
     )  # fmt: skip
-    parser.add_argument("--version", action="version", version=f"residua {audit.__version__}")
+    parser.add_argument("--version", action="version", version=f"residua {__version__}")
     parser.add_argument("--help-exit-codes", action="store_true", help="print what the exit codes mean")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     for command in commands.discover():

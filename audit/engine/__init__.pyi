@@ -1,4 +1,5 @@
 from .domain import domain_of as domain_of
 from .runner import Run as Run
+from .runner import plan as plan
 from .runner import prepare as prepare
 from .runner import run as run

@@ -19,7 +19,7 @@ from audit.case import CaseFile, OpenCase, open_case
 from audit.engine import report_builder
 from audit.engine.domain import domain_of
 from audit.judging import decide, given, judge, stand, validation
-from audit.planning import Meter, Planned, Planner, Pricer, limited, received
+from audit.planning import Meter, Planned, Planner, Pricer, limited, received, unwatched
 from audit.planning import RunSettings as RunSettings
 from audit.planning import Step as Step
 from audit.planning import Watch as Watch
@@ -102,11 +102,7 @@ def run(
     code 2 for bad input or another plan in ``out``, 3 for integrity, 4 if base does not recall (blind here).
     """
     how = how or RunSettings()
-    return Run(prepare(case, Path(out), how, bench), how, watch or _unwatched).report()
-
-
-def _unwatched(step: Step) -> None:
-    log.debug("%s %s %d/%d", *step[:4])
+    return Run(prepare(case, Path(out), how, bench), how, watch or unwatched).report()
 
 
 class Run:

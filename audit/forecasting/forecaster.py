@@ -18,7 +18,7 @@ from audit.forecasting.model import Fitted, Predicted
 from audit.forecasting.pilot import LOOKS, Watched, pilot_of
 from audit.forecasting.stages import Stages
 from audit.forecasting.survey import STAGES, ForecastRows, Surveyed, survey
-from audit.planning import RunSettings, Step, Watch, make_bench
+from audit.planning import RunSettings, Step, Watch, make_bench, unwatched
 from audit.probing import check_recall
 from audit.render import forecast_html, forecast_markdown
 from audit.runs import Received, code_version, environment, exhibits, now
@@ -52,7 +52,11 @@ class _Ready(NamedTuple):
 
 
 def forecast(
-    case: CaseFile | Path, out: Path, settings: RunSettings, watch: Watch, pilots: tuple[str, ...] = ()
+    case: CaseFile | Path | str,
+    out: Path | str,
+    settings: RunSettings | None = None,
+    watch: Watch = unwatched,
+    pilots: tuple[str, ...] = (),
 ) -> ForecastReport:
     """The forecast of a case or a case file, written to ``out`` as JSON, HTML and Markdown.
 
@@ -61,7 +65,8 @@ def forecast(
     """
     for name in pilots:
         pilot_of(name)
-    loaded = case if isinstance(case, CaseFile) else CaseFile.read_forecast(case)
+    out, settings = Path(out), settings or RunSettings()
+    loaded = case if isinstance(case, CaseFile) else CaseFile.read_forecast(Path(case))
     opened = open_case(loaded.case, loaded.root, out, online=settings.online)
     ready = _Ready(opened, make_bench(settings), _plan_hash(opened, settings, pilots))
     before = _finished(out, ready.plan_hash, settings.force_new)

@@ -14,3 +14,4 @@ from .settings import RunSettings as RunSettings
 from .settings import Step as Step
 from .settings import Watch as Watch
 from .settings import make_bench as make_bench
+from .settings import unwatched as unwatched

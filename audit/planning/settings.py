@@ -1,5 +1,6 @@
 """*How* an audit is made, never *what*, and how its progress is told: outside the plan, recorded in provenance."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import NamedTuple
 from audit.bench import Bench
 from audit.schema import AuditError, Interval
 from audit.storage import Store
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class Step(NamedTuple):
 
 
 Watch = Callable[[Step], None]
+
+
+def unwatched(step: Step) -> None:
+    """Nobody looks: steps go to the log alone."""
+    log.debug("%s %s %d/%d", *step[:4])
 
 
 def make_bench(how: RunSettings) -> Bench:

@@ -29,7 +29,7 @@ from audit.calibration import (
     write_world,
 )
 from audit.engine import Run, domain_of, prepare
-from audit.planning import RunSettings, Step, configured
+from audit.planning import RunSettings, configured, unwatched
 from audit.probing import behaviour_of, recall
 from audit.runs import code_version
 from audit.schema import AuditError, Case, DataFiles, Domain, ExitCode, Report, Roles, Source
@@ -232,17 +232,13 @@ def _audited(case: Case, work: Path, bench: Bench, costs: Costs) -> _Audit:
     prepared = prepare(case, folder, settings, bench)
     domain = domain_of(prepared.case, recall(bench, prepared.case))
     known = prepared.journal.final
-    report = Run(prepared, settings, _unwatched).report()
+    report = Run(prepared, settings, unwatched).report()
     if report.failures:
         broken = "; ".join(f"{failure.probe}: {failure.error}" for failure in report.failures)
         raise AuditError(f"{case.name}: {broken}", f"read {folder / 'run.log'}", ExitCode.INTEGRITY)
     if not known:
         costs.add({f"audit.{timing.unit}": timing.cpu_s for timing in report.timings})
     return _Audit(report, domain)
-
-
-def _unwatched(step: Step) -> None:
-    log.debug("%s %s %d/%d", *step)
 
 
 def _scored(member: Member, world: int, audited: tuple[str, ...], audit: _Audit) -> ScoredModel:

@@ -1,0 +1,9 @@
+from .bench import Bench as Bench
+from .edits import Edit as Edit
+from .engine import plan as plan
+from .engine import run as run
+from .forecasting import forecast as forecast
+from .probing import Probe as Probe
+from .schema import Case as Case
+from .schema import Report as Report
+from .version import __version__ as __version__
