@@ -4,6 +4,7 @@ import json
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from audit.calibration import (
@@ -121,7 +122,11 @@ def test_the_same_scores_give_the_committed_calibrations_again(tmp_path: Path) -
             if name == JOINT:
                 # Names of the calibrations by their content, of which the last digit may be the processor's.
                 del new["made_from"], old["made_from"]
-            assert flat(new) == pytest.approx(flat(old), rel=1e-9, abs=1e-12), name
+            leaves, stored_leaves = flat(new), flat(old)
+            numbers = {place: value for place, value in stored_leaves.items() if isinstance(value, float)}
+            assert leaves.keys() == stored_leaves.keys(), name
+            assert all(leaves[place] == value for place, value in stored_leaves.items() if place not in numbers), name
+            np.testing.assert_allclose([leaves[place] for place in numbers], [*numbers.values()], 1e-9, 1e-12)
     again = read_library(tmp_path).calibrations
     for name, calibration in shelf().calibrations.items():
         for old, new in zip(calibration.measurements, again[name].measurements, strict=True):
