@@ -17,7 +17,7 @@ from audit.case import Rows
 from audit.checkpoints import write_edited
 from audit.schema import AuditError, Checkpoint, Op, Part, Positions, Read, Site
 from audit.schema.requirements import Reduce
-from audit.wrappers import BACKENDS
+from audit.wrappers.backends import BACKENDS
 from tests import toy
 
 ROWS = toy.rows(7, seed=3, longest=16)

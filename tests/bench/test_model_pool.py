@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from audit.bench import Bench, ModelPool, Start
+from audit.bench import Bench, Start
 from audit.bench.cache_keys import Settings
+from audit.bench.model_pool import ModelPool
 from audit.checkpoints import write_edited
 from audit.schema import AuditError, Checkpoint, Read, Site
 from audit.wrappers import Wrapper

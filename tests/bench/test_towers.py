@@ -9,10 +9,13 @@ from torch import Tensor
 
 from audit.bench import Bench, CausalLearner, Forward, LowRank, Replace, Start, WrapperLearner
 from audit.bench.edges.attribution import mean_states
+from audit.bench.model_pool import ModelPool
 from audit.bench.passes import Job, LoadedModel, last_block
 from audit.case import Rows
 from audit.schema import AuditError, Checkpoint, Op, Part, Read, Site, TowerName
-from audit.wrappers import BACKENDS, Batch, NativeWrapper, Resume, Stop, Tap, Tower, Wrapper
+from audit.wrappers import Batch, NativeWrapper, Resume, Stop, Tap, Wrapper
+from audit.wrappers.backends import BACKENDS
+from audit.wrappers.interface import Tower
 from tests import toy
 
 ROWS = toy.rows(6)
@@ -63,7 +66,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Wrapper], Bench]:
     """A bench that opens one wrapper, whatever the checkpoint; a small budget makes several batches."""
 
     def bench(wrapper: Wrapper) -> Bench:
-        monkeypatch.setattr(Bench, "_load", lambda *_: LoadedModel(wrapper, ()))
+        monkeypatch.setattr(ModelPool, "_load", lambda *_: LoadedModel(wrapper, ()))
         return Bench(token_budget=30, attention="eager")
 
     return bench

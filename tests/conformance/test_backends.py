@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from audit.schema import TOWERS, AuditError, Op, Part, Site, TowerName
 from audit.schema.site import GLOBAL_PARTS
-from audit.wrappers import BACKENDS, Batch, Resume, Stop, Tap, Wrapper, wrap
+from audit.wrappers import Batch, Resume, Stop, Tap, Wrapper, wrap
+from audit.wrappers.backends import BACKENDS
 from tests import toy
 
 OTHERS = [name for name in BACKENDS if name != "native"]

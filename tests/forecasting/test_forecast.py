@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from audit.case import load_forecast
+from audit.case.case_file import load_forecast
 from audit.forecasting import Fitted, forecast, model, normal_scores, ridge
 from audit.forecasting import forecaster as making
 from audit.forecasting.model import predicted

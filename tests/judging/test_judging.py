@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from audit.calibration import zoo_floors
 from audit.judging import NO_RATE, Given, decision_rule, given, in_case_state, judge, verdict
+from audit.judging.ladder import reach, worded
 from audit.schema import (
     AuditError,
     Case,
@@ -311,7 +312,8 @@ def test_an_in_case_verdict_says_once_that_no_rate_is_known_and_on_what_it_rests
     numbers: list[Measurement],
 ) -> None:
     for roles in (FULL, ANCESTOR, NOTHING):
-        plain, aged = ruled(numbers, roles), verdict([judge(m) for m in numbers], roles, "In-case basis: it is stale.")
+        plain = ruled(numbers, roles)
+        aged = worded(reach([judge(m) for m in numbers], roles), roles, "In-case basis: it is stale.")
         assert plain.sentence.endswith(f" {NO_RATE}") and plain.sentence.count(NO_RATE) == 1
         assert sum(limit.startswith("In-case basis") for limit in plain.limits) == 1
         assert aged.limits[0] == "In-case basis: it is stale."

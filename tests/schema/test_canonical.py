@@ -5,15 +5,8 @@ from typing import NamedTuple
 
 import pytest
 
-from audit.schema import (
-    Checkpoint,
-    EditRecord,
-    Interval,
-    Source,
-    canonical_hash,
-    canonical_json,
-    content_key,
-)
+from audit.schema import Checkpoint, EditRecord, Interval, Source, canonical_hash, content_key
+from audit.schema.canonical import canonical_json
 
 
 class Settings(NamedTuple):

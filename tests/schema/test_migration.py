@@ -17,7 +17,8 @@ from audit.calibration import zoo_floors
 from audit.judging import judge
 from audit.render import html, junit, markdown, summary
 from audit.review import compare, read_side, verify_run
-from audit.schema import EARLIER, SCHEMA_VERSION, Evidence, Missing, Report, migrated
+from audit.schema import EARLIER, SCHEMA_VERSION, Evidence, Missing, Report
+from audit.schema.migration import migrated
 from tests import golden
 
 STORED = Path(__file__).parents[1] / "expected" / "report-1.2.json.gz"

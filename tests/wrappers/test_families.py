@@ -13,7 +13,8 @@ from audit.bench import Bench
 from audit.case import open_case
 from audit.checkpoints import modality_of, resolve
 from audit.schema import AuditError, Case, Checkpoint, DataFiles, Modality, Roles, Source
-from audit.wrappers import BACKENDS, fresh_model, wrap
+from audit.wrappers import fresh_model, wrap
+from audit.wrappers.backends import BACKENDS
 from audit.wrappers.family import Family, family_of
 from tests import toy
 
