@@ -86,7 +86,7 @@ def decision_rule() -> tuple[str, ...]:
 
 
 def strength(word: VerdictWord, roles: Given) -> Literal["full", "weak", "none"]:
-    """How strong the given roles let a verdict be (DESIGN, "What roles allow")."""
+    """How strong the given roles let a verdict be: weak without a null, and silence also weak without a reference."""
     if word in ("INCONCLUSIVE", "INVALID"):
         return "none"
     if not roles.null or (word == "CONSISTENT WITH NEVER TRAINED" and not roles.references):

@@ -89,7 +89,7 @@ class Proposition(NamedTuple):
 
 
 def ratio_sentence(ratio: LikelihoodRatio, of: str = "The findings are") -> str:
-    """The template of EXPERIENCE 4.2: ratio, interval, ceiling and words; below 1 its inverse, the other way round."""
+    """A likelihood ratio in words: ratio, interval, ceiling, verbal scale; below 1 its inverse, the other way round."""
     side = supported(ratio)
     words = ratio.words if side is None else f"{ratio.words} for the proposition that {side}"
     times = weighed(ratio, Proposition(KNOWS, KNOWS), Proposition(NEVER, NEVER))

@@ -32,7 +32,7 @@ HEAD = (
 
 
 def route(root: Path, body: str, more: str = "") -> Route:
-    """The walk of ``x`` through ``audit/top.py:start``, above the rooms of LOWER."""
+    """The walk of ``x`` through ``start`` of a module above the rooms of LOWER."""
     text = HEAD + "".join(f"    {line}\n" for line in body.splitlines()) + more
     return walk(lay_out(root, {**LOWER, "audit/top.py": text}), "audit/top.py:start:x")
 

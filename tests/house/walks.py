@@ -90,7 +90,7 @@ class Walk:
 
 
 def walk(root: Path, start: str) -> Route:
-    """The walk from ``path/of/module.py:function:parameter``. KeyError if there is no such module or function."""
+    """The walk from ``<path of a module>:<function>:<parameter>``. KeyError if there is no such module or function."""
     path, name, parameter = start.split(":")
     code, floors = Definitions(root), plan_of(root).floors
     first = code.function(path.removesuffix(".py").replace("/", ".").removesuffix(".__init__"), name)
