@@ -7,8 +7,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from audit.bench import Learner
-from audit.case import OpenCase, Rows
-from audit.probing.person_scores import CaseModels, row_means
+from audit.case import OpenCase, Rows, row_means
+from audit.probing.case_models import CaseModels
 from audit.schema import Texts
 
 

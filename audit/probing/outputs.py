@@ -8,18 +8,17 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from audit.bench import Bench
-from audit.case import OpenCase
+from audit.case import OpenCase, row_means
+from audit.probing.case_models import CaseModels
 from audit.probing.effects import Panel, Sides
 from audit.probing.person_scores import (
     ANSWER_LOGPROB,
     KEY_LOGPROB,
     KEY_RANK,
-    CaseModels,
     ModelScores,
     PersonRows,
     aligned,
     person_rows_of,
-    row_means,
     variants,
 )
 from audit.schema import Checkpoint, Positions, Read, Texts
