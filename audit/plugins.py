@@ -40,9 +40,9 @@ class Description(NamedTuple):
     attack: str | None = None
 
 
-def _broken(path: Path, why: str) -> AuditError:
+def _broken(path: Path, reason: str) -> AuditError:
     return AuditError(
-        f"{path.name} is not a plug-in: {why}",
+        f"{path.name} is not a plug-in: {reason}",
         f"put exactly one plug-in class into {path}, or start the file name with an underscore",
         ExitCode.INTEGRITY,
     )
@@ -61,15 +61,15 @@ def _files(package: str) -> list[Path]:
 
 
 def _plugin_of(module: ModuleType, base: type[Plugin], path: Path) -> type[Plugin]:
-    found = [
+    plugins = [
         value
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, base) and value.__module__ == module.__name__
     ]
-    if len(found) != 1:
-        named = ", ".join(sorted(cls.__name__ for cls in found)) or "none"
-        raise _broken(path, f"it needs exactly one subclass of {base.__name__} and has {len(found)} ({named})")
-    return found[0]
+    if len(plugins) != 1:
+        names = ", ".join(sorted(cls.__name__ for cls in plugins)) or "none"
+        raise _broken(path, f"it needs exactly one subclass of {base.__name__} and has {len(plugins)} ({names})")
+    return plugins[0]
 
 
 def discover(package: str, base: type[Plugin]) -> dict[str, type[Plugin]]:
@@ -78,12 +78,12 @@ def discover(package: str, base: type[Plugin]) -> dict[str, type[Plugin]]:
     Files that start with an underscore are shared code, never plug-ins, nor is the file that defines ``base``. Raises
     AuditError (code 3) for a file with no such class or with several.
     """
-    found: dict[str, type[Plugin]] = {}
+    plugins: dict[str, type[Plugin]] = {}
     for path in _files(package):
         name = f"{package}.{path.stem}"
         if name != base.__module__:
-            found[path.stem] = _plugin_of(importlib.import_module(name), base, path)
-    return found
+            plugins[path.stem] = _plugin_of(importlib.import_module(name), base, path)
+    return plugins
 
 
 def _settings(cls: ast.ClassDef) -> tuple[Setting, ...]:

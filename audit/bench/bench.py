@@ -113,7 +113,7 @@ class Bench:
         names = cache_keys.read_names(self.pool.settings_of(job.eager), identity, job.reads)
         if names is None:
             return self._compute(ckpt, job)
-        cached = cache_keys.kept(self.store, names)
+        cached = cache_keys.stored(self.store, names)
         missing = tuple(read for read in job.reads if read not in cached)
         if missing:
             computed = self._compute(ckpt, job._replace(reads=missing)).reads

@@ -42,24 +42,24 @@ class PassNames(NamedTuple):
     start: Start | None
 
 
-def read_names(how: Settings, what: PassNames, reads: tuple[Read, ...]) -> dict[Read, str] | None:
+def read_names(settings: Settings, job: PassNames, reads: tuple[Read, ...]) -> dict[Read, str] | None:
     """The store key of every read; None when some write has no name, so that the pass cannot be kept."""
-    parts = [_named(w) for w in (*what.writes, *([what.start] if what.start else []))]
+    parts = [_named(w) for w in (*job.writes, *([job.start] if job.start else []))]
     if any(part is None for part in parts):
         return None
-    shared = key_of(how, what.model, what.rows.hash, parts)
+    shared = key_of(settings, job.model, job.rows.hash, parts)
     return {read: content_key(shared, read.canonical()) for read in reads}
 
 
-def key_of(how: Settings, *parts: object) -> str:
+def key_of(settings: Settings, *parts: object) -> str:
     """Names what these parts (JSON) give when a bench of these settings computes it."""
-    return content_key(BENCH_VERSION, torch.__version__, how, *parts)
+    return content_key(BENCH_VERSION, torch.__version__, settings, *parts)
 
 
-def kept(store: Store, names: Mapping[Read, str]) -> dict[Read, Tensor]:
+def stored(store: Store, names: Mapping[Read, str]) -> dict[Read, Tensor]:
     """The reads that the store has."""
-    found = {read: store.get(name) for read, name in names.items()}
-    return {read: entry["value"] for read, entry in found.items() if entry is not None}
+    entries = {read: store.get(name) for read, name in names.items()}
+    return {read: entry["value"] for read, entry in entries.items() if entry is not None}
 
 
 def keep(store: Store, names: Mapping[Read, str], reads: Mapping[Read, Tensor]) -> None:

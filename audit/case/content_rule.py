@@ -31,8 +31,8 @@ def content_spans(item: Item, answer: str) -> tuple[tuple[int, int], ...]:
     key = _key_of(item, answer)
     if key is None:
         return _content_words(item.question, answer)
-    whole = re.search(rf"(?<!\w){re.escape(key)}(?!\w)", answer)
-    start = whole.start() if whole else answer.find(key)
+    match = re.search(rf"(?<!\w){re.escape(key)}(?!\w)", answer)
+    start = match.start() if match else answer.find(key)
     if start < 0 or not key:
         raise AuditError(f"item {item.id!r}: its key {key!r} is not in the answer {answer!r}", "correct the key")
     return ((start, start + len(key)),)
@@ -56,8 +56,8 @@ def _key_of(item: Item, answer: str) -> str | None:
 
 def _content_words(question: str, answer: str) -> tuple[tuple[int, int], ...]:
     """Spans of the answer's words that the question does not give away."""
-    asked = {_plain(match.group()) for match in _WORD.finditer(question)}
-    spans = [m.span() for m in _WORD.finditer(answer) if _plain(m.group()) not in asked | FUNCTION_WORDS]
+    given_away = {_plain(match.group()) for match in _WORD.finditer(question)}
+    spans = [m.span() for m in _WORD.finditer(answer) if _plain(m.group()) not in given_away | FUNCTION_WORDS]
     if spans:
         return tuple(spans)
     start = len(answer) - len(answer.lstrip())

@@ -31,8 +31,8 @@ def read_items(path: Path, group_field: str = "group", own_groups: bool = False)
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise AuditError(f"{path}: cannot be read ({why})", "check the path in [data] and the file") from None
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AuditError(f"{path}: cannot be read ({reason})", "check the path in [data] and the file") from None
     items: list[Item] = []
     faults: list[str] = []
     seen: dict[str, int] = {}

@@ -72,14 +72,14 @@ class OpenCase:
 
     def checkpoint(self, role: Role, reference: int = 0) -> Checkpoint:
         """The checkpoint that plays ``role``. AuditError (code 2) if the case does not give it."""
-        found: Checkpoint | None
+        checkpoint: Checkpoint | None
         if role == "reference":
-            found = self.references[reference] if reference < len(self.references) else None
+            checkpoint = self.references[reference] if reference < len(self.references) else None
         else:
-            found = {"base": self.base, "suspect": self.suspect, "ancestor": self.ancestor}[role]
-        if found is None:
+            checkpoint = {"base": self.base, "suspect": self.suspect, "ancestor": self.ancestor}[role]
+        if checkpoint is None:
             raise AuditError(f"the case names no {role} {reference or ''}".rstrip(), f"add it under [roles.{role}]")
-        return found
+        return checkpoint
 
     @property
     def null(self) -> tuple[Role, int] | None:
@@ -112,8 +112,8 @@ class OpenCase:
         if (texts, part) not in self._rows:
             items = self.items(texts, part)
             if not items:
-                what = f"no {texts.answer} answers ({texts.index}) of form {texts.form} in the {part} part"
-                raise AuditError(f"{texts.cohort}: {what}", f"add them to the {texts.cohort} file in [data]")
+                absent = f"no {texts.answer} answers ({texts.index}) of form {texts.form} in the {part} part"
+                raise AuditError(f"{texts.cohort}: {absent}", f"add them to the {texts.cohort} file in [data]")
             everyone = self._data.rows(texts)
             place = {name: n for n, name in enumerate(everyone.item_ids)}
             self._rows[texts, part] = everyone.take(torch.tensor([place[item.id] for item in items]))
@@ -161,17 +161,17 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
         check_compatible(opened.base, other)
     for ckpt in _others(opened, with_base=True):
         check_finite(ckpt)
-    found = OpenCase(case, root, out, opened)
-    _check_edited(found)
+    opened_case = OpenCase(case, root, out, opened)
+    _check_edited(opened_case)
     for other in _others(opened, with_base=False):
-        _check_tokenizer(found, other)
-    return found
+        _check_tokenizer(opened_case, other)
+    return opened_case
 
 
 def _resolve_roles(case: Case, root: Path, online: bool) -> CaseCheckpoints:
     """The checkpoints behind the roles; an error says which role it is about."""
 
-    def named(role: str, source: Source) -> Checkpoint:
+    def of_role(role: str, source: Source) -> Checkpoint:
         try:
             return resolve(source, Path(root), online)
         except AuditError as error:
@@ -179,10 +179,10 @@ def _resolve_roles(case: Case, root: Path, online: bool) -> CaseCheckpoints:
 
     roles = case.roles
     return CaseCheckpoints(
-        base=named("base", roles.base),
-        suspect=named("suspect", roles.suspect),
-        references=tuple(named(f"reference {n}", source) for n, source in enumerate(roles.references)),
-        ancestor=None if roles.ancestor is None else named("ancestor", roles.ancestor),
+        base=of_role("base", roles.base),
+        suspect=of_role("suspect", roles.suspect),
+        references=tuple(of_role(f"reference {n}", source) for n, source in enumerate(roles.references)),
+        ancestor=None if roles.ancestor is None else of_role("ancestor", roles.ancestor),
     )
 
 
@@ -217,11 +217,11 @@ def _check_edited(case: OpenCase) -> None:
     known = {item.id for item in case.cohorts["forget"] if item.form == "trained"}
     strange = [name for name in case.case.edited if name not in known]
     if strange or not case.case.edited:
-        what = f"names no trained forget items: {', '.join(strange[:3])}" if strange else "is an empty list"
-        raise AuditError(f"`edited` {what}", "list ids of the forget file, or say 'all' or 'unknown'")
+        fault = f"names no trained forget items: {', '.join(strange[:3])}" if strange else "is an empty list"
+        raise AuditError(f"`edited` {fault}", "list ids of the forget file, or say 'all' or 'unknown'")
     if not case.has(Texts(cohort="forget")):
-        what = f"names only items of groups that are set aside for fitting ({', '.join(case.case.edited[:3])})"
-        raise AuditError(f"`edited` {what}", "name items of more groups, or give another `split_seed` in [data]")
+        fault = f"names only items of groups that are set aside for fitting ({', '.join(case.case.edited[:3])})"
+        raise AuditError(f"`edited` {fault}", "name items of more groups, or give another `split_seed` in [data]")
 
 
 def _own_tokenizer(base: Checkpoint) -> TokenizerFiles:
@@ -237,9 +237,9 @@ def _check_tokenizer(case: OpenCase, other: Checkpoint) -> None:
     if folder is None:
         return
     texts = [text for items in case.cohorts.values() for item in items for text in (item.question, item.answer)]
-    why = tokenizers_agree(_own_tokenizer(case.base), tokenizer_files(folder), texts)
-    if why is not None:
+    difference = tokenizers_agree(_own_tokenizer(case.base), tokenizer_files(folder), texts)
+    if difference is not None:
         raise AuditError(
-            f"{other.source}: its tokenizer differs from base's: {why}",
+            f"{other.source}: its tokenizer differs from base's: {difference}",
             "audit models that share a tokenizer; if only files differ by mistake, copy base's tokenizer files",
         )

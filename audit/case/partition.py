@@ -35,16 +35,16 @@ def check_disjoint(cohorts: Mapping[Cohort, tuple[Item, ...]]) -> None:
     pairs: list[tuple[Cohort, Cohort]] = [(a, b) for i, a in enumerate(strict) for b in strict[i + 1 :]]
     pairs.append(("forget", "general"))
     for a, b in pairs:
-        one, other = cohorts.get(a, ()), cohorts.get(b, ())
-        texts = {(item.question.strip(), item.answer.strip()): item.id for item in one}
-        same = [item.id for item in other if (item.question.strip(), item.answer.strip()) in texts]
-        found = [("text", same)]
+        first, second = cohorts.get(a, ()), cohorts.get(b, ())
+        texts = {(item.question.strip(), item.answer.strip()): item.id for item in first}
+        same = [item.id for item in second if (item.question.strip(), item.answer.strip()) in texts]
+        overlaps = [("text", same)]
         if b != "general":
-            found.append(("id", sorted({item.id for item in one} & {item.id for item in other})))
-            found.append(("group", sorted({item.group for item in one} & {item.group for item in other})))
+            overlaps.append(("id", sorted({item.id for item in first} & {item.id for item in second})))
+            overlaps.append(("group", sorted({item.group for item in first} & {item.group for item in second})))
         faults += [
-            f"{a} and {b} share {len(shared)} {what}{'s' if len(shared) > 1 else ''} ({', '.join(shared[:3])})"
-            for what, shared in found
+            f"{a} and {b} share {len(shared)} {kind}{'s' if len(shared) > 1 else ''} ({', '.join(shared[:3])})"
+            for kind, shared in overlaps
             if shared
         ]
     if faults:

@@ -66,15 +66,15 @@ class _Measured(NamedTuple):
     failures: tuple[Failure, ...]
 
 
-def prepare(case: AnyCase, out: Path, how: RunSettings, bench: Bench | None = None) -> Prepared:
+def prepare(case: AnyCase, out: Path, settings: RunSettings, bench: Bench | None = None) -> Prepared:
     """Open the case with all its input checks, and plan. Writes nothing."""
     journal, loaded = RunJournal(out), _loaded(case)
-    opened = open_case(loaded.case, loaded.root, out, online=how.online)
-    ready = bench or make_bench(how)
-    pricer = Pricer(opened, ready, how)
-    planner = Planner(opened, ready.supports, how.package)
-    if how.max_time is not None or how.max_mem is not None:
-        planner = limited(planner, pricer, None if how.force_new else journal.planned())
+    opened = open_case(loaded.case, loaded.root, out, online=settings.online)
+    ready = bench or make_bench(settings)
+    pricer = Pricer(opened, ready, settings)
+    planner = Planner(opened, ready.supports, settings.package)
+    if settings.max_time is not None or settings.max_mem is not None:
+        planner = limited(planner, pricer, None if settings.force_new else journal.planned())
     return Prepared(opened, ready, planner, pricer, journal)
 
 
@@ -84,15 +84,15 @@ def _loaded(case: AnyCase) -> CaseFile:
     return CaseFile(case, Path.cwd()) if isinstance(case, Case) else CaseFile.read(Path(case))
 
 
-def plan(case: AnyCase, out: Path | str, how: RunSettings | None = None) -> Plan:
+def plan(case: AnyCase, out: Path | str, settings: RunSettings | None = None) -> Plan:
     """What would be done, without doing it."""
-    return prepare(case, Path(out), how or RunSettings()).planner.plan
+    return prepare(case, Path(out), settings or RunSettings()).planner.plan
 
 
 def run(
     case: AnyCase,
     out: Path | str,
-    how: RunSettings | None = None,
+    settings: RunSettings | None = None,
     bench: Bench | None = None,
     watch: Watch | None = None,
 ) -> Report:
@@ -101,40 +101,40 @@ def run(
     An unfinished run in ``out`` with the same plan is resumed, a finished one is returned as it is. Raises AuditError:
     code 2 for bad input or another plan in ``out``, 3 for integrity, 4 if base does not recall (blind here).
     """
-    how = how or RunSettings()
-    return Run(prepare(case, Path(out), how, bench), how, watch or unwatched).report()
+    settings = settings or RunSettings()
+    return Run(prepare(case, Path(out), settings, bench), settings, watch or unwatched).report()
 
 
 class Run:
     """One run in one folder."""
 
-    def __init__(self, prepared: Prepared, how: RunSettings, watch: Watch) -> None:
+    def __init__(self, prepared: Prepared, settings: RunSettings, watch: Watch) -> None:
         self.case, self.bench, self.planner, self.pricer, self.journal = prepared
-        self.how, self.watch = how, watch
+        self.settings, self.watch = settings, watch
         self.plan = self.planner.plan
 
     def report(self) -> Report:
         """The report of this run: from the folder if it is finished, else measured, judged and written."""
-        if not self.how.force_new:
+        if not self.settings.force_new:
             self.journal.refuse_other(self.plan)
             if self.journal.final:
-                told = f"{self.journal.out} is finished: nothing is measured again"
-                self.watch(Step("final", told, 1, 1, finished=True))
+                finished = f"{self.journal.out} is finished: nothing is measured again"
+                self.watch(Step("final", finished, 1, 1, finished=True))
                 return self._final()
         if not self.planner.running:
             raise AuditError("no test would run", "see `residua plan`: give what they need, or wider limits",
                              ExitCode.UNDECIDED)  # fmt: skip
         meter = Meter(self.pricer, self.pricer.prices(self.planner))
         with meter.unit("recall"):
-            found = check_recall(self.bench, self.case)
+            recalled = check_recall(self.bench, self.case)
         with self.journal.locked():
-            self.journal.begin(self.plan, self.how.force_new)
+            self.journal.begin(self.plan, self.settings.force_new)
             self._receive()
             self.journal.event("started", f"plan {self.plan.plan_hash}")
-            self.journal.event("recall", f"base {found.base:.4f}, {found.what} {found.against:.4f}")
+            self.journal.event("recall", f"base {recalled.base:.4f}, {recalled.what} {recalled.against:.4f}")
             measured = self._measure(meter)
             with meter.unit("report"):
-                report = self._judged(measured, found)
+                report = self._judged(measured, recalled)
                 self._write(report)
         return report
 
@@ -171,7 +171,7 @@ class Run:
         failures: list[Failure] = []
         for place, planned in enumerate(waiting):
             self.journal.heed()
-            left = meter.left(one.name for one in waiting[place:])
+            left = meter.left(other.name for other in waiting[place:])
             self.watch(Step("measure", planned.name, len(units) + len(failures), len(running), left=left))
             with meter.unit(planned.name):
                 result = self._attempt(planned, keys[planned.name])
@@ -182,22 +182,23 @@ class Run:
                 units[planned.name] = result
                 self.journal.finish(result)
                 self.journal.event("measured", planned.name)
-            left = meter.left(one.name for one in waiting[place + 1 :])
+            left = meter.left(other.name for other in waiting[place + 1 :])
             done = len(units) + len(failures)
             self.watch(Step(_said(result), planned.name, done, len(running), finished=True, left=left))
         return _Measured(tuple(units[p.name] for p in running if p.name in units), tuple(failures))
 
     def _key(self, planned: Planned) -> str:
         """Unit = probe x checkpoint x seed; also what changes the numbers without changing the plan."""
-        how = [self.how.backend, self.how.device, self.how.dtype, self.how.attention]
-        return content_key(self.plan.plan_hash, planned.name, self.case.suspect.key, self.case.case.seed, how)[:32]
+        case, settings = self.case, self.settings
+        conditions = [settings.backend, settings.device, settings.dtype, settings.attention]
+        return content_key(self.plan.plan_hash, planned.name, case.suspect.key, case.case.seed, conditions)[:32]
 
     def _prefetch(self, waiting: list[Planned], meter: Meter) -> None:
         """Fill the store: one pass per role and rows for all waiting probes. Without a store there is no use in it."""
-        if self.how.store is None:
+        if self.settings.store is None:
             return
         fetches = self.planner.fetches(waiting)
-        left = meter.left({"reads", *(one.name for one in waiting)})
+        left = meter.left({"reads", *(planned.name for planned in waiting)})
         with meter.unit("reads"):
             for done, fetch in enumerate(fetches):
                 self.journal.heed()
@@ -230,8 +231,8 @@ class Run:
         floors, domain = zoo_floors(), domain_of(self.case, recalled)
         in_case: tuple[Evidence, ...] = tuple(judge(m, floors) for unit in measured.units for m in unit.measurements)
         ran = {p.name: ProbeIdentity(p.probe.version, p.probe.model_dump(mode="json")) for p in self.planner.running}
-        behaviours = InstalledBehaviours(self.how.package, self._behaviour)
-        standing = stand(self.how.calibrations or stored(), ran, domain, behaviours.moved)
+        behaviours = InstalledBehaviours(self.settings.package, self._behaviour)
+        standing = stand(self.settings.calibrations or stored(), ran, domain, behaviours.moved)
         evidence, reached = decide(in_case, given(self.case.case), standing)
         refused = [Skip(probe=t.probe, reason=t.reason, consequence=OPEN_QUESTION) for t in self.plan.tests if t.reason]
         skips = (*refused, *(unit.skip for unit in measured.units if unit.skip is not None))
@@ -251,7 +252,7 @@ class Run:
             environment=environment(self.bench.provenance(), self._flags()),
             registered=self.journal.registered,
             created=now(),
-            demo=self.how.demo,
+            demo=self.settings.demo,
         )
         return report_builder.assemble(self.case, self.plan, outcomes, circumstances)
 
@@ -265,8 +266,8 @@ class Run:
         return result
 
     def _flags(self) -> dict[str, str]:
-        given = {"allow_undecided": "yes"} if self.how.allow_undecided else {}
-        limits = {"max_time": self.how.max_time, "max_mem": self.how.max_mem}
+        given = {"allow_undecided": "yes"} if self.settings.allow_undecided else {}
+        limits = {"max_time": self.settings.max_time, "max_mem": self.settings.max_mem}
         return given | {name: f"{limit:.12g}" for name, limit in limits.items() if limit is not None}
 
     def _write(self, report: Report) -> None:
@@ -288,10 +289,10 @@ def _guarded(probe: str, key: str, work: Callable[[], Result]) -> Result | Failu
         raise
     except Exception as error:
         # The one broad except: a probe that breaks costs its own numbers, never the audit, and is never silent.
-        told = f"{type(error).__name__}: {error}"
-        error_id = hashlib.sha256(f"{key} {told}".encode()).hexdigest()[:8]
+        message = f"{type(error).__name__}: {error}"
+        error_id = hashlib.sha256(f"{key} {message}".encode()).hexdigest()[:8]
         log.error("failure %s in probe %s\n%s", error_id, probe, traceback.format_exc())
-        return Failure(probe=probe, error=told, error_id=error_id)
+        return Failure(probe=probe, error=message, error_id=error_id)
 
 
 def _said(result: Unit | Failure) -> str:

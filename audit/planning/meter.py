@@ -28,7 +28,7 @@ class Meter:
         yield
         timings.record(
             Spent(
-                unit=name, how=conditions(self._pricer.how), parameters=self._pricer.parameters,
+                unit=name, how=conditions(self._pricer.settings), parameters=self._pricer.parameters,
                 fwd_tokens=cost.fwd_tokens, bwd_tokens=cost.bwd_tokens, run_tokens=bench.fwd_tokens - tokens,
                 cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall,
             )

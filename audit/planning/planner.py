@@ -62,17 +62,17 @@ def configured(settings: dict[str, dict[str, str | int | float | bool]], package
             near = difflib.get_close_matches(name, classes, 1)
             hint = f"; the nearest is {near[0]!r}" if near else ""
             raise AuditError(f"case.toml: there is no probe {name!r}{hint}", "`residua probes` lists them")
-    found: dict[str, Probe] = {}
+    probes: dict[str, Probe] = {}
     for name, cls in classes.items():
         try:
-            found[name] = cls.model_validate(settings.get(name, {}))
+            probes[name] = cls.model_validate(settings.get(name, {}))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             raise AuditError(
                 f"case.toml: probe {name!r}, setting {where!r}: {first['msg']}", "`residua probes` lists the settings"
             ) from None
-    return found
+    return probes
 
 
 class Planner:
@@ -105,12 +105,12 @@ class Planner:
             code_version=code_version(),
             plan_hash="",
         )
-        settings = {one.name: [one.probe.version, one.probe.model_dump(mode="json")] for one in self.probes}
+        settings = {name: [probe.version, probe.model_dump(mode="json")] for name, probe, *_ in self.probes}
         return payload.model_copy(update={"plan_hash": content_key(payload.model_dump(mode="json"), settings)})
 
     def _published(self) -> dict[str, str]:
-        found = published(self._case)
-        return {} if isinstance(found, Missing) else {"published": found.sha256}
+        numbers = published(self._case)
+        return {} if isinstance(numbers, Missing) else {"published": numbers.sha256}
 
     @property
     def running(self) -> tuple[Planned, ...]:
@@ -173,11 +173,11 @@ def published(case: OpenCase) -> Published | Missing:
 
 def received(case: OpenCase) -> tuple[Received, ...]:
     """The checkpoints of a case by role; references are numbered from 0."""
-    found = [Received("base", case.base), Received("suspect", case.suspect)]
-    found += [Received(f"reference {index}", checkpoint) for index, checkpoint in enumerate(case.references)]
+    checkpoints = [Received("base", case.base), Received("suspect", case.suspect)]
+    checkpoints += [Received(f"reference {index}", checkpoint) for index, checkpoint in enumerate(case.references)]
     if case.ancestor is not None:
-        found.append(Received("ancestor", case.ancestor))
-    return tuple(found)
+        checkpoints.append(Received("ancestor", case.ancestor))
+    return tuple(checkpoints)
 
 
 def _passes(need: Need) -> int:

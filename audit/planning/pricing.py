@@ -65,29 +65,30 @@ class Prices(NamedTuple):
 
     def left(self, units: Iterable[str]) -> Interval:
         """How long these units take."""
-        named = set(units)
-        return total([price for price in self.units if price.unit in named])
+        priced = set(units)
+        return total([price for price in self.units if price.unit in priced])
 
 
 def total(prices: Iterable[Price]) -> Interval:
     """The sum of some units' times."""
-    found = [price.seconds for price in prices]
-    return Interval(lo=sum(span.lo for span in found), hi=sum(span.hi for span in found))
+    spans = [price.seconds for price in prices]
+    return Interval(lo=sum(span.lo for span in spans), hi=sum(span.hi for span in spans))
 
 
-def conditions(how: RunSettings) -> str:
+def conditions(settings: RunSettings) -> str:
     """What a time depends on beside the work."""
-    return "|".join(str(part) for part in (how.backend, how.device, how.dtype, how.attention, how.threads, how.package))
+    model = settings.backend, settings.device, settings.dtype, settings.attention
+    return "|".join(str(part) for part in (*model, settings.threads, settings.package))
 
 
 class Pricer:
     """Prices the plans of one opened case under one set of conditions."""
 
-    def __init__(self, case: OpenCase, bench: Bench, how: RunSettings) -> None:
-        self.case, self.bench, self.how = case, bench, how
+    def __init__(self, case: OpenCase, bench: Bench, settings: RunSettings) -> None:
+        self.case, self.bench, self.settings = case, bench, settings
         self.parameters = sum(prod(shape) for shape in tensor_shapes(folder_of(case.base)).values())
         self._sizes = model_config(case.base).text
-        self._recorded = timings.recorded(conditions(how))
+        self._recorded = timings.recorded(conditions(settings))
         self._benchmarked: float | None = None
         self._held = _process_bytes()
 
@@ -95,7 +96,7 @@ class Pricer:
         """What this plan costs, from an empty store."""
         running = planner.running
         units = [("recall", self._recall(planner)), ("reads", self._reads(planner, running))]
-        units += [(one.name, one.own) for one in running]
+        units += [(planned.name, planned.own) for planned in running]
         return Prices(tuple(self._price(*unit) for unit in (*units, ("report", Cost()))))
 
     # ---- passes --------------------------------------------------------------------------------------------------
@@ -105,16 +106,16 @@ class Pricer:
     def _recalled(self) -> list[tuple[Checkpoint, Texts]]:
         """The passes of :func:`audit.probing.recollection.recall`."""
         case, texts = self.case, Texts(cohort="forget")
-        found = [(case.base, texts)]
+        passes = [(case.base, texts)]
         if case.null is not None:
-            return [*found, (case.checkpoint(*case.null), texts)]
+            return [*passes, (case.checkpoint(*case.null), texts)]
         alternates = Texts(cohort="forget", answer="alternate")
-        return [*found, (case.base, alternates)] if case.has(alternates) else found
+        return [*passes, (case.base, alternates)] if case.has(alternates) else passes
 
     def _reads(self, planner: Planner, running: Iterable[Planned]) -> Cost:
         """The merged passes; what the recall check or another role of the same model has read is not run again."""
         fetches = planner.fetches(running)
-        if self.how.store is None:
+        if self.settings.store is None:
             return Cost(fwd_tokens=sum(len(f.reads) * self._tokens(f.texts) for f in fetches), kind="upper")
         seen = {(model.key, self.case.rows(texts).hash): set((SCORE,)) for model, texts in self._recalled()}
         tokens, models = 0, 1
@@ -135,11 +136,11 @@ class Pricer:
 
     # ---- time and memory -----------------------------------------------------------------------------------------
     def _price(self, unit: str, cost: Cost) -> Price:
-        spent = [one for one in self._recorded if one.unit == unit]
-        most = max((_share(one) for one in spent), default=0.0)
-        found = [self._scaled(cost, one) for one in spent if _share(one) >= ENOUGH_RUN * most][-LAST:]
-        source = "recorded" if found else "benchmark"
-        estimates = found or [self._from_benchmark(unit, cost)]
+        spent = [earlier for earlier in self._recorded if earlier.unit == unit]
+        most = max((_share(earlier) for earlier in spent), default=0.0)
+        scaled = [self._scaled(cost, earlier) for earlier in spent if _share(earlier) >= ENOUGH_RUN * most][-LAST:]
+        source = "recorded" if scaled else "benchmark"
+        estimates = scaled or [self._from_benchmark(unit, cost)]
         wider = WIDENED[source]
         seconds = Interval(lo=min(estimates) / wider, hi=max(estimates) * wider)
         return Price(unit, cost, self._peak(cost), seconds, source)
@@ -148,7 +149,7 @@ class Pricer:
         """Seconds of an earlier unit, scaled to this work."""
         before, now = spent.fwd_tokens + 2 * spent.bwd_tokens, cost.fwd_tokens + 2 * cost.bwd_tokens
         scale = self.parameters * now / (spent.parameters * before) if before and now else 1.0
-        return seconds_of(spent, self.how) * scale
+        return seconds_of(spent, self.settings) * scale
 
     def _from_benchmark(self, unit: str, cost: Cost) -> float:
         if self._benchmarked is None:
@@ -158,15 +159,15 @@ class Pricer:
 
     def _peak(self, cost: Cost) -> int:
         """The process as it is, the models that have to be held, the largest batch, and what training adds."""
-        model = self.parameters * _BYTES[self.how.dtype]
+        model = self.parameters * _BYTES[self.settings.dtype]
         token = 4 * (STATES * (self._sizes.width or 0) + (self._sizes.vocabulary or 0))
-        batch = min(self.how.token_budget, cost.fwd_tokens) * token
+        batch = min(self.settings.token_budget, cost.fwd_tokens) * token
         return self._held + cost.resident * model + batch + (TRAINED_COPIES * model if cost.bwd_tokens else 0)
 
 
-def seconds_of(spent: Spent, how: RunSettings) -> float:
+def seconds_of(spent: Spent, settings: RunSettings) -> float:
     """CPU-seconds where one thread computes, which other processes do not change; else seconds by the clock."""
-    return spent.cpu_s if how.device == "cpu" and how.threads == 1 else spent.wall_s
+    return spent.cpu_s if settings.device == "cpu" and settings.threads == 1 else spent.wall_s
 
 
 def _share(spent: Spent) -> float:

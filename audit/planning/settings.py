@@ -61,17 +61,17 @@ def unwatched(step: Step) -> None:
     log.debug("%s %s %d/%d", *step[:4])
 
 
-def make_bench(how: RunSettings) -> Bench:
+def make_bench(settings: RunSettings) -> Bench:
     """The bench that these flags ask for."""
     import torch
 
-    _check_device(how.device)
-    if how.threads is not None:
-        torch.set_num_threads(how.threads)
-    store = None if how.store is None else Store(how.store)
+    _check_device(settings.device)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    store = None if settings.store is None else Store(settings.store)
     return Bench(
-        backend=how.backend, device=how.device, dtype=how.dtype, attention=how.attention,
-        token_budget=how.token_budget, store=store,
+        backend=settings.backend, device=settings.device, dtype=settings.dtype, attention=settings.attention,
+        token_budget=settings.token_budget, store=store,
     )  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def _check_device(device: str) -> None:
     try:
         torch.empty(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
-        why = str(error).partition("\n")[0]
+        reason = str(error).partition("\n")[0]
         raise AuditError(
-            f"there is no device {device!r} here: {why}", "name one that torch finds, such as cpu"
+            f"there is no device {device!r} here: {reason}", "name one that torch finds, such as cpu"
         ) from None
