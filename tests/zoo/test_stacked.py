@@ -193,9 +193,8 @@ class Here(ThreadPoolExecutor):
 def test_a_call_on_a_device_scores_worlds_apart_says_so_and_ends_with_its_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(
-        "audit.probing.recollection.RECALL_LIFT", -1.0
-    )  # nothing is learned, so nothing can be recalled
+    # Nothing is learned, so nothing can be recalled.
+    monkeypatch.setattr("audit.probing.recollection.RECALL_LIFT", -1.0)
     monkeypatch.setattr(schedule, "draw", WORLDS.__getitem__)
     monkeypatch.setattr(schedule, "ProcessPoolExecutor", Here)
     monkeypatch.setenv("RESIDUA_CACHE", str(tmp_path / "cache"))
@@ -204,9 +203,9 @@ def test_a_call_on_a_device_scores_worlds_apart_says_so_and_ends_with_its_time(
     with planted_package(tmp_path, f"planted_{tmp_path.name.replace('-', '_')}") as package, caplog.at_level("INFO"):
         monkeypatch.setattr(score_world, "PROBES", package.name)
         assert schedule.main() == 0
-        written = {path: path.read_bytes() for path in (tmp_path / "scores").iterdir()}
+        written = {path: path.read_bytes() for path in (tmp_path / "scores").rglob("*.json")}
         assert schedule.main() == 0
-    assert {path: path.read_bytes() for path in (tmp_path / "scores").iterdir()} == written
+    assert {path: path.read_bytes() for path in (tmp_path / "scores").rglob("*.json")} == written
     found = read_pool(tmp_path / "scores")
     assert [scores.world for scores in found] == [100, 101]
     assert all(s.stages_cpu_s["stacked.cpu"] > 0 and {"edit", "audit"} <= s.stages_cpu_s.keys() for s in found)
@@ -223,7 +222,7 @@ def test_without_a_device_nothing_is_stacked(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(schedule, "one_world", lambda *call: asked.append(call))
     monkeypatch.setattr(stacked_training, "make_learned", lambda *_: pytest.fail("nothing is to be stacked"))
     places = score_world.Places(tmp_path / "models", tmp_path / "work", tmp_path / "scores")
-    assert schedule.score([100], places, 1, None) == [] and asked == [(100, places, {})]
+    assert schedule.score([100], places, 1, None) == [] and asked == [(100, places, {}, ())]
 
 
 def test_the_measured_file_is_what_the_command_writes() -> None:
