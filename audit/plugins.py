@@ -5,12 +5,8 @@
 """
 
 import ast
-import hashlib
 import importlib
 import importlib.util
-import json
-from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, TypeVar
@@ -75,13 +71,14 @@ def _plugin_of(module: ModuleType, base: type[Plugin], path: Path) -> type[Plugi
 def discover(package: str, base: type[Plugin]) -> dict[str, type[Plugin]]:
     """The plug-ins of a package: file name -> the one subclass of ``base`` that the file defines.
 
-    Files that start with an underscore are shared code, never plug-ins. Raises AuditError (code 3) for a file with no
-    such class or with several.
+    Files that start with an underscore are shared code, never plug-ins, nor is the file that defines ``base``. Raises
+    AuditError (code 3) for a file with no such class or with several.
     """
     found: dict[str, type[Plugin]] = {}
     for path in _files(package):
-        module = importlib.import_module(f"{package}.{path.stem}")
-        found[path.stem] = _plugin_of(module, base, path)
+        name = f"{package}.{path.stem}"
+        if name != base.__module__:
+            found[path.stem] = _plugin_of(importlib.import_module(name), base, path)
     return found
 
 
@@ -125,64 +122,3 @@ def _described(path: Path) -> Description:
 def describe(package: str) -> list[Description]:
     """What the plug-ins of a package say of themselves, read from their syntax trees: no plug-in is imported."""
     return [_described(path) for path in _files(package)]
-
-
-# ---- what a file computes, as a hash ----------------------------------------------------------------------------
-def _plain(node: ast.AST) -> list[object]:
-    """A syntax tree as nested lists: no positions, no docstrings, no empty fields (they differ between Pythons)."""
-    fields: list[object] = [type(node).__name__]
-    for name, value in ast.iter_fields(node):
-        if name == "body" and isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            value = value[1:] if ast.get_docstring(node, clean=False) is not None else value
-        if value is None or value == []:
-            continue
-        parts = value if isinstance(value, list) else [value]
-        fields.append([name, *(_plain(part) if isinstance(part, ast.AST) else repr(part) for part in parts)])
-    return fields
-
-
-def _shared_by(tree: ast.Module, package: str) -> Iterator[str]:
-    """The underscore modules of the package that a file imports, anywhere in it."""
-    for node in ast.walk(tree):
-        named: list[str] = []
-        if isinstance(node, ast.Import):
-            named = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            named = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        for name in named:
-            parts = name.split(".")
-            if parts[0] == package and len(parts) > 1 and parts[1].startswith("_"):
-                yield parts[1]
-
-
-class _Digest(NamedTuple):
-    """A module by its syntax tree, and the shared modules that it imports."""
-
-    sha256: str
-    shared: tuple[str, ...]
-
-
-@lru_cache(maxsize=256)
-def _digest(source: str, package: str) -> _Digest:
-    tree = ast.parse(source)
-    plain = json.dumps(_plain(tree), sort_keys=True)
-    return _Digest(hashlib.sha256(plain.encode()).hexdigest(), tuple(_shared_by(tree, package)))
-
-
-def source_hash(package: str, name: str) -> str:
-    """sha256 (hex) of what a plug-in computes: its syntax tree and those of the package's shared modules behind it.
-
-    Docstrings, comments and layout do not count; shared modules (``_name``) count however deep they are imported.
-    Nothing is imported. AuditError (code 2) if there is no such file.
-    """
-    home, digests, waiting = folder(package), dict[str, str](), [name]
-    while waiting:
-        module = waiting.pop()
-        path = home / f"{module}.py"
-        if module in digests or (module != name and not path.is_file()):
-            continue
-        if not path.is_file():
-            raise AuditError(f"there is no plug-in {name!r} in {package}", "name one that `residua probes` lists")
-        digests[module], shared = _digest(path.read_text(encoding="utf-8"), package)
-        waiting += shared
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.bench import Bench, Learner, WrapperLearner, copied
+from audit.bench import Bench, WrapperLearner
 from audit.case import OpenCase
 from audit.edits import EditData, Quantise, matrices
 from audit.probing import (
@@ -136,9 +135,9 @@ class QuantisationRecovery(Probe):
 
         def compute() -> dict[str, ndarray]:
             columns = {cohort: [key_logprob(bench, checkpoint, cohort_rows)] for cohort, cohort_rows in rows.items()}
-            with copied(bench, checkpoint) as (learner, original):
-                for attack in attacks:
-                    _restore(learner, original)
+            for attack in attacks:
+                with bench.pool.altered(checkpoint) as wrapper:
+                    learner = WrapperLearner(wrapper)
                     attack.apply(learner, EditData(case.rows(FORGET), case.rows(RETAIN)))
                     for cohort, cohort_rows in rows.items():
                         columns[cohort].append(live_logprob(learner, cohort_rows, bench.token_budget))
@@ -223,14 +222,6 @@ class QuantisationRecovery(Probe):
                 / total
                 for precision, attack in self._attacks().items()
             }
-
-
-def _restore(learner: Learner, original: Learner) -> None:
-    """Put the original's bytes back into the live copy: what was rounded away cannot be computed back."""
-    before = original.parameters()
-    with torch.no_grad():
-        for name, parameter in learner.parameters().items():
-            parameter.copy_(before[name])
 
 
 def _read_of(case: OpenCase, texts: Texts, items: Mapping[str, Float[ndarray, "row precision"]]) -> _Read:

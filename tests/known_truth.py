@@ -6,18 +6,28 @@ from typing import NamedTuple
 import numpy as np
 
 from audit.calibration import Score, ScoredModel, WorldScores
+from audit.calibration.behaviour import Attested, Behaviour, attested
+from audit.calibration.sources import Installed
 from audit.pools.fit import CalibrationSet, Pooled, calibrate
 from audit.schema import Control, Count, Domain, Interval, Kind, Measurement, Missing, Overall, TruthLabel
 
 NONE = Missing(missing="simulated")
 AUDITED = 16
-ZOO = Pooled("simulated", "residua calibrate", False, draws=10)
 DOMAIN = Domain(
     architecture="llama", parameters=200_000, blocks=4, d=64, vocabulary=500, forget_people=AUDITED, null="reference",
     references=2, control_effect=0.8,
 )  # fmt: skip
 KINDS: dict[str, Kind] = {"outside": "output", "inside": "causal", "lens": "decoding"}
-CODE = {probe: f"{n:064x}" for n, probe in enumerate((*KINDS, "usable"), 1)}
+INSTALLED = Installed(sources="0" * 64, packages={})
+RECORDS = {
+    probe: attested(Behaviour(probe=probe, version=1, settings={}, values={"effect, value": float(n)}), INSTALLED)
+    for n, probe in enumerate((*KINDS, "usable"), 1)
+}
+"""How every simulated probe is said to behave."""
+DIGESTS = {probe: record.digest for probe, record in RECORDS.items()}
+ZOO = Pooled(
+    "simulated", "residua calibrate", False, draws=10, records={record.digest: record for record in RECORDS.values()}
+)
 VISIBLE = {
     "head_edit": {"outside": 0.0, "inside": 1.0, "lens": 0.0},
     "last_layer": {"outside": 0.0, "inside": 0.9, "lens": 0.5},
@@ -36,6 +46,16 @@ class World(NamedTuple):
     noise: float = 0.05
     visible: float = 1.0
     doses: bool = True
+
+
+def same(_: Attested) -> tuple[str, ...]:
+    """Every probe behaves as it did."""
+    return ()
+
+
+def other(record: Attested) -> tuple[str, ...]:
+    """No probe behaves as it did."""
+    return tuple(f"{name}: {value:g} → {value + 1:g}" for name, value in record.behaviour.values.items())
 
 
 def tail(effect: float) -> float:
@@ -86,8 +106,8 @@ def simulated(number: int, how: World, domain: Domain = DOMAIN) -> WorldScores:
         add(f"dose_{kept}", "dose", "knowing", kept, {p: how.visible * kept / AUDITED for p in KINDS})
     add("destroyed", "destroyed", "destroyed", AUDITED, nothing)
     return WorldScores(
-        world=number, recipe={}, stages_cpu_s={"train": 1.0}, code={p: CODE[p] for p in KINDS}, models=tuple(models),
-        versions=dict.fromkeys(KINDS, 1), settings={p: {} for p in KINDS},
+        world=number, recipe={}, stages_cpu_s={"train": 1.0}, behaviours={p: DIGESTS[p] for p in KINDS},
+        models=tuple(models), versions=dict.fromkeys(KINDS, 1), settings={p: {} for p in KINDS},
     )  # fmt: skip
 
 

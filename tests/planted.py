@@ -1,9 +1,17 @@
 """A package of probes with planted numbers, so that the engine can be tested without caring what a probe measures."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+
+from audit.calibration import Score
+from audit.calibration.behaviour import Behaviour, Settings, numbers
+from audit.plugins import discover
+from audit.probing import Probe
+from audit.schema import Table
 
 PROBE = '''"""A probe with planted numbers."""
 
@@ -59,6 +67,9 @@ def write_probe(folder: Path, name: str, body: str = "pass", requires: str = "",
     kind = kind if kind in KINDS else "context"
     text = PROBE.format(name=name, kind=kind, value=planted, body=body, requires=requires)
     (folder / f"{name}.py").write_text(text, encoding="utf-8")
+    # Whoever looks next reads this file, and neither what is in memory nor bytecode of the same second and size.
+    sys.modules.pop(f"{folder.name}.{name}", None)
+    shutil.rmtree(folder / "__pycache__", ignore_errors=True)
 
 
 @contextmanager
@@ -76,3 +87,13 @@ def planted_package(folder: Path, name: str) -> Iterator[Path]:
         sys.path.remove(str(folder))
         for module in [module for module in sys.modules if module.split(".")[0] == name]:
             del sys.modules[module]
+
+
+def planted_behaviour(package: str, name: str, settings: Settings) -> Behaviour:
+    """How a planted probe behaves: it looks at no model, so that no world has to be made for it."""
+    probe = discover(package, Probe)[name].model_validate(dict(settings))
+    table = {"path": "tables/none.parquet", "sha256": "0" * 64, "rows": 0, "columns": ()}
+    case = SimpleNamespace(case=SimpleNamespace(seed=0), write_table=lambda *_: Table.model_validate(table))
+    scores = [Score.of(measurement) for measurement in probe.measure(None, case)]  # type: ignore[arg-type]
+    values = {field: value for score in scores for field, value in numbers(score).items()}
+    return Behaviour(probe=name, version=probe.version, settings=probe.model_dump(mode="json"), values=values)

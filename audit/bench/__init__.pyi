@@ -5,9 +5,10 @@ from .edges.attribution import Means as Means
 from .edges.graph import Graph as Graph
 from .edges.graph import graph_of as graph_of
 from .edges.head_patching import reads_of_writers as reads_of_writers
-from .edit_playback import low_rank_tensors as low_rank_tensors
+from .model_pool import ModelPool as ModelPool
 from .results import Forward as Forward
 from .results import RowObjective as RowObjective
+from .start import Start as Start
 from .training.checkpoints import changed_tensors as changed_tensors
 from .training.checkpoints import copied as copied
 from .training.checkpoints import train_one as train_one
@@ -24,7 +25,8 @@ from .training.recipe import Objective as Objective
 from .training.recipe import SecondLoss as SecondLoss
 from .training.recipe import TrainingRecipe as TrainingRecipe
 from .writes.edges import Edges as Edges
+from .writes.logit_bias import LogitBias as LogitBias
 from .writes.low_rank import LowRank as LowRank
 from .writes.replace import Replace as Replace
-from .writes.start import Start as Start
 from .writes.write import Write as Write
+from .writes.write import edit_delta as edit_delta

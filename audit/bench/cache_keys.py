@@ -1,24 +1,16 @@
 """What a read of a pass is called: a content key over everything that its numbers depend on, and nothing else."""
 
-import json
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from audit.bench.writes.edges import Edges
-from audit.bench.writes.features import Features
-from audit.bench.writes.logit_bias import LogitBias
-from audit.bench.writes.low_rank import LowRank
-from audit.bench.writes.prefix import Prefix
-from audit.bench.writes.replace import Replace
-from audit.bench.writes.scale import Scale
-from audit.bench.writes.start import Start
+from audit.bench.start import Start
 from audit.bench.writes.write import Write
 from audit.case import Rows
-from audit.schema import Checkpoint, Read, content_key
-from audit.storage import Store, tensor_sha256
+from audit.schema import Read, content_key
+from audit.storage import Store
 
 BENCH_VERSION = "1"
 WHOLE_LIMIT_BYTES = 16 << 20
@@ -34,37 +26,11 @@ class Settings(NamedTuple):
     attention: str
 
 
-def _tensor(tensor: Tensor) -> str:
-    return tensor_sha256(tensor.detach())
-
-
-def _source(source: Checkpoint | Tensor) -> str:
-    return source.key if isinstance(source, Checkpoint) else _tensor(source)
-
-
-def _name(write: Write | Start) -> list[str] | None:
-    """The content of one write; None for what has no name (a dictionary that was given without one)."""
-    match write:
-        case Start():
-            return ["start", str(write.site), _source(write.source)]
-        case Replace():
-            return ["replace", str(write.site), write.positions, _source(write.source)]
-        case LowRank():
-            rows = "all" if write.rows is None else _tensor(write.rows)
-            return ["low_rank", str(write.site), _tensor(write.u), _tensor(write.v), _tensor(write.b), rows]
-        case Scale():
-            return ["scale", str(write.site), _tensor(write.columns), _tensor(write.factor), str(write.per_row)]
-        case Prefix():
-            return ["prefix", _tensor(write.emb), write.at if isinstance(write.at, str) else _tensor(write.at)]
-        case LogitBias():
-            return ["logit_bias", _tensor(write.bias)]
-        case Edges():
-            others = sorted((str(r.site), r.at, _tensor(t)) for r, t in write.other.reads.items())
-            return ["edges", _tensor(write.keep), json.dumps(others)]
-        case Features():
-            if write.name is None:
-                return None
-            return ["features", str(write.site), write.name, _tensor(write.columns), repr(write.scale)]
+def _named(write: Write | Start) -> list[str] | None:
+    """The kind and the content of one write; None for what has no name (a dictionary that was given without one)."""
+    content = write.key()
+    kind = "start" if isinstance(write, Start) else write.kind()
+    return None if content is None else [kind, *content]
 
 
 class PassNames(NamedTuple):
@@ -78,7 +44,7 @@ class PassNames(NamedTuple):
 
 def read_names(how: Settings, what: PassNames, reads: tuple[Read, ...]) -> dict[Read, str] | None:
     """The store key of every read; None when some write has no name, so that the pass cannot be kept."""
-    parts = [_name(w) for w in (*what.writes, *([what.start] if what.start else []))]
+    parts = [_named(w) for w in (*what.writes, *([what.start] if what.start else []))]
     if any(part is None for part in parts):
         return None
     shared = key_of(how, what.model, what.rows.hash, parts)

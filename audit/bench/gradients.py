@@ -14,11 +14,10 @@ from torch import Tensor
 
 from audit.bench.batching import batches, halving
 from audit.bench.layout import Geometry, Targets
-from audit.bench.passes import Job, LoadedModel, Opener, entering
+from audit.bench.passes import Job, LoadedModel, Opener, entering, virtual_tokens_of
 from audit.bench.reads.readout import FINAL
 from audit.bench.reads.scores import biased
 from audit.bench.results import Forward, Grads, RowObjective
-from audit.bench.writes.taps import prefix_of
 from audit.schema import AuditError, Site
 from audit.wrappers import Batch, Tap
 
@@ -89,7 +88,7 @@ def _trainable(parameters: Mapping[str, Tensor], wanted: bool) -> Generator[None
 def gradients(opened: LoadedModel, opener: Opener, job: Job, at: At, objective: RowObjective, budget: int) -> Grads:
     """Gradients of the summed objective, batch by batch, in input row order, in float32 on the CPU."""
     wrapper, rows = opened.wrapper, job.rows
-    prefix, targets = prefix_of(job.writes), Targets(rows)
+    prefix, targets = virtual_tokens_of(job.writes), Targets(rows)
     sites = () if isinstance(at, str) else tuple(at)
     if any(site.part in ("pattern", "logits") or site.head is not None for site in sites):
         raise AuditError("gradients are not taken at patterns, logits or one head", "take them at q, k, v or z, whole")

@@ -1,16 +1,22 @@
 """Where the rows' tokens lie in one batch, virtual tokens included: the index arithmetic of reads and writes."""
 
 from functools import cached_property
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from audit.bench.writes.prefix import Prefix
 from audit.case import Rows
 from audit.schema import AuditError, Positions
 from audit.wrappers import Batch, Wrapper
+
+
+class VirtualTokens(NamedTuple):
+    """Embeddings put into every row's input, before everything or before position ``at`` of each row."""
+
+    emb: Float[Tensor, "row n d"]
+    at: Int[Tensor, " row"] | Literal["start"]
 
 
 class Packed(NamedTuple):
@@ -54,7 +60,7 @@ class Geometry:
     """One batch of rows: tokens, and the flat positions ([row * pos] of the padded batch) that reads and writes use."""
 
     def __init__(
-        self, targets: Targets, index: Int[Tensor, " row"] | None, prefix: Prefix | None, device: torch.device
+        self, targets: Targets, index: Int[Tensor, " row"] | None, prefix: VirtualTokens | None, device: torch.device
     ) -> None:
         rows = targets.rows
         self.targets, self.rows, self.index, self.device = targets, rows, index, device
@@ -76,9 +82,12 @@ class Geometry:
         """Real tokens on the device (without virtual ones)."""
         return self._cut(self.rows.mask).to(self.device)
 
+    def of_rows(self, tensor: Tensor) -> Tensor:
+        """This batch's part of a tensor with one entry a row, on its own device."""
+        return tensor if self.index is None else tensor[self.index.to(tensor.device)]
+
     def _cut(self, tensor: Tensor) -> Tensor:
-        if self.index is not None:
-            tensor = tensor[self.index]
+        tensor = self.of_rows(tensor)
         return tensor if tensor.shape[1] == self.width else tensor[:, : self.width]
 
     @cached_property

@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from audit.bench.batching import batches, halving
-from audit.bench.layout import Geometry, Targets
+from audit.bench.layout import Geometry, Targets, VirtualTokens
 from audit.bench.reads.readouts import Readout, readouts
-from audit.bench.writes.replace import Replace
-from audit.bench.writes.start import Start
-from audit.bench.writes.taps import bias_of, prefix_of, taps_of
-from audit.bench.writes.write import Write
+from audit.bench.start import Start
+from audit.bench.writes.write import OtherState, Write
 from audit.case import Rows
 from audit.schema import AuditError, Checkpoint, Read, Site
 from audit.wrappers import Resume, Tap, Wrapper
@@ -52,7 +50,7 @@ Opener = Callable[[Checkpoint], LoadedModel]
 def compute(opened: LoadedModel, opener: Opener, job: Job, budget: int) -> Computed:
     """Run the job in inference mode. Raises AuditError for sites that the model or the pass does not have."""
     wrapper, rows = opened.wrapper, job.rows
-    prefix = prefix_of(job.writes)
+    prefix = virtual_tokens_of(job.writes)
     _check(job, prefix is not None, wrapper)
     targets = Targets(rows)
     groups = readouts(rows, targets, job.reads, wrapper)
@@ -101,7 +99,7 @@ def entering(opened: LoadedModel, opener: Opener, job: Job, where: Geometry) -> 
     given = _other_models(opener, job, where)
     block = -1 if job.start is None else job.start.site.block or 0
     taps = [
-        tap for w in writes for tap in taps_of(w, wrapper, where, given.get(id(w)))
+        tap for w in writes for tap in w.taps(wrapper, where, given.get(id(w)))
         if w not in opened.plays or _reached(tap.site, block)
     ]  # fmt: skip
     resume = None
@@ -112,7 +110,7 @@ def entering(opened: LoadedModel, opener: Opener, job: Job, where: Geometry) -> 
             rows = job.start.source if where.index is None else job.start.source[where.index]
             state = rows[:, : where.width]
         resume = Resume(block, state.to(wrapper.device, wrapper.dtype))
-    return Entering(taps, resume, bias_of(writes, wrapper.device))
+    return Entering(taps, resume, _bias_of(writes, wrapper.device))
 
 
 def _reached(site: Site, start: int) -> bool:
@@ -120,41 +118,58 @@ def _reached(site: Site, start: int) -> bool:
     return start < 0 or site.part == "final_in" or (site.block is not None and site.block > start)
 
 
+def virtual_tokens_of(writes: Sequence[Write]) -> VirtualTokens | None:
+    """The pass's virtual tokens. Raises AuditError where more than one write puts in some."""
+    given = [tokens for tokens in (write.virtual_tokens() for write in writes) if tokens is not None]
+    if len(given) > 1:
+        raise AuditError("two prefixes in one pass", "join them into one Prefix")
+    return given[0] if given else None
+
+
+def _bias_of(writes: Sequence[Write], device: torch.device) -> Tensor | None:
+    """The sum of all that is added to the logits, in float32 on the device; None without any."""
+    shifts = [shift for shift in (write.logit_shift() for write in writes) if shift is not None]
+    return torch.stack([shift.to(device, torch.float32) for shift in shifts]).sum(0) if shifts else None
+
+
+class _Request(NamedTuple):
+    """The state of another model that a Start or a write needs, by the id of who asks."""
+
+    asks: int
+    state: OtherState
+
+
 def _other_models(opener: Opener, job: Job, where: Geometry) -> dict[int, Tensor]:
-    """States that other checkpoints give to this batch, by the id of the Start or Replace that asks."""
-    requests = [
-        w for w in (job.start, *job.writes) if isinstance(w, Start | Replace) and isinstance(w.source, Checkpoint)
-    ]
-    by_model: dict[str, list[Start | Replace]] = {}
-    for request in requests:
-        assert isinstance(request.source, Checkpoint)
-        by_model.setdefault(request.source.key, []).append(request)
+    """States that other checkpoints give to this batch, by the id of the Start or write that asks."""
+    by_model: dict[str, list[_Request]] = {}
+    for asking in (*([job.start] if job.start is not None else []), *job.writes):
+        state = asking.other_state()
+        if state is not None:
+            by_model.setdefault(state.source.key, []).append(_Request(id(asking), state))
     given: dict[int, Tensor] = {}
     for wanted in by_model.values():
-        source = wanted[0].source
-        assert isinstance(source, Checkpoint)
-        other = opener(source)
+        other = opener(wanted[0].state.source)
         plain = Geometry(where.targets, where.index, None, other.wrapper.device)
         taps = entering(other, opener, Job(job.rows, (), (), None, None), plain).taps
         taps += [_giving(request, plain, given) for request in wanted]
-        blocks = [request.site.block for request in wanted if request.site.block is not None]
+        blocks = [request.state.site.block for request in wanted if request.state.site.block is not None]
         stop = max(blocks) if len(blocks) == len(wanted) else None
         other.wrapper.forward(plain.batch(other.wrapper), taps, None, stop)
     return given
 
 
-def _giving(request: Start | Replace, plain: Geometry, given: dict[int, Tensor]) -> Tap:
+def _giving(request: _Request, plain: Geometry, given: dict[int, Tensor]) -> Tap:
     """A tap that takes the state which ``request`` asks of another model."""
-    site = request.site if request.site.head is None else request.site.model_copy(update={"head": None})
+    site, positions = request.state.site, request.state.positions
 
     def visit(state: Tensor) -> None:
-        if isinstance(request, Start):
-            given[id(request)] = state
+        if positions is None:
+            given[request.asks] = state
         else:
-            packed = state.flatten(0, 1)[plain.flat(request.positions)]
-            given[id(request)] = packed if request.site.head is None else packed[:, request.site.head]
+            packed = state.flatten(0, 1)[plain.flat(positions)]
+            given[request.asks] = packed if site.head is None else packed[:, site.head]
 
-    return Tap(site, visit)
+    return Tap(site if site.head is None else site.model_copy(update={"head": None}), visit)
 
 
 def last_block(job: Job, wrapper: Wrapper) -> int | None:

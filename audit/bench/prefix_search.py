@@ -86,7 +86,7 @@ def _values(task: Task, index: Int[Tensor, " row"], emb: Float[Tensor, "restart 
     many = task.rows.take(index.repeat(restarts))
     places = task.at if isinstance(task.at, str) else task.at.cpu()[index].repeat(restarts)
     prefix = Prefix(emb.repeat_interleave(n, 0), places)
-    where = Geometry(Targets(many), None, prefix, opened.wrapper.device)
+    where = Geometry(Targets(many), None, prefix.virtual_tokens(), opened.wrapper.device)
     run = live(opened, _no_other, Job(many, (), (prefix,), None, None), where, ())
     return valued(task.objective, run.forward, n * restarts).view(restarts, n)
 

@@ -15,16 +15,10 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, rename_source_key
 
 from audit.bench.results import WeightStream
+from audit.bench.weight_journal import same_bytes
 from audit.checkpoints import delta_of, folder_of, weight_files
 from audit.schema import AuditError, Checkpoint
 from audit.storage import safetensors_file
-
-
-def same_bytes(a: Tensor, b: Tensor) -> bool:
-    """Are two tensors equal to the bit? Unlike ``torch.equal``: NaN is itself, and -0 is not 0."""
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    return torch.equal(a.contiguous().view(-1).view(torch.uint8), b.contiguous().view(-1).view(torch.uint8))
 
 
 class Stored:
@@ -42,7 +36,7 @@ class Stored:
         self._ties: dict[str, str] = {a: b for a, b in skeleton.all_tied_weights_keys.items() if a not in self._files}
         self._edited: dict[str, Tensor] = {}
         for record in ckpt.edits:
-            if record.plays == "weights":
+            if not record.is_hook:
                 self._apply(delta_of(ckpt, record))
 
     def _apply(self, delta: dict[str, Tensor]) -> None:

@@ -1,4 +1,14 @@
 from . import joint_rule as joint_rule
+from .behaviour import FOLDER as FOLDER
+from .behaviour import Attested as Attested
+from .behaviour import Behaviour as Behaviour
+from .behaviour import InstalledBehaviours as InstalledBehaviours
+from .behaviour import attest as attest
+from .behaviour import numbers as numbers
+from .behaviour import read_records as read_records
+from .behaviour import record_path as record_path
+from .behaviour import recorded as recorded
+from .behaviour import write_record as write_record
 from .error_rates import Decision as Decision
 from .error_rates import HeldOut as HeldOut
 from .error_rates import Roster as Roster
@@ -23,6 +33,7 @@ from .joint_rule import judged_apart as judged_apart
 from .joint_rule import reliability as reliability
 from .joint_rule import table_of as table_of
 from .library import CalibrationLibrary as CalibrationLibrary
+from .library import Moved as Moved
 from .library import ProbeIdentity as ProbeIdentity
 from .library import read_library as read_library
 from .library import stored as stored

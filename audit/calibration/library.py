@@ -2,14 +2,17 @@
 
 A folder of calibrations holds ``subjects.json`` (the models of known truth), one ``<probe>.json`` a probe with its
 scores of them, and ``joint.json`` (the joint rule of all probes together). All are generated and never edited by hand.
-A calibration judges only audits inside its scope, by the probe, version and settings that it was made from.
+A calibration judges only audits inside its scope, by the probe, version and settings that it was made from, as long as
+the probe gives the same numbers on a frozen tiny world (:mod:`audit.calibration.behaviour`).
 """
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from audit import plugins
+from audit.calibration.behaviour import Attested, read_records, summary
 from audit.calibration.records import JOINT, SUBJECTS, Calibration, Settings, Subjects, read
 from audit.schema import (
     AuditError,
@@ -42,11 +45,12 @@ def zoo_floors(folder: Path | None = None) -> dict[str, float]:
 
 
 class CalibrationLibrary(NamedTuple):
-    """A folder of calibrations, read."""
+    """A folder of calibrations, read, with the records of the behaviours that they are for (by digest)."""
 
     folder: Path
     subjects: Subjects | None
     calibrations: dict[str, Calibration]
+    records: Mapping[str, Attested] = {}
 
     @property
     def command(self) -> str:
@@ -68,31 +72,39 @@ def read_library(folder: Path) -> CalibrationLibrary:
                 f"make all of them again: {subjects.command}",
                 ExitCode.INTEGRITY,
             )
-    return CalibrationLibrary(folder, subjects, found)
+    return CalibrationLibrary(folder, subjects, found, read_records(folder))
 
 
 # ---- does it hold? ----------------------------------------------------------------------------------------------
 class ProbeIdentity(NamedTuple):
-    """A probe as it ran: its version, its settings and the hash of its source now."""
+    """A probe as it ran: its version and its settings."""
 
     version: int
     settings: Settings
-    source: str
 
 
-def use_of(shelf: CalibrationLibrary, probe: str, asked: ProbeIdentity, domain: Domain) -> CalibrationUse:
-    """Does the probe's calibration judge this audit? If not: why, and which command makes one that does."""
+Moved = Callable[[Attested], tuple[str, ...]]
+"""Which numbers of a recorded behaviour are others by what is installed now, in words; empty where none is."""
+
+
+def use_of(shelf: CalibrationLibrary, probe: str, asked: ProbeIdentity, domain: Domain, moved: Moved) -> CalibrationUse:
+    """Does the probe's calibration judge this audit? If not: why, and which command makes one that does.
+
+    What costs nothing is looked at first: the behaviour only where the calibration would hold by all else.
+    """
     calibration = shelf.calibrations.get(probe)
     if calibration is None or shelf.subjects is None:
         why = "no calibration of this probe is stored"
         return CalibrationUse(probe=probe, status="none", because=why, renew=shelf.command)
     status, why = "holds", f"valid for {calibration.scope.words()}; not for audits outside these"
-    if calibration.source != asked.source or calibration.version != asked.version:
-        status, why = "stale", "the probe's source has changed since it was calibrated"
+    if calibration.version != asked.version:
+        status, why = "stale", f"calibrated as version {calibration.version}, and it is version {asked.version} now"
     elif calibration.settings != dict(asked.settings):
         status, why = "outside", "calibrated with other settings of this probe"
     elif outside := calibration.scope.differs(domain):
         status, why = "outside", f"outside the domain of its calibration: {outside}"
+    elif change := _change(shelf, calibration, moved):
+        status, why = "stale", change
     if status != "holds":
         why += context(calibration)
     return CalibrationUse.model_validate(
@@ -101,6 +113,16 @@ def use_of(shelf: CalibrationLibrary, probe: str, asked: ProbeIdentity, domain: 
             "sha256": calibration.content_hash(), "pool": shelf.subjects.name, "worlds": shelf.subjects.worlds,
         }
     )  # fmt: skip
+
+
+def _change(shelf: CalibrationLibrary, calibration: Calibration, moved: Moved) -> str:
+    """Why the probe is not the one that was calibrated, or an empty string."""
+    record = shelf.records.get(calibration.behaviour)
+    if record is None:
+        return "no record lies beside its calibration of the numbers that the probe gave on the frozen world then"
+    changed = moved(record)
+    told = summary(changed, len(record.behaviour.values))
+    return f"its numbers on the frozen world are others than when it was calibrated: {told}" if changed else ""
 
 
 def context(calibration: Calibration) -> str:

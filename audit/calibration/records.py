@@ -156,17 +156,17 @@ class Calibrated(Record):
 
 
 class Calibration(Record):
-    """A probe's calibration: valid for this version, these settings, this source and this scope.
+    """A probe's calibration: valid for this version, these settings, this behaviour (by its digest) and this scope.
 
     One that does not ``join`` weighs its own findings, which are listed with their ratios, and stays out of the joint
     rule.
     """
 
-    schema_version: str = "1.0"
+    schema_version: str = "1.1"
     probe: str
     version: int
     settings: dict[str, str | int | float | bool]
-    source: str
+    behaviour: str
     subjects: str
     scope: Scope
     joins: bool = True

@@ -109,15 +109,16 @@ class ScoredModel(Record):
 class WorldScores(Record):
     """All scored models of one world, and what made them.
 
-    ``recipe`` is what was drawn for this world, ``code`` the source hash of every probe that scored, ``versions`` and
-    ``settings`` what those probes were; ``stages_cpu_s`` the cost.
+    ``recipe`` is what was drawn for this world, ``behaviours`` the digest of how every probe that scored behaved on the
+    frozen world (:mod:`audit.calibration.behaviour`), ``versions`` and ``settings`` what those probes were;
+    ``stages_cpu_s`` the cost.
     """
 
-    schema_version: Literal["1.0"] = "1.0"
+    schema_version: Literal["1.1"] = "1.1"
     world: int
     recipe: dict[str, str | int | float]
     stages_cpu_s: dict[str, float]
-    code: dict[str, str]
+    behaviours: dict[str, str]
     versions: dict[str, int] = {}
     settings: dict[str, dict[str, str | int | float | bool]] = {}
     models: tuple[ScoredModel, ...]

@@ -5,7 +5,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 from audit.checkpoints.location import folder_of
 
 EDIT, DELTA = "edit.json", "delta.safetensors"
-EditPlays = Literal["weights", "logit_bias", "low_rank"]
 
 
 def check_chain(folder: Path) -> None:
@@ -39,7 +38,7 @@ def write_edited(
     parent: Checkpoint,
     name: str,
     settings: Mapping[str, str | int | float | bool],
-    plays: EditPlays,
+    plays: str,
     tensors: "Mapping[str, Tensor]",
 ) -> Checkpoint:
     """Write an edited checkpoint folder at ``out``, whole or not at all, and name it.
@@ -68,8 +67,11 @@ def write_edited(
     return parent.model_copy(update={"edits": (*parent.edits, record), "edits_from": str(out)})
 
 
-def _check_bites(parent: Checkpoint, name: str, plays: EditPlays, tensors: "Mapping[str, Tensor]") -> None:
-    """Does the edit change anything? AuditError if not. Whole tensors are held against the parent's bytes."""
+def _check_bites(parent: Checkpoint, name: str, plays: str, tensors: "Mapping[str, Tensor]") -> None:
+    """Does the edit change anything? AuditError if not.
+
+    Whole tensors are held against the parent's bytes; the arrays of a hook are a delta, of which all zero is none.
+    """
     if plays == "weights":
         from audit.storage import tensor_sha256
 
@@ -77,7 +79,7 @@ def _check_bites(parent: Checkpoint, name: str, plays: EditPlays, tensors: "Mapp
             n: t for path in weight_files(folder_of(parent)) for n, t in safetensors_file.digest(path).tensors.items()
         }
         for folder, record in zip(reversed(edit_folders(parent)), parent.edits, strict=True):
-            before |= safetensors_file.digest(folder / record.delta_file).tensors if record.plays == "weights" else {}
+            before |= safetensors_file.digest(folder / record.delta_file).tensors if not record.is_hook else {}
         changed = any(before.get(n) != tensor_sha256(tensor) for n, tensor in tensors.items())
     else:
         changed = any(bool((tensor != 0).any()) for tensor in tensors.values())

@@ -31,7 +31,7 @@ class Descent(Edit):
     def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
         """Train a copy of ``parent`` by the lesson and write the tensors that changed at ``out``."""
         recipe, rows = self.lesson(data, bench.open(parent).n_blocks)
-        return train_one(bench, parent, recipe, rows, {recipe.steps: out})[0]
+        return train_one(bench.pool, parent, recipe, rows, {recipe.steps: out})[0]
 
 
 class Trained(Protocol):

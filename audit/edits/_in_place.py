@@ -31,7 +31,7 @@ class InPlaceEdit(Edit):
 
         Raises AuditError where no byte changed, where ``parent`` is edited by a hook, and whatever ``apply`` raises.
         """
-        with copied(bench, parent) as (learner, original):
+        with copied(bench.pool, parent) as (learner, original):
             self.apply(learner, data)
             changed = changed_tensors(learner, original)
         return write_edited(out, parent, self.name, self.model_dump(), "weights", changed)

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from audit.bench import Bench
+from audit.bench import LogitBias as ConstantBias
 from audit.case import Rows
 from audit.checkpoints import write_edited
 from audit.edits._edit import Edit, EditData
@@ -41,7 +42,8 @@ class LogitBias(Edit):
 
         bias = self.solve(logits(data.forget), logits(data.retain))
         settings = {"steps": self.steps, "lr": self.lr, "gamma": self.gamma, "alpha": self.alpha}
-        return write_edited(out, parent, "logit_bias", settings, "logit_bias", {"bias": bias})
+        delta = ConstantBias(bias).to_delta()
+        return write_edited(out, parent, "logit_bias", settings, self.plays, delta)
 
     def solve(self, forget: tuple[FinalStates, Tensor], retain: tuple[FinalStates, Tensor]) -> Float[Tensor, " vocab"]:
         """The bias: full-batch Adam from zero on (states, logits [token vocab]), no draw of any kind."""

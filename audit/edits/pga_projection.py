@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from audit.bench import Bench, LowRank, low_rank_tensors
+from audit.bench import Bench, LowRank, edit_delta
 from audit.checkpoints import write_edited
 from audit.edits._alignment import Controls, Paired, depths, fitted, paired_with
 from audit.edits._edit import Edit, EditData
@@ -63,9 +63,7 @@ class PGAProjection(Edit):
         paired = paired_with(data, self.controls)
         sites = depths(bench.open(parent).n_blocks, self.shallowest, self.deepest)
         standard = self.projections(bench, parent, paired, sites)
-        return write_edited(
-            out, parent, self.name, self.model_dump(), "low_rank", low_rank_tensors(standard.writes(sites))
-        )
+        return write_edited(out, parent, self.name, self.model_dump(), self.plays, edit_delta(standard.writes(sites)))
 
     def projections(self, bench: Bench, parent: Checkpoint, paired: Paired, sites: Sequence[Site]) -> Standard:
         """What is projected out at every depth."""

@@ -9,21 +9,22 @@ import hashlib
 import logging
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from audit.bench import Bench
-from audit.calibration import stored, zoo_floors
+from audit.calibration import Behaviour, InstalledBehaviours, ProbeIdentity, Settings, stored, zoo_floors
 from audit.case import CaseFile, OpenCase, open_case
 from audit.engine import report_builder
 from audit.engine.domain import domain_of
-from audit.judging import asked, decide, given, judge, stand, validation
+from audit.judging import decide, given, judge, stand, validation
 from audit.planning import Meter, Planned, Planner, Pricer, limited, received
 from audit.planning import RunSettings as RunSettings
 from audit.planning import Step as Step
 from audit.planning import Watch as Watch
 from audit.planning import make_bench as make_bench
-from audit.probing import Recall, check_recall
+from audit.probing import Recall, behaviour_of, check_recall
 from audit.runs import (
     RunJournal,
     Unit,
@@ -41,6 +42,7 @@ from audit.schema import AuditError, Case, Evidence, ExitCode, Failure, Plan, Re
 from audit.storage import write_atomic
 
 log = logging.getLogger(__name__)
+Result = TypeVar("Result")
 
 OPEN_QUESTION = "this question stays open; the verdict rests on the tests that ran"
 
@@ -215,17 +217,14 @@ class Run:
         cpu, wall = time.process_time(), time.perf_counter()
         skip, measurements = None, ()
         try:
-            measurements = tuple(planned.probe.measure(self.bench, self.case))
+            result = _guarded(planned.name, key, lambda: tuple(planned.probe.measure(self.bench, self.case)))
+            if isinstance(result, Failure):
+                return result
+            measurements = result
         except AuditError as error:
             if error.code == ExitCode.INTEGRITY:
                 raise
             skip = Skip(probe=planned.name, reason=f"{error.what}; to change it: {error.do}", consequence=OPEN_QUESTION)
-        except Exception as error:
-            # The one broad except: a probe that breaks costs its own numbers, never the audit, and is never silent.
-            told = f"{type(error).__name__}: {error}"
-            error_id = hashlib.sha256(f"{key} {told}".encode()).hexdigest()[:8]
-            log.error("failure %s in probe %s\n%s", error_id, planned.name, traceback.format_exc())
-            return Failure(probe=planned.name, error=told, error_id=error_id)
         timing = Timing(unit=planned.name, cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall)
         return Unit(key=key, probe=planned.name, measurements=measurements, skip=skip, timing=timing)
 
@@ -234,8 +233,9 @@ class Run:
         self.watch(Step("judge", "", 0, 1))
         floors, domain = zoo_floors(), domain_of(self.case, recalled)
         in_case: tuple[Evidence, ...] = tuple(judge(m, floors) for unit in measured.units for m in unit.measurements)
-        ran = {p.name: (p.probe.version, p.probe.model_dump(mode="json")) for p in self.planner.running}
-        standing = stand(self.how.calibrations or stored(), asked(self.how.package, ran), domain)
+        ran = {p.name: ProbeIdentity(p.probe.version, p.probe.model_dump(mode="json")) for p in self.planner.running}
+        behaviours = InstalledBehaviours(self.how.package, self._behaviour)
+        standing = stand(self.how.calibrations or stored(), ran, domain, behaviours.moved)
         evidence, reached = decide(in_case, given(self.case.case), standing)
         refused = [Skip(probe=t.probe, reason=t.reason, consequence=OPEN_QUESTION) for t in self.plan.tests if t.reason]
         skips = (*refused, *(unit.skip for unit in measured.units if unit.skip is not None))
@@ -258,6 +258,16 @@ class Run:
         )
         return report_builder.assemble(self.case, self.plan, outcomes, circumstances)
 
+    def _behaviour(self, package: str, probe: str, settings: Settings) -> Behaviour:
+        """How a probe behaves on the frozen world, computed because none was stored for what is installed."""
+        self.watch(Step("behaviour", probe, 0, 1))
+        result = _guarded(probe, "behaviour", lambda: behaviour_of(package, probe, settings))
+        if isinstance(result, Failure):
+            what = f"it broke on the frozen world, failure {result.error_id}"
+            raise AuditError(what, "read run.log for its traceback")
+        self.watch(Step("behaviour", probe, 1, 1, finished=True))
+        return result
+
     def _flags(self) -> dict[str, str]:
         given = {"allow_undecided": "yes"} if self.how.allow_undecided else {}
         limits = {"max_time": self.how.max_time, "max_mem": self.how.max_mem}
@@ -272,6 +282,20 @@ class Run:
         manifest.write(out)
         self._issue(report)
         self.watch(Step("report", str(out), 1, 1, finished=True))
+
+
+def _guarded(probe: str, key: str, work: Callable[[], Result]) -> Result | Failure:
+    """What ``work`` gives, or the failure of a probe that broke in it. AuditErrors pass through."""
+    try:
+        return work()
+    except AuditError:
+        raise
+    except Exception as error:
+        # The one broad except: a probe that breaks costs its own numbers, never the audit, and is never silent.
+        told = f"{type(error).__name__}: {error}"
+        error_id = hashlib.sha256(f"{key} {told}".encode()).hexdigest()[:8]
+        log.error("failure %s in probe %s\n%s", error_id, probe, traceback.format_exc())
+        return Failure(probe=probe, error=told, error_id=error_id)
 
 
 def _said(result: Unit | Failure) -> str:

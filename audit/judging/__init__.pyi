@@ -1,5 +1,4 @@
 from .calibrated import ApplicableCalibrations as ApplicableCalibrations
-from .calibrated import asked as asked
 from .calibrated import decide as decide
 from .calibrated import judged as judged
 from .calibrated import restand as restand

@@ -19,9 +19,9 @@ from audit.calibration import (
     InCaseState,
     Joined,
     Joint,
+    Moved,
     ProbeIdentity,
     Score,
-    Settings,
     features,
     full_name,
     read,
@@ -33,7 +33,6 @@ from audit.judging.explain import Given, limits, strength, would_change
 from audit.judging.in_case import judge
 from audit.judging.ladder import alone, verdict
 from audit.judging.support import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
-from audit.plugins import source_hash
 from audit.schema import (
     CalibrationUse,
     Domain,
@@ -67,15 +66,13 @@ NOTHING = ApplicableCalibrations(CalibrationLibrary(Path(), None, {}), {}, ())
 """No calibration at all: everything is judged in-case."""
 
 
-def asked(package: str, ran: Mapping[str, tuple[int, Settings]]) -> dict[str, ProbeIdentity]:
-    """The probes of a package as they ran (version, settings), named by their source as it is now."""
-    return {name: ProbeIdentity(version, chosen, source_hash(package, name)) for name, (version, chosen) in ran.items()}
+def stand(folder: Path, ran: Mapping[str, ProbeIdentity], domain: Domain, moved: Moved) -> ApplicableCalibrations:
+    """Which calibrations of a folder hold for these probes and this audit.
 
-
-def stand(folder: Path, ran: Mapping[str, ProbeIdentity], domain: Domain) -> ApplicableCalibrations:
-    """Which calibrations of a folder hold for these probes and this audit."""
+    ``moved`` says of a recorded behaviour what is another by what is installed.
+    """
     shelf = read_library(folder)
-    uses = tuple(use_of(shelf, probe, one, domain) for probe, one in sorted(ran.items()))
+    uses = tuple(use_of(shelf, probe, identity, domain, moved) for probe, identity in sorted(ran.items()))
     return ApplicableCalibrations(
         shelf, {u.probe: shelf.calibrations[u.probe] for u in uses if u.status == "holds"}, uses
     )
@@ -216,7 +213,7 @@ def _in_case(plain: Verdict, standing: ApplicableCalibrations) -> Verdict:
     if not stale:
         return plain
     names = ", ".join(use.probe for use in stale)
-    said = f"In-case basis: the calibration of {names} is stale (its source has changed); {stale[0].renew} renews it."
+    said = f"In-case basis: the calibration of {names} is stale (the probe has changed); {stale[0].renew} renews it."
     kept = (limit for limit in plain.limits if not limit.startswith("In-case basis"))
     return plain.model_copy(update={"limits": (said, *kept)})
 

@@ -4,6 +4,8 @@ from .renew import Row as Row
 from .renew import renew_pool as renew_pool
 from .renew import renew_zoo as renew_zoo
 from .renew import rows as rows
+from .schedule import SCORES as SCORES
 from .score_world import FIRST as FIRST
 from .score_world import MemoryStore as MemoryStore
+from .score_world import behaviours as behaviours
 from .score_world import case_of as case_of

@@ -39,7 +39,7 @@ def addable(path: Path, drawn: Drawn) -> tuple[str, ...]:
     None too where there is no file, it is of another recipe, or a probe that scored it has changed or gone.
     """
     scores = _standing(path, drawn)
-    return () if scores is None else tuple(name for name in score_world.code_now() if name not in scores.code)
+    return () if scores is None else tuple(name for name in _configured() if name not in scores.behaviours)
 
 
 def lacking(path: Path, drawn: Drawn, names: Sequence[str]) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ def lacking(path: Path, drawn: Drawn, names: Sequence[str]) -> tuple[str, ...]:
 
     AuditError (code 2) where there is no such probe, or the world cannot be added to.
     """
-    unknown = sorted(set(names) - set(score_world.code_now()))
+    unknown = sorted(set(names) - set(_configured()))
     if unknown:
         raise AuditError(f"there is no probe {unknown[0]!r}", "`residua probes` lists them")
     scores = _standing(path, drawn)
@@ -57,16 +57,20 @@ def lacking(path: Path, drawn: Drawn, names: Sequence[str]) -> tuple[str, ...]:
             "that has changed or gone since",
             "`residua calibrate` without --probe scores it anew, as a whole",
         )
-    return tuple(name for name in names if name not in scores.code)
+    return tuple(name for name in names if name not in scores.behaviours)
 
 
 def _standing(path: Path, drawn: Drawn) -> WorldScores | None:
     """The scores of a world of this recipe, if every probe that gave them is as it was."""
     if not path.is_file():
         return None
-    scores, now = read_world(path), score_world.code_now()
-    changed = scores.recipe != drawn.recorded() or any(now.get(name) != code for name, code in scores.code.items())
-    return None if changed else scores
+    scores = read_world(path)
+    same = scores.recipe == drawn.recorded() and score_world.standing(path) == set(scores.behaviours)
+    return scores if same else None
+
+
+def _configured() -> dict[str, Probe]:
+    return configured({}, score_world.PROBES)
 
 
 def add_scores(
@@ -80,7 +84,7 @@ def add_scores(
     names, before = lacking(path, drawn, only) if only else addable(path, drawn), read_world(path)
     if only and not names:
         return path
-    probes = {name: probe for name, probe in configured({}, score_world.PROBES).items() if name in names}
+    probes = {name: probe for name, probe in _configured().items() if name in names}
     census, work = population(drawn), places.work / f"{path.stem}-added"
     costs = score_world.Costs(work / "costs.json")
     with one_thread():
@@ -95,7 +99,9 @@ def add_scores(
             if model == FIRST:
                 store.keep()
             store.forget()
-    write_world(path, _joined(before, probes, new_scores, roles))
+    digests = {name: digest for name, digest in score_world.record_behaviours(places.scores).items() if name in names}
+    joined = _joined(before, probes, new_scores, roles)
+    write_world(path, joined.model_copy(update={"behaviours": before.behaviours | digests}))
     shutil.rmtree(work, ignore_errors=True)
     if places.discard:
         score_world.discard(census, folders)
@@ -125,8 +131,7 @@ def _joined(
     before: WorldScores, probes: Mapping[str, Probe], new_scores: Mapping[str, _NewScores], roles: Given
 ) -> WorldScores:
     """The world's scores with the new ones in the order of a whole audit: probe by probe, by name."""
-    now, floors = score_world.code_now(), zoo_floors()
-    code = {name: now[name] for name in now if name in before.code or name in probes}
+    floors = zoo_floors()
     models: list[ScoredModel] = []
     for scored in before.models:
         scores = sorted((*scored.scores, *new_scores[scored.model].scores), key=lambda score: score.probe)
@@ -140,7 +145,7 @@ def _joined(
     stages["audit"] = round(before.stages_cpu_s.get("audit", 0.0) + sum(added.values()), 2)
     return before.model_copy(
         update={
-            "models": tuple(models), "code": code, "stages_cpu_s": dict(sorted(stages.items())),
+            "models": tuple(models), "stages_cpu_s": dict(sorted(stages.items())),
             "versions": before.versions | {name: probe.version for name, probe in probes.items()},
             "settings": before.settings | {name: probe.model_dump(mode="json") for name, probe in probes.items()},
         }

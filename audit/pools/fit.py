@@ -15,11 +15,13 @@ from numpy import ndarray
 from pydantic import ValidationError
 
 from audit.calibration import (
+    FOLDER,
     JOINT,
     JUDGED,
     SEED,
     SPANS,
     SUBJECTS,
+    Attested,
     Calibrated,
     Calibration,
     Column,
@@ -39,10 +41,12 @@ from audit.calibration import (
     held_out,
     labelled,
     record,
+    record_path,
     reliability,
     roster,
     threshold,
     write,
+    write_record,
 )
 from audit.judging import alone, judge
 from audit.schema import AuditError, Interval
@@ -58,7 +62,8 @@ DRAWS = 400
 class Pooled(NamedTuple):
     """What a pool is called, the command that makes it and its calibrations again, and how often to resample.
 
-    Probes ``single`` are calibrated each for itself and stay out of the joint rule.
+    Probes ``single`` are calibrated each for itself and stay out of the joint rule. ``records`` are those of the
+    behaviours by which the pool was scored, by digest.
     """
 
     name: str
@@ -66,6 +71,7 @@ class Pooled(NamedTuple):
     quick: bool
     draws: int = DRAWS
     single: tuple[str, ...] = ()
+    records: Mapping[str, Attested] = {}
 
 
 class CalibrationSet(NamedTuple):
@@ -75,6 +81,7 @@ class CalibrationSet(NamedTuple):
     calibrations: dict[str, Calibration]
     joint: Joint
     left_out: tuple[str, ...]
+    records: tuple[Attested, ...] = ()
 
 
 def made_with() -> dict[str, str]:
@@ -84,7 +91,7 @@ def made_with() -> dict[str, str]:
 
 
 def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
-    """All calibrations of a pool. AuditError (code 2) where it is too small, or its worlds were scored by other code.
+    """All calibrations of a pool. AuditError (code 2) where it is too small, or its worlds were scored differently.
 
     Measurements that too few models have are left out, with the reason.
     """
@@ -95,7 +102,7 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
     people, scope = roster([_subject(model, ()) for model in models]), scope_of(models)
     measured: dict[str, list[_Measured]] = {}
     left_out: list[str] = []
-    for probe in sorted(worlds[0].code):
+    for probe in sorted(worlds[0].behaviours):
         for name in _names(models, probe):
             scores = [_score(model, probe, name) for model in models]
             try:
@@ -118,23 +125,31 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
     calibrations = {
         probe: Calibration(
             probe=probe, version=worlds[0].versions.get(probe, 1), settings=worlds[0].settings.get(probe, {}),
-            source=worlds[0].code[probe], subjects=subjects.content_hash(), scope=scope, joins=probe not in pool.single,
+            behaviour=worlds[0].behaviours[probe], subjects=subjects.content_hash(), scope=scope,
+            joins=probe not in pool.single,
             measurements=tuple(m.calibrated for m in measurements),
         )
         for probe, measurements in measured.items()
     }  # fmt: skip
-    return CalibrationSet(subjects, calibrations, fit_joint(subjects, calibrations), tuple(left_out))
+    digests = {calibration.behaviour for calibration in calibrations.values()}
+    records = tuple(pool.records[digest] for digest in sorted(digests & pool.records.keys()))
+    return CalibrationSet(subjects, calibrations, fit_joint(subjects, calibrations), tuple(left_out), records)
 
 
 def write_all(folder: Path, fitted: CalibrationSet) -> tuple[Path, ...]:
-    """Write the folder; the calibration of a probe that is not calibrated any more goes."""
+    """Write the folder, records of behaviours first; what belongs to no calibration any more goes, and goes last."""
     files = {folder / SUBJECTS: fitted.subjects, folder / JOINT: fitted.joint}
     files |= {folder / f"{probe}.json": calibration for probe, calibration in fitted.calibrations.items()}
+    current = {record_path(folder, attested.behaviour.probe, attested.digest) for attested in fitted.records}
+    for attested in fitted.records:
+        write_record(folder, attested)
     for path in folder.glob("*.json"):
         if path not in files and _is_calibration(path):
             path.unlink()
     for path, noun in files.items():
         write(path, noun)
+    for path in set((folder / FOLDER).glob("*.json")) - current:
+        path.unlink()
     return tuple(sorted(files))
 
 
@@ -148,17 +163,20 @@ def _is_calibration(path: Path) -> bool:
 def _check_one_code(worlds: Sequence[WorldScores]) -> None:
     for world in worlds[1:]:
         differs = sorted(
-            probe for probe in {*worlds[0].code, *world.code} if _identity(worlds[0], probe) != _identity(world, probe)
+            probe
+            for probe in {*worlds[0].behaviours, *world.behaviours}
+            if _identity(worlds[0], probe) != _identity(world, probe)
         )
         if differs:
             raise AuditError(
-                f"worlds {worlds[0].world} and {world.world} were scored by different code of {', '.join(differs)}",
+                f"worlds {worlds[0].world} and {world.world} were scored by {', '.join(differs)} of "
+                "different behaviour, version or settings",
                 "delete the older of the two, so that it is scored again",
             )
 
 
 def _identity(world: WorldScores, probe: str) -> tuple[object, ...]:
-    return world.code.get(probe), world.versions.get(probe), world.settings.get(probe)
+    return world.behaviours.get(probe), world.versions.get(probe), world.settings.get(probe)
 
 
 # ---- what the pool spans ----------------------------------------------------------------------------------------

@@ -9,14 +9,27 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from audit.calibration import Calibrated, Joint, Score, ScoredModel, WorldScores, read_pool, world_path, write_world
+from audit.calibration import (
+    Calibrated,
+    InstalledBehaviours,
+    Joint,
+    Score,
+    ScoredModel,
+    WorldScores,
+    attest,
+    read_pool,
+    read_records,
+    recorded,
+    world_path,
+    write_world,
+)
 from audit.engine import run
 from audit.planning import RunSettings, Step, Watch, configured
-from audit.plugins import source_hash
 from audit.pools import schedule as zoo
 from audit.pools.fit import CalibrationSet, Pooled, calibrate, write_all
 from audit.pools.pool_file import Listed, PoolFile, PoolWorld
 from audit.pools.score_world import Places
+from audit.probing import behaviour_of
 from audit.schema import AuditError, ExitCode, Missing, Rate, Report
 from audit.wording import number
 from audit.zoo import POOL_WORLDS, builder, share_of
@@ -63,21 +76,27 @@ def renew_zoo(
         raise AuditError(
             "; ".join(wrong), "the other worlds are kept: the same command takes it up", ExitCode.INTEGRITY
         )
+    attest(scores, InstalledBehaviours("probes", behaviour_of))
     name = f"zoo{' (quick)' if quick else ''}"
     command = f"residua calibrate{' --quick' if quick else ''}"
-    return _renewed(_of(read_pool(scores), worlds), Pooled(name, command, quick, single=zoo.APART), out)
+    pooled = Pooled(name, command, quick, single=zoo.APART, records=read_records(scores))
+    return _renewed(_of(read_pool(scores), worlds), pooled, out)
 
 
 def renew_pool(pool: PoolFile, stated: Path, out: Path, settings: RunSettings, watch: Watch) -> Renewed:
     """Calibrations from the checkpoints that a user lists; finished audits are found again."""
     worlds = [(world, listed) for world in pool.world for listed in _split(pool, world)]
     numbers = list(range(len(worlds)))
+    behaviours = InstalledBehaviours(settings.package, behaviour_of)
     for place, (world, listed) in zip(numbers, worlds, strict=True):
         watch(Step("pool", f"world {place}", place, len(worlds)))
-        write_world(world_path(out / "scores", place), _world(pool, place, world, listed, out / "audits", settings))
+        scores = _world(pool, place, world, listed, out / "audits", settings)
+        digests = {name: recorded(out / "scores", behaviours, name, chosen) for name, chosen in scores.settings.items()}
+        write_world(world_path(out / "scores", place), scores.model_copy(update={"behaviours": digests}))
     note = "" if pool.replicate == "world" else ", replicated by checkpoint"
     command = f"residua calibrate --pool {stated.name} --out {out.name}"
-    return _renewed(_of(read_pool(out / "scores"), numbers), Pooled(f"{pool.name}{note}", command, False), out)
+    pooled = Pooled(f"{pool.name}{note}", command, False, records=read_records(out / "scores"))
+    return _renewed(_of(read_pool(out / "scores"), numbers), pooled, out)
 
 
 def _of(scores: Sequence[WorldScores], wanted: Sequence[int]) -> tuple[WorldScores, ...]:
@@ -156,7 +175,7 @@ def _world(
     return WorldScores(
         world=number, recipe={"pool": pool.name}, models=tuple(scored),
         stages_cpu_s={stage: round(cpu_s, 2) for stage, cpu_s in sorted(costs.items())},
-        code={name: source_hash(settings.package, name) for name in probes if name in ran},
+        behaviours={},
         versions={name: probe.version for name, probe in probes.items() if name in ran},
         settings={name: probe.model_dump(mode="json") for name, probe in probes.items() if name in ran},
     )  # fmt: skip

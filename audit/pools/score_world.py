@@ -10,18 +10,28 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor
 
-from audit import plugins
 from audit.bench import Bench
-from audit.calibration import Score, ScoredModel, WorldScores, read_world, world_path, write_world
+from audit.calibration import (
+    InstalledBehaviours,
+    Score,
+    ScoredModel,
+    WorldScores,
+    read_records,
+    read_world,
+    recorded,
+    world_path,
+    write_world,
+)
 from audit.engine import Run, domain_of, prepare
 from audit.planning import RunSettings, Step, configured
-from audit.probing import recall
-from audit.runs import RunJournal, code_version
+from audit.probing import behaviour_of, recall
+from audit.runs import code_version
 from audit.schema import AuditError, Case, DataFiles, Domain, ExitCode, Report, Roles, Source
 from audit.storage import Store, write_atomic
 from audit.zoo import (
@@ -117,7 +127,7 @@ def score_world(drawn: Drawn, places: Places, notify: Callable[[str], None] = lo
         folders = make_models(census, drawn.world, places.models, costs)
         notify(f"world {drawn.world}: {len(folders)} models are there")
         scored = _audit(census, drawn, (folders, work), costs)
-    write_world(final, _scores(drawn, costs, scored))
+    write_world(final, _scores(drawn, costs, scored, record_behaviours(places.scores)))
     shutil.rmtree(work, ignore_errors=True)
     if places.discard:
         discard(census, folders)
@@ -131,18 +141,39 @@ def is_current(path: Path, drawn: Drawn) -> bool:
     if not path.is_file():
         return False
     scores = read_world(path)
-    return scores.recipe == drawn.recorded() and scores.code == code_now()
+    return scores.recipe == drawn.recorded() and set(scores.behaviours) == set(configured({}, PROBES)) == standing(path)
 
 
-def code_now() -> dict[str, str]:
-    """The source hash of every probe as it is now."""
-    return {name: plugins.source_hash(PROBES, name) for name in configured({}, PROBES)}
+def standing(path: Path) -> set[str]:
+    """The probes whose scores in a world's file stand: as configured now, each behaves as it did when it scored."""
+    found, records = read_world(path), read_records(path.parent)
+    same: set[str] = set()
+    for name, probe in configured({}, PROBES).items():
+        record = records.get(found.behaviours.get(name, ""))
+        as_then = (found.versions.get(name), found.settings.get(name)) == (probe.version, probe.model_dump(mode="json"))
+        if record is not None and as_then and not behaviours(PROBES).moved(record):
+            same.add(name)
+    return same
 
 
-def _scores(drawn: Drawn, costs: Costs, scored: list[ScoredModel]) -> WorldScores:
+@cache
+def behaviours(package: str) -> InstalledBehaviours:
+    """How the probes of a package behave, by what was installed when this process first asked."""
+    return InstalledBehaviours(package, behaviour_of)
+
+
+def record_behaviours(scores: Path) -> dict[str, str]:
+    """How every probe behaves now, recorded in a folder of scores: digests by probe."""
+    return {
+        name: recorded(scores, behaviours(PROBES), name, probe.model_dump(mode="json"))
+        for name, probe in configured({}, PROBES).items()
+    }
+
+
+def _scores(drawn: Drawn, costs: Costs, scored: list[ScoredModel], digests: dict[str, str]) -> WorldScores:
     probes = configured({}, PROBES)
     return WorldScores(
-        world=drawn.world, recipe=drawn.recorded(), code=code_now(), models=tuple(scored),
+        world=drawn.world, recipe=drawn.recorded(), behaviours=digests, models=tuple(scored),
         stages_cpu_s={stage: round(seconds, 2) for stage, seconds in sorted(costs.cpu_s.items())},
         versions={name: probe.version for name, probe in probes.items()},
         settings={name: probe.model_dump(mode="json") for name, probe in probes.items()},
@@ -200,8 +231,8 @@ def _audited(case: Case, work: Path, bench: Bench, costs: Costs) -> _Audit:
     settings = RunSettings(threads=1, store=work / "store", demo=True, package=PROBES, calibrations=work / "none")
     prepared = prepare(case, folder, settings, bench)
     domain = domain_of(prepared.case, recall(bench, prepared.case))
-    known = RunJournal(folder).final
-    report = Run(prepared, RunJournal(folder), settings, _unwatched).report()
+    known = prepared.journal.final
+    report = Run(prepared, settings, _unwatched).report()
     if report.failures:
         broken = "; ".join(f"{failure.probe}: {failure.error}" for failure in report.failures)
         raise AuditError(f"{case.name}: {broken}", f"read {folder / 'run.log'}", ExitCode.INTEGRITY)

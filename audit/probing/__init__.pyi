@@ -1,5 +1,6 @@
 from .attacked import live_logprob as live_logprob
 from .attacked import not_attackable as not_attackable
+from .behaviour_scores import behaviour_of as behaviour_of
 from .effects import ALPHA as ALPHA
 from .effects import Design as Design
 from .effects import Naming as Naming

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from typing import Literal
 
 from audit.schema.record import Record
 
@@ -10,15 +9,20 @@ from audit.schema.record import Record
 class EditRecord(Record):
     """A fitted edit as the bench plays it back: the edit's name and settings, and the hash of its stored delta.
 
-    ``plays`` says how: ``weights`` replaces whole tensors by those in ``delta.safetensors``; the others are hooks whose
-    arrays lie in the same file (``logit_bias``: ``bias``; ``low_rank``: ``u``, ``v``, ``b`` per site).
+    ``plays`` says how: ``weights`` replaces whole tensors by those in ``delta.safetensors``; any other is a hook, the
+    kind of a write of the bench, whose arrays lie in the same file. The bench refuses a kind that it does not have.
     """
 
     name: str
-    plays: Literal["weights", "logit_bias", "low_rank"]
+    plays: str
     settings: dict[str, str | int | float | bool] = {}
     delta_sha256: str
     delta_file: str = "delta.safetensors"
+
+    @property
+    def is_hook(self) -> bool:
+        """Does the edit act on states instead of weights?"""
+        return self.plays != "weights"
 
 
 class Checkpoint(Record):

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from audit.bench import CausalLearner, Forward, TrainData, TrainingRecipe, descend
+from audit.bench import LogitBias as ConstantBias
 from audit.case import Rows, tokenise
 from audit.checkpoints import resolve, write_edited
 from audit.edits import Descent, Edit, EditData, FinalStates, HeadEdit, InPlaceEdit, LogitBias, nll
@@ -243,4 +244,5 @@ def _write_logit_bias(edit: LogitBias, model: "PreTrainedModel", data: EditData,
     with torch.no_grad():
         bias = edit.solve((forget, head(forget.states)), (retain, head(retain.states)))
     known = resolve(Source(path=str(parent)), parent)
-    write_edited(out, known, "logit_bias", edit.model_dump(), "logit_bias", {"bias": bias})
+    delta = ConstantBias(bias).to_delta()
+    write_edited(out, known, "logit_bias", edit.model_dump(), edit.plays, delta)

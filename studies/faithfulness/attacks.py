@@ -16,12 +16,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from audit import plugins
 from audit.bench import Bench
-from audit.calibration import Score
+from audit.calibration import Score, read_records
 from audit.case import OpenCase, Rows, open_case, stacked
 from audit.edits import EditData, InPlaceEdit, Quantise, Relearn
-from audit.pools import FIRST, MemoryStore, case_of
+from audit.pools import FIRST, SCORES, MemoryStore, behaviours, case_of
 from audit.probing import Probe, width
 from audit.schema import Measurement, Missing, Texts
 from audit.stats import significant
@@ -81,7 +80,11 @@ def lessons(rows: Rows, wide: int, seed: int) -> dict[State, Relearn]:
 
 
 def made_by() -> dict[str, str]:
-    """Hashes of everything that decides a reading beside the models: the probes' sources, and all settings here."""
+    """What decides a reading beside the models: how the probes behave, by digest, and a hash of all settings here.
+
+    A behaviour that the scores of the pools know goes by their digest, with the settings that it has there: what is
+    settled otherwise here is among the settings.
+    """
     chosen = [
         RATE_TIMES_WIDTH,
         Relearn().model_dump(),
@@ -90,7 +93,10 @@ def made_by() -> dict[str, str]:
     ]
     # Not content_key: the committed scores state this hash.
     settings = hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
-    return {name: plugins.source_hash("probes", name) for name in PROBES} | {"settings": settings}
+    usual = {name: type(probe)().model_dump(mode="json") for name, probe in PROBES.items()}
+    records, now = read_records(SCORES).values(), behaviours("probes")
+    found = {name: now.among(records, name, chosen) or now.now(name, chosen) for name, chosen in usual.items()}
+    return {name: record.digest for name, record in found.items()} | {"settings": settings}
 
 
 def attack_world(drawn: Drawn, places: Places) -> Path:

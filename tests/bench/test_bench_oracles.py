@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from audit.bench import Bench, LowRank, Replace, Start, low_rank_tensors
+from audit.bench import Bench, LowRank, Replace, Start
 from audit.bench.results import Pass
 from audit.bench.writes.logit_bias import LogitBias
 from audit.bench.writes.prefix import Prefix
@@ -254,7 +254,7 @@ def test_an_edited_checkpoint_is_the_model_with_its_edit(tmp_path: Path, backend
     same(got, scores(ROWS, [s.logits + bias for s in rows], "key")[0])
     u, v, b = (torch.randn(shape, generator=rng) * 0.3 for shape in ((2, 48), (2, 48), (48,)))
     write = LowRank(Site(part="resid_out", block=2), u, v, b)
-    got = plain.run(edited(tmp_path, "low_rank", low_rank_tensors([write])), ROWS, [r])[r]
+    got = plain.run(edited(tmp_path, "low_rank", write.to_delta()), ROWS, [r])[r]
     with torch.no_grad():
         states = [model.model.norm(s.streams[3] + (s.streams[3] @ v.T) @ u + b) for s in rows]
         same(got, scores(ROWS, [model.lm_head(s) for s in states], "key")[0])

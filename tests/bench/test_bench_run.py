@@ -263,7 +263,7 @@ def test_a_broken_entry_is_computed_again(tmp_path: Path) -> None:
 
 # ---- models -----------------------------------------------------------------------------------------------------
 def test_models_that_are_held_stay_open_and_others_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audit.bench.bench.device_bytes", lambda device: 1)
+    monkeypatch.setattr("audit.bench.model_pool.device_bytes", lambda device: 1)
     bench, a, b = Bench(), toy.checkpoint("llama"), toy.checkpoint("llama", 1)
     with bench.hold(a) as (held,):
         bench.open(b)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from audit.bench import Bench, Edges, LowRank, Replace, Start, Write
+from audit.bench import Bench, Edges, Forward, LowRank, Replace, Start, Write
 from audit.bench.results import Pass
-from audit.bench.writes.features import Features
+from audit.bench.writes.features import Dictionary, Features, placed
 from audit.bench.writes.logit_bias import LogitBias
 from audit.bench.writes.prefix import Prefix
 from audit.bench.writes.scale import Scale
@@ -98,6 +98,65 @@ def test_features_move_the_state_by_what_their_scaled_features_decode_to(family:
     change[columns] = -2.0
     found = _logprob(family, Features(OUT, sae, columns, -2.0))
     _close(found, _oracle(family, lambda h: h + sae.decode(sae.encode(h) * change) - sae.decode(sae.encode(h))))
+
+
+def test_features_act_at_their_positions_on_their_rows_only(family: str) -> None:
+    sae, columns, rows = _Dictionary(), torch.arange(40), torch.tensor([True, False, True, True, False, False])
+    change = torch.ones(96)
+    change[columns] = 0.0
+    where = torch.zeros_like(ROWS.mask)
+    row, target = ROWS.targets("answer")
+    where[row, target - 1] = True
+    where &= rows[:, None]
+
+    def changed(h: Tensor) -> Tensor:
+        return h + where[..., None] * (sae.decode(sae.encode(h) * change) - sae.decode(sae.encode(h)))
+
+    _close(_logprob(family, Features(OUT, sae, columns, 0.0, positions="answer", rows=rows)), _oracle(family, changed))
+
+
+class _Module(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        plain = _Dictionary()
+        self.w, self.d = torch.nn.Parameter(plain.w), torch.nn.Parameter(plain.d)
+        self.register_buffer("seen", torch.zeros(96, dtype=torch.long))
+
+    encode, decode = _Dictionary.encode, _Dictionary.decode
+
+
+@pytest.mark.parametrize("kind", [_Dictionary, _Module])
+def test_a_dictionary_computes_where_and_as_the_state_does_and_stays_as_it_is(kind: type[Dictionary]) -> None:
+    sae, bench, ckpt = kind(), Bench(dtype="float64"), toy.checkpoint("llama")
+    w, before = sae.w, sae.w.clone()  # type: ignore[attr-defined]
+    write = Features(OUT, sae, torch.arange(40), -2.0)
+    found = bench.run(ckpt, ROWS, [LOGPROB], [write])[LOGPROB]
+    _close(found.float(), _logprob("llama", write).float())
+    assert sae.w is w and torch.equal(w, before) and w.dtype == torch.float32  # type: ignore[attr-defined]
+    elsewhere = placed(sae, torch.device("meta"), torch.bfloat16)
+    assert elsewhere.w.is_meta and elsewhere.d.dtype == torch.bfloat16  # type: ignore[attr-defined]
+    assert placed(sae, w.device, w.dtype) is sae
+
+
+def test_gradients_flow_through_a_dictionary_that_a_pass_has_copied() -> None:
+    bench, write = Bench(dtype="float64"), Features(OUT, _Module(), torch.arange(40), -2.0)
+
+    def summed(forward: Forward) -> Tensor:
+        return torch.zeros(len(ROWS), dtype=forward.logprob.dtype).index_add(0, forward.row, forward.logprob)
+
+    bench.run(toy.checkpoint("llama"), ROWS, [LOGPROB], [write])
+    grads = bench.gradients(toy.checkpoint("llama"), ROWS, "inputs", summed, [write])
+    assert grads.at_inputs is not None and (grads.at_inputs[ROWS.mask].abs().sum(-1) > 0).any()
+
+
+def test_a_pattern_has_no_positions_to_write_at() -> None:
+    site = Site(part="pattern", block=1)
+    for write in (
+        Replace(site, torch.zeros(6, 48), "last"),
+        Features(site, _Dictionary(), torch.arange(2), 0.0, positions="last"),
+    ):
+        with pytest.raises(AuditError, match="attention pattern"):
+            Bench(attention="eager").run(toy.checkpoint("llama"), ROWS, [LOGPROB], [write])
 
 
 def _all(family: str, seed: int, site: Site, rows: Rows = ROWS) -> Tensor:

@@ -1,7 +1,8 @@
 """Edits are played back exactly, and undone to the byte."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from audit.bench import LowRank, low_rank_tensors
-from audit.bench.edit_playback import WeightJournal, opened, played
+from audit.bench import LowRank, edit_delta
+from audit.bench.edit_playback import opened, play
+from audit.bench.weight_journal import WeightJournal
 from audit.bench.weight_stream import weights
 from audit.bench.writes.logit_bias import LogitBias
+from audit.bench.writes.prefix import Prefix
+from audit.bench.writes.write import Write
 from audit.checkpoints import resolve, write_edited
 from audit.schema import AuditError, Checkpoint, Site, Source
 from tests import toy
@@ -46,6 +50,12 @@ def edited(tmp_path: Path, family: str, tensors: Mapping[str, Tensor], plays: st
 def noisy(family: str, name: str, seed: int = 0) -> Tensor:
     value = parameter(fresh(family), name)
     return value + torch.randn(value.shape, generator=torch.Generator().manual_seed(seed))
+
+
+@contextmanager
+def played(ckpt: Checkpoint, model: PreTrainedModel) -> Generator[tuple[Write, ...]]:
+    with WeightJournal() as journal:
+        yield play(ckpt, model, journal)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -168,7 +178,7 @@ def test_hook_edits_come_back_as_writes(tmp_path: Path) -> None:
     assert torch.equal(write.bias, bias)
     u, v, b = torch.randn(2, 48), torch.randn(2, 48), torch.randn(48)
     given_writes = [LowRank(Site(part="resid_out", block=1), u, v, b), LowRank(Site(part="final_in"), v, u, b)]
-    ckpt = edited(tmp_path / "b", "gpt2", low_rank_tensors(given_writes), "low_rank")
+    ckpt = edited(tmp_path / "b", "gpt2", edit_delta(given_writes), "low_rank")
     back = {w.site: w for w in opened(ckpt, fresh("gpt2")) if isinstance(w, LowRank)}
     assert set(back) == {w.site for w in given_writes}
     for w in given_writes:
@@ -177,7 +187,7 @@ def test_hook_edits_come_back_as_writes(tmp_path: Path) -> None:
 
 def test_a_hook_that_changes_no_state_is_an_error(tmp_path: Path) -> None:
     site, zero = Site(part="resid_out", block=1), torch.zeros(2, 48)
-    tensors = low_rank_tensors([LowRank(site, zero, torch.ones(2, 48), torch.zeros(48))])
+    tensors = edit_delta([LowRank(site, zero, torch.ones(2, 48), torch.zeros(48))])
     with pytest.raises(AuditError, match="no hook"):
         opened(edited(tmp_path, "gpt2", tensors, "low_rank"), fresh("gpt2"))
 
@@ -189,6 +199,30 @@ def test_a_hook_delta_with_other_arrays_is_an_error(tmp_path: Path, plays: str, 
     ckpt = edited(tmp_path, "gpt2", {name: torch.ones(2, 48) for name in names}, plays)
     with pytest.raises(AuditError, match="should hold|no site"):
         opened(ckpt, fresh("gpt2"))
+
+
+def test_writes_at_one_place_or_on_some_rows_are_not_stored_in_one_record() -> None:
+    site, u, b = Site(part="resid_out", block=1), torch.ones(2, 48), torch.ones(48)
+    write, bias = LowRank(site, u, u, b), LogitBias(torch.ones(toy.VOCAB))
+    for pair in ([write, LowRank(site, u, u, b)], [bias, bias], [write, bias]):
+        with pytest.raises(AuditError, match="one record"):
+            edit_delta(pair)
+    with pytest.raises(AuditError, match="all rows"):
+        edit_delta([LowRank(site, u, u, b, torch.tensor([True, False]))])
+
+
+@pytest.mark.parametrize(("plays", "says"), [("no_such_write", "neither 'weights' nor"), ("scale", "cannot be stored")])
+def test_an_edit_of_a_kind_that_cannot_be_played_is_an_error(tmp_path: Path, plays: str, says: str) -> None:
+    ckpt = edited(tmp_path, "gpt2", {"bias": torch.ones(toy.VOCAB)}, plays)
+    with pytest.raises(AuditError, match=says) as caught:
+        opened(resolve(Source(path=str(tmp_path / "edited")), tmp_path), fresh("gpt2"))
+    assert caught.value.code == 3 and ckpt.edits[-1].plays == plays
+
+
+def test_a_stored_hook_puts_no_tokens_into_every_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Prefix, "from_delta", lambda delta: (Prefix(delta["emb"]),))
+    with pytest.raises(AuditError, match="only a single pass"):
+        opened(edited(tmp_path, "gpt2", {"emb": torch.ones(2, 1, 48)}, "prefix"), fresh("gpt2"))
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(-3, 3, width=16)), max_size=8))

@@ -29,12 +29,13 @@ from audit.calibration import (
     threshold,
     use_of,
 )
+from audit.calibration.behaviour import Attested, attested, write_record
 from audit.calibration.joint_rule import ActiveEvidence, apply, is_sufficient
 from audit.judging.calibrated import ratio_of
 from audit.pools.fit import calibrate, write_all
 from audit.schema import AuditError, Missing
 from audit.stats import clustered, likelihood_ratio
-from tests.known_truth import CODE, DOMAIN, KINDS, ZOO, World, made, pool
+from tests.known_truth import DIGESTS, DOMAIN, KINDS, RECORDS, ZOO, World, made, other, pool, same
 
 
 def row(model: ScoredModel) -> dict[Feature, float]:
@@ -250,7 +251,7 @@ def test_the_same_scores_give_the_same_bytes_and_are_read_back(tmp_path: Path) -
     found = [calibrate(pool(6), ZOO) for _ in range(2)]
     for name, one in zip("ab", found, strict=True):
         write_all(tmp_path / name, one)
-    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    names = sorted(path.name for path in (tmp_path / "a").glob("*.json"))
     assert names == ["inside.json", JOINT, "lens.json", "outside.json", SUBJECTS]
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
     shelf = read_library(tmp_path / "a")
@@ -275,10 +276,10 @@ def test_a_calibration_of_other_models_is_refused(tmp_path: Path) -> None:
         read_library(tmp_path)
 
 
-def test_worlds_scored_by_different_code_are_not_mixed() -> None:
+def test_worlds_scored_by_probes_of_different_behaviour_are_not_mixed() -> None:
     first, second, *rest = pool(6)
-    changed = second.model_copy(update={"code": {**second.code, "lens": "f" * 64}})
-    with pytest.raises(AuditError, match="different code of lens"):
+    changed = second.model_copy(update={"behaviours": {**second.behaviours, "lens": "f" * 64}})
+    with pytest.raises(AuditError, match="scored by lens of different behaviour"):
         calibrate((first, changed, *rest), ZOO)
 
 
@@ -291,11 +292,11 @@ def test_too_small_a_pool_is_an_error_that_says_what_is_needed() -> None:
 
 # ---- does it hold? ----------------------------------------------------------------------------------------------
 def shelf() -> CalibrationLibrary:
-    return CalibrationLibrary(Path(), made().subjects, made().calibrations)
+    return CalibrationLibrary(Path(), made().subjects, made().calibrations, ZOO.records)
 
 
 def test_a_calibration_holds_for_the_same_probe_and_a_like_audit() -> None:
-    use = use_of(shelf(), "lens", ProbeIdentity(1, {}, CODE["lens"]), DOMAIN)
+    use = use_of(shelf(), "lens", ProbeIdentity(1, {}), DOMAIN, same)
     assert (use.status, use.renew, use.worlds) == ("holds", "", 16)
     assert "not for audits outside these" in use.because
 
@@ -310,19 +311,43 @@ def test_a_calibration_holds_for_the_same_probe_and_a_like_audit() -> None:
     ],
 )  # fmt: skip
 def test_outside_its_domain_a_calibration_does_not_judge_and_says_why(change: dict[str, object], word: str) -> None:
-    use = use_of(shelf(), "lens", ProbeIdentity(1, {}, CODE["lens"]), DOMAIN.model_copy(update=change))
+    use = use_of(shelf(), "lens", ProbeIdentity(1, {}), DOMAIN.model_copy(update=change), other)
     assert use.status == "outside" and word in use.because and use.renew == "residua calibrate"
     assert "context only" in use.because
 
 
-def test_a_changed_source_version_or_setting_does_not_judge_and_names_the_command() -> None:
-    for asked, status in (
-        (ProbeIdentity(1, {}, "0" * 64), "stale"), (ProbeIdentity(2, {}, CODE["lens"]), "stale"),
-        (ProbeIdentity(1, {"top_k": 3}, CODE["lens"]), "outside"),
+def test_a_changed_behaviour_version_or_setting_does_not_judge_and_names_the_command() -> None:
+    for asked, moved, status, words in (
+        (ProbeIdentity(1, {}), other, "stale", "others than when it was calibrated: effect, value: 3 → 4"),
+        (ProbeIdentity(2, {}), same, "stale", "calibrated as version 1, and it is version 2 now"),
+        (ProbeIdentity(1, {"top_k": 3}), same, "outside", "calibrated with other settings"),
+    ):
+        use = use_of(shelf(), "lens", asked, DOMAIN, moved)
+        assert (use.status, use.renew) == (status, "residua calibrate") and words in use.because
+    assert use_of(shelf(), "absent", ProbeIdentity(1, {}), DOMAIN, same).status == "none"
+    bare = shelf()._replace(records={})
+    use = use_of(bare, "lens", ProbeIdentity(1, {}), DOMAIN, same)
+    assert use.status == "stale" and "no record lies beside its calibration" in use.because
+
+
+def test_a_behaviour_is_looked_at_only_where_all_else_holds() -> None:
+    def never(record: Attested) -> tuple[str, ...]:
+        raise AssertionError(record.behaviour.probe)
+
+    far = DOMAIN.model_copy(update={"blocks": 32})
+    for probe, asked, domain in (
+        ("absent", ProbeIdentity(1, {}), DOMAIN), ("lens", ProbeIdentity(2, {}), DOMAIN), ("lens", ProbeIdentity(1,
+        {"k": 1}), DOMAIN), ("lens", ProbeIdentity(1, {}), far),
     ):  # fmt: skip
-        use = use_of(shelf(), "lens", asked, DOMAIN)
-        assert (use.status, use.renew) == (status, "residua calibrate")
-    assert use_of(shelf(), "absent", ProbeIdentity(1, {}, ""), DOMAIN).status == "none"
+        assert use_of(shelf(), probe, asked, domain, never).status != "holds"
+
+
+def test_a_folder_keeps_the_records_of_its_calibrations_and_no_others(tmp_path: Path) -> None:
+    write_record(tmp_path, attested(RECORDS["usable"].behaviour, RECORDS["usable"].installed))
+    write_all(tmp_path, made())
+    found = read_library(tmp_path)
+    assert found.records == {DIGESTS[probe]: RECORDS[probe] for probe in KINDS}
+    assert {c.behaviour for c in found.calibrations.values()} == set(found.records)
 
 
 def test_every_calibration_round_trips() -> None:

@@ -30,7 +30,7 @@ def world(number: int) -> WorldScores:
         scores=(Score.of(measurement(True)),),
     )  # fmt: skip
     return WorldScores(
-        world=number, recipe={"lr": 0.1}, stages_cpu_s={"train": 1.0}, code={"asked": "0" * 64}, models=(scored,)
+        world=number, recipe={"lr": 0.1}, stages_cpu_s={"train": 1.0}, behaviours={"asked": "0" * 64}, models=(scored,)
     )
 
 

@@ -1,4 +1,4 @@
-"""Every exit code by the program itself, as a script sees it: one process each, most of them on one finished run."""
+"""Every exit code: what a script sees of the program itself, and the rest in this process, on one finished run."""
 
 import json
 import shutil
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,30 +16,58 @@ from audit.review import MEANINGS
 from audit.zoo import Built
 
 RESIDUA = (sys.executable, "-m", "audit.cli")
+Call = Callable[..., subprocess.CompletedProcess[str]]
 
 
-def residua(*argv: object) -> subprocess.CompletedProcess[str]:
-    """The program, with what it says."""
+def process(*argv: object) -> subprocess.CompletedProcess[str]:
+    """The program as a script starts it, with what it says."""
     command = [*RESIDUA, *(str(word) for word in argv)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_the_table_of_codes_is_printed() -> None:
+@pytest.fixture
+def residua(capsys: pytest.CaptureFixture[str]) -> Call:
+    """The program in this process: what :func:`process` says, without a new interpreter."""
+
+    def call(*argv: object) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        words = [str(word) for word in argv]
+        code = main(words)
+        captured = capsys.readouterr()
+        return subprocess.CompletedProcess(words, code, captured.out, captured.err)
+
+    return call
+
+
+def test_a_script_sees_the_code_that_the_call_returns_and_hears_the_same(
+    residua: Call, finished: Path, tmp_path: Path
+) -> None:
+    for code, words in (
+        (0, ("--help-exit-codes",)),
+        (1, ("verify", finished, "--fail-on", "any", "--json")),
+        (2, ("compare", finished, tmp_path)),
+    ):
+        script, call = process(*words), residua(*words)
+        assert (script.returncode, script.stdout, script.stderr) == (code, call.stdout, call.stderr)
+        assert call.returncode == code
+
+
+def test_the_table_of_codes_is_printed(residua: Call) -> None:
     done = residua("--help-exit-codes")
     assert done.returncode == 0
     assert [int(line.split()[0]) for line in done.stdout.splitlines()] == [code for code, _ in MEANINGS]
     assert {code for code, _ in MEANINGS} == {0, 1, 2, 3, 4, 130}
 
 
-def test_0_where_it_stands_and_1_where_the_gate_finds_a_trace(finished: Path) -> None:
+def test_0_where_it_stands_and_1_where_the_gate_finds_a_trace(residua: Call, finished: Path) -> None:
     assert residua("verify", finished).returncode == 0
     gated = residua("verify", finished, "--fail-on", "any", "--json")
     assert gated.returncode == 1 and json.loads(gated.stdout)["accepted"]
     assert residua("report", finished, "--fail-on", "any", "--baseline", finished).returncode == 0
 
 
-def test_2_for_what_the_caller_can_mend(finished: Path, tmp_path: Path) -> None:
-    """One process; the rest of these words is tested where it costs no process, in test_cli and test_gate."""
+def test_2_for_what_the_caller_can_mend(residua: Call, finished: Path, tmp_path: Path) -> None:
+    """One of them; the rest of these words is tested in test_cli and test_gate."""
     done = residua("compare", finished, tmp_path)
     assert done.returncode == 2
     assert "what to do" in done.stderr and "Traceback" not in done.stderr
@@ -66,7 +95,7 @@ def test_a_gate_that_makes_no_sense_is_refused_before_anything_is_done(
         assert told in capsys.readouterr().err
 
 
-def test_3_for_what_is_not_as_it_was_issued(finished: Path, tmp_path: Path) -> None:
+def test_3_for_what_is_not_as_it_was_issued(residua: Call, finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     text = (tmp_path / "run" / "report.md").read_text()
     (tmp_path / "run" / "report.md").write_text(text.replace("INTACT", "CLEAN"))
@@ -74,7 +103,7 @@ def test_3_for_what_is_not_as_it_was_issued(finished: Path, tmp_path: Path) -> N
     assert done.returncode == 3 and "report.md: changed" in done.stderr
 
 
-def test_4_where_a_gate_cannot_be_decided(finished: Path) -> None:
+def test_4_where_a_gate_cannot_be_decided(residua: Call, finished: Path) -> None:
     assert residua("report", finished, "--fail-on", "lr=10").returncode == 4
 
 
@@ -96,7 +125,7 @@ def test_130_after_ctrl_c_and_the_same_command_goes_on(zoo: Built, tmp_path: Pat
     assert not (tmp_path / "run" / "run.lock").exists()
 
 
-def test_compare_says_what_it_found_and_gates_nothing(finished: Path) -> None:
+def test_compare_says_what_it_found_and_gates_nothing(residua: Call, finished: Path) -> None:
     done = residua("compare", finished, finished / "report.json", "--json")
     found = json.loads(done.stdout)
     assert done.returncode == 0 and found["differing"] == [] and len(found["differences"]) > 5

@@ -1,12 +1,11 @@
 """How the dashboard is served: to this machine alone, silent, and with an answer for a wrong folder or port."""
 
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from audit.cli import main
 from audit.schema import AuditError
 from dashboards.serving import HOST, RUNS, environment, flags, free_port, serve
 
@@ -39,9 +38,11 @@ def test_a_port_that_is_taken_is_refused_and_none_asked_for_finds_one() -> None:
             free_port(odd)
 
 
-def test_a_folder_that_is_not_there_is_input_and_starts_nothing(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_input_and_starts_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(AuditError, match="there is no folder"):
         serve(tmp_path / "none", None, unheard)
-    command = [sys.executable, "-m", "audit.cli", "dashboard", str(tmp_path / "none")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
-    assert done.returncode == 2 and "residua demo" in done.stderr and not done.stdout
+    assert main(["dashboard", str(tmp_path / "none")]) == 2
+    captured = capsys.readouterr()
+    assert "residua demo" in captured.err and not captured.out

@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from audit.calibration.behaviour import MEASURED_BY, Behaviour, Settings, attested
+from audit.calibration.sources import installed
 from audit.engine import run
 from audit.engine.runner import plan
 from audit.planning import RunSettings, Step
-from audit.plugins import source_hash
 from audit.pools.fit import calibrate, write_all
 from audit.review import verify_run
 from audit.runs import custody
 from audit.schema import AuditError, Domain, LikelihoodRatio, Report
 from audit.zoo import Built
 from tests.known_truth import ZOO, as_asked, pool
-from tests.planted import planted_package, write_probe
+from tests.planted import planted_behaviour, planted_package, write_probe
 
 
 @pytest.fixture(scope="module")
@@ -299,16 +300,28 @@ PLANTED = {"outside": "output", "inside": "causal", "lens": "decoding"}
 def calibrations_of(package: Path, domain: Domain, out: Path) -> Path:
     """Calibrations of the planted probes as they are now, for audits like this one."""
     worlds = as_asked(pool(6), PLANTED, domain)
-    code = {name: source_hash(package.name, name) for name in PLANTED.values()}
     settings = {"output": {"value": 0.0}, "causal": {"value": 1.0}, "decoding": {"value": 0.0}}
-    change = {"code": code, "versions": dict.fromkeys(code, 1), "settings": settings}
-    write_all(out, calibrate([world.model_copy(update=change) for world in worlds], ZOO))
+    records = [
+        attested(planted_behaviour(package.name, name, settings[name]), installed(package.name, name, MEASURED_BY))
+        for name in PLANTED.values()
+    ]
+    digests = {record.behaviour.probe: record.digest for record in records}
+    change = {"behaviours": digests, "versions": dict.fromkeys(digests, 1), "settings": settings}
+    pooled = ZOO._replace(records={record.digest: record for record in records})
+    write_all(out, calibrate([world.model_copy(update=change) for world in worlds], pooled))
     return out
 
 
 def test_a_calibrated_run_has_a_ratio_and_verifies_until_the_probe_changes(
-    case: Path, how: RunSettings, package: Path, tmp_path: Path
+    case: Path, how: RunSettings, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    computed: list[str] = []
+
+    def behaviour_of(package: str, name: str, settings: Settings) -> Behaviour:
+        computed.append(name)
+        return planted_behaviour(package, name, settings)
+
+    monkeypatch.setattr("audit.probing.behaviour_scores.behaviour_of", behaviour_of)
     write_probe(package, "causal", value=1.0)
     plain = run(case, tmp_path / "plain", how)
     assert isinstance(plain.domain, Domain) and plain.domain.references == 2
@@ -324,7 +337,20 @@ def test_a_calibrated_run_has_a_ratio_and_verifies_until_the_probe_changes(
     assert verify_run(tmp_path / "calibrated", folder).problems == ()
     lost = verify_run(tmp_path / "calibrated")
     assert lost.accepted and "calibrations that are not stored here" in lost.remarks[0]
+    assert computed == [], "what is installed is what was calibrated"
     write_probe(package, "causal", value=1.0, body="self.version")
+    steps: list[Step] = []
+    again = run(case, tmp_path / "rewritten", replace(how, calibrations=folder), watch=steps.append)
+    assert (again.verdict, again.calibrations) == (report.verdict, report.calibrations), "a refactoring changes nothing"
+    assert computed == ["causal"] and [step.detail for step in steps if step.stage == "behaviour"] == ["causal"] * 2
+    run(case, tmp_path / "rewritten twice", replace(how, calibrations=folder))
+    assert computed == ["causal"], "kept in the cache"
+    write_probe(package, "causal", value=1.0, body="assert type(case).__name__ == 'OpenCase'")
+    broken = run(case, tmp_path / "broken", replace(how, calibrations=folder))
+    assert {use.probe: use.status for use in broken.calibrations}["causal"] == "stale"
+    assert "it broke on the frozen world" in next(use.because for use in broken.calibrations if use.probe == "causal")
+    write_probe(package, "causal", value=1.0, body="self = self.model_copy(update={'value': 0.99})")
     stale = run(case, tmp_path / "stale", replace(how, calibrations=folder))
+    assert "effect, value: 1 → 0.99" in next(use.because for use in stale.calibrations if use.probe == "causal")
     assert stale.verdict.basis == "in-case"
     assert any("causal is stale" in limit and "residua calibrate renews it" in limit for limit in stale.verdict.limits)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from audit.plugins import describe, discover, source_hash
+from audit.calibration.sources import sources_hash
+from audit.plugins import describe, discover
 from audit.schema import AuditError, Record
 
 PLUGIN = '''"""A file."""
@@ -107,7 +108,7 @@ def hashed(package: Path, *, doc: str = "A.", k: int = 1, shared: str = "y = 1\n
     (package / "one.py").write_text(HASHED.format(doc=doc, package="asked", what="y", k=k))
     (package / "_shared.py").write_text(f"from asked import _deep\n\n{shared}")
     (package / "_deep.py").write_text(deep)
-    return source_hash("asked", "one")
+    return sources_hash("asked", "one")
 
 
 def test_docstrings_comments_and_layout_do_not_change_a_source_hash(package: Path) -> None:
@@ -126,9 +127,9 @@ def test_another_plugin_and_an_unused_shared_module_do_not_change_a_source_hash(
     first = hashed(package)
     (package / "other.py").write_text("x = 1\n")
     (package / "_unused.py").write_text("x = 1\n")
-    assert source_hash("asked", "one") == first
+    assert sources_hash("asked", "one") == first
 
 
 def test_a_source_hash_of_nothing_is_an_error(package: Path) -> None:
     with pytest.raises(AuditError, match="no plug-in 'absent'"):
-        source_hash("asked", "absent")
+        sources_hash("asked", "absent")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from audit.calibration import ProbeIdentity, fit_joint
+from audit.calibration.behaviour import Attested
 from audit.judging import (
     KNOWS,
     NEVER,
@@ -26,7 +27,7 @@ from audit.judging.support import NO_SUPPORT, band, ratio_number, ratio_sentence
 from audit.pools.fit import calibrate, write_all
 from audit.render.wording.findings import BANNED
 from audit.schema import DetectionLimit, Domain, Evidence, Interval, LikelihoodRatio, Measurement, Missing, Verdict
-from tests.known_truth import AUDITED, CODE, DOMAIN, KINDS, ZOO, gate, made, measured, pool
+from tests.known_truth import AUDITED, DOMAIN, KINDS, ZOO, gate, made, measured, other, pool
 
 ROLES = Given(references=2, ancestor=True, holdout=True)
 WORLDS = 16
@@ -40,15 +41,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def ran(**changed: ProbeIdentity) -> dict[str, ProbeIdentity]:
-    """The probes of the pool as they were calibrated, but for these."""
-    return {probe: ProbeIdentity(1, {}, CODE[probe]) for probe in KINDS} | changed
+def ran() -> dict[str, ProbeIdentity]:
+    """The probes of the pool as they were calibrated."""
+    return {probe: ProbeIdentity(1, {}) for probe in KINDS}
 
 
 def standing(
-    folder: Path, asked: dict[str, ProbeIdentity] | None = None, domain: Domain = DOMAIN
+    folder: Path, asked: dict[str, ProbeIdentity] | None = None, domain: Domain = DOMAIN, changed: Sequence[str] = ()
 ) -> ApplicableCalibrations:
-    return stand(folder, asked or ran(), domain)
+    """What stands where these probes behave otherwise than when they were calibrated."""
+
+    def moved(record: Attested) -> tuple[str, ...]:
+        return other(record) if record.behaviour.probe in changed else ()
+
+    return stand(folder, asked or ran(), domain, moved)
 
 
 def seen(inside: float, lens: float = 0.0, outside: float = 0.0, utility: float = 1.0) -> list[Measurement]:
@@ -130,7 +136,7 @@ def test_without_calibrations_everything_is_judged_as_before(tmp_path: Path) -> 
 
 
 def test_a_stale_calibration_falls_back_to_the_case_and_names_the_command(folder: Path) -> None:
-    changed = standing(folder, {probe: ProbeIdentity(1, {}, "0" * 64) for probe in KINDS})
+    changed = standing(folder, changed=tuple(KINDS))
     evidence, found = ruled(seen(1.0), changed)
     assert evidence == in_case(seen(1.0))[0]
     assert (found.word, found.basis) == (in_case(seen(1.0))[1].word, "in-case")
@@ -145,7 +151,7 @@ def test_outside_the_domain_evidence_is_in_case(folder: Path) -> None:
 
 
 def test_without_a_calibrated_causal_probe_the_verdict_is_in_case(folder: Path) -> None:
-    by = standing(folder, ran(inside=ProbeIdentity(1, {}, "0" * 64)))
+    by = standing(folder, changed=("inside",))
     evidence, found = ruled(seen(1.0), by)
     assert found.basis == "in-case"
     assert {e.measurement.probe: e.basis for e in evidence} == {

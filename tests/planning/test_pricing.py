@@ -13,7 +13,6 @@ from audit.engine import Run, prepare, run
 from audit.engine.runner import plan
 from audit.planning import Prices, RunSettings, Step, parse_bytes, parse_time, timings
 from audit.planning.timings import Spent
-from audit.runs import RunJournal
 from audit.schema import AuditError, ExitCode
 from audit.wording import lasting
 from audit.zoo import Built
@@ -49,7 +48,7 @@ def test_declared_reads_are_priced_exactly(suspect: str, zoo: Built, ran: list[i
             raise Enough
 
     with pytest.raises(Enough):
-        Run(prepared, RunJournal(tmp_path / "run"), how, until_read).report()
+        Run(prepared, how, until_read).report()
     assert sum(ran) == prices.of("recall").cost.fwd_tokens + prices.of("reads").cost.fwd_tokens
     assert prices.of("recall").cost.kind == prices.of("reads").cost.kind == "exact"
 
@@ -82,7 +81,7 @@ def priced_run(case: Path, out: Path) -> Made:
     prepared = prepare(case, out / "run", how)
     prices = prepared.pricer.prices(prepared.planner)
     started = time.process_time()
-    Run(prepared, RunJournal(out / "run"), how, lambda step: None).report()
+    Run(prepared, how, lambda step: None).report()
     return Made(prices, prepared.bench.fwd_tokens, time.process_time() - started)
 
 

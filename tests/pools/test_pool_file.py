@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from audit.calibration import SUBJECTS, Subjects, read, read_library, read_pool
+from audit.calibration.behaviour import Behaviour, Settings
 from audit.judging import judge
 from audit.planning import RunSettings
 from audit.pools import load_pool, renew
@@ -70,17 +71,24 @@ def fake_run(case: Case, out: Path, how: RunSettings) -> Report:
     )
 
 
+def fake_behaviour(package: str, name: str, settings: Settings) -> Behaviour:
+    """What a probe gives on a frozen world that is not made."""
+    return Behaviour(probe=name, version=1, settings=dict(settings), values={"lift, value": 0.5})
+
+
 @pytest.mark.parametrize(("head", "worlds", "units"), [("", 4, 4), ('replicate = "checkpoint"\n', 1, 4)])
 def test_a_pool_of_checkpoints_leaves_calibrations_and_says_what_was_replicated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, worlds: int, units: int
 ) -> None:
     monkeypatch.setattr(renew, "run", fake_run)
+    monkeypatch.setattr(renew, "behaviour_of", fake_behaviour)
     path, out = pool_file(tmp_path, f'name = "mine"\n{head}', worlds), tmp_path / "calibrations"
     done = renew.renew_pool(load_pool(path), path, out, RunSettings(), lambda step: None)
     assert done.worlds == len(read_pool(out / "scores")) == units
     subjects = read(out / SUBJECTS, Subjects)
     assert {(s.pool, s.kept) for s in subjects.subjects} == {("knowing", DOMAIN.forget_people), ("clean", 0)}
     assert set(read_library(out).calibrations) == {"reverse_patch", "answer_lens"}
+    assert {c.behaviour for c in read_library(out).calibrations.values()} == set(read_library(out).records)
     assert ("replicated by checkpoint" in subjects.name) == (head != "")
     assert subjects.command == "residua calibrate --pool pool.toml --out calibrations"
     assert [row.rule for row in renew.rows(done.fitted)][-1] == "joint rule"

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.calibration import read_world
+from audit.calibration import InstalledBehaviours, WorldScores, read_library, read_world, world_path, write_world
 from audit.case import Rows
+from audit.cli import main
 from audit.edits import GradAscent, GradDiff, HeadEdit, LastLayer, LogitBias
 from audit.engine import runner
 from audit.planning import Meter
-from audit.pools import add_probe, renew, score_world
+from audit.pools import add_probe, renew, schedule, score_world
 from audit.schema import AuditError
 from audit.zoo import (
     Drawn,
@@ -38,7 +39,9 @@ from audit.zoo.mechanisms import Mechanism
 from audit.zoo.members import SINGLE_PERSON_DOSE
 from audit.zoo.recipes import Plan, Sizes
 from audit.zoo.world import Shape
-from tests.planted import planted_package, write_probe
+from tests import known_truth
+from tests.known_truth import simulated
+from tests.planted import planted_behaviour, planted_package, write_probe
 
 MICRO = {
     "grad_diff": Mechanism("unlearner", GradDiff(steps=4, batch=16)),
@@ -65,6 +68,7 @@ def _micro(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     )  # nothing is learned, so nothing can be recalled
     with planted_package(tmp_path, f"planted_{tmp_path.name.replace('-', '_')}") as package:
         monkeypatch.setattr(score_world, "PROBES", package.name)
+        monkeypatch.setattr(score_world, "behaviours", lambda name: InstalledBehaviours(name, planted_behaviour))
         yield
 
 
@@ -283,6 +287,82 @@ def test_a_quick_calibration_takes_few_worlds_and_none_with_the_full_kit(
     )
 
 
+# ---- a probe that comes later -----------------------------------------------------------------------------------
+def test_the_command_adds_the_named_probe_to_the_worlds_and_fits_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[tuple[object, ...]] = []
+
+    def score(worlds: Sequence[int], places: score_world.Places, *how: object) -> list[str]:
+        asked.append(how)
+        for number in worlds:
+            write_world(world_path(places.scores, number), simulated(number, known_truth.World()))
+        return []
+
+    monkeypatch.setattr(renew.zoo, "score", score)
+    out, work = tmp_path / "calibrations", tmp_path / "work"
+    words = ["calibrate", "--quick", "--probe", "lens", "--probe", "inside", "-o", str(out), "--work", str(work)]
+    assert main([*words, "--json"]) == 0
+    assert asked == [(2, None, ("lens", "inside"))]
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["worlds"] == 8 and {row["rule"] for row in answer["rules"]} >= {"lens: effect", "joint rule"}
+    assert set(read_library(out).calibrations) >= {"lens", "inside"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "word"),
+    [(("--probe", "nonsense"), "no probe 'nonsense'"), (("--probe", "utility", "--pool", "pool.toml"), "other models")],
+)
+def test_a_probe_that_cannot_be_added_is_refused_before_anything_is_scored(
+    flags: tuple[str, ...], word: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = ("-o", str(tmp_path / "out"), "--work", str(tmp_path / "work"))
+    assert main(["calibrate", *flags, *places]) == 2
+    assert word in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("_micro")
+def test_a_world_is_added_to_by_the_named_probe_alone_and_only_where_its_scores_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, package = micro(), tmp_path / score_world.PROBES
+    places = score_world.Places(tmp_path / "models", tmp_path / "work", tmp_path / "scores")
+    path = world_path(places.scores, drawn.world)
+    with pytest.raises(AuditError, match="cannot be added to"):
+        add_probe.lacking(path, drawn, ("causal",))
+    probes = score_world.configured({}, score_world.PROBES)
+    before = WorldScores(
+        world=drawn.world, recipe=drawn.recorded(), stages_cpu_s={"audit": 1.0}, models=(),
+        behaviours=score_world.record_behaviours(places.scores), versions=dict.fromkeys(probes, 1),
+        settings={name: probe.model_dump(mode="json") for name, probe in probes.items()},
+    )  # fmt: skip
+    write_world(path, before)
+    bytes_before = path.read_bytes()
+    for name in ("decoding_later", "decoding_other"):
+        write_probe(package, name)
+    assert add_probe.lacking(path, drawn, ("causal", "decoding_later")) == ("decoding_later",)
+    assert add_probe.add_scores(drawn, places, only=("causal",)) == path and path.read_bytes() == bytes_before
+    monkeypatch.setattr(score_world, "make_models", lambda *_: {})  # a world without models: its record is what grows
+    add_probe.add_scores(drawn, places, only=("decoding_later",))
+    grown = read_world(path)
+    digests = score_world.record_behaviours(places.scores)
+    assert grown.behaviours == before.behaviours | {"decoding_later": digests["decoding_later"]}
+    assert grown.versions == before.versions | {"decoding_later": 1}
+    assert set(grown.settings) == {*before.settings, "decoding_later"}
+    assert add_probe.lacking(path, drawn, ("decoding_other", "decoding_later")) == ("decoding_other",)
+    with pytest.raises(AuditError, match="no probe 'decoding_never'"):
+        add_probe.lacking(path, drawn, ("decoding_never",))
+    write_world(path, grown.model_copy(update={"recipe": {**grown.recipe, "steps": -1}}))
+    with pytest.raises(AuditError, match="cannot be added to"):
+        add_probe.lacking(path, drawn, ("decoding_other",))
+    write_world(path, grown)
+    write_probe(package, "causal", value=0.5)
+    with pytest.raises(AuditError, match="cannot be added to"):
+        add_probe.lacking(path, drawn, ("decoding_other",))
+    with pytest.raises(AuditError, match="world 100 cannot be added to"):  # before any process is started
+        schedule.score([100], places, 1, None, ("decoding_other",))
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("_micro")
 def test_a_probe_that_comes_later_is_added_as_a_whole_audit_would_have_it(
@@ -299,6 +379,10 @@ def test_a_probe_that_comes_later_is_added_as_a_whole_audit_would_have_it(
     with monkeypatch.context() as patched:
         patched.setattr(runner.Run, "_measure", None)  # no audit runs: what was measured is not measured again
         add_probe.add_scores(drawn, places, told.append)
+        by_rest = path.read_bytes()
+        path.write_bytes(before)
+        add_probe.add_scores(drawn, places, told.append, only=("decoding_later",))
+    assert read_world(path).models == WorldScores.model_validate_json(by_rest).models
     assert score_world.is_current(path, drawn) and not list((tmp_path / "work").glob("*"))
     assert "decoding_later" in told[-1]
     grown = read_world(path)
@@ -309,6 +393,9 @@ def test_a_probe_that_comes_later_is_added_as_a_whole_audit_would_have_it(
     (package / "decoding_later.py").unlink()
     assert add_probe.addable(path, drawn) == (), "a probe that has gone leaves nothing to be added to"
     path.write_bytes(before)
-    write_probe(package, "causal", value=0.5)
     write_probe(package, "decoding_later")
+    write_probe(package, "causal", body="self.version")
+    assert add_probe.addable(path, drawn) == ("decoding_later",), "a rewritten probe scores as it did"
+    write_probe(package, "causal", body="self = self.model_copy(update={'value': 0.5})")
+    assert not score_world.is_current(path, drawn)
     assert add_probe.addable(path, drawn) == (), "scores by a probe that has changed are no ground to add to"

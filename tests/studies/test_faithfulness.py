@@ -105,7 +105,7 @@ def world(number: int) -> WorldScores:
         model(number, "destroyed", "destroyed", 0.0, kept=4),
     ]
     return WorldScores(
-        world=number, recipe={}, stages_cpu_s={"audit": 2.0, "audit.x": 1.0}, code={}, models=tuple(models)
+        world=number, recipe={}, stages_cpu_s={"audit": 2.0, "audit.x": 1.0}, behaviours={}, models=tuple(models)
     )
 
 

@@ -38,10 +38,10 @@ def _world(world: WorldScores) -> WorldScores:
     scored = tuple(
         m.model_copy(update={"scores": (*m.scores, _relearning(m, float(m.model in knows)))}) for m in models
     )
-    code = {**world.code, verdicts.RELEARNING: "f" * 64}
+    digests = {**world.behaviours, verdicts.RELEARNING: "f" * 64}
     return world.model_copy(
-        update={"models": scored, "code": code, "versions": dict.fromkeys(code, 1),
-                "settings": {name: {} for name in code}}
+        update={"models": scored, "behaviours": digests, "versions": dict.fromkeys(digests, 1),
+                "settings": {name: {} for name in digests}}
     )  # fmt: skip
 
 

@@ -5,26 +5,28 @@ from pathlib import Path
 
 import pytest
 
-from audit import plugins
 from audit.calibration import (
     JOINT,
     SUBJECTS,
     CalibrationLibrary,
+    InstalledBehaviours,
     Joint,
     WorldScores,
     read,
     read_library,
     read_pool,
+    read_records,
     stored,
 )
 from audit.judging import Given, judge, verdict
 from audit.pools import schedule
 from audit.pools.fit import Pooled, calibrate, made_with, write_all
+from audit.probing import behaviour_of
 from audit.zoo import draw, pool_design
 from studies.zoo import verdicts
 from studies.zoo.verdicts import Verdicts, examine
 
-PROBES = "probes"
+BEHAVIOURS = InstalledBehaviours("probes", behaviour_of)
 ROLES = Given(references=2, ancestor=True, holdout=True)
 
 
@@ -39,10 +41,18 @@ def shelf() -> CalibrationLibrary:
 
 
 def test_every_scored_world_is_of_the_design_and_scored_by_its_recipe_and_the_probes_as_they_are() -> None:
+    """Where sources are others the frozen world is measured here, which `python -m studies.zoo.attest` spares."""
+    records = read_records(schedule.SCORES)
+    assert {record.behaviour.probe: BEHAVIOURS.moved(record) for record in records.values()} == {
+        name: () for name in worlds()[0].behaviours
+    }
     assert {w.world for w in worlds()} <= set(pool_design.WORLDS) and len(worlds()) >= 12
     for world in worlds():
         assert world.recipe == draw(world.world).recorded(), world.world
-        assert world.code == {name: plugins.source_hash(PROBES, name) for name in world.code}, world.world
+        assert world.behaviours == {record.behaviour.probe: digest for digest, record in records.items()}, world.world
+        for record in records.values():
+            made = (world.versions[record.behaviour.probe], world.settings[record.behaviour.probe])
+            assert made == (record.behaviour.version, record.behaviour.settings), world.world
 
 
 def test_every_model_is_judged_again_to_the_word_that_its_audit_gave() -> None:
@@ -59,9 +69,10 @@ def test_the_calibrations_are_made_from_these_models_and_hold_for_these_probes()
     models = [(w.world, m.model, m.mechanism, m.pool, m.kept) for w in worlds() for m in w.models]
     assert [(s.world, s.model, s.mechanism, s.pool, s.kept) for s in subjects.subjects] == models
     made = worlds()[0]
-    assert set(shelf().calibrations) <= set(made.code)
+    assert set(shelf().calibrations) <= set(made.behaviours)
     for name, calibration in shelf().calibrations.items():
-        assert calibration.source == plugins.source_hash(PROBES, name)
+        assert calibration.behaviour == made.behaviours[name]
+        assert BEHAVIOURS.moved(shelf().records[calibration.behaviour]) == ()
         assert (calibration.version, calibration.settings) == (made.versions[name], made.settings[name])
     joint = read(stored() / JOINT, Joint)
     assert joint.made_from == {name: c.content_hash() for name, c in shelf().calibrations.items()}
@@ -82,7 +93,8 @@ def test_the_same_scores_give_the_committed_calibrations_again(tmp_path: Path) -
     """Byte for byte with the same versions; elsewhere every threshold within the spread of a rounding."""
     subjects = shelf().subjects
     assert subjects is not None
-    pool = Pooled(subjects.name, subjects.command, subjects.quick, subjects.draws, schedule.APART)
+    records = read_records(schedule.SCORES)
+    pool = Pooled(subjects.name, subjects.command, subjects.quick, subjects.draws, schedule.APART, records)
     write_all(tmp_path, calibrate(worlds(), pool))
     files = [SUBJECTS, JOINT, *(f"{name}.json" for name in shelf().calibrations)]
     if subjects.made_with == made_with():

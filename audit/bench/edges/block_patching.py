@@ -14,7 +14,7 @@ from torch import Tensor
 
 from audit.bench.layout import Geometry
 from audit.bench.reads.readout import FINAL
-from audit.bench.writes.edges import Edges
+from audit.bench.results import Pass
 from audit.schema import AuditError, Part, Read, Site
 from audit.wrappers import Tap, Wrapper
 
@@ -25,38 +25,44 @@ class _ReadsThroughNorms(Protocol):
     def reader_norm(self, part: str, block: int, states: Tensor) -> Tensor: ...
 
 
-def edge_taps(write: Edges, wrapper: Wrapper, where: Geometry) -> list[Tap]:
-    """Taps for one batch. AuditError: a backend or model without the parts, a matrix of the wrong shape."""
+def edge_taps(keep: Bool[Tensor, "*row writer reader"], other: Pass, wrapper: Wrapper, where: Geometry) -> list[Tap]:
+    """Taps for one batch: which edges are kept, and the run that the others come from.
+
+    AuditError: a backend or model without the parts, a matrix of the wrong shape.
+    """
     if where.prefix is not None:
         raise AuditError("edges cannot be cut beside virtual tokens", "run the pass without Prefix")
     n = 1 + 2 * wrapper.n_blocks
-    if write.keep.shape != (n, n):
-        taps = _of_heads(write, wrapper, where)
+    if keep.shape != (n, n):
+        taps = _of_heads(keep, other, wrapper, where)
         if taps is not None:
             return taps
         has = f"this model has {n} writers and {n} readers"
-        raise AuditError(f"keep is {tuple(write.keep.shape)}; {has}", f"give [{n} {n}]")
+        raise AuditError(f"keep is {tuple(keep.shape)}; {has}", f"give [{n} {n}]")
     if not hasattr(wrapper, "reader_norm") or not {"attn_in", "mlp_in", "attn_out", "mlp_out"} <= wrapper.parts:
         raise AuditError(f"the {wrapper.backend} backend cannot cut edges in this model", "use the native backend")
-    return _Cut(write, wrapper, where).taps()
+    return _Cut(keep, other, wrapper, where).taps()
 
 
-def _of_heads(write: Edges, wrapper: Wrapper, where: Geometry) -> list[Tap] | None:
+def _of_heads(keep: Tensor, other: Pass, wrapper: Wrapper, where: Geometry) -> list[Tap] | None:
     """The taps of edges between heads, if that is what the matrix is of."""
     from audit.bench.edges.graph import graph_of
     from audit.bench.edges.head_patching import head_edge_taps
 
     if "q" not in wrapper.parts or "z" not in wrapper.parts:
         return None
-    return head_edge_taps(write, wrapper, where) if write.keep.shape[-2:] == graph_of(wrapper).exists.shape else None
+    fits = keep.shape[-2:] == graph_of(wrapper).exists.shape
+    return head_edge_taps(keep, other, wrapper, where) if fits else None
 
 
 class _Cut:
     """One batch's edges: what each writer wrote differently, summed for each reader."""
 
-    def __init__(self, write: Edges, wrapper: Wrapper, where: Geometry) -> None:
-        self.keep: Bool[Tensor, "writer reader"] = write.keep.cpu()
-        self.wrapper, self.where, self.other = wrapper, where, write.other
+    def __init__(
+        self, keep: Bool[Tensor, "writer reader"], other: Pass, wrapper: Wrapper, where: Geometry
+    ) -> None:  # fmt: skip
+        self.keep: Bool[Tensor, "writer reader"] = keep.cpu()
+        self.wrapper, self.where, self.other = wrapper, where, other
         self.middle: Part = "resid_mid" if "resid_mid" in wrapper.parts else "resid_in"
         self.differences: dict[int, Float[Tensor, "row pos d"]] = {}
         self.stream: dict[str, Tensor] = {}

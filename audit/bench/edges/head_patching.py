@@ -10,23 +10,24 @@ from collections.abc import Callable
 from typing import cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from audit.bench.edges.graph import Graph, graph_of
 from audit.bench.layout import Geometry
-from audit.bench.writes.edges import Edges
+from audit.bench.results import Pass
 from audit.schema import AuditError, Read, Site
 from audit.wrappers import NativeWrapper, Tap, Wrapper, block_maps
 
 Visit = Callable[[Tensor], Tensor | None]
 
 
-def head_edge_taps(write: Edges, wrapper: Wrapper, where: Geometry) -> list[Tap]:
+def head_edge_taps(
+    keep: Bool[Tensor, "*row writer reader"], other: Pass, wrapper: Wrapper, where: Geometry
+) -> list[Tap]:
     """Taps for one batch; ``keep`` is [writer reader] of :func:`~.graph.graph_of`, or one such a row."""
-    graph = graph_of(wrapper)
-    keep = write.keep if write.keep.ndim == 2 or where.index is None else write.keep[where.index.to(write.keep.device)]
-    return _Cut(write, cast(NativeWrapper, wrapper), graph, (keep, where)).taps()
+    keep = keep if keep.ndim == 2 else where.of_rows(keep)
+    return _Cut(keep, other, cast(NativeWrapper, wrapper), graph_of(wrapper), where).taps()
 
 
 def reads_of_writers(graph: Graph) -> tuple[Read, ...]:
@@ -38,9 +39,8 @@ def reads_of_writers(graph: Graph) -> tuple[Read, ...]:
 class _Cut:
     """One batch: what each writer wrote differently, and what every reader therefore sees."""
 
-    def __init__(self, write: Edges, wrapper: NativeWrapper, graph: Graph, batch: tuple[Tensor, Geometry]) -> None:
-        keep, self.where = batch
-        self.other, self.wrapper, self.graph = write.other, wrapper, graph
+    def __init__(self, keep: Tensor, other: Pass, wrapper: NativeWrapper, graph: Graph, where: Geometry) -> None:
+        self.other, self.wrapper, self.graph, self.where = other, wrapper, graph, where
         self.cut = (~keep & graph.exists.to(keep.device)).to(wrapper.device)
         self.maps = [block_maps(wrapper, block) for block in range(graph.blocks)]
         self.wide = torch.promote_types(wrapper.dtype, torch.float32)

@@ -9,25 +9,20 @@ with torch.func where shapes agree) is not declared.
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from audit.bench.model_pool import ModelPool
+from audit.bench.training.descent import descend
+from audit.bench.training.learners import Learner, TrainData, WrapperLearner
 from audit.bench.training.recipe import TrainingRecipe
 from audit.schema import AuditError, Checkpoint, EditRecord
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-    from audit.bench.bench import Bench
-    from audit.wrappers import Wrapper
-from audit.bench.training.descent import descend
-from audit.bench.training.learners import Learner, TrainData, WrapperLearner
-
 
 def train(
-    bench: "Bench",
+    pool: ModelPool,
     ckpts: Sequence[Checkpoint],
     recipes: Sequence[TrainingRecipe],
     data: TrainData,
@@ -45,12 +40,12 @@ def train(
     records: list[EditRecord] = []
     for i, (ckpt, recipe) in enumerate(zip(starts, recipes, strict=True)):
         folders = {step: out / f"{i}-{recipe.name}-{step}" for step in at_steps}
-        records += [edited.edits[-1] for edited in train_one(bench, ckpt, recipe, data, folders)]
+        records += [edited.edits[-1] for edited in train_one(pool, ckpt, recipe, data, folders)]
     return records
 
 
 def train_one(
-    bench: "Bench", ckpt: Checkpoint, recipe: TrainingRecipe, data: TrainData, folders: Mapping[int, Path]
+    pool: ModelPool, ckpt: Checkpoint, recipe: TrainingRecipe, data: TrainData, folders: Mapping[int, Path]
 ) -> list[Checkpoint]:
     """Train one checkpoint and write an edited checkpoint folder at each of the named steps, in order of steps.
 
@@ -63,7 +58,7 @@ def train_one(
     if outside:
         raise AuditError(f"recipe {recipe.name!r} has no step {outside[0]}", f"name steps from 1 to {recipe.steps}")
     written: list[Checkpoint] = []
-    with copied(bench, ckpt) as (learner, original):
+    with copied(pool, ckpt) as (learner, original):
 
         def save(taken: int) -> None:
             if taken in folders:
@@ -87,15 +82,13 @@ class Copied(NamedTuple):
 
 
 @contextmanager
-def copied(bench: "Bench", ckpt: Checkpoint) -> Generator[Copied]:
-    """A fresh copy of a checkpoint beside the bench's own, which stays open meanwhile.
+def copied(pool: ModelPool, ckpt: Checkpoint) -> Generator[Copied]:
+    """A fresh copy of a checkpoint beside the pool's own, which stays open meanwhile.
 
     Raises AuditError for a checkpoint that is edited by a hook: a copy of its weights is not a copy of it.
     """
-    if any(edit.plays != "weights" for edit in ckpt.edits):
-        raise AuditError("a checkpoint edited by a hook cannot be trained", "train its parent, or merge the edit")
-    with bench.hold(ckpt) as (wrapper,):
-        yield Copied(WrapperLearner(_fresh_copy(bench, ckpt)), WrapperLearner(wrapper))
+    with pool.hold(ckpt) as (wrapper,):
+        yield Copied(WrapperLearner(pool.fresh(ckpt)), WrapperLearner(wrapper))
 
 
 def changed_tensors(learner: Learner, original: Learner) -> dict[str, Tensor]:
@@ -114,14 +107,3 @@ def _settings(recipe: TrainingRecipe, taken: int) -> dict[str, str | int | float
         "steps": taken, "of_steps": recipe.steps, "lr": recipe.lr, "batch": recipe.batch, "seed": recipe.seed,
         "schedule": recipe.schedule, "warmup_steps": recipe.warmup_steps, "trainable": recipe.trainable,
     }  # fmt: skip
-
-
-def _fresh_copy(bench: "Bench", ckpt: Checkpoint) -> "Wrapper":
-    """A second live model of this checkpoint, shared with nobody."""
-    from audit.bench import edit_playback
-    from audit.wrappers import open_wrapper
-
-    def play(model: "PreTrainedModel") -> None:
-        edit_playback.opened(ckpt, model)
-
-    return open_wrapper(ckpt, *bench.settings, prepare=play)

@@ -3,19 +3,15 @@
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from audit.bench.training.learners import Learner, TrainData
 from audit.bench.training.recipe import TrainingRecipe
 from audit.bench.training.two_losses import backward
 from audit.schema import AuditError
-
-if TYPE_CHECKING:
-    pass
-from audit.bench.training.learners import Learner, TrainData
 
 
 def training_batches(n: int, size: int, seed: int) -> Iterator[Int[Tensor, " row"]]:

@@ -1,12 +1,17 @@
 """Dictionary features scaled in place."""
 
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+import copy
+from dataclasses import dataclass, field
+from typing import Protocol, cast, runtime_checkable
 
-from jaxtyping import Int
-from torch import Tensor
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
-from audit.schema import Site
+from audit.bench.layout import Geometry
+from audit.bench.writes.write import Write, check_positions, content_of, content_of_rows, tap_at
+from audit.schema import Positions, Site
+from audit.wrappers import Tap, Wrapper
 
 
 @runtime_checkable
@@ -18,10 +23,12 @@ class Dictionary(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Features:
+class Features(Write):
     """Scale dictionary features in place: h <- h + decode(f') - decode(f), f'[columns] = scale * f[columns].
 
-    ``name`` is the content hash of the dictionary; without it the pass is not cached.
+    ``name`` is the content hash of the dictionary; without it the pass is not cached. ``positions``: which of a row's
+    states (None: every one, virtual tokens included); ``rows``: which rows (None: all). The dictionary itself stays
+    where and as it is: a copy of it computes on the state's device and in the state's dtype.
     """
 
     site: Site
@@ -29,3 +36,79 @@ class Features:
     columns: Int[Tensor, " column"]
     scale: float
     name: str | None = None
+    positions: Positions | None = None
+    rows: Bool[Tensor, " row"] | None = None
+    _placed: dict[tuple[torch.device, torch.dtype], Dictionary] = field(
+        default_factory=dict[tuple[torch.device, torch.dtype], Dictionary], init=False, repr=False
+    )
+
+    def key(self) -> tuple[str, ...] | None:
+        if self.name is None:
+            return None
+        everywhere = self.positions is None and self.rows is None
+        limits = () if everywhere else (str(self.positions), content_of_rows(self.rows))
+        return str(self.site), self.name, content_of(self.columns), repr(self.scale), *limits
+
+    def bites(self) -> bool:
+        return self.scale != 1 and len(self.columns) > 0 and (self.rows is None or bool(self.rows.any()))
+
+    def taps(self, wrapper: Wrapper, where: Geometry, given: Tensor | None) -> list[Tap]:
+        chosen = self._chosen(where)
+
+        def visit(state: Tensor) -> Tensor:
+            if chosen is None:
+                return self._scaled(state)
+            state = state.clone()
+            state[chosen] = self._scaled(state[chosen])
+            return state
+
+        return [tap_at(self.site, visit)]
+
+    def _chosen(self, where: Geometry) -> Bool[Tensor, "row pos"] | None:
+        """Which states of the padded batch change; None: all of them."""
+        if self.positions is None and self.rows is None:
+            return None
+        check_positions(self.site, self.positions, "scaled by its features")
+        at = torch.full((where.n * where.total,), self.positions is None, device=where.device)
+        if self.positions is not None:
+            at[where.flat(self.positions)] = True
+        chosen = at.view(where.n, where.total)
+        return chosen if self.rows is None else chosen & where.of_rows(self.rows).to(where.device)[:, None]
+
+    def _scaled(self, state: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        sae = self._placed_at(state)
+        features = sae.encode(state)
+        changed, columns = features.clone(), self.columns.to(state.device)
+        changed[..., columns] = changed[..., columns] * self.scale
+        return state + (sae.decode(changed) - sae.decode(features)).to(state.dtype)
+
+    def _placed_at(self, state: Tensor) -> Dictionary:
+        place = state.device, state.dtype
+        if place not in self._placed:
+            with torch.inference_mode(False), torch.no_grad():  # a later pass may take gradients through the copy
+                self._placed[place] = placed(self.sae, *place)
+        return self._placed[place]
+
+
+def placed(sae: Dictionary, device: torch.device, dtype: torch.dtype) -> Dictionary:
+    """The dictionary with its tensors on a device, floating ones in a dtype: itself where they are, else a copy.
+
+    Its tensors are those of a module, or the tensors and modules that another object holds as attributes.
+    """
+    if isinstance(sae, nn.Module):
+        return cast(Dictionary, _moved(sae, device, dtype))
+    held = {name: part for name, part in vars(sae).items() if isinstance(part, Tensor | nn.Module)}
+    moved = {name: _moved(part, device, dtype) for name, part in held.items()}
+    if all(moved[name] is part for name, part in held.items()):
+        return sae
+    twin = copy.copy(sae)
+    vars(twin).update(moved)
+    return twin
+
+
+def _moved(part: Tensor | nn.Module, device: torch.device, dtype: torch.dtype) -> Tensor | nn.Module:
+    if isinstance(part, Tensor):
+        return part.to(device, dtype if part.is_floating_point() else part.dtype)
+    tensors = [*part.parameters(), *part.buffers()]
+    fits = all(t.device == device and (t.dtype == dtype or not t.is_floating_point()) for t in tensors)
+    return part if fits else copy.deepcopy(part).to(device, dtype)

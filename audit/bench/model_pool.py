@@ -1,0 +1,127 @@
+"""Open models: each checkpoint opened once, its edits played back, closed when memory is wanted for another."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+
+from audit.bench.cache_keys import Settings
+from audit.bench.passes import LoadedModel
+from audit.bench.weight_journal import WeightJournal
+from audit.bench.writes.write import Write
+from audit.schema import AuditError, Checkpoint
+from audit.wrappers import Wrapper, open_wrapper
+
+_SHARE_OF_MEMORY = 0.4
+
+
+class ModelPool:
+    """Opens models as its settings say and holds them, the least recently used of them only as long as memory lasts."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._models: OrderedDict[str, LoadedModel] = OrderedDict()
+        self._held: list[str] = []
+        self._altered: set[str] = set()
+        self._keys: dict[int, tuple[Checkpoint, str]] = {}
+
+    def open(self, ckpt: Checkpoint) -> Wrapper:
+        """The checkpoint's model, opened once and held until memory is wanted for another."""
+        return self.loaded(ckpt).wrapper
+
+    def loaded(self, ckpt: Checkpoint) -> LoadedModel:
+        """The same with what its edits write on every run. AuditError while its weights are lent to be changed."""
+        key = self.key(ckpt)
+        if key in self._altered:
+            raise AuditError(f"{ckpt.source}: its weights are being changed", "run it before or after that")
+        model = self._models.get(key)
+        if model is None:
+            model = self._models[key] = self._load(ckpt)
+            self._evict(key)
+        self._models.move_to_end(key)
+        return model
+
+    def fresh(self, ckpt: Checkpoint) -> Wrapper:
+        """A second live model of this checkpoint, shared with nobody. AuditError if a hook edits it."""
+        refuse_hooks(ckpt)
+        return self._played(ckpt).wrapper
+
+    def key(self, ckpt: Checkpoint) -> str:
+        """The checkpoint's content key, computed once an object."""
+        known = self._keys.get(id(ckpt))
+        if known is None or known[0] is not ckpt:
+            known = self._keys[id(ckpt)] = (ckpt, ckpt.key)
+        return known[1]
+
+    @contextmanager
+    def hold(self, *ckpts: Checkpoint) -> Generator[tuple[Wrapper, ...]]:
+        """Pin models for the length of a block: none of them is closed for another."""
+        keys = [self.key(c) for c in ckpts]
+        self._held += keys
+        try:
+            yield tuple(self.open(c) for c in ckpts)
+        finally:
+            for key in keys:
+                self._held.remove(key)
+            if self._models:
+                self._evict(next(reversed(self._models)))
+
+    @contextmanager
+    def altered(self, ckpt: Checkpoint) -> Generator[Wrapper]:
+        """Lend a model whose weights may be changed for the length of a block; then every byte is as before.
+
+        Meanwhile nobody else can run it: what came out would be kept under the name of the unchanged weights. Memory is
+        that of one more copy of the parameters. AuditError for a checkpoint that is edited by a hook.
+        """
+        refuse_hooks(ckpt)
+        with self.hold(ckpt) as (wrapper,), WeightJournal() as journal:
+            journal.remember(wrapper.parameters().values())
+            self._altered.add(self.key(ckpt))
+            try:
+                yield wrapper
+            finally:
+                self._altered.remove(self.key(ckpt))
+
+    def _load(self, ckpt: Checkpoint) -> LoadedModel:
+        """Open a checkpoint and check that hooks see what the model computes."""
+        from audit.wrappers import load_checks
+
+        model = self._played(ckpt)
+        load_checks.check(model.wrapper)
+        return model
+
+    def _played(self, ckpt: Checkpoint) -> LoadedModel:
+        """Open a checkpoint and play its edits back."""
+        from audit.bench import edit_playback
+
+        plays: list[Write] = []
+        with torch.inference_mode(False):  # a pass may open a second model, whose weights others train or change later
+            wrapper = open_wrapper(
+                ckpt, *self.settings, prepare=lambda model: plays.extend(edit_playback.opened(ckpt, model))
+            )
+        return LoadedModel(wrapper, tuple(plays))
+
+    def _evict(self, newest: str) -> None:
+        """Close the least recently used models that nobody holds, down to a share of the device's memory."""
+        limit = _SHARE_OF_MEMORY * device_bytes(self.settings.device)
+        sizes = {key: model.wrapper.size_bytes() for key, model in self._models.items()}
+        for key in list(self._models):
+            if sum(sizes.values()) <= limit:
+                return
+            if key != newest and key not in self._held:
+                del self._models[key], sizes[key]
+
+
+def refuse_hooks(ckpt: Checkpoint) -> None:
+    """AuditError for a checkpoint that is edited by a hook: whoever changes its weights leaves the hook away."""
+    if any(edit.is_hook for edit in ckpt.edits):
+        raise AuditError("a checkpoint edited by a hook cannot be trained", "train its parent, or merge the edit")
+
+
+def device_bytes(device: str) -> int:
+    """Memory of the device; of the machine for the CPU and for devices that do not tell."""
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
