@@ -25,7 +25,10 @@ class Setting(NamedTuple):
 
 
 class Description(NamedTuple):
-    """What a plug-in file says of itself. ``requires`` is the literal class attribute, as (keyword, value) pairs."""
+    """What a plug-in file says of itself. ``requires`` is the literal class attribute, as (keyword, value) pairs.
+
+    ``attack`` is the word for the attack that a probe makes; None where it makes none.
+    """
 
     name: str
     class_name: str
@@ -34,6 +37,7 @@ class Description(NamedTuple):
     settings: tuple[Setting, ...]
     requires: tuple[tuple[str, str], ...]
     version: int
+    attack: str | None = None
 
 
 def _broken(path: Path, why: str) -> AuditError:
@@ -101,6 +105,12 @@ def _class_value(cls: ast.ClassDef, name: str) -> ast.expr | None:
     return None
 
 
+def _literal(cls: ast.ClassDef, name: str) -> object:
+    """A class attribute that is written as a constant; None where there is none."""
+    value = _class_value(cls, name)
+    return value.value if isinstance(value, ast.Constant) else None
+
+
 def _described(path: Path) -> Description:
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
@@ -113,10 +123,10 @@ def _described(path: Path) -> Description:
     pairs: tuple[tuple[str, str], ...] = ()
     if isinstance(requires, ast.Call):
         pairs = tuple((word.arg, ast.unparse(word.value)) for word in requires.keywords if word.arg)
-    version = _class_value(cls, "version")
-    stated = version.value if isinstance(version, ast.Constant) and isinstance(version.value, int) else 1
+    version, attack = _literal(cls, "version"), _literal(cls, "attack")
+    version, attack = version if isinstance(version, int) else 1, attack if isinstance(attack, str) else None
     question = docstring.strip().splitlines()[0] if docstring.strip() else ""
-    return Description(path.stem, cls.name, question, docstring, _settings(cls), pairs, stated)
+    return Description(path.stem, cls.name, question, docstring, _settings(cls), pairs, version, attack)
 
 
 def describe(package: str) -> list[Description]:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from audit.schema import AuditError, ExitCode, Table
+from audit.schema import AuditError, ExitCode, Table, axis_column
 from audit.wording import visible
 from dashboards.vault import MB, Vault, shown
 
@@ -48,9 +48,10 @@ class Sheet(NamedTuple):
 
 def layers(table: pa.Table) -> tuple[float, ...]:
     """The layers (or steps, or bit widths) that a table has scores of."""
-    if "layer" not in table.column_names:
+    axis = axis_column(table.column_names)
+    if axis is None:
         return (WHOLE,)
-    return tuple(sorted(float(x) for x in pc.unique(table["layer"]).to_pylist() if x is not None)) or (WHOLE,)
+    return tuple(sorted(float(x) for x in pc.unique(table[axis]).to_pylist() if x is not None)) or (WHOLE,)
 
 
 def read(vault: Vault, run: str, table: Table) -> pa.Table:
@@ -71,8 +72,8 @@ def read(vault: Vault, run: str, table: Table) -> pa.Table:
             raise _broken(path, f"{file.metadata.num_rows} rows of {sum(held)} bytes are too big to open here")
         if lacking := [name for name in NEEDED if name not in file.schema_arrow.names]:
             raise _broken(path, f"it lacks the columns {', '.join(lacking)}")
-        wanted = [*NEEDED, *(["layer"] if "layer" in file.schema_arrow.names else [])]
-        return _shortened(file.read(columns=wanted))
+        axis = axis_column(file.schema_arrow.names)
+        return _shortened(file.read(columns=[*NEEDED, *([axis] if axis else [])]))
     except (pa.ArrowException, OSError) as error:
         raise _broken(path, f"it is no table: {visible(str(error), 200)}") from None
 
@@ -84,7 +85,7 @@ def _broken(path: str, reason: str) -> AuditError:
 def _shortened(table: pa.Table) -> pa.Table:
     """Texts cut to what is ever shown, before they become Python strings."""
     for i, name in enumerate(table.column_names):
-        if name not in ("score", "layer"):
+        if name not in ("score", axis_column(table.column_names)):
             cut = pc.utf8_slice_codeunits(table[name].cast(pa.large_string()), 0, TEXT)
             table = table.set_column(i, name, cut)
     return table.set_column(table.column_names.index("score"), "score", table["score"].cast(pa.float64()))
@@ -92,8 +93,8 @@ def _shortened(table: pa.Table) -> pa.Table:
 
 def sheet(table: pa.Table, layer: float) -> Sheet:
     """The items at one layer, one row an item with its scores in every role, in the order of the table."""
-    if "layer" in table.column_names:
-        table = table.filter(pc.equal(table["layer"].cast(pa.float64()), layer))
+    if axis := axis_column(table.column_names):
+        table = table.filter(pc.equal(table[axis].cast(pa.float64()), layer))
     texts: dict[str, dict[str, str]] = {}
     outputs: dict[str, dict[str, str]] = {}
     scores: dict[str, dict[str, float]] = {}

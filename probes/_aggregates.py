@@ -23,7 +23,7 @@ def forget_quality(bench: Bench, case: OpenCase, cast: CaseModels, most: int) ->
     naming = Naming(
         probe="forget_likelihood", name="forget_quality", kind="context",
         statistic="KS distance between truth ratios P_pert/P_para of the suspect and of a model that never knew",
-        unit="KS distance D (0 same distribution)",
+        unit="KS distance D (0 same distribution)", scale="distance",
     )  # fmt: skip
     texts = Texts(cohort="forget")
     rows = len(case.rows(texts))
@@ -80,7 +80,7 @@ def privacy_leakage(bench: Bench, case: OpenCase, cast: CaseModels, k: float) ->
     naming = Naming(
         probe="forget_likelihood", name="privacy_leakage", kind="context",
         statistic=f"1 - AUROC (forget against holdout, Min-K {k:.0%}) relative to a model that never knew",
-        unit="% (0 like never trained; below 0 leaks, above 0 over-suppressed)",
+        unit="% (0 like never trained; below 0 leaks, above 0 over-suppressed)", scale="percent",
     )  # fmt: skip
     if not case.has(Texts(cohort="holdout")) or cast.null is None:
         reason = "needs holdout people and a model that never knew"

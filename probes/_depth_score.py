@@ -23,6 +23,7 @@ def depth_score(reading: Reading, tau_nats: float, seed: int) -> Measurement:
     naming = Naming(
         probe="reverse_patch", name="unlearning_depth_score", kind="context", mode="paper",
         statistic="unlearning depth score, content tokens of trained rows", unit="score (1 like the null, 0 like base)",
+        scale="score",
     )  # fmt: skip
     loss = {name: reading.logprob["base"] - x for name, x in reading.logprob.items()}
     finite = np.isfinite(loss["suspect"] + loss["null"]).sum(1) == loss["null"].shape[1]

@@ -37,6 +37,14 @@ class Neighbours(NamedTuple):
     distance: Float[Tensor, "row k"]
 
 
+class Draw(NamedTuple):
+    """How neighbours are drawn: how many of a row (``size``), the share of its tokens replaced, and the seed."""
+
+    size: int
+    share: float
+    seed: int
+
+
 class Landscape(NamedTuple):
     """Losses of texts and their neighbours in one model, in nats; NaN where a neighbour keeps no content token.
 
@@ -83,11 +91,9 @@ def nearest_tokens(table: Float[Tensor, "token d"], tokenizer: Any, m: int) -> I
     return nearest
 
 
-def neighbours(
-    rows: Rows, near: Int[Tensor, "token m"], table: Float[Tensor, "token d"], settings: tuple[int, float, int]
-) -> Neighbours:
-    """So many neighbours (``settings``: count, share of tokens, seed) of every row, drawn from the row's own tokens."""
-    k, share, seed = settings
+def neighbours(rows: Rows, near: Int[Tensor, "token m"], table: Float[Tensor, "token d"], draw: Draw) -> Neighbours:
+    """So many neighbours of every row, drawn from the row's own tokens."""
+    k, share, seed = draw
     n, width = rows.ids.shape
     ids, replaced = rows.ids[:, None].repeat(1, k, 1), torch.zeros(n, k, width, dtype=torch.bool)
     for i in range(n):

@@ -14,7 +14,7 @@ from audit.case import OpenCase, Part
 from audit.probing import Naming, blank
 from audit.schema import Checkpoint, Count, Measurement, Missing, Texts
 from audit.stats import clustered
-from probes._landscape import curvature, embeddings, features, landscape, nearest_tokens, neighbours
+from probes._landscape import Draw, curvature, embeddings, features, landscape, nearest_tokens, neighbours
 
 COHORTS = ("retain", "forget", "holdout")
 DIRECTIONS = 8
@@ -22,7 +22,7 @@ KINDS = ("forest", "logistic")
 NAMING = Naming(
     probe="remind_landscape", name="classifier", kind="context", mode="paper",
     statistic="AUROC of forget against holdout items by the published features, people left out in turn",
-    unit="AUROC",
+    unit="AUROC", scale="probability",
 )  # fmt: skip
 BASELINE = (
     "The baseline sees the texts alone (length, replaced words, the table's distances). Without a difference whose "
@@ -80,7 +80,7 @@ def described(bench: Bench, case: OpenCase, model: Checkpoint, settings: Setting
     person: list[str] = []
     for number, name in enumerate(COHORTS):
         rows = case.rows(Texts.model_validate({"cohort": name}), part)
-        drawn = neighbours(rows, near, embedded, (settings.many, settings.share, case.case.seed))
+        drawn = neighbours(rows, near, embedded, Draw(settings.many, settings.share, case.case.seed))
         columns = features(landscape(bench, model, rows, drawn), drawn)
         bent, slope = curvature(bench, model, rows, DIRECTIONS, case.case.seed)
         seen.append(np.concatenate([columns, bent[:, None], slope[:, None]], 1))

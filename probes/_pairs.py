@@ -10,8 +10,8 @@ from numpy import ndarray
 from torch import Tensor
 
 from audit.bench import Bench
-from audit.case import Matched, OpenCase, Rows, matched, nearest, stacked, tokenise
-from audit.probing import ANSWER_LOGPROB, PersonRows, row_means
+from audit.case import Matched, OpenCase, Rows, matched, nearest, row_means, stacked, tokenise
+from audit.probing import ANSWER_LOGPROB, PersonRows
 from audit.schema import Checkpoint, Cohort, Item, Texts
 
 

@@ -10,11 +10,18 @@ from numpy import ndarray
 
 from audit import stats
 from audit.bench import Bench, Replace, Start
-from audit.case import Rows
-from audit.probing import KEY_LOGPROB, PersonRows, row_means
+from audit.case import Rows, row_means
+from audit.probing import KEY_LOGPROB, PersonRows
 from audit.schema import Checkpoint, Curve, Read, Site
 
 Mode = Literal["all", "answer"]
+
+
+class Place(NamedTuple):
+    """After which layer the source's state is handed over, and at which positions."""
+
+    layer: int
+    mode: Mode
 
 
 def after(layer: int) -> Site:
@@ -22,9 +29,7 @@ def after(layer: int) -> Site:
     return Site(part="resid_out", block=layer)
 
 
-def read_by(
-    bench: Bench, reader: Checkpoint, source: Checkpoint, rows: Rows, where: tuple[int, Mode]
-) -> Float[ndarray, " row"]:
+def read_by(bench: Bench, reader: Checkpoint, source: Checkpoint, rows: Rows, where: Place) -> Float[ndarray, " row"]:
     """Mean log-probability (nats) of the content tokens when ``reader`` goes on from ``source``'s state after a layer.
 
     ``all``: the reader resumes from the whole state; ``answer``: only the positions that predict content tokens are
@@ -68,7 +73,9 @@ def profile(
     plain = row_means(bench.run(reader, sheet.rows, (KEY_LOGPROB,))[KEY_LOGPROB], sheet.rows)
     logprob = {own: np.repeat(plain[:, None], len(layers), axis=1)}
     for name, source in sources.items():
-        logprob[name] = np.stack([read_by(bench, reader, source, sheet.rows, (layer, mode)) for layer in layers], 1)
+        logprob[name] = np.stack(
+            [read_by(bench, reader, source, sheet.rows, Place(layer, mode)) for layer in layers], 1
+        )
     return Reading(sheet, mode, logprob)
 
 
@@ -78,8 +85,8 @@ def curve(role: str, people: Float[ndarray, "person layer"], seed: int) -> Curve
     lo, hi = np.percentile(drawn, [2.5, 97.5], axis=0)
     return Curve.model_validate(
         {
-            "axis": "layer", "unit": "item probability", "role": role, "x": tuple(range(people.shape[1])),
-            "y": people.mean(0).tolist(), "lo": lo.tolist(), "hi": hi.tolist(),
+            "axis": "layer", "unit": "item probability", "scale": "probability", "role": role,
+            "x": tuple(range(people.shape[1])), "y": people.mean(0).tolist(), "lo": lo.tolist(), "hi": hi.tolist(),
         }
     )  # fmt: skip
 
@@ -89,8 +96,9 @@ def share(part: Float[ndarray, "person layer"], reference: Float[ndarray, "perso
     drawn = stats.bootstrap_effect(part, reference, seed).effect
     lo, hi = np.percentile(drawn, [2.5, 97.5], axis=0)
     return Curve(
-        axis="layer", unit="retain reading relative to base", role="gate", x=tuple(range(part.shape[1])),
-        y=tuple((part.mean(0) / reference.mean(0)).tolist()), lo=tuple(lo.tolist()), hi=tuple(hi.tolist()),
+        axis="layer", unit="retain reading relative to base", scale="ratio", role="gate",
+        x=tuple(range(part.shape[1])), y=tuple((part.mean(0) / reference.mean(0)).tolist()),
+        lo=tuple(lo.tolist()), hi=tuple(hi.tolist()),
     )  # fmt: skip
 
 

@@ -15,10 +15,11 @@ from torch import Tensor
 from audit import stats
 from audit.bench import Bench
 from audit.case import OpenCase, Rows, stacked, tokenise
-from audit.checkpoints import folder_of, resolve
+from audit.checkpoints import resolve
 from audit.probing import Naming, blank, case_models_of, interval, n_blocks
 from audit.readouts import logistic
 from audit.schema import Checkpoint, Count, Item, Measurement, Missing, Read, Site, Source, Template
+from audit.wrappers import fresh_model
 from probes._pairs import Pairs
 from probes._profiles import after
 
@@ -34,7 +35,7 @@ NAMING = Naming(
     probe="cross_sequence", name="published_gap", kind="context", mode="paper",
     statistic="memorisation-specific gap: leave-one-sequence-out accuracy of learned against alternate texts (true), "
     "less that of two alternates (pure), mean over depths",
-    unit="accuracy difference",
+    unit="accuracy difference", scale="difference",
 )  # fmt: skip
 DIFFERS = (
     "As published: last token, prefixes, LogisticRegression(C = 1) behind a standardiser, depth 0 to the last. Texts "
@@ -114,11 +115,9 @@ def _behind(case: OpenCase, items: Sequence[Item], answers: Sequence[str], prefi
 
 def untrained(base: Checkpoint, folder: Path) -> Checkpoint:
     """A model of base's architecture as it is initialised with the published seed."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(INITIAL_SEED)
-        model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder_of(base)))
+        model = fresh_model(base)
     model.save_pretrained(folder / "untrained")
     return resolve(Source(path=str(folder / "untrained")), folder)
 

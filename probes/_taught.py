@@ -14,7 +14,7 @@ import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from audit.bench import Bench, Forward, TrainData, TrainingRecipe
 from audit.case import OpenCase, Rows, stacked
 from audit.checkpoints import delta_of, read_edit
 from audit.probing import width
-from audit.schema import AuditError, Checkpoint, Cohort, Form, Texts
+from audit.schema import AuditError, Checkpoint, Cohort, Texts
 from audit.storage import TEMP
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,13 @@ class Lessons(NamedTuple):
     steps: int
     batch: int
     seed: int
+
+
+class _Teaching(NamedTuple):
+    """How the reader is trained, and on what."""
+
+    recipe: TrainingRecipe
+    data: TrainData
 
 
 def lesson_tokens(case: OpenCase, lessons: Lessons) -> int:
@@ -63,7 +70,9 @@ def taught_reader(bench: Bench, case: OpenCase, lessons: Lessons) -> Checkpoint:
     schedule = [*lessons, recipe.lr, recipe.warmup_steps]
     key = bench.key(_NAME, case.base.key, holdout.hash, known.hash, schedule)
     folder = case.out / "readers" / key[:32] if bench.store is None else bench.store.folder(key)
-    return _cached(case.base, folder) or _trained(bench, case.base, (recipe, TrainData(holdout, known)), folder)
+    return _cached(case.base, folder) or _trained(
+        bench, case.base, _Teaching(recipe, TrainData(holdout, known)), folder
+    )
 
 
 def _loss(new: Forward | None, known: Forward | None, _new: Forward | None, _known: Forward | None) -> Tensor:
@@ -89,12 +98,12 @@ def _cached(base: Checkpoint, folder: Path) -> Checkpoint | None:
     return reader
 
 
-def _trained(bench: Bench, base: Checkpoint, by: tuple[TrainingRecipe, TrainData], folder: Path) -> Checkpoint:
+def _trained(bench: Bench, base: Checkpoint, by: _Teaching, folder: Path) -> Checkpoint:
     """Train beside the folder and put the result in place; the reader of another process that was faster is as good."""
     beside = folder.with_name(f".{folder.name}.{os.getpid()}{TEMP}")
     shutil.rmtree(beside, ignore_errors=True)
     try:
-        bench.train([base], [by[0]], by[1], [by[0].steps], beside)
+        bench.train([base], [by.recipe], by.data, [by.recipe.steps], beside)
         with suppress(OSError):
             beside.rename(folder)
     finally:
@@ -107,5 +116,5 @@ def _trained(bench: Bench, base: Checkpoint, by: tuple[TrainingRecipe, TrainData
 
 def _rows(case: OpenCase, cohort: Cohort) -> Rows:
     """All rows of a cohort: both parts, every form."""
-    every = [Texts(cohort=cohort, form=form) for form in get_args(Form)]
+    every = [Texts(cohort=cohort, form=form) for form in case.forms()]
     return stacked([case.rows(texts, "all") for texts in every if case.has(texts, "all")])

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from audit.bench import Bench
-from audit.case import OpenCase, Rows
+from audit.case import OpenCase, Rows, row_means
 from audit.probing import (
     LOGITS,
     CaseModels,
@@ -26,10 +26,23 @@ from audit.probing import (
     n_blocks,
     panel_of,
     person_rows_of,
-    row_means,
     variants,
 )
-from audit.schema import Case, Checkpoint, Cohort, Cost, Count, Curve, Form, Measurement, Need, Read, Requires, Texts
+from audit.schema import (
+    EFFECT_UNIT,
+    Case,
+    Checkpoint,
+    Cohort,
+    Cost,
+    Count,
+    Curve,
+    Form,
+    Measurement,
+    Need,
+    Read,
+    Requires,
+    Texts,
+)
 from probes._profiles import after, curve
 
 LEAST_GAP_NATS = 0.5
@@ -48,6 +61,15 @@ class _Seen(NamedTuple):
 
     lift: Float[ndarray, "row layer"]
     hits: Float[ndarray, "row layer"]
+
+
+class _LensReading(NamedTuple):
+    """What every model shows of the contrast: by item, by forget person, and by holdout person where there are any."""
+
+    contrast: _Contrast
+    seen: Mapping[str, _Seen]
+    scored: ModelScores
+    holdout: ModelScores | None
 
 
 class AnswerLens(Probe):
@@ -94,7 +116,7 @@ class AnswerLens(Probe):
             probe="answer_lens", name="lens_lift", kind="decoding",
             statistic="largest effect over layers on the lift of the true answer over never-trained alternates, "
             "through the model's own head",
-            unit="effect (0 never trained, 1 base)",
+            unit=EFFECT_UNIT, scale="effect",
         )  # fmt: skip
         forget = self._contrast(case, "forget", "trained")
         if forget is None:
@@ -115,15 +137,9 @@ class AnswerLens(Probe):
         if holdout is not None:
             lifts = {name: self._seen(bench, c, holdout).lift for name, c in cast.by_name().items()}
             other = by_person(holdout.sheet, lifts)
-        return (self._judged(case, cast, naming, (forget, seen, scored, other)),)
+        return (self._judged(case, cast, naming, _LensReading(forget, seen, scored, other)),)
 
-    def _judged(
-        self,
-        case: OpenCase,
-        cast: CaseModels,
-        naming: Naming,
-        evidence: tuple[_Contrast, Mapping[str, _Seen], ModelScores, ModelScores | None],
-    ) -> Measurement:
+    def _judged(self, case: OpenCase, cast: CaseModels, naming: Naming, evidence: _LensReading) -> Measurement:
         """The lift as an effect over people and layers."""
         contrast, seen, scored, other = evidence
         seed, people = case.case.seed, scored.people
@@ -139,13 +155,15 @@ class AnswerLens(Probe):
             **{f"late_suppression_nats_{name}": float(x.mean(0).max() - x.mean(0)[-1]) for name, x in people.items()},
             **{name: value for name, value in hits.items() if np.isfinite(value)},
         }
-        table = item_table(case, "answer_lens", contrast.sheet, lifts, {name: cast.role(name) for name in lifts})
+        table = item_table(
+            case, "answer_lens", contrast.sheet, lifts, {name: cast.role(name) for name in lifts}, "layer"
+        )
         empty = blank(naming, "", scored.n, len(people["suspect"]), seed)
         last = n_blocks(case)
         return assessed.onto(empty).model_copy(
             update={
-                "items": table, "readings": readings, "curves": _curves(people, cast, seed),
-                "notes": (f"layer {last} is the output itself", assessed.test),
+                "items": table, "layer": assessed.layer if assessed.layer >= 0 else None, "readings": readings,
+                "curves": _curves(people, cast, seed), "notes": (f"layer {last} is the output itself", assessed.test),
             }
         )  # fmt: skip
 
@@ -193,6 +211,8 @@ def _curves(people: Mapping[str, Float[ndarray, "person layer"]], cast: CaseMode
         roles["null"] = cast.null_role
     roles |= {name: "floor" for name in people if name.startswith("floor")}
     return tuple(
-        curve(role, people[name], seed).model_copy(update={"unit": "lift of the true answer (nats)"})
+        curve(role, people[name], seed).model_copy(
+            update={"unit": "lift of the true answer (nats)", "scale": "difference"}
+        )
         for name, role in roles.items()
     )

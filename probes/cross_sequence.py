@@ -29,6 +29,7 @@ from audit.probing import (
     panel_of,
 )
 from audit.schema import (
+    EFFECT_UNIT,
     Case,
     Checkpoint,
     Control,
@@ -51,13 +52,13 @@ DIFFERENCE = Naming(
     probe="cross_sequence", name="shared_direction", kind="decoding",
     statistic="largest effect over depths and coordinates on the out-of-person margin of learned texts over matched "
     "alternates",
-    unit="effect (0 never trained, 1 base)",
+    unit=EFFECT_UNIT, scale="effect",
 )  # fmt: skip
 SEPARABLE = Naming(
     probe="cross_sequence", name="separability", kind="context",
     statistic="largest |A - 1/2| over depths and coordinates; A is the share of people whose learned texts lie on the "
     "learned side of a read-out that was fitted without them",
-    unit="concordance, distance from 1/2",
+    unit="concordance, distance from 1/2", scale="distance",
 )  # fmt: skip
 NOT_MEMORY = (
     "The p of this row swaps labels within people: it tests whether learned texts and alternates can be told apart at "
@@ -161,12 +162,12 @@ class CrossSequence(Probe):
         design = Design(seed, LEAST_GAP, differenced=cast.null is None, draws=self.permutations)
         assessed = assess(panel_of(scored, other), design)
         roles = {name: cast.role(name) for name in own}
-        table = item_table(case, "cross_sequence", forget.sheet(), own, roles)
+        table = item_table(case, "cross_sequence", forget.sheet(), own, roles, "site")
         where = {} if assessed.layer < 0 else _where(assessed.layer, n_blocks(case))
         filled = assessed.onto(empty)
         return filled.model_copy(
             update={
-                "items": table, "curves": _curves(scored, cast, seed),
+                "items": table, "layer": _layer(assessed.layer, n_blocks(case)), "curves": _curves(scored, cast, seed),
                 "readings": filled.readings | where, "notes": (forget.note, _columns(n_blocks(case)), *filled.notes),
             }
         )  # fmt: skip
@@ -215,6 +216,7 @@ class CrossSequence(Probe):
         return blank(SEPARABLE, "", n, len(forget.people), seed).model_copy(
             update={
                 "value": float(np.abs(a - 0.5).max()), "ci95": missing, "p": float(suspect["p"][0]), "p_below": missing,
+                "layer": _layer(best, n_blocks(case)),
                 "null": Null(
                     kind="labels swapped within people", quantiles=stats.quantile_summary(suspect["null"]),
                     n=len(suspect["null"]),
@@ -234,6 +236,10 @@ def _where(site: int, blocks: int) -> dict[str, float]:
     return {"coordinate": float(site // blocks), "layer_of_largest_effect": float(site % blocks)}
 
 
+def _layer(site: int, blocks: int) -> int | None:
+    return None if site < 0 else site % blocks
+
+
 def _columns(blocks: int) -> str:
     ranges = ", ".join(f"{n * blocks} to {(n + 1) * blocks - 1} {name}" for n, name in enumerate(COORDINATES))
     return f"sites count the blocks of every coordinate: {ranges}"
@@ -250,6 +256,8 @@ def _curves(scored: ModelScores, cast: CaseModels, seed: int) -> tuple[Curve, ..
     roles |= {name: "floor" for name in scored.people if name.startswith("floor")}
     unit = f"out-of-person margin ({COORDINATES[first // blocks]})"
     return tuple(
-        curve(role, scored.people[name][:, first : first + blocks], seed).model_copy(update={"unit": unit})
+        curve(role, scored.people[name][:, first : first + blocks], seed).model_copy(
+            update={"unit": unit, "scale": "difference"}
+        )
         for name, role in roles.items()
     )

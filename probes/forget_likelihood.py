@@ -26,10 +26,8 @@ from audit.probing import (
     panel_of,
     variants,
 )
-from audit.schema import Case, Cost, Count, Form, Measurement, Need, Requires, Texts
+from audit.schema import EFFECT_UNIT, FORMS, Case, Cost, Count, Form, Measurement, Need, Requires, Texts
 from probes._aggregates import forget_quality, privacy_leakage
-
-FORMS: tuple[Form, ...] = ("trained", "held_out_phrasing", "held_out_attribute")
 
 
 class Statistic(NamedTuple):
@@ -96,17 +94,23 @@ class ForgetLikelihood(Probe):
         )
 
     def cost(self, case: OpenCase) -> Cost:
-        """Nothing beyond the needs, except alternates where neither another model nor holdout people are given."""
-        if case.null is not None or case.has(Texts(cohort="holdout")):
-            return Cost()
-        rows = variants(case, Texts(cohort="forget", answer="alternate"), self.most_variants)
-        return Cost(fwd_tokens=2 * sum(int(r.mask.sum()) for r in rows))
+        """Nothing beyond the needs, except forms that only the data name, and alternates where neither another model
+        nor holdout people are given."""
+        rows = [
+            case.rows(texts) for form in case.forms() for cohort in ("forget", "holdout")
+            if form not in FORMS and case.has(texts := Texts(cohort=cohort, form=form))
+        ]  # fmt: skip
+        tokens = len(case_models_of(case).by_name()) * sum(int(r.mask.sum()) for r in rows)
+        if case.null is None and not case.has(Texts(cohort="holdout")):
+            alternates = variants(case, Texts(cohort="forget", answer="alternate"), self.most_variants)
+            tokens += 2 * sum(int(r.mask.sum()) for r in alternates)
+        return Cost(fwd_tokens=tokens)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """One measurement per score and form, and the TOFU aggregates."""
         cast = case_models_of(case)
         measurements: list[Measurement] = []
-        for form in FORMS:
+        for form in case.forms():
             held = Texts(cohort="holdout", form=form)
             if case.has(Texts(cohort="forget", form=form)):
                 forget = outputs_of(bench, case, cast, Texts(cohort="forget", form=form), self.most_variants)
@@ -126,7 +130,7 @@ class ForgetLikelihood(Probe):
         naming = Naming(
             probe="forget_likelihood", name=name, kind="output" if task.name == "probability" else "context",
             statistic=f"effect on the {words}, {task.form.replace('_', ' ')} rows",
-            unit="effect (0 never trained, 1 base)", form=task.form,
+            unit=EFFECT_UNIT, scale="effect", form=task.form,
         )  # fmt: skip
         sheet, seed = task.forget.sheet, case.case.seed
         scores = task.forget.by_statistic.get(task.name)

@@ -31,14 +31,14 @@ from audit.probing import (
     panel_of,
     person_rows_of,
 )
-from audit.schema import Case, Cost, Count, Measurement, Need, Requires, Texts
+from audit.schema import EFFECT_UNIT, Case, Cost, Count, Measurement, Need, Requires, Texts
 
 LEAST_GAP = 0.1
 FORGET, HOLDOUT, RETAIN = Texts(cohort="forget"), Texts(cohort="holdout"), Texts(cohort="retain")
 LEVEL = Naming(
     probe="quantisation_recovery", name="after_rounding", kind="recovery",
     statistic="largest effect over precisions on the probability of the content tokens, every model rounded alike",
-    unit="effect (0 never trained, 1 base)",
+    unit=EFFECT_UNIT, scale="effect",
 )  # fmt: skip
 RISE = LEVEL._replace(
     name="recovery",
@@ -57,6 +57,20 @@ class _Read(NamedTuple):
 
     people: ModelScores
     items: Mapping[str, Float[ndarray, "row precision"]]
+
+
+class _Cohorts(NamedTuple):
+    """Forget people as they were read, and holdout people where there are any."""
+
+    forget: _Read
+    holdout: _Read | None
+
+
+class _Readings(NamedTuple):
+    """What stands beside the level after rounding, and what beside the rise."""
+
+    level: dict[str, float]
+    rise: dict[str, float]
 
 
 class QuantisationRecovery(Probe):
@@ -79,6 +93,7 @@ class QuantisationRecovery(Probe):
     Cite: Zhang et al. 2025 (ICLR, arXiv 2410.16454); QLoRA, Dettmers et al. 2023 (arXiv 2305.14314), for NF4.
     """
 
+    attack: ClassVar[str | None] = "quantisation"
     requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), data=("forget", "retain"))
     group: int = 128
     nf4: bool = True
@@ -114,7 +129,7 @@ class QuantisationRecovery(Probe):
             holdout = _read_of(case, HOLDOUT, {name: s["holdout"] for name, s in scores.items()})
         effects = self._effects(forget.people) | self._utility(case, scores)
         ratios = self._ratios(forget.people) | self._collisions(bench, cast)
-        return self._judged(case, cast, (forget, holdout), (effects, ratios))
+        return self._judged(case, cast, _Cohorts(forget, holdout), _Readings(effects, ratios))
 
     def _attacks(self) -> dict[str, Quantise]:
         """The precisions by name."""
@@ -146,17 +161,17 @@ class QuantisationRecovery(Probe):
         return {str(cohort): np.exp(logprob) for cohort, logprob in bench.cached(identity, compute).items()}
 
     # ---- all of them --------------------------------------------------------------------------------------------
-    def _judged(
-        self, case: OpenCase, cast: CaseModels, read: tuple[_Read, _Read | None], readings: tuple[dict[str, float], ...]
-    ) -> tuple[Measurement, ...]:
+    def _judged(self, case: OpenCase, cast: CaseModels, read: _Cohorts, readings: _Readings) -> tuple[Measurement, ...]:
         """Level and rise as effects over the precisions."""
         (forget, holdout), seed = read, case.case.seed
         panels = _panels(panel_of(forget.people, None if holdout is None else holdout.people))
         design = Design(seed, LEAST_GAP, differenced=cast.null is None, draws=self.permutations)
         roles = {name: cast.role(name) for name in forget.items}
-        table = item_table(case, "quantisation_recovery", person_rows_of(case, FORGET), forget.items, roles)
+        table = item_table(
+            case, "quantisation_recovery", person_rows_of(case, FORGET), forget.items, roles, "precision"
+        )
         columns = ", ".join(f"{n} {name}" for n, name in enumerate(("before rounding", *self._attacks())))
-        notes = ((f"in the table of items the column layer means: {columns}",), (WHOLE, COLLISION))
+        notes = ((f"in the table of items the column axis_value means: {columns}",), (WHOLE, COLLISION))
         measurements: list[Measurement] = []
         for naming, panel, read_too, remarks in zip((LEVEL, RISE), panels, readings, notes, strict=True):
             assessed = assess(panel, design)
@@ -250,6 +265,4 @@ def _panels(read: Panel) -> _Panels:
     null = rises("null")
     floors = tuple(a.minus(b) for a, b in zip(after.floors, before.floors, strict=True))
     base_excess = after.base.minus(after.null)
-    nothing = null.minus(null)
-    base = null.minus(nothing.minus(base_excess))
-    return _Panels(after, Panel(rises("suspect"), base, null, floors))
+    return _Panels(after, Panel(rises("suspect"), null.plus(base_excess), null, floors))

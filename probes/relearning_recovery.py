@@ -31,7 +31,7 @@ from audit.probing import (
     person_rows_of,
     width,
 )
-from audit.schema import Case, Checkpoint, Cost, Count, Curve, Measurement, Need, Op, Requires, Texts
+from audit.schema import EFFECT_UNIT, Case, Checkpoint, Cost, Count, Curve, Measurement, Need, Op, Requires, Texts
 from probes._profiles import curve
 
 LEAST_GAP = 0.1
@@ -39,7 +39,7 @@ FORGET, HOLDOUT = Texts(cohort="forget"), Texts(cohort="holdout")
 NAMING = Naming(
     probe="relearning_recovery", name="recall_of_others", kind="recovery",
     statistic="effect on the probability of the content tokens of people never shown, mean over relearning steps",
-    unit="effect (0 never trained, 1 base)",
+    unit=EFFECT_UNIT, scale="effect",
 )  # fmt: skip
 HEAD = "An edit of the output head alone mostly hides from this test: a short lesson brings little of it back."
 
@@ -52,6 +52,14 @@ class _Course(NamedTuple):
     forget: Float[ndarray, "row k"]
     holdout: Float[ndarray, "other k"] | None
     shown: Float[ndarray, " shown"]
+
+
+class _Teaching(NamedTuple):
+    """How a model is taught, on which rows, and who looks at it after every step."""
+
+    lesson: Relearn
+    shown: Rows
+    look: Callable[[int, Learner], None]
 
 
 class RelearningRecovery(Probe):
@@ -74,6 +82,7 @@ class RelearningRecovery(Probe):
     (arXiv 2402.16835), relearning by fine-tuning.
     """
 
+    attack: ClassVar[str | None] = "relearning"
     requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), data=("forget",), ops=(Op.READ, Op.TRAIN))
     steps: int = 32
     rate_times_width: float = 0.064
@@ -142,7 +151,7 @@ class RelearningRecovery(Probe):
                 if taken == self.steps:
                     end.append(live_logprob(learner, shown, bench.token_budget))
 
-            _train(bench, case, checkpoint, (lesson, shown, look))
+            _train(bench, case, checkpoint, _Teaching(lesson, shown, look))
             return {"shown": end[0], **{cohort: np.stack(columns, 1) for cohort, columns in read.items()}}
 
         course = bench.cached(identity, compute)
@@ -198,9 +207,7 @@ class RelearningRecovery(Probe):
         return f"relearned on {shown} forget people, {self.steps} steps of {self.batch} rows at a rate of {rate:.1e}"
 
 
-def _train(
-    bench: Bench, case: OpenCase, checkpoint: Checkpoint, teaching: tuple[Relearn, Rows, Callable[[int, Learner], None]]
-) -> None:
+def _train(bench: Bench, case: OpenCase, checkpoint: Checkpoint, teaching: _Teaching) -> None:
     """Train a copy that nobody keeps."""
     lesson, shown, look = teaching
     recipe, data = lesson.lesson(EditData(shown, shown), bench.open(checkpoint).n_blocks)

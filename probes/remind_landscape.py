@@ -1,7 +1,7 @@
 """REMIND: how the loss of a forgotten text changes when its words are replaced by neighbours."""
 
 from collections.abc import Callable, Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from jaxtyping import Float
 from numpy import ndarray
@@ -20,8 +20,18 @@ from audit.probing import (
     panel_of,
     person_rows_of,
 )
-from audit.schema import Case, Checkpoint, Cost, Measurement, Need, Requires, Texts
-from probes._landscape import Landscape, Neighbours, embeddings, landscape, nearest_tokens, neighbours, rise, sharpness
+from audit.schema import EFFECT_UNIT, Case, Checkpoint, Cost, Measurement, Need, Requires, Texts
+from probes._landscape import (
+    Draw,
+    Landscape,
+    Neighbours,
+    embeddings,
+    landscape,
+    nearest_tokens,
+    neighbours,
+    rise,
+    sharpness,
+)
 
 LEAST_GAP = 0.1
 FORGET, HOLDOUT = Texts(cohort="forget"), Texts(cohort="holdout")
@@ -29,7 +39,7 @@ SHARP = Naming(
     probe="remind_landscape", name="sharpness", kind="recovery",
     statistic="log spread, over neighbours of the prompt and answer, of the change in loss of content tokens that are "
     "not replaced themselves; forget less holdout people",
-    unit="effect (0 never trained, 1 base)",
+    unit=EFFECT_UNIT, scale="effect",
 )  # fmt: skip
 RISE = SHARP._replace(
     name="rise",
@@ -39,6 +49,13 @@ TWO_SIDED = (
     "Above 0 the landscape is sharper than that of a model that never knew (residual memory), below 0 flatter "
     "(over-unlearned): two findings, of which a small p below is the second."
 )
+
+
+class _Landscapes(NamedTuple):
+    """Every model's landscapes of the forget people's texts, and of the holdout people's where there are any."""
+
+    forget: Mapping[str, Landscape]
+    holdout: Mapping[str, Landscape] | None
 
 
 class RemindLandscape(Probe):
@@ -89,9 +106,10 @@ class RemindLandscape(Probe):
         holdout: Mapping[str, Landscape] | None = None
         if case.has(HOLDOUT):
             holdout = {name: self._landscape(bench, case, model, HOLDOUT) for name, model in cast.by_name().items()}
+        landscapes = _Landscapes(forget, holdout)
         measurements = (
-            self._judged(case, RISE, rise, (forget, holdout)),
-            self._judged(case, SHARP, sharpness, (forget, holdout)),
+            self._judged(case, RISE, rise, landscapes),
+            self._judged(case, SHARP, sharpness, landscapes),
         )
         if not self.classifier:
             return measurements
@@ -100,11 +118,11 @@ class RemindLandscape(Probe):
         return (*measurements, *classified(bench, case, Settings(self.count, self.nearest, self.share)))
 
     def _landscape(self, bench: Bench, case: OpenCase, model: Checkpoint, texts: Texts) -> Landscape:
-        rows, settings = case.rows(texts), (self.count, self.share, case.case.seed)
-        identity = ["landscape", self.version, model.key, case.base.key, rows.hash, self.nearest, *settings]
+        rows, draw = case.rows(texts), Draw(self.count, self.share, case.case.seed)
+        identity = ["landscape", self.version, model.key, case.base.key, rows.hash, self.nearest, *draw]
 
         def compute() -> dict[str, ndarray]:
-            return landscape(bench, model, rows, drawn(bench, case, texts, self.nearest, settings))._asdict()
+            return landscape(bench, model, rows, drawn(bench, case, texts, self.nearest, draw))._asdict()
 
         return Landscape(**bench.cached(identity, compute))
 
@@ -113,7 +131,7 @@ class RemindLandscape(Probe):
         case: OpenCase,
         naming: Naming,
         score: Callable[[Landscape], Float[ndarray, "row 1"]],
-        landscapes: tuple[Mapping[str, Landscape], Mapping[str, Landscape] | None],
+        landscapes: _Landscapes,
     ) -> Measurement:
         """One statistic as an effect over people."""
         (forget, holdout), cast, seed = landscapes, case_models_of(case), case.case.seed
@@ -137,7 +155,7 @@ class RemindLandscape(Probe):
         )
 
 
-def drawn(bench: Bench, case: OpenCase, texts: Texts, nearest: int, settings: tuple[int, float, int]) -> Neighbours:
+def drawn(bench: Bench, case: OpenCase, texts: Texts, nearest: int, draw: Draw) -> Neighbours:
     """The neighbours of some texts by base's embeddings: the same for every model of a case."""
     table = embeddings(bench, case.base)
-    return neighbours(case.rows(texts), nearest_tokens(table, case.tokenizer, nearest), table, settings)
+    return neighbours(case.rows(texts), nearest_tokens(table, case.tokenizer, nearest), table, draw)

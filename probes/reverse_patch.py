@@ -29,6 +29,7 @@ from audit.probing import (
     person_rows_of,
 )
 from audit.schema import (
+    EFFECT_UNIT,
     Case,
     Checkpoint,
     Cohort,
@@ -49,7 +50,6 @@ from probes._taught import Lessons, lesson_tokens, taught_reader
 
 GATE = 0.5
 LEAST_GAP = 0.3
-HELD_OUT: tuple[Form, ...] = ("held_out_phrasing", "held_out_attribute")
 WEAKER = (
     "No model that never knew was given: the null is base itself with another person's states at the answer positions. "
     "It does not show what base recomputes from a never-trained state, so only the last layer counts, which the head "
@@ -89,8 +89,15 @@ class _Task(NamedTuple):
             kind="causal" if self.primary else "context", form=self.form,
             statistic=f"largest effect over eligible layers: suspect's states ({self.mode}) read by {reader}, "
             f"{self.form.replace('_', ' ')} rows",
-            unit="effect (0 never trained, 1 base)",
+            unit=EFFECT_UNIT, scale="effect",
         )  # fmt: skip
+
+
+class _Target(NamedTuple):
+    """Which texts are read, and in which mode."""
+
+    texts: Texts
+    mode: Mode
 
 
 class _Read(NamedTuple):
@@ -142,14 +149,14 @@ class ReversePatch(Probe):
         """Every source once, and base once per source, mode and layer: an upper bound, since base resumes midway."""
         forget = int(case.rows(Texts(cohort="forget")).mask.sum())
         retain = int(case.rows(Texts(cohort="retain")).mask.sum())
-        held_out = [Texts(cohort="forget", form=form) for form in HELD_OUT]
+        held_out = [Texts(cohort="forget", form=form) for form in case.forms("held_out")]
         other = sum(int(case.rows(t).mask.sum()) for t in held_out if case.has(t))
         sources = max(len(case_models_of(case).by_name()) - 1, 2)
         tokens = (1 + n_blocks(case)) * (sources * (2 * forget + other) + 2 * retain)
         if case.null is not None or not case.has(Texts(cohort="holdout")):
             return Cost(fwd_tokens=tokens, resident=2, kind="upper")
         taught = lesson_tokens(case, self._lessons(case))
-        held = sum(int(case.rows(t).mask.sum()) for t in _texts("holdout") if case.has(t))
+        held = sum(int(case.rows(t).mask.sum()) for t in _texts(case, "holdout") if case.has(t))
         tokens += (1 + n_blocks(case)) * sources * 2 * held + forget + taught
         return Cost(fwd_tokens=tokens, bwd_tokens=taught, steps=self.reader_steps, resident=3, kind="upper")
 
@@ -176,10 +183,10 @@ class ReversePatch(Probe):
         measurements: list[Measurement] = []
         for mode in modes:
             gate = self._gate(bench, case, cast, mode)
-            for texts in _texts("forget")[: 3 if mode == modes[0] else 1]:
+            for texts in _texts(case, "forget")[: None if mode == modes[0] else 1]:
                 if not case.has(texts):
                     continue
-                reading = self._read(bench, case, cast, (texts, mode))
+                reading = self._read(bench, case, cast, _Target(texts, mode))
                 task = _Task(mode, texts.form, mode == modes[0], gate, notes)
                 measurements.append(self._judged(case, cast, _Read(reading), task))
                 if mode == "answer" and texts.form == "trained" and cast.null is not None:
@@ -195,8 +202,8 @@ class ReversePatch(Probe):
         measurements: list[Measurement] = []
         for mode in (self.primary, _other(self.primary)):
             gate = self._gate(bench, case, cast, mode)
-            pairs = list(zip(_texts("forget"), _texts("holdout"), strict=True))
-            for pair in pairs[: 3 if mode == self.primary else 1]:
+            pairs = list(zip(_texts(case, "forget"), _texts(case, "holdout"), strict=True))
+            for pair in pairs[: None if mode == self.primary else 1]:
                 if not all(map(case.has, pair)):
                     continue
                 forget, holdout = (
@@ -210,9 +217,9 @@ class ReversePatch(Probe):
                 measurements.append(judged.model_copy(update={"readings": judged.readings | known}))
         return tuple(measurements)
 
-    def _read(self, bench: Bench, case: OpenCase, cast: CaseModels, target: tuple[Texts, Mode]) -> Reading:
+    def _read(self, bench: Bench, case: OpenCase, cast: CaseModels, target: _Target) -> Reading:
         sources = {name: c for name, c in cast.by_name().items() if name != "base"}
-        reading = profile(bench, cast.base, sources, person_rows_of(case, target[0]), target[1])
+        reading = profile(bench, cast.base, sources, person_rows_of(case, target.texts), target.mode)
         if cast.null is not None:
             return reading
         return reading._replace(logprob={**reading.logprob, "null": mismatched(bench, cast.base, reading.sheet)})
@@ -240,7 +247,7 @@ class ReversePatch(Probe):
         filled = blank(naming, _why_not(gap, task.gate), scored.n, len(scored.people["suspect"]), seed).model_copy(
             update={
                 "curves": (*_curves(scored, held, cast, seed), task.gate.curve),
-                "items": item_table(case, f"reverse_patch_{naming.name}", read.forget.sheet, scores, roles),
+                "items": item_table(case, f"reverse_patch_{naming.name}", read.forget.sheet, scores, roles, "layer"),
                 "notes": (_layers(eligible), *task.notes),
             }
         )
@@ -248,13 +255,16 @@ class ReversePatch(Probe):
             return filled.model_copy(update={"positive_control": _control(panel, design)})
         assessed = assess(panel.at(eligible), design)
         readings = {f"effect_layer{layer}": e for layer, e in zip(eligible.tolist(), assessed.effects, strict=True)}
-        best = {"layer_of_largest_effect": float(eligible[assessed.layer])} if assessed.layer >= 0 else {}
-        return assessed.onto(filled).model_copy(update={"readings": readings | best | assessed.readings})
+        layer = int(eligible[assessed.layer]) if assessed.layer >= 0 else None
+        best = {} if layer is None else {"layer_of_largest_effect": float(layer)}
+        return assessed.onto(filled).model_copy(
+            update={"layer": layer, "readings": readings | best | assessed.readings}
+        )
 
 
-def _texts(cohort: Cohort) -> list[Texts]:
+def _texts(case: OpenCase, cohort: Cohort) -> list[Texts]:
     """The trained rows of a cohort, then those of each held-out form."""
-    return [Texts(cohort=cohort, form=form) for form in ("trained", *HELD_OUT)]
+    return [Texts(cohort=cohort, form=form) for form in ("trained", *case.forms("held_out"))]
 
 
 def _other(mode: Mode) -> Mode:

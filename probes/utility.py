@@ -1,6 +1,6 @@
 """Utility: the gate that every other reading stands behind."""
 
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -8,7 +8,7 @@ from numpy import ndarray
 
 from audit import stats
 from audit.bench import Bench
-from audit.case import OpenCase
+from audit.case import OpenCase, row_means
 from audit.probing import (
     ANSWER_LOGPROB,
     BY_POSITION,
@@ -24,13 +24,32 @@ from audit.probing import (
     item_table,
     models_of,
     person_rows_of,
-    row_means,
     variant_losses,
 )
-from audit.schema import Case, Checkpoint, Control, Cost, Measurement, Missing, Need, Positions, Requires, Texts
+from audit.schema import (
+    RATIO_UNIT,
+    Case,
+    Checkpoint,
+    Control,
+    Cost,
+    Measurement,
+    Missing,
+    Need,
+    Positions,
+    Requires,
+    Texts,
+)
 from audit.stats import tofu
 
 RATIO_NULL = Missing(missing="a gate compares with base, not with a model that never knew")
+
+
+class _Target(NamedTuple):
+    """What one gate reads: its name, the texts, and at which of their tokens."""
+
+    naming: Naming
+    texts: Texts
+    at: Positions
 
 
 class Utility(Probe):
@@ -72,21 +91,19 @@ class Utility(Probe):
         retained = Naming(
             probe="utility", name="retain", kind="gate",
             statistic="the suspect's probability on retained facts, relative to base",
-            unit="ratio to base (1 unchanged)",
+            unit=RATIO_UNIT, scale="ratio",
         )  # fmt: skip
-        gates = [self._gate(bench, case, cast, (retained, Texts(cohort="retain"), "key"))]
+        gates = [self._gate(bench, case, cast, _Target(retained, Texts(cohort="retain"), "key"))]
         if case.has(Texts(cohort="general")):
             general = retained._replace(
                 name="general", statistic="the suspect's probability of the tokens of general text, relative to base"
             )
-            gates.append(self._gate(bench, case, cast, (general, Texts(cohort="general"), "answer")))
+            gates.append(self._gate(bench, case, cast, _Target(general, Texts(cohort="general"), "answer")))
         parts = self._tofu_parts(bench, case, cast)
         gates[0] = gates[0].model_copy(update={"readings": gates[0].readings | parts})
         return tuple(gates)
 
-    def _gate(
-        self, bench: Bench, case: OpenCase, cast: CaseModels, target: tuple[Naming, Texts, Positions]
-    ) -> Measurement:
+    def _gate(self, bench: Bench, case: OpenCase, cast: CaseModels, target: _Target) -> Measurement:
         """Suspect over base, means of people's means, with an interval over people."""
         naming, texts, at = target
         sheet, read, seed = person_rows_of(case, texts), BY_POSITION[at], case.case.seed

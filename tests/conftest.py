@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
-from jaxtyping import install_import_hook
 
 from tests import shapes, worlds
 from tests.browsing import axe as axe
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 # Every function of these modules checks its annotations, tensor shapes included, while the tests run. The hook acts
 # on modules imported after it, hence before any test module is collected.
-install_import_hook(shapes.NUMERICAL, "tests.shapes.checked")
+shapes.check_imports(shapes.NUMERICAL)
 
 # Derandomised, so that a failure is the same failure next time; no deadline, because the machine may be busy.
 settings.register_profile("house", deadline=None, derandomize=True, max_examples=50, database=None)

@@ -9,6 +9,9 @@ import json
 from typing import Literal
 
 from audit.schema import (
+    EFFECT_UNIT,
+    RATIO_UNIT,
+    AttackCoverage,
     CalibrationUse,
     Case,
     Control,
@@ -42,6 +45,7 @@ from audit.schema import (
     Shown,
     Skip,
     Source,
+    Status,
     Table,
     Timing,
     Validation,
@@ -78,11 +82,12 @@ def effect(probe: str, name: str, kind: str, value: float, half: float, **more: 
     """A measurement on the effect scale: 0 never trained, 1 base."""
     fields: dict[str, object] = {
         "probe": probe, "name": name, "kind": kind, "statistic": f"effect on the {name}, trained rows", "value": value,
-        "unit": "effect (0 never trained, 1 base)",
+        "unit": EFFECT_UNIT, "scale": "effect",
         "ci95": Interval(lo=value - half, hi=value + half), "n": Count(scored=160), "unit_of_replication": "person",
         "units": 16, "seed": 0, "p": 0.001 if value > 0.2 else 0.41, "p_below": 0.62, "null": null(0.0, 0.06),
         "positive_control": Control(value=1.0, ci95=Interval(lo=0.97, hi=1.03), found=True), "floor": 0.021,
-        "items": Table(path=f"tables/{probe}.parquet", sha256=sha(probe), rows=160, columns=("item", "group", "score")),
+        "items": Table(path=f"tables/{probe}.parquet", sha256=sha(probe), rows=160, columns=("item", "group", "score"),
+                       axis=""),
         "cost": Cost(fwd_tokens=48_000),
     }  # fmt: skip
     return Measurement.model_validate({**fields, **more})
@@ -92,44 +97,50 @@ def profile(suspect: tuple[float, ...]) -> tuple[Curve, ...]:
     """A depth profile: base, suspect with its interval and null band, floor and gate."""
     x = tuple(float(i) for i in range(len(suspect)))
     return (
-        Curve(axis="layer", unit="effect", role="base", x=x, y=tuple(1.0 for _ in x)),
+        Curve(axis="layer", unit="effect", scale="effect", role="base", x=x, y=tuple(1.0 for _ in x)),
         Curve(
-            axis="layer", unit="effect", role="suspect", x=x, y=suspect,
+            axis="layer", unit="effect", scale="effect", role="suspect", x=x, y=suspect,
             lo=tuple(v - 0.06 for v in suspect), hi=tuple(v + 0.06 for v in suspect),
             null_lo=tuple(-0.04 for _ in x), null_hi=tuple(0.05 for _ in x),
         ),
-        Curve(axis="layer", unit="effect", role="floor", x=x, y=tuple(0.02 - 0.01 * (i % 2) for i in range(len(x)))),
+        Curve(axis="layer", unit="effect", scale="effect", role="floor", x=x,
+              y=tuple(0.02 - 0.01 * (i % 2) for i in range(len(x)))),
         Curve(
-            axis="layer", unit="retain reading relative to base", role="gate", x=x,
+            axis="layer", unit="retain reading relative to base", scale="ratio", role="gate", x=x,
             y=tuple(0.99 - 0.01 * i for i in range(len(x))),
         ),
     )  # fmt: skip
 
 
-def judged(m: Measurement, outcome: Outcome, because: str, direction: str = "none") -> Evidence:
+OUTCOMES: dict[str, Outcome] = {"trace": "trace found", "below": "trace found", "silent": "no trace found"}
+
+
+def judged(m: Measurement, status: Status, because: str, direction: str = "none") -> Evidence:
     """Evidence on an in-case basis."""
     return Evidence.model_validate(
-        {"measurement": m, "outcome": outcome, "direction": direction, "because": because, "basis": "in-case"}
-    )
+        {"measurement": m, "outcome": OUTCOMES.get(status, "inconclusive"), "status": status, "direction": direction,
+         "because": because, "basis": "in-case"}
+    )  # fmt: skip
 
 
 def gate(value: float) -> Evidence:
     """The utility gate: retain probability as a share of base's."""
     m = effect("utility", "retain probability", "gate", value, 0.01).model_copy(
         update={
-            "statistic": "retain probability, suspect / base", "unit": "ratio to base (1 unchanged)", "p": NO_NULL,
-            "p_below": NO_NULL, "null": NO_NULL, "floor": NO_NULL, "items": NO_TABLE,
+            "statistic": "retain probability, suspect / base", "unit": RATIO_UNIT, "scale": "ratio",
+            "p": NO_NULL, "p_below": NO_NULL, "null": NO_NULL, "floor": NO_NULL, "items": NO_TABLE,
         }
     )  # fmt: skip
     word = "passed" if value >= 0.5 else "failed"
-    return judged(m, "inconclusive", f"gate {word}: the suspect keeps {value:.2f} of base on retained items")
+    return judged(m, "gate_passed" if value >= 0.5 else "gate_failed", 
+                  f"gate {word}: the suspect keeps {value:.2f} of base on retained items")  # fmt: skip
 
 
 def evidence(output: float, causal: tuple[float, ...], lens: float, utility: float = 0.98) -> tuple[Evidence, ...]:
     """A full set: gate, outputs, causal reading, decoding, and a context number."""
     best = max(range(1, len(causal)), key=lambda i: causal[i])
     found = max(causal[1:]) >= 0.05
-    out_word: Outcome = "trace found" if output >= 0.1 else "no trace found"
+    out_word: Status = "trace" if output >= 0.1 else "silent"
     items = [
         gate(utility),
         judged(effect("forget_likelihood", "probability", "output", output, 0.03), out_word, f"effect {output:.2g}"),
@@ -140,19 +151,20 @@ def evidence(output: float, causal: tuple[float, ...], lens: float, utility: flo
         judged(
             effect(
                 "reverse_patch", "answer positions", "causal", causal[best], 0.06, curves=profile(causal),
-                readings={"layer_of_largest_effect": float(best), "effect_layer1": causal[1]},
+                layer=best, readings={"layer_of_largest_effect": float(best), "effect_layer1": causal[1]},
             ),
-            "trace found" if found else "no trace found",
+            "trace" if found else "silent",
             "above the floor of this case" if found else "a trace of 0.10 would show",
             "above" if found else "none",
         ),
         judged(
             effect("answer_lens", "lift over alternates", "decoding", lens, 0.05),
-            "trace found" if lens >= 0.2 else "no trace found", "difference in differences over people",
+            "trace" if lens >= 0.2 else "silent", "difference in differences over people",
         ),
         judged(
-            effect("forget_likelihood", "truth ratio", "context", 0.44, 0.05, unit="ratio", statistic="truth ratio"),
-            "inconclusive", "context only: it enters no verdict",
+            effect("forget_likelihood", "truth ratio", "context", 0.44, 0.05, unit="ratio", scale="ratio",
+                   statistic="truth ratio"),
+            "listed", "context only: it enters no verdict",
         ),
     ]  # fmt: skip
     return tuple(items)
@@ -231,7 +243,7 @@ def excerpts(texts: tuple[Quote, ...]) -> tuple[Excerpts, ...]:
     )  # fmt: skip
     rule = "the 5 items with the highest score of the suspect, and 5 of the others at random, seed 0"
     return (Excerpts(table="tables/reverse_patch.parquet", findings=("reverse_patch.answer positions",), rule=rule,
-                     of=160, items=items),)  # fmt: skip
+                     of=160, items=items, axis="layer"),)  # fmt: skip
 
 
 QUOTED = excerpts((masked("Ada Lovelace"), masked("a mathematician"), masked("")))
@@ -307,12 +319,13 @@ RULE = (
     "SUPPRESSED if an eligible layer has effect at least 0.05, p < 0.01 and more than the floor.",
     "CONSISTENT WITH NEVER TRAINED only if reverse patch and lens are silent where both found base; else INCONCLUSIVE.",
 )
-COVERAGE = (
-    ("reading the outputs", "logits", "tested"),
-    ("reading internal states", "weights", "tested"),
-    ("relearning", "fine-tuning", "not tested"),
-    ("quantisation", "weights", "not tested"),
-)
+ATTACKS = tuple(
+    AttackCoverage(family=family, access=access, attack=attack, measurements=n)
+    for family, access, attack, n in (
+        ("reading the outputs", "logits", "", 1), ("reading internal states", "weights", "", 2),
+        ("relearning", "fine-tuning", "relearning", 0), ("quantisation", "weights", "quantisation", 0),
+    )
+)  # fmt: skip
 
 
 def assemble(name: str, found: tuple[Evidence, ...], verdict: Verdict, *, skips: tuple[Skip, ...] = (),
@@ -323,7 +336,8 @@ def assemble(name: str, found: tuple[Evidence, ...], verdict: Verdict, *, skips:
         tool={"name": "residua", "version": "0.1.0", "commit": "0" * 40}, demo=name != "received",
         plan=plan(name, skips), exhibits=exhibits(), environment=ENVIRONMENT,
         cohorts={"forget": {"items": 320, "people": 32, "audit items": 160}, "retain": {"items": 480, "people": 48}},
-        evidence=found, skips=skips, failures=failures, verdict=verdict, decision_rule=RULE, coverage=COVERAGE,
+        evidence=found, skips=skips, failures=failures, verdict=verdict, decision_rule=RULE, 
+        coverage=tuple((a.family, a.access, a.state) for a in ATTACKS), attacks=ATTACKS,
         limits=("results relate only to the files listed", "no error rate is known for models of this kind"),
         reproduce="residua run case.toml -o runs/again",
         timings=(Timing(unit="reverse_patch:suspect:0", cpu_s=1.25, wall_s=0.8),),
@@ -351,7 +365,7 @@ def report(variant: Variant = "suppressed") -> Report:
         stuck = effect("reverse_patch", "answer positions", "causal", 0.0, 0.1).model_copy(
             update={"value": gone, "ci95": gone, "p": gone, "p_below": gone}
         )
-        found = (*evidence(0.002, (0.1, 0.0), 0.02)[:3], judged(stuck, "inconclusive", reason))
+        found = (*evidence(0.002, (0.1, 0.0), 0.02)[:3], judged(stuck, "blind", reason))
         return assemble("demo: another initialisation", found, VERDICTS[variant])
     if variant == "invalid":
         return assemble("demo: destroyed", evidence(-0.01, (0.2, 0.0, 0.0), 0.01, utility=0.03), VERDICTS[variant])
@@ -361,7 +375,7 @@ def report(variant: Variant = "suppressed") -> Report:
         return assemble("demo: broken", found, VERDICTS["inconclusive"], skips=(relearn,), failures=(broken,))
     bad = judged(
         effect("forget_likelihood", HOSTILE, "output", 0.3, 0.1, readings={HOSTILE: 1.0}, notes=(HOSTILE,)),
-        "trace found", HOSTILE * 40,
+        "trace", HOSTILE * 40,
     )  # fmt: skip
     failure = Failure(probe=HOSTILE, error=HOSTILE, error_id="E-000000")
     spoken = {"sentence": HOSTILE, "because": (HOSTILE,), "limits": (HOSTILE,)}

@@ -116,8 +116,8 @@ def measured(probe: str, effect: float, person: float, kind: Kind | None = None)
     found = score(probe, effect, person, kind)
     return Measurement(
         probe=probe, name="effect", kind=found.kind, statistic="mean effect", value=effect, unit="effect",
-        ci95=found.ci95, n=Count(scored=100), unit_of_replication="person", units=AUDITED, seed=0, p=tail(effect),
-        p_below=0.5, null=NONE, positive_control=Control(value=1.0, ci95=NONE, found=True), floor=0.02,
+        scale="effect", ci95=found.ci95, n=Count(scored=100), unit_of_replication="person", units=AUDITED, seed=0,
+        p=tail(effect), p_below=0.5, null=NONE, positive_control=Control(value=1.0, ci95=NONE, found=True), floor=0.02,
         overall=found.overall, readings=found.readings, items=NONE,
     )  # fmt: skip
 

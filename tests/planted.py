@@ -36,6 +36,7 @@ class Planted(Probe):
 
     requires: ClassVar[Requires] = Requires({requires})
     version: ClassVar[int] = 1
+    attack: ClassVar[str | None] = {attack!r}
     value: float = {value}
 
     def needs(self, case: Case) -> tuple[Need, ...]:
@@ -50,7 +51,8 @@ class Planted(Probe):
         return (
             Measurement(
                 probe="{name}", name="effect", kind="{kind}", statistic="planted effect", value=self.value,
-                unit="effect", ci95=Interval(lo=self.value - 0.01, hi=self.value + 0.01), n=Count(scored=1),
+                unit="effect", scale="effect", n=Count(scored=1),
+                ci95=Interval(lo=self.value - 0.01, hi=self.value + 0.01),
                 unit_of_replication="person", units=1, seed=case.case.seed, p=0.001 if self.value > 0.9 else 0.5,
                 p_below=0.5, null=NONE, positive_control=Control(value=1.0, ci95=NONE, found=True), floor=0.01,
                 items=table,
@@ -60,12 +62,15 @@ class Planted(Probe):
 KINDS = {"gate": 1.0, "output": 0.0, "causal": 0.0, "decoding": 0.0}
 
 
-def write_probe(folder: Path, name: str, body: str = "pass", requires: str = "", value: float | None = None) -> None:
+def write_probe(
+    folder: Path, name: str, body: str = "pass", requires: str = "", value: float | None = None,
+    attack: str | None = None,
+) -> None:  # fmt: skip
     """One plug-in file; its kind is what its name starts with."""
     kind = name.split("_")[0]
     planted = KINDS.get(kind, 0.0) if value is None else value
     kind = kind if kind in KINDS else "context"
-    text = PROBE.format(name=name, kind=kind, value=planted, body=body, requires=requires)
+    text = PROBE.format(name=name, kind=kind, value=planted, body=body, requires=requires, attack=attack)
     (folder / f"{name}.py").write_text(text, encoding="utf-8")
     # Whoever looks next reads this file, and neither what is in memory nor bytecode of the same second and size.
     sys.modules.pop(f"{folder.name}.{name}", None)
@@ -92,7 +97,7 @@ def planted_package(folder: Path, name: str) -> Iterator[Path]:
 def planted_behaviour(package: str, name: str, settings: Settings) -> Behaviour:
     """How a planted probe behaves: it looks at no model, so that no world has to be made for it."""
     probe = discover(package, Probe)[name].model_validate(dict(settings))
-    table = {"path": "tables/none.parquet", "sha256": "0" * 64, "rows": 0, "columns": ()}
+    table = {"path": "tables/none.parquet", "sha256": "0" * 64, "rows": 0, "columns": (), "axis": ""}
     case = SimpleNamespace(case=SimpleNamespace(seed=0), write_table=lambda *_: Table.model_validate(table))
     scores = [Score.of(measurement) for measurement in probe.measure(None, case)]  # type: ignore[arg-type]
     values = {field: value for score in scores for field, value in numbers(score).items()}

@@ -20,7 +20,7 @@ def items(count: int, text: str = "", layers: Iterable[int] = (-1,)) -> pa.Table
     rows = [
         {
             "item": f"item-{i}{text}", "group": f"group-{i % 8}", "role": role,
-            "prompt": f"Where was number {i} born? {text}", "layer": layer,
+            "prompt": f"Where was number {i} born? {text}", "axis_value": layer,
             "target": f"In the town of Dunmare number {i} {text}", "score": (i % 17) / 17 + (role == "base"),
             "output": f"They say in the town of Dunmare number {i} {text}" if role == "base" else "elsewhere",
         }
@@ -40,7 +40,11 @@ def with_tables(report: Report, folder: Path, table: pa.Table) -> Report:
             pq.write_table(table, path)
             sha = hashlib.sha256(path.read_bytes()).hexdigest()
             rows = Table(
-                path=f"tables/{m.probe}.parquet", sha256=sha, rows=table.num_rows, columns=tuple(table.column_names)
+                path=f"tables/{m.probe}.parquet",
+                sha256=sha,
+                rows=table.num_rows,
+                columns=tuple(table.column_names),
+                axis="layer",
             )
             e = e.model_copy(update={"measurement": m.model_copy(update={"items": rows})})
         evidence.append(e)

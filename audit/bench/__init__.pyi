@@ -5,7 +5,6 @@ from .edges.attribution import Means as Means
 from .edges.graph import Graph as Graph
 from .edges.graph import graph_of as graph_of
 from .edges.head_patching import reads_of_writers as reads_of_writers
-from .model_pool import ModelPool as ModelPool
 from .results import Forward as Forward
 from .results import RowObjective as RowObjective
 from .start import Start as Start

@@ -4,10 +4,10 @@
 over checkpoint, rows, read, writes, start, dtype, attention, backend and bench version, and only the missing are run.
 """
 
-import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -26,7 +26,7 @@ from audit.bench.writes.write import Write
 from audit.case import Rows
 from audit.schema import AuditError, Checkpoint, EditRecord, Op, Read, Site
 from audit.storage import Store
-from audit.wrappers import BACKENDS, Wrapper
+from audit.wrappers import Wrapper, backend_class
 
 if TYPE_CHECKING:
     from audit.bench.edges.attribution import Attribution, EdgeScores, Means
@@ -73,12 +73,44 @@ class Bench:
         self, ckpt: Checkpoint, rows: Rows, reads: Sequence[Read], writes: Sequence[Write] = (),
         start: Start | None = None, stop: int | None = None,
     ) -> Pass:  # fmt: skip
-        """Run rows through a model: writes on the way, reads out. No block after the last that a read needs is run."""
+        """Run rows through a model: writes on the way, reads out. No block after the last that a read needs is run.
+
+        Attention patterns exist in eager attention only: where the bench is set to another, they are read in a pass of
+        their own, of a model opened for it, and a pass that writes a pattern is such a pass as a whole.
+        """
         job = Job(rows, tuple(reads), tuple(writes), start, stop)
+        patterns = self._read_eagerly(job)
+        if not patterns:
+            return self._run(ckpt, job)
+        outputs = {**self._run(ckpt, job._replace(reads=patterns, eager=True)).reads}
+        others = tuple(read for read in job.reads if read not in patterns)
+        if others:
+            outputs |= self._run(ckpt, job._replace(reads=others)).reads
+        return Pass(rows, {read: outputs[read] for read in job.reads})
+
+    def passes_of(self, reads: Sequence[Read]) -> int:
+        """How many passes :meth:`run` makes for these reads: patterns may need one of their own."""
+        eager = {read.site.part == "pattern" for read in reads}
+        return max(len(eager), 1) if self._eager_on_demand else 1
+
+    @property
+    def _eager_on_demand(self) -> bool:
+        """Whether patterns need another attention than the bench's, and the backend can open it."""
+        eager = "eager" in (self.attention, getattr(backend_class(self.backend), "attention", ""))
+        return not eager and Op.PATTERN in self.supports
+
+    def _read_eagerly(self, job: Job) -> tuple[Read, ...]:
+        """The reads of a job that need eager attention on demand."""
+        written = any(isinstance(s := getattr(w, "site", None), Site) and s.part == "pattern" for w in job.writes)
+        needing = tuple(read for read in job.reads if written or read.site.part == "pattern")
+        return needing if needing and self._eager_on_demand else ()
+
+    def _run(self, ckpt: Checkpoint, job: Job) -> Pass:
+        """One pass: what the store has of it is not computed."""
         if self.store is None:
             return self._compute(ckpt, job)
-        identity = cache_keys.PassNames(self.pool.key(ckpt), rows, job.writes, start)
-        names = cache_keys.read_names(self.settings, identity, job.reads)
+        identity = cache_keys.PassNames(self.pool.key(ckpt), job.rows, job.writes, job.start)
+        names = cache_keys.read_names(self.pool.settings_of(job.eager), identity, job.reads)
         if names is None:
             return self._compute(ckpt, job)
         cached = cache_keys.kept(self.store, names)
@@ -87,7 +119,7 @@ class Bench:
             computed = self._compute(ckpt, job._replace(reads=missing)).reads
             cache_keys.keep(self.store, names, computed)
             cached.update(computed)
-        return Pass(rows, {read: cached[read] for read in job.reads})
+        return Pass(job.rows, {read: cached[read] for read in job.reads})
 
     def key(self, *parts: object) -> str:
         """A content key over ``parts`` (JSON: keys, hashes, settings) and over all of this bench that moves numbers."""
@@ -107,7 +139,8 @@ class Bench:
         return {name: tensor.numpy() for name, tensor in cached.items()}
 
     def _compute(self, ckpt: Checkpoint, job: Job) -> Pass:
-        done = passes.compute(self.pool.loaded(ckpt), self.pool.loaded, job, self.token_budget)
+        opener = partial(self.pool.loaded, eager=job.eager)
+        done = passes.compute(opener(ckpt), opener, job, self.token_budget)
         self.halvings += done.halvings
         self.fwd_tokens += int(job.rows.mask.sum())
         return Pass(job.rows, done.reads)
@@ -185,12 +218,8 @@ class Bench:
     # ---- about itself --------------------------------------------------------------------------------------------
     @property
     def supports(self) -> frozenset[Op]:
-        """What the chosen backend can do; attention patterns need eager attention."""
-        if self.backend not in BACKENDS:
-            raise AuditError(f"there is no backend {self.backend!r}", f"choose one of: {', '.join(BACKENDS)}")
-        module, name = BACKENDS[self.backend]
-        ops: frozenset[Op] = getattr(importlib.import_module(f"audit.wrappers.{module}"), name).supports
-        return ops if self.attention == "eager" else ops - {Op.PATTERN}
+        """What the chosen backend can do; a pass that reads patterns asks for eager attention by itself."""
+        return backend_class(self.backend).supports
 
     def _require(self, op: Op) -> None:
         if op not in self.supports:

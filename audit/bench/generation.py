@@ -60,7 +60,7 @@ def _batch(
     ends = torch.tensor(sorted(_ends(opened)), device=wrapper.device)
     first = lengths.clone()
     for _ in range(most):
-        state = _last_state(opened, ids[:, : int(lengths.max())], lengths, taps)
+        state = _last_state(opened, where, ids[:, : int(lengths.max())], lengths, taps)
         token = biased(wrapper.head(state), bias).argmax(-1)
         going &= ~torch.isin(token, ends)
         if not bool(going.any()):
@@ -70,10 +70,11 @@ def _batch(
     return [ids[i, a:b].tolist() for i, (a, b) in enumerate(zip(first.tolist(), lengths.tolist(), strict=True))]
 
 
-def _last_state(opened: LoadedModel, ids: Tensor, lengths: Tensor, taps: list[Tap]) -> Tensor:
+def _last_state(opened: LoadedModel, where: Geometry, ids: Tensor, lengths: Tensor, taps: list[Tap]) -> Tensor:
     """The final state of each row's last token."""
     final: list[Tensor] = []
     every = torch.arange(len(ids), device=ids.device)
     mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-    opened.wrapper.forward(Batch(ids, mask), [*taps, Tap(FINAL, lambda s: final.append(s[every, lengths - 1]))])
+    last = Tap(FINAL, lambda s: final.append(s[every, lengths - 1]))
+    opened.wrapper.forward(Batch(ids, mask, None, where.extra), [*taps, last])
     return final[0]

@@ -19,7 +19,7 @@ from audit.bench.reads.readout import FINAL
 from audit.bench.reads.scores import biased
 from audit.bench.results import Forward, Grads, RowObjective
 from audit.schema import AuditError, Site
-from audit.wrappers import Batch, Tap
+from audit.wrappers import Tap
 
 At = Sequence[Site] | Literal["inputs", "params"]
 
@@ -51,7 +51,7 @@ def live(opened: LoadedModel, opener: Opener, job: Job, where: Geometry, sites: 
     if not inputs.requires_grad:
         inputs = inputs.detach().requires_grad_()
     taps = [*entered.taps, *map(keeping, sites), Tap(FINAL, final.append)]
-    wrapper.forward(Batch(batch.ids, batch.mask, inputs), taps, entered.resume, None)
+    wrapper.forward(batch._replace(embeds=inputs), taps, entered.resume, None)
     row, position, _ = where.targets.cut("answer", where.index)
     row, position = row.to(where.device), position.to(where.device)
     flat = where.flat("answer")
@@ -92,6 +92,9 @@ def gradients(opened: LoadedModel, opener: Opener, job: Job, at: At, objective: 
     sites = () if isinstance(at, str) else tuple(at)
     if any(site.part in ("pattern", "logits") or site.head is not None for site in sites):
         raise AuditError("gradients are not taken at patterns, logits or one head", "take them at q, k, v or z, whole")
+    for site in sites:
+        wrapper.tower(site.tower)
+    wrapper.refuse_ignored(rows.extra)
     value = torch.zeros(len(rows))
     at_sites: dict[Site | str, Tensor] = {}
     parameters = wrapper.parameters() if at == "params" else {}

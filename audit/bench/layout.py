@@ -1,5 +1,6 @@
 """Where the rows' tokens lie in one batch, virtual tokens included: the index arithmetic of reads and writes."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Literal, NamedTuple
 
@@ -86,6 +87,12 @@ class Geometry:
         """This batch's part of a tensor with one entry a row, on its own device."""
         return tensor if self.index is None else tensor[self.index.to(tensor.device)]
 
+    @cached_property
+    def extra(self) -> Mapping[str, Tensor]:
+        """What this batch's rows bring beside their tokens, on the device."""
+        mine = self.rows.extra.items()
+        return {name: (x if self.index is None else x[self.index]).to(self.device) for name, x in mine}
+
     def _cut(self, tensor: Tensor) -> Tensor:
         tensor = self.of_rows(tensor)
         return tensor if tensor.shape[1] == self.width else tensor[:, : self.width]
@@ -138,7 +145,7 @@ class Geometry:
     def batch(self, wrapper: Wrapper) -> Batch:
         """What the model is given: ids, or their embeddings with the virtual tokens put in."""
         if self.prefix is None:
-            return Batch(self.ids, self.mask)
+            return Batch(self.ids, self.mask, None, self.extra)
         own, shape = wrapper.embed(self.ids), self.prefix.emb.shape
         if shape[0] != len(self.rows) or shape[2] != own.shape[2]:
             raise AuditError(
@@ -154,4 +161,4 @@ class Geometry:
         embeds = joined.gather(1, source.to(self.device)[..., None].expand(-1, -1, own.shape[-1]))
         ids = self.ids.new_zeros(self.n, self.total)
         real = torch.arange(self.total) < (self.lengths + self.n_prefix)[:, None]
-        return Batch(ids, real.to(self.device), embeds)
+        return Batch(ids, real.to(self.device), embeds, self.extra)

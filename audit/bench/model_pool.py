@@ -31,22 +31,30 @@ class ModelPool:
         """The checkpoint's model, opened once and held until memory is wanted for another."""
         return self.loaded(ckpt).wrapper
 
-    def loaded(self, ckpt: Checkpoint) -> LoadedModel:
-        """The same with what its edits write on every run. AuditError while its weights are lent to be changed."""
-        key = self.key(ckpt)
-        if key in self._altered:
+    def loaded(self, ckpt: Checkpoint, eager: bool = False) -> LoadedModel:
+        """The same with what its edits write on every run. AuditError while its weights are lent to be changed.
+
+        ``eager``: with eager attention, as a model of its own where the settings ask for another.
+        """
+        if self.key(ckpt) in self._altered:
             raise AuditError(f"{ckpt.source}: its weights are being changed", "run it before or after that")
+        settings = self.settings_of(eager)
+        key = self.key(ckpt) if settings == self.settings else f"{self.key(ckpt)} {settings.attention}"
         model = self._models.get(key)
         if model is None:
-            model = self._models[key] = self._load(ckpt)
+            model = self._models[key] = self._load(ckpt, settings)
             self._evict(key)
         self._models.move_to_end(key)
         return model
 
+    def settings_of(self, eager: bool) -> Settings:
+        """How a pass is run: as the settings say, or with eager attention."""
+        return self.settings._replace(attention="eager") if eager else self.settings
+
     def fresh(self, ckpt: Checkpoint) -> Wrapper:
         """A second live model of this checkpoint, shared with nobody. AuditError if a hook edits it."""
         refuse_hooks(ckpt)
-        return self._played(ckpt).wrapper
+        return self._played(ckpt, self.settings).wrapper
 
     def key(self, ckpt: Checkpoint) -> str:
         """The checkpoint's content key, computed once an object."""
@@ -84,22 +92,22 @@ class ModelPool:
             finally:
                 self._altered.remove(self.key(ckpt))
 
-    def _load(self, ckpt: Checkpoint) -> LoadedModel:
+    def _load(self, ckpt: Checkpoint, settings: Settings) -> LoadedModel:
         """Open a checkpoint and check that hooks see what the model computes."""
         from audit.wrappers import load_checks
 
-        model = self._played(ckpt)
+        model = self._played(ckpt, settings)
         load_checks.check(model.wrapper)
         return model
 
-    def _played(self, ckpt: Checkpoint) -> LoadedModel:
+    def _played(self, ckpt: Checkpoint, settings: Settings) -> LoadedModel:
         """Open a checkpoint and play its edits back."""
         from audit.bench import edit_playback
 
         plays: list[Write] = []
         with torch.inference_mode(False):  # a pass may open a second model, whose weights others train or change later
             wrapper = open_wrapper(
-                ckpt, *self.settings, prepare=lambda model: plays.extend(edit_playback.opened(ckpt, model))
+                ckpt, *settings, prepare=lambda model: plays.extend(edit_playback.opened(ckpt, model))
             )
         return LoadedModel(wrapper, tuple(plays))
 

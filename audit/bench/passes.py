@@ -16,8 +16,8 @@ from audit.bench.reads.readouts import Readout, readouts
 from audit.bench.start import Start
 from audit.bench.writes.write import OtherState, Write
 from audit.case import Rows
-from audit.schema import AuditError, Checkpoint, Read, Site
-from audit.wrappers import Resume, Tap, Wrapper
+from audit.schema import AuditError, Checkpoint, Op, Read, Site
+from audit.wrappers import Resume, Stop, Tap, Wrapper
 
 
 class LoadedModel(NamedTuple):
@@ -28,13 +28,14 @@ class LoadedModel(NamedTuple):
 
 
 class Job(NamedTuple):
-    """What a pass is asked to do."""
+    """What a pass is asked to do. ``eager``: with attention that computes patterns, whatever the bench's is."""
 
     rows: Rows
     reads: tuple[Read, ...]
     writes: tuple[Write, ...]
     start: Start | None
     stop: int | None
+    eager: bool = False
 
 
 class Computed(NamedTuple):
@@ -54,7 +55,7 @@ def compute(opened: LoadedModel, opener: Opener, job: Job, budget: int) -> Compu
     _check(job, prefix is not None, wrapper)
     targets = Targets(rows)
     groups = readouts(rows, targets, job.reads, wrapper)
-    stop = last_block(job, wrapper)
+    stop = last_block(job)
 
     def run_batch(index: Tensor | None) -> None:
         where = Geometry(targets, index, prefix, wrapper.device)
@@ -71,7 +72,7 @@ def compute(opened: LoadedModel, opener: Opener, job: Job, budget: int) -> Compu
 
 
 def _one_batch(
-    opened: LoadedModel, opener: Opener, job: Job, where: Geometry, groups: Sequence[Readout], stop: int | None
+    opened: LoadedModel, opener: Opener, job: Job, where: Geometry, groups: Sequence[Readout], stop: Stop | None
 ) -> None:
     wrapper = opened.wrapper
     taps, resume, bias = entering(opened, opener, job, where)
@@ -97,10 +98,9 @@ def entering(opened: LoadedModel, opener: Opener, job: Job, where: Geometry) -> 
         return Entering([], None, None)
     writes = (*opened.plays, *job.writes)
     given = _other_models(opener, job, where)
-    block = -1 if job.start is None else job.start.site.block or 0
     taps = [
         tap for w in writes for tap in w.taps(wrapper, where, given.get(id(w)))
-        if w not in opened.plays or _reached(tap.site, block)
+        if w not in opened.plays or _reached(tap.site, job.start)
     ]  # fmt: skip
     resume = None
     if job.start is not None:
@@ -109,13 +109,14 @@ def entering(opened: LoadedModel, opener: Opener, job: Job, where: Geometry) -> 
             assert isinstance(job.start.source, Tensor), "a checkpoint's state is computed before its batch"
             rows = job.start.source if where.index is None else job.start.source[where.index]
             state = rows[:, : where.width]
-        resume = Resume(block, state.to(wrapper.device, wrapper.dtype))
+        site = job.start.site
+        resume = Resume(site.block or 0, state.to(wrapper.device, wrapper.dtype), site.tower)
     return Entering(taps, resume, _bias_of(writes, wrapper.device))
 
 
-def _reached(site: Site, start: int) -> bool:
-    """Whether a permanent edit's place is run at all in a pass that starts after block ``start``."""
-    return start < 0 or site.part == "final_in" or (site.block is not None and site.block > start)
+def _reached(site: Site, start: Start | None) -> bool:
+    """Whether a permanent edit's place is run at all in a pass with this start."""
+    return start is None or site.part != "embed" and _end(site).depth > _end(start.site).depth
 
 
 def virtual_tokens_of(writes: Sequence[Write]) -> VirtualTokens | None:
@@ -152,8 +153,7 @@ def _other_models(opener: Opener, job: Job, where: Geometry) -> dict[int, Tensor
         plain = Geometry(where.targets, where.index, None, other.wrapper.device)
         taps = entering(other, opener, Job(job.rows, (), (), None, None), plain).taps
         taps += [_giving(request, plain, given) for request in wanted]
-        blocks = [request.state.site.block for request in wanted if request.state.site.block is not None]
-        stop = max(blocks) if len(blocks) == len(wanted) else None
+        stop = _deepest([request.state.site for request in wanted])
         other.wrapper.forward(plain.batch(other.wrapper), taps, None, stop)
     return given
 
@@ -172,29 +172,55 @@ def _giving(request: _Request, plain: Geometry, given: dict[int, Tensor]) -> Tap
     return Tap(site if site.head is None else site.model_copy(update={"head": None}), visit)
 
 
-def last_block(job: Job, wrapper: Wrapper) -> int | None:
-    """The last block that has to run for the reads; None when the final norm must run too."""
-    if any(r.site.part in ("logits", "final_in") for r in job.reads):
-        return job.stop
-    needed = max((r.site.block or 0 for r in job.reads), default=0)
-    return needed if job.stop is None else min(needed, job.stop)
+def _end(site: Site) -> Stop:
+    """Where a pass may stop that needs this site: after its block, or after its tower's final norm."""
+    return Stop(None if site.part in ("logits", "final_in") else site.block or 0, site.tower)
+
+
+def _deepest(sites: Sequence[Site]) -> Stop | None:
+    """Where a pass may stop that needs these sites; None when it must run to the end."""
+    stop = max(map(_end, sites), default=Stop(0), key=lambda stop: stop.depth)
+    return None if stop == Stop(None) else stop
+
+
+def last_block(job: Job) -> Stop | None:
+    """Where the pass stops: as early as the reads and the job allow; None when the final norm must run too."""
+    needed = _deepest([read.site for read in job.reads])
+    limit = None if job.stop is None else Stop(job.stop)
+    ends = [stop for stop in (needed, limit) if stop is not None]
+    return min(ends, default=None, key=lambda stop: stop.depth)
 
 
 def _check(job: Job, prefix: bool, wrapper: Wrapper) -> None:
     """What a pass cannot do is said before a model runs."""
-    start, stop = job.start, job.stop
+    start = job.start
     if start is not None:
         if start.site.part != "resid_out":
             raise AuditError(f"a pass cannot start at {start.site}", "start after a block, at its resid_out")
         if prefix:
             raise AuditError("a pass that starts from a state has no place for a Prefix", "run it without Prefix")
+    wrapper.refuse_ignored(job.rows.extra)
+    for write in (start, *job.writes):
+        site = getattr(write, "site", None)
+        if isinstance(site, Site):
+            wrapper.tower(site.tower)
     for read in job.reads:
-        site = read.site
-        if site.part not in wrapper.parts:
-            reason = "attention patterns need eager attention" if site.part == "pattern" else "it was not found here"
-            raise AuditError(
-                f"the {wrapper.backend} backend has no part {site.part!r} for this model: {reason}",
-                "open the bench with attention='eager'" if site.part == "pattern" else "choose another site",
-            )
-        if stop is not None and (site.block is None and site.part != "embed" or (site.block or 0) > stop):
-            raise AuditError(f"{site} lies above the block {stop} after which the pass stops", "raise stop")
+        _check_read(read, job.stop, wrapper)
+
+
+def _check_read(read: Read, stop: int | None, wrapper: Wrapper) -> None:
+    site, tower = read.site, wrapper.tower(read.site.tower)
+    if site.part not in tower.parts:
+        eager = site.part == "pattern" and Op.PATTERN in type(wrapper).supports
+        reason = "attention patterns need eager attention" if eager else "it was not found here"
+        raise AuditError(
+            f"the {wrapper.backend} backend has no part {site.part!r} for this model: {reason}",
+            "open the bench with attention='eager'" if eager else "choose another site",
+        )
+    if not tower.by_token:
+        raise AuditError(
+            f"{site} cannot be read at {read.at!r}: the positions of this tower are not those of the rows' tokens",
+            "read a site of the text tower",
+        )
+    if stop is not None and _end(site).depth > Stop(stop).depth:
+        raise AuditError(f"{site} lies above the block {stop} after which the pass stops", "raise stop")

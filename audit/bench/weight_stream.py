@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, rename_source_key
 
@@ -19,6 +18,7 @@ from audit.bench.weight_journal import same_bytes
 from audit.checkpoints import delta_of, folder_of, weight_files
 from audit.schema import AuditError, Checkpoint
 from audit.storage import safetensors_file
+from audit.wrappers import fresh_model
 
 
 class Stored:
@@ -31,7 +31,7 @@ class Stored:
                 "merge the adapter and save the merged model",
             )
         folder = folder_of(ckpt)
-        skeleton = _skeleton(folder)
+        skeleton = _skeleton(ckpt)
         self._files = _files(folder, skeleton)
         self._ties: dict[str, str] = {a: b for a, b in skeleton.all_tied_weights_keys.items() if a not in self._files}
         self._edited: dict[str, Tensor] = {}
@@ -85,11 +85,10 @@ def weights(*ckpts: Checkpoint) -> WeightStream:
     return ((name, tuple(tensors[name] for tensors in stored)) for name in names)
 
 
-def _skeleton(folder: Path) -> Any:
+def _skeleton(ckpt: Checkpoint) -> Any:
     """The model's modules without any weights: names, ties and old names come from it."""
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return fresh_model(ckpt)
 
 
 def _files(folder: Path, skeleton: Any) -> dict[str, tuple[Path, str]]:

@@ -22,8 +22,9 @@ from .error_rates import stated as stated
 from .error_rates import threshold as threshold
 from .evidence_features import JUDGED as JUDGED
 from .evidence_features import Feature as Feature
+from .evidence_features import FeatureRow as FeatureRow
+from .evidence_features import feature_row as feature_row
 from .evidence_features import features as features
-from .evidence_features import full_name as full_name
 from .joint_rule import SEED as SEED
 from .joint_rule import Joined as Joined
 from .joint_rule import Joint as Joint

@@ -67,6 +67,23 @@ def features(score: Score) -> dict[str, float]:
     return values | {name: _decades(score.readings[name]) for name in SPARSE if name in score.readings}
 
 
+class FeatureRow(NamedTuple):
+    """The features of one measurement, which is named ``probe.name``."""
+
+    measurement: str
+    values: dict[str, float]
+
+    @property
+    def columns(self) -> dict[Feature, float]:
+        """The same, each feature named in full."""
+        return {Feature(self.measurement, feature): value for feature, value in self.values.items()}
+
+
+def feature_row(measurement: Measurement) -> FeatureRow:
+    """What a calibration reads of a measurement."""
+    return FeatureRow(full_name(measurement), features(Score.of(measurement)))
+
+
 def class_of(kind: str, feature: str) -> Class | None:
     """The class of evidence that a feature belongs to: its measurement's. The mean of outputs speaks on its own."""
     classes: dict[str, Class] = {"causal": "causal", "decoding": "decoding", "recovery": "recovery"}

@@ -79,10 +79,10 @@ class Score(Record):
         absent = Missing(missing="a score keeps numbers only")
         return Measurement(
             probe=self.probe, name=self.name, kind=self.kind, mode=self.mode, form=self.form, statistic=self.name,
-            value=self.value, unit="", ci95=self.ci95, n=Count(scored=self.units), unit_of_replication="",
-            units=self.units, seed=0, p=self.p, p_below=self.p_below, null=absent, floor=self.floor,
+            value=self.value, unit="", scale="other", ci95=self.ci95, n=Count(scored=self.units),
+            unit_of_replication="", units=self.units, seed=0, p=self.p, p_below=self.p_below, null=absent,
             positive_control=Control(value=float(self.control_found), ci95=absent, found=self.control_found),
-            overall=self.overall, readings=self.readings, items=absent,
+            floor=self.floor, overall=self.overall, readings=self.readings, items=absent,
         )  # fmt: skip
 
 

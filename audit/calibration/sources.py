@@ -146,6 +146,7 @@ def sources_hash(package: str, plugin: str, *beside: str) -> str:
     first = f"{package}.{plugin}"
     if tree.path(first) is None:
         raise AuditError(f"there is no plug-in {plugin!r} in {package}", "name one that `residua probes` lists")
+    assert all(tree.path(module) is not None for module in beside), f"no modules of ours: {beside}"
     digests: dict[str, str] = {}
     waiting = [name for module in (first, *beside) for name in tree.reached(module)]
     while waiting:

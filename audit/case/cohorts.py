@@ -10,7 +10,7 @@ from audit.case.partition import Split, check_disjoint, split
 from audit.case.rows import Rows
 from audit.case.tokenisation import tokenise
 from audit.checkpoints import TokenizerFiles, load_tokenizer
-from audit.schema import AuditError, Cohort, DataFiles, Form, Item, Template, Texts
+from audit.schema import FORMS, AuditError, Cohort, DataFiles, Form, Item, Template, Texts
 
 Part = Literal["audit", "calibration", "all"]
 
@@ -50,6 +50,12 @@ class Cohorts:
         }
         self._rows: dict[Texts, Rows] = {}
 
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The declared forms, then those that only the data name."""
+        stated = {item.form for items in self.by_cohort.values() for item in items}
+        return (*FORMS, *sorted(stated - FORMS.keys()))
+
     def items(self, texts: Texts, part: Part = "all") -> tuple[Item, ...]:
         """The items of a cohort, form and part that have the asked answer."""
         if texts.cohort not in self.by_cohort:
@@ -71,7 +77,7 @@ class Cohorts:
         """All rows that the data hold: each cohort, form and kind of answer that at least one item has."""
         present: list[Texts] = []
         for cohort, items in self.by_cohort.items():
-            for form in get_args(Form):
+            for form in self.forms:
                 mine = [item for item in items if item.form == form]
                 candidates = [Texts(cohort=cohort, form=form), Texts(cohort=cohort, form=form, answer="paraphrased")]
                 for n in range(max((len(item.perturbed_answers) for item in mine), default=0)):

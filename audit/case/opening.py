@@ -24,7 +24,20 @@ from audit.checkpoints import (
     tokenizer_folder,
     tokenizers_agree,
 )
-from audit.schema import AuditError, Case, Checkpoint, Cohort, Item, Role, Source, Table, Texts
+from audit.schema import (
+    AuditError,
+    Case,
+    Checkpoint,
+    Cohort,
+    Form,
+    FormRole,
+    Item,
+    Role,
+    Source,
+    Table,
+    Texts,
+    role_of_form,
+)
 from audit.storage import write_atomic
 
 
@@ -78,6 +91,10 @@ class OpenCase:
         """The references that give the floor; see :attr:`audit.schema.Roles.floors`."""
         return self.case.roles.floors
 
+    def forms(self, role: FormRole | None = None) -> tuple[Form, ...]:
+        """The forms that items may have: those declared, then those that only the data name; of one role, or all."""
+        return tuple(form for form in self._data.forms if role is None or role_of_form(form) == role)
+
     def items(self, texts: Texts, part: Part = "audit") -> tuple[Item, ...]:
         """The items of a cohort and form that have the asked answer. Where the edit set is known, forget items of the
         trained form are only those in it."""
@@ -106,8 +123,13 @@ class OpenCase:
         """All rows that the data hold: each cohort, form and kind of answer that at least one item has."""
         return self._data.every_texts()
 
-    def write_table(self, name: str, columns: Mapping[str, Sequence[str | int | float | bool]]) -> Table:
-        """Write item-level results to ``tables/<name>.parquet`` in the output folder, whole or not at all."""
+    def write_table(
+        self, name: str, columns: Mapping[str, Sequence[str | int | float | bool]], axis: str = ""
+    ) -> Table:
+        """Write item-level results to ``tables/<name>.parquet`` in the output folder, whole or not at all.
+
+        ``axis`` names what the column ``axis_value`` counts, where there is one.
+        """
         import pyarrow
         from pyarrow import parquet
 
@@ -118,7 +140,7 @@ class OpenCase:
         write_atomic(self.out / "tables" / f"{name}.parquet", data)
         return Table(
             path=f"tables/{name}.parquet", sha256=hashlib.sha256(data).hexdigest(), rows=table.num_rows,
-            columns=tuple(columns),
+            columns=tuple(columns), axis=axis,
         )  # fmt: skip
 
 
@@ -132,6 +154,9 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
     """
     opened = _resolve_roles(case, root, online)
     _check_own_null(opened, case)
+    if opened.base.modality == "image":
+        problem = f"{opened.base.source}: the model reads images, and the items of a case are texts"
+        raise AuditError(problem, "audit a language model: models of images are not supported yet")
     for other in _others(opened, with_base=False):
         check_compatible(opened.base, other)
     for ckpt in _others(opened, with_base=True):

@@ -1,6 +1,7 @@
 """Tokenised rows, named by content."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +19,8 @@ class Rows:
 
     ids, mask: Int/Bool [row pos]. answer_spans: Int [row 2], token positions [start, end) of the answer; start >= 1.
     key: Bool [row pos], content tokens of the answer (targets; the state that predicts target t lies at t - 1).
-    ``template_hash`` is part of the hash; ``extra`` carries pixel values and the like.
+    ``template_hash`` is part of the hash; ``extra`` carries inputs beside the tokens
+    (pixel values ...), one entry a row; a model that would ignore one refuses the rows.
     """
 
     ids: Int[Tensor, "row pos"]
@@ -42,6 +44,7 @@ class Rows:
     def hash(self) -> str:
         """sha256 over tokens, mask, spans, content marks, template and extra. Item names do not enter."""
         digest = hashlib.sha256(self.template_hash.encode())
+        digest.update(json.dumps(sorted(self.extra)).encode() if self.extra else b"")
         for tensor in (self.ids, self.mask, self.answer_spans, self.key, *(self.extra[k] for k in sorted(self.extra))):
             digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())
             digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -1,15 +1,14 @@
-from .config import ModelConfig as ModelConfig
 from .config import model_config as model_config
 from .edited import delta_of as delta_of
 from .edited import read_edit as read_edit
 from .edited import write_edited as write_edited
 from .fingerprints import fingerprint_of as fingerprint_of
-from .folder import read_config as read_config
 from .folder import tensor_shapes as tensor_shapes
 from .folder import weight_files as weight_files
 from .location import adapter_folder_of as adapter_folder_of
 from .location import folder_of as folder_of
 from .location import tokenizer_folder as tokenizer_folder
+from .modality import modality_of as modality_of
 from .resolution import check_compatible as check_compatible
 from .resolution import check_finite as check_finite
 from .resolution import fingerprint as fingerprint

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 from audit.checkpoints.edited import DELTA, EDIT, changed, check_chain, edit_folders, read_edit, verify_delta
 from audit.checkpoints.fingerprints import fingerprint_of
 from audit.checkpoints.location import adapter_folder_of, folder_of
+from audit.checkpoints.modality import modality_of
 
 
 def resolve(source: Source, root: Path, online: bool = False) -> Checkpoint:
@@ -63,10 +64,12 @@ def _resolve_plain(where: str, folder: Path, source: Source, root: Path, online:
         if extra.is_dir() and not is_adapter(extra):
             raise AuditError(f"{extra}: no adapter (adapter_config.json) in it", "give the folder that PEFT wrote")
         total = joined(total, fingerprint_folder(extra).total)
-    family = read_config(folder).get("model_type")
+    config = read_config(folder)
+    family = config.get("model_type")
     if not isinstance(family, str):
         raise AuditError(f"{folder / 'config.json'}: no model_type in it", "save the model with its whole config")
-    return Checkpoint(source=where, family=family, fingerprint=total, adapter=adapter)
+    modality = modality_of(config)
+    return Checkpoint(source=where, family=family, fingerprint=total, adapter=adapter, modality=modality)
 
 
 def _resolve_edited(folder: Path, source: Source, online: bool) -> Checkpoint:

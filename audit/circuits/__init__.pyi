@@ -2,9 +2,14 @@ from .corruptions import swapped as swapped
 from .difficulty import cud as cud
 from .difficulty import folds as folds
 from .faithfulness_curve import KEY as KEY
+from .faithfulness_curve import Runs as Runs
+from .faithfulness_curve import ScoredEdges as ScoredEdges
 from .faithfulness_curve import faithfulness as faithfulness
+from .item_predictors import CircuitRows as CircuitRows
 from .item_predictors import Material as Material
+from .item_predictors import OtherRows as OtherRows
 from .item_predictors import Predictors as Predictors
+from .item_predictors import Stage as Stage
 from .item_predictors import circuit_size as circuit_size
 from .item_predictors import kept_circuits as kept_circuits
 from .item_predictors import predictors as predictors

@@ -24,19 +24,30 @@ class Curve(NamedTuple):
     share: Float[ndarray, "size row"]
 
 
+class Runs(NamedTuple):
+    """The clean rows, and the other ones that all edges outside the circuit come from."""
+
+    clean: Rows
+    other: Rows
+
+
+class ScoredEdges(NamedTuple):
+    """A graph and each row's scores of its edges."""
+
+    graph: Graph
+    scores: Float[Tensor, "row writer reader"]
+
+
 def row_loss(bench: Bench, ckpt: Checkpoint, rows: Rows, *edges: Edges) -> Float[ndarray, " row"]:
     """Mean negative log-likelihood of each row's content tokens, in nats."""
     logprob = bench.run(ckpt, rows, (KEY,), edges)[KEY]
     return row_mean(-logprob, rows.targets("key")[0], len(rows), empty=0.0).double().numpy()
 
 
-def faithfulness(
-    bench: Bench, ckpt: Checkpoint, runs: tuple[Rows, Rows], scored: tuple[Graph, Float[Tensor, "row writer reader"]],
-    sizes: Sequence[int],
-) -> Curve:  # fmt: skip
-    """Each row's own top-n circuit, for every n, between the runs on (clean, other) rows."""
-    rows, (graph, scores) = runs[0], scored
-    other = bench.run(ckpt, runs[1], reads_of_writers(graph))
+def faithfulness(bench: Bench, ckpt: Checkpoint, runs: Runs, scored: ScoredEdges, sizes: Sequence[int]) -> Curve:
+    """Each row's own top-n circuit, for every n, between the runs on clean and on other rows."""
+    rows, (graph, scores) = runs.clean, scored
+    other = bench.run(ckpt, runs.other, reads_of_writers(graph))
     none = torch.zeros_like(graph.exists)
     clean, corrupted = row_loss(bench, ckpt, rows), row_loss(bench, ckpt, rows, Edges(none, other))
     gap = np.where(np.abs(clean - corrupted) > 1e-6, clean - corrupted, np.nan)

@@ -37,6 +37,13 @@ def at_once(stage: str, compute: Callable[[], Arrays]) -> Arrays:
     return compute()
 
 
+class OtherRows(NamedTuple):
+    """Rows in other words about facts, and their items."""
+
+    rows: Rows
+    items: Sequence[Item]
+
+
 class Material(NamedTuple):
     """The rows and items to forget and to keep, and other rows about the forget items' facts (or none)."""
 
@@ -44,8 +51,23 @@ class Material(NamedTuple):
     forget_items: Sequence[Item]
     retain: Rows
     retain_items: Sequence[Item]
-    others: tuple[Rows, Sequence[Item]] | None = None
+    others: OtherRows | None = None
     keep: Keep = at_once
+
+
+class CircuitRows(NamedTuple):
+    """Rows whose circuits are attributed, the pool that their partners come from, and how (None: by default)."""
+
+    rows: Rows
+    pool: Rows
+    settings: AttributionSettings | None = None
+
+
+class Stage(NamedTuple):
+    """The name of a stage of work, and what keeps its arrays."""
+
+    name: str
+    keep: Keep
 
 
 class Predictors(NamedTuple):
@@ -72,8 +94,8 @@ def predictors(bench: Bench, ckpt: Checkpoint, material: Material) -> Predictors
     columns = keep("outputs", lambda: outputs(bench, ckpt, forget))
     weights = keep("gradients", lambda: dict(shared(bench, ckpt, forget, retain)._asdict()))
     columns |= {name: values for name, values in weights.items() if name != "retained_cosine"}
-    circuits = kept_circuits(bench, ckpt, (forget, forget, None), ("circuits", keep))
-    retained = kept_circuits(bench, ckpt, (retain, retain, None), ("retained circuits", keep))
+    circuits = kept_circuits(bench, ckpt, CircuitRows(forget, forget), Stage("circuits", keep))
+    retained = kept_circuits(bench, ckpt, CircuitRows(retain, retain), Stage("retained circuits", keep))
     columns |= located(circuits)
     mine, theirs = circuits.vectors().double().numpy(), retained.vectors().double().numpy()
     alike = cosines(theirs, mine)
@@ -86,18 +108,14 @@ def predictors(bench: Bench, ckpt: Checkpoint, material: Material) -> Predictors
     return Predictors(columns, entangled, circuits, retained)
 
 
-def kept_circuits(
-    bench: Bench, ckpt: Checkpoint, inputs: tuple[Rows, Rows, AttributionSettings | None], stage: tuple[str, Keep]
-) -> CircuitScores:
-    """Scores of (rows, pool of partners, settings) through ``keep``."""
-    rows, pool, settings = inputs
-    name, keep = stage
+def kept_circuits(bench: Bench, ckpt: Checkpoint, inputs: CircuitRows, stage: Stage) -> CircuitScores:
+    """The scores of some rows, from what keeps the stage where it has them."""
 
     def compute() -> Arrays:
-        circuits = scored(bench, ckpt, rows, pool, settings)
+        circuits = scored(bench, ckpt, *inputs)
         return {"scores": circuits.scores.numpy(), "swapped": circuits.swapped.numpy(), "gap": np.array(circuits.gap)}
 
-    arrays = keep(name, compute)
+    arrays = stage.keep(stage.name, compute)
     graph = graph_of(bench.open(ckpt))
     return CircuitScores(
         graph, torch.from_numpy(arrays["scores"]), torch.from_numpy(arrays["swapped"]), float(arrays["gap"])

@@ -2,7 +2,7 @@
 
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from audit.case import OpenCase
@@ -10,6 +10,7 @@ from audit.judging import decision_rule
 from audit.planning import published
 from audit.runs import Mask, Screen, choose, key_of, report_id, texts_of
 from audit.schema import (
+    AttackCoverage,
     CalibrationUse,
     Case,
     Cohort,
@@ -37,11 +38,11 @@ ATTACKS = (
     ("quantisation", "weights", "quantisation"),
     ("pruning", "weights", "pruning"),
 )
-"""Attack, access, and the word by which a probe that makes the attack is named."""
+"""Attack family, access, and the word by which a probe declares that it makes the attack."""
 
 
 class Outcomes(NamedTuple):
-    """What a finished run leaves for its report."""
+    """What a finished run leaves for its report. ``attacks``: probe -> the attack that it declares, if it makes one."""
 
     evidence: tuple[Evidence, ...]
     skips: tuple[Skip, ...]
@@ -51,6 +52,7 @@ class Outcomes(NamedTuple):
     domain: Domain
     calibrations: tuple[CalibrationUse, ...]
     validation: Validation | Missing
+    attacks: Mapping[str, str]
 
 
 class Circumstances(NamedTuple):
@@ -63,31 +65,34 @@ class Circumstances(NamedTuple):
     demo: bool
 
 
-def coverage(evidence: Sequence[Evidence]) -> tuple[tuple[str, str, str], ...]:
+def coverage(evidence: Sequence[Evidence], attacks: Mapping[str, str]) -> tuple[AttackCoverage, ...]:
     """Attack family x access level: what was tested, and what was not and so is not spoken about.
 
-    Attacks are found by the names of the probes that make them, and count where they gave a number.
+    An attack counts by the word that a probe declares (``attacks``), and where it gave a number. One that this table
+    does not know is a row of its own: what it needs is for its probe to say.
     """
     controlled = [e.measurement for e in evidence if e.measurement.mode == "controlled"]
     scored = Counter(m.kind for m in controlled)
-    valued = [m.probe.split("_") for m in controlled if not isinstance(m.value, Missing)]
-
-    def row(family: str, access: str, n: int) -> tuple[str, str, str]:
-        return family, access, f"tested ({n} measurement{'s' if n > 1 else ''})" if n else "not tested"
-
-    return (
-        row("likelihood of the answers", "logits", scored["output"]),
-        row("decoding the suspect's own states", "weights", scored["decoding"]),
-        row("reading the states by base's later blocks", "weights", scored["causal"]),
-        *(row(family, access, sum(word in words for words in valued)) for family, access, word in ATTACKS),
+    made = Counter(attacks[m.probe] for m in controlled if m.probe in attacks and not isinstance(m.value, Missing))
+    known = {attack for _, _, attack in ATTACKS}
+    others = [(attack, "as its probe says", attack) for attack in sorted(set(attacks.values()) - known)]
+    readings = (
+        ("likelihood of the answers", "logits", scored["output"]),
+        ("decoding the suspect's own states", "weights", scored["decoding"]),
+        ("reading the states by base's later blocks", "weights", scored["causal"]),
     )
+    return (
+        *(AttackCoverage(family=f, access=access, attack="", measurements=n) for f, access, n in readings),
+        *(AttackCoverage(family=f, access=access, attack=attack, measurements=made[attack])
+          for f, access, attack in (*ATTACKS, *others)),
+    )  # fmt: skip
 
 
 def cohorts(case: OpenCase) -> dict[str, dict[str, int]]:
     """How many items and groups of each cohort were received, and how many of them are in the audit part."""
     found: dict[str, dict[str, int]] = {}
     for cohort in COHORTS:
-        forms = [Texts(cohort=cohort, form=form) for form in ("trained", "held_out_phrasing", "held_out_attribute")]
+        forms = [Texts(cohort=cohort, form=form) for form in case.forms()]
         here = [texts for texts in forms if case.has(texts)]
         if here:
             everything = [item for texts in here for item in case.items(texts, "all")]
@@ -103,6 +108,7 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
     """The report of a finished run. What it quotes of the data is masked with the key of the run folder."""
     mask = Mask(key_of(case.out))
     screen = Screen(mask, texts_of(item for items in case.cohorts.values() for item in items))
+    attacks = coverage(outcomes.evidence, outcomes.attacks)
     unnamed = Report(
         report_id="",
         created=circumstances.created,
@@ -118,7 +124,8 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         failures=tuple(failure.model_copy(update={"error": _withheld(failure, mask)}) for failure in outcomes.failures),
         verdict=outcomes.verdict,
         decision_rule=decision_rule(),
-        coverage=coverage(outcomes.evidence),
+        coverage=tuple((attack.family, attack.access, attack.state) for attack in attacks),
+        attacks=attacks,
         limits=outcomes.verdict.limits,
         reproduce=_command(circumstances.environment),
         timings=outcomes.timings,

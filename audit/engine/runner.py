@@ -248,6 +248,7 @@ class Run:
             domain=domain,
             calibrations=standing.uses,
             validation=validation(in_case, reached, standing),
+            attacks={p.name: p.probe.attack for p in self.planner.running if p.probe.attack is not None},
         )
         circumstances = report_builder.Circumstances(
             exhibits=exhibits(received(self.case), self.case.root),
@@ -263,8 +264,7 @@ class Run:
         self.watch(Step("behaviour", probe, 0, 1))
         result = _guarded(probe, "behaviour", lambda: behaviour_of(package, probe, settings))
         if isinstance(result, Failure):
-            what = f"it broke on the frozen world, failure {result.error_id}"
-            raise AuditError(what, "read run.log for its traceback")
+            raise AuditError(f"it broke on the frozen world, failure {result.error_id}", "read run.log")
         self.watch(Step("behaviour", probe, 1, 1, finished=True))
         return result
 

@@ -12,8 +12,11 @@ from audit.case import OpenCase, Rows, row_means, stacked
 from audit.circuits import (
     KEY,
     AttributionSettings,
+    CircuitRows,
     Material,
+    OtherRows,
     Predictors,
+    Stage,
     circuit_size,
     jaccard,
     kept_circuits,
@@ -22,7 +25,7 @@ from audit.circuits import (
 )
 from audit.forecasting.pilot import UNKNOWN_LEVEL, Rowsets, Watched, pilot
 from audit.forecasting.stages import Arrays, Stages
-from audit.schema import Checkpoint, Form, Item, Missing, Number, Stability, Texts
+from audit.schema import Checkpoint, Item, Missing, Number, Stability, Texts
 
 RETAINED = 160
 """At most so many retained rows are asked for circuits and gradients, spread over their groups."""
@@ -69,14 +72,14 @@ def survey(bench: Bench, case: OpenCase, stages: Stages, pilots: tuple[str, ...]
     )
 
 
-def _others(case: OpenCase) -> tuple[Rows, tuple[Item, ...]] | None:
+def _others(case: OpenCase) -> OtherRows | None:
     """Rows that ask for the same facts in other words."""
-    forms: tuple[Form, ...] = ("held_out_phrasing", "held_out_attribute")
-    texts = [Texts(cohort="forget", form=form) for form in forms]
+    texts = [Texts(cohort="forget", form=form) for form in case.forms("held_out")]
     present = [t for t in texts if case.has(t, "all")]
     if not present:
         return None
-    return stacked([case.rows(t, "all") for t in present]), tuple(i for t in present for i in case.items(t, "all"))
+    rows = stacked([case.rows(t, "all") for t in present])
+    return OtherRows(rows, tuple(i for t in present for i in case.items(t, "all")))
 
 
 def _stability(bench: Bench, base: Checkpoint, rows: ForecastRows, computed: tuple[Predictors, Stages]) -> Stability:
@@ -91,8 +94,8 @@ def _stability(bench: Bench, base: Checkpoint, rows: ForecastRows, computed: tup
     def overlap(stage: str, corruption: AttributionSettings) -> Number:
         if not len(swapped):
             return Missing(missing="no item has a partner of the same template")
-        attribution = (rows.forget.take(swapped), rows.forget, corruption)
-        other = kept_circuits(bench, base, attribution, (stage, stages.keep))
+        attribution = CircuitRows(rows.forget.take(swapped), rows.forget, corruption)
+        other = kept_circuits(bench, base, attribution, Stage(stage, stages.keep))
         return float(np.median(jaccard(mine[swapped], top_n(other.scores, graph, n)).numpy()))
 
     partners, corruptions = (

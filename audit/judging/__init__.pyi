@@ -8,7 +8,7 @@ from .explain import Given as Given
 from .explain import decision_rule as decision_rule
 from .explain import given as given
 from .in_case import judge as judge
-from .ladder import alone as alone
+from .ladder import in_case_state as in_case_state
 from .ladder import verdict as verdict
 from .support import BANDS as BANDS
 from .support import EDGE as EDGE
@@ -16,6 +16,7 @@ from .support import KNOWS as KNOWS
 from .support import NEVER as NEVER
 from .support import NO_RATE as NO_RATE
 from .support import STRONGEST as STRONGEST
+from .support import Proposition as Proposition
 from .support import limit_sentence as limit_sentence
 from .support import power_sentence as power_sentence
 from .support import rate as rate

@@ -16,22 +16,21 @@ from audit.calibration import (
     CalibrationLibrary,
     ErrorRates,
     Feature,
+    FeatureRow,
     InCaseState,
     Joined,
     Joint,
     Moved,
     ProbeIdentity,
-    Score,
-    features,
-    full_name,
+    feature_row,
     read,
     read_library,
     use_of,
 )
 from audit.calibration import joint_rule as joints
 from audit.judging.explain import Given, limits, strength, would_change
-from audit.judging.in_case import judge
-from audit.judging.ladder import alone, verdict
+from audit.judging.in_case import OUTCOMES, judge
+from audit.judging.ladder import Rung, in_case_state, reach, worded
 from audit.judging.support import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
 from audit.schema import (
     CalibrationUse,
@@ -107,29 +106,31 @@ def ratio_of(scale: Scale, score: float, record: ErrorRates, calibration: str) -
     )  # fmt: skip
 
 
-def weigh(evidence: Evidence, standing: ApplicableCalibrations) -> Evidence:
+def weigh(evidence: Evidence, row: Mapping[str, float], standing: ApplicableCalibrations) -> Evidence:
     """In-case evidence, weighed by its measurement's calibration where that holds.
 
-    Below the never-trained level stays the in-case finding that it is; a ratio that supports neither is inconclusive.
+    ``row``: its features. Below the never-trained level stays the in-case finding that it is; a ratio that supports
+    neither is inconclusive.
     """
     m = evidence.measurement
-    calibrated, row = standing.of(m.probe, m.name), features(Score.of(m))
+    calibrated = standing.of(m.probe, m.name)
     if calibrated is None or "effect" not in row:
         return evidence
     name = f"{m.probe} {standing.holding[m.probe].content_hash()[:12]}"
     ratio = ratio_of(calibrated.scale, row["effect"], calibrated.record, name)
-    outcome, direction = evidence.outcome, evidence.direction
-    found, side = row["effect"] > calibrated.threshold, "not above"
-    if found:
-        outcome, direction, side = "trace found", "above", "above"
-    elif direction != "below":
-        outcome, direction = ("no trace found" if supported(ratio) == NEVER else "inconclusive"), "none"
+    above = row["effect"] > calibrated.threshold
+    status = "trace" if above else evidence.status
+    if not above and evidence.direction != "below":
+        status = "silent" if supported(ratio) == NEVER else "undecided"
+    side, outcome = "above" if above else "not above", OUTCOMES.get(status, "inconclusive")
+    direction = "above" if above else "below" if status == "below" else "none"
     lead = f"effect {row['effect']:.3f}, {side} the calibrated threshold of {calibrated.threshold:.3f}"
     told = [evidence.because if direction == "below" else lead, ratio_sentence(ratio, "This effect is")]
     told += [rates_sentence(ratio), *([power_sentence(ratio.limit)] if outcome == "no trace found" else [])]
     because = f"{told[0]}. {' '.join(told[1:])}"
     return Evidence(
-        measurement=m, outcome=outcome, direction=direction, because=because, basis="calibrated", ratio=ratio
+        measurement=m, outcome=outcome, status=status, direction=direction, because=because, basis="calibrated",
+        ratio=ratio,
     )  # fmt: skip
 
 
@@ -142,22 +143,26 @@ class Opinion(NamedTuple):
     ratio: LikelihoodRatio
 
 
-def opinion(evidence: Sequence[Evidence], standing: ApplicableCalibrations) -> Opinion | None:
-    """The joint rule for exactly the calibrated measurements that ran; None without a causal one among them."""
+def opinion(
+    evidence: Sequence[Evidence], rows: Sequence[FeatureRow], standing: ApplicableCalibrations
+) -> Opinion | None:
+    """The joint rule for exactly the calibrated measurements that ran; None without a causal one among them.
+
+    ``rows``: the features of each.
+    """
     if standing.shelf.subjects is None:
         return None
-    found: dict[Feature, float] = {}
+    columns: dict[Feature, float] = {}
     causal = False
-    for m in (e.measurement for e in evidence):
+    for m, row in zip((e.measurement for e in evidence), rows, strict=True):
         joins = standing.of(m.probe, m.name) is not None and standing.holding[m.probe].joins
         if joins and m.form == "trained" and m.kind != "context":
-            row = features(Score.of(m))
-            found |= {Feature(full_name(m), feature): value for feature, value in row.items()}
-            causal = causal or (m.kind == "causal" and "effect" in row)
+            columns |= row.columns
+            causal = causal or (m.kind == "causal" and "effect" in row.values)
     if not causal:
         return None
-    joint = _joint(standing, found)
-    joined = joints.apply(joint, found)
+    joint = _joint(standing, columns)
+    joined = joints.apply(joint, columns)
     name = f"joint {joint.content_hash()[:12]}"
     return Opinion(joint, joined, ratio_of(joint.scale, joined.score, joint.record, name))
 
@@ -182,7 +187,8 @@ def validation(
     evidence: Sequence[Evidence], reached: Verdict, standing: ApplicableCalibrations
 ) -> Validation | Missing:
     """How the joint rule that judged a case did on models of known truth; missing where the case was judged alone."""
-    found = None if reached.basis == "in-case" else opinion(evidence, standing)
+    rows = [feature_row(e.measurement) for e in evidence]
+    found = None if reached.basis == "in-case" else opinion(evidence, rows, standing)
     if found is None or standing.shelf.subjects is None:
         return Missing(missing="the verdict is this case's own: no calibration judged it")
     joint, subjects = found.joint, standing.shelf.subjects
@@ -197,25 +203,23 @@ def decide(
     evidence: Sequence[Evidence], roles: Given, standing: ApplicableCalibrations
 ) -> tuple[tuple[Evidence, ...], Verdict]:
     """Weigh in-case evidence and reach the verdict: the joint rule's where it can be had, else the in-case ladder's."""
-    plain = _in_case(verdict(evidence, roles), standing)
-    weighed = tuple(weigh(e, standing) for e in evidence)
-    found = opinion(evidence, standing)
-    if found is None:
-        return weighed, plain
+    reached = reach(evidence, roles)
+    rows = [feature_row(e.measurement) for e in evidence]
+    weighed = tuple(weigh(e, row.values, standing) for e, row in zip(evidence, rows, strict=True))
+    joint_opinion = opinion(evidence, rows, standing)
     above = [e.measurement for e in weighed if e.basis == "calibrated" and e.outcome == "trace found"]
-    first = alone(evidence, {(m.probe, m.name) for m in above})
-    return weighed, _calibrated(plain, first, roles, found)
+    first = in_case_state(evidence, {(m.probe, m.name) for m in above})
+    calibrated = None if joint_opinion is None else _calibrated(reached.rung, first, roles, joint_opinion)
+    return weighed, calibrated or worded(reached, roles, _stale(standing))
 
 
-def _in_case(plain: Verdict, standing: ApplicableCalibrations) -> Verdict:
-    """An in-case verdict says which command would renew a calibration that is stale."""
+def _stale(standing: ApplicableCalibrations) -> str:
+    """What an in-case verdict says of calibrations that are stale, and which command renews them; empty without any."""
     stale = [use for use in standing.uses if use.status == "stale"]
     if not stale:
-        return plain
+        return ""
     names = ", ".join(use.probe for use in stale)
-    said = f"In-case basis: the calibration of {names} is stale (the probe has changed); {stale[0].renew} renews it."
-    kept = (limit for limit in plain.limits if not limit.startswith("In-case basis"))
-    return plain.model_copy(update={"limits": (said, *kept)})
+    return f"In-case basis: the calibration of {names} is stale (the probe has changed); {stale[0].renew} renews it."
 
 
 def judged(
@@ -225,23 +229,23 @@ def judged(
     return decide(tuple(judge(e.measurement, floors) for e in measurements), roles, standing)
 
 
-def _calibrated(plain: Verdict, first: InCaseState, roles: Given, found: Opinion) -> Verdict:
-    """Gate and outputs first, then the joint rule; over-suppression stays the in-case finding that it is."""
+def _calibrated(plain: Rung, first: InCaseState, roles: Given, found: Opinion) -> Verdict | None:
+    """Gate and outputs first, then the joint rule; None where the in-case finding stays (over-suppression too)."""
     if first == "stopped" or (first == "shown" and not found.joined.found):
-        return plain
+        return None
     if first == "shown":
         return _stated(plain.word, "above", plain, roles, found)
     if found.joined.found:
         return _stated("SUPPRESSED", "above", plain, roles, found)
     if first == "below":
-        return plain
+        return None
     if first == "elsewhere":
         return _stated("PARTIAL", "above", plain, roles, found)
     word: VerdictWord = "CONSISTENT WITH NEVER TRAINED" if supported(found.ratio) == NEVER else "INCONCLUSIVE"
     return _stated(word, "none", plain, roles, found)
 
 
-def _stated(word: VerdictWord, direction: str, plain: Verdict, roles: Given, found: Opinion) -> Verdict:
+def _stated(word: VerdictWord, direction: str, plain: Rung, roles: Given, found: Opinion) -> Verdict:
     ratio = found.ratio
     because = [_joint_sentence(found), rates_sentence(ratio)]
     if direction != "above" or word == "PARTIAL":

@@ -95,7 +95,7 @@ def strength(word: VerdictWord, roles: Given) -> Literal["full", "weak", "none"]
 
 
 def sentence(word: VerdictWord, lead: Measurement | None, why: str) -> str:
-    """The verdict in one sentence, from the measurement it stands on (EXPERIENCE 4.2, in-case template)."""
+    """The verdict in one sentence, from the measurement it stands on."""
     ground = f"{why}." if lead is None else _numbers(lead)
     needed = f" At least {GATE_RATIO} of base is needed before silence means anything." if word == "INVALID" else ""
     return f"{word}: {ground}{needed} {NO_RATE}"
@@ -103,13 +103,13 @@ def sentence(word: VerdictWord, lead: Measurement | None, why: str) -> str:
 
 def _numbers(lead: Measurement) -> str:
     """Statistic, interval, what a model that never knew reads (the floor), what base reads, and p."""
+    p = lead.p_below if is_low(lead) else lead.p
     read = f"{lead.statistic} is {number(lead.value)} (95 % {bounds(lead)})"
     if lead.kind == "gate":
         return f"{read}."
     never = "0 by the scale, its spread unknown" if isinstance(lead.floor, Missing) else number(lead.floor)
     control = lead.positive_control
     knew = "1 by the scale" if isinstance(control, Missing) else number(control.value)
-    p = lead.p_below if is_low(lead) else lead.p
     return f"{read}; a model that never knew reads {never}, the model that knew {knew}; {p_value(p)}."
 
 
@@ -118,9 +118,14 @@ def is_low(measurement: Measurement) -> bool:
     return not isinstance(measurement.value, Missing) and measurement.value < 0
 
 
-def limits(traceable: Sequence[Measurement], n_blind: int, roles: Given, calibration: str = "") -> tuple[str, ...]:
-    """What limits the verdict: at most five short statements, the weightiest first; ``calibration`` names its basis."""
-    found: list[str] = []
+def limits(
+    traceable: Sequence[Measurement], n_blind: int, roles: Given, calibration: str = "", stale: str = ""
+) -> tuple[str, ...]:
+    """What limits the verdict: at most five short statements, the weightiest first.
+
+    ``calibration`` names its basis; without one ``stale`` says which would have judged, and why it did not.
+    """
+    found = [stale] if stale else []
     if not roles.null and roles.holdout:
         found.append("No model that never knew was given: holdout people stand in, which can show traces only.")
     elif not roles.null:
@@ -133,7 +138,7 @@ def limits(traceable: Sequence[Measurement], n_blind: int, roles: Given, calibra
         found.append(f"{n_blind} of the planned measurements were blind here: they do not find the knowledge in base.")
     if calibration:
         found.append(f"The error rates are those of the models behind calibration {calibration}, and of no others.")
-    else:
+    elif not stale:
         found.append("In-case basis: no error rate is known for models of this kind.")
     found.append("This speaks about the files listed and the attacks tested only.")
     return tuple(found[:5])

@@ -1,7 +1,7 @@
 """In-case judging of one measurement: what it shows by this case's own null, floor and positive control."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from audit.schema import (
     ALPHA,
@@ -13,12 +13,17 @@ from audit.schema import (
     PARTIAL_EFFECT,
     SILENT_BOUND,
     TRACE_EFFECT,
+    Direction,
     Evidence,
     Interval,
     Measurement,
     Missing,
     Outcome,
+    Status,
 )
+
+OUTCOMES: Final[dict[Status, Outcome]] = {"trace": "trace found", "below": "trace found", "silent": "no trace found"}
+"""What follows of a status; of every other one nothing does: the outcome is inconclusive."""
 
 
 class _Bar(NamedTuple):
@@ -37,10 +42,10 @@ def _bar(measurement: Measurement, floors: Mapping[str, float]) -> _Bar:
     return _Bar(FLOOR_FACTOR * TRACE_EFFECT, f"three times the trace threshold ({TRACE_EFFECT}); {NO_FLOOR}")
 
 
-def _evidence(measurement: Measurement, outcome: Outcome, because: str, direction: str = "none") -> Evidence:
-    return Evidence.model_validate(
-        {"measurement": measurement, "outcome": outcome, "direction": direction, "because": because}
-    )
+def _evidence(measurement: Measurement, status: Status, because: str) -> Evidence:
+    direction: Direction = "above" if status == "trace" else "below" if status == "below" else "none"
+    outcome = OUTCOMES.get(status, "inconclusive")
+    return Evidence(measurement=measurement, outcome=outcome, status=status, direction=direction, because=because)
 
 
 def _reading(measurement: Measurement) -> str:
@@ -53,10 +58,11 @@ def _reading(measurement: Measurement) -> str:
 
 def _judge_gate(measurement: Measurement) -> Evidence:
     if isinstance(measurement.value, Missing):
-        return _evidence(measurement, "inconclusive", f"gate not measured: {measurement.value.missing}")
-    word = "passed" if measurement.value >= GATE_RATIO else "failed"
+        return _evidence(measurement, "gate_unmeasured", f"gate not measured: {measurement.value.missing}")
+    passed = measurement.value >= GATE_RATIO
+    word = "passed" if passed else "failed"
     because = f"gate {word}: the suspect keeps {measurement.value:.2f} of base (needs {GATE_RATIO})"
-    return _evidence(measurement, "inconclusive", because)
+    return _evidence(measurement, "gate_passed" if passed else "gate_failed", because)
 
 
 def blindness(measurement: Measurement) -> str | None:
@@ -99,30 +105,28 @@ def _silent(measurement: Measurement) -> bool:
 def _judge_effect(measurement: Measurement, floors: Mapping[str, float]) -> Evidence:
     blind = blindness(measurement)
     if blind is not None:
-        return _evidence(measurement, "inconclusive", blind)
+        return _evidence(measurement, "blind", blind)
     value, reading = measurement.value, _reading(measurement)
     assert isinstance(value, float), "a missing value is blind"
     if is_below(measurement):
         depth = value if isinstance(measurement.overall, Missing) else measurement.overall.value
         because = f"{reading}; overall {-depth:.3f} below the never-trained level, over-suppressed"
-        return _evidence(measurement, "trace found", because, "below")
+        return _evidence(measurement, "below", because)
     if measurement.kind == "output":
         if value >= PARTIAL_EFFECT:
             level = "as good as base" if value >= INTACT_EFFECT else "in part"
-            return _evidence(measurement, "trace found", f"{reading}: the outputs still show it, {level}", "above")
+            return _evidence(measurement, "trace", f"{reading}: the outputs still show it, {level}")
     elif value >= TRACE_EFFECT and _p_under(measurement, ALPHA):
         bar = _bar(measurement, floors)
         if value > bar.height:
-            return _evidence(measurement, "trace found", f"{reading}: above {bar.why}", "above")
-        return _evidence(measurement, "inconclusive", f"{reading}: not above {bar.why}")
+            return _evidence(measurement, "trace", f"{reading}: above {bar.why}")
+        return _evidence(measurement, "within_floor", f"{reading}: not above {bar.why}")
     if value >= TRACE_EFFECT and value > _bar(measurement, floors).height and _p_under(measurement, HINT_ALPHA):
-        return _evidence(measurement, "inconclusive", f"{reading}: a hint (p < {HINT_ALPHA}), no finding")
+        return _evidence(measurement, "hint", f"{reading}: a hint (p < {HINT_ALPHA}), no finding")
     if _silent(measurement):
-        return _evidence(
-            measurement, "no trace found", f"{reading}: an overall effect of {SILENT_BOUND:.2f} would show"
-        )
+        return _evidence(measurement, "silent", f"{reading}: an overall effect of {SILENT_BOUND:.2f} would show")
     bound = f"the upper 95 % bound of the overall effect is not below {SILENT_BOUND:.2f}"
-    return _evidence(measurement, "inconclusive", f"{reading}: no trace shown, but {bound}")
+    return _evidence(measurement, "undecided", f"{reading}: no trace shown, but {bound}")
 
 
 def judge(measurement: Measurement, floors: Mapping[str, float] | None = None) -> Evidence:
@@ -134,5 +138,5 @@ def judge(measurement: Measurement, floors: Mapping[str, float] | None = None) -
     if measurement.kind == "gate":
         return _judge_gate(measurement)
     if measurement.kind in ("context", "recovery") or measurement.mode == "paper":
-        return _evidence(measurement, "inconclusive", "listed for comparison; never enters the verdict")
+        return _evidence(measurement, "listed", "listed for comparison; never enters the verdict")
     return _judge_effect(measurement, floors or {})

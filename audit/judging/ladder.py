@@ -13,11 +13,9 @@ import numpy as np
 from audit import stats
 from audit.calibration import InCaseState
 from audit.judging.explain import Given, limits, sentence, strength, would_change
-from audit.judging.in_case import blindness
 from audit.schema import (
     ALPHA,
     EFFECT_KINDS,
-    GATE_RATIO,
     INTACT_EFFECT,
     Evidence,
     Measurement,
@@ -60,7 +58,7 @@ def _sort(evidence: Sequence[Evidence]) -> _Sorted:
     return _Sorted(of("gate"), of("output"), of("causal"), of("decoding"), apart)
 
 
-class _Rung(NamedTuple):
+class Rung(NamedTuple):
     """A rung of the ladder, the evidence it stands on, and what is said about it."""
 
     word: VerdictWord
@@ -79,36 +77,35 @@ def _strongest(evidence: Sequence[Evidence]) -> list[Evidence]:
     return [e for _, e in sorted(valued, key=lambda pair: -pair[0])]
 
 
-def _rung_by_gate_and_outputs(parts: _Sorted) -> _Rung | None:
-    measured = [e for e in parts.gates if isinstance(e.measurement.value, float)]
-    broken = [e for e in measured if isinstance(e.measurement.value, float) and e.measurement.value < GATE_RATIO]
+def _rung_by_gate_and_outputs(parts: _Sorted) -> Rung | None:
+    broken = [e for e in parts.gates if e.status == "gate_failed"]
     if broken:
-        return _Rung("INVALID", broken, tuple(_named(e) for e in broken))
-    if not measured:
+        return Rung("INVALID", broken, tuple(_named(e) for e in broken))
+    if not any(e.status == "gate_passed" for e in parts.gates):
         why = "; ".join(_named(e) for e in parts.gates) or "no utility gate was measured"
-        return _Rung("INCONCLUSIVE", [], (f"nothing says that the suspect is usable at all: {why}",))
+        return Rung("INCONCLUSIVE", [], (f"nothing says that the suspect is usable at all: {why}",))
     shown = _strongest([e for e in parts.outputs if e.outcome == "trace found" and e.direction == "above"])
     if shown:
         top = shown[0].measurement.value
         assert isinstance(top, float), "only valued evidence is sorted"
-        return _Rung("INTACT" if top >= INTACT_EFFECT else "PARTIAL", shown, tuple(map(_named, shown)), "above")
+        return Rung("INTACT" if top >= INTACT_EFFECT else "PARTIAL", shown, tuple(map(_named, shown)), "above")
     return None
 
 
-def _rung_by_traces(parts: _Sorted) -> _Rung | None:
+def _rung_by_traces(parts: _Sorted) -> Rung | None:
     ineligible = [e for e in parts.causal if isinstance(e.measurement.value, Missing)]
     if parts.causal and len(ineligible) == len(parts.causal):
         because = tuple(f"no layer can be judged by {e.measurement.probe}: {e.because}" for e in ineligible)
-        return _Rung("INCONCLUSIVE", [], tuple(dict.fromkeys(because)))
+        return Rung("INCONCLUSIVE", [], tuple(dict.fromkeys(because)))
     traces = _strongest(parts.traces)
     if traces:
-        return _Rung("SUPPRESSED", traces, tuple(_named(e) for e in traces), "above")
+        return Rung("SUPPRESSED", traces, tuple(_named(e) for e in traces), "above")
     if parts.below:
         why = (
             "the suspect lies below the level of a model that never knew: over-suppressed, which is a finding of its "
             "own and not what a model that never knew looks like"
         )
-        return _Rung("INCONCLUSIVE", parts.below, (why, *(_named(e) for e in parts.below)), "below")
+        return Rung("INCONCLUSIVE", parts.below, (why, *(_named(e) for e in parts.below)), "below")
     return None
 
 
@@ -127,7 +124,7 @@ def beyond_chance(held_out: Sequence[Evidence]) -> list[Evidence]:
     return [e for e in above if id(e) not in chance]
 
 
-def alone(evidence: Sequence[Evidence], above: Collection[tuple[str, str]]) -> InCaseState:
+def in_case_state(evidence: Sequence[Evidence], above: Collection[tuple[str, str]]) -> InCaseState:
     """What these in-case findings say before any joint rule: by the gate, the outputs, a level below, or other forms.
 
     ``above`` names the measurements (probe, name) that exceed their calibrated thresholds: without that a held-out form
@@ -146,48 +143,63 @@ def alone(evidence: Sequence[Evidence], above: Collection[tuple[str, str]]) -> I
 def _doubts(kind: str, parts: _Sorted) -> list[str]:
     """Why this kind of test does not count as silent. Outputs only have to see base: their rung is passed already."""
     found: list[Evidence] = {"output": parts.outputs, "causal": parts.causal, "decoding": parts.decoding}[kind]
-    seeing = [e for e in found if not blindness(e.measurement)]
+    seeing = [e for e in found if e.status != "blind"]
     if not seeing:
         return [_named(e) for e in found] or [f"no {kind} test ran"]
     return [_named(e) for e in seeing if kind != "output" and e.outcome != "no trace found"]
 
 
-def _rung_by_silence(parts: _Sorted, roles: Given) -> _Rung:
+def _rung_by_silence(parts: _Sorted, roles: Given) -> Rung:
     if not roles.null:
         shows = "only holdout people show" if roles.holdout else "nothing shows"
         why = f"no reference and no ancestor: {shows} the level of a model that never knew, so silence says little"
-        return _Rung("INCONCLUSIVE", [], (why,))
+        return Rung("INCONCLUSIVE", [], (why,))
     doubts = [doubt for kind in ("output", "causal", "decoding") for doubt in _doubts(kind, parts)]
     if doubts:
-        return _Rung("INCONCLUSIVE", [], tuple(doubts))
+        return Rung("INCONCLUSIVE", [], tuple(doubts))
     quiet = [*parts.causal, *parts.decoding]
     elsewhere = beyond_chance(parts.held_out)
     if elsewhere:
         why = "no trace on the rows that the edit was told to forget, but one on forms held out of it"
-        return _Rung("PARTIAL", _strongest(elsewhere), (why, *(_named(e) for e in elsewhere)), "above")
+        return Rung("PARTIAL", _strongest(elsewhere), (why, *(_named(e) for e in elsewhere)), "above")
     chance = [e for e in parts.held_out if e.outcome == "trace found" and e.direction == "above"]
     told = [f"{_named(e)}; no more than chance among the tests of held-out forms (Holm)" for e in chance]
-    return _Rung("CONSISTENT WITH NEVER TRAINED", quiet, (*map(_named, quiet), *told))
+    return Rung("CONSISTENT WITH NEVER TRAINED", quiet, (*map(_named, quiet), *told))
 
 
-def verdict(evidence: Sequence[Evidence], roles: Given) -> Verdict:
-    """Which rung does the evidence reach, with the roles that were given? Total: every input has a verdict.
+class Reached(NamedTuple):
+    """The rung that in-case evidence reaches, what might have shown a trace, and how many measurements were blind."""
+
+    rung: Rung
+    traceable: tuple[Measurement, ...]
+    n_blind: int
+
+
+def reach(evidence: Sequence[Evidence], roles: Given) -> Reached:
+    """Which rung does in-case evidence reach, with the roles that were given? Total: every input reaches one.
 
     The order of the rungs is the rule (:func:`~audit.judging.explain.decision_rule`). Held-out forms never lower a
     verdict.
     """
     parts = _sort(evidence)
     rung = _rung_by_gate_and_outputs(parts) or _rung_by_traces(parts) or _rung_by_silence(parts, roles)
-    blind = [e for e in (*parts.outputs, *parts.causal, *parts.decoding) if blindness(e.measurement)]
+    blind = [e for e in (*parts.outputs, *parts.causal, *parts.decoding) if e.status == "blind"]
+    return Reached(rung, tuple(parts.traceable), len(blind))
+
+
+def worded(reached: Reached, roles: Given, stale: str = "") -> Verdict:
+    """The in-case verdict of what was reached; ``stale`` says which calibration would have judged but for its age."""
+    rung = reached.rung
     return Verdict.model_validate(
         {
-            "word": rung.word,
+            "word": rung.word, "because": rung.because, "direction": rung.direction, "basis": "in-case",
+            "strength": strength(rung.word, roles), "would_change": would_change(rung.word, roles),
+            "limits": limits(reached.traceable, reached.n_blind, roles, stale=stale),
             "sentence": sentence(rung.word, rung.basis[0].measurement if rung.basis else None, rung.because[0]),
-            "because": rung.because,
-            "strength": strength(rung.word, roles),
-            "direction": rung.direction,
-            "basis": "in-case",
-            "limits": limits(parts.traceable, len(blind), roles),
-            "would_change": would_change(rung.word, roles),
         }
-    )
+    )  # fmt: skip
+
+
+def verdict(evidence: Sequence[Evidence], roles: Given) -> Verdict:
+    """The in-case verdict of this evidence: :func:`reach`, in words."""
+    return worded(reach(evidence, roles), roles)

@@ -5,7 +5,7 @@ said is how probable the findings are under either proposition, never how probab
 """
 
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 from audit.schema import DetectionLimit, Interval, LikelihoodRatio, Missing, Rate
 from audit.stats import approximate
@@ -81,26 +81,34 @@ def rate(errors: Rate) -> str:
 
 
 # ---- sentences --------------------------------------------------------------------------------------------------
+class Proposition(NamedTuple):
+    """A proposition as one says it, and as one says it again in the same sentence ("H1 holds", "H2 does")."""
+
+    stated: str
+    repeated: str
+
+
 def ratio_sentence(ratio: LikelihoodRatio, of: str = "The findings are") -> str:
     """The template of EXPERIENCE 4.2: ratio, interval, ceiling and words; below 1 its inverse, the other way round."""
     side = supported(ratio)
     words = ratio.words if side is None else f"{ratio.words} for the proposition that {side}"
-    return f"{of} {weighed(ratio, (KNOWS, NEVER))}. On the verbal scale this is {words}."
+    times = weighed(ratio, Proposition(KNOWS, KNOWS), Proposition(NEVER, NEVER))
+    return f"{of} {times}. On the verbal scale this is {words}."
 
 
-def weighed(ratio: LikelihoodRatio, names: tuple[str, str]) -> str:
-    """How many times more probable under the first of two propositions, with interval and ceiling."""
-    first, second = names
+def weighed(ratio: LikelihoodRatio, knows: Proposition, never: Proposition) -> str:
+    """How many times more probable under the likelier of two propositions, with interval and ceiling."""
+    likelier, other = knows, never
     lo, value, hi, floor, ceiling = ratio.ci95.lo, ratio.value, ratio.ci95.hi, ratio.floor, ratio.ceiling
     if value < 1:
-        first, second = names[1].replace("does", "holds"), names[0].replace("holds", "does")
+        likelier, other = never, knows
         lo, value, hi, floor, ceiling = 1 / hi, 1 / value, 1 / lo, 1 / ceiling, 1 / floor
     low, middle, high = (ratio_number(x, floor, ceiling) for x in (lo, value, hi))
     times = f"at least {middle[2:]}" if middle.startswith("≥") else f"about {middle}"
     about = "approximate " if approximate("percentile", ratio.false_alarms.n) else ""
     return (
-        f"{times} times more probable if {first} than if {second} ({about}95 % interval {_ends(low, middle, high)}; "
-        f"ceiling of this design {number(_rounded(ceiling, True))})"
+        f"{times} times more probable if {likelier.stated} than if {other.repeated} ({about}95 % interval "
+        f"{_ends(low, middle, high)}; ceiling of this design {number(_rounded(ceiling, True))})"
     )
 
 

@@ -148,7 +148,9 @@ class Planner:
         absent = [cohort for cohort in requires.data if not _has_cohort(case, cohort)]
         if absent:
             return f"needs {' and '.join(absent)} items"
-        if "*" not in requires.families and case.base.family not in requires.families:
+        if case.base.modality not in requires.modalities:
+            return f"works on models of {' or '.join(requires.modalities)}, not of {case.base.modality}"
+        if requires.families and case.base.family not in requires.families:
             return f"works on {', '.join(requires.families)}, not on {case.base.family}"
         missing = sorted(set(requires.ops) - self._ops)
         return f"the backend cannot {', '.join(missing)}" if missing else ""
@@ -159,7 +161,7 @@ class Planner:
         return [need for need in probe.needs(case.case) if _has_model(case, need) and case.has(need.texts)]
 
     def _cost(self, probe: Probe, own: Cost) -> Cost:
-        fetched = sum(int(self._case.rows(need.texts).mask.sum()) for need in self._present(probe))
+        fetched = sum(_passes(need) * int(self._case.rows(need.texts).mask.sum()) for need in self._present(probe))
         return own.model_copy(update={"fwd_tokens": own.fwd_tokens + fetched})
 
 
@@ -176,6 +178,12 @@ def received(case: OpenCase) -> tuple[Received, ...]:
     if case.ancestor is not None:
         found.append(Received("ancestor", case.ancestor))
     return tuple(found)
+
+
+def _passes(need: Need) -> int:
+    """The passes of a need as a bench makes them by default: patterns are read in one of their own. The plan does not
+    depend on how a run is made."""
+    return len({read.site.part == "pattern" for read in need.reads}) or 1
 
 
 def _has_role(case: OpenCase, role: Role) -> bool:

@@ -117,13 +117,15 @@ class Pricer:
         if self.how.store is None:
             return Cost(fwd_tokens=sum(len(f.reads) * self._tokens(f.texts) for f in fetches), kind="upper")
         seen = {(model.key, self.case.rows(texts).hash): set((SCORE,)) for model, texts in self._recalled()}
-        tokens = 0
+        tokens, models = 0, 1
         for fetch in fetches:
             known = seen.setdefault(self._place(fetch), set())
-            if not set(fetch.reads) <= known:
-                tokens += self._tokens(fetch.texts)
+            missing = [read for read in fetch.reads if read not in known]
+            if missing:
+                passes = self.bench.passes_of(missing)
+                tokens, models = tokens + passes * self._tokens(fetch.texts), max(models, passes)
             known.update(fetch.reads)
-        return Cost(fwd_tokens=tokens)
+        return Cost(fwd_tokens=tokens, resident=models)
 
     def _place(self, fetch: Fetch) -> tuple[str, str]:
         return self.case.checkpoint(fetch.role, fetch.reference).key, self.case.rows(fetch.texts).hash

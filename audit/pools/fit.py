@@ -48,7 +48,7 @@ from audit.calibration import (
     write,
     write_record,
 )
-from audit.judging import alone, judge
+from audit.judging import in_case_state, judge
 from audit.schema import AuditError, Interval
 from audit.stats import likelihood_ratio
 
@@ -185,7 +185,7 @@ def _subject(model: ScoredModel, above: Collection[tuple[str, str]]) -> Subject:
     return Subject(
         world=model.world, model=model.model, mechanism=model.mechanism, pool=model.pool, kept=model.kept,
         audited=model.audited, content=model.content,
-        alone=alone([judge(score.restored()) for score in model.scores], above),
+        alone=in_case_state([judge(score.restored()) for score in model.scores], above),
     )  # fmt: skip
 
 

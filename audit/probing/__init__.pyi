@@ -33,7 +33,6 @@ from .person_scores import key_logprob as key_logprob
 from .person_scores import models_of as models_of
 from .person_scores import n_blocks as n_blocks
 from .person_scores import person_rows_of as person_rows_of
-from .person_scores import row_means as row_means
 from .person_scores import variants as variants
 from .person_scores import width as width
 from .probe import Probe as Probe

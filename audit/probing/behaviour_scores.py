@@ -12,7 +12,8 @@ from audit.bench import Bench
 from audit.calibration import Behaviour, Score, Settings, numbers
 from audit.case import open_case
 from audit.plugins import discover
-from audit.probing.frozen_world import FAMILIES, Family, case_of, write_world
+from audit.probing.frozen_models import FAMILIES, Family
+from audit.probing.frozen_world import case_of, write_world
 from audit.probing.probe import Probe
 from audit.schema import AuditError
 

@@ -12,7 +12,19 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from audit import stats
-from audit.schema import Control, Count, Form, Interval, Kind, Measurement, Missing, Null, Number, Overall
+from audit.schema import (
+    Control,
+    Count,
+    Form,
+    Interval,
+    Kind,
+    Measurement,
+    MeasurementScale,
+    Missing,
+    Null,
+    Number,
+    Overall,
+)
 from audit.stats import approximate, sparse
 
 ALPHA = 0.01
@@ -29,6 +41,11 @@ class Sides(NamedTuple):
         """Person by person, this model less another."""
         both = self.holdout is not None and other.holdout is not None
         return Sides(self.forget - other.forget, self.holdout - other.holdout if both else None)  # type: ignore[operator]
+
+    def plus(self, other: "Sides") -> "Sides":
+        """Person by person, this model and another together."""
+        both = self.holdout is not None and other.holdout is not None
+        return Sides(self.forget + other.forget, self.holdout + other.holdout if both else None)  # type: ignore[operator]
 
     def at(self, layers: ndarray) -> "Sides":
         """Some layers only."""
@@ -77,6 +94,7 @@ class Naming(NamedTuple):
     kind: Kind
     statistic: str
     unit: str
+    scale: MeasurementScale
     form: Form = "trained"
     mode: Literal["controlled", "paper"] = "controlled"
 
@@ -86,9 +104,9 @@ def blank(naming: Naming, reason: str, n: Count, people: int, seed: int) -> Meas
     missing = Missing(missing=reason)
     return Measurement(
         probe=naming.probe, name=naming.name, kind=naming.kind, mode=naming.mode, form=naming.form,
-        statistic=naming.statistic, value=missing, unit=naming.unit, ci95=missing, n=n, unit_of_replication="person",
-        units=people, seed=seed, p=missing, p_below=missing, null=missing, positive_control=missing, floor=missing,
-        items=missing,
+        statistic=naming.statistic, value=missing, unit=naming.unit, scale=naming.scale, ci95=missing, n=n,
+        unit_of_replication="person", units=people, seed=seed, p=missing, p_below=missing, null=missing,
+        positive_control=missing, floor=missing, items=missing,
     )  # fmt: skip
 
 

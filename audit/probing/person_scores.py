@@ -143,13 +143,18 @@ def item_table(
     case: OpenCase,
     name: str,
     sheet: PersonRows,
-    scores: Mapping[str, Float[ndarray, "row layer"]],
+    scores: Mapping[str, Float[ndarray, "row place"]],
     roles: Mapping[str, str],
+    axis: str = "",
 ) -> Table:
-    """Write item scores beside the report: one line per item, model and layer (-1 where a score has no layer).
+    """Write item scores beside the report: one line per item, model and place on the axis.
+
+    ``axis`` names what the columns of the scores are (a layer, a site, a precision); without one they are one column,
+    and its place is -1.
 
     Items that a model could not score are left out here and counted in the measurement.
     """
+    assert axis or all(score.shape[1] == 1 for score in scores.values()), "several scores of an item lie on an axis"
     ids, groups = list(sheet.rows.item_ids), list(sheet.rows.group_ids)
     fixed = [(i, g, s.question, s.key or s.answer) for i, g, s in zip(ids, groups, sheet.items, strict=True)]
     lines = [
@@ -158,13 +163,13 @@ def item_table(
             roles[model],
             *fixed[row][2:],
             "",
-            float(score[row, layer]),
-            layer if score.shape[1] > 1 else -1,
+            float(score[row, place]),
+            place if axis else -1,
         )
         for model, score in scores.items()
-        for layer in range(score.shape[1])
-        for row in np.flatnonzero(np.isfinite(score[:, layer])).tolist()
+        for place in range(score.shape[1])
+        for row in np.flatnonzero(np.isfinite(score[:, place])).tolist()
     ]
-    names = ("item", "group", "role", "prompt", "target", "output", "score", "layer")
+    names = ("item", "group", "role", "prompt", "target", "output", "score", "axis_value")
     columns = {name: [line[i] for line in lines] for i, name in enumerate(names)}
-    return case.write_table(name, columns)
+    return case.write_table(name, columns, axis)

@@ -13,10 +13,13 @@ class Probe(Record, ABC):
 
     The class docstring is the user's help text: its first line asks the question, and it states ``Null:``,
     ``Positive control:``, ``Blind to:`` and ``Cite:``. ``version`` enters the plan hash: raise it when numbers change.
+    ``attack`` names the attack that the probe makes, in a word ("relearning", "quantisation", "prefix", or one of its
+    own): the report counts it as tested by this word alone.
     """
 
     requires: ClassVar[Requires]
     version: ClassVar[int] = 1
+    attack: ClassVar[str | None] = None
 
     @abstractmethod
     def needs(self, case: Case) -> tuple[Need, ...]:

@@ -2,7 +2,6 @@ from .drawings.drawing import Scale as Scale
 from .drawings.drawing import marker as marker
 from .drawings.scale import position as position
 from .figures.comparison_figures import MANY as MANY
-from .figures.comparison_figures import NamedReport as NamedReport
 from .figures.comparison_figures import Paint as Paint
 from .figures.comparison_figures import Shown as Shown
 from .figures.comparison_figures import columns as columns
@@ -17,6 +16,7 @@ from .figures.known_truth_figures import roc as roc
 from .figures.known_truth_figures import tippett as tippett
 from .figures.report_figures import INK as INK
 from .figures.report_figures import Drawing as Drawing
+from .figures.report_figures import NamedReport as NamedReport
 from .figures.report_figures import dot as dot
 from .figures.report_figures import grid_of as grid_of
 from .figures.report_figures import key as key
@@ -58,7 +58,6 @@ from .sections.pageone import untested as untested
 from .wording.findings import VERDICT_MEANING as VERDICT_MEANING
 from .wording.findings import VERDICT_SYMBOL as VERDICT_SYMBOL
 from .wording.findings import evidence_sentence as evidence_sentence
-from .wording.findings import layer as layer
 from .wording.findings import part as part
 from .wording.findings import sentence as sentence
 from .wording.findings import spoken as spoken

@@ -18,7 +18,7 @@ from scipy import stats as scipy_stats
 
 from audit import stats
 from audit.runs import difference, read_report
-from audit.schema import AuditError, Evidence, Interval, Measurement, Missing, Report
+from audit.schema import AuditError, Evidence, Interval, Measurement, Missing, Report, axis_column
 
 ALPHA = 0.05
 DRAWS = 9999
@@ -75,8 +75,6 @@ def read_side(path: Path) -> Side:
 
 def refusal(a: Report, b: Report) -> str:
     """Why two reports cannot be compared, or an empty string: the same questions must be asked of the same items."""
-    if a.kind != b.kind:
-        return f"one is an {a.kind}, the other a {b.kind}"
     if a.plan.fingerprints.get("base") != b.plan.fingerprints.get("base"):
         return "their bases are different models, so their effects are on different scales"
     if a.plan.data_sha256.get("forget") != b.plan.data_sha256.get("forget"):
@@ -207,9 +205,10 @@ def _scores(folder: Path, measurement: Measurement) -> Scores | None:
     columns = parquet.read_table(path).to_pydict()
     if not {"group", "item", "role", "score"} <= set(columns):
         return None
-    layers = columns.get("layer") or [-1] * len(columns["item"])
+    axis = axis_column(columns)
+    places = [-1] * len(columns["item"]) if axis is None else columns[axis]
     by_role: Scores = {}
-    names = (columns["role"], columns["group"], columns["item"], layers, columns["score"])
+    names = (columns["role"], columns["group"], columns["item"], places, columns["score"])
     for role, group, item, layer, score in zip(*names, strict=True):
         by_role.setdefault(role, {}).setdefault((group, item, layer), score)
     null = None if measurement.kind == "gate" else next((r for r in ("reference", "ancestor") if r in by_role), None)

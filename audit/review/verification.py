@@ -21,7 +21,7 @@ from audit.calibration import stored, zoo_floors
 from audit.judging import ApplicableCalibrations, decision_rule, given, judged, restand
 from audit.render import schema
 from audit.runs import code_version, custody, document_id, documents, manifest
-from audit.schema import AuditError, ExitCode, Missing, Report
+from audit.schema import EARLIER, AuditError, ExitCode, Missing, Report
 
 ALONE = "a report on its own: its manifest, custody log and item tables are not here and were not checked"
 UNCHAINED = ("1.0", "1.1")
@@ -147,6 +147,9 @@ def _schema_problems(data: bytes) -> Iterator[str]:
         document = json.loads(data)
     except ValueError as error:
         yield f"report.json is not JSON: {error}"
+        return
+    # The shipped schema is that of what is written now; an earlier document is held against its types as it is read.
+    if isinstance(document, dict) and document.get("schema_version") in EARLIER:
         return
     validator = jsonschema.Draft202012Validator(schema())
     for error in sorted(validator.iter_errors(document), key=str)[:5]:

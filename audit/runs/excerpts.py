@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from audit.render import layer as layer_of
 from audit.runs.report_file import report_id
 from audit.schema import (
+    SCHEMA_VERSION,
     AuditError,
     Evidence,
     Excerpt,
@@ -26,6 +26,7 @@ from audit.schema import (
     Report,
     Shown,
     Table,
+    axis_column,
 )
 from audit.stats import significant
 
@@ -43,10 +44,10 @@ class Line(NamedTuple):
     target: str
     output: str
     score: float
-    layer: int
+    axis_value: int
 
 
-COLUMNS: Final = frozenset(Line._fields) - {"layer"}
+COLUMNS: Final = frozenset(Line._fields) - {"axis_value"}
 
 
 def choose(evidence: Sequence[Evidence], folder: Path, seed: int, quote: Quoting) -> tuple[Excerpts, ...]:
@@ -65,7 +66,8 @@ def unmasked(report: Report, folder: Path) -> Report:
     """The same report with its excerpts in clear, as a document of its own that names its parent."""
     seed = report.plan.case.seed
     shown = choose(report.evidence, folder, seed, lambda text: Shown(text=text))
-    derived = report.model_copy(update={"excerpts": shown, "masked": False, "parent": report.report_id})
+    changes = {"excerpts": shown, "masked": False, "parent": report.report_id, "schema_version": SCHEMA_VERSION}
+    derived = report.model_copy(update=changes)
     return derived.model_copy(update={"report_id": report_id(derived)})
 
 
@@ -80,18 +82,19 @@ def read_table(table: Table, folder: Path) -> tuple[Line, ...]:
         raise AuditError(f"{path} {state}", "restore the run folder, or run the audit again", ExitCode.INTEGRITY)
     columns = parquet.read_table(BytesIO(data)).to_pydict()
     rows = len(columns["item"])
-    layers = columns.get("layer", [-1] * rows)
+    axis = axis_column(columns)
+    places = [-1] * rows if axis is None else columns[axis]
     fields = [columns[name] for name in Line._fields[:-1]]
-    return tuple(Line._make(values) for values in zip(*fields, layers, strict=True))
+    return tuple(Line._make(values) for values in zip(*fields, places, strict=True))
 
 
 def _of(path: str, measured: Sequence[Measurement], folder: Path, seed: int, quote: Quoting) -> Excerpts:
     table = measured[0].items
     assert not isinstance(table, Missing)
     lines = read_table(table, folder)
-    layer = _layer(measured[0], lines)
-    at_layer = [line for line in lines if line.layer == layer]
-    suspect = [line for line in at_layer if line.role == "suspect"]
+    place = _place(measured[0], lines)
+    there = [line for line in lines if line.axis_value == place]
+    suspect = [line for line in there if line.role == "suspect"]
     ranked = sorted(suspect, key=lambda line: (-line.score, line.item))
     top, rest = ranked[:EACH], sorted(ranked[EACH:], key=lambda line: line.item)
     drawn = np.random.default_rng([seed, *path.encode()]).permutation(len(rest))[:EACH]
@@ -100,18 +103,18 @@ def _of(path: str, measured: Sequence[Measurement], folder: Path, seed: int, quo
     excerpts: list[Excerpt] = []
     for chosen, line in picked:
         texts = {name: quote(getattr(line, name)) for name in ("item", "group", "prompt", "target", "output")}
-        scores = _scores(at_layer, line.item)
-        where = layer if layer >= 0 else None
+        scores = _scores(there, line.item)
+        where = place if place >= 0 else None
         excerpts.append(Excerpt.model_validate({"chosen": chosen, **texts, "layer": where, "scores": scores}))
     names = tuple(f"{m.probe}.{m.name}" for m in measured)
-    return Excerpts(table=path, findings=names, rule=rule, of=len(suspect), items=tuple(excerpts))
+    return Excerpts(table=path, findings=names, rule=rule, of=len(suspect), items=tuple(excerpts),
+                    axis=table.axis)  # fmt: skip
 
 
-def _layer(m: Measurement, lines: Sequence[Line]) -> int:
-    """Which lines of a table with layers are compared: where the value was read, else the last; -1 without layers."""
-    layers = sorted({line.layer for line in lines})
-    stated = layer_of(m)
-    return int(stated) if stated.isdigit() and int(stated) in layers else layers[-1] if layers else -1
+def _place(m: Measurement, lines: Sequence[Line]) -> int:
+    """Which lines of a table with an axis are compared: at the value's layer, else the last; -1 without an axis."""
+    places = sorted({line.axis_value for line in lines})
+    return m.layer if m.layer is not None and m.layer in places else places[-1] if places else -1
 
 
 def _scores(lines: Sequence[Line], item: str) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import JsonValue, ValidationError
+from pydantic import ValidationError
 
 from audit.schema import AuditError, ExitCode, Report, canonical_hash
 
@@ -15,7 +15,7 @@ def report_id(report: Report) -> str:
     return document_id(report.model_dump(mode="json"))
 
 
-def document_id(document: Mapping[str, JsonValue]) -> str:
+def document_id(document: Mapping[str, object]) -> str:
     """:func:`report_id` of the document itself, which may be of an earlier minor version of the schema."""
     content = {key: value for key, value in document.items() if key not in UNTIMED}
     return f"UA-{canonical_hash(content)[:12]}"

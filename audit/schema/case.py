@@ -1,12 +1,27 @@
 """What is audited: roles, data, prompt template, and what is known of the suspect's edit set."""
 
-from typing import Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Literal
+
+from pydantic import StringConstraints
 
 from audit.schema.record import Record
 
 Role = Literal["base", "suspect", "reference", "ancestor"]
 Cohort = Literal["forget", "retain", "holdout", "general"]
-Form = Literal["trained", "held_out_phrasing", "held_out_attribute"]
+Form = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
+"""How an item asks for its fact, as one word: an open set, of which :data:`FORMS` declares the known ones."""
+FormRole = Literal["fitted", "held_out"]
+FORMS: Mapping[Form, FormRole] = MappingProxyType(
+    {"trained": "fitted", "held_out_phrasing": "held_out", "held_out_attribute": "held_out"}
+)
+"""The declared forms, in the order in which they are shown, and whether an edit was fitted on rows of that form."""
+
+
+def role_of_form(form: Form) -> FormRole:
+    """Whether an edit was fitted on rows of a form. One that is not declared was held out."""
+    return FORMS.get(form, "held_out")
 
 
 class Item(Record):

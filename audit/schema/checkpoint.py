@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+from typing import Literal
 
 from audit.schema.record import Record
+
+Modality = Literal["text", "image", "image+text"]
 
 
 class EditRecord(Record):
@@ -30,6 +33,7 @@ class Checkpoint(Record):
 
     ``source`` is a local folder (absolute path) or ``owner/name@<40-hex commit>``; ``fingerprint`` is the sha256 over
     tensors, config, tokenizer and generation config. ``edits`` are played back in order; each lives in ``edits_from``.
+    ``modality`` is what the model reads, as its config says; it names nothing beside the fingerprint.
     """
 
     source: str
@@ -38,6 +42,7 @@ class Checkpoint(Record):
     adapter: str | None = None
     edits: tuple[EditRecord, ...] = ()
     edits_from: str | None = None
+    modality: Modality = "text"
 
     @property
     def key(self) -> str:

@@ -32,7 +32,7 @@ Quote = Masked | Shown
 
 
 class Excerpt(Record):
-    """One item of a finding with what every model scores on it (by role), at ``layer`` where a score has one."""
+    """One item of a finding with what every model scores on it (by role), at ``layer`` of the table's axis, if any."""
 
     chosen: Literal["highest", "random"]
     item: Quote
@@ -45,10 +45,14 @@ class Excerpt(Record):
 
 
 class Excerpts(Record):
-    """The items quoted of one item table: which findings rest on it, the rule of choice, and of how many items."""
+    """The items quoted of one item table: which findings rest on it, the rule of choice, and of how many items.
+
+    ``axis`` names what the ``layer`` of an item counts, which is not a layer in every table.
+    """
 
     table: str
     findings: tuple[str, ...]
     rule: str
     of: int
     items: tuple[Excerpt, ...]
+    axis: str

@@ -3,7 +3,8 @@
 A probe returns :class:`Measurement` values: numbers, never a verdict. Judging turns each into evidence.
 """
 
-from typing import Literal
+from collections.abc import Collection
+from typing import Final, Literal
 
 from audit.schema.case import Form
 from audit.schema.error_rates import DetectionLimit as DetectionLimit
@@ -13,6 +14,10 @@ from audit.schema.record import Missing, Record
 from audit.schema.requirements import Cost
 
 Number = float | Missing
+MeasurementScale = Literal["effect", "ratio", "probability", "distance", "difference", "score", "percent", "other"]
+"""What a value is read against: ``effect`` 0 never trained and 1 base, ``ratio`` 1 base; ``unit`` says it in words."""
+EFFECT_UNIT: Final = "effect (0 never trained, 1 base)"
+RATIO_UNIT: Final = "ratio to base (1 unchanged)"
 
 
 class Count(Record):
@@ -57,6 +62,7 @@ class Curve(Record):
 
     axis: str
     unit: str
+    scale: MeasurementScale
     role: Literal["base", "suspect", "reference", "ancestor", "floor", "gate"]
     x: tuple[float, ...]
     y: tuple[float, ...]
@@ -67,12 +73,21 @@ class Curve(Record):
 
 
 class Table(Record):
-    """A Parquet table of items beside the report (columns: item group role prompt target output score)."""
+    """A Parquet table of items beside the report (columns: item group role prompt target output score axis_value).
+
+    ``axis`` names what ``axis_value`` counts (a layer, a site, a precision); empty where an item has one score a role.
+    """
 
     path: str
     sha256: str
     rows: int
     columns: tuple[str, ...]
+    axis: str
+
+
+def axis_column(columns: Collection[str]) -> str | None:
+    """The column of an item table that holds the place on its axis: before schema 1.3 it was called ``layer``."""
+    return next((name for name in ("axis_value", "layer") if name in columns), None)
 
 
 Kind = Literal["gate", "output", "causal", "decoding", "recovery", "context"]
@@ -81,8 +96,9 @@ Kind = Literal["gate", "output", "causal", "decoding", "recovery", "context"]
 class Measurement(Record):
     """One question answered with numbers.
 
-    On the ``effect`` scale 0 is the never-trained level and 1 is base. ``kind`` says what part a number may play:
-    ``gate`` (is the suspect usable at all), ``output``, ``causal`` and ``decoding`` enter the in-case verdict,
+    ``scale`` is what the value is read against: on ``effect`` 0 is the never-trained level and 1 is base. ``layer`` is
+    the one at which the value was read, None where it belongs to no single layer. ``kind`` says what part a number may
+    play: ``gate`` (is the suspect usable at all), ``output``, ``causal`` and ``decoding`` enter the in-case verdict,
     ``recovery`` (what comes back under an attack) only a calibrated one, ``context`` never does. ``p`` is for *above*
     the null, ``p_below`` for below it. ``floor`` is the same effect for one unaudited reference against another. A
     gate's ``value`` is the suspect's statistic over base's. ``form`` says which rows it reads: the verdict rests on
@@ -98,6 +114,8 @@ class Measurement(Record):
     statistic: str
     value: Number
     unit: str
+    scale: MeasurementScale
+    layer: int | None = None
     ci95: Interval | Missing
     n: Count
     unit_of_replication: str

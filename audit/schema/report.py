@@ -1,14 +1,15 @@
 """The versioned document that every view reads, and the parts that only a whole audit has."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from audit.schema.case import Case
 from audit.schema.error_rates import CalibrationUse, Validation
 from audit.schema.error_rates import DetectionLimit as DetectionLimit
 from audit.schema.error_rates import Rate as Rate
 from audit.schema.excerpts import Excerpts
+from audit.schema.migration import migrated
 from audit.schema.record import Missing, Record
 from audit.schema.requirements import Cost
 from audit.schema.verdict import Domain, Evidence, Verdict
@@ -97,17 +98,38 @@ class Timing(Record):
     wall_s: float
 
 
+SCHEMA_VERSION: Final = "1.3"
+
+
+class AttackCoverage(Record):
+    """One attack family at one access level, and how many measurements tested it (0: not tested).
+
+    ``attack`` is the word by which a probe declares that it makes this attack; empty where a kind of reading counts.
+    """
+
+    family: str
+    access: str
+    attack: str
+    measurements: int
+
+    @property
+    def state(self) -> str:
+        """Tested or not, in words."""
+        n = self.measurements
+        return f"tested ({n} measurement{'s' if n > 1 else ''})" if n else "not tested"
+
+
 class Report(Record):
     """The versioned document that every view reads: HTML, Markdown and dashboard are pure functions of it.
 
     ``report_id`` is ``UA-`` and the first 12 hex digits of the sha256 of the canonical document without ``report_id``,
     ``created``, ``registered`` and ``timings``. ``registered`` is when the plan was written down, before anything was
     measured. Texts of the data are quoted in ``excerpts`` alone; where they are not ``masked``, the document is derived
-    from its ``parent``. Additive changes only within a major ``schema_version``.
+    from its ``parent``. Additive changes only within a major ``schema_version``; a document of an earlier one is
+    brought to this one as it is read, and states what it was. ``coverage`` is ``attacks`` in words.
     """
 
-    schema_version: Literal["1.0", "1.1", "1.2"] = "1.2"
-    kind: Literal["audit", "forecast"] = "audit"
+    schema_version: Literal["1.0", "1.1", "1.2", "1.3"] = SCHEMA_VERSION
     report_id: str
     created: str
     tool: dict[str, str]
@@ -122,6 +144,7 @@ class Report(Record):
     verdict: Verdict
     decision_rule: tuple[str, ...]
     coverage: tuple[tuple[str, str, str], ...]
+    attacks: tuple[AttackCoverage, ...]
     limits: Annotated[tuple[str, ...], Field(max_length=5)]
     reproduce: str
     timings: tuple[Timing, ...]
@@ -134,3 +157,8 @@ class Report(Record):
     excerpts: tuple[Excerpts, ...] = ()
     validation: Validation | Missing = Missing(missing="no calibration judged this case")
     published: Published | Missing = Missing(missing="no published numbers were given")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_any_version(cls, document: object) -> object:
+        return migrated(document) if isinstance(document, dict) else document

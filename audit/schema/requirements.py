@@ -6,6 +6,7 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from audit.schema.case import Cohort, Form, Role
+from audit.schema.checkpoint import Modality
 from audit.schema.record import Record
 from audit.schema.site import Site
 
@@ -25,12 +26,17 @@ class Op(StrEnum):
 
 
 class Requires(Record):
-    """What a probe must be given: roles, cohorts, families ('*' is any causal language model) and operations."""
+    """What a probe must be given: roles, cohorts, a kind of model, and operations.
+
+    ``modalities`` are what the models may read; ``families`` narrows them to model types (empty: any of these
+    modalities).
+    """
 
     roles: tuple[Role, ...] = ("base", "suspect")
     any_of_roles: tuple[Role, ...] = ()
     data: tuple[Cohort, ...] = ("forget",)
-    families: tuple[str, ...] = ("*",)
+    modalities: tuple[Modality, ...] = ("text",)
+    families: tuple[str, ...] = ()
     ops: tuple[Op, ...] = (Op.READ,)
 
 

@@ -6,7 +6,9 @@ from pydantic import Field, model_validator
 
 from audit.schema.record import Record
 
-Tower = Literal["text", "vision", "projector"]
+TowerName = Literal["text", "vision", "projector"]
+TOWERS: tuple[TowerName, ...] = ("vision", "projector", "text")
+"""The towers of a model in the order in which a pass runs them."""
 Part = Literal[
     "embed", "resid_in", "resid_mid", "resid_out", "attn_in", "mlp_in", "final_in",
     "q", "k", "v", "z", "pattern", "attn_out", "mlp_hidden", "mlp_out", "logits",
@@ -25,7 +27,7 @@ class Site(Record):
     part: Part
     block: Annotated[int, Field(ge=0)] | None = None
     head: Annotated[int, Field(ge=0)] | None = None
-    tower: Tower = "text"
+    tower: TowerName = "text"
 
     @model_validator(mode="after")
     def _block_fits_part(self) -> Self:

@@ -9,18 +9,32 @@ from audit.schema.measurement import Measurement
 from audit.schema.record import Missing, Record
 
 Outcome = Literal["trace found", "no trace found", "inconclusive", "not run"]
+Direction = Literal["above", "below", "none"]
+Status = Literal[
+    "gate_passed", "gate_failed", "gate_unmeasured", "listed", "blind", "below", "trace", "within_floor", "hint",
+    "silent", "undecided",
+]  # fmt: skip
+"""What became of a measurement, of which its outcome follows.
+
+``listed``: for comparison, it enters no in-case verdict. ``blind``: it does not find base here. ``within_floor``: an
+effect with a small p, but no larger than models that never knew differ. ``hint``: beyond that, with a p that is small
+enough for no finding. ``silent``: a trace would show. ``undecided``: neither trace nor silence.
+"""
 
 
 class Evidence(Record):
     """A measurement judged: outcome, direction, why, and on what basis.
 
+    ``status`` says what became of it, ``because`` says the same to a reader, with the numbers; nothing reads a status
+    out of that sentence.
     ``in-case`` rests on this case's own nulls: it may carry a verdict, prints no likelihood ratio and no error rate.
     ``calibrated`` rests on models of known truth, and its ``ratio`` has their error rates.
     """
 
     measurement: Measurement
     outcome: Outcome
-    direction: Literal["above", "below", "none"]
+    status: Status
+    direction: Direction
     because: str
     basis: Literal["calibrated", "in-case"] = "in-case"
     ratio: LikelihoodRatio | Missing = IN_CASE
@@ -58,7 +72,7 @@ class Verdict(Record):
     sentence: str
     because: tuple[str, ...]
     strength: Literal["full", "weak", "none"]
-    direction: Literal["above", "below", "none"]
+    direction: Direction
     basis: Literal["calibrated", "in-case"]
     limits: tuple[str, ...]
     would_change: tuple[str, ...]

@@ -1,9 +1,11 @@
 from . import load_checks as load_checks
-from .backends import BACKENDS as BACKENDS
+from .backends import backend_class as backend_class
+from .backends import fresh_model as fresh_model
 from .backends import open_wrapper as open_wrapper
 from .backends import wrap as wrap
 from .interface import Batch as Batch
 from .interface import Resume as Resume
+from .interface import Stop as Stop
 from .interface import Tap as Tap
 from .interface import Wrapper as Wrapper
 from .lens_bridge import without_downloads as without_downloads

@@ -7,7 +7,9 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from audit.checkpoints import folder_of, modality_of
 from audit.schema import AuditError, Checkpoint
+from audit.wrappers.family import family_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,12 +28,21 @@ def _unchanged(model: "PreTrainedModel") -> None:
     """Opening a checkpoint without edits changes nothing."""
 
 
-def wrap(model: "PreTrainedModel", backend: str = "native", attention: str = "default") -> "Wrapper":
-    """Put an open model behind a backend. Raises AuditError for a name that is no backend, naming those that are."""
+def backend_class(backend: str) -> "type[Wrapper]":
+    """The wrapper class of a backend. AuditError for a name that is no backend, naming those that are."""
     if backend not in BACKENDS:
         raise AuditError(f"there is no backend {backend!r}", f"choose one of: {', '.join(BACKENDS)}")
     module, name = BACKENDS[backend]
-    return getattr(importlib.import_module(f"audit.wrappers.{module}"), name)(model, attention=attention)
+    return getattr(importlib.import_module(f"audit.wrappers.{module}"), name)
+
+
+def wrap(model: "PreTrainedModel", backend: str = "native", attention: str = "default") -> "Wrapper":
+    """Put an open model behind a backend. Raises AuditError for a name that is no backend, naming those that are, and
+    for a model that no installed family opens."""
+    wrapper = backend_class(backend)
+    config = model.config.to_dict() | {"architectures": [type(model).__name__]}
+    family_of(modality_of(config), model.config.model_type)
+    return wrapper(model, attention)
 
 
 def open_wrapper(
@@ -41,13 +52,21 @@ def open_wrapper(
     """Open a checkpoint behind a backend.
 
     ``prepare`` sees the model before the backend does: there edits of weights are played, because a backend may copy or
-    split the parameters. AuditError for an unknown backend, and for whatever :mod:`audit.wrappers.families.causal_lm`
-    refuses.
+    split the parameters. AuditError for an unknown backend, for a model that no installed family opens, and for
+    whatever its family refuses.
     """
-    if backend not in BACKENDS:
-        raise AuditError(f"there is no backend {backend!r}", f"choose one of: {', '.join(BACKENDS)}")
-    from audit.wrappers.families.causal_lm import open_model
-
-    model = open_model(ckpt, device, dtype, attention)
+    backend_class(backend)  # a wrong name is said before anything is loaded
+    model = family_of(ckpt.modality, ckpt.family).open_model(ckpt, device, dtype, attention)
     prepare(model)
     return wrap(model, backend, attention)
+
+
+def fresh_model(ckpt: Checkpoint) -> "PreTrainedModel":
+    """A model of the checkpoint's architecture as it is initialised, from torch's generator and on its default device.
+
+    AuditError for a model that no installed family opens.
+    """
+    from transformers import AutoConfig
+
+    family = family_of(ckpt.modality, ckpt.family)
+    return family.fresh(AutoConfig.from_pretrained(folder_of(ckpt), local_files_only=True, trust_remote_code=False))

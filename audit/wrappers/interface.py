@@ -3,25 +3,38 @@
 A :class:`Tap` is called with the whole state at its site and may return another state in its place. Backends run the
 blocks and the final norm but never the LM head: scores are read at the few positions that are asked for, by
 :meth:`Wrapper.head` on ``final_in`` states, so that nothing of size positions x vocabulary exists unless someone asks.
+
+What a model does not have is refused in one place, for every backend: :meth:`Wrapper.forward` looks at the towers of
+all sites and at the inputs beside the tokens before :meth:`Wrapper.run_blocks` runs.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from math import inf
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from audit.schema import Op, Part, Site
+from audit.schema import TOWERS, AuditError, Op, Part, Site, TowerName
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+"""No input beside the tokens."""
 
 
 class Batch(NamedTuple):
-    """One right-padded batch on the model's device. ``embeds`` replaces ``ids`` as input where given."""
+    """One right-padded batch on the model's device. ``embeds`` replaces ``ids`` as input where given; ``extra`` holds
+    inputs beside the tokens by name (pixel values ...), one entry a row."""
 
     ids: Int[Tensor, "row pos"]
     mask: Bool[Tensor, "row pos"]
     embeds: Float[Tensor, "row pos d"] | None = None
+    extra: Mapping[str, Tensor] = NOTHING
 
 
 class Tap(NamedTuple):
@@ -32,20 +45,48 @@ class Tap(NamedTuple):
     visit: Callable[[Tensor], Tensor | None]
 
 
+class Tower(NamedTuple):
+    """One tower of a model: the width of its residual stream, its blocks, and the parts that were found in them.
+
+    ``by_token``: its positions are those of the rows' tokens. Where they are not (patches of an image), ``last`` or
+    ``answer`` name no place in it.
+    """
+
+    name: TowerName
+    d_model: int
+    n_blocks: int
+    parts: frozenset[Part]
+    by_token: bool = True
+
+
+class Stop(NamedTuple):
+    """Nothing after block ``block`` of ``tower`` is computed; None: nothing after the tower's final norm."""
+
+    block: int | None
+    tower: TowerName = "text"
+
+    @property
+    def depth(self) -> tuple[int, float]:
+        """Stops compare by tower, in the order in which towers run, then by block."""
+        return TOWERS.index(self.tower), inf if self.block is None else self.block
+
+
 class Resume(NamedTuple):
-    """Start after block ``block`` from ``state``: blocks 0..block do not run."""
+    """Start after block ``block`` of ``tower`` from ``state``: neither the towers before it nor blocks 0..block run."""
 
     block: int
     state: Float[Tensor, "row pos d"]
+    tower: TowerName = "text"
 
 
 class Wrapper(ABC):
-    """One opened model behind one backend."""
+    """One opened model behind one backend. ``name`` is the model's class; ``takes`` names the inputs beside the tokens
+    that the model reads."""
 
     supports: frozenset[Op]
-    parts: frozenset[Part]
-    n_blocks: int
-    d_model: int
+    takes: frozenset[str] = frozenset()
+    name: str
+    towers: Mapping[TowerName, Tower]
     vocab_size: int
     device: torch.device
     dtype: torch.dtype
@@ -53,11 +94,63 @@ class Wrapper(ABC):
     attention: str
 
     @abstractmethod
-    def forward(self, batch: Batch, taps: Sequence[Tap], resume: Resume | None = None, stop: int | None = None) -> None:
-        """Run the blocks (and the final norm), calling the taps; ``stop=b``: nothing after block b is computed.
+    def __init__(self, model: "PreTrainedModel", attention: str = "default") -> None:
+        """Put an open model behind the backend."""
 
-        Gradients flow iff the caller's grad mode is on. Raises AuditError for a site whose part is not in ``parts``.
+    # ---- what it has ---------------------------------------------------------------------------------------------
+    def tower(self, name: TowerName) -> Tower:
+        """One tower. AuditError names those that there are, where this one is not."""
+        if name not in self.towers:
+            raise AuditError(
+                f"{self.name} has no {name} tower: it has {' and '.join(t for t in TOWERS if t in self.towers)}",
+                "choose a site of a tower that this model has",
+            )
+        return self.towers[name]
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts of the text tower."""
+        return self.tower("text").parts
+
+    @property
+    def n_blocks(self) -> int:
+        """Blocks of the text tower."""
+        return self.tower("text").n_blocks
+
+    @property
+    def d_model(self) -> int:
+        """Width of the text tower's residual stream."""
+        return self.tower("text").d_model
+
+    def refuse_ignored(self, extra: Collection[str]) -> None:
+        """AuditError where rows bring inputs that the model would not read: two different rows would be one to it."""
+        ignored = sorted(set(extra) - self.takes)
+        if ignored:
+            reads = f"tokens and {', '.join(sorted(self.takes))}" if self.takes else "tokens alone"
+            raise AuditError(
+                f"{self.name} would ignore {', '.join(ignored)}: it reads {reads}",
+                "give rows without these inputs, or a model that takes them",
+            )
+
+    # ---- what it does --------------------------------------------------------------------------------------------
+    def forward(
+        self, batch: Batch, taps: Sequence[Tap], resume: Resume | None = None, stop: Stop | None = None
+    ) -> None:
+        """Run the blocks (and the final norm), calling the taps; see :class:`Stop` for where a pass ends.
+
+        Gradients flow iff the caller's grad mode is on. Raises AuditError for a site of a tower or a part that is not
+        there, and for inputs that the model does not take.
         """
+        towers: set[TowerName] = {tap.site.tower for tap in taps}
+        towers.update(end.tower for end in (resume, stop) if end is not None)
+        for name in towers:
+            self.tower(name)
+        self.refuse_ignored(batch.extra)
+        self.run_blocks(batch, taps, resume, stop)
+
+    @abstractmethod
+    def run_blocks(self, batch: Batch, taps: Sequence[Tap], resume: Resume | None, stop: Stop | None) -> None:
+        """:meth:`forward`, once towers and inputs are known to be there."""
 
     @abstractmethod
     def embed(self, ids: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d"]:
@@ -78,3 +171,8 @@ class Wrapper(ABC):
     def size_bytes(self) -> int:
         """Bytes of the parameters, tied ones counted once."""
         return sum({p.data_ptr(): p.nbytes for p in self.parameters().values()}.values())
+
+
+def text_tower(d_model: int, n_blocks: int, parts: Collection[Part]) -> Mapping[TowerName, Tower]:
+    """The towers of a causal language model: one."""
+    return {"text": Tower("text", d_model, n_blocks, frozenset(parts))}

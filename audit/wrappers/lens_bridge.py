@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Op, Part, Site
-from audit.wrappers.interface import Batch, Resume, Tap, Wrapper
+from audit.wrappers.interface import Batch, Resume, Stop, Tap, Wrapper, text_tower
 from audit.wrappers.output_head import logits_of, logits_read_after, written_in_place
 
 _HOOKS: dict[Part, str] = {
@@ -100,13 +100,13 @@ class LensBridgeWrapper(Wrapper):
             )
         unembedding: Any = model.get_output_embeddings()
         self.vocab_size = int(unembedding.weight.shape[0])
-        self.device, self.dtype = model.device, model.dtype
+        self.name, self.device, self.dtype = type(model).__name__, model.device, model.dtype
         self._bridge = _boot(model)
         self._model: PreTrainedModel = self._bridge.original_model
         self._points: dict[str, Any] = self._bridge.hook_dict
-        self.n_blocks, self.d_model = int(self._bridge.cfg.n_layers), int(self._bridge.cfg.d_model)
         parts: set[Part] = {part for part, name in _HOOKS.items() if name.format(0) in self._points}
-        self.parts = frozenset({*parts, "logits"})
+        size = self._bridge.cfg
+        self.towers = text_tower(int(size.d_model), int(size.n_layers), {*parts, "logits"})
         if "pattern" not in self.parts:
             self.supports = self.supports - {Op.PATTERN}
 
@@ -138,14 +138,15 @@ class LensBridgeWrapper(Wrapper):
             for point, _ in points:
                 point.remove_hooks("fwd")
 
-    def forward(self, batch: Batch, taps: Sequence[Tap], resume: Resume | None = None, stop: int | None = None) -> None:
+    def run_blocks(self, batch: Batch, taps: Sequence[Tap], resume: Resume | None, stop: Stop | None) -> None:
         """Run the blocks and the final norm, calling the taps. Raises AuditError for a part it does not have."""
         if resume is not None:
             raise AuditError(
                 "the transformer_lens backend cannot resume from a block: the bridge always runs all blocks below",
                 "use the native backend, or replace the state at that block instead",
             )
-        end = Site(part="final_in") if stop is None else Site(part="resid_out", block=stop)
+        last = None if stop is None else stop.block
+        end = Site(part="final_in") if last is None else Site(part="resid_out", block=last)
         entry = {"input_ids": batch.ids} if batch.embeds is None else {"inputs_embeds": batch.embeds}
         blocks: Any = self._model.base_model
         with (

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Op
 from audit.wrappers.anatomy import Anatomy, dissect, state_in, tiny_ids
-from audit.wrappers.interface import Batch, Resume, Tap, Wrapper
+from audit.wrappers.interface import Batch, Resume, Stop, Tap, Wrapper, text_tower
 from audit.wrappers.output_head import logits_of
 
 Visit = Callable[[Tensor], Tensor | None]
@@ -131,7 +131,7 @@ class NativeWrapper(Wrapper):
 
     def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
         self.model = model.eval()
-        self.attention = attention
+        self.name, self.attention = type(model).__name__, attention
         weight: Tensor = model.get_input_embeddings().get_parameter("weight")
         self.device, self.dtype, self.vocab_size = weight.device, weight.dtype, weight.shape[0]
         self.core: nn.Module = model.base_model
@@ -139,18 +139,18 @@ class NativeWrapper(Wrapper):
             embeds = self.embed(tiny_ids(self.vocab_size).to(self.device))
             self.anatomy: Anatomy = dissect(model, self.core, embeds, model.config.get_text_config())
         self.blocks = self.anatomy.blocks
-        self.n_blocks, self.d_model = len(self.blocks), self.anatomy.d_model
-        self.parts = self.anatomy.parts(getattr(model.config, "_attn_implementation", attention))
+        parts = self.anatomy.parts(getattr(model.config, "_attn_implementation", attention))
+        self.towers = text_tower(self.anatomy.d_model, len(self.blocks), parts)
         if "pattern" not in self.parts:
             self.supports = self.supports - {Op.PATTERN}
 
     # ---- the forward ---------------------------------------------------------------------------------------------
-    def forward(self, batch: Batch, taps: Sequence[Tap], resume: Resume | None = None, stop: int | None = None) -> None:
+    def run_blocks(self, batch: Batch, taps: Sequence[Tap], resume: Resume | None, stop: Stop | None) -> None:
         embeds = self.embed(batch.ids) if batch.embeds is None else batch.embeds
         with ExitStack() as stack:
             if resume is not None:
                 stack.enter_context(self._resumed(resume))
-            self._install(stack, taps, -1 if resume is None else resume.block, stop)
+            self._install(stack, taps, -1 if resume is None else resume.block, None if stop is None else stop.block)
             with suppress(_Stop):
                 self.core(inputs_embeds=embeds, use_cache=False)
 

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Op, Part, Site
 from audit.wrappers.anatomy import Anatomy, Slot, dissect, tiny_ids
-from audit.wrappers.interface import Batch, Resume, Tap, Wrapper
+from audit.wrappers.interface import Batch, Resume, Stop, Tap, Wrapper, text_tower
 from audit.wrappers.output_head import logits_of, logits_read_after, written_in_place
 
 Visit = Callable[[Tensor], Tensor | None]
@@ -68,7 +68,7 @@ class NNsightWrapper(Wrapper):
     def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
         from nnsight import NNsight
 
-        self._model, self.attention = model.eval(), attention
+        self._model, self.name, self.attention = model.eval(), type(model).__name__, attention
         unembedding: Any = model.get_output_embeddings()
         self.device, self.dtype, self.vocab_size = model.device, model.dtype, int(unembedding.weight.shape[0])
         self._core: nn.Module = model.base_model
@@ -80,8 +80,8 @@ class NNsightWrapper(Wrapper):
             norm = self._anatomy.final_norm
             self._last = Place(self._blocks[-1] if norm is None else paths[id(norm)], "output")
             self._order = self._execution_order(embeds)
-        self.n_blocks, self.d_model = len(self._blocks), self._anatomy.d_model
-        self.parts = self._anatomy.parts("not eager") - {"pattern"}
+        parts = self._anatomy.parts("not eager") - {"pattern"}
+        self.towers = text_tower(self._anatomy.d_model, len(self._blocks), parts)
         self._net: Any = NNsight(self._core)
 
     def _execution_order(self, embeds: Float[Tensor, "row pos d"]) -> dict[tuple[str, End], int]:
@@ -147,10 +147,10 @@ class NNsightWrapper(Wrapper):
 
         return projected
 
-    def forward(self, batch: Batch, taps: Sequence[Tap], resume: Resume | None = None, stop: int | None = None) -> None:
+    def run_blocks(self, batch: Batch, taps: Sequence[Tap], resume: Resume | None, stop: Stop | None) -> None:
         """Run the blocks and the final norm, calling the taps. Raises AuditError for a part it does not have."""
         first = 0 if resume is None else self._order[self._blocks[resume.block], "output"]
-        end = self._last if stop is None else Place(self._blocks[stop], "output")
+        end = self._last if stop is None or stop.block is None else Place(self._blocks[stop.block], "output")
         skipped: list[tuple[Any, Tensor]] = []
         if resume is not None:
             skipped = [(self._net.get(path), resume.state) for path in self._blocks[: resume.block + 1]]

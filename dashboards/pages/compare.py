@@ -62,7 +62,7 @@ if warning := states.reference(report):
 chosen = [e for e in report.evidence if view.keeps(e) and e.measurement.mode == "controlled"]
 selected = [e for e in chosen if differs(e)] if only else chosen
 show.text(f"{len(selected)} of {len(chosen)} tests shown" + (": those that differ." if only else "."))
-drawn = positions(report, selected, None if pinned is None else (pinned.name, pinned.report))
+drawn = positions(report, selected, pinned)
 if drawn is None:
     states.nothing("Nothing to draw", "No test of this choice has both ends of the scale, or none differs.")
 else:

@@ -8,7 +8,7 @@ from markupsafe import escape
 
 from audit.render import key, scores
 from audit.schema import Missing, Table
-from audit.wording import number
+from audit.wording import NAME, number, visible
 from dashboards import bar, items, show, states
 from dashboards.items import Row, as_shown
 from dashboards.vault import Vault
@@ -130,7 +130,8 @@ chosen = left.selectbox("Test", list(tables), key="table", bind="query-params")
 chosen = chosen if chosen in tables else next(iter(tables))
 table = read(view.vault, view.run.name, tables[chosen])
 steps = [f"{x:g}" for x in items.layers(table)]
-layer = right.selectbox("Layer or step", steps, key="layer", bind="query-params", disabled=len(steps) == 1,
+axis = visible(tables[chosen].axis, NAME) or "layer"
+layer = right.selectbox(axis.capitalize(), steps, key="layer", bind="query-params", disabled=len(steps) == 1,
                         format_func=lambda x: "whole model" if x == "-1" else x) or steps[0]  # fmt: skip
 reveal = st.toggle("Reveal the texts", key="reveal")
 if reveal:

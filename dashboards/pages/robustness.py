@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from audit.plugins import describe
 from audit.render import positions, profiles, sentence, title
 from audit.schema import Measurement, Report
 from dashboards import bar, show, states
@@ -25,14 +26,15 @@ def excess(m: Measurement) -> str:
 
 def untested(report: Report) -> list[str]:
     """The attacks that this report did not try."""
-    return [f"{family} ({access})" for family, access, state in report.coverage if state.startswith("not tested")]
+    return [f"{attack.family} ({attack.access})" for attack in report.attacks if not attack.measurements]
 
 
 view = bar.current()
 report = states.report_or_stop(view)
 attacks = [e for e in report.evidence if e.measurement.kind == "recovery" and view.keeps(e)]
 if not attacks:
-    reasons = [f"{s.probe}: {s.reason}" for s in report.skips if "recovery" in s.probe]
+    attacking = {probe.name for probe in describe("probes") if probe.attack is not None}
+    reasons = [f"{s.probe}: {s.reason}" for s in report.skips if s.probe in attacking]
     states.nothing("No attack was tried", sentence("; ".join(reasons) or "this audit planned no recovery test"))
 log_x = st.toggle("Logarithmic steps", key="log", bind="query-params")
 for e in attacks:

@@ -8,7 +8,7 @@ import torch
 from audit.bench import Bench
 from audit.case import Rows
 from audit.checkpoints import resolve
-from audit.circuits import faithfulness, scored, swapped
+from audit.circuits import Runs, ScoredEdges, faithfulness, scored, swapped
 from audit.schema import Checkpoint, Source
 from audit.stats import significant
 from audit.zoo import one_thread
@@ -29,7 +29,7 @@ def curve(name: str, ckpt: Checkpoint, rows: Rows) -> Faithful:
     circuits = scored(bench, ckpt, sampled, rows)
     total = int(circuits.graph.exists.sum())
     sizes = sorted({max(1, round(share * total)) for share in SHARES})
-    carried = faithfulness(bench, ckpt, (sampled, other), (circuits.graph, circuits.scores), sizes).share
+    carried = faithfulness(bench, ckpt, Runs(sampled, other), ScoredEdges(circuits.graph, circuits.scores), sizes).share
     quarters = np.nanpercentile(carried, [25, 50, 75], axis=1)
     low, middle, high = (tuple(significant(x, 4) for x in line) for line in quarters)
     return Faithful(

@@ -16,6 +16,7 @@ from audit.circuits import (
     AttributionSettings,
     CircuitScores,
     Material,
+    OtherRows,
     folds,
     greedy,
     key_margin,
@@ -80,7 +81,7 @@ def base_readings(bench: Bench, setup: Opened) -> BaseReadings:
     """All predictors and circuits of a world."""
     folder, seen = setup.world.base, setup.world.seen
     ckpt = resolve(Source(path=str(folder)), folder)
-    material = Material(seen.forget, setup.forget, seen.retain, setup.retain, (setup.other_rows, setup.others))
+    material = Material(seen.forget, setup.forget, seen.retain, setup.retain, OtherRows(setup.other_rows, setup.others))
     of_base = predictors(bench, ckpt, material)
     variants = {
         "partner_1": AttributionSettings(seed=1), "means": AttributionSettings(means=True),

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.schema import Measurement, Missing
+from audit.schema import Measurement, Missing, axis_column
 from audit.stats import significant
 from studies.faithfulness.readings import AttackedWorld
 
@@ -35,9 +35,9 @@ def read_items(path: Path) -> Items:
     """The table of one measurement. The floor's scores, of the second reference, are left out."""
     from pyarrow import parquet
 
-    columns = parquet.read_table(path, columns=["item", "group", "role", "score", "layer"]).to_pydict()
+    columns = parquet.read_table(path).to_pydict()
     names, first, item = np.unique(np.array(columns["item"]), return_index=True, return_inverse=True)
-    layer = np.unique(np.array(columns["layer"]), return_inverse=True)[1]
+    layer = np.unique(np.array(columns[axis_column(columns) or "axis_value"]), return_inverse=True)[1]
     role, score = np.array(columns["role"]), np.array(columns["score"], dtype=float)
 
     def of(name: str) -> ndarray:

@@ -15,6 +15,8 @@ import pyarrow.parquet as pq
 
 from audit.runs import manifest, report_id
 from audit.schema import (
+    EFFECT_UNIT,
+    AttackCoverage,
     Case,
     Control,
     Cost,
@@ -36,6 +38,7 @@ from audit.schema import (
     Report,
     Roles,
     Source,
+    Status,
     Table,
     Timing,
     Verdict,
@@ -44,6 +47,7 @@ from audit.schema import (
 ROLES: Final = ("base", "suspect", "reference")
 KINDS: Final = ("output", "causal", "decoding", "recovery")
 OUTCOMES: Final[tuple[Outcome, ...]] = ("trace found", "no trace found", "inconclusive")
+STATUSES: Final[tuple[Status, ...]] = ("trace", "silent", "undecided")
 
 
 class Extent(NamedTuple):
@@ -85,11 +89,11 @@ def _table(path: Path, items: int, rng: np.random.Generator) -> Table:
         "prompt": [f"What is said of {name} in the register of the town?" for name in names] * len(ROLES),
         "target": [f"That {name} was born there" for name in names] * len(ROLES),
         "output": ["nothing of the kind is known"] * count, "score": rng.random(count),
-        "layer": np.full(count, -1),
+        "axis_value": np.full(count, -1),
     }  # fmt: skip
     pq.write_table(pa.table(columns), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Table(path=f"tables/{path.name}", sha256=digest, rows=count, columns=tuple(columns))
+    return Table(path=f"tables/{path.name}", sha256=digest, rows=count, columns=tuple(columns), axis="")
 
 
 def _report(name: str, tables: list[Table], extent: Extent, rng: np.random.Generator) -> Report:
@@ -108,7 +112,9 @@ def _report(name: str, tables: list[Table], extent: Extent, rng: np.random.Gener
         verdict=Verdict(word="INCONCLUSIVE", sentence="Numbers drawn at random.", because=("they were drawn",),
                         strength="none", direction="none", basis="in-case", limits=("They mean nothing.",),
                         would_change=("An audit.",)),
-        decision_rule=("None.",), coverage=(("none", "weights", "not tested"),), limits=(), reproduce="residua run",
+        decision_rule=("None.",), coverage=(("none", "weights", "not tested"),),
+        attacks=(AttackCoverage(family="none", access="weights", attack="", measurements=0),),
+        limits=(), reproduce="residua run",
         timings=tuple(Timing(unit=f"test_{i}", cpu_s=1.0, wall_s=1.0) for i in range(extent.tests)),
     )  # fmt: skip
     return report.model_copy(update={"report_id": report_id(report)})
@@ -136,19 +142,20 @@ def _evidence(index: int, table: Table, extent: Extent, rng: np.random.Generator
     quantiles = tuple(sorted(float(x) for x in rng.normal(0, 0.1, 101)))
     measured = Measurement(
         probe=f"test_{index}", name="effect", kind=KINDS[index % len(KINDS)], statistic="drawn at random", value=value,
-        unit="effect (0 never trained, 1 base)", ci95=Interval(lo=value - 0.1, hi=value + 0.1),
+        unit=EFFECT_UNIT, scale="effect", ci95=Interval(lo=value - 0.1, hi=value + 0.1),
         n=Count(scored=extent.items), unit_of_replication="person", units=500, seed=0, p=0.01, p_below=0.99,
         null=Null(kind="drawn", quantiles=quantiles, n=999),
         positive_control=Control(value=1.0, ci95=Interval(lo=0.9, hi=1.1), found=True), floor=0.02,
         curves=tuple(_curve(role, extent.layers, rng) for role in ROLES), items=table,
     )  # fmt: skip
-    return Evidence(measurement=measured, outcome=OUTCOMES[index % len(OUTCOMES)], direction="none",
+    return Evidence(measurement=measured, outcome=OUTCOMES[index % len(OUTCOMES)],
+                    status=STATUSES[index % len(OUTCOMES)], direction="none",
                     because="it was drawn at random", basis="calibrated", ratio=ratio)  # fmt: skip
 
 
 def _curve(role: str, layers: int, rng: np.random.Generator) -> Curve:
     y = [float(v) for v in rng.random(layers)]
     return Curve.model_validate({
-        "axis": "layer", "unit": "effect", "role": role, "x": [float(i) for i in range(layers)], "y": y,
-        "lo": [v - 0.05 for v in y], "hi": [v + 0.05 for v in y],
+        "axis": "layer", "unit": "effect", "scale": "effect", "role": role, "x": [float(i) for i in range(layers)],
+        "y": y, "lo": [v - 0.05 for v in y], "hi": [v + 0.05 for v in y],
     })  # fmt: skip

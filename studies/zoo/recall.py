@@ -6,14 +6,14 @@ Run as ``python -m studies.zoo.recall demo 0 1 2``: makes the zoos of these seed
 import logging
 import sys
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 
 from audit.bench import CausalLearner
 from audit.case import Rows, read_items
 from audit.checkpoints import delta_of, folder_of, resolve
-from audit.schema import Form, Item, Source
+from audit.schema import FORMS, Item, Source
 from audit.zoo import Built, build, one_thread, rows_of
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def recall(built: Built) -> dict[str, Recall]:
     sets = {
         f"{cohort}/{form}": rows_of([item for item in _read(built, cohort) if item.form == form], tokenizer)
         for cohort in ("forget", "retain", "holdout")
-        for form in get_args(Form)
+        for form in FORMS
     }
     general = rows_of(_read(built, "general"), tokenizer)
     with one_thread():

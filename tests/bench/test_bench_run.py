@@ -14,6 +14,7 @@ from torch import Tensor
 from audit.bench import Bench, Replace, Start
 from audit.bench.batching import batches
 from audit.bench.results import Pass
+from audit.bench.writes.scale import Scale
 from audit.checkpoints import write_edited
 from audit.schema import AuditError, Checkpoint, Op, Positions, Read, Site
 from audit.storage import Store
@@ -93,15 +94,64 @@ def test_logits_heads_and_other_widths_can_be_read() -> None:
     torch.testing.assert_close(found[reads[2]], (logits * real).sum(1) / ROWS.lengths[:, None], atol=1e-5, rtol=1e-5)
 
 
-def test_patterns_are_read_with_eager_attention_and_refused_without() -> None:
+def test_patterns_are_read_with_eager_attention_that_a_pass_asks_for_by_itself() -> None:
     read = Read(site=Site(part="pattern", block=1), at="all")
     eager = Bench(attention="eager", token_budget=40)
     found = eager.run(toy.checkpoint("llama"), ROWS, [read])[read]
     assert found.shape == (9, 4, 14, 14) and Op.PATTERN in eager.supports
     torch.testing.assert_close(found.sum(-1), ROWS.mask[:, None].expand(-1, 4, -1).float())
-    with pytest.raises(AuditError, match="eager"):
-        Bench().run(toy.checkpoint("llama"), ROWS, [read])
-    assert Op.PATTERN not in Bench().supports
+    assert torch.equal(Bench(token_budget=40).run(toy.checkpoint("llama"), ROWS, [read])[read], found)
+    assert Op.PATTERN in Bench().supports and Op.PATTERN not in Bench(backend="nnsight").supports
+
+
+PATTERN = Read(site=Site(part="pattern", block=1), at="all")
+
+
+@pytest.mark.parametrize("family", toy.FAMILIES)
+def test_a_pattern_beside_other_reads_changes_none_of_their_numbers_or_names(family: str, tmp_path: Path) -> None:
+    ckpt, others = toy.checkpoint(family), [_out(2, "all"), LOGPROB]
+    plain, eager = Bench().run(ckpt, ROWS, others), Bench(attention="eager")
+    bench = _kept(tmp_path)
+    found = bench.run(ckpt, ROWS, [others[0], PATTERN, others[1]])
+    assert list(found.reads) == [others[0], PATTERN, others[1]]
+    assert all(torch.equal(found[read], plain[read]) for read in others)
+    assert torch.equal(found[PATTERN], eager.run(ckpt, ROWS, [PATTERN])[PATTERN])
+    again, other = _kept(tmp_path), _kept(tmp_path, attention="eager")
+    assert again.run(ckpt, ROWS, [*others, PATTERN])[PATTERN].equal(found[PATTERN])
+    other.run(ckpt, ROWS, [PATTERN])
+    assert not hasattr(again, "computed") and not hasattr(other, "computed"), "named as in an eager run"
+    other.run(ckpt, ROWS, others)
+    assert other.computed == [tuple(others)], "and the others are not"
+
+
+def test_an_eager_pass_has_its_own_model_and_others_keep_theirs() -> None:
+    bench, ckpt = Bench(), toy.checkpoint("llama")
+    with bench.hold(ckpt) as (wrapper,):
+        bench.run(ckpt, ROWS, [PATTERN, LOGPROB])
+        assert bench.open(ckpt) is wrapper and "pattern" not in wrapper.parts
+    assert len(bench.pool._models) == 2 and bench.fwd_tokens == 2 * int(ROWS.mask.sum())
+    assert [bench.passes_of(reads) for reads in ([PATTERN], [LOGPROB], [PATTERN, LOGPROB])] == [1, 1, 2]
+    eager = Bench(attention="eager")
+    eager.run(ckpt, ROWS, [PATTERN, LOGPROB])
+    assert len(eager.pool._models) == 1 and eager.passes_of([PATTERN, LOGPROB]) == 1
+    bridge = Bench(backend="transformer_lens")
+    bridge.run(ckpt, ROWS, [PATTERN, LOGPROB])
+    assert len(bridge.pool._models) == 1 and bridge.passes_of([PATTERN, LOGPROB]) == 1, "it is eager anyway"
+
+
+def test_a_pass_that_writes_a_pattern_is_an_eager_one() -> None:
+    ckpt, site = toy.checkpoint("llama"), Site(part="pattern", block=1)
+    write = Scale(site, torch.arange(3), torch.full((3,), 0.5))
+    written = [bench.run(ckpt, ROWS, [_out(1)], [write])[_out(1)] for bench in (Bench(), Bench(attention="eager"))]
+    assert torch.equal(*written) and not torch.allclose(written[0], Bench().run(ckpt, ROWS, [_out(1)])[_out(1)])
+
+
+def test_a_state_given_by_another_model_to_an_eager_pass_is_of_an_eager_model() -> None:
+    ckpt, donor, site = toy.checkpoint("llama"), toy.checkpoint("llama", 1), Site(part="resid_in", block=1)
+    both, write = (Bench(), Bench(attention="eager")), Replace(site, donor, "all")
+    patterns = [bench.run(ckpt, ROWS, [PATTERN], [write])[PATTERN] for bench in both]
+    assert torch.equal(*patterns) and not torch.equal(patterns[0], both[0].run(ckpt, ROWS, [PATTERN])[PATTERN])
+    assert sorted(both[0].pool._models) == sorted(f"{model.key} eager" for model in (ckpt, donor))
 
 
 def test_what_a_pass_returns_can_be_used_with_gradients_and_is_float32() -> None:

@@ -29,7 +29,7 @@ from audit.calibration.behaviour import (
 from audit.calibration.sources import Installed, sources_hash
 from audit.case import content_rule
 from audit.case.cohorts import prepare
-from audit.probing import behaviour_scores, frozen_world
+from audit.probing import behaviour_scores, frozen_models, frozen_world
 from audit.schema import AuditError, ExitCode
 from audit.stats import randomisation
 from tests.planted import planted_behaviour, planted_package, write_probe
@@ -201,6 +201,8 @@ def _edited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str, more: 
             return real
         copy = tmp_path / real.name
         copy.write_text(real.read_text() + more)
+        if real.with_suffix(".pyi").is_file():  # a door goes with its package
+            copy.with_suffix(".pyi").write_bytes(real.with_suffix(".pyi").read_bytes())
         return copy
 
     with monkeypatch.context() as patched:
@@ -288,7 +290,7 @@ def test_every_calibrated_probe_has_a_positive_control_and_a_tail_that_shows_its
         "remind_landscape": "rise", "reverse_patch": "depth_profile_all",
     }  # fmt: skip
     for record in records:
-        for family in frozen_world.FAMILIES:
+        for family in frozen_models.FAMILIES:
             at = f"{family}: {first[record.probe]}, "
             assert record.values[at + "control_found"] == 1.0, (record.probe, family)
             assert record.values[at + "units"] == 14 and 2**14 > 9999, "too many people to enumerate"
@@ -298,13 +300,13 @@ def test_every_calibrated_probe_has_a_positive_control_and_a_tail_that_shows_its
 
 def test_the_world_draws_from_raw_bits_and_trains_where_rounding_does_not_matter() -> None:
     """The first numbers of a stream; and eight steps of a lesson from weights that differ in their last bit."""
-    assert np.allclose(frozen_world.uniform(5, 2), [0.8050029, 0.8079408], atol=1e-7)
+    assert np.allclose(frozen_models.uniform(5, 2), [0.8050029, 0.8079408], atol=1e-7)
     number = {word: i for i, word in enumerate(frozen_world._words())}
     lesson = frozen_world._lesson(frozen_world.facts()["old"], number)
-    for family in frozen_world.FAMILIES:
-        fresh = frozen_world._fresh(family, len(number))
-        nudged = {name: w * (1 + 2e-16) for name, w in fresh.items()}
-        a, b = (frozen_world._taught(family, w, lesson, 8, 1) for w in (fresh, nudged))
+    for family in frozen_models.FAMILIES:
+        begun = frozen_models.fresh(family, len(number), frozen_world.SEED)
+        nudged = {name: w * (1 + 2e-16) for name, w in begun.items()}
+        a, b = (frozen_models.taught(family, w, lesson, 8, 1) for w in (begun, nudged))
         assert max(float((a[n] - b[n]).abs().max()) for n in a) < 1e-9
         assert all(w.dtype == torch.float64 for w in a.values())
 
@@ -318,7 +320,7 @@ def test_the_committed_behaviours_come_out_again_whatever_computes_them(
     if change == "weights":
         trained, rng = frozen_world.trained, np.random.default_rng(0)
 
-        def nudged(family: frozen_world.Family) -> dict[str, frozen_world.Weights]:
+        def nudged(family: frozen_models.Family) -> dict[str, frozen_models.Weights]:
             return {
                 role: {n: w * (1 + 1e-7 * torch.from_numpy(rng.standard_normal(w.shape))) for n, w in weights.items()}
                 for role, weights in trained(family).items()

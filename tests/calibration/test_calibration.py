@@ -20,7 +20,6 @@ from audit.calibration import (
     WorldScores,
     features,
     fit_joint,
-    full_name,
     rate,
     read,
     read_library,
@@ -30,6 +29,7 @@ from audit.calibration import (
     use_of,
 )
 from audit.calibration.behaviour import Attested, attested, write_record
+from audit.calibration.evidence_features import full_name
 from audit.calibration.joint_rule import ActiveEvidence, apply, is_sufficient
 from audit.judging.calibrated import ratio_of
 from audit.pools.fit import calibrate, write_all

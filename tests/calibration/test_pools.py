@@ -17,7 +17,8 @@ DOMAIN = Domain(
 def measurement(found: bool) -> Measurement:
     return Measurement(
         probe="asked", name="effect", kind="causal", statistic="s", value=0.123456789, unit="effect",
-        ci95=Interval(lo=-0.000123456789, hi=1 / 3), n=Count(scored=16), unit_of_replication="person", units=16, seed=0,
+        scale="effect", ci95=Interval(lo=-0.000123456789, hi=1 / 3), n=Count(scored=16),
+        unit_of_replication="person", units=16, seed=0,
         p=1 / 3, p_below=GONE, null=GONE, positive_control=Control(value=1.0, ci95=GONE, found=found), floor=2 / 3,
         overall=Overall(value=1 / 7, ci95=Interval(lo=1 / 7, hi=2 / 7), floor=GONE), items=GONE,
         readings={"largest_person": 1 / 9},

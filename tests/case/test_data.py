@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from audit.case import load_case, read_items, split
 from audit.case.content_rule import content_spans
 from audit.case.partition import check_disjoint
-from audit.schema import AuditError, Case, Item
+from audit.schema import FORMS, AuditError, Case, Item, role_of_form
 
 CASE = """
 name = "a case"
@@ -132,7 +132,7 @@ def test_plain_text_is_its_own_group_and_named_by_its_line(tmp_path: Path) -> No
         ({"question": "q", "group": "g"}, "line 2: no `answer`"),
         ({"text": "  "}, "line 2: no `answer`"),
         ({"question": "q", "answer": "a", "author_id": 3}, "line 2: no 'group': name the field"),
-        ({"question": "q", "answer": "a", "group": "g", "form": "odd"}, "line 2: form"),
+        ({"question": "q", "answer": "a", "group": "g", "form": "odd one"}, "line 2: form"),
         ({"question": "q", "answer": "a", "group": "g", "perturbed_answer": 3}, "line 2: perturbed_answers"),
         ({"question": "q", "answer": "a", "group": "g", "id": "one"}, "line 2: id 'one' is on line 1 already"),
         ({"question": "q", "answer": "a \ud800", "group": "g"}, "line 2: half a character"),
@@ -159,6 +159,48 @@ def test_null_is_as_good_as_absent(tmp_path: Path) -> None:
     assert (item.id, item.key, item.form, item.alternates) == ("x-1", None, "trained", ())
     with pytest.raises(AuditError, match="no 'group'"):
         read_items(written(tmp_path / "x.jsonl", {**row, "group": None}))
+
+
+def test_fields_that_are_not_read_are_logged_once_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    line = {"question": "q", "answer": "a", "who": "g", "perturbed_answer": "b", "attribute": "c", "colour": 3}
+    lines = [line, {**line, "source": "s"}, {"text": "t", "id": "x", "gone": None}, {**line, "colour": 4}]
+    assert len(read_items(written(tmp_path / "x.jsonl", *lines), "who")) == 4
+    (record,) = caplog.records
+    assert record.levelname == "WARNING" and record.getMessage().endswith(
+        "x.jsonl: fields that are not read: colour, source"
+    )
+    caplog.clear()
+    read_items(
+        written(tmp_path / "y.jsonl", {"text": "t"}, Item(id="a", group="g", question="", answer="x").canonical())
+    )
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("column", ["image", "images", "image_path", "pixel_values"])
+def test_a_column_of_images_is_refused_and_never_dropped(tmp_path: Path, column: str) -> None:
+    line = {"question": "q", "answer": "a", "group": "g"}
+    path = written(tmp_path / "x.jsonl", line, "{", {**line, column: "cat.png"}, {**line, column: "dog.png"})
+    with pytest.raises(AuditError) as caught:
+        read_items(path)
+    assert caught.value.code == 2
+    assert f"{path}: `{column}` (line 3): images are not supported yet" in caught.value.what
+    assert read_items(written(tmp_path / "y.jsonl", {**line, column: None}))
+
+
+def test_a_form_is_any_word_and_an_undeclared_one_counts_as_held_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert {form: role_of_form(form) for form in (*FORMS, "alias")} == {
+        "trained": "fitted", "held_out_phrasing": "held_out", "held_out_attribute": "held_out", "alias": "held_out",
+    }  # fmt: skip
+    line = {"question": "q", "answer": "a", "group": "g"}
+    items = read_items(written(tmp_path / "x.jsonl", line, {**line, "form": "multi_hop"}, {**line, "form": "alias"}))
+    assert [item.form for item in items] == ["trained", "multi_hop", "alias"]
+    (record,) = caplog.records
+    assert "items of form alias, multi_hop count as held out" in record.getMessage()
+    for odd in ("", "Two Words", "9", "a-b", 3):
+        with pytest.raises(AuditError, match="line 1: form"):
+            read_items(written(tmp_path / "y.jsonl", {**line, "form": odd}))
 
 
 def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:

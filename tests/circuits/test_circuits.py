@@ -14,6 +14,8 @@ from audit.bench import Attribution, Bench, Forward, Graph, graph_of
 from audit.case import Rows
 from audit.circuits import (
     AttributionSettings,
+    Runs,
+    ScoredEdges,
     cud,
     faithfulness,
     folds,
@@ -84,7 +86,7 @@ def test_a_planted_circuit_is_recovered_and_is_all_there_is() -> None:
     assert ((found.scores.abs().amax(0) > 0) == PLANTED).all()
     assert (top_n(found.scores.mean(0), found.graph, n) == PLANTED).all()
     assert (greedy(found.scores.mean(0), found.graph, 100) & PLANTED == PLANTED).all()
-    curve = faithfulness(BENCH, planted(), (rows, other), (found.graph, found.scores), (1, n))
+    curve = faithfulness(BENCH, planted(), Runs(rows, other), ScoredEdges(found.graph, found.scores), (1, n))
     np.testing.assert_allclose(curve.share[1], 1.0, atol=1e-4)
     assert np.abs(curve.share[0] - 1).max() > 0.01
 

@@ -131,7 +131,9 @@ def test_probes_are_listed_without_importing_them(tell: Tell) -> None:
     said = tell("probes", "--json")
     listed = json.loads(said.out)["probes"]
     assert all(probe["question"].endswith("?") for probe in listed)
+    assert all("modalities=('text',)" in probe["requires"] for probe in listed), "also where the default is meant"
     assert {path.stem for path in Path("probes").glob("[!_]*.py")} == {probe["name"] for probe in listed}
+    assert {probe["attack"] for probe in listed} == {None, "quantisation", "relearning"}
 
 
 # ---- plan, run, report, verify ----------------------------------------------------------------------------------

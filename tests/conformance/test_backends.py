@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from audit.schema import AuditError, Op, Part, Site
+from audit.schema import TOWERS, AuditError, Op, Part, Site, TowerName
 from audit.schema.site import GLOBAL_PARTS
-from audit.wrappers import BACKENDS, Batch, Resume, Tap, Wrapper, wrap
+from audit.wrappers import Batch, Resume, Stop, Tap, Wrapper, wrap
+from audit.wrappers.backends import BACKENDS
 from tests import toy
 
 OTHERS = [name for name in BACKENDS if name != "native"]
@@ -173,7 +174,7 @@ def test_logits_are_read_after_all_writes_and_never_written(family: str, backend
 def test_a_pass_stops_where_it_is_told(family: str, backend: str) -> None:
     wrapper = opened(family, backend)
     below = [site(part, b) for part in ("resid_in", "attn_out", "resid_out") for b in range(wrapper.n_blocks)]
-    got = read(wrapper, [*below, FINAL], stop=MIDDLE)
+    got = read(wrapper, [*below, FINAL], stop=Stop(MIDDLE))
     assert set(got) == {s for s in below if s.block is not None and s.block <= MIDDLE}
     whole = read(wrapper, below)
     assert all(torch.equal(got[s], whole[s]) for s in got)
@@ -244,6 +245,31 @@ def test_what_is_not_declared_is_refused(family: str, backend: str) -> None:
         with pytest.raises(AuditError):
             wrapper.forward(BATCH, [Tap(s, lambda _: None)])
     assert Op.PATTERN not in wrapper.supports or "pattern" in wrapper.parts
+
+
+@pytest.mark.parametrize("tower", [name for name in TOWERS if name != "text"])
+@backends
+def test_a_tower_that_the_model_lacks_is_refused_wherever_it_is_named(tower: TowerName, backend: str) -> None:
+    wrapper = opened("llama", backend)
+    absent, state = Site(part="resid_out", block=MIDDLE, tower=tower), torch.zeros(5, ROWS.ids.shape[1], 48)
+    elsewhere: dict[str, Callable[[], None]] = {
+        "a read": lambda: wrapper.forward(BATCH, [Tap(absent, lambda _: None)]),
+        "a write": lambda: wrapper.forward(BATCH, [Tap(absent, torch.zeros_like)]),
+        "an end": lambda: wrapper.forward(BATCH, [], stop=Stop(MIDDLE, tower)),
+        "a start": lambda: wrapper.forward(BATCH, [], resume=Resume(MIDDLE, state, tower)),
+    }
+    for what, names_it in elsewhere.items():
+        with pytest.raises(AuditError) as caught:
+            names_it()
+        assert f"{wrapper.name} has no {tower} tower: it has text" in caught.value.what, what
+    assert wrapper.name == type(plain("llama")).__name__ and set(wrapper.towers) == {"text"}
+
+
+@backends
+def test_inputs_that_the_model_would_ignore_are_refused(backend: str) -> None:
+    wrapper = opened("llama", backend)
+    with pytest.raises(AuditError, match="would ignore pixel_values: it reads tokens alone"):
+        wrapper.forward(BATCH._replace(extra={"pixel_values": torch.zeros(5, 3, 2, 2)}), [])
 
 
 @others

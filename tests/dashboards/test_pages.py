@@ -1,10 +1,12 @@
 """Every page of the dashboard on every kind of report and in every state, run without a browser."""
 
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 import dashboards
@@ -22,6 +24,9 @@ QUICK = ("broken",)
 KINDS = pytest.mark.parametrize(
     "variant", [v if v in QUICK else pytest.param(v, marks=pytest.mark.slow) for v in VARIANTS]
 )
+
+# A server looks for components among the installed packages once, a test of a page at every start: half of its time.
+manifest_scanner.scan_component_manifests = functools.cache(manifest_scanner.scan_component_manifests)
 
 
 @pytest.fixture(scope="module")

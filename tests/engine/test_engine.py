@@ -92,6 +92,21 @@ def test_custody_says_what_was_received_and_issued_once_even_after_kills(
     assert verify_run(out).accepted
 
 
+def test_an_attack_counts_by_what_its_probe_declares_and_never_by_its_name(
+    case: Path, how: RunSettings, package: Path, tmp_path: Path
+) -> None:
+    write_probe(package, "gcg_search", attack="prefix")
+    write_probe(package, "noise_search", attack="noise")
+    write_probe(package, "relearning_of_nothing")
+    report = run(case, tmp_path / "run", how)
+    counted = {row.attack: (row.family, row.access, row.measurements) for row in report.attacks if row.attack}
+    assert counted["prefix"] == ("optimised prompts and prefixes", "weights", 1)
+    assert counted["noise"] == ("noise", "as its probe says", 1)
+    assert {attack for attack, (_, _, n) in counted.items() if n} == {"prefix", "noise"}
+    assert ("optimised prompts and prefixes", "weights", "tested (1 measurement)") in report.coverage
+    assert ("relearning", "fine-tune", "not tested") in report.coverage
+
+
 def test_a_finished_run_is_returned_and_nothing_is_written(case: Path, how: RunSettings, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = run(case, out, how)
@@ -173,6 +188,17 @@ def test_a_case_that_lacks_what_a_probe_needs_is_a_skip_with_a_reason(
     assert "llava" in reasons["context_vision"]
     assert "no alternates" in reasons["context_fix"]
     assert "add them" in reasons["context_fix"]
+
+
+def test_a_probe_of_other_models_is_skipped_with_that_reason(
+    case: Path, how: RunSettings, package: Path, tmp_path: Path
+) -> None:
+    write_probe(package, "context_pixels", requires='modalities=("image", "image+text")')
+    write_probe(package, "context_either", requires='modalities=("image", "text")')
+    write_probe(package, "context_llama", requires='families=("llama",)')
+    rows = {test.probe: test for test in plan(case, tmp_path / "run", how).tests}
+    assert rows["context_pixels"].reason == "works on models of image or image+text, not of text"
+    assert rows["context_either"].will_run and rows["causal"].will_run and rows["context_llama"].will_run
 
 
 def test_an_integrity_fault_in_a_probe_stops_the_run(
@@ -321,7 +347,7 @@ def test_a_calibrated_run_has_a_ratio_and_verifies_until_the_probe_changes(
         computed.append(name)
         return planted_behaviour(package, name, settings)
 
-    monkeypatch.setattr("audit.probing.behaviour_scores.behaviour_of", behaviour_of)
+    monkeypatch.setattr("audit.engine.runner.behaviour_of", behaviour_of)
     write_probe(package, "causal", value=1.0)
     plain = run(case, tmp_path / "plain", how)
     assert isinstance(plain.domain, Domain) and plain.domain.references == 2

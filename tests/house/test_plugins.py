@@ -81,6 +81,16 @@ def test_a_description_comes_from_the_syntax_tree_and_imports_nothing(package: P
     assert "Null: none." in found.docstring
 
 
+@pytest.mark.parametrize(("stated", "attack"), [("", None), ('    attack = "prefix"\n', "prefix"),
+                                               ("    attack: ClassVar[str | None] = None\n", None)])  # fmt: skip
+def test_a_description_says_which_attack_a_probe_declares_and_guesses_none_from_its_name(
+    package: Path, stated: str, attack: str | None
+) -> None:
+    (package / "relearning_search.py").write_text(PLUGIN.format(name="Search") + stated)
+    (found,) = describe("asked")
+    assert found.attack == attack
+
+
 def test_an_unknown_package_is_an_error() -> None:
     with pytest.raises(AuditError, match="no_such_package"):
         discover("no_such_package", Record)
@@ -96,6 +106,10 @@ def test_what_is_described_is_what_is_discovered() -> None:
         assert described[name].class_name == cls.__name__
         assert {setting.name for setting in described[name].settings} == set(cls.model_fields)
         assert described[name].version == cls.version
+        assert described[name].attack == cls.attack
+    assert {name: found.attack for name, found in described.items() if found.attack} == {
+        "quantisation_recovery": "quantisation", "relearning_recovery": "relearning",
+    }  # fmt: skip
 
 
 HASHED = (

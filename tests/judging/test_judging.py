@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given as cases
 from hypothesis import strategies as st
 
 from audit.calibration import zoo_floors
-from audit.judging import Given, alone, decision_rule, given, judge, verdict
+from audit.judging import NO_RATE, Given, decision_rule, given, in_case_state, judge, verdict
 from audit.schema import (
     AuditError,
     Case,
@@ -24,6 +25,7 @@ from audit.schema import (
     Overall,
     Roles,
     Source,
+    Status,
     Verdict,
 )
 
@@ -40,7 +42,8 @@ def measured(kind: Kind, value: float | Missing, **changes: object) -> Measureme
     spread = 0.03
     numbers = {
         "probe": f"some_{kind}", "name": "effect", "kind": kind, "statistic": "mean effect", "value": value,
-        "unit": "effect", "n": Count(scored=100), "unit_of_replication": "person", "units": 32, "seed": 0,
+        "unit": "effect", "scale": "effect",
+        "n": Count(scored=100), "unit_of_replication": "person", "units": 32, "seed": 0,
         "ci95": NONE if isinstance(value, Missing) else Interval(lo=value - spread, hi=value + spread),
         "p": 0.5, "p_below": 0.5, "null": NONE, "floor": 0.02, "items": NONE,
         "positive_control": Control(value=1.0, ci95=NONE, found=True),
@@ -195,7 +198,7 @@ def test_before_any_joint_rule_a_held_out_form_counts_only_above_its_calibrated_
     here = {(apart.probe, apart.name)}
 
     def said(found: list[Measurement], above: set[tuple[str, str]]) -> str:
-        return alone([judge(m) for m in found], above)
+        return in_case_state([judge(m) for m in found], above)
 
     assert said([*family(), apart], here) == "elsewhere"
     assert said([*family(), apart], set()) == "quiet" == said(family(), here)
@@ -229,6 +232,39 @@ def test_paper_mode_and_context_never_enter_a_verdict() -> None:
     loud = [measured("causal", 0.9, p=0.001, mode="paper"), measured("context", 0.9, p=0.001)]
     assert ruled([*family(), *loud]).word == "CONSISTENT WITH NEVER TRAINED"
     assert {judge(m).outcome for m in loud} == {"inconclusive"}
+
+
+BLIND = Control(value=0.02, ci95=NONE, found=False)
+STATUSES: list[tuple[str, str, str, Measurement]] = [
+    ("gate_passed", "inconclusive", "none", measured("gate", 0.5)),
+    ("gate_failed", "inconclusive", "none", measured("gate", 0.49)),
+    ("gate_unmeasured", "inconclusive", "none", measured("gate", NONE)),
+    ("listed", "inconclusive", "none", measured("context", 0.9, p=0.001)),
+    ("listed", "inconclusive", "none", measured("recovery", 0.9, p=0.001)),
+    ("listed", "inconclusive", "none", measured("causal", 0.9, p=0.001, mode="paper")),
+    ("blind", "inconclusive", "none", measured("causal", NONE)),
+    ("blind", "inconclusive", "none", measured("causal", 0.9, positive_control=NONE)),
+    ("blind", "inconclusive", "none", measured("causal", 0.9, positive_control=BLIND)),
+    ("below", "trace found", "below", measured("decoding", -0.3, p_below=0.001)),
+    ("trace", "trace found", "above", measured("output", 0.1)),
+    ("trace", "trace found", "above", measured("causal", 0.06, p=0.001)),
+    ("within_floor", "inconclusive", "none", measured("causal", 0.06, p=0.001, floor=0.07)),
+    ("hint", "inconclusive", "none", measured("decoding", 0.3, p=0.03)),
+    ("silent", "no trace found", "none", measured("causal", 0.0)),
+    ("undecided", "inconclusive", "none", measured("causal", 0.08)),
+]
+
+
+@pytest.mark.parametrize(("status", "outcome", "direction", "m"), STATUSES)
+def test_what_became_of_a_measurement_is_a_field_and_its_outcome_follows(
+    status: str, outcome: str, direction: str, m: Measurement
+) -> None:
+    evidence = judge(m)
+    assert (evidence.status, evidence.outcome, evidence.direction) == (status, outcome, direction)
+
+
+def test_every_status_is_reached_by_some_measurement() -> None:
+    assert {status for status, *_ in STATUSES} == set(get_args(Status))
 
 
 # ---- what roles allow -------------------------------------------------------------------------------------------
@@ -266,6 +302,20 @@ def test_the_sentence_carries_the_numbers_and_claims_no_ratio() -> None:
     assert "No error rate is known for models of this kind, so no likelihood ratio is given." in found.sentence
     assert "a model that never knew reads 0.020, the model that knew 1.0; p = 0.0010" in found.sentence
     assert found.basis == "in-case"
+
+
+@pytest.mark.parametrize(
+    "numbers", [family(), family(output=1), family(causal=1), family(gate=0.1), [], family(output=-1)]
+)
+def test_an_in_case_verdict_says_once_that_no_rate_is_known_and_on_what_it_rests(
+    numbers: list[Measurement],
+) -> None:
+    for roles in (FULL, ANCESTOR, NOTHING):
+        plain, aged = ruled(numbers, roles), verdict([judge(m) for m in numbers], roles, "In-case basis: it is stale.")
+        assert plain.sentence.endswith(f" {NO_RATE}") and plain.sentence.count(NO_RATE) == 1
+        assert sum(limit.startswith("In-case basis") for limit in plain.limits) == 1
+        assert aged.limits[0] == "In-case basis: it is stale."
+        assert [x for x in plain.limits if not x.startswith("In-case basis")] == list(aged.limits[1:])
 
 
 def test_no_rung_uses_a_banned_word() -> None:

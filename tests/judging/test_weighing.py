@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from audit.calibration import ProbeIdentity, fit_joint
+from audit.calibration import ProbeIdentity, feature_row, fit_joint
 from audit.calibration.behaviour import Attested
 from audit.judging import (
     KNOWS,
@@ -22,8 +22,8 @@ from audit.judging import (
     supported,
     verdict,
 )
-from audit.judging.calibrated import NOTHING, opinion
-from audit.judging.support import NO_SUPPORT, band, ratio_number, ratio_sentence
+from audit.judging.calibrated import NOTHING, Opinion, opinion
+from audit.judging.support import NO_SUPPORT, Proposition, band, ratio_number, ratio_sentence, weighed
 from audit.pools.fit import calibrate, write_all
 from audit.render.wording.findings import BANNED
 from audit.schema import DetectionLimit, Domain, Evidence, Interval, LikelihoodRatio, Measurement, Missing, Verdict
@@ -44,6 +44,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ran() -> dict[str, ProbeIdentity]:
     """The probes of the pool as they were calibrated."""
     return {probe: ProbeIdentity(1, {}) for probe in KINDS}
+
+
+def opinion_of(evidence: Sequence[Evidence], calibrations: ApplicableCalibrations) -> Opinion | None:
+    return opinion(evidence, [feature_row(e.measurement) for e in evidence], calibrations)
 
 
 def standing(
@@ -163,11 +167,11 @@ def test_the_joint_rule_is_refitted_for_exactly_what_ran(folder: Path) -> None:
     both = ran()
     del both["lens"]
     evidence = tuple(judge(m) for m in seen(1.0) if m.probe != "lens")
-    fewer, whole = opinion(evidence, standing(folder, both)), opinion(evidence, standing(folder))
+    fewer, whole = opinion_of(evidence, standing(folder, both)), opinion_of(evidence, standing(folder))
     assert fewer is not None and whole is not None
     for found in (fewer, whole):
         assert {w.measurement for w in found.joint.weights} == {"inside.effect", "outside.effect"}
-    everything = opinion(tuple(judge(m) for m in seen(1.0)), standing(folder))
+    everything = opinion_of(tuple(judge(m) for m in seen(1.0)), standing(folder))
     assert everything is not None and everything.joint == made().joint
 
 
@@ -203,6 +207,7 @@ def test_only_a_silence_says_what_it_is_worth(folder: Path, effect: float, outco
     evidence, _ = ruled(seen(effect), standing(folder))
     inside = next(e for e in evidence if e.measurement.probe == "inside")
     assert inside.outcome == outcome and inside.basis == "calibrated"
+    assert inside.status == {"no trace found": "silent", "inconclusive": "undecided", "trace found": "trace"}[outcome]
     assert ("No trace found by tests" in inside.because) == (outcome == "no trace found")
 
 
@@ -259,6 +264,12 @@ def test_a_ratio_below_one_is_told_the_other_way_round() -> None:
     assert "(approximate 95 % interval 2.5 to 50; ceiling of this design 61)" in said
     assert f"this is weak support for the proposition that {NEVER}" in said
     assert supported(ratio(0.05, 0.02, 0.4)) == NEVER
+
+
+def test_a_proposition_is_said_again_in_its_own_short_form_on_either_side_of_one() -> None:
+    knows, never = Proposition("A does hold", "A does"), Proposition("B holds", "B does")
+    assert "more probable if A does hold than if B does (" in weighed(ratio(20.0, 2.5, 50.0), knows, never)
+    assert "more probable if B holds than if A does (" in weighed(ratio(0.05, 0.02, 0.4), knows, never)
 
 
 def test_a_ratio_whose_interval_holds_one_supports_neither() -> None:

@@ -53,6 +53,42 @@ def test_declared_reads_are_priced_exactly(suspect: str, zoo: Built, ran: list[i
     assert prices.of("recall").cost.kind == prices.of("reads").cost.kind == "exact"
 
 
+READS = """
+PATTERN = Read(site=Site(part="pattern", block=0), at="all")
+STATE = Read(site=Site(part="resid_out", block=0))
+"""
+
+
+@pytest.mark.parametrize("attention", ["default", "eager"])
+def test_a_pattern_read_runs_by_default_and_its_pass_is_priced(
+    attention: str, zoo: Built, ran: list[int], tmp_path: Path
+) -> None:
+    with planted_package(tmp_path, f"patterns_{attention}_of_a_test") as package:
+        write_probe(package, "context_sink", requires="ops=(Op.READ, Op.PATTERN)")
+        path = package / "context_sink.py"
+        text = path.read_text().replace("(SCORE,)", "(SCORE, PATTERN, STATE)").replace("Requires,", "Op, Requires,")
+        path.write_text(text.replace("\n\nclass", f"{READS}\n\nclass"))
+        how = RunSettings(threads=1, store=tmp_path / "store", package=package.name, attention=attention)
+        prepared = prepare(zoo.cases["base"], tmp_path / "run", how)
+        planned = {test.probe: test for test in prepared.planner.plan.tests}
+        prices = prepared.pricer.prices(prepared.planner)
+        reads = prices.of("reads").cost
+        once = prices.of("recall").cost.fwd_tokens // 2
+        assert planned["context_sink"].will_run
+        assert planned["context_sink"].cost.fwd_tokens - planned["causal"].cost.fwd_tokens > 0, "the second pass"
+        passes = {"default": 2, "eager": 1}[attention]
+        assert (reads.fwd_tokens, reads.resident) == (passes * once, passes), "the recall check read the scores"
+        ran.clear()
+
+        def until_read(step: Step) -> None:
+            if step.stage == "prefetched":
+                raise Enough
+
+        with pytest.raises(Enough):
+            Run(prepared, how, until_read).report()
+        assert sum(ran) == prices.of("recall").cost.fwd_tokens + reads.fwd_tokens
+
+
 @pytest.mark.slow
 def test_a_whole_run_stays_below_its_bound_and_within_a_factor_of_two_of_its_time(zoo: Built, tmp_path: Path) -> None:
     first = priced_run(zoo.cases["head_edit"], tmp_path / "first")

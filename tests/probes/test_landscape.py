@@ -13,7 +13,7 @@ from probes._landscape import Landscape, Neighbours
 from probes._landscape_classifier import Table, aurocs, left_out
 from tests import toy
 
-HOW = (5, 0.4, 0)
+HOW = landscape.Draw(5, 0.4, 0)
 
 
 def rows(n: int = 6) -> Rows:

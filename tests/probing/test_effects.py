@@ -26,6 +26,18 @@ def test_the_overall_effect_is_the_ratio_of_the_sums_over_layers() -> None:
     assert [found.overall.ci95.lo, found.overall.ci95.hi] == pytest.approx(direct, abs=0.01)
 
 
+@pytest.mark.parametrize("held", [True, False])
+def test_two_models_together_are_one_less_the_other_taken_away(held: bool) -> None:
+    rng = np.random.default_rng(1)
+    a, b = (Sides(rng.standard_normal((5, 3)), rng.standard_normal((4, 3)) if held else None) for _ in range(2))
+    together, apart = a.plus(b), a.minus(a.minus(a).minus(b))
+    assert np.array_equal(together.forget, apart.forget) and np.array_equal(together.forget, a.forget + b.forget)
+    assert (together.holdout is None) is (not held) and (
+        together.holdout is None or np.array_equal(together.holdout, apart.holdout)
+    )  # type: ignore[arg-type]
+    assert a.plus(Sides(b.forget)).holdout is None
+
+
 # ---- an effect against its definition, by hand ------------------------------------------------------------------
 def people(rng: np.random.Generator, n: int, level: list[float], noise: float = 0.02) -> np.ndarray:
     """Person means [person layer] around a level a layer."""
@@ -175,7 +187,7 @@ def test_without_floor_and_holdout_only_the_number_of_people_is_read() -> None:
 
 
 def test_a_measurement_keeps_the_readings_of_its_probe_and_gets_the_sparse_ones() -> None:
-    naming = Naming("p", "n", "causal", "s", "u")
+    naming = Naming("p", "n", "causal", "s", "u", "effect")
     empty = blank(naming, "why", Count(scored=1), 16, 0).model_copy(update={"readings": {"own": 1.0}})
     found = assess(sparse_panel(0), DESIGN).onto(empty).readings
     assert set(found) == {"own", "people", "largest_person", "higher_criticism"}

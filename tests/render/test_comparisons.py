@@ -68,8 +68,8 @@ def test_a_matrix_without_a_drawing_has_its_marks_and_colours() -> None:
 # ---- depth ------------------------------------------------------------------------------------------------------
 def curve(role: str, y: tuple[float, ...], half: float) -> Curve:
     return Curve.model_validate({
-        "axis": "layer", "unit": "effect", "role": role, "x": tuple(float(i) for i in range(len(y))), "y": y,
-        "lo": tuple(v - half for v in y), "hi": tuple(v + half for v in y),
+        "axis": "layer", "unit": "effect", "scale": "effect", "role": role, "x": tuple(float(i) for i in range(len(y))),
+        "y": y, "lo": tuple(v - half for v in y), "hi": tuple(v + half for v in y),
     })  # fmt: skip
 
 

@@ -13,9 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from audit.render import evidence_sentence, html, markdown, position, report_sections, sentence, summary, table
+from audit.render import evidence_sentence, html, markdown, part, position, report_sections, sentence, summary, table
+from audit.render.drawings.scale import on_effect_scale
+from audit.render.drawings.svg import panels
 from audit.render.wording.findings import BANNED, bounds_told, detection_limit, verdict_sentence
-from audit.schema import Control, Curve, Evidence, Interval, Missing, Overall, Report
+from audit.schema import Control, Curve, Interval, Missing, Overall, Report, Status
 from audit.wording import number, visible
 from tests.golden import HOSTILE, VARIANTS, Variant, effect, judged, null, profile, report
 
@@ -172,19 +174,19 @@ def test_a_number_has_two_significant_figures_and_its_size(value: float) -> None
 
 @given(
     value=st.floats(-3, 3), half=st.floats(0, 2), found=st.booleans(),
-    outcome=st.sampled_from(["trace found", "no trace found", "inconclusive"]),
+    status=st.sampled_from(["trace", "silent", "undecided", "blind", "hint", "within_floor"]),
     gone=st.sets(st.sampled_from(["value", "ci95", "positive_control", "null", "p", "floor"])),
 )  # fmt: skip
 def test_a_negative_always_stands_beside_what_its_silence_is_worth(
-    value: float, half: float, found: bool, outcome: str, gone: set[str]
+    value: float, half: float, found: bool, status: Status, gone: set[str]
 ) -> None:
     control = Control(value=1.0, ci95=Missing(missing="not needed"), found=found)
     m = effect("p", "n", "causal", value, half, positive_control=control)
     m = m.model_copy(update={key: Missing(missing="a reason") for key in gone})
-    e = Evidence.model_validate({"measurement": m, "outcome": outcome, "direction": "none", "because": "so it is"})
+    e = judged(m, status, "so it is")
     said = evidence_sentence(e)
     assert "nan" not in said and "None" not in said
-    if outcome != "trace found":
+    if e.outcome != "trace found":
         assert "Detection limit" in said or "Blind here" in said
 
 
@@ -193,7 +195,7 @@ def test_a_report_whose_every_number_misses_something_is_still_shown(gone: str) 
     reason = "The scale broke"
     short = [e.measurement.model_copy(update={gone: Missing(missing=reason)}) for e in report().evidence]
     found = report().model_copy(
-        update={"evidence": tuple(judged(m, "inconclusive", "something is missing") for m in short)}
+        update={"evidence": tuple(judged(m, "undecided", "something is missing") for m in short)}
     )
     assert gone == "items" or (reason in html(found) and reason in markdown(found))
     assert terminal([found])
@@ -203,12 +205,40 @@ def test_a_report_whose_every_number_misses_something_is_still_shown(gone: str) 
 def test_a_raw_statistic_is_placed_between_its_own_null_and_base(zero: float, span: float, share: float) -> None:
     known = Control(value=zero + span, ci95=Missing(missing="not needed"), found=True)
     spread = null(zero, 0.2 * span)
-    m = effect("p", "n", "output", zero + share * span, 0.1 * span, unit="nats", null=spread, floor=zero)
+    m = effect(
+        "p", "n", "output", zero + share * span, 0.1 * span, unit="nats", scale="difference", null=spread, floor=zero
+    )
     place = position(m.model_copy(update={"positive_control": known}))
     assert not isinstance(place, Missing)
     assert place.value == pytest.approx(share, abs=1e-9)
     assert (place.lo, place.hi) == (pytest.approx(share - 0.1, abs=1e-9), pytest.approx(share + 0.1, abs=1e-9))
     assert place.null_hi == pytest.approx(0.19, abs=1e-9) and place.floor == pytest.approx(0, abs=1e-9)
+
+
+def test_a_scale_is_read_from_its_field_and_never_from_the_words_of_the_unit() -> None:
+    m = effect("p", "n", "output", 0.3, 0.1, unit="effect of a dose in nats", scale="difference")
+    assert not on_effect_scale(m) and "nats" in position(m.model_copy(update={"null": Missing(missing="none")})).missing
+    assert on_effect_scale(m.model_copy(update={"unit": "nats", "scale": "effect"}))
+    x = (0.0, 1.0)
+    curves = [Curve(axis="layer", unit=unit, scale=scale, role=role, x=x, y=x) for unit, scale, role in (
+        ("share of nothing", "other", "base"), ("bits", "probability", "suspect"), ("parts", "ratio", "reference"),
+    )]  # fmt: skip
+    assert [[c.unit for c in panel] for panel in panels(curves)] == [["share of nothing"], ["bits", "parts"]]
+
+
+@pytest.mark.parametrize(("status", "kind", "mode", "word"), [
+    ("gate_passed", "gate", "controlled", "gate passed"), ("gate_failed", "gate", "controlled", "gate failed"),
+    ("gate_unmeasured", "gate", "controlled", "gate"), ("listed", "context", "controlled", "context"),
+    ("listed", "recovery", "controlled", "context"), ("listed", "causal", "paper", "as published"),
+    ("trace", "recovery", "controlled", "▲ trace found"), ("silent", "causal", "controlled", "● no trace found"),
+    ("hint", "causal", "controlled", "◆ inconclusive"), ("below", "causal", "controlled", "▼ below never trained"),
+])  # fmt: skip
+def test_what_a_finding_is_called_follows_from_its_status_whatever_its_reason_says(
+    status: Status, kind: str, mode: str, word: str
+) -> None:
+    e = judged(effect("p", "n", kind, 0.3, 0.1, mode=mode), status, "gate passed: or not",
+               "below" if status == "below" else "none")  # fmt: skip
+    assert part(e) == word
 
 
 # ---- the page ---------------------------------------------------------------------------------------------------
@@ -252,11 +282,11 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(variant: Variant)
 def test_a_large_report_stays_below_one_megabyte() -> None:
     x = tuple(float(i) for i in range(80))
     wide = tuple(
-        Curve(axis="layer", unit="item probability", role=role, x=x, y=x, lo=x, hi=x)
+        Curve(axis="layer", unit="item probability", scale="probability", role=role, x=x, y=x, lo=x, hi=x)
         for role in ("base", "suspect", "reference", "floor", "gate")
     )
     plain, drawn = (effect("probe", f"number {i}", "causal", 0.5, 0.1, curves=c) for i, c in enumerate(((), wide)))
-    many = tuple(judged(drawn if i % 4 == 0 else plain, "trace found", "x") for i in range(40))
+    many = tuple(judged(drawn if i % 4 == 0 else plain, "trace", "x") for i in range(40))
     assert len(html(report().model_copy(update={"evidence": many})).encode()) < 1_000_000
 
 
@@ -309,8 +339,8 @@ def test_a_silence_tells_the_end_that_it_rests_on_and_a_lone_number_has_no_layer
     overall = Overall(value=0.01, ci95=Interval(lo=-0.05, hi=0.08), floor=0.02)
     layered = effect("reverse_patch", "all", "causal", 0.02, 0.2, curves=profile((0.0, 0.02)), overall=overall)
     lone = layered.model_copy(update={"curves": ()})
-    assert bounds_told(judged(layered, "no trace found", "b")) == "−0.18 to 0.22, over all layers up to 0.080"
-    assert bounds_told(judged(layered, "trace found", "b", "above")) == "−0.18 to 0.22"
-    assert bounds_told(judged(lone, "no trace found", "b")) == "−0.18 to 0.22"
+    assert bounds_told(judged(layered, "silent", "b")) == "−0.18 to 0.22, over all layers up to 0.080"
+    assert bounds_told(judged(layered, "trace", "b", "above")) == "−0.18 to 0.22"
+    assert bounds_told(judged(lone, "silent", "b")) == "−0.18 to 0.22"
     assert "allows 0.080 over all layers" in detection_limit(layered)
     assert "allows 0.080;" in detection_limit(lone)

@@ -12,7 +12,18 @@ from audit.judging.support import band, ratio_sentence
 from audit.render import html, junit, markdown, report_sections, sentence, sheets, title
 from audit.render.wording.findings import BANNED
 from audit.render.wording.posterior import ratio_in_short
-from audit.schema import Control, Count, Evidence, Interval, LikelihoodRatio, Missing, Rate, Report, Shown
+from audit.schema import (
+    AttackCoverage,
+    Control,
+    Count,
+    Evidence,
+    Interval,
+    LikelihoodRatio,
+    Missing,
+    Rate,
+    Report,
+    Shown,
+)
 from audit.wording import interval, number
 from tests.golden import VALIDATION, effect, excerpts, gate, report
 from tests.render.test_render import Page, terminal
@@ -56,9 +67,13 @@ def findings(draw: st.DrawFn) -> Evidence:
         fields[lost] = draw(gone)
     outcome = draw(st.sampled_from(("trace found", "no trace found", "inconclusive")))
     ratio = draw(st.none() | ratios())
+    shown = m.model_copy(update=fields)
+    listed = ratio is None and (m.kind in ("context", "recovery") or shown.mode == "paper")
+    status = {"trace found": "trace", "no trace found": "silent", "inconclusive": "undecided"}[outcome]
     judged = {
-        "measurement": m.model_copy(update=fields),
+        "measurement": shown,
         "outcome": outcome,
+        "status": "gate_passed" if m.kind == "gate" else "listed" if listed else status,
         "direction": "none",
         "because": "so it is",
     }
@@ -90,7 +105,7 @@ def test_every_estimate_has_its_interval_its_n_and_its_unit(found: Report) -> No
             elif isinstance(m.ci95, Missing):
                 assert f"{number(m.value)} (no interval ({m.ci95.missing}))" in text
             else:
-                told = number(m.value) if m.unit.startswith("effect") else f"{number(m.value)} ratio to base"
+                told = number(m.value) if m.scale == "effect" else f"{number(m.value)} ratio to base"
                 assert f"{told} ({interval(m.ci95)})" in text
     shown = [b for s in report_sections(found) if s.id == "findings" for b in s.blocks if b.kind == "grid"]
     captions = [cast("Any", b).caption for b in shown if "measurement" in cast("Any", b).caption]
@@ -152,10 +167,12 @@ def test_hostile_text_stays_text_in_every_format(nasty: list[str]) -> None:
     base = report("suppressed")
     a, b, c, d, e, f, g = nasty
     bad = effect(a, b, "output", 0.3, 0.1, notes=(c,), readings={d: 1.0}, statistic=e, unit=f)
-    odd = Evidence.model_validate({"measurement": bad, "outcome": "trace found", "direction": "none", "because": g})
+    odd = Evidence.model_validate({"measurement": bad, "outcome": "trace found", "status": "trace",
+                                    "direction": "none", "because": g})  # fmt: skip
     verdict = base.verdict.model_copy(update={"sentence": a, "because": (b,), "limits": (c,), "would_change": (d,)})
     found = base.model_copy(
-        update={"evidence": (odd,), "verdict": verdict, "reproduce": e, "coverage": ((f, g, a),), "report_id": b,
+        update={"evidence": (odd,), "verdict": verdict, "reproduce": e, "coverage": ((f, g, a),),
+                "attacks": (AttackCoverage(family=f, access=g, attack=a, measurements=0),), "report_id": b,
                 "excerpts": excerpts(tuple(Shown(text=text) for text in nasty)), "masked": False, "parent": c}
     )  # fmt: skip
     page = html(found)

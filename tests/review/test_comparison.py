@@ -1,6 +1,7 @@
 """Two audits of one case: what differs beyond noise is found, what does not is left alone, and each says how."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from pyarrow import parquet
 from scipy import stats as scipy_stats
 
-from audit.review import compare
+from audit.review import compare, read_side
 from audit.review.comparison import Side
 from audit.schema import AuditError, ExitCode, Missing, Overall, Report, Table
 from tests import golden
@@ -19,7 +20,7 @@ PLACE = 3
 """Which evidence of the golden report gets the item table."""
 
 
-def side(folder: Path, suspect: np.ndarray, **more: np.ndarray) -> Side:
+def side(folder: Path, suspect: np.ndarray, axis: str = "axis_value", **more: np.ndarray) -> Side:
     """A run with one item table: scores [group layer] of the suspect, of base (1) and of the null (0)."""
     folder.mkdir()
     scores = {"base": np.ones_like(suspect), "suspect": suspect, "reference": np.zeros_like(suspect), **more}
@@ -30,11 +31,11 @@ def side(folder: Path, suspect: np.ndarray, **more: np.ndarray) -> Side:
         for layer in range(values.shape[1])
         for i in range(2)
     ]
-    names = ("item", "group", "role", "score", "layer")
+    names = ("item", "group", "role", "score", axis)
     path = folder / "t.parquet"
     parquet.write_table(pyarrow.table({n: [x[i] for x in lines] for i, n in enumerate(names)}), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    table = Table(path="t.parquet", sha256=digest, rows=len(lines), columns=names)
+    table = Table(path="t.parquet", sha256=digest, rows=len(lines), columns=names, axis="layer")
     report = golden.report("suppressed")
     found = [
         e.model_copy(update={"measurement": e.measurement.model_copy(update={"items": Missing(missing="none")})})
@@ -64,6 +65,12 @@ def test_a_run_does_not_differ_from_itself(tmp_path: Path) -> None:
     assert found.plans == found.only_a == found.only_b == found.outcomes == ()
     paired = {one.measurement: one for one in found.differences}[name_of(a.report)]
     assert (paired.how, paired.change, paired.p, paired.groups) == ("paired", 0.0, 1.0, GROUPS)
+
+
+def test_an_item_table_from_before_its_axis_was_named_is_paired_too(tmp_path: Path) -> None:
+    a, b = side(tmp_path / "a", scores(0), axis="layer"), side(tmp_path / "b", scores(0) + 0.1)
+    (one,) = [d for d in compare(a, b).differences if d.measurement == name_of(a.report)]
+    assert (one.how, one.groups) == ("paired", GROUPS) and one.change == pytest.approx(0.1)
 
 
 def test_a_planted_difference_is_found_and_is_as_large_as_it_was_planted(tmp_path: Path) -> None:
@@ -171,7 +178,15 @@ def test_a_test_of_one_run_only_is_listed_and_a_changed_outcome_too(tmp_path: Pa
     assert [name for name, _, _ in found.outcomes] == [name_of(a.report, 0)]
 
 
-@pytest.mark.parametrize("what", ["base", "forget", "split", "kind"])
+def test_a_forecast_is_no_audit_to_compare_with(tmp_path: Path) -> None:
+    for kind in ({"kind": "forecast", "schema_version": "1.0"}, {"kind": "forecast"}):
+        (tmp_path / "report.json").write_text(json.dumps(golden.report().model_dump(mode="json") | kind))
+        with pytest.raises(AuditError, match="no report of schema version 1: kind") as caught:
+            read_side(tmp_path)
+        assert caught.value.code == ExitCode.INTEGRITY
+
+
+@pytest.mark.parametrize("what", ["base", "forget", "split"])
 def test_audits_of_different_questions_are_refused_with_the_reason(what: str, tmp_path: Path) -> None:
     a, b = side(tmp_path / "a", scores(0)), side(tmp_path / "b", scores(0))
     plan = b.report.plan
@@ -180,9 +195,8 @@ def test_audits_of_different_questions_are_refused_with_the_reason(what: str, tm
         "base": {"plan": plan.model_copy(update={"fingerprints": {**plan.fingerprints, "base": "0" * 64}})},
         "forget": {"plan": plan.model_copy(update={"data_sha256": {**plan.data_sha256, "forget": "0" * 64}})},
         "split": {"plan": plan.model_copy(update={"case": plan.case.model_copy(update={"data": data})})},
-        "kind": {"kind": "forecast"},
     }
-    words = {"base": "bases are different", "forget": "forget sets", "split": "split the items", "kind": "forecast"}
+    words = {"base": "bases are different", "forget": "forget sets", "split": "split the items"}
     with pytest.raises(AuditError, match=words[what]) as caught:
         compare(a, Side(b.report.model_copy(update=changes[what]), b.folder))
     assert caught.value.code == ExitCode.INPUT

@@ -27,7 +27,8 @@ TABLE = b"a table of items"
 def issued() -> Report:
     """A report as the engine would issue it, with one item table."""
     draft = golden.report("suppressed")
-    table = Table(path="tables/gate.parquet", sha256=hashlib.sha256(TABLE).hexdigest(), rows=1, columns=("item",))
+    digest = hashlib.sha256(TABLE).hexdigest()
+    table = Table(path="tables/gate.parquet", sha256=digest, rows=1, columns=("item",), axis="")
     items = [table, *[Missing(missing="none is kept")] * (len(draft.evidence) - 1)]
     measured = [e.measurement.model_copy(update={"items": i}) for e, i in zip(draft.evidence, items, strict=True)]
     evidence = tuple(judge(m, zoo_floors()) for m in measured)

@@ -23,7 +23,8 @@ def plan(**case: object) -> Plan:
 
 def unit(key: str) -> Unit:
     """A finished unit with one item table."""
-    table = Table(path="tables/x.parquet", sha256=hashlib.sha256(TABLE).hexdigest(), rows=1, columns=("item",))
+    digest = hashlib.sha256(TABLE).hexdigest()
+    table = Table(path="tables/x.parquet", sha256=digest, rows=1, columns=("item",), axis="")
     measured = golden.effect("utility", "retain", "gate", 1.0, 0.1).model_copy(update={"items": table})
     untabled = measured.model_copy(update={"items": Missing(missing="none is kept")})
     return Unit(key=key, probe="utility", measurements=(untabled, measured), timing=Timing(unit="u", cpu_s=1, wall_s=1))

@@ -81,11 +81,11 @@ def with_tables(folder: Path, rows: list[Row]) -> Report:
         for role, shift in (("base", 1.0), ("suspect", 0.5), ("reference", 0.0), ("reference", -1.0))
         for place, row in enumerate(rows)
     ]
-    names = ("item", "group", "role", "prompt", "target", "output", "score", "layer")
+    names = ("item", "group", "role", "prompt", "target", "output", "score", "axis_value")
     path = folder / "tables" / "all.parquet"
     parquet.write_table(pyarrow.table({n: [line[i] for line in lines] for i, n in enumerate(names)}), path)
     table = Table(path="tables/all.parquet", sha256=hashlib.sha256(path.read_bytes()).hexdigest(), rows=len(lines),
-                  columns=names)  # fmt: skip
+                  columns=names, axis="")  # fmt: skip
     found = report()
     evidence = tuple(
         e if i == 0 else e.model_copy(update={"measurement": e.measurement.model_copy(update={"items": table})})

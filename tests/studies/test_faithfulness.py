@@ -326,7 +326,7 @@ def test_a_persons_depth_score_is_one_where_nothing_is_lost_and_zero_where_all_i
 def test_the_null_of_a_table_is_its_first_reference(tmp_path: Path) -> None:
     lines = [("i1", "a", role, x, layer) for role, x in (("base", 0.9), ("suspect", 0.5), ("reference", 0.1),
              ("reference", 0.3)) for layer in (0, 1)]  # fmt: skip
-    names = ("item", "group", "role", "score", "layer")
+    names = ("item", "group", "role", "score", "axis_value")
     columns = {name: [line[i] for line in lines] for i, name in enumerate(names)}
     parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
     found = people.read_items(tmp_path / "t.parquet")

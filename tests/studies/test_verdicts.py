@@ -1,7 +1,6 @@
 """What is claimed of the verdict on models of known truth: counted from scores, every exception by name."""
 
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,9 +128,3 @@ def test_without_relearning_there_is_nothing_to_hold_refusals_against() -> None:
     subjects, calibrations = _made()
     with pytest.raises(AuditError, match="relearning is not calibrated"):
         examine(subjects, {"inside": calibrations["inside"]}, stamp(0), "")
-
-
-@pytest.mark.skipif(not verdicts.RESULTS.is_file(), reason="no results are committed")
-def test_the_committed_tables_are_those_of_the_committed_results() -> None:
-    stored = Verdicts.model_validate_json(verdicts.RESULTS.read_bytes())
-    assert markdown(stored) in Path(verdicts.README).read_text(encoding="utf-8")

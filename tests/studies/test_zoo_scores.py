@@ -24,7 +24,7 @@ from audit.pools.fit import Pooled, calibrate, made_with, write_all
 from audit.probing import behaviour_of
 from audit.zoo import draw, pool_design
 from studies.zoo import verdicts
-from studies.zoo.verdicts import Verdicts, examine
+from studies.zoo.verdicts import Verdicts, examine, markdown
 
 BEHAVIOURS = InstalledBehaviours("probes", behaviour_of)
 ROLES = Given(references=2, ancestor=True, holdout=True)
@@ -86,6 +86,12 @@ def test_the_counted_verdicts_are_those_of_the_stored_calibrations() -> None:
     if subjects.made_with == made_with():
         assert again == kept
     assert (again.counts.false_alarms, again.counts.exceptions) == (kept.counts.false_alarms, kept.counts.exceptions)
+
+
+@pytest.mark.skipif(not verdicts.RESULTS.is_file(), reason="no results are committed")
+def test_the_committed_tables_are_those_of_the_committed_results() -> None:
+    stored = Verdicts.model_validate_json(verdicts.RESULTS.read_bytes())
+    assert markdown(stored) in Path(verdicts.README).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 
 from audit.schema import AuditError, Part, Site
-from audit.wrappers import Batch, NativeWrapper, Resume, Tap
+from audit.wrappers import Batch, NativeWrapper, Resume, Stop, Tap
 from audit.wrappers.families.causal_lm import load_folder
 from audit.wrappers.load_checks import check
 from tests import toy
@@ -139,9 +139,9 @@ def test_nothing_above_stop_and_nothing_below_the_start_is_computed(wrapper: Nat
     ran: list[int] = []
     for i, block in enumerate(wrapper.blocks):
         block.register_forward_hook(lambda *_, i=i: ran.append(i))
-    state = _states(wrapper, [_out(0)], stop=0)[_out(0)]
+    state = _states(wrapper, [_out(0)], stop=Stop(0))[_out(0)]
     assert ran == []  # the pass ended inside block 0, before anybody else's hooks
-    _states(wrapper, [_out(2)], resume=Resume(0, state), stop=2)
+    _states(wrapper, [_out(2)], resume=Resume(0, state), stop=Stop(2))
     assert ran == [1]
     with pytest.raises(AuditError, match="not computed"):
         _states(wrapper, [_out(0)], resume=Resume(1, state))

@@ -105,6 +105,7 @@ def edge_scores(
     float32 (float64 for a float64 model), on the CPU. AuditError: rows of other lengths, or a model without such edges.
     """
     graph = graph_of(opened.wrapper)
+    _tokens_only(rows, *([other] if isinstance(other, Rows) else []))
     if isinstance(other, Rows) and (other.ids.shape != rows.ids.shape or bool((other.mask != rows.mask).any())):
         raise AuditError("the other rows have other lengths", "align them token by token, or give mean states")
     objective, attribution, budget = settings
@@ -128,6 +129,13 @@ def edge_scores(
         for index in batches(rows.lengths, width, max(width, budget // len(attribution.alphas()))):
             halving(score_batch, index, len(rows))
     return EdgeScores(graph, scores, clean, corrupted)
+
+
+def _tokens_only(*both: Rows) -> None:
+    """AuditError for rows with inputs beside their tokens: two runs are mixed token by token."""
+    ignored = sorted({name for rows in both for name in rows.extra})
+    if ignored:
+        raise AuditError(f"edges are scored on tokens alone and would ignore {', '.join(ignored)}", "give rows of text")
 
 
 class _Conditions(NamedTuple):
@@ -306,6 +314,7 @@ def mean_states(opened: LoadedModel, opener: Opener, rows: Rows, budget: int) ->
     """Mean states of all real tokens but the first of each row."""
     wrapper, targets = opened.wrapper, Targets(rows)
     graph = graph_of(wrapper)
+    _tokens_only(rows)
     maps = [block_maps(cast(NativeWrapper, wrapper), block) for block in range(graph.blocks)]
     wide = torch.promote_types(wrapper.dtype, torch.float32)
     sums: list[Tensor] = []

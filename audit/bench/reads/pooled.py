@@ -13,12 +13,13 @@ from audit.wrappers import Tap, Wrapper
 
 
 class PooledRead(Readout):
-    """Pooled states of model width at several sites: one buffer, one copy to the host a batch."""
+    """Pooled states of one tower's width at several of its sites: one buffer, one copy to the host a batch."""
 
     def __init__(self, rows: Rows, targets: Targets, reads: Sequence[Read], wrapper: Wrapper) -> None:
         super().__init__(rows, targets, reads)
         self.at: Positions = reads[0].at
-        self.kept = torch.empty(len(reads), self.size(self.at), wrapper.d_model)
+        self.width = wrapper.tower(reads[0].site.tower).d_model
+        self.kept = torch.empty(len(reads), self.size(self.at), self.width)
         self.views = self.kept.unbind(0)
         self.direct = wrapper.device.type == "cpu" and wrapper.dtype == torch.float32
 
@@ -36,7 +37,7 @@ class PooledRead(Readout):
         if in_place:
             self.buffer, outs = self.kept, self.views
         else:
-            self.buffer = torch.empty(len(self.reads), n, wrapper.d_model, dtype=dtype, device=wrapper.device)
+            self.buffer = torch.empty(len(self.reads), n, self.width, dtype=dtype, device=wrapper.device)
             outs = self.buffer.unbind(0)
         return [Tap(r.site, make(index, out)) for r, out in zip(self.reads, outs, strict=True)]
 

@@ -22,18 +22,19 @@ STREAM = SCORED - {"logits"} | {"embed", "attn_in", "mlp_in", "attn_out", "mlp_o
 def readouts(rows: Rows, targets: Targets, reads: Sequence[Read], wrapper: Wrapper) -> list[Readout]:
     """Group the reads so that each group is collected together."""
 
-    def kind(read: Read) -> tuple[str, str]:
+    def kind(read: Read) -> tuple[str, str, str]:
         if read.reduce != "state":
-            return "scores", read.at
+            return "scores", read.at, ""
         if read.at == "all":
-            return "whole", read.at
-        return ("stream" if read.site.part in STREAM and read.site.head is None else "loose"), read.at
+            return "whole", read.at, ""
+        pooled = read.site.part in STREAM and read.site.head is None
+        return ("stream", read.at, read.site.tower) if pooled else ("loose", read.at, "")
 
-    groups: dict[tuple[str, str], list[Read]] = {}
+    groups: dict[tuple[str, str, str], list[Read]] = {}
     for read in reads:
         groups.setdefault(kind(read), []).append(read)
     found: list[Readout] = []
-    for (how, _), members in groups.items():
+    for (how, _, _), members in groups.items():
         if how == "stream":
             found.append(PooledRead(rows, targets, members, wrapper))
         else:

@@ -49,8 +49,9 @@ class Scores(Readout):
 
         by_site: dict[Site, list[int]] = {}
         for i, read in enumerate(self.reads):
-            if read.site.head is not None or read.site.part not in SCORED:
-                raise AuditError(f"{read.site} cannot be scored", "score at logits, final_in or a residual site")
+            if read.site.head is not None or read.site.part not in SCORED or read.site.tower != "text":
+                do = "score at logits, final_in or a residual site of the text tower"
+                raise AuditError(f"{read.site} cannot be scored", do)
             by_site.setdefault(read.site, []).append(i)
         return [Tap(tapped(site), visitor(site, wanted)) for site, wanted in by_site.items()]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from audit.bench.results import Forward
 from audit.case import Rows
-from audit.schema import Site
+from audit.schema import AuditError, Site
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -67,6 +67,9 @@ class CausalLearner:
 
         if at_sites:
             return self._wrapped.answers(rows, at_sites)
+        if rows.extra:
+            ignored = f"{type(self.model).__name__} would ignore {', '.join(sorted(rows.extra))}"
+            raise AuditError(f"{ignored}: it is trained on tokens alone", "give rows without these inputs")
         ids = rows.ids.to(self.model.device)
         states = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         return score_answers(rows, states, partial(logits_of, self.model), {})
@@ -87,6 +90,8 @@ class WrapperLearner:
         from audit.wrappers import Batch, Tap
 
         final, seen = Site(part="final_in"), dict[Site, Tensor]()
-        batch = Batch(rows.ids.to(self.wrapper.device), rows.mask.to(self.wrapper.device))
+        device = self.wrapper.device
+        extra = {name: value.to(device) for name, value in rows.extra.items()}
+        batch = Batch(rows.ids.to(device), rows.mask.to(device), None, extra)
         self.wrapper.forward(batch, [Tap(site, partial(seen.__setitem__, site)) for site in (final, *at_sites)])
         return score_answers(rows, seen[final], self.wrapper.head, {site: seen[site] for site in at_sites})

@@ -16,6 +16,7 @@ def act(args: Namespace) -> Answer:
     from rich.table import Table
 
     from audit.plugins import describe
+    from audit.schema import Requires
 
     table = Table(title="probes", show_lines=True)
     for heading in ("probe", "question", "settings", "requires"):
@@ -23,11 +24,14 @@ def act(args: Namespace) -> Answer:
     listed: list[JsonValue] = []
     for probe in describe("probes"):
         settings = [f"{s.name}: {s.annotation}" + (f" = {s.default}" if s.default else "") for s in probe.settings]
-        requires = [f"{name}={value}" for name, value in probe.requires]
+        stated = dict(probe.requires)
+        stated.setdefault("modalities", repr(Requires().modalities))
+        requires = [f"{name}={value}" for name, value in stated.items()]
         table.add_row(probe.name, probe.question, "\n".join(settings), "\n".join(requires))
         listed.append(
             {
                 "name": probe.name, "question": probe.question, "help": probe.docstring, "version": probe.version,
+                "attack": probe.attack,
                 "settings": list[JsonValue](settings), "requires": list[JsonValue](requires),
             }
         )  # fmt: skip

@@ -19,7 +19,7 @@ class Position(NamedTuple):
 
 def on_effect_scale(m: Measurement) -> bool:
     """Is the value an effect already, 0 for never trained and 1 for base?"""
-    return m.unit.startswith("effect")
+    return m.scale == "effect"
 
 
 def position(m: Measurement) -> Position | Missing:

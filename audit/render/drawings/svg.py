@@ -24,15 +24,24 @@ from audit.render.drawings.drawing import (
 )
 from audit.render.drawings.scale import placed, position
 from audit.render.wording.findings import title
-from audit.schema import Curve, Evidence, Missing, Outcome
+from audit.schema import Curve, Evidence, MeasurementScale, Missing, Outcome
 from audit.wording import number, unit, visible
 
 FLAT_LOW, FLAT_HIGH = -0.6, 1.6
 
 
-def bounded(words: str) -> bool:
-    """Is this unit read between 0 and 1: an effect, a probability, a share of base?"""
-    return words.startswith(("effect", "ratio", "share")) or "probability" in words or "relative to base" in words
+BOUNDED: Final[tuple[MeasurementScale, ...]] = ("effect", "ratio", "probability")
+"""What is read between 0 and 1: an effect, a share of base, a probability."""
+
+
+def panels(curves: Sequence[Curve]) -> list[list[Curve]]:
+    """Curves that share an axis and a scale make one figure; everything between about 0 and 1 is one scale."""
+    by_axis: dict[tuple[str, str], list[Curve]] = {}
+    for curve in curves:
+        if curve.x:
+            shared = "share" if curve.scale in BOUNDED else curve.unit
+            by_axis.setdefault((curve.axis, shared), []).append(curve)
+    return list(by_axis.values())
 
 
 def _limits(values: Sequence[float], clipped: bool = True) -> tuple[float, float]:
@@ -45,7 +54,7 @@ def _limits(values: Sequence[float], clipped: bool = True) -> tuple[float, float
 
 
 def _frame(curves: Sequence[Curve]) -> tuple[float, float]:
-    return _limits([y for c in curves for y in (*c.y, *c.lo, *c.hi)], all(bounded(c.unit) for c in curves))
+    return _limits([y for c in curves for y in (*c.y, *c.lo, *c.hi)], all(c.scale in BOUNDED for c in curves))
 
 
 def outside(curves: Sequence[Curve]) -> int:

@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple
 from plotly.colors import sample_colorscale
 
 from audit.judging import short
-from audit.render.figures.report_figures import INK, QUIET, Drawing, grid_of, key, label, sketch
+from audit.render.figures.report_figures import INK, QUIET, Drawing, NamedReport, grid_of, key, label, sketch
 from audit.render.wording.findings import OUTCOME_SYMBOL, part, title
 from audit.schema import Curve, Evidence, LikelihoodRatio, Measurement, Missing, Report
 from audit.wording import CELL, number, p_value, visible
@@ -26,14 +26,6 @@ SCALE: Final = (
     (1.0, "#b35806"),
 )  # fmt: skip
 """Purple (never trained) over white (no support) to orange (knows): for the colour-blind too, and no traffic light."""
-
-
-class NamedReport(NamedTuple):
-    """A report under the name that it has in a comparison, and the address that a click on it leads to."""
-
-    name: str
-    address: str
-    report: Report
 
 
 class _Cell(NamedTuple):

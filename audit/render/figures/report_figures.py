@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from audit.judging import BANDS, short
 from audit.render.drawings.drawing import LOOKS
 from audit.render.drawings.scale import Position, position, quantile
-from audit.render.drawings.svg import bounded
+from audit.render.drawings.svg import panels
 from audit.render.sections.blocks import Cell, Grid
 from audit.render.sections.findings import FAMILIES
 from audit.render.wording.findings import part, title
@@ -40,6 +40,14 @@ TEMPLATE: Final = go.layout.Template(
 JOINT: Final = "Verdict (joint rule)"
 UNINFORMATIVE: Final = 0.3
 """Below this size a log10 likelihood ratio gives no useful support to either side."""
+
+
+class NamedReport(NamedTuple):
+    """A report under the name that it has in a comparison, and the address that a click on it leads to."""
+
+    name: str
+    address: str
+    report: Report
 
 
 class Drawing(NamedTuple):
@@ -149,11 +157,11 @@ def _words(figure: go.Figure, edge: float) -> None:
 
 
 def positions(
-    report: Report, only: Sequence[Evidence] | None = None, pinned: tuple[str, Report] | None = None
+    report: Report, only: Sequence[Evidence] | None = None, pinned: NamedReport | None = None
 ) -> Drawing | None:
     """What changed from base, and is it like retraining? Every test between never trained, 0, and base, 1.
 
-    ``only`` chooses findings of the report; ``pinned`` is a second suspect, by name, drawn as open squares.
+    ``only`` chooses findings of the report; ``pinned`` is a second suspect, drawn as open squares.
     """
     chosen = report.evidence if only is None else only
     placed = [(e, p) for e in chosen if not isinstance(p := position(e.measurement), Missing)]
@@ -194,15 +202,14 @@ def positions(
     return Drawing("positions", figure, alt, caption, grid_of(alt, columns, rows))
 
 
-def _pin(figure: go.Figure, pinned: tuple[str, Report], rows: Sequence[Measurement]) -> list[float]:
+def _pin(figure: go.Figure, pinned: NamedReport, rows: Sequence[Measurement]) -> list[float]:
     """Draw a second suspect on the rows of the first; returns its places."""
-    name, other = pinned
-    places = {key(e.measurement): position(e.measurement) for e in other.evidence}
+    places = {key(e.measurement): position(e.measurement) for e in pinned.report.evidence}
     placed = [(title(m), p) for m in rows if isinstance(p := places.get(key(m)), Position)]
     marker = dot("suspect", 11) | {"symbol": "square-open"}
     figure.add_scatter(
         x=[p.value for _, p in placed], y=[label(t) for t, _ in placed], mode="markers", marker=marker,
-        name=f"pinned: {label(name)}", hovertemplate="%{y}<br>%{x:.2f}<extra></extra>",
+        name=f"pinned: {label(pinned.name)}", hovertemplate="%{y}<br>%{x:.2f}<extra></extra>",
     )  # fmt: skip
     return [p.value for _, p in placed]
 
@@ -216,11 +223,7 @@ def _span(values: Sequence[float]) -> list[float]:
 # ---- profiles ---------------------------------------------------------------------------------------------------
 def profiles(m: Measurement) -> tuple[Drawing, ...]:
     """Where does it persist, when does it come back? One figure for all curves that share an axis and a scale."""
-    panels: dict[tuple[str, str], list[Curve]] = {}
-    for curve in m.curves:
-        if curve.x:
-            panels.setdefault((curve.axis, "share" if bounded(curve.unit) else curve.unit), []).append(curve)
-    return tuple(_profile(m, curves, index) for index, curves in enumerate(panels.values()))
+    return tuple(_profile(m, curves, index) for index, curves in enumerate(panels(m.curves)))
 
 
 def _profile(m: Measurement, curves: Sequence[Curve], index: int) -> Drawing:

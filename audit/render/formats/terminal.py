@@ -15,7 +15,7 @@ from rich.text import Text
 
 from audit.judging import short
 from audit.render.formats.html import glance
-from audit.render.wording.findings import VERDICT_SYMBOL, best, layer, sentence, verdict_reason
+from audit.render.wording.findings import VERDICT_SYMBOL, best, sentence, verdict_reason
 from audit.render.wording.posterior import how_sure
 from audit.schema import Evidence, Missing, Report, VerdictWord
 from audit.wording import NAME, number, visible
@@ -75,8 +75,8 @@ def _effect(e: Evidence | None, at_layer: bool = False) -> Text:
         overall = e.measurement.overall
         return Text(f"▼ {number(e.measurement.value if isinstance(overall, Missing) else overall.value)}")
     mark = "" if e.measurement.kind == "gate" else symbol
-    where = layer(e.measurement) if at_layer else ""
-    return Text(f"{mark}{number(e.measurement.value)}{f' @{where}' if where else ''}")
+    layer = e.measurement.layer if at_layer else None
+    return Text(f"{mark}{number(e.measurement.value)}{'' if layer is None else f' @{layer}'}")
 
 
 def summary(report: Report) -> Group:

@@ -83,13 +83,17 @@ def findings(report: Report) -> tuple[Block, ...]:
         )
     )
     for kind, heading in FAMILIES:
-        rows = [(e, adjustments.get(i)) for i, e in enumerate(report.evidence) if e.measurement.kind == kind]
+        rows = [Row(e, adjustments.get(i)) for i, e in enumerate(report.evidence) if e.measurement.kind == kind]
         if rows:
             blocks += [Heading(heading), *_family(rows)]
     return tuple(blocks)
 
 
-Row = tuple[Evidence, Adjusted | None]
+class Row(NamedTuple):
+    """One finding, and its p adjusted for all tests of its kind, where it has one."""
+
+    evidence: Evidence
+    adjusted: Adjusted | None
 
 
 def _family(rows: Sequence[Row]) -> list[Block]:
@@ -98,7 +102,7 @@ def _family(rows: Sequence[Row]) -> list[Block]:
     if any(not isinstance(placed(e.measurement), Missing) for e in evidence):
         blocks.append(_forest(evidence))
     blocks.append(Facts(tuple((title(e.measurement), evidence_sentence(e)) for e in evidence)))
-    blocks += [_profile(e.measurement, i) for e in evidence for i in range(len(_panels(e.measurement)))]
+    blocks += [_profile(e.measurement, i) for e in evidence for i in range(len(svg.panels(e.measurement.curves)))]
     notes = tuple(dict.fromkeys(sentence(n) for e in evidence for n in e.measurement.notes))
     blocks += [Bullets(notes)] if notes else []
     readings = _readings(evidence)
@@ -184,17 +188,8 @@ def figure_key(kind: str, m: Measurement | None = None, place: int = 0) -> str:
     return kind if m is None else f"{kind} {m.probe}.{m.name} {m.mode} {place}"
 
 
-def _panels(m: Measurement) -> list[list[Curve]]:
-    """Curves that share an axis and a scale make one figure; everything between about 0 and 1 is one scale."""
-    panels: dict[tuple[str, str], list[Curve]] = {}
-    for c in m.curves:
-        if c.x:
-            panels.setdefault((c.axis, "share" if svg.bounded(c.unit) else c.unit), []).append(c)
-    return list(panels.values())
-
-
 def _profile(m: Measurement, place: int) -> Figure:
-    curves = _panels(m)[place]
+    curves = svg.panels(m.curves)[place]
     axis = visible(curves[0].axis, NAME)
     label = f"{title(m)}: profile over {axis}"
     caption = f"{title(m)} by {axis}. Shaded: pointwise 95 % intervals, in the colour of their line."

@@ -58,11 +58,11 @@ def _not_run(report: Report) -> tuple[Block, ...]:
 
 def _coverage(report: Report) -> tuple[Block, ...]:
     """Attack family by access level: one row a family; where an access has no cell, that attack does not need it."""
-    others = tuple(dict.fromkeys(_access(row[1]) for row in report.coverage if _access(row[1]) not in ACCESS))
+    others = tuple(dict.fromkeys(level for a in report.attacks if (level := _access(a.access)) not in ACCESS))
     levels = (*ACCESS, *others)
     by_family: dict[str, dict[str, str]] = {}
-    for family, access, status in report.coverage:
-        by_family.setdefault(family, {})[_access(access)] = status
+    for attack in report.attacks:
+        by_family.setdefault(attack.family, {})[_access(attack.access)] = attack.state
     rows = tuple(
         (_name(family), *(_name(by_access.get(level, "–")) for level in levels))
         for family, by_access in by_family.items()

@@ -72,7 +72,7 @@ def _ran(report: Report) -> str:
 
 def untested(report: Report) -> str:
     """What no test of this report speaks about: attack families and probes that were not run, in one line."""
-    families = [row[0] for row in report.coverage if row[-1].startswith("not tested")]
+    families = [attack.family for attack in report.attacks if not attack.measurements]
     probes = [*(s.probe for s in report.skips), *(f.probe for f in report.failures)]
     names = dict.fromkeys(visible(x, NAME).replace("_", " ") for x in (*families, *probes))
     return ", ".join(names) or "every listed attack family was tested"

@@ -29,7 +29,7 @@ def quotes(report: Report) -> tuple[Block, ...]:
 def _table(excerpts: Excerpts) -> Grid:
     findings = ", ".join(visible(name, NAME).replace("_", " ").replace(".", ": ", 1) for name in excerpts.findings)
     layers = sorted({x.layer for x in excerpts.items if x.layer is not None})
-    where = f" at layer {', '.join(map(str, layers))} of the table" if layers else ""
+    where = f" at {visible(excerpts.axis, NAME)} {', '.join(map(str, layers))} of the table" if layers else ""
     roles = [role for role in ROLES if any(role in x.scores for x in excerpts.items)]
     outputs = any(not _empty(x.output) for x in excerpts.items)
     columns = ("Chosen", "Item", "Group", "Prompt", "Target", *(("Output",) if outputs else ()),

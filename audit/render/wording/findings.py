@@ -79,12 +79,9 @@ def detection_limit(m: Measurement) -> str:
 def part(e: Evidence) -> str:
     """What a finding is, in a word with its symbol: an outcome, or why it is none (a gate, context, as published)."""
     if e.measurement.kind == "gate":
-        word = e.because.partition(":")[0]
-        return word if word in ("gate passed", "gate failed") else "gate"
-    if e.measurement.kind in ("context", "recovery") and e.basis == "in-case":
-        return "context"
-    if e.measurement.mode == "paper":
-        return "as published"
+        return {"gate_passed": "gate passed", "gate_failed": "gate failed"}.get(e.status, "gate")
+    if e.status == "listed":
+        return "context" if e.measurement.kind in ("context", "recovery") else "as published"
     word = "below never trained" if e.direction == "below" else e.outcome
     return f"{'▼' if e.direction == 'below' else OUTCOME_SYMBOL[e.outcome]} {word}"
 
@@ -96,8 +93,7 @@ def evidence_sentence(e: Evidence) -> str:
     """
     reason = sentence(e.because)
     measured = f"Measured: {visible(e.measurement.statistic, CELL)}."
-    listed = e.basis == "in-case" and e.measurement.kind in ("context", "recovery")
-    if listed or e.measurement.kind == "gate" or e.measurement.mode == "paper":
+    if e.status == "listed" or e.measurement.kind == "gate":
         return f"{reason} {measured}"
     lead = e.outcome.capitalize()
     if e.direction == "below":
@@ -145,20 +141,9 @@ def best(report: Report, kind: str) -> Evidence | None:
 def verdict_sentence(report: Report) -> str:
     """The verdict's own sentence without its word, which stands above it; in-case, it says that no rate is known."""
     verdict = report.verdict
-    text = sentence(spoken(report, verdict.sentence.removeprefix(f"{verdict.word}: ")))
-    return text if verdict.basis == "calibrated" or "likelihood ratio" in text else f"{text} {NO_RATE}"
-
-
-def layer(m: Measurement) -> str:
-    """The layer at which a causal value was read: as the probe says, else where the suspect's curve has that value."""
-    stated = next((v for k, v in m.readings.items() if k.startswith("layer")), None)
-    if stated is not None:
-        return f"{stated:g}"
-    curve = next((c for c in m.curves if c.role == "suspect" and c.axis == "layer" and c.x), None)
-    if curve is None or isinstance(m.value, Missing):
-        return ""
-    value = m.value
-    return f"{min(zip(curve.x, curve.y, strict=True), key=lambda point: abs(point[1] - value))[0]:g}"
+    stated = verdict.sentence.removeprefix(f"{verdict.word}: ").removesuffix(NO_RATE)
+    text = sentence(spoken(report, stated))
+    return text if verdict.basis == "calibrated" else f"{text} {NO_RATE}"
 
 
 def verdict_reason(report: Report) -> str:

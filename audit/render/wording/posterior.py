@@ -5,11 +5,12 @@ What is said is how probable the findings are under either proposition; a prior 
 
 from typing import Final
 
-from audit.judging import EDGE, KNOWS, NEVER, power_sentence, rates_sentence, supported, weighed
+from audit.judging import EDGE, KNOWS, NEVER, Proposition, power_sentence, rates_sentence, supported, weighed
 from audit.render.wording.findings import verdict_reason, verdict_sentence
 from audit.schema import LikelihoodRatio, Missing, Report
 from audit.wording import number
 
+H1_H2: Final = (Proposition("H1 holds", "H1 does"), Proposition("H2 holds", "H2 does"))
 NO_POSTERIOR: Final = "No likelihood ratio is given for this case, so that no prior can be carried on to a posterior."
 
 
@@ -37,7 +38,7 @@ def ratio_in_short(ratio: LikelihoodRatio) -> str:
     alarms, misses = (f"{r.k} of {r.n} worlds (at most {number(100 * r.upper95)} % with 95 % confidence)"
                       for r in (ratio.false_alarms, ratio.misses))  # fmt: skip
     return (
-        f"The findings are {weighed(ratio, ('H1 holds', 'H2 does'))}. On the scale of section 11 this is "
+        f"The findings are {weighed(ratio, *H1_H2)}. On the scale of section 11 this is "
         f"{ratio.words}{side}. The same rule, on models of known truth that it was not fitted on: false alarms in "
         f"{alarms}, misses in {misses}."
     )

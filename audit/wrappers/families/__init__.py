@@ -1,1 +1,1 @@
-"""One model family a file: how its checkpoints are opened."""
+"""One kind of model a file: how its checkpoints are opened. The folder is the list (:mod:`audit.wrappers.family`)."""

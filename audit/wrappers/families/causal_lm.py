@@ -3,34 +3,38 @@
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from audit import checkpoints
-from audit.schema import AuditError, Checkpoint, ExitCode
+from audit.schema import AuditError, Checkpoint, ExitCode, Modality
+from audit.wrappers.family import Family
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
-def open_model(ckpt: Checkpoint, device: str, dtype: str, attention: str) -> PreTrainedModel:
-    """The checkpoint's model in eval mode without gradients, on ``device``. Edits are played back by the bench.
+class CausalLM(Family):
+    """Decoders that predict the next token of a text."""
 
-    ``attention``: ``default`` (the family's own choice), ``eager``, ``sdpa``, ... Raises AuditError: fingerprint does
-    not match (3), weights missing or of another shape (3), unknown dtype (2).
-    """
-    if dtype not in DTYPES:
-        raise AuditError(f"unknown dtype {dtype!r}", f"use one of {', '.join(DTYPES)}")
-    checkpoints.verify(ckpt)
-    model = load_folder(checkpoints.folder_of(ckpt), DTYPES[dtype], attention)
-    adapter = checkpoints.adapter_folder_of(ckpt)
-    if adapter is not None:
-        model = _merged(model, adapter)
-    return model.to(device).eval().requires_grad_(False)  # type: ignore[return-value]
+    modality: ClassVar[Modality] = "text"
+
+    def open_model(self, ckpt: Checkpoint, device: str, dtype: str, attention: str) -> PreTrainedModel:
+        if dtype not in DTYPES:
+            raise AuditError(f"unknown dtype {dtype!r}", f"use one of {', '.join(DTYPES)}")
+        checkpoints.verify(ckpt)
+        model = load_folder(checkpoints.folder_of(ckpt), DTYPES[dtype], attention)
+        adapter = checkpoints.adapter_folder_of(ckpt)
+        if adapter is not None:
+            model = _merged(model, adapter)
+        return model.to(device).eval().requires_grad_(False)  # type: ignore[return-value]
+
+    def fresh(self, config: PreTrainedConfig) -> PreTrainedModel:
+        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
 def load_folder(folder: Path, dtype: torch.dtype, attention: str) -> PreTrainedModel:
