@@ -48,7 +48,7 @@ def test_every_scored_world_is_of_the_design_and_scored_by_its_recipe_and_the_pr
     assert {record.behaviour.probe: BEHAVIOURS.moved(record) for record in records.values()} == {
         name: () for name in worlds()[0].behaviours
     }
-    assert {w.world for w in worlds()} <= set(pool_design.WORLDS) and len(worlds()) >= 12
+    assert {w.world for w in worlds()} <= set(pool_design.POOL_WORLDS) and len(worlds()) >= 12
     for world in worlds():
         assert world.recipe == draw(world.world).recorded(), world.world
         assert world.behaviours == {record.behaviour.probe: digest for digest, record in records.items()}, world.world
