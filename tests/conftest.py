@@ -116,7 +116,7 @@ def _own_excepthook(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _as_loud_as_before() -> Iterator[None]:
     """Whoever quiets a logger, as the studies' commands do, quiets it for one test only."""
-    loggers = [logging.getLogger(name) for name in ("", "audit", "transformers")]
+    loggers = [logging.getLogger(name) for name in ("", "audit", "audit.pools", "audit.zoo", "transformers")]
     levels = [logger.level for logger in loggers]
     yield
     for logger, level in zip(loggers, levels, strict=True):

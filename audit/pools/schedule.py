@@ -119,9 +119,16 @@ def costs(scores: Path, worlds: Sequence[int]) -> dict[str, float]:
 
 
 def _quiet() -> None:
+    """Hundreds of audits are silent about themselves; how far the pools are is said."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for name in ("audit", "transformers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    levels = {
+        "audit": logging.ERROR,
+        "transformers": logging.ERROR,
+        "audit.pools": logging.INFO,
+        "audit.zoo": logging.INFO,
+    }
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
 
 
 def main() -> int:
