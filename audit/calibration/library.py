@@ -12,19 +12,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audit import plugins
-from audit.calibration.behaviour import Attested, read_records, summary
+from audit.calibration.behaviour import Attested, Kind, read_records, summary
 from audit.calibration.records import JOINT, SUBJECTS, Calibration, Settings, Subjects, read
 from audit.schema import (
     AuditError,
     CalibrationUse,
     Domain,
     ExitCode,
+    Modality,
 )
 
+KINDS: Mapping[Modality, Kind] = {"text": "causal_lm"}
+"""The kind of models of known truth that stand for models of a modality; for the others there are none yet."""
 
-def stored() -> Path:
-    """Where the calibrations lie that come with the probes."""
-    return plugins.folder("probes") / "calibrations"
+
+def stored(modality: Modality = "text") -> Path:
+    """Where the calibrations lie that come with the probes: a folder for each kind of model, none of another's."""
+    return plugins.folder("probes") / "calibrations" / KINDS.get(modality, modality)
 
 
 def zoo_floors(folder: Path | None = None) -> dict[str, float]:

@@ -228,11 +228,12 @@ class Run:
     # ---- judge and report ---------------------------------------------------------------------------------------
     def _judged(self, measured: _Measured, recalled: Recall) -> Report:
         self.watch(Step("judge", "", 0, 1))
-        floors, domain = zoo_floors(), domain_of(self.case, recalled)
+        of_its_kind = stored(self.case.base.modality)
+        floors, domain = zoo_floors(of_its_kind), domain_of(self.case, recalled)
         in_case: tuple[Evidence, ...] = tuple(judge(m, floors) for unit in measured.units for m in unit.measurements)
         ran = {p.name: ProbeIdentity(p.probe.version, p.probe.model_dump(mode="json")) for p in self.planner.running}
         behaviours = InstalledBehaviours(self.settings.package, self._behaviour)
-        standing = stand(self.settings.calibrations or stored(), ran, domain, behaviours.moved)
+        standing = stand(self.settings.calibrations or of_its_kind, ran, domain, behaviours.moved)
         evidence, reached = decide(in_case, given(self.case.case), standing)
         refused = [Skip(probe=t.probe, reason=t.reason, consequence=OPEN_QUESTION) for t in self.plan.tests if t.reason]
         skips = (*refused, *(unit.skip for unit in measured.units if unit.skip is not None))

@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results.json")
     parser.add_argument(
-        "--floors", type=Path, help="also write the largest floors here (probes/calibrations/floors.json)"
+        "--floors", type=Path, help="also write the largest floors here (probes/calibrations/causal_lm/floors.json)"
     )
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -1,5 +1,6 @@
 """The real house: how many rooms, how high, which way the arrows run, and how far two parameters have to climb."""
 
+import tomllib
 from functools import cache
 
 import pytest
@@ -27,6 +28,15 @@ def test_house_has_few_rooms_and_floors() -> None:
 def test_layer_contract_is_short_and_names_every_room() -> None:
     assert 0 < plan().layers <= LAYERS
     assert plan().unplaced == ()
+
+
+def test_the_page_on_architecture_draws_the_contract() -> None:
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    (layers,) = [contract["layers"] for contract in contracts if contract["id"] == "layers"]
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    drawn = page.split("```text\n")[1].split("\n```")[0].split("\n")
+    assert [line.partition("   ")[0] for line in drawn] == [layer.strip("()") for layer in layers]
 
 
 def test_no_rooms_import_each_other_in_a_circle_not_even_late_or_for_types() -> None:
