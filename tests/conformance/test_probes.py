@@ -134,13 +134,13 @@ def test_probe_tells_planted_from_clean(name: str) -> None:
 
 @each_probe
 def test_clean_model_lies_within_the_null(name: str) -> None:
-    found = measured(name, "clean")
-    assert verdict_parts(found) or gates(found)
-    for m in verdict_parts(found):
+    measurements = measured(name, "clean")
+    assert verdict_parts(measurements) or gates(measurements)
+    for m in verdict_parts(measurements):
         assert isinstance(m.p, float) and isinstance(m.p_below, float)
         assert m.p >= 0.01 and m.p_below >= 0.01
         assert isinstance(m.ci95, Interval) and m.ci95.lo <= 0.05 and m.ci95.hi >= -0.05
-    for m in gates(found):
+    for m in gates(measurements):
         assert isinstance(m.value, float) and m.value > 0.9
 
 
@@ -166,9 +166,9 @@ def test_batch_size_does_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) 
 @each_probe
 def test_measurement_survives_json_and_its_table_is_there(name: str) -> None:
     case = opened(planted_world.case("clean"))
-    found = PROBES[name]().measure(bench(), case)
-    assert any(not hasattr(m.items, "missing") for m in found)
-    for m in found:
+    measurements = PROBES[name]().measure(bench(), case)
+    assert any(not hasattr(m.items, "missing") for m in measurements)
+    for m in measurements:
         assert Measurement.model_validate_json(m.model_dump_json()) == m
         if not hasattr(m.items, "missing"):
             assert (case.out / m.items.path).is_file()
@@ -208,9 +208,9 @@ def test_fewer_roles_give_fewer_numbers_and_never_a_crash(
 ) -> None:
     for suspect in ("base", "clean"):
         case = opened(planted_world.case(suspect, references=references, holdout=holdout))
-        found = PROBES[name]().measure(bench(), case)
-        assert found, "what cannot be measured is a missing number, with its reason"
-        for m in found:
+        measurements = PROBES[name]().measure(bench(), case)
+        assert measurements, "what cannot be measured is a missing number, with its reason"
+        for m in measurements:
             assert Measurement.model_validate_json(m.model_dump_json()) == m
             if m.kind in EFFECTS and not references:
                 assert not isinstance(m.floor, float)
@@ -226,9 +226,9 @@ def test_probe_runs_on_every_family_and_finds_nothing_in_untrained_models(name: 
     probe = PROBES[name]()
     if probe.requires.families and family not in probe.requires.families:
         pytest.skip(f"{name} does not claim {family}")
-    found = probe.measure(bench(), untrained(family))
-    assert found
-    for m in found:
+    measurements = probe.measure(bench(), untrained(family))
+    assert measurements
+    for m in measurements:
         assert Measurement.model_validate_json(m.model_dump_json()) == m
         if m.kind in EFFECTS and not hasattr(m.positive_control, "missing"):
             assert not m.positive_control.found, "nothing was taught, so nothing can be found in base"
