@@ -10,6 +10,7 @@ name. A door is what ``__init__.py`` binds and, where names are bound on first u
 
 import ast
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -36,6 +37,12 @@ class Source(NamedTuple):
     tree: ast.Module
 
 
+@lru_cache(maxsize=4096)
+def parsed(text: str) -> ast.Module:
+    """The syntax tree of a module's text, parsed once a process; nobody may change it."""
+    return ast.parse(text)
+
+
 def sources(root: Path, packages: tuple[str, ...] = PACKAGES) -> dict[str, Source]:
     """Every module of the packages under ``root``, by dotted name; a package that does not exist is left out."""
     modules: dict[str, Source] = {}
@@ -43,9 +50,9 @@ def sources(root: Path, packages: tuple[str, ...] = PACKAGES) -> dict[str, Sourc
         package = path.name == "__init__.py"
         parts = path.relative_to(root).with_suffix("").parts
         name = ".".join(parts[:-1] if package else parts)
-        tree, stub = ast.parse(path.read_text(encoding="utf-8")), path.with_suffix(".pyi")
+        tree, stub = parsed(path.read_text(encoding="utf-8")), path.with_suffix(".pyi")
         if package and stub.is_file():
-            tree.body += ast.parse(stub.read_text(encoding="utf-8")).body
+            tree = ast.Module([*tree.body, *parsed(stub.read_text(encoding="utf-8")).body], [])
         modules[name] = Source(name, package, tree)
     return modules
 
