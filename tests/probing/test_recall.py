@@ -36,7 +36,7 @@ def nearly_base() -> str:
     return folder.name
 
 
-def test_recollections_more_than_the_null(tmp_path: Path) -> None:
+def test_base_recalls_more_than_the_null(tmp_path: Path) -> None:
     found = check_recall(Bench(), opened(planted_world.case("clean"), tmp_path))
     assert found.base > 0.8 and found.against < 0.4 and found.what == "the null (reference)"
 
