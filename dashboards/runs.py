@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple, get_args
 
 from pydantic import ValidationError
 
-from audit.runs import document_id, manifest
+from audit.runs import document_id, manifest, run_files
 from audit.schema import AuditError, Plan, Report
 from audit.wording import CELL, visible
 from dashboards.vault import MB, Refused, Stamp, Vault, shown
@@ -42,7 +42,7 @@ class Run(NamedTuple):
 
 def folders(vault: Vault) -> tuple[Folder, ...]:
     """Every run below the root, by path."""
-    names = ("report.json", "manifest.sha256", "plan.json")
+    names = (run_files.REPORT, run_files.MANIFEST, run_files.PLAN)
     return tuple(Folder(run, tuple(vault.stamp(f"{run}/{name}") for name in names)) for run in vault.runs())
 
 
@@ -61,7 +61,7 @@ def _opened(vault: Vault, name: str) -> Run:
     if vault.stamp(f"{name}/manifest.sha256") is None:
         return _unfinished(vault, name)
     text = vault.read(f"{name}/manifest.sha256", MANIFEST_CAP).decode("utf-8", "surrogateescape")
-    listed = manifest.listed(text, shown(f"{name}/manifest.sha256")).get("report.json", "")
+    listed = manifest.listed(text, shown(f"{name}/manifest.sha256")).get(run_files.REPORT, "")
     data = vault.read(f"{name}/report.json", REPORT_CAP)
     digest = hashlib.sha256(data).hexdigest()
     if digest != listed:

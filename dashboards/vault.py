@@ -13,15 +13,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, NamedTuple
 
+from audit.runs import run_files
 from audit.schema import AuditError, ExitCode
 from audit.wording import NAME, size, visible
 
 MB: Final = 1_000_000
 DEPTH, FOLDERS = 6, 4000
 """How deep a run may lie, and how many folders are looked at."""
-MARKS: Final = ("report.json", "plan.json", "manifest.sha256")
+MARKS: Final = (run_files.REPORT, run_files.PLAN, run_files.MANIFEST)
 """A folder with one of these files is a run."""
-INNER: Final = frozenset({"units", "tables", "superseded"})
+INNER: Final = frozenset({run_files.UNITS, run_files.TABLES, run_files.SUPERSEDED})
 
 
 class Stamp(NamedTuple):

@@ -19,6 +19,7 @@ from typing import Final, Literal, NamedTuple
 import psutil
 from pydantic import JsonValue, ValidationError
 
+from audit.runs import run_files
 from audit.schema import AuditError, Record
 from audit.storage import write_atomic
 from audit.wording import PROSE, visible
@@ -78,7 +79,7 @@ def start(vault: Vault, verb: str, arguments: Sequence[str], out: str) -> Worker
     try:
         place.mkdir(parents=True)
         # A wish to stop an earlier run is none to stop this one.
-        (vault.root / out / "cancel").unlink(missing_ok=True)
+        (vault.root / out / run_files.CANCEL).unlink(missing_ok=True)
         with (place / "answer.json").open("wb") as answer, (place / "said.log").open("wb") as log:
             process = subprocess.Popen(
                 residua(verb, *arguments, "--json"), stdin=subprocess.DEVNULL, stdout=answer, stderr=log,
@@ -141,7 +142,7 @@ def cancel(vault: Vault, worker: Worker) -> None:
     folder = vault.root / worker.out
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "cancel").touch()
+        (folder / run_files.CANCEL).touch()
 
 
 def stop(worker: Worker) -> None:

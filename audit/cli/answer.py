@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from audit.runs import run_files
+
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
@@ -30,6 +32,6 @@ def audit_document(report: "Report", out: Path) -> dict[str, JsonValue]:
         "verdict": report.verdict.word,
         "sentence": report.verdict.sentence,
         "complete": complete(report),
-        "report": str(out / "report.json"),
-        "html": str(out / "report.html"),
+        "report": str(out / run_files.REPORT),
+        "html": str(out / run_files.PAGE),
     }

@@ -37,6 +37,7 @@ from audit.runs import (
     name_of,
     now,
     read_report,
+    run_files,
 )
 from audit.schema import AuditError, Case, Evidence, ExitCode, Failure, Plan, Report, Skip, Timing, content_key
 from audit.storage import write_atomic
@@ -140,7 +141,7 @@ class Run:
 
     def _final(self) -> Report:
         """The report that is here; a run killed between its manifest and its last line of custody gets that line."""
-        report = read_report(self.journal.out / "report.json")
+        report = read_report(self.journal.out / run_files.REPORT)
         if custody.read(self.journal.out).last("issued") is None:
             with self.journal.locked():
                 custody.mend(self.journal.out)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy import ndarray
 
 from audit.planning import Step, Watch
+from audit.runs import run_files
 from audit.schema import Timing, content_key
 from audit.storage import write_atomic
 
@@ -25,7 +26,7 @@ class Stages:
     def keep(self, stage: str, compute: Callable[[], Arrays]) -> Arrays:
         """What the stage computed: read back where it is kept, else computed and kept."""
         key = content_key(self.identity, stage)[:24]
-        path = self.out / "units" / f"{key}.npz"
+        path = self.out / run_files.UNITS / f"{key}.npz"
         done = len(self.timings)
         if path.is_file():
             with np.load(path, allow_pickle=False) as archive:

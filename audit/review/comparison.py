@@ -17,7 +17,7 @@ from numpy import ndarray
 from scipy import stats as scipy_stats
 
 from audit import stats
-from audit.runs import difference, read_report
+from audit.runs import difference, read_report, run_files
 from audit.schema import AuditError, Evidence, Interval, Measurement, Missing, Report, axis_column
 
 ALPHA = 0.05
@@ -70,7 +70,7 @@ class Comparison(NamedTuple):
 def read_side(path: Path) -> Side:
     """The report in a run folder, or a report.json on its own. AuditError (code 2) if there is none."""
     folder = path if path.is_dir() else path.parent
-    return Side(read_report(path / "report.json" if path.is_dir() else path), folder)
+    return Side(read_report(path / run_files.REPORT if path.is_dir() else path), folder)
 
 
 def refusal(a: Report, b: Report) -> str:

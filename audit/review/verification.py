@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from audit.calibration import stored, zoo_floors
 from audit.judging import ApplicableCalibrations, decision_rule, given, judged, restand
 from audit.render import schema
-from audit.runs import code_version, custody, document_id, documents, manifest
+from audit.runs import code_version, custody, document_id, documents, manifest, run_files
 from audit.schema import EARLIER, AuditError, ExitCode, Missing, Report
 
 ALONE = "a report on its own: its manifest, custody log and item tables are not here and were not checked"
@@ -59,10 +59,10 @@ def verify_run(path: Path, calibrations: Path | None = None) -> Verification:
     if folder is None:
         data, page = _detached(path)
         report, problems = _read(data)
-        pages = _none if page is None or report is None or _is_live(report, page) else {"report.html": page}.get
+        pages = _none if page is None or report is None or _is_live(report, page) else {run_files.PAGE: page}.get
         more, remarks = _document_problems(report, pages, calibrations)
         return Verification(str(path), (*problems, *more), (ALONE, *remarks), report)
-    report, problems = _read((folder / "report.json").read_bytes())
+    report, problems = _read((folder / run_files.REPORT).read_bytes())
     changed = _manifest_problems(folder)
     chained = (folder / custody.NAME).is_file() or report is None or report.schema_version not in UNCHAINED
     remarks = () if chained else ("made before there was a custody log, which is not checked",)
@@ -81,9 +81,9 @@ def _folder_of(path: Path) -> Path | None:
     if not path.exists():
         raise AuditError(f"there is no {path}", _PLACE)
     folder = path if path.is_dir() else path.parent
-    if (folder / manifest.NAME).is_file() and (folder / "report.json").is_file():
+    if (folder / manifest.NAME).is_file() and (folder / run_files.REPORT).is_file():
         return folder
-    if path.is_dir() and not (folder / "report.json").is_file():
+    if path.is_dir() and not (folder / run_files.REPORT).is_file():
         raise AuditError(f"{folder} holds no report.json", _PLACE)
     if path.is_dir():
         raise AuditError(f"{folder} holds no {manifest.NAME}: the run is not finished, or was taken apart",
@@ -228,7 +228,7 @@ def _document_problems(report: Report | None, pages: Pages, calibrations: Path |
 def _rebuild_problems(report: Report, pages: Pages) -> Iterator[str]:
     """Do the pages hold what the report gives, byte for byte?"""
     for name, rebuilt in documents(report).items():
-        shown = None if name == "report.json" else pages(name)
+        shown = None if name == run_files.REPORT else pages(name)
         if shown is not None and shown != rebuilt:
             lines = zip_longest(shown.split(b"\n"), rebuilt.split(b"\n"))
             first = next(n for n, (shown_line, built_line) in enumerate(lines, 1) if shown_line != built_line)

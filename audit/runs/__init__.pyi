@@ -1,5 +1,6 @@
 from . import custody as custody
 from . import manifest as manifest
+from . import run_files as run_files
 from .custody import NAME as NAME
 from .custody import chain as chain
 from .excerpts import choose as choose

@@ -20,9 +20,10 @@ from typing import Final, Literal, NamedTuple
 
 from pydantic import ValidationError
 
+from audit.runs import run_files
 from audit.schema import AuditError, ExitCode, Record, canonical_hash
 
-NAME: Final = "custody.jsonl"
+NAME: Final = run_files.CUSTODY
 FIRST: Final = "0" * 64
 WHAT_IT_SHOWS: Final = (
     "The manifest lists the sha256 of every file of the run, and every line of the custody log holds the hash of the "

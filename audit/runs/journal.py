@@ -17,17 +17,17 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from audit.runs import run_files
 from audit.schema import AuditError, ExitCode, Measurement, Missing, Plan, Record, Skip, Timing
 from audit.storage import write_atomic
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "manifest.sha256"
-LOCK = "run.lock"
-CANCEL = "cancel"
-SUPERSEDED = "superseded"
-WRITTEN = frozenset({"plan.json", "custody.jsonl", "events.jsonl", "run.log", "units", "tables", "mask.key"})
-OWN_FILES = WRITTEN | {LOCK, CANCEL, SUPERSEDED}
+WRITTEN = frozenset({
+    run_files.PLAN, run_files.CUSTODY, run_files.EVENTS, run_files.LOG, run_files.UNITS, run_files.TABLES,
+    run_files.MASK_KEY,
+})  # fmt: skip
+OWN_FILES = WRITTEN | {run_files.LOCK, run_files.CANCEL, run_files.SUPERSEDED}
 SHOWN_DIFFERENCES = 20
 
 
@@ -96,7 +96,7 @@ class RunJournal:
         self._refuse_foreign_folder()
         handle = self._lock()
         self._sweep()
-        self._log_file = logging.FileHandler(self.out / "run.log", delay=True, encoding="utf-8")
+        self._log_file = logging.FileHandler(self.out / run_files.LOG, delay=True, encoding="utf-8")
         self._log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger("audit").addHandler(self._log_file)
         try:
@@ -108,8 +108,8 @@ class RunJournal:
             logging.getLogger("audit").removeHandler(self._log_file)
             self._log_file.close()
             # A wish to stop is for the run that it was made to; the next one in this folder was not asked.
-            (self.out / CANCEL).unlink(missing_ok=True)
-            (self.out / LOCK).unlink(missing_ok=True)
+            (self.out / run_files.CANCEL).unlink(missing_ok=True)
+            (self.out / run_files.LOCK).unlink(missing_ok=True)
             os.close(handle)
 
     def _sweep(self) -> None:
@@ -123,7 +123,7 @@ class RunJournal:
     def _refuse_foreign_folder(self) -> None:
         if self.out.exists() and not self.out.is_dir():
             raise AuditError(f"{self.out} is a file", "name a folder with -o")
-        if self.out.is_dir() and not (self.out / "plan.json").exists():
+        if self.out.is_dir() and not (self.out / run_files.PLAN).exists():
             foreign = sorted(p.name for p in self.out.iterdir() if p.name not in OWN_FILES and p.suffix != ".tmp")
             if foreign:
                 raise AuditError(
@@ -134,7 +134,7 @@ class RunJournal:
     def _lock(self) -> int:
         import fcntl
 
-        path = self.out / LOCK
+        path = self.out / run_files.LOCK
         try:
             self.out.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -163,16 +163,16 @@ class RunJournal:
     @property
     def registered(self) -> str:
         """When the plan was written down, in UTC: the time of plan.json, which is never written again."""
-        return _utc((self.out / "plan.json").stat().st_mtime)
+        return _utc((self.out / run_files.PLAN).stat().st_mtime)
 
     @property
     def final(self) -> bool:
         """Is the report in this folder complete?"""
-        return (self.out / MANIFEST).is_file() and (self.out / "report.json").is_file()
+        return (self.out / run_files.MANIFEST).is_file() and (self.out / run_files.REPORT).is_file()
 
     def planned(self) -> Plan | None:
         """The plan this folder was started with, or None."""
-        path = self.out / "plan.json"
+        path = self.out / run_files.PLAN
         if not path.is_file():
             return None
         try:
@@ -185,11 +185,11 @@ class RunJournal:
 
     def begin(self, plan: Plan, force_new: bool) -> None:
         """Register the plan before looking. AuditError (code 2) with a diff if the folder holds another plan."""
-        if force_new and (self.out / "plan.json").exists():
+        if force_new and (self.out / run_files.PLAN).exists():
             self._set_aside()
         self.refuse_other(plan)
-        if not (self.out / "plan.json").exists():
-            write_atomic(self.out / "plan.json", (plan.model_dump_json(indent=1) + "\n").encode())
+        if not (self.out / run_files.PLAN).exists():
+            write_atomic(self.out / run_files.PLAN, (plan.model_dump_json(indent=1) + "\n").encode())
 
     def refuse_other(self, plan: Plan) -> None:
         """Raises AuditError (code 2) with a diff if the folder was started with another plan."""
@@ -204,33 +204,33 @@ class RunJournal:
 
     def _set_aside(self) -> None:
         """Move what is here into ``superseded/``: a report that was issued stays readable."""
-        shelf = self.out / SUPERSEDED
+        shelf = self.out / run_files.SUPERSEDED
         taken = len(list(shelf.iterdir())) if shelf.is_dir() else 0
         target = shelf / f"run-{taken + 1}"
         target.mkdir(parents=True)
         # plan.json goes last: killed half-way, the folder still counts as started and the move is done again.
-        names = sorted((p.name for p in self.out.iterdir()), key=lambda name: name == "plan.json")
+        names = sorted((p.name for p in self.out.iterdir()), key=lambda name: name == run_files.PLAN)
         for name in names:
-            if name not in (LOCK, CANCEL, SUPERSEDED, "run.log"):
+            if name not in (run_files.LOCK, run_files.CANCEL, run_files.SUPERSEDED, run_files.LOG):
                 (self.out / name).rename(target / name)
 
     def event(self, kind: str, detail: str = "") -> None:
         """Append one line to events.jsonl."""
         line = json.dumps({"at": now(), "event": kind, "detail": detail}, ensure_ascii=False)
         try:
-            with (self.out / "events.jsonl").open("a", encoding="utf-8") as file:
+            with (self.out / run_files.EVENTS).open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         except OSError as error:
             raise _disk_refuses(self.out, error) from error
 
     def heed(self) -> None:
         """Stop here if someone put a file ``cancel`` into the folder: as by Ctrl-C, but never within a unit."""
-        if (self.out / CANCEL).exists():
+        if (self.out / run_files.CANCEL).exists():
             self.event("cancelled")
             raise KeyboardInterrupt
 
     def _path(self, key: str) -> Path:
-        return self.out / "units" / f"{key}.json"
+        return self.out / run_files.UNITS / f"{key}.json"
 
     def finished(self, key: str) -> Unit | None:
         """A unit finished earlier, whole and with the item tables that it refers to; else None."""

@@ -9,11 +9,12 @@ import re
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from audit.runs import run_files
 from audit.schema import AuditError, ExitCode
 from audit.storage import write_atomic
 
-NAME: Final = "manifest.sha256"
-LEFT_OUT: Final = frozenset({NAME, "events.jsonl", "run.lock", "custody.jsonl", "cancel"})
+NAME: Final = run_files.MANIFEST
+LEFT_OUT: Final = frozenset({NAME, run_files.EVENTS, run_files.LOCK, run_files.CUSTODY, run_files.CANCEL})
 LEFT_OUT_ENDINGS: Final = (".tmp", ".key", ".pem")
 _LINE: Final = re.compile(r"(\\?)([0-9a-f]{64}) [ *](.+)")
 

@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from audit.runs import run_files
 from audit.schema import AuditError, ExitCode, Item, Masked
 from audit.storage import TEMP, disk_error
 
-KEY: Final = "mask.key"
+KEY: Final = run_files.MASK_KEY
 DIGITS: Final = 12
 RUN: Final = 5
 """So many consecutive words of the data are never shown."""

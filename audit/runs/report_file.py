@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from audit.runs import run_files
 from audit.schema import AuditError, ExitCode, Report, canonical_hash
 
 UNTIMED = ("report_id", "created", "registered", "timings")
@@ -29,10 +30,10 @@ def documents(report: Report, prior_odds: float | None = None) -> dict[str, byte
     from audit.render import html, junit, markdown
 
     texts = {
-        "report.json": report.model_dump_json(indent=1) + "\n",
-        "report.html": html(report, prior_odds),
-        "report.md": markdown(report, prior_odds),
-        "junit.xml": junit(report),
+        run_files.REPORT: report.model_dump_json(indent=1) + "\n",
+        run_files.PAGE: html(report, prior_odds),
+        run_files.MARKDOWN: markdown(report, prior_odds),
+        run_files.JUNIT: junit(report),
     }
     return {name: text.encode() for name, text in texts.items()}
 

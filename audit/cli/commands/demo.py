@@ -5,6 +5,7 @@ from pathlib import Path
 
 from audit.cli import flags
 from audit.cli.answer import Answer, JsonValue, audit_document
+from audit.runs import run_files
 
 ORDER = 20
 
@@ -31,7 +32,7 @@ def act(args: Namespace) -> Answer:
         audits = demonstrate(world, Path(args.out), flags.settings(args, demo=True), progress)
     reports = [audit.report for audit in audits]
     documents: list[JsonValue] = [audit_document(audit.report, audit.out) for audit in audits]
-    paths = "\n".join(str(audit.out / "report.html") for audit in audits)
+    paths = "\n".join(str(audit.out / run_files.PAGE) for audit in audits)
     code = ExitCode.OK if all(complete(report) for report in reports) else ExitCode.UNDECIDED
     document: dict[str, JsonValue] = {"world": args.world, "seed": args.seed, "audits": documents, "exit_code": code}
     return Answer(document, (table(reports), paths), code)

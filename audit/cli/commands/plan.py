@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from audit.cli import flags
 from audit.cli.answer import Answer, JsonValue
+from audit.runs import run_files
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
 ORDER = 30
 OUTPUTS = (
-    "plan.json", "report.json", "report.html", "report.md", "junit.xml", "manifest.sha256", "custody.jsonl",
-    "events.jsonl", "units/", "tables/",
+    run_files.PLAN, run_files.REPORT, run_files.PAGE, run_files.MARKDOWN, run_files.JUNIT, run_files.MANIFEST,
+    run_files.CUSTODY, run_files.EVENTS, f"{run_files.UNITS}/", f"{run_files.TABLES}/",
 )  # fmt: skip
 SOURCES = {
     "recorded": "recorded on this machine",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from audit.cli import flags
 from audit.cli.answer import Answer
+from audit.runs import run_files
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,7 +50,7 @@ def act(args: Namespace) -> Answer:
     gate = flags.gate(args)
     path = Path(args.run)
     folder = path.parent if path.is_file() else path
-    report = read_report(folder / "report.json")
+    report = read_report(folder / run_files.REPORT)
     if args.unmask:
         report = unmasked(report, folder)
     shown: list[RenderableType] = [summary(report)]

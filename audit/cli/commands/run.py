@@ -6,6 +6,7 @@ from pathlib import Path
 from audit.cli import flags
 from audit.cli.answer import Answer, audit_document
 from audit.cli.commands import plan
+from audit.runs import run_files
 
 ORDER = 40
 
@@ -36,4 +37,4 @@ def act(args: Namespace) -> Answer:
         report = engine.run(case_file, out, settings, watch=progress.watch)
     document = audit_document(report, out)
     code = exit_code(report, gate)
-    return Answer({**document, "exit_code": code}, (summary(report), str(out / "report.html")), code)
+    return Answer({**document, "exit_code": code}, (summary(report), str(out / run_files.PAGE)), code)
