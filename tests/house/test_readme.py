@@ -69,10 +69,14 @@ def test_make_targets_of_the_readme_exist_and_demo_runs_the_demo() -> None:
             assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE), command
 
 
+@pytest.mark.usefixtures("zoo")
 def test_readme_commands_work_in_the_order_they_are_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The demo, which does the most, in a process of its own; the others look at what it left and need none."""
+    """The demo, which does the most, in a process of its own; the others look at what it left and need none.
+
+    The demo finds the tiny world that this session trained for all its tests.
+    """
     monkeypatch.chdir(tmp_path)
     for command in commands():
         if command == "make test":
