@@ -20,7 +20,7 @@ import psutil
 from pydantic import JsonValue, ValidationError
 
 from audit.runs import run_files
-from audit.schema import AuditError, Record
+from audit.schema import AuditError, ExitCode, Record
 from audit.storage import write_atomic
 from audit.wording import PROSE, visible
 from dashboards.serving import environment
@@ -132,8 +132,9 @@ def heard(vault: Vault, worker: Worker) -> Heard:
     if process(worker) is not None:
         return Heard("running", answer, log)
     if "error" in answer or not answer:
-        stopped = "interrupted" in log or vault.stamp(f"{worker.out}/cancel") is not None
-        return Heard("cancelled" if stopped and not answer else "failed", answer, log)
+        silent = not answer and ("interrupted" in log or vault.stamp(f"{worker.out}/{run_files.CANCEL}") is not None)
+        stopped = silent or answer.get("exit_code") == ExitCode.INTERRUPTED
+        return Heard("cancelled" if stopped else "failed", answer, log)
     return Heard("finished", answer, log)
 
 

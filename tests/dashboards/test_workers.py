@@ -49,6 +49,7 @@ def test_a_process_that_got_the_number_of_a_dead_one_is_not_the_worker(tmp_path:
         ('{"exit_code": 0}', "", "finished"),
         ('{"error": "no such file", "do": "name one"}', "", "failed"),
         ("", "interrupted: finished units are kept, the same command resumes", "cancelled"),
+        ('{"error": "interrupted: finished units are kept", "exit_code": 130}', "", "cancelled"),
         ("", "Killed", "failed"),
         ("[1]", "", "failed"),
         ("{" * 100_000, "", "failed"),
