@@ -1,6 +1,10 @@
 """What a user can fix, and the exit codes of the command line."""
 
 import hashlib
+from collections.abc import Generator
+from contextlib import contextmanager
+
+_MOST_CHARACTERS = 400
 
 
 class ExitCode:
@@ -33,3 +37,21 @@ class AuditError(Exception):
     def error_id(self) -> str:
         """Eight hex digits: the same fault has the same id, so that two people can see that they mean one thing."""
         return hashlib.sha256(f"{self.what}\n{self.do}".encode(errors="replace")).hexdigest()[:8]
+
+
+@contextmanager
+def as_audit_error(what: str, do: str, code: int = ExitCode.INPUT) -> Generator[None]:
+    """Whatever a library raises inside, as an :class:`AuditError` ``what: <the original>``; ours pass unchanged.
+
+    To be put round the one call of a library that opens what a user gave (a checkpoint, a template, a data file), never
+    round our own code: a fault of ours must stay one.
+    """
+    try:
+        yield
+    except AuditError:
+        raise
+    except Exception as error:
+        original = " ".join(f"{type(error).__name__}: {error}".split())
+        if len(original) > _MOST_CHARACTERS:
+            original = f"{original[:_MOST_CHARACTERS]} ..."
+        raise AuditError(f"{what}: {original}", do, code) from error
