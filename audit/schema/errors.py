@@ -40,8 +40,8 @@ class AuditError(Exception):
 
 
 @contextmanager
-def as_audit_error(what: str, do: str, code: int = ExitCode.INPUT) -> Generator[None]:
-    """Whatever a library raises inside, as an :class:`AuditError` ``what: <the original>``; ours pass unchanged.
+def as_audit_error(fault: str, do: str, code: int = ExitCode.INPUT) -> Generator[None]:
+    """Whatever a library raises inside, as an :class:`AuditError` ``fault: <the original>``; ours pass unchanged.
 
     To be put round the one call of a library that opens what a user gave (a checkpoint, a template, a data file), never
     round our own code: a fault of ours must stay one.
@@ -54,4 +54,4 @@ def as_audit_error(what: str, do: str, code: int = ExitCode.INPUT) -> Generator[
         original = " ".join(f"{type(error).__name__}: {error}".split())
         if len(original) > _MOST_CHARACTERS:
             original = f"{original[:_MOST_CHARACTERS]} ..."
-        raise AuditError(f"{what}: {original}", do, code) from error
+        raise AuditError(f"{fault}: {original}", do, code) from error
