@@ -107,6 +107,15 @@ class OpenCase:
         """Is there at least one such row?"""
         return bool(self.items(texts, part))
 
+    def numbered(self, texts: Texts) -> tuple[Texts, ...]:
+        """These texts with answer 0, 1, ... of their kind, as far as some item has one; most kinds have one answer."""
+        if texts.answer in ("answer", "paraphrased"):
+            return (texts,) if self.has(texts) else ()
+        each: list[Texts] = []
+        while self.has(following := texts.model_copy(update={"index": len(each)})):
+            each.append(following)
+        return tuple(each)
+
     def rows(self, texts: Texts, part: Part = "audit") -> Rows:
         """The tokenised rows of :meth:`items`, in that order. AuditError (code 2) if there are none."""
         if (texts, part) not in self._rows:
