@@ -78,10 +78,8 @@ def tokenizers_agree(first: TokenizerFiles, second: TokenizerFiles, texts: Seque
     for name in _SPECIAL:
         if getattr(a, name) != getattr(b, name):
             return f"{name} is {getattr(a, name)} and {getattr(b, name)}"
-    for text, x, y in zip(texts, _ids(a, texts), _ids(b, texts), strict=True):
-        if x != y or max(x, default=0) > last:
-            return f"{text[:60]!r} gives other tokens"
-    return None
+    pairs = zip(texts, _ids(a, texts), _ids(b, texts), strict=True)
+    return next((f"{text[:60]!r} gives other tokens" for text, x, y in pairs if x != y), None)
 
 
 def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

@@ -50,8 +50,8 @@ OWN = {"gpt2": {"max_position_embeddings"}}  # learned positions: their number i
 def test_stamps_of_tools_never_make_another_architecture(
     tmp_path_factory: pytest.TempPathFactory, family: str, stamps: dict[str, object]
 ) -> None:
-    kept = {name: value for name, value in stamps.items() if name not in OWN.get(family, ())}
-    assert differences(tmp_path_factory.mktemp("stamped") / "model", family, kept) == ()
+    counted = {name: value for name, value in stamps.items() if name not in OWN.get(family, ())}
+    assert differences(tmp_path_factory.mktemp("stamped") / "model", family, counted) == ()
 
 
 @given(st.sampled_from(toy.FAMILIES), st.text("abcdefghij_", min_size=4, max_size=12), st.integers() | st.booleans())

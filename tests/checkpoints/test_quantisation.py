@@ -73,7 +73,7 @@ def test_codes_are_found_where_no_config_says_that_they_are(
     save_file(weights, folder / "model.safetensors")
     if beside:
         (folder / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": beside}}))
-    assert name in (told := refusal(folder)) and (beside or "an unnamed method") in told
+    assert name in (sentence := refusal(folder)) and (beside or "an unnamed method") in sentence
 
 
 def test_plain_weights_beside_a_settings_file_and_old_masks_are_no_codes(tmp_path: Path) -> None:
