@@ -239,9 +239,9 @@ def test_what_a_library_raises_over_a_folder_is_an_audit_error_about_that_folder
 
 def test_an_error_over_a_staged_folder_names_the_folder_that_it_stands_for(tmp_path: Path) -> None:
     folder = copy(tmp_path / "model")
-    with checkpoints.staged_model(folder) as stage, pytest.raises(AuditError) as caught:
-        with checkpoints.opening(folder, stage, "it cannot be opened", "mend it"):
-            raise OSError(f"Error no file named x in directory {stage}")
+    stage = tmp_path / "stage"
+    with pytest.raises(AuditError) as caught, checkpoints.opening(folder, stage, "it cannot be opened", "mend it"):
+        raise OSError(f"Error no file named x in directory {stage}")
     assert caught.value.what == f"it cannot be opened: OSError: Error no file named x in directory {folder}"
 
 
