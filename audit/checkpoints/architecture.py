@@ -47,6 +47,10 @@ def architecture_differences(ours: Path, theirs: Path) -> Differences:
     Tied and untied heads may meet. AuditError (code 2) for a config that transformers cannot read.
     """
     a, b = _meaning(ours), _meaning(theirs)
+    if not _stretched(a) and not _stretched(b):
+        a, b = (
+            {key: value for key, value in side.items() if key.rpartition(".")[2] not in _CONTEXT} for side in (a, b)
+        )
     if listed := [f"{key}: {a.get(key)} and {b.get(key)}" for key in sorted(a.keys() | b.keys()) if _differ(a, b, key)]:
         return Differences(tuple(listed))
     x, y = tensor_shapes(ours), tensor_shapes(theirs)
@@ -96,8 +100,6 @@ def _settings(config: Any, prefix: str = "") -> dict[str, object]:
         values = {name: value for name, value in values.items() if name not in _WINDOWS}
     elif kinds:
         values = {name: value for name, value in values.items() if name not in _WINDOW_PLACES}
-    if not _stretched(values.get("rope_parameters")):
-        values = {name: value for name, value in values.items() if name not in _CONTEXT}
     flat: dict[str, object] = {}
     for name, value in values.items():
         if isinstance(value, PreTrainedConfig):
@@ -107,13 +109,10 @@ def _settings(config: Any, prefix: str = "") -> dict[str, object]:
     return flat
 
 
-def _stretched(rope: object) -> bool:
+def _stretched(settings: Mapping[str, object]) -> bool:
     """Do rotary positions depend on the length of the context that the config states?"""
-    if not isinstance(rope, dict):
-        return False
-    table = cast("Mapping[str, object]", rope)
-    kind = table.get("rope_type", "default")
-    return kind not in (None, "default", "linear", "llama3") or any(_stretched(value) for value in table.values())
+    kinds = (value for key, value in settings.items() if key.rpartition(".")[2] == "rope_type")
+    return any(kind not in (None, "default", "linear", "llama3") for kind in kinds)
 
 
 def _plain(value: Any) -> object:
