@@ -61,10 +61,12 @@ class OpenCase:
         self.base, self.suspect, self.references, self.ancestor = opened
         files = data_files(case.data, self.root)
         self.data_sha256: dict[Cohort, str] = {file.cohort: file.sha256 for file in files}
-        contexts = (model_config(ckpt).context for ckpt in _others(opened, with_base=True))
-        self.max_length = min(filter(None, contexts), default=None)
+        sizes = [model_config(ckpt) for ckpt in _others(opened, with_base=True)]
+        self.max_length = min(filter(None, (size.context for size in sizes)), default=None)
+        vocabulary = min(filter(None, (size.vocabulary for size in sizes)), default=None)
         own, data = _own_tokenizer(self.base), case.data
-        self._data = prepare(CohortKey(files, data.group, data.split_seed, case.template, own, self.max_length))
+        recipe = CohortKey(files, data.group, data.split_seed, case.template, own, self.max_length, vocabulary)
+        self._data = prepare(recipe)
         self.tokenizer: Any = self._data.tokenizer
         self.cohorts: Mapping[Cohort, tuple[Item, ...]] = self._data.by_cohort
         self._edited = frozenset(case.edited) if isinstance(case.edited, tuple) else None
