@@ -13,6 +13,7 @@ from transformers.utils import logging as hf_logging
 
 from audit import checkpoints
 from audit.schema import AuditError, Checkpoint, ExitCode, Modality
+from audit.wrappers.adapters import merged
 from audit.wrappers.family import Family
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -30,7 +31,7 @@ class CausalLM(Family):
         model = load_folder(checkpoints.folder_of(ckpt), DTYPES[dtype], attention)
         adapter = checkpoints.adapter_folder_of(ckpt)
         if adapter is not None:
-            model = _merged(model, adapter)
+            model = merged(model, adapter)
         return model.to(device).eval().requires_grad_(False)  # type: ignore[return-value]
 
     def fresh(self, config: PreTrainedConfig) -> PreTrainedModel:
@@ -75,10 +76,3 @@ def _quiet() -> Generator[None]:
         hf_logging.set_verbosity(level)
         if bar:
             hf_logging.enable_progress_bar()
-
-
-def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """The model with a PEFT adapter merged into its weights."""
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, adapter, local_files_only=True).merge_and_unload()  # type: ignore[return-value]
