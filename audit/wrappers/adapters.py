@@ -59,9 +59,6 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
             "give the adapter that training saved (one that was never trained holds zeros)"
             + ("" if whole.dtype == torch.float32 else ", or open both as float32"),
         )
-    head: Any = whole.get_output_embeddings()
-    if head is not None and head.weight is not whole.get_input_embeddings().weight:
-        whole.config.tie_word_embeddings = False  # or saving it would leave the head out
     return whole.eval()
 
 
