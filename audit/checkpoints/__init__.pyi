@@ -1,3 +1,5 @@
+from .adapters import adapter_settings as adapter_settings
+from .adapters import adapter_weights as adapter_weights
 from .config import model_config as model_config
 from .edited import delta_of as delta_of
 from .edited import read_edit as read_edit

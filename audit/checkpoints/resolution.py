@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audit.checkpoints import hub
+from audit.checkpoints.adapters import adapter_settings
 from audit.checkpoints.architecture import architecture_differences
 from audit.checkpoints.folder import (
     ADAPTER_WEIGHTS,
@@ -69,8 +70,8 @@ def _resolve_plain(where: str, folder: Path, source: Source, root: Path, online:
     total, adapter = fingerprint_folder(folder).total, None
     if source.adapter is not None:
         adapter, extra = hub.locate(Source(path=source.adapter), root, online)
-        if extra.is_dir() and not is_adapter(extra):
-            raise AuditError(f"{extra}: no adapter (adapter_config.json) in it", "give the folder that PEFT wrote")
+        check_folder(extra)
+        adapter_settings(extra)
         total = joined(total, fingerprint_folder(extra).total)
     config = read_config(folder)
     family = config.get("model_type")

@@ -14,6 +14,7 @@ from transformers.utils import logging as hf_logging
 from audit import checkpoints
 from audit.schema import AuditError, Checkpoint, ExitCode, Modality
 from audit.wrappers.accounting import account
+from audit.wrappers.adapters import merged
 from audit.wrappers.family import Family
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class CausalLM(Family):
         checkpoints.verify(ckpt)  # what was read is what was hashed: nothing was written in between
         adapter = checkpoints.adapter_folder_of(ckpt)
         if adapter is not None:
-            model = _merged(model, adapter)
+            model = merged(model, adapter)
         return model.to(device).eval().requires_grad_(False)  # type: ignore[return-value]
 
     def fresh(self, config: PreTrainedConfig) -> PreTrainedModel:
@@ -79,10 +80,3 @@ def _quiet() -> Generator[None]:
         hf_logging.set_verbosity(level)
         if bar:
             hf_logging.enable_progress_bar()
-
-
-def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """The model with a PEFT adapter merged into its weights."""
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, adapter, local_files_only=True).merge_and_unload()  # type: ignore[return-value]
