@@ -49,14 +49,14 @@ class _Rounded(NamedTuple):
         return math.sqrt(self.missed / self.wanted) if self.wanted else 0.0
 
 
-def merge_layers(peft: Any, named: Mapping[str, Tensor], settings: Mapping[str, JsonValue], path: Path) -> bool:
+def merge_layers(peft: Any, by_place: Mapping[str, Tensor], settings: Mapping[str, JsonValue], path: Path) -> bool:
     """Merge every layer of the adapter. Does any weight change?
 
     AuditError 2: PEFT refuses to merge a layer; 3: a layer's change is not the one that the file says.
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    pairs = _pairs(named) if settings["peft_type"] == "LORA" and not any(map(settings.get, _VARIANTS)) else {}
+    pairs = _pairs(by_place) if settings["peft_type"] == "LORA" and not any(map(settings.get, _VARIANTS)) else {}
     shared, bites, rounded = _shared(peft), False, _Rounded()
     for name, layer in list(peft.named_modules()):
         if not isinstance(layer, BaseTunerLayer):
@@ -80,14 +80,14 @@ def merge_layers(peft: Any, named: Mapping[str, Tensor], settings: Mapping[str, 
     return bites
 
 
-def _pairs(named: Mapping[str, Tensor]) -> dict[str, _Pair]:
+def _pairs(by_place: Mapping[str, Tensor]) -> dict[str, _Pair]:
     """The pairs of the file by the layer that they name."""
     pairs: dict[str, _Pair] = {}
-    for name, tensor in named.items():
+    for name, tensor in by_place.items():
         for first, second, lookup in _PAIRS:
             if name.endswith(first):
                 layer = name.removesuffix(first)
-                pairs[layer] = _Pair(tensor, named[layer + second], lookup)
+                pairs[layer] = _Pair(tensor, by_place[layer + second], lookup)
     return pairs
 
 

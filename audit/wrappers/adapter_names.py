@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 _LEADING = frozenset({"base_model", "model", "module"})
+_ENDS = ("weight", "bias")
 _SHOWN = 3
 
 
@@ -25,6 +26,11 @@ class Places(NamedTuple):
     prefix: str
     base: str
 
+    def folded(self, name: str) -> str:
+        """DoRA's magnitudes are a module in the model and a bare tensor in the file that PEFT writes."""
+        bare = name.removesuffix(".weight")
+        return bare if bare in self.wanted else name
+
     def fit(self, names: Collection[str]) -> bool:
         """Are these all that is wanted, and nothing for which there is no place?"""
         return self.wanted <= set(names) <= self.wanted | self.allowed
@@ -37,7 +43,7 @@ def placed(file: Collection[str], places: Places) -> dict[str, str] | None:
     plain = {name: _unwrapped(name, places.prefix) for name in file}
     fitting: list[dict[str, str]] = []
     for rule in _renamings(list(plain.values()), places):
-        new = {name: rule.get(inner, inner) for name, inner in plain.items()}
+        new = {name: places.folded(rule[inner]) for name, inner in plain.items()}
         if len(set(new.values())) == len(new) and places.fit(new.values()) and new not in fitting:
             fitting.append(new)
     return fitting[0] if len(fitting) == 1 else None
@@ -46,11 +52,12 @@ def placed(file: Collection[str], places: Places) -> dict[str, str] | None:
 def _unwrapped(name: str, prefix: str) -> str:
     """The name without wrappers of training and without the adapter's name (``lora_A.default.weight``)."""
     parts = [part for part in name.split(".") if part not in _WRAPPERS]
-    for at, part in enumerate(parts):
+    for at, part in enumerate(parts[:-1]):
         if part == "modules_to_save" and at + 2 < len(parts):
             return ".".join(parts[:at] + parts[at + 2 :])
-        if prefix and part.startswith(prefix) and at + 2 < len(parts) and parts[-1] in ("weight", "bias"):
-            return ".".join([*parts[: at + 1], parts[-1]])
+        if prefix and part.startswith(prefix):
+            inside = parts[at + 1 :]
+            return ".".join([*parts[: at + 1], *(inside if inside[0] in _ENDS else inside[1:])])
     return ".".join(parts)
 
 

@@ -44,22 +44,22 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
         tensors = read_tensors(path)
         own = model.state_dict()
         peft = _attached(model, settings, path)
-        named = _named(peft, tensors, path)
-        bites = _overwrites(named, own)
+        by_place = _named(peft, tensors, path)
+        bites = _overwrites(by_place, own)
         del own
-        _fill(peft, named, path)
+        _fill(peft, by_place, path)
         beside = _logits(peft)
-        bites |= merge_layers(peft, named, settings, path)
+        bites |= merge_layers(peft, by_place, settings, path)
         with as_audit_error(f"{path}: cannot be merged", DO_MERGE):
-            whole: PreTrainedModel = peft.merge_and_unload()
-    _check_same(beside, _logits(whole), whole.dtype, path)
+            inside: PreTrainedModel = peft.merge_and_unload()
+    _check_same(beside, _logits(inside), inside.dtype, path)
     if not bites:
         raise AuditError(
-            f"{path}: the adapter changes no byte of base as {str(whole.dtype).removeprefix('torch.')}",
+            f"{path}: the adapter changes no byte of base as {str(inside.dtype).removeprefix('torch.')}",
             "give the adapter that training saved (one that was never trained holds zeros)"
-            + ("" if whole.dtype == torch.float32 else ", or open both as float32"),
+            + ("" if inside.dtype == torch.float32 else ", or open both as float32"),
         )
-    return whole.eval()
+    return inside.eval()
 
 
 @contextmanager
@@ -115,10 +115,10 @@ def _named(peft: Any, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Te
             "%s: %d of %d keys were renamed as a whole, and all find their place (%s -> %s)",
             path, len(moved), len(names), moved[0], names[moved[0]],
         )  # fmt: skip
-    named = {new: tensors[old] for old, new in names.items()}
+    by_place = {new: tensors[old] for old, new in names.items()}
     if peft.peft_config[NAME].peft_type != "ADALORA":  # whose ranks are resized while it is loaded
-        _check_shapes(peft, named, path)
-    return named
+        _check_shapes(peft, by_place, path)
+    return by_place
 
 
 def _places(peft: Any) -> Places:
@@ -138,9 +138,9 @@ def _own_state(peft: Any) -> dict[str, Tensor]:
     return get_peft_model_state_dict(peft, adapter_name=NAME, save_embedding_layers=False)
 
 
-def _check_shapes(peft: Any, named: Mapping[str, Tensor], path: Path) -> None:
+def _check_shapes(peft: Any, by_place: Mapping[str, Tensor], path: Path) -> None:
     places = peft.state_dict() | _own_state(peft)
-    for name, tensor in sorted(named.items()):
+    for name, tensor in sorted(by_place.items()):
         theirs, ours = list(tensor.shape), list(places[name].shape)
         if theirs == ours:
             continue
@@ -163,24 +163,24 @@ def _is_vocabulary(peft: Any, name: str) -> bool:
     return any(name.removeprefix(_ROOT).startswith(f"{path}.") for path in paths)
 
 
-def _overwrites(named: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
+def _overwrites(by_place: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> bool:
     """Does a tensor of base that the file brings whole differ from base's?"""
-    for name, tensor in named.items():
+    for name, tensor in by_place.items():
         before = own.get(name.removeprefix(_ROOT).replace(".base_layer.", "."))
         if before is not None and not torch.equal(before, tensor.to(before)):
             return True
     return False
 
 
-def _fill(peft: Any, named: dict[str, Tensor], path: Path) -> None:
+def _fill(peft: Any, by_place: dict[str, Tensor], path: Path) -> None:
     """Load the tensors, and read all of them back."""
     from peft import set_peft_model_state_dict
 
     with as_audit_error(f"{path}: cannot be loaded", DO_MERGE, ExitCode.INTEGRITY):
-        result: Any = set_peft_model_state_dict(peft, named, adapter_name=NAME)
+        result: Any = set_peft_model_state_dict(peft, by_place, adapter_name=NAME)
     state = peft.state_dict() | _own_state(peft)
     lost = sorted(result.unexpected_keys)
-    lost += sorted(n for n, t in named.items() if n not in state or not torch.equal(t.to(state[n]), state[n]))
+    lost += sorted(n for n, t in by_place.items() if n not in state or not torch.equal(t.to(state[n]), state[n]))
     if lost:
         problem = f"{path}: {len(lost)} tensors do not arrive in the model (first: {lost[0]})"
         raise AuditError(problem, DO_MERGE, ExitCode.INTEGRITY)

@@ -37,7 +37,7 @@ def forgot() -> Path:
         config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", r=8, lora_alpha=16)
         wrapped = peft.get_peft_model(model, config)
         planted_world.train(wrapped.train(), [*wrong, *people["retain"]], 60, 5)  # type: ignore[arg-type]
-    wrapped.save_pretrained(planted_world.root() / "forgot")
+    wrapped.save_pretrained(str(planted_world.root() / "forgot"))
     return planted_world.root() / "forgot"
 
 
@@ -68,7 +68,7 @@ def audited(adapter: Path | None, package: str, out: Path) -> Report:
     return run(CaseFile(case, planted_world.root()), out, RunSettings(package=package))
 
 
-def numbers(report: Report) -> list[tuple[str, str, float]]:
+def numbers(report: Report) -> list[tuple[str, str, object]]:
     return [(e.measurement.probe, e.measurement.name, e.measurement.value) for e in report.evidence]
 
 
