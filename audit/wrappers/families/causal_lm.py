@@ -31,10 +31,10 @@ class CausalLM(Family):
             raise AuditError(f"unknown dtype {dtype!r}", f"use one of {', '.join(DTYPES)}")
         checkpoints.verify(ckpt)
         model = load_folder(checkpoints.folder_of(ckpt), DTYPES[dtype], attention)
-        checkpoints.verify(ckpt)  # what was read is what was hashed: nothing was written in between
         adapter = checkpoints.adapter_folder_of(ckpt)
         if adapter is not None:
             model = merged(model, adapter)
+        checkpoints.verify(ckpt)  # what was read is what was hashed: nothing was written in between
         return model.to(device).eval().requires_grad_(False)  # type: ignore[return-value]
 
     def fresh(self, config: PreTrainedConfig) -> PreTrainedModel:
