@@ -135,7 +135,7 @@ def _read(file: DataFile, recipe: CohortKey) -> Data:
     twins = [other for other in recipe.files if other.path.stem == path.stem and other.cohort != file.cohort]
     layout = Layout(
         group=data.group, group_rows=data.group_rows, columns=data.fields.of(file.cohort),
-        own_groups=file.cohort == "general", system=recipe.template.system,
+        own_groups=file.cohort == "general", system=recipe.template.system if recipe.template.chat else "",
         prefix=f"{file.cohort}-{path.stem}" if twins else "",
     )  # fmt: skip
     read = read_data(path, layout)

@@ -278,7 +278,7 @@ def group_hint(rows: Sequence[Row], recognised: Recognised) -> str:
     counted = {c: len({str(row.values.get(c)) for row in rows if not is_absent(row.values.get(c))}) for c in alike}
     fits = sorted((c for c in alike if counted[c]), key=lambda c: (counted[c] == len(rows), alike.index(c)))
     if fits:
-        listed = ", ".join(f"`{column}` with {counted[column]} values in {len(rows)} rows" for column in fits[:4])
+        listed = ", ".join(f"`{column}`: {counted[column]} different in {len(rows)} rows" for column in fits[:4])
         return f'the person, author or document of a row is the group: add group = "{fits[0]}" under [data] ({listed})'
     question = recognised.columns.get("question", "")
     authors = sum("author" in str(row.values.get(question, "")).casefold() for row in rows)

@@ -59,8 +59,11 @@ def read_data(path: Path, layout: Layout) -> Data:
         items.append(item)
     if faults:
         more = f" (and {len(faults) - _MOST_FAULTS} more lines)" if len(faults) > _MOST_FAULTS else ""
-        lacking = any(_NO_GROUP in fault for fault in faults)
+        lacking = sum(_NO_GROUP in fault for fault in faults)
         do = group_hint(usable, recognised) if lacking else "correct these lines"
+        if 1 < lacking == len(rows):
+            raise AuditError(f"{path}: no {layout.group!r} in any of {len(rows)} rows, so that nothing says which rows "
+                             "are about one person", do)  # fmt: skip
         raise AuditError(f"{path}: {'; '.join(faults[:_MOST_FAULTS])}{more}", do)
     notes = (*recognised.notes, *_kinds(items))
     _log(path, recognised, items, notes)

@@ -45,7 +45,7 @@ class GroupTest(NamedTuple):
         beside = f" and {_groups(self.others, 'holdout')}" if self.others else ""
         lead = f"with {_groups(self.audited, 'audited forget')}{beside} p cannot be below {self.least_p:.2g}"
         enough = self._enough_forget()
-        ways = [] if enough is None else [f"{enough} forget groups in all, of which half is set aside for fitting"]
+        ways = [] if enough is None else [f"{enough} forget groups in all (half of them is set aside for fitting)"]
         others = self._enough_others() if self.pairs and self.audited else None
         ways += [] if others is None else [f"{_groups(others, 'holdout')} beside these"]
         return f"{lead}, and less than {ALPHA} is asked; {' or '.join(ways) or 'more groups'} would suffice"

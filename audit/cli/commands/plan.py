@@ -65,7 +65,9 @@ def _priced(plan: "Plan", prices: "Prices", out: Path, undecidable: str) -> Answ
     lines += [f"input {cohort}: {sha256[:12]}" for cohort, sha256 in plan.data_sha256.items()]
     lines += [f"data {note}" for note in plan.notes]
     lines += [f"will not run: {test.probe}: {test.reason}" for test in plan.tests if not test.will_run]
-    lines += [f"cannot decide: {test.probe}: {test.undecidable}" for test in plan.tests if test.undecidable]
+    short = dict.fromkeys(test.undecidable for test in plan.tests if test.undecidable)
+    for why in short:
+        lines.append(f"cannot decide: {', '.join(test.probe for test in plan.tests if test.undecidable == why)}: {why}")
     lines += [f"NOTHING CAN BE DECIDED of what is left: {undecidable}"] if undecidable else []
     lines += [
         f"from an empty store: {total}",
