@@ -139,9 +139,7 @@ def exchange_of(messages: Any, system: str) -> Exchange:
     said_first = [text for role, text in turns if role == "system"]
     if any(text.strip() != system.strip() for text in said_first):
         line = json.dumps(said_first[0], ensure_ascii=False)
-        raise ValueError(
-            f"a system turn that the template lacks: add `chat = true` and `system = {line}` under [template]"
-        )
+        raise ValueError(f"a system turn that is not the template's: `chat = true`, `system = {line}` in [template]")
     rest = [(role, text) for role, text in turns if role != "system"]
     if [role for role, _ in rest] != ["user", "assistant"]:
         order = ", ".join(role for role, _ in rest) or "no turn"

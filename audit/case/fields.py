@@ -5,12 +5,12 @@ is, the file is refused with the line that settles it.
 """
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from audit.case.cells import is_absent, is_chat
+from audit.case.field_hints import GROUPS, plainly, recognition_notes
 from audit.case.tables import Row
 from audit.schema import AuditError, Columns
 
@@ -26,16 +26,10 @@ OTHERS: Final[Mapping[str, tuple[str, ...]]] = {
 }  # fmt: skip
 CHATS: Final = ("messages", "conversations", "conversation")
 IMAGES: Final = frozenset({"image", "images", "image_path", "image_paths", "image_url", "image_urls", "pixel_values"})
-GROUPS: Final = (
-    "author_id", "author", "subject", "person", "person_id", "name", "title", "entity", "topic", "document",
-    "document_id", "doc_id", "user_id",
-)  # fmt: skip
-_DATA_SETS: Final = (
-    ("MUSE", {"prompt", "gt"}), ("RWKU", {"query", "answer", "subject"}), ("RWKU", {"query", "answer", "level"}),
-    ("WMDP and MMLU", {"question", "choices", "answer"}), ("chat data", {"messages"}),
-    ("ShareGPT", {"conversations"}), ("Alpaca", {"instruction", "output"}), ("TOFU", {"question", "perturbed_answer"}),
-    ("prompt-completion data", {"prompt", "completion"}),
-)  # fmt: skip
+
+
+_MARKS: Final = frozenset("?\uff1f\u061f\u037e\u055e\u1367")
+"""Question marks of several scripts."""
 
 
 class Layout(NamedTuple):
@@ -65,11 +59,6 @@ class Recognised(NamedTuple):
     unread: tuple[str, ...]
 
 
-def plainly(name: str) -> str:
-    """A column's name without case, spaces and hyphens."""
-    return re.sub(r"[\s\-]+", "_", name.strip().casefold())
-
-
 class _File(NamedTuple):
     """One file: where it is, its rows, and its columns with the rows that fill them."""
 
@@ -88,6 +77,11 @@ class _File(NamedTuple):
 
     def values(self, column: str) -> list[Any]:
         return [row.values.get(column) for row in self.rows]
+
+    def asks(self, column: str) -> float:
+        """The share of a column's texts that end with a question mark."""
+        texts = [value for value in self.values(column) if isinstance(value, str) and value.strip()]
+        return sum(text.rstrip()[-1] in _MARKS for text in texts) / max(len(texts), 1)
 
 
 def recognise(path: Path, rows: Sequence[Row], layout: Layout) -> Recognised:
@@ -117,7 +111,7 @@ def recognise(path: Path, rows: Sequence[Row], layout: Layout) -> Recognised:
     plain = _check_question(file, columns)
     _check_index(file, columns)
     unread = tuple(sorted(set(filled) - set(columns.values()) - {group or ""}))
-    return Recognised(columns, group, plain, _notes(file, columns, group), unread)
+    return Recognised(columns, group, plain, recognition_notes(filled, columns, group, layout.group), unread)
 
 
 def _check_images(file: _File) -> None:
@@ -210,7 +204,14 @@ def _is_text(file: _File, columns: Mapping[str, str], text: str) -> bool:
 def _check_question(file: _File, columns: Mapping[str, str]) -> bool:
     """Is a file without questions plain text? AuditError (code 2) if it has answers: without their question they would
     be texts that no model was asked for."""
-    if {"question", "messages"} & columns.keys():
+    if "messages" in columns:
+        return False
+    if not {"answer", "text"} & columns.keys() and file.filled:
+        do = 'name them under [data.fields]: question = "..." and answer = "...", or text = "..." if it is plain text'
+        have = ", ".join(file.every)
+        raise AuditError(f"{file.path}: no column is the answer (to a question) and none is `text` (columns: {have})", do)
+    _check_overlooked(file, columns)
+    if "question" in columns:
         return False
     if "answer" not in columns:
         return True
@@ -221,7 +222,7 @@ def _check_question(file: _File, columns: Mapping[str, str]) -> bool:
     texts = [c for c in others if all(v is None or isinstance(v, str) for v in file.values(c))]
     if stated_empty and not texts:
         return True
-    texts.sort(key=lambda column: -sum(str(value).rstrip().endswith("?") for value in file.values(column)))
+    texts.sort(key=lambda column: -file.asks(column))
     answer, empty = columns["answer"], [c for c in file.every if plainly(c) in QUESTIONS and c not in file.filled]
     why = f"`{empty[0]}` is empty in every row" if empty else "no column is the question"
     named = f' such as question = "{texts[0]}"' if texts else ' question = "..."'
@@ -230,6 +231,19 @@ def _check_question(file: _File, columns: Mapping[str, str]) -> bool:
         f"name the question's column under [data.fields] in the case file,{named}; or, if these are plain texts that "
         f'no question goes before, text = "{answer}"',
     )
+
+
+def _check_overlooked(file: _File, columns: Mapping[str, str]) -> None:
+    """AuditError (code 2) where questions stand in a column that is not read, and what is read in their place is not
+    known by its own name."""
+    read_as, stated = columns.get("question", ""), file.layout.columns
+    if stated.question or stated.text or read_as == "question" or (not read_as and "answer" in columns):
+        return
+    unread = [c for c in file.filled if c not in columns.values() and 2 * file.asks(c) >= 1]
+    if unread and (not read_as or 2 * file.asks(read_as) < 1):
+        other = f'question = "{read_as}"' if read_as else f'text = "{columns["text"]}", if it is plain text'
+        do = f'say which column the question is, under [data.fields]: question = "{unread[0]}", or {other}'
+        raise AuditError(f"{file.path}: `{unread[0]}` holds questions and would not be read", do)
 
 
 def _check_index(file: _File, columns: Mapping[str, str]) -> None:
@@ -242,52 +256,3 @@ def _check_index(file: _File, columns: Mapping[str, str]) -> None:
         raise AuditError(f"{file.path}: every answer (`{answer}`) is a digit, as the number of a choice is",
                          f'name the column of the choices under [data.fields]: choices = "..."; if the digits are '
                          f'the answers: answer = "{answer}"')  # fmt: skip
-
-
-# ---- what is said -----------------------------------------------------------------------------------------------
-def _notes(file: _File, columns: Mapping[str, str], group: str | None) -> tuple[str, ...]:
-    """Which names stand for others, and what follows of them."""
-    notes: list[str] = []
-    renamed = [f"`{column}` is read as {_role(role)}" for role, column in columns.items() if plainly(column) != role]
-    if renamed:
-        have = {plainly(column) for column in file.filled}
-        known = next((f", as in {name}" for name, needed in _DATA_SETS if needed <= have), "")
-        notes.append("; ".join(renamed) + known)
-    if "input" in columns:
-        notes.append(f"`{columns['input']}` stands below the question, on a line of its own, where it is not empty")
-    if "messages" in columns:
-        notes.append("of a chat the user's turn is the question and the assistant's turn the answer")
-    if "choices" in columns and "answer" in columns:
-        notes.append(
-            f"the answer is the one of `{columns['choices']}` that `{columns['answer']}` names; the others are "
-            "perturbed answers, and the choices are not part of the question"
-        )
-    if group is not None and group != file.layout.group:
-        notes.append(f"`{group}` is the group")
-    return tuple(notes)
-
-
-def _role(role: str) -> str:
-    return role.replace("_", " ") if role.endswith("s") or role in ("text", "input") else f"the {role}"
-
-
-def group_hint(rows: Sequence[Row], recognised: Recognised) -> str:
-    """What to write into [data] of a file whose rows name no group."""
-    columns = {column: None for row in rows for column in row.values if column not in recognised.columns.values()}
-    alike = [c for c in columns if plainly(c) in GROUPS or plainly(c).endswith(("group", "author", "person", "_id"))]
-    counted = {c: len({str(row.values.get(c)) for row in rows if not is_absent(row.values.get(c))}) for c in alike}
-    fits = sorted((c for c in alike if counted[c]), key=lambda c: (counted[c] == len(rows), alike.index(c)))
-    if fits:
-        listed = ", ".join(f"`{column}`: {counted[column]} different in {len(rows)} rows" for column in fits[:4])
-        return f'the person, author or document of a row is the group: add group = "{fits[0]}" under [data] ({listed})'
-    question = recognised.columns.get("question", "")
-    authors = sum("author" in str(row.values.get(question, "")).casefold() for row in rows)
-    if rows and len(rows) % 20 == 0 and authors * 20 >= len(rows):
-        return (
-            "as TOFU is published, 20 rows in file order are one author: add `group_rows = 20` under [data] if the "
-            f"file is in that order ({len(rows) // 20} authors)"
-        )
-    return (
-        "give every row the person, author or document that it is about, in a column `group`; or, where so many "
-        "consecutive rows are one person, add `group_rows = N` under [data]"
-    )

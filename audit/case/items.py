@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from audit.case.cells import chosen, exchange_of, group_of, is_absent, is_chat, name_of, several_of, words_of
-from audit.case.fields import Layout, Recognised, group_hint, recognise
+from audit.case.field_hints import group_hint
+from audit.case.fields import Layout, Recognised, recognise
 from audit.case.tables import Row, read_table
 from audit.schema import FORMS, AuditError, Item
 
@@ -60,7 +61,7 @@ def read_data(path: Path, layout: Layout) -> Data:
     if faults:
         more = f" (and {len(faults) - _MOST_FAULTS} more lines)" if len(faults) > _MOST_FAULTS else ""
         lacking = sum(_NO_GROUP in fault for fault in faults)
-        do = group_hint(usable, recognised) if lacking else "correct these lines"
+        do = group_hint(usable, recognised.columns) if lacking else "correct these lines"
         if 1 < lacking == len(rows):
             raise AuditError(f"{path}: no {layout.group!r} in any of {len(rows)} rows, so that nothing says which rows "
                              "are about one person", do)  # fmt: skip

@@ -19,7 +19,9 @@ from audit.schema import AuditError
 
 Rows = list[dict[str, Any]]
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=1, max_size=12).filter(
-    lambda text: text.strip() not in ("", "nan", "NaN", "<NA>", "NaT") and not text.startswith("[") and not text.isdecimal()
+    lambda text: (
+        text.strip() not in ("", "nan", "NaN", "<NA>", "NaT") and not text.startswith("[") and not text.isdecimal()
+    )
 )
 ROWS = st.lists(
     st.fixed_dictionaries(
