@@ -209,7 +209,9 @@ def _check_question(file: _File, columns: Mapping[str, str]) -> bool:
     if not {"answer", "text"} & columns.keys() and file.filled:
         do = 'name them under [data.fields]: question = "..." and answer = "...", or text = "..." if it is plain text'
         have = ", ".join(file.every)
-        raise AuditError(f"{file.path}: no column is the answer (to a question) and none is `text` (columns: {have})", do)
+        raise AuditError(
+            f"{file.path}: no column is the answer (to a question) and none is `text` (columns: {have})", do
+        )
     _check_overlooked(file, columns)
     if "question" in columns:
         return False

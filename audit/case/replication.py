@@ -150,7 +150,7 @@ def neighbours(items: Sequence[Item], starts: Sequence[int] | None = None) -> Ne
         shared = [not rows[n].isdisjoint(rows[n - distance]) for n in at]
         return sum(shared) / max(len(shared), 1)
 
-    far = [share(len(rows) // part, range(len(rows))) for part in (2, 3, 5)]
+    far = [share(len(rows) // part + step, range(len(rows))) for part in (2, 3, 5) for step in range(-2, 3)]
     return Neighbours(share(1, range(1, len(rows)) if starts is None else starts), sum(far) / len(far))
 
 
