@@ -48,6 +48,7 @@ class GroupTest(NamedTuple):
         ways = [] if enough is None else [f"{enough} forget groups in all (half of them is set aside for fitting)"]
         others = self._enough_others() if self.pairs and self.audited else None
         ways += [] if others is None else [f"{_groups(others, 'holdout')} beside these"]
+        ways += ["no holdout set at all"] if self.others and self._replace(others=0).decides else []
         return f"{lead}, and less than {ALPHA} is asked; {' or '.join(ways) or 'more groups'} would suffice"
 
     @property
