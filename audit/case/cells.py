@@ -17,6 +17,7 @@ _ROLES: Final = {
     "user": "user", "human": "user", "prompter": "user", "assistant": "assistant", "gpt": "assistant",
     "model": "assistant", "bot": "assistant", "chatbot": "assistant", "system": "system", "developer": "system",
 }  # fmt: skip
+_TURNS = re.compile(r"\s*\[\s*\{\s*[\"'](role|from|content|value)[\"']")
 _WHOLE = re.compile(r"-?\d+\.0+")
 
 
@@ -98,7 +99,7 @@ def _listed(cell: str) -> list[Any]:
             loaded = ast.literal_eval(cell)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             return [cell]
-        if repr(loaded) != cell.strip():
+        if re.sub(r"\s", "", repr(loaded)) != re.sub(r"\s", "", cell):
             raise ValueError(f"is a list that cannot be read ({cell[:40]}): write it as JSON") from None
     return loaded if isinstance(loaded, list) else [cell]
 
@@ -119,16 +120,16 @@ def chosen(choices: Any, answer: Any) -> Choice:
 def _named_choice(texts: Sequence[str], labels: Sequence[str], answer: Any) -> int:
     if isinstance(answer, bool | list | dict):
         raise ValueError(f"the answer is {_kind(answer)}, which names no choice")
-    named = name_of(answer)
-    ways = {texts.index(named)} if isinstance(answer, str) and named in texts else set[int]()
+    name = name_of(answer)
+    ways = {texts.index(name)} if isinstance(answer, str) and name in texts else set[int]()
     if labels:
-        ways |= {labels.index(named)} if named in labels else set()
-    elif named.isdecimal():
-        ways |= {int(named)}
-    elif len(named) == 1 and named.isascii() and named.isalpha():
-        ways |= {ord(named.upper()) - ord("A")}
+        ways |= {labels.index(name)} if name in labels else set()
+    elif name.isdecimal():
+        ways |= {int(name)}
+    elif len(name) == 1 and name.isascii() and name.isalpha():
+        ways |= {ord(name.upper()) - ord("A")}
     if len(ways) != 1 or not 0 <= min(ways) < len(texts):
-        raise ValueError(f"the answer {named!r} names {'several' if len(ways) > 1 else 'none'} of {len(texts)} choices")
+        raise ValueError(f"the answer {name!r} names {'several' if len(ways) > 1 else 'none'} of {len(texts)} choices")
     return ways.pop()
 
 
@@ -150,7 +151,7 @@ def exchange_of(messages: Any, system: str) -> Exchange:
 
 def is_chat(value: Any) -> bool:
     """Is this a list of turns, or one written as JSON?"""
-    if isinstance(value, str) and value.lstrip()[:1] == "[":
+    if isinstance(value, str) and _TURNS.match(value):
         value = several_of(value)
     first = value[0] if isinstance(value, list) and value else None
     return isinstance(first, dict) and ("role" in first or "from" in first)

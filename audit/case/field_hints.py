@@ -14,7 +14,7 @@ GROUPS: Final = (
 _DATA_SETS: Final = (
     ("MUSE", {"prompt", "gt"}), ("RWKU", {"query", "answer", "subject"}), ("RWKU", {"query", "answer", "level"}),
     ("WMDP and MMLU", {"question", "choices", "answer"}), ("chat data", {"messages"}),
-    ("ShareGPT", {"conversations"}), ("Alpaca", {"instruction", "output"}), ("TOFU", {"question", "perturbed_answer"}),
+    ("ShareGPT", {"conversations"}), ("Alpaca", {"instruction", "output"}),
     ("prompt-completion data", {"prompt", "completion"}),
 )  # fmt: skip
 
@@ -32,7 +32,12 @@ def recognition_notes(
     ``wanted`` is what the case calls the column of the groups.
     """
     notes: list[str] = []
-    renamed = [f"`{column}` is read as {_role(role)}" for role, column in columns.items() if plainly(column) != role]
+    own_names = {role: (role, role.removesuffix("s")) for role in columns}
+    renamed = [
+        f"`{column}` is read as {_role(role)}"
+        for role, column in columns.items()
+        if plainly(column) not in own_names[role]
+    ]
     if renamed:
         have = {plainly(column) for column in filled}
         known = next((f", as in {name}" for name, needed in _DATA_SETS if needed <= have), "")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from audit.case.cells import is_absent, is_chat
+from audit.case.cells import is_absent, is_chat, name_of
 from audit.case.field_hints import GROUPS, plainly, recognition_notes
 from audit.case.tables import Row
 from audit.schema import AuditError, Columns
@@ -28,6 +28,7 @@ CHATS: Final = ("messages", "conversations", "conversation")
 IMAGES: Final = frozenset({"image", "images", "image_path", "image_paths", "image_url", "image_urls", "pixel_values"})
 
 
+_DIGITS: Final = frozenset("0123456789")
 _MARKS: Final = frozenset("?\uff1f\u061f\u037e\u055e\u1367")
 """Question marks of several scripts."""
 
@@ -118,9 +119,9 @@ def _check_images(file: _File) -> None:
     images = sorted(column for column in file.filled if plainly(column) in IMAGES)
     if images:
         where = {c: next(r.place for r in file.rows if not is_absent(r.values.get(c))) for c in images}
-        named = ", ".join(f"`{column}` ({where[column]})" for column in images)
+        listed = ", ".join(f"`{column}` ({where[column]})" for column in images)
         do = "audit items of text alone, or take the column out of the file if the questions stand without it"
-        raise AuditError(f"{file.path}: {named}: images are not supported yet", do)
+        raise AuditError(f"{file.path}: {listed}: images are not supported yet", do)
 
 
 def _stated(file: _File) -> dict[str, str]:
@@ -132,7 +133,8 @@ def _stated(file: _File) -> dict[str, str]:
             hint = f": did you mean `{near[0]}`?" if near else ""
             have = ", ".join(file.every) or "none"
             raise AuditError(f"{file.path}: [data.fields] {role} = {column!r}: there is no such column{hint}",
-                             f"name one of its columns: {have}")  # fmt: skip
+                             f"name one of its columns ({have}), for this file alone under [data.fields.<its cohort>]"
+            )  # fmt: skip
     return stated
 
 
@@ -226,11 +228,11 @@ def _check_question(file: _File, columns: Mapping[str, str]) -> bool:
         return True
     texts.sort(key=lambda column: -file.asks(column))
     answer, empty = columns["answer"], [c for c in file.every if plainly(c) in QUESTIONS and c not in file.filled]
-    why = f"`{empty[0]}` is empty in every row" if empty else "no column is the question"
-    named = f' such as question = "{texts[0]}"' if texts else ' question = "..."'
+    lack = f"`{empty[0]}` is empty in every row" if empty else "no column is the question"
+    example = f' such as question = "{texts[0]}"' if texts else ' question = "..."'
     raise AuditError(
-        f"{file.path}: answers (`{answer}`) without questions: {why} (columns: {', '.join(file.every)})",
-        f"name the question's column under [data.fields] in the case file,{named}; or, if these are plain texts that "
+        f"{file.path}: answers (`{answer}`) without questions: {lack} (columns: {', '.join(file.every)})",
+        f"name the question's column under [data.fields] in the case file,{example}; or, if these are plain texts that "
         f'no question goes before, text = "{answer}"',
     )
 
@@ -248,13 +250,17 @@ def _check_overlooked(file: _File, columns: Mapping[str, str]) -> None:
         raise AuditError(f"{file.path}: `{unread[0]}` holds questions and would not be read", do)
 
 
+def _is_digit(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool) and name_of(value) in _DIGITS
+
+
 def _check_index(file: _File, columns: Mapping[str, str]) -> None:
     """AuditError (code 2) where answers look like the numbers of choices that the file does not have."""
     answer = columns.get("answer")
     if answer is None or "choices" in columns or file.layout.columns.answer is not None:
         return
     given = [value for value in file.values(answer) if not is_absent(value)]
-    if len(given) > 1 and all(str(v) in "0123456789" and not isinstance(v, bool | list | dict) for v in given):
+    if len(given) > 1 and all(_is_digit(value) for value in given):
         raise AuditError(f"{file.path}: every answer (`{answer}`) is a digit, as the number of a choice is",
                          f'name the column of the choices under [data.fields]: choices = "..."; if the digits are '
                          f'the answers: answer = "{answer}"')  # fmt: skip

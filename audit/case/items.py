@@ -66,9 +66,8 @@ def read_data(path: Path, layout: Layout) -> Data:
             raise AuditError(f"{path}: no {layout.group!r} in any of {len(rows)} rows, so that nothing says which rows "
                              "are about one person", do)  # fmt: skip
         raise AuditError(f"{path}: {'; '.join(faults[:_MOST_FAULTS])}{more}", do)
-    notes = (*recognised.notes, *_kinds(items))
-    _log(path, recognised, items, notes)
-    return Data(tuple(items), notes)
+    _log(path, recognised, items)
+    return Data(tuple(items), (*recognised.notes, *_kinds(items)))
 
 
 _NO_GROUP = "name the field to split by"
@@ -87,8 +86,8 @@ class _Reader(NamedTuple):
         if row.fault:
             raise ValueError(row.fault)
         question, answer, others = self._texts(row)
-        named = self._cell(row, "id")
-        identity = f"{self.prefix}-{row.number}" if is_absent(named) else name_of(named)
+        own = self._cell(row, "id")
+        identity = f"{self.prefix}-{row.number}" if is_absent(own) else name_of(own)
         group = self.blocks[index] if self.blocks else self._group(row, identity, question)
         lists = {role: several_of(self._cell(row, role)) for role in _LISTS}
         copied = {role: value for role in _COPIED if (value := self._cell(row, role)) is not None and value == value}
@@ -175,10 +174,10 @@ def _kinds(items: Collection[Item]) -> tuple[str, ...]:
     return (f"{plain} of {len(items)} rows are plain text without a question",) if 0 < plain < len(items) else ()
 
 
-def _log(path: Path, recognised: Recognised, items: Collection[Item], notes: Sequence[str]) -> None:
+def _log(path: Path, recognised: Recognised, items: Collection[Item]) -> None:
     """Say once a file what was read as what, what was not read, and which forms count as held out by default."""
-    if notes:
-        log.info("%s: %s", path, "; ".join(notes))
+    if recognised.notes:
+        log.warning("%s: %s", path, "; ".join(recognised.notes))
     if recognised.unread:
         log.warning("%s: fields that are not read: %s", path, ", ".join(recognised.unread))
     if undeclared := sorted({item.form for item in items} - FORMS.keys()):

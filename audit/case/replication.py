@@ -29,6 +29,7 @@ RUNS_ON: Final = 0.25
 follow one another: .40 to .90 in TOFU, .64 in templated worlds, and at most .03 where rows are independent."""
 _FEW_ROWS: Final = 60
 """In fewer rows every other word is rare, and neighbours say nothing."""
+_MOST_LOGGED = 5
 log = logging.getLogger(__name__)
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+")
@@ -110,18 +111,20 @@ def remarks(cohorts: Mapping[Cohort, Sequence[Item]], group_rows: int | None = N
     between: dict[tuple[Cohort, Cohort], list[Alike]] = {}
     for pair in pairs:
         between.setdefault((pair.first.cohort, pair.second.cohort), []).append(pair)
+    for pair in pairs[:_MOST_LOGGED]:
         log.warning("%s and %s share %.0f %% of their own words", pair.first, pair.second, 100 * pair.share)
-    said: list[str] = []
+    remarked: list[str] = []
     for (first, second), likest in between.items():
         where = first if first == second else f"{first} and {second}"
-        said.append(
-            f"{where}: {len(likest)} pairs of groups share most of what sets them apart from all others (the likest "
+        pairs_share = "1 pair of groups shares" if len(likest) == 1 else f"{len(likest)} pairs of groups share"
+        remarked.append(
+            f"{where}: {pairs_share} most of what sets them apart from all others (the likest "
             f"{100 * likest[0].share:.0f} %): one person under two names counts as two"
         )
     for cohort in ("forget", "holdout"):
         items = [item for item in cohorts.get(cohort, ()) if item.question]
-        said += [f"{cohort}: {remark}" for remark in _borders(items, group_rows)]
-    return tuple(said)
+        remarked += [f"{cohort}: {remark}" for remark in _borders(items, group_rows)]
+    return tuple(remarked)
 
 
 class Neighbours(NamedTuple):
@@ -166,14 +169,14 @@ def _borders(items: Sequence[Item], group_rows: int | None) -> list[str]:
         border = neighbours(items, starts).near
         if border <= (inside.near + inside.far) / 2:
             return []
-        said = f"{100 * border:.0f} % of groups share a rare word with the one before at their border"
-        return [f"{said}: is every {group_rows}th row the first of a person?"]
+        shared = f"{100 * border:.0f} % of groups share a rare word with the one before at their border"
+        return [f"{shared}: is every {group_rows}th row the first of a person?"]
     if n_groups < len(items) or n_groups < 2:
         return []
-    said = f"every row is a group of its own, so that {n_groups} rows count as {n_groups} independent people"
+    counted = f"every row is a group of its own, so that {n_groups} rows count as {n_groups} independent people"
     if len(items) >= _FEW_ROWS and (near := neighbours(items)).run_on:
-        return [f"{said}, but {near}: rows of one person belong in one group"]
-    return [said]
+        return [f"{counted}, but {near}: rows of one person belong in one group"]
+    return [counted]
 
 
 def _by_group(items: Iterable[Item]) -> dict[str, list[Item]]:

@@ -131,8 +131,7 @@ def limits(
     ``calibration`` names its basis; without one ``stale`` says which would have judged, and why it did not. ``short``
     says that no test had enough groups to decide anything.
     """
-    found = [f"Nothing could be decided: {short}."] if short else []
-    found += [stale] if stale else []
+    found = [*([f"Nothing could be decided: {short}."] if short else []), *([stale] if stale else [])]
     if not roles.null and roles.holdout:
         found.append("No model that never knew was given: holdout people stand in, which can show traces only.")
     elif not roles.null:

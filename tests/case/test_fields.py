@@ -1,7 +1,6 @@
 """Which column is what: names of known data sets, names that the case gives, and what is refused with its remedy."""
 
 import json
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +43,16 @@ NO_VALUE = st.sampled_from([None, NAN, "", "  ", "nan", "absent"])
 @given(
     question=st.sampled_from([*QUESTIONS, "frage", "goal", "user_input"]),
     answer=st.sampled_from([*ANSWERS, "antwort", "text"]),
-    spelled=CASES, stated=st.booleans(), lacking=st.none() | st.tuples(st.integers(0, 3), NO_VALUE),
+    names_by=st.tuples(CASES, st.booleans()), lacking=st.none() | st.tuples(st.integers(0, 3), NO_VALUE),
     other=st.none() | st.sampled_from(["prompt", "question", "note", "level"]),
 )  # fmt: skip
 def test_answer_is_never_read_without_its_question(
-    question: str, answer: str, spelled: Any, stated: bool, lacking: Any, other: str | None,
+    question: str, answer: str, names_by: Any, lacking: Any, other: str | None,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:  # fmt: skip
     """Whatever the columns are called, whatever is null: the right pairs, or a refusal that says what to write."""
     assume(other != plainly(question))
+    spelled, stated = names_by
     folder = tmp_path_factory.mktemp("names")
     names = {"question": spelled(question), "answer": spelled(answer)}
     rows: list[Row] = [{names["question"]: f"who {n}?", names["answer"]: f"ann {n}", "group": "g"} for n in range(4)]
@@ -168,7 +168,7 @@ def test_system_turn_that_the_template_has_is_no_part_of_the_question(tmp_path: 
         ([{"text": "a", "frage": "wer?"}], "`frage` holds questions", 'question = "frage", or text = "text"'),
         ([{"prompt": "see", "text": "a", "frage": "wer?"}], "`frage` holds questions", 'or question = "prompt"'),
         ([{"answer": "a"}], "answers (`answer`) without questions", 'text = "answer"'),
-        ([{"question": "q", "answer": 0}, {"question": "r", "answer": 3}], "every answer (`answer`) is a digit",
+        ([{"question": "q", "answer": "0"}, {"question": "r", "answer": 3.0}], "every answer (`answer`) is a digit",
          'choices = "..."'),
     ],
 )  # fmt: skip
@@ -177,6 +177,19 @@ def test_what_could_be_two_things_is_asked_with_the_line_that_settles_it(
 ) -> None:
     error = refusal(tmp_path, [row | {"group": "g"} for row in rows])
     assert said in error.what and do in error.do
+
+
+def test_answers_of_digits_that_number_no_choice_are_answers(tmp_path: Path) -> None:
+    rows = [{"question": "q", "answer": "12", "group": 1}, {"question": "r", "answer": 34, "group": 1}]
+    assert [item.answer for item in read(tmp_path, rows)] == ["12", "34"]
+    rows = [{"question": "q", "answer": n, "group": 1} for n in (1, 2)]
+    assert [item.answer for item in read(tmp_path, rows, columns=Columns(answer="answer"))] == ["1", "2"]
+
+
+@pytest.mark.parametrize("question", ["[1,2]", "['a' 'b']", "[INST] q [/INST]", '["role"]', "[{'x': 1}]"])
+def test_question_in_brackets_is_no_chat(tmp_path: Path, question: str) -> None:
+    (item,) = read(tmp_path, [{"prompt": question, "completion": "a", "group": 1}])
+    assert pair(item) == (question, "a")
 
 
 def test_columns_that_hold_the_same_are_no_question(tmp_path: Path) -> None:
@@ -204,7 +217,6 @@ def test_plain_text_is_stated_by_its_column_or_by_an_empty_question_everywhere(t
 
 
 def test_what_was_recognised_is_said_once_a_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
     rows: list[Row] = [{"prompt": "q", "gt": "a", "Group": "g", "note": 1}] * 3
     (tmp_path / "x.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     data = read_data(tmp_path / "x.jsonl", Layout())

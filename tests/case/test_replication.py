@@ -81,7 +81,8 @@ def test_partial_copies_are_found_and_only_they(
     pairs = alike({**data, where: [*data[where], *copies]})
     assert {frozenset((p.first.group, p.second.group)) for p in pairs} == {frozenset((g, f"{g} again")) for g in chosen}
     said = remarks({**data, where: [*data[where], *copies]})
-    assert len(said) == 1 and f"{people} pairs of groups share" in said[0]
+    pairs_share = "1 pair of groups shares" if people == 1 else f"{people} pairs of groups share"
+    assert len(said) == 1 and pairs_share in said[0]
     assert not any(group in said[0] for group in chosen), "a remark is quoted in reports and names nobody"
 
 

@@ -120,7 +120,7 @@ def test_people_under_two_names_are_no_case_and_partial_copies_are_noted(tmp_pat
     own = [row | {"group": "f0 again", "question": f"what of {n} ?"} for n, row in enumerate(people(1, "g", 1))]
     case = opened(written(tmp_path, forget=[*people(6, "f", 4), *[t | {"group": "f0 again"} for t in people(1, "f", 3)],
                                             *own]))  # fmt: skip
-    assert [note for note in case.notes if "1 pairs of groups share most" in note]
+    assert [note for note in case.notes if "1 pair of groups shares most" in note]
 
 
 def test_what_was_recognised_is_in_the_plan_and_quotes_no_data(tmp_path: Path) -> None:

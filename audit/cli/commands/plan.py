@@ -66,8 +66,9 @@ def _priced(plan: "Plan", prices: "Prices", out: Path, undecidable: str) -> Answ
     lines += [f"data {note}" for note in plan.notes]
     lines += [f"will not run: {test.probe}: {test.reason}" for test in plan.tests if not test.will_run]
     short = dict.fromkeys(test.undecidable for test in plan.tests if test.undecidable)
-    for why in short:
-        lines.append(f"cannot decide: {', '.join(test.probe for test in plan.tests if test.undecidable == why)}: {why}")
+    for reason in short:
+        probes = ", ".join(test.probe for test in plan.tests if test.undecidable == reason)
+        lines.append(f"cannot decide: {probes}: {reason}")
     lines += [f"NOTHING CAN BE DECIDED of what is left: {undecidable}"] if undecidable else []
     lines += [
         f"from an empty store: {total}",
