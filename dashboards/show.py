@@ -19,7 +19,7 @@ from markupsafe import escape
 
 from audit.render import INK as UNPAINTED
 from audit.render import Block, Bullets, Cell, Code, Drawing, Facts, Figure, Grid, Heading, Text
-from audit.wording import visible
+from audit.wording import shown_name, visible
 
 HERE: Final = Path(__file__).parent
 INK: Final = {"light": "#464e57", "dark": "#bcc4cc"}
@@ -108,7 +108,8 @@ def sub(words: str) -> None:
 
 def test_label(key: str) -> str:
     """The address of a test in words: what a list offers, and what stands in the page's address."""
-    return visible(key.replace("_", " ").replace(".", ": ", 1))
+    probe, dot, name = key.partition(".")
+    return visible(f"{probe}{dot and ': '}{shown_name(probe, name)}".replace("_", " "))
 
 
 def table(grid: Grid) -> None:

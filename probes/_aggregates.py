@@ -1,7 +1,10 @@
 """The TOFU aggregates of a case: forget quality and privacy leakage, listed for comparison and never in a verdict.
 
-They read all answer tokens, as published. What is corrected: the distance D stands beside the KS p, which falls with
-the number of facts; both sides of the leakage are reported; nothing falls back to an assumed value for an absent model.
+They follow the published formulas: all tokens of the answer, every perturbed answer that an item has, the mean of their
+losses before the exponential (as the logs of arXiv 2506.12618 do; the text of arXiv 2401.06121 averages probabilities).
+An end token that a loader appends to answers is not among the tokens. What is corrected: the distance D stands beside
+the KS p, which falls with the number of facts; both sides of the leakage are reported; nothing falls back to an assumed
+value for an absent model.
 """
 
 import numpy as np
@@ -22,23 +25,26 @@ from audit.probing import (
     OpenCase,
     Texts,
     blank,
+    perturbed_answers,
     stats,
     tofu,
     variant_losses,
+    without_variants,
 )
 
 AGGREGATE = "an aggregate over items, listed for comparison with published tables; people are not its unit"
 
 
-def forget_quality(bench: Bench, case: OpenCase, cast: CaseModels, most: int) -> Measurement:
+def forget_quality(bench: Bench, case: OpenCase, cast: CaseModels) -> Measurement:
     """KS distance between the truth ratios of suspect and reference; its p is the paper's forget quality."""
+    texts = Texts(cohort="forget")
+    rows, absent = len(case.rows(texts)), without_variants(case, texts)
+    read = "" if absent else f" (every perturbed answer: {perturbed_answers(case, texts)} an item; all answer tokens)"
     naming = Naming(
         probe="forget_likelihood", name="forget_quality", kind="context",
-        statistic="KS distance between truth ratios P_pert/P_para of the suspect and of a model that never knew",
+        statistic=f"KS distance between truth ratios P_pert/P_para{read} of the suspect and of a model that never knew",
         unit="KS distance D (0 same distribution)", scale="distance",
     )  # fmt: skip
-    texts = Texts(cohort="forget")
-    rows = len(case.rows(texts))
 
     def missing(reason: str) -> Measurement:
         return blank(naming, reason, Count(scored=0, unscored=rows), 0, case.case.seed)
@@ -47,9 +53,9 @@ def forget_quality(bench: Bench, case: OpenCase, cast: CaseModels, most: int) ->
         return missing("no reference and no ancestor to compare truth ratios with")
     ratios: dict[str, ndarray] = {}
     for name, checkpoint in cast.by_name().items():
-        losses = variant_losses(bench, case, checkpoint, texts, "answer", most)
+        losses = variant_losses(bench, case, checkpoint, texts, "answer")
         if losses is None:
-            return missing("the items have no paraphrased and perturbed answers")
+            return missing(absent)
         ratios[name] = tofu.truth_ratio(losses.paraphrased, losses.perturbed)
     finite = np.isfinite(np.stack(list(ratios.values()))).all(0)
     if not finite.any():
@@ -91,7 +97,7 @@ def privacy_leakage(bench: Bench, case: OpenCase, cast: CaseModels, k: float) ->
     """Privacy leakage: how far the suspect's Min-K AUROC of forget against holdout is from that of the null."""
     naming = Naming(
         probe="forget_likelihood", name="privacy_leakage", kind="context",
-        statistic=f"1 - AUROC (forget against holdout, Min-K {k:.0%}) relative to a model that never knew",
+        statistic=f"1 - AUROC (forget against holdout, Min-K {100 * k:g}%) relative to a model that never knew",
         unit="% (0 like never trained; below 0 leaks, above 0 over-suppressed)", scale="percent",
     )  # fmt: skip
     if not case.has(Texts(cohort="holdout")) or cast.null is None:

@@ -37,6 +37,7 @@ from audit.probing import (
     outputs_of,
     panel_of,
     variants,
+    without_variants,
 )
 from probes._aggregates import forget_quality, privacy_leakage
 
@@ -50,9 +51,15 @@ class Statistic(NamedTuple):
 
 STATISTICS = {
     "probability": Statistic("probability of the content tokens (geometric mean over tokens)", 0.1),
-    "extraction_strength": Statistic("extraction strength of the content tokens", 0.1),
+    "extraction_strength": Statistic(
+        "extraction strength of the content tokens (0 where the last is wrong; published code gives that 1/length)", 0.1
+    ),
     "exact_memorisation": Statistic("exact memorisation of the content tokens", 0.1),
-    "truth_ratio": Statistic("truth ratio P_para/(P_para + P_pert)", 0.05),
+    "truth_ratio": Statistic(
+        "knowledge truth ratio P_para/(P_para + P_pert) of the content tokens, first {most} perturbed answers (not the "
+        "published truth ratio)",
+        0.05,
+    ),
 }
 
 
@@ -69,10 +76,11 @@ class ForgetLikelihood(Probe):
     """Do the suspect's outputs still give the forgotten facts more probability than a model that never knew would?
 
     Per fact, teacher-forced, on the content tokens of the answer: probability (geometric mean over tokens), extraction
-    strength, exact memorisation, and the knowledge-oriented truth ratio P_para/(P_para + P_pert). Each becomes an
-    effect, (suspect - null)/(base - null), over people. The probability on the rows that the edit was told to forget
-    is the reading that may enter a verdict; held-out phrasings and attributes, the other scores, and the TOFU
-    aggregates (forget quality, privacy leakage) are measurements of their own.
+    strength, exact memorisation, and a truth ratio of our own, P_para/(P_para + P_pert), over the first
+    ``most_variants`` perturbed answers of an item. Each becomes an effect, (suspect - null)/(base - null), over people.
+    The probability on the rows that the edit was told to forget is the reading that may enter a verdict; held-out
+    phrasings and attributes, the other scores, and the TOFU aggregates (forget quality, privacy leakage; as published,
+    on all answer tokens and every perturbed answer) are measurements of their own.
 
     Null: the first reference, else the ancestor; p permutes forget/holdout labels over people on the difference between
     suspect and null, which a shift of the whole model cannot move. Without holdout people the signs of people's
@@ -90,19 +98,19 @@ class ForgetLikelihood(Probe):
     permutations: int = 9999
 
     def needs(self, case: Case) -> tuple[Need, ...]:
-        """Outputs of every model on every form, and on paraphrased and perturbed answers of trained rows."""
+        """Outputs of every model on every form, and on paraphrased and all perturbed answers of trained rows."""
         trained: list[Texts] = []
         other: list[Texts] = []
         for cohort in ("forget", "holdout"):
             trained.append(Texts(cohort=cohort))
             other += [Texts(cohort=cohort, form=form) for form in FORMS if form != "trained"]
-        variant = every_variant(trained[0], self.most_variants) + every_variant(trained[1], self.most_variants)
         wanted = [(t, (KEY_LOGPROB, KEY_RANK, ANSWER_LOGPROB)) for t in trained]
         wanted += [(t, (KEY_LOGPROB, KEY_RANK)) for t in other]
-        wanted += [(t, (KEY_LOGPROB, ANSWER_LOGPROB)) for t in variant]
-        return tuple(
-            Need(role=role, reference=i, texts=t, reads=reads) for role, i in models_of(case) for t, reads in wanted
-        )
+        needs: list[Need] = []
+        for role, i in models_of(case):
+            needs += [Need(role=role, reference=i, texts=t, reads=reads) for t, reads in wanted]
+            needs += [n for t in trained for n in every_variant(role, i, t, (KEY_LOGPROB, ANSWER_LOGPROB))]
+        return tuple(needs)
 
     def cost(self, case: OpenCase) -> Cost:
         """Nothing beyond the needs, except forms that only the data name, and alternates where neither another model
@@ -134,7 +142,7 @@ class ForgetLikelihood(Probe):
                 measurements += [self._of(bench, case, cast, _Task(name, form, forget, holdout)) for name in names]
         return (
             *measurements,
-            forget_quality(bench, case, cast, self.most_variants),
+            forget_quality(bench, case, cast),
             privacy_leakage(bench, case, cast, self.min_k),
         )
 
@@ -144,13 +152,13 @@ class ForgetLikelihood(Probe):
         name = task.name if task.form == "trained" else f"{task.name}_{task.form}"
         naming = Naming(
             probe="forget_likelihood", name=name, kind="output" if task.name == "probability" else "context",
-            statistic=f"effect on the {words}, {task.form.replace('_', ' ')} rows",
+            statistic=f"effect on the {words.format(most=self.most_variants)}, {task.form.replace('_', ' ')} rows",
             unit=EFFECT_UNIT, scale="effect", form=task.form,
         )  # fmt: skip
         sheet, seed = task.forget.sheet, case.case.seed
         scores = task.forget.by_statistic.get(task.name)
         if scores is None:
-            reason = "the items have no paraphrased and perturbed answers"
+            reason = without_variants(case, Texts(cohort="forget", form=task.form))
             return blank(naming, reason, Count(scored=0, unscored=len(sheet.rows)), len(sheet.people), seed)
         held = None if task.holdout is None else task.holdout.by_statistic.get(task.name)
         relative = cast.null is None and held is None

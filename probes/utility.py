@@ -34,10 +34,12 @@ from audit.probing import (
     item_table,
     models_of,
     person_rows_of,
+    perturbed_answers,
     row_means,
     stats,
     tofu,
     variant_losses,
+    without_variants,
 )
 
 RATIO_NULL = Missing(missing="a gate compares with base, not with a model that never knew")
@@ -57,7 +59,8 @@ class Utility(Probe):
     The suspect's probability (geometric mean over tokens, per item, averaged over people) relative to base's: on the
     content tokens of the facts it should keep, and on all tokens of general text where the case has some. A destroyed
     model passes every test of forgetting, so nothing else is read unless this holds. The parts of TOFU's model utility
-    that need no generation stand beside it.
+    that need no generation stand beside it, with every perturbed answer; ``most_variants`` limits nothing any more and
+    stays for the case files and records that state it.
 
     Null: none; the comparison is with base. The reading of a model that never knew is shown where there is one.
     Positive control: the references, trained on the same retained facts, keep their probability.
@@ -76,8 +79,7 @@ class Utility(Probe):
             needs.append(Need(role=role, reference=i, texts=retain, reads=(KEY_LOGPROB, ANSWER_LOGPROB)))
             needs.append(Need(role=role, reference=i, texts=general, reads=(ANSWER_LOGPROB,)))
             if role in ("base", "suspect"):
-                variant = every_variant(retain, self.most_variants)
-                needs += [Need(role=role, texts=t, reads=(KEY_LOGPROB, ANSWER_LOGPROB)) for t in variant]
+                needs += every_variant(role, 0, retain, (KEY_LOGPROB, ANSWER_LOGPROB))
         return tuple(needs)
 
     def cost(self, case: OpenCase) -> Cost:
@@ -98,8 +100,8 @@ class Utility(Probe):
                 name="general", statistic="the suspect's probability of the tokens of general text, relative to base"
             )
             gates.append(self._gate(bench, case, cast, _Target(general, Texts(cohort="general"), "answer")))
-        parts = self._tofu_parts(bench, case, cast)
-        gates[0] = gates[0].model_copy(update={"readings": gates[0].readings | parts})
+        parts, note = self._tofu_parts(bench, case, cast), _tofu_note(case)
+        gates[0] = gates[0].model_copy(update={"readings": gates[0].readings | parts, "notes": (*gates[0].notes, note)})
         return tuple(gates)
 
     def _gate(self, bench: Bench, case: OpenCase, cast: CaseModels, target: _Target) -> Measurement:
@@ -136,7 +138,7 @@ class Utility(Probe):
         parts: dict[str, float] = {}
         for name, checkpoint in (("base", cast.base), ("suspect", cast.suspect)):
             parts[f"tofu_probability_{name}"] = float(np.nanmean(_answer_probability(bench, case, checkpoint)))
-            losses = variant_losses(bench, case, checkpoint, Texts(cohort="retain"), "answer", self.most_variants)
+            losses = variant_losses(bench, case, checkpoint, Texts(cohort="retain"), "answer")
             if losses is not None:
                 ratio = tofu.truth_ratio(losses.paraphrased, losses.perturbed)
                 parts[f"tofu_truth_ratio_{name}"] = tofu.aggregate_truth_ratio(ratio[np.isfinite(ratio)], "true_better")
@@ -145,6 +147,13 @@ class Utility(Probe):
             if len(both) == 2:
                 parts[f"tofu_utility_without_rouge_{name}"] = stats.harmonic_mean(np.array(both))
         return {key: value for key, value in parts.items() if np.isfinite(value)}
+
+
+def _tofu_note(case: OpenCase) -> str:
+    """What the readings that begin with ``tofu`` are."""
+    absent = without_variants(case, retain := Texts(cohort="retain"))
+    ratio = absent or f"the truth ratio has every perturbed answer ({perturbed_answers(case, retain)} an item)"
+    return f"tofu: by the published formulas, on all answer tokens; {ratio}"
 
 
 def _answer_probability(bench: Bench, case: OpenCase, checkpoint: Checkpoint) -> Float[ndarray, " row"]:

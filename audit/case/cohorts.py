@@ -26,13 +26,14 @@ class DataFile(NamedTuple):
 
 
 class CohortKey(NamedTuple):
-    """All that tokenised cohorts depend on."""
+    """All that tokenised cohorts depend on. ``vocabulary``: how many tokens every model of the case knows."""
 
     files: tuple[DataFile, ...]
     data: DataFiles
     template: Template
     tokenizer: TokenizerFiles
     max_length: int | None
+    vocabulary: int | None = None
 
 
 class Cohorts:
@@ -75,6 +76,7 @@ class Cohorts:
             answers = [answer for item in items if (answer := answer_of(item, texts)) is not None]
             recipe = self.recipe
             self._rows[texts] = tokenise(items, answers, self.tokenizer, recipe.template, recipe.max_length)
+            _check_known(self._rows[texts], self.tokenizer, recipe.vocabulary)
         return self._rows[texts]
 
     def every_texts(self) -> tuple[Texts, ...]:
@@ -90,6 +92,20 @@ class Cohorts:
                     candidates.append(Texts(cohort=cohort, form=form, answer="alternate", index=n))
                 present += [texts for texts in candidates if any(answer_of(item, texts) is not None for item in mine)]
         return tuple(present)
+
+
+def _check_known(rows: Rows, tokenizer: Any, vocabulary: int | None) -> None:
+    """Has every token of the rows an embedding in each model? AuditError (code 2) names the first that has none."""
+    beyond = [] if vocabulary is None else ((rows.ids >= vocabulary) & rows.mask).nonzero().tolist()
+    if beyond:
+        row, at = beyond[0]
+        token = int(rows.ids[row, at])
+        shown = tokenizer.convert_ids_to_tokens(token)
+        raise AuditError(
+            f"item {rows.item_ids[row]!r}: token {shown!r} has number {token}, and the embeddings have {vocabulary} "
+            "rows: it was added to the tokenizer and not to every model",
+            "leave such items out or word them without this token; or resize the embeddings as in training",
+        )
 
 
 def answer_of(item: Item, texts: Texts) -> str | None:

@@ -62,10 +62,12 @@ class OpenCase:
         self.base, self.suspect, self.references, self.ancestor = opened
         files = data_files(case.data, self.root)
         self.data_sha256: dict[Cohort, str] = {file.cohort: file.sha256 for file in files}
-        contexts = (model_config(ckpt).context for ckpt in _others(opened, with_base=True))
-        self.max_length = min(filter(None, contexts), default=None)
+        sizes = [model_config(ckpt) for ckpt in _others(opened, with_base=True)]
+        self.max_length = min(filter(None, (size.context for size in sizes)), default=None)
+        vocabulary = min(filter(None, (size.vocabulary for size in sizes)), default=None)
         own, data = _own_tokenizer(self.base), case.data
-        self._data = prepare(CohortKey(files, data, case.template, own, self.max_length))
+        recipe = CohortKey(files, data, case.template, own, self.max_length, vocabulary)
+        self._data = prepare(recipe)
         self.tokenizer: Any = self._data.tokenizer
         self.cohorts: Mapping[Cohort, tuple[Item, ...]] = self._data.by_cohort
         self.notes = self._data.notes
@@ -108,6 +110,15 @@ class OpenCase:
     def has(self, texts: Texts, part: Part = "audit") -> bool:
         """Is there at least one such row?"""
         return bool(self.items(texts, part))
+
+    def numbered(self, texts: Texts) -> tuple[Texts, ...]:
+        """These texts with answer 0, 1, ... of their kind, as far as some item has one; most kinds have one answer."""
+        if texts.answer in ("answer", "paraphrased"):
+            return (texts,) if self.has(texts) else ()
+        each: list[Texts] = []
+        while self.has(following := texts.model_copy(update={"index": len(each)})):
+            each.append(following)
+        return tuple(each)
 
     def rows(self, texts: Texts, part: Part = "audit") -> Rows:
         """The tokenised rows of :meth:`items`, in that order. AuditError (code 2) if there are none."""

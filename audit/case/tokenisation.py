@@ -19,6 +19,9 @@ from audit.schema import AuditError, Item, Template
 
 # chat templates may print today's date; the same case must give the same prompt tomorrow
 _CHAT_DATE = "01 Jan 2025"
+# What fills the end of a row is masked, so any id that every model knows will do. The tokenizer's own padding token may
+# be none of the model's: it is often appended to a tokenizer and to no embedding.
+_PAD = 0
 
 
 class Tokenised(NamedTuple):
@@ -57,8 +60,8 @@ def tokenise(
                 f"longer than the model's context of {max_length} tokens: {shown}", "shorten or leave out these items"
             )
     width = max((len(row.ids) for row in rows), default=0)
-    pad, lengths = _pad(tokenizer), torch.tensor([len(row.ids) for row in rows], dtype=torch.int64)
-    padded = [[*row.ids, *[pad] * (width - len(row.ids))] for row in rows]
+    lengths = torch.tensor([len(row.ids) for row in rows], dtype=torch.int64)
+    padded = [[*row.ids, *[_PAD] * (width - len(row.ids))] for row in rows]
     ids = torch.tensor(padded, dtype=torch.int64).reshape(len(rows), width)
     mask = torch.arange(width) < lengths[:, None]
     key = torch.zeros((len(rows), width), dtype=torch.bool)
@@ -161,8 +164,3 @@ def _row(text: Text, ids: list[int], offsets: list[tuple[int, int]]) -> Tokenise
     inside = [at for at, (a, b) in enumerate(offsets) if at and a < stop and b > begin and b > a]
     key = [at for at in inside if any(offsets[at][0] < b and offsets[at][1] > a for a, b in text.key)]
     return Tokenised(ids, inside[0] if inside else len(ids), inside[-1] + 1 if inside else len(ids), key)
-
-
-def _pad(tokenizer: Any) -> int:
-    """What fills the end of a row; masked, so any known id will do."""
-    return 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id

@@ -1,9 +1,12 @@
+from .adapters import adapter_settings as adapter_settings
+from .adapters import adapter_weights as adapter_weights
 from .config import model_config as model_config
 from .edited import delta_of as delta_of
 from .edited import read_edit as read_edit
 from .edited import write_edited as write_edited
 from .fingerprints import fingerprint_of as fingerprint_of
 from .folder import tensor_shapes as tensor_shapes
+from .folder import unopened_files as unopened_files
 from .folder import weight_files as weight_files
 from .location import adapter_folder_of as adapter_folder_of
 from .location import folder_of as folder_of
@@ -14,6 +17,9 @@ from .resolution import check_finite as check_finite
 from .resolution import fingerprint as fingerprint
 from .resolution import resolve as resolve
 from .resolution import verify as verify
+from .staging import library_config as library_config
+from .staging import opening as opening
+from .staging import staged_model as staged_model
 from .tokenizers import TokenizerFiles as TokenizerFiles
 from .tokenizers import load_tokenizer as load_tokenizer
 from .tokenizers import tokenizer_files as tokenizer_files

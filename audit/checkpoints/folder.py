@@ -5,8 +5,6 @@ Never pickle and never remote code: both are refused by looking, before anything
 
 import hashlib
 import json
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -19,15 +17,16 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+_CHAT_TEMPLATES = "additional_chat_templates/*.jinja"
+_RARE_VOCABULARIES = ("tekken.json", "*.tiktoken", "tiktoken.model", "tokenizer.model.*", "*.bpe.model", "*.spm")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _OTHER_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json")
+WEIGHTS_KEY = "transformers_weights"
+"""The entry of config.json by which a folder names its file of weights, or the index of several."""
+_INDEX = ".safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-# config entries that change neither a weight's shape nor what the blocks compute
-_FREE_KEYS = re.compile(
-    r"^_|dtype|dropout|pdrop|transformers_version|use_cache|tie_word_embeddings|(bos|eos|pad|sep|cls|unk)_token_id"
-    r"|initializer_|pretraining_tp|architectures|max_position_embeddings|id2label|label2id|return_dict|output_"
-    r"|summary_|task_specific_params|problem_type|classifier_|chunk_size_feed_forward"
-)
+_BESIDE = ("*.safetensors", ADAPTER_CONFIG, "*.gguf", "*.h5", "*.msgpack", "*.onnx", *_PICKLES)
+_WHOLE, _AGAIN = "give the whole folder that save_pretrained wrote", "fetch or copy the checkpoint again"
 
 
 class Fingerprint(Record):
@@ -46,7 +45,7 @@ def fingerprint_folder(folder: Path) -> Fingerprint:
             raise _no_weights(folder, ADAPTER_WEIGHTS)
         return _hashed(folder, (folder / ADAPTER_WEIGHTS,), (ADAPTER_CONFIG,))
     read_config(folder)
-    return _hashed(folder, weight_files(folder), (*_OTHER_FILES, *TOKENIZER_FILES))
+    return _hashed(folder, weight_files(folder), (*_OTHER_FILES, *tokenizer_names(folder)))
 
 
 def _hashed(folder: Path, weights: tuple[Path, ...], names: tuple[str, ...]) -> Fingerprint:
@@ -63,6 +62,15 @@ def _hashed(folder: Path, weights: tuple[Path, ...], names: tuple[str, ...]) -> 
     small = {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
     total = joined(safetensors_file.combined(tensors), json.dumps(small, sort_keys=True))
     return Fingerprint(total=total, files=dict(sorted((files | small).items())), size_bytes=size)
+
+
+def tokenizer_names(folder: Path) -> tuple[str, ...]:
+    """The files of a folder that make its tokenizer: the usual ones, its named chat templates and, where no
+    tokenizer.json says all of it, the vocabularies of rarer kinds."""
+    names = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    patterns = [_CHAT_TEMPLATES, *(() if "tokenizer.json" in names else _RARE_VOCABULARIES)]
+    rare = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
+    return (*names, *sorted(rare - set(names)))
 
 
 def joined(*parts: str) -> str:
@@ -87,6 +95,13 @@ def check_folder(folder: Path) -> None:
     for name in ("config.json", "tokenizer_config.json"):
         if (folder / name).is_file() and "auto_map" in read_json(folder / name):
             raise _remote_code(folder / name, "names code of its own (auto_map)")
+    path = folder / "tokenizer_config.json"
+    versions = read_json(path).get("fast_tokenizer_files") if path.is_file() else []
+    if isinstance(versions, list) and any(name != "tokenizer.json" for name in versions):
+        raise AuditError(
+            f"{path}: hands over to another tokenizer by the library's version (fast_tokenizer_files)",
+            "open it in transformers and save_pretrained(new_folder) with the tokenizer that is meant",
+        )
     if scripts := sorted(path.name for path in folder.glob("*.py")):
         raise _remote_code(folder, f"brings code of its own ({', '.join(scripts[:3])})")
 
@@ -100,8 +115,7 @@ def _remote_code(path: Path, problem: str) -> AuditError:
 
 def is_adapter(folder: Path) -> bool:
     """Does the folder hold a PEFT adapter and no model weights?"""
-    own = ("model.safetensors", "model.safetensors.index.json")
-    return (folder / ADAPTER_CONFIG).is_file() and not any((folder / name).is_file() for name in own)
+    return (folder / ADAPTER_CONFIG).is_file() and _named_weights(folder) is None
 
 
 def read_json(path: Path) -> dict[str, JsonValue]:
@@ -109,7 +123,7 @@ def read_json(path: Path) -> dict[str, JsonValue]:
     try:
         document: JsonValue = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise AuditError(f"{path}: no such file", "give the whole folder that save_pretrained wrote") from None
+        raise AuditError(f"{path}: no such file", _WHOLE) from None
     except OSError as error:
         raise AuditError(f"{path}: cannot be read ({error.strerror})", "check the file", ExitCode.INTEGRITY) from None
     except ValueError as error:
@@ -133,24 +147,64 @@ def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """The safetensors files that hold the model: those of the index, else model.safetensors.
+    """The safetensors files that hold the model, by the rules of the library that opens it: those that config.json
+    names, else model.safetensors, else those of the index.
 
-    AuditError 2: no safetensors (pickle is refused); 3: a shard that the index names is missing or lacks its tensors.
+    AuditError 2: no safetensors (pickle is refused), or a name that leads out of the folder; 3: a shard that the index
+    names is missing or lacks its tensors.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        weight_map = cast("dict[str, str]", read_json(index).get("weight_map", {}))
-        paths = {name: folder / name for name in sorted(set(weight_map.values()))}
-        for name, path in paths.items():
-            wanted = {tensor for tensor, shard in weight_map.items() if shard == name}
-            lost = wanted if not path.is_file() else wanted - safetensors_file.read_header(path).entries.keys()
-            if lost or Path(name).name != name:
-                problem = f"{path}: the shard is missing or lacks tensors that the index names ({min(wanted)!r}, ...)"
-                raise AuditError(problem, "fetch or copy the checkpoint again", ExitCode.INTEGRITY)
-        return tuple(paths.values())
-    if (single := folder / "model.safetensors").is_file():
-        return (single,)
-    raise _no_weights(folder, "model.safetensors")
+    first = _named_weights(folder)
+    if first is None:
+        raise _no_weights(folder, "model.safetensors")
+    return _shards(folder, first) if first.name.endswith(_INDEX) else (first,)
+
+
+def _named_weights(folder: Path) -> Path | None:
+    """The file, or the index of files, that is opened; None where there is none."""
+    if WEIGHTS_KEY in (config := read_json(folder / "config.json") if (folder / "config.json").is_file() else {}):
+        name = config[WEIGHTS_KEY]
+        if name is not None:
+            if not isinstance(name, str) or Path(name).name != name or not name.endswith((".safetensors", _INDEX)):
+                raise AuditError(
+                    f"{folder / 'config.json'}: {WEIGHTS_KEY} is {name!r}, no safetensors file of the folder itself",
+                    f"put the weights into the folder and take {WEIGHTS_KEY} out of config.json",
+                )
+            if not (folder / name).is_file():
+                raise AuditError(f"{folder / name}: no such file, and config.json names it as the weights", _WHOLE)
+            return folder / name
+    names = ("model.safetensors", f"model{_INDEX}")
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def _shards(folder: Path, index: Path) -> tuple[Path, ...]:
+    """The files of an index, each with all the tensors that it should hold."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise AuditError(f"{index}: no table of tensors (weight_map) in it", _AGAIN, ExitCode.INTEGRITY)
+    places = cast("dict[str, str]", weight_map)
+    names = sorted(set(places.values()))
+    if outside := [name for name in names if Path(name).name != name]:
+        problem = f"{index}: names {outside[0]!r}, which is not a file of the folder itself"
+        raise AuditError(problem, "put all shards into one folder and correct the index", ExitCode.INTEGRITY)
+    for name in names:
+        path, wanted = folder / name, {tensor for tensor, shard in places.items() if shard == name}
+        lost = wanted if not path.is_file() else wanted - safetensors_file.read_header(path).entries.keys()
+        if lost:
+            problem = f"{path}: the shard is missing or lacks tensors that the index names ({min(wanted)!r}, ...)"
+            raise AuditError(problem, _AGAIN, ExitCode.INTEGRITY)
+    if not names:
+        raise AuditError(f"{index}: names no file", _AGAIN, ExitCode.INTEGRITY)
+    return tuple(folder / name for name in names)
+
+
+def unopened_files(folder: Path) -> tuple[str, ...]:
+    """The names of files in a model folder that could hold weights and are not opened: other safetensors, an adapter
+    beside the model, pickles. None of them is hashed and none is read."""
+    if not folder.is_dir() or _named_weights(folder) is None:
+        return ()
+    opened = {path.name for path in weight_files(folder)}
+    beside = {path.name for pattern in _BESIDE for path in folder.glob(pattern) if path.is_file()}
+    return tuple(sorted(beside - opened))
 
 
 def _no_weights(folder: Path, wanted: str) -> AuditError:
@@ -163,31 +217,3 @@ def _no_weights(folder: Path, wanted: str) -> AuditError:
         "convert it on a machine you can lose: load it there with from_pretrained; save_pretrained(new_folder) then "
         "writes safetensors; audit new_folder",
     )
-
-
-def architecture_differences(ours: Path, theirs: Path) -> list[str]:
-    """Where two model folders differ in what their blocks compute or in the shapes of tensors; empty if nowhere.
-
-    Settings that only one of the two states are left to the shapes. Tied and untied heads may meet.
-    """
-    if differences := _differences(read_config(ours), read_config(theirs), ""):
-        return differences
-    a, b = tensor_shapes(ours), tensor_shapes(theirs)
-    shared = sorted(a.keys() & b.keys())
-    if not shared:
-        return ["not one tensor has the same name"]
-    return [f"{name}: {list(a[name])} and {list(b[name])}" for name in shared if a[name] != b[name]]
-
-
-def _differences(ours: Mapping[str, JsonValue], theirs: Mapping[str, JsonValue], prefix: str) -> list[str]:
-    """Config entries that both state, that matter, and that differ."""
-    differences: list[str] = []
-    for key in sorted(ours.keys() & theirs.keys()):
-        a, b = ours[key], theirs[key]
-        if _FREE_KEYS.search(key) or a is None or b is None:
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            differences += _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            differences.append(f"{prefix}{key}: {a} and {b}")
-    return differences

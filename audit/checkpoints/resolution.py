@@ -8,19 +8,22 @@ An edited checkpoint is a folder with ``edit.json`` ({parent: Source, record: Ed
 its parent may be edited too. ``Source.fingerprint`` of an edited folder is the :attr:`Checkpoint.key`.
 """
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audit.checkpoints import hub
+from audit.checkpoints.adapters import adapter_settings
+from audit.checkpoints.architecture import architecture_differences
 from audit.checkpoints.folder import (
     ADAPTER_WEIGHTS,
     Fingerprint,
-    architecture_differences,
     check_folder,
     fingerprint_folder,
     is_adapter,
     joined,
     read_config,
+    unopened_files,
     weight_files,
 )
 from audit.schema import AuditError, Checkpoint, ExitCode, Source
@@ -32,6 +35,9 @@ from audit.checkpoints.edited import DELTA, EDIT, changed, check_chain, edit_fol
 from audit.checkpoints.fingerprints import fingerprint_of
 from audit.checkpoints.location import adapter_folder_of, folder_of
 from audit.checkpoints.modality import modality_of
+from audit.checkpoints.quantisation import check_unquantised
+
+log = logging.getLogger(__name__)
 
 
 def resolve(source: Source, root: Path, online: bool = False) -> Checkpoint:
@@ -58,11 +64,14 @@ def _resolve_plain(where: str, folder: Path, source: Source, root: Path, online:
     if is_adapter(folder):
         do = "give the base model's folder as `path` and this one as `adapter`"
         raise AuditError(f"{folder}: an adapter without its base model", do)
+    check_unquantised(folder)
+    if beside := unopened_files(folder):
+        log.warning("%s: opened as its weights say; not opened, though beside them: %s", folder, ", ".join(beside))
     total, adapter = fingerprint_folder(folder).total, None
     if source.adapter is not None:
         adapter, extra = hub.locate(Source(path=source.adapter), root, online)
-        if extra.is_dir() and not is_adapter(extra):
-            raise AuditError(f"{extra}: no adapter (adapter_config.json) in it", "give the folder that PEFT wrote")
+        check_folder(extra)
+        adapter_settings(extra)
         total = joined(total, fingerprint_folder(extra).total)
     config = read_config(folder)
     family = config.get("model_type")
@@ -124,12 +133,20 @@ def check_finite(ckpt: Checkpoint) -> None:
 def check_compatible(base: Checkpoint, other: Checkpoint) -> None:
     """Can ``base``'s blocks read ``other``'s states? AuditError (code 2) lists where configs or tensor shapes differ.
 
-    Settings that only one of the two states are left to the shapes. Tied and untied heads may meet.
+    Configs are held against one another by what they mean, with the defaults of their architecture filled in. Tied and
+    untied heads may meet.
     """
     differ = architecture_differences(folder_of(base), folder_of(other))
-    if differ:
-        shown = "; ".join(differ[:4]) + ("; ..." if len(differ) > 4 else "")
+    if not differ.listed:
+        return
+    shown = "; ".join(differ.listed[:4]) + ("; ..." if len(differ.listed) > 4 else "")
+    if differ.vocabulary_only:
         raise AuditError(
-            f"{other.source}: another architecture than {base.source}: {shown}",
-            "audit a suspect and references of the same architecture as base",
+            f"{other.source}: its vocabulary has another size than that of {base.source}: {shown}",
+            "bring both to the smaller size, which cuts off tokens that no text needs: "
+            "model.resize_token_embeddings(n), save_pretrained(new_folder), audit new_folder",
         )
+    raise AuditError(
+        f"{other.source}: another architecture than {base.source}: {shown}",
+        "audit a suspect and references of the same architecture as base",
+    )

@@ -1,16 +1,17 @@
 """Tokenizers of checkpoints: loaded from their folder alone, once a process, and held against one another."""
 
-import json
 import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from audit.checkpoints.folder import TOKENIZER_FILES, file_sha256
+from audit.checkpoints.folder import file_sha256, read_json, tokenizer_names
+from audit.checkpoints.staging import opening, staged_links
 from audit.schema import AuditError
 
 _SPECIAL = ("bos_token_id", "eos_token_id", "unk_token_id")
+_SAVED = "AutoTokenizer....save_pretrained(folder)"
 
 
 class TokenizerFiles(NamedTuple):
@@ -22,8 +23,7 @@ class TokenizerFiles(NamedTuple):
 
 def tokenizer_files(folder: Path) -> TokenizerFiles:
     """The tokenizer files in a folder as they are now."""
-    names = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    return TokenizerFiles(folder, tuple((name, file_sha256(folder / name)) for name in names))
+    return TokenizerFiles(folder, tuple((name, file_sha256(folder / name)) for name in tokenizer_names(folder)))
 
 
 @lru_cache(maxsize=16)
@@ -36,17 +36,17 @@ def load_tokenizer(files: TokenizerFiles) -> Any:
 
     # AutoTokenizer goes by the model's family and may rebuild a tokenizer that is none of that family's (another
     # pre-tokenizer, so other tokens); a folder that names no family's tokenizer means exactly its tokenizer.json.
-    try:
-        plain = _class_named(folder) in ("PreTrainedTokenizerFast", "TokenizersBackend")
-        loader = PreTrainedTokenizerFast if plain else AutoTokenizer
-        tokenizer: Any = loader.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        do = "save it again beside the weights: AutoTokenizer....save_pretrained(folder)"
-        raise AuditError(f"{folder}: its tokenizer cannot be loaded: {error}", do) from None
+    plain = _class_named(folder) in ("PreTrainedTokenizerFast", "TokenizersBackend")
+    loader = PreTrainedTokenizerFast if plain else AutoTokenizer
+    names = ("config.json", *(name for name, _ in files.hashes))
+    fault, do = f"{folder}: its tokenizer cannot be loaded", "save it again beside the weights: " + _SAVED
+    with staged_links(folder, names) as stage, opening(folder, stage, fault, do):
+        tokenizer: Any = loader.from_pretrained(stage, local_files_only=True, trust_remote_code=False)
+    tokenizer.name_or_path = str(folder)
     if not getattr(tokenizer, "is_fast", False):
         raise AuditError(
             f"{folder}: its tokenizer does not tell which characters a token covers",
-            "save a fast tokenizer (tokenizer.json) beside the weights: AutoTokenizer....save_pretrained(folder)",
+            f"save a fast tokenizer (tokenizer.json) beside the weights: {_SAVED}",
         )
     return tokenizer
 
@@ -56,20 +56,24 @@ def _class_named(folder: Path) -> str:
     path = folder / "tokenizer_config.json"
     if not path.is_file() or not (folder / "tokenizer.json").is_file():
         return ""
-    return str(json.loads(path.read_text(encoding="utf-8")).get("tokenizer_class", ""))
+    return str(read_json(path).get("tokenizer_class", ""))
 
 
 def tokenizers_agree(first: TokenizerFiles, second: TokenizerFiles, texts: Sequence[str]) -> str | None:
     """Do two folders' tokenizers read the same? None if so, else where they differ.
 
     They agree if their files are equal, or if vocabulary, special tokens and the ids of all ``texts`` are. The padding
-    token and the chat template may differ: neither is read from the other model.
+    token and the chat template may differ: neither is read from the other model. So may tokens behind the vocabulary
+    that both share, as long as no text uses one.
     """
     if first.hashes == second.hashes:
         return None
     a, b = load_tokenizer(first), load_tokenizer(second)
-    if (ours := a.get_vocab()) != (theirs := b.get_vocab()):
-        odd = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
+    ours, theirs = a.get_vocab(), b.get_vocab()
+    shared = {ours[token] for token in ours.keys() & theirs.keys() if ours[token] == theirs[token]}
+    odd = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
+    last = max(shared, default=-1)
+    if any(vocabulary.get(token, last + 1) <= last for token in odd for vocabulary in (ours, theirs)):
         return f"vocabularies of {len(ours)} and {len(theirs)} tokens, {len(odd)} of them differ ({odd[0]!r})"
     for name in _SPECIAL:
         if getattr(a, name) != getattr(b, name):

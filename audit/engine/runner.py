@@ -292,7 +292,7 @@ def _guarded(probe: str, key: str, work: Callable[[], Result]) -> Result | Failu
     except AuditError:
         raise
     except Exception as error:
-        # The one broad except: a probe that breaks costs its own numbers, never the audit, and is never silent.
+        # A broad except: a probe that breaks costs its own numbers, never the audit, and is never silent.
         message = f"{type(error).__name__}: {error}"
         error_id = hashlib.sha256(f"{key} {message}".encode()).hexdigest()[:8]
         log.error("failure %s in probe %s\n%s", error_id, probe, traceback.format_exc())

@@ -172,7 +172,13 @@ class Planner:
     def _present(self, probe: Probe) -> list[Need]:
         """A probe's needs, without those of models and items that this case does not have."""
         case = self._case
-        return [need for need in probe.needs(case.case) if _has_model(case, need) and case.has(need.texts)]
+        return [
+            need.model_copy(update={"texts": texts, "every": False})
+            for need in probe.needs(case.case)
+            if _has_model(case, need)
+            for texts in (case.numbered(need.texts) if need.every else (need.texts,))
+            if case.has(texts)
+        ]
 
     def _cost(self, probe: Probe, own: Cost) -> Cost:
         fetched = sum(_passes(need) * int(self._case.rows(need.texts).mask.sum()) for need in self._present(probe))

@@ -24,7 +24,9 @@ from .outputs import Table1 as Table1
 from .outputs import alternate_probability as alternate_probability
 from .outputs import outputs_of as outputs_of
 from .outputs import panel_of as panel_of
+from .outputs import perturbed_answers as perturbed_answers
 from .outputs import variant_losses as variant_losses
+from .outputs import without_variants as without_variants
 from .person_scores import ANSWER_LOGPROB as ANSWER_LOGPROB
 from .person_scores import KEY_LOGPROB as KEY_LOGPROB
 from .person_scores import KEY_RANK as KEY_RANK

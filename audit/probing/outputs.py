@@ -29,10 +29,13 @@ Table1 = Mapping[str, Float[ndarray, "row 1"]]
 
 
 class Losses(NamedTuple):
-    """Mean negative log-likelihoods (nats a token) of the paraphrased and the perturbed answers of the same items."""
+    """Mean negative log-likelihoods (nats a token) of the paraphrased and the perturbed answers of the same items.
+
+    ``perturbed`` is one column: the mean over those perturbed answers that the item has, NaN where it has none.
+    """
 
     paraphrased: Float[ndarray, " row"]
-    perturbed: Float[ndarray, "row variant"]
+    perturbed: Float[ndarray, "row 1"]
 
 
 class Outputs(NamedTuple):
@@ -42,22 +45,53 @@ class Outputs(NamedTuple):
     by_statistic: Mapping[str, Table1]
 
 
+def without_variants(case: OpenCase, texts: Texts) -> str:
+    """Why these texts have no truth ratio, or an empty string."""
+    paraphrased, perturbed = (
+        case.has(texts.model_copy(update={"answer": answer})) for answer in ("paraphrased", "perturbed")
+    )
+    if paraphrased and perturbed:
+        return ""
+    if perturbed:
+        return "a truth ratio needs a paraphrased answer, and the items have perturbed answers alone"
+    has = "a paraphrased answer alone" if paraphrased else "neither"
+    return f"a truth ratio needs a paraphrased and perturbed answers, and the items have {has}"
+
+
+def perturbed_answers(case: OpenCase, texts: Texts) -> str:
+    """How many perturbed answers an item has, in words: from the fewest to the most, of the items that have any."""
+    counts = [len(item.perturbed_answers) for item in case.items(texts) if item.perturbed_answers]
+    fewest, most = min(counts, default=0), max(counts, default=0)
+    return f"{most}" if fewest == most else f"{fewest} to {most}"
+
+
 def variant_losses(
-    bench: Bench, case: OpenCase, checkpoint: Checkpoint, texts: Texts, at: Positions, most: int
+    bench: Bench, case: OpenCase, checkpoint: Checkpoint, texts: Texts, at: Positions, most: int | None = None
 ) -> Losses | None:
-    """Losses of paraphrased and perturbed answers in the order of the items; None where the data has either not."""
+    """Losses of paraphrased and perturbed answers in the order of the items; None where the data has either not.
+
+    All perturbed answers are read, or an item's first ``most``; each item's mean is over those that it has.
+    """
     read, ids = BY_POSITION[at], case.rows(texts).item_ids
 
-    def losses(answer: str) -> list[ndarray]:
-        numbered = texts.model_copy(update={"answer": answer})
-        by_variant = variants(case, numbered, 1 if answer == "paraphrased" else most)
+    def losses(answer: str, most: int | None) -> list[tuple[ndarray, ndarray]]:
+        """By variant: the loss of every item, and whether the item has this variant."""
+        by_variant = variants(case, texts.model_copy(update={"answer": answer}), most)
         means = [
             row_means(bench.run(checkpoint, rows, (KEY_LOGPROB, ANSWER_LOGPROB))[read], rows, at) for rows in by_variant
         ]
-        return [-aligned(m, rows.item_ids, ids) for m, rows in zip(means, by_variant, strict=True)]
+        return [
+            (-aligned(mean, rows.item_ids, ids), np.isin(ids, rows.item_ids))
+            for mean, rows in zip(means, by_variant, strict=True)
+        ]
 
-    paraphrased, perturbed = losses("paraphrased"), losses("perturbed")
-    return Losses(paraphrased[0], np.stack(perturbed, 1)) if paraphrased and perturbed else None
+    paraphrased, perturbed = losses("paraphrased", 1), losses("perturbed", most)
+    if not paraphrased or not perturbed:
+        return None
+    # A variant that an item has and a model gives no number for makes the item's mean NaN: it is not passed over.
+    total = sum(np.where(has, loss, 0.0) for loss, has in perturbed)
+    count = sum(has.astype(float) for _, has in perturbed)
+    return Losses(paraphrased[0][0], np.where(count > 0, total / np.maximum(count, 1.0), np.nan)[:, None])
 
 
 def alternate_probability(
@@ -85,7 +119,10 @@ def _scores(bench: Bench, checkpoint: Checkpoint, sheet: PersonRows) -> dict[str
 
 
 def outputs_of(bench: Bench, case: OpenCase, cast: CaseModels, texts: Texts, most: int) -> Outputs:
-    """All scores of these texts in every model. The truth ratio is there only where the items have variants."""
+    """All scores of these texts in every model, on content tokens, with at most ``most`` perturbed answers an item.
+
+    The truth ratio is there only where the items have variants; it is our own, not the published one.
+    """
     sheet = person_rows_of(case, texts)
     by_statistic: dict[str, dict[str, ndarray]] = {}
     for name, checkpoint in cast.by_name().items():

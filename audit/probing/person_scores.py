@@ -13,7 +13,7 @@ from numpy import ndarray
 
 from audit.bench import Bench
 from audit.case import OpenCase, Rows, row_means
-from audit.schema import Checkpoint, Count, Item, Read, Site, Texts
+from audit.schema import Checkpoint, Count, Item, Need, Read, Role, Site, Texts
 
 LOGITS = Site(part="logits")
 KEY_LOGPROB = Read(site=LOGITS, at="key", reduce="logprob")
@@ -21,10 +21,15 @@ KEY_RANK = Read(site=LOGITS, at="key", reduce="rank")
 ANSWER_LOGPROB = Read(site=LOGITS, at="answer", reduce="logprob")
 
 
-def every_variant(texts: Texts, most: int) -> list[Texts]:
-    """The paraphrased and the perturbed answers of these texts, whether or not the data has them."""
-    paraphrased = texts.model_copy(update={"answer": "paraphrased"})
-    return [paraphrased, *(texts.model_copy(update={"answer": "perturbed", "index": i}) for i in range(most))]
+def every_variant(role: Role, reference: int, texts: Texts, reads: tuple[Read, ...]) -> tuple[Need, ...]:
+    """What reads the paraphrased and all perturbed answers of these texts, as many of either as the data has."""
+    paraphrased, perturbed = (
+        texts.model_copy(update={"answer": answer, "index": 0}) for answer in ("paraphrased", "perturbed")
+    )
+    return (
+        Need(role=role, reference=reference, texts=paraphrased, reads=reads),
+        Need(role=role, reference=reference, texts=perturbed, reads=reads, every=True),
+    )
 
 
 class PersonRows(NamedTuple):
@@ -55,15 +60,9 @@ def aligned(values: Float[ndarray, " other"], source: Sequence[str], target: Seq
     return np.array([by_id.get(i, np.nan) for i in target])
 
 
-def variants(case: OpenCase, texts: Texts, most: int) -> list[Rows]:
-    """The rows of these texts with answer variant 0, 1, ... (at most ``most`` of them), as far as the data has them."""
-    by_variant: list[Rows] = []
-    for index in range(most):
-        numbered = texts.model_copy(update={"index": index})
-        if not case.has(numbered):
-            break
-        by_variant.append(case.rows(numbered))
-    return by_variant
+def variants(case: OpenCase, texts: Texts, most: int | None = None) -> list[Rows]:
+    """The rows of these texts with answer variant 0, 1, ... as far as the data has them; at most ``most``, or all."""
+    return [case.rows(numbered) for numbered in case.numbered(texts)[:most]]
 
 
 class ModelScores(NamedTuple):

@@ -3,8 +3,9 @@
 An evaluation file holds, by metric, ``agg_value`` and for most ``value_by_index``. What is read is context beside a
 report's findings and is never judged. What is written has our measurements under names of our own, and under a
 published name only what is computed by the published formula (:mod:`audit.stats.tofu`), here on the audited groups
-alone. Items are numbered: their ids may be names. Source of the shape: github.com/locuslab/open-unlearning (Dorna et
-al. 2025, arXiv 2506.12618).
+alone: with every perturbed answer, and against a retrained model where the formula has one. Model utility is not
+written: three of its nine parts are ROUGE of generated text, which no probe makes. Items are numbered: their ids may be
+names. Source of the shape: github.com/locuslab/open-unlearning (Dorna et al. 2025, arXiv 2506.12618).
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from typing import Final
 from pydantic import JsonValue
 
 from audit.schema import AuditError, Measurement, Missing, Published, Report
+from audit.wording import shown_name
 
 SAME: Final = {
     "forget_quality": ("forget_likelihood", "forget_quality", "forget_quality_p"),
@@ -25,11 +27,18 @@ SAME: Final = {
     "retain_Truth_Ratio": ("utility", "retain", "tofu_truth_ratio_suspect"),
 }
 """Published names, and the probe, measurement and reading of ours that have the same formula."""
+OF_PERTURBED: Final = ("forget_quality", "forget_truth_ratio", "retain_Truth_Ratio")
+ALL_READ: Final = "every perturbed answer"
+"""Said by a measurement that reads all of them; those of older reports read the first three."""
+AGAINST_RETRAINED: Final = ("forget_quality", "privleak")
+"""Their formula compares with a retrained model; an ancestor is another comparison."""
 PUBLISHED_K: Final = "Min-K 40%"
 """The share of lowest tokens by which published logs measure privacy leakage."""
 ABOUT: Final = (
-    "Made from a Residua report. Published names have the published formula, on the audited groups only; names that "
-    "begin with residua_ are effects, 0 never trained and 1 base, unless the report says otherwise."
+    "Made from a Residua report. Published names have the published formula, on the audited groups only: all tokens of "
+    "an answer (an end token that a loader appends is not one of them), every perturbed answer, the mean of their "
+    "losses before the exponential. Names that begin with residua_ are our own, whatever they resemble: effects, 0 "
+    "never trained and 1 base, unless the report says otherwise."
 )
 ENDINGS: Final = ("_EVAL.json", ".model-index.yml")
 
@@ -63,12 +72,19 @@ def ours(report: Report) -> dict[str, float]:
     measured = {(e.measurement.probe, e.measurement.name): e.measurement for e in report.evidence}
     values: dict[str, float] = {}
     for published, (probe, name, reading) in SAME.items():
-        if (m := measured.get((probe, name))) is not None and reading in m.readings:
+        m = measured.get((probe, name))
+        if m is not None and reading in m.readings and (published not in OF_PERTURBED or _all_read(m)):
             values[published] = m.readings[reading]
     leak = measured.get(("forget_likelihood", "privacy_leakage"))
     if leak is not None and PUBLISHED_K in leak.statistic and not isinstance(leak.value, Missing):
         values["privleak"] = leak.value
-    return values
+    null = report.plan.case.roles.null
+    retrained = null is not None and null[0] == "reference"
+    return {name: value for name, value in values.items() if retrained or name not in AGAINST_RETRAINED}
+
+
+def _all_read(m: Measurement) -> bool:
+    return any(ALL_READ in words for words in (m.statistic, *m.notes))
 
 
 def evaluation(report: Report, folder: Path) -> str:
@@ -79,7 +95,7 @@ def evaluation(report: Report, folder: Path) -> str:
             entry: dict[str, JsonValue] = {"agg_value": m.value}
             if scores := _scores(m, folder):
                 entry["value_by_index"] = {str(n): {"score": score} for n, score in enumerate(scores)}
-            document[f"residua_{m.probe}_{m.name}"] = entry
+            document[f"residua_{m.probe}_{shown_name(m.probe, m.name)}"] = entry
     document["residua_about"] = {"agg_value": None, "report_id": report.report_id, "text": ABOUT}
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 

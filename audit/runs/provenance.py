@@ -9,12 +9,14 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from audit.checkpoints import fingerprint_of, verify
+from audit.checkpoints import fingerprint_of, folder_of, unopened_files, verify
 from audit.schema import Checkpoint, Environment, Exhibit
 from audit.version import __version__
 
 PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "scipy", "pydantic", "pyarrow")
 HASHED_PACKAGES = ("audit", "probes", "saes")
+NOT_OPENED = "not opened, not hashed"
+"""What stands for the hash of a file that lay beside the weights and is no part of what was audited."""
 
 
 class Received(NamedTuple):
@@ -85,7 +87,7 @@ def exhibits(received: tuple[Received, ...], root: Path) -> tuple[Exhibit, ...]:
                 family=checkpoint.family,
                 fingerprint=name_of(checkpoint),
                 size_bytes=now.size_bytes,
-                files=now.files,
+                files=now.files | {name: NOT_OPENED for name in unopened_files(folder_of(checkpoint))},
                 verified_after=True,
             )  # fmt: skip
         )

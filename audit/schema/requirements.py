@@ -77,12 +77,16 @@ class Texts(Record):
 
 
 class Need(Record):
-    """A cacheable read that a probe declares: merged over probes, priced exactly, fetched once."""
+    """A cacheable read that a probe declares: merged over probes, priced exactly, fetched once.
+
+    ``every``: of each of the numbered answers that the data hold, however many these are, not of ``texts.index`` alone.
+    """
 
     role: Role
     texts: Texts
     reads: tuple[Read, ...]
     reference: int = 0
+    every: bool = False
 
 
 class Cost(Record):

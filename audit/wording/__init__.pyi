@@ -1,3 +1,4 @@
+from .measurement_names import shown_name as shown_name
 from .numbers import bounds as bounds
 from .numbers import interval as interval
 from .numbers import lasting as lasting

@@ -7,8 +7,8 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from audit.checkpoints import folder_of, modality_of
-from audit.schema import AuditError, Checkpoint
+from audit.checkpoints import folder_of, library_config, modality_of
+from audit.schema import AuditError, Checkpoint, as_audit_error
 from audit.wrappers.family import family_of
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def open_wrapper(
 def fresh_model(ckpt: Checkpoint) -> "PreTrainedModel":
     """A model of the checkpoint's architecture as it is initialised, from torch's generator and on its default device.
 
-    AuditError for a model that no installed family opens.
+    AuditError for a model that no installed family opens, and for a config that transformers cannot read or build.
     """
-    from transformers import AutoConfig
-
-    family = family_of(ckpt.modality, ckpt.family)
-    return family.fresh(AutoConfig.from_pretrained(folder_of(ckpt), local_files_only=True, trust_remote_code=False))
+    family, folder = family_of(ckpt.modality, ckpt.family), folder_of(ckpt)
+    config = library_config(folder)
+    with as_audit_error(f"no model can be built by {folder / 'config.json'}", "check the config"):
+        return family.fresh(config)

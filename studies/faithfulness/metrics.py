@@ -45,6 +45,7 @@ class Metric(NamedTuple):
 
 
 def _likelihood(name: str, words: str, published: Published | None = None) -> Metric:
+    words = f"{words}, content tokens"
     return Metric(name, words, "forget_likelihood", name, "mean_suspect", published=published)
 
 
@@ -59,7 +60,7 @@ COMPARED = (
     Metric(
         "logit_lens", "logit lens", *LENS, "overall", published=Published(0.927, 0.959, 0.812, 0.879, 0.902),
     ),
-    _likelihood("truth_ratio", "truth ratio", Published(0.947, 0.996, 0.234, 0.379, 0.537)),
+    _likelihood("truth_ratio", "knowledge truth ratio", Published(0.947, 0.996, 0.234, 0.379, 0.537)),
     Metric(
         "min_k_auc", "membership, Min-K AUROC", "forget_likelihood", "privacy_leakage", "auc_suspect",
         published=Published(0.907, 0.923, 0.532, 0.675, 0.773),
@@ -74,13 +75,16 @@ COMPARED = (
 )  # fmt: skip
 """Metrics that both the publication and our audits compute; definitions differ where the README says so."""
 
+THREE = "3 of 5 variants"
+"""The pools were scored when TOFU's aggregates read the first three perturbed answers of an item; now they read all."""
+
 OWN = (
-    Metric("forget_quality", "forget quality (distance D)", "forget_likelihood", "forget_quality", "value"),
+    Metric("forget_quality", f"forget quality (D), {THREE}", "forget_likelihood", "forget_quality", "value"),
     Metric(
         "privacy_leakage", "privacy leakage", "forget_likelihood", "privacy_leakage", "value", "low", level=False,
     ),
     Metric(
-        "truth_ratio_tofu", "truth ratio, closer to 1 better", "forget_likelihood", "forget_quality",
+        "truth_ratio_tofu", f"truth ratio closer to 1, {THREE}", "forget_likelihood", "forget_quality",
         "truth_ratio_closer_to_1_better_suspect", "low",
     ),
     Metric(

@@ -106,7 +106,8 @@ def test_modules_are_named_after_the_field() -> None:
     complain([f"{path}: {sorted(w & FORBIDDEN_NAMES)}" for path, w in words.items() if w & FORBIDDEN_NAMES])
 
 
-def test_only_the_engine_catches_everything() -> None:
+def test_everything_is_caught_round_a_probe_and_round_a_librarys_call_only() -> None:
+    allowed_in = {Path("audit/engine/runner.py"), Path("audit/schema/errors.py")}
     found = []
     for path, tree in trees(*SHIPPED).items():
         broad = [
@@ -115,7 +116,7 @@ def test_only_the_engine_catches_everything() -> None:
             if isinstance(node, ast.ExceptHandler)
             and (node.type is None or {"Exception", "BaseException"} & {ast.unparse(t) for t in ast.walk(node.type)})
         ]
-        allowed = 1 if path == Path("audit/engine/runner.py") else 0
+        allowed = 1 if path in allowed_in else 0
         if len(broad) > allowed:
             found.append(f"{path}: broad except in lines {broad}, {allowed} allowed")
     complain(found)

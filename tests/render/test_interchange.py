@@ -12,9 +12,11 @@ from audit.engine import run
 from audit.engine.runner import plan
 from audit.planning import RunSettings
 from audit.render import foreign, html, markdown, read_published
-from audit.render.interchange import evaluation, model_index, ours
+from audit.render.interchange import ALL_READ, OF_PERTURBED, SAME, evaluation, model_index, ours
 from audit.schema import AuditError, ExitCode, Missing, Published, Report
+from audit.wording import shown_name
 from audit.zoo import Built
+from dashboards import show
 from tests import golden
 from tests.planted import planted_package
 
@@ -63,9 +65,11 @@ def test_published_numbers_are_context_in_every_view_and_change_nothing_else(log
     assert given.verdict == plain.verdict and given.evidence == plain.evidence
 
 
-def with_reading(probe: str, name: str, **readings: float) -> Report:
+def with_reading(probe: str, name: str, statistic: str = ALL_READ, **readings: float) -> Report:
     report = golden.report("consistent")
-    m = report.evidence[0].measurement.model_copy(update={"probe": probe, "name": name, "readings": readings})
+    m = report.evidence[0].measurement.model_copy(
+        update={"probe": probe, "name": name, "statistic": statistic, "readings": readings}
+    )
     first = report.evidence[0].model_copy(update={"measurement": m})
     return report.model_copy(update={"evidence": (first, *report.evidence[1:])})
 
@@ -74,6 +78,42 @@ def test_only_what_has_the_published_formula_gets_a_published_name() -> None:
     report = with_reading("forget_likelihood", "forget_quality", forget_quality_p=0.3, something_else=1.0)
     assert ours(report) == {"forget_quality": 0.3}
     assert ours(golden.report("consistent")) == {}
+
+
+@pytest.mark.parametrize("published", SAME)
+def test_a_report_of_three_variants_has_no_published_name_for_what_reads_variants(published: str) -> None:
+    """Reports from before all perturbed answers were read say nothing of every one."""
+    probe, name, reading = SAME[published]
+    before = with_reading(probe, name, "KS distance between truth ratios P_pert/P_para", **{reading: 0.3})
+    assert ours(before) == ({} if published in OF_PERTURBED else {published: 0.3})
+    noted = before.evidence[0].measurement.model_copy(update={"notes": (f"it has {ALL_READ}",)})
+    report = before.model_copy(update={"evidence": (before.evidence[0].model_copy(update={"measurement": noted}),)})
+    assert ours(report) == {published: 0.3}
+
+
+def test_what_is_compared_with_an_ancestor_has_no_name_of_a_comparison_with_a_retrained_model() -> None:
+    report = with_reading("forget_likelihood", "forget_quality", forget_quality_p=0.3)
+    leak = with_reading("forget_likelihood", "privacy_leakage", "Min-K 40%").evidence[0]
+    leak = leak.model_copy(update={"measurement": leak.measurement.model_copy(update={"value": -4.0})})
+    report = report.model_copy(update={"evidence": (report.evidence[0], leak)})
+    assert ours(report) == {"forget_quality": 0.3, "privleak": -4.0}
+    roles = report.plan.case.roles.model_copy(update={"references": ()})
+    assert roles.null is not None and roles.null[0] == "ancestor"
+    case = report.plan.case.model_copy(update={"roles": roles})
+    alone = report.model_copy(update={"plan": report.plan.model_copy(update={"case": case})})
+    assert ours(alone) == {}
+
+
+def test_our_own_truth_ratio_is_shown_and_written_by_a_name_of_its_own(tmp_path: Path) -> None:
+    whole = with_reading("forget_likelihood", "truth_ratio", mean_suspect=0.8)
+    report = whole.model_copy(update={"evidence": whole.evidence[:1]})
+    document = json.loads(evaluation(report, tmp_path))
+    assert "residua_forget_likelihood_knowledge_truth_ratio" in document
+    assert not [name for name in document if "truth_ratio" in name.lower().replace("knowledge_truth_ratio", "")]
+    for view in (markdown(report), html(report)):
+        assert "forget likelihood: knowledge truth ratio" in view and "forget likelihood: truth ratio" not in view
+    assert show.test_label("forget_likelihood.truth_ratio") == "forget likelihood: knowledge truth ratio"
+    assert show.test_label("reverse_patch.depth_profile_all:paper") == "reverse patch: depth profile all:paper"
 
 
 def test_ours_is_written_in_that_shape_and_read_back(finished: Path, tmp_path: Path) -> None:
@@ -89,10 +129,11 @@ def test_ours_is_written_in_that_shape_and_read_back(finished: Path, tmp_path: P
         "retain_Q_A_Prob",
         "retain_Truth_Ratio",
     }
+    assert {name for name in back.values if not name.startswith("residua_")} == set(ours(report))
     assert {name: back.values[name] for name in ours(report)} == ours(report)
     for m in (e.measurement for e in report.evidence):
         if not isinstance(m.value, Missing):
-            assert back.values[f"residua_{m.probe}_{m.name}"] == m.value
+            assert back.values[f"residua_{m.probe}_{shown_name(m.probe, m.name)}"] == m.value
     document = json.loads(path.read_text())
     table = document["residua_utility_retain"]["value_by_index"]
     assert set(table) == {str(n) for n in range(len(table))}, "numbered: the ids of items may be names"

@@ -416,7 +416,7 @@ def test_the_command_writes_results_a_table_and_a_figure(made: Path) -> None:
     assert page.startswith("before\n") and page.endswith("after\n") and "old" not in page
     rows = [line for line in page.splitlines() if line.startswith("| ")]
     assert len({line.count("|") for line in rows}) == 1
-    shown = next(line for line in rows if line.startswith("| probability |"))
+    shown = next(line for line in rows if line.startswith("| probability, content tokens |"))
     assert "| .816 |" in shown and ".642 / .250 / " in shown and "| 0/4 | 0/2 |" in shown
     assert next(line for line in rows if line.startswith("| ROUGE |")).split(" | ")[1:3] == [".722", "not computed"]
     drawing = ElementTree.fromstring((made / "figure.svg").read_text())

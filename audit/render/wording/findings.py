@@ -10,7 +10,7 @@ from typing import Final
 
 from audit.judging import NO_RATE
 from audit.schema import Evidence, Interval, Measurement, Missing, Outcome, Report, VerdictWord
-from audit.wording import CELL, NAME, bounds, number, visible
+from audit.wording import CELL, NAME, bounds, number, shown_name, visible
 
 BANNED: Final = ("proves", "certified", "guarantees", "fully forgotten", "compliant", "passed GDPR", "safe")
 """Words that no view may use of a result (a test greps every view for them)."""
@@ -54,7 +54,7 @@ def title(m: Measurement) -> str:
     """Probe and name in words."""
     mode = "" if m.mode == "controlled" else " (as published)"
     form = m.form.replace("_", " ")
-    name = f"{visible(m.probe, NAME)}: {visible(m.name, NAME)}".replace("_", " ")
+    name = f"{visible(m.probe, NAME)}: {visible(shown_name(m.probe, m.name), NAME)}".replace("_", " ")
     other_form = "" if m.form == "trained" or form in name else f", {form}"
     return f"{name}{other_form}{mode}"
 

@@ -1,20 +1,23 @@
 """Open a causal language model from a checkpoint: safetensors only, no remote code, the fingerprint checked first."""
 
+import logging
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from audit import checkpoints
 from audit.schema import AuditError, Checkpoint, ExitCode, Modality
+from audit.wrappers.accounting import account
+from audit.wrappers.adapters import merged
 from audit.wrappers.family import Family
 
+log = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 
 
@@ -28,9 +31,10 @@ class CausalLM(Family):
             raise AuditError(f"unknown dtype {dtype!r}", f"use one of {', '.join(DTYPES)}")
         checkpoints.verify(ckpt)
         model = load_folder(checkpoints.folder_of(ckpt), DTYPES[dtype], attention)
+        checkpoints.verify(ckpt)  # what was read is what was hashed: nothing was written in between
         adapter = checkpoints.adapter_folder_of(ckpt)
         if adapter is not None:
-            model = _merged(model, adapter)
+            model = merged(model, adapter)
         return model.to(device).eval().requires_grad_(False)  # type: ignore[return-value]
 
     def fresh(self, config: PreTrainedConfig) -> PreTrainedModel:
@@ -38,20 +42,18 @@ class CausalLM(Family):
 
 
 def load_folder(folder: Path, dtype: torch.dtype, attention: str) -> PreTrainedModel:
-    """Load a folder of safetensors; every parameter must come from the file."""
+    """Load a folder of safetensors; every parameter must come from its files, and every tensor of these be used."""
     chosen = {} if attention == "default" else {"attn_implementation": attention}
-    try:
-        with _quiet():
+    fault = f"{folder} could not be opened as a causal language model"
+    do = "give a folder with config.json and whole model*.safetensors of a decoder that transformers knows"
+    with checkpoints.staged_model(folder) as stage, checkpoints.opening(folder, stage, fault, do), _quiet():
+        try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
+                stage, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True,
                 output_loading_info=True, ignore_mismatched_sizes=True, **chosen,
             )  # fmt: skip
-    except (OSError, ValueError, KeyError, SafetensorError, StrictDataclassError) as error:
-        raise AuditError(
-            f"{folder} could not be opened as a causal language model: {' '.join(str(error).split())[:300]}",
-            "give a folder with config.json and whole model*.safetensors of a decoder that transformers knows",
-            ExitCode.INTEGRITY if isinstance(error, SafetensorError) else ExitCode.INPUT,
-        ) from error
+        except (SafetensorError, RuntimeError) as error:
+            raise AuditError(f"{fault}: {' '.join(str(error).split())}", do, ExitCode.INTEGRITY) from error
     model, info = loaded
     lacking = sorted(info["missing_keys"]) + sorted(name for name, *_ in info["mismatched_keys"])
     if lacking:
@@ -60,6 +62,9 @@ def load_folder(folder: Path, dtype: torch.dtype, attention: str) -> PreTrainedM
             "save the whole model again; tensors that are not in the file would be random",
             ExitCode.INTEGRITY,
         )
+    model.config.name_or_path = model.name_or_path = str(folder)
+    if unread := account(model, folder):
+        log.warning("%s: %d tensors that the model does not compute with: %s", folder, len(unread), ", ".join(unread))
     return model
 
 
@@ -75,10 +80,3 @@ def _quiet() -> Generator[None]:
         hf_logging.set_verbosity(level)
         if bar:
             hf_logging.enable_progress_bar()
-
-
-def _merged(model: PreTrainedModel, adapter: Path) -> PreTrainedModel:
-    """The model with a PEFT adapter merged into its weights."""
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, adapter, local_files_only=True).merge_and_unload()  # type: ignore[return-value]
