@@ -20,6 +20,7 @@ from audit.probing import (
     Curve,
     Design,
     Form,
+    GroupTest,
     Measurement,
     ModelScores,
     Naming,
@@ -36,6 +37,7 @@ from audit.probing import (
     blank,
     by_person,
     case_models_of,
+    group_test,
     item_table,
     n_blocks,
     panel_of,
@@ -108,6 +110,10 @@ class AnswerLens(Probe):
                 contrast = self._contrast(case, cohort, "trained")
                 tokens += 0 if contrast is None else sum(int(r.mask.sum()) for r in (contrast.true, *contrast.other))
         return Cost(fwd_tokens=tokens * len(case_models_of(case).by_name()))
+
+    def groups_tested(self, case: OpenCase) -> GroupTest:
+        """Labels over forget and holdout people; without holdout people the signs of people's differences."""
+        return group_test(case, self.permutations)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """The lens on the rows that the edit was told to forget."""

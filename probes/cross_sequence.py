@@ -22,6 +22,7 @@ from audit.probing import (
     Count,
     Curve,
     Design,
+    GroupTest,
     Measurement,
     Missing,
     ModelScores,
@@ -36,6 +37,7 @@ from audit.probing import (
     blank,
     by_person,
     case_models_of,
+    group_test,
     item_table,
     n_blocks,
     panel_of,
@@ -119,6 +121,10 @@ class CrossSequence(Probe):
         """Texts and two alternates through every model, and what pairing and checking read: an upper bound."""
         tokens = sum(longest_tokens(case, cohort) for cohort in ("forget", "holdout"))
         return Cost(fwd_tokens=tokens * (3 * len(case_models_of(case).by_name()) + 7), kind="upper")
+
+    def groups_tested(self, case: OpenCase) -> GroupTest:
+        """Labels over forget and holdout people; without holdout people the signs of people's differences."""
+        return group_test(case, self.permutations)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """The difference against models that never knew, what is separable at all, and the published probe."""

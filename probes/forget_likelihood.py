@@ -15,6 +15,7 @@ from audit.probing import (
     Count,
     Design,
     Form,
+    GroupTest,
     Measurement,
     Naming,
     Need,
@@ -30,6 +31,7 @@ from audit.probing import (
     by_person,
     case_models_of,
     every_variant,
+    group_test,
     item_table,
     models_of,
     outputs_of,
@@ -122,6 +124,10 @@ class ForgetLikelihood(Probe):
             alternates = variants(case, Texts(cohort="forget", answer="alternate"), self.most_variants)
             tokens += 2 * sum(int(r.mask.sum()) for r in alternates)
         return Cost(fwd_tokens=tokens)
+
+    def groups_tested(self, case: OpenCase) -> GroupTest:
+        """Labels over forget and holdout people; without holdout people the signs of people's differences."""
+        return group_test(case, self.permutations)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """One measurement per score and form, and the TOFU aggregates."""

@@ -17,6 +17,7 @@ from audit.probing import (
     Cost,
     Count,
     Design,
+    GroupTest,
     Measurement,
     ModelScores,
     Naming,
@@ -32,6 +33,7 @@ from audit.probing import (
     blank,
     by_person,
     case_models_of,
+    group_test,
     item_table,
     key_logprob,
     live_logprob,
@@ -122,6 +124,10 @@ class QuantisationRecovery(Probe):
         models = len(case_models_of(case).by_name())
         once = models * sum(tokens[t] for t in cohorts) + 2 * tokens[RETAIN]
         return Cost(fwd_tokens=len(self._attacks()) * once, resident=2)
+
+    def groups_tested(self, case: OpenCase) -> GroupTest:
+        """Labels over forget and holdout people; without holdout people the signs of people's differences."""
+        return group_test(case, self.permutations)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """What the outputs hold after rounding, and by how much that is more than before."""

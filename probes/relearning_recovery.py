@@ -20,6 +20,7 @@ from audit.probing import (
     Count,
     Curve,
     Design,
+    GroupTest,
     Learner,
     Measurement,
     ModelScores,
@@ -35,6 +36,7 @@ from audit.probing import (
     blank,
     by_person,
     case_models_of,
+    group_test,
     item_table,
     key_logprob,
     live_logprob,
@@ -123,6 +125,10 @@ class RelearningRecovery(Probe):
             fwd_tokens=models * (lesson + reading), bwd_tokens=models * lesson, steps=models * self.steps, resident=2,
             kind="upper",
         )  # fmt: skip
+
+    def groups_tested(self, case: OpenCase) -> GroupTest:
+        """Labels over forget and holdout people; without holdout people the signs of people's differences."""
+        return group_test(case, self.permutations)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """One measurement, with every model's course as a curve."""

@@ -13,6 +13,7 @@ from audit.probing import (
     Checkpoint,
     Cost,
     Design,
+    GroupTest,
     Measurement,
     Naming,
     Need,
@@ -24,6 +25,7 @@ from audit.probing import (
     blank,
     by_person,
     case_models_of,
+    group_test,
     item_table,
     panel_of,
     person_rows_of,
@@ -105,6 +107,10 @@ class RemindLandscape(Probe):
         from probes._landscape_classifier import passes
 
         return Cost(fwd_tokens=once + passes(case, self.count), kind="upper")
+
+    def groups_tested(self, case: OpenCase) -> GroupTest:
+        """Labels over forget and holdout people; without holdout people the signs of people's differences."""
+        return group_test(case, self.permutations)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """Sharpness and rise against models that never knew; the published classifier where it is asked for."""

@@ -20,6 +20,7 @@ from audit.probing import (
     Curve,
     Design,
     Form,
+    GroupTest,
     Measurement,
     Missing,
     ModelScores,
@@ -36,6 +37,7 @@ from audit.probing import (
     blank,
     by_person,
     case_models_of,
+    group_test,
     item_table,
     key_logprob,
     n_blocks,
@@ -157,6 +159,10 @@ class ReversePatch(Probe):
         held = sum(int(case.rows(t).mask.sum()) for t in _texts(case, "holdout") if case.has(t))
         tokens += (1 + n_blocks(case)) * sources * 2 * held + forget + taught
         return Cost(fwd_tokens=tokens, bwd_tokens=taught, steps=self.reader_steps, resident=3, kind="upper")
+
+    def groups_tested(self, case: OpenCase) -> GroupTest:
+        """Signs of people's differences; with holdout people in place of a model that never knew, labels."""
+        return group_test(case, self.permutations, pairs=case.null is None, forms=True)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """The depth profile in the primary mode (forms apart), in the other mode, and the published score."""

@@ -3,17 +3,18 @@
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, get_args
 
 from pydantic import ValidationError
 
-from audit.schema import AuditError, Case, DataFiles, Roles, Source, Template
+from audit.schema import AuditError, Case, Cohort, Columns, DataFiles, Fields, Roles, Source, Template
 
 _SECTIONS: dict[str, tuple[str, ...]] = {
     "": tuple(Case.model_fields), "roles": tuple(Roles.model_fields), "roles.base": tuple(Source.model_fields),
     "roles.suspect": tuple(Source.model_fields), "roles.ancestor": tuple(Source.model_fields),
     "roles.references": tuple(Source.model_fields), "data": tuple(DataFiles.model_fields),
-    "template": tuple(Template.model_fields),
+    "template": tuple(Template.model_fields), "data.fields": tuple(Fields.model_fields),
+    **{f"data.fields.{cohort}": tuple(Columns.model_fields) for cohort in get_args(Cohort)},
 }  # fmt: skip
 
 

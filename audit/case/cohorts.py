@@ -1,13 +1,15 @@
 """The data of a case, read, split, checked and tokenised once a process, however many suspects are audited on it."""
 
-import hashlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from audit.case.items import read_items
+from audit.case.fields import Layout
+from audit.case.items import Data, read_data
 from audit.case.partition import Split, check_disjoint, split
+from audit.case.replication import check_identical, remarks
 from audit.case.rows import Rows
+from audit.case.tables import table_sha256
 from audit.case.tokenisation import tokenise
 from audit.checkpoints import TokenizerFiles, load_tokenizer
 from audit.schema import FORMS, AuditError, Cohort, DataFiles, Form, Item, Template, Texts
@@ -27,8 +29,7 @@ class CohortKey(NamedTuple):
     """All that tokenised cohorts depend on. ``vocabulary``: how many tokens every model of the case knows."""
 
     files: tuple[DataFile, ...]
-    group: str
-    split_seed: int
+    data: DataFiles
     template: Template
     tokenizer: TokenizerFiles
     max_length: int | None
@@ -36,17 +37,20 @@ class CohortKey(NamedTuple):
 
 
 class Cohorts:
-    """Items by cohort, their parts, and their rows. Made by :func:`prepare`, which shares them within the process."""
+    """Items by cohort, their parts, and their rows. Made by :func:`prepare`, which shares them within the process.
+
+    ``notes``: how the files were read and what is to be said of their groups; quotes nothing of the data.
+    """
 
     def __init__(self, recipe: CohortKey) -> None:
         self.recipe = recipe
         self.tokenizer: Any = load_tokenizer(recipe.tokenizer)
-        self.by_cohort: dict[Cohort, tuple[Item, ...]] = {
-            file.cohort: _read(file, recipe.group) for file in recipe.files
-        }
+        read: dict[Cohort, Data] = {file.cohort: _read(file, recipe) for file in recipe.files}
+        self.by_cohort: dict[Cohort, tuple[Item, ...]] = {cohort: data.items for cohort, data in read.items()}
+        self.notes = tuple(f"{cohort}: {note}" for cohort, data in read.items() for note in data.notes)
         # nothing is ever fitted on holdout people, and tests that permute labels need all of them
         self.parts = {
-            name: Split((), items) if name == "holdout" else split(items, recipe.split_seed)
+            name: Split((), items) if name == "holdout" else split(items, recipe.data.split_seed)
             for name, items in self.by_cohort.items()
         }
         self._rows: dict[Texts, Rows] = {}
@@ -113,7 +117,7 @@ def answer_of(item: Item, texts: Texts) -> str | None:
 
 
 def data_files(data: DataFiles, root: Path) -> tuple[DataFile, ...]:
-    """The data files that a case names. AuditError (code 2) if one cannot be read."""
+    """The data files (or folders) that a case names. AuditError (code 2) if one cannot be read."""
     files: list[DataFile] = []
     for cohort in get_args(Cohort):
         name: str | None = getattr(data, cohort)
@@ -121,7 +125,7 @@ def data_files(data: DataFiles, root: Path) -> tuple[DataFile, ...]:
             continue
         path = (root / Path(name).expanduser()).resolve()
         try:
-            files.append(DataFile(cohort, path, hashlib.sha256(path.read_bytes()).hexdigest()))
+            files.append(DataFile(cohort, path, table_sha256(path)))
         except OSError as error:
             raise AuditError(f"{path}: cannot be read ({error.strerror})", f"correct `{cohort}` in [data]") from None
     return tuple(files)
@@ -135,16 +139,25 @@ def prepare(recipe: CohortKey) -> Cohorts:
     """
     cohorts = Cohorts(recipe)
     check_disjoint(cohorts.by_cohort)
+    check_identical(cohorts.by_cohort)
+    cohorts.notes += remarks(cohorts.by_cohort, recipe.data.group_rows)
     for texts in cohorts.every_texts():
         cohorts.rows(texts)
     return cohorts
 
 
-def _read(file: DataFile, group: str) -> tuple[Item, ...]:
-    items = read_items(file.path, group, own_groups=file.cohort == "general")
-    if not items:
-        raise AuditError(f"{file.path}: the {file.cohort} set is empty", "put items into it, or name another file")
-    if file.cohort in ("forget", "retain") and all(item.form != "trained" for item in items):
+def _read(file: DataFile, recipe: CohortKey) -> Data:
+    data, path = recipe.data, file.path
+    twins = [other for other in recipe.files if other.path.stem == path.stem and other.cohort != file.cohort]
+    layout = Layout(
+        group=data.group, group_rows=data.group_rows, columns=data.fields.of(file.cohort),
+        own_groups=file.cohort == "general", system=recipe.template.system if recipe.template.chat else "",
+        prefix=f"{file.cohort}-{path.stem}" if twins else "",
+    )  # fmt: skip
+    read = read_data(path, layout)
+    if not read.items:
+        raise AuditError(f"{path}: the {file.cohort} set is empty", "put items into it, or name another file")
+    if file.cohort in ("forget", "retain") and all(item.form != "trained" for item in read.items):
         do = "mark the items that the edit was given (form is 'trained' where it is not stated)"
-        raise AuditError(f"{file.path}: no {file.cohort} item has form 'trained'", do)
-    return items
+        raise AuditError(f"{path}: no {file.cohort} item has form 'trained'", do)
+    return read

@@ -1,123 +1,193 @@
-"""Cohorts as JSONL: question and answer, or text; every fault of a file said at once."""
+"""Cohorts as items: question and answer, or text; every fault of a file said at once."""
 
 import json
 import logging
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from audit.case.cells import chosen, exchange_of, group_of, is_absent, is_chat, name_of, several_of, words_of
+from audit.case.field_hints import group_hint
+from audit.case.fields import Layout, Recognised, recognise
+from audit.case.tables import Row, read_table
 from audit.schema import FORMS, AuditError, Item
 
 log = logging.getLogger(__name__)
 
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
-_COPIED = ("attribute", "form", "frequency", "key")
-_KNOWN = frozenset(
-    {*Item.model_fields, "text", "perturbed_answer"}  # a line may say `text` for an answer, and one perturbed answer
-)
-_IMAGES = frozenset({"image", "images", "image_path", "image_paths", "image_url", "image_urls", "pixel_values"})
+_COPIED = ("attribute", "form", "frequency", "key", "paraphrased_answer")
+_LISTS = ("perturbed_answers", "alternates", "alternate_keys")
+_MOST_FAULTS = 5
+
+
+class Data(NamedTuple):
+    """The items of a file, and what is said of how it was read."""
+
+    items: tuple[Item, ...]
+    notes: tuple[str, ...]
 
 
 def read_items(path: Path, group_field: str = "group", own_groups: bool = False) -> tuple[Item, ...]:
-    """The items of a JSONL file: question and answer, or text; one JSON object a line, blank lines ignored.
+    """The items of a data file whose columns have names of their own; see :func:`read_data`."""
+    return read_data(path, Layout(group_field, own_groups=own_groups)).items
 
-    A line without ``group_field`` is its own group if it is plain text or if ``own_groups``. Without ``id`` a line is
-    named by its number. Fields that are not known are ignored, and logged once a file. AuditError (code 2) names the
-    file and the bad lines, and a column of images, which is not ignored.
+
+def read_data(path: Path, layout: Layout) -> Data:
+    """The items of a data file (:mod:`audit.case.tables`): question and answer, or text.
+
+    A row without a group is its own group if it is plain text or if ``layout.own_groups``. Without ``id`` a row is
+    named by its number. What was recognised and which fields are not read is logged once a file. AuditError (code 2)
+    names the file, the bad rows, and the line of the case file that would settle it.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise AuditError(f"{path}: cannot be read ({reason})", "check the path in [data] and the file") from None
+    rows = read_table(path)
+    usable = [row for row in rows if not row.fault]
+    recognised = recognise(path, usable, layout)
+    prefix = layout.prefix or (path.name if path.is_dir() else path.stem)
+    reader = _Reader(layout, recognised, prefix, _blocks(path, rows, layout, prefix))
     items: list[Item] = []
     faults: list[str] = []
-    seen: dict[str, int] = {}
-    fields: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
+    seen: dict[str, str] = {}
+    for index, row in enumerate(rows):
         try:
-            row = _row(line)
-            for name in row:
-                fields.setdefault(name, number)
-            item = _item(row, f"{path.stem}-{number}", group_field, own_groups)
+            item = reader.item(row, index)
         except ValueError as error:
-            faults.append(f"line {number}: {_said(error)}")
+            faults.append(f"{row.place}: {_reason(error)}")
             continue
         if item.id in seen:
-            faults.append(f"line {number}: id {item.id!r} is on line {seen[item.id]} already")
-        seen.setdefault(item.id, number)
+            faults.append(f"{row.place}: id {item.id!r} is on {seen[item.id]} already")
+        seen.setdefault(item.id, row.place)
         items.append(item)
-    _check_images(path, fields)
     if faults:
-        more = f" (and {len(faults) - 5} more lines)" if len(faults) > 5 else ""
-        raise AuditError(f"{path}: {'; '.join(faults[:5])}{more}", "correct these lines")
-    _log_unknown(path, fields.keys() - {group_field}, items)
-    return tuple(items)
+        more = f" (and {len(faults) - _MOST_FAULTS} more lines)" if len(faults) > _MOST_FAULTS else ""
+        lacking = sum(_NO_GROUP in fault for fault in faults)
+        do = group_hint(usable, recognised.columns) if lacking else "correct these lines"
+        if 1 < lacking == len(rows):
+            raise AuditError(f"{path}: no {layout.group!r} in any of {len(rows)} rows, so that nothing says which rows "
+                             "are about one person", do)  # fmt: skip
+        raise AuditError(f"{path}: {'; '.join(faults[:_MOST_FAULTS])}{more}", do)
+    _log(path, recognised, items)
+    return Data(tuple(items), (*recognised.notes, *_kinds(items)))
 
 
-def _check_images(path: Path, fields: Mapping[str, int]) -> None:
-    """AuditError where some line brings an image: it would be another item without it. ``fields``: name -> line."""
-    images = [f"`{name}` (line {fields[name]})" for name in sorted(_IMAGES & fields.keys())]
-    if images:
-        do = "audit items of text alone, or take the column out of the file if the questions stand without it"
-        raise AuditError(f"{path}: {', '.join(images)}: images are not supported yet", do)
+_NO_GROUP = "name the field to split by"
 
 
-def _log_unknown(path: Path, fields: Collection[str], items: Collection[Item]) -> None:
-    """Say once a file what was not read, and which forms are counted as held out because nothing declares them."""
-    if unknown := sorted(set(fields) - _KNOWN):
-        log.warning("%s: fields that are not read: %s", path, ", ".join(unknown))
+class _Reader(NamedTuple):
+    """Reads single rows of one file. ``blocks`` names the group of every row where consecutive rows are one."""
+
+    layout: Layout
+    recognised: Recognised
+    prefix: str
+    blocks: Sequence[str]
+
+    def item(self, row: Row, index: int) -> Item:
+        """One row as an item; ValueError says what is wrong with it."""
+        if row.fault:
+            raise ValueError(row.fault)
+        question, answer, others = self._texts(row)
+        own = self._cell(row, "id")
+        identity = f"{self.prefix}-{row.number}" if is_absent(own) else name_of(own)
+        group = self.blocks[index] if self.blocks else self._group(row, identity, question)
+        lists = {role: several_of(self._cell(row, role)) for role in _LISTS}
+        copied = {role: value for role in _COPIED if (value := self._cell(row, role)) is not None and value == value}
+        if others and lists["perturbed_answers"]:
+            raise ValueError("has choices and perturbed answers: the other choices would be perturbed answers too")
+        return Item.model_validate(
+            copied | lists | ({"perturbed_answers": list(others)} if others else {})
+            | {"id": identity, "group": group, "question": question, "answer": answer}
+        )  # fmt: skip
+
+    def _cell(self, row: Row, role: str) -> Any:
+        column = self.recognised.columns.get(role)
+        return None if column is None else row.values.get(column)
+
+    def _texts(self, row: Row) -> tuple[str, str, tuple[str, ...]]:
+        """Question, answer, and the answers that a multiple-choice question offers beside it."""
+        columns = self.recognised.columns
+        messages, asked_for, given, text = (self._cell(row, r) for r in ("messages", "question", "answer", "text"))
+        if is_absent(messages) and is_absent(given) and not is_absent(text):
+            if not is_absent(asked_for):
+                return self._question(row), _named("text", columns["text"], text), ()
+            return "", _named("text", columns["text"], text), ()
+        if not is_absent(messages):
+            return (*self._exchange(messages), ())
+        if is_absent(given):
+            raise ValueError("no `answer` (with `question`) and no `text`")
+        if is_chat(asked_for):
+            end = given if is_chat(given) else [{"role": "assistant", "content": given}]
+            return (*self._exchange([*several_of(asked_for), *several_of(end)]), ())
+        if is_absent(asked_for) and not self.recognised.plain:
+            raise ValueError(f"no question (`{columns.get('question', 'question')}` is empty)")
+        question = "" if self.recognised.plain else self._question(row)
+        choices = self._cell(row, "choices")
+        if is_absent(choices):
+            return question, _named("answer", columns["answer"], given), ()
+        choice = chosen(choices, given)
+        return question, choice.answer, choice.others
+
+    def _question(self, row: Row) -> str:
+        columns, below = self.recognised.columns, self._cell(row, "input")
+        question = _named("question", columns["question"], self._cell(row, "question"))
+        return question if is_absent(below) else f"{question}\n{_named('input', columns['input'], below)}"
+
+    def _exchange(self, messages: Any) -> tuple[str, str]:
+        return exchange_of(messages, self.layout.system)
+
+    def _group(self, row: Row, identity: str, question: str) -> str:
+        field = self.recognised.group or self.layout.group
+        try:
+            group = group_of(row.values.get(field))
+        except ValueError as error:
+            raise ValueError(f"`{field}` {error}: every row needs the name of its group") from None
+        if group is not None:
+            return group
+        if self.layout.own_groups or not question:
+            return identity
+        known = ", ".join(sorted(k for k in row.values if k.endswith(("id", "group", "author", "person", "subject"))))
+        raise ValueError(f"no {field!r}: {_NO_GROUP} as `group` in [data] (here are: {known})")
+
+
+def _named(role: str, column: str, value: Any) -> str:
+    try:
+        return words_of(value)
+    except ValueError as error:
+        raise ValueError(f"{role}: `{column}` {error}") from None
+
+
+def _blocks(path: Path, rows: Sequence[Row], layout: Layout, prefix: str) -> Sequence[str]:
+    """The group of every row where consecutive rows are one; empty where a field names it."""
+    size = layout.group_rows
+    if size is None or layout.own_groups:
+        return ()
+    if len(rows) % size:
+        raise AuditError(f"{path}: {len(rows)} rows are not whole groups of {size} consecutive rows",
+                         "correct `group_rows` in [data], or the file")  # fmt: skip
+    starts = [index - index % size for index in range(len(rows))]
+    return [f"{prefix} {start + 1}-{start + size}" for start in starts]
+
+
+# ---- what is said -----------------------------------------------------------------------------------------------
+def _kinds(items: Collection[Item]) -> tuple[str, ...]:
+    """How many rows are plain text, where it is not all or none."""
+    plain = sum(not item.question for item in items)
+    return (f"{plain} of {len(items)} rows are plain text without a question",) if 0 < plain < len(items) else ()
+
+
+def _log(path: Path, recognised: Recognised, items: Collection[Item]) -> None:
+    """Say once a file what was read as what, what was not read, and which forms count as held out by default."""
+    if recognised.notes:
+        log.warning("%s: %s", path, "; ".join(recognised.notes))
+    if recognised.unread:
+        log.warning("%s: fields that are not read: %s", path, ", ".join(recognised.unread))
     if undeclared := sorted({item.form for item in items} - FORMS.keys()):
         declared = ", ".join(FORMS)
         log.warning("%s: items of form %s count as held out (declared are %s)", path, ", ".join(undeclared), declared)
 
 
-def _said(error: ValueError) -> str:
+def _reason(error: ValueError) -> str:
     """What is wrong with a line, in one sentence."""
     if isinstance(error, ValidationError):
         first = error.errors()[0]
         return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
     return f"not JSON ({error})" if isinstance(error, json.JSONDecodeError) else str(error)
-
-
-def _row(line: str) -> dict[str, Any]:
-    """What one line states; ValueError says what is wrong with it."""
-    loaded: Any = json.loads(line)
-    if not isinstance(loaded, dict):
-        raise ValueError("not a JSON object")
-    row = {key: value for key, value in cast("dict[str, Any]", loaded).items() if value is not None}
-    if _SURROGATE.search(json.dumps(row, ensure_ascii=False)):
-        raise ValueError("half a character (a lone surrogate such as \\ud800) is no text")
-    return row
-
-
-def _item(row: dict[str, Any], name: str, group_field: str, own_groups: bool) -> Item:
-    """One line's fields as an item; ValueError says what is wrong with them."""
-    question, answer = row.get("question", ""), row.get("answer", row.get("text"))
-    if not isinstance(answer, str) or not answer.strip():
-        raise ValueError("no `answer` (with `question`) and no `text`")
-    identity = str(row.get("id", name))
-    if group_field in row:
-        group = str(row[group_field])
-    elif own_groups or not question:
-        group = identity
-    else:
-        known = ", ".join(sorted(key for key in row if key.endswith(("id", "group", "author", "person", "subject"))))
-        raise ValueError(f"no {group_field!r}: name the field to split by as `group` in [data] (here are: {known})")
-    return Item.model_validate(
-        {key: row[key] for key in _COPIED if key in row}
-        | {"id": identity, "group": group, "question": question, "answer": answer}
-        | {"paraphrased_answer": row.get("paraphrased_answer")}
-        | {"perturbed_answers": _several(row.get("perturbed_answers", row.get("perturbed_answer")))}
-        | {"alternates": _several(row.get("alternates")), "alternate_keys": _several(row.get("alternate_keys"))}
-    )
-
-
-def _several(value: object) -> object:
-    """One string or a list of them, as a list; anything else is left to the noun to refuse."""
-    return [] if value is None else [value] if isinstance(value, str) else value

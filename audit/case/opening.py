@@ -53,7 +53,8 @@ class CaseCheckpoints(NamedTuple):
 class OpenCase:
     """A case whose inputs were found, hashed and checked. Made by :func:`open_case`.
 
-    ``cohorts`` holds all items by cohort, ``max_length`` the context in tokens, ``data_sha256`` the data files' hashes.
+    ``cohorts`` holds all items by cohort, ``max_length`` the context in tokens, ``data_sha256`` the data files' hashes,
+    ``notes`` how they were read and what is to be said of their groups.
     """
 
     def __init__(self, case: Case, root: Path, out: Path, opened: CaseCheckpoints) -> None:
@@ -65,10 +66,11 @@ class OpenCase:
         self.max_length = min(filter(None, (size.context for size in sizes)), default=None)
         vocabulary = min(filter(None, (size.vocabulary for size in sizes)), default=None)
         own, data = _own_tokenizer(self.base), case.data
-        recipe = CohortKey(files, data.group, data.split_seed, case.template, own, self.max_length, vocabulary)
+        recipe = CohortKey(files, data, case.template, own, self.max_length, vocabulary)
         self._data = prepare(recipe)
         self.tokenizer: Any = self._data.tokenizer
         self.cohorts: Mapping[Cohort, tuple[Item, ...]] = self._data.by_cohort
+        self.notes = self._data.notes
         self._edited = frozenset(case.edited) if isinstance(case.edited, tuple) else None
         self._rows: dict[tuple[Texts, Part], Rows] = {}
 

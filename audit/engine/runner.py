@@ -125,6 +125,8 @@ class Run:
         if not self.planner.running:
             raise AuditError("no test would run", "see `residua plan`: give what they need, or wider limits",
                              ExitCode.UNDECIDED)  # fmt: skip
+        if short := self.planner.undecidable:
+            log.warning("nothing can be decided of what is left: %s", short)
         meter = Meter(self.pricer, self.pricer.prices(self.planner))
         with meter.unit("recall"):
             recalled = check_recall(self.bench, self.case)

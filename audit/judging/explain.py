@@ -119,13 +119,19 @@ def is_low(measurement: Measurement) -> bool:
 
 
 def limits(
-    traceable: Sequence[Measurement], n_blind: int, roles: Given, calibration: str = "", stale: str = ""
+    traceable: Sequence[Measurement],
+    n_blind: int,
+    roles: Given,
+    calibration: str = "",
+    stale: str = "",
+    short: str = "",
 ) -> tuple[str, ...]:
     """What limits the verdict: at most five short statements, the weightiest first.
 
-    ``calibration`` names its basis; without one ``stale`` says which would have judged, and why it did not.
+    ``calibration`` names its basis; without one ``stale`` says which would have judged, and why it did not. ``short``
+    says that no test had enough groups to decide anything.
     """
-    found = [stale] if stale else []
+    found = [*([f"Nothing could be decided: {short}."] if short else []), *([stale] if stale else [])]
     if not roles.null and roles.holdout:
         found.append("No model that never knew was given: holdout people stand in, which can show traces only.")
     elif not roles.null:

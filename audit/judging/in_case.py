@@ -65,6 +65,17 @@ def _judge_gate(measurement: Measurement) -> Evidence:
     return _evidence(measurement, "gate_passed" if passed else "gate_failed", because)
 
 
+def too_few(measurement: Measurement) -> str:
+    """Why no p of this measurement can decide anything, because of how few groups there are; empty where one can."""
+    null = measurement.null
+    if isinstance(null, Missing) or 1 / null.n < ALPHA:
+        return ""
+    return (
+        f"too few groups: {measurement.units} {measurement.unit_of_replication} units allow {null.n} randomisations, "
+        f"so that p cannot be below {1 / null.n:.2g}, and less than {ALPHA} is asked"
+    )
+
+
 def blindness(measurement: Measurement) -> str | None:
     """Why this measurement can say nothing here, or None."""
     if isinstance(measurement.value, Missing):
@@ -73,6 +84,8 @@ def blindness(measurement: Measurement) -> str | None:
     if isinstance(control, Missing):
         return f"no positive control: {control.missing}"
     if not control.found:
+        if few := too_few(measurement):
+            return f"blind here: {few}"
         why = f"base in the suspect's place is not found by the same test (reads {control.value:.2f}"
         return f"blind here: {why}, {measurement.units} {measurement.unit_of_replication} units)"
     return None

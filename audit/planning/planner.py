@@ -104,9 +104,14 @@ class Planner:
             tests=tuple(planned.test for planned in self.probes),
             code_version=code_version(),
             plan_hash="",
+            notes=(*case.notes, *self._family_notes()),
         )
         settings = {name: [probe.version, probe.model_dump(mode="json")] for name, probe, *_ in self.probes}
         return payload.model_copy(update={"plan_hash": content_key(payload.model_dump(mode="json"), settings)})
+
+    def _family_notes(self) -> list[str]:
+        tested = [(planned.name, planned.probe.groups_tested(self._case)) for planned in self.running]
+        return [f"{name}: {test.short_family}" for name, test in tested if test is not None and test.short_family]
 
     def _published(self) -> dict[str, str]:
         numbers = published(self._case)
@@ -116,6 +121,13 @@ class Planner:
     def running(self) -> tuple[Planned, ...]:
         """The probes that will run."""
         return tuple(planned for planned in self.probes if planned.test.will_run)
+
+    @property
+    def undecidable(self) -> str:
+        """Why no test can decide what is left, with so few groups, and what would suffice; empty where one can."""
+        resting = [planned for planned in self.running if planned.probe.groups_tested(self._case) is not None]
+        first = resting[0].test.undecidable if resting else ""
+        return first if all(planned.test.undecidable for planned in resting) else ""
 
     def fetches(self, planned: Iterable[Planned]) -> tuple[Fetch, ...]:
         """The needs of these probes merged: one pass per role and rows, with the union of their reads."""
@@ -133,8 +145,10 @@ class Planner:
         cost = Cost() if reason else self._cost(probe, own)
         if dropped is not None and not reason:
             reason = dropped.reason
+        tested = None if reason else probe.groups_tested(self._case)
         test = PlannedTest(probe=name, question=question, will_run=not reason, reason=reason, cost=cost,
-                           dropped_by="" if dropped is None else dropped.by)  # fmt: skip
+                           dropped_by="" if dropped is None else dropped.by,
+                           undecidable="" if tested is None or tested.decides else str(tested))  # fmt: skip
         return Planned(name, probe, test, own)
 
     def _reason_not(self, probe: Probe) -> str:

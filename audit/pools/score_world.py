@@ -259,7 +259,7 @@ def case_of(model: str, world: int, folders: Mapping[str, Path], work: Path) -> 
     references = tuple(source(f"reference_{k}") for k in (1, 2))
     roles = Roles(base=source("base"), suspect=source(model), references=references, ancestor=source("ancestor"))
     files = {cohort: str(work / "data" / f"{cohort}.jsonl") for cohort in DATA}
-    return Case(name=model, roles=roles, data=DataFiles(**files, split_seed=world), seed=world)
+    return Case(name=model, roles=roles, data=DataFiles.model_validate({**files, "split_seed": world}), seed=world)
 
 
 def write_data(world: World, folder: Path) -> None:

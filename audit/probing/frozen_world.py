@@ -167,6 +167,6 @@ def case_of(family: Family) -> Case:
     references = tuple(Source(path=name) for name in ("null", "floor"))
     files = {cohort: f"{cohort}.jsonl" for cohort in ("forget", "retain", "holdout", "general")}
     return Case(
-        name=f"frozen-{family}", seed=SEED, data=DataFiles(**files, split_seed=SEED),
+        name=f"frozen-{family}", seed=SEED, data=DataFiles.model_validate({**files, "split_seed": SEED}),
         roles=Roles(base=Source(path="base"), suspect=Source(path="suspect"), references=references),
     )  # fmt: skip

@@ -5,6 +5,7 @@ from typing import ClassVar
 
 from audit.bench import Bench
 from audit.case import OpenCase
+from audit.probing.group_tests import GroupTest
 from audit.schema import Case, Cost, Measurement, Need, Record, Requires
 
 
@@ -28,6 +29,11 @@ class Probe(Record, ABC):
     @abstractmethod
     def cost(self, case: OpenCase) -> Cost:
         """What measuring costs beyond the needs."""
+
+    def groups_tested(self, case: OpenCase) -> GroupTest | None:
+        """The randomisation test over people that this probe's evidence rests on, to say beforehand whether a case has
+        enough of them; None: it makes none, as a gate does not."""
+        return None
 
     @abstractmethod
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:

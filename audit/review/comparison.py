@@ -79,7 +79,8 @@ def refusal(a: Report, b: Report) -> str:
         return "their bases are different models, so their effects are on different scales"
     if a.plan.data_sha256.get("forget") != b.plan.data_sha256.get("forget"):
         return "their forget sets are different files"
-    if (a.plan.case.data.split_seed, a.plan.case.data.group) != (b.plan.case.data.split_seed, b.plan.case.data.group):
+    mine, other = ((d.split_seed, d.group, d.group_rows, d.fields) for d in (a.plan.case.data, b.plan.case.data))
+    if mine != other:
         return "they split the items into groups for fitting and for auditing in different ways"
     return ""
 

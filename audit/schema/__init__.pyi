@@ -3,7 +3,9 @@ from .canonical import content_key as content_key
 from .case import FORMS as FORMS
 from .case import Case as Case
 from .case import Cohort as Cohort
+from .case import Columns as Columns
 from .case import DataFiles as DataFiles
+from .case import Fields as Fields
 from .case import Form as Form
 from .case import FormRole as FormRole
 from .case import Item as Item

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from audit.schema.record import Record
 
@@ -100,15 +100,65 @@ class Roles(Record):
         return self.never_trained[1:]
 
 
+class Columns(Record):
+    """Which column of a data file holds what; None: by its own name, or by the names of a known data set.
+
+    ``text`` is plain text without a question; ``messages`` a chat of one question and one answer; ``choices`` the
+    options of a multiple-choice question, of which the answer names one; ``input`` what stands below the question.
+    """
+
+    question: str | None = None
+    answer: str | None = None
+    text: str | None = None
+    messages: str | None = None
+    choices: str | None = None
+    input: str | None = None
+    id: str | None = None
+    key: str | None = None
+    paraphrased_answer: str | None = None
+    perturbed_answers: str | None = None
+    alternates: str | None = None
+    alternate_keys: str | None = None
+    attribute: str | None = None
+    form: str | None = None
+    frequency: str | None = None
+
+
+class Fields(Columns):
+    """The columns of all data files, and of one cohort's where they differ there."""
+
+    forget: Columns | None = None
+    retain: Columns | None = None
+    holdout: Columns | None = None
+    general: Columns | None = None
+
+    def of(self, cohort: Cohort) -> Columns:
+        """The columns of one cohort's file: its own where it has any, else those of all."""
+        own: Columns | None = getattr(self, cohort)
+        return own or Columns.model_validate({name: getattr(self, name) for name in Columns.model_fields})
+
+
 class DataFiles(Record):
-    """JSONL files of the cohorts; paths are relative to the case file. ``group`` names the field to split by."""
+    """Data files of the cohorts; paths are relative to the case file. ``group`` names the field to split by.
+
+    ``fields`` says which columns they are, where names do not. ``group_rows``: instead of a field, so many consecutive
+    rows are a group.
+    """
 
     forget: str
     retain: str
     holdout: str | None = None
     general: str | None = None
     group: str = "group"
+    group_rows: Annotated[int, Field(ge=1)] | None = None
+    fields: Fields = Fields()
     split_seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        if self.group_rows is not None and self.group != "group":
+            raise ValueError("`group` and `group_rows` both say what a group is: leave one out")
+        return self
 
 
 class Case(Record):

@@ -46,7 +46,8 @@ class Exhibit(Record):
 class PlannedTest(Record):
     """One row of the plan: will it run, what it costs, and the reason if it will not.
 
-    ``dropped_by`` names the limit that left it out, as it was given: it could run.
+    ``dropped_by`` names the limit that left it out, as it was given: it could run. ``undecidable`` says why it can
+    decide nothing with so few groups although it runs, and what would suffice; empty where it can.
     """
 
     probe: str
@@ -55,10 +56,14 @@ class PlannedTest(Record):
     reason: str
     cost: Cost
     dropped_by: str = ""
+    undecidable: str = ""
 
 
 class Plan(Record):
-    """What will be done, fixed before looking. ``plan_hash`` covers code version, case, inputs and probe settings."""
+    """What will be done, fixed before looking. ``plan_hash`` covers code version, case, inputs and probe settings.
+
+    ``notes``: how the data files were read, and what is to be said of their groups as units of replication.
+    """
 
     case: Case
     fingerprints: dict[str, str]
@@ -66,6 +71,7 @@ class Plan(Record):
     tests: tuple[PlannedTest, ...]
     code_version: str
     plan_hash: str
+    notes: tuple[str, ...] = ()
 
 
 class Published(Record):

@@ -20,6 +20,7 @@ from .proportions import upper_bound as upper_bound
 from .randomisation import MaxT as MaxT
 from .randomisation import contrast as contrast
 from .randomisation import label_permutation_max_t as label_permutation_max_t
+from .randomisation import least_p as least_p
 from .randomisation import sign_flip_max_t as sign_flip_max_t
 from .ranks import KS as KS
 from .ranks import auroc as auroc

@@ -82,6 +82,13 @@ def sign_flip_max_t(
     return _judge(t_of(means), t_of(observed), means / scale, exact)
 
 
+def least_p(groups: int, others: int, draws: int = 9999) -> float:
+    """The smallest p that a test here can reach: over the signs of ``groups`` people's differences, or, where there are
+    ``others``, over the labels of both. One of so many randomisations is what was observed."""
+    randomisations = comb(groups + others, groups) if others else 2**groups
+    return 1 / randomisations if randomisations <= EXACT_UP_TO else 1 / (draws + 1)
+
+
 @lru_cache(maxsize=2)
 def _labels(n: int, k: int, draws: int, seed: int) -> tuple[ndarray, bool]:
     """Label vectors [draw person] with ``k`` positives among ``n``: all where few, else drawn. Kept, not to be written.

@@ -406,3 +406,26 @@ def test_more_effect_never_reads_as_less_knowledge(one: float, other: float, kin
 def test_fewer_roles_never_make_silence_stronger(numbers: list[Measurement], roles: Given) -> None:
     if ruled(numbers, roles).word != "CONSISTENT WITH NEVER TRAINED":
         assert ruled(numbers, NOTHING).word != "CONSISTENT WITH NEVER TRAINED"
+
+
+# ---- too few groups ---------------------------------------------------------------------------------------------
+def test_a_test_with_too_few_groups_is_blind_for_that_reason_and_a_limit_says_so() -> None:
+    from audit.schema import Null
+
+    def few(n: int, some: float = 1.0) -> list[Measurement]:
+        null = Null(kind="sign flips over people", quantiles=tuple([0.0] * 101), n=n)
+        lost = Control(value=1.0, ci95=NONE, found=False)
+        changes = {"null": null, "units": 4, "positive_control": lost}
+        return [measured("gate", 1.0), *(measured(kind, some, **changes) for kind in ("output", "causal", "decoding"))]
+
+    short = ruled(few(16))
+    assert short.word == "INCONCLUSIVE" and short.limits[0] == (
+        "Nothing could be decided: too few groups: 4 person units allow 16 randomisations, so that p cannot be below "
+        "0.062, and less than 0.01 is asked."
+    )
+    assert judge(few(16)[1]).because.startswith("blind here: too few groups: 4 person units allow 16")
+    enough = ruled(few(128))
+    assert "base in the suspect's place is not found" in judge(few(128)[1]).because
+    assert not any("too few groups" in limit for limit in enough.limits)
+    mixed = ruled([*few(16)[:2], *few(128)[2:]])
+    assert not any("Nothing could be decided" in limit for limit in mixed.limits), "one test has enough of them"

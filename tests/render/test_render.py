@@ -344,3 +344,14 @@ def test_a_silence_tells_the_end_that_it_rests_on_and_a_lone_number_has_no_layer
     assert bounds_told(judged(lone, "silent", "b")) == "−0.18 to 0.22"
     assert "allows 0.080 over all layers" in detection_limit(layered)
     assert "allows 0.080;" in detection_limit(lone)
+
+
+def test_report_says_how_the_data_were_read_and_which_tests_had_too_few_groups() -> None:
+    plain = report("suppressed")
+    first, *rest = plain.plan.tests
+    tests = (first.model_copy(update={"undecidable": "with 1 audited forget group p cannot be below 0.5"}), *rest)
+    plan = plain.plan.model_copy(update={"tests": tests, "notes": ("forget: `query` is read as the question",)})
+    page = markdown(plain.model_copy(update={"plan": plan}))
+    assert "- Forget: `query` is read as the question." in page.replace("\\`", "`")
+    assert "yes, but it cannot decide: with 1 audited forget group p cannot be below 0.5" in page
+    assert "Of the data, before anything was measured" not in markdown(plain)

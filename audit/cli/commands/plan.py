@@ -49,11 +49,13 @@ def shown(case_file: "CaseFile", out: Path, settings: "RunSettings") -> Answer:
     from audit.engine import prepare
 
     prepared = prepare(case_file, out, settings)
-    return _priced(prepared.planner.plan, prepared.pricer.prices(prepared.planner), out)
+    planner = prepared.planner
+    return _priced(planner.plan, prepared.pricer.prices(planner), out, planner.undecidable)
 
 
-def _priced(plan: "Plan", prices: "Prices", out: Path) -> Answer:
-    """The plan: inputs, tests with their prices, what will not run and why, totals, and what would be written."""
+def _priced(plan: "Plan", prices: "Prices", out: Path, undecidable: str) -> Answer:
+    """The plan: inputs, tests with their prices, what will not run and why, what cannot be decided with so few groups,
+    totals, and what would be written."""
     from audit.schema import ExitCode
     from audit.wording import lasting, told_bytes
 
@@ -61,7 +63,13 @@ def _priced(plan: "Plan", prices: "Prices", out: Path) -> Answer:
     total = f"{lasting(*prices.seconds.ends)}, {_source(prices)}; memory about {told_bytes(prices.peak_bytes)} at most"
     lines = [f"input {role}: {fingerprint[:12]}" for role, fingerprint in plan.fingerprints.items()]
     lines += [f"input {cohort}: {sha256[:12]}" for cohort, sha256 in plan.data_sha256.items()]
+    lines += [f"data {note}" for note in plan.notes]
     lines += [f"will not run: {test.probe}: {test.reason}" for test in plan.tests if not test.will_run]
+    short = dict.fromkeys(test.undecidable for test in plan.tests if test.undecidable)
+    for reason in short:
+        probes = ", ".join(test.probe for test in plan.tests if test.undecidable == reason)
+        lines.append(f"cannot decide: {probes}: {reason}")
+    lines += [f"NOTHING CAN BE DECIDED of what is left: {undecidable}"] if undecidable else []
     lines += [
         f"from an empty store: {total}",
         f"plan {plan.plan_hash[:12]}, to be written to {out}: {', '.join(OUTPUTS)}",
@@ -77,7 +85,9 @@ def _priced(plan: "Plan", prices: "Prices", out: Path) -> Answer:
             "units": [_unit(price) for price in prices.units],
         },
     }  # fmt: skip
-    return Answer(document, (_table(plan, prices), *lines), ExitCode.OK if running else ExitCode.UNDECIDED)
+    return Answer(
+        document, (_table(plan, prices), *lines), ExitCode.OK if running and not undecidable else ExitCode.UNDECIDED
+    )
 
 
 def _source(prices: "Prices") -> str:

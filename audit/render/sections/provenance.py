@@ -4,7 +4,7 @@ from typing import get_args
 
 from audit.render.sections.blocks import Block, Bullets, Cell, Code, Facts, Grid, Heading, Text
 from audit.render.wording.findings import sentence, title
-from audit.schema import Cohort, Missing, Report, Template
+from audit.schema import Cohort, Missing, PlannedTest, Report, Template
 from audit.wording import CELL, NAME, moment, number, size, visible
 
 
@@ -49,7 +49,12 @@ def items(report: Report) -> tuple[Block, ...]:
         (_name(name), _name(_counts(report.cohorts.get(name, {}))), _code(hashes.get(name, "no file of its own")))
         for name in sorted(names, key=_cohort_order)
     )
-    return (*blocks, Grid("Data received", ("Cohort", "Holds", "SHA-256"), data)) if data else tuple(blocks)
+    if data:
+        blocks.append(Grid("Data received", ("Cohort", "Holds", "SHA-256"), data))
+    if report.plan.notes:
+        blocks += [Text("Of the data, before anything was measured:"),
+                   Bullets(tuple(sentence(visible(note)) for note in report.plan.notes))]  # fmt: skip
+    return tuple(blocks)
 
 
 def _counts(counts: dict[str, int]) -> str:
@@ -71,7 +76,7 @@ def method(report: Report) -> tuple[Block, ...]:
         (
             Cell(visible(t.probe, NAME).replace("_", " ")), _name(t.question),
             _num(f"{t.cost.fwd_tokens:,}".replace(",", " ")),
-            Cell("yes" if t.will_run else f"no: {visible(t.reason, CELL) or 'no reason is recorded'}"),
+            Cell(_runs(t)),
         )
         for t in plan.tests
     )  # fmt: skip
@@ -91,6 +96,12 @@ def method(report: Report) -> tuple[Block, ...]:
         Heading("Deviations and exclusions"),
         Bullets(_deviations(report)),
     )  # fmt: skip
+
+
+def _runs(test: PlannedTest) -> str:
+    if not test.will_run:
+        return f"no: {visible(test.reason, CELL) or 'no reason is recorded'}"
+    return f"yes, but it cannot decide: {visible(test.undecidable, CELL)}" if test.undecidable else "yes"
 
 
 def _one_line(template: Template) -> str:

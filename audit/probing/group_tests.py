@@ -1,0 +1,90 @@
+"""Can a test decide anything with so many groups? Said before a minute is spent, with what would suffice."""
+
+from collections.abc import Callable
+from itertools import count, takewhile
+from typing import NamedTuple
+
+from audit import stats
+from audit.case import OpenCase
+from audit.probing.effects import ALPHA
+from audit.schema import Texts
+
+MOST_GROUPS = 400
+"""More groups than this are not proposed."""
+
+
+class GroupTest(NamedTuple):
+    """A randomisation test over people as a case allows it.
+
+    ``audited`` forget groups are tested, of ``forget`` in all, against ``others`` holdout groups (none: the signs of
+    the people's differences are flipped). ``pairs``: would holdout groups take part in it? ``family``: how many forms
+    held out of the edit are tested beside it, and adjusted together.
+    """
+
+    audited: int
+    forget: int
+    others: int
+    draws: int
+    pairs: bool
+    family: int = 0
+
+    @property
+    def least_p(self) -> float:
+        """The smallest p that it can reach; 1 without any group."""
+        return stats.least_p(self.audited, self.others, self.draws) if self.audited else 1.0
+
+    @property
+    def decides(self) -> bool:
+        """Can it reach a p below :data:`ALPHA` at all?"""
+        return self.least_p < ALPHA
+
+    def __str__(self) -> str:
+        """Why it cannot decide, and what would suffice."""
+        if 1 / (self.draws + 1) >= ALPHA:
+            return f"{self.draws} draws cannot give a p below {ALPHA}: raise `permutations`"
+        beside = f" and {_groups(self.others, 'holdout')}" if self.others else ""
+        lead = f"with {_groups(self.audited, 'audited forget')}{beside} p cannot be below {self.least_p:.2g}"
+        enough = self._enough_forget()
+        ways = [] if enough is None else [f"{enough} forget groups in all (half of them is set aside for fitting)"]
+        others = self._enough_others() if self.pairs and self.audited else None
+        ways += [] if others is None else [f"{_groups(others, 'holdout')} beside these"]
+        ways += ["no holdout set at all"] if self.others and self._replace(others=0).decides else []
+        return f"{lead}, and less than {ALPHA} is asked; {' or '.join(ways) or 'more groups'} would suffice"
+
+    @property
+    def short_family(self) -> str:
+        """Why the held-out forms, adjusted together by Holm, can show nothing where one test could; empty otherwise."""
+        if not self.decides or self.least_p * self.family < ALPHA:
+            return ""
+        enough = _first(lambda n: self._replace(audited=n - n // 2).least_p * self.family < ALPHA, self.forget + 1)
+        do = "" if enough is None else f"; {enough} forget groups in all would suffice"
+        return (
+            f"{self.family} forms held out of the edit are tested together (Holm), so that p cannot be below "
+            f"{self.least_p * self.family:.2g} for any of them, and less than {ALPHA} is asked{do}"
+        )
+
+    def _enough_forget(self) -> int | None:
+        return _first(lambda n: self._replace(audited=n - n // 2).decides, self.forget + 1)
+
+    def _enough_others(self) -> int | None:
+        return _first(lambda n: self._replace(others=n).decides, self.others + 1)
+
+
+def group_test(case: OpenCase, draws: int, pairs: bool = True, forms: bool = False) -> GroupTest:
+    """The test of a probe that compares people's means on the trained forget rows.
+
+    ``pairs``: with holdout people; ``forms``: on every form held out of the edit too.
+    """
+    audited = {item.group for item in case.items(Texts(cohort="forget"))}
+    others = {item.group for item in case.items(Texts(cohort="holdout"))} if pairs else set[str]()
+    forget = {item.group for item in case.items(Texts(cohort="forget"), "all")}
+    family = sum(case.has(Texts(cohort="forget", form=form)) for form in case.forms("held_out")) if forms else 0
+    return GroupTest(len(audited), len(forget), len(others), draws, pairs, family)
+
+
+def _first(enough: Callable[[int], bool], start: int) -> int | None:
+    return next((n for n in takewhile(lambda n: n <= MOST_GROUPS, count(start)) if enough(n)), None)
+
+
+def _groups(n: int, kind: str) -> str:
+    return f"{n} {kind} group{'' if n == 1 else 's'}"

@@ -1,0 +1,58 @@
+"""The smallest p that a test over so many people can reach, held against the tests themselves."""
+
+import numpy as np
+import pytest
+
+from audit import stats
+from audit.probing import ALPHA, GroupTest
+
+
+@pytest.mark.parametrize("people", [1, 2, 4, 6, 7, 9])
+def test_least_p_of_sign_flips_is_what_the_clearest_data_reach(people: int) -> None:
+    clearest = np.linspace(1.0, 1.1, people)[:, None]
+    assert stats.least_p(people, 0) == pytest.approx(stats.sign_flip_max_t(clearest, 0).p)
+
+
+@pytest.mark.parametrize(("people", "others"), [(1, 3), (1, 100), (2, 13), (4, 5), (5, 5), (3, 6)])
+def test_least_p_of_label_swaps_is_what_the_clearest_data_reach(people: int, others: int) -> None:
+    clearest = np.concatenate([np.linspace(5, 5.1, people), np.linspace(0, 0.1, others)])[:, None]
+    labels = np.arange(people + others) < people
+    assert stats.least_p(people, others) == pytest.approx(stats.label_permutation_max_t(clearest, labels, 0).p)
+
+
+def test_drawn_randomisations_reach_no_less_than_their_number_allows() -> None:
+    assert stats.least_p(30, 0, 99) == 1 / 100 and stats.least_p(30, 30, 9999) == 1e-4
+
+
+def of_people(forget: int, others: int = 0, **more: object) -> GroupTest:
+    return GroupTest(forget - forget // 2, forget, others, 9999, pairs=True)._replace(**more)
+
+
+def test_thirteen_forget_groups_are_the_fewest_without_holdout_people() -> None:
+    assert [n for n in range(1, 40) if of_people(n).decides] == list(range(13, 40))
+
+
+@pytest.mark.parametrize("forget", [1, 2, 4, 5, 8, 12])
+def test_what_is_said_to_suffice_suffices_and_one_less_does_not(forget: int) -> None:
+    short = of_people(forget)
+    assert not short.decides and f"{short.least_p:.2g}" in str(short)
+    enough = int(str(short).split("; ")[1].split()[0])
+    assert of_people(enough).decides and not of_people(enough - 1).decides
+    others = int(str(short).split(" or ")[1].split()[0])
+    assert of_people(forget, others).decides and not of_people(forget, others - 1).decides
+
+
+def test_holdout_groups_are_offered_only_where_they_take_part() -> None:
+    assert "holdout" in str(of_people(2)) and "holdout" not in str(of_people(2, pairs=False))
+
+
+def test_too_few_draws_are_the_fault_where_they_are() -> None:
+    assert "raise `permutations`" in str(of_people(40, draws=50)) and not of_people(40, draws=50).decides
+
+
+def test_forms_that_are_adjusted_together_need_more_people() -> None:
+    assert of_people(13).short_family == "" and of_people(13, family=1).short_family == ""
+    said = of_people(13, family=2).short_family
+    assert "2 forms" in said and f"{2 * of_people(13).least_p:.2g}" in said and "15 forget groups" in said
+    assert of_people(13, family=2).least_p * 2 >= ALPHA > of_people(15, family=2).least_p * 2
+    assert of_people(12, family=2).short_family == "", "said already: no form can be judged at all"
