@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from audit.case.function_words import FunctionWords, function_words
 from audit.case.items import read_items
 from audit.case.partition import Split, check_disjoint, split
 from audit.case.rows import Rows
@@ -48,6 +49,7 @@ class Cohorts:
             name: Split((), items) if name == "holdout" else split(items, recipe.split_seed)
             for name, items in self.by_cohort.items()
         }
+        self.function_words: FunctionWords = function_words(self.by_cohort["retain"])
         self._rows: dict[Texts, Rows] = {}
 
     @property
@@ -70,7 +72,9 @@ class Cohorts:
             items = self.items(texts)
             answers = [answer for item in items if (answer := answer_of(item, texts)) is not None]
             recipe = self.recipe
-            self._rows[texts] = tokenise(items, answers, self.tokenizer, recipe.template, recipe.max_length)
+            self._rows[texts] = tokenise(
+                items, answers, self.tokenizer, recipe.template, recipe.max_length, self.function_words.words
+            )
         return self._rows[texts]
 
     def every_texts(self) -> tuple[Texts, ...]:

@@ -53,7 +53,8 @@ class CaseCheckpoints(NamedTuple):
 class OpenCase:
     """A case whose inputs were found, hashed and checked. Made by :func:`open_case`.
 
-    ``cohorts`` holds all items by cohort, ``max_length`` the context in tokens, ``data_sha256`` the data files' hashes.
+    ``cohorts`` holds all items by cohort, ``max_length`` the context in tokens, ``data_sha256`` the data files' hashes,
+    ``function_words`` the words that carry no fact, and by which rule.
     """
 
     def __init__(self, case: Case, root: Path, out: Path, opened: CaseCheckpoints) -> None:
@@ -67,6 +68,7 @@ class OpenCase:
         self._data = prepare(CohortKey(files, data.group, data.split_seed, case.template, own, self.max_length))
         self.tokenizer: Any = self._data.tokenizer
         self.cohorts: Mapping[Cohort, tuple[Item, ...]] = self._data.by_cohort
+        self.function_words = self._data.function_words
         self._edited = frozenset(case.edited) if isinstance(case.edited, tuple) else None
         self._rows: dict[tuple[Texts, Part], Rows] = {}
 
