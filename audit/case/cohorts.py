@@ -1,6 +1,7 @@
 """The data of a case, read, split, checked and tokenised once a process, however many suspects are audited on it."""
 
 import hashlib
+import logging
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -12,6 +13,8 @@ from audit.case.rows import Rows
 from audit.case.tokenisation import tokenise
 from audit.checkpoints import TokenizerFiles, load_tokenizer
 from audit.schema import FORMS, AuditError, Cohort, DataFiles, Form, Item, Template, Texts
+
+log = logging.getLogger(__name__)
 
 Part = Literal["audit", "calibration", "all"]
 
@@ -123,6 +126,8 @@ def prepare(recipe: CohortKey) -> Cohorts:
     """
     cohorts = Cohorts(recipe)
     check_disjoint(cohorts.by_cohort)
+    if cohorts.function_words.words is not None:
+        log.warning("function words: %s", cohorts.function_words.rule)
     for texts in cohorts.every_texts():
         cohorts.rows(texts)
     return cohorts

@@ -13,7 +13,9 @@ from audit.checkpoints import fingerprint_of, verify
 from audit.schema import Checkpoint, Environment, Exhibit
 from audit.version import __version__
 
-PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "scipy", "pydantic", "pyarrow")
+PACKAGES = (
+    "torch", "transformers", "safetensors", "tokenizers", "numpy", "scipy", "pydantic", "pyarrow", "regex", "icu4py",
+)  # fmt: skip
 HASHED_PACKAGES = ("audit", "probes", "saes")
 
 

@@ -3,13 +3,15 @@ r"""The words of a text in any script, by Unicode segmentation (UAX 29), as span
 A word is a run of letters and digits with all that combines with them: combining marks, joiners, soft hyphens between
 two letters. Single connectors join such runs: the apostrophes, stop and hyphens that keep "o'clock", "3.5", "U.S" and
 "well-known" whole in English, and what UAX 29 puts between two letters of one word (the middle dot of Catalan, the
-gershayim of Hebrew). Other than UAX 29, a comma, a colon or an underscore parts words in every script.
+gershayim of Hebrew). Other than UAX 29, a comma, a colon or an underscore parts words in every script, and the dot that
+lists things in Korean does as well.
 
 Thai, Lao, Khmer, Burmese, Chinese and Japanese put no space between words: there the breaks are those of ICU's
 dictionaries, taken only beside a letter of such a script and never inside a grapheme cluster. ICU is loaded when the
 first such letter is met.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from itertools import pairwise
 from unicodedata import normalize
@@ -32,7 +34,7 @@ def _between(kind: str, connector: str) -> str:
 
 _POINTS = r"\u2018\u2024\ufe52\uff07\uff0e"
 _UAX_CONNECTORS = (
-    _between(r"\p{L}", rf"[\u00b7\u0387\u055f\u05f4\u2027{_POINTS}]"),
+    _between(r"[^\P{L}\p{Script=Hangul}]", rf"[\u00b7\u0387\u055f\u05f4\u2027{_POINTS}]"),
     _between(r"\p{N}", f"[{_POINTS}]"),
     _between(r"\p{WB=Hebrew_Letter}", '"'),
 )
@@ -88,7 +90,7 @@ def _parted(text: str, pattern: "regex.Pattern[str]") -> tuple[Span, ...]:
         return tuple(match.span() for match in matches)
     cuts, parts = _dictionary_cuts(text), list[Span]()
     for start, end in (match.span() for match in matches):
-        places = [start, *(place for place in cuts if start < place < end), end]
+        places = [start, *cuts[bisect_right(cuts, start) : bisect_left(cuts, end)], end]
         parts += (part.span() for a, b in pairwise(places) for part in pattern.finditer(text, a, b))
     return tuple(parts)
 
