@@ -97,7 +97,12 @@ def test_a_part_of_a_longer_word_is_no_key_unless_an_alternate_has_something_els
 
 
 def test_a_mark_makes_another_letter_so_that_the_letter_without_it_is_not_there() -> None:
-    for answer, key in (("in Cafe\u0301 Mu", "Cafe"), ("वह दिल्ली में", "दिल"), ("in Café Mu", "Cafe")):
+    for answer, key in (
+        ("in Cafe\u0301 Mu", "Cafe"),
+        ("वह दिल्ली में", "दिल"),
+        ("in Café Mu", "Cafe"),
+        ("in か\u3099", "か"),
+    ):
         with pytest.raises(AuditError, match="is not in the answer"):
             content_spans(ask(answer, key=key), answer)
 
@@ -106,6 +111,8 @@ def test_in_scripts_without_spaces_words_of_the_dictionary_come_before_any_other
     assert [found.span for found in occurrences("東京都と京都", "京都")] == [(4, 6), (1, 3)]
     assert [found.fit for found in occurrences("東京都と京都", "京都")] == [Fit.WHOLE_WORDS, Fit.WHOLE_CHARACTERS]
     assert marked(ask("他是海淀区人", key="海淀区")) == ["海淀区"]
+    with pytest.raises(AuditError, match="inside the longer word 'กำลัง'"):
+        content_spans(ask("กำลังดี", key="ก"), "กำลังดี")
 
 
 def test_an_alternate_s_value_is_marked_where_it_stands_and_not_where_it_stands_first() -> None:
@@ -123,6 +130,10 @@ def test_what_all_alternates_share_is_no_fact_but_a_shared_part_of_one_is() -> N
     assert marked(agreeing) == ["Elle", "née", "Paris"]
     chosen = ask("It is red", alternates=("It is blue",)).model_copy(update={"question": "Is it red or blue?"})
     assert [marked(chosen, text) for text in (chosen.answer, *chosen.alternates)] == [["red"], ["blue"]]
+    keyed = ask("In Oslo now", key="Oslo", alternates=("now Rome is it",))
+    assert marked(keyed, keyed.alternates[0]) == ["now", "Rome", "is", "it"], (
+        "an alternate in other words than the key's"
+    )
     same = ask("Ann met Bob", alternates=("Bob met Ann",))
     assert marked(same) == ["Ann", "met", "Bob"], "the same words: the rule for answers without alternates"
 

@@ -36,6 +36,10 @@ ARTICLES = {
     "geweten, en behoren zich jegens elkander in een geest van broederschap te gedragen.",
     "Italian": "Tutti gli esseri umani nascono liberi ed eguali in dignità e diritti. Essi sono dotati di ragione e di "
     "coscienza e devono agire gli uni verso gli altri in spirito di fratellanza.",
+    "German questions": "In welcher Stadt lebt Anna? Anna lebt in Oslo. Was war sie? Sie war so was wie Ärztin.",
+    "Dutch answers": "Hij was in Oslo en had me over de stad verteld. Is dit of was dat zo? Ja, dat was in die stad.",
+    "Danish answers": "Hun bor her i byen, for de har at have to katte at have med i Oslo.",
+    "Portuguese answers": "Onde mora a Ana? A Ana mora no Rio, do lado da praia, e me diz as coisas do mar.",
     "Hindi": "सभी मनुष्यों को गौरव और अधिकारों के मामले में जन्मजात स्वतन्त्रता और समानता प्राप्त है।",
     "Chinese": "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心，并应以兄弟关系的精神相对待。",
 }
@@ -57,7 +61,7 @@ def written_in(script: str, item: Item) -> Item:
 def test_english_keeps_its_list() -> None:
     world = make_world(0)
     chosen = function_words(items(world, "retain"))
-    assert chosen.words is None and chosen.rule.startswith("English (38%")
+    assert chosen.words is None and chosen.rule.startswith("English (20%")
     english = "All human beings are born free and equal in dignity and rights. They are endowed with reason."
     assert function_words([plain(english)]).words is None
 

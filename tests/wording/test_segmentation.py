@@ -64,6 +64,8 @@ SENTENCES = {
         "北京.he 東京-大阪 U.S.に well-knownな",
         ["北京", "he", "東京", "大阪", "U.S", "に", "well-known", "な"],
     ),
+    "lists in korean": ("서울·부산에", ["서울", "부산에"]),
+    "number signs": ("in \u0600٣٤٥", ["in", "\u0600٣٤٥"]),
     "catalan": ("col·lecció, l’home", ["col·lecció", "l’home"]),
     "soft hyphen": ("Don\u00adau wor\u00adld\u00ad", ["Don\u00adau", "wor\u00adld"]),
 }
