@@ -1,9 +1,9 @@
 """The content rule: which words of an answer carry the fact.
 
-**Content rule.** The key, where the item names one: its first occurrence in the answer as whole words
-(:mod:`audit.case.key_search`); inside a longer word only where an alternate has something else at that very place. A
-matched alternate has its own key: the one given, else what stands where the answer's key stood. Without a key, an
-answer and its alternates carry the fact in the words in which they differ. Everything else (answers with neither,
+**Content rule.** The key, where the item names one: where it stands in the answer and an alternate has something else
+at that very place; else its first occurrence as whole words (:mod:`audit.case.key_search`), and never inside a longer
+word. A matched alternate has its own key: the one given, else what stands where the answer's key stood. Without a key,
+an answer and its alternates carry the fact in the words in which they differ. Everything else (answers with neither,
 paraphrased and perturbed answers, so that both sides of a truth ratio follow one rule): all words. Of these words, the
 ones that are in the question and the function words are left out (English ones, or those of
 :mod:`audit.case.function_words`), unless nothing would be left; without any word the whole answer. No model is asked.
@@ -30,6 +30,8 @@ _FUNCTION_WORDS = (
     "of in on at to from by for with about as into onto over under after before during between through per via "
     "also very just both each any all some such own same other"
 )
+SHOWN = 3
+"""So many items with a fault are quoted at most."""
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 
 
@@ -52,6 +54,22 @@ def content_spans(item: Item, answer: str, function_words: AbstractSet[str] | No
         return _joined(word.span for word in carrying)
     start = len(answer) - len(answer.lstrip())
     return ((start, len(answer.rstrip())),)
+
+
+def every_content_spans(
+    items: Sequence[Item], answers: Sequence[str], function_words: AbstractSet[str] | None = None
+) -> list[tuple[Span, ...]]:
+    """:func:`content_spans` of many; one AuditError (code 2) for all items that have a fault."""
+    spans, faults = list[tuple[Span, ...]](), list[AuditError]()
+    for item, answer in zip(items, answers, strict=True):
+        try:
+            spans.append(content_spans(item, answer, function_words))
+        except AuditError as fault:
+            faults.append(fault)
+    if faults:
+        more = f" (and {len(faults) - SHOWN} more items)" if len(faults) > SHOWN else ""
+        raise AuditError("; ".join(fault.what for fault in faults[:SHOWN]) + more, faults[0].do)
+    return spans
 
 
 def _joined(spans: Iterable[Span]) -> tuple[Span, ...]:
@@ -81,11 +99,16 @@ def _key_span(item: Item, answer: str) -> Span | None:
 
 
 def _place(item: Item, answer: str, key: str) -> Span:
-    """Where a key stands; AuditError (code 2) if nowhere, or only inside a longer word and no alternate shows it."""
+    """Where a key stands: where an alternate has something else, or its first place as whole words.
+
+    AuditError (code 2) if it is nowhere, or only inside a longer word and no alternate shows it.
+    """
     places = occurrences(answer, key)
-    for span, fit in places:
-        if fit < Fit.INSIDE or any(_beside(other, answer, span) for other in (item.answer, *item.alternates)):
-            return span
+    texts = (item.answer, *item.alternates)
+    shown = [span for span, _ in places if any(_beside(other, answer, span) for other in texts)]
+    fitting = [*shown, *(span for span, fit in places if fit < Fit.INSIDE)]
+    if fitting:
+        return fitting[0]
     if not places:
         raise AuditError(f"item {item.id!r}: its key {key!r} is not in the answer {answer!r}", "correct the key")
     longer = longer_word(answer, places[0].span)

@@ -21,8 +21,8 @@ ENGLISH = 0.05
 GROUPS = 5
 OF_GROUPS, OF_ANSWERS = 2 / 3, 0.1
 _ENGLISH_ALONE = (
-    "the and that this these those they them their she what which who whose whom where when why how does did been being "
-    "were would should could with from into through there your"
+    "the and that this these those they them their she what which who whose whom where when why how does did been "
+    "being were would should could with from into through there your"
 )
 _MARKERS = frozenset(_ENGLISH_ALONE.split())
 

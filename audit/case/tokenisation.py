@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from audit.case.content_rule import content_spans
+from audit.case.content_rule import every_content_spans
 from audit.case.rows import Rows
 from audit.schema import AuditError, Item, Template
 from audit.wording import Span
@@ -51,7 +51,7 @@ def tokenise(
     ``max_length`` tokens, and items whose key has no token of its own or is unknown to the tokenizer.
     """
     prefix = _prefix(tokenizer, template)
-    keys = [content_spans(item, answer, function_words) for item, answer in zip(items, answers, strict=True)]
+    keys = every_content_spans(items, answers, function_words)
     texts = [_text(*row, tokenizer, template) for row in zip(items, answers, keys, strict=True)]
     rows = list(_encoded(items, texts, tokenizer, template, prefix))
     if max_length is not None:

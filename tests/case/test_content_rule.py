@@ -122,6 +122,20 @@ def test_an_alternate_s_value_is_marked_where_it_stands_and_not_where_it_stands_
     assert marked(longer) == ["red"] and marked(longer, longer.alternates[0]) == ["blue"]
 
 
+def test_of_several_places_the_key_s_is_the_one_where_an_alternate_has_something_else() -> None:
+    item = ask("Red house on Red street", key="Red", alternates=("Red house on Blue street",))
+    assert content_spans(item, item.answer) == ((13, 16),)
+    assert marked(item, item.alternates[0]) == ["Blue"]
+
+
+def test_keys_that_do_not_fit_are_said_of_all_items_at_once() -> None:
+    good = ask("It is red", key="red")
+    bad = [ask(f"reddish{n}", key="red").model_copy(update={"id": f"i{n}"}) for n in range(5)]
+    with pytest.raises(AuditError, match=r"'i0'.*'i1'.*'reddish2' \(and 2 more items\)") as caught:
+        tokenise([good, *bad], [item.answer for item in (good, *bad)], byte_level(), Template(), None)
+    assert caught.value.code == 2
+
+
 def test_what_all_alternates_share_is_no_fact_but_a_shared_part_of_one_is() -> None:
     places = ask("He lives in New York now", alternates=("He lives in New Delhi now", "He lives in Rome now"))
     texts = (places.answer, *places.alternates)
