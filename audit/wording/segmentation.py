@@ -41,6 +41,7 @@ _UAX_CONNECTORS = (
 _CONNECTOR = rf"(?:['’.\-\u2010\u2011\u058a\u05be]|{'|'.join(_UAX_CONNECTORS)}){_IGNORED}*"
 _RUNS = regex.compile(_RUN)
 _WORDS = regex.compile(rf"{_RUN}(?:{_CONNECTOR}{_RUN})*+")
+_ALL_LETTERS = regex.compile(rf"{_LETTER}++")
 _UNSPACED_LETTER = regex.compile(_UNSPACED)
 _BESIDE_UNSPACED = regex.compile(rf"(?<={_UNSPACED}{_IGNORED}*)|(?={_UNSPACED})")
 _INVISIBLE = regex.compile(r"[\p{WB=Format}\u200c\u200d]")
@@ -91,7 +92,10 @@ def _parted(text: str, pattern: "regex.Pattern[str]") -> tuple[Span, ...]:
     cuts, parts = _dictionary_cuts(text), list[Span]()
     for start, end in (match.span() for match in matches):
         places = [start, *cuts[bisect_right(cuts, start) : bisect_left(cuts, end)], end]
-        parts += (part.span() for a, b in pairwise(places) for part in pattern.finditer(text, a, b))
+        for a, b in pairwise(places):
+            # only what stands beside a connector has to be looked at again
+            letters = _ALL_LETTERS.fullmatch(text, a, b)
+            parts += [(a, b)] if letters else (part.span() for part in pattern.finditer(text, a, b))
     return tuple(parts)
 
 
