@@ -92,7 +92,8 @@ def longest_tokens(case: OpenCase, cohort: Cohort, most: int = 4) -> int:
 
 def _rows(case: OpenCase, matching: Matched, answers: Sequence[str]) -> Rows:
     items = [m.item for m in matching.matches]
-    return tokenise(items, answers, case.tokenizer, case.case.template, case.max_length)
+    words = case.function_words.words
+    return tokenise(items, answers, case.tokenizer, case.case.template, case.max_length, words)
 
 
 def _chosen(case: OpenCase, matching: Matched, index: Int[ndarray, " item"]) -> Rows:

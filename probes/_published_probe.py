@@ -127,7 +127,8 @@ def _behind(case: OpenCase, items: Sequence[Item], answers: Sequence[str], prefi
         worded = Template(prompt="{question}", answer="{answer}", bos=template.bos)
         items = [item.model_copy(update={"question": prefix}) for item in items]
     bare = [item.model_copy(update={"key": None, "alternates": (), "alternate_keys": ()}) for item in items]
-    return replace(tokenise(bare, answers, case.tokenizer, worded, case.max_length), template_hash="")
+    rows = tokenise(bare, answers, case.tokenizer, worded, case.max_length, case.function_words.words)
+    return replace(rows, template_hash="")
 
 
 def untrained(base: Checkpoint, folder: Path) -> Checkpoint:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
+import regex
 from jaxtyping import Float, Int
 from numpy import ndarray
 
@@ -20,7 +21,8 @@ from audit.schema import Item, content_key
 
 Source = Literal["alternates", "perturbed", "entities"]
 
-_NAME = re.compile(r"\b[A-Z][\w'’-]*(?:\s+[A-Z][\w'’-]*)*")
+_CAPITAL_WORD = r"[\p{Lu}\p{Lt}][\w\p{M}'’-]*"
+_NAME = regex.compile(rf"\b{_CAPITAL_WORD}(?:\s+{_CAPITAL_WORD})*")
 _NUMBER = re.compile(r"\b\d+(?:[.,]\d+)*\b")
 _SENTENCE = re.compile(r"(?:^|[.!?]['\"”]?\s+)$")
 SWAPS = 4

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from audit.case.fields import Layout
+from audit.case.function_words import FunctionWords, function_words
 from audit.case.items import Data, read_data
 from audit.case.partition import Split, check_disjoint, split
 from audit.case.replication import check_identical, remarks
@@ -13,6 +14,8 @@ from audit.case.tables import table_sha256
 from audit.case.tokenisation import tokenise
 from audit.checkpoints import TokenizerFiles, load_tokenizer
 from audit.schema import FORMS, AuditError, Cohort, DataFiles, Form, Item, Template, Texts
+
+log = logging.getLogger(__name__)
 
 Part = Literal["audit", "calibration", "all"]
 
@@ -53,6 +56,7 @@ class Cohorts:
             name: Split((), items) if name == "holdout" else split(items, recipe.data.split_seed)
             for name, items in self.by_cohort.items()
         }
+        self.function_words: FunctionWords = function_words(self.by_cohort["retain"])
         self._rows: dict[Texts, Rows] = {}
 
     @property
@@ -75,7 +79,9 @@ class Cohorts:
             items = self.items(texts)
             answers = [answer for item in items if (answer := answer_of(item, texts)) is not None]
             recipe = self.recipe
-            self._rows[texts] = tokenise(items, answers, self.tokenizer, recipe.template, recipe.max_length)
+            self._rows[texts] = tokenise(
+                items, answers, self.tokenizer, recipe.template, recipe.max_length, self.function_words.words
+            )
             _check_known(self._rows[texts], self.tokenizer, recipe.vocabulary)
         return self._rows[texts]
 
@@ -141,6 +147,8 @@ def prepare(recipe: CohortKey) -> Cohorts:
     check_disjoint(cohorts.by_cohort)
     check_identical(cohorts.by_cohort)
     cohorts.notes += remarks(cohorts.by_cohort, recipe.data.group_rows)
+    if cohorts.function_words.words is not None:
+        cohorts.notes += (f"function words: {cohorts.function_words.rule}",)
     for texts in cohorts.every_texts():
         cohorts.rows(texts)
     return cohorts

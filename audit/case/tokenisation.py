@@ -7,15 +7,17 @@ would append are left out; the beginning follows the template's BOS rule alone.
 """
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from audit.case.content_rule import content_spans
+from audit.case.content_rule import every_content_spans
 from audit.case.rows import Rows
 from audit.schema import AuditError, Item, Template
+from audit.wording import Span
 
 # chat templates may print today's date; the same case must give the same prompt tomorrow
 _CHAT_DATE = "01 Jan 2025"
@@ -42,15 +44,18 @@ class Text(NamedTuple):
 
 
 def tokenise(
-    items: Sequence[Item], answers: Sequence[str], tokenizer: Any, template: Template, max_length: int | None
-) -> Rows:
+    items: Sequence[Item], answers: Sequence[str], tokenizer: Any, template: Template, max_length: int | None,
+    function_words: AbstractSet[str] | None = None,
+) -> Rows:  # fmt: skip
     """Rows of the items with the given answers, right-padded, in the given order.
 
-    ``tokenizer`` is a fast tokenizer of transformers. AuditError (code 2) names items that are longer than
+    ``tokenizer`` is a fast tokenizer of transformers, ``function_words`` are the case's
+    (:mod:`audit.case.function_words`; None: the English ones). AuditError (code 2) names items that are longer than
     ``max_length`` tokens, and items whose key has no token of its own or is unknown to the tokenizer.
     """
     prefix = _prefix(tokenizer, template)
-    texts = [_text(item, answer, tokenizer, template) for item, answer in zip(items, answers, strict=True)]
+    keys = every_content_spans(items, answers, function_words)
+    texts = [_text(*row, tokenizer, template) for row in zip(items, answers, keys, strict=True)]
     rows = list(_encoded(items, texts, tokenizer, template, prefix))
     if max_length is not None:
         too_long = [f"{i.id} ({len(r.ids)})" for i, r in zip(items, rows, strict=True) if len(r.ids) > max_length]
@@ -91,7 +96,7 @@ def stacked(parts: Sequence[Rows]) -> Rows:
     )  # fmt: skip
 
 
-def _text(item: Item, answer: str, tokenizer: Any, template: Template) -> Text:
+def _text(item: Item, answer: str, key: tuple[Span, ...], tokenizer: Any, template: Template) -> Text:
     """Prompt and answer as one text. Plain text (no question) is taken as it is, without a template."""
     before, lead, after = "", "", ""
     if item.question:
@@ -102,7 +107,7 @@ def _text(item: Item, answer: str, tokenizer: Any, template: Template) -> Text:
     return Text(
         text=before + lead + answer + after,
         answer=(len(before) + len(lead.rstrip()), begin + len(answer)),
-        key=tuple((begin + a, begin + b) for a, b in content_spans(item, answer)),
+        key=tuple((begin + a, begin + b) for a, b in key),
     )
 
 

@@ -16,12 +16,12 @@ from typing import Final
 from audit.runs import run_files
 from audit.schema import AuditError, ExitCode, Item, Masked
 from audit.storage import TEMP, disk_error
+from audit.wording import folded, runs
 
 KEY: Final = run_files.MASK_KEY
 DIGITS: Final = 12
 RUN: Final = 5
 """So many consecutive words of the data are never shown."""
-_WORD: Final = re.compile(r"\w+")
 _WHOLE_KEY: Final = re.compile(r"[0-9a-f]{64}\n?")
 
 
@@ -77,33 +77,32 @@ class Screen:
 
     def __call__(self, text: str) -> str:
         """The message with every quoted run of words masked."""
-        matches = list(_WORD.finditer(text))
-        words = _words(text)
+        spans, words = runs(text), _words(text)
         hidden = [False] * len(words)
         for size, known in self._known.items():
             for start in range(len(words) - size + 1):
                 if words[start : start + size] in known:
                     hidden[start : start + size] = [True] * size
         shown, end = "", 0
-        for first, last in _runs(hidden):
-            start, stop = matches[first].start(), matches[last].end()
+        for first, last in _stretches(hidden):
+            start, stop = spans[first][0], spans[last][1]
             shown, end = f"{shown}{text[end:start]}{self._mask(text[start:stop])}", stop
         return shown + text[end:]
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(word.casefold() for word in _WORD.findall(text))
+    return tuple(folded(text[start:end]) for start, end in runs(text))
 
 
-def _runs(hidden: list[bool]) -> list[tuple[int, int]]:
-    """First and last place of every run of hidden words."""
-    runs: list[tuple[int, int]] = []
+def _stretches(hidden: list[bool]) -> list[tuple[int, int]]:
+    """First and last place of every stretch of hidden words."""
+    stretches: list[tuple[int, int]] = []
     for place, hide in enumerate(hidden):
-        if hide and runs and runs[-1][1] == place - 1:
-            runs[-1] = (runs[-1][0], place)
+        if hide and stretches and stretches[-1][1] == place - 1:
+            stretches[-1] = (stretches[-1][0], place)
         elif hide:
-            runs.append((place, place))
-    return runs
+            stretches.append((place, place))
+    return stretches
 
 
 def texts_of(items: Iterable[Item]) -> Iterable[str]:

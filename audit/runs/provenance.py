@@ -13,7 +13,9 @@ from audit.checkpoints import fingerprint_of, folder_of, unopened_files, verify
 from audit.schema import Checkpoint, Environment, Exhibit
 from audit.version import __version__
 
-PACKAGES = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "scipy", "pydantic", "pyarrow")
+PACKAGES = (
+    "torch", "transformers", "safetensors", "tokenizers", "numpy", "scipy", "pydantic", "pyarrow", "regex", "icu4py",
+)  # fmt: skip
 HASHED_PACKAGES = ("audit", "probes", "saes")
 NOT_OPENED = "not opened, not hashed"
 """What stands for the hash of a file that lay beside the weights and is no part of what was audited."""

@@ -9,6 +9,12 @@ from .numbers import size as size
 from .numbers import told_bytes as told_bytes
 from .numbers import unit as unit
 from .numbers import units as units
+from .segmentation import Span as Span
+from .segmentation import clusters as clusters
+from .segmentation import folded as folded
+from .segmentation import runs as runs
+from .segmentation import unspaced as unspaced
+from .segmentation import words as words
 from .untrusted import CELL as CELL
 from .untrusted import NAME as NAME
 from .untrusted import PROSE as PROSE

@@ -74,7 +74,8 @@ def material(case: OpenCase, pairing: Pairing, pool: TruthLabel) -> EditData:
     items = [m.item for m in matches]
 
     def rows(answers: list[str]) -> Rows:
-        return tokenise(items, answers, case.tokenizer, case.case.template, case.max_length)
+        words = case.function_words.words
+        return tokenise(items, answers, case.tokenizer, case.case.template, case.max_length, words)
 
     return EditData(rows([m.learned for m in matches]), retain, None, rows([m.others[0] for m in matches]))
 

@@ -5,6 +5,7 @@ import hmac
 import os
 import re
 import stat
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -70,6 +71,22 @@ def test_a_screened_message_holds_no_short_text_and_no_five_words_of_the_data(
 def runs_of(texts: Iterable[str]) -> set[tuple[str, ...]]:
     split = [re.findall(r"\w+", text.casefold()) for text in texts]
     return {tuple(words[i : i + RUN]) for words in split for i in range(len(words) - RUN + 1)}
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ("他出生在北京市的一家医院里", "出生在北京市的一家医院"),
+        ("เขาอยู่ที่กรุงเทพมหานครตั้งแต่ปีที่แล้ว", "อยู่ที่กรุงเทพมหานครตั้งแต่ปี"),
+        ("वह सभी गर्मियों में दिल्ली में रहती थी", "सभी गर्मियों में दिल्ली में रहती"),
+        ("elle vi\u0301t pre\u0300s de la me\u0301re a\u0300 Co\u0301rdoba", "pre\u0300s de la me\u0301re a\u0300"),
+    ],
+)
+def test_words_of_any_script_are_hidden_with_their_marks_even_where_no_space_parts_them(text: str, quoted: str) -> None:
+    for form in ("NFC", "NFD"):
+        words = unicodedata.normalize(form, quoted)
+        shown = Screen(Mask(SECRET), [text])(f"item 3: '{words}' is too long")
+        assert shown == f"item 3: '{Mask(SECRET)(words)}' is too long"
 
 
 # ---- excerpts ---------------------------------------------------------------------------------------------------
