@@ -1,10 +1,13 @@
 """The data of a case, read, split, checked and tokenised once a process, however many suspects are audited on it."""
 
 import hashlib
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from audit.case.alternates import LEAST
+from audit.case.counterfactuals import with_counterfactuals
 from audit.case.items import read_items
 from audit.case.partition import Split, check_disjoint, split
 from audit.case.rows import Rows
@@ -40,8 +43,10 @@ class Cohorts:
     def __init__(self, recipe: CohortKey) -> None:
         self.recipe = recipe
         self.tokenizer: Any = load_tokenizer(recipe.tokenizer)
+        received: dict[Cohort, tuple[Item, ...]] = {file.cohort: _read(file, recipe.group) for file in recipe.files}
         self.by_cohort: dict[Cohort, tuple[Item, ...]] = {
-            file.cohort: _read(file, recipe.group) for file in recipe.files
+            cohort: tuple(map(self._fitting, items))
+            for cohort, items in with_counterfactuals(received, recipe.split_seed).items()
         }
         # nothing is ever fitted on holdout people, and tests that permute labels need all of them
         self.parts = {
@@ -49,6 +54,25 @@ class Cohorts:
             for name, items in self.by_cohort.items()
         }
         self._rows: dict[Texts, Rows] = {}
+
+    def _fitting(self, item: Item) -> Item:
+        """The item without the alternates by rule that cannot be rows: none of them may fail a case whose data fit."""
+        if item.alternates_from == "given":
+            return item
+        if self._are_rows(item, item.alternates):
+            return item
+        fit = [n for n, text in enumerate(item.alternates) if self._are_rows(item, [text])]
+        if len(fit) < LEAST:
+            return item.model_copy(update={"alternates": (), "alternate_keys": (), "alternates_from": "given"})
+        keys = tuple(item.alternate_keys[n] for n in fit) if item.alternate_keys else ()
+        return item.model_copy(update={"alternates": tuple(item.alternates[n] for n in fit), "alternate_keys": keys})
+
+    def _are_rows(self, item: Item, answers: Sequence[str]) -> bool:
+        try:
+            tokenise([item] * len(answers), answers, self.tokenizer, self.recipe.template, self.recipe.max_length)
+        except AuditError:
+            return False
+        return True
 
     @property
     def forms(self) -> tuple[Form, ...]:
