@@ -213,7 +213,10 @@ class AnswerLens(Probe):
         bare = sum(bool(item.perturbed_answers) and item.paraphrased_answer is None for item in sheet.items)
         if not bare:
             return _Contrast(sheet, tuple(true), tuple(perturbed))
-        note = f"perturbed answers of {bare} items stand against the answer itself: they have no paraphrased one"
+        note = (
+            f"perturbed answers of {bare} items stand against the answer itself: they have no paraphrased one, so that "
+            "wording in which the two differ is not cancelled"
+        )
         return _Contrast(sheet, (*true, sheet.rows), tuple(perturbed), note)
 
     def _seen(self, bench: Bench, case: OpenCase, contrast: _Contrast, taught: bool) -> tuple[dict[str, _Seen], str]:
