@@ -44,7 +44,7 @@ class _Lender(NamedTuple):
     first: bool
 
 
-class _Said(NamedTuple):
+class _Candidate(NamedTuple):
     """An answer that could stand in place of an item's own, and what differs in it."""
 
     text: str
@@ -125,10 +125,10 @@ def _rule(
     for reading in read:
         rng = random.Random(f"{seed} {item.group} {item.id}")
         others = _drawn([x for x in by_form[reading.form] if x.item.group != item.group], rng)
-        said = _keyed(item, others) if item.key is not None else _framed(item, reading.name, others)
+        candidates = _keyed(item, others) if item.key is not None else _framed(item, reading.name, others)
         question = _line(folded(words_of(item.question)))
-        different: dict[str, _Said] = {}
-        for candidate in said:
+        different: dict[str, _Candidate] = {}
+        for candidate in candidates:
             value = _line(candidate.value)
             if not any(value in text for text in (*true, question)):
                 different.setdefault(value, candidate)
@@ -146,14 +146,14 @@ def _drawn(others: Sequence[_Lender], rng: random.Random) -> list[_Lender]:
     return sorted(ordered, key=lambda x: not x.first)[:MOST_LENDERS]
 
 
-def _keyed(item: Item, others: Sequence[_Lender]) -> list[_Said]:
+def _keyed(item: Item, others: Sequence[_Lender]) -> list[_Candidate]:
     """The item's own answer with other people's keys in place of its own."""
     ((begin, end),) = content_spans(item, item.answer)
     keys = [x.item.key for x in others if x.item.key is not None]
-    return [_Said(item.answer[:begin] + key + item.answer[end:], folded(words_of(key)), key) for key in keys]
+    return [_Candidate(item.answer[:begin] + key + item.answer[end:], folded(words_of(key)), key) for key in keys]
 
 
-def _framed(item: Item, name: str, others: Sequence[_Lender]) -> list[_Said]:
+def _framed(item: Item, name: str, others: Sequence[_Lender]) -> list[_Candidate]:
     """Other people's answers in the longest frame of the item's own that enough people share; it may be empty."""
     own = folded(words_of(item.answer))
     restated = [(x.item.group, text) for x in others if (text := _restated(x, name, item)) is not None]
@@ -170,9 +170,9 @@ def _framed(item: Item, name: str, others: Sequence[_Lender]) -> list[_Said]:
         mine = _line(own[a : len(own) - b])
         values = [(x, x.words[a : len(x.words) - b]) for x in sharing]
         fit = [(x, v) for x, v in values if any(map(spoken, v)) and len(v) <= LONGEST_VALUE and mine not in _line(v)]
-        said = [_Said(x.text, v) for x, v in fit]
-        if len({x.group for x in sharing}) >= needed and len({x.value for x in said}) >= LEAST:
-            return said
+        candidates = [_Candidate(x.text, v) for x, v in fit]
+        if len({x.group for x in sharing}) >= needed and len({x.value for x in candidates}) >= LEAST:
+            return candidates
     return []
 
 
@@ -190,8 +190,11 @@ def _common(own: Sequence[str], other: Sequence[str]) -> tuple[int, int]:
 
 # ---- names ------------------------------------------------------------------------------------------------------
 def _restated(lender: _Lender, name: str, item: Item) -> str | None:
-    """The lender's answer with this person's name in place of the lender's; None where that cannot be done word by
-    word, or where a word of it speaks of what only the lender was asked about."""
+    """The lender's answer with this person's name in place of the lender's; None where that cannot be done.
+
+    Nor is it where a part of the lender's name stands apart and the same part of this person's does not in their own
+    answer (it may be a value), or where no name is known and the answer speaks of what only the lender was asked about.
+    """
     answer = lender.item.answer
     theirs, mine = words_of(lender.name), words_of(name)
     words = words_of(answer)
@@ -199,18 +202,19 @@ def _restated(lender: _Lender, name: str, item: Item) -> str | None:
         elsewhere = {*folded(words_of(item.question)), *folded(words_of(item.answer))}
         about = set(folded(words_of(lender.item.question))) - elsewhere
         return None if about & set(folded(words)) else answer
-    texts, whole = folded(words), folded(theirs)
+    texts, full = folded(words), folded(theirs)
+    parts = _line(folded(words_of(item.answer))).replace(_line(folded(mine)), "  ").split()
     swaps = {word.folded: name[m.begin : m.end] for word, m in zip(theirs, mine, strict=False)}
     text, at, n = "", 0, 0
     while n < len(words):
         word = words[n]
-        if texts[n : n + len(whole)] == whole:
-            new, stop = name, words[n + len(whole) - 1].end
-            n += len(whole)
-        elif word.folded in whole and _is_name(answer, word):
-            if len(theirs) != len(mine):
+        if texts[n : n + len(full)] == full:
+            new, stop = name, words[n + len(full) - 1].end
+            n += len(full)
+        elif word.folded in full and _is_name(answer, word):
+            new, stop = swaps.get(word.folded, ""), word.end
+            if len(theirs) != len(mine) or new.casefold() not in parts:
                 return None
-            new, stop = swaps[word.folded], word.end
             n += 1
         else:
             n += 1

@@ -127,8 +127,11 @@ def _aligned(items: Sequence[Item]) -> list[list[Reading]]:
     for item, its, mine in zip(items, words, slots, strict=True):
 
         def rank(slot: _Slot, item: Item = item) -> tuple[object, ...]:
-            groups = len(fillers[slot.skeleton])
-            return bool(slot.filler), -covered[item.group][slot.filler], -groups, len(slot.filler), slot.begin
+            # of a name that stands in one question only nobody knows where it ends: the shortest, so that no word of
+            # the question is taken with it; else the one that most groups have something in the place of
+            groups, often = len(fillers[slot.skeleton]), covered[item.group][slot.filler]
+            wide = (-groups, len(slot.filler)) if often > 1 else (len(slot.filler), -groups)
+            return bool(slot.filler), -often, *wide, slot.begin
 
         best = sorted(mine, key=rank)[:MOST_NAMES]
         aligned.append([Reading(Form("question form", s.skeleton), _text(item.question, its, s)) for s in best])
@@ -181,4 +184,4 @@ def _is_form(fillers: dict[str, set[tuple[str, ...]]]) -> bool:
     if len(fillers) < LEAST_GROUPS:
         return False
     edges = (Counter(w for its in fillers.values() for w in {filler[at] for filler in its if filler}) for at in (0, -1))
-    return all(max(words.values(), default=0) <= max(2, len(fillers) // FEW) for words in edges)
+    return all(max(words.values(), default=0) <= max(LEAST_GROUPS, len(fillers) // FEW) for words in edges)
