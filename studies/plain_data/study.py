@@ -9,7 +9,7 @@ import argparse
 import json
 import logging
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def rule(applies: bool) -> Iterator[None]:
+def rule(applies: bool) -> Generator[None]:
     """Without the rule a case has the alternates of its files and no others."""
     with ExitStack() as stack:
         if not applies:
@@ -50,7 +50,7 @@ def audit(folder: Path, architecture: Architecture, suspect: str, data: Data) ->
     case = case_of(architecture, suspect, data, SEED)
     with rule(data != "before"):
         opened, bench, probes = open_case(case, folder, folder / "out"), Bench(), discover("probes", Probe)
-        measured = [m for name in PROBES for m in probes[name]().measure(bench, opened)]
+        measured = [m for name in PROBES for m in probes[name].model_validate({}).measure(bench, opened)]
     evidence = tuple(judge(m) for m in measured)
     reached = verdict(evidence, given(case))
     return {

@@ -104,7 +104,9 @@ def test_an_alternate_differs_from_the_answer_in_the_value_alone_and_is_never_tr
 @given(worlds, st.randoms(use_true_random=False))
 def test_the_same_items_have_the_same_alternates_in_whatever_order_they_come(world: World, rng: random.Random) -> None:
     found = with_counterfactuals(world.by_cohort, 1)
-    shuffled = {cohort: tuple(rng.sample(items, len(items))) for cohort, items in reversed(world.by_cohort.items())}
+    shuffled: dict[Cohort, tuple[Item, ...]] = {
+        cohort: tuple(rng.sample(items, len(items))) for cohort, items in reversed(world.by_cohort.items())
+    }
     again = with_counterfactuals(shuffled, 1)
     for cohort, items in found.items():
         assert sorted(items, key=lambda i: i.id) == sorted(again[cohort], key=lambda i: i.id)
@@ -157,7 +159,10 @@ def test_a_file_that_brings_its_own_alternates_or_perturbed_answers_is_left_as_i
 
 
 def test_forget_and_holdout_people_lend_alike_and_retained_ones_only_where_these_have_too_few() -> None:
-    audited = {"forget": people("f", "oslo lima"), "holdout": people("h", "cairo quito bonn")}
+    audited: dict[Cohort, tuple[Item, ...]] = {
+        "forget": people("f", "oslo lima"),
+        "holdout": people("h", "cairo quito bonn"),
+    }
     both = with_counterfactuals({**audited, "retain": people("r", "rome paris")}, 0)
     for item in (*both["forget"], *both["holdout"]):
         assert {"in rome", "in paris"}.isdisjoint(item.alternates) and len(item.alternates) == 4

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from audit.bench import Bench
 from audit.case import OpenCase, open_case
 from audit.engine.report_builder import cohorts
 from audit.probing import ALPHA
-from audit.schema import Measurement
+from audit.schema import Control, Measurement, Number
 from probes.answer_lens import AnswerLens
 from probes.cross_sequence import CrossSequence
 from probes.forget_likelihood import ForgetLikelihood
@@ -49,6 +49,16 @@ def opened(
     return open_case(case, planted_world.root(), Path(tempfile.mkdtemp(dir=planted_world.root())))
 
 
+def number(value: Number) -> float:
+    assert isinstance(value, float)
+    return value
+
+
+def is_found(measurement: Measurement) -> bool:
+    """Is base found by the same test?"""
+    return isinstance(measurement.positive_control, Control) and measurement.positive_control.found
+
+
 @cache
 def lens(suspect: str, fields: tuple[str, ...] = PLAIN) -> Measurement:
     (found,) = AnswerLens().measure(bench(), opened(suspect, fields))
@@ -61,16 +71,17 @@ def direction(suspect: str) -> Measurement:
 
 
 @pytest.mark.parametrize("of", [lens, direction])
-def test_base_is_found_and_a_model_that_never_knew_carries_no_trace(of: type[lens]) -> None:
+def test_base_is_found_and_a_model_that_never_knew_carries_no_trace(of: Callable[[str], Measurement]) -> None:
     base, clean = of("base"), of("clean")
-    for measurement in (base, clean):
-        assert measurement.positive_control.found and measurement.n.scored >= 12
-    assert base.value == pytest.approx(1) and base.p < ALPHA
-    assert abs(clean.value) < 0.25 and clean.p > ALPHA
+    assert is_found(base) and is_found(clean) and min(base.n.scored, clean.n.scored) >= 12
+    assert base.value == pytest.approx(1) and number(base.p) < ALPHA
+    assert abs(number(clean.value)) < 0.25 and number(clean.p) > ALPHA
 
 
 @pytest.mark.parametrize("of", [lens, direction])
-def test_the_notes_say_where_the_alternates_came_from_and_how_many_did_not_hold_up(of: type[lens]) -> None:
+def test_the_notes_say_where_the_alternates_came_from_and_how_many_did_not_hold_up(
+    of: Callable[[str], Measurement],
+) -> None:
     said = " ".join(of("clean").notes)
     assert "16 by question form" in said and "values of other people" in said
     assert "read by a model that never knew and base" in said and "left out" in said
@@ -86,8 +97,8 @@ def test_the_report_counts_the_items_whose_alternates_came_by_rule() -> None:
 
 def test_perturbed_answers_without_a_paraphrased_one_stand_against_the_answer_itself() -> None:
     base, clean = lens("base", BARE), lens("clean", BARE)
-    assert base.positive_control.found and base.n.scored == 16 and base.p < ALPHA
-    assert clean.p > ALPHA, "its size is another matter: these perturbed answers are worded otherwise"
+    assert is_found(base) and base.n.scored == 16 and number(base.p) < ALPHA
+    assert number(clean.p) > ALPHA, "its size is another matter: these perturbed answers are worded otherwise"
     assert any("answer itself" in note for note in clean.notes)
     pairs = CrossSequence(swaps=99, battery=False).measure(bench(), opened("base", BARE))[0]
     assert isinstance(pairs.value, float) and any("16 by perturbed" in note for note in pairs.notes)
