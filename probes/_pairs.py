@@ -15,11 +15,13 @@ from audit.probing import (
     Checkpoint,
     Cohort,
     Item,
+    Likelihoods,
     Matched,
     OpenCase,
     PersonRows,
     Rows,
     Texts,
+    checked,
     matched,
     nearest,
     row_means,
@@ -59,24 +61,43 @@ def pairs(bench: Bench, case: OpenCase, cohort: Cohort, blind: Checkpoint | None
     """The pairs of a cohort's trained items in the audit part; None where fewer than two people have any.
 
     With a model that never knew (``blind``) the two alternates of every item are the two of its first ``most`` that
-    this model finds about as probable as the learned text; else its first two.
+    this model finds about as probable as the learned text; else its first two. Alternates by rule are checked first.
     """
     if not case.has(Texts(cohort=cohort)):
         return None
-    matching = matched(case.items(Texts(cohort=cohort)), case.case.seed)
+    matching, note = _holding(bench, case, cohort, blind, most)
     people, person = np.unique(np.array([m.item.group for m in matching.matches]), return_inverse=True)
     if len(people) < 2:
         return None
     learned = _rows(case, matching, [m.learned for m in matching.matches])
-    others = [
-        _rows(case, matching, [m.others[min(k, len(m.others) - 1)] for m in matching.matches]) for k in range(most)
-    ]
+    others = _others(case, matching, most)
     order = np.tile(np.arange(most), (len(matching.matches), 1))
     if blind is not None:
         order = nearest(_logprob(bench, blind, learned), _several(bench, blind, matching, others))
     control, second = (_chosen(case, matching, order[:, rank]) for rank in (0, 1))
     items = tuple(m.item for m in matching.matches)
-    return Pairs(learned, control, second, items, tuple(map(str, people)), person.reshape(-1), matching.said())
+    return Pairs(learned, control, second, items, tuple(map(str, people)), person.reshape(-1), note)
+
+
+def _holding(bench: Bench, case: OpenCase, cohort: Cohort, blind: Checkpoint | None, most: int) -> tuple[Matched, str]:
+    """The matches of a cohort with the alternates that hold up in base and in a model that never knew."""
+    matching = matched(case.items(Texts(cohort=cohort)), case.case.seed)
+    taught = cohort == "forget"  # what base was never taught it need not prefer
+    if all(m.item.alternates_from == "given" for m in matching.matches) or (blind is None and not taught):
+        return matching, matching.said()
+    learned, others = _rows(case, matching, [m.learned for m in matching.matches]), _others(case, matching, most)
+
+    def read(model: Checkpoint) -> Likelihoods:
+        return Likelihoods(_logprob(bench, model, learned), _several(bench, model, matching, others))
+
+    items = [m.item for m in matching.matches]
+    check = checked(items, None if blind is None else read(blind), read(case.base) if taught else None)
+    fit = [tuple(np.flatnonzero(row).tolist()) for row in check.fit]
+    matches = tuple(
+        m if m.item.alternates_from == "given" else m._replace(others=tuple(m.others[k] for k in its))
+        for m, its in zip(matching.matches, fit, strict=True) if its
+    )  # fmt: skip
+    return matching._replace(matches=matches), f"{matching.said()}; {check.note}"
 
 
 def longest_tokens(case: OpenCase, cohort: Cohort, most: int = 4) -> int:
@@ -94,6 +115,11 @@ def _rows(case: OpenCase, matching: Matched, answers: Sequence[str]) -> Rows:
     items = [m.item for m in matching.matches]
     words = case.function_words.words
     return tokenise(items, answers, case.tokenizer, case.case.template, case.max_length, words)
+
+
+def _others(case: OpenCase, matching: Matched, most: int) -> list[Rows]:
+    """The first ``most`` alternates of every item; an item with fewer has its last one again."""
+    return [_rows(case, matching, [m.others[min(k, len(m.others) - 1)] for m in matching.matches]) for k in range(most)]
 
 
 def _chosen(case: OpenCase, matching: Matched, index: Int[ndarray, " item"]) -> Rows:

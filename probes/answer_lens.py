@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from audit.probing import (
@@ -21,6 +21,7 @@ from audit.probing import (
     Design,
     Form,
     GroupTest,
+    Likelihoods,
     Measurement,
     ModelScores,
     Naming,
@@ -37,8 +38,10 @@ from audit.probing import (
     blank,
     by_person,
     case_models_of,
+    checked,
     group_test,
     item_table,
+    matched,
     n_blocks,
     panel_of,
     person_rows_of,
@@ -51,11 +54,36 @@ LEAST_GAP_NATS = 0.5
 
 
 class _Contrast(NamedTuple):
-    """The rows whose content tokens are true, and the rows of what was never trained in their place."""
+    """The rows whose content tokens are true (of each item the first), and of what was never trained in their place."""
 
     sheet: PersonRows
-    true: Rows
+    true: tuple[Rows, ...]
     other: tuple[Rows, ...]
+    note: str = ""
+
+    @property
+    def by_rule(self) -> bool:
+        """Are there alternates that no file gave?"""
+        return any(item.alternates_from != "given" for item in self.sheet.items)
+
+
+class _Table(NamedTuple):
+    """One model's mean log-probability and top-k hits per item and layer: of the true answer, and of each alternate."""
+
+    true: tuple[Float[ndarray, "row layer"], Float[ndarray, "row layer"]]
+    others: tuple[tuple[Float[ndarray, "row layer"], Float[ndarray, "row layer"]], ...]
+
+    def output(self) -> Likelihoods:
+        """What the model itself gives each text, after its last block."""
+        return Likelihoods(self.true[0][:, -1], np.stack([logprob[:, -1] for logprob, _ in self.others], 1))
+
+    def lifts(self, fit: Bool[ndarray, "row other"]) -> "_Seen":
+        """The true answer over the mean of the alternates that fit; NaN for an item without any."""
+
+        def mean(n: int) -> Float[ndarray, "row layer"]:
+            return _mean([np.where(fit[:, [k]], other[n], np.nan) for k, other in enumerate(self.others)])
+
+        return _Seen(self.true[0] - mean(0), self.true[1] - mean(1))
 
 
 class _Seen(NamedTuple):
@@ -108,7 +136,7 @@ class AnswerLens(Probe):
         for cohort in ("forget", "holdout"):
             if case.has(Texts(cohort=cohort)):
                 contrast = self._contrast(case, cohort, "trained")
-                tokens += 0 if contrast is None else sum(int(r.mask.sum()) for r in (contrast.true, *contrast.other))
+                tokens += 0 if contrast is None else sum(int(r.mask.sum()) for r in (*contrast.true, *contrast.other))
         return Cost(fwd_tokens=tokens * len(case_models_of(case).by_name()))
 
     def groups_tested(self, case: OpenCase) -> GroupTest:
@@ -130,19 +158,20 @@ class AnswerLens(Probe):
             return (
                 blank(
                     naming,
-                    "the items have neither alternates nor perturbed answers",
+                    "the items have neither alternates nor perturbed answers, and no other people are asked the same",
                     Count(scored=0, unscored=rows),
                     0,
                     seed,
                 ),
             )
         holdout = self._contrast(case, "holdout", "trained") if case.has(Texts(cohort="holdout")) else None
-        seen = {name: self._seen(bench, c, forget) for name, c in cast.by_name().items()}
+        seen, note = self._seen(bench, case, forget, taught=True)
         scored = by_person(forget.sheet, {name: s.lift for name, s in seen.items()})
         other = None
         if holdout is not None:
-            lifts = {name: self._seen(bench, c, holdout).lift for name, c in cast.by_name().items()}
-            other = by_person(holdout.sheet, lifts)
+            lifts, _ = self._seen(bench, case, holdout, taught=False)
+            other = by_person(holdout.sheet, {name: s.lift for name, s in lifts.items()})
+        forget = forget._replace(note="; ".join(filter(None, (forget.note, note))))
         return (self._judged(case, cast, naming, _LensReading(forget, seen, scored, other)),)
 
     def _judged(self, case: OpenCase, cast: CaseModels, naming: Naming, evidence: _LensReading) -> Measurement:
@@ -169,22 +198,49 @@ class AnswerLens(Probe):
         return assessed.onto(empty).model_copy(
             update={
                 "items": table, "layer": assessed.layer if assessed.layer >= 0 else None, "readings": readings,
-                "curves": _curves(people, cast, seed), "notes": (f"layer {last} is the output itself", assessed.test),
+                "curves": _curves(people, cast, seed),
+                "notes": (f"layer {last} is the output itself", assessed.test, *filter(None, (contrast.note,))),
             }
         )  # fmt: skip
 
     def _contrast(self, case: OpenCase, cohort: Cohort, form: Form) -> _Contrast | None:
-        """True answers against alternates; where there are none, paraphrased against perturbed answers."""
+        """True answers against alternates; where there are none, paraphrased against perturbed answers, and the answer
+        itself where an item has no paraphrased one."""
         texts = Texts(cohort=cohort, form=form)
         sheet = person_rows_of(case, texts)
         alternates = variants(case, texts.model_copy(update={"answer": "alternate"}), self.most_alternates)
         if alternates:
-            return _Contrast(sheet, sheet.rows, tuple(alternates))
+            contrast = _Contrast(sheet, (sheet.rows,), tuple(alternates))
+            return contrast._replace(note=matched(sheet.items, case.case.seed).said()) if contrast.by_rule else contrast
         true = variants(case, texts.model_copy(update={"answer": "paraphrased"}), 1)
         perturbed = variants(case, texts.model_copy(update={"answer": "perturbed"}), self.most_alternates)
-        return _Contrast(sheet, true[0], tuple(perturbed)) if true and perturbed else None
+        if not perturbed:
+            return None
+        bare = sum(bool(item.perturbed_answers) and item.paraphrased_answer is None for item in sheet.items)
+        if not bare:
+            return _Contrast(sheet, tuple(true), tuple(perturbed))
+        note = (
+            f"perturbed answers of {bare} items stand against the answer itself: they have no paraphrased one, so that "
+            "wording in which the two differ is not cancelled"
+        )
+        return _Contrast(sheet, (*true, sheet.rows), tuple(perturbed), note)
 
-    def _seen(self, bench: Bench, checkpoint: Checkpoint, contrast: _Contrast) -> _Seen:
+    def _seen(self, bench: Bench, case: OpenCase, contrast: _Contrast, taught: bool) -> tuple[dict[str, _Seen], str]:
+        """What every model shows of the contrast, and what is said of alternates by rule that do not hold up.
+
+        ``taught``: base learned these items, so that it must prefer them.
+        """
+        cast = case_models_of(case)
+        tables = {name: self._table(bench, checkpoint, contrast) for name, checkpoint in cast.by_name().items()}
+        fit, note = np.ones((len(contrast.sheet.rows), len(contrast.other)), dtype=bool), ""
+        if contrast.by_rule and (taught or "null" in tables):
+            blind, base = tables.get("null"), tables["base"] if taught else None
+            fit, note = checked(
+                contrast.sheet.items, None if blind is None else blind.output(), None if base is None else base.output()
+            )
+        return {name: table.lifts(fit) for name, table in tables.items()}, note
+
+    def _table(self, bench: Bench, checkpoint: Checkpoint, contrast: _Contrast) -> _Table:
         """One pass per set of rows reads every layer."""
         sites = [after(layer) for layer in range(bench.open(checkpoint).n_blocks)] + [LOGITS]
         reads = tuple(Read(site=site, at="key", reduce=reduce) for site in sites for reduce in ("logprob", "rank"))
@@ -198,8 +254,10 @@ class AnswerLens(Probe):
             ]
             return np.stack(logprob, 1), np.stack(hit, 1)
 
-        true, others = table(contrast.true), [table(rows) for rows in contrast.other]
-        return _Seen(true[0] - _mean([other[0] for other in others]), true[1] - _mean([other[1] for other in others]))
+        true, *instead = [table(rows) for rows in contrast.true]
+        for logprob, hit in instead:
+            true = np.where(np.isnan(true[0]), logprob, true[0]), np.where(np.isnan(true[1]), hit, true[1])
+        return _Table(true, tuple(table(rows) for rows in contrast.other))
 
 
 def _mean(tables: list[Float[ndarray, "row layer"]]) -> Float[ndarray, "row layer"]:

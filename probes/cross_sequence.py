@@ -120,7 +120,9 @@ class CrossSequence(Probe):
     def cost(self, case: OpenCase) -> Cost:
         """Texts and two alternates through every model, and what pairing and checking read: an upper bound."""
         tokens = sum(longest_tokens(case, cohort) for cohort in ("forget", "holdout"))
-        return Cost(fwd_tokens=tokens * (3 * len(case_models_of(case).by_name()) + 7), kind="upper")
+        items = [*case.items(Texts(cohort="forget")), *case.items(Texts(cohort="holdout"))]
+        checking = 10 if any(item.alternates_from != "given" for item in items) else 0
+        return Cost(fwd_tokens=tokens * (3 * len(case_models_of(case).by_name()) + 7 + checking), kind="upper")
 
     def groups_tested(self, case: OpenCase) -> GroupTest:
         """Labels over forget and holdout people; without holdout people the signs of people's differences."""

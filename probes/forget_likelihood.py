@@ -122,7 +122,8 @@ class ForgetLikelihood(Probe):
         tokens = len(case_models_of(case).by_name()) * sum(int(r.mask.sum()) for r in rows)
         if case.null is None and not case.has(Texts(cohort="holdout")):
             alternates = variants(case, Texts(cohort="forget", answer="alternate"), self.most_variants)
-            tokens += 2 * sum(int(r.mask.sum()) for r in alternates)
+            others = alternates or variants(case, Texts(cohort="forget", answer="perturbed"), self.most_variants)
+            tokens += 2 * sum(int(r.mask.sum()) for r in others)
         return Cost(fwd_tokens=tokens)
 
     def groups_tested(self, case: OpenCase) -> GroupTest:
@@ -165,7 +166,9 @@ class ForgetLikelihood(Probe):
         if relative:
             lift = self._over_alternates(bench, case, cast, task.forget)
             if task.name != "probability" or lift is None:
-                reason = "no model that never knew, no holdout people and no never-trained alternates to compare with"
+                reason = (
+                    "no model that never knew, no holdout people, no alternates or perturbed answers to compare with"
+                )
                 return blank(naming, reason, Count(scored=0, unscored=len(sheet.rows)), len(sheet.people), seed)
             scores = lift
         scored = by_person(sheet, scores)

@@ -1,4 +1,6 @@
+from .alternates import Likelihoods as Likelihoods
 from .alternates import Matched as Matched
+from .alternates import checked as checked
 from .alternates import matched as matched
 from .alternates import nearest as nearest
 from .case_file import CaseFile as CaseFile

@@ -1,32 +1,38 @@
 """Matched alternates: for every item a text that was learned and texts that differ from it in the fact alone.
 
-Three sources, in this order, one for each item: its own ``alternates`` (the same sentence with another value of the
-attribute), its perturbed answers against its paraphrased one (TOFU), and for plain text entities swapped with others of
-the same document. No model writes them. What was matched is named by one hash, so that two readings of the same case
-can be seen to have used the same texts.
+Three sources, in this order, one for each item: its ``alternates`` (the same sentence with another value of the
+attribute), as given or found by rule in other people's answers (:mod:`audit.case.counterfactuals`); its perturbed
+answers against its paraphrased one, or against the answer itself where it has none (TOFU); and for plain text entities
+swapped with others of the same document. No model writes them. What was matched is named by one hash, so that two
+readings of the same case can be seen to have used the same texts.
 """
 
 import random
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import regex
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from audit.case.content_rule import FUNCTION_WORDS
 from audit.schema import Item, content_key
 
-Source = Literal["alternates", "perturbed", "entities"]
+Source = Literal["alternates", "question form", "attribute", "opening words", "perturbed", "entities"]
 
 _CAPITAL_WORD = r"[\p{Lu}\p{Lt}][\w\p{M}'’-]*"
 _NAME = regex.compile(rf"\b{_CAPITAL_WORD}(?:\s+{_CAPITAL_WORD})*")
 _NUMBER = re.compile(r"\b\d+(?:[.,]\d+)*\b")
 _SENTENCE = re.compile(r"(?:^|[.!?]['\"”]?\s+)$")
 SWAPS = 4
-"""So many entity swaps are made of a text at most."""
+"""So many alternates of a text come by rule at most."""
+LEAST = 2
+"""An item needs so many alternates: one to be told from the learned text, one to compare the first with."""
+BY_RULE = "values of other people for the same question"
+FAR_NATS = 5.0
+"""An alternate that a model that never knew finds this much more or less probable a token is not matched."""
 
 
 class Match(NamedTuple):
@@ -50,12 +56,13 @@ class Matched(NamedTuple):
 
     def said(self) -> str:
         """The matches in a line."""
-        count = {s: sum(m.source == s for m in self.matches) for s in ("alternates", "perturbed", "entities")}
+        count = {source: sum(m.source == source for m in self.matches) for source in get_args(Source)}
         counts = ", ".join(f"{n} by {source}" for source, n in count.items() if n) or "none"
-        return f"matched alternates {self.sha256[:12]}: {counts}; {len(self.unmatched)} items without"
+        rule = f" ({BY_RULE})" if any(m.item.alternates_from != "given" for m in self.matches) else ""
+        return f"matched alternates {self.sha256[:12]}: {counts}{rule}; {len(self.unmatched)} items without"
 
 
-def matched(items: Sequence[Item], seed: int, at_least: int = 2) -> Matched:
+def matched(items: Sequence[Item], seed: int, at_least: int = LEAST) -> Matched:
     """Match every item that has at least so many never-learned texts; entity swaps are drawn from ``seed``."""
     documents = _documents(items)
     pairs = [(item, _match(item, documents.get(item.group, {}), seed)) for item in items]
@@ -67,9 +74,15 @@ def matched(items: Sequence[Item], seed: int, at_least: int = 2) -> Matched:
 
 def _match(item: Item, document: Mapping[str, str], seed: int) -> Match | None:
     if item.alternates:
-        return Match(item, item.answer, item.alternates, "alternates")
-    if item.perturbed_answers and item.paraphrased_answer is not None:
-        return Match(item, item.paraphrased_answer, item.perturbed_answers, "perturbed")
+        source = "alternates" if item.alternates_from == "given" else item.alternates_from
+        return Match(item, item.answer, item.alternates, source)
+    if item.perturbed_answers:
+        return Match(
+            item,
+            item.answer if item.paraphrased_answer is None else item.paraphrased_answer,
+            item.perturbed_answers,
+            "perturbed",
+        )
     swaps = entity_swaps(item, document, seed)
     return Match(item, item.answer, swaps, "entities") if swaps else None
 
@@ -82,6 +95,47 @@ def nearest(learned: Float[ndarray, " item"], others: Float[ndarray, "item other
     """
     distance = np.abs(others - learned[:, None])
     return np.argsort(np.where(np.isnan(distance), np.inf, distance), axis=1, kind="stable")
+
+
+class Likelihoods(NamedTuple):
+    """Mean log-probabilities (nats a token) of learned texts and their alternates in one model; NaN: no such text."""
+
+    learned: Float[ndarray, " item"]
+    others: Float[ndarray, "item other"]
+
+
+class Checked(NamedTuple):
+    """Which alternates hold up, and what is said of those that do not."""
+
+    fit: Bool[ndarray, "item other"]
+    note: str
+
+
+def checked(items: Sequence[Item], blind: Likelihoods | None, base: Likelihoods | None) -> Checked:
+    """Are alternates by rule what they should be? Given ones are taken as they are.
+
+    To a model that never knew (``blind``) an alternate must be about as probable as the learned text, within
+    :data:`FAR_NATS`; to base, where base was taught the items, less probable: one that base prefers is true after all,
+    or base does not know the item. An item of which fewer than :data:`LEAST` hold up has none.
+    """
+    read = base if blind is None else blind
+    assert read is not None, "at least one model reads the alternates"
+    exists, fit = ~np.isnan(read.others), np.ones_like(read.others, dtype=bool)
+    if blind is not None:
+        fit &= np.abs(blind.others - blind.learned[:, None]) <= FAR_NATS
+    if base is not None:
+        fit &= base.others < base.learned[:, None]
+    by_rule = np.array([item.alternates_from != "given" for item in items])
+    fit = exists & (fit | ~by_rule[:, None])
+    lost = by_rule & (fit.sum(1) < LEAST)
+    fit[lost] = False
+    by = " and ".join(name for name, model in (("a model that never knew", blind), ("base", base)) if model is not None)
+    fallen, several = int((exists & ~fit).sum()), int(exists[by_rule].sum())
+    note = (
+        f"alternates by rule, read by {by}: {fallen} of {several} do not hold up and are left out, "
+        f"{int(lost.sum())} of {int(by_rule.sum())} items with them"
+    )
+    return Checked(fit, note)
 
 
 # ---- entities ---------------------------------------------------------------------------------------------------

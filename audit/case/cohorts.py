@@ -1,9 +1,12 @@
 """The data of a case, read, split, checked and tokenised once a process, however many suspects are audited on it."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from audit.case.alternates import LEAST
+from audit.case.counterfactuals import with_counterfactuals
 from audit.case.fields import Layout
 from audit.case.function_words import FunctionWords, function_words
 from audit.case.items import Data, read_data
@@ -14,8 +17,6 @@ from audit.case.tables import table_sha256
 from audit.case.tokenisation import tokenise
 from audit.checkpoints import TokenizerFiles, load_tokenizer
 from audit.schema import FORMS, AuditError, Cohort, DataFiles, Form, Item, Template, Texts
-
-log = logging.getLogger(__name__)
 
 Part = Literal["audit", "calibration", "all"]
 
@@ -49,15 +50,38 @@ class Cohorts:
         self.recipe = recipe
         self.tokenizer: Any = load_tokenizer(recipe.tokenizer)
         read: dict[Cohort, Data] = {file.cohort: _read(file, recipe) for file in recipe.files}
-        self.by_cohort: dict[Cohort, tuple[Item, ...]] = {cohort: data.items for cohort, data in read.items()}
         self.notes = tuple(f"{cohort}: {note}" for cohort, data in read.items() for note in data.notes)
+        self.function_words: FunctionWords = function_words(read["retain"].items)
+        received = {cohort: data.items for cohort, data in read.items()}
+        self.by_cohort: dict[Cohort, tuple[Item, ...]] = {
+            cohort: tuple(map(self._fitting, items))
+            for cohort, items in with_counterfactuals(received, recipe.data.split_seed).items()
+        }
         # nothing is ever fitted on holdout people, and tests that permute labels need all of them
         self.parts = {
             name: Split((), items) if name == "holdout" else split(items, recipe.data.split_seed)
             for name, items in self.by_cohort.items()
         }
-        self.function_words: FunctionWords = function_words(self.by_cohort["retain"])
         self._rows: dict[Texts, Rows] = {}
+
+    def _fitting(self, item: Item) -> Item:
+        """The item without the alternates by rule that cannot be rows: none of them may fail a case whose data fit."""
+        if item.alternates_from == "given":
+            return item
+        if self._are_rows(item, item.alternates):
+            return item
+        fit = [n for n, text in enumerate(item.alternates) if self._are_rows(item, [text])]
+        if len(fit) < LEAST:
+            return item.model_copy(update={"alternates": (), "alternate_keys": (), "alternates_from": "given"})
+        keys = tuple(item.alternate_keys[n] for n in fit) if item.alternate_keys else ()
+        return item.model_copy(update={"alternates": tuple(item.alternates[n] for n in fit), "alternate_keys": keys})
+
+    def _are_rows(self, item: Item, answers: Sequence[str]) -> bool:
+        try:
+            self._tokenised([item] * len(answers), answers)
+        except AuditError:
+            return False
+        return True
 
     @property
     def forms(self) -> tuple[Form, ...]:
@@ -78,12 +102,14 @@ class Cohorts:
         if texts not in self._rows:
             items = self.items(texts)
             answers = [answer for item in items if (answer := answer_of(item, texts)) is not None]
-            recipe = self.recipe
-            self._rows[texts] = tokenise(
-                items, answers, self.tokenizer, recipe.template, recipe.max_length, self.function_words.words
-            )
-            _check_known(self._rows[texts], self.tokenizer, recipe.vocabulary)
+            self._rows[texts] = self._tokenised(items, answers)
         return self._rows[texts]
+
+    def _tokenised(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
+        recipe, words = self.recipe, self.function_words.words
+        rows = tokenise(items, answers, self.tokenizer, recipe.template, recipe.max_length, words)
+        _check_known(rows, self.tokenizer, recipe.vocabulary)
+        return rows
 
     def every_texts(self) -> tuple[Texts, ...]:
         """All rows that the data hold: each cohort, form and kind of answer that at least one item has."""

@@ -101,6 +101,8 @@ def cohorts(case: OpenCase) -> dict[str, dict[str, int]]:
                 "items": len(everything), "groups": len({item.group for item in everything}),
                 "audit_items": len(audited), "audit_groups": len({item.group for item in audited}),
             }  # fmt: skip
+            if by_rule := sum(item.alternates_from != "given" for item in everything):
+                found[cohort]["items_with_alternates_by_rule"] = by_rule
     return found
 
 

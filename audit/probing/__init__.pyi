@@ -65,6 +65,7 @@ from .vocabulary import Forward as Forward
 from .vocabulary import Interval as Interval
 from .vocabulary import Item as Item
 from .vocabulary import Learner as Learner
+from .vocabulary import Likelihoods as Likelihoods
 from .vocabulary import LogitBias as LogitBias
 from .vocabulary import LowRank as LowRank
 from .vocabulary import Matched as Matched
@@ -93,6 +94,7 @@ from .vocabulary import TrainData as TrainData
 from .vocabulary import TrainingRecipe as TrainingRecipe
 from .vocabulary import WrapperLearner as WrapperLearner
 from .vocabulary import Write as Write
+from .vocabulary import checked as checked
 from .vocabulary import clustered as clustered
 from .vocabulary import delta_of as delta_of
 from .vocabulary import fresh_model as fresh_model

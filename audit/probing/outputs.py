@@ -97,8 +97,10 @@ def variant_losses(
 def alternate_probability(
     bench: Bench, case: OpenCase, checkpoint: Checkpoint, texts: Texts, most: int
 ) -> Float[ndarray, " row"] | None:
-    """Mean probability of never-trained values of the same attribute in the same answer; None without alternates."""
+    """Mean probability of never-trained values of the same attribute in the same answer, else of perturbed answers;
+    None without either."""
     rows = variants(case, texts.model_copy(update={"answer": "alternate"}), most)
+    rows = rows or variants(case, texts.model_copy(update={"answer": "perturbed"}), most)
     ids = case.rows(texts).item_ids
     probabilities = [
         aligned(np.exp(row_means(bench.run(checkpoint, r, (KEY_LOGPROB,))[KEY_LOGPROB], r)), r.item_ids, ids)

@@ -16,10 +16,12 @@ from audit.bench import TrainData as TrainData
 from audit.bench import TrainingRecipe as TrainingRecipe
 from audit.bench import WrapperLearner as WrapperLearner
 from audit.bench import Write as Write
+from audit.case import Likelihoods as Likelihoods
 from audit.case import Matched as Matched
 from audit.case import OpenCase as OpenCase
 from audit.case import Part as Part
 from audit.case import Rows as Rows
+from audit.case import checked as checked
 from audit.case import matched as matched
 from audit.case import nearest as nearest
 from audit.case import row_mean as row_mean

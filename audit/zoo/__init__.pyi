@@ -22,8 +22,10 @@ from .training import edit_data as edit_data
 from .training import one_thread as one_thread
 from .training import rows_of as rows_of
 from .training import write as write
+from .world import Shape as Shape
 from .world import World as World
 from .world import general_items as general_items
+from .world import general_training_items as general_training_items
 from .world import items as items
 from .world import items_about as items_about
 from .world import make_world as make_world

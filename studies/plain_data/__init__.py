@@ -1,0 +1,1 @@
+"""Clean models, and what is known of them, from question, answer and group alone."""

@@ -1,0 +1,119 @@
+"""Do lens and cross-sequence probe see in a file of question, answer and group alone, without seeing ghosts?
+
+``python -m studies.plain_data.study --data DIR`` trains what is not in DIR yet, audits every suspect on three kinds of
+data (the world's own alternates; plain; plain without the rule that finds alternates, as before there was one), and
+writes results.json here.
+"""
+
+import argparse
+import json
+import logging
+import resource
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from audit.bench import Bench
+from audit.case import open_case
+from audit.judging import given, judge, verdict
+from audit.plugins import discover
+from audit.probing import Probe
+from audit.schema import Evidence, Interval, Missing
+from audit.storage import write_atomic
+from studies.plain_data.models import ARCHITECTURES, CLEAN, SUSPECTS, Architecture, Data, case_of, make, write_data
+from studies.provenance import stamp
+
+HERE = Path(__file__).parent
+SEED = 0
+PROBES = ("utility", "forget_likelihood", "answer_lens", "cross_sequence", "reverse_patch")
+READ = ("lens_lift", "shared_direction")
+DATA: tuple[Data, ...] = ("given", "plain", "before")
+RULE = "audit.case.cohorts.with_counterfactuals"
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def rule(applies: bool) -> Generator[None]:
+    """Without the rule a case has the alternates of its files and no others."""
+    with ExitStack() as stack:
+        if not applies:
+            stack.enter_context(mock.patch(RULE, lambda by_cohort, _: by_cohort))
+        yield
+
+
+def audit(folder: Path, architecture: Architecture, suspect: str, data: Data) -> dict[str, Any]:
+    """One suspect's verdict by this case alone, and what the two tests of alternates read."""
+    case = case_of(architecture, suspect, data, SEED)
+    with rule(data != "before"):
+        opened, bench, probes = open_case(case, folder, folder / "out"), Bench(), discover("probes", Probe)
+        measured = [m for name in PROBES for m in probes[name].model_validate({}).measure(bench, opened)]
+    evidence = tuple(judge(m) for m in measured)
+    reached = verdict(evidence, given(case))
+    return {
+        "architecture": architecture, "suspect": suspect, "data": data, "verdict": reached.word,
+        "because": list(reached.because),
+        "tests": {e.measurement.name: _test(e) for e in evidence if e.measurement.name in READ},
+    }  # fmt: skip
+
+
+def _test(evidence: Evidence) -> dict[str, Any]:
+    m = evidence.measurement
+    control, bound = m.positive_control, m.bound
+    return {
+        "value": None if isinstance(m.value, Missing) else round(m.value, 4),
+        "p": None if isinstance(m.p, Missing) else m.p,
+        "bound": [round(bound.lo, 4), round(bound.hi, 4)] if isinstance(bound, Interval) else None,
+        "base_found": not isinstance(control, Missing) and control.found,
+        "status": evidence.status, "items": m.n.scored, "people": m.units, "notes": list(m.notes),
+    }  # fmt: skip
+
+
+def counts(audits: Sequence[dict[str, Any]], data: str) -> dict[str, Any]:
+    """k of n for one kind of data."""
+    mine = [a for a in audits if a["data"] == data]
+    clean, knowing = ([a for a in mine if (a["suspect"] in CLEAN) == is_clean] for is_clean in (True, False))
+    tests = {name: [a["tests"][name] for a in mine] for name in READ}
+
+    def of(hits: Sequence[bool]) -> list[int]:
+        return [sum(hits), len(hits)]
+
+    return {
+        "base_found": {name: of([t["base_found"] for t in tests[name]]) for name in READ},
+        "clean_with_a_trace": {name: of([a["tests"][name]["status"] == "trace" for a in clean]) for name in READ},
+        "clean_verdict_of_a_trace": of([a["verdict"] in ("INTACT", "PARTIAL", "SUPPRESSED") for a in clean]),
+        "clean_consistent": of([a["verdict"].startswith("CONSISTENT") for a in clean]),
+        "knowing_consistent": of([a["verdict"].startswith("CONSISTENT") for a in knowing]),
+        "knowing_verdict_of_a_trace": of([a["verdict"] in ("INTACT", "PARTIAL", "SUPPRESSED") for a in knowing]),
+    }
+
+
+def main() -> None:
+    """Train, audit, count, write."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="where models and data lie, or will")
+    folder: Path = parser.parse_args().data
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_data(folder, SEED)
+    audits: list[dict[str, Any]] = []
+    for architecture in ARCHITECTURES:
+        make(architecture, folder / architecture, SEED)
+        for suspect in SUSPECTS:
+            audits += [audit(folder, architecture, suspect, data) for data in DATA]
+            log.info("%s %s: %s", architecture, suspect, ", ".join(a["verdict"] for a in audits[-len(DATA) :]))
+    spent = resource.getrusage(resource.RUSAGE_SELF)
+    results = {
+        "stamp": stamp(SEED).model_dump(mode="json"), "machine": "2 cores, no accelerator",
+        "command": "python -m studies.plain_data.study --data DIR", "cpu_s": round(spent.ru_utime + spent.ru_stime),
+        "counts": {data: counts(audits, data) for data in DATA}, "audits": audits,
+    }  # fmt: skip
+    write_atomic(HERE / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()
