@@ -30,7 +30,8 @@ class Item(Record):
     ``group`` is the unit of replication (person, author, document). ``key`` is the substring of ``answer`` that carries
     the fact; without it content tokens are chosen by rule (:mod:`audit.case.items`), never with a model's help.
     ``alternates`` are the same answer with another, never-trained value of the same attribute (matched alternates);
-    ``alternates_from`` says by which rule they were found in other people's answers where the file brings none.
+    ``alternates_from`` says by which rule they were found in other people's answers where the file brings none; it is
+    no field of a file and is not written.
     """
 
     id: str
@@ -42,7 +43,7 @@ class Item(Record):
     perturbed_answers: tuple[str, ...] = ()
     alternates: tuple[str, ...] = ()
     alternate_keys: tuple[str, ...] = ()
-    alternates_from: Literal["given", "question form", "attribute", "opening words"] = "given"
+    alternates_from: Literal["given", "question form", "attribute", "opening words"] = Field("given", exclude=True)
     attribute: str | None = None
     form: Form = "trained"
     frequency: int | None = None

@@ -14,7 +14,7 @@ from audit.case.cohorts import CohortKey, Cohorts, DataFile, prepare
 from audit.case.counterfactuals import with_counterfactuals
 from audit.case.question_forms import readings
 from audit.checkpoints import tokenizer_files
-from audit.schema import Cohort, Item, Template, Texts
+from audit.schema import Cohort, DataFiles, Item, Template, Texts
 from audit.zoo import write_jsonl
 from tests import toy
 
@@ -258,12 +258,14 @@ def test_an_alternate_by_rule_that_is_no_row_is_left_out_and_fails_nothing(tmp_p
         for name, town in zip(names, towns, strict=True)
     )
     write_jsonl(tmp_path / "forget.jsonl", items)
-    file = DataFile("forget", tmp_path / "forget.jsonl", "0" * 64)
+    write_jsonl(tmp_path / "retain.jsonl", (Item(id="leo", group="leo", question="who is leo ?", answer="a pilot"),))
+    data = DataFiles(forget="forget.jsonl", retain="retain.jsonl")
+    files = tuple(DataFile(cohort, tmp_path / f"{cohort}.jsonl", "0" * 64) for cohort in ("forget", "retain"))
     own = tokenizer_files(toy.folder("llama", 0))
-    whole = Cohorts(CohortKey((file,), "group", 0, Template(), own, None))
+    whole = Cohorts(CohortKey(files, data, Template(), own, None))
     longest = int(whole.rows(Texts(cohort="forget")).mask.sum(1).max())
     assert any("quito" in text for text in whole.by_cohort["forget"][0].alternates)
-    short = prepare(CohortKey((file,), "group", 0, Template(), own, longest))
+    short = prepare(CohortKey(files, data, Template(), own, longest))
     first, second, *_ = short.by_cohort["forget"]
     assert len(first.alternates) == 3 and not any("quito" in text for text in first.alternates)
     assert any("quito" in text for text in second.alternates)

@@ -1,7 +1,6 @@
 """Function words by language or by frequency: what is said of nearly everybody, and never a value."""
 
 import json
-import logging
 from pathlib import Path
 
 import pytest
@@ -107,18 +106,16 @@ def test_the_choice_depends_on_nothing_but_the_retain_items() -> None:
     assert function_words([]).words == frozenset()
 
 
-def test_rows_of_a_case_leave_them_out_and_a_warning_says_by_which_rule(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_rows_of_a_case_leave_them_out_and_a_note_says_by_which_rule(tmp_path: Path) -> None:
     byte_level().save_pretrained(tmp_path / "tokenizer")
     for cohort in ("forget", "retain"):
         names = [f"{cohort[0]}{n}" for n in range(6)]
         rows = [{"id": n, "group": n, "question": f"кто {n}?", "answer": f"это есть дом {n * 2}"} for n in names]
         (tmp_path / f"{cohort}.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    files = data_files(DataFiles(forget="forget.jsonl", retain="retain.jsonl"), tmp_path)
-    with caplog.at_level(logging.WARNING):
-        cohorts = prepare(CohortKey(files, "group", 0, Template(), tokenizer_files(tmp_path / "tokenizer"), None))
-    assert "function words: 3 by frequency in the answers of 6 retain groups" in caplog.text
+    data = DataFiles(forget="forget.jsonl", retain="retain.jsonl")
+    files = data_files(data, tmp_path)
+    cohorts = prepare(CohortKey(files, data, Template(), tokenizer_files(tmp_path / "tokenizer"), None))
+    assert any("function words: 3 by frequency in the answers of 6 retain groups" in note for note in cohorts.notes)
     rows = cohorts.rows(Texts(cohort="forget"))
     for n, name in enumerate(rows.item_ids):
         assert cohorts.tokenizer.decode(rows.ids[n, rows.key[n]]).strip() == name * 2
