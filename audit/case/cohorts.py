@@ -1,6 +1,7 @@
 """The data of a case, read, split, checked and tokenised once a process, however many suspects are audited on it."""
 
 import hashlib
+import logging
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -8,10 +9,12 @@ from typing import Any, Literal, NamedTuple, get_args
 from audit.case.items import read_items
 from audit.case.partition import Split, check_disjoint, split
 from audit.case.rows import Rows
-from audit.case.tokenisation import tokenise
+from audit.case.template_notes import ItemNotice, sentences
+from audit.case.tokenisation import tokenised
 from audit.checkpoints import TokenizerFiles, load_tokenizer
 from audit.schema import FORMS, AuditError, Cohort, DataFiles, Form, Item, Template, Texts
 
+log = logging.getLogger(__name__)
 Part = Literal["audit", "calibration", "all"]
 
 
@@ -49,6 +52,11 @@ class Cohorts:
             for name, items in self.by_cohort.items()
         }
         self._rows: dict[Texts, Rows] = {}
+        self._noticed: list[ItemNotice] = []
+
+    def template_notes(self, quoting: bool = False) -> tuple[str, ...]:
+        """What there is to tell of the prompt template on the items that were tokenised; ``quoting`` shows words."""
+        return sentences(self._noticed, quoting)
 
     @property
     def forms(self) -> tuple[Form, ...]:
@@ -70,7 +78,10 @@ class Cohorts:
             items = self.items(texts)
             answers = [answer for item in items if (answer := answer_of(item, texts)) is not None]
             recipe = self.recipe
-            self._rows[texts] = tokenise(items, answers, self.tokenizer, recipe.template, recipe.max_length)
+            made = tokenised(items, answers, self.tokenizer, recipe.template, recipe.max_length)
+            self._rows[texts] = made.rows
+            if texts.answer == "answer":
+                self._noticed += [ItemNotice(item.id, one) for item, one in zip(items, made.noticed, strict=True)]
         return self._rows[texts]
 
     def every_texts(self) -> tuple[Texts, ...]:
@@ -121,6 +132,8 @@ def prepare(recipe: CohortKey) -> Cohorts:
     check_disjoint(cohorts.by_cohort)
     for texts in cohorts.every_texts():
         cohorts.rows(texts)
+    for note in cohorts.template_notes(quoting=True):
+        log.warning("prompt template: %s", note)
     return cohorts
 
 

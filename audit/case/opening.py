@@ -53,7 +53,8 @@ class CaseCheckpoints(NamedTuple):
 class OpenCase:
     """A case whose inputs were found, hashed and checked. Made by :func:`open_case`.
 
-    ``cohorts`` holds all items by cohort, ``max_length`` the context in tokens, ``data_sha256`` the data files' hashes.
+    ``cohorts`` holds all items by cohort, ``max_length`` the context in tokens, ``data_sha256`` the data files' hashes,
+    ``template_notes`` what there is to tell of the prompt template on these items.
     """
 
     def __init__(self, case: Case, root: Path, out: Path, opened: CaseCheckpoints) -> None:
@@ -66,6 +67,7 @@ class OpenCase:
         own, data = _own_tokenizer(self.base), case.data
         self._data = prepare(CohortKey(files, data.group, data.split_seed, case.template, own, self.max_length))
         self.tokenizer: Any = self._data.tokenizer
+        self.template_notes = self._data.template_notes()
         self.cohorts: Mapping[Cohort, tuple[Item, ...]] = self._data.by_cohort
         self._edited = frozenset(case.edited) if isinstance(case.edited, tuple) else None
         self._rows: dict[tuple[Texts, Part], Rows] = {}

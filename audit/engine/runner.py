@@ -132,6 +132,8 @@ class Run:
             self.journal.begin(self.plan, self.settings.force_new)
             self._receive()
             self.journal.event("started", f"plan {self.plan.plan_hash}")
+            for note in self.case.template_notes:
+                self.journal.event("template", note)
             self.journal.event("recall", f"base {recalled.base:.4f}, {recalled.what} {recalled.against:.4f}")
             measured = self._measure(meter)
             with meter.unit("report"):

@@ -49,7 +49,12 @@ def shown(case_file: "CaseFile", out: Path, settings: "RunSettings") -> Answer:
     from audit.engine import prepare
 
     prepared = prepare(case_file, out, settings)
-    return _priced(prepared.planner.plan, prepared.pricer.prices(prepared.planner), out)
+    priced = _priced(prepared.planner.plan, prepared.pricer.prices(prepared.planner), out)
+    notes = prepared.case.template_notes
+    lines = (f"prompt template: {note}" for note in notes)
+    return priced._replace(
+        document={**priced.document, "template_notes": list[JsonValue](notes)}, shown=(*priced.shown, *lines)
+    )
 
 
 def _priced(plan: "Plan", prices: "Prices", out: Path) -> Answer:
