@@ -86,6 +86,20 @@ def source_of(tokenizer: Any, name: str = "") -> str:
     raise AuditError(f"the tokenizer's chat templates are {names}; [template] {asks}", do)
 
 
+def chat_template_names(tokenizer: Any) -> tuple[str, ...]:
+    """The names of the tokenizer's chat templates; of the only and of the default one an empty string."""
+    available: str | dict[str, str] | None = getattr(tokenizer, "chat_template", None)
+    several = available if isinstance(available, dict) else {"default": available} if available else {}
+    return tuple(sorted("" if name == "default" else name for name in several))
+
+
+def with_date(tokenizer: Any, template: Template, question: str) -> Template:
+    """The template, with an example of a date where its chat template prints the date of the day. AuditError (code 2)
+    where it is refused for another reason."""
+    needed = ChatPrompt(tokenizer, template).date_needed(template.prompt.replace("{question}", question))
+    return template.model_copy(update={"variables": {**template.variables, **needed}})
+
+
 class ChatPrompt:
     """Puts a question into the words of the tokenizer's chat template, up to where the model answers.
 
@@ -110,9 +124,25 @@ class ChatPrompt:
         if self._date is not None:
             return self._rendered(prompt, self._variables, self._date)
         one, other = (self._rendered(prompt, self._variables, clock) for clock in _CLOCKS)
-        if one != other:
-            raise self._depends_on_time(prompt)
-        return one
+        if one == other:
+            return one
+        [(name, date)] = self.date_needed(prompt).items()
+        raise AuditError(
+            "the tokenizer's chat template prints the date of the day: the same case would ask another prompt tomorrow",
+            "set the date that base was trained with in case.toml, for instance\n"
+            f'[template.variables]\n{name} = "{date}"',
+        )
+
+    def date_needed(self, prompt: str) -> dict[str, str]:
+        """The variable that fixes the date, and an example of one: empty where nothing depends on the clock."""
+        if CLOCK not in self._syntax.reads or self._date is not None:
+            return {}
+        one, other = (self._rendered(prompt, self._variables, clock) for clock in _CLOCKS)
+        if one == other:
+            return {}
+        fixing = sorted((name for name in self._syntax.reads - {CLOCK} if self._fixes_date(prompt, name)), key=_rank)
+        style = self._syntax.formats[0] if fixing and self._syntax.formats else "%Y-%m-%d"
+        return {fixing[0] if fixing else CLOCK: _EXAMPLE.strftime(style)}
 
     # ---- variables -----------------------------------------------------------------------------------------------
     def _check_variables(self) -> None:
@@ -145,16 +175,6 @@ class ChatPrompt:
             return self._tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, chat_template=source, **given
             )
-
-    def _depends_on_time(self, prompt: str) -> AuditError:
-        """What to set, found by trying the variables that the template reads."""
-        words = f"{_EXAMPLE:{self._syntax.formats[0]}}" if self._syntax.formats else f"{_EXAMPLE:%Y-%m-%d}"
-        fixing = sorted((name for name in self._syntax.reads - {CLOCK} if self._fixes_date(prompt, name)), key=_rank)
-        line = f'{fixing[0]} = "{words}"' if fixing else f'{CLOCK} = "{_EXAMPLE:%Y-%m-%d}"'
-        return AuditError(
-            "the tokenizer's chat template prints the date of the day: the same case would ask another prompt tomorrow",
-            f"set the date that base was trained with in case.toml, for instance\n[template.variables]\n{line}",
-        )
 
     def _fixes_date(self, prompt: str, name: str) -> bool:
         """Does the prompt say what this variable is set to, and no longer what the clock says?"""
