@@ -63,7 +63,7 @@ def syntax_of(source: str) -> Syntax:
     )
     with as_audit_error("the tokenizer's chat template cannot be read", "save the tokenizer with another one"):
         tree = environment.parse(source)
-    names = meta.find_undeclared_variables(tree)
+        names = meta.find_undeclared_variables(tree)
     calls = [c for c in tree.find_all(nodes.Call) if isinstance(c.node, nodes.Name) and c.node.name == CLOCK]
     given = [value for call in calls for value in (*call.args, *(named.value for named in call.kwargs))]
     formats = [v.value for v in given if isinstance(v, nodes.Const) and isinstance(v.value, str)]

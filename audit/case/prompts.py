@@ -75,8 +75,8 @@ def _check_question(item: Item, prompt: str) -> None:
     there = folded(prompt)
     if folded(item.question) in there:
         return
-    quoted = (json.dumps(item.question, ensure_ascii=plain)[1:-1] for plain in (False, True))
-    if not any(folded(form) in there for form in (html.escape(item.question), *quoted)):
+    quoted = (folded(json.dumps(item.question, ensure_ascii=plain)[1:-1]) for plain in (False, True))
+    if folded(item.question) not in folded(html.unescape(prompt)) and not any(form in there for form in quoted):
         lost = [word for word in item.question.split() if folded(word) not in there]
         missing = f" ({', '.join(lost[:5])})" if lost else ""
         raise AuditError(

@@ -26,7 +26,7 @@ def sentences(notices: Sequence[ItemNotice], quoting: bool = False) -> tuple[str
         "merged": "one token holds the end of the prompt and the start of the answer (`seam = \"apart\"` in [template] "
         "tokenises each for itself)",
         "spaces": "white space meets white space where the answer begins: the model reads both",
-        "bos": "the text brings a BOS token where the tokenizer puts one: the model reads one",
+        "bos": "the text begins with a BOS token: it is left out, and the rule of `bos` alone says what the model reads",
     }  # fmt: skip
     said = [f"in {count[kind]} of {n} items {words}" for kind, words in told.items() if count[kind]]
     return (*said, *_lost(notices, quoting))

@@ -49,7 +49,8 @@ class Noticed(NamedTuple):
     """What is to be told of one row. ``merged``: one token holds the end of the prompt and the start of the answer.
 
     ``spaces``: white space on both sides of that seam, or before an answer that brings its own. ``bos``: the text
-    began with a BOS token where another was due, and one was left out. ``lost``: words that no token holds.
+    began with a BOS token, which the template's rule puts or does not want: it was left out. ``lost``: words that no
+    token holds.
     """
 
     merged: bool
@@ -160,7 +161,7 @@ def _encoded(
             raise AuditError(
                 f"item {item.id!r}: the key {shown!r} {problem}", "give another `key`, or leave the item out"
             )
-        yield row._replace(bos=drop > 0 and prefix != [] and not template.chat)
+        yield row._replace(bos=drop > 0 and not template.chat)
 
 
 def _ids(texts: Sequence[Text], tokenizer: Any, template: Template) -> Iterator[Encoded]:

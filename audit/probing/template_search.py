@@ -26,9 +26,9 @@ ANSWER_SCORE = Read(site=Site(part="logits"), at="answer", reduce="logprob")
 LEARNED = 1 - RECALL_LIFT
 """From this mean probability on, base was trained on such texts. Below it another template is looked for."""
 BETTER_ITEMS = 0.75
-"""A template is clearly better if it lifts the mean by RECALL_LIFT, and the probability of this share of the items."""
+"""A template is clearly better if it lifts the mean by RECALL_LIFT, and the probability of this share of the items.
+Of those that the best does not beat on so many items, the one nearest to the given template is named."""
 _PER_COHORT = 8
-_BAND = 0.003
 _SPACES = (("", " "), ("", ""), (" ", ""), (" ", " "), ("\n", ""), ("", "\n"))
 """What stands at the end of a prompt, and at the beginning of its answer."""
 
@@ -83,9 +83,10 @@ def search_template(bench: Bench, case: OpenCase) -> TemplateSearch:
         return TemplateSearch(given, None, len(items), 0, 0.0, 0.0, 0.0)
     key, answer = _scores(bench, case, tried)
     recalls, chances = np.exp(key).mean(1), np.exp(answer).mean(1)
-    close = [n for n in range(len(tried)) if chances[n] >= chances.max() - _BAND]
+    first = int(chances.argmax())
+    close = [n for n in range(len(tried)) if n == first or (answer[first] > answer[n]).mean() < BETTER_ITEMS]
     best = min(close, key=lambda n: (len(_changed(given, tried[n].template)), -chances[n]))
-    better = float((key[best] > key[0]).mean()) >= BETTER_ITEMS and recalls[best] - recalls[0] >= RECALL_LIFT
+    better = (key[best] > key[0]).mean() >= BETTER_ITEMS and recalls[best] - recalls[0] >= RECALL_LIFT
     retained = float(np.exp(key[0, len(forget) :]).mean()) if retain else 0.0
     top = float(recalls[best] if better else recalls.max())
     template = tried[best].template if better else None
