@@ -49,7 +49,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
     words = [fact.question for rows in facts().values() for fact in rows] * 3
     places = [f"{space}{city}" for city in CITIES for space in ("", " ")] * 40
     trainer = trainers.BpeTrainer(
-        special_tokens=SPECIAL, vocab_size=400, show_progress=False, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        special_tokens=SPECIAL,
+        vocab_size=400,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     raw.train_from_iterator([*words, *places, *["assistant user Question: Answer:"] * 40], trainer)
     made = PreTrainedTokenizerFast(
@@ -139,4 +142,6 @@ def write(path: Path, base: LlamaForCausalLM, space: str = "") -> None:
 
 def case(template: Template) -> Case:
     roles = Roles(base=Source(path="base"), suspect=Source(path="suspect"), references=(Source(path="null"),))
-    return Case(name="seams", roles=roles, data=DataFiles(forget="forget.jsonl", retain="retain.jsonl"), template=template)
+    return Case(
+        name="seams", roles=roles, data=DataFiles(forget="forget.jsonl", retain="retain.jsonl"), template=template
+    )

@@ -65,7 +65,7 @@ def syntax_of(source: str) -> Syntax:
         tree = environment.parse(source)
         names = meta.find_undeclared_variables(tree)
     calls = [c for c in tree.find_all(nodes.Call) if isinstance(c.node, nodes.Name) and c.node.name == CLOCK]
-    given = [value for call in calls for value in (*call.args, *(named.value for named in call.kwargs))]
+    given = [value for call in calls for value in (*call.args, *(keyword.value for keyword in call.kwargs))]
     formats = [v.value for v in given if isinstance(v, nodes.Const) and isinstance(v.value, str)]
     chance = "lipsum" in names or any(use.name == "random" for use in tree.find_all(nodes.Filter))
     return Syntax(frozenset(names - _OURS), tuple(dict.fromkeys(formats)), chance)
@@ -123,9 +123,9 @@ class ChatPrompt:
             return self._rendered(prompt, self._variables)
         if self._date is not None:
             return self._rendered(prompt, self._variables, self._date)
-        one, other = (self._rendered(prompt, self._variables, clock) for clock in _CLOCKS)
-        if one == other:
-            return one
+        early, late = (self._rendered(prompt, self._variables, clock) for clock in _CLOCKS)
+        if early == late:
+            return early
         [(name, date)] = self.date_needed(prompt).items()
         raise AuditError(
             "the tokenizer's chat template prints the date of the day: the same case would ask another prompt tomorrow",
@@ -137,8 +137,8 @@ class ChatPrompt:
         """The variable that fixes the date, and an example of one: empty where nothing depends on the clock."""
         if CLOCK not in self._syntax.reads or self._date is not None:
             return {}
-        one, other = (self._rendered(prompt, self._variables, clock) for clock in _CLOCKS)
-        if one == other:
+        early, late = (self._rendered(prompt, self._variables, clock) for clock in _CLOCKS)
+        if early == late:
             return {}
         fixing = sorted((name for name in self._syntax.reads - {CLOCK} if self._fixes_date(prompt, name)), key=_rank)
         style = self._syntax.formats[0] if fixing and self._syntax.formats else "%Y-%m-%d"
@@ -180,10 +180,10 @@ class ChatPrompt:
         """Does the prompt say what this variable is set to, and no longer what the clock says?"""
         try:
             tried = {**self._variables, name: _SENTINEL}
-            one, other = (self._rendered(prompt, tried, clock) for clock in _CLOCKS)
+            early, late = (self._rendered(prompt, tried, clock) for clock in _CLOCKS)
         except AuditError:
             return False
-        return one == other and _SENTINEL in one
+        return early == late and _SENTINEL in early
 
 
 def _rank(name: str) -> tuple[bool, str]:

@@ -78,10 +78,10 @@ class Cohorts:
             items = self.items(texts)
             answers = [answer for item in items if (answer := answer_of(item, texts)) is not None]
             recipe = self.recipe
-            made = tokenised(items, answers, self.tokenizer, recipe.template, recipe.max_length)
-            self._rows[texts] = made.rows
+            result = tokenised(items, answers, self.tokenizer, recipe.template, recipe.max_length)
+            self._rows[texts] = result.rows
             if texts.answer == "answer":
-                self._noticed += [ItemNotice(item.id, one) for item, one in zip(items, made.noticed, strict=True)]
+                self._noticed += [ItemNotice(item.id, row) for item, row in zip(items, result.noticed, strict=True)]
         return self._rows[texts]
 
     def every_texts(self) -> tuple[Texts, ...]:

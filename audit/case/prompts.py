@@ -72,12 +72,12 @@ def _meet(left: str, right: str) -> bool:
 
 def _check_question(item: Item, prompt: str) -> None:
     """Is the question whole in the prompt, as it is or escaped?"""
-    there = folded(prompt)
-    if folded(item.question) in there:
+    read = folded(prompt)
+    if folded(item.question) in read:
         return
     quoted = (folded(json.dumps(item.question, ensure_ascii=plain)[1:-1]) for plain in (False, True))
-    if folded(item.question) not in folded(html.unescape(prompt)) and not any(form in there for form in quoted):
-        lost = [word for word in item.question.split() if folded(word) not in there]
+    if folded(item.question) not in folded(html.unescape(prompt)) and not any(form in read for form in quoted):
+        lost = [word for word in item.question.split() if folded(word) not in read]
         missing = f" ({', '.join(lost[:5])})" if lost else ""
         raise AuditError(
             f"item {item.id!r}: its question is not whole in the prompt that [template] makes of it{missing}",

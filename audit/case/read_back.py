@@ -13,11 +13,11 @@ from audit.schema import AuditError, Item
 
 
 class Spans(NamedTuple):
-    """The ids of one row: all without what was put before the text, those up to the last that holds any of the prompt,
+    """The ids of one row without what was put before the text: all, those up to the last that holds any of the prompt,
     and those of the answer. ``ragged``: an end of the answer shares a token with what stands beside it.
     """
 
-    whole: list[int]
+    row: list[int]
     prompt: list[int]
     answer: list[int]
     ragged: bool
@@ -40,8 +40,8 @@ def lost_words(
             read, written = _bare(decoded), _bare(words)
             if read == written or (written in read and not exact):
                 continue
-            [whole] = _decoded(tokenizer, [row.whole])
-            if written in _bare(whole) and (written not in read or _bare(whole) == _bare(text.text)):
+            [full] = _decoded(tokenizer, [row.row])
+            if written in _bare(full) and (written not in read or _bare(full) == _bare(text.text)):
                 raise _elsewhere(item, part, words, decoded)
             lost += _lost(item, part, words, decoded)
         yield lost

@@ -22,14 +22,14 @@ def sentences(notices: Sequence[ItemNotice], quoting: bool = False) -> tuple[str
     """
     n = len(notices)
     count = {kind: sum(getattr(notice.noticed, kind) for notice in notices) for kind in ("merged", "spaces", "bos")}
-    told = {
+    sentence = {
         "merged": "one token holds the end of the prompt and the start of the answer (`seam = \"apart\"` in [template] "
         "tokenises each for itself)",
         "spaces": "white space meets white space where the answer begins: the model reads both",
-        "bos": "the text begins with a BOS token: it is left out, and the rule of `bos` alone says what the model reads",
+        "bos": "the text begins with a BOS token: it is left out, and the rule of `bos` alone decides what is read",
     }  # fmt: skip
-    said = [f"in {count[kind]} of {n} items {words}" for kind, words in told.items() if count[kind]]
-    return (*said, *_lost(notices, quoting))
+    notes = [f"in {count[kind]} of {n} items {words}" for kind, words in sentence.items() if count[kind]]
+    return (*notes, *_lost(notices, quoting))
 
 
 def _lost(notices: Sequence[ItemNotice], quoting: bool) -> tuple[str, ...]:

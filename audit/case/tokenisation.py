@@ -183,9 +183,7 @@ def _ids(texts: Sequence[Text], tokenizer: Any, template: Template) -> Iterator[
         yield Encoded([*head.ids, *tail.ids], [*head.offsets, *moved])
 
 
-def _surplus(
-    item: Item, text: Text, ids: list[int], tokenizer: Any, template: Template, prefix: list[int]
-) -> int:
+def _surplus(item: Item, text: Text, ids: list[int], tokenizer: Any, template: Template, prefix: list[int]) -> int:
     """How many BOS tokens at the beginning of a text are left out: one, where the rule puts its own or wants none.
 
     AuditError (code 2) if the row would still have a second one. A BOS that is the end token too may stand inside.
@@ -204,7 +202,9 @@ def _surplus(
         if not template.chat or tokenizer.bos_token in given:  # what a chat template puts itself was learned so
             problem = "has a BOS token inside"
     if problem:
-        do = f"take {tokenizer.bos_token!r} out of the text, and let `bos` in [template] put the one that base was given"
+        do = (
+            f"take {tokenizer.bos_token!r} out of the text, and let `bos` in [template] put the one that base was given"
+        )
         raise AuditError(f"item {item.id!r}: what the model would read {problem}", do)
     return drop
 

@@ -161,7 +161,7 @@ class _Scores(NamedTuple):
 
 def _scores(bench: Bench, case: OpenCase, tried: Sequence[_Tried]) -> _Scores:
     """Log-probabilities of keys and answers under every template, per token that the first of them cuts them into."""
-    rows = stacked([one.rows for one in tried])
+    rows = stacked([trial.rows for trial in tried])
     reads = bench.run(case.base, rows, [SCORE, ANSWER_SCORE])
     shape = (len(tried), len(tried[0].rows))
 

@@ -2,6 +2,7 @@
 
 import time
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -39,7 +40,7 @@ def with_chat(*sources: str, **several: str) -> PreTrainedTokenizerFast:
 def read(tokenizer: PreTrainedTokenizerFast, **template: object) -> str:
     """What the model reads."""
     rows = rows_of(tokenizer, OTHER, template=Template(chat=True, **template))  # pyright: ignore
-    return tokenizer.decode(rows.ids[0], skip_special_tokens=False)
+    return str(tokenizer.decode(rows.ids[0], skip_special_tokens=False))
 
 
 # ---- the time ------------------------------------------------------------------------------------------------------
@@ -70,7 +71,7 @@ def test_a_set_date_gives_the_prompt_that_transformers_gave_on_that_day(
     monkeypatch.setattr(chat_template_utils, "datetime", Day)
     messages = [{"role": "user", "content": OTHER.question}]
     theirs = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert ours == theirs + OTHER.answer
+    assert ours == f"{theirs}{OTHER.answer}"
 
 
 def test_a_clock_that_is_not_asked_needs_no_date() -> None:
@@ -131,7 +132,7 @@ def test_what_only_a_chat_template_reads_is_an_error_without_one() -> None:
             rows_of(KINDS["word_level"](), OTHER, template=Template(**stated))  # pyright: ignore
 
 
-def test_a_case_file_says_what_is_wrong_with_its_template(tmp_path) -> None:  # pyright: ignore
+def test_a_case_file_says_what_is_wrong_with_its_template(tmp_path: Path) -> None:
     roles = 'name = "x"\n[roles.base]\npath = "b"\n[roles.suspect]\npath = "s"\n[data]\nforget = "f"\nretain = "r"\n'
     path = tmp_path / "case.toml"
     for text, words in (

@@ -1,7 +1,8 @@
-"""Seams, spaces, BOS rules and chat over tokenizers of every kind: what is asked is what the model reads, or refused."""
+"""Seams, spaces, BOS rules, chat, tokenizers of every kind: what is asked is what the model reads, or it is refused."""
 
 import itertools
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import pytest
 from hypothesis import given, settings
@@ -77,28 +78,43 @@ for _made in MADE.values():
 
 
 def shown(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> str:
-    return folded(tokenizer.decode(ids, skip_special_tokens=False))
+    return folded(str(tokenizer.decode(ids, skip_special_tokens=False)))
 
 
-@settings(max_examples=400, deadline=None)
-@given(
-    name=st.sampled_from(sorted(MADE)), seam=st.sampled_from(["joint", "apart"]),
+class Variant(NamedTuple):
+    """One way to word an item, and the tokenizer that reads it."""
+
+    name: str
+    seam: Literal["joint", "apart"]
+    bos: Literal["tokenizer", "always", "never"]
+    chat: bool
+    head: str
+    tail: str
+    lead: str
+    after: str
+    spaces: tuple[str, str]
+    item: Item
+
+
+VARIANTS = st.builds(
+    Variant, name=st.sampled_from(sorted(MADE)), seam=st.sampled_from(["joint", "apart"]),
     bos=st.sampled_from(["tokenizer", "always", "never"]), chat=st.booleans(),
     head=st.sampled_from(["", "<s>", "<s> ", "<s><s>", "Question: "]),
     tail=st.sampled_from(["", " ", "\n", "  ", "\nAnswer:", "\nAnswer: ", "<s>"]),
     lead=st.sampled_from(["", " ", "\n", "  ", " It is "]), after=st.sampled_from(["", ".", " old", "</s>"]),
-    space=st.sampled_from(["", " ", "\n"]), end=st.sampled_from(["", " "]),
-    item=st.sampled_from([ITEM, OTHER]),
+    spaces=st.tuples(st.sampled_from(["", " ", "\n"]), st.sampled_from(["", " "])), item=st.sampled_from([ITEM, OTHER]),
 )  # fmt: skip
-def test_question_and_answer_are_read_whole_behind_one_bos_or_refused(
-    name: str, seam: str, bos: str, chat: bool, head: str, tail: str, lead: str, after: str, space: str, end: str,
-    item: Item,
-) -> None:  # fmt: skip
+
+
+@settings(max_examples=400, deadline=None)
+@given(VARIANTS)
+def test_question_and_answer_are_read_whole_behind_one_bos_or_refused(variant: Variant) -> None:
+    name, seam, bos, chat, head, tail, lead, after, spaces, item = variant
+    answer = item.answer.join(spaces)
     tokenizer = MADE[name]
     template = Template(
-        prompt=f"{head}{{question}}{tail}", answer=f"{lead}{{answer}}{after}", chat=chat, seam=seam, bos=bos  # pyright: ignore
+        prompt=f"{head}{{question}}{tail}", answer=f"{lead}{{answer}}{after}", chat=chat, seam=seam, bos=bos
     )
-    answer = f"{space}{item.answer}{end}"
     asked = item.model_copy(update={"answer": answer})
     literal = f"{head}{tail}".count("<s>")
     try:
@@ -155,9 +171,10 @@ def test_spaces_that_meet_and_a_bos_that_is_there_already_are_told() -> None:
     own = OTHER.model_copy(update={"answer": " It is a red cat."})
     cases = [
         (own, Template(), "white space meets white space"), (OTHER, Template(prompt="{question}\n"), "white space"),
-        (OTHER, Template(chat=True), "white space"), (OTHER, Template(prompt="<s>{question}"), "begins with a BOS token"),
+        (OTHER, Template(chat=True), "white space"), (OTHER, Template(prompt="<s>{question}"), "begins with a BOS"),
         (OTHER, Template(), None), (own, Template(answer="{answer}"), None),
-        (OTHER, Template(chat=True, answer="{answer}"), None), (OTHER, Template(prompt="<s>{question}", bos="never"), "BOS"),
+        (OTHER, Template(chat=True, answer="{answer}"), None),
+        (OTHER, Template(prompt="<s>{question}", bos="never"), "begins with a BOS"),
     ]  # fmt: skip
     for item, template, words in cases:
         [one] = tokenised([item], [item.answer], tokenizer, template, None).noticed
