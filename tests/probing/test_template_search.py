@@ -146,3 +146,22 @@ def test_the_search_looks_at_items_that_are_not_audited(tmp_path: Path, monkeypa
     search_template(Bench(), case)
     audited = {item.id for texts in case.every_texts() for item in case.items(texts)}
     assert seen and not seen & audited
+
+
+def test_chat_templates_are_tried_by_every_name_and_with_a_date_where_they_print_one(tmp_path: Path) -> None:
+    from audit.probing import template_search
+
+    seam_world.write(tmp_path, seam_world.fresh(1))
+    dated, broken = "{{ strftime_now('%Y') }} " + seam_world.CHAT, "{{ raise_exception('no') }}"
+    case = opened(tmp_path, PLAIN)
+    case.tokenizer.chat_template = {"default": seam_world.CHAT, "dated": dated, "broken": broken}
+    tried = [t for t in template_search._candidates(case, PLAIN, "Where is ba?") if t.chat]  # pyright: ignore
+    assert {t.chat_template for t in tried} == {"", "dated", "broken"}
+    assert search_template(Bench(), case).tried > 20, "one that is broken stops nothing"
+    assert {tuple(t.variables.items()) for t in tried if t.chat_template == "dated"} == {
+        (("strftime_now", "2024-07-26"),)
+    }
+    lines = template_search._lines(PLAIN, next(t for t in tried if t.variables))  # pyright: ignore
+    assert stated_by(lines, PLAIN).chat and tomllib.loads(lines)["template"]["variables"] == {
+        "strftime_now": "2024-07-26"
+    }
