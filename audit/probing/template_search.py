@@ -68,6 +68,13 @@ class TemplateSearch(NamedTuple):
         return f"{none} {self.top:.3f}, and {self.recall:.3f} under this one{known if self.retained >= LEARNED else ''}"
 
 
+class Scores(NamedTuple):
+    """Log-probabilities (nats) of keys and of answers, per token of the given template, which is the first."""
+
+    key: Float[ndarray, "template item"]
+    answer: Float[ndarray, "template item"]
+
+
 class _Tried(NamedTuple):
     template: Template
     rows: Rows
@@ -81,16 +88,26 @@ def search_template(bench: Bench, case: OpenCase) -> TemplateSearch:
     tried = list(_different(case, items)) if items else []
     if len(tried) < 2:
         return TemplateSearch(given, None, len(items), 0, 0.0, 0.0, 0.0)
-    key, answer = _scores(bench, case, tried)
-    recalls, chances = np.exp(key).mean(1), np.exp(answer).mean(1)
-    first = int(chances.argmax())
-    close = [n for n in range(len(tried)) if n == first or (answer[first] > answer[n]).mean() < BETTER_ITEMS]
-    best = min(close, key=lambda n: (len(_changed(given, tried[n].template)), -chances[n]))
-    better = (key[best] > key[0]).mean() >= BETTER_ITEMS and recalls[best] - recalls[0] >= RECALL_LIFT
-    retained = float(np.exp(key[0, len(forget) :]).mean()) if retain else 0.0
-    top = float(recalls[best] if better else recalls.max())
-    template = tried[best].template if better else None
+    scores = _scores(bench, case, tried)
+    best = choose(scores, [len(_changed(given, trial.template)) for trial in tried])
+    recalls = np.exp(scores.key).mean(1)
+    retained = float(np.exp(scores.key[0, len(forget) :]).mean()) if retain else 0.0
+    top = float(recalls.max() if best is None else recalls[best])
+    template = None if best is None else tried[best].template
     return TemplateSearch(given, template, len(items), len(tried) - 1, float(recalls[0]), retained, top)
+
+
+def choose(scores: Scores, changes: Sequence[int]) -> int | None:
+    """The template that base was most likely trained with, if it is clearly better than the first, which was given.
+
+    ``changes``: in how many entries each differs from the given one.
+    """
+    key, answer = scores
+    first = int(np.exp(answer).mean(1).argmax())
+    level = [n for n in range(len(key)) if n == first or (answer[first] > answer[n]).mean() < BETTER_ITEMS]
+    best = min(level, key=lambda n: (changes[n], -np.exp(answer[n]).mean()))
+    lifts = np.exp(key[best]).mean() - np.exp(key[0]).mean() >= RECALL_LIFT
+    return best if lifts and (key[best] > key[0]).mean() >= BETTER_ITEMS else None
 
 
 # ---- items and templates -------------------------------------------------------------------------------------------
@@ -154,12 +171,7 @@ def _led(answer: str, lead: str) -> str:
 
 
 # ---- scores --------------------------------------------------------------------------------------------------------
-class _Scores(NamedTuple):
-    key: Float[ndarray, "template item"]
-    answer: Float[ndarray, "template item"]
-
-
-def _scores(bench: Bench, case: OpenCase, tried: Sequence[_Tried]) -> _Scores:
+def _scores(bench: Bench, case: OpenCase, tried: Sequence[_Tried]) -> Scores:
     """Log-probabilities of keys and answers under every template, per token that the first of them cuts them into."""
     rows = stacked([trial.rows for trial in tried])
     reads = bench.run(case.base, rows, [SCORE, ANSWER_SCORE])
@@ -169,7 +181,7 @@ def _scores(bench: Bench, case: OpenCase, tried: Sequence[_Tried]) -> _Scores:
         count = np.bincount(rows.targets(read.at)[0].numpy(), minlength=len(rows)).reshape(shape)
         return row_means(reads[read], rows, read.at).reshape(shape) * count / count[:1].clip(1)
 
-    return _Scores(per_token(SCORE), per_token(ANSWER_SCORE))
+    return Scores(per_token(SCORE), per_token(ANSWER_SCORE))
 
 
 # ---- said ----------------------------------------------------------------------------------------------------------

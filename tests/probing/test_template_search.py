@@ -5,7 +5,9 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+import torch
 from transformers import LlamaForCausalLM
 
 from audit.bench import Bench
@@ -165,3 +167,48 @@ def test_chat_templates_are_tried_by_every_name_and_with_a_date_where_they_print
     assert stated_by(lines, PLAIN).chat and tomllib.loads(lines)["template"]["variables"] == {
         "strftime_now": "2024-07-26"
     }
+
+
+def test_scores_are_of_the_whole_text_however_many_tokens_it_is_cut_into(tmp_path: Path) -> None:
+    from audit.probing import template_search
+
+    model = seam_world.fresh(1)
+    seam_world.write(tmp_path, model)
+    case = opened(tmp_path, PLAIN)
+    asking = case.items(case.every_texts()[0], "all")[:3]
+    items = [item.model_copy(update={"answer": item.group}) for item in asking]  # a name is one token with its space
+    tried = list(template_search._different(case, items))  # pyright: ignore
+    scores = template_search._scores(Bench(), case, tried)  # pyright: ignore
+    seen = set[int]()
+    for n, (_, rows) in enumerate(tried):
+        for i in range(len(items)):
+            with torch.no_grad():
+                logprob = model(rows.ids[i : i + 1, : rows.lengths[i]]).logits[0].log_softmax(-1)
+            key = rows.key[i].nonzero()[:, 0].tolist()
+            total = sum(float(logprob[at - 1, rows.ids[i, at]]) for at in key)
+            given = int(tried[0].rows.key[i].sum())
+            assert scores.key[n, i] == pytest.approx(total / given, rel=1e-4)
+            seen.add(len(key) - given)
+    assert len(seen) > 1, "some templates cut the key into other tokens"
+
+
+FLAT = [[-3.0] * 8, [-3.0] * 8]
+
+
+@pytest.mark.parametrize(
+    ("key", "answer", "best"),
+    [
+        ([[-3.0] * 8, [-0.1] * 8], FLAT, None),  # the answers say nothing: the given template stays
+        ([[-3.0] * 8, [-0.1] * 8], [[-3.0] * 8, [-0.1] * 8], 1),
+        ([[-1.0] * 8, [-0.7] * 8], [[-3.0] * 8, [-0.1] * 8], None),  # .37 and .50: no clear lift
+        ([[-3.0] * 8, [-0.01] * 3 + [-3.5] * 5], [[-3.0] * 8, [-0.1] * 8], None),  # better on three of eight
+        ([[-3.0] * 8, [-0.1] * 8, [-0.1] * 8], [[-3.0] * 8, [-0.1] * 8, [-0.11, -0.09] * 4], 2),  # nearer, as good
+        ([[-3.0] * 8, [-0.1] * 8, [-0.1] * 8], [[-3.0] * 8, [-0.1] * 8, [-0.11] * 8], 1),  # nearer, never as good
+    ],
+)
+def test_a_template_is_named_where_it_is_clearly_better(
+    key: list[list[float]], answer: list[list[float]], best: int | None
+) -> None:
+    from audit.probing.template_search import Scores, choose
+
+    assert choose(Scores(np.array(key), np.array(answer)), [0, 2, 1][: len(key)]) == best
