@@ -81,6 +81,8 @@ def _fault(kind: str, loc: tuple[int | str, ...], message: str) -> str:
     where = f"[{section}] " if section else ""
     if kind == "missing":
         return f"{where}`{name}` is missing"
+    if loc[:2] == ("template", "variables") and len(loc) > 2:
+        return f"[template.variables] `{loc[2]}`: must be a text (in quotes, a date too), a number, true or false"
     if kind != "extra_forbidden":
         return f"{where}`{name}`: {message[0].lower()}{message[1:]}"
     near = difflib.get_close_matches(name, _SECTIONS.get(section, ()), n=1, cutoff=0.5)
@@ -94,10 +96,13 @@ def _fault(kind: str, loc: tuple[int | str, ...], message: str) -> str:
 
 
 def _template_faults(template: Any) -> list[str]:
-    """A template that drops the question or the answer."""
+    """A template that drops the question or the answer, or states what only a chat template reads."""
     if not isinstance(template, dict):
         return []
-    return [
+    chat_alone = ("chat_template", "system", "variables")
+    unread = [] if template.get("chat") else [key for key in chat_alone if template.get(key)]  # pyright: ignore
+    faults = [f"[template] `{key}`: only a chat template reads it, and `chat` is not true" for key in unread]
+    return faults + [
         f"[template] `{key}`: must contain {{{word}}} once"
         for key, word in (("prompt", "question"), ("answer", "answer"))
         if isinstance(text := template.get(key), str) and text.count(f"{{{word}}}") != 1  # pyright: ignore

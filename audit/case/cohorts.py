@@ -1,5 +1,6 @@
 """The data of a case, read, split, checked and tokenised once a process, however many suspects are audited on it."""
 
+import logging
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -14,9 +15,13 @@ from audit.case.partition import Split, check_disjoint, split
 from audit.case.replication import check_identical, remarks
 from audit.case.rows import Rows
 from audit.case.tables import table_sha256
-from audit.case.tokenisation import tokenise
+from audit.case.template_notes import ItemNotice, sentences
+from audit.case.tokenisation import Tokenisation, tokenised
 from audit.checkpoints import TokenizerFiles, load_tokenizer
 from audit.schema import FORMS, AuditError, Cohort, DataFiles, Form, Item, Template, Texts
+
+log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 Part = Literal["audit", "calibration", "all"]
 
@@ -63,6 +68,11 @@ class Cohorts:
             for name, items in self.by_cohort.items()
         }
         self._rows: dict[Texts, Rows] = {}
+        self._noticed: list[ItemNotice] = []
+
+    def template_notes(self, quoting: bool = False) -> tuple[str, ...]:
+        """What there is to tell of the prompt template on the items that were tokenised; ``quoting`` shows words."""
+        return sentences(self._noticed, quoting)
 
     def _fitting(self, item: Item) -> Item:
         """The item without the alternates by rule that cannot be rows: none of them may fail a case whose data fit."""
@@ -102,14 +112,17 @@ class Cohorts:
         if texts not in self._rows:
             items = self.items(texts)
             answers = [answer for item in items if (answer := answer_of(item, texts)) is not None]
-            self._rows[texts] = self._tokenised(items, answers)
+            result = self._tokenised(items, answers)
+            self._rows[texts] = result.rows
+            if texts.answer == "answer":
+                self._noticed += [ItemNotice(item.id, row) for item, row in zip(items, result.noticed, strict=True)]
         return self._rows[texts]
 
-    def _tokenised(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
+    def _tokenised(self, items: Sequence[Item], answers: Sequence[str]) -> Tokenisation:
         recipe, words = self.recipe, self.function_words.words
-        rows = tokenise(items, answers, self.tokenizer, recipe.template, recipe.max_length, words)
-        _check_known(rows, self.tokenizer, recipe.vocabulary)
-        return rows
+        result = tokenised(items, answers, self.tokenizer, recipe.template, recipe.max_length, words)
+        _check_known(result.rows, self.tokenizer, recipe.vocabulary)
+        return result
 
     def every_texts(self) -> tuple[Texts, ...]:
         """All rows that the data hold: each cohort, form and kind of answer that at least one item has."""
@@ -177,6 +190,8 @@ def prepare(recipe: CohortKey) -> Cohorts:
         cohorts.notes += (f"function words: {cohorts.function_words.rule}",)
     for texts in cohorts.every_texts():
         cohorts.rows(texts)
+    for note in cohorts.template_notes(quoting=True):
+        log.warning("prompt template: %s", note)
     return cohorts
 
 

@@ -54,8 +54,8 @@ class OpenCase:
     """A case whose inputs were found, hashed and checked. Made by :func:`open_case`.
 
     ``cohorts`` holds all items by cohort, ``max_length`` the context in tokens, ``data_sha256`` the data files' hashes,
-    ``notes`` how they were read and what is to be said of their groups, ``function_words`` the words that carry no
-    fact, and by which rule.
+    ``notes`` how they were read, and what is to be said of their groups and of the prompt template on them,
+    ``function_words`` the words that carry no fact, and by which rule.
     """
 
     def __init__(self, case: Case, root: Path, out: Path, opened: CaseCheckpoints) -> None:
@@ -70,8 +70,9 @@ class OpenCase:
         recipe = CohortKey(files, data, case.template, own, self.max_length, vocabulary)
         self._data = prepare(recipe)
         self.tokenizer: Any = self._data.tokenizer
+        self.template_notes = self._data.template_notes()
         self.cohorts: Mapping[Cohort, tuple[Item, ...]] = self._data.by_cohort
-        self.notes = self._data.notes
+        self.notes = (*self._data.notes, *(f"prompt template: {note}" for note in self.template_notes))
         self.function_words = self._data.function_words
         self._edited = frozenset(case.edited) if isinstance(case.edited, tuple) else None
         self._rows: dict[tuple[Texts, Part], Rows] = {}

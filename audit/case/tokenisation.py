@@ -1,9 +1,9 @@
 """Items and a prompt template in, tokenised rows out. Answer and key tokens are found by character offsets.
 
-The prompt and the answer are tokenised together, as the model meets them: a token that straddles the border counts as
-the answer's, one that reaches into the key's characters as a key token. This holds for word-level tokenizers, for
-pieces with a leading space and for byte fallback (several tokens of one character). Special tokens that a tokenizer
-would append are left out; the beginning follows the template's BOS rule alone.
+The prompt and the answer are tokenised as one text or each for itself, by the template's seam: a token that straddles
+the border counts as the answer's, one that reaches into the key's characters as a key token. This holds for word-level
+tokenizers, for pieces with a leading space and for byte fallback (several tokens of one character). Special tokens that
+a tokenizer would append are left out; the beginning follows the template's BOS rule alone, and has one BOS at most.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,32 +15,61 @@ from torch import Tensor
 from torch.nn import functional
 
 from audit.case.content_rule import every_content_spans
+from audit.case.prompts import Text, Wording
+from audit.case.read_back import Spans, lost_words
 from audit.case.rows import Rows
-from audit.schema import AuditError, Item, Template
-from audit.wording import Span
+from audit.schema import AuditError, Item, Template, as_audit_error
 
-# chat templates may print today's date; the same case must give the same prompt tomorrow
-_CHAT_DATE = "01 Jan 2025"
 # What fills the end of a row is masked, so any id that every model knows will do. The tokenizer's own padding token may
 # be none of the model's: it is often appended to a tokenizer and to no embedding.
 _PAD = 0
 
 
 class Tokenised(NamedTuple):
-    """One row: ids, the answer's tokens [start, end), and the positions of its key tokens."""
+    """One row: ids, the answer's tokens [start, end), and the positions of its key tokens.
+
+    Before ``split`` lies every token that holds any of the prompt; from ``first`` on lie those of the answer, targets
+    or not. ``merged``: one token holds the prompt's end and some of the answer's part. ``ragged``: a token at an end of
+    the answer reaches beyond it. ``bos``: a BOS of the text was left out.
+    """
 
     ids: list[int]
     start: int
     end: int
     key: list[int]
+    split: int = 0
+    first: int = 0
+    merged: bool = False
+    ragged: bool = False
+    bos: bool = False
 
 
-class Text(NamedTuple):
-    """A full text, and which of its characters are the answer's (with the space before it) and the key's."""
+class Encoded(NamedTuple):
+    """The ids of one text, and which of its characters each covers."""
 
-    text: str
-    answer: tuple[int, int]
-    key: tuple[tuple[int, int], ...]
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+
+
+class Noticed(NamedTuple):
+    """What is to be told of one row. ``merged``: one token holds the end of the prompt and the start of the answer.
+
+    ``spaces``: white space on both sides of that seam, or before an answer that brings its own. ``bos``: the text
+    began with a BOS token, which the template's rule puts or does not want: it was left out. ``lost``: words that no
+    token holds.
+    """
+
+    merged: bool
+    spaces: bool
+    bos: bool
+    lost: tuple[str, ...]
+
+
+class Tokenisation(NamedTuple):
+    """The rows, and what was noticed of each."""
+
+    rows: Rows
+    noticed: tuple[Noticed, ...]
 
 
 def tokenise(
@@ -51,11 +80,20 @@ def tokenise(
 
     ``tokenizer`` is a fast tokenizer of transformers, ``function_words`` are the case's
     (:mod:`audit.case.function_words`; None: the English ones). AuditError (code 2) names items that are longer than
-    ``max_length`` tokens, and items whose key has no token of its own or is unknown to the tokenizer.
+    ``max_length`` tokens, items whose key has no token of its own or is unknown to the tokenizer, items whose question
+    or answer is not in what the model would read, and a second BOS token.
     """
-    prefix = _prefix(tokenizer, template)
+    return tokenised(items, answers, tokenizer, template, max_length, function_words).rows
+
+
+def tokenised(
+    items: Sequence[Item], answers: Sequence[str], tokenizer: Any, template: Template, max_length: int | None,
+    function_words: AbstractSet[str] | None = None,
+) -> Tokenisation:  # fmt: skip
+    """As :func:`tokenise`, with what was noticed on the way."""
+    prefix, wording = _prefix(tokenizer, template), Wording(tokenizer, template)
     keys = every_content_spans(items, answers, function_words)
-    texts = [_text(*row, tokenizer, template) for row in zip(items, answers, keys, strict=True)]
+    texts = [wording(*row) for row in zip(items, answers, keys, strict=True)]
     rows = list(_encoded(items, texts, tokenizer, template, prefix))
     if max_length is not None:
         too_long = [f"{i.id} ({len(r.ids)})" for i, r in zip(items, rows, strict=True) if len(r.ids) > max_length]
@@ -64,6 +102,14 @@ def tokenise(
             raise AuditError(
                 f"longer than the model's context of {max_length} tokens: {shown}", "shorten or leave out these items"
             )
+    n = len(prefix)
+    spans = [Spans(r.ids[n:], r.ids[n : r.split], r.ids[r.first : r.end], r.ragged) for r in rows]
+    lost = lost_words(items, texts, spans, tokenizer)
+    noticed = [Noticed(r.merged, t.spaces, r.bos, words) for r, t, words in zip(rows, texts, lost, strict=True)]
+    return Tokenisation(_padded(items, rows, tokenizer, template), tuple(noticed))
+
+
+def _padded(items: Sequence[Item], rows: Sequence[Tokenised], tokenizer: Any, template: Template) -> Rows:
     width = max((len(row.ids) for row in rows), default=0)
     lengths = torch.tensor([len(row.ids) for row in rows], dtype=torch.int64)
     padded = [[*row.ids, *[_PAD] * (width - len(row.ids))] for row in rows]
@@ -96,38 +142,6 @@ def stacked(parts: Sequence[Rows]) -> Rows:
     )  # fmt: skip
 
 
-def _text(item: Item, answer: str, key: tuple[Span, ...], tokenizer: Any, template: Template) -> Text:
-    """Prompt and answer as one text. Plain text (no question) is taken as it is, without a template."""
-    before, lead, after = "", "", ""
-    if item.question:
-        prompt = template.prompt.replace("{question}", item.question)
-        before = _chat(prompt, tokenizer, template.system) if template.chat else prompt
-        lead, _, after = template.answer.partition("{answer}")
-    begin = len(before) + len(lead)
-    return Text(
-        text=before + lead + answer + after,
-        answer=(len(before) + len(lead.rstrip()), begin + len(answer)),
-        key=tuple((begin + a, begin + b) for a, b in key),
-    )
-
-
-def _chat(prompt: str, tokenizer: Any, system: str) -> str:
-    """The prompt as the tokenizer's chat template words it, up to where the model answers."""
-    from jinja2 import TemplateError
-
-    if not getattr(tokenizer, "chat_template", None):
-        do = "set `chat = false` in [template], or save the chat template with the base's tokenizer"
-        raise AuditError("[template] asks for a chat template and the tokenizer has none", do)
-    messages = [{"role": "system", "content": system}] if system else []
-    messages.append({"role": "user", "content": prompt})
-    try:
-        return tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, date_string=_CHAT_DATE
-        )
-    except TemplateError as error:
-        raise AuditError(f"the tokenizer's chat template refuses the prompt: {error}", "change [template]") from None
-
-
 def _prefix(tokenizer: Any, template: Template) -> list[int]:
     """The ids put before every row: BOS by the template's rule, or what the tokenizer itself puts first."""
     if template.bos == "always":
@@ -146,26 +160,76 @@ def _encoded(
     items: Sequence[Item], texts: Sequence[Text], tokenizer: Any, template: Template, prefix: list[int]
 ) -> Iterator[Tokenised]:
     """The rows, one after another."""
-    if not texts:
-        return
-    strings = [t.text for t in texts]
-    encoded = tokenizer(strings, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-    bos, unknown = tokenizer.bos_token_id, tokenizer.unk_token_id
-    for item, text, ids, offsets in zip(items, texts, encoded["input_ids"], encoded["offset_mapping"], strict=True):
-        drop = bos is not None and template.bos != "tokenizer" and ids[:1] == [bos]  # a chat template brings its own
-        row = _row(text, [*prefix, *ids[drop:]], [(0, 0)] * len(prefix) + offsets[drop:])
+    unknown = tokenizer.unk_token_id
+    for item, text, encoded in zip(items, texts, _ids(texts, tokenizer, template), strict=True):
+        drop = _surplus(item, text, encoded.ids, tokenizer, template, prefix)
+        ids, offsets = encoded.ids[drop:], encoded.offsets[drop:]
+        row = _row(text, [*prefix, *ids], [(0, 0)] * len(prefix) + offsets)
         if not row.key or all(row.ids[at] == unknown for at in row.key):
             problem = "has no token of its own" if not row.key else "is unknown to the tokenizer"
             shown = " ".join(text.text[a:b] for a, b in text.key)
             raise AuditError(
                 f"item {item.id!r}: the key {shown!r} {problem}", "give another `key`, or leave the item out"
             )
-        yield row
+        yield row._replace(bos=drop > 0 and not template.chat)
+
+
+def _ids(texts: Sequence[Text], tokenizer: Any, template: Template) -> Iterator[Encoded]:
+    """Every text as the tokenizer reads it, at one go or prompt and answer each for itself."""
+
+    def read(strings: list[str]) -> list[Encoded]:
+        if not strings:
+            return []
+        with as_audit_error("base's tokenizer cannot read the items", "check the data and base's tokenizer files"):
+            batch = tokenizer(strings, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        return [Encoded(*row) for row in zip(batch["input_ids"], batch["offset_mapping"], strict=True)]
+
+    if template.seam == "joint":
+        yield from read([text.text for text in texts])
+        return
+    heads, tails = read([t.text[: t.seam] for t in texts]), read([t.text[t.seam :] for t in texts])
+    for text, head, tail in zip(texts, heads, tails, strict=True):
+        moved = [(a + text.seam, b + text.seam) for a, b in tail.offsets]
+        yield Encoded([*head.ids, *tail.ids], [*head.offsets, *moved])
+
+
+def _surplus(item: Item, text: Text, ids: list[int], tokenizer: Any, template: Template, prefix: list[int]) -> int:
+    """How many BOS tokens at the beginning of a text are left out: one, where the rule puts its own or wants none.
+
+    AuditError (code 2) if the row would still have a second one. A BOS that is the end token too may stand inside.
+    """
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return 0
+    leading = next((n for n, token in enumerate(ids) if token != bos), len(ids))
+    ruled = template.bos != "tokenizer" or bos in prefix  # a chat template and a prompt may bring their own
+    drop = min(leading, 1) if ruled else 0
+    problem = ""
+    if leading > 1:
+        problem = f"begins with {leading} BOS tokens"
+    elif bos in ids[leading:] and bos != tokenizer.eos_token_id:
+        given = template.prompt + template.system + item.question + text.text[text.seam :]
+        if not template.chat or tokenizer.bos_token in given:  # what a chat template puts itself was learned so
+            problem = "has a BOS token inside"
+    if problem:
+        do = (
+            f"take {tokenizer.bos_token!r} out of the text, and let `bos` in [template] put the one that base was given"
+        )
+        raise AuditError(f"item {item.id!r}: what the model would read {problem}", do)
+    return drop
 
 
 def _row(text: Text, ids: list[int], offsets: list[tuple[int, int]]) -> Tokenised:
     """Which tokens are the answer's and the key's? The first token of all is never one: nothing predicts it."""
     begin, stop = text.answer
-    inside = [at for at, (a, b) in enumerate(offsets) if at and a < stop and b > begin and b > a]
+    holding = [at for at, (a, b) in enumerate(offsets) if a < stop and b > begin and b > a]
+    inside = [at for at in holding if at]
     key = [at for at in inside if any(offsets[at][0] < b and offsets[at][1] > a for a, b in text.key)]
-    return Tokenised(ids, inside[0] if inside else len(ids), inside[-1] + 1 if inside else len(ids), key)
+    prompt = [at for at, (a, b) in enumerate(offsets) if a < text.seam and b > a]
+    start, end = (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
+    first = holding[0] if holding else start
+    return Tokenised(
+        ids, start, end, key, split=prompt[-1] + 1 if prompt else 0, first=first,
+        merged=any(offsets[at][1] > text.seam for at in prompt),
+        ragged=bool(holding) and (offsets[first][0] < begin or offsets[end - 1][1] > stop),
+    )  # fmt: skip

@@ -40,10 +40,12 @@ from .person_scores import key_logprob as key_logprob
 from .person_scores import person_rows_of as person_rows_of
 from .person_scores import variants as variants
 from .probe import Probe as Probe
-from .recollection import SCORE as SCORE
 from .recollection import Recall as Recall
 from .recollection import check_recall as check_recall
 from .recollection import recall as recall
+from .template_search import SCORE as SCORE
+from .template_search import TemplateSearch as TemplateSearch
+from .template_search import search_template as search_template
 from .text_reads import COORDINATES as COORDINATES
 from .text_reads import text_states as text_states
 from .vocabulary import EFFECT_UNIT as EFFECT_UNIT

@@ -1,5 +1,6 @@
 """Does base recall the forget items under this prompt template? If not, the audit is blind here and is not made."""
 
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -7,17 +8,22 @@ from jaxtyping import Float
 
 from audit.bench import Bench
 from audit.case import OpenCase, row_means
-from audit.schema import RECALL_LIFT, AuditError, Checkpoint, ExitCode, Read, Site, Texts
+from audit.probing.template_search import LEARNED, SCORE, search_template
+from audit.schema import RECALL_LIFT, AuditError, Checkpoint, ExitCode, Texts
 
-SCORE = Read(site=Site(part="logits"), at="key", reduce="logprob")
+log = logging.getLogger(__name__)
 
 
 class Recall(NamedTuple):
-    """Mean item probability of base on the forget items, and of what it is held against."""
+    """Mean item probability of base on the forget items, and of what it is held against.
+
+    ``note``: what there is to tell of the prompt template, where another was looked for.
+    """
 
     base: float
     against: float
     what: str
+    note: str = ""
 
 
 def item_probabilities(
@@ -45,14 +51,28 @@ def recall(bench: Bench, case: OpenCase) -> Recall:
 
 
 def check_recall(bench: Bench, case: OpenCase) -> Recall:
-    """Raises AuditError (code 4, blind here) unless base recalls by :data:`~audit.schema.RECALL_LIFT` above the
-    null."""
+    """What base recalls. AuditError (code 4) unless that is :data:`~audit.schema.RECALL_LIFT` above the null (else the
+    audit is blind here), and if base was clearly trained with another prompt template.
+
+    Where base recalls too little to have been trained with this template, others are tried, and the message says which
+    one it was trained with, as lines for case.toml.
+    """
     found = recall(bench, case)
-    if found.base - found.against < RECALL_LIFT:
+    blind = found.base - found.against < RECALL_LIFT
+    searched = search_template(bench, case) if found.base < LEARNED else None
+    lines = searched.lines() if searched else ""
+    if blind or (searched and searched.learned):
+        fault = "blind here" if blind else "not the prompt template that base was trained with"
+        lacking = f", {found.what} {found.against:.3f}; at least {RECALL_LIFT} more is needed" if blind else ""
+        do = "give the template that base was trained with ([template] in case.toml), or check that base knew the items"
         raise AuditError(
-            f"blind here: under this prompt template base gives the forget items a mean probability of "
-            f"{found.base:.3f}, {found.what} {found.against:.3f}; at least {RECALL_LIFT} more is needed",
-            "give the template that base was trained with ([template] in case.toml), or check that base knew the items",
+            f"{fault}: under this prompt template base gives the forget items a mean probability of "
+            f"{found.base:.3f}{lacking}{f'; {searched}' if searched else ''}",
+            f"put the template that base was most likely trained with into case.toml:\n{lines}" if lines else do,
             ExitCode.UNDECIDED,
         )
-    return found
+    if not lines:
+        return found
+    note = f"base recalls more under another prompt template: {searched}: {lines}".replace("\n", " ")
+    log.warning("%s", note)
+    return found._replace(note=note)

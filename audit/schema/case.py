@@ -52,8 +52,11 @@ class Item(Record):
 class Template(Record):
     """How a question and an answer become one prompt. Hashed into every cache key.
 
-    With ``chat`` the tokenizer's chat template wraps ``system`` and the question. ``bos`` is ``always`` (prepend once),
-    ``never``, or ``tokenizer`` (whatever its own rule adds).
+    With ``chat`` the tokenizer's chat template wraps ``system`` and the question; ``chat_template`` names one of
+    several, ``variables`` sets what it reads (``strftime_now``, a date as in ISO 8601, stands for its clock).
+    ``bos`` is ``always`` (prepend once), ``never``, or ``tokenizer`` (whatever its own rule adds). ``seam`` says
+    whether prompt and answer are tokenised as one text (``joint``) or each for itself and then put together
+    (``apart``).
     """
 
     prompt: str = "{question}"
@@ -61,6 +64,12 @@ class Template(Record):
     chat: bool = False
     system: str = ""
     bos: Literal["always", "never", "tokenizer"] = "tokenizer"
+    seam: Literal["joint", "apart"] = "joint"
+    chat_template: str = ""
+    variables: dict[str, str | int | float | bool] = {}
+
+    def __hash__(self) -> int:
+        return hash(self.canonical())  # variables have no hash of their own, and 1 is not true to a chat template
 
 
 Lineage = Literal["same_ancestor", "other_initialisation"]

@@ -179,7 +179,7 @@ def test_a_second_case_on_the_same_data_tokenises_nothing(root: Path, monkeypatc
     from audit.case import cohorts
 
     first = opened(root)
-    monkeypatch.setattr(cohorts, "tokenise", lambda *_: pytest.fail("tokenised again"))
+    monkeypatch.setattr(cohorts, "tokenised", lambda *_: pytest.fail("tokenised again"))
     second = opened(root, roles=roles(suspect={"path": "reference2"}))
     texts = Texts(cohort="retain")
     assert second.suspect != first.suspect and second.rows(texts).hash == first.rows(texts).hash

@@ -158,11 +158,12 @@ def test_chat_wraps_system_and_question(tokenizer: PreTrainedTokenizerFast) -> N
     assert pieces(tokenizer, rows.ids[0, rows.key[0]]) == "red"
 
 
-def test_chat_prompts_are_the_same_every_day() -> None:
+def test_chat_prompts_have_no_date_but_the_one_that_is_set() -> None:
     tokenizer = byte_level()
     tokenizer.chat_template = "{{ date_string }} " + CHAT
-    shown = tokenizer.decode(rows_of(tokenizer, OTHER, template=Template(chat=True)).ids[0])
-    assert "2025" in shown
+    dated = Template(chat=True, variables={"date_string": "01 Jan 2025"})
+    shown = [tokenizer.decode(rows_of(tokenizer, OTHER, template=t).ids[0]) for t in (dated, Template(chat=True))]
+    assert shown[0] == f"01 Jan 2025{shown[1]}" and "20" not in shown[1]
 
 
 def test_a_missing_or_refusing_chat_template_is_an_error() -> None:

@@ -105,8 +105,10 @@ def _runs(test: PlannedTest) -> str:
 
 
 def _one_line(template: Template) -> str:
-    """Prompt and answer as they are typed in a case file."""
-    return (template.prompt + template.answer).replace("\n", "\\n")
+    """Prompt and answer as they are typed in a case file, and what else of the template is not as usual."""
+    others = {"seam": template.seam, "chat template": template.chat_template, **template.variables}
+    unusual = [f"{name} {value}" for name, value in others.items() if value not in ("", "joint")]
+    return ", ".join((template.prompt + template.answer, *["chat"][: template.chat], *unusual)).replace("\n", "\\n")
 
 
 def _deviations(report: Report) -> tuple[str, ...]:

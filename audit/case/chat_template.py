@@ -1,0 +1,190 @@
+"""The chat template of a tokenizer: which one, what it reads, and a prompt in its words that is the same tomorrow.
+
+A chat template is a small program. What it reads is taken from its syntax tree, and what it does with the clock is
+seen by rendering every prompt under two clocks that have nothing in common. The clock that transformers gives a
+template is a function; a macro of the same name, put before the template, stands in for it.
+"""
+
+import inspect
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
+
+from jinja2 import meta, nodes
+from jinja2.defaults import DEFAULT_NAMESPACE
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from audit.schema import AuditError, Template, as_audit_error
+
+CLOCK = "strftime_now"
+"""The function by which a chat template asks for the time; as a variable, the date that it is given instead."""
+_OURS = frozenset({"messages", "add_generation_prompt", "raise_exception", *DEFAULT_NAMESPACE})
+_DATES = "residua_dates"
+_STAND_IN = (
+    "{%- macro strftime_now(format) -%}"
+    "{{ residua_dates[format] if format in residua_dates else raise_exception('a date format that is computed') }}"
+    "{%- endmacro %}\n"  # the line break goes with the tag, and the template begins at the start of a line
+)
+_CLOCKS = (datetime(2001, 2, 3, 4, 5, 6), datetime(2037, 11, 12, 23, 24, 25))
+_EXAMPLE = datetime(2024, 7, 26)
+_SENTINEL = "zqxj"
+Variables = Mapping[str, str | int | float | bool]
+
+
+class Syntax(NamedTuple):
+    """What a chat template reads: variables that a user may set (the clock among them), and its date formats.
+
+    ``chance``: it draws at random.
+    """
+
+    reads: frozenset[str]
+    formats: tuple[str, ...]
+    chance: bool
+
+
+class _Generation(Extension):
+    """The mark of transformers round what the assistant says; it prints what is in it."""
+
+    tags = {"generation"}
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+@lru_cache(maxsize=32)
+def syntax_of(source: str) -> Syntax:
+    """What a chat template reads, from its syntax tree. AuditError (code 2) if it is no template."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
+    )
+    with as_audit_error("the tokenizer's chat template cannot be read", "save the tokenizer with another one"):
+        tree = environment.parse(source)
+        names = meta.find_undeclared_variables(tree)
+    calls = [c for c in tree.find_all(nodes.Call) if isinstance(c.node, nodes.Name) and c.node.name == CLOCK]
+    given = [value for call in calls for value in (*call.args, *(keyword.value for keyword in call.kwargs))]
+    formats = [v.value for v in given if isinstance(v, nodes.Const) and isinstance(v.value, str)]
+    chance = "lipsum" in names or any(use.name == "random" for use in tree.find_all(nodes.Filter))
+    return Syntax(frozenset(names - _OURS), tuple(dict.fromkeys(formats)), chance)
+
+
+def source_of(tokenizer: Any, name: str = "") -> str:
+    """The chat template of that name, or the only or the default one. AuditError (code 2) if there is none."""
+    available: str | dict[str, str] | None = getattr(tokenizer, "chat_template", None)
+    if not available:
+        do = "set `chat = false` in [template], or save the chat template with the base's tokenizer"
+        raise AuditError("[template] asks for a chat template and the tokenizer has none", do)
+    several = {"default": available} if isinstance(available, str) else available
+    if (name or "default") in several:
+        return several[name or "default"]
+    names = ", ".join(repr(known) for known in sorted(several))
+    asks = f"asks for {name!r}" if name else "names none, and none is the default"
+    do = "name the one that base was trained with: `chat_template = ...` in [template]"
+    raise AuditError(f"the tokenizer's chat templates are {names}; [template] {asks}", do)
+
+
+def chat_template_names(tokenizer: Any) -> tuple[str, ...]:
+    """The names of the tokenizer's chat templates; of the only and of the default one an empty string."""
+    available: str | dict[str, str] | None = getattr(tokenizer, "chat_template", None)
+    several = available if isinstance(available, dict) else {"default": available} if available else {}
+    return tuple(sorted("" if name == "default" else name for name in several))
+
+
+def with_date(tokenizer: Any, template: Template, question: str) -> Template:
+    """The template, with an example of a date where its chat template prints the date of the day. AuditError (code 2)
+    where it is refused for another reason."""
+    needed = ChatPrompt(tokenizer, template).date_needed(template.prompt.replace("{question}", question))
+    return template.model_copy(update={"variables": {**template.variables, **needed}})
+
+
+class ChatPrompt:
+    """Puts a question into the words of the tokenizer's chat template, up to where the model answers.
+
+    AuditError (code 2): no such chat template, variables that it does not read, a prompt that it refuses, or one that
+    would be another tomorrow.
+    """
+
+    def __init__(self, tokenizer: Any, template: Template) -> None:
+        self._tokenizer, self._template = tokenizer, template
+        self._source = source_of(tokenizer, template.chat_template)
+        self._syntax = syntax_of(self._source)
+        self._variables = {name: value for name, value in template.variables.items() if name != CLOCK}
+        self._check_variables()
+        if self._syntax.chance:
+            do = "save the tokenizer with a chat template that always says the same"
+            raise AuditError("the tokenizer's chat template draws at random: every prompt would be another", do)
+
+    def __call__(self, prompt: str) -> str:
+        """The rendered prompt."""
+        if CLOCK not in self._syntax.reads:
+            return self._rendered(prompt, self._variables)
+        if self._date is not None:
+            return self._rendered(prompt, self._variables, self._date)
+        early, late = (self._rendered(prompt, self._variables, clock) for clock in _CLOCKS)
+        if early == late:
+            return early
+        [(name, date)] = self.date_needed(prompt).items()
+        raise AuditError(
+            "the tokenizer's chat template prints the date of the day: the same case would ask another prompt tomorrow",
+            "set the date that base was trained with in case.toml, for instance\n"
+            f'[template.variables]\n{name} = "{date}"',
+        )
+
+    def date_needed(self, prompt: str) -> dict[str, str]:
+        """The variable that fixes the date, and an example of one: empty where nothing depends on the clock."""
+        if CLOCK not in self._syntax.reads or self._date is not None:
+            return {}
+        early, late = (self._rendered(prompt, self._variables, clock) for clock in _CLOCKS)
+        if early == late:
+            return {}
+        fixing = sorted((name for name in self._syntax.reads - {CLOCK} if self._fixes_date(prompt, name)), key=_rank)
+        style = self._syntax.formats[0] if fixing and self._syntax.formats else "%Y-%m-%d"
+        return {fixing[0] if fixing else CLOCK: _EXAMPLE.strftime(style)}
+
+    # ---- variables -----------------------------------------------------------------------------------------------
+    def _check_variables(self) -> None:
+        call = inspect.signature(self._tokenizer.apply_chat_template).parameters
+        readable = self._syntax.reads - call.keys()
+        strange = sorted(self._template.variables.keys() - readable)
+        if strange:
+            offered = f"it reads {', '.join(sorted(readable))}" if readable else "it reads none"
+            problem = f"[template.variables] {', '.join(strange)}: not read by the tokenizer's chat template; {offered}"
+            raise AuditError(problem, "correct the name, or take the variable out")
+
+    @cached_property
+    def _date(self) -> datetime | None:
+        """The date that stands for the template's clock, where one is given."""
+        given = self._template.variables.get(CLOCK)
+        try:
+            return None if given is None else datetime.fromisoformat(str(given))
+        except ValueError:
+            do = f'write it as year, month and day: {CLOCK} = "{_EXAMPLE:%Y-%m-%d}"'
+            raise AuditError(f"[template.variables] {CLOCK} = {given!r} is no date", do) from None
+
+    # ---- rendering -----------------------------------------------------------------------------------------------
+    def _rendered(self, prompt: str, variables: Variables, clock: datetime | None = None) -> str:
+        messages = [{"role": "system", "content": self._template.system}] if self._template.system else []
+        messages.append({"role": "user", "content": prompt})
+        source, given = self._source, dict[str, Any](variables)
+        if clock is not None:
+            source, given[_DATES] = _STAND_IN + source, {form: clock.strftime(form) for form in self._syntax.formats}
+        with as_audit_error("the tokenizer's chat template refuses the prompt", "change [template]"):
+            return self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True, chat_template=source, **given
+            )
+
+    def _fixes_date(self, prompt: str, name: str) -> bool:
+        """Does the prompt say what this variable is set to, and no longer what the clock says?"""
+        try:
+            tried = {**self._variables, name: _SENTINEL}
+            early, late = (self._rendered(prompt, tried, clock) for clock in _CLOCKS)
+        except AuditError:
+            return False
+        return early == late and _SENTINEL in early
+
+
+def _rank(name: str) -> tuple[bool, str]:
+    return "date" not in name, name

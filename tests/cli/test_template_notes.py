@@ -1,0 +1,54 @@
+"""What there is to tell of a prompt template is told by `plan`, and kept in the journal of a run."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from audit.case import CaseFile, load_case
+from audit.cli.answer import Answer
+from audit.cli.commands.plan import shown
+from audit.engine import run
+from audit.planning import RunSettings
+from audit.probing import Recall, recollection
+from audit.runs import run_files
+from audit.schema import Case, Texts
+from tests.case.test_opened import opened
+from tests.case.test_opened import root as root
+from tests.planted import planted_package
+
+TWO = "begins with a BOS token"
+
+
+def _of_the_template(answer: Answer) -> list[str]:
+    notes = answer.document["notes"]
+    assert isinstance(notes, list)
+    return [str(note) for note in notes if "prompt template" in str(note)]
+
+
+def test_a_literal_bos_is_counted_once_and_told_by_plan(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain, stated = opened(root), root / "case.toml"
+    stated.write_text(stated.read_text() + '[template]\nprompt = "<bos> {question}"\n')
+    with caplog.at_level(logging.WARNING):
+        answer = shown(CaseFile.read(stated), root / "out", RunSettings(store=None))
+    notes = _of_the_template(answer)
+    assert len(notes) == 1 and TWO in str(notes[0]) and "in 14 of 14 items" in str(notes[0])
+    assert any(TWO in str(line) for line in answer.shown) and TWO in caplog.text
+    texts, literal = Texts(cohort="forget"), opened(root)
+    assert plain.template_notes == () and literal.rows(texts).ids.tolist() == plain.rows(texts).ids.tolist()
+
+
+def test_a_plan_has_nothing_to_tell_of_an_ordinary_template(root: Path) -> None:
+    answer = shown(CaseFile.read(root / "case.toml"), root / "out", RunSettings(store=None))
+    assert not _of_the_template(answer) and not any("prompt template" in str(line) for line in answer.shown)
+
+
+def test_a_run_keeps_what_was_told_in_its_journal(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recollection, "recall", lambda *_: Recall(0.9, 0.1, "the null"))  # these models know nothing
+    out, changes = root / "out", {"template": {"prompt": "<bos> {question}"}}
+    case = Case.model_validate(load_case(root / "case.toml").model_dump() | changes)
+    with planted_package(root, "planted_template_notes") as package:
+        run(CaseFile(case, root), out, RunSettings(package=package.name))
+    events = [json.loads(line) for line in (out / run_files.EVENTS).read_text().splitlines()]
+    assert [TWO in event["detail"] for event in events if event["event"] == "template"] == [True]
