@@ -23,6 +23,7 @@ from audit.schema import AuditError, Item, Template, as_audit_error
 # What fills the end of a row is masked, so any id that every model knows will do. The tokenizer's own padding token may
 # be none of the model's: it is often appended to a tokenizer and to no embedding.
 _PAD = 0
+_UNREAD, _CHECK = "base's tokenizer cannot read the items", "check the data and base's tokenizer files"
 
 
 class Tokenised(NamedTuple):
@@ -150,8 +151,8 @@ def _prefix(tokenizer: Any, template: Template) -> list[int]:
         return [tokenizer.bos_token_id]
     if template.bos == "never" or template.chat:
         return []
-    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full = tokenizer("a", add_special_tokens=True)["input_ids"]
+    with as_audit_error(_UNREAD, _CHECK):
+        bare, full = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
     starts = (n for n in range(len(full) - len(bare) + 1) if full[n : n + len(bare)] == bare)
     return full[: next(starts, 0)]
 
@@ -180,7 +181,7 @@ def _ids(texts: Sequence[Text], tokenizer: Any, template: Template) -> Iterator[
     def read(strings: list[str]) -> list[Encoded]:
         if not strings:
             return []
-        with as_audit_error("base's tokenizer cannot read the items", "check the data and base's tokenizer files"):
+        with as_audit_error(_UNREAD, _CHECK):
             batch = tokenizer(strings, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         return [Encoded(*row) for row in zip(batch["input_ids"], batch["offset_mapping"], strict=True)]
 

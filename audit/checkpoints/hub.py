@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from audit.schema import AuditError, ExitCode, Source
+from audit.schema import AuditError, ExitCode, Source, as_audit_error
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -54,16 +54,17 @@ def local_folder(where: str) -> Path:
 def _snapshot(name: str, commit: str, online: bool) -> Path:
     """The local copy of a hub commit; fetched only if ``online``."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
-    try:
-        folder = snapshot_download(name, revision=commit, allow_patterns=list(_FETCHED), local_files_only=not online)
-    except LocalEntryNotFoundError as error:
-        if online:
-            raise AuditError(f"{name}@{commit}: cannot be fetched: {error}", "try again later", 3) from None
-        do = "run again with --online to fetch it, or give a local folder"
-        raise AuditError(f"{name}@{commit}: not in the local cache, and nothing is fetched unasked", do) from None
-    except (HfHubHTTPError, OSError) as error:
-        do = "check the name, the commit, your access to it and the network"
-        raise AuditError(f"{name}@{commit}: cannot be fetched: {error}", do, ExitCode.INTEGRITY) from None
+    fault, do = f"{name}@{commit}: cannot be fetched", "check the name, the commit, your access to it and the network"
+    with as_audit_error(fault, do, ExitCode.INTEGRITY):
+        try:
+            folder = snapshot_download(
+                name, revision=commit, allow_patterns=list(_FETCHED), local_files_only=not online
+            )
+        except LocalEntryNotFoundError as error:
+            if online:
+                raise AuditError(f"{fault}: {error}", "try again later", ExitCode.INTEGRITY) from None
+            do = "run again with --online to fetch it, or give a local folder"
+            raise AuditError(f"{name}@{commit}: not in the local cache, and nothing is fetched unasked", do) from None
     return Path(folder)

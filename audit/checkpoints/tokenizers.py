@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from audit.checkpoints.folder import file_sha256, read_json, tokenizer_names
 from audit.checkpoints.staging import opening, staged_links
-from audit.schema import AuditError
+from audit.schema import AuditError, as_audit_error
 
 _SPECIAL = ("bos_token_id", "eos_token_id", "unk_token_id")
 _SAVED = "AutoTokenizer....save_pretrained(folder)"
@@ -83,4 +83,6 @@ def tokenizers_agree(first: TokenizerFiles, second: TokenizerFiles, texts: Seque
 
 
 def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    return tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
+    fault = f"{tokenizer.name_or_path}: its tokenizer cannot read the items"
+    with as_audit_error(fault, "check the data and the tokenizer's files"):
+        return tokenizer(list(texts), verbose=False)["input_ids"] if texts else []

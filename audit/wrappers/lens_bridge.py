@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from audit.schema import AuditError, Op, Part, Site
+from audit.schema import AuditError, Op, Part, Site, as_audit_error
 from audit.wrappers.interface import Batch, Resume, Stop, Tap, Wrapper, text_tower
 from audit.wrappers.output_head import logits_of, logits_read_after, written_in_place
 
@@ -72,17 +72,12 @@ def _boot(model: PreTrainedModel) -> Any:
 
     private = copy.deepcopy(model)
     private.set_attn_implementation("eager")
-    with without_downloads():
-        try:
-            return TransformerBridge.boot_transformers(
-                "in memory", hf_model=private, tokenizer=_placeholder_tokenizer(), dtype=model.dtype,
-                device=str(model.device),
-            )  # fmt: skip
-        except ValueError as error:
-            raise AuditError(
-                f"transformer_lens has no bridge for {type(model).__name__}: {error}",
-                "use the native backend, which needs no list of families",
-            ) from error
+    fault = f"transformer_lens has no bridge for {type(model).__name__}"
+    with without_downloads(), as_audit_error(fault, "use the native backend, which needs no list of families"):
+        return TransformerBridge.boot_transformers(
+            "in memory", hf_model=private, tokenizer=_placeholder_tokenizer(), dtype=model.dtype,
+            device=str(model.device),
+        )  # fmt: skip
 
 
 class LensBridgeWrapper(Wrapper):

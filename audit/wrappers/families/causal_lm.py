@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from audit import checkpoints
-from audit.schema import AuditError, Checkpoint, ExitCode, Modality
+from audit.schema import AuditError, Checkpoint, ExitCode, Modality, as_audit_error
 from audit.wrappers.accounting import account
 from audit.wrappers.adapters import merged
 from audit.wrappers.family import Family
@@ -35,7 +35,9 @@ class CausalLM(Family):
         if adapter is not None:
             model = merged(model, adapter)
         checkpoints.verify(ckpt)  # what was read is what was hashed: nothing was written in between
-        return model.to(device).eval().requires_grad_(False)  # type: ignore[return-value]
+        model = model.to(device).eval().requires_grad_(False)  # type: ignore[assignment]
+        _check_runs(model, ckpt.source)
+        return model
 
     def fresh(self, config: PreTrainedConfig) -> PreTrainedModel:
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
@@ -66,6 +68,13 @@ def load_folder(folder: Path, dtype: torch.dtype, attention: str) -> PreTrainedM
     if unread := account(model, folder):
         log.warning("%s: %d tensors that the model does not compute with: %s", folder, len(unread), ", ".join(unread))
     return model
+
+
+def _check_runs(model: PreTrainedModel, source: str) -> None:
+    """Does the model run on a token alone? Whatever its code raises is no fault of a probe. AuditError (code 2)."""
+    do = "open it in transformers and run it on a text there; it may need a package or a device that is not here"
+    with torch.inference_mode(), as_audit_error(f"{source}: the opened model does not run on a text", do):
+        model(input_ids=torch.zeros((1, 1), dtype=torch.int64, device=model.device), use_cache=False)
 
 
 @contextmanager
