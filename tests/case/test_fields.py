@@ -212,6 +212,8 @@ def test_plain_text_is_stated_by_its_column_or_by_an_empty_question_everywhere(t
     assert [pair(i) for i in read(tmp_path, [{"question": "", "answer": "a"}])] == [("", "a")]
     mixed = [{"question": "q", "answer": "a", "group": 1}, {"text": "t"}]
     assert [pair(i) for i in read(tmp_path, mixed)] == [("q", "a"), ("", "t")]
+    mixed += [{"question": "r", "text": "b", "group": 1}]
+    assert pair(read(tmp_path, mixed)[-1]) == ("r", "b"), "a text below a question is its answer"
     both = [{"question": "q", "text": "a", "group": 1}, {"text": "t", "group": 1}]
     assert "line 2: no question" in refusal(tmp_path, both).what
 
