@@ -94,7 +94,7 @@ def fresh(seed: int) -> LlamaForCausalLM:
         ))  # fmt: skip
 
 
-def taught(way: Taught, seed: int = 0, steps: int = STEPS) -> LlamaForCausalLM:
+def taught(way: Taught, seed: int = 5, steps: int = STEPS) -> LlamaForCausalLM:
     """A model that knows every fact, put together in this way."""
     tok, model = tokenizer(), fresh(seed).train()
     pairs = [way(tok, fact) for rows in facts().values() for fact in rows]

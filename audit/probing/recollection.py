@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from audit.bench import Bench
 from audit.case import OpenCase, row_means
-from audit.probing.template_search import LEARNED, SCORE, search_template
+from audit.probing.template_search import LOW_RECALL, SCORE, search_template
 from audit.schema import RECALL_LIFT, AuditError, Checkpoint, ExitCode, Texts
 
 log = logging.getLogger(__name__)
@@ -54,12 +54,12 @@ def check_recall(bench: Bench, case: OpenCase) -> Recall:
     """What base recalls. AuditError (code 4) unless that is :data:`~audit.schema.RECALL_LIFT` above the null (else the
     audit is blind here), and if base was clearly trained with another prompt template.
 
-    Where base recalls too little to have been trained with this template, others are tried, and the message says which
-    one it was trained with, as lines for case.toml.
+    Where base recalls little, other templates are tried, and the message says which one it was trained with, as lines
+    for case.toml.
     """
     found = recall(bench, case)
     blind = found.base - found.against < RECALL_LIFT
-    searched = search_template(bench, case) if found.base < LEARNED else None
+    searched = search_template(bench, case) if found.base < LOW_RECALL else None
     lines = searched.lines() if searched else ""
     if blind or (searched and searched.learned):
         fault = "blind here" if blind else "not the prompt template that base was trained with"

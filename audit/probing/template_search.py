@@ -23,8 +23,10 @@ from audit.schema import RECALL_LIFT, AuditError, Cohort, Item, Read, Site, Temp
 
 SCORE = Read(site=Site(part="logits"), at="key", reduce="logprob")
 ANSWER_SCORE = Read(site=Site(part="logits"), at="answer", reduce="logprob")
-LEARNED = 1 - RECALL_LIFT
-"""From this mean probability on, base was trained on such texts. Below it another template is looked for."""
+LOW_RECALL = 0.5
+"""Below this mean probability of the forget items another template is looked for. A run is priced without it."""
+LEARNED = 0.8
+"""From this mean probability on, base was trained on such texts in such a template."""
 BETTER_ITEMS = 0.75
 """A template is clearly better if it lifts the mean by RECALL_LIFT, and the probability of this share of the items.
 Of those that the best does not beat on so many items, the one nearest to the given template is named."""

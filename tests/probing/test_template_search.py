@@ -73,7 +73,7 @@ def test_the_template_that_base_was_trained_with_is_named_and_gives_the_truth(na
     seam_world.write(tmp_path, taught(way), space)
     bench, case = Bench(), opened(tmp_path, stated)
     before = recall(bench, case)
-    assert before.base < 0.6
+    assert before.base < 0.5
     with pytest.raises(AuditError, match=r"blind here|not the prompt template that base was trained with") as caught:
         check_recall(bench, case)
     assert caught.value.code == ExitCode.UNDECIDED
@@ -121,14 +121,13 @@ def test_a_recall_that_is_high_is_not_searched(tmp_path: Path, monkeypatch: pyte
 def test_a_template_that_recalls_more_without_having_been_trained_is_told_and_no_refusal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from audit.probing import recollection, template_search
+    from audit.probing import template_search
 
     seam_world.write(tmp_path, taught(own_space), " ")
     bench, case = Bench(), opened(tmp_path, PLAIN)
     monkeypatch.setattr(template_search, "LEARNED", 1.1)
-    monkeypatch.setattr(recollection, "LEARNED", 1.1)
     found = check_recall(bench, case)
-    assert found.base < 0.6 and "base recalls more under another prompt template" in found.note
+    assert found.base < 0.5 and "base recalls more under another prompt template" in found.note
     assert 'answer = "{answer}"' in found.note and found.note in caplog.text and "\n" not in found.note
 
 
