@@ -10,7 +10,7 @@ import pytest
 from audit.case import OpenCase, load_case, open_case
 from audit.cli import main
 from audit.planning import Planner
-from audit.schema import AuditError, Op
+from audit.schema import AuditError, Plan, Op
 from tests import toy
 
 CITIES = ("paris", "lima", "oslo", "cairo")
@@ -107,8 +107,13 @@ def test_held_out_forms_that_are_adjusted_together_are_noted(tmp_path: Path) -> 
     forget = people(13, "f")
     other = [row | {"form": form, "question": f"{form} {row['question']}"} for row in forget for form in ("one", "two")]
     planner = Planner(opened(written(tmp_path, forget=[*forget, *other])), EVERY_OP)
-    (note,) = planner.plan.notes
+    (note,) = _but_of_the_template(planner.plan)
     assert note.startswith("reverse_patch: 2 forms held out") and "15 forget groups" in note and not planner.undecidable
+
+
+def _but_of_the_template(plan: Plan) -> tuple[str, ...]:
+    """The plan's notes without those of the prompt template: the toy's tokenizer knows few words."""
+    return tuple(note for note in plan.notes if not note.startswith("prompt template: "))
 
 
 # ---- groups that are none ---------------------------------------------------------------------------------------
@@ -128,7 +133,7 @@ def test_what_was_recognised_is_in_the_plan_and_quotes_no_data(tmp_path: Path) -
     retain = [{"prompt": r["question"], "answer": r["answer"], "subject": r["group"]} for r in people(3, "r")]
     case = written(tmp_path, forget=renamed, retain=retain, data='group = "subject"\n')
     plan = Planner(opened(case), EVERY_OP).plan
-    assert plan.notes == (
+    assert _but_of_the_template(plan) == (
         "forget: `query` is read as the question; `gt` is read as the answer",
         "retain: `prompt` is read as the question",
     )
