@@ -57,7 +57,7 @@ class Cohorts:
         read: dict[Cohort, Data] = {file.cohort: _read(file, recipe) for file in recipe.files}
         self.notes = tuple(f"{cohort}: {note}" for cohort, data in read.items() for note in data.notes)
         self.function_words: FunctionWords = function_words(read["retain"].items)
-        received = {cohort: data.items for cohort, data in read.items()}
+        received: dict[Cohort, tuple[Item, ...]] = {cohort: data.items for cohort, data in read.items()}
         self.by_cohort: dict[Cohort, tuple[Item, ...]] = {
             cohort: tuple(map(self._fitting, items))
             for cohort, items in with_counterfactuals(received, recipe.data.split_seed).items()

@@ -43,7 +43,9 @@ class Item(Record):
     perturbed_answers: tuple[str, ...] = ()
     alternates: tuple[str, ...] = ()
     alternate_keys: tuple[str, ...] = ()
-    alternates_from: Literal["given", "question form", "attribute", "opening words"] = Field("given", exclude=True)
+    alternates_from: Literal["given", "question form", "attribute", "opening words"] = Field(
+        default="given", exclude=True
+    )
     attribute: str | None = None
     form: Form = "trained"
     frequency: int | None = None
