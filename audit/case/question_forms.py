@@ -19,10 +19,12 @@ Kind = Literal["question form", "attribute", "opening words"]
 
 LEAST_GROUPS = 3
 """A skeleton that fewer groups share is no form: one other person's value makes no choice of alternates."""
+ENOUGH_GROUPS = 16
+"""With so many groups a form has other values enough."""
 LONGEST_NAME = 6
 """Words of a name, at most."""
 FEW = 5
-"""A word that names a group is used by at most a fifth of the groups."""
+"""A word that names a group is used by at most a fifth of the groups; so few places to look make the search short."""
 LITERAL = 2
 """So many words of a question must be left beside the name."""
 MOST_NAMES = 3
@@ -127,11 +129,12 @@ def _aligned(items: Sequence[Item]) -> list[list[Reading]]:
     for item, its, mine in zip(items, words, slots, strict=True):
 
         def rank(slot: _Slot, item: Item = item) -> tuple[object, ...]:
-            # of a name that stands in one question only nobody knows where it ends: the shortest, so that no word of
-            # the question is taken with it; else the one that most groups have something in the place of
+            # Where a name ends is uncertain: the shortest, so that no word of the question is taken with it; only
+            # where few people share a part of it, and it stands in several questions, what most groups can replace.
             groups, often = len(fillers[slot.skeleton]), covered[item.group][slot.filler]
-            wide = (-groups, len(slot.filler)) if often > 1 else (len(slot.filler), -groups)
-            return bool(slot.filler), -often, *wide, slot.begin
+            short = often == 1 or groups >= ENOUGH_GROUPS
+            width = (0, len(slot.filler), -groups) if short else (1, -groups, len(slot.filler))
+            return bool(slot.filler), -often, *width, slot.begin
 
         best = sorted(mine, key=rank)[:MOST_NAMES]
         aligned.append([Reading(Form("question form", s.skeleton), _text(item.question, its, s)) for s in best])

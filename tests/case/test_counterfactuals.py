@@ -43,11 +43,12 @@ class Fact(NamedTuple):
 
 
 class World(NamedTuple):
-    """Items by cohort, the fact of each, and what is true of each person."""
+    """Items by cohort, the fact of each, what is true of each person, and whether first names are shared."""
 
     by_cohort: dict[Cohort, tuple[Item, ...]]
     facts: dict[str, Fact]
     true: dict[str, set[str]]
+    shared_names: bool
 
 
 def world_of(seed: int, people: int, forms: int, longest: int, shared_names: bool) -> World:
@@ -57,7 +58,7 @@ def world_of(seed: int, people: int, forms: int, longest: int, shared_names: boo
     def word() -> str:
         return "".join(rng.sample(SYLLABLES, 3)).capitalize()
 
-    firsts = [word() for _ in range(max(6, people // 3) if shared_names else 3 * people)]
+    firsts = [word() for _ in range(max(9, people // 2) if shared_names else 3 * people)]
     values = [[" ".join(word() for _ in range(rng.randint(1, longest))) for _ in range(6)] for _ in range(forms)]
     cohorts: tuple[Cohort, ...] = ("forget", "retain", "holdout")
     by_cohort: dict[Cohort, list[Item]] = {cohort: [] for cohort in cohorts}
@@ -74,7 +75,7 @@ def world_of(seed: int, people: int, forms: int, longest: int, shared_names: boo
                 id=identity, group=f"p{number}", question=question.format(n=name), answer=before + value + after
             )
             by_cohort[cohorts[number % 3]].append(item)
-    return World({cohort: tuple(items) for cohort, items in by_cohort.items()}, facts, true)
+    return World({cohort: tuple(items) for cohort, items in by_cohort.items()}, facts, true, shared_names)
 
 
 worlds = st.builds(
@@ -96,7 +97,7 @@ def test_an_alternate_differs_from_the_answer_in_the_value_alone_and_is_never_tr
             assert text.startswith(fact.before) and text.endswith(fact.after)
             value = text[len(fact.before) : len(text) - len(fact.after)]
             assert (fact.form, value) in values and value not in world.true[item.group]
-    assert with_any >= 0.75 * (len(found["forget"]) + len(found["holdout"]))
+    assert world.shared_names or with_any >= 0.9 * (len(found["forget"]) + len(found["holdout"]))
     assert found["retain"] == world.by_cohort["retain"]
 
 
@@ -205,16 +206,31 @@ def test_free_answers_and_questions_that_nobody_else_is_asked_have_none() -> Non
         assert with_counterfactuals({"forget": items}, 0)["forget"] == items
 
 
-def test_the_word_that_says_what_is_asked_is_no_part_of_a_name_where_everybody_is_asked_once() -> None:
-    asked = {"live": "bonn rome oslo lima", "work": "farm mine port mill", "cook": "rice fish kelp soup"}
+@pytest.mark.parametrize(
+    "phrases", [("Where does {n} {verb}?",), ("Where does {n} {verb} now?", "Say where {n} {verb} then.")]
+)
+@pytest.mark.parametrize(("verbs", "each", "others"), [(3, 4, 0), (2, 5, 30), (7, 16, 0)])
+def test_the_word_that_says_what_is_asked_is_no_part_of_a_name(
+    phrases: tuple[str, ...], verbs: int, each: int, others: int
+) -> None:
+    people = [(verb, n) for verb in range(verbs) for n in range(each)]
     items = tuple(
-        Item(id=f"{verb}{n}", group=f"{verb}{n}", question=f"Where does Ada N{verb}{n} {verb}?", answer=f"By {value}")
-        for verb, values in asked.items()
-        for n, value in enumerate(values.split())
-    )
-    for item in with_counterfactuals({"forget": items}, 0)["forget"]:
-        verb = item.id[:-1]
-        assert {*item.alternates} == {f"By {value}" for value in asked[verb].split()} - {item.answer}
+        Item(id=f"{verb} {n} {k}", group=f"{verb} {n}", answer=f"In {verb}v{n % 5}",
+             question=phrase.format(n=f"Ada{verb}x{n} N{verb}x{n}", verb=f"verb{verb}s"))
+        for verb, n in people for k, phrase in enumerate(phrases)
+    )  # fmt: skip
+    rest = tuple(Item(id=f"{n}", group=f"{n}", question=f"Why is it N{n} ?", answer=f"So {n}") for n in range(others))
+    for item in with_counterfactuals({"forget": (*items, *rest)}, 0)["forget"][: len(items)]:
+        assert item.alternates and all(text.startswith(f"In {item.id[0]}v") for text in item.alternates), item
+
+
+def test_people_who_share_a_first_name_do_not_only_lend_to_one_another() -> None:
+    phrases = (("Where does {} live?", "In V{}."), ("What does {} eat?", "Some W{}."))
+    items = tuple(
+        Item(id=f"{n} {k}", group=f"{n}", question=question.format(f"Ada{n % 6} N{n}"), answer=answer.format(n))
+        for n in range(24) for k, (question, answer) in enumerate(phrases)
+    )  # fmt: skip
+    assert {len(item.alternates) for item in with_counterfactuals({"forget": items}, 0)["forget"]} == {4}
 
 
 def test_a_long_answer_among_short_ones_has_none_and_a_name_that_is_a_value_is_not_replaced() -> None:
