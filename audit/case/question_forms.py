@@ -6,14 +6,13 @@ own group, and in whose place other groups have other words. Where groups ask in
 items state, or the opening words of the question with the shape of a short answer, stand for a form. No model is asked.
 """
 
-import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from audit.schema import Item
+from audit.wording import runs
 
 Kind = Literal["question form", "attribute", "opening words"]
 
@@ -29,11 +28,10 @@ LITERAL = 2
 """So many words of a question must be left beside the name."""
 MOST_NAMES = 3
 SHORT_ANSWER = 4
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 
 
 class Word(NamedTuple):
-    """A word, a character of a script without spaces, or a sign; folded, and where it stands in its text."""
+    """A word or a sign; folded, and where it stands in its text."""
 
     folded: str
     begin: int
@@ -54,17 +52,15 @@ class Reading(NamedTuple):
     name: str
 
 
-@cache
-def _pattern() -> re.Pattern[str]:
-    """Letters with the marks that belong to them; a character each where a script has no spaces; signs."""
-    marks = "".join(chr(n) for n in range(0x300, 0x20000) if unicodedata.category(chr(n))[0] == "M")
-    return re.compile(rf"[{_UNSPACED}][{marks}]*|(?:(?![{_UNSPACED}])[\w{marks}])+|[^\w\s]")
-
-
 @lru_cache(maxsize=1 << 14)
 def words_of(text: str) -> tuple[Word, ...]:
-    """The words of a text in their order."""
-    return tuple(Word(match.group().casefold(), *match.span()) for match in _pattern().finditer(text))
+    """The words of a text in their order, and between them every sign."""
+    parts, at = list[Word](), 0
+    for begin, end in (*runs(text), (len(text), len(text))):
+        parts += [Word(text[n], n, n + 1) for n in range(at, begin) if not text[n].isspace()]
+        parts += [Word(text[begin:end].casefold(), begin, end)] if end > begin else []
+        at = end
+    return tuple(parts)
 
 
 def folded(words: Iterable[Word]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import pytest
 from audit.case import OpenCase, load_case, open_case
 from audit.cli import main
 from audit.planning import Planner
-from audit.schema import AuditError, Plan, Op
+from audit.schema import AuditError, Op, Plan
 from tests import toy
 
 CITIES = ("paris", "lima", "oslo", "cairo")
