@@ -74,7 +74,7 @@ def group_hint(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
     if rows and len(rows) % 20 == 0 and authors * 20 >= len(rows):
         return (
             "as TOFU is published, 20 rows in file order are one author: add `group_rows = 20` under [data] if the "
-            f"file is in that order ({len(rows) // 20} authors)"
+            f"file is in that order ({len(rows)} rows, so {len(rows) // 20} by that count)"
         )
     return (
         "give every row the person, author or document that it is about, in a column `group`; or, where so many "

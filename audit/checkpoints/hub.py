@@ -11,7 +11,10 @@ from audit.schema import AuditError, ExitCode, Source, as_audit_error
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_FETCHED = ("*.safetensors", "*.json", "*.jinja", "tokenizer.model", "spiece.model", "vocab.txt", "merges.txt")
+_FETCHED = (
+    "*.safetensors", "*.json", "*.jinja", "tokenizer.model*", "spiece.model", "vocab.txt", "merges.txt", "*.tiktoken",
+    "tiktoken.model", "*.bpe.model", "*.spm",
+)  # fmt: skip
 
 
 class Located(NamedTuple):

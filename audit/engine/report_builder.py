@@ -42,7 +42,10 @@ ATTACKS = (
 
 
 class Outcomes(NamedTuple):
-    """What a finished run leaves for its report. ``attacks``: probe -> the attack that it declares, if it makes one."""
+    """What a finished run leaves for its report. ``attacks``: probe -> the attack that it declares, if it makes one.
+
+    ``noticed``: limits beside those of the verdict.
+    """
 
     evidence: tuple[Evidence, ...]
     skips: tuple[Skip, ...]
@@ -53,6 +56,7 @@ class Outcomes(NamedTuple):
     calibrations: tuple[CalibrationUse, ...]
     validation: Validation | Missing
     attacks: Mapping[str, str]
+    noticed: tuple[str, ...] = ()
 
 
 class Circumstances(NamedTuple):
@@ -128,7 +132,7 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         decision_rule=decision_rule(),
         coverage=tuple((attack.family, attack.access, attack.state) for attack in attacks),
         attacks=attacks,
-        limits=outcomes.verdict.limits,
+        limits=(*outcomes.verdict.limits, *outcomes.noticed),
         reproduce=_command(circumstances.environment),
         timings=outcomes.timings,
         domain=outcomes.domain,

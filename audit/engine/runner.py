@@ -252,6 +252,7 @@ class Run:
             calibrations=standing.uses,
             validation=validation(in_case, reached, standing),
             attacks={p.name: p.probe.attack for p in self.planner.running if p.probe.attack is not None},
+            noticed=(recalled.note,) if recalled.note else (),
         )
         circumstances = report_builder.Circumstances(
             exhibits=exhibits(received(self.case), self.case.root),

@@ -9,7 +9,7 @@ import pytest
 from audit.case import CaseFile, load_case
 from audit.cli.answer import Answer
 from audit.cli.commands.plan import shown
-from audit.engine import run
+from audit.engine import run, runner
 from audit.planning import RunSettings
 from audit.probing import Recall, recollection
 from audit.runs import run_files
@@ -52,3 +52,13 @@ def test_a_run_keeps_what_was_told_in_its_journal(root: Path, monkeypatch: pytes
         run(CaseFile(case, root), out, RunSettings(package=package.name))
     events = [json.loads(line) for line in (out / run_files.EVENTS).read_text().splitlines()]
     assert [TWO in event["detail"] for event in events if event["event"] == "template"] == [True]
+
+
+def test_a_template_under_which_base_recalls_more_is_among_the_limits_of_the_report(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = "base recalls more under another prompt template: seam apart"
+    monkeypatch.setattr(runner, "check_recall", lambda *_: Recall(0.9, 0.1, "the null", note))
+    with planted_package(root, "planted_template_limits") as package:
+        report = run(CaseFile.read(root / "case.toml"), root / "out", RunSettings(package=package.name))
+    assert report.limits[-1] == note and note in (root / "out" / run_files.PAGE).read_text()
