@@ -28,7 +28,7 @@ from audit.calibration import (
     use_of,
 )
 from audit.calibration import joint_rule as joints
-from audit.judging.explain import Given, limits, strength, would_change
+from audit.judging.explain import Blind, Given, limits, strength, would_change
 from audit.judging.in_case import OUTCOMES, judge
 from audit.judging.ladder import Rung, in_case_state, reach, worded
 from audit.judging.support import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
@@ -258,7 +258,7 @@ def _stated(word: VerdictWord, direction: str, plain: Rung, roles: Given, found:
         {
             "word": word, "sentence": f"{word}: {ratio_sentence(ratio)}", "because": tuple(because),
             "strength": strength(word, roles), "direction": direction, "basis": "calibrated",
-            "limits": limits((), 0, roles, ratio.calibration), "would_change": would_change(word, roles),
+            "limits": limits((), Blind(), roles, ratio.calibration), "would_change": would_change(word, roles),
             "ratio": ratio,
         }
     )  # fmt: skip

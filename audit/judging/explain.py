@@ -118,20 +118,23 @@ def is_low(measurement: Measurement) -> bool:
     return not isinstance(measurement.value, Missing) and measurement.value < 0
 
 
+class Blind(NamedTuple):
+    """How many planned measurements could say nothing: of all those so many had too few groups; ``short`` says why
+    none had enough."""
+
+    n: int = 0
+    few: int = 0
+    short: str = ""
+
+
 def limits(
-    traceable: Sequence[Measurement],
-    n_blind: int,
-    roles: Given,
-    calibration: str = "",
-    stale: str = "",
-    short: str = "",
+    traceable: Sequence[Measurement], blind: Blind, roles: Given, calibration: str = "", stale: str = ""
 ) -> tuple[str, ...]:
     """What limits the verdict: at most five short statements, the weightiest first.
 
-    ``calibration`` names its basis; without one ``stale`` says which would have judged, and why it did not. ``short``
-    says that no test had enough groups to decide anything.
+    ``calibration`` names its basis; without one ``stale`` says which would have judged, and why it did not.
     """
-    found = [*([f"Nothing could be decided: {short}."] if short else []), *([stale] if stale else [])]
+    found = [*([f"Nothing could be decided: {blind.short}."] if blind.short else []), *([stale] if stale else [])]
     if not roles.null and roles.holdout:
         found.append("No model that never knew was given: holdout people stand in, which can show traces only.")
     elif not roles.null:
@@ -140,14 +143,20 @@ def limits(
         found.append("No retrained reference was given: the ancestor stands in, and the strongest negative is weak.")
     if any(isinstance(m.floor, Missing) for m in traceable):
         found.append(f"The spread between models that never knew is unknown here: {NO_FLOOR}.")
-    if n_blind:
-        found.append(f"{n_blind} of the planned measurements were blind here: they do not find the knowledge in base.")
+    if blind.n > blind.few:
+        found.append(f"{_planned(blind.n - blind.few)} blind here: the knowledge is not found in base.")
+    if blind.few and not blind.short:
+        found.append(f"{_planned(blind.few)} without enough groups to decide anything.")
     if calibration:
         found.append(f"The error rates are those of the models behind calibration {calibration}, and of no others.")
     elif not stale:
         found.append("In-case basis: no error rate is known for models of this kind.")
     found.append("This speaks about the files listed and the attacks tested only.")
     return tuple(found[:5])
+
+
+def _planned(n: int) -> str:
+    return f"{n} of the planned measurements {'was' if n == 1 else 'were'}"
 
 
 def would_change(word: VerdictWord, roles: Given) -> tuple[str, ...]:

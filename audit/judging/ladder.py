@@ -12,7 +12,7 @@ import numpy as np
 
 from audit import stats
 from audit.calibration import InCaseState
-from audit.judging.explain import Given, limits, sentence, strength, would_change
+from audit.judging.explain import Blind, Given, limits, sentence, strength, would_change
 from audit.judging.in_case import too_few
 from audit.schema import (
     ALPHA,
@@ -169,13 +169,11 @@ def _rung_by_silence(parts: _Sorted, roles: Given) -> Rung:
 
 
 class Reached(NamedTuple):
-    """The rung that in-case evidence reaches, what might have shown a trace, how many measurements were blind, and why
-    all of them had too few groups, where they had."""
+    """The rung that in-case evidence reaches, what might have shown a trace, and what was blind."""
 
     rung: Rung
     traceable: tuple[Measurement, ...]
-    n_blind: int
-    short: str = ""
+    blind: Blind
 
 
 def reach(evidence: Sequence[Evidence], roles: Given) -> Reached:
@@ -189,7 +187,8 @@ def reach(evidence: Sequence[Evidence], roles: Given) -> Reached:
     judged = [*parts.outputs, *parts.causal, *parts.decoding]
     blind = [e for e in judged if e.status == "blind"]
     short = [too_few(e.measurement) for e in judged if not isinstance(e.measurement.null, Missing)]
-    return Reached(rung, tuple(parts.traceable), len(blind), short[0] if short and all(short) else "")
+    few = sum(bool(too_few(e.measurement)) for e in blind)
+    return Reached(rung, tuple(parts.traceable), Blind(len(blind), few, short[0] if short and all(short) else ""))
 
 
 def worded(reached: Reached, roles: Given, stale: str = "") -> Verdict:
@@ -199,7 +198,7 @@ def worded(reached: Reached, roles: Given, stale: str = "") -> Verdict:
         {
             "word": rung.word, "because": rung.because, "direction": rung.direction, "basis": "in-case",
             "strength": strength(rung.word, roles), "would_change": would_change(rung.word, roles),
-            "limits": limits(reached.traceable, reached.n_blind, roles, stale=stale, short=reached.short),
+            "limits": limits(reached.traceable, reached.blind, roles, stale=stale),
             "sentence": sentence(rung.word, rung.basis[0].measurement if rung.basis else None, rung.because[0]),
         }
     )  # fmt: skip

@@ -28,7 +28,8 @@ from studies.plain_data.models import ARCHITECTURES, CLEAN, SUSPECTS, Architectu
 from studies.provenance import stamp
 
 HERE = Path(__file__).parent
-SEED = 0
+SEEDS = (0, 1, 2)
+"""A world each."""
 PROBES = ("utility", "forget_likelihood", "answer_lens", "cross_sequence", "reverse_patch")
 READ = ("lens_lift", "shared_direction")
 DATA: tuple[Data, ...] = ("given", "plain", "before")
@@ -45,16 +46,16 @@ def rule(applies: bool) -> Generator[None]:
         yield
 
 
-def audit(folder: Path, architecture: Architecture, suspect: str, data: Data) -> dict[str, Any]:
+def audit(folder: Path, seed: int, architecture: Architecture, suspect: str, data: Data) -> dict[str, Any]:
     """One suspect's verdict by this case alone, and what the two tests of alternates read."""
-    case = case_of(architecture, suspect, data, SEED)
+    case = case_of(architecture, suspect, data, seed)
     with rule(data != "before"):
         opened, bench, probes = open_case(case, folder, folder / "out"), Bench(), discover("probes", Probe)
         measured = [m for name in PROBES for m in probes[name].model_validate({}).measure(bench, opened)]
     evidence = tuple(judge(m) for m in measured)
     reached = verdict(evidence, given(case))
     return {
-        "architecture": architecture, "suspect": suspect, "data": data, "verdict": reached.word,
+        "seed": seed, "architecture": architecture, "suspect": suspect, "data": data, "verdict": reached.word,
         "because": list(reached.because),
         "tests": {e.measurement.name: _test(e) for e in evidence if e.measurement.name in READ},
     }  # fmt: skip
@@ -98,18 +99,22 @@ def main() -> None:
     folder: Path = parser.parse_args().data
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_data(folder, SEED)
     audits: list[dict[str, Any]] = []
-    for architecture in ARCHITECTURES:
-        make(architecture, folder / architecture, SEED)
-        for suspect in SUSPECTS:
-            audits += [audit(folder, architecture, suspect, data) for data in DATA]
-            log.info("%s %s: %s", architecture, suspect, ", ".join(a["verdict"] for a in audits[-len(DATA) :]))
+    for seed in SEEDS:
+        world = folder / f"seed_{seed}"
+        world.mkdir(parents=True, exist_ok=True)
+        write_data(world, seed)
+        for architecture in ARCHITECTURES:
+            make(architecture, world / architecture, seed)
+            for suspect in SUSPECTS:
+                audits += [audit(world, seed, architecture, suspect, data) for data in DATA]
+                words = ", ".join(a["verdict"] for a in audits[-len(DATA) :])
+                log.info("seed %d, %s %s: %s", seed, architecture, suspect, words)
     spent = resource.getrusage(resource.RUSAGE_SELF)
     results = {
-        "stamp": stamp(SEED).model_dump(mode="json"), "machine": "2 cores, no accelerator",
-        "command": "python -m studies.plain_data.study --data DIR", "cpu_s": round(spent.ru_utime + spent.ru_stime),
+        "stamp": stamp(SEEDS[0]).model_dump(mode="json"), "machine": "2 cores, no accelerator",
+        "command": "python -m studies.plain_data.study --data DIR", "seeds": list(SEEDS),
+        "cpu_s": round(spent.ru_utime + spent.ru_stime),
         "counts": {data: counts(audits, data) for data in DATA}, "audits": audits,
     }  # fmt: skip
     write_atomic(HERE / "results.json", (json.dumps(results, indent=1) + "\n").encode())

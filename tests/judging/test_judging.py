@@ -429,3 +429,7 @@ def test_a_test_with_too_few_groups_is_blind_for_that_reason_and_a_limit_says_so
     assert not any("too few groups" in limit for limit in enough.limits)
     mixed = ruled([*few(16)[:2], *few(128)[2:]])
     assert not any("Nothing could be decided" in limit for limit in mixed.limits), "one test has enough of them"
+    lacking = [limit for limit in mixed.limits if "without enough groups" in limit]
+    unfound = [limit for limit in mixed.limits if "the knowledge is not found in base" in limit]
+    assert (len(lacking), len(unfound)) == (1, 1) and lacking[0].startswith("1 of the planned measurements was")
+    assert not any("without enough groups" in limit for limit in enough.limits)
