@@ -92,6 +92,17 @@ def planted_package(folder: Path, name: str) -> Iterator[Path]:
             del sys.modules[module]
 
 
+@contextmanager
+def few_probes(folder: Path, name: str, *probes: str) -> Iterator[str]:
+    """The name of an importable package of some of the product's probes, gone again afterwards."""
+    with planted_package(folder, name) as package:
+        for path in package.glob("[a-z]*.py"):
+            path.unlink()
+        for probe in probes:
+            shutil.copy(Path(__file__).parents[1] / "probes" / f"{probe}.py", package)
+        yield name
+
+
 def planted_behaviour(package: str, name: str, settings: Settings) -> Behaviour:
     """How a planted probe behaves: it looks at no model, so that no world has to be made for it."""
     probe = discover(package, Probe)[name].model_validate(dict(settings))

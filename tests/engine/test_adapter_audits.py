@@ -15,7 +15,7 @@ from audit.engine import run
 from audit.planning import RunSettings
 from audit.schema import AuditError, Report, Source
 from tests import planted_world
-from tests.planted import planted_package
+from tests.planted import few_probes
 
 PROBES = ("utility", "forget_likelihood", "answer_lens", "reverse_patch")
 PEFT = "base_model.model."
@@ -44,12 +44,8 @@ def forgot() -> Path:
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The quick probes alone."""
-    with planted_package(tmp_path_factory.mktemp("probes"), "probes_of_adapters") as folder:
-        for path in folder.glob("[a-z]*.py"):
-            path.unlink()
-        for name in PROBES:
-            shutil.copy(Path(__file__).parents[2] / "probes" / f"{name}.py", folder)
-        yield folder.name
+    with few_probes(tmp_path_factory.mktemp("probes"), "probes_of_adapters", *PROBES) as name:
+        yield name
 
 
 def renamed(source: Path, rule: Callable[[str], str]) -> Path:

@@ -20,7 +20,7 @@ from audit.engine import run
 from audit.planning import RunSettings
 from audit.schema import AuditError, Case, Report
 from audit.zoo import Built
-from tests.planted import planted_package
+from tests.planted import few_probes
 
 PROBES = ("utility", "forget_likelihood")
 COHORTS = ("forget", "retain", "holdout", "general")
@@ -30,12 +30,8 @@ Row = dict[str, Any]
 @pytest.fixture(scope="module")
 def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The probes of outputs alone."""
-    with planted_package(tmp_path_factory.mktemp("probes"), "probes_of_outputs") as folder:
-        for path in folder.glob("[a-z]*.py"):
-            path.unlink()
-        for name in PROBES:
-            shutil.copy(Path(__file__).parents[2] / "probes" / f"{name}.py", folder)
-        yield folder.name
+    with few_probes(tmp_path_factory.mktemp("probes"), "probes_of_outputs", *PROBES) as name:
+        yield name
 
 
 class Put:
