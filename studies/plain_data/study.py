@@ -1,8 +1,8 @@
 """Do lens and cross-sequence probe see in a file of question, answer and group alone, without seeing ghosts?
 
 ``python -m studies.plain_data.study --data DIR`` trains what is not in DIR yet, audits every suspect on three kinds of
-data (the world's own alternates; plain; plain without the rule that finds alternates, as before there was one), and
-writes results.json here.
+data (the world's own alternates; plain; plain without the rule that finds alternates, as before there was one), writes
+results.json here and prints the tables of the page.
 """
 
 import argparse
@@ -92,6 +92,48 @@ def counts(audits: Sequence[dict[str, Any]], data: str) -> dict[str, Any]:
     }
 
 
+def tables(results: dict[str, Any]) -> str:
+    """The tables of the page, in Markdown: counts by kind of data, then every world and architecture."""
+
+    def ratios(*path: str) -> str:
+        found = [results["counts"][data] for data in ("before", "plain", "given")]
+        for step in path:
+            found = [count[step] for count in found]
+        return " | ".join(f"{hits}/{n}" for hits, n in found)
+
+    rows = [
+        f"| base found by the answer lens | {ratios('base_found', 'lens_lift')} |",
+        f"| base found by the cross-sequence probe | {ratios('base_found', 'shared_direction')} |",
+        f"| clean models with a trace by the lens | {ratios('clean_with_a_trace', 'lens_lift')} |",
+        f"| clean models with a trace by the probe | {ratios('clean_with_a_trace', 'shared_direction')} |",
+        f"| clean models with a verdict of a trace | {ratios('clean_verdict_of_a_trace')} |",
+        f"| clean models CONSISTENT WITH NEVER TRAINED | {ratios('clean_consistent')} |",
+        f"| knowing models CONSISTENT WITH NEVER TRAINED | {ratios('knowing_consistent')} |",
+        f"| knowing models with a verdict of a trace | {ratios('knowing_verdict_of_a_trace')} |",
+    ]
+    by_model: list[str] = []
+    for seed in results["seeds"]:
+        for architecture in ARCHITECTURES:
+            audits = [a for a in results["audits"] if (a["seed"], a["architecture"]) == (seed, architecture)]
+            by_model.append(_row(seed, architecture, audits))
+    return "\n".join(
+        ["| | before | plain | given |", "|---|---|---|---|", *rows, "",
+         "| world, architecture | clean, lens | clean, probe | refusal, lens | refusal, probe | clean CONSISTENT: "
+         "before, plain, given |", "|---|---|---|---|---|---|", *by_model]
+    )  # fmt: skip
+
+
+def _row(seed: int, architecture: str, audits: Sequence[dict[str, Any]]) -> str:
+    def effects(suspects: Sequence[str], test: str) -> str:
+        plain = [a["tests"][test]["value"] for a in audits if a["data"] == "plain" and a["suspect"] in suspects]
+        return f"{min(plain):.2f}" if len(plain) == 1 else f"{min(plain):.2f} to {max(plain):.2f}"
+
+    clean = [counts(audits, data)["clean_consistent"] for data in ("before", "plain", "given")]
+    cells = [effects(suspects, test) for suspects in (CLEAN, ("refusal",)) for test in READ]
+    ratios = ", ".join(f"{hits}/{n}" for hits, n in clean)
+    return f"| {seed}, {architecture} | {' | '.join(cells)} | {ratios} |"
+
+
 def main() -> None:
     """Train, audit, count, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
@@ -118,6 +160,7 @@ def main() -> None:
         "counts": {data: counts(audits, data) for data in DATA}, "audits": audits,
     }  # fmt: skip
     write_atomic(HERE / "results.json", (json.dumps(results, indent=1) + "\n").encode())
+    print(tables(results))
 
 
 if __name__ == "__main__":
