@@ -17,6 +17,10 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+SETTINGS_FILES = frozenset({
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "chat_template.json",
+})  # fmt: skip
+"""Those of them that say how a vocabulary is used and bring none, as chat templates (``*.jinja``) do."""
 _CHAT_TEMPLATES = "additional_chat_templates/*.jinja"
 _RARE_VOCABULARIES = ("tekken.json", "*.tiktoken", "tiktoken.model", "tokenizer.model.*", "*.bpe.model", "*.spm")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -290,3 +290,20 @@ def test_named_chat_templates_are_hashed_with_the_tokenizer(tmp_path: Path) -> N
     files = checkpoints.tokenizer_files(folder)
     assert resolved(folder).key != before and "additional_chat_templates/default.jinja" in dict(files.hashes)
     assert checkpoints.load_tokenizer(files).chat_template == "{{ messages[0]['content'] }}"
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "merges.txt"]
+)
+def test_settings_without_a_vocabulary_are_no_tokenizer(tmp_path: Path, name: str) -> None:
+    folder = copy(tmp_path / "model")
+    ckpt = resolved(folder)
+    assert checkpoints.tokenizer_folder(ckpt) == folder
+    for path in folder.glob("*token*"):
+        path.unlink()
+    (folder / name).write_text("{}")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "default.jinja").write_text("")
+    assert checkpoints.tokenizer_folder(ckpt) is None
+    (folder / "tekken.json").write_text("{}")
+    assert checkpoints.tokenizer_folder(ckpt) == folder
