@@ -141,6 +141,8 @@ class _Ledger:
 
 def _same_frequencies(stored: Tensor, table: Tensor) -> bool:
     """Equal to the rounding of the stored dtype, of the small numbers that half precision has few of too."""
+    if not stored.is_floating_point():
+        return False
     limits = torch.finfo(stored.dtype)
     slack = 1e-5 if limits.bits >= 32 else 1e-2
     return torch.allclose(stored.float(), table.float(), rtol=slack, atol=max(1e-8, limits.tiny * limits.eps))

@@ -106,6 +106,7 @@ OF_NO_USE: dict[str, tuple[str, Callable[[], Weights]]] = {
 }  # fmt: skip
 REFUSED: dict[str, tuple[str, Callable[[], Weights]]] = {
     "other frequencies": ("llama", lambda: {"model.rotary_emb.inv_freq": frequencies(theta=5e5)}),
+    "frequencies that are counts": ("llama", lambda: {"model.rotary_emb.inv_freq": torch.arange(6)}),
     "a mask that is a bias": ("gpt2", lambda: {"h.0.attn.bias": causal() * 0.5}),
     "a mask that sees ahead": ("gpt2", lambda: {"h.0.attn.bias": torch.ones(1, 1, 8, 8)}),
     "positions in another order": ("llama", lambda: {"model.position_ids": torch.arange(64).flip(0)}),
