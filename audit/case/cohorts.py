@@ -21,7 +21,6 @@ from audit.checkpoints import TokenizerFiles, load_tokenizer
 from audit.schema import FORMS, AuditError, Cohort, DataFiles, Form, Item, Template, Texts
 
 log = logging.getLogger(__name__)
-log = logging.getLogger(__name__)
 
 Part = Literal["audit", "calibration", "all"]
 

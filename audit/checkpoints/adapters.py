@@ -43,7 +43,7 @@ _LORA_ENTRIES = (
      "trained (merge_and_unload) and audit the merged model"),
 )  # fmt: skip
 _OTHER_BASE = re.compile(r"pissa_niter_|corda|loftq|lora_ga")
-_TRAINER_STEP = re.compile(r"checkpoint-\d+")
+_TRAINER_STEP = re.compile(r"(last-)?checkpoint([-_]\w+)?")
 
 
 def adapter_settings(folder: Path) -> dict[str, JsonValue]:
@@ -97,7 +97,7 @@ def _check_lora(settings: dict[str, JsonValue], path: Path) -> None:
 
 
 def _subfolders(folder: Path) -> list[str]:
-    """Further adapters below, in name order; a trainer's earlier steps (``checkpoint-500``) are none."""
+    """Further adapters below, in name order; a trainer's steps (``checkpoint-500``, ``last-checkpoint``) are none."""
     names = sorted(path.parent.name for path in folder.glob(f"*/{ADAPTER_CONFIG}"))
     return [name for name in names if not _TRAINER_STEP.fullmatch(name)]
 

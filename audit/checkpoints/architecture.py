@@ -7,7 +7,9 @@ library brings aliases, old spellings and defaults into one form, so that two sp
 
 import dataclasses
 import re
+from collections import Counter
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -31,6 +33,7 @@ _BY_SHAPE = ("head_dim", "num_key_value_heads", "num_kv_heads", "n_inner", "inte
 _CONTEXT = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "context_length")
 _WINDOW_PLACES = ("use_sliding_window", "max_window_layers", "sliding_window_pattern")
 _WINDOWS = (*_WINDOW_PLACES, "sliding_window", "attention_chunk_size")
+Shapes = Mapping[str, tuple[int, ...]]
 _ALIASES = {"swish": "silu", "gelu_new": "gelu_pytorch_tanh"}
 
 
@@ -53,7 +56,7 @@ def architecture_differences(ours: Path, theirs: Path) -> Differences:
         )
     if listed := [f"{key}: {a.get(key)} and {b.get(key)}" for key in sorted(a.keys() | b.keys()) if _differ(a, b, key)]:
         return Differences(tuple(listed))
-    x, y = tensor_shapes(ours), tensor_shapes(theirs)
+    x, y = _alike(tensor_shapes(ours), tensor_shapes(theirs))
     shared = sorted(x.keys() & y.keys())
     if not shared:
         return Differences(("not one tensor has the same name",))
@@ -62,6 +65,21 @@ def architecture_differences(ours: Path, theirs: Path) -> Differences:
     rows = {(x[name][0], y[name][0]) for name in odd if x[name] and y[name]}
     known = rows == {(_vocabulary(ours), _vocabulary(theirs))}
     return Differences(tuple(f"{name}: {list(x[name])} and {list(y[name])}" for name in odd), rows_only and known)
+
+
+def _alike(x: Shapes, y: Shapes) -> tuple[Shapes, Shapes]:
+    """Both under the names of which most are shared: a decoder saved with its head has a leading ``transformer.`` or
+    ``model.`` on every name, one saved as a base model (GPT-2 as published) has none."""
+    pairs = product((x, _below(x)), (y, _below(y)))
+    return max(pairs, key=lambda pair: len(pair[0].keys() & pair[1].keys()))
+
+
+def _below(shapes: Shapes) -> Shapes:
+    """The shapes with the part that most names start with taken off, where no other name is the same then."""
+    leading = Counter(name.partition(".")[0] for name in shapes)
+    start = f"{leading.most_common(1)[0][0]}." if leading else ""
+    bare = {name.removeprefix(start): shape for name, shape in shapes.items()}
+    return bare if len(bare) == len(shapes) else shapes
 
 
 def _vocabulary(folder: Path) -> int | None:

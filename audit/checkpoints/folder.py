@@ -17,12 +17,18 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
     "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
+SETTINGS_FILES = frozenset({
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "chat_template.json",
+})  # fmt: skip
+"""Those of them that say how a vocabulary is used and bring none, as chat templates (``*.jinja``) do."""
 _CHAT_TEMPLATES = "additional_chat_templates/*.jinja"
 _RARE_VOCABULARIES = ("tekken.json", "*.tiktoken", "tiktoken.model", "tokenizer.model.*", "*.bpe.model", "*.spm")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _OTHER_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json")
 WEIGHTS_KEY = "transformers_weights"
 """The entry of config.json by which a folder names its file of weights, or the index of several."""
+CODE_KEY = "auto_map"
+"""The entry by which a checkpoint names code of its own; null or empty, it names none."""
 _INDEX = ".safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 _BESIDE = ("*.safetensors", ADAPTER_CONFIG, "*.gguf", "*.h5", "*.msgpack", "*.onnx", *_PICKLES)
@@ -93,7 +99,7 @@ def check_folder(folder: Path) -> None:
         problem = "is a file, not a model folder" if folder.exists() else "no such folder"
         raise AuditError(f"{folder}: {problem}", "give the folder of a checkpoint, or owner/name with its commit")
     for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and "auto_map" in read_json(folder / name):
+        if (folder / name).is_file() and read_json(folder / name).get(CODE_KEY):
             raise _remote_code(folder / name, "names code of its own (auto_map)")
     path = folder / "tokenizer_config.json"
     versions = read_json(path).get("fast_tokenizer_files") if path.is_file() else []
@@ -136,7 +142,7 @@ def read_json(path: Path) -> dict[str, JsonValue]:
 def read_config(folder: Path) -> dict[str, JsonValue]:
     """The model's config.json. AuditError (code 2) if it is missing, is no object, or wants remote code."""
     config = read_json(folder / "config.json")
-    if "auto_map" in config:
+    if config.get(CODE_KEY):
         raise _remote_code(folder / "config.json", "names code of its own (auto_map)")
     return config
 

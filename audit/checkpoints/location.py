@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from audit.checkpoints import hub
-from audit.checkpoints.folder import TOKENIZER_FILES
+from audit.checkpoints.folder import SETTINGS_FILES, tokenizer_names
 from audit.schema import Checkpoint
 
 
@@ -18,6 +18,8 @@ def adapter_folder_of(ckpt: Checkpoint) -> Path | None:
 
 
 def tokenizer_folder(ckpt: Checkpoint) -> Path | None:
-    """The folder that holds the checkpoint's tokenizer, or None if it came without one."""
+    """The folder that holds the checkpoint's tokenizer, or None if it came without one: settings and chat templates
+    alone are none."""
     folder = folder_of(ckpt)
-    return folder if any((folder / name).is_file() for name in TOKENIZER_FILES) else None
+    brought = [name for name in tokenizer_names(folder) if name not in SETTINGS_FILES and not name.endswith(".jinja")]
+    return folder if brought else None

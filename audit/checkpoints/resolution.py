@@ -10,11 +10,12 @@ its parent may be edited too. ``Source.fingerprint`` of an edited folder is the 
 
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from audit.checkpoints import hub
 from audit.checkpoints.adapters import adapter_settings
 from audit.checkpoints.architecture import architecture_differences
+from audit.checkpoints.edited import DELTA, EDIT, changed, check_chain, edit_folders, read_edit, verify_delta
+from audit.checkpoints.fingerprints import fingerprint_of
 from audit.checkpoints.folder import (
     ADAPTER_WEIGHTS,
     Fingerprint,
@@ -26,18 +27,14 @@ from audit.checkpoints.folder import (
     unopened_files,
     weight_files,
 )
-from audit.schema import AuditError, Checkpoint, ExitCode, Source
-from audit.storage import safetensors_file
-
-if TYPE_CHECKING:
-    pass
-from audit.checkpoints.edited import DELTA, EDIT, changed, check_chain, edit_folders, read_edit, verify_delta
-from audit.checkpoints.fingerprints import fingerprint_of
 from audit.checkpoints.location import adapter_folder_of, folder_of
 from audit.checkpoints.modality import modality_of
 from audit.checkpoints.quantisation import check_unquantised
+from audit.schema import AuditError, Checkpoint, ExitCode, Source
+from audit.storage import safetensors_file
 
 log = logging.getLogger(__name__)
+_MASKED = r"(^|\.)(attn|attention)\.masked_bias$"
 
 
 def resolve(source: Source, root: Path, online: bool = False) -> Checkpoint:
@@ -115,13 +112,16 @@ def verify(ckpt: Checkpoint) -> None:
 
 
 def check_finite(ckpt: Checkpoint) -> None:
-    """Is every weight a number? AuditError (code 3) names the first tensor with a NaN or an infinity."""
+    """Is every weight a number? AuditError (code 3) names the first tensor with a NaN or an infinity.
+
+    What older files put in the place of a masked score (-1e9, in half precision an infinity) is no weight.
+    """
     files = list(weight_files(folder_of(ckpt)))
     if (adapter := adapter_folder_of(ckpt)) is not None:
         files.append(adapter / ADAPTER_WEIGHTS)
     files += [folder / DELTA for folder in edit_folders(ckpt)]
     for path in files:
-        name = safetensors_file.first_not_finite(path)
+        name = safetensors_file.first_not_finite(path, _MASKED)
         if name is not None:
             raise AuditError(
                 f"{path}: tensor {name!r} holds NaN or infinite values",

@@ -13,11 +13,12 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from audit.checkpoints.folder import WEIGHTS_KEY, read_config, weight_files
+from audit.checkpoints.folder import CODE_KEY, WEIGHTS_KEY, read_config, weight_files
 from audit.schema import AuditError, ExitCode, as_audit_error
 from audit.storage import safetensors_file
 
-_LEADS_AWAY = (WEIGHTS_KEY, "configuration_files")
+# `auto_map` gets here only where it names nothing; with which kernels attention is computed is the audit's to say
+_LEFT_OUT = (WEIGHTS_KEY, "configuration_files", CODE_KEY, "attn_implementation", "_attn_implementation")
 
 
 @contextmanager
@@ -66,11 +67,11 @@ def _staged_config(folder: Path) -> Generator[Path]:
 
 
 def _at_home(config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """A config without the entries that name other files, in whichever config within it they stand."""
+    """A config without the entries that name other files or kernels, in whichever config within it they stand."""
     return {
         key: _at_home(value) if isinstance(value, dict) else value
         for key, value in config.items()
-        if key not in _LEADS_AWAY
+        if key not in _LEFT_OUT
     }
 
 

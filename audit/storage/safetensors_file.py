@@ -8,6 +8,7 @@ import hashlib
 import json
 import mmap
 import os
+import re
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
@@ -150,13 +151,14 @@ def combined(tensors: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(dict(tensors), sort_keys=True).encode()).hexdigest()
 
 
-def first_not_finite(path: Path) -> str | None:
-    """Which tensor holds a NaN or an infinity? The first by name, or None. No torch, bfloat16 included."""
-    return _first_not_finite(path, _stamp(path))
+def first_not_finite(path: Path, besides: str = "$^") -> str | None:
+    """Which tensor holds a NaN or an infinity? The first by name, or None; names that hold the pattern ``besides`` are
+    not looked at. No torch, bfloat16 included."""
+    return _first_not_finite(path, _stamp(path), besides)
 
 
 @lru_cache(maxsize=4096)
-def _first_not_finite(path: Path, stamp: tuple[int, int, int, int]) -> str | None:
+def _first_not_finite(path: Path, stamp: tuple[int, int, int, int], besides: str) -> str | None:
     header = read_header(path)
     if not header.entries:
         return None
@@ -165,7 +167,7 @@ def _first_not_finite(path: Path, stamp: tuple[int, int, int, int]) -> str | Non
             width, mask = _FORMATS[entry.dtype]
             if entry.dtype == "C64":
                 width, mask = _FORMATS["F32"]
-            if mask and _any_set(view[entry.start : entry.end], width, mask):
+            if mask and not re.search(besides, name) and _any_set(view[entry.start : entry.end], width, mask):
                 return name
     return None
 

@@ -117,12 +117,18 @@ class _Ledger:
             return rename_source_key(stored, [], [], prefix, self.held)
         return name, converted
 
+    def _tables(self, shape: torch.Size) -> list[tuple[Tensor, float]]:
+        """Rotary frequencies of the model, and what older files hold them times: positions were divided, not they."""
+        tables = [b for n, b in self.model.named_buffers() if n.endswith("inv_freq") and b.shape == shape]
+        rope: Any = getattr(self.model.config, "rope_parameters", None) or {}
+        linear = rope.get("rope_type") == "linear"
+        factors = (1.0, float(rope["factor"])) if linear and rope.get("factor") else (1.0,)
+        return [(table, factor) for table in tables for factor in factors]
+
     def _of_no_use(self, stored: str, name: str, value: Tensor) -> bool:
         """Is it a table that the model computes by itself, and the same; or a head that no text model runs?"""
         if _FREQUENCIES.search(stored):
-            tables = [b for n, b in self.model.named_buffers() if n.endswith("inv_freq") and b.shape == value.shape]
-            slack = 1e-5 if value.element_size() >= 4 else 1e-2
-            return any(torch.allclose(value.float(), table.float(), rtol=slack, atol=1e-8) for table in tables)
+            return any(_same_frequencies(value, table * factor) for table, factor in self._tables(value.shape))
         if _MASK.search(stored):
             return value.numel() <= 1 or _is_causal_mask(value)
         if _COUNT.search(stored):
@@ -131,6 +137,15 @@ class _Ledger:
             return False
         passed_over = list(self.model._keys_to_ignore_on_load_unexpected or ())  # pyright: ignore[reportPrivateUsage]
         return _OTHER_HEADS.search(stored) is not None or any(re.search(p, name) for p in passed_over)
+
+
+def _same_frequencies(stored: Tensor, table: Tensor) -> bool:
+    """Equal to the rounding of the stored dtype, of the small numbers that half precision has few of too."""
+    if not stored.is_floating_point():
+        return False
+    limits = torch.finfo(stored.dtype)
+    slack = 1e-5 if limits.bits >= 32 else 1e-2
+    return torch.allclose(stored.float(), table.float(), rtol=slack, atol=max(1e-8, limits.tiny * limits.eps))
 
 
 def _unused(path: Path, stored: str) -> AuditError:

@@ -7,6 +7,7 @@ kinds by one forward pass before and after.
 """
 
 import logging
+import re
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -26,6 +27,11 @@ from audit.wrappers.adapter_names import Places, misfit, placed
 
 log = logging.getLogger(__name__)
 _ROOT = "base_model.model."
+_STAMP = re.compile(
+    r"^(_?name_or_path|_commit_hash|library_name|tags|license|description)$"
+    r"|^(unsloth|axolotl|transformers|torch|trl|accelerate)_"
+)
+_TABLES = ("rank_pattern", "alpha_pattern")  # of which PEFT takes an empty one for none, and breaks on null
 _ROWS, _TOKENS, _STRIDE = 2, 8, 7
 
 
@@ -82,7 +88,8 @@ def _attached(model: PreTrainedModel, settings: Mapping[str, JsonValue], path: P
     kind = str(settings["peft_type"])
     if kind not in PEFT_TYPE_TO_CONFIG_MAPPING:
         raise AuditError(f"{path}: the installed PEFT has no adapters of type {kind}", "install a newer peft")
-    entries: dict[str, Any] = {k: v for k, v in settings.items() if k != "runtime_config"} | {"inference_mode": True}
+    dropped = {"runtime_config", *(name for name in _TABLES if settings.get(name) is None)}
+    entries: dict[str, Any] = {k: v for k, v in settings.items() if k not in dropped} | {"inference_mode": True}
     config_class: Any = PEFT_TYPE_TO_CONFIG_MAPPING[kind]  # pyright: ignore[reportArgumentType]
     if unknown := _unknown_entries(config_class, entries):
         raise AuditError(
@@ -95,9 +102,9 @@ def _attached(model: PreTrainedModel, settings: Mapping[str, JsonValue], path: P
 
 
 def _unknown_entries(config_class: Any, entries: Mapping[str, Any]) -> list[str]:
-    """Entries with a meaning (not null, false or empty) that PEFT would drop."""
+    """Entries with a meaning (not null, false or empty, no stamp of a tool) that PEFT would drop."""
     known = getattr(config_class, "__dataclass_fields__", {}).keys() | {"peft_version", "auto_mapping"}
-    return sorted(name for name, value in entries.items() if value and name not in known)
+    return sorted(name for name, value in entries.items() if value and name not in known and not _STAMP.search(name))
 
 
 def _named(peft: Any, tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:

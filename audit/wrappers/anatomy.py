@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from audit.schema import AuditError, ExitCode, Part
+from audit.schema import AuditError, ExitCode, Part, as_audit_error
 
 Layout = Literal["whole", "concat", "grouped"]
 Change = Callable[[Tensor], Tensor]
@@ -158,7 +158,7 @@ def gap(a: Tensor, b: Tensor) -> float:
     return float((a.float() - b.float()).abs().max()) / scale
 
 
-class _Halt(Exception):
+class _Halt(BaseException):
     """Ends a traced forward once its block is done."""
 
 
@@ -184,8 +184,15 @@ def _trace(core: nn.Module, block: nn.Module, embeds: Tensor, edits: dict[str, C
             handle = module.register_forward_hook(seen(path), with_kwargs=True)
             stack.callback(handle.remove)
         with suppress(_Halt):
-            core(inputs_embeds=embeds, use_cache=False)
+            _run(core, embeds)
     return calls
+
+
+def _run(core: nn.Module, embeds: Tensor) -> object:
+    """The blocks' output for input embeddings. AuditError (code 2) for a model that does not run on them alone."""
+    name, do = type(core).__name__, "audit a decoder that runs on embeddings alone; it has no place for hooks"
+    with as_audit_error(f"{name} does not run on input embeddings", do):
+        return core(inputs_embeds=embeds, use_cache=False)
 
 
 def _once(calls: list[Call]) -> list[Call]:
@@ -346,6 +353,13 @@ def _final_norm(core: nn.Module, blocks: nn.ModuleList, embeds: Tensor) -> nn.Mo
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         last = blocks[-1].register_forward_hook(hook, with_kwargs=True)
         stack.callback(last.remove)
-        last_hidden = core(inputs_embeds=embeds, use_cache=False).last_hidden_state
-    tail = after[[c.module for c in after].index(blocks[-1]) :]
+        last_hidden: Tensor | None = getattr(_run(core, embeds), "last_hidden_state", None)
+    order = [c.module for c in after]
+    if last_hidden is None or blocks[-1] not in order:
+        raise AuditError(
+            f"the blocks of {type(core).__name__} do not hand on one state to one another and to the head",
+            "audit a decoder that transformers builds as base model and head",
+            ExitCode.INTEGRITY,
+        )
+    tail = after[order.index(blocks[-1]) :]
     return next((c.module for c in tail[1:] if close(c.inp, tail[0].out) and close(c.out, last_hidden)), None)

@@ -6,6 +6,7 @@ with its blocks replaced by the states that are given, so that whatever it does 
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -14,10 +15,20 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from audit.schema import AuditError, Site
+from audit.schema import AuditError, Site, as_audit_error
 from audit.wrappers.interface import Tap
 
+_OTHER_MODEL = "audit a decoder whose logits follow from the states of its last block alone"
 Visit = Callable[[Tensor], Tensor | None]
+
+
+@dataclass
+class _States(BaseModelOutputWithPastAndCrossAttentions):
+    """Final states and nothing else: whatever a family hands on beside them (router logits, caches) is None."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            raise AttributeError(name)
 
 
 class _Given(nn.Module):
@@ -27,8 +38,8 @@ class _Given(nn.Module):
         super().__init__()
         self.states = states
 
-    def forward(self, *_args: object, **_settings: object) -> BaseModelOutputWithPastAndCrossAttentions:
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=cast(Any, self.states))
+    def forward(self, *_args: object, **_settings: object) -> _States:
+        return _States(last_hidden_state=cast(Any, self.states))
 
     def __getattr__(self, name: str) -> Any:
         """Some families (OPT) call a decoder inside the base model: whatever is asked for inside gives the same."""
@@ -40,11 +51,13 @@ def logits_of(model: PreTrainedModel, states: Float[Tensor, "*batch d"]) -> Floa
     """What does the model predict from these final (normed) states? Exactly as it computes it itself.
 
     The blocks are swapped as a module, so that hooks on them stay silent: this is asked in the middle of passes too.
+    AuditError (code 2) for a model whose head does not run without its blocks.
     """
     flat, name, blocks = states.reshape(1, -1, states.shape[-1]), model.base_model_prefix, model.base_model
     try:
         setattr(model, name, _Given(flat))
-        out: Any = model(inputs_embeds=flat, use_cache=False)
+        with as_audit_error(f"the head of {type(model).__name__} does not run on states alone", _OTHER_MODEL):
+            out: Any = model(inputs_embeds=flat, use_cache=False)
     finally:
         setattr(model, name, blocks)
     return out.logits.reshape(*states.shape[:-1], -1)

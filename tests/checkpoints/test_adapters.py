@@ -90,9 +90,10 @@ def test_adapters_in_subfolders_are_listed_and_asked_for(tmp_path: Path) -> None
     assert adapter_settings(folder / "second") == PLAIN
 
 
-def test_earlier_steps_of_a_trainer_are_not_asked_about(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", ["checkpoint-500", "last-checkpoint", "checkpoint-final", "checkpoint_3"])
+def test_earlier_steps_of_a_trainer_are_not_asked_about(tmp_path: Path, step: str) -> None:
     folder = adapter(tmp_path / "a")
-    adapter(folder / "checkpoint-500")
+    adapter(folder / step)
     assert adapter_settings(folder) == PLAIN
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from audit import checkpoints
 from audit.checkpoints.architecture import architecture_differences
@@ -15,11 +17,14 @@ from audit.schema import AuditError, Source
 from tests import toy
 
 
-def respelled(out: Path, family: str, change: Mapping[str, object], without: tuple[str, ...] = ()) -> Path:
-    """The toy of a family under a config with some entries changed; the weights are the toy's own."""
+def respelled(
+    out: Path, family: str, change: Mapping[str, object], without: tuple[str, ...] = (), link: bool = True
+) -> Path:
+    """The toy of a family under a config with some entries changed; the weights are the toy's own, if any."""
     out.mkdir(parents=True)
     folder = toy.folder(family)
-    (out / "model.safetensors").symlink_to(folder / "model.safetensors")
+    if link:
+        (out / "model.safetensors").symlink_to(folder / "model.safetensors")
     document = {k: v for k, v in json.loads((folder / "config.json").read_text()).items() if k not in without}
     (out / "config.json").write_text(json.dumps(document | change))
     return out
@@ -174,3 +179,22 @@ def test_another_size_of_the_vocabulary_is_refused_as_such(tmp_path: Path) -> No
         with pytest.raises(AuditError, match=r"(?s)its vocabulary has another size.*resize_token_embeddings") as caught:
             checkpoints.check_compatible(*pair)
         assert caught.value.code == 2 and str(toy.VOCAB + 1) in caught.value.what
+
+
+# ---- names -------------------------------------------------------------------------------------------------------
+PREFIXES = {"gpt2": "transformer.", "llama": "model.", "qwen2": "model.", "gemma2": "model.", "gpt_neox": "gpt_neox."}
+
+
+@pytest.mark.parametrize("family", PREFIXES)
+def test_a_model_saved_without_its_leading_name_is_the_same_architecture(family: str, tmp_path: Path) -> None:
+    """As GPT-2 is published, and as a base model is saved; other shapes are seen under either name."""
+    weights = load_file(toy.folder(family, 1) / "model.safetensors")
+    short = {name.removeprefix(PREFIXES[family]): tensor for name, tensor in weights.items()}
+    wider = {name: torch.cat([tensor, tensor], -1) if ".0." in name else tensor for name, tensor in short.items()}
+    for name, stored in (("short", short), ("wider", wider)):
+        save_file(stored, respelled(tmp_path / name, family, {}, link=False) / "model.safetensors")
+    long = toy.folder(family)
+    assert architecture_differences(long, tmp_path / "short") == architecture_differences(tmp_path / "short", long)
+    assert architecture_differences(long, tmp_path / "short").listed == ()
+    assert architecture_differences(long, tmp_path / "wider").listed
+    assert architecture_differences(tmp_path / "wider", long).listed

@@ -135,7 +135,11 @@ BAD: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "no weights": (lambda f: (f / "model.safetensors").unlink(), 2, "no model.safetensors"),
     "pickle": (only_pickle, 2, "writes safetensors"),
     "remote code in config": (lambda f: edit_json(f / "config.json", auto_map={"A": "b.C"}), 2, "never run"),
-    "remote code of tokenizer": (lambda f: edit_json(f / "tokenizer_config.json", auto_map={}), 2, "never run"),
+    "remote code of tokenizer": (
+        lambda f: edit_json(f / "tokenizer_config.json", auto_map={"A": "b.C"}),
+        2,
+        "never run",
+    ),
     "python file": (lambda f: (f / "modeling_x.py").write_text("import os"), 2, "modeling_x.py"),
     "truncated": (truncate, 3, "truncated"),
     "empty file": (lambda f: (f / "model.safetensors").write_bytes(b""), 3, "truncated"),
@@ -182,6 +186,15 @@ def test_weights_that_are_no_numbers_are_named(folder: Path, dtype: torch.dtype,
     with pytest.raises(AuditError, match=r"'model\.norm\.weight'") as caught:
         checkpoints.check_finite(resolved(folder))
     assert caught.value.code == 3
+
+
+@pytest.mark.parametrize("name", ["gpt_neox.layers.0.attention.masked_bias", "h.1.attn.attention.masked_bias"])
+def test_the_score_of_masked_positions_in_half_precision_is_no_weight(folder: Path, name: str) -> None:
+    rewrite(folder, lambda w: w.update({name: torch.tensor(-1e9).to(torch.float16)}))
+    checkpoints.check_finite(resolved(folder))
+    rewrite(folder, lambda w: w.update({f"{name}.weight": torch.tensor(-1e9).to(torch.float16)}))
+    with pytest.raises(AuditError, match="NaN or infinite"):
+        checkpoints.check_finite(resolved(folder))
 
 
 def test_the_largest_numbers_are_finite(folder: Path) -> None:

@@ -176,6 +176,25 @@ def test_the_file_that_the_config_names_is_hashed_listed_and_checked_for_nan(tmp
     assert set(checkpoints.tensor_shapes(folder)) == set(weights)
 
 
+HARMLESS: dict[str, object] = {
+    "auto_map": None, "attn_implementation": "flash_attention_2", "_attn_implementation": "flash_attention_2",
+    "configuration_files": ["config.json"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", HARMLESS)
+def test_entries_that_name_no_code_and_kernels_of_another_machine_do_not_keep_a_model_shut(
+    tmp_path: Path, entry: str
+) -> None:
+    folder = copy(tmp_path / "model")
+    edit_json(folder / "config.json", **{entry: HARMLESS[entry]})
+    if entry == "auto_map":
+        edit_json(folder / "tokenizer_config.json", auto_map=None)
+    assert loaded_is_hashed(folder)
+    checkpoints.check_compatible(toy.checkpoint("llama"), resolved(folder))
+    checkpoints.load_tokenizer(checkpoints.tokenizer_files(folder))
+
+
 def test_an_ordinary_folder_keeps_its_fingerprint() -> None:
     """As it was computed before the list of files was ours, from the bytes alone."""
     import hashlib
@@ -271,3 +290,20 @@ def test_named_chat_templates_are_hashed_with_the_tokenizer(tmp_path: Path) -> N
     files = checkpoints.tokenizer_files(folder)
     assert resolved(folder).key != before and "additional_chat_templates/default.jinja" in dict(files.hashes)
     assert checkpoints.load_tokenizer(files).chat_template == "{{ messages[0]['content'] }}"
+
+
+@pytest.mark.parametrize(
+    "name", ["tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja", "merges.txt"]
+)
+def test_settings_without_a_vocabulary_are_no_tokenizer(tmp_path: Path, name: str) -> None:
+    folder = copy(tmp_path / "model")
+    ckpt = resolved(folder)
+    assert checkpoints.tokenizer_folder(ckpt) == folder
+    for path in folder.glob("*token*"):
+        path.unlink()
+    (folder / name).write_text("{}")
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "default.jinja").write_text("")
+    assert checkpoints.tokenizer_folder(ckpt) is None
+    (folder / "tekken.json").write_text("{}")
+    assert checkpoints.tokenizer_folder(ckpt) == folder

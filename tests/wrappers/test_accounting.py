@@ -106,6 +106,7 @@ OF_NO_USE: dict[str, tuple[str, Callable[[], Weights]]] = {
 }  # fmt: skip
 REFUSED: dict[str, tuple[str, Callable[[], Weights]]] = {
     "other frequencies": ("llama", lambda: {"model.rotary_emb.inv_freq": frequencies(theta=5e5)}),
+    "frequencies that are counts": ("llama", lambda: {"model.rotary_emb.inv_freq": torch.arange(6)}),
     "a mask that is a bias": ("gpt2", lambda: {"h.0.attn.bias": causal() * 0.5}),
     "a mask that sees ahead": ("gpt2", lambda: {"h.0.attn.bias": torch.ones(1, 1, 8, 8)}),
     "positions in another order": ("llama", lambda: {"model.position_ids": torch.arange(64).flip(0)}),
@@ -129,6 +130,35 @@ def test_tables_that_a_model_computes_by_itself_are_named_and_change_nothing(
     rewrite(folder, lambda w: w.update(extra()))
     assert torch.equal(logits(folder), before)
     assert all(name in caplog.text for name in extra())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("theta", [1e4, 5e5, 1e7])
+@pytest.mark.parametrize("factor", [1.0, 4.0])
+def test_frequencies_of_older_files_are_known_in_every_precision_and_before_positions_were_stretched(
+    tmp_path: Path, dtype: torch.dtype, theta: float, factor: float
+) -> None:
+    folder = copy(tmp_path / "model", "llama")
+    config = json.loads((folder / "config.json").read_text())
+    rope = {"rope_type": "linear" if factor > 1 else "default", "factor": factor, "rope_theta": theta}
+    (folder / "config.json").write_text(json.dumps(config | {"rope_parameters": rope}))
+    before, name = logits(folder), "model.layers.0.self_attn.rotary_emb.inv_freq"
+    rewrite(folder, lambda w: w.update({name: frequencies(theta=theta).to(dtype)}))
+    assert torch.equal(logits(folder), before)
+    rewrite(folder, lambda w: w.update({name: (frequencies(theta=theta) * 2).to(dtype)}))
+    with pytest.raises(AuditError, match="inv_freq"):
+        load_folder(folder, torch.float32, "default")
+
+
+def test_the_smallest_frequencies_of_half_precision_are_rounded_and_known(tmp_path: Path) -> None:
+    folder = copy(tmp_path / "model", "llama")
+    config = json.loads((folder / "config.json").read_text())
+    rope = {"rope_type": "default", "rope_theta": 1e10}
+    (folder / "config.json").write_text(json.dumps(config | {"rope_parameters": rope}))
+    table = frequencies(theta=1e10)
+    assert float((table.half().float() - table).abs().div(table).max()) > 0.02, "rounded by more than the usual slack"
+    rewrite(folder, lambda w: w.update({"model.rotary_emb.inv_freq": table.half()}))
+    load_folder(folder, torch.float32, "default")
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -376,6 +376,17 @@ def test_entries_that_the_installed_peft_would_leave_out_are_refused(tmp_path: P
     assert gap(opened(configured(plain().folder, tmp_path / "b", use_tomorrow=None)), plain().logits) < 1e-5
 
 
+STAMPS: tuple[dict[str, Any], ...] = (
+    {"unsloth_version": "2025.3"}, {"axolotl_config_path": "a.yml"}, {"_name_or_path": "x/y"}, {"tags": ["lora"]},
+    {"transformers_version": "4.51.0"}, {"rank_pattern": None, "alpha_pattern": None},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("entries", STAMPS)
+def test_stamps_of_tools_and_null_tables_do_not_keep_an_adapter_shut(entries: dict[str, Any], tmp_path: Path) -> None:
+    assert gap(opened(configured(plain().folder, tmp_path / "a", **entries)), plain().logits) < 1e-5
+
+
 def test_a_quantised_base_is_refused() -> None:
     model = toy.model("llama")
     model.is_quantized = True  # type: ignore[attr-defined]

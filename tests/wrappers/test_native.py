@@ -251,3 +251,63 @@ def test_a_config_that_does_not_fit_its_weights_is_refused(
         load_folder(tmp_path / "odd", torch.float32, "default")
     assert caught.value.code == code and "\n  what to do" in str(caught.value)
     assert "\n" not in caught.value.what
+
+
+# ---- families that hand on more than states, or less -------------------------------------------------------------
+_SIZES = {
+    "vocab_size": toy.VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+_EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 24}
+BESIDE_STATES: dict[str, Callable[[], transformers.PreTrainedConfig]] = {
+    "router logits of Mixtral": lambda: transformers.MixtralConfig(
+        num_local_experts=4, num_experts_per_tok=2, **_SIZES
+    ),
+    "router logits of Qwen": lambda: transformers.Qwen2MoeConfig(
+        num_experts=4, shared_expert_intermediate_size=24, **_EXPERTS, **_SIZES
+    ),
+    "router logits asked for": lambda: transformers.MixtralConfig(
+        num_local_experts=4, num_experts_per_tok=2, output_router_logits=True, **_SIZES
+    ),
+    "the cache of Mamba": lambda: transformers.MambaConfig(
+        vocab_size=toy.VOCAB, hidden_size=32, state_size=8, num_hidden_layers=2, pad_token_id=0
+    ),
+}
+
+
+def _fresh(config: transformers.PreTrainedConfig) -> transformers.PreTrainedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return transformers.AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.mark.parametrize("case", BESIDE_STATES)
+def test_whatever_a_family_hands_on_beside_its_states_the_head_runs_on_states_alone(case: str) -> None:
+    wrapper = NativeWrapper(_fresh(BESIDE_STATES[case]()))
+    check(wrapper)
+    final: list[Tensor] = []
+    with torch.no_grad():
+        wrapper.forward(_batch(), [Tap(FINAL, lambda state: final.append(state.clone()))])
+        own = wrapper.model(_batch().ids, attention_mask=_batch().mask, use_cache=False).logits
+        torch.testing.assert_close(wrapper.head(final[0])[_batch().mask], own[_batch().mask], rtol=1e-4, atol=1e-5)
+
+
+NO_PLACE: dict[str, Callable[[], transformers.PreTrainedConfig]] = {
+    "a base model under another name": lambda: transformers.Llama4TextConfig(
+        num_local_experts=2, head_dim=8, intermediate_size_mlp=48, **_SIZES
+    ),
+    "blocks that hand on a list": lambda: transformers.OpenAIGPTConfig(
+        vocab_size=toy.VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=64
+    ),
+    "blocks that read tokens": lambda: transformers.CpmAntConfig(
+        vocab_size=toy.VOCAB, hidden_size=32, num_attention_heads=4, dim_head=8, dim_ff=48, num_hidden_layers=2
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NO_PLACE)
+def test_a_family_without_a_place_for_hooks_is_refused_in_a_sentence(case: str) -> None:
+    with pytest.raises(AuditError) as caught:
+        check(NativeWrapper(_fresh(NO_PLACE[case]())))
+    assert caught.value.code in (2, 3) and caught.value.do

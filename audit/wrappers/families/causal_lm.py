@@ -74,7 +74,8 @@ def _check_runs(model: PreTrainedModel, source: str) -> None:
     """Does the model run on a token alone? Whatever its code raises is no fault of a probe. AuditError (code 2)."""
     do = "open it in transformers and run it on a text there; it may need a package or a device that is not here"
     with torch.inference_mode(), as_audit_error(f"{source}: the opened model does not run on a text", do):
-        model(input_ids=torch.zeros((1, 1), dtype=torch.int64, device=model.device), use_cache=False)
+        ids = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
+        model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
 
 
 @contextmanager
