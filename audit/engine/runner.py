@@ -41,6 +41,7 @@ from audit.runs import (
 )
 from audit.schema import AuditError, Case, Evidence, ExitCode, Failure, Plan, Report, Skip, Timing, content_key
 from audit.storage import write_atomic
+from audit.wrappers import unused_tensors
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -255,7 +256,7 @@ class Run:
             noticed=(recalled.note,) if recalled.note else (),
         )
         circumstances = report_builder.Circumstances(
-            exhibits=exhibits(received(self.case), self.case.root),
+            exhibits=exhibits(received(self.case), self.case.root, unused_tensors),
             environment=environment(self.bench.provenance(), self._flags()),
             registered=self.journal.registered,
             created=now(),

@@ -38,6 +38,7 @@ from audit.schema import (
 )
 from audit.storage import write_atomic
 from audit.version import __version__
+from audit.wrappers import unused_tensors
 
 REPORT = "forecast.json"
 LISTED = 40
@@ -125,7 +126,7 @@ def _report(ready: _Ready, settings: RunSettings, surveyed: Surveyed, fitted: Fi
     by_group = _groups(groups, ranked, pilot)
     return ForecastReport(
         report_id="", created="", tool={"name": "residua", "version": __version__, "code": code_version()},
-        plan_hash=ready.plan_hash, case=case.case, exhibits=exhibits(tuple(received), case.root),
+        plan_hash=ready.plan_hash, case=case.case, exhibits=exhibits(tuple(received), case.root, unused_tensors),
         environment=environment(ready.bench.provenance(), {}),
         cohorts={
             "forget_items": len(rows.forget), "forget_groups": len(set(groups)), "retain_items": len(rows.retain),

@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,8 @@ PACKAGES = (
 HASHED_PACKAGES = ("audit", "probes", "saes")
 NOT_OPENED = "not opened, not hashed"
 """What stands for the hash of a file that lay beside the weights and is no part of what was audited."""
+NOT_USED = "hashed with its file, not used by the model"
+"""What stands for the hash of a tensor that the opened model does not compute with."""
 
 
 class Received(NamedTuple):
@@ -73,15 +76,20 @@ def name_of(checkpoint: Checkpoint) -> str:
     return checkpoint.key if checkpoint.edits else checkpoint.fingerprint
 
 
-def exhibits(received: tuple[Received, ...], root: Path) -> tuple[Exhibit, ...]:
+def exhibits(
+    received: tuple[Received, ...], root: Path, unused: Callable[[Checkpoint], tuple[str, ...]]
+) -> tuple[Exhibit, ...]:
     """The items received, verified once more after the audit; folders are named from ``root``, the case file's folder.
 
-    Raises AuditError (code 3) if a checkpoint no longer hashes to what it hashed to when it was opened.
+    ``unused`` names the tensors of a checkpoint that its model does not compute with: they are listed by name.
+    AuditError (code 3) if a checkpoint no longer hashes to what it hashed to when it was opened.
     """
     listed: list[Exhibit] = []
     for role, checkpoint in received:
         verify(checkpoint)
         now = fingerprint_of(checkpoint)
+        beside = {name: NOT_OPENED for name in unopened_files(folder_of(checkpoint))}
+        beside |= {f"tensor {name}": NOT_USED for name in unused(checkpoint)}
         listed.append(
             Exhibit(
                 role=role,
@@ -89,7 +97,7 @@ def exhibits(received: tuple[Received, ...], root: Path) -> tuple[Exhibit, ...]:
                 family=checkpoint.family,
                 fingerprint=name_of(checkpoint),
                 size_bytes=now.size_bytes,
-                files=now.files | {name: NOT_OPENED for name in unopened_files(folder_of(checkpoint))},
+                files=now.files | beside,
                 verified_after=True,
             )  # fmt: skip
         )

@@ -1,4 +1,5 @@
 from . import load_checks as load_checks
+from .accounting import unused_tensors as unused_tensors
 from .backends import backend_class as backend_class
 from .backends import fresh_model as fresh_model
 from .backends import open_wrapper as open_wrapper

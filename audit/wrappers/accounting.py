@@ -18,7 +18,9 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, rename_source_key
 
 from audit import checkpoints
-from audit.schema import AuditError, ExitCode
+from audit.schema import AuditError, Checkpoint, ExitCode
+from audit.storage import safetensors_file
+from audit.wrappers.backends import fresh_model
 
 _WORDS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _MODULUS: Final = 1 << 64
@@ -49,6 +51,18 @@ def account(model: PreTrainedModel, folder: Path) -> tuple[str, ...]:
     return tuple(unread)
 
 
+def unused_tensors(ckpt: Checkpoint) -> tuple[str, ...]:
+    """The tensors of a checkpoint's weight files that its model does not compute with, by name and in order.
+
+    No weight is read: the model is built without values. AuditError where its config builds none.
+    """
+    with torch.device("meta"):
+        ledger = _Ledger(fresh_model(ckpt))
+    files = checkpoints.weight_files(checkpoints.folder_of(ckpt))
+    stored = sorted(name for path in files for name in safetensors_file.read_header(path).entries)
+    return tuple(name for name in stored if not ledger.takes(name))
+
+
 class _Ledger:
     """What the model holds, crossed off by what the files hold.
 
@@ -67,6 +81,10 @@ class _Ledger:
         self.crossed: set[int] = set()
         self.parts = 0
         self.sum = 0
+
+    def takes(self, stored: str) -> bool:
+        """Is there a place in the model for a tensor of this name?"""
+        return self._destination(stored)[0] in self.held
 
     def enter(self, path: Path, stored: str, value: Tensor) -> bool:
         """Cross one tensor off. False if it is known to be of no use to this model. AuditError (code 3): see above."""

@@ -96,10 +96,10 @@ def tables(results: dict[str, Any]) -> str:
     """The tables of the page, in Markdown: counts by kind of data, then every world and architecture."""
 
     def ratios(*path: str) -> str:
-        found = [results["counts"][data] for data in ("before", "plain", "given")]
+        by_data = [results["counts"][data] for data in ("before", "plain", "given")]
         for step in path:
-            found = [count[step] for count in found]
-        return " | ".join(f"{hits}/{n}" for hits, n in found)
+            by_data = [count[step] for count in by_data]
+        return " | ".join(f"{hits}/{n}" for hits, n in by_data)
 
     rows = [
         f"| base found by the answer lens | {ratios('base_found', 'lens_lift')} |",

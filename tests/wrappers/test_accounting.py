@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, DeepseekV3Config, MixtralConfig, Qwen2MoeConfig
 
-from audit.schema import AuditError
-from audit.wrappers.accounting import account
+from audit.checkpoints import resolve
+from audit.schema import AuditError, Source
+from audit.wrappers.accounting import account, unused_tensors
 from audit.wrappers.families.causal_lm import load_folder
 from tests import toy
 
@@ -63,6 +64,7 @@ def logits(folder: Path) -> torch.Tensor:
 def test_a_folder_as_it_was_saved_is_accounted_for(tmp_path: Path, family: str, dtype: torch.dtype) -> None:
     folder = copy(tmp_path / "model", family)
     assert account(load_folder(folder, dtype, "default"), folder) == ()
+    assert unused_tensors(resolve(Source(path=str(folder)), tmp_path)) == ()
 
 
 @pytest.mark.parametrize("family", [*toy.FAMILIES, *FUSED])
@@ -130,6 +132,7 @@ def test_tables_that_a_model_computes_by_itself_are_named_and_change_nothing(
     rewrite(folder, lambda w: w.update(extra()))
     assert torch.equal(logits(folder), before)
     assert all(name in caplog.text for name in extra())
+    assert unused_tensors(resolve(Source(path=str(folder)), tmp_path)) == tuple(sorted(extra()))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
