@@ -159,7 +159,9 @@ class _Reader(NamedTuple):
             return group
         if self.layout.own_groups or not question:
             return identity
-        known = sorted(k for k in row.values if k.endswith(("id", "group", "author", "person", "subject")) and k != field)
+        known = sorted(
+            k for k in row.values if k.endswith(("id", "group", "author", "person", "subject")) and k != field
+        )
         here = f" (here are: {', '.join(known)})" if known else ""
         raise ValueError(f"no {field!r}: {_NO_GROUP} as `group` in [data]{here}")
 
