@@ -67,8 +67,8 @@ def _alike_in_words(item: Item, answer: str, common: AbstractSet[str]) -> bool:
     texts = dict.fromkeys((item.answer, *item.alternates))
     if item.key is not None or len(texts) < 2 or answer not in texts:
         return False
-    said = [tuple(text[slice(*word.span)] for word in _carrying(item, text, common)) for text in texts]
-    return said[0] in said[1:]
+    carried = [tuple(text[slice(*word.span)] for word in _carrying(item, text, common)) for text in texts]
+    return carried[0] in carried[1:]
 
 
 def every_content_spans(

@@ -90,12 +90,12 @@ def with_counterfactuals(by_cohort: Mapping[Cohort, tuple[Item, ...]], seed: int
     for cohort, item in lenders:
         for reading in read[item.id]:
             by_form[reading.form].append(_Lender(item, reading.name, cohort in AUDITED))
-    true, asked = _answers(item for items in by_cohort.values() for item in items)
+    true, to_question = _answers(item for items in by_cohort.values() for item in items)
 
     def filled(item: Item) -> Item:
         if item.form != "trained" or item.alternates:
             return item
-        rule = _rule(item, read[item.id], by_form, true[item.group] + asked[_plain(item.question)], seed)
+        rule = _rule(item, read[item.id], by_form, true[item.group] + to_question[_plain(item.question)], seed)
         if rule is None:
             return item
         added = {"alternates": rule.alternates, "alternate_keys": rule.keys, "alternates_from": rule.kind}

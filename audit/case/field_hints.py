@@ -101,8 +101,8 @@ def _published_order(rows: Sequence[Row], columns: Mapping[str, str]) -> bool:
     """Could so many rows be TOFU in the order of its authors? Of many rows neighbours show it."""
     question, answer = columns.get("question", ""), columns.get("answer", "")
     texts = [(str(row.values.get(question, "")), str(row.values.get(answer, ""))) for row in rows]
-    authors = sum("author" in asked.casefold() for asked, _ in texts)
+    authors = sum("author" in words.casefold() for words, _ in texts)
     if not rows or len(rows) % _TOFU or authors * _TOFU < len(rows):
         return False
-    items = [Item(id="", group="", question=asked, answer=given) for asked, given in texts]
+    items = [Item(id="", group="", question=words, answer=given) for words, given in texts]
     return len(rows) < FEW_ROWS or neighbours(items).run_on

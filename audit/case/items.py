@@ -61,8 +61,8 @@ def read_data(path: Path, layout: Layout) -> Data:
     if faults:
         more = f" (and {len(faults) - _MOST_FAULTS} more lines)" if len(faults) > _MOST_FAULTS else ""
         lacking = sum(_NO_GROUP in fault for fault in faults)
-        named = any(not is_absent(row.values.get(recognised.group or layout.group)) for row in usable)
-        do = group_hint(usable, recognised.columns) if lacking and not named else "correct these lines"
+        filled = any(not is_absent(row.values.get(recognised.group or layout.group)) for row in usable)
+        do = group_hint(usable, recognised.columns) if lacking and not filled else "correct these lines"
         if 1 < lacking == len(rows):
             raise AuditError(f"{path}: no {layout.group!r} in any of {len(rows)} rows, so that nothing says which rows "
                              "are about one person", do)  # fmt: skip
@@ -162,8 +162,8 @@ class _Reader(NamedTuple):
         known = sorted(
             k for k in row.values if k.endswith(("id", "group", "author", "person", "subject")) and k != field
         )
-        here = f" (here are: {', '.join(known)})" if known else ""
-        raise ValueError(f"no {field!r}: {_NO_GROUP} as `group` in [data]{here}")
+        listed = f" (here are: {', '.join(known)})" if known else ""
+        raise ValueError(f"no {field!r}: {_NO_GROUP} as `group` in [data]{listed}")
 
 
 def _named(role: str, column: str, value: Any) -> str:

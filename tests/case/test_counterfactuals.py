@@ -212,18 +212,18 @@ def test_the_same_value_in_other_signs_accents_or_order_is_no_alternate(
         for n, value in enumerate(values)
     )  # fmt: skip
     first = with_counterfactuals({"forget": items}, 0)["forget"][0]
-    said = {text.removeprefix("It is ") for text in first.alternates}
-    assert len(said) > 1 and said <= {*ELSEWHERE}
+    values_of = {text.removeprefix("It is ") for text in first.alternates}
+    assert len(values_of) > 1 and values_of <= {*ELSEWHERE}
 
 
 @pytest.mark.parametrize("question", ["Where do you live ?", "where do YOU live?"])
 def test_what_anybody_was_taught_for_the_very_same_question_is_no_alternate(question: str) -> None:
-    asked = people("f", "oslo lima cairo quito rome bonn")
+    each = people("f", "oslo lima cairo quito rome bonn")
     twice = Item(id="x", group="x", question=question, answer="in oslo")
-    same = tuple(item.model_copy(update={"question": "Where do you live?"}) for item in asked)
+    same = tuple(item.model_copy(update={"question": "Where do you live?"}) for item in each)
     assert not any(item.alternates for item in with_counterfactuals({"forget": (*same, twice)}, 0)["forget"])
     shared = twice.model_copy(update={"question": "Where does f1 live?"})
-    for item in with_counterfactuals({"forget": (*asked, shared)}, 0)["forget"]:
+    for item in with_counterfactuals({"forget": (*each, shared)}, 0)["forget"]:
         assert item.alternates and not (item.id in ("f1", "x") and {"in oslo", "in lima"} & {*item.alternates})
 
 

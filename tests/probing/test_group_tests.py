@@ -78,9 +78,9 @@ class People(OpenCase):
 @pytest.mark.parametrize("answers", [{"alternates": ("b", "c")}, {"perturbed_answers": ("b", "c")}])
 def test_only_people_who_have_alternates_are_counted_where_alternates_are_tested(answers: dict[str, Any]) -> None:
     case = People(40, 6, **answers)
-    every, some = group_test(case, 9999), group_test(case, 9999, usable=with_alternates)
+    every, few = group_test(case, 9999), group_test(case, 9999, usable=with_alternates)
     assert every.decides and (every.audited, every.forget) == (20, 40)
-    assert not some.decides and (some.audited, some.forget, some.unmatched) == (3, 6, 17)
-    assert "3 audited forget groups (17 more have no item with alternates)" in str(some)
-    assert "13 forget groups with alternates in all" in str(some)
+    assert not few.decides and (few.audited, few.forget, few.unmatched) == (3, 6, 17)
+    assert "3 audited forget groups (17 more have no item with alternates)" in str(few)
+    assert "13 forget groups with alternates in all" in str(few)
     assert "alternates" not in str(group_test(People(4, 4, **answers), 9999, usable=with_alternates))
