@@ -28,7 +28,7 @@ from audit.case.alternates import LEAST, SWAPS
 from audit.case.content_rule import content_spans
 from audit.case.key_search import Fit, occurrences
 from audit.case.question_forms import Form, Kind, Reading, Word, folded, readings, spoken, words_of
-from audit.schema import Cohort, Item
+from audit.schema import AuditError, Cohort, Item
 
 AUDITED: tuple[Cohort, ...] = ("forget", "holdout")
 LENDERS: tuple[Cohort, ...] = (*AUDITED, "retain")
@@ -169,7 +169,10 @@ def _drawn(others: Sequence[_Lender], rng: random.Random) -> list[_Lender]:
 
 def _keyed(item: Item, others: Sequence[_Lender]) -> list[_Candidate]:
     """The item's own answer with other people's keys wherever its own stands."""
-    ((begin, end),) = content_spans(item, item.answer)
+    try:
+        ((begin, end),) = content_spans(item, item.answer)
+    except AuditError:
+        return []  # every such item is named at once where items become rows
     own, places = folded(words_of(item.answer[begin:end])), [(begin, end)]
     for (a, b), fit in occurrences(item.answer, item.key or ""):
         if fit < Fit.INSIDE and all(b <= start or stop <= a for start, stop in places):

@@ -240,6 +240,11 @@ def test_a_key_that_stands_twice_is_replaced_twice() -> None:
         assert content_spans(first, text) == ((3, 3 + len(key)),)
 
 
+def test_a_key_that_is_not_in_its_answer_is_left_to_those_who_name_all_such_items() -> None:
+    items = people("f", "oslo lima cairo quito", key="bonn")
+    assert with_counterfactuals({"forget": items}, 0)["forget"] == items
+
+
 def test_free_answers_and_questions_that_nobody_else_is_asked_have_none() -> None:
     free = tuple(
         item.model_copy(
