@@ -106,8 +106,6 @@ class _Reader(NamedTuple):
     def _several(self, row: Row, role: str) -> list[str]:
         """The texts of a cell that holds a list."""
         listed = several_of(self._cell(row, role))
-        if isinstance(listed, int | float) and not isinstance(listed, bool):
-            listed = [listed]
         if not isinstance(listed, list):
             raise ValueError(f"{role}: `{self.recognised.columns[role]}` is no list of texts")
         entries = cast("list[Any]", listed)

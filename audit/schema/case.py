@@ -10,7 +10,7 @@ from audit.schema.record import Record
 
 Role = Literal["base", "suspect", "reference", "ancestor"]
 Cohort = Literal["forget", "retain", "holdout", "general"]
-Named = Annotated[str, StringConstraints(min_length=1)]
+Filled = Annotated[str, StringConstraints(min_length=1)]
 """A path or the name of a column: an empty one is that of no file, and of the column that pandas puts before others."""
 Form = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 """How an item asks for its fact, as one word: an open set, of which :data:`FORMS` declares the known ones."""
@@ -177,11 +177,11 @@ class DataFiles(Record):
     rows are a group.
     """
 
-    forget: Named
-    retain: Named
-    holdout: Named | None = None
-    general: Named | None = None
-    group: Named = "group"
+    forget: Filled
+    retain: Filled
+    holdout: Filled | None = None
+    general: Filled | None = None
+    group: Filled = "group"
     group_rows: Annotated[int, Field(ge=1)] | None = None
     fields: Fields = Fields()
     split_seed: int = 0

@@ -230,3 +230,15 @@ def test_an_answer_and_alternates_with_the_same_words_carry_the_fact_in_all_that
     assert [content_spans(item, text) for text in texts] == [((0, len(text)),) for text in texts]
     other = ask(texts[0], alternates=("of 77", "of 88"))
     assert content_spans(other, "of 77") == ((3, 5),), "words that differ carry it alone"
+
+
+@pytest.mark.parametrize(
+    ("answer", "carrying"),
+    [
+        ("on 3 May 1990", ["3", "May", "1990"]), ("May 3, 1990", ["May", "3", "1990"]), ("in May", ["May"]),
+        ("with Will Ford", ["Will", "Ford"]), ("It may rain", ["rain"]), ("May it rain", ["rain"]),
+        ("Yes. Will rain", ["rain"]), ("in Mayfair", ["Mayfair"]),
+    ],
+)  # fmt: skip
+def test_a_month_and_a_name_are_no_function_words(answer: str, carrying: list[str]) -> None:
+    assert [answer[a:b] for a, b in content_spans(ask(answer), answer)] == carrying
