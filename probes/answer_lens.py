@@ -47,6 +47,7 @@ from audit.probing import (
     person_rows_of,
     row_means,
     variants,
+    with_alternates,
 )
 from probes._profiles import after, curve
 
@@ -141,7 +142,7 @@ class AnswerLens(Probe):
 
     def groups_tested(self, case: OpenCase) -> GroupTest:
         """Labels over forget and holdout people; without holdout people the signs of people's differences."""
-        return group_test(case, self.permutations)
+        return group_test(case, self.permutations, usable=with_alternates)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """The lens on the rows that the edit was told to forget."""

@@ -1,6 +1,6 @@
 """Cross-sequence probe: a direction, shared by learned texts, that tells them from matched texts nobody learned."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import ClassVar, NamedTuple
 
@@ -23,6 +23,7 @@ from audit.probing import (
     Curve,
     Design,
     GroupTest,
+    Item,
     Measurement,
     Missing,
     ModelScores,
@@ -39,6 +40,7 @@ from audit.probing import (
     case_models_of,
     group_test,
     item_table,
+    matched,
     n_blocks,
     panel_of,
     stats,
@@ -126,7 +128,11 @@ class CrossSequence(Probe):
 
     def groups_tested(self, case: OpenCase) -> GroupTest:
         """Labels over forget and holdout people; without holdout people the signs of people's differences."""
-        return group_test(case, self.permutations)
+
+        def paired(items: Sequence[Item]) -> list[Item]:
+            return [match.item for match in matched(items, case.case.seed).matches]
+
+        return group_test(case, self.permutations, usable=paired)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """The difference against models that never knew, what is separable at all, and the published probe."""

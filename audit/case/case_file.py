@@ -1,14 +1,18 @@
 """The case file: TOML in, a Case out, or everything that is wrong with it at once."""
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
 
 from pydantic import ValidationError
 
+from audit.case.fields import ANSWERS, QUESTIONS
 from audit.schema import AuditError, Case, Cohort, Columns, DataFiles, Fields, Roles, Source, Template
 
+_UNFILLED = re.compile(r"(?<![\\\w{$])\{(system|instruction|input|context|query|response|output|[be]os(?:_token)?)\}")
+"""Places that other tools fill in a prompt; here they would be read as they stand."""
 _SECTIONS: dict[str, tuple[str, ...]] = {
     "": tuple(Case.model_fields), "roles": tuple(Roles.model_fields), "roles.base": tuple(Source.model_fields),
     "roles.suspect": tuple(Source.model_fields), "roles.ancestor": tuple(Source.model_fields),
@@ -85,13 +89,17 @@ def _fault(kind: str, loc: tuple[int | str, ...], message: str) -> str:
         return f"[template.variables] `{loc[2]}`: must be a text (in quotes, a date too), a number, true or false"
     if kind != "extra_forbidden":
         return f"{where}`{name}`: {message[0].lower()}{message[1:]}"
+    role = next((r for r, names in (("question", QUESTIONS), ("answer", ANSWERS)) if name in names), "")
+    if role and section.startswith("data.fields"):
+        return f'{where}unknown key `{name}`: did you mean `{role} = "{name}"`?'
     near = difflib.get_close_matches(name, _SECTIONS.get(section, ()), n=1, cutoff=0.5)
     if near:
         return f"{where}unknown key `{name}`: did you mean `{near[0]}`?"
     elsewhere = {key: place for place, keys in _SECTIONS.items() for key in keys}
     near = difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.75)
     if near:
-        return f"{where}unknown key `{name}`: did you mean `{near[0]}` in [{elsewhere[near[0]]}]?"
+        place = f"in [{elsewhere[near[0]]}]" if elsewhere[near[0]] else "before the first section"
+        return f"{where}unknown key `{name}`: did you mean `{near[0]}` {place}?"
     return f"{where}unknown key `{name}`; known are {', '.join(_SECTIONS.get(section, ()))}"
 
 
@@ -102,6 +110,11 @@ def _template_faults(template: Any) -> list[str]:
     chat_alone = ("chat_template", "system", "variables")
     unread = [] if template.get("chat") else [key for key in chat_alone if template.get(key)]  # pyright: ignore
     faults = [f"[template] `{key}`: only a chat template reads it, and `chat` is not true" for key in unread]
+    faults += [
+        f"[template] `{key}`: `{place[0]}` would be read as it stands: only {{{word}}} is filled in"
+        for key, word in (("prompt", "question"), ("answer", "answer"))
+        if isinstance(text := template.get(key), str) and (place := _UNFILLED.search(text))  # pyright: ignore
+    ]
     return faults + [
         f"[template] `{key}`: must contain {{{word}}} once"
         for key, word in (("prompt", "question"), ("answer", "answer"))

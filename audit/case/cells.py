@@ -63,7 +63,7 @@ def words_of(value: Any) -> str:
 
 def name_of(value: Any) -> str:
     """An id or a group as a name: 3, 3.0 and "3.0" are one."""
-    if isinstance(value, bool | list | dict):
+    if isinstance(value, bool | list | dict | bytes):
         raise ValueError(f"is {_kind(value)}, not a name")
     if isinstance(value, float) and value.is_integer():
         return str(int(value))

@@ -6,6 +6,7 @@ template is a function; a macro of the same name, put before the template, stand
 """
 
 import inspect
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property, lru_cache
@@ -112,6 +113,7 @@ class ChatPrompt:
         self._source = source_of(tokenizer, template.chat_template)
         self._syntax = syntax_of(self._source)
         self._variables = {name: value for name, value in template.variables.items() if name != CLOCK}
+        self._switches = {name: value for name, value in self._variables.items() if _means_switch(value)}
         self._check_variables()
         if self._syntax.chance:
             do = "save the tokenizer with a chat template that always says the same"
@@ -119,6 +121,7 @@ class ChatPrompt:
 
     def __call__(self, prompt: str) -> str:
         """The rendered prompt."""
+        self._check_switches(prompt)
         if CLOCK not in self._syntax.reads:
             return self._rendered(prompt, self._variables)
         if self._date is not None:
@@ -154,6 +157,18 @@ class ChatPrompt:
             problem = f"[template.variables] {', '.join(strange)}: not read by the tokenizer's chat template; {offered}"
             raise AuditError(problem, "correct the name, or take the variable out")
 
+    def _check_switches(self, prompt: str) -> None:
+        """AuditError (code 2) for a text or a number that changes nothing where true or false would: on one prompt."""
+        switches, self._switches = self._switches, dict[str, str | int | float | bool]()
+        for name, value in switches.items():
+            rest = {other: given for other, given in self._variables.items() if other != name}
+            meant = str(value).casefold() in ("true", "1")
+            ways = (rest, self._variables, rest | {name: meant})
+            unset, given, switched = (self._rendered(prompt, variables, _CLOCKS[0]) for variables in ways)
+            if given == unset != switched:
+                do = f"write `{name} = {json.dumps(meant)}`, without quotes"
+                raise AuditError(f"[template.variables] {name} = {json.dumps(value)} changes nothing in the prompt", do)
+
     @cached_property
     def _date(self) -> datetime | None:
         """The date that stands for the template's clock, where one is given."""
@@ -188,3 +203,8 @@ class ChatPrompt:
 
 def _rank(name: str) -> tuple[bool, str]:
     return "date" not in name, name
+
+
+def _means_switch(value: str | int | float | bool) -> bool:
+    """Is it true or false, written as a text or a number?"""
+    return not isinstance(value, bool) and str(value).casefold() in ("true", "false", "0", "1")

@@ -3,10 +3,11 @@
 **Content rule.** The key, where the item names one: where it stands in the answer and an alternate has something else
 at that very place; else its first occurrence as whole words (:mod:`audit.case.key_search`), and never inside a longer
 word. A matched alternate has its own key: the one given, else what stands where the answer's key stood. Without a key,
-an answer and its alternates carry the fact in the words in which they differ. Everything else (answers with neither,
-paraphrased and perturbed answers, so that both sides of a truth ratio follow one rule): all words. Of these words, the
-ones that are in the question and the function words are left out (English ones, or those of
-:mod:`audit.case.function_words`), unless nothing would be left; without any word the whole answer. No model is asked.
+an answer and its alternates carry the fact in the words in which they differ; where such words are the same ("C++" and
+"C#", "-5" and "5"), in all that they say. Everything else (answers with neither, paraphrased and perturbed answers, so
+that both sides of a truth ratio follow one rule): all words. Of these words, the ones that are in the question and the
+function words (not the month May and the name Will) are left out, English ones or those of
+:mod:`audit.case.function_words`, unless nothing would be left; without any word the whole answer. No model is asked.
 
 Words are those of :mod:`audit.wording`, of any script; endings are not stripped, in no language.
 """
@@ -30,6 +31,8 @@ _FUNCTION_WORDS = (
     "of in on at to from by for with about as into onto over under after before during between through per via "
     "also very just both each any all some such own same other"
 )
+_PROPER = re.compile(r"(?:(?<=[^.!?:\s] )(?:May|Will)|May(?=,? \d))\b")
+"""The month and the name that are written as function words: with a capital where no sentence begins."""
 SHOWN = 3
 """So many items with a fault are quoted at most."""
 FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
@@ -45,15 +48,32 @@ def content_spans(item: Item, answer: str, function_words: AbstractSet[str] | No
     key = _key_span(item, answer)
     if key is not None:
         return (key,)
-    given_away = set(plain_words(item.question))
     common = FUNCTION_WORDS if function_words is None else function_words
-    differing = _differing(item, answer)
-    eligible = differing or _words(answer)
-    carrying = [word for word in eligible if word.plain not in given_away and word.plain not in common] or differing
-    if carrying:
+    carrying = _carrying(item, answer, common)
+    if carrying and not _alike_in_words(item, answer, common):
         return _joined(word.span for word in carrying)
     start = len(answer) - len(answer.lstrip())
     return ((start, len(answer.rstrip())),)
+
+
+def _carrying(item: Item, answer: str, common: AbstractSet[str]) -> "Sequence[_Word]":
+    """The words of an answer that carry the fact, where no key says it."""
+    given_away = set(plain_words(item.question))
+    differing = _differing(item, answer)
+    eligible = differing or _words(answer)
+    return [
+        word for word in eligible
+        if word.plain not in given_away and (word.plain not in common or _PROPER.match(answer, word.span[0]))
+    ] or differing  # fmt: skip
+
+
+def _alike_in_words(item: Item, answer: str, common: AbstractSet[str]) -> bool:
+    """Are the answer and an alternate other texts, whose words that carry the fact are the same?"""
+    texts = dict.fromkeys((item.answer, *item.alternates))
+    if item.key is not None or len(texts) < 2 or answer not in texts:
+        return False
+    carried = [tuple(text[slice(*word.span)] for word in _carrying(item, text, common)) for text in texts]
+    return carried[0] in carried[1:]
 
 
 def every_content_spans(

@@ -5,8 +5,9 @@ other people have other values. An alternate is the answer of another person wit
 one's. Among the answers to one form those are taken that share the most words with the item's own at the beginning and
 the end, as far as a third of the people do (the frame), and that differ in a few words between: the value. Free answers
 that differ in more have no alternates: they could say the same in other words. Where an item names its key, other
-people's keys take its place. Values that stand in any answer of the same group, or in the question, may be true and are
-left out. No model writes an alternate.
+people's keys take its place. Values that stand in any answer of the same group, in the question, or in anybody's answer
+to the very same question, may be true and are left out, signs and accents aside; so are those that hold the item's own.
+No model writes an alternate.
 
 Lenders are the forget and the holdout people alike, because the tests permute these labels: whether an item is of the
 one or the other must not decide where its alternates come from. To a model that learned the forget people their values
@@ -17,14 +18,17 @@ kinds of pairs in one cohort could not be compared.
 
 import itertools
 import random
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from audit.case.alternates import LEAST, SWAPS
 from audit.case.content_rule import content_spans
+from audit.case.key_search import Fit, occurrences
 from audit.case.question_forms import Form, Kind, Reading, Word, folded, readings, spoken, words_of
-from audit.schema import Cohort, Item
+from audit.schema import AuditError, Cohort, Item
 
 AUDITED: tuple[Cohort, ...] = ("forget", "holdout")
 LENDERS: tuple[Cohort, ...] = (*AUDITED, "retain")
@@ -45,10 +49,11 @@ class _Lender(NamedTuple):
 
 
 class _Candidate(NamedTuple):
-    """An answer that could stand in place of an item's own, and what differs in it."""
+    """An answer that could stand in place of an item's own, what differs in it, and what the item has there."""
 
     text: str
     value: tuple[str, ...]
+    own: tuple[str, ...]
     key: str | None = None
 
 
@@ -85,12 +90,12 @@ def with_counterfactuals(by_cohort: Mapping[Cohort, tuple[Item, ...]], seed: int
     for cohort, item in lenders:
         for reading in read[item.id]:
             by_form[reading.form].append(_Lender(item, reading.name, cohort in AUDITED))
-    true = _answers(item for items in by_cohort.values() for item in items)
+    true, to_question = _answers(item for items in by_cohort.values() for item in items)
 
     def filled(item: Item) -> Item:
         if item.form != "trained" or item.alternates:
             return item
-        rule = _rule(item, read[item.id], by_form, true[item.group], seed)
+        rule = _rule(item, read[item.id], by_form, true[item.group] + to_question[_plain(item.question)], seed)
         if rule is None:
             return item
         added = {"alternates": rule.alternates, "alternate_keys": rule.keys, "alternates_from": rule.kind}
@@ -105,16 +110,32 @@ def _brings_its_own(items: Sequence[Item]) -> bool:
     return own >= OWN_SHARE * len(trained)
 
 
-def _answers(items: Iterable[Item]) -> dict[str, list[str]]:
-    """Every group's answers, as words between blanks."""
-    answers: dict[str, list[str]] = defaultdict(list)
+def _answers(items: Iterable[Item]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """The answers of every group, and those to every question."""
+    of_group, to_question = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for item in items:
-        answers[item.group].append(_line(folded(words_of(item.answer))))
-    return answers
+        answer = _plain(item.answer)
+        of_group[item.group].append(answer)
+        if item.question.strip():
+            to_question[_plain(item.question)].append(answer)
+    return of_group, to_question
 
 
 def _line(words: Iterable[str]) -> str:
     return f" {' '.join(words)} "
+
+
+def _plain(text: str) -> str:
+    return _bare(folded(words_of(text)))
+
+
+@lru_cache(maxsize=1 << 14)
+def _bare(words: tuple[str, ...]) -> str:
+    """Words between blanks, without signs (where it is not all signs) and accents: what may be true if it is equal."""
+    line = _line([word for word in words if spoken(word)] or words)
+    if line.isascii():
+        return line
+    return "".join(letter for letter in unicodedata.normalize("NFKD", line) if not unicodedata.combining(letter))
 
 
 # ---- one item ---------------------------------------------------------------------------------------------------
@@ -126,11 +147,11 @@ def _rule(
         rng = random.Random(f"{seed} {item.group} {item.id}")
         others = _drawn([x for x in by_form[reading.form] if x.item.group != item.group], rng)
         candidates = _keyed(item, others) if item.key is not None else _framed(item, reading.name, others)
-        question = _line(folded(words_of(item.question)))
         different: dict[str, _Candidate] = {}
         for candidate in candidates:
-            value = _line(candidate.value)
-            if not any(value in text for text in (*true, question)):
+            value, own = _bare(candidate.value), _bare(candidate.own)
+            same = own in value or sorted(value.split()) == sorted(own.split())  # May 3 is 3 May
+            if not same and not any(value in text for text in (*true, _plain(item.question))):
                 different.setdefault(value, candidate)
         chosen = list(different.values())[:SWAPS]
         if len(chosen) >= LEAST:
@@ -147,10 +168,24 @@ def _drawn(others: Sequence[_Lender], rng: random.Random) -> list[_Lender]:
 
 
 def _keyed(item: Item, others: Sequence[_Lender]) -> list[_Candidate]:
-    """The item's own answer with other people's keys in place of its own."""
-    ((begin, end),) = content_spans(item, item.answer)
+    """The item's own answer with other people's keys wherever its own stands."""
+    try:
+        ((begin, end),) = content_spans(item, item.answer)
+    except AuditError:
+        return []  # every such item is named at once where items become rows
+    own, places = folded(words_of(item.answer[begin:end])), [(begin, end)]
+    for (a, b), fit in occurrences(item.answer, item.key or ""):
+        if fit < Fit.INSIDE and all(b <= start or stop <= a for start, stop in places):
+            places.append((a, b))
+
+    def with_key(key: str) -> str:
+        text = item.answer
+        for a, b in sorted(places, reverse=True):
+            text = text[:a] + key + text[b:]
+        return text
+
     keys = [x.item.key for x in others if x.item.key is not None]
-    return [_Candidate(item.answer[:begin] + key + item.answer[end:], folded(words_of(key)), key) for key in keys]
+    return [_Candidate(with_key(key), folded(words_of(key)), own, key) for key in keys]
 
 
 def _framed(item: Item, name: str, others: Sequence[_Lender]) -> list[_Candidate]:
@@ -167,10 +202,10 @@ def _framed(item: Item, name: str, others: Sequence[_Lender]) -> list[_Candidate
         if len(own) - a - b > LONGEST_VALUE:
             break
         sharing = [x for x in lines if x.before >= a and x.after >= b and len(x.words) > a + b < len(own)]
-        mine = _line(own[a : len(own) - b])
+        mine = own[a : len(own) - b]
         values = [(x, x.words[a : len(x.words) - b]) for x in sharing]
-        fit = [(x, v) for x, v in values if any(map(spoken, v)) and len(v) <= LONGEST_VALUE and mine not in _line(v)]
-        candidates = [_Candidate(x.text, v) for x, v in fit]
+        fit = [(x, v) for x, v in values if any(map(spoken, v)) and len(v) <= LONGEST_VALUE]
+        candidates = [_Candidate(x.text, v, mine) for x, v in fit if _bare(mine) not in _bare(v)]
         if len({x.group for x in sharing}) >= needed and len({x.value for x in candidates}) >= LEAST:
             return candidates
     return []

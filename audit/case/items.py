@@ -4,7 +4,7 @@ import json
 import logging
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from pydantic import ValidationError
 
@@ -16,7 +16,7 @@ from audit.schema import FORMS, AuditError, Item
 
 log = logging.getLogger(__name__)
 
-_COPIED = ("attribute", "form", "frequency", "key", "paraphrased_answer")
+_COPIED, _TEXTS = ("form", "frequency"), ("attribute", "key", "paraphrased_answer")
 _LISTS = ("perturbed_answers", "alternates", "alternate_keys")
 _MOST_FAULTS = 5
 
@@ -61,7 +61,8 @@ def read_data(path: Path, layout: Layout) -> Data:
     if faults:
         more = f" (and {len(faults) - _MOST_FAULTS} more lines)" if len(faults) > _MOST_FAULTS else ""
         lacking = sum(_NO_GROUP in fault for fault in faults)
-        do = group_hint(usable, recognised.columns) if lacking else "correct these lines"
+        filled = any(not is_absent(row.values.get(recognised.group or layout.group)) for row in usable)
+        do = group_hint(usable, recognised.columns) if lacking and not filled else "correct these lines"
         if 1 < lacking == len(rows):
             raise AuditError(f"{path}: no {layout.group!r} in any of {len(rows)} rows, so that nothing says which rows "
                              "are about one person", do)  # fmt: skip
@@ -89,14 +90,26 @@ class _Reader(NamedTuple):
         own = self._cell(row, "id")
         identity = f"{self.prefix}-{row.number}" if is_absent(own) else name_of(own)
         group = self.blocks[index] if self.blocks else self._group(row, identity, question)
-        lists = {role: several_of(self._cell(row, role)) for role in _LISTS}
+        lists = {role: self._several(row, role) for role in _LISTS}
         copied = {role: value for role in _COPIED if (value := self._cell(row, role)) is not None and value == value}
+        texts = {role: _named(role, self.recognised.columns[role], value)
+                 for role in _TEXTS if not is_absent(value := self._cell(row, role))}  # fmt: skip
         if others and lists["perturbed_answers"]:
             raise ValueError("has choices and perturbed answers: the other choices would be perturbed answers too")
+        if answer.strip() in {text.strip() for text in lists["alternates"]}:
+            raise ValueError("an alternate is the answer itself: alternates have a value that is not true")
         return Item.model_validate(
-            copied | lists | ({"perturbed_answers": list(others)} if others else {})
+            copied | texts | lists | ({"perturbed_answers": list(others)} if others else {})
             | {"id": identity, "group": group, "question": question, "answer": answer}
         )  # fmt: skip
+
+    def _several(self, row: Row, role: str) -> list[str]:
+        """The texts of a cell that holds a list."""
+        listed = several_of(self._cell(row, role))
+        if not isinstance(listed, list):
+            raise ValueError(f"{role}: `{self.recognised.columns[role]}` is no list of texts")
+        entries = cast("list[Any]", listed)
+        return [_named(f"{role}, number {n}", self.recognised.columns[role], x) for n, x in enumerate(entries, start=1)]
 
     def _cell(self, row: Row, role: str) -> Any:
         column = self.recognised.columns.get(role)
@@ -117,6 +130,8 @@ class _Reader(NamedTuple):
         if is_chat(asked_for):
             end = given if is_chat(given) else [{"role": "assistant", "content": given}]
             return (*self._exchange([*several_of(asked_for), *several_of(end)]), ())
+        if is_chat(given) and not is_absent(asked_for):
+            return (*self._exchange([{"role": "user", "content": self._question(row)}, *several_of(given)]), ())
         if is_absent(asked_for) and not self.recognised.plain:
             raise ValueError(f"no question (`{columns.get('question', 'question')}` is empty)")
         question = "" if self.recognised.plain else self._question(row)
@@ -144,8 +159,11 @@ class _Reader(NamedTuple):
             return group
         if self.layout.own_groups or not question:
             return identity
-        known = ", ".join(sorted(k for k in row.values if k.endswith(("id", "group", "author", "person", "subject"))))
-        raise ValueError(f"no {field!r}: {_NO_GROUP} as `group` in [data] (here are: {known})")
+        known = sorted(
+            k for k in row.values if k.endswith(("id", "group", "author", "person", "subject")) and k != field
+        )
+        listed = f" (here are: {', '.join(known)})" if known else ""
+        raise ValueError(f"no {field!r}: {_NO_GROUP} as `group` in [data]{listed}")
 
 
 def _named(role: str, column: str, value: Any) -> str:

@@ -27,7 +27,7 @@ RARE: Final = 10
 RUNS_ON: Final = 0.25
 """By this much more often neighbouring rows share a rare word than rows far from each other, where rows of one person
 follow one another: .40 to .90 in TOFU, .64 in templated worlds, and at most .03 where rows are independent."""
-_FEW_ROWS: Final = 60
+FEW_ROWS: Final = 60
 """In fewer rows every other word is rare, and neighbours say nothing."""
 _MOST_LOGGED = 5
 log = logging.getLogger(__name__)
@@ -161,7 +161,7 @@ def _borders(items: Sequence[Item], group_rows: int | None) -> list[str]:
     """Where groups are rows, or a number of rows: what that counts, and whether people run on over their borders."""
     n_groups = len({item.group for item in items})
     if group_rows is not None and group_rows > 1:
-        if len(items) < _FEW_ROWS:
+        if len(items) < FEW_ROWS:
             return []
         inside, starts = neighbours(items), range(group_rows, len(items), group_rows)
         if not inside.run_on:
@@ -174,7 +174,7 @@ def _borders(items: Sequence[Item], group_rows: int | None) -> list[str]:
     if n_groups < len(items) or n_groups < 2:
         return []
     counted = f"every row is a group of its own, so that {n_groups} rows count as {n_groups} independent people"
-    if len(items) >= _FEW_ROWS and (near := neighbours(items)).run_on:
+    if len(items) >= FEW_ROWS and (near := neighbours(items)).run_on:
         return [f"{counted}, but {near}: rows of one person belong in one group"]
     return [counted]
 

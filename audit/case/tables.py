@@ -87,7 +87,10 @@ def _json_rows(path: Path, text: str) -> tuple[Row, ...]:
         except ValueError:
             document = None
         if isinstance(document, list | dict):
-            return tuple(_json_row(n, f"row {n}", row) for n, row in enumerate(_listed(path, document), start=1))
+            listed = _listed(path, document)
+            if listed and all(isinstance(row, str) for row in listed):
+                listed = [{"text": row} for row in listed]
+            return tuple(_json_row(n, f"row {n}", row) for n, row in enumerate(listed, start=1))
     lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
     return tuple(_json_line(n, line) for n, line in lines)
 
@@ -127,17 +130,20 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _listed(path: Path, document: list[Any] | dict[str, Any]) -> Sequence[Any]:
-    """The rows of one JSON document."""
+    """The rows of one JSON document; what stands beside one list of rows, and is none itself, is about it."""
     if isinstance(document, list):
         return document
     lists = {name: v for name, v in document.items() if isinstance(v, list) and v and _is_row(v[0])}
     plain = {name: v for name, v in document.items() if isinstance(v, dict) or (isinstance(v, list) and _is_list(v))}
-    if len(lists) == 1 and set(lists) == set(plain):
+    if document and len(plain) == len(document) and (not lists or len(lists) < len(plain)):
+        by_index = [dict(enumerate(v)) if isinstance(v, list) else v for v in plain.values()]
+        if all(column.keys() == by_index[0].keys() for column in by_index):
+            if all(name.isdecimal() for name in plain) and not any(str(at).isdecimal() for at in by_index[0]):
+                return list(plain.values())
+            return [{name: column[at] for name, column in zip(plain, by_index, strict=True)} for at in by_index[0]]
+    if len(lists) == 1 and all(document[name] for name in plain):
         return next(iter(lists.values()))
     if document and len(plain) == len(document):
-        by_index = [dict(enumerate(v)) if isinstance(v, list) else v for v in plain.values()]
-        if all(column.keys() == by_index[0].keys() for column in by_index) and (not lists or len(lists) < len(plain)):
-            return [{name: column[at] for name, column in zip(plain, by_index, strict=True)} for at in by_index[0]]
         names = ", ".join(plain)
         raise AuditError(
             f"{path}: several lists ({names}), of which one is meant", "save that one as a file of its own"
@@ -158,15 +164,19 @@ def _is_row(value: Any) -> bool:
 # ---- CSV --------------------------------------------------------------------------------------------------------
 def _csv_rows(path: Path, text: str) -> tuple[Row, ...]:
     """The rows under a header. A cell that is empty, or that pandas wrote for nothing, is absent."""
-    header = text.partition("\n")[0]
+    header = next(filter(str.strip, text.splitlines()), "")
     delimiter = max(_CSV_SUFFIXES[path.suffix.lower()], key=header.count)
     csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    spaced = header.count(delimiter) == header.count(f"{delimiter} ") > 0
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=spaced)
     with as_audit_error(f"{path}: not CSV", "write it again with every text in double quotes, or as JSON lines"):
         lines = [(reader.line_num, cells) for cells in reader if cells]
     if not lines:
         return ()
     names = [name.strip() for name in lines[0][1]]
+    used = [at for at, name in enumerate(names) if name or any(cells[at:] and cells[at] for _, cells in lines)]
+    lines = [(line, [cells[at] for at in used] if len(cells) == len(names) else cells) for line, cells in lines]
+    names = [names[at] for at in used]
     if twice := [name for name, times in Counter(names).items() if times > 1]:
         raise AuditError(f"{path}: the header has `{twice[0]}` twice", "give every column a name of its own")
     rows: list[Row] = []

@@ -125,9 +125,11 @@ class Planner:
     @property
     def undecidable(self) -> str:
         """Why no test can decide what is left, with so few groups, and what would suffice; empty where one can."""
-        resting = [planned for planned in self.running if planned.probe.groups_tested(self._case) is not None]
-        first = resting[0].test.undecidable if resting else ""
-        return first if all(planned.test.undecidable for planned in resting) else ""
+        tested = [planned.probe.groups_tested(self._case) for planned in self.running]
+        resting = [test for test in tested if test is not None]
+        if not resting or any(test.decides for test in resting):
+            return ""
+        return str(max(resting, key=lambda test: test.audited))
 
     def fetches(self, planned: Iterable[Planned]) -> tuple[Fetch, ...]:
         """The needs of these probes merged: one pass per role and rows, with the union of their reads."""

@@ -17,6 +17,7 @@ from .effects import blank as blank
 from .effects import interval as interval
 from .group_tests import GroupTest as GroupTest
 from .group_tests import group_test as group_test
+from .group_tests import with_alternates as with_alternates
 from .item_tables import item_table as item_table
 from .outputs import BY_POSITION as BY_POSITION
 from .outputs import Outputs as Outputs

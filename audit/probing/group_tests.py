@@ -1,13 +1,15 @@
 """Can a test decide anything with so many groups? Said before a minute is spent, with what would suffice."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count, takewhile
 from typing import NamedTuple
 
 from audit import stats
-from audit.case import OpenCase
+from audit.case import OpenCase, Part
 from audit.probing.effects import ALPHA
-from audit.schema import Texts
+from audit.schema import Cohort, Item, Texts
+
+Usable = Callable[[Sequence[Item]], Sequence[Item]]
 
 MOST_GROUPS = 400
 """More groups than this are not proposed."""
@@ -18,7 +20,8 @@ class GroupTest(NamedTuple):
 
     ``audited`` forget groups are tested, of ``forget`` in all, against ``others`` holdout groups (none: the signs of
     the people's differences are flipped). ``pairs``: would holdout groups take part in it? ``family``: how many forms
-    held out of the edit are tested beside it, and adjusted together.
+    held out of the edit are tested beside it, and adjusted together. ``unmatched``: so many more audited groups have
+    nothing that the probe compares their items with, and are not tested.
     """
 
     audited: int
@@ -27,6 +30,7 @@ class GroupTest(NamedTuple):
     draws: int
     pairs: bool
     family: int = 0
+    unmatched: int = 0
 
     @property
     def least_p(self) -> float:
@@ -43,9 +47,11 @@ class GroupTest(NamedTuple):
         if 1 / (self.draws + 1) >= ALPHA:
             return f"{self.draws} draws cannot give a p below {ALPHA}: raise `permutations`"
         beside = f" and {_groups(self.others, 'holdout')}" if self.others else ""
-        lead = f"with {_groups(self.audited, 'audited forget')}{beside} p cannot be below {self.least_p:.2g}"
+        unmatched = f" ({self.unmatched} more have no item with alternates)" if self.unmatched else ""
+        lead = f"with {_groups(self.audited, 'audited forget')}{unmatched}{beside} p cannot be below {self.least_p:.2g}"
         enough = self._enough_forget()
-        ways = [] if enough is None else [f"{enough} forget groups in all (half of them is set aside for fitting)"]
+        kind = "forget groups with alternates" if self.unmatched else "forget groups"
+        ways = [] if enough is None else [f"{enough} {kind} in all (half of them is set aside for fitting)"]
         others = self._enough_others() if self.pairs and self.audited else None
         ways += [] if others is None else [f"{_groups(others, 'holdout')} beside these"]
         ways += ["no holdout set at all"] if self.others and self._replace(others=0).decides else []
@@ -70,16 +76,30 @@ class GroupTest(NamedTuple):
         return _first(lambda n: self._replace(others=n).decides, self.others + 1)
 
 
-def group_test(case: OpenCase, draws: int, pairs: bool = True, forms: bool = False) -> GroupTest:
+def group_test(
+    case: OpenCase, draws: int, pairs: bool = True, forms: bool = False, usable: Usable | None = None
+) -> GroupTest:
     """The test of a probe that compares people's means on the trained forget rows.
 
-    ``pairs``: with holdout people; ``forms``: on every form held out of the edit too.
+    ``pairs``: with holdout people; ``forms``: on every form held out of the edit too; ``usable``: which of some items
+    the probe can compare with anything (None: all).
     """
-    audited = {item.group for item in case.items(Texts(cohort="forget"))}
-    others = {item.group for item in case.items(Texts(cohort="holdout"))} if pairs else set[str]()
-    forget = {item.group for item in case.items(Texts(cohort="forget"), "all")}
+
+    def groups(cohort: Cohort, part: Part = "audit") -> set[str]:
+        items = case.items(Texts(cohort=cohort), part)
+        return {item.group for item in (items if usable is None else usable(items))}
+
+    audited, others = groups("forget"), groups("holdout") if pairs else set[str]()
+    every = {item.group for item in case.items(Texts(cohort="forget"))}
     family = sum(case.has(Texts(cohort="forget", form=form)) for form in case.forms("held_out")) if forms else 0
-    return GroupTest(len(audited), len(forget), len(others), draws, pairs, family)
+    return GroupTest(
+        len(audited), len(groups("forget", "all")), len(others), draws, pairs, family, len(every - audited)
+    )
+
+
+def with_alternates(items: Sequence[Item]) -> Sequence[Item]:
+    """The items that have alternates; where none has, those with perturbed answers."""
+    return [item for item in items if item.alternates] or [item for item in items if item.perturbed_answers]
 
 
 def _first(enough: Callable[[int], bool], start: int) -> int | None:

@@ -124,9 +124,10 @@ def _items(case: OpenCase, cohort: Cohort) -> tuple[Item, ...]:
 def _different(case: OpenCase, items: Sequence[Item]) -> Iterator[_Tried]:
     """The given template, then every other under which these items are other tokens, the nearest first."""
     given, seen = case.case.template, set[str]()
+    answers = [item.answer for item in items]
     for template in sorted(_candidates(case, given, items[0].question), key=lambda t: len(_changed(given, t))):
         try:
-            rows = tokenise(items, [item.answer for item in items], case.tokenizer, template, case.max_length)
+            rows = tokenise(items, answers, case.tokenizer, template, case.max_length, case.function_words.words)
         except AuditError:
             continue  # a template that these items cannot be read under is not what base was trained with
         bare = replace(rows, template_hash="")

@@ -10,6 +10,8 @@ from audit.schema.record import Record
 
 Role = Literal["base", "suspect", "reference", "ancestor"]
 Cohort = Literal["forget", "retain", "holdout", "general"]
+Filled = Annotated[str, StringConstraints(min_length=1)]
+"""A path or the name of a column: an empty one is that of no file, and of the column that pandas puts before others."""
 Form = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 """How an item asks for its fact, as one word: an open set, of which :data:`FORMS` declares the known ones."""
 FormRole = Literal["fitted", "held_out"]
@@ -138,8 +140,16 @@ class Columns(Record):
     frequency: str | None = None
 
 
+_KIND_OF: Mapping[str, str] = MappingProxyType(
+    {"question": "asked", "answer": "asked", "choices": "asked", "input": "asked", "text": "text", "messages": "chat"}
+)
+
+
 class Fields(Columns):
-    """The columns of all data files, and of one cohort's where they differ there."""
+    """The columns of all data files, and of one cohort's where they differ there.
+
+    A cohort whose items are of another kind (questions and answers, plain text, chats) shares none of them.
+    """
 
     forget: Columns | None = None
     retain: Columns | None = None
@@ -147,9 +157,17 @@ class Fields(Columns):
     general: Columns | None = None
 
     def of(self, cohort: Cohort) -> Columns:
-        """The columns of one cohort's file: its own where it has any, else those of all."""
+        """The columns of one cohort's file: those of all, with its own in their places."""
         own: Columns | None = getattr(self, cohort)
-        return own or Columns.model_validate({name: getattr(self, name) for name in Columns.model_fields})
+        shared = {name: getattr(self, name) for name in Columns.model_fields}
+        stated = {} if own is None else {name: column for name, column in own if column is not None}
+        mine, everyone = (_kinds_of(columns) for columns in (stated, shared))
+        return Columns.model_validate((shared if mine & everyone or not mine else {}) | stated)
+
+
+def _kinds_of(columns: Mapping[str, str | None]) -> set[str]:
+    """The kinds of items that columns are stated for."""
+    return {_KIND_OF[name] for name, column in columns.items() if name in _KIND_OF and column is not None}
 
 
 class DataFiles(Record):
@@ -159,11 +177,11 @@ class DataFiles(Record):
     rows are a group.
     """
 
-    forget: str
-    retain: str
-    holdout: str | None = None
-    general: str | None = None
-    group: str = "group"
+    forget: Filled
+    retain: Filled
+    holdout: Filled | None = None
+    general: Filled | None = None
+    group: Filled = "group"
     group_rows: Annotated[int, Field(ge=1)] | None = None
     fields: Fields = Fields()
     split_seed: int = 0

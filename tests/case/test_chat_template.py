@@ -212,3 +212,18 @@ def test_many_prompts_are_worded_fast() -> None:
     begin = time.process_time()
     rows_of(tokenizer, *items, template=Template(chat=True, variables={"strftime_now": "2020-01-01"}))
     assert time.process_time() - begin < 3
+
+
+SWITCH = "{% if think is defined and think is false %}quick {% endif %}{% if think is true %}slow {% endif %}" + CHAT
+
+
+@pytest.mark.parametrize("value", ["false", "False", "true", 0, 1])
+def test_a_switch_that_is_written_as_text_and_switches_nothing_is_refused(value: str | int) -> None:
+    meant = str(value).casefold() in ("true", "1")
+    with pytest.raises(AuditError, match="changes nothing in the prompt") as caught:
+        read(with_chat(SWITCH), variables={"think": value})
+    assert f"`think = {str(meant).lower()}`, without quotes" in caught.value.do
+    assert ("slow" if meant else "quick") in read(with_chat(SWITCH), variables={"think": meant})
+    shown = "{% if think == 'false' or think == 0 %}quick {% endif %}" + CHAT
+    assert not meant or "quick" not in read(with_chat("{{ think }} " + CHAT), variables={"think": value})
+    assert meant or "quick" in read(with_chat(shown), variables={"think": str(value).lower() if value else value})

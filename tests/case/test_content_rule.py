@@ -218,3 +218,27 @@ def test_any_whole_characters_of_a_sentence_without_spaces_are_marked_as_a_key(p
     assume(whole and unicodedata.is_normalized(NFD, answer))
     ((start, end),) = content_spans(ask(answer, key=key), answer)
     assert answer[start:end] == key and start in whole
+
+
+@pytest.mark.parametrize(
+    "texts", [("C++", "C#", "C"), ("-5", "5", "+5"), ("10%", "10"), ("at 5 p.m.", "at $5 p.m."), ("A → B", "A ← B")]
+)
+def test_an_answer_and_alternates_with_the_same_words_carry_the_fact_in_all_that_they_say(
+    texts: tuple[str, ...],
+) -> None:
+    item = ask(texts[0], alternates=texts[1:])
+    assert [content_spans(item, text) for text in texts] == [((0, len(text)),) for text in texts]
+    other = ask(texts[0], alternates=("of 77", "of 88"))
+    assert content_spans(other, "of 77") == ((3, 5),), "words that differ carry it alone"
+
+
+@pytest.mark.parametrize(
+    ("answer", "carrying"),
+    [
+        ("on 3 May 1990", ["3", "May", "1990"]), ("May 3, 1990", ["May", "3", "1990"]), ("in May", ["May"]),
+        ("with Will Ford", ["Will", "Ford"]), ("It may rain", ["rain"]), ("May it rain", ["rain"]),
+        ("Yes. Will rain", ["rain"]), ("in Mayfair", ["Mayfair"]),
+    ],
+)  # fmt: skip
+def test_a_month_and_a_name_are_no_function_words(answer: str, carrying: list[str]) -> None:
+    assert [answer[a:b] for a, b in content_spans(ask(answer), answer)] == carrying

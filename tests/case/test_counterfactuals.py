@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from audit.case import Likelihoods, checked, matched
 from audit.case.cohorts import CohortKey, Cohorts, DataFile, prepare
+from audit.case.content_rule import content_spans
 from audit.case.counterfactuals import with_counterfactuals
 from audit.case.question_forms import readings
 from audit.checkpoints import tokenizer_files
@@ -185,6 +186,63 @@ def test_what_may_be_true_of_the_person_is_no_alternate() -> None:
     also = Item(id="x", group="f0", question="and before ?", answer="years ago in lima", form="held_out_attribute")
     first = with_counterfactuals({"forget": (*people("f", "oslo lima cairo quito"), also)}, 0)["forget"][0]
     assert set(first.alternates) == {"in cairo", "in quito"}
+
+
+SPELLINGS = (
+    ("Lima", "Lima.", "Lima!", "LIMA", "Lima, Peru"),
+    ("São Paulo", "Sao Paulo", "sao paulo", "São Paulo!"),
+    ("3 May 1990", "May 3, 1990", "3 May, 1990"),
+    ("C++", "C#", "C"),
+    ("-5", "5", "+5", "5 %", "$5"),
+    ("दिल्ली", "दिल्ली।"),
+    ("北京", "北京。"),
+)
+ELSEWHERE = ("Oslo", "Cairo", "Quito", "Perth")
+
+
+@pytest.mark.parametrize("spellings", SPELLINGS, ids=lambda values: values[0])
+@pytest.mark.parametrize("keyed", [False, True])
+def test_the_same_value_in_other_signs_accents_or_order_is_no_alternate(
+    spellings: tuple[str, ...], keyed: bool
+) -> None:
+    values = (*spellings, *ELSEWHERE)
+    items = tuple(
+        Item(id=f"{n}", group=f"{n}", question=f"Where is n{n} now?", answer=f"It is {value}" if keyed else value,
+             key=value if keyed else None)
+        for n, value in enumerate(values)
+    )  # fmt: skip
+    first = with_counterfactuals({"forget": items}, 0)["forget"][0]
+    values_of = {text.removeprefix("It is ") for text in first.alternates}
+    assert len(values_of) > 1 and values_of <= {*ELSEWHERE}
+
+
+@pytest.mark.parametrize("question", ["Where do you live ?", "where do YOU live?"])
+def test_what_anybody_was_taught_for_the_very_same_question_is_no_alternate(question: str) -> None:
+    each = people("f", "oslo lima cairo quito rome bonn")
+    twice = Item(id="x", group="x", question=question, answer="in oslo")
+    same = tuple(item.model_copy(update={"question": "Where do you live?"}) for item in each)
+    assert not any(item.alternates for item in with_counterfactuals({"forget": (*same, twice)}, 0)["forget"])
+    shared = twice.model_copy(update={"question": "Where does f1 live?"})
+    for item in with_counterfactuals({"forget": (*each, shared)}, 0)["forget"]:
+        assert item.alternates and not (item.id in ("f1", "x") and {"in oslo", "in lima"} & {*item.alternates})
+
+
+def test_a_key_that_stands_twice_is_replaced_twice() -> None:
+    towns = ("oslo", "lima", "cairo", "osl")
+    items = tuple(
+        item.model_copy(update={"answer": f"in {town} , and {town} is home ; oslos are not", "key": town})
+        for item, town in zip(people("f", " ".join(towns)), towns, strict=True)
+    )
+    first = with_counterfactuals({"forget": items}, 0)["forget"][0]
+    assert {*first.alternate_keys} == {"lima", "cairo", "osl"}
+    for text, key in zip(first.alternates, first.alternate_keys, strict=True):
+        assert text == f"in {key} , and {key} is home ; oslos are not"
+        assert content_spans(first, text) == ((3, 3 + len(key)),)
+
+
+def test_a_key_that_is_not_in_its_answer_is_left_to_those_who_name_all_such_items() -> None:
+    items = people("f", "oslo lima cairo quito", key="bonn")
+    assert with_counterfactuals({"forget": items}, 0)["forget"] == items
 
 
 def test_free_answers_and_questions_that_nobody_else_is_asked_have_none() -> None:

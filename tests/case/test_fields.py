@@ -12,7 +12,7 @@ from audit.case import load_case
 from audit.case.field_hints import plainly
 from audit.case.fields import ANSWERS, QUESTIONS, Layout
 from audit.case.items import read_data
-from audit.schema import AuditError, Columns, Item
+from audit.schema import AuditError, Columns, Fields, Item
 
 Row = dict[str, Any]
 NAN = float("nan")
@@ -99,6 +99,7 @@ def test_answer_is_never_read_without_its_question(
         ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]}, ("q", "a")),  # ShareGPT
         ({"prompt": [{"role": "user", "content": [{"type": "text", "text": "q"}]}],
           "completion": [{"role": "assistant", "content": "a"}]}, ("q", "a")),
+        ({"prompt": "q", "completion": [{"role": "assistant", "content": "a"}]}, ("q", "a")),
     ],
 )  # fmt: skip
 def test_row_of_a_known_data_set_is_read(tmp_path: Path, row: Row, expected: tuple[str, str]) -> None:
@@ -229,6 +230,37 @@ def test_what_was_recognised_is_said_once_a_file(tmp_path: Path, caplog: pytest.
     assert read_data(tmp_path / "x.jsonl", Layout()).notes == data.notes
 
 
+@pytest.mark.parametrize("column", ["context", "system", "History", "passage"])
+def test_a_column_that_may_belong_to_the_question_is_said_in_the_report(tmp_path: Path, column: str) -> None:
+    def notes(row: Row) -> str:
+        (tmp_path / "x.jsonl").write_text(json.dumps({"question": "q", "answer": "a", "group": 1} | row))
+        return "; ".join(read_data(tmp_path / "x.jsonl", Layout(columns=columns)).notes)
+
+    columns = Columns()
+    assert f"`{column}` may belong to the question and is not read" in notes({column: "once"})
+    assert notes({column: ""}) == notes({"other": "once"}) == ""
+    columns = Columns(input=column)
+    assert "may belong" not in notes({column: "once"})
+
+
+def test_a_number_is_a_text_wherever_a_text_is_asked_for(tmp_path: Path) -> None:
+    row = {"question": "q", "answer": 1956, "key": 1956.0, "attribute": 3, "perturbed_answers": [1957, "1958"],
+           "alternates": [1959], "alternate_keys": [1959], "paraphrased_answer": 56, "group": 1}  # fmt: skip
+    (item,) = read(tmp_path, [row])
+    assert (item.answer, item.key, item.attribute, item.paraphrased_answer) == ("1956", "1956", "3", "56")
+    assert (item.perturbed_answers, item.alternates, item.alternate_keys) == (("1957", "1958"), ("1959",), ("1959",))
+    (item,) = read(tmp_path, [{"question": "q", "answer": "a", "key": "", "attribute": NAN, "group": 1}])
+    assert item.key is None and item.attribute is None
+    for name, value in (("key", True), ("perturbed_answers", ["x", None]), ("alternates", {"a": "b"})):
+        assert f"line 1: {name}" in refusal(tmp_path, [row | {name: value}]).what
+
+
+def test_an_answer_among_its_own_alternates_is_refused(tmp_path: Path) -> None:
+    row = {"question": "q", "answer": "a ", "alternates": ["b", " a"], "group": 1}
+    assert "line 1: an alternate is the answer itself" in refusal(tmp_path, [row]).what
+    assert read(tmp_path, [row | {"alternates": ["b", "aa"]}])
+
+
 # ---- groups -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", [3, 3.0, "3", " 3 ", "3.0"])
 def test_number_of_a_group_is_one_name_however_it_is_written(tmp_path: Path, name: object) -> None:
@@ -273,6 +305,30 @@ def test_tofu_as_published_is_refused_with_the_line_to_add_and_then_read(tmp_pat
     assert "case says group_rows" in refusal(tmp_path, [row | {"group": 1} for row in rows], group_rows=20).what
 
 
+def test_a_column_without_a_few_groups_is_not_offered_again(tmp_path: Path) -> None:
+    rows: list[Row] = [{"question": "q", "answer": f"a{n}", "author": n or None} for n in range(3)]
+    assert refusal(tmp_path, rows, group="author").do == "correct these lines"
+
+
+def test_a_column_that_is_not_filled_everywhere_is_offered_last(tmp_path: Path) -> None:
+    rows: list[Row] = [
+        {"question": "q", "answer": f"a{n}", "author": n // 2 if n else None, "topic": n // 2} for n in range(4)
+    ]
+    do = refusal(tmp_path, rows).do
+    assert 'group = "topic"' in do and "`author`: 2 different in 3 rows" in do
+
+
+def test_rows_on_many_authors_that_do_not_follow_one_another_are_not_taken_for_tofu(tmp_path: Path) -> None:
+    rows: list[Row] = [{"question": f"Which author wrote w{n} in v{n % 7} ?", "answer": f"a{n % 9}"} for n in range(80)]
+    assert "TOFU" not in refusal(tmp_path, rows).do
+    tofu: list[Row] = [{"question": f"What did author w{n // 20} do ?", "answer": f"w{n // 20}"} for n in range(400)]
+    partly = [row | {"subject": None if n == 7 else f"s{n // 10}"} for n, row in enumerate(tofu)]
+    assert refusal(tmp_path, tofu).do.startswith("as TOFU is published")
+    assert "`subject`: 40 different in 399 rows" in refusal(tmp_path, partly).do
+    assert refusal(tmp_path, partly).do.startswith("as TOFU is published")
+    assert 'group = "author_id"' in refusal(tmp_path, [r | {"author_id": n // 20} for n, r in enumerate(tofu)]).do
+
+
 # ---- the case file ----------------------------------------------------------------------------------------------
 HEAD = '[roles.base]\npath = "b"\n[roles.suspect]\npath = "s"\n[data]\nforget = "f"\nretain = "r"\n'
 
@@ -286,8 +342,33 @@ def test_case_file_names_columns_for_all_files_or_for_one(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("stated", "own", "expected"),
+    [
+        ({"question": "prompt"}, {"answer": "gt"}, {"question": "prompt", "answer": "gt"}),
+        ({"question": "prompt", "answer": "gt"}, {"question": "q"}, {"question": "q", "answer": "gt"}),
+        ({"text": "body"}, {"id": "n"}, {"text": "body", "id": "n"}),
+        ({"question": "prompt", "id": "n"}, {"text": "body"}, {"text": "body"}),
+        ({"text": "body"}, {"messages": "chat"}, {"messages": "chat"}),
+        ({"messages": "chat"}, {"answer": "gt"}, {"answer": "gt"}),
+    ],
+)
+def test_columns_of_one_cohort_stand_in_place_of_those_of_all(
+    stated: dict[str, str], own: dict[str, str], expected: dict[str, str]
+) -> None:
+    fields = Fields.model_validate({**stated, "retain": own})
+    assert fields.of("retain") == Columns.model_validate(expected)
+    assert fields.of("forget") == Columns.model_validate(stated)
+
+
+@pytest.mark.parametrize(
     ("lines", "said"),
     [
+        ('group = ""', "[data] `group`"), ('holdout = ""', "[data] `holdout`"),
+        ('[data.fields]\nprompt = "x"', 'did you mean `question = "prompt"`?'),
+        ('[data.fields.forget]\ncompletion = "x"', 'did you mean `answer = "completion"`?'),
+        ('template = "chat"', "did you mean `template` before the first section?"),
+        ('[template]\nprompt = "{system} {question}"', "[template] `prompt`: `{system}` would be read as it stands"),
+        ('[template]\nanswer = " {answer}{eos_token}"', "[template] `answer`: `{eos_token}` would be read"),
         ('[data.fields]\nqestion = "x"', "[data.fields] unknown key `qestion`: did you mean `question`?"),
         ('[data.fields.forget]\nanser = "x"', "[data.fields.forget] unknown key `anser`: did you mean `answer`?"),
         ('[data.fields]\ngroup = "x"', "[data.fields] unknown key `group`: did you mean `group` in [data]?"),

@@ -199,3 +199,40 @@ def test_folder_that_datasets_saved_is_read_as_it_is(tmp_path: Path) -> None:
     assert [item.question for item in read_items(tmp_path / "two" / "b")] == ["q 4", "q 2", "q 0"]
     with pytest.raises(AuditError, match="several splits"):
         read_items(tmp_path / "two")
+
+
+PAIRS: Rows = [{"question": f"q{n}", "answer": f"a{n}", "group": n} for n in range(2)]
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"info": {"version": 1}, "data": PAIRS}, {"tags": ["x"], "license": "MIT", "data": PAIRS},
+        {"schema": {"fields": [{"name": "question"}]}, "data": PAIRS}, {"0": PAIRS[0], "1": PAIRS[1]},
+        {"columns_of": {"a": [1]}, "rows": PAIRS, "note": ""},
+        {name: {str(n): row[name] for n, row in enumerate(PAIRS)} for name in PAIRS[0]},
+    ],
+)  # fmt: skip
+def test_rows_of_a_document_are_found_beside_what_is_said_of_them(tmp_path: Path, document: object) -> None:
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    assert [(i.question, i.answer, i.group) for i in read_items(tmp_path / "x.json")] == [
+        ("q0", "a0", "0"), ("q1", "a1", "1"),
+    ]  # fmt: skip
+
+
+def test_a_document_of_texts_is_plain_text(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text('["one", "two"]')
+    assert [(i.question, i.answer) for i in read_items(tmp_path / "x.json")] == [("", "one"), ("", "two")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'question, answer, group\nq, "a, b", 1\n', "question,answer,group,,\nq,\"a, b\",1,,\n",
+        "\n\nquestion;answer;group\nq;a, b;1\n", '\ufeff"question";"answer";"group"\r\n"q";"a, b";"1"\r\n',
+    ],
+)  # fmt: skip
+def test_a_sheet_is_read_as_programs_write_it(tmp_path: Path, content: str) -> None:
+    (tmp_path / "x.csv").write_bytes(content.encode())
+    (item,) = read_items(tmp_path / "x.csv")
+    assert (item.question, item.answer, item.group) == ("q", "a, b", "1")

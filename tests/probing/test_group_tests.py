@@ -1,10 +1,14 @@
 """The smallest p that a test over so many people can reach, held against the tests themselves."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from audit import stats
-from audit.probing import ALPHA, GroupTest
+from audit.case import OpenCase, Part
+from audit.probing import ALPHA, GroupTest, group_test, with_alternates
+from audit.schema import Item, Texts
 
 
 @pytest.mark.parametrize("people", [1, 2, 4, 6, 7, 9])
@@ -56,3 +60,27 @@ def test_forms_that_are_adjusted_together_need_more_people() -> None:
     assert "2 forms" in said and f"{2 * of_people(13).least_p:.2g}" in said and "15 forget groups" in said
     assert of_people(13, family=2).least_p * 2 >= ALPHA > of_people(15, family=2).least_p * 2
     assert of_people(12, family=2).short_family == "", "said already: no form can be judged at all"
+
+
+class People(OpenCase):
+    """A case of so many forget people, of whom the first few have alternates; every second one is audited."""
+
+    def __init__(self, forget: int, matched: int, **answers: Any) -> None:
+        self._people = [
+            Item(id=f"{n}", group=f"{n}", question="q", answer="a", **(answers if n < matched else {}))
+            for n in range(forget)
+        ]
+
+    def items(self, texts: Texts, part: Part = "audit") -> tuple[Item, ...]:
+        return () if texts.cohort == "holdout" else tuple(self._people[:: 1 if part == "all" else 2])
+
+
+@pytest.mark.parametrize("answers", [{"alternates": ("b", "c")}, {"perturbed_answers": ("b", "c")}])
+def test_only_people_who_have_alternates_are_counted_where_alternates_are_tested(answers: dict[str, Any]) -> None:
+    case = People(40, 6, **answers)
+    every, few = group_test(case, 9999), group_test(case, 9999, usable=with_alternates)
+    assert every.decides and (every.audited, every.forget) == (20, 40)
+    assert not few.decides and (few.audited, few.forget, few.unmatched) == (3, 6, 17)
+    assert "3 audited forget groups (17 more have no item with alternates)" in str(few)
+    assert "13 forget groups with alternates in all" in str(few)
+    assert "alternates" not in str(group_test(People(4, 4, **answers), 9999, usable=with_alternates))

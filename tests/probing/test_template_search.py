@@ -149,6 +149,24 @@ def test_the_search_looks_at_items_that_are_not_audited(tmp_path: Path, monkeypa
     assert seen and not seen & audited
 
 
+def test_the_search_scores_the_words_that_the_case_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from audit.probing import template_search
+
+    seam_world.write(tmp_path, seam_world.fresh(1))
+    case = opened(tmp_path, PLAIN)
+    case.function_words = case.function_words._replace(words=frozenset({"w"}))
+    seen: set[object] = set()
+    real = template_search.tokenise
+
+    def spying(*given: object) -> object:
+        seen.add(given[-1])
+        return real(*given)  # pyright: ignore
+
+    monkeypatch.setattr(template_search, "tokenise", spying)
+    search_template(Bench(), case)
+    assert seen == {frozenset({"w"})}
+
+
 def test_chat_templates_are_tried_by_every_name_and_with_a_date_where_they_print_one(tmp_path: Path) -> None:
     from audit.probing import template_search
 
