@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from audit.render import sentence
 from audit.runs import NAME, chain, difference
 from audit.schema import Report
 from audit.wording import NAME as SHORT
@@ -74,6 +75,9 @@ if st.button("Hash every file of this run again", key="rehash"):
 show.note("A manifest shows that files changed, not who wrote it: compare the report id with the one you were given.")
 show.command(f"residua verify {view.vault.root / view.run.name}")
 
+if report.plan.notes:
+    show.heading("How the data were read")
+    show.bullets([sentence(visible(note)) for note in report.plan.notes])
 show.heading("Custody log")
 log(view)
 show.heading("Environment and seeds")

@@ -70,6 +70,13 @@ def test_every_page_shows_every_kind_of_report(store: Path, page: str, variant: 
     assert "This page broke" not in told(at)
 
 
+def test_provenance_says_how_the_data_were_read(root: Path) -> None:
+    report = golden.report("suppressed")
+    note = "forget: `query` is read as the question <b>"
+    run_store.issue(report.model_copy(update={"plan": report.plan.model_copy(update={"notes": (note,)})}), root / "a")
+    assert "`query` is read as the question &lt;b&gt;" in told(opened(root, "provenance", run="a"))
+
+
 @KINDS
 def test_the_report_page_shows_every_section_of_the_report_in_its_order(store: Path, variant: Variant) -> None:
     shown = told(opened(store, "report", run=variant))
