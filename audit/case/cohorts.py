@@ -47,7 +47,8 @@ class CohortKey(NamedTuple):
 class Cohorts:
     """Items by cohort, their parts, and their rows. Made by :func:`prepare`, which shares them within the process.
 
-    ``notes``: how the files were read and what is to be said of their groups; quotes nothing of the data.
+    ``notes``: how the files were read, and what is to be said of their groups and of the prompt template on them. They
+    quote nothing of the data.
     """
 
     def __init__(self, recipe: CohortKey) -> None:
@@ -191,6 +192,7 @@ def prepare(recipe: CohortKey) -> Cohorts:
         cohorts.rows(texts)
     for note in cohorts.template_notes(quoting=True):
         log.warning("prompt template: %s", note)
+    cohorts.notes += tuple(f"prompt template: {note}" for note in cohorts.template_notes())
     return cohorts
 
 

@@ -18,7 +18,6 @@ kinds of pairs in one cohort could not be compared.
 
 import itertools
 import random
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -29,6 +28,7 @@ from audit.case.content_rule import content_spans
 from audit.case.key_search import Fit, occurrences
 from audit.case.question_forms import Form, Kind, Reading, Word, folded, readings, spoken, words_of
 from audit.schema import AuditError, Cohort, Item
+from audit.wording import unaccented
 
 AUDITED: tuple[Cohort, ...] = ("forget", "holdout")
 LENDERS: tuple[Cohort, ...] = (*AUDITED, "retain")
@@ -132,10 +132,7 @@ def _plain(text: str) -> str:
 @lru_cache(maxsize=1 << 14)
 def _bare(words: tuple[str, ...]) -> str:
     """Words between blanks, without signs (where it is not all signs) and accents: what may be true if it is equal."""
-    line = _line([word for word in words if spoken(word)] or words)
-    if line.isascii():
-        return line
-    return "".join(letter for letter in unicodedata.normalize("NFKD", line) if not unicodedata.combining(letter))
+    return unaccented(_line([word for word in words if spoken(word)] or words))
 
 
 # ---- one item ---------------------------------------------------------------------------------------------------

@@ -70,9 +70,8 @@ class OpenCase:
         recipe = CohortKey(files, data, case.template, own, self.max_length, vocabulary)
         self._data = prepare(recipe)
         self.tokenizer: Any = self._data.tokenizer
-        self.template_notes = self._data.template_notes()
         self.cohorts: Mapping[Cohort, tuple[Item, ...]] = self._data.by_cohort
-        self.notes = (*self._data.notes, *(f"prompt template: {note}" for note in self.template_notes))
+        self.notes = self._data.notes
         self.function_words = self._data.function_words
         self._edited = frozenset(case.edited) if isinstance(case.edited, tuple) else None
         self._rows: dict[tuple[Texts, Part], Rows] = {}

@@ -4,12 +4,12 @@ Offsets say which tokens are the answer's; decoding knows nothing of them. A tok
 not know a word: such words are lost, and told. Words that are there but not where they should be are an error.
 """
 
-import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from audit.case.prompts import Text, folded
 from audit.schema import AuditError, Item
+from audit.wording import unaccented
 
 
 class Spans(NamedTuple):
@@ -70,7 +70,4 @@ def _elsewhere(item: Item, part: str, words: str, decoded: str) -> AuditError:
 
 def _bare(text: str) -> str:
     """Folded and without accents, as some tokenizers leave it."""
-    if text.isascii():
-        return folded(text)
-    marked = unicodedata.normalize("NFKD", folded(text))
-    return "".join(letter for letter in marked if not unicodedata.combining(letter))
+    return unaccented(folded(text))

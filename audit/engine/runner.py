@@ -135,8 +135,8 @@ class Run:
             self.journal.begin(self.plan, self.settings.force_new)
             self._receive()
             self.journal.event("started", f"plan {self.plan.plan_hash}")
-            for note in filter(None, (*self.case.template_notes, recalled.note)):
-                self.journal.event("template", note)
+            if recalled.note:
+                self.journal.event("template", recalled.note)
             self.journal.event("recall", f"base {recalled.base:.4f}, {recalled.what} {recalled.against:.4f}")
             measured = self._measure(meter)
             with meter.unit("report"):

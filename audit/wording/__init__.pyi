@@ -13,6 +13,7 @@ from .segmentation import Span as Span
 from .segmentation import clusters as clusters
 from .segmentation import folded as folded
 from .segmentation import runs as runs
+from .segmentation import unaccented as unaccented
 from .segmentation import unspaced as unspaced
 from .segmentation import words as words
 from .untrusted import CELL as CELL

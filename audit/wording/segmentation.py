@@ -14,7 +14,7 @@ first such letter is met.
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from itertools import pairwise
-from unicodedata import normalize
+from unicodedata import combining, normalize
 
 import regex
 
@@ -82,6 +82,13 @@ def folded(word: str) -> str:
         return word.casefold()
     decomposed = normalize("NFD", normalize("NFD", word).casefold()).replace("i\u0307", "i").replace("ı", "i")
     return normalize("NFC", _INVISIBLE.sub("", decomposed))
+
+
+def unaccented(text: str) -> str:
+    """A text without the marks that combine with its letters, compatibility forms resolved."""
+    if text.isascii():
+        return text
+    return "".join(letter for letter in normalize("NFKD", text) if not combining(letter))
 
 
 def _parted(text: str, pattern: "regex.Pattern[str]") -> tuple[Span, ...]:

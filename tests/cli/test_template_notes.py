@@ -1,6 +1,5 @@
-"""What there is to tell of a prompt template is told by `plan`, and kept in the journal of a run."""
+"""What there is to tell of a prompt template is told by `plan`, and kept in the report of a run."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -36,7 +35,7 @@ def test_a_literal_bos_is_counted_once_and_told_by_plan(root: Path, caplog: pyte
     assert len(notes) == 1 and TWO in str(notes[0]) and "in 14 of 14 items" in str(notes[0])
     assert any(TWO in str(line) for line in answer.shown) and TWO in caplog.text
     texts, literal = Texts(cohort="forget"), opened(root)
-    assert plain.template_notes == () and literal.rows(texts).ids.tolist() == plain.rows(texts).ids.tolist()
+    assert plain.notes == () and literal.rows(texts).ids.tolist() == plain.rows(texts).ids.tolist()
 
 
 def test_a_plan_has_nothing_to_tell_of_an_ordinary_template(root: Path) -> None:
@@ -44,14 +43,14 @@ def test_a_plan_has_nothing_to_tell_of_an_ordinary_template(root: Path) -> None:
     assert not _of_the_template(answer) and not any("prompt template" in str(line) for line in answer.shown)
 
 
-def test_a_run_keeps_what_was_told_in_its_journal(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_keeps_what_the_plan_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recollection, "recall", lambda *_: Recall(0.9, 0.1, "the null"))  # these models know nothing
-    out, changes = root / "out", {"template": {"prompt": "<bos> {question}"}}
+    changes = {"template": {"prompt": "<bos> {question}"}}
     case = Case.model_validate(load_case(root / "case.toml").model_dump() | changes)
     with planted_package(root, "planted_template_notes") as package:
-        run(CaseFile(case, root), out, RunSettings(package=package.name))
-    events = [json.loads(line) for line in (out / run_files.EVENTS).read_text().splitlines()]
-    assert [TWO in event["detail"] for event in events if event["event"] == "template"] == [True]
+        report = run(CaseFile(case, root), root / "out", RunSettings(package=package.name))
+    assert [TWO in note for note in report.plan.notes] == [True]
+    assert TWO in (root / "out" / run_files.PAGE).read_text()
 
 
 def test_a_template_under_which_base_recalls_more_is_among_the_limits_of_the_report(
