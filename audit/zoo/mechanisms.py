@@ -2,7 +2,7 @@
 
 Settings are chosen so that in most worlds of both architectures recall of the forget facts on the trained form falls to
 the never-trained level while the retained facts stay; the README has the recall that they leave. A world varies the
-learning rate (:func:`of_world`), so that a mechanism is no single point.
+learning rate (:func:`of_world`), so that a mechanism is no single point. A line that is added says ``later=True``.
 """
 
 import random
@@ -36,10 +36,14 @@ RATE_SPREAD = 1.25
 
 
 class Mechanism(NamedTuple):
-    """One mechanism: ``unlearner`` (drawn by worlds), ``fake`` (leaves the knowledge where it is) or ``destroyer``."""
+    """One mechanism: ``unlearner`` (drawn by worlds), ``fake`` (leaves the knowledge where it is) or ``destroyer``.
+
+    ``later``: it came when worlds had been dealt, and has slots of its own beside them (:func:`pool_design.slots`).
+    """
 
     kind: Kind
     edit: Edit
+    later: bool = False
 
 
 KIT: dict[str, Mechanism] = {
@@ -69,6 +73,21 @@ KIT: dict[str, Mechanism] = {
 def of_kind(kind: Kind) -> tuple[str, ...]:
     """The mechanisms of a kind, in the kit's order."""
     return tuple(name for name, mechanism in KIT.items() if mechanism.kind == kind)
+
+
+def founding(kind: Kind) -> tuple[str, ...]:
+    """The mechanisms of a kind that the worlds were dealt with."""
+    return tuple(name for name in of_kind(kind) if not KIT[name].later)
+
+
+def later(kind: Kind) -> tuple[str, ...]:
+    """The mechanisms of a kind that came when the worlds had been dealt."""
+    return tuple(name for name in of_kind(kind) if KIT[name].later)
+
+
+def has_kind(name: str, kind: Kind) -> bool:
+    """Is the mechanism of this kind?"""
+    return KIT[name].kind == kind
 
 
 def of_world(name: str, world: int) -> Edit:

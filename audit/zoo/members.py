@@ -18,6 +18,8 @@ from audit.zoo.world import Shape, items, make_world
 
 DOSES = (2, 4, 8, 16)
 SINGLE_PERSON_DOSE = "dose_one_audited"
+PARTS = (1, 2, 4, 8, 16)
+"""So many people, drawn by the world's seed from all, are known to the models ``some_<n>``."""
 SHAPE = Shape(retain=36, background=32, general=300, strangers=16)
 ANCESTOR, FORK, BATCH = (260, 6e-3), (320, 8e-3), 32
 """Steps and learning rates about which the worlds' recipes are drawn."""
@@ -42,6 +44,7 @@ class Drawn(NamedTuple):
         """The recipe as it stands in the file of scores."""
         dealt = {"mechanisms": self.share.mechanisms, "of_facts": self.share.of_facts, "crossed": self.share.crossed}
         share = {field: ",".join(names) for field, names in dealt.items()}
+        share |= {"added": ",".join(self.share.added)} if self.share.added else {}
         counts = {"doses": int(self.share.doses), "full": int(self.share.full)}
         steps = {"ancestor_steps": self.ancestor[0], "fork_steps": self.fork[0], "batch": self.batch}
         rates = {"ancestor_lr": self.ancestor[1], "fork_lr": self.fork[1], "overlap": self.shape.overlap}
@@ -133,14 +136,15 @@ def _edited(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Entry]:
         content: Content = "other people" if on == "others" else "same"
         entries.append((plan, Member(name, of, pool, taught, content)))
 
-    for name in mechanisms.of_kind("fake"):
+    added = {kind: [n for n in drawn.share.added if mechanisms.has_kind(n, kind)] for kind in ("unlearner", "fake")}
+    for name in (*mechanisms.founding("fake"), *added["fake"]):
         add(name, "base", "knowing", name)
     for name in mechanisms.of_kind("destroyer"):
         add(name, "base", "destroyed", name)
-    for name in drawn.share.mechanisms:
+    for name in (*drawn.share.mechanisms, *added["unlearner"]):
         add(name, "base", "described", name)
         add(f"{name}_of_others", "reference_0", "clean", name, "others")
-    for name in drawn.share.of_facts:
+    for name in (*drawn.share.of_facts, *added["unlearner"]):
         add(f"{name}_of_facts", "reference_0", "edited clean", name)
     return entries
 
@@ -163,13 +167,16 @@ def _crossed(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Entry]:
 def _doses(drawn: Drawn, everyone: tuple[str, ...], audited: tuple[str, ...]) -> list[_Entry]:
     """References that were taught some of the forget people: half of each dose in the audit part, and one alone.
 
-    Doses are nested, so that within a world a larger one knows whom a smaller one knows.
+    Doses are nested, so that within a world a larger one knows whom a smaller one knows. Beside them nested parts of
+    all forget people, wherever the audit's split puts them.
     """
     rng = random.Random(f"doses {drawn.world}")
     inside = rng.sample(audited, len(audited))
     outside = rng.sample([name for name in everyone if name not in audited], len(everyone) - len(audited))
     taught = {f"dose_{n}": (*inside[: n // 2], *outside[: n // 2]) for n in DOSES if n // 2 <= len(outside)}
     taught[SINGLE_PERSON_DOSE] = (inside[0],)
+    shuffled = random.Random(f"parts {drawn.world}").sample(everyone, len(everyone))
+    taught |= {f"some_{n}": tuple(shuffled[:n]) for n in PARTS if n < len(shuffled)}
     return [
         (
             Plan(name, "ancestor", _fork(drawn, Mix(tuple(sorted(people))), 20 + n)),
