@@ -54,6 +54,8 @@ from .measurement import MeasurementScale as MeasurementScale
 from .measurement import Null as Null
 from .measurement import Number as Number
 from .measurement import Overall as Overall
+from .measurement import PeopleKept as PeopleKept
+from .measurement import Power as Power
 from .measurement import Table as Table
 from .measurement import axis_column as axis_column
 from .migration import EARLIER as EARLIER
@@ -67,6 +69,7 @@ from .report import Failure as Failure
 from .report import Plan as Plan
 from .report import PlannedTest as PlannedTest
 from .report import Published as Published
+from .report import RoleAudit as RoleAudit
 from .report import Report as Report
 from .report import Skip as Skip
 from .report import Timing as Timing
@@ -99,5 +102,6 @@ from .verdict import Domain as Domain
 from .verdict import Evidence as Evidence
 from .verdict import Outcome as Outcome
 from .verdict import Status as Status
+from .verdict import Share as Share
 from .verdict import Verdict as Verdict
 from .verdict import VerdictWord as VerdictWord

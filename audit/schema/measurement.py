@@ -57,6 +57,37 @@ class Overall(Record):
     floor: Number
 
 
+class Power(Record):
+    """What this test would find here: base's excess planted into the case's own people, at the case's own noise.
+
+    ``share``: the least part of base's excess, held of everybody, that the test finds with probability ``power``;
+    ``people``: the least number of people, of ``of``, who are found so if they are known in full. Missing where even
+    all of it is not found.
+    """
+
+    share: Number
+    people: int | Missing
+    of: int
+    power: float
+
+
+class PeopleKept(Record):
+    """Who is known: a mixture over people of what a model that never knew reads and of what base reads.
+
+    ``kept``: the share of people who are known, ``level`` how much of base is read of those. ``log10_ratio``: how many
+    times likelier (log10) the readings are where all is known of some people than where some is known of all. ``named``
+    are the groups that stand out at a false discovery rate of ``fdr``, strongest first, of ``of`` people.
+    """
+
+    kept: float
+    ci95: Interval | Missing
+    level: float
+    log10_ratio: float
+    named: tuple[str, ...]
+    fdr: float
+    of: int
+
+
 class Curve(Record):
     """A profile over depth or steps, with everything a figure needs; lo/hi are pointwise 95 %."""
 
@@ -101,7 +132,8 @@ class Measurement(Record):
     play: ``gate`` (is the suspect usable at all), ``output``, ``causal`` and ``decoding`` enter the in-case verdict,
     ``recovery`` (what comes back under an attack) only a calibrated one, ``context`` never does. ``p`` is for *above*
     the null, ``p_below`` for below it. ``floor`` is the same effect for one unaudited reference against another. A
-    gate's ``value`` is the suspect's statistic over base's. ``form`` says which rows it reads: the verdict rests on
+    gate's ``value`` is the suspect's statistic over base's. ``power`` is what the test would find here, ``people`` whom it
+    finds. ``form`` says which rows it reads: the verdict rests on
     ``trained`` rows, held-out forms are measurements of their own. A causal ``value`` that is missing says why no layer
     is eligible.
     """
@@ -127,6 +159,8 @@ class Measurement(Record):
     positive_control: Control | Missing
     floor: Number
     overall: Overall | Missing = Missing(missing="one number, no family of layers")
+    power: Power | Missing = Missing(missing="not computed for this measurement")
+    people: PeopleKept | Missing = Missing(missing="not computed for this measurement")
     readings: dict[str, float] = {}
     curves: tuple[Curve, ...] = ()
     items: Table | Missing

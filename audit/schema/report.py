@@ -83,6 +83,19 @@ class Published(Record):
     unread: tuple[str, ...] = ()
 
 
+class RoleAudit(Record):
+    """Was a role audited before it judges, and may it? ``because`` names the check that it failed, with the numbers.
+
+    ``unknown``: groups of which base shows no knowledge, so that nothing about them can be counted (role base).
+    """
+
+    role: str
+    takes_part: bool
+    because: tuple[str, ...]
+    readings: dict[str, float] = {}
+    unknown: tuple[str, ...] = ()
+
+
 class Environment(Record):
     """Where and with what the numbers were made. Outside the plan hash."""
 
@@ -104,7 +117,7 @@ class Timing(Record):
     wall_s: float
 
 
-SCHEMA_VERSION: Final = "1.3"
+SCHEMA_VERSION: Final = "1.4"
 
 
 class AttackCoverage(Record):
@@ -135,7 +148,7 @@ class Report(Record):
     brought to this one as it is read, and states what it was. ``coverage`` is ``attacks`` in words.
     """
 
-    schema_version: Literal["1.0", "1.1", "1.2", "1.3"] = SCHEMA_VERSION
+    schema_version: Literal["1.0", "1.1", "1.2", "1.3", "1.4"] = SCHEMA_VERSION
     report_id: str
     created: str
     tool: dict[str, str]
@@ -162,6 +175,7 @@ class Report(Record):
     parent: str = ""
     excerpts: tuple[Excerpts, ...] = ()
     validation: Validation | Missing = Missing(missing="no calibration judged this case")
+    roles_audited: tuple[RoleAudit, ...] = ()
     published: Published | Missing = Missing(missing="no published numbers were given")
 
     @model_validator(mode="before")

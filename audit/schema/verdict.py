@@ -5,7 +5,8 @@ from typing import Literal
 from audit.schema.error_rates import IN_CASE, LikelihoodRatio
 from audit.schema.error_rates import DetectionLimit as DetectionLimit
 from audit.schema.error_rates import Rate as Rate
-from audit.schema.measurement import Measurement
+from audit.schema.interval import Interval
+from audit.schema.measurement import Measurement, PeopleKept
 from audit.schema.record import Missing, Record
 
 Outcome = Literal["trace found", "no trace found", "inconclusive", "not run"]
@@ -62,10 +63,23 @@ class Domain(Record):
 VerdictWord = Literal["INVALID", "INTACT", "SUPPRESSED", "PARTIAL", "CONSISTENT WITH NEVER TRAINED", "INCONCLUSIVE"]
 
 
+class Share(Record):
+    """A share of base (0 never trained, 1 base) with its interval, and the measurement that it is read from."""
+
+    value: float
+    ci95: Interval
+    measurement: str
+
+
+NO_AXIS = Missing(missing="not measured")
+
+
 class Verdict(Record):
     """The rung of the ladder, why, and what limits it. ``strength`` is limited by the roles that were given.
 
-    A calibrated verdict is that of the joint rule, and its ``ratio`` that of the joint score.
+    A calibrated verdict is that of the joint rule, and its ``ratio`` that of the joint score. ``outputs`` and
+    ``internals`` are the two axes of which the word follows: what the model says, and what its states or what an attack
+    brings back still hold. ``people``: how many are known, and who.
     """
 
     word: VerdictWord
@@ -77,3 +91,6 @@ class Verdict(Record):
     limits: tuple[str, ...]
     would_change: tuple[str, ...]
     ratio: LikelihoodRatio | Missing = IN_CASE
+    outputs: Share | Missing = NO_AXIS
+    internals: Share | Missing = NO_AXIS
+    people: PeopleKept | Missing = NO_AXIS
