@@ -29,7 +29,7 @@ class Bounds(NamedTuple):
     hi: Float[ndarray, " layer"]
 
 
-def _residuals(
+def linearised(
     numerator: Float[ndarray, "person layer"],
     denominator: Float[ndarray, "person layer"],
     forget: Bool[ndarray, " person"] | None,
@@ -56,7 +56,7 @@ def ratio_bounds(
     Student's t of the linearised ratio (Cochran 1977, Sampling Techniques, 6.4), its longer end moved out by Hall's
     transformation. At least two people (on either side).
     """
-    ratio, rest = _residuals(numerator, denominator, forget)
+    ratio, rest = linearised(numerator, denominator, forget)
     error = moments(rest, forget)
     q = -stdtrit(error.df, TAIL)
     return Bounds(ratio + _end(error, q, -1.0), ratio + _end(error, q, 1.0))
@@ -74,7 +74,7 @@ def largest_ratio_bounds(
     random signs of whole people's residuals; with fewer than :data:`FEW` people Bonferroni). It is the ratio of one
     layer, whichever: the upper end is the largest of single upper ends.
     """
-    ratio, rest = _residuals(numerator, denominator, forget)
+    ratio, rest = linearised(numerator, denominator, forget)
     error = moments(rest, forget)
     q = -stdtrit(error.df, TAIL)
     lower = ratio + _end(error, _joint(rest, error, forget, seed), -1.0)

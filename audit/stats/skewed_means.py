@@ -134,12 +134,12 @@ def mean_max_t(
     if not judged_by_t(*((len(x), 0) if forget is None else (int(forget.sum()), int((~forget).sum())))):
         return randomisation.judge(family, t.above, t.below, ones)
     p = [stdtr(found.df, -t.above), stdtr(found.df, t.below)]
-    floor = np.where(found.error > 0, LEAST_T, _one_of_all(len(x), forget))
+    floor = np.where(found.error > 0, LEAST_T, one_of_all(len(x), forget))
     by_side = [min(1.0, x.shape[1] * float(np.maximum(one, floor).min())) for one in p]
     return MaxT(by_side[0], by_side[1], family.observed, (family.contrast / ones).max(1), family.exact)
 
 
-def _one_of_all(people: int, forget: Bool[ndarray, " person"] | None) -> float:
+def one_of_all(people: int, forget: Bool[ndarray, " person"] | None) -> float:
     return 1 / (2**people if forget is None else comb(people, int(forget.sum())))
 
 
