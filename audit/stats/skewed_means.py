@@ -122,24 +122,27 @@ def mean_max_t(
 ) -> MaxT:
     """Is any layer's mean (forget less others) above zero, is any below? Family-wise, at its level under skew too.
 
-    From :data:`FEW` people on: the largest corrected t among sign flips (label permutations) of plain max-T, so that p
-    is never below that of the randomisation test. With fewer: Student's t of it, Bonferroni over layers, not below
+    From :data:`FEW` people on: the largest corrected t among sign flips (label permutations) of plain max-T, and not
+    below Student's p of it, so that p is never below that of either. With fewer: Student's t of it, Bonferroni over layers, not below
     :data:`LEAST_T`; without any spread not below one over the randomisations that there are. ``scale`` divides the
     contrasts of ``null_effect``.
     """
     family = randomisation.family(x, seed, forget, draws)
     n, found = fewest(len(x), forget), moments(x, forget)
-    t = corrected(found, n) if n > 1 else Sided(family.observed, family.observed)
-    ones = np.ones(x.shape[1]) if scale is None else scale
-    if not judged_by_t(*((len(x), 0) if forget is None else (int(forget.sum()), int((~forget).sum())))):
-        return randomisation.judge(family, t.above, t.below, ones)
+    if n < 2:
+        return randomisation.judge(family, family.observed, family.observed, scale)
+    t = corrected(found, n)
+    judged = randomisation.judge(family, t.above, t.below, scale)
     p = [stdtr(found.df, -t.above), stdtr(found.df, t.below)]
+    if n >= FEW:
+        return judged._replace(p=max(judged.p, float(p[0].min())), p_below=max(judged.p_below, float(p[1].min())))
     floor = np.where(found.error > 0, LEAST_T, one_of_all(len(x), forget))
     by_side = [min(1.0, x.shape[1] * float(np.maximum(one, floor).min())) for one in p]
-    return MaxT(by_side[0], by_side[1], family.observed, (family.contrast / ones).max(1), family.exact)
+    return judged._replace(p=by_side[0], p_below=by_side[1])
 
 
 def one_of_all(people: int, forget: Bool[ndarray, " person"] | None) -> float:
+    """One over the randomisations that there are: all that signs or labels alone can say."""
     return 1 / (2**people if forget is None else comb(people, int(forget.sum())))
 
 

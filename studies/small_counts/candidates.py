@@ -104,7 +104,7 @@ def chosen(x: ndarray, forget: ndarray | None, family: randomisation.Family) -> 
     found, n = moments(x, forget), stats.fewest(len(x), forget)
     sides = (len(x), 0) if forget is None else (int(forget.sum()), int((~forget).sum()))
     if not stats.judged_by_t(*sides):
-        return by_randomisation(family, corrected(found, n))
+        return both(by_randomisation(family, corrected(found, n)), by_t(corrected(found, n), found.df))
     flat = skewed_means.one_of_all(len(x), forget)
     spread = (found.error > 0) | (flat < ALPHA)
     calls = by_t(corrected(found, n), found.df)
