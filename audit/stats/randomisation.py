@@ -58,7 +58,7 @@ def judge(
 ) -> MaxT:
     """Compare the largest of ``above`` and the smallest of ``below`` with those of the family's randomisations.
 
-    Both are what is observed, or a correction of it that lies nearer to zero. ``scale`` divides the contrasts.
+    Both are what is observed, or a correction of it that says less. ``scale`` divides the contrasts.
     """
     top, bottom = float(above.max()), float(below.min())
     slack = [TIE * max(1.0, abs(x)) if np.isfinite(x) else 0.0 for x in (top, bottom)]

@@ -96,7 +96,7 @@ def held_back(n: int) -> float:
 
 
 class Sided(NamedTuple):
-    """The statistic [layer] that may say above, and the one that may say below: both nearer to zero than t."""
+    """The statistic [layer] that may say above, never above t, and the one that may say below, never below it."""
 
     above: Float[ndarray, " layer"]
     below: Float[ndarray, " layer"]
@@ -107,8 +107,8 @@ def corrected(found: Moments, n: int) -> Sided:
     above. Without any spread t is 0 or infinite."""
     flat = found.error <= 0
     t = found.value / np.where(flat, 1.0, found.error)
-    below = held_back(n) * np.maximum(t, hall(t, np.maximum(found.skewness, 0.0)))
-    above = held_back(n) * np.minimum(t, hall(t, np.minimum(found.skewness, 0.0)))
+    below = np.maximum(t, held_back(n) * np.maximum(t, hall(t, np.maximum(found.skewness, 0.0))))
+    above = np.minimum(t, held_back(n) * np.minimum(t, hall(t, np.minimum(found.skewness, 0.0))))
     endless = np.where(found.value == 0, 0.0, np.copysign(np.inf, found.value))
     return Sided(np.where(flat, endless, above), np.where(flat, endless, below))
 
@@ -123,9 +123,9 @@ def mean_max_t(
     """Is any layer's mean (forget less others) above zero, is any below? Family-wise, at its level under skew too.
 
     From :data:`FEW` people on: the largest corrected t among sign flips (label permutations) of plain max-T, and not
-    below Student's p of it, so that p is never below that of either. With fewer: Student's t of it, Bonferroni over layers, not below
-    :data:`LEAST_T`; without any spread not below one over the randomisations that there are. ``scale`` divides the
-    contrasts of ``null_effect``.
+    below Student's p of it, so that p is never below that of either. With fewer: Student's t of it, Bonferroni over
+    layers, not below :data:`LEAST_T`; without any spread not below one over the randomisations that there are.
+    ``scale`` divides the contrasts of ``null_effect``.
     """
     family = randomisation.family(x, seed, forget, draws)
     n, found = fewest(len(x), forget), moments(x, forget)
