@@ -26,6 +26,7 @@ PEOPLE = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 EFFECT, SPREAD = 0.3, 0.3
 """The true share that is left over people, and how much it differs between them."""
 LAYERS, LARGEST_DRAWS = 4, 1000
+LARGEST_PEOPLE, LARGEST_SHAPES = (4, 6, 8, 12, 16, 32), ("normal", "t3", "exponential", "exponential_left", "ties")
 MOST_FALSE = 0.015
 
 Shape = Callable[[np.random.Generator, tuple[int, int]], ndarray]
@@ -155,7 +156,7 @@ def largest(shape: str, people: int, draws: int) -> list[Coverage]:
         share = SHAPES[shape](rng, (people, 1)) + SHAPES[shape](rng, (people, LAYERS))
         left = (EFFECT + SPREAD * share / np.sqrt(2)) * base
         ends["chosen"].append(stats.largest_ratio_bounds(left, base, seed).ends)
-        drawn = stats.bootstrap_effect(left, base, seed, draws=499).effect.max(1)
+        drawn = stats.bootstrap_effect(left, base, seed, draws=299).effect.max(1)
         ends["bootstrap_of_largest"].append(stats.percentile_interval(drawn).ends)
     arrays = {method: Ends(*np.array(pairs).T) for method, pairs in ends.items()}
     return _counted(shape, people, LAYERS, EFFECT, arrays)
@@ -201,7 +202,7 @@ def main() -> None:
     contrasts = [cell for n in PEOPLE for pair in CONTRASTS for cell in contrast(pair, n, args.draws)]
     covers = [cell for n in PEOPLE for shape in SHAPES | BEYOND for cell in coverage(shape, n, args.draws)]
     most = min(LARGEST_DRAWS, args.draws)
-    tops = [cell for n in PEOPLE for shape in SHAPES for cell in largest(shape, n, most)]
+    tops = [cell for n in LARGEST_PEOPLE for shape in LARGEST_SHAPES for cell in largest(shape, n, most)]
     used = resource.getrusage(resource.RUSAGE_SELF)
     worst = {
         "level": worst_level([cell for cell in levels if cell.shape in SHAPES]),
