@@ -20,7 +20,6 @@ from .proportions import upper_bound as upper_bound
 from .randomisation import MaxT as MaxT
 from .randomisation import contrast as contrast
 from .randomisation import label_permutation_max_t as label_permutation_max_t
-from .randomisation import least_p as least_p
 from .randomisation import sign_flip_max_t as sign_flip_max_t
 from .ranks import KS as KS
 from .ranks import auroc as auroc
@@ -28,7 +27,16 @@ from .ranks import harmonic_mean as harmonic_mean
 from .ranks import ks_two_sample as ks_two_sample
 from .ranks import min_k as min_k
 from .ranks import quantile_summary as quantile_summary
+from .ratio_intervals import ENOUGH_PEOPLE as ENOUGH_PEOPLE
+from .ratio_intervals import Bounds as Bounds
+from .ratio_intervals import largest_ratio_bounds as largest_ratio_bounds
+from .ratio_intervals import ratio_bounds as ratio_bounds
 from .reliability import bands as bands
 from .reliability import cost as cost
 from .significant_digits import significant as significant
+from .skewed_means import FEW as FEW
+from .skewed_means import fewest as fewest
+from .skewed_means import judged_by_t as judged_by_t
+from .skewed_means import least_p as least_p
+from .skewed_means import mean_max_t as mean_max_t
 from .sparse_effects import sparse as sparse
