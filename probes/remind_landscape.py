@@ -156,7 +156,7 @@ class RemindLandscape(Probe):
             return empty
         if holdout is not None:
             other = by_person(person_rows_of(case, HOLDOUT), {name: score(losses) for name, losses in holdout.items()})
-        design = Design(seed, LEAST_GAP, differenced=other is not None, draws=self.permutations)
+        design = Design(seed, LEAST_GAP, differenced=other is not None, draws=self.permutations, name=naming.key)
         assessed = assess(panel_of(scored, other), design)
         roles = {name: cast.role(name) for name in scores}
         table = item_table(case, f"remind_landscape_{naming.name}", sheet, scores, roles)

@@ -4,7 +4,9 @@ effect = (suspect - null)/(base - null): 0 is a model that never knew, 1 is base
 is the largest effect, and the test is max-T over the same layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +30,8 @@ from audit.schema import (
 from audit.stats import approximate, sparse
 
 ALPHA = 0.01
+NORMAL_95 = 1.96
+"""Standard errors of a normal 95 % interval, on either side."""
 NO_FLOOR = Missing(missing="no second reference, so one never-trained model cannot be compared with another")
 
 
@@ -78,12 +82,16 @@ class Design(NamedTuple):
 
     ``differenced``: the effect itself is a difference in differences, forget less holdout (else only the test is).
     ``least_gap``: base must exceed the null by this much, in the unit of the score, to count as a positive control.
+    ``shared``: the standard error, in that unit, of what all people have in common because they were read by the same
+    few fits; it widens the intervals. ``name``: the measurement (``probe.name``) whose panel a recorder keeps.
     """
 
     seed: int
     least_gap: float
     differenced: bool = False
     draws: int = 9999
+    shared: float = 0.0
+    name: str = ""
 
 
 class Naming(NamedTuple):
@@ -97,6 +105,11 @@ class Naming(NamedTuple):
     scale: MeasurementScale
     form: Form = "trained"
     mode: Literal["controlled", "paper"] = "controlled"
+
+    @property
+    def key(self) -> str:
+        """``probe.name``."""
+        return f"{self.probe}.{self.name}"
 
 
 def blank(naming: Naming, reason: str, n: Count, people: int, seed: int) -> Measurement:
@@ -135,6 +148,28 @@ class Assessment(NamedTuple):
                 "overall": self.overall, "readings": blank.readings | self.readings, "notes": (*blank.notes, self.test),
             }
         )  # fmt: skip
+
+
+class Recorded(NamedTuple):
+    """What was assessed, and how: enough to assess it again without a model."""
+
+    panel: Panel
+    design: Design
+    result: Assessment
+
+
+_recorder: ContextVar[list[Recorded] | None] = ContextVar("recorder", default=None)
+
+
+@contextmanager
+def recording() -> Iterator[list[Recorded]]:
+    """Keep every named panel that is assessed inside, in order."""
+    kept: list[Recorded] = []
+    token = _recorder.set(kept)
+    try:
+        yield kept
+    finally:
+        _recorder.reset(token)
 
 
 def _test(gap: Sides, scale: ndarray, design: Design) -> stats.MaxT:
@@ -209,6 +244,22 @@ def assess(panel: Panel, design: Design) -> Assessment:
 
     Where base does not exceed the null at any layer the value is missing: there is nothing to find.
     """
+    result = _assess(panel, design)
+    kept = _recorder.get()
+    if kept is not None and design.name:
+        kept.append(Recorded(panel, design, result))
+    return result
+
+
+def _widened(ci95: Interval | Missing, value: float, shared: float) -> Interval | Missing:
+    """The interval with a common error of all people beside that of the people themselves."""
+    if isinstance(ci95, Missing) or not shared:
+        return ci95
+    lower, upper = (float(np.hypot(value - end, NORMAL_95 * shared)) for end in ci95.ends)
+    return Interval(lo=value - lower, hi=value + upper)
+
+
+def _assess(panel: Panel, design: Design) -> Assessment:
     base_excess, gap = panel.base.minus(panel.null), panel.suspect.minus(panel.null)
     scale = _value(base_excess, design)
     test = "p: " + (
@@ -229,7 +280,11 @@ def assess(panel: Panel, design: Design) -> Assessment:
     floors = [float((gaps / scale).max()) for gaps in spread]
     return Assessment(
         value=float(effects.max()),
-        ci95=interval(drawn.effect.max(1), len(gap.forget)),
+        ci95=_widened(
+            interval(drawn.effect.max(1), len(gap.forget)),
+            float(effects.max()),
+            design.shared / float(scale[effects.argmax()]),
+        ),
         p=tested.p,
         p_below=tested.p_below,
         null=Null(
@@ -240,8 +295,8 @@ def assess(panel: Panel, design: Design) -> Assessment:
         control=_control(base_excess, scale, drawn, design),
         floor=max(floors) if floors else NO_FLOOR,
         overall=Overall(
-            value=float((effects * scale).sum() / scale.sum()),
-            ci95=interval(_overall(drawn), len(gap.forget)),
+            value=(overall := float((effects * scale).sum() / scale.sum())),
+            ci95=_widened(interval(_overall(drawn), len(gap.forget)), overall, design.shared / float(scale.mean())),
             floor=max(abs(float(gaps.sum() / scale.sum())) for gaps in spread) if spread else NO_FLOOR,
         ),
         layer=int(usable[effects.argmax()]),
