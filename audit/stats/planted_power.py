@@ -24,9 +24,10 @@ FLAT = 1e-12
 MOST_NUMBERS = 4_000_000
 """So many numbers at a time: larger panels are drawn less often, but never under 100 times."""
 
-Decision = Callable[
-    [Float[ndarray, "draw person layer"], Float[ndarray, "draw other layer"] | None], Bool[ndarray, " draw"]
-]
+People = Float[ndarray, "draw person layer"]
+Others = Float[ndarray, "draw other layer"] | None
+Decision = Callable[[People, Others], Bool[ndarray, " draw"]]
+"""Of planted people, and holdout people where they take part in the test: is something found in this draw?"""
 
 
 class Noise(NamedTuple):
@@ -130,7 +131,7 @@ def max_t_decision(sources: Sequence[Noise], sizes: tuple[int, int], rule: Rule,
         signs = rng.choice([-1.0, 1.0], null.people.shape[:2])[:, :, None] if null.others is None else 1.0
         level = float(np.quantile(_max_t(null.people * signs, null.others), 1 - rule.alpha))
 
-    def decide(people: ndarray, others: ndarray | None) -> Bool[ndarray, " draw"]:
+    def decide(people: People, others: Others) -> Bool[ndarray, " draw"]:
         effect = people.mean(1) - (others.mean(1) if rule.differenced and others is not None else 0.0)
         return ((effect / rule.scale).max(1) >= rule.bar) & (_max_t(people, others) > level)
 
