@@ -40,6 +40,13 @@ class NullPeople(NamedTuple):
     location: float
     scale: float
     shift: float
+    people: int
+
+
+FEW = 16.0
+"""The squared spread of m null people is taken 1 + 16/m times: with few of them it may have missed the odd ones. So
+chosen that of people who are unknown, with a fifth of them three and the others half a spread wide, or 60 % tied at 0,
+nobody is named at a rate of .05 in about 95 of 100 simulated panels from 8 null people on."""
 
 
 def null_people(groups: Sequence[Float[ndarray, " _other"]], signed: bool) -> NullPeople | None:
@@ -59,14 +66,14 @@ def null_people(groups: Sequence[Float[ndarray, " _other"]], signed: bool) -> Nu
     scale = max(MAD_TO_SD * float(np.median(np.abs(off))), float(np.sqrt((off**2).sum() / (m - 1))), LEAST_SCALE)
     unsure = float(np.sqrt(np.pi / (2 * m))) * scale
     if signed:
-        return NullPeople(0.0, scale, max(float(np.abs(levels).max()), unsure))
-    return NullPeople(float(np.median(np.concatenate(groups))), scale, unsure)
+        return NullPeople(0.0, scale, max(float(np.abs(levels).max()), unsure), m)
+    return NullPeople(float(np.median(np.concatenate(groups))), scale, unsure, m)
 
 
 # ---- by name ----------------------------------------------------------------------------------------------------
 def p_above(people: Float[ndarray, " person"], null: NullPeople) -> Float[ndarray, " person"]:
     """One-sided p of every person against null people, their level as high as it may be and no surer than that."""
-    spread = float(np.hypot(null.scale, null.shift))
+    spread = float(np.hypot(null.scale * np.sqrt(1 + FEW / null.people), null.shift))
     return scipy_stats.t.sf((people - null.location - null.shift) / spread, TAIL_DF)
 
 
