@@ -28,7 +28,8 @@ freedom, halved)."""
 DROP_NATS = 1.92
 """A profile likelihood interval (95 %) holds what is at most so much less likely."""
 LEVELS = (*np.geomspace(0.05, 0.93, 20).tolist(), 1.0, 1.15)
-SHIFTS = 5
+FEWEST_SHIFTS, MOST_SHIFTS = 5, 25
+"""Levels of the null between its ends: as many as lie half a spread from one another, within these."""
 WINSOR = 2.0
 """A reading so many scales below the null's level counts as that: being far below it is no sign of knowledge."""
 
@@ -138,24 +139,28 @@ def mixture(people: Float[ndarray, " person"], base: Float[ndarray, " person"], 
     An unknown person reads t(4) about the null's level, with the spread of the widest group of null people. A known one
     reads ``level`` times what base reads of that person, ``base``, with a spread that adds level times the spread of
     ``base`` between people. The number of these very people is asked, so that where they part clearly it is certain.
-    Where nobody known is about as likely (3 nats), the number is 0. Source: McLachlan & Peel 2000, ch. 2.
+    Where nobody known is about as likely (3 nats), the number is 0. The level is averaged over all levels by their
+    likelihood: level and the null's own level change places at little cost. Source: McLachlan & Peel 2000, ch. 2.
     """
-    n = len(people)
+    order = np.lexsort((base, people))  # sums in one order, whatever that of people is
+    people, base, n = people[order], base[order], len(people)
     widest = max(null.scale for null in nulls)
     ends = [null.location + side * null.shift for null in nulls for side in (-1, 1)]
-    low = np.linspace(min(ends), max(ends), SHIFTS)[:, None, None]
+    steps = int(np.clip(np.ceil(2 * (max(ends) - min(ends)) / widest), FEWEST_SHIFTS, MOST_SHIFTS))
+    low = np.linspace(min(ends), max(ends), steps)[:, None, None]
     level = np.array(LEVELS)[:, None]
-    reading = np.maximum(np.broadcast_to(people, (SHIFTS, 1, n)), low - WINSOR * widest)
+    reading = np.maximum(np.broadcast_to(people, (steps, 1, n)), low - WINSOR * widest)
     unknown = _log_t((reading - low) / widest) - np.log(widest)
     spread = np.hypot(widest, level * max(float(base.std(ddof=1)) if n > 1 else 0.0, LEAST_RELATIVE))
     log_ratio = _log_t((reading - low - level * base) / spread) - np.log(spread) - unknown
     fit = _log_count(log_ratio) + unknown.sum(-1, keepdims=True)
     profile = fit.max((0, 1))
     known = int(profile.argmax())
-    best = int(fit[:, :, known].max(0).argmax())
     inside = np.flatnonzero(profile >= profile.max() - DROP_NATS)
-    full, spread_out = float(fit[:, LEVELS.index(1.0), 1:].max()), float(fit[:, :, n].max())
-    ratio = float(np.clip((full - spread_out) / np.log(10), -300, 300))
+    full, part = float(fit[:, LEVELS.index(1.0), 1:].max()), float(fit[:, :, n].max())
+    ratio = float(np.clip((full - part) / np.log(10), -300, 300))
     if profile[known] - profile[0] < GAIN_NATS:
         return Mixture(0, 0, int(inside.max()), 0.0, ratio)
-    return Mixture(known, int(inside.min()), int(inside.max()), LEVELS[best], ratio)
+    weight = np.exp(fit[:, :, known] - profile[known])
+    mean = float((weight.sum(0) * np.array(LEVELS)).sum() / weight.sum())
+    return Mixture(known, int(inside.min()), int(inside.max()), mean, ratio)
