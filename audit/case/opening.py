@@ -142,6 +142,10 @@ class OpenCase:
             self._rows[texts, part] = everyone.take(torch.tensor([place[item.id] for item in items]))
         return self._rows[texts, part]
 
+    def rows_of(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
+        """Items of this case with these answers in place of their own, tokenised once."""
+        return self._data.rows_of(items, answers)
+
     def every_texts(self) -> tuple[Texts, ...]:
         """All rows that the data hold: each cohort, form and kind of answer that at least one item has."""
         return self._data.every_texts()

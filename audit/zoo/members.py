@@ -142,7 +142,8 @@ def _edited(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Entry]:
     for name in mechanisms.of_kind("destroyer"):
         add(name, "base", "destroyed", name)
     for name in (*drawn.share.mechanisms, *added["unlearner"]):
-        add(name, "base", "described", name)
+        if drawn.share.described:
+            add(name, "base", "described", name)
         add(f"{name}_of_others", "reference_0", "clean", name, "others")
     for name in (*drawn.share.of_facts, *added["unlearner"]):
         add(f"{name}_of_facts", "reference_0", "edited clean", name)
