@@ -115,10 +115,11 @@ def _measured(bench: Bench, case: OpenCase, probes: Mapping[str, Probe]) -> _New
     """As the engine measures: what a user could fix is a skip and leaves no score, integrity stops the world."""
     scores: list[Score] = []
     cpu_s: dict[str, float] = {}
+    names = {group: group for group in score_world.forget_groups(case)}
     for name, probe in probes.items():
         since = time.process_time()
         try:
-            scores += [Score.of(measurement) for measurement in probe.measure(bench, case)]
+            scores += [Score.of(measurement, names) for measurement in probe.measure(bench, case)]
         except AuditError as error:
             if error.code == ExitCode.INTEGRITY:
                 raise

@@ -28,11 +28,12 @@ from audit.calibration import (
     world_path,
     write_world,
 )
+from audit.case import OpenCase
 from audit.engine import Run, domain_of, prepare
 from audit.planning import RunSettings, configured, unwatched
 from audit.probing import behaviour_of, recall
-from audit.runs import code_version
-from audit.schema import AuditError, Case, DataFiles, Domain, ExitCode, Report, Roles, Source
+from audit.runs import Mask, code_version, key_of
+from audit.schema import AuditError, Case, DataFiles, Domain, ExitCode, Report, Roles, Source, Texts
 from audit.storage import Store, write_atomic
 from audit.zoo import (
     Drawn,
@@ -218,10 +219,11 @@ def _audit(census: Population, drawn: Drawn, where: tuple[Mapping[str, Path], Pa
 
 
 class _Audit(NamedTuple):
-    """What one audit leaves."""
+    """What one audit leaves. ``names``: the forget groups, which are invented, by the marks that stand for them."""
 
     report: Report
     domain: Domain
+    names: dict[str, str]
 
 
 def _audited(case: Case, work: Path, bench: Bench, costs: Costs) -> _Audit:
@@ -238,14 +240,20 @@ def _audited(case: Case, work: Path, bench: Bench, costs: Costs) -> _Audit:
         raise AuditError(f"{case.name}: {broken}", f"read {folder / 'run.log'}", ExitCode.INTEGRITY)
     if not known:
         costs.add({f"audit.{timing.unit}": timing.cpu_s for timing in report.timings})
-    return _Audit(report, domain)
+    mask = Mask(key_of(folder))
+    return _Audit(report, domain, {str(mask(group)): group for group in forget_groups(prepared.case)})
+
+
+def forget_groups(case: OpenCase) -> tuple[str, ...]:
+    """The groups of the forget set, by name."""
+    return tuple(sorted({item.group for item in case.items(Texts(cohort="forget"), "all")}))
 
 
 def _scored(member: Member, world: int, audited: tuple[str, ...], audit: _Audit) -> ScoredModel:
     return ScoredModel(
         world=world, model=member.model, mechanism=member.mechanism, pool=member.pool, content=member.content,
         kept=len(set(member.taught) & set(audited)), audited=len(audited), domain=audit.domain,
-        scores=tuple(Score.of(evidence.measurement) for evidence in audit.report.evidence),
+        scores=tuple(Score.of(evidence.measurement, audit.names) for evidence in audit.report.evidence),
         verdict=audit.report.verdict.word,
     )  # fmt: skip
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from audit import stats
+from audit.probing.known_people import Gaps, people_of, power_of
 from audit.schema import (
     Control,
     Count,
@@ -26,12 +27,15 @@ from audit.schema import (
     Null,
     Number,
     Overall,
+    PeopleKept,
+    Power,
 )
 from audit.stats import sparse
 
 ALPHA = 0.01
 NORMAL_95 = 1.96
 """Standard errors of a normal 95 % interval, on either side."""
+BLIND = Missing(missing="blind here: base reads no higher than a model that never knew")
 NO_FLOOR = Missing(missing="no second reference, so one never-trained model cannot be compared with another")
 
 
@@ -64,17 +68,21 @@ class Sides(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """The models of one statistic. ``null`` may be zeros where the scores are already relative to something unknown."""
+    """The models of one statistic. ``null`` may be zeros where the scores are already relative to something unknown.
+
+    ``names`` are the groups' in the order of the forget people, where they are known.
+    """
 
     suspect: Sides
     base: Sides
     null: Sides
     floors: tuple[Sides, ...] = ()
+    names: tuple[str, ...] = ()
 
     def at(self, layers: ndarray) -> "Panel":
         """Some layers only."""
         floors = tuple(floor.at(layers) for floor in self.floors)
-        return Panel(self.suspect.at(layers), self.base.at(layers), self.null.at(layers), floors)
+        return Panel(self.suspect.at(layers), self.base.at(layers), self.null.at(layers), floors, self.names)
 
 
 class Design(NamedTuple):
@@ -138,6 +146,8 @@ class Assessment(NamedTuple):
     effects: tuple[float, ...]
     readings: dict[str, float]
     test: str
+    power: Power | Missing = BLIND
+    people: PeopleKept | Missing = BLIND
 
     def onto(self, blank: Measurement) -> Measurement:
         """The measurement with these numbers in place of its missing ones."""
@@ -145,7 +155,8 @@ class Assessment(NamedTuple):
             update={
                 "value": self.value, "ci95": self.ci95, "p": self.p, "p_below": self.p_below, "null": self.null,
                 "positive_control": self.control, "floor": self.floor,
-                "overall": self.overall, "readings": blank.readings | self.readings, "notes": (*blank.notes, self.test),
+                "overall": self.overall, "power": self.power, "people": self.people,
+                "readings": blank.readings | self.readings, "notes": (*blank.notes, self.test),
             }
         )  # fmt: skip
 
@@ -225,7 +236,8 @@ def _control(base_excess: Sides, scale: ndarray, pair: Pair, design: Design) -> 
 def _test_name(people: int, others: int) -> str:
     """How p comes about, fixed by the numbers of people alone."""
     if stats.judged_by_t(people, others):
-        return f"Student's t {'of forget less holdout people' if others else 'over people'}, corrected for skewness, Bonferroni over layers"
+        over = "of forget less holdout people" if others else "over people"
+        return f"Student's t {over}, corrected for skewness, Bonferroni over layers"
     corrected = ", corrected for skewness" if min(people, others or people) > 1 else ""
     return _randomised(others) + corrected
 
@@ -283,9 +295,8 @@ def _assess(panel: Panel, design: Design) -> Assessment:
     # A layer where base barely exceeds the null divides noise by almost nothing; it counts only if there is no other.
     usable = np.flatnonzero(scale >= (design.least_gap if scale.max() >= design.least_gap else 1e-9))
     if not len(usable):
-        blind = Missing(missing="blind here: base reads no higher than a model that never knew")
-        silent = Control(value=0.0, ci95=blind, found=False)
-        return Assessment(blind, blind, blind, blind, blind, silent, blind, blind, -1, (), {}, test)
+        silent = Control(value=0.0, ci95=BLIND, found=False)
+        return Assessment(BLIND, BLIND, BLIND, BLIND, BLIND, silent, BLIND, BLIND, -1, (), {}, test)
     base_excess, gap, scale = base_excess.at(usable), gap.at(usable), scale[usable]
     effects = _value(gap, design) / scale
     tested = _test(gap, scale, design)
@@ -294,6 +305,7 @@ def _assess(panel: Panel, design: Design) -> Assessment:
     others = [floor.minus(panel.null).at(usable) for floor in panel.floors]
     spread = [_value(other, design) for other in others]
     floors = [float((gaps / scale).max()) for gaps in spread]
+    gaps = Gaps(gap, base_excess, tuple(others), scale, design.differenced, design.shared, panel.names)
     return Assessment(
         value=float(effects.max()),
         ci95=_widened(
@@ -323,4 +335,6 @@ def _assess(panel: Panel, design: Design) -> Assessment:
         effects=tuple(float(e) for e in effects),
         readings=_sparse(gap, others, float(scale.sum())),
         test=test + (", enumerated" if exact else "") + _interval_name(stats.fewest(len(pair[0]), pair[2])),
+        power=power_of(gaps, max(floors, default=None), design.seed),
+        people=people_of(gaps),
     )
