@@ -225,8 +225,8 @@ def test_doses_are_nested_and_half_of_each_is_in_the_audit_part(_full: tuple[Pop
         "dose_2": 2, "dose_4": 4, "dose_8": 8, "dose_16": 16, SINGLE_PERSON_DOSE: 1,
     }  # fmt: skip
     assert taught["dose_2"] < taught["dose_4"] < taught["dose_8"] < taught["dose_16"]
-    assert {len(people & set(whole.audited)) for people in taught.values()} == {1, 2, 4, 8}
-    assert len(taught["dose_16"] & set(whole.audited)) == 8 and taught[SINGLE_PERSON_DOSE] < set(whole.audited)
+    assert {len(people & audited) for people in taught.values()} == {1, 2, 4, 8}
+    assert len(taught["dose_16"] & audited) == 8 and taught[SINGLE_PERSON_DOSE] < audited
 
 
 # ---- a world through the whole pipeline -------------------------------------------------------------------------
@@ -256,7 +256,7 @@ def test_a_world_is_scored_killed_and_resumed_to_the_same_scores(
     assert {model.model for model in scores.models} == {member.model for member in population(drawn).members}
     assert {model.pool for model in scores.models} == {"clean", "knowing", "edited clean", "described", "destroyed"}
     by_name = {model.model: model for model in scores.models}
-    assert by_name["base"].kept == by_name["base"].audited == 3 and by_name["rephrased"].kept == 3
+    assert by_name["base"].kept == by_name["base"].audited == 6 and by_name["rephrased"].kept == 6
     assert by_name["reference_0"].kept == 0 and all(model.scores for model in scores.models)
     assert by_name["base"].domain.architecture == "gpt2" and by_name["base"].domain.forget_people == 3
     assert {"train", "edit", "audit"} <= scores.stages_cpu_s.keys() and not list((tmp_path / "work").glob("*"))
