@@ -1,3 +1,4 @@
+from .memory_store import MemoryStore as MemoryStore
 from .pool_file import load_pool as load_pool
 from .renew import Renewed as Renewed
 from .renew import Row as Row
@@ -6,6 +7,5 @@ from .renew import renew_zoo as renew_zoo
 from .renew import rows as rows
 from .schedule import SCORES as SCORES
 from .score_world import FIRST as FIRST
-from .score_world import MemoryStore as MemoryStore
 from .score_world import behaviours as behaviours
 from .score_world import case_of as case_of

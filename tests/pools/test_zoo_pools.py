@@ -36,7 +36,7 @@ from audit.zoo import (
     vocabulary,
 )
 from audit.zoo.mechanisms import Mechanism
-from audit.zoo.members import SINGLE_PERSON_DOSE
+from audit.zoo.members import SINGLE_PERSON_DOSE, audited_people
 from audit.zoo.recipes import Plan, Sizes
 from audit.zoo.world import Shape
 from tests import known_truth
@@ -220,7 +220,9 @@ def test_other_words_share_no_sentence_with_the_trained_form_and_hold_every_valu
 
 def test_doses_are_nested_and_half_of_each_is_in_the_audit_part(_full: tuple[Population, _Trained]) -> None:
     whole, _ = _full
-    taught = {member.model: set(member.taught) for member in whole.members if member.mechanism == "dose"}
+    doses = [m for m in whole.members if m.mechanism == "dose" and not m.model.startswith("some_")]
+    taught = {member.model: set(member.taught) for member in doses}
+    audited = set(audited_people(draw(100)))
     assert {name: len(people) for name, people in taught.items()} == {
         "dose_2": 2, "dose_4": 4, "dose_8": 8, "dose_16": 16, SINGLE_PERSON_DOSE: 1,
     }  # fmt: skip
@@ -258,7 +260,7 @@ def test_a_world_is_scored_killed_and_resumed_to_the_same_scores(
     by_name = {model.model: model for model in scores.models}
     assert by_name["base"].kept == by_name["base"].audited == 6 and by_name["rephrased"].kept == 6
     assert by_name["reference_0"].kept == 0 and all(model.scores for model in scores.models)
-    assert by_name["base"].domain.architecture == "gpt2" and by_name["base"].domain.forget_people == 3
+    assert by_name["base"].domain.architecture == "gpt2" and by_name["base"].domain.forget_people == 6
     assert {"train", "edit", "audit"} <= scores.stages_cpu_s.keys() and not list((tmp_path / "work").glob("*"))
     kept = {folder.name.rpartition("-")[0] for folder in (tmp_path / "models").iterdir()}
     assert "base" in kept and "head_edit" not in kept, "edited models are discarded, trained ones kept"
