@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from numpy import ndarray
 
-from audit.calibration import InstalledBehaviours, Score, WorldScores, read_world, world_path, write_world
+from audit.calibration import InstalledBehaviours, Score, ScoredModel, WorldScores, read_world, world_path, write_world
 from audit.edits import GradDiff, LastLayer
 from audit.engine import runner
 from audit.pools import add_members, add_probe, panels, schedule, score_world
@@ -21,6 +21,7 @@ from audit.probing import Design, Panel, Recorded, Sides, assess, effects, recor
 from audit.schema import AuditError
 from audit.zoo import Drawn, mechanisms, population
 from audit.zoo.mechanisms import Mechanism
+from tests.known_truth import World, simulated
 from tests.planted import ASSESSED, planted_behaviour, planted_package, write_probe
 from tests.pools.test_zoo_pools import MICRO, micro
 
@@ -81,10 +82,10 @@ def test_members_that_come_later_are_audited_alone_and_put_where_a_whole_scoring
     new = ("last_later", "npo_later", "npo_later_of_others", "npo_later_of_facts")
     assert add_members.lacking_members(path, after) == new
     assert add_probe.addable(path, after) == (), "no probe has come, members have"
-    run = runner.Run._measure
+    report = runner.Run.report
     monkeypatch.setattr(
-        runner.Run, "_measure", lambda self, meter: (measured.append(self.case.case.name), run(self, meter))[1]
-    )
+        runner.Run, "report", lambda self: (measured.append(self.case.case.name), report(self))[1]
+    )  # fmt: skip
     assert add_members.add_members(after, _places, _quiet) == path
     assert measured == list(new), "what was measured is not measured again"
     grown = read_world(path)
@@ -128,9 +129,7 @@ def test_a_world_is_added_to_only_where_all_that_is_there_stands(
     assert len(written(models=())) == len(population(after).members)
 
 
-def _scored(name: str) -> object:
-    from tests.known_truth import World, simulated
-
+def _scored(name: str) -> ScoredModel:
     return simulated(7, World()).models[0].model_copy(update={"model": name})
 
 
@@ -183,8 +182,6 @@ def _panel(seed: int, people: int = 12) -> Panel:
 
 
 def _recorded(seed: int = 0, **how: float) -> tuple[Recorded, Score]:
-    from tests.known_truth import World, simulated
-
     design = Design(seed, 0.5, draws=99, name="lens.effect")._replace(**how)
     with recording() as records:
         result = assess(_panel(seed), design)

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -73,8 +73,11 @@ def _micro(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 # ---- the design -------------------------------------------------------------------------------------------------
-def test_every_mechanism_occurs_in_at_least_eight_worlds_and_the_full_kit_in_five() -> None:
-    shares, kit = pool_design.design(), mechanisms.of_kind("unlearner")
+@pytest.mark.parametrize("design", [pool_design.design, pool_design.fresh_design])
+def test_every_mechanism_occurs_in_at_least_eight_worlds_and_the_full_kit_in_five(
+    design: Callable[[], dict[int, pool_design.Share]],
+) -> None:
+    shares, kit = design(), mechanisms.founding("unlearner")
     used = Counter(name for share in shares.values() for name in share.mechanisms)
     assert len(shares) == 60 and not set(shares) & set(range(100))
     assert set(used) == set(kit) and min(used.values()) >= 8 and max(used.values()) - min(used.values()) <= 1
@@ -196,9 +199,8 @@ def test_whoever_forgets_others_knew_them_and_the_audit_does_not_ask_for_them(
     score_world.write_data(trained.world, tmp_path)
     asked = {json.loads(line)["group"] for line in (tmp_path / "retain.jsonl").read_text().splitlines()}
     assert len(asked) == 24 and not asked & {person.id for person in apart}
-    assert [m.pool for m in whole.members if m.model.endswith("_of_others")].count("clean") == len(
-        mechanisms.of_kind("unlearner")
-    )
+    run = {*mechanisms.founding("unlearner"), *draw(100).share.added} - set(mechanisms.of_kind("fake"))
+    assert [m.pool for m in whole.members if m.model.endswith("_of_others")].count("clean") == len(run)
 
 
 def test_other_words_share_no_sentence_with_the_trained_form_and_hold_every_value(
