@@ -71,7 +71,8 @@ def test_a_mechanism_that_comes_later_leaves_every_earlier_model_key_and_recipe_
         }
         expected = ["a_late_fake"] if "a_late_fake" in added else []
         if "a_late_unlearner" in added:
-            expected += ["a_late_unlearner", "a_late_unlearner_of_others", "a_late_unlearner_of_facts"]
+            on_base = ["a_late_unlearner"] if world in POOL_WORLDS else []
+            expected += [*on_base, "a_late_unlearner_of_others", "a_late_unlearner_of_facts"]
         assert new == expected
         if world in POOL_WORLDS:
             assert all((world in held[kind]) == (f"a_late_{kind}" in added) for kind in LATER)
@@ -130,8 +131,22 @@ def test_fresh_worlds_are_dealt_apart_and_leave_the_pools_as_they_are(monkeypatc
     monkeypatch.undo()
     monkeypatch.setattr(pool_design, "POOL_WORLDS", POOL_WORLDS[:7])
     assert pool_design.fresh_design() == fresh
+    assert pool_design.design() != pools, "the numbers of the worlds are what is dealt"
+    monkeypatch.undo()
     recorded = [_json(draw(world).recorded()) for world in (*POOL_WORLDS[:7], *FRESH_WORLDS)]
     assert len(set(recorded)) == len(recorded)
+
+
+def test_fresh_worlds_hold_what_is_counted_as_right_or_wrong_and_every_mechanism() -> None:
+    members = {world: population(draw(world)).members for world in FRESH_WORLDS}
+    pools = [{member.pool for member in ours} for ours in members.values()]
+    assert all(found == {"clean", "knowing", "edited clean", "destroyed"} for found in pools)
+    fakes = Counter(m.model for ours in members.values() for m in ours if m.mechanism in mechanisms.founding("fake"))
+    assert fakes == dict.fromkeys(mechanisms.founding("fake"), len(FRESH_WORLDS))
+    shares = pool_design.fresh_design().values()
+    used = Counter(name for share in shares for name in share.mechanisms)
+    assert set(used) == set(mechanisms.founding("unlearner")) and max(used.values()) - min(used.values()) <= 1
+    assert not any(share.full for share in shares) and sum(share.doses for share in shares) == 12
 
 
 # ---- parts of all forget people ---------------------------------------------------------------------------------
