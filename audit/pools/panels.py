@@ -44,7 +44,7 @@ def restat(world: int, scores: Path, panels: Path) -> Path:
 
         def now(score: Score) -> Score:
             panelled = score.mode == "controlled" and name_of(score) in own
-            return assessed_again(score, own[name_of(score)]) if panelled else score
+            return assessed_again(score, own[name_of(score)]).score if panelled else score
 
         new = tuple(map(now, model.scores))
         return model.model_copy(update={"scores": new, "verdict": word_of(new, _roles(model), floors)})

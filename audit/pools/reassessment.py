@@ -1,6 +1,7 @@
 """What of a score follows from the people behind it, and the same score by the statistics as they are now."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from audit.calibration import Score
 from audit.judging import Given, judge, verdict
@@ -30,12 +31,20 @@ def assessed_of(recorded: Sequence[Recorded], scores: Sequence[Score]) -> dict[s
     return found
 
 
-def assessed_again(score: Score, kept: Assessed) -> Score:
+class Again(NamedTuple):
+    """A score assessed again, and by which test."""
+
+    score: Score
+    test: str
+
+
+def assessed_again(score: Score, kept: Assessed) -> Again:
     """The score with what the statistics say now in place of what they said."""
     others = {name: value for name, value in score.readings.items() if name not in kept.readings}
     given = others if "readings" in kept.fields else score.readings
-    now = Score.of(assess(kept.panel, kept.design).onto(score.restored().model_copy(update={"readings": given})))
-    return score.model_copy(update={field: getattr(now, field) for field in kept.fields})
+    result = assess(kept.panel, kept.design)
+    now = Score.of(result.onto(score.restored().model_copy(update={"readings": given})))
+    return Again(score.model_copy(update={field: getattr(now, field) for field in kept.fields}), result.test)
 
 
 def word_of(scores: Sequence[Score], roles: Given, floors: Mapping[str, float]) -> str:

@@ -193,11 +193,11 @@ def test_what_a_probe_put_in_place_of_an_assessed_number_stays() -> None:
     record, score = _recorded()
     kept = assessed_of([record], [score])["lens.effect"]
     assert set(kept.fields) == set(Score.model_fields) and "own" not in kept.readings
-    assert assessed_again(score, kept) == score
+    assert assessed_again(score, kept).score == score
     other = score.model_copy(update={"p": 0.77, "readings": score.readings | {kept.readings[0]: 5.0}})
     fewer = assessed_of([record], [other])["lens.effect"]
     assert set(kept.fields) - set(fewer.fields) == {"p", "readings"}
-    assert assessed_again(other, fewer) == other
+    assert assessed_again(other, fewer).score == other
 
 
 def test_of_several_assessments_under_one_name_the_one_that_the_score_follows_is_kept() -> None:
