@@ -36,6 +36,7 @@ from audit.calibration import (
     Subject,
     Subjects,
     WorldScores,
+    exceeds,
     features,
     fit_joint,
     held_out,
@@ -233,7 +234,8 @@ def _calibrated(people: Roster, scores: Sequence[Score | None], draws: int) -> _
     def fit(seen: Bool[ndarray, " subject"]) -> Rule:
         clean = seen & people.clean
         bar = threshold(effect[clean], people.world[clean])
-        return lambda which: Decision(effect[which] > bar, effect[which])
+        above = np.array(["effect" in row and exceeds(row, bar) for row in rows])
+        return lambda which: Decision(above[which], effect[which])
 
     held = held_out(people, usable, fit)
     clean = usable & people.clean
