@@ -21,7 +21,9 @@ from audit.schema import (
 
 _Z95: Final = NormalDist().inv_cdf(0.975)
 NO_OUTPUT: Final = Missing(missing="no output test that finds base has an interval")
-NO_INTERNAL: Final = Missing(missing="no test of states or of what an attack brings back finds base and has an interval")
+NO_INTERNAL: Final = Missing(
+    missing="no test of states or of what an attack brings back finds base and has an interval"
+)
 
 
 def trusted(evidence: Sequence[Evidence], kinds: Sequence[str]) -> list[Evidence]:

@@ -128,7 +128,10 @@ def weigh(
         return evidence
     above = exceeds(row, calibrated.threshold)
     status = "trace" if above else "silent" if supported(ratio) == NEVER else "undecided"
-    side, outcome = "above" if row["effect"] > calibrated.threshold else "not above", OUTCOMES.get(status, "inconclusive")
+    side, outcome = (
+        "above" if row["effect"] > calibrated.threshold else "not above",
+        OUTCOMES.get(status, "inconclusive"),
+    )
     direction = "above" if above else "none"
     untested = side == "above" and not above
     lead = f"overall effect {row['effect']:.3f}, {side} the calibrated threshold of {calibrated.threshold:.3f}"

@@ -68,8 +68,8 @@ def decision_rule() -> tuple[str, ...]:
         "4. PARTIAL: a trace in the outputs, or one inside that is not beyond doubt above the outputs, or one of some "
         "people only.",
         "5. INCONCLUSIVE, over-suppressed: no trace, and a test of outputs or states below the never-trained level: "
-        f"overall effect at most -{TRACE_EFFECT}, p < {ALPHA}, and its interval below the spread between references "
-        f"(without a second reference {FLOOR_FACTOR:g} times the stored one).",
+        f"overall effect at most -{TRACE_EFFECT}, p < {ALPHA}, and its interval further below than references lie apart "
+        f"(here or, if more, in the floors stored; without a second reference {FLOOR_FACTOR:g} times the stored one).",
         f"6. CONSISTENT WITH NEVER TRAINED: every sharp test is silent, among them one of the outputs and one of the "
         f"states. Sharp: finds {BLUNT} of base, held of everybody, with probability {POWER} (its detection limit); "
         "others are blunt, and neither block nor count. Silent: no trace, no hint (effect above the floor with "

@@ -113,12 +113,18 @@ def is_below(measurement: Measurement, floors: Mapping[str, float]) -> bool:
 
 
 def _spread(measurement: Measurement, floors: Mapping[str, float]) -> _Bar:
-    """How far below the null models that never knew lie: their own spread in this case, else the zoo's with a factor."""
+    """How far below the null models that never knew lie: as far as references lie apart, here or ever in the zoo.
+
+    Two references give one difference, which may be small by chance; so the zoo's largest counts where it is larger.
+    """
     overall = measurement.overall
     own = measurement.floor if isinstance(overall, Missing) else overall.floor
-    if isinstance(own, float):
-        return _Bar(abs(own), f"the spread between references of this case, {abs(own):.3f}")
-    return _bar(measurement.model_copy(update={"floor": own}), floors)
+    if isinstance(own, Missing):
+        return _bar(measurement.model_copy(update={"floor": own}), floors)
+    stored = floors.get(f"{measurement.probe}.{measurement.name}", 0.0)
+    if stored > abs(own):
+        return _Bar(stored, f"the largest spread between references of the zoo, {stored:.3f}")
+    return _Bar(abs(own), f"the spread between references of this case, {abs(own):.3f}", own=True)
 
 
 def is_blunt(measurement: Measurement) -> bool:

@@ -48,6 +48,7 @@ from audit.calibration import (
     threshold,
     write,
     write_record,
+    zoo_floors,
 )
 from audit.judging import in_case_state, judge
 from audit.schema import AuditError, Interval
@@ -100,7 +101,8 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
         raise AuditError(f"the pool {pool.name} holds no worlds", f"make some: {pool.command}")
     _check_one_code(worlds)
     models = [model for world in worlds for model in world.models]
-    people, scope = roster([_subject(model, ()) for model in models]), scope_of(models)
+    floors = zoo_floors()
+    people, scope = roster([_subject(model, (), floors) for model in models]), scope_of(models)
     measured: dict[str, list[_Measured]] = {}
     left_out: list[str] = []
     for probe in sorted(worlds[0].behaviours):
@@ -121,7 +123,7 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
     ]
     subjects = Subjects(
         name=pool.name, command=pool.command, quick=pool.quick, draws=pool.draws, worlds=len(worlds),
-        made_with=made_with(), subjects=tuple(map(_subject, models, above)),
+        made_with=made_with(), subjects=tuple(_subject(model, exceeded, floors) for model, exceeded in zip(models, above, strict=True)),
     )  # fmt: skip
     calibrations = {
         probe: Calibration(
@@ -181,12 +183,13 @@ def _identity(world: WorldScores, probe: str) -> tuple[object, ...]:
 
 
 # ---- what the pool spans ----------------------------------------------------------------------------------------
-def _subject(model: ScoredModel, above: Collection[tuple[str, str]]) -> Subject:
-    """``above``: the measurements that exceed a threshold set without this world and mechanism."""
+def _subject(model: ScoredModel, above: Collection[tuple[str, str]], floors: Mapping[str, float]) -> Subject:
+    """``above``: the measurements that exceed a threshold set without this world and mechanism; ``floors`` the zoo's,
+    by which every audit judges."""
     return Subject(
         world=model.world, model=model.model, mechanism=model.mechanism, pool=model.pool, kept=model.kept,
         audited=model.audited, content=model.content,
-        alone=in_case_state([judge(score.restored()) for score in model.scores], above),
+        alone=in_case_state([judge(score.restored(), floors) for score in model.scores], above),
     )  # fmt: skip
 
 

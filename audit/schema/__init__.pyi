@@ -69,8 +69,8 @@ from .report import Failure as Failure
 from .report import Plan as Plan
 from .report import PlannedTest as PlannedTest
 from .report import Published as Published
-from .report import RoleAudit as RoleAudit
 from .report import Report as Report
+from .report import RoleAudit as RoleAudit
 from .report import Skip as Skip
 from .report import Timing as Timing
 from .requirements import Cost as Cost
@@ -91,8 +91,8 @@ from .thresholds import FALSE_ALARM_SHARE as FALSE_ALARM_SHARE
 from .thresholds import FLOOR_FACTOR as FLOOR_FACTOR
 from .thresholds import GATE_RATIO as GATE_RATIO
 from .thresholds import HINT_ALPHA as HINT_ALPHA
-from .thresholds import INTERNAL_KINDS as INTERNAL_KINDS
 from .thresholds import INTACT_EFFECT as INTACT_EFFECT
+from .thresholds import INTERNAL_KINDS as INTERNAL_KINDS
 from .thresholds import NO_FLOOR as NO_FLOOR
 from .thresholds import PARTIAL_EFFECT as PARTIAL_EFFECT
 from .thresholds import POWER as POWER
@@ -103,7 +103,7 @@ from .verdict import Direction as Direction
 from .verdict import Domain as Domain
 from .verdict import Evidence as Evidence
 from .verdict import Outcome as Outcome
-from .verdict import Status as Status
 from .verdict import Share as Share
+from .verdict import Status as Status
 from .verdict import Verdict as Verdict
 from .verdict import VerdictWord as VerdictWord
