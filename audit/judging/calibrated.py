@@ -32,7 +32,7 @@ from audit.calibration import joint_rule as joints
 from audit.judging.axes import is_trace
 from audit.judging.explain import Given
 from audit.judging.in_case import OUTCOMES, judge
-from audit.judging.ladder import Reached, in_case_state, is_below, reach, some_people, worded
+from audit.judging.ladder import Reached, in_case_state, is_below, reach, some_people, stands, worded
 from audit.judging.reasons import CONSISTENT, Unheard, axes_sentence, limits, strength, would_change
 from audit.judging.support import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
 from audit.schema import (
@@ -249,14 +249,12 @@ def _calibrated(reached: Reached, first: InCaseState, roles: Given, found: Opini
     The case's own stays where the gate stops it, where no causal test reads it, where it lies below the never-trained
     level without a joint trace, and where it shows a trace by itself that the joint rule does not see.
     """
-    if first in ("stopped", "unreadable"):
+    if stands(first, found.joined.found):
         return None
     if found.joined.found:
         if is_below(reached.evidence) and found.ratio.value < 1:
             return None
         return _stated(reached.axes.word(), "above", reached, roles, found)
-    if first in ("shown", "below"):
-        return None
     if first == "elsewhere":
         return _stated("PARTIAL", "above", reached, roles, found)
     clean = supported(found.ratio) == NEVER and not any(map(is_trace, reached.axes.inside))

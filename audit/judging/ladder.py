@@ -232,6 +232,11 @@ def verdict(evidence: Sequence[Evidence], roles: Given) -> Verdict:
     return worded(reach(evidence, roles), roles)
 
 
+def stands(state: str, joint: bool) -> bool:
+    """Does the case's own verdict stand, in this state before a joint rule that finds a trace or none?"""
+    return state in ("stopped", "unreadable") or (not joint and state in ("shown", "below"))
+
+
 def in_case_state(evidence: Sequence[Evidence], above: Collection[tuple[str, str]]) -> InCaseState:
     """What these in-case findings say before any joint rule: by the gate, the outputs, a level below, or other forms.
 
