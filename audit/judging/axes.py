@@ -46,10 +46,10 @@ def widened(measurement: Measurement, tests: int) -> Interval | None:
     return Interval(lo=value - factor * max(value - ci95.lo, 0.0), hi=value + factor * max(ci95.hi - value, 0.0))
 
 
-def _share(found: Sequence[Evidence], tests: int) -> Share | None:
+def _share(candidates: Sequence[Evidence], tests: int) -> Share | None:
     """The axis of these tests: the highest lower bound; of equal ones the first."""
     shares: list[Share] = []
-    for m in (e.measurement for e in found):
+    for m in (e.measurement for e in candidates):
         ci95 = widened(m, tests)
         if ci95 is not None and isinstance(m.value, float):
             shares.append(Share(value=m.value, ci95=ci95, measurement=f"{m.probe}.{m.name}"))
@@ -61,7 +61,7 @@ class Axes(NamedTuple):
 
     outputs: Share | Missing
     internals: Share | Missing
-    said: tuple[Evidence, ...]
+    in_outputs: tuple[Evidence, ...]
     held: tuple[Evidence, ...]
     recovered: tuple[Evidence, ...]
 
@@ -90,19 +90,19 @@ class Axes(NamedTuple):
 def axes(evidence: Sequence[Evidence]) -> Axes:
     """Both axes of in-case evidence."""
     outputs = trusted(evidence, ("output",))
-    said = _share(outputs, len(outputs))
+    outputs_axis = _share(outputs, len(outputs))
     inside, attacks = trusted(evidence, ("causal", "decoding")), trusted(evidence, ("recovery",))
     tests = len(inside) + len(attacks)
     held = [e for e in inside if is_trace(e)]
-    recovered = [e for e in attacks if is_trace(e) and _beyond(e.measurement, said, tests)]
+    recovered = [e for e in attacks if is_trace(e) and _beyond(e.measurement, outputs_axis, tests)]
     internals = _share([*held, *recovered], tests) or _share(inside, tests)
     return Axes(
-        said or NO_OUTPUT, internals or NO_INTERNAL, tuple(e for e in outputs if is_trace(e)), tuple(held),
+        outputs_axis or NO_OUTPUT, internals or NO_INTERNAL, tuple(e for e in outputs if is_trace(e)), tuple(held),
         tuple(recovered),
     )  # fmt: skip
 
 
-def _beyond(measurement: Measurement, said: Share | None, tests: int) -> bool:
+def _beyond(measurement: Measurement, outputs: Share | None, tests: int) -> bool:
     """Does an attack bring back more than the outputs say without it?"""
     ci95 = widened(measurement, tests)
-    return ci95 is not None and (said is None or ci95.lo > max(said.ci95.hi, 0.0))
+    return ci95 is not None and (outputs is None or ci95.lo > max(outputs.ci95.hi, 0.0))

@@ -213,7 +213,7 @@ def validation(
 def decide(
     evidence: Sequence[Evidence], roles: Given, standing: ApplicableCalibrations
 ) -> tuple[tuple[Evidence, ...], Verdict]:
-    """Weigh in-case evidence and reach the verdict: whether there is a trace is the joint rule's where it can be had."""
+    """Weigh in-case evidence and reach the verdict: whether there is a trace says the joint rule where there is one."""
     reached = reach(evidence, roles)
     final, low = reached.evidence, is_below(reached.evidence)
     rows = [feature_row(e.measurement) for e in final]
@@ -222,7 +222,7 @@ def decide(
     above = [e.measurement for e in weighed if e.basis == "calibrated" and e.outcome == "trace found"]
     first = in_case_state(final, {(m.probe, m.name) for m in above})
     calibrated = None
-    if joint_opinion is not None and not roles.disagree:
+    if joint_opinion is not None:
         calibrated = _calibrated(reached, first, roles, joint_opinion)
     return weighed, calibrated or worded(reached, roles, _stale(standing))
 

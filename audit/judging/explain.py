@@ -24,15 +24,11 @@ from audit.schema import (
 
 
 class Given(NamedTuple):
-    """Which roles the case gives the judge: how many references, an ancestor, never-trained holdout people.
-
-    ``disagree``: why the references are no null together, in words; empty where they agree.
-    """
+    """Which roles the case gives the judge: how many references, an ancestor, never-trained holdout people."""
 
     references: int
     ancestor: bool
     holdout: bool
-    disagree: str = ""
 
     @property
     def null(self) -> bool:
@@ -68,7 +64,7 @@ def decision_rule() -> tuple[str, ...]:
         "4. PARTIAL: a trace in the outputs, or one inside that is not beyond doubt above the outputs, or one of some "
         "people only.",
         "5. INCONCLUSIVE, over-suppressed: no trace, and a test of outputs or states below the never-trained level: "
-        f"overall effect at most -{TRACE_EFFECT}, p < {ALPHA}, and its interval further below than references lie apart "
+        f"overall effect at most -{TRACE_EFFECT}, p < {ALPHA}, its interval further below than references lie apart "
         f"(here or, if more, in the floors stored; without a second reference {FLOOR_FACTOR:g} times the stored one).",
         f"6. CONSISTENT WITH NEVER TRAINED: every sharp test is silent, among them one of the outputs and one of the "
         f"states. Sharp: finds {BLUNT} of base, held of everybody, with probability {POWER} (its detection limit); "

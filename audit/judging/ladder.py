@@ -56,10 +56,10 @@ def _strongest(evidence: Sequence[Evidence]) -> list[Evidence]:
     return [e for _, e in sorted(valued, key=lambda pair: -pair[0])]
 
 
-def _led(found: Sequence[Evidence], measurement: str) -> list[Evidence]:
+def _led(traces: Sequence[Evidence], measurement: str) -> list[Evidence]:
     """The evidence, that of this measurement first."""
     return sorted(
-        _strongest(found), key=lambda e: f"{e.measurement.probe}.{e.measurement.name}" != measurement
+        _strongest(traces), key=lambda e: f"{e.measurement.probe}.{e.measurement.name}" != measurement
     )  # fmt: skip
 
 
@@ -71,28 +71,22 @@ def _rung_by_gate(evidence: Sequence[Evidence]) -> Rung | None:
         return Rung("INVALID", broken, tuple(_named(e) for e in broken))
     if not any(e.status == "gate_passed" for e in gates):
         why = "; ".join(_named(e) for e in gates) or "no utility gate was measured"
-        said = f"nothing says that the suspect is usable at all: {why}"
-        return Rung("INCONCLUSIVE", [], (said,), reason="no utility gate")
+        because = f"nothing says that the suspect is usable at all: {why}"
+        return Rung("INCONCLUSIVE", [], (because,), reason="no utility gate")
     return None
 
 
-def _rung_by_roles(roles: Given) -> Rung | None:
-    if not roles.disagree:
-        return None
-    return Rung("INCONCLUSIVE", [], (f"the references disagree: {roles.disagree}",), reason="references disagree")
-
-
-def _rung_by_trace(evidence: Sequence[Evidence], found: Axes) -> Rung | None:
+def _rung_by_trace(evidence: Sequence[Evidence], shares: Axes) -> Rung | None:
     """INTACT, SUPPRESSED or PARTIAL, by the axes."""
-    traces = [*found.said, *found.inside]
-    if not traces and not found.is_intact:
+    traces = [*shares.in_outputs, *shares.inside]
+    if not traces and not shares.is_intact:
         return None
-    word = found.word() if found.inside or found.is_intact else "PARTIAL"
-    axis = found.internals if word == "SUPPRESSED" or not found.said else found.outputs
-    side = found.inside if word == "SUPPRESSED" else found.said or found.inside
+    word = shares.word() if shares.inside or shares.is_intact else "PARTIAL"
+    axis = shares.internals if word == "SUPPRESSED" or not shares.in_outputs else shares.outputs
+    side = shares.inside if word == "SUPPRESSED" else shares.in_outputs or shares.inside
     lead = _led(side or traces, "" if isinstance(axis, Missing) else axis.measurement)
     rest = [e for e in _strongest(traces) if e not in lead]
-    because = [axes_sentence(word, found), *map(_named, (*lead, *rest))]
+    because = [axes_sentence(word, shares), *map(_named, (*lead, *rest))]
     if low := _below(evidence):
         because.append(f"elsewhere it lies below the never-trained level: {'; '.join(map(_named, low))}")
     return Rung(word, [*lead, *rest], tuple(because), "above")
@@ -140,41 +134,41 @@ def _rung_by_silence(evidence: Sequence[Evidence], roles: Given) -> Rung:
         shows = "only holdout people show" if roles.holdout else "nothing shows"
         why = f"no reference and no ancestor: {shows} the level of a model that never knew, so silence says little"
         return Rung("INCONCLUSIVE", [], (why,), reason="no model that never knew was given")
-    found = silence(evidence)
-    if not found.holds:
-        return _undecided(evidence, found)
+    state = silence(evidence)
+    if not state.holds:
+        return _undecided(evidence, state)
     elsewhere = beyond_chance(held_out(evidence))
     if elsewhere:
         why = "no trace on the rows that the edit was told to forget, but one on forms held out of it"
         return Rung("PARTIAL", _strongest(elsewhere), (why, *(_named(e) for e in elsewhere)), "above")
     chance = [e for e in held_out(evidence) if is_trace(e)]
-    said = [f"{_named(e)}; no more than chance among the tests of held-out forms (Holm)" for e in chance]
-    lead = [e for e in found.quiet if e.measurement.kind in STATES] or found.quiet
-    rest = [e for e in found.quiet if e not in lead]
-    limit = [limit] if (limit := limit_sentence(found.quiet)) else []
-    return Rung(CONSISTENT, [*lead, *rest], (*limit, *map(_named, (*lead, *rest)), *said))
+    chances = [f"{_named(e)}; no more than chance among the tests of held-out forms (Holm)" for e in chance]
+    lead = [e for e in state.quiet if e.measurement.kind in STATES] or state.quiet
+    rest = [e for e in state.quiet if e not in lead]
+    limit = [limit] if (limit := limit_sentence(state.quiet)) else []
+    return Rung(CONSISTENT, [*lead, *rest], (*limit, *map(_named, (*lead, *rest)), *chances))
 
 
-def _undecided(evidence: Sequence[Evidence], found: Silence) -> Rung:
+def _undecided(evidence: Sequence[Evidence], state: Silence) -> Rung:
     """INCONCLUSIVE, with what kept it from silence: blindness first, then tests that are open."""
     mute = unheard(evidence)
-    told = [*found.lacking, *map(_named, found.doubts), *(map(_named, (*mute.blind, *mute.blunt)))]
-    return Rung("INCONCLUSIVE", [], tuple(dict.fromkeys(told)), reason=_reason(evidence, found))
+    doubts = [*state.lacking, *map(_named, state.doubts), *(map(_named, (*mute.blind, *mute.blunt)))]
+    return Rung("INCONCLUSIVE", [], tuple(dict.fromkeys(doubts)), reason=_reason(evidence, state))
 
 
-def _reason(evidence: Sequence[Evidence], found: Silence) -> str:
+def _reason(evidence: Sequence[Evidence], state: Silence) -> str:
     mute = unheard(evidence)
-    if mute.short or (found.lacking and mute.few):
+    if mute.short or (state.lacking and mute.few):
         units = max((e.measurement.units for e in mute.few), default=0)
         return f"blind: too few people ({units})" if units else "blind: too few people"
-    if found.lacking:
+    if state.lacking:
         causal = [e for e in mute.blind if e.measurement.kind == "causal"]
         if causal and all(isinstance(e.measurement.value, Missing) for e in causal):
             return "no common basis: base cannot read the suspect's states"
         if mute.blunt:
-            return f"too blunt: {'; '.join(found.lacking)}"
-        return f"blind: {'; '.join(found.lacking)}"
-    names = ", ".join(dict.fromkeys(e.measurement.probe for e in found.doubts))
+            return f"too blunt: {'; '.join(state.lacking)}"
+        return f"blind: {'; '.join(state.lacking)}"
+    names = ", ".join(dict.fromkeys(e.measurement.probe for e in state.doubts))
     return f"open: {names} shows neither a trace nor silence"
 
 
@@ -195,12 +189,12 @@ def reach(evidence: Sequence[Evidence], roles: Given) -> Reached:
     verdict.
     """
     final = settled(evidence)
-    found = axes(final)
+    shares = axes(final)
     rung = (
-        _rung_by_gate(final) or _rung_by_roles(roles) or _rung_by_trace(final, found) or _rung_by_depth(final)
+        _rung_by_gate(final) or _rung_by_trace(final, shares) or _rung_by_depth(final)
         or _rung_by_silence(final, roles)
     )  # fmt: skip
-    return Reached(rung, found, tuple(final), people_kept(final))
+    return Reached(rung, shares, tuple(final), people_kept(final))
 
 
 def some_people(word: VerdictWord, people: PeopleKept | Missing) -> str:
@@ -214,14 +208,14 @@ def worded(reached: Reached, roles: Given, stale: str = "") -> Verdict:
     """The in-case verdict of what was reached; ``stale`` says which calibration would have judged but for its age."""
     rung, evidence = reached.rung, reached.evidence
     lead = rung.basis[0].measurement if rung.basis else None
-    some = some_people(rung.word, reached.people)
+    people = some_people(rung.word, reached.people)
     return Verdict.model_validate(
         {
             "word": rung.word, "because": rung.because, "direction": rung.direction, "basis": "in-case",
             "strength": strength(rung.word, roles, evidence),
             "would_change": would_change(rung.word, roles, evidence, rung.direction == "below"),
             "limits": limits([e.measurement for e in rung.basis], unheard(evidence), roles, stale=stale),
-            "sentence": sentence(rung.word, lead, rung.because[0], some or rung.reason),
+            "sentence": sentence(rung.word, lead, rung.because[0], people or rung.reason),
             "outputs": reached.axes.outputs, "internals": reached.axes.internals, "people": reached.people,
         }
     )  # fmt: skip
@@ -246,14 +240,14 @@ def in_case_state(evidence: Sequence[Evidence], above: Collection[tuple[str, str
     there is no joint rule, and the case's own word is the verdict.
     """
     reached = reach(evidence, ALL_ROLES)
-    final, found, word = reached.evidence, reached.axes, reached.rung.word
+    final, shares, word = reached.evidence, reached.axes, reached.rung.word
     if _rung_by_gate(final) is not None:
         return "stopped"
     readable = [e for e in trusted(final, ("causal",)) if blindness(e.measurement) is None]
     if not readable:
         return "shown" if word in TRACE_WORDS else "unreadable"
     low = is_below(final)
-    if found.said or found.is_intact or found.recovered or (low and found.inside):
+    if shares.in_outputs or shares.is_intact or shares.recovered or (low and shares.inside):
         return "shown"
     if low:
         return "below"

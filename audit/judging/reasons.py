@@ -56,10 +56,10 @@ def is_low(measurement: Measurement) -> bool:
     return not isinstance(measurement.value, Missing) and measurement.value < 0
 
 
-def axes_sentence(word: VerdictWord, found: Axes) -> str:
+def axes_sentence(word: VerdictWord, axes: Axes) -> str:
     """What the outputs say and the inside holds, as shares of base."""
-    outputs, inside = _axis(found.outputs, "what the suspect says"), _axis(found.internals, "what it holds inside")
-    if isinstance(found.outputs, Share) and isinstance(found.internals, Share) and word == "SUPPRESSED":
+    outputs, inside = _axis(axes.outputs, "what the suspect says"), _axis(axes.internals, "what it holds inside")
+    if isinstance(axes.outputs, Share) and isinstance(axes.internals, Share) and word == "SUPPRESSED":
         return f"it hides more than it says: {inside}, {outputs}"
     return f"{outputs}; {inside}"
 
@@ -123,8 +123,6 @@ def limits(
     which would have judged, and why it did not.
     """
     found = [*([f"Nothing could be decided: {mute.short}."] if mute.short else []), *([stale] if stale else [])]
-    if roles.disagree:
-        found.append(f"The references are no null together: {roles.disagree}.")
     if not roles.null and roles.holdout:
         found.append("No model that never knew was given: holdout people stand in, which can show traces only.")
     elif not roles.null:
@@ -147,10 +145,10 @@ def limits(
     return _five(found, ("In-case basis", "The error rates"))
 
 
-def _five(found: Sequence[str], needed: Sequence[str]) -> tuple[str, ...]:
+def _five(statements: Sequence[str], needed: Sequence[str]) -> tuple[str, ...]:
     """The first five, and among them what the verdict rests on."""
-    last = [x for x in found[5:] if x.startswith(tuple(needed))]
-    return (*found[: 5 - len(last)], *last)
+    last = [x for x in statements[5:] if x.startswith(tuple(needed))]
+    return (*statements[: 5 - len(last)], *last)
 
 
 def _planned(n: int) -> str:
@@ -163,9 +161,7 @@ def would_change(word: VerdictWord, roles: Given, evidence: Sequence[Evidence], 
     if word == "INVALID":
         return ("A suspect that still answers retained questions.",)
     found: list[str] = []
-    if roles.disagree:
-        found.append("References that agree with one another, retrained from the same ancestor.")
-    elif roles.references < 2:
+    if roles.references < 2:
         found.append("Two or more references retrained from the same ancestor, none of them the audited model.")
     if word in TRACE_WORDS:
         return (*found, *_removed(word))
@@ -207,8 +203,8 @@ def _undecided(evidence: Sequence[Evidence]) -> list[str]:
     return found
 
 
-def _names(found: Sequence[Evidence]) -> str:
-    return ", ".join(dict.fromkeys(f"{e.measurement.probe}.{e.measurement.name}" for e in found))
+def _names(tests: Sequence[Evidence]) -> str:
+    return ", ".join(dict.fromkeys(f"{e.measurement.probe}.{e.measurement.name}" for e in tests))
 
 
 def _attacks(evidence: Sequence[Evidence]) -> list[str]:

@@ -29,9 +29,9 @@ def settled(evidence: Sequence[Evidence]) -> list[Evidence]:
 
 
 def _no_hint(evidence: Evidence, tests: int) -> Evidence:
-    found = quiet(evidence.measurement)
-    told = f"{found.because}; its p is no hint among {tests} sharp tests (Holm)"
-    return found.model_copy(update={"because": told})
+    silent = quiet(evidence.measurement)
+    because = f"{silent.because}; its p is no hint among {tests} sharp tests (Holm)"
+    return silent.model_copy(update={"because": because})
 
 
 def known_power(evidence: Sequence[Evidence]) -> bool:
@@ -85,9 +85,9 @@ def _by_kind(evidence: Sequence[Evidence]) -> Silence:
     return Silence(quiet_ones, doubts, tuple(lacking))
 
 
-def sharpest(found: Sequence[Evidence]) -> Measurement | None:
+def sharpest(silent: Sequence[Evidence]) -> Measurement | None:
     """The silent test that would have found the smallest trace; None where no power is known."""
-    known = [e.measurement for e in found if is_sharp(e.measurement)]
+    known = [e.measurement for e in silent if is_sharp(e.measurement)]
     return min(known, key=_found_share, default=None)
 
 
@@ -97,14 +97,14 @@ def _found_share(measurement: Measurement) -> tuple[float, str]:
     return share, f"{measurement.probe}.{measurement.name}"
 
 
-def limit_sentence(found: Sequence[Evidence]) -> str:
+def limit_sentence(silent: Sequence[Evidence]) -> str:
     """The detection limit of what is silent: of the outputs and of the inside, each by its sharpest test."""
-    told: list[str] = []
+    sides: list[str] = []
     for kinds, side in ((("output",), "outputs"), (INTERNAL_KINDS, "inside")):
-        best = sharpest([e for e in found if e.measurement.kind in kinds])
+        best = sharpest([e for e in silent if e.measurement.kind in kinds])
         if best is not None:
-            told.append(f"{side} ({best.probe}.{best.name}): {limit_of(best)}")
-    return f"detection limit, {'; '.join(told)}" if told else ""
+            sides.append(f"{side} ({best.probe}.{best.name}): {limit_of(best)}")
+    return f"detection limit, {'; '.join(sides)}" if sides else ""
 
 
 def is_open_above(evidence: Sequence[Evidence]) -> bool:

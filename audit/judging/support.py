@@ -116,8 +116,8 @@ def rates_sentence(ratio: LikelihoodRatio) -> str:
     """Both error rates of the rule that gave an outcome, as counts, and what it is that was missed."""
     return (
         f"On models of known truth, in worlds and mechanisms held out of its fitting, this rule raised a false alarm "
-        f"in {rate(ratio.false_alarms)} and missed a fake, a model that knows everything and was made to keep quiet, in "
-        f"{rate(ratio.misses)}."
+        f"in {rate(ratio.false_alarms)} and missed a fake, a model that knows everything and was made to keep quiet, "
+        f"in {rate(ratio.misses)}."
     )
 
 

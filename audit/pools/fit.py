@@ -121,9 +121,10 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
         ]
         for i in range(len(models))
     ]
+    with_states = tuple(_subject(model, names, floors) for model, names in zip(models, above, strict=True))
     subjects = Subjects(
         name=pool.name, command=pool.command, quick=pool.quick, draws=pool.draws, worlds=len(worlds),
-        made_with=made_with(), subjects=tuple(_subject(model, exceeded, floors) for model, exceeded in zip(models, above, strict=True)),
+        made_with=made_with(), subjects=with_states,
     )  # fmt: skip
     calibrations = {
         probe: Calibration(

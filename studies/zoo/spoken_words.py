@@ -72,7 +72,9 @@ class _Model(NamedTuple):
     calibrated: str
 
 
-def spoken(worlds: Sequence[WorldScores], subjects: Subjects, people: Roster, joint: Bool[ndarray, " subject"]) -> Spoken:
+def spoken(
+    worlds: Sequence[WorldScores], subjects: Subjects, people: Roster, joint: Bool[ndarray, " subject"]
+) -> Spoken:
     """Every word of the models in ``worlds`` that are among the ``subjects``; ``joint``: does a held-out joint rule
     find a trace in them?"""
     place = {(s.world, s.model): i for i, s in enumerate(subjects.subjects)}
@@ -140,8 +142,8 @@ def _detection(models: Sequence[_Model]) -> tuple[Detected, ...]:
         joint_hits = sum(m.calibrated in TRACES for m in group)
         curve.append(
             Detected(
-                people=people, of=of, worlds=len(group), in_case=alone_hits, in_case_ci95=_exact(alone_hits, len(group)),
-                calibrated=joint_hits, calibrated_ci95=_exact(joint_hits, len(group)),
+                people=people, of=of, worlds=len(group), in_case=alone_hits,
+                in_case_ci95=_exact(alone_hits, len(group)), calibrated=joint_hits, calibrated_ci95=_exact(joint_hits, len(group)),
             )
         )  # fmt: skip
     return tuple(curve)
@@ -176,7 +178,7 @@ def markdown(spoken_words: Spoken) -> list[str]:
         "",
         "Why clean models are not CONSISTENT by the case alone:",
         "",
-        *(f"- {n} times: {reason}" for reason, n in sorted(spoken_words.clean_open.items(), key=lambda x: (-x[1], x[0]))),
+        *(f"- {n} times: {reason}" for reason, n in sorted(spoken_words.clean_open.items(), key=_often)),
         "",
         "A trace is stated of models that know so many of the forget people (exact 95 % intervals of the share):",
         "",
@@ -188,11 +190,13 @@ def markdown(spoken_words: Spoken) -> list[str]:
     ]  # fmt: skip
 
 
+def _often(counted: tuple[str, int]) -> tuple[int, str]:
+    return -counted[1], counted[0]
+
+
 def _listed(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{n} {word}" for word, n in sorted(counts.items(), key=lambda x: (-x[1], x[0])))
+    return ", ".join(f"{n} {word}" for word, n in sorted(counts.items(), key=_often))
 
 
 def _ends(ci95: Interval) -> str:
     return f"{ci95.lo:.2f} to {ci95.hi:.2f}"
-
-

@@ -1,6 +1,6 @@
 """What the verdict says of every model of the pools, each by a rule that knew neither its world nor its mechanism.
 
-``python -m studies.zoo.verdicts`` reads ``scores/`` (for the words) and the stored calibrations, and writes
+``python -m studies.zoo.verdicts`` reads the scores (for the words) and the stored calibrations, and writes
 ``verdicts.json`` and the tables in the README beside it. Agreement with relearning is counted by a rule from which relearning was left out.
 """
 
@@ -168,7 +168,11 @@ def _effect(calibrations: Mapping[str, Calibration], kind: Kind, n: int) -> _Eff
 
 
 def examine(
-    subjects: Subjects, calibrations: Mapping[str, Calibration], provenance: Stamp, command: str, unseen: int = UNSEEN,
+    subjects: Subjects,
+    calibrations: Mapping[str, Calibration],
+    provenance: Stamp,
+    command: str,
+    unseen: int = UNSEEN,
     scores: Sequence[WorldScores] = (),
 ) -> Verdicts:
     """Every count, from stored features alone; words from ``scores``, where they are given.
@@ -188,7 +192,8 @@ def examine(
     )  # fmt: skip
     words = spoken(scores, subjects, full.people, full.joint) if scores else Missing(missing="no scores were read")
     return Verdicts(
-        spoken=words, stamp=provenance, command=command, worlds=subjects.worlds, unseen=unseen, subjects=subjects.content_hash(),
+        spoken=words,
+        stamp=provenance, command=command, worlds=subjects.worlds, unseen=unseen, subjects=subjects.content_hash(),
         counts=counts, later=later, lines=_lines(full, outputs),
         agreement=_agreement(without_relearning, relearned, tried), doses=_ordering(full),
     )  # fmt: skip

@@ -140,12 +140,6 @@ def test_the_axis_is_the_test_with_the_highest_lower_bound_among_those_that_show
     assert isinstance(found.internals, Share) and found.internals.measurement == "some_decoding.effect"
 
 
-def test_references_that_disagree_decide_nothing_and_the_reason_heads_the_verdict() -> None:
-    found = verdict([judge(m) for m in family(causal=1.0)], FULL._replace(disagree="they lie 0.4 apart"))
-    assert found.word == "INCONCLUSIVE" and found.sentence.startswith("INCONCLUSIVE: References disagree. ")
-    assert any("agree" in x for x in found.would_change)
-
-
 def test_no_floor_is_a_limit_only_where_a_measurement_that_takes_part_lacks_it() -> None:
     aside = reading("decoding", 0.0, -0.03, 0.03, 0.5, floor=NONE)
     trace = reading("causal", 0.9, 0.8, 1.0, 0.0001)

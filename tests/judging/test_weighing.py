@@ -174,7 +174,7 @@ def test_a_trace_in_the_states_alone_forbids_a_clean_verdict_of_the_joint_rule(f
     st.tuples(*[st.floats(-1, 1)] * 3), st.tuples(*[st.sampled_from([0.0001, 0.5])] * 3),
     st.tuples(*[st.sampled_from([0.0001, 0.5])] * 3),
 )  # fmt: skip
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 def test_a_suspect_below_the_never_trained_level_is_told_no_ratio_for_never_trained(
     folder: Path, values: tuple[float, ...], p: tuple[float, ...], p_below: tuple[float, ...]
 ) -> None:
