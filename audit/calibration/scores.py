@@ -21,6 +21,7 @@ from audit.schema import (
     Interval,
     Kind,
     Measurement,
+    MeasurementScale,
     Missing,
     Number,
     Overall,
@@ -34,6 +35,7 @@ from audit.storage import write_atomic
 
 Content = Literal["same", "other words", "other people"]
 DIGITS = 5
+NOT_KEPT = Missing(missing="not computed for this measurement")
 _rounded = partial(significant, digits=DIGITS)
 
 
@@ -81,6 +83,7 @@ class Score(Record):
     control_found: bool
     units: int
     readings: dict[str, float] = {}
+    scale: MeasurementScale = "effect"
     power: Power | Missing = NOT_SCORED
     people: PeopleKept | Missing = NOT_SCORED
 
@@ -97,6 +100,7 @@ class Score(Record):
             overall=overall, units=m.units,
             control_found=not isinstance(m.positive_control, Missing) and m.positive_control.found,
             readings={name: _rounded(value) for name, value in m.readings.items()},
+            scale=m.scale,
             power=_power(m.power), people=_people(m.people, names or {}),
         )  # fmt: skip
 
@@ -105,7 +109,7 @@ class Score(Record):
         absent = Missing(missing="a score keeps numbers only")
         return Measurement(
             probe=self.probe, name=self.name, kind=self.kind, mode=self.mode, form=self.form, statistic=self.name,
-            value=self.value, unit="", scale="other", ci95=self.ci95, n=Count(scored=self.units),
+            value=self.value, unit="", scale=self.scale, ci95=self.ci95, n=Count(scored=self.units),
             unit_of_replication="", units=self.units, seed=0, p=self.p, p_below=self.p_below, null=absent,
             positive_control=Control(value=float(self.control_found), ci95=absent, found=self.control_found),
             floor=self.floor, overall=self.overall, readings=self.readings, items=absent,
