@@ -190,7 +190,8 @@ def _control(base_excess: Sides, scale: ndarray, pair: Pair, design: Design) -> 
 def _test_name(people: int, others: int) -> str:
     """How p comes about, fixed by the numbers of people alone."""
     if stats.judged_by_t(people, others):
-        return f"Student's t {'of forget less holdout people' if others else 'over people'}, corrected for skewness, Bonferroni over layers"
+        of = "of forget less holdout people" if others else "over people"
+        return f"Student's t {of}, corrected for skewness, Bonferroni over layers"
     corrected = ", corrected for skewness" if min(people, others or people) > 1 else ""
     return _randomised(others) + corrected
 
