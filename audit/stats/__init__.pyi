@@ -1,6 +1,9 @@
 from . import clustered as clustered
 from . import likelihood_ratio as likelihood_ratio
 from . import monotone as monotone
+from . import randomisation as randomisation
+from . import ratio_intervals as ratio_intervals
+from . import skewed_means as skewed_means
 from . import tofu as tofu
 from .bootstrap import Resampled as Resampled
 from .bootstrap import bootstrap_effect as bootstrap_effect

@@ -102,14 +102,14 @@ class Sided(NamedTuple):
     below: Float[ndarray, " layer"]
 
 
-def corrected(found: Moments, n: int) -> Sided:
+def corrected(moment: Moments, n: int) -> Sided:
     """t with skewness corrected in its cautious direction: a long right tail speaks against below, a left one against
     above. Without any spread t is 0 or infinite."""
-    flat = found.error <= 0
-    t = found.value / np.where(flat, 1.0, found.error)
-    below = np.maximum(t, held_back(n) * np.maximum(t, hall(t, np.maximum(found.skewness, 0.0))))
-    above = np.minimum(t, held_back(n) * np.minimum(t, hall(t, np.minimum(found.skewness, 0.0))))
-    endless = np.where(found.value == 0, 0.0, np.copysign(np.inf, found.value))
+    flat = moment.error <= 0
+    t = moment.value / np.where(flat, 1.0, moment.error)
+    below = np.maximum(t, held_back(n) * np.maximum(t, hall(t, np.maximum(moment.skewness, 0.0))))
+    above = np.minimum(t, held_back(n) * np.minimum(t, hall(t, np.minimum(moment.skewness, 0.0))))
+    endless = np.where(moment.value == 0, 0.0, np.copysign(np.inf, moment.value))
     return Sided(np.where(flat, endless, above), np.where(flat, endless, below))
 
 
@@ -128,16 +128,16 @@ def mean_max_t(
     ``scale`` divides the contrasts of ``null_effect``.
     """
     family = randomisation.family(x, seed, forget, draws)
-    n, found = fewest(len(x), forget), moments(x, forget)
+    n, moment = fewest(len(x), forget), moments(x, forget)
     if n < 2:
         return randomisation.judge(family, family.observed, family.observed, scale)
-    t = corrected(found, n)
+    t = corrected(moment, n)
     judged = randomisation.judge(family, t.above, t.below, scale)
-    p = [stdtr(found.df, -t.above), stdtr(found.df, t.below)]
+    p = [stdtr(moment.df, -t.above), stdtr(moment.df, t.below)]
     if n >= FEW:
         return judged._replace(p=max(judged.p, float(p[0].min())), p_below=max(judged.p_below, float(p[1].min())))
-    floor = np.where(found.error > 0, LEAST_T, one_of_all(len(x), forget))
-    by_side = [min(1.0, x.shape[1] * float(np.maximum(one, floor).min())) for one in p]
+    floor = np.where(moment.error > 0, LEAST_T, one_of_all(len(x), forget))
+    by_side = [min(1.0, x.shape[1] * float(np.maximum(tail, floor).min())) for tail in p]
     return judged._replace(p=by_side[0], p_below=by_side[1])
 
 

@@ -12,7 +12,6 @@ from scipy.special import ndtr, ndtri, stdtr, stdtrit
 
 from audit import stats
 from audit.stats import randomisation, ratio_intervals, skewed_means
-from audit.stats.skewed_means import Moments, Sided, corrected, hall, held_back, moments, unhall
 
 ALPHA, TAIL = 0.01, 0.025
 RESAMPLES, SIGNS = 999, 999
@@ -67,23 +66,23 @@ def bca_ends(x: ndarray, again: Resampled, tail: float) -> Ends:
     lean = np.where(squares > 0, cubes / np.where(squares > 0, 6 * squares**1.5, 1), 0.0)
     bias = ndtri(np.clip((again.deviation < 0).mean(0), 1 / RESAMPLES, 1 - 1 / RESAMPLES))
     z = [bias + ndtri(tail), bias - ndtri(tail)]
-    ends = [quantile(again.deviation, ndtr(bias + one / (1 - lean * one))) for one in z]
+    ends = [quantile(again.deviation, ndtr(bias + end / (1 - lean * end))) for end in z]
     return Ends(x.mean(0) + ends[0], x.mean(0) + ends[1])
 
 
 # ---- tests ----------------------------------------------------------------------------------------------------------
-def studentised(found: Moments) -> ndarray:
+def studentised(moment: skewed_means.Moments) -> ndarray:
     """Plain t; 0/0 is 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(found.error > 0, found.value / found.error, np.sign(found.value) * 1e9)
+        return np.where(moment.error > 0, moment.value / moment.error, np.sign(moment.value) * 1e9)
 
 
-def by_t(sided: Sided, df: ndarray) -> Calls:
+def by_t(sided: skewed_means.Sided, df: ndarray) -> Calls:
     """Against Student's t."""
     return Calls(stdtr(df, -sided.above) < ALPHA, stdtr(df, sided.below) < ALPHA)
 
 
-def by_randomisation(family: randomisation.Family, sided: Sided) -> Calls:
+def by_randomisation(family: randomisation.Family, sided: skewed_means.Sided) -> Calls:
     """Against sign flips or permutations: each draw has its own."""
     add = 0 if family.exact else 1
     slack = randomisation.TIE * np.maximum(1.0, np.nan_to_num(np.abs(family.observed), posinf=0.0))
@@ -95,39 +94,39 @@ def by_randomisation(family: randomisation.Family, sided: Sided) -> Calls:
 def both(*calls: Calls) -> Calls:
     """The largest p of several tests."""
     return Calls(
-        np.logical_and.reduce([one.above for one in calls]), np.logical_and.reduce([one.below for one in calls])
+        np.logical_and.reduce([call.above for call in calls]), np.logical_and.reduce([call.below for call in calls])
     )
 
 
 def chosen(x: ndarray, forget: ndarray | None, family: randomisation.Family) -> Calls:
     """What :func:`audit.stats.mean_max_t` does with one layer, for every draw."""
-    found, n = moments(x, forget), stats.fewest(len(x), forget)
+    moment, n = skewed_means.moments(x, forget), stats.fewest(len(x), forget)
     sides = (len(x), 0) if forget is None else (int(forget.sum()), int((~forget).sum()))
+    t = skewed_means.corrected(moment, n)
     if not stats.judged_by_t(*sides):
-        return both(by_randomisation(family, corrected(found, n)), by_t(corrected(found, n), found.df))
+        return both(by_randomisation(family, t), by_t(t, moment.df))
     flat = skewed_means.one_of_all(len(x), forget)
-    spread = (found.error > 0) | (flat < ALPHA)
-    calls = by_t(corrected(found, n), found.df)
+    spread = (moment.error > 0) | (flat < ALPHA)
+    calls = by_t(t, moment.df)
     return Calls(calls.above & spread, calls.below & spread)
 
 
 def tests(x: ndarray, seed: int) -> dict[str, Calls]:
     """Every test of people's values [person draw] against zero."""
-    found, n = moments(x), len(x)
-    t, df, skewness = studentised(found), found.df, found.skewness
+    moment = skewed_means.moments(x)
+    t, df, skewness = studentised(moment), moment.df, moment.skewness
     family = randomisation.family(x, seed, None, SIGNS)
     again = resampled(x, seed)
     with np.errstate(over="ignore", invalid="ignore"):
         johnson = np.where(np.abs(t) < 1e8, t + skewness / 6 + skewness * t**2 / 3, t)
-        straight = np.where(np.abs(t) < 1e8, hall(t, skewness), t)
+        straight = np.where(np.abs(t) < 1e8, skewed_means.hall(t, skewness), t)
     ends = bca_ends(x, again, ALPHA)
-    flips = by_randomisation(family, Sided(t, t))
-    of_hall = by_t(Sided(straight, straight), df)
-    assert held_back(n) <= 1
+    flips = by_randomisation(family, skewed_means.Sided(t, t))
+    of_hall = by_t(skewed_means.Sided(straight, straight), df)
     return {
-        "student_t": by_t(Sided(t, t), df),
+        "student_t": by_t(skewed_means.Sided(t, t), df),
         "sign_flips": flips,
-        "johnson": by_t(Sided(johnson, johnson), df),
+        "johnson": by_t(skewed_means.Sided(johnson, johnson), df),
         "hall": of_hall,
         "bootstrap_t": Calls(t > quantile(again.t, 1 - ALPHA), t < quantile(again.t, ALPHA)),
         "bca": Calls(ends.lo > 0, ends.hi < 0),
@@ -138,11 +137,11 @@ def tests(x: ndarray, seed: int) -> dict[str, Calls]:
 
 def two_sided_tests(x: ndarray, forget: ndarray, seed: int) -> dict[str, Calls]:
     """Tests of forget people against the others."""
-    found, family = moments(x, forget), randomisation.family(x, seed, forget, SIGNS)
-    t = studentised(found)
+    moment, family = skewed_means.moments(x, forget), randomisation.family(x, seed, forget, SIGNS)
+    t = studentised(moment)
     return {
-        "label_permutation": by_randomisation(family, Sided(t, t)),
-        "welch_t": by_t(Sided(t, t), found.df),
+        "label_permutation": by_randomisation(family, skewed_means.Sided(t, t)),
+        "welch_t": by_t(skewed_means.Sided(t, t), moment.df),
         "chosen": chosen(x, forget, family),
     }
 
@@ -151,12 +150,12 @@ def two_sided_tests(x: ndarray, forget: ndarray, seed: int) -> dict[str, Calls]:
 def intervals(numerator: ndarray, denominator: ndarray, seed: int) -> dict[str, Ends]:
     """Every interval of the ratio of means [draw]; the bootstraps but one are of the linearised ratio."""
     ratio, rest = ratio_intervals.linearised(numerator, denominator, None)
-    error, again = moments(rest), resampled(rest, seed)
+    error, again = skewed_means.moments(rest), resampled(rest, seed)
     q = -stdtrit(error.df, TAIL)
     drawn = bootstrap_ratios(numerator, denominator, seed)
     bca = bca_ends(rest, again, TAIL)
     ours = stats.ratio_bounds(numerator, denominator)
-    up, down = unhall(-q, error.skewness), unhall(q, error.skewness)
+    up, down = skewed_means.unhall(-q, error.skewness), skewed_means.unhall(q, error.skewness)
     t = [np.nan_to_num(quantile(again.t, share), posinf=1e9, neginf=-1e9) for share in (1 - TAIL, TAIL)]
     return {
         "percentile": Ends(quantile(drawn, TAIL), quantile(drawn, 1 - TAIL)),

@@ -116,7 +116,7 @@ def contrast(shapes: tuple[str, str], people: int, draws: int) -> list[Level]:
     tight: Shape = lambda rng, size: 0.1 * rng.standard_normal(size)  # noqa: E731
     null, moved = [], []
     for seed, size in enumerate(chunks(draws)):
-        x = np.concatenate([(SHAPES | {"tight": tight})[one](rng, (people, size)) for one in shapes])
+        x = np.concatenate([(SHAPES | {"tight": tight})[side](rng, (people, size)) for side in shapes])
         null.append(two_sided_tests(x, forget, seed))
         if seed % 5 == 0:
             moved.append(two_sided_tests(x + forget[:, None], forget, seed))
@@ -165,20 +165,20 @@ def largest(shape: str, people: int, draws: int) -> list[Coverage]:
 # ---- table ----------------------------------------------------------------------------------------------------------
 def worst_level(cells: list[Level]) -> dict[str, dict[int, float]]:
     """The larger false share of either side, of each method at each count of people, over shapes."""
-    found: dict[str, dict[int, float]] = {}
+    worst: dict[str, dict[int, float]] = {}
     for cell in cells:
-        by_people = found.setdefault(cell.method, {})
+        by_people = worst.setdefault(cell.method, {})
         by_people[cell.people] = max(by_people.get(cell.people, 0.0), cell.above, cell.below)
-    return found
+    return worst
 
 
 def worst_coverage(cells: list[Coverage]) -> dict[str, dict[int, float]]:
     """The smallest coverage of each method at each count of people, over shapes."""
-    found: dict[str, dict[int, float]] = {}
+    worst: dict[str, dict[int, float]] = {}
     for cell in cells:
-        by_people = found.setdefault(cell.method, {})
+        by_people = worst.setdefault(cell.method, {})
         by_people[cell.people] = min(by_people.get(cell.people, 1.0), cell.coverage)
-    return found
+    return worst
 
 
 def _show(title: str, worst: dict[str, dict[int, float]]) -> None:

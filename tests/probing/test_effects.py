@@ -195,9 +195,9 @@ def test_a_measurement_keeps_the_readings_of_its_probe_and_gets_the_sparse_ones(
 
 
 def test_an_interval_over_fewer_people_than_it_holds_for_is_called_unreliable() -> None:
-    one, two, five, six = (assess(panel(n), Design(seed=0, least_gap=0.1, draws=99)).test for n in (1, 2, 5, 6))
+    single, two, five, six = (assess(panel(n), Design(seed=0, least_gap=0.1, draws=99)).test for n in (1, 2, 5, 6))
     assert "over 2 people it is not reliable" in two and "over 5 people it is not reliable" in five
-    assert "95 % intervals" in six and "not reliable" not in six and "interval" not in one
+    assert "95 % intervals" in six and "not reliable" not in six and "interval" not in single
 
 
 @pytest.mark.parametrize(
@@ -219,8 +219,7 @@ def test_which_test_judges_is_fixed_by_the_numbers_of_people_and_said(people: in
             Sides(level + rng.exponential(0.1, (people, 2)), rng.standard_normal((holdout, 2)) if holdout else None)
             for level in (0.3, 0.9, 0.0)
         ]
-        found = assess(Panel(*sides), Design(seed=seed, least_gap=0.1, draws=99))
-        assert found.test.split(";")[0] == says
+        assert assess(Panel(*sides), Design(seed=seed, least_gap=0.1, draws=99)).test.split(";")[0] == says
 
 
 def test_the_ends_of_the_largest_effect_hold_for_any_layer_that_may_be_the_largest() -> None:
@@ -229,8 +228,8 @@ def test_the_ends_of_the_largest_effect_hold_for_any_layer_that_may_be_the_large
     for seed in range(40):
         rng = np.random.default_rng(seed)
         base, null = Sides(1 + 0.1 * rng.standard_normal((16, 8))), Sides(np.zeros((16, 8)))
-        found = assess(Panel(Sides(0.3 * rng.standard_normal((16, 8))), base, null), Design(seed, 0.1, draws=99))
-        assert isinstance(found.ci95, Interval) and isinstance(found.value, float)
-        assert found.ci95.lo < 0.02 and found.ci95.lo < found.value < found.ci95.hi and found.ci95.hi > 0
-        values.append(found.value)
+        largest = assess(Panel(Sides(0.3 * rng.standard_normal((16, 8))), base, null), Design(seed, 0.1, draws=99))
+        assert isinstance(largest.ci95, Interval) and isinstance(largest.value, float)
+        assert largest.ci95.lo < 0.02 and largest.ci95.lo < largest.value < largest.ci95.hi and largest.ci95.hi > 0
+        values.append(largest.value)
     assert np.mean(values) > 0.05

@@ -10,7 +10,7 @@ from audit import stats
 from audit.stats.ratio_intervals import linearised
 
 
-def kept_shares(seed: int, people: int, layers: int, skewed: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def shares(seed: int, people: int, layers: int, skewed: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Suspect and base over the null: shares around .3 of what base knows, layers half alike."""
     rng = np.random.default_rng(seed)
     base = 0.7 + 0.1 * rng.standard_normal((people, layers))
@@ -21,21 +21,21 @@ def kept_shares(seed: int, people: int, layers: int, skewed: bool = False) -> tu
 def test_without_skewness_it_is_students_interval_of_the_mean() -> None:
     half = np.random.default_rng(0).standard_normal((7, 2))
     x = np.r_[half, -half] + 2
-    found, oracle = stats.ratio_bounds(x, np.ones_like(x)), scipy_stats.ttest_1samp(x, 0).confidence_interval()
-    np.testing.assert_allclose(found.lo, oracle.low)
-    np.testing.assert_allclose(found.hi, oracle.high)
+    seen, oracle = stats.ratio_bounds(x, np.ones_like(x)), scipy_stats.ttest_1samp(x, 0).confidence_interval()
+    np.testing.assert_allclose(seen.lo, oracle.low)
+    np.testing.assert_allclose(seen.hi, oracle.high)
 
 
 def test_a_long_tail_moves_its_own_end_out_and_leaves_the_other() -> None:
     x = np.random.default_rng(1).exponential(1, (12, 1))
-    found, oracle = stats.ratio_bounds(x, np.ones_like(x)), scipy_stats.ttest_1samp(x, 0).confidence_interval()
-    assert found.lo == pytest.approx(oracle.low) and found.hi > oracle.high + 0.05
+    seen, oracle = stats.ratio_bounds(x, np.ones_like(x)), scipy_stats.ttest_1samp(x, 0).confidence_interval()
+    assert seen.lo == pytest.approx(oracle.low) and seen.hi > oracle.high + 0.05
     mirrored = stats.ratio_bounds(-x, np.ones_like(x))
-    assert mirrored.lo == pytest.approx(-found.hi) and mirrored.hi == pytest.approx(-found.lo)
+    assert mirrored.lo == pytest.approx(-seen.hi) and mirrored.hi == pytest.approx(-seen.lo)
 
 
 def test_the_linearised_ratio_is_what_leaving_a_person_out_changes() -> None:
-    left, base = kept_shares(2, 200, 1)
+    left, base = shares(2, 200, 1)
     ratio, rest = linearised(left, base, None)
     assert ratio == pytest.approx(left.sum() / base.sum()) and rest.sum() == pytest.approx(0, abs=1e-9)
     without = [np.delete(left, i).sum() / np.delete(base, i).sum() for i in range(200)]
@@ -47,14 +47,14 @@ def test_the_linearised_ratio_is_what_leaving_a_person_out_changes() -> None:
 def test_the_interval_holds_its_ratio_and_does_not_depend_on_the_unit(
     seed: int, people: int, layers: int, unit: float
 ) -> None:
-    left, base = kept_shares(seed, people, layers, skewed=seed % 2 == 0)
-    found, scaled = (stats.largest_ratio_bounds(u * left, u * base, 0) for u in (1, unit))
+    left, base = shares(seed, people, layers, skewed=seed % 2 == 0)
+    seen, scaled = (stats.largest_ratio_bounds(u * left, u * base, 0) for u in (1, unit))
     largest = float((left.mean(0) / base.mean(0)).max())
-    assert found.lo <= largest <= found.hi and found.ends == pytest.approx(scaled.ends)
+    assert seen.lo <= largest <= seen.hi and seen.ends == pytest.approx(scaled.ends)
     single = stats.ratio_bounds(left, base)
-    assert found.hi == pytest.approx(single.hi.max()) and found.lo <= single.lo.max() + 1e-12
+    assert seen.hi == pytest.approx(single.hi.max()) and seen.lo <= single.lo.max() + 1e-12
     if layers == 1:
-        assert found.ends == pytest.approx((single.lo[0], single.hi[0]))
+        assert seen.ends == pytest.approx((single.lo[0], single.hi[0]))
 
 
 @pytest.mark.parametrize("people", [8, 16])
@@ -62,19 +62,19 @@ def test_the_largest_of_equal_effects_is_not_called_larger_than_they_are(people:
     """A bootstrap of the maximum lies above the truth in a quarter of draws."""
     over, under, boot = 0, 0, 0
     for seed in range(300):
-        left, base = kept_shares(seed, people, 6, skewed=True)
-        found = stats.largest_ratio_bounds(left, base, seed)
-        over, under = over + (found.lo > 0.3), under + (found.hi < 0.3)
+        left, base = shares(seed, people, 6, skewed=True)
+        seen = stats.largest_ratio_bounds(left, base, seed)
+        over, under = over + (seen.lo > 0.3), under + (seen.hi < 0.3)
         drawn = stats.bootstrap_effect(left, base, seed, draws=199).effect.max(1)
         boot += stats.percentile_interval(drawn).lo > 0.3
     assert over + under <= scipy_stats.binom.ppf(0.999, 300, 0.07) < boot
 
 
 def test_layers_that_are_copies_cost_nothing_and_independent_ones_do() -> None:
-    left, base = kept_shares(3, 16, 1)
+    left, base = shares(3, 16, 1)
     copies = [np.repeat(x, 6, 1) for x in (left, base)]
-    one, six = stats.largest_ratio_bounds(left, base, 0), stats.largest_ratio_bounds(copies[0], copies[1], 0)
-    assert six.lo == pytest.approx(one.lo, abs=0.02) and six.hi == pytest.approx(one.hi)
+    single, six = stats.largest_ratio_bounds(left, base, 0), stats.largest_ratio_bounds(copies[0], copies[1], 0)
+    assert six.lo == pytest.approx(single.lo, abs=0.02) and six.hi == pytest.approx(single.hi)
     rng = np.random.default_rng(4)
     x = rng.standard_normal((16, 40))
     wide = stats.largest_ratio_bounds((x - x.mean(0)) / x.std(0), np.ones_like(x), 0)
@@ -87,6 +87,6 @@ def test_holdout_people_widen_the_interval_of_a_difference_by_their_own_spread()
     half = [rng.standard_normal((10, 1)) for _ in range(2)]
     x = np.r_[half[0], -half[0], 3 * half[1], -3 * half[1]] + forget[:, None]
     unit = np.where(forget, 1.0, 0.0)[:, None]
-    found = stats.ratio_bounds(x, unit, forget)
+    seen = stats.ratio_bounds(x, unit, forget)
     oracle = scipy_stats.ttest_ind(x[forget, 0], x[~forget, 0], equal_var=False).confidence_interval()
-    assert (found.lo[0], found.hi[0]) == pytest.approx((oracle.low, oracle.high))
+    assert (seen.lo[0], seen.hi[0]) == pytest.approx((oracle.low, oracle.high))

@@ -1,5 +1,7 @@
 """The test of a mean over few people: its parts against scipy and against brute force, its level under skew."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -20,23 +22,29 @@ def exponential(seed: int, people: int, layers: int = 3) -> np.ndarray:
     return (rng.exponential(1, (people, 1)) + rng.exponential(1, (people, layers))) / 2 - 1
 
 
+def t_of(x: np.ndarray) -> np.ndarray:
+    """Student's t of every layer, by scipy."""
+    return np.asarray(scipy_stats.ttest_1samp(x, 0))[0]
+
+
 # ---- parts
 def test_moments_of_one_side_are_scipys() -> None:
     x = np.random.default_rng(0).exponential(1, (9, 2))
-    found = moments(x)
-    np.testing.assert_allclose(found.error, scipy_stats.sem(x))
-    np.testing.assert_allclose(found.skewness, scipy_stats.skew(x, bias=False) / 3, rtol=1e-9)
-    np.testing.assert_allclose(found.value / found.error, scipy_stats.ttest_1samp(x, 0).statistic)
-    assert found.df.tolist() == [8, 8]
+    moment = moments(x)
+    np.testing.assert_allclose(moment.error, scipy_stats.sem(x))
+    np.testing.assert_allclose(moment.skewness, scipy_stats.skew(x, bias=False) / 3, rtol=1e-9)
+    np.testing.assert_allclose(moment.value / moment.error, t_of(x))
+    assert moment.df.tolist() == [8, 8]
 
 
 @pytest.mark.parametrize("others", [13, 40])
 def test_moments_of_two_large_sides_are_welchs(others: int) -> None:
     rng = np.random.default_rng(1)
     a, b = rng.normal(0, 1, (15, 2)), rng.normal(0, 3, (others, 2))
-    found, oracle = moments(np.r_[a, b], np.arange(15 + others) < 15), scipy_stats.ttest_ind(a, b, equal_var=False)
-    np.testing.assert_allclose(found.value / found.error, oracle.statistic)
-    np.testing.assert_allclose(found.df, oracle.df)
+    moment = moments(np.r_[a, b], np.arange(15 + others) < 15)
+    oracle: Any = scipy_stats.ttest_ind(a, b, equal_var=False)
+    np.testing.assert_allclose(moment.value / moment.error, oracle.statistic)
+    np.testing.assert_allclose(moment.df, oracle.df)
 
 
 def test_a_small_side_gives_its_own_degrees_of_freedom_whatever_the_other_is() -> None:
@@ -62,9 +70,9 @@ def test_halls_transformation_and_its_inverse_undo_each_other(q: float, skewness
 def test_hall_takes_the_skewness_out_of_the_exponential() -> None:
     """Of t at 20 people, 8 % lie below the 2.5 % point and 0.7 % above the other: less so of Hall's."""
     x = np.random.default_rng(4).exponential(1, (20, 20_000)) - 1
-    found, ends = moments(x), scipy_stats.t(19).ppf([0.025, 0.975])
-    plain = found.value / found.error
-    straight = hall(plain, found.skewness)
+    moment, ends = moments(x), scipy_stats.t(19).ppf([0.025, 0.975])
+    plain = moment.value / moment.error
+    straight = hall(plain, moment.skewness)
     assert (plain < ends[0]).mean() > 0.06 and (plain > ends[1]).mean() < 0.008
     assert (straight < ends[0]).mean() < 0.04 and (straight > ends[1]).mean() > 0.012
 
@@ -72,10 +80,10 @@ def test_hall_takes_the_skewness_out_of_the_exponential() -> None:
 @given(hnp.arrays(float, st.tuples(st.integers(2, 9), st.integers(1, 3)), elements=finite))
 @settings(max_examples=80, deadline=None)
 def test_the_corrected_statistic_never_says_more_than_t_and_mirrors(x: np.ndarray) -> None:
-    found, n = moments(x), len(x)
-    sides, mirrored = corrected(found, n), corrected(moments(-x), n)
-    usual = np.where(found.error > 0, found.value / np.where(found.error > 0, found.error, 1), 0)
-    seen = found.error > 0
+    moment, n = moments(x), len(x)
+    sides, mirrored = corrected(moment, n), corrected(moments(-x), n)
+    usual = np.where(moment.error > 0, moment.value / np.where(moment.error > 0, moment.error, 1), 0)
+    seen = moment.error > 0
     for factor in (1.0, held_back(n)):
         slack = 1e-9 * (1 + np.abs(usual))
         assert (sides.below >= factor * usual - slack)[seen].all()
@@ -111,12 +119,12 @@ def test_below_twelve_people_it_is_students_p_of_the_corrected_statistic_times_t
     for seed in range(20):
         x = np.random.default_rng(seed).standard_normal((people, 3)) + 0.5
         symmetric = np.r_[x, 1 - x] if people > 4 else x
-        t = scipy_stats.ttest_1samp(symmetric, 0).statistic
+        t = t_of(symmetric)
         if len(symmetric) < stats.FEW and len(symmetric) != people:
             usual = scipy_stats.t.sf(held_back(len(symmetric)) * t, len(symmetric) - 1)
             assert stats.mean_max_t(symmetric, 0).p == pytest.approx(min(1, 3 * usual.min()))
-        found = moments(x)
-        expected = 3 * scipy_stats.t.sf(corrected(found, people).above, people - 1).min()
+        moment = moments(x)
+        expected = 3 * scipy_stats.t.sf(corrected(moment, people).above, people - 1).min()
         assert stats.mean_max_t(x, 0).p == pytest.approx(np.clip(expected, stats.least_p(people, 0), 1))
 
 
@@ -124,9 +132,9 @@ def test_below_twelve_people_it_is_students_p_of_the_corrected_statistic_times_t
 def test_equal_people_say_no_more_than_their_signs_or_labels_can(people: int, holdout: int) -> None:
     """Without any spread Student's t is endless; what so few people show is one of so many randomisations."""
     x, forget = np.r_[np.ones((people, 1)), np.zeros((holdout, 1))], np.arange(people + holdout) < people
-    found = stats.mean_max_t(x, 0, forget if holdout else None)
+    result = stats.mean_max_t(x, 0, forget if holdout else None)
     plain = stats.label_permutation_max_t(x, forget, 0) if holdout else stats.sign_flip_max_t(x, 0)
-    assert found.p == pytest.approx(plain.p) and found.p_below == 1
+    assert result.p == pytest.approx(plain.p) and result.p_below == 1
     assert stats.mean_max_t(0 * x, 0, forget if holdout else None).p >= 0.5
 
 
@@ -141,8 +149,8 @@ def test_one_person_on_a_side_is_judged_by_labels_alone() -> None:
 def test_skewed_people_are_called_too_high_or_too_low_no_more_often_than_promised(people: int, side: str) -> None:
     """Three layers of exponential people, either way round: at .01 at most 1.5 %, give or take the draws."""
     sign, draws = 1 if side == "below" else -1, 600
-    found = [stats.mean_max_t(sign * exponential(seed, people), seed, draws=299) for seed in range(draws)]
-    false = sum((one.p_below if side == "below" else one.p) < 0.01 for one in found)
+    results = [stats.mean_max_t(sign * exponential(seed, people), seed, draws=299) for seed in range(draws)]
+    false = sum((test.p_below if side == "below" else test.p) < 0.01 for test in results)
     assert false <= scipy_stats.binom.ppf(0.999, draws, 0.015)
 
 
