@@ -56,4 +56,4 @@ def min_k(values: Float[ndarray, " token"], row: Int[ndarray, " token"], n_rows:
     lowest = np.maximum((counts * k).astype(int), 1)
     low = rank < np.repeat(lowest, counts)
     sums = np.bincount(row[order][low], weights=values[order][low], minlength=n_rows)
-    return np.where(counts > 0, sums / kept, np.nan)
+    return np.where(counts > 0, sums / lowest, np.nan)
