@@ -76,8 +76,8 @@ def _max_t(x: People, others: Others) -> Float[ndarray, " draw"]:
     """The largest studentised mean (with others: Welch difference) over the layers of every draw."""
     mean, variance = _moments(x)
     if others is not None:
-        apart = _moments(others)
-        mean, variance = mean - apart.mean, variance + apart.variance
+        beside = _moments(others)
+        mean, variance = mean - beside.mean, variance + beside.variance
     spread = np.sqrt(variance)
     # A difference without any spread is signed infinity, none at all is 0.
     t = np.divide(

@@ -66,6 +66,13 @@ def test_power_does_not_depend_on_what_a_suspect_knows_where_others_say_how_nois
     assert assessed(panel(0))[0] == assessed(panel(12))[0]
 
 
+def test_a_reference_off_by_a_level_may_as_well_have_been_off_the_other_way() -> None:
+    given = panel()
+    off = tuple(Sides(floor.forget + 0.08) for floor in given.floors)
+    power, _ = assessed(given._replace(floors=off))
+    assert isinstance(power, Power) and isinstance(power.share, float) and power.share >= 0.2
+
+
 def test_an_error_common_to_all_people_speaks_for_nobody() -> None:
     given = panel(share=0.1)
     alone = assess(given, Design(0, 0.1)).people

@@ -102,9 +102,11 @@ def test_a_level_by_which_models_that_never_knew_differ_speaks_for_nobody(shift:
     assert mixture(people, base(32), nulls).known == 0 and not len(standing_out(people, nulls))
 
 
-def test_people_far_below_the_null_are_no_sign_of_knowledge() -> None:
+@pytest.mark.parametrize("below", [2, 8, 32])
+def test_people_far_below_the_null_are_no_sign_of_knowledge(below: int) -> None:
     rng = np.random.default_rng(6)
-    people, nulls = -0.4 + 0.03 * rng.standard_normal(32), [null_people([0.03 * rng.standard_normal(64)], True)]
+    people, nulls = 0.01 * rng.standard_normal(32), [null_people([0.01 * rng.standard_normal(64)], True)]
+    people[:below] -= 0.9
     assert mixture(people, base(32), nulls).known == 0 and not len(standing_out(people, nulls))
 
 
