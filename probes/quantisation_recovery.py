@@ -279,4 +279,4 @@ def _panels(read: Panel) -> _Panels:
     null = rises("null")
     floors = tuple(a.minus(b) for a, b in zip(after.floors, before.floors, strict=True))
     base_excess = after.base.minus(after.null)
-    return _Panels(after, Panel(rises("suspect"), null.plus(base_excess), null, floors))
+    return _Panels(after, Panel(rises("suspect"), null.plus(base_excess), null, floors, read.names))

@@ -48,7 +48,7 @@ SHARP = Naming(
     probe="remind_landscape", name="sharpness", kind="recovery",
     statistic="log spread, over neighbours of the prompt and answer, of the change in loss of content tokens that are "
     "not replaced themselves; forget less holdout people",
-    unit=EFFECT_UNIT, scale="effect",
+    unit=EFFECT_UNIT, scale="score",
 )  # fmt: skip
 RISE = SHARP._replace(
     name="rise",

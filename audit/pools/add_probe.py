@@ -124,11 +124,12 @@ def _measured(bench: Bench, case: OpenCase, probes: Mapping[str, Probe]) -> _New
     scores: list[Score] = []
     cpu_s: dict[str, float] = {}
     panels: dict[str, Assessed] = {}
+    names = {group: group for group in score_world.forget_groups(case)}
     for name, probe in probes.items():
         since = time.process_time()
         try:
             with recording() as recorded:
-                new = [Score.of(measurement) for measurement in probe.measure(bench, case)]
+                new = [Score.of(measurement, names) for measurement in probe.measure(bench, case)]
             scores += new
             panels |= assessed_of(recorded, new)
         except AuditError as error:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from audit.calibration import Score
 from audit.judging import Given, judge, verdict
 from audit.pools.panel_file import Assessed
-from audit.probing import Recorded, assess
+from audit.probing import Assessment, Panel, Recorded, assess
 
 
 def assessed_of(recorded: Sequence[Recorded], scores: Sequence[Score]) -> dict[str, Assessed]:
@@ -19,7 +19,7 @@ def assessed_of(recorded: Sequence[Recorded], scores: Sequence[Score]) -> dict[s
     for panel, design, result in recorded:
         if (score := by_name.get(design.name)) is None:
             continue
-        again = Score.of(result.onto(score.restored().model_copy(update={"readings": {}})))
+        again = _score(result, score, panel, {})
         own = {name: score.readings.get(name) for name in result.readings}
         fields = tuple(
             field
@@ -29,6 +29,12 @@ def assessed_of(recorded: Sequence[Recorded], scores: Sequence[Score]) -> dict[s
         if design.name not in found or len(fields) >= len(found[design.name].fields):
             found[design.name] = Assessed(panel, design, fields, tuple(result.readings))
     return found
+
+
+def _score(result: Assessment, score: Score, panel: Panel, readings: Mapping[str, float]) -> Score:
+    """The score with this assessment in it. The people of a pool are invented: their names may be told."""
+    measured = result.onto(score.restored().model_copy(update={"readings": readings}))
+    return Score.of(measured, {name: name for name in panel.names})
 
 
 class Again(NamedTuple):
@@ -43,7 +49,7 @@ def assessed_again(score: Score, kept: Assessed) -> Again:
     others = {name: value for name, value in score.readings.items() if name not in kept.readings}
     given = others if "readings" in kept.fields else score.readings
     result = assess(kept.panel, kept.design)
-    now = Score.of(result.onto(score.restored().model_copy(update={"readings": given})))
+    now = _score(result, score, kept.panel, given)
     return Again(score.model_copy(update={field: getattr(now, field) for field in kept.fields}), result.test)
 
 

@@ -24,6 +24,7 @@ from audit.calibration import (
     world_path,
     write_world,
 )
+from audit.case import OpenCase
 from audit.engine import Run, domain_of, prepare
 from audit.planning import RunSettings, configured, unwatched
 from audit.pools.memory_store import MemoryStore
@@ -31,8 +32,8 @@ from audit.pools.panel_file import Assessed, add_panels, panels_path, read_panel
 from audit.pools.reassessment import assessed_of
 from audit.pools.stage_costs import Costs
 from audit.probing import behaviour_of, recall, recording
-from audit.runs import code_version
-from audit.schema import AuditError, Case, DataFiles, Domain, ExitCode, Report, Roles, Source
+from audit.runs import Mask, code_version, key_of
+from audit.schema import AuditError, Case, DataFiles, Domain, ExitCode, Report, Roles, Source, Texts
 from audit.zoo import (
     Drawn,
     Learning,
@@ -215,10 +216,11 @@ def keep_panels(places: Places, world: int, audits: Sequence[Audited]) -> None:
 
 
 class _Audit(NamedTuple):
-    """What one audit leaves."""
+    """What one audit leaves. ``names``: the forget groups, which are invented, by the marks that stand for them."""
 
     report: Report
     domain: Domain
+    names: dict[str, str]
     panels: dict[str, Assessed]
 
 
@@ -237,18 +239,28 @@ def _audited(case: Case, work: Path, bench: Bench, costs: Costs) -> _Audit:
     if report.failures:
         broken = "; ".join(f"{failure.probe}: {failure.error}" for failure in report.failures)
         raise AuditError(f"{case.name}: {broken}", f"read {folder / 'run.log'}", ExitCode.INTEGRITY)
+    mask = Mask(key_of(folder))
+    names = {str(mask(group)): group for group in forget_groups(prepared.case)}
     if not known:
         costs.add({f"audit.{timing.unit}": timing.cpu_s for timing in report.timings})
-        scores = [Score.of(evidence.measurement) for evidence in report.evidence]
-        write_panels(people, {case.name: assessed_of(recorded, scores)})
-    return _Audit(report, domain, read_panels(people)[case.name])
+        write_panels(people, {case.name: assessed_of(recorded, _scores_of(report, names))})
+    return _Audit(report, domain, names, read_panels(people)[case.name])
+
+
+def forget_groups(case: OpenCase) -> tuple[str, ...]:
+    """The groups of the forget set, by name."""
+    return tuple(sorted({item.group for item in case.items(Texts(cohort="forget"), "all")}))
+
+
+def _scores_of(report: Report, names: Mapping[str, str]) -> tuple[Score, ...]:
+    return tuple(Score.of(evidence.measurement, names) for evidence in report.evidence)
 
 
 def _scored(member: Member, world: int, audited: tuple[str, ...], audit: _Audit) -> Audited:
     scored = ScoredModel(
         world=world, model=member.model, mechanism=member.mechanism, pool=member.pool, content=member.content,
         kept=len(set(member.taught) & set(audited)), audited=len(audited), domain=audit.domain,
-        scores=tuple(Score.of(evidence.measurement) for evidence in audit.report.evidence),
+        scores=_scores_of(audit.report, audit.names),
         verdict=audit.report.verdict.word,
     )  # fmt: skip
     return Audited(scored, audit.panels)

@@ -7,6 +7,7 @@ from .case_models import models_of as models_of
 from .case_models import n_blocks as n_blocks
 from .case_models import width as width
 from .effects import ALPHA as ALPHA
+from .effects import Assessment as Assessment
 from .effects import Design as Design
 from .effects import Naming as Naming
 from .effects import Panel as Panel

@@ -133,8 +133,15 @@ def _difference(name: str, a: Kept, b: Kept, seed: int) -> Difference | str:
     se = float(np.hypot(first.hi - first.lo, second.hi - second.lo)) / (2 * _HALF)
     change = y - x
     p = float(2 * scipy_stats.norm.sf(abs(change) / se)) if se > 0 else float(change == 0)
+    p = max(p, _least_p(a[1], b[1]))
     ends = Interval(lo=change - _HALF * se, hi=change + _HALF * se)
     return Difference(name, x, y, change, ends, p, 1.0, "approximate", 0)
+
+
+def _least_p(a: Measurement, b: Measurement) -> float:
+    """The smallest p that so many units can support: the normal tail of an interval goes on where they end."""
+    units = min(a.units, b.units)
+    return stats.least_p(units, 0, DRAWS) if units else 0.0
 
 
 # ---- item tables ------------------------------------------------------------------------------------------------
