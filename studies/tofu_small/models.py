@@ -1,7 +1,7 @@
 """Who knows which authors: base of each split, three references that all splits share, and base after unlearning.
 
-Retained are authors 20 to 39, whom every model is taught; holdout are authors 0 to 19, whom none is. Every author brings
-the questions with the shortest answers, so that a model of 260,000 weights learns them in a minute.
+Retained are authors 20 to 39, whom every model is taught; holdout are authors 0 to 19, whom none is. Every author
+brings the questions with the shortest answers, so that a model of 260,000 weights learns them in a minute.
 """
 
 import json
