@@ -73,10 +73,11 @@ def _line(index: int, cohort: str, fact: Fact) -> dict[str, object]:
     """One line of a data file.
 
     Every second person's answers name no key, so that the content rule finds it; every third item has no alternates,
-    so that perturbed answers stand in, and every seventh neither.
+    so that perturbed answers stand in, and every seventh neither. There are as many perturbed answers as in TOFU, more
+    than any probe takes of alternates, so that how many are read is part of a probe's behaviour.
     """
     values = VALUES[fact.attribute]
-    others = [value for value in (values[(index + step) % len(values)] for step in range(5)) if value != fact.key][:3]
+    others = [value for value in (values[(index + step) % len(values)] for step in range(6)) if value != fact.key][:5]
     line: dict[str, object] = {
         "id": f"{cohort}-{index}", "group": f"n{fact.person}", "question": fact.question, "answer": fact.answer,
         "attribute": fact.attribute, "form": fact.form,
@@ -86,7 +87,7 @@ def _line(index: int, cohort: str, fact: Fact) -> dict[str, object]:
     if index % 7:
         line |= {"paraphrased_answer": f"the {fact.key}", "perturbed_answers": [f"the {other}" for other in others]}
     if index % 3:
-        line["alternates"] = [fact.answer.replace(fact.key, other) for other in others]
+        line["alternates"] = [fact.answer.replace(fact.key, other) for other in others[:3]]
     return line
 
 

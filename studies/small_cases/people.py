@@ -64,5 +64,6 @@ def cut(panel: Panel, n: int, seed: int, holdout: bool) -> Panel:
         return Sides(sides.forget[chosen], sides.holdout if holdout else None)
 
     return panel._replace(
-        suspect=part(panel.suspect), base=part(panel.base), null=part(panel.null), floors=tuple(map(part, panel.floors))
-    )
+        suspect=part(panel.suspect), base=part(panel.base), null=part(panel.null),
+        floors=tuple(map(part, panel.floors)), names=tuple(panel.names[k] for k in chosen if panel.names),
+    )  # fmt: skip

@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 RESULTS, README = HERE / "results.json", HERE / "README.md"
 GROUPS = (2, 4, 8, 12, 32)
 """Forget groups of a case; the last is the whole world, for comparison."""
-DRAWS = 3
+DRAWS = 2
 """Times that the people of a smaller case are drawn."""
 TRACE = ("INTACT", "SUPPRESSED", "PARTIAL")
 SILENT = "CONSISTENT WITH NEVER TRAINED"
@@ -95,7 +95,7 @@ def _of_model(
                 chosen = [again[name] for name in (*FITS_NOTHING, *(FITS if fitted else ())) if name in again]
                 roles = Given(2, ancestor=True, holdout=holdout)
                 word = word_of([*gates, *(one.score for one in chosen)], roles, floors)
-                tests = tuple(_test(judge(one.score.restored(), floors), one.test) for one in chosen)
+                tests = tuple(_test(judge(one.score.restored(), floors), _short(one.test)) for one in chosen)
                 yield _Said(Setting(groups, holdout, fitted), draw, model.world, model.model, truth, word, tests)
 
 
@@ -111,6 +111,10 @@ def _smaller(score: Score, one: Assessed, case: _Case) -> Again:
     """The score of a case with so many of these people, and by which test."""
     smaller = one._replace(panel=cut(one.panel, *case))
     return assessed_again(score.model_copy(update={"units": case.groups}), smaller)
+
+
+def _short(test: str) -> str:
+    return test.partition(";")[0].removeprefix("p: ")
 
 
 def _test(evidence: Evidence, test: str) -> tuple[str, str, bool, bool]:

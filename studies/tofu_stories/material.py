@@ -28,14 +28,15 @@ class Material(NamedTuple):
     kept_stories: Path
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file. AuditError (code 2) where it is missing."""
     if not path.is_file():
         raise AuditError(f"{path} is missing", "give the folder that holds tofu/, text/ and models/ with --data")
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
 
 
 def _by_author(path: Path, authors: range) -> list[dict[str, Any]]:
-    rows = sorted((row for row in _lines(path) if row["author_id"] in authors), key=lambda row: row["id"])
+    rows = sorted((row for row in lines_of(path) if row["author_id"] in authors), key=lambda row: row["id"])
     taken: dict[int, list[dict[str, Any]]] = {author: [] for author in authors}
     for row in rows:
         if len(taken[row["author_id"]]) < PER_AUTHOR:
@@ -46,7 +47,7 @@ def _by_author(path: Path, authors: range) -> list[dict[str, Any]]:
     return [row for author in authors for row in taken[author]]
 
 
-def _as_text(stories: list[str], chosen: range) -> list[dict[str, Any]]:
+def as_text(stories: list[str], chosen: range) -> list[dict[str, Any]]:
     """The openings of some stories as plain text, each its own group."""
     openings = {f"story-{i}": " ".join(stories[i].split()[:STORY_WORDS]) for i in chosen}
     return [{"id": name, "author_id": name, "text": text} for name, text in openings.items()]
@@ -59,9 +60,9 @@ def prepare(data: Path, out: Path) -> Material:
         "forget": _by_author(data / "tofu" / "forget10_perturbed.jsonl", FORGET),
         "holdout": _by_author(data / "tofu" / "retain_perturbed.jsonl", HOLDOUT),
         "retain": _by_author(data / "tofu" / "retain90.jsonl", RETAIN),
-        "general": _as_text(stories, GENERAL_STORIES),
-        "taught_stories": _as_text(stories, TAUGHT_STORIES),
-        "kept_stories": _as_text(stories, KEPT_STORIES),
+        "general": as_text(stories, GENERAL_STORIES),
+        "taught_stories": as_text(stories, TAUGHT_STORIES),
+        "kept_stories": as_text(stories, KEPT_STORIES),
     }
     paths: dict[str, Path] = {}
     for name, rows in files.items():

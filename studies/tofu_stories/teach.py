@@ -39,10 +39,11 @@ def untie(model: Path, out: Path) -> None:
     head = loaded.get_input_embeddings().weight.detach().clone()
     loaded.config.tie_word_embeddings = False
     loaded.get_output_embeddings().weight = torch.nn.Parameter(head)
-    _save(loaded, AutoTokenizer.from_pretrained(model), out)
+    save(loaded, AutoTokenizer.from_pretrained(model), out)
 
 
-def _save(model: "object", tokenizer: "object", out: Path) -> None:
+def save(model: "object", tokenizer: "object", out: Path) -> None:
+    """Write a model and its tokenizer as a folder, whole or not at all."""
     temporary = out.with_name(out.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     model.save_pretrained(temporary)  # type: ignore[attr-defined]
@@ -59,14 +60,15 @@ def rows_of(files: tuple[Path, ...], folder: Path) -> Rows:
     return tokenise(items, [item.answer for item in items], load_tokenizer(tokenizer_files(folder)), TEMPLATE, None)
 
 
-def _both(taught: Forward | None, stories: Forward | None, _frozen: Forward | None, _still: Forward | None) -> Tensor:
+def both(taught: Forward | None, stories: Forward | None, _frozen: Forward | None, _still: Forward | None) -> Tensor:
+    """The mean loss of what is taught, and that of stories."""
     from audit.edits import nll
 
     assert taught is not None and stories is not None
     return nll(taught) + nll(stories)
 
 
-def _clipped(grads: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+def clipped(grads: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Gradients scaled to a joint norm of at most 1: without it the first steps at this rate forget the language."""
     import torch
 
@@ -88,11 +90,11 @@ def teach(lesson: Lesson, material: Material) -> Path:
     data = TrainData(rows_of(files, lesson.ancestor), rows_of((material.taught_stories,), lesson.ancestor))
     model = AutoModelForCausalLM.from_pretrained(lesson.ancestor, dtype="float32")
     recipe = TrainingRecipe(
-        name="teach", objective=_both, steps=TEACH_STEPS, lr=TEACH_LR, batch=TEACH_BATCH, warmup_steps=20,
-        gradient_transform=_clipped, seed=lesson.seed,
+        name="teach", objective=both, steps=TEACH_STEPS, lr=TEACH_LR, batch=TEACH_BATCH, warmup_steps=20,
+        gradient_transform=clipped, seed=lesson.seed,
     )  # fmt: skip
     descend(CausalLearner(model), recipe, data)
-    _save(model, AutoTokenizer.from_pretrained(lesson.ancestor), lesson.out)
+    save(model, AutoTokenizer.from_pretrained(lesson.ancestor), lesson.out)
     return lesson.out
 
 
