@@ -18,7 +18,7 @@ from audit.schema import (
     Share,
     Verdict,
 )
-from tests.judging.test_judging import ANCESTOR, FULL, NONE, family, measured, measurements, roles_given
+from tests.judging.test_judging import ANCESTOR, FULL, NONE, measured, measurements, roles_given
 
 NEAR = {"CONSISTENT WITH NEVER TRAINED", "INCONCLUSIVE"}
 
