@@ -143,7 +143,8 @@ def _detection(models: Sequence[_Model]) -> tuple[Detected, ...]:
         curve.append(
             Detected(
                 people=people, of=of, worlds=len(group), in_case=alone_hits,
-                in_case_ci95=_exact(alone_hits, len(group)), calibrated=joint_hits, calibrated_ci95=_exact(joint_hits, len(group)),
+                in_case_ci95=_exact(alone_hits, len(group)), calibrated=joint_hits,
+                calibrated_ci95=_exact(joint_hits, len(group)),
             )
         )  # fmt: skip
     return tuple(curve)

@@ -1,7 +1,8 @@
 """What the verdict says of every model of the pools, each by a rule that knew neither its world nor its mechanism.
 
 ``python -m studies.zoo.verdicts`` reads the scores (for the words) and the stored calibrations, and writes
-``verdicts.json`` and the tables in the README beside it. Agreement with relearning is counted by a rule from which relearning was left out.
+``verdicts.json`` and the tables in the README beside it. Agreement with relearning is counted by a rule from which
+relearning was left out.
 """
 
 import argparse

@@ -33,7 +33,7 @@ from audit.calibration.evidence_features import full_name
 from audit.calibration.joint_rule import ActiveEvidence, apply, is_sufficient
 from audit.judging.calibrated import ratio_of
 from audit.pools.fit import calibrate, write_all
-from audit.schema import AuditError, Missing
+from audit.schema import AuditError, Interval, Missing
 from audit.stats import clustered, likelihood_ratio
 from tests.known_truth import DIGESTS, DOMAIN, KINDS, RECORDS, ZOO, World, made, other, pool, same
 
@@ -89,7 +89,8 @@ def test_the_joint_record_counts_verdicts_whichever_rung_stated_the_trace() -> N
 
     def changed(place: int, model: ScoredModel) -> ScoredModel:
         if place == of["shown"] and model.model == "npo_of_others":
-            loud = [s.model_copy(update={"value": 0.3}) if s.kind == "output" else s for s in model.scores]
+            shown = {"value": 0.3, "ci95": Interval(lo=0.2, hi=0.4), "p": 0.001}
+            loud = [s.model_copy(update=shown) if s.kind == "output" else s for s in model.scores]
             return model.model_copy(update={"scores": tuple(loud)})
         if place == of["stopped"] and model.model == "head_edit":
             broken = [s.model_copy(update={"value": 0.2}) if s.kind == "gate" else s for s in model.scores]
