@@ -130,7 +130,7 @@ def weigh(evidence: Evidence, row: Mapping[str, float], standing: ApplicableCali
     because = f"{told[0]}. {' '.join(told[1:])}"
     return Evidence(
         measurement=m, outcome=outcome, status=status, direction=direction, because=because, basis="calibrated",
-        ratio=ratio,
+        ratio=ratio, threshold=calibrated.threshold,
     )  # fmt: skip
 
 

@@ -69,8 +69,8 @@ from .report import Failure as Failure
 from .report import Plan as Plan
 from .report import PlannedTest as PlannedTest
 from .report import Published as Published
-from .report import RoleAudit as RoleAudit
 from .report import Report as Report
+from .report import RoleAudit as RoleAudit
 from .report import Skip as Skip
 from .report import Timing as Timing
 from .requirements import Cost as Cost
@@ -101,7 +101,7 @@ from .verdict import Direction as Direction
 from .verdict import Domain as Domain
 from .verdict import Evidence as Evidence
 from .verdict import Outcome as Outcome
-from .verdict import Status as Status
 from .verdict import Share as Share
+from .verdict import Status as Status
 from .verdict import Verdict as Verdict
 from .verdict import VerdictWord as VerdictWord
