@@ -69,7 +69,7 @@ def axes(report: Report) -> str:
     """Both axes of a verdict as a picture in HTML; empty where neither was measured."""
     drawing = axes_drawing(report)
     words = "; ".join(f"{term}: {share}" for term, share in axis_lines(report))
-    return f'<p><img class="r-axes" alt="{escape(words)}" src="{painted(drawing)}"></p>' if drawing else ""
+    return f'<p><img class="r-drawing r-axes" alt="{escape(words)}" src="{painted(drawing)}"></p>' if drawing else ""
 
 
 def style() -> None:

@@ -113,7 +113,7 @@ def people_words(report: Report, most: int = NAMED) -> str:
     if isinstance(people, Missing):
         return ""
     level = f"at {number(people.level)} of what base knows of them"
-    return f"{people_count(people)}, {level}. {_manner(people)} {_names(people, most)}"
+    return f"{people_count(people)}, {level}. {_names(people, most)}"
 
 
 def _manner(people: PeopleKept) -> str:
@@ -191,7 +191,7 @@ def axes_blocks(report: Report) -> tuple[Block, ...]:
         ]
     people = report.verdict.people
     if isinstance(people, PeopleKept):
-        blocks += [Heading("Who is known"), Text(people_words(report))]
+        blocks += [Heading("Who is known"), Text(f"{people_words(report)} {_manner(people)}")]
         if people.named:
             rows = tuple((Cell(str(i), "number"), Cell(visible(name, NAME), "code"))
                          for i, name in enumerate(people.named, 1))  # fmt: skip

@@ -26,7 +26,7 @@ def _known(report: Report) -> str:
     edited = case.edited if isinstance(case.edited, str) else f"{len(case.edited)} named items"
     extent = {"all": "the whole forget set", "unknown": "an unknown part of the forget set"}.get(edited, edited)
     kin = len(case.roles.never_trained)
-    checked = "measured before they judged, see section 4" if report.roles_audited else "declared, not verified"
+    checked = "measured first: section 4" if report.roles_audited else "declared, not verified"
     if kin:
         models = "1 model" if kin == 1 else f"{kin} models"
         null = f"is that of {models} retrained without F from the same ancestor ({checked})"
