@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from audit.probing import Count, Measurement, Missing, Naming, blank, interval, stats
+from audit.probing import Count, Measurement, Missing, Naming, blank, interval
 from probes._profiles import Reading
 
 NOTE = (
@@ -39,11 +39,10 @@ def depth_score(reading: Reading, tau_nats: float, seed: int) -> Measurement:
     score = per_item("suspect", 0.0, 1.0)
     people, index = np.unique(person, return_inverse=True)
     totals = np.stack([np.bincount(index, weights=score), np.bincount(index)], 1).astype(float)
-    drawn = stats.bootstrap_effect(totals[:, :1], totals[:, 1:], seed).effect[:, 0]
     floors = {f"score_{name}": float(per_item(name, 0.0, 1.0).mean()) for name in loss if name.startswith("floor")}
     return blank(naming, "the published score has no test", n, len(people), seed).model_copy(
         update={
-            "value": float(score.mean()), "ci95": interval(drawn, len(people)),
+            "value": float(score.mean()), "ci95": interval(totals[:, :1], totals[:, 1:], seed),
             "positive_control": Missing(missing="base scores 0 by definition, the reference 1"),
             "readings": {"unclipped": float(per_item("suspect", -np.inf, np.inf).mean()), **floors}, "notes": (NOTE,),
         }

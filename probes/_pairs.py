@@ -26,7 +26,6 @@ from audit.probing import (
     nearest,
     row_means,
     stacked,
-    tokenise,
 )
 
 
@@ -112,9 +111,7 @@ def longest_tokens(case: OpenCase, cohort: Cohort, most: int = 4) -> int:
 
 
 def _rows(case: OpenCase, matching: Matched, answers: Sequence[str]) -> Rows:
-    items = [m.item for m in matching.matches]
-    words = case.function_words.words
-    return tokenise(items, answers, case.tokenizer, case.case.template, case.max_length, words)
+    return case.rows_of([m.item for m in matching.matches], answers)
 
 
 def _others(case: OpenCase, matching: Matched, most: int) -> list[Rows]:

@@ -34,7 +34,6 @@ from audit.probing import (
     n_blocks,
     resolve,
     stacked,
-    stats,
     tokenise,
 )
 from probes._pairs import Pairs
@@ -92,13 +91,13 @@ def published(bench: Bench, case: OpenCase, pairs: Pairs, sequences: int = 16, c
     worst = worst_variant(_last(bench, case, cast.suspect, rows), contexts)
     gaps = by_model["suspect"].true - by_model["suspect"].pure
     by_key = gaps.mean(0)[:, None]
-    drawn = stats.bootstrap_effect(by_key, np.ones_like(by_key), seed).effect[:, 0]
     readings = {key: value for name, scores in by_model.items() for key, value in scores.readings(name).items()}
     n = Count(scored=len(first), unscored=len(pairs.items) - len(first))
     missing = Missing(missing="the published probe has no test")
     return blank(NAMING, missing.missing, n, len(first), seed).model_copy(
         update={
-            "value": float(gaps.mean()), "ci95": interval(drawn, len(first)), "unit_of_replication": "sequence",
+            "value": float(gaps.mean()), "ci95": interval(by_key, np.ones_like(by_key), seed),
+            "unit_of_replication": "sequence",
             "readings": readings | {"worst_of_six_variants": worst}, "notes": (DIFFERS, pairs.note),
         }
     )  # fmt: skip

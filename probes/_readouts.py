@@ -85,7 +85,7 @@ def readable(x: Float[Tensor, "site row d"], pairs: Pairs, chances: Chances) -> 
 
 def _margins(x: Float[Tensor, "site row d"], person: Tensor, signs: swaps.Signs, kappa: float) -> swaps.Margins:
     z = ridge.standardised(x)
-    smoother = ridge.ridge_smoother(ridge.linear_gram(z), person, kappa * z.shape[-1])
+    smoother = ridge.linear_smoother(z, person, kappa * z.shape[-1])
     return swaps.margins(swaps.pair_form(smoother, sides(len(person) // 2), person), signs)
 
 
@@ -120,8 +120,8 @@ def confounds(
     predictable = ridge.standardised(logprob_and_length(bench, model, rows)[None])
     z = ridge.standardised(x[best : best + 1])
     both = z[:, : 2 * n]
-    smoother = ridge.ridge_smoother(ridge.linear_gram(both), person, chances.kappa * z.shape[-1])
-    by_logprob = ridge.ridge_smoother(ridge.linear_gram(predictable), person, 1e-6)
+    smoother = ridge.linear_smoother(both, person, chances.kappa * z.shape[-1])
+    by_logprob = ridge.linear_smoother(predictable, person, 1e-6)
     rest = swaps.margins(swaps.pair_form(smoother - by_logprob @ smoother, sides(n), person), signs)
     return {
         "words_alone": float(by_words[0, 0]),

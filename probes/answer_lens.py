@@ -180,7 +180,11 @@ class AnswerLens(Probe):
         contrast, seen, scored, other = evidence
         seed, people = case.case.seed, scored.people
         design = Design(
-            seed, LEAST_GAP_NATS, differenced=cast.null is None and other is not None, draws=self.permutations
+            seed,
+            LEAST_GAP_NATS,
+            differenced=cast.null is None and other is not None,
+            draws=self.permutations,
+            name=naming.key,
         )
         assessed = assess(panel_of(scored, other), design)
         lifts = {name: s.lift for name, s in seen.items()}

@@ -171,7 +171,7 @@ class CrossSequence(Probe):
         other = None
         if holdout is not None:
             other = by_person(holdout.sheet(), {name: margin[len(forget.items) :] for name, margin in margins.items()})
-        design = Design(seed, LEAST_GAP, differenced=cast.null is None, draws=self.permutations)
+        design = Design(seed, LEAST_GAP, differenced=cast.null is None, draws=self.permutations, name=DIFFERENCE.key)
         assessed = assess(panel_of(scored, other), design)
         roles = {name: cast.role(name) for name in own}
         table = item_table(case, "cross_sequence", forget.sheet(), own, roles, "site")

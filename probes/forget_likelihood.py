@@ -173,7 +173,9 @@ class ForgetLikelihood(Probe):
             scores = lift
         scored = by_person(sheet, scores)
         other = by_person(task.holdout.sheet, held) if task.holdout is not None and held is not None else None
-        design = Design(seed, least_gap, differenced=cast.null is None and not relative, draws=self.permutations)
+        design = Design(
+            seed, least_gap, differenced=cast.null is None and not relative, draws=self.permutations, name=naming.key
+        )
         assessed = assess(panel_of(scored, other), design)
         roles = {model: cast.role(model) for model in scores}
         table = item_table(case, f"forget_likelihood_{name}", sheet, scores, roles)

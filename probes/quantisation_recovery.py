@@ -188,7 +188,7 @@ class QuantisationRecovery(Probe):
         notes = ((f"in the table of items the column axis_value means: {columns}",), (WHOLE, COLLISION))
         measurements: list[Measurement] = []
         for naming, panel, read_too, remarks in zip((LEVEL, RISE), panels, readings, notes, strict=True):
-            assessed = assess(panel, design)
+            assessed = assess(panel, design._replace(name=naming.key))
             most = (f"largest at {list(self._attacks())[assessed.layer]}",) if assessed.layer >= 0 else ()
             empty = blank(naming, "", forget.people.n, len(forget.people.people["suspect"]), seed)
             filled = empty.model_copy(update={"items": table, "readings": read_too, "notes": (*most, *remarks)})
@@ -279,4 +279,4 @@ def _panels(read: Panel) -> _Panels:
     null = rises("null")
     floors = tuple(a.minus(b) for a, b in zip(after.floors, before.floors, strict=True))
     base_excess = after.base.minus(after.null)
-    return _Panels(after, Panel(rises("suspect"), null.plus(base_excess), null, floors))
+    return _Panels(after, Panel(rises("suspect"), null.plus(base_excess), null, floors, read.names))

@@ -1,12 +1,13 @@
 """Held-out relearning: do the facts of people never shown come back when the suspect is shown other forget people?"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
+from pydantic import Field
 
 from audit.edits import EditData, Relearn
 from audit.probing import (
@@ -28,6 +29,7 @@ from audit.probing import (
     Need,
     Op,
     OpenCase,
+    PersonRows,
     Probe,
     Requires,
     Rows,
@@ -44,6 +46,7 @@ from audit.probing import (
     not_attackable,
     panel_of,
     person_rows_of,
+    stacked,
     width,
 )
 from probes._profiles import curve
@@ -59,13 +62,21 @@ HEAD = "An edit of the output head alone mostly hides from this test: a short le
 
 
 class _Course(NamedTuple):
-    """One model relearning: mean log-probability of the content tokens, of audited people and of holdout people after
-    every number of steps, and of the people who were shown at the end.
+    """One model relearning from each fold's lesson: mean log-probability of the content tokens after every number of
+    steps, of the people of that fold, whom none of its lesson showed, of holdout people, and of the people shown at the
+    end.
     """
 
-    forget: Float[ndarray, "row k"]
-    holdout: Float[ndarray, "other k"] | None
-    shown: Float[ndarray, " shown"]
+    forget: tuple[Float[ndarray, "row k"], ...]
+    holdout: tuple[Float[ndarray, "other k"], ...]
+    shown: tuple[Float[ndarray, " shown"], ...]
+
+
+class _Fold(NamedTuple):
+    """Who is shown, and who is read."""
+
+    shown: Rows
+    read: Rows
 
 
 class _Teaching(NamedTuple):
@@ -79,11 +90,13 @@ class _Teaching(NamedTuple):
 class RelearningRecovery(Probe):
     """Do the forgotten facts of some people come back when the suspect is shown the facts of others?
 
-    Suspect, base, and every model that never knew are fine-tuned alike (same rows, order, rate and steps) on the
-    calibration half of the forget people, and the probability of the content tokens is read on the audited half, whom
-    none of them was shown. Facts that are independent of what is shown cannot be learned from it: what comes back
-    faster than in a model that never knew was there. The statistic is the mean over the numbers of steps (1, 2, 4, ...)
-    of (suspect - null), over that of (base - null).
+    The forget people are dealt to ``folds`` folds. For each, suspect, base and every model that never knew are
+    fine-tuned alike (same rows, order, rate and steps) on the other folds, and the probability of the content tokens is
+    read on the people of the fold, whom none of them was shown: so everybody is read. Facts that are independent of
+    what is shown cannot be learned from it: what comes back faster than in a model that never knew was there. The
+    statistic is the mean over the numbers of steps (1, 2, 4, ...) of (suspect - null), over that of (base - null).
+    People of a fold share a lesson. What a lesson does to everyone's facts is seen on holdout people: its difference
+    from the mean of the lessons is taken off the people of the fold, and what remains of it widens the interval.
 
     Null: the first reference, else the ancestor, after the same steps; p permutes forget/holdout labels over people on
     the difference between suspect and null, which cancels what relearning does to everyone's facts. Without holdout
@@ -102,6 +115,7 @@ class RelearningRecovery(Probe):
     rate_times_width: float = 0.064
     batch: int = 32
     warmup_steps: int = 2
+    folds: int = Field(default=2, ge=2)
     permutations: int = 9999
 
     def needs(self, case: Case) -> tuple[Need, ...]:
@@ -113,17 +127,18 @@ class RelearningRecovery(Probe):
         )
 
     def cost(self, case: OpenCase) -> Cost:
-        """Every model trained once and read at every number of steps: an upper bound, since a batch draws rows."""
-        if not case.has(FORGET, "calibration"):
+        """Every model trained once a fold and read at every number of steps: an upper bound, as a batch draws rows."""
+        folds = self._folds(case)
+        if not folds:
             return Cost()
-        shown = case.rows(FORGET, "calibration")
-        lesson = self.steps * self.batch * int(shown.lengths.max())
-        read = [case.rows(texts) for texts in (FORGET, HOLDOUT) if case.has(texts)]
-        reading = (len(self._after()) - 1) * sum(int(rows.mask.sum()) for rows in read) + int(shown.mask.sum())
+        lesson = sum(self.steps * self.batch * int(fold.shown.lengths.max()) for fold in folds)
+        held = int(case.rows(HOLDOUT).mask.sum()) if case.has(HOLDOUT) else 0
+        read = sum(int(fold.read.mask.sum()) + held for fold in folds)
+        reading = (len(self._after()) - 1) * read + sum(int(fold.shown.mask.sum()) for fold in folds)
         models = len(case_models_of(case).by_name())
         return Cost(
-            fwd_tokens=models * (lesson + reading), bwd_tokens=models * lesson, steps=models * self.steps, resident=2,
-            kind="upper",
+            fwd_tokens=models * (lesson + reading), bwd_tokens=models * lesson,
+            steps=models * self.steps * len(folds), resident=2, kind="upper",
         )  # fmt: skip
 
     def groups_tested(self, case: OpenCase) -> GroupTest:
@@ -132,14 +147,24 @@ class RelearningRecovery(Probe):
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """One measurement, with every model's course as a curve."""
-        cast, rows = case_models_of(case), len(case.rows(FORGET))
+        cast, rows, folds = case_models_of(case), len(case.rows(FORGET)), self._folds(case)
         reason = not_attackable(case, cast)
-        if not case.has(FORGET, "calibration"):
-            reason = "needs at least two forget people: one half is shown, the other half is read"
+        if not folds:
+            reason = "needs at least two forget people: some are shown, the others are read"
         if reason:
             return (blank(NAMING, reason, Count(scored=0, unscored=rows), 0, case.case.seed),)
-        courses = {name: self._course(bench, case, checkpoint) for name, checkpoint in cast.by_name().items()}
-        return (self._judged(case, cast, courses),)
+        courses = {name: self._course(bench, case, checkpoint, folds) for name, checkpoint in cast.by_name().items()}
+        return (self._judged(case, cast, folds, courses),)
+
+    def _folds(self, case: OpenCase) -> tuple[_Fold, ...]:
+        """Every fold's people, and the people of all others; none where there are fewer than two people."""
+        parts = case.folds(FORGET, self.folds)
+        if len(parts) < 2:
+            return ()
+        return tuple(
+            _Fold(stacked([part for other, part in enumerate(parts) if other != n]), read)
+            for n, read in enumerate(parts)
+        )
 
     def _after(self) -> tuple[int, ...]:
         """Numbers of steps after which a model is read: 0, 1, 2, 4, ... and the last."""
@@ -147,16 +172,20 @@ class RelearningRecovery(Probe):
         return (0, *(k for k in powers if k < self.steps), self.steps)
 
     # ---- one model ----------------------------------------------------------------------------------------------
-    def _course(self, bench: Bench, case: OpenCase, checkpoint: Checkpoint) -> _Course:
-        """Train a copy of one model and read it on the way, unless the store has its course."""
+    def _course(self, bench: Bench, case: OpenCase, checkpoint: Checkpoint, folds: Sequence[_Fold]) -> _Course:
+        """Train a copy of one model on every fold's lesson and read it on the way, unless the store has its course."""
+        read = [self._lesson(bench, case, checkpoint, fold) for fold in folds]
+        holdout = tuple(course["holdout"] for course in read if "holdout" in course)
+        return _Course(tuple(course["forget"] for course in read), holdout, tuple(course["shown"] for course in read))
+
+    def _lesson(self, bench: Bench, case: OpenCase, checkpoint: Checkpoint, fold: _Fold) -> dict[str, ndarray]:
         lesson = Relearn(
             steps=self.steps, lr=self.rate_times_width / width(checkpoint), batch=self.batch,
             warmup_steps=self.warmup_steps, seed=case.case.seed,
         )  # fmt: skip
-        shown = case.rows(FORGET, "calibration")
-        others = {t.cohort: case.rows(t) for t in (FORGET, HOLDOUT) if case.has(t)}
+        others = {"forget": fold.read} | ({"holdout": case.rows(HOLDOUT)} if case.has(HOLDOUT) else {})
         read_on = [rows.hash for rows in others.values()]
-        identity = ["relearning", self.version, checkpoint.key, lesson.model_dump(), shown.hash, read_on]
+        identity = ["relearning", self.version, checkpoint.key, lesson.model_dump(), fold.shown.hash, read_on]
 
         def compute() -> dict[str, ndarray]:
             read = {cohort: [key_logprob(bench, checkpoint, rows)] for cohort, rows in others.items()}
@@ -167,33 +196,43 @@ class RelearningRecovery(Probe):
                     for cohort, rows in others.items():
                         read[cohort].append(live_logprob(learner, rows, bench.token_budget))
                 if taken == self.steps:
-                    end.append(live_logprob(learner, shown, bench.token_budget))
+                    end.append(live_logprob(learner, fold.shown, bench.token_budget))
 
-            _train(bench, case, checkpoint, _Teaching(lesson, shown, look))
+            _train(bench, case, checkpoint, _Teaching(lesson, fold.shown, look))
             return {"shown": end[0], **{cohort: np.stack(columns, 1) for cohort, columns in read.items()}}
 
-        course = bench.cached(identity, compute)
-        return _Course(course["forget"], course.get("holdout"), course["shown"])
+        return bench.cached(identity, compute)
 
     # ---- all of them --------------------------------------------------------------------------------------------
-    def _judged(self, case: OpenCase, cast: CaseModels, courses: Mapping[str, _Course]) -> Measurement:
+    def _judged(
+        self, case: OpenCase, cast: CaseModels, folds: Sequence[_Fold], courses: Mapping[str, _Course]
+    ) -> Measurement:
         """The mean over the steps as one effect over people."""
         sheet, seed = person_rows_of(case, FORGET), case.case.seed
-        forget = {name: np.exp(course.forget) for name, course in courses.items()}
-        holdout = {name: np.exp(c.holdout) for name, c in courses.items() if c.holdout is not None}
-        scored, by_step = by_person(sheet, _mean(forget)), by_person(sheet, forget)
-        other = by_person(person_rows_of(case, HOLDOUT), _mean(holdout)) if holdout else None
-        assessed = assess(
-            panel_of(scored, other), Design(seed, LEAST_GAP, differenced=cast.null is None, draws=self.permutations)
-        )
+        place = {name: n for n, name in enumerate(i for fold in folds for i in fold.read.item_ids)}
+        order = np.array([place[name] for name in sheet.rows.item_ids])
+        forget = {name: np.exp(np.concatenate(course.forget)[order]) for name, course in courses.items()}
+        lessons = {name: _mean(tuple(map(np.exp, course.holdout))) for name, course in courses.items()}
+        fold_of = np.concatenate([np.full(len(fold.read), n) for n, fold in enumerate(folds)])[order]
+        held = {name: np.mean(each, 0) for name, each in lessons.items() if each}
+        alike = {name: x - _off(lessons[name])[fold_of, None] for name, x in _over_steps(forget).items()}
+        scored, by_step = by_person(sheet, alike), by_person(sheet, forget)
+        other = by_person(person_rows_of(case, HOLDOUT), held) if held else None
+        design = Design(
+            seed, LEAST_GAP, differenced=cast.null is None, draws=self.permutations, name=NAMING.key,
+            shared=_shared(lessons, scored, sheet, fold_of),
+        )  # fmt: skip
+        assessed = assess(panel_of(scored, other), design)
         roles = {name: cast.role(name) for name in courses}
-        shown = {f"shown_recall_{name}": float(np.nanmean(np.exp(c.shown))) for name, c in courses.items()}
+        shown = {
+            f"shown_recall_{name}": float(np.nanmean(np.exp(np.concatenate(c.shown)))) for name, c in courses.items()
+        }
         filled = blank(NAMING, "", scored.n, len(scored.people["suspect"]), seed).model_copy(
             update={
                 "curves": self._curves(by_step, cast, seed),
-                "items": item_table(case, "relearning_recovery", sheet, _mean(forget), roles),
-                "readings": shown | self._by_steps(by_step),
-                "notes": (self._lesson_note(case), HEAD),
+                "items": item_table(case, "relearning_recovery", sheet, _over_steps(forget), roles),
+                "readings": shown | self._by_steps(by_step) | {"lesson_error": design.shared},
+                "notes": (self._lesson_note(case, folds), HEAD),
             }
         )
         return assessed.onto(filled)
@@ -210,7 +249,7 @@ class RelearningRecovery(Probe):
         }
 
     def _curves(self, scored: ModelScores, cast: CaseModels, seed: int) -> tuple[Curve, ...]:
-        """Recall of the audited people by steps."""
+        """Recall of the forget people by steps."""
         roles = {"base": "base", "suspect": "suspect"} | ({"null": cast.null_role} if cast.null_role else {})
         roles |= {name: "floor" for name in scored.people if name.startswith("floor")}
         steps = tuple(float(k) for k in self._after())
@@ -219,10 +258,13 @@ class RelearningRecovery(Probe):
             for name, role in roles.items()
         )
 
-    def _lesson_note(self, case: OpenCase) -> str:
-        shown = len(set(case.rows(FORGET, "calibration").group_ids))
+    def _lesson_note(self, case: OpenCase, folds: Sequence[_Fold]) -> str:
+        shown = sorted({len(set(fold.shown.group_ids)) for fold in folds})
         rate = self.rate_times_width / width(case.base)
-        return f"relearned on {shown} forget people, {self.steps} steps of {self.batch} rows at a rate of {rate:.1e}"
+        return (
+            f"{len(folds)} folds: everybody is read after a lesson on {' or '.join(map(str, shown))} other forget "
+            f"people, {self.steps} steps of {self.batch} rows at a rate of {rate:.1e}"
+        )
 
 
 def _train(bench: Bench, case: OpenCase, checkpoint: Checkpoint, teaching: _Teaching) -> None:
@@ -232,6 +274,46 @@ def _train(bench: Bench, case: OpenCase, checkpoint: Checkpoint, teaching: _Teac
     bench.train([checkpoint], [replace(recipe, every=(1, look))], data, (), case.out)
 
 
-def _mean(scores: Mapping[str, Float[ndarray, "row k"]]) -> dict[str, Float[ndarray, "row 1"]]:
+def _over_steps(scores: Mapping[str, Float[ndarray, "row k"]]) -> dict[str, Float[ndarray, "row 1"]]:
     """Mean over the numbers of steps that were taken: the reading before the first is the output's own."""
     return {name: x[:, 1:].mean(1, keepdims=True) for name, x in scores.items()}
+
+
+def _mean(lessons: Sequence[Float[ndarray, "row k"]]) -> tuple[Float[ndarray, "row 1"], ...]:
+    """The same, lesson by lesson."""
+    return tuple(_over_steps({"lesson": x})["lesson"] for x in lessons)
+
+
+def _off(lessons: Sequence[Float[ndarray, "row 1"]]) -> Float[ndarray, " fold"]:
+    """By how much each lesson lifts everyone's facts more than the lessons do on average; 0 without holdout people."""
+    if not lessons:
+        return np.zeros(1)
+    level = np.array([np.nanmean(x) for x in lessons])
+    return level - level.mean()
+
+
+def _shared(
+    lessons: Mapping[str, Sequence[Float[ndarray, "row 1"]]],
+    scored: ModelScores,
+    sheet: PersonRows,
+    fold_of: Int[ndarray, " row"],
+) -> float:
+    """The standard error of what people of a fold have in common: a lesson's luck in the suspect against the null.
+
+    With holdout people, of whom neither model knows anything: the root mean square of the lessons' mean differences on
+    them, which should be 0. Without: what the folds' means differ more than their people explain. Divided by the root
+    of the number of folds.
+    """
+    null = "null" if "null" in lessons else None
+    each = lessons["suspect"]
+    if each and null is not None:
+        gaps = np.array([np.nanmean(x - y) for x, y in zip(each, lessons[null], strict=True)])
+        return float(np.sqrt((gaps**2).mean() / len(gaps)))
+    people = scored.people["suspect"] - (scored.people["null"] if null is not None else 0.0)
+    fold = np.array([fold_of[np.flatnonzero(sheet.person == p)[0]] for p in range(len(sheet.people))])
+    if len(people) != len(fold):  # somebody has no item that every model scores
+        return 0.0
+    parts = [people[fold == f, 0] for f in np.unique(fold)]
+    within = np.mean([part.var(ddof=1) / len(part) if len(part) > 1 else 0.0 for part in parts])
+    between = np.var([part.mean() for part in parts], ddof=1) if len(parts) > 1 else 0.0
+    return float(np.sqrt(max(between - within, 0.0) / len(parts)))

@@ -48,7 +48,7 @@ SHARP = Naming(
     probe="remind_landscape", name="sharpness", kind="recovery",
     statistic="log spread, over neighbours of the prompt and answer, of the change in loss of content tokens that are "
     "not replaced themselves; forget less holdout people",
-    unit=EFFECT_UNIT, scale="effect",
+    unit=EFFECT_UNIT, scale="score",
 )  # fmt: skip
 RISE = SHARP._replace(
     name="rise",
@@ -156,7 +156,7 @@ class RemindLandscape(Probe):
             return empty
         if holdout is not None:
             other = by_person(person_rows_of(case, HOLDOUT), {name: score(losses) for name, losses in holdout.items()})
-        design = Design(seed, LEAST_GAP, differenced=other is not None, draws=self.permutations)
+        design = Design(seed, LEAST_GAP, differenced=other is not None, draws=self.permutations, name=naming.key)
         assessed = assess(panel_of(scored, other), design)
         roles = {name: cast.role(name) for name in scores}
         table = item_table(case, f"remind_landscape_{naming.name}", sheet, scores, roles)

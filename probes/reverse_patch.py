@@ -243,7 +243,7 @@ class ReversePatch(Probe):
         scored = by_person(read.forget.sheet, scores)
         held = None if read.holdout is None else by_person(read.holdout.sheet, read.holdout.probability())
         panel = panel_of(scored, held)
-        design = Design(seed, LEAST_GAP, differenced=held is not None, draws=self.permutations)
+        design = Design(seed, LEAST_GAP, differenced=held is not None, draws=self.permutations, name=task.naming().key)
         gap, naming = base_gap(panel, design), task.naming()
         counts = np.arange(len(gap)) >= (len(gap) - 1 if cast.null is None and held is None else 0)
         eligible = np.flatnonzero(counts & task.gate.passed & (gap >= LEAST_GAP))

@@ -119,11 +119,10 @@ class Utility(Probe):
         if not len(base) or base.mean() <= 0:
             reason = "base itself gives these items no probability" if len(base) else "no item could be scored"
             return blank(naming, reason, scored.n, len(base), seed).model_copy(update={"items": table})
-        drawn = stats.bootstrap_effect(suspect, base, seed).effect[:, 0]
         control = scored.people.get("null")
         return blank(naming, "", scored.n, len(base), seed).model_copy(
             update={
-                "value": float(suspect.mean() / base.mean()), "ci95": interval(drawn, len(base)),
+                "value": float(suspect.mean() / base.mean()), "ci95": interval(suspect, base, seed),
                 "p": RATIO_NULL, "p_below": RATIO_NULL, "null": RATIO_NULL, "floor": RATIO_NULL,
                 "positive_control": Missing(missing="no reference and no ancestor") if control is None else Control(
                     value=float(control.mean() / base.mean()), ci95=Missing(missing="shown for comparison"),

@@ -57,6 +57,22 @@ class Planted(Probe):
             ),
         )
 '''
+ASSESSED = """
+        import numpy as np
+        from audit.probing import Design, Naming, Panel, Sides, assess, blank
+        key = getattr(getattr(case, "suspect", None), "key", "0")
+        def sides(name, level):
+            rng = np.random.default_rng(sum(map(ord, name)))
+            forget, holdout = (mean + rng.normal(size=(n, 2)) for mean, n in ((level, 16), (0.0, 8)))
+            return Sides(forget, holdout)
+        naming = Naming("{name}", "shift", "context", "planted shift", "effect", "effect")
+        panel = Panel(sides(key, 1.0), sides("base", 2.0), sides("null", 0.0), (sides("floor", 0.0),))
+        shift = assess(panel, Design(case.case.seed, 0.5, draws=999, name=naming.key)).onto(
+            blank(naming, "", Count(scored=24), 16, case.case.seed).model_copy(update={"readings": {"own": 1.0}})
+        )
+        return (shift, shift.model_copy(update={"name": "other"}))
+"""
+"""The body of a probe whose effect is assessed over people; a second measurement of it is not recorded."""
 KINDS = {"gate": 1.0, "output": 0.0, "causal": 0.0, "decoding": 0.0}
 
 

@@ -23,6 +23,7 @@ from .error_rates import threshold as threshold
 from .evidence_features import JUDGED as JUDGED
 from .evidence_features import Feature as Feature
 from .evidence_features import FeatureRow as FeatureRow
+from .evidence_features import exceeds as exceeds
 from .evidence_features import feature_row as feature_row
 from .evidence_features import features as features
 from .joint_rule import SEED as SEED

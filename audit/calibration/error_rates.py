@@ -136,10 +136,12 @@ def _folds(data: clustered.Labelled, world: Int[ndarray, " model"], seed: int) -
 def stated(people: Roster, held: HeldOut) -> HeldOut:
     """Which of these verdicts state a trace, where the decisions are the joint rule's: what the other rungs add.
 
-    Nothing is said of a model that the gate stops; outputs speak before the joint rule, held-out forms after it.
+    A verdict states a trace by INTACT, SUPPRESSED or PARTIAL. Nothing is said of a model that the gate stops, and no
+    joint rule judges one that no causal test can read; what a case shows by itself speaks before the joint rule,
+    held-out forms after it.
     """
     spoken = np.isin(people.alone, ("shown", "elsewhere")) & held.judged
-    return held._replace(trace=(held.trace | spoken) & (people.alone != "stopped"))
+    return held._replace(trace=(held.trace | spoken) & ~np.isin(people.alone, ("stopped", "unreadable")))
 
 
 # ---- counts -----------------------------------------------------------------------------------------------------

@@ -5,10 +5,11 @@ scale 0 is the level of a model that never knew and 1 is base.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Final, Literal, NamedTuple
 
 from audit.calibration.scores import Score
-from audit.schema import Measurement, Missing, Overall
+from audit.schema import ALPHA, Measurement, Missing, Overall
 
 Class = Literal["causal", "decoding", "recovery", "output"]
 INSIDE: Final = ("causal", "decoding")
@@ -65,6 +66,14 @@ def features(score: Score) -> dict[str, float]:
     if not isinstance(score.p, Missing):
         values["tail"] = _held(-math.log10(score.p), 0.0, DECADES)
     return values | {name: _decades(score.readings[name]) for name in SPARSE if name in score.readings}
+
+
+LEAST_TAIL: Final = -math.log10(ALPHA)
+
+
+def exceeds(row: Mapping[str, float], threshold: float) -> bool:
+    """Does a measurement show a trace by its own threshold: its effect above it, and found by its own test?"""
+    return row["effect"] > threshold and row.get("tail", DECADES) > LEAST_TAIL
 
 
 class FeatureRow(NamedTuple):

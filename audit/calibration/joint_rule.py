@@ -28,9 +28,9 @@ from audit.calibration.error_rates import (
     stated,
     threshold,
 )
-from audit.calibration.evidence_features import INSIDE, SPARSE, Class, Feature, class_of
+from audit.calibration.evidence_features import INSIDE, LEAST_TAIL, SPARSE, Class, Feature, class_of
 from audit.calibration.records import Calibration, ErrorRates, Subjects
-from audit.schema import ALPHA, Interval, Missing, Record, Reliability
+from audit.schema import Interval, Missing, Record, Reliability
 from audit.stats import Scale, bands, clustered, cost, likelihood_ratio, monotone, significant
 
 SEED = 0
@@ -38,7 +38,6 @@ DIGITS = 6
 _rounded = partial(significant, digits=DIGITS)
 LEAST_SHARE = 0.5
 """A feature that fewer of the pool's clean and knowing models have does not enter the score."""
-LEAST_TAIL = -float(np.log10(ALPHA))
 LEAST_UNIT = 1e-6
 QUANTILES = np.linspace(0, 1, 101)
 

@@ -30,9 +30,10 @@ SLACK = 1.25
 """A calibration holds up to this factor beyond the smallest and the largest that its models span."""
 SUBJECTS, JOINT = "subjects.json", "joint.json"
 Settings = Mapping[str, str | int | float | bool]
-InCaseState = Literal["stopped", "shown", "below", "elsewhere", "quiet"]
-"""What a case says before any joint rule: the gate stops it (or none was measured); its outputs show a trace; it lies
-below the never-trained level; only held-out forms show a trace; nothing of these."""
+InCaseState = Literal["stopped", "shown", "below", "elsewhere", "quiet", "unreadable"]
+"""What a case says before any joint rule: the gate stops it (or none was measured); it shows a trace by itself (in its
+outputs, under an attack, or inside although it is below); it lies below the never-trained level; only held-out forms
+show a trace; nothing of these; no causal test can read it, so that no joint rule judges, and it states no trace."""
 
 
 class Subject(Record):

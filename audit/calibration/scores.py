@@ -4,6 +4,7 @@ A world is the unit of replication: its own facts, ancestor and training order. 
 nothing else, so that thresholds and error rates can be computed again without a model.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal, Self
@@ -20,9 +21,12 @@ from audit.schema import (
     Interval,
     Kind,
     Measurement,
+    MeasurementScale,
     Missing,
     Number,
     Overall,
+    PeopleKept,
+    Power,
     Record,
     TruthLabel,
 )
@@ -31,6 +35,7 @@ from audit.storage import write_atomic
 
 Content = Literal["same", "other words", "other people"]
 DIGITS = 5
+NOT_KEPT = Missing(missing="not computed for this measurement")
 _rounded = partial(significant, digits=DIGITS)
 
 
@@ -42,8 +47,27 @@ def _interval(ci95: Interval | Missing) -> Interval | Missing:
     return ci95 if isinstance(ci95, Missing) else Interval(lo=_rounded(ci95.lo), hi=_rounded(ci95.hi))
 
 
+def _power(power: Power | Missing) -> Power | Missing:
+    return power if isinstance(power, Missing) else power.model_copy(update={"share": _number(power.share)})
+
+
+def _people(people: PeopleKept | Missing, names: Mapping[str, str]) -> PeopleKept | Missing:
+    """Rounded; of the names only those that may be told are there, as they are to be told."""
+    if isinstance(people, Missing):
+        return people
+    rounded = {"kept": _rounded(people.kept), "level": _rounded(people.level), "ci95": _interval(people.ci95)}
+    listed = tuple(names[name] for name in people.named if name in names)
+    return people.model_copy(update={**rounded, "log10_ratio": _rounded(people.log10_ratio), "named": listed})
+
+
+NOT_SCORED = Missing(missing="not scored")
+
+
 class Score(Record):
-    """What one measurement said of one model, without its curves, tables and costs; five significant digits."""
+    """What one measurement said of one model, without its curves, tables and costs; five significant digits.
+
+    ``people`` names nobody but invented people: groups of a user's data are no part of a score.
+    """
 
     probe: str
     name: str
@@ -59,10 +83,14 @@ class Score(Record):
     control_found: bool
     units: int
     readings: dict[str, float] = {}
+    scale: MeasurementScale = "effect"
+    power: Power | Missing = NOT_SCORED
+    people: PeopleKept | Missing = NOT_SCORED
 
     @classmethod
-    def of(cls, measurement: Measurement) -> Self:
-        """The score of a measurement."""
+    def of(cls, measurement: Measurement, names: Mapping[str, str] | None = None) -> Self:
+        """The score of a measurement. ``names`` says which groups may be told (as the measurement has them), and how;
+        all others are left out."""
         m, overall = measurement, measurement.overall
         if isinstance(overall, Overall):
             overall = Overall(value=_rounded(overall.value), ci95=_interval(overall.ci95), floor=_number(overall.floor))
@@ -72,6 +100,8 @@ class Score(Record):
             overall=overall, units=m.units,
             control_found=not isinstance(m.positive_control, Missing) and m.positive_control.found,
             readings={name: _rounded(value) for name, value in m.readings.items()},
+            scale=m.scale,
+            power=_power(m.power), people=_people(m.people, names or {}),
         )  # fmt: skip
 
     def restored(self) -> Measurement:
@@ -79,10 +109,11 @@ class Score(Record):
         absent = Missing(missing="a score keeps numbers only")
         return Measurement(
             probe=self.probe, name=self.name, kind=self.kind, mode=self.mode, form=self.form, statistic=self.name,
-            value=self.value, unit="", scale="other", ci95=self.ci95, n=Count(scored=self.units),
+            value=self.value, unit="", scale=self.scale, ci95=self.ci95, n=Count(scored=self.units),
             unit_of_replication="", units=self.units, seed=0, p=self.p, p_below=self.p_below, null=absent,
             positive_control=Control(value=float(self.control_found), ci95=absent, found=self.control_found),
             floor=self.floor, overall=self.overall, readings=self.readings, items=absent,
+            power=self.power, people=self.people,
         )  # fmt: skip
 
 

@@ -68,6 +68,7 @@ class Cohorts:
             for name, items in self.by_cohort.items()
         }
         self._rows: dict[Texts, Rows] = {}
+        self._others: dict[tuple[tuple[str, ...], tuple[str, ...]], Rows] = {}
         self._noticed: list[ItemNotice] = []
 
     def template_notes(self, quoting: bool = False) -> tuple[str, ...]:
@@ -117,6 +118,13 @@ class Cohorts:
             if texts.answer == "answer":
                 self._noticed += [ItemNotice(item.id, row) for item, row in zip(items, result.noticed, strict=True)]
         return self._rows[texts]
+
+    def rows_of(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
+        """These items with other answers than their own, tokenised once for all suspects of the same data."""
+        key = (tuple(item.id for item in items), tuple(answers))
+        if key not in self._others:
+            self._others[key] = self._tokenised(items, answers).rows
+        return self._others[key]
 
     def _tokenised(self, items: Sequence[Item], answers: Sequence[str]) -> Tokenisation:
         recipe, words = self.recipe, self.function_words.words

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from audit.case.cohorts import CohortKey, Part, data_files, prepare
+from audit.case.partition import deal
 from audit.case.rows import Rows
 from audit.checkpoints import (
     TokenizerFiles,
@@ -101,7 +102,7 @@ class OpenCase:
         """The forms that items may have: those declared, then those that only the data name; of one role, or all."""
         return tuple(form for form in self._data.forms if role is None or role_of_form(form) == role)
 
-    def items(self, texts: Texts, part: Part = "audit") -> tuple[Item, ...]:
+    def items(self, texts: Texts, part: Part = "all") -> tuple[Item, ...]:
         """The items of a cohort and form that have the asked answer. Where the edit set is known, forget items of the
         trained form are only those in it."""
         chosen = self._data.items(texts, part)
@@ -109,7 +110,13 @@ class OpenCase:
             return chosen
         return tuple(item for item in chosen if item.id in self._edited)
 
-    def has(self, texts: Texts, part: Part = "audit") -> bool:
+    def folds(self, texts: Texts, k: int) -> tuple[Rows, ...]:
+        """The rows of these texts in at most ``k`` parts of whole groups, dealt by the split's seed; none is empty."""
+        rows = self.rows(texts)
+        parts = deal(rows.group_ids, k, self.case.data.split_seed)
+        return tuple(rows.take(torch.tensor([n for n, g in enumerate(rows.group_ids) if g in part])) for part in parts)
+
+    def has(self, texts: Texts, part: Part = "all") -> bool:
         """Is there at least one such row?"""
         return bool(self.items(texts, part))
 
@@ -122,17 +129,22 @@ class OpenCase:
             each.append(following)
         return tuple(each)
 
-    def rows(self, texts: Texts, part: Part = "audit") -> Rows:
+    def rows(self, texts: Texts, part: Part = "all") -> Rows:
         """The tokenised rows of :meth:`items`, in that order. AuditError (code 2) if there are none."""
         if (texts, part) not in self._rows:
             items = self.items(texts, part)
             if not items:
-                absent = f"no {texts.answer} answers ({texts.index}) of form {texts.form} in the {part} part"
+                where = "" if part == "all" else f" in the {part} part"
+                absent = f"no {texts.answer} answers ({texts.index}) of form {texts.form}{where}"
                 raise AuditError(f"{texts.cohort}: {absent}", f"add them to the {texts.cohort} file in [data]")
             everyone = self._data.rows(texts)
             place = {name: n for n, name in enumerate(everyone.item_ids)}
             self._rows[texts, part] = everyone.take(torch.tensor([place[item.id] for item in items]))
         return self._rows[texts, part]
+
+    def rows_of(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
+        """Items of this case with these answers in place of their own, tokenised once."""
+        return self._data.rows_of(items, answers)
 
     def every_texts(self) -> tuple[Texts, ...]:
         """All rows that the data hold: each cohort, form and kind of answer that at least one item has."""
@@ -234,9 +246,6 @@ def _check_edited(case: OpenCase) -> None:
     if strange or not case.case.edited:
         fault = f"names no trained forget items: {', '.join(strange[:3])}" if strange else "is an empty list"
         raise AuditError(f"`edited` {fault}", "list ids of the forget file, or say 'all' or 'unknown'")
-    if not case.has(Texts(cohort="forget")):
-        fault = f"names only items of groups that are set aside for fitting ({', '.join(case.case.edited[:3])})"
-        raise AuditError(f"`edited` {fault}", "name items of more groups, or give another `split_seed` in [data]")
 
 
 def _own_tokenizer(base: Checkpoint) -> TokenizerFiles:

@@ -1,7 +1,11 @@
-"""Cohorts split once by group, so that nothing is measured on the groups it was fitted on."""
+"""Cohorts split once by group, so that nothing is measured on the groups it was fitted on.
+
+What fits nothing is measured on all groups. What an audit fits itself is cross-fitted: every group is measured by what
+was fitted on the other folds (:func:`deal`). Edits of ours keep the halves of :func:`split`.
+"""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from audit.schema import AuditError, Cohort, Item
@@ -16,13 +20,26 @@ class Split(NamedTuple):
 
 def split(items: tuple[Item, ...], seed: int) -> Split:
     """Halve the groups, the larger half to ``audit``. Depends on group names and seed only, not on the rows' order."""
-    names = {item.group for item in items}
-    ranked = sorted(names, key=lambda group: hashlib.sha256(f"{seed}\n{group}".encode()).digest())
+    ranked = _ranked((item.group for item in items), seed)
     fitted = set(ranked[: len(ranked) // 2])
     return Split(
         calibration=tuple(item for item in items if item.group in fitted),
         audit=tuple(item for item in items if item.group not in fitted),
     )
+
+
+def deal(groups: Iterable[str], k: int, seed: int) -> tuple[frozenset[str], ...]:
+    """The groups in ``k`` folds, alike in size to within one and none empty: as many folds as groups where those are
+    fewer. With two folds they are the halves of :func:`split`, the larger one last."""
+    ranked = _ranked(groups, seed)
+    k = max(1, min(k, len(ranked)))
+    ends = [len(ranked) * fold // k for fold in range(k + 1)]
+    return tuple(frozenset(ranked[start:end]) for start, end in zip(ends, ends[1:], strict=False))
+
+
+def _ranked(groups: Iterable[str], seed: int) -> list[str]:
+    """The groups in an order that depends on their names and the seed only."""
+    return sorted(set(groups), key=lambda group: hashlib.sha256(f"{seed}\n{group}".encode()).digest())
 
 
 def check_disjoint(cohorts: Mapping[Cohort, tuple[Item, ...]]) -> None:

@@ -26,6 +26,7 @@ from audit.planning import Watch as Watch
 from audit.planning import make_bench as make_bench
 from audit.probing import Recall, behaviour_of, check_recall
 from audit.runs import (
+    Mask,
     RunJournal,
     Unit,
     as_given,
@@ -33,10 +34,12 @@ from audit.runs import (
     documents,
     environment,
     exhibits,
+    key_of,
     manifest,
     name_of,
     now,
     read_report,
+    renamed,
     run_files,
 )
 from audit.schema import AuditError, Case, Evidence, ExitCode, Failure, Plan, Report, Skip, Timing, content_key
@@ -223,7 +226,8 @@ class Run:
             result = _guarded(planned.name, key, lambda: tuple(planned.probe.measure(self.bench, self.case)))
             if isinstance(result, Failure):
                 return result
-            measurements = result
+            mask = Mask(key_of(self.journal.out))
+            measurements = tuple(renamed(m, lambda group: str(mask(group))) for m in result)
         except AuditError as error:
             if error.code == ExitCode.INTEGRITY:
                 raise

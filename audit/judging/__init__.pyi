@@ -8,7 +8,12 @@ from .explain import Given as Given
 from .explain import decision_rule as decision_rule
 from .explain import given as given
 from .in_case import judge as judge
+from .kept_people import people_kept as people_kept
+from .kept_people import told as told
+from .ladder import Reached as Reached
 from .ladder import in_case_state as in_case_state
+from .ladder import reach as reach
+from .ladder import stands as stands
 from .ladder import verdict as verdict
 from .support import BANDS as BANDS
 from .support import EDGE as EDGE

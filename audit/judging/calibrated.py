@@ -22,17 +22,21 @@ from audit.calibration import (
     Joint,
     Moved,
     ProbeIdentity,
+    exceeds,
     feature_row,
     read,
     read_library,
     use_of,
 )
 from audit.calibration import joint_rule as joints
-from audit.judging.explain import Blind, Given, limits, strength, would_change
+from audit.judging.axes import is_trace
+from audit.judging.explain import Given
 from audit.judging.in_case import OUTCOMES, judge
-from audit.judging.ladder import Rung, in_case_state, reach, worded
+from audit.judging.ladder import Reached, in_case_state, is_below, reach, some_people, stands, worded
+from audit.judging.reasons import CONSISTENT, Unheard, axes_sentence, limits, strength, would_change
 from audit.judging.support import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
 from audit.schema import (
+    ALPHA,
     CalibrationUse,
     Domain,
     Evidence,
@@ -106,27 +110,34 @@ def ratio_of(scale: Scale, score: float, record: ErrorRates, calibration: str) -
     )  # fmt: skip
 
 
-def weigh(evidence: Evidence, row: Mapping[str, float], standing: ApplicableCalibrations) -> Evidence:
+def weigh(
+    evidence: Evidence, row: Mapping[str, float], standing: ApplicableCalibrations, low: bool = False
+) -> Evidence:
     """In-case evidence, weighed by its measurement's calibration where that holds.
 
-    ``row``: its features. Below the never-trained level stays the in-case finding that it is; a ratio that supports
-    neither is inconclusive.
+    ``row``: its features. Below the never-trained level stays the in-case finding that it is, and a suspect that is
+    below (``low``) is told no ratio in favour of never trained; a ratio that supports neither is inconclusive.
     """
     m = evidence.measurement
     calibrated = standing.of(m.probe, m.name)
-    if calibrated is None or "effect" not in row:
+    if calibrated is None or "effect" not in row or evidence.direction == "below":
         return evidence
     name = f"{m.probe} {standing.holding[m.probe].content_hash()[:12]}"
     ratio = ratio_of(calibrated.scale, row["effect"], calibrated.record, name)
-    above = row["effect"] > calibrated.threshold
-    status = "trace" if above else evidence.status
-    if not above and evidence.direction != "below":
-        status = "silent" if supported(ratio) == NEVER else "undecided"
-    side, outcome = "above" if above else "not above", OUTCOMES.get(status, "inconclusive")
-    direction = "above" if above else "below" if status == "below" else "none"
-    lead = f"effect {row['effect']:.3f}, {side} the calibrated threshold of {calibrated.threshold:.3f}"
-    told = [evidence.because if direction == "below" else lead, ratio_sentence(ratio, "This effect is")]
-    told += [rates_sentence(ratio), *([power_sentence(ratio.limit)] if outcome == "no trace found" else [])]
+    if low and ratio.value < 1:
+        return evidence
+    above = exceeds(row, calibrated.threshold)
+    status = "trace" if above else "silent" if supported(ratio) == NEVER else "undecided"
+    side, outcome = (
+        "above" if row["effect"] > calibrated.threshold else "not above",
+        OUTCOMES.get(status, "inconclusive"),
+    )
+    direction = "above" if above else "none"
+    untested = side == "above" and not above
+    lead = f"overall effect {row['effect']:.3f}, {side} the calibrated threshold of {calibrated.threshold:.3f}"
+    lead += f", but not by its own test (p not below {ALPHA})" if untested else ""
+    told = [lead, ratio_sentence(ratio, "This effect is"), rates_sentence(ratio)]
+    told += [power_sentence(ratio.limit)] if outcome == "no trace found" else []
     because = f"{told[0]}. {' '.join(told[1:])}"
     return Evidence(
         measurement=m, outcome=outcome, status=status, direction=direction, because=because, basis="calibrated",
@@ -202,14 +213,17 @@ def validation(
 def decide(
     evidence: Sequence[Evidence], roles: Given, standing: ApplicableCalibrations
 ) -> tuple[tuple[Evidence, ...], Verdict]:
-    """Weigh in-case evidence and reach the verdict: the joint rule's where it can be had, else the in-case ladder's."""
+    """Weigh in-case evidence and reach the verdict: whether there is a trace says the joint rule where there is one."""
     reached = reach(evidence, roles)
-    rows = [feature_row(e.measurement) for e in evidence]
-    weighed = tuple(weigh(e, row.values, standing) for e, row in zip(evidence, rows, strict=True))
-    joint_opinion = opinion(evidence, rows, standing)
+    final, low = reached.evidence, is_below(reached.evidence)
+    rows = [feature_row(e.measurement) for e in final]
+    weighed = tuple(weigh(e, row.values, standing, low) for e, row in zip(final, rows, strict=True))
+    joint_opinion = opinion(final, rows, standing)
     above = [e.measurement for e in weighed if e.basis == "calibrated" and e.outcome == "trace found"]
-    first = in_case_state(evidence, {(m.probe, m.name) for m in above})
-    calibrated = None if joint_opinion is None else _calibrated(reached.rung, first, roles, joint_opinion)
+    first = in_case_state(final, {(m.probe, m.name) for m in above})
+    calibrated = None
+    if joint_opinion is not None:
+        calibrated = _calibrated(reached, first, roles, joint_opinion)
     return weighed, calibrated or worded(reached, roles, _stale(standing))
 
 
@@ -229,37 +243,45 @@ def judged(
     return decide(tuple(judge(e.measurement, floors) for e in measurements), roles, standing)
 
 
-def _calibrated(plain: Rung, first: InCaseState, roles: Given, found: Opinion) -> Verdict | None:
-    """Gate and outputs first, then the joint rule; None where the in-case finding stays (over-suppression too)."""
-    if first == "stopped" or (first == "shown" and not found.joined.found):
+def _calibrated(reached: Reached, first: InCaseState, roles: Given, found: Opinion) -> Verdict | None:
+    """The joint rule's verdict, its word by the axes; None where the case's own stays.
+
+    The case's own stays where the gate stops it, where no causal test reads it, where it lies below the never-trained
+    level without a joint trace, and where it shows a trace by itself that the joint rule does not see.
+    """
+    if stands(first, found.joined.found):
         return None
-    if first == "shown":
-        return _stated(plain.word, "above", plain, roles, found)
     if found.joined.found:
-        return _stated("SUPPRESSED", "above", plain, roles, found)
-    if first == "below":
-        return None
+        if is_below(reached.evidence) and found.ratio.value < 1:
+            return None
+        return _stated(reached.axes.word(), "above", reached, roles, found)
     if first == "elsewhere":
-        return _stated("PARTIAL", "above", plain, roles, found)
-    word: VerdictWord = "CONSISTENT WITH NEVER TRAINED" if supported(found.ratio) == NEVER else "INCONCLUSIVE"
-    return _stated(word, "none", plain, roles, found)
+        return _stated("PARTIAL", "above", reached, roles, found)
+    clean = supported(found.ratio) == NEVER and not any(map(is_trace, reached.axes.inside))
+    return _stated(CONSISTENT if clean else "INCONCLUSIVE", "none", reached, roles, found)
 
 
-def _stated(word: VerdictWord, direction: str, plain: Rung, roles: Given, found: Opinion) -> Verdict:
-    ratio = found.ratio
+def _stated(word: VerdictWord, direction: str, reached: Reached, roles: Given, found: Opinion) -> Verdict:
+    ratio, plain, evidence = found.ratio, reached.rung, reached.evidence
     because = [_joint_sentence(found), rates_sentence(ratio)]
+    because += [axes_sentence(word, reached.axes)] if direction == "above" else []
     if direction != "above" or word == "PARTIAL":
         because.append(power_sentence(ratio.limit))
     if word == plain.word:
-        because += plain.because
+        because += [x for x in plain.because if x not in because]
     elif plain.word not in ("INCONCLUSIVE", "INVALID"):
         because.append(f"by this case alone the verdict would be {plain.word}")
+    people = some_people(word, reached.people)
+    head = people or ("the joint score and this case's own tests do not decide" if word == "INCONCLUSIVE" else "")
+    head = f"{head[0].upper()}{head[1:]}. " if head else ""
     return Verdict.model_validate(
         {
-            "word": word, "sentence": f"{word}: {ratio_sentence(ratio)}", "because": tuple(because),
-            "strength": strength(word, roles), "direction": direction, "basis": "calibrated",
-            "limits": limits((), Blind(), roles, ratio.calibration), "would_change": would_change(word, roles),
-            "ratio": ratio,
+            "word": word, "sentence": f"{word}: {head}{ratio_sentence(ratio)}", "because": tuple(because),
+            "strength": strength(word, roles, evidence), "direction": direction, "basis": "calibrated",
+            "limits": limits((), Unheard(), roles, ratio.calibration),
+            "would_change": would_change(word, roles, evidence),
+            "ratio": ratio, "outputs": reached.axes.outputs, "internals": reached.axes.internals,
+            "people": reached.people,
         }
     )  # fmt: skip
 

@@ -5,6 +5,8 @@ from typing import Final, NamedTuple
 
 from audit.schema import (
     ALPHA,
+    BLUNT,
+    EFFECT_KINDS,
     FLOOR_FACTOR,
     GATE_RATIO,
     HINT_ALPHA,
@@ -19,6 +21,7 @@ from audit.schema import (
     Measurement,
     Missing,
     Outcome,
+    Power,
     Status,
 )
 
@@ -31,11 +34,12 @@ class _Bar(NamedTuple):
 
     height: float
     why: str
+    own: bool = False
 
 
 def _bar(measurement: Measurement, floors: Mapping[str, float]) -> _Bar:
     if isinstance(measurement.floor, float):
-        return _Bar(max(measurement.floor, 0.0), f"the floor of this case, {measurement.floor:.3f}")
+        return _Bar(max(measurement.floor, 0.0), f"the floor of this case, {measurement.floor:.3f}", own=True)
     stored = floors.get(f"{measurement.probe}.{measurement.name}")
     if stored is not None:
         return _Bar(FLOOR_FACTOR * stored, f"three times the zoo's largest floor ({stored:.3f}); {NO_FLOOR}")
@@ -91,65 +95,160 @@ def blindness(measurement: Measurement) -> str | None:
     return None
 
 
-def is_below(measurement: Measurement) -> bool:
+def is_below(measurement: Measurement, floors: Mapping[str, float]) -> bool:
     """Is the suspect below the never-trained level: over-suppressed?
 
-    A profile is below if its overall effect is, by more than models that never knew differ among themselves.
+    By its overall effect where there is a family of layers, and by more than models that never knew differ among
+    themselves: never because it lies below the one of them that is the null.
     """
-    overall, p_below = measurement.overall, measurement.p_below
-    if isinstance(measurement.value, Missing) or isinstance(p_below, Missing) or p_below >= ALPHA:
+    if measurement.kind not in EFFECT_KINDS or isinstance(measurement.value, Missing):
         return False
-    if isinstance(overall, Missing):
-        return measurement.value <= -TRACE_EFFECT
-    spread = 0.0 if isinstance(overall.floor, Missing) else overall.floor
-    clear = isinstance(overall.ci95, Interval) and overall.ci95.hi < 0
-    return clear and -overall.value >= max(TRACE_EFFECT, spread)
+    if isinstance(measurement.p_below, Missing) or measurement.p_below >= ALPHA:
+        return False
+    overall = measurement.overall
+    depth = -(measurement.value if isinstance(overall, Missing) else overall.value)
+    bound = measurement.bound
+    spread = _spread(measurement, floors)
+    return depth >= TRACE_EFFECT and isinstance(bound, Interval) and bound.hi < -spread.height
 
 
-def _p_under(measurement: Measurement, alpha: float) -> bool:
+def _spread(measurement: Measurement, floors: Mapping[str, float]) -> _Bar:
+    """How far below the null models that never knew lie: as far as references lie apart, here or ever in the zoo.
+
+    Two references give one difference, which may be small by chance; so the zoo's largest counts where it is larger.
+    """
+    overall = measurement.overall
+    own = measurement.floor if isinstance(overall, Missing) else overall.floor
+    if isinstance(own, Missing):
+        return _bar(measurement.model_copy(update={"floor": own}), floors)
+    stored = floors.get(f"{measurement.probe}.{measurement.name}", 0.0)
+    if stored > abs(own):
+        return _Bar(stored, f"the largest spread between references of the zoo, {stored:.3f}")
+    return _Bar(abs(own), f"the spread between references of this case, {abs(own):.3f}", own=True)
+
+
+def is_blunt(measurement: Measurement) -> bool:
+    """Does the test find large traces alone, by its power here? Never where the power is not known."""
+    power = measurement.power
+    return isinstance(power, Power) and not is_sharp(measurement)
+
+
+def is_sharp(measurement: Measurement) -> bool:
+    """Does the test find a trace of :data:`~audit.schema.BLUNT` of base or less, by its power here?"""
+    power = measurement.power
+    return isinstance(power, Power) and isinstance(power.share, float) and power.share <= BLUNT
+
+
+def silent_below(measurement: Measurement) -> float:
+    """What the upper bound of a silent test has to stay below: the larger of the bound and what the test finds."""
+    power = measurement.power
+    share = power.share if isinstance(power, Power) and isinstance(power.share, float) else 0.0
+    return max(SILENT_BOUND, share) if is_sharp(measurement) else SILENT_BOUND
+
+
+def is_bounded(measurement: Measurement) -> bool:
+    """Is the overall effect bounded tightly enough for silence?"""
+    bound = measurement.bound
+    return isinstance(bound, Interval) and bound.hi < silent_below(measurement)
+
+
+def p_under(measurement: Measurement, alpha: float) -> bool:
+    """Has the measurement a p below this level?"""
     return isinstance(measurement.p, float) and measurement.p < alpha
 
 
-def _silent(measurement: Measurement) -> bool:
-    bound = measurement.bound
-    return isinstance(bound, Interval) and bound.hi < SILENT_BOUND
+def _contradicted(measurement: Measurement, least: float) -> bool:
+    """Does the interval of an effect reach down to this level, so that no finding can rest on the estimate?"""
+    return isinstance(measurement.ci95, Interval) and measurement.ci95.lo <= least
+
+
+def _judge_output(measurement: Measurement, value: float, floors: Mapping[str, float]) -> Evidence | None:
+    """A trace in the outputs: at least half of base beyond doubt, or a part of it by level, interval and test."""
+    reading = _reading(measurement)
+    if isinstance(measurement.ci95, Interval) and measurement.ci95.lo >= INTACT_EFFECT:
+        return _evidence(measurement, "trace", f"{reading}: the outputs still show at least {INTACT_EFFECT:g} of base")
+    bar = _bar(measurement, floors)
+    if value < PARTIAL_EFFECT or value <= bar.height or not p_under(measurement, ALPHA):
+        return None
+    return None if _contradicted(measurement, max(0.0, bar.height if bar.own else 0.0)) else _evidence(
+        measurement, "trace", f"{reading}: the outputs still show it, in part"
+    )  # fmt: skip
+
+
+def _judge_internal(measurement: Measurement, value: float, floors: Mapping[str, float]) -> Evidence | None:
+    """A trace in states or under an attack: by level, test and interval, and above the spread of the never-trained."""
+    reading, bar = _reading(measurement), _bar(measurement, floors)
+    if value < TRACE_EFFECT or not p_under(measurement, ALPHA) or _contradicted(measurement, 0.0):
+        return None
+    if value > bar.height:
+        return _evidence(measurement, "trace", f"{reading}: above {bar.why}")
+    if is_sharp(measurement) and is_bounded(measurement):
+        return None
+    return None if is_blunt(measurement) else _evidence(measurement, "within_floor", f"{reading}: not above {bar.why}")
+
+
+def _judge_quiet(measurement: Measurement, value: float, floors: Mapping[str, float]) -> Evidence:
+    """What is said where there is no trace: blunt, a hint, silent, or none of them."""
+    reading, bar = _reading(measurement), _bar(measurement, floors)
+    if is_blunt(measurement):
+        return _evidence(measurement, "blunt", f"{reading}: no trace, but {bluntness(measurement)}")
+    if value >= TRACE_EFFECT and value > bar.height and p_under(measurement, HINT_ALPHA):
+        return _evidence(measurement, "hint", f"{reading}: a hint (p < {HINT_ALPHA}), no finding")
+    return quiet(measurement)
+
+
+def quiet(measurement: Measurement) -> Evidence:
+    """Silence where the interval bounds what may be left, else undecided: of a test that shows no trace and no hint."""
+    reading, least = _reading(measurement), silent_below(measurement)
+    if is_bounded(measurement):
+        said = limit_of(measurement) or f"an overall effect of {least:.2f} would show"
+        return _evidence(measurement, "silent", f"{reading}: {said}")
+    bound = f"the upper 95 % bound of the overall effect is not below {least:.2f}"
+    return _evidence(measurement, "undecided", f"{reading}: no trace shown, but {bound}")
+
+
+def bluntness(measurement: Measurement) -> str:
+    """Why a silence of this test counts for nothing, in words."""
+    found = limit_of(measurement)
+    return f"too blunt here to be silent: {found or 'it does not find even all of what base knows'}"
+
+
+def limit_of(measurement: Measurement) -> str:
+    """The detection limit in words: the smallest planted trace that the test finds; empty where that is not known."""
+    power = measurement.power
+    if isinstance(power, Missing) or isinstance(power.share, Missing):
+        return ""
+    people = "" if isinstance(power.people, Missing) else f", or {power.people} of {power.of} people known in full"
+    return f"it finds {power.share:.2g} of base held of everybody{people} with probability {power.power:g}"
 
 
 def _judge_effect(measurement: Measurement, floors: Mapping[str, float]) -> Evidence:
     blind = blindness(measurement)
     if blind is not None:
         return _evidence(measurement, "blind", blind)
-    value, reading = measurement.value, _reading(measurement)
+    value = measurement.value
     assert isinstance(value, float), "a missing value is blind"
-    if is_below(measurement):
+    if is_below(measurement, floors):
         depth = value if isinstance(measurement.overall, Missing) else measurement.overall.value
-        because = f"{reading}; overall {-depth:.3f} below the never-trained level, over-suppressed"
-        return _evidence(measurement, "below", because)
-    if measurement.kind == "output":
-        if value >= PARTIAL_EFFECT:
-            level = "as good as base" if value >= INTACT_EFFECT else "in part"
-            return _evidence(measurement, "trace", f"{reading}: the outputs still show it, {level}")
-    elif value >= TRACE_EFFECT and _p_under(measurement, ALPHA):
-        bar = _bar(measurement, floors)
-        if value > bar.height:
-            return _evidence(measurement, "trace", f"{reading}: above {bar.why}")
-        return _evidence(measurement, "within_floor", f"{reading}: not above {bar.why}")
-    if value >= TRACE_EFFECT and value > _bar(measurement, floors).height and _p_under(measurement, HINT_ALPHA):
-        return _evidence(measurement, "hint", f"{reading}: a hint (p < {HINT_ALPHA}), no finding")
-    if _silent(measurement):
-        return _evidence(measurement, "silent", f"{reading}: an overall effect of {SILENT_BOUND:.2f} would show")
-    bound = f"the upper 95 % bound of the overall effect is not below {SILENT_BOUND:.2f}"
-    return _evidence(measurement, "undecided", f"{reading}: no trace shown, but {bound}")
+        why = f"overall {-depth:.3f} below the never-trained level, beyond {_spread(measurement, floors).why}"
+        return _evidence(measurement, "below", f"{_reading(measurement)}; {why}: over-suppressed")
+    find = _judge_output if measurement.kind == "output" else _judge_internal
+    return find(measurement, value, floors) or _judge_quiet(measurement, value, floors)
+
+
+def on_scale(measurement: Measurement) -> bool:
+    """Is this a share of base, which can be held against another? What an attack brings back need not be."""
+    return measurement.kind != "recovery" or measurement.scale == "effect"
 
 
 def judge(measurement: Measurement, floors: Mapping[str, float] | None = None) -> Evidence:
     """What does this measurement show, by this case's own null, floor and positive control?
 
     ``floors`` (:func:`audit.calibration.zoo_floors`) are used only where the case measured none. Gates, context numbers
-    and paper-mode numbers are listed and never traces.
+    and paper-mode numbers are listed and never traces, and so are readings under an attack that are no share of base.
     """
     if measurement.kind == "gate":
         return _judge_gate(measurement)
-    if measurement.kind in ("context", "recovery") or measurement.mode == "paper":
+    if measurement.kind == "context" or measurement.mode == "paper" or not on_scale(measurement):
         return _evidence(measurement, "listed", "listed for comparison; never enters the verdict")
     return _judge_effect(measurement, floors or {})

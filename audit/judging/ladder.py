@@ -1,71 +1,49 @@
-"""In-case judging: what one measurement shows, and which rung of the verdict ladder all of them reach together.
+"""In-case judging: which word the evidence of a case reaches by itself.
 
 Pure functions of numbers. They know no probe by name: a measurement's ``kind``, ``mode`` and ``form`` say what part it
-may play. Every rung is *in-case*: it rests on this case's own null, floor and positive control, and prints no
-likelihood ratio and no error rate. :mod:`audit.judging.explain` holds the constants and words the rule from them.
+may play. Every word is *in-case*: it rests on this case's own null, floor and positive control, and prints no
+likelihood ratio and no error rate. :mod:`audit.judging.axes` holds the two axes of which the word follows.
 """
 
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from audit import stats
 from audit.calibration import InCaseState
-from audit.judging.explain import Blind, Given, limits, sentence, strength, would_change
-from audit.judging.in_case import too_few
-from audit.schema import (
-    ALPHA,
-    EFFECT_KINDS,
-    INTACT_EFFECT,
-    Evidence,
-    Measurement,
-    Missing,
-    Verdict,
-    VerdictWord,
+from audit.judging.axes import Axes, axes, is_trace, trusted
+from audit.judging.explain import Given
+from audit.judging.in_case import blindness
+from audit.judging.kept_people import people_kept, told
+from audit.judging.reasons import (
+    CONSISTENT,
+    TRACE_WORDS,
+    axes_sentence,
+    is_of_some,
+    limits,
+    sentence,
+    strength,
+    unheard,
+    would_change,
 )
+from audit.judging.silence import STATES, Silence, limit_sentence, settled, silence
+from audit.schema import ALPHA, EFFECT_KINDS, Evidence, Missing, PeopleKept, Verdict, VerdictWord
 
-
-class _Sorted(NamedTuple):
-    """The evidence that may carry a verdict, by the part it plays."""
-
-    gates: list[Evidence]
-    outputs: list[Evidence]
-    causal: list[Evidence]
-    decoding: list[Evidence]
-    held_out: list[Evidence]
-
-    @property
-    def traceable(self) -> list[Measurement]:
-        return [e.measurement for e in (*self.causal, *self.decoding)]
-
-    @property
-    def traces(self) -> list[Evidence]:
-        return [e for e in (*self.causal, *self.decoding) if e.outcome == "trace found" and e.direction == "above"]
-
-    @property
-    def below(self) -> list[Evidence]:
-        return [e for e in (*self.outputs, *self.causal, *self.decoding) if e.direction == "below"]
-
-
-def _sort(evidence: Sequence[Evidence]) -> _Sorted:
-    usable = [e for e in evidence if e.measurement.mode == "controlled"]
-    on_rows = [e for e in usable if e.measurement.form == "trained"]
-
-    def of(kind: str) -> list[Evidence]:
-        return [e for e in on_rows if e.measurement.kind == kind]
-
-    apart = [e for e in usable if e.measurement.form != "trained" and e.measurement.kind in EFFECT_KINDS]
-    return _Sorted(of("gate"), of("output"), of("causal"), of("decoding"), apart)
+ALL_ROLES: Final = Given(references=2, ancestor=True, holdout=True)
 
 
 class Rung(NamedTuple):
-    """A rung of the ladder, the evidence it stands on, and what is said about it."""
+    """A word of the ladder, the evidence it stands on, and what is said about it.
+
+    ``reason``: why nothing is decided, in a few words.
+    """
 
     word: VerdictWord
     basis: list[Evidence]
     because: tuple[str, ...]
     direction: str = "none"
+    reason: str = ""
 
 
 def _named(evidence: Evidence) -> str:
@@ -78,128 +56,167 @@ def _strongest(evidence: Sequence[Evidence]) -> list[Evidence]:
     return [e for _, e in sorted(valued, key=lambda pair: -pair[0])]
 
 
-def _rung_by_gate_and_outputs(parts: _Sorted) -> Rung | None:
-    broken = [e for e in parts.gates if e.status == "gate_failed"]
+def _led(traces: Sequence[Evidence], measurement: str) -> list[Evidence]:
+    """The evidence, that of this measurement first."""
+    return sorted(
+        _strongest(traces), key=lambda e: f"{e.measurement.probe}.{e.measurement.name}" != measurement
+    )  # fmt: skip
+
+
+# ---- the rungs --------------------------------------------------------------------------------------------------
+def _rung_by_gate(evidence: Sequence[Evidence]) -> Rung | None:
+    gates = trusted(evidence, ("gate",))
+    broken = [e for e in gates if e.status == "gate_failed"]
     if broken:
         return Rung("INVALID", broken, tuple(_named(e) for e in broken))
-    if not any(e.status == "gate_passed" for e in parts.gates):
-        why = "; ".join(_named(e) for e in parts.gates) or "no utility gate was measured"
-        return Rung("INCONCLUSIVE", [], (f"nothing says that the suspect is usable at all: {why}",))
-    shown = _strongest([e for e in parts.outputs if e.outcome == "trace found" and e.direction == "above"])
-    if shown:
-        top = shown[0].measurement.value
-        assert isinstance(top, float), "only valued evidence is sorted"
-        return Rung("INTACT" if top >= INTACT_EFFECT else "PARTIAL", shown, tuple(map(_named, shown)), "above")
+    if not any(e.status == "gate_passed" for e in gates):
+        why = "; ".join(_named(e) for e in gates) or "no utility gate was measured"
+        because = f"nothing says that the suspect is usable at all: {why}"
+        return Rung("INCONCLUSIVE", [], (because,), reason="no utility gate")
     return None
 
 
-def _rung_by_traces(parts: _Sorted) -> Rung | None:
-    ineligible = [e for e in parts.causal if isinstance(e.measurement.value, Missing)]
-    if parts.causal and len(ineligible) == len(parts.causal):
-        because = tuple(f"no layer can be judged by {e.measurement.probe}: {e.because}" for e in ineligible)
-        return Rung("INCONCLUSIVE", [], tuple(dict.fromkeys(because)))
-    traces = _strongest(parts.traces)
-    if traces:
-        return Rung("SUPPRESSED", traces, tuple(_named(e) for e in traces), "above")
-    if parts.below:
-        why = (
-            "the suspect lies below the level of a model that never knew: over-suppressed, which is a finding of its "
-            "own and not what a model that never knew looks like"
-        )
-        return Rung("INCONCLUSIVE", parts.below, (why, *(_named(e) for e in parts.below)), "below")
-    return None
+def _rung_by_trace(evidence: Sequence[Evidence], shares: Axes) -> Rung | None:
+    """INTACT, SUPPRESSED or PARTIAL, by the axes."""
+    traces = [*shares.in_outputs, *shares.inside]
+    if not traces and not shares.is_intact:
+        return None
+    word = shares.word() if shares.inside or shares.is_intact else "PARTIAL"
+    axis = shares.internals if word == "SUPPRESSED" or not shares.in_outputs else shares.outputs
+    side = shares.inside if word == "SUPPRESSED" else shares.in_outputs or shares.inside
+    lead = _led(side or traces, "" if isinstance(axis, Missing) else axis.measurement)
+    rest = [e for e in _strongest(traces) if e not in lead]
+    because = [axes_sentence(word, shares), *map(_named, (*lead, *rest))]
+    if low := _below(evidence):
+        because.append(f"elsewhere it lies below the never-trained level: {'; '.join(map(_named, low))}")
+    return Rung(word, [*lead, *rest], tuple(because), "above")
 
 
-def beyond_chance(held_out: Sequence[Evidence]) -> list[Evidence]:
+def _below(evidence: Sequence[Evidence]) -> list[Evidence]:
+    return [e for e in trusted(evidence, EFFECT_KINDS) if e.direction == "below"]
+
+
+def is_below(evidence: Sequence[Evidence]) -> bool:
+    """Does the suspect lie below the never-trained level in outputs or states?"""
+    return bool(_below(evidence))
+
+
+def _rung_by_depth(evidence: Sequence[Evidence]) -> Rung | None:
+    low = _below(evidence)
+    if not low:
+        return None
+    why = (
+        "the suspect lies below the level of a model that never knew: over-suppressed, which is a finding of its own "
+        "and not what a model that never knew looks like; no trace was found beside it"
+    )
+    return Rung("INCONCLUSIVE", low, (why, *map(_named, low)), "below", "over-suppressed")
+
+
+def held_out(evidence: Sequence[Evidence]) -> list[Evidence]:
+    """The evidence of forms that were held out of the edit."""
+    usable = [e for e in evidence if e.measurement.mode == "controlled" and e.measurement.form != "trained"]
+    return [e for e in usable if e.measurement.kind in EFFECT_KINDS]
+
+
+def beyond_chance(forms: Sequence[Evidence]) -> list[Evidence]:
     """The traces on held-out forms that are no accident of how many such tests there are.
 
-    Causal and decoding tests of forms held out of the edit are one family, adjusted by Holm (1979); outputs are levels
-    and have no p.
+    All tests of forms held out of the edit are one family, adjusted by Holm (1979).
     """
-    tested = [
-        (id(e), p) for e in held_out if e.measurement.kind != "output" and isinstance(p := e.measurement.p, float)
-    ]
+    tested = [(id(e), p) for e in forms if isinstance(p := e.measurement.p, float)]
     adjusted = stats.holm(np.array([p for _, p in tested], float))
     chance = {name for (name, _), p in zip(tested, adjusted, strict=True) if p >= ALPHA}
-    above = [e for e in held_out if e.outcome == "trace found" and e.direction == "above"]
-    return [e for e in above if id(e) not in chance]
+    return [e for e in forms if is_trace(e) and id(e) not in chance]
 
 
-def in_case_state(evidence: Sequence[Evidence], above: Collection[tuple[str, str]]) -> InCaseState:
-    """What these in-case findings say before any joint rule: by the gate, the outputs, a level below, or other forms.
-
-    ``above`` names the measurements (probe, name) that exceed their calibrated thresholds: without that a held-out form
-    says nothing here. A causal or decoding trace on the trained rows is the joint rule's business and does not count.
-    """
-    parts = _sort(evidence)
-    first, second = _rung_by_gate_and_outputs(parts), _rung_by_traces(parts)
-    if first is not None:
-        return "shown" if first.direction == "above" else "stopped"
-    if second is not None and second.direction == "below":
-        return "below"
-    other = beyond_chance(parts.held_out)
-    return "elsewhere" if any((e.measurement.probe, e.measurement.name) in above for e in other) else "quiet"
-
-
-def _doubts(kind: str, parts: _Sorted) -> list[str]:
-    """Why this kind of test does not count as silent. Outputs only have to see base: their rung is passed already."""
-    found: list[Evidence] = {"output": parts.outputs, "causal": parts.causal, "decoding": parts.decoding}[kind]
-    seeing = [e for e in found if e.status != "blind"]
-    if not seeing:
-        return [_named(e) for e in found] or [f"no {kind} test ran"]
-    return [_named(e) for e in seeing if kind != "output" and e.outcome != "no trace found"]
-
-
-def _rung_by_silence(parts: _Sorted, roles: Given) -> Rung:
+def _rung_by_silence(evidence: Sequence[Evidence], roles: Given) -> Rung:
     if not roles.null:
         shows = "only holdout people show" if roles.holdout else "nothing shows"
         why = f"no reference and no ancestor: {shows} the level of a model that never knew, so silence says little"
-        return Rung("INCONCLUSIVE", [], (why,))
-    doubts = [doubt for kind in ("output", "causal", "decoding") for doubt in _doubts(kind, parts)]
-    if doubts:
-        return Rung("INCONCLUSIVE", [], tuple(doubts))
-    quiet = [*parts.causal, *parts.decoding]
-    elsewhere = beyond_chance(parts.held_out)
+        return Rung("INCONCLUSIVE", [], (why,), reason="no model that never knew was given")
+    state = silence(evidence)
+    if not state.holds:
+        return _undecided(evidence, state)
+    elsewhere = beyond_chance(held_out(evidence))
     if elsewhere:
         why = "no trace on the rows that the edit was told to forget, but one on forms held out of it"
         return Rung("PARTIAL", _strongest(elsewhere), (why, *(_named(e) for e in elsewhere)), "above")
-    chance = [e for e in parts.held_out if e.outcome == "trace found" and e.direction == "above"]
-    told = [f"{_named(e)}; no more than chance among the tests of held-out forms (Holm)" for e in chance]
-    return Rung("CONSISTENT WITH NEVER TRAINED", quiet, (*map(_named, quiet), *told))
+    chance = [e for e in held_out(evidence) if is_trace(e)]
+    chances = [f"{_named(e)}; no more than chance among the tests of held-out forms (Holm)" for e in chance]
+    lead = [e for e in state.quiet if e.measurement.kind in STATES] or state.quiet
+    rest = [e for e in state.quiet if e not in lead]
+    limit = [limit] if (limit := limit_sentence(state.quiet)) else []
+    return Rung(CONSISTENT, [*lead, *rest], (*limit, *map(_named, (*lead, *rest)), *chances))
 
 
+def _undecided(evidence: Sequence[Evidence], state: Silence) -> Rung:
+    """INCONCLUSIVE, with what kept it from silence: blindness first, then tests that are open."""
+    mute = unheard(evidence)
+    doubts = [*state.lacking, *map(_named, state.doubts), *(map(_named, (*mute.blind, *mute.blunt)))]
+    return Rung("INCONCLUSIVE", [], tuple(dict.fromkeys(doubts)), reason=_reason(evidence, state))
+
+
+def _reason(evidence: Sequence[Evidence], state: Silence) -> str:
+    mute = unheard(evidence)
+    if mute.short or (state.lacking and mute.few):
+        units = max((e.measurement.units for e in mute.few), default=0)
+        return f"blind: too few people ({units})" if units else "blind: too few people"
+    if state.lacking:
+        causal = [e for e in mute.blind if e.measurement.kind == "causal"]
+        if causal and all(isinstance(e.measurement.value, Missing) for e in causal):
+            return "no common basis: base cannot read the suspect's states"
+        if mute.blunt:
+            return f"too blunt: {'; '.join(state.lacking)}"
+        return f"blind: {'; '.join(state.lacking)}"
+    names = ", ".join(dict.fromkeys(e.measurement.probe for e in state.doubts))
+    return f"open: {names} shows neither a trace nor silence"
+
+
+# ---- together ---------------------------------------------------------------------------------------------------
 class Reached(NamedTuple):
-    """The rung that in-case evidence reaches, what might have shown a trace, and what was blind."""
+    """The word that in-case evidence reaches, its axes, and the evidence with hints settled."""
 
     rung: Rung
-    traceable: tuple[Measurement, ...]
-    blind: Blind
+    axes: Axes
+    evidence: tuple[Evidence, ...]
+    people: PeopleKept | Missing
 
 
 def reach(evidence: Sequence[Evidence], roles: Given) -> Reached:
-    """Which rung does in-case evidence reach, with the roles that were given? Total: every input reaches one.
+    """Which word does in-case evidence reach, with the roles that were given? Total: every input reaches one.
 
     The order of the rungs is the rule (:func:`~audit.judging.explain.decision_rule`). Held-out forms never lower a
     verdict.
     """
-    parts = _sort(evidence)
-    rung = _rung_by_gate_and_outputs(parts) or _rung_by_traces(parts) or _rung_by_silence(parts, roles)
-    judged = [*parts.outputs, *parts.causal, *parts.decoding]
-    blind = [e for e in judged if e.status == "blind"]
-    short = [too_few(e.measurement) for e in judged if not isinstance(e.measurement.null, Missing)]
-    few = sum(bool(too_few(e.measurement)) for e in blind)
-    return Reached(rung, tuple(parts.traceable), Blind(len(blind), few, short[0] if short and all(short) else ""))
+    final = settled(evidence)
+    shares = axes(final)
+    rung = (
+        _rung_by_gate(final) or _rung_by_trace(final, shares) or _rung_by_depth(final)
+        or _rung_by_silence(final, roles)
+    )  # fmt: skip
+    return Reached(rung, shares, tuple(final), people_kept(final))
+
+
+def some_people(word: VerdictWord, people: PeopleKept | Missing) -> str:
+    """``16 of 32 people are known``, where all is known of some people; empty otherwise."""
+    if word not in ("PARTIAL", "SUPPRESSED") or isinstance(people, Missing) or not is_of_some(people):
+        return ""
+    return f"{told(people)} are known"
 
 
 def worded(reached: Reached, roles: Given, stale: str = "") -> Verdict:
     """The in-case verdict of what was reached; ``stale`` says which calibration would have judged but for its age."""
-    rung = reached.rung
+    rung, evidence = reached.rung, reached.evidence
+    lead = rung.basis[0].measurement if rung.basis else None
+    people = some_people(rung.word, reached.people)
     return Verdict.model_validate(
         {
             "word": rung.word, "because": rung.because, "direction": rung.direction, "basis": "in-case",
-            "strength": strength(rung.word, roles), "would_change": would_change(rung.word, roles),
-            "limits": limits(reached.traceable, reached.blind, roles, stale=stale),
-            "sentence": sentence(rung.word, rung.basis[0].measurement if rung.basis else None, rung.because[0]),
+            "strength": strength(rung.word, roles, evidence),
+            "would_change": would_change(rung.word, roles, evidence, rung.direction == "below"),
+            "limits": limits([e.measurement for e in rung.basis], unheard(evidence), roles, stale=stale),
+            "sentence": sentence(rung.word, lead, rung.because[0], people or rung.reason),
+            "outputs": reached.axes.outputs, "internals": reached.axes.internals, "people": reached.people,
         }
     )  # fmt: skip
 
@@ -207,3 +224,32 @@ def worded(reached: Reached, roles: Given, stale: str = "") -> Verdict:
 def verdict(evidence: Sequence[Evidence], roles: Given) -> Verdict:
     """The in-case verdict of this evidence: :func:`reach`, in words."""
     return worded(reach(evidence, roles), roles)
+
+
+def stands(state: str, joint: bool) -> bool:
+    """Does the case's own verdict stand, in this state before a joint rule that finds a trace or none?"""
+    return state in ("stopped", "unreadable") or (not joint and state in ("shown", "below"))
+
+
+def in_case_state(evidence: Sequence[Evidence], above: Collection[tuple[str, str]]) -> InCaseState:
+    """What these in-case findings say before any joint rule: by the gate, the outputs, a level below, or other forms.
+
+    ``above`` names the measurements (probe, name) that exceed their calibrated thresholds: without that a held-out form
+    says nothing here. A causal or decoding trace on the trained rows is the joint rule's business and does not count,
+    but for a suspect below the never-trained level; what an attack brings back does. Without a causal measurement
+    there is no joint rule, and the case's own word is the verdict.
+    """
+    reached = reach(evidence, ALL_ROLES)
+    final, shares, word = reached.evidence, reached.axes, reached.rung.word
+    if _rung_by_gate(final) is not None:
+        return "stopped"
+    readable = [e for e in trusted(final, ("causal",)) if blindness(e.measurement) is None]
+    if not readable:
+        return "shown" if word in TRACE_WORDS else "unreadable"
+    low = is_below(final)
+    if shares.in_outputs or shares.is_intact or shares.recovered or (low and shares.inside):
+        return "shown"
+    if low:
+        return "below"
+    other = beyond_chance(held_out(final))
+    return "elsewhere" if any((e.measurement.probe, e.measurement.name) in above for e in other) else "quiet"

@@ -113,10 +113,11 @@ def weighed(ratio: LikelihoodRatio, knows: Proposition, never: Proposition) -> s
 
 
 def rates_sentence(ratio: LikelihoodRatio) -> str:
-    """Both error rates of the rule that gave an outcome, as counts."""
+    """Both error rates of the rule that gave an outcome, as counts, and what it is that was missed."""
     return (
         f"On models of known truth, in worlds and mechanisms held out of its fitting, this rule raised a false alarm "
-        f"in {rate(ratio.false_alarms)} and missed a model that knows everything in {rate(ratio.misses)}."
+        f"in {rate(ratio.false_alarms)} and missed a fake, a model that knows everything and was made to keep quiet, "
+        f"in {rate(ratio.misses)}."
     )
 
 

@@ -15,11 +15,15 @@ from typing import NamedTuple
 from audit.bench import Bench
 from audit.calibration import Score, ScoredModel, WorldScores, read_world, world_path, write_world, zoo_floors
 from audit.case import OpenCase, open_case
-from audit.judging import Given, given, judge, verdict
+from audit.judging import Given, given
 from audit.planning import configured
 from audit.pools import score_world
-from audit.pools.score_world import FIRST, MemoryStore, Places
-from audit.probing import Probe
+from audit.pools.memory_store import MemoryStore
+from audit.pools.panel_file import Assessed
+from audit.pools.reassessment import assessed_of, word_of
+from audit.pools.score_world import FIRST, Audited, Places
+from audit.pools.stage_costs import Costs
+from audit.probing import Probe, recording
 from audit.schema import AuditError, ExitCode
 from audit.zoo import Drawn, make_world, one_thread, population
 
@@ -27,10 +31,11 @@ log = logging.getLogger(__name__)
 
 
 class _NewScores(NamedTuple):
-    """What new probes say of one model, and how long each took."""
+    """What new probes say of one model and of which people, and how long each took."""
 
     scores: tuple[Score, ...]
     cpu_s: Mapping[str, float]
+    panels: dict[str, Assessed]
 
 
 def addable(path: Path, drawn: Drawn) -> tuple[str, ...]:
@@ -65,7 +70,7 @@ def _standing(path: Path, drawn: Drawn) -> WorldScores | None:
     if not path.is_file():
         return None
     scores = read_world(path)
-    same = scores.recipe == drawn.recorded() and score_world.standing(path) == set(scores.behaviours)
+    same = score_world.of_recipe(scores, drawn) and score_world.standing(path) == set(scores.behaviours)
     return scores if same else None
 
 
@@ -86,9 +91,10 @@ def add_scores(
         return path
     probes = {name: probe for name, probe in _configured().items() if name in names}
     census, work = population(drawn), places.work / f"{path.stem}-added"
-    costs = score_world.Costs(work / "costs.json")
+    costs = Costs(work / "costs.json")
     with one_thread():
-        folders = score_world.make_models(census, drawn.world, places.models, costs)
+        there = tuple(scored.model for scored in before.models)
+        folders = score_world.make_models(census, drawn.world, places.models, costs, there)
         score_world.write_data(make_world(drawn.world, drawn.shape), work / "data")
         store = MemoryStore(work / "store")
         bench, new_scores, roles = Bench(store=store), dict[str, _NewScores](), Given(0, False, False)
@@ -101,6 +107,8 @@ def add_scores(
             store.forget()
     digests = {name: digest for name, digest in score_world.record_behaviours(places.scores).items() if name in names}
     joined = _joined(before, probes, new_scores, roles)
+    audits = [Audited(scored, new_scores[scored.model].panels) for scored in joined.models]
+    score_world.keep_panels(places, drawn.world, audits)
     write_world(path, joined.model_copy(update={"behaviours": before.behaviours | digests}))
     shutil.rmtree(work, ignore_errors=True)
     if places.discard:
@@ -115,16 +123,21 @@ def _measured(bench: Bench, case: OpenCase, probes: Mapping[str, Probe]) -> _New
     """As the engine measures: what a user could fix is a skip and leaves no score, integrity stops the world."""
     scores: list[Score] = []
     cpu_s: dict[str, float] = {}
+    panels: dict[str, Assessed] = {}
+    names = {group: group for group in score_world.forget_groups(case)}
     for name, probe in probes.items():
         since = time.process_time()
         try:
-            scores += [Score.of(measurement) for measurement in probe.measure(bench, case)]
+            with recording() as recorded:
+                new = [Score.of(measurement, names) for measurement in probe.measure(bench, case)]
+            scores += new
+            panels |= assessed_of(recorded, new)
         except AuditError as error:
             if error.code == ExitCode.INTEGRITY:
                 raise
             log.warning("%s, %s: %s", case.case.name, name, error.what)
         cpu_s[name] = time.process_time() - since
-    return _NewScores(tuple(scores), cpu_s)
+    return _NewScores(tuple(scores), cpu_s, panels)
 
 
 def _joined(
@@ -135,9 +148,7 @@ def _joined(
     models: list[ScoredModel] = []
     for scored in before.models:
         scores = sorted((*scored.scores, *new_scores[scored.model].scores), key=lambda score: score.probe)
-        evidence = [judge(score.restored(), floors) for score in scores]
-        word = verdict(evidence, roles).word
-        models.append(scored.model_copy(update={"scores": tuple(scores), "verdict": word}))
+        models.append(scored.model_copy(update={"scores": tuple(scores), "verdict": word_of(scores, roles, floors)}))
     added = {
         f"audit.{name}": round(sum(scored.cpu_s[name] for scored in new_scores.values()), 2) for name in probes
     }  # fmt: skip

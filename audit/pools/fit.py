@@ -36,6 +36,7 @@ from audit.calibration import (
     Subject,
     Subjects,
     WorldScores,
+    exceeds,
     features,
     fit_joint,
     held_out,
@@ -47,6 +48,7 @@ from audit.calibration import (
     threshold,
     write,
     write_record,
+    zoo_floors,
 )
 from audit.judging import in_case_state, judge
 from audit.schema import AuditError, Interval
@@ -99,7 +101,8 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
         raise AuditError(f"the pool {pool.name} holds no worlds", f"make some: {pool.command}")
     _check_one_code(worlds)
     models = [model for world in worlds for model in world.models]
-    people, scope = roster([_subject(model, ()) for model in models]), scope_of(models)
+    floors = zoo_floors()
+    people, scope = roster([_subject(model, (), floors) for model in models]), scope_of(models)
     measured: dict[str, list[_Measured]] = {}
     left_out: list[str] = []
     for probe in sorted(worlds[0].behaviours):
@@ -118,9 +121,10 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
         ]
         for i in range(len(models))
     ]
+    with_states = tuple(_subject(model, names, floors) for model, names in zip(models, above, strict=True))
     subjects = Subjects(
         name=pool.name, command=pool.command, quick=pool.quick, draws=pool.draws, worlds=len(worlds),
-        made_with=made_with(), subjects=tuple(map(_subject, models, above)),
+        made_with=made_with(), subjects=with_states,
     )  # fmt: skip
     calibrations = {
         probe: Calibration(
@@ -180,12 +184,13 @@ def _identity(world: WorldScores, probe: str) -> tuple[object, ...]:
 
 
 # ---- what the pool spans ----------------------------------------------------------------------------------------
-def _subject(model: ScoredModel, above: Collection[tuple[str, str]]) -> Subject:
-    """``above``: the measurements that exceed a threshold set without this world and mechanism."""
+def _subject(model: ScoredModel, above: Collection[tuple[str, str]], floors: Mapping[str, float]) -> Subject:
+    """``above``: the measurements that exceed a threshold set without this world and mechanism; ``floors`` the zoo's,
+    by which every audit judges."""
     return Subject(
         world=model.world, model=model.model, mechanism=model.mechanism, pool=model.pool, kept=model.kept,
         audited=model.audited, content=model.content,
-        alone=in_case_state([judge(score.restored()) for score in model.scores], above),
+        alone=in_case_state([judge(score.restored(), floors) for score in model.scores], above),
     )  # fmt: skip
 
 
@@ -233,7 +238,8 @@ def _calibrated(people: Roster, scores: Sequence[Score | None], draws: int) -> _
     def fit(seen: Bool[ndarray, " subject"]) -> Rule:
         clean = seen & people.clean
         bar = threshold(effect[clean], people.world[clean])
-        return lambda which: Decision(effect[which] > bar, effect[which])
+        above = np.array(["effect" in row and exceeds(row, bar) for row in rows])
+        return lambda which: Decision(above[which], effect[which])
 
     held = held_out(people, usable, fit)
     clean = usable & people.clean

@@ -70,7 +70,8 @@ def renew_zoo(
     """
     worlds = [world for world in POOL_WORLDS if not share_of(world).full][:QUICK] if quick else POOL_WORLDS
     scores = zoo.SCORES if not quick else work / "scores"
-    places = Places(builder.cache_root().resolve() / "zoo", (work / "audits").resolve(), scores.resolve())
+    models, panels = builder.cache_root().resolve() / "zoo", zoo.PANELS if not quick else work / "panels"
+    places = Places(models, (work / "audits").resolve(), scores.resolve(), panels=panels.resolve())
     wrong = zoo.score(worlds, places, workers, stack, probes)
     if wrong:
         raise AuditError(

@@ -3,7 +3,9 @@
 ``python -m audit.pools.schedule --worlds 100 101 --workers 2`` makes and audits these worlds (default: all) and writes
 ``studies/zoo/scores/world-0100.json`` and so on. A world whose file is there, of the same recipe and the same probes,
 is left as it is; where only probes have come that it lacks, these alone are measured on the same models and added
-(:mod:`audit.pools.add_probe`). Models are kept in the cache, named by content; audits are not.
+(:mod:`audit.pools.add_probe`), and where members have, these alone are audited (:mod:`audit.pools.add_members`). Models
+are kept in the cache, named by content, and so are the people behind the scores (:mod:`audit.pools.panels`); audits are
+not.
 
 Where a CUDA device is present, all models of all worlds that learn a corpus are trained together on it first
 (:mod:`audit.zoo.stacked_training`; ``--stack none``: one by one on the CPU, as without a device); edits and audits
@@ -23,17 +25,19 @@ from pathlib import Path
 
 from audit.calibration import read_world, world_path, write_world
 from audit.plugins import folder
-from audit.pools import add_probe, score_world
+from audit.pools import add_members, add_probe, score_world
 from audit.pools.score_world import Places
 from audit.schema import AuditError, ExitCode
 from audit.storage import cache_root
-from audit.zoo import POOL_WORLDS, draw, population, share_of, stacked_training
+from audit.zoo import POOL_WORLDS, Drawn, draw, population, share_of, stacked_training
 
 log = logging.getLogger(__name__)
 
 CHECKOUT = folder("probes").parent / "studies" / "zoo" / "scores"
 SCORES = CHECKOUT if CHECKOUT.is_dir() else cache_root() / "pools" / "scores"
 """Beside the study in a checkout of the repository; an installed package keeps what it scores in the cache."""
+PANELS = cache_root() / "pools" / "panels"
+"""Where the people behind the scores are kept, so that statistics can be computed again without a model."""
 APART = ("remind_landscape",)
 """Calibrated, and not part of the joint rule. It reads outputs and compares cohorts, which are exchangeable in the zoo
 and differ in topic and format elsewhere: the joint rule would learn here to trust it there (README)."""
@@ -50,7 +54,9 @@ def one_world(world: int, places: Places, before: Mapping[str, float], probes: S
     if probes:
         return add_probe.add_scores(drawn, places, only=probes)
     if add_probe.addable(path, drawn):
-        return add_probe.add_scores(drawn, places)
+        add_probe.add_scores(drawn, places)
+    if add_members.lacking_members(path, drawn):
+        return add_members.add_members(drawn, places)
     if not score_world.is_current(path, drawn):
         score_world.score_world(drawn, places)
         if before:
@@ -100,12 +106,16 @@ def _together(worlds: Sequence[int], places: Places, device: str) -> dict[int, d
         recipe
         for recipe in drawn
         if not score_world.is_current(paths[recipe.world], recipe)
-        and not add_probe.addable(paths[recipe.world], recipe)
+        and not (add_probe.addable(paths[recipe.world], recipe) and _whole(paths[recipe.world], recipe))
     ]
     spent = stacked_training.make_learned(
         {recipe.world: population(recipe).zoo for recipe in missing}, places.models, device
     )
     return {world: {f"stacked.{device}": round(cpu_s, 2)} for world, cpu_s in spent.items()}
+
+
+def _whole(path: Path, drawn: Drawn) -> bool:
+    return [m.model for m in read_world(path).models] == [m.model for m in population(drawn).members]
 
 
 def costs(scores: Path, worlds: Sequence[int]) -> dict[str, float]:
@@ -137,13 +147,15 @@ def main() -> int:
     parser.add_argument("--worlds", type=int, nargs="+", default=list(POOL_WORLDS))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, default=SCORES, help="where the scores go")
+    parser.add_argument("--panels", type=Path, default=PANELS, help="where the people behind the scores go")
     parser.add_argument("--work", type=Path, default=Path("runs/pools"), help="where unfinished audits are kept")
     parser.add_argument("--stack", default="auto", metavar="DEVICE", help=STACK)
     parser.add_argument("--discard", action="store_true", help="delete a world's edited models once it is scored")
     args = parser.parse_args()
     _quiet()
     since, stack = time.monotonic(), stacked_training.device_for(args.stack)
-    places = Places(cache_root().resolve() / "zoo", args.work.resolve(), args.out.resolve(), args.discard)
+    models, panels = cache_root().resolve() / "zoo", args.panels.resolve()
+    places = Places(models, args.work.resolve(), args.out.resolve(), args.discard, panels)
     wrong = score(args.worlds, places, args.workers, stack)
     for stage, seconds in costs(places.scores, args.worlds).items():
         log.info("%-28s %8.1f CPU-s a world", stage, seconds)

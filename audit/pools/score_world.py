@@ -4,17 +4,13 @@ Every audit of a world shares one bench with one store in memory: whatever base,
 computed for the first audit and read by the others, and what a suspect said is dropped when its audit ends.
 """
 
-import json
 import logging
 import shutil
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
-
-from torch import Tensor
 
 from audit.bench import Bench
 from audit.calibration import (
@@ -28,12 +24,16 @@ from audit.calibration import (
     world_path,
     write_world,
 )
+from audit.case import OpenCase
 from audit.engine import Run, domain_of, prepare
 from audit.planning import RunSettings, configured, unwatched
-from audit.probing import behaviour_of, recall
-from audit.runs import code_version
-from audit.schema import AuditError, Case, DataFiles, Domain, ExitCode, Report, Roles, Source
-from audit.storage import Store, write_atomic
+from audit.pools.memory_store import MemoryStore
+from audit.pools.panel_file import Assessed, add_panels, panels_path, read_panels, write_panels
+from audit.pools.reassessment import assessed_of
+from audit.pools.stage_costs import Costs
+from audit.probing import behaviour_of, recall, recording
+from audit.runs import Mask, code_version, key_of
+from audit.schema import AuditError, Case, DataFiles, Domain, ExitCode, Report, Roles, Source, Texts
 from audit.zoo import (
     Drawn,
     Learning,
@@ -57,58 +57,21 @@ log = logging.getLogger(__name__)
 PROBES = "probes"
 DATA = ("forget", "retain", "holdout", "general")
 FIRST = "base"
+ROLES = ("base", "reference_1", "reference_2", "ancestor")
+"""The models by which every other is audited (:func:`case_of`)."""
 
 
 class Places(NamedTuple):
-    """Where models are kept, where audits run, and where scores go. ``discard``: edited models go after scoring."""
+    """Where models are kept, where audits run, and where scores go. ``discard``: edited models go after scoring.
+
+    ``panels``: where the people behind the scores are kept (:mod:`audit.pools.panels`); None keeps none.
+    """
 
     models: Path
     work: Path
     scores: Path
     discard: bool = False
-
-
-class Costs:
-    """CPU-seconds by stage, kept beside the audits, so that an interrupted world still knows what it cost."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.cpu_s = Counter[str](json.loads(path.read_bytes()) if path.is_file() else {})
-
-    def spent(self, stage: str, since: float) -> None:
-        """Count the CPU-seconds of this process since ``since`` towards a stage."""
-        self.add({stage: time.process_time() - since})
-
-    def add(self, cpu_s: Mapping[str, float]) -> None:
-        """Count CPU-seconds by stage."""
-        self.cpu_s.update({stage: round(seconds, 3) for stage, seconds in cpu_s.items()})
-        write_atomic(self.path, json.dumps(self.cpu_s, sort_keys=True).encode())
-
-
-class MemoryStore(Store):
-    """A store that lives as long as its process: nothing is hashed or written. :meth:`forget` drops the newest."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self._kept: dict[str, dict[str, Tensor]] = {}
-        self._before = 0
-
-    def get(self, key: str) -> dict[str, Tensor] | None:
-        """The tensors kept under ``key``, or None."""
-        return self._kept.get(key)
-
-    def put(self, key: str, tensors: Mapping[str, Tensor], meta: Mapping[str, str]) -> None:
-        """Keep tensors under ``key``."""
-        self._kept[key] = dict(tensors)
-
-    def keep(self) -> None:
-        """Everything that is here stays: :meth:`forget` drops what comes later."""
-        self._before = len(self._kept)
-
-    def forget(self) -> None:
-        """Drop what came after :meth:`keep`."""
-        for key in list(self._kept)[self._before :]:
-            del self._kept[key]
+    panels: Path | None = None
 
 
 def score_world(drawn: Drawn, places: Places, notify: Callable[[str], None] = log.info) -> Path:
@@ -126,22 +89,32 @@ def score_world(drawn: Drawn, places: Places, notify: Callable[[str], None] = lo
     with one_thread():
         folders = make_models(census, drawn.world, places.models, costs)
         notify(f"world {drawn.world}: {len(folders)} models are there")
-        scored = _audit(census, drawn, (folders, work), costs)
-    write_world(final, _scores(drawn, costs, scored, record_behaviours(places.scores)))
+        audits = audit_members(census.members, drawn, (folders, work), costs)
+    keep_panels(places, drawn.world, audits)
+    write_world(final, _scores(drawn, costs, audits, record_behaviours(places.scores)))
     shutil.rmtree(work, ignore_errors=True)
     if places.discard:
         discard(census, folders)
     total = sum(costs.cpu_s[stage] for stage in ("train", "edit", "audit"))
-    notify(f"world {drawn.world}: {len(scored)} audits, {total:.0f} CPU-s")
+    notify(f"world {drawn.world}: {len(audits)} audits, {total:.0f} CPU-s")
     return final
 
 
 def is_current(path: Path, drawn: Drawn) -> bool:
-    """Are this world's scores there, of this recipe and of the probes as they are now?"""
+    """Are this world's scores there, of this recipe, of all its members, and of the probes as they are now?"""
     if not path.is_file():
         return False
     scores = read_world(path)
-    return scores.recipe == drawn.recorded() and set(scores.behaviours) == set(configured({}, PROBES)) == standing(path)
+    whole = [model.model for model in scores.models] == [member.model for member in population(drawn).members]
+    same = whole and scores.recipe == drawn.recorded()
+    return same and set(scores.behaviours) == set(configured({}, PROBES)) == standing(path)
+
+
+def of_recipe(scores: WorldScores, drawn: Drawn) -> bool:
+    """Are these scores of this recipe, but for what was dealt beside it since?"""
+    recorded, now = (dict(recipe) for recipe in (scores.recipe, drawn.recorded()))
+    before, after = (str(recipe.pop("added", "")).split(",") for recipe in (recorded, now))
+    return recorded == now and set(before) - {""} <= set(after)
 
 
 def standing(path: Path) -> set[str]:
@@ -170,10 +143,10 @@ def record_behaviours(scores: Path) -> dict[str, str]:
     }
 
 
-def _scores(drawn: Drawn, costs: Costs, scored: list[ScoredModel], digests: dict[str, str]) -> WorldScores:
+def _scores(drawn: Drawn, costs: Costs, audits: Sequence["Audited"], digests: dict[str, str]) -> WorldScores:
     probes = configured({}, PROBES)
     return WorldScores(
-        world=drawn.world, recipe=drawn.recorded(), behaviours=digests, models=tuple(scored),
+        world=drawn.world, recipe=drawn.recorded(), behaviours=digests, models=tuple(a.scored for a in audits),
         stages_cpu_s={stage: round(seconds, 2) for stage, seconds in sorted(costs.cpu_s.items())},
         versions={name: probe.version for name, probe in probes.items()},
         settings={name: probe.model_dump(mode="json") for name, probe in probes.items()},
@@ -181,11 +154,21 @@ def _scores(drawn: Drawn, costs: Costs, scored: list[ScoredModel], digests: dict
 
 
 # ---- models -----------------------------------------------------------------------------------------------------
-def make_models(census: Population, world: int, models: Path, costs: Costs) -> dict[str, Path]:
-    """The folder of every model of a world, in order of descent; what is not there is trained."""
+def make_models(
+    census: Population, world: int, models: Path, costs: Costs, only: Sequence[str] | None = None
+) -> dict[str, Path]:
+    """The folder of every model of a world, in order of descent; what is not there is trained.
+
+    ``only`` these, the roles that audit them and whatever they descend from (None: all).
+    """
     models.mkdir(parents=True, exist_ok=True)
     folders: dict[str, Path] = {}
+    wanted = set(ROLES if only is None else (*ROLES, *only))
+    for plan in reversed(census.zoo.plans):
+        wanted |= {plan.parent} if plan.name in wanted and plan.parent else set()
     for plan in census.zoo.plans:
+        if only is not None and plan.name not in wanted:
+            continue
         since = time.process_time()
         folders[plan.name] = builder.make_model(census.zoo, world, models, plan.name)
         costs.spent("train" if isinstance(plan.by, Learning) else "edit", since)
@@ -195,59 +178,92 @@ def make_models(census: Population, world: int, models: Path, costs: Costs) -> d
 def discard(census: Population, folders: Mapping[str, Path]) -> None:
     """Delete the edited models: they are made again from their parents in a second or two."""
     for plan in census.zoo.plans:
-        if not isinstance(plan.by, Learning):
+        if plan.name in folders and not isinstance(plan.by, Learning):
             shutil.rmtree(folders[plan.name], ignore_errors=True)
 
 
 # ---- audits -----------------------------------------------------------------------------------------------------
-def _audit(census: Population, drawn: Drawn, where: tuple[Mapping[str, Path], Path], costs: Costs) -> list[ScoredModel]:
-    """Audit every member with one bench; base comes first, and what its audit read stays."""
+class Audited(NamedTuple):
+    """One model of known truth as it is scored, and the people behind its scores."""
+
+    scored: ScoredModel
+    panels: dict[str, Assessed]
+
+
+def audit_members(
+    members: Sequence[Member], drawn: Drawn, where: tuple[Mapping[str, Path], Path], costs: Costs
+) -> list[Audited]:
+    """Audit members with one bench; base comes first, and what the first audit read stays."""
     folders, work = where
     write_data(make_world(drawn.world, drawn.shape), work / "data")
     store = MemoryStore(work / "store")
-    bench, scored = Bench(store=store), list[ScoredModel]()
-    for member in sorted(census.members, key=lambda member: member.model != FIRST):
+    bench, audits, everyone = Bench(store=store), list[Audited](), population(drawn).audited
+    for n, member in enumerate(sorted(members, key=lambda member: member.model != FIRST)):
         since = time.process_time()
         case = case_of(member.model, drawn.world, folders, work)
-        scored.append(_scored(member, drawn.world, census.audited, _audited(case, work, bench, costs)))
+        audits.append(_scored(member, drawn.world, everyone, _audited(case, work, bench, costs)))
         costs.spent("audit", since)
-        if member.model == FIRST:
+        if not n:
             store.keep()
         store.forget()
-    return scored
+    return audits
+
+
+def keep_panels(places: Places, world: int, audits: Sequence[Audited]) -> None:
+    """Put the people behind these audits beside those that are kept of the world."""
+    if places.panels is not None:
+        add_panels(panels_path(places.panels, world), {audit.scored.model: audit.panels for audit in audits})
 
 
 class _Audit(NamedTuple):
-    """What one audit leaves."""
+    """What one audit leaves. ``names``: the forget groups, which are invented, by the marks that stand for them."""
 
     report: Report
     domain: Domain
+    names: dict[str, str]
+    panels: dict[str, Assessed]
 
 
 def _audited(case: Case, work: Path, bench: Bench, costs: Costs) -> _Audit:
     """One audit by the engine; a finished one is read from its folder."""
-    folder = work / "audits" / case.name
+    folder, people = work / "audits" / case.name, work / "panels" / f"{case.name}.npz"
+    if not people.is_file():  # a journal keeps measurements and nobody's scores: what was broken off is begun again
+        shutil.rmtree(folder, ignore_errors=True)
     # No calibration judges the models that calibrations are made from.
     settings = RunSettings(threads=1, store=work / "store", demo=True, package=PROBES, calibrations=work / "none")
     prepared = prepare(case, folder, settings, bench)
     domain = domain_of(prepared.case, recall(bench, prepared.case))
     known = prepared.journal.final
-    report = Run(prepared, settings, unwatched).report()
+    with recording() as recorded:
+        report = Run(prepared, settings, unwatched).report()
     if report.failures:
         broken = "; ".join(f"{failure.probe}: {failure.error}" for failure in report.failures)
         raise AuditError(f"{case.name}: {broken}", f"read {folder / 'run.log'}", ExitCode.INTEGRITY)
+    mask = Mask(key_of(folder))
+    names = {str(mask(group)): group for group in forget_groups(prepared.case)}
     if not known:
         costs.add({f"audit.{timing.unit}": timing.cpu_s for timing in report.timings})
-    return _Audit(report, domain)
+        write_panels(people, {case.name: assessed_of(recorded, _scores_of(report, names))})
+    return _Audit(report, domain, names, read_panels(people)[case.name])
 
 
-def _scored(member: Member, world: int, audited: tuple[str, ...], audit: _Audit) -> ScoredModel:
-    return ScoredModel(
+def forget_groups(case: OpenCase) -> tuple[str, ...]:
+    """The groups of the forget set, by name."""
+    return tuple(sorted({item.group for item in case.items(Texts(cohort="forget"), "all")}))
+
+
+def _scores_of(report: Report, names: Mapping[str, str]) -> tuple[Score, ...]:
+    return tuple(Score.of(evidence.measurement, names) for evidence in report.evidence)
+
+
+def _scored(member: Member, world: int, audited: tuple[str, ...], audit: _Audit) -> Audited:
+    scored = ScoredModel(
         world=world, model=member.model, mechanism=member.mechanism, pool=member.pool, content=member.content,
         kept=len(set(member.taught) & set(audited)), audited=len(audited), domain=audit.domain,
-        scores=tuple(Score.of(evidence.measurement) for evidence in audit.report.evidence),
+        scores=_scores_of(audit.report, audit.names),
         verdict=audit.report.verdict.word,
     )  # fmt: skip
+    return Audited(scored, audit.panels)
 
 
 def case_of(model: str, world: int, folders: Mapping[str, Path], work: Path) -> Case:

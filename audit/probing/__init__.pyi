@@ -7,14 +7,17 @@ from .case_models import models_of as models_of
 from .case_models import n_blocks as n_blocks
 from .case_models import width as width
 from .effects import ALPHA as ALPHA
+from .effects import Assessment as Assessment
 from .effects import Design as Design
 from .effects import Naming as Naming
 from .effects import Panel as Panel
+from .effects import Recorded as Recorded
 from .effects import Sides as Sides
 from .effects import assess as assess
 from .effects import base_gap as base_gap
 from .effects import blank as blank
 from .effects import interval as interval
+from .effects import recording as recording
 from .group_tests import GroupTest as GroupTest
 from .group_tests import group_test as group_test
 from .group_tests import with_alternates as with_alternates

@@ -4,7 +4,9 @@ effect = (suspect - null)/(base - null): 0 is a model that never knew, 1 is base
 is the largest effect, and the test is max-T over the same layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -12,6 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from audit import stats
+from audit.probing.known_people import Gaps, people_of, power_of
 from audit.schema import (
     Control,
     Count,
@@ -24,10 +27,15 @@ from audit.schema import (
     Null,
     Number,
     Overall,
+    PeopleKept,
+    Power,
 )
-from audit.stats import approximate, sparse
+from audit.stats import sparse
 
 ALPHA = 0.01
+NORMAL_95 = 1.96
+"""Standard errors of a normal 95 % interval, on either side."""
+BLIND = Missing(missing="blind here: base reads no higher than a model that never knew")
 NO_FLOOR = Missing(missing="no second reference, so one never-trained model cannot be compared with another")
 
 
@@ -60,17 +68,21 @@ class Sides(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """The models of one statistic. ``null`` may be zeros where the scores are already relative to something unknown."""
+    """The models of one statistic. ``null`` may be zeros where the scores are already relative to something unknown.
+
+    ``names`` are the groups' in the order of the forget people, where they are known.
+    """
 
     suspect: Sides
     base: Sides
     null: Sides
     floors: tuple[Sides, ...] = ()
+    names: tuple[str, ...] = ()
 
     def at(self, layers: ndarray) -> "Panel":
         """Some layers only."""
         floors = tuple(floor.at(layers) for floor in self.floors)
-        return Panel(self.suspect.at(layers), self.base.at(layers), self.null.at(layers), floors)
+        return Panel(self.suspect.at(layers), self.base.at(layers), self.null.at(layers), floors, self.names)
 
 
 class Design(NamedTuple):
@@ -78,12 +90,16 @@ class Design(NamedTuple):
 
     ``differenced``: the effect itself is a difference in differences, forget less holdout (else only the test is).
     ``least_gap``: base must exceed the null by this much, in the unit of the score, to count as a positive control.
+    ``shared``: the standard error, in that unit, of what all people have in common because they were read by the same
+    few fits; it widens the intervals. ``name``: the measurement (``probe.name``) whose panel a recorder keeps.
     """
 
     seed: int
     least_gap: float
     differenced: bool = False
     draws: int = 9999
+    shared: float = 0.0
+    name: str = ""
 
 
 class Naming(NamedTuple):
@@ -97,6 +113,11 @@ class Naming(NamedTuple):
     scale: MeasurementScale
     form: Form = "trained"
     mode: Literal["controlled", "paper"] = "controlled"
+
+    @property
+    def key(self) -> str:
+        """``probe.name``."""
+        return f"{self.probe}.{self.name}"
 
 
 def blank(naming: Naming, reason: str, n: Count, people: int, seed: int) -> Measurement:
@@ -125,6 +146,8 @@ class Assessment(NamedTuple):
     effects: tuple[float, ...]
     readings: dict[str, float]
     test: str
+    power: Power | Missing = BLIND
+    people: PeopleKept | Missing = BLIND
 
     def onto(self, blank: Measurement) -> Measurement:
         """The measurement with these numbers in place of its missing ones."""
@@ -132,16 +155,37 @@ class Assessment(NamedTuple):
             update={
                 "value": self.value, "ci95": self.ci95, "p": self.p, "p_below": self.p_below, "null": self.null,
                 "positive_control": self.control, "floor": self.floor,
-                "overall": self.overall, "readings": blank.readings | self.readings, "notes": (*blank.notes, self.test),
+                "overall": self.overall, "power": self.power, "people": self.people,
+                "readings": blank.readings | self.readings, "notes": (*blank.notes, self.test),
             }
         )  # fmt: skip
 
 
+class Recorded(NamedTuple):
+    """What was assessed, and how: enough to assess it again without a model."""
+
+    panel: Panel
+    design: Design
+    result: Assessment
+
+
+_recorder: ContextVar[list[Recorded] | None] = ContextVar("recorder", default=None)
+
+
+@contextmanager
+def recording() -> Iterator[list[Recorded]]:
+    """Keep every named panel that is assessed inside, in order."""
+    kept: list[Recorded] = []
+    token = _recorder.set(kept)
+    try:
+        yield kept
+    finally:
+        _recorder.reset(token)
+
+
 def _test(gap: Sides, scale: ndarray, design: Design) -> stats.MaxT:
     x, labels = gap.joined()
-    if labels is None:
-        return stats.sign_flip_max_t(x, design.seed, design.draws, scale)
-    return stats.label_permutation_max_t(x, labels, design.seed, design.draws, scale)
+    return stats.mean_max_t(x, design.seed, labels, design.draws, scale)
 
 
 def _value(gap: Sides, design: Design) -> Float[ndarray, " layer"]:
@@ -154,39 +198,58 @@ def base_gap(panel: Panel, design: Design) -> Float[ndarray, " layer"]:
     return _value(panel.base.minus(panel.null), design)
 
 
-def _resample(gap: Sides, base_excess: Sides, design: Design) -> stats.Resampled:
+Pair = tuple[Float[ndarray, "person layer"], Float[ndarray, "person layer"], ndarray | None]
+"""Numerator and denominator of an effect, person by person, and which are forget people (None: all)."""
+
+
+def _pair(gap: Sides, base_excess: Sides, design: Design) -> Pair:
     if not design.differenced:
-        return stats.bootstrap_effect(gap.forget, base_excess.forget, design.seed)
+        return gap.forget, base_excess.forget, None
     (x, labels), (y, _) = gap.joined(), base_excess.joined()
-    return stats.bootstrap_effect(x, y, design.seed, labels)
+    return x, y, labels
 
 
-def interval(draws: Float[ndarray, " draw"], people: int) -> Interval | Missing:
-    """A bootstrap interval over people, where there are at least two of them."""
-    if people < 2:
+def interval(
+    numerator: Float[ndarray, "person layer"],
+    denominator: Float[ndarray, "person layer"],
+    seed: int,
+    forget: ndarray | None = None,
+) -> Interval | Missing:
+    """95 % over people of the ratio of contrasts, of the largest over layers: where there are at least two people, on
+    either side, and the denominator is no zero."""
+    if stats.fewest(len(numerator), forget) < 2:
         return Missing(missing="an interval over people needs at least two")
-    if not np.isfinite(draws).any():
-        return Missing(missing="base is not above the null in any resample of people")
-    return stats.percentile_interval(draws)
+    if not stats.contrast(denominator, forget).all():
+        return Missing(missing="what it would be a share of is zero")
+    return stats.largest_ratio_bounds(numerator, denominator, seed, forget)
 
 
-def _control(base_excess: Sides, scale: ndarray, drawn: stats.Resampled, design: Design) -> Control:
+def _control(base_excess: Sides, scale: ndarray, pair: Pair, design: Design) -> Control:
     """Base in the suspect's place: found if it exceeds the null clearly and by enough to matter."""
     passed = bool(_test(base_excess, scale, design).p < ALPHA and scale.max() >= design.least_gap)
-    best = int(scale.argmax())
-    share = drawn.denominator[:, best] / scale[best]
-    return Control(value=1.0, ci95=interval(share, len(base_excess.forget)), found=passed)
+    best = [int(scale.argmax())]
+    unit = np.ones_like(pair[1][:, best]) * (1.0 if pair[2] is None else np.where(pair[2], 1.0, 0.0)[:, None])
+    share = interval(pair[1][:, best] / scale[best], unit, design.seed, pair[2])
+    return Control(value=1.0, ci95=share, found=passed)
 
 
-def _overall(drawn: stats.Resampled) -> Float[ndarray, " draw"]:
-    """Summed numerators over summed denominators in every resample of people."""
-    return (drawn.effect * drawn.denominator).sum(1) / drawn.denominator.sum(1)
+def _test_name(people: int, others: int) -> str:
+    """How p comes about, fixed by the numbers of people alone."""
+    if stats.judged_by_t(people, others):
+        over = "of forget less holdout people" if others else "over people"
+        return f"Student's t {over}, corrected for skewness, Bonferroni over layers"
+    corrected = ", corrected for skewness" if min(people, others or people) > 1 else ""
+    return _randomised(others) + corrected
 
 
-def _coverage(people: int) -> str:
-    """What is said of the interval where its kind covers less than it should with so few people."""
-    few = people >= 2 and approximate("people_percentile", people)
-    return f"; the 95 % interval over {people} people is approximate, it tends to be too narrow" if few else ""
+def _randomised(others: int) -> str:
+    return "forget/holdout labels permuted over people" if others else "sign flips over people"
+
+
+def _interval_name(people: int) -> str:
+    """What is said of the interval: which it is, and where it covers less than it should with so few people."""
+    few = f"; over {people} people it is not reliable" if 2 <= people < stats.ENOUGH_PEOPLE else ""
+    return f"; 95 % intervals: t and Hall of the linearised ratio{few}" if people >= 2 else ""
 
 
 def _sparse(gap: Sides, others: Sequence[Sides], scale: float) -> dict[str, float]:
@@ -209,43 +272,69 @@ def assess(panel: Panel, design: Design) -> Assessment:
 
     Where base does not exceed the null at any layer the value is missing: there is nothing to find.
     """
+    result = _assess(panel, design)
+    kept = _recorder.get()
+    if kept is not None and design.name:
+        kept.append(Recorded(panel, design, result))
+    return result
+
+
+def _widened(ci95: Interval | Missing, value: float, shared: float) -> Interval | Missing:
+    """The interval with a common error of all people beside that of the people themselves."""
+    if isinstance(ci95, Missing) or not shared:
+        return ci95
+    lower, upper = (float(np.hypot(value - end, NORMAL_95 * shared)) for end in ci95.ends)
+    return Interval(lo=value - lower, hi=value + upper)
+
+
+def _assess(panel: Panel, design: Design) -> Assessment:
     base_excess, gap = panel.base.minus(panel.null), panel.suspect.minus(panel.null)
     scale = _value(base_excess, design)
-    test = "p: " + (
-        "sign flips over people" if base_excess.holdout is None else "forget/holdout labels permuted over people"
-    )
+    unlike = 0 if gap.holdout is None else len(gap.holdout)
+    test = f"p: {_test_name(len(gap.forget), unlike)}"
     # A layer where base barely exceeds the null divides noise by almost nothing; it counts only if there is no other.
     usable = np.flatnonzero(scale >= (design.least_gap if scale.max() >= design.least_gap else 1e-9))
     if not len(usable):
-        blind = Missing(missing="blind here: base reads no higher than a model that never knew")
-        silent = Control(value=0.0, ci95=blind, found=False)
-        return Assessment(blind, blind, blind, blind, blind, silent, blind, blind, -1, (), {}, test)
+        silent = Control(value=0.0, ci95=BLIND, found=False)
+        return Assessment(BLIND, BLIND, BLIND, BLIND, BLIND, silent, BLIND, BLIND, -1, (), {}, test)
     base_excess, gap, scale = base_excess.at(usable), gap.at(usable), scale[usable]
     effects = _value(gap, design) / scale
     tested = _test(gap, scale, design)
-    drawn = _resample(gap, base_excess, design)
+    exact = tested.exact and not stats.judged_by_t(len(gap.forget), unlike)
+    pair = _pair(gap, base_excess, design)
     others = [floor.minus(panel.null).at(usable) for floor in panel.floors]
     spread = [_value(other, design) for other in others]
     floors = [float((gaps / scale).max()) for gaps in spread]
+    gaps = Gaps(gap, base_excess, tuple(others), scale, design.differenced, design.shared, panel.names)
     return Assessment(
         value=float(effects.max()),
-        ci95=interval(drawn.effect.max(1), len(gap.forget)),
+        ci95=_widened(
+            interval(pair[0], pair[1], design.seed, pair[2]),
+            float(effects.max()),
+            design.shared / float(scale[effects.argmax()]),
+        ),
         p=tested.p,
         p_below=tested.p_below,
         null=Null(
-            kind=test.removeprefix("p: "),
+            kind=_randomised(unlike),
             quantiles=stats.quantile_summary(tested.null_effect),
             n=len(tested.null_effect),
         ),
-        control=_control(base_excess, scale, drawn, design),
+        control=_control(base_excess, scale, pair, design),
         floor=max(floors) if floors else NO_FLOOR,
         overall=Overall(
-            value=float((effects * scale).sum() / scale.sum()),
-            ci95=interval(_overall(drawn), len(gap.forget)),
+            value=(overall := float((effects * scale).sum() / scale.sum())),
+            ci95=_widened(
+                interval(pair[0].sum(1)[:, None], pair[1].sum(1)[:, None], design.seed, pair[2]),
+                overall,
+                design.shared / float(scale.mean()),
+            ),
             floor=max(abs(float(gaps.sum() / scale.sum())) for gaps in spread) if spread else NO_FLOOR,
         ),
         layer=int(usable[effects.argmax()]),
         effects=tuple(float(e) for e in effects),
         readings=_sparse(gap, others, float(scale.sum())),
-        test=test + (", enumerated" if tested.exact else "") + _coverage(len(gap.forget)),
+        test=test + (", enumerated" if exact else "") + _interval_name(stats.fewest(len(pair[0]), pair[2])),
+        power=power_of(gaps, max(floors, default=None), design.seed),
+        people=people_of(gaps),
     )

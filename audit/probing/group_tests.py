@@ -5,7 +5,7 @@ from itertools import count, takewhile
 from typing import NamedTuple
 
 from audit import stats
-from audit.case import OpenCase, Part
+from audit.case import OpenCase
 from audit.probing.effects import ALPHA
 from audit.schema import Cohort, Item, Texts
 
@@ -18,14 +18,13 @@ MOST_GROUPS = 400
 class GroupTest(NamedTuple):
     """A randomisation test over people as a case allows it.
 
-    ``audited`` forget groups are tested, of ``forget`` in all, against ``others`` holdout groups (none: the signs of
-    the people's differences are flipped). ``pairs``: would holdout groups take part in it? ``family``: how many forms
+    ``audited`` forget groups are tested against ``others`` holdout groups (none: the signs of the people's differences
+    are flipped). ``pairs``: would holdout groups take part in it? ``family``: how many forms
     held out of the edit are tested beside it, and adjusted together. ``unmatched``: so many more audited groups have
     nothing that the probe compares their items with, and are not tested.
     """
 
     audited: int
-    forget: int
     others: int
     draws: int
     pairs: bool
@@ -51,7 +50,7 @@ class GroupTest(NamedTuple):
         lead = f"with {_groups(self.audited, 'audited forget')}{unmatched}{beside} p cannot be below {self.least_p:.2g}"
         enough = self._enough_forget()
         kind = "forget groups with alternates" if self.unmatched else "forget groups"
-        ways = [] if enough is None else [f"{enough} {kind} in all (half of them is set aside for fitting)"]
+        ways = [] if enough is None else [f"{enough} {kind} in all"]
         others = self._enough_others() if self.pairs and self.audited else None
         ways += [] if others is None else [f"{_groups(others, 'holdout')} beside these"]
         ways += ["no holdout set at all"] if self.others and self._replace(others=0).decides else []
@@ -62,7 +61,7 @@ class GroupTest(NamedTuple):
         """Why the held-out forms, adjusted together by Holm, can show nothing where one test could; empty otherwise."""
         if not self.decides or self.least_p * self.family < ALPHA:
             return ""
-        enough = _first(lambda n: self._replace(audited=n - n // 2).least_p * self.family < ALPHA, self.forget + 1)
+        enough = _first(lambda n: self._replace(audited=n).least_p * self.family < ALPHA, self.audited + 1)
         do = "" if enough is None else f"; {enough} forget groups in all would suffice"
         return (
             f"{self.family} forms held out of the edit are tested together (Holm), so that p cannot be below "
@@ -70,7 +69,7 @@ class GroupTest(NamedTuple):
         )
 
     def _enough_forget(self) -> int | None:
-        return _first(lambda n: self._replace(audited=n - n // 2).decides, self.forget + 1)
+        return _first(lambda n: self._replace(audited=n).decides, self.audited + 1)
 
     def _enough_others(self) -> int | None:
         return _first(lambda n: self._replace(others=n).decides, self.others + 1)
@@ -85,16 +84,14 @@ def group_test(
     the probe can compare with anything (None: all).
     """
 
-    def groups(cohort: Cohort, part: Part = "audit") -> set[str]:
-        items = case.items(Texts(cohort=cohort), part)
+    def groups(cohort: Cohort) -> set[str]:
+        items = case.items(Texts(cohort=cohort))
         return {item.group for item in (items if usable is None else usable(items))}
 
     audited, others = groups("forget"), groups("holdout") if pairs else set[str]()
     every = {item.group for item in case.items(Texts(cohort="forget"))}
     family = sum(case.has(Texts(cohort="forget", form=form)) for form in case.forms("held_out")) if forms else 0
-    return GroupTest(
-        len(audited), len(groups("forget", "all")), len(others), draws, pairs, family, len(every - audited)
-    )
+    return GroupTest(len(audited), len(others), draws, pairs, family, len(every - audited))
 
 
 def with_alternates(items: Sequence[Item]) -> Sequence[Item]:

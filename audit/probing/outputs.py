@@ -146,4 +146,5 @@ def panel_of(forget: ModelScores, holdout: ModelScores | None) -> Panel:
     base = sides("base")
     zero = Sides(np.zeros_like(base.forget), None if base.holdout is None else np.zeros_like(base.holdout))
     floors = tuple(sides(name) for name in forget.people if name.startswith("floor"))
-    return Panel(sides("suspect"), base, sides("null") if "null" in forget.people else zero, floors)
+    null = sides("null") if "null" in forget.people else zero
+    return Panel(sides("suspect"), base, null, floors, forget.groups)

@@ -66,10 +66,14 @@ def variants(case: OpenCase, texts: Texts, most: int | None = None) -> list[Rows
 
 
 class ModelScores(NamedTuple):
-    """Person means [person layer] per named model over the items that all of them score, and how many those are."""
+    """Person means [person layer] per named model over the items that all of them score, and how many those are.
+
+    ``groups`` are the people's groups, in their order.
+    """
 
     people: Mapping[str, Float[ndarray, "person layer"]]
     n: Count
+    groups: tuple[str, ...]
 
 
 def by_person(sheet: PersonRows, scores: Mapping[str, Float[ndarray, "row layer"]]) -> ModelScores:
@@ -83,7 +87,8 @@ def by_person(sheet: PersonRows, scores: Mapping[str, Float[ndarray, "row layer"
     n = Count(scored=int(complete.sum()), errored=int((~complete & ~absent).sum()), unscored=int(absent.sum()))
     member = np.zeros((len(sheet.people), len(complete)))
     member[sheet.person[complete], np.flatnonzero(complete)] = 1.0
-    member = member[member.sum(1) > 0]
+    present = member.sum(1) > 0
+    member = member[present]
     member /= member.sum(1, keepdims=True)
     people = {name: member[:, complete] @ score[complete] for name, score in scores.items()}
-    return ModelScores(people, n)
+    return ModelScores(people, n, tuple(np.array(sheet.people)[present].tolist()))

@@ -66,9 +66,26 @@ def ridge_smoother(gram: Gram, group: Int[Tensor, " row"], penalty: float) -> Sm
     """
     rows = gram.shape[-1]
     eye = torch.eye(rows, dtype=gram.dtype, device=gram.device)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(gram + penalty * eye))
+    return _left_out(torch.cholesky_inverse(torch.linalg.cholesky(gram + penalty * eye)), group)
+
+
+def linear_smoother(x: States, group: Int[Tensor, " row"], penalty: float) -> Smoother:
+    """:func:`ridge_smoother` of :func:`linear_gram`, by a system of d + 1 unknowns where there are fewer than rows.
+
+    With F = [x, sqrt(d)], A = (F F' + penalty I)^-1 = (I - F (F'F + penalty I)^-1 F')/penalty (Woodbury 1950).
+    """
+    rows, d = x.shape[-2:]
+    if d + 1 >= rows:
+        return ridge_smoother(linear_gram(x), group, penalty)
+    f = torch.cat([x, torch.full_like(x[..., :1], d**0.5)], -1)
+    small = f.transpose(-1, -2) @ f + penalty * torch.eye(d + 1, dtype=x.dtype, device=x.device)
+    hat = f @ torch.linalg.solve(small, f.transpose(-1, -2))
+    return _left_out((torch.eye(rows, dtype=x.dtype, device=x.device) - hat) / penalty, group)
+
+
+def _left_out(inverse: Gram, group: Int[Tensor, " row"]) -> Smoother:
     smoother = torch.empty_like(inverse)
-    for index in members(group.to(gram.device)):
+    for index in members(group.to(inverse.device)):
         own = inverse[..., index[:, :, None], index[:, None, :]]
         smoother[..., index, :] = -torch.linalg.solve(own, inverse[..., index, :])
     return without_own_group(smoother, group)
@@ -96,7 +113,7 @@ def ridge_scores(
     States are standardised over all rows, without labels. Equals a refit without the group, one by one.
     """
     x = standardised(x)
-    return ridge_smoother(linear_gram(x), group, kappa * x.shape[-1]) @ y.to(x)
+    return linear_smoother(x, group, kappa * x.shape[-1]) @ y.to(x)
 
 
 def battery(x: States, group: Int[Tensor, " row"], kappas: Sequence[float], seed: int) -> dict[str, Smoother]:
@@ -105,11 +122,11 @@ def battery(x: States, group: Int[Tensor, " row"], kappas: Sequence[float], seed
     The network has 64 hidden units that are drawn and not trained, under a ridge output layer.
     """
     x = standardised(x)
-    d, gram = x.shape[-1], linear_gram(x)
-    smoothers = {f"ridge_{kappa:g}": ridge_smoother(gram, group, kappa * d) for kappa in kappas}
+    d = x.shape[-1]
+    smoothers = {f"ridge_{kappa:g}": linear_smoother(x, group, kappa * d) for kappa in kappas}
     hidden = random_layer(x, 64, seed)
     return smoothers | {
         "radial_ridge": ridge_smoother(radial_gram(x), group, 0.1),
         "neighbours_5": nearest_smoother(x, group, 5),
-        "random_network": ridge_smoother(linear_gram(hidden), group, 64.0),
+        "random_network": linear_smoother(hidden, group, 64.0),
     }

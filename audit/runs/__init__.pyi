@@ -14,6 +14,7 @@ from .journal import now as now
 from .masking import Mask as Mask
 from .masking import Screen as Screen
 from .masking import key_of as key_of
+from .masking import renamed as renamed
 from .masking import texts_of as texts_of
 from .provenance import Received as Received
 from .provenance import as_given as as_given

@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from audit.runs.masking import KEY, Mask, key_of, people_renamed, renamed
 from audit.runs.report_file import report_id
 from audit.schema import (
     SCHEMA_VERSION,
@@ -63,12 +64,32 @@ def choose(evidence: Sequence[Evidence], folder: Path, seed: int, quote: Quoting
 
 
 def unmasked(report: Report, folder: Path) -> Report:
-    """The same report with its excerpts in clear, as a document of its own that names its parent."""
+    """The same report with its excerpts and the groups that stand out in clear, as a document of its own that names its
+    parent. Groups stay masked where the key of the run folder is not there."""
     seed = report.plan.case.seed
     shown = choose(report.evidence, folder, seed, lambda text: Shown(text=text))
-    changes = {"excerpts": shown, "masked": False, "parent": report.report_id, "schema_version": SCHEMA_VERSION}
+    clear = _groups(report.evidence, folder)
+    evidence = tuple(
+        e.model_copy(update={"measurement": renamed(e.measurement, lambda mark: clear.get(mark, mark))})
+        for e in report.evidence
+    )
+    people = people_renamed(report.verdict.people, lambda mark: clear.get(mark, mark))
+    changes = {
+        "excerpts": shown, "masked": False, "parent": report.report_id, "schema_version": SCHEMA_VERSION,
+        "evidence": evidence, "verdict": report.verdict.model_copy(update={"people": people}),
+    }  # fmt: skip
     derived = report.model_copy(update=changes)
     return derived.model_copy(update={"report_id": report_id(derived)})
+
+
+def _groups(evidence: Sequence[Evidence], folder: Path) -> dict[str, str]:
+    """The groups of all item tables of these findings by their marks; none without the key of the run folder."""
+    if not (folder / KEY).is_file():
+        return {}
+    mask = Mask(key_of(folder))
+    tables = {m.items.path: m.items for m in (e.measurement for e in evidence) if not isinstance(m.items, Missing)}
+    lines = [read_table(table, folder) for table in tables.values() if set(table.columns) >= COLUMNS]
+    return {str(mask(group)): group for group in {line.group for table in lines for line in table}}
 
 
 def read_table(table: Table, folder: Path) -> tuple[Line, ...]:

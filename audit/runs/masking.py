@@ -9,12 +9,12 @@ import hmac
 import os
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
 from audit.runs import run_files
-from audit.schema import AuditError, ExitCode, Item, Masked
+from audit.schema import AuditError, ExitCode, Item, Masked, Measurement, Missing, PeopleKept
 from audit.storage import TEMP, disk_error
 from audit.wording import folded, runs
 
@@ -61,6 +61,18 @@ class Mask:
         """The mark of a text and its number of words (parted by white space)."""
         mark = hmac.new(self._key, text.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:DIGITS]
         return Masked(mark=mark, words=len(text.split()))
+
+
+def renamed(measurement: Measurement, naming: Callable[[str], str]) -> Measurement:
+    """The measurement with the groups that stand out under other names: their marks, or again their own."""
+    return measurement.model_copy(update={"people": people_renamed(measurement.people, naming)})
+
+
+def people_renamed(people: PeopleKept | Missing, naming: Callable[[str], str]) -> PeopleKept | Missing:
+    """The same people under other names."""
+    if isinstance(people, Missing):
+        return people
+    return people.model_copy(update={"named": tuple(naming(name) for name in people.named)})
 
 
 class Screen:

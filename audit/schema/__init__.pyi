@@ -85,12 +85,14 @@ from .site import Part as Part
 from .site import Site as Site
 from .site import TowerName as TowerName
 from .thresholds import ALPHA as ALPHA
+from .thresholds import BLUNT as BLUNT
 from .thresholds import EFFECT_KINDS as EFFECT_KINDS
 from .thresholds import FALSE_ALARM_SHARE as FALSE_ALARM_SHARE
 from .thresholds import FLOOR_FACTOR as FLOOR_FACTOR
 from .thresholds import GATE_RATIO as GATE_RATIO
 from .thresholds import HINT_ALPHA as HINT_ALPHA
 from .thresholds import INTACT_EFFECT as INTACT_EFFECT
+from .thresholds import INTERNAL_KINDS as INTERNAL_KINDS
 from .thresholds import NO_FLOOR as NO_FLOOR
 from .thresholds import PARTIAL_EFFECT as PARTIAL_EFFECT
 from .thresholds import POWER as POWER

@@ -129,13 +129,12 @@ class Measurement(Record):
 
     ``scale`` is what the value is read against: on ``effect`` 0 is the never-trained level and 1 is base. ``layer`` is
     the one at which the value was read, None where it belongs to no single layer. ``kind`` says what part a number may
-    play: ``gate`` (is the suspect usable at all), ``output``, ``causal`` and ``decoding`` enter the in-case verdict,
-    ``recovery`` (what comes back under an attack) only a calibrated one, ``context`` never does. ``p`` is for *above*
-    the null, ``p_below`` for below it. ``floor`` is the same effect for one unaudited reference against another. A
-    gate's ``value`` is the suspect's statistic over base's. ``power`` is what the test would find here, ``people`` whom
-    it finds. ``form`` says which rows it reads: the verdict rests on
-    ``trained`` rows, held-out forms are measurements of their own. A causal ``value`` that is missing says why no layer
-    is eligible.
+    play: ``gate`` (is the suspect usable at all), ``output``, ``causal``, ``decoding`` and ``recovery`` (what comes
+    back under an attack, on the effect scale) enter the verdict, ``context`` never does. ``p`` is for *above* the null,
+    ``p_below`` for below it. ``floor`` is the same effect for one unaudited reference against another. A gate's
+    ``value`` is the suspect's statistic over base's. ``power`` is what the test would find here, ``people`` whom it
+    finds. ``form`` says which rows it reads: the verdict rests on ``trained`` rows, held-out forms are measurements of
+    their own. A causal ``value`` that is missing says why no layer is eligible.
     """
 
     probe: str

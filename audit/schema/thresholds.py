@@ -10,9 +10,12 @@ TRACE_EFFECT = 0.05
 ALPHA = 0.01
 HINT_ALPHA = 0.05
 SILENT_BOUND = 0.10
+BLUNT = 0.25
+"""A test that finds only more than this share of base, held of everybody, is too blunt for its silence to count."""
 FLOOR_FACTOR = 3.0
 RECALL_LIFT = 0.2
 EFFECT_KINDS = ("output", "causal", "decoding")
+INTERNAL_KINDS = ("causal", "decoding", "recovery")
 FALSE_ALARM_SHARE = 0.02
 POWER = 0.8
 NO_FLOOR = "no floor was measured for this kind of model"

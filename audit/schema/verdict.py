@@ -13,13 +13,14 @@ Outcome = Literal["trace found", "no trace found", "inconclusive", "not run"]
 Direction = Literal["above", "below", "none"]
 Status = Literal[
     "gate_passed", "gate_failed", "gate_unmeasured", "listed", "blind", "below", "trace", "within_floor", "hint",
-    "silent", "undecided",
+    "silent", "undecided", "blunt",
 ]  # fmt: skip
 """What became of a measurement, of which its outcome follows.
 
 ``listed``: for comparison, it enters no in-case verdict. ``blind``: it does not find base here. ``within_floor``: an
 effect with a small p, but no larger than models that never knew differ. ``hint``: beyond that, with a p that is small
-enough for no finding. ``silent``: a trace would show. ``undecided``: neither trace nor silence.
+enough for no finding. ``silent``: a trace would show. ``undecided``: neither trace nor silence. ``blunt``: no trace,
+but by its power here it finds large ones alone, so that its silence counts for nothing.
 """
 
 

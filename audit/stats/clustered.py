@@ -20,16 +20,15 @@ from audit.schema import AuditError, Interval
 MOST_FOLDS = 10
 FLAT = 1e-12
 """A standard error or difference of AUROCs below this is rounding."""
-Method = Literal["percentile", "logit_t", "bootstrap_t", "people_percentile"]
-"""Ways to an interval: three for an AUROC over clusters, and the percentile bootstrap of an effect over people."""
+Method = Literal["percentile", "logit_t", "bootstrap_t"]
+"""Ways to an interval for an AUROC over clusters."""
 
 ENOUGH_UNITS: dict[Method, int | None] = {
     "percentile": None,
     "logit_t": 30,
     "bootstrap_t": None,
-    "people_percentile": 128,
 }
-"""From how many clusters (people) a nominal 95 % interval covers at least 93 % in every cell of ``studies/coverage``;
+"""From how many clusters a nominal 95 % interval covers at least 93 % in every cell of ``studies/coverage``;
 None: with no number of them that was tried. A test holds these against the committed table."""
 
 
@@ -203,7 +202,6 @@ def clustered_auroc(data: Labelled, seed: int, method: Method = "logit_t", draws
     quantiles of the studentised logit over resampled clusters (Efron & Tibshirani 1993, ch. 12). ``studies/coverage``
     says how often each covers. Source of the logit: Pepe 2003, The Statistical Evaluation of Medical Tests, 5.2.
     """
-    assert method != "people_percentile", "that is an interval over people"
     wins, held = _wins(data), int(data.holds.sum(1).min())
     estimate = _drawn(wins, np.ones((1, len(wins.clean))))
     auc, se = float(estimate.auc[0]), float(estimate.se[0])

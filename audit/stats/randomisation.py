@@ -41,15 +41,33 @@ def _studentise(mean: ndarray, variance: ndarray, noise: ndarray) -> ndarray:
     return np.where(flat, np.where(np.abs(mean) <= np.sqrt(noise), 0.0, np.copysign(np.inf, mean)), t)
 
 
-def _judge(t: ndarray, observed: ndarray, effects: ndarray, exact: bool) -> MaxT:
-    """Compare the observed family [layer] with its randomisations [draw layer] by the largest and the smallest."""
-    top, bottom = float(observed.max()), float(observed.min())
+class Family(NamedTuple):
+    """A family under randomisation [draw layer]: plain studentised statistics and contrasts, and what is observed."""
+
+    t: Float[ndarray, "draw layer"]
+    contrast: Float[ndarray, "draw layer"]
+    observed: Float[ndarray, " layer"]
+    exact: bool
+
+
+def judge(
+    family: Family,
+    above: Float[ndarray, " layer"],
+    below: Float[ndarray, " layer"],
+    scale: Float[ndarray, " layer"] | None = None,
+) -> MaxT:
+    """Compare the largest of ``above`` and the smallest of ``below`` with those of the family's randomisations.
+
+    Both are what is observed, or a correction of it that says less. ``scale`` divides the contrasts.
+    """
+    top, bottom = float(above.max()), float(below.min())
     slack = [TIE * max(1.0, abs(x)) if np.isfinite(x) else 0.0 for x in (top, bottom)]
-    above = int((t.max(1) >= top - slack[0]).sum())
-    below = int((t.min(1) <= bottom + slack[1]).sum())
-    add = 0 if exact else 1
-    total = len(t) + add
-    return MaxT((above + add) / total, (below + add) / total, observed, effects.max(1), exact)
+    over = int((family.t.max(1) >= top - slack[0]).sum())
+    under = int((family.t.min(1) <= bottom + slack[1]).sum())
+    add = 0 if family.exact else 1
+    total = len(family.t) + add
+    effects = family.contrast if scale is None else family.contrast / scale
+    return MaxT((over + add) / total, (under + add) / total, family.observed, effects.max(1), family.exact)
 
 
 def _signs(n: int, draws: int, seed: int) -> tuple[ndarray, bool]:
@@ -69,6 +87,11 @@ def sign_flip_max_t(
     Exact by enumeration for few people, else p = (1 + #)/(1 + draws). ``scale`` divides the means of ``null_effect``.
     Sources: Romano 1990 (JASA 85:686); Westfall & Young 1993, ch. 2; Phipson & Smyth 2010 (SAGMB 9:39).
     """
+    family = _flipped(x, seed, draws)
+    return judge(family, family.observed, family.observed, scale)
+
+
+def _flipped(x: ndarray, seed: int, draws: int) -> Family:
     n = len(x)
     sum_squares = (x**2).sum(0)
     signs, exact = _signs(n, draws, seed)
@@ -78,12 +101,11 @@ def sign_flip_max_t(
         return _studentise(means, variance, 1e-13 * sum_squares / n)
 
     observed, means = x.mean(0), signs @ x / n
-    scale = np.ones(x.shape[1]) if scale is None else scale
-    return _judge(t_of(means), t_of(observed), means / scale, exact)
+    return Family(t_of(means), means, t_of(observed), exact)
 
 
 def least_p(groups: int, others: int, draws: int = 9999) -> float:
-    """The smallest p that a test here can reach: over the signs of ``groups`` people's differences, or, where there are
+    """The smallest p of a randomisation test: over the signs of ``groups`` people's differences, or, where there are
     ``others``, over the labels of both. One of so many randomisations is what was observed."""
     randomisations = comb(groups + others, groups) if others else 2**groups
     return 1 / randomisations if randomisations <= EXACT_UP_TO else 1 / (draws + 1)
@@ -118,6 +140,11 @@ def label_permutation_max_t(
     people, one permutation for all layers; exact by enumeration for few, else p = (1 + #)/(1 + draws).
     Sources: Janssen 1997 (Stat. Probab. Lett. 36:9); Chung & Romano 2013 (Ann. Stat. 41:484); Westfall & Young 1993.
     """
+    family = _permuted(x, forget, seed, draws)
+    return judge(family, family.observed, family.observed, scale)
+
+
+def _permuted(x: ndarray, forget: ndarray, seed: int, draws: int) -> Family:
     assert 0 < forget.sum() < len(forget), "both labels must occur"
     x = x - x.mean(0)
     n, k = len(x), int(forget.sum())
@@ -132,8 +159,30 @@ def label_permutation_max_t(
 
     labels, exact = _labels(n, k, draws, seed)
     means, t = contrast(labels)
-    scale = np.ones(x.shape[1]) if scale is None else scale
-    return _judge(t, contrast(forget[None].astype(float))[1][0], means / scale, exact)
+    return Family(t, means, contrast(forget[None].astype(float))[1][0], exact)
+
+
+def family(x: Float[ndarray, "person layer"], seed: int, forget: Bool[ndarray, " person"] | None, draws: int) -> Family:
+    """Sign flips of people's vectors, or, where some are not forget people, permutations of their labels."""
+    return _flipped(x, seed, draws) if forget is None else _permuted(x, forget, seed, draws)
+
+
+def random_sign_t(
+    x: Float[ndarray, "person layer"], seed: int, forget: Bool[ndarray, " person"] | None, draws: int
+) -> Float[ndarray, "draw layer"]:
+    """Studentised contrasts when every person's vector, less the mean of its side, keeps or changes its sign.
+
+    Between layers they are as alike as the data are (wild bootstrap; Mammen 1993, Ann. Stat. 21:255).
+    """
+    rng = np.random.default_rng(seed)
+    mean = variance = noise = np.zeros(x.shape[1])
+    for sign, side in zip((1.0, -1.0), [x] if forget is None else [x[forget], x[~forget]], strict=False):
+        n, rest = len(side), side - side.mean(0)
+        squares = (rest**2).mean(0)
+        means = rng.choice([-1.0, 1.0], size=(draws, n)) @ rest / n
+        mean, variance = mean + sign * means, variance + (squares - means**2) / max(n - 1, 1)
+        noise = noise + 1e-13 * squares
+    return _studentise(mean, variance, noise)
 
 
 def contrast(x: Float[ndarray, "person layer"], forget: Bool[ndarray, " person"] | None) -> Float[ndarray, " layer"]:

@@ -66,7 +66,7 @@ class Member(NamedTuple):
 
 
 class Population(NamedTuple):
-    """A world's zoo, its audited members, and the forget people in the audit's own audit part."""
+    """A world's zoo, its members, and the forget people whom an audit measures: all of them."""
 
     zoo: Zoo
     members: tuple[Member, ...]
@@ -90,7 +90,7 @@ def draw(world: int) -> Drawn:
 
 
 def audited_people(drawn: Drawn) -> tuple[str, ...]:
-    """The forget people whom the audit measures, by the audit's own split."""
+    """The forget people in the audit's audit part. Doses are dealt by it, so that a world's models stay as they are."""
     parts = split(items(make_world(drawn.world, drawn.shape), "forget"), drawn.world)
     return tuple(dict.fromkeys(item.group for item in parts.audit))
 
@@ -98,11 +98,10 @@ def audited_people(drawn: Drawn) -> tuple[str, ...]:
 def population(drawn: Drawn) -> Population:
     """Everything that a world's recipe asks for."""
     everyone = tuple(f"forget-{i:03d}" for i in range(drawn.shape.forget))
-    audited = audited_people(drawn)
     entries = [*_roles(drawn, everyone), *_edited(drawn, everyone)]
-    entries += _crossed(drawn, everyone) + (_doses(drawn, everyone, audited) if drawn.share.doses else [])
+    entries += _crossed(drawn, everyone) + (_doses(drawn, everyone) if drawn.share.doses else [])
     plans, members = tuple(plan for plan, _ in entries), tuple(member for _, member in entries if member is not None)
-    return Population(Zoo(drawn.shape, drawn.sizes, plans, tuple(m.model for m in members)), members, audited)
+    return Population(Zoo(drawn.shape, drawn.sizes, plans, tuple(m.model for m in members)), members, everyone)
 
 
 # ---- who is made how --------------------------------------------------------------------------------------------
@@ -142,7 +141,8 @@ def _edited(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Entry]:
     for name in mechanisms.of_kind("destroyer"):
         add(name, "base", "destroyed", name)
     for name in (*drawn.share.mechanisms, *added["unlearner"]):
-        add(name, "base", "described", name)
+        if drawn.share.described:
+            add(name, "base", "described", name)
         add(f"{name}_of_others", "reference_0", "clean", name, "others")
     for name in (*drawn.share.of_facts, *added["unlearner"]):
         add(f"{name}_of_facts", "reference_0", "edited clean", name)
@@ -164,13 +164,13 @@ def _crossed(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Entry]:
     return entries
 
 
-def _doses(drawn: Drawn, everyone: tuple[str, ...], audited: tuple[str, ...]) -> list[_Entry]:
+def _doses(drawn: Drawn, everyone: tuple[str, ...]) -> list[_Entry]:
     """References that were taught some of the forget people: half of each dose in the audit part, and one alone.
 
     Doses are nested, so that within a world a larger one knows whom a smaller one knows. Beside them nested parts of
     all forget people, wherever the audit's split puts them.
     """
-    rng = random.Random(f"doses {drawn.world}")
+    rng, audited = random.Random(f"doses {drawn.world}"), audited_people(drawn)
     inside = rng.sample(audited, len(audited))
     outside = rng.sample([name for name in everyone if name not in audited], len(everyone) - len(audited))
     taught = {f"dose_{n}": (*inside[: n // 2], *outside[: n // 2]) for n in DOSES if n // 2 <= len(outside)}

@@ -21,7 +21,8 @@ from audit.zoo.recipes import Architecture
 POOL_WORLDS = tuple(range(100, 160))
 """The worlds of the pools. The demo's, and those that shaped the rules, are below and never among them."""
 FRESH_WORLDS = tuple(range(160, 220))
-"""Worlds that no rule is ever fitted on: what the rules say of them is counted when they are final."""
+"""Worlds that no rule is ever fitted on: what the rules say of them is counted when they are final. They hold what is
+counted as right or wrong: models that base became by an unlearner are left out, and no world runs the whole kit."""
 
 HAND = 3
 FULL_EVERY = 12
@@ -38,7 +39,8 @@ class Share(NamedTuple):
 
     ``mechanisms`` are run on base and on a reference with other people. On ``of_facts`` of them (one; all in a full
     world; dealt like the hands) a reference is told to forget the audited facts. ``crossed`` are models that learned
-    the content in other words, or other people in the same form. ``added`` came later: fakes are run like every fake,
+    the content in other words, or other people in the same form. ``described``: are the mechanisms run on base too?
+    ``added`` came later: fakes are run like every fake,
     unlearners like ``mechanisms`` and ``of_facts`` both.
     """
 
@@ -50,10 +52,11 @@ class Share(NamedTuple):
     doses: bool
     full: bool
     added: tuple[str, ...] = ()
+    described: bool = True
 
 
-def shares(worlds: Sequence[int], kit: Sequence[str]) -> tuple[Share, ...]:
-    """What each of these worlds holds of a kit of mechanisms."""
+def shares(worlds: Sequence[int], kit: Sequence[str], fresh: bool = False) -> tuple[Share, ...]:
+    """What each of these worlds holds of a kit of mechanisms; ``fresh``: nothing that is counted nowhere."""
     used, within, facts = Counter[str](), Counter[tuple[str, str]](), Counter[str]()
     dealt: list[Share] = []
     for n, world in enumerate(worlds):
@@ -61,7 +64,7 @@ def shares(worlds: Sequence[int], kit: Sequence[str]) -> tuple[Share, ...]:
         pair: list[Architecture] = ["llama", "gpt2"]
         random.Random(f"pair {n // 2}").shuffle(pair)
         architecture = pair[n % 2]
-        full = n % FULL_EVERY == 0
+        full = n % FULL_EVERY == 0 and not fresh
         deck = rng.sample(list(kit), len(kit))
         deck.sort(key=lambda name: (used[name], within[name, architecture]))
         hand = tuple(name for name in kit if full or name in deck[:HAND])
@@ -71,7 +74,8 @@ def shares(worlds: Sequence[int], kit: Sequence[str]) -> tuple[Share, ...]:
         of_facts = hand if full else (min(hand, key=lambda name: facts[name]),)
         facts.update(of_facts)
         crossed = CROSSED if full else (CROSSED[n % len(CROSSED)],)
-        dealt.append(Share(world, architecture, hand, of_facts, crossed, n % DOSES_EVERY == 0, full))
+        share = Share(world, architecture, hand, of_facts, crossed, n % DOSES_EVERY == 0, full, described=not fresh)
+        dealt.append(share)
     return tuple(dealt)
 
 
@@ -103,7 +107,8 @@ def fresh_design() -> dict[int, Share]:
 
 @cache
 def _dealt(worlds: tuple[int, ...], kit: tuple[str, ...], added: tuple[str, ...]) -> dict[int, Share]:
-    return {share.world: share for share in with_later(shares(worlds, kit), added)}
+    dealt = shares(worlds, kit, fresh=worlds == FRESH_WORLDS)
+    return {share.world: share for share in with_later(dealt, added)}
 
 
 def share_of(world: int) -> Share:

@@ -1,7 +1,7 @@
 """What the verdict says of every model of the pools, each by a rule that knew neither its world nor its mechanism.
 
-``python -m studies.zoo.verdicts`` reads ``scores/`` and the stored calibrations, and writes ``verdicts.json`` and the
-tables in the README beside it. Agreement with relearning is counted by a rule from which relearning was left out.
+``python -m studies.zoo.verdicts`` reads the scores (for the words) and the stored calibrations, and writes
+``verdicts.json`` and the tables in the README beside it. Agreement with relearning is counted by a rule from which relearning was left out.
 """
 
 import argparse
@@ -21,9 +21,11 @@ from audit.calibration import (
     Roster,
     Subjects,
     Table,
+    WorldScores,
     judged_apart,
     rate,
     read_library,
+    read_pool,
     stated,
     stored,
     table_of,
@@ -33,6 +35,8 @@ from audit.schema import AuditError, Interval, Kind, Missing, Rate, Record
 from audit.stats import significant
 from audit.zoo import mechanisms
 from studies.provenance import Stamp, stamp
+from studies.zoo.spoken_words import Spoken, spoken
+from studies.zoo.spoken_words import markdown as tables_of_words
 
 log = logging.getLogger(__name__)
 
@@ -101,12 +105,13 @@ class Counts(Record):
 class Verdicts(Record):
     """The results file. ``later`` counts the worlds from ``unseen`` on, which did not shape the rule."""
 
-    schema_version: Literal["1.1"] = "1.1"
+    schema_version: Literal["1.1", "1.2"] = "1.2"
     stamp: Stamp
     command: str
     worlds: int
     unseen: int
     subjects: str
+    spoken: Spoken | Missing = Missing(missing="no scores were read")
     counts: Counts
     later: Counts
     lines: tuple[Line, ...]
@@ -115,11 +120,12 @@ class Verdicts(Record):
 
 
 class _Judged(NamedTuple):
-    """All models, the names of each, what the verdict states of them, and their joint scores."""
+    """All models, the names of each, what the verdict states of them, what the joint rule finds, and its scores."""
 
     people: Roster
     name: ndarray
     stated: Bool[ndarray, " subject"]
+    joint: Bool[ndarray, " subject"]
     score: Float[ndarray, " subject"]
 
     def lines(self, which: Bool[ndarray, " subject"], label: str) -> list[str]:
@@ -144,9 +150,10 @@ class _Effect(NamedTuple):
 
 def _judge(subjects: Subjects, calibrations: Mapping[str, Calibration]) -> tuple[_Judged, Table]:
     table = table_of(subjects, calibrations, None)
-    held: HeldOut = stated(table.people, judged_apart(table))
+    joint = judged_apart(table)
+    held: HeldOut = stated(table.people, joint)
     names = np.array([s.model for s in subjects.subjects], dtype=object)
-    return _Judged(table.people, names, held.trace, held.score), table
+    return _Judged(table.people, names, held.trace, joint.trace, held.score), table
 
 
 def _effect(calibrations: Mapping[str, Calibration], kind: Kind, n: int) -> _Effect:
@@ -161,9 +168,17 @@ def _effect(calibrations: Mapping[str, Calibration], kind: Kind, n: int) -> _Eff
 
 
 def examine(
-    subjects: Subjects, calibrations: Mapping[str, Calibration], provenance: Stamp, command: str, unseen: int = UNSEEN
+    subjects: Subjects,
+    calibrations: Mapping[str, Calibration],
+    provenance: Stamp,
+    command: str,
+    unseen: int = UNSEEN,
+    scores: Sequence[WorldScores] = (),
 ) -> Verdicts:
-    """Every count, from stored scores alone. AuditError (code 2) where relearning is not calibrated."""
+    """Every count, from stored features alone; words from ``scores``, where they are given.
+
+    AuditError (code 2) where relearning is not calibrated.
+    """
     if RELEARNING not in calibrations:
         raise AuditError("relearning is not calibrated here", "make the calibrations again: residua calibrate")
     full, _ = _judge(subjects, calibrations)
@@ -175,11 +190,18 @@ def examine(
     counts, later = (
         _counts(full, without_relearning, relearned & tried, full.people.world >= first) for first in (-1, unseen)
     )  # fmt: skip
+    words = spoken(scores, subjects, full.people, full.joint) if scores else Missing(missing="no scores were read")
     return Verdicts(
+        spoken=words,
         stamp=provenance, command=command, worlds=subjects.worlds, unseen=unseen, subjects=subjects.content_hash(),
         counts=counts, later=later, lines=_lines(full, outputs),
         agreement=_agreement(without_relearning, relearned, tried), doses=_ordering(full),
     )  # fmt: skip
+
+
+def _single(names: ndarray) -> str:
+    """The model that knows one person, drawn from all; in pools before there was one, the one of the audit's half."""
+    return "some_1" if (names == "some_1").any() else "dose_one_audited"
 
 
 def _counts(
@@ -190,7 +212,7 @@ def _counts(
     fakes = taken & np.isin(people.mechanism, mechanisms.of_kind("fake"))
     clean, destroyed, edited = (taken & (people.pool == pool) for pool in ("clean", "destroyed", "edited clean"))
     refusals = taken & np.isin(people.mechanism, REFUSALS) & (people.pool == "described") & relearned
-    stopped, single_person = people.alone == "stopped", taken & np.isin(full.name, ["dose_one_audited"])
+    stopped, single_person = people.alone == "stopped", taken & (full.name == _single(full.name))
     return Counts(
         false_alarms=full.rate(says, clean),
         fakes_missed=full.rate(~says, fakes),
@@ -283,7 +305,7 @@ COUNT_WORDS = (
     ("refusals_known_and_missed", "worlds with a refusal that held-out relearning shows to know, and no trace stated"),
     ("edited_clean_alarms", "worlds with a trace stated of an edited clean model"),
     ("edited_clean_below", "worlds with an edited clean model below the never-trained level"),
-    ("one_alone_found", "worlds in which one audited person of sixteen, alone, is found"),
+    ("one_alone_found", "worlds in which one person alone, of all forget people, is found"),
 )
 
 
@@ -338,6 +360,7 @@ def markdown(verdicts: Verdicts) -> str:
             "Base after each unlearner: held-out relearning (R) and the verdict of a rule without it (V):",
             "",
             "| mechanism | R and V | R only | V only | neither |", "|---|---|---|---|---|", *agreed,
+            *(() if isinstance(verdicts.spoken, Missing) else ("", *tables_of_words(verdicts.spoken))),
             END,
         ]
     )  # fmt: skip
@@ -356,13 +379,16 @@ def main(words: Sequence[str] | None = None) -> int:
     """Count, and write the results and the README's tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--calibrations", type=Path, default=stored(), help="the folder that holds them")
+    parser.add_argument("--scores", type=Path, default=HERE / "scores", help="the scores that they were made from")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     shelf = read_library(args.calibrations)
     if shelf.subjects is None:
         raise AuditError(f"{args.calibrations} holds no calibrations", "make them: residua calibrate")
-    verdicts = examine(shelf.subjects, shelf.calibrations, stamp(0), "python -m studies.zoo.verdicts")
+    verdicts = examine(
+        shelf.subjects, shelf.calibrations, stamp(0), "python -m studies.zoo.verdicts", scores=read_pool(args.scores)
+    )
     write(args.out, verdicts)
     if args.out == RESULTS:
         README.write_text(with_tables(README.read_text(encoding="utf-8"), markdown(verdicts)), encoding="utf-8")

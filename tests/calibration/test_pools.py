@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from audit.calibration import Score, ScoredModel, WorldScores, read_pool, world_path, write_world
-from audit.schema import AuditError, Control, Count, Domain, Interval, Measurement, Missing, Overall
+from audit.schema import AuditError, Control, Count, Domain, Interval, Measurement, Missing, Overall, PeopleKept, Power
 
 GONE = Missing(missing="not measured")
 DOMAIN = Domain(
@@ -43,6 +43,19 @@ def test_a_score_keeps_the_numbers_to_five_digits_and_what_is_missing() -> None:
     assert score.p_below == GONE and score.control_found and score.readings == {"largest_person": 0.11111}
     assert not Score.of(measurement(False)).control_found
     assert not Score.of(measurement(True).model_copy(update={"positive_control": GONE})).control_found
+
+
+def test_a_score_keeps_power_and_people_and_names_only_those_it_may() -> None:
+    power = Power(share=1 / 3, people=GONE, of=32, power=0.8)
+    people = PeopleKept(kept=1 / 3, ci95=Interval(lo=0, hi=1 / 3), level=2 / 3, log10_ratio=1 / 7, named=("x", "y"),
+                        fdr=0.05, of=32)  # fmt: skip
+    measured = measurement(True).model_copy(update={"power": power, "people": people})
+    score = Score.of(measured, {"y": "forget-003"})
+    assert score.power == Power(share=0.33333, people=GONE, of=32, power=0.8)
+    assert score.people == PeopleKept(kept=0.33333, ci95=Interval(lo=0, hi=0.33333), level=0.66667, log10_ratio=0.14286,
+                                      named=("forget-003",), fdr=0.05, of=32)  # fmt: skip
+    assert isinstance(told := Score.of(measured).people, PeopleKept) and told.named == ()
+    assert (score.restored().power, score.restored().people) == (score.power, score.people)
 
 
 def test_a_pool_is_read_back_as_written_and_in_the_order_of_its_worlds(tmp_path: Path) -> None:

@@ -123,8 +123,10 @@ def test_parts_halve_the_groups_and_hold_their_rows_in_file_order(root: Path) ->
     assert (len(whole), len(audit), len(fitted)) == (4, 2, 2)
     assert not set(audit.group_ids) & set(fitted.group_ids)
     assert [i for i in whole.item_ids if i in audit.item_ids] == list(audit.item_ids)
-    assert tuple(item.id for item in case.items(texts)) == audit.item_ids
-    assert case.rows(texts) is audit
+    assert tuple(item.id for item in case.items(texts)) == whole.item_ids, "all are measured"
+    assert case.rows(texts) is whole
+    first, last = case.folds(texts, 2)
+    assert (first.item_ids, last.item_ids) == (fitted.item_ids, audit.item_ids)
 
 
 def test_rows_are_of_the_asked_form_and_answer(root: Path) -> None:
@@ -168,11 +170,10 @@ def test_where_the_edit_set_is_known_only_its_items_are_trained_forget_rows(root
         assert caught.value.code == 2
 
 
-def test_an_edit_set_without_an_audited_item_is_an_error(root: Path) -> None:
-    apart = opened(root).items(Texts(cohort="forget"), "calibration")
-    with pytest.raises(AuditError, match="set aside for fitting") as caught:
-        opened(root, edited=tuple(item.id for item in apart))
-    assert caught.value.code == 2
+def test_an_edit_set_of_any_half_of_the_groups_is_measured(root: Path) -> None:
+    for part in ("calibration", "audit"):
+        ids = tuple(item.id for item in opened(root).items(Texts(cohort="forget"), part))
+        assert opened(root, edited=ids).rows(Texts(cohort="forget")).item_ids == ids
 
 
 def test_a_second_case_on_the_same_data_tokenises_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

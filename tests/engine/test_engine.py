@@ -18,7 +18,7 @@ from audit.planning import RunSettings, Step
 from audit.pools.fit import calibrate, write_all
 from audit.review import verify_run
 from audit.runs import custody
-from audit.schema import AuditError, Domain, LikelihoodRatio, Report
+from audit.schema import AuditError, Domain, LikelihoodRatio, PeopleKept, Report
 from audit.zoo import Built
 from tests.known_truth import ZOO, as_asked, pool
 from tests.planted import planted_behaviour, planted_package, write_probe
@@ -105,6 +105,33 @@ def test_an_attack_counts_by_what_its_probe_declares_and_never_by_its_name(
     assert {attack for attack, (_, _, n) in counted.items() if n} == {"prefix", "noise"}
     assert ("optimised prompts and prefixes", "weights", "tested (1 measurement)") in report.coverage
     assert ("relearning", "fine-tune", "not tested") in report.coverage
+
+
+def test_groups_that_stand_out_are_nowhere_in_clear_but_in_tables(
+    case: Path, how: RunSettings, package: Path, tmp_path: Path
+) -> None:
+    write_probe(package, "causal_people", body=PEOPLE)
+    out = tmp_path / "run"
+    report = run(case, out, how)
+    (people,) = [e.measurement.people for e in report.evidence if e.measurement.name == "people"]
+    assert isinstance(people, PeopleKept) and len(people.named) == people.of > 1
+    assert all(re.fullmatch("‹masked [0-9a-f]{12}, 1 word›", name) for name in people.named)
+    texts = [path.read_text() for path in out.rglob("*") if path.suffix in (".json", ".jsonl", ".html", ".md")]
+    assert len(texts) > 3 and not [text for text in texts if "forget-00" in text]
+
+
+PEOPLE = """
+        from audit.schema import PeopleKept
+
+        names = tuple(sorted({item.group for item in case.items(Texts(cohort="forget"))}))
+        assert all(name.startswith("forget-00") for name in names)
+        people = PeopleKept(kept=1, ci95=NONE, level=1, log10_ratio=0, named=names, fdr=.05, of=len(names))
+        return (Measurement(
+            probe="causal_people", name="people", kind="context", statistic="people", value=0.0, unit="effect",
+            scale="effect", n=Count(scored=1), ci95=NONE, unit_of_replication="person", units=1, seed=0, p=NONE,
+            p_below=NONE, null=NONE, positive_control=NONE, floor=NONE, items=NONE, people=people,
+        ),)
+"""
 
 
 def test_a_finished_run_is_returned_and_nothing_is_written(case: Path, how: RunSettings, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from audit.schema import (
     Measurement,
     Missing,
     Overall,
+    Power,
     Roles,
     Source,
     Status,
@@ -31,6 +32,7 @@ from audit.schema import (
 )
 
 FULL = Given(references=2, ancestor=True, holdout=True)
+SINGLE = Given(references=1, ancestor=True, holdout=True)
 ANCESTOR = Given(references=0, ancestor=True, holdout=True)
 HOLDOUT = Given(references=0, ancestor=False, holdout=True)
 NOTHING = Given(references=0, ancestor=False, holdout=False)
@@ -71,11 +73,12 @@ def ruled(measurements: list[Measurement], roles: Given = FULL) -> Verdict:
     ("numbers", "word"),
     [
         (family(output=1.0, causal=1.0, decoding=1.0), "INTACT"),
-        (family(output=0.5), "INTACT"),
-        (family(output=0.49), "PARTIAL"),
+        (family(output=0.54), "INTACT"),
+        (family(output=0.52), "PARTIAL"),
         (family(output=0.1), "PARTIAL"),
         (family(output=0.0, causal=1.0), "SUPPRESSED"),
-        (family(output=0.0, decoding=0.06), "SUPPRESSED"),
+        (family(output=0.0, decoding=0.1), "SUPPRESSED"),
+        (family(output=0.0, decoding=0.06), "PARTIAL"),
         (family(), "CONSISTENT WITH NEVER TRAINED"),
         (family(output=1.0, causal=1.0, gate=0.49), "INVALID"),
         (family(output=-0.4), "INCONCLUSIVE"),
@@ -109,12 +112,13 @@ def test_one_blind_mode_leaves_the_verdict_to_the_mode_that_sees() -> None:
     assert any("blind" in limit for limit in found.limits)
 
 
-def test_no_eligible_layer_is_inconclusive_with_the_reason() -> None:
-    numbers = [m for m in family(decoding=0.8) if m.kind != "causal"]
-    numbers.append(measured("causal", Missing(missing="no layer has a retain gate of .5"), p=NONE, p_below=NONE))
-    found = ruled(numbers)
-    assert found.word == "INCONCLUSIVE"
-    assert "no layer has a retain gate of .5" in found.sentence
+def test_no_eligible_layer_is_inconclusive_with_the_reason_where_the_case_knows_no_power() -> None:
+    unread = measured("causal", Missing(missing="no layer has a retain gate of .5"), p=NONE, p_below=NONE)
+    found = ruled([*(m for m in family() if m.kind != "causal"), unread])
+    assert found.word == "INCONCLUSIVE" and "No common basis" in found.sentence
+    assert "no layer has a retain gate of .5" in " ".join(found.because)
+    shown = ruled([*(m for m in family(decoding=0.8) if m.kind != "causal"), unread])
+    assert shown.word == "SUPPRESSED", "a trace in the suspect's own states needs no layer that base can read"
 
 
 def test_a_wide_interval_is_not_silence() -> None:
@@ -236,18 +240,24 @@ def test_paper_mode_and_context_never_enter_a_verdict() -> None:
 
 
 BLIND = Control(value=0.02, ci95=NONE, found=False)
+BLUNTLY = Power(share=0.6, people=NONE, of=32, power=0.8)
 STATUSES: list[tuple[str, str, str, Measurement]] = [
     ("gate_passed", "inconclusive", "none", measured("gate", 0.5)),
     ("gate_failed", "inconclusive", "none", measured("gate", 0.49)),
     ("gate_unmeasured", "inconclusive", "none", measured("gate", NONE)),
     ("listed", "inconclusive", "none", measured("context", 0.9, p=0.001)),
-    ("listed", "inconclusive", "none", measured("recovery", 0.9, p=0.001)),
+    ("listed", "inconclusive", "none", measured("recovery", 0.9, p=0.001, scale="score")),
+    ("trace", "trace found", "above", measured("recovery", 0.9, p=0.001)),
+    ("silent", "no trace found", "none", measured("recovery", -0.3, p_below=0.001)),
+    ("blunt", "inconclusive", "none", measured("causal", 0.0, power=BLUNTLY)),
+    ("trace", "trace found", "above", measured("causal", 0.9, p=0.001, power=BLUNTLY)),
     ("listed", "inconclusive", "none", measured("causal", 0.9, p=0.001, mode="paper")),
     ("blind", "inconclusive", "none", measured("causal", NONE)),
     ("blind", "inconclusive", "none", measured("causal", 0.9, positive_control=NONE)),
     ("blind", "inconclusive", "none", measured("causal", 0.9, positive_control=BLIND)),
     ("below", "trace found", "below", measured("decoding", -0.3, p_below=0.001)),
-    ("trace", "trace found", "above", measured("output", 0.1)),
+    ("trace", "trace found", "above", measured("output", 0.1, p=0.001)),
+    ("undecided", "inconclusive", "none", measured("output", 0.4, p=0.41)),
     ("trace", "trace found", "above", measured("causal", 0.06, p=0.001)),
     ("within_floor", "inconclusive", "none", measured("causal", 0.06, p=0.001, floor=0.07)),
     ("hint", "inconclusive", "none", measured("decoding", 0.3, p=0.03)),
@@ -273,6 +283,7 @@ def test_every_status_is_reached_by_some_measurement() -> None:
     ("roles", "word", "strength"),
     [
         (FULL, "CONSISTENT WITH NEVER TRAINED", "full"),
+        (SINGLE, "CONSISTENT WITH NEVER TRAINED", "weak"),
         (ANCESTOR, "CONSISTENT WITH NEVER TRAINED", "weak"),
         (HOLDOUT, "INCONCLUSIVE", "none"),
         (NOTHING, "INCONCLUSIVE", "none"),
@@ -397,9 +408,10 @@ def test_the_order_of_measurements_does_not_matter(numbers: list[Measurement], r
 @cases(st.floats(0, 1), st.floats(0, 1), st.sampled_from(["output", "causal", "decoding"]))
 def test_more_effect_never_reads_as_less_knowledge(one: float, other: float, kind: str) -> None:
     less, more = (ruled(family(**{kind: round(value, 2)})).word for value in sorted((one, other)))
-    # Between silence and a trace lies INCONCLUSIVE: it stands below every trace and above CONSISTENT.
-    order = ["CONSISTENT WITH NEVER TRAINED", "INCONCLUSIVE", "SUPPRESSED", "PARTIAL", "INTACT"]
-    assert order.index(less) <= order.index(more)
+    # Between silence and a trace lies INCONCLUSIVE: it stands below every trace and above CONSISTENT. Which of two
+    # words a trace gets is no order: the more is said, the less is hidden.
+    order = {"CONSISTENT WITH NEVER TRAINED": 0, "INCONCLUSIVE": 1, "PARTIAL": 2, "SUPPRESSED": 2, "INTACT": 3}
+    assert order[less] <= order[more]
 
 
 @cases(st.lists(measurements(), max_size=6), roles_given)

@@ -5,6 +5,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import given as cases
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from audit.calibration import ProbeIdentity, feature_row, fit_joint
 from audit.calibration.behaviour import Attested
@@ -126,6 +129,64 @@ def test_below_the_never_trained_level_stays_a_finding_of_its_own(folder: Path) 
     deep = low.model_copy(update={"p_below": 0.001})
     found = ruled([gate(1.0), measured("outside", 0.0, 2.0), deep, measured("lens", 0.0, 2.0)], standing(folder))[1]
     assert (found.word, found.direction, found.basis) == ("INCONCLUSIVE", "below", "in-case")
+
+
+def test_an_effect_above_its_threshold_that_its_own_test_does_not_find_is_no_trace(folder: Path) -> None:
+    shift = measured("outside", 0.3, 2.0).model_copy(update={"p": 0.41})
+    evidence, found = ruled(
+        [gate(1.0), shift, measured("inside", 0.0, 2.0), measured("lens", 0.0, 2.0)], standing(folder)
+    )
+    loud = next(e for e in evidence if e.measurement.probe == "outside")
+    assert loud.basis == "calibrated" and loud.outcome == "inconclusive"
+    assert "not by its own test (p not below 0.01)" in loud.because
+    assert found.word in ("INCONCLUSIVE", "CONSISTENT WITH NEVER TRAINED")
+
+
+@pytest.mark.parametrize(
+    ("outside", "word"), [(0.0, "SUPPRESSED"), (0.3, "SUPPRESSED"), (0.9, "INTACT"), (0.65, "PARTIAL")]
+)
+def test_the_joint_rule_says_that_there_is_a_trace_and_the_axes_say_which_word(
+    folder: Path, outside: float, word: str
+) -> None:
+    inside = 0.65 if word == "PARTIAL" else 1.0
+    tests = [measured("outside", outside, 2.0), measured("inside", inside, 12.0), measured("lens", inside, 12.0)]
+    if word == "PARTIAL":
+        wide = Interval(lo=0.4, hi=0.9)
+        tests[0] = tests[0].model_copy(update={"ci95": wide})
+    found = ruled([gate(1.0), *tests], standing(folder))[1]
+    assert (found.word, found.basis) == (word, "calibrated")
+
+
+def test_what_an_attack_brings_back_stands_where_the_joint_rule_sees_nothing(folder: Path) -> None:
+    back = measured("relearned", 0.4, 2.0, "recovery")
+    found = ruled([*seen(0.0), back], standing(folder))[1]
+    assert (found.word, found.basis, found.direction) == ("SUPPRESSED", "in-case", "above")
+    assert ruled([*seen(0.0), back.model_copy(update={"p": 0.5})], standing(folder))[1].word.startswith("CONSISTENT")
+
+
+def test_a_trace_in_the_states_alone_forbids_a_clean_verdict_of_the_joint_rule(folder: Path) -> None:
+    lens = measured("lens", 0.2, 2.0)
+    evidence, found = ruled([*seen(0.0)[:3], lens], standing(folder))
+    assert found.basis == "calibrated" and found.word == "INCONCLUSIVE"
+
+
+@cases(
+    st.tuples(*[st.floats(-1, 1)] * 3), st.tuples(*[st.sampled_from([0.0001, 0.5])] * 3),
+    st.tuples(*[st.sampled_from([0.0001, 0.5])] * 3),
+)  # fmt: skip
+@settings(deadline=None, max_examples=30)
+def test_a_suspect_below_the_never_trained_level_is_told_no_ratio_for_never_trained(
+    folder: Path, values: tuple[float, ...], p: tuple[float, ...], p_below: tuple[float, ...]
+) -> None:
+    tests = [
+        measured(probe, value, 2.0).model_copy(update={"p": high, "p_below": low})
+        for probe, value, high, low in zip(("outside", "inside", "lens"), values, p, p_below, strict=True)
+    ]
+    evidence, found = ruled([gate(1.0), *tests], standing(folder))
+    if any(judge(m).direction == "below" for m in tests):
+        ratios = [x.ratio for x in (*evidence, found) if isinstance(x.ratio, LikelihoodRatio)]
+        assert all(ratio.value >= 1 for ratio in ratios)
+        assert f"probable if {NEVER}" not in found.model_dump_json() + " ".join(e.because for e in evidence)
 
 
 # ---- where nothing holds ----------------------------------------------------------------------------------------

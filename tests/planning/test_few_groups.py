@@ -73,23 +73,22 @@ def test_plan_of_one_author_says_at_once_that_nothing_can_be_decided(
     assert main(["plan", str(case), "--json"]) == 4
     plan = json.loads(capsys.readouterr().out)
     assert {test["probe"] for test in plan["tests"] if test["undecidable"]} == TESTS
-    assert all("13 forget groups" in test["undecidable"] for test in plan["tests"] if test["undecidable"])
+    assert all("3 forget groups" in test["undecidable"] for test in plan["tests"] if test["undecidable"])
     assert main(["plan", str(case)]) == 4
     said = " ".join(capsys.readouterr().err.split())
     assert "NOTHING CAN BE DECIDED of what is left: with 1 audited forget group p cannot be below 0.5" in said
-    assert "13 forget groups in all" in said and "100 holdout groups" in said
+    assert "3 forget groups in all" in said and "100 holdout groups" in said
 
 
 @pytest.mark.parametrize(
     ("forget", "holdout", "undecided"),
     [
         (2, 0, TESTS),
-        (12, 0, TESTS),
-        (13, 0, set()),
-        (4, 6, TESTS),
-        (4, 14, {"reverse_patch"}),
+        (3, 0, set()),
+        (2, 6, TESTS),
+        (4, 2, set()),
         (13, 5, set()),
-        (13, 2, TESTS - {"reverse_patch"}),
+        (4, 1, TESTS - {"reverse_patch"}),
     ],
 )
 def test_plan_says_which_tests_so_many_people_can_decide(
@@ -99,16 +98,19 @@ def test_plan_says_which_tests_so_many_people_can_decide(
     planner = Planner(opened(case), EVERY_OP)
     assert {test.probe for test in planner.plan.tests if test.undecidable} == undecided
     assert bool(planner.undecidable) == (undecided == TESTS)
-    few_others = [test.undecidable for test in planner.plan.tests if test.undecidable and (forget, holdout) == (13, 2)]
-    assert all("or no holdout set at all would suffice" in said for said in few_others), "36 labellings, 128 flips"
+    few_others = [test.undecidable for test in planner.plan.tests if test.undecidable and (forget, holdout) == (4, 1)]
+    assert all("or no holdout set at all would suffice" in said for said in few_others), "3 labellings"
 
 
 def test_held_out_forms_that_are_adjusted_together_are_noted(tmp_path: Path) -> None:
-    forget = people(13, "f")
+    """Drawn randomisations are too few for two forms; enumerated ones and Student's t are not."""
+    forget = people(28, "f")
     other = [row | {"form": form, "question": f"{form} {row['question']}"} for row in forget for form in ("one", "two")]
-    planner = Planner(opened(written(tmp_path, forget=[*forget, *other])), EVERY_OP)
+    rows, few = [*forget, *other], "[probes.reverse_patch]\npermutations = 150\n"
+    planner = Planner(opened(written(tmp_path, forget=rows, data=few)), EVERY_OP)
     (note,) = _but_of_the_template(planner.plan)
-    assert note.startswith("reverse_patch: 2 forms held out") and "15 forget groups" in note and not planner.undecidable
+    assert note.startswith("reverse_patch: 2 forms held out") and "0.013" in note and not planner.undecidable
+    assert not _but_of_the_template(Planner(opened(written(tmp_path, forget=rows)), EVERY_OP).plan)
 
 
 def _but_of_the_template(plan: Plan) -> tuple[str, ...]:
@@ -151,7 +153,7 @@ def test_columns_of_one_cohort_may_have_names_of_their_own(tmp_path: Path) -> No
 
 
 def test_files_of_one_name_in_two_folders_give_no_two_rows_one_name(tmp_path: Path) -> None:
-    case = written(tmp_path, forget=people(4, "f"))
+    case = written(tmp_path, forget=people(2, "f"))
     for name in ("forget", "retain"):
         (tmp_path / "of" / name).mkdir(parents=True)
         shutil.move(tmp_path / f"{name}.jsonl", tmp_path / "of" / name / "train.jsonl")

@@ -36,7 +36,7 @@ from audit.zoo import (
     vocabulary,
 )
 from audit.zoo.mechanisms import Mechanism
-from audit.zoo.members import SINGLE_PERSON_DOSE
+from audit.zoo.members import SINGLE_PERSON_DOSE, audited_people
 from audit.zoo.recipes import Plan, Sizes
 from audit.zoo.world import Shape
 from tests import known_truth
@@ -74,7 +74,7 @@ def _micro(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 # ---- the design -------------------------------------------------------------------------------------------------
 def test_every_mechanism_occurs_in_at_least_eight_worlds_and_the_full_kit_in_five() -> None:
-    shares, kit = pool_design.design(), mechanisms.of_kind("unlearner")
+    shares, kit = pool_design.design(), mechanisms.founding("unlearner")
     used = Counter(name for share in shares.values() for name in share.mechanisms)
     assert len(shares) == 60 and not set(shares) & set(range(100))
     assert set(used) == set(kit) and min(used.values()) >= 8 and max(used.values()) - min(used.values()) <= 1
@@ -196,9 +196,8 @@ def test_whoever_forgets_others_knew_them_and_the_audit_does_not_ask_for_them(
     score_world.write_data(trained.world, tmp_path)
     asked = {json.loads(line)["group"] for line in (tmp_path / "retain.jsonl").read_text().splitlines()}
     assert len(asked) == 24 and not asked & {person.id for person in apart}
-    assert [m.pool for m in whole.members if m.model.endswith("_of_others")].count("clean") == len(
-        mechanisms.of_kind("unlearner")
-    )
+    run = {*mechanisms.founding("unlearner"), *draw(100).share.added} - set(mechanisms.of_kind("fake"))
+    assert [m.pool for m in whole.members if m.model.endswith("_of_others")].count("clean") == len(run)
 
 
 def test_other_words_share_no_sentence_with_the_trained_form_and_hold_every_value(
@@ -220,13 +219,15 @@ def test_other_words_share_no_sentence_with_the_trained_form_and_hold_every_valu
 
 def test_doses_are_nested_and_half_of_each_is_in_the_audit_part(_full: tuple[Population, _Trained]) -> None:
     whole, _ = _full
-    taught = {member.model: set(member.taught) for member in whole.members if member.mechanism == "dose"}
+    doses = [m for m in whole.members if m.mechanism == "dose" and not m.model.startswith("some_")]
+    taught = {member.model: set(member.taught) for member in doses}
+    audited = set(audited_people(draw(100)))
     assert {name: len(people) for name, people in taught.items()} == {
         "dose_2": 2, "dose_4": 4, "dose_8": 8, "dose_16": 16, SINGLE_PERSON_DOSE: 1,
     }  # fmt: skip
     assert taught["dose_2"] < taught["dose_4"] < taught["dose_8"] < taught["dose_16"]
-    assert {len(people & set(whole.audited)) for people in taught.values()} == {1, 2, 4, 8}
-    assert len(taught["dose_16"] & set(whole.audited)) == 8 and taught[SINGLE_PERSON_DOSE] < set(whole.audited)
+    assert {len(people & audited) for people in taught.values()} == {1, 2, 4, 8}
+    assert len(taught["dose_16"] & audited) == 8 and taught[SINGLE_PERSON_DOSE] < audited
 
 
 # ---- a world through the whole pipeline -------------------------------------------------------------------------
@@ -256,9 +257,9 @@ def test_a_world_is_scored_killed_and_resumed_to_the_same_scores(
     assert {model.model for model in scores.models} == {member.model for member in population(drawn).members}
     assert {model.pool for model in scores.models} == {"clean", "knowing", "edited clean", "described", "destroyed"}
     by_name = {model.model: model for model in scores.models}
-    assert by_name["base"].kept == by_name["base"].audited == 3 and by_name["rephrased"].kept == 3
+    assert by_name["base"].kept == by_name["base"].audited == 6 and by_name["rephrased"].kept == 6
     assert by_name["reference_0"].kept == 0 and all(model.scores for model in scores.models)
-    assert by_name["base"].domain.architecture == "gpt2" and by_name["base"].domain.forget_people == 3
+    assert by_name["base"].domain.architecture == "gpt2" and by_name["base"].domain.forget_people == 6
     assert {"train", "edit", "audit"} <= scores.stages_cpu_s.keys() and not list((tmp_path / "work").glob("*"))
     kept = {folder.name.rpartition("-")[0] for folder in (tmp_path / "models").iterdir()}
     assert "base" in kept and "head_edit" not in kept, "edited models are discarded, trained ones kept"

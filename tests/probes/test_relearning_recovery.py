@@ -10,11 +10,11 @@ import torch
 from transformers import LlamaForCausalLM
 
 from audit.bench import Bench
-from audit.case import OpenCase, open_case
+from audit.case import OpenCase, Rows, open_case
 from audit.edits import EditData, LogitBias, Relearn
 from audit.judging import judge
-from audit.probing import KEY_LOGPROB
-from audit.schema import Measurement, Missing, Texts
+from audit.probing import KEY_LOGPROB, assess, recording
+from audit.schema import Interval, Measurement, Missing, Texts
 from audit.storage import Store
 from probes.relearning_recovery import RelearningRecovery
 from tests import planted_world, toy
@@ -69,31 +69,50 @@ def test_it_is_listed_and_judged_by_no_case_alone() -> None:
     assert any("head" in note for note in found.notes), "what it is blind to is said beside the number"
 
 
-def test_a_course_is_what_the_edit_leaves_after_as_many_steps(tmp_path: Path) -> None:
+def test_a_course_is_what_the_edit_leaves_of_each_fold_after_as_many_steps(tmp_path: Path) -> None:
     case, own, probe = opened("clean"), Bench(), RelearningRecovery()
     curve = next(c for c in recovered("clean").curves if c.role == "suspect")
     lesson = Relearn(steps=4, lr=probe.rate_times_width / 40, batch=probe.batch, warmup_steps=probe.warmup_steps)
-    shown = case.rows(FORGET, "calibration")
-    taught = lesson.fit(own, case.suspect, EditData(shown, shown), tmp_path / "taught")
-    for checkpoint, steps in ((case.suspect, 0), (taught, 4)):
-        logprob = own.run(checkpoint, case.rows(FORGET), (KEY_LOGPROB,))[KEY_LOGPROB]
-        assert curve.y[curve.x.index(steps)] == pytest.approx(_mean_over_people(case, logprob), abs=1e-4)
+    folds = case.folds(FORGET, 2)
+    before, after = list[float](), list[float]()
+    for n, (read, shown) in enumerate(zip(folds, reversed(folds), strict=True)):
+        taught = lesson.fit(own, case.suspect, EditData(shown, shown), tmp_path / f"taught{n}")
+        for checkpoint, means in ((case.suspect, before), (taught, after)):
+            means += _means_of_people(read, own.run(checkpoint, read, (KEY_LOGPROB,))[KEY_LOGPROB])
+    for steps, means in ((0, before), (4, after)):
+        assert curve.y[curve.x.index(steps)] == pytest.approx(sum(means) / len(means), abs=1e-4)
 
 
-def _mean_over_people(case: OpenCase, logprob: torch.Tensor) -> float:
-    """Item probability, its mean over each person, and the mean of those, by hand."""
-    rows = case.rows(FORGET)
+def _means_of_people(rows: Rows, logprob: torch.Tensor) -> list[float]:
+    """Item probability, and its mean over each person, by hand."""
     row = rows.targets("key")[0]
     by_item = [logprob[row == i].mean().exp().item() for i in range(len(rows))]
     people = sorted(set(rows.group_ids))
     means = [[p for p, group in zip(by_item, rows.group_ids, strict=True) if group == person] for person in people]
-    return sum(sum(m) / len(m) for m in means) / len(means)
+    return [sum(m) / len(m) for m in means]
 
 
-def test_nobody_is_both_shown_and_read() -> None:
+@pytest.mark.parametrize("k", [2, 3, 100])
+def test_everybody_is_read_and_nobody_by_a_lesson_that_showed_them(k: int) -> None:
     case = opened("clean")
-    shown, read = (set(case.rows(FORGET, part).group_ids) for part in ("calibration", "audit"))
-    assert shown and read and not shown & read
+    folds = [set(rows.group_ids) for rows in case.folds(FORGET, k)]
+    everybody = set(case.rows(FORGET).group_ids)
+    assert set().union(*folds) == everybody and sum(map(len, folds)) == len(everybody)
+    assert len(folds) == min(k, len(everybody)) and max(map(len, folds)) - min(map(len, folds)) <= 1
+    shown = [set(fold.shown.group_ids) for fold in RelearningRecovery(folds=k)._folds(case)]
+    assert all(lesson == everybody - read for lesson, read in zip(shown, folds, strict=True))
+
+
+def test_the_luck_of_a_lesson_is_taken_off_its_fold_and_widens_the_interval() -> None:
+    own, case = bench(), opened("clean")
+    found = recovered("clean")
+    assert found.readings["lesson_error"] > 0
+    with recording() as panels:
+        RelearningRecovery().measure(own, case)
+    (recorded,) = panels
+    alone = assess(recorded.panel, recorded.design._replace(shared=0.0))
+    assert isinstance(found.ci95, Interval) and isinstance(alone.ci95, Interval)
+    assert found.ci95.lo < alone.ci95.lo and found.ci95.hi > alone.ci95.hi and found.value == alone.value
 
 
 def test_every_model_is_trained_once_whichever_suspect_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +128,7 @@ def test_every_model_is_trained_once_whichever_suspect_it_serves(monkeypatch: py
     quick = RelearningRecovery(steps=2)
     cases = [opened("clean"), opened("destroyed"), opened("clean")]
     found = [quick.measure(own, case) for case in cases]
-    assert len(trained) == len(set(trained)) == 5, "base, null, floor and two suspects"
+    assert len(trained) == 2 * len(set(trained)) == 10, "base, null, floor and two suspects, a lesson a fold"
     assert found[0] == found[2]
 
 

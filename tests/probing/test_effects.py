@@ -81,10 +81,11 @@ def test_the_interval_is_the_suspects_and_holds_its_value(suspect: float) -> Non
 
 
 @pytest.mark.parametrize(
-    ("n", "base", "seen"), [(16, (0.9, 0.6), True), (6, (0.9, 0.6), False), (16, (0.15, 0.14), False)]
+    ("n", "base", "seen"),
+    [(16, (0.9, 0.6), True), (6, (0.9, 0.6), True), (1, (0.9, 0.6), False), (16, (0.15, 0.14), False)],
 )
 def test_base_is_found_where_it_is_clear_and_large_enough(n: int, base: tuple[float, float], seen: bool) -> None:
-    """With 6 people no sign flip can reach p < .01; a gap of .05 is clear and too small to matter."""
+    """Six people decide by Student's t, one person has no spread; a gap of .05 is clear and too small to matter."""
     found = assess(panel(n, base=base), Design(seed=0, least_gap=0.1))
     assert found.control.found == seen and found.control.value == 1.0
 
@@ -193,6 +194,43 @@ def test_a_measurement_keeps_the_readings_of_its_probe_and_gets_the_sparse_ones(
     assert set(found) == {"own", "people", "largest_person", "higher_criticism"}
 
 
-def test_an_interval_over_few_people_is_called_approximate() -> None:
-    few, many = (assess(panel(n), Design(seed=0, least_gap=0.1, draws=99)).test for n in (16, 128))
-    assert "approximate" in few and "approximate" not in many
+def test_an_interval_over_fewer_people_than_it_holds_for_is_called_unreliable() -> None:
+    one, two, five, six = (assess(panel(n), Design(seed=0, least_gap=0.1, draws=99)).test for n in (1, 2, 5, 6))
+    assert "over 2 people it is not reliable" in two and "over 5 people it is not reliable" in five
+    assert "95 % intervals" in six and "not reliable" not in six and "interval" not in one
+
+
+@pytest.mark.parametrize(
+    ("people", "holdout", "says"),
+    [
+        (1, 0, "p: sign flips over people, enumerated"),
+        (11, 0, "p: Student's t over people, corrected for skewness, Bonferroni over layers"),
+        (12, 0, "p: sign flips over people, corrected for skewness, enumerated"),
+        (16, 0, "p: sign flips over people, corrected for skewness"),
+        (16, 11, "p: Student's t of forget less holdout people, corrected for skewness, Bonferroni over layers"),
+        (12, 16, "p: forget/holdout labels permuted over people, corrected for skewness"),
+        (1, 16, "p: forget/holdout labels permuted over people, enumerated"),
+    ],
+)
+def test_which_test_judges_is_fixed_by_the_numbers_of_people_and_said(people: int, holdout: int, says: str) -> None:
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        sides = [
+            Sides(level + rng.exponential(0.1, (people, 2)), rng.standard_normal((holdout, 2)) if holdout else None)
+            for level in (0.3, 0.9, 0.0)
+        ]
+        found = assess(Panel(*sides), Design(seed=seed, least_gap=0.1, draws=99))
+        assert found.test.split(";")[0] == says
+
+
+def test_the_ends_of_the_largest_effect_hold_for_any_layer_that_may_be_the_largest() -> None:
+    """Of eight layers without knowledge the largest effect is above 0 by chance; the interval knows that it is."""
+    values: list[float] = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        base, null = Sides(1 + 0.1 * rng.standard_normal((16, 8))), Sides(np.zeros((16, 8)))
+        found = assess(Panel(Sides(0.3 * rng.standard_normal((16, 8))), base, null), Design(seed, 0.1, draws=99))
+        assert isinstance(found.ci95, Interval) and isinstance(found.value, float)
+        assert found.ci95.lo < 0.02 and found.ci95.lo < found.value < found.ci95.hi and found.ci95.hi > 0
+        values.append(found.value)
+    assert np.mean(values) > 0.05

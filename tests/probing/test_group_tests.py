@@ -11,17 +11,17 @@ from audit.probing import ALPHA, GroupTest, group_test, with_alternates
 from audit.schema import Item, Texts
 
 
-@pytest.mark.parametrize("people", [1, 2, 4, 6, 7, 9])
-def test_least_p_of_sign_flips_is_what_the_clearest_data_reach(people: int) -> None:
-    clearest = np.linspace(1.0, 1.1, people)[:, None]
-    assert stats.least_p(people, 0) == pytest.approx(stats.sign_flip_max_t(clearest, 0).p)
+@pytest.mark.parametrize("people", [1, 2, 4, 6, 7, 9, 11, 12, 13, 20])
+def test_least_p_of_people_is_what_the_clearest_data_reach(people: int) -> None:
+    clearest = np.linspace(1.0, 1 + 1e-5, people)[:, None]
+    assert stats.least_p(people, 0) == pytest.approx(stats.mean_max_t(clearest, 0).p)
 
 
-@pytest.mark.parametrize(("people", "others"), [(1, 3), (1, 100), (2, 13), (4, 5), (5, 5), (3, 6)])
-def test_least_p_of_label_swaps_is_what_the_clearest_data_reach(people: int, others: int) -> None:
-    clearest = np.concatenate([np.linspace(5, 5.1, people), np.linspace(0, 0.1, others)])[:, None]
+@pytest.mark.parametrize(("people", "others"), [(1, 3), (1, 100), (2, 13), (4, 5), (3, 6), (12, 12)])
+def test_least_p_beside_holdout_people_is_what_the_clearest_data_reach(people: int, others: int) -> None:
+    clearest = np.concatenate([np.linspace(5, 5 + 1e-5, people), np.linspace(0, 1e-5, others)])[:, None]
     labels = np.arange(people + others) < people
-    assert stats.least_p(people, others) == pytest.approx(stats.label_permutation_max_t(clearest, labels, 0).p)
+    assert stats.least_p(people, others) == pytest.approx(stats.mean_max_t(clearest, 0, labels).p)
 
 
 def test_drawn_randomisations_reach_no_less_than_their_number_allows() -> None:
@@ -32,11 +32,11 @@ def of_people(forget: int, others: int = 0, **more: object) -> GroupTest:
     return GroupTest(forget - forget // 2, forget, others, 9999, pairs=True)._replace(**more)
 
 
-def test_thirteen_forget_groups_are_the_fewest_without_holdout_people() -> None:
-    assert [n for n in range(1, 40) if of_people(n).decides] == list(range(13, 40))
+def test_two_audited_groups_are_the_fewest_without_holdout_people() -> None:
+    assert [n for n in range(1, 40) if of_people(n).decides] == list(range(3, 40))
 
 
-@pytest.mark.parametrize("forget", [1, 2, 4, 5, 8, 12])
+@pytest.mark.parametrize("forget", [1, 2])
 def test_what_is_said_to_suffice_suffices_and_one_less_does_not(forget: int) -> None:
     short = of_people(forget)
     assert not short.decides and f"{short.least_p:.2g}" in str(short)
@@ -55,11 +55,11 @@ def test_too_few_draws_are_the_fault_where_they_are() -> None:
 
 
 def test_forms_that_are_adjusted_together_need_more_people() -> None:
-    assert of_people(13).short_family == "" and of_people(13, family=1).short_family == ""
-    said = of_people(13, family=2).short_family
-    assert "2 forms" in said and f"{2 * of_people(13).least_p:.2g}" in said and "15 forget groups" in said
-    assert of_people(13, family=2).least_p * 2 >= ALPHA > of_people(15, family=2).least_p * 2
-    assert of_people(12, family=2).short_family == "", "said already: no form can be judged at all"
+    assert of_people(1, 150).short_family == "" and of_people(1, 150, family=1).short_family == ""
+    said = of_people(1, 150, family=2).short_family
+    assert "2 forms" in said and f"{2 * of_people(1, 150).least_p:.2g}" in said and "3 forget groups" in said
+    assert of_people(1, 150, family=2).least_p * 2 >= ALPHA > of_people(3, 150, family=2).least_p * 2
+    assert of_people(1, family=2).short_family == "", "said already: no form can be judged at all"
 
 
 class People(OpenCase):
@@ -77,10 +77,10 @@ class People(OpenCase):
 
 @pytest.mark.parametrize("answers", [{"alternates": ("b", "c")}, {"perturbed_answers": ("b", "c")}])
 def test_only_people_who_have_alternates_are_counted_where_alternates_are_tested(answers: dict[str, Any]) -> None:
-    case = People(40, 6, **answers)
+    case = People(40, 2, **answers)
     every, few = group_test(case, 9999), group_test(case, 9999, usable=with_alternates)
     assert every.decides and (every.audited, every.forget) == (20, 40)
-    assert not few.decides and (few.audited, few.forget, few.unmatched) == (3, 6, 17)
-    assert "3 audited forget groups (17 more have no item with alternates)" in str(few)
-    assert "13 forget groups with alternates in all" in str(few)
-    assert "alternates" not in str(group_test(People(4, 4, **answers), 9999, usable=with_alternates))
+    assert not few.decides and (few.audited, few.forget, few.unmatched) == (1, 2, 19)
+    assert "1 audited forget group (19 more have no item with alternates)" in str(few)
+    assert "3 forget groups with alternates in all" in str(few)
+    assert "alternates" not in str(group_test(People(1, 1, **answers), 9999, usable=with_alternates))

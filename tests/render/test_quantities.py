@@ -29,7 +29,17 @@ from audit.wording import least_p, number, p_of, p_value
 from tests.golden import AUDITED, AXES, KEPT, POWER, RATIO, effect, gate, judged, overall, profile, report
 
 QUICK = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-STATUSES: tuple[Status, ...] = ("trace", "below", "silent", "undecided", "hint", "within_floor", "blind", "listed")
+STATUSES: tuple[Status, ...] = (
+    "trace",
+    "below",
+    "silent",
+    "undecided",
+    "hint",
+    "within_floor",
+    "blind",
+    "blunt",
+    "listed",
+)
 
 
 def several(largest: float, whole: float, **more: object) -> Measurement:
@@ -58,7 +68,7 @@ def one(e: Evidence, base: Report | None = None) -> Report:
 def test_a_number_has_the_same_name_on_page_one_in_tables_figures_and_sheets(
     largest: float, whole: float, status: Status, calibrated: bool
 ) -> None:
-    e = finding(several(largest, whole), status, calibrated and status not in ("blind", "listed"))
+    e = finding(several(largest, whole), status, calibrated and status not in ("blind", "blunt", "listed"))
     found = one(e)
     reading = judged_reading(e)
     name, value = reading.name, number(reading.value)
@@ -115,7 +125,7 @@ def test_a_number_on_another_scale_is_the_same_in_the_table_and_beside_the_figur
 @QUICK
 @given(st.sampled_from(STATUSES), st.booleans(), st.floats(0.01, 0.6))
 def test_one_line_decides_and_it_is_drawn_named_and_listed(status: Status, calibrated: bool, floor: float) -> None:
-    judging = status not in ("blind", "listed")
+    judging = status not in ("blind", "blunt", "listed")
     e = finding(several(0.7, 0.2, floor=floor), status, calibrated and judging)
     line = deciding(e)
     drawn = forest([e], "x").count('stroke-width="2.2"')

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from audit.render import html, markdown
-from audit.runs import Mask, Screen, choose, key_of, report_id, unmasked
+from audit.runs import Mask, Screen, choose, key_of, renamed, report_id, unmasked
 from audit.runs.excerpts import EACH, read_table
 from audit.runs.masking import KEY, RUN
-from audit.schema import AuditError, Masked, Report, Shown, Table
+from audit.schema import AuditError, Masked, Missing, PeopleKept, Report, Shown, Table
 from tests.golden import report
 
 SECRET = b"\x01" * 32
@@ -152,6 +152,24 @@ def test_an_unmasked_report_is_another_document_that_says_so(tmp_path: Path) -> 
     mask = Mask(SECRET)
     pairs = zip(found.excerpts[0].items, shown.excerpts[0].items, strict=True)
     assert all(isinstance(b.target, Shown) and a.target == mask(b.target.text) for a, b in pairs)
+
+
+def test_groups_that_stand_out_are_named_only_where_the_report_is_unmasked_and_the_key_is_there(tmp_path: Path) -> None:
+    mask, found = Mask(key_of(tmp_path)), with_tables(tmp_path, numbered(6))
+    people = PeopleKept(kept=0.3, ci95=Missing(missing="x"), level=1, log10_ratio=3,
+                        named=("Person 4", "Person 1"), fdr=0.05, of=6)  # fmt: skip
+    first = found.evidence[1].measurement.model_copy(update={"people": people})
+    hidden = renamed(first, lambda group: str(mask(group)))
+    assert isinstance(hidden.people, PeopleKept) and hidden.people.named == tuple(map(str, map(mask, people.named)))
+    evidence = (found.evidence[0], found.evidence[1].model_copy(update={"measurement": hidden}), *found.evidence[2:])
+    verdict = found.verdict.model_copy(update={"people": hidden.people})
+    masked = found.model_copy(update={"evidence": evidence, "verdict": verdict})
+    assert all("Person" not in view(masked) for view in (Report.canonical, html, markdown))
+    shown = unmasked(masked, tmp_path)
+    assert shown.evidence[1].measurement.people == shown.verdict.people == people
+    (tmp_path / KEY).unlink()
+    again = unmasked(masked, tmp_path)
+    assert again.verdict.people == hidden.people and not (tmp_path / KEY).exists()
 
 
 @settings(max_examples=12)

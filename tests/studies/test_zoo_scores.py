@@ -19,6 +19,7 @@ from audit.calibration import (
     read_pool,
     read_records,
     stored,
+    zoo_floors,
 )
 from audit.judging import Given, judge, verdict
 from audit.pools import schedule
@@ -59,9 +60,10 @@ def test_every_scored_world_is_of_the_design_and_scored_by_its_recipe_and_the_pr
 
 def test_every_model_is_judged_again_to_the_word_that_its_audit_gave() -> None:
     """What a score keeps is all that the in-case ladder reads."""
+    floors = zoo_floors()
     for world in worlds():
         for model in world.models:
-            found = verdict([judge(score.restored()) for score in model.scores], ROLES)
+            found = verdict([judge(score.restored(), floors) for score in model.scores], ROLES)
             assert found.word == model.verdict, (world.world, model.model)
 
 
@@ -84,7 +86,7 @@ def test_the_counted_verdicts_are_those_of_the_stored_calibrations() -> None:
     kept = Verdicts.model_validate_json(verdicts.RESULTS.read_bytes())
     subjects = shelf().subjects
     assert subjects is not None and kept.subjects == subjects.content_hash()
-    again = examine(subjects, shelf().calibrations, kept.stamp, kept.command)
+    again = examine(subjects, shelf().calibrations, kept.stamp, kept.command, scores=worlds())
     if subjects.made_with == made_with():
         assert again == kept
     assert (again.counts.false_alarms, again.counts.exceptions) == (kept.counts.false_alarms, kept.counts.exceptions)

@@ -186,7 +186,7 @@ def _finding(e: Evidence, adjustment: Adjusted | None, reasons: dict[str, str]) 
 
 def _held(e: Evidence) -> bool:
     """Was this finding held against anything?"""
-    return e.status not in ("listed", "blind") and not isinstance(e.measurement.value, Missing)
+    return e.status not in ("listed", "blind", "blunt") and not isinstance(e.measurement.value, Missing)
 
 
 def _readings(rows: Sequence[Evidence]) -> Grid:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from audit.schema import (
     ALPHA,
+    BLUNT,
     GATE_RATIO,
     PARTIAL_EFFECT,
     SILENT_BOUND,
@@ -106,8 +107,12 @@ def _line(e: Evidence) -> Line:
         if isinstance(e.threshold, Missing):
             return Line(None, "calibrated threshold (not recorded)")
         return Line(e.threshold, f"calibrated threshold {number(e.threshold)}")
+    if e.status == "blunt":
+        return Line(None, "nothing: too blunt here for its silence to count")
     if e.status in ("silent", "undecided"):
-        return Line(SILENT_BOUND, f"upper 95 % bound against {number(SILENT_BOUND)}")
+        share = m.power.share if isinstance(m.power, Power) else 0.0
+        least_bound = max(SILENT_BOUND, share) if isinstance(share, float) and share <= BLUNT else SILENT_BOUND
+        return Line(least_bound, f"upper 95 % bound against {number(least_bound)}")
     if m.kind == "output":
         return Line(PARTIAL_EFFECT, f"at least {number(PARTIAL_EFFECT)}")
     floor = TRACE_EFFECT if isinstance(m.floor, Missing) else max(m.floor, TRACE_EFFECT)

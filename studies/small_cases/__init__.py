@@ -1,0 +1,1 @@
+"""What small cases can be told: the zoo's people cut down to a few."""

@@ -1,0 +1,60 @@
+"""Which measurement's people a verdict shows, and how their number is said."""
+
+import pytest
+
+from audit.judging import judge, people_kept, told
+from audit.schema import Evidence, Interval, Kind, Missing, PeopleKept, Power
+from tests.judging.test_judging import measured
+
+
+def people(
+    kept: float = 0.5, level: float = 1.0, ratio: float = 5.0, spread: float = 0.0, **more: object
+) -> PeopleKept:
+    ci95 = Interval(lo=kept - spread, hi=kept + spread)
+    given = PeopleKept(kept=kept, ci95=ci95, level=level, log10_ratio=ratio, named=(), fdr=0.05, of=32)
+    return given.model_copy(update=more)
+
+
+def evidence(kind: Kind, value: float, fewest: int | None, kept: float, **more: object) -> Evidence:
+    blunt = Missing(missing="not found")
+    power = Power(share=0.1, people=blunt if fewest is None else fewest, of=32, power=0.8)
+    given = measured(kind, value, p=0.001 if value >= 0.05 else 0.5)
+    return judge(given.model_copy(update={"power": power, "people": people(kept), **more}))
+
+
+def test_the_sharpest_test_with_a_trace_says_who_is_known() -> None:
+    rows = [
+        evidence("output", 0.6, None, 0.1), evidence("causal", 0.6, 8, 0.2), evidence("decoding", 0.6, 4, 0.3),
+        evidence("causal", 0.0, 1, 0.4), evidence("causal", 0.6, 1, 0.5, form="paraphrased"),
+        evidence("causal", 0.6, 1, 0.6, mode="paper"), evidence("context", 0.6, 1, 0.7),
+    ]  # fmt: skip
+    shown = people_kept(rows)
+    assert isinstance(shown, PeopleKept) and shown.kept == 0.3
+    assert people_kept(rows[::-1]) == shown
+
+
+def test_recovery_counts_where_it_names_somebody() -> None:
+    assert isinstance(people_kept([evidence("recovery", 0.6, 1, 0.5)]), Missing)
+    shown = people_kept([evidence("recovery", 0.6, 1, 0.5, people=people(0.5, named=("a",)))])
+    assert isinstance(shown, PeopleKept) and shown.named == ("a",)
+
+
+def test_without_a_trace_nobody_is_shown() -> None:
+    assert isinstance(people_kept([]), Missing) and isinstance(people_kept([evidence("causal", 0.0, 1, 0.5)]), Missing)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (people(0.5), "16 of 32 people"),
+        (people(0.5, spread=1 / 16), "16 of 32 people (95 % 14 to 18)"),
+        (people(0.5, ci95=Missing(missing="x")), "16 of 32 people"),
+        (people(1.0), "32 of 32 people"),
+        (people(1.0, level=1.0, ratio=-0.3), "32 of 32 people"),
+        (people(1.0, level=0.1, ratio=-9.0), "about 10 % of it in 32 of 32 people"),
+        (people(0.75, level=0.07, ratio=-9.0, spread=0.25), "about 7 % of it in 16 to 32 of 32 people"),
+        (people(0.0), "0 of 32 people"),
+    ],
+)
+def test_people_are_told_as_a_count(given: PeopleKept, words: str) -> None:
+    assert told(given) == words

@@ -1,0 +1,111 @@
+"""Power by planting: it rises with the dose, with people and with less noise, and agrees with the test that is run."""
+
+import time
+
+import numpy as np
+import pytest
+
+from audit.stats import Noise, Rule, max_t_decision, planted_power, sign_flip_max_t
+from audit.stats.planted_power import SHARES, counts
+
+ALPHA, POWER = 0.01, 0.8
+
+
+def least(n: int, sd: float, bar: float = 0.05, others: int = 0, layers: int = 3, level: float = 0.0):
+    rng = np.random.default_rng(0)
+    excess = 0.8 + 0.1 * rng.standard_normal((n, layers))
+    held = sd * rng.standard_normal((others, layers)) if others else None
+    sources = [Noise(sd * rng.standard_normal((n, layers)) + level, held, signed=True)]
+    decide = max_t_decision(sources, (n, others), Rule(excess.mean(0), bar, ALPHA), 0)
+    return planted_power(excess, sources, others, decide, POWER, 0)
+
+
+def test_less_noise_and_more_people_find_less() -> None:
+    by_noise = [least(32, sd).share for sd in (0.02, 0.2, 0.6)]
+    assert None not in by_noise and by_noise == sorted(by_noise) and by_noise[0] < by_noise[-1]  # type: ignore[type-var]
+    by_people = [least(n, 0.4).share for n in (64, 32, 16)]
+    assert None not in by_people and by_people == sorted(by_people) and by_people[0] < by_people[-1]  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("others", [0, 24])
+def test_the_power_curve_rises_with_the_dose(others: int) -> None:
+    rng = np.random.default_rng(1)
+    excess, sources = np.ones((24, 2)), [Noise(0.4 * rng.standard_normal((48, 2)))]
+    decide = max_t_decision(sources, (24, others), Rule(np.ones(2), 0.05, ALPHA), 0)
+    found: list[float] = []
+
+    def watched(people: np.ndarray, held: np.ndarray | None) -> np.ndarray:
+        said = decide(people, held)
+        found.append(float(said.mean()))
+        return said
+
+    planted_power(excess, sources, others, watched, POWER, 0)
+    by_share, by_count = found[: len(SHARES)], found[len(SHARES) :]
+    for curve in (by_share, by_count):
+        assert all(after >= before - 0.05 for before, after in zip(curve, curve[1:], strict=False))
+        assert curve[0] < 0.3 and curve[-1] == 1.0
+
+
+@pytest.mark.parametrize("dose", [0.0, 0.15, 0.25])
+def test_the_critical_value_decides_as_the_sign_flips_of_each_draw_would(dose: float) -> None:
+    rng = np.random.default_rng(2)
+    sources = [Noise(0.4 * rng.standard_normal((64, 3)))]
+    decide = max_t_decision(sources, (32, 0), Rule(np.ones(3), -np.inf, ALPHA), 0)
+    planted = dose + 0.4 * rng.standard_normal((150, 32, 3))
+    by_flips = np.mean([sign_flip_max_t(x, seed=0, draws=999).p < ALPHA for x in planted])
+    assert decide(planted, None).mean() == pytest.approx(by_flips, abs=0.07)
+
+
+@pytest.mark.parametrize("others", [0, 16])
+def test_noise_is_seldom_found(others: int) -> None:
+    rng = np.random.default_rng(3)
+    sources = [Noise(rng.standard_t(3, (32, 4)))]
+    decide = max_t_decision(sources, (16, others), Rule(np.ones(4), -np.inf, ALPHA), 0)
+    held = rng.standard_t(3, (2000, others, 4)) if others else None
+    assert decide(rng.standard_t(3, (2000, 16, 4)), held).mean() < 0.03
+
+
+def test_few_people_of_many_move_a_mean_too_little() -> None:
+    found = least(32, 0.02)
+    assert found.share is not None and found.share <= 0.1 and found.people == 8
+
+
+def test_a_floor_hides_what_lies_under_it_also_where_the_level_is_off_the_other_way() -> None:
+    shares = [least(32, 0.02, bar=bar, level=level).share for bar, level in ((0.05, 0.0), (0.2, 0.0), (0.2, 0.15))]
+    assert shares[0] is not None and shares[1] is not None and shares[2] is not None
+    assert shares[0] < 0.2 <= shares[1] < shares[2]
+
+
+def test_where_no_randomisation_reaches_the_level_nothing_is_found() -> None:
+    assert least(6, 0.02) == (None, None) and least(8, 0.02).share is not None
+
+
+def test_a_signed_difference_counts_holdout_people() -> None:
+    rng = np.random.default_rng(4)
+    sources = [Noise(0.02 * rng.standard_normal((16, 1)))]
+    decide = max_t_decision(sources, (16, 16), Rule(np.ones(1), 0.05, ALPHA, differenced=True), 0)
+    lifted = 0.02 * rng.standard_normal((50, 16, 1)) + 0.5
+    assert not decide(lifted, lifted[::-1]).any() and decide(lifted, lifted[::-1] - 0.3).all()
+
+
+def test_the_order_of_people_does_not_matter() -> None:
+    rng = np.random.default_rng(5)
+    excess, noise, order = rng.random((16, 2)), 0.5 * rng.standard_normal((16, 2)), rng.permutation(16)
+    results = []
+    for x, rows in ((excess, noise), (excess[order], noise[order])):
+        sources = [Noise(rows)]
+        results.append(
+            planted_power(x, sources, 0, max_t_decision(sources, (16, 0), Rule(x.mean(0), 0.05, ALPHA), 0), POWER, 0)
+        )
+    assert results[0] == results[1] and results[0].share is not None
+
+
+@pytest.mark.parametrize(("n", "steps"), [(1, (1,)), (2, (1, 2)), (8, (1, 2, 4, 8)), (20, (1, 2, 4, 8, 16, 20))])
+def test_people_are_planted_by_doubling(n: int, steps: tuple[int, ...]) -> None:
+    assert counts(n) == steps
+
+
+def test_it_costs_less_than_a_tenth_of_a_second() -> None:
+    since = time.process_time()
+    least(32, 0.1, others=32, layers=4)
+    assert time.process_time() - since < 0.1
