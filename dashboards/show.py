@@ -18,7 +18,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import escape
 
 from audit.render import INK as UNPAINTED
-from audit.render import Block, Bullets, Cell, Code, Drawing, Facts, Figure, Grid, Heading, Text
+from audit.render import (
+    Block,
+    Bullets,
+    Cell,
+    Code,
+    Drawing,
+    Facts,
+    Figure,
+    Grid,
+    Heading,
+    Text,
+    axes_drawing,
+    axis_lines,
+)
+from audit.schema import Report
 from audit.wording import shown_name, visible
 
 HERE: Final = Path(__file__).parent
@@ -40,10 +54,22 @@ def _environment() -> Environment:
 
 def picture(figure: Figure) -> str:
     """A drawing of the report as a picture in this theme's colours: Streamlit takes drawings out of HTML."""
+    return painted(figure.svg)
+
+
+def painted(drawing: str) -> str:
+    """Vector graphics as the address of a picture, in this theme's colours."""
     theme = st.context.theme.type or "light"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" color="{INK[theme]}" font-family="sans-serif"'
-    drawn = figure.svg.replace("<svg", head, 1).replace("var(--paper, #fff)", PAPER[theme])
+    drawn = drawing.replace("<svg", head, 1).replace("var(--paper, #fff)", PAPER[theme])
     return f"data:image/svg+xml;base64,{base64.b64encode(drawn.encode()).decode()}"
+
+
+def axes(report: Report) -> str:
+    """Both axes of a verdict as a picture in HTML; empty where neither was measured."""
+    drawing = axes_drawing(report)
+    words = "; ".join(f"{term}: {share}" for term, share in axis_lines(report))
+    return f'<p><img class="r-drawing r-axes" alt="{escape(words)}" src="{painted(drawing)}"></p>' if drawing else ""
 
 
 def style() -> None:

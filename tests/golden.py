@@ -35,13 +35,18 @@ from audit.schema import (
     Missing,
     Null,
     Outcome,
+    Overall,
+    PeopleKept,
     Plan,
     PlannedTest,
+    Power,
     Quote,
     Rate,
     Reliability,
     Report,
+    RoleAudit,
     Roles,
+    Share,
     Shown,
     Skip,
     Source,
@@ -84,13 +89,24 @@ def effect(probe: str, name: str, kind: str, value: float, half: float, **more: 
         "probe": probe, "name": name, "kind": kind, "statistic": f"effect on the {name}, trained rows", "value": value,
         "unit": EFFECT_UNIT, "scale": "effect",
         "ci95": Interval(lo=value - half, hi=value + half), "n": Count(scored=160), "unit_of_replication": "person",
-        "units": 16, "seed": 0, "p": 0.001 if value > 0.2 else 0.41, "p_below": 0.62, "null": null(0.0, 0.06),
+        "units": 32, "seed": 0, "p": 0.001 if value > 0.2 else 0.41, "p_below": 0.62, "null": null(0.0, 0.06),
         "positive_control": Control(value=1.0, ci95=Interval(lo=0.97, hi=1.03), found=True), "floor": 0.021,
         "items": Table(path=f"tables/{probe}.parquet", sha256=sha(probe), rows=160, columns=("item", "group", "score"),
                        axis=""),
         "cost": Cost(fwd_tokens=48_000),
     }  # fmt: skip
     return Measurement.model_validate({**fields, **more})
+
+
+POWER = Power(share=0.12, people=2, of=32, power=0.8)
+BLUNT = Power(
+    share=Missing(missing="not even all of it"), people=Missing(missing="not even everybody"), of=32, power=0.8
+)
+
+
+def overall(value: float, half: float, floor: float = 0.015) -> Overall:
+    """An effect over all layers."""
+    return Overall(value=value, ci95=Interval(lo=value - half, hi=value + half), floor=floor)
 
 
 def profile(suspect: tuple[float, ...]) -> tuple[Curve, ...]:
@@ -152,13 +168,14 @@ def evidence(output: float, causal: tuple[float, ...], lens: float, utility: flo
             effect(
                 "reverse_patch", "answer positions", "causal", causal[best], 0.06, curves=profile(causal),
                 layer=best, readings={"layer_of_largest_effect": float(best), "effect_layer1": causal[1]},
+                overall=overall(sum(causal[1:]) / (len(causal) - 1), 0.04), power=POWER,
             ),
             "trace" if found else "silent",
             "above the floor of this case" if found else "a trace of 0.10 would show",
             "above" if found else "none",
         ),
         judged(
-            effect("answer_lens", "lift over alternates", "decoding", lens, 0.05),
+            effect("answer_lens", "lift over alternates", "decoding", lens, 0.05, power=BLUNT),
             "trace" if lens >= 0.2 else "silent", "difference in differences over people",
         ),
         judged(
@@ -175,7 +192,7 @@ VERDICTS: dict[str, Verdict] = {
         word="SUPPRESSED", strength="full", direction="above", basis="in-case",
         sentence="The outputs are clean, but the suspect's states still let the base answer.",
         because=("no output test finds a trace", "reverse patch finds a trace at layer 3, above null and floor"),
-        limits=("no error rate is known for models of this kind", "one language and 16 people were tested"),
+        limits=("no error rate is known for models of this kind", "one language and 32 people were tested"),
         would_change=("a reference trained in another data order that reads as high as the suspect",),
     ),
     "consistent": Verdict(
@@ -200,6 +217,22 @@ VERDICTS: dict[str, Verdict] = {
         would_change=("a suspect that still answers retain questions",),
     ),
 }  # fmt: skip
+
+
+KEPT = PeopleKept(kept=0.5, ci95=Interval(lo=0.32, hi=0.68), level=0.93, log10_ratio=2.4,
+                  named=tuple(sha(f"person {i}")[:12] for i in range(11)), fdr=0.05, of=32)  # fmt: skip
+AXES = {
+    "outputs": Share(value=0.012, ci95=Interval(lo=-0.018, hi=0.042), measurement="forget_likelihood.probability"),
+    "internals": Share(value=0.95, ci95=Interval(lo=0.86, hi=1.04), measurement="reverse_patch.answer positions"),
+    "people": KEPT,
+}  # fmt: skip
+AUDITED = (
+    RoleAudit(role="reference 0", takes_part=True, because=("no test finds a trace in it",),
+              readings={"effect": 0.012, "weights_moved": 0.41}),
+    RoleAudit(role="reference 1", takes_part=False, because=("it is a copy of the suspect: its weights lie 0.0004 of "
+              "the way from the ancestor apart, where two references lie 1.3 apart",), readings={"effect": 0.51}),
+    RoleAudit(role="base", takes_part=True, because=("base recalls 31 of 32 people",), unknown=(sha("unknown")[:12],)),
+)  # fmt: skip
 
 
 RATIO = LikelihoodRatio(
@@ -253,16 +286,17 @@ def calibrated() -> Report:
     """The suppressed report, judged by models of known truth: one calibration holds, one is stale."""
     found = list(evidence(0.012, (0.82, 0.97, 1.0, 1.0), 0.66))
     inside = next(i for i, e in enumerate(found) if e.measurement.kind == "causal")
-    found[inside] = found[inside].model_copy(update={"basis": "calibrated", "ratio": RATIO})
+    found[inside] = found[inside].model_copy(update={"basis": "calibrated", "ratio": RATIO, "threshold": 0.057})
     said = (
         "SUPPRESSED: The findings are about 52 times more probable if the suspect still carries information from the "
         "forget set than if not."
     )
     because = ("the rule raised a false alarm in 0 of 60 worlds and missed in 1 of 60 worlds",)
     verdict = VERDICTS["suppressed"].model_copy(
-        update={"basis": "calibrated", "ratio": RATIO, "because": because, "sentence": said}
+        update={"basis": "calibrated", "ratio": RATIO, "because": because, "sentence": said, **AXES}
     )
-    return assemble("demo: calibrated", tuple(found), verdict, more={"calibrations": USES, "validation": VALIDATION})
+    more = {"calibrations": USES, "validation": VALIDATION, "roles_audited": AUDITED}
+    return assemble("demo: calibrated", tuple(found), verdict, more=more)
 
 
 def exhibits() -> tuple[Exhibit, ...]:
@@ -354,7 +388,8 @@ def report(variant: Variant = "suppressed") -> Report:
                    consequence="recovery by relearning is not excluded")  # fmt: skip
     if variant == "suppressed":
         found = evidence(0.012, (0.82, 0.97, 1.0, 1.0), 0.66)
-        return assemble("demo: head edit", found, VERDICTS[variant], skips=(relearn,))
+        verdict = VERDICTS[variant].model_copy(update=AXES)
+        return assemble("demo: head edit", found, verdict, skips=(relearn,), more={"roles_audited": AUDITED})
     if variant == "calibrated":
         return calibrated()
     if variant == "consistent":

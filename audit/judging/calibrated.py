@@ -141,7 +141,7 @@ def weigh(
     because = f"{told[0]}. {' '.join(told[1:])}"
     return Evidence(
         measurement=m, outcome=outcome, status=status, direction=direction, because=because, basis="calibrated",
-        ratio=ratio,
+        ratio=ratio, threshold=calibrated.threshold,
     )  # fmt: skip
 
 

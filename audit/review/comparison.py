@@ -17,6 +17,7 @@ from numpy import ndarray
 from scipy import stats as scipy_stats
 
 from audit import stats
+from audit.render import Reading, overall_reading, own_reading
 from audit.runs import difference, read_report, run_files
 from audit.schema import AuditError, Evidence, Interval, Measurement, Missing, Report, axis_column
 
@@ -37,7 +38,8 @@ class Difference(NamedTuple):
     """One measurement in both audits: B less A, a 95 % interval of that, p, and p adjusted over all measurements.
 
     ``paired`` differences are of the overall effect, which is the value itself where there is one layer (gates: of the
-    ratio to base). ``approximate`` ones are of the values.
+    ratio to base). ``approximate`` ones are of the same number where both sides have it, with its name in ``number``.
+    ``least`` is the smallest p that so few units and so many draws allow; no p is below it.
     """
 
     measurement: str
@@ -49,6 +51,13 @@ class Difference(NamedTuple):
     holm: float
     how: Literal["paired", "approximate"]
     groups: int
+    number: str
+    least: float
+
+    @property
+    def bounded(self) -> bool:
+        """Is p as small as it can be here, so that the adjusted one is a bound?"""
+        return self.p <= self.least
 
     @property
     def differs(self) -> bool:
@@ -121,27 +130,37 @@ Kept = tuple[Path, Measurement]
 
 def _difference(name: str, a: Kept, b: Kept, seed: int) -> Difference | str:
     """One measurement compared, or why it is not."""
-    x, y = a[1].value, b[1].value
+    reading, other = _readings(a[1], b[1])
+    x, y = reading.value, other.value
     if isinstance(x, Missing) or isinstance(y, Missing):
         return "it has no value in one of them"
     drawn = _paired(a, b, seed)
     if drawn is not None:
-        return Difference(name, *drawn.effects, drawn.change, drawn.ci95, drawn.p, 1.0, "paired", drawn.groups)
-    if isinstance(a[1].ci95, Missing) or isinstance(b[1].ci95, Missing):
+        floor, number = least_p(drawn.groups), (overall_reading(a[1]) or own_reading(a[1])).name
+        p = max(drawn.p, floor)
+        return Difference(name, *drawn.effects, drawn.change, drawn.ci95, p, 1.0, "paired", drawn.groups, number, floor)
+    if isinstance(reading.ci95, Missing) or isinstance(other.ci95, Missing):
         return "it has no interval, and no item tables of the same items lie beside both reports"
-    first, second = a[1].ci95, b[1].ci95
+    first, second = reading.ci95, other.ci95
+    floor = least_p(min(a[1].units, b[1].units))
     se = float(np.hypot(first.hi - first.lo, second.hi - second.lo)) / (2 * _HALF)
     change = y - x
-    p = float(2 * scipy_stats.norm.sf(abs(change) / se)) if se > 0 else float(change == 0)
-    p = max(p, _least_p(a[1], b[1]))
+    p = max(float(2 * scipy_stats.norm.sf(abs(change) / se)) if se > 0 else float(change == 0), floor)
     ends = Interval(lo=change - _HALF * se, hi=change + _HALF * se)
-    return Difference(name, x, y, change, ends, p, 1.0, "approximate", 0)
+    return Difference(name, x, y, change, ends, p, 1.0, "approximate", 0, reading.name, floor)
 
 
-def _least_p(a: Measurement, b: Measurement) -> float:
-    """The smallest p that so many units can support: the normal tail of an interval goes on where they end."""
-    units = min(a.units, b.units)
-    return stats.least_p(units, 0, DRAWS) if units else 0.0
+def _readings(a: Measurement, b: Measurement) -> tuple[Reading, Reading]:
+    """The numbers that are compared without item tables: overall effects where both have them, else the values."""
+    first, second = overall_reading(a), overall_reading(b)
+    if first is None or second is None or isinstance(first.ci95, Missing) or isinstance(second.ci95, Missing):
+        return own_reading(a), own_reading(b)
+    return first, second
+
+
+def least_p(units: int) -> float:
+    """The smallest two-sided p of so many units (2^n signs, both ways) and so many draws; 0 units: of draws alone."""
+    return max(2 / (DRAWS + 1), 2.0 ** (1 - units) if units else 0.0)
 
 
 # ---- item tables ------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from audit.schema.error_rates import IN_CASE, LikelihoodRatio
 from audit.schema.error_rates import DetectionLimit as DetectionLimit
 from audit.schema.error_rates import Rate as Rate
 from audit.schema.interval import Interval
-from audit.schema.measurement import Measurement, PeopleKept
+from audit.schema.measurement import Measurement, Number, PeopleKept
 from audit.schema.record import Missing, Record
 
 Outcome = Literal["trace found", "no trace found", "inconclusive", "not run"]
@@ -30,7 +30,8 @@ class Evidence(Record):
     ``status`` says what became of it, ``because`` says the same to a reader, with the numbers; nothing reads a status
     out of that sentence.
     ``in-case`` rests on this case's own nulls: it may carry a verdict, prints no likelihood ratio and no error rate.
-    ``calibrated`` rests on models of known truth, and its ``ratio`` has their error rates.
+    ``calibrated`` rests on models of known truth, and its ``ratio`` has their error rates; ``threshold`` is what the
+    overall effect (the effect, where there is one number) was compared with.
     """
 
     measurement: Measurement
@@ -40,6 +41,7 @@ class Evidence(Record):
     because: str
     basis: Literal["calibrated", "in-case"] = "in-case"
     ratio: LikelihoodRatio | Missing = IN_CASE
+    threshold: Number = Missing(missing="no calibrated threshold judged it")
 
 
 class Domain(Record):

@@ -2,8 +2,10 @@ from .measurement_names import shown_name as shown_name
 from .numbers import bounds as bounds
 from .numbers import interval as interval
 from .numbers import lasting as lasting
+from .numbers import least_p as least_p
 from .numbers import moment as moment
 from .numbers import number as number
+from .numbers import p_of as p_of
 from .numbers import p_value as p_value
 from .numbers import size as size
 from .numbers import told_bytes as told_bytes

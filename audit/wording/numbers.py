@@ -42,11 +42,23 @@ def unit(text: str) -> str:
     return visible(text.partition(" (")[0], NAME)
 
 
-def p_value(value: Number) -> str:
-    """``p = 0.0012``, or why there is none."""
+def least_p(m: Measurement) -> float:
+    """The smallest p that the randomisations of a measurement allow: k draws (k + 1 with the data), 2^n signs of n."""
+    signs = 2.0**-m.units if m.units else 0.0
+    return signs if isinstance(m.null, Missing) else 1 / (m.null.n + 1)
+
+
+def p_value(value: Number, least: float = 0.0) -> str:
+    """``p = 0.0012``, or why there is none; never smaller than ``least``, what the design of the test allows."""
     if isinstance(value, Missing):
         return f"no p ({visible(value.missing, CELL)})"
-    return "p < 0.0001" if value < 1e-4 else f"p = {number(value)}"
+    least = max(least, 1e-4)
+    return f"p < {number(least)}" if value < least * (1 - 1e-9) else f"p = {number(value)}"
+
+
+def p_of(m: Measurement) -> str:
+    """The p of a measurement, above its null."""
+    return p_value(m.p, least_p(m))
 
 
 def units(m: Measurement) -> str:

@@ -6,16 +6,35 @@ import numpy as np
 import streamlit as st
 
 from audit.judging import short
-from audit.render import FAMILIES, evidence_sentence, part, positions, ratios, title, with_prior
+from audit.render import (
+    FAMILIES,
+    axis_lines,
+    blindness,
+    deciding,
+    evidence_sentence,
+    finding_ratio,
+    is_blind,
+    judged_reading,
+    part,
+    people_words,
+    positions,
+    power_cell,
+    ratios,
+    title,
+    with_prior,
+)
 from audit.schema import Evidence, LikelihoodRatio, Missing
 from audit.stats import benjamini_hochberg, holm
-from audit.wording import number, p_value, units
+from audit.wording import number, p_of, units
 from dashboards import bar, show, states
 
 ORDER = 30
 COLUMNS = (
     "Test",
     "Outcome",
+    "Judged number (95 %)",
+    "What decides",
+    "Detection limit",
     "n scored / errored / unscored",
     "Units",
     "p",
@@ -42,13 +61,26 @@ def counted(e: Evidence) -> str:
     return f"{n.scored} / {n.errored} / {n.unscored}"
 
 
+def judged(e: Evidence) -> str:
+    """The number that was judged, under its name."""
+    reading = judged_reading(e)
+    return blindness(e.measurement) if is_blind(e) else f"{reading.name} {reading.shown}"
+
+
+def ratio(e: Evidence) -> str:
+    """A ratio with its words, or why none is given."""
+    weighed = finding_ratio(e)
+    if isinstance(weighed, LikelihoodRatio):
+        return short(weighed)
+    return "in-case: no ratio" if isinstance(e.ratio, Missing) else "none: it lies on the other side"
+
+
 def table(rows: list[Evidence]) -> None:
     """The numbers behind the figure; adjusted over the rows that are shown, and over no others."""
     both = adjusted(rows)
     cells = [
-        [title(e.measurement), part(e), counted(e),
-         units(e.measurement), p_value(e.measurement.p).removeprefix("p = "), *both.get(i, ("none", "none")),
-         short(e.ratio) if isinstance(e.ratio, LikelihoodRatio) else "in-case: no ratio"]
+        [title(e.measurement), part(e), judged(e), deciding(e).words, power_cell(e.measurement), counted(e),
+         units(e.measurement), p_of(e.measurement).removeprefix("p = "), *both.get(i, ("none", "none")), ratio(e)]
         for i, e in enumerate(rows)
     ]  # fmt: skip
     show.table(show.grid(f"{len(rows)} findings", COLUMNS, cells, ("", "mark")))
@@ -56,6 +88,10 @@ def table(rows: list[Evidence]) -> None:
 
 view = bar.current()
 report = states.report_or_stop(view)
+if axes := show.axes(report):
+    show.markup(axes)
+    known = people_words(report)
+    show.facts([*axis_lines(report), *([("Who is known", known)] if known else [])])
 chosen = [e for e in report.evidence if view.keeps(e)]
 families = ["all tests", *(heading for kind, heading in FAMILIES if any(e.measurement.kind == kind for e in chosen))]
 family = st.selectbox("Family", families, key="family", bind="query-params")

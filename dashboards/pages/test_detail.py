@@ -4,9 +4,24 @@ import streamlit as st
 
 from audit.calibration import Calibrated, Subjects
 from audit.plugins import Description, describe
-from audit.render import evidence_sentence, key, null_of, profiles, rates, reliability, roc, sentence, tippett
+from audit.render import (
+    deciding,
+    evidence_sentence,
+    judged_reading,
+    key,
+    null_of,
+    overall_reading,
+    own_reading,
+    power_cell,
+    profiles,
+    rates,
+    reliability,
+    roc,
+    sentence,
+    tippett,
+)
 from audit.schema import Evidence, Missing
-from audit.wording import CELL, NAME, number, p_value, visible
+from audit.wording import CELL, NAME, number, p_of, visible
 from dashboards import bar, known, show, states
 
 ORDER = 40
@@ -55,8 +70,11 @@ m = e.measurement
 show.lead(evidence_sentence(e))
 control = m.positive_control
 show.facts([
-    ("Suspect", f"{number(m.value)} {visible(m.unit, NAME)}"),
-    ("Against the null", p_value(m.p)),
+    ("Suspect", f"{own_reading(m).name} {own_reading(m).shown}; unit: {visible(m.unit, NAME)}"),
+    *([("Overall effect", whole.shown)] if (whole := overall_reading(m)) is not None else []),
+    ("What decides", f"{judged_reading(e).name}: {deciding(e).words}"),
+    ("Detection limit", power_cell(m)),
+    ("Against the null", p_of(m)),
     ("Positive control: base", number(control) if isinstance(control, Missing) else
      f"{number(control.value)}, {'found' if control.found else 'not found: blind here'}"),
     ("Floor", number(m.floor)),

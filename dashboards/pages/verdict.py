@@ -12,18 +12,21 @@ from audit.render import (
     MANY,
     OFF_LADDER,
     RUNGS,
-    VERDICT_MEANING,
     VERDICT_SYMBOL,
     Drawing,
     NamedReport,
     Paint,
     Shown,
+    axis_lines,
     columns,
     how_sure,
     matrix,
+    meaning,
     painted,
+    people_words,
     sentence,
     spoken,
+    three_lines,
     untested,
 )
 from audit.schema import Report
@@ -45,13 +48,17 @@ def box(report: Report) -> None:
         f"{' aria-current=true' if rung == word else ''}>{rung}</li>"
         for rung in (*RUNGS, *OFF_LADDER)
     )
+    known = people_words(report)
+    terms = (*axis_lines(report), *([("Who is known", known)] if known else []))
+    terms += three_lines(report, untested(report))
+    lines = "".join(f"<div><dt>{term}</dt><dd>{escape(sentence(words))}</dd></div>" for term, words in terms)
     show.markup(
         f'<section class="r-verdict"><p class="r-eyebrow">{escape(visible(report.plan.case.name, NAME))} · '
         f'{escape(visible(report.report_id, NAME))}</p>'
         f'<p class="r-word"><span aria-hidden="true">{VERDICT_SYMBOL[word]}</span> {word}</p>'
-        f'<p class="r-lead">{VERDICT_MEANING[word]}</p>'
+        f'<p class="r-lead">{escape(meaning(report))}</p>'
         f'<ol class="r-ladder" aria-label="The verdict ladder">{rungs}</ol>'
-        f"<p>{escape(how_sure(report))} Strength of this verdict: {report.verdict.strength}.</p></section>"
+        f'{show.axes(report)}<dl>{lines}</dl><p>{escape(how_sure(report))}</p></section>'
     )  # fmt: skip
 
 

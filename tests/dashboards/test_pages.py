@@ -91,3 +91,14 @@ def test_a_large_matrix_is_a_grid_whose_cells_open_their_tests(root: Path) -> No
     assert [grid.shape for grid in grids] == [(16, 21)]
     assert set(grids[0].iloc[:, 1].str[0]) <= set("▲▼●◆✓✕–") and "More than 300 cells" in told(at)
     assert at.dataframe[0].proto.arrow_data.styler.styles.count("background-color") > 100
+
+
+@pytest.mark.parametrize("page", ["verdict", "evidence"])
+def test_a_page_shows_both_axes_and_who_is_known_and_an_older_report_lacks_them(root: Path, page: str) -> None:
+    run_store.issue(golden.report("suppressed"), root / "a")
+    shown = told(opened(root, page, run="a"))
+    assert 'class="r-drawing r-axes" alt="What it says (outputs): 0.012 of base' in shown
+    assert "16 of 32 people known (95 % interval 10 to 22)" in shown
+    assert page != "verdict" or "32 of 32 people of the forget set" in shown
+    run_store.issue(golden.report("consistent"), root / "b")
+    assert "r-drawing r-axes" not in told(opened(root, page, run="b"))

@@ -16,7 +16,8 @@ from rich.console import Console
 from audit.render import evidence_sentence, html, markdown, part, position, report_sections, sentence, summary, table
 from audit.render.drawings.scale import on_effect_scale
 from audit.render.drawings.svg import panels
-from audit.render.wording.findings import BANNED, bounds_told, detection_limit, verdict_sentence
+from audit.render.wording.findings import BANNED, verdict_sentence
+from audit.render.wording.quantities import judged_shown, silence_worth
 from audit.schema import Control, Curve, Interval, Missing, Overall, Report, Status
 from audit.wording import number, visible
 from tests.golden import HOSTILE, VARIANTS, Variant, effect, judged, null, profile, report
@@ -90,7 +91,7 @@ def test_a_report_gives_the_same_bytes_after_a_round_trip_and_in_another_process
 
 # ---- completeness -----------------------------------------------------------------------------------------------
 SECTIONS = [
-    "question", "conclusion", "items", "method", "findings", "controls", "not-run", "coverage", "excerpts",
+    "question", "conclusion", "items", "roles", "method", "findings", "controls", "not-run", "coverage", "excerpts",
     "reproduction", "glossary",
 ]  # fmt: skip
 
@@ -160,7 +161,7 @@ def test_a_calibrated_report_shows_ratio_words_counted_mistakes_and_which_calibr
         if name != "terminal":
             assert "Which calibration judged which test" in text and "residua calibrate" in text and "stale" in text
     shown = re.sub(r"\s+", " ", views("calibrated")["terminal"])
-    assert "likelihood ratio 52 (14 to ≥ 61), moderate support; false alarms 0/60 worlds, misses 1/60" in shown
+    assert "likelihood ratio 52 (14 to ≥ 61), moderate support; false alarms 0/60 worlds, missed fakes 1/60" in shown
 
 
 @given(st.floats(-1e9, 1e9, allow_nan=False))
@@ -335,15 +336,15 @@ def test_the_golden_hostile_string_is_what_it_says() -> None:
     assert all(c in HOSTILE for c in ("\x1b", "\u202e", "<img", "</script>", "|", "`", "{{"))
 
 
-def test_a_silence_tells_the_end_that_it_rests_on_and_a_lone_number_has_no_layers() -> None:
+def test_a_silence_shows_the_overall_effect_that_it_rests_on_and_a_trace_the_largest_over_layers() -> None:
     overall = Overall(value=0.01, ci95=Interval(lo=-0.05, hi=0.08), floor=0.02)
     layered = effect("reverse_patch", "all", "causal", 0.02, 0.2, curves=profile((0.0, 0.02)), overall=overall)
-    lone = layered.model_copy(update={"curves": ()})
-    assert bounds_told(judged(layered, "silent", "b")) == "−0.18 to 0.22, over all layers up to 0.080"
-    assert bounds_told(judged(layered, "trace", "b", "above")) == "−0.18 to 0.22"
-    assert bounds_told(judged(lone, "silent", "b")) == "−0.18 to 0.22"
-    assert "allows 0.080 over all layers" in detection_limit(layered)
-    assert "allows 0.080;" in detection_limit(lone)
+    lone = effect("reverse_patch", "all", "causal", 0.02, 0.2)
+    assert judged_shown(judged(layered, "silent", "b")) == ("0.010", "−0.050 to 0.080")
+    assert judged_shown(judged(layered, "trace", "b", "above")) == ("0.020", "−0.18 to 0.22")
+    assert judged_shown(judged(lone, "silent", "b")) == ("0.020", "−0.18 to 0.22")
+    assert "Upper bound of the overall effect: 0.080" in silence_worth(layered)
+    assert "Upper bound of the effect: 0.22" in silence_worth(lone)
 
 
 def test_report_says_how_the_data_were_read_and_which_tests_had_too_few_groups() -> None:

@@ -11,7 +11,7 @@ from audit.judging import BANDS, short
 from audit.judging.support import band, ratio_sentence
 from audit.render import html, junit, markdown, report_sections, sentence, sheets, title
 from audit.render.wording.findings import BANNED
-from audit.render.wording.posterior import ratio_in_short
+from audit.render.wording.posterior import finding_ratio, ratio_in_short, shown_ratio
 from audit.schema import (
     AttackCoverage,
     Control,
@@ -115,12 +115,14 @@ def test_every_estimate_has_its_interval_its_n_and_its_unit(found: Report) -> No
 @QUICK
 @given(reports())
 def test_no_claim_exceeds_its_ceiling_and_words_come_from_the_end_nearest_one(found: Report) -> None:
-    claimed = [r for r in (*(e.ratio for e in found.evidence), found.verdict.ratio) if isinstance(r, LikelihoodRatio)]
+    shown_ones = (*(finding_ratio(e) for e in found.evidence), shown_ratio(found))
+    claimed = [r for r in shown_ones if isinstance(r, LikelihoodRatio)]
     for r in claimed:
         sentences = (ratio_sentence(r), ratio_in_short(r), "; ".join((short(r), r.words)))
         assert all(most_said(text) <= max(r.ceiling, 1 / r.floor) * 1.051 for text in sentences), sentences
     shown = html(found) + markdown(found)
-    assert not isinstance(found.verdict.ratio, LikelihoodRatio) or ratio_in_short(found.verdict.ratio) in html(found)
+    assert not isinstance(shown := shown_ratio(found), LikelihoodRatio) or ratio_in_short(shown) in html(found)
+    shown = html(found) + markdown(found)
     assert all(short(r) in shown for r in claimed)
     text = re.sub(r"<dl>.*?verbal scale.*|## 11\..*", "", html(found), flags=re.S)
     for ratio in claimed:

@@ -10,6 +10,7 @@ import pytest
 from pyarrow import parquet
 from scipy import stats as scipy_stats
 
+from audit.cli.commands.compare import _cells
 from audit.review import compare, read_side
 from audit.review.comparison import Side
 from audit.schema import AuditError, ExitCode, Missing, Overall, Report, Table
@@ -200,3 +201,33 @@ def test_audits_of_different_questions_are_refused_with_the_reason(what: str, tm
     with pytest.raises(AuditError, match=words[what]) as caught:
         compare(a, Side(b.report.model_copy(update=changes[what]), b.folder))
     assert caught.value.code == ExitCode.INPUT
+
+
+@pytest.mark.parametrize(("units", "least"), [(4, 2**-3), (6, 2**-5), (12, 2**-11), (16, 2e-4), (32, 2e-4), (0, 2e-4)])
+def test_no_p_is_smaller_than_units_and_draws_allow_and_a_bound_is_shown_as_one(units: int, least: float) -> None:
+    """Sixteen people cannot give a p of 1e-111, however far two intervals lie apart."""
+    base = golden.report("suppressed")
+    low, high = (golden.effect("p", "n", "causal", v, 0.001, units=units) for v in (0.0, 0.9))
+    sides = [
+        Side(base.model_copy(update={"evidence": (golden.judged(m, "silent", "b"),)}), Path("none"))
+        for m in (low, high)
+    ]
+    (one,) = compare(*sides).differences
+    assert one.p == one.holm == one.least == pytest.approx(least, rel=1e-3) and one.bounded
+    assert _cells(one)[5].startswith("< ") and _cells(one)[1] == "effect"
+    (same,) = compare(sides[0], sides[0]).differences
+    assert same.p == 1.0 and not same.bounded and not _cells(same)[5].startswith("<")
+
+
+def test_what_is_compared_has_the_name_that_it_has_in_the_report(tmp_path: Path) -> None:
+    a, b = side(tmp_path / "a", scores(0)), side(tmp_path / "b", scores(0) + 0.3)
+    (one,) = [d for d in compare(a, b).differences if d.measurement == name_of(a.report)]
+    assert one.how == "paired" and one.number == "overall effect"
+    whole = golden.report("suppressed")
+    (other,) = [
+        d for d in compare(Side(whole, tmp_path / "x"), Side(whole, tmp_path / "y")).differences
+        if d.measurement == name_of(whole)
+    ]  # fmt: skip
+    m = whole.evidence[PLACE].measurement
+    assert isinstance(m.overall, Overall)
+    assert other.number == "overall effect" and other.a == m.overall.value

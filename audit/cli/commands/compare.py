@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from audit.review import Comparison, Difference, Side
 
 ORDER = 80
-HEADINGS = ("measurement", "A", "B", "B less A (95 %)", "p, Holm", "how", "beyond noise")
+HEADINGS = ("measurement", "number", "A", "B", "B less A (95 %)", "p, Holm", "how", "beyond noise")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -72,8 +72,9 @@ def _cells(difference: "Difference") -> tuple[str, ...]:
     d, ci95 = difference, difference.ci95
     change = f"{number(d.change)} ({number(ci95.lo)} to {number(ci95.hi)})"
     how = f"paired over {d.groups} groups" if d.how == "paired" else "approximate, from the intervals"
-    differs = "▲ differs" if d.differs else "● no"
-    return d.measurement, number(d.a), number(d.b), change, number(d.holm), how, differs
+    differs = "differs" if d.differs else "no"
+    p = f"< {number(d.holm)}" if d.bounded and d.holm < 1 else number(d.holm)
+    return d.measurement, d.number, number(d.a), number(d.b), change, p, how, differs
 
 
 def _lines(a: "Side", b: "Side", comparison: "Comparison") -> list[str]:

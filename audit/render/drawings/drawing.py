@@ -1,7 +1,8 @@
 """What every drawing is made of: the looks of the roles, marks, text and scales, as plain SVG.
 
 Each role keeps its colour in every view, and has a marker shape and a dash of its own, so that nothing depends on
-colour. Text and axes take the colour of the page (``currentColor``), so that one drawing serves light, dark and print.
+colour. Shapes of roles are strokes and squares: triangles, circles and diamonds mean outcomes, and nothing else. Text
+and axes take the colour of the page (``currentColor``), so that one drawing serves light, dark and print.
 """
 
 import math
@@ -20,11 +21,11 @@ class Look(NamedTuple):
 
 
 LOOKS: Final[dict[str, Look]] = {
-    "base": Look("#D55E00", "circle", "", "base (knew it)"),
+    "base": Look("#D55E00", "bar", "", "base (knew it)"),
     "suspect": Look("#0072B2", "square", "", "suspect"),
-    "reference": Look("#009E73", "triangle", "7 4", "reference (never trained)"),
-    "ancestor": Look("#009E73", "diamond", "2 3", "ancestor"),
-    "floor": Look("#808080", "diamond", "2 4", "floor (reference against reference)"),
+    "reference": Look("#009E73", "plus", "7 4", "reference (never trained)"),
+    "ancestor": Look("#009E73", "dash", "2 3", "ancestor"),
+    "floor": Look("#808080", "dash", "2 4", "floor (reference against reference)"),
     "gate": Look("#808080", "cross", "9 3 2 3", "gate (retained items)"),
 }
 WIDTH: Final = 940
@@ -49,16 +50,14 @@ def line(x1: float, y1: float, x2: float, y2: float, style: str = 'stroke="curre
 
 def marker(shape: str, x: float, y: float, r: float, paint: str) -> str:
     """One marker of the given shape, centred at x, y."""
-    if shape == "circle":
-        return f'<circle cx="{at(x)}" cy="{at(y)}" r="{at(r)}" {paint}/>'
     if shape == "square":
         return f'<rect x="{at(x - r)}" y="{at(y - r)}" width="{at(2 * r)}" height="{at(2 * r)}" {paint}/>'
-    if shape == "cross":
-        d = f"M{at(x - r)} {at(y - r)}L{at(x + r)} {at(y + r)}M{at(x - r)} {at(y + r)}L{at(x + r)} {at(y - r)}"
-        return f'<path d="{d}" {paint}/>'
-    corners = {"triangle": ((0, -1.2), (1.1, 0.9), (-1.1, 0.9)), "diamond": ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0))}
-    points = " ".join(f"{at(x + r * dx)},{at(y + r * dy)}" for dx, dy in corners[shape])
-    return f'<polygon points="{points}" {paint}/>'
+    strokes = {
+        "bar": ((0, -1.4, 0, 1.4),), "dash": ((-1.4, 0, 1.4, 0),), "plus": ((0, -1.2, 0, 1.2), (-1.2, 0, 1.2, 0)),
+        "cross": ((-1, -1, 1, 1), (-1, 1, 1, -1)),
+    }  # fmt: skip
+    lines = (f"M{at(x + r * a)} {at(y + r * b)}L{at(x + r * c)} {at(y + r * d)}" for a, b, c, d in strokes[shape])
+    return f'<path d="{"".join(lines)}" {paint}/>'
 
 
 def drawing(height: float, label: str, body: Sequence[str], width: int = WIDTH) -> str:

@@ -3,7 +3,8 @@
 import math
 from typing import NamedTuple
 
-from audit.schema import Measurement, Missing, Null
+from audit.render.wording.quantities import judged_reading, overall_reading
+from audit.schema import Evidence, Measurement, Missing, Null, Overall
 
 
 class Position(NamedTuple):
@@ -49,6 +50,17 @@ def placed(m: Measurement) -> Position | Missing:
         return position(m)
     lo, hi = _marks(m)[:2]
     return Position(m.value, lo, hi, None, None, None)
+
+
+def judged_place(e: Evidence) -> Position | Missing:
+    """Where the number lies that a finding was judged by; a null band is one of the largest over layers."""
+    place, m = placed(e.measurement), e.measurement
+    reading = judged_reading(e)
+    if isinstance(place, Missing) or overall_reading(m) != reading or isinstance(reading.value, Missing):
+        return place
+    lo, hi = (None, None) if isinstance(reading.ci95, Missing) else (reading.ci95.lo, reading.ci95.hi)
+    floor = m.overall.floor if isinstance(m.overall, Overall) else Missing(missing="one number")
+    return Position(reading.value, lo, hi, None, None, None if isinstance(floor, Missing) else floor)
 
 
 def _marks(m: Measurement) -> list[float | None]:

@@ -13,12 +13,16 @@ from plotly.colors import sample_colorscale
 from audit.judging import short
 from audit.render.figures.report_figures import INK, QUIET, Drawing, NamedReport, grid_of, key, label, sketch
 from audit.render.wording.findings import OUTCOME_SYMBOL, part, title
+from audit.render.wording.posterior import finding_ratio
+from audit.render.wording.quantities import blindness, is_blind, judged_reading
 from audit.schema import Curve, Evidence, LikelihoodRatio, Measurement, Missing, Report
-from audit.wording import CELL, number, p_value, visible
+from audit.wording import CELL, number, p_of, visible
 
 Shown = Literal["ratio", "p", "value"]
 MANY: Final = 300
 """More cells than this have no number written into them: there is no room, and browsers take seconds for it."""
+SPENT: Final = "rgba(128,128,128,.35)"
+"""The ground of a row whose suspect is INVALID: nothing in it speaks for or against a trace."""
 EDGE: Final = 4.0
 """log10 ratios beyond this have the darkest colour."""
 SCALE: Final = (
@@ -64,6 +68,11 @@ def matrix(rows: Sequence[NamedReport], shown: Shown = "ratio") -> Drawing:
         marker={"color": "rgba(0,0,0,0)", "line": {"width": 0},
                 "pattern": {"shape": "/", "fgcolor": QUIET, "size": 7, "solidity": 0.15}},
     )  # fmt: skip
+    broken = [y for y, r in enumerate(rows) if r.report.verdict.word == "INVALID"]
+    figure.add_bar(
+        x=[(len(tests) - 1) / 2] * len(broken), y=[1] * len(broken), base=[y - 0.5 for y in broken], width=len(tests),
+        hoverinfo="skip", marker={"color": SPENT, "line": {"width": 0}},
+    )  # fmt: skip
     figure.add_heatmap(
         z=[[c.value for c in line] for line in cells], x=list(range(len(tests))), y=list(range(len(rows))), zmin=-EDGE,
         zmax=EDGE, colorscale=[list(stop) for stop in SCALE], xgap=2, ygap=2, hoverinfo="skip", showscale=False,
@@ -78,19 +87,25 @@ def matrix(rows: Sequence[NamedReport], shown: Shown = "ratio") -> Drawing:
     )  # fmt: skip
     figure.update_xaxes(tickvals=list(range(len(tests))), ticktext=[_wrapped(n) for n in names], side="top",
                         tickangle=-65, showgrid=False, zeroline=False, range=[-0.5, len(tests) - 0.5])  # fmt: skip
-    figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=[label(r.name, 40) for r in rows], showgrid=False,
+    figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=[_row_name(r) for r in rows], showgrid=False,
                         zeroline=False, range=[len(rows) - 0.5, -0.5])  # fmt: skip
     alt = f"{len(rows)} checkpoints by {len(tests)} tests: outcome and strength of each"
     caption = {
         "ratio": "Number: log₁₀ likelihood ratio, on a colour scale from −4 (never trained) over 0 to +4 (knows).",
         "p": "Number: p against the null of a model that never knew. No colour: p is no strength of evidence.",
-        "value": "Number: the test's own value (most are effects: 0 never trained, 1 base).",
+        "value": "Number: the judged one, an overall effect or the largest over layers (0 never trained, 1 base).",
     }[shown]
     caption += " ▲ trace found, ▼ below never trained, ● no trace found, ◆ inconclusive, – and hatched: not run. "
-    caption += "Without a number: judged in-case, so no ratio is known."
+    caption += "Without a number: judged in-case, so no ratio is known, or below never trained, where none is given. "
+    caption += "Grey rows: INVALID suspects, whose silence means nothing; nothing in them is coloured."
     data = [[r.name, *(c.words.rpartition("<br>")[2] for c in line)] for r, line in zip(rows, cells, strict=True)]
     heads = ("Checkpoint", *(titles.get(t, visible(t)) for t in tests))
     return Drawing("matrix", figure, alt, caption, grid_of(alt, heads, data))
+
+
+def _row_name(row: NamedReport) -> str:
+    """A checkpoint's name; an invalid one says so in its row."""
+    return label(row.name, 40) + (" (INVALID)" if row.report.verdict.word == "INVALID" else "")
 
 
 class Paint(NamedTuple):
@@ -107,9 +122,10 @@ def painted(rows: Sequence[NamedReport], shown: Shown = "ratio") -> list[list[Pa
     cells = [_cell(r.report, t, shown) for r in rows for t in tests]
     shares = [0.5 if c.value is None else (max(-EDGE, min(EDGE, c.value)) + EDGE) / (2 * EDGE) for c in cells]
     grounds = sample_colorscale([list(stop) for stop in SCALE], shares)
+    spent = [SPENT if r.report.verdict.word == "INVALID" else "" for r in rows for _ in tests]
     paints = iter(
-        Paint(c.mark, "", "") if c.value is None else Paint(c.mark, str(ground), _on(c.value, EDGE))
-        for c, ground in zip(cells, grounds, strict=True)
+        Paint(c.mark, grey, "") if c.value is None else Paint(c.mark, str(ground), _on(c.value, EDGE))
+        for c, ground, grey in zip(cells, grounds, spent, strict=True)
     )
     return [[next(paints) for _ in tests] for _ in rows]
 
@@ -121,13 +137,14 @@ def _cell(report: Report, test: str, shown: Shown) -> _Cell:
     m, value, digits = evidence.measurement, None, ""
     if m.kind == "gate":
         digits = "" if isinstance(m.value, Missing) else f"{m.value:.2f}"
-    elif shown == "ratio" and isinstance(evidence.ratio, LikelihoodRatio):
-        value = math.log10(evidence.ratio.value)
-        digits = f"{value:+.1f}".replace("-", "−")
+    elif shown == "ratio" and isinstance(ratio := finding_ratio(evidence), LikelihoodRatio):
+        digits = f"{math.log10(ratio.value):+.1f}".replace("-", "−")
+        value = None if report.verdict.word == "INVALID" else math.log10(ratio.value)
     elif shown == "p":
-        digits = "" if isinstance(m.p, Missing) else p_value(m.p).removeprefix("p ").removeprefix("= ")
+        digits = "" if isinstance(m.p, Missing) else p_of(m).removeprefix("p ").removeprefix("= ")
     elif shown == "value":
-        digits = "" if isinstance(m.value, Missing) else number(m.value)
+        judged = judged_reading(evidence).value
+        digits = "" if isinstance(judged, Missing) or is_blind(evidence) else number(judged)
     words = f"{label(title(m))}<br>{label(_words(evidence), CELL)}"
     return _Cell(value, f"{_symbol(evidence)} {digits}".strip(), words, ran=True)
 
@@ -139,8 +156,10 @@ def _symbol(e: Evidence) -> str:
 
 
 def _words(e: Evidence) -> str:
-    ratio = f", likelihood ratio {short(e.ratio)}" if isinstance(e.ratio, LikelihoodRatio) else ""
-    return f"{part(e)}, {number(e.measurement.value)}{ratio}"
+    shown, reading = finding_ratio(e), judged_reading(e)
+    ratio = f", likelihood ratio {short(shown)}" if isinstance(shown, LikelihoodRatio) else ""
+    number_shown = blindness(e.measurement) if is_blind(e) else f"{reading.name} {number(reading.value)}"
+    return f"{part(e)}, {number_shown}{ratio}"
 
 
 def _why_not(report: Report, probe: str) -> str:

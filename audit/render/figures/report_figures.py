@@ -15,17 +15,17 @@ import plotly.graph_objects as go
 
 from audit.judging import BANDS, short
 from audit.render.drawings.drawing import LOOKS
-from audit.render.drawings.scale import Position, position, quantile
+from audit.render.drawings.scale import Position, judged_place, position, quantile
 from audit.render.drawings.svg import panels
 from audit.render.sections.blocks import Cell, Grid
-from audit.render.sections.findings import FAMILIES
+from audit.render.sections.findings import FAMILIES, null_band
 from audit.render.wording.findings import part, title
+from audit.render.wording.posterior import finding_ratio, shown_ratio
+from audit.render.wording.quantities import deciding, judged_reading, own_reading
 from audit.schema import Curve, Evidence, LikelihoodRatio, Measurement, Missing, Null, Report
 from audit.wording import NAME, number, unit, visible
 
-SYMBOLS: Final = {
-    "circle": "circle", "square": "square", "triangle": "triangle-up", "diamond": "diamond", "cross": "x",
-}  # fmt: skip
+SYMBOLS: Final = {"bar": "line-ns", "square": "square", "plus": "cross-thin", "dash": "line-ew", "cross": "x-thin"}
 DASHES: Final = {"": "solid", "7 4": "dash", "2 3": "dot", "2 4": "dot", "9 3 2 3": "dashdot"}
 GRID, ZERO, INK, QUIET = "rgba(128,128,128,.3)", "rgba(128,128,128,.75)", "#767676", "#808080"
 TEMPLATE: Final = go.layout.Template(
@@ -77,10 +77,11 @@ def pen(role: str, width: float = 2) -> dict[str, object]:
 
 
 def dot(role: str, size: float = 9) -> dict[str, object]:
-    """The marker of a role: base is an open ring, so that it shows under a suspect that covers it."""
+    """The marker of a role: base is a tall stroke, so that it shows where a suspect covers it."""
     look = LOOKS[role]
-    symbol = SYMBOLS[look.shape] + ("-open" if role == "base" else "")
-    return {"color": look.colour, "symbol": symbol, "size": size, "line": {"width": 2, "color": look.colour}}
+    size += 5 if look.shape == "bar" else 0
+    return {"color": look.colour, "symbol": SYMBOLS[look.shape], "size": size,
+            "line": {"width": 2, "color": look.colour}}  # fmt: skip
 
 
 def shade(colour: str, opacity: float) -> str:
@@ -104,12 +105,12 @@ def key(m: Measurement) -> str:
 def ratios(report: Report, only: Sequence[Evidence] | None = None) -> Drawing | None:
     """How strong is each finding? log10 likelihood ratios by family; None where nothing is calibrated."""
     rows: list[tuple[str, LikelihoodRatio]] = []
-    if isinstance(report.verdict.ratio, LikelihoodRatio):
-        rows.append((JOINT, report.verdict.ratio))
+    if isinstance(verdict_ratio := shown_ratio(report), LikelihoodRatio):
+        rows.append((JOINT, verdict_ratio))
     order = [kind for kind, _ in FAMILIES]
     for e in sorted(report.evidence if only is None else only, key=lambda e: order.index(e.measurement.kind)):
-        if isinstance(e.ratio, LikelihoodRatio):
-            rows.append((title(e.measurement), e.ratio))
+        if isinstance(ratio := finding_ratio(e), LikelihoodRatio):
+            rows.append((title(e.measurement), ratio))
     if not rows:
         return None
     figure = sketch(90 + 30 * len(rows), xaxis={"title": "log₁₀ likelihood ratio (left: never trained, right: knows)"})
@@ -161,10 +162,11 @@ def positions(
 ) -> Drawing | None:
     """What changed from base, and is it like retraining? Every test between never trained, 0, and base, 1.
 
-    ``only`` chooses findings of the report; ``pinned`` is a second suspect, drawn as open squares.
+    Drawn is the number that was judged, and the line that it was held against. ``only`` chooses findings of the report;
+    ``pinned`` is a second suspect, drawn as open squares.
     """
     chosen = report.evidence if only is None else only
-    placed = [(e, p) for e in chosen if not isinstance(p := position(e.measurement), Missing)]
+    placed = [(e, p) for e in chosen if not isinstance(p := judged_position(e), Missing)]
     if not placed:
         return None
     names = [label(title(e.measurement)) for e, _ in placed]
@@ -172,8 +174,9 @@ def positions(
     reference = shade(LOOKS["reference"].colour, 0.22)
     bands = [(n, p) for n, (_, p) in zip(names, placed, strict=True) if p.null_lo is not None and p.null_hi is not None]
     figure.add_bar(
-        y=[n for n, _ in bands], base=[p.null_lo for _, p in bands], orientation="h", width=0.62, name="null, 95 %",
-        x=[(p.null_hi or 0) - (p.null_lo or 0) for _, p in bands], marker={"color": reference}, hoverinfo="skip",
+        y=[n for n, _ in bands], base=[p.null_lo for _, p in bands], orientation="h", width=0.62,
+        name="null band, 95 %", x=[(p.null_hi or 0) - (p.null_lo or 0) for _, p in bands],
+        marker={"color": reference}, hoverinfo="skip",
     )  # fmt: skip
     figure.add_scatter(x=[0.0] * len(names), y=names, mode="markers", marker=dot("reference"), name="never trained",
                        hoverinfo="skip")  # fmt: skip
@@ -189,22 +192,37 @@ def positions(
         name="suspect, 95 %", customdata=[[part(e)] for e, _ in placed],
         hovertemplate="%{y}<br>%{x:.2f}: %{customdata[0]}<extra></extra>",
     )  # fmt: skip
+    lines = [(n, at) for n, (e, _) in zip(names, placed, strict=True) if (at := deciding(e).at) is not None]
+    figure.add_scatter(
+        x=[at for _, at in lines], y=[n for n, _ in lines], mode="markers", name="what decides", hoverinfo="skip",
+        marker={"symbol": "line-ns", "size": 22, "line": {"width": 3, "color": INK}},
+    )  # fmt: skip
     ends = [v for _, p in placed for v in (p.value, p.lo, p.hi) if v is not None]
     if pinned is not None:
         ends += _pin(figure, pinned, [e.measurement for e, _ in placed])
     figure.update_yaxes(autorange="reversed", showgrid=False)
     figure.update_xaxes(range=_span(ends))
     alt = f"{len(placed)} tests between never trained, 0, and base, 1"
-    caption = "Square: suspect with its 95 % interval. Triangle: a model that never knew; band: its null. Ring: base."
-    rows = [[title(e.measurement), *("not measured" if v is None else number(v) for v in p), part(e)]
-            for e, p in placed]  # fmt: skip
-    columns = ("Test", "Position", "95 % low", "95 % high", "Null 2.5 %", "Null 97.5 %", "Floor", "Outcome")
+    caption = (
+        "Square: the judged number of the suspect with its 95 % interval (the overall effect, or the largest over "
+        "layers; the data say which). Strokes at 0: a model that never knew; at 1: base. Thick stroke: what decides. "
+        "Band: null band of the largest over layers, which gives p."
+    )
+    rows = [[title(e.measurement), judged_reading(e).name, *("–" if v is None else number(v) for v in p),
+             deciding(e).words, part(e)] for e, p in placed]  # fmt: skip
+    columns = ("Test", "Judged number", "Position", "95 % low", "95 % high", "Null band 2.5 %", "Null band 97.5 %",
+               "Floor", "What decides", "Outcome")  # fmt: skip
     return Drawing("positions", figure, alt, caption, grid_of(alt, columns, rows))
+
+
+def judged_position(e: Evidence) -> Position | Missing:
+    """Where the judged number lies between never trained and base; a gate, which is no effect, lies nowhere."""
+    return position(e.measurement) if e.measurement.kind == "gate" else judged_place(e)
 
 
 def _pin(figure: go.Figure, pinned: NamedReport, rows: Sequence[Measurement]) -> list[float]:
     """Draw a second suspect on the rows of the first; returns its places."""
-    places = {key(e.measurement): position(e.measurement) for e in pinned.report.evidence}
+    places = {key(e.measurement): judged_position(e) for e in pinned.report.evidence}
     placed = [(title(m), p) for m in rows if isinstance(p := places.get(key(m)), Position)]
     marker = dot("suspect", 11) | {"symbol": "square-open"}
     figure.add_scatter(
@@ -244,7 +262,7 @@ def _profile(m: Measurement, curves: Sequence[Curve], index: int) -> Drawing:
     figure.update_yaxes(title=label(unit(words)), zeroline=True, zerolinecolor=ZERO)
     figure.update_xaxes(title=label(axis), dtick=1 if axis == "layer" and len(curves[0].x) < 20 else None)
     alt = f"{title(m)}: profile over {axis}"
-    caption = f"{title(m)} by {axis}. Shaded: pointwise 95 % intervals, in the colour of their line."
+    caption = f"{title(m)} by {axis}. Shaded: pointwise 95 % intervals, in the colour of their line{null_band(curves)}."
     xs = sorted({x for c in curves for x in c.x})
     rows = [[f"{x:g}", *(_at(c, x) for c in curves)] for x in xs]
     columns = (axis, *(f"{c.role} ({unit(c.unit)})" for c in curves))
@@ -292,7 +310,10 @@ def null_of(m: Measurement) -> Drawing | None:
     figure.update_yaxes(title="density of the null")
     ends = [quantile(m.null.quantiles, share) for share in (0.025, 0.5, 0.975)]
     alt = f"{title(m)}: the null, the suspect and base"
-    caption = f"Null: {visible(m.null.kind, NAME)}, {m.null.n} draws, drawn from its 101 quantiles."
+    caption = (
+        f"Null of the {label(own_reading(m).name)}, which gives p: {visible(m.null.kind, NAME)}, {m.null.n} draws, "
+        "drawn from its 101 quantiles. The number that was judged, and what it was held against, stand above."
+    )
     rows = [["null, 2.5 %", number(ends[0])], ["null, median", number(ends[1])], ["null, 97.5 %", number(ends[2])],
             *([role, number(x)] for role, x in lines)]  # fmt: skip
     return Drawing(f"null-{key(m)}", figure, alt, caption, grid_of(alt, ("Mark", "Value"), rows))

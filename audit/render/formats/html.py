@@ -12,36 +12,20 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-from audit.render.drawings import svg
+from audit.render.sections.glance import axes_drawing, glance, people_words, three_lines
 from audit.render.sections.outline import PAGE_ONE, report_sections
+from audit.render.sections.pageone import untested
 from audit.render.sections.quotes import WARNING
-from audit.render.wording.findings import VERDICT_MEANING, VERDICT_SYMBOL, best, bounds_told, part, sentence, title
-from audit.schema import Evidence, Missing, Report, VerdictWord
-from audit.wording import NAME, bounds, moment, number, visible
+from audit.render.wording.findings import VERDICT_SYMBOL, meaning, sentence
+from audit.schema import Report, VerdictWord
+from audit.wording import NAME, moment, visible
 
 RUNGS: Final[tuple[VerdictWord, ...]] = ("INTACT", "PARTIAL", "SUPPRESSED", "CONSISTENT WITH NEVER TRAINED")
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 EMBEDDED: Final = 300_000
 OFF_LADDER: Final[tuple[VerdictWord, ...]] = ("INCONCLUSIVE", "INVALID")
-GLANCE: Final = (
-    ("gate", "Is it usable?"),
-    ("output", "Does it still say it?"),
-    ("causal", "Can base read it inside?"),
-    ("decoding", "Do its own states show it?"),
-)
-
-
-class Glance(NamedTuple):
-    """One row of the summary on page one. ``strip`` is a drawing, or why there is none."""
-
-    question: str
-    test: str
-    strip: Markup
-    value: str
-    ci95: str
-    outcome: str
 
 
 class Rung(NamedTuple):
@@ -80,7 +64,10 @@ def html(report: Report, prior_odds: float | None = None, live: Live = STATIC) -
             status=status(report),
             warning=WARNING,
             symbol=VERDICT_SYMBOL[word],
-            meaning=VERDICT_MEANING[word],
+            meaning=meaning(report),
+            axes=Markup(axes_drawing(report)),  # noqa: S704 - our own drawing, labels escaped
+            people=people_words(report),
+            lines=[(term, sentence(words)) for term, words in three_lines(report, untested(report))],
             ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in RUNGS],
             off_ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in OFF_LADDER],
             glance=glance(report),
@@ -105,20 +92,6 @@ def embedded(report: Report) -> str:
     for mark in "<>&":
         text = text.replace(mark, f"\\u{ord(mark):04x}")
     return text if len(text) <= EMBEDDED else ""
-
-
-def glance(report: Report) -> tuple[Glance, ...]:
-    """The strongest finding of each kind: the four numbers that a reader takes away."""
-    rows = ((question, best(report, kind)) for kind, question in GLANCE)
-    return tuple(_row(question, e) for question, e in rows if e is not None)
-
-
-def _row(question: str, e: Evidence) -> Glance:
-    m = e.measurement
-    if isinstance(m.value, Missing):
-        return Glance(question, title(m), escape(sentence(m.value.missing)), "missing", bounds(m), part(e))
-    drawing = Markup("") if m.kind == "gate" else Markup(svg.strip(e))  # noqa: S704 - our own drawing, labels escaped
-    return Glance(question, title(m), drawing, number(m.value), bounds_told(e), part(e))
 
 
 @cache

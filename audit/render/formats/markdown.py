@@ -7,11 +7,13 @@ import re
 from collections.abc import Sequence
 from typing import Final
 
-from audit.render.formats.html import glance, status
+from audit.render.formats.html import status
 from audit.render.sections.blocks import Block, Bullets, Cell, Code, Facts, Figure, Grid, Heading, Section, Text
+from audit.render.sections.glance import axis_lines, glance, people_words, three_lines
 from audit.render.sections.outline import report_sections
+from audit.render.sections.pageone import untested
 from audit.render.sections.quotes import WARNING
-from audit.render.wording.findings import VERDICT_MEANING, VERDICT_SYMBOL
+from audit.render.wording.findings import VERDICT_SYMBOL, meaning, sentence
 from audit.schema import Report
 from audit.wording import NAME, moment, visible
 
@@ -24,7 +26,7 @@ _STARTS: Final = re.compile(r"^(\s*)([-+=]|\d+(?=[.)]))")
 def markdown(report: Report, prior_odds: float | None = None) -> str:
     """The report as one Markdown document, ending with a newline; with the reader's ``prior_odds`` if given."""
     word = report.verdict.word
-    lines = [f"# {_plain(visible(report.plan.case.name, NAME))}", ""]
+    lines = [f"# Audit of checkpoint {_plain(visible(report.plan.case.name, NAME))}", ""]
     if not report.masked:
         lines += [f"> **Unmasked.** {WARNING}", ""]
     if report.demo:
@@ -32,13 +34,19 @@ def markdown(report: Report, prior_odds: float | None = None) -> str:
     issued = f"issued {moment(report.created)}, {status(report)}, tool {visible(report.plan.code_version, NAME)}"
     lines += [
         f"Report {_plain(visible(report.report_id, NAME))}, {_plain(issued)}", "",
-        f"**{VERDICT_SYMBOL[word]} {word}**: {VERDICT_MEANING[word]}", "",
+        f"**{VERDICT_SYMBOL[word]} {word}**: {_plain(meaning(report))}", "",
     ]  # fmt: skip
+    known = people_words(report)
+    terms = (*axis_lines(report), *([("Who is known", known)] if known else []))
+    terms += tuple((term, sentence(words)) for term, words in three_lines(report, untested(report)))
+    lines += _block(Facts(terms))
     rows = tuple(
-        (Cell(f"{g.question} ({g.test})"), Cell(g.value), Cell(g.ci95), Cell(g.outcome)) for g in glance(report)
+        (Cell(f"{g.question} ({g.test})"), Cell(f"{g.number} {g.value}".strip()), Cell(g.ci95), Cell(g.outcome))
+        for g in glance(report)
     )
     if rows:
-        lines += _grid(Grid("The strongest finding of each kind", ("Question", "Value", "95 %", "Outcome"), rows))
+        caption = "The strongest finding of each kind, by the number that was judged"
+        lines += _grid(Grid(caption, ("Question", "Judged number", "95 %", "Outcome"), rows))
     lines += chapters(report_sections(report, prior_odds))
     lines.append(f"*End of report {_plain(visible(report.report_id, NAME))}*")
     return "\n".join(lines) + "\n"

@@ -14,10 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from audit.judging import short
-from audit.render.formats.html import glance
-from audit.render.wording.findings import VERDICT_SYMBOL, best, sentence, verdict_reason
-from audit.render.wording.posterior import how_sure
-from audit.schema import Evidence, Missing, Report, VerdictWord
+from audit.render.sections.glance import axis_lines, glance, people_count, people_words, three_lines
+from audit.render.sections.pageone import untested
+from audit.render.wording.findings import VERDICT_SYMBOL, best, meaning, sentence, verdict_reason
+from audit.render.wording.posterior import how_sure, shown_ratio
+from audit.render.wording.quantities import OVERALL, is_blind, judged_reading
+from audit.schema import Evidence, Missing, PeopleKept, Report, Share, VerdictWord
 from audit.wording import NAME, number, visible
 
 STYLE: Final[dict[VerdictWord, str]] = {
@@ -39,44 +41,58 @@ def table(reports: Sequence[Report]) -> Table:
         out.add_row(
             Text(visible(report.plan.case.name, 40)),
             _effect(best(report, "output")),
-            _effect(best(report, "causal"), at_layer=True),
+            _effect(best(report, "causal")),
             _effect(best(report, "decoding")),
             _effect(best(report, "gate")),
             Text.assemble(
-                (f"{VERDICT_SYMBOL[word]} {word}", STYLE[word]), f"\n{verdict_reason(report)}", _ratio(report)
+                (f"{VERDICT_SYMBOL[word]} {word}", STYLE[word]),
+                f"\n{verdict_reason(report)}",
+                _axes(report),
+                _ratio(report),
             ),
         )
     return out
 
 
+def _axes(report: Report) -> str:
+    """Both axes and the count of people; nothing where they were not measured."""
+    verdict = report.verdict
+    shares = (("outputs", verdict.outputs), ("internals", verdict.internals))
+    parts = [f"{name} {number(share.value)}" for name, share in shares if isinstance(share, Share)]
+    parts += [people_count(verdict.people)] if isinstance(verdict.people, PeopleKept) else []
+    return f"\n{'; '.join(parts)}" if parts else ""
+
+
 def _ratio(report: Report) -> str:
     """Ratio with its words, and both error rates as counts; nothing for an in-case verdict."""
-    ratio = report.verdict.ratio
+    ratio = shown_ratio(report)
     if isinstance(ratio, Missing):
         return ""
     alarms, misses = ratio.false_alarms, ratio.misses
-    counts = f"false alarms {alarms.k}/{alarms.n} worlds, misses {misses.k}/{misses.n}"
+    counts = f"false alarms {alarms.k}/{alarms.n} worlds, missed fakes {misses.k}/{misses.n}"
     return f"\nlikelihood ratio {short(ratio)}; {counts}"
 
 
 _LEGEND: Final = (
-    "Effects: 0 = never trained, 1 = base; the layer where it was read after @. Utility: share of base's on retained "
-    "items. ▲ trace found, ▼ below never trained, ● no trace found, ◆ inconclusive, – not run."
+    "Judged numbers: 0 = never trained, 1 = base. With @ the largest over layers and its layer, with ~ the overall "
+    "effect, else the one effect. Utility: share of base's on retained items. ▲ trace found, ▼ below never trained, "
+    "● no trace found, ◆ inconclusive, – not run."
 )
 
 
-def _effect(e: Evidence | None, at_layer: bool = False) -> Text:
+def _effect(e: Evidence | None) -> Text:
     if e is None:
         return Text("–")
-    if isinstance(e.measurement.value, Missing):
+    m, reading = e.measurement, judged_reading(e)
+    if isinstance(m.value, Missing):
         return Text("◆ none")
+    if is_blind(e):
+        return Text("◆ blind")
     symbol = {"trace found": "▲ ", "no trace found": "● ", "inconclusive": "◆ ", "not run": "– "}[e.outcome]
-    if e.direction == "below":
-        overall = e.measurement.overall
-        return Text(f"▼ {number(e.measurement.value if isinstance(overall, Missing) else overall.value)}")
-    mark = "" if e.measurement.kind == "gate" else symbol
-    layer = e.measurement.layer if at_layer else None
-    return Text(f"{mark}{number(e.measurement.value)}{'' if layer is None else f' @{layer}'}")
+    mark = "" if m.kind == "gate" else "▼ " if e.direction == "below" else symbol
+    whole = reading.name == OVERALL
+    where = " ~" if whole else "" if m.layer is None or m.kind == "gate" else f" @{m.layer}"
+    return Text(f"{mark}{number(reading.value)}{where}")
 
 
 def summary(report: Report) -> Group:
@@ -87,11 +103,17 @@ def summary(report: Report) -> Group:
         f"  {visible(report.plan.case.name, NAME)}  {visible(report.report_id, NAME)}",
     )
     numbers = Table(box=None, pad_edge=False)
-    for name in ("question", "test", "value", "95 %", "outcome"):
+    for name in ("question", "test", "judged number", "95 %", "outcome"):
         numbers.add_column(name)
     for row in glance(report):
-        numbers.add_row(*(Text(x) for x in (row.question, row.test, row.value, row.ci95, row.outcome)))
+        value = f"{row.number} {row.value}".strip()
+        numbers.add_row(*(Text(x) for x in (row.question, row.test, value, row.ci95, row.outcome)))
     limits = Text("\n".join(f"- {sentence(x)}" for x in verdict.limits))
     ran = f"{len(report.evidence)} findings, {len(report.skips)} skipped, {len(report.failures)} failed"
-    body = (Text(how_sure(report)), Text(""), numbers, Text(""), Text("Limits:"), limits, Text(ran))
+    known = people_words(report)
+    terms = (*axis_lines(report), *([("Who is known", known)] if known else []))
+    terms += three_lines(report, untested(report))[1:]
+    lines = Text("\n".join(f"{term}: {sentence(words)}" for term, words in terms))
+    first = (Text(meaning(report)), Text(how_sure(report)), lines)
+    body = (*first, Text(""), numbers, Text(""), Text("Limits:"), limits, Text(ran))
     return Group(head, *(Padding(part, (0, 0, 0, 2)) for part in body))

@@ -12,12 +12,15 @@ import numpy as np
 
 from audit import stats
 from audit.judging import short
-from audit.render.drawings import svg
-from audit.render.drawings.scale import median, on_effect_scale, placed
+from audit.render.drawings import effect_scale, svg
+from audit.render.drawings.scale import Position, judged_place, median, on_effect_scale, placed
 from audit.render.sections.blocks import Block, Bullets, Cell, Facts, Figure, Grid, Heading, Text
+from audit.render.sections.glance import axes_blocks
 from audit.render.wording.findings import evidence_sentence, part, sentence, spoken, title
+from audit.render.wording.posterior import finding_ratio
+from audit.render.wording.quantities import deciding, judged_reading, overall_reading, power_cell
 from audit.schema import Curve, Evidence, Interval, Measurement, Missing, Number, Report
-from audit.wording import CELL, NAME, interval, number, p_value, unit, units, visible
+from audit.wording import CELL, NAME, interval, least_p, number, p_of, p_value, unit, units, visible
 
 JUDGED: Final = ("output", "causal", "decoding")
 PLANNED: Final = (*JUDGED, "recovery")
@@ -32,9 +35,13 @@ FAMILIES: Final = (
 
 
 FOREST: Final = (
-    "One scale: 0 is the level of a model that never knew, 1 is base. Square: suspect (filled: trace found; hollow: no "
-    "trace found; grey: inconclusive or context); bar: 95 % interval; band: null; dashed tick: floor."
+    "One scale: 0 is the level of a model that never knew, 1 is base. Bar: the suspect's 95 % interval, with a stroke "
+    "at the judged number, named under its test (filled: trace found; hollow: no trace found; grey: inconclusive or "
+    "context). Thick black line: what decides, that is what the number was held against. Green band: the null band, "
+    "95 % of the draws of the largest over layers, which gives p; dashed: the floor. Neither decides where a black "
+    "line stands."
 )
+AS_ABOVE: Final = "Bars, strokes, bands and lines as under the first figure of effects above."
 
 
 class Adjusted(NamedTuple):
@@ -53,8 +60,8 @@ def planned(m: Measurement) -> bool:
 def adjusted(report: Report) -> dict[int, Adjusted]:
     """Adjusted p by the place of the finding in the report: planned tests by Holm, exploratory ones by BH."""
     by_place: dict[int, Adjusted] = {}
-    for deciding, method, adjust in ((True, "Holm", stats.holm), (False, "BH", stats.benjamini_hochberg)):
-        rows = [(i, e.measurement) for i, e in enumerate(report.evidence) if planned(e.measurement) == deciding]
+    for confirming, method, adjust in ((True, "Holm", stats.holm), (False, "BH", stats.benjamini_hochberg)):
+        rows = [(i, e.measurement) for i, e in enumerate(report.evidence) if planned(e.measurement) == confirming]
         known = [(i, m.p) for i, m in rows if not isinstance(m.p, Missing)]
         values = adjust(np.array([p for _, p in known])) if known else ()
         by_place |= {i: Adjusted(float(p), method, len(known)) for (i, _), p in zip(known, values, strict=True)}
@@ -68,9 +75,9 @@ def _num(text: str) -> Cell:
 def findings(report: Report) -> tuple[Block, ...]:
     """What the verdict rests on, then family by family: numbers, a figure, sentences, profiles, further readings."""
     if not report.evidence:
-        return (Text("No test gave a finding."),)
+        return (*axes_blocks(report), Text("No test gave a finding."))
     adjustments = adjusted(report)
-    blocks: list[Block] = []
+    blocks: list[Block] = [*axes_blocks(report)]
     if report.verdict.because:
         reasons = tuple(sentence(spoken(report, x)) for x in report.verdict.because)
         blocks += [Heading("What the verdict rests on"), Bullets(reasons)]
@@ -82,10 +89,12 @@ def findings(report: Report) -> tuple[Block, ...]:
             "Hochberg. An exploratory result is a lead, not a finding. Single findings are listed and never multiplied."
         )
     )
+    explained = False
     for kind, heading in FAMILIES:
         rows = [Row(e, adjustments.get(i)) for i, e in enumerate(report.evidence) if e.measurement.kind == kind]
         if rows:
-            blocks += [Heading(heading), *_family(rows)]
+            blocks += [Heading(heading), *_family(rows, explained)]
+            explained = explained or kind != "gate"
     return tuple(blocks)
 
 
@@ -96,11 +105,11 @@ class Row(NamedTuple):
     adjusted: Adjusted | None
 
 
-def _family(rows: Sequence[Row]) -> list[Block]:
+def _family(rows: Sequence[Row], explained: bool) -> list[Block]:
     evidence = [e for e, _ in rows]
     blocks: list[Block] = [*_table(rows)]
     if any(not isinstance(placed(e.measurement), Missing) for e in evidence):
-        blocks.append(_forest(evidence))
+        blocks.append(_forest(evidence, explained))
     blocks.append(Facts(tuple((title(e.measurement), evidence_sentence(e)) for e in evidence)))
     blocks += [_profile(e.measurement, i) for e in evidence for i in range(len(svg.panels(e.measurement.curves)))]
     notes = tuple(dict.fromkeys(sentence(n) for e in evidence for n in e.measurement.notes))
@@ -114,17 +123,21 @@ def _table(rows: Sequence[Row]) -> tuple[Block, ...]:
     methods = sorted({a.method for _, a in rows if a is not None})
     p = f"p ({' or '.join(methods)})" if methods else "p"
     n = "n scored / errored / unscored, units"
-    columns = ("Test", "Outcome", "Suspect (95 %)", "Never trained", "Base", p, n)
-    kind = rows[0][0].measurement.kind.capitalize()
+    evidence = [e for e, _ in rows]
+    one_scale = all(on_effect_scale(e.measurement) for e in evidence)
+    layers = any(overall_reading(e.measurement) is not None for e in evidence)
+    columns = _columns(one_scale, layers, any(e.status != "listed" for e in evidence))
+    kind = rows[0].evidence.measurement.kind.capitalize()
     caption = f"{kind}: 1 measurement" if len(rows) == 1 else f"{kind}: {len(rows)} measurements"
-    if all(on_effect_scale(e.measurement) for e, _ in rows):
+    if one_scale:
         caption += " on the effect scale: 0 is never trained, 1 is base"
     reasons: dict[str, str] = {}
-    cells = [_finding(e, a, reasons) for e, a in rows]
-    if any(e.basis == "calibrated" for e, _ in rows):
+    by_column = [_finding(e, a, reasons) for e, a in rows]
+    cells = [tuple(row[c] for c in columns) for row in by_column]
+    if any(e.basis == "calibrated" for e in evidence):
         columns = (*columns, "Likelihood ratio (95 %)")
-        cells = [(*row, _num(short(e.ratio))) for row, (e, _) in zip(cells, rows, strict=True)]
-    grid = Grid(caption, columns, tuple(cells))
+        cells = [(*row, _num(short(finding_ratio(e)))) for row, e in zip(cells, evidence, strict=True)]
+    grid = Grid(caption, tuple(_heading(c, p, n, layers) for c in columns), tuple(cells))
     return (
         (grid, Bullets(tuple(f"{mark}: {reason}" for reason, mark in reasons.items()), plain=True))
         if reasons
@@ -132,8 +145,20 @@ def _table(rows: Sequence[Row]) -> tuple[Block, ...]:
     )
 
 
-def _finding(e: Evidence, adjustment: Adjusted | None, reasons: dict[str, str]) -> tuple[Cell, ...]:
-    m = e.measurement
+def _columns(one_scale: bool, layers: bool, judged: bool) -> tuple[str, ...]:
+    """Which columns a family needs: both ends off the effect scale only, an overall effect where there are layers."""
+    ends = () if one_scale else ("Never trained", "Base")
+    return ("Test", "Outcome", "own", *(("overall",) if layers else ()), *ends,
+            *(("Judged by, against", "Detection limit") if judged else ()), "p", "n")  # fmt: skip
+
+
+def _heading(column: str, p: str, n: str, layers: bool) -> str:
+    first = "Largest over layers, or the one effect (95 %)" if layers else "Suspect (95 %)"
+    return {"own": first, "overall": "Overall effect (95 %)", "p": p, "n": n}.get(column, column)
+
+
+def _finding(e: Evidence, adjustment: Adjusted | None, reasons: dict[str, str]) -> dict[str, Cell]:
+    m, decides, whole = e.measurement, deciding(e), overall_reading(e.measurement)
 
     def shown(value: Number | Interval, words: str) -> Cell:
         if not isinstance(value, Missing):
@@ -144,15 +169,24 @@ def _finding(e: Evidence, adjustment: Adjusted | None, reasons: dict[str, str]) 
     null = m.null if isinstance(m.null, Missing) else median(m.null)
     control = m.positive_control if isinstance(m.positive_control, Missing) else m.positive_control.value
     suspect = number(m.value) + ("" if on_effect_scale(m) else f" {unit(m.unit)}")
-    p = p_value(m.p).removeprefix("p = ").removeprefix("p ")
-    p += f" ({p_value(adjustment.p).removeprefix('p = ').removeprefix('p ')})" if adjustment is not None else ""
+    p = p_of(m).removeprefix("p = ").removeprefix("p ")
+    if adjustment is not None:
+        p += f" ({p_value(adjustment.p, least_p(m)).removeprefix('p = ').removeprefix('p ')})"
     if not isinstance(m.ci95, Missing) or m.ci95 != m.value:
         suspect += f" ({interval(m.ci95)})"
-    return (
-        Cell(title(m), "wide"), Cell(part(e), "mark"), shown(m.value, suspect), shown(null, number(null)),
-        shown(control, number(control)), shown(m.p, p),
-        _num(f"{m.n.scored} / {m.n.errored} / {m.n.unscored}, {units(m)}"),
-    )  # fmt: skip
+    against = decides.words if decides.at is None and not _held(e) else f"{judged_reading(e).name}: {decides.words}"
+    return {
+        "Test": Cell(title(m), "wide"), "Outcome": Cell(part(e), "mark"), "own": shown(m.value, suspect),
+        "overall": _num("–" if whole is None else whole.shown), "Never trained": shown(null, number(null)),
+        "Base": shown(control, number(control)), "Judged by, against": Cell(against, "wide"),
+        "Detection limit": _num("–" if m.kind == "gate" or e.status == "listed" else power_cell(m)),
+        "p": shown(m.p, p), "n": _num(f"{m.n.scored} / {m.n.errored} / {m.n.unscored}, {units(m)}"),
+    }  # fmt: skip
+
+
+def _held(e: Evidence) -> bool:
+    """Was this finding held against anything?"""
+    return e.status not in ("listed", "blind", "blunt") and not isinstance(e.measurement.value, Missing)
 
 
 def _readings(rows: Sequence[Evidence]) -> Grid:
@@ -165,22 +199,36 @@ def _readings(rows: Sequence[Evidence]) -> Grid:
     return Grid(caption, ("Test", "Reading", "Value"), cells, folded=True)
 
 
-def _forest(rows: Sequence[Evidence]) -> Figure:
-    data: list[tuple[Cell, ...]] = []
-    for e in rows:
-        place = placed(e.measurement)
-        if not isinstance(place, Missing):
-            marks = (place.value, place.lo, place.hi, place.null_lo, place.null_hi, place.floor)
-            shown = (_num("not measured" if v is None else number(v)) for v in marks)
-            data.append((Cell(title(e.measurement)), *shown))
-    columns = ("Test", "Position", "95 % low", "95 % high", "Null 2.5 %", "Null 97.5 %", "Floor")
+def _forest(rows: Sequence[Evidence], explained: bool) -> Figure:
+    raw = any(not on_effect_scale(e.measurement) and e.measurement.kind != "gate" for e in rows)
+    data = tuple(_placed(e, p) for e in rows if not isinstance(p := judged_place(e), Missing))
+    columns = ("Test", "Judged number", "On the scale", "95 %", "Null band, 95 %", "Floor", "What decides")
     gates = all(e.measurement.kind == "gate" for e in rows)
     zero = "nothing" if gates else "never trained"
     kind = rows[0].measurement.kind
     label = f"{kind.capitalize()}: {len(data)} test{'' if len(data) == 1 else 's'} between {zero}, 0, and base, 1"
-    caption = "The suspect's share of what base reads on retained items; bar: 95 % interval." if gates else FOREST
-    data_table = Grid(label, columns, tuple(data))
-    return Figure(svg.forest(rows, label, zero), label, caption, data_table, key=figure_key(kind))
+    caption = (
+        "The suspect's share of what base reads on retained items; bar: 95 % interval."
+        if gates
+        else AS_ABOVE
+        if explained
+        else FOREST
+    )
+    if raw:
+        caption += " A number on another scale is written as measured and placed between its own null and base."
+    data_table = Grid(label, columns, data)
+    return Figure(effect_scale.forest(rows, label, zero), label, caption, data_table, key=figure_key(kind))
+
+
+def _placed(e: Evidence, place: Position) -> tuple[Cell, ...]:
+    """A row of the data behind a forest; a number on another scale is told as it was measured."""
+    reading, m = judged_reading(e), e.measurement
+    measured = "" if on_effect_scale(m) or m.kind == "gate" else f": {reading.shown}"
+    ends = ((place.lo, place.hi), (place.null_lo, place.null_hi))
+    spans = ("–" if a is None or b is None else interval(Interval(lo=a, hi=b)) for a, b in ends)
+    at = deciding(e).at
+    marks = ("–" if v is None else number(v) for v in (place.floor, at))
+    return (Cell(title(m)), Cell(reading.name + measured), *map(_num, (number(place.value), *spans, *marks)))
 
 
 def figure_key(kind: str, m: Measurement | None = None, place: int = 0) -> str:
@@ -192,7 +240,7 @@ def _profile(m: Measurement, place: int) -> Figure:
     curves = svg.panels(m.curves)[place]
     axis = visible(curves[0].axis, NAME)
     label = f"{title(m)}: profile over {axis}"
-    caption = f"{title(m)} by {axis}. Shaded: pointwise 95 % intervals, in the colour of their line."
+    caption = f"{title(m)} by {axis}. Shaded: pointwise 95 % intervals, in the colour of their line{null_band(curves)}."
     hidden = svg.outside(curves)
     if hidden:
         caption += f" {hidden} points lie outside the frame, drawn at its edge; the table has their values."
@@ -205,6 +253,11 @@ def _profile(m: Measurement, place: int) -> Figure:
     folded = m.form != "trained" or m.kind == "context"
     data, key = Grid(label, columns, tuple(rows)), figure_key(m.kind, m, place)
     return Figure(svg.profile(curves, label), label, caption, data, folded, key)
+
+
+def null_band(curves: Sequence[Curve]) -> str:
+    """What a drawn null band is, for a caption; nothing where there is none."""
+    return "; in green round 0 the null band, pointwise" if any(c.null_lo and c.null_hi for c in curves) else ""
 
 
 def _at(curve: Curve, x: float) -> str:

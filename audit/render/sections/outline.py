@@ -13,6 +13,7 @@ from audit.render.sections.provenance import items, method, reproduction
 from audit.render.sections.published import published
 from audit.render.sections.quotes import quotes
 from audit.render.sections.reference import closing, crosswalk
+from audit.render.sections.roles import roles_audited
 from audit.render.sections.validity import controls
 from audit.schema import Report
 from audit.wording import CELL, visible
@@ -27,6 +28,7 @@ def report_sections(report: Report, prior_odds: float | None = None) -> tuple[Se
         Section("question", "Question and propositions", question(report)),
         Section("conclusion", "Conclusion", conclusion(report, prior_odds)),
         Section("items", "Items received and integrity", items(report)),
+        Section("roles", "Roles audited", roles_audited(report)),
         Section("method", "Method and decision rule", method(report)),
         Section("findings", "Findings", (*findings(report), *published(report))),
         Section("controls", "Controls and validation", controls(report)),

@@ -1,8 +1,9 @@
 """Page one, which stands alone when it is printed: the question and its propositions; the answer and its limits."""
 
 from audit.render.sections.blocks import Block, Bullets, Code, Facts, Heading, Text
+from audit.render.sections.glance import audited, people_words
 from audit.render.sections.reference import PROPOSITIONS
-from audit.render.wording.findings import GONE, VERDICT_MEANING, sentence, spoken
+from audit.render.wording.findings import GONE, meaning, sentence, spoken
 from audit.render.wording.posterior import how_sure, with_prior
 from audit.schema import Report
 from audit.wording import NAME, units, visible
@@ -13,7 +14,7 @@ def question(report: Report) -> tuple[Block, ...]:
     return (
         Text(
             "What is left, in the suspect checkpoint, of the forget set F that it was asked to forget, and how sure "
-            "can that be?"
+            "are we?"
         ),
         Facts((*PROPOSITIONS, ("Conditioning information", _known(report)))),
     )
@@ -24,17 +25,16 @@ def _known(report: Report) -> str:
     case = report.plan.case
     edited = case.edited if isinstance(case.edited, str) else f"{len(case.edited)} named items"
     extent = {"all": "the whole forget set", "unknown": "an unknown part of the forget set"}.get(edited, edited)
-    forget = report.cohorts.get("forget", {})
-    people = forget.get("audit_groups", forget.get("groups", 0))
-    over = f" {people} people of the forget set were audited." if people else ""
     kin = len(case.roles.never_trained)
+    checked = "measured first: section 4" if report.roles_audited else "declared, not verified"
     if kin:
-        null = f"a model trained the same way without F ({kin} of the same ancestor)"
+        models = "1 model" if kin == 1 else f"{kin} models"
+        null = f"is that of {models} retrained without F from the same ancestor ({checked})"
     elif case.roles.ancestor is not None:
-        null = "the public checkpoint before it was taught F"
+        null = f"is that of the public checkpoint before it was taught F ({checked})"
     else:
-        null = "no model: none was given" + (", holdout people stand in" if case.data.holdout else "")
-    return f"The suspect was edited on {extent}.{over} For never having known stands {null}."
+        null = "is not known: no such model was given" + (", holdout people stand in" if case.data.holdout else "")
+    return f"The suspect was edited on {extent}. Audited: {audited(report)}. The never-trained level {null}."
 
 
 def conclusion(report: Report, prior_odds: float | None = None) -> tuple[Block, ...]:
@@ -42,7 +42,8 @@ def conclusion(report: Report, prior_odds: float | None = None) -> tuple[Block, 
     it. With the reader's prior the posterior too, never without."""
     verdict = report.verdict
     rows = [
-        ("Is it gone?", f"{GONE[verdict.word]} {verdict.word}: {VERDICT_MEANING[verdict.word]}"),
+        ("Is it gone?", f"{GONE[verdict.word]} {verdict.word}: {meaning(report)}"),
+        *([("Who is known", known)] if (known := people_words(report)) else []),
         ("How sure?", how_sure(report, brief=True)),
         ("What ran?", _ran(report)),
         ("What was not tested?", sentence(untested(report))),
@@ -66,7 +67,7 @@ def _ran(report: Report) -> str:
     return (
         f"{ran} of {len(plan)} planned tests gave findings, over {over}. Strength of the verdict: "
         f"{report.verdict.strength}; basis: {report.verdict.basis}. This speaks about the files listed in section 3 "
-        "and the attacks tested in section 8 only."
+        "and the attacks tested in section 9 only."
     )
 
 

@@ -9,7 +9,9 @@ from audit.render.drawings.drawing import LOOKS
 from audit.render.drawings.scale import quantile
 from audit.render.sections.blocks import Block, Cell, Facts, Figure, Grid, Heading, Text
 from audit.render.sections.findings import JUDGED
-from audit.render.wording.findings import detection_limit, title
+from audit.render.wording.findings import title
+from audit.render.wording.posterior import FALSE_ALARMS, MISSES, shown_ratio
+from audit.render.wording.quantities import deciding, power_cell, silence_worth
 from audit.schema import LikelihoodRatio, Missing, Report, Validation
 from audit.wording import CELL, NAME, interval, number, visible
 
@@ -47,17 +49,20 @@ def _controls(report: Report) -> tuple[Block, ...]:
         else:
             ends = f"{number(quantile(m.null.quantiles, 0.025))} to {number(quantile(m.null.quantiles, 0.975))}"
             null = f"{ends}: {visible(m.null.kind, NAME)}, {m.null.n} draws"
-        worth = "Not silent: a trace was found." if e.outcome == "trace found" else detection_limit(m)
-        rows.append((Cell(title(m)), _num(base), _num(number(m.floor)), _num(null), Cell(worth)))
+        worth = "Not silent: a trace was found." if e.outcome == "trace found" else silence_worth(m)
+        rows.append((Cell(title(m)), _num(base), _num(number(m.floor)), _num(null), Cell(deciding(e).words),
+                     _num(power_cell(m)), Cell(worth)))  # fmt: skip
     if not rows:
         return (Text("No test was judged, so there is no control to show."),)
-    columns = ("Test", "Positive control: base", "Negative control: floor", "Random control: 95 % of draws",
-               "What a silence is worth")  # fmt: skip
+    columns = ("Test", "Positive control: base", "Negative control: floor", "Random control: null band, 95 % of draws",
+               "What decides", "Detection limit", "What a silence is worth")  # fmt: skip
     return (
         Text(
             "A test counts only where the same statistic finds the knowledge in base (positive control). The floor is "
             "the effect of one unaudited reference against another, neither of which knows anything (negative "
-            "control). The random control is the same statistic with its labels or signs drawn at random."
+            "control). The random control is the same statistic with its labels or signs drawn at random. Of these one "
+            "decides, named for every test. The detection limit is the smallest planted trace that the test finds in "
+            "this case with probability .8: a share of base's excess in everybody, or people who are known in full."
         ),
         Grid("Controls of every judged test", columns, tuple(rows)),
     )
@@ -66,12 +71,12 @@ def _controls(report: Report) -> tuple[Block, ...]:
 # ---- detection limit --------------------------------------------------------------------------------------------
 def _limit(report: Report) -> tuple[Block, ...]:
     validation, ratio = report.validation, report.verdict.ratio
-    heading = Heading("Detection limit")
+    heading = Heading("Detection limit of the calibrated rule")
     if isinstance(validation, Missing) or isinstance(ratio, Missing) or not validation.doses:
-        reason = (
-            "each test's own limit stands in the table above; with what probability it finds a planted trace is not"
+        return heading, Text(
+            "No calibrated rule judged this case, so no worlds can be counted in which a planted trace was found. Each "
+            "test's own detection limit in this case stands in the table above."
         )
-        return heading, Text(f"No detection-limit curve for this case: {reason} known for models of this kind.")
     label = "Detection limit: how often a model that kept a part of the forget set was found"
     points = tuple((100 * d.kept / d.audited, d.k / d.n) for d in validation.doses)
     bounds = [stats.clopper_pearson(d.k, d.n) for d in validation.doses]
@@ -87,14 +92,16 @@ def _limit(report: Report) -> tuple[Block, ...]:
          _num(number(d.power))) for d, b in zip(validation.doses, bounds, strict=True)
     )  # fmt: skip
     data = Grid(label, ("People kept", "Worlds in which it was found", "95 %", "Power, never falling"), rows)
-    caption = "Models of known truth that kept part of the forget set, in worlds that the rule was not fitted on."
+    caption = "Doses: models that were taught a part of the people only, in worlds that the rule was not fitted on."
     return heading, Text(limit_sentence(ratio.limit)), Figure(chart(axes, series, marks, label), label, caption, data)
 
 
 # ---- calibration ------------------------------------------------------------------------------------------------
 def _calibration(report: Report) -> tuple[Block, ...]:
-    heading, validation, ratio = Heading("Calibration that judged"), report.validation, report.verdict.ratio
+    heading, validation, ratio = Heading("Calibration that judged"), report.validation, shown_ratio(report)
     if isinstance(validation, Missing) or isinstance(ratio, Missing):
+        if isinstance(report.verdict.ratio, LikelihoodRatio) and isinstance(ratio, Missing):
+            return heading, Text(f"{visible(ratio.missing)}."), *_counts_of(report.verdict.ratio)
         reason = validation.missing if isinstance(validation, Missing) else "the verdict carries no likelihood ratio"
         return heading, Text(
             f"{visible(reason).capitalize()}. So this report states no likelihood ratio and no error rate."
@@ -107,15 +114,25 @@ def _calibration(report: Report) -> tuple[Block, ...]:
             ("Score of this case", f"{number(validation.score)} (0: the threshold; −1: what a model that never knew "
              "reads)"),
             ("Likelihood ratio", f"{short(ratio)}; {ends}"),
-            ("False alarms", rate(ratio.false_alarms)),
-            ("Misses", rate(ratio.misses)),
+            *_rates(ratio),
             ("Cost of the ratios, Cllr", f"{number(r.cllr)} bits (0: always right and sure; 1: no better than saying "
              f"nothing); {number(r.cllr_min)} at best by these scores"),
-            ("Lost by calibration", f"{number(r.gap)} bits (95 % {interval(r.gap_ci95)}); chance alone loses up to "
-             f"{number(r.envelope)}"),
         )
     )  # fmt: skip
     return heading, facts, _tippett(validation, ratio), *_bands(validation), _mechanisms(validation)
+
+
+def _rates(ratio: LikelihoodRatio) -> tuple[tuple[str, str], ...]:
+    """Both counts, each with the models that it was counted on; the bands below count models and not worlds."""
+    return (
+        (FALSE_ALARMS.capitalize(), f"{rate(ratio.false_alarms)}: a world counts once, however many of its clean "
+         "models were judged, and by the verdict; bands of ratios count every model, by its score"),
+        (MISSES.capitalize(), f"{rate(ratio.misses)}; models that know a part (doses) are in the detection limit"),
+    )  # fmt: skip
+
+
+def _counts_of(ratio: LikelihoodRatio) -> tuple[Block, ...]:
+    return (Facts(_rates(ratio)),)
 
 
 def _tippett(validation: Validation, ratio: LikelihoodRatio) -> Figure:

@@ -1,7 +1,8 @@
 """The sentences of a report: numbers with two significant figures, missing values as words, nothing overstated.
 
-The rules that this module keeps, for every view: a number stands beside what a model that never knew and the model that
-knew read; a negative stands beside its detection limit; in-case evidence prints no likelihood ratio and no error rate;
+The rules that this module keeps, for every view: a number has the name of :mod:`audit.render.wording.quantities`; a
+negative stands beside what its silence is worth; in-case evidence prints no likelihood ratio and no error rate; a mark
+means one thing: triangles, circles and diamonds are outcomes, squares are verdicts, strokes and bars lie on the scale;
 whatever a model or a file name says is hostile text until :func:`visible` has been over it.
 """
 
@@ -9,8 +10,9 @@ import math
 from typing import Final
 
 from audit.judging import NO_RATE
+from audit.render.wording.quantities import blindness, is_blind, judged_reading, silence_worth, too_few
 from audit.schema import Evidence, Interval, Measurement, Missing, Outcome, Report, VerdictWord
-from audit.wording import CELL, NAME, bounds, number, shown_name, visible
+from audit.wording import CELL, NAME, number, shown_name, visible
 
 BANNED: Final = ("proves", "certified", "guarantees", "fully forgotten", "compliant", "passed GDPR", "safe")
 """Words that no view may use of a result (a test greps every view for them)."""
@@ -19,22 +21,25 @@ OUTCOME_SYMBOL: Final[dict[Outcome, str]] = {
     "trace found": "▲", "no trace found": "●", "inconclusive": "◆", "not run": "–",
 }  # fmt: skip
 VERDICT_SYMBOL: Final[dict[VerdictWord, str]] = {
-    "INTACT": "■", "PARTIAL": "◧", "SUPPRESSED": "▲", "CONSISTENT WITH NEVER TRAINED": "●", "INCONCLUSIVE": "◆",
+    "INTACT": "■", "PARTIAL": "◧", "SUPPRESSED": "▣", "CONSISTENT WITH NEVER TRAINED": "□", "INCONCLUSIVE": "◇",
     "INVALID": "✕",
 }  # fmt: skip
 VERDICT_MEANING: Final[dict[VerdictWord, str]] = {
     "INTACT": "The outputs still hold at least half of what base knows.",
-    "PARTIAL": "The outputs still hold part of what base knows.",
-    "SUPPRESSED": "The outputs keep quiet, but the knowledge is still inside the model.",
+    "PARTIAL": "Part of what base knows is still shown.",
+    "SUPPRESSED": "The model still holds more inside than its outputs say.",
     "CONSISTENT WITH NEVER TRAINED": "No trace was found by tests that find the knowledge in base.",
     "INCONCLUSIVE": "The evidence does not decide.",
     "INVALID": "The suspect is too damaged for its silence to mean anything.",
 }  # fmt: skip
+NO_RUNG_RATE: Final = (
+    "No error rate is known for a verdict that is reached in this way, so no likelihood ratio is given."
+)
 GONE: Final[dict[VerdictWord, str]] = {
     "INTACT": "No, on this evidence.",
     "PARTIAL": "Not all of it, on this evidence.",
     "SUPPRESSED": "No, on this evidence.",
-    "CONSISTENT WITH NEVER TRAINED": "Nothing was found, which is not erasure.",
+    "CONSISTENT WITH NEVER TRAINED": "No trace was found. That does not prove erasure.",
     "INCONCLUSIVE": "That is not decided.",
     "INVALID": "That cannot be said.",
 }
@@ -42,14 +47,6 @@ GONE: Final[dict[VerdictWord, str]] = {
 
 
 # ---- sentences --------------------------------------------------------------------------------------------------
-def bounds_told(e: Evidence) -> str:
-    """The interval of a finding; of a silent family of layers also the end that the silence rests on."""
-    m, bound = e.measurement, e.measurement.bound
-    if e.outcome != "no trace found" or not m.curves or isinstance(m.overall, Missing) or isinstance(bound, Missing):
-        return bounds(m)
-    return f"{bounds(m)}, over all layers up to {number(bound.hi)}"
-
-
 def title(m: Measurement) -> str:
     """Probe and name in words."""
     mode = "" if m.mode == "controlled" else " (as published)"
@@ -57,23 +54,6 @@ def title(m: Measurement) -> str:
     name = f"{visible(m.probe, NAME)}: {visible(shown_name(m.probe, m.name), NAME)}".replace("_", " ")
     other_form = "" if m.form == "trained" or form in name else f", {form}"
     return f"{name}{other_form}{mode}"
-
-
-def detection_limit(m: Measurement) -> str:
-    """What a silence of this test is worth: the size that the interval still allows, and whether base was found."""
-    if isinstance(m.positive_control, Missing):
-        return f"Detection limit unknown: no positive control ({visible(m.positive_control.missing, CELL)})."
-    control = number(m.positive_control.value)
-    if not m.positive_control.found:
-        return f"Blind here: the positive control, base, reads {control} and was not found; silence means nothing."
-    bound = m.bound
-    if isinstance(bound, Missing):
-        return f"Detection limit unknown: no interval; the positive control, base, reads {control}."
-    over = " over all layers" if m.curves and not isinstance(m.overall, Missing) else ""
-    return (
-        f"Detection limit: the 95 % interval still allows {number(bound.hi)}{over}; "
-        f"the positive control, base, reads {control} and was found."
-    )
 
 
 def part(e: Evidence) -> str:
@@ -87,7 +67,7 @@ def part(e: Evidence) -> str:
 
 
 def evidence_sentence(e: Evidence) -> str:
-    """One finding in words: what it shows, why, and for every negative its detection limit.
+    """One finding in words: what it shows, why, and for every negative what its silence is worth.
 
     A gate, context or a number in paper mode has no outcome: it is only listed.
     """
@@ -99,7 +79,7 @@ def evidence_sentence(e: Evidence) -> str:
     if e.direction == "below":
         lead += ", below the never-trained level (over-suppressed)"
     negative = e.outcome in ("no trace found", "inconclusive") and e.basis == "in-case"
-    limit = f" {detection_limit(e.measurement)}" if negative else ""
+    limit = f" {silence_worth(e.measurement)}" if negative else ""
     return f"{lead}. {reason}{limit} {measured}"
 
 
@@ -121,17 +101,17 @@ def spoken(report: Report, text: str) -> str:
 
 
 def best(report: Report, kind: str) -> Evidence | None:
-    """The deciding finding of one kind on the rows the verdict reads: a trace first, then the largest value.
+    """The deciding finding of one kind on the rows the verdict reads: a trace first, then the largest judged number.
 
-    Of several gates the lowest decides.
+    Of several gates the lowest decides. A test that is blind here speaks only where no other of its kind does.
     """
     rank = {"trace found": 0, "no trace found": 1, "inconclusive": 2, "not run": 3}
 
-    def order(e: Evidence) -> tuple[int, float]:
-        value = e.measurement.value
+    def order(e: Evidence) -> tuple[bool, int, float]:
+        value = judged_reading(e).value
         if isinstance(value, Missing):
-            return rank[e.outcome], math.inf
-        return rank[e.outcome], value if kind == "gate" else -value
+            return is_blind(e), rank[e.outcome], math.inf
+        return is_blind(e), rank[e.outcome], value if kind == "gate" else -value
 
     usable = [e for e in report.evidence if e.measurement.mode == "controlled" and e.measurement.form == "trained"]
     rows = [e for e in usable if e.measurement.kind == kind]
@@ -143,7 +123,9 @@ def verdict_sentence(report: Report) -> str:
     verdict = report.verdict
     stated = verdict.sentence.removeprefix(f"{verdict.word}: ").removesuffix(NO_RATE)
     text = sentence(spoken(report, stated))
-    return text if verdict.basis == "calibrated" else f"{text} {NO_RATE}"
+    if verdict.basis == "calibrated":
+        return text
+    return f"{text} {NO_RUNG_RATE if any(use.status == 'holds' for use in report.calibrations) else NO_RATE}"
 
 
 def verdict_reason(report: Report) -> str:
@@ -156,7 +138,7 @@ def verdict_reason(report: Report) -> str:
         internal = [m for m in quiet if m.kind in ("causal", "decoding")]
         rows = [m for m in internal if m.form == "trained" and m.mode == "controlled"]
         ends = [bound.hi for bound in (m.bound for m in rows) if isinstance(bound, Interval)]
-        return f"silent down to {number(max(ends))} where base is found" if ends else "silent where base is found"
+        return f"no trace above {number(max(ends))} (base: 1)" if ends else "no trace where base is found"
     kinds = {"INVALID": ("gate",), "INTACT": ("output",), "PARTIAL": ("output",), "SUPPRESSED": ("causal", "decoding")}
     candidates = (best(report, kind) for kind in kinds.get(verdict.word, ()))
     for e in candidates:
@@ -165,12 +147,39 @@ def verdict_reason(report: Report) -> str:
     return visible(spoken(report, verdict.because[0]), 110) if verdict.because else VERDICT_MEANING[verdict.word]
 
 
+def meaning(report: Report) -> str:
+    """What the verdict's word means; where the evidence does not decide, the reason with it, never without."""
+    word = report.verdict.word
+    if word != "INCONCLUSIVE":
+        return VERDICT_MEANING[word]
+    return f"The evidence does not decide: {undecided(report)}."
+
+
+def undecided(report: Report) -> str:
+    """Why the evidence does not decide, in short: over-suppressed, no common basis, blind, else the first reason."""
+    if report.verdict.direction == "below":
+        return "the suspect lies below the never-trained level (over-suppressed)"
+    inside = [e for e in report.evidence if e.measurement.kind in ("causal", "decoding") and e.status != "listed"]
+    causal = [e for e in inside if e.measurement.kind == "causal"]
+    if causal and all(isinstance(e.measurement.value, Missing) for e in causal):
+        return "base cannot read the suspect's states (no common basis)"
+    if inside and all(is_blind(e) for e in inside):
+        few = [e.measurement for e in inside if too_few(e.measurement)]
+        return blindness(few[0]) if few else "every test of the states is blind here"
+    first = report.verdict.because[0] if report.verdict.because else "no reason is recorded"
+    return visible(spoken(report, first), CELL).rstrip(".")
+
+
 def _bar(e: Evidence) -> str:
     m = e.measurement
     if m.kind == "gate":
         return f"{number(m.value)} of base"
+    reading = judged_reading(e)
+    shown = f"{reading.name} {number(reading.value)}"
     if m.kind == "output":
-        return f"effect {number(m.value)}"
-    if isinstance(m.floor, Missing) or m.floor <= 0:
-        return "above what a model that never knew reads"
-    return f"above the floor of {number(m.floor)}"
+        return shown
+    if not isinstance(e.threshold, Missing) and e.basis == "calibrated":
+        return f"{shown}, above the calibrated threshold of {number(e.threshold)}"
+    if isinstance(m.floor, Missing) or m.floor <= 0 or e.basis == "calibrated":
+        return f"{shown}, above what a model that never knew reads"
+    return f"{shown}, above the floor of {number(m.floor)}"

@@ -5,13 +5,50 @@ What is said is how probable the findings are under either proposition; a prior 
 
 from typing import Final
 
-from audit.judging import EDGE, KNOWS, NEVER, Proposition, power_sentence, rates_sentence, supported, weighed
-from audit.render.wording.findings import verdict_reason, verdict_sentence
-from audit.schema import LikelihoodRatio, Missing, Report
+from audit.judging import EDGE, KNOWS, NEVER, Proposition, power_sentence, rate, supported, weighed
+from audit.render.wording.findings import sentence, spoken, title, verdict_reason, verdict_sentence
+from audit.render.wording.quantities import power_words
+from audit.schema import Evidence, LikelihoodRatio, Missing, Power, Report
 from audit.wording import number
 
+FALSE_ALARMS: Final = "false alarms on models that never knew"
+MISSES: Final = "missed fakes, which know everything and keep quiet"
 H1_H2: Final = (Proposition("H1 holds", "H1 does"), Proposition("H2 holds", "H2 does"))
 NO_POSTERIOR: Final = "No likelihood ratio is given for this case, so that no prior can be carried on to a posterior."
+
+
+BELOW: Final = (
+    "No likelihood ratio is printed: the score counts traces above the never-trained level only, and this lies below."
+)
+OTHER_SIDE: Final = (
+    "No likelihood ratio is printed: the verdict rests on findings of this case, and the joint score does not see them."
+)
+TRACES: Final = ("INTACT", "PARTIAL", "SUPPRESSED")
+
+
+def shown_ratio(report: Report) -> LikelihoodRatio | Missing:
+    """The verdict's likelihood ratio, where a view may print it: never one for never trained beside a trace or below.
+
+    A score that rises with a trace is small also where the suspect lies below a model that never knew, which no model
+    that never knew does; and a trace that the verdict found elsewhere is not in it.
+    """
+    verdict = report.verdict
+    if isinstance(verdict.ratio, Missing):
+        return verdict.ratio
+    if verdict.direction == "below":
+        return Missing(missing=BELOW.rstrip("."))
+    contradicts = verdict.word in TRACES and (supported(verdict.ratio) == NEVER or verdict.ratio.value < 1)
+    return Missing(missing=OTHER_SIDE.rstrip(".")) if contradicts else verdict.ratio
+
+
+def finding_ratio(e: Evidence) -> LikelihoodRatio | Missing:
+    """The same for one finding."""
+    if isinstance(e.ratio, Missing):
+        return e.ratio
+    if e.direction == "below":
+        return Missing(missing=BELOW.rstrip("."))
+    contradicts = e.outcome == "trace found" and (supported(e.ratio) == NEVER or e.ratio.value < 1)
+    return Missing(missing=OTHER_SIDE.rstrip(".")) if contradicts else e.ratio
 
 
 def how_sure(report: Report, brief: bool = False) -> str:
@@ -19,28 +56,44 @@ def how_sure(report: Report, brief: bool = False) -> str:
 
     ``brief`` where both propositions stand beside it, as H1 and H2.
     """
-    verdict = report.verdict
-    sentences = [verdict_sentence(report)]
-    if isinstance(verdict.ratio, LikelihoodRatio):
-        sentences = [ratio_in_short(verdict.ratio)] if brief else [*sentences, rates_sentence(verdict.ratio)]
-        sentences += [power_sentence(verdict.ratio.limit)] if verdict.direction != "above" else []
-    elif verdict.word == "CONSISTENT WITH NEVER TRAINED":
-        sentences.append(
-            f"The tests are {verdict_reason(report)}; how often they would find a planted trace of that size is not "
-            "known."
-        )
+    verdict, ratio = report.verdict, shown_ratio(report)
+    if isinstance(ratio, LikelihoodRatio):
+        sentences = [ratio_in_short(ratio)] if brief else [verdict_sentence(report), mistakes(ratio)]
+        sentences += [power_sentence(ratio.limit)] if verdict.direction != "above" else []
+    elif isinstance(verdict.ratio, LikelihoodRatio):
+        reasons = [sentence(spoken(report, x)) for x in verdict.because[:1]]
+        sentences = [*reasons, BELOW if verdict.direction == "below" else OTHER_SIDE]
+    else:
+        sentences = [verdict_sentence(report)]
+        if verdict.word == "CONSISTENT WITH NEVER TRAINED":
+            sentences.append(f"The tests show {verdict_reason(report)}; {_power_of(report)}.")
     return " ".join(sentences)
+
+
+def _power_of(report: Report) -> str:
+    """What the sharpest silent test would find, or that this is not known."""
+    quiet = [e.measurement for e in report.evidence if e.outcome == "no trace found" and e.measurement.kind != "gate"]
+    known = [(m.power.share, m) for m in quiet if isinstance(m.power, Power) and not isinstance(m.power.share, Missing)]
+    if not known:
+        return "how often they would find a planted trace of that size is not known"
+    sharpest = min(known, key=lambda pair: pair[0])[1]
+    return f"the sharpest of them ({title(sharpest)}) would find {power_words(sharpest)}"
+
+
+def mistakes(ratio: LikelihoodRatio) -> str:
+    """Both error rates as counts, each with the models that it was counted on."""
+    return (
+        f"On models of known truth outside its fit, {FALSE_ALARMS}: {rate(ratio.false_alarms)}; {MISSES}: "
+        f"{rate(ratio.misses)}; a world counts once, with one model or many."
+    )
 
 
 def ratio_in_short(ratio: LikelihoodRatio) -> str:
     """:func:`ratio_sentence` where the two propositions stand on the same page, with the counted mistakes."""
     side = {None: "", KNOWS: " for H1", NEVER: " for H2"}[supported(ratio)]
-    alarms, misses = (f"{r.k} of {r.n} worlds (at most {number(100 * r.upper95)} % with 95 % confidence)"
-                      for r in (ratio.false_alarms, ratio.misses))  # fmt: skip
     return (
-        f"The findings are {weighed(ratio, *H1_H2)}. On the scale of section 11 this is "
-        f"{ratio.words}{side}. The same rule, on models of known truth that it was not fitted on: false alarms in "
-        f"{alarms}, misses in {misses}."
+        f"The findings are {weighed(ratio, *H1_H2)}. On the verbal scale of the last section this is "
+        f"{ratio.words}{side}. {mistakes(ratio)}"
     )
 
 
@@ -57,7 +110,7 @@ def posterior(ratio: LikelihoodRatio, prior_odds: float) -> str:
 
 def with_prior(report: Report, prior_odds: float) -> str:
     """:func:`posterior` of a report's verdict, or that there is none."""
-    ratio = report.verdict.ratio
+    ratio = shown_ratio(report)
     return NO_POSTERIOR if isinstance(ratio, Missing) else posterior(ratio, prior_odds)
 
 

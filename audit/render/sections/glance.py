@@ -1,0 +1,206 @@
+"""The first screen for a reader: the two axes, who is known, how sure, who was audited, what was not tested.
+
+Everything here is missing or empty in a report of an earlier version, and is then left out or said to be so.
+"""
+
+from typing import Final, NamedTuple
+
+from markupsafe import Markup, escape
+
+from audit.judging import short
+from audit.render.drawings import effect_scale
+from audit.render.drawings.effect_scale import Axis
+from audit.render.sections.blocks import Block, Cell, Grid, Heading, Text
+from audit.render.wording.findings import best, part, sentence, title
+from audit.render.wording.posterior import shown_ratio
+from audit.render.wording.quantities import is_blind, judged_reading, judged_shown
+from audit.schema import EFFECT_KINDS, Evidence, LikelihoodRatio, Missing, PeopleKept, Report, Share
+from audit.wording import NAME, interval, number, units, visible
+
+GLANCE: Final = (
+    ("gate", "Is it usable?"),
+    ("output", "Does it still say it?"),
+    ("causal", "Can base read it inside?"),
+    ("decoding", "Do its own states show it?"),
+)
+NAMED: Final = 5
+"""So many names stand on page one; the findings have them all."""
+DECADES: Final = 6.0
+"""Beyond this power of ten a ratio of two descriptions of the same readings is said to be larger."""
+
+
+class Glance(NamedTuple):
+    """One row of the summary on page one. ``strip`` is a drawing, or why there is none; ``number`` names the value."""
+
+    question: str
+    test: str
+    strip: Markup
+    number: str
+    value: str
+    ci95: str
+    outcome: str
+
+
+def glance(report: Report) -> tuple[Glance, ...]:
+    """The strongest finding of each kind by the number that was judged; what is blind comes last, without a number."""
+    rows = [(question, e) for kind, question in GLANCE if (e := best(report, kind)) is not None]
+    return tuple(_row(question, e) for question, e in sorted(rows, key=lambda row: is_blind(row[1])))
+
+
+def _row(question: str, e: Evidence) -> Glance:
+    m, (value, ci95) = e.measurement, judged_shown(e)
+    if isinstance(m.value, Missing):
+        return Glance(question, title(m), escape(sentence(m.value.missing)), "", "missing", ci95, part(e))
+    if is_blind(e):
+        return Glance(question, title(m), Markup(""), "", value, ci95, part(e))
+    drawing = "" if m.kind == "gate" else effect_scale.strip(e)
+    strip = Markup(drawing)  # noqa: S704 - our own drawing, labels escaped
+    return Glance(question, title(m), strip, judged_reading(e).name, value, ci95, part(e))
+
+
+# ---- two axes ---------------------------------------------------------------------------------------------------
+def axes(report: Report) -> tuple[Axis, ...]:
+    """Outputs and internals; nothing where neither was measured."""
+    verdict = report.verdict
+    both = Axis("outputs", verdict.outputs), Axis("internals", verdict.internals)
+    return both if any(isinstance(axis.share, Share) for axis in both) else ()
+
+
+def axes_drawing(report: Report) -> str:
+    """Both axes as bars between never trained and base; empty where neither was measured."""
+    found = axes(report)
+    label = "; ".join(f"{axis.name}: {share_words(axis.share)}" for axis in found)
+    return effect_scale.two_axes(found, f"Shares of base. {label}") if found else ""
+
+
+def share_words(share: Share | Missing) -> str:
+    """``0.51 of base (95 % 0.37–0.62)``, or that there is none."""
+    if isinstance(share, Missing):
+        return f"not measured ({visible(share.missing, NAME)})"
+    return f"{number(share.value)} of base (95 % {interval(share.ci95)})"
+
+
+def measured_by(share: Share | Missing) -> str:
+    """The measurement that a share was read from, in words."""
+    return (
+        "" if isinstance(share, Missing) else visible(share.measurement, NAME).replace(".", ": ", 1).replace("_", " ")
+    )
+
+
+def axis_lines(report: Report) -> tuple[tuple[str, str], ...]:
+    """Both axes as pairs of a term and what it is."""
+    asked = {"outputs": "What it says (outputs)", "internals": "What it holds (internals)"}
+    lines: list[tuple[str, str]] = []
+    for name, share in axes(report):
+        source = f", by {measured_by(share)}" if isinstance(share, Share) else ""
+        lines.append((asked[name], f"{share_words(share)}{source}"))
+    return tuple(lines)
+
+
+# ---- who --------------------------------------------------------------------------------------------------------
+def people_count(people: PeopleKept) -> str:
+    """``16 of 32 people known (95 % interval 10 to 22)``."""
+    count = round(people.kept * people.of)
+    if isinstance(people.ci95, Missing):
+        return f"{count} of {people.of} people known"
+    low, high = round(people.ci95.lo * people.of), round(people.ci95.hi * people.of)
+    return f"{count} of {people.of} people known (95 % interval {low} to {high})"
+
+
+def people_words(report: Report, most: int = NAMED) -> str:
+    """How many people are known, in which way, and who stands out by name; empty where nothing says so."""
+    people = report.verdict.people
+    if isinstance(people, Missing):
+        return ""
+    level = f"at {number(people.level)} of what base knows of them"
+    return f"{people_count(people)}, {level}. {_names(people, most)}"
+
+
+def _manner(people: PeopleKept) -> str:
+    times = f"{number(10 ** min(abs(people.log10_ratio), DECADES))} times"
+    likelier = f"more than {times}" if abs(people.log10_ratio) > DECADES else times
+    ways = ("if all is known of some people", "if some is known of all")
+    if abs(people.log10_ratio) < 0.3:
+        return f"The readings are about as likely {ways[0]} as {ways[1]}."
+    first, second = ways if people.log10_ratio > 0 else ways[::-1]
+    return f"The readings are {likelier} likelier {first} than {second}."
+
+
+def _names(people: PeopleKept, most: int) -> str:
+    rate = f"false discovery rate {100 * people.fdr:.3g} %"
+    if not people.named:
+        return f"Nobody stands out by name ({rate})."
+    names = [visible(name, NAME) for name in people.named[:most]]
+    rest = len(people.named) - len(names)
+    return f"By name ({rate}): {', '.join(names)}{f' and {rest} more' if rest > 0 else ''}."
+
+
+def audited(report: Report) -> str:
+    """Who was audited: how many people of how many, and what is said of the others."""
+    judged = [e.measurement for e in report.evidence if e.measurement.kind in EFFECT_KINDS and e.measurement.units]
+    trained = [m for m in judged if m.form == "trained" and m.mode == "controlled"] or judged
+    if not trained:
+        return "nobody: no test speaks over people"
+    most = max(trained, key=lambda m: m.units)
+    forget = report.cohorts.get("forget", {})
+    total = forget.get("groups", forget.get(units(most).partition(" ")[2], 0))
+    fewest = min(m.units for m in trained)
+    if total < most.units:
+        return units(most)
+    count, _, word = units(most).partition(" ")
+    spread = f" (by some tests {fewest})" if fewest < most.units else ""
+    left = total - most.units
+    others = f"; of the other {left} nothing is said" if left else ""
+    return f"{count} of {total} {word} of the forget set{spread}{others}{_unknown(report)}"
+
+
+def _unknown(report: Report) -> str:
+    groups = {name for role in report.roles_audited for name in role.unknown}
+    return f"; base shows no knowledge of {len(groups)} of them, who are not counted" if groups else ""
+
+
+# ---- three lines ------------------------------------------------------------------------------------------------
+def three_lines(report: Report, not_tested: str) -> tuple[tuple[str, str], ...]:
+    """How sure, who was audited, what was not tested: what stands right under a verdict."""
+    return ("How sure", _surety(report)), ("Who was audited", audited(report)), ("Not tested", not_tested)
+
+
+def _surety(report: Report) -> str:
+    ratio, strength = shown_ratio(report), f"strength {report.verdict.strength}"
+    if isinstance(ratio, LikelihoodRatio):
+        alarms, misses = ratio.false_alarms, ratio.misses
+        return (
+            f"likelihood ratio {short(ratio)}; false alarms in {alarms.k} of {alarms.n} worlds, missed fakes in "
+            f"{misses.k} of {misses.n} worlds; {strength}"
+        )
+    if isinstance(report.verdict.ratio, LikelihoodRatio):
+        return f"{visible(ratio.missing[0].lower() + ratio.missing[1:])}; {strength}"
+    return f"judged by this case alone: no error rate is known, so no likelihood ratio is given; {strength}"
+
+
+# ---- as blocks --------------------------------------------------------------------------------------------------
+def axes_blocks(report: Report) -> tuple[Block, ...]:
+    """Both axes and the people as tables, for the findings; nothing where neither was measured."""
+    blocks: list[Block] = []
+    if found := axes(report):
+        rows = tuple((Cell(a.name), *_ends(a.share), Cell(measured_by(a.share) or share_words(a.share))) for a in found)
+        heads = ("Axis", "Share of base", "95 % low", "95 % high", "Read from")
+        blocks += [
+            Heading("The two axes of the verdict"),
+            Grid("Outputs and internals, as shares of base", heads, rows),
+        ]
+    people = report.verdict.people
+    if isinstance(people, PeopleKept):
+        blocks += [Heading("Who is known"), Text(f"{people_words(report)} {_manner(people)}")]
+        if people.named:
+            rows = tuple((Cell(str(i), "number"), Cell(visible(name, NAME), "code"))
+                         for i, name in enumerate(people.named, 1))  # fmt: skip
+            caption = f"People who stand out, strongest first, at a false discovery rate of {100 * people.fdr:.3g} %"
+            blocks.append(Grid(caption, ("Rank", "Name"), rows, folded=len(rows) > NAMED))
+    return tuple(blocks)
+
+
+def _ends(share: Share | Missing) -> tuple[Cell, ...]:
+    if isinstance(share, Missing):
+        return tuple(Cell("not measured", "number") for _ in range(3))
+    return tuple(Cell(number(x), "number") for x in (share.value, share.ci95.lo, share.ci95.hi))
