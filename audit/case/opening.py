@@ -5,7 +5,8 @@ neither. A reference from another initialisation is opened and flagged: base's b
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,7 +76,27 @@ class OpenCase:
         self.notes = self._data.notes
         self.function_words = self._data.function_words
         self._edited = frozenset(case.edited) if isinstance(case.edited, tuple) else None
+        self._left_out: frozenset[str] = frozenset()
         self._rows: dict[tuple[Texts, Part], Rows] = {}
+
+    def without(
+        self, references: Collection[int] = (), ancestor: bool = False, groups: Collection[str] = ()
+    ) -> "OpenCase":
+        """The same case without some references (by number), its ancestor, or some forget groups."""
+        kept = [n for n in range(len(self.references)) if n not in references]
+        roles = self.case.roles
+        remaining = roles.model_copy(
+            update={
+                "references": tuple(roles.references[n] for n in kept),
+                "ancestor": None if ancestor else roles.ancestor,
+            }
+        )
+        other = copy(self)
+        other.case = self.case.model_copy(update={"roles": remaining})
+        other.references = tuple(self.references[n] for n in kept)
+        other.ancestor = None if ancestor else self.ancestor
+        other._left_out, other._rows = self._left_out | frozenset(groups), {}
+        return other
 
     def checkpoint(self, role: Role, reference: int = 0) -> Checkpoint:
         """The checkpoint that plays ``role``. AuditError (code 2) if the case does not give it."""
@@ -106,6 +127,8 @@ class OpenCase:
         """The items of a cohort and form that have the asked answer. Where the edit set is known, forget items of the
         trained form are only those in it."""
         chosen = self._data.items(texts, part)
+        if self._left_out and texts.cohort == "forget":
+            chosen = tuple(item for item in chosen if item.group not in self._left_out)
         if self._edited is None or texts.cohort != "forget" or texts.form != "trained":
             return chosen
         return tuple(item for item in chosen if item.id in self._edited)

@@ -10,6 +10,9 @@ from .explain import given as given
 from .in_case import judge as judge
 from .ladder import in_case_state as in_case_state
 from .ladder import verdict as verdict
+from .roles import heard as heard
+from .roles import remarks as remarks
+from .roles import taking_part as taking_part
 from .support import BANDS as BANDS
 from .support import EDGE as EDGE
 from .support import KNOWS as KNOWS

@@ -94,7 +94,9 @@ def descents(kin: Kinship) -> tuple[Mapping[str, Descent], Mapping[str, float]]:
 def _numbers(kin: Kinship, name: str) -> dict[str, float]:
     """The numbers that a reference's descent is read from."""
     apart = kin.distance("suspect", "base")
-    numbers = {f"{name}: distance to suspect over suspect to base": kin.distance(name, "suspect") / apart} if apart else {}
+    numbers = (
+        {f"{name}: distance to suspect over suspect to base": kin.distance(name, "suspect") / apart} if apart else {}
+    )
     origins = [other for other in kin.names if other not in (name, "base", "suspect")]
     return numbers | {f"{name}: share of base's path seen from {z}": kin.shared(name, "base", z) for z in origins}
 

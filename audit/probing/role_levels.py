@@ -17,11 +17,14 @@ from audit.case import OpenCase, Rows, row_means
 from audit.probing.case_models import n_blocks
 from audit.probing.effects import Design, Panel, Sides, assess
 from audit.probing.person_scores import KEY_LOGPROB, ModelScores, by_person, key_logprob, person_rows_of
-from audit.schema import AuditError, Checkpoint, Cohort, ExitCode, Missing, Site, Texts
+from audit.schema import AuditError, Checkpoint, ExitCode, Missing, Site, Texts
 
 LEAST_GAP: Final = 0.2
 """By how much base has to exceed another model for a reading to say anything (probability)."""
 DRAWS: Final = 9999
+AFTER: Final = (0.5, 1.0)
+"""After which blocks base goes on from another model's states, as shares of the depth."""
+FORGET, HOLDOUT = Texts(cohort="forget"), Texts(cohort="holdout")
 
 
 class Level(NamedTuple):
@@ -61,25 +64,19 @@ class Levels(NamedTuple):
 def levels(bench: Bench, case: OpenCase, never: Mapping[str, Checkpoint]) -> Levels:
     """The readings of base and of the models that are said never to have known. AuditError (code 3) where one of them
     gives outputs that are no numbers."""
-    held = Texts(cohort="holdout")
-    return Levels(
-        _read(bench, case, never, "forget"),
-        _read(bench, case, never, "holdout") if case.has(held) else None,
-        case.case.seed,
-    )
+    holdout = _read(bench, case, never, HOLDOUT) if case.has(HOLDOUT) else None
+    return Levels(_read(bench, case, never, FORGET), holdout, case.case.seed)
 
 
-def _read(bench: Bench, case: OpenCase, never: Mapping[str, Checkpoint], cohort: Cohort) -> ModelScores:
-    sheet = person_rows_of(case, Texts(cohort=cohort))
+def _read(bench: Bench, case: OpenCase, never: Mapping[str, Checkpoint], texts: Texts) -> ModelScores:
+    sheet = person_rows_of(case, texts)
     own = np.exp(key_logprob(bench, case.base, sheet.rows))
-    scores = {"base": np.repeat(own[:, None], 3, axis=1)}
+    scores = {"base": np.repeat(own[:, None], 1 + len(AFTER), axis=1)}
     scores |= {name: _readings(bench, case, name, model, sheet.rows) for name, model in never.items()}
     return by_person(sheet, scores)
 
 
-def _readings(
-    bench: Bench, case: OpenCase, name: str, model: Checkpoint, rows: Rows
-) -> Float[ndarray, "row reading"]:
+def _readings(bench: Bench, case: OpenCase, name: str, model: Checkpoint, rows: Rows) -> Float[ndarray, "row reading"]:
     """Probabilities (geometric mean over content tokens): own output, then base from its states."""
     output = key_logprob(bench, model, rows)
     asked = rows.key.any(1).numpy()
@@ -91,8 +88,7 @@ def _readings(
             ExitCode.INTEGRITY,
         )
     columns = [output]
-    last = n_blocks(case) - 1
-    for block in (last // 2, last):
-        start = Start(Site(part="resid_out", block=block), model)
+    for share in AFTER:
+        start = Start(Site(part="resid_out", block=int(share * (n_blocks(case) - 1))), model)
         columns.append(row_means(bench.run(case.base, rows, (KEY_LOGPROB,), start=start)[KEY_LOGPROB], rows))
     return np.exp(np.stack(columns, 1))
