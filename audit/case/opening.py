@@ -19,6 +19,7 @@ from audit.case.rows import Rows
 from audit.checkpoints import (
     TokenizerFiles,
     check_compatible,
+    check_degenerate,
     check_finite,
     model_config,
     resolve,
@@ -200,7 +201,8 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
 
     AuditError, code 2: missing folder, pickle, remote code, another architecture or tokenizer, a model that would be
     its own null, empty, overlapping or unreadable data, items longer than the context, keys without tokens. Code 3:
-    truncated files, other weights than named, NaN weights. Nothing is written.
+    truncated files, other weights than named, NaN weights, a reference or an ancestor with weights that no training
+    leaves. Nothing is written.
     """
     opened = _resolve_roles(case, root, online)
     _check_own_null(opened, case)
@@ -211,6 +213,7 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
         check_compatible(opened.base, other)
     for ckpt in _others(opened, with_base=True):
         check_finite(ckpt)
+    _check_degenerate(opened)
     opened_case = OpenCase(case, root, out, opened)
     _check_edited(opened_case)
     for other in _others(opened, with_base=False):
@@ -239,6 +242,16 @@ def _resolve_roles(case: Case, root: Path, online: bool) -> CaseCheckpoints:
 def _others(opened: CaseCheckpoints, with_base: bool) -> tuple[Checkpoint, ...]:
     rest = (opened.suspect, *opened.references, *(() if opened.ancestor is None else (opened.ancestor,)))
     return (opened.base, *rest) if with_base else rest
+
+
+def _check_degenerate(opened: CaseCheckpoints) -> None:
+    """Weights that no training leaves, in base, a reference or the ancestor; the suspect's are said where it is judged
+    (:func:`audit.checkpoints.degenerate`)."""
+    ancestor = () if opened.ancestor is None else (opened.ancestor,)
+    for n, reference in enumerate(opened.references):
+        check_degenerate(f"reference {n}", reference, (opened.base, *ancestor))
+    for ckpt in ancestor:
+        check_degenerate("ancestor", ckpt, (opened.base,))
 
 
 def _check_own_null(opened: CaseCheckpoints, case: Case) -> None:

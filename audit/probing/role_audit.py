@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from audit.bench import Bench
-from audit.case import OpenCase
+from audit.case import OpenCase, retold
+from audit.checkpoints import degenerate
 from audit.probing.effects import ALPHA
 from audit.probing.kinship import Kinship, descents, unsettled
 from audit.probing.person_scores import key_logprob, person_rows_of
@@ -27,6 +28,8 @@ KNOWS: Final = 0.15
 and training make (three times the trace threshold)."""
 KNOWS_ALONE: Final = 0.3
 """The same without holdout people, or without another model: what people and questions differ by is in it."""
+LEAST_PEOPLE: Final = 2
+"""So many groups known in full are no accident."""
 UNKNOWN: Final = 0.1
 """A group whose facts base gives no more than this above a model that never knew (probability) is not known to it."""
 
@@ -48,7 +51,7 @@ def audit_roles(bench: Bench, case: OpenCase) -> tuple[RoleAudit, ...]:
     standing = {name: model for name, model in never.items() if name not in fallen}
     if standing:
         known = levels(bench, case, standing)
-        found |= _by_levels(known, list(standing), readings)
+        found |= _by_levels(known, list(standing), readings) | _by_people(known, list(standing))
     failed = [name for name, finding in found.items() if finding.settled]
     heard = case.without(
         references=[int(name.split()[1]) for name in failed if name.startswith("reference")],
@@ -66,7 +69,7 @@ def audit_roles(bench: Bench, case: OpenCase) -> tuple[RoleAudit, ...]:
                 readings={key.removeprefix(f"{name}: "): x for key, x in readings.items() if key.startswith(name)},
             )
         )  # fmt: skip
-    return tuple(records)
+    return (*records, *_suspect(case), *_retain(case))
 
 
 def never_trained(case: OpenCase) -> dict[str, Checkpoint]:
@@ -114,6 +117,19 @@ def _by_levels(known: Levels, names: list[str], readings: dict[str, float]) -> d
     found |= {
         name: _Finding(f"it lies below models that never knew: {_told(against[name], 'ancestor')}") for name in below
     }
+    return found
+
+
+def _by_people(known: Levels, names: list[str]) -> dict[str, _Finding]:
+    """Who knows a few people in full that no other such model knows."""
+    found: dict[str, _Finding] = {}
+    for name in names:
+        people = known.known_people(name, [other for other in names if other != name])
+        if people >= LEAST_PEOPLE:
+            found[name] = _Finding(
+                f"its outputs know {people} of {len(known.items)} forget groups in full, which no other model that is "
+                "said never to have known does"
+            )
     return found
 
 
@@ -189,3 +205,23 @@ def _declared(case: OpenCase) -> list[str]:
     """All references and the ancestor, those of another initialisation too."""
     names = [f"reference {n}" for n in range(len(case.references))]
     return [*names, "ancestor"] if case.ancestor is not None else names
+
+
+def _suspect(case: OpenCase) -> tuple[RoleAudit, ...]:
+    """A suspect is never refused; what is odd about its weights is said."""
+    others = [case.base] if case.ancestor is None else [case.base, case.ancestor]
+    fault = degenerate(case.suspect, others)
+    return (RoleAudit(role="suspect", takes_part=True, because=(fault,)),) if fault else ()
+
+
+def _retain(case: OpenCase) -> tuple[RoleAudit, ...]:
+    """Retained groups that tell what a forget group tells: a reference that was trained on them knows it."""
+    pairs = retold(case.cohorts)
+    if not pairs:
+        return ()
+    groups = len({pair.first for pair in pairs})
+    why = (
+        f"{groups} forget group{'s have' if groups > 1 else ' has'} a retained group with most of the same names and "
+        "answers: what is to be forgotten stands in what was to be kept, and a reference trained on it knows it"
+    )
+    return (RoleAudit(role="retain", takes_part=True, because=(why,), readings={"largest overlap": pairs[0].share}),)

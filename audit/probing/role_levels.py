@@ -5,11 +5,11 @@ later blocks went on from the model's state after the middle and after the last 
 (:mod:`audit.probing.effects`): (model - other) / (base - other), the largest of the three, tested over people.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from audit.bench import Bench, Start
@@ -22,6 +22,10 @@ from audit.schema import AuditError, Checkpoint, ExitCode, Missing, Site, Texts
 LEAST_GAP: Final = 0.2
 """By how much base has to exceed another model for a reading to say anything (probability)."""
 DRAWS: Final = 9999
+IN_FULL: Final = 0.75
+"""A person of whom a model's output holds so much of base's excess is known in full: models that never knew reach .4,
+models that were taught a person 1."""
+ITEMS_A_PERSON: Final = 3
 AFTER: Final = (0.5, 1.0)
 """After which blocks base goes on from another model's states, as shares of the depth."""
 FORGET, HOLDOUT = Texts(cohort="forget"), Texts(cohort="holdout")
@@ -37,10 +41,14 @@ class Level(NamedTuple):
 
 
 class Levels(NamedTuple):
-    """Person means [person reading] of base and of every model that is said never to have known, by name."""
+    """Person means [person reading] of base and of every model that is said never to have known, by name.
+
+    ``items``: how many items each forget person has.
+    """
 
     forget: ModelScores
     holdout: ModelScores | None
+    items: Int[ndarray, " person"]
     seed: int
 
     def of(self, name: str) -> Sides:
@@ -60,12 +68,26 @@ class Levels(NamedTuple):
         overall = found.value if isinstance(found.overall, Missing) else found.overall.value
         return Level(found.value, found.p, found.p_below, overall)
 
+    def known_people(self, name: str, others: Sequence[str]) -> int:
+        """How many forget people, of enough items, a model's own output knows: most of base's excess over each other
+        model. A few are no trace in the mean."""
+        people = self.forget.people
+        share = np.full(len(self.items), np.inf)
+        for other in others:
+            gap = (people["base"] - people[other])[:, 0]
+            share = np.minimum(share, (people[name] - people[other])[:, 0] / np.maximum(gap, LEAST_GAP))
+        counted = (self.items >= ITEMS_A_PERSON) & (share >= IN_FULL) if others else np.zeros(0, bool)
+        return int(counted.sum())
+
 
 def levels(bench: Bench, case: OpenCase, never: Mapping[str, Checkpoint]) -> Levels:
     """The readings of base and of the models that are said never to have known. AuditError (code 3) where one of them
     gives outputs that are no numbers."""
     holdout = _read(bench, case, never, HOLDOUT) if case.has(HOLDOUT) else None
-    return Levels(_read(bench, case, never, FORGET), holdout, case.case.seed)
+    forget, items = _read(bench, case, never, FORGET), np.bincount(person_rows_of(case, FORGET).person)
+    if len(items) != (people := len(forget.people["base"])):  # somebody has no item that counts: nobody is counted
+        items = np.zeros(people, int)
+    return Levels(forget, holdout, items, case.case.seed)
 
 
 def _read(bench: Bench, case: OpenCase, never: Mapping[str, Checkpoint], texts: Texts) -> ModelScores:
