@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy import ndarray
 
 from audit.bench import cache_keys, passes
@@ -67,6 +68,14 @@ class Bench:
         from audit.bench import weight_stream
 
         return weight_stream.weights(*ckpts)
+
+    def displacements(self, *ckpts: Checkpoint) -> Float[ndarray, "model model"]:
+        """Inner products of what each checkpoint's weights differ from the first one's by; see
+        :mod:`audit.bench.displacements`."""
+        from audit.bench import displacements
+
+        keys = ("displacements", *(ckpt.key for ckpt in ckpts))
+        return self.cached(keys, lambda: {"gram": displacements.displacements(ckpts, self.open)})["gram"]
 
     # ---- passes --------------------------------------------------------------------------------------------------
     def run(

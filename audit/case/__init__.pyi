@@ -12,6 +12,7 @@ from .items import read_items as read_items
 from .opening import OpenCase as OpenCase
 from .opening import open_case as open_case
 from .partition import split as split
+from .retold import retold as retold
 from .row_means import row_mean as row_mean
 from .row_means import row_means as row_means
 from .rows import Rows as Rows

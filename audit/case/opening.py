@@ -5,7 +5,8 @@ neither. A reference from another initialisation is opened and flagged: base's b
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from copy import copy
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from audit.case.rows import Rows
 from audit.checkpoints import (
     TokenizerFiles,
     check_compatible,
+    check_degenerate,
     check_finite,
     model_config,
     resolve,
@@ -75,7 +77,27 @@ class OpenCase:
         self.notes = self._data.notes
         self.function_words = self._data.function_words
         self._edited = frozenset(case.edited) if isinstance(case.edited, tuple) else None
+        self._left_out: frozenset[str] = frozenset()
         self._rows: dict[tuple[Texts, Part], Rows] = {}
+
+    def without(
+        self, references: Collection[int] = (), ancestor: bool = False, groups: Collection[str] = ()
+    ) -> "OpenCase":
+        """The same case without some references (by number), its ancestor, or some forget groups."""
+        kept = [n for n in range(len(self.references)) if n not in references]
+        roles = self.case.roles
+        remaining = roles.model_copy(
+            update={
+                "references": tuple(roles.references[n] for n in kept),
+                "ancestor": None if ancestor else roles.ancestor,
+            }
+        )
+        other = copy(self)
+        other.case = self.case.model_copy(update={"roles": remaining})
+        other.references = tuple(self.references[n] for n in kept)
+        other.ancestor = None if ancestor else self.ancestor
+        other._left_out, other._rows = self._left_out | frozenset(groups), {}
+        return other
 
     def checkpoint(self, role: Role, reference: int = 0) -> Checkpoint:
         """The checkpoint that plays ``role``. AuditError (code 2) if the case does not give it."""
@@ -106,6 +128,8 @@ class OpenCase:
         """The items of a cohort and form that have the asked answer. Where the edit set is known, forget items of the
         trained form are only those in it."""
         chosen = self._data.items(texts, part)
+        if self._left_out and texts.cohort == "forget":
+            chosen = tuple(item for item in chosen if item.group not in self._left_out)
         if self._edited is None or texts.cohort != "forget" or texts.form != "trained":
             return chosen
         return tuple(item for item in chosen if item.id in self._edited)
@@ -177,7 +201,8 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
 
     AuditError, code 2: missing folder, pickle, remote code, another architecture or tokenizer, a model that would be
     its own null, empty, overlapping or unreadable data, items longer than the context, keys without tokens. Code 3:
-    truncated files, other weights than named, NaN weights. Nothing is written.
+    truncated files, other weights than named, NaN weights, a reference or an ancestor with weights that no training
+    leaves. Nothing is written.
     """
     opened = _resolve_roles(case, root, online)
     _check_own_null(opened, case)
@@ -188,6 +213,7 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
         check_compatible(opened.base, other)
     for ckpt in _others(opened, with_base=True):
         check_finite(ckpt)
+    _check_degenerate(opened)
     opened_case = OpenCase(case, root, out, opened)
     _check_edited(opened_case)
     for other in _others(opened, with_base=False):
@@ -216,6 +242,16 @@ def _resolve_roles(case: Case, root: Path, online: bool) -> CaseCheckpoints:
 def _others(opened: CaseCheckpoints, with_base: bool) -> tuple[Checkpoint, ...]:
     rest = (opened.suspect, *opened.references, *(() if opened.ancestor is None else (opened.ancestor,)))
     return (opened.base, *rest) if with_base else rest
+
+
+def _check_degenerate(opened: CaseCheckpoints) -> None:
+    """Weights that no training leaves, in base, a reference or the ancestor; the suspect's are said where it is judged
+    (:func:`audit.checkpoints.degenerate`)."""
+    ancestor = () if opened.ancestor is None else (opened.ancestor,)
+    for n, reference in enumerate(opened.references):
+        check_degenerate(f"reference {n}", reference, (opened.base, *ancestor))
+    for ckpt in ancestor:
+        check_degenerate("ancestor", ckpt, (opened.base,))
 
 
 def _check_own_null(opened: CaseCheckpoints, case: Case) -> None:

@@ -1,6 +1,8 @@
 from .adapters import adapter_settings as adapter_settings
 from .adapters import adapter_weights as adapter_weights
 from .config import model_config as model_config
+from .degenerate import check_degenerate as check_degenerate
+from .degenerate import degenerate as degenerate
 from .edited import delta_of as delta_of
 from .edited import read_edit as read_edit
 from .edited import write_edited as write_edited

@@ -22,6 +22,7 @@ from audit.schema import (
     Missing,
     Plan,
     Report,
+    RoleAudit,
     Skip,
     Texts,
     Timing,
@@ -57,6 +58,7 @@ class Outcomes(NamedTuple):
     validation: Validation | Missing
     attacks: Mapping[str, str]
     noticed: tuple[str, ...] = ()
+    roles_audited: tuple[RoleAudit, ...] = ()
 
 
 class Circumstances(NamedTuple):
@@ -133,6 +135,7 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         coverage=tuple((attack.family, attack.access, attack.state) for attack in attacks),
         attacks=attacks,
         limits=(*outcomes.verdict.limits, *outcomes.noticed),
+        roles_audited=tuple(_withholding(audit, mask) for audit in outcomes.roles_audited),
         reproduce=_command(circumstances.environment),
         timings=outcomes.timings,
         domain=outcomes.domain,
@@ -149,6 +152,11 @@ def _quoting(case: Case, mask: Mask) -> Case:
     if isinstance(case.edited, str):
         return case
     return case.model_copy(update={"edited": tuple(str(mask(item)) for item in case.edited)})
+
+
+def _withholding(audit: RoleAudit, mask: Mask) -> RoleAudit:
+    """A role's audit without the names of groups, which may be people."""
+    return audit.model_copy(update={"unknown": tuple(str(mask(group)) for group in audit.unknown)})
 
 
 def _withheld(failure: Failure, mask: Mask) -> str:

@@ -18,7 +18,8 @@ from audit.calibration import Behaviour, InstalledBehaviours, ProbeIdentity, Set
 from audit.case import CaseFile, OpenCase, open_case
 from audit.engine import report_builder
 from audit.engine.domain import domain_of
-from audit.judging import decide, given, judge, stand, validation
+from audit.engine.roles import ROLES, audited, taking_part
+from audit.judging import decide, given, heard, judge, stand, validation
 from audit.planning import Meter, Planned, Planner, Pricer, limited, received, unwatched
 from audit.planning import RunSettings as RunSettings
 from audit.planning import Step as Step
@@ -69,6 +70,7 @@ class Prepared(NamedTuple):
 class _Measured(NamedTuple):
     units: tuple[Unit, ...]
     failures: tuple[Failure, ...]
+    roles: Unit
 
 
 def prepare(case: AnyCase, out: Path, settings: RunSettings, bench: Bench | None = None) -> Prepared:
@@ -114,7 +116,8 @@ class Run:
     """One run in one folder."""
 
     def __init__(self, prepared: Prepared, settings: RunSettings, watch: Watch) -> None:
-        self.case, self.bench, self.planner, self.pricer, self.journal = prepared
+        self.received, self.bench, self.planner, self.pricer, self.journal = prepared
+        self.case = self.received
         self.settings, self.watch = settings, watch
         self.plan = self.planner.plan
 
@@ -132,16 +135,18 @@ class Run:
         if short := self.planner.undecidable:
             log.warning("nothing can be decided of what is left: %s", short)
         meter = Meter(self.pricer, self.pricer.prices(self.planner))
+        roles = self._audit_roles(meter)
         with meter.unit("recall"):
             recalled = check_recall(self.bench, self.case)
         with self.journal.locked():
             self.journal.begin(self.plan, self.settings.force_new)
             self._receive()
+            self.journal.finish(roles)
             self.journal.event("started", f"plan {self.plan.plan_hash}")
             if recalled.note:
                 self.journal.event("template", recalled.note)
             self.journal.event("recall", f"base {recalled.base:.4f}, {recalled.what} {recalled.against:.4f}")
-            measured = self._measure(meter)
+            measured = _Measured(*self._measure(meter), roles)
             with meter.unit("report"):
                 report = self._judged(measured, recalled)
                 self._write(report)
@@ -160,14 +165,26 @@ class Run:
         """Write down what came in, before anything is measured on it."""
         custody.mend(self.journal.out)
         root = self.case.root
-        arrivals = [custody.Arrival(role, name_of(c), as_given(c, root)) for role, c in received(self.case)]
+        arrivals = [custody.Arrival(role, name_of(c), as_given(c, root)) for role, c in received(self.received)]
         custody.receive(self.journal.out, arrivals, self.plan.code_version)
 
     def _issue(self, report: Report) -> None:
         custody.issue(self.journal.out, report.report_id, self.journal.out / manifest.NAME, self.plan.code_version)
 
+    def _audit_roles(self, meter: Meter) -> Unit:
+        """Audit who judges, and go on with those who may; what was received and planned stays as it was."""
+        key = content_key(self.plan.plan_hash, ROLES, self.settings.conditions)[:32]
+        kept = None if self.settings.force_new else self.journal.finished(key)
+        self.watch(Step("roles", "", 0, 1))
+        with meter.unit(ROLES):
+            unit = audited(self.bench, self.received, key, kept)
+        self.watch(Step("roles", "", 1, 1, finished=True))
+        self.case = taking_part(self.received, unit.roles)
+        self.planner = self.planner.on(self.case)
+        return unit
+
     # ---- measure ------------------------------------------------------------------------------------------------
-    def _measure(self, meter: Meter) -> _Measured:
+    def _measure(self, meter: Meter) -> tuple[tuple[Unit, ...], tuple[Failure, ...]]:
         running = self.planner.running
         keys = {planned.name: self._key(planned) for planned in running}
         units = {name: unit for name, key in keys.items() if (unit := self.journal.finished(key)) is not None}
@@ -194,12 +211,11 @@ class Run:
             left = meter.left(other.name for other in waiting[place + 1 :])
             done = len(units) + len(failures)
             self.watch(Step(_said(result), planned.name, done, len(running), finished=True, left=left))
-        return _Measured(tuple(units[p.name] for p in running if p.name in units), tuple(failures))
+        return tuple(units[p.name] for p in running if p.name in units), tuple(failures)
 
     def _key(self, planned: Planned) -> str:
         """Unit = probe x checkpoint x seed; also what changes the numbers without changing the plan."""
-        case, settings = self.case, self.settings
-        conditions = [settings.backend, settings.device, settings.dtype, settings.attention]
+        case, conditions = self.case, self.settings.conditions
         return content_key(self.plan.plan_hash, planned.name, case.suspect.key, case.case.seed, conditions)[:32]
 
     def _prefetch(self, waiting: list[Planned], meter: Meter) -> None:
@@ -244,29 +260,32 @@ class Run:
         ran = {p.name: ProbeIdentity(p.probe.version, p.probe.model_dump(mode="json")) for p in self.planner.running}
         behaviours = InstalledBehaviours(self.settings.package, self._behaviour)
         standing = stand(self.settings.calibrations or of_its_kind, ran, domain, behaviours.moved)
-        evidence, reached = decide(in_case, given(self.case.case), standing)
-        refused = [Skip(probe=t.probe, reason=t.reason, consequence=OPEN_QUESTION) for t in self.plan.tests if t.reason]
+        evidence, unlimited = decide(in_case, given(self.case.case), standing)
+        reached = heard(unlimited, measured.roles.roles)
+        left_out = {t.probe: t.reason for planner in (self.planner.plan, self.plan) for t in planner.tests if t.reason}
+        refused = [Skip(probe=name, reason=reason, consequence=OPEN_QUESTION) for name, reason in left_out.items()]
         skips = (*refused, *(unit.skip for unit in measured.units if unit.skip is not None))
         outcomes = report_builder.Outcomes(
             evidence=evidence,
             skips=skips,
             failures=measured.failures,
             verdict=reached,
-            timings=tuple(unit.timing for unit in measured.units),
+            timings=tuple(unit.timing for unit in (measured.roles, *measured.units)),
             domain=domain,
             calibrations=standing.uses,
             validation=validation(in_case, reached, standing),
             attacks={p.name: p.probe.attack for p in self.planner.running if p.probe.attack is not None},
             noticed=(recalled.note,) if recalled.note else (),
+            roles_audited=measured.roles.roles,
         )
         circumstances = report_builder.Circumstances(
-            exhibits=exhibits(received(self.case), self.case.root, unused_tensors),
+            exhibits=exhibits(received(self.received), self.case.root, unused_tensors),
             environment=environment(self.bench.provenance(), self._flags()),
             registered=self.journal.registered,
             created=now(),
             demo=self.settings.demo,
         )
-        return report_builder.assemble(self.case, self.plan, outcomes, circumstances)
+        return report_builder.assemble(self.received, self.plan, outcomes, circumstances)
 
     def _behaviour(self, package: str, probe: str, settings: Settings) -> Behaviour:
         """How a probe behaves on the frozen world, computed because none was stored for what is installed."""

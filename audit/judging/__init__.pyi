@@ -15,6 +15,9 @@ from .ladder import in_case_state as in_case_state
 from .ladder import reach as reach
 from .ladder import stands as stands
 from .ladder import verdict as verdict
+from .roles import heard as heard
+from .roles import remarks as remarks
+from .roles import taking_part as taking_part
 from .support import BANDS as BANDS
 from .support import EDGE as EDGE
 from .support import KNOWS as KNOWS

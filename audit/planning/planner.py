@@ -87,6 +87,10 @@ class Planner:
         """The same case planned with some tests left out."""
         return Planner(self._case, self._ops, self._package, dropped)
 
+    def on(self, case: OpenCase) -> "Planner":
+        """The same tests planned on the case as it is judged, by the roles that take part."""
+        return Planner(case, self._ops, self._package, self._dropped)
+
     @cached_property
     def probes(self) -> tuple[Planned, ...]:
         """Every probe with its row of the plan, in the order of their names."""

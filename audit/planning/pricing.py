@@ -16,7 +16,7 @@ from audit.planning import timings
 from audit.planning.planner import Fetch, Planned, Planner
 from audit.planning.settings import RunSettings
 from audit.planning.timings import Spent
-from audit.probing import SCORE
+from audit.probing import SCORE, roles_cost, roles_passes
 from audit.schema import Checkpoint, Cost, Interval, Texts
 
 ENOUGH_RUN = 0.5
@@ -45,7 +45,7 @@ class Price(NamedTuple):
 
 
 class Prices(NamedTuple):
-    """All units in their order: recall, the merged reads, every test that will run, the report."""
+    """All units in their order: the audit of roles, recall, the merged reads, every test that will run, the report."""
 
     units: tuple[Price, ...]
 
@@ -95,13 +95,17 @@ class Pricer:
     def prices(self, planner: Planner) -> Prices:
         """What this plan costs, from an empty store."""
         running = planner.running
-        units = [("recall", self._recall(planner)), ("reads", self._reads(planner, running))]
+        units = [("roles", roles_cost(self.case)), ("recall", self._recall())]
+        units += [("reads", self._reads(planner, running))]
         units += [(planned.name, planned.own) for planned in running]
         return Prices(tuple(self._price(*unit) for unit in (*units, ("report", Cost()))))
 
     # ---- passes --------------------------------------------------------------------------------------------------
-    def _recall(self, planner: Planner) -> Cost:
-        return Cost(fwd_tokens=sum(self._tokens(texts) for _, texts in self._recalled()))
+    def _recall(self) -> Cost:
+        """What the audit of roles has read is not run again, where there is a store."""
+        read = [] if self.settings.store is None else roles_passes(self.case)
+        again = [pair for pair in self._recalled() if pair not in read]
+        return Cost(fwd_tokens=sum(self._tokens(texts) for _, texts in again))
 
     def _recalled(self) -> list[tuple[Checkpoint, Texts]]:
         """The passes of :func:`audit.probing.recollection.recall`."""
@@ -117,7 +121,8 @@ class Pricer:
         fetches = planner.fetches(running)
         if self.settings.store is None:
             return Cost(fwd_tokens=sum(len(f.reads) * self._tokens(f.texts) for f in fetches), kind="upper")
-        seen = {(model.key, self.case.rows(texts).hash): set((SCORE,)) for model, texts in self._recalled()}
+        before = (*roles_passes(self.case), *self._recalled())
+        seen = {(model.key, self.case.rows(texts).hash): set((SCORE,)) for model, texts in before}
         tokens, models = 0, 1
         for fetch in fetches:
             known = seen.setdefault(self._place(fetch), set())

@@ -38,6 +38,11 @@ class RunSettings:
     max_time: float | None = None
     max_mem: int | None = None
 
+    @property
+    def conditions(self) -> list[str]:
+        """What the numbers of a run depend on beside its plan."""
+        return [self.backend, self.device, self.dtype, self.attention]
+
 
 class Step(NamedTuple):
     """One step of progress: the stage, what it is about, how many of how many are done, and whether it is.

@@ -47,6 +47,10 @@ from .probe import Probe as Probe
 from .recollection import Recall as Recall
 from .recollection import check_recall as check_recall
 from .recollection import recall as recall
+from .role_audit import audit_roles as audit_roles
+from .role_audit import never_trained as never_trained
+from .role_audit import roles_cost as roles_cost
+from .role_audit import roles_passes as roles_passes
 from .template_search import SCORE as SCORE
 from .template_search import TemplateSearch as TemplateSearch
 from .template_search import search_template as search_template

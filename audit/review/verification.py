@@ -18,7 +18,7 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from audit.calibration import stored, zoo_floors
-from audit.judging import ApplicableCalibrations, decision_rule, given, judged, restand
+from audit.judging import ApplicableCalibrations, decision_rule, given, heard, judged, restand, taking_part
 from audit.render import schema
 from audit.runs import code_version, custody, document_id, documents, manifest, run_files
 from audit.schema import EARLIER, AuditError, ExitCode, Missing, Report
@@ -237,7 +237,9 @@ def _rebuild_problems(report: Report, pages: Pages) -> Iterator[str]:
 
 def _number_problems(report: Report, standing: ApplicableCalibrations) -> Iterator[str]:
     """Does the same judging of the same numbers still give this evidence and this verdict?"""
-    again, computed_verdict = judged(report.evidence, given(report.plan.case), standing, zoo_floors())
+    case = taking_part(report.plan.case, report.roles_audited)
+    again, unlimited = judged(report.evidence, given(case), standing, zoo_floors())
+    computed_verdict = heard(unlimited, report.roles_audited)
     for stated, computed in zip(report.evidence, again, strict=True):
         if stated != computed:
             m = stated.measurement

@@ -18,7 +18,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from audit.runs import run_files
-from audit.schema import AuditError, ExitCode, Measurement, Missing, Plan, Record, Skip, Timing
+from audit.schema import AuditError, ExitCode, Measurement, Missing, Plan, Record, RoleAudit, Skip, Timing
 from audit.storage import write_atomic
 
 log = logging.getLogger(__name__)
@@ -32,13 +32,17 @@ SHOWN_DIFFERENCES = 20
 
 
 class Unit(Record):
-    """One finished unit of work: what one probe measured, or why it could not, and what that cost."""
+    """One finished unit of work: what one probe measured, or why it could not, and what that cost.
+
+    ``roles``: the records of the unit that audits who judges, which measures nothing.
+    """
 
     key: str
     probe: str
     measurements: tuple[Measurement, ...]
     skip: Skip | None = None
     timing: Timing
+    roles: tuple[RoleAudit, ...] = ()
 
 
 def now() -> str:

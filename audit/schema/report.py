@@ -86,11 +86,14 @@ class Published(Record):
 class RoleAudit(Record):
     """Was a role audited before it judges, and may it? ``because`` names the check that it failed, with the numbers.
 
-    ``unknown``: groups of which base shows no knowledge, so that nothing about them can be counted (role base).
+    ``settled`` is False where it disagrees with another role and nothing says which of them is wrong: it takes part,
+    and no verdict rests on it. ``unknown``: groups of which base shows no knowledge, so that nothing about them can be
+    counted (role base).
     """
 
     role: str
     takes_part: bool
+    settled: bool = True
     because: tuple[str, ...]
     readings: dict[str, float] = {}
     unknown: tuple[str, ...] = ()

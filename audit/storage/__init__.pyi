@@ -3,6 +3,8 @@ from .atomic import TEMP as TEMP
 from .atomic import cache_root as cache_root
 from .atomic import disk_error as disk_error
 from .atomic import write_atomic as write_atomic
+from .matrices import Plain as Plain
+from .matrices import plain_matrices as plain_matrices
 from .tensor_store import Store as Store
 from .tensor_store import read_tensors as read_tensors
 from .tensor_store import tensor_sha256 as tensor_sha256

@@ -1,0 +1,56 @@
+"""Weights that no training leaves: a matrix that is zero, constant or of integers where other roles' is not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from audit.checkpoints.edited import DELTA, edit_folders
+from audit.checkpoints.folder import weight_files
+from audit.checkpoints.location import folder_of
+from audit.schema import AuditError, Checkpoint, ExitCode
+from audit.storage import Plain, plain_matrices, safetensors_file
+
+
+def degenerate(ckpt: Checkpoint, others: Sequence[Checkpoint]) -> str:
+    """Which matrix of a checkpoint is zero, constant or of integers where some other one's is not, in words; empty
+    where there is none. Takes any role; an adapter's own matrices, which begin at zero, are not looked at."""
+    mine = _plain(ckpt)
+    if not mine:
+        return ""
+    for other in others:
+        theirs, names = _plain(other), _names(other)
+        wrong = [name for name in mine if name not in theirs and name in names]
+        if wrong:
+            more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
+            return f"tensor {wrong[0]!r} is {mine[wrong[0]]}{more}, which that of {other.source} is not"
+    return ""
+
+
+def check_degenerate(role: str, ckpt: Checkpoint, others: Sequence[Checkpoint]) -> None:
+    """AuditError (code 3) where a checkpoint is :func:`degenerate`: nothing can be held against it."""
+    if fault := degenerate(ckpt, others):
+        raise AuditError(
+            f"{role} ({ckpt.source}): {fault}: no training leaves such weights",
+            "fetch or save the checkpoint again, or leave this role out",
+            ExitCode.INTEGRITY,
+        )
+
+
+def _plain(ckpt: Checkpoint) -> dict[str, Plain]:
+    """What an edit writes counts, and what it writes over does not."""
+    found: dict[str, Plain] = {}
+    for path in weight_files(folder_of(ckpt)):
+        found |= plain_matrices(path)
+    for folder in reversed(edit_folders(ckpt)):
+        delta = folder / DELTA
+        if delta.is_file():
+            written = _header_names(delta)
+            found = {name: kind for name, kind in found.items() if name not in written} | plain_matrices(delta)
+    return found
+
+
+def _names(ckpt: Checkpoint) -> set[str]:
+    return set[str]().union(*(_header_names(path) for path in weight_files(folder_of(ckpt))))
+
+
+def _header_names(path: Path) -> set[str]:
+    return set(safetensors_file.read_header(path).entries)

@@ -1,0 +1,38 @@
+"""Who judges a case: its roles are audited before anything is measured on the suspect, once, and kept."""
+
+import logging
+import time
+
+from audit.bench import Bench
+from audit.case import OpenCase
+from audit.judging import remarks
+from audit.probing import audit_roles
+from audit.runs import Unit
+from audit.schema import RoleAudit, Timing
+
+ROLES = "roles"
+"""The name of this unit of work, beside those of the probes."""
+log = logging.getLogger(__name__)
+
+
+def audited(bench: Bench, case: OpenCase, key: str, kept: Unit | None) -> Unit:
+    """The unit of the audit of roles: the one that is kept, else a new one. AuditError (code 3) where a model that is
+    said never to have known gives outputs that are no numbers."""
+    if kept is None:
+        cpu, wall = time.process_time(), time.perf_counter()
+        records = audit_roles(bench, case)
+        timing = Timing(unit=ROLES, cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall)
+        kept = Unit(key=key, probe=ROLES, measurements=(), timing=timing, roles=records)
+    for remark in remarks(kept.roles):
+        log.warning("%s", remark)
+    return kept
+
+
+def taking_part(case: OpenCase, roles: tuple[RoleAudit, ...]) -> OpenCase:
+    """The case as it is judged: by the roles that take part, on the groups that base knows."""
+    refused = [audit.role for audit in roles if not audit.takes_part]
+    return case.without(
+        references=[int(role.split()[1]) for role in refused if role.startswith("reference ")],
+        ancestor="ancestor" in refused,
+        groups=[group for audit in roles for group in audit.unknown],
+    )

@@ -1,0 +1,56 @@
+"""Matrices of a safetensors file that training does not leave: zero, constant, or of integers. No torch, bfloat16
+included; a matrix that is none of these is known by its first elements."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, Literal
+
+import numpy as np
+from numpy import ndarray
+
+from audit.storage.safetensors_file import Entry, read_header
+
+Plain = Literal["zero", "constant", "of integers"]
+_FLOATS: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_CHUNK: Final = 1 << 16
+
+
+def plain_matrices(path: Path) -> dict[str, Plain]:
+    """Which floating-point matrices (two dimensions or more) of the file are zero, constant, or of integers."""
+    stat = path.stat()
+    return dict(_plain(path, (stat.st_size, stat.st_mtime_ns, stat.st_ino)))
+
+
+@lru_cache(maxsize=4096)
+def _plain(path: Path, stamp: tuple[int, int, int]) -> tuple[tuple[str, Plain], ...]:
+    found: list[tuple[str, Plain]] = []
+    for name, entry in sorted(read_header(path).entries.items()):
+        if entry.dtype in _FLOATS and len(entry.shape) >= 2 and min(entry.shape) > 1:
+            kind = _kind(path, entry)
+            if kind is not None:
+                found.append((name, kind))
+    return tuple(found)
+
+
+def _kind(path: Path, entry: Entry) -> Plain | None:
+    raw = np.memmap(path, dtype=_FLOATS[entry.dtype], mode="r", offset=entry.start, shape=(_count(entry),))
+    first = _values(raw[:1], entry)[0]
+    constant = integers = True
+    for start in range(0, len(raw), _CHUNK):
+        values = _values(raw[start : start + _CHUNK], entry)
+        constant = constant and bool((values == first).all())
+        integers = integers and bool((values == np.rint(values)).all())
+        if not constant and not integers:
+            return None
+    if constant:
+        return "zero" if first == 0 else "constant"
+    return "of integers"
+
+
+def _values(raw: ndarray, entry: Entry) -> ndarray:
+    """The elements as numbers; bfloat16 is the upper half of a float32."""
+    return (raw.astype("<u4") << 16).view("<f4") if entry.dtype == "BF16" else np.asarray(raw)
+
+
+def _count(entry: Entry) -> int:
+    return int(np.prod(entry.shape, dtype=np.int64))
