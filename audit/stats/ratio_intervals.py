@@ -12,7 +12,7 @@ from scipy.special import stdtrit
 
 from audit.schema import Interval
 from audit.stats import randomisation
-from audit.stats.skewed_means import FEW, Moments, fewest, moments, unhall
+from audit.stats.skewed_means import Moments, few, moments, unhall
 
 ENOUGH_PEOPLE = 6
 """From so many people on a nominal 95 % interval holds the truth in at least 90 % of draws."""
@@ -71,7 +71,7 @@ def largest_ratio_bounds(
     """Nominal 95 % interval of the largest true ratio over layers.
 
     It is at least every layer's: the lower end is the largest of lower ends that hold for all layers together (max-T by
-    random signs of whole people's residuals; with fewer than :data:`FEW` people Bonferroni). It is the ratio of one
+    random signs of whole people's residuals; with few people Bonferroni). It is the ratio of one
     layer, whichever: the upper end is the largest of single upper ends.
     """
     ratio, rest = linearised(numerator, denominator, forget)
@@ -84,7 +84,7 @@ def largest_ratio_bounds(
 def _joint(rest: ndarray, error: Moments, forget: Bool[ndarray, " person"] | None, seed: int) -> ndarray:
     """The quantile of t [layer] that no layer exceeds in all but 2.5 % of draws."""
     layers = rest.shape[1]
-    if layers == 1 or fewest(len(rest), forget) < FEW:
+    if layers == 1 or few(len(rest), forget):
         return -stdtrit(error.df, TAIL / layers)
     largest = randomisation.random_sign_t(rest, seed, forget, SIGNS).max(1)
     return np.maximum(-stdtrit(error.df, TAIL), np.quantile(largest, 1 - TAIL))

@@ -18,7 +18,9 @@ from audit.stats import randomisation
 from audit.stats.randomisation import MaxT
 
 FEW = 12
-"""With fewer people than this (on either side, where there are two) Student's t judges, else randomisations."""
+"""With fewer people than this Student's t judges, else sign flips."""
+FEW_BESIDE = 8
+"""With fewer people than this on either side of two Student's t judges, else label permutations."""
 LEAST_T = 1e-4
 """No p of Student's t is called smaller: nobody knows such tails of few people."""
 
@@ -44,18 +46,23 @@ def fewest(people: int, forget: Bool[ndarray, " person"] | None) -> int:
     return people if forget is None else int(min(forget.sum(), (~forget).sum()))
 
 
+def few(people: int, forget: Bool[ndarray, " person"] | None) -> bool:
+    """Are these so few (on either side) that Student's t judges, where there is any spread?"""
+    return fewest(people, forget) < (FEW if forget is None else FEW_BESIDE)
+
+
 def judged_by_t(groups: int, others: int) -> bool:
     """Does Student's t judge so many people (beside so many others)? Fixed by these numbers alone.
 
     One person on a side has no spread: randomisations judge, as if that person were like the others.
     """
-    return 1 < (min(groups, others) if others else groups) < FEW
+    return 1 < min(groups, others) < FEW_BESIDE if others else 1 < groups < FEW
 
 
 def moments(x: Float[ndarray, "person layer"], forget: Bool[ndarray, " person"] | None = None) -> Moments:
     """Mean over people, or forget people's less the others', with unbiased second and third cumulants.
 
-    Degrees of freedom of two sides: those of the smaller one where it has fewer than :data:`FEW`, else Welch's.
+    Degrees of freedom of two sides: those of the smaller one where it has fewer than :data:`FEW_BESIDE`, else Welch's.
     A spread below rounding is 0, as is then the skewness.
     """
     value, variance, third, spread = (np.zeros(x.shape[1]) for _ in range(4))
@@ -71,7 +78,7 @@ def moments(x: Float[ndarray, "person layer"], forget: Bool[ndarray, " person"] 
     error = np.sqrt(variance)
     skewness = np.where(flat, 0.0, third / np.where(flat, 1.0, error**3))
     welch = np.where(flat, 1.0, variance**2 / np.where(flat, 1.0, spread))
-    df = np.full(x.shape[1], max(least - 1.0, 1.0)) if least < FEW or forget is None else welch
+    df = np.full(x.shape[1], max(least - 1.0, 1.0)) if forget is None or least < FEW_BESIDE else welch
     return Moments(value, error, skewness, df)
 
 
@@ -122,9 +129,10 @@ def mean_max_t(
 ) -> MaxT:
     """Is any layer's mean (forget less others) above zero, is any below? Family-wise, at its level under skew too.
 
-    From :data:`FEW` people on: the largest corrected t among sign flips (label permutations) of plain max-T, and not
-    below Student's p of it, so that p is never below that of either. With fewer: Student's t of it, Bonferroni over
-    layers, not below :data:`LEAST_T`; without any spread not below one over the randomisations that there are.
+    From :data:`FEW` people on (:data:`FEW_BESIDE` on either side): the largest corrected t among sign flips (label
+    permutations) of plain max-T, and not below Student's p of it, so that p is never below that of either. With fewer:
+    Student's t of it, Bonferroni over layers, not below :data:`LEAST_T`; without any spread not below one over the
+    randomisations that there are.
     ``scale`` divides the contrasts of ``null_effect``.
     """
     family = randomisation.family(x, seed, forget, draws)
@@ -134,7 +142,7 @@ def mean_max_t(
     t = corrected(moment, n)
     judged = randomisation.judge(family, t.above, t.below, scale)
     p = [stdtr(moment.df, -t.above), stdtr(moment.df, t.below)]
-    if n >= FEW:
+    if not few(len(x), forget):
         return judged._replace(p=max(judged.p, float(p[0].min())), p_below=max(judged.p_below, float(p[1].min())))
     floor = np.where(moment.error > 0, LEAST_T, one_of_all(len(x), forget))
     by_side = [min(1.0, x.shape[1] * float(np.maximum(tail, floor).min())) for tail in p]

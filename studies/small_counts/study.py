@@ -25,7 +25,7 @@ SEED, DRAWS, CHUNK = 17, 10_000, 500
 PEOPLE = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 EFFECT, SPREAD = 0.3, 0.3
 """The true share that is left over people, and how much it differs between them."""
-LAYERS, LARGEST_DRAWS = 4, 1000
+LAYERS, LARGEST_DRAWS = 4, 500
 LARGEST_PEOPLE, LARGEST_SHAPES = (4, 6, 8, 12, 16, 32), ("normal", "t3", "exponential", "exponential_left", "ties")
 MOST_FALSE = 0.015
 

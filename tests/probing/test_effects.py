@@ -207,8 +207,8 @@ def test_an_interval_over_fewer_people_than_it_holds_for_is_called_unreliable() 
         (11, 0, "p: Student's t over people, corrected for skewness, Bonferroni over layers"),
         (12, 0, "p: sign flips over people, corrected for skewness, enumerated"),
         (16, 0, "p: sign flips over people, corrected for skewness"),
-        (16, 11, "p: Student's t of forget less holdout people, corrected for skewness, Bonferroni over layers"),
-        (12, 16, "p: forget/holdout labels permuted over people, corrected for skewness"),
+        (16, 7, "p: Student's t of forget less holdout people, corrected for skewness, Bonferroni over layers"),
+        (8, 16, "p: forget/holdout labels permuted over people, corrected for skewness"),
         (1, 16, "p: forget/holdout labels permuted over people, enumerated"),
     ],
 )
