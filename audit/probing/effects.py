@@ -4,7 +4,7 @@ effect = (suspect - null)/(base - null): 0 is a model that never knew, 1 is base
 is the largest effect, and the test is max-T over the same layers.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal, NamedTuple
@@ -173,12 +173,12 @@ _recorder: ContextVar[list[Recorded] | None] = ContextVar("recorder", default=No
 
 
 @contextmanager
-def recording() -> Iterator[list[Recorded]]:
+def recording() -> Generator[list[Recorded]]:
     """Keep every named panel that is assessed inside, in order."""
-    kept: list[Recorded] = []
-    token = _recorder.set(kept)
+    panels: list[Recorded] = []
+    token = _recorder.set(panels)
     try:
-        yield kept
+        yield panels
     finally:
         _recorder.reset(token)
 
@@ -273,9 +273,9 @@ def assess(panel: Panel, design: Design) -> Assessment:
     Where base does not exceed the null at any layer the value is missing: there is nothing to find.
     """
     result = _assess(panel, design)
-    kept = _recorder.get()
-    if kept is not None and design.name:
-        kept.append(Recorded(panel, design, result))
+    recorder = _recorder.get()
+    if recorder is not None and design.name:
+        recorder.append(Recorded(panel, design, result))
     return result
 
 

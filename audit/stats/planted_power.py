@@ -13,8 +13,9 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 from scipy.optimize import isotonic_regression
+from scipy.special import stdtr
 
-from audit.stats.randomisation import least_p
+from audit.stats.skewed_means import LEAST_T, corrected, fewest, judged_by_t, least_p, moments
 
 SHARES = (0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.25, 0.35, 0.5, 0.7, 1.0)
 """Doses of everybody, as shares of base's excess."""
@@ -114,26 +115,49 @@ def _noise(sources: Sequence[Noise], sizes: tuple[int, int], draws: int, rng: np
     return _Drawn(np.concatenate(people), np.concatenate(others) if m else None)
 
 
-def max_t_decision(sources: Sequence[Noise], sizes: tuple[int, int], rule: Rule, seed: int) -> Decision:
-    """The rule with its critical value of max-T computed once, in place of a randomisation test of every draw.
+class _Tested(NamedTuple):
+    """The corrected statistic and Student's p of it, of every draw and layer."""
 
-    The critical value is the upper ``alpha`` point of max-T over ``sizes`` (people, others) drawn from the centred
-    noise: with random signs, or, where others take part, with both sides drawn from one pool. Where the randomisation
-    test itself could not reach ``alpha`` with so few people, nothing is found. It is an approximation: the test of a
-    planted draw flips that draw's own values, whose tail is much the same once studentised.
+    t: Float[ndarray, "draw layer"]
+    p: Float[ndarray, "draw layer"]
+
+
+def _tested(people: People, others: Others) -> _Tested:
+    """What :func:`~audit.stats.skewed_means.mean_max_t` makes of every draw, all draws as layers of one panel."""
+    draws, n, layers = people.shape
+    both = people if others is None else np.concatenate([people, others], axis=1)
+    labels = None if others is None else np.arange(both.shape[1]) < n
+    moment = moments(both.transpose(1, 0, 2).reshape(both.shape[1], -1), labels)
+    t = corrected(moment, fewest(both.shape[1], labels)).above
+    return _Tested(t.reshape(draws, layers), stdtr(moment.df, -t).reshape(draws, layers))
+
+
+def max_t_decision(sources: Sequence[Noise], sizes: tuple[int, int], rule: Rule, seed: int) -> Decision:
+    """The rule by the test that is run, its critical value of max-T computed once in place of randomising every draw.
+
+    Where Student's t judges (few people) the decision is exact. Else the critical value is the upper ``alpha`` point of
+    max-T over ``sizes`` (people, others) drawn from the centred noise: with random signs, or, where others take part,
+    with both sides drawn from one pool; and Student's p has to be small too. Where the test could not reach ``alpha``
+    with so few people, nothing is found. It is an approximation: the test of a planted draw randomises that draw's own
+    values, whose tail is much the same once studentised.
     """
-    n, m = sizes
-    rng, draws = np.random.default_rng([seed, 1]), _draws(NULL_DRAWS, n + m, len(rule.scale))
-    level = np.inf
-    if least_p(n, m) < rule.alpha:
+    (n, m), layers = sizes, len(rule.scale)
+    few, level = judged_by_t(n, m), np.inf
+    if not few and least_p(n, m) < rule.alpha:
+        rng = np.random.default_rng([seed, 1])
         flat = [Noise(np.concatenate([x - x.mean(0) for x in (s.people, s.others) if x is not None])) for s in sources]
-        null = _noise(flat, sizes, draws, rng)
+        null = _noise(flat, sizes, _draws(NULL_DRAWS, n + m, layers), rng)
         signs = rng.choice([-1.0, 1.0], null.people.shape[:2])[:, :, None] if null.others is None else 1.0
         level = float(np.quantile(_max_t(null.people * signs, null.others), 1 - rule.alpha))
 
     def decide(people: People, others: Others) -> Bool[ndarray, " draw"]:
         effect = people.mean(1) - (others.mean(1) if rule.differenced and others is not None else 0.0)
-        return ((effect / rule.scale).max(1) >= rule.bar) & (_max_t(people, others) > level)
+        tested = _tested(people, others)
+        if few:
+            rejected = layers * np.maximum(tested.p, LEAST_T).min(1) < rule.alpha
+        else:
+            rejected = (tested.t.max(1) > level) & (tested.p.min(1) < rule.alpha)
+        return ((effect / rule.scale).max(1) >= rule.bar) & rejected
 
     return decide
 

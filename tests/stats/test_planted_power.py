@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from audit.stats import Noise, Rule, max_t_decision, planted_power, sign_flip_max_t
+from audit.stats import Noise, Rule, max_t_decision, mean_max_t, planted_power
 from audit.stats.planted_power import SHARES, counts
 
 ALPHA, POWER = 0.01, 0.8
@@ -46,14 +46,18 @@ def test_the_power_curve_rises_with_the_dose(others: int) -> None:
         assert curve[0] < 0.3 and curve[-1] == 1.0
 
 
-@pytest.mark.parametrize("dose", [0.0, 0.15, 0.25])
-def test_the_critical_value_decides_as_the_sign_flips_of_each_draw_would(dose: float) -> None:
+@pytest.mark.parametrize("dose", [0.0, 0.15, 0.25, 0.6])
+@pytest.mark.parametrize(("n", "others"), [(32, 0), (16, 16), (8, 0), (6, 9)])
+def test_planted_draws_are_decided_as_the_test_of_each_would(n: int, others: int, dose: float) -> None:
     rng = np.random.default_rng(2)
     sources = [Noise(0.4 * rng.standard_normal((64, 3)))]
-    decide = max_t_decision(sources, (32, 0), Rule(np.ones(3), -np.inf, ALPHA), 0)
-    planted = dose + 0.4 * rng.standard_normal((150, 32, 3))
-    by_flips = np.mean([sign_flip_max_t(x, seed=0, draws=999).p < ALPHA for x in planted])
-    assert decide(planted, None).mean() == pytest.approx(by_flips, abs=0.07)
+    decide = max_t_decision(sources, (n, others), Rule(np.ones(3), -np.inf, ALPHA), 0)
+    planted = dose + 0.4 * rng.standard_normal((100, n, 3))
+    held = 0.4 * rng.standard_normal((100, others, 3)) if others else None
+    labels = np.arange(n + others) < n if others else None
+    whole = planted if held is None else np.concatenate([planted, held], axis=1)
+    by_test = [mean_max_t(x, 0, labels, draws=999).p < ALPHA for x in whole]
+    assert decide(planted, held).mean() == pytest.approx(np.mean(by_test), abs=0.1)
 
 
 @pytest.mark.parametrize("others", [0, 16])
@@ -77,7 +81,7 @@ def test_a_floor_hides_what_lies_under_it_also_where_the_level_is_off_the_other_
 
 
 def test_where_no_randomisation_reaches_the_level_nothing_is_found() -> None:
-    assert least(6, 0.02) == (None, None) and least(8, 0.02).share is not None
+    assert least(16, 0.02, others=1) == (None, None) and least(16, 0.02, others=4).share is not None
 
 
 def test_a_signed_difference_counts_holdout_people() -> None:
@@ -90,7 +94,7 @@ def test_a_signed_difference_counts_holdout_people() -> None:
 
 def test_the_order_of_people_does_not_matter() -> None:
     rng = np.random.default_rng(5)
-    excess, noise, order = rng.random((16, 2)), 0.5 * rng.standard_normal((16, 2)), rng.permutation(16)
+    excess, noise, order = rng.random((16, 2)), 0.2 * rng.standard_normal((16, 2)), rng.permutation(16)
     results = []
     for x, rows in ((excess, noise), (excess[order], noise[order])):
         sources = [Noise(rows)]
