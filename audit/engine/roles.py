@@ -28,9 +28,10 @@ def audited(bench: Bench, case: OpenCase, key: str, kept: Unit | None) -> Unit:
     return kept
 
 
-def taking_part(case: OpenCase, roles: tuple[RoleAudit, ...]) -> OpenCase:
-    """The case as it is judged: by the roles that take part, on the groups that base knows."""
-    refused = [audit.role for audit in roles if not audit.takes_part]
+def taking_part(case: OpenCase, roles: tuple[RoleAudit, ...], undisputed: bool = False) -> OpenCase:
+    """The case as it is judged: by the roles that take part, on the groups that base knows. ``undisputed``: without
+    those that disagree, by which not even base's recall can be told."""
+    refused = [audit.role for audit in roles if not audit.takes_part or (undisputed and not audit.settled)]
     return case.without(
         references=[int(role.split()[1]) for role in refused if role.startswith("reference ")],
         ancestor="ancestor" in refused,

@@ -137,7 +137,7 @@ class Run:
         meter = Meter(self.pricer, self.pricer.prices(self.planner))
         roles = self._audit_roles(meter)
         with meter.unit("recall"):
-            recalled = check_recall(self.bench, self.case)
+            recalled = check_recall(self.bench, taking_part(self.received, roles.roles, undisputed=True))
         with self.journal.locked():
             self.journal.begin(self.plan, self.settings.force_new)
             self._receive()

@@ -9,7 +9,7 @@ Measured on models of known truth (``studies/kinship``): seen from another retra
 most .42 of base's path and edits of base at least .84; seen from the ancestor at most .64 and at least .89.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from itertools import combinations
 from typing import Final, NamedTuple
 
@@ -44,6 +44,11 @@ class Kinship:
     def __contains__(self, name: str) -> bool:
         return name in self._at
 
+    def without(self, names: Collection[str]) -> "Kinship":
+        """The same models without some."""
+        kept = [place for place, name in enumerate(self.names) if name not in names]
+        return Kinship(tuple(self.names[place] for place in kept), self._gram[np.ix_(kept, kept)])
+
     def inner(self, x: str, y: str, origin: str) -> float:
         """``<x - origin, y - origin>`` over all weights."""
         i, j, o = self._at[x], self._at[y], self._at[origin]
@@ -77,18 +82,23 @@ def descents(kin: Kinship) -> tuple[Mapping[str, Descent], Mapping[str, float]]:
 
     Of two references that are one model, the later takes no part.
     """
-    references = [name for name in kin.names if name.startswith("reference")]
-    found: dict[str, Descent] = {}
     readings: dict[str, float] = {}
-    for name in references:
+    found: dict[str, Descent] = {}
+    for name in _references(kin):
         readings |= _numbers(kin, name)
-        earlier = [other for other in references[: references.index(name)] if other not in found]
-        descent = _copy(kin, name, ["base", "suspect", *earlier]) or _edit(kin, name, references)
-        if descent is not None:
+        earlier = [other for other in _references(kin)[: _references(kin).index(name)] if other not in found]
+        if descent := _copy(kin, name, ["base", "suspect", *earlier]):
             found[name] = descent
-    if "ancestor" in kin and (descent := _copy(kin, "ancestor", ["base", "suspect"])):
+    kin = kin.without(found)
+    if "ancestor" in kin and (descent := _copy(kin, "ancestor", ["base", "suspect"]) or _edited_ancestor(kin)):
         found["ancestor"] = descent
+        kin = kin.without(found)
+    found |= {name: descent for name in _references(kin) if (descent := _edit(kin, name))}
     return found, readings
+
+
+def _references(kin: Kinship) -> list[str]:
+    return [name for name in kin.names if name.startswith("reference")]
 
 
 def _numbers(kin: Kinship, name: str) -> dict[str, float]:
@@ -125,18 +135,34 @@ def _own_scale(kin: Kinship, name: str, other: str) -> float:
     return min((way for way in ways if way > 0), default=0.0)
 
 
-def _edit(kin: Kinship, name: str, references: list[str]) -> Descent | None:
+def _edit(kin: Kinship, name: str) -> Descent | None:
     """Is it an edit of base? Seen from the ancestor, unless another reference shows that both were trained apart; else
-    seen from another reference that lies much further from base than it does."""
-    others = [z for z in references if z != name and kin.distance(z, name) > COPY * kin.distance(z, "base")]
-    if "ancestor" in kin:
+    seen from a reference that lies much further from base than it does. What lies nearer to base than it shows nothing.
+    """
+    others = [z for z in _references(kin) if z != name]
+    away = kin.distance(name, "base")
+    if "ancestor" in kin and kin.distance("ancestor", "base") >= away / FURTHER:
         origins = [] if _shown_apart(kin, name, others) else ["ancestor"]
     else:
-        origins = [z for z in others if kin.distance(z, "base") >= FURTHER * kin.distance(name, "base")]
+        origins = [z for z in others if kin.distance(z, "base") >= FURTHER * away]
     seen = [(kin.shared(name, "base", z), z) for z in origins]
     share, z = max(seen, default=(0.0, ""))
     if share < KIN:
         return None
+    return _from_base(z, share)
+
+
+def _edited_ancestor(kin: Kinship) -> Descent | None:
+    """Is the ancestor an edit of base? Only if several references that lie much further from base all show it."""
+    away, references = kin.distance("ancestor", "base"), _references(kin)
+    seen = [(kin.shared("ancestor", "base", z), z) for z in references if kin.distance(z, "base") >= FURTHER * away]
+    if len(references) < 2 or len(seen) < len(references) or min(seen)[0] < KIN:
+        return None
+    share, z = min(seen)
+    return _from_base(z, share)
+
+
+def _from_base(z: str, share: float) -> Descent:
     return Descent(
         f"its weights descend from base: seen from {z} it has gone {number(share)} of base's path ({KIN} or more is an "
         "edit of base; models trained apart share about a half of it)",
@@ -158,11 +184,11 @@ def unsettled(kin: Kinship, failed: Mapping[str, Descent]) -> Mapping[str, str]:
 
     Models trained apart all come from one side; only an edit goes off in a direction of its own.
     """
-    standing = [name for name in kin.names if name.startswith("reference") and name not in failed]
+    kin = kin.without(failed)
     if "ancestor" in kin:
         return {}
     found: dict[str, str] = {}
-    for x, z in combinations(standing, 2):
+    for x, z in combinations(_references(kin), 2):
         shares = kin.shared(x, "base", z), kin.shared(z, "base", x)
         if min(shares) >= KIN:
             why = (

@@ -17,6 +17,7 @@ from typing import Final
 
 from pydantic import JsonValue
 
+from audit.judging import taking_part
 from audit.schema import AuditError, Measurement, Missing, Published, Report
 from audit.wording import shown_name
 
@@ -78,7 +79,7 @@ def ours(report: Report) -> dict[str, float]:
     leak = measured.get(("forget_likelihood", "privacy_leakage"))
     if leak is not None and PUBLISHED_K in leak.statistic and not isinstance(leak.value, Missing):
         values["privleak"] = leak.value
-    null = report.plan.case.roles.null
+    null = taking_part(report.plan.case, report.roles_audited).roles.null
     retrained = null is not None and null[0] == "reference"
     return {name: value for name, value in values.items() if retrained or name not in AGAINST_RETRAINED}
 

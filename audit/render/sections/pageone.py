@@ -1,5 +1,6 @@
 """Page one, which stands alone when it is printed: the question and its propositions; the answer and its limits."""
 
+from audit.judging import taking_part
 from audit.render.sections.blocks import Block, Bullets, Code, Facts, Heading, Text
 from audit.render.sections.glance import audited, people_words
 from audit.render.sections.reference import PROPOSITIONS
@@ -22,7 +23,7 @@ def question(report: Report) -> tuple[Block, ...]:
 
 def _known(report: Report) -> str:
     """What the findings are conditional on."""
-    case = report.plan.case
+    case = taking_part(report.plan.case, report.roles_audited)
     edited = case.edited if isinstance(case.edited, str) else f"{len(case.edited)} named items"
     extent = {"all": "the whole forget set", "unknown": "an unknown part of the forget set"}.get(edited, edited)
     kin = len(case.roles.never_trained)
@@ -34,7 +35,17 @@ def _known(report: Report) -> str:
         null = f"is that of the public checkpoint before it was taught F ({checked})"
     else:
         null = "is not known: no such model was given" + (", holdout people stand in" if case.data.holdout else "")
-    return f"The suspect was edited on {extent}. Audited: {audited(report)}. The never-trained level {null}."
+    return f"The suspect was edited on {extent}. Audited: {audited(report)}. The never-trained level {null}.{_refused(report)}"
+
+
+def _refused(report: Report) -> str:
+    """How many declared references were refused, and the first reason."""
+    references = [x for x in report.roles_audited if x.role.startswith("reference")]
+    refused = [x for x in references if not x.takes_part]
+    if not refused:
+        return ""
+    declared = f"{len(references)} reference{'s' if len(references) > 1 else ''} declared, {len(refused)} refused"
+    return f" {declared}: {sentence('; '.join(refused[0].because))}"
 
 
 def conclusion(report: Report, prior_odds: float | None = None) -> tuple[Block, ...]:
