@@ -35,7 +35,8 @@ def _known(report: Report) -> str:
         null = f"is that of the public checkpoint before it was taught F ({checked})"
     else:
         null = "is not known: no such model was given" + (", holdout people stand in" if case.data.holdout else "")
-    return f"The suspect was edited on {extent}. Audited: {audited(report)}. The never-trained level {null}.{_refused(report)}"
+    level = f"The never-trained level {null}.{_refused(report)}"
+    return f"The suspect was edited on {extent}. Audited: {audited(report)}. {level}"
 
 
 def _refused(report: Report) -> str:
