@@ -15,16 +15,14 @@ def people_kept(evidence: Sequence[Evidence]) -> PeopleKept | Missing:
     """The people of a verdict: those of the sharpest measurement that shows a trace on trained rows.
 
     Outputs, states (causal, decoding) and what an attack brings back count alike. Sharpest is the test that finds the
-    fewest people known in full, then the smallest share of everybody, then the one with the most certain share. A
-    ``recovery`` measurement has no in-case trace of its own; it counts where it names somebody.
+    fewest people known in full, then the smallest share of everybody, then the one with the most certain share.
     """
     candidates: list[tuple[tuple[float, float, float], PeopleKept]] = []
     for e in evidence:
         m = e.measurement
         if m.mode != "controlled" or m.form != "trained" or m.kind not in KINDS or isinstance(m.people, Missing):
             continue
-        trace = e.outcome == "trace found" and e.direction == "above"
-        if trace or (m.kind == "recovery" and m.people.named):
+        if e.outcome == "trace found" and e.direction == "above":
             candidates.append((_bluntness(m), m.people))
     return min(candidates, key=lambda pair: pair[0])[1] if candidates else NO_TRACE
 

@@ -33,10 +33,9 @@ def test_the_sharpest_test_with_a_trace_says_who_is_known() -> None:
     assert people_kept(rows[::-1]) == shown
 
 
-def test_recovery_counts_where_it_names_somebody() -> None:
-    assert isinstance(people_kept([evidence("recovery", 0.6, 1, 0.5)]), Missing)
-    shown = people_kept([evidence("recovery", 0.6, 1, 0.5, people=people(0.5, named=("a",)))])
-    assert isinstance(shown, PeopleKept) and shown.named == ("a",)
+def test_what_an_attack_brings_back_counts_as_well() -> None:
+    shown = people_kept([evidence("recovery", 0.6, 1, 0.5), evidence("output", 0.6, 8, 0.2)])
+    assert isinstance(shown, PeopleKept) and shown.kept == 0.5
 
 
 def test_without_a_trace_nobody_is_shown() -> None:
