@@ -86,7 +86,7 @@ def _rung_by_trace(evidence: Sequence[Evidence], shares: Axes) -> Rung | None:
     side = shares.inside if word == "SUPPRESSED" else shares.in_outputs or shares.inside
     lead = _led(side or traces, "" if isinstance(axis, Missing) else axis.measurement)
     rest = [e for e in _strongest(traces) if e not in lead]
-    because = [axes_sentence(word, shares), *map(_named, (*lead, *rest))]
+    because = [*map(_named, (*lead, *rest))]
     if low := _below(evidence):
         because.append(f"elsewhere it lies below the never-trained level: {'; '.join(map(_named, low))}")
     return Rung(word, [*lead, *rest], tuple(because), "above")
@@ -209,9 +209,10 @@ def worded(reached: Reached, roles: Given, stale: str = "") -> Verdict:
     rung, evidence = reached.rung, reached.evidence
     lead = rung.basis[0].measurement if rung.basis else None
     people = some_people(rung.word, reached.people)
+    because = (axes_sentence(rung.word, reached.axes), *rung.because) if rung.word in TRACE_WORDS else rung.because
     return Verdict.model_validate(
         {
-            "word": rung.word, "because": rung.because, "direction": rung.direction, "basis": "in-case",
+            "word": rung.word, "because": because, "direction": rung.direction, "basis": "in-case",
             "strength": strength(rung.word, roles, evidence),
             "would_change": would_change(rung.word, roles, evidence, rung.direction == "below"),
             "limits": limits([e.measurement for e in rung.basis], unheard(evidence), roles, stale=stale),
