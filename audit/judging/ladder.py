@@ -8,9 +8,6 @@ likelihood ratio and no error rate. :mod:`audit.judging.axes` holds the two axes
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
-import numpy as np
-
-from audit import stats
 from audit.calibration import InCaseState
 from audit.judging.axes import Axes, axes, is_trace, trusted
 from audit.judging.explain import Given
@@ -27,7 +24,7 @@ from audit.judging.reasons import (
     unheard,
     would_change,
 )
-from audit.judging.silence import STATES, Silence, limit_sentence, settled, silence
+from audit.judging.silence import STATES, Silence, by_chance, limit_sentence, settled, silence
 from audit.schema import ALPHA, EFFECT_KINDS, Evidence, Missing, PeopleKept, Verdict, VerdictWord
 
 ALL_ROLES: Final = Given(references=2, ancestor=True, holdout=True)
@@ -123,9 +120,7 @@ def beyond_chance(forms: Sequence[Evidence]) -> list[Evidence]:
 
     All tests of forms held out of the edit are one family, adjusted by Holm (1979).
     """
-    tested = [(id(e), p) for e in forms if isinstance(p := e.measurement.p, float)]
-    adjusted = stats.holm(np.array([p for _, p in tested], float))
-    chance = {name for (name, _), p in zip(tested, adjusted, strict=True) if p >= ALPHA}
+    chance = by_chance(forms, ALPHA)
     return [e for e in forms if is_trace(e) and id(e) not in chance]
 
 
