@@ -8,9 +8,6 @@ likelihood ratio and no error rate. :mod:`audit.judging.axes` holds the two axes
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
-import numpy as np
-
-from audit import stats
 from audit.calibration import InCaseState
 from audit.judging.axes import Axes, axes, is_trace, trusted
 from audit.judging.explain import Given
@@ -27,7 +24,7 @@ from audit.judging.reasons import (
     unheard,
     would_change,
 )
-from audit.judging.silence import STATES, Silence, limit_sentence, settled, silence
+from audit.judging.silence import STATES, Silence, by_chance, limit_sentence, settled, silence
 from audit.schema import ALPHA, EFFECT_KINDS, Evidence, Missing, PeopleKept, Verdict, VerdictWord
 
 ALL_ROLES: Final = Given(references=2, ancestor=True, holdout=True)
@@ -86,7 +83,7 @@ def _rung_by_trace(evidence: Sequence[Evidence], shares: Axes) -> Rung | None:
     side = shares.inside if word == "SUPPRESSED" else shares.in_outputs or shares.inside
     lead = _led(side or traces, "" if isinstance(axis, Missing) else axis.measurement)
     rest = [e for e in _strongest(traces) if e not in lead]
-    because = [axes_sentence(word, shares), *map(_named, (*lead, *rest))]
+    because = [*map(_named, (*lead, *rest))]
     if low := _below(evidence):
         because.append(f"elsewhere it lies below the never-trained level: {'; '.join(map(_named, low))}")
     return Rung(word, [*lead, *rest], tuple(because), "above")
@@ -123,9 +120,7 @@ def beyond_chance(forms: Sequence[Evidence]) -> list[Evidence]:
 
     All tests of forms held out of the edit are one family, adjusted by Holm (1979).
     """
-    tested = [(id(e), p) for e in forms if isinstance(p := e.measurement.p, float)]
-    adjusted = stats.holm(np.array([p for _, p in tested], float))
-    chance = {name for (name, _), p in zip(tested, adjusted, strict=True) if p >= ALPHA}
+    chance = by_chance(forms, ALPHA)
     return [e for e in forms if is_trace(e) and id(e) not in chance]
 
 
@@ -209,9 +204,10 @@ def worded(reached: Reached, roles: Given, stale: str = "") -> Verdict:
     rung, evidence = reached.rung, reached.evidence
     lead = rung.basis[0].measurement if rung.basis else None
     people = some_people(rung.word, reached.people)
+    because = (axes_sentence(rung.word, reached.axes), *rung.because) if rung.word in TRACE_WORDS else rung.because
     return Verdict.model_validate(
         {
-            "word": rung.word, "because": rung.because, "direction": rung.direction, "basis": "in-case",
+            "word": rung.word, "because": because, "direction": rung.direction, "basis": "in-case",
             "strength": strength(rung.word, roles, evidence),
             "would_change": would_change(rung.word, roles, evidence, rung.direction == "below"),
             "limits": limits([e.measurement for e in rung.basis], unheard(evidence), roles, stale=stale),

@@ -22,10 +22,15 @@ EVERY_KIND = (*EFFECT_KINDS, "recovery")
 def settled(evidence: Sequence[Evidence]) -> list[Evidence]:
     """The evidence with hints settled: of all sharp tests together, one is a hint only if Holm leaves it one."""
     family = [e for e in trusted(evidence, EVERY_KIND) if is_sharp(e.measurement)]
+    chance = by_chance(family, HINT_ALPHA)
+    return [_no_hint(e, len(family)) if e.status == "hint" and id(e) in chance else e for e in evidence]
+
+
+def by_chance(family: Sequence[Evidence], alpha: float) -> set[int]:
+    """Which tests of a family (by ``id``) have no p below ``alpha`` any more when adjusted together by Holm (1979)."""
     tested = [(id(e), p) for e in family if isinstance(p := e.measurement.p, float)]
     adjusted = stats.holm(np.array([p for _, p in tested], float))
-    chance = {name for (name, _), p in zip(tested, adjusted, strict=True) if p >= HINT_ALPHA}
-    return [_no_hint(e, len(tested)) if e.status == "hint" and id(e) in chance else e for e in evidence]
+    return {name for (name, _), p in zip(tested, adjusted, strict=True) if p >= alpha}
 
 
 def _no_hint(evidence: Evidence, tests: int) -> Evidence:
