@@ -44,7 +44,8 @@ def _plain(ckpt: Checkpoint) -> dict[str, Plain]:
         delta = folder / DELTA
         if delta.is_file():
             written = _header_names(delta)
-            found = {name: kind for name, kind in found.items() if name not in written} | plain_matrices(delta)
+            kept: dict[str, Plain] = {name: found[name] for name in found if name not in written}
+            found = kept | plain_matrices(delta)
     return found
 
 

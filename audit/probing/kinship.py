@@ -77,7 +77,7 @@ class Descent(NamedTuple):
     of: str = ""
 
 
-def descents(kin: Kinship) -> tuple[Mapping[str, Descent], Mapping[str, float]]:
+def descents(kin: Kinship) -> tuple[dict[str, Descent], dict[str, float]]:
     """What each reference (and the ancestor) descends from that it must not, and the numbers by name.
 
     Of two references that are one model, the later takes no part.
