@@ -12,7 +12,7 @@ from audit.calibration import InCaseState
 from audit.judging.axes import Axes, axes, is_trace, trusted
 from audit.judging.explain import Given
 from audit.judging.in_case import blindness
-from audit.judging.kept_people import people_kept, told
+from audit.judging.kept_people import people_kept, told, witnessed
 from audit.judging.reasons import (
     CONSISTENT,
     TRACE_WORDS,
@@ -24,7 +24,7 @@ from audit.judging.reasons import (
     unheard,
     would_change,
 )
-from audit.judging.silence import STATES, Silence, by_chance, limit_sentence, settled, silence
+from audit.judging.silence import EVERY_KIND, STATES, Silence, by_chance, limit_sentence, settled, silence
 from audit.schema import ALPHA, EFFECT_KINDS, Evidence, Missing, PeopleKept, Verdict, VerdictWord
 
 ALL_ROLES: Final = Given(references=2, ancestor=True, holdout=True)
@@ -87,6 +87,26 @@ def _rung_by_trace(evidence: Sequence[Evidence], shares: Axes) -> Rung | None:
     if low := _below(evidence):
         because.append(f"elsewhere it lies below the never-trained level: {'; '.join(map(_named, low))}")
     return Rung(word, [*lead, *rest], tuple(because), "above")
+
+
+def _rung_by_people(evidence: Sequence[Evidence]) -> Rung | None:
+    """PARTIAL by a few people: too few for a trace in the mean, and named by two kinds of evidence."""
+    people = witnessed(evidence)
+    if people is None:
+        return None
+    names = set(people.named)
+    telling = [e for e in trusted(evidence, EVERY_KIND) if _names(e) & names]
+    why = (
+        f"{len(names)} of {people.of} people stand out in two kinds of evidence, each with a false discovery rate of "
+        f"{people.fdr:.0%} against people whom nobody knew; the mean over all people shows no trace"
+    )
+    order = sorted(telling, key=lambda e: -len(_names(e) & names))
+    return Rung("PARTIAL", order, (why, *map(_named, order)), "above")
+
+
+def _names(evidence: Evidence) -> set[str]:
+    people = evidence.measurement.people
+    return set() if isinstance(people, Missing) else set(people.named)
 
 
 def _below(evidence: Sequence[Evidence]) -> list[Evidence]:
@@ -186,7 +206,7 @@ def reach(evidence: Sequence[Evidence], roles: Given) -> Reached:
     final = settled(evidence)
     shares = axes(final)
     rung = (
-        _rung_by_gate(final) or _rung_by_trace(final, shares) or _rung_by_depth(final)
+        _rung_by_gate(final) or _rung_by_trace(final, shares) or _rung_by_people(final) or _rung_by_depth(final)
         or _rung_by_silence(final, roles)
     )  # fmt: skip
     return Reached(rung, shares, tuple(final), people_kept(final))
@@ -244,6 +264,8 @@ def in_case_state(evidence: Sequence[Evidence], above: Collection[tuple[str, str
         return "shown" if word in TRACE_WORDS else "unreadable"
     low = is_below(final)
     if shares.in_outputs or shares.is_intact or shares.recovered or (low and shares.inside):
+        return "shown"
+    if witnessed(final) is not None:
         return "shown"
     if low:
         return "below"

@@ -113,6 +113,7 @@ class Naming(NamedTuple):
     scale: MeasurementScale
     form: Form = "trained"
     mode: Literal["controlled", "paper"] = "controlled"
+    witness: Kind | None = None
 
     @property
     def key(self) -> str:
@@ -124,7 +125,8 @@ def blank(naming: Naming, reason: str, n: Count, people: int, seed: int) -> Meas
     """A measurement without numbers, and the reason; :meth:`Assessment.onto` fills it."""
     missing = Missing(missing=reason)
     return Measurement(
-        probe=naming.probe, name=naming.name, kind=naming.kind, mode=naming.mode, form=naming.form,
+        probe=naming.probe, name=naming.name, kind=naming.kind, witness=naming.witness, mode=naming.mode,
+        form=naming.form,
         statistic=naming.statistic, value=missing, unit=naming.unit, scale=naming.scale, ci95=missing, n=n,
         unit_of_replication="person", units=people, seed=seed, p=missing, p_below=missing, null=missing,
         positive_control=missing, floor=missing, items=missing,
