@@ -96,8 +96,8 @@ class Score(Record):
         if isinstance(overall, Overall):
             overall = Overall(value=_rounded(overall.value), ci95=_interval(overall.ci95), floor=_number(overall.floor))
         return cls(
-            probe=m.probe, name=m.name, kind=m.kind, witness=m.witness, mode=m.mode, form=m.form, value=_number(m.value),
-            ci95=_interval(m.ci95), p=_number(m.p), p_below=_number(m.p_below), floor=_number(m.floor),
+            probe=m.probe, name=m.name, kind=m.kind, witness=m.witness, mode=m.mode, form=m.form,
+            value=_number(m.value), ci95=_interval(m.ci95), p=_number(m.p), p_below=_number(m.p_below), floor=_number(m.floor),
             overall=overall, units=m.units,
             control_found=not isinstance(m.positive_control, Missing) and m.positive_control.found,
             readings={name: _rounded(value) for name, value in m.readings.items()},
@@ -109,7 +109,8 @@ class Score(Record):
         """The measurement again, as far as a judge needs it: curves, tables, words and costs are gone."""
         absent = Missing(missing="a score keeps numbers only")
         return Measurement(
-            probe=self.probe, name=self.name, kind=self.kind, witness=self.witness, mode=self.mode, form=self.form, statistic=self.name,
+            probe=self.probe, name=self.name, kind=self.kind, witness=self.witness, mode=self.mode, form=self.form,
+            statistic=self.name,
             value=self.value, unit="", scale=self.scale, ci95=self.ci95, n=Count(scored=self.units),
             unit_of_replication="", units=self.units, seed=0, p=self.p, p_below=self.p_below, null=absent,
             positive_control=Control(value=float(self.control_found), ci95=absent, found=self.control_found),

@@ -133,9 +133,10 @@ class Measurement(Record):
     back under an attack, on the effect scale) enter the verdict, ``context`` never does. ``p`` is for *above* the null,
     ``p_below`` for below it. ``floor`` is the same effect for one unaudited reference against another. A gate's
     ``value`` is the suspect's statistic over base's. ``power`` is what the test would find here, ``people`` whom it
-    finds. ``witness`` says which kind of evidence it is where it is no second witness beside that kind: what a model says
-    when its weights are rounded is what it says. ``form`` says which rows it reads: the verdict rests on ``trained`` rows, held-out forms are measurements of
-    their own. A causal ``value`` that is missing says why no layer is eligible.
+    finds. ``witness`` says as which kind of evidence it counts where it is no witness of its own: what a model says
+    when its weights are rounded is still what it says. ``form`` says which rows it reads: the verdict rests on
+    ``trained`` rows, held-out forms are measurements of their own. A causal ``value`` that is missing says why no layer
+    is eligible.
     """
 
     probe: str
