@@ -97,7 +97,8 @@ class Score(Record):
             overall = Overall(value=_rounded(overall.value), ci95=_interval(overall.ci95), floor=_number(overall.floor))
         return cls(
             probe=m.probe, name=m.name, kind=m.kind, witness=m.witness, mode=m.mode, form=m.form,
-            value=_number(m.value), ci95=_interval(m.ci95), p=_number(m.p), p_below=_number(m.p_below), floor=_number(m.floor),
+            value=_number(m.value), ci95=_interval(m.ci95), p=_number(m.p), p_below=_number(m.p_below),
+            floor=_number(m.floor),
             overall=overall, units=m.units,
             control_found=not isinstance(m.positive_control, Missing) and m.positive_control.found,
             readings={name: _rounded(value) for name, value in m.readings.items()},
