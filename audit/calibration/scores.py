@@ -60,6 +60,11 @@ def _people(people: PeopleKept | Missing, names: Mapping[str, str]) -> PeopleKep
     return people.model_copy(update={**rounded, "log10_ratio": _rounded(people.log10_ratio), "named": listed})
 
 
+def _enters(measurement: Measurement) -> bool:
+    """May the measurement enter a verdict by itself? Of others nobody asks what they would find."""
+    return measurement.kind != "context" and measurement.form == "trained" and measurement.mode == "controlled"
+
+
 NOT_SCORED = Missing(missing="not scored")
 
 
@@ -103,7 +108,8 @@ class Score(Record):
             control_found=not isinstance(m.positive_control, Missing) and m.positive_control.found,
             readings={name: _rounded(value) for name, value in m.readings.items()},
             scale=m.scale,
-            power=_power(m.power), people=_people(m.people, names or {}),
+            power=_power(m.power) if _enters(m) else NOT_SCORED,
+            people=_people(m.people, names or {}) if _enters(m) else NOT_SCORED,
         )  # fmt: skip
 
     def restored(self) -> Measurement:
