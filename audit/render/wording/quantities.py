@@ -68,9 +68,9 @@ def layered(m: Measurement) -> bool:
 def judged_reading(e: Evidence) -> Reading:
     """The number by which a finding was judged: an in-case trace, a hint or a reading within its floor by the largest
     over layers; silence, doubt, a level below and whatever a calibration judged by the overall effect."""
-    whole = overall_reading(e.measurement)
+    overall = overall_reading(e.measurement)
     by_largest = e.basis == "in-case" and e.status in ("trace", "hint", "within_floor", "listed", "blind")
-    return own_reading(e.measurement) if whole is None or by_largest else whole
+    return own_reading(e.measurement) if overall is None or by_largest else overall
 
 
 # ---- what decides -----------------------------------------------------------------------------------------------
