@@ -40,8 +40,8 @@ def witnessed(evidence: Sequence[Evidence]) -> PeopleKept | None:
             kind = e.measurement.witness or e.measurement.kind
             by_kind.setdefault(_STATES.get(kind, kind), set()).update(people.named)
             telling.append(people)
-    named = {name for names in by_kind.values() for name in names}
-    sure = {name for name in named if sum(name in names for names in by_kind.values()) >= WITNESSES}
+    candidates = {name for names in by_kind.values() for name in names}
+    sure = {name for name in candidates if sum(name in names for names in by_kind.values()) >= WITNESSES}
     if not sure:
         return None
     best = max(telling, key=lambda people: (len(sure & set(people.named)), people.log10_ratio))
@@ -78,7 +78,7 @@ def _bluntness(measurement: Measurement) -> tuple[float, float, float]:
     return fewest, share, width
 
 
-def told(people: PeopleKept) -> str:
+def count_words(people: PeopleKept) -> str:
     """``16 of 32 people``, with its interval where that is wider; ``about 10 % of it in 28 to 32 of 32 people`` where
     part of it, known of all, is likelier than all of it, known of some."""
     count = round(people.kept * people.of)

@@ -12,7 +12,7 @@ from audit.calibration import InCaseState
 from audit.judging.axes import Axes, axes, is_trace, trusted
 from audit.judging.explain import Given
 from audit.judging.in_case import blindness
-from audit.judging.kept_people import people_kept, told, witnessed
+from audit.judging.kept_people import count_words, people_kept, witnessed
 from audit.judging.reasons import (
     CONSISTENT,
     TRACE_WORDS,
@@ -67,8 +67,8 @@ def _rung_by_gate(evidence: Sequence[Evidence]) -> Rung | None:
     if broken:
         return Rung("INVALID", broken, tuple(_named(e) for e in broken))
     if not any(e.status == "gate_passed" for e in gates):
-        why = "; ".join(_named(e) for e in gates) or "no utility gate was measured"
-        because = f"nothing says that the suspect is usable at all: {why}"
+        reason = "; ".join(_named(e) for e in gates) or "no utility gate was measured"
+        because = f"nothing says that the suspect is usable at all: {reason}"
         return Rung("INCONCLUSIVE", [], (because,), reason="no utility gate")
     return None
 
@@ -96,12 +96,12 @@ def _rung_by_people(evidence: Sequence[Evidence]) -> Rung | None:
         return None
     names = set(people.named)
     telling = [e for e in trusted(evidence, EVERY_KIND) if _names(e) & names]
-    why = (
+    reason = (
         f"{len(names)} of {people.of} people stand out in two kinds of evidence, each with a false discovery rate of "
         f"{people.fdr:.0%} against people whom nobody knew; the mean over all people shows no trace"
     )
     order = sorted(telling, key=lambda e: -len(_names(e) & names))
-    return Rung("PARTIAL", order, (why, *map(_named, order)), "above")
+    return Rung("PARTIAL", order, (reason, *map(_named, order)), "above")
 
 
 def _names(evidence: Evidence) -> set[str]:
@@ -122,11 +122,11 @@ def _rung_by_depth(evidence: Sequence[Evidence]) -> Rung | None:
     low = _below(evidence)
     if not low:
         return None
-    why = (
+    reason = (
         "the suspect lies below the level of a model that never knew: over-suppressed, which is a finding of its own "
         "and not what a model that never knew looks like; no trace was found beside it"
     )
-    return Rung("INCONCLUSIVE", low, (why, *map(_named, low)), "below", "over-suppressed")
+    return Rung("INCONCLUSIVE", low, (reason, *map(_named, low)), "below", "over-suppressed")
 
 
 def held_out(evidence: Sequence[Evidence]) -> list[Evidence]:
@@ -147,15 +147,15 @@ def beyond_chance(forms: Sequence[Evidence]) -> list[Evidence]:
 def _rung_by_silence(evidence: Sequence[Evidence], roles: Given) -> Rung:
     if not roles.null:
         shows = "only holdout people show" if roles.holdout else "nothing shows"
-        why = f"no reference and no ancestor: {shows} the level of a model that never knew, so silence says little"
-        return Rung("INCONCLUSIVE", [], (why,), reason="no model that never knew was given")
+        reason = f"no reference and no ancestor: {shows} the level of a model that never knew, so silence says little"
+        return Rung("INCONCLUSIVE", [], (reason,), reason="no model that never knew was given")
     state = silence(evidence)
     if not state.holds:
         return _undecided(evidence, state)
     elsewhere = beyond_chance(held_out(evidence))
     if elsewhere:
-        why = "no trace on the rows that the edit was told to forget, but one on forms held out of it"
-        return Rung("PARTIAL", _strongest(elsewhere), (why, *(_named(e) for e in elsewhere)), "above")
+        reason = "no trace on the rows that the edit was told to forget, but one on forms held out of it"
+        return Rung("PARTIAL", _strongest(elsewhere), (reason, *(_named(e) for e in elsewhere)), "above")
     chance = [e for e in held_out(evidence) if is_trace(e)]
     chances = [f"{_named(e)}; no more than chance among the tests of held-out forms (Holm)" for e in chance]
     lead = [e for e in state.quiet if e.measurement.kind in STATES] or state.quiet
@@ -216,7 +216,7 @@ def some_people(word: VerdictWord, people: PeopleKept | Missing) -> str:
     """``16 of 32 people are known``, where all is known of some people; empty otherwise."""
     if word not in ("PARTIAL", "SUPPRESSED") or isinstance(people, Missing) or not is_of_some(people):
         return ""
-    return f"{told(people)} are known"
+    return f"{count_words(people)} are known"
 
 
 def worded(reached: Reached, roles: Given, stale: str = "") -> Verdict:

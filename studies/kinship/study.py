@@ -17,10 +17,9 @@ import torch
 from numpy import ndarray
 from safetensors.torch import load_file
 
-from audit.probing.kinship import Kinship, descents, unsettled
+from audit.probing import Kinship, descents, unsettled
 from audit.storage import cache_root, write_atomic
-from audit.zoo import builder, population, recipes
-from audit.zoo.members import draw
+from audit.zoo import builder, draw, population, recipes
 from studies.provenance import stamp
 
 HERE = Path(__file__).parent
@@ -48,9 +47,9 @@ def worlds(root: Path) -> Iterator[World]:
     zoos += [(str(w), population(draw(w)).zoo, w) for w in WORLDS]
     for name, zoo, seed in zoos:
         folders = {plan.name: builder.folder_of(zoo, seed, root, plan.name) for plan in zoo.plans}
-        there = {model: folder for model, folder in folders.items() if (folder / "model.safetensors").is_file()}
-        if {"ancestor", "base", CLEAN_SUSPECT, *PAIR} <= set(there):
-            yield _world(name, there)
+        finished = {model: folder for model, folder in folders.items() if (folder / "model.safetensors").is_file()}
+        if {"ancestor", "base", CLEAN_SUSPECT, *PAIR} <= set(finished):
+            yield _world(name, finished)
 
 
 def _world(name: str, folders: Mapping[str, Path]) -> World:
@@ -97,8 +96,8 @@ def outcomes(world: World) -> Iterator[tuple[str, str, str]]:
                 parts |= {"ancestor": "ancestor"} if ancestor else {}
                 kin = world.kinship(parts)
                 failed = descents(kin)[0]
-                told = "unsettled" if unsettled(kin, failed) else "accepted"
-                outcome = "refused" if "reference 0" in failed else told
+                standing = "unsettled" if unsettled(kin, failed) else "accepted"
+                outcome = "refused" if "reference 0" in failed else standing
                 outcome += ", and the genuine one refused" if set(failed) - {"reference 0"} else ""
                 beside = "beside a genuine reference" if pair else "alone"
                 yield kind, f"{beside}, {'with' if ancestor else 'without'} ancestor", outcome

@@ -2,7 +2,7 @@
 
 import pytest
 
-from audit.judging import judge, people_kept, told
+from audit.judging import count_words, judge, people_kept
 from audit.schema import Evidence, Interval, Kind, Missing, PeopleKept, Power
 from tests.judging.test_judging import measured
 
@@ -56,4 +56,4 @@ def test_without_a_trace_nobody_is_shown() -> None:
     ],
 )
 def test_people_are_told_as_a_count(given: PeopleKept, words: str) -> None:
-    assert told(given) == words
+    assert count_words(given) == words
