@@ -321,6 +321,7 @@ def _assess(panel: Panel, design: Design) -> Assessment:
             kind=_randomised(unlike),
             quantiles=stats.quantile_summary(tested.null_effect),
             n=len(tested.null_effect),
+            least_p=stats.least_p(len(gap.forget), unlike, design.draws, len(usable)),
         ),
         control=_control(base_excess, scale, pair, design),
         floor=max(floors) if floors else NO_FLOOR,
