@@ -307,7 +307,8 @@ def _assess(panel: Panel, design: Design) -> Assessment:
     others = [floor.minus(panel.null).at(usable) for floor in panel.floors]
     spread = [_value(other, design) for other in others]
     floors = [float((gaps / scale).max()) for gaps in spread]
-    gaps = Gaps(gap, base_excess, tuple(others), scale, design.differenced, design.shared, panel.names)
+    shared = design.shared, panel.names, design.draws
+    gaps = Gaps(gap, base_excess, tuple(others), scale, design.differenced, *shared)
     return Assessment(
         value=float(effects.max()),
         ci95=_widened(

@@ -43,7 +43,7 @@ class GroupTest(NamedTuple):
 
     def __str__(self) -> str:
         """Why it cannot decide, and what would suffice."""
-        if 1 / (self.draws + 1) >= ALPHA:
+        if self.least_p == 1 / (self.draws + 1):
             return f"{self.draws} draws cannot give a p below {ALPHA}: raise `permutations`"
         beside = f" and {_groups(self.others, 'holdout')}" if self.others else ""
         unmatched = f" ({self.unmatched} more have no item with alternates)" if self.unmatched else ""
