@@ -43,8 +43,8 @@ def unit(text: str) -> str:
 
 
 def least_p(m: Measurement) -> float:
-    """The smallest p that the test of a measurement allows: as recorded, else of k draws (k + 1 with the data), or of the
-    2^n signs of n."""
+    """The smallest p that the test of a measurement allows: as recorded, else of k draws (k + 1 with the data), or of
+    the 2^n signs of n."""
     if isinstance(m.null, Missing):
         return 2.0**-m.units if m.units else 0.0
     return m.null.least_p if isinstance(m.null.least_p, float) else 1 / (m.null.n + 1)
