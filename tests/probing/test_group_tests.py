@@ -24,6 +24,15 @@ def test_least_p_beside_holdout_people_is_what_the_clearest_data_reach(people: i
     assert stats.least_p(people, others) == pytest.approx(stats.mean_max_t(clearest, 0, labels).p)
 
 
+@pytest.mark.parametrize("people", [2, 3, 4, 6, 13])
+@pytest.mark.parametrize("spread", [1e-5, 1e-4, 1e-3])
+def test_no_rounding_takes_an_enumerated_p_below_one_over_its_randomisations(people: int, spread: float) -> None:
+    """Beside one holdout person, who has no spread, the statistic is huge and its variance a small difference."""
+    clearest = np.concatenate([np.linspace(5, 5 + spread, people), [0.0]])[:, None]
+    judged = stats.mean_max_t(clearest, 0, np.arange(people + 1) < people)
+    assert judged.p == pytest.approx(1 / (people + 1)) == stats.least_p(people, 1)
+
+
 def test_drawn_randomisations_reach_no_less_than_their_number_allows() -> None:
     assert stats.least_p(30, 0, 99) == 1 / 100 and stats.least_p(30, 30, 9999) == 1e-4
 
