@@ -71,13 +71,15 @@ def _judge_gate(measurement: Measurement) -> Evidence:
 
 def too_few(measurement: Measurement) -> str:
     """Why no p of this measurement can decide anything, because of how few groups there are; empty where one can."""
-    null = measurement.null
-    if isinstance(null, Missing) or 1 / null.n < ALPHA:
+    null, units = measurement.null, f"{measurement.units} {measurement.unit_of_replication} units"
+    if isinstance(null, Missing):
         return ""
-    return (
-        f"too few groups: {measurement.units} {measurement.unit_of_replication} units allow {null.n} randomisations, "
-        f"so that p cannot be below {1 / null.n:.2g}, and less than {ALPHA} is asked"
-    )
+    randomised = isinstance(null.least_p, Missing) or null.least_p >= 1 / (null.n + 1)
+    least = 1 / null.n if isinstance(null.least_p, Missing) else null.least_p
+    if least < ALPHA:
+        return ""
+    allowed = f"{units} allow {null.n} randomisations" if randomised else f"{units} are judged at many layers"
+    return f"too few groups: {allowed}, so that p cannot be below {least:.2g}, and less than {ALPHA} is asked"
 
 
 def blindness(measurement: Measurement) -> str | None:

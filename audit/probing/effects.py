@@ -307,7 +307,8 @@ def _assess(panel: Panel, design: Design) -> Assessment:
     others = [floor.minus(panel.null).at(usable) for floor in panel.floors]
     spread = [_value(other, design) for other in others]
     floors = [float((gaps / scale).max()) for gaps in spread]
-    gaps = Gaps(gap, base_excess, tuple(others), scale, design.differenced, design.shared, panel.names)
+    shared = design.shared, panel.names, design.draws
+    gaps = Gaps(gap, base_excess, tuple(others), scale, design.differenced, *shared)
     return Assessment(
         value=float(effects.max()),
         ci95=_widened(
@@ -321,6 +322,7 @@ def _assess(panel: Panel, design: Design) -> Assessment:
             kind=_randomised(unlike),
             quantiles=stats.quantile_summary(tested.null_effect),
             n=len(tested.null_effect),
+            least_p=stats.least_p(len(gap.forget), unlike, design.draws, len(usable)),
         ),
         control=_control(base_excess, scale, pair, design),
         floor=max(floors) if floors else NO_FLOOR,

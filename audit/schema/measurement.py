@@ -29,11 +29,16 @@ class Count(Record):
 
 
 class Null(Record):
-    """The same statistic where the knowledge is absent: 101 quantiles (0..100 %) and how many draws they summarise."""
+    """The same statistic where the knowledge is absent: 101 quantiles (0..100 %) and how many draws they summarise.
+
+    ``least_p`` is the smallest p that the test can reach with so many units: where Student's t judges a few of them it
+    is not one over the draws. Where it is missing, it is.
+    """
 
     kind: str
     quantiles: tuple[float, ...]
     n: int
+    least_p: Number = Missing(missing="one over the draws")
 
 
 class Control(Record):

@@ -157,6 +157,8 @@ def one_of_all(people: int, forget: Bool[ndarray, " person"] | None) -> float:
     return 1 / (2**people if forget is None else comb(people, int(forget.sum())))
 
 
-def least_p(groups: int, others: int, draws: int = 9999) -> float:
-    """The smallest p that :func:`mean_max_t` can reach on one layer, for ``groups`` people beside ``others``."""
-    return LEAST_T if judged_by_t(groups, others) else randomisation.least_p(groups, others, draws)
+def least_p(groups: int, others: int, draws: int = 9999, layers: int = 1) -> float:
+    """The smallest p that :func:`mean_max_t` can reach on so many layers, for ``groups`` people beside ``others``."""
+    if judged_by_t(groups, others):
+        return min(1.0, layers * LEAST_T)
+    return randomisation.least_p(groups, others, draws)

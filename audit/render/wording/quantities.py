@@ -123,7 +123,7 @@ def _line(e: Evidence) -> Line:
 # ---- blind ------------------------------------------------------------------------------------------------------
 def too_few(m: Measurement) -> bool:
     """Can no p of this test be small enough to decide, with so few units?"""
-    return not isinstance(m.null, Missing) and 1 / m.null.n >= ALPHA
+    return not isinstance(m.null, Missing) and least(m) >= ALPHA
 
 
 def blindness(m: Measurement) -> str:
@@ -192,8 +192,9 @@ def silence_worth(m: Measurement) -> str:
 
 
 def least(m: Measurement) -> float:
-    """The smallest p that the exact randomisations allow: one in all of them."""
-    return least_p(m) if isinstance(m.null, Missing) else 1 / m.null.n
+    """The smallest p that the test allows: what is recorded, else one in all of the exact randomisations."""
+    recorded = not isinstance(m.null, Missing) and isinstance(m.null.least_p, float)
+    return least_p(m) if recorded or isinstance(m.null, Missing) else 1 / m.null.n
 
 
 def judged_shown(e: Evidence) -> tuple[str, str]:
