@@ -117,7 +117,7 @@ def shares(world: World) -> Iterator[tuple[str, str, float]]:
 
 def main() -> None:
     """Count, and write the results."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--models", type=Path, default=cache_root() / "zoo")
     args = parser.parse_args()
     counted: defaultdict[str, Counter[str]] = defaultdict(Counter)
