@@ -1,4 +1,4 @@
-"""Who is known: the people of the sharpest measurement that shows a trace, and their number in words.
+"""Who is known: the people of a measurement that shows a trace, and their number in words.
 
 A few people whom the mean does not see are believed where two kinds of evidence, independent of one another, name the
 same ones: what the model says, what its states hold, what a lesson brings back.
@@ -50,17 +50,18 @@ def witnessed(evidence: Sequence[Evidence]) -> PeopleKept | None:
 
 
 def people_kept(evidence: Sequence[Evidence]) -> PeopleKept | Missing:
-    """The people of a verdict: those of the sharpest measurement that shows a trace on trained rows.
+    """The people of a verdict: those of the measurement with a trace on trained rows by which most are known for sure.
 
-    Without such a measurement those whom two kinds of evidence name (:func:`witnessed`). Outputs, states (causal,
-    decoding) and what an attack brings back count alike. Sharpest is the test that finds the
-    fewest people known in full, then the smallest share of everybody, then the one with the most certain share.
+    Most by the lower end of their number; of equal ones the sharpest test, which finds the fewest people known in full,
+    then the smallest share of everybody. Without such a measurement those whom two kinds of evidence name
+    (:func:`witnessed`). Outputs, states (causal, decoding) and what an attack brings back count alike.
     """
-    candidates: list[tuple[tuple[float, float, float], PeopleKept]] = []
+    candidates: list[tuple[tuple[float, float, float, float], PeopleKept]] = []
     for e in evidence:
         people = _usable(e.measurement)
         if people is not None and e.outcome == "trace found" and e.direction == "above":
-            candidates.append((_bluntness(e.measurement), people))
+            least = people.kept if isinstance(people.ci95, Missing) else people.ci95.lo
+            candidates.append(((-least, *_bluntness(e.measurement)), people))
     if candidates:
         return min(candidates, key=lambda pair: pair[0])[1]
     return witnessed(evidence) or NO_TRACE
