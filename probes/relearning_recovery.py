@@ -293,7 +293,7 @@ def _off(lessons: Sequence[Float[ndarray, "row 1"]]) -> Float[ndarray, " fold"]:
 
 
 def _shared(
-    lessons: Mapping[str, Sequence[Float[ndarray, "row 1"]]],
+    lessons: Mapping[str, Sequence[Float[ndarray, "other 1"]]],
     scored: ModelScores,
     sheet: PersonRows,
     fold_of: Int[ndarray, " row"],

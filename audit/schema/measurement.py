@@ -166,8 +166,8 @@ class Measurement(Record):
     positive_control: Control | Missing
     floor: Number
     overall: Overall | Missing = Missing(missing="one number, no family of layers")
-    power: Power | Missing = Missing(missing="not computed for this measurement")
-    people: PeopleKept | Missing = Missing(missing="not computed for this measurement")
+    power: Power | Missing = Missing(missing="not computed")
+    people: PeopleKept | Missing = Missing(missing="not computed")
     readings: dict[str, float] = {}
     curves: tuple[Curve, ...] = ()
     items: Table | Missing

@@ -26,7 +26,7 @@ class Kind(NamedTuple):
 
 
 KINDS: Final = {
-    "figure": Kind("#808080", "diamond", -9.0, "published"),
+    "figure": Kind("#808080", "plus", -9.0, "published"),
     "published": Kind("#009E73", "circle", 0.0, "ours: learned it, against never trained on it"),
     "fakes": Kind("#D55E00", "square", 9.0, "ours: hidden by a fake, against never trained on it"),
 }

@@ -11,7 +11,7 @@ import torch
 from numpy import ndarray
 
 from audit.bench import Bench
-from audit.calibration import sources, stored
+from audit.calibration import read_library, sources, stored
 from audit.calibration.behaviour import (
     Attested,
     Behaviour,
@@ -256,13 +256,7 @@ def test_changed_statistics_and_data_rules_move_the_probes_that_they_touch(monke
     names = ("answer_lens", "utility", "reverse_patch")
     before = of(*names)
     assert changes(before, of("answer_lens") | {n: before[n] for n in names[1:]}) == dict.fromkeys(names, ())
-    labels, signs = randomisation._labels.__wrapped__, randomisation._signs
-
-    with monkeypatch.context() as patched:
-        patched.setattr(randomisation, "_signs", lambda n, draws, seed: signs(n, draws // 10, seed))
-        only_signs = changes(before, of(*names))
-    assert only_signs["reverse_patch"] and only_signs["answer_lens"] == only_signs["utility"] == ()
-    assert all(", p" in told or "p_below" in told for told in only_signs["reverse_patch"]), "no other number moves"
+    labels = randomisation._labels.__wrapped__
 
     def fewer(n: int, k: int, draws: int, seed: int) -> tuple[ndarray, bool]:
         return labels(n, k, draws // 10, seed)
@@ -271,7 +265,8 @@ def test_changed_statistics_and_data_rules_move_the_probes_that_they_touch(monke
     with monkeypatch.context() as patched:
         patched.setattr(randomisation, "_labels", fewer)
         only_labels = changes(before, of(*names))
-    assert only_labels["answer_lens"] and only_labels["reverse_patch"] == only_labels["utility"] == ()
+    assert only_labels["answer_lens"] and only_labels["reverse_patch"] and only_labels["utility"] == ()
+    assert all(", p" in told or "p_below" in told for told in only_labels["reverse_patch"]), "no other number moves"
 
     with monkeypatch.context() as patched:
         patched.setattr(content_rule, "FUNCTION_WORDS", frozenset())
@@ -284,7 +279,7 @@ def test_changed_statistics_and_data_rules_move_the_probes_that_they_touch(monke
 def test_every_calibrated_probe_has_a_positive_control_and_a_tail_that_shows_its_permutations() -> None:
     """By the committed records: in each family the number that the probe is calibrated by is there and undecided."""
     records = [record.behaviour for record in read_records(stored()).values()]
-    assert len(records) == 7
+    assert {record.probe for record in records} == set(read_library(stored()).calibrations) and len(records) >= 6
     first = {
         "answer_lens": "lens_lift", "cross_sequence": "shared_direction", "forget_likelihood": "probability",
         "quantisation_recovery": "after_rounding", "relearning_recovery": "recall_of_others",

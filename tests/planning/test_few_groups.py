@@ -100,7 +100,7 @@ def test_plan_of_one_author_says_at_once_that_nothing_can_be_decided(
         (2, 6, set()),
         (4, 2, set()),
         (13, 5, set()),
-        (4, 1, TESTS - {"reverse_patch"}),
+        (4, 1, TESTS),
     ],
 )
 def test_plan_says_which_tests_so_many_people_can_decide(

@@ -95,7 +95,7 @@ def test_learned_texts_share_a_direction_in_base_and_none_in_its_untouched_twin(
     assert isinstance(twin.value, float) and isinstance(twin.floor, float) and twin.value < twin.floor
     separable, silent = measured("base")[1], measured("clean")[1]
     assert separable.readings["p_margin_suspect"] < 0.01 and separable.readings["p_battery_suspect"] < 0.05
-    assert silent.readings["p_margin_suspect"] > 0.05 and separable.readings["p_pure_suspect"] > 0.05
+    assert silent.readings["p_margin_suspect"] > 0.05 and separable.readings["p_pure_suspect"] > ALPHA
 
 
 def test_separability_is_context_and_never_evidence() -> None:

@@ -83,7 +83,7 @@ def test_the_notes_say_where_the_alternates_came_from_and_how_many_did_not_hold_
     of: Callable[[str], Measurement],
 ) -> None:
     said = " ".join(of("clean").notes)
-    assert "16 by question form" in said and "values of other people" in said
+    assert "32 by question form" in said and "values of other people" in said
     assert "read by a model that never knew and base" in said and "left out" in said
 
 
@@ -97,7 +97,7 @@ def test_the_report_counts_the_items_whose_alternates_came_by_rule() -> None:
 
 def test_perturbed_answers_without_a_paraphrased_one_stand_against_the_answer_itself() -> None:
     base, clean = lens("base", BARE), lens("clean", BARE)
-    assert is_found(base) and base.n.scored == 16 and number(base.p) < ALPHA
+    assert is_found(base) and base.n.scored == 32 and number(base.p) < ALPHA
     assert number(clean.p) > ALPHA, "its size is another matter: these perturbed answers are worded otherwise"
     assert any("answer itself" in note for note in clean.notes)
     pairs = CrossSequence(swaps=99, battery=False).measure(bench(), opened("base", BARE))[0]

@@ -85,7 +85,7 @@ def test_the_five_variant_numbers_of_the_demonstrations_refusal_come_out_of_bare
     place = zoo.cases["refusal"]
     case = open_case(load_case(place), place.parent, tmp_path)
     items = case.items(Texts(cohort="forget"))
-    assert len(items) == 48 and {len(item.perturbed_answers) for item in items} == {5}
+    assert len(items) == 96 and {len(item.perturbed_answers) for item in items} == {5}
     roles = case.case.roles
     suspect, null = (Bare(place.parent / source.path) for source in (roles.suspect, roles.references[0]))
     audited, retrained = (np.array([model.ratio(item) for item in items]) for model in (suspect, null))

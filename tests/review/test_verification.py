@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from audit.calibration import zoo_floors
-from audit.judging import decision_rule, given, judge, verdict
+from audit.judging import decision_rule, given, heard, judge, taking_part, verdict
 from audit.render import html, interactive
 from audit.review import verify_run
 from audit.review.verification import ALONE, Verification
@@ -32,7 +32,7 @@ def issued() -> Report:
     items = [table, *[Missing(missing="none is kept")] * (len(draft.evidence) - 1)]
     measured = [e.measurement.model_copy(update={"items": i}) for e, i in zip(draft.evidence, items, strict=True)]
     evidence = tuple(judge(m, zoo_floors()) for m in measured)
-    reached = verdict(evidence, given(draft.plan.case))
+    reached = heard(verdict(evidence, given(taking_part(draft.plan.case, draft.roles_audited))), draft.roles_audited)
     plan = draft.plan.model_copy(update={"code_version": code_version()})
     return named(
         draft.model_copy(

@@ -4,6 +4,8 @@ import json
 from functools import cache
 from statistics import median
 
+import pytest
+
 from audit.calibration import read_pool
 from audit.pools import schedule
 from audit.schema import Missing
@@ -66,6 +68,7 @@ def test_the_statistic_without_labels_finds_the_fake_and_npo_and_not_the_referen
         assert RESULTS["r0"][effect]["p"] > 0.05 and RESULTS["r0"][effect]["control_found"]
 
 
+@pytest.mark.skipif(not rises(), reason="the zoo was scored again and remind_landscape has not been")
 def test_on_the_zoo_honest_models_are_flat_and_over_unlearned_ones_below() -> None:
     honest = rises()["clean", "retrain"]
     assert abs(median(honest)) < 0.02 and len(honest) == 60 and max(honest) < 0.4

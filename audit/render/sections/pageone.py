@@ -40,13 +40,13 @@ def _known(report: Report) -> str:
 
 
 def _refused(report: Report) -> str:
-    """How many declared references were refused, and the first reason."""
+    """How many declared references were refused."""
     references = [x for x in report.roles_audited if x.role.startswith("reference")]
     refused = [x for x in references if not x.takes_part]
     if not refused:
         return ""
     declared = f"{len(references)} reference{'s' if len(references) > 1 else ''} declared, {len(refused)} refused"
-    return f" {declared}: {sentence('; '.join(refused[0].because))}"
+    return f" {declared} (section 4)."
 
 
 def conclusion(report: Report, prior_odds: float | None = None) -> tuple[Block, ...]:

@@ -4,7 +4,7 @@ from typing import get_args
 
 from audit.render.sections.blocks import Block, Bullets, Cell, Code, Facts, Grid, Heading, Text
 from audit.render.wording.findings import sentence, title
-from audit.schema import Cohort, Missing, PlannedTest, Report, RoleAudit, Template
+from audit.schema import Cohort, Missing, PlannedTest, Report, Template
 from audit.wording import CELL, NAME, moment, number, size, visible
 
 
@@ -44,8 +44,6 @@ def items(report: Report) -> tuple[Block, ...]:
     ]
     if files:
         blocks.append(Grid("Files of the checkpoints", ("Role", "File", "SHA-256"), files, folded=True))
-    if report.roles_audited:
-        blocks += _roles(report)
     hashes, names = report.plan.data_sha256, {*report.plan.data_sha256, *report.cohorts}
     data = tuple(
         (_name(name), _name(_counts(report.cohorts.get(name, {}))), _code(hashes.get(name, "no file of its own")))
@@ -57,29 +55,6 @@ def items(report: Report) -> tuple[Block, ...]:
         blocks += [Text("Of the data, before anything was measured:"),
                    Bullets(tuple(sentence(visible(note)) for note in report.plan.notes))]  # fmt: skip
     return tuple(blocks)
-
-
-def _roles(report: Report) -> list[Block]:
-    """Who was audited before it judged, and what came of it."""
-    rows = tuple(
-        (Cell(visible(x.role, NAME), "tight"), Cell(_part(x)), _name("; ".join(x.because) or "nothing against it"),
-         Cell(", ".join(f"{visible(name, NAME)} {number(value)}" for name, value in x.readings.items()) or "–"))
-        for x in report.roles_audited
-    )  # fmt: skip
-    return [
-        Text(
-            "References, ancestor and base were audited before anything was judged by them: by their weights (who "
-            "descends from whom), by their outputs, and by what base's later blocks read of the forget set from their "
-            "states. Who fails takes no part."
-        ),
-        Grid("Roles audited", ("Role", "Takes part?", "Because", "Numbers"), rows),
-    ]
-
-
-def _part(audit: RoleAudit) -> str:
-    if not audit.takes_part:
-        return "refused"
-    return "yes" if audit.settled else "unsettled: no verdict rests on it"
 
 
 def _counts(counts: dict[str, int]) -> str:
