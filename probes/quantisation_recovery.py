@@ -48,10 +48,10 @@ FORGET, HOLDOUT, RETAIN = Texts(cohort="forget"), Texts(cohort="holdout"), Texts
 LEVEL = Naming(
     probe="quantisation_recovery", name="after_rounding", kind="recovery",
     statistic="largest effect over precisions on the probability of the content tokens, every model rounded alike",
-    unit=EFFECT_UNIT, scale="effect",
+    unit=EFFECT_UNIT, scale="effect", witness="output",
 )  # fmt: skip
 RISE = LEVEL._replace(
-    name="recovery",
+    name="recovery", witness=None,
     statistic="largest rise of the suspect above its own reading before rounding, less that of a model that never knew",
     unit="effect (0 nothing comes back, 1 all that base holds after rounding)",
 )  # fmt: skip

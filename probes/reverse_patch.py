@@ -101,7 +101,7 @@ class _Target(NamedTuple):
 
 
 class _Read(NamedTuple):
-    """Forget people as they were read, and holdout people where they are the null."""
+    """Forget people as they were read, and holdout people: the null, or what the test compares with."""
 
     forget: Reading
     holdout: Reading | None = None
@@ -118,11 +118,12 @@ class ReversePatch(Probe):
     A layer is eligible where base reads the suspect's states of retained facts (at least half of its own reading, in
     the same mode) and exceeds the null by .3.
 
-    Null: the first reference, else the ancestor, read in the same way; p flips the signs of people's differences
-    (studentised, the largest over the eligible layers). Without either, holdout people: the reader is then base taught
-    the holdout people, the null what it reads of them from the suspect's states, and p permutes forget/holdout labels
-    over people; this shows traces only. Without those too, base with another person's states at the answer positions,
-    on the last layer only, with weaker wording.
+    Null: the first reference, else the ancestor, read in the same way; p permutes forget/holdout labels over people on
+    the difference between suspect and null (the largest over the eligible layers), which what base reads more of
+    everybody's states cannot move; without holdout people it flips the signs of people's differences. Without a model
+    that never knew, holdout people: the reader is then base taught the holdout people, the null what it reads of them
+    from the suspect's states; this shows traces only. Without those too, base with another person's states at the
+    answer positions, on the last layer only, with weaker wording.
     Positive control: the same statistic with base in the suspect's place; base reads its own states unchanged.
     Blind to: knowledge re-encoded so that base's blocks cannot read it; a suspect that shares no basis with base is
     stopped by the compatibility gate and never judged.
@@ -133,7 +134,7 @@ class ReversePatch(Probe):
     requires: ClassVar[Requires] = Requires(
         roles=("base", "suspect"), data=("forget", "retain"), ops=(Op.READ, Op.WRITE, Op.RESUME)
     )
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     primary: Mode = "all"
     permutations: int = 9999
     tau_nats: float = 0.05
@@ -152,17 +153,17 @@ class ReversePatch(Probe):
         held_out = [Texts(cohort="forget", form=form) for form in case.forms("held_out")]
         other = sum(int(case.rows(t).mask.sum()) for t in held_out if case.has(t))
         sources = max(len(case_models_of(case).by_name()) - 1, 2)
-        tokens = (1 + n_blocks(case)) * (sources * (2 * forget + other) + 2 * retain)
-        if case.null is not None or not case.has(Texts(cohort="holdout")):
+        held = sum(int(case.rows(t).mask.sum()) for t in _texts(case, "holdout") if case.has(t))
+        tokens = (1 + n_blocks(case)) * (sources * (2 * (forget + held) + other) + 2 * retain)
+        if case.null is not None or not held:
             return Cost(fwd_tokens=tokens, resident=2, kind="upper")
         taught = lesson_tokens(case, self._lessons(case))
-        held = sum(int(case.rows(t).mask.sum()) for t in _texts(case, "holdout") if case.has(t))
-        tokens += (1 + n_blocks(case)) * sources * 2 * held + forget + taught
+        tokens += forget + taught
         return Cost(fwd_tokens=tokens, bwd_tokens=taught, steps=self.reader_steps, resident=3, kind="upper")
 
     def groups_tested(self, case: OpenCase) -> GroupTest:
-        """Signs of people's differences; with holdout people in place of a model that never knew, labels."""
-        return group_test(case, self.permutations, pairs=case.null is None, forms=True)
+        """Labels over forget and holdout people; without holdout people the signs of people's differences."""
+        return group_test(case, self.permutations, forms=True)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """The depth profile in the primary mode (forms apart), in the other mode, and the published score."""
@@ -191,8 +192,12 @@ class ReversePatch(Probe):
                 if not case.has(texts):
                     continue
                 reading = self._read(bench, case, cast, _Target(texts, mode))
+                others = texts.model_copy(update={"cohort": "holdout"})
+                holdout = None
+                if cast.null is not None and case.has(others):
+                    holdout = self._read(bench, case, cast, _Target(others, mode))
                 task = _Task(mode, texts.form, mode == modes[0], gate, notes)
-                measurements.append(self._judged(case, cast, _Read(reading), task))
+                measurements.append(self._judged(case, cast, _Read(reading, holdout), task))
                 if mode == "answer" and texts.form == "trained" and cast.null is not None:
                     measurements.append(depth_score(reading, self.tau_nats, case.case.seed))
         return tuple(measurements)
@@ -243,14 +248,14 @@ class ReversePatch(Probe):
         scored = by_person(read.forget.sheet, scores)
         held = None if read.holdout is None else by_person(read.holdout.sheet, read.holdout.probability())
         panel = panel_of(scored, held)
-        design = Design(seed, LEAST_GAP, differenced=held is not None, draws=self.permutations, name=task.naming().key)
+        design = Design(seed, LEAST_GAP, differenced=task.taught, draws=self.permutations, name=task.naming().key)
         gap, naming = base_gap(panel, design), task.naming()
-        counts = np.arange(len(gap)) >= (len(gap) - 1 if cast.null is None and held is None else 0)
+        counts = np.arange(len(gap)) >= (len(gap) - 1 if cast.null is None and not task.taught else 0)
         eligible = np.flatnonzero(counts & task.gate.passed & (gap >= LEAST_GAP))
         roles = {model: cast.role(model) for model in scores}
         filled = blank(naming, _why_not(gap, task.gate), scored.n, len(scored.people["suspect"]), seed).model_copy(
             update={
-                "curves": (*_curves(scored, held, cast, seed), task.gate.curve),
+                "curves": (*_curves(scored, held if task.taught else None, cast, seed), task.gate.curve),
                 "items": item_table(case, f"reverse_patch_{naming.name}", read.forget.sheet, scores, roles, "layer"),
                 "notes": (_layers(eligible), *task.notes),
             }

@@ -114,9 +114,16 @@ class Table(NamedTuple):
 
 
 def is_sufficient(lit: Sequence[ActiveEvidence], above_floor: Sequence[str]) -> bool:
-    """Is this enough: a causal effect beyond its floor, or two classes, of two measurements, one from inside?"""
+    """Is this enough: a causal effect beyond its floor, or two classes, of two measurements, one from inside?
+
+    One of them has to be an effect: people who stand out where no mean does are believed by name alone, where two kinds
+    of evidence name the same ones (:func:`audit.judging.kept_people.witnessed`), and not by how far somebody stands out
+    in each.
+    """
     if any(x.kind == "causal" and not x.few and x.measurement in above_floor for x in lit):
         return True
+    if all(x.few for x in lit):
+        return False
     inside = [x for x in lit if x.kind in INSIDE]
     return any(a.kind != b.kind and a.measurement != b.measurement for a in inside for b in lit)
 

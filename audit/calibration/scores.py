@@ -60,6 +60,11 @@ def _people(people: PeopleKept | Missing, names: Mapping[str, str]) -> PeopleKep
     return people.model_copy(update={**rounded, "log10_ratio": _rounded(people.log10_ratio), "named": listed})
 
 
+def _enters(measurement: Measurement) -> bool:
+    """May the measurement enter a verdict by itself? Of others nobody asks what they would find."""
+    return measurement.kind != "context" and measurement.form == "trained" and measurement.mode == "controlled"
+
+
 NOT_SCORED = Missing(missing="not scored")
 
 
@@ -72,6 +77,7 @@ class Score(Record):
     probe: str
     name: str
     kind: Kind
+    witness: Kind | None = None
     mode: Literal["controlled", "paper"] = "controlled"
     form: Form = "trained"
     value: Number
@@ -95,20 +101,23 @@ class Score(Record):
         if isinstance(overall, Overall):
             overall = Overall(value=_rounded(overall.value), ci95=_interval(overall.ci95), floor=_number(overall.floor))
         return cls(
-            probe=m.probe, name=m.name, kind=m.kind, mode=m.mode, form=m.form, value=_number(m.value),
-            ci95=_interval(m.ci95), p=_number(m.p), p_below=_number(m.p_below), floor=_number(m.floor),
+            probe=m.probe, name=m.name, kind=m.kind, witness=m.witness, mode=m.mode, form=m.form,
+            value=_number(m.value), ci95=_interval(m.ci95), p=_number(m.p), p_below=_number(m.p_below),
+            floor=_number(m.floor),
             overall=overall, units=m.units,
             control_found=not isinstance(m.positive_control, Missing) and m.positive_control.found,
             readings={name: _rounded(value) for name, value in m.readings.items()},
             scale=m.scale,
-            power=_power(m.power), people=_people(m.people, names or {}),
+            power=_power(m.power) if _enters(m) else NOT_SCORED,
+            people=_people(m.people, names or {}) if _enters(m) else NOT_SCORED,
         )  # fmt: skip
 
     def restored(self) -> Measurement:
         """The measurement again, as far as a judge needs it: curves, tables, words and costs are gone."""
         absent = Missing(missing="a score keeps numbers only")
         return Measurement(
-            probe=self.probe, name=self.name, kind=self.kind, mode=self.mode, form=self.form, statistic=self.name,
+            probe=self.probe, name=self.name, kind=self.kind, witness=self.witness, mode=self.mode, form=self.form,
+            statistic=self.name,
             value=self.value, unit="", scale=self.scale, ci95=self.ci95, n=Count(scored=self.units),
             unit_of_replication="", units=self.units, seed=0, p=self.p, p_below=self.p_below, null=absent,
             positive_control=Control(value=float(self.control_found), ci95=absent, found=self.control_found),

@@ -84,17 +84,17 @@ class OpenCase:
         self, references: Collection[int] = (), ancestor: bool = False, groups: Collection[str] = ()
     ) -> "OpenCase":
         """The same case without some references (by number), its ancestor, or some forget groups."""
-        kept = [n for n in range(len(self.references)) if n not in references]
+        numbers = [n for n in range(len(self.references)) if n not in references]
         roles = self.case.roles
         remaining = roles.model_copy(
             update={
-                "references": tuple(roles.references[n] for n in kept),
+                "references": tuple(roles.references[n] for n in numbers),
                 "ancestor": None if ancestor else roles.ancestor,
             }
         )
         other = copy(self)
         other.case = self.case.model_copy(update={"roles": remaining})
-        other.references = tuple(self.references[n] for n in kept)
+        other.references = tuple(self.references[n] for n in numbers)
         other.ancestor = None if ancestor else self.ancestor
         other._left_out, other._rows = self._left_out | frozenset(groups), {}
         return other

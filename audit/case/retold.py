@@ -33,7 +33,7 @@ def retold(cohorts: Mapping[Cohort, Sequence[Item]]) -> tuple[Alike, ...]:
             holders[word].append(key)
     most = max(2, int(RARE_SHARE * len(groups)))
     weight = {word: math.log((len(groups) + 1) / len(keys)) for word, keys in holders.items() if len(keys) <= most}
-    found: list[Alike] = []
+    pairs: list[Alike] = []
     for key in (key for key in groups if key.cohort == "forget"):
         rare = groups[key] & weight.keys()
         shared: defaultdict[GroupKey, list[float]] = defaultdict(list)
@@ -44,5 +44,5 @@ def retold(cohorts: Mapping[Cohort, Sequence[Item]]) -> tuple[Alike, ...]:
         total = math.fsum(weight[word] for word in rare)
         likest = max(((math.fsum(w) / total, k) for k, w in shared.items() if len(w) >= FEWEST), default=None)
         if likest is not None and likest[0] >= RETOLD:
-            found.append(Alike(key, likest[1], likest[0]))
-    return tuple(sorted(found, key=lambda pair: (-pair.share, pair)))
+            pairs.append(Alike(key, likest[1], likest[0]))
+    return tuple(sorted(pairs, key=lambda pair: (-pair.share, pair)))

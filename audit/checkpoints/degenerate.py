@@ -37,15 +37,16 @@ def check_degenerate(role: str, ckpt: Checkpoint, others: Sequence[Checkpoint]) 
 
 def _plain(ckpt: Checkpoint) -> dict[str, Plain]:
     """What an edit writes counts, and what it writes over does not."""
-    found: dict[str, Plain] = {}
+    matrices: dict[str, Plain] = {}
     for path in weight_files(folder_of(ckpt)):
-        found |= plain_matrices(path)
+        matrices |= plain_matrices(path)
     for folder in reversed(edit_folders(ckpt)):
         delta = folder / DELTA
         if delta.is_file():
             written = _header_names(delta)
-            found = {name: kind for name, kind in found.items() if name not in written} | plain_matrices(delta)
-    return found
+            unedited: dict[str, Plain] = {name: matrices[name] for name in matrices if name not in written}
+            matrices = unedited | plain_matrices(delta)
+    return matrices
 
 
 def _names(ckpt: Checkpoint) -> set[str]:

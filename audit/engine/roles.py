@@ -15,17 +15,17 @@ ROLES = "roles"
 log = logging.getLogger(__name__)
 
 
-def audited(bench: Bench, case: OpenCase, key: str, kept: Unit | None) -> Unit:
+def audited(bench: Bench, case: OpenCase, key: str, earlier: Unit | None) -> Unit:
     """The unit of the audit of roles: the one that is kept, else a new one. AuditError (code 3) where a model that is
     said never to have known gives outputs that are no numbers."""
-    if kept is None:
+    if earlier is None:
         cpu, wall = time.process_time(), time.perf_counter()
         records = audit_roles(bench, case)
         timing = Timing(unit=ROLES, cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall)
-        kept = Unit(key=key, probe=ROLES, measurements=(), timing=timing, roles=records)
-    for remark in remarks(kept.roles):
+        earlier = Unit(key=key, probe=ROLES, measurements=(), timing=timing, roles=records)
+    for remark in remarks(earlier.roles):
         log.warning("%s", remark)
-    return kept
+    return earlier
 
 
 def taking_part(case: OpenCase, roles: tuple[RoleAudit, ...], undisputed: bool = False) -> OpenCase:

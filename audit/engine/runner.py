@@ -174,10 +174,10 @@ class Run:
     def _audit_roles(self, meter: Meter) -> Unit:
         """Audit who judges, and go on with those who may; what was received and planned stays as it was."""
         key = content_key(self.plan.plan_hash, ROLES, self.settings.conditions)[:32]
-        kept = None if self.settings.force_new else self.journal.finished(key)
+        earlier = None if self.settings.force_new else self.journal.finished(key)
         self.watch(Step("roles", "", 0, 1))
         with meter.unit(ROLES):
-            unit = audited(self.bench, self.received, key, kept)
+            unit = audited(self.bench, self.received, key, earlier)
         self.watch(Step("roles", "", 1, 1, finished=True))
         self.case = taking_part(self.received, unit.roles)
         self.planner = self.planner.on(self.case)

@@ -8,8 +8,8 @@ from .explain import Given as Given
 from .explain import decision_rule as decision_rule
 from .explain import given as given
 from .in_case import judge as judge
+from .kept_people import count_words as count_words
 from .kept_people import people_kept as people_kept
-from .kept_people import told as told
 from .ladder import Reached as Reached
 from .ladder import in_case_state as in_case_state
 from .ladder import reach as reach

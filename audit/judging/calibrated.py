@@ -136,9 +136,9 @@ def weigh(
     untested = side == "above" and not above
     lead = f"overall effect {row['effect']:.3f}, {side} the calibrated threshold of {calibrated.threshold:.3f}"
     lead += f", but not by its own test (p not below {ALPHA})" if untested else ""
-    told = [lead, ratio_sentence(ratio, "This effect is"), rates_sentence(ratio)]
-    told += [power_sentence(ratio.limit)] if outcome == "no trace found" else []
-    because = f"{told[0]}. {' '.join(told[1:])}"
+    sentences = [lead, ratio_sentence(ratio, "This effect is"), rates_sentence(ratio)]
+    sentences += [power_sentence(ratio.limit)] if outcome == "no trace found" else []
+    because = f"{sentences[0]}. {' '.join(sentences[1:])}"
     return Evidence(
         measurement=m, outcome=outcome, status=status, direction=direction, because=because, basis="calibrated",
         ratio=ratio, threshold=calibrated.threshold,
@@ -243,27 +243,27 @@ def judged(
     return decide(tuple(judge(e.measurement, floors) for e in measurements), roles, standing)
 
 
-def _calibrated(reached: Reached, first: InCaseState, roles: Given, found: Opinion) -> Verdict | None:
+def _calibrated(reached: Reached, first: InCaseState, roles: Given, heard: Opinion) -> Verdict | None:
     """The joint rule's verdict, its word by the axes; None where the case's own stays.
 
     The case's own stays where the gate stops it, where no causal test reads it, where it lies below the never-trained
     level without a joint trace, and where it shows a trace by itself that the joint rule does not see.
     """
-    if stands(first, found.joined.found):
+    if stands(first, heard.joined.found):
         return None
-    if found.joined.found:
-        if is_below(reached.evidence) and found.ratio.value < 1:
+    if heard.joined.found:
+        if is_below(reached.evidence) and heard.ratio.value < 1:
             return None
-        return _stated(reached.axes.word(), "above", reached, roles, found)
+        return _stated(reached.axes.word(), "above", reached, roles, heard)
     if first == "elsewhere":
-        return _stated("PARTIAL", "above", reached, roles, found)
-    clean = supported(found.ratio) == NEVER and not any(map(is_trace, reached.axes.inside))
-    return _stated(CONSISTENT if clean else "INCONCLUSIVE", "none", reached, roles, found)
+        return _stated("PARTIAL", "above", reached, roles, heard)
+    clean = supported(heard.ratio) == NEVER and not any(map(is_trace, reached.axes.inside))
+    return _stated(CONSISTENT if clean else "INCONCLUSIVE", "none", reached, roles, heard)
 
 
-def _stated(word: VerdictWord, direction: str, reached: Reached, roles: Given, found: Opinion) -> Verdict:
-    ratio, plain, evidence = found.ratio, reached.rung, reached.evidence
-    because = [_joint_sentence(found), rates_sentence(ratio)]
+def _stated(word: VerdictWord, direction: str, reached: Reached, roles: Given, heard: Opinion) -> Verdict:
+    ratio, plain, evidence = heard.ratio, reached.rung, reached.evidence
+    because = [_joint_sentence(heard), rates_sentence(ratio)]
     because += [axes_sentence(word, reached.axes)] if direction == "above" else []
     if direction != "above" or word == "PARTIAL":
         because.append(power_sentence(ratio.limit))

@@ -71,13 +71,15 @@ def _judge_gate(measurement: Measurement) -> Evidence:
 
 def too_few(measurement: Measurement) -> str:
     """Why no p of this measurement can decide anything, because of how few groups there are; empty where one can."""
-    null = measurement.null
-    if isinstance(null, Missing) or 1 / null.n < ALPHA:
+    null, units = measurement.null, f"{measurement.units} {measurement.unit_of_replication} units"
+    if isinstance(null, Missing):
         return ""
-    return (
-        f"too few groups: {measurement.units} {measurement.unit_of_replication} units allow {null.n} randomisations, "
-        f"so that p cannot be below {1 / null.n:.2g}, and less than {ALPHA} is asked"
-    )
+    randomised = isinstance(null.least_p, Missing) or null.least_p >= 1 / (null.n + 1)
+    least = 1 / null.n if isinstance(null.least_p, Missing) else null.least_p
+    if least < ALPHA:
+        return ""
+    allowed = f"{units} allow {null.n} randomisations" if randomised else f"{units} are judged at many layers"
+    return f"too few groups: {allowed}, so that p cannot be below {least:.2g}, and less than {ALPHA} is asked"
 
 
 def blindness(measurement: Measurement) -> str | None:
@@ -201,16 +203,16 @@ def quiet(measurement: Measurement) -> Evidence:
     """Silence where the interval bounds what may be left, else undecided: of a test that shows no trace and no hint."""
     reading, least = _reading(measurement), silent_below(measurement)
     if is_bounded(measurement):
-        said = limit_of(measurement) or f"an overall effect of {least:.2f} would show"
-        return _evidence(measurement, "silent", f"{reading}: {said}")
+        limit = limit_of(measurement) or f"an overall effect of {least:.2f} would show"
+        return _evidence(measurement, "silent", f"{reading}: {limit}")
     bound = f"the upper 95 % bound of the overall effect is not below {least:.2f}"
     return _evidence(measurement, "undecided", f"{reading}: no trace shown, but {bound}")
 
 
 def bluntness(measurement: Measurement) -> str:
     """Why a silence of this test counts for nothing, in words."""
-    found = limit_of(measurement)
-    return f"too blunt here to be silent: {found or 'it does not find even all of what base knows'}"
+    limit = limit_of(measurement)
+    return f"too blunt here to be silent: {limit or 'it does not find even all of what base knows'}"
 
 
 def limit_of(measurement: Measurement) -> str:
@@ -230,8 +232,8 @@ def _judge_effect(measurement: Measurement, floors: Mapping[str, float]) -> Evid
     assert isinstance(value, float), "a missing value is blind"
     if is_below(measurement, floors):
         depth = value if isinstance(measurement.overall, Missing) else measurement.overall.value
-        why = f"overall {-depth:.3f} below the never-trained level, beyond {_spread(measurement, floors).why}"
-        return _evidence(measurement, "below", f"{_reading(measurement)}; {why}: over-suppressed")
+        reading = f"overall {-depth:.3f} below the never-trained level, beyond {_spread(measurement, floors).why}"
+        return _evidence(measurement, "below", f"{_reading(measurement)}; {reading}: over-suppressed")
     find = _judge_output if measurement.kind == "output" else _judge_internal
     return find(measurement, value, floors) or _judge_quiet(measurement, value, floors)
 

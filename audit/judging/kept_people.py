@@ -1,4 +1,8 @@
-"""Who is known: the people of the sharpest measurement that shows a trace, and their number in words."""
+"""Who is known: the people of a measurement that shows a trace, and their number in words.
+
+A few people whom the mean does not see are believed where two kinds of evidence, independent of one another, name the
+same ones: what the model says, what its states hold, what a lesson brings back.
+"""
 
 from collections.abc import Sequence
 from typing import Final
@@ -11,22 +15,56 @@ IN_FULL: Final = 0.9
 NO_TRACE: Final = Missing(missing="no test shows a trace on the rows that it was trained on, so nobody is kept")
 
 
-def people_kept(evidence: Sequence[Evidence]) -> PeopleKept | Missing:
-    """The people of a verdict: those of the sharpest measurement that shows a trace on trained rows.
+WITNESSES: Final = 2
+"""So many kinds of evidence have to name a person who is believed without a trace in the mean."""
+_STATES: Final = {"causal": "states", "decoding": "states"}
 
-    Outputs, states (causal, decoding) and what an attack brings back count alike. Sharpest is the test that finds the
-    fewest people known in full, then the smallest share of everybody, then the one with the most certain share. A
-    ``recovery`` measurement has no in-case trace of its own; it counts where it names somebody.
+
+def _usable(measurement: Measurement) -> PeopleKept | None:
+    """The people of a controlled measurement of trained rows that may enter a verdict."""
+    m = measurement
+    fit = m.mode == "controlled" and m.form == "trained" and m.kind in KINDS
+    return m.people if fit and isinstance(m.people, PeopleKept) else None
+
+
+def witnessed(evidence: Sequence[Evidence]) -> PeopleKept | None:
+    """The people whom at least two kinds of evidence name, each at its false discovery rate; None without any.
+
+    As the measurement tells them that names most of these; blind evidence names nobody.
     """
-    candidates: list[tuple[tuple[float, float, float], PeopleKept]] = []
+    by_kind: dict[str, set[str]] = {}
+    telling: list[PeopleKept] = []
     for e in evidence:
-        m = e.measurement
-        if m.mode != "controlled" or m.form != "trained" or m.kind not in KINDS or isinstance(m.people, Missing):
-            continue
-        trace = e.outcome == "trace found" and e.direction == "above"
-        if trace or (m.kind == "recovery" and m.people.named):
-            candidates.append((_bluntness(m), m.people))
-    return min(candidates, key=lambda pair: pair[0])[1] if candidates else NO_TRACE
+        people = None if e.status in ("blind", "listed") else _usable(e.measurement)
+        if people is not None and people.named:
+            kind = e.measurement.witness or e.measurement.kind
+            by_kind.setdefault(_STATES.get(kind, kind), set()).update(people.named)
+            telling.append(people)
+    candidates = {name for names in by_kind.values() for name in names}
+    sure = {name for name in candidates if sum(name in names for names in by_kind.values()) >= WITNESSES}
+    if not sure:
+        return None
+    best = max(telling, key=lambda people: (len(sure & set(people.named)), people.log10_ratio))
+    ordered = [name for name in best.named if name in sure] + sorted(sure - set(best.named))
+    return best.model_copy(update={"named": tuple(ordered)})
+
+
+def people_kept(evidence: Sequence[Evidence]) -> PeopleKept | Missing:
+    """The people of a verdict: those of the measurement with a trace on trained rows by which most are known for sure.
+
+    Most by the lower end of their number; of equal ones the sharpest test, which finds the fewest people known in full,
+    then the smallest share of everybody. Without such a measurement those whom two kinds of evidence name
+    (:func:`witnessed`). Outputs, states (causal, decoding) and what an attack brings back count alike.
+    """
+    candidates: list[tuple[tuple[float, float, float, float], PeopleKept]] = []
+    for e in evidence:
+        people = _usable(e.measurement)
+        if people is not None and e.outcome == "trace found" and e.direction == "above":
+            least = people.kept if isinstance(people.ci95, Missing) else people.ci95.lo
+            candidates.append(((-least, *_bluntness(e.measurement)), people))
+    if candidates:
+        return min(candidates, key=lambda pair: pair[0])[1]
+    return witnessed(evidence) or NO_TRACE
 
 
 def _bluntness(measurement: Measurement) -> tuple[float, float, float]:
@@ -41,7 +79,7 @@ def _bluntness(measurement: Measurement) -> tuple[float, float, float]:
     return fewest, share, width
 
 
-def told(people: PeopleKept) -> str:
+def count_words(people: PeopleKept) -> str:
     """``16 of 32 people``, with its interval where that is wider; ``about 10 % of it in 28 to 32 of 32 people`` where
     part of it, known of all, is likelier than all of it, known of some."""
     count = round(people.kept * people.of)

@@ -8,14 +8,11 @@ likelihood ratio and no error rate. :mod:`audit.judging.axes` holds the two axes
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
-import numpy as np
-
-from audit import stats
 from audit.calibration import InCaseState
 from audit.judging.axes import Axes, axes, is_trace, trusted
 from audit.judging.explain import Given
 from audit.judging.in_case import blindness
-from audit.judging.kept_people import people_kept, told
+from audit.judging.kept_people import count_words, people_kept, witnessed
 from audit.judging.reasons import (
     CONSISTENT,
     TRACE_WORDS,
@@ -27,7 +24,7 @@ from audit.judging.reasons import (
     unheard,
     would_change,
 )
-from audit.judging.silence import STATES, Silence, limit_sentence, settled, silence
+from audit.judging.silence import EVERY_KIND, STATES, Silence, by_chance, limit_sentence, settled, silence
 from audit.schema import ALPHA, EFFECT_KINDS, Evidence, Missing, PeopleKept, Verdict, VerdictWord
 
 ALL_ROLES: Final = Given(references=2, ancestor=True, holdout=True)
@@ -70,8 +67,8 @@ def _rung_by_gate(evidence: Sequence[Evidence]) -> Rung | None:
     if broken:
         return Rung("INVALID", broken, tuple(_named(e) for e in broken))
     if not any(e.status == "gate_passed" for e in gates):
-        why = "; ".join(_named(e) for e in gates) or "no utility gate was measured"
-        because = f"nothing says that the suspect is usable at all: {why}"
+        reason = "; ".join(_named(e) for e in gates) or "no utility gate was measured"
+        because = f"nothing says that the suspect is usable at all: {reason}"
         return Rung("INCONCLUSIVE", [], (because,), reason="no utility gate")
     return None
 
@@ -86,10 +83,30 @@ def _rung_by_trace(evidence: Sequence[Evidence], shares: Axes) -> Rung | None:
     side = shares.inside if word == "SUPPRESSED" else shares.in_outputs or shares.inside
     lead = _led(side or traces, "" if isinstance(axis, Missing) else axis.measurement)
     rest = [e for e in _strongest(traces) if e not in lead]
-    because = [axes_sentence(word, shares), *map(_named, (*lead, *rest))]
+    because = [*map(_named, (*lead, *rest))]
     if low := _below(evidence):
         because.append(f"elsewhere it lies below the never-trained level: {'; '.join(map(_named, low))}")
     return Rung(word, [*lead, *rest], tuple(because), "above")
+
+
+def _rung_by_people(evidence: Sequence[Evidence]) -> Rung | None:
+    """PARTIAL by a few people: too few for a trace in the mean, and named by two kinds of evidence."""
+    people = witnessed(evidence)
+    if people is None:
+        return None
+    names = set(people.named)
+    telling = [e for e in trusted(evidence, EVERY_KIND) if _names(e) & names]
+    reason = (
+        f"{len(names)} of {people.of} people stand out in two kinds of evidence, each with a false discovery rate of "
+        f"{people.fdr:.0%} against people whom nobody knew; the mean over all people shows no trace"
+    )
+    order = sorted(telling, key=lambda e: -len(_names(e) & names))
+    return Rung("PARTIAL", order, (reason, *map(_named, order)), "above")
+
+
+def _names(evidence: Evidence) -> set[str]:
+    people = evidence.measurement.people
+    return set() if isinstance(people, Missing) else set(people.named)
 
 
 def _below(evidence: Sequence[Evidence]) -> list[Evidence]:
@@ -105,11 +122,11 @@ def _rung_by_depth(evidence: Sequence[Evidence]) -> Rung | None:
     low = _below(evidence)
     if not low:
         return None
-    why = (
+    reason = (
         "the suspect lies below the level of a model that never knew: over-suppressed, which is a finding of its own "
         "and not what a model that never knew looks like; no trace was found beside it"
     )
-    return Rung("INCONCLUSIVE", low, (why, *map(_named, low)), "below", "over-suppressed")
+    return Rung("INCONCLUSIVE", low, (reason, *map(_named, low)), "below", "over-suppressed")
 
 
 def held_out(evidence: Sequence[Evidence]) -> list[Evidence]:
@@ -123,24 +140,22 @@ def beyond_chance(forms: Sequence[Evidence]) -> list[Evidence]:
 
     All tests of forms held out of the edit are one family, adjusted by Holm (1979).
     """
-    tested = [(id(e), p) for e in forms if isinstance(p := e.measurement.p, float)]
-    adjusted = stats.holm(np.array([p for _, p in tested], float))
-    chance = {name for (name, _), p in zip(tested, adjusted, strict=True) if p >= ALPHA}
+    chance = by_chance(forms, ALPHA)
     return [e for e in forms if is_trace(e) and id(e) not in chance]
 
 
 def _rung_by_silence(evidence: Sequence[Evidence], roles: Given) -> Rung:
     if not roles.null:
         shows = "only holdout people show" if roles.holdout else "nothing shows"
-        why = f"no reference and no ancestor: {shows} the level of a model that never knew, so silence says little"
-        return Rung("INCONCLUSIVE", [], (why,), reason="no model that never knew was given")
+        reason = f"no reference and no ancestor: {shows} the level of a model that never knew, so silence says little"
+        return Rung("INCONCLUSIVE", [], (reason,), reason="no model that never knew was given")
     state = silence(evidence)
     if not state.holds:
         return _undecided(evidence, state)
     elsewhere = beyond_chance(held_out(evidence))
     if elsewhere:
-        why = "no trace on the rows that the edit was told to forget, but one on forms held out of it"
-        return Rung("PARTIAL", _strongest(elsewhere), (why, *(_named(e) for e in elsewhere)), "above")
+        reason = "no trace on the rows that the edit was told to forget, but one on forms held out of it"
+        return Rung("PARTIAL", _strongest(elsewhere), (reason, *(_named(e) for e in elsewhere)), "above")
     chance = [e for e in held_out(evidence) if is_trace(e)]
     chances = [f"{_named(e)}; no more than chance among the tests of held-out forms (Holm)" for e in chance]
     lead = [e for e in state.quiet if e.measurement.kind in STATES] or state.quiet
@@ -191,7 +206,7 @@ def reach(evidence: Sequence[Evidence], roles: Given) -> Reached:
     final = settled(evidence)
     shares = axes(final)
     rung = (
-        _rung_by_gate(final) or _rung_by_trace(final, shares) or _rung_by_depth(final)
+        _rung_by_gate(final) or _rung_by_trace(final, shares) or _rung_by_people(final) or _rung_by_depth(final)
         or _rung_by_silence(final, roles)
     )  # fmt: skip
     return Reached(rung, shares, tuple(final), people_kept(final))
@@ -201,7 +216,7 @@ def some_people(word: VerdictWord, people: PeopleKept | Missing) -> str:
     """``16 of 32 people are known``, where all is known of some people; empty otherwise."""
     if word not in ("PARTIAL", "SUPPRESSED") or isinstance(people, Missing) or not is_of_some(people):
         return ""
-    return f"{told(people)} are known"
+    return f"{count_words(people)} are known"
 
 
 def worded(reached: Reached, roles: Given, stale: str = "") -> Verdict:
@@ -209,9 +224,10 @@ def worded(reached: Reached, roles: Given, stale: str = "") -> Verdict:
     rung, evidence = reached.rung, reached.evidence
     lead = rung.basis[0].measurement if rung.basis else None
     people = some_people(rung.word, reached.people)
+    because = (axes_sentence(rung.word, reached.axes), *rung.because) if rung.word in TRACE_WORDS else rung.because
     return Verdict.model_validate(
         {
-            "word": rung.word, "because": rung.because, "direction": rung.direction, "basis": "in-case",
+            "word": rung.word, "because": because, "direction": rung.direction, "basis": "in-case",
             "strength": strength(rung.word, roles, evidence),
             "would_change": would_change(rung.word, roles, evidence, rung.direction == "below"),
             "limits": limits([e.measurement for e in rung.basis], unheard(evidence), roles, stale=stale),
@@ -248,6 +264,8 @@ def in_case_state(evidence: Sequence[Evidence], above: Collection[tuple[str, str
         return "shown" if word in TRACE_WORDS else "unreadable"
     low = is_below(final)
     if shares.in_outputs or shares.is_intact or shares.recovered or (low and shares.inside):
+        return "shown"
+    if witnessed(final) is not None:
         return "shown"
     if low:
         return "below"

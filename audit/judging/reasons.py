@@ -31,10 +31,10 @@ ALL_OF_SOME: Final = 1.0
 
 
 # ---- the sentence -----------------------------------------------------------------------------------------------
-def sentence(word: VerdictWord, lead: Measurement | None, why: str, reason: str = "") -> str:
-    """The verdict in one sentence: why it is undecided, or the measurement it stands on."""
+def sentence(word: VerdictWord, lead: Measurement | None, because: str, reason: str = "") -> str:
+    """The verdict in one sentence: why it is undecided (``because``), or the measurement it stands on."""
     head = f"{reason[0].upper()}{reason[1:]}. " if reason else ""
-    ground = f"{why}." if lead is None else _numbers(lead)
+    ground = f"{because}." if lead is None else _numbers(lead)
     needed = f" At least {GATE_RATIO} of base is needed before silence means anything." if word == "INVALID" else ""
     return f"{word}: {head}{ground}{needed} {NO_RATE}"
 
@@ -117,32 +117,32 @@ def unheard(evidence: Sequence[Evidence]) -> Unheard:
 def limits(
     basis: Sequence[Measurement], mute: Unheard, roles: Given, calibration: str = "", stale: str = ""
 ) -> tuple[str, ...]:
-    """What limits the verdict: at most five short statements, the weightiest first.
+    """What limits the verdict: at most five short texts, the weightiest first.
 
     ``basis``: the measurements that take part in it. ``calibration`` names what judged; without one ``stale`` says
     which would have judged, and why it did not.
     """
-    found = [*([f"Nothing could be decided: {mute.short}."] if mute.short else []), *([stale] if stale else [])]
+    texts = [*([f"Nothing could be decided: {mute.short}."] if mute.short else []), *([stale] if stale else [])]
     if not roles.null and roles.holdout:
-        found.append("No model that never knew was given: holdout people stand in, which can show traces only.")
+        texts.append("No model that never knew was given: holdout people stand in, which can show traces only.")
     elif not roles.null:
-        found.append("No model that never knew was given: the never-trained level is not known.")
+        texts.append("No model that never knew was given: the never-trained level is not known.")
     elif not roles.references:
-        found.append("No retrained reference was given: the ancestor stands in, and the strongest negative is weak.")
+        texts.append("No retrained reference was given: the ancestor stands in, and the strongest negative is weak.")
     if any(isinstance(m.floor, Missing) and m.kind != "gate" for m in basis):
-        found.append(f"The spread between models that never knew is unknown here: {NO_FLOOR}.")
+        texts.append(f"The spread between models that never knew is unknown here: {NO_FLOOR}.")
     if len(mute.blind) > len(mute.few):
-        found.append(f"{_planned(len(mute.blind) - len(mute.few))} blind here: the knowledge is not found in base.")
+        texts.append(f"{_planned(len(mute.blind) - len(mute.few))} blind here: the knowledge is not found in base.")
     if mute.few and not mute.short:
-        found.append(f"{_planned(len(mute.few))} without enough groups to decide anything.")
+        texts.append(f"{_planned(len(mute.few))} without enough groups to decide anything.")
     if mute.blunt:
-        found.append(f"{_planned(len(mute.blunt))} too blunt here for silence to count.")
+        texts.append(f"{_planned(len(mute.blunt))} too blunt here for silence to count.")
     if calibration:
-        found.append(f"The error rates are those of the models behind calibration {calibration}, and of no others.")
+        texts.append(f"The error rates are those of the models behind calibration {calibration}, and of no others.")
     elif not stale:
-        found.append("In-case basis: no error rate is known for models of this kind.")
-    found.append("This speaks about the files listed and the attacks tested only.")
-    return _five(found, ("In-case basis", "The error rates"))
+        texts.append("In-case basis: no error rate is known for models of this kind.")
+    texts.append("This speaks about the files listed and the attacks tested only.")
+    return _five(texts, ("In-case basis", "The error rates"))
 
 
 def _five(statements: Sequence[str], needed: Sequence[str]) -> tuple[str, ...]:
@@ -160,24 +160,24 @@ def would_change(word: VerdictWord, roles: Given, evidence: Sequence[Evidence], 
     """What further evidence could move this verdict, from what this case lacks."""
     if word == "INVALID":
         return ("A suspect that still answers retained questions.",)
-    found: list[str] = []
+    changes: list[str] = []
     if roles.references < 2:
-        found.append("Two or more references retrained from the same ancestor, none of them the audited model.")
+        changes.append("Two or more references retrained from the same ancestor, none of them the audited model.")
     if word in TRACE_WORDS:
-        return (*found, *_removed(word))
+        return (*changes, *_removed(word))
     if not roles.holdout:
-        found.append("Holdout items of the same distribution that no model was trained on.")
+        changes.append("Holdout items of the same distribution that no model was trained on.")
     attacks = _attacks(evidence)
     ran = f" ({', '.join(attacks)} ran)" if attacks else ""
     if below:
         if not attacks:
-            found.append("What comes back by relearning or rounding, which was not tried: a trace would show there.")
-        found.append("A reference, retrained otherwise, that reads as low as the suspect.")
+            changes.append("What comes back by relearning or rounding, which was not tried: a trace would show there.")
+        changes.append("A reference, retrained otherwise, that reads as low as the suspect.")
     elif word == CONSISTENT:
-        found.append(f"A trace found by optimised prompts or by another attack that was not run{ran}.")
+        changes.append(f"A trace found by optimised prompts or by another attack that was not run{ran}.")
     else:
-        found += _undecided(evidence)
-    return tuple(found)
+        changes += _undecided(evidence)
+    return tuple(changes)
 
 
 def _removed(word: VerdictWord) -> tuple[str, ...]:
@@ -188,19 +188,19 @@ def _removed(word: VerdictWord) -> tuple[str, ...]:
 
 def _undecided(evidence: Sequence[Evidence]) -> list[str]:
     """What the tests lacked that did not decide."""
-    mute, found = unheard(evidence), list[str]()
+    mute, changes = unheard(evidence), list[str]()
     open_rows = [e for e in trusted(evidence, EVERY_KIND) if e.status in ("undecided", "hint", "within_floor")]
     few = [e for e in (*mute.few, *mute.blunt, *open_rows) if e.measurement.kind in EVERY_KIND]
     if few:
-        found.append(f"More forget groups, which sharpen {_names(few)}.")
+        changes.append(f"More forget groups, which sharpen {_names(few)}.")
     if any(e.measurement.kind == "causal" and isinstance(e.measurement.value, Missing) for e in mute.blind):
-        found.append("A base that shares the suspect's ancestor, so that it can read the suspect's states.")
+        changes.append("A base that shares the suspect's ancestor, so that it can read the suspect's states.")
     ran = {e.measurement.kind for e in trusted(evidence, EVERY_KIND)}
     if not ran & set(STATES):
-        found.append("A test of the states that finds base here: answers with alternates let the answer lens see.")
+        changes.append("A test of the states that finds base here: answers with alternates let the answer lens see.")
     if "output" not in ran:
-        found.append("An output test that finds base here.")
-    return found
+        changes.append("An output test that finds base here.")
+    return changes
 
 
 def _names(tests: Sequence[Evidence]) -> str:

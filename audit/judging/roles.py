@@ -32,7 +32,7 @@ def remarks(audited: Sequence[RoleAudit]) -> tuple[str, ...]:
     ]
     open_ones = dict.fromkeys("; ".join(x.because) for x in audited if x.takes_part and not x.settled)
     others = [f"{_named(x)}: {'; '.join(x.because)}." for x in audited if x.takes_part and x.settled and x.because]
-    return (*refused, *(f"{why[:1].upper()}{why[1:]}." for why in open_ones), *others)
+    return (*refused, *(f"{reason[:1].upper()}{reason[1:]}." for reason in open_ones), *others)
 
 
 def heard(verdict: Verdict, audited: Sequence[RoleAudit]) -> Verdict:
@@ -40,17 +40,17 @@ def heard(verdict: Verdict, audited: Sequence[RoleAudit]) -> Verdict:
 
     A suspect that is broken is broken by base alone.
     """
-    told = remarks(audited)
-    if not told:
+    noted = remarks(audited)
+    if not noted:
         return verdict
-    changes: dict[str, object] = {"limits": (*told, *verdict.limits)[:MOST_LIMITS]}
+    changes: dict[str, object] = {"limits": (*noted, *verdict.limits)[:MOST_LIMITS]}
     if any(not x.takes_part or not x.settled for x in audited):
         changes["would_change"] = (REPLACE, *verdict.would_change)
     disagreeing = next((x for x in audited if x.takes_part and not x.settled), None)
     if disagreeing is not None and verdict.word != "INVALID":
-        why = "; ".join(disagreeing.because)
+        reason = "; ".join(disagreeing.because)
         changes |= {
-            "word": "INCONCLUSIVE", "sentence": f"INCONCLUSIVE: {UNSETTLED}.", "because": (why, *verdict.because),
+            "word": "INCONCLUSIVE", "sentence": f"INCONCLUSIVE: {UNSETTLED}.", "because": (reason, *verdict.because),
             "strength": "none", "direction": "none", "basis": "in-case", "ratio": Missing(missing=UNSETTLED),
         }  # fmt: skip
     return verdict.model_copy(update=changes)

@@ -11,21 +11,36 @@ from typing import NamedTuple
 import numpy as np
 
 from audit import stats
-from audit.judging.axes import trusted
+from audit.judging.axes import is_trace, trusted
 from audit.judging.in_case import is_sharp, limit_of, quiet
-from audit.schema import EFFECT_KINDS, HINT_ALPHA, INTERNAL_KINDS, Evidence, Interval, Measurement, Power
+from audit.schema import ALPHA, EFFECT_KINDS, HINT_ALPHA, INTERNAL_KINDS, Evidence, Interval, Measurement, Power
 
 STATES = ("causal", "decoding")
 EVERY_KIND = (*EFFECT_KINDS, "recovery")
 
 
 def settled(evidence: Sequence[Evidence]) -> list[Evidence]:
-    """The evidence with hints settled: of all sharp tests together, one is a hint only if Holm leaves it one."""
-    family = [e for e in trusted(evidence, EVERY_KIND) if is_sharp(e.measurement)]
+    """The evidence with several tests in mind: a trace inside that Holm does not leave one among all tests of the
+    inside is a hint, and a hint that Holm does not leave one among all sharp tests is none."""
+    inside = trusted(evidence, INTERNAL_KINDS)
+    lucky = by_chance(inside, ALPHA)
+    first = [_no_trace(e, len(inside)) if is_trace(e) and id(e) in lucky else e for e in evidence]
+    family = [e for e in trusted(first, EVERY_KIND) if is_sharp(e.measurement)]
+    chance = by_chance(family, HINT_ALPHA)
+    return [_no_hint(e, len(family)) if e.status == "hint" and id(e) in chance else e for e in first]
+
+
+def by_chance(family: Sequence[Evidence], alpha: float) -> set[int]:
+    """Which tests of a family (by ``id``) have no p below ``alpha`` any more when adjusted together by Holm (1979)."""
     tested = [(id(e), p) for e in family if isinstance(p := e.measurement.p, float)]
     adjusted = stats.holm(np.array([p for _, p in tested], float))
-    chance = {name for (name, _), p in zip(tested, adjusted, strict=True) if p >= HINT_ALPHA}
-    return [_no_hint(e, len(tested)) if e.status == "hint" and id(e) in chance else e for e in evidence]
+    return {name for (name, _), p in zip(tested, adjusted, strict=True) if p >= alpha}
+
+
+def _no_trace(evidence: Evidence, tests: int) -> Evidence:
+    because = f"{evidence.because}; but no more than a hint among {tests} tests of the inside (Holm)"
+    settled_as = {"status": "hint", "outcome": "inconclusive", "direction": "none", "because": because}
+    return evidence.model_copy(update=settled_as)
 
 
 def _no_hint(evidence: Evidence, tests: int) -> Evidence:

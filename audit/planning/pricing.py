@@ -32,6 +32,7 @@ STATES = 24
 """How many vectors of the model's width a token holds at once, roughly."""
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 Kind = Literal["exact", "upper"]
+Pass = tuple[Checkpoint, Texts]
 
 
 class Price(NamedTuple):
@@ -95,19 +96,20 @@ class Pricer:
     def prices(self, planner: Planner) -> Prices:
         """What this plan costs, from an empty store."""
         running = planner.running
-        units = [("roles", roles_cost(self.case)), ("recall", self._recall())]
-        units += [("reads", self._reads(planner, running))]
+        audited = roles_passes(self.case)
+        units = [("roles", roles_cost(self.case)), ("recall", self._recall(audited))]
+        units += [("reads", self._reads(planner, running, audited))]
         units += [(planned.name, planned.own) for planned in running]
         return Prices(tuple(self._price(*unit) for unit in (*units, ("report", Cost()))))
 
     # ---- passes --------------------------------------------------------------------------------------------------
-    def _recall(self) -> Cost:
+    def _recall(self, audited: Iterable[Pass]) -> Cost:
         """What the audit of roles has read is not run again, where there is a store."""
-        read = [] if self.settings.store is None else roles_passes(self.case)
+        read = [] if self.settings.store is None else audited
         again = [pair for pair in self._recalled() if pair not in read]
         return Cost(fwd_tokens=sum(self._tokens(texts) for _, texts in again))
 
-    def _recalled(self) -> list[tuple[Checkpoint, Texts]]:
+    def _recalled(self) -> list[Pass]:
         """The passes of :func:`audit.probing.recollection.recall`."""
         case, texts = self.case, Texts(cohort="forget")
         passes = [(case.base, texts)]
@@ -116,12 +118,12 @@ class Pricer:
         alternates = Texts(cohort="forget", answer="alternate")
         return [*passes, (case.base, alternates)] if case.has(alternates) else passes
 
-    def _reads(self, planner: Planner, running: Iterable[Planned]) -> Cost:
-        """The merged passes; what the recall check or another role of the same model has read is not run again."""
+    def _reads(self, planner: Planner, running: Iterable[Planned], audited: Iterable[Pass]) -> Cost:
+        """The merged passes; what the audit of roles or the recall check has read of a model is not run again."""
         fetches = planner.fetches(running)
         if self.settings.store is None:
             return Cost(fwd_tokens=sum(len(f.reads) * self._tokens(f.texts) for f in fetches), kind="upper")
-        before = (*roles_passes(self.case), *self._recalled())
+        before = (*audited, *self._recalled())
         seen = {(model.key, self.case.rows(texts).hash): set((SCORE,)) for model, texts in before}
         tokens, models = 0, 1
         for fetch in fetches:

@@ -30,13 +30,13 @@ def lacking_members(path: Path, drawn: Drawn) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     scores = read_world(path)
-    there, asked = [model.model for model in scores.models], [member.model for member in population(drawn).members]
+    scored, planned = [model.model for model in scores.models], [member.model for member in population(drawn).members]
     stands = (
         score_world.of_recipe(scores, drawn)
         and set(scores.behaviours) == set(configured({}, score_world.PROBES)) == score_world.standing(path)
-        and [name for name in asked if name in there] == there
+        and [name for name in planned if name in scored] == scored
     )
-    return tuple(name for name in asked if name not in there) if stands else ()
+    return tuple(name for name in planned if name not in scored) if stands else ()
 
 
 def add_members(drawn: Drawn, places: Places, notify: Callable[[str], None] = log.info) -> Path:

@@ -93,8 +93,8 @@ def add_scores(
     census, work = population(drawn), places.work / f"{path.stem}-added"
     costs = Costs(work / "costs.json")
     with one_thread():
-        there = tuple(scored.model for scored in before.models)
-        folders = score_world.make_models(census, drawn.world, places.models, costs, there)
+        models = tuple(scored.model for scored in before.models)
+        folders = score_world.make_models(census, drawn.world, places.models, costs, models)
         score_world.write_data(make_world(drawn.world, drawn.shape), work / "data")
         store = MemoryStore(work / "store")
         bench, new_scores, roles = Bench(store=store), dict[str, _NewScores](), Given(0, False, False)

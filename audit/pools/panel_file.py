@@ -46,7 +46,7 @@ def panels_path(folder: Path, world: int) -> Path:
 def write_panels(path: Path, panels: Panels) -> None:
     """Write panels whole or not at all; equal panels give equal bytes."""
     pool = _Pool()
-    tree = {model: {name: pool.tree(kept) for name, kept in measured.items()} for model, measured in panels.items()}
+    tree = {model: {name: pool.tree(entry) for name, entry in measured.items()} for model, measured in panels.items()}
     index = json.dumps({"arrays": pool.index, "models": tree}, separators=(",", ":")).encode()
     file = io.BytesIO()
     np.savez_compressed(file, tree=_bytes(index), values=_bytes(b"".join(pool.chunks)))

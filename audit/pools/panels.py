@@ -37,10 +37,10 @@ def restat(world: int, scores: Path, panels: Path) -> Path:
             "panels are kept while a world is scored: delete its scores, so that it is scored again",
             ExitCode.INTEGRITY,
         )
-    before, kept, floors = read_world(path), read_panels(where), zoo_floors()
+    before, by_model, floors = read_world(path), read_panels(where), zoo_floors()
 
     def again(model: ScoredModel) -> ScoredModel:
-        own = kept.get(model.model, {})
+        own = by_model.get(model.model, {})
 
         def now(score: Score) -> Score:
             panelled = score.mode == "controlled" and name_of(score) in own

@@ -15,7 +15,7 @@ def assessed_of(recorded: Sequence[Recorded], scores: Sequence[Score]) -> dict[s
     Where a measurement was assessed more than once, that of which most of the score follows counts, the latest first.
     """
     by_name = {name_of(score): score for score in scores if score.mode == "controlled"}
-    found: dict[str, Assessed] = {}
+    assessed: dict[str, Assessed] = {}
     for panel, design, result in recorded:
         if (score := by_name.get(design.name)) is None:
             continue
@@ -26,9 +26,9 @@ def assessed_of(recorded: Sequence[Recorded], scores: Sequence[Score]) -> dict[s
             for field in Score.model_fields
             if (own == again.readings if field == "readings" else getattr(score, field) == getattr(again, field))
         )
-        if design.name not in found or len(fields) >= len(found[design.name].fields):
-            found[design.name] = Assessed(panel, design, fields, tuple(result.readings))
-    return found
+        if design.name not in assessed or len(fields) >= len(assessed[design.name].fields):
+            assessed[design.name] = Assessed(panel, design, fields, tuple(result.readings))
+    return assessed
 
 
 def _score(result: Assessment, score: Score, panel: Panel, readings: Mapping[str, float]) -> Score:
@@ -44,13 +44,13 @@ class Again(NamedTuple):
     test: str
 
 
-def assessed_again(score: Score, kept: Assessed) -> Again:
+def assessed_again(score: Score, assessed: Assessed) -> Again:
     """The score with what the statistics say now in place of what they said."""
-    others = {name: value for name, value in score.readings.items() if name not in kept.readings}
-    given = others if "readings" in kept.fields else score.readings
-    result = assess(kept.panel, kept.design)
-    now = _score(result, score, kept.panel, given)
-    return Again(score.model_copy(update={field: getattr(now, field) for field in kept.fields}), result.test)
+    others = {name: value for name, value in score.readings.items() if name not in assessed.readings}
+    given = others if "readings" in assessed.fields else score.readings
+    result = assess(assessed.panel, assessed.design)
+    now = _score(result, score, assessed.panel, given)
+    return Again(score.model_copy(update={field: getattr(now, field) for field in assessed.fields}), result.test)
 
 
 def word_of(scores: Sequence[Score], roles: Given, floors: Mapping[str, float]) -> str:

@@ -105,8 +105,8 @@ def is_current(path: Path, drawn: Drawn) -> bool:
     if not path.is_file():
         return False
     scores = read_world(path)
-    whole = [model.model for model in scores.models] == [member.model for member in population(drawn).members]
-    same = whole and scores.recipe == drawn.recorded()
+    complete = [model.model for model in scores.models] == [member.model for member in population(drawn).members]
+    same = complete and scores.recipe == drawn.recorded()
     return same and set(scores.behaviours) == set(configured({}, PROBES)) == standing(path)
 
 

@@ -22,6 +22,9 @@ from .group_tests import GroupTest as GroupTest
 from .group_tests import group_test as group_test
 from .group_tests import with_alternates as with_alternates
 from .item_tables import item_table as item_table
+from .kinship import Kinship as Kinship
+from .kinship import descents as descents
+from .kinship import unsettled as unsettled
 from .outputs import BY_POSITION as BY_POSITION
 from .outputs import Outputs as Outputs
 from .outputs import Table1 as Table1

@@ -113,6 +113,7 @@ class Naming(NamedTuple):
     scale: MeasurementScale
     form: Form = "trained"
     mode: Literal["controlled", "paper"] = "controlled"
+    witness: Kind | None = None
 
     @property
     def key(self) -> str:
@@ -124,7 +125,8 @@ def blank(naming: Naming, reason: str, n: Count, people: int, seed: int) -> Meas
     """A measurement without numbers, and the reason; :meth:`Assessment.onto` fills it."""
     missing = Missing(missing=reason)
     return Measurement(
-        probe=naming.probe, name=naming.name, kind=naming.kind, mode=naming.mode, form=naming.form,
+        probe=naming.probe, name=naming.name, kind=naming.kind, witness=naming.witness, mode=naming.mode,
+        form=naming.form,
         statistic=naming.statistic, value=missing, unit=naming.unit, scale=naming.scale, ci95=missing, n=n,
         unit_of_replication="person", units=people, seed=seed, p=missing, p_below=missing, null=missing,
         positive_control=missing, floor=missing, items=missing,
@@ -305,7 +307,8 @@ def _assess(panel: Panel, design: Design) -> Assessment:
     others = [floor.minus(panel.null).at(usable) for floor in panel.floors]
     spread = [_value(other, design) for other in others]
     floors = [float((gaps / scale).max()) for gaps in spread]
-    gaps = Gaps(gap, base_excess, tuple(others), scale, design.differenced, design.shared, panel.names)
+    shared = design.shared, panel.names, design.draws
+    gaps = Gaps(gap, base_excess, tuple(others), scale, design.differenced, *shared)
     return Assessment(
         value=float(effects.max()),
         ci95=_widened(
@@ -319,6 +322,7 @@ def _assess(panel: Panel, design: Design) -> Assessment:
             kind=_randomised(unlike),
             quantiles=stats.quantile_summary(tested.null_effect),
             n=len(tested.null_effect),
+            least_p=stats.least_p(len(gap.forget), unlike, design.draws, len(usable)),
         ),
         control=_control(base_excess, scale, pair, design),
         floor=max(floors) if floors else NO_FLOOR,

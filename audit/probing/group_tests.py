@@ -43,10 +43,14 @@ class GroupTest(NamedTuple):
 
     def __str__(self) -> str:
         """Why it cannot decide, and what would suffice."""
-        if 1 / (self.draws + 1) >= ALPHA:
+        if self.least_p == 1 / (self.draws + 1):
             return f"{self.draws} draws cannot give a p below {ALPHA}: raise `permutations`"
         beside = f" and {_groups(self.others, 'holdout')}" if self.others else ""
-        unmatched = f" ({self.unmatched} more have no item with alternates)" if self.unmatched else ""
+        unmatched = (
+            f" ({self.unmatched} more {'has' if self.unmatched == 1 else 'have'} no item with alternates)"
+            if self.unmatched
+            else ""
+        )
         lead = f"with {_groups(self.audited, 'audited forget')}{unmatched}{beside} p cannot be below {self.least_p:.2g}"
         enough = self._enough_forget()
         kind = "forget groups with alternates" if self.unmatched else "forget groups"

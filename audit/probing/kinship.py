@@ -6,7 +6,7 @@ or an edit of y has gone all of it. Seen from the ancestor the share also holds 
 near 1 where little was learned; that is why a third model, where there is one, decides.
 
 Measured on models of known truth (``studies/kinship``): seen from another retrained model, retrained models reach at
-most .42 of base's path and edits of base at least .84; seen from the ancestor at most .64 and at least .89.
+most .42 of base's path and edits of base at least .80; seen from the ancestor at most .66 and at least .88.
 """
 
 from collections.abc import Collection, Mapping
@@ -46,8 +46,8 @@ class Kinship:
 
     def without(self, names: Collection[str]) -> "Kinship":
         """The same models without some."""
-        kept = [place for place, name in enumerate(self.names) if name not in names]
-        return Kinship(tuple(self.names[place] for place in kept), self._gram[np.ix_(kept, kept)])
+        places = [place for place, name in enumerate(self.names) if name not in names]
+        return Kinship(tuple(self.names[place] for place in places), self._gram[np.ix_(places, places)])
 
     def inner(self, x: str, y: str, origin: str) -> float:
         """``<x - origin, y - origin>`` over all weights."""
@@ -77,24 +77,24 @@ class Descent(NamedTuple):
     of: str = ""
 
 
-def descents(kin: Kinship) -> tuple[Mapping[str, Descent], Mapping[str, float]]:
+def descents(kin: Kinship) -> tuple[dict[str, Descent], dict[str, float]]:
     """What each reference (and the ancestor) descends from that it must not, and the numbers by name.
 
     Of two references that are one model, the later takes no part.
     """
     readings: dict[str, float] = {}
-    found: dict[str, Descent] = {}
+    refusals: dict[str, Descent] = {}
     for name in _references(kin):
         readings |= _numbers(kin, name)
-        earlier = [other for other in _references(kin)[: _references(kin).index(name)] if other not in found]
+        earlier = [other for other in _references(kin)[: _references(kin).index(name)] if other not in refusals]
         if descent := _copy(kin, name, ["base", "suspect", *earlier]):
-            found[name] = descent
-    kin = kin.without(found)
+            refusals[name] = descent
+    kin = kin.without(refusals)
     if "ancestor" in kin and (descent := _copy(kin, "ancestor", ["base", "suspect"]) or _edited_ancestor(kin)):
-        found["ancestor"] = descent
-        kin = kin.without(found)
-    found |= {name: descent for name in _references(kin) if (descent := _edit(kin, name))}
-    return found, readings
+        refusals["ancestor"] = descent
+        kin = kin.without(refusals)
+    refusals |= {name: descent for name in _references(kin) if (descent := _edit(kin, name))}
+    return refusals, readings
 
 
 def _references(kin: Kinship) -> list[str]:
@@ -103,10 +103,8 @@ def _references(kin: Kinship) -> list[str]:
 
 def _numbers(kin: Kinship, name: str) -> dict[str, float]:
     """The numbers that a reference's descent is read from."""
-    apart = kin.distance("suspect", "base")
-    numbers = (
-        {f"{name}: distance to suspect over suspect to base": kin.distance(name, "suspect") / apart} if apart else {}
-    )
+    way = kin.distance("suspect", "base")
+    numbers = {f"{name}: distance to suspect over suspect to base": kin.distance(name, "suspect") / way} if way else {}
     origins = [other for other in kin.names if other not in (name, "base", "suspect")]
     return numbers | {f"{name}: share of base's path seen from {z}": kin.shared(name, "base", z) for z in origins}
 
@@ -173,8 +171,8 @@ def _from_base(z: str, share: float) -> Descent:
 def _shown_apart(kin: Kinship, name: str, others: list[str]) -> bool:
     """Does another reference show that this one was trained apart from base, and it too?"""
     for z in others:
-        apart = kin.shared(name, "base", z) <= APART and kin.shared(z, "base", name) <= APART
-        if apart and all(kin.turned_back(x, "base", "ancestor") >= BACK for x in (name, z)):
+        separate = kin.shared(name, "base", z) <= APART and kin.shared(z, "base", name) <= APART
+        if separate and all(kin.turned_back(x, "base", "ancestor") >= BACK for x in (name, z)):
             return True
     return False
 
@@ -187,13 +185,13 @@ def unsettled(kin: Kinship, failed: Mapping[str, Descent]) -> Mapping[str, str]:
     kin = kin.without(failed)
     if "ancestor" in kin:
         return {}
-    found: dict[str, str] = {}
+    disputes: dict[str, str] = {}
     for x, z in combinations(_references(kin), 2):
         shares = kin.shared(x, "base", z), kin.shared(z, "base", x)
         if min(shares) >= KIN:
-            why = (
+            reason = (
                 f"by their weights one of {x} and {z} is an edit of base (seen from the other each has gone "
                 f"{number(min(shares))} of base's path), and without an ancestor nothing says which"
             )
-            found |= dict.fromkeys((x, z), why)
-    return found
+            disputes |= dict.fromkeys((x, z), reason)
+    return disputes

@@ -22,7 +22,8 @@ class Gaps(NamedTuple):
     """Differences from the null: the suspect's, base's, and those of models that never knew, at usable layers.
 
     ``scale`` [layer] is base's effect, ``shared`` the standard error, in its unit, of what all people have in common.
-    ``names`` are the groups' in the order of people; empty where they are not given.
+    ``names`` are the groups' in the order of people; empty where they are not given. ``draws``: randomisations of the
+    test.
     """
 
     suspect: Pair
@@ -32,6 +33,7 @@ class Gaps(NamedTuple):
     differenced: bool
     shared: float = 0.0
     names: tuple[str, ...] = ()
+    draws: int = 9999
 
 
 def _noise(gaps: Gaps) -> list[Noise]:
@@ -59,7 +61,7 @@ def power_of(gaps: Gaps, floor: float | None, seed: int, decide: stats.Decision 
     if gaps.differenced and held is not None:
         excess = excess - held.mean(0)
     sources = _noise(gaps)
-    rule = Rule(gaps.scale, max(TRACE_EFFECT, floor or 0.0), ALPHA, gaps.differenced)
+    rule = Rule(gaps.scale, max(TRACE_EFFECT, floor or 0.0), ALPHA, gaps.differenced, gaps.draws)
     decide = decide or stats.max_t_decision(sources, (n, m), rule, seed)
     least = stats.planted_power(excess, sources, m, decide, POWER, seed)
     silent = Missing(missing=f"even all of it is not found with probability {POWER}")

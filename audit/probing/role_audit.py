@@ -46,13 +46,13 @@ def audit_roles(bench: Bench, case: OpenCase) -> tuple[RoleAudit, ...]:
     never = never_trained(case)
     kin = _kinship(bench, case, never)
     fallen, readings = descents(kin)
-    found = {name: _Finding(descent.because) for name, descent in fallen.items()}
-    found |= {name: _Finding(why, settled=False) for name, why in unsettled(kin, fallen).items()}
+    findings = {name: _Finding(descent.because) for name, descent in fallen.items()}
+    findings |= {name: _Finding(reason, settled=False) for name, reason in unsettled(kin, fallen).items()}
     standing = {name: model for name, model in never.items() if name not in fallen}
     if standing:
         known = levels(bench, case, standing)
-        found |= _by_levels(known, list(standing), readings) | _by_people(known, list(standing))
-    failed = [name for name, finding in found.items() if finding.settled]
+        findings |= _by_levels(known, list(standing), readings) | _by_people(known, list(standing))
+    failed = [name for name, finding in findings.items() if finding.settled]
     heard = case.without(
         references=[int(name.split()[1]) for name in failed if name.startswith("reference")],
         ancestor="ancestor" in failed,
@@ -60,7 +60,7 @@ def audit_roles(bench: Bench, case: OpenCase) -> tuple[RoleAudit, ...]:
     unknown = unknown_groups(bench, heard)
     records = [_base(case, unknown)]
     for name in _declared(case):
-        finding = found.get(name)
+        finding = findings.get(name)
         records.append(
             RoleAudit(
                 role=name, takes_part=finding is None or not finding.settled,
@@ -113,54 +113,54 @@ def _by_levels(known: Levels, names: list[str], readings: dict[str, float]) -> d
     below = [name for name, level in against.items() if _below(level, least)]
     if references and len(below) == len(references):
         return _all_below(known, references, against)
-    found = {name: _Finding(f"it knows of the forget set: {_told(against[name], 'ancestor')}") for name in above}
-    found |= {
+    findings = {name: _Finding(f"it knows of the forget set: {_told(against[name], 'ancestor')}") for name in above}
+    findings |= {
         name: _Finding(f"it lies below models that never knew: {_told(against[name], 'ancestor')}") for name in below
     }
-    return found
+    return findings
 
 
 def _by_people(known: Levels, names: list[str]) -> dict[str, _Finding]:
     """Who knows a few people in full that no other such model knows."""
-    found: dict[str, _Finding] = {}
+    findings: dict[str, _Finding] = {}
     for name in names:
         people = known.known_people(name, [other for other in names if other != name])
         if people >= LEAST_PEOPLE:
-            found[name] = _Finding(
+            findings[name] = _Finding(
                 f"its outputs know {people} of {len(known.items)} forget groups in full, which no other model that is "
                 "said never to have known does"
             )
-    return found
+    return findings
 
 
 def _all_below(known: Levels, references: list[str], against: Mapping[str, Level | None]) -> dict[str, _Finding]:
     """All references lie below the ancestor: it knows, or they were edited. Two that agree are believed."""
-    told = _told(against[references[0]], "ancestor")
+    reading = _told(against[references[0]], "ancestor")
     if len(references) > 1 and not _among_themselves(known, references, {}):
-        return {"ancestor": _Finding(f"it knows of the forget set: {len(references)} references agree, and {told}")}
-    if known.holdout is not None and _above(alone := known.against("ancestor", None), KNOWS_ALONE):
-        return {"ancestor": _Finding(f"it knows of the forget set: {_told(alone, 'holdout people')}")}
-    why = f"{', '.join(references)} and ancestor disagree, and nothing says which of them is wrong: {told}"
-    return dict.fromkeys((*references, "ancestor"), _Finding(why, settled=False))
+        return {"ancestor": _Finding(f"it knows of the forget set: {len(references)} references agree, and {reading}")}
+    if known.holdout is not None and _above(own_level := known.against("ancestor", None), KNOWS_ALONE):
+        return {"ancestor": _Finding(f"it knows of the forget set: {_told(own_level, 'holdout people')}")}
+    reason = f"{', '.join(references)} and ancestor disagree, and nothing says which of them is wrong: {reading}"
+    return dict.fromkeys((*references, "ancestor"), _Finding(reason, settled=False))
 
 
 def _among_themselves(known: Levels, references: list[str], readings: dict[str, float]) -> dict[str, _Finding]:
     """References against one another, without an ancestor; one of them alone against holdout people."""
-    alone = {name: known.against(name, None) for name in references} if known.holdout is not None else {}
-    readings |= {f"{name}: effect against holdout people": x.effect for name, x in alone.items() if x is not None}
+    own_levels = {name: known.against(name, None) for name in references} if known.holdout is not None else {}
+    readings |= {f"{name}: effect against holdout people": x.effect for name, x in own_levels.items() if x is not None}
     least = KNOWS if known.holdout is not None else KNOWS_ALONE
-    found = {
+    findings = {
         name: _Finding(f"it knows of the forget set: {_told(level, 'holdout people')}")
-        for name, level in alone.items() if _above(level, KNOWS_ALONE)
+        for name, level in own_levels.items() if _above(level, KNOWS_ALONE)
     }  # fmt: skip
-    for x, z in combinations([name for name in references if name not in found], 2):
+    for x, z in combinations([name for name in references if name not in findings], 2):
         level = known.against(x, z)
         if _above(level, least) or _above(known.against(z, x), least):
-            why = (
+            reason = (
                 f"{x} and {z} disagree, and without an ancestor nothing says which of them is wrong: {_told(level, z)}"
             )
-            found |= dict.fromkeys((x, z), _Finding(why, settled=False))
-    return found
+            findings |= dict.fromkeys((x, z), _Finding(reason, settled=False))
+    return findings
 
 
 def _above(level: Level | None, least: float) -> bool:
@@ -220,8 +220,8 @@ def _retain(case: OpenCase) -> tuple[RoleAudit, ...]:
     if not pairs:
         return ()
     groups = len({pair.first for pair in pairs})
-    why = (
+    reason = (
         f"{groups} forget group{'s have' if groups > 1 else ' has'} a retained group with most of the same names and "
         "answers: what is to be forgotten stands in what was to be kept, and a reference trained on it knows it"
     )
-    return (RoleAudit(role="retain", takes_part=True, because=(why,), readings={"largest overlap": pairs[0].share}),)
+    return (RoleAudit(role="retain", takes_part=True, because=(reason,), readings={"largest overlap": pairs[0].share}),)

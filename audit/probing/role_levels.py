@@ -62,11 +62,11 @@ class Levels(NamedTuple):
             forget=np.zeros_like(base.forget), holdout=None if base.holdout is None else np.zeros_like(base.holdout)
         )  # fmt: skip
         design = Design(self.seed, LEAST_GAP, differenced=base.holdout is not None, draws=DRAWS)
-        found = assess(Panel(subject, base, null), design)
-        if isinstance(found.value, Missing) or isinstance(found.p, Missing) or isinstance(found.p_below, Missing):
+        result = assess(Panel(subject, base, null), design)
+        if isinstance(result.value, Missing) or isinstance(result.p, Missing) or isinstance(result.p_below, Missing):
             return None
-        overall = found.value if isinstance(found.overall, Missing) else found.overall.value
-        return Level(found.value, found.p, found.p_below, overall)
+        overall = result.value if isinstance(result.overall, Missing) else result.overall.value
+        return Level(result.value, result.p, result.p_below, overall)
 
     def known_people(self, name: str, others: Sequence[str]) -> int:
         """How many forget people, of enough items, a model's own output knows: most of base's excess over each other
@@ -101,10 +101,10 @@ def _read(bench: Bench, case: OpenCase, never: Mapping[str, Checkpoint], texts: 
 def _readings(bench: Bench, case: OpenCase, name: str, model: Checkpoint, rows: Rows) -> Float[ndarray, "row reading"]:
     """Probabilities (geometric mean over content tokens): own output, then base from its states."""
     output = key_logprob(bench, model, rows)
-    asked = rows.key.any(1).numpy()
-    if not np.isfinite(output[asked]).all():
+    keyed = rows.key.any(1).numpy()
+    if not np.isfinite(output[keyed]).all():
         raise AuditError(
-            f"{name} ({model.source}): its outputs on {int((~np.isfinite(output[asked])).sum())} of {int(asked.sum())} "
+            f"{name} ({model.source}): its outputs on {int((~np.isfinite(output[keyed])).sum())} of {int(keyed.sum())} "
             "items are no numbers (they overflow)",
             "give a model that runs in this precision, or another --dtype",
             ExitCode.INTEGRITY,

@@ -83,8 +83,8 @@ class _Tried(NamedTuple):
 
 
 def search_template(bench: Bench, case: OpenCase) -> TemplateSearch:
-    """Try the templates near the case's own on base. The items are those that are set aside for fitting, where there
-    are any: nothing is chosen on what is audited."""
+    """Try the templates near the case's own on base alone: the suspect is never looked at, so that nothing is chosen by
+    what is audited."""
     forget, retain = _items(case, "forget"), _items(case, "retain")
     items, given = (*forget, *retain), case.case.template
     tried = list(_different(case, items)) if items else []
@@ -115,8 +115,7 @@ def choose(scores: Scores, changes: Sequence[int]) -> int | None:
 # ---- items and templates -------------------------------------------------------------------------------------------
 def _items(case: OpenCase, cohort: Cohort) -> tuple[Item, ...]:
     """A few trained items that ask something, evenly over the file."""
-    texts = Texts(cohort=cohort)
-    asking = [item for item in case.items(texts, "calibration") or case.items(texts) if item.question]
+    asking = [item for item in case.items(Texts(cohort=cohort)) if item.question]
     step = max(len(asking) // _PER_COHORT, 1)
     return tuple(asking[::step][:_PER_COHORT])
 

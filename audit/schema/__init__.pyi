@@ -88,6 +88,7 @@ from .thresholds import ALPHA as ALPHA
 from .thresholds import BLUNT as BLUNT
 from .thresholds import EFFECT_KINDS as EFFECT_KINDS
 from .thresholds import FALSE_ALARM_SHARE as FALSE_ALARM_SHARE
+from .thresholds import FDR as FDR
 from .thresholds import FLOOR_FACTOR as FLOOR_FACTOR
 from .thresholds import GATE_RATIO as GATE_RATIO
 from .thresholds import HINT_ALPHA as HINT_ALPHA

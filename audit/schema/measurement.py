@@ -29,11 +29,16 @@ class Count(Record):
 
 
 class Null(Record):
-    """The same statistic where the knowledge is absent: 101 quantiles (0..100 %) and how many draws they summarise."""
+    """The same statistic where the knowledge is absent: 101 quantiles (0..100 %) and how many draws they summarise.
+
+    ``least_p`` is the smallest p that the test can reach with so many units: where Student's t judges a few of them it
+    is not one over the draws. Where it is missing, it is.
+    """
 
     kind: str
     quantiles: tuple[float, ...]
     n: int
+    least_p: Number = Missing(missing="one over the draws")
 
 
 class Control(Record):
@@ -133,13 +138,16 @@ class Measurement(Record):
     back under an attack, on the effect scale) enter the verdict, ``context`` never does. ``p`` is for *above* the null,
     ``p_below`` for below it. ``floor`` is the same effect for one unaudited reference against another. A gate's
     ``value`` is the suspect's statistic over base's. ``power`` is what the test would find here, ``people`` whom it
-    finds. ``form`` says which rows it reads: the verdict rests on ``trained`` rows, held-out forms are measurements of
-    their own. A causal ``value`` that is missing says why no layer is eligible.
+    finds. ``witness`` says as which kind of evidence it counts where it is no witness of its own: what a model says
+    when its weights are rounded is still what it says. ``form`` says which rows it reads: the verdict rests on
+    ``trained`` rows, held-out forms are measurements of their own. A causal ``value`` that is missing says why no layer
+    is eligible.
     """
 
     probe: str
     name: str
     kind: Kind
+    witness: Kind | None = None
     mode: Literal["controlled", "paper"] = "controlled"
     form: Form = "trained"
     statistic: str

@@ -17,5 +17,7 @@ RECALL_LIFT = 0.2
 EFFECT_KINDS = ("output", "causal", "decoding")
 INTERNAL_KINDS = ("causal", "decoding", "recovery")
 FALSE_ALARM_SHARE = 0.02
+FDR = 0.05
+"""The false discovery rate at which people are named."""
 POWER = 0.8
 NO_FLOOR = "no floor was measured for this kind of model"

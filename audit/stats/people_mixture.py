@@ -13,6 +13,7 @@ from numpy import ndarray
 from scipy import stats as scipy_stats
 from scipy.special import gammaln
 
+from audit.schema import FDR
 from audit.stats.multiplicity import benjamini_hochberg
 from audit.stats.sparse_effects import LEAST_PEOPLE, MAD_TO_SD
 
@@ -21,7 +22,7 @@ LEAST_SCALE = 0.01
 """A spread of null people below this, on the effect scale, counts as this: a hundredth of base names nobody."""
 LEAST_RELATIVE = 0.1
 """Known people differ at least so much in how much of base is read of them."""
-FDR = 0.05
+
 GAIN_NATS = 3.0
 """Somebody counts as known where that is likelier by so many nats (the 95 % point of chi-square with two degrees of
 freedom, halved)."""

@@ -52,13 +52,14 @@ class Planted(NamedTuple):
 class Rule(NamedTuple):
     """When an effect counts as found: largest mean over ``scale`` at least ``bar``, and its max-T p below ``alpha``.
 
-    ``differenced``: the effect is the mean less that of the holdout people.
+    ``differenced``: the effect is the mean less that of the holdout people. ``draws``: randomisations of the test.
     """
 
     scale: Float[ndarray, " layer"]
     bar: float
     alpha: float
     differenced: bool = False
+    draws: int = 9999
 
 
 class _Moments(NamedTuple):
@@ -143,7 +144,7 @@ def max_t_decision(sources: Sequence[Noise], sizes: tuple[int, int], rule: Rule,
     """
     (n, m), layers = sizes, len(rule.scale)
     few, level = judged_by_t(n, m), np.inf
-    if not few and least_p(n, m) < rule.alpha:
+    if not few and least_p(n, m, rule.draws) < rule.alpha:
         rng = np.random.default_rng([seed, 1])
         flat = [Noise(np.concatenate([x - x.mean(0) for x in (s.people, s.others) if x is not None])) for s in sources]
         null = _noise(flat, sizes, _draws(NULL_DRAWS, n + m, layers), rng)

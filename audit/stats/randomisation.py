@@ -58,12 +58,16 @@ def judge(
 ) -> MaxT:
     """Compare the largest of ``above`` and the smallest of ``below`` with those of the family's randomisations.
 
-    Both are what is observed, or a correction of it that says less. ``scale`` divides the contrasts.
+    Both are what is observed, or a correction of it that says less. ``scale`` divides the contrasts. Of an enumerated
+    family what is observed is itself a member, so that p is never below one over its size, whatever rounding makes of
+    its statistic.
     """
     top, bottom = float(above.max()), float(below.min())
     slack = [TIE * max(1.0, abs(x)) if np.isfinite(x) else 0.0 for x in (top, bottom)]
     over = int((family.t.max(1) >= top - slack[0]).sum())
     under = int((family.t.min(1) <= bottom + slack[1]).sum())
+    if family.exact:
+        over, under = max(over, 1), max(under, 1)
     add = 0 if family.exact else 1
     total = len(family.t) + add
     effects = family.contrast if scale is None else family.contrast / scale

@@ -23,13 +23,13 @@ def plain_matrices(path: Path) -> dict[str, Plain]:
 
 @lru_cache(maxsize=4096)
 def _plain(path: Path, stamp: tuple[int, int, int]) -> tuple[tuple[str, Plain], ...]:
-    found: list[tuple[str, Plain]] = []
+    kinds: list[tuple[str, Plain]] = []
     for name, entry in sorted(read_header(path).entries.items()):
         if entry.dtype in _FLOATS and len(entry.shape) >= 2 and min(entry.shape) > 1:
             kind = _kind(path, entry)
             if kind is not None:
-                found.append((name, kind))
-    return tuple(found)
+                kinds.append((name, kind))
+    return tuple(kinds)
 
 
 def _kind(path: Path, entry: Entry) -> Plain | None:

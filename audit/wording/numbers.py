@@ -43,9 +43,11 @@ def unit(text: str) -> str:
 
 
 def least_p(m: Measurement) -> float:
-    """The smallest p that the randomisations of a measurement allow: k draws (k + 1 with the data), 2^n signs of n."""
-    signs = 2.0**-m.units if m.units else 0.0
-    return signs if isinstance(m.null, Missing) else 1 / (m.null.n + 1)
+    """The smallest p that the test of a measurement allows: as recorded, else of k draws (k + 1 with the data), or of
+    the 2^n signs of n."""
+    if isinstance(m.null, Missing):
+        return 2.0**-m.units if m.units else 0.0
+    return m.null.least_p if isinstance(m.null.least_p, float) else 1 / (m.null.n + 1)
 
 
 def p_value(value: Number, least: float = 0.0) -> str:

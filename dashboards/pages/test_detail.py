@@ -71,7 +71,7 @@ show.lead(evidence_sentence(e))
 control = m.positive_control
 show.facts([
     ("Suspect", f"{own_reading(m).name} {own_reading(m).shown}; unit: {visible(m.unit, NAME)}"),
-    *([("Overall effect", whole.shown)] if (whole := overall_reading(m)) is not None else []),
+    *([("Overall effect", total.shown)] if (total := overall_reading(m)) is not None else []),
     ("What decides", f"{judged_reading(e).name}: {deciding(e).words}"),
     ("Detection limit", power_cell(m)),
     ("Against the null", p_of(m)),

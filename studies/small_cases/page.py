@@ -25,8 +25,8 @@ def tables(results: SmallCases) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     parts += [_test_row(cell, test) for cell in results.cells if cell.fitted for test in cell.tests]
-    named = [f"- {name}" for name in results.exceptions] or ["- none"]
-    return "\n".join([*parts, "", "Clean models with a trace, and fakes that pass, in first draws:", "", *named, END])
+    listed = [f"- {name}" for name in results.exceptions] or ["- none"]
+    return "\n".join([*parts, "", "Clean models with a trace, and fakes that pass, in first draws:", "", *listed, END])
 
 
 def _row(cell: Cell) -> str:
@@ -40,14 +40,14 @@ def _row(cell: Cell) -> str:
 
 
 def _test_row(cell: Cell, test: OneTest) -> str:
-    how = "; ".join(test.tests)
+    tests = "; ".join(test.tests)
     return (
-        f"| {cell.groups} | {'16' if cell.holdout else '–'} | `{test.measurement}` | {how} "
+        f"| {cell.groups} | {'16' if cell.holdout else '–'} | `{test.measurement}` | {tests} "
         f"| {test.found}/{test.knowing} | {test.alarms}/{test.clean} | {test.below}/{test.clean} |"
     )
 
 
-def with_tables(page: str, made: str) -> str:
+def with_tables(page: str, section: str) -> str:
     """The page with these tables between its marks. ValueError where it has none."""
     before, rest = page.split(START)
-    return before + made + rest.split(END)[1]
+    return before + section + rest.split(END)[1]

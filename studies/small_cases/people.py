@@ -25,23 +25,23 @@ FITS = ("cross_sequence.shared_direction", "relearning_recovery.recall_of_others
 
 def keep(world: int, panels: Path, people: Path = PEOPLE) -> Path:
     """Write the thinned panels of one world. AuditError (code 3) where its panels cannot be read."""
-    kept = read_panels(panels_path(panels, world))
+    by_model = read_panels(panels_path(panels, world))
     path = panels_path(people, world)
-    write_panels(path, {model: thinned(measured) for model, measured in kept.items()})
+    write_panels(path, {model: thinned(measured) for model, measured in by_model.items()})
     return path
 
 
 def thinned(measured: Mapping[str, Assessed]) -> dict[str, Assessed]:
     """The measurements of the study, in half precision."""
     chosen = {name: measured[name] for name in (*FITS_NOTHING, *FITS) if name in measured}
-    return {name: one._replace(panel=_of_type(one.panel, np.float16)) for name, one in chosen.items()}
+    return {name: score._replace(panel=_of_type(score.panel, np.float16)) for name, score in chosen.items()}
 
 
 def people_of(world: int, people: Path = PEOPLE) -> dict[str, dict[str, Assessed]]:
     """The thinned panels of a world by model and measurement, to compute with."""
     read = read_panels(panels_path(people, world))
     return {
-        model: {name: one._replace(panel=_of_type(one.panel, np.float64)) for name, one in measured.items()}
+        model: {name: score._replace(panel=_of_type(score.panel, np.float64)) for name, score in measured.items()}
         for model, measured in read.items()
     }
 

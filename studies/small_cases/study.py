@@ -70,32 +70,32 @@ def settings() -> tuple[Setting, ...]:
     return tuple(Setting(n, held, fitted) for n in GROUPS for held in (True, False) for fitted in (False, True))
 
 
-def said_of(world: int, scores: Path, people: Path) -> list[_Said]:
+def audits_of_world(world: int, scores: Path, people: Path) -> list[_Said]:
     """Every small case of every counted model of one world."""
-    read, kept, floors = read_world(world_path(scores, world)), people_of(world, people), zoo_floors()
+    read, by_model, floors = read_world(world_path(scores, world)), people_of(world, people), zoo_floors()
     return [
-        said
+        audit
         for model in read.models
         if (truth := truth_of(model)) is not None
-        for said in _of_model(model, truth, kept.get(model.model, {}), floors)
+        for audit in _of_model(model, truth, by_model.get(model.model, {}), floors)
     ]
 
 
 def _of_model(
-    model: ScoredModel, truth: Truth, kept: Mapping[str, Assessed], floors: Mapping[str, float]
+    model: ScoredModel, truth: Truth, by_name: Mapping[str, Assessed], floors: Mapping[str, float]
 ) -> Iterable[_Said]:
     gates = [score for score in model.scores if score.kind == "gate"]
     scores = {name_of(score): score for score in model.scores if score.mode == "controlled"}
-    there = {name: one for name, one in kept.items() if name in scores}
+    assessed = {name: score for name, score in by_name.items() if name in scores}
     for groups, holdout in product(GROUPS, (True, False)):
         for draw in range(DRAWS if groups < GROUPS[-1] else 1):
             case = _Case(groups, 1000 * model.world + draw, holdout)
-            again = {name: _smaller(scores[name], one, case) for name, one in there.items()}
+            again = {name: _smaller(scores[name], score, case) for name, score in assessed.items()}
             for fitted in (False, True):
                 chosen = [again[name] for name in (*FITS_NOTHING, *(FITS if fitted else ())) if name in again]
                 roles = Given(2, ancestor=True, holdout=holdout)
-                word = word_of([*gates, *(one.score for one in chosen)], roles, floors)
-                tests = tuple(_test(judge(one.score.restored(), floors), _short(one.test)) for one in chosen)
+                word = word_of([*gates, *(result.score for result in chosen)], roles, floors)
+                tests = tuple(_test(judge(result.score.restored(), floors), _short(result.test)) for result in chosen)
                 yield _Said(Setting(groups, holdout, fitted), draw, model.world, model.model, truth, word, tests)
 
 
@@ -107,9 +107,9 @@ class _Case(NamedTuple):
     holdout: bool
 
 
-def _smaller(score: Score, one: Assessed, case: _Case) -> Again:
+def _smaller(score: Score, assessed: Assessed, case: _Case) -> Again:
     """The score of a case with so many of these people, and by which test."""
-    smaller = one._replace(panel=cut(one.panel, *case))
+    smaller = assessed._replace(panel=cut(assessed.panel, *case))
     return assessed_again(score.model_copy(update={"units": case.groups}), smaller)
 
 
@@ -123,48 +123,48 @@ def _test(evidence: Evidence, test: str) -> tuple[str, str, bool, bool]:
 
 
 # ---- counted ----------------------------------------------------------------------------------------------------
-def counted(said: Sequence[_Said]) -> tuple[Cell, ...]:
+def counted(audits: Sequence[_Said]) -> tuple[Cell, ...]:
     """Every setting in counts."""
-    return tuple(_cell(setting, [s for s in said if s.setting == setting]) for setting in settings())
+    return tuple(_cell(setting, [s for s in audits if s.setting == setting]) for setting in settings())
 
 
-def _cell(setting: Setting, said: Sequence[_Said]) -> Cell:
+def _cell(setting: Setting, audits: Sequence[_Said]) -> Cell:
     truths: tuple[Truth, ...] = ("clean", "edited clean", "knowing")
-    words = tuple(_words(truth, [s for s in said if s.truth == truth]) for truth in truths)
-    names = dict.fromkeys(name for s in said for name, *_ in s.tests)
-    return Cell(**setting._asdict(), words=words, tests=tuple(_one_test(name, said) for name in names))
+    words = tuple(_words(truth, [s for s in audits if s.truth == truth]) for truth in truths)
+    names = dict.fromkeys(name for s in audits for name, *_ in s.tests)
+    return Cell(**setting._asdict(), words=words, tests=tuple(_one_test(name, audits) for name in names))
 
 
-def _wrong(said: _Said) -> bool:
-    return (said.word in TRACE) != (said.truth == "knowing")
+def _wrong(audit: _Said) -> bool:
+    return (audit.word in TRACE) != (audit.truth == "knowing")
 
 
-def _words(truth: Truth, said: Sequence[_Said]) -> Words:
-    count = Counter(s.word for s in said)
-    first = [s for s in said if s.draw == 0]
-    worlds, wrong = ({s.world for s in some} for some in (first, filter(_wrong, first)))
+def _words(truth: Truth, audits: Sequence[_Said]) -> Words:
+    count = Counter(s.word for s in audits)
+    first = [s for s in audits if s.draw == 0]
+    worlds, wrong = ({s.world for s in group} for group in (first, filter(_wrong, first)))
     trace = sum(count[word] for word in TRACE)
     return Words(
         truth=truth, wrong=rate(len(wrong), len(worlds)), trace=trace, silent=count[SILENT],
-        undecided=len(said) - trace - count[SILENT] - count["INVALID"], invalid=count["INVALID"], audits=len(said),
+        undecided=len(audits) - trace - count[SILENT] - count["INVALID"], invalid=count["INVALID"], audits=len(audits),
     )  # fmt: skip
 
 
-def _one_test(name: str, said: Sequence[_Said]) -> OneTest:
-    mine = [(s.truth, test) for s in said for test in s.tests if test[0] == name]
+def _one_test(name: str, audits: Sequence[_Said]) -> OneTest:
+    mine = [(s.truth, test) for s in audits for test in s.tests if test[0] == name]
     knowing, clean = ([test for truth, test in mine if truth == wanted] for wanted in ("knowing", "clean"))
     return OneTest(
         measurement=name, tests=dict(sorted(Counter(test for _, (_, test, *_) in mine).items())),
-        found=sum(found for *_, found, _ in knowing), knowing=len(knowing),
-        alarms=sum(found for *_, found, _ in clean), below=sum(below for *_, below in clean), clean=len(clean),
+        found=sum(trace for *_, trace, _ in knowing), knowing=len(knowing),
+        alarms=sum(trace for *_, trace, _ in clean), below=sum(below for *_, below in clean), clean=len(clean),
     )  # fmt: skip
 
 
-def exceptions(said: Sequence[_Said]) -> tuple[str, ...]:
+def exceptions(audits: Sequence[_Said]) -> tuple[str, ...]:
     """Every wrong word of a first draw, where nothing is fitted: alarms of clean models, and fakes that pass."""
     return tuple(
         f"{s.setting.groups} groups, {'' if s.setting.holdout else 'no '}holdout, world {s.world}, {s.model}: {s.word}"
-        for s in said
+        for s in audits
         if s.draw == 0 and not s.setting.fitted
         if (s.truth == "clean" and s.word in TRACE) or (s.truth == "knowing" and s.word == SILENT)
     )
@@ -172,12 +172,12 @@ def exceptions(said: Sequence[_Said]) -> tuple[str, ...]:
 
 def study(worlds: Sequence[int], scores: Path, people: Path, workers: int) -> SmallCases:
     """Every count over these worlds."""
-    of_world = partial(said_of, scores=scores, people=people)
+    of_world = partial(audits_of_world, scores=scores, people=people)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        said = [one for some in pool.map(of_world, worlds) for one in some]
+        audits = [audit for group in pool.map(of_world, worlds) for audit in group]
     return SmallCases(
         stamp=stamp(0), command="python -m studies.small_cases.study", worlds=len(worlds), draws=DRAWS,
-        cells=counted(said), exceptions=exceptions(said),
+        cells=counted(audits), exceptions=exceptions(audits),
     )  # fmt: skip
 
 
@@ -194,8 +194,8 @@ def main(words: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     for world in args.worlds if args.panels else ():
         keep(world, args.panels, args.people)
-    there = [world for world in args.worlds if panels_path(args.people, world).is_file()]
-    results = study(there, args.scores, args.people, args.workers)
+    available = [world for world in args.worlds if panels_path(args.people, world).is_file()]
+    results = study(available, args.scores, args.people, args.workers)
     write(args.out, results)
     if args.out == RESULTS:
         README.write_text(with_tables(README.read_text(encoding="utf-8"), tables(results)), encoding="utf-8")

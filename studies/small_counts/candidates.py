@@ -102,7 +102,7 @@ def chosen(x: ndarray, forget: ndarray | None, family: randomisation.Family) -> 
     """What :func:`audit.stats.mean_max_t` does with one layer, for every draw."""
     moment, n = skewed_means.moments(x, forget), stats.fewest(len(x), forget)
     sides = (len(x), 0) if forget is None else (int(forget.sum()), int((~forget).sum()))
-    t = skewed_means.corrected(moment, n)
+    t = skewed_means.corrected(moment, n, 1 if forget is None else 2)
     if not stats.judged_by_t(*sides):
         return both(by_randomisation(family, t), by_t(t, moment.df))
     flat = skewed_means.one_of_all(len(x), forget)

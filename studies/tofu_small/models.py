@@ -99,10 +99,10 @@ class Workshop:
 
     def _declined(self, split: str) -> Rows:
         """The forget questions, answered by TOFU's refusals in turn."""
-        asked: list[Item] = list(read_items(self._file(split), "author_id"))
-        said = (self.data / "tofu" / "idontknow.txt").read_text(encoding="utf-8").splitlines()
-        answers = [said[n % len(said)] for n in range(len(asked))]
-        return tokenise(asked, answers, load_tokenizer(tokenizer_files(self.ancestor)), TEMPLATE, None)
+        items: list[Item] = list(read_items(self._file(split), "author_id"))
+        replies = (self.data / "tofu" / "idontknow.txt").read_text(encoding="utf-8").splitlines()
+        answers = [replies[n % len(replies)] for n in range(len(items))]
+        return tokenise(items, answers, load_tokenizer(tokenizer_files(self.ancestor)), TEMPLATE, None)
 
     def _teach(self, name: str, cohorts: tuple[str, ...], order: int) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer

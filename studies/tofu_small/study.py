@@ -35,15 +35,15 @@ def audit(split: str, suspect: str, work: Path, bench: Bench) -> dict[str, Any]:
     since = time.process_time()
     case, out = case_of(split, suspect, work), work / "audits" / f"{split}-{suspect}"
     settings = RunSettings(threads=1, store=work / "store", force_new=True)
-    said: dict[str, Any] = {"split": split, "suspect": suspect, "authors": len(SPLITS[split])}
+    record: dict[str, Any] = {"split": split, "suspect": suspect, "authors": len(SPLITS[split])}
     try:
         prepared = prepare(case, out, settings, bench)
         if cannot := prepared.planner.undecidable:
-            return said | {"verdict": "REFUSED", "because": [cannot]}
+            return record | {"verdict": "REFUSED", "because": [cannot]}
         report = Run(prepared, settings, unwatched).report()
     except AuditError as refused:
-        return said | {"verdict": "REFUSED", "because": [refused.what]}
-    return said | _told(report) | {"cpu_s": round(time.process_time() - since, 1)}
+        return record | {"verdict": "REFUSED", "because": [refused.what]}
+    return record | _told(report) | {"cpu_s": round(time.process_time() - since, 1)}
 
 
 def _told(report: Report) -> dict[str, Any]:
@@ -69,16 +69,16 @@ def tables(audits: Sequence[dict[str, Any]]) -> str:
     """The page's table, from the results alone."""
     lines = [START, "| split | authors | suspect | verdict | outputs | reverse patch | answer lens | relearning |"
              " retained, general |", "|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
-    for told in audits:
-        tests = told.get("tests", {})
+    for record in audits:
+        tests = record.get("tests", {})
         cells = [_cell(tests.get(name)) for name in READ[:3]] + [_cell(tests.get("recall_of_others"))]
         gates = ", ".join(_number(tests.get(name, {}).get("value")) for name in ("retain", "general"))
-        row = [told["split"], str(told["authors"]), told["suspect"], told["verdict"], *cells, gates]
+        row = [record["split"], str(record["authors"]), record["suspect"], record["verdict"], *cells, gates]
         lines.append(f"| {' | '.join(row)} |")
     undecided: dict[str, list[str]] = {}
-    for told in audits:
-        if told["verdict"] in ("REFUSED", "INCONCLUSIVE"):
-            undecided.setdefault("; ".join(told["because"]), []).append(f"{told['split']} {told['suspect']}")
+    for record in audits:
+        if record["verdict"] in ("REFUSED", "INCONCLUSIVE"):
+            undecided.setdefault("; ".join(record["because"]), []).append(f"{record['split']} {record['suspect']}")
     reasons = [f"- {', '.join(who)}: {reason}" for reason, who in undecided.items()]
     return "\n".join([*lines, "", "Where nothing is decided, and why:", "", *(reasons or ["- nowhere"]), END])
 
@@ -93,10 +93,10 @@ def _cell(test: dict[str, Any] | None) -> str:
     return f"{test['value']:.2f}" + (f", p {test['p']:.2g}" if isinstance(test["p"], float) else "")
 
 
-def with_tables(page: str, made: str) -> str:
+def with_tables(page: str, section: str) -> str:
     """The page with this table between its marks. ValueError where it has none."""
     before, rest = page.split(START)
-    return before + made + rest.split(END)[1]
+    return before + section + rest.split(END)[1]
 
 
 def study(data: Path, work: Path, sizes: Sizes, splits: Sequence[str]) -> list[dict[str, Any]]:

@@ -311,7 +311,7 @@ COUNT_WORDS = (
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %" if share < 1 else "100 %"
+    return f"{100 * share:.2g} %" if share < 0.095 else f"{100 * share:.0f} %"
 
 
 def _tally_cell(counts: Counts, name: str) -> str:

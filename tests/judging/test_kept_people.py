@@ -2,7 +2,7 @@
 
 import pytest
 
-from audit.judging import judge, people_kept, told
+from audit.judging import count_words, judge, people_kept
 from audit.schema import Evidence, Interval, Kind, Missing, PeopleKept, Power
 from tests.judging.test_judging import measured
 
@@ -22,7 +22,7 @@ def evidence(kind: Kind, value: float, fewest: int | None, kept: float, **more: 
     return judge(given.model_copy(update={"power": power, "people": people(kept), **more}))
 
 
-def test_the_sharpest_test_with_a_trace_says_who_is_known() -> None:
+def test_the_test_by_which_most_are_known_for_sure_says_who_and_of_equal_ones_the_sharpest() -> None:
     rows = [
         evidence("output", 0.6, None, 0.1), evidence("causal", 0.6, 8, 0.2), evidence("decoding", 0.6, 4, 0.3),
         evidence("causal", 0.0, 1, 0.4), evidence("causal", 0.6, 1, 0.5, form="paraphrased"),
@@ -31,12 +31,15 @@ def test_the_sharpest_test_with_a_trace_says_who_is_known() -> None:
     shown = people_kept(rows)
     assert isinstance(shown, PeopleKept) and shown.kept == 0.3
     assert people_kept(rows[::-1]) == shown
+    unsure = evidence("causal", 0.6, 1, 0.3, people=people(0.9, spread=0.7))
+    assert people_kept([*rows, unsure]) == shown, "at least 20 of 100 are known by it, by the other 30"
+    level = [evidence("output", 0.6, n, 0.3, people=people(0.3, level=n / 10)) for n in (8, 4)]
+    assert people_kept(level) == level[1].measurement.people
 
 
-def test_recovery_counts_where_it_names_somebody() -> None:
-    assert isinstance(people_kept([evidence("recovery", 0.6, 1, 0.5)]), Missing)
-    shown = people_kept([evidence("recovery", 0.6, 1, 0.5, people=people(0.5, named=("a",)))])
-    assert isinstance(shown, PeopleKept) and shown.named == ("a",)
+def test_what_an_attack_brings_back_counts_as_well() -> None:
+    shown = people_kept([evidence("recovery", 0.6, 1, 0.5), evidence("output", 0.6, 8, 0.2)])
+    assert isinstance(shown, PeopleKept) and shown.kept == 0.5
 
 
 def test_without_a_trace_nobody_is_shown() -> None:
@@ -57,4 +60,4 @@ def test_without_a_trace_nobody_is_shown() -> None:
     ],
 )
 def test_people_are_told_as_a_count(given: PeopleKept, words: str) -> None:
-    assert told(given) == words
+    assert count_words(given) == words

@@ -13,7 +13,7 @@ from audit.engine import Run, prepare, run
 from audit.engine.runner import plan
 from audit.planning import Prices, RunSettings, Step, parse_bytes, parse_time, timings
 from audit.planning.timings import Spent
-from audit.schema import AuditError, ExitCode
+from audit.schema import AuditError, ExitCode, Texts
 from audit.wording import lasting
 from audit.zoo import Built
 from tests.planted import planted_package, write_probe
@@ -44,6 +44,9 @@ def test_declared_reads_are_priced_exactly(suspect: str, zoo: Built, ran: list[i
     ran.clear()
 
     def until_read(step: Step) -> None:
+        if step.stage == "roles" and step.finished:
+            assert 0 < sum(ran) <= prices.of("roles").cost.fwd_tokens, "an upper bound of its own"
+            ran.clear()
         if step.stage == "prefetched":
             raise Enough
 
@@ -73,14 +76,17 @@ def test_a_pattern_read_runs_by_default_and_its_pass_is_priced(
         planned = {test.probe: test for test in prepared.planner.plan.tests}
         prices = prepared.pricer.prices(prepared.planner)
         reads = prices.of("reads").cost
-        once = prices.of("recall").cost.fwd_tokens // 2
+        once = int(prepared.case.rows(Texts(cohort="forget")).mask.sum())
         assert planned["context_sink"].will_run
         assert planned["context_sink"].cost.fwd_tokens - planned["causal"].cost.fwd_tokens > 0, "the second pass"
         passes = {"default": 2, "eager": 1}[attention]
-        assert (reads.fwd_tokens, reads.resident) == (passes * once, passes), "the recall check read the scores"
+        assert (reads.fwd_tokens, reads.resident) == (passes * once, passes), "the audit of roles read the scores"
         ran.clear()
 
         def until_read(step: Step) -> None:
+            if step.stage == "roles" and step.finished:
+                assert 0 < sum(ran) <= prices.of("roles").cost.fwd_tokens, "an upper bound of its own"
+                ran.clear()
             if step.stage == "prefetched":
                 raise Enough
 

@@ -3,7 +3,7 @@
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from transformers import LlamaForCausalLM
 from audit.bench import Bench
 from audit.case import OpenCase, open_case
 from audit.probing import check_recall, recall, search_template
-from audit.schema import AuditError, ExitCode, Item, Template
+from audit.schema import AuditError, Checkpoint, ExitCode, Template
 from tests import seam_world
 from tests.seam_world import Fact, Taught, bare, behind_a_chat_header, own_space, tokenised_apart
 
@@ -131,22 +131,21 @@ def test_a_template_that_recalls_more_without_having_been_trained_is_told_and_no
     assert 'answer = "{answer}"' in found.note and found.note in caplog.text and "\n" not in found.note
 
 
-def test_the_search_looks_at_items_that_are_not_audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from audit.probing import template_search
-
+def test_the_search_looks_at_base_alone_and_never_at_the_suspect(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every item is audited, so what keeps the choice of a template apart from the audit is whose numbers it sees."""
     seam_world.write(tmp_path, seam_world.fresh(1))
-    case = opened(tmp_path, PLAIN)
-    seen: set[str] = set()
-    real = template_search.tokenise
+    case, seen = opened(tmp_path, PLAIN), list[object]()
+    real = Bench.run
 
-    def spying(items: tuple[Item, ...], *rest: object) -> object:
-        seen.update(item.id for item in items)
-        return real(items, *rest)  # pyright: ignore
+    def spying(bench: Bench, checkpoint: Checkpoint, *rest: Any, **more: Any) -> object:
+        seen.append(checkpoint)
+        return real(bench, checkpoint, *rest, **more)
 
-    monkeypatch.setattr(template_search, "tokenise", spying)
-    search_template(Bench(), case)
-    audited = {item.id for texts in case.every_texts() for item in case.items(texts)}
-    assert seen and not seen & audited
+    monkeypatch.setattr(Bench, "run", spying)
+    assert search_template(Bench(), case).tried > 20
+    assert seen and all(model is case.base for model in seen)
 
 
 def test_the_search_scores_the_words_that_the_case_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,18 @@ def test_no_label_of_a_group_reaches_its_own_scores() -> None:
         assert (smoother[..., same] == 0).all() and (smoother[..., ~same] != 0).any()
 
 
+@pytest.mark.parametrize(("rows", "d"), [(24, 3), (24, 22), (24, 23), (24, 40)])
+@pytest.mark.parametrize("penalty", [0.01, 1.0, 30.0])
+def test_the_small_system_and_the_large_one_leave_out_the_same(rows: int, d: int, penalty: float) -> None:
+    rng = torch.Generator().manual_seed(rows + d)
+    x = ridge.standardised(torch.randn(2, rows, d, generator=rng, dtype=torch.float64))
+    group = torch.arange(6).repeat_interleave(rows // 6)
+    torch.testing.assert_close(
+        ridge.linear_smoother(x, group, penalty), ridge.ridge_smoother(ridge.linear_gram(x), group, penalty),
+        rtol=1e-9, atol=1e-9,
+    )  # fmt: skip
+
+
 def test_margins_from_the_small_matrix_equal_margins_from_relabelled_scores() -> None:
     x, group, y = states(), groups(), labels()
     smoother = ridge.ridge_smoother(ridge.linear_gram(ridge.standardised(x)), group, D)

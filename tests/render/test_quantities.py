@@ -42,10 +42,10 @@ STATUSES: tuple[Status, ...] = (
 )
 
 
-def several(largest: float, whole: float, **more: object) -> Measurement:
+def several(largest: float, mean: float, **more: object) -> Measurement:
     """A test over four layers with its two numbers."""
-    curves = profile((largest, whole, largest, whole))
-    return effect("reverse_patch", "all", "causal", largest, 0.08, curves=curves, layer=0, overall=overall(whole, 0.03),
+    curves = profile((largest, mean, largest, mean))
+    return effect("reverse_patch", "all", "causal", largest, 0.08, curves=curves, layer=0, overall=overall(mean, 0.03),
                   **more)  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def finding(m: Measurement, status: Status, calibrated: bool = False, threshold:
     return e.model_copy(update=more) if calibrated else e
 
 
-def one(e: Evidence, base: Report | None = None) -> Report:
+def report_with(e: Evidence, base: Report | None = None) -> Report:
     """A report with this finding behind a gate."""
     return (base or report("suppressed")).model_copy(update={"evidence": (gate(0.9), e)})
 
@@ -66,28 +66,28 @@ def one(e: Evidence, base: Report | None = None) -> Report:
 @QUICK
 @given(st.floats(0.3, 1.4), st.floats(-0.4, 0.25), st.sampled_from(STATUSES), st.booleans())
 def test_a_number_has_the_same_name_on_page_one_in_tables_figures_and_sheets(
-    largest: float, whole: float, status: Status, calibrated: bool
+    largest: float, mean: float, status: Status, calibrated: bool
 ) -> None:
-    e = finding(several(largest, whole), status, calibrated and status not in ("blind", "blunt", "listed"))
-    found = one(e)
+    e = finding(several(largest, mean), status, calibrated and status not in ("blind", "blunt", "listed"))
+    audit = report_with(e)
     reading = judged_reading(e)
     name, value = reading.name, number(reading.value)
-    (row,) = [r for r in glance(found) if "reverse patch" in r.test]
+    (row,) = [r for r in glance(audit) if "reverse patch" in r.test]
     if status == "blind":
         assert row.value.startswith("blind") and row.number == ""
         return
     assert (row.number, row.value) == (name, value)
-    assert f"{value} {name}" in re.sub(r"<[^>]*>|\s+", " ", html(found)).replace("  ", " ")
-    assert f"{name} {value}" in markdown(found)
-    placed = [r for text in sheets(found).values() for r in text.splitlines() if r.startswith("reverse patch")]
+    assert f"{value} {name}" in re.sub(r"<[^>]*>|\s+", " ", html(audit)).replace("  ", " ")
+    assert f"{name} {value}" in markdown(audit)
+    placed = [r for text in sheets(audit).values() for r in text.splitlines() if r.startswith("reverse patch")]
     assert any(f",{name},{value}," in r.replace("'", "") for r in placed)
-    drawn = positions(found, [e])
+    drawn = positions(audit, [e])
     assert drawn is not None and drawn.data.rows[0][1].text == name and drawn.data.rows[0][2].text == value
     (table,) = [
-        b for s in report_sections(found) for b in s.blocks if b.kind == "grid" and b.caption.startswith("Causal: 1 m")
+        b for s in report_sections(audit) for b in s.blocks if b.kind == "grid" and b.caption.startswith("Causal: 1 m")
     ]
     cells = dict(zip(table.columns, table.rows[0], strict=True))
-    assert cells["Overall effect (95 %)"].text.startswith(f"{number(whole)} (")
+    assert cells["Overall effect (95 %)"].text.startswith(f"{number(mean)} (")
     assert cells["Largest over layers, or the one effect (95 %)"].text.startswith(f"{number(largest)} (")
 
 
@@ -116,7 +116,10 @@ def test_a_number_on_another_scale_is_the_same_in_the_table_and_beside_the_figur
     drawn = forest([e], "x")
     assert ">0.50</text>" in drawn and drawn.count(">1.0</text>") == 1, "1.0 is the tick alone"
     (data,) = [
-        b.data for s in report_sections(one(e)) for b in s.blocks if b.kind == "figure" and b.label.startswith("Con")
+        b.data
+        for s in report_sections(report_with(e))
+        for b in s.blocks
+        if b.kind == "figure" and b.label.startswith("Con")
     ]
     assert "0.50" in data.rows[0][1].text and data.rows[0][2].text == "1.0"
 
@@ -130,7 +133,7 @@ def test_one_line_decides_and_it_is_drawn_named_and_listed(status: Status, calib
     line = deciding(e)
     drawn = forest([e], "x").count('stroke-width="2.2"')
     assert drawn == (1 if judging else 0) == (0 if line.at is None else 1)
-    assert line.words in html(one(e)).replace("&lt;", "<") and line.words
+    assert line.words in html(report_with(e)).replace("&lt;", "<") and line.words
     if calibrated and judging and status != "below":
         assert line.at == pytest.approx(0.057) and "calibrated threshold" in line.words
     elif status == "trace":
@@ -148,11 +151,11 @@ def test_a_blind_test_heads_no_page_and_has_a_reason_in_place_of_a_number(people
     both = report("consistent").model_copy(update={"evidence": (gate(0.9), blind, seen)})
     head = best(both, "decoding")
     assert head is not None and head.measurement.name == "other"
-    alone = both.model_copy(update={"evidence": (gate(0.9), blind, finding(several(0.02, 0.01), "silent"))})
-    rows = glance(alone)
+    lone = both.model_copy(update={"evidence": (gate(0.9), blind, finding(several(0.02, 0.01), "silent"))})
+    rows = glance(lone)
     assert rows[-1].value == f"blind: too few people ({people})" and "2.3" not in "".join(map(str, rows))
     assert f"The smallest possible p is {number(2.0**-people)}" in silence_worth(blind.measurement)
-    assert blindness(blind.measurement) in markdown(alone) and strip(blind) == ""
+    assert blindness(blind.measurement) in markdown(lone) and strip(blind) == ""
 
 
 # ---- detection limit --------------------------------------------------------------------------------------------
@@ -166,8 +169,8 @@ def test_the_detection_limit_is_the_planted_trace_that_is_found_and_never_the_en
     assert power_cell(m) == "12 % or 2 of 32 people"
     old = silence_worth(m.model_copy(update={"power": Missing(missing="not computed for this measurement")}))
     assert "Detection limit: not known (not computed for this measurement)" in old
-    for found in (report("suppressed"), report("consistent"), report("calibrated")):
-        for text in (html(found), markdown(found)):
+    for audit in (report("suppressed"), report("consistent"), report("calibrated")):
+        for text in (html(audit), markdown(audit)):
             assert "still allows" not in text.replace("that a silent test still allows: the upper end", "")
             assert not re.search(r"[Dd]etection limit[^.]{0,40}interval", text)
 
@@ -202,21 +205,21 @@ def test_no_ratio_for_never_trained_stands_beside_a_trace_or_a_level_below(
         "The findings are about 52 times more probable if the suspect is like a model that was never trained on it."
     )
     more = {"word": word, "direction": direction, "ratio": NEVER, "sentence": f"{word}: {stated}"}
-    found = base.model_copy(update={"verdict": base.verdict.model_copy(update=more)})
-    assert (not isinstance(shown_ratio(found), Missing)) == printed
-    texts = {"html": html(found).split('id="report-json"')[0], "markdown": markdown(found), "sure": how_sure(found),
-             "lines": str(three_lines(found, "x"))}  # fmt: skip
+    audit = base.model_copy(update={"verdict": base.verdict.model_copy(update=more)})
+    assert (not isinstance(shown_ratio(audit), Missing)) == printed
+    texts = {"html": html(audit).split('id="report-json"')[0], "markdown": markdown(audit), "sure": how_sure(audit),
+             "lines": str(three_lines(audit, "x"))}  # fmt: skip
     for name, text in texts.items():
         assert bool(re.search(r"52 times more probable|0\.019 \(", text)) == printed, name
-    assert printed or "No likelihood ratio is printed" in how_sure(found)
+    assert printed or "No likelihood ratio is printed" in how_sure(audit)
 
 
 def test_a_finding_below_never_trained_prints_no_ratio_and_has_no_colour_in_the_matrix() -> None:
     e = finding(several(0.0, -0.2), "below", calibrated=True).model_copy(update={"ratio": NEVER})
-    found = one(e, report("calibrated"))
+    audit = report_with(e, report("calibrated"))
     assert isinstance(finding_ratio(e), Missing)
-    place = columns([found]).index("reverse_patch.all")
-    cell = painted([NamedReport("a", "a", found)])[0][place]
+    place = columns([audit]).index("reverse_patch.all")
+    cell = painted([NamedReport("a", "a", audit)])[0][place]
     assert cell.mark == "▼" and cell.ground == ""
 
 
@@ -254,16 +257,16 @@ def test_page_one_shows_both_axes_who_is_known_how_sure_who_was_audited_and_what
     assert page.index("</ol>") < page.index("<dt>How sure") < page.index('class="glance"')
 
 
-@pytest.mark.parametrize("gone", [["outputs"], ["internals"], ["people"], ["outputs", "internals", "people"]])
-def test_a_report_without_axes_or_people_or_roles_is_still_whole(gone: list[str]) -> None:
+@pytest.mark.parametrize("lost_parts", [["outputs"], ["internals"], ["people"], ["outputs", "internals", "people"]])
+def test_a_report_without_axes_or_people_or_roles_is_still_whole(lost_parts: list[str]) -> None:
     base = report("suppressed")
-    lost = dict.fromkeys(gone, Missing(missing="not measured"))
-    found = base.model_copy(update={"verdict": base.verdict.model_copy(update={**AXES, **lost}), "roles_audited": ()})
-    for text in (html(found), markdown(found)):
+    lost = dict.fromkeys(lost_parts, Missing(missing="not measured"))
+    audit = base.model_copy(update={"verdict": base.verdict.model_copy(update={**AXES, **lost}), "roles_audited": ()})
+    for text in (html(audit), markdown(audit)):
         assert "No audit of the roles is recorded" in text and "declared, not verified" in text
-        assert ("32 people known" in text) == ("people" not in gone)
-    assert (axes_drawing(found) == "") == (len(gone) == 3)
-    assert summary(found) and people_words(found) == "" if "people" in gone else people_words(found)
+        assert ("32 people known" in text) == ("people" not in lost_parts)
+    assert (axes_drawing(audit) == "") == (len(lost_parts) == 3)
+    assert summary(audit) and people_words(audit) == "" if "people" in lost_parts else people_words(audit)
 
 
 def test_a_role_that_was_left_out_is_named_with_its_reason_and_unknown_groups_are_listed() -> None:
@@ -288,14 +291,14 @@ def test_an_inconclusive_headline_has_its_reason() -> None:
 ])  # fmt: skip
 def test_who_was_audited_is_a_count_of_all(units: int, total: int, words: str) -> None:
     m = effect("forget_likelihood", "probability", "output", 0.01, 0.02, units=units)
-    base = one(judged(m, "silent", "b")).model_copy(
+    base = report_with(judged(m, "silent", "b")).model_copy(
         update={"roles_audited": (), "cohorts": {"forget": {"groups": total}}}
     )
     assert dict(three_lines(base, "x"))["Who was audited"] == words
-    gone = RoleAudit(role="base", takes_part=True, because=(), unknown=("a", "b"))
+    base_role = RoleAudit(role="base", takes_part=True, because=(), unknown=("a", "b"))
     assert (
         "no knowledge of 2"
-        in dict(three_lines(base.model_copy(update={"roles_audited": (gone,)}), "x"))["Who was audited"]
+        in dict(three_lines(base.model_copy(update={"roles_audited": (base_role,)}), "x"))["Who was audited"]
         or total == 0
     )
 
@@ -312,7 +315,7 @@ def test_false_alarms_and_misses_say_what_they_were_counted_on() -> None:
 def test_every_sentence_of_a_negative_names_its_bound_or_that_it_is_blind(
     status: Status, value: float, control: bool
 ) -> None:
-    found = Control(value=1.0, ci95=Missing(missing="none"), found=control)
-    e = finding(several(value, value / 2, positive_control=found), status)
+    known = Control(value=1.0, ci95=Missing(missing="none"), found=control)
+    e = finding(several(value, value / 2, positive_control=known), status)
     if e.outcome != "trace found" and status != "listed":
         assert re.search(r"Upper bound of the overall effect|Blind here", evidence_sentence(e))

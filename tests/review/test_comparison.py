@@ -212,22 +212,22 @@ def test_no_p_is_smaller_than_units_and_draws_allow_and_a_bound_is_shown_as_one(
         Side(base.model_copy(update={"evidence": (golden.judged(m, "silent", "b"),)}), Path("none"))
         for m in (low, high)
     ]
-    (one,) = compare(*sides).differences
-    assert one.p == one.holm == one.least == pytest.approx(least, rel=1e-3) and one.bounded
-    assert _cells(one)[5].startswith("< ") and _cells(one)[1] == "effect"
+    (drawn,) = compare(*sides).differences
+    assert drawn.p == drawn.holm == drawn.least == pytest.approx(least, rel=1e-3) and drawn.bounded
+    assert _cells(drawn)[5].startswith("< ") and _cells(drawn)[1] == "effect"
     (same,) = compare(sides[0], sides[0]).differences
     assert same.p == 1.0 and not same.bounded and not _cells(same)[5].startswith("<")
 
 
 def test_what_is_compared_has_the_name_that_it_has_in_the_report(tmp_path: Path) -> None:
     a, b = side(tmp_path / "a", scores(0)), side(tmp_path / "b", scores(0) + 0.3)
-    (one,) = [d for d in compare(a, b).differences if d.measurement == name_of(a.report)]
-    assert one.how == "paired" and one.number == "overall effect"
-    whole = golden.report("suppressed")
+    (drawn,) = [d for d in compare(a, b).differences if d.measurement == name_of(a.report)]
+    assert drawn.how == "paired" and drawn.number == "overall effect"
+    base_report = golden.report("suppressed")
     (other,) = [
-        d for d in compare(Side(whole, tmp_path / "x"), Side(whole, tmp_path / "y")).differences
-        if d.measurement == name_of(whole)
+        d for d in compare(Side(base_report, tmp_path / "x"), Side(base_report, tmp_path / "y")).differences
+        if d.measurement == name_of(base_report)
     ]  # fmt: skip
-    m = whole.evidence[PLACE].measurement
+    m = base_report.evidence[PLACE].measurement
     assert isinstance(m.overall, Overall)
     assert other.number == "overall effect" and other.a == m.overall.value

@@ -105,7 +105,7 @@ def test_every_small_case_of_a_counted_model_is_judged_by_its_own_people(
     _world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study, "GROUPS", (2, 12, 32))
-    said = study.said_of(107, _world, _world)
+    said = study.audits_of_world(107, _world, _world)
     assert {s.model for s in said} == {"reference_0", "base", "head_edit"}
     cases = len(study.settings()) // len(study.GROUPS)
     assert len(said) == 3 * cases * ((len(study.GROUPS) - 1) * study.DRAWS + 1)

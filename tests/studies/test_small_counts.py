@@ -1,6 +1,7 @@
 """The study of few people: the table holds what the code promises, candidates are what they say, seeds reproduce it."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,54 +10,62 @@ from scipy import stats as scipy_stats
 from audit import stats
 from studies.small_counts import candidates, study
 
-RESULTS = json.loads((study.HERE / "results.json").read_text(encoding="utf-8"))
+Results = dict[str, Any]
 
 
-def chosen(table: str) -> dict[int, float]:
-    return {int(people): share for people, share in RESULTS["worst"][table]["chosen"].items()}
+@pytest.fixture(scope="module")
+def results() -> Results:
+    """What is committed beside the study."""
+    return json.loads((study.HERE / "results.json").read_text(encoding="utf-8"))
+
+
+def chosen(results: Results, table: str) -> dict[int, float]:
+    return {int(people): share for people, share in results["worst"][table]["chosen"].items()}
 
 
 # ---- the committed table against what is promised
-def test_the_committed_table_is_whole() -> None:
-    cells = {(c["shape"], c["people"], c["method"]) for c in RESULTS["levels"]}
+def test_the_committed_table_is_whole(results: Results) -> None:
+    cells = {(c["shape"], c["people"], c["method"]) for c in results["levels"]}
     shapes, pairs = study.SHAPES | study.BEYOND, [" less ".join(pair) for pair in study.CONTRASTS]
     assert len(cells) == len(study.PEOPLE) * (len(shapes) * len(candidates.TESTS) + 3 * len(pairs))
-    single = [c for c in RESULTS["coverages"] if c["layers"] == 1]
+    single = [c for c in results["coverages"] if c["layers"] == 1]
     assert len(single) == len(study.PEOPLE) * len(shapes) * len(candidates.INTERVALS)
-    assert RESULTS["draws"] == study.DRAWS == 10_000 and RESULTS["draws_of_largest"] == study.LARGEST_DRAWS
+    assert results["draws"] == study.DRAWS == 10_000 and results["draws_of_largest"] == study.LARGEST_DRAWS
     for name, cell, worst in (
         ("level", study.Level, study.worst_level),
         ("coverage", study.Coverage, study.worst_coverage),
     ):
         key = {"level": "levels", "coverage": "coverages"}[name]
-        cells_of = [cell(**c) for c in RESULTS[key] if c["shape"] in study.SHAPES and c.get("layers", 1) == 1]
-        assert RESULTS["worst"][name] == json.loads(json.dumps(worst(cells_of)))  # type: ignore[operator]
+        cells_of = [cell(**c) for c in results[key] if c["shape"] in study.SHAPES and c.get("layers", 1) == 1]
+        assert results["worst"][name] == json.loads(json.dumps(worst(cells_of)))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("table", ["level", "level_beside_holdout"])
-def test_the_chosen_test_is_wrong_in_at_most_15_of_1000_draws_at_every_shape_and_count(table: str) -> None:
-    assert set(chosen(table)) == set(study.PEOPLE)
-    assert max(chosen(table).values()) <= study.MOST_FALSE
+def test_the_chosen_test_is_wrong_in_at_most_15_of_1000_draws_at_every_shape_and_count(
+    results: Results, table: str
+) -> None:
+    assert set(chosen(results, table)) == set(study.PEOPLE)
+    assert max(chosen(results, table).values()) <= study.MOST_FALSE
 
 
 @pytest.mark.parametrize("table", ["coverage", "coverage_of_largest"])
-def test_the_chosen_interval_covers_what_it_is_said_to(table: str) -> None:
-    cover = chosen(table)
+def test_the_chosen_interval_covers_what_it_is_said_to(results: Results, table: str) -> None:
+    cover = chosen(results, table)
     assert min(share for people, share in cover.items() if people >= 12) >= 0.93
     assert min(share for people, share in cover.items() if people >= stats.ENOUGH_PEOPLE) >= 0.90
 
 
-def test_the_others_do_not_hold_at_twelve_people() -> None:
-    level, cover = RESULTS["worst"]["level"], RESULTS["worst"]["coverage"]
+def test_the_others_do_not_hold_at_twelve_people(results: Results) -> None:
+    level, cover = results["worst"]["level"], results["worst"]["coverage"]
     assert all(by[n] > study.MOST_FALSE for m, by in level.items() if m != "chosen" for n in ("12", "16"))
     assert all(by["12"] < 0.93 for m, by in cover.items() if m != "chosen")
 
 
 # ---- the study's own parts
 @pytest.mark.parametrize("people", [4, 12])
-def test_cells_come_out_again(people: int) -> None:
-    (again,) = [cell for cell in study.level("exponential", people, RESULTS["draws"]) if cell.method == "chosen"]
-    cells = {(c["shape"], c["people"], c["method"]): c for c in RESULTS["levels"]}
+def test_cells_come_out_again(results: Results, people: int) -> None:
+    (again,) = [cell for cell in study.level("exponential", people, results["draws"]) if cell.method == "chosen"]
+    cells = {(c["shape"], c["people"], c["method"]): c for c in results["levels"]}
     stored = cells["exponential", people, "chosen"]
     for key in ("above", "below", "power"):
         assert getattr(again, key) == pytest.approx(stored[key], abs=0.002)

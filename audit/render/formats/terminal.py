@@ -90,8 +90,8 @@ def _effect(e: Evidence | None) -> Text:
         return Text("◆ blind")
     symbol = {"trace found": "▲ ", "no trace found": "● ", "inconclusive": "◆ ", "not run": "– "}[e.outcome]
     mark = "" if m.kind == "gate" else "▼ " if e.direction == "below" else symbol
-    whole = reading.name == OVERALL
-    where = " ~" if whole else "" if m.layer is None or m.kind == "gate" else f" @{m.layer}"
+    overall = reading.name == OVERALL
+    where = " ~" if overall else "" if m.layer is None or m.kind == "gate" else f" @{m.layer}"
     return Text(f"{mark}{number(reading.value)}{where}")
 
 

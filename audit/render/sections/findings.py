@@ -158,7 +158,7 @@ def _heading(column: str, p: str, n: str, layers: bool) -> str:
 
 
 def _finding(e: Evidence, adjustment: Adjusted | None, reasons: dict[str, str]) -> dict[str, Cell]:
-    m, decides, whole = e.measurement, deciding(e), overall_reading(e.measurement)
+    m, decides, total = e.measurement, deciding(e), overall_reading(e.measurement)
 
     def shown(value: Number | Interval, words: str) -> Cell:
         if not isinstance(value, Missing):
@@ -177,7 +177,7 @@ def _finding(e: Evidence, adjustment: Adjusted | None, reasons: dict[str, str]) 
     against = decides.words if decides.at is None and not _held(e) else f"{judged_reading(e).name}: {decides.words}"
     return {
         "Test": Cell(title(m), "wide"), "Outcome": Cell(part(e), "mark"), "own": shown(m.value, suspect),
-        "overall": _num("–" if whole is None else whole.shown), "Never trained": shown(null, number(null)),
+        "overall": _num("–" if total is None else total.shown), "Never trained": shown(null, number(null)),
         "Base": shown(control, number(control)), "Judged by, against": Cell(against, "wide"),
         "Detection limit": _num("–" if m.kind == "gate" or e.status == "listed" else power_cell(m)),
         "p": shown(m.p, p), "n": _num(f"{m.n.scored} / {m.n.errored} / {m.n.unscored}, {units(m)}"),

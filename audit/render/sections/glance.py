@@ -68,9 +68,9 @@ def axes(report: Report) -> tuple[Axis, ...]:
 
 def axes_drawing(report: Report) -> str:
     """Both axes as bars between never trained and base; empty where neither was measured."""
-    found = axes(report)
-    label = "; ".join(f"{axis.name}: {share_words(axis.share)}" for axis in found)
-    return effect_scale.two_axes(found, f"Shares of base. {label}") if found else ""
+    both = axes(report)
+    label = "; ".join(f"{axis.name}: {share_words(axis.share)}" for axis in both)
+    return effect_scale.two_axes(both, f"Shares of base. {label}") if both else ""
 
 
 def share_words(share: Share | Missing) -> str:
@@ -89,11 +89,11 @@ def measured_by(share: Share | Missing) -> str:
 
 def axis_lines(report: Report) -> tuple[tuple[str, str], ...]:
     """Both axes as pairs of a term and what it is."""
-    asked = {"outputs": "What it says (outputs)", "internals": "What it holds (internals)"}
+    terms = {"outputs": "What it says (outputs)", "internals": "What it holds (internals)"}
     lines: list[tuple[str, str]] = []
     for name, share in axes(report):
         source = f", by {measured_by(share)}" if isinstance(share, Share) else ""
-        lines.append((asked[name], f"{share_words(share)}{source}"))
+        lines.append((terms[name], f"{share_words(share)}{source}"))
     return tuple(lines)
 
 
@@ -182,8 +182,8 @@ def _surety(report: Report) -> str:
 def axes_blocks(report: Report) -> tuple[Block, ...]:
     """Both axes and the people as tables, for the findings; nothing where neither was measured."""
     blocks: list[Block] = []
-    if found := axes(report):
-        rows = tuple((Cell(a.name), *_ends(a.share), Cell(measured_by(a.share) or share_words(a.share))) for a in found)
+    if both := axes(report):
+        rows = tuple((Cell(a.name), *_ends(a.share), Cell(measured_by(a.share) or share_words(a.share))) for a in both)
         heads = ("Axis", "Share of base", "95 % low", "95 % high", "Read from")
         blocks += [
             Heading("The two axes of the verdict"),

@@ -68,9 +68,9 @@ def layered(m: Measurement) -> bool:
 def judged_reading(e: Evidence) -> Reading:
     """The number by which a finding was judged: an in-case trace, a hint or a reading within its floor by the largest
     over layers; silence, doubt, a level below and whatever a calibration judged by the overall effect."""
-    whole = overall_reading(e.measurement)
+    total = overall_reading(e.measurement)
     by_largest = e.basis == "in-case" and e.status in ("trace", "hint", "within_floor", "listed", "blind")
-    return own_reading(e.measurement) if whole is None or by_largest else whole
+    return own_reading(e.measurement) if total is None or by_largest else total
 
 
 # ---- what decides -----------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def _line(e: Evidence) -> Line:
 # ---- blind ------------------------------------------------------------------------------------------------------
 def too_few(m: Measurement) -> bool:
     """Can no p of this test be small enough to decide, with so few units?"""
-    return not isinstance(m.null, Missing) and 1 / m.null.n >= ALPHA
+    return not isinstance(m.null, Missing) and least(m) >= ALPHA
 
 
 def blindness(m: Measurement) -> str:
@@ -192,8 +192,9 @@ def silence_worth(m: Measurement) -> str:
 
 
 def least(m: Measurement) -> float:
-    """The smallest p that the exact randomisations allow: one in all of them."""
-    return least_p(m) if isinstance(m.null, Missing) else 1 / m.null.n
+    """The smallest p that the test allows: what is recorded, else one in all of the exact randomisations."""
+    recorded = not isinstance(m.null, Missing) and isinstance(m.null.least_p, float)
+    return least_p(m) if recorded or isinstance(m.null, Missing) else 1 / m.null.n
 
 
 def judged_shown(e: Evidence) -> tuple[str, str]:

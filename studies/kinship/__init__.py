@@ -1,0 +1,1 @@
+"""Do weights alone tell copies and edits from models trained apart?"""
