@@ -14,10 +14,10 @@ from numpy import ndarray
 from audit.calibration import InstalledBehaviours, Score, ScoredModel, WorldScores, read_world, world_path, write_world
 from audit.edits import GradDiff, LastLayer
 from audit.engine import runner
-from audit.pools import add_members, add_probe, panels, schedule, score_world
+from audit.pools import add_members, add_probe, panels, reassessment, schedule, score_world
 from audit.pools.panel_file import Assessed, add_panels, panels_path, read_panels, write_panels
 from audit.pools.reassessment import assessed_again, assessed_of
-from audit.probing import Design, Panel, Recorded, Sides, assess, effects, recording
+from audit.probing import Design, Panel, Recorded, Sides, assess, recording
 from audit.schema import AuditError
 from audit.zoo import Drawn, mechanisms, population
 from audit.zoo.mechanisms import Mechanism
@@ -156,8 +156,7 @@ def test_assessed_again_right_after_scoring_nothing_changes_and_with_other_stati
     assert _places.panels is not None
     before, as_scored = read_world(path), path.read_bytes()
     assert panels.restat(7, _places.scores, _places.panels) == path and path.read_bytes() == as_scored
-    control = effects.ALPHA
-    monkeypatch.setattr(effects, "ALPHA", 0.0)
+    monkeypatch.setattr(reassessment, "assess", lambda panel, design: assess(panel, design)._replace(p=0.77))
     panels.restat(7, _places.scores, _places.panels)
     after = read_world(path)
     changed = {
@@ -167,7 +166,7 @@ def test_assessed_again_right_after_scoring_nothing_changes_and_with_other_stati
         for field in Score.model_fields
         if getattr(old, field) != getattr(new, field)
     }
-    assert control > 0 and changed == {("shift", "control_found")}
+    assert changed == {("shift", "p")}
     with pytest.raises(AuditError, match="panels are kept while a world is scored"):
         panels.restat(7, _places.scores, _places.panels / "elsewhere")
 
