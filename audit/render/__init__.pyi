@@ -1,4 +1,5 @@
 from .drawings.drawing import Scale as Scale
+from .drawings.drawing import at as at
 from .drawings.drawing import marker as marker
 from .drawings.scale import position as position
 from .figures.comparison_figures import MANY as MANY

@@ -100,8 +100,11 @@ def unhall(q: ndarray, skewness: ndarray) -> ndarray:
 def held_back(n: int, sides: int = 1) -> float:
     """The factor on t for what n people do not show of their skewness: found by the study, 1 for many people.
 
-    A little less for the smaller of two ``sides``, whose degrees of freedom Welch's count too high.
+    A little less for the smaller of two ``sides``, whose degrees of freedom Welch's count too high, and where t alone
+    judges a few people.
     """
+    if sides == 1 and n < FEW:
+        return max(0.38, 1 - 2.1 / n)
     return max(0.4, 1 - (1.75 + sides / 4) / n)
 
 

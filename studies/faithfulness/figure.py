@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Final, NamedTuple
 
-from audit.render import Scale, marker
+from audit.render import Scale, at, marker
 from studies.faithfulness.metrics import METRICS
 from studies.faithfulness.tables import ResultParts, Row, parts_of
 
@@ -26,7 +26,7 @@ class Kind(NamedTuple):
 
 
 KINDS: Final = {
-    "figure": Kind("#808080", "plus", -9.0, "published"),
+    "figure": Kind("#808080", "diamond", -9.0, "published"),
     "published": Kind("#009E73", "circle", 0.0, "ours: learned it, against never trained on it"),
     "fakes": Kind("#D55E00", "square", 9.0, "ours: hidden by a fake, against never trained on it"),
 }
@@ -34,6 +34,17 @@ STYLE = (
     "<style>svg{color:#1f2328;font-family:system-ui,sans-serif}"
     "@media(prefers-color-scheme:dark){svg{color:#e6edf3}}</style>"
 )
+
+
+def _marker(shape: str, x: float, y: float, r: float, paint: str) -> str:
+    """A marker of this figure: a circle or a diamond, or one of the report's."""
+    if shape == "circle":
+        return f'<circle cx="{at(x)}" cy="{at(y)}" r="{at(r)}" {paint}/>'
+    if shape == "diamond":
+        corners = ((0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0))
+        points = " ".join(f"{at(x + r * dx)},{at(y + r * dy)}" for dx, dy in corners)
+        return f'<polygon points="{points}" {paint}/>'
+    return marker(shape, x, y, r, paint)
 
 
 def _text(x: float, y: float, words: str, anchor: str = "start", size: int = 13) -> str:
@@ -50,7 +61,7 @@ def _legend() -> list[str]:
     for n, kind in enumerate(KINDS.values()):
         y = 18.0 + 20 * n
         paint = f'fill="{kind.colour}" stroke="{kind.colour}"'
-        out += [marker(kind.shape, LEFT + 6, y - 4, 4.5, paint), _text(LEFT + 20, y, kind.words)]
+        out += [_marker(kind.shape, LEFT + 6, y - 4, 4.5, paint), _text(LEFT + 20, y, kind.words)]
     return out
 
 
@@ -74,7 +85,7 @@ def _row(parts: ResultParts, key: str, y: float, sx: Scale) -> list[str]:
         at = y + kind.shift
         lo, hi, auc = (float(str(row[end])) for end in ("lo", "hi", "auc"))
         out.append(_line(sx(lo), at, sx(hi), at, f'stroke="{kind.colour}" stroke-width="2.5"'))
-        out.append(marker(kind.shape, sx(auc), at, 4.5, f'fill="{kind.colour}" stroke="{kind.colour}"'))
+        out.append(_marker(kind.shape, sx(auc), at, 4.5, f'fill="{kind.colour}" stroke="{kind.colour}"'))
     return out
 
 
@@ -92,7 +103,7 @@ def figure(results: Row) -> str:
         if metric.published:
             kind = KINDS["figure"]
             paint = f'fill="{kind.colour}" stroke="{kind.colour}"'
-            body.append(marker(kind.shape, sx(metric.published.faithful), y + kind.shift, 4.5, paint))
+            body.append(_marker(kind.shape, sx(metric.published.faithful), y + kind.shift, 4.5, paint))
         body += _row(parts, metric.key, y, sx)
     return _svg(bottom + 50, "AUROC of every metric: as published, on models that learned it, on fakes", body)
 

@@ -289,7 +289,7 @@ def test_every_calibrated_probe_has_a_positive_control_and_a_tail_that_shows_its
         for family in frozen_models.FAMILIES:
             at = f"{family}: {first[record.probe]}, "
             assert record.values[at + "control_found"] == 1.0, (record.probe, family)
-            assert record.values[at + "units"] == 14 and 2**14 > 9999, "too many people to enumerate"
+            assert record.values[at + "units"] == 28 and 2**28 > 9999, "too many people to enumerate"
             assert 0.002 < record.values[at + "p"] < 0.998, (record.probe, family)
             assert {at + "value", at + "ci95 lo", at + "p_below", at + "floor"} <= record.values.keys()
 

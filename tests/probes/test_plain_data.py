@@ -101,7 +101,7 @@ def test_perturbed_answers_without_a_paraphrased_one_stand_against_the_answer_it
     assert number(clean.p) > ALPHA, "its size is another matter: these perturbed answers are worded otherwise"
     assert any("answer itself" in note for note in clean.notes)
     pairs = CrossSequence(swaps=99, battery=False).measure(bench(), opened("base", BARE))[0]
-    assert isinstance(pairs.value, float) and any("16 by perturbed" in note for note in pairs.notes)
+    assert isinstance(pairs.value, float) and any("32 by perturbed" in note for note in pairs.notes)
 
 
 @pytest.mark.parametrize("fields", [PLAIN, BARE])

@@ -81,7 +81,6 @@ def forget_quality(measurements: Sequence[Measurement]) -> Measurement:
 def test_the_five_variant_numbers_of_the_demonstrations_refusal_come_out_of_bare_forwards(
     zoo: Built, tmp_path: Path
 ) -> None:
-    """With three of its five perturbed answers this suspect reads .76666 and 4.1e-11."""
     place = zoo.cases["refusal"]
     case = open_case(load_case(place), place.parent, tmp_path)
     items = case.items(Texts(cohort="forget"))
@@ -94,8 +93,8 @@ def test_the_five_variant_numbers_of_the_demonstrations_refusal_come_out_of_bare
     assert ours["truth_ratio_closer_to_1_better_suspect"] == pytest.approx(closer_to_1_better(audited), rel=1e-6)
     assert (measured.value, ours["forget_quality_p"]) == pytest.approx((tested.statistic, tested.pvalue), rel=1e-9)
     assert "every perturbed answer: 5 an item; all answer tokens" in measured.statistic
-    assert ours["truth_ratio_closer_to_1_better_suspect"] == pytest.approx(0.76231, abs=5e-6)
-    assert ours["forget_quality_p"] == pytest.approx(1.745e-8, rel=1e-3)
+    assert ours["truth_ratio_closer_to_1_better_suspect"] == pytest.approx(0.764756, abs=5e-6)
+    assert ours["forget_quality_p"] == pytest.approx(2.894e-13, rel=1e-3)
 
 
 # ---- any number of variants -------------------------------------------------------------------------------------
