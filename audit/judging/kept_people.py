@@ -50,18 +50,19 @@ def witnessed(evidence: Sequence[Evidence]) -> PeopleKept | None:
 
 
 def people_kept(evidence: Sequence[Evidence]) -> PeopleKept | Missing:
-    """The people of a verdict: those of the measurement with a trace on trained rows by which most are known for sure.
+    """The people of a verdict: those of the measurement with a trace on trained rows by which most is known for sure.
 
-    Most by the lower end of their number; of equal ones the sharpest test, which finds the fewest people known in full,
-    then the smallest share of everybody. Without such a measurement those whom two kinds of evidence name
-    (:func:`witnessed`). Outputs, states (causal, decoding) and what an attack brings back count alike.
+    Most by the lower end of their number times how much of base is read of them; of equal ones the sharpest test, which
+    finds the fewest people known in full, then the smallest share of everybody. Without such a measurement those whom
+    two kinds of evidence name (:func:`witnessed`). Outputs, states (causal, decoding) and what an attack brings back
+    count alike.
     """
     candidates: list[tuple[tuple[float, float, float, float], PeopleKept]] = []
     for e in evidence:
         people = _usable(e.measurement)
         if people is not None and e.outcome == "trace found" and e.direction == "above":
             least = people.kept if isinstance(people.ci95, Missing) else people.ci95.lo
-            candidates.append(((-least, *_bluntness(e.measurement)), people))
+            candidates.append(((-least * people.level, *_bluntness(e.measurement)), people))
     if candidates:
         return min(candidates, key=lambda pair: pair[0])[1]
     return witnessed(evidence) or NO_TRACE

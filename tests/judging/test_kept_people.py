@@ -22,7 +22,7 @@ def evidence(kind: Kind, value: float, fewest: int | None, kept: float, **more: 
     return judge(given.model_copy(update={"power": power, "people": people(kept), **more}))
 
 
-def test_the_test_by_which_most_are_known_for_sure_says_who_and_of_equal_ones_the_sharpest() -> None:
+def test_the_test_by_which_most_is_known_for_sure_says_who_and_of_equal_ones_the_sharpest() -> None:
     rows = [
         evidence("output", 0.6, None, 0.1), evidence("causal", 0.6, 8, 0.2), evidence("decoding", 0.6, 4, 0.3),
         evidence("causal", 0.0, 1, 0.4), evidence("causal", 0.6, 1, 0.5, form="paraphrased"),
@@ -33,8 +33,10 @@ def test_the_test_by_which_most_are_known_for_sure_says_who_and_of_equal_ones_th
     assert people_kept(rows[::-1]) == shown
     unsure = evidence("causal", 0.6, 1, 0.3, people=people(0.9, spread=0.7))
     assert people_kept([*rows, unsure]) == shown, "at least 20 of 100 are known by it, by the other 30"
-    level = [evidence("output", 0.6, n, 0.3, people=people(0.3, level=n / 10)) for n in (8, 4)]
-    assert people_kept(level) == level[1].measurement.people
+    part = evidence("decoding", 0.6, 1, 0.3, people=people(0.9, level=0.3, ratio=-6.0))
+    assert people_kept([*rows, part]) == shown, "a third of it in 29 people is less than all of it in 10"
+    alike = [evidence("output", 0.6, n, 0.3, people=people(0.3, ratio=float(n))) for n in (8, 4)]
+    assert people_kept(alike) == alike[1].measurement.people
 
 
 def test_what_an_attack_brings_back_counts_as_well() -> None:

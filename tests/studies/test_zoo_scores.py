@@ -25,6 +25,7 @@ from audit.judging import Given, judge, verdict
 from audit.pools import schedule
 from audit.pools.fit import Pooled, calibrate, made_with, write_all
 from audit.probing import behaviour_of
+from audit.schema import Missing
 from audit.zoo import draw, pool_design
 from studies.zoo import verdicts
 from studies.zoo.verdicts import Verdicts, examine, markdown
@@ -65,6 +66,23 @@ def test_every_model_is_judged_again_to_the_word_that_its_audit_gave() -> None:
         for model in world.models:
             found = verdict([judge(score.restored(), floors) for score in model.scores], ROLES)
             assert found.word == model.verdict, (world.world, model.model)
+
+
+def test_models_that_know_half_of_the_people_are_partial_with_their_number_and_one_of_32_is_seen() -> None:
+    """Whichever half: drawn by the world's seed from all, or half of either part of a split."""
+    floors = zoo_floors()
+    half, single = list[str](), list[str]()
+    for model in (model for world in worlds() for model in world.models if model.kept in (1, 16)):
+        reached = verdict([judge(score.restored(), floors) for score in model.scores], ROLES)
+        if model.kept == 16:
+            assert reached.word == "PARTIAL" and not isinstance(reached.people, Missing), (model.world, model.model)
+            ends = [round(32 * end) for end in reached.people.ci95.ends]
+            assert ends[0] <= 16 <= ends[1] and 14 <= len(reached.people.named) <= 19, (model.world, model.model)
+            half.append(reached.sentence)
+        elif model.model == "some_1":
+            single.append(reached.word)
+    assert len(half) == 24 and sum("16 of 32 people" in sentence for sentence in half) >= 18
+    assert len(single) == 12 and single.count("PARTIAL") >= 10
 
 
 def test_the_calibrations_are_made_from_these_models_and_hold_for_these_probes() -> None:
