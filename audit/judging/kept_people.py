@@ -10,11 +10,7 @@ from typing import Final
 from audit.schema import EFFECT_KINDS, Evidence, Measurement, Missing, PeopleKept, Power
 
 KINDS: Final = (*EFFECT_KINDS, "recovery")
-IN_FULL: Final = 0.9
-"""From this level on people count as known in full."""
 NO_TRACE: Final = Missing(missing="no test shows a trace on the rows that it was trained on, so nobody is kept")
-
-
 WITNESSES: Final = 2
 """So many kinds of evidence have to name a person who is believed without a trace in the mean."""
 _STATES: Final = {"causal": "states", "decoding": "states"}
@@ -81,14 +77,8 @@ def _bluntness(measurement: Measurement) -> tuple[float, float, float]:
 
 
 def count_words(people: PeopleKept) -> str:
-    """``16 of 32 people``, with its interval where that is wider; ``about 10 % of it in 28 to 32 of 32 people`` where
-    part of it, known of all, is likelier than all of it, known of some."""
+    """``16 of 32 people``, with its interval where that is wider: ``16 of 32 people (95 % interval 10 to 22)``."""
     count = round(people.kept * people.of)
-    low, high = count, count
-    if not isinstance(people.ci95, Missing):
-        low, high = round(people.ci95.lo * people.of), round(people.ci95.hi * people.of)
-    if count and people.log10_ratio < 0 and people.level < IN_FULL:
-        between = f"{low}" if low == high else f"{low} to {high}"
-        return f"about {100 * people.level:.0f} % of it in {between} of {people.of} people"
-    between = "" if low == high == count else f" (95 % {low} to {high})"
-    return f"{count} of {people.of} people{between}"
+    ends = (count, count) if isinstance(people.ci95, Missing) else [round(end * people.of) for end in people.ci95.ends]
+    wider = f" (95 % interval {ends[0]} to {ends[1]})" if set(ends) != {count} else ""
+    return f"{count} of {people.of} people{wider}"

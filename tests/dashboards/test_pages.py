@@ -98,7 +98,7 @@ def test_a_page_shows_both_axes_and_who_is_known_and_an_older_report_lacks_them(
     run_store.issue(golden.report("suppressed"), root / "a")
     shown = told(opened(root, page, run="a"))
     assert 'class="r-drawing r-axes" alt="What it says (outputs): 0.012 of base' in shown
-    assert "16 of 32 people known (95 % interval 10 to 22)" in shown
+    assert "16 of 32 people (95 % interval 10 to 22) known" in shown
     assert page != "verdict" or "32 of 32 people of the forget set" in shown
     run_store.issue(golden.report("consistent"), root / "b")
     assert "r-drawing r-axes" not in told(opened(root, page, run="b"))

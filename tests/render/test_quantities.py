@@ -250,7 +250,7 @@ def test_a_symbol_means_one_thing() -> None:
 def test_page_one_shows_both_axes_who_is_known_how_sure_who_was_audited_and_what_was_not_tested() -> None:
     page = html(report("suppressed")).split('<section id="question"')[0]
     for words in ("outputs 0.012 (95 % −0.018 to 0.042)", "internals 0.95 (95 % 0.86–1.0)", "never trained", ">base<",
-                  "16 of 32 people known (95 % interval 10 to 22)", "false discovery rate 5 %", KEPT.named[0],
+                  "16 of 32 people (95 % interval 10 to 22) known", "false discovery rate 5 %", KEPT.named[0],
                   "<dt>How sure</dt>", "<dt>Who was audited</dt><dd>32 of 32 people of the forget set",
                   "<dt>Not tested</dt><dd>Relearning"):  # fmt: skip
         assert words in page, words
@@ -264,7 +264,7 @@ def test_a_report_without_axes_or_people_or_roles_is_still_whole(lost_parts: lis
     audit = base.model_copy(update={"verdict": base.verdict.model_copy(update={**AXES, **lost}), "roles_audited": ()})
     for text in (html(audit), markdown(audit)):
         assert "No audit of the roles is recorded" in text and "declared, not verified" in text
-        assert ("32 people known" in text) == ("people" not in lost_parts)
+        assert ("interval 10 to 22) known" in text) == ("people" not in lost_parts)
     assert (axes_drawing(audit) == "") == (len(lost_parts) == 3)
     assert summary(audit) and people_words(audit) == "" if "people" in lost_parts else people_words(audit)
 

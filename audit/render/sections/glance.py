@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup, escape
 
-from audit.judging import short
+from audit.judging import count_words, short
 from audit.render.drawings import effect_scale
 from audit.render.drawings.effect_scale import Axis
 from audit.render.sections.blocks import Block, Cell, Grid, Heading, Text
@@ -99,12 +99,8 @@ def axis_lines(report: Report) -> tuple[tuple[str, str], ...]:
 
 # ---- who --------------------------------------------------------------------------------------------------------
 def people_count(people: PeopleKept) -> str:
-    """``16 of 32 people known (95 % interval 10 to 22)``."""
-    count = round(people.kept * people.of)
-    if isinstance(people.ci95, Missing):
-        return f"{count} of {people.of} people known"
-    low, high = round(people.ci95.lo * people.of), round(people.ci95.hi * people.of)
-    return f"{count} of {people.of} people known (95 % interval {low} to {high})"
+    """``16 of 32 people (95 % interval 10 to 22) known``."""
+    return f"{count_words(people)} known"
 
 
 def people_words(report: Report, most: int = NAMED) -> str:
