@@ -215,7 +215,8 @@ class RelearningRecovery(Probe):
         lessons = {name: _mean(tuple(map(np.exp, course.holdout))) for name, course in courses.items()}
         fold_of = np.concatenate([np.full(len(fold.read), n) for n, fold in enumerate(folds)])[order]
         held = {name: np.mean(each, 0) for name, each in lessons.items() if each}
-        alike = {name: x - _off(lessons[name])[fold_of, None] for name, x in _over_steps(forget).items()}
+        off = {name: _off(each, len(folds)) for name, each in lessons.items()}
+        alike = {name: x - off[name][fold_of, None] for name, x in _over_steps(forget).items()}
         scored, by_step = by_person(sheet, alike), by_person(sheet, forget)
         other = by_person(person_rows_of(case, HOLDOUT), held) if held else None
         design = Design(
@@ -284,10 +285,10 @@ def _mean(lessons: Sequence[Float[ndarray, "row k"]]) -> tuple[Float[ndarray, "r
     return tuple(_over_steps({"lesson": x})["lesson"] for x in lessons)
 
 
-def _off(lessons: Sequence[Float[ndarray, "row 1"]]) -> Float[ndarray, " fold"]:
+def _off(lessons: Sequence[Float[ndarray, "row 1"]], folds: int) -> Float[ndarray, " fold"]:
     """By how much each lesson lifts everyone's facts more than the lessons do on average; 0 without holdout people."""
     if not lessons:
-        return np.zeros(1)
+        return np.zeros(folds)
     level = np.array([np.nanmean(x) for x in lessons])
     return level - level.mean()
 
