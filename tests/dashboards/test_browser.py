@@ -236,11 +236,13 @@ def test_a_run_is_planned_started_cancelled_resumed_and_opened(browser: Any, ser
     until(page, "Tests that will run")
     page.get_by_role("button", name="Start", exact=True).click()
     page.get_by_role("button", name="Cancel", exact=True).click()
+    rest(page)  # a click that the server has not heard yet is lost with the page
     turn_to(page, "Verdict")
     turn_to(page, "Run")
     until(page, "run was cancelled")
     assert not (served.runs / "tiny" / "mine" / "manifest.sha256").exists()
     page.get_by_role("button", name="Resume", exact=True).click()
+    until(page, "run is running")
     page.context.close()
 
     page, later, elsewhere = visit(browser, served)  # another browser, while the audit goes on
