@@ -11,6 +11,7 @@ from .members import Member as Member
 from .members import Population as Population
 from .members import draw as draw
 from .members import population as population
+from .pool_design import FRESH_WORLDS as FRESH_WORLDS
 from .pool_design import POOL_WORLDS as POOL_WORLDS
 from .pool_design import design as design
 from .pool_design import share_of as share_of

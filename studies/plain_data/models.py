@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Architecture = Literal["llama", "gpt2", "gpt_neox"]
-Data = Literal["given", "plain", "before"]
+Data = Literal["given", "plain", "every", "before"]
 """The world's own alternates; question, answer and group alone; the same files for an audit without the rule."""
 ARCHITECTURES: tuple[Architecture, ...] = ("llama", "gpt2", "gpt_neox")
 SHAPE = Shape(forget=32, retain=40, holdout=16, background=40, general=240, general_held_out=48)
@@ -100,7 +100,7 @@ def write_data(folder: Path, seed: int) -> None:
         trained = [item for item in items(world, cohort) if item.form == "trained"]
         full = [item.model_dump(mode="json", exclude_defaults=True) for item in trained]
         plain = [{"question": item.question, "answer": item.answer, "group": item.group} for item in trained]
-        for name, lines in (("given", full), ("plain", plain), ("before", plain)):
+        for name, lines in (("given", full), ("plain", plain), ("every", plain), ("before", plain)):
             (folder / f"{name}_{cohort}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     general = [{"text": item.answer} for item in general_items(world)]
     (folder / "general.jsonl").write_text("".join(json.dumps(line) + "\n" for line in general))

@@ -1,8 +1,8 @@
 """Do lens and cross-sequence probe see in a file of question, answer and group alone, without seeing ghosts?
 
-``python -m studies.plain_data.study --data DIR`` trains what is not in DIR yet, audits every suspect on three kinds of
-data (the world's own alternates; plain; plain without the rule that finds alternates, as before there was one), writes
-results.json here and prints the tables of the page.
+``python -m studies.plain_data.study --data DIR`` trains what is not in DIR yet, audits every suspect in four ways (on
+the world's own alternates; on plain data; on plain data by every test that an audit has; on plain data without the rule
+that finds alternates, as before there was one), writes results.json here and prints the tables of the page.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from unittest import mock
 import torch
 
 from audit.bench import Bench
+from audit.calibration import zoo_floors
 from audit.case import open_case
 from audit.judging import given, judge, verdict
 from audit.plugins import discover
@@ -32,7 +33,8 @@ SEEDS = (0, 1, 2)
 """A world each."""
 PROBES = ("utility", "forget_likelihood", "answer_lens", "cross_sequence", "reverse_patch")
 READ = ("lens_lift", "shared_direction")
-DATA: tuple[Data, ...] = ("given", "plain", "before")
+DATA: tuple[Data, ...] = ("given", "plain", "every", "before")
+SHOWN: tuple[Data, ...] = ("before", "plain", "every", "given")
 RULE = "audit.case.cohorts.with_counterfactuals"
 log = logging.getLogger(__name__)
 
@@ -51,8 +53,10 @@ def audit(folder: Path, seed: int, architecture: Architecture, suspect: str, dat
     case = case_of(architecture, suspect, data, seed)
     with rule(data != "before"):
         opened, bench, probes = open_case(case, folder, folder / "out"), Bench(), discover("probes", Probe)
-        measured = [m for name in PROBES for m in probes[name].model_validate({}).measure(bench, opened)]
-    evidence = tuple(judge(m) for m in measured)
+        names = sorted(probes) if data == "every" else PROBES
+        measured = [m for name in names for m in probes[name].model_validate({}).measure(bench, opened)]
+    floors = zoo_floors()
+    evidence = tuple(judge(m, floors) for m in measured)
     reached = verdict(evidence, given(case))
     return {
         "seed": seed, "architecture": architecture, "suspect": suspect, "data": data, "verdict": reached.word,
@@ -96,7 +100,7 @@ def tables(results: dict[str, Any]) -> str:
     """The tables of the page, in Markdown: counts by kind of data, then every world and architecture."""
 
     def ratios(*path: str) -> str:
-        by_data = [results["counts"][data] for data in ("before", "plain", "given")]
+        by_data = [results["counts"][data] for data in SHOWN]
         for step in path:
             by_data = [count[step] for count in by_data]
         return " | ".join(f"{hits}/{n}" for hits, n in by_data)
@@ -117,9 +121,9 @@ def tables(results: dict[str, Any]) -> str:
             audits = [a for a in results["audits"] if (a["seed"], a["architecture"]) == (seed, architecture)]
             by_model.append(_row(seed, architecture, audits))
     return "\n".join(
-        ["| | before | plain | given |", "|---|---|---|---|", *rows, "",
+        ["| | before | plain | plain, every test | given |", "|---|---|---|---|---|", *rows, "",
          "| world, architecture | clean, lens | clean, probe | refusal, lens | refusal, probe | clean CONSISTENT: "
-         "before, plain, given |", "|---|---|---|---|---|---|", *by_model]
+         "before, plain, every test, given |", "|---|---|---|---|---|---|", *by_model]
     )  # fmt: skip
 
 
@@ -128,7 +132,7 @@ def _row(seed: int, architecture: str, audits: Sequence[dict[str, Any]]) -> str:
         plain = [a["tests"][test]["value"] for a in audits if a["data"] == "plain" and a["suspect"] in suspects]
         return f"{min(plain):.2f}" if len(plain) == 1 else f"{min(plain):.2f} to {max(plain):.2f}"
 
-    clean = [counts(audits, data)["clean_consistent"] for data in ("before", "plain", "given")]
+    clean = [counts(audits, data)["clean_consistent"] for data in SHOWN]
     cells = [effects(suspects, test) for suspects in (CLEAN, ("refusal",)) for test in READ]
     ratios = ", ".join(f"{hits}/{n}" for hits, n in clean)
     return f"| {seed}, {architecture} | {' | '.join(cells)} | {ratios} |"

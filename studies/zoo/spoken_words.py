@@ -64,7 +64,7 @@ class Spoken(Record):
     clean_alarms_in_case: Rate
 
 
-class _Model(NamedTuple):
+class JudgedModel(NamedTuple):
     """A scored model with what its case says alone, and its word where the joint rule judges."""
 
     scored: ScoredModel
@@ -85,6 +85,11 @@ def spoken(
         for scored in world.models
         if (i := place.get((scored.world, scored.model))) is not None
     ]
+    return summary(models)
+
+
+def summary(models: Sequence[JudgedModel]) -> Spoken:
+    """Every word of these models, and the counts of them."""
     clean, hiders = _of(models, "clean"), [m for m in _of(models, "described") if m.scored.mechanism in HIDERS]
     edited = _of(models, "edited clean")
     return Spoken(
@@ -98,16 +103,20 @@ def spoken(
     )  # fmt: skip
 
 
-def _judged(scored: ScoredModel, floors: Mapping[str, float], state: str, joint: bool) -> _Model:
-    domain = scored.domain
-    roles = Given(domain.references, domain.null in ("ancestor", "reference"), holdout=True)
-    reached = reach([judge(score.restored(), floors) for score in scored.scores], roles)
+def by_case(scored: ScoredModel, floors: Mapping[str, float]) -> tuple[Reached, Given]:
+    """What a model's scores say by themselves, and the roles that were given."""
+    roles = Given(scored.domain.references, scored.domain.null in ("ancestor", "reference"), holdout=True)
+    return reach([judge(score.restored(), floors) for score in scored.scores], roles), roles
+
+
+def _judged(scored: ScoredModel, floors: Mapping[str, float], state: str, joint: bool) -> JudgedModel:
+    reached, _ = by_case(scored, floors)
     if stands(state, joint):
-        return _Model(scored, reached, reached.rung.word)
-    return _Model(scored, reached, reached.axes.word() if joint else "PARTIAL" if state == "elsewhere" else SILENT)
+        return JudgedModel(scored, reached, reached.rung.word)
+    return JudgedModel(scored, reached, reached.axes.word() if joint else "PARTIAL" if state == "elsewhere" else SILENT)
 
 
-def _of(models: Sequence[_Model], pool: str) -> list[_Model]:
+def _of(models: Sequence[JudgedModel], pool: str) -> list[JudgedModel]:
     return [m for m in models if m.scored.pool == pool]
 
 
@@ -116,7 +125,7 @@ def _rate(hits: Sequence[bool]) -> Rate:
     return Rate(k=sum(hits), n=len(hits), upper95=stats.significant(upper, 4))
 
 
-def _words(models: Sequence[_Model]) -> tuple[Words, ...]:
+def _words(models: Sequence[JudgedModel]) -> tuple[Words, ...]:
     kinds = sorted({(m.scored.pool, _kind(m.scored)) for m in models})
     lines: list[Words] = []
     for pool, kind in kinds:
@@ -133,7 +142,7 @@ def _kind(scored: ScoredModel) -> str:
     return f"{scored.model} of {scored.audited}" if scored.mechanism == "dose" else scored.mechanism
 
 
-def _detection(models: Sequence[_Model]) -> tuple[Detected, ...]:
+def _detection(models: Sequence[JudgedModel]) -> tuple[Detected, ...]:
     parts = [m for m in models if m.scored.model.startswith(PART)]
     curve: list[Detected] = []
     for people, of in sorted({(m.scored.kept, m.scored.audited) for m in parts}):
