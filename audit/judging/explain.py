@@ -67,7 +67,8 @@ def decision_rule() -> tuple[str, ...]:
         f"{FDR:.0%} against people whom nobody knew.",
         "5. INCONCLUSIVE, over-suppressed: no trace, and a test of outputs or states below the never-trained level: "
         f"overall effect at most -{TRACE_EFFECT}, p < {ALPHA}, its interval further below than references lie apart "
-        f"(here or, if more, in the floors stored; without a second reference {FLOOR_FACTOR:g} times the stored one).",
+        f"(here or, if more, in the floors stored; without a second reference {FLOOR_FACTOR:g} times the stored one, "
+        "and between once and that often the test is open).",
         f"6. CONSISTENT WITH NEVER TRAINED: every sharp test is silent, among them one of the outputs and one of the "
         f"states. Sharp: finds {BLUNT} of base, held of everybody, with probability {POWER} (its detection limit); "
         "others are blunt, and neither block nor count. Silent: no trace, no hint (effect above the floor with "

@@ -103,15 +103,30 @@ def is_below(measurement: Measurement, floors: Mapping[str, float]) -> bool:
     By its overall effect where there is a family of layers, and by more than models that never knew differ among
     themselves: never because it lies below the one of them that is the null.
     """
-    if measurement.kind not in EFFECT_KINDS or isinstance(measurement.value, Missing):
-        return False
-    if isinstance(measurement.p_below, Missing) or measurement.p_below >= ALPHA:
-        return False
-    overall = measurement.overall
-    depth = -(measurement.value if isinstance(overall, Missing) else overall.value)
     bound = measurement.bound
-    spread = _spread(measurement, floors)
-    return depth >= TRACE_EFFECT and isinstance(bound, Interval) and bound.hi < -spread.height
+    beyond = isinstance(bound, Interval) and bound.hi < -_spread(measurement, floors).height
+    return beyond and _depth(measurement) >= TRACE_EFFECT
+
+
+def _depth(measurement: Measurement) -> float:
+    """How far the overall effect lies below the null, where its test says that it does; else 0."""
+    if measurement.kind not in EFFECT_KINDS or isinstance(measurement.value, Missing):
+        return 0.0
+    if isinstance(measurement.p_below, Missing) or measurement.p_below >= ALPHA:
+        return 0.0
+    overall = measurement.overall
+    return -(measurement.value if isinstance(overall, Missing) else overall.value)
+
+
+def _lower_than_one(measurement: Measurement, floors: Mapping[str, float]) -> float:
+    """How far the suspect lies below the only model that never knew, where that is more than the largest spread between
+    such models in the zoo, and the case has no spread of its own; else 0."""
+    overall, bound, depth = measurement.overall, measurement.bound, _depth(measurement)
+    own = measurement.floor if isinstance(overall, Missing) else overall.floor
+    seen = floors.get(f"{measurement.probe}.{measurement.name}", TRACE_EFFECT)
+    if isinstance(own, float) or depth < TRACE_EFFECT or not isinstance(bound, Interval) or bound.hi >= -seen:
+        return 0.0
+    return depth
 
 
 def _spread(measurement: Measurement, floors: Mapping[str, float]) -> _Bar:
@@ -196,12 +211,19 @@ def _judge_quiet(measurement: Measurement, value: float, floors: Mapping[str, fl
         return _evidence(measurement, "blunt", f"{reading}: no trace, but {bluntness(measurement)}")
     if value >= TRACE_EFFECT and value > bar.height and p_under(measurement, HINT_ALPHA):
         return _evidence(measurement, "hint", f"{reading}: a hint (p < {HINT_ALPHA}), no finding")
-    return quiet(measurement)
+    return quiet(measurement, floors)
 
 
-def quiet(measurement: Measurement) -> Evidence:
-    """Silence where the interval bounds what may be left, else undecided: of a test that shows no trace and no hint."""
+def quiet(measurement: Measurement, floors: Mapping[str, float] | None = None) -> Evidence:
+    """Silence where the interval bounds what may be left, else undecided: of a test that shows no trace and no hint.
+
+    A suspect that lies below the only model that never knew, by more than such models have been seen to differ, is not
+    silent: whether they differ by that much, one of them does not tell.
+    """
     reading, least = _reading(measurement), silent_below(measurement)
+    if depth := _lower_than_one(measurement, floors or {}):
+        lower = f"it lies {depth:.3f} below the only model that never knew; how far such models lie apart is not known"
+        return _evidence(measurement, "undecided", f"{reading}: no trace shown, but {lower}")
     if is_bounded(measurement):
         limit = limit_of(measurement) or f"an overall effect of {least:.2f} would show"
         return _evidence(measurement, "silent", f"{reading}: {limit}")

@@ -126,6 +126,20 @@ def test_a_suspect_is_below_only_by_more_than_references_lie_apart() -> None:
     assert judge(only, {"some_causal.effect": 0.05}).direction == "none", "three times the zoo's, as for traces"
 
 
+def test_a_suspect_far_below_the_only_model_that_never_knew_is_not_silent() -> None:
+    low = reading("causal", -0.02, -0.1, 0.1, p=0.99, p_below=0.0001)
+    far = Interval(lo=-0.12, hi=-0.06)
+    only = low.model_copy(update={"overall": Overall(value=-0.09, ci95=far, floor=NONE)})
+    assert judge(only, {"some_causal.effect": 0.05}).status == "undecided"
+    assert "below the only model that never knew" in judge(only, {"some_causal.effect": 0.05}).because
+    assert judge(only, {"some_causal.effect": 0.07}).status == "silent", "such models have been seen that far apart"
+    two = low.model_copy(update={"overall": Overall(value=-0.09, ci95=far, floor=0.07)})
+    assert judge(two, {"some_causal.effect": 0.05}).status == "silent", "and here two of them are"
+    chance = only.model_copy(update={"p_below": 0.02})
+    assert judge(chance, {"some_causal.effect": 0.05}).status == "silent"
+    assert ruled(QUIET[0], QUIET[1], only).word == "INCONCLUSIVE"
+
+
 @pytest.mark.parametrize(("k", "half"), [(1, 0.1), (4, 0.127), (7, 0.137)])
 def test_an_interval_is_widened_to_all_tests_that_compete(k: int, half: float) -> None:
     wide = widened(reading("causal", 0.5, 0.4, 0.6, 0.0001), k)
