@@ -27,6 +27,8 @@ HERE = Path(__file__).parent
 RESULTS, README = HERE / "results.json", HERE / "README.md"
 START, END = "<!-- verdicts: made by studies.tofu_small.study -->", "<!-- end of verdicts -->"
 READ = ("probability", "depth_profile_all", "lens_lift", "shared_direction", "recall_of_others", "retain", "general")
+REASONS = 2
+"""How many reasons the page gives where nothing is decided; the results hold all."""
 log = logging.getLogger(__name__)
 
 
@@ -78,7 +80,7 @@ def tables(audits: Sequence[dict[str, Any]]) -> str:
     undecided: dict[str, list[str]] = {}
     for record in audits:
         if record["verdict"] in ("REFUSED", "INCONCLUSIVE"):
-            undecided.setdefault("; ".join(record["because"]), []).append(f"{record['split']} {record['suspect']}")
+            undecided.setdefault("; ".join(record["because"][:REASONS]), []).append(f"{record['split']} {record['suspect']}")
     reasons = [f"- {', '.join(who)}: {reason}" for reason, who in undecided.items()]
     return "\n".join([*lines, "", "Where nothing is decided, and why:", "", *(reasons or ["- nowhere"]), END])
 

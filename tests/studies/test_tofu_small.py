@@ -99,3 +99,14 @@ def test_a_slice_is_taught_edited_and_audited_to_the_end(tmp_path: Path, monkeyp
     assert all(told["because"] and told["verdict"] for told in audits)
     made = {path.name for path in tmp_path.iterdir() if path.is_dir()}
     assert made >= {"ancestor", "r0", "r1", "r2", *(f"forget01-{name}" for name in ("base", *models.EDITS))}
+
+
+def test_the_results_decide_ten_and_twenty_authors_and_clear_nobody_who_knows() -> None:
+    results = json.loads(study.RESULTS.read_text(encoding="utf-8"))
+    words = {(a["split"], a["suspect"]): a["verdict"] for a in results["audits"]}
+    assert set(words) == {(split, suspect) for split in models.SPLITS for suspect in study.SUSPECTS}
+    assert all(words[split, "base"] == "INTACT" for split in models.SPLITS)
+    assert all(words[split, "r2"].startswith("CONSISTENT") for split in ("forget05", "forget10"))
+    assert words["forget01", "r2"] == "INCONCLUSIVE"
+    assert not [who for who, word in words.items() if word.startswith("CONSISTENT") and who[1] != "r2"]
+    assert study.tables(results["audits"]) in study.README.read_text(encoding="utf-8")
