@@ -80,7 +80,9 @@ def tables(audits: Sequence[dict[str, Any]]) -> str:
     undecided: dict[str, list[str]] = {}
     for record in audits:
         if record["verdict"] in ("REFUSED", "INCONCLUSIVE"):
-            undecided.setdefault("; ".join(record["because"][:REASONS]), []).append(f"{record['split']} {record['suspect']}")
+            undecided.setdefault("; ".join(record["because"][:REASONS]), []).append(
+                f"{record['split']} {record['suspect']}"
+            )
     reasons = [f"- {', '.join(who)}: {reason}" for reason, who in undecided.items()]
     return "\n".join([*lines, "", "Where nothing is decided, and why:", "", *(reasons or ["- nowhere"]), END])
 
