@@ -30,7 +30,7 @@ EXPECTED = {
     "head_edit": ("SUPPRESSED",),
     "refusal": ("SUPPRESSED", "PARTIAL"),
     "destroyed": ("INVALID",),
-    "other_init": ("INCONCLUSIVE",),
+    "other_init": ("CONSISTENT WITH NEVER TRAINED", "INCONCLUSIVE"),
 }
 """What is known of a suspect by how it was made. Of the other suspects nothing is known: whatever the evidence says."""
 
