@@ -16,6 +16,7 @@ from saes.records import MIN_BASE_FVE, MIN_FVE_RATIO, Fidelity, Validity
 from saes.sparse_coder import SparseCoder
 
 _ROWS_AT_ONCE = 1 << 22
+_ROUNDING = 1e-9
 
 
 class Measured(NamedTuple):
@@ -63,7 +64,7 @@ def validity(base: Fidelity, other: Fidelity) -> Validity:
     model at least .9 of what it explains on base."""
     if base.fve < MIN_BASE_FVE:
         valid, because = False, f"it explains {base.fve:.3f} of base's variance, less than {MIN_BASE_FVE:g}"
-    elif other.fve < MIN_FVE_RATIO * base.fve:
+    elif other.fve < MIN_FVE_RATIO * base.fve - _ROUNDING:
         least = f"less than {MIN_FVE_RATIO:g} of the {base.fve:.3f} on base"
         valid, because = False, f"it explains {other.fve:.3f} of this model's variance, {least}"
     else:

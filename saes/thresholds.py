@@ -53,5 +53,5 @@ def _positive(coder: SparseCoder, states: Float[Tensor, "row d"]) -> Float[Tenso
     return pre[pre > 0]
 
 
-def _largest(values: Float[Tensor, " value"], count: int) -> Float[Tensor, " value"]:
+def _largest(values: Float[Tensor, " value"], count: int) -> Float[Tensor, " large"]:
     return values if len(values) <= count else values.topk(count, sorted=False).values

@@ -35,7 +35,7 @@ def top_texts(
         for part in range(len(source.sizes)):
             owners = source.owners(part)
             codes: Float[Tensor, "row feature"] = coder.encode(source.chunk(part)[name])[:, columns]
-            largest.index_reduce_(0, owners, codes, "amax")
+            largest.scatter_reduce_(0, owners[:, None].expand_as(codes), codes, "amax")
             active.index_add_(0, owners, (codes > 0).float())
             tokens.index_add_(0, owners, torch.ones(len(owners)))
     shares = active / tokens.clamp_min(1)[:, None]

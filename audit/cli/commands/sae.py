@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ORDER = 75
 ARCHITECTURES = ("topk", "batchtopk", "jumprelu")
 SHOWN, TEXTS = 10, 3
+_LEFT_FACTOR = 1.25
+"""How far the rate of the rows to come may be from that of the rows so far."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -114,7 +116,7 @@ def _watch(step: "TrainingProgress", progress: "Progress") -> None:
 def _left(step: "TrainingProgress") -> "Interval | None":
     from audit.schema import Interval
 
-    return None if not step.left_s else Interval(lo=step.left_s, hi=step.left_s)
+    return None if not step.left_s else Interval(lo=step.left_s / _LEFT_FACTOR, hi=step.left_s * _LEFT_FACTOR)
 
 
 # ---- show -------------------------------------------------------------------------------------------------------
