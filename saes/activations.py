@@ -110,6 +110,7 @@ class RowStream:
     def __init__(self, source: Activations, batch: int, seed: int, buffer_bytes: int = BUFFER_BYTES) -> None:
         self.source, self.batch, self.seed = source, batch, seed
         self._buffer_rows = max(1, buffer_bytes // (_FLOAT_BYTES * sum(source.widths)))
+        self._latest: tuple[list[int], dict[str, Tensor]] | None = None
 
     def batches(self, first: int = 0) -> Iterator[dict[str, Float[Tensor, "row d"]]]:
         """The batches from row ``first`` of the endless order on. Every batch is a copy that may be changed."""
@@ -138,7 +139,9 @@ class RowStream:
             epoch += 1
 
     def _groups(self, epoch: int) -> list[list[int]]:
-        """The chunks of one epoch in its order, a buffer at a time."""
+        """The chunks of one epoch in its order, a buffer at a time; all of them as they are where one buffer does."""
+        if self.source.rows <= self._buffer_rows:
+            return [list(range(len(self.source.sizes)))]
         groups: list[list[int]] = []
         room = 0
         for n in self._generator(epoch, 0).permutation(len(self.source.sizes)).tolist():
@@ -151,8 +154,11 @@ class RowStream:
         return groups
 
     def _buffer(self, group: list[int]) -> dict[str, Tensor]:
-        chunks = [self.source.chunk(n) for n in group]
-        return _joined(chunks)
+        """The states of these chunks; where all fit into one buffer, they are read once."""
+        if self._latest is None or self._latest[0] != group:
+            self._latest = None  # the last one's memory first, then the new one's
+            self._latest = group, _joined([self.source.chunk(n) for n in group])
+        return self._latest[1]
 
     def _generator(self, epoch: int, place: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, epoch, place])

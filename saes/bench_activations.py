@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from audit.bench import Bench
 from audit.case import OpenCase, Rows, stacked
-from audit.probing import width
 from audit.schema import AuditError, Checkpoint, Cohort, Item, Read, Site, Texts, content_key
 from saes.activations import Activations
 
@@ -88,7 +87,7 @@ def _kept_wide(rows: Rows, index: Int[Tensor, " row"]) -> Rows:
 class BenchActivations(Activations):
     """The states of a checkpoint at some sites, over the answer spans of some texts.
 
-    AuditError (code 2) for a site twice, or texts without a token to read.
+    AuditError (code 2) for a site twice, one that the model does not have, or texts without a token to read.
     """
 
     def __init__(
@@ -101,18 +100,23 @@ class BenchActivations(Activations):
         self._bench, self._checkpoint, self.texts = bench, checkpoint, texts
         self._reads = tuple(Read(site=site, at="answer") for site in sites)
         self.sites = dict(zip(self.names, sites, strict=True))
-        self.widths = (width(checkpoint),) * len(sites)
         spans = (texts.rows.answer_spans[:, 1] - texts.rows.answer_spans[:, 0]).clamp_min(0)
         # texts of like length side by side, so that little is padded
         order = torch.argsort(texts.rows.lengths, stable=True)
         order = order[spans[order] > 0]
         if not len(order):
             raise AuditError("no text has a token whose state could be read", "add longer items")
+        self.widths = self._widths(order[:1])
         rows = max(1, chunk_bytes // (4 * sum(self.widths)))
         self.places = _portions(order, spans, rows)
         self.sizes = tuple(int(spans[place].sum()) for place in self.places)
         self.checkpoint = checkpoint.key
         self.key = content_key("bench", bench.key(checkpoint.key), texts.rows.hash, self.names)
+
+    def _widths(self, few: Int[Tensor, " row"]) -> tuple[int, ...]:
+        """How wide the states are, by those of a text: parts and blocks of a model may differ."""
+        states = self._bench.run(self._checkpoint, _kept_wide(self.texts.rows, few), self._reads)
+        return tuple(states[read].shape[1] for read in self._reads)
 
     def chunk(self, n: int) -> Mapping[str, Float[Tensor, "row d"]]:
         rows = _kept_wide(self.texts.rows, self.places[n])

@@ -2,7 +2,7 @@
 
 Beside them lie what we know of it (``residua.json``) and what it was measured by (``measured.safetensors``). A folder
 that says too little of its activation, or more than is understood, is refused by name: opened all the same, a TopK
-dictionary would be a dense one. Source: sae_lens 6.54, ``saes/sae.py`` and ``loading/pretrained_sae_loaders.py``.
+dictionary would be a dense one. Source: sae_lens 6.54, what its classes save and its loader from disk reads.
 """
 
 import hashlib

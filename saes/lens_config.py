@@ -5,6 +5,7 @@ activation under its old names, a scale of the inputs, a training form whose dec
 """
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Never
@@ -105,7 +106,8 @@ def _is_old(config: dict[str, Any], refuse: _Refusal) -> bool:
     if not isinstance(metadata, dict):
         refuse("metadata is no object")
     stated = config.get("sae_lens_version") or metadata.get("sae_lens_version")
-    return stated is None or int(str(stated).partition(".")[0] or 0) < _FIRST_FORMAT
+    major = re.match(r"\d+", str(stated))
+    return major is None or int(major[0]) < _FIRST_FORMAT
 
 
 def _old_activation(config: dict[str, Any], refuse: _Refusal) -> str | None:

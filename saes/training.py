@@ -110,11 +110,12 @@ class _Training:
             for name, training in zip(self.source.names, trainings, strict=True):
                 training.step(states[name])
             keeping = step % settings.checkpoint_steps == 0 or step == steps
-            if keeping:
-                self._keep(trainings)
             if keeping or clock() - looked >= _GLIMPSE_S:
                 looked = clock()
-                watch(self._progress(trainings, step, (step - first) * batch / max(looked - begun, 1e-9), keeping))
+                progress = self._progress(trainings, step, (step - first) * batch / max(looked - begun, 1e-9), keeping)
+                if keeping:
+                    self._keep(trainings)
+                watch(progress)
         return trainings
 
     def _progress(self, trainings: list[SiteTraining], step: int, rate: float, keeping: bool) -> TrainingProgress:
@@ -147,6 +148,10 @@ class _Training:
         return trainings
 
     def _begun(self, by_site: Mapping[str, Moments]) -> list[SiteTraining]:
+        for name, of_site in by_site.items():
+            if not bool((of_site.mean.isfinite() & of_site.sd.isfinite()).all()):
+                do = "look at the model and its dtype: half precision overflows"
+                raise AuditError(f"{name}: states that hold a NaN or an infinity", do, ExitCode.INTEGRITY)
         seed = self.settings.seed
         return [SiteTraining(self.settings, by_site[name], seed + n) for n, name in enumerate(self.source.names)]
 

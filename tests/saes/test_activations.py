@@ -88,6 +88,13 @@ def test_what_the_store_has_is_not_run_again(tmp_path: object) -> None:
     assert ran > 0 and torch.equal(again.chunk(0)[again.names[1]], once[again.names[1]]) and bench.fwd_tokens == ran
 
 
+def test_sites_of_different_widths_are_read_side_by_side() -> None:
+    sites = [Site(part="mlp_hidden", block=1), Site(part="resid_out", block=1)]
+    source = BenchActivations(Bench(), toy.checkpoint("llama"), texts(_every_token(toy.rows(6), 1)), sites)
+    assert source.widths == (80, 48)
+    assert [source.chunk(0)[name].shape for name in source.names] == [(source.sizes[0], d) for d in (80, 48)]
+
+
 def test_two_models_or_other_texts_have_other_names() -> None:
     bench, rows = Bench(), _every_token(toy.rows(6), 1)
     keys = {

@@ -11,10 +11,11 @@ from audit.cli.answer import Answer, JsonValue
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from audit.bench import Bench
     from audit.case import OpenCase
     from audit.cli.progress import Progress
     from audit.schema import Interval, Site
-    from saes import StoredDictionary, TopText, TrainingProgress, Validity
+    from saes import CaseTexts, StoredDictionary, TopText, TrainingProgress, Validity
 
 ORDER = 75
 ARCHITECTURES = ("topk", "batchtopk", "jumprelu")
@@ -121,7 +122,8 @@ def _left(step: "TrainingProgress") -> "Interval | None":
 
 # ---- show -------------------------------------------------------------------------------------------------------
 def _show(args: Namespace) -> Answer:
-    from saes import dictionaries_in, read_dictionary
+    from audit.planning import make_bench
+    from saes import dictionaries_in, read_dictionary, texts_of_case
 
     stored = [read_dictionary(folder) for folder in dictionaries_in(Path(args.folder))]
     if args.case is None:
@@ -130,9 +132,19 @@ def _show(args: Namespace) -> Answer:
     with flags.progress(args) as progress:
         progress.say(f"opening {args.case}")
         case = _opened(args, Path(args.folder))
-        views = [_view(args, case, each, progress) for each in stored]
+        look = _Look(case, make_bench(flags.settings(args)), texts_of_case(case, case.checkpoint("base")), args)
+        views = [_view(look, each, progress) for each in stored]
     documents: list[JsonValue] = [_viewed_document(view) for view in views]
     return Answer({"case": args.case, "dictionaries": documents}, tuple(part for v in views for part in _shown(v)))
+
+
+class _Look(NamedTuple):
+    """What dictionaries are looked at with."""
+
+    case: "OpenCase"
+    bench: "Bench"
+    texts: "CaseTexts"
+    args: Namespace
 
 
 class _View(NamedTuple):
@@ -146,18 +158,17 @@ class _View(NamedTuple):
     quote: "Callable[[TopText], str]"
 
 
-def _view(args: Namespace, case: "OpenCase", stored: "StoredDictionary", progress: "Progress") -> _View:
+def _view(look: _Look, stored: "StoredDictionary", progress: "Progress") -> _View:
     """How well a dictionary fits base and suspect, and the texts at which its commonest features fire in base."""
-    from audit.planning import make_bench
     from audit.schema import AuditError
-    from saes import BenchActivations, measure, texts_of_case, top_texts, validity
+    from saes import BenchActivations, measure, top_texts, validity
 
+    case, bench, texts, args = look
     record = stored.record
     if record is None or record.site is None:
         problem = f"{stored.folder}: no record of ours says at which site it was trained"
         raise AuditError(problem, "leave out the case, or train it here")
-    base, suspect = case.checkpoint("base"), case.checkpoint("suspect")
-    bench, texts, name = make_bench(flags.settings(args)), texts_of_case(case, base), str(record.site)
+    base, suspect, name = case.checkpoint("base"), case.checkpoint("suspect"), str(record.site)
     progress.say(f"reading {name}")
     source = BenchActivations(bench, base, texts, [record.site])
     on_base = measure(stored.coder, source, name)
