@@ -26,6 +26,7 @@ from studies.speed.results import Ratio
 from studies.speed.timing import Seconds, ratio
 
 CHUNK_ROWS = 1 << 14
+_NAME = "studies.speed.dictionaries"
 
 
 class Shape(NamedTuple):
@@ -135,7 +136,7 @@ def peak(rows: int, width: int, seed: int) -> PeakRow:
     """One epoch over ``rows`` cached rows in a process of its own; the files are written by this one."""
     with tempfile.TemporaryDirectory() as folder:
         StoredRows(Path(folder), rows, width, seed)
-        words = [sys.executable, "-m", "studies.speed.dictionaries", "--child", folder, str(rows), str(width), str(seed)]
+        words = [sys.executable, "-m", _NAME, "--child", folder, str(rows), str(width), str(seed)]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{words} ended with {done.returncode}: {done.stderr[-2000:]}")
