@@ -69,7 +69,9 @@ def test_planted_features_are_recovered(architecture: Architecture, seed: int, t
     settings = TrainingSettings(architecture=architecture, features=64, k=3, rows=1_500_000, batch=256, seed=seed)
     (stored,) = train(TensorActivations({"x": world.states[:-5000]}), held, settings, tmp_path)
     assert mean_max_cosine(world.directions, stored.coder) >= 0.9
-    assert stored.record is not None and stored.record.held_out.fve > 0.85
+    # planted rows have 3 features on average: a code of just 3 each misses what is in the richer ones
+    least = 0.8 if architecture == "topk" else 0.85
+    assert stored.record is not None and stored.record.held_out.fve > least
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
