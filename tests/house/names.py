@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tests.house.imports import sources
 from tests.house.rooms import ROOT
 
-PACKAGES = ("audit", "probes", "dashboards", "studies")
+PACKAGES = ("audit", "probes", "saes", "dashboards", "studies")
 EVERYDAY = {
     "found", "told", "said", "one", "some", "kept", "made", "asked", "named", "apart", "alone", "gone", "whole",
     "here", "there", "how", "why", "what",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("audit", "probes", "dashboards", "studies", "tests")
+FOLDERS = ("audit", "probes", "saes", "dashboards", "studies", "tests")
 PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "studies").rglob("*.md"))
 
 FILE = re.compile(r"(?<![\w/<.-])(?:\.\./)*(?:[\w.-]+/)*[\w-]+\.(?:py|pyi|md|toml|cff)\b(?![\w/])")

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_every_module_that_names_a_shape_is_checked() -> None:
-    paths = [path for folder in ("audit", "probes") for path in (ROOT / folder).rglob("*.py")]
+    paths = [path for folder in ("audit", "probes", "saes") for path in (ROOT / folder).rglob("*.py")]
     shaped = [path.relative_to(ROOT) for path in paths if "from jaxtyping import" in path.read_text(encoding="utf-8")]
     modules = [".".join(path.with_suffix("").parts) for path in shaped]
     assert len(modules) > 50
