@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Op, Part, Site
-from audit.wrappers.anatomy import Anatomy, Slot, dissect, tiny_ids
+from audit.wrappers.anatomy import Anatomy, Slot, dissect, on_embeddings, tiny_ids
 from audit.wrappers.interface import Batch, Resume, Stop, Tap, Wrapper, text_tower
 from audit.wrappers.output_head import logits_of, logits_read_after, written_in_place
 
@@ -74,7 +74,8 @@ class NNsightWrapper(Wrapper):
         self._core: nn.Module = model.base_model
         with torch.inference_mode():
             embeds = self.embed(tiny_ids(self.vocab_size).to(self.device))
-            self._anatomy: Anatomy = dissect(model, self._core, embeds, model.config.get_text_config())
+            subject = on_embeddings(self._core, embeds)
+            self._anatomy: Anatomy = dissect(model, subject, model.config.get_text_config())
             paths = {id(module): path for path, module in self._core.named_modules()}
             self._blocks = [paths[id(block)] for block in self._anatomy.blocks]
             norm = self._anatomy.final_norm
