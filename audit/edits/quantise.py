@@ -130,8 +130,11 @@ def matrices(learner: Learner, ends: bool = False) -> tuple[Matrix, ...]:
     """
     model = _modules_of(learner)
     _refuse_packed(model)
-    head = model.get_output_embeddings()
-    at_ends = {id(p) for end in (model.get_input_embeddings(), head) if end is not None for p in end.parameters()}
+    ends_of = [end for end in (model.get_input_embeddings(), model.get_output_embeddings()) if end is not None]
+    at_ends = {id(p) for end in ends_of for p in end.parameters()}
+    if model.get_output_embeddings() is None:  # a classifier: what lies outside its base model is its head
+        inside = {id(p) for p in model.base_model.parameters()}
+        at_ends |= {id(p) for p in model.parameters() if id(p) not in inside}
     by_id: dict[int, Matrix] = {}
     for path, module in _multiplying(model):
         parameter = module.get_parameter("weight")

@@ -1,4 +1,4 @@
-"""Where are the parts of this transformer? Found by structure and by tracing one tiny forward, never by a list of names.
+"""Where are a transformer's parts? Found by structure and by tracing one tiny forward, never by a list of names.
 
 The block list is the longest homogeneous ModuleList. In one block, attention is the first child that mixes positions,
 the two addends of the residual stream are the children whose outputs satisfy
@@ -273,9 +273,7 @@ def _projection(calls: list[Call], parent: Call) -> Call | None:
     return next((c for c in reversed(inside) if _matrices(c.module) and close(c.out, parent.out)), None)
 
 
-def _does_what_it_says(
-    slots: dict[str, Slot], z_of: Callable[[Slot, Change], Tensor], z: Tensor, causal: bool
-) -> bool:
+def _does_what_it_says(slots: dict[str, Slot], z_of: Callable[[Slot, Change], Tensor], z: Tensor, causal: bool) -> bool:
     """v scales z; q at one position moves z there only; k at that position moves z elsewhere too, but in a causal model
     not before it."""
     at = min(2, z.shape[1] - 1)

@@ -4,7 +4,7 @@ What enters the blocks, and how states become logits, is said by the modules of 
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
 import torch
@@ -118,7 +118,9 @@ class HookedWrapper(Wrapper):
         a = self.anatomy
         if part in ("final_in", "logits"):
             seen = visit if part == "final_in" else self._logits_for(visit)
-            return (a.final_norm or self.blocks[-1]).register_forward_hook(shown_after(seen), prepend=part == "final_in")
+            return (a.final_norm or self.blocks[-1]).register_forward_hook(
+                shown_after(seen), prepend=part == "final_in"
+            )
         module = self.blocks[0] if part == "embed" else self._block(block)
         if part in ("embed", "resid_in"):
             return module.register_forward_pre_hook(shown_before(visit), with_kwargs=True)
@@ -132,7 +134,9 @@ class HookedWrapper(Wrapper):
             writer = module.get_submodule((a.attn_out if part == "attn_out" else a.mlp_out) or "")
             return writer.register_forward_hook(shown_after(visit), prepend=True)
         if part == "mlp_hidden":
-            return module.get_submodule(a.mlp_hidden or "").register_forward_pre_hook(shown_before(visit), with_kwargs=True)
+            return module.get_submodule(a.mlp_hidden or "").register_forward_pre_hook(
+                shown_before(visit), with_kwargs=True
+            )
         if part == "z":
             return module.get_submodule(a.z or "").register_forward_pre_hook(
                 shown_before(self._by_head(visit)), with_kwargs=True

@@ -24,8 +24,8 @@ def refuse_windows(model: PreTrainedModel) -> None:
     """AuditError (code 2) by name for a model whose blocks attend within windows."""
     if model.config.model_type in WINDOWED:
         raise AuditError(
-            f"{type(model).__name__}: its blocks attend within windows and change the map from stage to stage: no class "
-            "token and no patch keeps its place",
+            f"{type(model).__name__}: its blocks attend within windows and change the map from stage to stage: "
+            "no class token and no patch keeps its place",
             "audit a plain ViT or DeiT classifier, or a ResNet",
         )
 

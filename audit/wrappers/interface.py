@@ -66,7 +66,7 @@ class Tower(NamedTuple):
     leading: int = 0
     widths: tuple[int, ...] = ()
 
-    def summarised(self, state: Shaped[Tensor, "row pos *rest"]) -> Shaped[Tensor, "row *rest"]:
+    def summarised(self, state: Shaped[Tensor, "row pos *d"]) -> Shaped[Tensor, "*entry"]:
         """The state that the head reads, of a tower with a ``summary``."""
         return state[:, 0] if self.summary == "class" else state.mean(1)
 
@@ -116,7 +116,7 @@ class Wrapper(ABC):
         return next(name for name in reversed(TOWERS) if name in self.towers)
 
     def tower(self, name: TowerName | None = None) -> Tower:
-        """One tower; None: the one that the head reads. AuditError names those that there are, where this one is not."""
+        """One tower; None: the one that the head reads. AuditError names those that there are where this one is not."""
         name = name or self.head_tower
         if name not in self.towers:
             raise AuditError(

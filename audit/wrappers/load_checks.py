@@ -2,7 +2,8 @@
 
 Hooking changes nothing; every block patched with its own output changes nothing and patched with another state moves
 the logits, the last block included; the head on ``final_in`` gives the model's own logits; padding on the right does
-not reach real positions of texts. One row a block: each row is patched at its own block, so that a failure names the block.
+not reach real positions of texts. One row a block: each row is patched at its own block, so that a failure names the
+block.
 """
 
 from collections.abc import Callable

@@ -41,9 +41,9 @@ class Scores(Readout):
 
             def visit(state: Tensor) -> None:
                 states = spots.take(state, at)
-                if states.shape[-1] != spots.tower.d_model:
+                if (wide := states.shape[-1]) != spots.tower.d_model:
                     raise AuditError(
-                        f"{site} cannot be scored: it is {states.shape[-1]} wide, and the head reads {spots.tower.d_model}",
+                        f"{site} cannot be scored: it is {wide} wide, and the head reads {spots.tower.d_model}",
                         "score at blocks of the width that the head reads",
                     )
                 if site.part not in ("logits", "final_in"):

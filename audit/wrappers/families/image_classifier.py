@@ -15,7 +15,9 @@ from audit.wrappers.family import Family
 from audit.wrappers.image_inputs import made_up_images, refuse_windows
 
 KIND = loading.Kind(
-    AutoModelForImageClassification, "a classifier of images", "a ViT, DeiT or ResNet classifier that transformers knows"
+    AutoModelForImageClassification,
+    "a classifier of images",
+    "a ViT, DeiT or ResNet classifier that transformers knows",
 )
 
 
@@ -27,7 +29,9 @@ class ImageClassifier(Family):
     def open_model(self, ckpt: Checkpoint, device: str, dtype: str, attention: str) -> PreTrainedModel:
         chosen = loading.dtype_of(dtype)
         if ckpt.adapter is not None:
-            raise AuditError(f"{ckpt.source}: adapters of image classifiers are not merged", "merge it and save the model")
+            raise AuditError(
+                f"{ckpt.source}: adapters of image classifiers are not merged", "merge it and save the model"
+            )
         checkpoints.verify(ckpt)
         model = loading.load_folder(checkpoints.folder_of(ckpt), chosen, attention, KIND)
         checkpoints.verify(ckpt)  # what was read is what was hashed: nothing was written in between
