@@ -193,5 +193,6 @@ def _copies(cohorts: Mapping[Cohort, Sequence[Item]], pictures: Mapping[str, nda
             groups.setdefault(_content(pictures[item.id]), set()).add(item.group)
         copies = sum(len(names) - 1 for names in groups.values())
         if copies:
-            said.append(f"{cohort}: {copies} images are there before, in another group: they count twice")
+            them = "1 image is there" if copies == 1 else f"{copies} images are there"
+            said.append(f"{cohort}: {them} before, in another group: what is one image counts twice")
     return tuple(said)
