@@ -18,6 +18,8 @@ from transformers import (
     DeiTConfig,
     DeiTForImageClassification,
     PreTrainedModel,
+    ResNetConfig,
+    ResNetForImageClassification,
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessorPil,
@@ -28,7 +30,8 @@ from audit.checkpoints import resolve
 from audit.schema import Checkpoint, Source
 from tests.toy import root
 
-KINDS = ("vit", "deit")
+KINDS = ("vit", "deit", "resnet")
+TRANSFORMERS = ("vit", "deit")
 N_BLOCKS, WIDTH, CLASSES, SIDE, PATCH = 3, 32, 10, 8, 2
 PATCHES = (SIDE // PATCH) ** 2
 FORGOTTEN = 3
@@ -41,7 +44,16 @@ _SIZES = {
 _BUILDERS: Mapping[str, Callable[[], PreTrainedModel]] = {
     "vit": lambda: ViTForImageClassification(ViTConfig(**_SIZES)),
     "deit": lambda: DeiTForImageClassification(DeiTConfig(**_SIZES)),
+    "resnet": lambda: ResNetForImageClassification(_resnet()),
 }
+
+
+def _resnet() -> ResNetConfig:
+    """Three blocks in two stages of widths 16 and 32; maps of 2 x 2 and 1 x 1 of images of 8 x 8."""
+    return ResNetConfig(
+        num_channels=1, embedding_size=16, hidden_sizes=[16, WIDTH], depths=[1, 2], layer_type="basic",
+        num_labels=CLASSES,
+    )  # fmt: skip
 
 
 def model(kind: str = "vit", seed: int = 0) -> PreTrainedModel:
@@ -52,6 +64,9 @@ def model(kind: str = "vit", seed: int = 0) -> PreTrainedModel:
         with torch.no_grad():
             for _, parameter in sorted(fresh.named_parameters()):
                 parameter.add_(torch.randn_like(parameter), alpha=0.3 if parameter.ndim == 1 else 0.15)
+            for name, buffer in sorted(fresh.named_buffers()):
+                if name.endswith(("running_mean", "running_var")):
+                    buffer.add_(torch.rand_like(buffer), alpha=0.3)
     return fresh.eval()
 
 

@@ -50,7 +50,7 @@ def wrap(model: "PreTrainedModel", backend: str = "native", attention: str = "de
     config = model.config.to_dict() | {"architectures": [type(model).__name__]}
     modality = modality_of(config)
     family_of(modality, model.config.model_type)
-    return backend_class(backend, modality)(model, attention)
+    return backend_class(backend, modality).behind(model, attention)
 
 
 def open_wrapper(

@@ -46,7 +46,7 @@ class HookedWrapper(Wrapper):
     def run_blocks(self, batch: Batch, taps: Sequence[Tap], resume: Resume | None, stop: Stop | None) -> None:
         with ExitStack() as stack:
             if resume is not None:
-                stack.enter_context(self._resumed(resume))
+                stack.enter_context(self._resumed(resume.block, self._handed(resume, batch)))
             self._install(stack, taps, -1 if resume is None else resume.block, None if stop is None else stop.block)
             with suppress(PassEnd):
                 self._run(batch, stack)
@@ -56,10 +56,10 @@ class HookedWrapper(Wrapper):
         """Run the model without its head; hooks of this pass alone go onto the stack."""
 
     @contextmanager
-    def _resumed(self, resume: Resume) -> Generator[None]:
-        """Blocks up to and with ``resume.block`` are swapped for the given state and swapped back."""
-        own = [self.blocks[i] for i in range(resume.block + 1)]
-        given = GivenState(resume.state)
+    def _resumed(self, block: int, state: Tensor) -> Generator[None]:
+        """Blocks up to and with ``block`` are swapped for the given state and swapped back."""
+        own = [self.blocks[i] for i in range(block + 1)]
+        given = GivenState(state)
         try:
             for i in range(len(own)):
                 self._put(i, given)
@@ -67,6 +67,19 @@ class HookedWrapper(Wrapper):
         finally:
             for i, block in enumerate(own):
                 self._put(i, block)
+
+    def _handed(self, resume: Resume, batch: Batch) -> Tensor:
+        """The state to start from as the blocks hand it on."""
+        return resume.state
+
+    def _shown(self, visit: Visit) -> Visit:
+        """A visit of [row pos d] states as a visit of what the blocks hand on."""
+        return visit
+
+    @property
+    def _last(self) -> nn.Module:
+        """The module whose output the head reads."""
+        return self.anatomy.final_norm or self.blocks[-1]
 
     def _put(self, number: int, block: nn.Module) -> None:
         """Put a module into a block's place in the model."""
@@ -88,7 +101,7 @@ class HookedWrapper(Wrapper):
                 )
             visit = merged_visits(visits)
             if part == "resid_out":
-                shown_first(stack, self._block(block), visit)
+                shown_first(stack, self._block(block), self._shown(visit))
                 continue
             if part == "pattern":
                 self._need(part)
@@ -117,13 +130,11 @@ class HookedWrapper(Wrapper):
         self._need(part)
         a = self.anatomy
         if part in ("final_in", "logits"):
-            seen = visit if part == "final_in" else self._logits_for(visit)
-            return (a.final_norm or self.blocks[-1]).register_forward_hook(
-                shown_after(seen), prepend=part == "final_in"
-            )
+            seen = self._shown(visit if part == "final_in" else self._logits_for(visit))
+            return self._last.register_forward_hook(shown_after(seen), prepend=part == "final_in")
         module = self.blocks[0] if part == "embed" else self._block(block)
         if part in ("embed", "resid_in"):
-            return module.register_forward_pre_hook(shown_before(visit), with_kwargs=True)
+            return module.register_forward_pre_hook(shown_before(self._shown(visit)), with_kwargs=True)
         if part == "resid_mid":
             reader = module.get_submodule(a.mid_reader or "")
             return reader.register_forward_pre_hook(shown_before(written_into(visit)), with_kwargs=True)

@@ -18,6 +18,8 @@ _SIDE: Final = 32
 """Height and width where a config states none: a convolutional network takes any size."""
 WINDOWED: Final = ("swin", "swinv2", "donut-swin", "maskformer-swin", "dinat", "hiera", "focalnet")
 """Model types whose attention sees a window of the image, and whose maps shrink from stage to stage."""
+STAGED: Final = ("resnet",)
+"""Model types whose blocks are convolutions, stage by stage, and whose head reads the mean of the last map."""
 
 
 def refuse_windows(model: PreTrainedModel) -> None:
@@ -28,6 +30,11 @@ def refuse_windows(model: PreTrainedModel) -> None:
             "no class token and no patch keeps its place",
             "audit a plain ViT or DeiT classifier, or a ResNet",
         )
+
+
+def has_stages(model: PreTrainedModel) -> bool:
+    """Is it a residual network, whose blocks stand in stages?"""
+    return model.config.model_type in STAGED
 
 
 def image_shape(config: Any) -> tuple[int, int, int]:

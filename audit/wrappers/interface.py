@@ -109,6 +109,11 @@ class Wrapper(ABC):
     def __init__(self, model: "PreTrainedModel", attention: str = "default") -> None:
         """Put an open model behind the backend."""
 
+    @classmethod
+    def behind(cls, model: "PreTrainedModel", attention: str = "default") -> "Wrapper":
+        """An open model behind this backend."""
+        return cls(model, attention)
+
     # ---- what it has ---------------------------------------------------------------------------------------------
     @property
     def head_tower(self) -> TowerName:

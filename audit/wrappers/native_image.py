@@ -1,4 +1,4 @@
-"""The native backend for classifiers of images: a vision transformer with a class token behind torch hooks.
+"""The native backend for classifiers of images: vision transformers with a class token behind torch hooks.
 
 States are [row pos d], the class token first and the patches after it, row by row of the image. The head reads the
 class token alone; that it does, and that every block hands one state of one width on to the next, is checked when a
@@ -17,13 +17,13 @@ from audit.schema import AuditError, Op
 from audit.wrappers.anatomy import close, dissect, on_pixels
 from audit.wrappers.hooked import HookedWrapper
 from audit.wrappers.hooks import PassEnd, shown_before
-from audit.wrappers.image_inputs import PIXELS, differing_images, patches, refuse_windows, trial_images
+from audit.wrappers.image_inputs import PIXELS, differing_images, has_stages, patches, refuse_windows, trial_images
 from audit.wrappers.interface import Batch, Tower
 from audit.wrappers.output_head import class_logits_of
 
 
-class NativeImageWrapper(HookedWrapper):
-    """One vision transformer of transformers behind torch hooks. ``vocab_size`` is the number of its classes."""
+class ImageWrapper(HookedWrapper):
+    """One classifier of images of transformers behind torch hooks. ``vocab_size`` is the number of its classes."""
 
     supports = frozenset(Op) - {Op.EMBEDS, Op.GENERATE}
     takes = frozenset({PIXELS})
@@ -34,6 +34,51 @@ class NativeImageWrapper(HookedWrapper):
         self.device, self.dtype = model.device, model.dtype
         self.vocab_size = int(model.config.num_labels or 0)
         self.core = model.base_model
+
+    def trial(self, n: int) -> Batch:
+        """A batch of ``n`` made-up images, to see how the model is hooked."""
+        return trial_images(self.model, n)
+
+    def _run(self, batch: Batch, stack: ExitStack) -> None:
+        if batch.embeds is not None:
+            given = batch.embeds
+            hook = shown_before(self._shown(lambda _: given))
+            stack.callback(self.blocks[0].register_forward_pre_hook(hook, with_kwargs=True, prepend=True).remove)
+        self.core(pixel_values=pixels_of(batch, self.name))
+
+    def inputs(self, batch: Batch) -> Float[Tensor, "row pos d"]:
+        """What enters the first block: of a transformer the class token and the embedded patches, with their places."""
+        if batch.embeds is not None:
+            return batch.embeds
+        entered: list[Tensor] = []
+
+        def enter(state: Tensor) -> None:
+            entered.append(state)
+            raise PassEnd
+
+        hook = shown_before(self._shown(enter))
+        handle = self.blocks[0].register_forward_pre_hook(hook, with_kwargs=True, prepend=True)
+        try:
+            with suppress(PassEnd):
+                self.core(pixel_values=pixels_of(batch, self.name))
+        finally:
+            handle.remove()
+        return entered[0]
+
+    def embed(self, ids: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d"]:
+        """Never: this model reads images."""
+        raise AuditError(f"{self.name} reads images and has no embeddings of tokens", "give images")
+
+    def head(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch label"]:
+        """Logits of the classes, by the model's own code after its blocks, as if these were what its head reads."""
+        return class_logits_of(self.model, states)
+
+
+class NativeImageWrapper(ImageWrapper):
+    """A vision transformer behind torch hooks."""
+
+    def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
+        super().__init__(model, attention)
         refuse_windows(model)
         with torch.inference_mode():
             pixels = differing_images(model)
@@ -49,42 +94,12 @@ class NativeImageWrapper(HookedWrapper):
         if "pattern" not in self.parts:
             self.supports = self.supports - {Op.PATTERN}
 
-    def trial(self, n: int) -> Batch:
-        """A batch of ``n`` made-up images, to see how the model is hooked."""
-        return trial_images(self.model, n)
+    @classmethod
+    def behind(cls, model: PreTrainedModel, attention: str = "default") -> ImageWrapper:
+        """The wrapper of a transformer, or that of a residual network."""
+        from audit.wrappers.native_map import NativeMapWrapper
 
-    def _run(self, batch: Batch, stack: ExitStack) -> None:
-        if batch.embeds is not None:
-            given = batch.embeds
-            hook = shown_before(lambda _: given)
-            stack.callback(self.blocks[0].register_forward_pre_hook(hook, with_kwargs=True, prepend=True).remove)
-        self.core(pixel_values=pixels_of(batch, self.name))
-
-    def inputs(self, batch: Batch) -> Float[Tensor, "row pos d"]:
-        """What enters the first block: the class token and the embedded patches, with their places."""
-        if batch.embeds is not None:
-            return batch.embeds
-        entered: list[Tensor] = []
-
-        def enter(state: Tensor) -> None:
-            entered.append(state)
-            raise PassEnd
-
-        hook = self.blocks[0].register_forward_pre_hook(shown_before(enter), with_kwargs=True, prepend=True)
-        try:
-            with suppress(PassEnd):
-                self.core(pixel_values=pixels_of(batch, self.name))
-        finally:
-            hook.remove()
-        return entered[0]
-
-    def embed(self, ids: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d"]:
-        """Never: this model reads images."""
-        raise AuditError(f"{self.name} reads images and has no embeddings of tokens", "give images")
-
-    def head(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch label"]:
-        """Logits of the classes, by the model's own code after its blocks, as if these were class tokens."""
-        return class_logits_of(self.model, states)
+        return NativeMapWrapper(model, attention) if has_stages(model) else cls(model, attention)
 
 
 def pixels_of(batch: Batch, name: str) -> Float[Tensor, "row channel height width"]:

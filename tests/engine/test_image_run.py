@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from audit.case import CaseFile
-from audit.engine import RunSettings, plan, run
+from audit.engine import plan, run
+from audit.planning import RunSettings
 from audit.schema import Missing, Report
 from tests import image_toy
 
@@ -44,15 +45,15 @@ def test_a_class_hidden_by_the_head_alone_is_suppressed_and_found_inside(tmp_pat
     report = audited("vit", "head_bias", tmp_path)
     check_written(report, tmp_path)
     found = values(report)
-    assert report.verdict.name == "suppressed"
+    assert report.verdict.word == "SUPPRESSED"
     assert abs(found["forget_likelihood.probability"]) < 0.1, "the outputs say nothing"
     assert found["reverse_patch.depth_profile_all"] > 0.9, "base reads all of it in the suspect's states"
     assert found["utility.retain"] > 0.9
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", image_toy.KINDS)
+@pytest.mark.parametrize("kind", image_toy.TRANSFORMERS)
 def test_a_class_that_fine_tuning_on_the_others_left_in_place_is_intact(kind: str, tmp_path: Path) -> None:
     report = audited(kind, "tuned", tmp_path)
     check_written(report, tmp_path)
-    assert report.verdict.name == "intact" and values(report)["answer_lens.lens_lift"] > 0.5
+    assert report.verdict.word == "INTACT" and values(report)["answer_lens.lens_lift"] > 0.5

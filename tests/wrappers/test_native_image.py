@@ -32,7 +32,7 @@ def site(part: Part, block: int | None = 1) -> Site:
     return Site(part=part, block=None if part in ("embed", "final_in", "logits") else block)
 
 
-@pytest.fixture(params=image_toy.KINDS)
+@pytest.fixture(params=image_toy.TRANSFORMERS)
 def wrapper(request: pytest.FixtureRequest) -> NativeImageWrapper:
     return NativeImageWrapper(image_toy.model(request.param))
 
