@@ -147,10 +147,14 @@ def fresh(kind: str, seed: int) -> PreTrainedModel:
         return _BUILDERS[kind]()
 
 
-@cache
-def digits_case(kind: str = "vit", steps: int = 300) -> Path:
+def digits_case(kind: str = "vit") -> Path:
     """A folder with base (knows all digits), reference (same start, never saw one), suspects ``head_bias`` (base with
     that class's bias lowered) and ``tuned`` (base trained on the others), data, and a case file a suspect."""
+    return _digits_case(kind, 300)
+
+
+@cache
+def _digits_case(kind: str, steps: int) -> Path:
     out = root() / f"digits-{kind}"
     everything = digits()
     known = everything.labels != FORGOTTEN

@@ -1,4 +1,4 @@
-"""An audit of a classifier of images, from its case file to its report: no test of texts runs, none of images breaks."""
+"""An audit of a classifier of images, from its case file to its report."""
 
 from pathlib import Path
 
