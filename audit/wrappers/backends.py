@@ -24,6 +24,7 @@ BACKENDS = {
 """Backend name -> module of this package, and the Wrapper class in it: ``Class(model, attention=...)``."""
 OF_IMAGES = {
     "native": ("native_image", "NativeImageWrapper"),
+    "nnsight": ("nnsight_image", "NNsightImageWrapper"),
 }
 """The same for models that read images alone."""
 

@@ -96,7 +96,8 @@ def test_a_pass_goes_on_from_a_block_and_ends_after_one(wrapper: NativeImageWrap
     whole = read(wrapper, [site("resid_out", b) for b in range(LAST + 1)] + [FINAL])
     for block in range(LAST + 1):
         ran: list[int] = []
-        handles = [b.register_forward_hook(lambda *_, i=i, ran=ran: ran.append(i)) for i, b in enumerate(wrapper.blocks)]
+        noting = [lambda *_, i=i, ran=ran: ran.append(i) for i in range(LAST + 1)]
+        handles = [b.register_forward_hook(note) for b, note in zip(wrapper.blocks, noting, strict=True)]
         resumed = read(wrapper, [FINAL], resume=Resume(block, whole[site("resid_out", block)], "vision"))
         for handle in handles:
             handle.remove()
