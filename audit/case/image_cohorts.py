@@ -7,7 +7,7 @@ Without a field that says more each image is its own group.
 import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 import numpy as np
 from numpy import ndarray
@@ -26,11 +26,12 @@ from audit.checkpoints import (
     image_settings_of,
     load_image_processor,
 )
-from audit.schema import AuditError, Checkpoint, Cohort, DataFiles, Item
+from audit.schema import AuditError, Case, Checkpoint, Cohort, DataFiles, Item, Template
 
 ALTERNATES: Final = 4
 """So many other classes stand against an image's own: those that follow it, so that each class stands so for others."""
 _MOST_FAULTS = 5
+_READ: Final = ("answer", "id")
 
 
 class ImageKey(NamedTuple):
@@ -126,6 +127,19 @@ def _read(file: DataFile, data: DataFiles) -> tuple[Picture, ...]:
         do = "mark the images that the edit was given (form is 'trained' where it is not stated)"
         raise AuditError(f"{file.path}: no {file.cohort} image has form 'trained'", do)
     return pictures
+
+
+def refuse_unread(case: Case) -> None:
+    """AuditError (code 2) where a case of images states what only texts have: nothing is passed over in silence."""
+    if case.template != Template():
+        raise AuditError("[template] words a prompt, and the items of this case are images", "leave it out")
+    for cohort in get_args(Cohort):
+        stated = [name for name, column in case.data.fields.of(cohort) if column is not None and name not in _READ]
+        if stated:
+            problem = (
+                f"[data.fields] {stated[0]}: of images only {' and '.join(_READ)} can be named (answer: the label)"
+            )
+            raise AuditError(problem, "leave it out")
 
 
 # ---- checks of models ----------------------------------------------------------------------------------------------

@@ -14,7 +14,14 @@ from typing import Any, NamedTuple, get_args
 import torch
 
 from audit.case.cohorts import CohortKey, Cohorts, DataFile, Part, data_files, prepare
-from audit.case.image_cohorts import ImageCohorts, ImageKey, check_image_reader, own_processor, prepare_images
+from audit.case.image_cohorts import (
+    ImageCohorts,
+    ImageKey,
+    check_image_reader,
+    own_processor,
+    prepare_images,
+    refuse_unread,
+)
 from audit.case.partition import deal
 from audit.case.pictures import TEXTS, pictures_sha256
 from audit.case.rows import Rows
@@ -220,6 +227,7 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
     _check_own_null(opened, case)
     if opened.base.modality == "image":
         _refuse_texts(case, root, opened.base)
+        refuse_unread(case)
     for other in _others(opened, with_base=False):
         check_compatible(opened.base, other)
     for ckpt in _others(opened, with_base=True):

@@ -148,9 +148,17 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda r: (save(r / "forget.npz", [3, 13], group=["a", "b"]), save(r / "retain.npz", [4], group=["b"])),
         "forget and retain share 1 group .b.",
     ),
-    "half the groups": (
+    "rows as groups": (
         lambda r: _toml(r, 'retain = "retain.npz"', 'retain = "retain.npz"\ngroup_rows = 2'),
         "`group_rows` groups rows of texts",
+    ),
+    "a template": (
+        lambda r: _toml(r, "[data]", '[template]\nprompt = "Q: {question}"\n[data]'),
+        "words a prompt, and the items of this case are images",
+    ),
+    "a field of texts": (
+        lambda r: _toml(r, 'retain = "retain.npz"', 'retain = "retain.npz"\n[data.fields]\nquestion = "q"'),
+        "of images only answer and id can be named",
     ),
     "texts": (
         lambda r: ((r / "forget.jsonl").write_text("{}"), _toml(r, "forget.npz", "forget.jsonl")),
