@@ -31,7 +31,7 @@ from audit.schema import AuditError, Case, Checkpoint, Cohort, DataFiles, Item, 
 ALTERNATES: Final = 4
 """So many other classes stand against an image's own: those that follow it, so that each class stands so for others."""
 _MOST_FAULTS = 5
-_READ: Final = ("answer", "id")
+_READ: Final = ("id", "answer")
 
 
 class ImageKey(NamedTuple):
@@ -137,7 +137,7 @@ def refuse_unread(case: Case) -> None:
         stated = [name for name, column in case.data.fields.of(cohort) if column is not None and name not in _READ]
         if stated:
             problem = (
-                f"[data.fields] {stated[0]}: of images only {' and '.join(_READ)} can be named (answer: the label)"
+                f"[data.fields] {stated[0]}: of images only {' and '.join(_READ)} (the label) can be named"
             )
             raise AuditError(problem, "leave it out")
 

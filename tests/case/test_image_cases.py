@@ -158,7 +158,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a field of texts": (
         lambda r: _toml(r, 'retain = "retain.npz"', 'retain = "retain.npz"\n[data.fields]\nquestion = "q"'),
-        "of images only answer and id can be named",
+        "of images only id and answer .the label. can be named",
     ),
     "texts": (
         lambda r: ((r / "forget.jsonl").write_text("{}"), _toml(r, "forget.npz", "forget.jsonl")),
