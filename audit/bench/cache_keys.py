@@ -49,7 +49,8 @@ def read_names(settings: Settings, job: PassNames, reads: tuple[Read, ...]) -> d
     if any(part is None for part in parts):
         return None
     shared = key_of(settings, job.model, job.rows.hash, parts)
-    return {read: content_key(shared, _content_of(read)) for read in reads}
+    # a frozen record has a hash
+    return {read: content_key(shared, _content_of(read)) for read in reads}  # pyright: ignore[reportArgumentType]
 
 
 @lru_cache(maxsize=4096)

@@ -136,9 +136,7 @@ def refuse_unread(case: Case) -> None:
     for cohort in get_args(Cohort):
         stated = [name for name, column in case.data.fields.of(cohort) if column is not None and name not in _READ]
         if stated:
-            problem = (
-                f"[data.fields] {stated[0]}: of images only {' and '.join(_READ)} (the label) can be named"
-            )
+            problem = f"[data.fields] {stated[0]}: of images only {' and '.join(_READ)} (the label) can be named"
             raise AuditError(problem, "leave it out")
 
 

@@ -65,8 +65,8 @@ class HookedWrapper(Wrapper):
                 self._put(i, given)
             yield
         finally:
-            for i, block in enumerate(own):
-                self._put(i, block)
+            for i, module in enumerate(own):
+                self._put(i, module)
 
     def _handed(self, resume: Resume, batch: Batch) -> Tensor:
         """The state to start from as the blocks hand it on."""

@@ -6,8 +6,9 @@ import pytest
 
 from audit.case import CaseFile
 from audit.engine import plan, run
+from audit.forecasting import forecast
 from audit.planning import RunSettings
-from audit.schema import Missing, Report
+from audit.schema import AuditError, Missing, Report
 from tests import image_toy
 
 OF_IMAGES = {
@@ -39,6 +40,12 @@ def test_the_plan_of_images_runs_what_reads_a_class_and_says_why_it_runs_nothing
     planned = plan(CaseFile.read(image_toy.digits_case() / "head_bias.toml"), tmp_path, RunSettings(threads=1))
     assert {test.probe for test in planned.tests if test.will_run} == OF_IMAGES
     assert {test.reason for test in planned.tests if not test.will_run} == {"works on models of text, not of image"}
+
+
+def test_a_forecast_of_images_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(AuditError, match="this one reads images") as caught:
+        forecast(image_toy.digits_case() / "head_bias.toml", tmp_path, RunSettings(threads=1))
+    assert caught.value.code == 2
 
 
 def test_a_class_hidden_by_the_head_alone_is_suppressed_and_found_inside(tmp_path: Path) -> None:
