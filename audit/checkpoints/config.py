@@ -38,6 +38,11 @@ class ModelConfig(NamedTuple):
     towers: Mapping[str, Tower]
 
     @property
+    def text(self) -> Tower:
+        """The tower that reads and writes tokens. KeyError for a model that has none."""
+        return self.towers[TEXT]
+
+    @property
     def read_by_head(self) -> Tower:
         """The tower that the head reads: ``text_config`` where there is one, else the config itself."""
         return self.towers[TEXT] if TEXT in self.towers else self.towers[VISION]
