@@ -152,7 +152,7 @@ def _input_of(model: "PreTrainedModel") -> nn.Module | None:
     """What embeds the input; None for a network that has nothing of that name."""
     try:
         return model.get_input_embeddings()
-    except NotImplementedError:
+    except RuntimeError:  # how the library says that there is none
         return None
 
 

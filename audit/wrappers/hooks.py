@@ -112,6 +112,7 @@ def shown_before(visit: Visit) -> Callable[..., object]:
 
 
 def end_pass(state: Tensor) -> None:
+    """A visit after which nothing runs. Always raises :class:`PassEnd`."""
     raise PassEnd
 
 
