@@ -122,7 +122,7 @@ class AnswerLens(Probe):
     (arXiv 2303.08112), section 2.
     """
 
-    requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), data=("forget",))
+    requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), modalities=("text", "image"), data=("forget",))
     most_alternates: int = 4
     top_k: int = 4
     permutations: int = 9999

@@ -104,7 +104,9 @@ class QuantisationRecovery(Probe):
     """
 
     attack: ClassVar[str | None] = "quantisation"
-    requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), data=("forget", "retain"))
+    requires: ClassVar[Requires] = Requires(
+        roles=("base", "suspect"), modalities=("text", "image"), data=("forget", "retain")
+    )
     group: int = 128
     nf4: bool = True
     permutations: int = 9999

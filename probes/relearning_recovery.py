@@ -110,7 +110,9 @@ class RelearningRecovery(Probe):
     """
 
     attack: ClassVar[str | None] = "relearning"
-    requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), data=("forget",), ops=(Op.READ, Op.TRAIN))
+    requires: ClassVar[Requires] = Requires(
+        roles=("base", "suspect"), modalities=("text", "image"), data=("forget",), ops=(Op.READ, Op.TRAIN)
+    )
     steps: int = 32
     rate_times_width: float = 0.064
     batch: int = 32

@@ -132,7 +132,10 @@ class ReversePatch(Probe):
     """
 
     requires: ClassVar[Requires] = Requires(
-        roles=("base", "suspect"), data=("forget", "retain"), ops=(Op.READ, Op.WRITE, Op.RESUME)
+        roles=("base", "suspect"),
+        modalities=("text", "image"),
+        data=("forget", "retain"),
+        ops=(Op.READ, Op.WRITE, Op.RESUME),
     )
     version: ClassVar[int] = 3
     primary: Mode = "all"

@@ -177,7 +177,7 @@ class Bench:
         """Gradients of the summed objective at sites, at the input embeddings, or at the parameters."""
         from audit.bench import gradients
 
-        self._require(Op.GRADIENT)
+        self._require(ckpt, Op.GRADIENT)
         job = Job(rows, (), tuple(writes), None, None)
         return gradients.gradients(self.pool.loaded(ckpt), self.pool.loaded, job, at, objective, self.token_budget)
 
@@ -187,7 +187,7 @@ class Bench:
         """Scores of every edge of every row against another run; see :mod:`audit.bench.edges.attribution`."""
         from audit.bench.edges import attribution
 
-        self._require(Op.GRADIENT)
+        self._require(ckpt, Op.GRADIENT)
         settings = (objective, method, self.token_budget)
         return attribution.edge_scores(self.pool.loaded(ckpt), self.pool.loaded, rows, other, settings)
 
@@ -203,15 +203,15 @@ class Bench:
         """Maximise the objective over one prefix shared by all rows; see :mod:`audit.bench.prefix_search`."""
         from audit.bench import prefix_search
 
-        self._require(Op.GRADIENT)
-        self._require(Op.EMBEDS)
+        self._require(ckpt, Op.GRADIENT)
+        self._require(ckpt, Op.EMBEDS)
         return prefix_search.optimise(self.pool.loaded(ckpt), rows, free, objective, budget, seed)
 
     def generate(self, ckpt: Checkpoint, rows: Rows, max_new_tokens: int) -> list[list[int]]:
         """Greedy continuations of each row's real tokens, in input order; see :mod:`audit.bench.generation`."""
         from audit.bench import generation
 
-        self._require(Op.GENERATE)
+        self._require(ckpt, Op.GENERATE)
         return generation.greedy(self.pool.loaded(ckpt), rows, max_new_tokens, self.token_budget)
 
     def train(
@@ -221,7 +221,8 @@ class Bench:
         """Train copies of checkpoints by recipes and write the results to ``out``; see :mod:`audit.bench.training`."""
         from audit.bench.training import checkpoints
 
-        self._require(Op.TRAIN)
+        for ckpt in ckpts:
+            self._require(ckpt, Op.TRAIN)
         return checkpoints.train(self.pool, ckpts, recipes, data, at_steps, out)
 
     # ---- about itself --------------------------------------------------------------------------------------------
@@ -230,9 +231,11 @@ class Bench:
         """What the chosen backend can do; a pass that reads patterns asks for eager attention by itself."""
         return backend_class(self.backend).supports
 
-    def _require(self, op: Op) -> None:
+    def _require(self, ckpt: Checkpoint, op: Op) -> None:
         if op not in self.supports:
             raise AuditError(f"the {self.backend} backend cannot do {op.value!r}", "use the native backend")
+        if op not in backend_class(self.backend, ckpt.modality).supports:
+            raise AuditError(f"a model of {ckpt.modality} cannot do {op.value!r}", "use a language model")
 
     def provenance(self) -> dict[str, str]:
         """How the numbers were made: outside the plan hash, inside the report."""

@@ -1,6 +1,7 @@
 """What a read of a pass is called: a content key over everything that its numbers depend on, and nothing else."""
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -48,7 +49,15 @@ def read_names(settings: Settings, job: PassNames, reads: tuple[Read, ...]) -> d
     if any(part is None for part in parts):
         return None
     shared = key_of(settings, job.model, job.rows.hash, parts)
-    return {read: content_key(shared, read.canonical()) for read in reads}
+    # a frozen record has a hash
+    return {read: content_key(shared, _content_of(read)) for read in reads}  # pyright: ignore[reportArgumentType]
+
+
+@lru_cache(maxsize=4096)
+def _content_of(read: Read) -> str:
+    """A read by its content, in the form that it had when every site named its tower."""
+    stated = read.site.model_copy(update={"tower": read.site.tower or "text"})
+    return read.model_copy(update={"site": stated}).canonical()
 
 
 def key_of(settings: Settings, *parts: object) -> str:
@@ -65,5 +74,5 @@ def stored(store: Store, names: Mapping[Read, str]) -> dict[Read, Tensor]:
 def keep(store: Store, names: Mapping[Read, str], reads: Mapping[Read, Tensor]) -> None:
     """Put reads into the store, states at all positions only where they are small."""
     for read, value in reads.items():
-        if read.at != "all" or value.nbytes <= WHOLE_LIMIT_BYTES:
+        if read.at not in ("all", "patches") or value.nbytes <= WHOLE_LIMIT_BYTES:
             store.put(names[read], {"value": value.contiguous()}, {"site": str(read.site), "at": read.at})

@@ -15,11 +15,12 @@ from torch import Tensor
 from audit.bench.batching import batches, halving
 from audit.bench.layout import Geometry, Targets
 from audit.bench.passes import Job, LoadedModel, Opener, entering, virtual_tokens_of
+from audit.bench.places import Places, places, row_positions
 from audit.bench.reads.readout import FINAL
 from audit.bench.reads.scores import biased
 from audit.bench.results import Forward, Grads, RowObjective
 from audit.schema import AuditError, Site
-from audit.wrappers import Tap
+from audit.wrappers import Tap, Wrapper
 
 At = Sequence[Site] | Literal["inputs", "params"]
 
@@ -47,19 +48,26 @@ def live(opened: LoadedModel, opener: Opener, job: Job, where: Geometry, sites: 
         return Tap(site, visit)
 
     batch = where.batch(wrapper)
-    inputs = wrapper.embed(batch.ids) if batch.embeds is None else batch.embeds
+    inputs = wrapper.inputs(batch)
     if not inputs.requires_grad:
         inputs = inputs.detach().requires_grad_()
     taps = [*entered.taps, *map(keeping, sites), Tap(FINAL, final.append)]
     wrapper.forward(batch._replace(embeds=inputs), taps, entered.resume, None)
     row, position, _ = where.targets.cut("answer", where.index)
     row, position = row.to(where.device), position.to(where.device)
-    flat = where.flat("answer")
-    logits = biased(wrapper.head(final[0].flatten(0, 1)[flat]), entered.bias).float()
+    spots = places(where, wrapper, FINAL)
+    logits = biased(wrapper.head(spots.take(final[0], "answer")), entered.bias).float()
     target = where.ids[row, position]
     logprob = logits.log_softmax(-1).gather(-1, target[:, None])[:, 0]
     key = (where.rows.key if where.index is None else where.rows.key[where.index]).to(where.device)[row, position]
-    return Live(Forward(logprob, logits, target, row, key, states, flat - row * where.total), inputs)
+    return Live(Forward(logprob, logits, target, row, key, states, _at(spots, row)), inputs)
+
+
+def _at(spots: Places, row: Tensor) -> Tensor | None:
+    """Where in its row each state lies that predicts a target; None for a mean of all."""
+    if spots.tower.by_token:
+        return spots.where.flat("answer") - row * spots.where.total
+    return torch.zeros_like(row) if spots.tower.summary == "class" else None
 
 
 def valued(objective: RowObjective, forward: Forward, n: int) -> Float[Tensor, " row"]:
@@ -113,19 +121,24 @@ def gradients(opened: LoadedModel, opener: Opener, job: Job, at: At, objective: 
                 summed[key] = summed[key] + g if key in summed else g.clone()
             return
         for name, g in zip(sites or ("inputs",), got, strict=True):
-            _put(at_sites, name, g, where)
+            _put(at_sites, name, g, where, wrapper)
 
     with torch.enable_grad(), _trainable(wrapper.parameters(), bool(parameters)):
-        width = max(rows.lengths.tolist(), default=0)
-        for index in batches(rows.lengths, width, budget):
+        lengths = row_positions(rows.lengths, wrapper)
+        for index in batches(lengths, max(lengths.tolist(), default=0), budget):
             halving(run_batch, index, len(rows))
     at_params = {name: summed[id(p)] for name, p in parameters.items()}
     return Grads(value, {s: at_sites[s] for s in sites}, at_sites.get("inputs"), at_params)
 
 
-def _put(at_sites: dict[Site | str, Tensor], name: Site | str, got: Tensor, where: Geometry) -> None:
-    """One batch's gradients at real tokens, into the place of its rows (inside a batch rows keep the input order)."""
+def _put(at_sites: dict[Site | str, Tensor], name: Site | str, got: Tensor, where: Geometry, wrapper: Wrapper) -> None:
+    """One batch's gradients at real tokens, into the place of its rows (inside a batch rows keep the input order); all
+    positions of an image are real."""
     mask = where.rows.mask
+    if not wrapper.tower(name.tower if isinstance(name, Site) else None).by_token:
+        kept = at_sites.setdefault(name, torch.zeros(len(mask), *got.shape[1:]))
+        kept[slice(None) if where.index is None else where.index] = got.float().cpu()
+        return
     if name not in at_sites:
         at_sites[name] = torch.zeros(*mask.shape, *got.shape[2:])
     if where.index is not None:

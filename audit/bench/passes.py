@@ -12,11 +12,13 @@ from torch import Tensor
 
 from audit.bench.batching import batches, halving
 from audit.bench.layout import Geometry, Targets, VirtualTokens
+from audit.bench.places import Places, check_position, places, row_positions
+from audit.bench.reads.readout import of_head
 from audit.bench.reads.readouts import Readout, readouts
 from audit.bench.start import Start
 from audit.bench.writes.write import OtherState, Write
 from audit.case import Rows
-from audit.schema import AuditError, Checkpoint, Op, Read, Site
+from audit.schema import AuditError, Checkpoint, Op, Read, Site, TowerName
 from audit.wrappers import Resume, Stop, Tap, Wrapper
 
 
@@ -55,7 +57,7 @@ def compute(opened: LoadedModel, opener: Opener, job: Job, budget: int) -> Compu
     _check(job, prefix is not None, wrapper)
     targets = Targets(rows)
     groups = readouts(rows, targets, job.reads, wrapper)
-    stop = last_block(job)
+    stop = last_block(job, wrapper.head_tower)
 
     def run_batch(index: Tensor | None) -> None:
         where = Geometry(targets, index, prefix, wrapper.device)
@@ -64,8 +66,8 @@ def compute(opened: LoadedModel, opener: Opener, job: Job, budget: int) -> Compu
 
     halvings = 0
     with torch.inference_mode():
-        width = max(rows.lengths.tolist(), default=0)
-        for index in batches(rows.lengths, width, budget):
+        lengths = row_positions(rows.lengths, wrapper)
+        for index in batches(lengths, max(lengths.tolist(), default=0), budget):
             halvings += halving(run_batch, index, len(rows))
     reads = {read: tensor for group in groups for read, tensor in zip(group.reads, group.results(), strict=True)}
     return Computed(reads, halvings)
@@ -100,7 +102,7 @@ def entering(opened: LoadedModel, opener: Opener, job: Job, where: Geometry) -> 
     given = _other_models(opener, job, where)
     taps = [
         tap for w in writes for tap in w.taps(wrapper, where, given.get(id(w)))
-        if w not in opened.plays or _reached(tap.site, job.start)
+        if w not in opened.plays or _reached(tap.site, job.start, wrapper.head_tower)
     ]  # fmt: skip
     resume = None
     if job.start is not None:
@@ -108,15 +110,16 @@ def entering(opened: LoadedModel, opener: Opener, job: Job, where: Geometry) -> 
         if state is None:
             assert isinstance(job.start.source, Tensor), "a checkpoint's state is computed before its batch"
             rows = job.start.source if where.index is None else job.start.source[where.index]
-            state = rows[:, : where.width]
+            state = rows[:, : where.width] if wrapper.tower(job.start.site.tower).by_token else rows
         site = job.start.site
-        resume = Resume(site.block or 0, state.to(wrapper.device, wrapper.dtype), site.tower)
+        tower = site.tower or wrapper.head_tower
+        resume = Resume(site.block or 0, state.to(wrapper.device, wrapper.dtype), tower)
     return Entering(taps, resume, _bias_of(writes, wrapper.device))
 
 
-def _reached(site: Site, start: Start | None) -> bool:
+def _reached(site: Site, start: Start | None, head: TowerName) -> bool:
     """Whether a permanent edit's place is run at all in a pass with this start."""
-    return start is None or site.part != "embed" and _end(site).depth > _end(start.site).depth
+    return start is None or site.part != "embed" and _end(site, head).depth > _end(start.site, head).depth
 
 
 def virtual_tokens_of(writes: Sequence[Write]) -> VirtualTokens | None:
@@ -152,13 +155,13 @@ def _other_models(opener: Opener, job: Job, where: Geometry) -> dict[int, Tensor
         other = opener(wanted[0].state.source)
         plain = Geometry(where.targets, where.index, None, other.wrapper.device)
         taps = entering(other, opener, Job(job.rows, (), (), None, None), plain).taps
-        taps += [_giving(request, plain, given) for request in wanted]
-        stop = _deepest([request.state.site for request in wanted])
+        taps += [_giving(request, places(plain, other.wrapper, request.state.site), given) for request in wanted]
+        stop = _deepest([request.state.site for request in wanted], other.wrapper.head_tower)
         other.wrapper.forward(plain.batch(other.wrapper), taps, None, stop)
     return given
 
 
-def _giving(request: _Request, plain: Geometry, given: dict[int, Tensor]) -> Tap:
+def _giving(request: _Request, plain: Places, given: dict[int, Tensor]) -> Tap:
     """A tap that takes the state which ``request`` asks of another model."""
     site, positions = request.state.site, request.state.positions
 
@@ -166,27 +169,27 @@ def _giving(request: _Request, plain: Geometry, given: dict[int, Tensor]) -> Tap
         if positions is None:
             given[request.asks] = state
         else:
-            packed = state.flatten(0, 1)[plain.flat(positions)]
-            given[request.asks] = packed if site.head is None else packed[:, site.head]
+            given[request.asks] = plain.take(of_head(state, site), positions)
 
     return Tap(site if site.head is None else site.model_copy(update={"head": None}), visit)
 
 
-def _end(site: Site) -> Stop:
-    """Where a pass may stop that needs this site: after its block, or after its tower's final norm."""
-    return Stop(None if site.part in ("logits", "final_in") else site.block or 0, site.tower)
+def _end(site: Site, head: TowerName) -> Stop:
+    """Where a pass may stop that needs this site: after its block, or after its tower's final norm. ``head``: the tower
+    that the model's head reads."""
+    return Stop(None if site.part in ("logits", "final_in") else site.block or 0, site.tower or head)
 
 
-def _deepest(sites: Sequence[Site]) -> Stop | None:
+def _deepest(sites: Sequence[Site], head: TowerName) -> Stop | None:
     """Where a pass may stop that needs these sites; None when it must run to the end."""
-    stop = max(map(_end, sites), default=Stop(0), key=lambda stop: stop.depth)
-    return None if stop == Stop(None) else stop
+    stop = max((_end(site, head) for site in sites), default=Stop(0, head), key=lambda stop: stop.depth)
+    return None if stop == Stop(None, head) else stop
 
 
-def last_block(job: Job) -> Stop | None:
+def last_block(job: Job, head: TowerName = "text") -> Stop | None:
     """Where the pass stops: as early as the reads and the job allow; None when the final norm must run too."""
-    needed = _deepest([read.site for read in job.reads])
-    limit = None if job.stop is None else Stop(job.stop)
+    needed = _deepest([read.site for read in job.reads], head)
+    limit = None if job.stop is None else Stop(job.stop, head)
     ends = [stop for stop in (needed, limit) if stop is not None]
     return min(ends, default=None, key=lambda stop: stop.depth)
 
@@ -217,10 +220,7 @@ def _check_read(read: Read, stop: int | None, wrapper: Wrapper) -> None:
             f"the {wrapper.backend} backend has no part {site.part!r} for this model: {reason}",
             "open the bench with attention='eager'" if eager else "choose another site",
         )
-    if not tower.by_token:
-        raise AuditError(
-            f"{site} cannot be read at {read.at!r}: the positions of this tower are not those of the rows' tokens",
-            "read a site of the text tower",
-        )
-    if stop is not None and _end(site).depth > Stop(stop).depth:
+    check_position(site, tower, read.at)
+    head = wrapper.head_tower
+    if stop is not None and _end(site, head).depth > Stop(stop, head).depth:
         raise AuditError(f"{site} lies above the block {stop} after which the pass stops", "raise stop")

@@ -15,7 +15,8 @@ from audit.schema import Read, Site
 class Pass:
     """What a pass read, in input row order; ``reads[read]`` is a CPU tensor in float32 unless the bench says otherwise.
 
-    ``state``: last/mean [row d], all [row pos d] (padding zero), answer/key packed [token d] in ``Rows.targets`` order;
+    ``state``: last/mean [row d], all [row pos d] (padding zero), answer/key packed [token d] in ``Rows.targets`` order,
+    patches of an image [row patch d];
     ``pattern`` sites are [row head pos pos]. ``logprob``/``rank``: packed [token] (nats; 0 = best).
     """
 

@@ -1,7 +1,8 @@
 """The data of a case, read, split, checked and tokenised once a process, however many suspects are audited on it."""
 
 import logging
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -44,21 +45,86 @@ class CohortKey(NamedTuple):
     vocabulary: int | None = None
 
 
-class Cohorts:
-    """Items by cohort, their parts, and their rows. Made by :func:`prepare`, which shares them within the process.
+class Cohorts(ABC):
+    """Items by cohort, their parts, and their rows, whatever the items are.
 
-    ``notes``: how the files were read, and what is to be said of their groups and of the prompt template on them. They
-    quote nothing of the data.
+    ``notes``: how the files were read, and what is to be said of their groups. They quote nothing of the data.
+    """
+
+    by_cohort: Mapping[Cohort, tuple[Item, ...]]
+    parts: Mapping[Cohort, Split]
+    notes: tuple[str, ...]
+    function_words: FunctionWords
+    tokenizer: Any = None
+
+    def __init__(self) -> None:
+        self._rows: dict[Texts, Rows] = {}
+        self._others: dict[tuple[tuple[str, ...], tuple[str, ...]], Rows] = {}
+
+    @abstractmethod
+    def made(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
+        """Rows of these items with these answers."""
+
+    @property
+    def forms(self) -> tuple[Form, ...]:
+        """The declared forms, then those that only the data name."""
+        stated = {item.form for items in self.by_cohort.values() for item in items}
+        return (*FORMS, *sorted(stated - FORMS.keys()))
+
+    def items(self, texts: Texts, part: Part = "all") -> tuple[Item, ...]:
+        """The items of a cohort, form and part that have the asked answer."""
+        if texts.cohort not in self.by_cohort:
+            return ()
+        parts = self.parts[texts.cohort]
+        chosen = {"all": self.by_cohort[texts.cohort], "audit": parts.audit, "calibration": parts.calibration}[part]
+        return tuple(item for item in chosen if item.form == texts.form and answer_of(item, texts) is not None)
+
+    def rows(self, texts: Texts) -> Rows:
+        """The rows of all items of both parts, in file order."""
+        if texts not in self._rows:
+            items = self.items(texts)
+            self._rows[texts] = self.made(
+                items, [answer for item in items if (answer := answer_of(item, texts)) is not None]
+            )
+        return self._rows[texts]
+
+    def rows_of(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
+        """These items with other answers than their own, made once for all suspects of the same data."""
+        key = (tuple(item.id for item in items), tuple(answers))
+        if key not in self._others:
+            self._others[key] = self.made(items, answers)
+        return self._others[key]
+
+    def every_texts(self) -> tuple[Texts, ...]:
+        """All rows that the data hold: each cohort, form and kind of answer that at least one item has."""
+        present: list[Texts] = []
+        for cohort, items in self.by_cohort.items():
+            for form in self.forms:
+                mine = [item for item in items if item.form == form]
+                candidates = [Texts(cohort=cohort, form=form), Texts(cohort=cohort, form=form, answer="paraphrased")]
+                for n in range(max((len(item.perturbed_answers) for item in mine), default=0)):
+                    candidates.append(Texts(cohort=cohort, form=form, answer="perturbed", index=n))
+                for n in range(max((len(item.alternates) for item in mine), default=0)):
+                    candidates.append(Texts(cohort=cohort, form=form, answer="alternate", index=n))
+                present += [texts for texts in candidates if any(answer_of(item, texts) is not None for item in mine)]
+        return tuple(present)
+
+
+class TextCohorts(Cohorts):
+    """Items that are texts, tokenised. Made by :func:`prepare`, which shares them within the process.
+
+    ``notes``: also what is to be said of the prompt template.
     """
 
     def __init__(self, recipe: CohortKey) -> None:
+        super().__init__()
         self.recipe = recipe
         self.tokenizer: Any = load_tokenizer(recipe.tokenizer)
         read: dict[Cohort, Data] = {file.cohort: _read(file, recipe) for file in recipe.files}
         self.notes = tuple(f"{cohort}: {note}" for cohort, data in read.items() for note in data.notes)
         self.function_words: FunctionWords = function_words(read["retain"].items)
         received: dict[Cohort, tuple[Item, ...]] = {cohort: data.items for cohort, data in read.items()}
-        self.by_cohort: dict[Cohort, tuple[Item, ...]] = {
+        self.by_cohort = {
             cohort: tuple(map(self._fitting, items))
             for cohort, items in with_counterfactuals(received, recipe.data.split_seed).items()
         }
@@ -67,8 +133,6 @@ class Cohorts:
             name: Split((), items) if name == "holdout" else split(items, recipe.data.split_seed)
             for name, items in self.by_cohort.items()
         }
-        self._rows: dict[Texts, Rows] = {}
-        self._others: dict[tuple[tuple[str, ...], tuple[str, ...]], Rows] = {}
         self._noticed: list[ItemNotice] = []
 
     def template_notes(self, quoting: bool = False) -> tuple[str, ...]:
@@ -94,20 +158,6 @@ class Cohorts:
             return False
         return True
 
-    @property
-    def forms(self) -> tuple[Form, ...]:
-        """The declared forms, then those that only the data name."""
-        stated = {item.form for items in self.by_cohort.values() for item in items}
-        return (*FORMS, *sorted(stated - FORMS.keys()))
-
-    def items(self, texts: Texts, part: Part = "all") -> tuple[Item, ...]:
-        """The items of a cohort, form and part that have the asked answer."""
-        if texts.cohort not in self.by_cohort:
-            return ()
-        parts = self.parts[texts.cohort]
-        chosen = {"all": self.by_cohort[texts.cohort], "audit": parts.audit, "calibration": parts.calibration}[part]
-        return tuple(item for item in chosen if item.form == texts.form and answer_of(item, texts) is not None)
-
     def rows(self, texts: Texts) -> Rows:
         """The rows of all items of both parts, in file order."""
         if texts not in self._rows:
@@ -119,32 +169,15 @@ class Cohorts:
                 self._noticed += [ItemNotice(item.id, row) for item, row in zip(items, result.noticed, strict=True)]
         return self._rows[texts]
 
-    def rows_of(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
-        """These items with other answers than their own, tokenised once for all suspects of the same data."""
-        key = (tuple(item.id for item in items), tuple(answers))
-        if key not in self._others:
-            self._others[key] = self._tokenised(items, answers).rows
-        return self._others[key]
+    def made(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
+        """Tokenised rows."""
+        return self._tokenised(items, answers).rows
 
     def _tokenised(self, items: Sequence[Item], answers: Sequence[str]) -> Tokenisation:
         recipe, words = self.recipe, self.function_words.words
         result = tokenised(items, answers, self.tokenizer, recipe.template, recipe.max_length, words)
         _check_known(result.rows, self.tokenizer, recipe.vocabulary)
         return result
-
-    def every_texts(self) -> tuple[Texts, ...]:
-        """All rows that the data hold: each cohort, form and kind of answer that at least one item has."""
-        present: list[Texts] = []
-        for cohort, items in self.by_cohort.items():
-            for form in self.forms:
-                mine = [item for item in items if item.form == form]
-                candidates = [Texts(cohort=cohort, form=form), Texts(cohort=cohort, form=form, answer="paraphrased")]
-                for n in range(max((len(item.perturbed_answers) for item in mine), default=0)):
-                    candidates.append(Texts(cohort=cohort, form=form, answer="perturbed", index=n))
-                for n in range(max((len(item.alternates) for item in mine), default=0)):
-                    candidates.append(Texts(cohort=cohort, form=form, answer="alternate", index=n))
-                present += [texts for texts in candidates if any(answer_of(item, texts) is not None for item in mine)]
-        return tuple(present)
 
 
 def _check_known(rows: Rows, tokenizer: Any, vocabulary: int | None) -> None:
@@ -169,8 +202,8 @@ def answer_of(item: Item, texts: Texts) -> str | None:
     return several[texts.index] if texts.index < len(several) else None
 
 
-def data_files(data: DataFiles, root: Path) -> tuple[DataFile, ...]:
-    """The data files (or folders) that a case names. AuditError (code 2) if one cannot be read."""
+def data_files(data: DataFiles, root: Path, sha256: Callable[[Path], str] = table_sha256) -> tuple[DataFile, ...]:
+    """The data files (or folders) that a case names, hashed as they are read. AuditError (code 2) if one cannot be."""
     files: list[DataFile] = []
     for cohort in get_args(Cohort):
         name: str | None = getattr(data, cohort)
@@ -178,19 +211,19 @@ def data_files(data: DataFiles, root: Path) -> tuple[DataFile, ...]:
             continue
         path = (root / Path(name).expanduser()).resolve()
         try:
-            files.append(DataFile(cohort, path, table_sha256(path)))
+            files.append(DataFile(cohort, path, sha256(path)))
         except OSError as error:
             raise AuditError(f"{path}: cannot be read ({error.strerror})", f"correct `{cohort}` in [data]") from None
     return tuple(files)
 
 
 @lru_cache(maxsize=4)
-def prepare(recipe: CohortKey) -> Cohorts:
+def prepare(recipe: CohortKey) -> TextCohorts:
     """Cohorts that passed every check of the data: none empty, disjoint, every text fits and every key has a token.
 
     AuditError (code 2) otherwise. All texts are tokenised here, so that none can fail later.
     """
-    cohorts = Cohorts(recipe)
+    cohorts = TextCohorts(recipe)
     check_disjoint(cohorts.by_cohort)
     check_identical(cohorts.by_cohort)
     cohorts.notes += remarks(cohorts.by_cohort, recipe.data.group_rows)

@@ -9,18 +9,29 @@ from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 
-from audit.case.cohorts import CohortKey, Part, data_files, prepare
+from audit.case.cohorts import CohortKey, Cohorts, DataFile, Part, data_files, prepare
+from audit.case.image_cohorts import (
+    ImageCohorts,
+    ImageKey,
+    check_image_reader,
+    own_processor,
+    prepare_images,
+    refuse_unread,
+)
 from audit.case.partition import deal
+from audit.case.pictures import TEXTS, pictures_sha256
 from audit.case.rows import Rows
+from audit.case.tables import table_sha256
 from audit.checkpoints import (
     TokenizerFiles,
     check_compatible,
     check_degenerate,
     check_finite,
+    image_settings_of,
     model_config,
     resolve,
     tokenizer_files,
@@ -32,6 +43,7 @@ from audit.schema import (
     Case,
     Checkpoint,
     Cohort,
+    DataFiles,
     Form,
     FormRole,
     Item,
@@ -64,21 +76,28 @@ class OpenCase:
     def __init__(self, case: Case, root: Path, out: Path, opened: CaseCheckpoints) -> None:
         self.case, self.root, self.out = case, Path(root), Path(out)
         self.base, self.suspect, self.references, self.ancestor = opened
-        files = data_files(case.data, self.root)
+        images = self.base.modality == "image"
+        files = data_files(case.data, self.root, pictures_sha256 if images else table_sha256)
         self.data_sha256: dict[Cohort, str] = {file.cohort: file.sha256 for file in files}
         sizes = [model_config(ckpt) for ckpt in _others(opened, with_base=True)]
         self.max_length = min(filter(None, (size.context for size in sizes)), default=None)
         vocabulary = min(filter(None, (size.vocabulary for size in sizes)), default=None)
-        own, data = _own_tokenizer(self.base), case.data
-        recipe = CohortKey(files, data, case.template, own, self.max_length, vocabulary)
-        self._data = prepare(recipe)
-        self.tokenizer: Any = self._data.tokenizer
+        self._data: Cohorts = _images(self.base, files, case.data) if images else prepare(
+            CohortKey(files, case.data, case.template, _own_tokenizer(self.base), self.max_length, vocabulary)
+        )  # fmt: skip
         self.cohorts: Mapping[Cohort, tuple[Item, ...]] = self._data.by_cohort
         self.notes = self._data.notes
         self.function_words = self._data.function_words
         self._edited = frozenset(case.edited) if isinstance(case.edited, tuple) else None
         self._left_out: frozenset[str] = frozenset()
         self._rows: dict[tuple[Texts, Part], Rows] = {}
+
+    @property
+    def tokenizer(self) -> Any:
+        """Base's tokenizer. AuditError (code 2) where the items are images."""
+        if self._data.tokenizer is None:
+            raise AuditError("the items of this case are images, which no tokenizer reads", "ask it of a case of texts")
+        return self._data.tokenizer
 
     def without(
         self, references: Collection[int] = (), ancestor: bool = False, groups: Collection[str] = ()
@@ -207,8 +226,8 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
     opened = _resolve_roles(case, root, online)
     _check_own_null(opened, case)
     if opened.base.modality == "image":
-        problem = f"{opened.base.source}: the model reads images, and the items of a case are texts"
-        raise AuditError(problem, "audit a language model: models of images are not supported yet")
+        _refuse_texts(case, root, opened.base)
+        refuse_unread(case)
     for other in _others(opened, with_base=False):
         check_compatible(opened.base, other)
     for ckpt in _others(opened, with_base=True):
@@ -217,8 +236,25 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
     opened_case = OpenCase(case, root, out, opened)
     _check_edited(opened_case)
     for other in _others(opened, with_base=False):
-        _check_tokenizer(opened_case, other)
+        if opened.base.modality == "image":
+            check_image_reader(opened.base, other)
+        else:
+            _check_tokenizer(opened_case, other)
     return opened_case
+
+
+def _refuse_texts(case: Case, root: Path, base: Checkpoint) -> None:
+    """AuditError (code 2) where a data file holds texts, and base reads images."""
+    for cohort, name in case.data:
+        path = Path(root) / Path(name).expanduser() if cohort in get_args(Cohort) and name is not None else None
+        if path is not None and path.is_file() and path.suffix.lower() in TEXTS:
+            problem = f"{base.source}: the model reads images, and the items of a case are texts ({path})"
+            raise AuditError(problem, "name data of images: an .npz file, a folder of images, or a saved data set")
+
+
+def _images(base: Checkpoint, files: tuple[DataFile, ...], data: DataFiles) -> ImageCohorts:
+    """The images of a case, as base's own image processor reads them. AuditError (code 2) where it has none."""
+    return prepare_images(ImageKey(files, data, own_processor(base), image_settings_of(base)))
 
 
 def _resolve_roles(case: Case, root: Path, online: bool) -> CaseCheckpoints:

@@ -5,7 +5,7 @@ was fitted on the other folds (:func:`deal`). Edits of ours keep the halves of :
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from audit.schema import AuditError, Cohort, Item
@@ -42,16 +42,45 @@ def _ranked(groups: Iterable[str], seed: int) -> list[str]:
     return sorted(set(groups), key=lambda group: hashlib.sha256(f"{seed}\n{group}".encode()).digest())
 
 
+_STRICT: tuple[Cohort, ...] = ("forget", "retain", "holdout")
+_PAIRS: tuple[tuple[Cohort, Cohort], ...] = (
+    *((a, b) for i, a in enumerate(_STRICT) for b in _STRICT[i + 1 :]),
+    ("forget", "general"),
+)
+
+
+def check_shared(
+    kinds: Mapping[str, Mapping[Cohort, Mapping[str, str]]], cohorts: Mapping[Cohort, tuple[Item, ...]]
+) -> None:
+    """Do forget, retain and holdout share nothing of these kinds, and general nothing but groups with forget?
+
+    ``kinds``: by the word for it, what each cohort has, with the item that it is seen by. AuditError (code 2) lists
+    every overlap with examples.
+    """
+    faults: list[str] = []
+    for a, b in _PAIRS:
+        if a not in cohorts or b not in cohorts:
+            continue
+        for kind, held in kinds.items():
+            same = [item for content, item in held[b].items() if content in held[a]]
+            if same and not (kind == "group" and b == "general"):
+                faults.append(_overlap((a, b), same, kind))
+    if faults:
+        raise AuditError("; ".join(faults), f"make the cohorts disjoint: no {' or '.join(kinds)} in two of them")
+
+
+def _overlap(cohorts: tuple[Cohort, Cohort], same: Sequence[str], kind: str) -> str:
+    plural = "s" if len(same) > 1 else ""
+    return f"{cohorts[0]} and {cohorts[1]} share {len(same)} {kind}{plural} ({', '.join(same[:3])})"
+
+
 def check_disjoint(cohorts: Mapping[Cohort, tuple[Item, ...]]) -> None:
     """Do forget, retain and holdout share no id, no group and no text, and general no text with forget?
 
     AuditError (code 2) lists every overlap with examples.
     """
     faults: list[str] = []
-    strict: tuple[Cohort, ...] = ("forget", "retain", "holdout")
-    pairs: list[tuple[Cohort, Cohort]] = [(a, b) for i, a in enumerate(strict) for b in strict[i + 1 :]]
-    pairs.append(("forget", "general"))
-    for a, b in pairs:
+    for a, b in _PAIRS:
         first, second = cohorts.get(a, ()), cohorts.get(b, ())
         texts = {(item.question.strip(), item.answer.strip()): item.id for item in first}
         same = [item.id for item in second if (item.question.strip(), item.answer.strip()) in texts]
@@ -59,10 +88,6 @@ def check_disjoint(cohorts: Mapping[Cohort, tuple[Item, ...]]) -> None:
         if b != "general":
             overlaps.append(("id", sorted({item.id for item in first} & {item.id for item in second})))
             overlaps.append(("group", sorted({item.group for item in first} & {item.group for item in second})))
-        faults += [
-            f"{a} and {b} share {len(shared)} {kind}{'s' if len(shared) > 1 else ''} ({', '.join(shared[:3])})"
-            for kind, shared in overlaps
-            if shared
-        ]
+        faults += [_overlap((a, b), shared, kind) for kind, shared in overlaps if shared]
     if faults:
         raise AuditError("; ".join(faults), "make the cohorts disjoint: no item, group or text in two of them")

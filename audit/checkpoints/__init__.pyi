@@ -10,6 +10,11 @@ from .fingerprints import fingerprint_of as fingerprint_of
 from .folder import tensor_shapes as tensor_shapes
 from .folder import unopened_files as unopened_files
 from .folder import weight_files as weight_files
+from .image_settings import ImageProcessorFiles as ImageProcessorFiles
+from .image_settings import ImageSettings as ImageSettings
+from .image_settings import image_processor_files as image_processor_files
+from .image_settings import image_settings_of as image_settings_of
+from .image_settings import load_image_processor as load_image_processor
 from .location import adapter_folder_of as adapter_folder_of
 from .location import folder_of as folder_of
 from .location import tokenizer_folder as tokenizer_folder

@@ -48,7 +48,8 @@ class Matrix(NamedTuple):
     @property
     def weight(self) -> Float[Tensor, "out in"]:
         """The matrix as [out in], one row an output channel: a view of the live parameter."""
-        return self.parameter.detach().T if self.transposed else self.parameter.detach()
+        weight = self.parameter.detach()
+        return weight.T if self.transposed else weight.flatten(1)  # a view: a kernel is contiguous
 
 
 class Quantise(InPlaceEdit):
@@ -130,26 +131,37 @@ def matrices(learner: Learner, ends: bool = False) -> tuple[Matrix, ...]:
     """
     model = _modules_of(learner)
     _refuse_packed(model)
-    head = model.get_output_embeddings()
-    at_ends = {id(p) for end in (model.get_input_embeddings(), head) if end is not None for p in end.parameters()}
+    ends_of = [end for end in (_input_of(model), model.get_output_embeddings()) if end is not None]
+    at_ends = {id(p) for end in ends_of for p in end.parameters()}
+    if model.get_output_embeddings() is None:  # a classifier: what lies outside its base model is its head
+        inside = {id(p) for p in model.base_model.parameters()}
+        at_ends |= {id(p) for p in model.parameters() if id(p) not in inside}
     by_id: dict[int, Matrix] = {}
     for path, module in _multiplying(model):
         parameter = module.get_parameter("weight")
         inner = not isinstance(module, nn.Embedding) and id(parameter) not in at_ends
         if inner or ends:
-            transposed = not isinstance(module, nn.Linear | nn.Embedding)
+            transposed = not isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d)
             by_id.setdefault(id(parameter), Matrix(f"{path}.weight", parameter, transposed))
     if not by_id:
         raise AuditError(f"{type(model).__name__} has no linear weights to round", "give a model with linear layers")
     return tuple(by_id.values())
 
 
+def _input_of(model: "PreTrainedModel") -> nn.Module | None:
+    """What embeds the input; None for a network that has nothing of that name."""
+    try:
+        return model.get_input_embeddings()
+    except RuntimeError:  # how the library says that there is none
+        return None
+
+
 def _multiplying(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Linear layers, those that keep their matrix transposed (GPT-2), and embeddings."""
+    """Linear layers, those that keep their matrix transposed (GPT-2), convolutions of images, and embeddings."""
     from transformers.pytorch_utils import Conv1D
 
     for path, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Embedding | Conv1D):
+        if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d | Conv1D):
             yield path, module
 
 

@@ -15,7 +15,7 @@ def domain_of(case: OpenCase, found: Recall) -> Domain:
 
     A size that base's config does not state is 0, which lies outside every domain.
     """
-    sizes, shapes = model_config(case.base).text, tensor_shapes(folder_of(case.base))
+    sizes, shapes = model_config(case.base).read_by_head, tensor_shapes(folder_of(case.base))
     null = "none" if case.null is None else case.null[0]
     return Domain.model_validate(
         {

@@ -88,7 +88,7 @@ class Pricer:
     def __init__(self, case: OpenCase, bench: Bench, settings: RunSettings) -> None:
         self.case, self.bench, self.settings = case, bench, settings
         self.parameters = sum(prod(shape) for shape in tensor_shapes(folder_of(case.base)).values())
-        self._sizes = model_config(case.base).text
+        self._sizes = model_config(case.base).read_by_head
         self._recorded = timings.recorded(conditions(settings))
         self._benchmarked: float | None = None
         self._held = _process_bytes()

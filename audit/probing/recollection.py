@@ -59,6 +59,8 @@ def check_recall(bench: Bench, case: OpenCase) -> Recall:
     """
     found = recall(bench, case)
     blind = found.base - found.against < RECALL_LIFT
+    if case.base.modality == "image":
+        return _of_images(found, blind)
     searched = search_template(bench, case) if found.base < LOW_RECALL else None
     lines = searched.lines() if searched else ""
     if blind or (searched and searched.learned):
@@ -76,3 +78,16 @@ def check_recall(bench: Bench, case: OpenCase) -> Recall:
     note = f"base recalls more under another prompt template: {searched}: {lines}".replace("\n", " ")
     log.warning("%s", note)
     return found._replace(note=note)
+
+
+def _of_images(found: Recall, blind: bool) -> Recall:
+    """No template stands between a classifier and an image. AuditError (code 4) as :func:`check_recall`."""
+    if blind:
+        raise AuditError(
+            f"blind here: base gives the classes of the forget images a mean probability of {found.base:.3f}, "
+            f"{found.what} {found.against:.3f}; at least {RECALL_LIFT} more is needed",
+            "check that base knew these images, that labels are numbered as base numbers its classes, and that "
+            "preprocessor_config.json is that of its training",
+            ExitCode.UNDECIDED,
+        )
+    return found

@@ -40,7 +40,7 @@ class Requires(Record):
     ops: tuple[Op, ...] = (Op.READ,)
 
 
-Positions = Literal["last", "mean", "all", "answer", "key"]
+Positions = Literal["last", "mean", "all", "answer", "key", "patches"]
 Reduce = Literal["state", "logprob", "rank"]
 
 
@@ -51,6 +51,10 @@ class Read(Record):
     the answer's tokens, or its content tokens, packed row by row. ``logprob`` and ``rank`` (only at ``answer`` or
     ``key``) score the next token through the model's own final norm and head: at ``logits`` the output itself, at a
     residual site the logit lens. Nothing of size vocabulary is kept.
+
+    In a tower of an image the state that the head reads (the class token, the pooled map) is ``last``, ``answer`` and
+    ``key``, the class being the answer of one target; ``mean`` and ``all`` are over all its positions, ``patches`` are
+    those beside the class token.
     """
 
     site: Site

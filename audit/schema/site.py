@@ -21,13 +21,14 @@ class Site(Record):
 
     ``attn_in``, ``mlp_in`` and ``final_in`` are after the norm that the part reads through; ``attn_out`` and
     ``mlp_out`` are as added to the residual stream, after any post-norm. ``embed``, ``final_in`` and ``logits`` belong
-    to no block; every other part needs one. ``head`` selects one head of ``q k v z pattern``.
+    to no block; every other part needs one. ``head`` selects one head of ``q k v z pattern``. ``tower``: None is the
+    one that the model's head reads, which is ``text`` in a language model and ``vision`` in an image classifier.
     """
 
     part: Part
     block: Annotated[int, Field(ge=0)] | None = None
     head: Annotated[int, Field(ge=0)] | None = None
-    tower: TowerName = "text"
+    tower: TowerName | None = None
 
     @model_validator(mode="after")
     def _block_fits_part(self) -> Self:
@@ -38,4 +39,5 @@ class Site(Record):
     def __str__(self) -> str:
         where = "" if self.block is None else f"{self.block}."
         head = "" if self.head is None else f"#{self.head}"
-        return f"{self.tower}.{where}{self.part}{head}"
+        # None is written "text", as the names of what was computed before have it: it is read back as None
+        return f"{self.tower or 'text'}.{where}{self.part}{head}"

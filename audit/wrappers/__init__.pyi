@@ -8,6 +8,7 @@ from .interface import Batch as Batch
 from .interface import Resume as Resume
 from .interface import Stop as Stop
 from .interface import Tap as Tap
+from .interface import Tower as Tower
 from .interface import Wrapper as Wrapper
 from .lens_bridge import without_downloads as without_downloads
 from .linear_maps import BlockMaps as BlockMaps

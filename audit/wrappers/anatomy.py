@@ -1,9 +1,10 @@
-"""Where are the parts of this decoder? Found by structure and by tracing one tiny forward, never by a list of names.
+"""Where are a transformer's parts? Found by structure and by tracing one tiny forward, never by a list of names.
 
 The block list is the longest homogeneous ModuleList. In one block, attention is the first child that mixes positions,
 the two addends of the residual stream are the children whose outputs satisfy
 ``resid_out == resid_in + attn_out + mlp_out``, and q, k and v are told apart by what they do to z: scaling v scales z,
-moving q at one position moves z there only. What does not check out is simply not a part.
+moving q at one position moves z there only. What does not check out is simply not a part. Blocks of an image are read
+alike, save that their attention sees every position.
 """
 
 from collections.abc import Callable
@@ -100,6 +101,20 @@ class Anatomy:
         return frozenset([*always, *(part for part, is_present in present.items() if is_present)])
 
 
+class Subject(NamedTuple):
+    """The model below its head, run on two tiny rows: of a causal model they differ in their first position, else in
+    their last one alone."""
+
+    core: nn.Module
+    run: Callable[[], object]
+    causal: bool = True
+
+    @property
+    def untouched(self) -> int:
+        """A position that is the same in both rows until attention mixes positions."""
+        return 1 if self.causal else 0
+
+
 class Call(NamedTuple):
     """One module call: its path, its state in and out as values, and the live tensors (some families add in place)."""
 
@@ -128,13 +143,14 @@ def state_out(output: object) -> Tensor | None:
     return output if isinstance(output, Tensor) else None
 
 
-def block_list(model: nn.Module) -> nn.ModuleList:
-    """The longest homogeneous ModuleList outside experts and vision towers. Raises AuditError when there is none."""
+def block_list(model: nn.Module, others: tuple[str, ...] = ("experts", "vision", "visual", "audio")) -> nn.ModuleList:
+    """The longest homogeneous ModuleList outside experts and towers of other inputs. Raises AuditError when there is
+    none."""
     longest: nn.ModuleList | None = None
     for name, module in model.named_modules():
         if not isinstance(module, nn.ModuleList) or len(module) == 0 or len({type(m) for m in module}) != 1:
             continue
-        if any(word in name for word in ("experts", "vision", "visual", "audio")):
+        if any(word in name for word in others):
             continue
         if longest is None or len(module) > len(longest):
             longest = module
@@ -162,7 +178,7 @@ class _Halt(BaseException):
     """Ends a traced forward once its block is done."""
 
 
-def _trace(core: nn.Module, block: nn.Module, embeds: Tensor, edits: dict[str, Change]) -> list[Call]:
+def _trace(subject: Subject, block: nn.Module, edits: dict[str, Change]) -> list[Call]:
     """Calls inside ``block`` in order of return; ``edits`` change the output of the named modules on the way."""
     calls: list[Call] = []
 
@@ -184,15 +200,32 @@ def _trace(core: nn.Module, block: nn.Module, embeds: Tensor, edits: dict[str, C
             handle = module.register_forward_hook(seen(path), with_kwargs=True)
             stack.callback(handle.remove)
         with suppress(_Halt):
-            _run(core, embeds)
+            subject.run()
     return calls
 
 
-def _run(core: nn.Module, embeds: Tensor) -> object:
-    """The blocks' output for input embeddings. AuditError (code 2) for a model that does not run on them alone."""
-    name, do = type(core).__name__, "audit a decoder that runs on embeddings alone; it has no place for hooks"
-    with as_audit_error(f"{name} does not run on input embeddings", do):
-        return core(inputs_embeds=embeds, use_cache=False)
+def on_embeddings(core: nn.Module, embeds: Float[Tensor, "row pos d"]) -> Subject:
+    """A language model run on the input embeddings of :func:`tiny_ids`. Running it raises AuditError (code 2) for a
+    model that does not run on embeddings alone."""
+
+    def run() -> object:
+        name, do = type(core).__name__, "audit a decoder that runs on embeddings alone; it has no place for hooks"
+        with as_audit_error(f"{name} does not run on input embeddings", do):
+            return core(inputs_embeds=embeds, use_cache=False)
+
+    return Subject(core, run)
+
+
+def on_pixels(core: nn.Module, pixels: Float[Tensor, "row channel height width"]) -> Subject:
+    """A classifier run on two images that differ in their last patch alone. Running it raises AuditError (code 2) for a
+    model that does not run on pixels alone."""
+
+    def run() -> object:
+        name, do = type(core).__name__, "audit a classifier that runs on pixel values alone"
+        with as_audit_error(f"{name} does not run on pixel values", do):
+            return core(pixel_values=pixels)
+
+    return Subject(core, run, causal=False)
 
 
 def _once(calls: list[Call]) -> list[Call]:
@@ -240,22 +273,29 @@ def _projection(calls: list[Call], parent: Call) -> Call | None:
     return next((c for c in reversed(inside) if _matrices(c.module) and close(c.out, parent.out)), None)
 
 
-def _does_what_it_says(slots: dict[str, Slot], z_of: Callable[[Slot, Change], Tensor], z: Tensor) -> bool:
-    """v scales z; q at one position moves z there only; k at that position moves z there or later, not before."""
+def _does_what_it_says(slots: dict[str, Slot], z_of: Callable[[Slot, Change], Tensor], z: Tensor, causal: bool) -> bool:
+    """v scales z; q at one position moves z there only; k at that position moves z elsewhere too, but in a causal model
+    not before it."""
+    at = min(2, z.shape[1] - 1)
 
     def nudged(x: Tensor) -> Tensor:
         x = x.clone()
-        x[:, 2] = x[:, 2] * -1.5 + 0.5
+        x[:, at] = x[:, at] * -1.5 + 0.5
         return x
 
     if not close(z_of(slots["v"], lambda x: 2 * x), 2 * z):
         return False
     moved = {role: (z_of(slots[role], nudged) - z).abs().amax((0, 2)) / z.abs().max() > 1e-6 for role in "qk"}
     q, k = moved["q"], moved["k"]
-    return bool(q[2]) and not bool(q[:2].any() | q[3:].any()) and bool(k[3:].any()) and not bool(k[:2].any())
+    alone = bool(q[at]) and not bool(q[:at].any() | q[at + 1 :].any())
+    if causal:
+        return alone and bool(k[at + 1 :].any()) and not bool(k[:at].any())
+    return alone and bool(k[:at].any() | k[at + 1 :].any())
 
 
-def _slots(calls: list[Call], attn: Call, z: Call, heads: Heads, rerun: Callable[..., list[Call]]) -> dict[str, Slot]:
+def _slots(
+    calls: list[Call], attn: Call, z: Call, heads: Heads, rerun: Callable[..., list[Call]], causal: bool
+) -> dict[str, Slot]:
     """q, k and v as separate projections or one fused, told apart by function; empty when nothing checks out."""
 
     def z_of(slot: Slot, change: Change) -> Tensor:
@@ -276,7 +316,7 @@ def _slots(calls: list[Call], attn: Call, z: Call, heads: Heads, rerun: Callable
         if (q.out.shape[-1], k.out.shape[-1], v.out.shape[-1]) == (n * width, n_kv * width, n_kv * width):
             by_role = {"q": q, "k": k, "v": v}
             options.append({role: Slot(by_role[role].path, "whole", role, heads) for role in ("q", "k", "v")})
-    return next((o for o in options if _does_what_it_says(o, z_of, z.inp)), {})
+    return next((o for o in options if _does_what_it_says(o, z_of, z.inp, causal)), {})
 
 
 def _heads(config: object, width: int) -> Heads | None:
@@ -293,19 +333,20 @@ def tiny_ids(vocab: int) -> Int[Tensor, "row pos"]:
     return torch.stack([row, torch.cat([row[:1] + 1, row[1:]])])
 
 
-def dissect(model: nn.Module, core: nn.Module, embeds: Float[Tensor, "row pos d"], config: object) -> Anatomy:
-    """Find the parts. ``embeds``: input embeddings of :func:`tiny_ids`. Raises AuditError when there are no blocks."""
-    blocks = block_list(model)
+def dissect(model: nn.Module, subject: Subject, config: object) -> Anatomy:
+    """Find the parts. Raises AuditError when there are no blocks."""
+    blocks = block_list(model) if subject.causal else block_list(model, ("experts",))
     block = blocks[0]
 
     def rerun(edits: dict[str, Change]) -> list[Call]:
-        return _trace(core, block, embeds, edits)
+        return _trace(subject, block, edits)
 
     calls = rerun({})
     block_call = calls[-1]
-    parts = Anatomy(core, blocks, _final_norm(core, blocks, embeds), block_call.out.shape[-1])
+    core, at = subject.core, subject.untouched
+    parts = Anatomy(core, blocks, _final_norm(subject, blocks), block_call.out.shape[-1])
     children = _once([c for c in calls if c.path and "." not in c.path])
-    mixing = [i for i, c in enumerate(children) if not close(c.out[0, 1], c.out[1, 1])]
+    mixing = [i for i, c in enumerate(children) if not close(c.out[0, at], c.out[1, at])]
     if not mixing:
         return parts
     attn = children[mixing[0]]
@@ -316,7 +357,7 @@ def dissect(model: nn.Module, core: nn.Module, embeds: Float[Tensor, "row pos d"
     z = _projection(calls, attn)
     heads = _heads(config, z.inp.shape[-1]) if z else None
     if z and heads:
-        fields |= {"z": z.path, "heads": heads, "slots": _slots(calls, attn, z, heads, rerun)}
+        fields |= {"z": z.path, "heads": heads, "slots": _slots(calls, attn, z, heads, rerun, subject.causal)}
     return Anatomy(core, blocks, parts.final_norm, parts.d_model, **fields)  # type: ignore[arg-type]
 
 
@@ -337,8 +378,9 @@ def _second_half(
     return fields
 
 
-def _final_norm(core: nn.Module, blocks: nn.ModuleList, embeds: Tensor) -> nn.Module | None:
+def _final_norm(subject: Subject, blocks: nn.ModuleList) -> nn.Module | None:
     """The module after the last block whose output is the base model's output; None when there is no norm."""
+    core = subject.core
     inside = {id(m) for m in blocks.modules()}
     after: list[Call] = []
 
@@ -353,7 +395,7 @@ def _final_norm(core: nn.Module, blocks: nn.ModuleList, embeds: Tensor) -> nn.Mo
                 stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
         last = blocks[-1].register_forward_hook(hook, with_kwargs=True)
         stack.callback(last.remove)
-        last_hidden: Tensor | None = getattr(_run(core, embeds), "last_hidden_state", None)
+        last_hidden: Tensor | None = getattr(subject.run(), "last_hidden_state", None)
     order = [c.module for c in after]
     if last_hidden is None or blocks[-1] not in order:
         raise AuditError(

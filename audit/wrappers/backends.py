@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from audit.checkpoints import folder_of, library_config, modality_of
-from audit.schema import AuditError, Checkpoint, as_audit_error
+from audit.schema import AuditError, Checkpoint, Modality, as_audit_error
 from audit.wrappers.family import family_of
 
 if TYPE_CHECKING:
@@ -22,27 +22,36 @@ BACKENDS = {
     "nnsight": ("nnsight_trace", "NNsightWrapper"),
 }
 """Backend name -> module of this package, and the Wrapper class in it: ``Class(model, attention=...)``."""
+OF_IMAGES = {
+    "native": ("native_image", "NativeImageWrapper"),
+    "nnsight": ("nnsight_image", "NNsightImageWrapper"),
+}
+"""The same for models that read images alone."""
 
 
 def _unchanged(model: "PreTrainedModel") -> None:
     """Opening a checkpoint without edits changes nothing."""
 
 
-def backend_class(backend: str) -> "type[Wrapper]":
-    """The wrapper class of a backend. AuditError for a name that is no backend, naming those that are."""
+def backend_class(backend: str, modality: Modality = "text") -> "type[Wrapper]":
+    """The wrapper class of a backend for models of a modality. AuditError for a name that is no backend, naming those
+    that are, and for a backend that cannot open such models."""
     if backend not in BACKENDS:
         raise AuditError(f"there is no backend {backend!r}", f"choose one of: {', '.join(BACKENDS)}")
-    module, name = BACKENDS[backend]
+    if modality == "image" and backend not in OF_IMAGES:
+        raise AuditError(f"the {backend} backend opens no model of images", f"choose one of: {', '.join(OF_IMAGES)}")
+    module, name = (OF_IMAGES if modality == "image" else BACKENDS)[backend]
     return getattr(importlib.import_module(f"audit.wrappers.{module}"), name)
 
 
 def wrap(model: "PreTrainedModel", backend: str = "native", attention: str = "default") -> "Wrapper":
     """Put an open model behind a backend. Raises AuditError for a name that is no backend, naming those that are, and
     for a model that no installed family opens."""
-    wrapper = backend_class(backend)
+    backend_class(backend)
     config = model.config.to_dict() | {"architectures": [type(model).__name__]}
-    family_of(modality_of(config), model.config.model_type)
-    return wrapper(model, attention)
+    modality = modality_of(config)
+    family_of(modality, model.config.model_type)
+    return backend_class(backend, modality).behind(model, attention)
 
 
 def open_wrapper(
@@ -55,7 +64,7 @@ def open_wrapper(
     split the parameters. AuditError for an unknown backend, for a model that no installed family opens, and for
     whatever its family refuses.
     """
-    backend_class(backend)  # a wrong name is said before anything is loaded
+    backend_class(backend, ckpt.modality)  # a wrong name is said before anything is loaded
     model = family_of(ckpt.modality, ckpt.family).open_model(ckpt, device, dtype, attention)
     prepare(model)
     return wrap(model, backend, attention)

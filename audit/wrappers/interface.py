@@ -12,10 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from audit.schema import TOWERS, AuditError, Op, Part, Site, TowerName
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 """No input beside the tokens."""
+_TRIAL_LENGTH = 5
 
 
 class Batch(NamedTuple):
@@ -48,8 +49,11 @@ class Tap(NamedTuple):
 class Tower(NamedTuple):
     """One tower of a model: the width of its residual stream, its blocks, and the parts that were found in them.
 
-    ``by_token``: its positions are those of the rows' tokens. Where they are not (patches of an image), ``last`` or
-    ``answer`` name no place in it.
+    ``by_token``: its positions are those of the rows' tokens. Where they are not (patches of an image), ``summary``
+    says which state the head reads: ``class``, the first position, or ``pooled``, the mean over all positions (of a
+    convolutional network); without one ``last`` or ``answer`` name no place in it. ``positions``: how many states a
+    row has there at the most; ``leading``: how many of them stand before the patches. ``widths``: of each block's
+    stream, where they differ from ``d_model``, which is the width that the head reads.
     """
 
     name: TowerName
@@ -57,6 +61,14 @@ class Tower(NamedTuple):
     n_blocks: int
     parts: frozenset[Part]
     by_token: bool = True
+    summary: Literal["class", "pooled"] | None = None
+    positions: int = 0
+    leading: int = 0
+    widths: tuple[int, ...] = ()
+
+    def summarised(self, state: Shaped[Tensor, "row pos *d"]) -> Shaped[Tensor, "*entry"]:
+        """The state that the head reads, of a tower with a ``summary``."""
+        return state[:, 0] if self.summary == "class" else state.mean(1)
 
 
 class Stop(NamedTuple):
@@ -97,9 +109,20 @@ class Wrapper(ABC):
     def __init__(self, model: "PreTrainedModel", attention: str = "default") -> None:
         """Put an open model behind the backend."""
 
+    @classmethod
+    def behind(cls, model: "PreTrainedModel", attention: str = "default") -> "Wrapper":
+        """An open model behind this backend."""
+        return cls(model, attention)
+
     # ---- what it has ---------------------------------------------------------------------------------------------
-    def tower(self, name: TowerName) -> Tower:
-        """One tower. AuditError names those that there are, where this one is not."""
+    @property
+    def head_tower(self) -> TowerName:
+        """The tower that the head reads: the last one that a pass runs."""
+        return next(name for name in reversed(TOWERS) if name in self.towers)
+
+    def tower(self, name: TowerName | None = None) -> Tower:
+        """One tower; None: the one that the head reads. AuditError names those that there are where this one is not."""
+        name = name or self.head_tower
         if name not in self.towers:
             raise AuditError(
                 f"{self.name} has no {name} tower: it has {' and '.join(t for t in TOWERS if t in self.towers)}",
@@ -109,24 +132,25 @@ class Wrapper(ABC):
 
     @property
     def parts(self) -> frozenset[Part]:
-        """The parts of the text tower."""
-        return self.tower("text").parts
+        """The parts of the tower that the head reads."""
+        return self.tower().parts
 
     @property
     def n_blocks(self) -> int:
-        """Blocks of the text tower."""
-        return self.tower("text").n_blocks
+        """Blocks of the tower that the head reads."""
+        return self.tower().n_blocks
 
     @property
     def d_model(self) -> int:
-        """Width of the text tower's residual stream."""
-        return self.tower("text").d_model
+        """Width of the states that the head reads."""
+        return self.tower().d_model
 
     def refuse_ignored(self, extra: Collection[str]) -> None:
         """AuditError where rows bring inputs that the model would not read: two different rows would be one to it."""
         ignored = sorted(set(extra) - self.takes)
         if ignored:
-            reads = f"tokens and {', '.join(sorted(self.takes))}" if self.takes else "tokens alone"
+            own = ["tokens"] if self.tower().by_token else []
+            reads = " and ".join([*own, ", ".join(sorted(self.takes))]) if self.takes else "tokens alone"
             raise AuditError(
                 f"{self.name} would ignore {', '.join(ignored)}: it reads {reads}",
                 "give rows without these inputs, or a model that takes them",
@@ -141,7 +165,7 @@ class Wrapper(ABC):
         Gradients flow iff the caller's grad mode is on. Raises AuditError for a site of a tower or a part that is not
         there, and for inputs that the model does not take.
         """
-        towers: set[TowerName] = {tap.site.tower for tap in taps}
+        towers: set[TowerName | None] = {tap.site.tower for tap in taps}
         towers.update(end.tower for end in (resume, stop) if end is not None)
         for name in towers:
             self.tower(name)
@@ -154,7 +178,17 @@ class Wrapper(ABC):
 
     @abstractmethod
     def embed(self, ids: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d"]:
-        """Input embeddings as the first block's tower expects them through ``Batch.embeds``."""
+        """Embeddings of tokens, as ``Batch.embeds`` takes them. AuditError for a model that reads no tokens."""
+
+    def inputs(self, batch: Batch) -> Float[Tensor, "row pos d"]:
+        """What enters the first block for this batch, as ``Batch.embeds`` takes it."""
+        return self.embed(batch.ids) if batch.embeds is None else batch.embeds
+
+    def trial(self, n: int) -> Batch:
+        """A batch of ``n`` made-up rows that differ, to see how the model is hooked."""
+        ids = torch.arange(n * _TRIAL_LENGTH).view(-1, _TRIAL_LENGTH) * 7 + 1
+        ids = ids.remainder(max(self.vocab_size - 1, 1)).to(self.device)
+        return Batch(ids, torch.ones_like(ids, dtype=torch.bool))
 
     @abstractmethod
     def norm(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:

@@ -1,8 +1,9 @@
-"""Does hooking tell the truth on this model? Checked when it is opened, on a few tokens.
+"""Does hooking tell the truth on this model? Checked when it is opened, on a few tokens, or a few made-up images.
 
 Hooking changes nothing; every block patched with its own output changes nothing and patched with another state moves
 the logits, the last block included; the head on ``final_in`` gives the model's own logits; padding on the right does
-not reach real positions. One row a block: each row is patched at its own block, so that a failure names the block.
+not reach real positions of texts. One row a block: each row is patched at its own block, so that a failure names the
+block.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from torch import Tensor
 from audit.schema import AuditError, ExitCode, Site
 from audit.wrappers.interface import Batch, Tap, Wrapper
 
-_LENGTH, _MOST_ROWS = 5, 16
+_MOST_ROWS = 16
 
 
 def _tolerance(dtype: torch.dtype) -> float:
@@ -34,11 +35,10 @@ def _gap(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).abs().flatten(1).amax(1) / torch.maximum(a.abs().max(), b.abs().max()).clamp_min(1e-12)
 
 
-def _seen(wrapper: Wrapper, ids: Tensor, taps: list[Tap]) -> Tensor:
+def _seen(wrapper: Wrapper, batch: Batch, taps: list[Tap]) -> Tensor:
     """The states that the head reads, under some taps."""
     final: list[Tensor] = []
-    mask = torch.ones_like(ids, dtype=torch.bool)
-    wrapper.forward(Batch(ids, mask), [*taps, Tap(Site(part="final_in"), lambda state: final.append(state.clone()))])
+    wrapper.forward(batch, [*taps, Tap(Site(part="final_in"), lambda state: final.append(state.clone()))])
     if len(final) != 1:
         raise _wrong("the final norm was not seen once in a pass")
     return final[0]
@@ -47,33 +47,45 @@ def _seen(wrapper: Wrapper, ids: Tensor, taps: list[Tap]) -> Tensor:
 @torch.inference_mode()
 def check(wrapper: Wrapper) -> None:
     """Raises AuditError (code 3) naming what fails, and at which block."""
-    span = max(wrapper.vocab_size - 1, 1)
     for first in range(0, wrapper.n_blocks, _MOST_ROWS):
         blocks = range(first, min(first + _MOST_ROWS, wrapper.n_blocks))
-        ids = (torch.arange(len(blocks) * _LENGTH).view(-1, _LENGTH) * 7 + 1).remainder(span).to(wrapper.device)
-        plain = _seen(wrapper, ids, [])
+        batch = wrapper.trial(len(blocks))
+        plain = _seen(wrapper, batch, [])
         if first == 0:
-            _check_ends(wrapper, ids, plain)
-        _check_blocks(wrapper, ids, plain, blocks)
+            _check_head(wrapper, batch, plain)
+            if wrapper.tower().by_token:
+                _check_padding(wrapper, batch.ids, plain)
+        _check_blocks(wrapper, batch, plain, blocks)
 
 
-def _check_ends(wrapper: Wrapper, ids: Tensor, plain: Tensor) -> None:
-    """The head on what it reads, and padding on the right."""
-    small = _tolerance(wrapper.dtype)
+def _logits(wrapper: Wrapper, final: Tensor) -> Tensor:
+    """What the head makes of the final states that it reads."""
+    tower = wrapper.tower()
+    return wrapper.head(final if tower.summary is None else tower.summarised(final))
+
+
+def _check_head(wrapper: Wrapper, batch: Batch, plain: Tensor) -> None:
+    """The head on what it reads, against the model itself."""
     model: Callable[..., object] | None = getattr(wrapper, "model", None)
     if model is not None:
-        own: Tensor = model(input_ids=ids, use_cache=False).logits  # type: ignore[attr-defined]
-        if float(_gap(wrapper.head(plain), own).max()) > small:
+        inputs = {"input_ids": batch.ids, "use_cache": False} if wrapper.tower().by_token else dict(batch.extra)
+        own: Tensor = model(**inputs).logits  # type: ignore[attr-defined]
+        if float(_gap(_logits(wrapper, plain), own).max()) > _tolerance(wrapper.dtype):
             raise _wrong("the head on final_in does not give the model's own logits")
+
+
+def _check_padding(wrapper: Wrapper, ids: Tensor, plain: Tensor) -> None:
+    """Padding on the right reaches no real position."""
+    length = ids.shape[1]
     padded = torch.cat([ids, ids.flip(1)], 1)
-    mask = torch.arange(padded.shape[1], device=ids.device).expand_as(padded) < _LENGTH
+    mask = torch.arange(padded.shape[1], device=ids.device).expand_as(padded) < length
     final: list[Tensor] = []
     wrapper.forward(Batch(padded, mask), [Tap(Site(part="final_in"), lambda state: final.append(state.clone()))])
-    if float(_gap(final[0][:, :_LENGTH], plain).max()) > small:
+    if float(_gap(final[0][:, :length], plain).max()) > _tolerance(wrapper.dtype):
         raise _wrong("tokens to the right of a position change its state (not a causal model)")
 
 
-def _check_blocks(wrapper: Wrapper, ids: Tensor, plain: Tensor, blocks: range) -> None:
+def _check_blocks(wrapper: Wrapper, batch: Batch, plain: Tensor, blocks: range) -> None:
     """Row r is patched at block ``blocks[r]``: with its own state, then with another."""
     small = _tolerance(wrapper.dtype)
     states: dict[int, Tensor] = {}
@@ -89,12 +101,12 @@ def _check_blocks(wrapper: Wrapper, ids: Tensor, plain: Tensor, blocks: range) -
 
         return visit
 
-    watched = _seen(wrapper, ids, [Tap(Site(part="resid_out", block=b), keeping(b)) for b in blocks])
+    watched = _seen(wrapper, batch, [Tap(Site(part="resid_out", block=b), keeping(b)) for b in blocks])
     if float(_gap(watched, plain).max()) > 0:
         raise _wrong("reading the residual stream changes the output")
     for change in (0.0, 1.0):
         taps = [Tap(Site(part="resid_out", block=b), patching(row, b, change)) for row, b in enumerate(blocks)]
-        moved = _gap(wrapper.head(_seen(wrapper, ids, taps)), wrapper.head(plain))
+        moved = _gap(_logits(wrapper, _seen(wrapper, batch, taps)), _logits(wrapper, plain))
         for row, block in enumerate(blocks):
             if not change and float(moved[row]) > small:
                 raise _wrong(f"block {block} patched with its own output changes the logits")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Op, Part, Site
-from audit.wrappers.anatomy import Anatomy, Slot, dissect, tiny_ids
+from audit.wrappers.anatomy import Anatomy, Slot, Subject, dissect, on_embeddings, tiny_ids
 from audit.wrappers.interface import Batch, Resume, Stop, Tap, Wrapper, text_tower
 from audit.wrappers.output_head import logits_of, logits_read_after, written_in_place
 
@@ -43,7 +43,7 @@ class Step(NamedTuple):
 
 def _run(net: Any, steps: Sequence[Step], skipped: Sequence[tuple[Any, Tensor]], settings: dict[str, Any]) -> None:
     """One traced forward, which ends after the last step. nnsight compiles the lines of the trace from this file."""
-    with net.trace(use_cache=False, **settings) as tracer:
+    with net.trace(**settings) as tracer:
         for envoy, state in skipped:
             envoy.skip(state)
         for step in steps:
@@ -66,25 +66,31 @@ class NNsightWrapper(Wrapper):
     supports = frozenset({Op.READ, Op.WRITE, Op.RESUME, Op.STOP, Op.EMBEDS, Op.GRADIENT})
 
     def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
+        unembedding: Any = model.get_output_embeddings()
+        self.vocab_size = int(unembedding.weight.shape[0])
+        with torch.inference_mode():
+            embeds = model.get_input_embeddings()(tiny_ids(self.vocab_size).to(model.device))
+        parts = self._open(model, attention, on_embeddings(model.base_model, embeds), model.config.get_text_config())
+        self.towers = text_tower(self._anatomy.d_model, len(self._blocks), parts)
+
+    def _open(self, model: PreTrainedModel, attention: str, subject: Subject, config: Any) -> frozenset[Part]:
+        """Put a model behind nnsight, and say which parts were found in it."""
         from nnsight import NNsight
 
         self._model, self.name, self.attention = model.eval(), type(model).__name__, attention
-        unembedding: Any = model.get_output_embeddings()
-        self.device, self.dtype, self.vocab_size = model.device, model.dtype, int(unembedding.weight.shape[0])
+        self.device, self.dtype = model.device, model.dtype
         self._core: nn.Module = model.base_model
         with torch.inference_mode():
-            embeds = self.embed(tiny_ids(self.vocab_size).to(self.device))
-            self._anatomy: Anatomy = dissect(model, self._core, embeds, model.config.get_text_config())
+            self._anatomy: Anatomy = dissect(model, subject, config)
             paths = {id(module): path for path, module in self._core.named_modules()}
             self._blocks = [paths[id(block)] for block in self._anatomy.blocks]
             norm = self._anatomy.final_norm
             self._last = Place(self._blocks[-1] if norm is None else paths[id(norm)], "output")
-            self._order = self._execution_order(embeds)
-        parts = self._anatomy.parts("not eager") - {"pattern"}
-        self.towers = text_tower(self._anatomy.d_model, len(self._blocks), parts)
+            self._order = self._execution_order(subject)
         self._net: Any = NNsight(self._core)
+        return self._anatomy.parts("not eager") - {"pattern"}
 
-    def _execution_order(self, embeds: Float[Tensor, "row pos d"]) -> dict[tuple[str, End], int]:
+    def _execution_order(self, subject: Subject) -> dict[tuple[str, End], int]:
         """When is each module entered and left? From one plain forward."""
         order: dict[tuple[str, End], int] = {}
 
@@ -98,7 +104,7 @@ class NNsightWrapper(Wrapper):
             for path, module in self._core.named_modules():
                 stack.callback(module.register_forward_pre_hook(noting(path, "input")).remove)
                 stack.callback(module.register_forward_hook(noting(path, "output")).remove)
-            self._core(inputs_embeds=embeds, use_cache=False)
+            subject.run()
         return order
 
     def _place(self, site: Site) -> Place:
@@ -154,10 +160,18 @@ class NNsightWrapper(Wrapper):
         skipped: list[tuple[Any, Tensor]] = []
         if resume is not None:
             skipped = [(self._net.get(path), resume.state) for path in self._blocks[: resume.block + 1]]
-        entry = {"input_ids": batch.ids} if batch.embeds is None else {"inputs_embeds": batch.embeds}
         with logits_read_after(taps, self.head) as inside:
-            steps = self._steps(inside, first, end)
-            _run(self._net, steps, skipped, {**entry, "attention_mask": batch.mask.long()})
+            steps = self._steps([*self._entering(batch), *inside], first, end)
+            _run(self._net, steps, skipped, self._settings(batch))
+
+    def _settings(self, batch: Batch) -> dict[str, Any]:
+        """What the model below its head is called with."""
+        entry = {"input_ids": batch.ids} if batch.embeds is None else {"inputs_embeds": batch.embeds}
+        return {**entry, "attention_mask": batch.mask.long(), "use_cache": False}
+
+    def _entering(self, batch: Batch) -> list[Tap]:
+        """What has to be put into the first block because the model cannot be called with it."""
+        return []
 
     def _steps(self, taps: Sequence[Tap], first: int, end: Place) -> list[Step]:
         """The visits in the order in which the forward reaches them, up to and with ``end``."""

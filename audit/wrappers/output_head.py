@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions, BaseModelOutputWithPooling
 
 from audit.schema import AuditError, Site, as_audit_error
 from audit.wrappers.interface import Tap
 
 _OTHER_MODEL = "audit a decoder whose logits follow from the states of its last block alone"
+_OTHER_CLASSIFIER = "audit a classifier whose logits follow from one state of its last block"
 Visit = Callable[[Tensor], Tensor | None]
 
 
@@ -29,6 +30,27 @@ class _States(BaseModelOutputWithPastAndCrossAttentions):
     def __getattr__(self, name: str) -> None:
         if name.startswith("_"):
             raise AttributeError(name)
+
+
+@dataclass
+class _Summaries(BaseModelOutputWithPooling):
+    """What a classifier's head reads of every image, as a sequence of one position and as a map of one place."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+
+class _GivenSummaries(nn.Module):
+    """Stands in for the blocks of a classifier: gives the same states whatever it is asked."""
+
+    def __init__(self, states: Float[Tensor, "row d"]) -> None:
+        super().__init__()
+        self.states = states
+
+    def forward(self, *_args: object, **_settings: object) -> _Summaries:
+        states: Any = self.states
+        return _Summaries(last_hidden_state=states[:, None], pooler_output=states[:, :, None, None])
 
 
 class _Given(nn.Module):
@@ -58,6 +80,21 @@ def logits_of(model: PreTrainedModel, states: Float[Tensor, "*batch d"]) -> Floa
         setattr(model, name, _Given(flat))
         with as_audit_error(f"the head of {type(model).__name__} does not run on states alone", _OTHER_MODEL):
             out: Any = model(inputs_embeds=flat, use_cache=False)
+    finally:
+        setattr(model, name, blocks)
+    return out.logits.reshape(*states.shape[:-1], -1)
+
+
+def class_logits_of(model: PreTrainedModel, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch label"]:
+    """What does a classifier of images predict from these states that its head reads? Exactly as it computes it itself.
+
+    AuditError (code 2) for a model whose head does not run without its blocks.
+    """
+    flat, name, blocks = states.reshape(-1, states.shape[-1]), model.base_model_prefix, model.base_model
+    try:
+        setattr(model, name, _GivenSummaries(flat))
+        with as_audit_error(f"the head of {type(model).__name__} does not run on states alone", _OTHER_CLASSIFIER):
+            out: Any = model(pixel_values=flat)
     finally:
         setattr(model, name, blocks)
     return out.logits.reshape(*states.shape[:-1], -1)

@@ -32,6 +32,8 @@ def edge_taps(keep: Bool[Tensor, "*row writer reader"], other: Pass, wrapper: Wr
     """
     if where.prefix is not None:
         raise AuditError("edges cannot be cut beside virtual tokens", "run the pass without Prefix")
+    if not wrapper.tower().by_token:
+        raise AuditError(f"edges are not cut in {wrapper.name}, whose positions are no tokens", "use a language model")
     n = 1 + 2 * wrapper.n_blocks
     if keep.shape != (n, n):
         taps = _of_heads(keep, other, wrapper, where)

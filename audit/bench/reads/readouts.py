@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from audit.bench.layout import Targets
 from audit.bench.reads.full_sequence import SequenceRead
+from audit.bench.reads.image_states import ImageRead
 from audit.bench.reads.per_part import PartRead
 from audit.bench.reads.pooled import PooledRead
 from audit.bench.reads.readout import Readout
@@ -25,10 +26,12 @@ def readouts(rows: Rows, targets: Targets, reads: Sequence[Read], wrapper: Wrapp
     def kind(read: Read) -> tuple[str, str, str]:
         if read.reduce != "state":
             return "scores", read.at, ""
+        if not wrapper.tower(read.site.tower).by_token:
+            return "image", read.at, ""
         if read.at == "all":
             return "whole", read.at, ""
         pooled = read.site.part in STREAM and read.site.head is None
-        return ("stream", read.at, read.site.tower) if pooled else ("loose", read.at, "")
+        return ("stream", read.at, read.site.tower or wrapper.head_tower) if pooled else ("loose", read.at, "")
 
     groups: dict[tuple[str, str, str], list[Read]] = {}
     for read in reads:
@@ -38,5 +41,6 @@ def readouts(rows: Rows, targets: Targets, reads: Sequence[Read], wrapper: Wrapp
         if how == "stream":
             found.append(PooledRead(rows, targets, members, wrapper))
         else:
-            found.append({"scores": Scores, "whole": SequenceRead, "loose": PartRead}[how](rows, targets, members))
+            ways = {"scores": Scores, "whole": SequenceRead, "loose": PartRead, "image": ImageRead}
+            found.append(ways[how](rows, targets, members))
     return found

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from audit.bench.layout import Geometry, Targets
+from audit.bench.places import places
 from audit.bench.reads.readout import Readout, tapped
 from audit.case import Rows
 from audit.schema import AuditError, Read, Site
@@ -31,13 +32,20 @@ class Scores(Readout):
 
     def taps(self, wrapper: Wrapper, where: Geometry, bias: Tensor | None) -> list[Tap]:
         at = self.reads[0].at
-        place, index = self.place(where), where.flat(at)
+        place = self.place(where)
         row, position, _ = where.targets.cut(at, where.index)
         target = where.ids[row.to(where.device), position.to(where.device)]
 
         def visitor(site: Site, wanted: list[int]) -> Callable[[Tensor], None]:
+            spots = places(where, wrapper, site)
+
             def visit(state: Tensor) -> None:
-                states = state.flatten(0, 1)[index]
+                states = spots.take(state, at)
+                if (wide := states.shape[-1]) != spots.tower.d_model:
+                    raise AuditError(
+                        f"{site} cannot be scored: it is {wide} wide, and the head reads {spots.tower.d_model}",
+                        "score at blocks of the width that the head reads",
+                    )
                 if site.part not in ("logits", "final_in"):
                     states = wrapper.norm(states)
                 both = scored(wrapper, states, target, bias)
@@ -49,8 +57,8 @@ class Scores(Readout):
 
         by_site: dict[Site, list[int]] = {}
         for i, read in enumerate(self.reads):
-            if read.site.head is not None or read.site.part not in SCORED or read.site.tower != "text":
-                do = "score at logits, final_in or a residual site of the text tower"
+            if read.site.head is not None or read.site.part not in SCORED or not of_its_head(wrapper, read.site):
+                do = f"score at logits, final_in or a residual site of the {wrapper.head_tower} tower"
                 raise AuditError(f"{read.site} cannot be scored", do)
             by_site.setdefault(read.site, []).append(i)
         return [Tap(tapped(site), visitor(site, wanted)) for site, wanted in by_site.items()]
@@ -60,6 +68,11 @@ class Scores(Readout):
 
     def results(self) -> list[Tensor]:
         return list(self.kept.unbind(0))
+
+
+def of_its_head(wrapper: Wrapper, site: Site) -> bool:
+    """Is a site in the tower that the head reads?"""
+    return site.tower in (None, wrapper.head_tower)
 
 
 def scored(

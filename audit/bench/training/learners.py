@@ -76,7 +76,8 @@ class CausalLearner:
 
 
 class WrapperLearner:
-    """A model behind a backend, trained through its own forward pass."""
+    """A model behind a backend, trained through its own forward pass: language models, and classifiers of images,
+    whose rows have their class for a target. In both nothing but weights changes: statistics of batches stay."""
 
     def __init__(self, wrapper: "Wrapper") -> None:
         self.wrapper = wrapper
@@ -94,4 +95,7 @@ class WrapperLearner:
         extra = {name: value.to(device) for name, value in rows.extra.items()}
         batch = Batch(rows.ids.to(device), rows.mask.to(device), None, extra)
         self.wrapper.forward(batch, [Tap(site, partial(seen.__setitem__, site)) for site in (final, *at_sites)])
-        return score_answers(rows, seen[final], self.wrapper.head, {site: seen[site] for site in at_sites})
+        states, tower = {site: seen[site] for site in at_sites}, self.wrapper.tower()
+        scored = score_answers(rows, seen[final], self.wrapper.head, states)
+        # what a classifier of images reads lies at position 0 of its final states, as if its class followed a token
+        return scored if tower.summary != "pooled" else scored._replace(at=None)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from audit.bench.layout import Geometry
+from audit.bench.places import Places, check_position, places
 from audit.bench.writes.write import Write, check_positions, content_of, content_of_rows, tap_at
 from audit.schema import Positions, Site
 from audit.wrappers import Tap, Wrapper
@@ -53,27 +54,27 @@ class Features(Write):
         return self.scale != 1 and len(self.columns) > 0 and (self.rows is None or bool(self.rows.any()))
 
     def taps(self, wrapper: Wrapper, where: Geometry, given: Tensor | None) -> list[Tap]:
-        chosen = self._chosen(where)
+        everywhere, spots = self.positions is None and self.rows is None, places(where, wrapper, self.site)
+        check_positions(self.site, self.positions, "scaled by its features")
+        if self.positions is not None:
+            check_position(self.site, spots.tower, self.positions)
 
         def visit(state: Tensor) -> Tensor:
-            if chosen is None:
+            if everywhere:
                 return self._scaled(state)
+            chosen = self._chosen(spots, state)
             state = state.clone()
             state[chosen] = self._scaled(state[chosen])
             return state
 
         return [tap_at(self.site, visit)]
 
-    def _chosen(self, where: Geometry) -> Bool[Tensor, "row pos"] | None:
-        """Which states of the padded batch change; None: all of them."""
-        if self.positions is None and self.rows is None:
-            return None
-        check_positions(self.site, self.positions, "scaled by its features")
-        at = torch.full((where.n * where.total,), self.positions is None, device=where.device)
-        if self.positions is not None:
-            at[where.flat(self.positions)] = True
-        chosen = at.view(where.n, where.total)
-        return chosen if self.rows is None else chosen & where.of_rows(self.rows).to(where.device)[:, None]
+    def _chosen(self, spots: Places, state: Tensor) -> Bool[Tensor, "row pos"]:
+        """Which states of the padded batch change."""
+        n, total = state.shape[:2]
+        everyone = torch.ones(n, total, dtype=torch.bool, device=state.device)
+        at = everyone if self.positions is None else spots.among(state, self.positions)
+        return at if self.rows is None else at & spots.where.of_rows(self.rows).to(state.device)[:, None]
 
     def _scaled(self, state: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         sae = self._placed_at(state)

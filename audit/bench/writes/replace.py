@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from audit.bench.layout import Geometry
+from audit.bench.places import check_position, places
 from audit.bench.writes.write import OtherState, Write, check_positions, content_of, tap_at
 from audit.schema import AuditError, Checkpoint, Positions, Site
 from audit.wrappers import Tap, Wrapper
@@ -14,7 +15,9 @@ from audit.wrappers import Tap, Wrapper
 class Replace(Write):
     """Replace the state at ``site`` by another model's (or a given tensor), at the given positions only.
 
-    A tensor is [row pos d] for ``all``, packed [token d] for ``answer``/``key``, [row d] for ``last``.
+    A tensor is [row pos d] for ``all`` (and ``patches``), packed [token d] for ``answer``/``key``, [row d] for
+    ``last``. Of a convolutional network's map, ``answer``, ``key`` and ``last`` are its mean over all positions: every
+    position moves alike until that mean is the one given.
     """
 
     site: Site
@@ -33,17 +36,19 @@ class Replace(Write):
 
     def taps(self, wrapper: Wrapper, where: Geometry, given: Tensor | None) -> list[Tap]:
         check_positions(self.site, self.positions, "replaced")
+        spots = places(where, wrapper, self.site)
+        check_position(self.site, spots.tower, self.positions)
         if given is None:
             assert isinstance(self.source, Tensor), "a checkpoint's state is computed before its batch"
-            given = self._packed(self.source, where)
-        values, index = given.to(wrapper.device), where.flat(self.positions)
+            given = self._packed(self.source, where, spots.tower.by_token)
+        values = given.to(wrapper.device)
 
         def visit(state: Tensor) -> Tensor:
-            return state.flatten(0, 1).index_copy(0, index, values.to(state.dtype)).view(state.shape)
+            return spots.put(state, self.positions, values)
 
         return [tap_at(self.site, visit)]
 
-    def _packed(self, tensor: Tensor, where: Geometry) -> Tensor:
+    def _packed(self, tensor: Tensor, where: Geometry, by_token: bool) -> Tensor:
         """This batch's part of a replacement, one entry a flat position."""
         at = self.positions
         if at in ("answer", "key"):
@@ -52,11 +57,11 @@ class Replace(Write):
             return tensor if place is None else tensor[place.to(tensor.device)]
         self._fits(tensor, len(where.rows))
         tensor = where.of_rows(tensor)
-        return tensor[:, : where.width][where.mask.to(tensor.device)] if at == "all" else tensor
+        return tensor[:, : where.width][where.mask.to(tensor.device)] if at == "all" and by_token else tensor
 
     def _fits(self, tensor: Tensor, entries: int) -> None:
         if len(tensor) != entries:
             raise AuditError(
                 f"a replacement of length {len(tensor)} for {entries} entries at {self.positions!r}",
-                "give [row pos d] for all, [token d] packed for answer or key, [row d] for last",
+                "give [row pos d] for all or patches, [token d] packed for answer or key, [row d] for last",
             )

@@ -1,0 +1,127 @@
+"""Hooks on modules: how a tap sees and changes a state as it passes, and how a block is left out or ends a pass."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from audit.wrappers.anatomy import state_in
+
+Visit = Callable[[Tensor], Tensor | None]
+
+
+class PassEnd(Exception):
+    """Nothing after this block is wanted."""
+
+
+class GivenState(nn.Module):
+    """Stands in for a block that is not run: returns the given state, whatever comes in."""
+
+    def __init__(self, state: Tensor) -> None:
+        super().__init__()
+        self.state = state
+
+    def forward(self, *args: object, **kwargs: object) -> Tensor:
+        return self.state
+
+
+class SoftmaxView(TorchFunctionMode):
+    """Sees the attention pattern of the block that is running: the output of its softmax."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visit: Visit | None = None
+
+    def __torch_function__(
+        self, func: Callable[..., object], types: object, args: tuple[object, ...] = (), kwargs: object = None
+    ) -> object:
+        out = func(*args, **(kwargs if isinstance(kwargs, dict) else {}))
+        if self.visit is not None and func is F.softmax and isinstance(out, Tensor) and out.ndim == 4:
+            new = self.visit(out)
+            return out if new is None else new.to(out.dtype)
+        return out
+
+
+def merged_visits(visits: list[Visit]) -> Visit:
+    """Several visits as one, each seeing what the one before it left."""
+    if len(visits) == 1:
+        return visits[0]
+
+    def visit(state: Tensor) -> Tensor | None:
+        changed = None
+        for visitor in visits:
+            new = visitor(state)
+            if new is not None:
+                state = changed = new
+        return changed
+
+    return visit
+
+
+def shown_after(visit: Visit) -> Callable[..., object]:
+    """A forward hook that shows a module's state to ``visit``."""
+
+    def hook(module: nn.Module, args: object, output: object) -> object:
+        if isinstance(output, tuple):
+            new = visit(output[0])
+            return None if new is None else (new, *output[1:])
+        return visit(output)  # type: ignore[arg-type]
+
+    return hook
+
+
+def shown_first(stack: ExitStack, module: nn.Module, visit: Visit) -> None:
+    """Show a module's output to ``visit`` before any of its hooks sees it, until the stack closes."""
+    inner, before = module.forward, module.__dict__.get("forward")
+
+    def forward(*args: object, **kwargs: object) -> object:
+        output = inner(*args, **kwargs)
+        if isinstance(output, tuple):
+            new = visit(output[0])
+            return output if new is None else (new, *output[1:])
+        new = visit(output)
+        return output if new is None else new
+
+    def restore() -> None:
+        if before is None:
+            del module.__dict__["forward"]
+        else:
+            module.__dict__["forward"] = before
+
+    module.__dict__["forward"] = forward
+    stack.callback(restore)
+
+
+def shown_before(visit: Visit) -> Callable[..., object]:
+    """A forward pre-hook that shows the state a module reads to ``visit``."""
+
+    def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+        state = state_in(args, kwargs)
+        assert state is not None, "a traced module reads a state"
+        new = visit(state)
+        if new is None:
+            return None
+        if args and args[0] is state:
+            return (new, *args[1:]), kwargs
+        return args, {name: new if value is state else value for name, value in kwargs.items()}
+
+    return hook
+
+
+def end_pass(state: Tensor) -> None:
+    """A visit after which nothing runs. Always raises :class:`PassEnd`."""
+    raise PassEnd
+
+
+def written_into(visit: Visit) -> Visit:
+    """The middle of a block is read twice, by its norm and by the sum: writing into the tensor reaches both."""
+
+    def seen(mid: Tensor) -> None:
+        new = visit(mid.clone() if torch.is_grad_enabled() and mid.requires_grad else mid)
+        if new is not None:
+            mid.copy_(new)
+
+    return seen

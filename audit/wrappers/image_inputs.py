@@ -1,0 +1,80 @@
+"""Made-up images of the size that a classifier takes, and the architectures whose blocks have no plain states."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, Final, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from audit.schema import AuditError
+from audit.wrappers.interface import Batch
+
+PIXELS: Final = "pixel_values"
+"""The input of a row of images, [channel height width], as the checkpoint's own image processor leaves it."""
+_SIDE: Final = 32
+"""Height and width where a config states none: a convolutional network takes any size."""
+WINDOWED: Final = ("swin", "swinv2", "donut-swin", "maskformer-swin", "dinat", "hiera", "focalnet")
+"""Model types whose attention sees a window of the image, and whose maps shrink from stage to stage."""
+STAGED: Final = ("resnet",)
+"""Model types whose blocks are convolutions, stage by stage, and whose head reads the mean of the last map."""
+
+
+def refuse_windows(model: PreTrainedModel) -> None:
+    """AuditError (code 2) by name for a model whose blocks attend within windows."""
+    if model.config.model_type in WINDOWED:
+        raise AuditError(
+            f"{type(model).__name__}: its blocks attend within windows and change the map from stage to stage: "
+            "no class token and no patch keeps its place",
+            "audit a plain ViT or DeiT classifier, or a ResNet",
+        )
+
+
+def has_stages(model: PreTrainedModel) -> bool:
+    """Is it a residual network, whose blocks stand in stages?"""
+    return model.config.model_type in STAGED
+
+
+def image_shape(config: Any) -> tuple[int, int, int]:
+    """Channels, height and width of the images that a model takes, by its config."""
+    size = getattr(config, "image_size", None) or _SIDE
+    height, width = cast("Sequence[int]", size) if isinstance(size, list | tuple) else (size, size)
+    return int(getattr(config, "num_channels", 3)), int(height), int(width)
+
+
+def made_up_images(model: PreTrainedModel, n: int) -> Float[Tensor, "row channel height width"]:
+    """``n`` different images in [-1, 1], the same every time."""
+    channels, height, width = image_shape(model.config)
+    count = torch.arange(n * channels * height * width, device=model.device, dtype=torch.float32)
+    return torch.sin(count * 12.9898 + 0.5).view(n, channels, height, width).to(model.dtype)
+
+
+def patch_shape(config: Any) -> tuple[int, int]:
+    """Height and width of a patch; 1 and 1 where there are none."""
+    side = getattr(config, "patch_size", None) or 1
+    height, width = cast("Sequence[int]", side) if isinstance(side, list | tuple) else (side, side)
+    return int(height), int(width)
+
+
+def patches(model: PreTrainedModel) -> int:
+    """How many patches an image is cut into."""
+    (_, *sides), shape = image_shape(model.config), patch_shape(model.config)
+    return prod(length // side for length, side in zip(sides, shape, strict=True))
+
+
+def differing_images(model: PreTrainedModel) -> Float[Tensor, "row channel height width"]:
+    """Two images that differ in one pixel of the last patch alone."""
+    one = made_up_images(model, 1)
+    shape = patch_shape(model.config)
+    row, column = (length // side * side - 1 for length, side in zip(one.shape[2:], shape, strict=True))
+    other = one.clone()
+    other[:, :, row, column] += 2
+    return torch.cat([one, other])
+
+
+def trial_images(model: PreTrainedModel, n: int) -> Batch:
+    """A batch of made-up images, each asked for the first class."""
+    ids = torch.zeros((n, 2), dtype=torch.int64, device=model.device)
+    return Batch(ids, torch.ones_like(ids, dtype=torch.bool), None, {PIXELS: made_up_images(model, n)})

@@ -1,0 +1,66 @@
+"""An audit of a classifier of images, from its case file to its report."""
+
+from pathlib import Path
+
+import pytest
+
+from audit.case import CaseFile
+from audit.engine import plan, run
+from audit.forecasting import forecast
+from audit.planning import RunSettings
+from audit.schema import AuditError, Missing, Report
+from tests import image_toy
+
+OF_IMAGES = {
+    "answer_lens", "forget_likelihood", "quantisation_recovery", "relearning_recovery", "reverse_patch", "utility",
+}  # fmt: skip
+
+
+def audited(kind: str, suspect: str, out: Path) -> Report:
+    return run(CaseFile.read(image_toy.digits_case(kind) / f"{suspect}.toml"), out, RunSettings(threads=1))
+
+
+def values(report: Report) -> dict[str, float]:
+    found = ((f"{e.measurement.probe}.{e.measurement.name}", e.measurement.value) for e in report.evidence)
+    return {name: value for name, value in found if not isinstance(value, Missing)}
+
+
+def check_written(report: Report, out: Path) -> None:
+    """Nothing failed, nothing was left out in silence, and every page is there."""
+    assert not report.failures
+    assert {e.measurement.probe for e in report.evidence} == OF_IMAGES
+    assert all("works on models of text, not of image" in skip.reason for skip in report.skips)
+    assert {skip.probe for skip in report.skips} >= {"cross_sequence", "remind_landscape"}
+    pages = {path.name for path in out.iterdir()}
+    assert {"report.json", "report.html", "report.md"} <= pages
+    assert any("no error rate is known for models of this kind" in limit for limit in report.verdict.limits)
+
+
+def test_the_plan_of_images_runs_what_reads_a_class_and_says_why_it_runs_nothing_else(tmp_path: Path) -> None:
+    planned = plan(CaseFile.read(image_toy.digits_case() / "head_bias.toml"), tmp_path, RunSettings(threads=1))
+    assert {test.probe for test in planned.tests if test.will_run} == OF_IMAGES
+    assert {test.reason for test in planned.tests if not test.will_run} == {"works on models of text, not of image"}
+
+
+def test_a_forecast_of_images_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(AuditError, match="this one reads images") as caught:
+        forecast(image_toy.digits_case() / "head_bias.toml", tmp_path, RunSettings(threads=1))
+    assert caught.value.code == 2
+
+
+def test_a_class_hidden_by_the_head_alone_is_suppressed_and_found_inside(tmp_path: Path) -> None:
+    report = audited("vit", "head_bias", tmp_path)
+    check_written(report, tmp_path)
+    found = values(report)
+    assert report.verdict.word == "SUPPRESSED"
+    assert abs(found["forget_likelihood.probability"]) < 0.1, "the outputs say nothing"
+    assert found["reverse_patch.depth_profile_all"] > 0.9, "base reads all of it in the suspect's states"
+    assert found["utility.retain"] > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", image_toy.TRANSFORMERS)
+def test_a_class_that_fine_tuning_on_the_others_left_in_place_is_intact(kind: str, tmp_path: Path) -> None:
+    report = audited(kind, "tuned", tmp_path)
+    check_written(report, tmp_path)
+    assert report.verdict.word == "INTACT" and values(report)["answer_lens.lens_lift"] > 0.5
