@@ -136,8 +136,8 @@ def _put(at_sites: dict[Site | str, Tensor], name: Site | str, got: Tensor, wher
     positions of an image are real."""
     mask = where.rows.mask
     if not wrapper.tower(name.tower if isinstance(name, Site) else None).by_token:
-        kept = at_sites.setdefault(name, torch.zeros(len(mask), *got.shape[1:]))
-        kept[slice(None) if where.index is None else where.index] = got.float().cpu()
+        buffer = at_sites.setdefault(name, torch.zeros(len(mask), *got.shape[1:]))
+        buffer[slice(None) if where.index is None else where.index] = got.float().cpu()
         return
     if name not in at_sites:
         at_sites[name] = torch.zeros(*mask.shape, *got.shape[2:])

@@ -62,7 +62,7 @@ class Cohorts(ABC):
         self._others: dict[tuple[tuple[str, ...], tuple[str, ...]], Rows] = {}
 
     @abstractmethod
-    def made(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
+    def built(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
         """Rows of these items with these answers."""
 
     @property
@@ -83,7 +83,7 @@ class Cohorts(ABC):
         """The rows of all items of both parts, in file order."""
         if texts not in self._rows:
             items = self.items(texts)
-            self._rows[texts] = self.made(
+            self._rows[texts] = self.built(
                 items, [answer for item in items if (answer := answer_of(item, texts)) is not None]
             )
         return self._rows[texts]
@@ -92,7 +92,7 @@ class Cohorts(ABC):
         """These items with other answers than their own, made once for all suspects of the same data."""
         key = (tuple(item.id for item in items), tuple(answers))
         if key not in self._others:
-            self._others[key] = self.made(items, answers)
+            self._others[key] = self.built(items, answers)
         return self._others[key]
 
     def every_texts(self) -> tuple[Texts, ...]:
@@ -169,7 +169,7 @@ class TextCohorts(Cohorts):
                 self._noticed += [ItemNotice(item.id, row) for item, row in zip(items, result.noticed, strict=True)]
         return self._rows[texts]
 
-    def made(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
+    def built(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
         """Tokenised rows."""
         return self._tokenised(items, answers).rows
 

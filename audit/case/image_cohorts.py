@@ -69,7 +69,7 @@ class ImageCohorts(Cohorts):
             for name, items in by_cohort.items()
         }
 
-    def made(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
+    def built(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
         """Rows of these images with these classes as their answers."""
         return image_rows(items, answers, self.pixels, self.seen)
 
@@ -98,8 +98,8 @@ class ImageCohorts(Cohorts):
             more = f" (and {len(faults) - _MOST_FAULTS} more)" if len(faults) > _MOST_FAULTS else ""
             do = "name classes as base's config.json does (id2label), or by their numbers from 0"
             raise AuditError(f"{file.path}: {'; '.join(faults[:_MOST_FAULTS])}{more}", do)
-        made = preprocessed([self.pictures[item.id] for item in items], self.seen)
-        self.pixels |= {item.id: made[n] for n, item in enumerate(items)}
+        ready = preprocessed([self.pictures[item.id] for item in items], self.seen)
+        self.pixels |= {item.id: ready[n] for n, item in enumerate(items)}
         return tuple(items)
 
 
@@ -158,15 +158,15 @@ def check_image_reader(base: Checkpoint, other: Checkpoint) -> None:
     ours, theirs = image_settings_of(base), image_settings_of(other)
     files = image_processor_files(other)
     if len(ours.classes) != len(theirs.classes):
-        what = f"{len(theirs.classes)} classes, and base has {len(ours.classes)}"
+        difference = f"{len(theirs.classes)} classes, and base has {len(ours.classes)}"
     elif ours.classes != theirs.classes and not all(name.isdecimal() for name in theirs.classes):
-        what = "its classes have other names than base's"
+        difference = "its classes have other names than base's"
     elif files is not None and not _same_pixels(own_processor(base), files, ours):
-        what = "its image processor makes other pixels than base's"
+        difference = "its image processor makes other pixels than base's"
     else:
         return
     raise AuditError(
-        f"{other.source}: {what}",
+        f"{other.source}: {difference}",
         "audit models that read the same images alike; if only files differ by mistake, copy base's",
     )
 
@@ -198,7 +198,7 @@ def _shared_kinds(
 
 def _copies(cohorts: Mapping[Cohort, Sequence[Item]], pictures: Mapping[str, ndarray]) -> tuple[str, ...]:
     """What is to be said of images that are in a cohort twice, under several groups."""
-    said: list[str] = []
+    remarks: list[str] = []
     for cohort in ("forget", "holdout"):
         groups: dict[str, set[str]] = {}
         for item in cohorts.get(cohort, ()):
@@ -206,5 +206,5 @@ def _copies(cohorts: Mapping[Cohort, Sequence[Item]], pictures: Mapping[str, nda
         copies = sum(len(names) - 1 for names in groups.values())
         if copies:
             them = "1 image is there" if copies == 1 else f"{copies} images are there"
-            said.append(f"{cohort}: {them} before, in another group: what is one image counts twice")
-    return tuple(said)
+            remarks.append(f"{cohort}: {them} before, in another group: what is one image counts twice")
+    return tuple(remarks)

@@ -58,35 +58,35 @@ def pictures_sha256(path: Path) -> str:
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
-def read_pictures(path: Path, named: Named) -> tuple[Picture, ...]:
+def read_pictures(path: Path, asks: Named) -> tuple[Picture, ...]:
     """The images of a data file or folder, in their order. AuditError (code 2) names the file and what is wrong."""
     if path.is_dir():
         if any((path / name).is_file() for name in _METADATA):
-            return _with_metadata(path, named)
+            return _with_metadata(path, asks)
         if any(path.glob("*.arrow")) or any(path.rglob("*.parquet")) or (path / "dataset_dict.json").is_file():
-            return _of_table(path, [values for part in arrow_files.parts(path) for values in _shard(part)], named)
+            return _of_table(path, [values for part in arrow_files.parts(path) for values in _shard(part)], asks)
         return _by_folder(path)
     if path.suffix.lower() == ".npz":
-        return _of_arrays(path, named)
+        return _of_arrays(path, asks)
     if path.suffix.lower() in (".parquet", ".arrow"):
-        return _of_table(path, list(_shard(path)), named)
-    what = "no data of images" + (", but a file of texts" if path.suffix.lower() in TEXTS else "")
+        return _of_table(path, list(_shard(path)), asks)
+    problem = "no data of images" + (", but a file of texts" if path.suffix.lower() in TEXTS else "")
     do = "name an .npz file, a folder with one folder of images a class, or a data set that `datasets` saved"
-    raise AuditError(f"{path}: {what}", do)
+    raise AuditError(f"{path}: {problem}", do)
 
 
 # ---- arrays -----------------------------------------------------------------------------------------------------
-def _of_arrays(path: Path, named: Named) -> tuple[Picture, ...]:
+def _of_arrays(path: Path, asks: Named) -> tuple[Picture, ...]:
     with as_audit_error(f"{path}: cannot be read as .npz", _AS_NPZ), np.load(path, allow_pickle=False) as file:
         arrays: dict[str, ndarray] = {name: file[name] for name in file.files}
     images = arrays[_only(path, "images", None, IMAGES, arrays)]
-    labels = arrays[_only(path, "labels", named.label, LABELS, arrays)]
+    labels = arrays[_only(path, "labels", asks.label, LABELS, arrays)]
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
         raise AuditError(
             f"{path}: the images are {images.dtype} of shape {list(images.shape)}",
             "give them as uint8 from 0 to 255, [n height width] or [n height width channel] with 1 or 3 channels",
         )
-    others = {role: arrays.get(name) for role, name in _beside(named, arrays).items()}
+    others = {role: arrays.get(name) for role, name in _beside(asks, arrays).items()}
     columns = {"labels": labels} | {role: values for role, values in others.items() if values is not None}
     for role, values in columns.items():
         if values.shape != (len(images),):
@@ -102,13 +102,13 @@ def _of_arrays(path: Path, named: Named) -> tuple[Picture, ...]:
     )  # fmt: skip
 
 
-def _beside(named: Named, columns: Mapping[str, object]) -> dict[str, str]:
+def _beside(asks: Named, columns: Mapping[str, object]) -> dict[str, str]:
     """The columns of id, group and form, as far as there are any."""
-    usual = {"id": (named.id or "id", "ids"), "group": (named.group, f"{named.group}s"), "form": ("form", "forms")}
-    if named.id is not None and named.id not in columns:
-        raise AuditError(f"[data.fields] id = {named.id!r}: there is no such column", f"have {', '.join(columns)}")
-    found = {role: next((name for name in names if name in columns), None) for role, names in usual.items()}
-    return {role: name for role, name in found.items() if name is not None}
+    usual = {"id": (asks.id or "id", "ids"), "group": (asks.group, f"{asks.group}s"), "form": ("form", "forms")}
+    if asks.id is not None and asks.id not in columns:
+        raise AuditError(f"[data.fields] id = {asks.id!r}: there is no such column", f"have {', '.join(columns)}")
+    present = {role: next((name for name in names if name in columns), None) for role, names in usual.items()}
+    return {role: name for role, name in present.items() if name is not None}
 
 
 def _only(path: Path, role: str, stated: str | None, usual: Sequence[str], columns: Mapping[str, object]) -> str:
@@ -149,7 +149,7 @@ def _by_folder(path: Path) -> tuple[Picture, ...]:
     return _read(path, [(file, file.relative_to(path).parts[0], {}) for file in files])
 
 
-def _with_metadata(path: Path, named: Named) -> tuple[Picture, ...]:
+def _with_metadata(path: Path, asks: Named) -> tuple[Picture, ...]:
     """A folder of images and a table that says what each of them is."""
     table = next(path / name for name in _METADATA if (path / name).is_file())
     rows = read_table(table)
@@ -157,16 +157,17 @@ def _with_metadata(path: Path, named: Named) -> tuple[Picture, ...]:
         raise AuditError(f"{table}: {'; '.join(faults[:_MOST_FAULTS])}", "correct these lines")
     columns = dict.fromkeys(column for row in rows for column in row.values)
     file = _only(table, "file names", None, FILES, columns)
-    label = _only(table, "labels", named.label, LABELS, columns)
-    beside = _beside(named, columns)
+    label = _only(table, "labels", asks.label, LABELS, columns)
+    beside = _beside(asks, columns)
     listed: list[tuple[Path, str, dict[str, str]]] = []
     for row in rows:
         name = str(row.values.get(file) or "")
         place = path / name
         if not name or not place.resolve().is_relative_to(path.resolve()):
             raise AuditError(f"{table}: {row.place}: {name!r} is no file of the folder", "correct the table")
-        said = {role: str(row.values[column]) for role, column in beside.items() if row.values.get(column) is not None}
-        listed.append((place, _label(table, row.place, row.values.get(label), ()), said))
+        cells = ((role, row.values.get(column)) for role, column in beside.items())
+        stated = {role: str(cell) for role, cell in cells if cell is not None}
+        listed.append((place, _label(table, row.place, row.values.get(label), ()), stated))
     return _read(path, listed)
 
 
@@ -174,7 +175,7 @@ def _read(path: Path, files: Sequence[tuple[Path, str, Mapping[str, str]]]) -> t
     """The images of these files. AuditError (code 2) names those that cannot be read."""
     read: list[Picture] = []
     faults: list[str] = []
-    for file, label, said in files:
+    for file, label, stated in files:
         name = file.relative_to(path).as_posix()
         try:
             pixels = _decoded(name, file.read_bytes())
@@ -184,7 +185,7 @@ def _read(path: Path, files: Sequence[tuple[Path, str, Mapping[str, str]]]) -> t
         except AuditError as error:
             faults.append(error.what)
             continue
-        read.append(Picture(name, pixels, label, said.get("id", name), said.get("group"), said.get("form")))
+        read.append(Picture(name, pixels, label, stated.get("id", name), stated.get("group"), stated.get("form")))
     if faults:
         more = f" (and {len(faults) - _MOST_FAULTS} more)" if len(faults) > _MOST_FAULTS else ""
         raise AuditError(f"{path}: {'; '.join(faults[:_MOST_FAULTS])}{more}", "correct these files or take them out")
@@ -239,11 +240,11 @@ def _is_file(path: Path) -> bool:
         return file.read(6) == b"ARROW1"
 
 
-def _of_table(path: Path, rows: Sequence[Mapping[str, Any]], named: Named) -> tuple[Picture, ...]:
+def _of_table(path: Path, rows: Sequence[Mapping[str, Any]], asks: Named) -> tuple[Picture, ...]:
     """Rows of `datasets`: an image as the bytes of its file, and a label."""
     columns = dict.fromkeys(column for row in rows for column in row)
     image = _only(path, "images", None, IMAGES, columns)
-    label, beside = _only(path, "labels", named.label, LABELS, columns), _beside(named, columns)
+    label, beside = _only(path, "labels", asks.label, LABELS, columns), _beside(asks, columns)
     read: list[Picture] = []
     for n, row in enumerate(rows, start=1):
         held = row[image]
@@ -251,11 +252,11 @@ def _of_table(path: Path, rows: Sequence[Mapping[str, Any]], named: Named) -> tu
         if not isinstance(data, bytes):
             do = "save the data set with the images in it (save_to_disk), not with the paths of their files"
             raise AuditError(f"{path}: row {n}: `{image}` holds no bytes of an image file", do)
-        said = {role: str(row[column]) for role, column in beside.items() if row.get(column) is not None}
+        stated = {role: str(row[column]) for role, column in beside.items() if row.get(column) is not None}
         try:
             pixels = _decoded(f"row {n}", data)
         except AuditError as error:
             raise AuditError(f"{path}: {error.what}", error.do) from None
         called = _label(path, f"row {n}", row[label], ())
-        read.append(Picture(f"row {n}", pixels, called, said.get("id"), said.get("group"), said.get("form")))
+        read.append(Picture(f"row {n}", pixels, called, stated.get("id"), stated.get("group"), stated.get("form")))
     return tuple(read)

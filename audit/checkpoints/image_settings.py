@@ -31,9 +31,9 @@ def image_settings_of(ckpt: Checkpoint) -> ImageSettings:
     AuditError (code 2) if the config does not say which classes there are.
     """
     config = read_config(folder_of(ckpt))
-    size, named, count = config.get("image_size"), config.get("id2label"), config.get("num_labels")
-    if isinstance(named, Mapping):
-        labels = {int(n): str(name) for n, name in cast("Mapping[str, object]", named).items()}
+    size, id2label, count = config.get("image_size"), config.get("id2label"), config.get("num_labels")
+    if isinstance(id2label, Mapping):
+        labels = {int(n): str(name) for n, name in cast("Mapping[str, object]", id2label).items()}
     else:
         # the library writes no names where there are two classes without any, and no number where there are names
         labels = {n: f"LABEL_{n}" for n in range(count if isinstance(count, int) else 2)}

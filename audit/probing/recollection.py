@@ -80,14 +80,14 @@ def check_recall(bench: Bench, case: OpenCase) -> Recall:
     return found._replace(note=note)
 
 
-def _of_images(found: Recall, blind: bool) -> Recall:
+def _of_images(reading: Recall, blind: bool) -> Recall:
     """No template stands between a classifier and an image. AuditError (code 4) as :func:`check_recall`."""
     if blind:
         raise AuditError(
-            f"blind here: base gives the classes of the forget images a mean probability of {found.base:.3f}, "
-            f"{found.what} {found.against:.3f}; at least {RECALL_LIFT} more is needed",
+            f"blind here: base gives the classes of the forget images a mean probability of {reading.base:.3f}, "
+            f"{reading.what} {reading.against:.3f}; at least {RECALL_LIFT} more is needed",
             "check that base knew these images, that labels are numbered as base numbers its classes, and that "
             "preprocessor_config.json is that of its training",
             ExitCode.UNDECIDED,
         )
-    return found
+    return reading

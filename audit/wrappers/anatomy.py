@@ -287,10 +287,10 @@ def _does_what_it_says(slots: dict[str, Slot], z_of: Callable[[Slot, Change], Te
         return False
     moved = {role: (z_of(slots[role], nudged) - z).abs().amax((0, 2)) / z.abs().max() > 1e-6 for role in "qk"}
     q, k = moved["q"], moved["k"]
-    alone = bool(q[at]) and not bool(q[:at].any() | q[at + 1 :].any())
+    local = bool(q[at]) and not bool(q[:at].any() | q[at + 1 :].any())
     if causal:
-        return alone and bool(k[at + 1 :].any()) and not bool(k[:at].any())
-    return alone and bool(k[:at].any() | k[at + 1 :].any())
+        return local and bool(k[at + 1 :].any()) and not bool(k[:at].any())
+    return local and bool(k[:at].any() | k[at + 1 :].any())
 
 
 def _slots(

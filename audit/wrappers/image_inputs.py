@@ -66,12 +66,12 @@ def patches(model: PreTrainedModel) -> int:
 
 def differing_images(model: PreTrainedModel) -> Float[Tensor, "row channel height width"]:
     """Two images that differ in one pixel of the last patch alone."""
-    one = made_up_images(model, 1)
+    first = made_up_images(model, 1)
     shape = patch_shape(model.config)
-    row, column = (length // side * side - 1 for length, side in zip(one.shape[2:], shape, strict=True))
-    other = one.clone()
+    row, column = (length // side * side - 1 for length, side in zip(first.shape[2:], shape, strict=True))
+    other = first.clone()
     other[:, :, row, column] += 2
-    return torch.cat([one, other])
+    return torch.cat([first, other])
 
 
 def trial_images(model: PreTrainedModel, n: int) -> Batch:

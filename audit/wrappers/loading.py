@@ -24,7 +24,7 @@ class Kind(NamedTuple):
 
     library_class: Any
     called: str
-    asked: str
+    wanted: str
 
 
 def dtype_of(name: str) -> torch.dtype:
@@ -38,7 +38,7 @@ def load_folder(folder: Path, dtype: torch.dtype, attention: str, kind: Kind) ->
     """Load a folder of safetensors; every parameter must come from its files, and every tensor of these be used."""
     chosen = {} if attention == "default" else {"attn_implementation": attention}
     fault = f"{folder} could not be opened as {kind.called}"
-    do = f"give a folder with config.json and whole model*.safetensors of {kind.asked}"
+    do = f"give a folder with config.json and whole model*.safetensors of {kind.wanted}"
     with checkpoints.staged_model(folder) as stage, checkpoints.opening(folder, stage, fault, do), _quiet():
         try:
             loaded: Any = kind.library_class.from_pretrained(

@@ -122,7 +122,7 @@ def _mistakes(models: Sequence[JudgedModel], word: Callable[[JudgedModel], str])
     )  # fmt: skip
 
 
-def examine(worlds: Sequence[WorldScores], shelf: CalibrationLibrary, made: Stamp, command: str) -> FreshWorlds:
+def examine(worlds: Sequence[WorldScores], shelf: CalibrationLibrary, provenance: Stamp, command: str) -> FreshWorlds:
     """Every count. AuditError (code 2) where a world is one that the rule was fitted on."""
     if strangers := [w.world for w in worlds if w.world not in FRESH_WORLDS]:
         raise AuditError(f"worlds {strangers} are not fresh", f"score some of {FRESH_WORLDS[0]} to {FRESH_WORLDS[-1]}")
@@ -130,7 +130,7 @@ def examine(worlds: Sequence[WorldScores], shelf: CalibrationLibrary, made: Stam
     all_heard = [h for world in worlds for h in heard(world, shelf, floors)]
     models = [h.model for h in all_heard]
     return FreshWorlds(
-        stamp=made, command=command, worlds=tuple(w.world for w in worlds), models=len(models),
+        stamp=provenance, command=command, worlds=tuple(w.world for w in worlds), models=len(models),
         calibrations={name: c.content_hash() for name, c in sorted(shelf.calibrations.items())},
         held_for={name: sum(name in h.holding for h in all_heard) for name in sorted(shelf.calibrations)},
         calibrated=_mistakes(models, lambda m: m.calibrated),
@@ -158,8 +158,8 @@ def markdown(results: FreshWorlds) -> str:
         f"| {words} | {_cell(getattr(results.calibrated, name))} | {_cell(getattr(results.in_case, name))} |"
         for name, words in LABELS
     ]
-    named = {"By the stored joint rule": results.calibrated, "By the case alone": results.in_case}
-    exceptions = [f"- {way}: {x}" for way, counted in named.items() for x in counted.exceptions]
+    ways = {"By the stored joint rule": results.calibrated, "By the case alone": results.in_case}
+    exceptions = [f"- {way}: {x}" for way, counted in ways.items() for x in counted.exceptions]
     return "\n".join(
         [
             START,

@@ -35,10 +35,10 @@ class ImageRead(Readout):
             taken = state if site.part == "pattern" else place.take(state, at)
             if site.part == "logits":
                 taken = self.score(taken)
-            kept = self.kept[i]
-            if kept is None:
-                kept = self.kept[i] = normal(self.size(at), *taken.shape[1:])
-            kept[slice(None) if self.at_place is None else self.at_place] = taken.to("cpu", torch.float32)
+            buffer = self.kept[i]
+            if buffer is None:
+                buffer = self.kept[i] = normal(self.size(at), *taken.shape[1:])
+            buffer[slice(None) if self.at_place is None else self.at_place] = taken.to("cpu", torch.float32)
 
         return visit
 
@@ -46,4 +46,4 @@ class ImageRead(Readout):
         """Nothing is left on the device."""
 
     def results(self) -> list[Tensor]:
-        return [kept if kept is not None else normal(0) for kept in self.kept]
+        return [buffer if buffer is not None else normal(0) for buffer in self.kept]

@@ -95,11 +95,11 @@ def edit_delta(writes: Sequence[Write]) -> dict[str, Tensor]:
 def site_of(name: str) -> Site:
     """The site whose ``str`` this is, as arrays are named after it. ValueError, as :meth:`Write.from_delta` says."""
     parts = _SITE.fullmatch(name)
-    named = {k: v for k, v in parts.groupdict().items() if v is not None} if parts else {}
-    if named.get("tower") == "text":
-        del named["tower"]  # what the head reads, as :meth:`Site.__str__` has it
+    fields = {k: v for k, v in parts.groupdict().items() if v is not None} if parts else {}
+    if fields.get("tower") == "text":
+        del fields["tower"]  # what the head reads, as :meth:`Site.__str__` has it
     try:
-        return Site.model_validate(named)
+        return Site.model_validate(fields)
     except ValueError:
         raise ValueError(f"names {name!r}, which is no site") from None
 
