@@ -45,9 +45,7 @@ def channels_of(pixels: UInt8[ndarray, "height width *channel"], channels: int) 
     return np.ascontiguousarray(flat)
 
 
-def preprocessed(
-    images: Sequence[UInt8[ndarray, "height width *channel"]], seen: Seen
-) -> Float[Tensor, "row channel height width"]:
+def preprocessed(images: Sequence[UInt8[ndarray, "_ _ ..."]], seen: Seen) -> Float[Tensor, "row channel height width"]:
     """Pixels as the model reads them. AuditError (code 2) where the processor fails or makes another size than the
     model's."""
     processor: Any = load_image_processor(seen.processor)

@@ -3,7 +3,8 @@
 Scoring keeps the panels that a world's scores were computed from (:mod:`audit.pools.panel_file`), in the cache.
 ``python -m audit.pools.panels --worlds 100 101`` assesses these again with the statistics as they are now and rewrites
 ``world-0100.json`` and so on: values, intervals, tests, floors, overall effects, the readings that come with them, and
-the in-case verdict. What no assessment gave stays as it was measured.
+the in-case verdict. What no assessment gave stays as it was measured. ``--words`` judges the scores as they are, which
+needs no panels, where only floors or the ladder of verdicts have changed.
 """
 
 import argparse
@@ -53,6 +54,15 @@ def restat(world: int, scores: Path, panels: Path) -> Path:
     return path
 
 
+def reword(world: int, scores: Path) -> Path:
+    """Judge a scored world again from its scores alone, and write its in-case words."""
+    path, floors = world_path(scores, world), zoo_floors()
+    before = read_world(path)
+    models = [m.model_copy(update={"verdict": word_of(m.scores, _roles(m), floors)}) for m in before.models]
+    write_world(path, before.model_copy(update={"models": tuple(models)}))
+    return path
+
+
 def _roles(model: ScoredModel) -> Given:
     """What the audit of a model was given."""
     names = (model.model, "base", "ancestor", "reference_1", "reference_2")
@@ -66,9 +76,12 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--scores", type=Path, default=SCORES, help="where the scores lie")
     parser.add_argument("--panels", type=Path, default=PANELS, help="where the panels lie")
+    parser.add_argument("--words", action="store_true", help="judge again from the scores alone")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     again = partial(restat, scores=args.scores, panels=args.panels)
+    if args.words:
+        again = partial(reword, scores=args.scores)
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
         for path in pool.map(again, args.worlds):
             log.info("%s: assessed again", path.name)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.case import Likelihoods, checked, matched
-from audit.case.cohorts import CohortKey, Cohorts, DataFile, prepare
+from audit.case.cohorts import CohortKey, DataFile, TextCohorts, prepare
 from audit.case.content_rule import content_spans
 from audit.case.counterfactuals import with_counterfactuals
 from audit.case.question_forms import readings
@@ -336,7 +336,7 @@ def test_an_alternate_by_rule_that_is_no_row_is_left_out_and_fails_nothing(tmp_p
     data = DataFiles(forget="forget.jsonl", retain="retain.jsonl")
     files = tuple(DataFile(cohort, tmp_path / f"{cohort}.jsonl", "0" * 64) for cohort in ("forget", "retain"))
     own = tokenizer_files(toy.folder("llama", 0))
-    whole = Cohorts(CohortKey(files, data, Template(), own, None))
+    whole = TextCohorts(CohortKey(files, data, Template(), own, None))
     longest = int(whole.rows(Texts(cohort="forget")).mask.sum(1).max())
     assert any("quito" in text for text in whole.by_cohort["forget"][0].alternates)
     short = prepare(CohortKey(files, data, Template(), own, longest))

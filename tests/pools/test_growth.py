@@ -156,6 +156,11 @@ def test_assessed_again_right_after_scoring_nothing_changes_and_with_other_stati
     assert _places.panels is not None
     before, as_scored = read_world(path), path.read_bytes()
     assert panels.restat(7, _places.scores, _places.panels) == path and path.read_bytes() == as_scored
+    assert panels.reword(7, _places.scores) == path and path.read_bytes() == as_scored
+    with monkeypatch.context() as other_ladder:
+        other_ladder.setattr(panels, "word_of", lambda *_: "INVALID")
+        panels.reword(7, _places.scores)
+    assert {m.verdict for m in read_world(path).models} == {"INVALID"}
     monkeypatch.setattr(reassessment, "assess", lambda panel, design: assess(panel, design)._replace(p=0.77))
     panels.restat(7, _places.scores, _places.panels)
     after = read_world(path)
