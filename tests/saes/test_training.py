@@ -66,12 +66,12 @@ def test_planted_features_are_mostly_recovered_in_little_time(
 def test_planted_features_are_recovered(architecture: Architecture, seed: int, tmp_path: Path) -> None:
     world = planted(200_000, seed=seed)
     held = TensorActivations({"x": world.states[-5000:]})
-    settings = TrainingSettings(architecture=architecture, features=64, k=3, rows=1_500_000, batch=256, seed=seed)
+    # planted rows have 3 features on average: a code of just 3 each would miss what is in the richer ones
+    k = 4 if architecture == "topk" else 3
+    settings = TrainingSettings(architecture=architecture, features=64, k=k, rows=1_500_000, batch=256, seed=seed)
     (stored,) = train(TensorActivations({"x": world.states[:-5000]}), held, settings, tmp_path)
     assert mean_max_cosine(world.directions, stored.coder) >= 0.9
-    # planted rows have 3 features on average: a code of just 3 each misses what is in the richer ones
-    least = 0.8 if architecture == "topk" else 0.85
-    assert stored.record is not None and stored.record.held_out.fve > least
+    assert stored.record is not None and stored.record.held_out.fve > 0.85
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
