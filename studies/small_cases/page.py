@@ -32,7 +32,7 @@ def tables(results: SmallCases) -> str:
 def _row(cell: Cell) -> str:
     clean, edited, knowing = cell.words
     shares = [f"{w.trace}, {w.silent}, {w.undecided} of {w.audits}" for w in (clean, knowing)]
-    wrong = [f"{w.wrong.k}/{w.wrong.n} (≤ {100 * w.wrong.upper95:.2g} %)" for w in (clean, knowing)]
+    wrong = [f"{w.wrong.k}/{w.wrong.n} (≤ {100 * w.wrong.upper95:.3g} %)" for w in (clean, knowing)]
     return (
         f"| {cell.groups} | {'16' if cell.holdout else '–'} | {wrong[0]} | {wrong[1]} | {shares[0]} "
         f"| {edited.trace} of {edited.audits} | {shares[1]} |"
