@@ -45,9 +45,3 @@ def _test_row(cell: Cell, test: OneTest) -> str:
         f"| {cell.groups} | {'16' if cell.holdout else '–'} | `{test.measurement}` | {tests} "
         f"| {test.found}/{test.knowing} | {test.alarms}/{test.clean} | {test.below}/{test.clean} |"
     )
-
-
-def with_tables(page: str, section: str) -> str:
-    """The page with these tables between its marks. ValueError where it has none."""
-    before, rest = page.split(START)
-    return before + section + rest.split(END)[1]

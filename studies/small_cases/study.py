@@ -20,9 +20,10 @@ from audit.judging import Given, judge
 from audit.pools import PANELS, SCORES, Again, Assessed, assessed_again, name_of, panels_path, word_of
 from audit.schema import Evidence
 from audit.zoo import POOL_WORLDS, mechanisms
+from studies.pages import with_section
 from studies.provenance import stamp
 from studies.small_cases.counts import Cell, OneTest, SmallCases, Truth, Words
-from studies.small_cases.page import tables, with_tables
+from studies.small_cases.page import tables
 from studies.small_cases.people import FITS, FITS_NOTHING, PEOPLE, cut, keep, people_of
 
 log = logging.getLogger(__name__)
@@ -198,7 +199,7 @@ def main(words: Sequence[str] | None = None) -> int:
     results = study(available, args.scores, args.people, args.workers)
     write(args.out, results)
     if args.out == RESULTS:
-        README.write_text(with_tables(README.read_text(encoding="utf-8"), tables(results)), encoding="utf-8")
+        README.write_text(with_section(README.read_text(encoding="utf-8"), tables(results)), encoding="utf-8")
     log.info(tables(results))
     return 0
 

@@ -20,6 +20,7 @@ from audit.pools import MemoryStore
 from audit.schema import AuditError, Evidence, Interval, Missing, Report
 from audit.storage import write_atomic
 from audit.zoo import one_thread
+from studies.pages import with_section
 from studies.provenance import stamp
 from studies.tofu_small.models import SPLITS, SUSPECTS, Sizes, Workshop, case_of, write_data
 
@@ -97,12 +98,6 @@ def _cell(test: dict[str, Any] | None) -> str:
     return f"{test['value']:.2f}" + (f", p {test['p']:.2g}" if isinstance(test["p"], float) else "")
 
 
-def with_tables(page: str, section: str) -> str:
-    """The page with this table between its marks. ValueError where it has none."""
-    before, rest = page.split(START)
-    return before + section + rest.split(END)[1]
-
-
 def study(data: Path, work: Path, sizes: Sizes, splits: Sequence[str]) -> list[dict[str, Any]]:
     """Make the models that are missing, and audit every suspect of these splits."""
     write_data(data, work, sizes)
@@ -138,7 +133,7 @@ def main(words: Sequence[str] | None = None) -> int:
     }  # fmt: skip
     write_atomic(args.out, (json.dumps(results, indent=1, sort_keys=True) + "\n").encode())
     if args.out == RESULTS:
-        README.write_text(with_tables(README.read_text(encoding="utf-8"), tables(audits)), encoding="utf-8")
+        README.write_text(with_section(README.read_text(encoding="utf-8"), tables(audits)), encoding="utf-8")
     return 0
 
 

@@ -28,6 +28,7 @@ from audit.calibration import (
 from audit.judging import ApplicableCalibrations, decide, judge
 from audit.schema import AuditError, Rate, Record
 from audit.zoo import FRESH_WORLDS, mechanisms
+from studies.pages import with_section
 from studies.provenance import Stamp, stamp
 from studies.zoo.spoken_words import TRACES, JudgedModel, Spoken, by_case, summary
 from studies.zoo.spoken_words import markdown as tables_of_words
@@ -177,15 +178,6 @@ def markdown(results: FreshWorlds) -> str:
     )  # fmt: skip
 
 
-def with_tables(readme: str, tables: str) -> str:
-    """The README with these tables between their marks. AuditError (code 2) where it has no marks."""
-    before, start, rest = readme.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise AuditError(f"the README has no place for the tables ({START})", "restore it from the repository")
-    return before + tables + after
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Judge, count, and write the results and the README's tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -200,7 +192,7 @@ def main(words: Sequence[str] | None = None) -> int:
     results = examine(read_pool(args.scores), shelf, stamp(0), "python -m studies.zoo.fresh_worlds")
     write(args.out, results)
     if args.out == RESULTS:
-        README.write_text(with_tables(README.read_text(encoding="utf-8"), markdown(results)), encoding="utf-8")
+        README.write_text(with_section(README.read_text(encoding="utf-8"), markdown(results)), encoding="utf-8")
     log.info(markdown(results))
     return 0
 

@@ -35,6 +35,7 @@ from audit.calibration import (
 from audit.schema import AuditError, Interval, Kind, Missing, Rate, Record
 from audit.stats import significant
 from audit.zoo import mechanisms
+from studies.pages import with_section
 from studies.provenance import Stamp, stamp
 from studies.zoo.spoken_words import Spoken, spoken
 from studies.zoo.spoken_words import markdown as tables_of_words
@@ -367,15 +368,6 @@ def markdown(verdicts: Verdicts) -> str:
     )  # fmt: skip
 
 
-def with_tables(readme: str, tables: str) -> str:
-    """The README with these tables between its marks. AuditError (code 2) where it has no marks."""
-    before, start, rest = readme.partition(START)
-    _, end, after = rest.partition(END)
-    if not start or not end:
-        raise AuditError(f"the README has no place for the tables ({START})", "restore it from the repository")
-    return before + tables + after
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Count, and write the results and the README's tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -392,7 +384,7 @@ def main(words: Sequence[str] | None = None) -> int:
     )
     write(args.out, verdicts)
     if args.out == RESULTS:
-        README.write_text(with_tables(README.read_text(encoding="utf-8"), markdown(verdicts)), encoding="utf-8")
+        README.write_text(with_section(README.read_text(encoding="utf-8"), markdown(verdicts)), encoding="utf-8")
     log.info(markdown(verdicts))
     return 0
 

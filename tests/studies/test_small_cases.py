@@ -13,6 +13,7 @@ from audit.calibration import Score, ScoredModel, WorldScores, world_path, write
 from audit.pools import Assessed, panels_path, write_panels
 from audit.probing import Design, Naming, Panel, Sides, assess, blank
 from audit.schema import Control, Count, Missing
+from studies.pages import with_section
 from studies.provenance import stamp
 from studies.small_cases import page, people, study
 from studies.small_cases.counts import SmallCases, Truth
@@ -157,7 +158,7 @@ def test_the_page_shows_the_counts() -> None:
     )  # fmt: skip
     made = page.tables(results)
     assert "| 8 | 16 | 0/1 (≤ 95 %) | 0/1 (≤ 95 %) | 0, 1, 0 of 1 | 0 of 0 | 1, 0, 0 of 1 |" in made
-    assert page.with_tables(f"# x\n{page.START}\nold\n{page.END}\nafter\n", made) == f"# x\n{made}\nafter\n"
+    assert with_section(f"# x\n{page.START}\nold\n{page.END}\nafter\n", made) == f"# x\n{made}\nafter\n"
 
 
 @pytest.mark.skipif(not study.RESULTS.is_file(), reason="the study has not been run on this checkout")

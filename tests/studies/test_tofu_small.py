@@ -9,6 +9,7 @@ import pytest
 
 from audit.case import read_items
 from audit.schema import AuditError
+from studies.pages import with_section
 from studies.tofu_small import models, study
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -73,7 +74,7 @@ def test_the_page_shows_what_each_test_read() -> None:
     tests = {"probability": test, "retain": test | {"value": 0.98}, "lens_lift": test | {"value": "blind here"}}
     made = study.tables([told | {"tests": tests}])
     assert "| forget05 | 10 | r2 | PARTIAL | 0.50, p 0.001 | – | – | – | 0.98, – |" in made and "- nowhere" in made
-    assert study.with_tables(f"a\n{study.START}\n{study.END}\nb\n", made) == f"a\n{made}\nb\n"
+    assert with_section(f"a\n{study.START}\n{study.END}\nb\n", made) == f"a\n{made}\nb\n"
 
 
 @pytest.mark.skipif(not study.RESULTS.is_file(), reason="the study has not been run on this checkout")

@@ -9,9 +9,10 @@ from scipy import stats as scipy_stats
 from audit.calibration import Calibration, Score, ScoredModel, Subjects, WorldScores, judged_apart, table_of
 from audit.pools.fit import calibrate
 from audit.schema import AuditError
+from studies.pages import with_section
 from studies.provenance import stamp
 from studies.zoo import verdicts
-from studies.zoo.verdicts import Line, Verdicts, examine, markdown, with_tables
+from studies.zoo.verdicts import Line, Verdicts, examine, markdown
 from tests.known_truth import ZOO, pool
 
 
@@ -116,12 +117,12 @@ def test_doses_are_ordered_as_scipy_says_within_each_world() -> None:
 
 def test_the_tables_stand_between_their_marks_and_a_readme_without_marks_is_refused() -> None:
     readme = f"before\n{verdicts.START}\nold\n{verdicts.END}\nafter\n"
-    text = with_tables(readme, markdown(found()))
+    text = with_section(readme, markdown(found()))
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert "| worlds with a fake in which no trace is stated | 0 of 10 | 26 % | 0 of 0 | 100 % |" in text
     assert "- world 100, refusal_dpo: a refusal that relearning" in text
     with pytest.raises(AuditError, match="no place for the tables"):
-        with_tables("nothing", "x")
+        with_section("nothing", "x")
 
 
 def test_without_relearning_there_is_nothing_to_hold_refusals_against() -> None:

@@ -25,7 +25,7 @@ from audit.judging import Given, judge, verdict
 from audit.pools import schedule
 from audit.pools.fit import Pooled, calibrate, made_with, write_all
 from audit.probing import behaviour_of
-from audit.schema import Missing
+from audit.schema import Measurement, Missing, Overall
 from audit.zoo import draw, pool_design
 from studies.zoo import verdicts
 from studies.zoo.verdicts import Verdicts, examine, markdown
@@ -66,6 +66,27 @@ def test_every_model_is_judged_again_to_the_word_that_its_audit_gave() -> None:
         for model in world.models:
             found = verdict([judge(score.restored(), floors) for score in model.scores], ROLES)
             assert found.word == model.verdict, (world.world, model.model)
+
+
+def _alone(measurement: Measurement) -> Measurement:
+    """As it would be with one reference, which has nobody to differ from."""
+    absent, overall = Missing(missing="no second reference"), measurement.overall
+    if isinstance(overall, Overall):
+        overall = overall.model_copy(update={"floor": absent})
+    return measurement.model_copy(update={"floor": absent, "overall": overall})
+
+
+@pytest.mark.slow
+def test_with_one_reference_most_clean_models_are_consistent_and_nothing_that_base_became_is() -> None:
+    floors, roles = zoo_floors(), ROLES._replace(references=1)
+    words: dict[str, list[str]] = {}
+    for model in (m for world in worlds() for m in world.models):
+        word = verdict([judge(_alone(score.restored()), floors) for score in model.scores], roles).word
+        words.setdefault(model.pool, []).append(word)
+    consistent = {pool: sum(word.startswith("CONSISTENT") for word in said) for pool, said in words.items()}
+    assert consistent["clean"] >= 0.9 * len(words["clean"])
+    assert 0.5 < consistent["edited clean"] / len(words["edited clean"]) < 0.6, "far below the only reference is open"
+    assert consistent["described"] == 0 and not consistent["destroyed"]
 
 
 def test_models_that_know_half_of_the_people_are_partial_with_their_number_and_one_of_32_is_seen() -> None:
