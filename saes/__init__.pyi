@@ -7,6 +7,10 @@ from .dictionary_folder import StoredDictionary as StoredDictionary
 from .dictionary_folder import dictionaries_in as dictionaries_in
 from .dictionary_folder import read_dictionary as read_dictionary
 from .dictionary_folder import write_dictionary as write_dictionary
+from .expert_features import Activity as Activity
+from .expert_features import activity as activity
+from .expert_features import expert_features as expert_features
+from .expert_features import matched_sets as matched_sets
 from .feature_matching import FeatureMatch as FeatureMatch
 from .feature_matching import match_features as match_features
 from .fidelity import Measured as Measured
@@ -18,6 +22,12 @@ from .records import DictionaryRecord as DictionaryRecord
 from .records import Fidelity as Fidelity
 from .records import TrainingSettings as TrainingSettings
 from .records import Validity as Validity
+from .restoration import StatePair as StatePair
+from .restoration import donated as donated
+from .restoration import moved as moved
+from .restoration import of_columns as of_columns
+from .restoration import published as published
+from .restoration import summary_swapped as summary_swapped
 from .sparse_coder import SparseCoder as SparseCoder
 from .sparse_coder import rescaled as rescaled
 from .sparse_coder import standardised as standardised

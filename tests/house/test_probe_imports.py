@@ -1,4 +1,5 @@
-"""A probe has one door: of ours it imports ``audit.probing``, its own shared files, and the edit it attacks with."""
+"""A probe has one door: of ours it imports ``audit.probing``, its own shared files, the dictionaries of ``saes``, and
+the edit it attacks with."""
 
 import ast
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "probes").glob("*.py"))
-DOOR, ATTACKS = "audit.probing", "audit.edits"
+DOOR, DICTIONARIES, ATTACKS = "audit.probing", "saes", "audit.edits"
 OURS = ("audit", "probes", "saes", "dashboards", "studies", "tests")
 
 
@@ -34,7 +35,7 @@ def attacks(tree: ast.Module) -> bool:
 def breaches(text: str) -> list[str]:
     """The imports that a file of the folder may not make."""
     tree = ast.parse(text)
-    doors = {DOOR, ATTACKS} if attacks(tree) else {DOOR}
+    doors = {DOOR, DICTIONARIES, *([ATTACKS] if attacks(tree) else [])}
     found: list[str] = []
     for module, name in imported(tree):
         shared = module.startswith("probes._") and module.count(".") == 1
@@ -64,12 +65,14 @@ def test_most_files_use_the_door_and_attacks_alone_use_an_edit() -> None:
         "from audit.probing import _hidden", "from audit.probing.effects import assess", "from probes import _pairs",
         "from audit.edits import Quantise", "def f():\n    from audit.bench import Bench", "from ._pairs import Pairs",
         "from probes.utility import Utility", "from audit.edits._edit import Edit\nattack: str = 'x'",
+        "from saes.training import train", "import saes",
     ],
 )  # fmt: skip
 def test_every_other_way_in_is_a_breach(line: str) -> None:
     assert len(breaches(line)) == 1
 
 
-def test_the_door_the_shared_files_and_an_attack_with_its_edit_are_none() -> None:
+def test_the_door_the_shared_files_dictionaries_and_an_attack_with_its_edit_are_none() -> None:
+    assert breaches("from saes import SparseCoder") == []
     assert breaches("import torch\nfrom audit.probing import Bench, stats\nfrom probes._pairs import Pairs") == []
     assert breaches("from audit.edits import Quantise\nclass A:\n    attack: str = 'quantisation'") == []
