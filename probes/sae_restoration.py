@@ -41,6 +41,10 @@ from probes._donor_measurements import LEAST_GAP, decision_table, donor_restorat
 from probes._few_shot import Lesson, by_shots, last_states
 from probes._restoration import FORGET, RETAIN, Scene
 
+ONE_REFERENCE = (
+    "how well a fresh head learns such answers differs between models that never knew, and there is no second one to "
+    "say by how much"
+)
 HOLDOUT = Texts(cohort="holdout")
 REVERSE = Naming(
     probe="sae_restoration", name="dictionary_reverse", kind="causal",
@@ -49,7 +53,7 @@ REVERSE = Naming(
     unit=EFFECT_UNIT, scale="effect",
 )  # fmt: skip
 FEW_SHOT = Naming(
-    probe="sae_restoration", name="few_shot_readout", kind="decoding",
+    probe="sae_restoration", name="few_shot_readout", kind="context",
     statistic="largest effect over numbers of shots on how often a fresh head, fitted to the suspect's own last "
     "states, gives the answer",
     unit=EFFECT_UNIT, scale="effect",
@@ -68,8 +72,9 @@ class SaeRestoration(Probe):
 
     A TopK dictionary of base's states after one block (``layer``; by default three quarters up) is read from
     ``dictionary`` or trained. **Reverse** (may be evidence): base goes on from its own states with all features set to
-    what they are in the suspect; what the dictionary does not describe stays base's. **Few-shot read-out** (may be
-    evidence): a fresh linear head on a few of the model's own last states per answer, on rows that it did not see.
+    what they are in the suspect; what the dictionary does not describe stays base's. **Few-shot read-out**: a fresh
+    linear head on a few of the model's own last states per answer, on rows that it did not see; models that never knew
+    learn as much from the shots as .4 of base's excess more or less than each other, so that it enters the table alone.
     **Donor restoration**: the suspect goes on from its own states with the features that speak for the answer (by F1,
     chosen on other groups) set to base's, against random features of the same rate and size, the wrong answers'
     features, shuffled donors, swaps and amplifications. The **published** injection stands beside it as it is, with
@@ -197,8 +202,9 @@ class SaeRestoration(Probe):
         if "holdout" in sheets:
             held = by_person(sheets["holdout"], {name: x[known:] for name, x in rates.items()})
             held = held if held.groups else None
+        reason = "" if cast.floors or cast.null is None else ONE_REFERENCE
+        empty = blank(FEW_SHOT, reason, scored.n, len(scored.people["suspect"]), case.case.seed)
         assessed = assess(panel_of(scored, held), self._design(case, cast, FEW_SHOT, held is not None))
-        empty = blank(FEW_SHOT, "", scored.n, len(scored.people["suspect"]), case.case.seed)
         readings = {
             f"hit_rate_{name}_{count}_shots": float(x[:, i].mean())
             for name, x in scored.people.items()
@@ -208,11 +214,20 @@ class SaeRestoration(Probe):
         table = item_table(
             case, "sae_restoration_few_shot", scene.sheet, {name: x[:n] for name, x in rates.items()}, roles, "shots"
         )
-        filled = assessed.onto(empty)
+        filled = empty if reason else assessed.onto(empty)
         columns = f"columns are {', '.join(map(str, counts))} shots an answer, {self.fits} fits of each"
         filled = filled.model_copy(
             update={"items": table, "readings": readings | filled.readings, "notes": (columns, *filled.notes)}
         )
+        if reason:
+            return _Tested(filled, Finding.absent(reason))
         if isinstance(assessed.control, Missing) or not assessed.control.found:
             return _Tested(filled, Finding.absent("a fresh head does not read base beyond a model that never knew"))
-        return _Tested(filled, Finding(filled.value, filled.ci95))
+        return _Tested(filled, _beyond(filled))
+
+
+def _beyond(effect: Measurement) -> Finding:
+    """An effect whose interval has to clear what two models that never knew differ by, in either direction."""
+    if isinstance(effect.ci95, Missing) or isinstance(effect.floor, Missing):
+        return Finding(effect.value, effect.ci95)
+    return Finding(effect.value, effect.ci95.model_copy(update={"lo": effect.ci95.lo - abs(effect.floor)}))
