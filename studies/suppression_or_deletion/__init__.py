@@ -1,0 +1,1 @@
+"""Suppression or deletion: every method by every restoration test, on models of known truth."""
