@@ -1,3 +1,7 @@
+from .kinds import KINDS as KINDS
+from .kinds import PoolKind as PoolKind
+from .kinds import case_of as case_of
+from .kinds import kind_of as kind_of
 from .memory_store import MemoryStore as MemoryStore
 from .panel_file import Assessed as Assessed
 from .panel_file import panels_path as panels_path
@@ -17,4 +21,3 @@ from .schedule import PANELS as PANELS
 from .schedule import SCORES as SCORES
 from .score_world import FIRST as FIRST
 from .score_world import behaviours as behaviours
-from .score_world import case_of as case_of

@@ -45,13 +45,14 @@ from audit.calibration import (
     record_path,
     reliability,
     roster,
+    stored,
     threshold,
     write,
     write_record,
     zoo_floors,
 )
 from audit.judging import in_case_state, judge
-from audit.schema import AuditError, Interval
+from audit.schema import AuditError, Interval, Modality
 from audit.stats import likelihood_ratio
 
 PACKAGES = ("numpy", "scipy", "torch", "transformers")
@@ -73,6 +74,7 @@ class Pooled(NamedTuple):
     quick: bool
     draws: int = DRAWS
     single: tuple[str, ...] = ()
+    modality: Modality = "text"
     records: Mapping[str, Attested] = {}
 
 
@@ -101,7 +103,7 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
         raise AuditError(f"the pool {pool.name} holds no worlds", f"make some: {pool.command}")
     _check_one_code(worlds)
     models = [model for world in worlds for model in world.models]
-    floors = zoo_floors()
+    floors = zoo_floors(stored(pool.modality))
     people, scope = roster([_subject(model, (), floors) for model in models]), scope_of(models)
     measured: dict[str, list[_Measured]] = {}
     left_out: list[str] = []
