@@ -14,6 +14,8 @@ from .reassessment import name_of as name_of
 from .reassessment import word_of as word_of
 from .renew import Renewed as Renewed
 from .renew import Row as Row
+from .renew import fit_images as fit_images
+from .renew import renew_images as renew_images
 from .renew import renew_pool as renew_pool
 from .renew import renew_zoo as renew_zoo
 from .renew import rows as rows
