@@ -147,6 +147,11 @@ def fresh(kind: str, seed: int) -> PreTrainedModel:
         return _BUILDERS[kind]()
 
 
+def digits_checkpoint(kind: str = "vit", name: str = "base") -> Checkpoint:
+    """One model of :func:`digits_case`."""
+    return resolve(Source(path=str(digits_case(kind) / name)), digits_case(kind))
+
+
 def digits_case(kind: str = "vit") -> Path:
     """A folder with base (knows all digits), reference (same start, never saw one), suspects ``head_bias`` (base with
     that class's bias lowered) and ``tuned`` (base trained on the others), data, and a case file a suspect."""

@@ -7,6 +7,7 @@ from .builder import build as build
 from .builder import folder_of as folder_of
 from .builder import make_model as make_model
 from .image_mechanisms import IMAGE_KIT as IMAGE_KIT
+from .image_mechanisms import images_of_kind as images_of_kind
 from .image_members import FRESH_IMAGE_WORLDS as FRESH_IMAGE_WORLDS
 from .image_members import IMAGE_WORLDS as IMAGE_WORLDS
 from .image_members import ImageDrawn as ImageDrawn
