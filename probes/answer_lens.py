@@ -101,6 +101,14 @@ class _LensReading(NamedTuple):
     seen: Mapping[str, _Seen]
     scored: ModelScores
     holdout: ModelScores | None
+    first: int = 0
+
+
+def first_read(bench: Bench, checkpoint: Checkpoint) -> int:
+    """The first block from which on the head can read every state: in a network of stages earlier ones are narrower."""
+    tower = bench.open(checkpoint).tower()
+    others = [block for block, width in enumerate(tower.widths) if width != tower.d_model]
+    return 1 + others[-1] if others else 0
 
 
 class AnswerLens(Probe):
@@ -172,12 +180,14 @@ class AnswerLens(Probe):
         if holdout is not None:
             lifts, _ = self._seen(bench, case, holdout, taught=False)
             other = by_person(holdout.sheet, {name: s.lift for name, s in lifts.items()})
-        forget = forget._replace(note="; ".join(filter(None, (forget.note, note))))
-        return (self._judged(case, cast, naming, _LensReading(forget, seen, scored, other)),)
+        first = first_read(bench, case.base)
+        unread = f"blocks before block {first} are of a width that the head cannot read" if first else ""
+        forget = forget._replace(note="; ".join(filter(None, (forget.note, note, unread))))
+        return (self._judged(case, cast, naming, _LensReading(forget, seen, scored, other, first)),)
 
     def _judged(self, case: OpenCase, cast: CaseModels, naming: Naming, evidence: _LensReading) -> Measurement:
         """The lift as an effect over people and layers."""
-        contrast, seen, scored, other = evidence
+        contrast, seen, scored, other, first = evidence
         seed, people = case.case.seed, scored.people
         design = Design(
             seed,
@@ -187,10 +197,11 @@ class AnswerLens(Probe):
             name=naming.key,
         )
         assessed = assess(panel_of(scored, other), design)
-        lifts = {name: s.lift for name, s in seen.items()}
+        unread = ((0, 0), (first, 0))  # no line of the table is of a block that the head cannot read
+        lifts = {name: np.pad(s.lift, unread, constant_values=np.nan) for name, s in seen.items()}
         hits = {f"top{self.top_k}_hit_lift_{name}": float(np.nanmean(s.hits, 0).max()) for name, s in seen.items()}
         readings = assessed.readings | {
-            "layer_of_largest_effect": float(assessed.layer),
+            "layer_of_largest_effect": float(assessed.layer + first if assessed.layer >= 0 else assessed.layer),
             **{f"output_lift_nats_{name}": float(x[:, -1].mean()) for name, x in people.items()},
             **{f"late_suppression_nats_{name}": float(x.mean(0).max() - x.mean(0)[-1]) for name, x in people.items()},
             **{name: value for name, value in hits.items() if np.isfinite(value)},
@@ -202,8 +213,8 @@ class AnswerLens(Probe):
         last = n_blocks(case)
         return assessed.onto(empty).model_copy(
             update={
-                "items": table, "layer": assessed.layer if assessed.layer >= 0 else None, "readings": readings,
-                "curves": _curves(people, cast, seed),
+                "items": table, "layer": assessed.layer + first if assessed.layer >= 0 else None, "readings": readings,
+                "curves": _curves(people, cast, seed, first),
                 "notes": (f"layer {last} is the output itself", assessed.test, *filter(None, (contrast.note,))),
             }
         )  # fmt: skip
@@ -246,8 +257,9 @@ class AnswerLens(Probe):
         return {name: table.lifts(fit) for name, table in tables.items()}, note
 
     def _table(self, bench: Bench, checkpoint: Checkpoint, contrast: _Contrast) -> _Table:
-        """One pass per set of rows reads every layer."""
-        sites = [after(layer) for layer in range(bench.open(checkpoint).n_blocks)] + [LOGITS]
+        """One pass per set of rows reads every layer that the head can read."""
+        first = first_read(bench, checkpoint)
+        sites = [after(layer) for layer in range(first, bench.open(checkpoint).n_blocks)] + [LOGITS]
         reads = tuple(Read(site=site, at="key", reduce=reduce) for site in sites for reduce in ("logprob", "rank"))
         ids = contrast.sheet.rows.item_ids
 
@@ -273,15 +285,21 @@ def _mean(tables: list[Float[ndarray, "row layer"]]) -> Float[ndarray, "row laye
     return np.where(count > 0, np.where(finite, stack, 0.0).sum(0) / np.maximum(count, 1), np.nan)
 
 
-def _curves(people: Mapping[str, Float[ndarray, "person layer"]], cast: CaseModels, seed: int) -> tuple[Curve, ...]:
+def _curves(
+    people: Mapping[str, Float[ndarray, "person layer"]], cast: CaseModels, seed: int, first: int
+) -> tuple[Curve, ...]:
     """Lift of forget people at every layer, per model."""
     roles = {"base": "base", "suspect": "suspect"}
     if cast.null_role is not None:
         roles["null"] = cast.null_role
     roles |= {name: "floor" for name in people if name.startswith("floor")}
     return tuple(
-        curve(role, people[name], seed).model_copy(
-            update={"unit": "lift of the true answer (nats)", "scale": "difference"}
+        drawn.model_copy(
+            update={
+                "unit": "lift of the true answer (nats)",
+                "scale": "difference",
+                "x": tuple(first + place for place in drawn.x),
+            }
         )
-        for name, role in roles.items()
+        for role, drawn in ((role, curve(role, people[name], seed)) for name, role in roles.items())
     )

@@ -147,6 +147,11 @@ def fresh(kind: str, seed: int) -> PreTrainedModel:
         return _BUILDERS[kind]()
 
 
+def digits_checkpoint(kind: str = "vit", name: str = "base") -> Checkpoint:
+    """One model of :func:`digits_case`."""
+    return resolve(Source(path=str(digits_case(kind) / name)), digits_case(kind))
+
+
 def digits_case(kind: str = "vit") -> Path:
     """A folder with base (knows all digits), reference (same start, never saw one), suspects ``head_bias`` (base with
     that class's bias lowered) and ``tuned`` (base trained on the others), data, and a case file a suspect."""
@@ -187,6 +192,6 @@ def _head_bias(source: Path, out: Path) -> None:
     for file in source.iterdir():
         (out / file.name).write_bytes(file.read_bytes())
     tensors = load_file(out / "model.safetensors")
-    head = next(name for name in tensors if name.startswith("classifier") and name.endswith("bias"))
-    tensors[head][FORGOTTEN] -= 50
+    (bias,) = (name for name in tensors if name.startswith("classifier") and name.endswith("bias"))
+    tensors[bias][FORGOTTEN] -= 50
     save_file(tensors, out / "model.safetensors", {"format": "pt"})

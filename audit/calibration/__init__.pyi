@@ -3,6 +3,7 @@ from .behaviour import FOLDER as FOLDER
 from .behaviour import Attested as Attested
 from .behaviour import Behaviour as Behaviour
 from .behaviour import InstalledBehaviours as InstalledBehaviours
+from .behaviour import Kind as Kind
 from .behaviour import attest as attest
 from .behaviour import numbers as numbers
 from .behaviour import read_records as read_records
@@ -37,6 +38,7 @@ from .joint_rule import table_of as table_of
 from .library import CalibrationLibrary as CalibrationLibrary
 from .library import Moved as Moved
 from .library import ProbeIdentity as ProbeIdentity
+from .library import kind_for as kind_for
 from .library import read_library as read_library
 from .library import stored as stored
 from .library import use_of as use_of

@@ -25,7 +25,7 @@ from audit.storage import cache_root, write_atomic
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["causal_lm"]
+Kind = Literal["causal_lm", "image_classifier"]
 Settings = Mapping[str, str | int | float | bool]
 TOLERANCE = 1e-4
 """Two values are one value up to this, absolutely or relatively."""
@@ -172,10 +172,11 @@ Compute = Callable[[str, str, Settings], Behaviour]
 
 
 class InstalledBehaviours:
-    """How the probes of a package behave by what is installed: from the cache, else computed and kept there."""
+    """How the probes of a package behave on the frozen world of a kind by what is installed: from the cache, else
+    computed and kept there."""
 
-    def __init__(self, package: str, compute: Compute, cache: Path | None = None) -> None:
-        self.package, self._compute = package, compute
+    def __init__(self, package: str, compute: Compute, cache: Path | None = None, kind: Kind = "causal_lm") -> None:
+        self.package, self._compute, self.kind = package, compute, kind
         self._cache = cache_root() / FOLDER if cache is None else cache
         self._known: dict[str, Attested] = {}
         self._installed: dict[str, Installed] = {}
@@ -189,7 +190,8 @@ class InstalledBehaviours:
     def now(self, probe: str, settings: Settings) -> Attested:
         """The behaviour of a probe by what is installed."""
         by = self.installed(probe)
-        key = hashlib.sha256(json.dumps([by.canonical(), dict(settings)], sort_keys=True).encode()).hexdigest()
+        what = [by.canonical(), dict(settings), *([] if self.kind == "causal_lm" else [self.kind])]
+        key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
         if key not in self._known:
             path = self._cache / f"{probe}-{key[:24]}.json"
             known = _cached(path, by)

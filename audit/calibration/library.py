@@ -22,8 +22,14 @@ from audit.schema import (
     Modality,
 )
 
-KINDS: Mapping[Modality, Kind] = {"text": "causal_lm"}
+KINDS: Mapping[Modality, Kind] = {"text": "causal_lm", "image": "image_classifier"}
 """The kind of models of known truth that stand for models of a modality; for the others there are none yet."""
+
+
+def kind_for(modality: Modality) -> Kind:
+    """The kind of models of known truth by which models of a modality are judged; language models where there is none,
+    whose calibrations do not hold for them."""
+    return KINDS.get(modality, "causal_lm")
 
 
 def stored(modality: Modality = "text") -> Path:

@@ -8,6 +8,7 @@ from .case_file import load_case as load_case
 from .chat_template import chat_template_names as chat_template_names
 from .chat_template import with_date as with_date
 from .cohorts import Part as Part
+from .image_cohorts import labelled_images as labelled_images
 from .items import read_items as read_items
 from .opening import OpenCase as OpenCase
 from .opening import open_case as open_case

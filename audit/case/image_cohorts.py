@@ -152,6 +152,18 @@ def own_processor(base: Checkpoint) -> ImageProcessorFiles:
     return files
 
 
+def labelled_images(ckpt: Checkpoint, names: Sequence[str], images: Sequence[ndarray], labels: Sequence[int]) -> Rows:
+    """Rows of images (uint8) as a classifier's own processor leaves them, with these classes, without any case.
+
+    AuditError (code 2) where it came without a processor.
+    """
+    seen = Seen(own_processor(ckpt), image_settings_of(ckpt))
+    answers = [seen.settings.classes[label] for label in labels]
+    items = [Item(id=name, group=name, question="", answer=answer) for name, answer in zip(names, answers, strict=True)]
+    ready = preprocessed(images, seen)
+    return image_rows(items, answers, {name: ready[n] for n, name in enumerate(names)}, seen)
+
+
 def check_image_reader(base: Checkpoint, other: Checkpoint) -> None:
     """AuditError (code 2) where another model's classes or pixels are not base's. One without a processor uses
     base's."""

@@ -3,6 +3,7 @@ from ._edit import Edit as Edit
 from ._edit import EditData as EditData
 from ._in_place import InPlaceEdit as InPlaceEdit
 from ._losses import nll as nll
+from .fine_tune import FineTune as FineTune
 from .grad_ascent import GradAscent as GradAscent
 from .grad_diff import GradDiff as GradDiff
 from .head_edit import FinalStates as FinalStates
@@ -10,6 +11,7 @@ from .head_edit import HeadEdit as HeadEdit
 from .kl_min import KLMin as KLMin
 from .last_layer import LastLayer as LastLayer
 from .logit_bias import LogitBias as LogitBias
+from .mu_mis import MUMis as MUMis
 from .npo import NPO as NPO
 from .pga import PGA as PGA
 from .pga_projection import PGAProjection as PGAProjection
@@ -22,6 +24,7 @@ from .refusal_dpo import RefusalDPO as RefusalDPO
 from .relearn import Relearn as Relearn
 from .rmu import RMU as RMU
 from .salun import SalUn as SalUn
+from .scrub import SCRUB as SCRUB
 from .simnpo import SimNPO as SimNPO
 from .ssd import SSD as SSD
 from .task_vector import TaskVector as TaskVector

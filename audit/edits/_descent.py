@@ -71,6 +71,16 @@ def of_forget(loss: Callable[[Forward], Tensor]) -> Objective:
     return objective
 
 
+def of_retain(loss: Callable[[Forward], Tensor]) -> Objective:
+    """An objective of the retain rows alone."""
+
+    def objective(_forget: Forward | None, retain: Forward | None, *_frozen: Forward | None) -> Tensor:
+        assert retain is not None
+        return loss(retain)
+
+    return objective
+
+
 def of_both(loss: Callable[[Forward, Forward], Tensor]) -> Objective:
     """An objective of the forget and retain rows."""
 

@@ -43,21 +43,25 @@ class HeadEdit(Edit):
         name = head_name(bench, parent)
         weight = bench.open(parent).parameters()[name].detach().float().cpu().clone()
         forget, retain = final_states(bench, parent, data.forget), final_states(bench, parent, data.retain)
-        edited = self.solve(weight, forget, retain)
+        edited = self.solve(weight, forget, retain, bias_of(bench, parent))
         stored = edited.to(bench.open(parent).parameters()[name].dtype)
         settings = {"steps": self.steps, "lr": self.lr, "gamma": self.gamma, "alpha": self.alpha}
         return write_edited(out, parent, "head_edit", settings, "weights", {name: stored})
 
     def solve(
-        self, weight: Float[Tensor, "vocab d"], forget: FinalStates, retain: FinalStates
+        self,
+        weight: Float[Tensor, "vocab d"],
+        forget: FinalStates,
+        retain: FinalStates,
+        bias: Float[Tensor, " vocab"] | float = 0.0,
     ) -> Float[Tensor, "vocab d"]:
-        """The edited head: full-batch Adam from ``weight``, no draw of any kind."""
+        """The edited head: full-batch Adam from ``weight``, no draw of any kind. A ``bias`` stays as it is."""
         free = weight.clone().requires_grad_(True)
         optimiser = torch.optim.Adam([free], self.lr)
         with torch.enable_grad():
             for _ in range(self.steps):
-                forgotten = unlikelihood(scored(forget, forget.states @ free.T))
-                retained = nll(scored(retain, retain.states @ free.T))
+                forgotten = unlikelihood(scored(forget, forget.states @ free.T + bias))
+                retained = nll(scored(retain, retain.states @ free.T + bias))
                 optimiser.zero_grad(set_to_none=True)
                 (self.gamma * forgotten + self.alpha * retained).backward()
                 optimiser.step()
@@ -77,12 +81,24 @@ def final_states(bench: Bench, ckpt: Checkpoint, rows: Rows) -> FinalStates:
     return FinalStates(bench.run(ckpt, rows, (read,))[read], rows.ids[row, position], rows.key[row, position])
 
 
+def bias_of(bench: Bench, ckpt: Checkpoint) -> Float[Tensor, " vocab"] | float:
+    """What the head adds to its product: of a classifier of images its logits of no state at all."""
+    if ckpt.modality != "image":
+        return 0.0
+    wrapper = bench.open(ckpt)
+    with torch.no_grad():
+        return wrapper.head(torch.zeros(wrapper.d_model, device=wrapper.device, dtype=wrapper.dtype)).float().cpu()
+
+
 def head_name(bench: Bench, ckpt: Checkpoint) -> str:
-    """The name of the output matrix: the parameter whose product with a state gives the model's own logits."""
+    """The name of the output matrix: the parameter whose product with a state gives the model's own logits, but for a
+    bias of the classes of images."""
     wrapper = bench.open(ckpt)
     state = torch.linspace(-1, 1, wrapper.d_model, device=wrapper.device, dtype=wrapper.dtype)
     with torch.no_grad():
         logits = wrapper.head(state)
+        if ckpt.modality == "image":
+            logits = logits - wrapper.head(torch.zeros_like(state))
         fits = [
             name
             for name, p in wrapper.parameters().items()

@@ -9,6 +9,7 @@ from torch import Tensor
 from audit.bench import Forward, Learner, TrainData, TrainingRecipe, descend
 from audit.edits._alignment import Controls, Paired, blocks_of, depths, fitted, paired_with
 from audit.edits._edit import EditData
+from audit.edits._images import refuse_images
 from audit.edits._in_place import InPlaceEdit
 from audit.schema import Site
 
@@ -41,6 +42,7 @@ class PGA(InPlaceEdit):
 
     def apply(self, learner: Learner, data: EditData) -> None:
         """Align in place, refitting the probe on the way."""
+        refuse_images(self.name, data, "it aligns pairs of texts")
         paired = paired_with(data, self.controls)
         sites = depths(blocks_of(learner.parameters()), self.shallowest, self.deepest)
         probe = _Probe(paired, sites)

@@ -13,6 +13,7 @@ from audit.bench import Bench, LowRank, edit_delta
 from audit.checkpoints import write_edited
 from audit.edits._alignment import Controls, Paired, depths, fitted, paired_with
 from audit.edits._edit import Edit, EditData
+from audit.edits._images import refuse_images
 from audit.readouts import logistic
 from audit.schema import Checkpoint, Read, Site
 
@@ -60,6 +61,7 @@ class PGAProjection(Edit):
 
     def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
         """Fit the projections on states of ``parent`` and write them as a hook edit at ``out``."""
+        refuse_images(self.name, data, "it aligns pairs of texts")
         paired = paired_with(data, self.controls)
         sites = depths(bench.open(parent).n_blocks, self.shallowest, self.deepest)
         standard = self.projections(bench, parent, paired, sites)

@@ -78,9 +78,9 @@ def direction(d: int, seed: int) -> Float[Tensor, " d"]:
 
 
 def answer_states(forward: Forward, site: Site) -> Float[Tensor, "token d"]:
-    """The states that predict each row's answer, packed."""
-    assert forward.at is not None
-    return forward.states[site][forward.row, forward.at]
+    """The states that predict each row's answer, packed; of a network that pools a map, its mean."""
+    states = forward.states[site]
+    return states.mean(1)[forward.row] if forward.at is None else states[forward.row, forward.at]
 
 
 def state_mse(forward: Forward, states: Float[Tensor, "token d"], target: Float[Tensor, "*token d"]) -> Scalar:

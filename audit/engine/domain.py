@@ -3,7 +3,7 @@
 from math import prod
 
 from audit.case import OpenCase
-from audit.checkpoints import folder_of, model_config, tensor_shapes
+from audit.checkpoints import folder_of, image_settings_of, model_config, tensor_shapes
 from audit.probing import Recall
 from audit.schema import Domain, Texts
 
@@ -13,9 +13,12 @@ DIGITS = 4
 def domain_of(case: OpenCase, found: Recall) -> Domain:
     """The domain of a case; ``found`` is what base recalls (:func:`audit.probing.recall`). No model is built.
 
-    A size that base's config does not state is 0, which lies outside every domain.
+    A size that base's config does not state is 0, which lies outside every domain. The vocabulary of a
+    classifier of images are its classes.
     """
     sizes, shapes = model_config(case.base).read_by_head, tensor_shapes(folder_of(case.base))
+    images = case.base.modality == "image"
+    answers = len(image_settings_of(case.base).classes) if images else sizes.vocabulary
     null = "none" if case.null is None else case.null[0]
     return Domain.model_validate(
         {
@@ -23,7 +26,7 @@ def domain_of(case: OpenCase, found: Recall) -> Domain:
             "parameters": sum(prod(shape) for shape in shapes.values()),
             "blocks": sizes.blocks or 0,
             "d": sizes.width or 0,
-            "vocabulary": sizes.vocabulary or 0,
+            "vocabulary": answers or 0,
             "forget_people": len({item.group for item in case.items(Texts(cohort="forget"))}),
             "null": "holdout" if null == "none" and case.has(Texts(cohort="holdout")) else null,
             "references": len(case.case.roles.never_trained),

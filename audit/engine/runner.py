@@ -10,11 +10,21 @@ import logging
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from audit.bench import Bench
-from audit.calibration import Behaviour, InstalledBehaviours, ProbeIdentity, Settings, stored, zoo_floors
+from audit.calibration import (
+    Behaviour,
+    InstalledBehaviours,
+    Kind,
+    ProbeIdentity,
+    Settings,
+    kind_for,
+    stored,
+    zoo_floors,
+)
 from audit.case import CaseFile, OpenCase, open_case
 from audit.engine import report_builder
 from audit.engine.domain import domain_of
@@ -258,7 +268,8 @@ class Run:
         floors, domain = zoo_floors(of_its_kind), domain_of(self.case, recalled)
         in_case: tuple[Evidence, ...] = tuple(judge(m, floors) for unit in measured.units for m in unit.measurements)
         ran = {p.name: ProbeIdentity(p.probe.version, p.probe.model_dump(mode="json")) for p in self.planner.running}
-        behaviours = InstalledBehaviours(self.settings.package, self._behaviour)
+        kind = kind_for(self.case.base.modality)
+        behaviours = InstalledBehaviours(self.settings.package, partial(self._behaviour, kind), kind=kind)
         standing = stand(self.settings.calibrations or of_its_kind, ran, domain, behaviours.moved)
         evidence, unlimited = decide(in_case, given(self.case.case), standing)
         reached = heard(unlimited, measured.roles.roles)
@@ -287,10 +298,10 @@ class Run:
         )
         return report_builder.assemble(self.received, self.plan, outcomes, circumstances)
 
-    def _behaviour(self, package: str, probe: str, settings: Settings) -> Behaviour:
+    def _behaviour(self, kind: Kind, package: str, probe: str, settings: Settings) -> Behaviour:
         """How a probe behaves on the frozen world, computed because none was stored for what is installed."""
         self.watch(Step("behaviour", probe, 0, 1))
-        result = _guarded(probe, "behaviour", lambda: behaviour_of(package, probe, settings))
+        result = _guarded(probe, "behaviour", lambda: behaviour_of(package, probe, settings, kind))
         if isinstance(result, Failure):
             raise AuditError(f"it broke on the frozen world, failure {result.error_id}", "read run.log")
         self.watch(Step("behaviour", probe, 1, 1, finished=True))

@@ -1,3 +1,8 @@
+from .kinds import KINDS as KINDS
+from .kinds import PoolKind as PoolKind
+from .kinds import case_of as case_of
+from .kinds import kind_of as kind_of
+from .kinds import write_data as write_data
 from .memory_store import MemoryStore as MemoryStore
 from .panel_file import Assessed as Assessed
 from .panel_file import panels_path as panels_path
@@ -10,6 +15,8 @@ from .reassessment import name_of as name_of
 from .reassessment import word_of as word_of
 from .renew import Renewed as Renewed
 from .renew import Row as Row
+from .renew import fit_images as fit_images
+from .renew import renew_images as renew_images
 from .renew import renew_pool as renew_pool
 from .renew import renew_zoo as renew_zoo
 from .renew import rows as rows
@@ -17,4 +24,3 @@ from .schedule import PANELS as PANELS
 from .schedule import SCORES as SCORES
 from .score_world import FIRST as FIRST
 from .score_world import behaviours as behaviours
-from .score_world import case_of as case_of

@@ -12,16 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from audit.calibration import WorldScores, read_world, world_path, write_world
-from audit.planning import configured
 from audit.pools import score_world
+from audit.pools.kinds import AnyDrawn, census_of, kind_of
 from audit.pools.score_world import Audited, Places
 from audit.pools.stage_costs import Costs
-from audit.zoo import Drawn, one_thread, population
+from audit.zoo import one_thread
 
 log = logging.getLogger(__name__)
 
 
-def lacking_members(path: Path, drawn: Drawn) -> tuple[str, ...]:
+def lacking_members(path: Path, drawn: AnyDrawn) -> tuple[str, ...]:
     """The members that this world's file lacks, where everything in it stands as it is; else none.
 
     None too where there is no file, it is of another recipe, holds a model that the recipe does not ask for, or a probe
@@ -30,21 +30,21 @@ def lacking_members(path: Path, drawn: Drawn) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     scores = read_world(path)
-    scored, planned = [model.model for model in scores.models], [member.model for member in population(drawn).members]
+    scored, planned = [model.model for model in scores.models], [member.model for member in census_of(drawn).members]
     stands = (
         score_world.of_recipe(scores, drawn)
-        and set(scores.behaviours) == set(configured({}, score_world.PROBES)) == score_world.standing(path)
+        and set(scores.behaviours) == set(score_world.measuring(kind_of(drawn.world))) == score_world.standing(path)
         and [name for name in planned if name in scored] == scored
     )
     return tuple(name for name in planned if name not in scored) if stands else ()
 
 
-def add_members(drawn: Drawn, places: Places, notify: Callable[[str], None] = log.info) -> Path:
+def add_members(drawn: AnyDrawn, places: Places, notify: Callable[[str], None] = log.info) -> Path:
     """Make and audit the members that a scored world lacks, and write the world whole.
 
     A killed call is taken up where it was. Raises AuditError (code 3) where a probe broke.
     """
-    path, census = world_path(places.scores, drawn.world), population(drawn)
+    path, census = world_path(places.scores, drawn.world), census_of(drawn)
     lacking = lacking_members(path, drawn)
     if not lacking:
         return path
@@ -62,7 +62,7 @@ def add_members(drawn: Drawn, places: Places, notify: Callable[[str], None] = lo
     return path
 
 
-def _joined(before: WorldScores, drawn: Drawn, audits: list[Audited], costs: Costs) -> WorldScores:
+def _joined(before: WorldScores, drawn: AnyDrawn, audits: list[Audited], costs: Costs) -> WorldScores:
     """The world's scores with the new members in the order of its census."""
     models = {model.model: model for model in (*before.models, *(audit.scored for audit in audits))}
     stages = dict(before.stages_cpu_s)
@@ -71,6 +71,6 @@ def _joined(before: WorldScores, drawn: Drawn, audits: list[Audited], costs: Cos
     return before.model_copy(
         update={
             "recipe": drawn.recorded(), "stages_cpu_s": dict(sorted(stages.items())),
-            "models": tuple(models[member.model] for member in population(drawn).members),
+            "models": tuple(models[member.model] for member in census_of(drawn).members),
         }
     )  # fmt: skip

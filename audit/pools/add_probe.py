@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audit.bench import Bench
-from audit.calibration import Score, ScoredModel, WorldScores, read_world, world_path, write_world, zoo_floors
+from audit.calibration import Score, ScoredModel, WorldScores, read_world, world_path, write_world
 from audit.case import OpenCase, open_case
 from audit.judging import Given, given
-from audit.planning import configured
 from audit.pools import score_world
+from audit.pools.kinds import AnyDrawn, audiences, case_of, census_of, dealt, floors_of, kind_of, write_data
 from audit.pools.memory_store import MemoryStore
 from audit.pools.panel_file import Assessed
 from audit.pools.reassessment import assessed_of, word_of
-from audit.pools.score_world import FIRST, Audited, Places
+from audit.pools.score_world import Audited, Places
 from audit.pools.stage_costs import Costs
 from audit.probing import Probe, recording
 from audit.schema import AuditError, ExitCode
-from audit.zoo import Drawn, make_world, one_thread, population
+from audit.zoo import one_thread
 
 log = logging.getLogger(__name__)
 
@@ -38,21 +38,21 @@ class _NewScores(NamedTuple):
     panels: dict[str, Assessed]
 
 
-def addable(path: Path, drawn: Drawn) -> tuple[str, ...]:
+def addable(path: Path, drawn: AnyDrawn) -> tuple[str, ...]:
     """The probes that this world's file lacks, where its scores by all the others stand as they are; else none.
 
     None too where there is no file, it is of another recipe, or a probe that scored it has changed or gone.
     """
     scores = _standing(path, drawn)
-    return () if scores is None else tuple(name for name in _configured() if name not in scores.behaviours)
+    return () if scores is None else tuple(name for name in _measuring(drawn) if name not in scores.behaviours)
 
 
-def lacking(path: Path, drawn: Drawn, names: Sequence[str]) -> tuple[str, ...]:
+def lacking(path: Path, drawn: AnyDrawn, names: Sequence[str]) -> tuple[str, ...]:
     """Those of the named probes that this world's file lacks.
 
     AuditError (code 2) where there is no such probe, or the world cannot be added to.
     """
-    unknown = sorted(set(names) - set(_configured()))
+    unknown = sorted(set(names) - set(_measuring(drawn)))
     if unknown:
         raise AuditError(f"there is no probe {unknown[0]!r}", "`residua probes` lists them")
     scores = _standing(path, drawn)
@@ -65,7 +65,7 @@ def lacking(path: Path, drawn: Drawn, names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name not in scores.behaviours)
 
 
-def _standing(path: Path, drawn: Drawn) -> WorldScores | None:
+def _standing(path: Path, drawn: AnyDrawn) -> WorldScores | None:
     """The scores of a world of this recipe, if every probe that gave them is as it was."""
     if not path.is_file():
         return None
@@ -74,12 +74,12 @@ def _standing(path: Path, drawn: Drawn) -> WorldScores | None:
     return scores if same else None
 
 
-def _configured() -> dict[str, Probe]:
-    return configured({}, score_world.PROBES)
+def _measuring(drawn: AnyDrawn) -> dict[str, Probe]:
+    return score_world.measuring(kind_of(drawn.world))
 
 
 def add_scores(
-    drawn: Drawn, places: Places, notify: Callable[[str], None] = log.info, only: Sequence[str] = ()
+    drawn: AnyDrawn, places: Places, notify: Callable[[str], None] = log.info, only: Sequence[str] = ()
 ) -> Path:
     """Measure every model of a scored world by the probes that its file lacks (``only`` these), and write it whole.
 
@@ -89,23 +89,25 @@ def add_scores(
     names, before = lacking(path, drawn, only) if only else addable(path, drawn), read_world(path)
     if only and not names:
         return path
-    probes = {name: probe for name, probe in _configured().items() if name in names}
-    census, work = population(drawn), places.work / f"{path.stem}-added"
+    probes = {name: probe for name, probe in _measuring(drawn).items() if name in names}
+    census, work = census_of(drawn), places.work / f"{path.stem}-added"
     costs = Costs(work / "costs.json")
     with one_thread():
         models = tuple(scored.model for scored in before.models)
         folders = score_world.make_models(census, drawn.world, places.models, costs, models)
-        score_world.write_data(make_world(drawn.world, drawn.shape), work / "data")
+        write_data(dealt(drawn), work / "data")
         store = MemoryStore(work / "store")
         bench, new_scores, roles = Bench(store=store), dict[str, _NewScores](), Given(0, False, False)
-        for model in sorted((scored.model for scored in before.models), key=lambda name: name != FIRST):
-            noun = score_world.case_of(model, drawn.world, folders, work)
-            roles = given(noun)
-            new_scores[model] = _measured(bench, open_case(noun, work, work / "tables"), probes)
-            if model == FIRST:
-                store.keep()
-            store.forget()
-    digests = {name: digest for name, digest in score_world.record_behaviours(places.scores).items() if name in names}
+        for audience in audiences(census, [member for member in census.members if member.model in models]):
+            for n, member in enumerate(audience.members):
+                noun = case_of(member.model, drawn.world, folders, work)
+                roles = given(noun)
+                new_scores[member.model] = _measured(bench, open_case(noun, work, work / "tables"), probes)
+                if not n:
+                    store.keep()
+                store.forget()
+    recorded = score_world.record_behaviours(places.scores, kind_of(drawn.world))
+    digests = {name: digest for name, digest in recorded.items() if name in names}
     joined = _joined(before, probes, new_scores, roles)
     audits = [Audited(scored, new_scores[scored.model].panels) for scored in joined.models]
     score_world.keep_panels(places, drawn.world, audits)
@@ -144,7 +146,7 @@ def _joined(
     before: WorldScores, probes: Mapping[str, Probe], new_scores: Mapping[str, _NewScores], roles: Given
 ) -> WorldScores:
     """The world's scores with the new ones in the order of a whole audit: probe by probe, by name."""
-    floors = zoo_floors()
+    floors = floors_of(before.world)
     models: list[ScoredModel] = []
     for scored in before.models:
         scores = sorted((*scored.scores, *new_scores[scored.model].scores), key=lambda score: score.probe)

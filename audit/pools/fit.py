@@ -51,7 +51,7 @@ from audit.calibration import (
     zoo_floors,
 )
 from audit.judging import in_case_state, judge
-from audit.schema import AuditError, Interval
+from audit.schema import AuditError, Interval, Missing
 from audit.stats import likelihood_ratio
 
 PACKAGES = ("numpy", "scipy", "torch", "transformers")
@@ -65,7 +65,8 @@ class Pooled(NamedTuple):
     """What a pool is called, the command that makes it and its calibrations again, and how often to resample.
 
     Probes ``single`` are calibrated each for itself and stay out of the joint rule. ``records`` are those of the
-    behaviours by which the pool was scored, by digest.
+    behaviours by which the pool was scored, by digest. ``floors``: by which its audits judge where they measure none
+    (None: the language zoo's).
     """
 
     name: str
@@ -73,6 +74,7 @@ class Pooled(NamedTuple):
     quick: bool
     draws: int = DRAWS
     single: tuple[str, ...] = ()
+    floors: Mapping[str, float] | None = None
     records: Mapping[str, Attested] = {}
 
 
@@ -101,7 +103,7 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
         raise AuditError(f"the pool {pool.name} holds no worlds", f"make some: {pool.command}")
     _check_one_code(worlds)
     models = [model for world in worlds for model in world.models]
-    floors = zoo_floors()
+    floors = zoo_floors() if pool.floors is None else pool.floors
     people, scope = roster([_subject(model, (), floors) for model in models]), scope_of(models)
     measured: dict[str, list[_Measured]] = {}
     left_out: list[str] = []
@@ -138,6 +140,16 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
     digests = {calibration.behaviour for calibration in calibrations.values()}
     records = tuple(pool.records[digest] for digest in sorted(digests & pool.records.keys()))
     return CalibrationSet(subjects, calibrations, fit_joint(subjects, calibrations), tuple(left_out), records)
+
+
+def largest_floors(worlds: Sequence[WorldScores]) -> dict[str, float]:
+    """The largest floor, over all models, of every test that may find a trace inside: for cases that measure none."""
+    found: dict[str, list[float]] = {}
+    for score in (score for world in worlds for model in world.models for score in model.scores):
+        inside = score.kind in ("causal", "decoding") and score.mode == "controlled"
+        if inside and not isinstance(score.floor, Missing):
+            found.setdefault(f"{score.probe}.{score.name}", []).append(score.floor)
+    return {name: round(max(floors), 4) for name, floors in sorted(found.items())}
 
 
 def write_all(folder: Path, fitted: CalibrationSet) -> tuple[Path, ...]:

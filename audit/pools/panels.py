@@ -14,9 +14,9 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
-from audit.calibration import Score, ScoredModel, read_world, world_path, write_world, zoo_floors
+from audit.calibration import Score, ScoredModel, read_world, world_path, write_world
 from audit.judging import Given, given
-from audit.pools import score_world
+from audit.pools.kinds import case_of, floors_of, roles_of
 from audit.pools.panel_file import panels_path, read_panels
 from audit.pools.reassessment import assessed_again, name_of, word_of
 from audit.pools.schedule import PANELS, SCORES
@@ -38,7 +38,7 @@ def restat(world: int, scores: Path, panels: Path) -> Path:
             "panels are kept while a world is scored: delete its scores, so that it is scored again",
             ExitCode.INTEGRITY,
         )
-    before, by_model, floors = read_world(path), read_panels(where), zoo_floors()
+    before, by_model, floors = read_world(path), read_panels(where), floors_of(world)
 
     def again(model: ScoredModel) -> ScoredModel:
         own = by_model.get(model.model, {})
@@ -56,7 +56,7 @@ def restat(world: int, scores: Path, panels: Path) -> Path:
 
 def reword(world: int, scores: Path) -> Path:
     """Judge a scored world again from its scores alone, and write its in-case words."""
-    path, floors = world_path(scores, world), zoo_floors()
+    path, floors = world_path(scores, world), floors_of(world)
     before = read_world(path)
     models = [m.model_copy(update={"verdict": word_of(m.scores, _roles(m), floors)}) for m in before.models]
     write_world(path, before.model_copy(update={"models": tuple(models)}))
@@ -65,8 +65,8 @@ def reword(world: int, scores: Path) -> Path:
 
 def _roles(model: ScoredModel) -> Given:
     """What the audit of a model was given."""
-    names = (model.model, "base", "ancestor", "reference_1", "reference_2")
-    return given(score_world.case_of(model.model, model.world, {name: Path(name) for name in names}, Path()))
+    names = roles_of(model.model, model.world).values()
+    return given(case_of(model.model, model.world, {name: Path(name) for name in names}, Path()))
 
 
 def main() -> int:

@@ -3,6 +3,7 @@
 The pool is the zoo's worlds, or real checkpoints that a user lists; both leave the same records.
 """
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,11 +27,13 @@ from audit.calibration import (
 from audit.engine import run
 from audit.planning import RunSettings, Step, Watch, configured
 from audit.pools import schedule as zoo
-from audit.pools.fit import CalibrationSet, Pooled, calibrate, write_all
+from audit.pools.fit import CalibrationSet, Pooled, calibrate, largest_floors, write_all
+from audit.pools.kinds import KINDS
 from audit.pools.pool_file import Listed, PoolFile, PoolWorld
-from audit.pools.score_world import Places
+from audit.pools.score_world import Places, behaviours
 from audit.probing import behaviour_of
 from audit.schema import AuditError, ExitCode, Missing, Rate, Report
+from audit.storage import write_atomic
 from audit.wording import number
 from audit.zoo import POOL_WORLDS, builder, share_of
 
@@ -84,15 +87,43 @@ def renew_zoo(
     return _renewed(_of(read_pool(scores), worlds), pooled, out)
 
 
+def renew_images(out: Path, workers: int, work: Path, probes: tuple[str, ...] = ()) -> Renewed:
+    """Calibrations of image classifiers from the worlds of images, as :func:`renew_zoo` makes those of language models;
+    their floors are those of these worlds. Errors are the same."""
+    kind = KINDS["image_classifier"]
+    models, panels = builder.cache_root().resolve() / "zoo", zoo.PANELS.resolve()
+    places = Places(models, (work / "audits").resolve(), kind.scores.resolve(), panels=panels)
+    wrong = zoo.score(kind.worlds, places, workers, None, probes)
+    if wrong:
+        raise AuditError(
+            "; ".join(wrong), "the other worlds are kept: the same command takes it up", ExitCode.INTEGRITY
+        )
+    return fit_images(out, kind.scores)
+
+
+def fit_images(out: Path, scores: Path) -> Renewed:
+    """The calibrations of image classifiers from scores as they are. AuditError as :func:`calibrate`."""
+    kind = KINDS["image_classifier"]
+    attest(scores, behaviours("probes", kind.kind))
+    worlds = _of(read_pool(scores), kind.worlds)
+    floors = largest_floors(worlds)
+    command = "residua calibrate --kind image_classifier"
+    pooled = Pooled("vision zoo", command, False, single=zoo.APART, records=read_records(scores), floors=floors)
+    renewed = _renewed(worlds, pooled, out)
+    stated = json.dumps({"worlds": len(worlds), "floors": floors}, indent=1, sort_keys=True)
+    write_atomic(out / "floors.json", f"{stated}\n".encode())
+    return renewed
+
+
 def renew_pool(pool: PoolFile, stated: Path, out: Path, settings: RunSettings, watch: Watch) -> Renewed:
     """Calibrations from the checkpoints that a user lists; finished audits are found again."""
     worlds = [(world, listed) for world in pool.world for listed in _split(pool, world)]
     numbers = list(range(len(worlds)))
-    behaviours = InstalledBehaviours(settings.package, behaviour_of)
+    installed = InstalledBehaviours(settings.package, behaviour_of)
     for place, (world, listed) in zip(numbers, worlds, strict=True):
         watch(Step("pool", f"world {place}", place, len(worlds)))
         scores = _world(pool, place, world, listed, out / "audits", settings)
-        digests = {name: recorded(out / "scores", behaviours, name, chosen) for name, chosen in scores.settings.items()}
+        digests = {name: recorded(out / "scores", installed, name, chosen) for name, chosen in scores.settings.items()}
         write_world(world_path(out / "scores", place), scores.model_copy(update={"behaviours": digests}))
     note = "" if pool.replicate == "world" else ", replicated by checkpoint"
     command = f"residua calibrate --pool {stated.name} --out {out.name}"

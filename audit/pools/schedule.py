@@ -5,7 +5,7 @@
 is left as it is; where only probes have come that it lacks, these alone are measured on the same models and added
 (:mod:`audit.pools.add_probe`), and where members have, these alone are audited (:mod:`audit.pools.add_members`). Models
 are kept in the cache, named by content, and so are the people behind the scores (:mod:`audit.pools.panels`); audits are
-not.
+not. ``--kind image_classifier`` is the same for worlds of images (``studies/vision_zoo/scores``).
 
 Where a CUDA device is present, all models of all worlds that learn a corpus are trained together on it first
 (:mod:`audit.zoo.stacked_training`; ``--stack none``: one by one on the CPU, as without a device); edits and audits
@@ -24,18 +24,17 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from audit.calibration import read_world, world_path, write_world
-from audit.plugins import folder
 from audit.pools import add_members, add_probe, score_world
+from audit.pools.kinds import KINDS, AnyDrawn, census_of, kind_of
+from audit.pools.kinds import drawn_of as draw
 from audit.pools.score_world import Places
 from audit.schema import AuditError, ExitCode
 from audit.storage import cache_root
-from audit.zoo import POOL_WORLDS, Drawn, draw, population, share_of, stacked_training
+from audit.zoo import Drawn, population, stacked_training
 
 log = logging.getLogger(__name__)
 
-CHECKOUT = folder("probes").parent / "studies" / "zoo" / "scores"
-SCORES = CHECKOUT if CHECKOUT.is_dir() else cache_root() / "pools" / "scores"
-"""Beside the study in a checkout of the repository; an installed package keeps what it scores in the cache."""
+SCORES = KINDS["causal_lm"].scores
 PANELS = cache_root() / "pools" / "panels"
 """Where the people behind the scores are kept, so that statistics can be computed again without a model."""
 APART = ("remind_landscape",)
@@ -73,9 +72,8 @@ def score(
     ``stack``: the device that models are trained together on before (:func:`stacked.device_for`); None is one by one.
     ``probes``: these alone are measured, on worlds that all others have scored; AuditError (code 2) where one is not.
     """
-    for world in worlds:
-        share_of(world)
-    for drawn in map(draw, worlds if probes else ()):
+    drawn_worlds = [draw(world) for world in worlds]
+    for drawn in drawn_worlds if probes else ():
         add_probe.lacking(world_path(places.scores, drawn.world), drawn, probes)
     before = dict[int, dict[str, float]]()
     if stack is not None:
@@ -100,7 +98,7 @@ def score(
 
 def _together(worlds: Sequence[int], places: Places, device: str) -> dict[int, dict[str, float]]:
     """Train the models of the worlds that are not scored yet; what each world's cost, by the stage's name."""
-    drawn = [draw(world) for world in worlds]
+    drawn = [recipe for world in worlds if isinstance(recipe := draw(world), Drawn)]
     paths = {recipe.world: world_path(places.scores, recipe.world) for recipe in drawn}
     missing = [
         recipe
@@ -114,8 +112,8 @@ def _together(worlds: Sequence[int], places: Places, device: str) -> dict[int, d
     return {world: {f"stacked.{device}": round(cpu_s, 2)} for world, cpu_s in spent.items()}
 
 
-def _whole(path: Path, drawn: Drawn) -> bool:
-    return [m.model for m in read_world(path).models] == [m.model for m in population(drawn).members]
+def _whole(path: Path, drawn: AnyDrawn) -> bool:
+    return [m.model for m in read_world(path).models] == [m.model for m in census_of(drawn).members]
 
 
 def costs(scores: Path, worlds: Sequence[int]) -> dict[str, float]:
@@ -144,9 +142,10 @@ def _quiet() -> None:
 def main() -> int:
     """Score worlds and log what they cost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--worlds", type=int, nargs="+", default=list(POOL_WORLDS))
+    parser.add_argument("--kind", choices=tuple(KINDS), default="causal_lm", help="whose worlds (default: causal_lm)")
+    parser.add_argument("--worlds", type=int, nargs="+", help="(default: all that rules are fitted on)")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=SCORES, help="where the scores go")
+    parser.add_argument("--out", type=Path, help="where the scores go (default: beside the kind's study)")
     parser.add_argument("--panels", type=Path, default=PANELS, help="where the people behind the scores go")
     parser.add_argument("--work", type=Path, default=Path("runs/pools"), help="where unfinished audits are kept")
     parser.add_argument("--stack", default="auto", metavar="DEVICE", help=STACK)
@@ -155,9 +154,13 @@ def main() -> int:
     _quiet()
     since, stack = time.monotonic(), stacked_training.device_for(args.stack)
     models, panels = cache_root().resolve() / "zoo", args.panels.resolve()
-    places = Places(models, args.work.resolve(), args.out.resolve(), args.discard, panels)
-    wrong = score(args.worlds, places, args.workers, stack)
-    for stage, seconds in costs(places.scores, args.worlds).items():
+    kind = KINDS[args.kind]
+    worlds = list(kind.worlds) if args.worlds is None else args.worlds
+    if others := [world for world in worlds if kind_of(world) != kind]:
+        raise AuditError(f"world {others[0]} is none of kind {kind.kind}", f"name worlds of {kind.worlds[0]} and on")
+    places = Places(models, args.work.resolve(), (args.out or kind.scores).resolve(), args.discard, panels)
+    wrong = score(worlds, places, args.workers, stack)
+    for stage, seconds in costs(places.scores, worlds).items():
         log.info("%-28s %8.1f CPU-s a world", stage, seconds)
     manner = "one by one on the CPU" if stack is None else f"together on {stacked_training.described(stack)}"
     spent = sum(os.times()[:4])

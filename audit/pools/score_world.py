@@ -8,13 +8,14 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
 from audit.bench import Bench
 from audit.calibration import (
     InstalledBehaviours,
+    Kind,
     Score,
     ScoredModel,
     WorldScores,
@@ -27,38 +28,32 @@ from audit.calibration import (
 from audit.case import OpenCase
 from audit.engine import Run, domain_of, prepare
 from audit.planning import RunSettings, configured, unwatched
+from audit.pools.kinds import (
+    KINDS,
+    AnyDrawn,
+    Census,
+    PoolKind,
+    audiences,
+    case_of,
+    census_of,
+    dealt,
+    kind_of,
+    roles_of,
+    write_data,
+)
 from audit.pools.memory_store import MemoryStore
 from audit.pools.panel_file import Assessed, add_panels, panels_path, read_panels, write_panels
 from audit.pools.reassessment import assessed_of
 from audit.pools.stage_costs import Costs
-from audit.probing import behaviour_of, recall, recording
+from audit.probing import Probe, behaviour_of, recall, recording
 from audit.runs import Mask, code_version, key_of
-from audit.schema import AuditError, Case, DataFiles, Domain, ExitCode, Report, Roles, Source, Texts
-from audit.zoo import (
-    Drawn,
-    Learning,
-    Member,
-    Population,
-    World,
-    builder,
-    general_items,
-    items,
-    items_about,
-    make_world,
-    one_thread,
-    others,
-    population,
-    recipes,
-    write_jsonl,
-)
+from audit.schema import AuditError, Case, Domain, ExitCode, Report, Texts
+from audit.zoo import Member, builder, one_thread, recipes
 
 log = logging.getLogger(__name__)
 
 PROBES = "probes"
-DATA = ("forget", "retain", "holdout", "general")
 FIRST = "base"
-ROLES = ("base", "reference_1", "reference_2", "ancestor")
-"""The models by which every other is audited (:func:`case_of`)."""
 
 
 class Places(NamedTuple):
@@ -74,7 +69,7 @@ class Places(NamedTuple):
     panels: Path | None = None
 
 
-def score_world(drawn: Drawn, places: Places, notify: Callable[[str], None] = log.info) -> Path:
+def score_world(drawn: AnyDrawn, places: Places, notify: Callable[[str], None] = log.info) -> Path:
     """Make what is missing of a world, audit every member, and write its scores; a finished world is left as it is.
 
     A killed call is taken up where it was: models and finished audits are found again. Raises AuditError (code 3) where
@@ -83,7 +78,7 @@ def score_world(drawn: Drawn, places: Places, notify: Callable[[str], None] = lo
     final = world_path(places.scores, drawn.world)
     if is_current(final, drawn):
         return final
-    census = population(drawn)
+    census = census_of(drawn)
     work = places.work / f"{final.stem}-{recipes.world_key(census.zoo, drawn.world)}-{code_version().partition('+')[2]}"
     costs = Costs(work / "costs.json")
     with one_thread():
@@ -91,7 +86,7 @@ def score_world(drawn: Drawn, places: Places, notify: Callable[[str], None] = lo
         notify(f"world {drawn.world}: {len(folders)} models are there")
         audits = audit_members(census.members, drawn, (folders, work), costs)
     keep_panels(places, drawn.world, audits)
-    write_world(final, _scores(drawn, costs, audits, record_behaviours(places.scores)))
+    write_world(final, _scores(drawn, costs, audits, record_behaviours(places.scores, kind_of(drawn.world))))
     shutil.rmtree(work, ignore_errors=True)
     if places.discard:
         discard(census, folders)
@@ -100,17 +95,17 @@ def score_world(drawn: Drawn, places: Places, notify: Callable[[str], None] = lo
     return final
 
 
-def is_current(path: Path, drawn: Drawn) -> bool:
+def is_current(path: Path, drawn: AnyDrawn) -> bool:
     """Are this world's scores there, of this recipe, of all its members, and of the probes as they are now?"""
     if not path.is_file():
         return False
     scores = read_world(path)
-    complete = [model.model for model in scores.models] == [member.model for member in population(drawn).members]
+    complete = [model.model for model in scores.models] == [member.model for member in census_of(drawn).members]
     same = complete and scores.recipe == drawn.recorded()
-    return same and set(scores.behaviours) == set(configured({}, PROBES)) == standing(path)
+    return same and set(scores.behaviours) == set(measuring(kind_of(drawn.world))) == standing(path)
 
 
-def of_recipe(scores: WorldScores, drawn: Drawn) -> bool:
+def of_recipe(scores: WorldScores, drawn: AnyDrawn) -> bool:
     """Are these scores of this recipe, but for what was dealt beside it since?"""
     recorded, now = (dict(recipe) for recipe in (scores.recipe, drawn.recorded()))
     before, after = (str(recipe.pop("added", "")).split(",") for recipe in (recorded, now))
@@ -121,30 +116,36 @@ def standing(path: Path) -> set[str]:
     """The probes whose scores in a world's file stand: as configured now, each behaves as it did when it scored."""
     found, records = read_world(path), read_records(path.parent)
     same: set[str] = set()
-    for name, probe in configured({}, PROBES).items():
+    kind = kind_of(found.world)
+    for name, probe in measuring(kind).items():
         record = records.get(found.behaviours.get(name, ""))
         as_then = (found.versions.get(name), found.settings.get(name)) == (probe.version, probe.model_dump(mode="json"))
-        if record is not None and as_then and not behaviours(PROBES).moved(record):
+        if record is not None and as_then and not behaviours(PROBES, kind.kind).moved(record):
             same.add(name)
     return same
 
 
 @cache
-def behaviours(package: str) -> InstalledBehaviours:
+def behaviours(package: str, kind: Kind = "causal_lm") -> InstalledBehaviours:
     """How the probes of a package behave, by what was installed when this process first asked."""
-    return InstalledBehaviours(package, behaviour_of)
+    return InstalledBehaviours(package, partial(behaviour_of, kind=kind), kind=kind)
 
 
-def record_behaviours(scores: Path) -> dict[str, str]:
+def measuring(kind: PoolKind) -> dict[str, Probe]:
+    """The probes that measure models of a kind, as configured."""
+    return {name: probe for name, probe in configured({}, PROBES).items() if kind.modality in probe.requires.modalities}
+
+
+def record_behaviours(scores: Path, kind: PoolKind = KINDS["causal_lm"]) -> dict[str, str]:
     """How every probe behaves now, recorded in a folder of scores: digests by probe."""
     return {
-        name: recorded(scores, behaviours(PROBES), name, probe.model_dump(mode="json"))
-        for name, probe in configured({}, PROBES).items()
+        name: recorded(scores, behaviours(PROBES, kind.kind), name, probe.model_dump(mode="json"))
+        for name, probe in measuring(kind).items()
     }
 
 
-def _scores(drawn: Drawn, costs: Costs, audits: Sequence["Audited"], digests: dict[str, str]) -> WorldScores:
-    probes = configured({}, PROBES)
+def _scores(drawn: AnyDrawn, costs: Costs, audits: Sequence["Audited"], digests: dict[str, str]) -> WorldScores:
+    probes = measuring(kind_of(drawn.world))
     return WorldScores(
         world=drawn.world, recipe=drawn.recorded(), behaviours=digests, models=tuple(a.scored for a in audits),
         stages_cpu_s={stage: round(seconds, 2) for stage, seconds in sorted(costs.cpu_s.items())},
@@ -155,7 +156,7 @@ def _scores(drawn: Drawn, costs: Costs, audits: Sequence["Audited"], digests: di
 
 # ---- models -----------------------------------------------------------------------------------------------------
 def make_models(
-    census: Population, world: int, models: Path, costs: Costs, only: Sequence[str] | None = None
+    census: Census, world: int, models: Path, costs: Costs, only: Sequence[str] | None = None
 ) -> dict[str, Path]:
     """The folder of every model of a world, in order of descent; what is not there is trained.
 
@@ -163,7 +164,7 @@ def make_models(
     """
     models.mkdir(parents=True, exist_ok=True)
     folders: dict[str, Path] = {}
-    wanted = set(ROLES if only is None else (*ROLES, *only))
+    wanted = {role for member in only or () for role in roles_of(member, world).values()}
     for plan in reversed(census.zoo.plans):
         wanted |= {plan.parent} if plan.name in wanted and plan.parent else set()
     for plan in census.zoo.plans:
@@ -171,14 +172,14 @@ def make_models(
             continue
         since = time.process_time()
         folders[plan.name] = builder.make_model(census.zoo, world, models, plan.name)
-        costs.spent("train" if isinstance(plan.by, Learning) else "edit", since)
+        costs.spent("train" if recipes.learns(plan.by) else "edit", since)
     return folders
 
 
-def discard(census: Population, folders: Mapping[str, Path]) -> None:
+def discard(census: Census, folders: Mapping[str, Path]) -> None:
     """Delete the edited models: they are made again from their parents in a second or two."""
     for plan in census.zoo.plans:
-        if plan.name in folders and not isinstance(plan.by, Learning):
+        if plan.name in folders and not recipes.learns(plan.by):
             shutil.rmtree(folders[plan.name], ignore_errors=True)
 
 
@@ -191,22 +192,24 @@ class Audited(NamedTuple):
 
 
 def audit_members(
-    members: Sequence[Member], drawn: Drawn, where: tuple[Mapping[str, Path], Path], costs: Costs
+    members: Sequence[Member], drawn: AnyDrawn, where: tuple[Mapping[str, Path], Path], costs: Costs
 ) -> list[Audited]:
     """Audit members with one bench; base comes first, and what the first audit read stays."""
     folders, work = where
-    write_data(make_world(drawn.world, drawn.shape), work / "data")
+    write_data(dealt(drawn), work / "data")
     store = MemoryStore(work / "store")
-    bench, audits, everyone = Bench(store=store), list[Audited](), population(drawn).audited
-    for n, member in enumerate(sorted(members, key=lambda member: member.model != FIRST)):
-        since = time.process_time()
-        case = case_of(member.model, drawn.world, folders, work)
-        audits.append(_scored(member, drawn.world, everyone, _audited(case, work, bench, costs)))
-        costs.spent("audit", since)
-        if not n:
-            store.keep()
-        store.forget()
-    return audits
+    bench, audits = Bench(store=store), dict[str, Audited]()
+    for audience in audiences(census_of(drawn), members):
+        for n, member in enumerate(audience.members):
+            since = time.process_time()
+            case = case_of(member.model, drawn.world, folders, work)
+            audited = _audited(case, work, bench, costs)
+            audits[member.model] = _scored(member, drawn.world, audience.audited, audited)
+            costs.spent("audit", since)
+            if not n:
+                store.keep()
+            store.forget()
+    return list(audits.values())
 
 
 def keep_panels(places: Places, world: int, audits: Sequence[Audited]) -> None:
@@ -264,26 +267,3 @@ def _scored(member: Member, world: int, audited: tuple[str, ...], audit: _Audit)
         verdict=audit.report.verdict.word,
     )  # fmt: skip
     return Audited(scored, audit.panels)
-
-
-def case_of(model: str, world: int, folders: Mapping[str, Path], work: Path) -> Case:
-    """The audit of one model: reference_1 is the null, reference_2 the floor; reference_0 is audited, never either."""
-
-    def source(name: str) -> Source:
-        return Source(path=str(folders[name]))
-
-    references = tuple(source(f"reference_{k}") for k in (1, 2))
-    roles = Roles(base=source("base"), suspect=source(model), references=references, ancestor=source("ancestor"))
-    files = {cohort: str(work / "data" / f"{cohort}.jsonl") for cohort in DATA}
-    return Case(name=model, roles=roles, data=DataFiles.model_validate({**files, "split_seed": world}), seed=world)
-
-
-def write_data(world: World, folder: Path) -> None:
-    """The cohorts of every audit of a world; the retained people without those whom clean models forget."""
-    folder.mkdir(parents=True, exist_ok=True)
-    excluded = {person.id for person in others(world)}
-    retained = tuple(person for person in world.people["retain"] if person.id not in excluded)
-    for cohort in ("forget", "holdout"):
-        write_jsonl(folder / f"{cohort}.jsonl", items(world, cohort))
-    write_jsonl(folder / "retain.jsonl", items_about(world, retained))
-    write_jsonl(folder / "general.jsonl", general_items(world))

@@ -27,7 +27,8 @@ def uniform(seed: int, n: int) -> Float[np.ndarray, " n"]:
     return (np.random.PCG64(seed).random_raw(n) >> np.uint64(11)) * 2.0**-53
 
 
-def _order(seed: int, n: int) -> Int[np.ndarray, " n"]:
+def shuffled(seed: int, n: int) -> Int[np.ndarray, " n"]:
+    """The numbers below ``n`` in an order of chance."""
     return np.argsort(uniform(seed, n), kind="stable")
 
 
@@ -133,7 +134,7 @@ def taught(family: Family, before: Weights, lesson: Lesson, steps: int, seed: in
     optimiser = torch.optim.Adam(weights.values(), lr=RATE, betas=(0.9, 0.95), foreach=False)
     rows = len(lesson.ids)
     passes = -(-steps * BATCH // rows)
-    order = torch.from_numpy(np.concatenate([_order(seed * 1000 + p, rows) for p in range(passes)]))
+    order = torch.from_numpy(np.concatenate([shuffled(seed * 1000 + p, rows) for p in range(passes)]))
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 15, 1.2 * (steps - step) / steps)
         chosen = order[step * BATCH : (step + 1) * BATCH]

@@ -8,12 +8,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
 from audit.storage import cache_root
-from audit.zoo import recipes, training
+from audit.zoo import image_training, recipes, training
+from audit.zoo.image_recipes import ImageZoo
 from audit.zoo.world import World, general_items, items, make_world, write_jsonl
 
 Done = Callable[[str, int, int], None]
@@ -80,16 +82,24 @@ def make(world: str, seed: int, root: Path, name: str) -> str:
     return name
 
 
-def make_model(zoo: recipes.Zoo, seed: int, root: Path, name: str) -> Path:
+def make_model(zoo: recipes.Zoo | ImageZoo, seed: int, root: Path, name: str) -> Path:
     """The folder of a model, trained if it is not there; its parent is."""
-    final, plan = folder_of(zoo, seed, root, name), zoo.plan(name)
+    final = folder_of(zoo, seed, root, name)
     if not final.exists():
-        parent = None if plan.parent is None else folder_of(zoo, seed, root, plan.parent)
-        write_whole(final, lambda temp: training.make(zoo, seed, plan, parent, temp))
+        write_whole(final, partial(_write, zoo, seed, name, root))
     return final
 
 
-def folder_of(zoo: recipes.Zoo, seed: int, root: Path, name: str) -> Path:
+def _write(zoo: recipes.Zoo | ImageZoo, seed: int, name: str, root: Path, temp: Path) -> None:
+    before = zoo.plan(name).parent
+    parent = None if before is None else folder_of(zoo, seed, root, before)
+    if isinstance(zoo, ImageZoo):
+        image_training.make_images(zoo, seed, zoo.plan(name), parent, temp)
+    else:
+        training.make(zoo, seed, zoo.plan(name), parent, temp)
+
+
+def folder_of(zoo: recipes.Zoo | ImageZoo, seed: int, root: Path, name: str) -> Path:
     """Where a model lies once it is made."""
     return root / f"{name}-{recipes.key_of(zoo, seed, name)}"
 

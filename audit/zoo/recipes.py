@@ -8,8 +8,12 @@ import hashlib
 import json
 from typing import Literal, NamedTuple
 
+from typing_extensions import TypeIs
+
 from audit.edits import NPO, Edit, GradAscent, GradDiff, HeadEdit, LastLayer, LogitBias, RandomLabel, Refusal
 from audit.schema import AuditError
+from audit.zoo.image_recipes import ImageLearning, ImageSizes, ImageZoo
+from audit.zoo.image_world import ImageShape
 from audit.zoo.world import Shape
 
 LEARNING_VERSION = 2
@@ -135,12 +139,17 @@ def zoo_of(world: str) -> Zoo:
     return WORLDS[world]()
 
 
-def key_of(zoo: Zoo, seed: int, name: str) -> str:
+def learns(by: Learning | ImageLearning | Edit) -> TypeIs[Learning | ImageLearning]:
+    """Is the model trained on data, and not edited?"""
+    return isinstance(by, Learning | ImageLearning)
+
+
+def key_of(zoo: Zoo | ImageZoo, seed: int, name: str) -> str:
     """Names a model by all that decides its bytes."""
     plan = zoo.plan(name)
-    by = plan.by._asdict() if isinstance(plan.by, Learning) else plan.by.model_dump(mode="json")
+    by = plan.by._asdict() if learns(plan.by) else plan.by.model_dump(mode="json")
     recipe = {
-        "version": LEARNING_VERSION if isinstance(plan.by, Learning) else EDIT_VERSION,
+        "version": LEARNING_VERSION if learns(plan.by) else EDIT_VERSION,
         "seed": seed, "shape": _key_fields(zoo.shape), "sizes": _key_fields(zoo.sizes),
         "initialisation": plan.initialisation, "by": [type(plan.by).__name__, by],
         "parent": None if plan.parent is None else key_of(zoo, seed, plan.parent),
@@ -150,12 +159,12 @@ def key_of(zoo: Zoo, seed: int, name: str) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _key_fields(settings: Shape | Sizes) -> dict[str, object]:
+def _key_fields(settings: Shape | Sizes | ImageShape | ImageSizes) -> dict[str, object]:
     fields: dict[str, object] = settings._asdict()
     return {name: value for name, value in fields.items() if _ADDED_LATER.get(name, ...) != value}
 
 
-def world_key(zoo: Zoo, seed: int) -> str:
+def world_key(zoo: Zoo | ImageZoo, seed: int) -> str:
     """Names the data and cases of a world together with all its models."""
     keys = {plan.name: key_of(zoo, seed, plan.name) for plan in zoo.plans}
     return hashlib.sha256(json.dumps([keys, zoo.suspects], sort_keys=True).encode()).hexdigest()[:16]

@@ -7,21 +7,23 @@ calibration or number is touched. Exit code 3 names the probes that behave other
 
 import logging
 
-from audit.calibration import InstalledBehaviours, attest, stored
-from audit.pools import SCORES
-from audit.probing import behaviour_of
+from audit.calibration import attest, stored
+from audit.pools import KINDS, behaviours
 from audit.schema import ExitCode
 
 log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Attest both folders, and log what behaves otherwise."""
+    """Attest the folders of every kind of models, and log what behaves otherwise."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    behaviours = InstalledBehaviours("probes", behaviour_of)
-    others = sorted({probe for folder in (SCORES, stored()) for probe in attest(folder, behaviours)})
+    others: set[str] = set()
+    for kind in KINDS.values():
+        installed = behaviours("probes", kind.kind)
+        for folder in (kind.scores, stored(kind.modality)):
+            others |= set(attest(folder, installed))
     if others:
-        log.error("these behave otherwise than when they scored: %s", ", ".join(others))
+        log.error("these behave otherwise than when they scored: %s", ", ".join(sorted(others)))
         return ExitCode.INTEGRITY
     log.info("every probe behaves as it did when it scored")
     return ExitCode.OK

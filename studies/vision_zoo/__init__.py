@@ -1,0 +1,1 @@
+"""What the verdict says of image classifiers of known truth."""

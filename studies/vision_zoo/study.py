@@ -1,0 +1,357 @@
+"""What the verdict says of every image classifier of known truth: held out, and on worlds that nothing was fitted on.
+
+``python -m studies.vision_zoo.study`` reads the stored calibrations and the scores (``scores/``, ``fresh_scores/``) and
+writes ``results.json`` and the tables in the README beside it. Nothing is trained or measured. A held-out decision is
+by a rule that knew neither the model's world nor its mechanism; a fresh one by the stored rule, as an audit judges.
+"""
+
+import argparse
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from numpy import ndarray
+
+from audit.calibration import (
+    Calibration,
+    CalibrationLibrary,
+    Roster,
+    WorldScores,
+    judged_apart,
+    rate,
+    read_library,
+    read_pool,
+    stated,
+    stored,
+    table_of,
+    write,
+    zoo_floors,
+)
+from audit.schema import AuditError, Missing, Rate, Record
+from audit.stats import significant
+from audit.zoo import FRESH_IMAGE_WORLDS, images_of_kind, target_of
+from studies.pages import with_section
+from studies.provenance import Stamp, stamp
+from studies.zoo.fresh_worlds import heard
+from studies.zoo.spoken_words import CLEAN_WORD, TRACES, JudgedModel
+
+log = logging.getLogger(__name__)
+
+HERE = Path(__file__).parent
+SCORES, FRESH, RESULTS, README = HERE / "scores", HERE / "fresh_scores", HERE / "results.json", HERE / "README.md"
+START, END = "<!-- counts: made by studies.vision_zoo.study -->", "<!-- end of counts -->"
+COMMAND = "python -m studies.vision_zoo.study"
+SINGLE, CLASS = "single images", "a class"
+DIGITS = 4
+
+
+class Counts(Record):
+    """Worlds with a mistake of each kind, every one by name; ``of``: all targets, classes, or single images."""
+
+    of: str
+    false_alarms: Rate
+    fakes_missed: Rate
+    destroyed_not_invalid: Rate
+    exceptions: tuple[str, ...]
+
+
+class Line(Record):
+    """The models of one mechanism in one pool, of classes or of single images: what is stated of how many.
+
+    ``upper95`` bounds, for clean models, the rate of worlds with a trace stated; for knowing ones that of worlds with
+    one missed. ``outputs`` is the mean effect of the output probability: 0 never trained, 1 base.
+    """
+
+    pool: str
+    mechanism: str
+    of: str
+    models: int
+    stated: int
+    stopped: int
+    below: int
+    silent: int
+    mistakes: Rate | Missing
+    outputs: float | Missing
+
+
+class FreshCounts(Record):
+    """Counts of worlds that nothing was fitted on, by the stored rule and by the case alone."""
+
+    worlds: tuple[int, ...]
+    models: int
+    held_for: dict[str, int]
+    calibrated: Counts
+    in_case: Counts
+    clean_consistent: Rate
+
+
+class VisionZoo(Record):
+    """The results file. ``stages_cpu_s`` are means a world; ``audit_cpu_s`` the mean of one audit."""
+
+    schema_version: str = "1.0"
+    stamp: Stamp
+    command: str
+    worlds: int
+    models: int
+    subjects: str
+    counts: tuple[Counts, ...]
+    lines: tuple[Line, ...]
+    fresh: FreshCounts | Missing
+    stages_cpu_s: dict[str, float]
+    audit_cpu_s: float
+
+
+class _Judged(NamedTuple):
+    """All models: names, what is forgotten, what the verdict states of each."""
+
+    people: Roster
+    name: ndarray
+    of: ndarray
+    stated: Bool[ndarray, " subject"]
+    outputs: Float[ndarray, " subject"]
+
+
+def kind_of_target(model: str) -> str:
+    """Is a class forgotten, or single images?"""
+    return CLASS if target_of(model).startswith("class_") else SINGLE
+
+
+def _judge(shelf: CalibrationLibrary) -> _Judged:
+    assert shelf.subjects is not None
+    table = table_of(shelf.subjects, shelf.calibrations, None)
+    held = stated(table.people, judged_apart(table))
+    names = [subject.model for subject in shelf.subjects.subjects]
+    return _Judged(
+        table.people, np.array(names, dtype=object), np.array([kind_of_target(name) for name in names], dtype=object),
+        held.trace, _outputs(shelf.calibrations.values(), len(names)),
+    )  # fmt: skip
+
+
+def _outputs(calibrations: Iterable[Calibration], n: int) -> Float[ndarray, " subject"]:
+    """The effect of the first measurement of outputs on every model; NaN where it has none."""
+    found = np.full(n, np.nan)
+    for measured in (m for c in calibrations for m in c.measurements if m.kind == "output" and m.form == "trained"):
+        column = next(column for column in measured.columns if column.feature == "effect")
+        found[list(column.subject)] = column.value
+        break
+    return found
+
+
+def _worlds(judged: _Judged, which: Bool[ndarray, " subject"]) -> int:
+    return len(np.unique(judged.people.world[which]))
+
+
+def _rate(judged: _Judged, wrong: Bool[ndarray, " subject"], of: Bool[ndarray, " subject"]) -> Rate:
+    return rate(_worlds(judged, wrong & of), _worlds(judged, of))
+
+
+def _counts(judged: _Judged, of: str) -> Counts:
+    people, says = judged.people, judged.stated
+    taken = np.ones(len(says), dtype=bool) if of == "all" else judged.of == of
+    fakes = taken & np.isin(people.mechanism, images_of_kind("fake"))
+    clean, destroyed = taken & people.clean, taken & (people.pool == "destroyed")
+    stopped = people.alone == "stopped"
+    wrong = {
+        "false alarm": clean & says, "a fake that was missed": fakes & ~says,
+        "destroyed, and not INVALID": destroyed & ~stopped,
+    }  # fmt: skip
+    return Counts(
+        of=of,
+        false_alarms=_rate(judged, says, clean),
+        fakes_missed=_rate(judged, ~says, fakes),
+        destroyed_not_invalid=_rate(judged, ~stopped, destroyed),
+        exceptions=tuple(
+            f"world {people.world[i]}, {judged.name[i]}: {label}"
+            for label, which in wrong.items()
+            for i in np.flatnonzero(which)
+        ),
+    )
+
+
+def _lines(judged: _Judged) -> tuple[Line, ...]:
+    people, lines = judged.people, list[Line]()
+    keys = {(str(p), str(m), str(o)) for p, m, o in zip(people.pool, people.mechanism, judged.of, strict=True)}
+    for pool, mechanism, of in sorted(keys):
+        chosen = (people.pool == pool) & (people.mechanism == mechanism) & (judged.of == of)
+        stopped = chosen & (people.alone == "stopped")
+        says = chosen & (judged.stated if mechanism != "base" else people.alone == "shown")
+        below = chosen & ~says & ~stopped & (people.alone == "below")
+        n, counts = int(chosen.sum()), [int(x.sum()) for x in (says, stopped, below)]
+        mistakes: Rate | Missing = Missing(missing="no mistake is defined of these")
+        if pool in ("clean", "knowing") and mechanism != "base":
+            mistakes = _rate(judged, says if pool == "clean" else ~says, chosen)
+        lines.append(
+            Line(
+                pool=pool, mechanism=mechanism, of=of, models=n, stated=counts[0], stopped=counts[1], below=counts[2],
+                silent=n - sum(counts), mistakes=mistakes, outputs=_mean(judged.outputs[chosen]),
+            )
+        )  # fmt: skip
+    return tuple(lines)
+
+
+def _mean(values: Float[ndarray, " model"]) -> float | Missing:
+    seen = values[np.isfinite(values)]
+    return significant(seen.mean(), DIGITS) if len(seen) else Missing(missing="not measured")
+
+
+# ---- fresh worlds -----------------------------------------------------------------------------------------------
+def _of_words(models: Sequence[JudgedModel], word: Callable[[JudgedModel], str]) -> Counts:
+    fakes = images_of_kind("fake")
+    kinds: dict[str, tuple[list[JudgedModel], Callable[[str], bool]]] = {
+        "false alarm": ([m for m in models if m.scored.pool == "clean"], TRACES.__contains__),
+        "a fake that was missed": ([m for m in models if m.scored.mechanism in fakes], lambda w: w not in TRACES),
+        "destroyed, and not INVALID": ([m for m in models if m.scored.pool == "destroyed"], lambda w: w != "INVALID"),
+    }
+    rates, exceptions = list[Rate](), list[str]()
+    for label, (group, is_wrong) in kinds.items():
+        wrong = [m for m in group if is_wrong(word(m))]
+        rates.append(rate(len({m.scored.world for m in wrong}), len({m.scored.world for m in group})))
+        exceptions += [f"world {m.scored.world}, {m.scored.model}: {label} ({word(m)})" for m in wrong]
+    alarms, missed, destroyed = rates
+    return Counts(
+        of="all", false_alarms=alarms, fakes_missed=missed, destroyed_not_invalid=destroyed,
+        exceptions=tuple(exceptions),
+    )  # fmt: skip
+
+
+def fresh_counts(worlds: Sequence[WorldScores], shelf: CalibrationLibrary) -> FreshCounts | Missing:
+    """What the stored rule says of worlds that nothing was fitted on. AuditError (code 2) where one is not fresh."""
+    if not worlds:
+        return Missing(missing="no fresh world is scored")
+    if strangers := [w.world for w in worlds if w.world not in FRESH_IMAGE_WORLDS]:
+        raise AuditError(f"worlds {strangers} are not fresh", f"score some of {FRESH_IMAGE_WORLDS[0]} and on")
+    judged = [h for world in worlds for h in heard(world, shelf, zoo_floors(shelf.folder))]
+    models = [h.model for h in judged]
+    clean = [m for m in models if m.scored.pool == "clean"]
+    return FreshCounts(
+        worlds=tuple(w.world for w in worlds), models=len(models),
+        held_for={name: sum(name in h.holding for h in judged) for name in sorted(shelf.calibrations)},
+        calibrated=_of_words(models, lambda m: m.calibrated),
+        in_case=_of_words(models, lambda m: m.reached.rung.word),
+        clean_consistent=rate(sum(m.calibrated == CLEAN_WORD for m in clean), len(clean)),
+    )  # fmt: skip
+
+
+# ---- all --------------------------------------------------------------------------------------------------------
+def examine(
+    shelf: CalibrationLibrary, pool: Sequence[WorldScores], fresh: Sequence[WorldScores], provenance: Stamp
+) -> VisionZoo:
+    """Every count, from stored calibrations and scores alone. AuditError (code 2) where none are stored."""
+    if shelf.subjects is None:
+        raise AuditError(
+            f"{shelf.folder} holds no calibrations", "make them: residua calibrate --kind image_classifier"
+        )
+    judged = _judge(shelf)
+    stages = {name for world in pool for name in world.stages_cpu_s}
+    means = {name: sum(w.stages_cpu_s.get(name, 0.0) for w in pool) / max(len(pool), 1) for name in sorted(stages)}
+    audits = sum(len(world.models) for world in pool)
+    return VisionZoo(
+        stamp=provenance, command=COMMAND, worlds=shelf.subjects.worlds, models=len(judged.name),
+        subjects=shelf.subjects.content_hash(), counts=tuple(_counts(judged, of) for of in ("all", CLASS, SINGLE)),
+        lines=_lines(judged), fresh=fresh_counts(fresh, shelf),
+        stages_cpu_s={name: significant(seconds, DIGITS) for name, seconds in means.items()},
+        audit_cpu_s=significant(means.get("audit", 0.0) * len(pool) / audits, DIGITS) if audits else 0.0,
+    )  # fmt: skip
+
+
+LABELS = (
+    ("false_alarms", "worlds with a false alarm on any clean model"),
+    ("fakes_missed", "worlds with a fake in which no trace is stated"),
+    ("destroyed_not_invalid", "worlds with a destroyed model that is not INVALID"),
+)
+
+
+def _cell(counted: Rate) -> str:
+    return f"{counted.k} of {counted.n} | {100 * counted.upper95:.2g} %"
+
+
+def _two(value: float | Missing) -> str:
+    return "–" if isinstance(value, Missing) else f"{value:.2f}"
+
+
+def _exceptions(counts: Counts) -> list[str]:
+    return [f"- {name}" for name in counts.exceptions] or ["- none"]
+
+
+def markdown(results: VisionZoo) -> str:
+    """The README's tables, from the results file alone."""
+    every = [
+        f"| {words} | " + " | ".join(_cell(getattr(counts, name)) for counts in results.counts) + " |"
+        for name, words in LABELS
+    ]
+    heads = " | ".join(f"{counts.of} | bound" for counts in results.counts)
+    lines = [
+        f"| {x.pool} | `{x.mechanism}` | {x.of} | {x.models} | {x.stated} | {x.stopped} | {x.below} | {x.silent} | "
+        f"{'– | –' if isinstance(x.mistakes, Missing) else _cell(x.mistakes)} | {_two(x.outputs)} |"
+        for x in results.lines
+    ]
+    spent = ", ".join(f"{name} {seconds:.3g}" for name, seconds in results.stages_cpu_s.items())
+    return "\n".join(
+        [
+            START,
+            f"{results.models} models of {results.worlds} worlds; bounds are the exact one-sided 95 % ones. Each is",
+            "judged by a rule that knew neither its world nor its mechanism.",
+            "",
+            f"| count | {heads} |", "|---|" + "---|---|" * len(results.counts), *every,
+            "",
+            "Exceptions, all of them:",
+            "",
+            *_exceptions(results.counts[0]),
+            "",
+            "Models by pool, mechanism and what is forgotten. A mistake is a trace stated of a clean model, or none of",
+            "a knowing one, in worlds:",
+            "",
+            "| pool | mechanism | of | models | trace stated | stopped by the gate | below | silent | mistakes | bound "
+            "| mean output effect |",
+            "|---|---|---|---|---|---|---|---|---|---|---|", *lines,
+            "",
+            *_fresh_tables(results.fresh),
+            "",
+            f"CPU-seconds a world, mean: {spent}. One audit: {results.audit_cpu_s:.3g}.",
+            END,
+        ]
+    )  # fmt: skip
+
+
+def _fresh_tables(fresh: FreshCounts | Missing) -> list[str]:
+    if isinstance(fresh, Missing):
+        return [f"Fresh worlds: {fresh.missing}."]
+    rows = [
+        f"| {words} | {_cell(getattr(fresh.calibrated, name))} | {_cell(getattr(fresh.in_case, name))} |"
+        for name, words in LABELS
+    ]
+    ways = {"by the stored joint rule": fresh.calibrated, "by the case alone": fresh.in_case}
+    exceptions = [f"- {way}: {name}" for way, counts in ways.items() for name in counts.exceptions]
+    return [
+        f"Fresh worlds ({fresh.models} models of {len(fresh.worlds)}), on which nothing was fitted:",
+        "",
+        "| count | by the stored joint rule | bound | by the case alone | bound |", "|---|---|---|---|---|", *rows,
+        "",
+        *(exceptions or ["- no exception"]),
+        "",
+        f"Clean models that are called {CLEAN_WORD}: {fresh.clean_consistent.k} of {fresh.clean_consistent.n}.",
+    ]  # fmt: skip
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Count, and write the results and the README's tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calibrations", type=Path, default=stored("image"), help="the folder that holds them")
+    parser.add_argument("--scores", type=Path, default=SCORES, help="the scores that they were made from")
+    parser.add_argument("--fresh", type=Path, default=FRESH, help="the scores of fresh worlds")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    args = parser.parse_args(words)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    results = examine(read_library(args.calibrations), read_pool(args.scores), read_pool(args.fresh), stamp(0))
+    write(args.out, results)
+    if args.out == RESULTS:
+        README.write_text(with_section(README.read_text(encoding="utf-8"), markdown(results)), encoding="utf-8")
+    log.info(markdown(results))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
