@@ -73,8 +73,9 @@ class SaeRestoration(Probe):
     A TopK dictionary of base's states after one block (``layer``; by default three quarters up) is read from
     ``dictionary`` or trained. **Reverse** (may be evidence): base goes on from its own states with all features set to
     what they are in the suspect; what the dictionary does not describe stays base's. **Few-shot read-out**: a fresh
-    linear head on a few of the model's own last states per answer, on rows that it did not see; models that never knew
-    learn as much from the shots as .4 of base's excess more or less than each other, so that it enters the table alone.
+    linear head on a few of the model's own last states per answer, on rows that it did not see. Models that never knew
+    learn more or less from the shots than each other, on all rows alike, so that no test over people says how often it
+    would be wrong: it enters the table alone, beyond what two such models differ by.
     **Donor restoration**: the suspect goes on from its own states with the features that speak for the answer (by F1,
     chosen on other groups) set to base's, against random features of the same rate and size, the wrong answers'
     features, shuffled donors, swaps and amplifications. The **published** injection stands beside it as it is, with
@@ -214,7 +215,7 @@ class SaeRestoration(Probe):
         table = item_table(
             case, "sae_restoration_few_shot", scene.sheet, {name: x[:n] for name, x in rates.items()}, roles, "shots"
         )
-        filled = empty if reason else assessed.onto(empty)
+        filled = empty if reason else _either_way(assessed.onto(empty))
         columns = f"columns are {', '.join(map(str, counts))} shots an answer, {self.fits} fits of each"
         filled = filled.model_copy(
             update={"items": table, "readings": readings | filled.readings, "notes": (columns, *filled.notes)}
@@ -226,8 +227,14 @@ class SaeRestoration(Probe):
         return _Tested(filled, _beyond(filled))
 
 
+def _either_way(effect: Measurement) -> Measurement:
+    """The floor by size: which of two models that never knew learns more from the shots is chance."""
+    floor = effect.floor
+    return effect if isinstance(floor, Missing) else effect.model_copy(update={"floor": abs(floor)})
+
+
 def _beyond(effect: Measurement) -> Finding:
-    """An effect whose interval has to clear what two models that never knew differ by, in either direction."""
+    """An effect whose interval has to clear what two models that never knew differ by."""
     if isinstance(effect.ci95, Missing) or isinstance(effect.floor, Missing):
         return Finding(effect.value, effect.ci95)
-    return Finding(effect.value, effect.ci95.model_copy(update={"lo": effect.ci95.lo - abs(effect.floor)}))
+    return Finding(effect.value, effect.ci95.model_copy(update={"lo": effect.ci95.lo - effect.floor}))
