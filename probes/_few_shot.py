@@ -82,7 +82,7 @@ def _ridge(
     mean, spread = x.mean(0), x.std(0).clamp_min(1e-9)
     x, queried, y = (x - mean) / spread, (queried - mean) / spread, own.double()
     gram = x @ x.T + PENALTY * x.shape[1] * torch.eye(len(x), dtype=x.dtype)
-    return queried @ (x.T @ torch.linalg.solve(gram, y - y.mean(0))) + y.mean(0)
+    return queried @ (x.T @ torch.linalg.solve(gram, y)) + y.mean(0)
 
 
 def by_shots(

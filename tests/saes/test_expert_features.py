@@ -64,7 +64,7 @@ def test_matched_sets_are_alike_in_rate_and_size_and_hold_no_expert(seed: int) -
 
 
 def test_features_that_never_fire_stand_in_for_nobody() -> None:
-    rate = np.array([0.5, 0.5, 0.0, 0.5, 0.0])
+    rate = np.array([0.01, 0.9, 0.0, 0.8, 0.0])
     seen = Activity(torch.zeros(1, 5, dtype=torch.bool), rate, rate)
     sets = matched_sets(torch.tensor([0]), torch.tensor([0]), seen, 20, 0)
-    assert set(sets.flatten().tolist()) <= {1, 3}
+    assert set(sets.flatten().tolist()) <= {1, 3}, "however near the silent ones are"
