@@ -1,4 +1,5 @@
-"""The models of the study: digits of which one class is to be forgotten, by every method; the language zoo's demos."""
+"""The models of the study: digits of which one class is to be forgotten, by every method; the language zoo's demos,
+and models of its pools that never knew, for how often a test is wrong."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,10 +20,13 @@ from audit.zoo import (
     ImageZoo,
     build,
     builder,
+    draw,
     draw_images,
     image_population,
+    make_world,
     of_image_world,
     one_thread,
+    population,
     targets_of,
 )
 
@@ -97,3 +101,25 @@ def people(world: int) -> Iterator[Subject]:
     for method, path in made.cases.items():
         read = CaseFile.read(path)
         yield Subject("language", world, "people", method, read.case, read.root)
+
+
+def strangers(world: int, work: Path) -> Iterator[Subject]:
+    """Models of a pool's world that never knew: one trained apart, and one that was made to forget other people."""
+    census = population(draw(world))
+    clean = [member.model for member in census.members if member.pool == "clean" and member.mechanism != "retrain"]
+    others = [model for model in clean if model.endswith("_of_others")][:1]
+    methods = {"reference_0": "reference_0", **{model: "made to forget others" for model in others}}
+    root = cache_root() / "zoo"
+    roles = {"base", "ancestor", "reference_1", "reference_2"}
+    with one_thread():
+        wanted = (
+            roles | set(methods) | {plan.parent for plan in census.zoo.plans if plan.name in methods and plan.parent}
+        )
+        folders = {
+            plan.name: builder.make_model(census.zoo, world, root, plan.name)
+            for plan in census.zoo.plans
+            if plan.name in wanted
+        }
+    write_data(make_world(world, draw(world).shape), work / "data")
+    for model, method in methods.items():
+        yield Subject("pools", world, "people", method, case_of(model, world, folders, work), work)

@@ -19,6 +19,7 @@ KINDS: Final = {"vit": "Digits, vision transformers", "resnet": "Digits, residua
 PUBLISHED, DONOR = "sae_restoration.published_restoration", "sae_restoration.donor_restoration"
 REVERSE, DICTIONARY = "reverse_patch.depth_profile_all", "sae_restoration.dictionary_reverse"
 FEW_SHOT, TABLE = "sae_restoration.few_shot_readout", "sae_restoration.decision_table"
+JUDGED: Final = {"reverse patch": REVERSE, "the dictionary": DICTIONARY}
 NOTHING_RESTORED = 0.05
 ALPHAS = (1, 5, 10)
 
@@ -56,6 +57,16 @@ def _lines(results: Mapping[str, Any]) -> Iterator[str]:
         yield from _table(rows, OUR_COLUMNS)
         yield ""
         yield from _bounds(rows)
+        yield ""
+    strangers = [row for row in every if row["kind"] == "pools"]
+    if strangers:
+        worlds = {row["world"] for row in strangers}
+        yield f"### Language pools: {len(strangers)} models of {len(worlds)} worlds that never knew"
+        yield ""
+        for method in dict.fromkeys(row["method"] for row in strangers):
+            rows = [row for row in strangers if row["method"] == method]
+            counted = (f"{name} {_alarm(_traces(rows, key), len(rows))}" for name, key in JUDGED.items())
+            yield f"- {method.replace('_', ' ')}: a trace by {', '.join(counted)}."
         yield ""
 
 

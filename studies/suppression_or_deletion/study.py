@@ -2,7 +2,8 @@
 
 ``python -m studies.suppression_or_deletion.study`` makes the models that are missing in the cache, measures each and
 writes results.json here, one model after the other: a killed call goes on. ``--tables`` writes the tables of the page
-from it. ``--worlds N`` worlds an architecture, ``--demos N`` demos of the language zoo.
+from it. ``--worlds N`` worlds an architecture, ``--demos N`` demos of the language zoo, ``--pools N`` worlds of its
+pools.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -22,10 +23,11 @@ from audit.judging import judge
 from audit.pools import MemoryStore
 from audit.schema import Measurement, Missing
 from audit.storage import write_atomic
+from audit.zoo import POOL_WORLDS
 from probes.reverse_patch import ReversePatch
 from probes.sae_restoration import SaeRestoration
 from studies.provenance import stamp
-from studies.suppression_or_deletion.models import Subject, images, people, worlds_of_images
+from studies.suppression_or_deletion.models import Subject, images, people, strangers, worlds_of_images
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -35,17 +37,29 @@ DIGITS = 5
 log = logging.getLogger(__name__)
 
 
-def subjects(worlds: int, demos: int, work: Path) -> Iterator[tuple[Subject, Bench]]:
+class Counts(NamedTuple):
+    """Worlds of each architecture, demos of the language zoo, and worlds of its pools."""
+
+    worlds: int
+    demos: int
+    pools: int
+
+
+def subjects(counts: Counts, work: Path) -> Iterator[tuple[Subject, Bench]]:
     """Every model with the bench of its world."""
     for architecture in ARCHITECTURES:
-        for drawn in worlds_of_images(architecture, worlds):
+        for drawn in worlds_of_images(architecture, counts.worlds):
             folder = work / str(drawn.world)
             bench = Bench(store=MemoryStore(folder / "store"))
             for subject in images(drawn, folder):
                 yield subject, bench
-    for world in range(demos):
+    for world in range(counts.demos):
         bench = Bench(store=MemoryStore(work / f"demo-{world}" / "store"))
         for subject in people(world):
+            yield subject, bench
+    for world in POOL_WORLDS[: counts.pools]:
+        bench = Bench(store=MemoryStore(work / f"pool-{world}" / "store"))
+        for subject in strangers(world, work / f"pool-{world}"):
             yield subject, bench
 
 
@@ -76,13 +90,13 @@ def _brief(m: Measurement) -> dict[str, Any]:
     return known
 
 
-def run(worlds: int, demos: int) -> None:
+def run(counts: Counts) -> None:
     """Measure what is not measured yet; the results are written after every model."""
     results = json.loads(RESULTS.read_bytes()) if RESULTS.is_file() else {}
     done: dict[str, Any] = results.get("subjects", {})
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="residua-restoration-") as folder:
-        for subject, bench in subjects(worlds, demos, Path(folder)):
+        for subject, bench in subjects(counts, Path(folder)):
             if subject.key in done:
                 continue
             done[subject.key] = measured(subject, bench, Path(folder))
@@ -99,12 +113,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--worlds", type=int, default=5, help="worlds of each architecture (default: 5)")
     parser.add_argument("--demos", type=int, default=5, help="demos of the language zoo (default: 5)")
+    parser.add_argument("--pools", type=int, default=60, help="worlds of the pools (default: 60)")
     parser.add_argument("--tables", action="store_true", help="write the page's tables from the results")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("audit").setLevel(logging.ERROR)
     if not args.tables:
-        run(args.worlds, args.demos)
+        run(Counts(args.worlds, args.demos, args.pools))
     write_page(json.loads(RESULTS.read_bytes()))
 
 
