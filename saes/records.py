@@ -63,6 +63,13 @@ class TrainingSettings(Record):
         return max(1, rows // self.batch_rows)
 
 
+class PatchSample(Record):
+    """So many places of every image at the most (patches of a transformer, positions of a map), drawn by ``seed``."""
+
+    count: Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
 class Fidelity(Record):
     """How well a dictionary describes the states of one model at one site.
 
@@ -90,13 +97,15 @@ class DictionaryRecord(Record):
     """What a trained dictionary is: of which weights, at which site, on which rows, how, and how well.
 
     ``checkpoint`` is the key of the weights, ``activations`` of the rows that were read from them (None where they
-    came from elsewhere); ``training`` names the whole training. ``held_out`` was measured on texts that training did
+    came from elsewhere), ``patches`` the places of images that they are (None: the state that the head reads, or
+    tokens); ``training`` names the whole training. ``held_out`` was measured on texts that training did
     not see. ``sha256`` of the files that lie beside this record, by name.
     """
 
     version: Literal[1] = 1
     checkpoint: str | None
     site: Site | None
+    patches: PatchSample | None = None
     activations: str
     training: str
     settings: TrainingSettings

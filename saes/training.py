@@ -174,9 +174,9 @@ class _Training:
         write_record(
             folder,
             DictionaryRecord(
-                checkpoint=self.source.checkpoint, site=self.sites.get(name), activations=self.source.key,
-                training=self.key, settings=settings, cached_rows=self.source.rows, held_out=measured.fidelity,
-                sha256=sha256,
+                checkpoint=self.source.checkpoint, site=self.sites.get(name), patches=self.source.patches,
+                activations=self.source.key, training=self.key, settings=settings, cached_rows=self.source.rows,
+                held_out=measured.fidelity, sha256=sha256,
             ),
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from audit.case import OpenCase
     from audit.cli.progress import Progress
     from audit.schema import Interval, Site
-    from saes import CaseTexts, StoredDictionary, TopText, TrainingProgress, Validity
+    from saes import CaseTexts, StoredDictionary, TopItem, TrainingProgress, Validity
 
 ORDER = 75
 ARCHITECTURES = ("topk", "batchtopk", "jumprelu")
@@ -39,6 +39,8 @@ def add_arguments(parser: ArgumentParser) -> None:
                        "aims at it")  # fmt: skip
     train.add_argument("--rows", type=flags.count, default=1_000_000, metavar="N", help="how many rows are seen, again "
                        "where there are fewer (default: 1000000)")  # fmt: skip
+    train.add_argument("--patches", type=flags.count, metavar="N", help="of images: N places of each drawn by the seed "
+                       "(patches, or positions of a map), not the one state that the head reads")  # fmt: skip
     train.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and order (default: 0)")
     flags.add_settings(train)
     show = actions.add_parser("show", parents=[spoken], help="say how well dictionaries fit, and what their features "
@@ -62,7 +64,7 @@ def _train(args: Namespace) -> Answer:
 
     from audit.planning import make_bench
     from audit.schema import AuditError
-    from saes import BenchActivations, TrainingSettings, texts_of_case, train
+    from saes import PatchSample, TrainingSettings, activations_of, texts_of_case, train
 
     try:
         settings = TrainingSettings(
@@ -76,10 +78,11 @@ def _train(args: Namespace) -> Answer:
         sites, base = _sites(args.site, case), case.checkpoint("base")
         bench, texts = make_bench(flags.settings(args)), texts_of_case(case, base)
         training, held_out = texts.split(args.seed)
-        source = BenchActivations(bench, base, training, sites)
-        progress.say(f"{source.rows} rows of {len(training.items)} texts at {', '.join(source.names)}")
+        sample = None if args.patches is None else PatchSample(count=args.patches, seed=args.seed)
+        source = activations_of(bench, base, training, sites, sample)
+        progress.say(f"{source.rows} rows of {len(training.items)} items at {', '.join(source.names)}")
         stored = train(
-            source, BenchActivations(bench, base, held_out, sites), settings, Path(args.out), source.sites,
+            source, activations_of(bench, base, held_out, sites, sample), settings, Path(args.out), source.sites,
             lambda step: _watch(step, progress),
         )  # fmt: skip
     document: dict[str, JsonValue] = {"out": args.out, "dictionaries": [_document(each) for each in stored]}
@@ -154,14 +157,14 @@ class _View(NamedTuple):
     validity: "Validity"
     own_base: bool
     rates: Mapping[int, tuple[float, float]]
-    texts: Mapping[int, "tuple[TopText, ...]"]
-    quote: "Callable[[TopText], str]"
+    texts: Mapping[int, "tuple[TopItem, ...]"]
+    quote: "Callable[[TopItem], str]"
 
 
 def _view(look: _Look, stored: "StoredDictionary", progress: "Progress") -> _View:
     """How well a dictionary fits base and suspect, and the texts at which its commonest features fire in base."""
     from audit.schema import AuditError
-    from saes import BenchActivations, measure, top_texts, validity
+    from saes import activations_of, measure, top_items, validity
 
     case, bench, texts, args = look
     record = stored.record
@@ -170,27 +173,29 @@ def _view(look: _Look, stored: "StoredDictionary", progress: "Progress") -> _Vie
         raise AuditError(problem, "leave out the case, or train it here")
     base, suspect, name = case.checkpoint("base"), case.checkpoint("suspect"), str(record.site)
     progress.say(f"reading {name}")
-    source = BenchActivations(bench, base, texts, [record.site])
+    source = activations_of(bench, base, texts, [record.site], record.patches)
     on_base = measure(stored.coder, source, name)
-    on_suspect = measure(stored.coder, BenchActivations(bench, suspect, texts, [record.site]), name)
+    on_suspect = measure(stored.coder, activations_of(bench, suspect, texts, [record.site], record.patches), name)
     common = on_base.firing_rates.argsort(descending=True, stable=True)[: args.features].tolist()
     return _View(
         stored, validity(on_base.fidelity, on_suspect.fidelity), record.checkpoint == base.key,
         {n: (float(on_base.firing_rates[n]), float(on_suspect.firing_rates[n])) for n in common},
-        top_texts(stored.coder, source, name, common, TEXTS), _quoting(Path(args.folder), args.unmask),
+        top_items(stored.coder, source, name, common, TEXTS), _quoting(Path(args.folder), args.unmask),
     )  # fmt: skip
 
 
-def _quoting(folder: Path, unmask: bool) -> "Callable[[TopText], str]":
+def _quoting(folder: Path, unmask: bool) -> "Callable[[TopItem], str]":
     """How a text is shown: of the forget set by its mark, unless it is asked for."""
     from audit.runs import Mask, key_of
     from audit.wording import CELL, visible
 
     mask = None if unmask else Mask(key_of(folder))
 
-    def quote(top: "TopText") -> str:
-        text = f"{top.item.question} {top.item.answer}".strip()
-        return str(mask(text)) if mask is not None and top.cohort == "forget" else visible(text, CELL)
+    def quote(top: "TopItem") -> str:
+        # an image has no question: it is called by its id
+        text = f"{top.item.question or top.item.id} {top.item.answer}".strip()
+        named = str(mask(text)) if mask is not None and top.cohort == "forget" else visible(text, CELL)
+        return f"{named} ({top.spot})" if top.spot else named
 
     return quote
 
