@@ -5,7 +5,7 @@ over checkpoint, rows, read, writes, start, dtype, attention, backend and bench 
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -148,7 +148,7 @@ class Bench:
         return {name: tensor.numpy() for name, tensor in cached.items()}
 
     @contextmanager
-    def without_store(self) -> Iterator[None]:
+    def without_store(self) -> Generator[None]:
         """For the length of a block passes are computed and not put into the store: for who needs a part of them."""
         store, self.store = self.store, None
         try:

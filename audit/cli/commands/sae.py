@@ -39,6 +39,8 @@ def add_arguments(parser: ArgumentParser) -> None:
                        "aims at it")  # fmt: skip
     train.add_argument("--rows", type=flags.count, default=1_000_000, metavar="N", help="how many rows are seen, again "
                        "where there are fewer (default: 1000000)")  # fmt: skip
+    train.add_argument("--draws", type=flags.count, default=1, metavar="N", help="dictionaries a site, from first "
+                       "weights of their own (default: 1)")  # fmt: skip
     train.add_argument("--patches", type=flags.count, metavar="N", help="of images: N places of each drawn by the seed "
                        "(patches, or positions of a map), not the one state that the head reads")  # fmt: skip
     train.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and order (default: 0)")
@@ -68,7 +70,12 @@ def _train(args: Namespace) -> Answer:
 
     try:
         settings = TrainingSettings(
-            architecture=args.architecture, features=args.width, k=args.k, rows=args.rows, seed=args.seed
+            architecture=args.architecture,
+            features=args.width,
+            k=args.k,
+            rows=args.rows,
+            seed=args.seed,
+            draws=args.draws,
         )
     except ValidationError as error:
         raise AuditError(str(error.errors()[0]["msg"]).removeprefix("Value error, "), "correct the flags") from None
