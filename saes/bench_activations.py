@@ -152,9 +152,11 @@ class BenchActivations(ItemActivations):
         return self.places[n][self._targets(n)[0]]
 
     def spots(self, n: int, name: str) -> Int[Tensor, " row"]:
+        """The token of its text at which every row of a chunk lies."""
         return self._targets(n)[1] - 1
 
     def spot_name(self, name: str, spot: int) -> str:
+        """The number of a token, counted from 1."""
         return "" if self._checkpoint.modality == "image" else f"token {spot + 1}"
 
     def _targets(self, n: int) -> tuple[Int[Tensor, " row"], Int[Tensor, " row"]]:

@@ -69,9 +69,11 @@ class PatchActivations(ItemActivations):
         return chosen
 
     def owners(self, n: int) -> Int[Tensor, " row"]:
+        """The number of the image to which every row of a chunk belongs."""
         return self.places[n].repeat_interleave(self.per_image)
 
     def spots(self, n: int, name: str) -> Int[Tensor, " row"]:
+        """The place in the grid of a site at which every row of a chunk lies, row by row of the image."""
         total = self.positions[name]
         return torch.from_numpy(np.concatenate([self._spots_of(image, total) for image in self.places[n].tolist()]))
 

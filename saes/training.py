@@ -191,12 +191,12 @@ class _Training:
         if self.settings.architecture == "jumprelu":
             from saes.lens_training import LensTraining
 
-            made, at_once = LensTraining, 1
+            kind, at_once = LensTraining, 1
         else:
             codes = self.settings.batch_rows * self.settings.features
-            made, at_once = StackedTraining, max(1, _CODES_AT_ONCE // codes)
+            kind, at_once = StackedTraining, max(1, _CODES_AT_ONCE // codes)
         return [
-            _Team(members, made(self.settings, [by_site[m.site] for m in members], [m.seed for m in members]))
+            _Team(members, kind(self.settings, [by_site[m.site] for m in members], [m.seed for m in members]))
             for members in self._teams(at_once)
         ]
 

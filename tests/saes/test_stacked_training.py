@@ -107,12 +107,12 @@ def test_each_member_learns_what_it_learns_by_itself(
     states = [torch.randn(batch, d, generator=g) * (n + 1) + n for n in range(members)]
     units = [Moments(x.double().mean(0), torch.full((d,), 1.0 + n).double()) for n, x in enumerate(states)]
     stacked = StackedTraining(wanted, units, range(members))
-    alone = [StackedTraining(wanted, [unit], [n]) for n, unit in enumerate(units)]
+    singles = [StackedTraining(wanted, [unit], [n]) for n, unit in enumerate(units)]
     for _ in range(12):
         stacked.step(states)
-        for training, x in zip(alone, states, strict=True):
+        for training, x in zip(singles, states, strict=True):
             training.step([x])
-    for n, training in enumerate(alone):
+    for n, training in enumerate(singles):
         for name, tensor in training.tensors(0).items():
             torch.testing.assert_close(stacked.tensors(n)[name], tensor, atol=1e-5, rtol=1e-5)
 

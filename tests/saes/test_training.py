@@ -126,8 +126,8 @@ def test_progress_says_what_is_done_and_what_is_left(tmp_path: Path) -> None:
 # ---- killed -----------------------------------------------------------------------------------------------------
 def die_after(checkpoints: int, out: Path, settings: TrainingSettings) -> None:
     """Train, and be killed some steps after a checkpoint: what lies between is lost."""
-    made = LensTraining if settings.architecture == "jumprelu" else StackedTraining
-    step: Callable[[StepTraining, Sequence[torch.Tensor]], None] = made.step
+    way = LensTraining if settings.architecture == "jumprelu" else StackedTraining
+    step: Callable[[StepTraining, Sequence[torch.Tensor]], None] = way.step
     seen = 0
 
     def stepping(self: StepTraining, batches: Sequence[torch.Tensor]) -> None:
@@ -137,7 +137,7 @@ def die_after(checkpoints: int, out: Path, settings: TrainingSettings) -> None:
         seen += len(batches) // settings.draws
         step(self, batches)
 
-    made.step = stepping  # type: ignore[method-assign]
+    way.step = stepping  # type: ignore[method-assign]
     train(*sources("a", "b"), settings, out)
 
 
