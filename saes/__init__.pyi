@@ -8,6 +8,10 @@ from .dictionary_folder import StoredDictionary as StoredDictionary
 from .dictionary_folder import dictionaries_in as dictionaries_in
 from .dictionary_folder import read_dictionary as read_dictionary
 from .dictionary_folder import write_dictionary as write_dictionary
+from .dictionary_view import CaseModels as CaseModels
+from .dictionary_view import Shown as Shown
+from .dictionary_view import match_dictionaries as match_dictionaries
+from .dictionary_view import view_dictionary as view_dictionary
 from .feature_matching import FeatureMatch as FeatureMatch
 from .feature_matching import match_features as match_features
 from .fidelity import Measured as Measured
@@ -30,3 +34,9 @@ from .sparse_coder import standardised as standardised
 from .thresholds import with_active as with_active
 from .training import TrainingProgress as TrainingProgress
 from .training import train as train
+from .view_records import VIEW as VIEW
+from .view_records import DictionaryView as DictionaryView
+from .view_records import FeatureView as FeatureView
+from .view_records import MatchView as MatchView
+from .view_records import ModelView as ModelView
+from .view_records import TopRow as TopRow

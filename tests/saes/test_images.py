@@ -198,5 +198,5 @@ def test_the_command_trains_of_images_and_masks_those_to_be_forgotten(
     assert {top["cohort"] for top in items} == {"forget", "retain"}
     for top in items:
         assert top["text"].startswith("‹masked") == (top["cohort"] == "forget")
-        assert ("column" in top["text"]) and (top["cohort"] == "forget" or "retain-" in top["text"])
+        assert "column" in top["spot"] and (top["cohort"] == "forget" or "retain-" in top["text"])
     assert "forget-" not in text
