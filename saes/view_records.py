@@ -1,6 +1,8 @@
 """What is seen of a dictionary on the models of a case, as a file that the dashboard reads. Free of torch."""
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from audit.schema import Cohort, Record
 from saes.records import Fidelity, PatchSample, Validity
@@ -67,6 +69,19 @@ class DictionaryView(Record):
     own_base: bool
     models: tuple[ModelView, ...]
     features: tuple[FeatureView, ...]
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if len(self.models) < 2 or not self.features:
+            raise ValueError("a view is of base and the suspect at least, and of one feature")
+        forget = {len(model.forget_rates) for model in self.models}
+        rates = {len(model.rates) for model in self.models}
+        if rates != {self.width} or forget not in ({0}, {self.width}):
+            raise ValueError("every model has one rate a feature")
+        for each in self.features:
+            if not 0 <= each.feature < self.width or len(each.top) != len(self.models):
+                raise ValueError(f"feature {each.feature} is none, or has no items of some model")
+        return self
 
     def rate(self, model: int, feature: int, forget: bool) -> float:
         """How often a feature is active in a model: on rows to be forgotten, or on all."""
