@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from audit.bench import Bench
-from audit.schema import AuditError, Checkpoint
+from audit.schema import AuditError, Checkpoint, Site
 from saes.bench_activations import CaseTexts, ItemActivations
 from saes.dictionary_folder import StoredDictionary
 from saes.feature_matching import match_features
@@ -64,7 +64,7 @@ def view_dictionary(stored: StoredDictionary, models: CaseModels, shown: Shown) 
     chosen = _chosen(measured[0].firing_rates, compared[1] - compared[0], shown.features)
     tops = [top_items(coder, source, str(record.site), chosen, shown.items) for source in sources]
     return DictionaryView(
-        name=stored.folder.name, case=models.case, site=str(record.site), patches=record.patches,
+        name=stored.folder.name, case=models.case, site=_in_words(record.site), patches=record.patches,
         activation=record.settings.architecture, k=record.settings.k, width=coder.features,
         own_base=record.checkpoint == next(iter(models.by_name.values())).key, models=tuple(seen),
         features=tuple(
@@ -72,6 +72,11 @@ def view_dictionary(stored: StoredDictionary, models: CaseModels, shown: Shown) 
             for n in chosen
         ),
     )  # fmt: skip
+
+
+def _in_words(site: Site) -> str:
+    tower = "" if site.tower is None else f" of the {site.tower} tower"
+    return site.part if site.block is None else f"{site.part}, block {site.block}{tower}"
 
 
 def _chosen(common: Float[Tensor, " feature"], change: Float[Tensor, " feature"], count: int) -> list[int]:

@@ -94,7 +94,8 @@ class DictionaryView(Record):
         parts = [] if self.models[1].validity.valid else ["the dictionary is not valid there"]
         parts += [_moved(*(self.rate(n, feature.feature, forget) for n in (0, 1)))]
         if len(self.models) > 2:
-            parts += [f"in the reference it {_moved(*(self.rate(n, feature.feature, forget) for n in (0, 2)))}"]
+            place = "reference" if self.models[2].validity.valid else "reference, where the dictionary is not valid,"
+            parts += [f"in the {place} it {_moved(*(self.rate(n, feature.feature, forget) for n in (0, 2)))}"]
         first, second = ({(row.text, row.cohort) for row in rows} for rows in feature.top[:2])
         if first:
             parts += [f"{len(first & second)} of base's {len(first)} top items are the suspect's too"]
@@ -103,7 +104,7 @@ class DictionaryView(Record):
 
 def _moved(base: float, other: float) -> str:
     if base == 0:
-        return "fires in neither" if other == 0 else "fires, and not in base"
+        return "never fires, as in base" if other == 0 else "fires, and not in base"
     if other < SILENT * base:
         return "is silent"
     if other < HALF * base:

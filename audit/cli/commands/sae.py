@@ -195,8 +195,8 @@ def _quoting(folder: Path, unmask: bool) -> "Callable[[TopItem], tuple[str, bool
     mask = None if unmask else Mask(key_of(folder))
 
     def quote(top: "TopItem") -> tuple[str, bool]:
-        # an image has no question: it is called by its id
-        text = f"{top.item.question or top.item.id} {top.item.answer}".strip()
+        # an image has no question: it is called by its id and its class
+        text = f"{top.item.question} {top.item.answer}" if top.item.question else f"{top.item.id}: {top.item.answer}"
         masked = mask is not None and top.cohort == "forget"
         return (str(mask(text)), True) if mask is not None and masked else (visible(text, CELL), False)
 
