@@ -65,7 +65,7 @@ def side_by_side(seen: DictionaryView, feature: FeatureView, reveal: bool) -> No
     for n, (model, rows) in enumerate(zip(seen.models, feature.top, strict=True)):
         lines = [
             f"<li>{escape(quoted(row, reveal))}{f' ({escape(visible(row.spot, NAME))})' if row.spot else ''}"
-            f"<br>{row.cohort}, code {number(row.code)}, {number(row.share)} of its rows"
+            f"<br>{row.cohort}, code {number(row.code)}{f', {number(row.share)} of its rows' if row.spot else ''}"
             f"{'; <strong>not among base&#39;s</strong>' if n and (row.text, row.cohort) not in known else ''}</li>"
             for row in rows
         ]

@@ -120,6 +120,7 @@ def test_a_dictionary_that_is_not_valid_there_is_said_to_be_so_first(root: Path)
         view().model_dump_json().replace('"width":4', '"width":5'),
         view().model_dump_json().replace('"feature":2', '"feature":4'),
         view().model_dump_json().replace('"feature":2', '"feature":-1'),
+        view().model_dump_json().replace(',[]]}', ']}', 1),
         view().model_dump_json().replace("0.893", "0.893<b>", 1).replace('"name":"base"', '"nam":"base"'),
     ],
 )  # fmt: skip

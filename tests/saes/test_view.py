@@ -25,6 +25,7 @@ from saes import (
     read_dictionary,
     texts_of_case,
     train,
+    validity,
     view_dictionary,
     write_dictionary,
 )
@@ -73,11 +74,12 @@ def test_a_view_says_of_every_model_what_its_own_rows_say(trained: Trained) -> N
         own = (codes[forget[owners]] > 0).float().mean(0)
         assert torch.tensor(model.forget_rates).tolist() == pytest.approx(own.tolist(), abs=1e-6)
         assert model.fidelity == measure(coder, source, name).fidelity
+        assert model.validity == validity(view.models[0].fidelity, model.fidelity)
     by_rate = sorted(range(40), key=lambda n: (-view.models[0].rates[n], n))[:5]
     assert [feature.feature for feature in view.features[:5]] == by_rate
-    moved = [abs(b - a) for a, b in zip(view.models[0].forget_rates, view.models[1].forget_rates, strict=True)]
-    listed = {feature.feature for feature in view.features}
-    assert min(moved[n] for n in sorted(range(40), key=lambda n: -moved[n])[:5] if n in listed) == sorted(moved)[-5]
+    before, after = (torch.tensor(model.forget_rates) for model in view.models[:2])
+    by_change = (after - before).abs().argsort(descending=True, stable=True)[:5].tolist()
+    assert [feature.feature for feature in view.features] == list(dict.fromkeys([*by_rate, *by_change]))
     assert 5 < len(view.features) <= 10 and view == DictionaryView.model_validate_json(view.model_dump_json())
     for feature in view.features:
         assert all(len(rows) <= 4 and [r.code for r in rows] == sorted((r.code for r in rows), reverse=True)
