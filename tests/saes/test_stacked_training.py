@@ -144,6 +144,18 @@ def test_sites_of_different_widths_are_trained_side_by_side(tmp_path: Path) -> N
         torch.testing.assert_close(stored[n].coder.W_enc, lone.coder(0).W_enc, atol=1e-5, rtol=1e-5)
 
 
+def test_how_many_are_stepped_at_once_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, wanted = TensorActivations(TURNED), of(rows=64 * 30, draws=2)
+    together = train(source, source, wanted, tmp_path / "together")
+    for codes in (1, 4 * 64 * 48):
+        monkeypatch.setattr("saes.training._CODES_AT_ONCE", codes)
+        parted = train(source, source, wanted, tmp_path / str(codes))
+        for first, second in zip(together, parted, strict=True):
+            torch.testing.assert_close(first.coder.W_enc, second.coder.W_enc, atol=1e-6, rtol=1e-5)
+            assert first.folder.name == second.folder.name and first.record is not None and second.record is not None
+            assert first.record.weights_seed == second.record.weights_seed
+
+
 def test_training_topk_needs_no_sae_lens(tmp_path: Path) -> None:
     """Its import takes longer than many a training."""
     import subprocess
