@@ -54,7 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     show.add_argument("--match", metavar="DIR", help="another dictionary, such as one of the suspect's states: which "
                       "features are the same")  # fmt: skip
     show.add_argument("--features", type=flags.count, default=SHOWN, metavar="N", help="how many (default: 10)")
-    show.add_argument("--unmask", action="store_true", help="show forget texts in clear")
+    show.add_argument("--unmask", action="store_true", help="show forget items in clear")
     flags.add_settings(show)
 
 
@@ -138,8 +138,11 @@ def _left(step: "TrainingProgress") -> "Interval | None":
 # ---- show -------------------------------------------------------------------------------------------------------
 def _show(args: Namespace) -> Answer:
     from audit.cli import dictionary_tables as tables
+    from audit.schema import AuditError
     from saes import dictionaries_in, match_dictionaries, read_dictionary
 
+    if args.out is not None and args.case is None:
+        raise AuditError("-o writes what is seen on a case, and none is named", "name the case, or leave -o out")
     stored = [read_dictionary(folder) for folder in dictionaries_in(Path(args.folder))]
     other = None if args.match is None else read_dictionary(_only(args.match))
     matches = [None if other is None else match_dictionaries(each, other) for each in stored]
