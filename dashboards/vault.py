@@ -8,7 +8,7 @@ read here is ever run.
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, NamedTuple
@@ -76,7 +76,11 @@ class Vault(NamedTuple):
         return None
 
     def runs(self) -> Iterator[str]:
-        """Every folder that holds a run, by path; hidden folders and links are passed over."""
+        """Every folder that holds a run, by path."""
+        return self.folders_with(MARKS)
+
+    def folders_with(self, marks: Collection[str]) -> Iterator[str]:
+        """Every folder with a file of one of these names, by path; hidden folders and links are passed over."""
         waiting, looked = [""], 0
         while waiting and looked < FOLDERS:
             folder, looked = waiting.pop(), looked + 1
@@ -84,7 +88,7 @@ class Vault(NamedTuple):
             marked = False
             with suppress(OSError), os.scandir(self.root / folder) as entries:
                 for entry in entries:
-                    marked |= entry.name in MARKS
+                    marked |= entry.name in marks
                     if entry.is_dir(follow_symlinks=False) and not entry.name.startswith(".") and _text(entry.name):
                         below.append(entry.name)
             if marked and folder:

@@ -1,4 +1,4 @@
-"""Sparse autoencoders of cached activations: trained through sae_lens, kept in its format, read without it.
+"""Sparse autoencoders of cached activations: trained as sae_lens trains, kept in its format, read without it.
 
 A dictionary is a :class:`SparseCoder` in memory and a folder on disk, which sae_lens opens too. What is measured of it
 on a checkpoint (explained variance, active features, dead ones) says whether it may be used there at all.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from audit.schema import content_key
 from audit.storage import tensor_sha256
+from saes.records import PatchSample
 
 BUFFER_BYTES = 64 << 20
 """Rows of neighbouring chunks are mixed in a buffer of about this size."""
@@ -25,7 +26,8 @@ class Activations(ABC):
     """States at one or more sites, in chunks of known sizes; every site has the same rows.
 
     ``names`` are the sites as text, ``widths`` their widths, ``sizes`` the rows of every chunk; ``key`` names the
-    content, ``checkpoint`` the weights it was read from (None: from elsewhere).
+    content, ``checkpoint`` the weights it was read from (None: from elsewhere), ``patches`` the places of images that
+    its rows are.
     """
 
     names: tuple[str, ...]
@@ -33,6 +35,7 @@ class Activations(ABC):
     sizes: tuple[int, ...]
     key: str
     checkpoint: str | None = None
+    patches: PatchSample | None = None
 
     @abstractmethod
     def chunk(self, n: int) -> Mapping[str, Float[Tensor, "row d"]]:

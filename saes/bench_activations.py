@@ -4,6 +4,7 @@ A chunk is looked up by checkpoint, rows and site: what the store has is mapped 
 So memory holds a few chunks, however many rows there are, and a training that was killed reads and runs nothing twice.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -84,8 +85,36 @@ def _kept_wide(rows: Rows, index: Int[Tensor, " row"]) -> Rows:
     return _padded(portion) if int(portion.answer_spans[:, 1].max()) > portion.ids.shape[1] else portion
 
 
-class BenchActivations(Activations):
-    """The states of a checkpoint at some sites, over the answer spans of some texts.
+class ItemActivations(Activations):
+    """The states of a checkpoint at some sites: every row belongs to an item, and to a place in it; all rows of an item
+    lie in one chunk.
+
+    AuditError (code 2) for no site, or one twice.
+    """
+
+    def __init__(self, bench: Bench, checkpoint: Checkpoint, texts: CaseTexts, sites: Sequence[Site]) -> None:
+        self.names = tuple(map(str, sites))
+        if not sites or len(set(self.names)) < len(sites):
+            raise AuditError(f"sites {', '.join(self.names) or 'none'}", "name one or more, each once")
+        self._bench, self._checkpoint, self.texts = bench, checkpoint, texts
+        self.sites = dict(zip(self.names, sites, strict=True))
+        self.checkpoint = checkpoint.key
+
+    @abstractmethod
+    def owners(self, n: int) -> Int[Tensor, " row"]:
+        """The number of the item to which every row of a chunk belongs."""
+
+    @abstractmethod
+    def spots(self, n: int, name: str) -> Int[Tensor, " row"]:
+        """At which place of its item every row of a chunk lies, counted from 0."""
+
+    @abstractmethod
+    def spot_name(self, name: str, spot: int) -> str:
+        """A place in words; empty where an item has one state alone."""
+
+
+class BenchActivations(ItemActivations):
+    """The states over the answer spans of some texts: of all their tokens, or of an image the one that its head reads.
 
     AuditError (code 2) for a site twice, one that the model does not have, or texts without a token to read.
     """
@@ -94,12 +123,8 @@ class BenchActivations(Activations):
         self, bench: Bench, checkpoint: Checkpoint, texts: CaseTexts, sites: Sequence[Site],
         chunk_bytes: int = _CHUNK_BYTES,
     ) -> None:  # fmt: skip
-        self.names = tuple(map(str, sites))
-        if not sites or len(set(self.names)) < len(sites):
-            raise AuditError(f"sites {', '.join(self.names) or 'none'}", "name one or more, each once")
-        self._bench, self._checkpoint, self.texts = bench, checkpoint, texts
+        super().__init__(bench, checkpoint, texts, sites)
         self._reads = tuple(Read(site=site, at="answer") for site in sites)
-        self.sites = dict(zip(self.names, sites, strict=True))
         spans = (texts.rows.answer_spans[:, 1] - texts.rows.answer_spans[:, 0]).clamp_min(0)
         # texts of like length side by side, so that little is padded
         order = torch.argsort(texts.rows.lengths, stable=True)
@@ -110,7 +135,6 @@ class BenchActivations(Activations):
         rows = max(1, chunk_bytes // (4 * sum(self.widths)))
         self.places = _portions(order, spans, rows)
         self.sizes = tuple(int(spans[place].sum()) for place in self.places)
-        self.checkpoint = checkpoint.key
         self.key = content_key("bench", bench.key(checkpoint.key), texts.rows.hash, self.names)
 
     def _widths(self, few: Int[Tensor, " row"]) -> tuple[int, ...]:
@@ -125,8 +149,18 @@ class BenchActivations(Activations):
 
     def owners(self, n: int) -> Int[Tensor, " row"]:
         """The number of the text to which every row of a chunk belongs."""
-        rows = _kept_wide(self.texts.rows, self.places[n])
-        return self.places[n][rows.targets("answer")[0]]
+        return self.places[n][self._targets(n)[0]]
+
+    def spots(self, n: int, name: str) -> Int[Tensor, " row"]:
+        """The token of its text at which every row of a chunk lies."""
+        return self._targets(n)[1] - 1
+
+    def spot_name(self, name: str, spot: int) -> str:
+        """The number of a token, counted from 1."""
+        return "" if self._checkpoint.modality == "image" else f"token {spot + 1}"
+
+    def _targets(self, n: int) -> tuple[Int[Tensor, " row"], Int[Tensor, " row"]]:
+        return _kept_wide(self.texts.rows, self.places[n]).targets("answer")
 
 
 def _portions(order: Tensor, spans: Tensor, rows: int) -> tuple[Tensor, ...]:

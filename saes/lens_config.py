@@ -17,6 +17,8 @@ from audit.schema import AuditError, ExitCode
 from saes.sparse_coder import Activation, SparseCoder, rescaled
 
 SCALER = "activation_scaler.json"
+IN_MEMORY = Path("the trained autoencoder")
+"""Stands for the file of a dictionary that comes from none."""
 _FIRST_FORMAT = 6
 _ACTIVATIONS: dict[str, Activation] = {
     "standard": "relu", "topk": "topk", "batchtopk": "jumprelu", "jumprelu": "jumprelu"

@@ -2,14 +2,14 @@
 
 sae_lens is imported here and nowhere else, when the first trainer is made: it takes seconds, and brings wandb, which is
 told not to run. Its own resumption is not used: ``load_trainer_state`` of 6.54.12 leaves the weights as drawn.
+JumpReLU is trained here; the other architectures are trained in stacks, whose steps are held against these in tests.
 """
 
 import json
 import os
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -17,9 +17,10 @@ from torch import Tensor
 
 from audit.wrappers import without_downloads
 from saes.activations import Moments
-from saes.lens_config import CodeSettings, coder_from
+from saes.lens_config import IN_MEMORY, CodeSettings, coder_from
 from saes.records import TrainingSettings
 from saes.sparse_coder import SparseCoder
+from saes.step_training import Glimpse, StepTraining
 
 if TYPE_CHECKING:
     from sae_lens.saes.sae import TrainingSAE
@@ -27,9 +28,7 @@ if TYPE_CHECKING:
 
 _SILENT = {"WANDB_MODE": "disabled", "WANDB_SILENT": "true"}
 _NEVER = 1 << 62
-_DECAY_SHARE, _WARM_UP_SHARE, _L0_WARM_UP_SHARE = 0.2, 0.02, 0.1
-_DEAD_WINDOW = 1000
-_IN_MEMORY = Path("the trained autoencoder")
+_L0_WARM_UP_SHARE = 0.1
 
 
 @contextmanager
@@ -46,15 +45,6 @@ def _silent() -> Generator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = setting
-
-
-class Glimpse(NamedTuple):
-    """What the last step saw of its batch: fraction of (standardised) variance explained, active features a row, and
-    features that have not fired for a while."""
-
-    fve: float
-    l0: float
-    dead: int
 
 
 class SiteTraining:
@@ -99,7 +89,7 @@ class SiteTraining:
             config["d_sae"], config.get("k"), config["apply_b_dec_to_input"],
             bool(config.get("rescale_acts_by_decoder_norm", False)), 1.0,
         )  # fmt: skip
-        return coder_from(known, tensors, _IN_MEMORY)
+        return coder_from(known, tensors, IN_MEMORY)
 
     # ---- on disk and back ----------------------------------------------------------------------------------------
     def tensors(self) -> dict[str, Tensor]:
@@ -109,7 +99,7 @@ class SiteTraining:
         for place, state in trainer.optimizer.state_dict()["state"].items():
             held |= {f"adam/{place}/{name}": tensor for name, tensor in state.items()}
         held |= {"counts/since_fired": trainer.n_forward_passes_since_fired, "counts/fired": trainer.act_freq_scores}
-        return {**held, "mean": self.moments.mean, "sd": self.moments.sd}
+        return held
 
     def numbers(self) -> str:
         """The rest, as JSON, which keeps every digit of a float."""
@@ -139,6 +129,36 @@ class SiteTraining:
             scheduler.load_state_dict(state["coefficients"][name])
 
 
+class LensTraining(StepTraining):
+    """One autoencoder that sae_lens trains, as a member of its own."""
+
+    def __init__(self, settings: TrainingSettings, moments: Sequence[Moments], seeds: Sequence[int]) -> None:
+        super().__init__(settings, moments)
+        (own,), (seed,) = moments, seeds
+        self._only = SiteTraining(settings, own, seed)
+
+    def step(self, batches: Sequence[Float[Tensor, "row d"]]) -> None:
+        (batch,) = batches
+        self._only.step(batch.clone())
+        self.steps_done += 1
+
+    def glimpses(self) -> list[Glimpse]:
+        return [self._only.glimpse()]
+
+    def coder(self, n: int) -> SparseCoder:
+        return self._only.coder()
+
+    def tensors(self, n: int) -> dict[str, Tensor]:
+        return self._only.tensors()
+
+    def numbers(self, n: int) -> str:
+        return self._only.numbers()
+
+    def restore(self, n: int, tensors: Mapping[str, Tensor], numbers: str) -> None:
+        self._only.restore(tensors, numbers)
+        self.steps_done = self._only.trainer.n_training_steps
+
+
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
@@ -150,8 +170,8 @@ def _trainer(settings: TrainingSettings, width: int, seed: int) -> "SAETrainer[A
     steps = settings.steps
     config = SAETrainerConfig(
         total_training_samples=steps * settings.batch_rows, train_batch_size_samples=settings.batch_rows,
-        lr=settings.rate, lr_end=settings.rate / 10, lr_warm_up_steps=int(_WARM_UP_SHARE * steps),
-        lr_decay_steps=int(_DECAY_SHARE * steps), dead_feature_window=max(1, min(_DEAD_WINDOW, steps // 10)),
+        lr=settings.rate, lr_end=settings.rate / 10, lr_warm_up_steps=settings.warm_up_steps,
+        lr_decay_steps=settings.decay_steps, dead_feature_window=settings.dead_window,
         # its own sparsity report makes a histogram of wandb every so many steps
         feature_sampling_window=_NEVER, n_batches_for_norm_estimate=0,
     )  # fmt: skip

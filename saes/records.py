@@ -14,6 +14,7 @@ MIN_FVE_RATIO = 0.9
 _LARGEST_BATCH = 4096
 _STEPS_WANTED = 2000
 _CHECKPOINTS = 20
+_WARM_UP_SHARE, _DECAY_SHARE, _DEAD_WINDOW = 0.02, 0.2, 1000
 
 
 class TrainingSettings(Record):
@@ -22,7 +23,8 @@ class TrainingSettings(Record):
     ``features`` wide; ``k`` active features a row (TopK), on average (BatchTopK), or aimed at (JumpReLU). ``rows`` is
     how many rows are seen, again and again where there are fewer. A batch of 0 leaves its size to ``rows``;
     ``checkpoint_rows`` 0 makes a twentieth of the rows one checkpoint interval. ``l0_coefficient`` weighs JumpReLU's
-    distance from ``k`` against the squared error; ``rate`` is Adam's learning rate.
+    distance from ``k`` against the squared error; ``rate`` is Adam's learning rate. ``draws`` dictionaries a site learn
+    from the same rows in the same order, each from first weights of its own.
     """
 
     architecture: Architecture = "topk"
@@ -34,6 +36,7 @@ class TrainingSettings(Record):
     seed: Annotated[int, Field(ge=0)] = 0
     checkpoint_rows: Annotated[int, Field(ge=0)] = 0
     l0_coefficient: Annotated[float, Field(gt=0)] = 1.0
+    draws: Annotated[int, Field(ge=1)] = 1
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -61,6 +64,28 @@ class TrainingSettings(Record):
         """After how many steps what was learnt is kept on disk."""
         rows = self.checkpoint_rows or self.rows // _CHECKPOINTS
         return max(1, rows // self.batch_rows)
+
+    @property
+    def warm_up_steps(self) -> int:
+        """Over how many steps the learning rate rises."""
+        return int(_WARM_UP_SHARE * self.steps)
+
+    @property
+    def decay_steps(self) -> int:
+        """Over how many of the last steps it falls to nothing."""
+        return int(_DECAY_SHARE * self.steps)
+
+    @property
+    def dead_window(self) -> int:
+        """A feature that was active on no row of more steps than these is dead."""
+        return max(1, min(_DEAD_WINDOW, self.steps // 10))
+
+
+class PatchSample(Record):
+    """So many places of every image at the most (patches of a transformer, positions of a map), drawn by ``seed``."""
+
+    count: Annotated[int, Field(ge=1)]
+    seed: Annotated[int, Field(ge=0)] = 0
 
 
 class Fidelity(Record):
@@ -90,16 +115,19 @@ class DictionaryRecord(Record):
     """What a trained dictionary is: of which weights, at which site, on which rows, how, and how well.
 
     ``checkpoint`` is the key of the weights, ``activations`` of the rows that were read from them (None where they
-    came from elsewhere); ``training`` names the whole training. ``held_out`` was measured on texts that training did
-    not see. ``sha256`` of the files that lie beside this record, by name.
+    came from elsewhere), ``patches`` the places of images that they are (None: the state that the head reads, or
+    tokens); ``training`` names the whole training, ``weights_seed`` is that of the first weights. ``held_out`` was
+    measured on texts that training did not see. ``sha256`` of the files that lie beside this record, by name.
     """
 
     version: Literal[1] = 1
     checkpoint: str | None
     site: Site | None
+    patches: PatchSample | None = None
     activations: str
     training: str
     settings: TrainingSettings
+    weights_seed: int | None = None
     cached_rows: int
     held_out: Fidelity
     sha256: dict[str, str]

@@ -5,8 +5,8 @@ over checkpoint, rows, read, writes, start, dtype, attention, backend and bench 
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -146,6 +146,15 @@ class Bench:
             if self.store is not None:
                 self.store.put(key, cached, {"arrays": ", ".join(cached)})
         return {name: tensor.numpy() for name, tensor in cached.items()}
+
+    @contextmanager
+    def without_store(self) -> Generator[None]:
+        """For the length of a block passes are computed and not put into the store: for who needs a part of them."""
+        store, self.store = self.store, None
+        try:
+            yield
+        finally:
+            self.store = store
 
     def _compute(self, ckpt: Checkpoint, job: Job) -> Pass:
         opener = partial(self.pool.loaded, eager=job.eager)

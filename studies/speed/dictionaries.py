@@ -1,27 +1,31 @@
-"""Training a dictionary from a stream on disk, against sae_lens fed from memory; and how memory grows with the rows.
+"""Training dictionaries from a stream on disk: against sae_lens fed from memory, at once against one after the other;
+and how memory grows with the rows.
 
 ``python -m studies.speed.dictionaries --out studies/speed/dictionaries.json``. Ours is the whole of ``saes.train``:
 moments, steps, checkpoints that can be resumed, folding, and the measures on held-out rows. Theirs is
-``SAETrainer.fit`` alone, on rows that were standardised and shuffled in memory before the clock starts.
+``SAETrainer.fit`` alone, on rows that were standardised and shuffled in memory before the clock starts. One after the
+other is ``saes.train`` once a layer. CPU-seconds of one thread are counted, never wall time.
 """
 
 import argparse
-import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from audit.schema import Record
-from audit.storage import read_tensors, write_tensors
+from audit.storage import read_tensors, write_atomic, write_tensors
 from saes import Activations, TensorActivations, TrainingSettings, train
+from studies.provenance import Stamp, stamp
 from studies.speed.results import Ratio
 from studies.speed.timing import Seconds, ratio
 
@@ -40,6 +44,9 @@ class Shape(NamedTuple):
 
 
 SHAPES = {"small": Shape(64, 512, 8, 256, 200), "middle": Shape(256, 1024, 16, 1024, 40)}
+STACKS = {"tiny": Shape(16, 64, 4, 32, 1500), "little": Shape(32, 128, 4, 32, 1500)}
+"""Shapes of which several layers are trained at once."""
+LAYERS = 8
 
 
 class DictionaryRow(Record):
@@ -54,12 +61,35 @@ class DictionaryRow(Record):
     repeats: int
 
 
+class StackRow(Record):
+    """CPU-seconds of one thread for dictionaries of so many layers, median over repeats: at once, and one by one."""
+
+    shape: str
+    layers: int
+    at_once_cpu_s: float
+    one_by_one_cpu_s: float
+    speedup: Ratio
+    repeats: int
+
+
 class PeakRow(Record):
     """Peak memory (``ru_maxrss``, a process of its own) of one epoch over so many bytes of cached rows."""
 
     rows: int
     cached_mib: float
     peak_mib: float
+
+
+class Results(Record):
+    """All that was measured. ``load_after``: the machine's load when it was done."""
+
+    stamp: Stamp
+    command: str
+    load_after: float
+    shapes: dict[str, dict[str, int]]
+    speed: tuple[DictionaryRow, ...]
+    stacks: tuple[StackRow, ...]
+    memory: tuple[PeakRow, ...]
 
 
 class StoredRows(Activations):
@@ -101,7 +131,7 @@ def _from_memory(shape: Shape, rows: Tensor) -> None:
 
 
 def timed(name: str, folder: Path, repeats: int, seed: int) -> DictionaryRow:
-    """Both in turn, ours first in every other repeat; one call of each is not counted."""
+    """Ours and theirs in turn."""
     shape = SHAPES[name]
     source = StoredRows(folder, 4 * CHUNK_ROWS, shape.width, seed)
     memory = torch.cat([source.chunk(n)["rows"] for n in range(len(source.sizes))])
@@ -109,26 +139,55 @@ def timed(name: str, folder: Path, repeats: int, seed: int) -> DictionaryRow:
     settings = TrainingSettings(
         features=shape.features, k=shape.k, rows=shape.batch * shape.steps, batch=shape.batch, seed=seed
     )
-    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for repeat in range(repeats + 1):
-        for method in sorted(seconds, reverse=bool(repeat % 2)):
-            with tempfile.TemporaryDirectory() as out:
-                begun = time.process_time()
-                if method == "ours":
-                    train(source, held_out, settings, Path(out))
-                else:
-                    _from_memory(shape, memory)
-                if repeat:
-                    seconds[method].append(time.process_time() - begun)
-    ours, theirs = (torch.tensor(seconds[method]).double().numpy() for method in ("ours", "theirs"))
-    return _row(name, ours, theirs, shape.batch * shape.steps, seed)
-
-
-def _row(name: str, ours: Seconds, theirs: Seconds, rows: int, seed: int) -> DictionaryRow:
-    mine, other = sorted(ours)[len(ours) // 2], sorted(theirs)[len(theirs) // 2]
+    calls = {
+        "ours": lambda out: train(source, held_out, settings, out),
+        "theirs": lambda out: _from_memory(shape, memory),
+    }
+    ours, theirs = _in_turn(calls, repeats)
+    rows, mine, other = shape.batch * shape.steps, float(np.median(ours)), float(np.median(theirs))
     return DictionaryRow(
         shape=name, ours_cpu_s=mine, theirs_cpu_s=other, ours_rows_per_s=rows / mine, theirs_rows_per_s=rows / other,
-        rows_per_s_ratio=ratio(theirs, ours, "sae_lens from memory", seed), repeats=len(ours),
+        rows_per_s_ratio=ratio(theirs, ours, "sae_lens from memory", seed), repeats=repeats,
+    )  # fmt: skip
+
+
+def _in_turn(calls: Mapping[str, Callable[[Path], object]], repeats: int) -> tuple[Seconds, Seconds]:
+    """CPU-seconds of two calls, the first one first in every other repeat; one call of each is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for repeat in range(repeats + 1):
+        for name in reversed(calls) if repeat % 2 else calls:
+            with tempfile.TemporaryDirectory() as out:
+                begun = time.process_time()
+                calls[name](Path(out))
+                if repeat:
+                    seconds[name].append(time.process_time() - begun)
+    first, second = (np.array(each) for each in seconds.values())
+    return first, second
+
+
+def stacked(name: str, repeats: int, seed: int) -> StackRow:
+    """Layers trained at once, and once more each, from rows in memory."""
+    shape = STACKS[name]
+    g = torch.Generator().manual_seed(seed)
+    states = {f"layer{n}": torch.randn(CHUNK_ROWS, shape.width, generator=g) for n in range(LAYERS)}
+    every = TensorActivations(states)
+    single = {layer: TensorActivations({layer: x}) for layer, x in states.items()}
+    held_out = TensorActivations({layer: x[:1024] for layer, x in states.items()})
+    single_held_out = {layer: TensorActivations({layer: x[:1024]}) for layer, x in states.items()}
+    settings = TrainingSettings(
+        features=shape.features, k=shape.k, rows=shape.batch * shape.steps, batch=shape.batch, seed=seed
+    )
+
+    def one_by_one(out: Path) -> None:
+        for layer, source in single.items():
+            train(source, single_held_out[layer], settings, out / layer)
+
+    together, singly = _in_turn(
+        {"at once": lambda out: train(every, held_out, settings, out), "one by one": one_by_one}, repeats
+    )
+    return StackRow(
+        shape=name, layers=LAYERS, at_once_cpu_s=float(np.median(together)), one_by_one_cpu_s=float(np.median(singly)),
+        speedup=ratio(singly, together, "one after the other", seed), repeats=repeats,
     )  # fmt: skip
 
 
@@ -162,7 +221,7 @@ def main() -> None:
     parser.add_argument("--child", nargs=4, metavar=("FOLDER", "ROWS", "WIDTH", "SEED"), help=argparse.SUPPRESS)
     parser.add_argument("--shapes", nargs="*", choices=sorted(SHAPES), default=sorted(SHAPES))
     parser.add_argument("--chunks", nargs="*", type=int, default=[8, 40], help="of 16 MiB; how many rows are cached")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -171,16 +230,22 @@ def main() -> None:
         sys.stdout.write(_child(Path(folder), *map(int, numbers)).model_dump_json() + "\n")
         return
     torch.set_num_threads(1)
-    document: dict[str, list[Any]] = {"speed": [], "memory": []}
-    for n in args.chunks:
-        document["memory"].append(peak(n * CHUNK_ROWS, 256, args.seed).model_dump(mode="json"))
+    before = stamp(args.seed)
+    memory = [peak(n * CHUNK_ROWS, 256, args.seed) for n in args.chunks]
+    stacks = [stacked(name, args.repeats, args.seed) for name in STACKS]
+    speed: list[DictionaryRow] = []
     for name in args.shapes:
         with tempfile.TemporaryDirectory() as folder:
-            document["speed"].append(timed(name, Path(folder), args.repeats, args.seed).model_dump(mode="json"))
-    text = json.dumps({"torch": torch.__version__, "seed": args.seed, **document}, indent=1)
-    print(text)
+            speed.append(timed(name, Path(folder), args.repeats, args.seed))
+    results = Results(
+        stamp=before, command=f"python -m {_NAME} {' '.join(sys.argv[1:])}", load_after=round(os.getloadavg()[0], 2),
+        shapes={name: shape._asdict() for name, shape in (SHAPES | STACKS).items()}, speed=tuple(speed),
+        stacks=tuple(stacks), memory=tuple(memory),
+    )  # fmt: skip
+    text = results.model_dump_json(indent=1) + "\n"
+    sys.stdout.write(text)
     if args.out is not None:
-        args.out.write_text(text + "\n", encoding="utf-8")
+        write_atomic(args.out, text.encode())
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ from dashboards import catalogue
 from dashboards.serving import free_port
 from tests import run_store
 from tests.browsing import CHROMIUM
+from tests.dashboards.test_dictionary_page import put, view
+from tests.golden import HOSTILE
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; set CHROME_PATH to one")
 
@@ -53,6 +55,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for all tests: finished runs of several kinds, and a case of the tiny world to start."""
     runs = tmp_path_factory.mktemp("runs")
     run_store.fill(runs, ["calibrated", "consistent", "hostile"])
+    put(runs, view(f"<b>pears</b> {HOSTILE}"))
     port = free_port(0)
     command = [sys.executable, "-m", "audit.cli", "dashboard", str(runs), "--port", str(port)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path_factory.mktemp("home"))}

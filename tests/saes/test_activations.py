@@ -8,10 +8,11 @@ from audit.bench import Bench
 from audit.case import Rows
 from audit.schema import AuditError, Item, Read, Site
 from audit.storage import Store
-from saes import BenchActivations, CaseTexts, TensorActivations
+from saes import BenchActivations, CaseTexts, TensorActivations, top_items
 from saes.activations import RowStream, moments
 from saes.bench_activations import _every_token
 from tests import toy
+from tests.saes.planted_rows import random_coder
 
 SITES = [Site(part="resid_out", block=n) for n in (0, 2)]
 
@@ -77,6 +78,22 @@ def test_the_rows_are_the_models_own_states_at_every_token_but_bos() -> None:
                     assert set(owners[at : at + len(states)].tolist()) == {row}
                     at += len(states)
                 assert at == source.sizes[n]
+
+
+def test_a_top_text_names_the_token_of_its_largest_code() -> None:
+    model, rows, bench = toy.checkpoint("llama"), toy.rows(7), Bench()
+    rows.ids[:4, 0] = 1
+    rows.ids[4:, 0] = 5
+    source = BenchActivations(bench, model, texts(_every_token(rows, bos=1)), SITES[1:], chunk_bytes=4 * 48 * 20)
+    read = Read(site=SITES[1], at="all")
+    plain, coder = bench.run(model, rows, [read])[read], random_coder("relu", d=48)
+    for feature, listed in top_items(coder, source, source.names[0], range(coder.features), 7).items():
+        for top in listed:
+            row = int(top.item.id)
+            first = 1 if row < 4 else 0
+            codes = coder.encode(plain[row, first : int(rows.lengths[row])])[:, feature]
+            assert top.spot == f"token {first + int(codes.argmax()) + 1}"
+            assert abs(top.code - float(codes.max())) < 1e-4
 
 
 def test_what_the_store_has_is_not_run_again(tmp_path: object) -> None:

@@ -79,7 +79,7 @@ def test_output_flags_hold_before_and_behind_the_action(call: Call, tmp_path: Pa
     [
         (("--site", "3"), "no block of base"), (("--site", "0,x"), "--site x"), (("--site", "0,"), "--site"),
         (("--site", "0,0"), "each once"), (("--k", "16"), "16 of 16 features"), (("--k", "40"), "40 of 16"),
-        (("--device", "abacus"), "abacus"),
+        (("--device", "abacus"), "abacus"), (("--patches", "3"), "places of images"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_code_2_and_writes_no_dictionary(
@@ -93,6 +93,8 @@ def test_a_damaged_or_foreign_dictionary_is_told_by_its_code(call: Call, root: P
     write_dictionary(root / "d", random_coder("topk"))
     foreign = call("show", root / "d", root / "case.toml", "-q")
     assert foreign.code == 2 and "no record of ours" in foreign.err
+    nowhere = call("show", root / "d", "-o", root / "seen")
+    assert nowhere.code == 2 and "name the case" in nowhere.err and not (root / "seen").exists()
     (root / "d" / "sae_weights.safetensors").write_bytes(b"")
     damaged = call("show", root / "d")
     assert damaged.code == 3 and "sae_weights.safetensors" in damaged.err

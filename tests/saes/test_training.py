@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,9 @@ from saes import (
     read_dictionary,
     train,
 )
-from saes.lens_training import SiteTraining
+from saes.lens_training import LensTraining, SiteTraining
+from saes.stacked_training import StackedTraining
+from saes.step_training import StepTraining
 from saes.training import STATE
 from tests.saes.planted_rows import mean_max_cosine, planted
 
@@ -124,25 +126,26 @@ def test_progress_says_what_is_done_and_what_is_left(tmp_path: Path) -> None:
 # ---- killed -----------------------------------------------------------------------------------------------------
 def die_after(checkpoints: int, out: Path, settings: TrainingSettings) -> None:
     """Train, and be killed some steps after a checkpoint: what lies between is lost."""
-    step: Callable[[SiteTraining, torch.Tensor], None] = SiteTraining.step
+    way = LensTraining if settings.architecture == "jumprelu" else StackedTraining
+    step: Callable[[StepTraining, Sequence[torch.Tensor]], None] = way.step
     seen = 0
 
-    def stepping(self: SiteTraining, batch: torch.Tensor) -> None:
+    def stepping(self: StepTraining, batches: Sequence[torch.Tensor]) -> None:
         nonlocal seen
         if seen == 2 * (checkpoints * settings.checkpoint_steps + 3):
             os.kill(os.getpid(), signal.SIGKILL)
-        seen += 1
-        step(self, batch)
+        seen += len(batches) // settings.draws
+        step(self, batches)
 
-    SiteTraining.step = stepping  # type: ignore[method-assign]
+    way.step = stepping  # type: ignore[method-assign]
     train(*sources("a", "b"), settings, out)
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize(("architecture", "draws"), [*((each, 1) for each in ARCHITECTURES), ("topk", 3)])
 def test_a_killed_training_ends_with_the_very_weights_of_one_that_was_not(
-    architecture: Architecture, tmp_path: Path
+    architecture: Architecture, draws: int, tmp_path: Path
 ) -> None:
-    settings = SHORT.model_copy(update={"architecture": architecture})
+    settings = SHORT.model_copy(update={"architecture": architecture, "draws": draws})
     through = train(*sources("a", "b"), settings, tmp_path / "through")
     for killed in (2, 1):
         child = multiprocessing.get_context("fork").Process(target=die_after, args=(killed, tmp_path / "x", settings))

@@ -1,25 +1,22 @@
 """Train sparse autoencoders of a model's states, and look at one."""
 
 from argparse import SUPPRESS, ArgumentParser, Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from audit.cli import flags
 from audit.cli.answer import Answer, JsonValue
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from audit.bench import Bench
     from audit.case import OpenCase
     from audit.cli.progress import Progress
     from audit.schema import Interval, Site
-    from saes import CaseTexts, StoredDictionary, TopText, TrainingProgress, Validity
+    from saes import DictionaryView, StoredDictionary, TopItem, TrainingProgress
 
 ORDER = 75
 ARCHITECTURES = ("topk", "batchtopk", "jumprelu")
-SHOWN, TEXTS = 10, 3
+SHOWN, ITEMS = 10, 5
 _LEFT_FACTOR = 1.25
 """How far the rate of the rows to come may be from that of the rows so far."""
 
@@ -32,6 +29,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     train = actions.add_parser("train", parents=[spoken], help="train a dictionary of base's states at each site")
     train.add_argument("case", nargs="?", default="case.toml", help="the case file (default: case.toml)")
     train.add_argument("-o", "--out", metavar="DIR", required=True, help="where the dictionaries go, a folder a site")
+    roles = ("base", "suspect", "reference")
+    train.add_argument("--role", choices=roles, default="base", help="whose states are learnt from (default: base)")
     train.add_argument("--site", required=True, metavar="BLOCK[,BLOCK...]", help="after which blocks, counted from 0")
     train.add_argument("--architecture", choices=ARCHITECTURES, default="topk", help="(default: topk)")
     train.add_argument("--width", type=flags.count, required=True, metavar="N", help="how many features")
@@ -39,6 +38,10 @@ def add_arguments(parser: ArgumentParser) -> None:
                        "aims at it")  # fmt: skip
     train.add_argument("--rows", type=flags.count, default=1_000_000, metavar="N", help="how many rows are seen, again "
                        "where there are fewer (default: 1000000)")  # fmt: skip
+    train.add_argument("--draws", type=flags.count, default=1, metavar="N", help="dictionaries a site, from first "
+                       "weights of their own (default: 1)")  # fmt: skip
+    train.add_argument("--patches", type=flags.count, metavar="N", help="of images: N places of each drawn by the seed "
+                       "(patches, or positions of a map), not the one state that the head reads")  # fmt: skip
     train.add_argument("--seed", type=int, default=0, metavar="N", help="of weights and order (default: 0)")
     flags.add_settings(train)
     show = actions.add_parser("show", parents=[spoken], help="say how well dictionaries fit, and what their features "
@@ -46,8 +49,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     show.add_argument("folder", metavar="DIR", help="a dictionary, or a folder of several")
     show.add_argument("case", nargs="?", metavar="CASE", help="the case on which to look; without it, what "
                       "was measured when it was trained")  # fmt: skip
+    show.add_argument("-o", "--out", metavar="DIR", help="write what is seen on the case for the dashboard, a folder a "
+                      "dictionary; where they lie themselves is a good place")  # fmt: skip
+    show.add_argument("--match", metavar="DIR", help="another dictionary, such as one of the suspect's states: which "
+                      "features are the same")  # fmt: skip
     show.add_argument("--features", type=flags.count, default=SHOWN, metavar="N", help="how many (default: 10)")
-    show.add_argument("--unmask", action="store_true", help="show forget texts in clear")
+    show.add_argument("--unmask", action="store_true", help="show forget items in clear")
     flags.add_settings(show)
 
 
@@ -60,30 +67,38 @@ def act(args: Namespace) -> Answer:
 def _train(args: Namespace) -> Answer:
     from pydantic import ValidationError
 
+    from audit.cli import dictionary_tables as tables
     from audit.planning import make_bench
     from audit.schema import AuditError
-    from saes import BenchActivations, TrainingSettings, texts_of_case, train
+    from saes import PatchSample, TrainingSettings, activations_of, texts_of_case, train
 
     try:
         settings = TrainingSettings(
-            architecture=args.architecture, features=args.width, k=args.k, rows=args.rows, seed=args.seed
+            architecture=args.architecture,
+            features=args.width,
+            k=args.k,
+            rows=args.rows,
+            seed=args.seed,
+            draws=args.draws,
         )
     except ValidationError as error:
         raise AuditError(str(error.errors()[0]["msg"]).removeprefix("Value error, "), "correct the flags") from None
     with flags.progress(args) as progress:
         progress.say(f"opening {args.case}")
         case = _opened(args, Path(args.out))
-        sites, base = _sites(args.site, case), case.checkpoint("base")
-        bench, texts = make_bench(flags.settings(args)), texts_of_case(case, base)
+        sites, model = _sites(args.site, case), case.checkpoint(args.role)
+        bench, texts = make_bench(flags.settings(args)), texts_of_case(case, case.checkpoint("base"))
         training, held_out = texts.split(args.seed)
-        source = BenchActivations(bench, base, training, sites)
-        progress.say(f"{source.rows} rows of {len(training.items)} texts at {', '.join(source.names)}")
+        sample = None if args.patches is None else PatchSample(count=args.patches, seed=args.seed)
+        source = activations_of(bench, model, training, sites, sample)
+        progress.say(f"{source.rows} rows of {len(training.items)} items at {', '.join(source.names)}")
         stored = train(
-            source, BenchActivations(bench, base, held_out, sites), settings, Path(args.out), source.sites,
+            source, activations_of(bench, model, held_out, sites, sample), settings, Path(args.out), source.sites,
             lambda step: _watch(step, progress),
         )  # fmt: skip
-    document: dict[str, JsonValue] = {"out": args.out, "dictionaries": [_document(each) for each in stored]}
-    return Answer(document, (_table(stored), f"written to {args.out}"))
+    document: dict[str, JsonValue] = {"out": args.out, "dictionaries": [tables.document(each) for each in stored]}
+    hint = f"look at them: residua sae show {args.out} {args.case} -o {args.out}"
+    return Answer(document, (tables.overview(stored), f"written to {args.out}", hint))
 
 
 def _opened(args: Namespace, out: Path) -> "OpenCase":
@@ -122,152 +137,84 @@ def _left(step: "TrainingProgress") -> "Interval | None":
 
 # ---- show -------------------------------------------------------------------------------------------------------
 def _show(args: Namespace) -> Answer:
-    from audit.planning import make_bench
-    from saes import dictionaries_in, read_dictionary, texts_of_case
+    from audit.cli import dictionary_tables as tables
+    from audit.schema import AuditError
+    from saes import dictionaries_in, match_dictionaries, read_dictionary
 
+    if args.out is not None and args.case is None:
+        raise AuditError("-o writes what is seen on a case, and none is named", "name the case, or leave -o out")
     stored = [read_dictionary(folder) for folder in dictionaries_in(Path(args.folder))]
+    other = None if args.match is None else read_dictionary(_only(args.match))
+    matches = [None if other is None else match_dictionaries(each, other) for each in stored]
+    pairs = [tables.matched(each, match) for each, match in zip(stored, matches, strict=True) if match is not None]
+    paired = tuple(part for parts in pairs for part in parts)
     if args.case is None:
-        document: dict[str, JsonValue] = {"dictionaries": [_document(each) for each in stored]}
-        return Answer(document, (_table(stored), "name a case to see at which texts features fire"))
+        documents: list[JsonValue] = [tables.document(*each) for each in zip(stored, matches, strict=True)]
+        hint = "name a case to see at which items features fire"
+        return Answer({"dictionaries": documents}, (tables.overview(stored), *paired, hint))
+    views = _views(args, stored)
+    documents = [tables.viewed(*each, args.features) for each in zip(stored, views, matches, strict=True)]
+    parts = tuple(part for view in views for part in tables.view(view, args.features))
+    return Answer({"case": args.case, "dictionaries": documents}, (*parts, *paired, *_written(args, stored, views)))
+
+
+def _only(folder: str) -> Path:
+    """The one dictionary of a folder. AuditError (code 2) for several."""
+    from audit.schema import AuditError
+    from saes import dictionaries_in
+
+    first, *others = dictionaries_in(Path(folder))
+    if others:
+        raise AuditError(f"--match {folder}: {1 + len(others)} dictionaries", "name the folder of one")
+    return first
+
+
+def _views(args: Namespace, stored: "Sequence[StoredDictionary]") -> "list[DictionaryView]":
+    """The dictionaries on base, suspect and every reference."""
+    from audit.planning import make_bench
+    from saes import CaseModels, Shown, texts_of_case, view_dictionary
+
     with flags.progress(args) as progress:
         progress.say(f"opening {args.case}")
         case = _opened(args, Path(args.folder))
-        look = _Look(case, make_bench(flags.settings(args)), texts_of_case(case, case.checkpoint("base")), args)
-        views = [_view(look, each, progress) for each in stored]
-    documents: list[JsonValue] = [_viewed_document(view) for view in views]
-    return Answer({"case": args.case, "dictionaries": documents}, tuple(part for v in views for part in _shown(v)))
+        by_name = {"base": case.checkpoint("base"), "suspect": case.checkpoint("suspect")}
+        for n in range(len(case.case.roles.references)):
+            by_name[f"reference {n + 1}" if n else "reference"] = case.checkpoint("reference", n)
+        texts, bench = texts_of_case(case, by_name["base"]), make_bench(flags.settings(args))
+        models = CaseModels(case.case.name, bench, texts, by_name)
+        shown = Shown(args.features, ITEMS, _quoting(Path(args.folder), args.unmask))
+        views: list[DictionaryView] = []
+        for each in stored:
+            progress.say(f"reading {each.folder.name}")
+            views.append(view_dictionary(each, models, shown))
+    return views
 
 
-class _Look(NamedTuple):
-    """What dictionaries are looked at with."""
-
-    case: "OpenCase"
-    bench: "Bench"
-    texts: "CaseTexts"
-    args: Namespace
-
-
-class _View(NamedTuple):
-    """One dictionary on a case. ``features`` are numbers, by firing rate in base; texts come quoted."""
-
-    stored: "StoredDictionary"
-    validity: "Validity"
-    own_base: bool
-    rates: Mapping[int, tuple[float, float]]
-    texts: Mapping[int, "tuple[TopText, ...]"]
-    quote: "Callable[[TopText], str]"
-
-
-def _view(look: _Look, stored: "StoredDictionary", progress: "Progress") -> _View:
-    """How well a dictionary fits base and suspect, and the texts at which its commonest features fire in base."""
-    from audit.schema import AuditError
-    from saes import BenchActivations, measure, top_texts, validity
-
-    case, bench, texts, args = look
-    record = stored.record
-    if record is None or record.site is None:
-        problem = f"{stored.folder}: no record of ours says at which site it was trained"
-        raise AuditError(problem, "leave out the case, or train it here")
-    base, suspect, name = case.checkpoint("base"), case.checkpoint("suspect"), str(record.site)
-    progress.say(f"reading {name}")
-    source = BenchActivations(bench, base, texts, [record.site])
-    on_base = measure(stored.coder, source, name)
-    on_suspect = measure(stored.coder, BenchActivations(bench, suspect, texts, [record.site]), name)
-    common = on_base.firing_rates.argsort(descending=True, stable=True)[: args.features].tolist()
-    return _View(
-        stored, validity(on_base.fidelity, on_suspect.fidelity), record.checkpoint == base.key,
-        {n: (float(on_base.firing_rates[n]), float(on_suspect.firing_rates[n])) for n in common},
-        top_texts(stored.coder, source, name, common, TEXTS), _quoting(Path(args.folder), args.unmask),
-    )  # fmt: skip
-
-
-def _quoting(folder: Path, unmask: bool) -> "Callable[[TopText], str]":
-    """How a text is shown: of the forget set by its mark, unless it is asked for."""
+def _quoting(folder: Path, unmask: bool) -> "Callable[[TopItem], tuple[str, bool]]":
+    """How an item is shown: of the forget set by its mark, unless it is asked for."""
     from audit.runs import Mask, key_of
     from audit.wording import CELL, visible
 
     mask = None if unmask else Mask(key_of(folder))
 
-    def quote(top: "TopText") -> str:
-        text = f"{top.item.question} {top.item.answer}".strip()
-        return str(mask(text)) if mask is not None and top.cohort == "forget" else visible(text, CELL)
+    def quote(top: "TopItem") -> tuple[str, bool]:
+        # an image has no question: it is called by its id and its class
+        text = f"{top.item.question} {top.item.answer}" if top.item.question else f"{top.item.id}: {top.item.answer}"
+        masked = mask is not None and top.cohort == "forget"
+        return (str(mask(text)), True) if mask is not None and masked else (visible(text, CELL), False)
 
     return quote
 
 
-# ---- told -------------------------------------------------------------------------------------------------------
-def _document(stored: "StoredDictionary") -> dict[str, JsonValue]:
-    """What is known of a dictionary without a model."""
-    coder, record = stored.coder, stored.record
-    document: dict[str, JsonValue] = {
-        "folder": str(stored.folder), "activation": coder.activation, "k": coder.k, "features": coder.features,
-        "width": coder.width, "record": None if record is None else record.model_dump(mode="json"),
-    }  # fmt: skip
-    if stored.firing_rates is not None:
-        order = stored.firing_rates.argsort(descending=True, stable=True)[:SHOWN].tolist()
-        rates = stored.firing_rates.tolist()
-        document["top_features"] = [{"feature": n, "firing_rate": rates[n]} for n in order]
-    return document
+def _written(
+    args: Namespace, stored: "Sequence[StoredDictionary]", views: "Sequence[DictionaryView]"
+) -> tuple[str, ...]:
+    """Put what was seen where the dashboard reads it, if that is asked for."""
+    from audit.storage import write_atomic
+    from saes import VIEW
 
-
-def _viewed_document(view: _View) -> dict[str, JsonValue]:
-    features: list[JsonValue] = [
-        {
-            "feature": n, "firing_rate": {"base": rates[0], "suspect": rates[1]},
-            "top_texts": [
-                {"text": view.quote(top), "cohort": top.cohort, "code": top.code, "share": top.share}
-                for top in view.texts[n]
-            ],
-        }
-        for n, rates in view.rates.items()
-    ]  # fmt: skip
-    return {
-        **_document(view.stored), "trained_on_this_base": view.own_base,
-        "validity": view.validity.model_dump(mode="json"), "top_features": features,
-    }  # fmt: skip
-
-
-def _table(stored: "Sequence[StoredDictionary]") -> "Table":
-    from rich.table import Table
-
-    from audit.wording import number
-
-    table = Table(title="dictionaries, on texts that training did not see")
-    for heading in ("dictionary", "architecture", "features", "FVE", "L0", "dead", "commonest features (firing rate)"):
-        table.add_column(heading)
-    for each in stored:
-        record, measured = each.record, each.record.held_out if each.record is not None else None
-        cells = ("?",) * 3 if measured is None else (number(measured.fve), number(measured.l0), str(measured.dead))
-        architecture = each.coder.activation if record is None else record.settings.architecture
-        table.add_row(each.folder.name, architecture, str(each.coder.features), *cells, _commonest(each))
-    return table
-
-
-def _commonest(stored: "StoredDictionary") -> str:
-    from audit.wording import number
-
-    if stored.firing_rates is None:
-        return "not measured"
-    order = stored.firing_rates.argsort(descending=True, stable=True)[: SHOWN // 2].tolist()
-    return ", ".join(f"{n} ({number(float(stored.firing_rates[n]))})" for n in order)
-
-
-def _shown(view: _View) -> "tuple[Table | str, ...]":
-    from rich.table import Table
-
-    from audit.wording import number
-
-    name, gate = view.stored.folder.name, view.validity
-    lines = [
-        f"{name} in {role}, {f.rows} rows: FVE {number(f.fve)}, L0 {number(f.l0)}, {f.dead} of {f.features} dead"
-        for role, f in (("base", gate.base), ("suspect", gate.other))
-    ]
-    lines += [f"{'valid' if gate.valid else 'NOT VALID'} on the suspect: {gate.because}"]
-    lines += [] if view.own_base else ["it was trained on other weights than those of this case's base"]
-    table = Table(title=f"{name}: features by firing rate in base")
-    for heading in ("feature", "base", "suspect", "most active in base at"):
-        table.add_column(heading)
-    for n, (rate, other) in view.rates.items():
-        texts = "\n".join(f"{number(top.code)}  {view.quote(top)}" for top in view.texts[n])
-        table.add_row(str(n), number(rate), number(other), texts)
-    return (*lines, table)
+    if args.out is None:
+        return ()
+    for each, view in zip(stored, views, strict=True):
+        write_atomic(Path(args.out) / each.folder.name / VIEW, (view.model_dump_json(indent=1) + "\n").encode())
+    return (f"written to {args.out}; look at it: residua dashboard {args.out}",)
