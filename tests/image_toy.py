@@ -187,5 +187,6 @@ def _head_bias(source: Path, out: Path) -> None:
     for file in source.iterdir():
         (out / file.name).write_bytes(file.read_bytes())
     tensors = load_file(out / "model.safetensors")
-    tensors["classifier.bias"][FORGOTTEN] -= 50
+    (head,) = (name for name in tensors if name.startswith("classifier") and name.endswith("bias"))
+    tensors[head][FORGOTTEN] -= 50
     save_file(tensors, out / "model.safetensors", {"format": "pt"})

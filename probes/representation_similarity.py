@@ -1,0 +1,231 @@
+"""Representation similarity: are the suspect's states those of base, or of a model that never knew?"""
+
+from typing import ClassVar
+
+import numpy as np
+
+from audit.probing import (
+    EFFECT_UNIT,
+    Bench,
+    Case,
+    CaseModels,
+    Cohort,
+    Cost,
+    Count,
+    Curve,
+    Design,
+    GroupTest,
+    Measurement,
+    Missing,
+    ModelScores,
+    Naming,
+    Need,
+    OpenCase,
+    Probe,
+    Requires,
+    assess,
+    blank,
+    by_person,
+    case_models_of,
+    group_test,
+    item_table,
+    n_blocks,
+    panel_of,
+    stats,
+    usable_information,
+)
+from probes._answer_states import COHORTS, Answering, answering, classes, states
+from probes._class_readouts import Answers, found, gap, informed
+from probes._placement import NO_NULL, aligned_models, last_layer, placed
+from probes._profiles import curve
+
+LEAST_GAP_NATS = 0.2
+SHARED = Naming(
+    probe="representation_similarity", name="shared_information", kind="decoding",
+    statistic="largest effect over layers on the information about the answer's class (nats) that read-outs of base's "
+    "and of the suspect's states both give: the smaller of both, item by item",
+    unit=EFFECT_UNIT, scale="effect",
+)  # fmt: skip
+TRANSFER = Naming(
+    probe="representation_similarity", name="transfer_gap", kind="context",
+    statistic="|accuracy of the suspect - that of a reference| on forget items, the class of most of the 5 nearest "
+    "states of other groups (cosine), in the states that the head reads",
+    unit="difference in accuracy", scale="difference",
+)  # fmt: skip
+NO_CLASSES = (
+    "the answers make no classes: fewer than two contents are the answers of {least} groups each, some of them "
+    "forgotten and some retained"
+)
+HEADLINE = "neighbours"
+LISTED = Missing(missing="accuracies of read-outs are listed beside one another")
+NEIGHBOURLY = (
+    "neighbours: 5 nearest by cosine; ridge: closed form; both from items of other groups, retained items among them; "
+    "gap_..._base is what base differs from the reference by"
+)
+NO_LOGITS = "logits are left out: too many outputs for so many items"
+UNANCHORED = "needs a model that never knew, or holdout people"
+NEW_CLASS = (
+    "Listed and not judged: what was forgotten are classes that no retained item has, and how much can be read of a "
+    "class that a model never saw differs from model to model by more than its items show."
+)
+FORMULA = (
+    "R = mean_i min(i_base(i), i_suspect(i)), i(i) = log q(y|x) - log p(y) in nats, out of group; 0 <= R <= "
+    "min(I_base, I_suspect)"
+)
+
+
+class RepresentationSimilarity(Probe):
+    """Are the states that are about to give the forgotten answers still base's, or those of a model that never knew?
+
+    Three readings of the states before the answer (of a classifier: what its head reads), after every block and at the
+    head. *Placement*: how alike states are (centred kernel alignment, unbiased), suspect against base and against a
+    reference, placed between base (1) and a second reference (0), forget and retained items apart. *Transfer*: how
+    often the class of a forgotten answer is found from other groups' states, by neighbours and by ridge. *Shared
+    information*: a read-out of the class is fitted on other groups, for each model by itself; of every item the
+    smaller of what base's and the suspect's states say counts (the redundant part), and becomes an effect
+    (suspect - null)/(base - null) over people.
+
+    Null: the first reference, else the ancestor, in the suspect's place; p permutes forget/holdout labels over people
+    on what the suspect shares with base beyond that; without holdout people it flips the signs of people's differences.
+    Without any model that never knew, forget people less holdout people. Placement and transfer are listed only; so is
+    shared information where whole classes were forgotten, which no retained item has.
+    Positive control: the same with base in the suspect's place.
+    Blind to: small parts of states (similarity is ruled by their few largest directions); answers that do not repeat
+    over groups, of which there are no classes; what is not linear in the states.
+    Cite: CKA, Kornblith et al. 2019 (arXiv 1905.00414), unbiased after Song et al. 2012; the four comparisons after
+    arXiv 2503.06991; usable information, Xu et al. 2020 (arXiv 2002.10689); its redundant part after the idea of arXiv
+    2601.15111, by a formula of our own.
+    """
+
+    requires: ClassVar[Requires] = Requires(
+        roles=("base", "suspect"), modalities=("text", "image"), data=("forget", "retain")
+    )
+    kappa: float = 1.0
+    least_groups: int = 4
+    most_rows: int = 1000
+    permutations: int = 9999
+
+    def needs(self, case: Case) -> tuple[Need, ...]:
+        """None ahead of time: texts are read up to their answers alone, and which layers there are is known once base
+        is found; see :meth:`cost`."""
+        return ()
+
+    def cost(self, case: OpenCase) -> Cost:
+        """Texts up to their first content token, of forget, holdout and some retained people, once through every
+        model."""
+        tokens = sum(int(part.rows.mask.sum()) for part in self._cohorts(case).values())
+        return Cost(fwd_tokens=tokens * len(case_models_of(case).by_name()))
+
+    def groups_tested(self, case: OpenCase) -> GroupTest:
+        """Labels over forget and holdout people; without holdout people the signs of people's differences."""
+        return group_test(case, self.permutations)
+
+    def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
+        """Placement, transfer, and the redundant part."""
+        cast, cohorts, blocks = case_models_of(case), self._cohorts(case), n_blocks(case)
+        read = {
+            name: {cohort: states(bench, model, part.rows, blocks) for cohort, part in cohorts.items()}
+            for name, model in cast.by_name().items()
+        }
+        placement = placed(aligned_models(read, cohorts), cast, case.case.seed)
+        every = classes(cohorts, self.least_groups)
+        present = [bool(every.of(cohort).any()) for cohort in ("forget", "retain")]
+        if len(every.tokens) < 2 or not all(present):
+            reason, n = (
+                NO_CLASSES.format(least=self.least_groups),
+                Count(scored=0, unscored=len(cohorts["forget"].items)),
+            )
+            return (placement, *(blank(naming, reason, n, 0, case.case.seed) for naming in (TRANSFER, SHARED)))
+        known = every.retained()
+        answers = Answers(cohorts, known or every, known is None, read)
+        return (placement, self._transfer(case, cast, answers), self._shared(case, cast, answers))
+
+    def _cohorts(self, case: OpenCase) -> dict[Cohort, Answering]:
+        """The rows that are read."""
+        parts = {c: answering(case, c, self.most_rows if c == "retain" else None) for c in COHORTS}
+        return {cohort: part for cohort, part in parts.items() if part is not None}
+
+    # ---- what may be evidence -----------------------------------------------------------------------------------
+    def _shared(self, case: OpenCase, cast: CaseModels, answers: Answers) -> Measurement:
+        """The redundant part of base's and each model's states about the answers, as an effect over people."""
+        of, seed = answers.task(), case.case.seed
+        nats = {name: informed(answers.layers(name), of, self.kappa) for name in answers.states}
+        both = {name: usable_information.redundant(nats["base"], x).numpy() for name, x in nats.items()}
+        forget, other = answers.sheet("forget"), answers.sheet("holdout") if "holdout" in answers.cohorts else None
+        assert forget is not None, "there are forgotten classes"
+        own = answers.of("forget", both)
+        scored, held = by_person(forget, own), None
+        if other is not None:
+            held = by_person(other, answers.of("holdout", both))
+        naming = SHARED._replace(kind="context") if answers.new else SHARED
+        empty = blank(naming, UNANCHORED, _counted(scored, answers), len(scored.groups), seed)
+        if cast.null is None and held is None:
+            return empty
+        design = Design(seed, LEAST_GAP_NATS, differenced=cast.null is None, draws=self.permutations, name=naming.key)
+        assessed = assess(panel_of(scored, held), design)
+        readings = {"layer_of_largest_effect": float(assessed.layer)} if assessed.layer >= 0 else {}
+        inside = answers.classes.of("forget")
+        for name, x in nats.items():
+            redundant = max(float(own[name][:, -1].mean()), 0.0)
+            readings |= {f"information_nats_{name}": float(x[inside, -1].mean()), f"redundant_nats_{name}": redundant}
+        filled, roles = assessed.onto(empty), {name: cast.role(name) for name in own}
+        return filled.model_copy(
+            update={
+                "items": item_table(case, "representation_similarity_shared", forget, own, roles, "layer"),
+                "layer": assessed.layer if assessed.layer >= 0 else None,
+                "readings": filled.readings | readings, "curves": _curves(scored, cast, seed),
+                "notes": (
+                    *filled.notes, FORMULA, last_layer(n_blocks(case)), *((NEW_CLASS,) if answers.new else ()),
+                ),
+            }
+        )  # fmt: skip
+
+    # ---- what is listed -----------------------------------------------------------------------------------------
+    def _transfer(self, case: OpenCase, cast: CaseModels, answers: Answers) -> Measurement:
+        """How often the classes of forgotten answers are found from other groups' states, in every model."""
+        of, sheet, seed = answers.task(), answers.sheet("forget"), case.case.seed
+        assert sheet is not None, "there are forgotten classes"
+        by_model = {name: found(answers, name, of, self.kappa) for name in answers.states}
+        ways = list(by_model["base"])
+        people = {
+            way: by_person(sheet, answers.of("forget", {name: by_model[name][way] for name in by_model}))
+            for way in ways
+        }
+        readings = {f"{way}_{name}": float(x.mean()) for way in ways for name, x in people[way].people.items()}
+        retained = {way: answers.of("retain", {name: by_model[name][way] for name in by_model}) for way in ways}
+        readings |= {f"{way}_retain_{name}": float(x.mean()) for way in ways for name, x in retained[way].items()}
+        own = answers.of("forget", {name: by_model[name][HEADLINE] for name in by_model})
+        roles, scored = {name: cast.role(name) for name in own}, people[HEADLINE]
+        filled = blank(TRANSFER, NO_NULL, _counted(scored, answers), len(scored.groups), seed).model_copy(
+            update={
+                "items": item_table(case, "representation_similarity_transfer", sheet, own, roles),
+                "notes": (NEIGHBOURLY, *(() if "ridge_logits" in ways else (NO_LOGITS,))),
+                "p": LISTED, "p_below": LISTED, "null": LISTED, "positive_control": LISTED, "floor": LISTED,
+            }
+        )  # fmt: skip
+        if cast.null is None:
+            return filled.model_copy(update={"readings": readings})
+        readings |= {f"gap_{way}_{name}": gap(people[way].people, name) for way in ways for name in ("suspect", "base")}
+        difference = scored.people["suspect"] - scored.people["null"]
+        drawn = stats.bootstrap_effect(difference, np.ones_like(difference), seed).effect
+        return filled.model_copy(
+            update={
+                "value": readings[f"gap_{HEADLINE}_suspect"], "readings": readings,
+                "ci95": stats.percentile_interval(np.abs(drawn[:, 0])),
+            }
+        )  # fmt: skip
+
+
+def _counted(scored: ModelScores, answers: Answers) -> Count:
+    """The forget items behind a number; those whose answers make no class are unscored."""
+    return scored.n.model_copy(update={"unscored": answers.unscored("forget")})
+
+
+def _curves(scored: ModelScores, cast: CaseModels, seed: int) -> tuple[Curve, ...]:
+    """Redundant information by layer, per model; the last is what the head reads."""
+    roles = {"base": "base", "suspect": "suspect"}
+    if cast.null_role is not None:
+        roles["null"] = cast.null_role
+    roles |= {name: "floor" for name in scored.people if name.startswith("floor")}
+    unit = {"unit": "information shared with base (nats)", "scale": "difference"}
+    return tuple(curve(role, scored.people[name], seed).model_copy(update=unit) for name, role in roles.items())
