@@ -14,8 +14,8 @@ from audit.probing import LOGITS, Bench, Checkpoint, Cohort, Item, OpenCase, Per
 from probes._profiles import after
 
 COHORTS: tuple[Cohort, ...] = ("forget", "retain", "holdout")
-LEAST_RETAINED = 0.5
-"""At least such a share of the forget rows has to be of retained classes, for the others to be left out."""
+MANY_CLASSES = 8
+"""So many classes (of even size) are too many for a cohort to tell them."""
 MOST_LOGITS = 1 << 24
 """Logits of so many rows times outputs are read; beyond it they are left out."""
 
@@ -120,14 +120,14 @@ class Classes(NamedTuple):
         parts = [by_cohort[c][torch.from_numpy(self.place[self.of(c)])] for c in COHORTS if c in by_cohort]
         return torch.cat(parts)
 
-    def retained(self) -> "Classes | None":
-        """The same of classes that retained rows have; None where fewer than half of the forget rows are of these."""
-        known = np.isin(self.label, self.label[self.of("retain")])
-        if known[self.of("forget")].mean() < LEAST_RETAINED:
-            return None
-        labels, label = np.unique(self.label[known], return_inverse=True)
-        tokens = tuple(self.tokens[n] for n in labels.tolist())
-        return Classes(self.place[known], self.cohort[known], label.reshape(-1), self.group[known], tokens)
+    @property
+    def decided(self) -> bool:
+        """Does being forgotten decide the class: are most forget rows of a few classes that no retained row has?"""
+        label = self.label[self.of("forget")]
+        new = label[~np.isin(label, self.label[self.of("retain")])]
+        share = np.bincount(new) / max(len(new), 1)
+        entropy = -float(sum(p * np.log(p) for p in share.tolist() if p > 0))
+        return 2 * len(new) > len(label) and np.exp(entropy) < MANY_CLASSES
 
 
 def classes(cohorts: Mapping[Cohort, Answering], least_groups: int) -> Classes:

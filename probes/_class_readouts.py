@@ -13,25 +13,25 @@ from audit.probing import Cohort, PersonRows, grouped_ridge, usable_information
 from probes._answer_states import COHORTS, Answering, Classes, States
 
 NEIGHBOURS = 5
+LEAST_TRUSTED = 20
 
 
 class Task(NamedTuple):
-    """Rows with classes as tensors: labels, groups, which are retained, and one-hot labels."""
+    """Rows with classes as tensors: labels, groups, one-hot labels, and on which rows scores are scaled: the retained
+    ones, or all where these are few."""
 
     label: Int[Tensor, " row"]
     group: Int[Tensor, " row"]
     cohort: Int[Tensor, " row"]
-    retained: Bool[Tensor, " row"]
+    trusted: Bool[Tensor, " row"]
     sides: Float[Tensor, "row class"]
 
 
 class Answers(NamedTuple):
-    """Rows of every cohort, their classes, and every model's states of them. ``new``: forgotten classes are none that
-    retained rows have."""
+    """Rows of every cohort, their classes, and every model's states of them."""
 
     cohorts: Mapping[Cohort, Answering]
     classes: Classes
-    new: bool
     states: Mapping[str, Mapping[Cohort, States]]
 
     def task(self) -> Task:
@@ -39,7 +39,9 @@ class Answers(NamedTuple):
         of = self.classes
         label, group, cohort = (torch.from_numpy(part) for part in (of.label, of.group, of.cohort))
         sides = torch.nn.functional.one_hot(label, len(of.tokens)).double()
-        return Task(label, group, cohort, cohort == COHORTS.index("retain"), sides)
+        retained = cohort == COHORTS.index("retain")
+        few = int(retained.sum()) < LEAST_TRUSTED
+        return Task(label, group, cohort, torch.ones_like(retained) if few else retained, sides)
 
     def layers(self, name: str) -> list[Float[Tensor, "row _"]]:
         """A model's states of the rows that have classes, after every block and at the head."""
@@ -49,11 +51,11 @@ class Answers(NamedTuple):
 
     def logits(self, name: str) -> Float[Tensor, "row class"] | None:
         """A model's logits of the classes' first tokens; None where they were not read."""
-        whole = {c: part.logits for c, part in self.states[name].items() if part.logits is not None}
-        if len(whole) < len(self.cohorts):
+        read = {c: part.logits for c, part in self.states[name].items() if part.logits is not None}
+        if len(read) < len(self.cohorts):
             return None
         columns = sorted(set(self.classes.tokens))
-        return self.classes.gathered({c: logits[:, columns] for c, logits in whole.items()})
+        return self.classes.gathered({c: logits[:, columns] for c, logits in read.items()})
 
     def sheet(self, cohort: Cohort) -> PersonRows | None:
         """A cohort's rows that have classes, as tables and people's means take them."""
@@ -78,8 +80,8 @@ def scores(x: Float[Tensor, "row d"], of: Task, kappa: float) -> Float[Tensor, "
 
 def informed(layers: Sequence[Float[Tensor, "row _"]], of: Task, kappa: float) -> Float[Tensor, "row layer"]:
     """Information (nats) of a model's states about each row's class."""
-    said = [usable_information.information(scores(x, of, kappa), of.label, of.retained, of.cohort) for x in layers]
-    return torch.stack(said, 1)
+    nats = [usable_information.information(scores(x, of, kappa), of.label, of.trusted, of.cohort) for x in layers]
+    return torch.stack(nats, 1)
 
 
 def right_by_ridge(x: Float[Tensor, "row d"], of: Task, kappa: float) -> Float[ndarray, "row 1"]:
@@ -96,7 +98,7 @@ def right_by_neighbours(x: Float[Tensor, "row d"], of: Task) -> Float[ndarray, "
     return ((votes + first / (2 * nearest)).argmax(1) == of.label).double().numpy()[:, None]
 
 
-def found(answers: Answers, name: str, of: Task, kappa: float) -> dict[str, Float[ndarray, "row 1"]]:
+def recognised(answers: Answers, name: str, of: Task, kappa: float) -> dict[str, Float[ndarray, "row 1"]]:
     """Which rows' classes are found from a model's states that its head reads, by neighbours and by ridge, and from its
     logits where these were read."""
     final, logits = answers.layers(name)[-1], answers.logits(name)

@@ -37,7 +37,12 @@ NO_SECOND = (
     "the readings"
 )
 NO_ROOM = "two models that never knew are not clearly more alike than base and one of them: nothing lies between"
+UNLIKE_BOTH = (
+    "the suspect is unlike the references and less like base than these are: it lies on no way between them; "
+    "similarities stand in the readings"
+)
 NO_VARIATION = "too few items or groups, or states that do not vary"
+HALFWAY = 0.5
 COLLAPSED = 0.5
 """Retained states of the suspect less like base's than this share of what a reference's are: damaged?"""
 _PAIRS = {
@@ -100,6 +105,9 @@ def placed(similar: Similar, cast: CaseModels, seed: int) -> Measurement:
     at = _position(forget)
     if at is None:
         return filled
+    if at.value < HALFWAY and forget["suspect_base"][-1].value < forget["base_reference"][-1].value:
+        unlike = Missing(missing=UNLIKE_BOTH)
+        return filled.model_copy(update={"value": unlike, "ci95": unlike})
     ends = Interval(lo=1 - at.ci95.hi, hi=1 - at.ci95.lo)
     return filled.model_copy(update={"value": 1 - at.value, "ci95": ends})
 

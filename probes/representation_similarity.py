@@ -35,7 +35,7 @@ from audit.probing import (
     usable_information,
 )
 from probes._answer_states import COHORTS, Answering, answering, classes, states
-from probes._class_readouts import Answers, found, gap, informed
+from probes._class_readouts import Answers, gap, informed, recognised
 from probes._placement import NO_NULL, aligned_models, last_layer, placed
 from probes._profiles import curve
 
@@ -53,8 +53,8 @@ TRANSFER = Naming(
     unit="difference in accuracy", scale="difference",
 )  # fmt: skip
 NO_CLASSES = (
-    "the answers make no classes: fewer than two contents are the answers of {least} groups each, some of them "
-    "forgotten and some retained"
+    "the forgotten answers make no classes: fewer than two contents, a forgotten one among them, are the answers of "
+    "{least} groups each"
 )
 HEADLINE = "neighbours"
 LISTED = Missing(missing="accuracies of read-outs are listed beside one another")
@@ -64,9 +64,9 @@ NEIGHBOURLY = (
 )
 NO_LOGITS = "logits are left out: too many outputs for so many items"
 UNANCHORED = "needs a model that never knew, or holdout people"
-NEW_CLASS = (
-    "Listed and not judged: what was forgotten are classes that no retained item has, and how much can be read of a "
-    "class that a model never saw differs from model to model by more than its items show."
+DECIDED = (
+    "Listed and not judged: a few classes were forgotten that no retained item has. How much can be read of a class "
+    "that a model never saw differs from model to model by more than its items show."
 )
 FORMULA = (
     "R = mean_i min(i_base(i), i_suspect(i)), i(i) = log q(y|x) - log p(y) in nats, out of group; 0 <= R <= "
@@ -88,7 +88,7 @@ class RepresentationSimilarity(Probe):
     Null: the first reference, else the ancestor, in the suspect's place; p permutes forget/holdout labels over people
     on what the suspect shares with base beyond that; without holdout people it flips the signs of people's differences.
     Without any model that never knew, forget people less holdout people. Placement and transfer are listed only; so is
-    shared information where whole classes were forgotten, which no retained item has.
+    shared information where a few whole classes were forgotten.
     Positive control: the same with base in the suspect's place.
     Blind to: small parts of states (similarity is ruled by their few largest directions); answers that do not repeat
     over groups, of which there are no classes; what is not linear in the states.
@@ -101,7 +101,7 @@ class RepresentationSimilarity(Probe):
         roles=("base", "suspect"), modalities=("text", "image"), data=("forget", "retain")
     )
     kappa: float = 1.0
-    least_groups: int = 4
+    least_groups: int = 2
     most_rows: int = 1000
     permutations: int = 9999
 
@@ -128,16 +128,10 @@ class RepresentationSimilarity(Probe):
             for name, model in cast.by_name().items()
         }
         placement = placed(aligned_models(read, cohorts), cast, case.case.seed)
-        every = classes(cohorts, self.least_groups)
-        present = [bool(every.of(cohort).any()) for cohort in ("forget", "retain")]
-        if len(every.tokens) < 2 or not all(present):
-            reason, n = (
-                NO_CLASSES.format(least=self.least_groups),
-                Count(scored=0, unscored=len(cohorts["forget"].items)),
-            )
+        answers = Answers(cohorts, classes(cohorts, self.least_groups), read)
+        if len(answers.classes.tokens) < 2 or not answers.classes.of("forget").any():
+            reason, n = NO_CLASSES.format(least=self.least_groups), Count(scored=0, unscored=answers.unscored("forget"))
             return (placement, *(blank(naming, reason, n, 0, case.case.seed) for naming in (TRANSFER, SHARED)))
-        known = every.retained()
-        answers = Answers(cohorts, known or every, known is None, read)
         return (placement, self._transfer(case, cast, answers), self._shared(case, cast, answers))
 
     def _cohorts(self, case: OpenCase) -> dict[Cohort, Answering]:
@@ -157,7 +151,7 @@ class RepresentationSimilarity(Probe):
         scored, held = by_person(forget, own), None
         if other is not None:
             held = by_person(other, answers.of("holdout", both))
-        naming = SHARED._replace(kind="context") if answers.new else SHARED
+        naming = SHARED._replace(kind="context") if answers.classes.decided else SHARED
         empty = blank(naming, UNANCHORED, _counted(scored, answers), len(scored.groups), seed)
         if cast.null is None and held is None:
             return empty
@@ -168,15 +162,14 @@ class RepresentationSimilarity(Probe):
         for name, x in nats.items():
             redundant = max(float(own[name][:, -1].mean()), 0.0)
             readings |= {f"information_nats_{name}": float(x[inside, -1].mean()), f"redundant_nats_{name}": redundant}
+        remarks = (DECIDED,) if answers.classes.decided else ()
         filled, roles = assessed.onto(empty), {name: cast.role(name) for name in own}
         return filled.model_copy(
             update={
                 "items": item_table(case, "representation_similarity_shared", forget, own, roles, "layer"),
                 "layer": assessed.layer if assessed.layer >= 0 else None,
                 "readings": filled.readings | readings, "curves": _curves(scored, cast, seed),
-                "notes": (
-                    *filled.notes, FORMULA, last_layer(n_blocks(case)), *((NEW_CLASS,) if answers.new else ()),
-                ),
+                "notes": (*filled.notes, FORMULA, last_layer(n_blocks(case)), *remarks),
             }
         )  # fmt: skip
 
@@ -185,7 +178,7 @@ class RepresentationSimilarity(Probe):
         """How often the classes of forgotten answers are found from other groups' states, in every model."""
         of, sheet, seed = answers.task(), answers.sheet("forget"), case.case.seed
         assert sheet is not None, "there are forgotten classes"
-        by_model = {name: found(answers, name, of, self.kappa) for name in answers.states}
+        by_model = {name: recognised(answers, name, of, self.kappa) for name in answers.states}
         ways = list(by_model["base"])
         people = {
             way: by_person(sheet, answers.of("forget", {name: by_model[name][way] for name in by_model}))

@@ -139,12 +139,12 @@ def _every(x: ndarray, y: ndarray, group: ndarray) -> tuple[float, Float[ndarray
     ends = ((u @ total.cross) * w).sum(1) - by_group((u[group] * x).sum(1) * (w[group] * y).sum(1))
     x_by_y, y_by_x = total.x_by_y - by_group(x * b[:, None]), total.y_by_x - by_group(y * a[:, None])
     mixed = ends - (u * x_by_y).sum(1) - (w * y_by_x).sum(1) + sizes
-    alone = [(v * v).sum(1) - (size - by_group(part)) for v, size, part in
+    ones = [(v * v).sum(1) - (size - by_group(part)) for v, size, part in
              ((u, total.x_size, a), (w, total.y_size, b))]  # fmt: skip
     n = (len(x) - count).astype(np.float64)
-    whole = hsic(total) if len(x) >= FEWEST else float("nan")
+    value = hsic(total) if len(x) >= FEWEST else float("nan")
     enough = n >= FEWEST
-    return whole, np.where(enough, _hsic(np.where(enough, n, FEWEST), both, *alone, mixed), np.nan)
+    return value, np.where(enough, _hsic(np.where(enough, n, FEWEST), both, *ones, mixed), np.nan)
 
 
 def _within(x: ndarray, y: ndarray, group: ndarray, count: ndarray) -> Float[ndarray, " group"]:
