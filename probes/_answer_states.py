@@ -127,7 +127,7 @@ class Classes(NamedTuple):
         new = label[~np.isin(label, self.label[self.of("retain")])]
         share = np.bincount(new) / max(len(new), 1)
         entropy = -float(sum(p * np.log(p) for p in share.tolist() if p > 0))
-        return 2 * len(new) > len(label) and np.exp(entropy) < MANY_CLASSES
+        return bool(2 * len(new) > len(label) and np.exp(entropy) < MANY_CLASSES)
 
 
 def classes(cohorts: Mapping[Cohort, Answering], least_groups: int) -> Classes:

@@ -43,8 +43,10 @@ UNLIKE_BOTH = (
 )
 NO_VARIATION = "too few items or groups, or states that do not vary"
 HALFWAY = 0.5
-COLLAPSED = 0.5
-"""Retained states of the suspect less like base's than this share of what a reference's are: damaged?"""
+LESS_ALIKE = 0.1
+"""Retained states of the suspect that are by so much less like base's than a reference's are: damaged?"""
+NOT_ALIKE = 0.5
+"""The same where there is no reference: an alignment below this."""
 _PAIRS = {
     "suspect_base": ("suspect", "base"), "suspect_reference": ("suspect", "null"),
     "base_reference": ("base", "null"), "references": ("null", "floor0"),
@@ -143,13 +145,14 @@ def _readings(similar: Similar) -> dict[str, float]:
 def _damage(retain: Alignments) -> str:
     """What is to be said where the suspect's states of retained items are unlike base's; else empty."""
     suspect = retain["suspect_base"][-1].value
-    usual = retain["base_reference"][-1].value if "base_reference" in retain else 1.0
-    if not suspect < COLLAPSED * usual:
+    reference = retain["base_reference"][-1].value if "base_reference" in retain else None
+    bar = NOT_ALIKE if reference is None else reference - LESS_ALIKE
+    if not suspect < bar:
         return ""
-    than = "a reference's are" if "base_reference" in retain else "states that are the same"
+    beside = "" if reference is None else f", a reference's to {reference:.2f}"
     return (
-        f"the suspect's states of retained items are less like base's (CKA {suspect:.2f}) than {COLLAPSED:g} of what "
-        f"{than} ({usual:.2f}): damaged?"
+        f"the suspect's states of retained items are like base's to CKA {suspect:.2f}{beside}: damaged, or another "
+        "model altogether?"
     )
 
 

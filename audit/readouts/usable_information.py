@@ -1,9 +1,9 @@
 """How much a model's states say of a class that a read-out fitted on other groups can use, row by row, in nats.
 
 A row's information is log q(y|x) - log p(y) for its true class y: p is how often a class is among all rows, and q is
-of the family (1 - e) softmax(log p + b s) + e p of the read-out's scores s. b >= 0, how far scores are trusted, is the
-likeliest one on retained rows; e, the share of rows of which the scores say nothing, the likeliest one on each
-cohort. Since e = 1 is in the family, a cohort's mean is never below 0, and no row is below log e.
+of the family (1 - e) softmax(log p + b s) + e p of the read-out's scores s, less their mean over rows. b >= 0, how far
+scores are trusted, is the likeliest one on retained rows; e, the share of rows of which the scores say nothing, the
+likeliest one on each cohort. Since e = 1 is in the family, a cohort's mean is never below 0, and no row is below log e.
 Sources: usable information, Xu et al. 2020 (arXiv 2002.10689); of one row, Ethayarajh et al. 2022 (arXiv 2110.08420).
 
 Of two models' states the *redundant part* is, row by row, the smaller of both informations:
@@ -36,6 +36,7 @@ def information(
     their own share of rows of which nothing is known.
     """
     prior = torch.bincount(label, minlength=scores.shape[1]).to(scores) / len(label)
+    scores = scores - scores.mean(0)
     scale = _scale(scores[trusted], prior, label[trusted])
     ratio = (_log_softmax(scores * scale, prior) - prior.log())[torch.arange(len(label)), label].exp()
     out = torch.zeros_like(ratio)
