@@ -1,5 +1,6 @@
 """Representation similarity: are the suspect's states those of base, or of a model that never knew?"""
 
+from math import ceil
 from typing import ClassVar
 
 import numpy as np
@@ -15,12 +16,15 @@ from audit.probing import (
     Curve,
     Design,
     GroupTest,
+    Interval,
     Measurement,
     Missing,
     ModelScores,
     Naming,
     Need,
     OpenCase,
+    Overall,
+    Power,
     Probe,
     Requires,
     assess,
@@ -68,6 +72,12 @@ DECIDED = (
     "Listed and not judged: a few classes were forgotten that no retained item has. How much can be read of a class "
     "that a model never saw differs from model to model by more than its items show."
 )
+NOT_IN_PROPORTION = (
+    "A person's answer is read where that person is known, by a read-out fitted on others who are: where a share s of "
+    "the people is known, the effect is about s squared. The overall effect and its interval are given as the share s "
+    "(the root, where they are above 0), and so is what the test would find."
+)
+PARTS = Missing(missing="a person's part depends on how many others are known")
 FORMULA = (
     "R = mean_i min(i_base(i), i_suspect(i)), i(i) = log q(y|x) - log p(y) in nats, out of group; 0 <= R <= "
     "min(I_base, I_suspect)"
@@ -163,13 +173,13 @@ class RepresentationSimilarity(Probe):
             redundant = max(float(own[name][:, -1].mean()), 0.0)
             readings |= {f"information_nats_{name}": float(x[inside, -1].mean()), f"redundant_nats_{name}": redundant}
         remarks = (DECIDED,) if answers.classes.decided else ()
-        filled, roles = assessed.onto(empty), {name: cast.role(name) for name in own}
+        filled, roles = _as_shares(assessed.onto(empty)), {name: cast.role(name) for name in own}
         return filled.model_copy(
             update={
                 "items": item_table(case, "representation_similarity_shared", forget, own, roles, "layer"),
                 "layer": assessed.layer if assessed.layer >= 0 else None,
                 "readings": filled.readings | readings, "curves": _curves(scored, cast, seed),
-                "notes": (*filled.notes, FORMULA, last_layer(n_blocks(case)), *remarks),
+                "notes": (*filled.notes, FORMULA, NOT_IN_PROPORTION, last_layer(n_blocks(case)), *remarks),
             }
         )  # fmt: skip
 
@@ -207,6 +217,30 @@ class RepresentationSimilarity(Probe):
                 "ci95": stats.percentile_interval(np.abs(drawn[:, 0])),
             }
         )  # fmt: skip
+
+
+def _as_shares(m: Measurement) -> Measurement:
+    """The overall effect, its interval and the power as the share of people who would have to be known for it."""
+
+    def root(x: float) -> float:
+        return float(np.sqrt(x)) if x > 0 else x
+
+    update: dict[str, object] = {"people": PARTS}
+    if isinstance(m.overall, Overall):
+        ends, floor = m.overall.ci95, m.overall.floor
+        update["overall"] = Overall(
+            value=root(m.overall.value), floor=floor if isinstance(floor, Missing) else root(floor),
+            ci95=ends if isinstance(ends, Missing) else Interval(lo=root(ends.lo), hi=root(ends.hi)),
+        )  # fmt: skip
+    if isinstance(m.power, Power):
+        share, people, of = m.power.share, m.power.people, m.power.of
+        update["power"] = m.power.model_copy(
+            update={
+                "share": share if isinstance(share, Missing) else root(share),
+                "people": people if isinstance(people, Missing) else min(ceil(root(people * of)), of),
+            }
+        )
+    return m.model_copy(update=update)
 
 
 def _counted(scored: ModelScores, answers: Answers) -> Count:

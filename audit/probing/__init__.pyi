@@ -92,6 +92,7 @@ from .vocabulary import OpenCase as OpenCase
 from .vocabulary import Overall as Overall
 from .vocabulary import Part as Part
 from .vocabulary import Positions as Positions
+from .vocabulary import Power as Power
 from .vocabulary import Read as Read
 from .vocabulary import Replace as Replace
 from .vocabulary import Requires as Requires

@@ -58,6 +58,7 @@ from audit.schema import Number as Number
 from audit.schema import Op as Op
 from audit.schema import Overall as Overall
 from audit.schema import Positions as Positions
+from audit.schema import Power as Power
 from audit.schema import Read as Read
 from audit.schema import Requires as Requires
 from audit.schema import Role as Role
