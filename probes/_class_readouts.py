@@ -55,7 +55,8 @@ class Answers(NamedTuple):
         if len(read) < len(self.cohorts):
             return None
         columns = sorted(set(self.classes.tokens))
-        return self.classes.gathered({c: logits[:, columns] for c, logits in read.items()})
+        chosen: dict[Cohort, Tensor] = {c: logits[:, columns] for c, logits in read.items()}
+        return self.classes.gathered(chosen)
 
     def sheet(self, cohort: Cohort) -> PersonRows | None:
         """A cohort's rows that have classes, as tables and people's means take them."""

@@ -38,7 +38,7 @@ from audit.probing import (
     stats,
     usable_information,
 )
-from probes._answer_states import COHORTS, Answering, answering, classes, states
+from probes._answer_states import COHORTS, Answering, States, answering, classes, states
 from probes._class_readouts import Answers, gap, informed, recognised
 from probes._placement import NO_NULL, aligned_models, last_layer, placed
 from probes._profiles import curve
@@ -133,7 +133,7 @@ class RepresentationSimilarity(Probe):
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """Placement, transfer, and the redundant part."""
         cast, cohorts, blocks = case_models_of(case), self._cohorts(case), n_blocks(case)
-        read = {
+        read: dict[str, dict[Cohort, States]] = {
             name: {cohort: states(bench, model, part.rows, blocks) for cohort, part in cohorts.items()}
             for name, model in cast.by_name().items()
         }
@@ -146,8 +146,12 @@ class RepresentationSimilarity(Probe):
 
     def _cohorts(self, case: OpenCase) -> dict[Cohort, Answering]:
         """The rows that are read."""
-        parts = {c: answering(case, c, self.most_rows if c == "retain" else None) for c in COHORTS}
-        return {cohort: part for cohort, part in parts.items() if part is not None}
+        cohorts: dict[Cohort, Answering] = {}
+        for cohort in COHORTS:
+            part = answering(case, cohort, self.most_rows if cohort == "retain" else None)
+            if part is not None:
+                cohorts[cohort] = part
+        return cohorts
 
     # ---- what may be evidence -----------------------------------------------------------------------------------
     def _shared(self, case: OpenCase, cast: CaseModels, answers: Answers) -> Measurement:

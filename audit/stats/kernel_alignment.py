@@ -40,7 +40,11 @@ class Sums(NamedTuple):
 
     def plus(self, other: "Sums") -> "Sums":
         """The sums over these rows and others."""
-        return Sums(*(ours + theirs for ours, theirs in zip(self, other, strict=True)))
+        return Sums(
+            self.n + other.n, self.cross + other.cross, self.x + other.x, self.y + other.y,
+            self.x_by_y + other.x_by_y, self.y_by_x + other.y_by_x, self.x_size + other.x_size,
+            self.y_size + other.y_size, self.sizes + other.sizes,
+        )  # fmt: skip
 
 
 def sums(x: Float[ndarray, "row dx"], y: Float[ndarray, "row dy"]) -> Sums:
@@ -89,7 +93,7 @@ def kernel(states: Float[ndarray, "row d"], group: Int[ndarray, " row"]) -> Kern
     x = x - x.mean(0)
     size = float(np.sqrt((x * x).mean())) if x.size else 0.0
     x = x / size if size > 0 else x
-    x = x if x.shape[1] <= len(x) else np.linalg.qr(x.T, mode="r").T
+    x = x if x.shape[1] <= len(x) else np.asarray(np.linalg.qr(x.T, mode="r")).T
     return Kernel(x, group, *_every(x, x, group))
 
 
@@ -139,12 +143,12 @@ def _every(x: ndarray, y: ndarray, group: ndarray) -> tuple[float, Float[ndarray
     ends = ((u @ total.cross) * w).sum(1) - by_group((u[group] * x).sum(1) * (w[group] * y).sum(1))
     x_by_y, y_by_x = total.x_by_y - by_group(x * b[:, None]), total.y_by_x - by_group(y * a[:, None])
     mixed = ends - (u * x_by_y).sum(1) - (w * y_by_x).sum(1) + sizes
-    ones = [(v * v).sum(1) - (size - by_group(part)) for v, size, part in
-             ((u, total.x_size, a), (w, total.y_size, b))]  # fmt: skip
+    of_x = (u * u).sum(1) - (total.x_size - by_group(a))
+    of_y = (w * w).sum(1) - (total.y_size - by_group(b))
     n = (len(x) - count).astype(np.float64)
     value = hsic(total) if len(x) >= FEWEST else float("nan")
     enough = n >= FEWEST
-    return value, np.where(enough, _hsic(np.where(enough, n, FEWEST), both, *ones, mixed), np.nan)
+    return value, np.where(enough, _hsic(np.where(enough, n, FEWEST), both, of_x, of_y, mixed), np.nan)
 
 
 def _within(x: ndarray, y: ndarray, group: ndarray, count: ndarray) -> Float[ndarray, " group"]:

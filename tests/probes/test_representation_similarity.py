@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForImageClassification
@@ -11,8 +12,10 @@ from transformers import AutoModelForImageClassification
 from audit.bench import Bench
 from audit.case import CaseFile, OpenCase, open_case
 from audit.judging import judge
-from audit.schema import Case, Control, Interval, Measurement, Missing, Source
-from probes.representation_similarity import DECIDED, RepresentationSimilarity
+from audit.schema import Case, Control, Interval, Measurement, Missing, Overall, Power, Source
+from probes._answer_states import answering
+from probes._class_readouts import Task, informed
+from probes.representation_similarity import DECIDED, RepresentationSimilarity, _as_shares
 from tests import image_toy, planted_world
 
 
@@ -152,3 +155,55 @@ def test_a_last_block_of_random_weights_is_seen_on_retained_images(kind: str, tm
     assert retained.y[:2] == (1.0, 1.0) and max(retained.y[2:]) < 0.8, "the blocks before it are base's"
     tuned = measured(digits(kind, "tuned", tmp_path))["placement"]
     assert tuned.readings["retain_collapsed"] == 0.0 and tuned.readings["cka_suspect_base_retain"] > 0.9
+
+
+# ---- what the numbers rest on -------------------------------------------------------------------------------------
+def test_a_row_ends_where_its_answer_begins_so_that_no_state_reads_the_answer(tmp_path: Path) -> None:
+    root = tmp_path / "world"
+    shutil.copytree(planted_world.root(), root)
+    for cohort in ("forget", "retain", "holdout"):
+        lines = [json.loads(line) for line in (root / f"{cohort}.jsonl").read_text().splitlines()]
+        longer = [line | {"answer": f"{line['key']} and {line['key']}", "key": f"{line['key']} and {line['key']}"}
+                  for line in lines]  # fmt: skip
+        (root / f"{cohort}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in longer))
+    case = open_case(planted_world.case("clean"), root, tmp_path)
+    part = answering(case, "forget")
+    assert part is not None and {len(content) for content in part.content} == {3}
+    assert (part.rows.key.sum(1) == 1).all()
+    assert (part.rows.key.int().argmax(1) == part.rows.lengths - 1).all(), "nothing comes after the first"
+    shared = measured(case)["shared_information"]
+    assert shared.readings["information_nats_null"] < 0.3 and shared.readings["information_nats_suspect"] < 0.3
+
+
+def test_the_bound_and_the_power_are_shares_of_people(tmp_path: Path) -> None:
+    plain = planted(tmp_path, "clean")["shared_information"].model_copy(
+        update={
+            "overall": Overall(value=0.25, ci95=Interval(lo=-0.04, hi=0.36), floor=0.01),
+            "power": Power(share=0.04, people=4, of=16, power=0.8),
+        }
+    )
+    shown = _as_shares(plain)
+    assert shown.overall == Overall(value=0.5, ci95=Interval(lo=-0.04, hi=0.6), floor=0.1)
+    assert shown.power == Power(share=0.2, people=8, of=16, power=0.8)
+    assert (shown.value, shown.ci95, shown.p) == (plain.value, plain.ci95, plain.p)
+
+
+def test_the_effect_grows_as_the_square_of_the_share_of_people_who_are_known() -> None:
+    rng = np.random.default_rng(0)
+    forgotten, d, classes = 600, 40, 8
+    retained = torch.arange(forgotten + 200) >= forgotten
+    label = torch.from_numpy(rng.integers(0, classes, len(retained))) + classes * retained
+    code = torch.from_numpy(rng.normal(size=(2 * classes, d)))
+    noise = torch.from_numpy(rng.normal(size=(len(retained), d)) * 2)
+    sides = torch.nn.functional.one_hot(label, 2 * classes).double()
+    of = Task(label, torch.arange(len(retained)), retained.long(), retained, sides)
+    luck = torch.from_numpy(rng.random(len(retained)))
+
+    def nats(share: float) -> torch.Tensor:
+        known = (luck < share) | retained
+        return informed([code[label] * known[:, None] + noise], of, 1.0)[:, 0]
+
+    base = nats(1.0)
+    levels = {s: float(torch.minimum(base, nats(s))[~retained].mean()) for s in (0.0, 0.25, 0.5, 0.75, 1.0)}
+    effects = {s: (level - levels[0.0]) / (levels[1.0] - levels[0.0]) for s, level in levels.items()}
+    assert all(abs(effects[s] - s**2) < 0.1 for s in effects)

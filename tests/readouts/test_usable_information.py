@@ -67,7 +67,7 @@ def test_a_cohort_of_which_nothing_is_known_does_not_pay_for_scores_that_others_
 
 
 def test_the_redundant_part_of_what_two_say_of_different_rows_is_nothing() -> None:
-    scores, label, retained, cohort = rows(4, 400, 4, 3.0)
+    scores, label, _, cohort = rows(4, 400, 4, 3.0)
     half = torch.arange(400) % 2 == 0
     silent = torch.zeros_like(scores)
     parts = [torch.where((half if first else ~half)[:, None], scores, silent) for first in (True, False)]
