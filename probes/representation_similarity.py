@@ -27,6 +27,7 @@ from audit.probing import (
     Power,
     Probe,
     Requires,
+    Texts,
     assess,
     blank,
     by_person,
@@ -72,6 +73,10 @@ DECIDED = (
     "Listed and not judged: a few classes were forgotten that no retained item has. How much can be read of a class "
     "that a model never saw differs from model to model by more than its items show."
 )
+NO_HOLDOUT = (
+    "Listed and not judged: there are no holdout people with such answers. How much can be read of everybody's answers "
+    "differs between models that never knew, which signs of people's differences take for something learned."
+)
 NOT_IN_PROPORTION = (
     "A person's answer is read where that person is known, by a read-out fitted on others who are: where a share s of "
     "the people is known, the effect is about s squared. The overall effect and its interval are given as the share s "
@@ -96,12 +101,13 @@ class RepresentationSimilarity(Probe):
     (suspect - null)/(base - null) over people.
 
     Null: the first reference, else the ancestor, in the suspect's place; p permutes forget/holdout labels over people
-    on what the suspect shares with base beyond that; without holdout people it flips the signs of people's differences.
-    Without any model that never knew, forget people less holdout people. Placement and transfer are listed only; so is
-    shared information where a few whole classes were forgotten.
+    on what the suspect shares with base beyond that. Without any model that never knew, forget people less holdout
+    people. Placement and transfer are listed only; so is shared information without holdout people, whose p then is of
+    flipped signs, and where a few whole classes were forgotten.
     Positive control: the same with base in the suspect's place.
     Blind to: small parts of states (similarity is ruled by their few largest directions); answers that do not repeat
-    over groups, of which there are no classes; what is not linear in the states.
+    over groups, of which there are no classes; what is not linear in the states; a few people known among many, since
+    read-outs are fitted on the others.
     Cite: CKA, Kornblith et al. 2019 (arXiv 1905.00414), unbiased after Song et al. 2012; the four comparisons after
     arXiv 2503.06991; usable information, Xu et al. 2020 (arXiv 2002.10689); its redundant part after the idea of arXiv
     2601.15111, by a formula of our own.
@@ -126,9 +132,9 @@ class RepresentationSimilarity(Probe):
         tokens = sum(int(part.rows.mask.sum()) for part in self._cohorts(case).values())
         return Cost(fwd_tokens=tokens * len(case_models_of(case).by_name()))
 
-    def groups_tested(self, case: OpenCase) -> GroupTest:
-        """Labels over forget and holdout people; without holdout people the signs of people's differences."""
-        return group_test(case, self.permutations)
+    def groups_tested(self, case: OpenCase) -> GroupTest | None:
+        """Labels over forget and holdout people; without holdout people nothing is tested."""
+        return group_test(case, self.permutations) if case.has(Texts(cohort="holdout")) else None
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """Placement, transfer, and the redundant part."""
@@ -165,7 +171,8 @@ class RepresentationSimilarity(Probe):
         scored, held = by_person(forget, own), None
         if other is not None:
             held = by_person(other, answers.of("holdout", both))
-        naming = SHARED._replace(kind="context") if answers.classes.decided else SHARED
+        listed = (DECIDED,) if answers.classes.decided else (NO_HOLDOUT,) if held is None else ()
+        naming = SHARED._replace(kind="context") if listed else SHARED
         empty = blank(naming, UNANCHORED, _counted(scored, answers), len(scored.groups), seed)
         if cast.null is None and held is None:
             return empty
@@ -176,14 +183,13 @@ class RepresentationSimilarity(Probe):
         for name, x in nats.items():
             redundant = max(float(own[name][:, -1].mean()), 0.0)
             readings |= {f"information_nats_{name}": float(x[inside, -1].mean()), f"redundant_nats_{name}": redundant}
-        remarks = (DECIDED,) if answers.classes.decided else ()
         filled, roles = _as_shares(assessed.onto(empty)), {name: cast.role(name) for name in own}
         return filled.model_copy(
             update={
                 "items": item_table(case, "representation_similarity_shared", forget, own, roles, "layer"),
                 "layer": assessed.layer if assessed.layer >= 0 else None,
                 "readings": filled.readings | readings, "curves": _curves(scored, cast, seed),
-                "notes": (*filled.notes, FORMULA, NOT_IN_PROPORTION, last_layer(n_blocks(case)), *remarks),
+                "notes": (*filled.notes, FORMULA, NOT_IN_PROPORTION, last_layer(n_blocks(case)), *listed),
             }
         )  # fmt: skip
 

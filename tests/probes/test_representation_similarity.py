@@ -59,7 +59,7 @@ def test_a_model_that_never_knew_shares_nothing_and_lies_with_the_references(
     of = planted(tmp_path, suspect, references=others, holdout=holdout)
     shared, placement = of["shared_information"], of["placement"]
     assert isinstance(shared.value, float) and abs(shared.value) < 0.1
-    assert judge(shared).status in ("silent", "blunt"), "neither a trace nor open"
+    assert judge(shared).status in (("silent", "blunt") if holdout else ("listed",)), "neither a trace nor open"
     assert isinstance(placement.value, float) and placement.value < 0.3
     assert placement.readings["retain_collapsed"] == 0.0
     assert isinstance(of["transfer_gap"].value, float) and of["transfer_gap"].value < 0.2
