@@ -41,7 +41,8 @@ class Answers(NamedTuple):
         sides = torch.nn.functional.one_hot(label, len(of.tokens)).double()
         retained = cohort == COHORTS.index("retain")
         few = int(retained.sum()) < LEAST_TRUSTED
-        return Task(label, group, cohort, torch.ones_like(retained) if few else retained, sides)
+        # forget and holdout people as one, so that under the null they are told apart by nothing that was fitted
+        return Task(label, group, retained.long(), torch.ones_like(retained) if few else retained, sides)
 
     def layers(self, name: str) -> list[Float[Tensor, "row _"]]:
         """A model's states of the rows that have classes, after every block and at the head."""

@@ -4,6 +4,8 @@ from math import ceil
 from typing import ClassVar
 
 import numpy as np
+from jaxtyping import Int
+from numpy import ndarray
 
 from audit.probing import (
     EFFECT_UNIT,
@@ -24,11 +26,13 @@ from audit.probing import (
     Need,
     OpenCase,
     Overall,
+    Panel,
     Power,
     Probe,
     Requires,
     Texts,
     assess,
+    base_gap,
     blank,
     by_person,
     case_models_of,
@@ -73,6 +77,11 @@ DECIDED = (
     "Listed and not judged: a few classes were forgotten that no retained item has. How much can be read of a class "
     "that a model never saw differs from model to model by more than its items show."
 )
+NOT_JUDGED = (
+    "Listed and not judged (`judged`): models that never knew differ here by more than their people show, since how "
+    "well a model knows what kind of answer is asked for is shared by all of them. Without a calibration that says by "
+    "how much, this would take some of them for models that know."
+)
 NO_HOLDOUT = (
     "Listed and not judged: there are no holdout people with such answers. How much can be read of everybody's answers "
     "differs between models that never knew, which signs of people's differences take for something learned."
@@ -102,8 +111,8 @@ class RepresentationSimilarity(Probe):
 
     Null: the first reference, else the ancestor, in the suspect's place; p permutes forget/holdout labels over people
     on what the suspect shares with base beyond that. Without any model that never knew, forget people less holdout
-    people. Placement and transfer are listed only; so is shared information without holdout people, whose p then is of
-    flipped signs, and where a few whole classes were forgotten.
+    people. All three are listed only. ``judged`` lets shared information enter the verdict, but not without holdout
+    people, where its p is of flipped signs, nor where a few whole classes were forgotten.
     Positive control: the same with base in the suspect's place.
     Blind to: small parts of states (similarity is ruled by their few largest directions); answers that do not repeat
     over groups, of which there are no classes; what is not linear in the states; a few people known among many, since
@@ -120,6 +129,7 @@ class RepresentationSimilarity(Probe):
     least_groups: int = 2
     most_rows: int = 1000
     permutations: int = 9999
+    judged: bool = False
 
     def needs(self, case: Case) -> tuple[Need, ...]:
         """None ahead of time: texts are read up to their answers alone, and which layers there are is known once base
@@ -133,8 +143,9 @@ class RepresentationSimilarity(Probe):
         return Cost(fwd_tokens=tokens * len(case_models_of(case).by_name()))
 
     def groups_tested(self, case: OpenCase) -> GroupTest | None:
-        """Labels over forget and holdout people; without holdout people nothing is tested."""
-        return group_test(case, self.permutations) if case.has(Texts(cohort="holdout")) else None
+        """Labels over forget and holdout people, where it is to be judged; without holdout people nothing is tested."""
+        tested = self.judged and case.has(Texts(cohort="holdout"))
+        return group_test(case, self.permutations) if tested else None
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """Placement, transfer, and the redundant part."""
@@ -172,13 +183,17 @@ class RepresentationSimilarity(Probe):
         if other is not None:
             held = by_person(other, answers.of("holdout", both))
         listed = (DECIDED,) if answers.classes.decided else (NO_HOLDOUT,) if held is None else ()
+        listed = listed or (() if self.judged else (NOT_JUDGED,))
         naming = SHARED._replace(kind="context") if listed else SHARED
         empty = blank(naming, UNANCHORED, _counted(scored, answers), len(scored.groups), seed)
         if cast.null is None and held is None:
             return empty
         design = Design(seed, LEAST_GAP_NATS, differenced=cast.null is None, draws=self.permutations, name=naming.key)
-        assessed = assess(panel_of(scored, held), design)
-        readings = {"layer_of_largest_effect": float(assessed.layer)} if assessed.layer >= 0 else {}
+        panel = panel_of(scored, held)
+        layers = _telling(panel, design)
+        assessed = assess(panel.at(layers), design)
+        layer = int(layers[assessed.layer]) if assessed.layer >= 0 else None
+        readings = {} if layer is None else {"layer_of_largest_effect": float(layer)}
         inside = answers.classes.of("forget")
         for name, x in nats.items():
             redundant = max(float(own[name][:, -1].mean()), 0.0)
@@ -187,7 +202,7 @@ class RepresentationSimilarity(Probe):
         return filled.model_copy(
             update={
                 "items": item_table(case, "representation_similarity_shared", forget, own, roles, "layer"),
-                "layer": assessed.layer if assessed.layer >= 0 else None,
+                "layer": layer,
                 "readings": filled.readings | readings, "curves": _curves(scored, cast, seed),
                 "notes": (*filled.notes, FORMULA, NOT_IN_PROPORTION, last_layer(n_blocks(case)), *listed),
             }
@@ -227,6 +242,12 @@ class RepresentationSimilarity(Probe):
                 "ci95": stats.percentile_interval(np.abs(drawn[:, 0])),
             }
         )  # fmt: skip
+
+
+def _telling(panel: Panel, design: Design) -> Int[ndarray, " layer"]:
+    """Layers at which base exceeds the null by at least half of the most: elsewhere states rather say what is asked."""
+    gap = base_gap(panel, design)
+    return np.flatnonzero(gap >= gap.max() / 2) if gap.max() > 0 else np.arange(len(gap))
 
 
 def _as_shares(m: Measurement) -> Measurement:

@@ -25,10 +25,8 @@ CITIES = ("paris", "lima", "oslo", "cairo")
 EVERY_OP = frozenset(Op)
 TESTS = {
     "answer_lens", "cross_sequence", "forget_likelihood", "quantisation_recovery", "relearning_recovery",
-    "remind_landscape", "representation_similarity", "reverse_patch",
+    "remind_landscape", "reverse_patch",
 }  # fmt: skip
-BY_SIGNS = TESTS - {"representation_similarity"}
-"""Those that test forget people by themselves where there are no holdout people."""
 ALTERNATES = {"answer_lens", "cross_sequence"}
 """Of two people alone hardly anything can be said that is true of somebody else."""
 Rows = list[dict[str, Any]]
@@ -84,7 +82,7 @@ def test_plan_of_one_author_says_at_once_that_nothing_can_be_decided(
         (tmp_path / "retain.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert main(["plan", str(case), "--json"]) == 4
     plan = json.loads(capsys.readouterr().out)
-    assert {test["probe"] for test in plan["tests"] if test["undecidable"]} == BY_SIGNS
+    assert {test["probe"] for test in plan["tests"] if test["undecidable"]} == TESTS
     assert all("2 forget groups" in test["undecidable"] for test in plan["tests"] if test["undecidable"])
     assert main(["plan", str(case)]) == 4
     said = " ".join(capsys.readouterr().err.split())
@@ -95,7 +93,7 @@ def test_plan_of_one_author_says_at_once_that_nothing_can_be_decided(
 @pytest.mark.parametrize(
     ("forget", "holdout", "undecided"),
     [
-        (1, 0, BY_SIGNS),
+        (1, 0, TESTS),
         (1, 6, TESTS),
         (2, 0, ALTERNATES),
         (3, 0, set()),
@@ -111,7 +109,7 @@ def test_plan_says_which_tests_so_many_people_can_decide(
     case = written(tmp_path, people(holdout, "h", 1) if holdout else None, forget=people(forget, "f"))
     planner = Planner(opened(case), EVERY_OP)
     assert {test.probe for test in planner.plan.tests if test.undecidable} == undecided
-    assert bool(planner.undecidable) == (undecided in (TESTS, BY_SIGNS))
+    assert bool(planner.undecidable) == (undecided == TESTS)
     few_others = [test.undecidable for test in planner.plan.tests if test.undecidable and (forget, holdout) == (4, 1)]
     assert all("or no holdout set at all would suffice" in said for said in few_others), "3 labellings"
 

@@ -15,12 +15,19 @@ from audit.judging import judge
 from audit.schema import Case, Control, Interval, Measurement, Missing, Overall, Power, Source
 from probes._answer_states import answering
 from probes._class_readouts import Task, informed
-from probes.representation_similarity import DECIDED, RepresentationSimilarity, _as_shares
+from probes.representation_similarity import (
+    DECIDED,
+    NOT_IN_PROPORTION,
+    NOT_JUDGED,
+    PARTS,
+    RepresentationSimilarity,
+    _as_shares,
+)
 from tests import image_toy, planted_world
 
 
-def measured(case: OpenCase, **settings: int) -> dict[str, Measurement]:
-    found = RepresentationSimilarity.model_validate(settings).measure(Bench(), case)
+def measured(case: OpenCase, **settings: int | bool) -> dict[str, Measurement]:
+    found = RepresentationSimilarity.model_validate({"judged": True} | settings).measure(Bench(), case)
     return {m.name: m for m in found}
 
 
@@ -60,6 +67,7 @@ def test_a_model_that_never_knew_shares_nothing_and_lies_with_the_references(
     shared, placement = of["shared_information"], of["placement"]
     assert isinstance(shared.value, float) and abs(shared.value) < 0.1
     assert judge(shared).status in (("silent", "blunt") if holdout else ("listed",)), "neither a trace nor open"
+    assert shared.people == PARTS and NOT_IN_PROPORTION in shared.notes
     assert isinstance(placement.value, float) and placement.value < 0.3
     assert placement.readings["retain_collapsed"] == 0.0
     assert isinstance(of["transfer_gap"].value, float) and of["transfer_gap"].value < 0.2
@@ -78,6 +86,14 @@ def test_a_broken_model_is_unlike_both_ends_and_said_to_be(tmp_path: Path) -> No
     placement = planted(tmp_path, "destroyed")["placement"]
     assert placement.readings["retain_collapsed"] == 1.0 and any("damaged" in note for note in placement.notes)
     assert isinstance(placement.value, Missing) or placement.value < 0.5
+
+
+def test_by_default_it_is_listed_and_says_why(tmp_path: Path) -> None:
+    case = open_case(planted_world.case("base"), planted_world.root(), tmp_path)
+    of = measured(case, judged=False)
+    assert {m.kind for m in of.values()} == {"context"} and NOT_JUDGED in of["shared_information"].notes
+    assert RepresentationSimilarity().groups_tested(case) is None
+    assert RepresentationSimilarity(judged=True).groups_tested(case) is not None
 
 
 def test_with_one_reference_or_none_there_is_no_placement_and_the_reason_is_said(tmp_path: Path) -> None:
