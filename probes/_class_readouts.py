@@ -52,11 +52,11 @@ class Answers(NamedTuple):
 
     def logits(self, name: str) -> Float[Tensor, "row class"] | None:
         """A model's logits of the classes' first tokens; None where they were not read."""
-        read = {c: part.logits for c, part in self.states[name].items() if part.logits is not None}
-        if len(read) < len(self.cohorts):
-            return None
-        columns = sorted(set(self.classes.tokens))
-        chosen: dict[Cohort, Tensor] = {c: logits[:, columns] for c, logits in read.items()}
+        columns, chosen = sorted(set(self.classes.tokens)), dict[Cohort, Tensor]()
+        for cohort, part in self.states[name].items():
+            if part.logits is None:
+                return None
+            chosen[cohort] = part.logits[:, columns]
         return self.classes.gathered(chosen)
 
     def sheet(self, cohort: Cohort) -> PersonRows | None:
