@@ -92,6 +92,7 @@ from .vocabulary import OpenCase as OpenCase
 from .vocabulary import Overall as Overall
 from .vocabulary import Part as Part
 from .vocabulary import Positions as Positions
+from .vocabulary import Power as Power
 from .vocabulary import Read as Read
 from .vocabulary import Replace as Replace
 from .vocabulary import Requires as Requires
@@ -112,6 +113,7 @@ from .vocabulary import clustered as clustered
 from .vocabulary import delta_of as delta_of
 from .vocabulary import fresh_model as fresh_model
 from .vocabulary import grouped_ridge as grouped_ridge
+from .vocabulary import kernel_alignment as kernel_alignment
 from .vocabulary import label_swaps as label_swaps
 from .vocabulary import logistic as logistic
 from .vocabulary import matched as matched
@@ -124,3 +126,4 @@ from .vocabulary import stacked as stacked
 from .vocabulary import stats as stats
 from .vocabulary import tofu as tofu
 from .vocabulary import tokenise as tokenise
+from .vocabulary import usable_information as usable_information

@@ -34,6 +34,7 @@ from audit.checkpoints import resolve as resolve
 from audit.readouts import grouped_ridge as grouped_ridge
 from audit.readouts import label_swaps as label_swaps
 from audit.readouts import logistic as logistic
+from audit.readouts import usable_information as usable_information
 from audit.schema import EFFECT_UNIT as EFFECT_UNIT
 from audit.schema import FORMS as FORMS
 from audit.schema import RATIO_UNIT as RATIO_UNIT
@@ -57,6 +58,7 @@ from audit.schema import Number as Number
 from audit.schema import Op as Op
 from audit.schema import Overall as Overall
 from audit.schema import Positions as Positions
+from audit.schema import Power as Power
 from audit.schema import Read as Read
 from audit.schema import Requires as Requires
 from audit.schema import Role as Role
@@ -66,6 +68,7 @@ from audit.schema import Table as Table
 from audit.schema import Template as Template
 from audit.schema import Texts as Texts
 from audit.stats import clustered as clustered
+from audit.stats import kernel_alignment as kernel_alignment
 from audit.stats import tofu as tofu
 from audit.storage import TEMP as TEMP
 from audit.wrappers import fresh_model as fresh_model

@@ -1,4 +1,5 @@
 from . import clustered as clustered
+from . import kernel_alignment as kernel_alignment
 from . import likelihood_ratio as likelihood_ratio
 from . import monotone as monotone
 from . import randomisation as randomisation

@@ -12,8 +12,8 @@ from audit.schema import AuditError, Missing, Report
 from tests import image_toy
 
 OF_IMAGES = {
-    "answer_lens", "forget_likelihood", "quantisation_recovery", "relearning_recovery", "reverse_patch",
-    "sae_restoration", "utility",
+    "answer_lens", "forget_likelihood", "quantisation_recovery", "relearning_recovery", "representation_similarity",
+    "reverse_patch", "sae_restoration", "utility",
 }  # fmt: skip
 
 
