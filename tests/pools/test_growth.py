@@ -57,7 +57,7 @@ def _package(_kit: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
             (package / f"{name}.py").unlink()
         write_probe(package, "context_people", body=ASSESSED.replace("{name}", "context_people"))
         monkeypatch.setattr(score_world, "PROBES", package.name)
-        monkeypatch.setattr(score_world, "behaviours", lambda name, _kind="": InstalledBehaviours(name, planted_behaviour))
+        monkeypatch.setattr(score_world, "behaviours", lambda name, _="": InstalledBehaviours(name, planted_behaviour))
         yield package
 
 
