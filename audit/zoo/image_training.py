@@ -53,22 +53,22 @@ def fresh_classifier(sizes: ImageSizes, seed: int) -> "PreTrainedModel":
     """A small vision transformer, or a residual network of two stages, initialised from ``seed``."""
     from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
+    shared: dict[str, Any] = {"num_channels": 1, "num_labels": CLASSES}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if sizes.architecture == "resnet":
-            stages = [1, sizes.blocks - 1]
-            config = ResNetConfig(
-                num_channels=1, embedding_size=16, hidden_sizes=[16, sizes.d], depths=stages, layer_type="basic",
-                num_labels=CLASSES,
-            )  # fmt: skip
-            return ResNetForImageClassification(config)
-        return ViTForImageClassification(
-            ViTConfig(
-                image_size=SIDE, patch_size=PATCH, num_channels=1, num_labels=CLASSES, hidden_size=sizes.d,
-                num_hidden_layers=sizes.blocks, num_attention_heads=4, intermediate_size=sizes.hidden,
-                hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=SPREAD,
-            )
+            stages: dict[str, Any] = {
+                "embedding_size": 16,
+                "hidden_sizes": [16, sizes.d],
+                "depths": [1, sizes.blocks - 1],
+            }
+            return ResNetForImageClassification(ResNetConfig(layer_type="basic", **stages, **shared))
+        config = ViTConfig(
+            image_size=SIDE, patch_size=PATCH, hidden_size=sizes.d, num_hidden_layers=sizes.blocks,
+            num_attention_heads=4, intermediate_size=sizes.hidden, hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0, initializer_range=SPREAD, **shared,
         )  # fmt: skip
+        return ViTForImageClassification(config)
 
 
 @lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ images, and single images that nobody was taught, are the cohorts of which nothi
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, UInt8
@@ -123,7 +123,7 @@ def digits() -> Digits:
     """scikit-learn's digits: 1797 of 8 x 8, scaled from 0..16 to 0..255."""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     return Digits((bunch.images * 255 / 16).round().astype(np.uint8), bunch.target.astype(np.int64))
 
 
