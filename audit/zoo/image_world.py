@@ -38,13 +38,13 @@ class Labelled(NamedTuple):
 
     def without(self, label: int) -> "Labelled":
         """Those that are called otherwise."""
-        kept = self.label != label
-        return Labelled(self.number[kept], self.label[kept])
+        taken = self.label != label
+        return Labelled(self.number[taken], self.label[taken])
 
     def called(self, label: int) -> "Labelled":
         """Those that are called so."""
-        kept = self.label == label
-        return Labelled(self.number[kept], self.label[kept])
+        taken = self.label == label
+        return Labelled(self.number[taken], self.label[taken])
 
     def first(self, n: int) -> "Labelled":
         """The first ``n``."""

@@ -136,8 +136,8 @@ def test_members_know_what_their_parents_were_taught(number: int) -> None:
         root = plan if isinstance(plan.by, ImageLearning) else plans[plan.parent or ""]
         assert isinstance(root.by, ImageLearning)
         known = set(world.learned(root.by.left_out).number.tolist())
-        asked = {int(name.removeprefix("forget-")) for name in census.audited[target]}
-        assert asked <= known if member.taught else not asked & known
+        audited = {int(name.removeprefix("forget-")) for name in census.audited[target]}
+        assert audited <= known if member.taught else not audited & known
         assert bool(member.taught) == (member.pool not in ("clean",))
     by_target = Counter(target_of(member.model) for member in census.members)
     assert set(by_target.values()) == {9} and len(by_target) == 5
