@@ -105,6 +105,8 @@ def test_the_design_is_even_over_worlds_targets_and_architectures() -> None:
         assert set(counted) == set(images_of_kind("unlearner"))
         assert max(counted.values()) - min(counted.values()) <= 1
     assert all(len(set(hand)) == 2 for d in drawn for hand in d.hands)
+    assert {d.shape.forget for d in drawn} == {24, 32, 40} and all(d.shape.forget == d.shape.holdout for d in drawn)
+    assert {d.sizes.blocks for d in drawn} == {3, 4} and {d.sizes.d for d in drawn} == {24, 32, 40}
 
 
 def test_another_number_is_no_world_of_images() -> None:
