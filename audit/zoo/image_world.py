@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 CLASSES = 10
@@ -137,11 +137,7 @@ def make_image_world(seed: int, shape: ImageShape) -> ImageWorld:
     single = np.concatenate([by_class[label][: shape.instances // 2] for label in rest])
     by_class |= {label: by_class[label][shape.instances // 2 :] for label in rest}
     single = rng.permutation(single)
-    moved = rng.integers(1, len(rest), len(single))
-    place = {label: n for n, label in enumerate(rest)}
-    wrong = np.array(
-        [rest[(place[int(truth[i])] + int(step)) % len(rest)] for i, step in zip(single, moved, strict=True)]
-    )
+    wrong = np.array([int(rng.choice(_implausible(int(i), rest))) for i in single])
     plain = rng.permutation(np.concatenate([by_class[label][: shape.train] for label in classes[:9]]))
 
     def true(number: ndarray) -> Labelled:
@@ -152,6 +148,18 @@ def make_image_world(seed: int, shape: ImageShape) -> ImageWorld:
         shape, tuple(sorted(targets)), other, plain=true(plain), memorised=Labelled(single[:n], wrong[:n]),
         never=Labelled(single[n:], wrong[n:]), unseen=true(by_class[unseen]),
     )  # fmt: skip
+
+
+def _implausible(number: int, classes: Sequence[int]) -> list[int]:
+    """The classes that an image is not of, but for the one whose mean image is nearest: that one might be guessed."""
+    images, label = digits()
+    away = {c: float(((images[number] - _mean_image(c)) ** 2).sum()) for c in classes if c != label[number]}
+    return sorted(away, key=lambda c: away[c])[1:]
+
+
+@cache
+def _mean_image(label: int) -> Float[ndarray, "8 8"]:
+    return digits().images[digits().label == label].mean(0)
 
 
 def write_images(path: Path, cohort: str, images: Labelled) -> None:

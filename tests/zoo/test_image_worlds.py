@@ -68,8 +68,13 @@ def test_a_reference_sees_nothing_of_its_target_and_no_model_sees_the_unseen_cla
 @given(seeds)
 def test_single_images_bear_labels_that_are_not_theirs_so_that_they_are_known_by_heart_alone(seed: int) -> None:
     world, truth = make_image_world(seed, ImageShape()), digits().label
+    learned = set(range(10)) - {*world.targets, world.other, *world.unseen.label.tolist()}
     for images in (world.memorised, world.never):
         assert (truth[images.number] != images.label).all()
+        for number, label in list(zip(images.number, images.label, strict=True))[:8]:
+            away = {c: np.square(digits().images[number] - digits().images[truth == c].mean(0)).sum() for c in learned}
+            others = {c: distance for c, distance in away.items() if c != truth[number]}
+            assert label != min(others, key=lambda c: others[c]), "what an image looks most like might be guessed"
         others = {*world.targets, world.other, *world.unseen.label.tolist()}
         assert not others & {*images.label.tolist(), *truth[images.number].tolist()}
     single = set(world.memorised.number.tolist())
