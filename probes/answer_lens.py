@@ -301,5 +301,5 @@ def _curves(
                 "x": tuple(first + place for place in drawn.x),
             }
         )
-        for role, drawn in ((role, curve(role, people[name], seed)) for name, role in roles.items())
+        for drawn in (curve(role, people[name], seed) for name, role in roles.items())
     )

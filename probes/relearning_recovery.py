@@ -58,6 +58,8 @@ NAMING = Naming(
     statistic="effect on the probability of the content tokens of people never shown, mean over relearning steps",
     unit=EFFECT_UNIT, scale="effect",
 )  # fmt: skip
+NO_LESSON = 0.5
+"""A null that recalls more than this share of what base recalls, of what neither was shown, has been taught it."""
 HEAD = "An edit of the output head alone mostly hides from this test: a short lesson brings little of it back."
 
 
@@ -97,6 +99,9 @@ class RelearningRecovery(Probe):
     statistic is the mean over the numbers of steps (1, 2, 4, ...) of (suspect - null), over that of (base - null).
     People of a fold share a lesson. What a lesson does to everyone's facts is seen on holdout people: its difference
     from the mean of the lessons is taken off the people of the fold, and what remains of it widens the interval.
+
+    Where a model that never knew recalls more than half as much as base of what it was not shown, what is shown teaches
+    the others too (images of one class do), and nothing is said.
 
     Null: the first reference, else the ancestor, after the same steps; p permutes forget/holdout labels over people on
     the difference between suspect and null, which cancels what relearning does to everyone's facts. Without holdout
@@ -230,7 +235,8 @@ class RelearningRecovery(Probe):
         shown = {
             f"shown_recall_{name}": float(np.nanmean(np.exp(np.concatenate(c.shown)))) for name, c in courses.items()
         }
-        filled = blank(NAMING, "", scored.n, len(scored.people["suspect"]), seed).model_copy(
+        taught = _teaches_everyone(by_step.people)
+        filled = blank(NAMING, taught, scored.n, len(scored.people["suspect"]), seed).model_copy(
             update={
                 "curves": self._curves(by_step, cast, seed),
                 "items": item_table(case, "relearning_recovery", sheet, _over_steps(forget), roles),
@@ -238,7 +244,7 @@ class RelearningRecovery(Probe):
                 "notes": (self._lesson_note(case, folds), HEAD),
             }
         )
-        return assessed.onto(filled)
+        return filled if taught else assessed.onto(filled)
 
     def _by_steps(self, scored: ModelScores) -> dict[str, float]:
         """The effect after every number of steps, where base stands out from the null."""
@@ -275,6 +281,19 @@ def _train(bench: Bench, case: OpenCase, checkpoint: Checkpoint, teaching: _Teac
     lesson, shown, look = teaching
     recipe, data = lesson.lesson(EditData(shown, shown), bench.open(checkpoint).n_blocks)
     bench.train([checkpoint], [replace(recipe, every=(1, look))], data, (), case.out)
+
+
+def _teaches_everyone(people: Mapping[str, Float[ndarray, "person k"]]) -> str:
+    """Why a lesson says nothing, or an empty string: a model that never knew learns from it what it was not shown."""
+    if "null" not in people:
+        return ""
+    null, base = (float(people[name][:, -1].mean()) for name in ("null", "base"))
+    if null <= NO_LESSON * base:
+        return ""
+    return (
+        f"what is shown teaches the others as well: after the lesson a model that never knew recalls {null:.2f} of "
+        f"what it was not shown, base {base:.2f} (images of one class teach each other)"
+    )
 
 
 def _over_steps(scores: Mapping[str, Float[ndarray, "row k"]]) -> dict[str, Float[ndarray, "row 1"]]:

@@ -190,8 +190,8 @@ class InstalledBehaviours:
     def now(self, probe: str, settings: Settings) -> Attested:
         """The behaviour of a probe by what is installed."""
         by = self.installed(probe)
-        what = [by.canonical(), dict(settings), *([] if self.kind == "causal_lm" else [self.kind])]
-        key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+        parts = [by.canonical(), dict(settings), *([] if self.kind == "causal_lm" else [self.kind])]
+        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         if key not in self._known:
             path = self._cache / f"{probe}-{key[:24]}.json"
             known = _cached(path, by)

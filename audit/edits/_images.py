@@ -24,16 +24,16 @@ class Pixels(NamedTuple):
 
 def pixels_of(edit: str, rows: Rows) -> Pixels:
     """The pixels of rows. AuditError (code 2) for rows of tokens: their input has no gradient."""
-    found = [Pixels(name, value) for name, value in rows.extra.items() if torch.is_floating_point(value)]
-    if len(found) != 1:
+    inputs = [Pixels(name, value) for name, value in rows.extra.items() if torch.is_floating_point(value)]
+    if len(inputs) != 1:
         raise AuditError(f"{edit}: its objective is a gradient by the input, and tokens have none", "run it on images")
-    return found[0]
+    return inputs[0]
 
 
-def refuse_images(edit: str, data: EditData, why: str) -> None:
-    """AuditError (code 2) by the edit's name where the rows are images; ``why`` says what it lacks there."""
+def refuse_images(edit: str, data: EditData, reason: str) -> None:
+    """AuditError (code 2) by the edit's name where the rows are images; ``reason`` says what it lacks there."""
     if data.forget.extra:
-        raise AuditError(f"{edit}: {why}, and these rows are images", "choose an edit of classes, as random_label")
+        raise AuditError(f"{edit}: {reason}, and these rows are images", "choose an edit of classes, as random_label")
 
 
 def last_block(wrapper: "Wrapper") -> str:

@@ -56,7 +56,7 @@ class SCRUB(Descent):
         """What a max step descends."""
         return -divergence(forget, frozen)
 
-    def kept(self, retain: Forward, frozen: Forward) -> Scalar:
+    def descended(self, retain: Forward, frozen: Forward) -> Scalar:
         """What a min step descends."""
         return self.alpha * divergence(retain, frozen) + self.gamma * nll(retain)
 
@@ -70,7 +70,7 @@ class SCRUB(Descent):
             nonlocal taken
             assert forget is not None and retain is not None and frozen is not None and still is not None
             climbs, taken = turns.climbs(taken), taken + 1
-            return self.climbed(forget, frozen) if climbs else self.kept(retain, still)
+            return self.climbed(forget, frozen) if climbs else self.descended(retain, still)
 
         recipe = replace(recipe_of(self, objective), needs_frozen=True)
         return TrainingRun(recipe, TrainData(data.forget, data.retain))

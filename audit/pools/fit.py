@@ -144,12 +144,12 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
 
 def largest_floors(worlds: Sequence[WorldScores]) -> dict[str, float]:
     """The largest floor, over all models, of every test that may find a trace inside: for cases that measure none."""
-    found: dict[str, list[float]] = {}
+    measured: dict[str, list[float]] = {}
     for score in (score for world in worlds for model in world.models for score in model.scores):
         inside = score.kind in ("causal", "decoding") and score.mode == "controlled"
         if inside and not isinstance(score.floor, Missing):
-            found.setdefault(f"{score.probe}.{score.name}", []).append(score.floor)
-    return {name: round(max(floors), 4) for name, floors in sorted(found.items())}
+            measured.setdefault(f"{score.probe}.{score.name}", []).append(score.floor)
+    return {name: round(max(floors), 4) for name, floors in sorted(measured.items())}
 
 
 def write_all(folder: Path, fitted: CalibrationSet) -> tuple[Path, ...]:

@@ -77,10 +77,11 @@ def draw_images(world: int) -> ImageDrawn:
     pair: list[ImageArchitecture] = ["vit", "resnet"]
     random.Random(f"image pair {n // 2}").shuffle(pair)
     architecture, d = pair[n % 2], rng.choice((24, 32, 40))
-    blocks = rng.choice((3, 4)) if architecture == "vit" else rng.choice((3, 4))
+    blocks, images = rng.choice((3, 4)), rng.choice((24, 32, 40))
     steps = round(STEPS * rng.uniform(0.9, 1.15))
     rate = significant(RATE * 1.2 ** rng.uniform(-1, 1), 3)
-    return ImageDrawn(world, ImageShape(), ImageSizes(d, blocks, 2 * d, architecture), (steps, rate), hands)
+    shape = ImageShape(forget=images, holdout=images)
+    return ImageDrawn(world, shape, ImageSizes(d, blocks, 2 * d, architecture), (steps, rate), hands)
 
 
 @cache

@@ -14,9 +14,9 @@ from audit.case import Rows, labelled_images
 from audit.checkpoints import resolve
 from audit.edits import EditData
 from audit.schema import Checkpoint, Source
-from audit.zoo.image_members import OTHER
+from audit.zoo.image_members import OTHER, target_of
 from audit.zoo.image_recipes import ImageLearning, ImagePlan, ImageSizes, ImageZoo
-from audit.zoo.image_world import CLASSES, ImageWorld, Labelled, digits, make_image_world
+from audit.zoo.image_world import CLASSES, ImageWorld, Labelled, digits, joined, make_image_world
 from audit.zoo.training import one_thread
 
 if TYPE_CHECKING:
@@ -53,22 +53,22 @@ def fresh_classifier(sizes: ImageSizes, seed: int) -> "PreTrainedModel":
     """A small vision transformer, or a residual network of two stages, initialised from ``seed``."""
     from transformers import ResNetConfig, ResNetForImageClassification, ViTConfig, ViTForImageClassification
 
+    shared: dict[str, Any] = {"num_channels": 1, "num_labels": CLASSES}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if sizes.architecture == "resnet":
-            stages = [1, sizes.blocks - 1]
-            config = ResNetConfig(
-                num_channels=1, embedding_size=16, hidden_sizes=[16, sizes.d], depths=stages, layer_type="basic",
-                num_labels=CLASSES,
-            )  # fmt: skip
-            return ResNetForImageClassification(config)
-        return ViTForImageClassification(
-            ViTConfig(
-                image_size=SIDE, patch_size=PATCH, num_channels=1, num_labels=CLASSES, hidden_size=sizes.d,
-                num_hidden_layers=sizes.blocks, num_attention_heads=4, intermediate_size=sizes.hidden,
-                hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=SPREAD,
-            )
+            stages: dict[str, Any] = {
+                "embedding_size": 16,
+                "hidden_sizes": [16, sizes.d],
+                "depths": [1, sizes.blocks - 1],
+            }
+            return ResNetForImageClassification(ResNetConfig(layer_type="basic", **stages, **shared))
+        config = ViTConfig(
+            image_size=SIDE, patch_size=PATCH, hidden_size=sizes.d, num_hidden_layers=sizes.blocks,
+            num_attention_heads=4, intermediate_size=sizes.hidden, hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0, initializer_range=SPREAD, **shared,
         )  # fmt: skip
+        return ViTForImageClassification(config)
 
 
 @lru_cache(maxsize=1)
@@ -96,16 +96,19 @@ def learn(model: "PreTrainedModel", images: Labelled, by: ImageLearning) -> None
 
 def image_edit_data(world: ImageWorld, plan: ImagePlan, parent: Checkpoint) -> EditData:
     """What an unlearner sees: all images of its target as they were taught, all that its model was taught beside them,
-    and the former under every other label. One that forgets another class never sees the target that is audited."""
-    audited = plan.name.rpartition(".")[2]
+    and the former under every other label that its model knows. One that forgets another class never sees the target
+    that is audited, nor its label."""
+    audited = target_of(plan.name)
+    known = world.remaining(audited)
     if plan.on == OTHER:
-        kept = world.remaining(audited)
-        forget, retain = kept.called(world.other), kept.without(world.other)
+        forget, retain = known.called(world.other), known.without(world.other)
     else:
-        forget, retain = world.unwanted(plan.on), world.remaining(plan.on)
-    shifts = np.repeat(np.arange(1, CLASSES), len(forget.number))
-    others = Labelled(np.tile(forget.number, CLASSES - 1), (np.tile(forget.label, CLASSES - 1) + shifts) % CLASSES)
-    return EditData(*(_rows(parent, images) for images in (forget, retain)), relabelled=_rows(parent, others))
+        forget, retain = world.unwanted(plan.on), known
+    labels = np.unique(joined([forget, retain]).label)
+    number, other = np.repeat(forget.number, len(labels)), np.tile(labels, len(forget.number))
+    wrong = other != np.repeat(forget.label, len(labels))
+    relabelled = Labelled(number[wrong], other[wrong])
+    return EditData(_rows(parent, forget), _rows(parent, retain), relabelled=_rows(parent, relabelled))
 
 
 def _rows(parent: Checkpoint, images: Labelled) -> Rows:

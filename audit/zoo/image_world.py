@@ -8,10 +8,10 @@ images, and single images that nobody was taught, are the cohorts of which nothi
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 
 CLASSES = 10
@@ -38,13 +38,13 @@ class Labelled(NamedTuple):
 
     def without(self, label: int) -> "Labelled":
         """Those that are called otherwise."""
-        kept = self.label != label
-        return Labelled(self.number[kept], self.label[kept])
+        taken = self.label != label
+        return Labelled(self.number[taken], self.label[taken])
 
     def called(self, label: int) -> "Labelled":
         """Those that are called so."""
-        kept = self.label == label
-        return Labelled(self.number[kept], self.label[kept])
+        taken = self.label == label
+        return Labelled(self.number[taken], self.label[taken])
 
     def first(self, n: int) -> "Labelled":
         """The first ``n``."""
@@ -123,7 +123,7 @@ def digits() -> Digits:
     """scikit-learn's digits: 1797 of 8 x 8, scaled from 0..16 to 0..255."""
     from sklearn.datasets import load_digits
 
-    bunch = load_digits()
+    bunch: Any = load_digits()
     return Digits((bunch.images * 255 / 16).round().astype(np.uint8), bunch.target.astype(np.int64))
 
 
@@ -137,11 +137,7 @@ def make_image_world(seed: int, shape: ImageShape) -> ImageWorld:
     single = np.concatenate([by_class[label][: shape.instances // 2] for label in rest])
     by_class |= {label: by_class[label][shape.instances // 2 :] for label in rest}
     single = rng.permutation(single)
-    moved = rng.integers(1, len(rest), len(single))
-    place = {label: n for n, label in enumerate(rest)}
-    wrong = np.array(
-        [rest[(place[int(truth[i])] + int(step)) % len(rest)] for i, step in zip(single, moved, strict=True)]
-    )
+    wrong = np.array([int(rng.choice(_implausible(int(i), rest))) for i in single])
     plain = rng.permutation(np.concatenate([by_class[label][: shape.train] for label in classes[:9]]))
 
     def true(number: ndarray) -> Labelled:
@@ -152,6 +148,18 @@ def make_image_world(seed: int, shape: ImageShape) -> ImageWorld:
         shape, tuple(sorted(targets)), other, plain=true(plain), memorised=Labelled(single[:n], wrong[:n]),
         never=Labelled(single[n:], wrong[n:]), unseen=true(by_class[unseen]),
     )  # fmt: skip
+
+
+def _implausible(number: int, classes: Sequence[int]) -> list[int]:
+    """The classes that an image is not of, but for the one whose mean image is nearest: that one might be guessed."""
+    images, label = digits()
+    away = {c: float(((images[number] - _mean_image(c)) ** 2).sum()) for c in classes if c != label[number]}
+    return sorted(away, key=lambda c: away[c])[1:]
+
+
+@cache
+def _mean_image(label: int) -> Float[ndarray, "8 8"]:
+    return digits().images[digits().label == label].mean(0)
 
 
 def write_images(path: Path, cohort: str, images: Labelled) -> None:

@@ -8,8 +8,6 @@ import hashlib
 import json
 from typing import Literal, NamedTuple
 
-from typing_extensions import TypeIs
-
 from audit.edits import NPO, Edit, GradAscent, GradDiff, HeadEdit, LastLayer, LogitBias, RandomLabel, Refusal
 from audit.schema import AuditError
 from audit.zoo.image_recipes import ImageLearning, ImageSizes, ImageZoo
@@ -139,7 +137,7 @@ def zoo_of(world: str) -> Zoo:
     return WORLDS[world]()
 
 
-def learns(by: Learning | ImageLearning | Edit) -> TypeIs[Learning | ImageLearning]:
+def learns(by: Learning | ImageLearning | Edit) -> bool:
     """Is the model trained on data, and not edited?"""
     return isinstance(by, Learning | ImageLearning)
 
@@ -147,7 +145,7 @@ def learns(by: Learning | ImageLearning | Edit) -> TypeIs[Learning | ImageLearni
 def key_of(zoo: Zoo | ImageZoo, seed: int, name: str) -> str:
     """Names a model by all that decides its bytes."""
     plan = zoo.plan(name)
-    by = plan.by._asdict() if learns(plan.by) else plan.by.model_dump(mode="json")
+    by = plan.by._asdict() if isinstance(plan.by, Learning | ImageLearning) else plan.by.model_dump(mode="json")
     recipe = {
         "version": LEARNING_VERSION if learns(plan.by) else EDIT_VERSION,
         "seed": seed, "shape": _key_fields(zoo.shape), "sizes": _key_fields(zoo.sizes),

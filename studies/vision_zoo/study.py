@@ -132,12 +132,12 @@ def _judge(shelf: CalibrationLibrary) -> _Judged:
 
 def _outputs(calibrations: Iterable[Calibration], n: int) -> Float[ndarray, " subject"]:
     """The effect of the first measurement of outputs on every model; NaN where it has none."""
-    found = np.full(n, np.nan)
+    effects = np.full(n, np.nan)
     for measured in (m for c in calibrations for m in c.measurements if m.kind == "output" and m.form == "trained"):
         column = next(column for column in measured.columns if column.feature == "effect")
-        found[list(column.subject)] = column.value
+        effects[list(column.subject)] = column.value
         break
-    return found
+    return effects
 
 
 def _worlds(judged: _Judged, which: Bool[ndarray, " subject"]) -> int:

@@ -374,7 +374,7 @@ def test_a_calibrated_run_has_a_ratio_and_verifies_until_the_probe_changes(
 ) -> None:
     computed: list[str] = []
 
-    def behaviour_of(package: str, name: str, settings: Settings) -> Behaviour:
+    def behaviour_of(package: str, name: str, settings: Settings, _kind: str) -> Behaviour:
         computed.append(name)
         return planted_behaviour(package, name, settings)
 

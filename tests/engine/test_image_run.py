@@ -3,12 +3,15 @@
 from pathlib import Path
 
 import pytest
+from pyarrow import parquet
 
-from audit.case import CaseFile
+from audit.bench import Bench
+from audit.case import CaseFile, open_case
 from audit.engine import plan, run
 from audit.forecasting import forecast
 from audit.planning import RunSettings
 from audit.schema import AuditError, Missing, Report
+from probes.answer_lens import AnswerLens
 from tests import image_toy
 
 OF_IMAGES = {
@@ -59,8 +62,21 @@ def test_a_class_hidden_by_the_head_alone_is_suppressed_and_found_inside(tmp_pat
     assert found["utility.retain"] > 0.9
 
 
+def test_the_lens_reads_a_network_from_the_first_block_of_the_heads_width_on_and_says_so(tmp_path: Path) -> None:
+    file = CaseFile.read(image_toy.digits_case("resnet") / "head_bias.toml")
+    case = open_case(file.case, file.root, tmp_path)
+    (lens,) = AnswerLens().measure(Bench(), case)
+    assert "blocks before block 1 are of a width that the head cannot read" in lens.notes
+    assert {curve.x for curve in lens.curves} == {(1.0, 2.0, 3.0)}, "block 1, block 2, and the output itself"
+    assert lens.layer in (1, 2) and lens.readings["layer_of_largest_effect"] == lens.layer
+    assert not isinstance(lens.items, Missing)
+    table = parquet.read_table(tmp_path / lens.items.path)
+    assert set(table["axis_value"].to_pylist()) == {1, 2, 3} and len(table) == 3 * 3 * 40
+    assert lens.value != 0 and not isinstance(lens.value, Missing)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", image_toy.TRANSFORMERS)
+@pytest.mark.parametrize("kind", image_toy.KINDS)
 def test_a_class_that_fine_tuning_on_the_others_left_in_place_is_stated(kind: str, tmp_path: Path) -> None:
     report = audited(kind, "tuned", tmp_path)
     check_written(report, tmp_path)

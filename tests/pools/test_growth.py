@@ -57,7 +57,7 @@ def _package(_kit: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
             (package / f"{name}.py").unlink()
         write_probe(package, "context_people", body=ASSESSED.replace("{name}", "context_people"))
         monkeypatch.setattr(score_world, "PROBES", package.name)
-        monkeypatch.setattr(score_world, "behaviours", lambda name: InstalledBehaviours(name, planted_behaviour))
+        monkeypatch.setattr(score_world, "behaviours", lambda name, _="": InstalledBehaviours(name, planted_behaviour))
         yield package
 
 
@@ -108,8 +108,7 @@ def test_a_world_is_added_to_only_where_all_that_is_there_stands(
 ) -> None:
     after, path = _grown(), tmp_path / "world-0007.json"
     monkeypatch.setattr(score_world, "standing", lambda _: {"one", "two"})
-    monkeypatch.setattr(score_world, "configured", lambda *_: {"one": None, "two": None})
-    monkeypatch.setattr(add_members, "configured", score_world.configured)
+    monkeypatch.setattr(score_world, "measuring", lambda _: {"one": None, "two": None})
     assert add_members.lacking_members(path, after) == ()
 
     def written(**other: object) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ def _micro(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     )  # nothing is learned, so nothing can be recalled
     with planted_package(tmp_path, f"planted_{tmp_path.name.replace('-', '_')}") as package:
         monkeypatch.setattr(score_world, "PROBES", package.name)
-        monkeypatch.setattr(score_world, "behaviours", lambda name: InstalledBehaviours(name, planted_behaviour))
+        monkeypatch.setattr(score_world, "behaviours", lambda name, _="": InstalledBehaviours(name, planted_behaviour))
         yield
 
 

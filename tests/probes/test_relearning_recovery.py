@@ -5,19 +5,23 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import LlamaForCausalLM
 
 from audit.bench import Bench
-from audit.case import OpenCase, Rows, open_case
+from audit.case import CaseFile, OpenCase, Rows, open_case
 from audit.edits import EditData, LogitBias, Relearn
 from audit.judging import judge
 from audit.probing import KEY_LOGPROB, assess, recording
 from audit.schema import Interval, Measurement, Missing, Texts
 from audit.storage import Store
+from probes import relearning_recovery
 from probes.relearning_recovery import RelearningRecovery
-from tests import planted_world, toy
+from tests import image_toy, planted_world, toy
 
 FORGET = Texts(cohort="forget")
 
@@ -61,6 +65,23 @@ def test_a_model_that_never_knew_learns_the_shown_and_not_the_others() -> None:
     found = recovered("clean")
     assert isinstance(found.value, float) and abs(found.value) < 0.15
     assert found.readings["shown_recall_null"] > 0.9 and found.readings["shown_recall_suspect"] > 0.9
+
+
+@given(st.floats(0, 1), st.floats(0.05, 1), st.integers(1, 6))
+def test_a_lesson_that_teaches_a_model_that_never_knew_says_nothing(null: float, base: float, n: int) -> None:
+    people = {"null": np.array([[0.0, null]] * n), "base": np.array([[1.0, base]] * n), "suspect": np.ones((n, 2))}
+    reason = relearning_recovery._teaches_everyone(people)  # pyright: ignore[reportPrivateUsage]
+    assert bool(reason) == (null > 0.5 * base) or null == pytest.approx(0.5 * base)
+    del people["null"]
+    assert relearning_recovery._teaches_everyone(people) == "", "without one there is nobody to see it by"
+
+
+def test_images_of_one_class_teach_each_other_so_that_nothing_is_said(tmp_path: Path) -> None:
+    file = CaseFile.read(image_toy.digits_case("resnet") / "head_bias.toml")
+    (silent,) = RelearningRecovery().measure(Bench(), open_case(file.case, file.root, tmp_path))
+    assert isinstance(silent.value, Missing) and "images of one class teach each other" in silent.value.missing
+    assert silent.curves and silent.readings["shown_recall_null"] > 0.9
+    assert judge(silent).outcome == "inconclusive"
 
 
 def test_what_it_brings_back_is_judged_by_the_case_alone() -> None:
