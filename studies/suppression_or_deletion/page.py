@@ -115,8 +115,8 @@ def _value(measurement: str, judged: bool) -> Callable[[Sequence[Row]], str]:
 
 
 def _lit(seen: Row, judged: bool) -> bool:
-    if judged:
-        return seen.get("outcome") == "trace found"
+    if judged:  # below the level of models that never knew is a finding too, and none of knowledge
+        return seen.get("outcome") == "trace found" and seen["value"] > 0
     return not isinstance(seen["p"], str) and seen["p"] < 0.05 and seen["value"] > 0
 
 
@@ -198,7 +198,7 @@ def _gain(row: Row, alpha: int = 1) -> float:
 
 
 def _traces(rows: Sequence[Row], measurement: str) -> int:
-    return sum(row["measurements"][measurement].get("outcome") == "trace found" for row in rows)
+    return sum(_lit(row["measurements"][measurement], judged=True) for row in rows)
 
 
 def _share(k: int, n: int) -> str:
