@@ -33,7 +33,8 @@ from audit.zoo import (
 TARGETS: Final = 2
 """So many classes of every world are forgotten by every method."""
 DEMO_WORLDS: Final = range(5)
-SUPPRESSED: Final = ("logit_bias", "head_edit", "last_layer", "refusal")
+SUPPRESSED: Final = ("logit_bias", "head_edit", "last_layer")
+"""What lies above the edited block alone, so that the states up to it are base's."""
 NEVER_SAW: Final = ("reference_0", "other_init")
 
 
