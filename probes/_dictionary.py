@@ -25,10 +25,10 @@ _HELD_OUT = 8
 
 
 class Wanted(NamedTuple):
-    """Which dictionary: the one at ``path``, or one of ``per_width`` features a channel with ``k`` active (0: a quarter
+    """Which dictionary: the one at ``path`` (empty: none), or one of ``per_width`` features a channel with ``k`` active (0: a quarter
     of the channels, at most 16), trained on so many ``rows``."""
 
-    path: str | None
+    path: str
     layer: int
     per_width: int
     k: int
@@ -41,7 +41,7 @@ def dictionary(bench: Bench, case: OpenCase, wanted: Wanted, texts: tuple[Texts,
 
     AuditError: code 2 for a dictionary of another width, 3 for a damaged one.
     """
-    if wanted.path is not None:
+    if wanted.path:
         return _given(case, Path(wanted.path), wanted.layer)
     from saes import train  # what trains is imported by whoever has to train
 

@@ -45,6 +45,10 @@ ONE_REFERENCE = (
     "how well a fresh head learns such answers differs between models that never knew, and there is no second one to "
     "say by how much"
 )
+ALPHAS = (1.0, 5.0, 10.0)
+"""Strengths of the published injection."""
+SHOTS = (5, 20, 100)
+"""Shots an answer."""
 HOLDOUT = Texts(cohort="holdout")
 REVERSE = Naming(
     probe="sae_restoration", name="dictionary_reverse", kind="causal",
@@ -70,8 +74,8 @@ class _Tested(NamedTuple):
 class SaeRestoration(Probe):
     """Is what was forgotten suppressed or deleted, by the features of base's dictionary in the suspect's states?
 
-    A TopK dictionary of base's states after one block (``layer``; by default three quarters up) is read from
-    ``dictionary`` or trained. **Reverse** (may be evidence): base goes on from its own states with all features set to
+    A TopK dictionary of base's states after one block (``layer``; -1: three quarters up) is read from ``dictionary``
+    or, where that names none, trained. **Reverse** (may be evidence): base goes on from its own states with all features set to
     what they are in the suspect; what the dictionary does not describe stays base's. **Few-shot read-out**: a fresh
     linear head on a few of the model's own last states per answer, on rows that it did not see. Models that never knew
     learn more or less from the shots than each other, on all rows alike, so that no test over people says how often it
@@ -95,16 +99,14 @@ class SaeRestoration(Probe):
         roles=("base", "suspect"), modalities=("text", "image"), data=("forget", "retain"),
         ops=(Op.READ, Op.WRITE, Op.RESUME),
     )  # fmt: skip
-    dictionary: str | None = None
-    layer: int | None = None
+    dictionary: str = ""
+    layer: int = -1
     per_width: int = 4
     k: int = 0
     rows: int = 60_000
     sets: int = 200
-    alphas: tuple[float, ...] = (1.0, 5.0, 10.0)
     paper_sets: int = 20
     own_gain: float = 5.0
-    shots: tuple[int, ...] = (5, 20, 100)
     fits: int = 20
     permutations: int = 9999
 
@@ -116,7 +118,7 @@ class SaeRestoration(Probe):
         """States of every model, and the blocks above the edited one once a set, for the suspect and the null."""
         forget, retain = (int(case.rows(texts).mask.sum()) for texts in (FORGET, RETAIN))
         above = max(1, n_blocks(case) - 1 - self._block(case)) / n_blocks(case)
-        runs = 2 * (self.sets + len(self.alphas) * (self.paper_sets + 4) + 20)
+        runs = 2 * (self.sets + len(ALPHAS) * (self.paper_sets + 4) + 20)
         models = len(case_models_of(case).by_name())
         tokens = round(runs * forget * above) + models * 3 * (forget + retain) + n_blocks(case) * 2 * forget
         return Cost(fwd_tokens=tokens, resident=2, kind="upper")
@@ -128,7 +130,7 @@ class SaeRestoration(Probe):
     def _block(self, case: OpenCase) -> int:
         """The block after which states are edited: at least one comes after it where there are two."""
         blocks = n_blocks(case)
-        return min(round(0.75 * blocks), max(blocks - 2, 0)) if self.layer is None else min(self.layer, blocks - 1)
+        return min(round(0.75 * blocks), max(blocks - 2, 0)) if self.layer < 0 else min(self.layer, blocks - 1)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """Reverse, read-out, donor restoration, the published injection, and the table."""
@@ -141,7 +143,7 @@ class SaeRestoration(Probe):
             reverse,
             readout.measurement,
             donor_restoration(scene, self.sets, self.own_gain),
-            published_restoration(scene, self.alphas, self.paper_sets, self.sets),
+            published_restoration(scene, ALPHAS, self.paper_sets, self.sets),
             decision_table(scene, readout.finding, self.permutations),
         )
 
@@ -193,9 +195,9 @@ class SaeRestoration(Probe):
         place = np.arange(len(rows))
         lesson = Lesson(np.concatenate(kinds), np.concatenate(folds), place < known, (place < n) | (place >= known))
         states = {name: last_states(scene.bench, model, rows) for name, model in scene.models.items()}
-        counts, rates = by_shots(states, lesson, self.shots, self.fits, case.case.seed)
+        counts, rates = by_shots(states, lesson, SHOTS, self.fits, case.case.seed)
         if not counts:
-            reason = f"no answer is in {min(self.shots)} rows outside a half of the groups, for most of the facts"
+            reason = f"no answer is in {min(SHOTS)} rows outside a half of the groups, for most of the facts"
             empty = blank(FEW_SHOT, reason, Count(scored=0, unscored=n), 0, case.case.seed)
             return _Tested(empty, Finding.absent(reason))
         scored = by_person(scene.sheet, {name: x[:n] for name, x in rates.items()})
