@@ -25,8 +25,8 @@ _HELD_OUT = 8
 
 
 class Wanted(NamedTuple):
-    """Which dictionary: the one at ``path`` (empty: none), or one of ``per_width`` features a channel with ``k`` active (0: a quarter
-    of the channels, at most 16), trained on so many ``rows``."""
+    """Which dictionary: the one at ``path`` (empty: none), or one of ``per_width`` features a channel with ``k`` active
+    (0: a quarter of the channels, at most 16), trained on so many ``rows``."""
 
     path: str
     layer: int

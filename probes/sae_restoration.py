@@ -75,16 +75,16 @@ class SaeRestoration(Probe):
     """Is what was forgotten suppressed or deleted, by the features of base's dictionary in the suspect's states?
 
     A TopK dictionary of base's states after one block (``layer``; -1: three quarters up) is read from ``dictionary``
-    or, where that names none, trained. **Reverse** (may be evidence): base goes on from its own states with all features set to
-    what they are in the suspect; what the dictionary does not describe stays base's. **Few-shot read-out**: a fresh
-    linear head on a few of the model's own last states per answer, on rows that it did not see. Models that never knew
-    learn more or less from the shots than each other, on all rows alike, so that no test over people says how often it
-    would be wrong: it enters the table alone, beyond what two such models differ by.
-    **Donor restoration**: the suspect goes on from its own states with the features that speak for the answer (by F1,
-    chosen on other groups) set to base's, against random features of the same rate and size, the wrong answers'
-    features, shuffled donors, swaps and amplifications. The **published** injection stands beside it as it is, with
-    what an empty set, random sets and the swap of the answer's own state do by themselves. The decision table says
-    what they mean together.
+    or, where that names none, trained. **Reverse** (may be evidence): base goes on from its own states with all
+    features set to what they are in the suspect; what the dictionary does not describe stays base's. **Few-shot
+    read-out**: a fresh linear head on a few of the model's own last states per answer, on rows that it did not see.
+    Models that never knew learn more or less from the shots than each other, on all rows alike, so that no test over
+    people says how often it would be wrong: it enters the table alone, beyond what two such models differ by. **Donor
+    restoration**: the suspect goes on from its own states with the features that speak for the answer (by F1, chosen
+    on other groups) set to base's, against random features of the same rate and size, the wrong answers' features,
+    shuffled donors, swaps and amplifications. The **published** injection stands beside it as it is, with what an
+    empty set, random sets and the swap of the answer's own state do by themselves. The decision table says what they
+    mean together.
 
     Null: the first reference, else the ancestor; p permutes forget/holdout labels over people, without holdout people
     it flips the signs of people's differences; of donor restoration, matched random sets.

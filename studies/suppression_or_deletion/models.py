@@ -98,8 +98,8 @@ def images(drawn: ImageDrawn, work: Path) -> Iterator[Subject]:
 
 def people(world: int) -> Iterator[Subject]:
     """The demo of the language zoo: fakes, honest unlearners, models that never knew."""
-    made = build("demo", world, cache_root() / "zoo")
-    for method, path in made.cases.items():
+    built = build("demo", world, cache_root() / "zoo")
+    for method, path in built.cases.items():
         read = CaseFile.read(path)
         yield Subject("language", world, "people", method, read.case, read.root)
 

@@ -142,15 +142,15 @@ def _mean(values: Sequence[float]) -> str:
 
 
 def _published_columns() -> tuple[Column, ...]:
-    found = [Column("unedited", _reading(PUBLISHED, "suspect_unedited"))]
-    found += [Column(f"experts, α = {a}", _reading(PUBLISHED, f"suspect_experts_alpha{a}")) for a in ALPHAS]
-    found += [Column(f"empty set, α = {a}", _reading(PUBLISHED, f"suspect_empty_alpha{a}")) for a in ALPHAS[:2]]
-    found.append(Column("random sets, α = 1 (95 %)", _interval(
+    columns = [Column("unedited", _reading(PUBLISHED, "suspect_unedited"))]
+    columns += [Column(f"experts, α = {a}", _reading(PUBLISHED, f"suspect_experts_alpha{a}")) for a in ALPHAS]
+    columns += [Column(f"empty set, α = {a}", _reading(PUBLISHED, f"suspect_empty_alpha{a}")) for a in ALPHAS[:2]]
+    columns.append(Column("random sets, α = 1 (95 %)", _interval(
         PUBLISHED, "suspect_random_lo_alpha1", "suspect_random_hi_alpha1", "suspect_random_alpha1"
     )))  # fmt: skip
-    found.append(Column("answer's state swapped, no features", _reading(PUBLISHED, "suspect_summary_only_alpha1")))
-    found.append(Column("features without that state, α = 5", _reading(PUBLISHED, "suspect_experts_alone_alpha5")))
-    return tuple(found)
+    columns.append(Column("answer's state swapped, no features", _reading(PUBLISHED, "suspect_summary_only_alpha1")))
+    columns.append(Column("features without that state, α = 5", _reading(PUBLISHED, "suspect_experts_alone_alpha5")))
+    return tuple(columns)
 
 
 PUBLISHED_COLUMNS: Final = _published_columns()
@@ -180,8 +180,8 @@ def _bounds(rows: Sequence[Row]) -> Iterator[str]:
           f"{_share(_traces(suppressed, REVERSE), len(suppressed))}, by the dictionary in " \
           f"{_share(_traces(suppressed, DICTIONARY), len(suppressed))}."  # fmt: skip
     restores = {a: sum(_gain(row, a) >= 0.1 for row in unseen) for a in ALPHAS}
-    told = ", ".join(f"{_share(k, len(unseen))} at α = {a}" for a, k in restores.items())
-    yield f"- Never saw it: the published score restores at least .1 in {told}; a trace by reverse patch in " \
+    listed = ", ".join(f"{_share(k, len(unseen))} at α = {a}" for a, k in restores.items())
+    yield f"- Never saw it: the published score restores at least .1 in {listed}; a trace by reverse patch in " \
           f"{_alarm(_traces(unseen, REVERSE), len(unseen))}, by the dictionary in " \
           f"{_alarm(_traces(unseen, DICTIONARY), len(unseen))}."  # fmt: skip
     tried = [row for row in rows if not isinstance(row["measurements"][DONOR]["value"], str)]
