@@ -38,6 +38,13 @@ def after(layer: int) -> Site:
     return Site(part="resid_out", block=layer)
 
 
+def first_read(bench: Bench, checkpoint: Checkpoint) -> int:
+    """The first block from which on the head can read every state: in a network of stages earlier ones are narrower."""
+    tower = bench.open(checkpoint).tower()
+    others = [block for block, width in enumerate(tower.widths) if width != tower.d_model]
+    return 1 + others[-1] if others else 0
+
+
 def read_by(bench: Bench, reader: Checkpoint, source: Checkpoint, rows: Rows, where: Place) -> Float[ndarray, " row"]:
     """Mean log-probability (nats) of the content tokens when ``reader`` goes on from ``source``'s state after a layer.
 

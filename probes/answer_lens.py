@@ -49,7 +49,7 @@ from audit.probing import (
     variants,
     with_alternates,
 )
-from probes._profiles import after, curve
+from probes._profiles import after, curve, first_read
 
 LEAST_GAP_NATS = 0.5
 
@@ -102,13 +102,6 @@ class _LensReading(NamedTuple):
     scored: ModelScores
     holdout: ModelScores | None
     first: int = 0
-
-
-def first_read(bench: Bench, checkpoint: Checkpoint) -> int:
-    """The first block from which on the head can read every state: in a network of stages earlier ones are narrower."""
-    tower = bench.open(checkpoint).tower()
-    others = [block for block, width in enumerate(tower.widths) if width != tower.d_model]
-    return 1 + others[-1] if others else 0
 
 
 class AnswerLens(Probe):
