@@ -27,6 +27,7 @@ from audit.checkpoints import (
     load_image_processor,
 )
 from audit.schema import AuditError, Case, Checkpoint, Cohort, DataFiles, Item, Template
+from audit.wording import GROUP, IMAGE
 
 ALTERNATES: Final = 4
 """So many other classes stand against an image's own: those that follow it, so that each class stands so for others."""
@@ -61,8 +62,11 @@ class ImageCohorts(Cohorts):
                 n = len(pictures)
                 notes.append(f"{file.cohort}: every image is a group of its own, so that {n} images count as {n}")
         self.by_cohort, self.notes = by_cohort, tuple(notes)
+        alone = all(len({item.group for item in items}) == len(items) for items in by_cohort.values())
+        self.replicate = IMAGE if alone else GROUP
         check_shared(_shared_kinds(by_cohort, self.pictures), by_cohort)
         self.notes += _copies(by_cohort, self.pictures)
+        self.image_size = tuple(next(iter(self.pixels.values())).shape[1:])
         # nothing is ever fitted on holdout items, and tests that permute labels need all of them
         self.parts = {
             name: Split((), items) if name == "holdout" else split(items, recipe.data.split_seed)

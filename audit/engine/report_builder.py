@@ -30,6 +30,7 @@ from audit.schema import (
     Verdict,
 )
 from audit.version import __version__
+from audit.wording import replicates_of
 
 COHORTS: tuple[Cohort, ...] = ("forget", "retain", "holdout", "general")
 ATTACKS = (
@@ -131,7 +132,7 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         skips=tuple(skip.model_copy(update={"reason": screen(skip.reason)}) for skip in outcomes.skips),
         failures=tuple(failure.model_copy(update={"error": _withheld(failure, mask)}) for failure in outcomes.failures),
         verdict=outcomes.verdict,
-        decision_rule=decision_rule(),
+        decision_rule=decision_rule(replicates_of(outcomes.evidence)),
         coverage=tuple((attack.family, attack.access, attack.state) for attack in attacks),
         attacks=attacks,
         limits=(*outcomes.verdict.limits, *outcomes.noticed),

@@ -24,6 +24,7 @@ from audit.schema import (
     Power,
     Status,
 )
+from audit.wording import replicate_of
 
 OUTCOMES: Final[dict[Status, Outcome]] = {"trace": "trace found", "below": "trace found", "silent": "no trace found"}
 """What follows of a status; of every other one nothing does: the outcome is inconclusive."""
@@ -242,8 +243,9 @@ def limit_of(measurement: Measurement) -> str:
     power = measurement.power
     if isinstance(power, Missing) or isinstance(power.share, Missing):
         return ""
-    people = "" if isinstance(power.people, Missing) else f", or {power.people} of {power.of} people known in full"
-    return f"it finds {power.share:.2g} of base held of everybody{people} with probability {power.power:g}"
+    over = replicate_of(measurement)
+    people = "" if isinstance(power.people, Missing) else f", or {power.people} of {power.of} {over.many} known in full"
+    return f"it finds {power.share:.2g} of base held of {over.every}{people} with probability {power.power:g}"
 
 
 def _judge_effect(measurement: Measurement, floors: Mapping[str, float]) -> Evidence:

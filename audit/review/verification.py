@@ -22,6 +22,7 @@ from audit.judging import ApplicableCalibrations, decision_rule, given, heard, j
 from audit.render import schema
 from audit.runs import code_version, custody, document_id, documents, manifest, run_files
 from audit.schema import EARLIER, AuditError, ExitCode, Missing, Report
+from audit.wording import replicates_of
 
 ALONE = "a report on its own: its manifest, custody log and item tables are not here and were not checked"
 UNCHAINED = ("1.0", "1.1")
@@ -246,5 +247,5 @@ def _number_problems(report: Report, standing: ApplicableCalibrations) -> Iterat
             yield f"evidence {m.probe}.{m.name}: states {stated.outcome!r}, its numbers give {computed.outcome!r}"
     if computed_verdict != report.verdict:
         yield f"verdict: states {report.verdict.word}, the numbers give {computed_verdict.word}"
-    if report.decision_rule != decision_rule():
+    if report.decision_rule != decision_rule(replicates_of(report.evidence)):
         yield "the decision rule printed is not the one in force"

@@ -20,7 +20,21 @@ from audit.render.wording.findings import evidence_sentence, part, sentence, spo
 from audit.render.wording.posterior import finding_ratio
 from audit.render.wording.quantities import deciding, judged_reading, overall_reading, power_cell
 from audit.schema import Curve, Evidence, Interval, Measurement, Missing, Number, Report
-from audit.wording import CELL, NAME, interval, least_p, number, p_of, p_value, unit, units, visible
+from audit.wording import (
+    CELL,
+    NAME,
+    PERSON,
+    Replicate,
+    interval,
+    least_p,
+    number,
+    p_of,
+    p_value,
+    replicate_of,
+    unit,
+    units,
+    visible,
+)
 
 JUDGED: Final = ("output", "causal", "decoding")
 PLANNED: Final = (*JUDGED, "recovery")
@@ -191,12 +205,17 @@ def _held(e: Evidence) -> bool:
 
 def _readings(rows: Sequence[Evidence]) -> Grid:
     cells = tuple(
-        (Cell(title(e.measurement)), Cell(visible(k, CELL).replace("_", " ")), _num(number(v)))
+        (Cell(title(e.measurement)), Cell(_reading(k, replicate_of(e.measurement))), _num(number(v)))
         for e in rows
         for k, v in sorted(e.measurement.readings.items(), key=_natural)
     )
     caption = f"{rows[0].measurement.kind.capitalize()}: further readings"
     return Grid(caption, ("Test", "Reading", "Value"), cells, folded=True)
+
+
+def _reading(key: str, over: Replicate) -> str:
+    """The name of a reading in words; how many people there are is said of this audit's units."""
+    return over.many if key == PERSON.many else visible(key, CELL).replace("_", " ")
 
 
 def _forest(rows: Sequence[Evidence], explained: bool) -> Figure:

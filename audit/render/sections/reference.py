@@ -5,7 +5,7 @@ from typing import Final
 from audit.judging import BANDS, STRONGEST
 from audit.render.sections.blocks import Block, Bullets, Cell, Facts, Grid, Heading, Text
 from audit.schema import Report
-from audit.wording import NAME, moment, visible
+from audit.wording import NAME, moment, replicates_of, visible
 
 PROPOSITIONS: Final = (
     ("H1", "The suspect still carries information from F beyond what a model never trained on F carries."),
@@ -185,11 +185,12 @@ def _plain(value: float) -> str:
 def closing(report: Report) -> tuple[Block, ...]:
     """Glossary, verbal scale, references, custody, change history, and blanks for a human to sign."""
     issued = f"{visible(report.report_id, NAME)}, issued {moment(report.created)}, {report.status}"
+    over = replicates_of(report.evidence)
     history = [("This document", issued)]
     if report.parent:
         history.append(("Derived from", visible(report.parent, NAME)))
     return (
-        Facts(GLOSSARY),
+        Facts(tuple((over.said(term), over.said(meaning)) for term, meaning in GLOSSARY)),
         Heading("Verbal scale"),
         verbal_scale(),
         Text(
