@@ -5,7 +5,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
+
+from numpy import ndarray
 
 from audit.case.alternates import LEAST
 from audit.case.counterfactuals import with_counterfactuals
@@ -51,7 +54,8 @@ class Cohorts(ABC):
 
     ``notes``: how the files were read, and what is to be said of their groups. They quote nothing of the data.
     ``replicate``: what tests replicate over. ``image_size``: height and width where the items are
-    images, as the model reads them; empty where they are texts.
+    images, as the model reads them; empty where they are texts. ``pictures``: the images as
+    they are in the files, by item.
     """
 
     by_cohort: Mapping[Cohort, tuple[Item, ...]]
@@ -61,6 +65,7 @@ class Cohorts(ABC):
     tokenizer: Any = None
     replicate: Replicate = PERSON
     image_size: tuple[int, ...] = ()
+    pictures: Mapping[str, ndarray] = MappingProxyType({})
 
     def __init__(self) -> None:
         self._rows: dict[Texts, Rows] = {}

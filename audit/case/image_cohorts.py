@@ -17,7 +17,7 @@ from audit.case.cohorts import Cohorts, DataFile
 from audit.case.function_words import FunctionWords
 from audit.case.image_rows import Seen, class_number, image_rows, preprocessed
 from audit.case.partition import Split, check_shared, split
-from audit.case.pictures import Named, Picture, read_pictures
+from audit.case.pictures import Named, Picture, identity, read_pictures
 from audit.case.rows import Rows
 from audit.checkpoints import (
     ImageProcessorFiles,
@@ -81,21 +81,19 @@ class ImageCohorts(Cohorts):
         """The images of one file as items, with their pixels kept by item."""
         classes, items, faults = self.seen.settings.classes, list[Item](), list[str]()
         for n, picture in enumerate(pictures, start=1):
-            identity = picture.id or f"{file.path.stem}-{n}"
             try:
                 number = class_number(picture.label, classes)
             except ValueError as error:
                 faults.append(f"{picture.place}: {error}")
                 continue
-            if identity in self.pictures:
-                identity = f"{file.cohort}-{identity}"
-            if identity in self.pictures:
-                faults.append(f"{picture.place}: id {identity!r} is there already")
-            self.pictures[identity] = picture.pixels
+            name = identity(picture, n, file.path.stem, file.cohort, self.pictures)
+            if name in self.pictures:
+                faults.append(f"{picture.place}: id {name!r} is there already")
+            self.pictures[name] = picture.pixels
             others = [classes[(number + step) % len(classes)] for step in range(1, min(ALTERNATES + 1, len(classes)))]
             form = {} if picture.form is None else {"form": picture.form}
             items.append(Item.model_validate({
-                "id": identity, "group": picture.group or identity, "question": "", "answer": classes[number],
+                "id": name, "group": picture.group or name, "question": "", "answer": classes[number],
                 "alternates": others, **form,
             }))  # fmt: skip
         if faults:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import torch
+from numpy import ndarray
 
 from audit.case.cohorts import CohortKey, Cohorts, DataFile, Part, data_files, prepare
 from audit.case.image_cohorts import (
@@ -106,6 +107,11 @@ class OpenCase:
     def replicate(self) -> Replicate:
         """What the tests of this case replicate over: people, or images where each is its own group, else groups."""
         return self._data.replicate
+
+    @property
+    def pictures(self) -> Mapping[str, ndarray]:
+        """The images of the case by item, as they are in its files (uint8); none where its items are texts."""
+        return self._data.pictures
 
     @property
     def states_per_token(self) -> float:

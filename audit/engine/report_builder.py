@@ -115,8 +115,9 @@ def cohorts(case: OpenCase) -> dict[str, dict[str, int]]:
 
 def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circumstances) -> Report:
     """The report of a finished run. What it quotes of the data is masked with the key of the run folder."""
-    mask = Mask(key_of(case.out))
-    screen = Screen(mask, texts_of(item for items in case.cohorts.values() for item in items))
+    mask, images = Mask(key_of(case.out)), case.pictures
+    every = (item for items in case.cohorts.values() for item in items)
+    screen = Screen(mask, texts_of(every, of_images=bool(images)))
     attacks = coverage(outcomes.evidence, outcomes.attacks)
     unnamed = Report(
         report_id="",
@@ -141,7 +142,13 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         timings=outcomes.timings,
         domain=outcomes.domain,
         calibrations=outcomes.calibrations,
-        excerpts=choose(outcomes.evidence, case.out, plan.case.seed, mask),
+        excerpts=choose(
+            outcomes.evidence,
+            case.out,
+            plan.case.seed,
+            mask,
+            (lambda item: mask.image(images[item])) if images else None,
+        ),
         validation=outcomes.validation,
         published=published(case),
     )

@@ -214,7 +214,7 @@ def _document_problems(report: Report | None, pages: Pages, calibrations: Path |
     if report is None:
         return _Review((), ())
     differences = list(_rebuild_problems(report, pages))
-    standing = restand(calibrations or stored(), report.calibrations)
+    standing = restand(calibrations or _of_its_kind(report), report.calibrations)
     remarks: list[str] = []
     if standing is None:
         remarks.append("its evidence was judged by calibrations that are not stored here, and was not judged again")
@@ -236,10 +236,15 @@ def _rebuild_problems(report: Report, pages: Pages) -> Iterator[str]:
             yield f"{name}, line {first}: is not what report.json gives"
 
 
+def _of_its_kind(report: Report) -> Path:
+    """The calibrations and floors that come with the probes, of the kind of model that the report is about."""
+    return stored("image" if replicates_of(report.evidence).of_images else "text")
+
+
 def _number_problems(report: Report, standing: ApplicableCalibrations) -> Iterator[str]:
     """Does the same judging of the same numbers still give this evidence and this verdict?"""
     case = taking_part(report.plan.case, report.roles_audited)
-    again, unlimited = judged(report.evidence, given(case), standing, zoo_floors())
+    again, unlimited = judged(report.evidence, given(case), standing, zoo_floors(_of_its_kind(report)))
     computed_verdict = heard(unlimited, report.roles_audited)
     for stated, computed in zip(report.evidence, again, strict=True):
         if stated != computed:
