@@ -68,7 +68,7 @@ def compute(opened: LoadedModel, opener: Opener, job: Job, budget: int) -> Compu
 
     halvings = 0
     with torch.inference_mode():
-        lengths = row_positions(rows.lengths, wrapper)
+        lengths = row_positions(rows, wrapper)
         for index in batches(lengths, max(lengths.tolist(), default=0), budget):
             halvings += halving(run_batch, index, len(rows))
     reads = {read: tensor for group in groups for read, tensor in zip(group.reads, group.results(), strict=True)}

@@ -19,6 +19,8 @@ ORDER = 60
 MANY, PAGE = 20_000, 200
 DIGITS = ("base: score", "suspect: score", "reference: score", "z")
 ROLES = ("base", "suspect", "reference")
+Z = "z: the suspect's score minus the reference's mean over these items, in standard deviations of the reference."
+COPIED = "Copied words: the longest run of the target that the suspect's output holds."
 
 
 @st.cache_resource(show_spinner="Reading the items…", max_entries=4)
@@ -124,11 +126,12 @@ def narrowed(rows: tuple[Row, ...], reveal: bool) -> list[Row]:
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     left, middle, right = st.columns(3)
     # A search in masked texts would still tell whether a guess stands in them.
-    words = left.text_input("Search in the texts (only when revealed)", key="q", disabled=not reveal)
+    label = "Search in the classes" if pictured else "Search in the texts (only when revealed)"
+    words = left.text_input(label, key="q", disabled=not (reveal or pictured))
     bounds = middle.slider("Suspect score", low, max(high, low + 1e-9), (low, max(high, low + 1e-9)), key="scores")
-    by = right.selectbox("Sort by", ["table order", "suspect score, highest", "z, highest", "copied words"], key="by",
-                         bind="query-params")  # fmt: skip
-    matching = items.matching(rows, words if reveal and words else "", *bounds)
+    orders = ["table order", "suspect score, highest", "z, highest", *([] if pictured else ["copied words"])]
+    by = right.selectbox("Sort by", orders, key="by", bind="query-params")
+    matching = items.matching(rows, words if (reveal or pictured) and words else "", *bounds)
     ranks = {"suspect score, highest": lambda r: -r.score.get("suspect", -1e99), "copied words": lambda r: -r.copied,
              "z, highest": lambda r: -(r.z if r.z is not None else -1e99)}  # fmt: skip
     return sorted(matching, key=ranks[by]) if by in ranks else matching
@@ -179,10 +182,7 @@ columns = {"image": st.column_config.ImageColumn("image")} if pictures else {}
 event = st.dataframe(frame(page, reveal), key="sheet", on_select="rerun", selection_mode="multi-row", hide_index=True,
                      height=420, column_config=columns)  # fmt: skip
 picked = [page[i] for i in event["selection"]["rows"] if i < len(page)]
-show.note(
-    "z: the suspect's score minus the reference's mean over these items, in standard deviations of the reference. "
-    "Copied words: the longest run of the target that the suspect's output holds."
-)
+show.note(Z if pictured else f"{Z} {COPIED}")
 st.download_button(
     "Export the selection" if picked else "Export this page", partial(exported, picked or page, reveal), "items.csv",
     "text/csv", on_click="ignore",
