@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
 from numpy import ndarray
@@ -53,9 +52,8 @@ class Cohorts(ABC):
     """Items by cohort, their parts, and their rows, whatever the items are.
 
     ``notes``: how the files were read, and what is to be said of their groups. They quote nothing of the data.
-    ``replicate``: what tests replicate over. ``image_size``: height and width where the items are
-    images, as the model reads them; empty where they are texts. ``pictures``: the images as
-    they are in the files, by item.
+    ``replicate``: what tests replicate over. ``image_size``: height and width where the items are images, as
+    the model reads them; empty where they are texts.
     """
 
     by_cohort: Mapping[Cohort, tuple[Item, ...]]
@@ -65,7 +63,6 @@ class Cohorts(ABC):
     tokenizer: Any = None
     replicate: Replicate = PERSON
     image_size: tuple[int, ...] = ()
-    pictures: Mapping[str, ndarray] = MappingProxyType({})
 
     def __init__(self) -> None:
         self._rows: dict[Texts, Rows] = {}
@@ -74,6 +71,11 @@ class Cohorts(ABC):
     @abstractmethod
     def built(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
         """Rows of these items with these answers."""
+
+    @property
+    def pictures(self) -> Mapping[str, ndarray]:
+        """The images by item, as they are in the files; none where the items are texts."""
+        return {}
 
     @property
     def forms(self) -> tuple[Form, ...]:

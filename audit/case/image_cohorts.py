@@ -51,7 +51,7 @@ class ImageCohorts(Cohorts):
         super().__init__()
         self.seen = Seen(recipe.processor, recipe.settings)
         self.pixels: dict[str, Tensor] = {}
-        self.pictures: dict[str, ndarray] = {}
+        self._pictures: dict[str, ndarray] = {}
         self.function_words = FunctionWords(frozenset(), "none: the items are images")
         by_cohort: dict[Cohort, tuple[Item, ...]] = {}
         notes = [f"images: preprocessed by {type(load_image_processor(recipe.processor)).__name__} of base's folder"]
@@ -64,14 +64,18 @@ class ImageCohorts(Cohorts):
         self.by_cohort, self.notes = by_cohort, tuple(notes)
         alone = all(len({item.group for item in items}) == len(items) for items in by_cohort.values())
         self.replicate = IMAGE if alone else GROUP
-        check_shared(_shared_kinds(by_cohort, self.pictures), by_cohort)
-        self.notes += _copies(by_cohort, self.pictures)
+        check_shared(_shared_kinds(by_cohort, self._pictures), by_cohort)
+        self.notes += _copies(by_cohort, self._pictures)
         self.image_size = tuple(next(iter(self.pixels.values())).shape[1:])
         # nothing is ever fitted on holdout items, and tests that permute labels need all of them
         self.parts = {
             name: Split((), items) if name == "holdout" else split(items, recipe.data.split_seed)
             for name, items in by_cohort.items()
         }
+
+    @property
+    def pictures(self) -> Mapping[str, ndarray]:
+        return self._pictures
 
     def built(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
         """Rows of these images with these classes as their answers."""
@@ -86,10 +90,10 @@ class ImageCohorts(Cohorts):
             except ValueError as error:
                 faults.append(f"{picture.place}: {error}")
                 continue
-            name = identity(picture, n, file.path.stem, file.cohort, self.pictures)
-            if name in self.pictures:
+            name = identity(picture, n, file.path.stem, file.cohort, self._pictures)
+            if name in self._pictures:
                 faults.append(f"{picture.place}: id {name!r} is there already")
-            self.pictures[name] = picture.pixels
+            self._pictures[name] = picture.pixels
             others = [classes[(number + step) % len(classes)] for step in range(1, min(ALTERNATES + 1, len(classes)))]
             form = {} if picture.form is None else {"form": picture.form}
             items.append(Item.model_validate({
@@ -100,7 +104,7 @@ class ImageCohorts(Cohorts):
             more = f" (and {len(faults) - _MOST_FAULTS} more)" if len(faults) > _MOST_FAULTS else ""
             do = "name classes as base's config.json does (id2label), or by their numbers from 0"
             raise AuditError(f"{file.path}: {'; '.join(faults[:_MOST_FAULTS])}{more}", do)
-        ready = preprocessed([self.pictures[item.id] for item in items], self.seen)
+        ready = preprocessed([self._pictures[item.id] for item in items], self.seen)
         self.pixels |= {item.id: ready[n] for n, item in enumerate(items)}
         return tuple(items)
 

@@ -68,7 +68,7 @@ def units(m: Measurement) -> str:
     """How many units of replication stand behind a number: ``16 people``."""
     if m.units == 0:
         return "not over units"
-    return visible(replicate_of(m).count(m.units), NAME)
+    return visible(replicate_of(m).amount(m.units), NAME)
 
 
 def size(size_bytes: int) -> str:

@@ -27,7 +27,7 @@ class Replicate(NamedTuple):
     """The pronoun that goes on about it: people who, images that."""
     of_images: bool = False
 
-    def count(self, n: int) -> str:
+    def amount(self, n: int) -> str:
         """``16 people``, ``1 image``."""
         return f"{n} {self.one if n == 1 else self.many}"
 
@@ -100,7 +100,8 @@ def counted(measurement: Measurement, over: Replicate) -> Measurement:
     reasons = {name: _said(value, over) for name, value in m if isinstance(value, Missing)}
     null = m.null
     if isinstance(null, Null):
-        reasons["null"] = null.model_copy(update={"kind": over.said(null.kind), "least_p": _said(null.least_p, over)})
+        null = null.model_copy(update={"kind": over.said(null.kind), "least_p": _said(null.least_p, over)})
+        reasons = {**reasons, "null": null}
     return m.model_copy(
         update={
             **reasons,

@@ -59,7 +59,7 @@ def test_our_sentences_are_said_of_images_and_of_groups(written: str, of_images:
 def test_units_are_counted_in_their_own_noun(n: int) -> None:
     kept = PeopleKept(kept=0.5, ci95=Missing(missing="x"), level=1.0, log10_ratio=0.0, named=(), fdr=0.05, of=2 * n)
     assert count_words(kept) == f"{n} of {2 * n} people" and count_words(kept, IMAGE) == f"{n} of {2 * n} images"
-    assert IMAGE.count(1) == "1 image" and GROUP.count(n + 2) == f"{n + 2} groups"
+    assert IMAGE.amount(1) == "1 image" and GROUP.amount(n + 2) == f"{n + 2} groups"
 
 
 def test_a_measurement_of_people_is_untouched_and_one_of_images_says_so_everywhere() -> None:
