@@ -3,9 +3,9 @@
 import streamlit as st
 from markupsafe import escape
 
+from audit.judging import replicates_of
 from audit.render import sentence
 from audit.schema import Missing, Report
-from audit.wording import replicates_of
 from dashboards import bar, show
 from dashboards.bar import View
 from dashboards.runs import Run
@@ -101,7 +101,7 @@ def reference(report: Report) -> str:
         return ""
     over = replicates_of(report.evidence)
     null = "nothing" if isinstance(report.domain, Missing) else report.domain.null
-    stands_for = {"ancestor": "the ancestor", "holdout": f"holdout {over.many}"}.get(null, "nothing in this case")
+    stands_for = {"ancestor": "the ancestor", "holdout": f"holdout {over.plural}"}.get(null, "nothing in this case")
     return (
         f"No reference model was given: {stands_for} stands for a model that never knew, so no floor was measured here "
         f"and a clean verdict is at most weak (this one: {report.verdict.strength})."

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from audit.case import stored_pictures
+from audit.judging import replicates_of
 from audit.runs import thumbnail
 from audit.schema import AuditError, Report
-from audit.wording import replicates_of
 from dashboards.vault import Vault
 
 HIDDEN = "‹masked, an image›"

@@ -18,7 +18,7 @@ def stored_pictures(
     Empty where one of them is not found: an id may depend on all of them. ``inside``: no path leads out of its folder.
     AuditError (code 2) where a file that hashes as stated cannot be read.
     """
-    roots, found = tuple(roots), dict[Cohort, tuple[str, tuple[Picture, ...]]]()
+    roots, files = tuple(roots), dict[Cohort, tuple[str, tuple[Picture, ...]]]()
     for cohort in get_args(Cohort):
         stated: str | None = getattr(data, cohort)
         if stated is None:
@@ -27,9 +27,9 @@ def stored_pictures(
         if path is None:
             return {}
         columns = data.fields.of(cohort)
-        found[cohort] = path.stem, read_pictures(path, Named(columns.answer, columns.id, data.group))
+        files[cohort] = path.stem, read_pictures(path, Named(columns.answer, columns.id, data.group))
     pixels: dict[str, ndarray] = {}
-    for cohort, (stem, pictures) in found.items():
+    for cohort, (stem, pictures) in files.items():
         for n, picture in enumerate(pictures, start=1):
             pixels[identity(picture, n, stem, cohort, pixels)] = picture.pixels
     return pixels

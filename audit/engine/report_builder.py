@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from audit.case import OpenCase
-from audit.judging import decision_rule
+from audit.judging import decision_rule, replicates_of
 from audit.planning import published
 from audit.runs import Mask, Screen, choose, key_of, report_id, texts_of
 from audit.schema import (
@@ -30,7 +30,6 @@ from audit.schema import (
     Verdict,
 )
 from audit.version import __version__
-from audit.wording import replicates_of
 
 COHORTS: tuple[Cohort, ...] = ("forget", "retain", "holdout", "general")
 ATTACKS = (

@@ -34,6 +34,7 @@ from audit.judging.explain import Given
 from audit.judging.in_case import OUTCOMES, judge
 from audit.judging.ladder import Reached, in_case_state, is_below, reach, some_people, stands, worded
 from audit.judging.reasons import CONSISTENT, Unheard, axes_sentence, limits, strength, would_change
+from audit.judging.replicates import replicates_of, unit_of
 from audit.judging.support import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
 from audit.schema import (
     ALPHA,
@@ -48,7 +49,7 @@ from audit.schema import (
     VerdictWord,
 )
 from audit.stats import Scale, likelihood_ratio, significant
-from audit.wording import Replicate, replicate_of, replicates_of
+from audit.wording import Replicate
 
 DIGITS = 4
 
@@ -138,7 +139,7 @@ def weigh(
     lead = f"overall effect {row['effect']:.3f}, {side} the calibrated threshold of {calibrated.threshold:.3f}"
     lead += f", but not by its own test (p not below {ALPHA})" if untested else ""
     sentences = [lead, ratio_sentence(ratio, "This effect is"), rates_sentence(ratio)]
-    sentences += [power_sentence(ratio.limit, replicate_of(m))] if outcome == "no trace found" else []
+    sentences += [power_sentence(ratio.limit, unit_of(m))] if outcome == "no trace found" else []
     because = f"{sentences[0]}. {' '.join(sentences[1:])}"
     return Evidence(
         measurement=m, outcome=outcome, status=status, direction=direction, because=because, basis="calibrated",
@@ -292,7 +293,7 @@ def _joint_sentence(found: Opinion, over: Replicate) -> str:
     joined = found.joined
     side = "above" if joined.score > 0 else "not above"
     measurements = dict.fromkeys(weight.measurement for weight in found.joint.weights)
-    lit = ", ".join(f"{x.kind} ({x.measurement}{', few {over.many}' if x.few else ''})" for x in joined.lit) or "none"
+    lit = ", ".join(f"{x.kind} ({x.measurement}{', few {over.plural}' if x.few else ''})" for x in joined.lit) or "none"
     enough = "" if joined.found or joined.score <= 0 else "; not enough: it takes two classes, one of them from inside"
     return (
         f"the joint score of {len(measurements)} measurements is {joined.score:.2f}, {side} its threshold of "

@@ -45,7 +45,7 @@ def given(case: Case) -> Given:
 
 def decision_rule(over: Replicate = PERSON) -> tuple[str, ...]:
     """The rule in words, in the order in which it is applied: printed in every report, of the units of its audit."""
-    return tuple(map(over.said, _rule()))
+    return tuple(map(over.rephrased, _rule()))
 
 
 def _rule() -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from audit.judging.replicates import unit_of
 from audit.schema import (
     ALPHA,
     BLUNT,
@@ -24,7 +25,6 @@ from audit.schema import (
     Power,
     Status,
 )
-from audit.wording import replicate_of
 
 OUTCOMES: Final[dict[Status, Outcome]] = {"trace": "trace found", "below": "trace found", "silent": "no trace found"}
 """What follows of a status; of every other one nothing does: the outcome is inconclusive."""
@@ -243,8 +243,10 @@ def limit_of(measurement: Measurement) -> str:
     power = measurement.power
     if isinstance(power, Missing) or isinstance(power.share, Missing):
         return ""
-    over = replicate_of(measurement)
-    people = "" if isinstance(power.people, Missing) else f", or {power.people} of {power.of} {over.many} known in full"
+    over = unit_of(measurement)
+    people = (
+        "" if isinstance(power.people, Missing) else f", or {power.people} of {power.of} {over.plural} known in full"
+    )
     return f"it finds {power.share:.2g} of base held of {over.every}{people} with probability {power.power:g}"
 
 

@@ -7,8 +7,9 @@ same ones: what the model says, what its states hold, what a lesson brings back.
 from collections.abc import Sequence
 from typing import Final
 
+from audit.judging.replicates import replicates_of
 from audit.schema import EFFECT_KINDS, Evidence, Measurement, Missing, PeopleKept, Power
-from audit.wording import PERSON, Replicate, replicates_of
+from audit.wording import PERSON, Replicate
 
 KINDS: Final = (*EFFECT_KINDS, "recovery")
 WITNESSES: Final = 2
@@ -83,4 +84,4 @@ def count_words(people: PeopleKept, over: Replicate = PERSON) -> str:
     count = round(people.kept * people.of)
     ends = (count, count) if isinstance(people.ci95, Missing) else [round(end * people.of) for end in people.ci95.ends]
     wider = f" (95 % interval {ends[0]} to {ends[1]})" if set(ends) != {count} else ""
-    return f"{count} of {people.of} {over.many}{wider}"
+    return f"{count} of {people.of} {over.plural}{wider}"

@@ -24,9 +24,10 @@ from audit.judging.reasons import (
     unheard,
     would_change,
 )
+from audit.judging.replicates import replicates_of
 from audit.judging.silence import EVERY_KIND, STATES, Silence, by_chance, limit_sentence, settled, silence
 from audit.schema import ALPHA, EFFECT_KINDS, Evidence, Missing, PeopleKept, Verdict, VerdictWord
-from audit.wording import Replicate, replicates_of
+from audit.wording import Replicate
 
 ALL_ROLES: Final = Given(references=2, ancestor=True, holdout=True)
 
@@ -97,10 +98,9 @@ def _rung_by_people(evidence: Sequence[Evidence]) -> Rung | None:
         return None
     over, names = replicates_of(evidence), set(people.named)
     telling = [e for e in trusted(evidence, EVERY_KIND) if _names(e) & names]
-    reason = (
-        f"{len(names)} of {people.of} {over.many} stand out in two kinds of evidence, each with a false discovery rate "
-        f"of {people.fdr:.0%} against {over.said('people whom')} nobody knew; the mean over all {over.many} shows no "
-        "trace"
+    reason = over.rephrased(
+        f"{len(names)} of {people.of} people stand out in two kinds of evidence, each with a false discovery rate of "
+        f"{people.fdr:.0%} against people whom nobody knew; the mean over all people shows no trace"
     )
     order = sorted(telling, key=lambda e: -len(_names(e) & names))
     return Rung("PARTIAL", order, (reason, *map(_named, order)), "above")
@@ -148,7 +148,7 @@ def beyond_chance(forms: Sequence[Evidence]) -> list[Evidence]:
 
 def _rung_by_silence(evidence: Sequence[Evidence], roles: Given) -> Rung:
     if not roles.null:
-        shows = f"only holdout {replicates_of(evidence).many} show" if roles.holdout else "nothing shows"
+        shows = f"only holdout {replicates_of(evidence).plural} show" if roles.holdout else "nothing shows"
         reason = f"no reference and no ancestor: {shows} the level of a model that never knew, so silence says little"
         return Rung("INCONCLUSIVE", [], (reason,), reason="no model that never knew was given")
     state = silence(evidence)
@@ -177,7 +177,7 @@ def _reason(evidence: Sequence[Evidence], state: Silence) -> str:
     mute = unheard(evidence)
     if mute.short or (state.lacking and mute.few):
         units = max((e.measurement.units for e in mute.few), default=0)
-        too_few = f"blind: too few {replicates_of(evidence).many}"
+        too_few = f"blind: too few {replicates_of(evidence).plural}"
         return f"{too_few} ({units})" if units else too_few
     if state.lacking:
         causal = [e for e in mute.blind if e.measurement.kind == "causal"]

@@ -129,7 +129,7 @@ def limits(
     """
     texts = [*([f"Nothing could be decided: {mute.short}."] if mute.short else []), *([stale] if stale else [])]
     if not roles.null and roles.holdout:
-        texts.append(f"No model that never knew was given: holdout {over.many} stand in, which can show traces only.")
+        texts.append(f"No model that never knew was given: holdout {over.plural} stand in, which can show traces only.")
     elif not roles.null:
         texts.append("No model that never knew was given: the never-trained level is not known.")
     elif not roles.references:

@@ -137,7 +137,7 @@ def limit_sentence(limit: DetectionLimit | Missing, over: Replicate = PERSON) ->
 
 def _planted(limit: DetectionLimit, over: Replicate) -> str:
     share = f"{100 * limit.kept / limit.audited:.3g}"  # 12.5 is not "at least 12"
-    people = f"{limit.kept} of {limit.audited} audited {over.many} kept"
+    people = f"{limit.kept} of {limit.audited} audited {over.plural} kept"
     return f"a planted trace of ≥ {share} % ({people}) with probability {number(limit.power)}"
 
 

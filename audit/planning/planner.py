@@ -146,7 +146,7 @@ class Planner:
 
     def _planned(self, name: str, probe: Probe) -> Planned:
         reason, dropped = self._reason_not(probe), self._dropped.get(name)
-        question = self._case.replicate.said((type(probe).__doc__ or "").strip().partition("\n")[0])
+        question = self._case.replicate.rephrased((type(probe).__doc__ or "").strip().partition("\n")[0])
         own = Cost() if reason else in_states(probe.cost(self._case), self._case)
         cost = Cost() if reason else self._cost(probe, own)
         if dropped is not None and not reason:

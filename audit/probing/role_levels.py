@@ -56,7 +56,7 @@ class Levels(NamedTuple):
     @property
     def others(self) -> str:
         """What those that no model learned are called: ``holdout people``."""
-        return f"holdout {self.over.many}"
+        return f"holdout {self.over.plural}"
 
     def of(self, name: str) -> Sides:
         """The readings of one model."""

@@ -18,11 +18,19 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from audit.calibration import stored, zoo_floors
-from audit.judging import ApplicableCalibrations, decision_rule, given, heard, judged, restand, taking_part
+from audit.judging import (
+    ApplicableCalibrations,
+    decision_rule,
+    given,
+    heard,
+    judged,
+    replicates_of,
+    restand,
+    taking_part,
+)
 from audit.render import schema
 from audit.runs import code_version, custody, document_id, documents, manifest, run_files
 from audit.schema import EARLIER, AuditError, ExitCode, Missing, Report
-from audit.wording import replicates_of
 
 ALONE = "a report on its own: its manifest, custody log and item tables are not here and were not checked"
 UNCHAINED = ("1.0", "1.1")

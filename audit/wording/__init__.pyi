@@ -14,10 +14,10 @@ from .numbers import units as units
 from .replicates import GROUP as GROUP
 from .replicates import IMAGE as IMAGE
 from .replicates import PERSON as PERSON
+from .replicates import REPLICATES as REPLICATES
 from .replicates import Replicate as Replicate
 from .replicates import counted as counted
 from .replicates import replicate_of as replicate_of
-from .replicates import replicates_of as replicates_of
 from .segmentation import Span as Span
 from .segmentation import clusters as clusters
 from .segmentation import folded as folded

@@ -1,15 +1,14 @@
 """What an audit counts, in words: people, or where its items are images, the images or the groups that they come in.
 
 Sentences about the audited units ask here for their nouns. What a probe says of a measurement is written of people,
-their facts and their tokens, once and for all kinds of cases; :meth:`Replicate.said` says it of another unit. It is for
-sentences of ours alone, never for one that may quote the data: a name is not to be reworded.
+their facts and their tokens, once and for all kinds of cases; :meth:`Replicate.rephrased` says it of another unit. It
+is for sentences of ours alone, never for one that may quote the data: a name is not to be reworded.
 """
 
 import re
-from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from audit.schema import Evidence, Measurement, Missing, Null, Number
+from audit.schema import Measurement, Missing, Null, Number
 
 
 class Replicate(NamedTuple):
@@ -19,8 +18,8 @@ class Replicate(NamedTuple):
     """
 
     unit: str
-    one: str
-    many: str
+    singular: str
+    plural: str
     none: str
     every: str
     relative: str
@@ -29,26 +28,24 @@ class Replicate(NamedTuple):
 
     def amount(self, n: int) -> str:
         """``16 people``, ``1 image``."""
-        return f"{n} {self.one if n == 1 else self.many}"
+        return f"{n} {self.singular if n == 1 else self.plural}"
 
-    def said(self, sentence: str) -> str:
+    def rephrased(self, sentence: str) -> str:
         """A sentence of ours that is written of people and what is known of them, said of these."""
         if not self.of_images:
             return sentence
         for pattern, words in _OF_CLASSES:
             sentence = pattern.sub(words, sentence)
-        return _OF_PEOPLE.sub(lambda found: self._noun(found), sentence)
+        return _OF_PEOPLE.sub(self._noun, sentence)
 
-    def _noun(self, found: "re.Match[str]") -> str:
-        word, capital = found[0].lower(), found[0][0].isupper()
-        if word in ("who", "whom"):
-            return found[0]
-        article = "an" if self.one[0] in "aeiou" else "a"
+    def _noun(self, match: "re.Match[str]") -> str:
+        word, capital = match[0].lower(), match[0][0].isupper()
+        single = f"{'an' if self.singular[0] in 'aeiou' else 'a'} {self.singular}"
         nouns = {
-            "people who": f"{self.many} {self.relative}", "people whom": f"{self.many} {self.relative}",
-            "people": self.many, "people's": f"{self.many}'", "person": self.one, "person's": f"{self.one}'s",
-            "a person": f"{article} {self.one}", "a person's": f"{article} {self.one}'s", "everybody": self.every,
-            "everybody's": f"{self.every}'s",
+            "people who": f"{self.plural} {self.relative}", "people whom": f"{self.plural} {self.relative}",
+            "people": self.plural, "people's": f"{self.plural}'", "person": self.singular,
+            "person's": f"{self.singular}'s", "a person": single, "a person's": f"{single}'s",
+            "everybody": self.every, "everybody's": f"{self.every}'s",
         }  # fmt: skip
         return nouns[word].capitalize() if capital else nouns[word]
 
@@ -80,16 +77,10 @@ _OF_CLASSES: Final = tuple(
 def replicate_of(measurement: Measurement) -> Replicate:
     """The unit of one measurement; a unit of its own has its own name."""
     unit = measurement.unit_of_replication
-    return REPLICATES.get(unit, PERSON._replace(unit=unit, one=unit, many=_PLURAL.get(unit, unit)))
+    return REPLICATES.get(unit, PERSON._replace(unit=unit, singular=unit, plural=_PLURAL.get(unit, unit)))
 
 
 _PLURAL: Final = {"world": "worlds", "model": "models", "author": "authors", "document": "documents"}
-
-
-def replicates_of(evidence: Iterable[Evidence]) -> Replicate:
-    """The unit of an audit: that of the first measurement that replicates over people, images or groups."""
-    units = (e.measurement.unit_of_replication for e in evidence)
-    return next((REPLICATES[unit] for unit in units if unit in REPLICATES), PERSON)
 
 
 def counted(measurement: Measurement, over: Replicate) -> Measurement:
@@ -100,16 +91,17 @@ def counted(measurement: Measurement, over: Replicate) -> Measurement:
     reasons = {name: _said(value, over) for name, value in m if isinstance(value, Missing)}
     null = m.null
     if isinstance(null, Null):
-        null = null.model_copy(update={"kind": over.said(null.kind), "least_p": _said(null.least_p, over)})
+        null = null.model_copy(update={"kind": over.rephrased(null.kind), "least_p": _said(null.least_p, over)})
         reasons = {**reasons, "null": null}
     return m.model_copy(
         update={
             **reasons,
             "unit_of_replication": over.unit if m.unit_of_replication == PERSON.unit else m.unit_of_replication,
-            "statistic": over.said(m.statistic), "unit": over.said(m.unit), "notes": tuple(map(over.said, m.notes)),
+            "statistic": over.rephrased(m.statistic), "unit": over.rephrased(m.unit),
+            "notes": tuple(map(over.rephrased, m.notes)),
         }
     )  # fmt: skip
 
 
 def _said(value: Number, over: Replicate) -> Number:
-    return Missing(missing=over.said(value.missing)) if isinstance(value, Missing) else value
+    return Missing(missing=over.rephrased(value.missing)) if isinstance(value, Missing) else value

@@ -74,7 +74,7 @@ def test_images_that_come_in_groups_are_counted_as_groups(tmp_path: Path) -> Non
 # ---- masks ------------------------------------------------------------------------------------------------------
 def held(data: bytes, images: dict[str, ndarray]) -> list[str]:
     """The images that some bytes hold: as pixels, as floats, as decimals, or as a small picture."""
-    found: list[str] = []
+    present: list[str] = []
     for name, image in images.items():
         flat = image.reshape(-1)
         floats = (flat / 255 * 2 - 1).astype(np.float32)
@@ -84,8 +84,8 @@ def held(data: bytes, images: dict[str, ndarray]) -> list[str]:
             thumbnail(image).partition(",")[2].encode(), base64.b64decode(thumbnail(image).partition(",")[2]),
             base64.b64encode(flat.tobytes()).rstrip(b"="),
         )  # fmt: skip
-        found += [name] if any(form in data for form in forms) else []
-    return found
+        present += [name] if any(form in data for form in forms) else []
+    return present
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -100,7 +100,7 @@ def test_no_file_of_a_masked_run_holds_a_forget_image_in_any_form(images: dict[s
     report, folder = image_toy.digits_run()
     files = files_of(folder)
     assert len(files) > 20 and {"report.html", "report.md", "report.json", "plan.json"} <= files.keys()
-    assert not {name: there for name, data in files.items() if (there := held(data, images))}
+    assert not {name: seen for name, data in files.items() if (seen := held(data, images))}
     assert not any(b"data:image/png" in data for data in files.values())
     prompts = [x.prompt for table in report.excerpts for x in table.items]
     assert prompts and all(isinstance(prompt, Pictured) and not prompt.png for prompt in prompts)
@@ -132,8 +132,8 @@ def test_an_unmasked_report_shows_each_image_as_it_is(
         decoded = np.array(Image.open(BytesIO(base64.b64decode(png.partition(",")[2]))))
         np.testing.assert_array_equal(decoded, everything[name])
     export(shown, tmp_path / "derived", Wanted())
-    there = {name for name, data in files_of(tmp_path / "derived").items() if held(data, images)}
-    assert {"report.html", "report.json"} <= there, "what is looked for in the masked run would be found"
+    holding = {name for name, data in files_of(tmp_path / "derived").items() if held(data, images)}
+    assert {"report.html", "report.json"} <= holding, "what is looked for in the masked run would be found"
     assert "images of the data that a person or a law asked to be forgotten" in html(shown)
 
 
@@ -168,17 +168,17 @@ def test_images_found_again_have_the_ids_of_the_case(tmp_path: Path) -> None:
     case_file = image_toy.digits_case() / "head_bias.toml"
     pixels = np.load(case_file.parent / "forget.npz")["x"]
     for cohort, chosen in (("forget", slice(0, 4)), ("retain", slice(4, 9))):
-        there = pixels[chosen]
-        ids = np.array([f"n{n}" for n in range(len(there))])
-        np.savez(tmp_path / f"{cohort}.npz", x=there, y=np.full(len(there), 3), id=ids)
+        these = pixels[chosen]
+        ids = np.array([f"n{n}" for n in range(len(these))])
+        np.savez(tmp_path / f"{cohort}.npz", x=these, y=np.full(len(these), 3), id=ids)
     data = DataFiles(forget="forget.npz", retain="retain.npz")
     case = load_case(case_file)
     absolute = {"forget": str(tmp_path / "forget.npz"), "retain": str(tmp_path / "retain.npz")}
     named = case.model_copy(update={"data": DataFiles.model_validate(absolute)})
     opened = open_case(named, case_file.parent, tmp_path / "out")
-    found = stored_pictures(data, dict(opened.data_sha256), [tmp_path / "nowhere", tmp_path])
-    assert found.keys() == opened.pictures.keys() and "retain-n0" in found
-    assert all((found[name] == opened.pictures[name]).all() for name in found)
+    again = stored_pictures(data, dict(opened.data_sha256), [tmp_path / "nowhere", tmp_path])
+    assert again.keys() == opened.pictures.keys() and "retain-n0" in again
+    assert all((again[name] == opened.pictures[name]).all() for name in again)
 
 
 def test_only_data_that_hash_as_stated_are_found_and_none_outside_where_that_is_asked(tmp_path: Path) -> None:

@@ -55,8 +55,8 @@ def test_readings_are_named_in_the_units_of_the_audit() -> None:
 
 
 def test_what_a_row_of_a_table_says_stands_before_the_numbers_of_its_family() -> None:
-    said = "retained: the states hold the answers"
-    row = with_readings({}, unit="row", scale="other", value=1.0, kind="context", notes=(said,), name="table")
+    text = "retained: the states hold the answers"
+    row = with_readings({}, unit="row", scale="other", value=1.0, kind="context", notes=(text,), name="table")
     blocks = findings(FOUND.model_copy(update={"evidence": (*FOUND.evidence, row)}))
     start = next(n for n, b in enumerate(blocks) if isinstance(b, Heading) and b.text.startswith("Context"))
     first, table = blocks[start + 1], blocks[start + 2]

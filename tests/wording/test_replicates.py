@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.judging import count_words, decision_rule
+from audit.judging import count_words, decision_rule, replicates_of
 from audit.schema import Missing, PeopleKept
-from audit.wording import GROUP, IMAGE, PERSON, counted, replicate_of, replicates_of, units
+from audit.wording import GROUP, IMAGE, PERSON, counted, replicate_of, units
 from tests.golden import report
 
 OF_PEOPLE = re.compile(r"\b(people|person|persons|everybody)\b", re.IGNORECASE)
@@ -22,21 +22,21 @@ OTHERS = st.text("bcdfghjklmnqrstvwxz ,.'", max_size=30)
 
 @given(st.text())
 def test_of_people_every_sentence_reads_as_it_is_written(sentence: str) -> None:
-    assert PERSON.said(sentence) == sentence
+    assert PERSON.rephrased(sentence) == sentence
 
 
 @pytest.mark.parametrize("over", [IMAGE, GROUP])
 @given(sentence=SENTENCES)
 def test_no_word_for_people_is_left_where_images_are_audited(over: object, sentence: str) -> None:
     assert over in (IMAGE, GROUP)
-    assert not OF_PEOPLE.search((IMAGE if over is IMAGE else GROUP).said(sentence))
+    assert not OF_PEOPLE.search((IMAGE if over is IMAGE else GROUP).rephrased(sentence))
 
 
 @given(before=OTHERS, after=OTHERS)
 def test_what_is_quoted_joined_or_a_path_keeps_its_name(before: str, after: str) -> None:
-    for name in ("'people'", '"person"', "/home/people/x", "data/people.npz", "people_of", "a-person", "‹people›"):
+    for name in ("'people'", '"person"', "runs/people/x", "data/people.npz", "people_of", "a-person", "‹people›"):
         sentence = f"{before} {name} {after}"
-        assert IMAGE.said(sentence) == sentence
+        assert IMAGE.rephrased(sentence) == sentence
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,13 @@ def test_what_is_quoted_joined_or_a_path_keeps_its_name(before: str, after: str)
     ],
 )  # fmt: skip
 def test_our_sentences_are_said_of_images_and_of_groups(written: str, of_images: str, of_groups: str) -> None:
-    assert (IMAGE.said(written), GROUP.said(written)) == (of_images, of_groups)
+    assert (IMAGE.rephrased(written), GROUP.rephrased(written)) == (of_images, of_groups)
 
 
 @given(n=st.integers(0, 40))
 def test_units_are_counted_in_their_own_noun(n: int) -> None:
-    kept = PeopleKept(kept=0.5, ci95=Missing(missing="x"), level=1.0, log10_ratio=0.0, named=(), fdr=0.05, of=2 * n)
-    assert count_words(kept) == f"{n} of {2 * n} people" and count_words(kept, IMAGE) == f"{n} of {2 * n} images"
+    half = PeopleKept(kept=0.5, ci95=Missing(missing="x"), level=1.0, log10_ratio=0.0, named=(), fdr=0.05, of=2 * n)
+    assert count_words(half) == f"{n} of {2 * n} people" and count_words(half, IMAGE) == f"{n} of {2 * n} images"
     assert IMAGE.amount(1) == "1 image" and GROUP.amount(n + 2) == f"{n + 2} groups"
 
 

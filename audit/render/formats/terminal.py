@@ -13,14 +13,14 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from audit.judging import short
+from audit.judging import replicates_of, short
 from audit.render.sections.glance import axis_lines, glance, known, people_count, three_lines
 from audit.render.sections.pageone import untested
 from audit.render.wording.findings import VERDICT_SYMBOL, best, meaning, sentence, verdict_reason
 from audit.render.wording.posterior import how_sure, shown_ratio
 from audit.render.wording.quantities import OVERALL, is_blind, judged_reading
 from audit.schema import Evidence, Missing, PeopleKept, Report, Share, VerdictWord
-from audit.wording import NAME, number, replicates_of, visible
+from audit.wording import NAME, number, visible
 
 STYLE: Final[dict[VerdictWord, str]] = {
     "INTACT": "bold dark_orange3", "PARTIAL": "bold dark_orange3", "SUPPRESSED": "bold dark_orange3",

@@ -117,15 +117,15 @@ class Row(NamedTuple):
 
 def _family(rows: Sequence[Row], explained: bool) -> list[Block]:
     evidence = [e for e, _ in rows]
-    rowed = tuple((title(e.measurement), said) for e in evidence if (said := row_said(e.measurement)))
+    rowed = tuple((title(m), row_said(m)) for m in (e.measurement for e in evidence) if row_said(m))
     blocks: list[Block] = [*([Facts(rowed)] if rowed else []), *_table(rows)]
     if any(not isinstance(placed(e.measurement), Missing) for e in evidence):
         blocks.append(_forest(evidence, explained))
     blocks.append(Facts(tuple((title(e.measurement), evidence_sentence(e)) for e in evidence)))
     blocks += [_profile(e.measurement, i) for e in evidence for i in range(len(svg.panels(e.measurement.curves)))]
-    said_above = {said for _, said in rowed}
+    above = {words for _, words in rowed}
     every = dict.fromkeys(sentence(n) for e in evidence for n in e.measurement.notes)
-    notes = tuple(note for note in every if note not in said_above)
+    notes = tuple(note for note in every if note not in above)
     return [*blocks, *([Bullets(notes)] if notes else []), *readings(evidence)]
 
 

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup, escape
 
-from audit.judging import count_words, short
+from audit.judging import count_words, replicates_of, short
 from audit.render.drawings import effect_scale
 from audit.render.drawings.effect_scale import Axis
 from audit.render.sections.blocks import Block, Cell, Grid, Heading, Text
@@ -15,7 +15,7 @@ from audit.render.wording.findings import best, part, sentence, title
 from audit.render.wording.posterior import shown_ratio
 from audit.render.wording.quantities import is_blind, judged_reading, judged_shown
 from audit.schema import EFFECT_KINDS, Evidence, LikelihoodRatio, Missing, PeopleKept, Report, Share
-from audit.wording import NAME, Replicate, interval, number, replicates_of, units, visible
+from audit.wording import NAME, Replicate, interval, number, units, visible
 
 GLANCE: Final = (
     ("gate", "Is it usable?"),
@@ -110,7 +110,7 @@ def known(report: Report) -> tuple[tuple[str, str], ...]:
 
 
 def _known_title(over: Replicate) -> str:
-    return f"Which {over.many} are known" if over.of_images else "Who is known"
+    return f"Which {over.plural} are known" if over.of_images else "Who is known"
 
 
 def people_words(report: Report, most: int = NAMED) -> str:
@@ -125,7 +125,7 @@ def people_words(report: Report, most: int = NAMED) -> str:
 def _manner(people: PeopleKept, over: Replicate) -> str:
     times = f"{number(10 ** min(abs(people.log10_ratio), DECADES))} times"
     likelier = f"more than {times}" if abs(people.log10_ratio) > DECADES else times
-    ways = (f"if all is known of some {over.many}", "if some is known of all")
+    ways = (f"if all is known of some {over.plural}", "if some is known of all")
     if abs(people.log10_ratio) < 0.3:
         return f"The readings are about as likely {ways[0]} as {ways[1]}."
     first, second = ways if people.log10_ratio > 0 else ways[::-1]
@@ -147,17 +147,17 @@ def audited(report: Report) -> str:
     judged = [e.measurement for e in report.evidence if e.measurement.kind in EFFECT_KINDS and e.measurement.units]
     trained = [m for m in judged if m.form == "trained" and m.mode == "controlled"] or judged
     if not trained:
-        return f"{over.none}: no test speaks over {over.many}"
+        return f"{over.none}: no test speaks over {over.plural}"
     most = max(trained, key=lambda m: m.units)
     forget = report.cohorts.get("forget", {})
-    total = forget.get("groups", forget.get(over.many, 0))
+    total = forget.get("groups", forget.get(over.plural, 0))
     fewest = min(m.units for m in trained)
     if total < most.units:
         return units(most)
     spread = f" (by some tests {fewest})" if fewest < most.units else ""
     left = total - most.units
     others = f"; of the other {left} nothing is said" if left else ""
-    word = over.one if most.units == 1 else over.many
+    word = over.singular if most.units == 1 else over.plural
     return f"{most.units} of {total} {word} of the forget set{spread}{others}{_unknown(report, over)}"
 
 
@@ -208,7 +208,7 @@ def axes_blocks(report: Report) -> tuple[Block, ...]:
         if people.named:
             rows = tuple((Cell(str(i), "number"), Cell(visible(name, NAME), "code"))
                          for i, name in enumerate(people.named, 1))  # fmt: skip
-            those = over.said("People who stand out, strongest first")
+            those = over.rephrased("People who stand out, strongest first")
             caption = f"{those}, at a false discovery rate of {100 * people.fdr:.3g} %"
             blocks.append(Grid(caption, ("Rank", "Name"), rows, folded=len(rows) > NAMED))
     return tuple(blocks)

@@ -1,13 +1,13 @@
 """Page one, which stands alone when it is printed: the question and its propositions; the answer and its limits."""
 
-from audit.judging import taking_part
+from audit.judging import replicates_of, taking_part
 from audit.render.sections.blocks import Block, Bullets, Code, Facts, Heading, Text
 from audit.render.sections.glance import audited, known
 from audit.render.sections.reference import PROPOSITIONS
 from audit.render.wording.findings import GONE, meaning, sentence, spoken
 from audit.render.wording.posterior import how_sure, with_prior
 from audit.schema import Report
-from audit.wording import NAME, replicates_of, units, visible
+from audit.wording import NAME, units, visible
 
 
 def question(report: Report) -> tuple[Block, ...]:
@@ -36,7 +36,7 @@ def _known(report: Report) -> str:
         null = f"is that of the public checkpoint before it was taught F ({checked})"
     else:
         null = "is not known: no such model was given" + (
-            f", holdout {over.many} stand in" if case.data.holdout else ""
+            f", holdout {over.plural} stand in" if case.data.holdout else ""
         )
     level = f"The never-trained level {null}.{_refused(report)}"
     return f"The suspect was edited on {extent}. Audited: {audited(report)}. {level}"

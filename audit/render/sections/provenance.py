@@ -2,10 +2,11 @@
 
 from typing import get_args
 
+from audit.judging import replicates_of
 from audit.render.sections.blocks import Block, Bullets, Cell, Code, Facts, Grid, Heading, Text
 from audit.render.wording.findings import sentence, title
 from audit.schema import Cohort, Missing, PlannedTest, Report, Template
-from audit.wording import CELL, NAME, moment, number, replicates_of, size, visible
+from audit.wording import CELL, NAME, moment, number, size, visible
 
 
 def _name(text: str) -> Cell:

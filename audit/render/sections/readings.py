@@ -48,13 +48,13 @@ def sides(given: Mapping[str, float]) -> tuple[Side, ...]:
     for name, value in given.items():
         if match := _NUMBERED.fullmatch(name):
             by_axis.setdefault(match["axis"], {}).setdefault(match["stem"], {})[match["at"]] = value
-    found: list[Side] = []
+    grouped_by_axis: list[Side] = []
     for axis, by_stem in by_axis.items():
         at = max(by_stem.values(), key=len).keys()
         whole = {stem: values for stem, values in by_stem.items() if values.keys() == at}
         if len(whole) >= LEAST_ROWS and 2 <= len(at) <= MOST_COLUMNS:
-            found.append(Side(axis, tuple(sorted(at, key=float)), whole))
-    return tuple(found)
+            grouped_by_axis.append(Side(axis, tuple(sorted(at, key=float)), whole))
+    return tuple(grouped_by_axis)
 
 
 def _table(m: Measurement, side: Side) -> Grid:
@@ -68,7 +68,7 @@ def _table(m: Measurement, side: Side) -> Grid:
 
 def _named(reading: str, m: Measurement) -> str:
     """The name of a reading in words, of this audit's units."""
-    return replicate_of(m).said(visible(reading, CELL).replace("_", " "))
+    return replicate_of(m).rephrased(visible(reading, CELL).replace("_", " "))
 
 
 def _num(value: float) -> Cell:

@@ -2,10 +2,10 @@
 
 from typing import Final
 
-from audit.judging import BANDS, STRONGEST
+from audit.judging import BANDS, STRONGEST, replicates_of
 from audit.render.sections.blocks import Block, Bullets, Cell, Facts, Grid, Heading, Text
 from audit.schema import Report
-from audit.wording import NAME, moment, replicates_of, visible
+from audit.wording import NAME, moment, visible
 
 PROPOSITIONS: Final = (
     ("H1", "The suspect still carries information from F beyond what a model never trained on F carries."),
@@ -190,7 +190,7 @@ def closing(report: Report) -> tuple[Block, ...]:
     if report.parent:
         history.append(("Derived from", visible(report.parent, NAME)))
     return (
-        Facts(tuple((over.said(term), over.said(meaning)) for term, meaning in GLOSSARY)),
+        Facts(tuple((over.rephrased(term), over.rephrased(meaning)) for term, meaning in GLOSSARY)),
         Heading("Verbal scale"),
         verbal_scale(),
         Text(

@@ -3,7 +3,7 @@
 import math
 
 from audit import stats
-from audit.judging import limit_sentence, rate, short
+from audit.judging import limit_sentence, rate, replicates_of, short
 from audit.render.drawings.charts import Axes, Mark, Series, chart
 from audit.render.drawings.drawing import LOOKS
 from audit.render.drawings.scale import quantile
@@ -13,7 +13,7 @@ from audit.render.wording.findings import title
 from audit.render.wording.posterior import FALSE_ALARMS, MISSES, shown_ratio
 from audit.render.wording.quantities import deciding, power_cell, silence_worth
 from audit.schema import LikelihoodRatio, Missing, Report, Validation
-from audit.wording import CELL, NAME, interval, number, replicates_of, visible
+from audit.wording import CELL, NAME, interval, number, visible
 
 KNOWING = LOOKS["base"]._replace(word="models that know")
 CLEAN = LOOKS["reference"]._replace(word="models that never knew")
@@ -65,7 +65,7 @@ def _controls(report: Report) -> tuple[Block, ...]:
     columns = ("Test", "Positive control: base", "Negative control: floor", "Random control: null band, 95 % of draws",
                "What decides", "Detection limit", "What a silence is worth")  # fmt: skip
     return (
-        Text(over.said(CONTROLLED)),
+        Text(over.rephrased(CONTROLLED)),
         Grid("Controls of every judged test", columns, tuple(rows)),
     )
 
@@ -86,7 +86,7 @@ def _limit(report: Report) -> tuple[Block, ...]:
     power = tuple((100 * d.kept / d.audited, d.power) for d in validation.doses)
     series = (Series(POWER, points, joined=False, marked=True, bars=bars), Series(FITTED, power))
     axes = Axes(
-        (0.0, 1.08 * max(x for x, _ in points)), (0.0, 1.05), f"audited {over.many} kept, %", "share of worlds found"
+        (0.0, 1.08 * max(x for x, _ in points)), (0.0, 1.05), f"audited {over.plural} kept, %", "share of worlds found"
     )
     marks: list[Mark] = []
     if not isinstance(ratio.limit, Missing):
@@ -95,9 +95,11 @@ def _limit(report: Report) -> tuple[Block, ...]:
         (Cell(f"{d.kept} of {d.audited}"), _num(f"{d.k} of {d.n}"), _num(f"{number(b.lo)} to {number(b.hi)}"),
          _num(number(d.power))) for d, b in zip(validation.doses, bounds, strict=True)
     )  # fmt: skip
-    data = Grid(label, (over.said("People kept"), "Worlds in which it was found", "95 %", "Power, never falling"), rows)
+    data = Grid(
+        label, (over.rephrased("People kept"), "Worlds in which it was found", "95 %", "Power, never falling"), rows
+    )
     caption = (
-        f"Doses: models that were taught a part of the {over.many} only, in worlds that the rule was not fitted on."
+        f"Doses: models that were taught a part of the {over.plural} only, in worlds that the rule was not fitted on."
     )
     return (
         heading,

@@ -74,7 +74,7 @@ def evidence_sentence(e: Evidence) -> str:
     reason = sentence(e.because)
     measured = f"Measured: {visible(e.measurement.statistic, CELL)}."
     if e.status == "listed" or e.measurement.kind == "gate":
-        return f"{said} {reason} {measured}" if (said := row_said(e.measurement)) else f"{reason} {measured}"
+        return f"{row_said(e.measurement)} {reason} {measured}".lstrip()
     lead = e.outcome.capitalize()
     if e.direction == "below":
         lead += ", below the never-trained level (over-suppressed)"

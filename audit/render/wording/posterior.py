@@ -5,11 +5,11 @@ What is said is how probable the findings are under either proposition; a prior 
 
 from typing import Final
 
-from audit.judging import EDGE, KNOWS, NEVER, Proposition, power_sentence, rate, supported, weighed
+from audit.judging import EDGE, KNOWS, NEVER, Proposition, power_sentence, rate, replicates_of, supported, weighed
 from audit.render.wording.findings import sentence, spoken, title, verdict_reason, verdict_sentence
 from audit.render.wording.quantities import power_words
 from audit.schema import Evidence, LikelihoodRatio, Missing, Power, Report
-from audit.wording import number, replicates_of
+from audit.wording import number
 
 FALSE_ALARMS: Final = "false alarms on models that never knew"
 MISSES: Final = "missed fakes, which know everything and keep quiet"

@@ -131,7 +131,7 @@ def blindness(m: Measurement) -> str:
     if isinstance(m.value, Missing):
         return f"blind: {visible(m.value.missing, CELL)}"
     if too_few(m):
-        return f"blind: too few {replicate_of(m).many} ({m.units})"
+        return f"blind: too few {replicate_of(m).plural} ({m.units})"
     if isinstance(m.positive_control, Missing):
         return "blind: no positive control"
     return "blind: base is not found"
@@ -155,7 +155,7 @@ def power_words(m: Measurement) -> str:
     parts = (
         [] if isinstance(power.share, Missing) else [f"{number(100 * power.share)} % of base's excess in {over.every}"]
     )
-    parts += [] if isinstance(power.people, Missing) else [f"{power.people} of {power.of} {over.many} known in full"]
+    parts += [] if isinstance(power.people, Missing) else [f"{power.people} of {power.of} {over.plural} known in full"]
     return f"{', or '.join(parts)}, {chance}" if parts else f"even all of base's excess is not {chance}"
 
 
@@ -165,7 +165,7 @@ def power_cell(m: Measurement) -> str:
     if not isinstance(power, Power):
         return "not known"
     parts = [] if isinstance(power.share, Missing) else [f"{number(100 * power.share)} %"]
-    parts += [] if isinstance(power.people, Missing) else [f"{power.people} of {power.of} {replicate_of(m).many}"]
+    parts += [] if isinstance(power.people, Missing) else [f"{power.people} of {power.of} {replicate_of(m).plural}"]
     return " or ".join(parts) or "none: too blunt"
 
 
