@@ -62,8 +62,8 @@ class ImageCohorts(Cohorts):
                 n = len(pictures)
                 notes.append(f"{file.cohort}: every image is a group of its own, so that {n} images count as {n}")
         self.by_cohort, self.notes = by_cohort, tuple(notes)
-        alone = all(len({item.group for item in items}) == len(items) for items in by_cohort.values())
-        self.replicate = IMAGE if alone else GROUP
+        ungrouped = all(len({item.group for item in items}) == len(items) for items in by_cohort.values())
+        self.replicate = IMAGE if ungrouped else GROUP
         check_shared(_shared_kinds(by_cohort, self._pictures), by_cohort)
         self.notes += _copies(by_cohort, self._pictures)
         self.image_size = tuple(next(iter(self.pixels.values())).shape[1:])

@@ -50,7 +50,7 @@ def frame(rows: list[Row], reveal: bool) -> dict[str, list[str | float | None]]:
     """The table as columns."""
     columns: dict[str, list[str | float | None]] = {
         "item": [as_shown(r.item, True) if reveal else f"item {i + 1}" for i, r in enumerate(rows)],
-        **asked(rows, reveal),
+        **question_columns(rows, reveal),
     }
     for role in ROLES:
         if any(r.output.get(role) for r in rows):
@@ -64,7 +64,7 @@ def frame(rows: list[Row], reveal: bool) -> dict[str, list[str | float | None]]:
     return columns
 
 
-def asked(rows: list[Row], reveal: bool) -> dict[str, list[str | float | None]]:
+def question_columns(rows: list[Row], reveal: bool) -> dict[str, list[str | float | None]]:
     """What an item asks and what is to be answered: texts, or an image and its class, which is no secret."""
     if not pictured:
         return {"prompt": [as_shown(r.prompt, reveal) for r in rows],

@@ -111,9 +111,9 @@ def test_a_masked_image_shows_a_mark_of_its_pixels_and_its_class_but_no_id(image
     mask = Mask(key_of(folder))
     marks = {mask.image(image).mark for image in images.values()}
     assert len(marks) == len({image.tobytes() for image in images.values()})
-    asked = next(table for table in report.excerpts if "utility" not in table.table)
-    assert {x.prompt.mark for x in asked.items if isinstance(x.prompt, Pictured)} <= marks
-    assert {x.target for x in asked.items} == {Shown(text=str(image_toy.FORGOTTEN))}
+    table = next(table for table in report.excerpts if "utility" not in table.table)
+    assert {x.prompt.mark for x in table.items if isinstance(x.prompt, Pictured)} <= marks
+    assert {x.target for x in table.items} == {Shown(text=str(image_toy.FORGOTTEN))}
     assert not re.search(r"forget-\d", markdown(report)), "an id is masked, as it is in texts"
 
 
@@ -142,9 +142,9 @@ def test_without_the_data_files_an_unmasked_report_says_that_its_images_are_not_
 ) -> None:
     report, _ = image_toy.digits_run()
     monkeypatch.chdir(tmp_path)
-    alone = tmp_path / "elsewhere" / "run"
-    copied(image_toy.digits_run().folder, alone)
-    shown = unmasked(report, alone)
+    copy = tmp_path / "elsewhere" / "run"
+    copied(image_toy.digits_run().folder, copy)
+    shown = unmasked(report, copy)
     assert not any(x.prompt.png for t in shown.excerpts for x in t.items if isinstance(x.prompt, Pictured))
     assert "Derive the report again where case.toml lies" in markdown(shown)
 
@@ -174,8 +174,8 @@ def test_images_found_again_have_the_ids_of_the_case(tmp_path: Path) -> None:
     data = DataFiles(forget="forget.npz", retain="retain.npz")
     case = load_case(case_file)
     absolute = {"forget": str(tmp_path / "forget.npz"), "retain": str(tmp_path / "retain.npz")}
-    named = case.model_copy(update={"data": DataFiles.model_validate(absolute)})
-    opened = open_case(named, case_file.parent, tmp_path / "out")
+    moved = case.model_copy(update={"data": DataFiles.model_validate(absolute)})
+    opened = open_case(moved, case_file.parent, tmp_path / "out")
     again = stored_pictures(data, dict(opened.data_sha256), [tmp_path / "nowhere", tmp_path])
     assert again.keys() == opened.pictures.keys() and "retain-n0" in again
     assert all((again[name] == opened.pictures[name]).all() for name in again)

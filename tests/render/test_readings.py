@@ -23,9 +23,9 @@ def with_readings(given_readings: dict[str, float], **others: object) -> Evidenc
 
 
 @given(NAMES, st.sets(st.sampled_from(["mean_base", "people", "null_floor0"])))
-def test_every_reading_stands_in_exactly_one_table(names: list[tuple[str, str, str]], alone: set[str]) -> None:
+def test_every_reading_stands_in_exactly_one_table(names: list[tuple[str, str, str]], others: set[str]) -> None:
     values = {f"{stem}_{axis}{at}": n + 0.25 for n, (stem, axis, at) in enumerate(names)}
-    values |= dict.fromkeys(alone, 0.5)
+    values |= dict.fromkeys(others, 0.5)
     tables = [block for block in readings([with_readings(values)]) if isinstance(block, Grid)]
     shown = [cell.text for grid in tables for row in grid.rows for cell in row if cell.tone == "number"]
     assert sorted(shown) == sorted(number(value) for value in values.values())

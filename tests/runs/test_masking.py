@@ -207,8 +207,8 @@ def test_the_class_of_an_image_is_no_secret_and_its_id_and_group_are(classes: li
 
 @given(st.binary(min_size=12, max_size=12), st.binary(min_size=12, max_size=12))
 def test_equal_images_have_equal_marks_and_others_have_others(first: bytes, second: bytes) -> None:
-    one, other = (np.frombuffer(data, np.uint8).reshape(3, 4) for data in (first, second))
+    left, right = (np.frombuffer(data, np.uint8).reshape(3, 4) for data in (first, second))
     mask = Mask(SECRET)
-    assert (mask.image(one) == mask.image(other)) == (first == second)
-    assert mask.image(one) != mask.image(one.reshape(4, 3)) and not mask.image(one).png
-    assert mask.image(one).mark != Mask(b"\x02" * 32).image(one).mark
+    assert (mask.image(left) == mask.image(right)) == (first == second)
+    assert mask.image(left) != mask.image(left.reshape(4, 3)) and not mask.image(left).png
+    assert mask.image(left).mark != Mask(b"\x02" * 32).image(one).mark

@@ -51,8 +51,8 @@ def _table(excerpts: Excerpts) -> Grid:
     roles = [role for role in ROLES if any(role in x.scores for x in excerpts.items)]
     outputs = any(not _empty(x.output) for x in excerpts.items)
     pictured = any(isinstance(x.prompt, Pictured) for x in excerpts.items)
-    asked = ("Image", "Class") if pictured else ("Prompt", "Target")
-    columns = ("Chosen", "Item", "Group", *asked, *(("Output",) if outputs else ()),
+    headings = ("Image", "Class") if pictured else ("Prompt", "Target")
+    columns = ("Chosen", "Item", "Group", *headings, *(("Output",) if outputs else ()),
                *(f"Score, {role}" for role in roles))  # fmt: skip
     rows = tuple(_row(x, roles, outputs) for x in excerpts.items)
     caption = f"{findings}: {len(excerpts.items)} of {excerpts.of} items{where}"

@@ -51,9 +51,9 @@ def sides(given: Mapping[str, float]) -> tuple[Side, ...]:
     grouped_by_axis: list[Side] = []
     for axis, by_stem in by_axis.items():
         at = max(by_stem.values(), key=len).keys()
-        whole = {stem: values for stem, values in by_stem.items() if values.keys() == at}
-        if len(whole) >= LEAST_ROWS and 2 <= len(at) <= MOST_COLUMNS:
-            grouped_by_axis.append(Side(axis, tuple(sorted(at, key=float)), whole))
+        complete = {stem: values for stem, values in by_stem.items() if values.keys() == at}
+        if len(complete) >= LEAST_ROWS and 2 <= len(at) <= MOST_COLUMNS:
+            grouped_by_axis.append(Side(axis, tuple(sorted(at, key=float)), complete))
     return tuple(grouped_by_axis)
 
 
