@@ -111,7 +111,7 @@ def test_a_masked_image_shows_a_mark_of_its_pixels_and_its_class_but_no_id(image
     mask = Mask(key_of(folder))
     marks = {mask.image(image).mark for image in images.values()}
     assert len(marks) == len({image.tobytes() for image in images.values()})
-    table = next(table for table in report.excerpts if "utility" not in table.table)
+    table = next(x for x in report.excerpts if "utility" not in x.table)
     assert {x.prompt.mark for x in table.items if isinstance(x.prompt, Pictured)} <= marks
     assert {x.target for x in table.items} == {Shown(text=str(image_toy.FORGOTTEN))}
     assert not re.search(r"forget-\d", markdown(report)), "an id is masked, as it is in texts"

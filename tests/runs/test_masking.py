@@ -211,4 +211,4 @@ def test_equal_images_have_equal_marks_and_others_have_others(first: bytes, seco
     mask = Mask(SECRET)
     assert (mask.image(left) == mask.image(right)) == (first == second)
     assert mask.image(left) != mask.image(left.reshape(4, 3)) and not mask.image(left).png
-    assert mask.image(left).mark != Mask(b"\x02" * 32).image(one).mark
+    assert mask.image(left).mark != Mask(b"\x02" * 32).image(left).mark
