@@ -3,6 +3,7 @@
 import streamlit as st
 from markupsafe import escape
 
+from audit.judging import replicates_of
 from audit.render import sentence
 from audit.schema import Missing, Report
 from dashboards import bar, show
@@ -98,8 +99,9 @@ def reference(report: Report) -> str:
     """Why no reference limits what can be said; empty where there is one."""
     if report.plan.case.roles.references:
         return ""
+    over = replicates_of(report.evidence)
     null = "nothing" if isinstance(report.domain, Missing) else report.domain.null
-    stands_for = {"ancestor": "the ancestor", "holdout": "holdout people"}.get(null, "nothing in this case")
+    stands_for = {"ancestor": "the ancestor", "holdout": f"holdout {over.plural}"}.get(null, "nothing in this case")
     return (
         f"No reference model was given: {stands_for} stands for a model that never knew, so no floor was measured here "
         f"and a clean verdict is at most weak (this one: {report.verdict.strength})."

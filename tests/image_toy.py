@@ -25,9 +25,9 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
-from audit.case import Rows
+from audit.case import CaseFile, Rows
 from audit.checkpoints import resolve
-from audit.schema import Checkpoint, Source
+from audit.schema import Checkpoint, Report, Source
 from tests.toy import root
 
 KINDS = ("vit", "deit", "resnet")
@@ -156,6 +156,23 @@ def digits_case(kind: str = "vit") -> Path:
     """A folder with base (knows all digits), reference (same start, never saw one), suspects ``head_bias`` (base with
     that class's bias lowered) and ``tuned`` (base trained on the others), data, and a case file a suspect."""
     return _digits_case(kind, 300)
+
+
+class Audited(NamedTuple):
+    """A finished audit: its report and its run folder, shared by all tests: never write into it."""
+
+    report: Report
+    folder: Path
+
+
+@cache
+def digits_run(kind: str = "vit", suspect: str = "head_bias") -> Audited:
+    """An audit of one suspect of :func:`digits_case`, made once."""
+    from audit.engine import run
+    from audit.planning import RunSettings
+
+    out = root() / f"digits-{kind}-{suspect}-run"
+    return Audited(run(CaseFile.read(digits_case(kind) / f"{suspect}.toml"), out, RunSettings(threads=1)), out)
 
 
 @cache

@@ -24,7 +24,8 @@ NUMERICAL = (
     "audit.bench", "audit.calibration.error_rates", "audit.calibration.joint_rule", "audit.case.alternates",
     "audit.case.image_rows", "audit.case.pictures", "audit.case.row_means", "audit.case.rows", "audit.circuits",
     "audit.edits", "audit.forecasting", "audit.pools.fit",
-    "audit.probing", "audit.readouts", "audit.review.comparison", "audit.stats", "audit.wrappers", "audit.zoo",
+    "audit.probing", "audit.readouts", "audit.review.comparison", "audit.runs.masking",
+    "audit.runs.thumbnails", "audit.stats", "audit.wrappers", "audit.zoo",
     "probes", "saes",
 )  # fmt: skip
 """Packages and modules that handle arrays. Preparing a check takes time at import; elsewhere the type checker has

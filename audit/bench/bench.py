@@ -160,7 +160,7 @@ class Bench:
         opener = partial(self.pool.loaded, eager=job.eager)
         done = passes.compute(opener(ckpt), opener, job, self.token_budget)
         self.halvings += done.halvings
-        self.fwd_tokens += int(job.rows.mask.sum())
+        self.fwd_tokens += done.states
         return Pass(job.rows, done.reads)
 
     def seconds_per_token(self, ckpt: Checkpoint, rows: Rows) -> float:
@@ -175,9 +175,9 @@ class Bench:
         timings: list[float] = []
         for _ in range(2):
             started = clock()
-            passes.compute(self.pool.loaded(ckpt), self.pool.loaded, job, self.token_budget)
-            timings.append(clock() - started)
-        return min(timings) / max(int(few.mask.sum()), 1)
+            done = passes.compute(self.pool.loaded(ckpt), self.pool.loaded, job, self.token_budget)
+            timings.append((clock() - started) / max(done.states, 1))
+        return min(timings)
 
     def gradients(
         self, ckpt: Checkpoint, rows: Rows, at: Sequence[Site] | Literal["inputs", "params"], objective: RowObjective,

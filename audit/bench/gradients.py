@@ -124,7 +124,7 @@ def gradients(opened: LoadedModel, opener: Opener, job: Job, at: At, objective: 
             _put(at_sites, name, g, where, wrapper)
 
     with torch.enable_grad(), _trainable(wrapper.parameters(), bool(parameters)):
-        lengths = row_positions(rows.lengths, wrapper)
+        lengths = row_positions(rows, wrapper)
         for index in batches(lengths, max(lengths.tolist(), default=0), budget):
             halving(run_batch, index, len(rows))
     at_params = {name: summed[id(p)] for name, p in parameters.items()}

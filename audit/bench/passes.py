@@ -41,10 +41,12 @@ class Job(NamedTuple):
 
 
 class Computed(NamedTuple):
-    """One tensor a read, and how often memory made a batch smaller."""
+    """One tensor a read, how often memory made a batch smaller, and how many states went forward: a token's, a
+    patch's."""
 
     reads: dict[Read, Tensor]
     halvings: int
+    states: int
 
 
 Opener = Callable[[Checkpoint], LoadedModel]
@@ -66,11 +68,11 @@ def compute(opened: LoadedModel, opener: Opener, job: Job, budget: int) -> Compu
 
     halvings = 0
     with torch.inference_mode():
-        lengths = row_positions(rows.lengths, wrapper)
+        lengths = row_positions(rows, wrapper)
         for index in batches(lengths, max(lengths.tolist(), default=0), budget):
             halvings += halving(run_batch, index, len(rows))
     reads = {read: tensor for group in groups for read, tensor in zip(group.reads, group.results(), strict=True)}
-    return Computed(reads, halvings)
+    return Computed(reads, halvings, int(lengths.sum()))
 
 
 def _one_batch(

@@ -5,6 +5,7 @@ a row is its class, and the state that predicts it is the one that the head read
 map, into which a state is put by moving all of the map alike.
 """
 
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -12,8 +13,9 @@ from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
 
 from audit.bench.layout import Geometry
+from audit.case import Rows
 from audit.schema import AuditError, Positions, Site
-from audit.wrappers import Tower, Wrapper
+from audit.wrappers import PIXELS, Tower, Wrapper
 
 WHOLE: frozenset[Positions] = frozenset({"all", "patches"})
 """Positions of which a row has several in a tower of an image."""
@@ -87,8 +89,12 @@ def check_position(site: Site, tower: Tower, at: Positions) -> None:
         )
 
 
-def row_positions(tokens: Int[Tensor, " row"], wrapper: Wrapper) -> Int[Tensor, " row"]:
-    """How many states each row has in the tower that the head reads, which is what a batch costs; ``tokens``: how many
-    tokens each row has."""
+def row_positions(rows: Rows, wrapper: Wrapper) -> Int[Tensor, " row"]:
+    """How many states each row has in the tower that the head reads, which is what a batch costs."""
     tower = wrapper.tower()
-    return tokens if tower.by_token else torch.full_like(tokens, max(tower.positions, 1))
+    if tower.by_token:
+        return rows.lengths
+    positions = tower.positions
+    if tower.counted_on and PIXELS in rows.extra:
+        positions = -(-positions * prod(rows.extra[PIXELS].shape[2:]) // tower.counted_on)
+    return torch.full_like(rows.lengths, max(positions, 1))

@@ -13,6 +13,7 @@ from .items import read_items as read_items
 from .opening import OpenCase as OpenCase
 from .opening import open_case as open_case
 from .partition import split as split
+from .picture_search import stored_pictures as stored_pictures
 from .retold import retold as retold
 from .row_means import row_mean as row_mean
 from .row_means import row_means as row_means

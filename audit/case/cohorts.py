@@ -7,6 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+from numpy import ndarray
+
 from audit.case.alternates import LEAST
 from audit.case.counterfactuals import with_counterfactuals
 from audit.case.fields import Layout
@@ -20,6 +22,7 @@ from audit.case.template_notes import ItemNotice, sentences
 from audit.case.tokenisation import Tokenisation, tokenised
 from audit.checkpoints import TokenizerFiles, load_tokenizer
 from audit.schema import FORMS, AuditError, Cohort, DataFiles, Form, Item, Template, Texts
+from audit.wording import PERSON, Replicate
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +52,8 @@ class Cohorts(ABC):
     """Items by cohort, their parts, and their rows, whatever the items are.
 
     ``notes``: how the files were read, and what is to be said of their groups. They quote nothing of the data.
+    ``replicate``: what tests replicate over. ``image_size``: height and width where the items are images, as
+    the model reads them; empty where they are texts.
     """
 
     by_cohort: Mapping[Cohort, tuple[Item, ...]]
@@ -56,6 +61,8 @@ class Cohorts(ABC):
     notes: tuple[str, ...]
     function_words: FunctionWords
     tokenizer: Any = None
+    replicate: Replicate = PERSON
+    image_size: tuple[int, ...] = ()
 
     def __init__(self) -> None:
         self._rows: dict[Texts, Rows] = {}
@@ -64,6 +71,11 @@ class Cohorts(ABC):
     @abstractmethod
     def built(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
         """Rows of these items with these answers."""
+
+    @property
+    def pictures(self) -> Mapping[str, ndarray]:
+        """The images by item, as they are in the files; none where the items are texts."""
+        return {}
 
     @property
     def forms(self) -> tuple[Form, ...]:

@@ -17,7 +17,7 @@ from audit.case.cohorts import Cohorts, DataFile
 from audit.case.function_words import FunctionWords
 from audit.case.image_rows import Seen, class_number, image_rows, preprocessed
 from audit.case.partition import Split, check_shared, split
-from audit.case.pictures import Named, Picture, read_pictures
+from audit.case.pictures import Named, Picture, identity, read_pictures
 from audit.case.rows import Rows
 from audit.checkpoints import (
     ImageProcessorFiles,
@@ -27,6 +27,7 @@ from audit.checkpoints import (
     load_image_processor,
 )
 from audit.schema import AuditError, Case, Checkpoint, Cohort, DataFiles, Item, Template
+from audit.wording import GROUP, IMAGE
 
 ALTERNATES: Final = 4
 """So many other classes stand against an image's own: those that follow it, so that each class stands so for others."""
@@ -50,7 +51,7 @@ class ImageCohorts(Cohorts):
         super().__init__()
         self.seen = Seen(recipe.processor, recipe.settings)
         self.pixels: dict[str, Tensor] = {}
-        self.pictures: dict[str, ndarray] = {}
+        self._pictures: dict[str, ndarray] = {}
         self.function_words = FunctionWords(frozenset(), "none: the items are images")
         by_cohort: dict[Cohort, tuple[Item, ...]] = {}
         notes = [f"images: preprocessed by {type(load_image_processor(recipe.processor)).__name__} of base's folder"]
@@ -61,13 +62,20 @@ class ImageCohorts(Cohorts):
                 n = len(pictures)
                 notes.append(f"{file.cohort}: every image is a group of its own, so that {n} images count as {n}")
         self.by_cohort, self.notes = by_cohort, tuple(notes)
-        check_shared(_shared_kinds(by_cohort, self.pictures), by_cohort)
-        self.notes += _copies(by_cohort, self.pictures)
+        ungrouped = all(len({item.group for item in items}) == len(items) for items in by_cohort.values())
+        self.replicate = IMAGE if ungrouped else GROUP
+        check_shared(_shared_kinds(by_cohort, self._pictures), by_cohort)
+        self.notes += _copies(by_cohort, self._pictures)
+        self.image_size = tuple(next(iter(self.pixels.values())).shape[1:])
         # nothing is ever fitted on holdout items, and tests that permute labels need all of them
         self.parts = {
             name: Split((), items) if name == "holdout" else split(items, recipe.data.split_seed)
             for name, items in by_cohort.items()
         }
+
+    @property
+    def pictures(self) -> Mapping[str, ndarray]:
+        return self._pictures
 
     def built(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
         """Rows of these images with these classes as their answers."""
@@ -77,28 +85,26 @@ class ImageCohorts(Cohorts):
         """The images of one file as items, with their pixels kept by item."""
         classes, items, faults = self.seen.settings.classes, list[Item](), list[str]()
         for n, picture in enumerate(pictures, start=1):
-            identity = picture.id or f"{file.path.stem}-{n}"
             try:
                 number = class_number(picture.label, classes)
             except ValueError as error:
                 faults.append(f"{picture.place}: {error}")
                 continue
-            if identity in self.pictures:
-                identity = f"{file.cohort}-{identity}"
-            if identity in self.pictures:
-                faults.append(f"{picture.place}: id {identity!r} is there already")
-            self.pictures[identity] = picture.pixels
+            name = identity(picture, n, file.path.stem, file.cohort, self._pictures)
+            if name in self._pictures:
+                faults.append(f"{picture.place}: id {name!r} is there already")
+            self._pictures[name] = picture.pixels
             others = [classes[(number + step) % len(classes)] for step in range(1, min(ALTERNATES + 1, len(classes)))]
             form = {} if picture.form is None else {"form": picture.form}
             items.append(Item.model_validate({
-                "id": identity, "group": picture.group or identity, "question": "", "answer": classes[number],
+                "id": name, "group": picture.group or name, "question": "", "answer": classes[number],
                 "alternates": others, **form,
             }))  # fmt: skip
         if faults:
             more = f" (and {len(faults) - _MOST_FAULTS} more)" if len(faults) > _MOST_FAULTS else ""
             do = "name classes as base's config.json does (id2label), or by their numbers from 0"
             raise AuditError(f"{file.path}: {'; '.join(faults[:_MOST_FAULTS])}{more}", do)
-        ready = preprocessed([self.pictures[item.id] for item in items], self.seen)
+        ready = preprocessed([self._pictures[item.id] for item in items], self.seen)
         self.pixels |= {item.id: ready[n] for n, item in enumerate(items)}
         return tuple(items)
 

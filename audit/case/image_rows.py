@@ -19,6 +19,8 @@ from audit.checkpoints import ImageProcessorFiles, ImageSettings, load_image_pro
 from audit.schema import AuditError, Item, as_audit_error
 
 PIXELS: Final = "pixel_values"
+IMAGE_TOKENS: Final = 2
+"""So many tokens the row of an image has: the one that its state is read at, and its class."""
 _AT_ONCE = 256
 
 

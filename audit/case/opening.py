@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import torch
+from numpy import ndarray
 
 from audit.case.cohorts import CohortKey, Cohorts, DataFile, Part, data_files, prepare
 from audit.case.image_cohorts import (
@@ -22,6 +23,7 @@ from audit.case.image_cohorts import (
     prepare_images,
     refuse_unread,
 )
+from audit.case.image_rows import IMAGE_TOKENS
 from audit.case.partition import deal
 from audit.case.pictures import TEXTS, pictures_sha256
 from audit.case.rows import Rows
@@ -34,6 +36,7 @@ from audit.checkpoints import (
     image_settings_of,
     model_config,
     resolve,
+    states_per_image,
     tokenizer_files,
     tokenizer_folder,
     tokenizers_agree,
@@ -54,6 +57,7 @@ from audit.schema import (
     role_of_form,
 )
 from audit.storage import write_atomic
+from audit.wording import Replicate
 
 
 class CaseCheckpoints(NamedTuple):
@@ -98,6 +102,22 @@ class OpenCase:
         if self._data.tokenizer is None:
             raise AuditError("the items of this case are images, which no tokenizer reads", "ask it of a case of texts")
         return self._data.tokenizer
+
+    @property
+    def replicate(self) -> Replicate:
+        """What the tests of this case replicate over: people, or images where each is its own group, else groups."""
+        return self._data.replicate
+
+    @property
+    def pictures(self) -> Mapping[str, ndarray]:
+        """The images of the case by item, as they are in its files (uint8); none where its items are texts."""
+        return self._data.pictures
+
+    @property
+    def states_per_token(self) -> float:
+        """How many states a model has for each token of the rows: 1, but for images, which have patches."""
+        size = self._data.image_size
+        return states_per_image(self.base, size[0], size[1]) / IMAGE_TOKENS if size else 1.0
 
     def without(
         self, references: Collection[int] = (), ancestor: bool = False, groups: Collection[str] = ()

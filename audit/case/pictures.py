@@ -6,7 +6,7 @@ more, and the image would be black. Turned photographs are set upright.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
@@ -56,6 +56,13 @@ def pictures_sha256(path: Path) -> str:
     files = sorted(file for file in path.rglob("*") if file.is_file())
     listed = [(file.relative_to(path).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+def identity(picture: Picture, n: int, stem: str, cohort: str, taken: Collection[str]) -> str:
+    """The id of the nth image of a file called ``stem``: its own, else by its place; the cohort's before it where
+    another cohort has it ``taken``."""
+    own = picture.id or f"{stem}-{n}"
+    return f"{cohort}-{own}" if own in taken else own
 
 
 def read_pictures(path: Path, asks: Named) -> tuple[Picture, ...]:

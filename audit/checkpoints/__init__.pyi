@@ -15,6 +15,7 @@ from .image_settings import ImageSettings as ImageSettings
 from .image_settings import image_processor_files as image_processor_files
 from .image_settings import image_settings_of as image_settings_of
 from .image_settings import load_image_processor as load_image_processor
+from .image_settings import states_per_image as states_per_image
 from .location import adapter_folder_of as adapter_folder_of
 from .location import folder_of as folder_of
 from .location import tokenizer_folder as tokenizer_folder

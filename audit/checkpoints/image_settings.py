@@ -15,6 +15,8 @@ from audit.checkpoints.staging import opening, staged_links
 from audit.schema import AuditError, Checkpoint
 
 _PROCESSOR: Final = ("preprocessor_config.json", "processor_config.json")
+_STEM: Final = 4
+"""By how much the first layers of a residual network shrink an image: a convolution and a pooling of stride 2."""
 
 
 class ImageSettings(NamedTuple):
@@ -45,6 +47,20 @@ def image_settings_of(ckpt: Checkpoint) -> ImageSettings:
         _pair(size),
         tuple(str(n) if labels[n] == f"LABEL_{n}" else labels[n] for n in range(len(labels))),
     )
+
+
+def states_per_image(ckpt: Checkpoint, height: int, width: int) -> int:
+    """How many states a classifier's tower has of an image of this size, by its config.json: its patches and what
+    stands before them, or the places of a residual network's largest map. 1 where the config does not say."""
+    config = read_config(folder_of(ckpt))
+    patch = _pair(config.get("patch_size"))
+    if patch is not None:
+        before = 2 if "deit" in str(config.get("model_type")) else 1
+        return max(height // patch[0], 1) * max(width // patch[1], 1) + before
+    if "depths" in config:
+        shrinks = 8 if config.get("downsample_in_first_stage") else _STEM
+        return max(-(-height // shrinks), 1) * max(-(-width // shrinks), 1)
+    return 1
 
 
 def _pair(size: object) -> tuple[int, int] | None:

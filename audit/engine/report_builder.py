@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from audit.case import OpenCase
-from audit.judging import decision_rule
+from audit.judging import decision_rule, replicates_of
 from audit.planning import published
 from audit.runs import Mask, Screen, choose, key_of, report_id, texts_of
 from audit.schema import (
@@ -114,8 +114,9 @@ def cohorts(case: OpenCase) -> dict[str, dict[str, int]]:
 
 def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circumstances) -> Report:
     """The report of a finished run. What it quotes of the data is masked with the key of the run folder."""
-    mask = Mask(key_of(case.out))
-    screen = Screen(mask, texts_of(item for items in case.cohorts.values() for item in items))
+    mask, images = Mask(key_of(case.out)), case.pictures
+    every = (item for items in case.cohorts.values() for item in items)
+    screen = Screen(mask, texts_of(every, of_images=bool(images)))
     attacks = coverage(outcomes.evidence, outcomes.attacks)
     unnamed = Report(
         report_id="",
@@ -131,7 +132,7 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         skips=tuple(skip.model_copy(update={"reason": screen(skip.reason)}) for skip in outcomes.skips),
         failures=tuple(failure.model_copy(update={"error": _withheld(failure, mask)}) for failure in outcomes.failures),
         verdict=outcomes.verdict,
-        decision_rule=decision_rule(),
+        decision_rule=decision_rule(replicates_of(outcomes.evidence)),
         coverage=tuple((attack.family, attack.access, attack.state) for attack in attacks),
         attacks=attacks,
         limits=(*outcomes.verdict.limits, *outcomes.noticed),
@@ -140,7 +141,13 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         timings=outcomes.timings,
         domain=outcomes.domain,
         calibrations=outcomes.calibrations,
-        excerpts=choose(outcomes.evidence, case.out, plan.case.seed, mask),
+        excerpts=choose(
+            outcomes.evidence,
+            case.out,
+            plan.case.seed,
+            mask,
+            (lambda item: mask.image(images[item])) if images else None,
+        ),
         validation=outcomes.validation,
         published=published(case),
     )

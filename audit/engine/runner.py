@@ -55,6 +55,7 @@ from audit.runs import (
 )
 from audit.schema import AuditError, Case, Evidence, ExitCode, Failure, Plan, Report, Skip, Timing, content_key
 from audit.storage import write_atomic
+from audit.wording import counted
 from audit.wrappers import unused_tensors
 
 log = logging.getLogger(__name__)
@@ -253,7 +254,8 @@ class Run:
             if isinstance(result, Failure):
                 return result
             mask = Mask(key_of(self.journal.out))
-            measurements = tuple(renamed(m, lambda group: str(mask(group))) for m in result)
+            over = self.case.replicate
+            measurements = tuple(counted(renamed(m, lambda group: str(mask(group))), over) for m in result)
         except AuditError as error:
             if error.code == ExitCode.INTEGRITY:
                 raise

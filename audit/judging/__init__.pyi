@@ -15,6 +15,7 @@ from .ladder import in_case_state as in_case_state
 from .ladder import reach as reach
 from .ladder import stands as stands
 from .ladder import verdict as verdict
+from .replicates import replicates_of as replicates_of
 from .roles import heard as heard
 from .roles import remarks as remarks
 from .roles import taking_part as taking_part

@@ -34,6 +34,7 @@ from audit.judging.explain import Given
 from audit.judging.in_case import OUTCOMES, judge
 from audit.judging.ladder import Reached, in_case_state, is_below, reach, some_people, stands, worded
 from audit.judging.reasons import CONSISTENT, Unheard, axes_sentence, limits, strength, would_change
+from audit.judging.replicates import replicates_of, unit_of
 from audit.judging.support import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
 from audit.schema import (
     ALPHA,
@@ -48,6 +49,7 @@ from audit.schema import (
     VerdictWord,
 )
 from audit.stats import Scale, likelihood_ratio, significant
+from audit.wording import Replicate
 
 DIGITS = 4
 
@@ -137,7 +139,7 @@ def weigh(
     lead = f"overall effect {row['effect']:.3f}, {side} the calibrated threshold of {calibrated.threshold:.3f}"
     lead += f", but not by its own test (p not below {ALPHA})" if untested else ""
     sentences = [lead, ratio_sentence(ratio, "This effect is"), rates_sentence(ratio)]
-    sentences += [power_sentence(ratio.limit)] if outcome == "no trace found" else []
+    sentences += [power_sentence(ratio.limit, unit_of(m))] if outcome == "no trace found" else []
     because = f"{sentences[0]}. {' '.join(sentences[1:])}"
     return Evidence(
         measurement=m, outcome=outcome, status=status, direction=direction, because=because, basis="calibrated",
@@ -263,22 +265,23 @@ def _calibrated(reached: Reached, first: InCaseState, roles: Given, heard: Opini
 
 def _stated(word: VerdictWord, direction: str, reached: Reached, roles: Given, heard: Opinion) -> Verdict:
     ratio, plain, evidence = heard.ratio, reached.rung, reached.evidence
-    because = [_joint_sentence(heard), rates_sentence(ratio)]
+    over = replicates_of(evidence)
+    because = [_joint_sentence(heard, over), rates_sentence(ratio)]
     because += [axes_sentence(word, reached.axes)] if direction == "above" else []
     if direction != "above" or word == "PARTIAL":
-        because.append(power_sentence(ratio.limit))
+        because.append(power_sentence(ratio.limit, over))
     if word == plain.word:
         because += [x for x in plain.because if x not in because]
     elif plain.word not in ("INCONCLUSIVE", "INVALID"):
         because.append(f"by this case alone the verdict would be {plain.word}")
-    people = some_people(word, reached.people)
+    people = some_people(word, reached.people, over)
     head = people or ("the joint score and this case's own tests do not decide" if word == "INCONCLUSIVE" else "")
     head = f"{head[0].upper()}{head[1:]}. " if head else ""
     return Verdict.model_validate(
         {
             "word": word, "sentence": f"{word}: {head}{ratio_sentence(ratio)}", "because": tuple(because),
             "strength": strength(word, roles, evidence), "direction": direction, "basis": "calibrated",
-            "limits": limits((), Unheard(), roles, ratio.calibration),
+            "limits": limits((), Unheard(), roles, ratio.calibration, over=over),
             "would_change": would_change(word, roles, evidence),
             "ratio": ratio, "outputs": reached.axes.outputs, "internals": reached.axes.internals,
             "people": reached.people,
@@ -286,11 +289,11 @@ def _stated(word: VerdictWord, direction: str, reached: Reached, roles: Given, h
     )  # fmt: skip
 
 
-def _joint_sentence(found: Opinion) -> str:
+def _joint_sentence(found: Opinion, over: Replicate) -> str:
     joined = found.joined
     side = "above" if joined.score > 0 else "not above"
     measurements = dict.fromkeys(weight.measurement for weight in found.joint.weights)
-    lit = ", ".join(f"{x.kind} ({x.measurement}{', few people' if x.few else ''})" for x in joined.lit) or "none"
+    lit = ", ".join(f"{x.kind} ({x.measurement}{', few {over.plural}' if x.few else ''})" for x in joined.lit) or "none"
     enough = "" if joined.found or joined.score <= 0 else "; not enough: it takes two classes, one of them from inside"
     return (
         f"the joint score of {len(measurements)} measurements is {joined.score:.2f}, {side} its threshold of "

@@ -22,6 +22,7 @@ from audit.schema import (
     TRACE_EFFECT,
     Case,
 )
+from audit.wording import PERSON, Replicate
 
 
 class Given(NamedTuple):
@@ -42,8 +43,12 @@ def given(case: Case) -> Given:
     return Given(len(case.roles.never_trained), case.roles.ancestor is not None, case.data.holdout is not None)
 
 
-def decision_rule() -> tuple[str, ...]:
-    """The rule in words, in the order in which it is applied: printed in every report."""
+def decision_rule(over: Replicate = PERSON) -> tuple[str, ...]:
+    """The rule in words, in the order in which it is applied: printed in every report, of the units of its audit."""
+    return tuple(map(over.rephrased, _rule()))
+
+
+def _rule() -> tuple[str, ...]:
     return (
         "Effect: (suspect - null) / (base - null); 0 is a model that never knew, 1 is base. Null: the first reference, "
         "else the ancestor, else the suspect's own level on holdout people. Unit of replication: the person (group).",

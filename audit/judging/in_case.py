@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from audit.judging.replicates import unit_of
 from audit.schema import (
     ALPHA,
     BLUNT,
@@ -242,8 +243,11 @@ def limit_of(measurement: Measurement) -> str:
     power = measurement.power
     if isinstance(power, Missing) or isinstance(power.share, Missing):
         return ""
-    people = "" if isinstance(power.people, Missing) else f", or {power.people} of {power.of} people known in full"
-    return f"it finds {power.share:.2g} of base held of everybody{people} with probability {power.power:g}"
+    over = unit_of(measurement)
+    people = (
+        "" if isinstance(power.people, Missing) else f", or {power.people} of {power.of} {over.plural} known in full"
+    )
+    return f"it finds {power.share:.2g} of base held of {over.every}{people} with probability {power.power:g}"
 
 
 def _judge_effect(measurement: Measurement, floors: Mapping[str, float]) -> Evidence:

@@ -7,10 +7,11 @@ same ones: what the model says, what its states hold, what a lesson brings back.
 from collections.abc import Sequence
 from typing import Final
 
+from audit.judging.replicates import replicates_of
 from audit.schema import EFFECT_KINDS, Evidence, Measurement, Missing, PeopleKept, Power
+from audit.wording import PERSON, Replicate
 
 KINDS: Final = (*EFFECT_KINDS, "recovery")
-NO_TRACE: Final = Missing(missing="no test shows a trace on the rows that it was trained on, so nobody is kept")
 WITNESSES: Final = 2
 """So many kinds of evidence have to name a person who is believed without a trace in the mean."""
 _STATES: Final = {"causal": "states", "decoding": "states"}
@@ -61,7 +62,9 @@ def people_kept(evidence: Sequence[Evidence]) -> PeopleKept | Missing:
             candidates.append(((-least * people.level, *_bluntness(e.measurement)), people))
     if candidates:
         return min(candidates, key=lambda pair: pair[0])[1]
-    return witnessed(evidence) or NO_TRACE
+    none = replicates_of(evidence).none
+    reason = f"no test shows a trace on the rows that it was trained on, so {none} is kept"
+    return witnessed(evidence) or Missing(missing=reason)
 
 
 def _bluntness(measurement: Measurement) -> tuple[float, float, float]:
@@ -76,9 +79,9 @@ def _bluntness(measurement: Measurement) -> tuple[float, float, float]:
     return fewest, share, width
 
 
-def count_words(people: PeopleKept) -> str:
+def count_words(people: PeopleKept, over: Replicate = PERSON) -> str:
     """``16 of 32 people``, with its interval where that is wider: ``16 of 32 people (95 % interval 10 to 22)``."""
     count = round(people.kept * people.of)
     ends = (count, count) if isinstance(people.ci95, Missing) else [round(end * people.of) for end in people.ci95.ends]
     wider = f" (95 % interval {ends[0]} to {ends[1]})" if set(ends) != {count} else ""
-    return f"{count} of {people.of} people{wider}"
+    return f"{count} of {people.of} {over.plural}{wider}"

@@ -24,8 +24,10 @@ from audit.judging.reasons import (
     unheard,
     would_change,
 )
+from audit.judging.replicates import replicates_of
 from audit.judging.silence import EVERY_KIND, STATES, Silence, by_chance, limit_sentence, settled, silence
 from audit.schema import ALPHA, EFFECT_KINDS, Evidence, Missing, PeopleKept, Verdict, VerdictWord
+from audit.wording import Replicate
 
 ALL_ROLES: Final = Given(references=2, ancestor=True, holdout=True)
 
@@ -94,9 +96,9 @@ def _rung_by_people(evidence: Sequence[Evidence]) -> Rung | None:
     people = witnessed(evidence)
     if people is None:
         return None
-    names = set(people.named)
+    over, names = replicates_of(evidence), set(people.named)
     telling = [e for e in trusted(evidence, EVERY_KIND) if _names(e) & names]
-    reason = (
+    reason = over.rephrased(
         f"{len(names)} of {people.of} people stand out in two kinds of evidence, each with a false discovery rate of "
         f"{people.fdr:.0%} against people whom nobody knew; the mean over all people shows no trace"
     )
@@ -146,7 +148,7 @@ def beyond_chance(forms: Sequence[Evidence]) -> list[Evidence]:
 
 def _rung_by_silence(evidence: Sequence[Evidence], roles: Given) -> Rung:
     if not roles.null:
-        shows = "only holdout people show" if roles.holdout else "nothing shows"
+        shows = f"only holdout {replicates_of(evidence).plural} show" if roles.holdout else "nothing shows"
         reason = f"no reference and no ancestor: {shows} the level of a model that never knew, so silence says little"
         return Rung("INCONCLUSIVE", [], (reason,), reason="no model that never knew was given")
     state = silence(evidence)
@@ -175,7 +177,8 @@ def _reason(evidence: Sequence[Evidence], state: Silence) -> str:
     mute = unheard(evidence)
     if mute.short or (state.lacking and mute.few):
         units = max((e.measurement.units for e in mute.few), default=0)
-        return f"blind: too few people ({units})" if units else "blind: too few people"
+        too_few = f"blind: too few {replicates_of(evidence).plural}"
+        return f"{too_few} ({units})" if units else too_few
     if state.lacking:
         causal = [e for e in mute.blind if e.measurement.kind == "causal"]
         if causal and all(isinstance(e.measurement.value, Missing) for e in causal):
@@ -212,25 +215,26 @@ def reach(evidence: Sequence[Evidence], roles: Given) -> Reached:
     return Reached(rung, shares, tuple(final), people_kept(final))
 
 
-def some_people(word: VerdictWord, people: PeopleKept | Missing) -> str:
+def some_people(word: VerdictWord, people: PeopleKept | Missing, over: Replicate) -> str:
     """``16 of 32 people are known``, where all is known of some people; empty otherwise."""
     if word not in ("PARTIAL", "SUPPRESSED") or isinstance(people, Missing) or not is_of_some(people):
         return ""
-    return f"{count_words(people)} are known"
+    return f"{count_words(people, over)} are known"
 
 
 def worded(reached: Reached, roles: Given, stale: str = "") -> Verdict:
     """The in-case verdict of what was reached; ``stale`` says which calibration would have judged but for its age."""
     rung, evidence = reached.rung, reached.evidence
     lead = rung.basis[0].measurement if rung.basis else None
-    people = some_people(rung.word, reached.people)
+    over = replicates_of(evidence)
+    people = some_people(rung.word, reached.people, over)
     because = (axes_sentence(rung.word, reached.axes), *rung.because) if rung.word in TRACE_WORDS else rung.because
     return Verdict.model_validate(
         {
             "word": rung.word, "because": because, "direction": rung.direction, "basis": "in-case",
             "strength": strength(rung.word, roles, evidence),
             "would_change": would_change(rung.word, roles, evidence, rung.direction == "below"),
-            "limits": limits([e.measurement for e in rung.basis], unheard(evidence), roles, stale=stale),
+            "limits": limits([e.measurement for e in rung.basis], unheard(evidence), roles, stale=stale, over=over),
             "sentence": sentence(rung.word, lead, rung.because[0], people or rung.reason),
             "outputs": reached.axes.outputs, "internals": reached.axes.internals, "people": reached.people,
         }

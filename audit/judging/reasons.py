@@ -22,7 +22,7 @@ from audit.schema import (
     Share,
     VerdictWord,
 )
-from audit.wording import bounds, interval, number, p_value
+from audit.wording import PERSON, Replicate, bounds, interval, number, p_value
 
 CONSISTENT: Final = "CONSISTENT WITH NEVER TRAINED"
 TRACE_WORDS: Final = ("INTACT", "SUPPRESSED", "PARTIAL")
@@ -115,16 +115,21 @@ def unheard(evidence: Sequence[Evidence]) -> Unheard:
 
 
 def limits(
-    basis: Sequence[Measurement], mute: Unheard, roles: Given, calibration: str = "", stale: str = ""
+    basis: Sequence[Measurement],
+    mute: Unheard,
+    roles: Given,
+    calibration: str = "",
+    stale: str = "",
+    over: Replicate = PERSON,
 ) -> tuple[str, ...]:
     """What limits the verdict: at most five short texts, the weightiest first.
 
     ``basis``: the measurements that take part in it. ``calibration`` names what judged; without one ``stale`` says
-    which would have judged, and why it did not.
+    which would have judged, and why it did not. ``over``: the units of the audit.
     """
     texts = [*([f"Nothing could be decided: {mute.short}."] if mute.short else []), *([stale] if stale else [])]
     if not roles.null and roles.holdout:
-        texts.append("No model that never knew was given: holdout people stand in, which can show traces only.")
+        texts.append(f"No model that never knew was given: holdout {over.plural} stand in, which can show traces only.")
     elif not roles.null:
         texts.append("No model that never knew was given: the never-trained level is not known.")
     elif not roles.references:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from audit.schema import DetectionLimit, Interval, LikelihoodRatio, Missing, Rate
 from audit.stats import approximate
-from audit.wording import number, visible
+from audit.wording import PERSON, Replicate, number, visible
 
 NO_SUPPORT: Final = "no useful support for either proposition"
 BANDS: Final = (
@@ -121,23 +121,23 @@ def rates_sentence(ratio: LikelihoodRatio) -> str:
     )
 
 
-def power_sentence(limit: DetectionLimit | Missing) -> str:
+def power_sentence(limit: DetectionLimit | Missing, over: Replicate = PERSON) -> str:
     """What a silence is worth: the planted trace that the tests would have found."""
     if isinstance(limit, Missing):
         return f"No trace found; which planted trace would have been found is not known: {visible(limit.missing)}."
-    return f"No trace found by tests that would have found {_planted(limit)}: it was found in {_seen(limit)}."
+    return f"No trace found by tests that would have found {_planted(limit, over)}: it was found in {_seen(limit)}."
 
 
-def limit_sentence(limit: DetectionLimit | Missing) -> str:
+def limit_sentence(limit: DetectionLimit | Missing, over: Replicate = PERSON) -> str:
     """What a silence would be worth, where none is claimed."""
     if isinstance(limit, Missing):
         return f"Which planted trace this rule finds is not known: {visible(limit.missing)}."
-    return f"This rule finds {_planted(limit)}: it was found in {_seen(limit)}."
+    return f"This rule finds {_planted(limit, over)}: it was found in {_seen(limit)}."
 
 
-def _planted(limit: DetectionLimit) -> str:
+def _planted(limit: DetectionLimit, over: Replicate) -> str:
     share = f"{100 * limit.kept / limit.audited:.3g}"  # 12.5 is not "at least 12"
-    people = f"{limit.kept} of {limit.audited} audited people kept"
+    people = f"{limit.kept} of {limit.audited} audited {over.plural} kept"
     return f"a planted trace of ≥ {share} % ({people}) with probability {number(limit.power)}"
 
 

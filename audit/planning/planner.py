@@ -146,8 +146,8 @@ class Planner:
 
     def _planned(self, name: str, probe: Probe) -> Planned:
         reason, dropped = self._reason_not(probe), self._dropped.get(name)
-        question = (type(probe).__doc__ or "").strip().partition("\n")[0]
-        own = Cost() if reason else probe.cost(self._case)
+        question = self._case.replicate.rephrased((type(probe).__doc__ or "").strip().partition("\n")[0])
+        own = Cost() if reason else in_states(probe.cost(self._case), self._case)
         cost = Cost() if reason else self._cost(probe, own)
         if dropped is not None and not reason:
             reason = dropped.reason
@@ -187,8 +187,19 @@ class Planner:
         ]
 
     def _cost(self, probe: Probe, own: Cost) -> Cost:
-        fetched = sum(_passes(need) * int(self._case.rows(need.texts).mask.sum()) for need in self._present(probe))
+        fetched = sum(_passes(need) * states_of(self._case, need.texts) for need in self._present(probe))
         return own.model_copy(update={"fwd_tokens": own.fwd_tokens + fetched})
+
+
+def states_of(case: OpenCase, texts: Texts) -> int:
+    """How many states one pass over these texts makes: one a token, or one a patch of an image."""
+    return round(case.states_per_token * int(case.rows(texts).mask.sum()))
+
+
+def in_states(cost: Cost, case: OpenCase) -> Cost:
+    """A cost that was counted in tokens of the rows, in states: what a pass takes of time and memory."""
+    fwd, bwd = (round(case.states_per_token * tokens) for tokens in (cost.fwd_tokens, cost.bwd_tokens))
+    return cost.model_copy(update={"fwd_tokens": fwd, "bwd_tokens": bwd})
 
 
 def published(case: OpenCase) -> Published | Missing:

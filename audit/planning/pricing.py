@@ -13,7 +13,7 @@ from audit.bench import Bench
 from audit.case import OpenCase
 from audit.checkpoints import folder_of, model_config, tensor_shapes
 from audit.planning import timings
-from audit.planning.planner import Fetch, Planned, Planner
+from audit.planning.planner import Fetch, Planned, Planner, in_states, states_of
 from audit.planning.settings import RunSettings
 from audit.planning.timings import Spent
 from audit.probing import SCORE, roles_cost, roles_passes
@@ -97,7 +97,7 @@ class Pricer:
         """What this plan costs, from an empty store."""
         running = planner.running
         audited = roles_passes(self.case)
-        units = [("roles", roles_cost(self.case)), ("recall", self._recall(audited))]
+        units = [("roles", in_states(roles_cost(self.case), self.case)), ("recall", self._recall(audited))]
         units += [("reads", self._reads(planner, running, audited))]
         units += [(planned.name, planned.own) for planned in running]
         return Prices(tuple(self._price(*unit) for unit in (*units, ("report", Cost()))))
@@ -139,7 +139,7 @@ class Pricer:
         return self.case.checkpoint(fetch.role, fetch.reference).key, self.case.rows(fetch.texts).hash
 
     def _tokens(self, texts: Texts) -> int:
-        return int(self.case.rows(texts).mask.sum())
+        return states_of(self.case, texts)
 
     # ---- time and memory -----------------------------------------------------------------------------------------
     def _price(self, unit: str, cost: Cost) -> Price:

@@ -139,7 +139,7 @@ def _all_below(known: Levels, references: list[str], against: Mapping[str, Level
     if len(references) > 1 and not _among_themselves(known, references, {}):
         return {"ancestor": _Finding(f"it knows of the forget set: {len(references)} references agree, and {reading}")}
     if known.holdout is not None and _above(own_level := known.against("ancestor", None), KNOWS_ALONE):
-        return {"ancestor": _Finding(f"it knows of the forget set: {_told(own_level, 'holdout people')}")}
+        return {"ancestor": _Finding(f"it knows of the forget set: {_told(own_level, known.others)}")}
     reason = f"{', '.join(references)} and ancestor disagree, and nothing says which of them is wrong: {reading}"
     return dict.fromkeys((*references, "ancestor"), _Finding(reason, settled=False))
 
@@ -147,10 +147,10 @@ def _all_below(known: Levels, references: list[str], against: Mapping[str, Level
 def _among_themselves(known: Levels, references: list[str], readings: dict[str, float]) -> dict[str, _Finding]:
     """References against one another, without an ancestor; one of them alone against holdout people."""
     own_levels = {name: known.against(name, None) for name in references} if known.holdout is not None else {}
-    readings |= {f"{name}: effect against holdout people": x.effect for name, x in own_levels.items() if x is not None}
+    readings |= {f"{name}: effect against {known.others}": x.effect for name, x in own_levels.items() if x is not None}
     least = KNOWS if known.holdout is not None else KNOWS_ALONE
     findings = {
-        name: _Finding(f"it knows of the forget set: {_told(level, 'holdout people')}")
+        name: _Finding(f"it knows of the forget set: {_told(level, known.others)}")
         for name, level in own_levels.items() if _above(level, KNOWS_ALONE)
     }  # fmt: skip
     for x, z in combinations([name for name in references if name not in findings], 2):

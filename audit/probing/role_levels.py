@@ -18,6 +18,7 @@ from audit.probing.case_models import n_blocks
 from audit.probing.effects import Design, Panel, Sides, assess
 from audit.probing.person_scores import KEY_LOGPROB, ModelScores, by_person, key_logprob, person_rows_of
 from audit.schema import AuditError, Checkpoint, ExitCode, Missing, Site, Texts
+from audit.wording import PERSON, Replicate
 
 LEAST_GAP: Final = 0.2
 """By how much base has to exceed another model for a reading to say anything (probability)."""
@@ -43,13 +44,19 @@ class Level(NamedTuple):
 class Levels(NamedTuple):
     """Person means [person reading] of base and of every model that is said never to have known, by name.
 
-    ``items``: how many items each forget person has.
+    ``items``: how many items each forget person has. ``over``: what a person of the case is.
     """
 
     forget: ModelScores
     holdout: ModelScores | None
     items: Int[ndarray, " person"]
     seed: int
+    over: Replicate = PERSON
+
+    @property
+    def others(self) -> str:
+        """What those that no model learned are called: ``holdout people``."""
+        return f"holdout {self.over.plural}"
 
     def of(self, name: str) -> Sides:
         """The readings of one model."""
@@ -87,7 +94,7 @@ def levels(bench: Bench, case: OpenCase, never: Mapping[str, Checkpoint]) -> Lev
     forget, items = _read(bench, case, never, FORGET), np.bincount(person_rows_of(case, FORGET).person)
     if len(items) != (people := len(forget.people["base"])):  # somebody has no item that counts: nobody is counted
         items = np.zeros(people, int)
-    return Levels(forget, holdout, items, case.case.seed)
+    return Levels(forget, holdout, items, case.case.seed, case.replicate)
 
 
 def _read(bench: Bench, case: OpenCase, never: Mapping[str, Checkpoint], texts: Texts) -> ModelScores:

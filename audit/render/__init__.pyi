@@ -57,6 +57,7 @@ from .sections.findings import FAMILIES as FAMILIES
 from .sections.glance import audited as audited
 from .sections.glance import axes_drawing as axes_drawing
 from .sections.glance import axis_lines as axis_lines
+from .sections.glance import known as known
 from .sections.glance import people_words as people_words
 from .sections.glance import three_lines as three_lines
 from .sections.outline import report_sections as report_sections

@@ -18,7 +18,16 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from audit.calibration import stored, zoo_floors
-from audit.judging import ApplicableCalibrations, decision_rule, given, heard, judged, restand, taking_part
+from audit.judging import (
+    ApplicableCalibrations,
+    decision_rule,
+    given,
+    heard,
+    judged,
+    replicates_of,
+    restand,
+    taking_part,
+)
 from audit.render import schema
 from audit.runs import code_version, custody, document_id, documents, manifest, run_files
 from audit.schema import EARLIER, AuditError, ExitCode, Missing, Report
@@ -213,7 +222,7 @@ def _document_problems(report: Report | None, pages: Pages, calibrations: Path |
     if report is None:
         return _Review((), ())
     differences = list(_rebuild_problems(report, pages))
-    standing = restand(calibrations or stored(), report.calibrations)
+    standing = restand(calibrations or _of_its_kind(report), report.calibrations)
     remarks: list[str] = []
     if standing is None:
         remarks.append("its evidence was judged by calibrations that are not stored here, and was not judged again")
@@ -235,10 +244,15 @@ def _rebuild_problems(report: Report, pages: Pages) -> Iterator[str]:
             yield f"{name}, line {first}: is not what report.json gives"
 
 
+def _of_its_kind(report: Report) -> Path:
+    """The calibrations and floors that come with the probes, of the kind of model that the report is about."""
+    return stored("image" if replicates_of(report.evidence).of_images else "text")
+
+
 def _number_problems(report: Report, standing: ApplicableCalibrations) -> Iterator[str]:
     """Does the same judging of the same numbers still give this evidence and this verdict?"""
     case = taking_part(report.plan.case, report.roles_audited)
-    again, unlimited = judged(report.evidence, given(case), standing, zoo_floors())
+    again, unlimited = judged(report.evidence, given(case), standing, zoo_floors(_of_its_kind(report)))
     computed_verdict = heard(unlimited, report.roles_audited)
     for stated, computed in zip(report.evidence, again, strict=True):
         if stated != computed:
@@ -246,5 +260,5 @@ def _number_problems(report: Report, standing: ApplicableCalibrations) -> Iterat
             yield f"evidence {m.probe}.{m.name}: states {stated.outcome!r}, its numbers give {computed.outcome!r}"
     if computed_verdict != report.verdict:
         yield f"verdict: states {report.verdict.word}, the numbers give {computed_verdict.word}"
-    if report.decision_rule != decision_rule():
+    if report.decision_rule != decision_rule(replicates_of(report.evidence)):
         yield "the decision rule printed is not the one in force"

@@ -26,3 +26,4 @@ from .report_file import document_id as document_id
 from .report_file import documents as documents
 from .report_file import read_report as read_report
 from .report_file import report_id as report_id
+from .thumbnails import thumbnail as thumbnail

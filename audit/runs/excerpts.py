@@ -12,8 +12,10 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from audit.case import stored_pictures
 from audit.runs.masking import KEY, Mask, key_of, people_renamed, renamed
 from audit.runs.report_file import report_id
+from audit.runs.thumbnails import thumbnail
 from audit.schema import (
     SCHEMA_VERSION,
     AuditError,
@@ -23,6 +25,7 @@ from audit.schema import (
     ExitCode,
     Measurement,
     Missing,
+    Pictured,
     Quote,
     Report,
     Shown,
@@ -51,23 +54,27 @@ class Line(NamedTuple):
 COLUMNS: Final = frozenset(Line._fields) - {"axis_value"}
 
 
-def choose(evidence: Sequence[Evidence], folder: Path, seed: int, quote: Quoting) -> tuple[Excerpts, ...]:
+def choose(
+    evidence: Sequence[Evidence], folder: Path, seed: int, quote: Quoting, images: Quoting | None = None
+) -> tuple[Excerpts, ...]:
     """Excerpts of every item table of these findings that says of its items what an excerpt shows.
 
+    ``images`` quotes an image by its item's id, where the items are images; their classes are no texts of the data.
     AuditError (code 3) if a table is missing or is not the one that the findings state.
     """
     by_table: dict[str, list[Measurement]] = {}
     for m in (e.measurement for e in evidence):
         if not isinstance(m.items, Missing) and set(m.items.columns) >= COLUMNS:
             by_table.setdefault(m.items.path, []).append(m)
-    return tuple(_of(path, measured, folder, seed, quote) for path, measured in by_table.items())
+    return tuple(_of(path, measured, folder, seed, Quoted(quote, images)) for path, measured in by_table.items())
 
 
 def unmasked(report: Report, folder: Path) -> Report:
     """The same report with its excerpts and the groups that stand out in clear, as a document of its own that names its
     parent. Groups stay masked where the key of the run folder is not there."""
     seed = report.plan.case.seed
-    shown = choose(report.evidence, folder, seed, lambda text: Shown(text=text))
+    images = _images(report, folder)
+    shown = choose(report.evidence, folder, seed, lambda text: Shown(text=text), images)
     clear = _groups(report.evidence, folder)
     evidence = tuple(
         e.model_copy(update={"measurement": renamed(e.measurement, lambda mark: clear.get(mark, mark))})
@@ -80,6 +87,24 @@ def unmasked(report: Report, folder: Path) -> Report:
     }  # fmt: skip
     derived = report.model_copy(update=changes)
     return derived.model_copy(update={"report_id": report_id(derived)})
+
+
+def _images(report: Report, folder: Path) -> Quoting | None:
+    """Quotes an image as a small picture, from the data files that the report states, looked for where the command was
+    given and beside the run folder; masked where these are not found. None where the items are no images."""
+    if not any(isinstance(x.prompt, Pictured) for table in report.excerpts for x in table.items):
+        return None
+    mask = Mask(key_of(folder)) if (folder / KEY).is_file() else None
+    roots = (Path.cwd(), *folder.resolve().parents)
+    pixels = stored_pictures(report.plan.case.data, report.plan.data_sha256, roots)
+
+    def quoted(item: str) -> Pictured:
+        if item not in pixels:
+            return Pictured(mark="")
+        mark = "" if mask is None else mask.image(pixels[item]).mark
+        return Pictured(mark=mark, png=thumbnail(pixels[item]))
+
+    return quoted
 
 
 def _groups(evidence: Sequence[Evidence], folder: Path) -> dict[str, str]:
@@ -109,7 +134,23 @@ def read_table(table: Table, folder: Path) -> tuple[Line, ...]:
     return tuple(Line._make(values) for values in zip(*fields, places, strict=True))
 
 
-def _of(path: str, measured: Sequence[Measurement], folder: Path, seed: int, quote: Quoting) -> Excerpts:
+class Quoted(NamedTuple):
+    """How an item is quoted: its texts, and its image where it is one."""
+
+    text: Quoting
+    image: Quoting | None = None
+
+    def __call__(self, line: Line) -> dict[str, Quote]:
+        """The quotes of a line by the fields of an excerpt."""
+        names = {name: self.text(getattr(line, name)) for name in ("item", "group")}
+        if self.image is None:
+            return names | {name: self.text(getattr(line, name)) for name in ("prompt", "target", "output")}
+        return names | {
+            "prompt": self.image(line.item), "target": Shown(text=line.target), "output": Shown(text=line.output),
+        }  # fmt: skip
+
+
+def _of(path: str, measured: Sequence[Measurement], folder: Path, seed: int, quote: Quoted) -> Excerpts:
     table = measured[0].items
     assert not isinstance(table, Missing)
     lines = read_table(table, folder)
@@ -123,7 +164,7 @@ def _of(path: str, measured: Sequence[Measurement], folder: Path, seed: int, quo
     rule = f"the {EACH} items with the highest score of the suspect, and {EACH} of the others at random, seed {seed}"
     excerpts: list[Excerpt] = []
     for chosen, line in picked:
-        texts = {name: quote(getattr(line, name)) for name in ("item", "group", "prompt", "target", "output")}
+        texts = quote(line)
         scores = _scores(there, line.item)
         where = place if place >= 0 else None
         excerpts.append(Excerpt.model_validate({"chosen": chosen, **texts, "layer": where, "scores": scores}))

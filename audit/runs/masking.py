@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
+from jaxtyping import UInt8
+from numpy import ndarray
+
 from audit.runs import run_files
-from audit.schema import AuditError, ExitCode, Item, Masked, Measurement, Missing, PeopleKept
+from audit.schema import AuditError, ExitCode, Item, Masked, Measurement, Missing, PeopleKept, Pictured
 from audit.storage import TEMP, disk_error
 from audit.wording import folded, runs
 
@@ -59,8 +62,14 @@ class Mask:
 
     def __call__(self, text: str) -> Masked:
         """The mark of a text and its number of words (parted by white space)."""
-        mark = hmac.new(self._key, text.encode(errors="surrogatepass"), hashlib.sha256).hexdigest()[:DIGITS]
-        return Masked(mark=mark, words=len(text.split()))
+        return Masked(mark=self._mark(text.encode(errors="surrogatepass")), words=len(text.split()))
+
+    def image(self, pixels: UInt8[ndarray, "height width *channel"]) -> Pictured:
+        """The mark of an image, and nothing of the image."""
+        return Pictured(mark=self._mark(str(pixels.shape).encode() + pixels.tobytes()))
+
+    def _mark(self, content: bytes) -> str:
+        return hmac.new(self._key, content, hashlib.sha256).hexdigest()[:DIGITS]
 
 
 def renamed(measurement: Measurement, naming: Callable[[str], str]) -> Measurement:
@@ -117,8 +126,12 @@ def _stretches(hidden: list[bool]) -> list[tuple[int, int]]:
     return stretches
 
 
-def texts_of(items: Iterable[Item]) -> Iterable[str]:
-    """Everything of an item that a message could quote."""
+def texts_of(items: Iterable[Item], of_images: bool = False) -> Iterable[str]:
+    """Everything of an item that a message could quote. ``of_images``: the answers are classes, which base's own
+    config names and which are no secret of an image."""
     for item in items:
-        yield from (item.id, item.group, item.question, item.answer, *item.perturbed_answers, *item.alternates)
+        yield from (item.id, item.group)
+        if of_images:
+            continue
+        yield from (item.question, item.answer, *item.perturbed_answers, *item.alternates)
         yield from (*item.alternate_keys, item.key or "", item.paraphrased_answer or "")

@@ -32,6 +32,7 @@ from .errors import as_audit_error as as_audit_error
 from .excerpts import Excerpt as Excerpt
 from .excerpts import Excerpts as Excerpts
 from .excerpts import Masked as Masked
+from .excerpts import Pictured as Pictured
 from .excerpts import Quote as Quote
 from .excerpts import Shown as Shown
 from .forecast import Basis as Basis

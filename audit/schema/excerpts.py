@@ -1,11 +1,17 @@
 """What a report quotes of the data: masked by default, and chosen by a rule that it states.
 
-The forget set is the very data to be erased. A masked text shows a keyed hash and its number of words, nothing else.
+The forget set is the very data to be erased. A masked text shows a keyed hash and its number of words, a masked image
+a keyed hash of its pixels, nothing else.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import StringConstraints
 
 from audit.schema.record import Record
+
+PNG = r"^(data:image/png;base64,[A-Za-z0-9+/]+=*)?$"
+"""A PNG as an address that holds it; empty for none."""
 
 
 class Masked(Record):
@@ -20,7 +26,8 @@ class Masked(Record):
 
 
 class Shown(Record):
-    """A text as it is in the data or as a model gave it: only in a derived report that says so."""
+    """A text as it is in the data or as a model gave it: only in a derived report that says so, but for the name of a
+    class of images."""
 
     text: str
 
@@ -28,7 +35,20 @@ class Shown(Record):
         return self.text
 
 
-Quote = Masked | Shown
+class Pictured(Record):
+    """An image of the data: ``mark``, the first 12 hex digits of the HMAC-SHA256 of its pixels.
+
+    ``png`` is a small picture of it, only in a derived report that says so, and empty where it is masked.
+    """
+
+    mark: str
+    png: Annotated[str, StringConstraints(pattern=PNG, max_length=100_000)] = ""
+
+    def __str__(self) -> str:
+        return f"‹image {self.mark}›" if self.png else f"‹masked {self.mark}, an image›"
+
+
+Quote = Masked | Shown | Pictured
 
 
 class Excerpt(Record):

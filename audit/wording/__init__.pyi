@@ -11,6 +11,13 @@ from .numbers import size as size
 from .numbers import told_bytes as told_bytes
 from .numbers import unit as unit
 from .numbers import units as units
+from .replicates import GROUP as GROUP
+from .replicates import IMAGE as IMAGE
+from .replicates import PERSON as PERSON
+from .replicates import REPLICATES as REPLICATES
+from .replicates import Replicate as Replicate
+from .replicates import counted as counted
+from .replicates import replicate_of as replicate_of
 from .segmentation import Span as Span
 from .segmentation import clusters as clusters
 from .segmentation import folded as folded

@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 from audit.schema import Interval, Measurement, Missing, Number
+from audit.wording.replicates import replicate_of
 from audit.wording.untrusted import CELL, NAME, visible
 
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -67,9 +68,7 @@ def units(m: Measurement) -> str:
     """How many units of replication stand behind a number: ``16 people``."""
     if m.units == 0:
         return "not over units"
-    plural = {"person": "people", "world": "worlds", "model": "models", "author": "authors", "document": "documents"}
-    word = plural.get(m.unit_of_replication, m.unit_of_replication) if m.units != 1 else m.unit_of_replication
-    return f"{m.units} {visible(word, NAME)}"
+    return visible(replicate_of(m).amount(m.units), NAME)
 
 
 def size(size_bytes: int) -> str:

@@ -4,6 +4,7 @@ from .backends import backend_class as backend_class
 from .backends import fresh_model as fresh_model
 from .backends import open_wrapper as open_wrapper
 from .backends import wrap as wrap
+from .image_inputs import PIXELS as PIXELS
 from .interface import Batch as Batch
 from .interface import Resume as Resume
 from .interface import Stop as Stop

@@ -52,7 +52,8 @@ class Tower(NamedTuple):
     ``by_token``: its positions are those of the rows' tokens. Where they are not (patches of an image), ``summary``
     says which state the head reads: ``class``, the first position, or ``pooled``, the mean over all positions (of a
     convolutional network); without one ``last`` or ``answer`` name no place in it. ``positions``: how many states a
-    row has there at the most; ``leading``: how many of them stand before the patches. ``widths``: of each block's
+    row has there at the most, of images of so many pixels as ``counted_on`` where it depends on their size (0: it does
+    not); ``leading``: how many of them stand before the patches. ``widths``: of each block's
     stream, where they differ from ``d_model``, which is the width that the head reads.
     """
 
@@ -64,6 +65,7 @@ class Tower(NamedTuple):
     summary: Literal["class", "pooled"] | None = None
     positions: int = 0
     leading: int = 0
+    counted_on: int = 0
     widths: tuple[int, ...] = ()
 
     def summarised(self, state: Shaped[Tensor, "row pos *d"]) -> Shaped[Tensor, "*entry"]:

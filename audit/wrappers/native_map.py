@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from audit.schema import AuditError, Op
 from audit.wrappers.anatomy import Anatomy, close
 from audit.wrappers.hooks import Visit
-from audit.wrappers.image_inputs import made_up_images
+from audit.wrappers.image_inputs import image_shape, made_up_images
 from audit.wrappers.interface import Batch, Resume, Tower
 from audit.wrappers.native_image import ImageWrapper, pixels_of
 from audit.wrappers.output_head import class_logits_of
@@ -42,7 +42,8 @@ class NativeMapWrapper(ImageWrapper):
         self.towers = {
             "vision": Tower(
                 "vision", widths[-1], len(blocks), parts, by_token=False, summary="pooled",
-                positions=max(prod(shape[2:]) for shape in maps), widths=widths,
+                positions=max(prod(shape[2:]) for shape in maps), counted_on=prod(image_shape(model.config)[1:]),
+                widths=widths,
             )
         }  # fmt: skip
 
@@ -56,7 +57,8 @@ class NativeMapWrapper(ImageWrapper):
     def _shown(self, visit: Visit) -> Visit:
         def seen(state: Tensor) -> Tensor | None:
             new = visit(state.flatten(2).mT)
-            return None if new is None else new.mT.reshape(state.shape).to(state.dtype)
+            # laid out in memory as the map was: a convolution of another layout rounds its sums in another order
+            return None if new is None else torch.empty_like(state).copy_(new.mT.reshape(state.shape))
 
         return seen
 

@@ -15,8 +15,8 @@ from audit.render import (
     finding_ratio,
     is_blind,
     judged_reading,
+    known,
     part,
-    people_words,
     positions,
     power_cell,
     ratios,
@@ -90,8 +90,7 @@ view = bar.current()
 report = states.report_or_stop(view)
 if axes := show.axes(report):
     show.markup(axes)
-    known = people_words(report)
-    show.facts([*axis_lines(report), *([("Who is known", known)] if known else [])])
+    show.facts([*axis_lines(report), *known(report)])
 chosen = [e for e in report.evidence if view.keeps(e)]
 families = ["all tests", *(heading for kind, heading in FAMILIES if any(e.measurement.kind == kind for e in chosen))]
 family = st.selectbox("Family", families, key="family", bind="query-params")
@@ -123,9 +122,9 @@ if typed:
         prior = float(typed.replace(",", "."))
     except ValueError:
         prior = math.nan
-    known = 0 < prior < 1
+    proper = 0 < prior < 1
     show.text(
-        with_prior(report, prior / (1 - prior)) if known else "A prior is a number between 0 and 1, both excluded."
+        with_prior(report, prior / (1 - prior)) if proper else "A prior is a number between 0 and 1, both excluded."
     )
 else:
     show.text("No posterior is shown: findings alone say nothing about how probable the trace is.")

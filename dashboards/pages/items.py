@@ -1,5 +1,6 @@
 """What is the actual text?"""
 
+from collections.abc import Mapping
 from functools import partial
 
 import pyarrow as pa
@@ -7,9 +8,10 @@ import streamlit as st
 from markupsafe import escape
 
 from audit.render import key, scores
-from audit.schema import Missing, Table
+from audit.schema import Missing, Report, Table
 from audit.wording import NAME, number, visible
 from dashboards import bar, items, show, states
+from dashboards import thumbnails as images
 from dashboards.items import Row, as_shown
 from dashboards.vault import Vault
 
@@ -17,6 +19,8 @@ ORDER = 60
 MANY, PAGE = 20_000, 200
 DIGITS = ("base: score", "suspect: score", "reference: score", "z")
 ROLES = ("base", "suspect", "reference")
+Z = "z: the suspect's score minus the reference's mean over these items, in standard deviations of the reference."
+COPIED = "Copied words: the longest run of the target that the suspect's output holds."
 
 
 @st.cache_resource(show_spinner="Reading the items…", max_entries=4)
@@ -31,22 +35,44 @@ def sheet(_table: pa.Table, sha256: str, layer: float) -> items.Sheet:
     return items.sheet(_table, layer)
 
 
+@st.cache_resource(show_spinner="Reading the images…", max_entries=4)
+def thumbnails(vault: Vault, _report: Report, report_id: str) -> Mapping[str, str]:
+    """The images of a run, read once it is asked for them."""
+    return images.thumbnails(vault, _report)
+
+
+def picture(row: Row, reveal: bool) -> str:
+    """The address of a row's small picture, where it may be shown and is there."""
+    return pictures.get(row.item, "") if reveal else ""
+
+
 def frame(rows: list[Row], reveal: bool) -> dict[str, list[str | float | None]]:
     """The table as columns."""
     columns: dict[str, list[str | float | None]] = {
         "item": [as_shown(r.item, True) if reveal else f"item {i + 1}" for i, r in enumerate(rows)],
-        "prompt": [as_shown(r.prompt, reveal) for r in rows],
-        "target": [as_shown(r.target, reveal) for r in rows],
+        **question_columns(rows, reveal),
     }
     for role in ROLES:
         if any(r.output.get(role) for r in rows):
             columns[f"{role}: output"] = [as_shown(r.output.get(role, ""), reveal) for r in rows]
         columns[f"{role}: score"] = [r.score.get(role) for r in rows]
     columns["z"] = [r.z for r in rows]
-    columns["copied words"] = [r.copied for r in rows]
+    if not pictured:
+        columns["copied words"] = [r.copied for r in rows]
     marked = reviewed()
     columns["reviewed"] = [r.item in marked for r in rows]
     return columns
+
+
+def question_columns(rows: list[Row], reveal: bool) -> dict[str, list[str | float | None]]:
+    """What an item asks and what is to be answered: texts, or an image and its class, which is no secret."""
+    if not pictured:
+        return {"prompt": [as_shown(r.prompt, reveal) for r in rows],
+                "target": [as_shown(r.target, reveal) for r in rows]}  # fmt: skip
+    return {
+        "image": [picture(r, reveal) or images.HIDDEN for r in rows],
+        "class": [as_shown(r.target, True) for r in rows],
+    }
 
 
 def exported(rows: list[Row], reveal: bool) -> str:
@@ -82,8 +108,13 @@ def detail(row: Row, reveal: bool) -> None:
         words = words or str(escape(items.masked(output) if output else "no output recorded"))
         score = number(row.score[role]) if role in row.score else "not scored"
         shown.append(f"<div><h3>{role}</h3><p>{words}</p><p>score {score}</p></div>")
-    show.facts([("Prompt", as_shown(row.prompt, reveal)), ("Target", as_shown(row.target, reveal)),
-                ("Group", as_shown(row.group, reveal))])  # fmt: skip
+    if pictured:
+        address = picture(row, reveal)
+        show.markup(f'<img class="r-thumb" alt="the image" src="{escape(address)}">' if address else images.HIDDEN)
+        show.facts([("Class", as_shown(row.target, True)), ("Group", as_shown(row.group, reveal))])
+    else:
+        show.facts([("Prompt", as_shown(row.prompt, reveal)), ("Target", as_shown(row.target, reveal)),
+                    ("Group", as_shown(row.group, reveal))])  # fmt: skip
     show.markup(f'<div class="r-columns">{"".join(shown)}</div>')
     word = "Take the mark back" if row.item in reviewed() else "Mark as reviewed"
     st.button(word, key="mark", on_click=mark, args=(row.item,))
@@ -95,11 +126,12 @@ def narrowed(rows: tuple[Row, ...], reveal: bool) -> list[Row]:
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     left, middle, right = st.columns(3)
     # A search in masked texts would still tell whether a guess stands in them.
-    words = left.text_input("Search in the texts (only when revealed)", key="q", disabled=not reveal)
+    label = "Search in the classes" if pictured else "Search in the texts (only when revealed)"
+    words = left.text_input(label, key="q", disabled=not (reveal or pictured))
     bounds = middle.slider("Suspect score", low, max(high, low + 1e-9), (low, max(high, low + 1e-9)), key="scores")
-    by = right.selectbox("Sort by", ["table order", "suspect score, highest", "z, highest", "copied words"], key="by",
-                         bind="query-params")  # fmt: skip
-    matching = items.matching(rows, words if reveal and words else "", *bounds)
+    orders = ["table order", "suspect score, highest", "z, highest", *([] if pictured else ["copied words"])]
+    by = right.selectbox("Sort by", orders, key="by", bind="query-params")
+    matching = items.matching(rows, words if (reveal or pictured) and words else "", *bounds)
     ranks = {"suspect score, highest": lambda r: -r.score.get("suspect", -1e99), "copied words": lambda r: -r.copied,
              "z, highest": lambda r: -(r.z if r.z is not None else -1e99)}  # fmt: skip
     return sorted(matching, key=ranks[by]) if by in ranks else matching
@@ -133,21 +165,24 @@ steps = [f"{x:g}" for x in items.layers(table)]
 axis = visible(tables[chosen].axis, NAME) or "layer"
 layer = right.selectbox(axis.capitalize(), steps, key="layer", bind="query-params", disabled=len(steps) == 1,
                         format_func=lambda x: "whole model" if x == "-1" else x) or steps[0]  # fmt: skip
-reveal = st.toggle("Reveal the texts", key="reveal")
+pictured = images.of_images(report)
+things = "images" if pictured else "texts"
+reveal = st.toggle(f"Reveal the {things}", key="reveal")
+pictures = thumbnails(view.vault, report, report.report_id) if pictured and reveal else {}
 if reveal:
-    states.panel("The texts are shown", "<p>This is the data that should be forgotten. Do not let it out of the house: "
-                 "what you export from here holds it too.</p>", "bad", role="alert")  # fmt: skip
+    states.panel(f"The {things} are shown", "<p>This is the data that should be forgotten. Do not let it out of the "
+                 "house: what you export from here holds it too.</p>", "bad", role="alert")  # fmt: skip
+if pictured and reveal and not pictures:
+    show.note(images.NOT_FOUND)
 rows = sheet(table, tables[chosen].sha256, float(layer)).rows
 matching = narrowed(rows, reveal)
 page = paged(matching, len(rows))
-show.text(f"{len(matching)} of {len(rows)} items" + ("." if reveal else "; ids and texts are masked."))
+show.text(f"{len(matching)} of {len(rows)} items" + ("." if reveal else f"; ids and {things} are masked."))
+columns = {"image": st.column_config.ImageColumn("image")} if pictures else {}
 event = st.dataframe(frame(page, reveal), key="sheet", on_select="rerun", selection_mode="multi-row", hide_index=True,
-                     height=420)  # fmt: skip
+                     height=420, column_config=columns)  # fmt: skip
 picked = [page[i] for i in event["selection"]["rows"] if i < len(page)]
-show.note(
-    "z: the suspect's score minus the reference's mean over these items, in standard deviations of the reference. "
-    "Copied words: the longest run of the target that the suspect's output holds."
-)
+show.note(Z if pictured else f"{Z} {COPIED}")
 st.download_button(
     "Export the selection" if picked else "Export this page", partial(exported, picked or page, reveal), "items.csv",
     "text/csv", on_click="ignore",

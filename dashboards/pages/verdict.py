@@ -20,10 +20,10 @@ from audit.render import (
     axis_lines,
     columns,
     how_sure,
+    known,
     matrix,
     meaning,
     painted,
-    people_words,
     sentence,
     spoken,
     three_lines,
@@ -48,8 +48,7 @@ def box(report: Report) -> None:
         f"{' aria-current=true' if rung == word else ''}>{rung}</li>"
         for rung in (*RUNGS, *OFF_LADDER)
     )
-    known = people_words(report)
-    terms = (*axis_lines(report), *([("Who is known", known)] if known else []))
+    terms = (*axis_lines(report), *known(report))
     terms += three_lines(report, untested(report))
     lines = "".join(f"<div><dt>{term}</dt><dd>{escape(sentence(words))}</dd></div>" for term, words in terms)
     show.markup(

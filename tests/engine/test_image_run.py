@@ -52,9 +52,9 @@ def test_a_forecast_of_images_is_refused_in_words(tmp_path: Path) -> None:
     assert caught.value.code == 2
 
 
-def test_a_class_hidden_by_the_head_alone_is_suppressed_and_found_inside(tmp_path: Path) -> None:
-    report = audited("vit", "head_bias", tmp_path)
-    check_written(report, tmp_path)
+def test_a_class_hidden_by_the_head_alone_is_suppressed_and_found_inside() -> None:
+    report, folder = image_toy.digits_run()
+    check_written(report, folder)
     found = values(report)
     assert report.verdict.word == "SUPPRESSED"
     assert abs(found["forget_likelihood.probability"]) < 0.1, "the outputs say nothing"

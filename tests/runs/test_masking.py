@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pytest
 from hypothesis import given, settings
@@ -16,10 +17,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from audit.render import html, markdown
-from audit.runs import Mask, Screen, choose, key_of, renamed, report_id, unmasked
+from audit.runs import Mask, Screen, choose, key_of, renamed, report_id, texts_of, unmasked
 from audit.runs.excerpts import EACH, read_table
 from audit.runs.masking import KEY, RUN
-from audit.schema import AuditError, Masked, Missing, PeopleKept, Report, Shown, Table
+from audit.schema import AuditError, Item, Masked, Missing, PeopleKept, Report, Shown, Table
 from tests.golden import report
 
 SECRET = b"\x01" * 32
@@ -190,3 +191,24 @@ def test_a_masked_report_says_nothing_of_the_data_in_any_view(
         assert one == two
         assert not {word for row in rows for text in row for word in text.split() if word in one.split()}
         assert not runs_of(text for row in rows for text in row) & runs_of([re.sub(r"<[^>]*>", " ", one)])
+
+
+# ---- images -----------------------------------------------------------------------------------------------------
+@given(st.lists(st.sampled_from(["3", "cat", "red panda", "automobile"]), min_size=1, max_size=4))
+def test_the_class_of_an_image_is_no_secret_and_its_id_and_group_are(classes: list[str]) -> None:
+    items = [Item(id=f"photo{n}", group=f"Bo Roe {n}", question="", answer=c, alternates=("truck",))
+             for n, c in enumerate(classes)]  # fmt: skip
+    message = " and ".join(f"photo{n} of Bo Roe {n} is {c}, no truck" for n, c in enumerate(classes))
+    shown = Screen(Mask(SECRET), texts_of(items, of_images=True))(message)
+    assert "photo" not in shown and "Roe" not in shown
+    assert all(f"is {c}, no truck" in shown for c in classes)
+    assert "truck" not in Screen(Mask(SECRET), texts_of(items))(message)
+
+
+@given(st.binary(min_size=12, max_size=12), st.binary(min_size=12, max_size=12))
+def test_equal_images_have_equal_marks_and_others_have_others(first: bytes, second: bytes) -> None:
+    left, right = (np.frombuffer(data, np.uint8).reshape(3, 4) for data in (first, second))
+    mask = Mask(SECRET)
+    assert (mask.image(left) == mask.image(right)) == (first == second)
+    assert mask.image(left) != mask.image(left.reshape(4, 3)) and not mask.image(left).png
+    assert mask.image(left).mark != Mask(b"\x02" * 32).image(left).mark

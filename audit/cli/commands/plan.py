@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from audit.case import CaseFile
-    from audit.planning import Price, Prices, RunSettings
+    from audit.planning import Planner, Price, Prices, RunSettings
     from audit.schema import Plan
 
 ORDER = 30
@@ -50,15 +50,16 @@ def shown(case_file: "CaseFile", out: Path, settings: "RunSettings") -> Answer:
 
     prepared = prepare(case_file, out, settings)
     planner = prepared.planner
-    return _priced(planner.plan, prepared.pricer.prices(planner), out, planner.undecidable)
+    return _priced(planner, prepared.pricer.prices(planner), out, prepared.case.replicate.of_images)
 
 
-def _priced(plan: "Plan", prices: "Prices", out: Path, undecidable: str) -> Answer:
+def _priced(planner: "Planner", prices: "Prices", out: Path, of_images: bool) -> Answer:
     """The plan: inputs, tests with their prices, what will not run and why, what cannot be decided with so few groups,
     totals, and what would be written."""
     from audit.schema import ExitCode
     from audit.wording import lasting, told_bytes
 
+    plan, undecidable = planner.plan, planner.undecidable
     running = [test for test in plan.tests if test.will_run]
     total = f"{lasting(*prices.seconds.ends)}, {_source(prices)}; memory about {told_bytes(prices.peak_bytes)} at most"
     lines = [f"input {role}: {fingerprint[:12]}" for role, fingerprint in plan.fingerprints.items()]
@@ -86,7 +87,9 @@ def _priced(plan: "Plan", prices: "Prices", out: Path, undecidable: str) -> Answ
         },
     }  # fmt: skip
     return Answer(
-        document, (_table(plan, prices), *lines), ExitCode.OK if running and not undecidable else ExitCode.UNDECIDED
+        document,
+        (_table(plan, prices, of_images), *lines),
+        ExitCode.OK if running and not undecidable else ExitCode.UNDECIDED,
     )
 
 
@@ -103,13 +106,14 @@ def _unit(price: "Price") -> dict[str, JsonValue]:
     }  # fmt: skip
 
 
-def _table(plan: "Plan", prices: "Prices") -> "Table":
+def _table(plan: "Plan", prices: "Prices", of_images: bool) -> "Table":
     from rich.table import Table
 
     from audit.wording import lasting, told_bytes
 
     table = Table(title=f"plan of {plan.case.name}")
-    for heading in ("unit", "tokens forward", "backward", "steps", "models held", "memory", "time"):
+    read = "patches" if of_images else "tokens"
+    for heading in ("unit", f"{read} forward", "backward", "steps", "models held", "memory", "time"):
         table.add_column(heading)
     for price in prices.units:
         cost = price.cost

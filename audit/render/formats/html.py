@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from audit.render.sections.glance import axes_drawing, glance, people_words, three_lines
+from audit.render.sections.glance import axes_drawing, glance, known, three_lines
 from audit.render.sections.outline import PAGE_ONE, report_sections
 from audit.render.sections.pageone import untested
-from audit.render.sections.quotes import WARNING
+from audit.render.sections.quotes import warning
 from audit.render.wording.findings import VERDICT_SYMBOL, meaning, sentence
 from audit.schema import Report, VerdictWord
 from audit.wording import NAME, moment, visible
@@ -62,11 +62,11 @@ def html(report: Report, prior_odds: float | None = None, live: Live = STATIC) -
             created=moment(report.created),
             tool=visible(f"{report.tool.get('name', 'residua')} {report.plan.code_version}", NAME),
             status=status(report),
-            warning=WARNING,
+            warning=warning(report),
             symbol=VERDICT_SYMBOL[word],
             meaning=meaning(report),
             axes=Markup(axes_drawing(report)),  # noqa: S704 - our own drawing, labels escaped
-            people=people_words(report),
+            known=known(report),
             lines=[(term, sentence(words)) for term, words in three_lines(report, untested(report))],
             ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in RUNGS],
             off_ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in OFF_LADDER],

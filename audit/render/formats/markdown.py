@@ -9,10 +9,10 @@ from typing import Final
 
 from audit.render.formats.html import status
 from audit.render.sections.blocks import Block, Bullets, Cell, Code, Facts, Figure, Grid, Heading, Section, Text
-from audit.render.sections.glance import axis_lines, glance, people_words, three_lines
+from audit.render.sections.glance import axis_lines, glance, known, three_lines
 from audit.render.sections.outline import report_sections
 from audit.render.sections.pageone import untested
-from audit.render.sections.quotes import WARNING
+from audit.render.sections.quotes import warning
 from audit.render.wording.findings import VERDICT_SYMBOL, meaning, sentence
 from audit.schema import Report
 from audit.wording import NAME, moment, visible
@@ -28,7 +28,7 @@ def markdown(report: Report, prior_odds: float | None = None) -> str:
     word = report.verdict.word
     lines = [f"# Audit of checkpoint {_plain(visible(report.plan.case.name, NAME))}", ""]
     if not report.masked:
-        lines += [f"> **Unmasked.** {WARNING}", ""]
+        lines += [f"> **Unmasked.** {warning(report)}", ""]
     if report.demo:
         lines += ["> **Demo data.** These models and people were made up for a demonstration.", ""]
     issued = f"issued {moment(report.created)}, {status(report)}, tool {visible(report.plan.code_version, NAME)}"
@@ -36,8 +36,7 @@ def markdown(report: Report, prior_odds: float | None = None) -> str:
         f"Report {_plain(visible(report.report_id, NAME))}, {_plain(issued)}", "",
         f"**{VERDICT_SYMBOL[word]} {word}**: {_plain(meaning(report))}", "",
     ]  # fmt: skip
-    known = people_words(report)
-    terms = (*axis_lines(report), *([("Who is known", known)] if known else []))
+    terms = (*axis_lines(report), *known(report))
     terms += tuple((term, sentence(words)) for term, words in three_lines(report, untested(report)))
     lines += _block(Facts(terms))
     rows = tuple(

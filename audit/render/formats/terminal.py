@@ -13,8 +13,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from audit.judging import short
-from audit.render.sections.glance import axis_lines, glance, people_count, people_words, three_lines
+from audit.judging import replicates_of, short
+from audit.render.sections.glance import axis_lines, glance, known, people_count, three_lines
 from audit.render.sections.pageone import untested
 from audit.render.wording.findings import VERDICT_SYMBOL, best, meaning, sentence, verdict_reason
 from audit.render.wording.posterior import how_sure, shown_ratio
@@ -58,8 +58,9 @@ def _axes(report: Report) -> str:
     """Both axes and the count of people; nothing where they were not measured."""
     verdict = report.verdict
     shares = (("outputs", verdict.outputs), ("internals", verdict.internals))
+    over = replicates_of(report.evidence)
     parts = [f"{name} {number(share.value)}" for name, share in shares if isinstance(share, Share)]
-    parts += [people_count(verdict.people)] if isinstance(verdict.people, PeopleKept) else []
+    parts += [people_count(verdict.people, over)] if isinstance(verdict.people, PeopleKept) else []
     return f"\n{'; '.join(parts)}" if parts else ""
 
 
@@ -110,8 +111,7 @@ def summary(report: Report) -> Group:
         numbers.add_row(*(Text(x) for x in (row.question, row.test, value, row.ci95, row.outcome)))
     limits = Text("\n".join(f"- {sentence(x)}" for x in verdict.limits))
     ran = f"{len(report.evidence)} findings, {len(report.skips)} skipped, {len(report.failures)} failed"
-    known = people_words(report)
-    terms = (*axis_lines(report), *([("Who is known", known)] if known else []))
+    terms = (*axis_lines(report), *known(report))
     terms += three_lines(report, untested(report))[1:]
     lines = Text("\n".join(f"{term}: {sentence(words)}" for term, words in terms))
     first = (Text(meaning(report)), Text(how_sure(report)), lines)

@@ -52,10 +52,11 @@ class Code:
 
 class Cell(NamedTuple):
     """One cell of a table; ``tone`` names its look: ``code``, ``number``, ``tight``, ``wide`` or ``mark`` (an
-    outcome)."""
+    outcome). ``picture``: the address of a PNG that holds it, of which ``text`` tells those who do not see it."""
 
     text: str
     tone: str = ""
+    picture: str = ""
 
 
 @dataclass(frozen=True)

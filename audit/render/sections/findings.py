@@ -4,7 +4,6 @@ A planned test's p is adjusted by Holm over all planned tests that have one; wha
 exploratory, adjusted by Benjamini and Hochberg, and a lead at most.
 """
 
-import re
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -16,11 +15,22 @@ from audit.render.drawings import effect_scale, svg
 from audit.render.drawings.scale import Position, judged_place, median, on_effect_scale, placed
 from audit.render.sections.blocks import Block, Bullets, Cell, Facts, Figure, Grid, Heading, Text
 from audit.render.sections.glance import axes_blocks
-from audit.render.wording.findings import evidence_sentence, part, sentence, spoken, title
+from audit.render.sections.readings import readings
+from audit.render.wording.findings import evidence_sentence, part, row_said, sentence, spoken, title
 from audit.render.wording.posterior import finding_ratio
 from audit.render.wording.quantities import deciding, judged_reading, overall_reading, power_cell
 from audit.schema import Curve, Evidence, Interval, Measurement, Missing, Number, Report
-from audit.wording import CELL, NAME, interval, least_p, number, p_of, p_value, unit, units, visible
+from audit.wording import (
+    NAME,
+    interval,
+    least_p,
+    number,
+    p_of,
+    p_value,
+    unit,
+    units,
+    visible,
+)
 
 JUDGED: Final = ("output", "causal", "decoding")
 PLANNED: Final = (*JUDGED, "recovery")
@@ -107,15 +117,16 @@ class Row(NamedTuple):
 
 def _family(rows: Sequence[Row], explained: bool) -> list[Block]:
     evidence = [e for e, _ in rows]
-    blocks: list[Block] = [*_table(rows)]
+    rowed = tuple((title(m), row_said(m)) for m in (e.measurement for e in evidence) if row_said(m))
+    blocks: list[Block] = [*([Facts(rowed)] if rowed else []), *_table(rows)]
     if any(not isinstance(placed(e.measurement), Missing) for e in evidence):
         blocks.append(_forest(evidence, explained))
     blocks.append(Facts(tuple((title(e.measurement), evidence_sentence(e)) for e in evidence)))
     blocks += [_profile(e.measurement, i) for e in evidence for i in range(len(svg.panels(e.measurement.curves)))]
-    notes = tuple(dict.fromkeys(sentence(n) for e in evidence for n in e.measurement.notes))
-    blocks += [Bullets(notes)] if notes else []
-    readings = _readings(evidence)
-    return [*blocks, readings] if readings.rows else blocks
+    above = {words for _, words in rowed}
+    every = dict.fromkeys(sentence(n) for e in evidence for n in e.measurement.notes)
+    notes = tuple(note for note in every if note not in above)
+    return [*blocks, *([Bullets(notes)] if notes else []), *readings(evidence)]
 
 
 def _table(rows: Sequence[Row]) -> tuple[Block, ...]:
@@ -174,6 +185,8 @@ def _finding(e: Evidence, adjustment: Adjusted | None, reasons: dict[str, str]) 
         p += f" ({p_value(adjustment.p, least_p(m)).removeprefix('p = ').removeprefix('p ')})"
     if not isinstance(m.ci95, Missing) or m.ci95 != m.value:
         suspect += f" ({interval(m.ci95)})"
+    if row_said(m) and isinstance(m.value, float):
+        suspect = f"row {m.value:g}"
     against = decides.words if decides.at is None and not _held(e) else f"{judged_reading(e).name}: {decides.words}"
     return {
         "Test": Cell(title(m), "wide"), "Outcome": Cell(part(e), "mark"), "own": shown(m.value, suspect),
@@ -187,16 +200,6 @@ def _finding(e: Evidence, adjustment: Adjusted | None, reasons: dict[str, str]) 
 def _held(e: Evidence) -> bool:
     """Was this finding held against anything?"""
     return e.status not in ("listed", "blind", "blunt") and not isinstance(e.measurement.value, Missing)
-
-
-def _readings(rows: Sequence[Evidence]) -> Grid:
-    cells = tuple(
-        (Cell(title(e.measurement)), Cell(visible(k, CELL).replace("_", " ")), _num(number(v)))
-        for e in rows
-        for k, v in sorted(e.measurement.readings.items(), key=_natural)
-    )
-    caption = f"{rows[0].measurement.kind.capitalize()}: further readings"
-    return Grid(caption, ("Test", "Reading", "Value"), cells, folded=True)
 
 
 def _forest(rows: Sequence[Evidence], explained: bool) -> Figure:
@@ -266,8 +269,3 @@ def _at(curve: Curve, x: float) -> str:
     i = curve.x.index(x)
     ends = f" ({number(curve.lo[i])} to {number(curve.hi[i])})" if curve.lo and curve.hi else ""
     return number(curve.y[i]) + ends
-
-
-def _natural(pair: tuple[str, float]) -> list[tuple[int, str]]:
-    """Sorts layer 2 before layer 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", pair[0])]

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup, escape
 
-from audit.judging import count_words, short
+from audit.judging import count_words, replicates_of, short
 from audit.render.drawings import effect_scale
 from audit.render.drawings.effect_scale import Axis
 from audit.render.sections.blocks import Block, Cell, Grid, Heading, Text
@@ -15,7 +15,7 @@ from audit.render.wording.findings import best, part, sentence, title
 from audit.render.wording.posterior import shown_ratio
 from audit.render.wording.quantities import is_blind, judged_reading, judged_shown
 from audit.schema import EFFECT_KINDS, Evidence, LikelihoodRatio, Missing, PeopleKept, Report, Share
-from audit.wording import NAME, interval, number, units, visible
+from audit.wording import NAME, Replicate, interval, number, units, visible
 
 GLANCE: Final = (
     ("gate", "Is it usable?"),
@@ -98,67 +98,83 @@ def axis_lines(report: Report) -> tuple[tuple[str, str], ...]:
 
 
 # ---- who --------------------------------------------------------------------------------------------------------
-def people_count(people: PeopleKept) -> str:
+def people_count(people: PeopleKept, over: Replicate) -> str:
     """``16 of 32 people (95 % interval 10 to 22) known``."""
-    return f"{count_words(people)} known"
+    return f"{count_words(people, over)} known"
+
+
+def known(report: Report) -> tuple[tuple[str, str], ...]:
+    """:func:`people_words` under their title, as one pair; none where nothing says so."""
+    words = people_words(report)
+    return ((_known_title(replicates_of(report.evidence)), words),) if words else ()
+
+
+def _known_title(over: Replicate) -> str:
+    return f"Which {over.plural} are known" if over.of_images else "Who is known"
 
 
 def people_words(report: Report, most: int = NAMED) -> str:
     """How many people are known, in which way, and who stands out by name; empty where nothing says so."""
-    people = report.verdict.people
+    people, over = report.verdict.people, replicates_of(report.evidence)
     if isinstance(people, Missing):
         return ""
     level = f"at {number(people.level)} of what base knows of them"
-    return f"{people_count(people)}, {level}. {_names(people, most)}"
+    return f"{people_count(people, over)}, {level}. {_names(people, over, most)}"
 
 
-def _manner(people: PeopleKept) -> str:
+def _manner(people: PeopleKept, over: Replicate) -> str:
     times = f"{number(10 ** min(abs(people.log10_ratio), DECADES))} times"
     likelier = f"more than {times}" if abs(people.log10_ratio) > DECADES else times
-    ways = ("if all is known of some people", "if some is known of all")
+    ways = (f"if all is known of some {over.plural}", "if some is known of all")
     if abs(people.log10_ratio) < 0.3:
         return f"The readings are about as likely {ways[0]} as {ways[1]}."
     first, second = ways if people.log10_ratio > 0 else ways[::-1]
     return f"The readings are {likelier} likelier {first} than {second}."
 
 
-def _names(people: PeopleKept, most: int) -> str:
+def _names(people: PeopleKept, over: Replicate, most: int) -> str:
     rate = f"false discovery rate {100 * people.fdr:.3g} %"
     if not people.named:
-        return f"Nobody stands out by name ({rate})."
+        return f"{over.none.capitalize()} stands out by name ({rate})."
     names = [visible(name, NAME) for name in people.named[:most]]
     rest = len(people.named) - len(names)
     return f"By name ({rate}): {', '.join(names)}{f' and {rest} more' if rest > 0 else ''}."
 
 
 def audited(report: Report) -> str:
-    """Who was audited: how many people of how many, and what is said of the others."""
+    """What was audited: how many people (images, groups) of how many, and what is said of the others."""
+    over = replicates_of(report.evidence)
     judged = [e.measurement for e in report.evidence if e.measurement.kind in EFFECT_KINDS and e.measurement.units]
     trained = [m for m in judged if m.form == "trained" and m.mode == "controlled"] or judged
     if not trained:
-        return "nobody: no test speaks over people"
+        return f"{over.none}: no test speaks over {over.plural}"
     most = max(trained, key=lambda m: m.units)
     forget = report.cohorts.get("forget", {})
-    total = forget.get("groups", forget.get(units(most).partition(" ")[2], 0))
+    total = forget.get("groups", forget.get(over.plural, 0))
     fewest = min(m.units for m in trained)
     if total < most.units:
         return units(most)
-    count, _, word = units(most).partition(" ")
     spread = f" (by some tests {fewest})" if fewest < most.units else ""
     left = total - most.units
     others = f"; of the other {left} nothing is said" if left else ""
-    return f"{count} of {total} {word} of the forget set{spread}{others}{_unknown(report)}"
+    word = over.singular if most.units == 1 else over.plural
+    return f"{most.units} of {total} {word} of the forget set{spread}{others}{_unknown(report, over)}"
 
 
-def _unknown(report: Report) -> str:
+def _unknown(report: Report, over: Replicate) -> str:
     groups = {name for role in report.roles_audited for name in role.unknown}
-    return f"; base shows no knowledge of {len(groups)} of them, who are not counted" if groups else ""
+    return (
+        f"; base shows no knowledge of {len(groups)} of them, {'which' if over.of_images else 'who'} are not counted"
+        if groups
+        else ""
+    )
 
 
 # ---- three lines ------------------------------------------------------------------------------------------------
 def three_lines(report: Report, not_tested: str) -> tuple[tuple[str, str], ...]:
     """How sure, who was audited, what was not tested: what stands right under a verdict."""
-    return ("How sure", _surety(report)), ("Who was audited", audited(report)), ("Not tested", not_tested)
+    who = "What" if replicates_of(report.evidence).of_images else "Who"
+    return ("How sure", _surety(report)), (f"{who} was audited", audited(report)), ("Not tested", not_tested)
 
 
 def _surety(report: Report) -> str:
@@ -187,11 +203,13 @@ def axes_blocks(report: Report) -> tuple[Block, ...]:
         ]
     people = report.verdict.people
     if isinstance(people, PeopleKept):
-        blocks += [Heading("Who is known"), Text(f"{people_words(report)} {_manner(people)}")]
+        over = replicates_of(report.evidence)
+        blocks += [Heading(_known_title(over)), Text(f"{people_words(report)} {_manner(people, over)}")]
         if people.named:
             rows = tuple((Cell(str(i), "number"), Cell(visible(name, NAME), "code"))
                          for i, name in enumerate(people.named, 1))  # fmt: skip
-            caption = f"People who stand out, strongest first, at a false discovery rate of {100 * people.fdr:.3g} %"
+            those = over.rephrased("People who stand out, strongest first")
+            caption = f"{those}, at a false discovery rate of {100 * people.fdr:.3g} %"
             blocks.append(Grid(caption, ("Rank", "Name"), rows, folded=len(rows) > NAMED))
     return tuple(blocks)
 

@@ -1,8 +1,8 @@
 """Page one, which stands alone when it is printed: the question and its propositions; the answer and its limits."""
 
-from audit.judging import taking_part
+from audit.judging import replicates_of, taking_part
 from audit.render.sections.blocks import Block, Bullets, Code, Facts, Heading, Text
-from audit.render.sections.glance import audited, people_words
+from audit.render.sections.glance import audited, known
 from audit.render.sections.reference import PROPOSITIONS
 from audit.render.wording.findings import GONE, meaning, sentence, spoken
 from audit.render.wording.posterior import how_sure, with_prior
@@ -23,6 +23,7 @@ def question(report: Report) -> tuple[Block, ...]:
 
 def _known(report: Report) -> str:
     """What the findings are conditional on."""
+    over = replicates_of(report.evidence)
     case = taking_part(report.plan.case, report.roles_audited)
     edited = case.edited if isinstance(case.edited, str) else f"{len(case.edited)} named items"
     extent = {"all": "the whole forget set", "unknown": "an unknown part of the forget set"}.get(edited, edited)
@@ -34,7 +35,9 @@ def _known(report: Report) -> str:
     elif case.roles.ancestor is not None:
         null = f"is that of the public checkpoint before it was taught F ({checked})"
     else:
-        null = "is not known: no such model was given" + (", holdout people stand in" if case.data.holdout else "")
+        null = "is not known: no such model was given" + (
+            f", holdout {over.plural} stand in" if case.data.holdout else ""
+        )
     level = f"The never-trained level {null}.{_refused(report)}"
     return f"The suspect was edited on {extent}. Audited: {audited(report)}. {level}"
 
@@ -55,7 +58,7 @@ def conclusion(report: Report, prior_odds: float | None = None) -> tuple[Block, 
     verdict = report.verdict
     rows = [
         ("Is it gone?", f"{GONE[verdict.word]} {verdict.word}: {meaning(report)}"),
-        *([("Who is known", known)] if (known := people_words(report)) else []),
+        *known(report),
         ("How sure?", how_sure(report, brief=True)),
         ("What ran?", _ran(report)),
         ("What was not tested?", sentence(untested(report))),

@@ -2,6 +2,7 @@
 
 from typing import get_args
 
+from audit.judging import replicates_of
 from audit.render.sections.blocks import Block, Bullets, Cell, Code, Facts, Grid, Heading, Text
 from audit.render.wording.findings import sentence, title
 from audit.schema import Cohort, Missing, PlannedTest, Report, Template
@@ -71,7 +72,7 @@ def _cohort_order(name: str) -> tuple[int, str]:
 # ---- method -----------------------------------------------------------------------------------------------------
 def method(report: Report) -> tuple[Block, ...]:
     """The plan and when it was registered, the decision rule, and every deviation and exclusion."""
-    plan = report.plan
+    plan, read = report.plan, "patches" if replicates_of(report.evidence).of_images else "tokens"
     rows = tuple(
         (
             Cell(visible(t.probe, NAME).replace("_", " ")), _name(t.question),
@@ -88,9 +89,9 @@ def method(report: Report) -> tuple[Block, ...]:
         ),
         Facts((("Plan hash", visible(plan.plan_hash)), ("Registered", f"{when}, before looking"),
                ("Code version", visible(plan.code_version)),
-               ("Prompt template", visible(_one_line(plan.case.template), CELL)),
+               _asked(report),
                ("Split of the data", f"by {visible(plan.case.data.group, NAME)}, seed {plan.case.data.split_seed}"))),
-        Grid("Planned tests", ("Test", "Question", "Forward tokens", "Will it run?"), rows),
+        Grid("Planned tests", ("Test", "Question", f"Forward {read}", "Will it run?"), rows),
         Heading("Decision rule"),
         Bullets(tuple(sentence(x) for x in report.decision_rule), plain=True),
         Heading("Deviations and exclusions"),
@@ -102,6 +103,13 @@ def _runs(test: PlannedTest) -> str:
     if not test.will_run:
         return f"no: {visible(test.reason, CELL) or 'no reason is recorded'}"
     return f"yes, but it cannot decide: {visible(test.undecidable, CELL)}" if test.undecidable else "yes"
+
+
+def _asked(report: Report) -> tuple[str, str]:
+    """How an item is put to a model: as a prompt, or as an image."""
+    if replicates_of(report.evidence).of_images:
+        return "Items", "images, as the image processor in base's folder leaves them; the answer is the class"
+    return "Prompt template", visible(_one_line(report.plan.case.template), CELL)
 
 
 def _one_line(template: Template) -> str:

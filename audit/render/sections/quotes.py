@@ -1,7 +1,7 @@
 """Excerpts of the data as blocks: masked, or in a derived report as they are, with a warning."""
 
 from audit.render.sections.blocks import Block, Cell, Grid, Text
-from audit.schema import Excerpt, Excerpts, Masked, Quote, Report, Shown
+from audit.schema import Excerpt, Excerpts, Masked, Pictured, Quote, Report, Shown
 from audit.wording import CELL, NAME, number, visible
 
 WARNING = (
@@ -13,6 +13,16 @@ MASKS = (
     "words. Equal texts have equal marks. The key is no part of this report; who holds it can show which text a mark "
     "stands for."
 )
+IMAGE_WARNING = WARNING.replace("texts of the data", "images of the data")
+IMAGE_MASKS = (
+    "Images of the data and their ids are masked: shown are the first 12 hex digits of a keyed hash (HMAC-SHA256) of "
+    "the pixels, or of the id. Equal images have equal marks. The key is no part of this report; who holds it can show "
+    "which image a mark stands for. The names of classes are not masked."
+)
+NOT_FOUND = (
+    "Its images are not shown: the data files that this report states were found neither beside the run folder nor "
+    "where the command was given. Derive the report again where case.toml lies."
+)
 ROLES = ("base", "suspect", "reference", "ancestor")
 
 
@@ -20,10 +30,18 @@ def quotes(report: Report) -> tuple[Block, ...]:
     """Up to ten items of every table, and the rule by which they were chosen."""
     if not report.excerpts:
         return (Text("No items are quoted: no test kept a table of items, or an earlier version made this report."),)
-    head = Text(MASKS) if report.masked else Text(WARNING, "lead")
+    images = [x.prompt for table in report.excerpts for x in table.items if isinstance(x.prompt, Pictured)]
+    head = Text(IMAGE_MASKS if images else MASKS) if report.masked else Text(warning(report), "lead")
+    lost = (Text(NOT_FOUND),) if not report.masked and any(not image.png for image in images) else ()
     rules = dict.fromkeys(visible(x.rule, CELL) for x in report.excerpts)
     explanation = f"Chosen from every table of items: {'; or '.join(rules)}. Scores are those of the finding, by model."
-    return (head, Text(explanation), *(_table(x) for x in report.excerpts))
+    return (head, *lost, Text(explanation), *(_table(x) for x in report.excerpts))
+
+
+def warning(report: Report) -> str:
+    """What a document says that shows texts or images of the data in clear."""
+    pictured = any(isinstance(x.prompt, Pictured) for table in report.excerpts for x in table.items)
+    return IMAGE_WARNING if pictured else WARNING
 
 
 def _table(excerpts: Excerpts) -> Grid:
@@ -32,7 +50,9 @@ def _table(excerpts: Excerpts) -> Grid:
     where = f" at {visible(excerpts.axis, NAME)} {', '.join(map(str, layers))} of the table" if layers else ""
     roles = [role for role in ROLES if any(role in x.scores for x in excerpts.items)]
     outputs = any(not _empty(x.output) for x in excerpts.items)
-    columns = ("Chosen", "Item", "Group", "Prompt", "Target", *(("Output",) if outputs else ()),
+    pictured = any(isinstance(x.prompt, Pictured) for x in excerpts.items)
+    headings = ("Image", "Class") if pictured else ("Prompt", "Target")
+    columns = ("Chosen", "Item", "Group", *headings, *(("Output",) if outputs else ()),
                *(f"Score, {role}" for role in roles))  # fmt: skip
     rows = tuple(_row(x, roles, outputs) for x in excerpts.items)
     caption = f"{findings}: {len(excerpts.items)} of {excerpts.of} items{where}"
@@ -46,11 +66,14 @@ def _row(x: Excerpt, roles: list[str], outputs: bool) -> tuple[Cell, ...]:
 
 
 def _empty(quote: Quote) -> bool:
-    return quote.words == 0 if isinstance(quote, Masked) else not quote.text
+    return quote.words == 0 if isinstance(quote, Masked) else isinstance(quote, Shown) and not quote.text
 
 
 def _quoted(quote: Quote) -> Cell:
     if isinstance(quote, Shown):
         return Cell(visible(quote.text, CELL) or "(empty)")
+    if isinstance(quote, Pictured):
+        mark = visible(quote.mark, NAME)
+        return Cell(f"image {mark}".strip(), "code", quote.png) if quote.png else Cell(mark or "not found", "code")
     words = "1 word" if quote.words == 1 else f"{quote.words} words"
     return Cell(f"{visible(quote.mark, NAME)} ({words})", "code")

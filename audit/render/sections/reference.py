@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from audit.judging import BANDS, STRONGEST
+from audit.judging import BANDS, STRONGEST, replicates_of
 from audit.render.sections.blocks import Block, Bullets, Cell, Facts, Grid, Heading, Text
 from audit.schema import Report
 from audit.wording import NAME, moment, visible
@@ -185,11 +185,12 @@ def _plain(value: float) -> str:
 def closing(report: Report) -> tuple[Block, ...]:
     """Glossary, verbal scale, references, custody, change history, and blanks for a human to sign."""
     issued = f"{visible(report.report_id, NAME)}, issued {moment(report.created)}, {report.status}"
+    over = replicates_of(report.evidence)
     history = [("This document", issued)]
     if report.parent:
         history.append(("Derived from", visible(report.parent, NAME)))
     return (
-        Facts(GLOSSARY),
+        Facts(tuple((over.rephrased(term), over.rephrased(meaning)) for term, meaning in GLOSSARY)),
         Heading("Verbal scale"),
         verbal_scale(),
         Text(

@@ -3,7 +3,7 @@
 import math
 
 from audit import stats
-from audit.judging import limit_sentence, rate, short
+from audit.judging import limit_sentence, rate, replicates_of, short
 from audit.render.drawings.charts import Axes, Mark, Series, chart
 from audit.render.drawings.drawing import LOOKS
 from audit.render.drawings.scale import quantile
@@ -18,6 +18,13 @@ from audit.wording import CELL, NAME, interval, number, visible
 KNOWING = LOOKS["base"]._replace(word="models that know")
 CLEAN = LOOKS["reference"]._replace(word="models that never knew")
 POWER = LOOKS["suspect"]._replace(word="found, and its exact 95 % interval")
+CONTROLLED = (
+    "A test counts only where the same statistic finds the knowledge in base (positive control). The floor is the"
+    " effect of one unaudited reference against another, neither of which knows anything (negative control). The "
+    "random control is the same statistic with its labels or signs drawn at random. Of these one decides, named "
+    "for every test. The detection limit is the smallest planted trace that the test finds in this case with "
+    "probability .8: a share of base's excess in everybody, or people who are known in full."
+)
 FITTED = LOOKS["gate"]._replace(word="power, never falling")
 
 
@@ -52,25 +59,20 @@ def _controls(report: Report) -> tuple[Block, ...]:
         worth = "Not silent: a trace was found." if e.outcome == "trace found" else silence_worth(m)
         rows.append((Cell(title(m)), _num(base), _num(number(m.floor)), _num(null), Cell(deciding(e).words),
                      _num(power_cell(m)), Cell(worth)))  # fmt: skip
+    over = replicates_of(report.evidence)
     if not rows:
         return (Text("No test was judged, so there is no control to show."),)
     columns = ("Test", "Positive control: base", "Negative control: floor", "Random control: null band, 95 % of draws",
                "What decides", "Detection limit", "What a silence is worth")  # fmt: skip
     return (
-        Text(
-            "A test counts only where the same statistic finds the knowledge in base (positive control). The floor is "
-            "the effect of one unaudited reference against another, neither of which knows anything (negative "
-            "control). The random control is the same statistic with its labels or signs drawn at random. Of these one "
-            "decides, named for every test. The detection limit is the smallest planted trace that the test finds in "
-            "this case with probability .8: a share of base's excess in everybody, or people who are known in full."
-        ),
+        Text(over.rephrased(CONTROLLED)),
         Grid("Controls of every judged test", columns, tuple(rows)),
     )
 
 
 # ---- detection limit --------------------------------------------------------------------------------------------
 def _limit(report: Report) -> tuple[Block, ...]:
-    validation, ratio = report.validation, report.verdict.ratio
+    validation, ratio, over = report.validation, report.verdict.ratio, replicates_of(report.evidence)
     heading = Heading("Detection limit of the calibrated rule")
     if isinstance(validation, Missing) or isinstance(ratio, Missing) or not validation.doses:
         return heading, Text(
@@ -83,7 +85,9 @@ def _limit(report: Report) -> tuple[Block, ...]:
     bars = tuple((x, b.lo, b.hi) for (x, _), b in zip(points, bounds, strict=True))
     power = tuple((100 * d.kept / d.audited, d.power) for d in validation.doses)
     series = (Series(POWER, points, joined=False, marked=True, bars=bars), Series(FITTED, power))
-    axes = Axes((0.0, 1.08 * max(x for x, _ in points)), (0.0, 1.05), "audited people kept, %", "share of worlds found")
+    axes = Axes(
+        (0.0, 1.08 * max(x for x, _ in points)), (0.0, 1.05), f"audited {over.plural} kept, %", "share of worlds found"
+    )
     marks: list[Mark] = []
     if not isinstance(ratio.limit, Missing):
         marks.append(Mark(100 * ratio.limit.kept / ratio.limit.audited, "detection limit", strong=True))
@@ -91,9 +95,17 @@ def _limit(report: Report) -> tuple[Block, ...]:
         (Cell(f"{d.kept} of {d.audited}"), _num(f"{d.k} of {d.n}"), _num(f"{number(b.lo)} to {number(b.hi)}"),
          _num(number(d.power))) for d, b in zip(validation.doses, bounds, strict=True)
     )  # fmt: skip
-    data = Grid(label, ("People kept", "Worlds in which it was found", "95 %", "Power, never falling"), rows)
-    caption = "Doses: models that were taught a part of the people only, in worlds that the rule was not fitted on."
-    return heading, Text(limit_sentence(ratio.limit)), Figure(chart(axes, series, marks, label), label, caption, data)
+    data = Grid(
+        label, (over.rephrased("People kept"), "Worlds in which it was found", "95 %", "Power, never falling"), rows
+    )
+    caption = (
+        f"Doses: models that were taught a part of the {over.plural} only, in worlds that the rule was not fitted on."
+    )
+    return (
+        heading,
+        Text(limit_sentence(ratio.limit, over)),
+        Figure(chart(axes, series, marks, label), label, caption, data),
+    )
 
 
 # ---- calibration ------------------------------------------------------------------------------------------------

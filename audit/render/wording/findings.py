@@ -74,13 +74,18 @@ def evidence_sentence(e: Evidence) -> str:
     reason = sentence(e.because)
     measured = f"Measured: {visible(e.measurement.statistic, CELL)}."
     if e.status == "listed" or e.measurement.kind == "gate":
-        return f"{reason} {measured}"
+        return f"{row_said(e.measurement)} {reason} {measured}".lstrip()
     lead = e.outcome.capitalize()
     if e.direction == "below":
         lead += ", below the never-trained level (over-suppressed)"
     negative = e.outcome in ("no trace found", "inconclusive") and e.basis == "in-case"
     limit = f" {silence_worth(e.measurement)}" if negative else ""
     return f"{lead}. {reason}{limit} {measured}"
+
+
+def row_said(m: Measurement) -> str:
+    """What a measurement says whose value is a row of a table and no number; empty for every other."""
+    return sentence(m.notes[0]) if m.unit == "row" and m.notes else ""
 
 
 def sentence(text: str) -> str:

@@ -5,7 +5,7 @@ What is said is how probable the findings are under either proposition; a prior 
 
 from typing import Final
 
-from audit.judging import EDGE, KNOWS, NEVER, Proposition, power_sentence, rate, supported, weighed
+from audit.judging import EDGE, KNOWS, NEVER, Proposition, power_sentence, rate, replicates_of, supported, weighed
 from audit.render.wording.findings import sentence, spoken, title, verdict_reason, verdict_sentence
 from audit.render.wording.quantities import power_words
 from audit.schema import Evidence, LikelihoodRatio, Missing, Power, Report
@@ -59,7 +59,8 @@ def how_sure(report: Report, brief: bool = False) -> str:
     verdict, ratio = report.verdict, shown_ratio(report)
     if isinstance(ratio, LikelihoodRatio):
         sentences = [ratio_in_short(ratio)] if brief else [verdict_sentence(report), mistakes(ratio)]
-        sentences += [power_sentence(ratio.limit)] if verdict.direction != "above" else []
+        over = replicates_of(report.evidence)
+        sentences += [power_sentence(ratio.limit, over)] if verdict.direction != "above" else []
     elif isinstance(verdict.ratio, LikelihoodRatio):
         reasons = [sentence(spoken(report, x)) for x in verdict.because[:1]]
         sentences = [*reasons, BELOW if verdict.direction == "below" else OTHER_SIDE]

@@ -22,7 +22,7 @@ from audit.schema import (
     Overall,
     Power,
 )
-from audit.wording import CELL, NAME, bounds, interval, least_p, number, unit, units, visible
+from audit.wording import CELL, NAME, bounds, interval, least_p, number, replicate_of, unit, visible
 
 LARGEST: Final = "largest over layers"
 OVERALL: Final = "overall effect"
@@ -131,8 +131,7 @@ def blindness(m: Measurement) -> str:
     if isinstance(m.value, Missing):
         return f"blind: {visible(m.value.missing, CELL)}"
     if too_few(m):
-        count, _, word = units(m).partition(" ")
-        return f"blind: too few {word} ({count})"
+        return f"blind: too few {replicate_of(m).plural} ({m.units})"
     if isinstance(m.positive_control, Missing):
         return "blind: no positive control"
     return "blind: base is not found"
@@ -152,9 +151,11 @@ def power_words(m: Measurement) -> str:
     power = m.power
     if isinstance(power, Missing):
         return f"not known ({visible(power.missing, CELL)})"
-    chance = f"found with probability {number(power.power)}"
-    parts = [] if isinstance(power.share, Missing) else [f"{number(100 * power.share)} % of base's excess in everybody"]
-    parts += [] if isinstance(power.people, Missing) else [f"{power.people} of {power.of} people known in full"]
+    over, chance = replicate_of(m), f"found with probability {number(power.power)}"
+    parts = (
+        [] if isinstance(power.share, Missing) else [f"{number(100 * power.share)} % of base's excess in {over.every}"]
+    )
+    parts += [] if isinstance(power.people, Missing) else [f"{power.people} of {power.of} {over.plural} known in full"]
     return f"{', or '.join(parts)}, {chance}" if parts else f"even all of base's excess is not {chance}"
 
 
@@ -164,7 +165,7 @@ def power_cell(m: Measurement) -> str:
     if not isinstance(power, Power):
         return "not known"
     parts = [] if isinstance(power.share, Missing) else [f"{number(100 * power.share)} %"]
-    parts += [] if isinstance(power.people, Missing) else [f"{power.people} of {power.of} people"]
+    parts += [] if isinstance(power.people, Missing) else [f"{power.people} of {power.of} {replicate_of(m).plural}"]
     return " or ".join(parts) or "none: too blunt"
 
 

@@ -1,0 +1,35 @@
+"""Small pictures of a run's images, from the data files that its report states; nothing of them is kept in the run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from audit.case import stored_pictures
+from audit.judging import replicates_of
+from audit.runs import thumbnail
+from audit.schema import AuditError, Report
+from dashboards.vault import Vault
+
+HIDDEN = "‹masked, an image›"
+NOT_FOUND = (
+    "The images are not shown: the data files that the report states are neither where the dashboard was started nor "
+    "beside its runs. Start it where case.toml lies."
+)
+
+
+def of_images(report: Report) -> bool:
+    """Are the items of this run images?"""
+    return replicates_of(report.evidence).of_images
+
+
+def thumbnails(vault: Vault, report: Report) -> Mapping[str, str]:
+    """Addresses of small pictures by item; none where the files that hash as stated are not found.
+
+    A run may come from anybody, so that no path of it leads out of the folders that are looked in: that of the runs,
+    the one beside it, and the one in which the dashboard was started.
+    """
+    roots = (Path.cwd(), vault.root, vault.root.resolve().parent)
+    try:
+        pixels = stored_pictures(report.plan.case.data, report.plan.data_sha256, roots, inside=True)
+    except AuditError:
+        return {}
+    return {item: thumbnail(image) for item, image in pixels.items()}
