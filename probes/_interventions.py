@@ -147,14 +147,14 @@ def forced(scene: Scene, name: str) -> float | None:
 
 def retained_shift(scene: Scene, name: str) -> float:
     """What the experts' edit does to retained rows, whose answers it is not told: the change of their share of right
-    answers, every answer's experts in turn, worst."""
+    answers, the experts of up to three answers in turn, worst."""
     rows = scene.retain.rows
     own, donor = scene.states(name, rows), scene.states("base", rows)
     pair = StatePair(own, donor, scene.encoded(rows), scene.summary(rows))
     codes = scene.coder.encode(own), scene.coder.encode(donor)
     plain = scores(scene.bench, scene.models[name], rows).hit.mean()
     shifts: list[float] = []
-    for columns in scene.experts.columns.values():
+    for columns in list(scene.experts.columns.values())[:_OTHER_CLASSES]:
         everywhere = columns.expand(len(rows), -1)
         shifts.append(float(scene.run_on(name, donated(scene.coder, pair, codes, everywhere), rows).hit.mean() - plain))
     return min(shifts)

@@ -37,7 +37,7 @@ from audit.probing import (
 )
 from probes._decision import Finding
 from probes._dictionary import Wanted, dictionary, fits
-from probes._donor_measurements import LEAST_GAP, decision_table, donor_restoration, published_restoration
+from probes._donor_measurements import LEAST_GAP, NULL_SETS, decision_table, donor_restoration, published_restoration
 from probes._few_shot import Lesson, by_shots, last_states
 from probes._restoration import FORGET, RETAIN, Scene
 
@@ -115,12 +115,12 @@ class SaeRestoration(Probe):
         return ()
 
     def cost(self, case: OpenCase) -> Cost:
-        """States of every model, and the blocks above the edited one once a set, for the suspect and the null."""
+        """Forget rows once a set and intervention, for the suspect and the null, and all rows a few times a model: an
+        upper bound, since most runs begin above the edited block."""
         forget, retain = (int(case.rows(texts).mask.sum()) for texts in (FORGET, RETAIN))
-        above = max(1, n_blocks(case) - 1 - self._block(case)) / n_blocks(case)
-        runs = 2 * (self.sets + len(ALPHAS) * (self.paper_sets + 4) + 20)
+        runs = self.sets + NULL_SETS + 2 * len(ALPHAS) * (self.paper_sets + 4) + 30
         models = len(case_models_of(case).by_name())
-        tokens = round(runs * forget * above) + models * 3 * (forget + retain) + n_blocks(case) * 2 * forget
+        tokens = (runs + n_blocks(case) + 4 * models) * forget + (10 + 4 * models) * retain
         return Cost(fwd_tokens=tokens, resident=2, kind="upper")
 
     def groups_tested(self, case: OpenCase) -> GroupTest:
