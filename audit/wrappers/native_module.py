@@ -71,14 +71,16 @@ class ModuleWrapper(ImageWrapper):
         tower = self.tower()
         last = tower.summarised(self.norm(self._as_positions(watched.states[-1])))
         if not close(last, watched.read):
-            said = "the first position" if tower.summary == "class" else "the mean over all positions"
+            summary = "the first position" if tower.summary == "class" else "the mean over all positions"
+            where = self.model.config.name_or_path
             raise AuditError(
-                f"{self.name}: its head reads something else than {said} after the last of its `blocks`",
+                f"{where}: its head reads something else than {summary} after the last of its `blocks`",
                 "name the last module before the mean as the last block, and of tokens the norm after it as `norm`",
             )
         if not close(self.head(watched.read), watched.logits):
             raise AuditError(
-                f"{self.name}: its logits are not what its `head` gives", "name the last linear module as `head`"
+                f"{self.model.config.name_or_path}: its logits are not what its `head` gives",
+                "name the last linear module as `head`",
             )
 
     def _as_positions(self, state: Tensor) -> Float[Tensor, "row pos d"]:
