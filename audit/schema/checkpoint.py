@@ -59,6 +59,6 @@ class Checkpoint(Record):
     def key(self) -> str:
         """Content key: fingerprint, edits and code, without any path. Names everything computed from these weights."""
         # Not content_key: calibrations and users' stores hold keys of this form, and it has said the same all along.
-        named = [self.fingerprint, [e.model_dump(mode="json") for e in self.edits]]
-        payload = json.dumps([*named, self.code.sha256] if self.code is not None else named, sort_keys=True)
+        parts = [self.fingerprint, [e.model_dump(mode="json") for e in self.edits]]
+        payload = json.dumps([*parts, self.code.sha256] if self.code is not None else parts, sort_keys=True)
         return hashlib.sha256(payload.encode()).hexdigest()

@@ -93,10 +93,10 @@ class ModuleWrapper(ImageWrapper):
     def _hook(self, part: str, block: int | None, visit: Visit) -> torch.utils.hooks.RemovableHandle:
         if part not in ("final_in", "logits"):
             return super()._hook(part, block, visit)
-        one = visit if part == "final_in" else self._logits_for(visit)
+        final = visit if part == "final_in" else self._logits_for(visit)
 
         def seen(state: Float[Tensor, "row d"]) -> Tensor | None:
-            new = one(state[:, None])
+            new = final(state[:, None])
             return None if new is None else new[:, 0]
 
         return self._head.register_forward_pre_hook(shown_before(seen), prepend=part == "final_in", with_kwargs=True)

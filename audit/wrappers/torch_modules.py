@@ -59,7 +59,7 @@ class TorchModuleForImageClassification(PreTrainedModel):
     @property
     def settings(self) -> ModuleSettings:
         """What config.json says of the module."""
-        return checkpoints.module_settings(self.config.to_dict(), Path(self.config.name_or_path) / "config.json")
+        return checkpoints.module_settings(self.config.to_dict(), Path(str(self.config.name_or_path)) / "config.json")
 
     def forward(self, pixel_values: Float[Tensor, "row channel height width"]) -> ImageClassifierOutput:
         """Logits of the classes."""
@@ -94,7 +94,8 @@ def loaded(folder: Path, dtype: torch.dtype) -> TorchModuleForImageClassificatio
     """The model of a folder with the values of its files, on the CPU. AuditError: see :func:`built`; code 3 where the
     files do not hold just the module's state dict. Counts of batches, which no pass reads, may be missing."""
     with torch.random.fork_rng(devices=[]):
-        model = built(checkpoints.library_config(folder)).to(dtype)
+        model = built(checkpoints.library_config(folder))
+        model.to(dtype=dtype)  # pyright: ignore[reportCallIssue]
     stored: dict[str, Tensor] = {}
     for path in checkpoints.weight_files(folder):
         try:
@@ -104,7 +105,7 @@ def loaded(folder: Path, dtype: torch.dtype) -> TorchModuleForImageClassificatio
             raise AuditError(f"{path}: cannot be read ({error})", "fetch it again", ExitCode.INTEGRITY) from error
     _check_names(folder, model.state_dict(), stored)
     model.load_state_dict(stored, strict=False)
-    return model  # type: ignore[return-value]
+    return model
 
 
 def _check_names(folder: Path, held: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
@@ -113,8 +114,8 @@ def _check_names(folder: Path, held: dict[str, Tensor], stored: dict[str, Tensor
     strange = sorted(stored.keys() - held.keys())
     odd = sorted(name for name in stored.keys() & held.keys() if stored[name].shape != held[name].shape)
     faults = [
-        f"{len(names)} tensors {what} (first: {names[0]})"
-        for names, what in ((lacking, "of the module are not in its files"), (strange, "are none of the module's"))
+        f"{len(names)} tensors {fault} (first: {names[0]})"
+        for names, fault in ((lacking, "of the module are not in its files"), (strange, "are none of the module's"))
         if names
     ]
     if odd:
@@ -127,7 +128,7 @@ def _check_names(folder: Path, held: dict[str, Tensor], stored: dict[str, Tensor
 def shipped_architectures() -> Sequence[str]:
     """The names of the architectures that ship with the workbench."""
     folder: Any = importlib.import_module(ARCHITECTURES)
-    return sorted(found.name for found in pkgutil.iter_modules(folder.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules(folder.__path__))
 
 
 def _shipped(name: str, where: str) -> Callable[..., object]:
@@ -148,10 +149,10 @@ def _imported(name: str) -> Callable[..., object]:
     hashed = {path.resolve() for path in checkpoints.code_files(name).values()}
     if _file_of(code) not in hashed:
         raise AuditError(f"the code {name} was imported from {_file_of(code)}", "clear its copies", ExitCode.INTEGRITY)
-    found = getattr(code, factory, None)
-    if not callable(found):
+    target = getattr(code, factory, None)
+    if not callable(target):
         raise AuditError(f"{_file_of(code)}: no class or function {factory!r} in it", "correct `module`")
-    return found
+    return target
 
 
 def _file_of(code: ModuleType) -> Path | None:

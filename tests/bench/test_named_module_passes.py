@@ -47,13 +47,13 @@ def by_torch(rows: image_toy.Rows) -> tuple[list[Tensor], Tensor]:
 @shapes
 def test_maps_means_and_scores_are_the_module_s_own(rows: image_toy.Rows, bench: Bench) -> None:
     whole, mean = ([Read(site=out(b), at=at) for b in range(3)] for at in ("all", "key"))  # type: ignore[arg-type]
-    found = bench.run(MINE, rows, [*whole, *mean, LOGPROB])
+    results = bench.run(MINE, rows, [*whole, *mean, LOGPROB])
     maps, logits = by_torch(rows)
     for block, own in enumerate(maps):
-        torch.testing.assert_close(found[whole[block]], own.flatten(2).mT)
-        torch.testing.assert_close(found[mean[block]], own.mean((2, 3)))
+        torch.testing.assert_close(results[whole[block]], own.flatten(2).mT)
+        torch.testing.assert_close(results[mean[block]], own.mean((2, 3)))
     scored = logits.log_softmax(-1).gather(1, rows.ids[:, 1:])[:, 0]
-    torch.testing.assert_close(found[LOGPROB].flatten(), scored)
+    torch.testing.assert_close(results[LOGPROB].flatten(), scored)
 
 
 @shapes
@@ -75,12 +75,12 @@ def test_the_last_block_scored_through_the_head_is_the_model_s_own_score(bench: 
 
 
 def test_gradients_are_those_of_torch(bench: Bench) -> None:
-    found = bench.gradients(MINE, ROWS, "params", lambda forward: forward.logprob)
+    results = bench.gradients(MINE, ROWS, "params", lambda forward: forward.logprob)
     net = toy.resnet()
     logits = net(ROWS.extra["pixel_values"])
     logits.log_softmax(-1).gather(1, ROWS.ids[:, 1:]).sum().backward()
     for name, parameter in net.named_parameters():
-        torch.testing.assert_close(found.at_params[name], parameter.grad, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(results.at_params[name], parameter.grad, rtol=1e-4, atol=1e-5)
 
 
 def test_lessons_change_weights_and_no_statistics() -> None:

@@ -79,10 +79,12 @@ def test_an_audit_of_own_code_says_whose_code_ran(case: Path, tmp_path: Path) ->
     path = case_file(case, "base", "suspect", "ancestor")
     report = run(CaseFile.read(path), tmp_path / "out", RunSettings(threads=1))
     assert not report.failures and report.verdict.word == "SUPPRESSED"
-    said = [limit for limit in report.limits if "code of the case's own" in limit]
-    assert len(said) == 1 and f"{CODE} (sha256 " in said[0] and "ran as base, suspect, ancestor" in said[0]
+    sentences = [limit for limit in report.limits if "code of the case's own" in limit]
+    assert (
+        len(sentences) == 1 and f"{CODE} (sha256 " in sentences[0] and "ran as base, suspect, ancestor" in sentences[0]
+    )
     assert all("code/own_tokens.py" in exhibit.files for exhibit in report.exhibits)
     assert report.plan.case.roles.base.allow_code == CODE
-    found = {f"{e.measurement.probe}.{e.measurement.name}": e.measurement.value for e in report.evidence}
-    assert found["reverse_patch.depth_profile_all"] > 0.9  # type: ignore[operator]
-    assert isinstance(found["answer_lens.lens_lift"], float), "blocks of one width are scored through the head"
+    values = {f"{e.measurement.probe}.{e.measurement.name}": e.measurement.value for e in report.evidence}
+    assert values["reverse_patch.depth_profile_all"] > 0.9  # type: ignore[operator]
+    assert isinstance(values["answer_lens.lens_lift"], float), "blocks of one width are scored through the head"

@@ -20,7 +20,7 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 WEIGHTS = DATA / "models" / "resnet20-cifar10" / "model.safetensors"
 IMAGES = DATA / "cifar10_small" / "small_test.npz"
 pytestmark = pytest.mark.skipif(
-    not (WEIGHTS.is_file() and IMAGES.is_file()), reason="no ../shared/data beside the checkout: a ResNet-20, CIFAR-10"
+    not (WEIGHTS.is_file() and IMAGES.is_file()), reason="no shared data beside the checkout: a ResNet-20, CIFAR-10"
 )
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CAT = 3
@@ -59,8 +59,8 @@ def test_a_published_network_opens_by_two_files_and_tells_as_many_images_as_stat
     read = load_image_processor(files)(images=list(images["x"]), return_tensors="pt", input_data_format="channels_last")
     model = open_wrapper(ckpt).model  # type: ignore[attr-defined]
     with torch.inference_mode():
-        told = model(read["pixel_values"]).logits.argmax(1).numpy()
-    assert abs(float((told == images["y"]).mean()) - STATED) < 0.02
+        predicted = model(read["pixel_values"]).logits.argmax(1).numpy()
+    assert abs(float((predicted == images["y"]).mean()) - STATED) < 0.02
 
 
 @pytest.mark.slow
@@ -82,9 +82,9 @@ def test_an_audit_finds_behind_an_edited_head_what_the_network_still_knows(tmp_p
     )
     report = run(CaseFile.read(tmp_path / "case.toml"), tmp_path / "out", RunSettings(threads=1))
     assert not report.failures and (tmp_path / "out" / "report.html").is_file()
-    found = {f"{e.measurement.probe}.{e.measurement.name}": e.measurement.value for e in report.evidence}
+    values = {f"{e.measurement.probe}.{e.measurement.name}": e.measurement.value for e in report.evidence}
     assert report.verdict.word == "SUPPRESSED"
-    assert abs(found["forget_likelihood.probability"]) < 0.01, "the outputs say nothing"  # type: ignore[arg-type]
-    assert found["reverse_patch.depth_profile_all"] > 0.95  # type: ignore[operator]
-    assert found["utility.retain"] > 0.9  # type: ignore[operator]
+    assert abs(values["forget_likelihood.probability"]) < 0.01, "the outputs say nothing"  # type: ignore[arg-type]
+    assert values["reverse_patch.depth_profile_all"] > 0.95  # type: ignore[operator]
+    assert values["utility.retain"] > 0.9  # type: ignore[operator]
     assert not any("code of the case's own" in limit for limit in report.limits), "what ships is no code of a case"

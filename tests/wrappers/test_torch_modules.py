@@ -51,25 +51,25 @@ def own_folder(tmp_path: Path, **settings: Any) -> Path:
     return toy.write(tmp_path / "own", module, stated)
 
 
-def named(folder: Path, code: str | None = None) -> Checkpoint:
+def checkpoint_of(folder: Path, code: str | None = None) -> Checkpoint:
     return resolve(Source(path=str(folder), allow_code=code), folder)
 
 
 def opened(folder: Path, code: str | None = None) -> ModuleWrapper:
-    wrapper = open_wrapper(named(folder, code))
+    wrapper = open_wrapper(checkpoint_of(folder, code))
     assert isinstance(wrapper, ModuleWrapper)
     return wrapper
 
 
 @torch.no_grad()
 def read(wrapper: Wrapper, sites: list[Site], taps: tuple[Tap, ...] = (), **how: Any) -> dict[Site, Tensor]:
-    found: dict[Site, Tensor] = {}
+    states: dict[Site, Tensor] = {}
 
     def keep(at: Site) -> Callable[[Tensor], None]:
-        return lambda state: found.update({at: state.clone()})
+        return lambda state: states.update({at: state.clone()})
 
     wrapper.forward(how.pop("batch", BATCH), [*taps, *(Tap(s, keep(s)) for s in sites)], **how)
-    return found
+    return states
 
 
 def check_operations(wrapper: ModuleWrapper) -> None:
@@ -208,9 +208,9 @@ def test_code_is_refused_unless_the_case_names_it(own: Path, tmp_path: Path) -> 
     sys.modules.pop("own_tokens")
     for code in (None, "own_tokens:Other", "other:Mixer"):
         with pytest.raises(AuditError, match=r"code of its own \(own_tokens:Mixer\), which is never run") as caught:
-            named(folder, code)
+            checkpoint_of(folder, code)
         assert caught.value.code == 2 and 'allow_code = "own_tokens:Mixer"' in caught.value.do
-    allowed = named(folder, "own_tokens:Mixer")
+    allowed = checkpoint_of(folder, "own_tokens:Mixer")
     assert "own_tokens" not in sys.modules, "naming a checkpoint runs nothing"
     unasked = allowed.model_copy(update={"code": None})
     for way in (open_wrapper, fresh_model):
@@ -221,9 +221,9 @@ def test_code_is_refused_unless_the_case_names_it(own: Path, tmp_path: Path) -> 
 
 def test_code_that_changes_is_another_checkpoint(own: Path, tmp_path: Path) -> None:
     folder = own_folder(tmp_path)
-    before = named(folder, "own_tokens:Mixer")
+    before = checkpoint_of(folder, "own_tokens:Mixer")
     (own / "own_tokens.py").write_text(toy.OWN + "\n# changed\n")
-    after = named(folder, "own_tokens:Mixer")
+    after = checkpoint_of(folder, "own_tokens:Mixer")
     assert before.fingerprint == after.fingerprint and before.key != after.key
     for way in (open_wrapper, fresh_model):
         with pytest.raises(AuditError, match="its code has changed") as caught:
@@ -292,7 +292,7 @@ def test_what_is_wrong_with_the_settings_is_said_with_what_there_is(
 @pytest.mark.parametrize("lost", ["module", "blocks", "head", "stream", "num_channels", "image_size"])
 def test_a_setting_that_is_missing_is_named(lost: str, tmp_path: Path) -> None:
     with pytest.raises(AuditError, match=f"config.json: `{lost}` is missing") as caught:
-        named(toy.changed(tmp_path / "changed", toy.folder(), {}, (lost,)))
+        checkpoint_of(toy.changed(tmp_path / "changed", toy.folder(), {}, (lost,)))
     assert caught.value.code == 2
 
 
@@ -317,9 +317,9 @@ def test_the_files_hold_just_the_module_s_state_dict(name: str, fault: str, tmp_
 def test_counts_of_batches_may_be_missing(tmp_path: Path) -> None:
     folder = toy.changed(tmp_path / "changed", toy.folder(), {})
     tensors = load_file(folder / "model.safetensors")
-    kept = {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
-    assert len(kept) < len(tensors)
-    save_file(kept, folder / "model.safetensors")
+    others = {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
+    assert len(others) < len(tensors)
+    save_file(others, folder / "model.safetensors")
     assert torch.equal(opened(folder).model(pixel_values=PIXELS).logits, toy.resnet()(PIXELS))
 
 
@@ -357,25 +357,25 @@ def test_a_module_that_does_not_run_as_its_settings_say_is_refused(kind: str, ow
 # ---- code, edits and reports ----------------------------------------------------------------------------------------
 def test_a_folder_that_was_received_does_not_allow_its_own_code(own: Path, tmp_path: Path) -> None:
     code = "own_tokens:Mixer"
-    parent = named(own_folder(tmp_path), code)
+    parent = checkpoint_of(own_folder(tmp_path), code)
     bias = load_file(Path(parent.source) / "model.safetensors")["out.bias"] - 5
     write_edited(tmp_path / "edited", parent, "by hand", {}, "weights", {"out.bias": bias})
     edit = tmp_path / "edited" / "edit.json"
     document = json.loads(edit.read_text())
     assert "allow_code" not in document["parent"]
-    allowed = named(tmp_path / "edited", code)
+    allowed = checkpoint_of(tmp_path / "edited", code)
     assert allowed.code is not None and allowed.code.name == code
     document["parent"]["allow_code"] = code
     edit.write_text(json.dumps(document))
     with pytest.raises(AuditError, match="never run unless the case allows it by name"):
-        named(tmp_path / "edited")
+        checkpoint_of(tmp_path / "edited")
 
 
 def test_code_that_is_allowed_and_not_asked_for_is_a_fault_of_the_case() -> None:
     with pytest.raises(AuditError, match="`allow_code` names 'own:Thing', and this checkpoint names no code"):
-        named(toy.folder(), "own:Thing")
+        checkpoint_of(toy.folder(), "own:Thing")
     with pytest.raises(AuditError, match="`allow_code` names 'own:Thing', and this checkpoint names no code"):
-        named(image_toy.folder("vit"), "own:Thing")
+        checkpoint_of(image_toy.folder("vit"), "own:Thing")
 
 
 def test_a_case_without_code_reads_and_hashes_as_it_always_did() -> None:
@@ -399,16 +399,16 @@ def test_every_file_of_a_package_is_part_of_its_code(own: Path) -> None:
 
 def test_the_image_processor_is_part_of_what_a_module_is(tmp_path: Path) -> None:
     folder = toy.changed(tmp_path / "changed", toy.folder(), {})
-    before = named(folder).fingerprint
+    before = checkpoint_of(folder).fingerprint
     path = folder / "preprocessor_config.json"
     path.write_text(path.read_text().replace("0.5", "0.25"))
-    assert named(folder).fingerprint != before
+    assert checkpoint_of(folder).fingerprint != before
 
 
 def test_modules_are_compared_by_their_settings_and_shapes(tmp_path: Path) -> None:
     base = toy.checkpoint()
     check_compatible(base, toy.checkpoint(1))
-    other = named(toy.changed(tmp_path / "changed", toy.folder(), {"blocks": toy.BLOCKS[:2]}))
+    other = checkpoint_of(toy.changed(tmp_path / "changed", toy.folder(), {"blocks": toy.BLOCKS[:2]}))
     with pytest.raises(AuditError, match="another architecture than .*blocks"):
         check_compatible(base, other)
     sizes = model_config(base)
@@ -421,4 +421,4 @@ def test_a_model_that_is_saved_again_is_the_same_checkpoint(tmp_path: Path) -> N
     image_toy.processor().save_pretrained(tmp_path / "again")
     again = opened(tmp_path / "again")
     assert torch.equal(again.model(pixel_values=PIXELS).logits, toy.resnet()(PIXELS))
-    check_compatible(toy.checkpoint(), named(tmp_path / "again"))
+    check_compatible(toy.checkpoint(), checkpoint_of(tmp_path / "again"))

@@ -29,7 +29,7 @@ class TorchModule(Family):
         model = torch_modules.loaded(folder, chosen)
         account(model, folder)
         checkpoints.verify(ckpt)  # what was read is what was hashed: nothing was written in between
-        model = model.to(device).eval().requires_grad_(False)
+        model.to(device=device).eval().requires_grad_(False)  # pyright: ignore[reportCallIssue]
         do = "run it on an image by itself; it may take other channels or another size than config.json says"
         with torch.inference_mode(), as_audit_error(f"{ckpt.source}: the module does not run on an image", do):
             model(made_up_images(model, 1))
