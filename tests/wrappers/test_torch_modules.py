@@ -62,13 +62,13 @@ def opened(folder: Path, code: str | None = None) -> ModuleWrapper:
 
 
 @torch.no_grad()
-def read(wrapper: Wrapper, sites: list[Site], taps: tuple[Tap, ...] = (), **how: Any) -> dict[Site, Tensor]:
+def read(wrapper: Wrapper, sites: list[Site], taps: tuple[Tap, ...] = (), **options: Any) -> dict[Site, Tensor]:
     states: dict[Site, Tensor] = {}
 
     def keep(at: Site) -> Callable[[Tensor], None]:
         return lambda state: states.update({at: state.clone()})
 
-    wrapper.forward(how.pop("batch", BATCH), [*taps, *(Tap(s, keep(s)) for s in sites)], **how)
+    wrapper.forward(options.pop("batch", BATCH), [*taps, *(Tap(s, keep(s)) for s in sites)], **options)
     return states
 
 
