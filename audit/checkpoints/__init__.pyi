@@ -20,6 +20,8 @@ from .location import adapter_folder_of as adapter_folder_of
 from .location import folder_of as folder_of
 from .location import tokenizer_folder as tokenizer_folder
 from .modality import modality_of as modality_of
+from .own_code import check_permitted as check_permitted
+from .own_code import code_files as code_files
 from .resolution import check_compatible as check_compatible
 from .resolution import check_finite as check_finite
 from .resolution import fingerprint as fingerprint
@@ -32,3 +34,7 @@ from .tokenizers import TokenizerFiles as TokenizerFiles
 from .tokenizers import load_tokenizer as load_tokenizer
 from .tokenizers import tokenizer_files as tokenizer_files
 from .tokenizers import tokenizers_agree as tokenizers_agree
+from .torch_module import TORCH_MODULE as TORCH_MODULE
+from .torch_module import ModuleSettings as ModuleSettings
+from .torch_module import module_config_class as module_config_class
+from .torch_module import module_settings as module_settings

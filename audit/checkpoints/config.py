@@ -5,10 +5,12 @@ of the last, which the head reads.
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple, cast
 
-from audit.checkpoints.folder import read_config
+from audit.checkpoints.folder import read_config, tensor_shapes
 from audit.checkpoints.location import folder_of
+from audit.checkpoints.torch_module import TORCH_MODULE, settings_in
 from audit.schema import AuditError, Checkpoint
 
 TEXT, VISION = "text", "vision"
@@ -77,6 +79,8 @@ def model_config(ckpt: Checkpoint) -> ModelConfig:
     """The sizes of a checkpoint's model (nothing is loaded). AuditError: see :func:`read_config`."""
     config: Mapping[str, object] = read_config(folder_of(ckpt))
     nested = {tower: value for name, tower in _TOWERS.items() if isinstance(value := config.get(name), dict)}
+    if ckpt.family == TORCH_MODULE:
+        return ModelConfig(ckpt.source, {VISION: _named(folder_of(ckpt))})
     if ckpt.modality == "image":
         return ModelConfig(ckpt.source, {VISION: _staged(config) if "depths" in config else _tower(config)})
     return ModelConfig(ckpt.source, {tower: _tower(value) for tower, value in ({TEXT: config} | nested).items()})
@@ -90,6 +94,13 @@ def _staged(config: Mapping[str, object]) -> Tower:
     """The sizes of a network that states them stage by stage."""
     depths, widths = _numbers(config.get("depths")), _numbers(config.get("hidden_sizes"))
     return Tower(sum(depths) or None, widths[-1] if widths else None)
+
+
+def _named(folder: Path) -> Tower:
+    """The sizes of a torch module: as many blocks as it names, as wide as what its head reads."""
+    settings = settings_in(folder)
+    shape = tensor_shapes(folder).get(f"{settings.head}.weight") if settings is not None else None
+    return Tower(None if settings is None else len(settings.blocks), shape[-1] if shape else None)
 
 
 def _numbers(stated: object) -> list[int]:

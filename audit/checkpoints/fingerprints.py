@@ -4,12 +4,14 @@ from audit.checkpoints import hub
 from audit.checkpoints.edited import DELTA, EDIT, edit_folders
 from audit.checkpoints.folder import Fingerprint, file_sha256, fingerprint_folder, joined
 from audit.checkpoints.location import folder_of
+from audit.checkpoints.own_code import code_hashes
 from audit.schema import Checkpoint
 from audit.storage import safetensors_file
 
 
 def fingerprint_of(ckpt: Checkpoint) -> Fingerprint:
-    """The files behind a checkpoint as they are now: weights, adapter and deltas. ``total`` excludes the deltas."""
+    """The files behind a checkpoint as they are now: weights, adapter and deltas. ``total`` excludes the
+    deltas, and the code that a case allows."""
     parent = fingerprint_folder(folder_of(ckpt))
     total, files, size = parent.total, dict(parent.files), parent.size_bytes
     if ckpt.adapter is not None:
@@ -22,4 +24,6 @@ def fingerprint_of(ckpt: Checkpoint) -> Fingerprint:
         files[f"edit{depth}/{DELTA}"] = digest.sha256
         files[f"edit{depth}/{EDIT}"] = file_sha256(folder / EDIT)
         size += digest.size_bytes
+    if ckpt.code is not None:
+        files |= code_hashes(ckpt.code)
     return Fingerprint(total=total, files=files, size_bytes=size)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
+from audit.checkpoints.torch_module import TORCH_MODULE
 from audit.schema import Modality
 
 _VISION = ("vision_config", "vision_tower_config", "vq_config")
@@ -20,6 +21,8 @@ _IMAGES_ALONE = re.compile(
 
 def modality_of(config: Mapping[str, object]) -> Modality:
     """The modality of a model by its config."""
+    if config.get("model_type") == TORCH_MODULE:
+        return "image"
     stated = config.get("architectures")
     names = [str(name) for name in cast("list[object]", stated)] if isinstance(stated, list) else []
     if names and all(_IMAGES_ALONE.search(name) for name in names):

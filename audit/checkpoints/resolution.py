@@ -29,6 +29,7 @@ from audit.checkpoints.folder import (
 )
 from audit.checkpoints.location import adapter_folder_of, folder_of
 from audit.checkpoints.modality import modality_of
+from audit.checkpoints.own_code import check_unchanged, permitted_code
 from audit.checkpoints.quantisation import check_unquantised
 from audit.schema import AuditError, Checkpoint, ExitCode, Source
 from audit.storage import safetensors_file
@@ -74,8 +75,10 @@ def _resolve_plain(where: str, folder: Path, source: Source, root: Path, online:
     family = config.get("model_type")
     if not isinstance(family, str):
         raise AuditError(f"{folder / 'config.json'}: no model_type in it", "save the model with its whole config")
-    modality = modality_of(config)
-    return Checkpoint(source=where, family=family, fingerprint=total, adapter=adapter, modality=modality)
+    return Checkpoint(
+        source=where, family=family, fingerprint=total, adapter=adapter, modality=modality_of(config),
+        code=permitted_code(folder, source),
+    )  # fmt: skip
 
 
 def _resolve_edited(folder: Path, source: Source, online: bool) -> Checkpoint:
@@ -84,7 +87,8 @@ def _resolve_edited(folder: Path, source: Source, online: bool) -> Checkpoint:
     if source.adapter is not None:
         raise AuditError(f"{folder}: an edited checkpoint takes no adapter", "edit the model with its adapter instead")
     parent_source, record = read_edit(folder)
-    parent = resolve(parent_source, folder, online)
+    # what may run is said by the case: a folder that was received does not allow itself anything
+    parent = resolve(parent_source.model_copy(update={"allow_code": source.allow_code}), folder, online)
     verify_delta(folder, record)
     return parent.model_copy(update={"edits": (*parent.edits, record), "edits_from": str(folder)})
 
@@ -107,6 +111,8 @@ def verify(ckpt: Checkpoint) -> None:
     now = fingerprint_of(ckpt)
     if now.total != ckpt.fingerprint:
         raise changed(ckpt.source, ckpt.fingerprint, now.total)
+    if ckpt.code is not None:
+        check_unchanged(ckpt.code)
     for folder, record in zip(edit_folders(ckpt), reversed(ckpt.edits), strict=True):
         verify_delta(folder, record)
 

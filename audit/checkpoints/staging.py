@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from audit.checkpoints.folder import CODE_KEY, WEIGHTS_KEY, read_config, weight_files
+from audit.checkpoints.torch_module import TORCH_MODULE, module_config_class, module_settings
 from audit.schema import AuditError, ExitCode, as_audit_error
 from audit.storage import safetensors_file
 
@@ -92,8 +93,13 @@ def library_config(folder: Path) -> Any:
     """
     from transformers import AutoConfig
 
+    stated = read_config(folder)
+    reader: Any = AutoConfig
+    if stated.get("model_type") == TORCH_MODULE:
+        module_settings(stated, folder / "config.json")
+        reader = module_config_class()
     do = "check config.json; it must be that of an architecture that transformers has built in"
     with _staged_config(folder) as stage, opening(folder, stage, f"{folder / 'config.json'} cannot be read", do):
-        config: Any = AutoConfig.from_pretrained(stage, local_files_only=True, trust_remote_code=False)
+        config: Any = reader.from_pretrained(stage, local_files_only=True, trust_remote_code=False)
     config.name_or_path = str(folder)
     return config

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from audit.case import OpenCase
 from audit.judging import decision_rule, replicates_of
-from audit.planning import published
+from audit.planning import published, received
 from audit.runs import Mask, Screen, choose, key_of, report_id, texts_of
 from audit.schema import (
     AttackCoverage,
@@ -20,6 +20,7 @@ from audit.schema import (
     Exhibit,
     Failure,
     Missing,
+    OwnCode,
     Plan,
     Report,
     RoleAudit,
@@ -112,6 +113,19 @@ def cohorts(case: OpenCase) -> dict[str, dict[str, int]]:
     return found
 
 
+def own_code(case: OpenCase) -> tuple[str, ...]:
+    """Which code ran that is not the workbench's own, and for whom: one sentence a name."""
+    ran: dict[OwnCode, list[str]] = {}
+    for role, checkpoint in received(case):
+        if checkpoint.code is not None:
+            ran.setdefault(checkpoint.code, []).append(role)
+    return tuple(
+        f"code of the case's own, {code.name} (sha256 {code.sha256[:16]}), ran as {', '.join(roles)}: it was not "
+        "checked, and what it computes is what was audited"
+        for code, roles in ran.items()
+    )
+
+
 def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circumstances) -> Report:
     """The report of a finished run. What it quotes of the data is masked with the key of the run folder."""
     mask, images = Mask(key_of(case.out)), case.pictures
@@ -135,7 +149,7 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         decision_rule=decision_rule(replicates_of(outcomes.evidence)),
         coverage=tuple((attack.family, attack.access, attack.state) for attack in attacks),
         attacks=attacks,
-        limits=(*outcomes.verdict.limits, *outcomes.noticed),
+        limits=(*outcomes.verdict.limits, *outcomes.noticed, *own_code(case)),
         roles_audited=tuple(_withholding(audit, mask) for audit in outcomes.roles_audited),
         reproduce=_command(circumstances.environment),
         timings=outcomes.timings,

@@ -17,6 +17,7 @@ from .case import role_of_form as role_of_form
 from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import EditRecord as EditRecord
 from .checkpoint import Modality as Modality
+from .checkpoint import OwnCode as OwnCode
 from .error_rates import CalibrationUse as CalibrationUse
 from .error_rates import Counted as Counted
 from .error_rates import DetectionLimit as DetectionLimit

@@ -80,7 +80,10 @@ Lineage = Literal["same_ancestor", "other_initialisation"]
 
 
 class Source(Record):
-    """Where a checkpoint is and, where known, what it must hash to."""
+    """Where a checkpoint is and, where known, what it must hash to.
+
+    ``allow_code``: the code, ``package.module:factory``, that a checkpoint of a torch module may run when it is opened.
+    """
 
     path: str
     commit: str | None = None
@@ -88,6 +91,7 @@ class Source(Record):
     fingerprint: str | None = None
     lineage: Lineage = "same_ancestor"
     data_order: int | None = None
+    allow_code: Filled | None = Field(default=None, exclude_if=lambda code: code is None)
 
 
 class Roles(Record):

@@ -4,6 +4,8 @@ import hashlib
 import json
 from typing import Literal
 
+from pydantic import Field
+
 from audit.schema.record import Record
 
 Modality = Literal["text", "image", "image+text"]
@@ -28,12 +30,20 @@ class EditRecord(Record):
         return self.plays != "weights"
 
 
+class OwnCode(Record):
+    """Code that a checkpoint names and a case allowed: ``package.module:factory``, and sha256 over its files."""
+
+    name: str
+    sha256: str
+
+
 class Checkpoint(Record):
     """Weights named by content, never by label.
 
     ``source`` is a local folder (absolute path) or ``owner/name@<40-hex commit>``; ``fingerprint`` is the sha256 over
     tensors, config, tokenizer and generation config. ``edits`` are played back in order; each lives in ``edits_from``.
     ``modality`` is what the model reads, as its config says; it names nothing beside the fingerprint.
+    ``code`` runs when the model is opened; without it no code of a checkpoint does.
     """
 
     source: str
@@ -43,10 +53,12 @@ class Checkpoint(Record):
     edits: tuple[EditRecord, ...] = ()
     edits_from: str | None = None
     modality: Modality = "text"
+    code: OwnCode | None = Field(default=None, exclude_if=lambda code: code is None)
 
     @property
     def key(self) -> str:
-        """Content key: fingerprint and edits, without any path. Names everything computed from these weights."""
+        """Content key: fingerprint, edits and code, without any path. Names everything computed from these weights."""
         # Not content_key: calibrations and users' stores hold keys of this form, and it has said the same all along.
-        payload = json.dumps([self.fingerprint, [e.model_dump(mode="json") for e in self.edits]], sort_keys=True)
+        parts = [self.fingerprint, [e.model_dump(mode="json") for e in self.edits]]
+        payload = json.dumps([*parts, self.code.sha256] if self.code is not None else parts, sort_keys=True)
         return hashlib.sha256(payload.encode()).hexdigest()

@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from audit.checkpoints import folder_of, library_config, modality_of
+from audit.checkpoints import TORCH_MODULE, check_permitted, folder_of, library_config, modality_of
 from audit.schema import AuditError, Checkpoint, Modality, as_audit_error
 from audit.wrappers.family import family_of
 
@@ -77,5 +77,7 @@ def fresh_model(ckpt: Checkpoint) -> "PreTrainedModel":
     """
     family, folder = family_of(ckpt.modality, ckpt.family), folder_of(ckpt)
     config = library_config(folder)
+    if config.model_type == TORCH_MODULE:
+        check_permitted(folder, ckpt.code)
     with as_audit_error(f"no model can be built by {folder / 'config.json'}", "check the config"):
         return family.fresh(config)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from audit.checkpoints import TORCH_MODULE
 from audit.schema import AuditError
 from audit.wrappers.interface import Batch
 
@@ -35,6 +36,11 @@ def refuse_windows(model: PreTrainedModel) -> None:
 def has_stages(model: PreTrainedModel) -> bool:
     """Is it a residual network, whose blocks stand in stages?"""
     return model.config.model_type in STAGED
+
+
+def is_torch_module(model: PreTrainedModel) -> bool:
+    """Is it a module of torch that the library does not know, whose config names its blocks?"""
+    return model.config.model_type == TORCH_MODULE
 
 
 def image_shape(config: Any) -> tuple[int, int, int]:

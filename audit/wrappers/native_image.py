@@ -17,7 +17,15 @@ from audit.schema import AuditError, Op
 from audit.wrappers.anatomy import close, dissect, on_pixels
 from audit.wrappers.hooked import HookedWrapper
 from audit.wrappers.hooks import PassEnd, shown_before
-from audit.wrappers.image_inputs import PIXELS, differing_images, has_stages, patches, refuse_windows, trial_images
+from audit.wrappers.image_inputs import (
+    PIXELS,
+    differing_images,
+    has_stages,
+    is_torch_module,
+    patches,
+    refuse_windows,
+    trial_images,
+)
 from audit.wrappers.interface import Batch, Tower
 from audit.wrappers.output_head import class_logits_of
 
@@ -96,9 +104,12 @@ class NativeImageWrapper(ImageWrapper):
 
     @classmethod
     def behind(cls, model: PreTrainedModel, attention: str = "default") -> ImageWrapper:
-        """The wrapper of a transformer, or that of a residual network."""
+        """The wrapper of a transformer, that of a residual network, or that of a module of torch."""
         from audit.wrappers.native_map import NativeMapWrapper
+        from audit.wrappers.native_module import ModuleWrapper
 
+        if is_torch_module(model):
+            return ModuleWrapper.behind(model, attention)
         return NativeMapWrapper(model, attention) if has_stages(model) else cls(model, attention)
 
 

@@ -21,7 +21,30 @@ from audit.wrappers.native_image import ImageWrapper, pixels_of
 from audit.wrappers.output_head import class_logits_of
 
 
-class NativeMapWrapper(ImageWrapper):
+class MapStates(ImageWrapper):
+    """Blocks that hand on maps [row channel height width], shown as [row pos channel]."""
+
+    def _shown(self, visit: Visit) -> Visit:
+        def seen(state: Tensor) -> Tensor | None:
+            new = visit(state.flatten(2).mT)
+            # laid out in memory as the map was: a convolution of another layout rounds its sums in another order
+            return None if new is None else torch.empty_like(state).copy_(new.mT.reshape(state.shape))
+
+        return seen
+
+    def _handed(self, resume: Resume, batch: Batch) -> Float[Tensor, "row channel height width"]:
+        """The state as a map of the shape of the image. AuditError (code 2) where its positions are none."""
+        height, width = pixels_of(batch, self.name).shape[2:]
+        positions = resume.state.shape[1]
+        rows = round((positions * height / width) ** 0.5)
+        if rows < 1 or positions % rows:
+            raise AuditError(
+                f"a state of {positions} positions is no map of an image of {height} x {width}", "give a whole map"
+            )
+        return resume.state.mT.unflatten(2, (rows, positions // rows))
+
+
+class NativeMapWrapper(MapStates):
     """One residual network of transformers behind torch hooks. It is never in training mode: a batch would change the
     statistics that its norms keep."""
 
@@ -53,25 +76,6 @@ class NativeMapWrapper(ImageWrapper):
 
     def _put(self, number: int, block: nn.Module) -> None:
         setattr(self._homes[number], self._names[number], block)
-
-    def _shown(self, visit: Visit) -> Visit:
-        def seen(state: Tensor) -> Tensor | None:
-            new = visit(state.flatten(2).mT)
-            # laid out in memory as the map was: a convolution of another layout rounds its sums in another order
-            return None if new is None else torch.empty_like(state).copy_(new.mT.reshape(state.shape))
-
-        return seen
-
-    def _handed(self, resume: Resume, batch: Batch) -> Float[Tensor, "row channel height width"]:
-        """The state as a map of the shape of the image. AuditError (code 2) where its positions are none."""
-        height, width = pixels_of(batch, self.name).shape[2:]
-        positions = resume.state.shape[1]
-        rows = round((positions * height / width) ** 0.5)
-        if rows < 1 or positions % rows:
-            raise AuditError(
-                f"a state of {positions} positions is no map of an image of {height} x {width}", "give a whole map"
-            )
-        return resume.state.mT.unflatten(2, (rows, positions // rows))
 
 
 def _maps(model: PreTrainedModel, blocks: nn.ModuleList) -> list[torch.Size]:

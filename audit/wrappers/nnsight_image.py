@@ -9,7 +9,15 @@ from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Op, Site
 from audit.wrappers.anatomy import on_pixels
-from audit.wrappers.image_inputs import PIXELS, differing_images, has_stages, patches, refuse_windows, trial_images
+from audit.wrappers.image_inputs import (
+    PIXELS,
+    differing_images,
+    has_stages,
+    is_torch_module,
+    patches,
+    refuse_windows,
+    trial_images,
+)
 from audit.wrappers.interface import Batch, Tap, Tower
 from audit.wrappers.native_image import check_class_token, pixels_of
 from audit.wrappers.nnsight_trace import NNsightWrapper
@@ -24,6 +32,9 @@ class NNsightImageWrapper(NNsightWrapper):
 
     def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
         refuse_windows(model)
+        if is_torch_module(model):
+            problem = f"the nnsight backend opens no module of torch ({model.config.module})"
+            raise AuditError(problem, "use the native backend")
         if has_stages(model):
             raise AuditError(f"the nnsight backend opens no {type(model).__name__}", "use the native backend")
         self.vocab_size = int(model.config.num_labels or 0)

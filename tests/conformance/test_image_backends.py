@@ -8,10 +8,10 @@ from torch import Tensor
 
 from audit.bench import Bench
 from audit.schema import AuditError, Part, Site
-from audit.wrappers import Batch, Resume, Stop, Tap, Wrapper, wrap
+from audit.wrappers import Batch, Resume, Stop, Tap, Wrapper, open_wrapper, wrap
 from audit.wrappers.backends import BACKENDS
 from audit.wrappers.load_checks import check
-from tests import image_toy
+from tests import image_toy, torch_module_toy
 
 ROWS = image_toy.rows(4)
 BATCH = Batch(ROWS.ids, ROWS.mask, None, ROWS.extra)
@@ -58,6 +58,17 @@ def test_the_bench_reads_gradients_alike_through_both(kind: str) -> None:
         for backend in ("native", "nnsight")
     ]
     torch.testing.assert_close(found[1].at_sites[at], found[0].at_sites[at], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "native"])
+def test_a_module_of_torch_is_opened_by_native_hooks_alone(backend: str) -> None:
+    ckpt = torch_module_toy.checkpoint()
+    model = open_wrapper(ckpt).model  # type: ignore[attr-defined]
+    for way in (lambda: wrap(model, backend), lambda: open_wrapper(ckpt, backend)):
+        with pytest.raises(AuditError, match=f"the {backend} backend opens no mod") as caught:
+            way()
+        assert caught.value.code == 2
+        assert backend == "transformer_lens" or "no module of torch (cifar_resnet)" in caught.value.what
 
 
 @pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "native"])
