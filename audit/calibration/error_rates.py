@@ -102,8 +102,11 @@ class HeldOut(NamedTuple):
     judged: Bool[ndarray, " subject"]
 
 
-def held_out(people: Roster, usable: Bool[ndarray, " subject"], fit: Fit, seed: int = 0) -> HeldOut:
-    """Judge every usable subject by a rule fitted on other worlds and other mechanisms.
+def held_out(
+    people: Roster, usable: Bool[ndarray, " subject"], fit: Fit, seed: int = 0, known: bool = False
+) -> HeldOut:
+    """Judge every usable subject by a rule fitted on other worlds and other mechanisms; ``known``: on other worlds
+    alone, so that it has seen what the subject's mechanism does elsewhere.
 
     ``fit`` is given which subjects it may see (clean and knowing ones), its rule which it has to judge. AuditError
     where nothing clean or nothing knowing would be left to fit on.
@@ -116,7 +119,7 @@ def held_out(people: Roster, usable: Bool[ndarray, " subject"], fit: Fit, seed: 
     for mechanism in dict.fromkeys(people.mechanism[judged]):
         for fold_id in np.unique(fold[judged & (people.mechanism == mechanism)]):
             out = judged & (people.mechanism == mechanism) & (fold == fold_id)
-            seen = kinds & (people.mechanism != mechanism) & (fold != fold_id)
+            seen = kinds & ((people.mechanism != mechanism) | known) & (fold != fold_id)
             if not ((seen & people.clean).any() and (seen & people.knowing).any()):
                 raise AuditError(
                     f"without {mechanism} nothing clean or nothing knowing is left to set a rule by",

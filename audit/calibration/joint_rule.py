@@ -212,9 +212,10 @@ def _usable(table: Table) -> Bool[ndarray, " subject"]:
     return np.isfinite(table.x).sum(1) > 0
 
 
-def judged_apart(table: Table) -> HeldOut:
-    """The joint rule's decision on every subject, each by a fit that knew neither its world nor its mechanism."""
-    return held_out(table.people, _usable(table), lambda seen: _rule(table, _fit(table, seen)))
+def judged_apart(table: Table, known: bool = False) -> HeldOut:
+    """The joint rule's decision on every subject, each by a fit that knew neither its world nor its mechanism; where
+    mechanisms may be ``known``, not its world."""
+    return held_out(table.people, _usable(table), lambda seen: _rule(table, _fit(table, seen)), known=known)
 
 
 def fit_joint(

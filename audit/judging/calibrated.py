@@ -32,7 +32,7 @@ from audit.calibration import joint_rule as joints
 from audit.judging.axes import is_trace
 from audit.judging.explain import Given
 from audit.judging.in_case import OUTCOMES, judge
-from audit.judging.ladder import Reached, in_case_state, is_below, reach, some_people, stands, worded
+from audit.judging.ladder import Reached, confirmed, in_case_state, is_below, reach, some_people, stands, worded
 from audit.judging.reasons import CONSISTENT, Unheard, axes_sentence, limits, strength, would_change
 from audit.judging.replicates import replicates_of, unit_of
 from audit.judging.support import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
@@ -221,8 +221,12 @@ def decide(
     rows = [feature_row(e.measurement) for e in final]
     weighed = tuple(weigh(e, row.values, standing, low) for e, row in zip(final, rows, strict=True))
     joint_opinion = opinion(final, rows, standing)
-    above = [e.measurement for e in weighed if e.basis == "calibrated" and e.outcome == "trace found"]
-    first = in_case_state(final, {(m.probe, m.name) for m in above})
+    sighted = {True: set[tuple[str, str]](), False: set[tuple[str, str]]()}
+    for e in weighed:
+        if e.basis == "calibrated":
+            sighted[e.outcome == "trace found"].add((e.measurement.probe, e.measurement.name))
+    first = in_case_state(final, sighted[True], sighted[False])
+    reached = reach(confirmed(final, sighted[False]), roles)
     calibrated = None
     if joint_opinion is not None:
         calibrated = _calibrated(reached, first, roles, joint_opinion)

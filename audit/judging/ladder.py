@@ -251,15 +251,36 @@ def stands(state: str, joint: bool) -> bool:
     return state in ("stopped", "unreadable") or (not joint and state in ("shown", "below"))
 
 
-def in_case_state(evidence: Sequence[Evidence], above: Collection[tuple[str, str]]) -> InCaseState:
+def confirmed(evidence: Sequence[Evidence], denied: Collection[tuple[str, str]]) -> tuple[Evidence, ...]:
+    """The evidence of a suspect that no causal test reads, without the traces in its states that are ``denied``: of the
+    measurements (probe, name) whose calibration, made of models that never knew as well, sees none there.
+
+    What such a suspect's own states show is a difference from one model that never knew, and by how much models of
+    other initialisations differ from each other two references of one initialisation do not say. The evidence of
+    others is left as it is.
+    """
+    if any(blindness(e.measurement) is None for e in trusted(evidence, ("causal",))):
+        return tuple(evidence)
+    doubted = "no more than models that never knew reach, by its calibration; no causal test reads this suspect"
+    return tuple(
+        e.model_copy(update={"status": "undecided", "outcome": "inconclusive", "direction": "none", "because": doubted})
+        if is_trace(e) and e.measurement.kind == "decoding" and (e.measurement.probe, e.measurement.name) in denied
+        else e
+        for e in evidence
+    )
+
+
+def in_case_state(
+    evidence: Sequence[Evidence], above: Collection[tuple[str, str]], denied: Collection[tuple[str, str]] = ()
+) -> InCaseState:
     """What these in-case findings say before any joint rule: by the gate, the outputs, a level below, or other forms.
 
     ``above`` names the measurements (probe, name) that exceed their calibrated thresholds: without that a held-out form
     says nothing here. A causal or decoding trace on the trained rows is the joint rule's business and does not count,
     but for a suspect below the never-trained level; what an attack brings back does. Without a causal measurement
-    there is no joint rule, and the case's own word is the verdict.
+    there is no joint rule, and the case's own word is the verdict, without what is ``denied`` (:func:`confirmed`).
     """
-    reached = reach(evidence, ALL_ROLES)
+    reached = reach(confirmed(evidence, denied), ALL_ROLES)
     final, shares, word = reached.evidence, reached.axes, reached.rung.word
     if _rung_by_gate(final) is not None:
         return "stopped"

@@ -123,7 +123,11 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
         ]
         for i in range(len(models))
     ]
-    with_states = tuple(_subject(model, names, floors) for model, names in zip(models, above, strict=True))
+    every = [[(s.probe, s.name) for s in model.scores if s.probe in measured] for model in models]
+    with_states = tuple(
+        _subject(model, names, floors, set(scored) - set(names))
+        for model, names, scored in zip(models, above, every, strict=True)
+    )
     subjects = Subjects(
         name=pool.name, command=pool.command, quick=pool.quick, draws=pool.draws, worlds=len(worlds),
         made_with=made_with(), subjects=with_states,
@@ -196,13 +200,16 @@ def _identity(world: WorldScores, probe: str) -> tuple[object, ...]:
 
 
 # ---- what the pool spans ----------------------------------------------------------------------------------------
-def _subject(model: ScoredModel, above: Collection[tuple[str, str]], floors: Mapping[str, float]) -> Subject:
-    """``above``: the measurements that exceed a threshold set without this world and mechanism; ``floors`` the zoo's,
-    by which every audit judges."""
+def _subject(
+    model: ScoredModel, above: Collection[tuple[str, str]], floors: Mapping[str, float],
+    denied: Collection[tuple[str, str]] = (),
+) -> Subject:  # fmt: skip
+    """``above``: the measurements that exceed a threshold set without this world and mechanism, ``denied`` those that
+    do not; ``floors`` the zoo's, by which every audit judges."""
     return Subject(
         world=model.world, model=model.model, mechanism=model.mechanism, pool=model.pool, kept=model.kept,
         audited=model.audited, content=model.content,
-        alone=in_case_state([judge(score.restored(), floors) for score in model.scores], above),
+        alone=in_case_state([judge(score.restored(), floors) for score in model.scores], above, denied),
     )  # fmt: skip
 
 

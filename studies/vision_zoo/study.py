@@ -63,10 +63,10 @@ def kind_of_target(model: str) -> str:
     return CLASS if target_of(model).startswith("class_") else SINGLE
 
 
-def _judge(shelf: CalibrationLibrary) -> _Judged:
+def _judge(shelf: CalibrationLibrary, known: bool = False) -> _Judged:
     assert shelf.subjects is not None
     table = table_of(shelf.subjects, shelf.calibrations, None)
-    held = stated(table.people, judged_apart(table))
+    held = stated(table.people, judged_apart(table, known))
     names = [subject.model for subject in shelf.subjects.subjects]
     return _Judged(
         table.people, np.array(names, dtype=object), np.array([kind_of_target(name) for name in names], dtype=object),
@@ -188,13 +188,14 @@ def examine(
         raise AuditError(
             f"{shelf.folder} holds no calibrations", "make them: residua calibrate --kind image_classifier"
         )
-    judged = _judge(shelf)
+    judged, elsewhere = _judge(shelf), _judge(shelf, known=True)
     stages = {name for world in pool for name in world.stages_cpu_s}
     means = {name: sum(w.stages_cpu_s.get(name, 0.0) for w in pool) / max(len(pool), 1) for name in sorted(stages)}
     audits = sum(len(world.models) for world in pool)
     return VisionZoo(
         stamp=provenance, command=COMMAND, worlds=shelf.subjects.worlds, models=len(judged.name),
         subjects=shelf.subjects.content_hash(), counts=tuple(_counts(judged, of) for of in ("all", CLASS, SINGLE)),
+        of_other_worlds=tuple(_counts(elsewhere, of) for of in ("all", CLASS, SINGLE)),
         lines=_lines(judged), fresh=fresh_counts(fresh, shelf),
         stages_cpu_s={name: significant(seconds, DIGITS) for name, seconds in means.items()},
         audit_cpu_s=significant(means.get("audit", 0.0) * len(pool) / audits, DIGITS) if audits else 0.0,

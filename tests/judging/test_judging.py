@@ -212,6 +212,22 @@ def test_before_any_joint_rule_a_held_out_form_counts_only_above_its_calibrated_
     assert said([m for m in family() if m.kind != "gate"], here) == "stopped"
 
 
+def test_where_no_causal_test_reads_a_suspect_a_trace_in_its_states_must_be_one_for_the_calibration_too() -> None:
+    seen = measured("decoding", 0.5, p=0.001)
+    denied = {(seen.probe, seen.name)}
+
+    def states(found: list[Measurement]) -> tuple[str, str]:
+        judged = [judge(m) for m in found]
+        return in_case_state(judged, ()), in_case_state(judged, (), denied)
+
+    unread = [measured("gate", 1.0), measured("output", 0.0), measured("causal", NONE), seen]
+    assert states(unread) == ("shown", "unreadable")
+    told = [m if m.kind != "output" else measured("output", 0.4, p=0.001) for m in unread]
+    assert states(told) == ("shown", "shown"), "what it says is no matter of its states"
+    read = [m if m.kind != "causal" else measured("causal", 0.0) for m in unread]
+    assert len(set(states(read))) == 1, "a readable suspect is the joint rule's business"
+
+
 @cases(st.sampled_from(["output", "causal", "decoding"]), st.floats(-1, 1), st.sampled_from([0.001, 0.5]))
 def test_held_out_forms_never_lower_a_verdict(kind: Kind, value: float, p: float) -> None:
     apart = measured(kind, value, p=p, p_below=p, form="held_out_phrasing")
