@@ -8,9 +8,13 @@ START, END = "<!-- counts: made by studies.vision_zoo.study -->", "<!-- end of c
 
 
 class Counts(Record):
-    """Worlds with a mistake of each kind, every one by name; ``of``: all targets, classes, or single images."""
+    """Worlds with a mistake of each kind, every one by name; ``of``: all targets, classes, or single images.
+
+    ``clean_audits``: clean models of which a trace is stated; its bound takes models of one world as independent.
+    """
 
     of: str
+    clean_audits: Rate
     false_alarms: Rate
     fakes_missed: Rate
     destroyed_not_invalid: Rate
@@ -66,6 +70,7 @@ class VisionZoo(Record):
 
 
 LABELS = (
+    ("clean_audits", "clean models of which a trace is stated"),
     ("false_alarms", "worlds with a false alarm on any clean model"),
     ("fakes_missed", "worlds with a fake in which no trace is stated"),
     ("destroyed_not_invalid", "worlds with a destroyed model that is not INVALID"),

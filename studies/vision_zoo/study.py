@@ -104,6 +104,7 @@ def _counts(judged: _Judged, of: str) -> Counts:
     }  # fmt: skip
     return Counts(
         of=of,
+        clean_audits=rate(int((clean & says).sum()), int(clean.sum())),
         false_alarms=_rate(judged, says, clean),
         fakes_missed=_rate(judged, ~says, fakes),
         destroyed_not_invalid=_rate(judged, ~stopped, destroyed),
@@ -155,8 +156,9 @@ def _of_words(models: Sequence[JudgedModel], word: Callable[[JudgedModel], str])
         rates.append(rate(len({m.scored.world for m in wrong}), len({m.scored.world for m in group})))
         exceptions += [f"world {m.scored.world}, {m.scored.model}: {label} ({word(m)})" for m in wrong]
     alarms, missed, destroyed = rates
+    clean = [m for m in models if m.scored.pool == "clean"]
     return Counts(
-        of="all", false_alarms=alarms, fakes_missed=missed, destroyed_not_invalid=destroyed,
+        of="all", clean_audits=rate(sum(word(m) in TRACES for m in clean), len(clean)), false_alarms=alarms, fakes_missed=missed, destroyed_not_invalid=destroyed,
         exceptions=tuple(exceptions),
     )  # fmt: skip
 
