@@ -158,8 +158,8 @@ def _of_words(models: Sequence[JudgedModel], word: Callable[[JudgedModel], str])
     alarms, missed, destroyed = rates
     clean = [m for m in models if m.scored.pool == "clean"]
     return Counts(
-        of="all", clean_audits=rate(sum(word(m) in TRACES for m in clean), len(clean)), false_alarms=alarms, fakes_missed=missed, destroyed_not_invalid=destroyed,
-        exceptions=tuple(exceptions),
+        of="all", clean_audits=rate(sum(word(m) in TRACES for m in clean), len(clean)),
+        false_alarms=alarms, fakes_missed=missed, destroyed_not_invalid=destroyed, exceptions=tuple(exceptions),
     )  # fmt: skip
 
 
