@@ -171,14 +171,16 @@ class SaeRestoration(Probe):
         }  # fmt: skip
         empty = blank(REVERSE, f"the dictionary is not valid on the suspect: {valid.because}", scored.n,
                       len(scored.people["suspect"]), case.case.seed)  # fmt: skip
-        empty = empty.model_copy(update={"layer": scene.layer, "readings": readings, "notes": (scene.label,)})
+        roles = {name: cast.role(name) for name in forget}
+        table = item_table(case, "sae_restoration_dictionary_reverse", scene.sheet, forget, roles)
+        empty = empty.model_copy(
+            update={"layer": scene.layer, "readings": readings, "notes": (scene.label,), "items": table}
+        )
         panel, design = panel_of(scored, held), self._design(case, cast, REVERSE, held is not None)
         if not valid.valid:
             control = assess(panel._replace(suspect=panel.base, floors=()), design._replace(name="")).control
             return empty.model_copy(update={"positive_control": control})
-        roles = {name: cast.role(name) for name in forget}
-        table = item_table(case, "sae_restoration_dictionary_reverse", scene.sheet, forget, roles)
-        return assess(panel, design).onto(empty).model_copy(update={"items": table})
+        return assess(panel, design).onto(empty)
 
     def _few_shot(self, scene: Scene) -> _Tested:
         """A fresh head on the model's own last states."""

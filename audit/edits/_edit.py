@@ -25,6 +25,8 @@ class Edit(Record, ABC):
     """Base of every edit. Fields are its settings; the class docstring is its help text (claim, source, Cite:)."""
 
     plays: ClassVar[str]
+    of_images: ClassVar[bool] = False
+    """Whether it needs an input that has a gradient, as images have and tokens have not."""
 
     @property
     def name(self) -> str:

@@ -47,6 +47,7 @@ class MUMis(InPlaceEdit):
     """
 
     plays: ClassVar[str] = "weights"
+    of_images: ClassVar[bool] = True
 
     steps: int = 60
     lr: float = 1e-3

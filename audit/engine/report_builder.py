@@ -33,6 +33,8 @@ from audit.schema import (
 from audit.version import __version__
 
 COHORTS: tuple[Cohort, ...] = ("forget", "retain", "holdout", "general")
+MOST_LIMITS = 5
+"""So many limits a report states; whose code ran is the first."""
 ATTACKS = (
     ("sampled generation and prompting", "black-box", "generation"),
     ("optimised prompts and prefixes", "weights", "prefix"),
@@ -149,7 +151,7 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         decision_rule=decision_rule(replicates_of(outcomes.evidence)),
         coverage=tuple((attack.family, attack.access, attack.state) for attack in attacks),
         attacks=attacks,
-        limits=(*outcomes.verdict.limits, *outcomes.noticed, *own_code(case)),
+        limits=(*own_code(case), *outcomes.verdict.limits, *outcomes.noticed)[:MOST_LIMITS],
         roles_audited=tuple(_withholding(audit, mask) for audit in outcomes.roles_audited),
         reproduce=_command(circumstances.environment),
         timings=outcomes.timings,

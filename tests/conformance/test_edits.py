@@ -13,10 +13,10 @@ from audit import checkpoints
 from audit.bench import Bench
 from audit.case import stacked
 from audit.checkpoints import delta_of, resolve
-from audit.edits import Edit
+from audit.edits import Edit, EditData
 from audit.plugins import discover
 from audit.schema import Checkpoint, Read, Site, Source
-from tests import toy
+from tests import image_toy, toy
 
 EDITS = discover("audit.edits", Edit)
 QUICK: dict[str, int] = {"steps": 6, "warmup_steps": 2, "batch": 6}
@@ -38,10 +38,22 @@ def bench() -> Bench:
     return Bench()
 
 
+def parent_of(name: str) -> Checkpoint:
+    """A language model; of an edit of images alone a classifier."""
+    return image_toy.checkpoint() if EDITS[name].of_images else toy.checkpoint("llama")
+
+
+def data_of(name: str) -> EditData:
+    """What the edit may see."""
+    if not EDITS[name].of_images:
+        return toy.edit_data()
+    return EditData(image_toy.rows(6, seed=1), image_toy.rows(8, seed=2), relabelled=image_toy.rows(6, seed=4))
+
+
 def fit(name: str) -> Fitted:
     edit = EDITS[name](**{field: value for field, value in QUICK.items() if field in EDITS[name].model_fields})
     out = Path(tempfile.mkdtemp(dir=toy.root())) / name
-    return Fitted(edit, edit.fit(bench(), toy.checkpoint("llama"), toy.edit_data(), out), out)
+    return Fitted(edit, edit.fit(bench(), parent_of(name), data_of(name), out), out)
 
 
 @cache
@@ -49,16 +61,20 @@ def fitted(name: str) -> Fitted:
     return fit(name)
 
 
-def said(by: Bench, ckpt: Checkpoint) -> Tensor:
+def said(by: Bench, ckpt: Checkpoint, name: str) -> Tensor:
     """Log-probabilities of the answer tokens of all rows that an edit may see."""
-    rows = stacked([rows for rows in toy.edit_data() if rows is not None])
+    rows = stacked([rows for rows in data_of(name) if rows is not None])
     return by.run(ckpt, rows, (LOGPROB,))[LOGPROB]
 
 
-@cache
-def said_by_parent() -> Tensor:
+def said_by_parent(name: str) -> Tensor:
     """Before any edit: by a bench of its own."""
-    return said(Bench(), toy.checkpoint("llama"))
+    return _of_parent(EDITS[name].of_images, name)
+
+
+@cache
+def _of_parent(_images: bool, name: str) -> Tensor:
+    return said(Bench(), parent_of(name), name)
 
 
 @each_edit
@@ -68,17 +84,17 @@ def test_edit_says_whose_method_it_is(name: str) -> None:
 
 @each_edit
 def test_edit_bites(name: str) -> None:
-    moved = (said(bench(), fitted(name).suspect) - said_by_parent()).abs()
+    moved = (said(bench(), fitted(name).suspect, name) - said_by_parent(name)).abs()
     assert moved.max() > 0.01 and torch.isfinite(moved).all()
 
 
 @each_edit
 def test_edit_leaves_its_parent_as_it_was(name: str) -> None:
-    parent, suspect = toy.checkpoint("llama"), fitted(name).suspect
-    said(bench(), suspect)
-    assert torch.equal(said(bench(), parent), said_by_parent())
+    parent, suspect = parent_of(name), fitted(name).suspect
+    said(bench(), suspect, name)
+    assert torch.equal(said(bench(), parent, name), said_by_parent(name))
     checkpoints.verify(parent)
-    fresh = dict(toy.model("llama").named_parameters())
+    fresh = dict((image_toy.model() if EDITS[name].of_images else toy.model("llama")).named_parameters())
     assert all(torch.equal(p, fresh[n]) for n, p in bench().open(parent).parameters().items())
 
 
@@ -87,9 +103,9 @@ def test_edited_folder_gives_the_edited_model(name: str) -> None:
     edit, suspect, folder = fitted(name)
     again = resolve(Source(path=str(folder)), folder)
     checkpoints.verify(again)
-    assert again.key == suspect.key and suspect.key != toy.checkpoint("llama").key
+    assert again.key == suspect.key and suspect.key != parent_of(name).key
     anew = Bench()
-    assert torch.equal(said(anew, again), said(bench(), suspect))
+    assert torch.equal(said(anew, again, name), said(bench(), suspect, name))
     assert suspect.edits[-1].plays == edit.plays
     if edit.plays == "weights":
         played = anew.open(again).parameters()

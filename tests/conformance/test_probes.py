@@ -17,7 +17,7 @@ from audit.case import OpenCase, open_case
 from audit.planning import Planner
 from audit.plugins import discover
 from audit.probing import Probe
-from audit.schema import Case, Checkpoint, DataFiles, Interval, Item, Measurement, Op, Roles, Source
+from audit.schema import Case, Checkpoint, DataFiles, Interval, Item, Measurement, Missing, Op, Roles, Source
 from audit.storage import Store
 from tests import planted_world, toy
 
@@ -101,8 +101,13 @@ def measured(name: str, suspect: str) -> tuple[Measurement, ...]:
 def verdict_parts(found: tuple[Measurement, ...]) -> list[Measurement]:
     """The measurements that may carry a verdict; the first of a probe that no case alone judges."""
     if all(m.kind in ("context", "recovery") for m in found):
-        return list(found[:1])
+        return [m for m in found if not isinstance(m.p, Missing)][:1] or list(found[:1])
     return [m for m in found if m.kind in EFFECTS and m.mode == "controlled" and m.form == "trained"]
+
+
+def refused(measurement: Measurement) -> bool:
+    """Does it say that it cannot judge this suspect, whose states its own instrument does not describe?"""
+    return isinstance(measurement.value, Missing) and "not valid on the suspect" in measurement.value.missing
 
 
 def gates(found: tuple[Measurement, ...]) -> list[Measurement]:
@@ -122,8 +127,8 @@ def test_probe_tells_planted_from_clean(name: str) -> None:
     """Base in the suspect's place holds everything, a model that never knew nothing; a gate stops a destroyed one."""
     found = {suspect: measured(name, suspect) for suspect in ("base", "clean", "destroyed")}
     for base, clean in zip(verdict_parts(found["base"]), verdict_parts(found["clean"]), strict=True):
-        assert isinstance(base.value, float) and isinstance(clean.value, float)
-        assert base.value > 0.9 and clean.value < 0.3
+        assert isinstance(base.value, float) and base.value > 0.9
+        assert refused(clean) or (isinstance(clean.value, float) and clean.value < 0.3)
         assert isinstance(base.p, float) and base.p < 0.01
         assert not isinstance(base.positive_control, type(base.items)) and base.positive_control.found
     for base, broken in zip(gates(found["base"]), gates(found["destroyed"]), strict=True):
@@ -137,6 +142,8 @@ def test_clean_model_lies_within_the_null(name: str) -> None:
     measurements = measured(name, "clean")
     assert verdict_parts(measurements) or gates(measurements)
     for m in verdict_parts(measurements):
+        if refused(m):
+            continue
         assert isinstance(m.p, float) and isinstance(m.p_below, float)
         assert m.p >= 0.01 and m.p_below >= 0.01
         assert isinstance(m.ci95, Interval) and m.ci95.lo <= 0.05 and m.ci95.hi >= -0.05
