@@ -203,7 +203,8 @@ class InstalledBehaviours:
 
     def among(self, records: Iterable[Attested], probe: str, settings: Settings) -> Attested | None:
         """The record of the probe's behaviour with these settings by what is installed, if it is among these."""
-        of_probe = [r for r in records if (r.behaviour.probe, r.behaviour.settings) == (probe, dict(settings))]
+        wanted = (self.kind, probe, dict(settings))
+        of_probe = [r for r in records if (r.behaviour.kind, r.behaviour.probe, r.behaviour.settings) == wanted]
         return next((record for record in of_probe if not self.moved(record)), None)
 
     def moved(self, record: Attested) -> tuple[str, ...]:

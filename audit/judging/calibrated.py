@@ -221,12 +221,10 @@ def decide(
     rows = [feature_row(e.measurement) for e in final]
     weighed = tuple(weigh(e, row.values, standing, low) for e, row in zip(final, rows, strict=True))
     joint_opinion = opinion(final, rows, standing)
-    sighted = {True: set[tuple[str, str]](), False: set[tuple[str, str]]()}
-    for e in weighed:
-        if e.basis == "calibrated":
-            sighted[e.outcome == "trace found"].add((e.measurement.probe, e.measurement.name))
-    first = in_case_state(final, sighted[True], sighted[False])
-    reached = reach(confirmed(final, sighted[False]), roles)
+    outcomes = {(e.measurement.probe, e.measurement.name): e.outcome for e in weighed if e.basis == "calibrated"}
+    above = {key for key, outcome in outcomes.items() if outcome == "trace found"}
+    first = in_case_state(final, above, outcomes.keys() - above)
+    reached = reach(confirmed(final, outcomes.keys() - above), roles)
     calibrated = None
     if joint_opinion is not None:
         calibrated = _calibrated(reached, first, roles, joint_opinion)

@@ -60,7 +60,8 @@ def _rule() -> tuple[str, ...]:
         f"Trace: effect at least {TRACE_EFFECT} (outputs: {PARTIAL_EFFECT}), p < {ALPHA} (inside: by Holm over all "
         "tests of the inside), interval above 0 (outputs: above the floor), and effect above the floor, which is the "
         "effect of one unaudited reference against another; without it "
-        f"{FLOOR_FACTOR:g} times the largest floor stored for the test, else {FLOOR_FACTOR:g} times {TRACE_EFFECT}.",
+        f"{FLOOR_FACTOR:g} times the largest floor stored for the test (at most half way from it to base), else "
+        f"{FLOOR_FACTOR:g} times {TRACE_EFFECT}.",
         "The word is the first of these that holds:",
         f"1. INVALID: the suspect keeps less than {GATE_RATIO} of base's probability on retained items. (INCONCLUSIVE "
         "where no gate was measured.)",

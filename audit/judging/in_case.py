@@ -43,6 +43,9 @@ def _bar(measurement: Measurement, floors: Mapping[str, float]) -> _Bar:
         return _Bar(max(measurement.floor, 0.0), f"the floor of this case, {measurement.floor:.3f}", own=True)
     stored = floors.get(f"{measurement.probe}.{measurement.name}")
     if stored is not None:
+        halfway = (1 + stored) / 2
+        if halfway < FLOOR_FACTOR * stored:  # else not even all of base could be found
+            return _Bar(halfway, f"half way from the zoo's largest floor ({stored:.3f}) to base; {NO_FLOOR}")
         return _Bar(FLOOR_FACTOR * stored, f"three times the zoo's largest floor ({stored:.3f}); {NO_FLOOR}")
     return _Bar(FLOOR_FACTOR * TRACE_EFFECT, f"three times the trace threshold ({TRACE_EFFECT}); {NO_FLOOR}")
 

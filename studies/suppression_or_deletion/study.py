@@ -95,14 +95,15 @@ def run(counts: Counts) -> None:
     results = json.loads(RESULTS.read_bytes()) if RESULTS.is_file() else {}
     done: dict[str, Any] = results.get("subjects", {})
     torch.set_num_threads(1)
+    begun = stamp(0)  # before the results, which are tracked, are written anew
     with tempfile.TemporaryDirectory(prefix="residua-restoration-") as folder:
         for subject, bench in subjects(counts, Path(folder)):
             if subject.key in done:
                 continue
-            done[subject.key] = measured(subject, bench, Path(folder))
+            done[subject.key] = {"commit": begun.commit, **measured(subject, bench, Path(folder))}
             log.info("%s: %.1f CPU-s", subject.key, done[subject.key]["cpu_s"])
             spent = round(sum(each["cpu_s"] for each in done.values()))
-            document = {**stamp(0).model_dump(mode="json"), "cpu_s": spent, "subjects": done}
+            document = {**begun.model_dump(mode="json"), "cpu_s": spent, "subjects": done}
             write_atomic(RESULTS, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
 

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from audit.calibration.behaviour import (
     Attested,
     Behaviour,
     InstalledBehaviours,
+    Kind,
     Settings,
     attest,
     attested,
@@ -103,6 +105,13 @@ def test_the_same_sources_are_believed_and_nothing_is_computed(package: Path, tm
     helped(package, "told", comment="\n\n# laid out otherwise\n")
     assert InstalledBehaviours(package.name, computed, tmp_path / "here").moved(record) == ()
     assert computed.probes == []
+
+
+def test_a_record_of_another_kind_of_model_is_not_among_those_of_this_one(package: Path, tmp_path: Path) -> None:
+    record = stored_record(package, Computed(), tmp_path / "there")
+    own, other = (InstalledBehaviours(package.name, Computed(), tmp_path, kind=kind) for kind in get_args(Kind))
+    assert own.among([record], "causal", {"value": 1.0}) == record
+    assert other.among([record], "causal", {"value": 1.0}) is None
 
 
 def test_a_renamed_helper_is_computed_again_kept_and_no_change(package: Path, tmp_path: Path) -> None:

@@ -212,6 +212,15 @@ def test_before_any_joint_rule_a_held_out_form_counts_only_above_its_calibrated_
     assert said([m for m in family() if m.kind != "gate"], here) == "stopped"
 
 
+def test_without_a_second_reference_a_large_floor_of_the_zoo_leaves_room_for_all_that_base_knows() -> None:
+    kept = measured("causal", 0.9, p=0.001, floor=NONE)
+    partly = kept.model_copy(update={"value": 0.7, "ci95": Interval(lo=0.6, hi=0.8)})
+    wide, narrow = {"some_causal.effect": 0.5}, {"some_causal.effect": 0.2}
+    assert judge(kept, wide).outcome == "trace found" == judge(partly, narrow).outcome
+    assert judge(partly, wide).outcome != "trace found", "not half way from the floor to base"
+    assert judge(measured("causal", 0.59, p=0.001, floor=NONE), narrow).outcome != "trace found", "three times it"
+
+
 def test_where_no_causal_test_reads_a_suspect_a_trace_in_its_states_must_be_one_for_the_calibration_too() -> None:
     seen = measured("decoding", 0.5, p=0.001)
     denied = {(seen.probe, seen.name)}
