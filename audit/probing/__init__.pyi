@@ -79,6 +79,7 @@ from .vocabulary import Interval as Interval
 from .vocabulary import Item as Item
 from .vocabulary import Learner as Learner
 from .vocabulary import Likelihoods as Likelihoods
+from .vocabulary import Listing as Listing
 from .vocabulary import LogitBias as LogitBias
 from .vocabulary import LowRank as LowRank
 from .vocabulary import Matched as Matched

@@ -50,6 +50,7 @@ from audit.schema import ExitCode as ExitCode
 from audit.schema import Form as Form
 from audit.schema import Interval as Interval
 from audit.schema import Item as Item
+from audit.schema import Listing as Listing
 from audit.schema import Measurement as Measurement
 from audit.schema import Missing as Missing
 from audit.schema import Need as Need

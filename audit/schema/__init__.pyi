@@ -47,10 +47,12 @@ from .forecast import forecast_id as forecast_id
 from .interval import Interval as Interval
 from .measurement import EFFECT_UNIT as EFFECT_UNIT
 from .measurement import RATIO_UNIT as RATIO_UNIT
+from .measurement import Cell as Cell
 from .measurement import Control as Control
 from .measurement import Count as Count
 from .measurement import Curve as Curve
 from .measurement import Kind as Kind
+from .measurement import Listing as Listing
 from .measurement import Measurement as Measurement
 from .measurement import MeasurementScale as MeasurementScale
 from .measurement import Null as Null

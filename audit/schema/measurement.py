@@ -4,7 +4,9 @@ A probe returns :class:`Measurement` values: numbers, never a verdict. Judging t
 """
 
 from collections.abc import Collection
-from typing import Final, Literal
+from typing import Final, Literal, Self
+
+from pydantic import Field, model_validator
 
 from audit.schema.case import Form
 from audit.schema.error_rates import DetectionLimit as DetectionLimit
@@ -121,6 +123,33 @@ class Table(Record):
     axis: str
 
 
+Cell = str | int | float | None
+
+
+class Listing(Record):
+    """A small table of what was found, a finding a row, which stands in the report itself: vectors, modules, forms.
+
+    ``rows`` are the first of ``of``, in the order in which they are to be read. ``quoted`` names the columns whose
+    cells are words of the case's own data (a name, a token): they are masked where the data are.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    of: int
+    quoted: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _rows_fit_columns(self) -> Self:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"the listing {self.title!r} has rows of another length than its columns")
+        if unknown := [name for name in self.quoted if name not in self.columns]:
+            raise ValueError(f"the listing {self.title!r} quotes a column {unknown[0]!r} that it has not")
+        if self.of < len(self.rows):
+            raise ValueError(f"the listing {self.title!r} shows more rows than there are")
+        return self
+
+
 def axis_column(columns: Collection[str]) -> str | None:
     """The column of an item table that holds the place on its axis: before schema 1.3 it was called ``layer``."""
     return next((name for name in ("axis_value", "layer") if name in columns), None)
@@ -138,10 +167,10 @@ class Measurement(Record):
     back under an attack, on the effect scale) enter the verdict, ``context`` never does. ``p`` is for *above* the null,
     ``p_below`` for below it. ``floor`` is the same effect for one unaudited reference against another. A gate's
     ``value`` is the suspect's statistic over base's. ``power`` is what the test would find here, ``people`` whom it
-    finds. ``witness`` says as which kind of evidence it counts where it is no witness of its own: what a model says
-    when its weights are rounded is still what it says. ``form`` says which rows it reads: the verdict rests on
-    ``trained`` rows, held-out forms are measurements of their own. A causal ``value`` that is missing says why no layer
-    is eligible.
+    finds. ``listings`` are small tables of single findings. ``witness`` says as which kind of evidence it counts where
+    it is no witness of its own: what a model says when its weights are rounded is still what it says. ``form`` says
+    which rows it reads: the verdict rests on ``trained`` rows, held-out forms are measurements of their own. A causal
+    ``value`` that is missing says why no layer is eligible.
     """
 
     probe: str
@@ -171,6 +200,7 @@ class Measurement(Record):
     readings: dict[str, float] = {}
     curves: tuple[Curve, ...] = ()
     items: Table | Missing
+    listings: tuple[Listing, ...] = Field(default=(), exclude_if=lambda listings: not listings)
     cost: Cost = Cost()
     notes: tuple[str, ...] = ()
 
