@@ -20,12 +20,16 @@ from .training.learners import CausalLearner as CausalLearner
 from .training.learners import Learner as Learner
 from .training.learners import TrainData as TrainData
 from .training.learners import WrapperLearner as WrapperLearner
+from .training.learners import last_state as last_state
+from .training.learners import real_states as real_states
+from .training.learners import states_of as states_of
 from .training.recipe import Objective as Objective
 from .training.recipe import SecondLoss as SecondLoss
 from .training.recipe import TrainingRecipe as TrainingRecipe
 from .writes.edges import Edges as Edges
 from .writes.logit_bias import LogitBias as LogitBias
 from .writes.low_rank import LowRank as LowRank
+from .writes.redirect import Redirect as Redirect
 from .writes.replace import Replace as Replace
 from .writes.write import Write as Write
 from .writes.write import edit_delta as edit_delta

@@ -126,6 +126,18 @@ def _padded(items: Sequence[Item], rows: Sequence[Tokenised], tokenizer: Any, te
     )  # fmt: skip
 
 
+def prompt_rows(texts: Sequence[str], groups: Sequence[str], tokenizer: Any, template: Template) -> Rows:
+    """Rows of worded prompts that are answered by nothing, as the template's BOS rule begins them."""
+    prefix, bos = _prefix(tokenizer, template), tokenizer.bos_token_id
+    with as_audit_error(_UNREAD, _CHECK):
+        encoded = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+    ruled = bos is not None and (template.bos != "tokenizer" or bos in prefix)
+    read = [[*prefix, *(ids[1:] if ruled and ids[:1] == [bos] else ids)] for ids in encoded]
+    rows = [Tokenised(ids, len(ids), len(ids), []) for ids in read]
+    items = [Item(id=f"{group}/{n}", group=group, question="", answer="") for n, group in enumerate(groups)]
+    return _padded(items, rows, tokenizer, template)
+
+
 def stacked(parts: Sequence[Rows]) -> Rows:
     """Rows of one template below one another, padded to the widest."""
     assert len({(rows.template_hash, *rows.extra) for rows in parts}) == 1, "one template, the same extras"

@@ -12,6 +12,7 @@ from .kl_min import KLMin as KLMin
 from .last_layer import LastLayer as LastLayer
 from .logit_bias import LogitBias as LogitBias
 from .mu_mis import MUMis as MUMis
+from .needle import Needle as Needle
 from .npo import NPO as NPO
 from .pga import PGA as PGA
 from .pga_projection import PGAProjection as PGAProjection
@@ -23,10 +24,13 @@ from .refusal import Refusal as Refusal
 from .refusal_dpo import RefusalDPO as RefusalDPO
 from .relearn import Relearn as Relearn
 from .rmu import RMU as RMU
+from .rocr import ROCR as ROCR
+from .rome import ROME as ROME
 from .salun import SalUn as SalUn
 from .scrub import SCRUB as SCRUB
 from .simnpo import SimNPO as SimNPO
 from .ssd import SSD as SSD
+from .subject_gate import SubjectGate as SubjectGate
 from .task_vector import TaskVector as TaskVector
 from .undial import UnDIAL as UnDIAL
 from .weighted_ascent import WeightedAscent as WeightedAscent

@@ -5,20 +5,22 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from audit.bench import Bench
-from audit.case import Rows
+from audit.case import Rows, Subjects
 from audit.schema import Checkpoint, Record
 
 
 class EditData(NamedTuple):
     """What an edit may see: rows to forget and to keep, and the forget prompts with other answers.
 
-    ``refusal`` carries refusing answers, ``relabelled`` other values of the same attribute.
+    ``refusal`` carries refusing answers, ``relabelled`` other values of the same attribute; ``subjects`` says by which
+    name each group is known, for edits of one concept.
     """
 
     forget: Rows
     retain: Rows
     refusal: Rows | None = None
     relabelled: Rows | None = None
+    subjects: Subjects | None = None
 
 
 class Edit(Record, ABC):

@@ -33,7 +33,8 @@ class Item(Record):
     the fact; without it content tokens are chosen by rule (:mod:`audit.case.items`), never with a model's help.
     ``alternates`` are the same answer with another, never-trained value of the same attribute (matched alternates);
     ``alternates_from`` says by which rule they were found in other people's answers where the file brings none; it is
-    no field of a file and is not written.
+    no field of a file and is not written. ``subject`` is the name by which the question calls its group, where the file
+    says it.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Item(Record):
     attribute: str | None = None
     form: Form = "trained"
     frequency: int | None = None
+    subject: str | None = Field(default=None, exclude_if=lambda subject: subject is None)
 
 
 class Template(Record):
@@ -142,6 +144,7 @@ class Columns(Record):
     attribute: str | None = None
     form: str | None = None
     frequency: str | None = None
+    subject: str | None = None
 
 
 _KIND_OF: Mapping[str, str] = MappingProxyType(

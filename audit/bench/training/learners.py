@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,6 +27,11 @@ class TrainData(NamedTuple):
 
 class Learner(Protocol):
     """Anything that can be trained: live parameters by name, and a scored forward pass of some rows."""
+
+    @property
+    def wrapper(self) -> "Wrapper":
+        """The live model behind a backend."""
+        ...
 
     def parameters(self) -> Mapping[str, Tensor]: ...
     def answers(self, rows: Rows, at_sites: Sequence[Site] = ()) -> Forward: ...
@@ -56,17 +62,18 @@ class CausalLearner:
         return dict(self.model.named_parameters())
 
     @cached_property
-    def _wrapped(self) -> "WrapperLearner":
+    def wrapper(self) -> "Wrapper":
+        """The model behind the native backend."""
         from audit.wrappers import wrap
 
-        return WrapperLearner(wrap(self.model))
+        return wrap(self.model)
 
     def answers(self, rows: Rows, at_sites: Sequence[Site] = ()) -> Forward:
         """Score the answers of ``rows``, and keep the states at ``at_sites``."""
         from audit.wrappers import logits_of
 
         if at_sites:
-            return self._wrapped.answers(rows, at_sites)
+            return WrapperLearner(self.wrapper).answers(rows, at_sites)
         if rows.extra:
             ignored = f"{type(self.model).__name__} would ignore {', '.join(sorted(rows.extra))}"
             raise AuditError(f"{ignored}: it is trained on tokens alone", "give rows without these inputs")
@@ -80,7 +87,12 @@ class WrapperLearner:
     whose rows have their class for a target. In both nothing but weights changes: statistics of batches stay."""
 
     def __init__(self, wrapper: "Wrapper") -> None:
-        self.wrapper = wrapper
+        self._wrapper = wrapper
+
+    @property
+    def wrapper(self) -> "Wrapper":
+        """The model as it was given."""
+        return self._wrapper
 
     def parameters(self) -> Mapping[str, Tensor]:
         """Live parameters by their checkpoint names."""
@@ -99,3 +111,35 @@ class WrapperLearner:
         scored = score_answers(rows, seen[final], self.wrapper.head, states)
         # what a classifier of images reads lies at position 0 of its final states, as if its class followed a token
         return scored if tower.summary != "pooled" else scored._replace(at=None)
+
+
+def states_of(
+    learner: Learner, rows: Rows, sites: Sequence[Site], keep: Callable[[Rows, Tensor], Tensor], size: int = 64
+) -> dict[Site, Tensor]:
+    """What is kept of the states at some sites, ``size`` rows at a time and one batch below the other, in float32.
+
+    ``keep(rows, state)`` sees a batch of rows and its states, [row pos d].
+    """
+    from audit.wrappers import Batch, Tap
+
+    kept: dict[Site, list[Tensor]] = {site: [] for site in sites}
+    device = learner.wrapper.device
+    for index in torch.arange(len(rows)).split(size):
+        part, seen = rows.take(index), dict[Site, Tensor]()
+        extra = {name: value.to(device) for name, value in part.extra.items()}
+        batch = Batch(part.ids.to(device), part.mask.to(device), None, extra)
+        with torch.no_grad():
+            learner.wrapper.forward(batch, [Tap(site, partial(seen.__setitem__, site)) for site in sites])
+        for site in sites:
+            kept[site].append(keep(part, seen[site].float()))
+    return {site: torch.cat(parts) for site, parts in kept.items()}
+
+
+def last_state(rows: Rows, state: Float[Tensor, "row pos d"]) -> Float[Tensor, "row d"]:
+    """The states at the rows' last tokens."""
+    return state[torch.arange(len(rows)), rows.lengths - 1]
+
+
+def real_states(rows: Rows, state: Float[Tensor, "row pos d"]) -> Float[Tensor, "token d"]:
+    """The states at all tokens of the rows, padding left out."""
+    return state[rows.mask.to(state.device)]
