@@ -18,7 +18,7 @@ LEARNING_VERSION = 2
 EDIT_VERSION = 2
 """Raised when code changes the bytes that the same recipe gives: of models that learn, of those that are edited."""
 
-_ADDED_LATER = {"architecture": "llama", "strangers": 0}
+_ADDED_LATER = {"architecture": "llama", "strangers": 0, "forms": 0}
 """Left out of a key where they say what was always so: models made before keep their names."""
 
 Corpus = Literal["language", "retain", "retain+forget"]
