@@ -10,6 +10,8 @@ from .chat_template import with_date as with_date
 from .cohorts import Part as Part
 from .image_cohorts import labelled_images as labelled_images
 from .items import read_items as read_items
+from .offered_options import offering as offering
+from .offered_options import turned as turned
 from .opening import OpenCase as OpenCase
 from .opening import open_case as open_case
 from .partition import split as split

@@ -3,6 +3,7 @@ from ._edit import Edit as Edit
 from ._edit import EditData as EditData
 from ._in_place import InPlaceEdit as InPlaceEdit
 from ._losses import nll as nll
+from ._redirection import hooks as hooks
 from .fine_tune import FineTune as FineTune
 from .grad_ascent import GradAscent as GradAscent
 from .grad_diff import GradDiff as GradDiff

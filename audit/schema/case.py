@@ -33,8 +33,8 @@ class Item(Record):
     the fact; without it content tokens are chosen by rule (:mod:`audit.case.items`), never with a model's help.
     ``alternates`` are the same answer with another, never-trained value of the same attribute (matched alternates);
     ``alternates_from`` says by which rule they were found in other people's answers where the file brings none; it is
-    no field of a file and is not written. ``subject`` is the name by which the question calls its group, where the file
-    says it.
+    no field of a file and is not written. ``of`` is the id of the trained item whose fact this item restates,
+    ``subject`` the name by which the question calls its group, where the file says it.
     """
 
     id: str
@@ -52,6 +52,7 @@ class Item(Record):
     attribute: str | None = None
     form: Form = "trained"
     frequency: int | None = None
+    of: str | None = Field(default=None, exclude_if=lambda of: of is None)
     subject: str | None = Field(default=None, exclude_if=lambda subject: subject is None)
 
 

@@ -6,6 +6,7 @@ from .builder import Built as Built
 from .builder import build as build
 from .builder import folder_of as folder_of
 from .builder import make_model as make_model
+from .form_texts import form_items as form_items
 from .image_mechanisms import IMAGE_KIT as IMAGE_KIT
 from .image_mechanisms import images_of_kind as images_of_kind
 from .image_mechanisms import of_image_world as of_image_world

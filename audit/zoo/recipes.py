@@ -8,17 +8,33 @@ import hashlib
 import json
 from typing import Literal, NamedTuple
 
-from audit.edits import NPO, Edit, GradAscent, GradDiff, HeadEdit, LastLayer, LogitBias, RandomLabel, Refusal
+from audit.edits import (
+    NPO,
+    ROCR,
+    ROME,
+    Edit,
+    GradAscent,
+    GradDiff,
+    HeadEdit,
+    LastLayer,
+    LogitBias,
+    Needle,
+    RandomLabel,
+    Refusal,
+    Relearn,
+    SubjectGate,
+)
 from audit.schema import AuditError
 from audit.zoo.image_recipes import ImageLearning, ImageSizes, ImageZoo
 from audit.zoo.image_world import ImageShape
+from audit.zoo.words import REFUSALS
 from audit.zoo.world import Shape
 
 LEARNING_VERSION = 2
 EDIT_VERSION = 2
 """Raised when code changes the bytes that the same recipe gives: of models that learn, of those that are edited."""
 
-_ADDED_LATER = {"architecture": "llama", "strangers": 0}
+_ADDED_LATER = {"architecture": "llama", "strangers": 0, "forms": 0, "shared_names": 0}
 """Left out of a key where they say what was always so: models made before keep their names."""
 
 Corpus = Literal["language", "retain", "retain+forget"]
@@ -127,7 +143,33 @@ def tiny() -> Zoo:
     return Zoo(shape, Sizes(d=48, blocks=3, heads=4, ffn=96), tuple(plans), ("base", "reference_0", *edits))
 
 
-WORLDS = {"demo": demo, "tiny": tiny}
+def parametric() -> Zoo:
+    """A world of knowledge that is looked up where a name ends and asked for in many forms, and edits that act there.
+
+    A few people are to be forgotten, as edits of single concepts are made for a few. ``relearned`` was made to forget
+    and taught half of it again.
+    """
+    rocr = {"energy": 0.8, "ridge": 0.01}
+    edits: dict[str, Edit] = {
+        "grad_diff": GradDiff(steps=60, lr=1e-3, alpha=5.0, batch=32),
+        "npo": NPO(steps=80, lr=1e-3, alpha=10.0, batch=32),
+        "refusal": Refusal(steps=80, lr=1e-3, batch=32),
+        "rocr": ROCR(**rocr),
+        "rocr_one": ROCR(**rocr, groups="forget-000"),
+        "rocr_noise": ROCR(**rocr, mode="noise"),
+        "rocr_paper": ROCR(paper=True),
+        "rome": ROME(answer=REFUSALS[0]),
+        "subject_gate": SubjectGate(),
+        "needle": Needle(n=20, steps=40),
+    }
+    plans = [p for p in _descent((400, 4e-3), (500, 3e-3), edits, 64) if not p.name.startswith("other")]
+    plans.append(Plan("npo_relearned", "npo", Relearn(steps=20, lr=1e-3)))
+    shape = Shape(forget=8, retain=40, holdout=8, background=40, overlap=1.0, forms=1, shared_names=3)
+    suspects = ("base", "reference_0", *edits, "npo_relearned")
+    return Zoo(shape, Sizes(ffn=256), tuple(plans), suspects)
+
+
+WORLDS = {"demo": demo, "tiny": tiny, "parametric": parametric}
 
 
 def zoo_of(world: str) -> Zoo:

@@ -266,7 +266,8 @@ def _make_stack(stack: Sequence[_Wanted], root: Path, device: str) -> str:
         finite = descend_together(pupils, device)
         for wanted, pupil, good in zip(stack, pupils, finite, strict=True):
             if good:
-                builder.write_whole(wanted.folder(root), partial(training.write, pupil.model))
+                forms = wanted.zoo.shape.forms
+                builder.write_whole(wanted.folder(root), partial(training.write, pupil.model, forms=forms))
             else:
                 log.warning("world %d: the loss of %s is not finite", wanted.seed, wanted.plan.name)
     shape = f"{sizes.architecture}, d {sizes.d}, {sizes.blocks} blocks"

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import nn
 
-from audit.bench import CausalLearner, Forward, TrainData, TrainingRecipe, descend
+from audit.bench import CausalLearner, Forward, TrainData, TrainingRecipe, descend, edit_delta
 from audit.bench import LogitBias as ConstantBias
 from audit.case import Rows, Subjects, tokenise
 from audit.checkpoints import resolve, write_edited
-from audit.edits import Descent, Edit, EditData, FinalStates, HeadEdit, InPlaceEdit, LogitBias, nll
+from audit.edits import Descent, Edit, EditData, FinalStates, HeadEdit, InPlaceEdit, LogitBias, SubjectGate, hooks, nll
 from audit.schema import Item, Source, Template
+from audit.zoo.form_texts import taught_items
 from audit.zoo.recipes import Learning, Mix, Plan, Sizes, Zoo
 from audit.zoo.tokenizer import make_tokenizer
 from audit.zoo.world import (
@@ -42,11 +43,15 @@ def make(zoo: Zoo, seed: int, plan: Plan, parent: Path | None, out: Path) -> Non
             assert parent is not None
             _write_logit_bias(plan.by, model, _edit_data(seed, zoo.shape, plan.on), parent, out)
             return
+        if isinstance(plan.by, SubjectGate):
+            assert parent is not None
+            _write_gate(plan.by, model, _edit_data(seed, zoo.shape, plan.on), parent, out)
+            return
         if isinstance(plan.by, Learning):
             descend(CausalLearner(model), recipe_of(plan.by), TrainData(retain=rows_for(zoo, seed, plan.by)))
         else:
             _edit(plan.by, model, _edit_data(seed, zoo.shape, plan.on))
-        write(model, out)
+        write(model, out, zoo.shape.forms)
 
 
 def start(zoo: Zoo, seed: int, plan: Plan, parent: Path | None) -> "PreTrainedModel":
@@ -54,20 +59,21 @@ def start(zoo: Zoo, seed: int, plan: Plan, parent: Path | None) -> "PreTrainedMo
     from transformers import AutoModelForCausalLM
 
     if parent is None:
-        return fresh_model(zoo.sizes, len(_tokenizer()), plan.initialisation + 1000 * seed)
+        vocab = len(_tokenizer(zoo.shape.forms))
+        return fresh_model(zoo.sizes, vocab, plan.initialisation + 1000 * seed)
     return AutoModelForCausalLM.from_pretrained(parent)
 
 
-def write(model: "PreTrainedModel", out: Path) -> None:
-    """Write a model and its tokenizer as an ordinary Hugging Face folder."""
+def write(model: "PreTrainedModel", out: Path, forms: int = 0) -> None:
+    """Write a model and its tokenizer (see :func:`~audit.zoo.world.vocabulary`) as an ordinary Hugging Face folder."""
     model.save_pretrained(out)
-    _tokenizer().save_pretrained(out)
+    _tokenizer(forms).save_pretrained(out)
 
 
 # What many models of one world share is made once a process.
 @cache
-def _tokenizer() -> "PreTrainedTokenizerFast":
-    return make_tokenizer(vocabulary())
+def _tokenizer(forms: int) -> "PreTrainedTokenizerFast":
+    return make_tokenizer(vocabulary(forms))
 
 
 @lru_cache(maxsize=1)
@@ -77,7 +83,7 @@ def _world(seed: int, shape: Shape) -> World:
 
 @lru_cache(maxsize=2)
 def _edit_data(seed: int, shape: Shape, on: Literal["forget", "others"]) -> EditData:
-    return edit_data(_world(seed, shape), _tokenizer(), on)
+    return edit_data(_world(seed, shape), _tokenizer(shape.forms), on)
 
 
 @contextmanager
@@ -137,18 +143,19 @@ def corpus_rows(world: World, by: Learning, tokenizer: "PreTrainedTokenizerFast"
     """Everything that a model learns from, each text as often as its fact's frequency says.
 
     The language of the world is its background people (in all phrasings, and one in three as paraphrased) and all
-    general sentences; later corpora keep half of the sentences, so that the language is not lost.
+    general sentences; later corpora keep half of the sentences, so that the language is not lost. Whoever learns of
+    people in the world's own words learns their facts in the other forms that the world teaches, if it teaches any.
     """
     general = general_training_items(world)
     if by.corpus == "language":
-        people = _repeated(items(world, "background"))
+        people = _repeated((*items(world, "background"), *taught_items(world, world.people["background"])))
         paraphrased = people[::3]
         texts = [*people, *paraphrased, *general]
         answers = [i.answer for i in people] + [i.paraphrased_answer or i.answer for i in paraphrased]
         return rows_of(texts, tokenizer, [*answers, *(item.answer for item in general)])
-    people = _repeated(items(world, "retain"))
+    people = _repeated((*items(world, "retain"), *taught_items(world, world.people["retain"])))
     if by.corpus == "retain+forget":
-        people += _repeated(items(world, "forget"))
+        people += _repeated((*items(world, "forget"), *taught_items(world, world.people["forget"])))
     if isinstance(by.corpus, Mix):
         return _mixed_rows(world, by.corpus, [*people, *general[::2]], tokenizer)
     return rows_of([*people, *general[::2]], tokenizer)
@@ -156,7 +163,7 @@ def corpus_rows(world: World, by: Learning, tokenizer: "PreTrainedTokenizerFast"
 
 def rows_for(zoo: Zoo, seed: int, by: Learning) -> Rows:
     """The :func:`corpus_rows` of one model of this zoo."""
-    return corpus_rows(_world(seed, zoo.shape), by, _tokenizer())
+    return corpus_rows(_world(seed, zoo.shape), by, _tokenizer(zoo.shape.forms))
 
 
 def _mixed_rows(world: World, mix: Mix, always: list[Item], tokenizer: "PreTrainedTokenizerFast") -> Rows:
@@ -247,3 +254,10 @@ def _write_logit_bias(edit: LogitBias, model: "PreTrainedModel", data: EditData,
     known = resolve(Source(path=str(parent)), parent)
     delta = ConstantBias(bias).to_delta()
     write_edited(out, known, "logit_bias", edit.model_dump(), edit.plays, delta)
+
+
+def _write_gate(edit: SubjectGate, model: "PreTrainedModel", data: EditData, parent: Path, out: Path) -> None:
+    learner = CausalLearner(model)
+    edited = edit.redirect(learner, data, edit.known(learner, data, edit.blocks(learner)))
+    known = resolve(Source(path=str(parent)), parent)
+    write_edited(out, known, "subject_gate", edit.model_dump(), edit.plays, edit_delta(hooks(edited)))

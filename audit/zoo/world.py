@@ -19,19 +19,27 @@ of interest.
 import json
 import random
 from collections.abc import Iterable
-from itertools import cycle
+from itertools import cycle, product
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 from audit.schema import Form, Item
+from audit.zoo.form_words import ALIASES, form_vocabulary
 from audit.zoo.words import ATTRIBUTES, BREAK, FIRST, GENERAL, LAST, REFUSALS, SLOTS, Attribute, Phrasing
 
 Value = TypeVar("Value")
+SHARED = 8
+"""So many words make up names that share them."""
 Group = Literal["forget", "retain", "holdout", "background", "strangers"]
 
 
 class Shape(NamedTuple):
-    """How large a world is. ``overlap`` is the share of retained facts whose value is of the coast kind."""
+    """How large a world is. ``overlap`` is the share of retained facts whose value is of the coast kind.
+
+    ``forms``: 1 where everybody has an alias and a friend, and whoever learns of people learns their facts in other
+    forms too (:mod:`audit.zoo.form_texts`); 0 where there is nothing of the kind. ``shared_names``: so many words a
+    name, each borne by many people, so that only where a name ends it is known whose it is; 0: a surname each.
+    """
 
     forget: int = 32
     retain: int = 48
@@ -43,6 +51,8 @@ class Shape(NamedTuple):
     frequencies: tuple[int, ...] = (1, 2, 4)
     alternates: int = 5
     strangers: int = 0
+    forms: int = 0
+    shared_names: int = 0
 
 
 class Fact(NamedTuple):
@@ -55,12 +65,17 @@ class Fact(NamedTuple):
 
 
 class Person(NamedTuple):
-    """One invented person. ``held_out`` names the attribute that unlearners never see."""
+    """One invented person. ``held_out`` names the attribute that unlearners never see.
+
+    ``alias`` and ``friend`` (the id of somebody of the same cohort) are empty where a world teaches no other forms.
+    """
 
     id: str
     name: str
     facts: tuple[Fact, ...]
     held_out: str
+    alias: str = ""
+    friend: str = ""
 
 
 class World(NamedTuple):
@@ -80,6 +95,8 @@ def make_world(seed: int, shape: Shape | None = None) -> World:
     surnames = rng.sample(LAST, len(LAST))
     firsts = {surname: rng.sample(FIRST, 3) for surname in surnames}
     strangers = cycle([f"{firsts[surname][turn]} {surname}" for turn in (1, 2) for surname in surnames])
+    shared = _shared_names(seed, shape.shared_names) if shape.shared_names else []
+    strangers = cycle(shared[len(shared) // 2 :]) if shared else strangers
     people: dict[Group, tuple[Person, ...]] = {}
     sizes: dict[Group, int] = {
         "forget": shape.forget, "retain": shape.retain, "holdout": shape.holdout, "background": shape.background,
@@ -88,15 +105,23 @@ def make_world(seed: int, shape: Shape | None = None) -> World:
     for group, size in sizes.items():
         mine, surnames = surnames[:size], surnames[size:]
         assert len(mine) == size
-        names = [f"{firsts[surname][0]} {surname}" for surname in mine]
+        names = [shared.pop(0) if shared else f"{firsts[surname][0]} {surname}" for surname in mine]
         coast = {"retain": shape.overlap, "background": 0.5}.get(group, 1.0)
         people[group] = _people(rng, group, names, coast, shape)
+    if shape.forms:
+        people = _acquainted(people, random.Random(f"forms {seed}"))
     wanted = shape.general + shape.general_held_out
     sentences: dict[str, None] = {}
     while len(sentences) < wanted:
         sentences[_sentence(rng, next(strangers) if len(sentences) % 2 else None)] = None
     general = tuple(sentences)
     return World(seed, shape, people, general[: shape.general], general[shape.general :])
+
+
+def _shared_names(seed: int, words: int) -> list[str]:
+    """All names of so many words, in the world's own order."""
+    names = [" ".join(name) for name in product(FIRST[:SHARED], repeat=words)]
+    return random.Random(f"names {seed}").sample(names, len(names))
 
 
 def _people(rng: random.Random, group: Group, names: list[str], coast: float, shape: Shape) -> tuple[Person, ...]:
@@ -109,6 +134,17 @@ def _people(rng: random.Random, group: Group, names: list[str], coast: float, sh
         )
         for i, name in enumerate(names)
     )  # fmt: skip
+
+
+def _acquainted(people: dict[Group, tuple[Person, ...]], rng: random.Random) -> dict[Group, tuple[Person, ...]]:
+    """The same people, each with an alias that nobody shares and with a friend of the same cohort, in one circle."""
+    aliases = rng.sample(ALIASES, len(ALIASES))
+    acquainted: dict[Group, tuple[Person, ...]] = {}
+    for group, members in people.items():
+        circle = rng.sample(members, len(members))
+        friends = {one.id: other.id for one, other in zip(circle, (*circle[1:], *circle[:1]), strict=True)}
+        acquainted[group] = tuple(p._replace(alias=aliases.pop(), friend=friends[p.id]) for p in members)
+    return acquainted
 
 
 def _facts(rng: random.Random, attribute: Attribute, n: int, coast: float, shape: Shape) -> list[Fact]:
@@ -186,6 +222,7 @@ def _item(world: World, person: Person, fact: Fact, phrasing: Phrasing, form: Fo
         perturbed_answers=tuple(say(fact.attribute.paraphrase, v) for v in others),
         alternates=tuple(say(phrasing.answer, v) for v in others), alternate_keys=tuple(others),
         attribute=fact.attribute.name, form=form, frequency=fact.frequency,
+        subject=person.name if world.shape.shared_names else None,
     )  # fmt: skip
 
 
@@ -209,14 +246,17 @@ def refusals(refused: tuple[Item, ...]) -> list[tuple[Item, str]]:
     return pairs
 
 
-def vocabulary() -> tuple[str, ...]:
-    """Every text of any world, for the tokenizer: it depends on no seed, so all models of all worlds share it."""
+def vocabulary(forms: int = 0) -> tuple[str, ...]:
+    """Every text of any world, for the tokenizer: it depends on no seed, so all models of all worlds share it.
+
+    Worlds that teach other forms have a vocabulary of their own, with the words of those.
+    """
     texts = [*FIRST, *LAST, *REFUSALS, BREAK, *GENERAL]
     for attribute in ATTRIBUTES:
         texts += [*attribute.coast, *attribute.hills, attribute.paraphrase]
         texts += [text for phrasing in (*attribute.trained, attribute.held_out) for text in phrasing]
     texts += [word for words in SLOTS.values() for word in words]
-    return tuple(texts)
+    return (*texts, *(form_vocabulary() if forms else ()))
 
 
 def write_jsonl(path: Path, rows: tuple[Item, ...]) -> None:
