@@ -7,6 +7,7 @@ post-norms, soft caps and sliding windows shorter than the rows.
 
 import atexit
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -26,9 +27,9 @@ from transformers import (
     Qwen2Config,
 )
 
-from audit.case import Rows
+from audit.case import Rows, Subjects
 from audit.edits import EditData
-from audit.schema import Checkpoint, Source
+from audit.schema import Checkpoint, Item, Source, Template
 
 FAMILIES = ("llama", "gpt2", "gpt_neox", "qwen2", "mistral", "gemma2")
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -146,4 +147,16 @@ def rows(n: int = 5, seed: int = 0, longest: int = 14) -> Rows:
 
 def edit_data() -> EditData:
     """Six random rows of every kind that an edit may see; those of the forget items share their names."""
-    return EditData(rows(6, seed=1), rows(6, seed=2), rows(6, seed=3), rows(6, seed=4))
+    retain = replace(rows(6, seed=2), group_ids=tuple(f"kept{i // 2}" for i in range(6)))
+    return EditData(rows(6, seed=1), retain, rows(6, seed=3), rows(6, seed=4), subjects())
+
+
+def subjects() -> Subjects:
+    """Names of three people to forget and of three to keep, in two questions each."""
+    groups = [f"{cohort}{i}" for cohort in ("person", "kept") for i in range(3)]
+    asked = [
+        Item(id=f"{group}-{n}", group=group, subject=f"{WORDS[2 * g]} {WORDS[2 * g + 1]}", answer=WORDS[-1],
+             question=f"{words} {WORDS[2 * g]} {WORDS[2 * g + 1]}")
+        for g, group in enumerate(groups) for n, words in enumerate((WORDS[-2], f"{WORDS[-3]} {WORDS[-4]}"))
+    ]  # fmt: skip
+    return Subjects(asked, tokenizer(), Template())

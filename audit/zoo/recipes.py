@@ -149,20 +149,20 @@ def parametric() -> Zoo:
     A few people are to be forgotten, as edits of single concepts are made for a few. ``relearned`` was made to forget
     and taught half of it again.
     """
-    rocr = {"energy": 0.8, "ridge": 0.01}
+    rocr = ROCR(energy=0.8, ridge=0.01)
     edits: dict[str, Edit] = {
         "grad_diff": GradDiff(steps=60, lr=1e-3, alpha=5.0, batch=32),
         "npo": NPO(steps=80, lr=1e-3, alpha=10.0, batch=32),
         "refusal": Refusal(steps=80, lr=1e-3, batch=32),
-        "rocr": ROCR(**rocr),
-        "rocr_one": ROCR(**rocr, groups="forget-000"),
-        "rocr_noise": ROCR(**rocr, mode="noise"),
+        "rocr": rocr,
+        "rocr_one": rocr.model_copy(update={"groups": "forget-000"}),
+        "rocr_noise": rocr.model_copy(update={"mode": "noise"}),
         "rocr_paper": ROCR(paper=True),
         "rome": ROME(answer=REFUSALS[0]),
         "subject_gate": SubjectGate(),
         "needle": Needle(n=20, steps=40),
     }
-    plans = [p for p in _descent((400, 4e-3), (500, 3e-3), edits, 64) if not p.name.startswith("other")]
+    plans = [p for p in _descent((400, 4e-3), (650, 3e-3), edits, 64) if not p.name.startswith("other")]
     plans.append(Plan("npo_relearned", "npo", Relearn(steps=20, lr=1e-3)))
     shape = Shape(forget=8, retain=40, holdout=8, background=40, overlap=1.0, forms=1, shared_names=3)
     suspects = ("base", "reference_0", *edits, "npo_relearned")

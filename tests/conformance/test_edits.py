@@ -11,7 +11,7 @@ from torch import Tensor
 
 from audit import checkpoints
 from audit.bench import Bench
-from audit.case import stacked
+from audit.case import Rows, stacked
 from audit.checkpoints import delta_of, resolve
 from audit.edits import Edit, EditData
 from audit.plugins import discover
@@ -19,7 +19,7 @@ from audit.schema import Checkpoint, Read, Site, Source
 from tests import image_toy, toy
 
 EDITS = discover("audit.edits", Edit)
-QUICK: dict[str, int] = {"steps": 6, "warmup_steps": 2, "batch": 6}
+QUICK: dict[str, int | str] = {"steps": 6, "warmup_steps": 2, "batch": 6, "answer": "not know"}
 LOGPROB = Read(site=Site(part="logits"), at="answer", reduce="logprob")
 each_edit = pytest.mark.parametrize("name", EDITS)
 
@@ -63,7 +63,7 @@ def fitted(name: str) -> Fitted:
 
 def said(by: Bench, ckpt: Checkpoint, name: str) -> Tensor:
     """Log-probabilities of the answer tokens of all rows that an edit may see."""
-    rows = stacked([rows for rows in data_of(name) if rows is not None])
+    rows = stacked([rows for rows in data_of(name) if isinstance(rows, Rows)])
     return by.run(ckpt, rows, (LOGPROB,))[LOGPROB]
 
 

@@ -61,9 +61,13 @@ class CausalLearner:
         """Live parameters by their checkpoint names."""
         return dict(self.model.named_parameters())
 
-    @cached_property
+    @property
     def wrapper(self) -> "Wrapper":
         """The model behind the native backend."""
+        return self._behind
+
+    @cached_property
+    def _behind(self) -> "Wrapper":
         from audit.wrappers import wrap
 
         return wrap(self.model)

@@ -6,7 +6,7 @@ from typing import Self
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from audit.bench.layout import Geometry
 from audit.bench.writes.write import Write, content_of, content_of_rows, tap_at
@@ -78,7 +78,11 @@ class Redirect(Write):
 
 def _check_plain(wrapper: Wrapper) -> None:
     """AuditError where what an MLP writes is not added to the stream as it is."""
-    if not isinstance(wrapper, NativeWrapper) or wrapper.anatomy.mlp_out != wrapper.anatomy.mlp:
+    plain = isinstance(wrapper, NativeWrapper) and wrapper.anatomy.mlp is not None
+    if plain and wrapper.anatomy.mlp_out != wrapper.anatomy.mlp:
+        between = wrapper.blocks[0].get_submodule(wrapper.anatomy.mlp_out or "")
+        plain = isinstance(between, nn.Dropout)
+    if not plain:
         raise AuditError(
             f"a redirect is served where an MLP's own output is added to the stream, and {wrapper.name} behind the "
             f"{wrapper.backend} backend has something in between",
