@@ -27,7 +27,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from audit.case import Rows, Subjects
+from audit.case import Rows, SubjectPrompts
 from audit.edits import EditData
 from audit.schema import Checkpoint, Item, Source, Template
 
@@ -151,7 +151,7 @@ def edit_data() -> EditData:
     return EditData(rows(6, seed=1), retain, rows(6, seed=3), rows(6, seed=4), subjects())
 
 
-def subjects() -> Subjects:
+def subjects() -> SubjectPrompts:
     """Names of three people to forget and of three to keep, in two questions each."""
     groups = [f"{cohort}{i}" for cohort in ("person", "kept") for i in range(3)]
     asked = [
@@ -159,4 +159,4 @@ def subjects() -> Subjects:
              question=f"{words} {WORDS[2 * g]} {WORDS[2 * g + 1]}")
         for g, group in enumerate(groups) for n, words in enumerate((WORDS[-2], f"{WORDS[-3]} {WORDS[-4]}"))
     ]  # fmt: skip
-    return Subjects(asked, tokenizer(), Template())
+    return SubjectPrompts(asked, tokenizer(), Template())

@@ -20,8 +20,8 @@ from .retold import retold as retold
 from .row_means import row_mean as row_mean
 from .row_means import row_means as row_means
 from .rows import Rows as Rows
-from .subjects import Answered as Answered
-from .subjects import Contexts as Contexts
-from .subjects import Subjects as Subjects
+from .subject_prompts import Answered as Answered
+from .subject_prompts import Contexts as Contexts
+from .subject_prompts import SubjectPrompts as SubjectPrompts
 from .tokenisation import stacked as stacked
 from .tokenisation import tokenise as tokenise

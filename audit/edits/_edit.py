@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from audit.bench import Bench
-from audit.case import Rows, Subjects
+from audit.case import Rows, SubjectPrompts
 from audit.schema import Checkpoint, Record
 
 
@@ -20,7 +20,7 @@ class EditData(NamedTuple):
     retain: Rows
     refusal: Rows | None = None
     relabelled: Rows | None = None
-    subjects: Subjects | None = None
+    subjects: SubjectPrompts | None = None
 
 
 class Edit(Record, ABC):

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from audit.bench import Bench, Learner, Redirect, copied, edit_delta, last_state, real_states, states_of
-from audit.case import Contexts, Rows, Subjects
+from audit.case import Contexts, Rows, SubjectPrompts
 from audit.checkpoints import write_edited
 from audit.edits._edit import EditData
 from audit.edits._images import refuse_images
@@ -41,7 +41,7 @@ class Edited(NamedTuple):
 class Names(NamedTuple):
     """Whose names are redirected, and to whose."""
 
-    subjects: Subjects
+    subjects: SubjectPrompts
     groups: tuple[str, ...]
     target: str
 

@@ -78,13 +78,17 @@ class Redirect(Write):
 
 def _check_plain(wrapper: Wrapper) -> None:
     """AuditError where what an MLP writes is not added to the stream as it is."""
-    plain = isinstance(wrapper, NativeWrapper) and wrapper.anatomy.mlp is not None
-    if plain and wrapper.anatomy.mlp_out != wrapper.anatomy.mlp:
-        between = wrapper.blocks[0].get_submodule(wrapper.anatomy.mlp_out or "")
-        plain = isinstance(between, nn.Dropout)
-    if not plain:
+    if not isinstance(wrapper, NativeWrapper) or wrapper.anatomy.mlp is None or not _is_plain(wrapper):
         raise AuditError(
             f"a redirect is served where an MLP's own output is added to the stream, and {wrapper.name} behind the "
             f"{wrapper.backend} backend has something in between",
             "use the native backend, or fold the edit into the weights",
         )
+
+
+def _is_plain(wrapper: NativeWrapper) -> bool:
+    """Is it the MLP's own output, or that with some of it dropped in training?"""
+    out = wrapper.anatomy.mlp_out
+    return out is not None and (
+        out == wrapper.anatomy.mlp or isinstance(wrapper.blocks[0].get_submodule(out), nn.Dropout)
+    )

@@ -37,7 +37,7 @@ class Answered(NamedTuple):
     ends: tuple[int, ...]
 
 
-class Subjects:
+class SubjectPrompts:
     """The subjects of some items, and how they are put into rows. Nothing is read before it is asked for."""
 
     def __init__(self, items: Sequence[Item], tokenizer: Any, template: Template) -> None:
