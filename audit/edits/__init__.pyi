@@ -3,6 +3,8 @@ from ._edit import Edit as Edit
 from ._edit import EditData as EditData
 from ._in_place import InPlaceEdit as InPlaceEdit
 from ._losses import nll as nll
+from ._rank_one import Factors as Factors
+from ._rank_one import null_space_factors as null_space_factors
 from ._redirection import hooks as hooks
 from .fine_tune import FineTune as FineTune
 from .grad_ascent import GradAscent as GradAscent
