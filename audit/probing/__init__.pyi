@@ -67,6 +67,7 @@ from .vocabulary import AuditError as AuditError
 from .vocabulary import Bench as Bench
 from .vocabulary import Case as Case
 from .vocabulary import Checkpoint as Checkpoint
+from .vocabulary import Clamp as Clamp
 from .vocabulary import Cohort as Cohort
 from .vocabulary import Control as Control
 from .vocabulary import Cost as Cost
@@ -99,6 +100,7 @@ from .vocabulary import Replace as Replace
 from .vocabulary import Requires as Requires
 from .vocabulary import Role as Role
 from .vocabulary import Rows as Rows
+from .vocabulary import Scale as Scale
 from .vocabulary import Site as Site
 from .vocabulary import Source as Source
 from .vocabulary import Start as Start
@@ -128,3 +130,4 @@ from .vocabulary import stats as stats
 from .vocabulary import tofu as tofu
 from .vocabulary import tokenise as tokenise
 from .vocabulary import usable_information as usable_information
+from .vocabulary import value_map as value_map

@@ -6,11 +6,13 @@ makes an attack also imports its edit, which stands above this room.
 
 from audit import stats as stats
 from audit.bench import Bench as Bench
+from audit.bench import Clamp as Clamp
 from audit.bench import Forward as Forward
 from audit.bench import Learner as Learner
 from audit.bench import LogitBias as LogitBias
 from audit.bench import LowRank as LowRank
 from audit.bench import Replace as Replace
+from audit.bench import Scale as Scale
 from audit.bench import Start as Start
 from audit.bench import TrainData as TrainData
 from audit.bench import TrainingRecipe as TrainingRecipe
@@ -73,3 +75,4 @@ from audit.stats import kernel_alignment as kernel_alignment
 from audit.stats import tofu as tofu
 from audit.storage import TEMP as TEMP
 from audit.wrappers import fresh_model as fresh_model
+from audit.wrappers import value_map as value_map
