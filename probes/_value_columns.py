@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from audit.probing import Bench, Checkpoint, Read, Rows, Site, value_map
+from audit.probing import Bench, Checkpoint, PersonRows, Read, Rows, Site, value_map
 
 _BYTES_AT_ONCE = 256 << 20
 _HEAD_AT_ONCE = 256
@@ -74,26 +74,51 @@ class ValueModel:
         return self._kept[key]
 
 
+class Groups(NamedTuple):
+    """Groups of one cohort and the columns that write their answers in base."""
+
+    sheet: PersonRows
+    columns: Columns
+
+
+class Values(NamedTuple):
+    """The models whose value vectors are compared; ``null`` never knew."""
+
+    base: ValueModel
+    suspect: ValueModel
+    null: ValueModel | None
+
+
 def groups_of(rows: Rows, names: Sequence[str]) -> Int[Tensor, " row"]:
     """The number of every row's group among ``names``."""
     number: Mapping[str, int] = {name: i for i, name in enumerate(names)}
     return torch.tensor([number[name] for name in rows.group_ids])
 
 
+def toward_answers(model: ValueModel, rows: Rows) -> Float[Tensor, "token d"]:
+    """For every content token the direction that raises its logit above all tokens' mean."""
+    row, position = rows.targets("key")
+    head = model.unembedding
+    return (head[rows.ids[row, position].to(head.device)] - head.mean(0)).cpu()
+
+
+def activity(model: ValueModel, rows: Rows) -> tuple[Float[Tensor, " unit"], ...]:
+    """Mean size of every coefficient of every block where content tokens are predicted."""
+    return tuple(model.coefficients(rows, block).abs().mean(0) for block in range(model.blocks))
+
+
 def writing_columns(model: ValueModel, rows: Rows, names: Sequence[str], most: int) -> Columns:
     """Per group the columns whose activated trace is largest: mean over the answers' content tokens of the size of what
     coefficient times value vector adds to the token's logit, less what it adds to all tokens' on average."""
-    row, position = rows.targets("key")
-    head = model.unembedding
-    toward = (head[rows.ids[row, position].to(head.device)] - head.mean(0)).cpu()
-    group = groups_of(rows, names)[row]
+    toward = toward_answers(model, rows)
+    group = groups_of(rows, names)[rows.targets("key")[0]]
     share = torch.zeros(len(names), len(group))
     share[group, torch.arange(len(group))] = 1.0
     share /= share.sum(1, keepdim=True).clamp_min(1)
     strongest = Columns(*(torch.zeros(len(names), 0, dtype=t) for t in (torch.long, torch.long, torch.float)))
     for block in range(model.blocks):
         written = model.coefficients(rows, block) * (toward @ model.vectors(block).float().cpu().T)
-        strength, unit = (share @ written.abs()).topk(min(most, model.width), dim=1)
+        strength, unit = (share @ written.abs()).topk(min(most, written.shape[1]), dim=1)
         both = torch.cat([strongest.strength, strength], 1)
         best, place = both.topk(min(most, both.shape[1]), dim=1)
         blocks = torch.cat([strongest.block, torch.full_like(unit, block)], 1).gather(1, place)

@@ -1,9 +1,10 @@
 """Concept vectors: do the stored value vectors still write the forgotten answers when they are activated?"""
 
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from audit.probing import (
@@ -11,6 +12,7 @@ from audit.probing import (
     AuditError,
     Bench,
     Case,
+    CaseModels,
     Cost,
     Count,
     Design,
@@ -30,15 +32,16 @@ from audit.probing import (
     case_models_of,
     group_test,
     item_table,
-    n_blocks,
     panel_of,
     person_rows_of,
 )
-from probes._clamping import CLAMPS, answered, at_mean, held, under_clamps
-from probes._value_columns import Columns, ValueModel, writing_columns
+from probes._clamping import CLAMPS, answered, at_mean, controls, held, under_clamps
+from probes._value_columns import Groups, ValueModel, Values, writing_columns
+from probes._value_tables import CONTEXT, filter_tokens, value_measurements
 
 FORGET, RETAIN, HOLDOUT = (Texts(cohort=cohort) for cohort in ("forget", "retain", "holdout"))
 LEAST_GAP = 0.3
+GATE = 0.5
 LEAST_LEVER = 0.1
 """By so much (probability) base's answers have to fall when its coefficients are set to their mean."""
 LEAST_RESTORED = 0.5
@@ -55,7 +58,7 @@ NO_NULL = (
 )
 
 
-class _Lever(NamedTuple):
+class Lever(NamedTuple):
     """Does holding coefficients bring anything back where they are known to be all that is missing? In base itself."""
 
     whole: float
@@ -108,11 +111,14 @@ class ConceptVectors(Probe):
         return ()
 
     def cost(self, case: OpenCase) -> Cost:
-        """Forget and holdout rows under every clamp, read twice, for every model: an upper bound."""
+        """Every model under every clamp with base beside it, and its coefficients read; the causal filter of the listed
+        columns; the scan, which costs a model less than a pass over as many tokens as the vocabulary has. An upper
+        bound where the coefficients of all blocks fit into memory at once."""
         forget, retain = (int(case.rows(texts).mask.sum()) for texts in (FORGET, RETAIN))
         held_out = int(case.rows(HOLDOUT).mask.sum()) if case.has(HOLDOUT) else 0
-        models, blocks = len(case_models_of(case).by_name()), n_blocks(case)
-        tokens = (5 * models + blocks + 4) * (forget + held_out) + (blocks + 1) * retain
+        models = len(case_models_of(case).by_name())
+        tokens = (7 * models + 28) * forget + (5 * models + 2) * held_out + 18 * retain
+        tokens += filter_tokens(int(case.rows(FORGET).lengths.max())) + models * len(case.tokenizer)
         return Cost(fwd_tokens=tokens, resident=2, kind="upper")
 
     def groups_tested(self, case: OpenCase) -> GroupTest:
@@ -120,60 +126,99 @@ class ConceptVectors(Probe):
         return group_test(case, self.permutations)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
-        """Restoration."""
+        """Restoration; the vectors; the coefficients."""
         cast, sheet = case_models_of(case), person_rows_of(case, FORGET)
         try:
-            base = ValueModel(bench, cast.base)
+            base, suspect = ValueModel(bench, cast.base), ValueModel(bench, cast.suspect)
+            models = Values(base, suspect, None if cast.null is None else ValueModel(bench, cast.null))
         except AuditError as error:
-            return (self._unmeasured(case, sheet, error.what),)
-        columns = writing_columns(base, sheet.rows, sheet.people, self.candidates)
-        return (self._restoration(case, base, sheet, columns),)
+            return tuple(_unmeasured(case, sheet, naming, error.what) for naming in (RESTORATION, *CONTEXT))
+        forget = _groups(base, sheet, self.candidates)
+        retain = _groups(base, person_rows_of(case, RETAIN), self.candidates)
+        return (
+            self._restoration(case, models, forget, retain),
+            *value_measurements(case, models, forget, retain, self.permutations),
+        )
 
-    def _unmeasured(self, case: OpenCase, sheet: PersonRows, reason: str) -> Measurement:
-        n = Count(scored=0, unscored=len(sheet.rows))
-        return blank(RESTORATION, reason, n, len(sheet.people), case.case.seed)
-
-    def _restoration(self, case: OpenCase, base: ValueModel, sheet: PersonRows, columns: Columns) -> Measurement:
-        cast, bench = case_models_of(case), base.bench
-        models = cast.by_name()
-        scores = under_clamps(bench, models, sheet.rows, sheet.people, columns)
-        scored = by_person(sheet, scores)
+    def _restoration(self, case: OpenCase, values: Values, forget: Groups, retain: Groups) -> Measurement:
+        cast, bench, base = case_models_of(case), values.base.bench, values.base
+        scores = under_clamps(bench, cast.by_name(), base, forget)
+        scored = by_person(forget.sheet, scores)
         others = None
         if case.has(HOLDOUT):
-            other = person_rows_of(case, HOLDOUT)
-            own = writing_columns(base, other.rows, other.people, self.candidates)
-            others = by_person(other, under_clamps(bench, models, other.rows, other.people, own))
-        lever = _lever(case, base, sheet, columns)
-        usable = np.flatnonzero(lever.usable())
-        reason = NO_NULL if cast.null is None else (
+            other = _groups(base, person_rows_of(case, HOLDOUT), self.candidates)
+            others = by_person(other.sheet, under_clamps(bench, cast.by_name(), base, other))
+        lever, gate = _lever(base, forget, retain), _gate(values, retain)
+        takes = gate[CLAMPS.index("every_coefficient")] >= GATE
+        usable = np.flatnonzero(lever.usable() & (gate >= GATE) & takes)
+        empty = blank(RESTORATION, _why_not(cast, lever, gate), scored.n, len(scored.people["suspect"]), case.case.seed)
+        roles = {name: cast.role(name) for name in scores}
+        empty = empty.model_copy(
+            update={
+                "items": item_table(case, "concept_vectors_restoration", forget.sheet, scores, roles, "clamp"),
+                "readings": {
+                    **lever.readings(),
+                    **{f"retained_{clamp}": float(share) for clamp, share in zip(CLAMPS, gate, strict=True)},
+                    **_means(scored.people),
+                    **controls(values, forget, retain, case.case.seed),
+                },
+            }
+        )
+        panel = panel_of(scored, others)
+        design = Design(case.case.seed, LEAST_GAP, draws=self.permutations, name=RESTORATION.key)
+        if cast.null is None:
+            return empty
+        if not len(usable):
+            control = assess(panel._replace(suspect=panel.base, floors=()), design._replace(name="")).control
+            return empty.model_copy(update={"positive_control": control})
+        assessed = assess(panel.at(usable), design)
+        effects = {f"effect_{CLAMPS[n]}": e for n, e in zip(usable, assessed.effects, strict=False)}
+        filled = assessed.onto(empty.model_copy(update={"notes": (_judged(usable),)}))
+        return filled.model_copy(update={"readings": filled.readings | effects})
+
+
+def _groups(base: ValueModel, sheet: PersonRows, most: int) -> Groups:
+    return Groups(sheet, writing_columns(base, sheet.rows, sheet.people, most))
+
+
+def _unmeasured(case: OpenCase, sheet: PersonRows, naming: Naming, reason: str) -> Measurement:
+    return blank(naming, reason, Count(scored=0, unscored=len(sheet.rows)), len(sheet.people), case.case.seed)
+
+
+def _means(people: Mapping[str, Float[ndarray, "person clamp"]]) -> dict[str, float]:
+    return {f"probability_{m}_{c}": float(x[:, n].mean()) for m, x in people.items() for n, c in enumerate(CLAMPS)}
+
+
+def _gate(values: Values, retain: Groups) -> Float[ndarray, " clamp"]:
+    """Does the suspect take base's coefficients at all? Retained facts under every clamp, relative to base."""
+    models = {"base": values.base.checkpoint, "suspect": values.suspect.checkpoint}
+    people = by_person(retain.sheet, under_clamps(values.base.bench, models, values.base, retain)).people
+    return people["suspect"].mean(0) / np.maximum(people["base"].mean(0), 1e-12)
+
+
+def _why_not(cast: CaseModels, lever: Lever, gate: Float[ndarray, " clamp"]) -> str:
+    """Why no clamp is judged."""
+    if cast.null is None:
+        return NO_NULL
+    if not lever.usable().any():
+        return (
             f"blind here: base's answers ({lever.whole:.2f}) do not rest on its coefficients: with every one at its "
             f"mean they are given at {lever.suppressed:.2f}"
-        )  # fmt: skip
-        empty = blank(RESTORATION, reason, scored.n, len(scored.people["suspect"]), case.case.seed)
-        roles = {name: cast.role(name) for name in scores}
-        table = item_table(case, "concept_vectors_restoration", sheet, scores, roles, "clamp")
-        means = {
-            f"probability_{name}_{clamp}": float(x[:, n].mean())
-            for name, x in scored.people.items()
-            for n, clamp in enumerate(CLAMPS)
-        }
-        empty = empty.model_copy(update={"items": table, "readings": lever.readings() | means})
-        if cast.null is None or not len(usable):
-            return empty
-        design = Design(case.case.seed, LEAST_GAP, draws=self.permutations, name=RESTORATION.key)
-        assessed = assess(panel_of(scored, others).at(usable), design)
-        return assessed.onto(empty.model_copy(update={"notes": (_judged(usable),)}))
+        )
+    return (
+        f"not valid on the suspect: with every coefficient at base's it gives retained answers at "
+        f"{gate[CLAMPS.index('every_coefficient')]:.2f} of base's (needs {GATE}): its value vectors are not base's kin"
+    )
 
 
-def _lever(case: OpenCase, base: ValueModel, sheet: PersonRows, columns: Columns) -> _Lever:
+def _lever(base: ValueModel, forget: Groups, retain: Groups) -> Lever:
     """Base as it is, with every coefficient at its mean, and with the candidates put back."""
-    flat = at_mean(base, sheet.rows, case.rows(RETAIN))
-    back = held(base.checkpoint, columns, sheet.rows, sheet.people, base.blocks)
+    flat, back = at_mean(base, forget.sheet.rows, retain.sheet.rows), held(base, forget)
     means = [
-        float(np.nanmean(answered(base.bench, base.checkpoint, base.checkpoint, sheet.rows, writes).own))
+        float(np.nanmean(answered(base.bench, base.checkpoint, base.checkpoint, forget.sheet.rows, writes).own))
         for writes in ((), flat, (*flat, *back))
     ]
-    return _Lever(*means)
+    return Lever(*means)
 
 
 def _judged(usable: ndarray) -> str:

@@ -114,6 +114,7 @@ from .vocabulary import Write as Write
 from .vocabulary import checked as checked
 from .vocabulary import clustered as clustered
 from .vocabulary import delta_of as delta_of
+from .vocabulary import enrichment_scan as enrichment_scan
 from .vocabulary import fresh_model as fresh_model
 from .vocabulary import grouped_ridge as grouped_ridge
 from .vocabulary import kernel_alignment as kernel_alignment

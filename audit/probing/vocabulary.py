@@ -33,6 +33,7 @@ from audit.case import tokenise as tokenise
 from audit.checkpoints import delta_of as delta_of
 from audit.checkpoints import read_edit as read_edit
 from audit.checkpoints import resolve as resolve
+from audit.readouts import enrichment_scan as enrichment_scan
 from audit.readouts import grouped_ridge as grouped_ridge
 from audit.readouts import label_swaps as label_swaps
 from audit.readouts import logistic as logistic

@@ -16,6 +16,7 @@ from .clustered import approximate as approximate
 from .clustered import clustered_auroc as clustered_auroc
 from .clustered import difference as difference
 from .clustered import labelled as labelled
+from .enrichment import log10_tail as log10_tail
 from .likelihood_ratio import Scale as Scale
 from .multiplicity import benjamini_hochberg as benjamini_hochberg
 from .multiplicity import holm as holm
