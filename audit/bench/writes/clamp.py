@@ -24,7 +24,7 @@ class Clamp(Write):
 
     site: Site
     columns: Int[Tensor, "row column"]
-    source: Checkpoint | Float[Tensor, "*entry column"]
+    source: Checkpoint | Float[Tensor, "*entry value"]
     positions: Positions = "key"
 
     def key(self) -> tuple[str, ...]:
