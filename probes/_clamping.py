@@ -24,7 +24,7 @@ from probes._profiles import after
 from probes._value_changes import PEERS, peers_of
 from probes._value_columns import Columns, Groups, ValueModel, Values, activity, coefficient_site, groups_of
 
-CLAMPS = ("candidates", "every_coefficient", "candidates_base_head")
+CLAMPS = ("candidates", "every_coefficient", "candidates_base_head", "every_coefficient_base_head")
 """What is held at base's values, and whose head reads what comes of it: the suspect's own where none is named."""
 
 
@@ -105,8 +105,8 @@ def under_clamps(
     some, every = held(base, of), all_held(base.checkpoint, base.blocks)
     scores: dict[str, ndarray] = {}
     for name, model in models.items():
-        few = answered(bench, model, base.checkpoint, of.sheet.rows, some)
-        scores[name] = np.stack([few.own, _probability(bench, model, of.sheet.rows, every), few.by_base], 1)
+        few, all_of_them = (answered(bench, model, base.checkpoint, of.sheet.rows, writes) for writes in (some, every))
+        scores[name] = np.stack([few.own, all_of_them.own, few.by_base, all_of_them.by_base], 1)
     return scores
 
 

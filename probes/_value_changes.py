@@ -57,6 +57,12 @@ def percentile(
     return ((values[peers] < own).float() + 0.5 * (values[peers] == own).float()).mean(1)
 
 
+def kinship(base: ValueModel, other: ValueModel) -> float:
+    """Mean cosine of all value vectors with base's of the same place: about 0 where units are in another order."""
+    cosines = [moved(other.vectors(b).cpu(), base.vectors(b).cpu()).cosine.mean() for b in range(base.blocks)]
+    return float(torch.stack(cosines).mean())
+
+
 class Drift(NamedTuple):
     """By group and column: cosine, distance, and the share of peers that moved less."""
 

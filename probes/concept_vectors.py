@@ -36,6 +36,7 @@ from audit.probing import (
     person_rows_of,
 )
 from probes._clamping import CLAMPS, answered, at_mean, controls, held, under_clamps
+from probes._value_changes import kinship
 from probes._value_columns import Groups, ValueModel, Values, writing_columns
 from probes._value_tables import CONTEXT, filter_tokens, value_measurements
 
@@ -46,6 +47,7 @@ LEAST_LEVER = 0.1
 """By so much (probability) base's answers have to fall when its coefficients are set to their mean."""
 LEAST_RESTORED = 0.5
 """So much of that the candidates alone have to bring back."""
+KIN = CLAMPS.index("every_coefficient_base_head")
 RESTORATION = Naming(
     probe="concept_vectors", name="restoration", kind="causal",
     statistic="largest effect over clamps on the probability of the answers when coefficients of the suspect's value "
@@ -69,7 +71,7 @@ class Lever(NamedTuple):
         """The clamps that may be judged."""
         moved = self.whole - self.suppressed
         few = moved >= LEAST_LEVER and self.restored - self.suppressed >= LEAST_RESTORED * moved
-        return np.array([few, moved >= LEAST_LEVER, few])
+        return np.array([few, moved >= LEAST_LEVER] * 2)
 
     def readings(self) -> dict[str, float]:
         return {
@@ -79,6 +81,23 @@ class Lever(NamedTuple):
         }
 
 
+class Gate(NamedTuple):
+    """Does the suspect take base's coefficients at all? Mean cosine of its value vectors with base's, and what it gives
+    of retained answers under every clamp, relative to base."""
+
+    cosine: float
+    share: Float[ndarray, " clamp"]
+
+    @property
+    def passed(self) -> Bool[ndarray, " clamp"]:
+        """The clamps that may be judged."""
+        return (self.share >= GATE) & (self.share[KIN] >= GATE) & (self.cosine >= GATE)
+
+    def readings(self) -> dict[str, float]:
+        shares = {f"retained_{clamp}": float(share) for clamp, share in zip(CLAMPS, self.share, strict=True)}
+        return {"cosine_all_vectors": self.cosine} | shares
+
+
 class ConceptVectors(Probe):
     """Do the suspect's value vectors still write the forgotten answers when they are activated as in base?
 
@@ -86,10 +105,10 @@ class ConceptVectors(Probe):
     group's **candidates** are the ``candidates`` columns of all blocks that write most to its answers' content tokens,
     chosen in base alone by activated trace (size of coefficient times what the vector adds to the token's logit).
     **Restoration** (may be evidence): where content tokens are predicted, coefficients are held at what they are in
-    base on the same prompt, and the probability of the content tokens is taken: of the candidates, of every value
-    vector, and of the candidates with base's head reading the last state. The effect is (suspect - null)/(base - null)
-    under the identical clamp, largest over the three: base's coefficients carry the answers by themselves, and what
-    they bring to a model that never knew is its zero.
+    base on the same prompt, and the probability of the content tokens is taken: of the candidates or of every value
+    vector, and with the suspect's own or base's head reading the last state. The effect is (suspect - null)/(base -
+    null) under the identical clamp, largest over the four: base's coefficients carry the answers by themselves, and
+    what they bring to a model that never knew is its zero. Whatever else in the suspect gives the answers counts too.
 
     Null: the first reference, else the ancestor, under the same clamps; p permutes forget/holdout labels over people on
     the difference between suspect and null, without holdout people it flips the signs of people's differences. Without
@@ -149,8 +168,7 @@ class ConceptVectors(Probe):
             other = _groups(base, person_rows_of(case, HOLDOUT), self.candidates)
             others = by_person(other.sheet, under_clamps(bench, cast.by_name(), base, other))
         lever, gate = _lever(base, forget, retain), _gate(values, retain)
-        takes = gate[CLAMPS.index("every_coefficient")] >= GATE
-        usable = np.flatnonzero(lever.usable() & (gate >= GATE) & takes)
+        usable = np.flatnonzero(lever.usable() & gate.passed)
         empty = blank(RESTORATION, _why_not(cast, lever, gate), scored.n, len(scored.people["suspect"]), case.case.seed)
         roles = {name: cast.role(name) for name in scores}
         empty = empty.model_copy(
@@ -158,7 +176,7 @@ class ConceptVectors(Probe):
                 "items": item_table(case, "concept_vectors_restoration", forget.sheet, scores, roles, "clamp"),
                 "readings": {
                     **lever.readings(),
-                    **{f"retained_{clamp}": float(share) for clamp, share in zip(CLAMPS, gate, strict=True)},
+                    **gate.readings(),
                     **_means(scored.people),
                     **controls(values, forget, retain, case.case.seed),
                 },
@@ -189,14 +207,14 @@ def _means(people: Mapping[str, Float[ndarray, "person clamp"]]) -> dict[str, fl
     return {f"probability_{m}_{c}": float(x[:, n].mean()) for m, x in people.items() for n, c in enumerate(CLAMPS)}
 
 
-def _gate(values: Values, retain: Groups) -> Float[ndarray, " clamp"]:
-    """Does the suspect take base's coefficients at all? Retained facts under every clamp, relative to base."""
+def _gate(values: Values, retain: Groups) -> Gate:
     models = {"base": values.base.checkpoint, "suspect": values.suspect.checkpoint}
     people = by_person(retain.sheet, under_clamps(values.base.bench, models, values.base, retain)).people
-    return people["suspect"].mean(0) / np.maximum(people["base"].mean(0), 1e-12)
+    share = people["suspect"].mean(0) / np.maximum(people["base"].mean(0), 1e-12)
+    return Gate(kinship(values.base, values.suspect), share)
 
 
-def _why_not(cast: CaseModels, lever: Lever, gate: Float[ndarray, " clamp"]) -> str:
+def _why_not(cast: CaseModels, lever: Lever, gate: Gate) -> str:
     """Why no clamp is judged."""
     if cast.null is None:
         return NO_NULL
@@ -206,8 +224,9 @@ def _why_not(cast: CaseModels, lever: Lever, gate: Float[ndarray, " clamp"]) -> 
             f"mean they are given at {lever.suppressed:.2f}"
         )
     return (
-        f"not valid on the suspect: with every coefficient at base's it gives retained answers at "
-        f"{gate[CLAMPS.index('every_coefficient')]:.2f} of base's (needs {GATE}): its value vectors are not base's kin"
+        f"not valid on the suspect: its value vectors have a mean cosine of {gate.cosine:.2f} with base's, and with "
+        f"every coefficient at base's, base's head reads retained answers from its states at {gate.share[KIN]:.2f} of "
+        f"its own (both need {GATE})"
     )
 
 

@@ -45,7 +45,7 @@ def by_hand(own: Tensor, other: Tensor, positions: Positions) -> Tensor:
 
 
 def values(states: Tensor, positions: Positions) -> Tensor:
-    """Another model's values of every row's columns, as a clamp takes them: [row pos column], packed, or [row column]."""
+    """Another model's values of every row's columns, as a clamp takes them."""
     chosen = states.gather(2, COLUMNS.clamp_min(0)[:, None].expand(-1, states.shape[1], -1))
     return chosen if positions == "all" else chosen[marked(positions)]
 
