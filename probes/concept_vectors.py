@@ -35,7 +35,9 @@ from audit.probing import (
     panel_of,
     person_rows_of,
 )
+from probes._benchmark import read_benchmark
 from probes._clamping import CLAMPS, answered, at_mean, controls, held, under_clamps
+from probes._published_vectors import Behaviour, answer_tokens, published
 from probes._value_changes import kinship
 from probes._value_columns import Groups, ValueModel, Values, writing_columns
 from probes._value_tables import CONTEXT, filter_tokens, value_measurements
@@ -110,12 +112,22 @@ class ConceptVectors(Probe):
     null) under the identical clamp, largest over the four: base's coefficients carry the answers by themselves, and
     what they bring to a model that never knew is its zero. Whatever else in the suspect gives the answers counts too.
 
+    **Value vectors** and **coefficients** (context) say what became of the candidates: how far they moved among columns
+    of their block that are as long and as active, how many vectors anywhere name a group's answers (hypergeometric
+    test of their tokens among the first that a vector writes, both signs, Bonferroni over all vectors), what an
+    ablation of the strongest costs in base, and what is left of their coefficients; a small vocabulary or few tokens an
+    answer leave the scan little that could reach significance, as its note shows. With a ``benchmark`` file in the
+    published format its columns are measured as published (Jaccard of the first 200 tokens, cosine, distance, precision
+    and overlap with the article; BLEU and ROUGE-L of greedy answers of ``answer_tokens`` tokens, 0: none).
+
     Null: the first reference, else the ancestor, under the same clamps; p permutes forget/holdout labels over people on
     the difference between suspect and null, without holdout people it flips the signs of people's differences. Without
     a model that never knew nothing is said.
     Positive control: base in the suspect's place; and base with every coefficient at its mean over retained rows, whose
     answers the candidates alone must bring back, or they are not judged.
-    Blind to: answers that attention writes, or that no coefficient at the positions before the content tokens decides.
+    Blind to: answers that attention writes, or that no coefficient at the positions before the content tokens decides;
+    a suspect whose value vectors are not in base's order, which is not judged. A model that learned less than the null
+    of other people takes base's coefficients better than it does: the common ancestor reads up to .3.
     Cite: Intrinsic Evaluation of Unlearning Using Parametric Knowledge Traces (ConceptVectors), arXiv 2406.11614.
     """
 
@@ -123,6 +135,8 @@ class ConceptVectors(Probe):
         roles=("base", "suspect"), modalities=("text",), data=("forget", "retain"), ops=(Op.READ, Op.WRITE)
     )
     candidates: int = 50
+    benchmark: str = ""
+    answer_tokens: int = 100
     permutations: int = 9999
 
     def needs(self, case: Case) -> tuple[Need, ...]:
@@ -138,6 +152,9 @@ class ConceptVectors(Probe):
         models = len(case_models_of(case).by_name())
         tokens = (7 * models + 28) * forget + (5 * models + 2) * held_out + 18 * retain
         tokens += filter_tokens(int(case.rows(FORGET).lengths.max())) + models * len(case.tokenizer)
+        if self.benchmark:
+            concepts = read_benchmark(self.benchmark, case.root)
+            tokens += answer_tokens(case.tokenizer, concepts, Behaviour(self.answer_tokens))
         return Cost(fwd_tokens=tokens, resident=2, kind="upper")
 
     def groups_tested(self, case: OpenCase) -> GroupTest:
@@ -154,10 +171,14 @@ class ConceptVectors(Probe):
             return tuple(_unmeasured(case, sheet, naming, error.what) for naming in (RESTORATION, *CONTEXT))
         forget = _groups(base, sheet, self.candidates)
         retain = _groups(base, person_rows_of(case, RETAIN), self.candidates)
-        return (
+        controlled = (
             self._restoration(case, models, forget, retain),
             *value_measurements(case, models, forget, retain, self.permutations),
         )
+        if not self.benchmark:
+            return controlled
+        concepts = read_benchmark(self.benchmark, case.root)
+        return (*controlled, published(case, models, concepts, Behaviour(self.answer_tokens), case.case.seed))
 
     def _restoration(self, case: OpenCase, values: Values, forget: Groups, retain: Groups) -> Measurement:
         cast, bench, base = case_models_of(case), values.base.bench, values.base

@@ -111,6 +111,7 @@ from .vocabulary import TrainData as TrainData
 from .vocabulary import TrainingRecipe as TrainingRecipe
 from .vocabulary import WrapperLearner as WrapperLearner
 from .vocabulary import Write as Write
+from .vocabulary import as_audit_error as as_audit_error
 from .vocabulary import checked as checked
 from .vocabulary import clustered as clustered
 from .vocabulary import delta_of as delta_of

@@ -71,6 +71,7 @@ from audit.schema import Source as Source
 from audit.schema import Table as Table
 from audit.schema import Template as Template
 from audit.schema import Texts as Texts
+from audit.schema import as_audit_error as as_audit_error
 from audit.stats import clustered as clustered
 from audit.stats import kernel_alignment as kernel_alignment
 from audit.stats import tofu as tofu

@@ -57,3 +57,5 @@ from .skewed_means import judged_by_t as judged_by_t
 from .skewed_means import least_p as least_p
 from .skewed_means import mean_max_t as mean_max_t
 from .sparse_effects import sparse as sparse
+from .text_overlap import bleu as bleu
+from .text_overlap import rouge_l as rouge_l
