@@ -66,7 +66,7 @@ def held_at_mean(model: ValueModel, of: Groups) -> tuple[Write, ...]:
 
 def _others(rows: Rows, group: Int[Tensor, " row"]) -> Float[Tensor, "row token"]:
     """By row the weights of the tokens whose mean stands for it."""
-    row, position = rows.targets("key")
+    row = rows.targets("key")[0]
     answers = [tuple(rows.ids[i][rows.key[i]].tolist()) for i in range(len(rows))]
     number = {answer: n for n, answer in enumerate(dict.fromkeys(answers))}
     answer = torch.tensor([number[a] for a in answers])
