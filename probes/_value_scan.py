@@ -36,6 +36,15 @@ def _variants(token: int, tokenizer: Any) -> list[int]:
     return sorted({token, *(ids[0] for ids in coded if len(ids) == 1)})
 
 
+def mixed(sets: Sequence[Sequence[int]], others: Sequence[Sequence[int]], seed: int) -> list[list[int]]:
+    """For every concept as many tokens drawn from those of all concepts and of some others: what the scan finds of
+    these is what it finds of words alike. Words cluster among themselves, so that tokens drawn from the whole
+    vocabulary, which is what the test supposes, would be too mild a comparison."""
+    pool = np.array(sorted({token for concept in (*sets, *others) for token in concept}))
+    rng = np.random.default_rng(seed)
+    return [rng.choice(pool, min(len(concept), len(pool)), replace=False).tolist() for concept in sets]
+
+
 class Named(NamedTuple):
     """Which value vectors of one model name which concepts: ``hits`` of the seed tokens among the counted places, and
     ``log10_p``, of chance alone, that they are as many."""
@@ -48,6 +57,10 @@ class Named(NamedTuple):
         """Bonferroni over all vectors and both signs."""
         tests = self.log10_p.shape[1] * self.log10_p.shape[2]
         return self.log10_p + np.log10(tests) < np.log10(ALPHA)
+
+    def of(self, groups: slice) -> "Named":
+        """Some of the concepts."""
+        return Named(self.hits[groups], self.log10_p[groups])
 
 
 class Concepts(NamedTuple):

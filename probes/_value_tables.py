@@ -26,7 +26,7 @@ from audit.probing import (
 from probes._ablation import CONTROLS, Filtered, filtered
 from probes._value_changes import Activated, Drift, activated, drift, peers_of
 from probes._value_columns import Columns, Groups, ValueModel, Values, activity
-from probes._value_scan import Concepts, Named, column_numbers, concepts_of, jaccard, seed_tokens
+from probes._value_scan import Concepts, Named, column_numbers, concepts_of, jaccard, mixed, seed_tokens
 
 LISTED = 20
 _ROWS_FILTERED = 16
@@ -55,7 +55,8 @@ def value_measurements(
     both = activity(models.base, forget.sheet.rows)
     drifts = [drift(models.base, models.suspect, of.columns, both) for of in (forget, retain)]
     kept = [activated(models.base, models.suspect, of.sheet, of.columns) for of in (forget, retain)]
-    concepts = concepts_of(models.base, seed_tokens(forget.sheet, case.tokenizer))
+    sets, others = (seed_tokens(of.sheet, case.tokenizer) for of in (forget, retain))
+    concepts = concepts_of(models.base, [*sets, *mixed(sets, others, case.case.seed)])
     scans = {name: concepts.named_in(m) for name, m in models._asdict().items() if m is not None}
     draw = (case.case.seed, draws)
     n = Count(scored=len(forget.sheet.rows))
@@ -126,16 +127,22 @@ def _alike(models: Values, columns: Columns, concepts: Concepts) -> dict[str, fl
 
 
 def _named(scans: dict[str, Named]) -> dict[str, float]:
-    """How many vectors anywhere name a concept, on average over concepts."""
-    return {f"enriched_{name}": float(named.enriched.sum((1, 2)).mean()) for name, named in scans.items()}
+    """How many vectors anywhere name a concept, on average over concepts, and over as many mixed ones."""
+    readings: dict[str, float] = {}
+    for name, every in scans.items():
+        half = len(every.hits) // 2
+        for kind, named in (("", every.of(slice(half))), ("_mixed", every.of(slice(half, None)))):
+            readings[f"enriched{kind}_{name}"] = float(named.enriched.sum((1, 2)).mean())
+    return readings
 
 
 def _size(concepts: Concepts, scans: dict[str, Named]) -> str:
     """How fine the scan is: what would have to be found for a vector to count as enriched."""
     tests = scans["base"].log10_p.shape[1] * scans["base"].log10_p.shape[2]
+    sizes, vocabulary = concepts.seeds.sizes, len(concepts.base.unembedding)
     return (
-        f"scan: the first {concepts.first} of {len(concepts.base.unembedding)} tokens of {tests} vectors (both signs), "
-        f"Bonferroni at 5 %; concepts of {int(concepts.seeds.sizes.min())} to {int(concepts.seeds.sizes.max())} tokens"
+        f"scan: the first {concepts.first} of {vocabulary} tokens of {tests} vectors (both signs), Bonferroni at 5 %; "
+        f"concepts of {int(sizes.min())} to {int(sizes.max())} tokens, mixed ones of as many from any group's answers"
     )
 
 

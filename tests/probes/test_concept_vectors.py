@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from audit.bench import Bench
 from audit.case import OpenCase, open_case
@@ -23,12 +24,13 @@ from probes import concept_vectors
 from probes._ablation import ablation_drops, filtered
 from probes._value_changes import moved, peers_of, percentile
 from probes._value_columns import ValueModel, groups_of, writing_columns
-from probes._value_scan import concepts_of, jaccard, seed_tokens
+from probes._value_scan import concepts_of, jaccard, mixed, seed_tokens
 from probes.concept_vectors import ConceptVectors
 from tests import planted_world, toy
 
 FORGET = Texts(cohort="forget")
 ROWS = toy.rows(6)
+STORIES = Path(__file__).resolve().parents[3] / "shared" / "data" / "models" / "stories260K-hf"
 NEVER = ("clean", "null", "floor")
 LEVER = "mean_coefficients_candidates"
 
@@ -318,6 +320,32 @@ def test_in_random_models_no_concept_is_found_more_often_than_stated() -> None:
         alarms += int(named.enriched.any((1, 2)).sum())
         concepts += len(sets)
     assert alarms / concepts <= 0.05
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="needs stories260K beside the project")
+def test_what_exists_in_a_real_model_of_five_blocks() -> None:
+    """One column of stories260K writes six words for people first of all. Random tokens are found no more often than
+    stated, random whole words many times as often: words alike lie together, so a concept is to be held against mixed
+    ones of words like its own."""
+    values = ValueModel(Bench(), resolve(Source(path=str(STORIES)), STORIES))
+    tokens = AutoTokenizer.from_pretrained(STORIES).convert_ids_to_tokens(range(512))
+    people = [tokens.index(f"▁{word}") for word in ("mom", "friend", "he", "she", "they", "her")]
+    words = [n for n, token in enumerate(tokens) if token.startswith("▁") and len(token) > 3]
+    rng = np.random.default_rng(0)
+    drawn = [rng.choice(512, 6, replace=False).tolist() for _ in range(200)]
+    whole = mixed([people] * 200, [words], 0)
+    named = concepts_of(values, [people, *drawn, *whole]).named_in(values)
+    found = named.enriched.any((1, 2))
+    place = int(named.log10_p[0, 0].argmin())
+    assert divmod(place, values.width) == (3, 86) and named.hits[0, 0, place] == 6 and found[0]
+    assert found[1:201].mean() <= 0.05 < 0.1 < found[-200:].mean()
+
+
+def test_mixed_concepts_are_as_large_and_drawn_from_all_content_tokens() -> None:
+    drawn = mixed([[1, 2, 3], [4]], [[8, 9]], 0)
+    assert [len(tokens) for tokens in drawn] == [3, 1]
+    assert {t for tokens in drawn for t in tokens} <= {1, 2, 3, 4, 8, 9}
+    assert drawn == mixed([[1, 2, 3], [4]], [[8, 9]], 0) != mixed([[1, 2, 3], [4]], [[8, 9]], 1)
 
 
 def test_seed_tokens_are_the_content_tokens_of_each_group() -> None:
