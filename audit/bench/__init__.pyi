@@ -26,10 +26,12 @@ from .training.learners import states_of as states_of
 from .training.recipe import Objective as Objective
 from .training.recipe import SecondLoss as SecondLoss
 from .training.recipe import TrainingRecipe as TrainingRecipe
+from .writes.clamp import Clamp as Clamp
 from .writes.edges import Edges as Edges
 from .writes.logit_bias import LogitBias as LogitBias
 from .writes.low_rank import LowRank as LowRank
 from .writes.redirect import Redirect as Redirect
 from .writes.replace import Replace as Replace
+from .writes.scale import Scale as Scale
 from .writes.write import Write as Write
 from .writes.write import edit_delta as edit_delta

@@ -67,6 +67,7 @@ from .vocabulary import AuditError as AuditError
 from .vocabulary import Bench as Bench
 from .vocabulary import Case as Case
 from .vocabulary import Checkpoint as Checkpoint
+from .vocabulary import Clamp as Clamp
 from .vocabulary import Cohort as Cohort
 from .vocabulary import Control as Control
 from .vocabulary import Cost as Cost
@@ -99,6 +100,7 @@ from .vocabulary import Replace as Replace
 from .vocabulary import Requires as Requires
 from .vocabulary import Role as Role
 from .vocabulary import Rows as Rows
+from .vocabulary import Scale as Scale
 from .vocabulary import Site as Site
 from .vocabulary import Source as Source
 from .vocabulary import Start as Start
@@ -109,9 +111,11 @@ from .vocabulary import TrainData as TrainData
 from .vocabulary import TrainingRecipe as TrainingRecipe
 from .vocabulary import WrapperLearner as WrapperLearner
 from .vocabulary import Write as Write
+from .vocabulary import as_audit_error as as_audit_error
 from .vocabulary import checked as checked
 from .vocabulary import clustered as clustered
 from .vocabulary import delta_of as delta_of
+from .vocabulary import enrichment_scan as enrichment_scan
 from .vocabulary import fresh_model as fresh_model
 from .vocabulary import grouped_ridge as grouped_ridge
 from .vocabulary import kernel_alignment as kernel_alignment
@@ -128,3 +132,4 @@ from .vocabulary import stats as stats
 from .vocabulary import tofu as tofu
 from .vocabulary import tokenise as tokenise
 from .vocabulary import usable_information as usable_information
+from .vocabulary import value_map as value_map

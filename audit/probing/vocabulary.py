@@ -6,11 +6,13 @@ makes an attack also imports its edit, which stands above this room.
 
 from audit import stats as stats
 from audit.bench import Bench as Bench
+from audit.bench import Clamp as Clamp
 from audit.bench import Forward as Forward
 from audit.bench import Learner as Learner
 from audit.bench import LogitBias as LogitBias
 from audit.bench import LowRank as LowRank
 from audit.bench import Replace as Replace
+from audit.bench import Scale as Scale
 from audit.bench import Start as Start
 from audit.bench import TrainData as TrainData
 from audit.bench import TrainingRecipe as TrainingRecipe
@@ -31,6 +33,7 @@ from audit.case import tokenise as tokenise
 from audit.checkpoints import delta_of as delta_of
 from audit.checkpoints import read_edit as read_edit
 from audit.checkpoints import resolve as resolve
+from audit.readouts import enrichment_scan as enrichment_scan
 from audit.readouts import grouped_ridge as grouped_ridge
 from audit.readouts import label_swaps as label_swaps
 from audit.readouts import logistic as logistic
@@ -68,8 +71,10 @@ from audit.schema import Source as Source
 from audit.schema import Table as Table
 from audit.schema import Template as Template
 from audit.schema import Texts as Texts
+from audit.schema import as_audit_error as as_audit_error
 from audit.stats import clustered as clustered
 from audit.stats import kernel_alignment as kernel_alignment
 from audit.stats import tofu as tofu
 from audit.storage import TEMP as TEMP
 from audit.wrappers import fresh_model as fresh_model
+from audit.wrappers import value_map as value_map

@@ -1,3 +1,4 @@
+from . import enrichment_scan as enrichment_scan
 from . import grouped_ridge as grouped_ridge
 from . import label_swaps as label_swaps
 from . import usable_information as usable_information

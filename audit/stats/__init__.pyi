@@ -16,6 +16,7 @@ from .clustered import approximate as approximate
 from .clustered import clustered_auroc as clustered_auroc
 from .clustered import difference as difference
 from .clustered import labelled as labelled
+from .enrichment import log10_tail as log10_tail
 from .likelihood_ratio import Scale as Scale
 from .multiplicity import benjamini_hochberg as benjamini_hochberg
 from .multiplicity import holm as holm
@@ -56,3 +57,5 @@ from .skewed_means import judged_by_t as judged_by_t
 from .skewed_means import least_p as least_p
 from .skewed_means import mean_max_t as mean_max_t
 from .sparse_effects import sparse as sparse
+from .text_overlap import bleu as bleu
+from .text_overlap import rouge_l as rouge_l

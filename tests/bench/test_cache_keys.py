@@ -7,6 +7,7 @@ from torch import Tensor
 from audit.bench import Edges, LowRank, Replace, Start, Write
 from audit.bench.cache_keys import PassNames, Settings, read_names
 from audit.bench.results import Pass
+from audit.bench.writes.clamp import Clamp
 from audit.bench.writes.features import Features
 from audit.bench.writes.logit_bias import LogitBias
 from audit.bench.writes.prefix import Prefix
@@ -51,6 +52,8 @@ WRITES: dict[str, tuple[tuple[Write, ...], Start | None]] = {
     "start_tensor": ((), Start(SITE, counted(2, 4, 3))),
     "replace_model": ((Replace(SITE, OTHER),), None),
     "replace_tensor": ((Replace(HEAD, counted(2, 3), "last"),), None),
+    "clamp_model": ((Clamp(SITE, torch.tensor([[1, -1], [0, 2]]), OTHER),), None),
+    "clamp_tensor": ((Clamp(SITE, torch.tensor([[1, -1], [0, 2]]), counted(2, 2), "last"),), None),
     "low_rank": ((LOW_RANK,), None),
     "low_rank_rows": ((LowRank(SITE, LOW_RANK.u, LOW_RANK.v, LOW_RANK.b, torch.tensor([True, False])),), None),
     "scale": ((Scale(SITE, torch.tensor([1, 3]), counted(2)),), None),
@@ -68,6 +71,8 @@ KEYS = {
     "start_tensor": "f33432886c2db0fbb39b358135cae779816fc5d411ba5227a8d37cf961dd490e",
     "replace_model": "c3f4ea62437b6cce5f9d2d3e06748f9cf878cf55d529cbc5c10ceff4602535a0",
     "replace_tensor": "a3d8e4637d216ea831849f865be5b113ddacee45dd02d40b7fc38f26671aeaaf",
+    "clamp_model": "f3cf8e7f507fdb08383e5a309597e6e463909b2869cdc64605d4b4d90d17ff90",
+    "clamp_tensor": "c7ae5832746f083b5524265cb626bfe3ce53175535e8d9dc12b7a17585c89b13",
     "low_rank": "154f0bb7775c8c2c70fccb1c70dafb93a93e9f28ffd6bc9504f484b7c845a58e",
     "low_rank_rows": "0f5de9f16d2fde72a49f2878030925dbf12d85bd00d0194625002776a6c3c393",
     "scale": "5c7f0152e0002ebb2d8c2b842d84021d642899205cee7beff7498a5285df44ab",

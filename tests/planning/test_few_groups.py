@@ -24,8 +24,8 @@ from tests import toy
 CITIES = ("paris", "lima", "oslo", "cairo")
 EVERY_OP = frozenset(Op)
 TESTS = {
-    "answer_lens", "cross_sequence", "forget_likelihood", "quantisation_recovery", "relearning_recovery",
-    "remind_landscape", "reverse_patch", "sae_restoration",
+    "answer_lens", "concept_vectors", "cross_sequence", "forget_likelihood", "quantisation_recovery",
+    "relearning_recovery", "remind_landscape", "reverse_patch", "sae_restoration",
 }  # fmt: skip
 ALTERNATES = {"answer_lens", "cross_sequence"}
 """Of two people alone hardly anything can be said that is true of somebody else."""
