@@ -23,6 +23,9 @@ from .training.learners import WrapperLearner as WrapperLearner
 from .training.recipe import Objective as Objective
 from .training.recipe import SecondLoss as SecondLoss
 from .training.recipe import TrainingRecipe as TrainingRecipe
+from .weight_differences import Difference as Difference
+from .weight_differences import Spectrum as Spectrum
+from .weight_differences import Unpaired as Unpaired
 from .writes.edges import Edges as Edges
 from .writes.logit_bias import LogitBias as LogitBias
 from .writes.low_rank import LowRank as LowRank

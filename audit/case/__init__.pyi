@@ -18,5 +18,9 @@ from .retold import retold as retold
 from .row_means import row_mean as row_mean
 from .row_means import row_means as row_means
 from .rows import Rows as Rows
+from .subjects import NamedRows as NamedRows
+from .subjects import Subject as Subject
+from .subjects import named_rows as named_rows
+from .subjects import subjects as subjects
 from .tokenisation import stacked as stacked
 from .tokenisation import tokenise as tokenise
