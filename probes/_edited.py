@@ -20,30 +20,34 @@ from audit.probing import (
 
 REDIRECT = "reversible rank-one redirect"
 ONE_BLOCK = "rank-one edit of one block"
-APART = "rank-one edits of blocks that are not adjacent"
+SCATTERED = "rank-one edits of blocks that are not adjacent"
 _SHOWN = 10
 
 
-class Named(NamedTuple):
-    """What was found; all empty where the difference is no rank-one edit of value vectors."""
+class RankOneEdit(NamedTuple):
+    """What was found; all empty where the difference is no rank-one edit of value vectors.
+
+    ``group`` is told, ``first`` fits best, whether it is told or not.
+    """
 
     finding: str = ""
     group: str = ""
+    first: str = ""
     notes: tuple[str, ...] = ()
     readings: dict[str, float] = {}
     listings: tuple[Listing, ...] = ()
 
 
-def named_subject(bench: Bench, case: OpenCase, edit: WeightEdit) -> Named:
+def rank_one_edit(bench: Bench, case: OpenCase, edit: WeightEdit) -> RankOneEdit:
     """The finding about an edit that changed nothing but matrices, each in one direction."""
     if edit.kind() != "rank-one" or case.base.modality != "text":
-        return Named()
+        return RankOneEdit()
     spiked = {place.block: d for d, place in edit.changed if place.block is not None}
     try:
         spikes = _spikes(bench, case, spiked)
         matches = edited_subjects(bench, case, case.suspect, spikes)
     except AuditError as error:
-        return Named(notes=(f"rank-one changes, and nobody is told whom they are about: {error.what}",))
+        return RankOneEdit(notes=(f"rank-one changes, and nobody is told whom they are about: {error.what}",))
     return _finding(spikes, matches)
 
 
@@ -55,25 +59,25 @@ def _spikes(bench: Bench, case: OpenCase, spiked: Mapping[int, Difference]) -> l
         values = value_map(wrapper, block)
         assert d.spectrum is not None, "it is a spike"
         if values.name != d.name:
-            what = f"{d.name} is not the matrix through which the MLP of block {block} writes to the stream"
-            raise AuditError(what, "read the listing of parameters")
+            problem = f"{d.name} is not the matrix through which the MLP of block {block} writes to the stream"
+            raise AuditError(problem, "read the listing of parameters")
         spikes.append(Spike(block, d.spectrum.left if values.by_unit else d.spectrum.right))
     return spikes
 
 
-def _finding(spikes: list[Spike], matches: SubjectMatches) -> Named:
+def _finding(spikes: list[Spike], matches: SubjectMatches) -> RankOneEdit:
     blocks, subject, first = [spike.block for spike in spikes], matches.subject, matches.matches[0]
     adjacent = blocks[-1] - blocks[0] == len(blocks) - 1
-    finding = ONE_BLOCK if len(blocks) == 1 else REDIRECT if adjacent and subject is not None else APART
-    finding = "rank-one edits of adjacent blocks" if adjacent and finding == APART else finding
+    finding = ONE_BLOCK if len(blocks) == 1 else REDIRECT if adjacent and subject is not None else SCATTERED
+    finding = "rank-one edits of adjacent blocks" if adjacent and finding == SCATTERED else finding
     where = f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {', '.join(map(str, blocks))}"
     score = f"score {number(first.score)}, {number(matches.margin)} ahead of the next, {p_value(matches.p)} over "
     score += f"{matches.tokens} other tokens"
     whom = f"it is about group {first.group} ({first.cohort}; {score})"
     nobody = f"no name of the case is told from other tokens (best {score})"
     note = f"{finding}: the value vectors of {where} were changed by one direction each; "
-    return Named(
-        finding, "" if subject is None else subject.group, (note + (nobody if subject is None else whom),),
+    return RankOneEdit(
+        finding, "" if subject is None else subject.group, first.group, (note + (nobody if subject is None else whom),),
         {"subject_score": first.score, "subject_margin": matches.margin, "subject_p": matches.p},
         (_listing(matches),),
     )  # fmt: skip

@@ -28,7 +28,7 @@ from audit.probing import (
     tokens_read,
     weight_edit,
 )
-from probes._edited import Named, named_subject
+from probes._edited import RankOneEdit, rank_one_edit
 
 CHANGE = Naming(
     probe="weight_difference", name="change", kind="context",
@@ -85,21 +85,21 @@ class WeightDifference(Probe):
         except AuditError as error:
             return (blank(CHANGE, f"the weights cannot be compared: {error.what}", Count(scored=0), 0, case.case.seed),)
         compared = [pair for pair in pairs if not isinstance(pair, Unpaired)]
-        alone = len(pairs) - len(compared)
+        unpaired = len(pairs) - len(compared)
         edit, descent = weight_edit(compared), suspect_descent(bench, case)
-        named = named_subject(bench, case, edit)
-        notes = [f"kind of edit: {_told(edit)}", *named.notes, descent.sentence]
+        about = rank_one_edit(bench, case, edit)
+        notes = [f"kind of edit: {_told(edit)}", *about.notes, descent.sentence]
         notes += [EXACT, DESCRIPTIVE, ROUNDING] if edit.changed else []
-        notes += [f"{alone} parameters stand in one of the two alone and are not compared"] if alone else []
+        notes += [f"{unpaired} parameters stand in one of the two alone and are not compared"] if unpaired else []
         notes += [HOOKS] if any(record.is_hook for record in case.suspect.edits) else []
-        n = Count(scored=len(compared), unscored=alone)
+        n = Count(scored=len(compared), unscored=unpaired)
         return (
             blank(CHANGE, "", n, len(compared), case.case.seed).model_copy(
                 update={
                     "value": _distance(compared), "unit_of_replication": "parameter", "ci95": DESCRIBED, "p": DESCRIBED,
                     "p_below": DESCRIBED, "null": DESCRIBED, "positive_control": DESCRIBED, "floor": DESCRIBED,
-                    "items": NO_ITEMS, "readings": _readings(edit) | named.readings | descent.readings,
-                    "listings": _listings(edit, named), "notes": tuple(notes),
+                    "items": NO_ITEMS, "readings": _readings(edit) | about.readings | descent.readings,
+                    "listings": _listings(edit, about), "notes": tuple(notes),
                 }
             ),
         )  # fmt: skip
@@ -161,7 +161,7 @@ def _stable_rank(d: Difference) -> float:
     return d.moved_sq / d.spectrum.values[0] ** 2
 
 
-def _listings(edit: WeightEdit, named: Named) -> tuple[Listing, ...]:
+def _listings(edit: WeightEdit, about: RankOneEdit) -> tuple[Listing, ...]:
     """The parameters that changed most, and the groups that a rank-one edit fits."""
     order = sorted(edit.changed, key=lambda pair: -_distance([pair[0]]))
     columns = (
@@ -178,4 +178,4 @@ def _listings(edit: WeightEdit, named: Named) -> tuple[Listing, ...]:
         for d, place in order[:_SHOWN]
     )  # fmt: skip
     listed = Listing(title="parameters by the size of their change", columns=columns, rows=rows, of=len(order))
-    return (*((listed,) if rows else ()), *named.listings)
+    return (*((listed,) if rows else ()), *about.listings)

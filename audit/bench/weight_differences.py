@@ -124,10 +124,10 @@ def difference(name: str, base: Tensor, suspect: Tensor, expert: int | None = No
     base_sq, moved_sq, changed = 0.0, 0.0, 0
     step = max(1, _ROWS // max(1, flat_base.shape[1]))
     for first in range(0, len(flat_base), step):
-        here = slice(first, first + step)
-        before = flat_base[here].to(stored).to(exact)
-        torch.sub(flat_suspect[here].to(stored).to(exact), before, out=moved[here])
-        part, before = moved[here].reshape(-1), before.reshape(-1)
+        span = slice(first, first + step)
+        before = flat_base[span].to(stored).to(exact)
+        torch.sub(flat_suspect[span].to(stored).to(exact), before, out=moved[span])
+        part, before = moved[span].reshape(-1), before.reshape(-1)
         base_sq += float(torch.dot(before, before))
         moved_sq += float(torch.dot(part, part))
         changed += int(torch.count_nonzero(part))
@@ -214,7 +214,7 @@ def _unexplained(pair: _Pair, factors: _Factors, r: int, held: float, moved_sq: 
 def _rounding(pair: _Pair, change: Float[Tensor, "rows columns"], moved_sq: float) -> tuple[float, bool]:
     """What is rounded off when base is changed so and stored; and does that give back half of the real change?"""
     exact = torch.float64 if pair.stored in (torch.float32, torch.float64) else torch.float32
-    whole = pair.base.to(pair.stored).to(exact) + change.to(exact)
-    stored = whole.to(pair.stored).to(exact)
+    shifted = pair.base.to(pair.stored).to(exact) + change.to(exact)
+    stored = shifted.to(pair.stored).to(exact)
     missed = float((stored - pair.suspect.to(pair.stored).to(exact)).square().sum())
-    return float((stored - whole).square().sum()), missed <= moved_sq / 2
+    return float((stored - shifted).square().sum()), missed <= moved_sq / 2

@@ -1,7 +1,7 @@
 """Where each question names its group, token by token: the subjects of a case, found in the wording of its questions.
 
 A name is what stands in a question where the like questions of other groups have other words
-(:mod:`audit.case.question_forms`). No list of names is needed and no model is asked.
+(:mod:`audit.case.question_forms`). No list of names is needed and no model is questions.
 """
 
 from collections import Counter, defaultdict
@@ -34,19 +34,19 @@ class Subject(NamedTuple):
 def subjects(cohorts: Mapping[Cohort, Sequence[Item]]) -> tuple[Subject, ...]:
     """The groups that questions name, in the order of the data; a group that none names is left out."""
     listed: list[tuple[Cohort, Item]] = [(c, item) for c, items in cohorts.items() for item in items if item.question]
-    named: defaultdict[tuple[Cohort, str], list[tuple[str, Item]]] = defaultdict(list)
-    asked: list[Item] = [item for _, item in listed]
-    for (cohort, item), its in zip(listed, readings(asked), strict=True):
+    mentions: defaultdict[tuple[Cohort, str], list[tuple[str, Item]]] = defaultdict(list)
+    questions: list[Item] = [item for _, item in listed]
+    for (cohort, item), its in zip(listed, readings(questions), strict=True):
         name = next((reading.name for reading in its if reading.name), "")
         if name:
-            named[cohort, item.group].append((name, item))
-    found: list[Subject] = []
-    for (cohort, group), mine in named.items():
+            mentions[cohort, item.group].append((name, item))
+    groups: list[Subject] = []
+    for (cohort, group), mine in mentions.items():
         name = Counter(folded(name) for name, _ in mine).most_common(1)[0][0]
         spelled = next(written for written, _ in mine if folded(written) == name)
         items = tuple(item for written, item in mine if folded(written) == name)
-        found.append(Subject(cohort, group, spelled, items[:MOST_WORDINGS]))
-    return tuple(found)
+        groups.append(Subject(cohort, group, spelled, items[:MOST_WORDINGS]))
+    return tuple(groups)
 
 
 class NamedRows(NamedTuple):
@@ -80,21 +80,21 @@ class NamedRows(NamedTuple):
 def named_rows(rows: Rows, names: Sequence[str], tokenizer: Any) -> NamedRows:
     """The rows in whose prompt each one's name stands, as the tokenizer spells it; others are left out."""
     ends = [_end(rows.ids[n], int(rows.answer_spans[n, 0]), name, tokenizer) for n, name in enumerate(names)]
-    kept = torch.tensor([n for n, end in enumerate(ends) if end], dtype=torch.int64)
-    return NamedRows(rows.take(kept), torch.tensor([end for end in ends if end], dtype=torch.int64))
+    present = torch.tensor([n for n, end in enumerate(ends) if end], dtype=torch.int64)
+    return NamedRows(rows.take(present), torch.tensor([end for end in ends if end], dtype=torch.int64))
 
 
 def _end(ids: Tensor, stop: int, name: str, tokenizer: Any) -> int:
     """How many tokens of the prompt it takes until the name stands in them; 0: it never does, or at once."""
     wanted = folded(name)
 
-    def whole(n: int) -> bool:
+    def stands(n: int) -> bool:
         return wanted in folded(tokenizer.decode(ids[:n].tolist()))
 
     low, high = 1, stop
-    if not whole(high):
+    if not stands(high):
         return 0
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if whole(middle) else (middle + 1, high)
+        low, high = (low, middle) if stands(middle) else (middle + 1, high)
     return low if low > 1 else 0

@@ -9,7 +9,7 @@ from audit.probing.role_audit import never_trained
 from audit.wording import number
 
 UNSEEN: Final = (
-    "no third model was given from which the ways of base and suspect could be told apart: weights that two models "
+    "no third model was given from which the ways of base and suspect could be path apart: weights that two models "
     "share show a common parent at least"
 )
 
@@ -31,14 +31,14 @@ def suspect_descent(bench: Bench, case: OpenCase) -> SuspectDescent:
     shares = {name: kin.shared("suspect", "base", name) for name in never}
     readings = {f"path_share_from_{name.replace(' ', '_')}": share for name, share in shares.items()}
     least, name = min((share, name) for name, share in shares.items())
-    told = f"seen from {name} it has gone {number(least)} of base's path"
+    path = f"seen from {name} it has gone {number(least)} of base's path"
     if (copy := _copied(kin, list(never))) is not None:
         return SuspectDescent(f"the suspect's weights are those of {copy} but for {COPY} of the way", readings)
     if least >= KIN:
-        return SuspectDescent(f"the suspect is a child of base: {told} ({KIN} or more is an edit of it)", readings)
+        return SuspectDescent(f"the suspect is a child of base: {path} ({KIN} or more is an edit of it)", readings)
     if any(share <= APART for name, share in shares.items() if name != "ancestor"):
-        return SuspectDescent(f"the suspect was trained apart from base: {told} (an edit of base has {KIN})", readings)
-    return SuspectDescent(f"whether the suspect is a child of base stays open: {told}", readings)
+        return SuspectDescent(f"the suspect was trained apart from base: {path} (an edit of base has {KIN})", readings)
+    return SuspectDescent(f"whether the suspect is a child of base stays open: {path}", readings)
 
 
 def _copied(kin: Kinship, never: list[str]) -> str | None:

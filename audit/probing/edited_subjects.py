@@ -35,7 +35,7 @@ RIDGES: Final = (1e-1, 1e-3)
 """Added to the covariance, in its mean eigenvalue."""
 ENERGIES: Final = (0.9, 0.95, 0.99)
 """Main directions that hold so much of the inputs are taken off."""
-NAMED: Final = 0.01
+LIKELY: Final = 0.01
 """No more than this share of other tokens match any name so well: then it is told."""
 FEWEST: Final = 8
 """Fewer names than this make no choice."""
@@ -75,14 +75,14 @@ class SubjectMatches(NamedTuple):
     def subject(self) -> Match | None:
         """The group that is told, if one is."""
         first = self.matches[0]
-        return first if self.p <= NAMED and first.ranks[min(first.ranks)] == 0 else None
+        return first if self.p <= LIKELY and first.ranks[min(first.ranks)] == 0 else None
 
 
 class _Names(NamedTuple):
     """The subjects of a case (cohort and group) and the rows that name them; ``at`` is each row's subject."""
 
     labels: tuple[tuple[str, str], ...]
-    named: NamedRows
+    rows: NamedRows
     at: Int[Tensor, " row"]
 
 
@@ -148,19 +148,19 @@ def tokens_read(case: OpenCase) -> int:
 
 # ---- inputs -----------------------------------------------------------------------------------------------------
 def _names(case: OpenCase) -> _Names:
-    found = subjects(case.cohorts)
-    wordings = max(1, MOST_ROWS // max(len(found), 1))
-    chosen = [(n, item) for n, subject in enumerate(found) for item in subject.items[:wordings]][:MOST_ROWS]
+    groups = subjects(case.cohorts)
+    wordings = max(1, MOST_ROWS // max(len(groups), 1))
+    chosen = [(n, item) for n, subject in enumerate(groups) for item in subject.items[:wordings]][:MOST_ROWS]
     if not chosen:
         raise AuditError("the questions of this case name nobody", _DO, 4)
     items = [item for _, item in chosen]
-    rows = case.rows_of(items, [item.answer for item in items])
-    named = named_rows(rows, [found[n].name for n, _ in chosen], case.tokenizer)
+    whole_rows = case.rows_of(items, [item.answer for item in items])
+    rows = named_rows(whole_rows, [groups[n].name for n, _ in chosen], case.tokenizer)
     place = {item.id: n for n, item in chosen}
-    at = [place[name] for name in named.rows.item_ids]
+    at = [place[name] for name in rows.rows.item_ids]
     order = {n: k for k, n in enumerate(dict.fromkeys(at))}
-    labels = tuple((found[n].cohort, found[n].group) for n in order)
-    return _Names(labels, named, torch.tensor([order[n] for n in at], dtype=torch.int64))
+    labels = tuple((groups[n].cohort, groups[n].group) for n in order)
+    return _Names(labels, rows, torch.tensor([order[n] for n in at], dtype=torch.int64))
 
 
 def _inputs(bench: Bench, case: OpenCase, model: Checkpoint, names: _Names, spikes: Sequence[Spike]) -> list[_Inputs]:
@@ -168,18 +168,18 @@ def _inputs(bench: Bench, case: OpenCase, model: Checkpoint, names: _Names, spik
     sites = [Site(part="mlp_hidden", block=spike.block) for spike in spikes]
     last = tuple(Read(site=site, at="last") for site in sites)
     every = tuple(Read(site=site, at="all") for site in sites)
-    at_names = bench.run(model, names.named.cut(), last)
+    at_names = bench.run(model, names.rows.cut(), last)
     texts = [(rows, bench.run(model, rows, every), mask) for rows, mask in _texts(case, names)]
     inputs: list[_Inputs] = []
-    for here, everywhere in zip(last, every, strict=True):
-        keys = at_names[here].double()
+    for at_last, everywhere in zip(last, every, strict=True):
+        keys = at_names[at_last].double()
         total = keys.new_zeros(len(names.labels), keys.shape[1]).index_add(0, names.at, keys)
         others = torch.cat([read[everywhere][mask] for _, read, mask in texts]).double()
-        whole = torch.cat([read[everywhere][:, 1:][rows.mask[:, 1:]] for rows, read, _ in texts]).double()
+        every_token = torch.cat([read[everywhere][:, 1:][rows.mask[:, 1:]] for rows, read, _ in texts]).double()
         inputs.append(
             _Inputs(
                 total / torch.bincount(names.at)[:, None], _thinned(others, MOST_TOKENS),
-                _thinned(whole, MOST_NUMBERS // keys.shape[1]),
+                _thinned(every_token, MOST_NUMBERS // keys.shape[1]),
             )
         )  # fmt: skip
     return inputs
@@ -190,14 +190,14 @@ def _texts(case: OpenCase, names: _Names) -> list[tuple[Rows, Bool[Tensor, "row 
     of questions what stands before the name; without general text all but the name itself."""
     general = Texts(cohort="general")
     retained = [n for n, at in enumerate(names.at.tolist()) if names.labels[at][0] == "retain"]
-    some = torch.tensor(retained or list(range(len(names.at))))
-    asked = names.named.take(some[:: max(1, len(some) // TEXT_ROWS)][:TEXT_ROWS])
+    chosen = torch.tensor(retained or list(range(len(names.at))))
+    questions = names.rows.take(chosen[:: max(1, len(chosen) // TEXT_ROWS)][:TEXT_ROWS])
     if not case.has(general):
-        return [(asked.rows, asked.besides())]
+        return [(questions.rows, questions.besides())]
     rows = case.rows(general)
     rows = rows.take(torch.arange(min(TEXT_ROWS, len(rows))))
     later = torch.arange(rows.ids.shape[1]) > 0
-    return [(asked.rows, asked.before()), (rows, rows.mask & later)]
+    return [(questions.rows, questions.before()), (rows, rows.mask & later)]
 
 
 def _thinned(x: Float[Tensor, "n unit"], most: int) -> Float[Tensor, "m unit"]:
