@@ -26,6 +26,9 @@ from .training.learners import states_of as states_of
 from .training.recipe import Objective as Objective
 from .training.recipe import SecondLoss as SecondLoss
 from .training.recipe import TrainingRecipe as TrainingRecipe
+from .weight_differences import Difference as Difference
+from .weight_differences import Spectrum as Spectrum
+from .weight_differences import Unpaired as Unpaired
 from .writes.clamp import Clamp as Clamp
 from .writes.edges import Edges as Edges
 from .writes.logit_bias import LogitBias as LogitBias

@@ -5,7 +5,7 @@ over checkpoint, rows, read, writes, start, dtype, attention, backend and bench 
 """
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from audit.bench.edges.attribution import Attribution, EdgeScores, Means
     from audit.bench.prefix_search import Budget
     from audit.bench.training.learners import TrainData
+    from audit.bench.weight_differences import Difference, Unpaired
 
 _TIMED_ROWS = 32
 
@@ -68,6 +69,13 @@ class Bench:
         from audit.bench import weight_stream
 
         return weight_stream.weights(*ckpts)
+
+    def weight_differences(self, base: Checkpoint, suspect: Checkpoint) -> "Iterator[Difference | Unpaired]":
+        """What one checkpoint's parameters differ from another's by, one after another; see
+        :mod:`audit.bench.weight_differences`."""
+        from audit.bench import weight_differences
+
+        return weight_differences.differences(base, suspect, self.open)
 
     def displacements(self, *ckpts: Checkpoint) -> Float[ndarray, "model model"]:
         """Inner products of what each checkpoint's weights differ from the first one's by; see

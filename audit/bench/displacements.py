@@ -21,8 +21,10 @@ from audit.wrappers import Wrapper
 _CHUNK = 1 << 18
 
 
-class _Tensors(Protocol):
-    """Tensors by parameter name."""
+class Tensors(Protocol):
+    """Tensors by parameter name; ``order`` has all names as they stand in the model."""
+
+    order: tuple[str, ...]
 
     @property
     def names(self) -> set[str]: ...
@@ -36,7 +38,7 @@ class _Opened:
     """The parameters of a model that was opened."""
 
     def __init__(self, parameters: Mapping[str, Tensor], distinct: set[str]) -> None:
-        self._parameters, self.names = parameters, distinct
+        self._parameters, self.names, self.order = parameters, distinct, tuple(parameters)
 
     def __contains__(self, name: str) -> bool:
         return name in self._parameters
@@ -50,7 +52,7 @@ def displacements(
 ) -> Float[ndarray, "model model"]:
     """Inner products (float64) of what each checkpoint's weights differ from the first one's by, summed over all
     floating-point parameters that all of them have in one shape."""
-    tensors = [_tensors(ckpt, opener) for ckpt in ckpts]
+    tensors = [tensors_of(ckpt, opener) for ckpt in ckpts]
     names = sorted(set[str]().union(*(each.names for each in tensors)))
     gram = np.zeros((len(ckpts), len(ckpts)))
     for name in names:
@@ -70,7 +72,8 @@ def _products(flat: Sequence[Tensor]) -> Float[ndarray, "model model"]:
     return gram.numpy()
 
 
-def _tensors(ckpt: Checkpoint, opener: Callable[[Checkpoint], Wrapper]) -> _Tensors:
+def tensors_of(ckpt: Checkpoint, opener: Callable[[Checkpoint], Wrapper]) -> Tensors:
+    """A checkpoint's tensors by parameter name, edits applied; from its files, else from the opened model."""
     if ckpt.adapter is None:
         try:
             return Stored(ckpt)

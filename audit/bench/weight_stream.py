@@ -22,7 +22,7 @@ from audit.wrappers import fresh_model
 
 
 class Stored:
-    """One checkpoint's tensors by parameter name, read when they are asked for."""
+    """One checkpoint's tensors by parameter name, read when they are asked for; ``order`` is the model's."""
 
     def __init__(self, ckpt: Checkpoint) -> None:
         if ckpt.adapter is not None:
@@ -32,6 +32,7 @@ class Stored:
             )
         folder = folder_of(ckpt)
         skeleton = _skeleton(ckpt)
+        self.order = tuple(name for name, _ in skeleton.named_parameters(remove_duplicate=False))
         self._files = _files(folder, skeleton)
         self._ties: dict[str, str] = {a: b for a, b in skeleton.all_tied_weights_keys.items() if a not in self._files}
         self._edited: dict[str, Tensor] = {}

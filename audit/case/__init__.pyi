@@ -23,5 +23,9 @@ from .rows import Rows as Rows
 from .subject_prompts import Answered as Answered
 from .subject_prompts import Contexts as Contexts
 from .subject_prompts import SubjectPrompts as SubjectPrompts
+from .subjects import NamedRows as NamedRows
+from .subjects import Subject as Subject
+from .subjects import named_rows as named_rows
+from .subjects import subjects as subjects
 from .tokenisation import stacked as stacked
 from .tokenisation import tokenise as tokenise

@@ -6,6 +6,12 @@ from .case_models import case_models_of as case_models_of
 from .case_models import models_of as models_of
 from .case_models import n_blocks as n_blocks
 from .case_models import width as width
+from .descent import SuspectDescent as SuspectDescent
+from .descent import suspect_descent as suspect_descent
+from .edited_subjects import Spike as Spike
+from .edited_subjects import SubjectMatches as SubjectMatches
+from .edited_subjects import edited_subjects as edited_subjects
+from .edited_subjects import tokens_read as tokens_read
 from .effects import ALPHA as ALPHA
 from .effects import Assessment as Assessment
 from .effects import Design as Design
@@ -73,6 +79,7 @@ from .vocabulary import Control as Control
 from .vocabulary import Cost as Cost
 from .vocabulary import Count as Count
 from .vocabulary import Curve as Curve
+from .vocabulary import Difference as Difference
 from .vocabulary import ExitCode as ExitCode
 from .vocabulary import Form as Form
 from .vocabulary import Forward as Forward
@@ -109,6 +116,7 @@ from .vocabulary import Template as Template
 from .vocabulary import Texts as Texts
 from .vocabulary import TrainData as TrainData
 from .vocabulary import TrainingRecipe as TrainingRecipe
+from .vocabulary import Unpaired as Unpaired
 from .vocabulary import WrapperLearner as WrapperLearner
 from .vocabulary import Write as Write
 from .vocabulary import as_audit_error as as_audit_error
@@ -123,6 +131,8 @@ from .vocabulary import label_swaps as label_swaps
 from .vocabulary import logistic as logistic
 from .vocabulary import matched as matched
 from .vocabulary import nearest as nearest
+from .vocabulary import number as number
+from .vocabulary import p_value as p_value
 from .vocabulary import read_edit as read_edit
 from .vocabulary import resolve as resolve
 from .vocabulary import row_mean as row_mean
@@ -133,3 +143,8 @@ from .vocabulary import tofu as tofu
 from .vocabulary import tokenise as tokenise
 from .vocabulary import usable_information as usable_information
 from .vocabulary import value_map as value_map
+from .weight_edits import SPIKE as SPIKE
+from .weight_edits import WeightEdit as WeightEdit
+from .weight_edits import is_spike as is_spike
+from .weight_edits import rank_of as rank_of
+from .weight_edits import weight_edit as weight_edit

@@ -7,6 +7,7 @@ makes an attack also imports its edit, which stands above this room.
 from audit import stats as stats
 from audit.bench import Bench as Bench
 from audit.bench import Clamp as Clamp
+from audit.bench import Difference as Difference
 from audit.bench import Forward as Forward
 from audit.bench import Learner as Learner
 from audit.bench import LogitBias as LogitBias
@@ -16,6 +17,7 @@ from audit.bench import Scale as Scale
 from audit.bench import Start as Start
 from audit.bench import TrainData as TrainData
 from audit.bench import TrainingRecipe as TrainingRecipe
+from audit.bench import Unpaired as Unpaired
 from audit.bench import WrapperLearner as WrapperLearner
 from audit.bench import Write as Write
 from audit.case import Likelihoods as Likelihoods
@@ -76,5 +78,7 @@ from audit.stats import clustered as clustered
 from audit.stats import kernel_alignment as kernel_alignment
 from audit.stats import tofu as tofu
 from audit.storage import TEMP as TEMP
+from audit.wording import number as number
+from audit.wording import p_value as p_value
 from audit.wrappers import fresh_model as fresh_model
 from audit.wrappers import value_map as value_map

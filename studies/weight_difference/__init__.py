@@ -1,0 +1,1 @@
+"""How often does the reading of weights take training for a rank-one redirect?"""
