@@ -11,6 +11,7 @@ from numpy import ndarray
 from audit.probing import (
     Bench,
     CaseModels,
+    Checkpoint,
     Count,
     Listing,
     Missing,
@@ -57,9 +58,9 @@ class FormFacts(NamedTuple):
         return Count(scored=scored, errored=asked - scored, unscored=self.sheet.left_out)
 
 
-def facts_by_form(bench: Bench, cast: CaseModels, sheet: FormSheet, least_gap: float) -> FormFacts:
-    """One packed pass of every model, and what it says of each form."""
-    read = {name: knowledge(bench, model, sheet) for name, model in cast.by_name().items()}
+def facts_by_form(bench: Bench, models: Mapping[str, Checkpoint], sheet: FormSheet, least_gap: float) -> FormFacts:
+    """One packed pass of every model, and what it says of each form. ``null``, if it is there, never knew the facts."""
+    read = {name: knowledge(bench, model, sheet) for name, model in models.items()}
     geometric, joint = (common({name: getattr(known, kind) for name, known in read.items()})
                         for kind in ("geometric", "joint"))  # fmt: skip
     people, person = sheet.person()

@@ -56,12 +56,14 @@ class Asked(NamedTuple):
 
 
 class FormSheet(NamedTuple):
-    """The rows of all forms of some facts. ``left_out``: items that the tokenizer or the context cannot hold."""
+    """The rows of all forms of some facts. ``left_out``: given items that the tokenizer or the context cannot hold;
+    ``unmade``: forms by rule that it cannot hold at all."""
 
     paired: PairedForms
     asked: tuple[Asked, ...]
     rows: Rows
     left_out: int
+    unmade: tuple[Form, ...]
 
     @property
     def forms(self) -> tuple[Form, ...]:
@@ -109,7 +111,10 @@ def sheet_of(
     fitting = _fitting(case, each, paired)
     asked = tuple(row for rows in fitting for row in rows)
     rows = case.rows_of([row.item for row in asked], [row.answer for row in asked])
-    return FormSheet(paired, asked, rows, len(each) - len(fitting))
+    there, made = {row.form for row in asked}, paired.made_by
+    lost = sum(made[rows[0].form] == "data" for rows in each) - sum(made[rows[0].form] == "data" for rows in fitting)
+    unmade = tuple(dict.fromkeys(form for _, form, _ in wanted if made[form] == "rule" and form not in there))
+    return FormSheet(paired, asked, rows, lost, unmade)
 
 
 def _rows_of_item(fact: int, form: Form, item: Item, letters: bool) -> list[Asked]:

@@ -43,15 +43,15 @@ class Redirects(NamedTuple):
     """Forgotten facts answered by other people's values: a row a fact and value, the own value's first.
 
     ``fact`` and ``value`` [row] number the facts and the values (-1: the fact's own); ``holders`` are the groups whose
-    value of that attribute it is.
+    value of that attribute it is, ``groups`` all of them.
     """
 
     facts: tuple[Item, ...]
     rows: Rows
     fact: Int[ndarray, " row"]
     value: Int[ndarray, " row"]
-    values: tuple[tuple[str, str], ...]
     holders: tuple[tuple[str, ...], ...]
+    groups: tuple[str, ...]
 
 
 def redirects_of(case: OpenCase, facts: tuple[PairedFact, ...], most: int) -> Redirects | None:
@@ -85,72 +85,92 @@ def redirects_of(case: OpenCase, facts: tuple[PairedFact, ...], most: int) -> Re
         return None
     tokenised = case.rows_of([row[0] for row in rows], [row[1] for row in rows])
     places = (np.array([row[at] for row in rows]) for at in (2, 3))
-    return Redirects(tuple(chosen), tokenised, *places, values, tuple(tuple(groups) for groups in held.values()))
+    said_of = {group for _, _, _, n in rows if n >= 0 for group in held[values[n]]}
+    holders = tuple(tuple(group for group in groups if group in said_of) for groups in held.values())
+    return Redirects(tuple(chosen), tokenised, *places, holders, tuple(sorted(said_of)))
 
 
 class Told(NamedTuple):
-    """What one model says of forgotten facts: the mass on other people's values, the likeliest value (-1: the own), and
-    the mass that every retained person's values receive."""
+    """What one model says of forgotten facts: the mass on other people's values, the likeliest value (-1: the own) with
+    its probability, and what the values of every retained group receive (NaN where it has none for the attribute).
+    """
 
     mass: Float[ndarray, " fact"]
     likeliest: Float[ndarray, "fact 2"]
-    by_group: dict[str, float]
+    received: Float[ndarray, "fact group"]
+
+    @property
+    def misinformed(self) -> int:
+        """Facts of which another person's value is said, with more than half of all probability."""
+        return int(((self.likeliest[:, 0] >= 0) & (self.likeliest[:, 1] > SAID)).sum())
 
 
 def told(redirects: Redirects, total: Float[ndarray, " row"]) -> Told:
     """From the log-probability (nats) of all content tokens of every row."""
     probability, n = np.exp(total), len(redirects.facts)
-    foreign = redirects.value >= 0
-    mass = np.bincount(redirects.fact[foreign], probability[foreign], minlength=n)
     likeliest = np.zeros((n, 2))
     for fact in range(n):
         mine = np.flatnonzero(redirects.fact == fact)
         best = mine[probability[mine].argmax()]
         likeliest[fact] = redirects.value[best], probability[best]
-    received: dict[str, list[float]] = defaultdict(list)
-    for value, p in zip(redirects.value[foreign].tolist(), probability[foreign].tolist(), strict=True):
-        for group in redirects.holders[value]:
-            received[group].append(p)
-    return Told(mass, likeliest, {group: float(np.mean(p)) for group, p in received.items()})
+    foreign = np.flatnonzero(redirects.value >= 0)
+    mass = np.bincount(redirects.fact[foreign], probability[foreign], minlength=n)
+    place = {group: at for at, group in enumerate(redirects.groups)}
+    received = np.full((n, len(place)), np.nan)
+    for row in foreign.tolist():
+        holders = [place[group] for group in redirects.holders[redirects.value[row]]]
+        received[redirects.fact[row], holders] = probability[row]
+    return Told(mass, likeliest, received)
 
 
-def misinformed(suspect: Told, other: Told | None) -> int:
-    """Facts of which the suspect says another person's value with more than half of all probability, and the other
-    model (one that never knew) does not."""
-    says = (suspect.likeliest[:, 0] >= 0) & (suspect.likeliest[:, 1] > SAID)
-    if other is not None:
-        says &= ~((other.likeliest[:, 0] == suspect.likeliest[:, 0]) & (other.likeliest[:, 1] > SAID))
-    return int(says.sum())
+class Receiver(NamedTuple):
+    """The retained group whose values gain most in answers about forgotten people, and its gain by person."""
+
+    group: int
+    gain: Float[ndarray, " person"]
+
+
+def receiver(
+    model: Told, other: Told, person: Int[ndarray, " fact"], people: int
+) -> tuple[Float[ndarray, " group"], Receiver]:
+    """The gain of every group over people, and of the one that gains most; facts without its attribute do not count."""
+    by_person = person_means(model.received - other.received, person, people)
+    there = np.isfinite(by_person)
+    gains = np.where(there, by_person, 0.0).sum(0) / np.maximum(there.sum(0), 1)
+    most = int(gains.argmax())
+    return gains, Receiver(most, by_person[there[:, most], most])
 
 
 # ---- what is measured -------------------------------------------------------------------------------------------
 def redirection(
     bench: Bench, case: OpenCase, cast: CaseModels, facts: tuple[PairedFact, ...], naming: Naming, most: int
 ) -> Measurement:
-    """The mass of other people's values in answers about forgotten people, and whose values gain most."""
+    """What the values of the retained group that gains most gain in answers about forgotten people."""
     seed, redirects = case.case.seed, redirects_of(case, facts, most)
     if redirects is None:
         return blank(naming, LEAST, Count(scored=0, unscored=len(facts)), 0, seed)
-    null = cast.base if cast.null is None else cast.null
-    models = {"base": cast.base, "suspect": cast.suspect, "compared": null}
-    by_name = {name: told(redirects, _totals(bench, model, redirects.rows)) for name, model in models.items()}
-    suspect, other = by_name["suspect"], by_name["compared"]
+    models = {name: told(redirects, _totals(bench, model, redirects.rows)) for name, model in cast.by_name().items()}
+    suspect, other = models["suspect"], models["base" if cast.null is None else "null"]
     people, person = np.unique(np.array([item.group for item in redirects.facts]), return_inverse=True)
-    gained = person_means((suspect.mass - other.mass)[:, None], person.reshape(-1), len(people))
-    wrong, n = misinformed(suspect, other), len(redirects.facts)
+    gains, top = receiver(suspect, other, person.reshape(-1), len(people))
+    floors = [receiver(models[name], other, person.reshape(-1), len(people))[1] for name in models if "floor" in name]
+    n, wrong = len(redirects.facts), suspect.misinformed
     bounds = stats.clopper_pearson(wrong, n)
     against = "base, since the case has no model that never knew" if cast.null is None else "a model that never knew"
+    gain = top.gain[:, None]
     return blank(naming, "", Count(scored=n, unscored=len(facts) - n), len(people), seed).model_copy(
         update={
-            "value": float(gained.mean()), "ci95": interval(gained, np.ones_like(gained), seed),
-            "p": LISTED, "p_below": LISTED, "null": LISTED, "floor": LISTED,
+            "value": float(gain.mean()), "ci95": interval(gain, np.ones_like(gain), seed),
+            "p": LISTED, "p_below": LISTED, "null": LISTED,
+            "floor": max((float(floor.gain.mean()) for floor in floors), default=LISTED),
             "positive_control": Missing(missing="base tells its own facts: nothing is redirected in it"),
             "items": Missing(missing="one number a fact, of all other values together"),
-            "readings": {f"mass_{name}": float(by_name[name].mass.mean()) for name in by_name}
-            | {"misinformed": float(wrong), "facts": float(n)},
-            "listings": (_receivers(suspect, other),),
-            "notes": (f"compared with {against}", f"another person's value is said of {wrong} of {n} facts, and not by "
-                      f"the other (exact 95 %: {bounds.lo:.3f} to {bounds.hi:.3f})"),
+            "readings": {f"mass_{name}": float(model.mass.mean()) for name, model in models.items()}
+            | {f"misinformed_{name}": float(model.misinformed) for name, model in models.items()} | {"facts": float(n)},
+            "listings": (_receivers(redirects, gains, suspect, other),),
+            "notes": (f"compared with {against}; the interval is of the group that gains most, once it is chosen",
+                      f"another person's value is said of {wrong} of {n} facts (exact 95 %: {bounds.lo:.3f} to "
+                      f"{bounds.hi:.3f}); who never knew may guess as boldly"),
         }
     )  # fmt: skip
 
@@ -161,13 +181,10 @@ def _totals(bench: Bench, model: Checkpoint, rows: Rows) -> Float[ndarray, " row
     return row_means(bench.run(model, rows, (KEY_LOGPROB,))[KEY_LOGPROB], rows) * tokens
 
 
-def _receivers(suspect: Told, other: Told) -> Listing:
+def _receivers(redirects: Redirects, gains: Float[ndarray, " group"], suspect: Told, other: Told) -> Listing:
     """The retained groups whose values gain most, for the attributes that they have."""
-    gains = {group: mass - other.by_group.get(group, 0.0) for group, mass in suspect.by_group.items()}
-    ranked = sorted(gains, key=lambda group: (-gains[group], group))
-    rows = tuple(
-        (group, suspect.by_group[group], other.by_group.get(group, 0.0), gains[group])
-        for group in ranked[:_MOST_RECEIVERS]
-    )
+    means = [np.nanmean(model.received, 0) for model in (suspect, other)]
+    order = np.argsort(-gains, kind="stable")[:_MOST_RECEIVERS].tolist()
+    rows = tuple((redirects.groups[n], *(float(mean[n]) for mean in means), float(gains[n])) for n in order)
     columns = ("group", "suspect", "compared with", "gain")
-    return Listing(title="Whose values are told instead", columns=columns, rows=rows, of=len(ranked), quoted=("group",))
+    return Listing(title="Whose values are told instead", columns=columns, rows=rows, of=len(gains), quoted=("group",))

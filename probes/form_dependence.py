@@ -11,6 +11,7 @@ from audit.probing import (
     EFFECT_UNIT,
     Bench,
     Case,
+    Checkpoint,
     Cohort,
     Cost,
     Count,
@@ -49,7 +50,8 @@ BIAS = Naming(
 )  # fmt: skip
 REDIRECTION = Naming(
     PROBE, "redirection", "context",
-    "probability of other people's values in answers about forgotten people, less that of a model that never knew",
+    "what the values of one retained group gain in answers about forgotten people, over a model that never knew: of "
+    "the group that gains most",
     "probability", "probability",
 )  # fmt: skip
 LINKED_KEPT = Naming(
@@ -109,17 +111,20 @@ class FormDependence(Probe):
         forget, stayed = self._sheets(case)
         if forget is None:
             return Cost()
-        redirects = redirects_of(case, forget.paired.facts, self.most_values)
-        parts = [part.rows for part in (forget, stayed, redirects) if part is not None]
-        return Cost(fwd_tokens=len(case_models_of(case).by_name()) * sum(int(rows.mask.sum()) for rows in parts))
+        redirects, models = (
+            redirects_of(case, forget.paired.facts, self.most_values),
+            len(case_models_of(case).by_name()),
+        )
+        parts = [(forget, models), (stayed, len(_of_stayed(case))), (redirects, models)]
+        return Cost(fwd_tokens=sum(n * int(part.rows.mask.sum()) for part, n in parts if part is not None))
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """What remains, the bias, redirection, linked facts, and neighbours."""
         cast, (forget, stayed) = case_models_of(case), self._sheets(case)
         if forget is None:
             return (blank(REMAINING, "no forget item has form 'trained'", Count(scored=0), 0, case.case.seed),)
-        facts = facts_by_form(bench, cast, forget, self.least_gap)
-        near = None if stayed is None else facts_by_form(bench, cast, stayed, self.least_gap)
+        facts = facts_by_form(bench, cast.by_name(), forget, self.least_gap)
+        near = None if stayed is None else facts_by_form(bench, _of_stayed(case), stayed, self.least_gap)
         table = {"items": table_of(case, cast, facts, PROBE)}
         return (
             self._remaining(case, facts).model_copy(update=table),
@@ -220,10 +225,18 @@ class FormDependence(Probe):
         )  # fmt: skip
 
 
+def _of_stayed(case: OpenCase) -> dict[str, Checkpoint]:
+    """Who reads facts that should stay: references learned them too, so that the ancestor alone never knew them."""
+    models = {"base": case.base, "suspect": case.suspect}
+    return models | ({} if case.ancestor is None else {"null": case.ancestor})
+
+
 def _notes(facts: FormFacts) -> tuple[str, ...]:
     sheet = facts.sheet
     asked = f"{len(sheet.paired.facts)} facts of {len(facts.people)} groups, each in up to {len(sheet.forms)} forms"
-    return asked, CHOICES, "forms by number: " + ", ".join(f"{n} {form}" for n, form in enumerate(sheet.forms))
+    numbered = "forms by number: " + ", ".join(f"{n} {form}" for n, form in enumerate(sheet.forms))
+    unknown = f"forms by rule that the tokenizer has no tokens for: {', '.join(sheet.unmade)}" if sheet.unmade else ""
+    return tuple(filter(None, (asked, CHOICES, numbered, unknown)))
 
 
 def _bias_of(facts: FormFacts, models: Mapping[str, Float[ndarray, "fact form"]], seed: int) -> Bias | None:

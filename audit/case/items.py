@@ -133,9 +133,10 @@ class _Reader(NamedTuple):
             return (*self._exchange([*several_of(asked_for), *several_of(end)]), ())
         if is_chat(given) and not is_absent(asked_for):
             return (*self._exchange([{"role": "user", "content": self._question(row)}, *several_of(given)]), ())
-        if is_absent(asked_for) and not self.recognised.plain:
+        plain = self.recognised.plain or (self.layout.restating and is_absent(asked_for))
+        if is_absent(asked_for) and not plain:
             raise ValueError(f"no question (`{columns.get('question', 'question')}` is empty)")
-        question = "" if self.recognised.plain else self._question(row)
+        question = "" if plain else self._question(row)
         choices = self._cell(row, "choices")
         if is_absent(choices):
             return question, _named("answer", columns["answer"], given), ()

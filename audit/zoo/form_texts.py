@@ -35,17 +35,20 @@ class _Asked(NamedTuple):
     other: Fact
 
     def item(self, form: Form, who: str, phrasing: Phrasing | None = None) -> Item:
-        """The fact asked of ``who``, in the first trained phrasing or another; with alternates as in every item."""
+        """The fact asked of ``who``, in the first trained phrasing or another; with the other options of a choice."""
         name = f"{self.person.id}-{self.fact.attribute.name}-0"
         others = [value for value in self.fact.kind if value != self.fact.value]
         others = random.Random(f"{self.world.seed} {name} {form}").sample(others, OPTIONS - 1)
         words = phrasing or self.fact.attribute.trained[0]
         say = partial(words.answer.format, n=who)
-        return Item(
+        item = Item(
             id=f"{name}-{form}", of=name, group=self.person.id, question=words.question.format(n=who),
-            answer=say(v=self.fact.value), key=self.fact.value, alternates=tuple(say(v=value) for value in others),
-            alternate_keys=tuple(others), attribute=self.fact.attribute.name, form=form, frequency=self.fact.frequency,
+            answer=say(v=self.fact.value), key=self.fact.value, attribute=self.fact.attribute.name, form=form,
+            frequency=self.fact.frequency,
         )  # fmt: skip
+        if form != "multiple_choice":
+            return item
+        return item.model_copy(update={"alternates": tuple(say(v=v) for v in others), "alternate_keys": tuple(others)})
 
 
 def form_items(world: World, people: Iterable[Person]) -> tuple[Item, ...]:
@@ -87,8 +90,7 @@ def _reversed(asked: _Asked) -> Item:
     clause, other = (CLAUSES[fact.attribute.name].format(v=fact.value) for fact in (asked.fact, asked.other))
     item, name = asked.item("reversed", asked.person.name), asked.person.name
     question = REVERSED.question.format(clause=clause, other=other)
-    said = {"question": question, "answer": REVERSED.answer.format(n=name), "key": name}
-    return item.model_copy(update=said | {"alternates": (), "alternate_keys": ()})
+    return item.model_copy(update={"question": question, "answer": REVERSED.answer.format(n=name), "key": name})
 
 
 def _befriending(world: World, person: Person) -> str:
