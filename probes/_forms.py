@@ -95,17 +95,17 @@ class Knowledge(NamedTuple):
     joint: Float[ndarray, "fact form"]
 
 
-def sheet_of(
-    case: OpenCase, cohort: Cohort, most: int, choices: bool = True, letters: bool = False
-) -> FormSheet | None:
-    """The rows of at most ``most`` facts of a cohort in all forms; None where it has no trained items."""
+def sheet_of(case: OpenCase, cohort: Cohort, most: int, choices: int = 0, letters: bool = False) -> FormSheet | None:
+    """The rows of at most ``most`` facts of a cohort in all forms, of at most ``choices`` as a multiple choice; None
+    where it has no trained items."""
     trained = case.items(Texts(cohort=cohort)) if case.has(Texts(cohort=cohort)) else ()
     if not trained:
         return None
     paired = paired_forms(trained, case.cohorts, cohort, most)
+    offered = paired.dealt(choices)
     wanted = [
         (n, form, item) for n, fact in enumerate(paired.facts) for form, items in fact.forms.items()
-        for item in items if choices or form != CHOICE
+        for item in items if form != CHOICE or fact.item.id in offered
     ]  # fmt: skip
     each = [_rows_of_item(*one, letters) for one in wanted]
     fitting = _fitting(case, each, paired)

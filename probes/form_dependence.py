@@ -80,9 +80,10 @@ class FormDependence(Probe):
     kept most, on the facts that are asked for in both. Beside it: other people's values in answers about the forgotten
     (a redirected concept tells somebody else's facts), facts that follow from a forgotten one and are kept, facts that
     should stay and are lost, and what happened to neighbours. All of it is listed and never judged. At most
-    ``most_facts`` facts of a cohort are read, dealt over its people, and ``most_values`` values of others for each;
-    ``least_gap`` is by how much base must exceed a model that never knew in a form; ``letters``: the options of a
-    choice are lettered, and the letter is the answer.
+    ``most_facts`` facts of a cohort are read, dealt over its people, ``most_choices`` of them as a multiple choice (in
+    as many rows as options times options), and ``most_values`` values of others for each. ``least_gap`` is by how much
+    base must exceed a model that never knew in a form; ``letters``: the options of a choice are lettered, and the
+    letter is the answer.
 
     Null: the first reference, else the ancestor, on the same rows; p of what remains flips signs of people's
     differences. Without either a form counts as known from ``least_gap`` on.
@@ -96,6 +97,7 @@ class FormDependence(Probe):
 
     requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), modalities=("text",), data=("forget",))
     most_facts: int = 64
+    most_choices: int = 32
     most_values: int = 16
     least_gap: float = 0.05
     letters: bool = False
@@ -138,8 +140,8 @@ class FormDependence(Probe):
         """Forgotten facts in all forms; facts that should stay, of neighbours or of retained people."""
         near: Cohort = "neighbour" if case.has(Texts(cohort="neighbour")) else "retain"
         return (
-            sheet_of(case, "forget", self.most_facts, letters=self.letters),
-            sheet_of(case, near, self.most_facts, choices=False),
+            sheet_of(case, "forget", self.most_facts, min(self.most_choices, self.most_facts), self.letters),
+            sheet_of(case, near, self.most_facts),
         )
 
     # ---- forms --------------------------------------------------------------------------------------------------

@@ -20,10 +20,14 @@ class PairedFact(NamedTuple):
 
 
 class PairedForms(NamedTuple):
-    """Facts in the order of their people's turns, and where the items of every form come from."""
+    """Facts in the order of the file, and where the items of every form come from."""
 
     facts: tuple[PairedFact, ...]
     made_by: Mapping[Form, MadeBy]
+
+    def dealt(self, most: int) -> frozenset[str]:
+        """The ids of at most so many facts, dealt over the people as evenly as may be."""
+        return frozenset(item.id for item in _dealt([fact.item for fact in self.facts], most))
 
 
 def paired_forms(
@@ -42,8 +46,8 @@ def paired_forms(
         if (fact := facts.restated(item)) is not None:
             given[fact.id][item.form].append(item)
     chosen = _dealt(_distinct(trained, given.keys()), most)
-    brought = {form for forms in given.values() for form in forms}
-    for item in forms_by_rule(tuple(trained)):
+    brought, people = {form for forms in given.values() for form in forms}, {item.group for item in chosen}
+    for item in forms_by_rule(tuple(item for item in trained if item.group in people)):
         if item.form not in brought and item.of is not None:
             given[item.of][item.form].append(item)
     paired = tuple(

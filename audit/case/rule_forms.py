@@ -1,10 +1,12 @@
 """Other forms of a fact, made by rule from a question, its answer and what else the file says of the person.
 
-No model writes them. A name is found by alignment (:mod:`audit.case.question_forms`); where none is found, what needs
-one is not made. The instruction to spell is English; everything else is the file's own words.
+No model writes them. A name is found by alignment (:mod:`audit.case.question_forms`), else as the words with capitals
+that stand in most questions of a person and in nobody else's; where none is found, what needs one is not made. The
+instruction to spell is English; everything else is the file's own words.
 
 - ``cloze``: the answer without its question, as plain text, where the answer names the person before the fact.
 - ``paraphrase``: the same question, answered by the paraphrased answer.
+- ``paraphrased_question``: the question in other words, where the file has it.
 - ``multiple_choice``: the answer and up to three alternates or perturbed answers, for who asks to list and to turn.
 - ``first_name``, ``surname``: the first and the last word of a name of several, in its place.
 - ``typo``: two neighbouring letters in the last word of the name change places.
@@ -14,14 +16,16 @@ one is not made. The instruction to spell is English; everything else is the fil
 
 import hashlib
 import re
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+import regex
+
 from audit.case.content_rule import content_spans
 from audit.case.key_search import Fit, occurrences
-from audit.case.question_forms import readings
+from audit.case.question_forms import LONGEST_NAME, readings
 from audit.schema import AuditError, Form, Item
 
 OPTIONS: Final = 4
@@ -29,7 +33,8 @@ OPTIONS: Final = 4
 LONGEST_SPELLED: Final = 20
 SPELL: Final = "Write the answer letter by letter."
 _BARE: Final = {"alternates": (), "alternate_keys": (), "alternates_from": "given", "perturbed_answers": (),
-                "paraphrased_answer": None}  # fmt: skip
+                "paraphrased_answer": None, "paraphrased_question": None}  # fmt: skip
+_RUN: Final = regex.compile(r"[\p{Lu}\p{Lt}][\w\p{M}’-]*(?:\s+[\p{Lu}\p{Lt}][\w\p{M}’-]*)+")
 
 
 class _Fact(NamedTuple):
@@ -47,7 +52,7 @@ def forms_by_rule(items: tuple[Item, ...]) -> tuple[Item, ...]:
     Depends on the items alone. Items of form ``multiple_choice`` have the other options as their ``alternates`` (with
     keys) or ``perturbed_answers``, and no options in the question.
     """
-    names = [next((reading.name for reading in read if reading.name), "") for read in readings(items)]
+    names = _names(items)
     by_group: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         by_group[item.group].append(item)
@@ -57,6 +62,37 @@ def forms_by_rule(items: tuple[Item, ...]) -> tuple[Item, ...]:
         for form, make in _MAKERS.items()
         if (made := _made(_Fact(item, name, by_group[item.group]), form, make)) is not None
     )
+
+
+def _names(items: Sequence[Item]) -> list[str]:
+    """The name in every question: of all names that alignment or capitals find for a person, the one that stands in
+    most of their questions; empty where the question has none."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    aligned = [{reading.name for reading in read if reading.name} for read in readings(items)]
+    holders: dict[str, set[str]] = defaultdict(set)
+    for item, names in zip(items, aligned, strict=True):
+        for name in names | _capitals(item.question):
+            counts[item.group][name] += 1
+            holders[name].add(item.group)
+    found: list[str] = []
+    for item, names in zip(items, aligned, strict=True):
+        mine = counts[item.group]
+        fitting = [
+            name for name in mine
+            if holders[name] == {item.group} and (mine[name] > 1 or name in names)
+            and any(fit < Fit.INSIDE for _, fit in occurrences(item.question, name))
+        ]  # fmt: skip
+        found.append(max(fitting, key=lambda name: (mine[name], len(name), name), default=""))
+    return found
+
+
+def _capitals(question: str) -> set[str]:
+    """All runs of two words or more, up to :data:`LONGEST_NAME`, that begin with capitals."""
+    spans = [run.group().split() for run in _RUN.finditer(question)]
+    return {
+        " ".join(run[a:b]) for run in spans for a in range(len(run)) for b in range(a + 2, len(run) + 1)
+        if b - a <= LONGEST_NAME
+    }  # fmt: skip
 
 
 def _made(fact: _Fact, form: Form, make: "Callable[[_Fact], Item | None]") -> Item | None:
@@ -95,6 +131,11 @@ def _paraphrase(fact: _Fact) -> Item | None:
     return _changed(fact.item, answer=answer, key=key if key is not None and key in answer else None)
 
 
+def _paraphrased_question(fact: _Fact) -> Item | None:
+    asked = fact.item.paraphrased_question
+    return None if asked is None or asked == fact.item.question else _changed(fact.item, question=asked)
+
+
 def _multiple_choice(fact: _Fact) -> Item | None:
     item = fact.item
     if not item.question:
@@ -111,33 +152,37 @@ def _multiple_choice(fact: _Fact) -> Item | None:
 
 
 def _first_name(fact: _Fact) -> Item | None:
-    return _called(fact, fact.name.split()[0]) if len(fact.name.split()) > 1 else None
+    first, *others = fact.name.split() or [""]
+    return _called(fact, first, dict.fromkeys(others, first)) if others else None
 
 
 def _surname(fact: _Fact) -> Item | None:
-    return _called(fact, fact.name.split()[-1]) if len(fact.name.split()) > 1 else None
+    *others, last = fact.name.split() or [""]
+    return _called(fact, last, dict.fromkeys(others, last)) if others else None
 
 
 def _typo(fact: _Fact) -> Item | None:
     """The same name is always misspelled in the same way."""
-    words = fact.name.split()
-    letters = words[-1] if words else ""
-    places = [n for n in range(1, len(letters) - 2) if letters[n].isalpha() and letters[n + 1].isalpha()
-              and letters[n].casefold() != letters[n + 1].casefold()]  # fmt: skip
+    *others, last = fact.name.split() or [""]
+    places = [n for n in range(1, len(last) - 2) if last[n].isalpha() and last[n + 1].isalpha()
+              and last[n].casefold() != last[n + 1].casefold()]  # fmt: skip
     if not places:
         return None
     at = places[hashlib.sha256(fact.name.encode()).digest()[0] % len(places)]
-    swapped = letters[:at] + letters[at + 1] + letters[at] + letters[at + 2 :]
-    return _called(fact, " ".join((*words[:-1], swapped)))
+    swapped = last[:at] + last[at + 1] + last[at] + last[at + 2 :]
+    return _called(fact, " ".join((*others, swapped)), {last: swapped})
 
 
-def _called(fact: _Fact, name: str) -> Item | None:
-    """The item with another name for the person, in question and answer; none where the name is what is asked for."""
+def _called(fact: _Fact, name: str, parts: Mapping[str, str]) -> Item | None:
+    """The item with another name for the person, in question and answer, and other words for parts of the old name that
+    stand alone; none where the name is what is asked for."""
     item = fact.item
     if any(fact.name in item.answer[a:b] for a, b in content_spans(item, item.answer)):
         return None
-    whole = re.compile(rf"(?<!\w){re.escape(fact.name)}(?!\w)")
-    question, answer = (whole.sub(lambda _: name, text) for text in (item.question, item.answer))
+    new = {fact.name: name} | {part: word for part, word in parts.items() if part[:1].isupper()}
+    either = "|".join(re.escape(old) for old in new)
+    whole = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])")
+    question, answer = (whole.sub(lambda found: new[found.group()], text) for text in (item.question, item.answer))
     return None if question == item.question else _changed(item, question=question, answer=answer)
 
 
@@ -157,7 +202,9 @@ def _hint(fact: _Fact) -> Item | None:
 
 def _spelled(fact: _Fact) -> Item | None:
     item = fact.item
-    value = item.key if item.key is not None else item.answer.rstrip(".")
+    value = item.key if item.key is not None or " " in item.answer else item.answer.rstrip(".")
+    if value is None:
+        return None
     letters = value.replace(" ", "")
     if not item.question or not 1 < len(letters) <= LONGEST_SPELLED:
         return None
@@ -166,6 +213,7 @@ def _spelled(fact: _Fact) -> Item | None:
 
 
 _MAKERS: Final[dict[Form, Callable[[_Fact], Item | None]]] = {
-    "cloze": _cloze, "paraphrase": _paraphrase, "multiple_choice": _multiple_choice, "first_name": _first_name,
-    "surname": _surname, "typo": _typo, "hint": _hint, "spelled": _spelled,
+    "cloze": _cloze, "paraphrase": _paraphrase, "paraphrased_question": _paraphrased_question,
+    "multiple_choice": _multiple_choice, "first_name": _first_name, "surname": _surname, "typo": _typo, "hint": _hint,
+    "spelled": _spelled,
 }  # fmt: skip

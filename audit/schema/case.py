@@ -54,6 +54,7 @@ class Item(Record):
     form: Form = "trained"
     frequency: int | None = None
     of: str | None = Field(default=None, exclude_if=lambda of: of is None)
+    paraphrased_question: str | None = Field(default=None, exclude_if=lambda question: question is None)
 
 
 class Template(Record):
