@@ -55,26 +55,26 @@ def person_means(
     """Means over each person's facts; NaN where a person has none."""
     member = np.zeros((people, len(person)))
     member[person, np.arange(len(person))] = 1.0
-    there = np.isfinite(values)
-    count = member @ there
-    return np.where(count > 0, member @ np.where(there, values, 0.0) / np.maximum(count, 1), np.nan)
+    finite = np.isfinite(values)
+    count = member @ finite
+    return np.where(count > 0, member @ np.where(finite, values, 0.0) / np.maximum(count, 1), np.nan)
 
 
 def common(models: Models) -> dict[str, Float[ndarray, "fact form"]]:
     """The same facts in every model: what one of them gives no number for is no number in any."""
-    there = np.isfinite(np.stack(list(models.values()))).all(0)
-    return {name: np.where(there, values, np.nan) for name, values in models.items()}
+    finite = np.isfinite(np.stack(list(models.values()))).all(0)
+    return {name: np.where(finite, values, np.nan) for name, values in models.items()}
 
 
 def drop_of(models: Mapping[str, Float[ndarray, " person"]], facts: int, least_gap: float) -> Drop | None:
     """The drop of one form from people's means (NaN: not asked); None where nobody is asked."""
-    there = np.isfinite(models["base"])
-    if not there.any():
+    finite = np.isfinite(models["base"])
+    if not finite.any():
         return None
-    base, suspect = models["base"][there], models["suspect"][there]
-    null = models["null"][there] if "null" in models else np.zeros_like(base)
+    base, suspect = models["base"][finite], models["suspect"][finite]
+    null = models["null"][finite] if "null" in models else np.zeros_like(base)
     n, gap = len(base), base - null
-    least = stats.ratio_bounds(gap[:, None], np.ones((n, 1))).lo[0] if n > 1 else gap[0]
+    least = stats.ratio_bounds(gap[:, None], np.ones((n, 1))).lo[0] if n >= stats.ENOUGH_PEOPLE else gap.mean()
     blind = bool(gap.mean() < least_gap or least <= 0 or base.mean() <= 0)
     bounds = None if n < 2 or base.mean() == 0 else stats.ratio_bounds(suspect[:, None], base[:, None])
     return Drop(
@@ -126,8 +126,10 @@ def _difference(
 
 def _simultaneous(value: Float[ndarray, " form"], draws: Float[ndarray, "form draw"]) -> Interval:
     """95 % for the largest true difference: both ends from bands that hold for all forms together."""
-    error = np.nanstd(draws, axis=1)
+    # a draw that holds nobody who was asked says nothing of that form
+    finite = np.isfinite(draws)
+    error = np.array([drawn[has].std() for drawn, has in zip(draws, finite, strict=True)])
     scale = np.where(error > 0, error, np.inf)
-    largest = np.nanmax(np.abs(draws - value[:, None]) / scale[:, None], axis=0)
-    reach = float(np.nanquantile(largest, 0.95)) * error
+    largest = np.where(finite, np.abs(draws - value[:, None]) / scale[:, None], 0.0).max(0)
+    reach = float(np.quantile(largest[finite.any(0)], 0.95)) * error
     return Interval(lo=float((value - reach).max()), hi=float((value + reach).max()))

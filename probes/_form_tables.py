@@ -54,8 +54,8 @@ class FormFacts(NamedTuple):
     @property
     def n(self) -> Count:
         """Pairs of fact and form: scored in all models, errored in one, and items that no model can read."""
-        asked, scored = int(self.sheet.held().sum()), int(np.isfinite(self.geometric["base"]).sum())
-        return Count(scored=scored, errored=asked - scored, unscored=self.sheet.left_out)
+        pairs, scored = int(self.sheet.held().sum()), int(np.isfinite(self.geometric["base"]).sum())
+        return Count(scored=scored, errored=pairs - scored, unscored=self.sheet.left_out)
 
 
 def facts_by_form(bench: Bench, models: Mapping[str, Checkpoint], sheet: FormSheet, least_gap: float) -> FormFacts:
@@ -65,9 +65,9 @@ def facts_by_form(bench: Bench, models: Mapping[str, Checkpoint], sheet: FormShe
                         for kind in ("geometric", "joint"))  # fmt: skip
     people, person = sheet.person()
     facts = FormFacts(sheet, geometric, joint, people, person, ())
-    means, asked = facts.means, np.isfinite(geometric["base"]).sum(0)
+    means, held = facts.means, np.isfinite(geometric["base"]).sum(0)
     drops = tuple(
-        drop_of({name: mean[:, n] for name, mean in means.items()}, int(asked[n]), least_gap)
+        drop_of({name: mean[:, n] for name, mean in means.items()}, int(held[n]), least_gap)
         for n in range(len(sheet.forms))
     )
     return facts._replace(drops=drops)
@@ -76,12 +76,12 @@ def facts_by_form(bench: Bench, models: Mapping[str, Checkpoint], sheet: FormShe
 def shared_people(means: Float[ndarray, "person form"], places: list[int]) -> tuple[list[int], list[int]]:
     """Forms and the people who have all of them: forms that few people have are left out until half of the most are
     left."""
-    there, chosen = np.isfinite(means), list(places)
+    finite, chosen = np.isfinite(means), list(places)
     while chosen:
-        people = np.flatnonzero(there[:, chosen].all(1))
-        if 2 * len(people) >= there[:, chosen].sum(0).max():
+        people = np.flatnonzero(finite[:, chosen].all(1))
+        if 2 * len(people) >= finite[:, chosen].sum(0).max():
             return chosen, people.tolist()
-        chosen.remove(min(chosen, key=lambda n: (int(there[:, n].sum()), -n)))
+        chosen.remove(min(chosen, key=lambda n: (int(finite[:, n].sum()), -n)))
     return [], []
 
 
@@ -110,12 +110,12 @@ def listing_of(facts: FormFacts) -> Listing:
 def table_of(case: OpenCase, cast: CaseModels, facts: FormFacts, name: str) -> Table:
     """A line an item and model: what the model gives to the fact in the item's form, whose number is the place."""
     sheet, place = facts.sheet, {form: n for n, form in enumerate(facts.sheet.forms)}
-    first = [n for n, row in enumerate(sheet.asked) if row.first]
-    rows, items = sheet.rows.take(torch.tensor(first)), tuple(sheet.asked[n].item for n in first)
+    first = [n for n, row in enumerate(sheet.entries) if row.first]
+    rows, items = sheet.rows.take(torch.tensor(first)), tuple(sheet.entries[n].item for n in first)
     people, person = np.unique(np.array(rows.group_ids), return_inverse=True)
     persons = PersonRows(rows, items, tuple(str(p) for p in people), person.reshape(-1))
     scores = {model: np.full((len(first), len(place)), np.nan) for model in facts.geometric}
-    for line, asked in enumerate(sheet.asked[n] for n in first):
+    for line, entry in enumerate(sheet.entries[n] for n in first):
         for model, values in facts.geometric.items():
-            scores[model][line, place[asked.form]] = values[asked.fact, place[asked.form]]
+            scores[model][line, place[entry.form]] = values[entry.fact, place[entry.form]]
     return item_table(case, name, persons, scores, {model: cast.role(model) for model in scores}, axis="form")

@@ -60,7 +60,7 @@ class FormSheet(NamedTuple):
     ``unmade``: forms by rule that it cannot hold at all."""
 
     paired: PairedForms
-    asked: tuple[Asked, ...]
+    entries: tuple[Asked, ...]
     rows: Rows
     left_out: int
     unmade: tuple[Form, ...]
@@ -68,13 +68,13 @@ class FormSheet(NamedTuple):
     @property
     def forms(self) -> tuple[Form, ...]:
         """The forms that have rows, the trained one first."""
-        return tuple(dict.fromkeys((TRAINED, *(row.form for row in self.asked))))
+        return tuple(dict.fromkeys((TRAINED, *(row.form for row in self.entries))))
 
     def held(self) -> Bool[ndarray, "fact form"]:
         """Which fact is asked for in which form."""
         held = np.zeros((len(self.paired.facts), len(self.forms)), dtype=bool)
         place = {form: n for n, form in enumerate(self.forms)}
-        for row in self.asked:
+        for row in self.entries:
             held[row.fact, place[row.form]] = True
         return held
 
@@ -107,14 +107,16 @@ def sheet_of(case: OpenCase, cohort: Cohort, most: int, choices: int = 0, letter
         (n, form, item) for n, fact in enumerate(paired.facts) for form, items in fact.forms.items()
         for item in items if form != CHOICE or fact.item.id in offered
     ]  # fmt: skip
-    each = [_rows_of_item(*one, letters) for one in wanted]
+    each = [_rows_of_item(*single, letters) for single in wanted]
     fitting = _fitting(case, each, paired)
-    asked = tuple(row for rows in fitting for row in rows)
-    rows = case.rows_of([row.item for row in asked], [row.answer for row in asked])
-    there, made = {row.form for row in asked}, paired.made_by
-    lost = sum(made[rows[0].form] == "data" for rows in each) - sum(made[rows[0].form] == "data" for rows in fitting)
-    unmade = tuple(dict.fromkeys(form for _, form, _ in wanted if made[form] == "rule" and form not in there))
-    return FormSheet(paired, asked, rows, lost, unmade)
+    entries = tuple(row for rows in fitting for row in rows)
+    rows = case.rows_of([row.item for row in entries], [row.answer for row in entries])
+    present, sources = {row.form for row in entries}, paired.made_by
+    lost = sum(sources[rows[0].form] == "data" for rows in each) - sum(
+        sources[rows[0].form] == "data" for rows in fitting
+    )
+    unmade = tuple(dict.fromkeys(form for _, form, _ in wanted if sources[form] == "rule" and form not in present))
+    return FormSheet(paired, entries, rows, lost, unmade)
 
 
 def _rows_of_item(fact: int, form: Form, item: Item, letters: bool) -> list[Asked]:
@@ -129,9 +131,9 @@ def _rows_of_item(fact: int, form: Form, item: Item, letters: bool) -> list[Aske
         if letters:
             marked = [f"{letter}. {text}" for letter, text in zip(LETTERS, shown, strict=False)]
             by_option = [LETTERS[order.index(n)] for n in range(len(options))]
-            said = {"answer": by_option[0], "key": by_option[0], "alternates": tuple(by_option[1:]),
+            letter_answers = {"answer": by_option[0], "key": by_option[0], "alternates": tuple(by_option[1:]),
                     "alternate_keys": tuple(by_option[1:]), "perturbed_answers": ()}  # fmt: skip
-            posed = item.model_copy(update=name | said | {"question": offering(item.question, marked)})
+            posed = item.model_copy(update=name | letter_answers | {"question": offering(item.question, marked)})
         else:
             posed = item.model_copy(update=name | {"question": offering(item.question, shown)})
             by_option = [answer for _, answer in options]
@@ -152,20 +154,20 @@ def _options(item: Item) -> tuple[tuple[str, str], ...]:
 def _fitting(case: OpenCase, each: Sequence[list[Asked]], paired: PairedForms) -> list[list[Asked]]:
     """The items whose rows the tokenizer and the context can hold: none of them may fail a case whose data fit."""
 
-    def rows_of(asked: Sequence[Asked]) -> Rows | None:
+    def rows_of(entries: Sequence[Asked]) -> Rows | None:
         try:
-            return case.rows_of([row.item for row in asked], [row.answer for row in asked])
+            return case.rows_of([row.item for row in entries], [row.answer for row in entries])
         except AuditError:
             return None
 
-    whole = rows_of([row for rows in each for row in rows])
-    fitting = list(each) if whole is not None else [rows for rows in each if rows_of(rows) is not None]
-    if whole is None:
-        whole = rows_of([row for rows in fitting for row in rows])
+    together = rows_of([row for rows in each for row in rows])
+    fitting = list(each) if together is not None else [rows for rows in each if rows_of(rows) is not None]
+    if together is None:
+        together = rows_of([row for rows in fitting for row in rows])
     unknown = case.tokenizer.unk_token_id
-    if unknown is None or whole is None:
+    if unknown is None or together is None:
         return fitting
-    strange, at = ((whole.ids == unknown) & whole.mask).any(1).tolist(), 0
+    strange, at = ((together.ids == unknown) & together.mask).any(1).tolist(), 0
     known: list[list[Asked]] = []
     for rows in fitting:
         if paired.made_by[rows[0].form] != "rule" or not any(strange[at : at + len(rows)]):
@@ -192,17 +194,17 @@ def _by_fact(sheet: FormSheet, logprob: Float[ndarray, " row"]) -> Float[ndarray
     place = {form: n for n, form in enumerate(sheet.forms)}
     total = np.zeros((len(sheet.paired.facts), len(place)))
     count = np.zeros_like(total)
-    for row, score in _scored(sheet.asked, logprob):
+    for row, score in _scored(sheet.entries, logprob):
         total[row.fact, place[row.form]] += score
         count[row.fact, place[row.form]] += 1
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _scored(asked: Sequence[Asked], logprob: Float[ndarray, " row"]) -> Iterator[tuple[Asked, float]]:
+def _scored(entries: Sequence[Asked], logprob: Float[ndarray, " row"]) -> Iterator[tuple[Asked, float]]:
     """Every row that is no option with its probability; of every turn of a choice the gold row with its share."""
     at = 0
-    while at < len(asked):
-        row = asked[at]
+    while at < len(entries):
+        row = entries[at]
         several = logprob[at : at + row.options]
         yield row, float(np.exp(logprob[at])) if row.options == 1 else chosen_beyond_chance(several)
         at += row.options

@@ -53,10 +53,10 @@ def linked_counts(
     sheet: FormSheet, models: Mapping[str, Float[ndarray, "fact form"]], least_gap: float
 ) -> list[Counted]:
     """Facts that follow from a forgotten one and are kept, by form; only those whose forgotten fact base knows."""
-    known, kept = known_and_kept(models, least_gap)
+    known, remaining = known_and_kept(models, least_gap)
     direct = known[:, 0]
     return [
-        Counted("kept, and should go", form, int(kept[direct, n].sum()), int(known[direct, n].sum()))
+        Counted("kept, and should go", form, int(remaining[direct, n].sum()), int(known[direct, n].sum()))
         for n, form in enumerate(sheet.forms) if form in LINKED
     ]  # fmt: skip
 
@@ -66,14 +66,14 @@ def unlinked_counts(
 ) -> list[Counted]:
     """Facts of people who stay and are lost, by form; those of the trained form also where the answer is a forgotten
     one's."""
-    known, kept = known_and_kept(models, least_gap)
+    known, remaining = known_and_kept(models, least_gap)
     same = np.array([value_of(fact.item) in answers for fact in sheet.paired.facts])
     counts = [
-        Counted("lost, and should stay", form, int((known & ~kept)[:, n].sum()), int(known[:, n].sum()))
+        Counted("lost, and should stay", form, int((known & ~remaining)[:, n].sum()), int(known[:, n].sum()))
         for n, form in enumerate(sheet.forms)
     ]
     shared = Counted("lost, and should stay", "trained, with a forgotten fact's answer",
-                     int((known & ~kept)[same, 0].sum()), int(known[same, 0].sum()))  # fmt: skip
+                     int((known & ~remaining)[same, 0].sum()), int(known[same, 0].sum()))  # fmt: skip
     return [*counts, shared]
 
 

@@ -72,14 +72,14 @@ def redirects_of(case: OpenCase, facts: tuple[PairedFact, ...], most: int) -> Re
         if item.key is None or item.attribute is None or item.answer.count(item.key) != 1:
             continue
         others = [n for n in by_attribute[item.attribute] if (item.group, item.attribute, values[n][1]) not in own]
-        said = [item.answer.replace(item.key, values[n][1]) for n in others[:most]]
-        if said:
+        texts = [item.answer.replace(item.key, values[n][1]) for n in others[:most]]
+        if texts:
             posed = item.model_copy(update={
-                "id": f"{item.id}~redirect", "alternates": tuple(said), "alternates_from": "given",
+                "id": f"{item.id}~redirect", "alternates": tuple(texts), "alternates_from": "given",
                 "alternate_keys": tuple(values[n][1] for n in others[:most]),
             })  # fmt: skip
             rows.append((posed, item.answer, len(chosen), -1))
-            rows += [(posed, text, len(chosen), n) for text, n in zip(said, others, strict=False)]
+            rows += [(posed, text, len(chosen), n) for text, n in zip(texts, others, strict=False)]
             chosen.append(item)
     if not rows:
         return None
@@ -105,7 +105,7 @@ class Told(NamedTuple):
         return int(((self.likeliest[:, 0] >= 0) & (self.likeliest[:, 1] > SAID)).sum())
 
 
-def told(redirects: Redirects, total: Float[ndarray, " row"]) -> Told:
+def answers_of(redirects: Redirects, total: Float[ndarray, " row"]) -> Told:
     """From the log-probability (nats) of all content tokens of every row."""
     probability, n = np.exp(total), len(redirects.facts)
     likeliest = np.zeros((n, 2))
@@ -135,10 +135,10 @@ def receiver(
 ) -> tuple[Float[ndarray, " group"], Receiver]:
     """The gain of every group over people, and of the one that gains most; facts without its attribute do not count."""
     by_person = person_means(model.received - other.received, person, people)
-    there = np.isfinite(by_person)
-    gains = np.where(there, by_person, 0.0).sum(0) / np.maximum(there.sum(0), 1)
+    finite = np.isfinite(by_person)
+    gains = np.where(finite, by_person, 0.0).sum(0) / np.maximum(finite.sum(0), 1)
     most = int(gains.argmax())
-    return gains, Receiver(most, by_person[there[:, most], most])
+    return gains, Receiver(most, by_person[finite[:, most], most])
 
 
 # ---- what is measured -------------------------------------------------------------------------------------------
@@ -149,7 +149,9 @@ def redirection(
     seed, redirects = case.case.seed, redirects_of(case, facts, most)
     if redirects is None:
         return blank(naming, LEAST, Count(scored=0, unscored=len(facts)), 0, seed)
-    models = {name: told(redirects, _totals(bench, model, redirects.rows)) for name, model in cast.by_name().items()}
+    models = {
+        name: answers_of(redirects, _totals(bench, model, redirects.rows)) for name, model in cast.by_name().items()
+    }
     suspect, other = models["suspect"], models["base" if cast.null is None else "null"]
     people, person = np.unique(np.array([item.group for item in redirects.facts]), return_inverse=True)
     gains, top = receiver(suspect, other, person.reshape(-1), len(people))

@@ -208,9 +208,9 @@ class FormDependence(Probe):
         seed = case.case.seed
         if near is None:
             return blank(NEIGHBOURS, "no retained item has form 'trained'", Count(scored=0), 0, seed)
-        named = case.has(Texts(cohort="neighbour"))
-        said = "neighbours" if named else "retained people: the case names no neighbours"
-        empty = blank(NEIGHBOURS, BLIND, near.n, len(near.people), seed).model_copy(update={"notes": (said,)})
+        neighbours = case.has(Texts(cohort="neighbour"))
+        whom = "neighbours" if neighbours else "retained people: the case names no neighbours"
+        empty = blank(NEIGHBOURS, BLIND, near.n, len(near.people), seed).model_copy(update={"notes": (whom,)})
         drop = near.drops[0]
         if drop is None or drop.blind:
             return empty
@@ -235,10 +235,10 @@ def _of_stayed(case: OpenCase) -> dict[str, Checkpoint]:
 
 def _notes(facts: FormFacts) -> tuple[str, ...]:
     sheet = facts.sheet
-    asked = f"{len(sheet.paired.facts)} facts of {len(facts.people)} groups, each in up to {len(sheet.forms)} forms"
+    count = f"{len(sheet.paired.facts)} facts of {len(facts.people)} groups, each in up to {len(sheet.forms)} forms"
     numbered = "forms by number: " + ", ".join(f"{n} {form}" for n, form in enumerate(sheet.forms))
     unknown = f"forms by rule that the tokenizer has no tokens for: {', '.join(sheet.unmade)}" if sheet.unmade else ""
-    return tuple(filter(None, (asked, CHOICES, numbered, unknown)))
+    return tuple(filter(None, (count, CHOICES, numbered, unknown)))
 
 
 def _bias_of(facts: FormFacts, models: Mapping[str, Float[ndarray, "fact form"]], seed: int) -> Bias | None:

@@ -55,8 +55,8 @@ def paired_forms(
         for item in chosen
     )
     stated = dict.fromkeys(form for fact in paired for form in fact.forms)
-    made: dict[Form, MadeBy] = {form: "data" if form in brought or form == TRAINED else "rule" for form in stated}
-    return PairedForms(paired, made)
+    sources: dict[Form, MadeBy] = {form: "data" if form in brought or form == TRAINED else "rule" for form in stated}
+    return PairedForms(paired, sources)
 
 
 def _distinct(trained: Sequence[Item], restated: Iterable[str]) -> list[Item]:

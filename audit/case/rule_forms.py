@@ -57,10 +57,10 @@ def forms_by_rule(items: tuple[Item, ...]) -> tuple[Item, ...]:
     for item in items:
         by_group[item.group].append(item)
     return tuple(
-        made
+        restated
         for item, name in zip(items, names, strict=True)
         for form, make in _MAKERS.items()
-        if (made := _made(_Fact(item, name, by_group[item.group]), form, make)) is not None
+        if (restated := _made(_Fact(item, name, by_group[item.group]), form, make)) is not None
     )
 
 
@@ -74,7 +74,7 @@ def _names(items: Sequence[Item]) -> list[str]:
         for name in names | _capitals(item.question):
             counts[item.group][name] += 1
             holders[name].add(item.group)
-    found: list[str] = []
+    chosen: list[str] = []
     for item, names in zip(items, aligned, strict=True):
         mine = counts[item.group]
         fitting = [
@@ -82,8 +82,8 @@ def _names(items: Sequence[Item]) -> list[str]:
             if holders[name] == {item.group} and (mine[name] > 1 or name in names)
             and any(fit < Fit.INSIDE for _, fit in occurrences(item.question, name))
         ]  # fmt: skip
-        found.append(max(fitting, key=lambda name: (mine[name], len(name), name), default=""))
-    return found
+        chosen.append(max(fitting, key=lambda name: (mine[name], len(name), name), default=""))
+    return chosen
 
 
 def _capitals(question: str) -> set[str]:
@@ -97,16 +97,16 @@ def _capitals(question: str) -> set[str]:
 
 def _made(fact: _Fact, form: Form, make: "Callable[[_Fact], Item | None]") -> Item | None:
     """The item under a name of its own, if it can be made and its key still stands in its answer."""
-    made = make(fact)
-    if made is None:
+    restated = make(fact)
+    if restated is None:
         return None
     restating = {"id": f"{fact.item.id}~{form}", "of": fact.item.id, "form": form}
-    made = made.model_copy(update=restating)
+    restated = restated.model_copy(update=restating)
     try:
-        content_spans(made, made.answer)
+        content_spans(restated, restated.answer)
     except AuditError:
         return None
-    return made
+    return restated
 
 
 def _changed(item: Item, **changes: object) -> Item:
@@ -118,8 +118,8 @@ def _cloze(fact: _Fact) -> Item | None:
     """Words of the question carry no fact: what is left of them in the answer is not asked for."""
     item = fact.item
     spans = content_spans(item, item.answer)
-    named = [span for span, fit in occurrences(item.answer, fact.name) if fit < Fit.INSIDE] if fact.name else []
-    if not item.question or not named or not spans or named[0][1] > spans[0][0]:
+    mentions = [span for span, fit in occurrences(item.answer, fact.name) if fit < Fit.INSIDE] if fact.name else []
+    if not item.question or not mentions or not spans or mentions[0][1] > spans[0][0]:
         return None
     return _changed(item, question="", key=item.answer[spans[0][0] : spans[-1][1]])
 
@@ -132,8 +132,10 @@ def _paraphrase(fact: _Fact) -> Item | None:
 
 
 def _paraphrased_question(fact: _Fact) -> Item | None:
-    asked = fact.item.paraphrased_question
-    return None if asked is None or asked == fact.item.question else _changed(fact.item, question=asked)
+    other_words = fact.item.paraphrased_question
+    return (
+        None if other_words is None or other_words == fact.item.question else _changed(fact.item, question=other_words)
+    )
 
 
 def _multiple_choice(fact: _Fact) -> Item | None:
@@ -181,8 +183,8 @@ def _called(fact: _Fact, name: str, parts: Mapping[str, str]) -> Item | None:
         return None
     new = {fact.name: name} | {part: word for part, word in parts.items() if part[:1].isupper()}
     either = "|".join(re.escape(old) for old in new)
-    whole = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])")
-    question, answer = (whole.sub(lambda found: new[found.group()], text) for text in (item.question, item.answer))
+    pattern = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])")
+    question, answer = (pattern.sub(lambda match: new[match.group()], text) for text in (item.question, item.answer))
     return None if question == item.question else _changed(item, question=question, answer=answer)
 
 

@@ -155,8 +155,8 @@ def _write_world(folder: Path, zoo: recipes.Zoo, world: World, models: dict[str,
     for group in ("forget", "retain", "holdout", "background"):
         write_jsonl(folder / "data" / f"{group}.jsonl", items(world, group))
     write_jsonl(folder / "data" / "general.jsonl", general_items(world))
-    told = (*world.people["forget"], *world.people["retain"])
-    write_jsonl(folder / "data" / "forms.jsonl", form_items(world, told))
+    people = (*world.people["forget"], *world.people["retain"])
+    write_jsonl(folder / "data" / "forms.jsonl", form_items(world, people))
     for name in zoo.suspects:
         text = "\n".join(_case_lines(name, {model: f"../../{path.name}" for model, path in models.items()}))
         (folder / "cases" / f"{name}.toml").write_text(text + "\n", encoding="utf-8")
