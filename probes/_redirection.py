@@ -84,10 +84,10 @@ def redirects_of(case: OpenCase, facts: tuple[PairedFact, ...], most: int) -> Re
     if not rows:
         return None
     tokenised = case.rows_of([row[0] for row in rows], [row[1] for row in rows])
-    places = (np.array([row[at] for row in rows]) for at in (2, 3))
+    fact, value = (np.array([row[at] for row in rows]) for at in (2, 3))
     said_of = {group for _, _, _, n in rows if n >= 0 for group in held[values[n]]}
     holders = tuple(tuple(group for group in groups if group in said_of) for groups in held.values())
-    return Redirects(tuple(chosen), tokenised, *places, holders, tuple(sorted(said_of)))
+    return Redirects(tuple(chosen), tokenised, fact, value, holders, tuple(sorted(said_of)))
 
 
 class Told(NamedTuple):

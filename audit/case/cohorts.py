@@ -144,10 +144,13 @@ class TextCohorts(Cohorts):
         self.function_words: FunctionWords = function_words(read["retain"].items)
         received = linked(read, {file.cohort: file.path for file in recipe.files})
         restated = received.pop("forms", None)
-        self.by_cohort = {
+        by_cohort: dict[Cohort, tuple[Item, ...]] = {
             cohort: tuple(map(self._fitting, items))
             for cohort, items in with_counterfactuals(received, recipe.data.split_seed).items()
-        } | ({} if restated is None else {"forms": restated})
+        }
+        if restated is not None:
+            by_cohort["forms"] = restated
+        self.by_cohort = by_cohort
         # nothing is ever fitted on holdout people, and tests that permute labels need all of them
         self.parts = {
             name: Split((), items) if name in ("holdout", "forms") else split(items, recipe.data.split_seed)

@@ -44,8 +44,8 @@ def linked(read: Mapping[Cohort, Data], paths: Mapping[Cohort, Path]) -> dict[Co
     AuditError (code 2) names file and line of every item that restates none, has no form of its own, or says that its
     group is another's; and of every item of another file whose ``of`` is no trained item.
     """
-    items = {cohort: data.items for cohort, data in read.items()}
-    facts, received = Facts(items), dict(items)
+    items: dict[Cohort, tuple[Item, ...]] = {cohort: data.items for cohort, data in read.items()}
+    facts, received = Facts(items), dict[Cohort, tuple[Item, ...]](items)
     ids = {item.id for cohort, mine in items.items() if cohort != "forms" for item in mine}
     for cohort, data in read.items():
         faults: list[str] = []

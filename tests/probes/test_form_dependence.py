@@ -16,7 +16,7 @@ from transformers import LlamaForCausalLM
 from audit.bench import Bench
 from audit.bench.results import Pass
 from audit.case import OpenCase, Rows, open_case, turned
-from audit.probing import KEY_LOGPROB, stats
+from audit.probing import stats
 from audit.runs.masking import Mask, Screen, texts_of
 from audit.schema import Case, Checkpoint, Interval, Listing, Measurement, Missing, Read, Source, Texts
 from probes._form_bias import Bias, bias_of, drop_of, person_means
@@ -130,12 +130,12 @@ class Scored(Bench):
     def run(self, ckpt: Checkpoint, rows: Rows, reads: Sequence[Read], *args: object, **kwargs: object) -> Pass:  # type: ignore[override]
         row, at = rows.targets("key")
         words = planted_world.tokenizer()
-        texts = [words.decode(ids[mask]) for ids, mask in zip(rows.ids, rows.mask, strict=True)]
+        texts = [str(words.decode(ids[mask])) for ids, mask in zip(rows.ids, rows.mask, strict=True)]
         told = [
-            self.says(str(ckpt.source), texts[n], words.decode([int(rows.ids[n, p])]))
+            self.says(str(ckpt.source), texts[n], str(words.decode([int(rows.ids[n, p])])))
             for n, p in zip(row.tolist(), at.tolist(), strict=True)
         ]
-        return Pass(rows, {KEY_LOGPROB: torch.tensor(told, dtype=torch.float64)})
+        return Pass(rows, {read: torch.tensor(told, dtype=torch.float64) for read in reads})
 
 
 def test_a_model_that_always_takes_the_first_place_knows_nothing_in_a_choice(tmp_path: Path) -> None:
