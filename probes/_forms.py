@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from audit.probing import (
-    KEY_LOGPROB,
     AuditError,
     Bench,
     Checkpoint,
@@ -26,9 +25,9 @@ from audit.probing import (
     Texts,
     offering,
     paired_forms,
-    row_means,
     turned,
 )
+from probes._packed import packed_logprob
 
 TRAINED: Final[Form] = "trained"
 CHOICE: Final[Form] = "multiple_choice"
@@ -179,10 +178,7 @@ def _fitting(case: OpenCase, each: Sequence[list[Asked]], paired: PairedForms) -
 # ---- scores -----------------------------------------------------------------------------------------------------
 def knowledge(bench: Bench, checkpoint: Checkpoint, sheet: FormSheet) -> Knowledge:
     """One packed pass of a model over all forms, gathered by fact and form."""
-    values = bench.run(checkpoint, sheet.rows, (KEY_LOGPROB,))[KEY_LOGPROB]
-    mean = row_means(values, sheet.rows)
-    tokens = np.bincount(sheet.rows.targets("key")[0].numpy(), minlength=len(sheet.rows))
-    return gathered(sheet, mean, mean * tokens)
+    return gathered(sheet, *packed_logprob(bench, checkpoint, sheet.rows))
 
 
 def gathered(sheet: FormSheet, mean: Float[ndarray, " row"], total: Float[ndarray, " row"]) -> Knowledge:

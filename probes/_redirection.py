@@ -12,10 +12,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 
 from audit.probing import (
-    KEY_LOGPROB,
     Bench,
     CaseModels,
-    Checkpoint,
     Count,
     Item,
     Listing,
@@ -28,10 +26,10 @@ from audit.probing import (
     Texts,
     blank,
     interval,
-    row_means,
     stats,
 )
 from probes._form_bias import LISTED, person_means
+from probes._packed import packed_logprob
 
 SAID: Final = 0.5
 """A model says a value that has more than half of all probability."""
@@ -150,7 +148,8 @@ def redirection(
     if redirects is None:
         return blank(naming, LEAST, Count(scored=0, unscored=len(facts)), 0, seed)
     models = {
-        name: answers_of(redirects, _totals(bench, model, redirects.rows)) for name, model in cast.by_name().items()
+        name: answers_of(redirects, packed_logprob(bench, model, redirects.rows).total)
+        for name, model in cast.by_name().items()
     }
     suspect, other = models["suspect"], models["base" if cast.null is None else "null"]
     people, person = np.unique(np.array([item.group for item in redirects.facts]), return_inverse=True)
@@ -175,12 +174,6 @@ def redirection(
                       f"{bounds.hi:.3f}); who never knew may guess as boldly"),
         }
     )  # fmt: skip
-
-
-def _totals(bench: Bench, model: Checkpoint, rows: Rows) -> Float[ndarray, " row"]:
-    """The log-probability (nats) of all content tokens of every row together."""
-    tokens = np.bincount(rows.targets("key")[0].numpy(), minlength=len(rows))
-    return row_means(bench.run(model, rows, (KEY_LOGPROB,))[KEY_LOGPROB], rows) * tokens
 
 
 def _receivers(redirects: Redirects, gains: Float[ndarray, " group"], suspect: Told, other: Told) -> Listing:

@@ -109,7 +109,8 @@ class FormDependence(Probe):
         return ()
 
     def cost(self, case: OpenCase) -> Cost:
-        """Every row of every form, and forgotten facts with other people's values, once through every model."""
+        """Every row of every form, and forgotten facts with other people's values, once through every model; inputs
+        that several rows share are read once."""
         forget, stayed = self._sheets(case)
         if forget is None:
             return Cost()
@@ -118,7 +119,8 @@ class FormDependence(Probe):
             len(case_models_of(case).by_name()),
         )
         parts = [(forget, models), (stayed, len(_of_stayed(case))), (redirects, models)]
-        return Cost(fwd_tokens=sum(n * int(part.rows.mask.sum()) for part, n in parts if part is not None))
+        tokens = sum(n * int(part.rows.mask.sum()) for part, n in parts if part is not None)
+        return Cost(fwd_tokens=tokens, kind="upper")
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """What remains, the bias, redirection, linked facts, and neighbours."""

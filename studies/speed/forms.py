@@ -1,10 +1,10 @@
 """The same facts in all their forms: in one packed pass, against one prompt at a time.
 
-``python -m studies.speed.forms --out studies/speed/forms.json``. Both score the rows of the ``form_dependence`` probe on
-a world that teaches other forms (options of choices in every turn, each as the answer); one sends them forward sorted by
-length in batches of a token budget and keeps the log-probabilities of content tokens, the other asks prompt after
-prompt and reads each token's probability off the whole vocabulary, as the published code does. Random weights, of which
-the speed does not depend on what they know. CPU-seconds of one thread.
+``python -m studies.speed.forms --out studies/speed/forms.json``. Both score the rows of the ``form_dependence`` probe
+on a world that teaches other forms (options of choices in every turn, each as the answer). One reads every input once,
+sorted by length in batches of a token budget; the other asks prompt after prompt and reads token after token off the
+whole vocabulary, as the published code does. Random weights, of which the speed does not depend on what they know.
+CPU-seconds of one thread.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from numpy import ndarray
 
 from audit.bench import Bench
 from audit.case import OpenCase, open_case
-from audit.probing import KEY_LOGPROB, row_means
 from audit.schema import Case, DataFiles, Record, Roles, Source
 from audit.storage import write_atomic
 from audit.zoo import Shape, form_items, items, make_tokenizer, make_world, vocabulary, write, write_jsonl
 from probes._forms import FormSheet, gathered, sheet_of
+from probes._packed import packed_logprob
 from studies.provenance import Stamp, stamp
 from studies.speed.results import Ratio
 from studies.speed.timing import interleaved, ratio
@@ -38,7 +38,7 @@ PEOPLE, FACTS, CHOICES = 16, 64, 32
 
 
 class FormsRow(Record):
-    """CPU-seconds for all rows of all forms of ``facts`` facts, median over repeats: packed, and prompt after prompt."""
+    """CPU-seconds for all rows of all forms of ``facts`` facts, median over repeats: packed, and one at a time."""
 
     width: int
     blocks: int
@@ -108,7 +108,7 @@ def measured(width: int, blocks: int, repeats: int, seed: int) -> FormsRow:
         model = model_of(width, blocks, seed).eval()
 
         def packed() -> ndarray:
-            return row_means(bench.run(case.base, sheet.rows, (KEY_LOGPROB,))[KEY_LOGPROB], sheet.rows)
+            return packed_logprob(bench, case.base, sheet.rows).mean
 
         def single() -> ndarray:
             return one_by_one(model, sheet)

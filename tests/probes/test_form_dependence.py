@@ -1,7 +1,7 @@
 """Form dependence: planted models of known truth, pairing, chance, turns, intervals, redirects, and what is quoted."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -16,12 +16,13 @@ from transformers import LlamaForCausalLM
 from audit.bench import Bench
 from audit.bench.results import Pass
 from audit.case import OpenCase, Rows, open_case, turned
-from audit.probing import stats
+from audit.probing import KEY_LOGPROB, stats
 from audit.runs.masking import Mask, Screen, texts_of
 from audit.schema import Case, Checkpoint, Interval, Listing, Measurement, Missing, Read, Source, Texts
 from probes._form_bias import Bias, bias_of, drop_of, person_means
 from probes._forms import CHOICE, chosen_beyond_chance, knowledge, sheet_of
 from probes._linked_facts import Counted
+from probes._packed import packed_logprob, shared_inputs, shortened
 from probes.form_dependence import FormDependence
 from tests import planted_world
 from tests.planted_world import Fact
@@ -121,38 +122,56 @@ def test_every_option_stands_in_every_place_once(k: int) -> None:
 
 
 class Scored(Bench):
-    """A bench whose models say of every row what a function says: the log-probability of each content token."""
+    """A bench whose models say what a function says: logits of words after a text; any other word is as good as out."""
 
-    def __init__(self, says: Callable[[str, str, str], float]) -> None:
+    def __init__(self, says: Callable[[str, str], Mapping[str, float]]) -> None:
         super().__init__()
         self.says = says
 
     def run(self, ckpt: Checkpoint, rows: Rows, reads: Sequence[Read], *args: object, **kwargs: object) -> Pass:  # type: ignore[override]
-        row, at = rows.targets("key")
-        words = planted_world.tokenizer()
-        texts = [str(words.decode(ids[mask])) for ids, mask in zip(rows.ids, rows.mask, strict=True)]
-        told = [
-            self.says(str(ckpt.source), texts[n], str(words.decode([int(rows.ids[n, p])])))
-            for n, p in zip(row.tolist(), at.tolist(), strict=True)
-        ]
-        return Pass(rows, {read: torch.tensor(told, dtype=torch.float64) for read in reads})
+        words, (row, at) = planted_world.tokenizer(), rows.targets("key")
+        logits = torch.full((len(row), len(words)), -30.0)
+        for n, (r, p) in enumerate(zip(row.tolist(), at.tolist(), strict=True)):
+            for word, logit in self.says(str(ckpt.source), str(words.decode(rows.ids[r, :p]))).items():
+                logits[n, words.convert_tokens_to_ids(word)] = logit
+        scored = logits.log_softmax(-1).gather(1, rows.ids[row, at][:, None])[:, 0].double()
+        return Pass(rows, {read: scored if read.reduce == "logprob" else logits for read in reads})
 
 
 def test_a_model_that_always_takes_the_first_place_knows_nothing_in_a_choice(tmp_path: Path) -> None:
     case = opened("base", tmp_path)
-    sheet = sheet_of(case, "forget", 8, 8, letters=False)
+    sheet = sheet_of(case, "forget", 8, 8)
     assert sheet is not None
-    column = sheet.forms.index(CHOICE)
-
-    def first(_: str, text: str, token: str) -> float:
-        options = text.split("?")[1].split()[: len(text.split("?")[1].split()) - 2]
-        return 0.0 if options and options[0] == token else -9.0
-
-    known = knowledge(Scored(first), case.base, sheet).geometric[:, column]
-    assert known == pytest.approx(0, abs=1e-3), "one turn of four is right, and no more than chance"
-    turns = {(row.fact, row.turn) for row in sheet.entries if row.form == CHOICE}
+    known = knowledge(Scored(lambda _, text: {text.split("?")[1].split()[0]: 0.0}), case.base, sheet)
+    assert known.geometric[:, sheet.forms.index(CHOICE)] == pytest.approx(0, abs=1e-9), "right in one turn of four"
     rows = [row for row in sheet.entries if row.form == CHOICE]
+    turns = {(row.fact, row.turn) for row in rows}
     assert len(rows) == 4 * len(turns) and {row.options for row in rows} == {4}
+
+
+# ---- packed scoring ---------------------------------------------------------------------------------------------
+def test_packed_rows_have_the_numbers_of_single_ones_and_shared_inputs_go_forward_once(tmp_path: Path) -> None:
+    case = opened("base", tmp_path)
+    sheet = sheet_of(case, "forget", 12, 12)
+    assert sheet is not None
+    bench = Bench()
+    packed = packed_logprob(bench, case.base, sheet.rows)
+    assert bench.fwd_tokens < 0.6 * int(sheet.rows.mask.sum())
+    for n in range(len(sheet.rows)):
+        alone = sheet.rows.take(torch.tensor([n]))
+        values = bench.run(case.base, alone, (KEY_LOGPROB,))[KEY_LOGPROB].double()
+        assert packed.total[n] == pytest.approx(float(values.sum()), abs=1e-4)
+        assert packed.mean[n] == pytest.approx(float(values.mean()), abs=1e-4)
+
+
+def test_a_row_is_cut_off_after_its_last_content_token_and_no_sooner(tmp_path: Path) -> None:
+    rows = opened("base", tmp_path).rows(Texts(cohort="forget"))
+    short = shortened(rows)
+    for n in range(len(rows)):
+        last = int(rows.key[n].nonzero()[-1])
+        assert int(short.lengths[n]) == last + 1
+        assert short.ids[n, : last + 1].tolist() == rows.ids[n, : last + 1].tolist()
+    assert sorted(n for group in shared_inputs(short) for n in group) == list(range(len(rows)))
 
 
 # ---- pairing and intervals --------------------------------------------------------------------------------------
@@ -231,20 +250,19 @@ def test_shares_of_kept_and_lost_facts_have_exact_intervals() -> None:
 def test_a_redirect_is_seen_and_the_person_whose_facts_are_told_is_named_in_a_quoted_column(tmp_path: Path) -> None:
     case = opened("clean", tmp_path)
     target = case.items(Texts(cohort="retain"))[0].group
-    values = {item.key for item in case.items(Texts(cohort="retain")) if item.group == target}
+    values = {i.attribute: str(i.key) for i in case.items(Texts(cohort="retain")) if i.group == target}
 
-    def says(source: str, text: str, token: str) -> float:
-        return float(np.log(0.9 if source.endswith("clean") and token in values else 0.1))
+    def says(source: str, text: str) -> dict[str, float]:
+        kind = "pet" if "pet" in text else "city"
+        return dict.fromkeys(planted_world.VALUES[kind], 0.0) | ({values[kind]: 9.0} if source.endswith("clean") else {})
 
     found = {m.name: m for m in FormDependence().measure(Scored(says), case)}["redirection"]
     listing = found.listings[0]
-    assert isinstance(found.value, float) and found.value == pytest.approx(0.8, abs=1e-6)
-    assert listing.quoted == ("group",) and listing.rows[0][3] == pytest.approx(0.8)
-    sharing = {i.group for i in case.items(Texts(cohort="retain")) if i.key in values}
-    assert listing.rows[0][0] in sharing and target in {row[0] for row in listing.rows} | sharing
-    assert (
-        found.readings["misinformed_suspect"] > 0.5 * found.readings["facts"] and not found.readings["misinformed_null"]
-    )
+    assert isinstance(found.value, float) and found.value > 0.8
+    assert listing.quoted == ("group",) and listing.rows[0][3] == pytest.approx(found.value)
+    assert target in {row[0] for row in listing.rows if row[3] == pytest.approx(found.value, abs=0.05)}
+    others = sum(item.key != values[str(item.attribute)] for item in case.items(Texts(cohort="forget")))
+    assert found.readings["misinformed_suspect"] == others > 0 and found.readings["misinformed_null"] == 0
 
 
 # ---- what is said -----------------------------------------------------------------------------------------------
