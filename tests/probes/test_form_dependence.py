@@ -254,7 +254,9 @@ def test_a_redirect_is_seen_and_the_person_whose_facts_are_told_is_named_in_a_qu
 
     def says(source: str, text: str) -> dict[str, float]:
         kind = "pet" if "pet" in text else "city"
-        return dict.fromkeys(planted_world.VALUES[kind], 0.0) | ({values[kind]: 9.0} if source.endswith("clean") else {})
+        return dict.fromkeys(planted_world.VALUES[kind], 0.0) | (
+            {values[kind]: 9.0} if source.endswith("clean") else {}
+        )
 
     found = {m.name: m for m in FormDependence().measure(Scored(says), case)}["redirection"]
     listing = found.listings[0]
