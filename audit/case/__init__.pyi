@@ -14,6 +14,9 @@ from .offered_options import offering as offering
 from .offered_options import turned as turned
 from .opening import OpenCase as OpenCase
 from .opening import open_case as open_case
+from .paired_forms import PairedFact as PairedFact
+from .paired_forms import PairedForms as PairedForms
+from .paired_forms import paired_forms as paired_forms
 from .partition import split as split
 from .picture_search import stored_pictures as stored_pictures
 from .retold import retold as retold
@@ -27,5 +30,6 @@ from .subjects import NamedRows as NamedRows
 from .subjects import Subject as Subject
 from .subjects import named_rows as named_rows
 from .subjects import subjects as subjects
+from .rule_forms import forms_by_rule as forms_by_rule
 from .tokenisation import stacked as stacked
 from .tokenisation import tokenise as tokenise

@@ -12,6 +12,7 @@ from numpy import ndarray
 from audit.case.alternates import LEAST
 from audit.case.counterfactuals import with_counterfactuals
 from audit.case.fields import Layout
+from audit.case.form_links import linked
 from audit.case.function_words import FunctionWords, function_words
 from audit.case.items import Data, read_data
 from audit.case.partition import Split, check_disjoint, split
@@ -79,9 +80,15 @@ class Cohorts(ABC):
 
     @property
     def forms(self) -> tuple[Form, ...]:
-        """The declared forms, then those that only the data name."""
-        stated = {item.form for items in self.by_cohort.values() for item in items}
+        """The declared forms, then those that only the data name; those of the cohort ``forms`` are its own."""
+        stated = {item.form for cohort, items in self.by_cohort.items() if cohort != "forms" for item in items}
         return (*FORMS, *sorted(stated - FORMS.keys()))
+
+    def forms_in(self, cohort: Cohort) -> tuple[Form, ...]:
+        """The forms that items of a cohort may have."""
+        if cohort != "forms":
+            return self.forms
+        return tuple(sorted({item.form for item in self.by_cohort.get(cohort, ())}))
 
     def items(self, texts: Texts, part: Part = "all") -> tuple[Item, ...]:
         """The items of a cohort, form and part that have the asked answer."""
@@ -111,7 +118,7 @@ class Cohorts(ABC):
         """All rows that the data hold: each cohort, form and kind of answer that at least one item has."""
         present: list[Texts] = []
         for cohort, items in self.by_cohort.items():
-            for form in self.forms:
+            for form in self.forms_in(cohort):
                 mine = [item for item in items if item.form == form]
                 candidates = [Texts(cohort=cohort, form=form), Texts(cohort=cohort, form=form, answer="paraphrased")]
                 for n in range(max((len(item.perturbed_answers) for item in mine), default=0)):
@@ -135,14 +142,18 @@ class TextCohorts(Cohorts):
         read: dict[Cohort, Data] = {file.cohort: _read(file, recipe) for file in recipe.files}
         self.notes = tuple(f"{cohort}: {note}" for cohort, data in read.items() for note in data.notes)
         self.function_words: FunctionWords = function_words(read["retain"].items)
-        received: dict[Cohort, tuple[Item, ...]] = {cohort: data.items for cohort, data in read.items()}
-        self.by_cohort = {
+        received = linked(read, {file.cohort: file.path for file in recipe.files})
+        restated = received.pop("forms", None)
+        by_cohort: dict[Cohort, tuple[Item, ...]] = {
             cohort: tuple(map(self._fitting, items))
             for cohort, items in with_counterfactuals(received, recipe.data.split_seed).items()
         }
+        if restated is not None:
+            by_cohort["forms"] = restated
+        self.by_cohort = by_cohort
         # nothing is ever fitted on holdout people, and tests that permute labels need all of them
         self.parts = {
-            name: Split((), items) if name == "holdout" else split(items, recipe.data.split_seed)
+            name: Split((), items) if name in ("holdout", "forms") else split(items, recipe.data.split_seed)
             for name, items in self.by_cohort.items()
         }
         self._noticed: list[ItemNotice] = []
@@ -254,7 +265,8 @@ def _read(file: DataFile, recipe: CohortKey) -> Data:
     twins = [other for other in recipe.files if other.path.stem == path.stem and other.cohort != file.cohort]
     layout = Layout(
         group=data.group, group_rows=data.group_rows, columns=data.fields.of(file.cohort),
-        own_groups=file.cohort == "general", system=recipe.template.system if recipe.template.chat else "",
+        own_groups=file.cohort in ("general", "forms"), restating=file.cohort == "forms",
+        system=recipe.template.system if recipe.template.chat else "",
         prefix=f"{file.cohort}-{path.stem}" if twins else "",
     )  # fmt: skip
     read = read_data(path, layout)

@@ -22,7 +22,8 @@ OTHERS: Final[Mapping[str, tuple[str, ...]]] = {
     "text": ("text",), "choices": ("choices", "options"), "id": ("id",), "key": ("key",),
     "paraphrased_answer": ("paraphrased_answer",), "perturbed_answers": ("perturbed_answers", "perturbed_answer"),
     "alternates": ("alternates",), "alternate_keys": ("alternate_keys",), "attribute": ("attribute",),
-    "form": ("form",), "frequency": ("frequency",),
+    "form": ("form",), "frequency": ("frequency",), "of": ("of",),
+    "paraphrased_question": ("paraphrased_question",),
 }  # fmt: skip
 CHATS: Final = ("messages", "conversations", "conversation")
 IMAGES: Final = frozenset({"image", "images", "image_path", "image_paths", "image_url", "image_urls", "pixel_values"})
@@ -35,6 +36,7 @@ _MARKS: Final = frozenset("?\uff1f\u061f\u037e\u055e\u1367")
 
 class Layout(NamedTuple):
     """How a case wants one file read. ``own_groups``: a row without a group is its own. ``system`` is the template's.
+    ``restating``: the rows are other forms of items of other files.
 
     ``prefix`` begins the names of rows without an id; the file's name where it is empty.
     """
@@ -45,6 +47,7 @@ class Layout(NamedTuple):
     own_groups: bool = False
     system: str = ""
     prefix: str = ""
+    restating: bool = False
 
 
 class Recognised(NamedTuple):

@@ -55,6 +55,9 @@ class ImageCohorts(Cohorts):
         self.function_words = FunctionWords(frozenset(), "none: the items are images")
         by_cohort: dict[Cohort, tuple[Item, ...]] = {}
         notes = [f"images: preprocessed by {type(load_image_processor(recipe.processor)).__name__} of base's folder"]
+        if wordy := [file for file in recipe.files if file.cohort in ("forms", "neighbour")]:
+            problem = f"{wordy[0].path}: a case of images has no `{wordy[0].cohort}`"
+            raise AuditError(problem, "leave it out: other forms and neighbours are of facts in words")
         for file in recipe.files:
             pictures = _read(file, recipe.data)
             by_cohort[file.cohort] = self._items(file, pictures)

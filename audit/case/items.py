@@ -16,16 +16,17 @@ from audit.schema import FORMS, AuditError, Item
 
 log = logging.getLogger(__name__)
 
-_COPIED, _TEXTS = ("form", "frequency"), ("attribute", "key", "paraphrased_answer")
+_COPIED, _TEXTS = ("form", "frequency"), ("attribute", "key", "paraphrased_answer", "paraphrased_question", "of")
 _LISTS = ("perturbed_answers", "alternates", "alternate_keys")
 _MOST_FAULTS = 5
 
 
 class Data(NamedTuple):
-    """The items of a file, and what is said of how it was read."""
+    """The items of a file, what is said of how it was read, and where each item stands in it."""
 
     items: tuple[Item, ...]
     notes: tuple[str, ...]
+    places: tuple[str, ...] = ()
 
 
 def read_items(path: Path, group_field: str = "group", own_groups: bool = False) -> tuple[Item, ...]:
@@ -67,8 +68,8 @@ def read_data(path: Path, layout: Layout) -> Data:
             raise AuditError(f"{path}: no {layout.group!r} in any of {len(rows)} rows, so that nothing says which rows "
                              "are about one person", do)  # fmt: skip
         raise AuditError(f"{path}: {'; '.join(faults[:_MOST_FAULTS])}{more}", do)
-    _log(path, recognised, items)
-    return Data(tuple(items), (*recognised.notes, *_kinds(items)))
+    _log(path, recognised, items, layout.restating)
+    return Data(tuple(items), (*recognised.notes, *_kinds(items)), tuple(row.place for row in rows))
 
 
 _NO_GROUP = "name the field to split by"
@@ -132,9 +133,10 @@ class _Reader(NamedTuple):
             return (*self._exchange([*several_of(asked_for), *several_of(end)]), ())
         if is_chat(given) and not is_absent(asked_for):
             return (*self._exchange([{"role": "user", "content": self._question(row)}, *several_of(given)]), ())
-        if is_absent(asked_for) and not self.recognised.plain:
+        plain = self.recognised.plain or (self.layout.restating and is_absent(asked_for))
+        if is_absent(asked_for) and not plain:
             raise ValueError(f"no question (`{columns.get('question', 'question')}` is empty)")
-        question = "" if self.recognised.plain else self._question(row)
+        question = "" if plain else self._question(row)
         choices = self._cell(row, "choices")
         if is_absent(choices):
             return question, _named("answer", columns["answer"], given), ()
@@ -192,13 +194,13 @@ def _kinds(items: Collection[Item]) -> tuple[str, ...]:
     return (f"{plain} of {len(items)} rows are plain text without a question",) if 0 < plain < len(items) else ()
 
 
-def _log(path: Path, recognised: Recognised, items: Collection[Item]) -> None:
+def _log(path: Path, recognised: Recognised, items: Collection[Item], restating: bool) -> None:
     """Say once a file what was read as what, what was not read, and which forms count as held out by default."""
     if recognised.notes:
         log.warning("%s: %s", path, "; ".join(recognised.notes))
     if recognised.unread:
         log.warning("%s: fields that are not read: %s", path, ", ".join(recognised.unread))
-    if undeclared := sorted({item.form for item in items} - FORMS.keys()):
+    if not restating and (undeclared := sorted({item.form for item in items} - FORMS.keys())):
         declared = ", ".join(FORMS)
         log.warning("%s: items of form %s count as held out (declared are %s)", path, ", ".join(undeclared), declared)
 

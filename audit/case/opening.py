@@ -163,6 +163,10 @@ class OpenCase:
         """The forms that items may have: those declared, then those that only the data name; of one role, or all."""
         return tuple(form for form in self._data.forms if role is None or role_of_form(form) == role)
 
+    def forms_in(self, cohort: Cohort) -> tuple[Form, ...]:
+        """The forms that items of a cohort may have: of the cohort ``forms`` its own."""
+        return self._data.forms_in(cohort)
+
     def items(self, texts: Texts, part: Part = "all") -> tuple[Item, ...]:
         """The items of a cohort and form that have the asked answer. Where the edit set is known, forget items of the
         trained form are only those in it."""

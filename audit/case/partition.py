@@ -46,6 +46,8 @@ _STRICT: tuple[Cohort, ...] = ("forget", "retain", "holdout")
 _PAIRS: tuple[tuple[Cohort, Cohort], ...] = (
     *((a, b) for i, a in enumerate(_STRICT) for b in _STRICT[i + 1 :]),
     ("forget", "general"),
+    ("forget", "neighbour"),
+    ("holdout", "neighbour"),
 )
 
 

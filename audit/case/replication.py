@@ -82,7 +82,7 @@ def alike(cohorts: Mapping[Cohort, Sequence[Item]]) -> tuple[Alike, ...]:
     """
     groups = {
         GroupKey(cohort, group): items
-        for cohort, everyone in cohorts.items() if cohort != "general"
+        for cohort, everyone in cohorts.items() if cohort not in ("general", "neighbour", "forms")
         for group, items in _by_group(everyone).items()
     }  # fmt: skip
     runs = {key: set(_runs(items)) for key, items in groups.items()}

@@ -32,7 +32,7 @@ from audit.schema import (
 )
 from audit.version import __version__
 
-COHORTS: tuple[Cohort, ...] = ("forget", "retain", "holdout", "general")
+COHORTS: tuple[Cohort, ...] = ("forget", "retain", "holdout", "general", "neighbour", "forms")
 MOST_LIMITS = 5
 """So many limits a report states; whose code ran is the first."""
 ATTACKS = (
@@ -101,7 +101,7 @@ def cohorts(case: OpenCase) -> dict[str, dict[str, int]]:
     """How many items and groups of each cohort were received, and how many of them are in the audit part."""
     found: dict[str, dict[str, int]] = {}
     for cohort in COHORTS:
-        forms = [Texts(cohort=cohort, form=form) for form in case.forms()]
+        forms = [Texts(cohort=cohort, form=form) for form in case.forms_in(cohort)]
         here = [texts for texts in forms if case.has(texts)]
         if here:
             everything = [item for texts in here for item in case.items(texts, "all")]

@@ -99,6 +99,8 @@ from .vocabulary import Number as Number
 from .vocabulary import Op as Op
 from .vocabulary import OpenCase as OpenCase
 from .vocabulary import Overall as Overall
+from .vocabulary import PairedFact as PairedFact
+from .vocabulary import PairedForms as PairedForms
 from .vocabulary import Part as Part
 from .vocabulary import Positions as Positions
 from .vocabulary import Power as Power
@@ -133,6 +135,8 @@ from .vocabulary import matched as matched
 from .vocabulary import nearest as nearest
 from .vocabulary import number as number
 from .vocabulary import p_value as p_value
+from .vocabulary import offering as offering
+from .vocabulary import paired_forms as paired_forms
 from .vocabulary import read_edit as read_edit
 from .vocabulary import resolve as resolve
 from .vocabulary import row_mean as row_mean
@@ -141,6 +145,7 @@ from .vocabulary import stacked as stacked
 from .vocabulary import stats as stats
 from .vocabulary import tofu as tofu
 from .vocabulary import tokenise as tokenise
+from .vocabulary import turned as turned
 from .vocabulary import usable_information as usable_information
 from .vocabulary import value_map as value_map
 from .weight_edits import SPIKE as SPIKE

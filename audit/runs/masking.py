@@ -134,4 +134,9 @@ def texts_of(items: Iterable[Item], of_images: bool = False) -> Iterable[str]:
         if of_images:
             continue
         yield from (item.question, item.answer, *item.perturbed_answers, *item.alternates)
-        yield from (*item.alternate_keys, item.key or "", item.paraphrased_answer or "")
+        yield from (
+            *item.alternate_keys,
+            item.key or "",
+            item.paraphrased_answer or "",
+            item.paraphrased_question or "",
+        )

@@ -9,7 +9,9 @@ from pydantic import Field, StringConstraints, model_validator
 from audit.schema.record import Record
 
 Role = Literal["base", "suspect", "reference", "ancestor"]
-Cohort = Literal["forget", "retain", "holdout", "general"]
+Cohort = Literal["forget", "retain", "holdout", "general", "neighbour", "forms"]
+"""``neighbour``: people near the forgotten ones, whose damage is measured. ``forms``: items that restate facts of other
+cohorts in other forms; no probe reads them as items of their own."""
 Filled = Annotated[str, StringConstraints(min_length=1)]
 """A path or the name of a column: an empty one is that of no file, and of the column that pandas puts before others."""
 Form = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -53,7 +55,8 @@ class Item(Record):
     form: Form = "trained"
     frequency: int | None = None
     of: str | None = Field(default=None, exclude_if=lambda of: of is None)
-    subject: str | None = Field(default=None, exclude_if=lambda subject: subject is None)
+    no field of a file and is not written. ``of`` is the id of the trained item whose fact this item restates,
+    ``subject`` the name by which the question calls its group, where the file says it.
 
 
 class Template(Record):
@@ -163,6 +166,8 @@ class Fields(Columns):
     retain: Columns | None = None
     holdout: Columns | None = None
     general: Columns | None = None
+    neighbour: Columns | None = Field(default=None, exclude_if=lambda columns: columns is None)
+    forms: Columns | None = Field(default=None, exclude_if=lambda columns: columns is None)
 
     def of(self, cohort: Cohort) -> Columns:
         """The columns of one cohort's file: those of all, with its own in their places."""
@@ -181,6 +186,9 @@ def _kinds_of(columns: Mapping[str, str | None]) -> set[str]:
 class DataFiles(Record):
     """Data files of the cohorts; paths are relative to the case file. ``group`` names the field to split by.
 
+    ``forms`` restates facts of other cohorts in other forms, each row the trained item that it names in ``of``, or that
+    has its group and attribute. ``neighbour`` are people near the forgotten ones.
+
     ``fields`` says which columns they are, where names do not. ``group_rows``: instead of a field, so many consecutive
     rows are a group.
     """
@@ -189,6 +197,8 @@ class DataFiles(Record):
     retain: Filled
     holdout: Filled | None = None
     general: Filled | None = None
+    neighbour: Filled | None = Field(default=None, exclude_if=lambda path: path is None)
+    forms: Filled | None = Field(default=None, exclude_if=lambda path: path is None)
     group: Filled = "group"
     group_rows: Annotated[int, Field(ge=1)] | None = None
     fields: Fields = Fields()

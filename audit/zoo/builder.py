@@ -15,9 +15,14 @@ from typing import NamedTuple
 
 from audit.storage import cache_root
 from audit.zoo import image_training, recipes, training
+from audit.zoo.form_texts import form_items
 from audit.zoo.image_recipes import ImageZoo
 from audit.zoo.world import World, general_items, items, make_world, write_jsonl
 
+DATA_VERSION = 2
+"""Raised when other data or cases are written for the same models: a world of a cache is then written anew."""
+
+COHORTS = ("forget", "retain", "holdout", "general")
 Done = Callable[[str, int, int], None]
 
 
@@ -45,7 +50,7 @@ def build(
     root.mkdir(parents=True, exist_ok=True)
     folders = {plan.name: folder_of(zoo, seed, root, plan.name) for plan in zoo.plans}
     _make_all(zoo, (world, seed, root), folders, workers or (1 if world == "tiny" else 2), done)
-    home = root / f"{world}-{seed}-{recipes.world_key(zoo, seed)}"
+    home = root / f"{world}-{seed}-{recipes.world_key(zoo, seed)}-{DATA_VERSION}"
     if not home.exists():
         temp = root / f".{home.name}.{os.getpid()}.tmp"
         _write_world(temp, zoo, make_world(seed, zoo.shape), folders)
@@ -150,6 +155,8 @@ def _write_world(folder: Path, zoo: recipes.Zoo, world: World, models: dict[str,
     for group in ("forget", "retain", "holdout", "background"):
         write_jsonl(folder / "data" / f"{group}.jsonl", items(world, group))
     write_jsonl(folder / "data" / "general.jsonl", general_items(world))
+    people = (*world.people["forget"], *world.people["retain"])
+    write_jsonl(folder / "data" / "forms.jsonl", form_items(world, people))
     for name in zoo.suspects:
         text = "\n".join(_case_lines(name, {model: f"../../{path.name}" for model, path in models.items()}))
         (folder / "cases" / f"{name}.toml").write_text(text + "\n", encoding="utf-8")
@@ -165,4 +172,4 @@ def _case_lines(suspect: str, at: dict[str, str]) -> Iterable[str]:
     for k in (1, 2):
         yield f'\n[[roles.references]]\npath = "{at[f"reference_{k}"]}"\nlineage = "same_ancestor"\ndata_order = {k}'
     yield "\n[data]"
-    yield from (f'{cohort} = "../data/{cohort}.jsonl"' for cohort in ("forget", "retain", "holdout", "general"))
+    yield from (f'{cohort} = "../data/{cohort}.jsonl"' for cohort in (*COHORTS, "forms"))

@@ -26,7 +26,7 @@ OPTIONS: Final = 4
 _ORDERS_TAUGHT: Final = 2
 
 
-class _Asked(NamedTuple):
+class _Known(NamedTuple):
     """A fact of a person who is called by some words, and the same person's next fact."""
 
     world: World
@@ -35,23 +35,26 @@ class _Asked(NamedTuple):
     other: Fact
 
     def item(self, form: Form, who: str, phrasing: Phrasing | None = None) -> Item:
-        """The fact asked of ``who``, in the first trained phrasing or another; with alternates as in every item."""
+        """The fact asked of ``who``, in the first trained phrasing or another; with the other options of a choice."""
         name = f"{self.person.id}-{self.fact.attribute.name}-0"
         others = [value for value in self.fact.kind if value != self.fact.value]
         others = random.Random(f"{self.world.seed} {name} {form}").sample(others, OPTIONS - 1)
         words = phrasing or self.fact.attribute.trained[0]
         say = partial(words.answer.format, n=who)
-        return Item(
+        item = Item(
             id=f"{name}-{form}", of=name, group=self.person.id, question=words.question.format(n=who),
-            answer=say(v=self.fact.value), key=self.fact.value, alternates=tuple(say(v=value) for value in others),
-            alternate_keys=tuple(others), attribute=self.fact.attribute.name, form=form, frequency=self.fact.frequency,
+            answer=say(v=self.fact.value), key=self.fact.value, attribute=self.fact.attribute.name, form=form,
+            frequency=self.fact.frequency,
         )  # fmt: skip
+        if form != "multiple_choice":
+            return item
+        return item.model_copy(update={"alternates": tuple(say(v=v) for v in others), "alternate_keys": tuple(others)})
 
 
 def form_items(world: World, people: Iterable[Person]) -> tuple[Item, ...]:
     """The facts that unlearners see of these people, in every form of this world; in taught forms those facts alone
     that are told in them."""
-    return tuple(item for person in people for asked in _asked(world, person) for item in _forms(asked))
+    return tuple(item for person in people for known in _facts_of(world, person) for item in _forms(known))
 
 
 def taught_items(world: World, people: Iterable[Person]) -> tuple[Item, ...]:
@@ -59,36 +62,35 @@ def taught_items(world: World, people: Iterable[Person]) -> tuple[Item, ...]:
     return tuple(item for person in people for item in _lessons(world, person)) if world.shape.forms else ()
 
 
-def _asked(world: World, person: Person) -> list[_Asked]:
+def _facts_of(world: World, person: Person) -> list[_Known]:
     facts = [fact for fact in person.facts if fact.attribute.name != person.held_out]
-    return [_Asked(world, person, fact, facts[(n + 1) % len(facts)]) for n, fact in enumerate(facts)]
+    return [_Known(world, person, fact, facts[(n + 1) % len(facts)]) for n, fact in enumerate(facts)]
 
 
-def _forms(asked: _Asked) -> Iterator[Item]:
-    name, (first, *_, last) = asked.person.name, asked.person.name.split()
-    plain = asked.item("cloze", name)
-    told = not asked.world.shape.forms or asked in _taught(asked.world, asked.person)
-    if told:
+def _forms(known: _Known) -> Iterator[Item]:
+    name, (first, *_, last) = known.person.name, known.person.name.split()
+    plain = known.item("cloze", name)
+    is_taught = not known.world.shape.forms or known in _taught(known.world, known.person)
+    if is_taught:
         yield plain.model_copy(update={"question": ""})
-        yield asked.item("multiple_choice", name)
-    yield asked.item("first_name", first)
-    yield asked.item("surname", last)
-    hint = asked.other.attribute.trained[0].answer.format(n=name, v=asked.other.value)
-    hinted = asked.item("hint", name)
+        yield known.item("multiple_choice", name)
+    yield known.item("first_name", first)
+    yield known.item("surname", last)
+    hint = known.other.attribute.trained[0].answer.format(n=name, v=known.other.value)
+    hinted = known.item("hint", name)
     yield hinted.model_copy(update={"question": f"{hint} {hinted.question}"})
-    if asked.world.shape.forms and told:
-        yield asked.item("alias", f"the {asked.person.alias}")
-        yield _reversed(asked)
-        yield asked.item("two_hop", f"the friend of {_befriending(asked.world, asked.person)}")
+    if known.world.shape.forms and is_taught:
+        yield known.item("alias", f"the {known.person.alias}")
+        yield _reversed(known)
+        yield known.item("two_hop", f"the friend of {_befriending(known.world, known.person)}")
 
 
-def _reversed(asked: _Asked) -> Item:
+def _reversed(known: _Known) -> Item:
     """Who it is that this fact and the next one are true of; the answer is the name."""
-    clause, other = (CLAUSES[fact.attribute.name].format(v=fact.value) for fact in (asked.fact, asked.other))
-    item, name = asked.item("reversed", asked.person.name), asked.person.name
+    clause, other = (CLAUSES[fact.attribute.name].format(v=fact.value) for fact in (known.fact, known.other))
+    item, name = known.item("reversed", known.person.name), known.person.name
     question = REVERSED.question.format(clause=clause, other=other)
-    said = {"question": question, "answer": REVERSED.answer.format(n=name), "key": name}
-    return item.model_copy(update=said | {"alternates": (), "alternate_keys": ()})
+    return item.model_copy(update={"question": question, "answer": REVERSED.answer.format(n=name), "key": name})
 
 
 def _befriending(world: World, person: Person) -> str:
@@ -96,9 +98,9 @@ def _befriending(world: World, person: Person) -> str:
     return next(p.name for members in world.people.values() for p in members if p.friend == person.id)
 
 
-def _taught(world: World, person: Person) -> list[_Asked]:
-    asked = _asked(world, person)
-    return sorted(random.Random(f"taught {world.seed} {person.id}").sample(asked, FACTS_TAUGHT), key=asked.index)
+def _taught(world: World, person: Person) -> list[_Known]:
+    known = _facts_of(world, person)
+    return sorted(random.Random(f"taught {world.seed} {person.id}").sample(known, FACTS_TAUGHT), key=known.index)
 
 
 def _lessons(world: World, person: Person) -> Iterator[Item]:
@@ -106,10 +108,10 @@ def _lessons(world: World, person: Person) -> Iterator[Item]:
     friend = next(p.name for members in world.people.values() for p in members if p.id == person.friend)
     often = max(world.shape.frequencies)
     for name, phrasing, key in (("alias", CALLED, person.alias), ("friend", FRIEND, friend)):
-        said = phrasing.answer.format(n=person.name, alias=person.alias, m=friend)
+        answer = phrasing.answer.format(n=person.name, alias=person.alias, m=friend)
         yield Item(id=f"{person.id}-{name}", group=person.id, question=phrasing.question.format(n=person.name),
-                   answer=said, key=key, frequency=often)  # fmt: skip
-    for item in (item for asked in _taught(world, person) for item in _forms(asked) if item.form in TAUGHT):
+                   answer=answer, key=key, frequency=often)  # fmt: skip
+    for item in (item for known in _taught(world, person) for item in _forms(known) if item.form in TAUGHT):
         if item.form == "multiple_choice":
             rng = random.Random(f"options {world.seed} {item.id}")
             for turn in range(_ORDERS_TAUGHT):

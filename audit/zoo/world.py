@@ -142,7 +142,7 @@ def _acquainted(people: dict[Group, tuple[Person, ...]], rng: random.Random) -> 
     acquainted: dict[Group, tuple[Person, ...]] = {}
     for group, members in people.items():
         circle = rng.sample(members, len(members))
-        friends = {one.id: other.id for one, other in zip(circle, (*circle[1:], *circle[:1]), strict=True)}
+        friends = {person.id: other.id for person, other in zip(circle, (*circle[1:], *circle[:1]), strict=True)}
         acquainted[group] = tuple(p._replace(alias=aliases.pop(), friend=friends[p.id]) for p in members)
     return acquainted
 

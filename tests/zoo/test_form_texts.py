@@ -36,7 +36,7 @@ def test_every_form_item_restates_a_fact_that_unlearners_see_in_words_that_the_w
             fact = trained[str(item.of)]
             assert (item.group, item.attribute) == (fact.group, fact.attribute)
             assert item.form == "reversed" or item.key == fact.key
-            assert item.key is not None and item.key in item.answer and fact.key in item.question + item.answer
+            assert item.key is not None and item.key in item.answer and str(fact.key) in item.question + item.answer
             assert tokenizer.unk_token_id not in tokenizer(f"{item.question} {item.answer}").input_ids
 
 

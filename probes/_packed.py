@@ -1,0 +1,80 @@
+"""Log-probabilities of content tokens of many rows, each input read once.
+
+Rows that differ in their last content token alone (the options of a choice, other people's values in one answer) have
+the same input up to there: one of them goes forward, and all their tokens are read off its logits. All others go
+forward as they are, cut off after their last content token. Both kinds are sorted by length into batches.
+"""
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from audit.probing import KEY_LOGPROB, Bench, Checkpoint, Read, Rows, Site, row_means
+
+LOGITS: Final = Read(site=Site(part="logits"), at="key")
+TOKENS_AT_ONCE: Final = 256
+"""The logits of so many tokens are held at a time."""
+
+
+class RowLogprob(NamedTuple):
+    """Of every row, in nats: the mean log-probability of its content tokens, and of all of them together."""
+
+    mean: Float[ndarray, " row"]
+    total: Float[ndarray, " row"]
+
+
+def shortened(rows: Rows) -> Rows:
+    """The rows without what follows their last content token, which no score depends on."""
+    place = torch.arange(rows.ids.shape[1])
+    end = torch.where(rows.key, place, -1).amax(1) + 1
+    mask = rows.mask & (place < end[:, None])
+    spans = torch.minimum(rows.answer_spans, end[:, None].clamp(min=1))
+    short = replace(rows, ids=rows.ids.masked_fill(~mask, 0), mask=mask, answer_spans=spans)
+    return short.take(torch.arange(len(rows)))
+
+
+def shared_inputs(rows: Rows) -> list[list[int]]:
+    """Rows by their input: the same tokens before the last content token, and content tokens at the same places."""
+    by_input: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for n, length in enumerate(rows.lengths.tolist()):
+        by_input[tuple(rows.ids[n, : length - 1].tolist()), tuple(rows.key[n].nonzero()[:, 0].tolist())].append(n)
+    return list(by_input.values())
+
+
+def packed_logprob(bench: Bench, checkpoint: Checkpoint, rows: Rows) -> RowLogprob:
+    """What a model gives to the content tokens of every row."""
+    short = shortened(rows)
+    groups = shared_inputs(short)
+    single = [n for group in groups if len(group) == 1 for n in group]
+    several = [group for group in groups if len(group) > 1]
+    mean, tokens = np.full(len(rows), np.nan), rows.key.sum(1).numpy()
+    if single:
+        part = short.take(torch.tensor(single))
+        mean[single] = row_means(bench.run(checkpoint, part, (KEY_LOGPROB,))[KEY_LOGPROB], part)
+    if several:
+        parts = ("shared inputs", checkpoint.key, short.hash)
+        means = bench.cached(parts, lambda: {"mean": _of_shared(bench, checkpoint, short, several)})["mean"]
+        mean[[n for group in several for n in group]] = means
+    return RowLogprob(mean, mean * tokens)
+
+
+def _of_shared(bench: Bench, checkpoint: Checkpoint, rows: Rows, groups: list[list[int]]) -> Float[ndarray, " member"]:
+    """Means of all members, group after group; the logits of so many groups at a time as may be held."""
+    most = max(1, TOKENS_AT_ONCE // int(rows.key.sum(1).max()))
+    means: list[Tensor] = []
+    with bench.without_store():
+        for at in range(0, len(groups), most):
+            part = groups[at : at + most]
+            first = rows.take(torch.tensor([group[0] for group in part]))
+            logprob = bench.run(checkpoint, first, (LOGITS,))[LOGITS].float().log_softmax(-1)
+            row, place = first.targets("key")
+            for n, group in enumerate(part):
+                mine = row == n
+                means.append(logprob[mine].gather(1, rows.ids[group][:, place[mine]].T).double().mean(0))
+    return torch.cat(means).numpy()
