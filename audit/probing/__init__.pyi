@@ -72,6 +72,7 @@ from .vocabulary import Control as Control
 from .vocabulary import Cost as Cost
 from .vocabulary import Count as Count
 from .vocabulary import Curve as Curve
+from .vocabulary import Effort as Effort
 from .vocabulary import ExitCode as ExitCode
 from .vocabulary import Form as Form
 from .vocabulary import Forward as Forward
@@ -109,9 +110,11 @@ from .vocabulary import TrainData as TrainData
 from .vocabulary import TrainingRecipe as TrainingRecipe
 from .vocabulary import WrapperLearner as WrapperLearner
 from .vocabulary import Write as Write
+from .vocabulary import asked_tokens as asked_tokens
 from .vocabulary import checked as checked
 from .vocabulary import clustered as clustered
 from .vocabulary import delta_of as delta_of
+from .vocabulary import folded as folded
 from .vocabulary import fresh_model as fresh_model
 from .vocabulary import grouped_ridge as grouped_ridge
 from .vocabulary import kernel_alignment as kernel_alignment
@@ -128,3 +131,4 @@ from .vocabulary import stats as stats
 from .vocabulary import tofu as tofu
 from .vocabulary import tokenise as tokenise
 from .vocabulary import usable_information as usable_information
+from .vocabulary import words as words

@@ -6,6 +6,7 @@ makes an attack also imports its edit, which stands above this room.
 
 from audit import stats as stats
 from audit.bench import Bench as Bench
+from audit.bench import Effort as Effort
 from audit.bench import Forward as Forward
 from audit.bench import Learner as Learner
 from audit.bench import LogitBias as LogitBias
@@ -21,6 +22,7 @@ from audit.case import Matched as Matched
 from audit.case import OpenCase as OpenCase
 from audit.case import Part as Part
 from audit.case import Rows as Rows
+from audit.case import asked_tokens as asked_tokens
 from audit.case import checked as checked
 from audit.case import matched as matched
 from audit.case import nearest as nearest
@@ -72,4 +74,6 @@ from audit.stats import clustered as clustered
 from audit.stats import kernel_alignment as kernel_alignment
 from audit.stats import tofu as tofu
 from audit.storage import TEMP as TEMP
+from audit.wording import folded as folded
+from audit.wording import words as words
 from audit.wrappers import fresh_model as fresh_model
