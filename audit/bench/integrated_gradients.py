@@ -5,6 +5,7 @@ embedding all along. Captum integrates. What it is given are embeddings of rows 
 this bench's pass: so every edit that a checkpoint plays is in it, and no token is put in or left out on the way.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -52,6 +53,13 @@ class _Work(NamedTuple):
     origin: Float[Tensor, " d"]
 
 
+class _Batching(NamedTuple):
+    """Points of each path, and padded tokens at once."""
+
+    points: int
+    budget: int
+
+
 def integrated(
     opened: LoadedModel, opener: Opener, rows: Rows, moved: Bool[Tensor, "row pos"], effort: Effort, budget: int
 ) -> Integrated:
@@ -67,13 +75,13 @@ def integrated(
         widest = max(lengths.tolist())
         for part in batches(lengths, widest, max(budget // points, widest)):
             chosen = unfinished if part is None else unfinished[part]
-            halving(lambda index: _put(found, work, index, points, budget), chosen, n)  # noqa: B023
+            halving(partial(_put, found, work, _Batching(points, budget)), chosen, n)
         points *= 2
         unfinished = unfinished[found.gap[unfinished] > effort.gap] if points <= effort.most else unfinished[:0]
     return found
 
 
-def _put(found: Integrated, work: _Work, index: Int[Tensor, " row"] | None, points: int, budget: int) -> None:
+def _put(found: Integrated, work: _Work, how: _Batching, index: Int[Tensor, " row"] | None) -> None:
     """One batch's numbers, into the place of its rows."""
     from captum.attr import IntegratedGradients  # half a second of import, for whoever asks for it
 
@@ -89,14 +97,14 @@ def _put(found: Integrated, work: _Work, index: Int[Tensor, " row"] | None, poin
 
     with torch.enable_grad():
         parts, gap = IntegratedGradients(objective).attribute(
-            own, start, additional_forward_args=index, n_steps=points, return_convergence_delta=True,
-            internal_batch_size=max(budget // where.width, where.n),
+            own, start, additional_forward_args=index, n_steps=how.points, return_convergence_delta=True,
+            internal_batch_size=max(how.budget // where.width, where.n),
         )  # fmt: skip
     summed = parts.detach().sum(-1).float().cpu()
     found.attribution[index, : where.width] = summed
     found.difference[index] = summed.sum(1) - gap.float().cpu()
     found.gap[index] = gap.float().cpu().abs() / found.difference[index].abs().clamp_min(_LEAST_DIFFERENCE)
-    found.points[index] = points
+    found.points[index] = how.points
 
 
 def _objective(work: _Work, embedded: Float[Tensor, "row pos d"], index: Int[Tensor, " row"]) -> Float[Tensor, " row"]:

@@ -30,7 +30,7 @@ class Text(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """Where a question stands in a prompt, in characters; ``origin`` is where it would begin with its own white space."""
+    """Where a question stands in a prompt, in characters; ``origin``: where it would begin with its own white space."""
 
     begin: int
     end: int

@@ -63,6 +63,7 @@ from .vocabulary import EFFECT_UNIT as EFFECT_UNIT
 from .vocabulary import FORMS as FORMS
 from .vocabulary import RATIO_UNIT as RATIO_UNIT
 from .vocabulary import TEMP as TEMP
+from .vocabulary import AskedToken as AskedToken
 from .vocabulary import AuditError as AuditError
 from .vocabulary import Bench as Bench
 from .vocabulary import Case as Case

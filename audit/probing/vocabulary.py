@@ -17,6 +17,7 @@ from audit.bench import TrainData as TrainData
 from audit.bench import TrainingRecipe as TrainingRecipe
 from audit.bench import WrapperLearner as WrapperLearner
 from audit.bench import Write as Write
+from audit.case import AskedToken as AskedToken
 from audit.case import Likelihoods as Likelihoods
 from audit.case import Matched as Matched
 from audit.case import OpenCase as OpenCase
