@@ -50,7 +50,9 @@ def test_attributions_sum_up_to_the_difference_between_the_ends_of_the_plain_mod
         with torch.no_grad():
             difference = float(plain(family, ROWS, n, own) - plain(family, ROWS, n, start))
         assert float(found.difference[n]) == pytest.approx(difference, abs=2e-5)
-        assert float(found.attribution[n].sum()) == pytest.approx(difference, abs=1e-3 * max(abs(difference), 0.1) + 2e-5)
+        assert float(found.attribution[n].sum()) == pytest.approx(
+            difference, abs=1e-3 * max(abs(difference), 0.1) + 2e-5
+        )
     assert float(found.gap.max()) <= 1e-3
     assert float(found.attribution[~ORDINARY].abs().max()) == 0 and float(found.attribution[ORDINARY].abs().min()) > 0
 
@@ -60,7 +62,9 @@ def test_attributions_are_those_of_captum_called_by_hand_on_the_plain_model(fami
     found = BENCH.integrated(toy.checkpoint(family), ROWS, ORDINARY, Effort(first=64, most=64))
     for n in range(len(ROWS)):
         start, own = ends(family, ROWS, ORDINARY, n)
-        by_hand = IntegratedGradients(lambda embeds, n=n: plain(family, ROWS, n, embeds)).attribute(own, start, n_steps=64)
+        by_hand = IntegratedGradients(lambda embeds, n=n: plain(family, ROWS, n, embeds)).attribute(
+            own, start, n_steps=64
+        )
         torch.testing.assert_close(
             found.attribution[n, : own.shape[1]], by_hand.sum(-1)[0].float(), atol=2e-5, rtol=1e-3
         )  # fmt: skip
@@ -107,7 +111,9 @@ def test_an_answer_of_one_token_is_attributed_like_any_other() -> None:
         by_hand = IntegratedGradients(lambda embeds, n=n: plain("llama", one, n, embeds)).attribute(
             own, start, n_steps=int(found.points[n])
         )
-        torch.testing.assert_close(found.attribution[n, : own.shape[1]], by_hand.sum(-1)[0].float(), atol=2e-5, rtol=1e-3)
+        torch.testing.assert_close(
+            found.attribution[n, : own.shape[1]], by_hand.sum(-1)[0].float(), atol=2e-5, rtol=1e-3
+        )
 
 
 def test_points_are_added_until_the_gap_is_small_and_what_is_left_open_is_told() -> None:
