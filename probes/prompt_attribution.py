@@ -7,7 +7,6 @@ import numpy as np
 
 from audit.probing import (
     EFFECT_UNIT,
-    KEY_LOGPROB,
     Bench,
     Case,
     Cost,
@@ -23,7 +22,6 @@ from audit.probing import (
     Texts,
     blank,
     case_models_of,
-    models_of,
 )
 from probes._attributed import Attributed, KeyRule, Task, alike, attributed, listing, mean, readings, recovered
 from probes._emphasis import Emphasis, emphases, gains, sayable
@@ -109,8 +107,8 @@ class PromptAttribution(Probe):
     permutations: int = 9999
 
     def needs(self, case: Case) -> tuple[Need, ...]:
-        """What every model gives the forgotten answers."""
-        return tuple(Need(role=role, reference=i, texts=FORGET, reads=(KEY_LOGPROB,)) for role, i in models_of(case))
+        """None ahead of time: which items are read depends on how their prompts are tokenised; see :meth:`cost`."""
+        return ()
 
     def cost(self, case: OpenCase) -> Cost:
         """Every prompt without each of its tokens, once through every model, and again with the emphases; gradients at
@@ -181,8 +179,9 @@ class PromptAttribution(Probe):
             )
             for name in slopes
         }
-        worst = {f"largest_gap_{name}": float(each.gap.max()) for name, each in slopes.items()}
-        open_ends = sum(int((each.gap > self.gap).sum()) for each in slopes.values())
+        gaps = {name: each.gap[np.isfinite(each.gap)] for name, each in slopes.items()}
+        worst = {f"largest_gap_{name}": float(gap.max()) for name, gap in gaps.items() if len(gap)}
+        open_ends = sum(int((~(each.gap <= self.gap)).sum()) for each in slopes.values())
         complete = COMPLETE if not open_ends else INCOMPLETE.format(n=open_ends, most=self.most_points)
         found = alike(task, GRADIENT_RANKS, by_gradient, "ranks")
         return found.model_copy(

@@ -20,6 +20,7 @@ from audit.case import Rows, row_mean
 from audit.wrappers import Wrapper
 
 _AT_ONCE = 4096
+_POINTS_AT_ONCE = 16
 _LEAST_DIFFERENCE = 0.1
 """Nats. Where the ends of a path differ by less, its gap is compared with this."""
 
@@ -53,13 +54,6 @@ class _Work(NamedTuple):
     origin: Float[Tensor, " d"]
 
 
-class _Batching(NamedTuple):
-    """Points of each path, and padded tokens at once."""
-
-    points: int
-    budget: int
-
-
 def integrated(
     opened: LoadedModel, opener: Opener, rows: Rows, moved: Bool[Tensor, "row pos"], effort: Effort, budget: int
 ) -> Integrated:
@@ -73,15 +67,15 @@ def integrated(
     while len(unfinished):
         lengths = rows.lengths[unfinished]
         widest = max(lengths.tolist())
-        for part in batches(lengths, widest, max(budget // points, widest)):
+        for part in batches(lengths, widest, max(budget // min(points, _POINTS_AT_ONCE), widest)):
             chosen = unfinished if part is None else unfinished[part]
-            halving(partial(_put, found, work, _Batching(points, budget)), chosen, n)
+            halving(partial(_put, found, work, points), chosen, n)
         points *= 2
         unfinished = unfinished[found.gap[unfinished] > effort.gap] if points <= effort.most else unfinished[:0]
     return found
 
 
-def _put(found: Integrated, work: _Work, how: _Batching, index: Int[Tensor, " row"] | None) -> None:
+def _put(found: Integrated, work: _Work, points: int, index: Int[Tensor, " row"] | None) -> None:
     """One batch's numbers, into the place of its rows."""
     from captum.attr import IntegratedGradients  # half a second of import, for whoever asks for it
 
@@ -97,14 +91,14 @@ def _put(found: Integrated, work: _Work, how: _Batching, index: Int[Tensor, " ro
 
     with torch.enable_grad():
         parts, gap = IntegratedGradients(objective).attribute(
-            own, start, additional_forward_args=index, n_steps=how.points, return_convergence_delta=True,
-            internal_batch_size=max(how.budget // where.width, where.n),
+            own, start, additional_forward_args=index, n_steps=points, return_convergence_delta=True,
+            internal_batch_size=where.n * min(points, _POINTS_AT_ONCE),
         )  # fmt: skip
     summed = parts.detach().sum(-1).float().cpu()
     found.attribution[index, : where.width] = summed
     found.difference[index] = summed.sum(1) - gap.float().cpu()
     found.gap[index] = gap.float().cpu().abs() / found.difference[index].abs().clamp_min(_LEAST_DIFFERENCE)
-    found.points[index] = how.points
+    found.points[index] = points
 
 
 def _objective(work: _Work, embedded: Float[Tensor, "row pos d"], index: Int[Tensor, " row"]) -> Float[Tensor, " row"]:

@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 
 from audit.bench import Bench, Effort
 from audit.case import OpenCase, open_case, tokenise
-from audit.probing import PersonRows, asked_tokens
+from audit.probing import PersonRows, asked_tokens, key_logprob
 from audit.schema import Measurement, Missing, Op, Template, Texts
 from audit.wording import folded, words
 from probes._emphasis import Emphasis, emphases, emphasised, gains, sayable
@@ -162,8 +162,17 @@ def test_a_long_template_is_left_out_in_runs(chat: OpenCase) -> None:
     )
     given = contributions(Bench(), chat.base, told, left_out(told.rows, told.units))
     assert np.isfinite(given[told.prompt]).all()
+    shorter = left_out(told.rows, told.units).rows
+    whole, each = (key_logprob(Bench(), chat.base, rows) for rows in (told.rows, shorter))
+    losses = np.add.reduceat(np.repeat(whole, [len(u) for u in told.units]) - each, starts_of(told))
+    np.testing.assert_allclose(np.nansum(given, 1), losses, atol=1e-6)
     share = template_share(given, told.question)
     assert ((share > 0) & (share < 1)).all()
+
+
+def starts_of(told: Prompts) -> list[int]:
+    """Where each row's units begin among those of all rows."""
+    return [sum(len(units) for units in told.units[:n]) for n in range(len(told.units))]
 
 
 # ---- emphasis -----------------------------------------------------------------------------------------------------
@@ -179,6 +188,9 @@ ASKED = (
     "keke",
     "lo",
     "the",
+    "The",
+    "LO",
+    "OSLO-born",
     "city",
     "of",
     "a",
