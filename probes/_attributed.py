@@ -96,15 +96,15 @@ def readings(read: Attributed, prompts: Prompts, by: Literal["top", "ranks", "al
     """Means over items, by model: how alike to base's, and where the mass lies."""
     numbers: dict[str, float] = {}
     for name, each in read.alike.items():
-        found: dict[str, Float[ndarray, " row"]] = {}
+        shown: dict[str, Float[ndarray, " row"]] = {}
         if name != "base" and by != "ranks":
-            found |= {"jaccard": each.top, "jaccard_of_mass": each.mass}
+            shown |= {"jaccard": each.top, "jaccard_of_mass": each.mass}
         if name != "base" and by != "top":
-            found |= {"spearman": each.ranks}
+            shown |= {"spearman": each.ranks}
         if by != "ranks":
-            found |= {"on_key_tokens_of_base": each.focus}
-            found |= {"template": template_share(read.given[name], prompts.question)}
-        numbers |= {f"{what}_{name}": mean(x) for what, x in found.items()}
+            shown |= {"on_key_tokens_of_base": each.focus}
+            shown |= {"template": template_share(read.given[name], prompts.question)}
+        numbers |= {f"{quantity}_{name}": mean(x) for quantity, x in shown.items()}
     return numbers
 
 
@@ -156,7 +156,7 @@ def listing(
     telling = sorted(range(len(held)), key=lambda n: -np.nanmax(base[n]) if np.isfinite(base[n]).any() else np.inf)
     rows: list[tuple[str | float | None, ...]] = []
     for n in telling[: _SHOWN // _A_QUESTION]:
-        words = {t.position: prompts.items[n].question[t.begin : t.end].strip() for t in prompts.asked[n]}
+        words = {t.position: prompts.items[n].question[t.begin : t.end].strip() for t in prompts.tokens[n]}
         for at in held[n][np.argsort(-base[n, held[n]], kind="stable")][:_A_QUESTION].tolist():
             cells = [x[name][n, at] if x else np.nan for x in (lost, slopes) for name in ("base", "suspect")]
             shown = (round(float(x), 4) if np.isfinite(x) else None for x in cells)

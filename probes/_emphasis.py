@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.probing import AskedToken, Bench, Checkpoint, Item, OpenCase, folded, key_logprob, stacked, words
+from audit.probing import Bench, Checkpoint, Item, OpenCase, QuestionToken, folded, key_logprob, stacked, words
 from probes._left_out import Prompts
 
 _PLACE = "{words}"
@@ -65,7 +65,7 @@ def emphasised(item: Item, chosen: Sequence[str], wording: str) -> Item:
 
 
 def emphases(
-    case: OpenCase, prompts: Prompts, base: Float[ndarray, "row pos"], how: Emphasis
+    case: OpenCase, prompts: Prompts, base: Float[ndarray, "row pos"], style: Emphasis
 ) -> tuple[Emphasised, ...]:
     """The words to emphasise for every item that allows it.
 
@@ -74,21 +74,21 @@ def emphases(
     others, at most half of the words that may be emphasised are key words. Items are left out whose question has fewer
     than two of them, whose answer says a content word of the wording, or whose prompt would become too long.
     """
-    rng = np.random.default_rng([how.seed, 0x656D70])
-    said = _ids(case.tokenizer, [how.wording.replace(_PLACE, "")]) if how.wording else set[int]()
+    rng = np.random.default_rng([style.seed, 0x656D70])
+    frame = _ids(case.tokenizer, [style.wording.replace(_PLACE, "")]) if style.wording else set[int]()
     chosen: list[Emphasised] = []
     for row, item in enumerate(prompts.items):
-        answers = (item.answer, *item.alternates[: how.alternates])
+        answers = (item.answer, *item.alternates[: style.alternates])
         draw = rng.spawn(1)[0]
-        if said & _spoken(case.tokenizer, prompts.rows.ids[row, prompts.rows.key[row]].tolist()):
+        if frame & _spoken(case.tokenizer, prompts.rows.ids[row, prompts.rows.key[row]].tolist()):
             continue
         open_words = _allowed(case, prompts, row, answers)
-        ranked = _ranked(item.question, prompts.asked[row], base[row], open_words)
-        n = min(how.most, len(ranked), len(open_words) // 2)
-        if not n or not _fits(case, prompts, row, how, open_words):
+        ranked = _ranked(item.question, prompts.tokens[row], base[row], open_words)
+        n = min(style.most, len(ranked), len(open_words) // 2)
+        if not n or not _fits(case, prompts, row, style, open_words):
             continue
         rest = [word for word in open_words if word not in ranked[:n]]
-        sets = {tuple(rest[i] for i in sorted(draw.permutation(len(rest))[:n])): None for _ in range(how.draws)}
+        sets = {tuple(rest[i] for i in sorted(draw.permutation(len(rest))[:n])): None for _ in range(style.draws)}
         chosen.append(Emphasised(row, tuple(ranked[:n]), tuple(sets)))
     return tuple(chosen)
 
@@ -106,18 +106,18 @@ def _allowed(case: OpenCase, prompts: Prompts, row: int, answers: Sequence[str])
     spoken = _spoken(tokenizer, ids)
     inside: dict[tuple[int, int], set[int]] = {}
     spans = words(item.question)
-    for token in prompts.asked[row]:
+    for token in prompts.tokens[row]:
         for a, b in spans:
             if token.begin < b and token.end > a:
                 inside.setdefault((a, b), set()).add(int(rows.ids[row, token.position]))
-    kept: dict[str, str] = {}
+    distinct: dict[str, str] = {}
     for a, b in spans:
         word = item.question[a:b]
         plain = folded(word)
         own = inside.get((a, b), set[int]()) | _ids(tokenizer, [word, f" {word}"])
         if plain not in taken and not own & spoken and not any(_holds(plain, other) for other in taken):
-            kept.setdefault(plain, word)
-    return list(kept.values())
+            distinct.setdefault(plain, word)
+    return list(distinct.values())
 
 
 def _spoken(tokenizer: Any, ids: Iterable[int]) -> set[int]:
@@ -125,9 +125,9 @@ def _spoken(tokenizer: Any, ids: Iterable[int]) -> set[int]:
     return {i for i in ids if any(letter.isalnum() for letter in tokenizer.decode([i]))}
 
 
-def _holds(one: str, other: str) -> bool:
+def _holds(first: str, other: str) -> bool:
     """Is one word, if it has letters enough to say something, inside the other?"""
-    short, long = sorted((one, other), key=len)
+    short, long = sorted((first, other), key=len)
     return len(short) >= _LEAST_SHARED and short in long
 
 
@@ -136,26 +136,26 @@ def _ids(tokenizer: Any, texts: Sequence[str]) -> set[int]:
 
 
 def _ranked(
-    question: str, asked: Sequence[AskedToken], given: Float[ndarray, " pos"], open_words: Sequence[str]
+    question: str, tokens: Sequence[QuestionToken], given: Float[ndarray, " pos"], open_words: Sequence[str]
 ) -> list[str]:
     """The words with a positive contribution, that of their highest token, highest first."""
     best: dict[str, float] = {}
     open_forms = {folded(word): word for word in open_words}
     for a, b in words(question):
         word = open_forms.get(folded(question[a:b]))
-        values = [float(given[t.position]) for t in asked if t.begin < b and t.end > a]
+        values = [float(given[t.position]) for t in tokens if t.begin < b and t.end > a]
         if word is not None and values:
             best[word] = max(best.get(word, -np.inf), *values)
     return sorted((word for word, value in best.items() if value > 0), key=lambda word: -best[word])
 
 
-def _fits(case: OpenCase, prompts: Prompts, row: int, how: Emphasis, open_words: Sequence[str]) -> bool:
+def _fits(case: OpenCase, prompts: Prompts, row: int, style: Emphasis, open_words: Sequence[str]) -> bool:
     """Would the prompt with all these words before it still be within the context?"""
     if case.max_length is None:
         return True
     item = prompts.items[row]
-    longest = max((item.answer, *item.alternates[: how.alternates]), key=len)
-    lead = emphasised(item, open_words, how.wording).question
+    longest = max((item.answer, *item.alternates[: style.alternates]), key=len)
+    lead = emphasised(item, open_words, style.wording).question
     more = len(case.tokenizer(f"{lead} {longest}", add_special_tokens=False, verbose=False)["input_ids"])
     return int(prompts.rows.lengths[row]) + more + _MARGIN <= case.max_length
 
@@ -163,19 +163,19 @@ def _fits(case: OpenCase, prompts: Prompts, row: int, how: Emphasis, open_words:
 # ---- what it gives ----------------------------------------------------------------------------------------------
 def gains(
     bench: Bench, case: OpenCase, models: Mapping[str, Checkpoint], prompts: Prompts,
-    asked: tuple[Sequence[Emphasised], Emphasis],
+    asked_with: tuple[Sequence[Emphasised], Emphasis],
 ) -> dict[str, Gains]:  # fmt: skip
     """What the emphasis gives every model, over the rows of ``prompts``."""
     items: list[Item] = []
     answers: list[str] = []
     places: list[tuple[int, int, int]] = []  # row, 0 key and 1 other words, 0 answer and 1 alternate
-    chosen, how = asked
+    chosen, style = asked_with
     for each in chosen:
         item = prompts.items[each.row]
         for kind, sets in enumerate(((each.key,), each.others)):
             for emphasis in sets:
-                worded = emphasised(item, emphasis, how.wording)
-                for n, answer in enumerate((item.answer, *item.alternates[: how.alternates])):
+                worded = emphasised(item, emphasis, style.wording)
+                for n, answer in enumerate((item.answer, *item.alternates[: style.alternates])):
                     items.append(worded)
                     answers.append(answer)
                     places.append((each.row, kind, min(n, 1)))

@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from scipy.stats import rankdata
+
+from audit.probing import stats
 
 
 class Likeness(NamedTuple):
@@ -59,21 +60,14 @@ def _of_item(
     return (
         _jaccard(key, top_tokens(model, most)),
         _jaccard(mass_tokens(base, share), mass_tokens(model, share)),
-        spearman(base, model),
+        stats.spearman(base, model),
         float(positive[key].sum() / positive.sum()) if positive.sum() > 0 else np.nan,
     )
 
 
-def _jaccard(one: Int[ndarray, " key"], other: Int[ndarray, " place"]) -> float:
-    both = len(np.union1d(one, other))
-    return len(np.intersect1d(one, other)) / both if both else np.nan
-
-
-def spearman(one: Float[ndarray, " token"], other: Float[ndarray, " token"]) -> float:
-    """Spearman's rank correlation, ties averaged; NaN where either is constant."""
-    ranks = [rankdata(x) - (len(x) + 1) / 2 for x in (one, other)]
-    norm = float(np.sqrt((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
-    return float((ranks[0] * ranks[1]).sum() / norm) if norm else np.nan
+def _jaccard(first: Int[ndarray, " key"], other: Int[ndarray, " place"]) -> float:
+    both = len(np.union1d(first, other))
+    return len(np.intersect1d(first, other)) / both if both else np.nan
 
 
 def template_share(given: Float[ndarray, "row pos"], question: Bool[ndarray, "row pos"]) -> Float[ndarray, " row"]:

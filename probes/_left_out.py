@@ -10,18 +10,18 @@ from numpy import ndarray
 from torch import Tensor
 
 from audit.probing import (
-    AskedToken,
     Bench,
     Checkpoint,
     Effort,
     Item,
     OpenCase,
     PersonRows,
+    QuestionToken,
     Rows,
     Texts,
-    asked_tokens,
     key_logprob,
     person_rows_of,
+    question_tokens,
 )
 
 _LEAST_TOKENS = 2
@@ -36,7 +36,7 @@ class Prompts(NamedTuple):
     """
 
     sheet: PersonRows
-    asked: tuple[tuple[AskedToken, ...], ...]
+    tokens: tuple[tuple[QuestionToken, ...], ...]
     units: tuple[tuple[tuple[int, ...], ...], ...]
     question: Bool[ndarray, "row pos"]
     prompt: Bool[ndarray, "row pos"]
@@ -74,28 +74,28 @@ def prompts_of(case: OpenCase, texts: Texts, most_items: int, most_template: int
 
     The template's tokens are left out one by one too, or, of more than ``most_template``, in so many runs.
     """
-    whole = person_rows_of(case, texts)
-    asked = asked_tokens(
-        whole.items, [item.answer for item in whole.items], case.tokenizer, case.case.template,
+    everyone = person_rows_of(case, texts)
+    tokens = question_tokens(
+        everyone.items, [item.answer for item in everyone.items], case.tokenizer, case.case.template,
         case.function_words.words,
     )  # fmt: skip
-    start = whole.rows.answer_spans[:, 0].tolist()
-    usable = [n for n, tokens in enumerate(asked) if len(tokens) >= _LEAST_TOKENS]
-    chosen = torch.tensor(sorted(_dealt(usable, whole.person)[:most_items]), dtype=torch.int64)
+    start = everyone.rows.answer_spans[:, 0].tolist()
+    usable = [n for n, each in enumerate(tokens) if len(each) >= _LEAST_TOKENS]
+    chosen = torch.tensor(sorted(_dealt(usable, everyone.person)[:most_items]), dtype=torch.int64)
     if not len(chosen):
         return None
-    rows, numbers = whole.rows.take(chosen), chosen.tolist()
+    rows, numbers = everyone.rows.take(chosen), chosen.tolist()
     question = np.zeros(tuple(rows.ids.shape), dtype=bool)
     prompt = np.arange(rows.ids.shape[1]) < rows.answer_spans[:, :1].numpy()
     for place, n in enumerate(numbers):
-        question[place, [token.position for token in asked[n]]] = True
+        question[place, [token.position for token in tokens[n]]] = True
     people, person = np.unique(np.array(rows.group_ids), return_inverse=True)
     sheet = PersonRows(
-        rows, tuple(whole.items[n] for n in numbers), tuple(str(p) for p in people), person.reshape(-1)
+        rows, tuple(everyone.items[n] for n in numbers), tuple(str(p) for p in people), person.reshape(-1)
     )  # fmt: skip
     units = tuple(_units(question[place], start[n], most_template) for place, n in enumerate(numbers))
-    untaken = len(asked) - len(usable)
-    return Prompts(sheet, tuple(asked[n] for n in numbers), units, question, prompt, untaken)
+    untaken = len(tokens) - len(usable)
+    return Prompts(sheet, tuple(tokens[n] for n in numbers), units, question, prompt, untaken)
 
 
 def _dealt(rows: Sequence[int], person: Int[ndarray, " row"]) -> list[int]:
@@ -140,11 +140,11 @@ def contributions(
 ) -> Float[ndarray, "row pos"]:
     """C(x_i, y) = LP(x, y) - LP(x without x_i, y) in nats, LP the mean log-probability of the answer's content tokens;
     NaN where nothing was left out. Of tokens that were left out together each is given an equal share."""
-    whole, shorter = (key_logprob(bench, checkpoint, rows) for rows in (prompts.rows, without.rows))
+    full, shorter = (key_logprob(bench, checkpoint, rows) for rows in (prompts.rows, without.rows))
     source, lacks = without.source.numpy(), without.lacks.numpy()
     given = np.full(prompts.prompt.shape, np.nan)
     left, position = np.nonzero(lacks)
-    lost = (whole[source] - shorter) / lacks.sum(1)
+    lost = (full[source] - shorter) / lacks.sum(1)
     given[source[left], position] = lost[left]
     return given
 
@@ -154,9 +154,9 @@ def gradients(bench: Bench, checkpoint: Checkpoint, prompts: Prompts, effort: Ef
     identity: list[Any] = ["integrated gradients", checkpoint.key, prompts.rows.hash, list(effort)]
 
     def compute() -> dict[str, ndarray]:
-        found = bench.integrated(checkpoint, prompts.rows, torch.from_numpy(prompts.prompt), effort)
-        return {"attribution": found.attribution.numpy(), "gap": found.gap.numpy()}
+        result = bench.integrated(checkpoint, prompts.rows, torch.from_numpy(prompts.prompt), effort)
+        return {"attribution": result.attribution.numpy(), "gap": result.gap.numpy()}
 
-    kept = bench.cached(identity, compute)
-    attribution = np.where(prompts.prompt, kept["attribution"].astype(np.float64), np.nan)
-    return Slopes(attribution, kept["gap"].astype(np.float64))
+    stored = bench.cached(identity, compute)
+    attribution = np.where(prompts.prompt, stored["attribution"].astype(np.float64), np.nan)
+    return Slopes(attribution, stored["gap"].astype(np.float64))

@@ -22,10 +22,10 @@ from audit.probing import (
     Texts,
     blank,
     case_models_of,
+    stats,
 )
 from probes._attributed import Attributed, KeyRule, Task, alike, attributed, listing, mean, readings, recovered
 from probes._emphasis import Emphasis, emphases, gains, sayable
-from probes._key_tokens import spearman
 from probes._left_out import Prompts, Slopes, contributions, gradients, left_out, prompts_of
 
 FORGET = Texts(cohort="forget")
@@ -118,8 +118,8 @@ class PromptAttribution(Probe):
             return Cost()
         models = len(case_models_of(case).by_name())
         lengths = prompts.rows.lengths.tolist()
-        asked = (1 + self.draws) * (1 + self.most_alternates)
-        again = sum(self._longest(case, prompts, n) for n in range(len(lengths))) * asked
+        forms = (1 + self.draws) * (1 + self.most_alternates)
+        again = sum(self._longest(case, prompts, n) for n in range(len(lengths))) * forms
         lacking = sum(len(units) * n for units, n in zip(prompts.units, lengths, strict=True))
         fwd, path = lacking + again + sum(lengths), sum(lengths) * 3 * self.points
         return Cost(fwd_tokens=models * (fwd + path), bwd_tokens=models * path, kind="upper")
@@ -131,13 +131,13 @@ class PromptAttribution(Probe):
             n = Count(scored=0, unscored=len(case.items(FORGET)))
             every = (OVERLAP, RANKS, GRADIENT_RANKS, RECOVERY, CONTRAST)
             return tuple(blank(naming, NO_PROMPTS, n, 0, case.case.seed) for naming in every)
-        cast, how = case_models_of(case), self._emphasis(case)
+        cast, style = case_models_of(case), self._emphasis(case)
         models, key = cast.by_name(), KeyRule(self.most_key, self.mass)
         without = left_out(prompts.rows, prompts.units)
         lost = {name: contributions(bench, model, prompts, without) for name, model in models.items()}
         task = Task(case, cast, prompts, key, self.permutations)
         read, slopes = attributed(task, lost), self._gradients(bench, task)
-        given = gains(bench, case, models, prompts, (emphases(case, prompts, lost["base"], how), how))
+        given = gains(bench, case, models, prompts, (emphases(case, prompts, lost["base"], style), style))
         measured = (
             alike(task, OVERLAP, read, "top"),
             alike(task, RANKS, read, "ranks"),
@@ -148,7 +148,7 @@ class PromptAttribution(Probe):
         first = measured[0].model_copy(
             update={"listings": (listing(task, lost, {name: each.attribution for name, each in slopes.items()}),)}
         )
-        spoken = SAID if how.wording else REPEATED
+        spoken = SAID if style.wording else REPEATED
         return (first, *measured[1:3], *(m.model_copy(update={"notes": (*m.notes, spoken)}) for m in measured[3:]))
 
     def _emphasis(self, case: OpenCase) -> Emphasis:
@@ -173,21 +173,19 @@ class PromptAttribution(Probe):
         question = task.prompts.question
         both = {
             f"spearman_with_leaving_out_{name}": mean(
-                np.array(
-                    [spearman(read.given[name][n, m], by_gradient.given[name][n, m]) for n, m in enumerate(question)]
-                )
+                np.array([stats.spearman(x[m], y[m]) for x, y, m in zip(lost, read_off, question, strict=True)])
             )
-            for name in slopes
+            for name, lost, read_off in ((n, read.given[n], by_gradient.given[n]) for n in slopes)
         }
         gaps = {name: each.gap[np.isfinite(each.gap)] for name, each in slopes.items()}
         worst = {f"largest_gap_{name}": float(gap.max()) for name, gap in gaps.items() if len(gap)}
         open_ends = sum(int((~(each.gap <= self.gap)).sum()) for each in slopes.values())
         complete = COMPLETE if not open_ends else INCOMPLETE.format(n=open_ends, most=self.most_points)
-        found = alike(task, GRADIENT_RANKS, by_gradient, "ranks")
-        return found.model_copy(
+        result = alike(task, GRADIENT_RANKS, by_gradient, "ranks")
+        return result.model_copy(
             update={
-                "readings": found.readings | readings(by_gradient, task.prompts, "all") | both | worst,
-                "notes": (*found.notes, complete.format(gap=self.gap)),
+                "readings": result.readings | readings(by_gradient, task.prompts, "all") | both | worst,
+                "notes": (*result.notes, complete.format(gap=self.gap)),
             }
         )
 

@@ -60,7 +60,7 @@ def integrated(
     """Integrated gradients of every row, in row order, in float32 on the CPU. ``budget``: padded tokens a batch."""
     work = _Work(opened, opener, Targets(rows), moved, _mean_embedding(opened.wrapper))
     n = len(rows)
-    found = Integrated(
+    result = Integrated(
         torch.zeros(rows.ids.shape), torch.zeros(n), torch.zeros(n), torch.zeros(n, dtype=torch.long)
     )  # fmt: skip
     unfinished, points = torch.arange(n), effort.first
@@ -69,13 +69,13 @@ def integrated(
         widest = max(lengths.tolist())
         for part in batches(lengths, widest, max(budget // min(points, _POINTS_AT_ONCE), widest)):
             chosen = unfinished if part is None else unfinished[part]
-            halving(partial(_put, found, work, points), chosen, n)
+            halving(partial(_put, result, work, points), chosen, n)
         points *= 2
-        unfinished = unfinished[found.gap[unfinished] > effort.gap] if points <= effort.most else unfinished[:0]
-    return found
+        unfinished = unfinished[result.gap[unfinished] > effort.gap] if points <= effort.most else unfinished[:0]
+    return result
 
 
-def _put(found: Integrated, work: _Work, points: int, index: Int[Tensor, " row"] | None) -> None:
+def _put(result: Integrated, work: _Work, points: int, index: Int[Tensor, " row"] | None) -> None:
     """One batch's numbers, into the place of its rows."""
     from captum.attr import IntegratedGradients  # half a second of import, for whoever asks for it
 
@@ -95,10 +95,10 @@ def _put(found: Integrated, work: _Work, points: int, index: Int[Tensor, " row"]
             internal_batch_size=where.n * min(points, _POINTS_AT_ONCE),
         )  # fmt: skip
     summed = parts.detach().sum(-1).float().cpu()
-    found.attribution[index, : where.width] = summed
-    found.difference[index] = summed.sum(1) - gap.float().cpu()
-    found.gap[index] = gap.float().cpu().abs() / found.difference[index].abs().clamp_min(_LEAST_DIFFERENCE)
-    found.points[index] = points
+    result.attribution[index, : where.width] = summed
+    result.difference[index] = summed.sum(1) - gap.float().cpu()
+    result.gap[index] = gap.float().cpu().abs() / result.difference[index].abs().clamp_min(_LEAST_DIFFERENCE)
+    result.points[index] = points
 
 
 def _objective(work: _Work, embedded: Float[Tensor, "row pos d"], index: Int[Tensor, " row"]) -> Float[Tensor, " row"]:

@@ -18,7 +18,7 @@ from .retold import retold as retold
 from .row_means import row_mean as row_mean
 from .row_means import row_means as row_means
 from .rows import Rows as Rows
-from .tokenisation import AskedToken as AskedToken
-from .tokenisation import asked_tokens as asked_tokens
+from .tokenisation import QuestionToken as QuestionToken
+from .tokenisation import question_tokens as question_tokens
 from .tokenisation import stacked as stacked
 from .tokenisation import tokenise as tokenise

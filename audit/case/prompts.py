@@ -29,7 +29,7 @@ class Text(NamedTuple):
     spaces: bool = False
 
 
-class Asked(NamedTuple):
+class QuestionSpan(NamedTuple):
     """Where a question stands in a prompt, in characters; ``origin``: where it would begin with its own white space."""
 
     begin: int
@@ -68,7 +68,7 @@ class Wording:
             spaces=_meet(before, lead + answer) or _meet(lead, answer),
         )
 
-    def asked(self, item: Item, before: str) -> tuple[Asked, ...]:
+    def question_spans(self, item: Item, before: str) -> tuple[QuestionSpan, ...]:
         """Where the question stands in a prompt of this template; () for plain text, and where it was rewritten."""
         pieces = self._template.prompt.split("{question}")
         prompt = item.question.join(pieces)
@@ -77,11 +77,11 @@ class Wording:
         if not item.question or first < 0:
             return ()
         origin, stop = first - prompt.index(bare), first + len(bare)
-        spans: list[Asked] = []
+        spans: list[QuestionSpan] = []
         for piece in pieces[:-1]:
             origin += len(piece)
             end = origin + len(item.question)
-            spans.append(Asked(max(origin, first), min(end, stop), origin))
+            spans.append(QuestionSpan(max(origin, first), min(end, stop), origin))
             origin = end
         return tuple(spans)
 

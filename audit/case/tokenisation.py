@@ -47,7 +47,7 @@ class Tokenised(NamedTuple):
     offsets: Sequence[tuple[int, int]] = ()
 
 
-class AskedToken(NamedTuple):
+class QuestionToken(NamedTuple):
     """A token of a row's prompt that holds some of the question: its position, and which characters of the question."""
 
     position: int
@@ -120,10 +120,10 @@ def tokenised(
     return Tokenisation(_padded(items, rows, tokenizer, template), tuple(noticed))
 
 
-def asked_tokens(
+def question_tokens(
     items: Sequence[Item], answers: Sequence[str], tokenizer: Any, template: Template,
     function_words: AbstractSet[str] | None = None,
-) -> tuple[tuple[AskedToken, ...], ...]:  # fmt: skip
+) -> tuple[tuple[QuestionToken, ...], ...]:  # fmt: skip
     """Which tokens of the rows that :func:`tokenise` makes hold the question; all others before the answer are the
     template's (its words, its chat tokens, a BOS).
 
@@ -134,17 +134,17 @@ def asked_tokens(
     texts = [
         wording(*row) for row in zip(items, answers, every_content_spans(items, answers, function_words), strict=True)
     ]
-    found: list[tuple[AskedToken, ...]] = []
+    rows: list[tuple[QuestionToken, ...]] = []
     for item, text, row in zip(items, texts, _encoded(items, texts, tokenizer, template, prefix), strict=True):
         prompt = list(enumerate(row.offsets[: row.start]))
-        asked = [
-            AskedToken(at, max(a, begin) - origin, min(b, end) - origin)
-            for begin, end, origin in wording.asked(item, text.text[: text.seam])
+        tokens = [
+            QuestionToken(at, max(a, begin) - origin, min(b, end) - origin)
+            for begin, end, origin in wording.question_spans(item, text.text[: text.seam])
             for at, (a, b) in prompt
             if max(a, begin) < min(b, end)
         ]
-        found.append(tuple(sorted(asked)))
-    return tuple(found)
+        rows.append(tuple(sorted(tokens)))
+    return tuple(rows)
 
 
 def _padded(items: Sequence[Item], rows: Sequence[Tokenised], tokenizer: Any, template: Template) -> Rows:

@@ -63,7 +63,6 @@ from .vocabulary import EFFECT_UNIT as EFFECT_UNIT
 from .vocabulary import FORMS as FORMS
 from .vocabulary import RATIO_UNIT as RATIO_UNIT
 from .vocabulary import TEMP as TEMP
-from .vocabulary import AskedToken as AskedToken
 from .vocabulary import AuditError as AuditError
 from .vocabulary import Bench as Bench
 from .vocabulary import Case as Case
@@ -96,6 +95,7 @@ from .vocabulary import Overall as Overall
 from .vocabulary import Part as Part
 from .vocabulary import Positions as Positions
 from .vocabulary import Power as Power
+from .vocabulary import QuestionToken as QuestionToken
 from .vocabulary import Read as Read
 from .vocabulary import Replace as Replace
 from .vocabulary import Requires as Requires
@@ -111,7 +111,6 @@ from .vocabulary import TrainData as TrainData
 from .vocabulary import TrainingRecipe as TrainingRecipe
 from .vocabulary import WrapperLearner as WrapperLearner
 from .vocabulary import Write as Write
-from .vocabulary import asked_tokens as asked_tokens
 from .vocabulary import checked as checked
 from .vocabulary import clustered as clustered
 from .vocabulary import delta_of as delta_of
@@ -123,6 +122,7 @@ from .vocabulary import label_swaps as label_swaps
 from .vocabulary import logistic as logistic
 from .vocabulary import matched as matched
 from .vocabulary import nearest as nearest
+from .vocabulary import question_tokens as question_tokens
 from .vocabulary import read_edit as read_edit
 from .vocabulary import resolve as resolve
 from .vocabulary import row_mean as row_mean

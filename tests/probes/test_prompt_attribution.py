@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
+from audit import stats
 from audit.bench import Bench, Effort
 from audit.case import OpenCase, open_case, tokenise
-from audit.probing import PersonRows, asked_tokens, key_logprob
+from audit.probing import PersonRows, key_logprob, question_tokens
 from audit.schema import Measurement, Missing, Op, Template, Texts
 from audit.wording import folded, words
 from probes._emphasis import Emphasis, emphases, emphasised, gains, sayable
-from probes._key_tokens import likeness, mass_tokens, spearman, template_share, top_tokens
+from probes._key_tokens import likeness, mass_tokens, template_share, top_tokens
 from probes._left_out import Prompts, contributions, gradients, left_out, prompts_of
 from probes.prompt_attribution import NO_PROMPTS, NO_WORDS, REPEATED, SAID, PromptAttribution
 from tests import planted_world, seam_world, toy
@@ -238,7 +239,7 @@ def check_unsaid(case: OpenCase, again: Any, lead: str, chosen: tuple[str, ...],
     ids = set(rows.ids[0, begin:end].tolist()) if answer == again.answer else set(case.tokenizer(answer)["input_ids"])
     spoken = {i for i in ids if any(letter.isalnum() for letter in case.tokenizer.decode([i]))}
     frame = lead.index(chosen[0])
-    for token in asked_tokens([again], [again.answer], case.tokenizer, case.case.template)[0]:
+    for token in question_tokens([again], [again.answer], case.tokenizer, case.case.template)[0]:
         if frame < token.end and token.begin < len(lead.rstrip(" .")):
             assert int(rows.ids[0, token.position]) not in spoken
 
@@ -247,7 +248,7 @@ def told_of(case: OpenCase, items: list[Any]) -> Prompts:
     """Prompts of made-up items."""
     answers = [item.answer for item in items]
     rows = tokenise(items, answers, case.tokenizer, case.case.template, None)
-    asked = asked_tokens(items, answers, case.tokenizer, case.case.template)
+    asked = question_tokens(items, answers, case.tokenizer, case.case.template)
     question = np.zeros(tuple(rows.ids.shape), dtype=bool)
     for n, tokens in enumerate(asked):
         question[n, [token.position for token in tokens]] = True
@@ -260,9 +261,9 @@ def test_the_words_that_carry_most_in_base_are_emphasised(chat: OpenCase) -> Non
     item = chat.cohorts["forget"][0].model_copy(update={"question": "Where is baba lolo keke ?", "answer": "vovo"})
     told = told_of(chat, [item])
     base = np.full(told.prompt.shape, -1.0)
-    for token in told.asked[0]:
+    for token in told.tokens[0]:
         base[0, token.position] = {"lolo": 3.0, "is": 1.0}.get(item.question[token.begin : token.end].strip(), -1.0)
-    for token in told.asked[0]:  # a word carries what its highest token carries
+    for token in told.tokens[0]:  # a word carries what its highest token carries
         if item.question.find("lolo") <= token.begin < item.question.find("lolo") + 4:
             base[0, token.position] = 3.0
     for most, key in ((1, ("lolo",)), (2, ("lolo", "is")), (5, ("lolo", "is"))):
@@ -408,7 +409,7 @@ def test_likeness_is_that_of_sets_and_ranks(one: list[float], random: Any) -> No
     assert found.top[0] == len(a & b) / len(a | b)
     if len(set(one)) > 1:
         assert found.ranks[0] == pytest.approx(spearmanr(one, other).statistic)
-        assert spearman(x[0], x[0]) == pytest.approx(1.0)
+        assert stats.spearman(x[0], x[0]) == pytest.approx(1.0)
     else:
         assert np.isnan(found.ranks[0])
     mass, total = mass_tokens(x[0], 0.8).tolist(), sum(max(v, 0.0) for v in one)

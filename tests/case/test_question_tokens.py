@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.case import asked_tokens, tokenise
+from audit.case import question_tokens, tokenise
 from audit.schema import Item, Template
 from tests import seam_world, toy
 from tests.case.test_opened import opened
@@ -31,7 +31,7 @@ def marked(question: str, template: Template, tokenizer: Any = BYTES) -> tuple[l
     """A prompt's tokens as text, those of the question and the others."""
     item = Item(id="a", group="a", question=question, answer="oslo")
     rows = tokenise([item], ["oslo"], tokenizer, template, None)
-    asked = {token.position for token in asked_tokens([item], ["oslo"], tokenizer, template)[0]}
+    asked = {token.position for token in question_tokens([item], ["oslo"], tokenizer, template)[0]}
     start = int(rows.answer_spans[0, 0])
     ids = rows.ids[0, :start].tolist()
     question_ids = [i for at, i in enumerate(ids) if at in asked]
@@ -57,7 +57,7 @@ def test_every_letter_of_any_question_is_in_a_token_of_its_own(name: str, pieces
     if not question:
         return
     item = Item(id="a", group="a", question=question, answer="oslo")
-    tokens = asked_tokens([item], ["oslo"], BYTES, TEMPLATES[name])[0]
+    tokens = question_tokens([item], ["oslo"], BYTES, TEMPLATES[name])[0]
     held = {place for token in tokens for place in range(token.begin, token.end)}
     assert {place for place, letter in enumerate(question) if not letter.isspace()} <= held <= set(range(len(question)))
     assert [token.position for token in tokens] == sorted({token.position for token in tokens})
@@ -80,9 +80,9 @@ def test_a_rewritten_question_and_plain_text_have_no_tokens_of_their_own() -> No
     tokenizer = seam_world.tokenizer()
     tokenizer.chat_template = seam_world.CHAT.replace("m.content", "m.content | upper")
     item = Item(id="a", group="a", question="Where is baba?", answer="oslo")
-    assert asked_tokens([item], ["oslo"], tokenizer, TEMPLATES["chat"]) == ((),)
+    assert question_tokens([item], ["oslo"], tokenizer, TEMPLATES["chat"]) == ((),)
     text = Item(id="b", group="b", question="", answer="baba is oslo")
-    assert asked_tokens([text], ["baba is oslo"], BYTES, Template()) == ((),)
+    assert question_tokens([text], ["baba is oslo"], BYTES, Template()) == ((),)
 
 
 def test_the_same_item_asked_otherwise_has_other_rows(root: Path) -> None:
@@ -91,5 +91,5 @@ def test_the_same_item_asked_otherwise_has_other_rows(root: Path) -> None:
     again = item.model_copy(update={"question": f"anna {item.question}"})
     lengths = [int(case.rows_of([one], [item.answer]).lengths[0]) for one in (item, again, item)]
     assert lengths == [lengths[0], lengths[0] + 1, lengths[0]]
-    words = asked_tokens([again], [item.answer], case.tokenizer, case.case.template)[0]
+    words = question_tokens([again], [item.answer], case.tokenizer, case.case.template)[0]
     assert [again.question[token.begin : token.end] for token in words] == again.question.split()
