@@ -9,10 +9,12 @@ from captum.attr import IntegratedGradients, LayerIntegratedGradients
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from audit.bench import Bench, Effort
+from audit.bench import Bench, Effort, LogitBias, LowRank
+from audit.bench.integrated_gradients import integrated
+from audit.bench.passes import LoadedModel
 from audit.case import Rows
 from audit.checkpoints import resolve
-from audit.schema import AuditError, Checkpoint, Op, Source
+from audit.schema import AuditError, Checkpoint, Op, Site, Source
 from tests import toy
 
 ROWS = toy.rows(4)
@@ -128,6 +130,31 @@ def test_batches_change_nothing(budget: int) -> None:
     expected = BENCH.integrated(toy.checkpoint("qwen2"), ROWS, PROMPT, Effort(first=16, most=16))
     found = Bench(token_budget=budget).integrated(toy.checkpoint("qwen2"), ROWS, PROMPT, Effort(first=16, most=16))
     torch.testing.assert_close(found.attribution, expected.attribution, atol=1e-5, rtol=1e-4)
+
+
+def test_what_a_checkpoint_plays_on_every_run_is_in_the_path() -> None:
+    """Edits by hooks stand on blocks and logits, which a model's own forward would not have."""
+    bench = Bench()
+    opened = bench.pool.loaded(toy.checkpoint("llama"))
+    bias = torch.linspace(-2, 2, toy.VOCAB)
+    empty = torch.zeros(1, 48)
+    shift = LowRank(Site(part="resid_out", block=1), empty, empty, torch.linspace(-1, 1, 48))
+    played = LoadedModel(opened.wrapper, (LogitBias(bias), shift))
+    result = integrated(played, bench.pool.loaded, ROWS, ORDINARY, Effort(), 400)
+    model = model_of("llama")
+    hook = model.model.layers[1].register_forward_hook(lambda _module, _given, out: out + shift.b)
+    try:
+        for n in range(len(ROWS)):
+            targets = ROWS.key[n].nonzero()[:, 0]
+            with torch.no_grad():
+                scores = [
+                    (model(inputs_embeds=e).logits + bias).log_softmax(-1)[0, targets - 1, ROWS.ids[n, targets]].mean()
+                    for e in ends("llama", ROWS, ORDINARY, n)
+                ]
+            assert float(result.difference[n]) == pytest.approx(float(scores[1] - scores[0]), abs=2e-5)
+    finally:
+        hook.remove()
+    assert float(result.gap.max()) <= 1e-3
 
 
 @pytest.mark.parametrize("backend", ["nnsight", "transformer_lens"])

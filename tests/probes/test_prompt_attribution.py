@@ -286,6 +286,19 @@ def test_a_wording_that_says_the_answer_is_not_used_and_one_that_cannot_be_said_
         assert note in measured(case, wording=wording)["recovery"].notes
 
 
+def test_prompts_that_an_emphasis_would_make_too_long_are_not_asked_again(
+    chat: OpenCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = prompts(chat)
+    base, style = np.ones(told.prompt.shape), Emphasis(SAYABLE, 2, 2, 2, 0)
+    assert emphases(chat, told, base, style)
+    longest = int(told.rows.lengths.max())
+    monkeypatch.setattr(chat, "max_length", longest + 2)
+    assert emphases(chat, told, base, style) == ()
+    monkeypatch.setattr(chat, "max_length", None)
+    assert emphases(chat, told, base, style)
+
+
 def test_gains_are_differences_of_bare_forwards(root: Path) -> None:
     case = opened(root)
     told, bench = prompts(case), Bench()
