@@ -5,6 +5,8 @@ from .edges.attribution import Means as Means
 from .edges.graph import Graph as Graph
 from .edges.graph import graph_of as graph_of
 from .edges.head_patching import reads_of_writers as reads_of_writers
+from .integrated_gradients import Effort as Effort
+from .integrated_gradients import Integrated as Integrated
 from .results import Forward as Forward
 from .results import RowObjective as RowObjective
 from .start import Start as Start

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
+from torch import Tensor
 
 from audit.bench import cache_keys, passes
 from audit.bench.model_pool import ModelPool
@@ -31,6 +32,7 @@ from audit.wrappers import Wrapper, backend_class
 
 if TYPE_CHECKING:
     from audit.bench.edges.attribution import Attribution, EdgeScores, Means
+    from audit.bench.integrated_gradients import Effort, Integrated
     from audit.bench.prefix_search import Budget
     from audit.bench.training.learners import TrainData
     from audit.bench.weight_differences import Difference, Unpaired
@@ -197,6 +199,18 @@ class Bench:
         self._require(ckpt, Op.GRADIENT)
         job = Job(rows, (), tuple(writes), None, None)
         return gradients.gradients(self.pool.loaded(ckpt), self.pool.loaded, job, at, objective, self.token_budget)
+
+    def integrated(
+        self, ckpt: Checkpoint, rows: Rows, moved: Bool[Tensor, "row pos"], effort: "Effort"
+    ) -> "Integrated":  # fmt: skip
+        """Integrated gradients of each row's content tokens over the embeddings of the tokens that ``moved`` marks; see
+        :mod:`audit.bench.integrated_gradients`."""
+        from audit.bench import integrated_gradients
+
+        self._require(ckpt, Op.GRADIENT)
+        self._require(ckpt, Op.EMBEDS)
+        opened = self.pool.loaded(ckpt)
+        return integrated_gradients.integrated(opened, self.pool.loaded, rows, moved, effort, self.token_budget)
 
     def edge_scores(
         self, ckpt: Checkpoint, rows: Rows, other: "Rows | Means", objective: RowObjective, method: "Attribution"

@@ -32,8 +32,13 @@ class Live(NamedTuple):
     inputs: Float[Tensor, "row pos d"]
 
 
-def live(opened: LoadedModel, opener: Opener, job: Job, where: Geometry, sites: Sequence[Site]) -> Live:
-    """One batch forward with gradients, scoring the answers. Other models of the writes run without gradients."""
+def live(
+    opened: LoadedModel, opener: Opener, job: Job, where: Geometry, sites: Sequence[Site], given: Tensor | None = None
+) -> Live:
+    """One batch forward with gradients, scoring the answers. Other models of the writes run without gradients.
+
+    ``given`` [row pos d] enters in place of the rows' own embeddings.
+    """
     wrapper = opened.wrapper
     with torch.no_grad():
         entered = entering(opened, opener, job, where)
@@ -48,7 +53,7 @@ def live(opened: LoadedModel, opener: Opener, job: Job, where: Geometry, sites: 
         return Tap(site, visit)
 
     batch = where.batch(wrapper)
-    inputs = wrapper.inputs(batch)
+    inputs = wrapper.inputs(batch) if given is None else given
     if not inputs.requires_grad:
         inputs = inputs.detach().requires_grad_()
     taps = [*entered.taps, *map(keeping, sites), Tap(FINAL, final.append)]

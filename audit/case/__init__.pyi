@@ -31,5 +31,7 @@ from .subjects import Subject as Subject
 from .subjects import named_rows as named_rows
 from .subjects import subjects as subjects
 from .rule_forms import forms_by_rule as forms_by_rule
+from .tokenisation import QuestionToken as QuestionToken
+from .tokenisation import question_tokens as question_tokens
 from .tokenisation import stacked as stacked
 from .tokenisation import tokenise as tokenise

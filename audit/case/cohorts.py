@@ -67,7 +67,7 @@ class Cohorts(ABC):
 
     def __init__(self) -> None:
         self._rows: dict[Texts, Rows] = {}
-        self._others: dict[tuple[tuple[str, ...], tuple[str, ...]], Rows] = {}
+        self._others: dict[tuple[tuple[tuple[str, str], ...], tuple[str, ...]], Rows] = {}
 
     @abstractmethod
     def built(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
@@ -108,8 +108,9 @@ class Cohorts(ABC):
         return self._rows[texts]
 
     def rows_of(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
-        """These items with other answers than their own, made once for all suspects of the same data."""
-        key = (tuple(item.id for item in items), tuple(answers))
+        """These items, some perhaps asked otherwise than in the data, with other answers than their own: made once for
+        all suspects of the same data."""
+        key = (tuple((item.id, item.question) for item in items), tuple(answers))
         if key not in self._others:
             self._others[key] = self.built(items, answers)
         return self._others[key]

@@ -29,6 +29,14 @@ class Text(NamedTuple):
     spaces: bool = False
 
 
+class QuestionSpan(NamedTuple):
+    """Where a question stands in a prompt, in characters; ``origin``: where it would begin with its own white space."""
+
+    begin: int
+    end: int
+    origin: int
+
+
 class Wording:
     """Words items by one template. AuditError (code 2) if the template cannot, or drops a question."""
 
@@ -59,6 +67,23 @@ class Wording:
             seam=len(before),
             spaces=_meet(before, lead + answer) or _meet(lead, answer),
         )
+
+    def question_spans(self, item: Item, before: str) -> tuple[QuestionSpan, ...]:
+        """Where the question stands in a prompt of this template; () for plain text, and where it was rewritten."""
+        pieces = self._template.prompt.split("{question}")
+        prompt = item.question.join(pieces)
+        bare = prompt.strip()  # most chat templates strip what they are given
+        first = before.rfind(bare)
+        if not item.question or first < 0:
+            return ()
+        origin, stop = first - prompt.index(bare), first + len(bare)
+        spans: list[QuestionSpan] = []
+        for piece in pieces[:-1]:
+            origin += len(piece)
+            end = origin + len(item.question)
+            spans.append(QuestionSpan(max(origin, first), min(end, stop), origin))
+            origin = end
+        return tuple(spans)
 
 
 def folded(text: str) -> str:

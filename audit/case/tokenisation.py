@@ -31,7 +31,8 @@ class Tokenised(NamedTuple):
 
     Before ``split`` lies every token that holds any of the prompt; from ``first`` on lie those of the answer, targets
     or not. ``merged``: one token holds the prompt's end and some of the answer's part. ``ragged``: a token at an end of
-    the answer reaches beyond it. ``bos``: a BOS of the text was left out.
+    the answer reaches beyond it. ``bos``: a BOS of the text was left out. ``offsets``: which of the text's characters
+    each token covers.
     """
 
     ids: list[int]
@@ -43,6 +44,15 @@ class Tokenised(NamedTuple):
     merged: bool = False
     ragged: bool = False
     bos: bool = False
+    offsets: Sequence[tuple[int, int]] = ()
+
+
+class QuestionToken(NamedTuple):
+    """A token of a row's prompt that holds some of the question: its position, and which characters of the question."""
+
+    position: int
+    begin: int
+    end: int
 
 
 class Encoded(NamedTuple):
@@ -108,6 +118,33 @@ def tokenised(
     lost = lost_words(items, texts, spans, tokenizer)
     noticed = [Noticed(r.merged, t.spaces, r.bos, words) for r, t, words in zip(rows, texts, lost, strict=True)]
     return Tokenisation(_padded(items, rows, tokenizer, template), tuple(noticed))
+
+
+def question_tokens(
+    items: Sequence[Item], answers: Sequence[str], tokenizer: Any, template: Template,
+    function_words: AbstractSet[str] | None = None,
+) -> tuple[tuple[QuestionToken, ...], ...]:  # fmt: skip
+    """Which tokens of the rows that :func:`tokenise` makes hold the question; all others before the answer are the
+    template's (its words, its chat tokens, a BOS).
+
+    Empty for plain text, and where the template does not bring the question as it is written. Where it brings it more
+    than once, all of them are the question's. A token that holds some of the answer is the answer's.
+    """
+    prefix, wording = _prefix(tokenizer, template), Wording(tokenizer, template)
+    texts = [
+        wording(*row) for row in zip(items, answers, every_content_spans(items, answers, function_words), strict=True)
+    ]
+    rows: list[tuple[QuestionToken, ...]] = []
+    for item, text, row in zip(items, texts, _encoded(items, texts, tokenizer, template, prefix), strict=True):
+        prompt = list(enumerate(row.offsets[: row.start]))
+        tokens = [
+            QuestionToken(at, max(a, begin) - origin, min(b, end) - origin)
+            for begin, end, origin in wording.question_spans(item, text.text[: text.seam])
+            for at, (a, b) in prompt
+            if max(a, begin) < min(b, end)
+        ]
+        rows.append(tuple(sorted(tokens)))
+    return tuple(rows)
 
 
 def _padded(items: Sequence[Item], rows: Sequence[Tokenised], tokenizer: Any, template: Template) -> Rows:
@@ -244,5 +281,5 @@ def _row(text: Text, ids: list[int], offsets: list[tuple[int, int]]) -> Tokenise
     return Tokenised(
         ids, start, end, key, split=prompt[-1] + 1 if prompt else 0, first=first,
         merged=any(offsets[at][1] > text.seam for at in prompt),
-        ragged=bool(holding) and (offsets[first][0] < begin or offsets[end - 1][1] > stop),
+        ragged=bool(holding) and (offsets[first][0] < begin or offsets[end - 1][1] > stop), offsets=offsets,
     )  # fmt: skip

@@ -80,6 +80,7 @@ from .vocabulary import Cost as Cost
 from .vocabulary import Count as Count
 from .vocabulary import Curve as Curve
 from .vocabulary import Difference as Difference
+from .vocabulary import Effort as Effort
 from .vocabulary import ExitCode as ExitCode
 from .vocabulary import Form as Form
 from .vocabulary import Forward as Forward
@@ -104,6 +105,7 @@ from .vocabulary import PairedForms as PairedForms
 from .vocabulary import Part as Part
 from .vocabulary import Positions as Positions
 from .vocabulary import Power as Power
+from .vocabulary import QuestionToken as QuestionToken
 from .vocabulary import Read as Read
 from .vocabulary import Replace as Replace
 from .vocabulary import Requires as Requires
@@ -126,6 +128,7 @@ from .vocabulary import checked as checked
 from .vocabulary import clustered as clustered
 from .vocabulary import delta_of as delta_of
 from .vocabulary import enrichment_scan as enrichment_scan
+from .vocabulary import folded as folded
 from .vocabulary import fresh_model as fresh_model
 from .vocabulary import grouped_ridge as grouped_ridge
 from .vocabulary import kernel_alignment as kernel_alignment
@@ -137,6 +140,7 @@ from .vocabulary import number as number
 from .vocabulary import p_value as p_value
 from .vocabulary import offering as offering
 from .vocabulary import paired_forms as paired_forms
+from .vocabulary import question_tokens as question_tokens
 from .vocabulary import read_edit as read_edit
 from .vocabulary import resolve as resolve
 from .vocabulary import row_mean as row_mean
@@ -153,3 +157,4 @@ from .weight_edits import WeightEdit as WeightEdit
 from .weight_edits import is_spike as is_spike
 from .weight_edits import rank_of as rank_of
 from .weight_edits import weight_edit as weight_edit
+from .vocabulary import words as words

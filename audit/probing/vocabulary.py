@@ -8,6 +8,7 @@ from audit import stats as stats
 from audit.bench import Bench as Bench
 from audit.bench import Clamp as Clamp
 from audit.bench import Difference as Difference
+from audit.bench import Effort as Effort
 from audit.bench import Forward as Forward
 from audit.bench import Learner as Learner
 from audit.bench import LogitBias as LogitBias
@@ -26,12 +27,14 @@ from audit.case import OpenCase as OpenCase
 from audit.case import PairedFact as PairedFact
 from audit.case import PairedForms as PairedForms
 from audit.case import Part as Part
+from audit.case import QuestionToken as QuestionToken
 from audit.case import Rows as Rows
 from audit.case import checked as checked
 from audit.case import matched as matched
 from audit.case import nearest as nearest
 from audit.case import offering as offering
 from audit.case import paired_forms as paired_forms
+from audit.case import question_tokens as question_tokens
 from audit.case import row_mean as row_mean
 from audit.case import row_means as row_means
 from audit.case import stacked as stacked
@@ -85,5 +88,7 @@ from audit.stats import tofu as tofu
 from audit.storage import TEMP as TEMP
 from audit.wording import number as number
 from audit.wording import p_value as p_value
+from audit.wording import folded as folded
+from audit.wording import words as words
 from audit.wrappers import fresh_model as fresh_model
 from audit.wrappers import value_map as value_map

@@ -38,6 +38,7 @@ from .randomisation import MaxT as MaxT
 from .randomisation import contrast as contrast
 from .randomisation import label_permutation_max_t as label_permutation_max_t
 from .randomisation import sign_flip_max_t as sign_flip_max_t
+from .rank_correlation import spearman as spearman
 from .ranks import KS as KS
 from .ranks import auroc as auroc
 from .ranks import harmonic_mean as harmonic_mean

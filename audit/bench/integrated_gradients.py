@@ -1,0 +1,120 @@
+"""Integrated gradients of the answer's log-probability over the embedded prompt, summed over each token's dimensions.
+
+The path is straight, from the mean embedding of the vocabulary to the prompt's own; tokens that do not move keep their
+embedding all along. Captum integrates. What it is given are embeddings of rows that were tokenised here, and it calls
+this bench's pass: so every edit that a checkpoint plays is in it, and no token is put in or left out on the way.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from audit.bench.batching import batches, halving
+from audit.bench.gradients import live
+from audit.bench.layout import Geometry, Targets
+from audit.bench.passes import Job, LoadedModel, Opener
+from audit.case import Rows, row_mean
+from audit.wrappers import Wrapper
+
+_AT_ONCE = 4096
+_POINTS_AT_ONCE = 16
+_LEAST_DIFFERENCE = 0.1
+"""Nats. Where the ends of a path differ by less, its gap is compared with this."""
+
+
+class Integrated(NamedTuple):
+    """Attributions [row pos] in nats, zero at tokens that did not move; the objective's difference between the ends of
+    the path; how far the attributions are from summing up to it, relative to it; and how many points were taken."""
+
+    attribution: Float[Tensor, "row pos"]
+    difference: Float[Tensor, " row"]
+    gap: Float[Tensor, " row"]
+    points: Int[Tensor, " row"]
+
+
+class Effort(NamedTuple):
+    """How many points of the path are taken at first; doubled, row by row, until the gap is small enough or ``most``
+    would be exceeded."""
+
+    first: int = 16
+    most: int = 256
+    gap: float = 1e-3
+
+
+class _Work(NamedTuple):
+    """What is integrated: the mean log-probability of these rows' content tokens in this model."""
+
+    opened: LoadedModel
+    opener: Opener
+    targets: Targets
+    moved: Bool[Tensor, "row pos"]
+    origin: Float[Tensor, " d"]
+
+
+def integrated(
+    opened: LoadedModel, opener: Opener, rows: Rows, moved: Bool[Tensor, "row pos"], effort: Effort, budget: int
+) -> Integrated:
+    """Integrated gradients of every row, in row order, in float32 on the CPU. ``budget``: padded tokens a batch."""
+    work = _Work(opened, opener, Targets(rows), moved, _mean_embedding(opened.wrapper))
+    n = len(rows)
+    result = Integrated(
+        torch.zeros(rows.ids.shape), torch.zeros(n), torch.zeros(n), torch.zeros(n, dtype=torch.long)
+    )  # fmt: skip
+    unfinished, points = torch.arange(n), effort.first
+    while len(unfinished):
+        lengths = rows.lengths[unfinished]
+        widest = max(lengths.tolist())
+        for part in batches(lengths, widest, max(budget // min(points, _POINTS_AT_ONCE), widest)):
+            chosen = unfinished if part is None else unfinished[part]
+            halving(partial(_put, result, work, points), chosen, n)
+        points *= 2
+        unfinished = unfinished[result.gap[unfinished] > effort.gap] if points <= effort.most else unfinished[:0]
+    return result
+
+
+def _put(result: Integrated, work: _Work, points: int, index: Int[Tensor, " row"] | None) -> None:
+    """One batch's numbers, into the place of its rows."""
+    from captum.attr import IntegratedGradients  # half a second of import, for whoever asks for it
+
+    assert index is not None, "rows are named"
+    device = work.opened.wrapper.device
+    where = Geometry(work.targets, index, None, device)
+    own = work.opened.wrapper.embed(where.ids).detach()
+    moves = work.moved[index][:, : where.width].to(device)
+    start = torch.where(moves[..., None], work.origin.to(own), own)
+
+    def objective(embedded: Tensor, rows: Tensor) -> Tensor:
+        return _objective(work, embedded, rows)
+
+    with torch.enable_grad():
+        parts, gap = IntegratedGradients(objective).attribute(
+            own, start, additional_forward_args=index, n_steps=points, return_convergence_delta=True,
+            internal_batch_size=where.n * min(points, _POINTS_AT_ONCE),
+        )  # fmt: skip
+    summed = parts.detach().sum(-1).float().cpu()
+    result.attribution[index, : where.width] = summed
+    result.difference[index] = summed.sum(1) - gap.float().cpu()
+    result.gap[index] = gap.float().cpu().abs() / result.difference[index].abs().clamp_min(_LEAST_DIFFERENCE)
+    result.points[index] = points
+
+
+def _objective(work: _Work, embedded: Float[Tensor, "row pos d"], index: Int[Tensor, " row"]) -> Float[Tensor, " row"]:
+    """Mean log-probability of each row's content tokens, from these embeddings in place of its tokens'."""
+    where = Geometry(work.targets, index, None, work.opened.wrapper.device)
+    job = Job(work.targets.rows, (), (), None, None)
+    forward = live(work.opened, work.opener, job, where, (), embedded[:, : where.width]).forward
+    return row_mean(forward.logprob[forward.key], forward.row[forward.key], where.n)
+
+
+def _mean_embedding(wrapper: Wrapper) -> Float[Tensor, " d"]:
+    """The mean of all embeddings, in float32."""
+    with torch.no_grad():
+        total = sum(
+            wrapper.embed(ids.to(wrapper.device)[None]).float().sum((0, 1))
+            for ids in torch.arange(wrapper.vocab_size).split(_AT_ONCE)
+        )
+    assert isinstance(total, Tensor)
+    return total / wrapper.vocab_size
