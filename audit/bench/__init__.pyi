@@ -5,6 +5,9 @@ from .edges.attribution import Means as Means
 from .edges.graph import Graph as Graph
 from .edges.graph import graph_of as graph_of
 from .edges.head_patching import reads_of_writers as reads_of_writers
+from .merging import Merged as Merged
+from .merging import check_folds as check_folds
+from .merging import save_merged as save_merged
 from .results import Forward as Forward
 from .results import RowObjective as RowObjective
 from .start import Start as Start
@@ -20,6 +23,7 @@ from .training.learners import CausalLearner as CausalLearner
 from .training.learners import Learner as Learner
 from .training.learners import TrainData as TrainData
 from .training.learners import WrapperLearner as WrapperLearner
+from .training.observed import observed_steps as observed_steps
 from .training.recipe import Objective as Objective
 from .training.recipe import SecondLoss as SecondLoss
 from .training.recipe import TrainingRecipe as TrainingRecipe

@@ -1,8 +1,16 @@
 from ._descent import Descent as Descent
 from ._edit import Edit as Edit
 from ._edit import EditData as EditData
+from ._edit import Material as Material
 from ._in_place import InPlaceEdit as InPlaceEdit
+from ._listing import ListedEdit as ListedEdit
+from ._listing import listed_edits as listed_edits
 from ._losses import nll as nll
+from ._material import Choice as Choice
+from ._material import check_fits as check_fits
+from ._material import edit_data as edit_data
+from ._settings import configured_edit as configured_edit
+from ._settings import edit_named as edit_named
 from .fine_tune import FineTune as FineTune
 from .grad_ascent import GradAscent as GradAscent
 from .grad_diff import GradDiff as GradDiff
