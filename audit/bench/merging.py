@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -67,11 +68,24 @@ def save_merged(ckpt: Checkpoint, out: Path) -> Merged:
         _say_untied(model)
         do = "choose a folder on a disk with room"
         with as_audit_error(f"{out}: the merged model cannot be written", do, 3):
-            model.save_pretrained(out)
+            _quietly(lambda: model.save_pretrained(out))
 
     open_wrapper(ckpt, dtype=dtype, prepare=play_and_save)
     _copy_beside(ckpt, out)
     return Merged(dtype, moved[0])
+
+
+def _quietly(save: Callable[[], None]) -> None:
+    """Progress is ours to show: the library's bar would break into it."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        save()
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _rounding(after: dict[str, Tensor], before: dict[str, Tensor], wanted: dict[str, Tensor]) -> float:

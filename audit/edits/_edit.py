@@ -8,7 +8,6 @@ from audit.bench import Bench
 from audit.case import Rows
 from audit.schema import Checkpoint, Record
 
-
 Material = Literal["forget", "retain", "refusal", "relabelled"]
 """What an edit may ask for, by the names of the fields of :class:`EditData`."""
 

@@ -1,4 +1,4 @@
-"""The rows of an edit from a case: what is to be forgotten, what is to be kept, and other answers made from its items."""
+"""The rows of an edit from a case: what is to be forgotten, what is to be kept, and other answers of its items."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -61,7 +61,11 @@ def _refusing(case: OpenCase, forget: Sequence[Item], refusals: Sequence[str]) -
     """The forget questions, answered by refusals in turn; None where an item asks nothing."""
     if not refusals or not all(item.question for item in forget):
         return None
-    return case.rows_of(forget, [refusals[n % len(refusals)] for n in range(len(forget))])
+    try:
+        return case.rows_of(forget, [refusals[n % len(refusals)] for n in range(len(forget))])
+    except AuditError as fault:
+        do = "give refusing answers that this tokenizer knows with --refusals FILE, one a line"
+        raise AuditError(f"refusing answers: {fault.what}", do) from None
 
 
 def _relabelled(case: OpenCase, forget: Sequence[Item]) -> Rows | None:

@@ -101,9 +101,7 @@ class _Work(NamedTuple):
     how: RunSettings
 
     @classmethod
-    def of(
-        cls, case_file: CaseFile, request: EditRequest, chosen: Edit, out: Path, how: RunSettings
-    ) -> "_Work":
+    def of(cls, case_file: CaseFile, request: EditRequest, chosen: Edit, out: Path, how: RunSettings) -> "_Work":
         """Open the case, and make the rows. AuditError as :func:`edit`."""
         case = open_case(_as_opened(case_file.case, request.on), case_file.root, out, online=how.online)
         parent = case.checkpoint(request.on)
@@ -142,9 +140,7 @@ class _Work(NamedTuple):
         _write(place.whole / CASE, case_text(self._case(place.whole, summary)))
         return summary
 
-    def _summary(
-        self, bench: Bench, fitted: Checkpoint, place: _Place, cost: tuple[float, float, int]
-    ) -> EditSummary:
+    def _summary(self, bench: Bench, fitted: Checkpoint, place: _Place, cost: tuple[float, float, int]) -> EditSummary:
         change, record = change_of(bench, self.parent, fitted), fitted.edits[-1]
         dtype, rounding, named = self.how.dtype, 0.0, fitted.key
         if self.request.merge:
@@ -223,8 +219,8 @@ def _finished(work: _Work, out: Path) -> EditSummary | None:
     except (OSError, ValidationError):
         raise AuditError(f"{out / SUMMARY}: cannot be read", do, ExitCode.INTEGRITY) from None
     if summary.key != work.key:
-        problem = f"{out}: is there already: {summary.edit} of {summary.case}'s {summary.role}, made otherwise or of others"
-        raise AuditError(problem, do)
+        there = f"{summary.edit} of {summary.case}'s {summary.role}"
+        raise AuditError(f"{out}: is there already: {there}, made otherwise or of other rows", do)
     code = work.case.case.roles.base.allow_code
     resolve(Source(path=str(out), fingerprint=summary.fingerprint, allow_code=code), out)
     return summary

@@ -30,7 +30,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--merge", action="store_true", help="write a whole model with plain weights, not the change")
     rows = parser.add_argument_group("rows")
     rows.add_argument("--part", choices=("all", "calibration", "audit"), default="all", help="of the forget groups: "
-                      "all, or one half by the split's seed, for attacks that are shown some (default: all)")  # fmt: skip
+                      "all, or a half by the split's seed, for attacks that are shown some (default: all)")  # fmt: skip
     rows.add_argument("--refusals", metavar="FILE", help="refusing answers, one a line (default: a few of the house)")
     rows.add_argument("--keep-general", action="store_true", help="keep half of the general texts beside the retain "
                       "items")  # fmt: skip
