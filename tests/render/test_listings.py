@@ -1,4 +1,4 @@
-"""Single findings stand as tables in every view, whole or as the first of many, and quote nothing in a masked report."""
+"""Single findings stand as tables in every view, whole or as the first of many; a masked report quotes none of them."""
 
 import json
 from pathlib import Path
