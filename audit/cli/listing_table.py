@@ -9,16 +9,16 @@ if TYPE_CHECKING:
 
 
 def listing_table(listing: "Listing") -> "Table":
-    """The rows of a listing under its title, which says so where there are more."""
+    """The rows of a listing under its title, which says how many there are; no cell reaches Rich as markup."""
     from rich.table import Table
+    from rich.text import Text
 
-    from audit.wording import visible
+    from audit.render import listing_grid
 
-    shown, of = len(listing.rows), listing.of
-    table = Table(title=listing.title + (f" (first {shown} of {of})" if shown < of else ""))
-    for n, column in enumerate(listing.columns):
-        numbers = all(isinstance(row[n], int | float | None) for row in listing.rows)
-        table.add_column(column, justify="right" if numbers else "left")
-    for row in listing.rows:
-        table.add_row(*("" if cell is None else visible(str(cell)) for cell in row))
+    grid = listing_grid(listing)
+    table = Table(title=Text(grid.caption))
+    for n, column in enumerate(grid.columns):
+        table.add_column(Text(column), justify="right" if all(row[n].tone == "number" for row in grid.rows) else "left")
+    for row in grid.rows:
+        table.add_row(*(Text(cell.text) for cell in row))
     return table

@@ -12,7 +12,9 @@ from audit.schema import Case, Columns, DataFiles, Fields, Roles, Source, Templa
 from tests.case.test_opened import root as root
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
-WORDS = st.sampled_from(["name", "a b", 'say "so"', "C:\\data", "x = 1", "[roles]", "# no", "é東", "1.0", "true", "~/m"])
+WORDS = st.sampled_from(
+    ["name", "a b", 'say "so"', "C:\\data", "x = 1", "[roles]", "# no", "é東", "1.0", "true", "~/m"]
+)
 ANY = st.one_of(WORDS, TEXT)
 SCALAR = st.one_of(st.booleans(), st.integers(-(2**40), 2**40), st.floats(-1e300, 1e300), ANY)
 SOURCES = st.builds(

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from audit.engine import Edited
     from audit.schema import EditSummary
 
-ORDER = 70
+ORDER = 45
 ROLES = ("base", "suspect", "reference", "ancestor")
 
 
@@ -80,6 +80,7 @@ def _listed(name: str | None) -> Answer:
     import difflib
 
     from rich.table import Table
+    from rich.text import Text
 
     from audit.edits import listed_edits
     from audit.schema import AuditError
@@ -98,7 +99,8 @@ def _listed(name: str | None) -> Answer:
         settings = [f"{s.name}={s.default}" if s.default else s.name for s in edit.settings]
         does = edit.help if name else edit.does
         costs = edit.cost if edit.folds else f"{edit.cost}; a hook: cannot be merged"
-        table.add_row(edit.name, does, edit.needs_in_words, costs, edit.fits, "\n".join(settings))
+        cells = (edit.name, does, edit.needs_in_words, costs, edit.fits, "\n".join(settings))
+        table.add_row(*map(Text, cells))
         documents.append(
             {
                 "name": edit.name, "does": edit.does, "help": edit.help, "needs": list[JsonValue](edit.needs),

@@ -19,7 +19,7 @@ def listings(rows: Sequence[Evidence]) -> tuple[Block, ...]:
 
 def listing_grids(m: Measurement) -> tuple[Grid, ...]:
     """Every listing of one measurement, under its title and that of the measurement."""
-    return tuple(_grid(f"{title(m)}: ", listing) for listing in m.listings)
+    return tuple(listing_grid(listing, f"{title(m)}: ") for listing in m.listings)
 
 
 def listing_said(m: Measurement) -> tuple[str, ...]:
@@ -27,7 +27,8 @@ def listing_said(m: Measurement) -> tuple[str, ...]:
     return tuple(_caption(listing) for listing in m.listings)
 
 
-def _grid(of: str, listing: Listing) -> Grid:
+def listing_grid(listing: Listing, of: str = "") -> Grid:
+    """One listing as a table; ``of`` stands before its title."""
     kinds = [_tone(listing, n) for n in range(len(listing.columns))]
     cells = tuple(tuple(_cell(*pair) for pair in zip(row, kinds, strict=True)) for row in listing.rows[:MOST])
     return Grid(of + _caption(listing), tuple(visible(column, NAME) for column in listing.columns), cells)
