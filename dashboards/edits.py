@@ -10,7 +10,7 @@ from dashboards.workers import Heard, Worker
 
 VERB, PLACE = "edit", "edited"
 """The verb that makes edits, and the folder below that of the runs in which they are suggested to lie."""
-_COUNTED = re.compile(r"\((\d+)/(\d+)\)")
+_COUNTED = re.compile(r"^(?:\[ *[\d.]+ s\] )?(opening|editing|edited) .*\((\d+)/(\d+)\)")
 
 
 class Steps(NamedTuple):
@@ -28,12 +28,10 @@ class Steps(NamedTuple):
 
 def steps(outcome: Heard) -> Steps:
     """The last line of progress that a worker gave."""
-    lines = [line.strip() for line in outcome.log.splitlines() if _COUNTED.search(line)]
-    if not lines:
+    lines = [found for line in outcome.log.splitlines() if (found := _COUNTED.search(line.strip())) is not None]
+    if not lines or lines[-1][1] == "opening":
         return Steps("Opening the case and its models", 0, 0)
-    done, total = map(int, _COUNTED.findall(lines[-1])[-1])
-    training = "editing" in lines[-1] or "edited" in lines[-1]
-    return Steps(lines[-1], done if training else 0, total)
+    return Steps(lines[-1].string, int(lines[-1][2]), int(lines[-1][3]))
 
 
 class Left(NamedTuple):

@@ -17,10 +17,10 @@ def cases(view: View) -> list[str]:
     return list(dict.fromkeys(str(p.resolve()) for p in files if "case" in p.name))[:MOST]
 
 
-def case_box(view: View) -> str:
-    """Which case file; empty where none is named."""
+def case_box(view: View, key: str = "case") -> str:
+    """Which case file; empty where none is named. ``key`` is its name in the address, one of each page's own."""
     offered = cases(view)
-    return st.selectbox("Case file", offered, index=0 if offered else None, accept_new_options=True, key="case",
+    return st.selectbox("Case file", offered, index=0 if offered else None, accept_new_options=True, key=key,
                         bind="query-params", placeholder="path of a case.toml") or ""  # fmt: skip
 
 

@@ -21,7 +21,7 @@ PARTS = ("all", "calibration", "audit")
 
 def form(view: bar.View) -> None:
     """Which edit of which case, with which settings, into which folder; then start it."""
-    case = starting.case_box(view)
+    case = starting.case_box(view, "of")
     by_name = {edit.name: edit for edit in listed_edits()}
     name = st.selectbox("Edit", list(by_name), key="edit", bind="query-params")
     edit = by_name.get(name or "") or next(iter(by_name.values()))

@@ -1,4 +1,4 @@
-"""Edits made from a case: every edit of the house, an audit of what it left, whole folders, resumption, and refusals."""
+"""Edits made from a case: every edit of the house, an audit of what it left, whole folders, resuming, refusals."""
 
 import json
 import shutil
