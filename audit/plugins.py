@@ -120,8 +120,9 @@ def _constants(cls: ast.ClassDef) -> Mapping[str, object]:
     """The class variables of a class that are written as literals, by name."""
     constants: dict[str, object] = {}
     for node in cls.body:
-        stated = isinstance(node, ast.AnnAssign) and ast.unparse(node.annotation).startswith("ClassVar")
-        if stated and isinstance(node.target, ast.Name) and node.value is not None:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
+            continue
+        if ast.unparse(node.annotation).startswith("ClassVar"):
             with suppress(ValueError):
                 constants[node.target.id] = ast.literal_eval(node.value)
     return constants

@@ -28,7 +28,7 @@ class Steps(NamedTuple):
 
 def steps(outcome: Heard) -> Steps:
     """The last line of progress that a worker gave."""
-    lines = [found for line in outcome.log.splitlines() if (found := _COUNTED.search(line.strip())) is not None]
+    lines = [match for line in outcome.log.splitlines() if (match := _COUNTED.search(line.strip())) is not None]
     if not lines or lines[-1][1] == "opening":
         return Steps("Opening the case and its models", 0, 0)
     return Steps(lines[-1].string, int(lines[-1][2]), int(lines[-1][3]))

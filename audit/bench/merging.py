@@ -60,9 +60,9 @@ def save_merged(ckpt: Checkpoint, out: Path) -> Merged:
     dtype, moved = stored_dtype(ckpt), list[float]()
 
     def play_and_save(model: "PreTrainedModel") -> None:
-        named = dict(model.named_parameters(remove_duplicate=False))
+        live = dict(model.named_parameters(remove_duplicate=False))
         last = delta_of(ckpt, ckpt.edits[-1])
-        before = {name: named[name].detach().clone() for name in last if name in named}
+        before = {name: live[name].detach().clone() for name in last if name in live}
         edit_playback.opened(ckpt, model)
         moved.append(_rounding(dict(model.named_parameters(remove_duplicate=False)), before, last))
         _say_untied(model)
@@ -114,7 +114,7 @@ def _copy_beside(ckpt: Checkpoint, out: Path) -> None:
     """Tokenizer and processors as they are, byte for byte."""
     source, tokenizer = folder_of(ckpt), tokenizer_folder(ckpt)
     files: TokenizerFiles | None = None if tokenizer is None else tokenizer_files(tokenizer)
-    named = [] if files is None else [(files.folder, name) for name, _ in files.hashes]
-    for folder, name in (*named, *((source, name) for name in _BESIDE if (source / name).is_file())):
+    brought = [] if files is None else [(files.folder, name) for name, _ in files.hashes]
+    for folder, name in (*brought, *((source, name) for name in _BESIDE if (source / name).is_file())):
         (out / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, out / name)

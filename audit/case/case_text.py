@@ -40,10 +40,10 @@ def _source(source: Source, root: Path, to: Path) -> Source:
 
 def _path(path: str, root: Path, to: Path) -> str:
     """A relative path as it is seen from another folder; one of nothing here (a hub id) as it is."""
-    there = root / path
-    if Path(path).is_absolute() or path.startswith("~") or not there.exists():
+    target = root / path
+    if Path(path).is_absolute() or path.startswith("~") or not target.exists():
         return path
-    return Path(os.path.relpath(there.resolve(), to.resolve())).as_posix()
+    return Path(os.path.relpath(target.resolve(), to.resolve())).as_posix()
 
 
 def case_text(case: Case) -> str:

@@ -42,11 +42,11 @@ def edit_data(case: OpenCase, needs: Sequence[str], choice: Choice = Choice()) -
     the case has not what is needed.
     """
     forget = case.items(FORGET, choice.part)
-    made: dict[str, Callable[[], Rows | None]] = {
+    builders: dict[str, Callable[[], Rows | None]] = {
         "refusal": lambda: _refusing(case, forget, choice.refusals),
         "relabelled": lambda: _relabelled(case, forget),
     }
-    other = {name: make() if name in needs else None for name, make in made.items()}
+    other = {name: build() if name in needs else None for name, build in builders.items()}
     return EditData(case.rows(FORGET, choice.part), _kept(case, choice.keep_general), **other)
 
 

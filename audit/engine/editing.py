@@ -10,7 +10,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import psutil
 from pydantic import ValidationError
@@ -54,7 +54,9 @@ class Edited(NamedTuple):
         return self.folder / CASE
 
 
-def edit(case_file: CaseFile, request: EditRequest, out: Path, how: RunSettings, watch: Watch = unwatched) -> Edited:
+def edit(
+    case_file: CaseFile, request: EditRequest, out: Path, settings: RunSettings, watch: Watch = unwatched
+) -> Edited:
     """Make an edit of a role of the case and write it at ``out``, with a case whose suspect it is.
 
     What the same request left at ``out`` is returned as it is. AuditError (code 2): an unknown edit or setting, an edit
@@ -65,14 +67,14 @@ def edit(case_file: CaseFile, request: EditRequest, out: Path, how: RunSettings,
     if request.merge:
         _check_merge(chosen)
     watch(Step("opening", case_file.case.name, 0, 1))
-    work = _Work.of(case_file, request, chosen, out, how)
+    work = _Work.of(case_file, request, chosen, out, settings)
     watch(Step("opening", case_file.case.name, 1, 1, finished=True))
     if (earlier := _finished(work, out)) is not None:
         watch(Step("final", f"{out} is finished: nothing is edited again", 1, 1, finished=True))
         return Edited(out, earlier, reused=True)
     with _beside(out) as place:
         summary = work.done(place, watch)
-        _put(place.whole, out)
+        _put(place.folder, out)
     return Edited(out, summary)
 
 
@@ -85,7 +87,7 @@ def _check_merge(chosen: Edit) -> None:
 class _Place(NamedTuple):
     """Where things are made: the folder that is put in its place, and one for what only leads there."""
 
-    whole: Path
+    folder: Path
     fitted: Path
 
 
@@ -98,18 +100,18 @@ class _Work(NamedTuple):
     case: OpenCase
     parent: Checkpoint
     data: EditData
-    how: RunSettings
+    settings: RunSettings
 
     @classmethod
-    def of(cls, case_file: CaseFile, request: EditRequest, chosen: Edit, out: Path, how: RunSettings) -> "_Work":
+    def of(cls, case_file: CaseFile, request: EditRequest, chosen: Edit, out: Path, settings: RunSettings) -> "_Work":
         """Open the case, and make the rows. AuditError as :func:`edit`."""
-        case = open_case(_as_opened(case_file.case, request.on), case_file.root, out, online=how.online)
+        case = open_case(_as_opened(case_file.case, request.on), case_file.root, out, online=settings.online)
         parent = case.checkpoint(request.on)
         check_fits(type(chosen), request.name, parent.modality == "image")
         if request.merge:
             check_folds(parent)
         data = edit_data(case, _needs(chosen), request.choice)
-        return cls(case_file, request, chosen, case, parent, data, how)
+        return cls(case_file, request, chosen, case, parent, data, settings)
 
     @property
     def rows(self) -> dict[str, Rows]:
@@ -120,43 +122,49 @@ class _Work(NamedTuple):
     def key(self) -> str:
         """Names everything that the result depends on."""
         rows = {name: rows.hash for name, rows in self.rows.items()}
-        settings, form = self.edit.model_dump(mode="json"), "merged" if self.request.merge else "edited"
-        how = self.how.conditions
-        return content_key(__version__, self.parent.key, self.request.name, settings, rows, form, how)[:32]
+        stated, form = self.edit.model_dump(mode="json"), "merged" if self.request.merge else "edited"
+        conditions = self.settings.conditions
+        return content_key(__version__, self.parent.key, self.request.name, stated, rows, form, conditions)[:32]
 
     def done(self, place: _Place, watch: Watch) -> EditSummary:
         """Fit the edit, and write the whole folder with its summary and its case."""
-        bench = make_bench(self.how)
+        bench = make_bench(self.settings)
         bench.open(self.parent)
         seen = _Seen(self.request.name, watch)
         cpu, wall = time.process_time(), time.perf_counter()
         watch(Step("editing", self.request.name, 0, 1))
         with observed_steps(seen.step):
-            fitted = self.edit.fit(bench, self.parent, self.data, place.fitted if self.request.merge else place.whole)
+            fitted = self.edit.fit(bench, self.parent, self.data, place.fitted if self.request.merge else place.folder)
         took = time.process_time() - cpu, time.perf_counter() - wall
         watch(Step("edited", self.request.name, 1, 1, finished=True))
         summary = self._summary(bench, fitted, place, (*took, seen.steps))
-        _write(place.whole / SUMMARY, summary.model_dump_json(indent=1))
-        _write(place.whole / CASE, case_text(self._case(place.whole, summary)))
+        _write(place.folder / SUMMARY, summary.model_dump_json(indent=1))
+        _write(place.folder / CASE, case_text(self._case(place.folder, summary)))
         return summary
 
     def _summary(self, bench: Bench, fitted: Checkpoint, place: _Place, cost: tuple[float, float, int]) -> EditSummary:
         change, record = change_of(bench, self.parent, fitted), fitted.edits[-1]
-        dtype, rounding, named = self.how.dtype, 0.0, fitted.key
+        dtype, rounding, identity = self.settings.dtype, 0.0, fitted.key
         if self.request.merge:
-            dtype, rounding = save_merged(fitted, place.whole)
-            named = fingerprint(place.whole).total
+            dtype, rounding = save_merged(fitted, place.folder)
+            identity = fingerprint(place.folder).total
         return EditSummary(
             key=self.key, edit=record.name, plays=record.plays, form="merged" if self.request.merge else "edited",
             case=self.case_file.case.name, role=self.request.on, parent=self.parent.key, settings=record.settings,
-            rows={name: len(rows) for name, rows in self.rows.items()}, fingerprint=named, tensors=change.tensors,
-            of_tensors=change.of_tensors, change=change.norm, dtype=dtype, rounding=rounding, changed=change.listing,
-            cpu_s=cost[0], wall_s=cost[1], steps=cost[2],
+            rows={name: len(rows) for name, rows in self.rows.items()}, fingerprint=identity, tensors=change.tensors,
+            general=self._general, of_tensors=change.of_tensors, change=change.norm, dtype=dtype, rounding=rounding,
+            changed=change.listing, cpu_s=cost[0], wall_s=cost[1], steps=cost[2],
         )  # fmt: skip
 
-    def _case(self, whole: Path, summary: EditSummary) -> Case:
+    @property
+    def _general(self) -> Literal["none", "left out", "half kept"]:
+        if "general" not in self.case.cohorts:
+            return "none"
+        return "half kept" if self.request.choice.keep_general else "left out"
+
+    def _case(self, folder: Path, summary: EditSummary) -> Case:
         """The case with this folder as its suspect, for a file in this folder."""
-        case = moved(self.case_file.case, self.case_file.root, whole)
+        case = moved(self.case_file.case, self.case_file.root, folder)
         source = getattr(case.roles, self.request.on) if self.request.on != "reference" else case.roles.references[0]
         suspect = Source(path=".", fingerprint=summary.fingerprint, allow_code=source.allow_code)
         update = {
@@ -219,8 +227,8 @@ def _finished(work: _Work, out: Path) -> EditSummary | None:
     except (OSError, ValidationError):
         raise AuditError(f"{out / SUMMARY}: cannot be read", do, ExitCode.INTEGRITY) from None
     if summary.key != work.key:
-        there = f"{summary.edit} of {summary.case}'s {summary.role}"
-        raise AuditError(f"{out}: is there already: {there}, made otherwise or of other rows", do)
+        description = f"{summary.edit} of {summary.case}'s {summary.role}"
+        raise AuditError(f"{out}: is there already: {description}, made otherwise or of other rows", do)
     code = work.case.case.roles.base.allow_code
     resolve(Source(path=str(out), fingerprint=summary.fingerprint, allow_code=code), out)
     return summary
@@ -244,10 +252,10 @@ def _beside(out: Path) -> Generator[_Place]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _put(whole: Path, out: Path) -> None:
+def _put(folder: Path, out: Path) -> None:
     if out.is_dir():
         out.rmdir()
-    whole.rename(out)
+    folder.rename(out)
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ class EditSummary(Record):
 
     ``key`` names everything that the result depends on, so that the same command finds its own folder. ``change`` is
     the norm of the change over that of the changed weights (None for a hook), ``rounding`` the norm of what rounding to
-    the written dtype moved over that of the change.
+    the written dtype moved over that of the change. ``general``: what became of the case's general texts.
     """
 
     key: str
@@ -24,6 +24,7 @@ class EditSummary(Record):
     parent: str
     settings: dict[str, str | int | float | bool]
     rows: dict[str, int]
+    general: Literal["none", "left out", "half kept"]
     fingerprint: str
     tensors: int
     of_tensors: int

@@ -125,12 +125,18 @@ def _made(edited: "Edited") -> Answer:
     lines = (
         f"{again}{edited.folder} holds {summary.edit} of {summary.case}'s {summary.role}, {_form(summary)}",
         f"settings: {settings or 'none'}",
-        f"rows: {', '.join(f'{name} {n}' for name, n in summary.rows.items())}",
+        f"rows: {', '.join(f'{name} {n}' for name, n in summary.rows.items())}{_general(summary)}",
         f"changed: {_change(summary)}",
         f"cost: {summary.cpu_s:.1f} CPU-seconds, {summary.wall_s:.1f} s by the clock, {summary.steps} training steps",
         f"audit it: {following}",
     )
     return Answer(document, (listing_table(summary.changed), *lines))
+
+
+def _general(summary: "EditSummary") -> str:
+    """What can be done for the language of the model, where nothing was."""
+    needed = "retain" in summary.rows and summary.general == "left out"
+    return "; the general texts are not among them, and --keep-general would keep half of them" if needed else ""
 
 
 def _form(summary: "EditSummary") -> str:

@@ -116,7 +116,7 @@ def summary(report: Report) -> Group:
     terms += three_lines(report, untested(report))[1:]
     lines = Text("\n".join(f"{term}: {sentence(words)}" for term, words in terms))
     first = (Text(meaning(report)), Text(how_sure(report)), lines)
-    tables = [f"{title(m)}: {said}" for m in (e.measurement for e in report.evidence) for said in listing_said(m)]
+    tables = [f"{title(m)}: {words}" for m in (e.measurement for e in report.evidence) for words in listing_said(m)]
     listed = (Text("\n".join(("Single findings, as tables in the report:", *tables))),) if tables else ()
     body = (*first, Text(""), numbers, Text(""), *listed, Text("Limits:"), limits, Text(ran))
     return Group(head, *(Padding(part, (0, 0, 0, 2)) for part in body))
