@@ -27,7 +27,8 @@ SUMMARY = EditSummary(
     key="k", edit="npo", plays="weights", form="edited", case=HOSTILE, role="base", parent="p", settings={"steps": 3},
     rows={"forget": 4, "retain": 3}, general="none", fingerprint="f", tensors=30, of_tensors=31, change=0.0125,
     dtype="float32", rounding=0.0,
-    changed=Listing(title="tensors <b>", columns=("tensor", "change"), rows=((HOSTILE, 0.5),), of=30), cpu_s=2.25, wall_s=3.0, steps=3,
+    changed=Listing(title="tensors <b>", columns=("tensor", "change"), rows=((HOSTILE, 0.5),), of=30),
+    cpu_s=2.25, wall_s=3.0, steps=3,
 )  # fmt: skip
 
 
