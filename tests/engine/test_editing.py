@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageClassification, AutoTokenizer
@@ -308,3 +309,19 @@ def test_an_edit_that_lacks_its_data_says_which(
     with pytest.raises(AuditError, match=what) as caught:
         made(case_file, tmp_path / "edited", name)
     assert caught.value.code == 2 and not (tmp_path / "edited").exists()
+
+
+def test_a_model_with_an_adapter_is_edited_and_merged_with_it(case_file: CaseFile, tmp_path: Path) -> None:
+    config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", r=2, init_lora_weights=False)
+    peft.get_peft_model(toy.model("llama"), config).save_pretrained(str(tmp_path / "lora"))
+    base = case_file.case.roles.base.model_copy(update={"adapter": str(tmp_path / "lora")})
+    case_file = CaseFile(
+        case_file.case.model_copy(update={"roles": case_file.case.roles.model_copy(update={"base": base})}),
+        case_file.root,
+    )
+    apart = made(case_file, tmp_path / "edited", "grad_ascent")
+    whole = made(case_file, tmp_path / "merged", "grad_ascent", merge=True)
+    assert opened(apart.folder).adapter is not None and opened(whole.folder).adapter is None
+    played = Bench().open(opened(apart.folder)).parameters()
+    model = AutoModelForCausalLM.from_pretrained(whole.folder)
+    assert all(torch.equal(p, played[n]) for n, p in model.named_parameters())
