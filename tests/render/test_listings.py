@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import get_args
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from audit.render import html, junit, listing_grids, markdown, sheets, summary
+from audit.render import html, junit, listing_grid, listing_grids, markdown, sheets, summary
 from audit.render.sections.listings import MOST
 from audit.runs import Mask, keep_words, renamed, unmasked
 from audit.runs.masking import KEY, key_of
@@ -44,8 +45,9 @@ def with_listings(*listed: Listing, kind: Kind = "context") -> Report:
 
 
 def of_tokens() -> Listing:
-    rows = tuple((n, word, 0.5 - n) for n, word in enumerate(WORDS))
-    return Listing(title="tokens written", columns=("block", "token", "gain"), rows=rows, of=40, quoted=("token",))
+    rows = tuple((n, word, 0.5 - n, "mlp") for n, word in enumerate(WORDS))
+    columns = ("block", "token", "gain", "part")
+    return Listing(title="tokens written", columns=columns, rows=rows, of=40, quoted=("token",))
 
 
 @given(tables())
@@ -62,6 +64,16 @@ def test_every_row_is_shown_or_its_absence_is_said(listing: Listing) -> None:
                 assert cell.text == str(value).replace("-", "−")
             else:
                 assert cell.text == ("–" if value is None else value)
+
+
+@pytest.mark.parametrize(("rows", "of", "said"), [
+    (0, 0, "(none)"), (1, 1, "(all 1)"), (50, 50, "(all 50)"), (51, 51, "(first 50 of 51)"), (3, 9, "(first 3 of 9)"),
+    (60, 9000, "(first 50 of 9000)"),
+])  # fmt: skip
+def test_a_long_listing_is_cut_and_says_so(rows: int, of: int, said: str) -> None:
+    listing = Listing(title="vectors", columns=("n",), rows=tuple((n,) for n in range(rows)), of=of)
+    grid = listing_grid(listing)
+    assert grid.caption == f"vectors {said}" and [row[0].text for row in grid.rows] == list(map(str, range(rows)))[:50]
 
 
 @given(tables())
