@@ -7,8 +7,10 @@
 import ast
 import importlib
 import importlib.util
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import NamedTuple, TypeVar
 
 from audit.schema import AuditError, ExitCode
@@ -27,7 +29,8 @@ class Setting(NamedTuple):
 class Description(NamedTuple):
     """What a plug-in file says of itself. ``requires`` is the literal class attribute, as (keyword, value) pairs.
 
-    ``attack`` is the word for the attack that a probe makes; None where it makes none.
+    ``attack`` is the word for the attack that a probe makes; None where it makes none. ``bases`` are the names of its
+    base classes, ``constants`` the class attributes that are written as literals.
     """
 
     name: str
@@ -38,6 +41,8 @@ class Description(NamedTuple):
     requires: tuple[tuple[str, str], ...]
     version: int
     attack: str | None = None
+    bases: tuple[str, ...] = ()
+    constants: Mapping[str, object] = MappingProxyType({})
 
 
 def _broken(path: Path, reason: str) -> AuditError:
@@ -111,6 +116,18 @@ def _literal(cls: ast.ClassDef, name: str) -> object:
     return value.value if isinstance(value, ast.Constant) else None
 
 
+def _constants(cls: ast.ClassDef) -> Mapping[str, object]:
+    """The class variables of a class that are written as literals, by name."""
+    constants: dict[str, object] = {}
+    for node in cls.body:
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name) or node.value is None:
+            continue
+        if ast.unparse(node.annotation).startswith("ClassVar"):
+            with suppress(ValueError):
+                constants[node.target.id] = ast.literal_eval(node.value)
+    return constants
+
+
 def _described(path: Path) -> Description:
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
@@ -126,7 +143,10 @@ def _described(path: Path) -> Description:
     version, attack = _literal(cls, "version"), _literal(cls, "attack")
     version, attack = version if isinstance(version, int) else 1, attack if isinstance(attack, str) else None
     question = docstring.strip().splitlines()[0] if docstring.strip() else ""
-    return Description(path.stem, cls.name, question, docstring, _settings(cls), pairs, version, attack)
+    return Description(
+        path.stem, cls.name, question, docstring, _settings(cls), pairs, version, attack,
+        tuple(ast.unparse(base) for base in cls.bases), _constants(cls),
+    )  # fmt: skip
 
 
 def describe(package: str) -> list[Description]:

@@ -8,6 +8,7 @@ import base64
 import csv
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -31,8 +32,9 @@ from audit.render import (
     Text,
     axes_drawing,
     axis_lines,
+    listing_grids,
 )
-from audit.schema import Report
+from audit.schema import Measurement, Report
 from audit.wording import shown_name, visible
 
 HERE: Final = Path(__file__).parent
@@ -145,6 +147,12 @@ def table(grid: Grid) -> None:
     else:
         by_column = {column: [row[i].text for row in grid.rows] for i, column in enumerate(grid.columns)}
         st.dataframe(by_column, hide_index=True)
+
+
+def listings(m: Measurement, folded: bool = False) -> None:
+    """The single findings of a measurement, a table each; words of the data are masked where the report is."""
+    for each in listing_grids(m):
+        table(replace(each, folded=folded))
 
 
 def grid(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], tones: Sequence[str] = ()) -> Grid:

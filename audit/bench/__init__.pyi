@@ -7,6 +7,9 @@ from .edges.graph import graph_of as graph_of
 from .edges.head_patching import reads_of_writers as reads_of_writers
 from .integrated_gradients import Effort as Effort
 from .integrated_gradients import Integrated as Integrated
+from .merging import Merged as Merged
+from .merging import check_folds as check_folds
+from .merging import save_merged as save_merged
 from .results import Forward as Forward
 from .results import RowObjective as RowObjective
 from .start import Start as Start
@@ -25,6 +28,7 @@ from .training.learners import WrapperLearner as WrapperLearner
 from .training.learners import last_state as last_state
 from .training.learners import real_states as real_states
 from .training.learners import states_of as states_of
+from .training.observed import observed_steps as observed_steps
 from .training.recipe import Objective as Objective
 from .training.recipe import SecondLoss as SecondLoss
 from .training.recipe import TrainingRecipe as TrainingRecipe

@@ -5,6 +5,8 @@ from .alternates import matched as matched
 from .alternates import nearest as nearest
 from .case_file import CaseFile as CaseFile
 from .case_file import load_case as load_case
+from .case_text import case_text as case_text
+from .case_text import moved as moved
 from .chat_template import chat_template_names as chat_template_names
 from .chat_template import with_date as with_date
 from .cohorts import Part as Part

@@ -38,6 +38,15 @@ class CaseFile(NamedTuple):
         """:func:`load_forecast`, with the folder of the file."""
         return cls(load_forecast(path), path.resolve().parent)
 
+    @classmethod
+    def read_unedited(cls, path: Path) -> Self:
+        """:func:`load_case`, but a case without a suspect is one too: base stands for it until there is one."""
+        document = _document(path)
+        roles = document.get("roles")
+        if isinstance(roles, dict) and "base" in roles and "suspect" not in roles:
+            document = document | {"roles": {**roles, "suspect": roles["base"]}}
+        return cls(_case_of(path, document), path.resolve().parent)
+
 
 def load_case(path: Path) -> Case:
     """The case in a TOML file; its paths stay relative to the file. AuditError (code 2) lists every fault at once."""

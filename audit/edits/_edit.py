@@ -2,11 +2,14 @@
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 from audit.bench import Bench
 from audit.case import Rows, SubjectPrompts
 from audit.schema import Checkpoint, Record
+
+Material = Literal["forget", "retain", "refusal", "relabelled"]
+"""What an edit may ask for, by the names of the fields of :class:`EditData`."""
 
 
 class EditData(NamedTuple):
@@ -29,6 +32,12 @@ class Edit(Record, ABC):
     plays: ClassVar[str]
     of_images: ClassVar[bool] = False
     """Whether it needs an input that has a gradient, as images have and tokens have not."""
+    of_texts: ClassVar[bool] = False
+    """Whether it is about answers in words or pairs of texts, which images have not."""
+    needs: ClassVar[tuple[Material, ...]] = ("forget", "retain")
+    """Which rows it reads with its default settings."""
+    work: ClassVar[str] = "reads the rows once"
+    """What it does where it takes no training steps."""
 
     @property
     def name(self) -> str:

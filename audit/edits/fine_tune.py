@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from audit.bench import TrainData
 from audit.edits._descent import Descent, TrainingRun, of_retain, recipe_of
-from audit.edits._edit import EditData
+from audit.edits._edit import EditData, Material
 from audit.edits._losses import nll
 
 
@@ -16,6 +16,7 @@ class FineTune(Descent):
     """
 
     plays: ClassVar[str] = "weights"
+    needs: ClassVar[tuple[Material, ...]] = ("retain",)
 
     steps: int = 100
     lr: float = 1e-3

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from audit.bench import TrainData
 from audit.edits._descent import Descent, TrainingRun, of_forget, recipe_of
-from audit.edits._edit import EditData
+from audit.edits._edit import EditData, Material
 from audit.edits._losses import ascent
 
 
@@ -15,6 +15,7 @@ class GradAscent(Descent):
     """
 
     plays: ClassVar[str] = "weights"
+    needs: ClassVar[tuple[Material, ...]] = ("forget",)
 
     steps: int = 60
     lr: float = 2e-3

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from audit.bench import Forward, Learner, training_batches, unfrozen
 from audit.case import Rows
-from audit.edits._edit import EditData
+from audit.edits._edit import EditData, Material
 from audit.edits._images import pixels_of
 from audit.edits._in_place import InPlaceEdit
 from audit.schema import AuditError
@@ -48,6 +48,7 @@ class MUMis(InPlaceEdit):
 
     plays: ClassVar[str] = "weights"
     of_images: ClassVar[bool] = True
+    needs: ClassVar[tuple[Material, ...]] = ("forget",)
 
     steps: int = 60
     lr: float = 1e-3

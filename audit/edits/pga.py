@@ -27,6 +27,7 @@ class PGA(InPlaceEdit):
     """
 
     plays: ClassVar[str] = "weights"
+    of_texts: ClassVar[bool] = True
 
     align: float = 1.0
     ce: float = 1.0

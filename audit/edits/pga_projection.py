@@ -50,6 +50,8 @@ class PGAProjection(Edit):
     """
 
     plays: ClassVar[str] = "low_rank"
+    of_texts: ClassVar[bool] = True
+    work: ClassVar[str] = "reads the states of pairs of texts once"
 
     method: Literal["direction", "moments", "refit"] = "moments"
     rank: int = 2

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from audit.bench import Learner, WrapperLearner
-from audit.edits._edit import EditData
+from audit.edits._edit import EditData, Material
 from audit.edits._in_place import InPlaceEdit
 from audit.schema import AuditError
 
@@ -65,6 +65,8 @@ class Quantise(InPlaceEdit):
     """
 
     plays: ClassVar[str] = "weights"
+    needs: ClassVar[tuple[Material, ...]] = ()
+    work: ClassVar[str] = "rounds every matrix"
 
     bits: Literal[3, 4, 8] = 4
     group: Annotated[int, Field(ge=0)] = 128

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from audit.bench import TrainData
 from audit.edits._descent import Descent, TrainingRun, needed, of_both, recipe_of
-from audit.edits._edit import EditData
+from audit.edits._edit import EditData, Material
 from audit.edits._losses import replacement
 
 
@@ -16,6 +16,7 @@ class RandomLabel(Descent):
     """
 
     plays: ClassVar[str] = "weights"
+    needs: ClassVar[tuple[Material, ...]] = ("relabelled", "retain")
 
     steps: int = 100
     lr: float = 1e-3

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 from audit.bench import TrainData
 from audit.edits._descent import Descent, TrainingRun, needed, of_both, recipe_of
-from audit.edits._edit import EditData
+from audit.edits._edit import EditData, Material
 from audit.edits._images import refuse_images
 from audit.edits._losses import replacement
 
@@ -16,6 +16,8 @@ class Refusal(Descent):
     """
 
     plays: ClassVar[str] = "weights"
+    of_texts: ClassVar[bool] = True
+    needs: ClassVar[tuple[Material, ...]] = ("refusal", "retain")
 
     steps: int = 60
     lr: float = 5e-4

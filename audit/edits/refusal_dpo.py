@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from audit.bench import Forward, TrainData
 from audit.edits._descent import Descent, TrainingRun, against_frozen, needed, paired, recipe_of
-from audit.edits._edit import EditData
+from audit.edits._edit import EditData, Material
 from audit.edits._images import refuse_images
 from audit.edits._losses import Scalar, dpo, nll
 
@@ -18,6 +18,8 @@ class RefusalDPO(Descent):
     """
 
     plays: ClassVar[str] = "weights"
+    of_texts: ClassVar[bool] = True
+    needs: ClassVar[tuple[Material, ...]] = ("forget", "refusal", "retain")
 
     steps: int = 80
     lr: float = 1e-3

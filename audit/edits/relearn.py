@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from audit.bench import TrainData
 from audit.edits._descent import Descent, TrainingRun, of_forget, recipe_of
-from audit.edits._edit import EditData
+from audit.edits._edit import EditData, Material
 from audit.edits._losses import nll
 
 
@@ -20,6 +20,7 @@ class Relearn(Descent):
     """
 
     plays: ClassVar[str] = "weights"
+    needs: ClassVar[tuple[Material, ...]] = ("forget",)
 
     steps: int = 32
     lr: float = 1e-3

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from audit.bench import Forward, Learner, TrainData, descend
 from audit.edits._descent import needed, of_both, recipe_of
-from audit.edits._edit import EditData
+from audit.edits._edit import EditData, Material
 from audit.edits._in_place import InPlaceEdit, summed_gradients
 from audit.edits._losses import replacement
 from audit.schema import AuditError
@@ -25,6 +25,7 @@ class SalUn(InPlaceEdit):
     """
 
     plays: ClassVar[str] = "weights"
+    needs: ClassVar[tuple[Material, ...]] = ("forget", "relabelled", "retain")
 
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
     steps: int = 100

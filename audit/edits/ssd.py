@@ -29,6 +29,7 @@ class SSD(InPlaceEdit):
     """
 
     plays: ClassVar[str] = "weights"
+    work: ClassVar[str] = "gradients of at most `sample` rows a side"
 
     alpha: Annotated[float, Field(gt=0)] = 10.0
     lam: Annotated[float, Field(ge=0)] = 1.0

@@ -6,7 +6,7 @@ import torch
 
 from audit.bench import Learner, TrainData, descend, trainable
 from audit.edits._descent import of_forget, recipe_of
-from audit.edits._edit import EditData
+from audit.edits._edit import EditData, Material
 from audit.edits._in_place import InPlaceEdit
 from audit.edits._losses import nll
 
@@ -20,6 +20,7 @@ class TaskVector(InPlaceEdit):
     """
 
     plays: ClassVar[str] = "weights"
+    needs: ClassVar[tuple[Material, ...]] = ("forget",)
 
     scale: float = 1.5
     steps: int = 40

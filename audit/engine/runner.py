@@ -45,6 +45,7 @@ from audit.runs import (
     documents,
     environment,
     exhibits,
+    keep_words,
     key_of,
     manifest,
     name_of,
@@ -255,6 +256,7 @@ class Run:
                 return result
             mask = Mask(key_of(self.journal.out))
             over = self.case.replicate
+            keep_words(self.journal.out, planned.name, result)
             measurements = tuple(counted(renamed(m, lambda group: str(mask(group))), over) for m in result)
         except AuditError as error:
             if error.code == ExitCode.INTEGRITY:

@@ -60,6 +60,8 @@ from .sections.glance import axis_lines as axis_lines
 from .sections.glance import known as known
 from .sections.glance import people_words as people_words
 from .sections.glance import three_lines as three_lines
+from .sections.listings import listing_grid as listing_grid
+from .sections.listings import listing_grids as listing_grids
 from .sections.outline import report_sections as report_sections
 from .sections.pageone import untested as untested
 from .wording.findings import VERDICT_MEANING as VERDICT_MEANING

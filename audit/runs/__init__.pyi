@@ -22,6 +22,7 @@ from .provenance import code_version as code_version
 from .provenance import environment as environment
 from .provenance import exhibits as exhibits
 from .provenance import name_of as name_of
+from .quoted_words import keep_words as keep_words
 from .report_file import document_id as document_id
 from .report_file import documents as documents
 from .report_file import read_report as read_report

@@ -14,6 +14,7 @@ import numpy as np
 
 from audit.case import stored_pictures
 from audit.runs.masking import KEY, Mask, key_of, people_renamed, renamed
+from audit.runs.quoted_words import kept_words
 from audit.runs.report_file import report_id
 from audit.runs.thumbnails import thumbnail
 from audit.schema import (
@@ -70,12 +71,13 @@ def choose(
 
 
 def unmasked(report: Report, folder: Path) -> Report:
-    """The same report with its excerpts and the groups that stand out in clear, as a document of its own that names its
-    parent. Groups stay masked where the key of the run folder is not there."""
+    """The same report with its excerpts, the groups that stand out and the quoted words of its listings in clear, as a
+    document of its own that names its parent. Groups and words stay masked where the key of the run folder is not
+    there."""
     seed = report.plan.case.seed
     images = _images(report, folder)
     shown = choose(report.evidence, folder, seed, lambda text: Shown(text=text), images)
-    clear = _groups(report.evidence, folder)
+    clear = _clear(report.evidence, folder)
     evidence = tuple(
         e.model_copy(update={"measurement": renamed(e.measurement, lambda mark: clear.get(mark, mark))})
         for e in report.evidence
@@ -107,14 +109,16 @@ def _images(report: Report, folder: Path) -> Quoting | None:
     return quoted
 
 
-def _groups(evidence: Sequence[Evidence], folder: Path) -> dict[str, str]:
-    """The groups of all item tables of these findings by their marks; none without the key of the run folder."""
+def _clear(evidence: Sequence[Evidence], folder: Path) -> dict[str, str]:
+    """The words that listings quote and the groups of all item tables of these findings, by their marks; none without
+    the key of the run folder."""
     if not (folder / KEY).is_file():
         return {}
     mask = Mask(key_of(folder))
     tables = {m.items.path: m.items for m in (e.measurement for e in evidence) if not isinstance(m.items, Missing)}
     lines = [read_table(table, folder) for table in tables.values() if set(table.columns) >= COLUMNS]
-    return {str(mask(group)): group for group in {line.group for table in lines for line in table}}
+    groups = {str(mask(group)): group for group in {line.group for table in lines for line in table}}
+    return kept_words(folder, mask) | groups
 
 
 def read_table(table: Table, folder: Path) -> tuple[Line, ...]:

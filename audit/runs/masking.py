@@ -17,7 +17,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from audit.runs import run_files
-from audit.schema import AuditError, ExitCode, Item, Masked, Measurement, Missing, PeopleKept, Pictured
+from audit.schema import AuditError, ExitCode, Item, Listing, Masked, Measurement, Missing, PeopleKept, Pictured
 from audit.storage import TEMP, disk_error
 from audit.wording import folded, runs
 
@@ -73,8 +73,20 @@ class Mask:
 
 
 def renamed(measurement: Measurement, naming: Callable[[str], str]) -> Measurement:
-    """The measurement with the groups that stand out under other names: their marks, or again their own."""
-    return measurement.model_copy(update={"people": people_renamed(measurement.people, naming)})
+    """The measurement with the groups that stand out and the quoted cells of its listings under other names: their
+    marks, or again their own."""
+    listings = tuple(_requoted(listing, naming) for listing in measurement.listings)
+    people = people_renamed(measurement.people, naming)
+    return measurement.model_copy(update={"people": people, "listings": listings})
+
+
+def _requoted(listing: Listing, naming: Callable[[str], str]) -> Listing:
+    quoted = {n for n, name in enumerate(listing.columns) if name in listing.quoted}
+    rows = tuple(
+        tuple(naming(cell) if n in quoted and isinstance(cell, str) else cell for n, cell in enumerate(row))
+        for row in listing.rows
+    )
+    return listing.model_copy(update={"rows": rows})
 
 
 def people_renamed(people: PeopleKept | Missing, naming: Callable[[str], str]) -> PeopleKept | Missing:

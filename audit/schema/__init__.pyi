@@ -18,6 +18,7 @@ from .checkpoint import Checkpoint as Checkpoint
 from .checkpoint import EditRecord as EditRecord
 from .checkpoint import Modality as Modality
 from .checkpoint import OwnCode as OwnCode
+from .edited_folder import EditSummary as EditSummary
 from .error_rates import CalibrationUse as CalibrationUse
 from .error_rates import Counted as Counted
 from .error_rates import DetectionLimit as DetectionLimit

@@ -115,6 +115,11 @@ show.note(
     "Holm p and q are adjusted over the rows of this table. A planned family is held to Holm's p; q (Benjamini and "
     "Hochberg) is for leads, and no lead is a finding."
 )
+if listed := [e.measurement for e in rows if e.measurement.listings]:
+    show.heading("Single findings")
+    show.note("What tests name one by one: vectors, modules, forms or words. Test detail shows them beside their test.")
+    for m in listed:
+        show.listings(m, folded=True)
 show.heading("Your prior")
 typed = st.text_input("Prior probability that the trace is there (0 to 1); leave empty for none", key="prior")
 if typed:

@@ -9,14 +9,13 @@ from pydantic import JsonValue, ValidationError
 from audit.plugins import describe
 from audit.schema import AuditError, Plan, Report
 from audit.wording import NAME, size, visible
-from dashboards import bar, show, states, workers
+from dashboards import bar, show, starting, states, workers
 from dashboards.price import Price
 from dashboards.progress import progress, span
 from dashboards.vault import shown
 from dashboards.workers import Heard, Worker
 
 ORDER = 80
-BACKENDS, DTYPES = ("native", "transformer_lens", "nnsight"), ("float32", "bfloat16", "float16")
 
 
 @st.cache_resource(show_spinner="Asking what this Residua can do…")
@@ -25,35 +24,16 @@ def verbs(folder: Path) -> tuple[str, ...]:
     return workers.verbs(folder)
 
 
-def cases(view: bar.View) -> list[str]:
-    """Case files near the runs, offered for a start."""
-    places = [Path.cwd(), view.vault.root, view.vault.root.parent]
-    files = [p for place in places for p in (*sorted(place.glob("*.toml")), *sorted(place.glob("*/case.toml")))]
-    return list(dict.fromkeys(str(p.resolve()) for p in files if "case" in p.name))[:50]
-
-
-def setting_flags() -> list[str]:
-    """The flags that say how, never what."""
-    first, second, third, fourth = st.columns(4)
-    backend = first.selectbox("Backend", BACKENDS, key="backend")
-    dtype = second.selectbox("Numbers", DTYPES, key="dtype")
-    device = third.text_input("Device", "cpu", key="device")
-    threads = fourth.number_input("Threads", 1, 256, 1, key="threads")
-    return ["--backend", backend, "--dtype", dtype, "--device", device, "--threads", str(threads)]
-
-
 def form(view: bar.View) -> None:
     """Which case, into which folder, and how; then plan it, or start it."""
-    offered = cases(view)
-    case = st.selectbox("Case file", offered, index=0 if offered else None, accept_new_options=True, key="case",
-                        bind="query-params", placeholder="path of a case.toml")  # fmt: skip
+    case = starting.case_box(view)
     first, second = st.columns([3, 1])
     suggested = Path(case).resolve().parent.name if case else "my-audit"
     out = first.text_input("Folder of the run, below the folder of runs", suggested, key="out")
     able = [verb for verb in verbs(view.vault.root) if verb != "run"]
     verb = second.selectbox("What", ["run", *able], key="verb", disabled=not able)
-    flags = setting_flags()
-    if not case or not out or out != Path(out).as_posix() or ".." in Path(out).parts or Path(out).is_absolute():
+    flags = starting.setting_flags()
+    if not case or not starting.is_below(out):
         show.note("Name a case file, and a folder below the folder of runs.")
         return
     arguments = [case, "-o", str(view.vault.root / out), *flags]
@@ -181,7 +161,7 @@ if planned is not None:
     show.heading("The plan")
     planning(view, planned)
 show.heading("Started from here")
-latest = {w.out: w for w in reversed(started) if w.verb != "plan"}
+latest = {w.out: w for w in reversed(started) if w.verb in workers.VERBS}
 if not latest:
     states.nothing("Nothing was started from here yet", "A run goes on when this page or the browser is closed.")
 for worker in sorted(latest.values(), key=lambda w: w.started, reverse=True)[:10]:

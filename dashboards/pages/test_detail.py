@@ -87,6 +87,9 @@ else:
     states.nothing("No null to draw", sentence(visible(reason, CELL)))
 for profile in profiles(m):
     show.chart(profile)
+if m.listings:
+    show.heading("Single findings")
+    show.listings(m)
 
 show.heading("On models of known truth")
 calibration = known.of(report, e)

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from beartype.roar import BeartypeCallHintViolation
 from torch import Tensor
 
 from audit import checkpoints
 from audit.bench import Bench
 from audit.case import Rows, stacked
 from audit.checkpoints import delta_of, resolve
-from audit.edits import Edit, EditData
+from audit.edits import Edit, EditData, listed_edits
 from audit.plugins import discover
 from audit.schema import Checkpoint, Read, Site, Source
 from tests import image_toy, toy
@@ -124,3 +125,44 @@ def test_record_states_the_edit_and_every_setting(name: str) -> None:
 @each_edit
 def test_the_same_edit_gives_the_same_bytes(name: str) -> None:
     assert fit(name).suspect.key == fitted(name).suspect.key
+
+
+# ---- what it says of itself -------------------------------------------------------------------------------------
+class Unread:
+    """Rows that nobody may read; that they are none of images may be asked."""
+
+    extra: dict[str, Tensor] = {}
+
+    def __getattr__(self, name: str) -> object:
+        raise LookupError(name)
+
+    def __len__(self) -> int:
+        raise LookupError("len")
+
+
+def quick(name: str) -> Edit:
+    return EDITS[name](**{field: value for field, value in QUICK.items() if field in EDITS[name].model_fields})
+
+
+@each_edit
+def test_edit_reads_the_rows_that_it_says_it_needs_and_no_others(name: str, tmp_path: Path) -> None:
+    rows, needs = data_of(name)._asdict(), EDITS[name].needs
+    assert set(needs) <= rows.keys()
+    others = EditData(**{field: value if field in needs else Unread() for field, value in rows.items()})
+    assert quick(name).fit(bench(), parent_of(name), others, tmp_path / "with").key == fitted(name).suspect.key
+    for need in needs:
+        lacking = data_of(name)._replace(**{need: Unread()})
+        with pytest.raises((LookupError, BeartypeCallHintViolation)):
+            quick(name).fit(bench(), parent_of(name), lacking, tmp_path / need)
+
+
+def test_what_a_list_says_of_an_edit_is_what_its_class_says() -> None:
+    listed = {edit.name: edit for edit in listed_edits()}
+    assert listed.keys() == EDITS.keys()
+    for name, cls in EDITS.items():
+        edit = listed[name]
+        assert edit.needs == cls.needs and edit.plays == cls.plays and "Cite:" in edit.help
+        assert {setting.name for setting in edit.settings} == set(cls.model_fields)
+        images, texts = "images" in edit.fits, "language" in edit.fits
+        assert (images, texts) == (not cls.of_texts, not cls.of_images) and edit.folds == (cls.plays == "weights")
+        assert edit.cost.startswith("trains: ") == {"steps", "batch"}.issubset(cls.model_fields)

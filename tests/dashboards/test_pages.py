@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 import dashboards
-from audit.render import report_sections
-from dashboards import catalogue
+from audit.render import html, report_sections
+from audit.schema import Listing
+from dashboards import catalogue, show
 from dashboards.serving import RUNS
 from studies.speed.run_store import Extent, make
 from tests import golden, run_store
@@ -102,3 +104,25 @@ def test_a_page_shows_both_axes_and_who_is_known_and_an_older_report_lacks_them(
     assert page != "verdict" or "32 of 32 people of the forget set" in shown
     run_store.issue(golden.report("consistent"), root / "b")
     assert "r-drawing r-axes" not in told(opened(root, page, run="b"))
+
+
+@pytest.mark.parametrize("page", ["evidence", "test_detail"])
+def test_single_findings_are_shown_with_their_tables_and_the_report_has_each_of_them(root: Path, page: str) -> None:
+    found = golden.report("suppressed")
+    rows = tuple((n, f"‹masked {n:012x}, 1 word›", 0.25 * n) for n in range(60))
+    listing = Listing(title="vectors <b>", columns=("block", "token", "gain"), rows=rows, of=900, quoted=("token",))
+    measured = [e.measurement for e in found.evidence]
+    changed = tuple(
+        e.model_copy(update={"measurement": m.model_copy(update={"listings": (listing, listing)})})
+        if m.kind in ("context", "causal")
+        else e
+        for e, m in zip(found.evidence, measured, strict=True)
+    )
+    issued = run_store.issue(found.model_copy(update={"evidence": changed}), root / "a")
+    test = next(m for m in measured if m.kind == "context")
+    state = {"test": show.test_label(f"{test.probe}.{test.name}")} if page == "test_detail" else {}
+    shown = told(opened(root, page, run="a", **state))
+    captions = set(re.findall(r"<caption[^>]*>([^<]*vectors[^<]*)</caption>", shown))
+    assert len(captions) == (2 if page == "evidence" else 1) and all("first 50 of 900" in c for c in captions)
+    assert shown.count("‹masked 000000000003, 1 word›") == 2 * len(captions) and "vectors <b>" not in shown
+    assert all(caption in html(issued) for caption in captions)

@@ -9,6 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from audit.bench.training.learners import Learner, TrainData
+from audit.bench.training.observed import show_step
 from audit.bench.training.recipe import TrainingRecipe
 from audit.bench.training.two_losses import backward
 from audit.schema import AuditError
@@ -135,6 +136,7 @@ def _steps(
             recipe.every[1](step + 1, learner)
         if after_step is not None:
             after_step(step + 1)
+        show_step(step + 1, recipe.steps)
 
 
 def _transform(chosen: dict[str, Tensor], recipe: TrainingRecipe) -> None:

@@ -15,8 +15,9 @@ from rich.text import Text
 
 from audit.judging import replicates_of, short
 from audit.render.sections.glance import axis_lines, glance, known, people_count, three_lines
+from audit.render.sections.listings import listing_said
 from audit.render.sections.pageone import untested
-from audit.render.wording.findings import VERDICT_SYMBOL, best, meaning, sentence, verdict_reason
+from audit.render.wording.findings import VERDICT_SYMBOL, best, meaning, sentence, title, verdict_reason
 from audit.render.wording.posterior import how_sure, shown_ratio
 from audit.render.wording.quantities import OVERALL, is_blind, judged_reading
 from audit.schema import Evidence, Missing, PeopleKept, Report, Share, VerdictWord
@@ -115,5 +116,7 @@ def summary(report: Report) -> Group:
     terms += three_lines(report, untested(report))[1:]
     lines = Text("\n".join(f"{term}: {sentence(words)}" for term, words in terms))
     first = (Text(meaning(report)), Text(how_sure(report)), lines)
-    body = (*first, Text(""), numbers, Text(""), Text("Limits:"), limits, Text(ran))
+    tables = [f"{title(m)}: {words}" for m in (e.measurement for e in report.evidence) for words in listing_said(m)]
+    listed = (Text("\n".join(("Single findings, as tables in the report:", *tables))),) if tables else ()
+    body = (*first, Text(""), numbers, Text(""), *listed, Text("Limits:"), limits, Text(ran))
     return Group(head, *(Padding(part, (0, 0, 0, 2)) for part in body))

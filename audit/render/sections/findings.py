@@ -15,6 +15,7 @@ from audit.render.drawings import effect_scale, svg
 from audit.render.drawings.scale import Position, judged_place, median, on_effect_scale, placed
 from audit.render.sections.blocks import Block, Bullets, Cell, Facts, Figure, Grid, Heading, Text
 from audit.render.sections.glance import axes_blocks
+from audit.render.sections.listings import listings
 from audit.render.sections.readings import readings
 from audit.render.wording.findings import evidence_sentence, part, row_said, sentence, spoken, title
 from audit.render.wording.posterior import finding_ratio
@@ -83,7 +84,8 @@ def _num(text: str) -> Cell:
 
 
 def findings(report: Report) -> tuple[Block, ...]:
-    """What the verdict rests on, then family by family: numbers, a figure, sentences, profiles, further readings."""
+    """What the verdict rests on, then family by family: numbers, a figure, sentences, profiles, single findings and
+    further readings."""
     if not report.evidence:
         return (*axes_blocks(report), Text("No test gave a finding."))
     adjustments = adjusted(report)
@@ -126,7 +128,7 @@ def _family(rows: Sequence[Row], explained: bool) -> list[Block]:
     above = {words for _, words in rowed}
     every = dict.fromkeys(sentence(n) for e in evidence for n in e.measurement.notes)
     notes = tuple(note for note in every if note not in above)
-    return [*blocks, *([Bullets(notes)] if notes else []), *readings(evidence)]
+    return [*blocks, *([Bullets(notes)] if notes else []), *listings(evidence), *readings(evidence)]
 
 
 def _table(rows: Sequence[Row]) -> tuple[Block, ...]:
