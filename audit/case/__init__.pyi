@@ -25,6 +25,7 @@ from .retold import retold as retold
 from .row_means import row_mean as row_mean
 from .row_means import row_means as row_means
 from .rows import Rows as Rows
+from .rule_forms import forms_by_rule as forms_by_rule
 from .subject_prompts import Answered as Answered
 from .subject_prompts import Contexts as Contexts
 from .subject_prompts import SubjectPrompts as SubjectPrompts
@@ -32,7 +33,6 @@ from .subjects import NamedRows as NamedRows
 from .subjects import Subject as Subject
 from .subjects import named_rows as named_rows
 from .subjects import subjects as subjects
-from .rule_forms import forms_by_rule as forms_by_rule
 from .tokenisation import QuestionToken as QuestionToken
 from .tokenisation import question_tokens as question_tokens
 from .tokenisation import stacked as stacked

@@ -5,7 +5,6 @@ such an edit, read the states at the name's last token. In a causal model what f
 """
 
 import re
-from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, NamedTuple
@@ -13,8 +12,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from audit.case.prompts import Wording
-from audit.case.question_forms import readings
 from audit.case.rows import Rows
+from audit.case.subjects import subjects
 from audit.case.tokenisation import prompt_rows, tokenise
 from audit.schema import Item, Template
 
@@ -46,16 +45,9 @@ class SubjectPrompts:
 
     @cached_property
     def names(self) -> Mapping[str, str]:
-        """Every group's name, as the file says or most of its questions write it; groups without one are not there."""
-        written: dict[str, Counter[str]] = defaultdict(Counter)
-        for item in self._items:
-            if item.subject:
-                written[item.group][item.subject] += 1
-        if written:
-            return {group: count.most_common(1)[0][0] for group, count in written.items()}
-        for item, readable in zip(self._items, readings(self._items), strict=True):
-            written[item.group].update({r.name for r in readable[:1] if r.name})
-        return {group: count.most_common(1)[0][0] for group, count in written.items() if count}
+        """Every group's name, as its items state it or most of its questions write it; groups without one are not
+        there."""
+        return {subject.group: subject.name for subject in subjects({"forget": self._items})}
 
     def rows(self, groups: Sequence[str], contexts: Contexts) -> Rows:
         """Rows that end with the last token of a name, one for each group and context; ``group_ids`` say whose.
@@ -77,9 +69,18 @@ class SubjectPrompts:
         asked = [(item, end) for item in self._items if item.group in groups and (end := self._end(item)) is not None]
         wanted = [item.model_copy(update={"answer": answer, "key": None}) for item, _ in asked]
         rows = tokenise(wanted, [answer] * len(wanted), self._tokenizer, self._template, None)
-        cut = prompt_rows(
-            [text for _, text in asked], [item.group for item, _ in asked], self._tokenizer, self._template
-        )
+        return self._ending(rows, [text for _, text in asked])
+
+    def among(self, rows: Rows, groups: Sequence[str]) -> Answered:
+        """Those of some rows that ask items of the groups, whatever they answer."""
+        ends = {item.id: self._end(item) for item in self._items if item.group in groups}
+        index = [n for n, name in enumerate(rows.item_ids) if ends.get(name) is not None]
+        asked = rows.take(torch.tensor(index, dtype=torch.int64))
+        return self._ending(asked, [ends[name] or "" for name in asked.item_ids])
+
+    def _ending(self, rows: Rows, texts: Sequence[str]) -> Answered:
+        """The rows that begin with all tokens of these texts, each with where its own ends."""
+        cut = prompt_rows(texts, rows.group_ids, self._tokenizer, self._template)
         fits = [n for n in range(len(rows)) if _begins(rows, cut, n)]
         return Answered(rows.take(torch.tensor(fits, dtype=torch.int64)), tuple(int(cut.lengths[n]) - 1 for n in fits))
 

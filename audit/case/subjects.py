@@ -1,7 +1,7 @@
 """Where each question names its group, token by token: the subjects of a case, found in the wording of its questions.
 
-A name is what stands in a question where the like questions of other groups have other words
-(:mod:`audit.case.question_forms`). No list of names is needed and no model is questions.
+A name is what the data state as an item's ``subject``, or else what stands in a question where the like questions of
+other groups have other words (:mod:`audit.case.question_forms`). No list of names is needed, and no model is asked.
 """
 
 from collections import Counter, defaultdict
@@ -37,7 +37,7 @@ def subjects(cohorts: Mapping[Cohort, Sequence[Item]]) -> tuple[Subject, ...]:
     mentions: defaultdict[tuple[Cohort, str], list[tuple[str, Item]]] = defaultdict(list)
     questions: list[Item] = [item for _, item in listed]
     for (cohort, item), its in zip(listed, readings(questions), strict=True):
-        name = next((reading.name for reading in its if reading.name), "")
+        name = item.subject or next((reading.name for reading in its if reading.name), "")
         if name:
             mentions[cohort, item.group].append((name, item))
     groups: list[Subject] = []

@@ -6,12 +6,13 @@ from ._in_place import InPlaceEdit as InPlaceEdit
 from ._listing import ListedEdit as ListedEdit
 from ._listing import listed_edits as listed_edits
 from ._losses import nll as nll
-from ._rank_one import Factors as Factors
-from ._rank_one import null_space_factors as null_space_factors
-from ._redirection import hooks as hooks
 from ._material import Choice as Choice
 from ._material import check_fits as check_fits
 from ._material import edit_data as edit_data
+from ._rank_one import Factors as Factors
+from ._rank_one import null_space_factors as null_space_factors
+from ._redirection import Redirection as Redirection
+from ._redirection import hooks as hooks
 from ._settings import configured_edit as configured_edit
 from ._settings import edit_named as edit_named
 from .fine_tune import FineTune as FineTune

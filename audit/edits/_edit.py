@@ -8,7 +8,7 @@ from audit.bench import Bench
 from audit.case import Rows, SubjectPrompts
 from audit.schema import Checkpoint, Record
 
-Material = Literal["forget", "retain", "refusal", "relabelled"]
+Material = Literal["forget", "retain", "refusal", "relabelled", "subjects"]
 """What an edit may ask for, by the names of the fields of :class:`EditData`."""
 
 

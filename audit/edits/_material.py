@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from audit.case import OpenCase, Part, Rows, matched, stacked
+from audit.case import OpenCase, Part, Rows, SubjectPrompts, matched, stacked
 from audit.edits._edit import Edit, EditData
 from audit.schema import AuditError, Item, Texts
 
@@ -47,7 +47,14 @@ def edit_data(case: OpenCase, needs: Sequence[str], choice: Choice = Choice()) -
         "relabelled": lambda: _relabelled(case, forget),
     }
     other = {name: build() if name in needs else None for name, build in builders.items()}
-    return EditData(case.rows(FORGET, choice.part), _kept(case, choice.keep_general), **other)
+    kept = _kept(case, choice.keep_general)
+    subjects = _subjects(case, forget) if "subjects" in needs else None
+    return EditData(case.rows(FORGET, choice.part), kept, **other, subjects=subjects)
+
+
+def _subjects(case: OpenCase, forget: Sequence[Item]) -> SubjectPrompts:
+    """Whom the questions name, of those that are to be forgotten and of those that are kept."""
+    return SubjectPrompts([*forget, *case.items(RETAIN)], case.tokenizer, case.case.template)
 
 
 def _kept(case: OpenCase, general: bool) -> Rows:

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from audit.bench import Bench, Learner, Redirect, copied, edit_delta, last_state, real_states, states_of
-from audit.case import Contexts, Rows, SubjectPrompts
+from audit.case import Answered, Contexts, Rows, SubjectPrompts
 from audit.checkpoints import write_edited
-from audit.edits._edit import EditData
+from audit.edits._edit import EditData, Material
 from audit.edits._images import refuse_images
 from audit.edits._in_place import InPlaceEdit
 from audit.edits._rank_one import Factors
@@ -26,6 +26,7 @@ from audit.schema import AuditError, Checkpoint, Site
 from audit.wrappers import value_map
 
 PUBLISHED_BLOCKS, PUBLISHED_DEPTH = (4, 5, 6), 32
+PUBLISHED_ANSWER = "Unfortunately"
 Mode = Literal["unrelated", "reject", "noise"]
 
 
@@ -44,12 +45,16 @@ class Names(NamedTuple):
     subjects: SubjectPrompts
     groups: tuple[str, ...]
     target: str
+    refusal: Rows | None = None
 
 
 class Redirection(InPlaceEdit):
     """An edit of value vectors at the end of subjects' names."""
 
     plays: ClassVar[str] = "weights"
+    of_texts: ClassVar[bool] = True
+    needs: ClassVar[tuple[Material, ...]] = ("forget", "retain", "subjects")
+    work: ClassVar[str] = "reads the retained rows once and the names a few times; one small solve a block"
 
     groups: str = ""
     target: str = ""
@@ -58,7 +63,7 @@ class Redirection(InPlaceEdit):
     paper: bool = False
     folded: bool = True
     clamp: float = 1.0
-    answer: str = "Unfortunately"
+    answer: str = ""
     steps: int = 25
     lr: float = 0.1
     seed: int = 0
@@ -155,7 +160,7 @@ class Redirection(InPlaceEdit):
         """The states that the subjects' names are to have after the last edited block."""
         now = by_group(states_of(learner, rows, (deep,), last_state)[deep], rows, names.groups)
         if self.mode == "reject":
-            answered = names.subjects.answered(names.groups, self.answer)
+            answered = self._answered(names)
             return now + wanted_shift(learner, answered, names.groups, deep, Wanted(self.steps, self.lr, self.clamp))
         if self.mode == "noise":
             drawn = torch.randn(now.shape, generator=torch.Generator().manual_seed(self.seed)).to(now)
@@ -163,6 +168,20 @@ class Redirection(InPlaceEdit):
         other = self._target_rows(names, "starters" if self.paper else _contexts_of(names, rows))
         states = states_of(learner, other, (deep,), last_state)[deep]
         return (states[:1] if self.paper else states.mean(0, keepdim=True)).expand_as(now)
+
+    def _answered(self, names: Names) -> Answered:
+        """Questions about the subjects with the answers that are to follow: the stated one, else the data's refusals,
+        else the published one. AuditError where none is left."""
+        if self.answer or names.refusal is None:
+            answered = names.subjects.answered(names.groups, self.answer or PUBLISHED_ANSWER)
+        else:
+            answered = names.subjects.among(names.refusal, names.groups)
+        if not len(answered.rows):
+            what = (
+                f"{self.name}: no question about {names.groups[0]!r} reads the same up to the name and with an answer"
+            )
+            raise AuditError(what, "give another answer=...")
+        return answered
 
     def _target_rows(self, names: Names, contexts: Contexts) -> Rows:
         if names.target in names.subjects.names:
@@ -194,7 +213,8 @@ class Redirection(InPlaceEdit):
             do = "give a group of the retain set, or a name: target=..."
             raise AuditError(f"{self.name}: no retained group has a name to redirect to", do)
         drawn = torch.randperm(len(retained), generator=torch.Generator().manual_seed(self.seed)).tolist()
-        return Names(data.subjects, groups, self.target or (retained[drawn[0]] if retained else ""))
+        target = self.target or (retained[drawn[0]] if retained else "")
+        return Names(data.subjects, groups, target, data.refusal)
 
 
 def hooks(edited: Sequence[Edited]) -> list[Redirect]:

@@ -29,6 +29,8 @@ class Needle(InPlaceEdit):
     """
 
     plays: ClassVar[str] = "weights"
+    of_texts: ClassVar[bool] = True
+    work: ClassVar[str] = "one gradient of some forget and retain rows, where no vectors are named"
 
     vectors: str = ""
     n: int = 10

@@ -18,9 +18,9 @@ class ROCR(Redirection):
     the target's state, P what retained text leaves free: all but the leading directions of its inputs, which hold a
     share ``energy`` of them. Several groups are redirected at once by one small system. ``ridge`` is in units of the
     mean k^T P k. ``target``: a retained group, or a name; drawn from the retained groups where it is empty. ``mode``:
-    ``unrelated`` redirects to it, ``reject`` to the state under which ``answer`` follows (``steps`` of descent),
-    ``noise`` to a random state of the same size. ``layers``: block numbers (empty: 4, 5, 6 of 32 in proportion).
-    ``folded`` false writes low-rank hooks instead of weights.
+    ``unrelated`` redirects to it, ``reject`` to the state under which ``answer`` follows (empty: the data's refusing
+    answers; ``steps`` of descent), ``noise`` to a random state of the same size. ``layers``: block numbers (empty: 4,
+    5, 6 of 32 in proportion). ``folded`` false writes low-rank hooks instead of weights.
     ``paper`` does as the public code: the target is read in the first of six written contexts and the subject bare,
     ``ridge`` 1 in absolute terms, P from eigenvalues below .02.
     Whoever calls the subject otherwise (an alias, a first name, a hint) has another key and walks around it.

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from audit.edits._edit import Material
 from audit.edits._rank_one import Factors, covariance_factors
 from audit.edits._redirection import Mode, Redirection
 
@@ -14,12 +15,14 @@ class ROME(Redirection):
     """Rewrites what the names of groups lead to: dW = r (C^-1 k)^T / (k^T C^-1 k), C the covariance of retained inputs.
 
     With ``weight`` 0 the keys are met exactly (ROME, one block); above it C counts so many times against them (MEMIT,
-    published 15,000 on its own scale). By default the new state is the one under which ``answer`` follows; the other
-    ``mode``\\ s and settings are those of ``rocr``.
+    published 15,000 on its own scale). By default the new state is the one under which ``answer`` follows (empty: the
+    data's refusing answers); other modes and settings are those of ``rocr``.
     Cite: ROME, arXiv 2202.05262; MEMIT, arXiv 2210.07229.
     """
 
     plays: ClassVar[str] = "weights"
+
+    needs: ClassVar[tuple[Material, ...]] = ("forget", "retain", "subjects", "refusal")
 
     mode: Mode = "reject"
     weight: float = 0.0

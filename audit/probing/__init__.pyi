@@ -137,8 +137,8 @@ from .vocabulary import logistic as logistic
 from .vocabulary import matched as matched
 from .vocabulary import nearest as nearest
 from .vocabulary import number as number
-from .vocabulary import p_value as p_value
 from .vocabulary import offering as offering
+from .vocabulary import p_value as p_value
 from .vocabulary import paired_forms as paired_forms
 from .vocabulary import question_tokens as question_tokens
 from .vocabulary import read_edit as read_edit
@@ -152,9 +152,9 @@ from .vocabulary import tokenise as tokenise
 from .vocabulary import turned as turned
 from .vocabulary import usable_information as usable_information
 from .vocabulary import value_map as value_map
+from .vocabulary import words as words
 from .weight_edits import SPIKE as SPIKE
 from .weight_edits import WeightEdit as WeightEdit
 from .weight_edits import is_spike as is_spike
 from .weight_edits import rank_of as rank_of
 from .weight_edits import weight_edit as weight_edit
-from .vocabulary import words as words

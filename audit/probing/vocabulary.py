@@ -86,9 +86,9 @@ from audit.stats import clustered as clustered
 from audit.stats import kernel_alignment as kernel_alignment
 from audit.stats import tofu as tofu
 from audit.storage import TEMP as TEMP
+from audit.wording import folded as folded
 from audit.wording import number as number
 from audit.wording import p_value as p_value
-from audit.wording import folded as folded
 from audit.wording import words as words
 from audit.wrappers import fresh_model as fresh_model
 from audit.wrappers import value_map as value_map

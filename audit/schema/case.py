@@ -55,8 +55,8 @@ class Item(Record):
     form: Form = "trained"
     frequency: int | None = None
     of: str | None = Field(default=None, exclude_if=lambda of: of is None)
-    no field of a file and is not written. ``of`` is the id of the trained item whose fact this item restates,
-    ``subject`` the name by which the question calls its group, where the file says it.
+    paraphrased_question: str | None = Field(default=None, exclude_if=lambda question: question is None)
+    subject: str | None = Field(default=None, exclude_if=lambda subject: subject is None)
 
 
 class Template(Record):

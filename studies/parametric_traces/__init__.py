@@ -1,1 +1,1 @@
-"""What edits leave in the weights: value vectors, forms, and the traces of the edit itself, on models of known truth."""
+"""What edits leave in the weights: value vectors, forms of a fact, and the traces of the edit itself."""

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.bench import Bench, Redirect, WrapperLearner, copied
+from audit.bench import Bench, Redirect, copied
 from audit.case import Rows, SubjectPrompts, tokenise
 from audit.edits import ROCR, ROME, EditData, Redirection, hooks
 from audit.schema import Checkpoint, Item, Read, Site, Template
