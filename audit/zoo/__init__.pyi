@@ -35,6 +35,7 @@ from .pool_design import design as design
 from .pool_design import share_of as share_of
 from .recipes import Learning as Learning
 from .recipes import Zoo as Zoo
+from .recipes import zoo_of as zoo_of
 from .stacked_training import device_for as device_for
 from .tokenizer import make_tokenizer as make_tokenizer
 from .training import edit_data as edit_data
