@@ -23,7 +23,7 @@ OTHERS: Final[Mapping[str, tuple[str, ...]]] = {
     "paraphrased_answer": ("paraphrased_answer",), "perturbed_answers": ("perturbed_answers", "perturbed_answer"),
     "alternates": ("alternates",), "alternate_keys": ("alternate_keys",), "attribute": ("attribute",),
     "form": ("form",), "frequency": ("frequency",), "of": ("of",),
-    "paraphrased_question": ("paraphrased_question",),
+    "paraphrased_question": ("paraphrased_question",), "subject": ("subject",),
 }  # fmt: skip
 CHATS: Final = ("messages", "conversations", "conversation")
 IMAGES: Final = frozenset({"image", "images", "image_path", "image_paths", "image_url", "image_urls", "pixel_values"})

@@ -16,7 +16,10 @@ from audit.schema import FORMS, AuditError, Item
 
 log = logging.getLogger(__name__)
 
-_COPIED, _TEXTS = ("form", "frequency"), ("attribute", "key", "paraphrased_answer", "paraphrased_question", "of")
+_COPIED, _TEXTS = (
+    ("form", "frequency"),
+    ("attribute", "key", "paraphrased_answer", "paraphrased_question", "of", "subject"),
+)
 _LISTS = ("perturbed_answers", "alternates", "alternate_keys")
 _MOST_FAULTS = 5
 

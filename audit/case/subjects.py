@@ -33,11 +33,14 @@ class Subject(NamedTuple):
 
 def subjects(cohorts: Mapping[Cohort, Sequence[Item]]) -> tuple[Subject, ...]:
     """The groups that questions name, in the order of the data; a group that none names is left out."""
-    listed: list[tuple[Cohort, Item]] = [(c, item) for c, items in cohorts.items() for item in items if item.question]
+    listed: list[tuple[Cohort, Item]] = [
+        (cohort, item) for cohort, items in cohorts.items() if cohort != "forms" for item in items if item.question
+    ]
     mentions: defaultdict[tuple[Cohort, str], list[tuple[str, Item]]] = defaultdict(list)
     questions: list[Item] = [item for _, item in listed]
     for (cohort, item), its in zip(listed, readings(questions), strict=True):
-        name = item.subject or next((reading.name for reading in its if reading.name), "")
+        stated = item.subject if item.subject and item.subject in item.question else ""
+        name = stated or next((reading.name for reading in its if reading.name), "")
         if name:
             mentions[cohort, item.group].append((name, item))
     groups: list[Subject] = []
