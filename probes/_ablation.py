@@ -40,14 +40,14 @@ def ablation_drops(
     """By how much the mean log-probability of each row's content tokens falls when one unit's coefficient is 0."""
     plain, n = key_logprob(bench, model, rows), len(rows)
     drops: list[ndarray] = []
-    for some in units.split(max(1, _ROWS_AT_ONCE // max(n, 1))):
-        columns, column = some.unique(return_inverse=True)
-        factor = torch.ones(len(some) * n, len(columns))
+    for portion in units.split(max(1, _ROWS_AT_ONCE // max(n, 1))):
+        columns, column = portion.unique(return_inverse=True)
+        factor = torch.ones(len(portion) * n, len(columns))
         factor[torch.arange(len(factor)), column.repeat_interleave(n)] = 0.0
-        everyone = rows.take(torch.arange(n).repeat(len(some)))
+        everyone = rows.take(torch.arange(n).repeat(len(portion)))
         write = Scale(coefficient_site(block), columns, factor, per_row=True)
         without = row_means(bench.run(model, everyone, (KEY_LOGPROB,), (write,))[KEY_LOGPROB], everyone)
-        drops.append(plain - without.reshape(len(some), n))
+        drops.append(plain - without.reshape(len(portion), n))
     return np.concatenate(drops) if drops else np.zeros((0, n))
 
 

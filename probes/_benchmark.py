@@ -29,12 +29,12 @@ class Concept(NamedTuple):
     article: str
 
 
-def read_benchmark(named: str, root: Path) -> tuple[Concept, ...]:
+def read_benchmark(source: str, root: Path) -> tuple[Concept, ...]:
     """The entries of a file, a path relative to ``root`` or a file of the hub that is in the local cache.
 
     AuditError (code 2) says which entry is amiss and how.
     """
-    path = _found(named, root)
+    path = _located(source, root)
     do = "give a readable file of UTF-8 text"
     with as_audit_error(f"{path}: the benchmark cannot be read", do):
         text = path.read_text(encoding="utf-8-sig")
@@ -47,18 +47,18 @@ def read_benchmark(named: str, root: Path) -> tuple[Concept, ...]:
     return tuple(_concept(entry, f"{path}: entry {n}") for n, entry in enumerate(entries, 1))
 
 
-def _found(named: str, root: Path) -> Path:
-    local = root / Path(named).expanduser()
+def _located(source: str, root: Path) -> Path:
+    local = root / Path(source).expanduser()
     if local.is_file():
         return local
-    parts = _HUB.fullmatch(named)
+    parts = _HUB.fullmatch(source)
     if parts is None:
-        raise AuditError(f"benchmark {named!r}: no such file ({local})", _WHERE)
+        raise AuditError(f"benchmark {source!r}: no such file ({local})", _WHERE)
     from huggingface_hub import hf_hub_download
 
     name, commit, file = parts["name"], parts["commit"], parts["file"]
     do = f"fetch it with: hf download {name} {file} --repo-type dataset --revision {commit}"
-    with as_audit_error(f"{named}: not in the local cache, and nothing is fetched unasked", do):
+    with as_audit_error(f"{source}: not in the local cache, and nothing is fetched unasked", do):
         return Path(hf_hub_download(name, file, repo_type="dataset", revision=commit, local_files_only=True))
 
 

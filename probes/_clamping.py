@@ -102,11 +102,11 @@ def under_clamps(
     bench: Bench, models: Mapping[str, Checkpoint], base: ValueModel, of: Groups
 ) -> dict[str, Float[ndarray, "row clamp"]]:
     """Every model's answers under every one of :data:`CLAMPS`."""
-    some, every = held(base, of), all_held(base.checkpoint, base.blocks)
+    few, every = held(base, of), all_held(base.checkpoint, base.blocks)
     scores: dict[str, ndarray] = {}
     for name, model in models.items():
-        few, all_of_them = (answered(bench, model, base.checkpoint, of.sheet.rows, writes) for writes in (some, every))
-        scores[name] = np.stack([few.own, all_of_them.own, few.by_base, all_of_them.by_base], 1)
+        part, full = (answered(bench, model, base.checkpoint, of.sheet.rows, writes) for writes in (few, every))
+        scores[name] = np.stack([part.own, full.own, part.by_base, full.by_base], 1)
     return scores
 
 
@@ -139,10 +139,10 @@ def _matched(base: ValueModel, of: Groups, drawn: torch.Generator) -> Columns:
     active = activity(base, of.sheet.rows)
     unit = of.columns.unit.clone()
     for block in range(base.blocks):
-        here = of.columns.block == block
-        if bool(here.any()):
-            units, which = unit[here].unique(return_inverse=True)
+        within = of.columns.block == block
+        if bool(within.any()):
+            units, which = unit[within].unique(return_inverse=True)
             peers = peers_of(base.vectors(block).cpu(), active[block], units, PEERS)
             pick = torch.randint(peers.shape[1], (len(which),), generator=drawn)
-            unit[here] = peers[which, pick]
+            unit[within] = peers[which, pick]
     return of.columns._replace(unit=unit)

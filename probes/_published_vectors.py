@@ -99,7 +99,7 @@ def answer_tokens(tokenizer: Any, concepts: Sequence[Concept], behaviour: Behavi
     steps = behaviour.new_tokens
     if not steps:
         return 0
-    prompts = [prompt for concept in concepts for _, some in _asked(concept) for prompt in some]
+    prompts = [prompt for concept in concepts for _, texts in _asked(concept) for prompt in texts]
     return 2 * steps * sum(len(tokenizer(prompt)["input_ids"]) + steps for prompt in prompts)
 
 
@@ -125,14 +125,14 @@ def _intrinsic(tokenizer: Any, models: Values, concept: Concept) -> Numbers:
         for m in (base, suspect)
     ]
     article = _article_tokens(tokenizer, concept.article)
-    named = first[0] & article
+    in_article = first[0] & article
     return {
         "jaccard": len(first[0] & first[1]) / len(first[0] | first[1]),
         "cosine": min(float(change.cosine[concept.unit]), 1.0),
         "distance": float((suspect.vectors(concept.block).cpu()[unit] - vectors[unit]).float().norm()),
         "moved more than": float(percentile(change.distance, unit, peers)[0]),
-        "precision": len(first[1] & article) / len(named) if named else None,
-        "related": len(first[1] & named) / len(named) if named else None,
+        "precision": len(first[1] & article) / len(in_article) if in_article else None,
+        "related": len(first[1] & in_article) / len(in_article) if in_article else None,
     }
 
 
@@ -167,8 +167,8 @@ def _mean(score: Callable[[str, str], float], reference: Sequence[str], candidat
 
 def _answers(case: OpenCase, model: ValueModel, prompts: Sequence[str], new_tokens: int) -> list[str]:
     """Greedy answers, computed once a model and prompt."""
-    said = _generated(model.bench, model.checkpoint, _rows(case.tokenizer, prompts), new_tokens)
-    return [str(case.tokenizer.decode([t for t in tokens if t >= 0])) for tokens in said.tolist()]
+    answers = _generated(model.bench, model.checkpoint, _rows(case.tokenizer, prompts), new_tokens)
+    return [str(case.tokenizer.decode([t for t in tokens if t >= 0])) for tokens in answers.tolist()]
 
 
 def _generated(bench: Bench, checkpoint: Checkpoint, rows: Rows, new_tokens: int) -> ndarray:

@@ -42,10 +42,10 @@ def peers_of(
     features = (features - features.mean(0)) / features.std(0).clamp_min(1e-9)
     count = min(count, len(features) - 1)
     nearest: list[Tensor] = []
-    for some in units.split(_UNITS_AT_ONCE):
-        apart = torch.cdist(features[some], features)
-        apart[torch.arange(len(some)), some] = float("inf")
-        nearest.append(apart.topk(count, dim=1, largest=False).indices)
+    for portion in units.split(_UNITS_AT_ONCE):
+        gap = torch.cdist(features[portion], features)
+        gap[torch.arange(len(portion)), portion] = float("inf")
+        nearest.append(gap.topk(count, dim=1, largest=False).indices)
     return torch.cat(nearest) if nearest else torch.zeros(0, count, dtype=torch.long)
 
 
@@ -75,26 +75,26 @@ def drift(base: ValueModel, other: ValueModel, columns: Columns, activity: Seque
     """How far the columns moved from base, and how far among peers of their block."""
     filled = Drift(*(torch.zeros_like(columns.strength) for _ in range(3)))
     for block in range(base.blocks):
-        here = columns.block == block
-        if not bool(here.any()):
+        within = columns.block == block
+        if not bool(within.any()):
             continue
-        units, which = columns.unit[here].unique(return_inverse=True)
+        units, which = columns.unit[within].unique(return_inverse=True)
         change = moved(other.vectors(block).cpu(), base.vectors(block).cpu())
         peers = peers_of(base.vectors(block).cpu(), activity[block], units, PEERS)
-        filled.cosine[here], filled.distance[here] = change.cosine[units][which], change.distance[units][which]
-        filled.percentile[here] = percentile(change.distance, units, peers)[which]
+        filled.cosine[within], filled.distance[within] = change.cosine[units][which], change.distance[units][which]
+        filled.percentile[within] = percentile(change.distance, units, peers)[which]
     return filled
 
 
 class Activated(NamedTuple):
     """What a model does with the columns of base's choice, where the answers' content tokens are predicted.
 
-    ``kept``: by group, the coefficients' share of base's (projected on base's: 1 unchanged, 0 gone); ``trace``: by
+    ``share``: by group, the coefficients' share of base's (projected on base's: 1 unchanged, 0 gone); ``trace``: by
     group, what coefficient times vector adds to the content token's logit over all columns, read by base's head;
     ``mean``: mean coefficients by group and column.
     """
 
-    kept: Float[Tensor, " group"]
+    share: Float[Tensor, " group"]
     trace: Float[Tensor, " group"]
     mean: Float[Tensor, "group column"]
 
@@ -108,11 +108,11 @@ def activated(base: ValueModel, model: ValueModel, sheet: PersonRows, columns: C
     mean = torch.zeros_like(columns.strength)
     tokens = torch.bincount(group, minlength=groups).clamp_min(1).float()
     for block in range(base.blocks):
-        here = columns.block == block
-        if not bool(here.any()):
+        within = columns.block == block
+        if not bool(within.any()):
             continue
-        chosen = here[group]
-        at = torch.where(here, columns.unit, 0)[group]
+        chosen = within[group]
+        at = torch.where(within, columns.unit, 0)[group]
         was = base.coefficients(sheet.rows, block).gather(1, at) * chosen
         now = model.coefficients(sheet.rows, block).gather(1, at) * chosen
         per_unit = (toward @ model.vectors(block).float().cpu().T).gather(1, at)

@@ -67,10 +67,10 @@ class ValueModel:
             ahead = range(block, min(block + max(1, _BYTES_AT_ONCE // size), self.blocks))
             reads = {n: Read(site=coefficient_site(n), at="key") for n in ahead}
             with self.bench.without_store():
-                found = self.bench.run(self.checkpoint, rows, tuple(reads.values()))
+                outputs = self.bench.run(self.checkpoint, rows, tuple(reads.values()))
             if 2 * len(ahead) * size > _BYTES_AT_ONCE:
                 self._kept.clear()
-            self._kept |= {(rows.hash, n): found[read].float().cpu() for n, read in reads.items()}
+            self._kept |= {(rows.hash, n): outputs[read].float().cpu() for n, read in reads.items()}
         return self._kept[key]
 
 

@@ -105,6 +105,6 @@ def column_numbers(model: ValueModel, columns: Columns) -> Int[Tensor, "group co
 def jaccard(own: tuple[Tensor, Tensor], base: tuple[Tensor, Tensor], first: int) -> Float[Tensor, " column"]:
     """|A and B| / |A or B| of the first tokens that the same columns write in two models; each is given as (output
     head, vectors)."""
-    one, other = (enrichment_scan.first_tokens(head, vectors, first) for head, vectors in (own, base))
-    shared = (one[:, :, None] == other[:, None, :]).any(2).sum(1).float()
+    first_own, first_base = (enrichment_scan.first_tokens(head, vectors, first) for head, vectors in (own, base))
+    shared = (first_own[:, :, None] == first_base[:, None, :]).any(2).sum(1).float()
     return shared / (2 * first - shared)

@@ -54,21 +54,21 @@ def value_measurements(
     """The vectors, with their listing; the coefficients."""
     both = activity(models.base, forget.sheet.rows)
     drifts = [drift(models.base, models.suspect, of.columns, both) for of in (forget, retain)]
-    kept = [activated(models.base, models.suspect, of.sheet, of.columns) for of in (forget, retain)]
+    active = [activated(models.base, models.suspect, of.sheet, of.columns) for of in (forget, retain)]
     sets, others = (seed_tokens(of.sheet, case.tokenizer) for of in (forget, retain))
     concepts = concepts_of(models.base, [*sets, *mixed(sets, others, case.case.seed)])
     scans = {name: concepts.named_in(m) for name, m in models._asdict().items() if m is not None}
     draw = (case.case.seed, draws)
     n = Count(scored=len(forget.sheet.rows))
     vectors = _compared(VECTORS, [_means(d.percentile) for d in drifts], n, draw)
-    listing = _listing(case, models, forget, _Told(concepts, scans, drifts[0], kept[0], both))
+    listing = _listing(case, models, forget, _Facts(concepts, scans, drifts[0], active[0], both))
     vectors = vectors.model_copy(
         update={
             "readings": vectors.readings | _moved(drifts) | _alike(models, forget.columns, concepts) | _named(scans),
             "listings": (listing,), "notes": (*vectors.notes, _size(concepts, scans)),
         }
     )  # fmt: skip
-    coefficients = _compared(COEFFICIENTS, [k.kept.numpy().astype(float) for k in kept], n, draw)
+    coefficients = _compared(COEFFICIENTS, [a.share.numpy().astype(float) for a in active], n, draw)
     traces = {
         f"trace_{name}": float(activated(models.base, m, forget.sheet, forget.columns).trace.mean())
         for name, m in models._asdict().items()
@@ -131,8 +131,8 @@ def _named(scans: dict[str, Named]) -> dict[str, float]:
     readings: dict[str, float] = {}
     for name, every in scans.items():
         half = len(every.hits) // 2
-        for kind, named in (("", every.of(slice(half))), ("_mixed", every.of(slice(half, None)))):
-            readings[f"enriched{kind}_{name}"] = float(named.enriched.sum((1, 2)).mean())
+        for kind, scan in (("", every.of(slice(half))), ("_mixed", every.of(slice(half, None)))):
+            readings[f"enriched{kind}_{name}"] = float(scan.enriched.sum((1, 2)).mean())
     return readings
 
 
@@ -146,17 +146,17 @@ def _size(concepts: Concepts, scans: dict[str, Named]) -> str:
     )
 
 
-class _Told(NamedTuple):
+class _Facts(NamedTuple):
     """What a line of the listing is made of."""
 
     concepts: Concepts
     scans: dict[str, Named]
     drift: Drift
-    kept: Activated
+    activated: Activated
     activity: tuple[Tensor, ...]
 
 
-def _listing(case: OpenCase, models: Values, forget: Groups, told: _Told) -> Listing:
+def _listing(case: OpenCase, models: Values, forget: Groups, facts: _Facts) -> Listing:
     """The columns with the largest traces, one line a column."""
     columns = forget.columns
     order = columns.strength.flatten().argsort(descending=True, stable=True).tolist()
@@ -169,7 +169,7 @@ def _listing(case: OpenCase, models: Values, forget: Groups, told: _Told) -> Lis
             chosen.append((group, n))
             seen.add(place)
     base_means = activated(models.base, models.base, forget.sheet, columns).mean
-    rows = [_line(case, models, forget, told, (group, n, float(base_means[group, n]))) for group, n in chosen]
+    rows = [_line(case, models, forget, facts, (group, n, float(base_means[group, n]))) for group, n in chosen]
     return Listing(
         title="columns that write the forgotten answers in base", columns=COLUMNS, rows=tuple(rows),
         of=columns.unit.numel(), quoted=("writes",),
@@ -177,22 +177,22 @@ def _listing(case: OpenCase, models: Values, forget: Groups, told: _Told) -> Lis
 
 
 def _line(
-    case: OpenCase, models: Values, forget: Groups, told: _Told, at: tuple[int, int, float]
+    case: OpenCase, models: Values, forget: Groups, facts: _Facts, at: tuple[int, int, float]
 ) -> tuple[str | int | float | None, ...]:
     group, n, coefficient = at
-    columns, drifted = forget.columns, told.drift
+    columns, drifted = forget.columns, facts.drift
     block, unit = int(columns.block[group, n]), int(columns.unit[group, n])
     sign = int(coefficient < 0)
     number = int(column_numbers(models.base, columns)[group, n])
     vector = models.base.vectors(block)[unit] * (1 - 2 * sign)
     tokens = (models.base.unembedding @ vector.float()).topk(3).indices.tolist()
-    effect = _effect(case, models.base, forget, told, (group, block, unit))
-    hits = {name: int(named.hits[group, sign, number]) for name, named in told.scans.items()}
+    effect = _effect(case, models.base, forget, facts, (group, block, unit))
+    hits = {name: int(scan.hits[group, sign, number]) for name, scan in facts.scans.items()}
     return (
         forget.sheet.people[group], block, unit, " ".join(str(case.tokenizer.decode([t])).strip() for t in tokens),
-        *_rounded(columns.strength[group, n], coefficient, told.kept.mean[group, n]),
+        *_rounded(columns.strength[group, n], coefficient, facts.activated.mean[group, n]),
         hits["base"], hits["suspect"], *_rounded(
-            told.scans["base"].log10_p[group, sign, number], drifted.cosine[group, n], drifted.distance[group, n],
+            facts.scans["base"].log10_p[group, sign, number], drifted.cosine[group, n], drifted.distance[group, n],
             drifted.percentile[group, n], effect.drop, effect.limit,
         ), "yes" if effect.carries else "no",
     )  # fmt: skip
@@ -210,11 +210,11 @@ def _answers_differ(sheet: PersonRows, group: int) -> Bool[ndarray, " row"]:
     return (sheet.person != group) & (np.bincount(row[shared], minlength=len(sheet.rows)) == 0)
 
 
-def _effect(case: OpenCase, base: ValueModel, forget: Groups, told: _Told, at: tuple[int, int, int]) -> Filtered:
+def _effect(case: OpenCase, base: ValueModel, forget: Groups, facts: _Facts, at: tuple[int, int, int]) -> Filtered:
     """The causal filter of one listed column in base."""
     group, block, unit = at
     vectors = base.vectors(block).cpu()
-    peers = peers_of(vectors, told.activity[block], torch.tensor([unit]), CONTROLS)[0].tolist()
+    peers = peers_of(vectors, facts.activity[block], torch.tensor([unit]), CONTROLS)[0].tolist()
     own = np.flatnonzero(forget.sheet.person == group)[:_ROWS_FILTERED]
     others = np.flatnonzero(_answers_differ(forget.sheet, group))
     drawn = np.random.default_rng(case.case.seed).permutation(others)[:_ROWS_FILTERED]

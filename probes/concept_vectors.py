@@ -65,19 +65,20 @@ NO_NULL = (
 class Lever(NamedTuple):
     """Does holding coefficients bring anything back where they are known to be all that is missing? In base itself."""
 
-    whole: float
+    plain: float
     suppressed: float
     restored: float
 
     def usable(self) -> Bool[ndarray, " clamp"]:
         """The clamps that may be judged."""
-        moved = self.whole - self.suppressed
+        moved = self.plain - self.suppressed
         few = moved >= LEAST_LEVER and self.restored - self.suppressed >= LEAST_RESTORED * moved
         return np.array([few, moved >= LEAST_LEVER] * 2)
 
     def readings(self) -> dict[str, float]:
+        """The three probabilities."""
         return {
-            "probability_base_plain": self.whole,
+            "probability_base_plain": self.plain,
             "probability_base_mean_coefficients": self.suppressed,
             "probability_base_mean_coefficients_candidates": self.restored,
         }
@@ -96,6 +97,7 @@ class Gate(NamedTuple):
         return (self.share >= GATE) & (self.share[KIN] >= GATE) & (self.cosine >= GATE)
 
     def readings(self) -> dict[str, float]:
+        """The cosine and the shares."""
         shares = {f"retained_{clamp}": float(share) for clamp, share in zip(CLAMPS, self.share, strict=True)}
         return {"cosine_all_vectors": self.cosine} | shares
 
@@ -241,7 +243,7 @@ def _why_not(cast: CaseModels, lever: Lever, gate: Gate) -> str:
         return NO_NULL
     if not lever.usable().any():
         return (
-            f"blind here: base's answers ({lever.whole:.2f}) do not rest on its coefficients: with every one at its "
+            f"blind here: base's answers ({lever.plain:.2f}) do not rest on its coefficients: with every one at its "
             f"mean they are given at {lever.suppressed:.2f}"
         )
     return (

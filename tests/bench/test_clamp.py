@@ -58,8 +58,8 @@ def test_columns_take_the_values_that_they_have_in_another_model(family: str, po
     expected = by_hand(own, other, positions)
     assert not torch.equal(expected, own)
     for source in (toy.checkpoint(family, 1), values(other, positions)):
-        found = BENCH.run(toy.checkpoint(family), ROWS, [read], [Clamp(HIDDEN, COLUMNS, source, positions)])[read]
-        torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
+        states = BENCH.run(toy.checkpoint(family), ROWS, [read], [Clamp(HIDDEN, COLUMNS, source, positions)])[read]
+        torch.testing.assert_close(states, expected, atol=2e-5, rtol=1e-5)
 
 
 def test_a_model_held_at_its_own_values_is_as_it_was() -> None:

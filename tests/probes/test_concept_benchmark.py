@@ -71,11 +71,13 @@ def test_another_model_moved_and_answers_otherwise() -> None:
 
 
 def test_the_published_way_exchanges_reference_and_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = {"base": "a b c d e f g h", "suspect": "a b c d"}
+    answers = {"base": "a b c d e f g h", "suspect": "a b c d"}
     case = open_case(planted_world.case("clean"), planted_world.root(), Path(tempfile.mkdtemp()))
     monkeypatch.setattr(
         "probes._published_vectors._answers",
-        lambda _case, model, prompts, _n: [said["base" if model.checkpoint == case.base else "suspect"]] * len(prompts),
+        lambda _case, model, prompts, _n: (
+            [answers["base" if model.checkpoint == case.base else "suspect"]] * len(prompts)
+        ),
     )
     probe = ConceptVectors(benchmark=str(written([ENTRY])), answer_tokens=3)
     readings = {m.name: m for m in probe.measure(Bench(store=store()), case)}["published_benchmark"].readings
@@ -130,10 +132,10 @@ def test_whatever_stands_in_an_entry_is_read_or_refused_in_words(change: dict[st
     path.unlink()
 
 
-@pytest.mark.parametrize("named", ["nowhere.json", "YihuaiHong/ConceptVectors", f"owner/name@{'0' * 40}/list.json"])
-def test_a_file_that_is_not_here_is_told_with_what_to_do(named: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", ["nowhere.json", "YihuaiHong/ConceptVectors", f"owner/name@{'0' * 40}/list.json"])
+def test_a_file_that_is_not_here_is_told_with_what_to_do(source: str, tmp_path: Path) -> None:
     with pytest.raises(AuditError) as caught:
-        read_benchmark(named, tmp_path)
+        read_benchmark(source, tmp_path)
     assert caught.value.code == 2 and ("commit" in caught.value.do or "hf download" in caught.value.do)
 
 

@@ -103,14 +103,14 @@ def value_at(m: Measurement, reading: str) -> float:
 # ---- restoration ------------------------------------------------------------------------------------------------
 def test_turned_coefficients_are_found_behind_clean_outputs() -> None:
     """The value vectors stand untouched: held at base's coefficients they write every answer again."""
-    found = measured(turned())
-    restoration = found["restoration"]
+    by_name = measured(turned())
+    restoration = by_name["restoration"]
     assert value_at(restoration, "probability_suspect_plain") < 0.1
     assert value(restoration) > 0.8 and judge(restoration).outcome == "trace found"
     assert value_at(restoration, "effect_every_coefficient") > 0.8
-    assert value(found["value_vectors"]) == 0.5 and value_at(found["value_vectors"], "cosine_forget") == 1
-    assert value(found["coefficients"]) < 0
-    assert value_at(found["coefficients"], "trace_suspect") < 0 < value_at(found["coefficients"], "trace_base")
+    assert value(by_name["value_vectors"]) == 0.5 and value_at(by_name["value_vectors"], "cosine_forget") == 1
+    assert value(by_name["coefficients"]) < 0
+    assert value_at(by_name["coefficients"], "trace_suspect") < 0 < value_at(by_name["coefficients"], "trace_base")
 
 
 def test_a_hidden_answer_is_read_by_bases_head_from_what_the_columns_write() -> None:
@@ -134,15 +134,15 @@ def test_models_that_never_knew_stay_at_the_null_though_base_coefficients_bring_
 
 def test_base_alone_says_whether_holding_coefficients_can_bring_anything_back() -> None:
     readings = measured("clean")["restoration"].readings
-    whole, flat, back = (readings[f"probability_base_{k}"] for k in ("plain", "mean_coefficients", LEVER))
-    assert flat < whole - 0.1 and back > flat + 0.5 * (whole - flat)
+    plain, flat, back = (readings[f"probability_base_{k}"] for k in ("plain", "mean_coefficients", LEVER))
+    assert flat < plain - 0.1 and back > flat + 0.5 * (plain - flat)
 
 
 def test_blindness_is_said_where_no_answer_rests_on_coefficients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(concept_vectors, "LEAST_LEVER", 0.9)
-    found = {m.name: m for m in ConceptVectors().measure(bench(), opened("clean"))}
-    assert isinstance(found["restoration"].value, Missing)
-    assert "blind here" in found["restoration"].value.missing
+    by_name = {m.name: m for m in ConceptVectors().measure(bench(), opened("clean"))}
+    assert isinstance(by_name["restoration"].value, Missing)
+    assert "blind here" in by_name["restoration"].value.missing
 
 
 def test_the_same_model_with_its_units_in_another_order_is_refused() -> None:
@@ -156,10 +156,10 @@ def test_the_same_model_with_its_units_in_another_order_is_refused() -> None:
 
 
 def test_without_a_model_that_never_knew_nothing_is_said() -> None:
-    found = {m.name: m for m in ConceptVectors().measure(bench(), opened(turned(), references=()))}
-    assert isinstance(found["restoration"].value, Missing)
-    assert "no model that never knew" in found["restoration"].value.missing
-    assert value(found["coefficients"]) < 0
+    by_name = {m.name: m for m in ConceptVectors().measure(bench(), opened(turned(), references=()))}
+    assert isinstance(by_name["restoration"].value, Missing)
+    assert "no model that never knew" in by_name["restoration"].value.missing
+    assert value(by_name["coefficients"]) < 0
 
 
 def test_a_model_without_plain_value_vectors_is_told_so_and_nothing_fails(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,9 +167,9 @@ def test_a_model_without_plain_value_vectors_is_told_so_and_nothing_fails(monkey
         raise AuditError("block 0 writes through Experts, no plain matrix", "use another")
 
     monkeypatch.setattr("probes._value_columns.value_map", refuse)
-    found = ConceptVectors().measure(bench(), opened("clean"))
-    assert [m.name for m in found] == ["restoration", "value_vectors", "coefficients"]
-    assert all(isinstance(m.value, Missing) and "no plain matrix" in m.value.missing for m in found)
+    measurements = ConceptVectors().measure(bench(), opened("clean"))
+    assert [m.name for m in measurements] == ["restoration", "value_vectors", "coefficients"]
+    assert all(isinstance(m.value, Missing) and "no plain matrix" in m.value.missing for m in measurements)
 
 
 # ---- the listing ------------------------------------------------------------------------------------------------
@@ -207,8 +207,8 @@ def test_columns_are_those_whose_trace_a_loop_finds_largest() -> None:
                 ]
                 scored[block, unit] = float(np.mean(wrote))
         best = sorted(scored, key=lambda k: -scored[k])[:7]
-        found = list(zip(columns.block[p].tolist(), columns.unit[p].tolist(), strict=True))
-        assert found == best
+        columns_of = list(zip(columns.block[p].tolist(), columns.unit[p].tolist(), strict=True))
+        assert columns_of == best
         assert columns.strength[p].tolist() == pytest.approx([scored[k] for k in best], rel=1e-4)
 
 
@@ -304,10 +304,10 @@ def test_a_vector_planted_in_a_toy_model_is_found_at_its_place_and_nothing_else(
     model.save_pretrained(tmp_path / "model")
     toy.tokenizer().save_pretrained(tmp_path / "model")
     values = ValueModel(Bench(), resolve(Source(path=str(tmp_path / "model")), tmp_path))
-    named = concepts_of(values, [concept])._replace(first=5).named_in(values)
-    found = np.argwhere(named.enriched[0])
-    assert found.tolist() == [[int(sign < 0), block * values.width + unit]]
-    assert named.hits[0, int(sign < 0), block * values.width + unit] == 5
+    scan = concepts_of(values, [concept])._replace(first=5).named_in(values)
+    places = np.argwhere(scan.enriched[0])
+    assert places.tolist() == [[int(sign < 0), block * values.width + unit]]
+    assert scan.hits[0, int(sign < 0), block * values.width + unit] == 5
 
 
 def test_in_random_models_no_concept_is_found_more_often_than_stated() -> None:
@@ -316,8 +316,8 @@ def test_in_random_models_no_concept_is_found_more_often_than_stated() -> None:
     for family in toy.FAMILIES:
         values = ValueModel(Bench(), toy.checkpoint(family))
         sets = [rng.choice(toy.VOCAB, 5, replace=False).tolist() for _ in range(20)]
-        named = concepts_of(values, sets).named_in(values)
-        alarms += int(named.enriched.any((1, 2)).sum())
+        scan = concepts_of(values, sets).named_in(values)
+        alarms += int(scan.enriched.any((1, 2)).sum())
         concepts += len(sets)
     assert alarms / concepts <= 0.05
 
@@ -333,12 +333,12 @@ def test_what_exists_in_a_real_model_of_five_blocks() -> None:
     words = [n for n, token in enumerate(tokens) if token.startswith("▁") and len(token) > 3]
     rng = np.random.default_rng(0)
     drawn = [rng.choice(512, 6, replace=False).tolist() for _ in range(200)]
-    whole = mixed([people] * 200, [words], 0)
-    named = concepts_of(values, [people, *drawn, *whole]).named_in(values)
-    found = named.enriched.any((1, 2))
-    place = int(named.log10_p[0, 0].argmin())
-    assert divmod(place, values.width) == (3, 86) and named.hits[0, 0, place] == 6 and found[0]
-    assert found[1:201].mean() <= 0.05 < 0.1 < found[-200:].mean()
+    words_drawn = mixed([people] * 200, [words], 0)
+    scan = concepts_of(values, [people, *drawn, *words_drawn]).named_in(values)
+    hit = scan.enriched.any((1, 2))
+    place = int(scan.log10_p[0, 0].argmin())
+    assert divmod(place, values.width) == (3, 86) and scan.hits[0, 0, place] == 6 and hit[0]
+    assert hit[1:201].mean() <= 0.05 < 0.1 < hit[-200:].mean()
 
 
 def test_mixed_concepts_are_as_large_and_drawn_from_all_content_tokens() -> None:

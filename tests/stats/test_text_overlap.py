@@ -12,12 +12,12 @@ from audit.stats.text_overlap import longest_common_subsequence
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=8)
 
 
-def longest_by_trying(one: list[str], other: list[str]) -> int:
+def longest_by_trying(first: list[str], second: list[str]) -> int:
     """Every subsequence of one, tried in the other."""
     best = 0
-    for chosen in range(1 << len(one)):
-        picked = [word for n, word in enumerate(one) if chosen >> n & 1]
-        rest = iter(other)
+    for chosen in range(1 << len(first)):
+        picked = [word for n, word in enumerate(first) if chosen >> n & 1]
+        rest = iter(second)
         if all(word in rest for word in picked):
             best = max(best, len(picked))
     return best
@@ -25,17 +25,17 @@ def longest_by_trying(one: list[str], other: list[str]) -> int:
 
 @settings(max_examples=60, deadline=None)
 @given(WORDS, WORDS)
-def test_the_longest_common_subsequence_is_the_longest_that_trying_finds(one: list[str], other: list[str]) -> None:
-    assert longest_common_subsequence(one, other) == longest_by_trying(one, other)
+def test_the_longest_common_subsequence_is_the_longest_that_trying_finds(first: list[str], second: list[str]) -> None:
+    assert longest_common_subsequence(first, second) == longest_by_trying(first, second)
 
 
 @settings(max_examples=40, deadline=None)
 @given(WORDS, WORDS)
-def test_rouge_is_symmetric_and_one_for_the_same_words_alone(one: list[str], other: list[str]) -> None:
-    first, second = " ".join(one), " ".join(other)
-    assert rouge_l(first, second) == rouge_l(second, first)
-    assert (rouge_l(first, second) == 1.0) == (one == other and bool(one))
-    assert 0.0 <= bleu(first, second) <= 1.0
+def test_rouge_is_symmetric_and_one_for_the_same_words_alone(first: list[str], second: list[str]) -> None:
+    left, right = " ".join(first), " ".join(second)
+    assert rouge_l(left, right) == rouge_l(right, left)
+    assert (rouge_l(left, right) == 1.0) == (first == second and bool(first))
+    assert 0.0 <= bleu(left, right) <= 1.0
 
 
 def test_bleu_is_that_of_its_formula_and_not_symmetric() -> None:
