@@ -38,8 +38,8 @@ CHANGE = Naming(
 DESCRIBED = Missing(missing="a description of weights: nothing is tested")
 NO_ITEMS = Missing(missing="weights have no items")
 DESCRIPTIVE = (
-    "Descriptive: a difference says what was done to the weights and not what the model knows; whether anything is "
-    "suppressed is for the tests that restore it."
+    "Descriptive: a difference says what was done to the weights and not what the model knows. SUPPRESSED is a word of "
+    "the tests that restore what was hidden, and never of this one."
 )
 EXACT = "With base's weights at hand the difference can be taken off again exactly, whatever it is."
 ROUNDING = (

@@ -34,7 +34,8 @@ NOISE: Final = 2.0
 """So many times the expected energy of rounding is still rounding."""
 _PROMISING: Final = 0.25
 """Where the directions hold less of the difference than this, rounding explains no rest: it is not computed."""
-_ROWS: Final = 1 << 19
+_NUMBERS: Final = 1 << 17
+"""So many at a time: both parts and their difference stay in the cache."""
 
 
 class Spectrum(NamedTuple):
@@ -122,7 +123,7 @@ def difference(name: str, base: Tensor, suspect: Tensor, expert: int | None = No
     flat_base, flat_suspect = (x.reshape(len(x), -1) if x.ndim > 1 else x.reshape(1, -1) for x in (base, suspect))
     moved = torch.empty(flat_base.shape, dtype=exact)
     base_sq, moved_sq, changed = 0.0, 0.0, 0
-    step = max(1, _ROWS // max(1, flat_base.shape[1]))
+    step = max(1, _NUMBERS // max(1, flat_base.shape[1]))
     for first in range(0, len(flat_base), step):
         span = slice(first, first + step)
         before = flat_base[span].to(stored).to(exact)
@@ -163,9 +164,9 @@ def _spectrum(pair: _Pair, moved_sq: float) -> Spectrum:
     small = min(pair.moved.shape) <= SMALL
     factors = _decomposed(pair.moved) if small else _sketched(pair.moved)
     rank, spike = _rank(pair, factors, moved_sq), _spike(pair, factors, moved_sq)
-    values, exact = factors.values[:RANK], small
+    values, exact = factors.values if small else factors.values[:RANK], small
     if rank is not None and not small:
-        values, exact = torch.linalg.svdvals(pair.moved)[:RANK], True
+        values, exact = torch.linalg.svdvals(pair.moved), True
     return Spectrum(
         tuple(values.tolist()), exact, rank, spike, factors.right[0].float().clone(), factors.left[:, 0].float().clone()
     )

@@ -26,7 +26,7 @@ from audit.schema import AuditError, Checkpoint, Read, Site, Texts
 MOST_ROWS: Final = 600
 """Rows that name somebody, of all groups together."""
 TEXT_ROWS: Final = 256
-"""Rows of retained questions, and as many of general text, from which the metrics come."""
+"""Rows of retained questions, and as many of general text, from which the metrics come; fewer of a wide model."""
 MOST_NUMBERS: Final = 1 << 25
 """So many numbers are decomposed at most: tokens times hidden units."""
 MOST_TOKENS: Final = 2000
@@ -39,6 +39,7 @@ LIKELY: Final = 0.01
 """No more than this share of other tokens match any name so well: then it is told."""
 FEWEST: Final = 8
 """Fewer names than this make no choice."""
+_LEAST_ROWS: Final = 16
 _TINY: Final = 1e-30
 _DO: Final = f"give questions that name at least {FEWEST} groups"
 
@@ -142,8 +143,10 @@ def edited_subjects(bench: Bench, case: OpenCase, suspect: Checkpoint, spikes: S
 def tokens_read(case: OpenCase) -> int:
     """How many tokens :func:`edited_subjects` reads at most, and whoever looks for no subject does not read."""
     read = [Texts(cohort=cohort, form=form) for cohort in case.cohorts for form in case.forms()]
-    lengths = [int(case.rows(texts).lengths.max()) for texts in read if case.has(texts)]
-    return max(lengths, default=0) * (MOST_ROWS + 2 * TEXT_ROWS)
+    longest = max((int(case.rows(texts).lengths.max()) for texts in read if case.has(texts)), default=0)
+    questions = sum(bool(item.question) for items in case.cohorts.values() for item in items)
+    general = len(case.cohorts.get("general", ()))
+    return longest * (min(questions, MOST_ROWS) + min(questions, TEXT_ROWS) + min(general, TEXT_ROWS))
 
 
 # ---- inputs -----------------------------------------------------------------------------------------------------
@@ -168,8 +171,9 @@ def _inputs(bench: Bench, case: OpenCase, model: Checkpoint, names: _Names, spik
     sites = [Site(part="mlp_hidden", block=spike.block) for spike in spikes]
     last = tuple(Read(site=site, at="last") for site in sites)
     every = tuple(Read(site=site, at="all") for site in sites)
+    units = max(len(spike.inputs) for spike in spikes)
     at_names = bench.run(model, names.rows.cut(), last)
-    texts = [(rows, bench.run(model, rows, every), mask) for rows, mask in _texts(case, names)]
+    texts = [(rows, bench.run(model, rows, every), mask) for rows, mask in _texts(case, names, units)]
     inputs: list[_Inputs] = []
     for at_last, everywhere in zip(last, every, strict=True):
         keys = at_names[at_last].double()
@@ -185,17 +189,22 @@ def _inputs(bench: Bench, case: OpenCase, model: Checkpoint, names: _Names, spik
     return inputs
 
 
-def _texts(case: OpenCase, names: _Names) -> list[tuple[Rows, Bool[Tensor, "row pos"]]]:
+def _texts(case: OpenCase, names: _Names, units: int) -> list[tuple[Rows, Bool[Tensor, "row pos"]]]:
     """Rows from which the metrics come, and which of their tokens say nothing of the names: those of general text, and
     of questions what stands before the name; without general text all but the name itself."""
     general = Texts(cohort="general")
+
+    def most(rows: Rows) -> int:
+        return max(_LEAST_ROWS, min(TEXT_ROWS, MOST_NUMBERS // (units * rows.ids.shape[1])))
+
     retained = [n for n, at in enumerate(names.at.tolist()) if names.labels[at][0] == "retain"]
     chosen = torch.tensor(retained or list(range(len(names.at))))
-    questions = names.rows.take(chosen[:: max(1, len(chosen) // TEXT_ROWS)][:TEXT_ROWS])
+    n = most(names.rows.rows)
+    questions = names.rows.take(chosen[:: max(1, len(chosen) // n)][:n])
     if not case.has(general):
         return [(questions.rows, questions.besides())]
     rows = case.rows(general)
-    rows = rows.take(torch.arange(min(TEXT_ROWS, len(rows))))
+    rows = rows.take(torch.arange(min(most(rows), len(rows))))
     later = torch.arange(rows.ids.shape[1]) > 0
     return [(questions.rows, questions.before()), (rows, rows.mask & later)]
 

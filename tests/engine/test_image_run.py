@@ -16,7 +16,7 @@ from tests import image_toy
 
 OF_IMAGES = {
     "answer_lens", "forget_likelihood", "quantisation_recovery", "relearning_recovery", "representation_similarity",
-    "reverse_patch", "sae_restoration", "utility",
+    "reverse_patch", "sae_restoration", "utility", "weight_difference",
 }  # fmt: skip
 
 
