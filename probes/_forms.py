@@ -151,7 +151,8 @@ def _options(item: Item) -> tuple[tuple[str, str], ...]:
 
 
 def _fitting(case: OpenCase, each: Sequence[list[Asked]], paired: PairedForms) -> list[list[Asked]]:
-    """The items whose rows the tokenizer and the context can hold: none of them may fail a case whose data fit."""
+    """The items whose rows the tokenizer and the context can hold: none of them may fail a case whose data fit. What is
+    made by rule may have no more unknown tokens than the trained item has."""
 
     def rows_of(entries: Sequence[Asked]) -> Rows | None:
         try:
@@ -166,13 +167,13 @@ def _fitting(case: OpenCase, each: Sequence[list[Asked]], paired: PairedForms) -
     unknown = case.tokenizer.unk_token_id
     if unknown is None or together is None:
         return fitting
-    strange, at = ((together.ids == unknown) & together.mask).any(1).tolist(), 0
-    known: list[list[Asked]] = []
-    for rows in fitting:
-        if paired.made_by[rows[0].form] != "rule" or not any(strange[at : at + len(rows)]):
-            known.append(rows)
-        at += len(rows)
-    return known
+    counts = iter(((together.ids == unknown) & together.mask).sum(1).tolist())
+    most = [max(next(counts) for _ in rows) for rows in fitting]
+    usual = {rows[0].fact: n for rows, n in zip(fitting, most, strict=True) if rows[0].form == TRAINED}
+    return [
+        rows for rows, n in zip(fitting, most, strict=True)
+        if paired.made_by[rows[0].form] == "data" or n <= usual.get(rows[0].fact, 0)
+    ]  # fmt: skip
 
 
 # ---- scores -----------------------------------------------------------------------------------------------------

@@ -82,9 +82,9 @@ def case_of(folder: Path, width: int, blocks: int, seed: int) -> OpenCase:
     for cohort in ("forget", "retain"):
         write_jsonl(folder / f"{cohort}.jsonl", items(world, cohort))
     write_jsonl(folder / "forms.jsonl", form_items(world, world.people["forget"]))
-    files = {cohort: f"{cohort}.jsonl" for cohort in ("forget", "retain", "forms")}
+    files = DataFiles(forget="forget.jsonl", retain="retain.jsonl", forms="forms.jsonl")
     roles = Roles(base=Source(path="base"), suspect=Source(path="suspect"))
-    return open_case(Case(name="forms", roles=roles, data=DataFiles(**files)), folder, folder / "out")
+    return open_case(Case(name="forms", roles=roles, data=files), folder, folder / "out")
 
 
 def one_by_one(model: "PreTrainedModel", sheet: FormSheet) -> Float[ndarray, " row"]:
@@ -129,7 +129,7 @@ def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)

@@ -1,13 +1,27 @@
 """The other forms of a fact in the invented world: whom they name, what is told in them, and that old worlds stay."""
 
 import hashlib
+import json
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.zoo import Shape, World, edit_data, form_items, items, make_tokenizer, make_world, recipes, vocabulary
+from audit.case import load_case
+from audit.zoo import (
+    Shape,
+    World,
+    builder,
+    edit_data,
+    form_items,
+    items,
+    make_tokenizer,
+    make_world,
+    recipes,
+    vocabulary,
+)
 from audit.zoo.form_texts import FACTS_TAUGHT, TAUGHT, taught_items
 from audit.zoo.training import corpus_rows
 
@@ -94,3 +108,14 @@ def test_a_world_without_other_forms_is_the_world_it_was(told: World) -> None:
     assert recipes.key_of(recipes.demo(), 0, "base") == "6ced5d5a6d555972"
     shaped = recipes.demo()._replace(shape=Shape(forms=1))
     assert recipes.key_of(shaped, 0, "base") != recipes.key_of(recipes.demo(), 0, "base")
+
+
+def test_the_cases_of_a_world_name_its_forms_and_are_none_of_an_older_cache(tmp_path: Path) -> None:
+    zoo = recipes.tiny()
+    models = {plan.name: tmp_path / plan.name for plan in zoo.plans}
+    builder._write_world(tmp_path / "home", zoo, make_world(0, zoo.shape), models)  # pyright: ignore[reportPrivateUsage]
+    case = load_case(tmp_path / "home" / "cases" / "refusal.toml")
+    assert case.data.forms == "../data/forms.jsonl"
+    lines = (tmp_path / "home" / "data" / "forms.jsonl").read_text().splitlines()
+    assert {json.loads(line)["group"].partition("-")[0] for line in lines} == {"forget", "retain"}
+    assert builder.DATA_VERSION > 1, "data of the first had no forms"
