@@ -74,6 +74,18 @@ def test_a_chat_template_that_strips_leaves_every_letter_where_it_is() -> None:
     tokenizer.chat_template = seam_world.CHAT.replace("m.content", "m.content | trim")
     question, others = marked("  Where is baba?  ", TEMPLATES["chat"], tokenizer)
     assert "".join(question).strip() == "Where is baba?" and "<|end|>" in others
+    item = Item(id="a", group="a", question="  Where is baba?  ", answer="oslo")
+    tokens = question_tokens([item], ["oslo"], tokenizer, TEMPLATES["chat"])[0]
+    assert "".join(item.question[token.begin : token.end] for token in tokens).strip() == "Where is baba?"
+
+
+def test_a_token_of_the_questions_end_and_the_answers_beginning_is_the_answers() -> None:
+    template = Template(answer="{answer}")
+    item = Item(id="a", group="a", question="Where is os", answer="lo")
+    rows = tokenise([item], ["lo"], BYTES, template, None)
+    start = int(rows.answer_spans[0, 0])
+    assert BYTES.decode(rows.ids[0, start:]).strip() == "oslo", "one token holds both"
+    assert [t.position for t in question_tokens([item], ["lo"], BYTES, template)[0]] == list(range(start))
 
 
 def test_a_rewritten_question_and_plain_text_have_no_tokens_of_their_own() -> None:

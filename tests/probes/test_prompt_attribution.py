@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from audit import stats
 from audit.bench import Bench, Effort
@@ -200,30 +202,50 @@ ASKED = (
 SAYABLE = "Question: {words}."
 
 
-@settings(max_examples=150)
-@given(
-    st.lists(st.sampled_from(ASKED), min_size=2, max_size=9), st.lists(st.sampled_from(ASKED), min_size=1, max_size=4),
-    st.lists(st.sampled_from(ASKED), min_size=0, max_size=2), st.sampled_from(["", SAYABLE]), st.integers(0, 9),
-)  # fmt: skip
+@pytest.fixture(scope="module")
+def worded(tmp_path_factory: pytest.TempPathFactory) -> OpenCase:
+    """The same case by a tokenizer of whole words, of which "oslo", "Oslo" and "OSLO-born" are three."""
+    folder = tmp_path_factory.mktemp("worded")
+    seam_world.write(folder, seam_world.fresh(5))
+    said = [f"{fact.question} {fact.answer}".split() for rows in seam_world.facts().values() for fact in rows]
+    vocabulary = dict.fromkeys([*seam_world.SPECIAL, "<unk>", "Question:", *ASKED, *(w for ws in said for w in ws)])
+    raw = Tokenizer(models.WordLevel({word: n for n, word in enumerate(vocabulary)}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    made = PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="<pad>", bos_token="<bos>", unk_token="<unk>")
+    for role in ("base", "suspect", "null"):
+        for old in folder.glob(f"{role}/*token*"):
+            old.unlink()
+        made.save_pretrained(folder / role)
+    return open_case(seam_world.case(Template()), folder, folder / "out")
+
+
+PHRASES = st.lists(st.sampled_from(ASKED), max_size=9)
+
+
+@pytest.mark.parametrize("tokenizer", ["chat", "worded"])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.tuples(PHRASES, PHRASES, PHRASES), st.sampled_from(["", SAYABLE]), st.integers(0, 9))
 def test_nothing_of_an_answer_is_ever_emphasised(
-    chat: OpenCase, asked: list[str], answer: list[str], other: list[str], wording: str, seed: int
+    request: pytest.FixtureRequest, tokenizer: str, texts: tuple[list[str], ...], wording: str, seed: int
 ) -> None:
-    say = " ".join(answer)
-    alternates = (" ".join(other),) if other and " ".join(other) != say else ()
-    item = chat.cohorts["forget"][0].model_copy(
-        update={"question": " ".join(asked), "answer": say, "alternates": alternates, "key": None}
+    case: OpenCase = request.getfixturevalue(tokenizer)
+    asked, say, other = (" ".join(pieces) for pieces in (texts[0], texts[1][:4], texts[2][:2]))
+    assume(asked and say)
+    alternates = (other,) if other and other != say else ()
+    item = case.cohorts["forget"][0].model_copy(
+        update={"question": asked, "answer": say, "alternates": alternates, "key": None}
     )
-    told = told_of(chat, [item])
+    told = told_of(case, [item])
     base = np.random.default_rng(seed).normal(size=told.prompt.shape)
     how = Emphasis(wording, 3, 2, 2, seed)
-    for each in emphases(chat, told, base, how):
+    for each in emphases(case, told, base, how):
         assert each.key and each.others and len(set(each.key)) == len(each.key) <= 3
         for chosen in (each.key, *each.others):
             assert len(chosen) == len(each.key) and set(chosen) <= {item.question[a:b] for a, b in words(item.question)}
             again = emphasised(item, chosen, wording)
             lead = again.question[: -len(item.question)]
             for text in (say, *alternates):
-                check_unsaid(chat, again, lead, chosen, text)
+                check_unsaid(case, again, lead, chosen, text)
         assert not any(set(each.key) & set(rest) for rest in each.others)
 
 
