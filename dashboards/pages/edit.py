@@ -31,7 +31,8 @@ def form(view: bar.View) -> None:
     out = st.text_input("Folder of the edited model, below the folder of runs", suggested, key=f"out-{edit.name}")
     flags = starting.setting_flags()
     if not case or not starting.is_below(out):
-        show.note("Name a case file, and a folder below the folder of runs.")
+        show.note("Name a case file, and a folder below the folder of runs. A new case file, to be filled in:")
+        show.command("residua init case.toml")
         return
     arguments = [case, "--edit", edit.name, *stated, *rows, "-o", str(view.vault.root / out), *flags]
     show.sub("As a command")

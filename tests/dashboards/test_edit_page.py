@@ -86,7 +86,7 @@ def test_only_what_was_changed_is_typed_and_a_start_hands_it_on(root: Path, monk
     ((_, verb, arguments, out),) = begun
     assert shlex.join(["residua", verb, *arguments]) == at.code[0].value and out == "edited/cases-quantise"
     at.text_input(key="out-quantise").set_value("../elsewhere").run()
-    assert not at.code and "below the folder of runs" in told(at)
+    assert [c.value for c in at.code] == ["residua init case.toml"] and "below the folder of runs" in told(at)
 
 
 def test_a_finished_edit_says_what_changed_and_how_it_is_audited(root: Path) -> None:

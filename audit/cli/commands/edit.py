@@ -1,6 +1,8 @@
 """Unlearn, fake or attack: make an edited checkpoint of a case's model, which `run` audits like any other."""
 
+import shlex
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +10,9 @@ from audit.cli import flags
 from audit.cli.answer import Answer, JsonValue
 
 if TYPE_CHECKING:
-    from audit.edits import Choice
+    from rich.table import Table
+
+    from audit.edits import Choice, ListedEdit
     from audit.engine import Edited
     from audit.schema import EditSummary
 
@@ -79,43 +83,55 @@ def _listed(name: str | None) -> Answer:
     """Every edit in a line, or one at length; read from the files, without importing them."""
     import difflib
 
-    from rich.table import Table
-    from rich.text import Text
-
     from audit.edits import listed_edits
     from audit.schema import AuditError
 
     edits = listed_edits()
-    if name is not None and name not in {edit.name for edit in edits}:
-        near = difflib.get_close_matches(name, [edit.name for edit in edits], n=1, cutoff=0.5)
+    if name is None:
+        return Answer({"edits": list[JsonValue](map(_described, edits))}, (_table(edits), _AT_LENGTH))
+    by_name = {edit.name: edit for edit in edits}
+    if name not in by_name:
+        near = difflib.get_close_matches(name, by_name, n=1, cutoff=0.5)
         raise AuditError(f"there is no edit {name!r}", f"did you mean {near[0]!r}?" if near else "leave the name out")
-    table = Table(title=f"edits: residua edit CASE --edit NAME -o DIR ({len(edits)})", show_lines=True)
-    for heading in ("edit", "what it does", "needs", "costs", "fits", "settings"):
-        table.add_column(heading)
-    documents: list[JsonValue] = []
+    edit = by_name[name]
+    settings = (f"{s.name}={s.default}" if s.default else s.name for s in edit.settings)
+    facts = (f"needs: {edit.needs_in_words}", f"costs: {_costs(edit)}", f"fits: {edit.fits}",
+             f"settings: {', '.join(settings) or 'none'}")  # fmt: skip
+    return Answer({"edits": [_described(edit)]}, (f"{edit.name}\n\n{edit.help}\n", *facts))
+
+
+_AT_LENGTH = "one of them at length, with its settings: residua edit --list --edit NAME"
+
+
+def _described(edit: "ListedEdit") -> JsonValue:
+    return {
+        "name": edit.name, "does": edit.does, "help": edit.help, "needs": list[JsonValue](edit.needs),
+        "cost": edit.cost, "fits": edit.fits, "plays": edit.plays, "can_be_merged": edit.folds,
+        "settings": [{"name": s.name, "type": s.annotation, "default": s.default} for s in edit.settings],
+    }  # fmt: skip
+
+
+def _table(edits: "Sequence[ListedEdit]") -> "Table":
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"{len(edits)} edits: residua edit CASE --edit NAME -o DIR", show_lines=True, expand=True)
+    for heading, share in (("edit", None), ("what it does", 5), ("needs", 2), ("costs", 3), ("fits", 2)):
+        table.add_column(heading, ratio=share)
     for edit in edits:
-        if name not in (None, edit.name):
-            continue
-        settings = [f"{s.name}={s.default}" if s.default else s.name for s in edit.settings]
-        does = edit.help if name else edit.does
-        costs = edit.cost if edit.folds else f"{edit.cost}; a hook: cannot be merged"
-        cells = (edit.name, does, edit.needs_in_words, costs, edit.fits, "\n".join(settings))
-        table.add_row(*map(Text, cells))
-        documents.append(
-            {
-                "name": edit.name, "does": edit.does, "help": edit.help, "needs": list[JsonValue](edit.needs),
-                "cost": edit.cost, "fits": edit.fits, "plays": edit.plays, "can_be_merged": edit.folds,
-                "settings": [{"name": s.name, "type": s.annotation, "default": s.default} for s in edit.settings],
-            }
-        )  # fmt: skip
-    return Answer({"edits": documents}, (table,))
+        table.add_row(*map(Text, (edit.name, edit.does, edit.needs_in_words, _costs(edit), edit.fits)))
+    return table
+
+
+def _costs(edit: "ListedEdit") -> str:
+    return edit.cost if edit.folds else f"{edit.cost}; a hook: cannot be merged"
 
 
 # ---- what was made ----------------------------------------------------------------------------------------------
 def _made(edited: "Edited") -> Answer:
     from audit.cli.listing_table import listing_table
 
-    summary, following = edited.summary, f"residua run {edited.case}"
+    summary, following = edited.summary, shlex.join(["residua", "run", str(edited.case)])
     document: dict[str, JsonValue] = {
         **summary.model_dump(mode="json"), "folder": str(edited.folder), "reused": edited.reused,
         "case_file": str(edited.case), "next": following,
