@@ -1,8 +1,8 @@
 """Every method by every parametric trace: value vectors, forms, weights, and what brings the answers back.
 
-``python -m studies.parametric_traces.study`` makes the worlds that are missing in the cache, measures every model, edits
-one person at a time and writes results.json here, model by model: a killed call goes on. ``--tables`` writes the tables
-of the page from it; ``--worlds N`` worlds.
+``python -m studies.parametric_traces.study`` makes the worlds that are missing in the cache, measures every model,
+edits one person at a time and writes results.json here, model by model: a killed call goes on. ``--tables`` writes the
+tables of the page from it; ``--worlds N`` worlds.
 """
 
 import argparse
