@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM
 
 from audit.bench import Bench
 from audit.case import OpenCase, open_case
 from audit.checkpoints import resolve
 from audit.judging import judge
-from audit.probing import key_logprob, person_rows_of
+from audit.probing import enrichment_scan, key_logprob, person_rows_of
 from audit.schema import AuditError, Case, Measurement, Missing, Source, Texts
 from audit.storage import Store
 from probes import concept_vectors
@@ -355,3 +355,24 @@ def test_seed_tokens_are_the_content_tokens_of_each_group() -> None:
     for person, tokens in zip(sheet.people, seed_tokens(sheet, case.tokenizer), strict=True):
         facts = [f for f in planted_world.facts()["forget"] if f.group == person and f.form == "trained"]
         assert set(words(tokens)) == {f.answer.split()[-1] for f in facts}
+
+
+def test_experts_are_refused_as_a_whole_model_and_scanned_by_their_weights(tmp_path: Path) -> None:
+    """Mixtral's experts lie in one tensor [expert d unit]; one of expert 2's columns is planted."""
+    torch.manual_seed(0)
+    config = MixtralConfig(
+        vocab_size=toy.VOCAB, hidden_size=64, intermediate_size=24, num_hidden_layers=1, num_attention_heads=4,
+        num_key_value_heads=2, num_local_experts=4, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    model, concept = MixtralForCausalLM(config), [8, 20, 33, 47, 60]
+    model.save_pretrained(tmp_path / "moe")
+    toy.tokenizer().save_pretrained(tmp_path / "moe")
+    with pytest.raises(AuditError, match="value vectors of MixtralForCausalLM's MLPs were not found"):
+        ValueModel(Bench(), resolve(Source(path=str(tmp_path / "moe")), tmp_path))
+    (down,) = [p.detach() for name, p in model.named_parameters() if name.endswith("experts.down_proj")]
+    head = model.get_output_embeddings().weight.detach()
+    indicator = torch.zeros(len(head)).index_fill_(0, torch.tensor(concept), 1.0)
+    down[2, :, 5] = torch.linalg.lstsq(head, indicator).solution
+    hits = enrichment_scan.hits_of(head, down.transpose(1, 2), enrichment_scan.seeds_of([concept]), 5)
+    assert hits.shape == (1, 2, 4, 24)
+    assert (hits == 5).nonzero().tolist() == [[0, 0, 2, 5]]
