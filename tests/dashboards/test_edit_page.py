@@ -131,6 +131,7 @@ def test_how_far_an_edit_is_is_read_from_its_last_line(log: str, done: int, tota
     assert (seen.done, seen.total) == (done, total) and seen.share == (done / total if total else 0.0)
 
 
+@pytest.mark.slow
 def test_an_edit_that_is_started_here_goes_on_by_itself_and_is_found_again(root: Path) -> None:
     out, case = root / "edited" / "a", str(root / "cases" / "case.toml")
     made = workers.start(Vault(root), "edit", [case, "--edit", "npo", "--set", "steps=2", "-o", str(out)], "edited/a")

@@ -30,6 +30,8 @@ EDITS = discover("audit.edits", Edit)
 QUICK = ("steps=3", "batch=4", "warmup_steps=1", "sample=4")
 LOGPROB = Read(site=Site(part="logits"), at="answer", reduce="logprob")
 SAID = "where is it"
+OF_EACH_KIND = ("npo", "refusal", "salun", "quantise", "head_edit", "logit_bias")
+"""One that descends, one that needs refusals, one that works in place, one without data, one of the head, a hook."""
 
 
 def case_of(root: Path, family: str = "llama", dtype: torch.dtype = torch.float32) -> CaseFile:
@@ -69,7 +71,14 @@ def made(case_file: CaseFile, folder: Path, name: str, **more: Any) -> Edited:
 
 
 # ---- every edit ---------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", [name for name, cls in EDITS.items() if not cls.of_images])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in OF_EACH_KIND else pytest.param(name, marks=pytest.mark.slow)
+        for name, cls in EDITS.items()
+        if not cls.of_images
+    ],
+)
 def test_every_edit_leaves_a_folder_whose_case_opens_with_it_as_the_suspect(
     name: str, case_file: CaseFile, tmp_path: Path
 ) -> None:
@@ -164,7 +173,12 @@ def test_half_of_the_people_are_named_one_by_one(case_file: CaseFile, tmp_path: 
 
 # ---- plain weights -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
-    ("family", "dtype"), [("llama", torch.float32), ("qwen2", torch.bfloat16), ("gemma2", torch.float16)]
+    ("family", "dtype"),
+    [
+        ("llama", torch.float32),
+        ("qwen2", torch.bfloat16),
+        pytest.param("gemma2", torch.float16, marks=pytest.mark.slow),
+    ],
 )
 def test_merged_weights_say_what_the_edited_folder_says(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
     case_file = case_of(tmp_path, family, dtype)
