@@ -26,6 +26,7 @@ from .training.recipe import TrainingRecipe as TrainingRecipe
 from .weight_differences import Difference as Difference
 from .weight_differences import Spectrum as Spectrum
 from .weight_differences import Unpaired as Unpaired
+from .weight_differences import difference as difference
 from .writes.edges import Edges as Edges
 from .writes.logit_bias import LogitBias as LogitBias
 from .writes.low_rank import LowRank as LowRank

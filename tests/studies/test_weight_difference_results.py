@@ -29,5 +29,5 @@ def test_the_table_of_planted_edits_is_that_of_the_results() -> None:
         (line,) = (text for text in PAGE.splitlines() if text.startswith(f"| {row['way']} | {size}, {row['stored']} |"))
         cells = [cell.strip().split(" ")[0] for cell in line.split("|")[4:8]]
         assert cells == [str(row[name]["k"]) for name in ("rank_one", "first", "named", "wrong")]
-    for way, told in RESULTS["summary"]["held_out_people"].items():
-        assert f"{told['named']['k']} of {told['named']['n']} (`{way}`)" in PAGE
+    for way, counts in RESULTS["summary"]["held_out_people"].items():
+        assert f"{counts['named']['k']} of {counts['named']['n']} (`{way}`)" in PAGE
