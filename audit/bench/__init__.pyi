@@ -35,6 +35,7 @@ from .training.recipe import TrainingRecipe as TrainingRecipe
 from .weight_differences import Difference as Difference
 from .weight_differences import Spectrum as Spectrum
 from .weight_differences import Unpaired as Unpaired
+from .weight_differences import difference as difference
 from .writes.clamp import Clamp as Clamp
 from .writes.edges import Edges as Edges
 from .writes.logit_bias import LogitBias as LogitBias

@@ -4,7 +4,7 @@ Memory holds one tensor of both and their difference. Each file is read once. A 
 the two stored types, so that a model that was only cast to another type has none. Of a large matrix the largest
 singular values come from a randomised range finder (Halko, Martinsson and Tropp 2011, arXiv 0909.4061, algorithms 4.1
 and 5.1): they are lower bounds, and close ones where few directions hold the difference. Small matrices, and those that
-few directions explain, are decomposed in full.
+one direction explains, are decomposed in full.
 
 A stored type rounds: what is left of a difference of low rank is then a floor of noise. It counts as of rank r if what
 r directions leave is no more than what rounding base plus those directions leaves, and if rounding them gives back at
@@ -165,7 +165,7 @@ def _spectrum(pair: _Pair, moved_sq: float) -> Spectrum:
     factors = _decomposed(pair.moved) if small else _sketched(pair.moved)
     rank, spike = _rank(pair, factors, moved_sq), _spike(pair, factors, moved_sq)
     values, exact = factors.values if small else factors.values[:RANK], small
-    if rank is not None and not small:
+    if rank == 1 and not small:
         values, exact = torch.linalg.svdvals(pair.moved), True
     return Spectrum(
         tuple(values.tolist()), exact, rank, spike, factors.right[0].float().clone(), factors.left[:, 0].float().clone()

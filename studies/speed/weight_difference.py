@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from audit.bench import Bench, Difference
-from audit.bench.weight_differences import difference
+from audit.bench import Bench, Difference, difference
 from audit.checkpoints import resolve
 from audit.schema import Checkpoint, Record, Source
 from audit.storage import write_atomic

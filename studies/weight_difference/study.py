@@ -132,11 +132,11 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
         | {"subject": counted(*_of([p for p in pairs if p["pair"] == kind], "subject"))}
         for kind in kinds
     ]
-    found: list[dict[str, Any]] = []
+    edits_by_size: list[dict[str, Any]] = []
     edits = [edit for record in records for edit in record["plants"]]
     for key in sorted({(e["way"], e["size"], e["stored"]) for e in edits}, key=str):
         mine = [e for e in edits if (e["way"], e["size"], e["stored"]) == key]
-        found.append(
+        edits_by_size.append(
             dict(zip(("way", "size", "stored"), key, strict=True))
             | {"change_median": sorted(e["change"] for e in mine)[len(mine) // 2]}
             | {name: counted(*_of(mine, name)) for name in ("rank_one", "first", "named", "wrong", "redirect")}
@@ -149,7 +149,7 @@ def summary(records: list[dict[str, Any]]) -> dict[str, Any]:
                   "lora": counted(*_of(lora, "redirect")), "subject_told": counted(*_of(pairs, "subject")),
                   "worlds_with_a_false_redirect": counted(
                       sum(any(p["redirect"] for p in r["clean"]) for r in records), len(records))},
-        "by_pair": every, "planted": found,
+        "by_pair": every, "planted": edits_by_size,
         "held_out_people": {way: {name: counted(*_of([e for e in held_out if e["way"] == way], name))
                                   for name in ("rank_one", "first", "named", "wrong")} for way in ("rocr", "rome")},
     }  # fmt: skip
@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--worlds", type=int, nargs="*", default=list(WORLDS))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    made, started, records = stamp(0).model_dump(mode="json"), time.process_time(), list[dict[str, Any]]()
+    provenance, started, records = stamp(0).model_dump(mode="json"), time.process_time(), list[dict[str, Any]]()
     for number in args.worlds:
         with tempfile.TemporaryDirectory(prefix="residua-weights-") as folder:
             world = World(number, Path(folder))
@@ -176,7 +176,13 @@ def main() -> None:
             ]
             records.append({"world": number, "clean": pairs, "plants": list(plants(world))})
         cpu_s = round(time.process_time() - started, 1)
-        results = {**made, "cpu_s": cpu_s, "worlds": len(records), "summary": summary(records), "records": records}
+        results = {
+            **provenance,
+            "cpu_s": cpu_s,
+            "worlds": len(records),
+            "summary": summary(records),
+            "records": records,
+        }
         write_atomic(args.out, (json.dumps(results, indent=1) + "\n").encode())
 
 
