@@ -18,6 +18,7 @@ from audit.probing import (
     Design,
     GroupTest,
     Measurement,
+    Missing,
     Naming,
     Need,
     Op,
@@ -59,6 +60,12 @@ RESTORATION = Naming(
 NO_NULL = (
     "no model that never knew was given: base's coefficients themselves carry the answers, and what they bring to such "
     "a model cannot be told from what is stored"
+)
+
+
+NOT_BELOW = Missing(
+    missing="what base's coefficients bring to models that never knew goes with how near such a model is to base: to lie "
+    "below one of them is no sign of suppression"
 )
 
 
@@ -215,7 +222,7 @@ class ConceptVectors(Probe):
         assessed = assess(panel.at(usable), design)
         effects = {f"effect_{CLAMPS[n]}": e for n, e in zip(usable, assessed.effects, strict=False)}
         filled = assessed.onto(empty.model_copy(update={"notes": (_judged(usable),)}))
-        return filled.model_copy(update={"readings": filled.readings | effects})
+        return filled.model_copy(update={"readings": filled.readings | effects, "p_below": NOT_BELOW})
 
 
 def _groups(base: ValueModel, sheet: PersonRows, most: int) -> Groups:
