@@ -64,8 +64,8 @@ NO_NULL = (
 
 
 NOT_BELOW = Missing(
-    missing="what base's coefficients bring to models that never knew goes with how near such a model is to base: to lie "
-    "below one of them is no sign of suppression"
+    missing="what base's coefficients bring to models that never knew goes with how near such a model is to base: to "
+    "lie below one of them is no sign of suppression"
 )
 
 
