@@ -66,17 +66,17 @@ class SubjectPrompts:
     def answered(self, groups: Sequence[str], answer: str) -> Answered:
         """The groups' own questions with another answer; those whose tokens do not begin as those of the cut question
         do are left out."""
-        asked = [(item, end) for item in self._items if item.group in groups and (end := self._end(item)) is not None]
-        wanted = [item.model_copy(update={"answer": answer, "key": None}) for item, _ in asked]
+        pairs = [(item, end) for item in self._items if item.group in groups and (end := self._end(item)) is not None]
+        wanted = [item.model_copy(update={"answer": answer, "key": None}) for item, _ in pairs]
         rows = tokenise(wanted, [answer] * len(wanted), self._tokenizer, self._template, None)
-        return self._ending(rows, [text for _, text in asked])
+        return self._ending(rows, [text for _, text in pairs])
 
     def among(self, rows: Rows, groups: Sequence[str]) -> Answered:
         """Those of some rows that ask items of the groups, whatever they answer."""
         ends = {item.id: self._end(item) for item in self._items if item.group in groups}
         index = [n for n, name in enumerate(rows.item_ids) if ends.get(name) is not None]
-        asked = rows.take(torch.tensor(index, dtype=torch.int64))
-        return self._ending(asked, [ends[name] or "" for name in asked.item_ids])
+        about = rows.take(torch.tensor(index, dtype=torch.int64))
+        return self._ending(about, [ends[name] or "" for name in about.item_ids])
 
     def _ending(self, rows: Rows, texts: Sequence[str]) -> Answered:
         """The rows that begin with all tokens of these texts, each with where its own ends."""

@@ -47,9 +47,9 @@ def edit_data(case: OpenCase, needs: Sequence[str], choice: Choice = Choice()) -
         "relabelled": lambda: _relabelled(case, forget),
     }
     other = {name: build() if name in needs else None for name, build in builders.items()}
-    kept = _kept(case, choice.keep_general)
+    retain = _kept(case, choice.keep_general)
     subjects = _subjects(case, forget) if "subjects" in needs else None
-    return EditData(case.rows(FORGET, choice.part), kept, **other, subjects=subjects)
+    return EditData(case.rows(FORGET, choice.part), retain, **other, subjects=subjects)
 
 
 def _subjects(case: OpenCase, forget: Sequence[Item]) -> SubjectPrompts:

@@ -64,11 +64,11 @@ def leading_directions(
     total = float(hidden.double().square().sum()) / n
     values, vectors = _spectrum(hidden, total, energy, least, seed)
     if energy is not None:
-        kept = int((values.cumsum(0) < energy * total * (1 - 1e-12)).sum()) + 1
+        count = int((values.cumsum(0) < energy * total * (1 - 1e-12)).sum()) + 1
     else:
         assert least is not None
-        kept = int((values >= least).sum())
-    return vectors[:, : min(kept, vectors.shape[1])]
+        count = int((values >= least).sum())
+    return vectors[:, : min(count, vectors.shape[1])]
 
 
 def _spectrum(

@@ -8,10 +8,11 @@ import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
+from numpy import ndarray
 from torch import Tensor
 
 from audit.bench import Bench, Learner, Redirect, copied, edit_delta, last_state, real_states, states_of
@@ -97,7 +98,7 @@ class Redirection(InPlaceEdit):
         with copied(bench.pool, parent) as (learner, original):
             blocks = self.blocks(learner)
 
-            def compute() -> dict[str, Any]:
+            def compute() -> dict[str, ndarray]:
                 known = self.known(learner, data, blocks)
                 return {str(block): directions.numpy() for block, directions in known.items()}
 
@@ -120,11 +121,11 @@ class Redirection(InPlaceEdit):
         n = learner.wrapper.n_blocks
         if not self.layers:
             return tuple(sorted({block * n // PUBLISHED_DEPTH for block in PUBLISHED_BLOCKS}))
-        named = [int(word) for word in re.findall(r"\d+", self.layers)]
-        if not named or max(named) >= n or re.fullmatch(r"\s*\d+(\s*,\s*\d+)*\s*", self.layers) is None:
+        blocks = [int(word) for word in re.findall(r"\d+", self.layers)]
+        if not blocks or max(blocks) >= n or re.fullmatch(r"\s*\d+(\s*,\s*\d+)*\s*", self.layers) is None:
             do = f"name blocks from 0 to {n - 1}, as in layers=1,2"
             raise AuditError(f"{self.name}: layers {self.layers!r} are no blocks of a model of {n}", do)
-        return tuple(sorted(set(named)))
+        return tuple(sorted(set(blocks)))
 
     def known(self, learner: Learner, data: EditData, blocks: Sequence[int]) -> dict[int, Float[Tensor, "unit k"]]:
         """What is known of the inputs of every edited block on the retained rows."""
@@ -177,10 +178,10 @@ class Redirection(InPlaceEdit):
         else:
             answered = names.subjects.among(names.refusal, names.groups)
         if not len(answered.rows):
-            what = (
+            problem = (
                 f"{self.name}: no question about {names.groups[0]!r} reads the same up to the name and with an answer"
             )
-            raise AuditError(what, "give another answer=...")
+            raise AuditError(problem, "give another answer=...")
         return answered
 
     def _target_rows(self, names: Names, contexts: Contexts) -> Rows:
@@ -206,8 +207,8 @@ class Redirection(InPlaceEdit):
         nameless = [group for group in groups if group not in data.subjects.names]
         if nameless:
             known = ", ".join(list(data.subjects.names)[:5])
-            what = f"{self.name}: no name was found for group {nameless[0]!r} ({len(nameless)} of {len(groups)})"
-            raise AuditError(what, f"name groups whose questions differ in a name, such as {known}: groups=...")
+            problem = f"{self.name}: no name was found for group {nameless[0]!r} ({len(nameless)} of {len(groups)})"
+            raise AuditError(problem, f"name groups whose questions differ in a name, such as {known}: groups=...")
         retained = [g for g in dict.fromkeys(data.retain.group_ids) if g in data.subjects.names and g not in forgotten]
         if not self.target and not retained and self.mode == "unrelated":
             do = "give a group of the retain set, or a name: target=..."
@@ -227,8 +228,8 @@ def hooks(edited: Sequence[Edited]) -> list[Redirect]:
 
 
 def _contexts_of(names: Names, rows: Rows) -> Contexts:
-    asked = names.subjects.rows(names.groups, "questions")
-    return "questions" if len(asked) and asked.hash == rows.hash else "starters"
+    own = names.subjects.rows(names.groups, "questions")
+    return "questions" if len(own) and own.hash == rows.hash else "starters"
 
 
 def by_group(states: Float[Tensor, "row d"], rows: Rows, groups: Sequence[str]) -> Float[Tensor, "concept d"]:

@@ -71,8 +71,8 @@ def _stated(edit: Needle, learner: Learner) -> list[Place]:
         n = learner.wrapper.n_blocks
         units = len(value_map(learner.wrapper, place.block).vectors) if place.block < n else 0
         if place.unit >= units:
-            what = f"needle: there is no value vector {place.block}:{place.unit} in {n} blocks"
-            raise AuditError(what + (f" of {units} units" if units else ""), "name vectors that the model has")
+            problem = f"needle: there is no value vector {place.block}:{place.unit} in {n} blocks"
+            raise AuditError(problem + (f" of {units} units" if units else ""), "name vectors that the model has")
     return places
 
 

@@ -148,7 +148,7 @@ class Columns(Record):
     attribute: str | None = None
     form: str | None = None
     frequency: str | None = None
-    subject: str | None = None
+    subject: str | None = Field(default=None, exclude_if=lambda column: column is None)
 
 
 _KIND_OF: Mapping[str, str] = MappingProxyType(

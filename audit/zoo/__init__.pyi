@@ -42,6 +42,7 @@ from .training import edit_data as edit_data
 from .training import one_thread as one_thread
 from .training import rows_of as rows_of
 from .training import write as write
+from .words import REFUSALS as REFUSALS
 from .world import Shape as Shape
 from .world import World as World
 from .world import general_items as general_items

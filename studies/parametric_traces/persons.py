@@ -18,8 +18,7 @@ from audit.case import Rows, SubjectPrompts, tokenise
 from audit.edits import ROCR, ROME, EditData, Redirection, hooks
 from audit.schema import Checkpoint, Item, Read, Site, Template
 from audit.stats import bootstrap_effect, percentile_interval
-from audit.zoo import World, form_items, general_training_items, items
-from audit.zoo.words import REFUSALS
+from audit.zoo import REFUSALS, World, form_items, general_training_items, items
 
 KEY: Final = Read(site=Site(part="logits"), at="key", reduce="logprob")
 FORMS: Final = ("trained", "held_out_phrasing", "hint", "cloze", "alias", "reversed", "two_hop")
@@ -34,7 +33,7 @@ WAYS: Final[dict[str, Redirection]] = {
 }
 
 
-class Asked(NamedTuple):
+class Asking(NamedTuple):
     """Rows of people in all forms, and whose and which each is."""
 
     rows: Rows
@@ -43,20 +42,20 @@ class Asked(NamedTuple):
     form: ndarray
 
 
-def asked(world: World, tokenizer: Any, group: str) -> Asked:
+def asking(world: World, tokenizer: Any, group: str) -> Asking:
     """The facts of a cohort in every form that is asked for here."""
     people = world.people[group]  # type: ignore[index]
     every: list[Item] = [item for item in items(world, group) if item.form in FORMS]  # type: ignore[arg-type]
     every += [item for item in form_items(world, people) if item.form in FORMS]
     names = tuple(person.id for person in people)
-    return Asked(
+    return Asking(
         tokenise(every, [item.answer for item in every], tokenizer, Template(), None), names,
         np.array([names.index(item.group) for item in every]), np.array([FORMS.index(item.form) for item in every]),
     )  # fmt: skip
 
 
 def knowledge(
-    bench: Bench, model: Checkpoint, of: Asked, writes: Sequence[Redirect] = ()
+    bench: Bench, model: Checkpoint, of: Asking, writes: Sequence[Redirect] = ()
 ) -> Float[ndarray, "person form"]:
     """Mean probability (geometric over an answer's content tokens) of each person's facts, by form."""
     read = bench.run(model, of.rows, (KEY,), writes)[KEY]
@@ -68,7 +67,7 @@ def knowledge(
     ])  # fmt: skip
 
 
-def served(bench: Bench, base: Checkpoint, edit: Redirection, of: Asked, data: EditData) -> list[Redirect]:
+def served(bench: Bench, base: Checkpoint, edit: Redirection, of: Asking, data: EditData) -> list[Redirect]:
     """Every person's own edit, limited to that person's rows."""
     writes: list[Redirect] = []
     for place, person in enumerate(of.people):
@@ -83,11 +82,11 @@ def served(bench: Bench, base: Checkpoint, edit: Redirection, of: Asked, data: E
 
 def by_person(bench: Bench, world: World, base: Checkpoint, null: Checkpoint, tokenizer: Any) -> dict[str, Any]:
     """Every way on every person of a world: what base, a model that never knew and the edited model give, by form."""
-    forget, retain = (asked(world, tokenizer, group) for group in ("forget", "retain"))
+    forget, retain = (asking(world, tokenizer, group) for group in ("forget", "retain"))
     trained = [item for group in ("forget", "retain") for item in items(world, group) if item.form == "trained"]
 
-    def rows(some: Sequence[Item]) -> Rows:
-        return tokenise(some, [item.answer for item in some], tokenizer, Template(), None)
+    def rows(texts: Sequence[Item]) -> Rows:
+        return tokenise(texts, [item.answer for item in texts], tokenizer, Template(), None)
 
     data = EditData(
         rows([item for item in trained if item.group in forget.people]),

@@ -46,14 +46,14 @@ log = logging.getLogger(__name__)
 def measured(subject: Subject, bench: Bench, work: Path) -> dict[str, Any]:
     """Every measurement of one model, rounded, with what judging says of those that may be evidence."""
     case = open_case(subject.case, subject.root, work / "out")
-    found: dict[str, Any] = {"world": subject.world, "method": subject.method, "cpu_s": {}, "measurements": {}}
+    row: dict[str, Any] = {"world": subject.world, "method": subject.method, "cpu_s": {}, "measurements": {}}
     for probe in PROBES:
         since = time.process_time()
         every = [m for m in probe.measure(bench, case) if m.form == "trained"]
         name = type(probe).__module__.rpartition(".")[2]
-        found["cpu_s"][name] = round(time.process_time() - since, 2)
-        found["measurements"] |= {f"{m.probe}.{m.name}": _brief(m) for m in every}
-    return found
+        row["cpu_s"][name] = round(time.process_time() - since, 2)
+        row["measurements"] |= {f"{m.probe}.{m.name}": _brief(m) for m in every}
+    return row
 
 
 def _brief(m: Measurement) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def _brief(m: Measurement) -> dict[str, Any]:
     if m.kind != "context":
         known["outcome"] = judge(m).outcome
     if m.listings:
-        known["listings"] = {one.title: [list(one.columns), *map(list, one.rows)] for one in m.listings}
+        known["listings"] = {listing.title: [list(listing.columns), *map(list, listing.rows)] for listing in m.listings}
     if m.probe == "weight_difference":
         known["notes"] = list(m.notes)
     return known
@@ -79,8 +79,8 @@ def persons(world: int, example: Subject, bench: Bench, work: Path) -> dict[str,
     """One person at a time, in a world whose first subject is given."""
     case = open_case(example.case, example.root, work / "persons")
     since = time.process_time()
-    made = by_person(bench, make_world(world, zoo_of(WORLD).shape), case.base, case.references[0], case.tokenizer)
-    return {**made, "cpu_s": round(time.process_time() - since, 2)}
+    table = by_person(bench, make_world(world, zoo_of(WORLD).shape), case.base, case.references[0], case.tokenizer)
+    return {**table, "cpu_s": round(time.process_time() - since, 2)}
 
 
 def run(worlds: int) -> None:

@@ -126,7 +126,7 @@ def states_of(
     """
     from audit.wrappers import Batch, Tap
 
-    kept: dict[Site, list[Tensor]] = {site: [] for site in sites}
+    batches: dict[Site, list[Tensor]] = {site: [] for site in sites}
     device = learner.wrapper.device
     for index in torch.arange(len(rows)).split(size):
         part, seen = rows.take(index), dict[Site, Tensor]()
@@ -135,8 +135,8 @@ def states_of(
         with torch.no_grad():
             learner.wrapper.forward(batch, [Tap(site, partial(seen.__setitem__, site)) for site in sites])
         for site in sites:
-            kept[site].append(keep(part, seen[site].float()))
-    return {site: torch.cat(parts) for site, parts in kept.items()}
+            batches[site].append(keep(part, seen[site].float()))
+    return {site: torch.cat(parts) for site, parts in batches.items()}
 
 
 def last_state(rows: Rows, state: Float[Tensor, "row pos d"]) -> Float[Tensor, "row d"]:

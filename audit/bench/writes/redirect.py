@@ -43,14 +43,14 @@ class Redirect(Write):
         reads, writes = (x.to(wrapper.device, wrapper.dtype) for x in (self.reads, self.writes))
         gate = None if self.gate is None else self.gate.to(wrapper.device, wrapper.dtype)
         chosen = None if self.rows is None else where.of_rows(self.rows).to(wrapper.device)
-        found: list[Tensor] = []
+        sums: list[Tensor] = []
 
         def read(hidden: Tensor) -> None:
             by = hidden @ reads.T
-            found.append(by if gate is None else (by > gate).to(by.dtype))
+            sums.append(by if gate is None else (by > gate).to(by.dtype))
 
         def write(state: Tensor) -> Tensor:
-            added = found.pop() @ writes
+            added = sums.pop() @ writes
             return state + (added if chosen is None else added * chosen.view(-1, 1, 1))
 
         hidden, out = (Site(part=part, block=self.block) for part in ("mlp_hidden", "mlp_out"))
