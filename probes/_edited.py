@@ -19,7 +19,7 @@ from audit.probing import (
 )
 
 REDIRECT = "reversible rank-one redirect"
-ONE_BLOCK = "rank-one edit of one block"
+ONE_BLOCK = "rank-one edit of one block, about nobody who is told"
 ADJACENT = "rank-one edits of adjacent blocks, about nobody who is told"
 SCATTERED = "rank-one edits of blocks that are not adjacent"
 _SHOWN = 10
@@ -70,10 +70,10 @@ def _finding(spikes: list[Spike], matches: SubjectMatches) -> RankOneEdit:
     blocks, subject, first = [spike.block for spike in spikes], matches.subject, matches.matches[0]
     if blocks[-1] - blocks[0] != len(blocks) - 1:
         finding = SCATTERED
-    elif len(blocks) == 1:
-        finding = ONE_BLOCK
+    elif subject is not None:
+        finding = REDIRECT
     else:
-        finding = ADJACENT if subject is None else REDIRECT
+        finding = ONE_BLOCK if len(blocks) == 1 else ADJACENT
     where = f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {', '.join(map(str, blocks))}"
     score = f"score {number(first.score)}, {number(matches.margin)} ahead of the next, {p_value(matches.p)} over "
     score += f"{matches.tokens} other tokens"

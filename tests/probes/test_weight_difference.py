@@ -14,7 +14,7 @@ from audit.bench import Bench
 from audit.case import NamedRows, OpenCase, named_rows, open_case, subjects
 from audit.checkpoints import write_edited
 from audit.schema import AuditError, Checkpoint, Measurement, Missing
-from probes._edited import ONE_BLOCK, REDIRECT
+from probes._edited import REDIRECT
 from probes.weight_difference import WeightDifference
 from studies.weight_difference.plants import Lora, Plant, Way, lora_child, planted
 from tests import planted_world
@@ -90,10 +90,10 @@ def size(m: Measurement, block: int) -> float:
     return row[4]
 
 
-def test_an_edit_of_one_block_is_no_redirect() -> None:
+def test_an_edit_of_one_block_is_a_redirect_where_it_is_about_somebody() -> None:
     group = people("holdout")[2]
     m = redirect("rome", group, people("retain")[0], (1,), torch.float32)
-    assert any(note.startswith(ONE_BLOCK) for note in m.notes) and not any(REDIRECT in note for note in m.notes)
+    assert any(note.startswith(REDIRECT) and f"about group {group} " in note for note in m.notes)
     assert groups_in(m)[0] == group
 
 
