@@ -44,6 +44,11 @@ class Edit(Record, ABC):
         """The file's name, under which the edit is recorded."""
         return type(self).__module__.rpartition(".")[2]
 
+    @property
+    def leaves(self) -> str:
+        """What it leaves with these settings: as ``plays``, where no setting makes it another."""
+        return self.plays
+
     @abstractmethod
     def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
         """Fit on ``data`` and write an edited checkpoint folder at ``out`` (parent, EditRecord, delta.safetensors).

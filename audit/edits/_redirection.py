@@ -83,6 +83,11 @@ class Redirection(InPlaceEdit):
         """The settings that :meth:`prepared` depends on."""
         return ()
 
+    @property
+    def leaves(self) -> str:
+        """Weights, or a hook of the same change."""
+        return "weights" if self.folded else "redirect"
+
     # ---- the two ways in -----------------------------------------------------------------------------------------
     def apply(self, learner: Learner, data: EditData) -> None:
         """Change the live value vectors."""
@@ -111,7 +116,7 @@ class Redirection(InPlaceEdit):
         settings = self.model_dump() | {
             "blocks": ",".join(map(str, blocks)), "largest share lost in rounding": max(e.lost for e in edited)
         }  # fmt: skip
-        if self.folded:
+        if self.leaves == "weights":
             return write_edited(out, parent, self.name, settings, "weights", weights)
         return write_edited(out, parent, self.name, settings, "redirect", edit_delta(hooks(edited)))
 

@@ -28,6 +28,11 @@ class SubjectGate(Redirection):
 
     folded: bool = False
 
+    @property
+    def leaves(self) -> str:
+        """A hook, whatever ``folded`` says."""
+        return self.plays
+
     def prepared(self, inputs: Float[Tensor, "token unit"]) -> Float[Tensor, "unit k"]:
         """Inputs that must not open it: a sample of those of retained text."""
         drawn = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(self.seed))[:SAMPLE]

@@ -79,8 +79,8 @@ def edit(
 
 
 def _check_merge(chosen: Edit) -> None:
-    if chosen.plays != "weights":
-        problem = f"{chosen.name} acts on states by a hook ({chosen.plays}), which no weight can hold"
+    if chosen.leaves != "weights":
+        problem = f"{chosen.name} acts on states by a hook ({chosen.leaves}), which no weight can hold"
         raise AuditError(problem, "leave out --merge: `residua run` plays the edited folder back as it is")
 
 

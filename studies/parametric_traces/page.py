@@ -66,9 +66,11 @@ def _by_method(rows: Sequence[Row], methods: Sequence[str]) -> Iterator[str]:
     for method in methods:
         members = [row for row in rows if row["method"] == method]
         cells = [
-            _judged(members, OUTPUT), _judged(members, REVERSE), _judged(members, RESTORED), _mean(members, COEFFICIENTS),
-            _mean(members, VECTORS), _mean(members, BIAS), _kinds(members), _named(members),
-        ]  # fmt: skip
+            *(_judged(members, name) for name in (OUTPUT, REVERSE, RESTORED)),
+            *(_mean(members, name) for name in (COEFFICIENTS, VECTORS, BIAS)),
+            _kinds(members),
+            _named(members),
+        ]
         yield f"| `{method}` | " + " | ".join(cells) + " |"
 
 
@@ -134,7 +136,7 @@ def _effect(row: Row, form: str) -> float | None:
 # ---- one person at a time ---------------------------------------------------------------------------------------
 def _one_person_at_a_time(persons: Mapping[str, Any]) -> Iterator[str]:
     base = np.concatenate([np.array(world["base"]) for world in persons.values()])
-    yield f"### One person at a time: {len(base)} people of {len(persons)} worlds, each redirected by an edit of its own"
+    yield f"### One person at a time: {len(base)} people of {len(persons)} worlds, each by an edit of its own"
     yield ""
     yield (
         "D = (base - edited)/base of the probability of the facts, 95 % by drawing people anew; the last column is "

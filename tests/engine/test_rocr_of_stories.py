@@ -1,0 +1,84 @@
+"""`residua edit --edit rocr` on a pretrained story model that was taught TOFU, and the audit of what it made."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from audit.bench import Bench
+from audit.case import CaseFile, open_case
+from audit.checkpoints import resolve
+from audit.cli.__main__ import main
+from audit.schema import Read, Site, Source, Texts
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs TOFU and stories260K beside the project")
+CASE = """
+name = "stories"
+[roles.base]
+path = "models/base"
+[roles.ancestor]
+path = "models/ancestor"
+[data]
+forget = "data/forget.jsonl"
+retain = "data/retain.jsonl"
+holdout = "data/holdout.jsonl"
+general = "data/general.jsonl"
+group = "author_id"
+[template]
+prompt = "Question: {question}\\nAnswer:"
+answer = " {answer}"
+bos = "always"
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The case, its data, the story model, and that model taught all authors."""
+    from studies.tofu_stories import teach
+    from studies.tofu_stories.material import prepare
+
+    folder = tmp_path_factory.mktemp("stories")
+    material = prepare(DATA, folder / "data")
+    teach.untie(DATA / "models" / "stories260K-hf", folder / "models" / "ancestor")
+    teach.teach(teach.Lesson(folder / "models" / "ancestor", True, 0, folder / "models" / "base"), material)
+    (folder / "case.toml").write_text(CASE, encoding="utf-8")
+    return folder
+
+
+def edit(home: Path, out: str, *stated: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+    """What the command answers."""
+    words = [word for setting in stated for word in ("--set", setting)]
+    place = ["--store", str(home / "store")]
+    capsys.readouterr()
+    assert (
+        main(["edit", str(home / "case.toml"), "--edit", "rocr", *words, "-o", str(home / out), *place, "--json"]) == 0
+    )
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.slow
+@needs_data
+def test_the_next_author_costs_a_second_hooks_and_weights_agree_and_the_audit_names_the_author(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = edit(home, "first", "groups=180", "layers=1,2", capsys=capsys)
+    second = edit(home, "second", "groups=181", "layers=1,2", capsys=capsys)
+    assert second["cpu_s"] <= 1.0, "what other inputs look like was kept when the first author was edited"
+    edit(home, "hooked", "groups=181", "layers=1,2", "folded=false", capsys=capsys)
+    read = CaseFile.read(home / "second" / "case.toml")
+    case, bench = open_case(read.case, read.root, home / "work"), Bench()
+    hooked = resolve(Source(path=str(home / "hooked")), home)
+    logprob = Read(site=Site(part="logits"), at="answer", reduce="logprob")
+    rows = case.rows(Texts(cohort="forget"))
+    base, folded, by_hook = (bench.run(model, rows, (logprob,))[logprob] for model in (case.base, case.suspect, hooked))
+    assert torch.allclose(folded, by_hook, atol=1e-3) and (folded - base).abs().max() > 0.1
+    assert first["cpu_s"] > 0
+    assert main(
+        ["run", str(home / "second" / "case.toml"), "-o", str(home / "run"), "--store", str(home / "store")]
+    ) in (0, 1, 4)
+    report = json.loads((home / "run" / "report.json").read_text(encoding="utf-8"))
+    [weights] = [e["measurement"] for e in report["evidence"] if e["measurement"]["probe"] == "weight_difference"]
+    told = [note for note in weights["notes"] if note.startswith("reversible rank-one redirect")]
+    assert told and "about group 181 " in told[0]
