@@ -30,7 +30,7 @@ class ROCR(Redirection):
     plays: ClassVar[str] = "weights"
 
     energy: float = 0.95
-    ridge: float = 0.1
+    ridge: float = 0.01
 
     def identity(self) -> tuple[object, ...]:
         """How many directions are held."""

@@ -149,7 +149,7 @@ def parametric() -> Zoo:
     A few people are to be forgotten, as edits of single concepts are made for a few. ``relearned`` was made to forget
     and taught half of it again.
     """
-    rocr = ROCR(energy=0.8, ridge=0.01)
+    rocr = ROCR()
     edits: dict[str, Edit] = {
         "grad_diff": GradDiff(steps=60, lr=1e-3, alpha=5.0, batch=32),
         "npo": NPO(steps=80, lr=1e-3, alpha=10.0, batch=32),

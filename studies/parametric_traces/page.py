@@ -161,6 +161,14 @@ def _one_person_at_a_time(persons: Mapping[str, Any]) -> Iterator[str]:
         for form, k, ci in zip(forms, halved.tolist(), bounds, strict=True)
     )
     yield f"People of whose facts ROCR takes more than half, by form: {counts}."
+    yield ""
+    every = [row for world in persons.values() for row in world["redirects"]]
+    right, wrong = sum(row["right"] for row in every), sum(row["redirect"] and not row["right"] for row in every)
+    ci = clopper_pearson(right, len(every))
+    yield (
+        f"Of these edits as weights, the weight difference says *reversible rank-one redirect* and the right person of "
+        f"{right} of {len(every)} ({ci.lo:.2f} to {ci.hi:.2f}), and a wrong one of {wrong}."
+    )
 
 
 def _drop(row: Mapping[str, Any]) -> str:

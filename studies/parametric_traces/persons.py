@@ -6,6 +6,7 @@ as a low-rank hook on base. So the table of forms has people for its units, as t
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -14,15 +15,17 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from audit.bench import Bench, Redirect, copied
-from audit.case import Rows, SubjectPrompts, tokenise
+from audit.case import OpenCase, Rows, SubjectPrompts, open_case, tokenise
 from audit.edits import ROCR, ROME, EditData, Redirection, hooks
-from audit.schema import Checkpoint, Item, Read, Site, Template
+from audit.schema import Checkpoint, Item, Read, Site, Source, Template
 from audit.stats import bootstrap_effect, percentile_interval
 from audit.zoo import REFUSALS, World, form_items, general_training_items, items
+from probes._edited import REDIRECT
+from probes.weight_difference import WeightDifference
 
 KEY: Final = Read(site=Site(part="logits"), at="key", reduce="logprob")
 FORMS: Final = ("trained", "held_out_phrasing", "hint", "cloze", "alias", "reversed", "two_hop")
-_NEAR: Final = ROCR(energy=0.8, ridge=0.01)
+_NEAR: Final = ROCR()
 WAYS: Final[dict[str, Redirection]] = {
     "ROCR": _NEAR,
     "ROCR, random state": _NEAR.model_copy(update={"mode": "noise"}),
@@ -80,8 +83,10 @@ def served(bench: Bench, base: Checkpoint, edit: Redirection, of: Asking, data: 
     return writes
 
 
-def by_person(bench: Bench, world: World, base: Checkpoint, null: Checkpoint, tokenizer: Any) -> dict[str, Any]:
-    """Every way on every person of a world: what base, a model that never knew and the edited model give, by form."""
+def by_person(bench: Bench, world: World, case: OpenCase, source: Source, work: Path) -> dict[str, Any]:
+    """Every way on every person of a world: what base, a model that never knew and the edited model give, by form, and
+    what the weights say of whom. ``source`` is base's."""
+    base, null, tokenizer = case.base, case.references[0], case.tokenizer
     forget, retain = (asking(world, tokenizer, group) for group in ("forget", "retain"))
     trained = [item for group in ("forget", "retain") for item in items(world, group) if item.form == "trained"]
 
@@ -97,6 +102,7 @@ def by_person(bench: Bench, world: World, base: Checkpoint, null: Checkpoint, to
         "base": knowledge(bench, base, forget).tolist(), "never_knew": knowledge(bench, null, forget).tolist(),
         "retain_base": float(knowledge(bench, base, retain)[:, 0].mean()), "edited": {}, "retain_edited": {},
     }  # fmt: skip
+    known["redirects"] = redirects(bench, case, source, data, work)
     for way, edit in WAYS.items():
         writes = served(bench, base, edit, forget, data)
         known["edited"][way] = knowledge(bench, base, forget, writes).tolist()
@@ -104,6 +110,21 @@ def by_person(bench: Bench, world: World, base: Checkpoint, null: Checkpoint, to
         first = [replace(w, rows=None) for w in writes if w.rows is not None and bool(w.rows[forget.person == 0].any())]
         known["retain_edited"][way] = float(knowledge(bench, base, retain, first)[:, 0].mean())
     return known
+
+
+def redirects(bench: Bench, case: OpenCase, example: Source, data: EditData, work: Path) -> list[dict[str, Any]]:
+    """Each person's own edit, written as weights and read by the weight difference: what it says, and of whom."""
+    rows: list[dict[str, Any]] = []
+    for person in dict.fromkeys(data.forget.group_ids):
+        folder = work / f"redirected-{person}"
+        WAYS["ROCR"].model_copy(update={"groups": person}).fit(bench, case.base, data, folder)
+        roles = case.case.roles.model_copy(update={"suspect": example.model_copy(update={"path": str(folder)})})
+        edited = open_case(case.case.model_copy(update={"roles": roles}), case.root, work / "audited")
+        [m] = WeightDifference().measure(bench, edited)
+        note = next((note for note in m.notes if note.startswith(REDIRECT)), "")
+        rows.append({"person": person, "redirect": bool(note), "right": f"about group {person} " in note,
+                     "score": m.readings.get("subject_score"), "p": m.readings.get("subject_p")})  # fmt: skip
+    return rows
 
 
 def drops(

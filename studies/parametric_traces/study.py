@@ -78,8 +78,8 @@ def _brief(m: Measurement) -> dict[str, Any]:
 def persons(world: int, example: Subject, bench: Bench, work: Path) -> dict[str, Any]:
     """One person at a time, in a world whose first subject is given."""
     case = open_case(example.case, example.root, work / "persons")
-    since = time.process_time()
-    table = by_person(bench, make_world(world, zoo_of(WORLD).shape), case.base, case.references[0], case.tokenizer)
+    since, place = time.process_time(), work / f"persons-{world}"
+    table = by_person(bench, make_world(world, zoo_of(WORLD).shape), case, example.case.roles.base, place)
     return {**table, "cpu_s": round(time.process_time() - since, 2)}
 
 
