@@ -27,7 +27,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from audit.case import Rows, SubjectPrompts
+from audit.case import Rows, SubjectPrompts, tokenise
 from audit.edits import EditData
 from audit.schema import Checkpoint, Item, Source, Template
 
@@ -146,17 +146,29 @@ def rows(n: int = 5, seed: int = 0, longest: int = 14) -> Rows:
 
 
 def edit_data() -> EditData:
-    """Six random rows of every kind that an edit may see; those of the forget items share their names."""
+    """Six random rows of every kind that an edit may see; those of the forget items share their names. What is refused
+    is asked of the people whom questions name."""
     retain = replace(rows(6, seed=2), group_ids=tuple(f"kept{i // 2}" for i in range(6)))
-    return EditData(rows(6, seed=1), retain, rows(6, seed=3), rows(6, seed=4), subjects())
+    items = [item for item in _subject_items() if item.group.startswith("person")]
+    refusal = replace(tokenise(items, ["not know"] * 6, tokenizer(), Template(), None), template_hash="toy")
+    return EditData(rows(6, seed=1), retain, refusal, rows(6, seed=4), subjects())
 
 
 def subjects() -> SubjectPrompts:
     """Names of three people to forget and of three to keep, in two questions each."""
+    return SubjectPrompts(_subject_items(), tokenizer(), Template())
+
+
+def _subject_items() -> list[Item]:
     groups = [f"{cohort}{i}" for cohort in ("person", "kept") for i in range(3)]
-    asked = [
-        Item(id=f"{group}-{n}", group=group, subject=f"{WORDS[2 * g]} {WORDS[2 * g + 1]}", answer=WORDS[-1],
-             question=f"{words} {WORDS[2 * g]} {WORDS[2 * g + 1]}")
-        for g, group in enumerate(groups) for n, words in enumerate((WORDS[-2], f"{WORDS[-3]} {WORDS[-4]}"))
-    ]  # fmt: skip
-    return SubjectPrompts(asked, tokenizer(), Template())
+    return [
+        Item(
+            id=f"item{2 * g + n}",
+            group=group,
+            subject=f"{WORDS[2 * g]} {WORDS[2 * g + 1]}",
+            answer=WORDS[-1],
+            question=f"{words} {WORDS[2 * g]} {WORDS[2 * g + 1]}",
+        )
+        for g, group in enumerate(groups)
+        for n, words in enumerate((WORDS[-2], f"{WORDS[-3]} {WORDS[-4]}"))
+    ]

@@ -75,7 +75,8 @@ def _role(role: str) -> str:
 
 def group_hint(rows: Sequence[Row], columns: Mapping[str, str]) -> str:
     """What to write into [data] of a file whose rows name no group; ``columns``: role -> column, as recognised."""
-    others = {column: None for row in rows for column in row.values if column not in columns.values()}
+    read = [column for role, column in columns.items() if role != "subject"]  # what is asked about may be the group too
+    others = {column: None for row in rows for column in row.values if column not in read}
     alike = [c for c in others if plainly(c) in GROUPS or plainly(c).endswith(("group", "author", "person", "_id"))]
     counted = {c: len({str(row.values.get(c)) for row in rows if not is_absent(row.values.get(c))}) for c in alike}
     filled = {c: sum(not is_absent(row.values.get(c)) for row in rows) for c in alike}

@@ -7,7 +7,7 @@ from audit.plugins import Description, Setting, describe
 PACKAGE = "audit.edits"
 _IN_WORDS = {
     "forget": "forget items", "retain": "retain items", "refusal": "questions to refuse",
-    "relabelled": "other answers to the forget questions",
+    "relabelled": "other answers to the forget questions", "subjects": "names in the questions",
 }  # fmt: skip
 
 

@@ -55,7 +55,6 @@ class Redirection(InPlaceEdit):
     plays: ClassVar[str] = "weights"
     of_texts: ClassVar[bool] = True
     needs: ClassVar[tuple[Material, ...]] = ("forget", "retain", "subjects")
-    work: ClassVar[str] = "reads the retained rows once and the names a few times; one small solve a block"
 
     groups: str = ""
     target: str = ""

@@ -20,7 +20,7 @@ from audit.schema import Checkpoint, Read, Site, Source
 from tests import image_toy, toy
 
 EDITS = discover("audit.edits", Edit)
-QUICK: dict[str, int | str] = {"steps": 6, "warmup_steps": 2, "batch": 6, "answer": "not know"}
+QUICK: dict[str, int] = {"steps": 6, "warmup_steps": 2, "batch": 6}
 LOGPROB = Read(site=Site(part="logits"), at="answer", reduce="logprob")
 each_edit = pytest.mark.parametrize("name", EDITS)
 

@@ -162,8 +162,9 @@ def test_clean_model_lies_within_the_null(name: str) -> None:
     for m in verdict_parts(measurements):
         if refused(m):
             continue
-        assert isinstance(m.p, float) and isinstance(m.p_below, float)
-        assert m.p >= 0.01 and m.p_below >= 0.01
+        assert isinstance(m.p, float) and m.p >= 0.01
+        # a probe that never calls a suspect suppressed below a model that never knew says why
+        assert isinstance(m.p_below, Missing) or m.p_below >= 0.01
         assert isinstance(m.ci95, Interval) and m.ci95.lo <= 0.05 and m.ci95.hi >= -0.05
     for m in gates(measurements):
         assert isinstance(m.value, float) and m.value > 0.9

@@ -21,6 +21,8 @@ from audit.edits import (
     NPO,
     PGA,
     RMU,
+    ROCR,
+    ROME,
     SCRUB,
     SSD,
     Edit,
@@ -33,6 +35,7 @@ from audit.edits import (
     LastLayer,
     LogitBias,
     MUMis,
+    Needle,
     PGAProjection,
     Projected,
     Quantise,
@@ -42,6 +45,7 @@ from audit.edits import (
     Relearn,
     SalUn,
     SimNPO,
+    SubjectGate,
     TaskVector,
     UnDIAL,
     WeightedAscent,
@@ -62,7 +66,9 @@ WORKS: tuple[Edit, ...] = (
     Relearn(**QUICK), RMU(**QUICK), SalUn(**QUICK), SCRUB(**QUICK), SimNPO(**QUICK), SSD(alpha=1.2),
     TaskVector(**QUICK), UnDIAL(**QUICK), WeightedAscent(**QUICK),
 )  # fmt: skip
-REFUSED: tuple[Edit, ...] = (PGA(), PGAProjection(), Refusal(**QUICK), RefusalDPO(**QUICK))
+REFUSED: tuple[Edit, ...] = (
+    PGA(), PGAProjection(), Refusal(**QUICK), RefusalDPO(**QUICK), ROCR(), ROME(), SubjectGate(), Needle(),
+)  # fmt: skip
 LOGPROB = Read(site=Site(part="logits"), at="key", reduce="logprob")
 
 
