@@ -36,7 +36,7 @@ def test_the_page_holds_the_tables_of_the_results() -> None:
 
 def test_a_redirect_hides_the_trained_form_and_leaves_the_alias_and_restoration_says_the_knowledge_is_there() -> None:
     forms = by_form("ROCR")
-    assert forms["trained"]["lo"] > 0.2 and forms["alias"]["hi"] < 0.05 < 0.2 < forms["trained"]["drop"]
+    assert forms["trained"]["lo"] > 0.2 and forms["alias"]["hi"] < 0.1 < 0.2 < forms["trained"]["drop"]
     assert forms["reversed"]["hi"] < forms["trained"]["lo"] and forms["two_hop"]["hi"] < forms["trained"]["lo"]
     assert all(traces("rocr", page.RESTORED))
     assert not any(traces("reference_0", page.RESTORED)) and not any(traces("reference_0", page.REVERSE))
