@@ -143,6 +143,7 @@ class TextCohorts(Cohorts):
         read: dict[Cohort, Data] = {file.cohort: _read(file, recipe) for file in recipe.files}
         self.notes = tuple(f"{cohort}: {note}" for cohort, data in read.items() for note in data.notes)
         self.function_words: FunctionWords = function_words(read["retain"].items)
+        check_disjoint({cohort: data.items for cohort, data in read.items() if cohort != "forms"})
         received = linked(read, {file.cohort: file.path for file in recipe.files})
         restated = received.pop("forms", None)
         by_cohort: dict[Cohort, tuple[Item, ...]] = {
