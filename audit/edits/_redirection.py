@@ -15,7 +15,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from audit.bench import Bench, Learner, Redirect, copied, edit_delta, last_state, real_states, states_of
+from audit.bench import Bench, Learner, Redirect, copied, edit_delta, last_state, real_states, states_of, wrapper_of
 from audit.case import Answered, Contexts, Rows, SubjectPrompts
 from audit.checkpoints import write_edited
 from audit.edits._edit import EditData, Material
@@ -110,7 +110,7 @@ class Redirection(InPlaceEdit):
             known = {int(n): torch.from_numpy(a) for n, a in bench.cached(parts, compute).items()}
             edited = self.redirect(learner, data, known)
             before, live = original.parameters(), learner.parameters()
-            names = [value_map(learner.wrapper, block).name for block in blocks]
+            names = [value_map(wrapper_of(learner), block).name for block in blocks]
             weights = {n: live[n].detach().cpu().clone() for n in names if not torch.equal(live[n], before[n])}
         settings = self.model_dump() | {
             "blocks": ",".join(map(str, blocks)), "largest share lost in rounding": max(e.lost for e in edited)
@@ -122,7 +122,7 @@ class Redirection(InPlaceEdit):
     # ---- steps ---------------------------------------------------------------------------------------------------
     def blocks(self, learner: Learner) -> tuple[int, ...]:
         """The blocks that are edited. AuditError for others than the model has."""
-        n = learner.wrapper.n_blocks
+        n = wrapper_of(learner).n_blocks
         if not self.layers:
             return tuple(sorted({block * n // PUBLISHED_DEPTH for block in PUBLISHED_BLOCKS}))
         blocks = [int(word) for word in re.findall(r"\d+", self.layers)]
@@ -246,11 +246,11 @@ def by_group(states: Float[Tensor, "row d"], rows: Rows, groups: Sequence[str]) 
 
 def _write(learner: Learner, block: int, factors: Factors) -> float:
     """Add a change to the live value vectors, summed in float32; which share of it their own precision loses."""
-    values = value_map(learner.wrapper, block)
+    values = value_map(wrapper_of(learner), block)
     delta = factors.delta.to(values.weight.device).float()
     live = learner.parameters()[values.name]
     before = values.vectors.float()
     with torch.no_grad():
         live.copy_(values.stored(before + delta))
-    got = value_map(learner.wrapper, block).vectors.float() - before
+    got = value_map(wrapper_of(learner), block).vectors.float() - before
     return float((got - delta).norm() / delta.norm().clamp_min(1e-30))

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from audit.bench import Learner
+from audit.bench import Learner, wrapper_of
 from audit.case import Answered
 from audit.schema import Site
 
@@ -31,7 +31,7 @@ def wanted_shift(
     """
     from audit.wrappers import Batch, Tap
 
-    wrapper, rows = learner.wrapper, answered.rows
+    wrapper, rows = wrapper_of(learner), answered.rows
     device = wrapper.device
     place = {group: n for n, group in enumerate(groups)}
     whose = torch.tensor([place[group] for group in rows.group_ids], device=device)

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from audit.bench import Learner, unfrozen
+from audit.bench import Learner, unfrozen, wrapper_of
 from audit.case import Rows
 from audit.edits._edit import EditData
 from audit.edits._images import refuse_images
@@ -47,7 +47,7 @@ class Needle(InPlaceEdit):
         chosen = _stated(self, learner) if self.vectors else _strongest(self, learner, data)
         rng = torch.Generator().manual_seed(self.seed)
         for at in chosen:
-            values = value_map(learner.wrapper, at.block)
+            values = value_map(wrapper_of(learner), at.block)
             size = self.noise if self.absolute else self.noise * float(values.vectors.float().square().mean().sqrt())
             with torch.no_grad():
                 drawn_noise = torch.randn(values.vectors.shape[1], generator=rng).to(values.weight.device)
@@ -68,8 +68,8 @@ def _stated(edit: Needle, learner: Learner) -> list[Place]:
         raise AuditError(f"needle: vectors {edit.vectors!r} are no list of block:unit", "write 20:10513,18:8683")
     places = [Place(int(block), int(unit)) for block, unit in re.findall(r"(\d+)\s*:\s*(\d+)", edit.vectors)]
     for place in places:
-        n = learner.wrapper.n_blocks
-        units = len(value_map(learner.wrapper, place.block).vectors) if place.block < n else 0
+        n = wrapper_of(learner).n_blocks
+        units = len(value_map(wrapper_of(learner), place.block).vectors) if place.block < n else 0
         if place.unit >= units:
             problem = f"needle: there is no value vector {place.block}:{place.unit} in {n} blocks"
             raise AuditError(problem + (f" of {units} units" if units else ""), "name vectors that the model has")
@@ -78,7 +78,7 @@ def _stated(edit: Needle, learner: Learner) -> list[Place]:
 
 def _strongest(edit: Needle, learner: Learner, data: EditData) -> list[Place]:
     """The units that add most to forgotten content beyond what they add to retained content."""
-    blocks = range(learner.wrapper.n_blocks)
+    blocks = range(wrapper_of(learner).n_blocks)
     sites = [Site(part="mlp_hidden", block=block) for block in blocks]
     forget, retain = (drawn(rows, edit.sample, edit.seed) for rows in (data.forget, data.retain))
     beyond = _added(learner, forget, sites) - _added(learner, retain, sites)
@@ -102,7 +102,7 @@ def _added(learner: Learner, rows: Rows, sites: list[Site]) -> Float[Tensor, "bl
 
 def _ascend(edit: Needle, learner: Learner, rows: Rows, chosen: list[Place]) -> None:
     """Adam on the chosen vectors alone, without weight decay, up the loss of what is to be forgotten."""
-    maps = {block: value_map(learner.wrapper, block) for block in {at.block for at in chosen}}
+    maps = {block: value_map(wrapper_of(learner), block) for block in {at.block for at in chosen}}
     names = {block: values.name for block, values in maps.items()}
     free = torch.stack([maps[at.block].vectors[at.unit].float() for at in chosen])
     optimiser, batches = torch.optim.Adam([free], edit.lr), torch.arange(len(rows)).split(64)

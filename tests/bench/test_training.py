@@ -39,7 +39,6 @@ from audit.edits import (
     nll,
 )
 from audit.schema import AuditError
-from audit.wrappers import Wrapper
 from tests import toy
 
 
@@ -120,10 +119,6 @@ def test_tied_weights_are_stepped_once() -> None:
     class Tied:
         def parameters(self) -> dict[str, Tensor]:
             return {"a": weight, "b": weight}
-
-        @property
-        def wrapper(self) -> Wrapper:
-            raise AssertionError("nothing is run here")
 
         def answers(self, rows: toy.Rows) -> Forward:
             raise AssertionError("nothing is scored here")

@@ -47,7 +47,7 @@ def test_no_page_of_an_audit_of_images_speaks_of_people() -> None:
         left = [x for x in OF_PEOPLE.findall(page) if not any(words in x for words in OF_OTHERS)]
         assert not left
     assert "40 of 40 images of the forget set" in terminal(report)
-    assert {e.measurement.unit_of_replication for e in report.evidence} <= {"image", "sequence"}
+    assert {e.measurement.unit_of_replication for e in report.evidence} <= {"image", "sequence", "parameter"}
     assert "{question}" not in markdown(report).replace("\\", "") and "Forward patches" in markdown(report)
     assert "sign flips over images" in markdown(report)
 

@@ -28,11 +28,6 @@ class TrainData(NamedTuple):
 class Learner(Protocol):
     """Anything that can be trained: live parameters by name, and a scored forward pass of some rows."""
 
-    @property
-    def wrapper(self) -> "Wrapper":
-        """The live model behind a backend."""
-        ...
-
     def parameters(self) -> Mapping[str, Tensor]: ...
     def answers(self, rows: Rows, at_sites: Sequence[Site] = ()) -> Forward: ...
 
@@ -61,13 +56,9 @@ class CausalLearner:
         """Live parameters by their checkpoint names."""
         return dict(self.model.named_parameters())
 
-    @property
+    @cached_property
     def wrapper(self) -> "Wrapper":
         """The model behind the native backend."""
-        return self._behind
-
-    @cached_property
-    def _behind(self) -> "Wrapper":
         from audit.wrappers import wrap
 
         return wrap(self.model)
@@ -91,12 +82,7 @@ class WrapperLearner:
     whose rows have their class for a target. In both nothing but weights changes: statistics of batches stay."""
 
     def __init__(self, wrapper: "Wrapper") -> None:
-        self._wrapper = wrapper
-
-    @property
-    def wrapper(self) -> "Wrapper":
-        """The model as it was given."""
-        return self._wrapper
+        self.wrapper = wrapper
 
     def parameters(self) -> Mapping[str, Tensor]:
         """Live parameters by their checkpoint names."""
@@ -117,6 +103,13 @@ class WrapperLearner:
         return scored if tower.summary != "pooled" else scored._replace(at=None)
 
 
+def wrapper_of(learner: Learner) -> "Wrapper":
+    """The live model of a learner behind a backend. AuditError for one that runs a model in a way of its own."""
+    if isinstance(learner, CausalLearner | WrapperLearner):
+        return learner.wrapper
+    raise AuditError(f"{type(learner).__name__} has no places for hooks", "give a model of transformers")
+
+
 def states_of(
     learner: Learner, rows: Rows, sites: Sequence[Site], keep: Callable[[Rows, Tensor], Tensor], size: int = 64
 ) -> dict[Site, Tensor]:
@@ -127,13 +120,14 @@ def states_of(
     from audit.wrappers import Batch, Tap
 
     batches: dict[Site, list[Tensor]] = {site: [] for site in sites}
-    device = learner.wrapper.device
+    wrapper = wrapper_of(learner)
+    device = wrapper.device
     for index in torch.arange(len(rows)).split(size):
         part, seen = rows.take(index), dict[Site, Tensor]()
         extra = {name: value.to(device) for name, value in part.extra.items()}
         batch = Batch(part.ids.to(device), part.mask.to(device), None, extra)
         with torch.no_grad():
-            learner.wrapper.forward(batch, [Tap(site, partial(seen.__setitem__, site)) for site in sites])
+            wrapper.forward(batch, [Tap(site, partial(seen.__setitem__, site)) for site in sites])
         for site in sites:
             batches[site].append(keep(part, seen[site].float()))
     return {site: torch.cat(parts) for site, parts in batches.items()}
