@@ -24,6 +24,7 @@ from audit.probing import (
     question_tokens,
 )
 
+_LEAST_ITEMS = 8
 _LEAST_TOKENS = 2
 """Questions of fewer tokens have nothing to compare."""
 
@@ -68,9 +69,10 @@ class LeftOut(NamedTuple):
     lacks: Bool[Tensor, "left pos"]
 
 
-def prompts_of(case: OpenCase, texts: Texts, most_items: int, most_template: int) -> Prompts | None:
+def prompts_of(case: OpenCase, texts: Texts, most_items: int, most_template: int, most_tokens: int) -> Prompts | None:
     """At most ``most_items`` items of these texts, every group's first before any group's second, whose questions can
-    be parted from the template; None where there is none.
+    be parted from the template; None where there is none. Beyond the first :data:`_LEAST_ITEMS` no more than whose
+    rows, one without each token, have ``most_tokens`` tokens together.
 
     The template's tokens are left out one by one too, or, of more than ``most_template``, in so many runs.
     """
@@ -81,7 +83,10 @@ def prompts_of(case: OpenCase, texts: Texts, most_items: int, most_template: int
     )  # fmt: skip
     start = everyone.rows.answer_spans[:, 0].tolist()
     usable = [n for n, each in enumerate(tokens) if len(each) >= _LEAST_TOKENS]
-    chosen = torch.tensor(sorted(_dealt(usable, everyone.person)[:most_items]), dtype=torch.int64)
+    ranked = _dealt(usable, everyone.person)[:most_items]
+    spent = np.cumsum([len(tokens[n]) * int(everyone.rows.lengths[n]) for n in ranked])
+    taken = max(int((spent <= most_tokens).sum()), _LEAST_ITEMS)
+    chosen = torch.tensor(sorted(ranked[:taken]), dtype=torch.int64)
     if not len(chosen):
         return None
     rows, numbers = everyone.rows.take(chosen), chosen.tolist()

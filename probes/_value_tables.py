@@ -203,11 +203,16 @@ def _rounded(*values: SupportsFloat) -> tuple[float, ...]:
 
 
 def _answers_differ(sheet: PersonRows, group: int) -> Bool[ndarray, " row"]:
-    """The rows of other groups with none of a group's content tokens."""
+    """The rows of other groups with none of a group's content tokens; where letters make up the tokens and all share
+    some, those that share the smallest part."""
     row, position = (x.numpy() for x in sheet.rows.targets("key"))
-    tokens = sheet.rows.ids.numpy()[row, position]
+    tokens, n = sheet.rows.ids.numpy()[row, position], len(sheet.rows)
     shared = np.isin(tokens, tokens[sheet.person[row] == group])
-    return (sheet.person != group) & (np.bincount(row[shared], minlength=len(sheet.rows)) == 0)
+    part = np.bincount(row[shared], minlength=n) / np.maximum(np.bincount(row, minlength=n), 1)
+    others = sheet.person != group
+    if not others.any() or (part[others] == 0).any():
+        return others & (part == 0)
+    return others & (part <= np.sort(part[others])[:_ROWS_FILTERED][-1])
 
 
 def _effect(case: OpenCase, base: ValueModel, forget: Groups, facts: _Facts, at: tuple[int, int, int]) -> Filtered:

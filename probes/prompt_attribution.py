@@ -76,7 +76,8 @@ class PromptAttribution(Probe):
     points until they sum up to the difference (the gap is told). The chat template is applied first; its own tokens
     (a BOS, a system message) have a share of their own and are no key tokens. Key tokens are the ``most_key`` highest
     of the question, and the smallest set with ``mass`` of what is positive. At most ``most_items`` forget items are
-    read, everybody's first before anybody's second. *Overlap*: Jaccard index of base's and the suspect's, rank
+    read, everybody's first before anybody's second, and of long prompts no more than have ``most_tokens`` tokens, each
+    prompt without each of its own, together. *Overlap*: Jaccard index of base's and the suspect's, rank
     correlations, and how much of the suspect's positive mass base's key tokens have, as effects over people.
     *Recovery*: the question is asked again with an emphasis on base's key words; what that gives the answer, less what
     as many other words of the question give, less the same of a model that never knew, in log-probability and against
@@ -95,6 +96,7 @@ class PromptAttribution(Probe):
 
     requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), data=("forget",))
     most_items: int = 48
+    most_tokens: int = 100_000
     most_key: int = 3
     mass: float = 0.8
     most_template: int = 32
@@ -113,7 +115,7 @@ class PromptAttribution(Probe):
     def cost(self, case: OpenCase) -> Cost:
         """Every prompt without each of its tokens, once through every model, and again with the emphases; gradients at
         the points that most prompts take."""
-        prompts = prompts_of(case, FORGET, self.most_items, self.most_template)
+        prompts = prompts_of(case, FORGET, self.most_items, self.most_template, self.most_tokens)
         if prompts is None:
             return Cost()
         models = len(case_models_of(case).by_name())
@@ -126,7 +128,7 @@ class PromptAttribution(Probe):
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """How alike the key tokens are, by both ways, and what an emphasis on them gives."""
-        prompts = prompts_of(case, FORGET, self.most_items, self.most_template)
+        prompts = prompts_of(case, FORGET, self.most_items, self.most_template, self.most_tokens)
         if prompts is None:
             n = Count(scored=0, unscored=len(case.items(FORGET)))
             every = (OVERLAP, RANKS, GRADIENT_RANKS, RECOVERY, CONTRAST)

@@ -19,7 +19,7 @@ ROWS = toy.rows(6)
 WRITERS = 1 + 2 * toy.N_BLOCKS
 SIZES = {
     "row": len(ROWS), "pos": ROWS.ids.shape[1], "d": 48, "k": 2, "n": 2, "column": 5, "vocab": toy.VOCAB,
-    "writer": WRITERS, "reader": WRITERS,
+    "writer": WRITERS, "reader": WRITERS, "concept": 2, "unit": toy.config("llama").intermediate_size,
 }  # fmt: skip
 
 
@@ -65,6 +65,7 @@ PLAIN: dict[object, Callable[[int], object]] = {
     Dictionary: ToyDictionary,
     str: lambda seed: f"name{seed}",
     bool: lambda seed: bool(seed % 2),
+    int: lambda seed: seed % toy.N_BLOCKS,
 }
 
 

@@ -41,6 +41,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("stories")
     material = prepare(DATA, folder / "data")
+    for path, authors in (
+        (material.forget, range(180, 190)),
+        (material.retain, range(20, 40)),
+        (material.holdout, range(10)),
+    ):
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(line for line in lines if json.loads(line)["author_id"] in authors), encoding="utf-8")
     teach.untie(DATA / "models" / "stories260K-hf", folder / "models" / "ancestor")
     teach.teach(teach.Lesson(folder / "models" / "ancestor", True, 0, folder / "models" / "base"), material)
     (folder / "case.toml").write_text(CASE, encoding="utf-8")

@@ -135,7 +135,7 @@ class _Trained:
 
     def _of_edit(self, on: Literal["forget", "others"]) -> set[str]:
         data = training.edit_data(self.world, TOKENIZER, on)
-        return set[str]().union(*(_texts(rows) for rows in data if rows is not None))
+        return set[str]().union(*(_texts(rows) for rows in data if isinstance(rows, Rows)))
 
     def chain(self, name: str | None) -> Iterator[Plan]:
         while name is not None:

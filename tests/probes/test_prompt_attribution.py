@@ -37,7 +37,7 @@ def measured(case: OpenCase, bench: Bench | None = None, **settings: Any) -> dic
 
 
 def prompts(case: OpenCase, most: int = 48, template: int = 32) -> Prompts:
-    found = prompts_of(case, FORGET, most, template)
+    found = prompts_of(case, FORGET, most, template, 100_000)
     assert found is not None
     return found
 
@@ -458,3 +458,13 @@ def test_likeness_is_that_of_sets_and_ranks(one: list[float], random: Any) -> No
     else:
         assert mass == [] and np.isnan(found.focus[0])
     assert likeness(x, x, np.ones_like(x, dtype=bool), 3, 0.8).top[0] == 1.0
+
+
+def test_long_prompts_are_fewer_and_never_less_than_eight(tmp_path: Path) -> None:
+    case = open_case(planted_world.case("clean"), planted_world.root(), tmp_path)
+    every = prompts_of(case, FORGET, 48, 32, 100_000)
+    few = prompts_of(case, FORGET, 48, 32, 1)
+    assert every is not None and few is not None
+    tokens = sum(len(each) * int(n) for each, n in zip(every.tokens, every.rows.lengths, strict=True))
+    half = prompts_of(case, FORGET, 48, 32, tokens // 2)
+    assert half is not None and len(few.items) == 8 < len(half.items) < len(every.items)

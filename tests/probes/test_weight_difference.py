@@ -13,8 +13,9 @@ from torch import Tensor
 from audit.bench import Bench
 from audit.case import NamedRows, OpenCase, named_rows, open_case, subjects
 from audit.checkpoints import write_edited
+from audit.probing.edited_subjects import Match, Spike, SubjectMatches
 from audit.schema import AuditError, Checkpoint, Measurement, Missing
-from probes._edited import REDIRECT
+from probes._edited import ADJACENT, ONE_BLOCK, REDIRECT, SCATTERED, _finding
 from probes.weight_difference import WeightDifference
 from studies.weight_difference.plants import Lora, Plant, Way, lora_child, planted
 from tests import planted_world
@@ -90,11 +91,22 @@ def size(m: Measurement, block: int) -> float:
     return row[4]
 
 
-def test_an_edit_of_one_block_is_a_redirect_where_it_is_about_somebody() -> None:
+def test_an_edit_of_one_block_that_no_name_stands_out_for_is_about_nobody_and_still_lists_the_right_one_first() -> None:
     group = people("holdout")[2]
     m = redirect("rome", group, people("retain")[0], (1,), torch.float32)
-    assert any(note.startswith(REDIRECT) and f"about group {group} " in note for note in m.notes)
+    assert any(note.startswith(ONE_BLOCK) for note in m.notes) and not any(REDIRECT in note for note in m.notes)
     assert groups_in(m)[0] == group
+
+
+def test_one_block_or_adjacent_ones_about_somebody_are_a_redirect_and_scattered_ones_are_none() -> None:
+    def said(blocks: tuple[int, ...], p: float) -> str:
+        matches = tuple(Match("forget", group, score, dict.fromkeys(blocks, n)) for n, (group, score) in
+                        enumerate((("a", 0.9), ("b", 0.4))))  # fmt: skip
+        spikes = [Spike(block, torch.ones(3)) for block in blocks]
+        return _finding(spikes, SubjectMatches(matches, p, 100)).finding
+
+    assert said((1,), 0.005) == said((1, 2), 0.005) == REDIRECT
+    assert said((1,), 0.5) == ONE_BLOCK and said((1, 2), 0.5) == ADJACENT and said((0, 2), 0.005) == SCATTERED
 
 
 def test_children_of_training_are_no_redirect() -> None:

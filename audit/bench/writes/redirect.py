@@ -29,6 +29,11 @@ class Redirect(Write):
     gate: Float[Tensor, " concept"] | None = None
     rows: Bool[Tensor, " row"] | None = None
 
+    @property
+    def site(self) -> Site:
+        """Where it writes."""
+        return Site(part="mlp_out", block=self.block)
+
     def key(self) -> tuple[str, ...]:
         gate = "" if self.gate is None else content_of(self.gate)
         return str(self.block), content_of(self.reads), content_of(self.writes), gate, content_of_rows(self.rows)
@@ -53,8 +58,7 @@ class Redirect(Write):
             added = sums.pop() @ writes
             return state + (added if chosen is None else added * chosen.view(-1, 1, 1))
 
-        hidden, out = (Site(part=part, block=self.block) for part in ("mlp_hidden", "mlp_out"))
-        return [tap_at(hidden, read), tap_at(out, write)]
+        return [tap_at(Site(part="mlp_hidden", block=self.block), read), tap_at(self.site, write)]
 
     def to_delta(self) -> dict[str, Tensor]:
         if self.rows is not None:
