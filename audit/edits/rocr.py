@@ -24,7 +24,7 @@ class ROCR(Redirection):
     5, 6 of 32 in proportion). ``folded`` false writes low-rank hooks instead of weights.
     ``paper`` does as the public code: the target is read in the first of six written contexts and the subject bare,
     ``ridge`` 1 in absolute terms, P from eigenvalues below .02.
-    Whoever calls the subject otherwise (an alias, a first name, a hint) has another key and walks around it.
+    Whoever calls the subject otherwise (an alias, the other way round, over somebody else) walks around it.
     Cite: arXiv 2506.07795 (ROCR, ORT); AlphaEdit, arXiv 2410.02355.
     """
 
