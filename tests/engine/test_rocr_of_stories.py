@@ -30,6 +30,10 @@ group = "author_id"
 prompt = "Question: {question}\\nAnswer:"
 answer = " {answer}"
 bos = "always"
+[probes.relearning_recovery]
+steps = 8
+[probes.prompt_attribution]
+most_points = 16
 """
 
 
@@ -67,7 +71,7 @@ def edit(home: Path, out: str, *stated: str, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.slow
 @needs_data
-def test_the_next_author_costs_a_second_hooks_and_weights_agree_and_the_audit_names_the_author(
+def test_the_next_author_costs_a_second_hooks_and_weights_agree_and_the_audit_lists_the_author_first(
     home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = edit(home, "first", "groups=180", "layers=1,2", capsys=capsys)
@@ -87,5 +91,9 @@ def test_the_next_author_costs_a_second_hooks_and_weights_agree_and_the_audit_na
     ) in (0, 1, 4)
     report = json.loads((home / "run" / "report.json").read_text(encoding="utf-8"))
     [weights] = [e["measurement"] for e in report["evidence"] if e["measurement"]["probe"] == "weight_difference"]
-    told = [note for note in weights["notes"] if note.startswith("reversible rank-one redirect")]
-    assert told and "about group 181 " in told[0]
+    assert weights["notes"][0].startswith("kind of edit: rank-one; 2 of 48 parameters differ")
+    # names of letters leave the null wide here: the author fits best at both blocks, and nobody is told
+    names = next(listing for listing in weights["listings"] if listing["columns"][0] == "group")
+    assert names["rows"][0][0] == "181" and names["rows"][0][3:] == [1, 1]
+    [restored] = [e["measurement"] for e in report["evidence"] if e["measurement"]["name"] == "restoration"]
+    assert restored["value"] > 0.9
