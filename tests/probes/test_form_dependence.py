@@ -290,9 +290,10 @@ def test_an_own_file_of_choices_and_aliases_is_read_by_the_probe(tmp_path: Path)
         choices = [v for v in planted_world.VALUES["city"] if v != value][: 2 + n % 2]
         lines.append(restating | {"form": "choice_of_mine", "answer": fact.answer, "key": value})
         lines.append(restating | {"form": CHOICE, "answer": value, "choices": [*choices, value]})
-    (root / "forms_of_mine.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    mine_only = tmp_path / "forms_of_mine.jsonl"  # the planted world's own folder is shared by all tests
+    mine_only.write_text("\n".join(json.dumps(line) for line in lines))
     case = planted_world.case("clean")
-    data = case.data.model_copy(update={"forms": "forms_of_mine.jsonl"})
+    data = case.data.model_copy(update={"forms": str(mine_only)})
     own = open_case(Case.model_validate(case.model_dump() | {"data": data.model_dump()}), root, tmp_path)
     sheet = sheet_of(own, "forget", 64, 64)
     assert sheet is not None
