@@ -128,7 +128,22 @@ def _constants(cls: ast.ClassDef) -> Mapping[str, object]:
     return constants
 
 
-def _described(path: Path) -> Description:
+def _lineage(cls: ast.ClassDef, shared: Mapping[str, ast.ClassDef]) -> list[ast.ClassDef]:
+    """The class, after those of its bases that the folder's shared files define: what they state it states too."""
+    lineage = [cls]
+    for base in cls.bases:
+        if isinstance(base, ast.Name) and base.id in shared:
+            lineage = [*_lineage(shared[base.id], shared), *lineage]
+    return lineage
+
+
+def _shared_classes(folder: Path) -> dict[str, ast.ClassDef]:
+    """The classes of the folder's files that begin with an underscore, by name."""
+    trees = (ast.parse(path.read_text(encoding="utf-8"), filename=str(path)) for path in sorted(folder.glob("_*.py")))
+    return {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef)}
+
+
+def _described(path: Path, shared: Mapping[str, ast.ClassDef]) -> Description:
     tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     claimed = [cls for cls in classes if _class_value(cls, "requires") or _class_value(cls, "plays")]
@@ -143,12 +158,16 @@ def _described(path: Path) -> Description:
     version, attack = _literal(cls, "version"), _literal(cls, "attack")
     version, attack = version if isinstance(version, int) else 1, attack if isinstance(attack, str) else None
     question = docstring.strip().splitlines()[0] if docstring.strip() else ""
+    lineage = _lineage(cls, shared)
+    settings = {setting.name: setting for each in lineage for setting in _settings(each)}
+    constants = {name: value for each in lineage for name, value in _constants(each).items()}
     return Description(
-        path.stem, cls.name, question, docstring, _settings(cls), pairs, version, attack,
-        tuple(ast.unparse(base) for base in cls.bases), _constants(cls),
+        path.stem, cls.name, question, docstring, tuple(settings.values()), pairs, version, attack,
+        tuple(ast.unparse(base) for base in cls.bases), constants,
     )  # fmt: skip
 
 
 def describe(package: str) -> list[Description]:
     """What the plug-ins of a package say of themselves, read from their syntax trees: no plug-in is imported."""
-    return [_described(path) for path in _files(package)]
+    shared = _shared_classes(folder(package))
+    return [_described(path, shared) for path in _files(package)]

@@ -5,9 +5,8 @@ from typing import ClassVar
 from jaxtyping import Float
 from torch import Tensor
 
-from audit.edits._edit import Material
 from audit.edits._rank_one import Factors, leading_directions, null_space_factors
-from audit.edits._redirection import Mode, Redirection
+from audit.edits._redirection import Redirection
 
 PUBLISHED_THRESHOLD = 2e-2
 
@@ -29,20 +28,7 @@ class ROCR(Redirection):
     """
 
     plays: ClassVar[str] = "weights"
-    of_texts: ClassVar[bool] = True
-    needs: ClassVar[tuple[Material, ...]] = ("forget", "retain", "subjects")
 
-    groups: str = ""
-    target: str = ""
-    mode: Mode = "unrelated"
-    layers: str = ""
-    paper: bool = False
-    folded: bool = True
-    clamp: float = 1.0
-    answer: str = ""
-    steps: int = 25
-    lr: float = 0.1
-    seed: int = 0
     energy: float = 0.95
     ridge: float = 0.01
 

@@ -22,20 +22,9 @@ class ROME(Redirection):
 
     plays: ClassVar[str] = "weights"
 
-    of_texts: ClassVar[bool] = True
     needs: ClassVar[tuple[Material, ...]] = ("forget", "retain", "subjects", "refusal")
 
-    groups: str = ""
-    target: str = ""
     mode: Mode = "reject"
-    layers: str = ""
-    paper: bool = False
-    folded: bool = True
-    clamp: float = 1.0
-    answer: str = ""
-    steps: int = 25
-    lr: float = 0.1
-    seed: int = 0
     weight: float = 0.0
     jitter: float = 1e-3
 

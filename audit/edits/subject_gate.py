@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from audit.bench import Learner, last_state, states_of
-from audit.edits._edit import EditData, Material
+from audit.edits._edit import EditData
 from audit.edits._rank_one import Factors
-from audit.edits._redirection import Edited, Mode, Redirection, by_group
+from audit.edits._redirection import Edited, Redirection, by_group
 from audit.schema import AuditError, Site
 
 SAMPLE = 4096
@@ -25,20 +25,8 @@ class SubjectGate(Redirection):
     """
 
     plays: ClassVar[str] = "redirect"
-    of_texts: ClassVar[bool] = True
-    needs: ClassVar[tuple[Material, ...]] = ("forget", "retain", "subjects")
 
-    groups: str = ""
-    target: str = ""
-    mode: Mode = "unrelated"
-    layers: str = ""
-    paper: bool = False
     folded: bool = False
-    clamp: float = 1.0
-    answer: str = ""
-    steps: int = 25
-    lr: float = 0.1
-    seed: int = 0
 
     @property
     def leaves(self) -> str:

@@ -122,9 +122,10 @@ class _Work(NamedTuple):
     def key(self) -> str:
         """Names everything that the result depends on."""
         rows = {name: rows.hash for name, rows in self.rows.items()}
+        names = {} if self.data.subjects is None else dict(self.data.subjects.names)
         stated, form = self.edit.model_dump(mode="json"), "merged" if self.request.merge else "edited"
         conditions = self.settings.conditions
-        return content_key(__version__, self.parent.key, self.request.name, stated, rows, form, conditions)[:32]
+        return content_key(__version__, self.parent.key, self.request.name, stated, rows, names, form, conditions)[:32]
 
     def done(self, place: _Place, watch: Watch) -> EditSummary:
         """Fit the edit, and write the whole folder with its summary and its case."""

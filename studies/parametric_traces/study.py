@@ -18,9 +18,8 @@ import torch
 
 from audit.bench import Bench
 from audit.case import open_case
-from audit.judging import judge
 from audit.pools import MemoryStore
-from audit.schema import Measurement, Missing
+from audit.schema import Measurement
 from audit.storage import write_atomic
 from audit.zoo import make_world, zoo_of
 from probes.concept_vectors import ConceptVectors
@@ -29,6 +28,7 @@ from probes.form_dependence import FormDependence
 from probes.prompt_attribution import PromptAttribution
 from probes.reverse_patch import ReversePatch
 from probes.weight_difference import WeightDifference
+from studies.brief import brief
 from studies.parametric_traces.models import WORLD, Subject, subjects
 from studies.parametric_traces.persons import by_person
 from studies.provenance import stamp
@@ -39,7 +39,6 @@ PROBES: Final = (
     ForgetLikelihood(), ReversePatch(), ConceptVectors(), FormDependence(), PromptAttribution(), WeightDifference(),
 )  # fmt: skip
 WORLDS: Final = 3
-DIGITS = 5
 log = logging.getLogger(__name__)
 
 
@@ -52,22 +51,13 @@ def measured(subject: Subject, bench: Bench, work: Path) -> dict[str, Any]:
         every = [m for m in probe.measure(bench, case) if m.form == "trained"]
         name = type(probe).__module__.rpartition(".")[2]
         row["cpu_s"][name] = round(time.process_time() - since, 2)
-        row["measurements"] |= {f"{m.probe}.{m.name}": _brief(m) for m in every}
+        row["measurements"] |= {f"{m.probe}.{m.name}": _detailed(m) for m in every}
     return row
 
 
-def _brief(m: Measurement) -> dict[str, Any]:
-    """What the tables need of a measurement."""
-
-    def number(x: float | Missing) -> float | str:
-        return x.missing if isinstance(x, Missing) else round(x, DIGITS)
-
-    readings = {name: round(value, DIGITS) for name, value in m.readings.items()}
-    known: dict[str, Any] = {"value": number(m.value), "p": number(m.p), "floor": number(m.floor), "readings": readings}
-    if not isinstance(m.ci95, Missing):
-        known["ci95"] = [round(end, DIGITS) for end in m.ci95.ends]
-    if m.kind != "context":
-        known["outcome"] = judge(m).outcome
+def _detailed(m: Measurement) -> dict[str, Any]:
+    """The same with its listings, and what the weight difference says in words."""
+    known = brief(m)
     if m.listings:
         known["listings"] = {listing.title: [list(listing.columns), *map(list, listing.rows)] for listing in m.listings}
     if m.probe == "weight_difference":

@@ -19,13 +19,12 @@ import torch
 
 from audit.bench import Bench
 from audit.case import open_case
-from audit.judging import judge
 from audit.pools import MemoryStore
-from audit.schema import Measurement, Missing
 from audit.storage import write_atomic
 from audit.zoo import POOL_WORLDS
 from probes.reverse_patch import ReversePatch
 from probes.sae_restoration import SaeRestoration
+from studies.brief import brief
 from studies.provenance import stamp
 from studies.suppression_or_deletion.models import Subject, images, people, strangers, worlds_of_images
 
@@ -33,7 +32,6 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 PROBES = (SaeRestoration(), ReversePatch())
 ARCHITECTURES = ("vit", "resnet")
-DIGITS = 5
 log = logging.getLogger(__name__)
 
 
@@ -71,23 +69,8 @@ def measured(subject: Subject, bench: Bench, work: Path) -> dict[str, Any]:
     return {
         "kind": subject.kind, "world": subject.world, "target": subject.target, "method": subject.method,
         "cpu_s": round(time.process_time() - since, 2),
-        "measurements": {f"{m.probe}.{m.name}": _brief(m) for m in every if m.form == "trained"},
+        "measurements": {f"{m.probe}.{m.name}": brief(m) for m in every if m.form == "trained"},
     }  # fmt: skip
-
-
-def _brief(m: Measurement) -> dict[str, Any]:
-    """What the tables need of a measurement."""
-
-    def number(x: float | Missing) -> float | str:
-        return x.missing if isinstance(x, Missing) else round(x, DIGITS)
-
-    readings = {name: round(value, DIGITS) for name, value in m.readings.items()}
-    known: dict[str, Any] = {"value": number(m.value), "p": number(m.p), "floor": number(m.floor), "readings": readings}
-    if not isinstance(m.ci95, Missing):
-        known["ci95"] = [round(end, DIGITS) for end in m.ci95.ends]
-    if m.kind != "context":
-        known["outcome"] = judge(m).outcome
-    return known
 
 
 def run(counts: Counts) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from audit.bench import Bench, CausalLearner, Redirect, WrapperLearner, last_state, states_of
+from audit.bench import Bench, CausalLearner, Redirect, last_state, states_of
 from audit.checkpoints import delta_of, resolve
 from audit.edits import ROCR, ROME, Needle, SubjectGate
 from audit.edits._redirection import Redirection, by_group, hooks
@@ -198,4 +198,3 @@ def test_an_edited_folder_is_found_again_by_its_content(tmp_path: Path) -> None:
     again = resolve(Source(path=str(tmp_path / "a")), tmp_path)
     assert again.key == edited.key
     assert torch.equal(said(Bench(), again), said(bench, edited))
-    assert isinstance(WrapperLearner(bench.open(edited)).wrapper.name, str)

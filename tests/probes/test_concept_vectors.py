@@ -1,5 +1,6 @@
 """Concept vectors on models of known truth: planted vectors, an ablation by hand, people whose answers are hidden."""
 
+import json
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from probes._ablation import ablation_drops, filtered
 from probes._value_changes import moved, peers_of, percentile
 from probes._value_columns import ValueModel, groups_of, writing_columns
 from probes._value_scan import concepts_of, jaccard, mixed, seed_tokens
-from probes.concept_vectors import ConceptVectors
+from probes.concept_vectors import RESTORATION, SPREAD, ConceptVectors
 from tests import planted_world, toy
 
 FORGET = Texts(cohort="forget")
@@ -376,3 +377,13 @@ def test_experts_are_refused_as_a_whole_model_and_scanned_by_their_weights(tmp_p
     hits = enrichment_scan.hits_of(head, down.transpose(1, 2), enrichment_scan.seeds_of([concept]), 5)
     assert hits.shape == (1, 2, 4, 24)
     assert (hits == 5).nonzero().tolist() == [[0, 0, 2, 5]]
+
+
+def test_the_least_floor_is_what_models_that_never_knew_reach_in_the_committed_scores() -> None:
+    zoo, largest = Path(__file__).parents[2] / "studies" / "zoo", dict[str, float]()
+    for name in ("scores", "fresh_scores"):
+        worlds = [json.loads(path.read_bytes()) for path in sorted((zoo / name).glob("world-*.json"))]
+        clean = [m for world in worlds for m in world["models"] if m["pool"] in ("clean", "edited clean")]
+        values = [s["value"] for m in clean for s in m["scores"] if (s["probe"], s["name"]) == RESTORATION[:2]]
+        largest[name] = max(value for value in values if isinstance(value, float))
+    assert round(largest["scores"], 2) == SPREAD and largest["fresh_scores"] < SPREAD

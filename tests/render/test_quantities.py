@@ -24,7 +24,19 @@ from audit.render.wording.quantities import (
     power_cell,
     silence_worth,
 )
-from audit.schema import Control, Evidence, Interval, Measurement, Missing, Null, Overall, Report, RoleAudit, Status
+from audit.schema import (
+    Control,
+    Evidence,
+    Interval,
+    Measurement,
+    Missing,
+    Null,
+    Overall,
+    Report,
+    RoleAudit,
+    Status,
+    Table,
+)
 from audit.wording import least_p, number, p_of, p_value
 from tests.golden import AUDITED, AXES, KEPT, POWER, RATIO, effect, gate, judged, overall, profile, report
 
@@ -319,3 +331,11 @@ def test_every_sentence_of_a_negative_names_its_bound_or_that_it_is_blind(
     e = finding(several(value, value / 2, positive_control=known), status)
     if e.outcome != "trace found" and status != "listed":
         assert re.search(r"Upper bound of the overall effect|Blind here", evidence_sentence(e))
+
+
+@pytest.mark.parametrize("axis", ["layer", "", "form", "clamp"])
+def test_the_largest_is_over_what_the_items_have_several_numbers_by(axis: str) -> None:
+    table = Table(path="t", sha256="0" * 64, rows=1, columns=("item",), axis=axis)
+    whole = Overall(value=0.2, ci95=Interval(lo=0.1, hi=0.3), floor=0.0)
+    m = effect("reverse_patch", "depth_profile_all", "causal", 0.5, 0.1, overall=whole, items=table)
+    assert own_reading(m).name == f"largest over {axis or 'layer'}s"

@@ -54,3 +54,11 @@ def test_the_weights_name_the_redirected_person_and_nobody_else() -> None:
     assert len(every) == 8 * WORLDS
     assert sum(row["right"] for row in every) >= 0.8 * len(every)
     assert not any(row["redirect"] and not row["right"] for row in every)
+
+
+def test_the_page_says_what_the_swap_of_names_leaves() -> None:
+    swapped = json.loads((RESULTS.parent / "lookup.json").read_bytes())["worlds"]
+    text = page.PAGE.read_text(encoding="utf-8")
+    for world, words in (("parametric", "{} of base's {}"), ("demo", "{} of {}")):
+        places = ("text.0.resid_out", "as it is")
+        assert words.format(*(f"{swapped[world][place]:.2f}"[1:] for place in places)) in text

@@ -12,7 +12,8 @@ ORDER = 20
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Which world, and how it is audited."""
-    parser.add_argument("--world", choices=("demo", "tiny"), default="demo", help="tiny: to try the plumbing")
+    help_of_worlds = "tiny: to try the plumbing; parametric: edits at the end of names, facts in many forms"
+    parser.add_argument("--world", choices=("demo", "tiny", "parametric"), default="demo", help=help_of_worlds)
     parser.add_argument("--seed", type=int, default=0, help="which people are made up (default: 0)")
     parser.add_argument("-o", "--out", default="runs", metavar="DIR", help="where the reports go (default: runs)")
     parser.add_argument("--workers", type=flags.count, metavar="N", help="processes that train (default: 2)")

@@ -45,12 +45,18 @@ class Reading(NamedTuple):
 
 
 def own_reading(m: Measurement) -> Reading:
-    """The value of a measurement: the largest over layers where it has layers, else its one number."""
+    """The value of a measurement: the largest over layers (or forms, or whatever its items have several numbers by)
+    where it has layers, else its one number."""
     if m.kind == "gate":
         return Reading(SHARE, m.value, m.ci95)
     if m.scale != "effect":
         return Reading(unit(m.unit), m.value, m.ci95)
-    return Reading(LARGEST if layered(m) else ONE, m.value, m.ci95)
+    return Reading(_largest(m) if layered(m) else ONE, m.value, m.ci95)
+
+
+def _largest(m: Measurement) -> str:
+    """Over what the value is the largest: over layers where the items do not say otherwise."""
+    return LARGEST if isinstance(m.items, Missing) or m.items.axis in ("", "layer") else f"largest over {m.items.axis}s"
 
 
 def overall_reading(m: Measurement) -> Reading | None:
