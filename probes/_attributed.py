@@ -164,5 +164,5 @@ def listing(
     return Listing(
         title="Question tokens that carry the answer (nats of its mean log-probability)",
         columns=("item", "token", "left out, base", "left out, suspect", "gradients, base", "gradients, suspect"),
-        rows=tuple(rows), of=int(prompts.question.sum()), quoted=("token",),
+        rows=tuple(rows), of=int(prompts.question.sum()), quoted=("item", "token"),
     )  # fmt: skip

@@ -77,7 +77,7 @@ def _finding(spikes: list[Spike], matches: SubjectMatches) -> RankOneEdit:
     where = f"block {blocks[0]}" if len(blocks) == 1 else f"blocks {', '.join(map(str, blocks))}"
     score = f"score {number(first.score)}, {number(matches.margin)} ahead of the next, {p_value(matches.p)} over "
     score += f"{matches.tokens} other tokens"
-    whom = f"it is about group {first.group} ({first.cohort}; {score})"
+    whom = f"it is about the group that is listed first (of {first.cohort}; {score})"
     nobody = f"no name of the case is told from other tokens (best {score})"
     note = f"{finding}: the value vectors of {where} were changed by one direction each; "
     return RankOneEdit(
@@ -95,4 +95,4 @@ def _listing(matches: SubjectMatches) -> Listing:
         for match in matches.matches[:_SHOWN]
     )
     title = "groups by how well their names fit the direction"
-    return Listing(title=title, columns=columns, rows=rows, of=len(matches.matches))
+    return Listing(title=title, columns=columns, rows=rows, of=len(matches.matches), quoted=("group",))

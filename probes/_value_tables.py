@@ -172,7 +172,7 @@ def _listing(case: OpenCase, models: Values, forget: Groups, facts: _Facts) -> L
     rows = [_line(case, models, forget, facts, (group, n, float(base_means[group, n]))) for group, n in chosen]
     return Listing(
         title="columns that write the forgotten answers in base", columns=COLUMNS, rows=tuple(rows),
-        of=columns.unit.numel(), quoted=("writes",),
+        of=columns.unit.numel(), quoted=("group", "writes"),
     )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ class WeightDifference(Probe):
     differ, and the largest singular values of every difference. Bias-only, head-only, sparse, rank-one, low-rank, last
     block and full changes are told apart by thresholds. Where the matrices through which MLPs write to the stream were
     each changed by one direction, that direction is matched with what the same matrix reads at every name of the case:
-    the edited group is told by its id, and one block or several adjacent ones about one group are a reversible rank-one
+    the edited group is listed first, and one block or several adjacent ones about one group are a reversible rank-one
     redirect.
 
     Null: fine-tuned and LoRA children of models of known truth (studies/weight_difference); in a case the same edit at

@@ -8,6 +8,7 @@ import numpy as np
 
 from audit.stats import clopper_pearson
 from audit.storage import write_atomic
+from probes._edited import REDIRECT
 from studies.pages import with_section
 from studies.parametric_traces.persons import WAYS, drops
 
@@ -18,6 +19,7 @@ RESTORED, VECTORS = "concept_vectors.restoration", "concept_vectors.value_vector
 COEFFICIENTS, BIAS = "concept_vectors.coefficients", "form_dependence.bias"
 FORMS, WEIGHTS = "form_dependence.remaining", "weight_difference.change"
 FORM_TABLE: Final = "The same facts by form"
+GROUPS: Final = "groups by how well their names fit the direction"
 SHOWN_FORMS: Final = (
     "trained",
     "held_out_phrasing",
@@ -97,6 +99,11 @@ def _note(row: Row, start: str) -> str:
     return next((note for note in row["measurements"][WEIGHTS]["notes"] if note.startswith(start)), "")
 
 
+def _listed_first(row: Row) -> str:
+    """The group that fits the changed direction best."""
+    return row["measurements"][WEIGHTS]["listings"][GROUPS][1][0]
+
+
 def _kinds(rows: Sequence[Row]) -> str:
     kinds = [_note(row, "kind of edit: ").removeprefix("kind of edit: ").partition(";")[0] for row in rows]
     return ", ".join(dict.fromkeys(kinds))
@@ -105,9 +112,9 @@ def _kinds(rows: Sequence[Row]) -> str:
 def _named(rows: Sequence[Row]) -> str:
     """How often the one edited person was named; of edits of many, none is asked for."""
     if rows[0]["method"] != "rocr_one":
-        count = sum(bool(_note(row, "reversible rank-one redirect")) for row in rows)
+        count = sum(bool(_note(row, REDIRECT)) for row in rows)
         return f"said of {count}/{len(rows)}"
-    right = sum("about group forget-000 " in _note(row, "reversible rank-one redirect") for row in rows)
+    right = sum(_listed_first(row) == "forget-000" for row in rows if _note(row, REDIRECT))
     return f"**{right}/{len(rows)}**"
 
 

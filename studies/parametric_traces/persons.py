@@ -122,7 +122,8 @@ def redirects(bench: Bench, case: OpenCase, example: Source, data: EditData, wor
         edited = open_case(case.case.model_copy(update={"roles": roles}), case.root, work / "audited")
         [m] = WeightDifference().measure(bench, edited)
         note = next((note for note in m.notes if note.startswith(REDIRECT)), "")
-        rows.append({"person": person, "redirect": bool(note), "right": f"about group {person} " in note,
+        right = bool(note) and m.listings[-1].rows[0][0] == person
+        rows.append({"person": person, "redirect": bool(note), "right": right,
                      "score": m.readings.get("subject_score"), "p": m.readings.get("subject_p")})  # fmt: skip
     return rows
 

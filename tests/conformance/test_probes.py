@@ -1,6 +1,7 @@
 """Every probe of the folder, held to the same promises on models of known truth. Nothing here knows which there are."""
 
 import json
+import re
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -269,3 +270,17 @@ def test_a_probe_is_refused_where_the_family_is_not_one_that_it_claims(monkeypat
     assert {test.probe for test in tests} == set(PROBES)
     for test in tests:
         assert not test.will_run and test.reason == f"works on llava, not on {case.base.family}"
+
+
+@each_probe
+def test_what_names_a_group_or_an_item_stands_where_it_is_masked(name: str) -> None:
+    """Group ids may be people's names: neither notes nor the cells of columns that are not quoted hold one."""
+    case = opened(planted_world.case("clean"))
+    ids = {text for items in case.cohorts.values() for item in items for text in (item.id, item.group)}
+    for m in measured(name, "clean"):
+        cells = [
+            cell for listing in m.listings for row in listing.rows
+            for column, cell in zip(listing.columns, row, strict=True) if column not in listing.quoted
+        ]  # fmt: skip
+        assert not ids.intersection(cells)
+        assert not any(ids.intersection(re.findall(r"[\w-]+", note)) for note in m.notes)

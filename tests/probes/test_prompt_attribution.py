@@ -422,7 +422,7 @@ def test_words_of_the_data_stand_in_the_quoted_column_alone(tmp_path: Path) -> N
     people = {item.group for item in case.items(FORGET)}
     found = measured(case)
     shown = [listing for m in found.values() for listing in m.listings]
-    assert len(shown) == 1 and shown[0].quoted == ("token",) and 0 < len(shown[0].rows) <= 20
+    assert len(shown) == 1 and shown[0].quoted == ("item", "token") and 0 < len(shown[0].rows) <= 20
     assert people & {row[1] for row in shown[0].rows}, "names carry the answers"
     for m in found.values():
         text = json.dumps(m.model_dump(mode="json", exclude={"listings", "items"}))
