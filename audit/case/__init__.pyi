@@ -11,6 +11,11 @@ from .chat_template import chat_template_names as chat_template_names
 from .chat_template import with_date as with_date
 from .cohorts import Part as Part
 from .image_cohorts import labelled_images as labelled_images
+from .inserted_text import SLOTS as SLOTS
+from .inserted_text import InsertablePrompts as InsertablePrompts
+from .inserted_text import Slot as Slot
+from .inserted_text import inserted as inserted
+from .inserted_text import with_tokens as with_tokens
 from .items import read_items as read_items
 from .offered_options import offering as offering
 from .offered_options import turned as turned

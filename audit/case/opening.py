@@ -24,6 +24,7 @@ from audit.case.image_cohorts import (
     refuse_unread,
 )
 from audit.case.image_rows import IMAGE_TOKENS
+from audit.case.inserted_text import InsertablePrompts
 from audit.case.partition import deal
 from audit.case.pictures import TEXTS, pictures_sha256
 from audit.case.rows import Rows
@@ -212,6 +213,11 @@ class OpenCase:
     def rows_of(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
         """Items of this case with these answers in place of their own, tokenised once."""
         return self._data.rows_of(items, answers)
+
+    def insertable(self, items: Sequence[Item]) -> InsertablePrompts:
+        """These items with their own answers, as prompts that a string can be put into."""
+        limits = self.max_length, self.function_words.words
+        return InsertablePrompts(items, [item.answer for item in items], self.tokenizer, self.case.template, *limits)
 
     def every_texts(self) -> tuple[Texts, ...]:
         """All rows that the data hold: each cohort, form and kind of answer that at least one item has."""

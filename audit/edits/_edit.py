@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 from audit.bench import Bench
-from audit.case import Rows, SubjectPrompts
+from audit.case import InsertablePrompts, Rows, SubjectPrompts
 from audit.schema import Checkpoint, Record
 
-Material = Literal["forget", "retain", "refusal", "relabelled", "subjects"]
+Material = Literal["forget", "retain", "refusal", "relabelled", "subjects", "prompts"]
 """What an edit may ask for, by the names of the fields of :class:`EditData`."""
 
 
@@ -16,7 +16,8 @@ class EditData(NamedTuple):
     """What an edit may see: rows to forget and to keep, and the forget prompts with other answers.
 
     ``refusal`` carries refusing answers, ``relabelled`` other values of the same attribute; ``subjects`` says by which
-    name each group is known, for edits of one concept.
+    name each group is known, for edits of one concept; ``prompts`` are the forget items, in the order of ``forget``, as
+    prompts that a string can be put into.
     """
 
     forget: Rows
@@ -24,6 +25,7 @@ class EditData(NamedTuple):
     refusal: Rows | None = None
     relabelled: Rows | None = None
     subjects: SubjectPrompts | None = None
+    prompts: InsertablePrompts | None = None
 
 
 class Edit(Record, ABC):

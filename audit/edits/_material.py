@@ -49,7 +49,8 @@ def edit_data(case: OpenCase, needs: Sequence[str], choice: Choice = Choice()) -
     other = {name: build() if name in needs else None for name, build in builders.items()}
     retain = _kept(case, choice.keep_general)
     subjects = _subjects(case, forget) if "subjects" in needs else None
-    return EditData(case.rows(FORGET, choice.part), retain, **other, subjects=subjects)
+    prompts = case.insertable(forget) if "prompts" in needs else None
+    return EditData(case.rows(FORGET, choice.part), retain, **other, subjects=subjects, prompts=prompts)
 
 
 def _subjects(case: OpenCase, forget: Sequence[Item]) -> SubjectPrompts:

@@ -68,6 +68,7 @@ from .text_reads import text_states as text_states
 from .vocabulary import EFFECT_UNIT as EFFECT_UNIT
 from .vocabulary import FORMS as FORMS
 from .vocabulary import RATIO_UNIT as RATIO_UNIT
+from .vocabulary import SLOTS as SLOTS
 from .vocabulary import TEMP as TEMP
 from .vocabulary import AuditError as AuditError
 from .vocabulary import Bench as Bench
@@ -82,8 +83,10 @@ from .vocabulary import Curve as Curve
 from .vocabulary import Difference as Difference
 from .vocabulary import Effort as Effort
 from .vocabulary import ExitCode as ExitCode
+from .vocabulary import Finding as Finding
 from .vocabulary import Form as Form
 from .vocabulary import Forward as Forward
+from .vocabulary import InsertablePrompts as InsertablePrompts
 from .vocabulary import Interval as Interval
 from .vocabulary import Item as Item
 from .vocabulary import Learner as Learner
@@ -113,6 +116,7 @@ from .vocabulary import Role as Role
 from .vocabulary import Rows as Rows
 from .vocabulary import Scale as Scale
 from .vocabulary import Site as Site
+from .vocabulary import Slot as Slot
 from .vocabulary import Source as Source
 from .vocabulary import Start as Start
 from .vocabulary import Table as Table
@@ -152,6 +156,7 @@ from .vocabulary import tokenise as tokenise
 from .vocabulary import turned as turned
 from .vocabulary import usable_information as usable_information
 from .vocabulary import value_map as value_map
+from .vocabulary import with_tokens as with_tokens
 from .vocabulary import words as words
 from .weight_edits import SPIKE as SPIKE
 from .weight_edits import WeightEdit as WeightEdit

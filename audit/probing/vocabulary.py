@@ -21,6 +21,8 @@ from audit.bench import TrainingRecipe as TrainingRecipe
 from audit.bench import Unpaired as Unpaired
 from audit.bench import WrapperLearner as WrapperLearner
 from audit.bench import Write as Write
+from audit.case import SLOTS as SLOTS
+from audit.case import InsertablePrompts as InsertablePrompts
 from audit.case import Likelihoods as Likelihoods
 from audit.case import Matched as Matched
 from audit.case import OpenCase as OpenCase
@@ -29,6 +31,7 @@ from audit.case import PairedForms as PairedForms
 from audit.case import Part as Part
 from audit.case import QuestionToken as QuestionToken
 from audit.case import Rows as Rows
+from audit.case import Slot as Slot
 from audit.case import checked as checked
 from audit.case import matched as matched
 from audit.case import nearest as nearest
@@ -40,6 +43,7 @@ from audit.case import row_means as row_means
 from audit.case import stacked as stacked
 from audit.case import tokenise as tokenise
 from audit.case import turned as turned
+from audit.case import with_tokens as with_tokens
 from audit.checkpoints import delta_of as delta_of
 from audit.checkpoints import read_edit as read_edit
 from audit.checkpoints import resolve as resolve
@@ -60,6 +64,7 @@ from audit.schema import Cost as Cost
 from audit.schema import Count as Count
 from audit.schema import Curve as Curve
 from audit.schema import ExitCode as ExitCode
+from audit.schema import Finding as Finding
 from audit.schema import Form as Form
 from audit.schema import Interval as Interval
 from audit.schema import Item as Item

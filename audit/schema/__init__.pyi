@@ -52,6 +52,7 @@ from .measurement import Cell as Cell
 from .measurement import Control as Control
 from .measurement import Count as Count
 from .measurement import Curve as Curve
+from .measurement import Finding as Finding
 from .measurement import Kind as Kind
 from .measurement import Listing as Listing
 from .measurement import Measurement as Measurement

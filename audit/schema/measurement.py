@@ -150,6 +150,24 @@ class Listing(Record):
         return self
 
 
+class Finding(Record):
+    """A thing that a test of this kind may find, and whether it did: "recoverable by a short prefix", "backdoored".
+
+    ``holds`` is Missing where the rule could not be asked. ``because`` says it with the numbers of this case, ``rule``
+    what was compared with what. ``false_alarms`` are of models known not to be so, ``found`` of models made so, both
+    under this very rule; ``blind_to`` is what the search that was made cannot find. A finding that does not hold is
+    never the absence of the thing.
+    """
+
+    name: str
+    holds: bool | Missing
+    because: str
+    rule: str
+    false_alarms: Rate | Missing
+    found: Rate | Missing
+    blind_to: str
+
+
 def axis_column(columns: Collection[str]) -> str | None:
     """The column of an item table that holds the place on its axis: before schema 1.3 it was called ``layer``."""
     return next((name for name in ("axis_value", "layer") if name in columns), None)
@@ -167,10 +185,10 @@ class Measurement(Record):
     back under an attack, on the effect scale) enter the verdict, ``context`` never does. ``p`` is for *above* the null,
     ``p_below`` for below it. ``floor`` is the same effect for one unaudited reference against another. A gate's
     ``value`` is the suspect's statistic over base's. ``power`` is what the test would find here, ``people`` whom it
-    finds. ``listings`` are small tables of single findings. ``witness`` says as which kind of evidence it counts where
-    it is no witness of its own: what a model says when its weights are rounded is still what it says. ``form`` says
-    which rows it reads: the verdict rests on ``trained`` rows, held-out forms are measurements of their own. A causal
-    ``value`` that is missing says why no layer is eligible.
+    finds. ``listings`` are small tables of single findings. ``findings`` are what its rules of yes or no say.
+    ``witness`` says as which kind of evidence it counts where it is no witness of its own: what a model says when its
+    weights are rounded is still what it says. ``form`` says which rows it reads: the verdict rests on ``trained`` rows,
+    held-out forms are measurements of their own. A causal ``value`` that is missing says why no layer is eligible.
     """
 
     probe: str
@@ -201,6 +219,7 @@ class Measurement(Record):
     curves: tuple[Curve, ...] = ()
     items: Table | Missing
     listings: tuple[Listing, ...] = Field(default=(), exclude_if=lambda listings: not listings)
+    findings: tuple[Finding, ...] = Field(default=(), exclude_if=lambda findings: not findings)
     cost: Cost = Cost()
     notes: tuple[str, ...] = ()
 
