@@ -51,11 +51,11 @@ class InsertablePrompts:
             raise AuditError(f"{text!r} cannot be put into a prompt", "give a string of at least one word")
         chosen = range(len(self)) if index is None else index
         items, answers = [self.items[n] for n in chosen], [self.answers[n] for n in chosen]
-        asked = [bool(item.question) for item in items]
-        if not all(asked) and (any(asked) or slot != "prefix"):
-            plain = next(item.id for item, asks in zip(items, asked, strict=True) if not asks)
+        questions = [bool(item.question) for item in items]
+        if not all(questions) and (any(questions) or slot != "prefix"):
+            plain = next(item.id for item, asks in zip(items, questions, strict=True) if not asks)
             raise AuditError(f"item {plain!r} asks no question, and only a prefix has a place there", "use `prefix`")
-        if not all(asked):
+        if not all(questions):
             spoken, template = (
                 [item.model_copy(update={"question": text}) for item in items],
                 Template(answer="{answer}"),
@@ -106,7 +106,7 @@ def inserted(question: str, text: str, slot: Slot) -> str:
 
 def _character(question: str, slot: Slot) -> int:
     """The character of a question before which the slot lies; its length for a suffix."""
-    words = [found.start() for found in _WORD.finditer(question)]
+    words = [match.start() for match in _WORD.finditer(question)]
     if slot == "prefix":
         return 0
     if slot == "suffix":

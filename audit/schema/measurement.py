@@ -154,7 +154,7 @@ class Finding(Record):
     """A thing that a test of this kind may find, and whether it did: "recoverable by a short prefix", "backdoored".
 
     ``holds`` is Missing where the rule could not be asked. ``because`` says it with the numbers of this case, ``rule``
-    what was compared with what. ``false_alarms`` are of models known not to be so, ``found`` of models made so, both
+    what was compared with what. ``false_alarms`` are of models known not to be so, ``hits`` of models made so, both
     under this very rule; ``blind_to`` is what the search that was made cannot find. A finding that does not hold is
     never the absence of the thing.
     """
@@ -164,7 +164,7 @@ class Finding(Record):
     because: str
     rule: str
     false_alarms: Rate | Missing
-    found: Rate | Missing
+    hits: Rate | Missing
     blind_to: str
 
 
