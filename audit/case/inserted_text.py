@@ -57,7 +57,7 @@ class InsertablePrompts:
             raise AuditError(f"item {plain!r} asks no question, and only a prefix has a place there", "use `prefix`")
         if not all(questions):
             spoken, template = (
-                [item.model_copy(update={"question": text}) for item in items],
+                [item.model_copy(update={"question": before(text)}) for item in items],
                 Template(answer="{answer}"),
             )
             template = template.model_copy(update={"bos": self._template.bos})
