@@ -86,6 +86,7 @@ from .vocabulary import ExitCode as ExitCode
 from .vocabulary import Finding as Finding
 from .vocabulary import Form as Form
 from .vocabulary import Forward as Forward
+from .vocabulary import HeatMap as HeatMap
 from .vocabulary import InsertablePrompts as InsertablePrompts
 from .vocabulary import Interval as Interval
 from .vocabulary import Item as Item
@@ -109,6 +110,7 @@ from .vocabulary import Part as Part
 from .vocabulary import Positions as Positions
 from .vocabulary import Power as Power
 from .vocabulary import QuestionToken as QuestionToken
+from .vocabulary import Rate as Rate
 from .vocabulary import Read as Read
 from .vocabulary import Replace as Replace
 from .vocabulary import Requires as Requires
@@ -124,6 +126,7 @@ from .vocabulary import Template as Template
 from .vocabulary import Texts as Texts
 from .vocabulary import TrainData as TrainData
 from .vocabulary import TrainingRecipe as TrainingRecipe
+from .vocabulary import TriggerText as TriggerText
 from .vocabulary import Unpaired as Unpaired
 from .vocabulary import WrapperLearner as WrapperLearner
 from .vocabulary import Write as Write

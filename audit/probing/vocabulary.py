@@ -66,6 +66,7 @@ from audit.schema import Curve as Curve
 from audit.schema import ExitCode as ExitCode
 from audit.schema import Finding as Finding
 from audit.schema import Form as Form
+from audit.schema import HeatMap as HeatMap
 from audit.schema import Interval as Interval
 from audit.schema import Item as Item
 from audit.schema import Listing as Listing
@@ -78,6 +79,7 @@ from audit.schema import Op as Op
 from audit.schema import Overall as Overall
 from audit.schema import Positions as Positions
 from audit.schema import Power as Power
+from audit.schema import Rate as Rate
 from audit.schema import Read as Read
 from audit.schema import Requires as Requires
 from audit.schema import Role as Role
@@ -86,6 +88,7 @@ from audit.schema import Source as Source
 from audit.schema import Table as Table
 from audit.schema import Template as Template
 from audit.schema import Texts as Texts
+from audit.schema import TriggerText as TriggerText
 from audit.schema import as_audit_error as as_audit_error
 from audit.stats import clustered as clustered
 from audit.stats import kernel_alignment as kernel_alignment

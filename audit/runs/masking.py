@@ -17,7 +17,18 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from audit.runs import run_files
-from audit.schema import AuditError, ExitCode, Item, Listing, Masked, Measurement, Missing, PeopleKept, Pictured
+from audit.schema import (
+    AuditError,
+    ExitCode,
+    Finding,
+    Item,
+    Listing,
+    Masked,
+    Measurement,
+    Missing,
+    PeopleKept,
+    Pictured,
+)
 from audit.storage import TEMP, disk_error
 from audit.wording import folded, runs
 
@@ -73,11 +84,22 @@ class Mask:
 
 
 def renamed(measurement: Measurement, naming: Callable[[str], str]) -> Measurement:
-    """The measurement with the groups that stand out and the quoted cells of its listings under other names: their
-    marks, or again their own."""
+    """The measurement with the groups that stand out, the quoted cells of its listings and the quoted triggers of its
+    findings under other names: their marks, or again their own."""
     listings = tuple(_requoted(listing, naming) for listing in measurement.listings)
+    findings = tuple(_respoken(finding, naming) for finding in measurement.findings)
     people = people_renamed(measurement.people, naming)
-    return measurement.model_copy(update={"people": people, "listings": listings})
+    return measurement.model_copy(update={"people": people, "listings": listings, "findings": findings})
+
+
+def _respoken(finding: Finding, naming: Callable[[str], str]) -> Finding:
+    """A trigger under another name is masked if it was in clear, and in clear if it was masked."""
+    trigger = finding.trigger
+    if trigger is None or not trigger.quoted:
+        return finding
+    text = naming(trigger.text)
+    changes = {"text": text, "masked": trigger.masked != (text != trigger.text)}
+    return finding.model_copy(update={"trigger": trigger.model_copy(update=changes)})
 
 
 def _requoted(listing: Listing, naming: Callable[[str], str]) -> Listing:

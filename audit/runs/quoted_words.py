@@ -1,7 +1,7 @@
-"""The words behind the masked cells of listings: kept beside the item tables, for a document that shows them.
+"""The words behind the masked cells of listings and the masked triggers of findings, for a document that shows them.
 
-A report names them by their marks alone. They lie in the run folder, as the texts of the items do, and are no part of
-an export.
+A report names them by their marks alone. They are kept beside the item tables in the run folder, as the texts of the
+items are, and are no part of an export.
 """
 
 import json
@@ -19,11 +19,14 @@ ENDING: Final = ".quoted.json"
 
 
 def words_of(measurements: Iterable[Measurement]) -> tuple[str, ...]:
-    """The cells of the quoted columns that are words, each once, in order."""
+    """The cells of the quoted columns that are words, and the quoted triggers of findings, each once, in order."""
     words: dict[str, None] = {}
-    for listing in (listing for m in measurements for listing in m.listings):
-        places = [listing.columns.index(name) for name in listing.quoted]
-        words |= dict.fromkeys(cell for row in listing.rows for n in places if isinstance(cell := row[n], str))
+    for m in measurements:
+        for listing in m.listings:
+            places = [listing.columns.index(name) for name in listing.quoted]
+            words |= dict.fromkeys(cell for row in listing.rows for n in places if isinstance(cell := row[n], str))
+        triggers = (finding.trigger for finding in m.findings)
+        words |= dict.fromkeys(t.text for t in triggers if t is not None and t.quoted and not t.masked)
     return tuple(words)
 
 

@@ -53,6 +53,7 @@ from .measurement import Control as Control
 from .measurement import Count as Count
 from .measurement import Curve as Curve
 from .measurement import Finding as Finding
+from .measurement import HeatMap as HeatMap
 from .measurement import Kind as Kind
 from .measurement import Listing as Listing
 from .measurement import Measurement as Measurement
@@ -63,6 +64,7 @@ from .measurement import Overall as Overall
 from .measurement import PeopleKept as PeopleKept
 from .measurement import Power as Power
 from .measurement import Table as Table
+from .measurement import TriggerText as TriggerText
 from .measurement import axis_column as axis_column
 from .migration import EARLIER as EARLIER
 from .record import Missing as Missing

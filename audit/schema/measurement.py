@@ -126,11 +126,25 @@ class Table(Record):
 Cell = str | int | float | None
 
 
+class HeatMap(Record):
+    """Three columns of a listing that are to be drawn as a map: across, down, and the number that gives the colour.
+
+    Where several rows fall on one place (the heads of a block), the number largest in size is drawn, and the picture
+    says over which columns it is the largest. ``signed``: the number lies on both sides of 0, as a z does.
+    """
+
+    x: str
+    y: str
+    value: str
+    signed: bool = False
+
+
 class Listing(Record):
     """A small table of what was found, a finding a row, which stands in the report itself: vectors, modules, forms.
 
     ``rows`` are the first of ``of``, in the order in which they are to be read. ``quoted`` names the columns whose
-    cells are words of the case's own data (a name, a token): they are masked where the data are.
+    cells are words of the case's own data (a name, a token): they are masked where the data are. ``maps`` are drawn
+    beside the table.
     """
 
     title: str
@@ -138,6 +152,7 @@ class Listing(Record):
     rows: tuple[tuple[Cell, ...], ...]
     of: int
     quoted: tuple[str, ...] = ()
+    maps: tuple[HeatMap, ...] = Field(default=(), exclude_if=lambda maps: not maps)
 
     @model_validator(mode="after")
     def _rows_fit_columns(self) -> Self:
@@ -149,6 +164,34 @@ class Listing(Record):
             raise ValueError(f"the listing {self.title!r} shows more rows than there are")
         return self
 
+    @model_validator(mode="after")
+    def _maps_have_columns(self) -> Self:
+        for each in self.maps:
+            named = (each.x, each.y, each.value)
+            if unknown := [name for name in named if name not in self.columns]:
+                raise ValueError(f"a map of the listing {self.title!r} needs a column {unknown[0]!r} that it has not")
+            if len(set(named)) < len(named):
+                raise ValueError(f"a map of the listing {self.title!r} needs three columns, one for each of its parts")
+        return self
+
+
+class TriggerText(Record):
+    """A string that brings the forgotten back, its place in a prompt, and what it does for people it was not found on.
+
+    ``transfer`` is on the effect scale (0 never trained, 1 base), over ``units`` held-out units of replication.
+    ``quoted``: it may hold words of the case's own data, so it is masked where the data are; ``masked``: it is, and
+    ``text`` is its mark.
+    """
+
+    text: str
+    slot: Literal["prefix", "infix", "suffix"] | int
+    transfer: Number
+    ci95: Interval | Missing
+    units: int
+    unit_of_replication: str
+    quoted: bool = True
+    masked: bool = False
+
 
 class Finding(Record):
     """A thing that a test of this kind may find, and whether it did: "recoverable by a short prefix", "backdoored".
@@ -156,7 +199,7 @@ class Finding(Record):
     ``holds`` is Missing where the rule could not be asked. ``because`` says it with the numbers of this case, ``rule``
     what was compared with what. ``false_alarms`` are of models known not to be so, ``hits`` of models made so, both
     under this very rule; ``blind_to`` is what the search that was made cannot find. A finding that does not hold is
-    never the absence of the thing.
+    never the absence of the thing. ``trigger`` is the string that shows it, where a string does.
     """
 
     name: str
@@ -166,6 +209,7 @@ class Finding(Record):
     false_alarms: Rate | Missing
     hits: Rate | Missing
     blind_to: str
+    trigger: TriggerText | None = Field(default=None, exclude_if=lambda trigger: trigger is None)
 
 
 def axis_column(columns: Collection[str]) -> str | None:
