@@ -30,11 +30,18 @@ from audit.render import (
     Grid,
     Heading,
     Text,
+    answer,
     axes_drawing,
     axis_lines,
+    detection_grid,
+    finding_facts,
+    finding_name,
+    findings_of,
+    heat_maps,
     listing_grids,
+    replay,
 )
-from audit.schema import Measurement, Report
+from audit.schema import Evidence, Measurement, Report
 from audit.wording import shown_name, visible
 
 HERE: Final = Path(__file__).parent
@@ -153,6 +160,22 @@ def listings(m: Measurement, folded: bool = False) -> None:
     """The single findings of a measurement, a table each; words of the data are masked where the report is."""
     for each in listing_grids(m):
         table(replace(each, folded=folded))
+
+
+def maps(m: Measurement) -> None:
+    """The maps of a measurement's listings."""
+    for drawn in heat_maps(m):
+        chart(drawn)
+
+
+def rules(rows: Sequence[Evidence]) -> None:
+    """What rules of yes or no say, each with its reasons, and the line to copy that says its string again."""
+    blocks(detection_grid(rows))
+    for m, finding in findings_of(rows):
+        sub(f"{finding_name(finding)}: {answer(finding)}")
+        facts(finding_facts(m, finding))
+        if finding.trigger is not None and (line := replay(finding.trigger)):
+            command(line)
 
 
 def grid(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], tones: Sequence[str] = ()) -> Grid:

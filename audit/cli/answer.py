@@ -32,6 +32,18 @@ def audit_document(report: "Report", out: Path) -> dict[str, JsonValue]:
         "verdict": report.verdict.word,
         "sentence": report.verdict.sentence,
         "complete": complete(report),
+        "findings": _findings(report),
         "report": str(out / run_files.REPORT),
         "html": str(out / run_files.PAGE),
     }
+
+
+def _findings(report: "Report") -> list[JsonValue]:
+    """What its rules of yes or no say, by name; ``holds`` is null where one could not be asked."""
+    return [
+        {
+            "measurement": f"{e.measurement.probe}.{e.measurement.name}", "name": f.name,
+            "holds": f.holds if isinstance(f.holds, bool) else None,
+        }
+        for e in report.evidence for f in e.measurement.findings
+    ]  # fmt: skip

@@ -103,8 +103,10 @@ def _print_answer(answer: "Answer", as_json: bool, as_lines: bool) -> None:
         print(json.dumps({**answer.document, **event}, ensure_ascii=False, sort_keys=True))
     else:
         from rich.console import Console
+        from rich.text import Text
 
         # Piped output has no width of its own: wide enough for the table, and nothing is cut.
         console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
         for renderable in answer.shown:
-            console.print(renderable, markup=False, highlight=False)
+            one_line = isinstance(renderable, Text) and bool(renderable.no_wrap)
+            console.print(renderable, markup=False, highlight=False, soft_wrap=one_line)

@@ -10,6 +10,7 @@ from .figures.comparison_figures import depth_map as depth_map
 from .figures.comparison_figures import layered as layered
 from .figures.comparison_figures import matrix as matrix
 from .figures.comparison_figures import painted as painted
+from .figures.heat_figures import heat_maps as heat_maps
 from .figures.item_figures import scores as scores
 from .figures.known_truth_figures import rates as rates
 from .figures.known_truth_figures import reliability as reliability
@@ -42,6 +43,7 @@ from .formats.markdown import markdown as markdown
 from .formats.sheets import sheets as sheets
 from .formats.terminal import summary as summary
 from .formats.terminal import table as table
+from .formats.terminal import trigger_lines as trigger_lines
 from .interchange import foreign as foreign
 from .interchange import read_published as read_published
 from .sections.blocks import Block as Block
@@ -53,6 +55,9 @@ from .sections.blocks import Figure as Figure
 from .sections.blocks import Grid as Grid
 from .sections.blocks import Heading as Heading
 from .sections.blocks import Text as Text
+from .sections.detections import detection_grid as detection_grid
+from .sections.detections import detections as detections
+from .sections.detections import findings_of as findings_of
 from .sections.findings import FAMILIES as FAMILIES
 from .sections.glance import audited as audited
 from .sections.glance import axes_drawing as axes_drawing
@@ -64,6 +69,13 @@ from .sections.listings import listing_grid as listing_grid
 from .sections.listings import listing_grids as listing_grids
 from .sections.outline import report_sections as report_sections
 from .sections.pageone import untested as untested
+from .wording.detections import answer as answer
+from .wording.detections import beside_verdict as beside_verdict
+from .wording.detections import exact_rate as exact_rate
+from .wording.detections import finding_facts as finding_facts
+from .wording.detections import finding_name as finding_name
+from .wording.detections import replay as replay
+from .wording.detections import unmasking as unmasking
 from .wording.findings import VERDICT_MEANING as VERDICT_MEANING
 from .wording.findings import VERDICT_SYMBOL as VERDICT_SYMBOL
 from .wording.findings import evidence_sentence as evidence_sentence

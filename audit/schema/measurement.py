@@ -178,7 +178,8 @@ class Listing(Record):
 class TriggerText(Record):
     """A string that brings the forgotten back, its place in a prompt, and what it does for people it was not found on.
 
-    ``transfer`` is on the effect scale (0 never trained, 1 base), over ``units`` held-out units of replication.
+    ``transfer`` is on the effect scale (0 never trained, 1 base), over ``units`` held-out people (or whatever its
+    measurement replicates over).
     ``quoted``: it may hold words of the case's own data, so it is masked where the data are; ``masked``: it is, and
     ``text`` is its mark.
     """
@@ -188,7 +189,6 @@ class TriggerText(Record):
     transfer: Number
     ci95: Interval | Missing
     units: int
-    unit_of_replication: str
     quoted: bool = True
     masked: bool = False
 

@@ -115,6 +115,9 @@ show.note(
     "Holm p and q are adjusted over the rows of this table. A planned family is held to Holm's p; q (Benjamini and "
     "Hochberg) is for leads, and no lead is a finding."
 )
+if any(e.measurement.findings for e in rows):
+    show.heading("Rules of yes or no")
+    show.rules(rows)
 if listed := [e.measurement for e in rows if e.measurement.listings]:
     show.heading("Single findings")
     show.note("What tests name one by one: vectors, modules, forms or words. Test detail shows them beside their test.")

@@ -87,8 +87,12 @@ else:
     states.nothing("No null to draw", sentence(visible(reason, CELL)))
 for profile in profiles(m):
     show.chart(profile)
+if m.findings:
+    show.heading("Rules of yes or no")
+    show.rules([e])
 if m.listings:
     show.heading("Single findings")
+    show.maps(m)
     show.listings(m)
 
 show.heading("On models of known truth")

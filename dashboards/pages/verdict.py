@@ -18,6 +18,7 @@ from audit.render import (
     Paint,
     Shown,
     axis_lines,
+    beside_verdict,
     columns,
     how_sure,
     known,
@@ -50,12 +51,15 @@ def box(report: Report) -> None:
     )
     terms = (*axis_lines(report), *known(report))
     terms += three_lines(report, untested(report))
+    beside = "".join(
+        f'<p class="r-beside"><strong>{term}:</strong> {escape(words)}</p>' for term, words in beside_verdict(report)
+    )
     lines = "".join(f"<div><dt>{term}</dt><dd>{escape(sentence(words))}</dd></div>" for term, words in terms)
     show.markup(
         f'<section class="r-verdict"><p class="r-eyebrow">{escape(visible(report.plan.case.name, NAME))} · '
         f'{escape(visible(report.report_id, NAME))}</p>'
         f'<p class="r-word"><span aria-hidden="true">{VERDICT_SYMBOL[word]}</span> {word}</p>'
-        f'<p class="r-lead">{escape(meaning(report))}</p>'
+        f'<p class="r-lead">{escape(meaning(report))}</p>{beside}'
         f'<ol class="r-ladder" aria-label="The verdict ladder">{rungs}</ol>'
         f'{show.axes(report)}<dl>{lines}</dl><p>{escape(how_sure(report))}</p></section>'
     )  # fmt: skip

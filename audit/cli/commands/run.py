@@ -25,7 +25,7 @@ def act(args: Namespace) -> Answer:
     """Audit one suspect, or take up its unfinished audit."""
     from audit import engine
     from audit.case import CaseFile
-    from audit.render import summary
+    from audit.render import summary, trigger_lines
     from audit.review import exit_code
 
     gate, case_file = flags.gate(args), CaseFile.read(Path(args.case))
@@ -37,4 +37,5 @@ def act(args: Namespace) -> Answer:
         report = engine.run(case_file, out, settings, watch=progress.watch)
     document = audit_document(report, out)
     code = exit_code(report, gate)
-    return Answer({**document, "exit_code": code}, (summary(report), str(out / run_files.PAGE)), code)
+    shown = (summary(report), *trigger_lines(report, args.case, str(out)), str(out / run_files.PAGE))
+    return Answer({**document, "exit_code": code}, shown, code)

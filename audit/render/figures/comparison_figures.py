@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple
 from plotly.colors import sample_colorscale
 
 from audit.judging import short
+from audit.render.drawings.heat_map import DIVERGING
 from audit.render.figures.report_figures import INK, QUIET, Drawing, NamedReport, grid_of, key, label, sketch
 from audit.render.wording.findings import OUTCOME_SYMBOL, part, title
 from audit.render.wording.posterior import finding_ratio
@@ -25,10 +26,7 @@ SPENT: Final = "rgba(128,128,128,.35)"
 """The ground of a row whose suspect is INVALID: nothing in it speaks for or against a trace."""
 EDGE: Final = 4.0
 """log10 ratios beyond this have the darkest colour."""
-SCALE: Final = (
-    (0.0, "#542788"), (0.2, "#8073ac"), (0.35, "#b2abd2"), (0.5, "#ffffff"), (0.65, "#fdb863"), (0.8, "#e08214"),
-    (1.0, "#b35806"),
-)  # fmt: skip
+SCALE: Final = DIVERGING
 """Purple (never trained) over white (no support) to orange (knows): for the colour-blind too, and no traffic light."""
 
 

@@ -18,6 +18,7 @@ from audit.render.sections.glance import axes_drawing, glance, known, three_line
 from audit.render.sections.outline import PAGE_ONE, report_sections
 from audit.render.sections.pageone import untested
 from audit.render.sections.quotes import warning
+from audit.render.wording.detections import beside_verdict
 from audit.render.wording.findings import VERDICT_SYMBOL, meaning, sentence
 from audit.schema import Report, VerdictWord
 from audit.wording import NAME, moment, visible
@@ -67,6 +68,7 @@ def html(report: Report, prior_odds: float | None = None, live: Live = STATIC) -
             meaning=meaning(report),
             axes=Markup(axes_drawing(report)),  # noqa: S704 - our own drawing, labels escaped
             known=known(report),
+            beside=beside_verdict(report),
             lines=[(term, sentence(words)) for term, words in three_lines(report, untested(report))],
             ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in RUNGS],
             off_ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in OFF_LADDER],

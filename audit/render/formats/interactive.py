@@ -6,9 +6,11 @@ document; this one is for looking closer.
 
 from collections.abc import Iterator
 
+from audit.render.figures.heat_figures import heat_maps
 from audit.render.figures.report_figures import Drawing, positions, profiles
 from audit.render.formats.html import Live, html
 from audit.render.sections.findings import FAMILIES, figure_key
+from audit.render.sections.listings import map_keys
 from audit.schema import Report
 
 
@@ -30,6 +32,7 @@ def _drawings(report: Report) -> Iterator[tuple[str, Drawing]]:
         for e in rows:
             for place, drawing in enumerate(profiles(e.measurement)):
                 yield figure_key(kind, e.measurement, place), drawing
+            yield from zip(map_keys(e.measurement), heat_maps(e.measurement), strict=True)
 
 
 def _live(drawing: Drawing, place: int) -> str:

@@ -13,6 +13,7 @@ from audit.render.sections.glance import axis_lines, glance, known, three_lines
 from audit.render.sections.outline import report_sections
 from audit.render.sections.pageone import untested
 from audit.render.sections.quotes import warning
+from audit.render.wording.detections import beside_verdict
 from audit.render.wording.findings import VERDICT_SYMBOL, meaning, sentence
 from audit.schema import Report
 from audit.wording import NAME, moment, visible
@@ -36,6 +37,7 @@ def markdown(report: Report, prior_odds: float | None = None) -> str:
         f"Report {_plain(visible(report.report_id, NAME))}, {_plain(issued)}", "",
         f"**{VERDICT_SYMBOL[word]} {word}**: {_plain(meaning(report))}", "",
     ]  # fmt: skip
+    lines += [f"> **{term}:** {_plain(words)}\n" for term, words in beside_verdict(report)]
     terms = (*axis_lines(report), *known(report))
     terms += tuple((term, sentence(words)) for term, words in three_lines(report, untested(report)))
     lines += _block(Facts(terms))

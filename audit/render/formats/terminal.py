@@ -14,14 +14,25 @@ from rich.table import Table
 from rich.text import Text
 
 from audit.judging import replicates_of, short
+from audit.render.sections.detections import findings_of
 from audit.render.sections.glance import axis_lines, glance, known, people_count, three_lines
 from audit.render.sections.listings import listing_said
 from audit.render.sections.pageone import untested
+from audit.render.wording.detections import (
+    answer_sentence,
+    beside_verdict,
+    finding_name,
+    holding,
+    replay,
+    slot_words,
+    transfer_words,
+    unmasking,
+)
 from audit.render.wording.findings import VERDICT_SYMBOL, best, meaning, sentence, title, verdict_reason
 from audit.render.wording.posterior import how_sure, shown_ratio
 from audit.render.wording.quantities import OVERALL, is_blind, judged_reading
 from audit.schema import Evidence, Missing, PeopleKept, Report, Share, VerdictWord
-from audit.wording import NAME, number, visible
+from audit.wording import NAME, number, replicate_of, visible
 
 STYLE: Final[dict[VerdictWord, str]] = {
     "INTACT": "bold dark_orange3", "PARTIAL": "bold dark_orange3", "SUPPRESSED": "bold dark_orange3",
@@ -48,6 +59,7 @@ def table(reports: Sequence[Report]) -> Table:
             Text.assemble(
                 (f"{VERDICT_SYMBOL[word]} {word}", STYLE[word]),
                 f"\n{verdict_reason(report)}",
+                *(f"\nbeside it: {name}" for name in holding(report)),
                 _axes(report),
                 _ratio(report),
             ),
@@ -114,9 +126,37 @@ def summary(report: Report) -> Group:
     ran = f"{len(report.evidence)} findings, {len(report.skips)} skipped, {len(report.failures)} failed"
     terms = (*axis_lines(report), *known(report))
     terms += three_lines(report, untested(report))[1:]
-    lines = Text("\n".join(f"{term}: {sentence(words)}" for term, words in terms))
+    beside = (f"{term}: {words}" for term, words in beside_verdict(report))
+    lines = Text("\n".join((*beside, *(f"{term}: {sentence(words)}" for term, words in terms))))
     first = (Text(meaning(report)), Text(how_sure(report)), lines)
     tables = [f"{title(m)}: {words}" for m in (e.measurement for e in report.evidence) for words in listing_said(m)]
     listed = (Text("\n".join(("Single findings, as tables in the report:", *tables))),) if tables else ()
-    body = (*first, Text(""), numbers, Text(""), *listed, Text("Limits:"), limits, Text(ran))
+    body = (*first, Text(""), numbers, Text(""), *_not_held(report), *listed, Text("Limits:"), limits, Text(ran))
     return Group(head, *(Padding(part, (0, 0, 0, 2)) for part in body))
+
+
+def _not_held(report: Report) -> tuple[Text, ...]:
+    """What rules of yes or no did not find, and what each silence is worth; what holds stands under the verdict."""
+    rows = [(m, f) for m, f in findings_of(report.evidence) if f.holds is not True]
+    lines = (f"- {finding_name(f)}: {answer_sentence(m, f)}" for m, f in rows)
+    return (Text("\n".join(("Rules of yes or no:", *lines))),) if rows else ()
+
+
+def trigger_lines(report: Report, case: str, run: str) -> tuple[Text, ...]:
+    """The string of every finding that holds and has one: what it does for held-out people, and the line that says it
+    again (from ``case``), which is one line however narrow the terminal; or how a masked one is seen in ``run``."""
+    lines: list[Text] = []
+    for m, finding in findings_of(report.evidence):
+        trigger = finding.trigger
+        if finding.holds is not True or trigger is None:
+            continue
+        over = replicate_of(m)
+        shown = f"masked, {visible(trigger.text, NAME)}" if trigger.masked else visible(trigger.text)
+        lines += [
+            Text(f"{finding_name(finding)}: the string is: {shown}"),
+            Text(f"  {slot_words(trigger)}"),
+            Text(f"  transfer to held-out {over.plural}: {transfer_words(trigger, over)}"),
+            Text(f"  {unmasking(run) if trigger.masked else 'to say it again:'}", no_wrap=True),
+            *(() if trigger.masked else (Text(replay(trigger, case), no_wrap=True),)),
+        ]
+    return tuple(lines)

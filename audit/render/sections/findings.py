@@ -14,6 +14,7 @@ from audit.judging import short
 from audit.render.drawings import effect_scale, svg
 from audit.render.drawings.scale import Position, judged_place, median, on_effect_scale, placed
 from audit.render.sections.blocks import Block, Bullets, Cell, Facts, Figure, Grid, Heading, Text
+from audit.render.sections.detections import detections
 from audit.render.sections.glance import axes_blocks
 from audit.render.sections.listings import listings
 from audit.render.sections.readings import readings
@@ -124,6 +125,7 @@ def _family(rows: Sequence[Row], explained: bool) -> list[Block]:
     if any(not isinstance(placed(e.measurement), Missing) for e in evidence):
         blocks.append(_forest(evidence, explained))
     blocks.append(Facts(tuple((title(e.measurement), evidence_sentence(e)) for e in evidence)))
+    blocks += detections(evidence)
     blocks += [_profile(e.measurement, i) for e in evidence for i in range(len(svg.panels(e.measurement.curves)))]
     above = {words for _, words in rowed}
     every = dict.fromkeys(sentence(n) for e in evidence for n in e.measurement.notes)

@@ -4,6 +4,7 @@ from audit.judging import replicates_of, taking_part
 from audit.render.sections.blocks import Block, Bullets, Code, Facts, Heading, Text
 from audit.render.sections.glance import audited, known
 from audit.render.sections.reference import PROPOSITIONS
+from audit.render.wording.detections import beside_verdict
 from audit.render.wording.findings import GONE, meaning, sentence, spoken
 from audit.render.wording.posterior import how_sure, with_prior
 from audit.schema import Report
@@ -58,6 +59,7 @@ def conclusion(report: Report, prior_odds: float | None = None) -> tuple[Block, 
     verdict = report.verdict
     rows = [
         ("Is it gone?", f"{GONE[verdict.word]} {verdict.word}: {meaning(report)}"),
+        *beside_verdict(report),
         *known(report),
         ("How sure?", how_sure(report, brief=True)),
         ("What ran?", _ran(report)),
