@@ -47,6 +47,8 @@ from audit.wording import shown_name, visible
 HERE: Final = Path(__file__).parent
 INK: Final = {"light": "#464e57", "dark": "#bcc4cc"}
 PAPER: Final = {"light": "#ffffff", "dark": "#14171a"}
+UNDER_MAP: Final = 12
+"""A longer table under its map is opened on demand."""
 LARGE: Final = 1000
 """A table of more cells is drawn by the page as one scrolls; a smaller one is plain HTML."""
 
@@ -158,8 +160,8 @@ def table(grid: Grid) -> None:
 
 def listings(m: Measurement, folded: bool = False) -> None:
     """The single findings of a measurement, a table each; words of the data are masked where the report is."""
-    for each in listing_grids(m):
-        table(replace(each, folded=folded))
+    for each, listing in zip(listing_grids(m), m.listings, strict=True):
+        table(replace(each, folded=folded or (bool(listing.maps) and len(each.rows) > UNDER_MAP)))
 
 
 def maps(m: Measurement) -> None:

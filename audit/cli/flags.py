@@ -66,7 +66,11 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 def add_gate(parser: argparse.ArgumentParser) -> None:
     """What :func:`gate` reads."""
     gates = parser.add_argument_group("gate (changes the exit code, never what is reported)")
-    gates.add_argument("--fail-on", metavar="GATE", help="exit 1 on a trace: any, p=0.01 or lr=10")
+    gates.add_argument(
+        "--fail-on",
+        metavar="GATE",
+        help="exit 1 on a trace: any, p=0.01 or lr=10; or where a finding holds: finding=backdoored",
+    )
     gates.add_argument("--baseline", metavar="REPORT", help="fail only on traces that this report or run has not")
     gates.add_argument("--min-power", type=float, metavar="SHARE", help="exit 4 on a clean verdict whose detection "
                        "limit is unknown or was found less often")  # fmt: skip

@@ -11,15 +11,16 @@ names. Source of the shape: github.com/locuslab/open-unlearning (Dorna et al. 20
 import hashlib
 import json
 import math
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydantic import JsonValue
 
 from audit.judging import taking_part
-from audit.schema import AuditError, Measurement, Missing, Published, Report
-from audit.wording import shown_name
+from audit.schema import AuditError, Measurement, Missing, Published, Rate, Report
+from audit.wording import NAME, shown_name, visible
 
 SAME: Final = {
     "forget_quality": ("forget_likelihood", "forget_quality", "forget_quality_p"),
@@ -97,8 +98,27 @@ def evaluation(report: Report, folder: Path) -> str:
             if scores := _scores(m, folder):
                 entry["value_by_index"] = {str(n): {"score": score} for n, score in enumerate(scores)}
             document[f"residua_{m.probe}_{shown_name(m.probe, m.name)}"] = entry
+        document |= {
+            f"residua_finding_{m.probe}_{f.name}": {"agg_value": float(f.holds), **f.counts} for f in _asked(m)
+        }
     document["residua_about"] = {"agg_value": None, "report_id": report.report_id, "text": ABOUT}
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+class _Asked(NamedTuple):
+    """A rule of yes or no that could be asked: its name as a key, its answer, both rates as counts."""
+
+    name: str
+    holds: bool
+    counts: dict[str, JsonValue]
+
+
+def _asked(m: Measurement) -> Iterator[_Asked]:
+    for finding in m.findings:
+        if isinstance(finding.holds, bool):
+            rates = (("false_alarms", finding.false_alarms), ("hits", finding.hits))
+            counts: dict[str, JsonValue] = {name: f"{r.k} of {r.n}" for name, r in rates if isinstance(r, Rate)}
+            yield _Asked("_".join(visible(finding.name, NAME).split()), finding.holds, counts)
 
 
 def _scores(m: Measurement, folder: Path) -> list[float]:
@@ -137,6 +157,9 @@ def model_index(report: Report) -> str:
     ]
     for e in report.evidence:
         m = e.measurement
+        for f in _asked(m):
+            metric = f"residua.finding.{m.probe}.{f.name}"
+            results.append(result(metric_type=metric, metric_name=metric, metric_value=f.holds, metric_args=f.counts))
         if m.kind == "context" or m.mode == "paper" or isinstance(m.value, Missing):
             continue
         ends = {} if isinstance(m.ci95, Missing) else {"ci95_lo": m.ci95.lo, "ci95_hi": m.ci95.hi}

@@ -17,13 +17,14 @@ from numpy import ndarray
 from scipy import stats as scipy_stats
 
 from audit import stats
-from audit.render import Reading, overall_reading, own_reading
+from audit.render import Reading, answer, finding_name, overall_reading, own_reading
 from audit.runs import difference, read_report, run_files
-from audit.schema import AuditError, Evidence, Interval, Measurement, Missing, Report, axis_column
+from audit.schema import AuditError, Evidence, Finding, Interval, Measurement, Missing, Report, axis_column
 
 ALPHA = 0.05
 DRAWS = 9999
 ROUNDING = 1e-6
+NO_RULE = "not asked"
 _HALF = float(scipy_stats.norm.ppf(0.975))
 
 
@@ -66,7 +67,10 @@ class Difference(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Two audits side by side. ``uncompared``: measurements of both without numbers to compare, and why."""
+    """Two audits side by side. ``uncompared``: measurements of both without numbers to compare, and why.
+
+    ``findings``: the rules of yes or no whose answers differ.
+    """
 
     differences: tuple[Difference, ...]
     uncompared: tuple[tuple[str, str], ...]
@@ -74,6 +78,7 @@ class Comparison(NamedTuple):
     only_a: tuple[str, ...]
     only_b: tuple[str, ...]
     plans: tuple[str, ...]
+    findings: tuple[tuple[str, str, str], ...] = ()
 
 
 def read_side(path: Path) -> Side:
@@ -118,7 +123,18 @@ def compare(a: Side, b: Side, seed: int = 0) -> Comparison:
         tuple(name for name in ours if name not in theirs),
         tuple(name for name in theirs if name not in ours),
         tuple(difference(a.report.plan, b.report.plan)),
+        tuple((name, was, now) for name, was, now in findings_beside(a.report, b.report) if was != now),
     )
+
+
+def findings_beside(a: Report, b: Report) -> tuple[tuple[str, str, str], ...]:
+    """Every rule of yes or no of either report, and what it says in both: ``not asked`` where one has no such rule."""
+    ours, theirs = ({_rule(e, f): answer(f) for e in r.evidence for f in e.measurement.findings} for r in (a, b))
+    return tuple((n, ours.get(n, NO_RULE), theirs.get(n, NO_RULE)) for n in dict.fromkeys((*ours, *theirs)))
+
+
+def _rule(evidence: Evidence, finding: Finding) -> str:
+    return f"{finding_name(finding)} ({_name(evidence)})"
 
 
 def _name(evidence: Evidence) -> str:

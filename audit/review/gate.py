@@ -13,7 +13,11 @@ MEANINGS = (
         ExitCode.OK,
         "a verdict was reached and the gate, if any, passed; `demo`: every audit finished; `compare`: always",
     ),
-    (ExitCode.GATE, "gate failed: a trace at or above --fail-on (with --baseline: one that the baseline has not)"),
+    (
+        ExitCode.GATE,
+        "gate failed: a trace at or above --fail-on (with --baseline: one that the baseline has not), "
+        "or the finding that it names holds",
+    ),
     (
         ExitCode.INPUT,
         "input: missing folder, unknown key, other architecture or tokenizer, pickle, remote code, bad data",
@@ -22,17 +26,20 @@ MEANINGS = (
     (
         ExitCode.UNDECIDED,
         "INCONCLUSIVE, INVALID, base does not recall (blind here), a planned test is missing, or the gate cannot be "
-        "decided (lr= without a likelihood ratio, --min-power not reached, tests dropped by --max-time or --max-mem)",
+        "decided (lr= without a likelihood ratio, finding= of a rule that was not asked, "
+        "--min-power not reached, tests dropped by --max-time or --max-mem)",
     ),
     (ExitCode.INTERRUPTED, "interrupted (Ctrl-C); finished units are kept, the same command resumes"),
 )
 
 
 class Threshold(NamedTuple):
-    """What fails a run: any trace, a trace with p at most ``bound``, or a likelihood ratio of at least ``bound``."""
+    """What fails a run: any trace, a trace with p at most ``bound``, a likelihood ratio of at least ``bound``, or a
+    ``finding`` of this name that holds."""
 
-    kind: Literal["any", "p", "lr"]
+    kind: Literal["any", "p", "lr", "finding"]
     bound: float = 0.0
+    finding: str = ""
 
 
 class Gate(NamedTuple):
@@ -54,8 +61,10 @@ NO_GATE = Gate()
 
 
 def parse_threshold(text: str) -> Threshold:
-    """``any``, ``p=0.01`` or ``lr=10``. AuditError (code 2) for anything else."""
+    """``any``, ``p=0.01``, ``lr=10`` or ``finding=backdoored``. AuditError (code 2) for anything else."""
     kind, _, bound = text.partition("=")
+    if kind == "finding" and bound.strip():
+        return Threshold("finding", finding=bound.strip())
     try:
         if kind in ("p", "lr") and float(bound) > 0:
             return Threshold("p" if kind == "p" else "lr", float(bound))
@@ -63,7 +72,7 @@ def parse_threshold(text: str) -> Threshold:
         pass
     if text == "any":
         return Threshold("any")
-    raise AuditError(f"--fail-on {text!r} is no gate", "give any, p=0.01 or lr=10")
+    raise AuditError(f"--fail-on {text!r} is no gate", "give any, p=0.01, lr=10 or finding=NAME")
 
 
 def complete(report: Report) -> bool:
@@ -86,6 +95,8 @@ def exit_code(report: Report, gate: Gate = NO_GATE) -> int:
         return ExitCode.GATE
     if gate.fail_on is not None and gate.fail_on.kind == "lr" and isinstance(report.verdict.ratio, Missing):
         return ExitCode.UNDECIDED
+    if gate.fail_on is not None and gate.fail_on.kind == "finding" and not _asked(report, gate.fail_on.finding):
+        return ExitCode.UNDECIDED
     if gate.min_power is not None and _unseen(report, gate.min_power):
         return ExitCode.UNDECIDED
     undecided = report.verdict.word in ("INCONCLUSIVE", "INVALID") or not complete(report)
@@ -103,8 +114,22 @@ def _stopped(report: Report, threshold: Threshold, baseline: Report | None) -> b
         known = baseline is not None and _stopped(baseline, threshold, None)
         ratio = report.verdict.ratio
         return not known and not isinstance(ratio, Missing) and ratio.value >= threshold.bound
+    if threshold.kind == "finding":
+        known = baseline is not None and _stopped(baseline, threshold, None)
+        return not known and any(holds is True for holds in _answers(report, threshold.finding))
     known = set[tuple[str, str]]() if baseline is None else _reaching(baseline, threshold)
     return bool(_reaching(report, threshold) - known)
+
+
+def _answers(report: Report, name: str) -> list[bool | Missing]:
+    """What every rule of this name says."""
+    return [f.holds for e in report.evidence for f in e.measurement.findings if f.name == name]
+
+
+def _asked(report: Report, name: str) -> bool:
+    """Was the rule asked here, and everywhere it stands?"""
+    answers = _answers(report, name)
+    return bool(answers) and not any(isinstance(holds, Missing) for holds in answers)
 
 
 def _reaching(report: Report, threshold: Threshold) -> set[tuple[str, str]]:

@@ -1,10 +1,12 @@
 """Does it come back?"""
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from audit.plugins import describe
-from audit.render import positions, profiles, sentence, title
-from audit.schema import Measurement, Report
+from audit.render import exact_rate, finding_name, findings_of, positions, power_cell, profiles, sentence, title
+from audit.schema import Evidence, Measurement, Power, Report
 from dashboards import bar, show, states
 
 ORDER = 70
@@ -29,6 +31,22 @@ def untested(report: Report) -> list[str]:
     return [f"{attack.family} ({attack.access})" for attack in report.attacks if not attack.measurements]
 
 
+def searched(report: Report, attacks: Sequence[Evidence]) -> list[Evidence]:
+    """What stands beside an attack: every measurement with a rule of yes or no, and the others of attacking probes."""
+    probes = {e.measurement.probe for e in attacks}
+    return [e for e in report.evidence if e.measurement.findings or e.measurement.probe in probes]
+
+
+def limits(rows: Sequence[Evidence]) -> list[tuple[str, str]]:
+    """What each search would find, by counts on planted models and in this case's own noise, and what it would not."""
+    pairs: list[tuple[str, str]] = []
+    for _, finding in findings_of(rows):
+        pairs.append((finding_name(finding), f"{sentence(exact_rate(finding.hits, 'models made so'))} Not searched: "
+                      f"{sentence(finding.blind_to)}"))  # fmt: skip
+    powers = [e.measurement for e in rows if isinstance(e.measurement.power, Power)]
+    return [*pairs, *((f"{title(m)}, in this case", sentence(power_cell(m))) for m in powers)]
+
+
 view = bar.current()
 report = states.report_or_stop(view)
 attacks = [e for e in report.evidence if e.measurement.kind == "recovery" and view.keeps(e)]
@@ -47,5 +65,20 @@ for e in attacks:
 if attacks and (placed := positions(report, attacks)) is not None:
     show.heading("Every attack on one scale")
     show.chart(placed)
+beside = [e for e in searched(report, attacks) if view.keeps(e)]
+if any(e.measurement.findings for e in beside):
+    show.heading("Rules of yes or no")
+    show.rules(beside)
+    show.heading("What the searches would find, and what they did not search")
+    show.facts(limits(beside))
+if listed := [e for e in beside if e.measurement.listings or (e.measurement.curves and e not in attacks)]:
+    show.heading("What was searched")
+for e in listed:
+    show.sub(title(e.measurement))
+    if e not in attacks:
+        for drawn in profiles(e.measurement):
+            show.chart(drawn)
+    show.maps(e.measurement)
+    show.listings(e.measurement)
 show.heading("Attacks that were not tried")
 show.bullets([sentence(x) for x in untested(report)] or ["Every listed attack family was tried."])

@@ -49,6 +49,7 @@ def _document(comparison: "Comparison") -> dict[str, JsonValue]:
     return {
         "differences": listed, "differing": list[JsonValue](_differing(comparison)),
         "outcomes": [{"measurement": name, "a": was, "b": now} for name, was, now in comparison.outcomes],
+        "findings": [{"finding": name, "a": was, "b": now} for name, was, now in comparison.findings],
         "uncompared": [{"measurement": name, "because": why} for name, why in comparison.uncompared],
         "only_a": list(comparison.only_a), "only_b": list(comparison.only_b), "plans": list(comparison.plans),
     }  # fmt: skip
@@ -84,6 +85,7 @@ def _lines(a: "Side", b: "Side", comparison: "Comparison") -> list[str]:
     was, now = _verdicts(a, b)
     lines = [f"verdict: A {was}, B {now}{'' if was != now else ' (the same)'}"]
     lines += [f"outcome of {name}: A {was}, B {now}" for name, was, now in comparison.outcomes]
+    lines += [f"finding {name}: A {was}, B {now}" for name, was, now in comparison.findings]
     lines += [f"{name}: not compared, {why}" for name, why in comparison.uncompared]
     lines += [f"only in A: {name}" for name in comparison.only_a]
     lines += [f"only in B: {name}" for name in comparison.only_b]

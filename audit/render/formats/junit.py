@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from audit.render.sections.detections import findings_of
 from audit.render.sections.findings import planned
+from audit.render.wording.detections import answer_sentence, finding_name
 from audit.render.wording.findings import evidence_sentence, sentence, title
 from audit.render.wording.posterior import how_sure
-from audit.schema import Evidence, Report
+from audit.schema import Evidence, Finding, Measurement, Missing, Report
 from audit.wording import NAME, visible
 
 TRACES: Final = ("INTACT", "PARTIAL", "SUPPRESSED")
@@ -25,6 +27,8 @@ def junit(report: Report) -> str:
         (*(t.probe for t in report.plan.tests), *(e.measurement.probe for e in report.evidence))
     ):
         _test(suite, report, probe)
+    for m, finding in findings_of(report.evidence):
+        _finding(suite, m, finding)
     for kind, tag in (("tests", "testcase"), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
         suite.set(kind, str(len(list(suite.iter(tag)))))
     root = Element("testsuites")
@@ -69,6 +73,18 @@ def _test(suite: Element, report: Report, probe: str) -> None:
         SubElement(case, "skipped", message=_sentences(judged or rows))
     else:
         SubElement(case, "system-out").text = _sentences(judged)
+
+
+def _finding(suite: Element, m: Measurement, finding: Finding) -> None:
+    """A rule of yes or no: one that holds fails, one that could not be asked is skipped, else its worth is output."""
+    case = _case(suite, "residua.findings", f"{finding_name(finding)} ({title(m)})", 0.0)
+    words = answer_sentence(m, finding)
+    if isinstance(finding.holds, Missing):
+        SubElement(case, "skipped", message=words)
+    elif finding.holds:
+        SubElement(case, "failure", message=words, type="finding holds")
+    else:
+        SubElement(case, "system-out").text = words
 
 
 def _sentences(rows: Sequence[Evidence]) -> str:

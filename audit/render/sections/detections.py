@@ -7,7 +7,7 @@ from audit.render.wording.detections import MADE_SO, NOT_SO, answer, exact_rate,
 from audit.render.wording.findings import title
 from audit.schema import Evidence, Finding, Measurement
 
-COLUMNS = ("Test", "Finding", "Answer", f"False alarms, {NOT_SO}", f"Detected, {MADE_SO}")
+COLUMNS = ("Test", "Finding", "Answer", "False alarms", "Detection rate")
 
 
 def findings_of(rows: Sequence[Evidence]) -> tuple[tuple[Measurement, Finding], ...]:
@@ -21,11 +21,11 @@ def detection_grid(rows: Sequence[Evidence]) -> tuple[Block, ...]:
     cells = tuple(
         (
             Cell(title(m)), Cell(finding_name(f)), Cell(answer(f), "mark" if f.holds is True else ""),
-            Cell(exact_rate(f.false_alarms), "number"), Cell(exact_rate(f.hits), "number"),
+            Cell(exact_rate(f.false_alarms, NOT_SO), "number"), Cell(exact_rate(f.hits, MADE_SO), "number"),
         )
         for m, f in findings_of(rows)
     )  # fmt: skip
-    return (Grid("Rules of yes or no, beside the verdict", COLUMNS, cells),) if cells else ()
+    return (Grid("Rules of yes or no: what they say, and how often they err", COLUMNS, cells),) if cells else ()
 
 
 def detections(rows: Sequence[Evidence]) -> tuple[Block, ...]:

@@ -1,6 +1,7 @@
 """Single findings as tables and maps: the vectors, modules, forms or tokens that a measurement names, one a row."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from audit.render.drawings.heat_map import HeatCells, MapCell, heat_cells, heat_map, place_word
@@ -9,6 +10,8 @@ from audit.render.wording.findings import title
 from audit.schema import Evidence, HeatMap, Listing, Measurement
 from audit.wording import CELL, NAME, number, visible
 
+UNDER_MAP: Final = 12
+"""A longer table under its map is opened on demand."""
 MOST: Final = 50
 """So many rows of a listing are shown at most; how many there are is said."""
 
@@ -19,7 +22,8 @@ def listings(rows: Sequence[Evidence]) -> tuple[Block, ...]:
     for m in (e.measurement for e in rows):
         for n, listing in enumerate(m.listings):
             blocks += [listing_map(m, n, place) for place in range(len(listing.maps))]
-            blocks.append(listing_grid(listing, f"{title(m)}: "))
+            grid = listing_grid(listing, f"{title(m)}: ")
+            blocks.append(replace(grid, folded=bool(listing.maps) and len(grid.rows) > UNDER_MAP))
     return tuple(blocks)
 
 
@@ -45,9 +49,9 @@ def map_caption(listing: Listing, drawn: HeatMap, cells: HeatCells) -> str:
     lo, hi = cells.ends
     words = f"Colour: {value}, from {number(lo)} to {number(hi)}; {x} across, {y} down."
     if cells.over:
-        words += f" Of several at one place the largest in size over every {cells.over} is drawn."
+        words += f" At each place the number largest in size over every {cells.over} is drawn."
     if len(cells.cells) < len(cells.across) * len(cells.down):
-        words += " A stroke: not measured."
+        words += " Without colour: not measured."
     if listing.of > len(listing.rows):
         words += f" Drawn are {len(listing.rows)} of {listing.of} rows."
     return words

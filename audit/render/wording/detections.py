@@ -29,14 +29,14 @@ def answer(finding: Finding) -> str:
     return HOLDS if finding.holds else NOT_WITHIN_BUDGET
 
 
-def exact_rate(rate: Rate | Missing) -> str:
-    """``1 of 60 (exact 95 % interval 0.042 to 8.9 %)``, or that it was not counted."""
+def exact_rate(rate: Rate | Missing, of: str) -> str:
+    """``1 of 60 models known not to be so (exact 95 % interval 0.042 to 8.9 %)``, or that it was not counted."""
     if isinstance(rate, Missing):
         return f"not counted ({visible(rate.missing, CELL)})"
     if rate.n == 0:
-        return "0 of 0"
+        return f"0 of 0 {of}"
     ends = stats.clopper_pearson(rate.k, rate.n)
-    return f"{rate.k} of {rate.n} (exact 95 % interval {number(100 * ends.lo)} to {number(100 * ends.hi)} %)"
+    return f"{rate.k} of {rate.n} {of} (exact 95 % interval {number(100 * ends.lo)} to {number(100 * ends.hi)} %)"
 
 
 def finding_name(finding: Finding) -> str:
@@ -54,8 +54,8 @@ def answer_sentence(m: Measurement, finding: Finding) -> str:
     if finding.holds:
         return f"Holds: {because}"
     return (
-        f"Not found within this budget, which is not its absence: {because} In {MADE_SO} this rule detects "
-        f"{exact_rate(finding.hits)}. Blind to: {over.rephrased(_ended(finding.blind_to))}"
+        f"Not found within this budget, which is not its absence: {because} This rule detects "
+        f"{exact_rate(finding.hits, MADE_SO)}. Blind to: {over.rephrased(_ended(finding.blind_to))}"
     )
 
 
@@ -68,10 +68,10 @@ def finding_facts(m: Measurement, finding: Finding) -> tuple[tuple[str, str], ..
     """One finding as pairs of a term and what it is: the answer, the rule, both rates, blind spots, the string."""
     over = replicate_of(m)
     return (
-        (finding_name(finding), answer_sentence(m, finding)),
+        ("Answer", answer_sentence(m, finding)),
         ("Rule", over.rephrased(_ended(finding.rule))),
-        ("False alarms", f"{exact_rate(finding.false_alarms)} {NOT_SO}"),
-        ("Detection rate", f"{exact_rate(finding.hits)} {MADE_SO}"),
+        ("False alarms", exact_rate(finding.false_alarms, NOT_SO)),
+        ("Detection rate", exact_rate(finding.hits, MADE_SO)),
         ("Blind to", over.rephrased(_ended(finding.blind_to))),
         *(() if finding.trigger is None else trigger_facts(finding.trigger, over)),
     )
@@ -88,7 +88,7 @@ def beside_verdict(report: Report) -> tuple[tuple[str, str], ...]:
     does."""
     return tuple(
         (BESIDE, f"{finding_name(f)}: {replicate_of(e.measurement).rephrased(_ended(f.because))} False alarms: "
-         f"{exact_rate(f.false_alarms)} {NOT_SO}")
+         f"{exact_rate(f.false_alarms, NOT_SO)}.")
         for e in report.evidence for f in e.measurement.findings if f.holds is True
     )  # fmt: skip
 
