@@ -34,6 +34,11 @@ class View(NamedTuple):
     cohort: str
     run_folders: tuple[Folder, ...] = ()
 
+    @property
+    def path(self) -> str:
+        """The folder of the chosen run, as a command takes it."""
+        return "RUN" if self.run is None else str(self.vault.root / self.run.name)
+
     def keeps(self, evidence: Evidence) -> bool:
         """Does the chosen cohort include this finding?"""
         return COHORTS[self.cohort](evidence)

@@ -40,6 +40,7 @@ from audit.render import (
     heat_maps,
     listing_grids,
     replay,
+    unmask_command,
 )
 from audit.schema import Evidence, Measurement, Report
 from audit.wording import shown_name, visible
@@ -170,14 +171,15 @@ def maps(m: Measurement) -> None:
         chart(drawn)
 
 
-def rules(rows: Sequence[Evidence]) -> None:
-    """What rules of yes or no say, each with its reasons, and the line to copy that says its string again."""
+def rules(rows: Sequence[Evidence], run: str) -> None:
+    """What rules of yes or no say, each with its reasons, and a line to copy: it says the string again, or where that
+    is masked it shows the ``run`` in clear."""
     blocks(detection_grid(rows))
     for m, finding in findings_of(rows):
         sub(f"{finding_name(finding)}: {answer(finding)}")
         facts(finding_facts(m, finding))
-        if finding.trigger is not None and (line := replay(finding.trigger)):
-            command(line)
+        if finding.trigger is not None:
+            command(replay(finding.trigger) or unmask_command(run))
 
 
 def grid(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], tones: Sequence[str] = ()) -> Grid:

@@ -75,7 +75,7 @@ from .wording.detections import exact_rate as exact_rate
 from .wording.detections import finding_facts as finding_facts
 from .wording.detections import finding_name as finding_name
 from .wording.detections import replay as replay
-from .wording.detections import unmasking as unmasking
+from .wording.detections import unmask_command as unmask_command
 from .wording.findings import VERDICT_MEANING as VERDICT_MEANING
 from .wording.findings import VERDICT_SYMBOL as VERDICT_SYMBOL
 from .wording.findings import evidence_sentence as evidence_sentence

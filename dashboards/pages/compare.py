@@ -3,6 +3,7 @@
 import streamlit as st
 
 from audit.render import NamedReport, key, part, position, positions, title
+from audit.review import findings_beside
 from audit.schema import Evidence, Missing, Report
 from audit.wording import interval, number
 from dashboards import bar, show, states
@@ -76,3 +77,6 @@ if selected:
     place = st.container(horizontal=True)
     place.download_button("CSV", show.csv_of(listed), "compare.csv", "text/csv", on_click="ignore")
     place.download_button("LaTeX", show.latex_of(listed), "compare.tex", "text/plain", on_click="ignore")
+if pinned is not None and (differing := [r for r in findings_beside(report, pinned.report) if r[1] != r[2]]):
+    show.heading("Rules of yes or no that say otherwise of the pinned one")
+    show.table(show.grid(f"{len(differing)} findings", ("Finding", "Suspect", f"Pinned: {pinned.name}"), differing))

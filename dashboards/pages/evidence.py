@@ -117,7 +117,7 @@ show.note(
 )
 if any(e.measurement.findings for e in rows):
     show.heading("Rules of yes or no")
-    show.rules(rows)
+    show.rules(rows, view.path)
 if listed := [e.measurement for e in rows if e.measurement.listings]:
     show.heading("Single findings")
     show.note("What tests name one by one: vectors, modules, forms or words. Test detail shows them beside their test.")

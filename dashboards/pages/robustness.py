@@ -68,7 +68,7 @@ if attacks and (placed := positions(report, attacks)) is not None:
 beside = [e for e in searched(report, attacks) if view.keeps(e)]
 if any(e.measurement.findings for e in beside):
     show.heading("Rules of yes or no")
-    show.rules(beside)
+    show.rules(beside, view.path)
     show.heading("What the searches would find, and what they did not search")
     show.facts(limits(beside))
 if listed := [e for e in beside if e.measurement.listings or (e.measurement.curves and e not in attacks)]:

@@ -89,7 +89,7 @@ for profile in profiles(m):
     show.chart(profile)
 if m.findings:
     show.heading("Rules of yes or no")
-    show.rules([e])
+    show.rules([e], view.path)
 if m.listings:
     show.heading("Single findings")
     show.maps(m)

@@ -23,33 +23,35 @@ def heat_maps(m: Measurement) -> tuple[Drawing, ...]:
 
 
 def _figure(cells: HeatCells, wanted: HeatMap) -> go.Figure:
+    """Colours in a heat map, and over each cell a marker that cannot be seen, which answers to a pointer."""
     colours = shades(cells, wanted.signed)
-    places = [(x, y) for y in range(len(cells.down)) for x in range(len(cells.across))]
-    present = [(x, y) for x, y in places if _at(cells, x, y) is not None]
-    numbered = len(places) <= MOST_NUMBERED
-    figure = sketch(130 + max(26 * len(cells.down), 120))
+    columns, rows = range(len(cells.across)), range(len(cells.down))
+    table = [[cells.cells.get((cells.across[x], cells.down[y])) for x in columns] for y in rows]
+    figure = sketch(130 + max(26 * len(rows), 120))
     figure.add_heatmap(
-        z=[[None if (cell := _at(cells, x, y)) is None else cell.value for x in range(len(cells.across))]
-           for y in range(len(cells.down))],
-        x=list(range(len(cells.across))), y=list(range(len(cells.down))), zmin=colours.lo, zmax=colours.hi,
-        colorscale=[list(stop) for stop in colours.stops], xgap=1, ygap=1, hoverinfo="skip",
-        colorbar={"title": {"text": label(wanted.value, 24)}},
+        z=[[None if cell is None else cell.value for cell in row] for row in table], x=list(columns), y=list(rows),
+        zmin=colours.lo, zmax=colours.hi, colorscale=[list(stop) for stop in colours.stops], xgap=1, ygap=1,
+        hoverinfo="skip", colorbar={"title": {"text": label(wanted.value, 24)}}, **_numbers(table),
     )  # fmt: skip
-    values = [cell for x, y in present if (cell := _at(cells, x, y)) is not None]
+    present = [(x, y, cell) for y in rows for x in columns if (cell := table[y][x]) is not None]
     figure.add_scatter(
-        x=[x for x, _ in present], y=[y for _, y in present], mode="markers+text" if numbered else "markers",
-        text=[number(cell.value) for cell in values],
-        textfont={"color": [colours.ink(cell.value) for cell in values], "size": 11} if numbered else None,
-        marker={"size": 24, "opacity": 0, "symbol": "square"},
-        customdata=[[_word(cells.down[y]), _word(cells.across[x]), f"{cell.of}: " if cell.of else ""]
-                    for (x, y), cell in zip(present, values, strict=True)],
+        x=[x for x, _, _ in present], y=[y for _, y, _ in present], mode="markers",
+        text=[number(cell.value) for _, _, cell in present], marker={"size": 24, "opacity": 0, "symbol": "square"},
+        customdata=[[_word(cells.down[y]), _word(cells.across[x]), f"{label(cell.of)}: " if cell.of else ""]
+                    for x, y, cell in present],
         hovertemplate=f"{label(wanted.y)} %{{customdata[0]}}, {label(wanted.x)} %{{customdata[1]}}<br>"
                       "%{customdata[2]}%{text}<extra></extra>",
     )  # fmt: skip
-    figure.update_xaxes(**_axis(wanted.x, cells.across))
-    figure.update_yaxes(**_axis(wanted.y, cells.down))
-    figure.update_xaxes(range=[-0.5, len(cells.across) - 0.5])
-    return figure.update_yaxes(range=[len(cells.down) - 0.5, -0.5])
+    figure.update_xaxes(**_axis(wanted.x, cells.across), range=[-0.5, len(columns) - 0.5])
+    return figure.update_yaxes(**_axis(wanted.y, cells.down), range=[len(rows) - 0.5, -0.5])
+
+
+def _numbers(table: Sequence[Sequence[MapCell | None]]) -> dict[str, object]:
+    """The numbers in the cells: plotly chooses an ink that stands out, and leaves them out where they do not fit."""
+    if sum(map(len, table)) > MOST_NUMBERED:
+        return {}
+    words = [["" if cell is None else number(cell.value) for cell in row] for row in table]
+    return {"text": words, "texttemplate": "%{text}"}
 
 
 def _axis(words: str, places: Sequence[Place]) -> dict[str, object]:
@@ -58,10 +60,6 @@ def _axis(words: str, places: Sequence[Place]) -> dict[str, object]:
         "title": label(words), "tickvals": list(range(0, len(places), every)), "showgrid": False, "zeroline": False,
         "ticktext": [_word(place) for place in places[::every]],
     }  # fmt: skip
-
-
-def _at(cells: HeatCells, x: int, y: int) -> MapCell | None:
-    return cells.cells.get((cells.across[x], cells.down[y]))
 
 
 def _word(place: Place) -> str:

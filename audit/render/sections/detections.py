@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 from audit.render.sections.blocks import Block, Cell, Code, Facts, Grid, Text
-from audit.render.wording.detections import MADE_SO, NOT_SO, answer, exact_rate, finding_facts, finding_name, replay
+from audit.render.wording.detections import answer, finding_facts, finding_name, rate_cell, replay
 from audit.render.wording.findings import title
 from audit.schema import Evidence, Finding, Measurement
 
-COLUMNS = ("Test", "Finding", "Answer", "False alarms", "Detection rate")
+COLUMNS = ("Test", "Finding", "Answer", "False alarms, exact 95 %", "Detection rate, exact 95 %")
 
 
 def findings_of(rows: Sequence[Evidence]) -> tuple[tuple[Measurement, Finding], ...]:
@@ -21,7 +21,7 @@ def detection_grid(rows: Sequence[Evidence]) -> tuple[Block, ...]:
     cells = tuple(
         (
             Cell(title(m)), Cell(finding_name(f)), Cell(answer(f), "mark" if f.holds is True else ""),
-            Cell(exact_rate(f.false_alarms, NOT_SO), "number"), Cell(exact_rate(f.hits, MADE_SO), "number"),
+            Cell(rate_cell(f.false_alarms), "number"), Cell(rate_cell(f.hits), "number"),
         )
         for m, f in findings_of(rows)
     )  # fmt: skip

@@ -35,8 +35,19 @@ def exact_rate(rate: Rate | Missing, of: str) -> str:
         return f"not counted ({visible(rate.missing, CELL)})"
     if rate.n == 0:
         return f"0 of 0 {of}"
+    return f"{rate.k} of {rate.n} {of} (exact 95 % interval {_ends(rate)})"
+
+
+def rate_cell(rate: Rate | Missing) -> str:
+    """The same in a cell of a table: ``1 of 60 (0.042 to 8.9 %)``."""
+    if isinstance(rate, Missing):
+        return "not counted"
+    return f"{rate.k} of {rate.n}" + (f" ({_ends(rate)})" if rate.n else "")
+
+
+def _ends(rate: Rate) -> str:
     ends = stats.clopper_pearson(rate.k, rate.n)
-    return f"{rate.k} of {rate.n} {of} (exact 95 % interval {number(100 * ends.lo)} to {number(100 * ends.hi)} %)"
+    return f"{number(100 * ends.lo)} to {number(100 * ends.hi)} %"
 
 
 def finding_name(finding: Finding) -> str:
@@ -111,7 +122,12 @@ def trigger_words(trigger: TriggerText) -> str:
 
 def unmasking(run: str = "RUN") -> str:
     """How a masked string and its command are seen, from the folder of the run."""
-    return f"To see it, and the command that says it again: residua report {shlex.quote(run)} --unmask"
+    return f"To see it, and the command that says it again: {unmask_command(run)}"
+
+
+def unmask_command(run: str = "RUN") -> str:
+    """The line that shows the finished run with its words in clear."""
+    return f"residua report {shlex.quote(run)} --unmask"
 
 
 def slot_words(trigger: TriggerText) -> str:
