@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 
 from audit.probing import (
     Bench,
@@ -157,16 +159,7 @@ def _notes(bench: Bench, case: OpenCase, read: _Read, texts: Rows, cast: CaseMod
     """What the first token is, how far its norm moved, which sinks the model has, and what a screening is."""
     suspect, heads = read.against_base["suspect"], read.heads["suspect"]
     notes: list[str] = []
-    if suspect.first is None:
-        notes.append(NO_FIRST)
-    else:
-        block, head = np.unravel_index(np.abs(suspect.first).argmax(), suspect.first.shape)
-        factor, is_bos = np.exp(suspect.first[block, head]), first_token(texts) == case.tokenizer.bos_token_id
-        opening = "the first token (BOS)" if is_bos else "the token that the template puts first (it is no BOS)"
-        notes.append(
-            f"{opening}: the norm of its value moved farthest in block {block}, head {head}, to {factor:.3g} times base's"
-            if suspect.first.any() else f"{opening}: no norm of its value differs from base's"
-        )  # fmt: skip
+    notes.append(NO_FIRST if suspect.first is None else _of_first(case, suspect.first, texts))
     if heads.received is None:
         notes.append(NO_PATTERNS.format(backend=bench.backend))
     else:
@@ -176,6 +169,17 @@ def _notes(bench: Bench, case: OpenCase, read: _Read, texts: Rows, cast: CaseMod
     if cast.null is None:
         notes.append("no model that never knew is given: later positions alone are compared with")
     return (*notes, SCREENING)
+
+
+def _of_first(case: OpenCase, first: Float[ndarray, "block head"], texts: Rows) -> str:
+    """What the first token is, and where the norm of its value moved farthest."""
+    is_bos = first_token(texts) == case.tokenizer.bos_token_id
+    opening = "the first token (BOS)" if is_bos else "the token that the template puts first (it is no BOS)"
+    if not first.any():
+        return f"{opening}: no norm of its value differs from base's"
+    block, head = np.unravel_index(np.abs(first).argmax(), first.shape)
+    factor = np.exp(first[block, head])
+    return f"{opening}: its value's norm moved farthest in block {block}, head {head}, to {factor:.3g} times base's"
 
 
 def _of_sinks(bench: Bench, case: OpenCase, heads: Heads, texts: Rows) -> str:
