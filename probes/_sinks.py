@@ -213,9 +213,9 @@ def _cosines(base: Heads, other: Heads, texts: Rows) -> Float[ndarray, "block he
 
 
 # ---- sinks ------------------------------------------------------------------------------------------------------
-def sink_rates(heads: Heads, texts: Rows) -> Float[ndarray, "block head shallow"]:
+def sink_rates(heads: Heads, texts: Rows, epsilon: float = SINK) -> Float[ndarray, "block head shallow"]:
     """Over texts and the heads of queries that read a key: how often a position is a sink, at the first positions."""
-    return _over_texts((heads.grouped() > SINK).astype(np.float64), texts)
+    return _over_texts((heads.grouped() > epsilon).astype(np.float64), texts)
 
 
 def attention_received(heads: Heads, texts: Rows) -> Float[ndarray, "block head shallow"]:
@@ -237,7 +237,7 @@ def beside_tokens(heads: Heads, texts: Rows) -> Float[ndarray, "block query"]:
     lengths = texts.lengths.numpy()
     followers = np.maximum(lengths[:, None] - np.arange(heads.received.shape[-1]), 0)
     paid = (heads.received * followers[None, :, None, :]).sum(-1) / lengths[None, :, None]
-    return 1 - paid.mean(1)
+    return np.maximum(1 - paid.mean(1), 0.0)
 
 
 def learned_sinks(names: Iterable[str]) -> list[str]:
