@@ -17,7 +17,8 @@ class Pass:
 
     ``state``: last/mean [row d], all [row pos d] (padding zero), answer/key packed [token d] in ``Rows.targets`` order,
     patches of an image [row patch d];
-    ``pattern`` sites are [row head pos pos]. ``logprob``/``rank``: packed [token] (nats; 0 = best).
+    ``pattern`` sites are [row head pos pos]. ``norm``: [row pos head]; ``received``: [row head pos].
+    ``logprob``/``rank``: packed [token] (nats; 0 = best).
     """
 
     rows: Rows

@@ -15,12 +15,14 @@ class Probe(Record, ABC):
     The class docstring is the user's help text: its first line asks the question, and it states ``Null:``,
     ``Positive control:``, ``Blind to:`` and ``Cite:``. ``version`` enters the plan hash: raise it when numbers change.
     ``attack`` names the attack that the probe makes, in a word ("relearning", "quantisation", "prefix", or one of its
-    own): the report counts it as tested by this word alone.
+    own): the report counts it as tested by this word alone. ``screening``: its numbers say where to look and test
+    nothing, so that none of them has a p.
     """
 
     requires: ClassVar[Requires]
     version: ClassVar[int] = 1
     attack: ClassVar[str | None] = None
+    screening: ClassVar[bool] = False
 
     @abstractmethod
     def needs(self, case: Case) -> tuple[Need, ...]:

@@ -41,7 +41,7 @@ class Requires(Record):
 
 
 Positions = Literal["last", "mean", "all", "answer", "key", "patches"]
-Reduce = Literal["state", "logprob", "rank"]
+Reduce = Literal["state", "logprob", "rank", "norm", "received"]
 
 
 class Read(Record):
@@ -50,7 +50,9 @@ class Read(Record):
     Positions: ``last`` real token, masked ``mean``, ``all`` (padded), ``answer`` or ``key``: the positions that predict
     the answer's tokens, or its content tokens, packed row by row. ``logprob`` and ``rank`` (only at ``answer`` or
     ``key``) score the next token through the model's own final norm and head: at ``logits`` the output itself, at a
-    residual site the logit lens. Nothing of size vocabulary is kept.
+    residual site the logit lens. Nothing of size vocabulary is kept. ``norm`` (of q, k, v or z, at ``all``) is the
+    Euclidean norm of every head's vector, ``received`` (of a pattern, at ``all``) the attention that a position is paid
+    on average by itself and all that follow it: the pattern is reduced where it is computed.
 
     In a tower of an image the state that the head reads (the class token, the pooled map) is ``last``, ``answer`` and
     ``key``, the class being the answer of one target; ``mean`` and ``all`` are over all its positions, ``patches`` are
@@ -63,8 +65,16 @@ class Read(Record):
 
     @model_validator(mode="after")
     def _scores_need_targets(self) -> Self:
-        if self.reduce != "state" and self.at not in ("answer", "key"):
+        if self.reduce in ("logprob", "rank") and self.at not in ("answer", "key"):
             raise ValueError(f"reduce={self.reduce!r} scores the next token: at must be 'answer' or 'key'")
+        return self
+
+    @model_validator(mode="after")
+    def _heads_are_reduced_everywhere(self) -> Self:
+        parts: dict[str, tuple[str, ...]] = {"norm": ("q", "k", "v", "z"), "received": ("pattern",)}
+        allowed = parts.get(self.reduce)
+        if allowed is not None and (self.at != "all" or self.site.part not in allowed):
+            raise ValueError(f"reduce={self.reduce!r} is of {' '.join(allowed)} alone, at 'all'")
         return self
 
 

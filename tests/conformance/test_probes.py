@@ -112,8 +112,9 @@ def refused(measurement: Measurement) -> bool:
 
 
 def describes(name: str) -> bool:
-    """Does it ask no model anything? Then it tests nothing, and no number of its may look as if it did."""
-    return not PROBES[name]().requires.ops
+    """Does it ask no model anything, or say where to look alone? Then it tests nothing, and no number of its may look
+    as if it did."""
+    return not PROBES[name]().requires.ops or PROBES[name].screening
 
 
 def check_describes(found: tuple[Measurement, ...]) -> None:

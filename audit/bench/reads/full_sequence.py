@@ -33,6 +33,8 @@ class SequenceRead(Readout):
 
         def visit(state: Tensor) -> None:
             state = of_head(state, site)
+            if site.part == "pattern":
+                state = state[..., : state.shape[-2]]  # a learned sink has a column after those of the tokens
             if site.part == "logits":
                 state = biased(wrapper.head(state), bias)
             if where.prefix is not None:

@@ -12,6 +12,7 @@ from audit.bench.reads.image_states import ImageRead
 from audit.bench.reads.per_part import PartRead
 from audit.bench.reads.pooled import PooledRead
 from audit.bench.reads.readout import Readout
+from audit.bench.reads.reduced import ReducedRead
 from audit.bench.reads.scores import SCORED, Scores
 from audit.case import Rows
 from audit.schema import Read
@@ -24,6 +25,8 @@ def readouts(rows: Rows, targets: Targets, reads: Sequence[Read], wrapper: Wrapp
     """Group the reads so that each group is collected together."""
 
     def kind(read: Read) -> tuple[str, str, str]:
+        if read.reduce in ("norm", "received"):
+            return "reduced", read.at, ""
         if read.reduce != "state":
             return "scores", read.at, ""
         if not wrapper.tower(read.site.tower).by_token:
@@ -41,6 +44,8 @@ def readouts(rows: Rows, targets: Targets, reads: Sequence[Read], wrapper: Wrapp
         if how == "stream":
             found.append(PooledRead(rows, targets, members, wrapper))
         else:
-            ways = {"scores": Scores, "whole": SequenceRead, "loose": PartRead, "image": ImageRead}
+            ways = {
+                "scores": Scores, "whole": SequenceRead, "loose": PartRead, "image": ImageRead, "reduced": ReducedRead,
+            }  # fmt: skip
             found.append(ways[how](rows, targets, members))
     return found
