@@ -70,6 +70,7 @@ from .vocabulary import FORMS as FORMS
 from .vocabulary import RATIO_UNIT as RATIO_UNIT
 from .vocabulary import SLOTS as SLOTS
 from .vocabulary import TEMP as TEMP
+from .vocabulary import Arm as Arm
 from .vocabulary import AuditError as AuditError
 from .vocabulary import Bench as Bench
 from .vocabulary import Case as Case
@@ -109,6 +110,7 @@ from .vocabulary import PairedForms as PairedForms
 from .vocabulary import Part as Part
 from .vocabulary import Positions as Positions
 from .vocabulary import Power as Power
+from .vocabulary import Prefix as Prefix
 from .vocabulary import QuestionToken as QuestionToken
 from .vocabulary import Rate as Rate
 from .vocabulary import Read as Read
@@ -117,8 +119,11 @@ from .vocabulary import Requires as Requires
 from .vocabulary import Role as Role
 from .vocabulary import Rows as Rows
 from .vocabulary import Scale as Scale
+from .vocabulary import SearchRows as SearchRows
 from .vocabulary import Site as Site
 from .vocabulary import Slot as Slot
+from .vocabulary import SoftBudget as SoftBudget
+from .vocabulary import SoftPrefix as SoftPrefix
 from .vocabulary import Source as Source
 from .vocabulary import Start as Start
 from .vocabulary import Table as Table
