@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from audit.bench.edges.attribution import Attribution, EdgeScores, Means
     from audit.bench.integrated_gradients import Effort, Integrated
     from audit.bench.prefix_search import Budget
+    from audit.bench.sampling import Draw
     from audit.bench.training.learners import TrainData
     from audit.bench.weight_differences import Difference, Unpaired
 
@@ -254,6 +255,13 @@ class Bench:
 
         self._require(ckpt, Op.GENERATE)
         return generation.greedy(self.pool.loaded(ckpt), rows, max_new_tokens, self.token_budget)
+
+    def sample(self, ckpt: Checkpoint, rows: Rows, draw: "Draw") -> list[list[list[int]]]:
+        """Continuations of each row's prompt drawn by a seed, ``draw.n`` of each; see :mod:`audit.bench.sampling`."""
+        from audit.bench import sampling
+
+        self._require(ckpt, Op.GENERATE)
+        return sampling.sample(self.pool.loaded(ckpt), rows, draw, self.token_budget)
 
     def train(
         self, ckpts: Sequence[Checkpoint], recipes: Sequence[TrainingRecipe], data: "TrainData", at_steps:
