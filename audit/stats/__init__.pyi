@@ -37,6 +37,7 @@ from .planted_power import Rule as Rule
 from .planted_power import max_t_decision as max_t_decision
 from .planted_power import planted_power as planted_power
 from .proportions import clopper_pearson as clopper_pearson
+from .proportions import more_often as more_often
 from .proportions import upper_bound as upper_bound
 from .randomisation import MaxT as MaxT
 from .randomisation import contrast as contrast

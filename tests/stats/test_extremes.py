@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 
-from audit.stats import extreme, largest_p, robust_z
+from audit.stats import extreme, largest_p, more_often, robust_z
 from audit.stats.extremes import FEWEST
 
 DRAWS = 1500
@@ -80,3 +80,9 @@ def test_few_candidates_and_equal_ones_never_stand_out() -> None:
     few[-1] = 1e9
     assert (extreme(few, few).p == 1).all() and extreme(np.zeros(0)).of == 0
     assert (extreme(np.ones(50)).p == 1).all() and (extreme(np.ones(50)).z == 0).all()
+
+
+def test_more_often_is_fishers_exact_test() -> None:
+    for k, n, other_k, other_n in ((5, 20, 1, 30), (0, 10, 3, 10), (10, 10, 0, 10), (0, 5, 0, 5), (3, 64, 3, 64)):
+        theirs = scipy_stats.fisher_exact([[k, n - k], [other_k, other_n - other_k]], alternative="greater").pvalue
+        assert more_often(np.array([k]), n, np.array([other_k]), other_n)[0] == pytest.approx(theirs)
