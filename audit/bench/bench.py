@@ -32,7 +32,8 @@ from audit.wrappers import Wrapper, backend_class
 if TYPE_CHECKING:
     from audit.bench.edges.attribution import Attribution, EdgeScores, Means
     from audit.bench.integrated_gradients import Effort, Integrated
-    from audit.bench.inversion.soft_prefix import Arm, SearchRows, SoftBudget, SoftPrefix
+    from audit.bench.prefix_search import Budget
+    from audit.bench.sampling import Draw
     from audit.bench.training.learners import TrainData
     from audit.bench.weight_differences import Difference, Unpaired
 
@@ -242,12 +243,29 @@ class Bench:
         self._require(ckpt, Op.EMBEDS)
         return self.pool.loaded(ckpt)
 
+    def insertions(
+        self, ckpt: Checkpoint, rows: Rows, strings: Sequence[Tensor], at: Tensor
+    ) -> Float[ndarray, "string row"]:
+        """Mean log-probability of every row's content tokens with every string of tokens in it, before position ``at``
+        of the row; kept in the store. See :mod:`audit.bench.insertions`."""
+        from audit.bench import insertions
+
+        parts = ("insertions", self.pool.key(ckpt), rows.hash, [ids.tolist() for ids in strings], at.tolist())
+        return self.cached(parts, lambda: {"mean": insertions.means(self, ckpt, rows, strings, at)})["mean"]
+
     def generate(self, ckpt: Checkpoint, rows: Rows, max_new_tokens: int) -> list[list[int]]:
         """Greedy continuations of each row's real tokens, in input order; see :mod:`audit.bench.generation`."""
         from audit.bench import generation
 
         self._require(ckpt, Op.GENERATE)
         return generation.greedy(self.pool.loaded(ckpt), rows, max_new_tokens, self.token_budget)
+
+    def sample(self, ckpt: Checkpoint, rows: Rows, draw: "Draw") -> list[list[list[int]]]:
+        """Continuations of each row's prompt drawn by a seed, ``draw.n`` of each; see :mod:`audit.bench.sampling`."""
+        from audit.bench import sampling
+
+        self._require(ckpt, Op.GENERATE)
+        return sampling.sample(self.pool.loaded(ckpt), rows, draw, self.token_budget)
 
     def train(
         self, ckpts: Sequence[Checkpoint], recipes: Sequence[TrainingRecipe], data: "TrainData", at_steps:
