@@ -10,6 +10,7 @@ from .integrated_gradients import Integrated as Integrated
 from .merging import Merged as Merged
 from .merging import check_folds as check_folds
 from .merging import save_merged as save_merged
+from .prefix_search import Budget as Budget
 from .results import Forward as Forward
 from .results import RowObjective as RowObjective
 from .start import Start as Start
@@ -41,6 +42,7 @@ from .writes.clamp import Clamp as Clamp
 from .writes.edges import Edges as Edges
 from .writes.logit_bias import LogitBias as LogitBias
 from .writes.low_rank import LowRank as LowRank
+from .writes.prefix import Prefix as Prefix
 from .writes.redirect import Redirect as Redirect
 from .writes.replace import Replace as Replace
 from .writes.scale import Scale as Scale

@@ -72,6 +72,7 @@ from .vocabulary import SLOTS as SLOTS
 from .vocabulary import TEMP as TEMP
 from .vocabulary import AuditError as AuditError
 from .vocabulary import Bench as Bench
+from .vocabulary import Budget as Budget
 from .vocabulary import Case as Case
 from .vocabulary import Checkpoint as Checkpoint
 from .vocabulary import Clamp as Clamp
@@ -108,6 +109,7 @@ from .vocabulary import PairedForms as PairedForms
 from .vocabulary import Part as Part
 from .vocabulary import Positions as Positions
 from .vocabulary import Power as Power
+from .vocabulary import Prefix as Prefix
 from .vocabulary import QuestionToken as QuestionToken
 from .vocabulary import Read as Read
 from .vocabulary import Replace as Replace

@@ -6,6 +6,7 @@ makes an attack also imports its edit, which stands above this room.
 
 from audit import stats as stats
 from audit.bench import Bench as Bench
+from audit.bench import Budget as Budget
 from audit.bench import Clamp as Clamp
 from audit.bench import Difference as Difference
 from audit.bench import Effort as Effort
@@ -13,6 +14,7 @@ from audit.bench import Forward as Forward
 from audit.bench import Learner as Learner
 from audit.bench import LogitBias as LogitBias
 from audit.bench import LowRank as LowRank
+from audit.bench import Prefix as Prefix
 from audit.bench import Replace as Replace
 from audit.bench import Scale as Scale
 from audit.bench import Start as Start
