@@ -7,6 +7,10 @@ from .edges.graph import graph_of as graph_of
 from .edges.head_patching import reads_of_writers as reads_of_writers
 from .integrated_gradients import Effort as Effort
 from .integrated_gradients import Integrated as Integrated
+from .inversion.soft_prefix import Arm as Arm
+from .inversion.soft_prefix import SearchRows as SearchRows
+from .inversion.soft_prefix import SoftBudget as SoftBudget
+from .inversion.soft_prefix import SoftPrefix as SoftPrefix
 from .merging import Merged as Merged
 from .merging import check_folds as check_folds
 from .merging import save_merged as save_merged

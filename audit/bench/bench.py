@@ -20,10 +20,9 @@ from torch import Tensor
 from audit.bench import cache_keys, passes
 from audit.bench.model_pool import ModelPool
 from audit.bench.passes import Job
-from audit.bench.results import Grads, Optimised, Pass, RowObjective, WeightStream
+from audit.bench.results import Grads, Pass, RowObjective, WeightStream
 from audit.bench.start import Start
 from audit.bench.training.recipe import TrainingRecipe
-from audit.bench.writes.prefix import Prefix
 from audit.bench.writes.write import Write
 from audit.case import Rows
 from audit.schema import AuditError, Checkpoint, EditRecord, Op, Read, Site
@@ -33,7 +32,7 @@ from audit.wrappers import Wrapper, backend_class
 if TYPE_CHECKING:
     from audit.bench.edges.attribution import Attribution, EdgeScores, Means
     from audit.bench.integrated_gradients import Effort, Integrated
-    from audit.bench.prefix_search import Budget
+    from audit.bench.inversion.soft_prefix import Arm, SearchRows, SoftBudget, SoftPrefix
     from audit.bench.training.learners import TrainData
     from audit.bench.weight_differences import Difference, Unpaired
 
@@ -228,15 +227,20 @@ class Bench:
 
         return attribution.mean_states(self.pool.loaded(ckpt), self.pool.loaded, rows, self.token_budget)
 
-    def optimise(
-        self, ckpt: Checkpoint, rows: Rows, free: Prefix, objective: RowObjective, budget: "Budget", seed: int
-    ) -> Optimised:
-        """Maximise the objective over one prefix shared by all rows; see :mod:`audit.bench.prefix_search`."""
-        from audit.bench import prefix_search
+    def soft_prefixes(
+        self, ckpt: Checkpoint, rows: "SearchRows", arms: "Sequence[Arm]", objective: RowObjective,
+        budget: "SoftBudget", seed: int,
+    ) -> "tuple[SoftPrefix, ...]":  # fmt: skip
+        """The best virtual tokens of every length and place; see :mod:`audit.bench.inversion.soft_prefix`."""
+        from audit.bench.inversion import soft_prefix
 
+        return soft_prefix.soft_prefixes(self._climbed(ckpt), ckpt, rows, arms, objective, (budget, seed))
+
+    def _climbed(self, ckpt: Checkpoint) -> passes.LoadedModel:
+        """A model whose embedded inputs are searched."""
         self._require(ckpt, Op.GRADIENT)
         self._require(ckpt, Op.EMBEDS)
-        return prefix_search.optimise(self.pool.loaded(ckpt), rows, free, objective, budget, seed)
+        return self.pool.loaded(ckpt)
 
     def generate(self, ckpt: Checkpoint, rows: Rows, max_new_tokens: int) -> list[list[int]]:
         """Greedy continuations of each row's real tokens, in input order; see :mod:`audit.bench.generation`."""

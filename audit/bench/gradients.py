@@ -86,7 +86,7 @@ def valued(objective: RowObjective, forward: Forward, n: int) -> Float[Tensor, "
 
 
 @contextmanager
-def _trainable(parameters: Mapping[str, Tensor], wanted: bool) -> Generator[None]:
+def trainable_only(parameters: Mapping[str, Tensor], wanted: bool) -> Generator[None]:
     """Parameters ask for gradients only inside this block."""
     before = {name: p.requires_grad for name, p in parameters.items()}
     try:
@@ -128,7 +128,7 @@ def gradients(opened: LoadedModel, opener: Opener, job: Job, at: At, objective: 
         for name, g in zip(sites or ("inputs",), got, strict=True):
             _put(at_sites, name, g, where, wrapper)
 
-    with torch.enable_grad(), _trainable(wrapper.parameters(), bool(parameters)):
+    with torch.enable_grad(), trainable_only(wrapper.parameters(), bool(parameters)):
         lengths = row_positions(rows, wrapper)
         for index in batches(lengths, max(lengths.tolist(), default=0), budget):
             halving(run_batch, index, len(rows))

@@ -14,10 +14,14 @@ from audit.wrappers import Batch, Wrapper
 
 
 class VirtualTokens(NamedTuple):
-    """Embeddings put into every row's input, before everything or before position ``at`` of each row."""
+    """Embeddings put into every row's input, before everything or before position ``at`` of each row.
+
+    ``taken``: how many of its ``n`` a row takes, the first ones (None: all of them); such a row is shorter than others.
+    """
 
     emb: Float[Tensor, "row n d"]
     at: Int[Tensor, " row"] | Literal["start"]
+    taken: Int[Tensor, " row"] | None = None
 
 
 class Packed(NamedTuple):
@@ -70,7 +74,8 @@ class Geometry:
         self.width = max(self.lengths.tolist(), default=0)
         self.prefix = prefix
         self.n_prefix = 0 if prefix is None else prefix.emb.shape[1]
-        self.total = self.width + self.n_prefix
+        uneven = prefix is not None and prefix.taken is not None
+        self.total = max(self.added_lengths.tolist(), default=0) if uneven else self.width + self.n_prefix
         self._flat: dict[Positions, Tensor] = {}
 
     @cached_property
@@ -106,11 +111,23 @@ class Geometry:
         at = self.prefix.at.cpu()
         return at if self.index is None else at[self.index]
 
+    @cached_property
+    def count(self) -> Int[Tensor, " row"]:
+        """How many virtual tokens each row takes."""
+        if self.prefix is None or self.prefix.taken is None:
+            return torch.full((self.n,), self.n_prefix)
+        return self.of_rows(self.prefix.taken.cpu())
+
+    @property
+    def added_lengths(self) -> Int[Tensor, " row"]:
+        """Tokens per row, virtual ones among them."""
+        return self.lengths + self.count
+
     def place(self, row: Int[Tensor, " token"], position: Int[Tensor, " token"]) -> Int[Tensor, " token"]:
         """Positions in the batch as the model sees it: moved up by the virtual tokens before them."""
         if self.prefix is None:
             return position
-        return position + self.n_prefix * (position >= self.insert[row])
+        return position + self.count[row] * (position >= self.insert[row])
 
     def flat(self, at: Positions) -> Int[Tensor, " token"]:
         """Flat positions, on the device, of the states that ``at`` names (for targets: the state before each)."""
@@ -152,13 +169,13 @@ class Geometry:
                 f"a prefix of shape {tuple(shape)} does not fit {len(self.rows)} rows of width {own.shape[2]}",
                 "give one prefix [n d] for every row",
             )
-        emb = self.prefix.emb if self.index is None else self.prefix.emb[self.index.to(self.prefix.emb.device)]
+        emb = self.of_rows(self.prefix.emb)
         joined = torch.cat([emb.to(own), own], 1)
         column = torch.arange(self.total).expand(self.n, -1)
-        at = self.insert[:, None]
-        after = torch.where(column < at + self.n_prefix, column - at, column)
-        source = torch.where(column < at, column + self.n_prefix, after)
+        at, count = self.insert[:, None], self.count[:, None]
+        after = torch.where(column < at + count, column - at, column - count + self.n_prefix)
+        source = torch.where(column < at, column + self.n_prefix, after).clamp_max(joined.shape[1] - 1)
         embeds = joined.gather(1, source.to(self.device)[..., None].expand(-1, -1, own.shape[-1]))
         ids = self.ids.new_zeros(self.n, self.total)
-        real = torch.arange(self.total) < (self.lengths + self.n_prefix)[:, None]
+        real = torch.arange(self.total) < self.added_lengths[:, None]
         return Batch(ids, real.to(self.device), embeds, self.extra)

@@ -1,4 +1,4 @@
-"""What comes out of the bench: passes, gradients, optimised prefixes, and what an objective sees."""
+"""What comes out of the bench: passes, gradients, and what an objective sees."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,14 +34,6 @@ class Grads(NamedTuple):
     at_sites: Mapping[Site, Float[Tensor, "row pos d"]]
     at_inputs: Float[Tensor, "row pos d"] | None
     at_params: Mapping[str, Tensor]
-
-
-class Optimised(NamedTuple):
-    """The best of several restarts by the validation groups, and the course of every restart."""
-
-    prefix: Float[Tensor, "n d"]
-    objective_by_step: Float[Tensor, "restart step"]
-    validation: Float[Tensor, " restart"]
 
 
 class Forward(NamedTuple):

@@ -70,6 +70,7 @@ from .vocabulary import FORMS as FORMS
 from .vocabulary import RATIO_UNIT as RATIO_UNIT
 from .vocabulary import SLOTS as SLOTS
 from .vocabulary import TEMP as TEMP
+from .vocabulary import Arm as Arm
 from .vocabulary import AuditError as AuditError
 from .vocabulary import Bench as Bench
 from .vocabulary import Budget as Budget
@@ -117,8 +118,11 @@ from .vocabulary import Requires as Requires
 from .vocabulary import Role as Role
 from .vocabulary import Rows as Rows
 from .vocabulary import Scale as Scale
+from .vocabulary import SearchRows as SearchRows
 from .vocabulary import Site as Site
 from .vocabulary import Slot as Slot
+from .vocabulary import SoftBudget as SoftBudget
+from .vocabulary import SoftPrefix as SoftPrefix
 from .vocabulary import Source as Source
 from .vocabulary import Start as Start
 from .vocabulary import Table as Table

@@ -5,6 +5,7 @@ makes an attack also imports its edit, which stands above this room.
 """
 
 from audit import stats as stats
+from audit.bench import Arm as Arm
 from audit.bench import Bench as Bench
 from audit.bench import Budget as Budget
 from audit.bench import Clamp as Clamp
@@ -17,6 +18,9 @@ from audit.bench import LowRank as LowRank
 from audit.bench import Prefix as Prefix
 from audit.bench import Replace as Replace
 from audit.bench import Scale as Scale
+from audit.bench import SearchRows as SearchRows
+from audit.bench import SoftBudget as SoftBudget
+from audit.bench import SoftPrefix as SoftPrefix
 from audit.bench import Start as Start
 from audit.bench import TrainData as TrainData
 from audit.bench import TrainingRecipe as TrainingRecipe

@@ -1,12 +1,10 @@
-"""Gradients against finite differences and plain autograd; prefixes that climb; greedy words against transformers."""
+"""Gradients against finite differences and plain autograd; greedy words against transformers."""
 
 import pytest
 import torch
 from torch import Tensor
 
 from audit.bench import Bench, Forward, LowRank, Replace
-from audit.bench.prefix_search import Budget, by_groups
-from audit.bench.writes.prefix import Prefix
 from audit.schema import AuditError, Part, Site
 from tests import toy
 
@@ -85,39 +83,6 @@ def test_gradients_flow_through_writes_and_other_models_get_none() -> None:
     assert float(found[read].abs().max()) > 0
     with pytest.raises(AuditError, match="one number a row"):
         BENCH.gradients(toy.checkpoint("llama"), ROWS, "inputs", lambda forward: forward.logprob.sum())
-
-
-def test_a_prefix_climbs_and_the_best_start_is_chosen_by_groups_it_was_not_trained_on() -> None:
-    ckpt, free = toy.checkpoint("llama"), Prefix(torch.zeros(1, 4, 48))
-    budget = Budget(steps=12, lr=0.1, restarts=3, lengths=(2, 4))
-    found = BENCH.optimise(ckpt, ROWS, free, summed, budget, seed=1)
-    assert found.objective_by_step.shape == (6, 12) and found.validation.shape == (6,)
-    assert bool((found.objective_by_step[:, -1] > found.objective_by_step[:, 0]).all())
-    best = int(found.validation.argmax())
-    assert found.prefix.shape == ((2, 4)[best // 3], 48)
-    validation = by_groups(ROWS, 0.25, torch.Generator().manual_seed(1)).validation
-    rows = ROWS.take(validation)
-    emb = found.prefix.expand(len(rows), -1, -1)
-    value = BENCH.gradients(ckpt, rows, "inputs", summed, [Prefix(emb)]).value.mean()
-    torch.testing.assert_close(value, found.validation[best], atol=1e-4, rtol=1e-4)
-    again = BENCH.optimise(ckpt, ROWS, free, summed, budget, seed=1)
-    assert torch.equal(again.prefix, found.prefix)
-
-
-def test_starts_do_not_touch_each_other() -> None:
-    ckpt, starts = toy.checkpoint("gpt2"), torch.randn(2, 3, 48)
-    budget = Budget(steps=3, lr=0.1)
-    both = BENCH.optimise(ckpt, ROWS, Prefix(starts), summed, budget, seed=0)
-    alone = BENCH.optimise(ckpt, ROWS, Prefix(starts[1:]), summed, budget, seed=0)
-    torch.testing.assert_close(both.objective_by_step[1:], alone.objective_by_step, atol=1e-4, rtol=1e-4)
-
-
-def test_rows_are_split_by_group_and_one_group_is_not_enough() -> None:
-    parts = by_groups(ROWS, 0.25, torch.Generator().manual_seed(0))
-    names = [{ROWS.group_ids[i] for i in part.tolist()} for part in parts]
-    assert names[0] and names[1] and not names[0] & names[1]
-    with pytest.raises(AuditError, match="one group"):
-        by_groups(ROWS.take(torch.tensor([0, 1])), 0.25, torch.Generator())
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])

@@ -1,0 +1,163 @@
+"""Rows under many candidates at once: every pair of a candidate and a row is a row of the same few batches.
+
+A candidate is a few virtual tokens at a place of each row. Candidates differ in length: who has fewer tokens makes
+shorter rows, so that no token that is not there takes part. Nothing that steps do not change is computed twice: the
+rows' own embeddings, their places and what a checkpoint's edits write are prepared once, no parameter asks for
+gradients, and only targets go through the head.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from audit.bench.batching import batches, halving
+from audit.bench.gradients import trainable_only, valued
+from audit.bench.layout import Geometry, Targets, VirtualTokens
+from audit.bench.passes import Entering, Job, LoadedModel, entering
+from audit.bench.reads.readout import FINAL
+from audit.bench.reads.scores import biased
+from audit.bench.results import Forward, RowObjective
+from audit.case import Rows
+from audit.schema import Checkpoint, Positions
+from audit.wrappers import Batch, Tap
+
+Places = Int[Tensor, " row"] | Literal["start"]
+
+
+class Side(NamedTuple):
+    """Rows, the places of each candidate in them, and what of them is scored."""
+
+    rows: Rows
+    places: Sequence[Places]
+    targets: Positions = "key"
+
+
+class Climbed(NamedTuple):
+    """The objective of every row under every candidate, and the gradient of each candidate's sum."""
+
+    value: Float[Tensor, "candidate row"]
+    gradient: Float[Tensor, "candidate n d"]
+
+
+class _Prepared(NamedTuple):
+    """One batch, all but the virtual tokens: its rows among all pairs, its input with gaps, the flat positions of the
+    gaps and the virtual token that fills each, and the flat positions of the states that are scored."""
+
+    pairs: Int[Tensor, " pair"]
+    where: Geometry
+    batch: Batch
+    gaps: Int[Tensor, " gap"]
+    filling: Int[Tensor, " gap"]
+    scored: Int[Tensor, " target"]
+    targets: Forward
+    entered: Entering
+
+
+def _no_other(ckpt: Checkpoint) -> LoadedModel:
+    raise AssertionError(f"a search runs one model, not {ckpt.source} beside it")
+
+
+class Candidates:
+    """The pairs of some candidates (``chosen``: their numbers) and the rows of one side, cut into batches.
+
+    ``counts``: how many tokens each candidate has. ``budget``: padded tokens a batch.
+    """
+
+    def __init__(
+        self, opened: LoadedModel, side: Side, counts: Sequence[int], chosen: Sequence[int], budget: int
+    ) -> None:  # fmt: skip
+        self.opened, self.side, self.chosen = opened, side, list(chosen)
+        self.n, self.longest = len(side.rows), max(counts)
+        pairs = torch.arange(self.n).repeat(len(self.chosen))
+        self.candidate = torch.tensor(self.chosen).repeat_interleave(self.n)
+        self.rows = side.rows.take(pairs)
+        self.counts = torch.tensor(counts)[self.candidate]
+        at = torch.cat([self._at(side.places[c]) for c in self.chosen])
+        room = torch.empty(1, self.longest, opened.wrapper.d_model, device=opened.wrapper.device)
+        self.tokens = VirtualTokens(room.zero_().expand(len(pairs), -1, -1), at, self.counts)
+        self.packed = Targets(self.rows)
+        lengths = self.rows.lengths + self.counts
+        cut = batches(lengths, int(lengths.max()), budget)
+        self.waiting = [torch.arange(len(pairs)) if part is None else part for part in cut]
+        self.prepared: list[_Prepared] = []
+
+    def _at(self, places: Places) -> Int[Tensor, " row"]:
+        return torch.zeros(self.n, dtype=torch.long) if isinstance(places, str) else places.long().cpu()
+
+    def values(self, prefixes: Float[Tensor, "all n d"], objective: RowObjective) -> Float[Tensor, "candidate row"]:
+        """The objective of every row under every chosen candidate, on the CPU."""
+        value = torch.zeros(len(self.candidate))
+
+        def run(batch: _Prepared) -> None:
+            value[batch.pairs] = self._valued(batch, prefixes, objective).float().cpu()
+
+        with torch.no_grad():
+            self._each(run)
+        return value.view(len(self.chosen), self.n)
+
+    def climbed(self, prefixes: Float[Tensor, "all n d"], objective: RowObjective) -> Climbed:
+        """The same with the gradient of every candidate's summed objective; zero for those that are not chosen."""
+        value, gradient = torch.zeros(len(self.candidate)), torch.zeros_like(prefixes)
+        free = prefixes.detach().requires_grad_()
+
+        def run(batch: _Prepared) -> None:
+            each = self._valued(batch, free, objective)
+            gradient.add_(torch.autograd.grad(each.sum(), free)[0])
+            value[batch.pairs] = each.detach().float().cpu()
+
+        with torch.enable_grad(), trainable_only(self.opened.wrapper.parameters(), wanted=False):
+            self._each(run)
+        return Climbed(value.view(len(self.chosen), self.n), gradient)
+
+    def _each(self, run: Callable[[_Prepared], None]) -> None:
+        """Every batch once; one that memory is too small for stays halved."""
+        before, self.prepared = self.prepared, []
+        waiting, self.waiting = self.waiting, []
+        for known in (*before, *map(self._prepare, waiting)):
+            halving(partial(self._one, run, known), known.pairs, len(self.candidate))
+
+    def _one(self, run: Callable[[_Prepared], None], known: _Prepared, index: Tensor | None) -> None:
+        assert index is not None, "pairs are named"
+        batch = known if index is known.pairs else self._prepare(index)
+        run(batch)
+        self.prepared.append(batch)
+
+    def _prepare(self, index: Int[Tensor, " pair"]) -> _Prepared:
+        opened = self.opened
+        where = Geometry(self.packed, index, self.tokens, opened.wrapper.device)
+        with torch.no_grad():
+            batch = where.batch(opened.wrapper)
+            entered = entering(opened, _no_other, Job(self.rows, (), (), None, None), where)
+        nth = torch.arange(self.longest)
+        pair, token = (nth < where.count[:, None]).nonzero(as_tuple=True)
+        gaps = pair * where.total + where.insert[pair] + token
+        filling = self.candidate[index][pair] * self.longest + token
+        row, position, _ = self.packed.cut(self.side.targets, index)
+        row, position = row.to(where.device), position.to(where.device)
+        target, key = where.ids[row, position], self.rows.key[index].to(where.device)[row, position]
+        nothing = torch.zeros(0, device=where.device)
+        scored = where.flat(self.side.targets)
+        at = scored - row * where.total
+        targets = Forward(nothing, nothing[:, None], target, row, key, {}, at)
+        return _Prepared(index, where, batch, gaps.to(where.device), filling.to(where.device), scored, targets, entered)
+
+    def _valued(
+        self, batch: _Prepared, prefixes: Float[Tensor, "all n d"], objective: RowObjective
+    ) -> Float[Tensor, " pair"]:
+        """The objective of one batch's pairs."""
+        wrapper, final = self.opened.wrapper, list[Tensor]()
+        empty = batch.batch.embeds
+        assert empty is not None, "virtual tokens stand between embeddings"
+        filled = prefixes.flatten(0, 1)[batch.filling].to(empty.dtype)
+        embeds = empty.flatten(0, 1).index_copy(0, batch.gaps, filled).view(empty.shape)
+        taps = [*batch.entered.taps, Tap(FINAL, final.append)]
+        wrapper.forward(batch.batch._replace(embeds=embeds), taps)
+        states = final[0].flatten(0, 1)[batch.scored]
+        logits = biased(wrapper.head(states), batch.entered.bias)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logprob = -torch.nn.functional.cross_entropy(logits, batch.targets.target, reduction="none")
+        return valued(objective, batch.targets._replace(logprob=logprob, logits=logits), batch.where.n)
