@@ -242,6 +242,16 @@ class Bench:
         self._require(ckpt, Op.EMBEDS)
         return self.pool.loaded(ckpt)
 
+    def insertions(
+        self, ckpt: Checkpoint, rows: Rows, strings: Sequence[Tensor], at: Tensor
+    ) -> Float[ndarray, "string row"]:
+        """Mean log-probability of every row's content tokens with every string of tokens in it, before position ``at``
+        of the row; kept in the store. See :mod:`audit.bench.insertions`."""
+        from audit.bench import insertions
+
+        parts = ("insertions", self.pool.key(ckpt), rows.hash, [ids.tolist() for ids in strings], at.tolist())
+        return self.cached(parts, lambda: {"mean": insertions.means(self, ckpt, rows, strings, at)})["mean"]
+
     def generate(self, ckpt: Checkpoint, rows: Rows, max_new_tokens: int) -> list[list[int]]:
         """Greedy continuations of each row's real tokens, in input order; see :mod:`audit.bench.generation`."""
         from audit.bench import generation

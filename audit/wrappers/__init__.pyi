@@ -11,6 +11,10 @@ from .interface import Stop as Stop
 from .interface import Tap as Tap
 from .interface import Tower as Tower
 from .interface import Wrapper as Wrapper
+from .key_values import KeyValues as KeyValues
+from .key_values import first_part as first_part
+from .key_values import reads_key_values as reads_key_values
+from .key_values import states_after as states_after
 from .lens_bridge import without_downloads as without_downloads
 from .linear_maps import BlockMaps as BlockMaps
 from .linear_maps import block_maps as block_maps
