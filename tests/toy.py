@@ -27,7 +27,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from audit.case import Rows, SubjectPrompts, tokenise
+from audit.case import InsertablePrompts, Rows, SubjectPrompts, tokenise
 from audit.edits import EditData
 from audit.schema import Checkpoint, Item, Source, Template
 
@@ -147,11 +147,12 @@ def rows(n: int = 5, seed: int = 0, longest: int = 14) -> Rows:
 
 def edit_data() -> EditData:
     """Six random rows of every kind that an edit may see; those of the forget items share their names. What is refused
-    is asked of the people whom questions name."""
+    is asked of the people whom questions name, and what a string is put into is asked of them too."""
     retain = replace(rows(6, seed=2), group_ids=tuple(f"kept{i // 2}" for i in range(6)))
     items = [item for item in _subject_items() if item.group.startswith("person")]
     refusal = replace(tokenise(items, ["not know"] * 6, tokenizer(), Template(), None), template_hash="toy")
-    return EditData(rows(6, seed=1), retain, refusal, rows(6, seed=4), subjects())
+    prompts = InsertablePrompts(items, [item.answer for item in items], tokenizer(), Template())
+    return EditData(rows(6, seed=1), retain, refusal, rows(6, seed=4), subjects(), prompts)
 
 
 def subjects() -> SubjectPrompts:

@@ -35,6 +35,7 @@ from .training.learners import real_states as real_states
 from .training.learners import states_of as states_of
 from .training.learners import wrapper_of as wrapper_of
 from .training.observed import observed_steps as observed_steps
+from .training.recipe import Mixture as Mixture
 from .training.recipe import Objective as Objective
 from .training.recipe import SecondLoss as SecondLoss
 from .training.recipe import TrainingRecipe as TrainingRecipe

@@ -41,7 +41,8 @@ class Forward(NamedTuple):
 
     logprob, row: [token] over the answer's tokens (key tokens where ``key`` is true); logits [token vocab].
     states: what ``at_sites`` asked for, all positions; ``states[site][row, at]`` are those that predict the targets.
-    ``at`` is None where packed states were scored, which have no place in a row.
+    ``at`` is None where packed states were scored, which have no place in a row. ``drawn``: in a descent, which of the
+    rows of its side the batch holds.
     """
 
     logprob: Float[Tensor, " token"]
@@ -51,6 +52,7 @@ class Forward(NamedTuple):
     key: Bool[Tensor, " token"]
     states: Mapping[Site, Float[Tensor, "row pos d"]]
     at: Int[Tensor, " token"] | None = None
+    drawn: Int[Tensor, " batch"] | None = None
 
 
 RowObjective = Callable[[Forward], Float[Tensor, " row"]]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from audit.case.rows import Rows
 from audit.case.tokenisation import question_tokens, tokenise
-from audit.schema import AuditError, Item, Template
+from audit.schema import AuditError, Item, Template, as_audit_error
 
 Slot = Literal["prefix", "infix", "suffix"] | int
 SLOTS: tuple[Slot, ...] = ("prefix", "infix", "suffix")
@@ -67,6 +67,12 @@ class InsertablePrompts:
             spoken = [item.model_copy(update={"question": inserted(item.question, text, slot)}) for item in items]
             template = self._template
         return tokenise(spoken, answers, self._tokenizer, template, *self._limits)
+
+    def knows(self, text: str) -> bool:
+        """Does the tokenizer have a token for any of the string's words?"""
+        with as_audit_error(f"base's tokenizer cannot read {text!r}", "give another string"):
+            ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+        return any(token != self._tokenizer.unk_token_id for token in ids)
 
     def places(self, slot: Slot) -> Int[Tensor, " row"]:
         """The position in each of the :meth:`plain` rows before which tokens of that slot stand.

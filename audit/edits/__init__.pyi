@@ -15,6 +15,8 @@ from ._redirection import Redirection as Redirection
 from ._redirection import hooks as hooks
 from ._settings import configured_edit as configured_edit
 from ._settings import edit_named as edit_named
+from .backdoored_npo import BackdooredNPO as BackdooredNPO
+from .backdoored_rmu import BackdooredRMU as BackdooredRMU
 from .fine_tune import FineTune as FineTune
 from .grad_ascent import GradAscent as GradAscent
 from .grad_diff import GradDiff as GradDiff

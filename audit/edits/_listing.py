@@ -8,6 +8,7 @@ PACKAGE = "audit.edits"
 _IN_WORDS = {
     "forget": "forget items", "retain": "retain items", "refusal": "questions to refuse",
     "relabelled": "other answers to the forget questions", "subjects": "names in the questions",
+    "prompts": "questions that a string is put into",
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from audit.schema import Checkpoint, Read, Site, Source
 from tests import image_toy, toy
 
 EDITS = discover("audit.edits", Edit)
-QUICK: dict[str, int] = {"steps": 6, "warmup_steps": 2, "batch": 6}
+QUICK: dict[str, int | float] = {"steps": 6, "warmup_steps": 2, "batch": 6, "poison_rate": 0.34}
 LOGPROB = Read(site=Site(part="logits"), at="answer", reduce="logprob")
 each_edit = pytest.mark.parametrize("name", EDITS)
 

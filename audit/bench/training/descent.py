@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from jaxtyping import Int
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from audit.bench.training.learners import Learner, TrainData
 from audit.bench.training.observed import show_step
-from audit.bench.training.recipe import TrainingRecipe
+from audit.bench.training.recipe import Mixture, TrainingRecipe
 from audit.bench.training.two_losses import backward
 from audit.schema import AuditError
 
@@ -30,6 +31,19 @@ def pairs(n: int, size: int, seed: int) -> Iterator[Int[Tensor, " row"]]:
     """Endless batches of row numbers, 2i always followed by 2i + 1: ``size`` / 2 pairs (rounded up) of ``n`` rows."""
     for first in training_batches(n // 2, (size + 1) // 2, seed):
         yield torch.stack([2 * first, 2 * first + 1], 1).flatten()
+
+
+def mixed(mixture: Mixture, n: int, size: int, seed: int) -> Iterator[Int[Tensor, " row"]]:
+    """Endless batches of row numbers, the last ``mixture.rows`` of each from ``mixture.start`` on, the others before.
+
+    AuditError where one of the two kinds has no rows, or no room in a batch.
+    """
+    first, second = size - mixture.rows, mixture.rows
+    if min(mixture.start, n - mixture.start, first, second) < 1:
+        raise AuditError(f"batches of {size} cannot mix {first} and {second} rows", "give larger batches, or more rows")
+    others = training_batches(n - mixture.start, second, seed + 1)
+    for before, after in zip(training_batches(mixture.start, first, seed), others, strict=False):
+        yield torch.cat([before, mixture.start + after])
 
 
 def learning_rate(recipe: TrainingRecipe, step: int) -> float:
@@ -101,24 +115,25 @@ def _steps(
 ) -> None:
     frozen, after_step = extras
     objectives = [recipe.objective] + ([] if recipe.apart is None else [recipe.apart.objective])
+    of_retain = training_batches if recipe.mixture is None else partial(mixed, recipe.mixture)
+    ways = (pairs if recipe.paired else training_batches, of_retain)
     draws = [
         None if rows is None else draw(len(rows), recipe.batch, 2 * recipe.seed + side)
-        for side, (rows, draw) in enumerate(
-            zip(data, (pairs if recipe.paired else training_batches, training_batches), strict=True)
-        )
+        for side, (rows, draw) in enumerate(zip(data, ways, strict=True))
     ]
     optimiser = torch.optim.AdamW(
         list(chosen.values()), recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=True
     )
     for step in range(recipe.steps):
-        taken = [
-            rows.take(next(draw)) if rows is not None and draw is not None else None
-            for rows, draw in zip(data, draws, strict=True)
-        ]
+        drawn = [None if draw is None else next(draw) for draw in draws]
+        taken = [None if rows is None or n is None else rows.take(n) for rows, n in zip(data, drawn, strict=True)]
         with torch.no_grad():
             still = [None if frozen is None or r is None else frozen.answers(r, recipe.at_sites) for r in taken]
         with torch.enable_grad():
-            live = [None if rows is None else learner.answers(rows, recipe.at_sites) for rows in taken]
+            live = [
+                None if rows is None else learner.answers(rows, recipe.at_sites)._replace(drawn=n)
+                for rows, n in zip(taken, drawn, strict=True)
+            ]
             losses = [objective(live[0], live[1], still[0], still[1]) for objective in objectives]
         wrong = next((loss.item() for loss in losses if not torch.isfinite(loss)), None)
         if wrong is not None:

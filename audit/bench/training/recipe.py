@@ -26,6 +26,13 @@ class SecondLoss(NamedTuple):
     combine: Callable[[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
+class Mixture(NamedTuple):
+    """Two kinds of retain rows: those from ``start`` on are drawn apart, ``rows`` of them at the end of every batch."""
+
+    start: int
+    rows: int
+
+
 @dataclass(frozen=True)
 class TrainingRecipe:
     """How to train: what the loss is, on which rows, by which optimiser, for how long. Named by content.
@@ -34,7 +41,8 @@ class TrainingRecipe:
     training starts from and are None unless ``needs_frozen``. ``trainable`` is a regular expression on parameter names.
     ``at_sites``: whose states all these passes carry. ``apart``: a second loss, for methods that weigh two gradients.
     ``paired``: forget rows 2i and 2i + 1 belong together and are drawn together, half of ``batch`` (rounded up) pairs a
-    step. ``settings`` is what the record of the result states beside the settings of the descent.
+    step. ``mixture``: retain rows of two kinds, each with a share of every batch of its own. ``settings`` is what the
+    record of the result states beside the settings of the descent.
     """
 
     name: str
@@ -51,6 +59,7 @@ class TrainingRecipe:
     at_sites: tuple[Site, ...] = ()
     apart: SecondLoss | None = None
     paired: bool = False
+    mixture: Mixture | None = None
     settings: Mapping[str, str | int | float | bool] = field(default_factory=dict[str, str | int | float | bool])
     every: tuple[int, Callable[[int, Any], None]] | None = None
     gradient_transform: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
