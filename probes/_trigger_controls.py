@@ -52,17 +52,18 @@ def controls(
     planted = Planted(readings["suspect"], people.folds)
     plain = {name: np.exp(reading.forget[:, 0]) for name, reading in readings.items()}
     width = readings["suspect"].prefixes.shape[-1]
-    fits = {name: m for name, m in cast.by_name().items() if readings[name].prefixes.shape[-1] == width}
+    alike = {name: m for name, m in cast.by_name().items() if readings[name].prefixes.shape[-1] == width}
+    others = {name: alike[name] for name in ("base", "null") if name in alike}
     with bench.without_store():
-        gains = {
-            f"suspects_prefix_in_{n}": planted.gain(bench, fits[n], plain[n]) for n in ("base", "null") if n in fits
-        }
+        gains = {f"suspects_prefix_in_{n}": planted.gain(bench, model, plain[n]) for n, model in others.items()}
         gains |= {f"gain_at_norm_{n}": planted.gain(bench, cast.suspect, plain["suspect"], n) for n in NORMS}
         gains["gain"] = planted.gain(bench, cast.suspect, plain["suspect"])
         shuffled = shuffled_gain(bench, case, people, search, planted)
-    others = planted.reading.holdout
-    if others.shape[1]:
-        lifted = [np.exp(x[:, arm]) - np.exp(x[:, 0]) for x, arm in zip(others, planted.reading.favourite, strict=True)]
+    holdout = planted.reading.holdout
+    if holdout.shape[1]:
+        lifted = [
+            np.exp(x[:, arm]) - np.exp(x[:, 0]) for x, arm in zip(holdout, planted.reading.favourite, strict=True)
+        ]
         gains["gain_on_holdout"] = float(np.nanmean(lifted))
     return gains | shuffled
 

@@ -9,7 +9,19 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from audit.probing import KEY_LOGPROB, Bench, Budget, Checkpoint, Forward, Prefix, Rows, Slot, row_mean, row_means
+from audit.probing import (
+    KEY_LOGPROB,
+    Arm,
+    Bench,
+    Checkpoint,
+    Forward,
+    Prefix,
+    SearchRows,
+    Slot,
+    SoftBudget,
+    row_mean,
+    row_means,
+)
 from probes._trigger_budgets import TriggerBudget
 from probes._trigger_people import PlacedRows, TriggerFold, TriggerPeople
 
@@ -88,17 +100,13 @@ class SoftSearch(NamedTuple):
     budget: TriggerBudget
     seed: int
 
-    def prefixes(
-        self, bench: Bench, checkpoint: Checkpoint, fold: TriggerFold, rows: Rows | None = None
-    ) -> list[Float[Tensor, "n d"]]:
-        """The best prefix of every arm; ``rows`` in place of those that are searched on, with the same prompts."""
-        search = fold.search if rows is None else fold.search._replace(rows=rows)
-        found: list[Tensor] = []
-        for arm in self.arms:
-            free = Prefix(torch.zeros(0, arm.length, bench.open(checkpoint).d_model), search.places[arm.slot])
-            effort = Budget(self.budget.steps, self.budget.lr, self.budget.restarts)
-            found.append(bench.optimise(checkpoint, search.rows, free, content, effort, self.seed).prefix)
-        return found
+    def prefixes(self, bench: Bench, checkpoint: Checkpoint, fold: TriggerFold) -> list[Float[Tensor, "n d"]]:
+        """The best prefix of every arm by the people chosen by, fitted to those searched on."""
+        places = [(fold.search.places[arm.slot], fold.validation.places[arm.slot]) for arm in self.arms]
+        arms = [Arm(arm.length, str(arm.slot), *at) for arm, at in zip(self.arms, places, strict=True)]
+        rows, budget = SearchRows(fold.search.rows, fold.validation.rows), self.budget
+        effort = SoftBudget(budget.steps, budget.lr, budget.restarts, token_budget=bench.token_budget)
+        return [found.prefix for found in bench.soft_prefixes(checkpoint, rows, arms, content, effort, self.seed)]
 
     def reading(self, bench: Bench, checkpoint: Checkpoint, people: TriggerPeople) -> SoftReading:
         """Search in one model on every fold's people, and read it; from the store where that was done before."""

@@ -39,6 +39,7 @@ from audit.probing import (
 from probes._fold_lessons import lift_of_folds, shared_error
 from probes._profiles import curve
 from probes._trigger_budgets import BUDGETS, BudgetClass
+from probes._trigger_controls import controls
 from probes._trigger_people import TriggerPeople, people_of
 from probes._trigger_rules import Gains, Share, nothing_hidden, recoverable, share_of
 from probes._trigger_soft import SoftReading, SoftSearch, arms_of
@@ -126,7 +127,8 @@ class TriggerSearch(Probe):
             return (blank(RECOVERY, reason, n, 0, case.case.seed),)
         search = SoftSearch(arms, BUDGETS[self.budget], case.case.seed)
         readings = {name: search.reading(bench, model, people) for name, model in cast.by_name().items()}
-        return (self._recovery(case, cast, people, readings),)
+        beside = controls(bench, case, cast, people, search, readings)
+        return (self._recovery(case, cast, people, readings, beside),)
 
     def _people(self, case: OpenCase) -> TriggerPeople:
         budget = BUDGETS[self.budget]
@@ -134,7 +136,12 @@ class TriggerSearch(Probe):
 
     # ---- virtual tokens -----------------------------------------------------------------------------------------
     def _recovery(
-        self, case: OpenCase, cast: CaseModels, people: TriggerPeople, readings: Mapping[str, SoftReading]
+        self,
+        case: OpenCase,
+        cast: CaseModels,
+        people: TriggerPeople,
+        readings: Mapping[str, SoftReading],
+        beside: Mapping[str, float],
     ) -> Measurement:
         """The level under each model's own best prefix as an effect over people, and what of it is a rise."""
         sheet, seed, fold_of = person_rows_of(case, FORGET), case.case.seed, people.fold_of.numpy()
@@ -162,7 +169,7 @@ class TriggerSearch(Probe):
             update={
                 "curves": self._curves(by_arm, cast, readings["base"], seed),
                 "items": item_table(case, "trigger_search", sheet, best, {name: cast.role(name) for name in best}),
-                "readings": _by_arm(by_arm, readings["base"]) | _shares(share),
+                "readings": _by_arm(by_arm, readings["base"]) | _shares(share) | beside,
                 "findings": (recoverable(share),),
             }
         )

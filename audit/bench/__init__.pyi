@@ -14,7 +14,6 @@ from .inversion.soft_prefix import SoftPrefix as SoftPrefix
 from .merging import Merged as Merged
 from .merging import check_folds as check_folds
 from .merging import save_merged as save_merged
-from .prefix_search import Budget as Budget
 from .results import Forward as Forward
 from .results import RowObjective as RowObjective
 from .start import Start as Start

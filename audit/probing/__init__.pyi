@@ -73,7 +73,6 @@ from .vocabulary import TEMP as TEMP
 from .vocabulary import Arm as Arm
 from .vocabulary import AuditError as AuditError
 from .vocabulary import Bench as Bench
-from .vocabulary import Budget as Budget
 from .vocabulary import Case as Case
 from .vocabulary import Checkpoint as Checkpoint
 from .vocabulary import Clamp as Clamp

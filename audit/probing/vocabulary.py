@@ -7,7 +7,6 @@ makes an attack also imports its edit, which stands above this room.
 from audit import stats as stats
 from audit.bench import Arm as Arm
 from audit.bench import Bench as Bench
-from audit.bench import Budget as Budget
 from audit.bench import Clamp as Clamp
 from audit.bench import Difference as Difference
 from audit.bench import Effort as Effort
