@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from numpy import ndarray
 from pydantic import Field
 
@@ -29,7 +29,6 @@ from audit.probing import (
     Need,
     Op,
     OpenCase,
-    PersonRows,
     Probe,
     Requires,
     Rows,
@@ -49,6 +48,7 @@ from audit.probing import (
     stacked,
     width,
 )
+from probes._fold_lessons import lift_of_folds, shared_error
 from probes._profiles import curve
 
 LEAST_GAP = 0.1
@@ -222,13 +222,13 @@ class RelearningRecovery(Probe):
         lessons = {name: _mean(tuple(map(np.exp, course.holdout))) for name, course in courses.items()}
         fold_of = np.concatenate([np.full(len(fold.read), n) for n, fold in enumerate(folds)])[order]
         held = {name: np.mean(each, 0) for name, each in lessons.items() if each}
-        off = {name: _off(each, len(folds)) for name, each in lessons.items()}
+        off = {name: lift_of_folds(each, len(folds)) for name, each in lessons.items()}
         alike = {name: x - off[name][fold_of, None] for name, x in _over_steps(forget).items()}
         scored, by_step = by_person(sheet, alike), by_person(sheet, forget)
         other = by_person(person_rows_of(case, HOLDOUT), held) if held else None
         design = Design(
             seed, LEAST_GAP, differenced=cast.null is None, draws=self.permutations, name=NAMING.key,
-            shared=_shared(lessons, scored, sheet, fold_of),
+            shared=shared_error(lessons, scored, sheet, fold_of),
         )  # fmt: skip
         assessed = assess(panel_of(scored, other), design)
         roles = {name: cast.role(name) for name in courses}
@@ -304,38 +304,3 @@ def _over_steps(scores: Mapping[str, Float[ndarray, "row k"]]) -> dict[str, Floa
 def _mean(lessons: Sequence[Float[ndarray, "row k"]]) -> tuple[Float[ndarray, "row 1"], ...]:
     """The same, lesson by lesson."""
     return tuple(_over_steps({"lesson": x})["lesson"] for x in lessons)
-
-
-def _off(lessons: Sequence[Float[ndarray, "row 1"]], folds: int) -> Float[ndarray, " fold"]:
-    """By how much each lesson lifts everyone's facts more than the lessons do on average; 0 without holdout people."""
-    if not lessons:
-        return np.zeros(folds)
-    level = np.array([np.nanmean(x) for x in lessons])
-    return level - level.mean()
-
-
-def _shared(
-    lessons: Mapping[str, Sequence[Float[ndarray, "other 1"]]],
-    scored: ModelScores,
-    sheet: PersonRows,
-    fold_of: Int[ndarray, " row"],
-) -> float:
-    """The standard error of what people of a fold have in common: a lesson's luck in the suspect against the null.
-
-    With holdout people, of whom neither model knows anything: the root mean square of the lessons' mean differences on
-    them, which should be 0. Without: what the folds' means differ more than their people explain. Divided by the root
-    of the number of folds.
-    """
-    null = "null" if "null" in lessons else None
-    each = lessons["suspect"]
-    if each and null is not None:
-        gaps = np.array([np.nanmean(x - y) for x, y in zip(each, lessons[null], strict=True)])
-        return float(np.sqrt((gaps**2).mean() / len(gaps)))
-    people = scored.people["suspect"] - (scored.people["null"] if null is not None else 0.0)
-    fold = np.array([fold_of[np.flatnonzero(sheet.person == p)[0]] for p in range(len(sheet.people))])
-    if len(people) != len(fold):  # somebody has no item that every model scores
-        return 0.0
-    parts = [people[fold == f, 0] for f in np.unique(fold)]
-    within = np.mean([part.var(ddof=1) / len(part) if len(part) > 1 else 0.0 for part in parts])
-    between = np.var([part.mean() for part in parts], ddof=1) if len(parts) > 1 else 0.0
-    return float(np.sqrt(max(between - within, 0.0) / len(parts)))
