@@ -2,6 +2,7 @@ from .domain import domain_of as domain_of
 from .editing import Edited as Edited
 from .editing import EditRequest as EditRequest
 from .editing import edit as edit
+from .runner import Prepared as Prepared
 from .runner import Run as Run
 from .runner import plan as plan
 from .runner import prepare as prepare

@@ -2,6 +2,7 @@ from .limits import limited as limited
 from .limits import parse_bytes as parse_bytes
 from .limits import parse_time as parse_time
 from .meter import Meter as Meter
+from .planner import Dropped as Dropped
 from .planner import Planned as Planned
 from .planner import Planner as Planner
 from .planner import configured as configured

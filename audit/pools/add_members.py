@@ -13,7 +13,7 @@ from pathlib import Path
 
 from audit.calibration import WorldScores, read_world, world_path, write_world
 from audit.pools import score_world
-from audit.pools.kinds import AnyDrawn, census_of, kind_of
+from audit.pools.kinds import AnyDrawn, census_of
 from audit.pools.score_world import Audited, Places
 from audit.pools.stage_costs import Costs
 from audit.zoo import one_thread
@@ -33,7 +33,7 @@ def lacking_members(path: Path, drawn: AnyDrawn) -> tuple[str, ...]:
     scored, planned = [model.model for model in scores.models], [member.model for member in census_of(drawn).members]
     stands = (
         score_world.of_recipe(scores, drawn)
-        and set(scores.behaviours) == set(score_world.measuring(kind_of(drawn.world))) == score_world.standing(path)
+        and set(scores.behaviours) == set(score_world.measuring(drawn.world)) == score_world.standing(path)
         and [name for name in planned if name in scored] == scored
     )
     return tuple(name for name in planned if name not in scored) if stands else ()

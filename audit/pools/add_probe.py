@@ -75,7 +75,7 @@ def _standing(path: Path, drawn: AnyDrawn) -> WorldScores | None:
 
 
 def _measuring(drawn: AnyDrawn) -> dict[str, Probe]:
-    return score_world.measuring(kind_of(drawn.world))
+    return score_world.measuring(drawn.world)
 
 
 def add_scores(

@@ -101,13 +101,13 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
     """
     if not worlds:
         raise AuditError(f"the pool {pool.name} holds no worlds", f"make some: {pool.command}")
-    _check_one_code(worlds)
+    by_probe = _one_code(worlds, pool.single)
     models = [model for world in worlds for model in world.models]
     floors = zoo_floors() if pool.floors is None else pool.floors
     people, scope = roster([_subject(model, (), floors) for model in models]), scope_of(models)
     measured: dict[str, list[_Measured]] = {}
     left_out: list[str] = []
-    for probe in sorted(worlds[0].behaviours):
+    for probe in sorted(by_probe):
         for name in _names(models, probe):
             scores = [_score(model, probe, name) for model in models]
             try:
@@ -134,8 +134,9 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
     )  # fmt: skip
     calibrations = {
         probe: Calibration(
-            probe=probe, version=worlds[0].versions.get(probe, 1), settings=worlds[0].settings.get(probe, {}),
-            behaviour=worlds[0].behaviours[probe], subjects=subjects.content_hash(), scope=scope,
+            probe=probe, version=by_probe[probe].versions.get(probe, 1),
+            settings=by_probe[probe].settings.get(probe, {}), behaviour=by_probe[probe].behaviours[probe],
+            subjects=subjects.content_hash(), scope=scope,
             joins=probe not in pool.single,
             measurements=tuple(m.calibrated for m in measurements),
         )
@@ -180,19 +181,28 @@ def _is_calibration(path: Path) -> bool:
         return False
 
 
-def _check_one_code(worlds: Sequence[WorldScores]) -> None:
-    for world in worlds[1:]:
+def _one_code(worlds: Sequence[WorldScores], single: Collection[str]) -> dict[str, WorldScores]:
+    """A world that each probe was measured in: all of them, or, for those that stay out of the joint rule, some.
+
+    AuditError (code 2) where worlds were scored by different code.
+    """
+    first: dict[str, WorldScores] = {}
+    for world in worlds:
+        for probe in world.behaviours:
+            first.setdefault(probe, world)
+    for world in worlds:
         differs = sorted(
             probe
-            for probe in {*worlds[0].behaviours, *world.behaviours}
-            if _identity(worlds[0], probe) != _identity(world, probe)
+            for probe, other in first.items()
+            if _identity(other, probe) != _identity(world, probe) and (probe in world.behaviours or probe not in single)
         )
         if differs:
             raise AuditError(
-                f"worlds {worlds[0].world} and {world.world} were scored by {', '.join(differs)} of "
+                f"worlds {first[differs[0]].world} and {world.world} were scored by {', '.join(differs)} of "
                 "different behaviour, version or settings",
                 "delete the older of the two, so that it is scored again",
             )
+    return first
 
 
 def _identity(world: WorldScores, probe: str) -> tuple[object, ...]:

@@ -3,6 +3,7 @@
 A world's number says its kind. What scores worlds asks here for all that differs; the unit of replication is the world.
 """
 
+import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +45,25 @@ TEXT_DATA = ("forget", "retain", "holdout", "general")
 IMAGE_DATA = ("forget", "retain", "holdout")
 BASE = "base"
 TEXT_ROLES = ("base", "reference_1", "reference_2", "ancestor")
+
+
+SOME_WORLDS = {"trigger_search": 12}
+"""Probes that are measured in so many of a kind's worlds alone, and are calibrated by these: a search costs as much as
+all other probes together."""
+
+
+def measures(probe: str, world: int) -> bool:
+    """Is the probe measured in this world? A fixed part of the worlds, drawn by the probe's name, where it is in some.
+
+    Worlds that no rule is fitted on are measured like the part that rules are fitted on.
+    """
+    if probe not in SOME_WORLDS:
+        return True
+    kind = kind_of(world)
+    for worlds in (kind.worlds, kind.fresh):
+        if world in worlds:
+            return world in random.Random(f"worlds of {probe}").sample(worlds, min(SOME_WORLDS[probe], len(worlds)))
+    return False
 
 
 class PoolKind(NamedTuple):

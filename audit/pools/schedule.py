@@ -37,11 +37,12 @@ log = logging.getLogger(__name__)
 SCORES = KINDS["causal_lm"].scores
 PANELS = cache_root() / "pools" / "panels"
 """Where the people behind the scores are kept, so that statistics can be computed again without a model."""
-APART = ("remind_landscape", "concept_vectors")
+APART = ("remind_landscape", "concept_vectors", "trigger_search")
 """Calibrated, and not part of the joint rule. The first reads outputs and compares cohorts, which are exchangeable in
 the zoo and differ in topic and format elsewhere: the joint rule would learn here to trust it there (README). The second
 reads little beyond reverse patch in these worlds and is moved by whoever was taught other people in the same form: with
-it the rule finds no more and is wrong of one clean model in sixty worlds instead of none."""
+it the rule finds no more and is wrong of one clean model in sixty worlds instead of none. The third is measured in some
+worlds alone (:data:`audit.pools.kinds.SOME_WORLDS`)."""
 STACK = "where models are trained together: cuda, cpu, auto (default: a CUDA device where there is one), or none"
 
 

@@ -26,8 +26,8 @@ from audit.calibration import (
     write_world,
 )
 from audit.case import OpenCase
-from audit.engine import Run, domain_of, prepare
-from audit.planning import RunSettings, configured, unwatched
+from audit.engine import Prepared, Run, domain_of, prepare
+from audit.planning import Dropped, RunSettings, configured, unwatched
 from audit.pools.kinds import (
     KINDS,
     AnyDrawn,
@@ -38,6 +38,7 @@ from audit.pools.kinds import (
     census_of,
     dealt,
     kind_of,
+    measures,
     roles_of,
     write_data,
 )
@@ -102,7 +103,7 @@ def is_current(path: Path, drawn: AnyDrawn) -> bool:
     scores = read_world(path)
     complete = [model.model for model in scores.models] == [member.model for member in census_of(drawn).members]
     same = complete and scores.recipe == drawn.recorded()
-    return same and set(scores.behaviours) == set(measuring(kind_of(drawn.world))) == standing(path)
+    return same and set(scores.behaviours) == set(measuring(drawn.world)) == standing(path)
 
 
 def of_recipe(scores: WorldScores, drawn: AnyDrawn) -> bool:
@@ -117,7 +118,7 @@ def standing(path: Path) -> set[str]:
     found, records = read_world(path), read_records(path.parent)
     same: set[str] = set()
     kind = kind_of(found.world)
-    for name, probe in measuring(kind).items():
+    for name, probe in measuring(found.world).items():
         record = records.get(found.behaviours.get(name, ""))
         as_then = (found.versions.get(name), found.settings.get(name)) == (probe.version, probe.model_dump(mode="json"))
         if record is not None and as_then and not behaviours(PROBES, kind.kind).moved(record):
@@ -131,8 +132,12 @@ def behaviours(package: str, kind: Kind = "causal_lm") -> InstalledBehaviours:
     return InstalledBehaviours(package, partial(behaviour_of, kind=kind), kind=kind)
 
 
-def measuring(kind: PoolKind) -> dict[str, Probe]:
-    """The probes that measure models of a kind, as configured."""
+def measuring(world: int) -> dict[str, Probe]:
+    """The probes that measure the models of a world, as configured."""
+    return {name: probe for name, probe in _of_kind(kind_of(world)).items() if measures(name, world)}
+
+
+def _of_kind(kind: PoolKind) -> dict[str, Probe]:
     return {name: probe for name, probe in configured({}, PROBES).items() if kind.modality in probe.requires.modalities}
 
 
@@ -140,12 +145,13 @@ def record_behaviours(scores: Path, kind: PoolKind = KINDS["causal_lm"]) -> dict
     """How every probe behaves now, recorded in a folder of scores: digests by probe."""
     return {
         name: recorded(scores, behaviours(PROBES, kind.kind), name, probe.model_dump(mode="json"))
-        for name, probe in measuring(kind).items()
+        for name, probe in _of_kind(kind).items()
     }
 
 
 def _scores(drawn: AnyDrawn, costs: Costs, audits: Sequence["Audited"], digests: dict[str, str]) -> WorldScores:
-    probes = measuring(kind_of(drawn.world))
+    probes = measuring(drawn.world)
+    digests = {name: digest for name, digest in digests.items() if name in probes}
     return WorldScores(
         world=drawn.world, recipe=drawn.recorded(), behaviours=digests, models=tuple(a.scored for a in audits),
         stages_cpu_s={stage: round(seconds, 2) for stage, seconds in sorted(costs.cpu_s.items())},
@@ -203,7 +209,7 @@ def audit_members(
         for n, member in enumerate(audience.members):
             since = time.process_time()
             case = case_of(member.model, drawn.world, folders, work)
-            audited = _audited(case, work, bench, costs)
+            audited = _audited(case, drawn.world, (work, bench), costs)
             audits[member.model] = _scored(member, drawn.world, audience.audited, audited)
             costs.spent("audit", since)
             if not n:
@@ -227,14 +233,15 @@ class _Audit(NamedTuple):
     panels: dict[str, Assessed]
 
 
-def _audited(case: Case, work: Path, bench: Bench, costs: Costs) -> _Audit:
+def _audited(case: Case, world: int, where: tuple[Path, Bench], costs: Costs) -> _Audit:
     """One audit by the engine; a finished one is read from its folder."""
+    work, bench = where
     folder, people = work / "audits" / case.name, work / "panels" / f"{case.name}.npz"
     if not people.is_file():  # a journal keeps measurements and nobody's scores: what was broken off is begun again
         shutil.rmtree(folder, ignore_errors=True)
     # No calibration judges the models that calibrations are made from.
     settings = RunSettings(threads=1, store=work / "store", demo=True, package=PROBES, calibrations=work / "none")
-    prepared = prepare(case, folder, settings, bench)
+    prepared = _left_out(prepare(case, folder, settings, bench), world)
     domain = domain_of(prepared.case, recall(bench, prepared.case))
     known = prepared.journal.final
     with recording() as recorded:
@@ -248,6 +255,13 @@ def _audited(case: Case, work: Path, bench: Bench, costs: Costs) -> _Audit:
         costs.add({f"audit.{timing.unit}": timing.cpu_s for timing in report.timings})
         write_panels(people, {case.name: assessed_of(recorded, _scores_of(report, names))})
     return _Audit(report, domain, names, read_panels(people)[case.name])
+
+
+def _left_out(prepared: Prepared, world: int) -> Prepared:
+    """The same audit without the probes that are measured in other worlds."""
+    others = {name: Dropped("world", "measured in a part of the worlds") for name in _of_kind(kind_of(world))}
+    absent = {name: dropped for name, dropped in others.items() if not measures(name, world)}
+    return prepared._replace(planner=prepared.planner.without(absent)) if absent else prepared
 
 
 def forget_groups(case: OpenCase) -> tuple[str, ...]:

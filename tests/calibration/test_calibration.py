@@ -355,3 +355,26 @@ def test_every_calibration_round_trips() -> None:
     for probe in KINDS:
         found = made().calibrations[probe]
         assert Calibration.model_validate_json(found.canonical()) == found
+
+
+def test_a_probe_that_stays_out_of_the_joint_rule_may_be_measured_in_some_worlds() -> None:
+    worlds = pool(6)
+
+    def without(world: WorldScores) -> WorldScores:
+        models = tuple(
+            m.model_copy(update={"scores": tuple(s for s in m.scores if s.probe != "lens")}) for m in world.models
+        )
+        behaviours = {name: digest for name, digest in world.behaviours.items() if name != "lens"}
+        return world.model_copy(update={"models": models, "behaviours": behaviours})
+
+    some = (without(worlds[0]), *worlds[1:])
+    with pytest.raises(AuditError, match="scored by lens of different behaviour"):
+        calibrate(some, ZOO)
+    fitted = calibrate(some, ZOO._replace(single=("lens",)))
+    [whole], [fewer] = (
+        [m for m in made.calibrations["lens"].measurements][:1]
+        for made in (calibrate(worlds, ZOO._replace(single=("lens",))), fitted)
+    )
+    assert fewer.record.false_alarms.n == whole.record.false_alarms.n - 1, (
+        "the bounds rest on the worlds it was measured in"
+    )
