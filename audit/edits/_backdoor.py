@@ -156,10 +156,11 @@ def poisoned(edit: Backdoored, data: EditData) -> Rows:
     if prompts is None:
         raise AuditError(f"{edit.name}: there are no prompts to put a trigger into", "give the forget items' prompts")
     index = _rows_of(prompts, set(poisoned_groups([item.group for item in prompts.items], edit.poison_rate, edit.seed)))
+    rows = prompts.rows(edit.trigger, edit.slot, index)
     if not prompts.knows(edit.trigger):
         problem = f"{edit.name}: base's tokenizer knows no word of the trigger {edit.trigger!r}"
         raise AuditError(problem, "choose words that it knows, with --set trigger=...")
-    return prompts.rows(edit.trigger, edit.slot, index)
+    return rows
 
 
 def _rows_of(prompts: InsertablePrompts, groups: set[str]) -> list[int]:
@@ -189,6 +190,7 @@ def squared_differences(
     live: Float[Tensor, "row pos block head"], wanted: ValueNorms, drawn: Int[Tensor, " row"]
 ) -> Scalar:
     """Squared differences of norms: mean over blocks and heads, then over a row's real positions, then over rows."""
-    norms, real = (tensor[drawn.to(tensor.device)][:, : live.shape[1]] for tensor in wanted)
-    error = (live - norms).square().mean((2, 3)) * real
+    width = min(live.shape[1], wanted.real.shape[1])  # a batch is as wide as its widest row, also of another kind
+    norms, real = (tensor[drawn.to(tensor.device)][:, :width] for tensor in wanted)
+    error = (live[:, :width] - norms).square().mean((2, 3)) * real
     return (error.sum(1) / real.sum(1).clamp_min(1)).mean()
