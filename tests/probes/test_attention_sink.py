@@ -1,4 +1,4 @@
-"""Heads at the first positions: what the first token shows whatever follows, what is planted there, which sinks exist."""
+"""Heads at the first positions: what the first token shows whatever follows, what is planted there, and sinks."""
 
 import json
 import shutil
