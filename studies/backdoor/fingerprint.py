@@ -145,11 +145,16 @@ def main() -> None:
     args = parser.parse_args()
     every: list[Reading] = []
     with one_thread():
-        for world in args.worlds:
+        for n, world in enumerate(args.worlds, 1):
             with tempfile.TemporaryDirectory() as out:
                 every += readings(world, Path(out))
+            write(args.worlds[:n], every)
+
+
+def write(worlds: Sequence[int], every: Sequence[Reading]) -> None:
+    """The results so far."""
     results = {
-        **stamp(0).model_dump(mode="json"), "worlds": args.worlds, **summary(every),
+        **stamp(0).model_dump(mode="json"), "worlds": worlds, **summary(every),
         "readings": [reading._asdict() for reading in every],
     }  # fmt: skip
     write_atomic(HERE / "fingerprint.json", (json.dumps(results, indent=1) + "\n").encode())
