@@ -126,6 +126,14 @@ def test_nnsight_reads_the_same_norms_and_has_no_patterns() -> None:
         bench("nnsight").run(toy.checkpoint("llama"), ROWS, reduced("pattern", "received"))
 
 
+def test_transformer_lens_reduces_its_patterns_to_the_same_numbers() -> None:
+    reads = [*reduced("v", "norm"), *reduced("pattern", "received")]
+    ours, theirs = (bench(name).run(toy.checkpoint("llama"), ROWS, reads) for name in ("native", "transformer_lens"))
+    for read in reads:
+        assert ours[read].shape == theirs[read].shape
+        torch.testing.assert_close(ours[read], theirs[read], atol=1e-5, rtol=1e-4)
+
+
 # ---- learned sinks ----------------------------------------------------------------------------------------------
 def sink_config() -> GptOssConfig:
     """Attention of gpt-oss with a window that no text of these tests exceeds."""

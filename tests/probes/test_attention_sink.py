@@ -1,4 +1,4 @@
-"""Heads at the first positions: what the first token shows whatever follows, what is planted there, which sinks exist."""
+"""Heads at the first positions: what the first token shows whatever follows, what is planted there, and sinks."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, MambaConfig, PreTrainedModel
 
 from audit.bench import Bench
 from audit.case import OpenCase, Rows, open_case
@@ -270,6 +270,17 @@ def test_without_patterns_norms_and_directions_are_read_and_it_is_said(tmp_path:
     assert found.value == pytest.approx(whole.value, rel=1e-4)
     assert all(row[6] is None and row[7] is None for row in found.listings[0].rows)
     assert not [name for name in found.readings if name.startswith("sink_rate")]
+
+
+def test_a_model_without_attention_is_not_read_and_it_is_said(tmp_path: Path) -> None:
+    sizes = {"hidden_size": 32, "state_size": 8, "num_hidden_layers": 2, "vocab_size": toy.VOCAB, "pad_token_id": 0}
+    torch.manual_seed(0)
+    folders = [
+        saved(AutoModelForCausalLM.from_config(MambaConfig(**sizes)).eval(), tmp_path / f"m{n}") for n in range(2)
+    ]
+    found = measured(case(*folders, out=tmp_path))
+    assert isinstance(found.value, Missing) and "no keys and values of heads" in found.value.missing
+    assert not found.findings and not found.listings
 
 
 def test_texts_without_a_first_token_of_their_own_have_no_fingerprint(tmp_path: Path) -> None:
