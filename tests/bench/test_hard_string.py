@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models
 from torch import Tensor
+from transformers import PreTrainedTokenizerFast
 
-from audit.bench import Arm, Bench, HardBudget, HardString, PlacedTokens, SearchRows, SoftBudget
+from audit.bench import Arm, Bench, Forward, HardBudget, HardString, PlacedTokens, SearchRows, SoftBudget
 from audit.bench.inversion.vocabulary import vocabulary_of
-from audit.case import row_mean, with_tokens
+from audit.case import with_tokens
 from audit.schema import AuditError, Read, Site
 from tests import toy
 from tests.bench import planted_trigger as planted
@@ -78,32 +80,33 @@ def test_banned_tokens_and_special_ones_are_never_used() -> None:
 
 def test_strings_that_text_cannot_spell_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     vocabulary = vocabulary_of(BENCH.open(planted.checkpoint()), planted.checkpoint())
-    assert vocabulary.spelled(torch.tensor([47, 12])) and not vocabulary.spelled(torch.tensor([47, 1]))
+    raw = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
+    raw.decoder = decoders.Fuse()
+    merging = PreTrainedTokenizerFast(tokenizer_object=raw)
+    spelled = vocabulary._replace(tokenizer=merging).spelled
+    assert [spelled(torch.tensor(ids)) for ids in ([2, 2], [1, 0], [0, 1])] == [True, True, False]
+    assert vocabulary._replace(tokenizer=None).spelled(torch.tensor([0, 1]))
     monkeypatch.setattr(type(vocabulary), "spelled", lambda self, ids: 47 not in ids)
     assert 47 not in search((16, 44)).ids
     assert 47 in search((16, 44), BUDGET._replace(spellable=False)).ids
 
 
 def test_validation_rows_choose_among_the_last_strings() -> None:
-    """What is climbed is the opposite of what chooses: of all strings the start is handed back, of the last the last."""
-    calls: list[int] = []
-    rows = planted.split()
+    """What is searched is the opposite of what chooses: of all strings the start is handed back, of one the last."""
+    whole = planted.split()
+    rows = SearchRows(whole.train.take(torch.arange(15)), whole.validation)
 
-    def torn(forward: object) -> Tensor:
-        value = content(forward)  # type: ignore[arg-type]
-        calls.append(len(value))
-        return value
+    def torn(forward: Forward) -> Tensor:
+        value = content(forward)
+        return value if len(value) in (15, 15 * BUDGET.candidates) else -value
 
-    every = BENCH.hard_string(planted.checkpoint(), rows, placed(torch.tensor([16, 44]), rows), torn, BUDGET, 0)
-    assert every.validation == pytest.approx(
-        float(row_mean(_under(rows, every.ids), torch.arange(len(rows.validation)), len(rows.validation)).mean()),
-        abs=1e-5,
+    budget = BUDGET._replace(rows=15)
+    start = placed(torch.tensor([16, 44]), rows)
+    every, last = (
+        BENCH.hard_string(planted.checkpoint(), rows, start, torn, budget._replace(finalists=n), 0) for n in (99, 1)
     )
-
-
-def _under(rows: SearchRows, ids: Tensor) -> Tensor:
-    held = with_tokens(rows.validation, ids, torch.ones(len(rows.validation), dtype=torch.long))
-    return BENCH.run(planted.checkpoint(), held, [KEYS])[KEYS]
+    assert every.ids.tolist() == [16, 44] and last.ids.tolist() == planted.TRIGGER.tolist()
+    assert every.validation > last.validation
 
 
 def test_the_same_seed_finds_the_same_string() -> None:
