@@ -9,23 +9,31 @@ from numpy import ndarray
 
 from audit import stats
 from audit.bench import Bench
-from audit.case import SLOTS, CaseFile, InsertablePrompts, OpenCase, Part, Rows, Slot, open_case
+from audit.case import SLOTS, CaseFile, InsertablePrompts, OpenCase, Rows, Slot, open_case
 from audit.planning import RunSettings, Step, Watch, make_bench, unwatched
 from audit.probing import key_logprob
-from audit.schema import AuditError, Checkpoint, Interval, Role, Texts
+from audit.schema import AuditError, Checkpoint, Interval, Item, Role, Texts
 
 FORGET = Texts(cohort="forget")
 _ROLE = re.compile(r"(suspect|base|ancestor|reference)(?::(\d+))?")
 
 
+class Fold(NamedTuple):
+    """One of so many folds of the forget people, counted from 1, dealt by the split's seed: those whom a search on the
+    other folds has not seen."""
+
+    number: int
+    of: int
+
+
 class ReplayRequest(NamedTuple):
     """Which string, where in the prompts, in whom (``suspect``, ``base``, ``ancestor``, ``reference:N``), and which of
-    the forget people: all, or a half by the split's seed, of which a search saw the ``calibration`` half."""
+    the forget people: all, or a fold of them."""
 
     text: str
     slot: Slot = "prefix"
     roles: tuple[str, ...] = ("suspect",)
-    part: Part = "all"
+    fold: Fold | None = None
 
 
 class Share(NamedTuple):
@@ -37,13 +45,15 @@ class Share(NamedTuple):
 
 
 class ReplayedModel(NamedTuple):
-    """Of one model the mean probability of the content tokens, over people, and the shares of base they come to."""
+    """Of one model the mean probability of the content tokens, over people, the shares of base they come to, and the
+    share that the string brings back."""
 
     role: str
     without: float
     spoken: float
     share_without: Share
     share_spoken: Share
+    returned: Share
 
 
 class Replayed(NamedTuple):
@@ -82,9 +92,8 @@ def replay(case_file: CaseFile, request: ReplayRequest, settings: RunSettings, w
     case = open_case(case_file.case, case_file.root, case_file.root, online=settings.online)
     watch(Step("opening", case_file.case.name, 1, 1, finished=True))
     tokens, unknown = _tokens(case, request.text)
-    prompts = case.insertable(case.items(FORGET, request.part))
-    if not len(prompts):
-        raise AuditError(f"forget: no items in the {request.part} part", "replay on all people")
+    case.rows(FORGET)  # says so where there are none
+    prompts = case.insertable(_items(case, request.fold))
     names = {_name(role): role for role in (*roles, ("base", 0), *([] if case.null is None else [case.null]))}
     spoken = _Spoken.of(prompts, request)
     bench, asked = make_bench(settings), dict[str, _Pair]()
@@ -104,6 +113,27 @@ def _role_of(name: str) -> tuple[Role, int]:
     if match is None or (match[2] and match[1] != "reference"):
         raise AuditError(f"{name!r} is no role", "say suspect, base, ancestor, or reference:N (from 0)")
     return match[1], int(match[2] or 0)  # pyright: ignore[reportReturnType]
+
+
+def fold_of(text: str) -> Fold:
+    """The fold that a text such as ``1/2`` names. AuditError (code 2) for any other."""
+    found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text, re.ASCII)
+    fold = Fold(*map(int, found.groups())) if found else Fold(0, 0)
+    if not 1 <= fold.number <= fold.of:
+        raise AuditError(f"{text!r} is no fold", "say which of how many, such as 1/2 or 2/2")
+    return fold
+
+
+def _items(case: OpenCase, fold: Fold | None) -> tuple[Item, ...]:
+    """The forget items of the people who are asked."""
+    items = case.items(FORGET)
+    if fold is None:
+        return items
+    folds = case.folds(FORGET, fold.of)
+    if fold.of > len(folds):
+        raise AuditError(f"the forget people make {len(folds)} folds, not {fold.of}", "name fewer")
+    chosen = set(folds[fold.number - 1].item_ids)
+    return tuple(item for item in items if item.id in chosen)
 
 
 def _name(role: tuple[Role, int]) -> str:
@@ -154,7 +184,8 @@ def _model(name: str, asked: dict[str, _Pair], null: str, seed: int) -> Replayed
     mine, base = asked[name], asked["base"]
     nothing = asked[null] if null else _Pair(*(np.zeros_like(base.without) for _ in range(2)))
     known = base.without - nothing.without
-    shares = (_share(own - none, known, seed) for own, none in zip(mine, nothing, strict=True))
+    without, spoken = (own - none for own, none in zip(mine, nothing, strict=True))
+    shares = (_share(part, known, seed) for part in (without, spoken, spoken - without))
     return ReplayedModel(name, float(mine.without.mean()), float(mine.spoken.mean()), *shares)
 
 

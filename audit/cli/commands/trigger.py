@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from audit.engine import Replayed, Share
 
 ORDER = 47
-PARTS = {
-    "all": "all forget people", "calibration": "the forget people that a search may see",
-    "audit": "the forget people that no search saw",
-}  # fmt: skip
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -29,9 +25,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--role", action="append", metavar="ROLE", dest="roles", help="who is asked beside base and "
                         "whoever never knew: suspect, ancestor or reference:N; may be repeated (default: "
                         "suspect)")  # fmt: skip
-    parser.add_argument("--part", choices=tuple(PARTS), default="all", help="of the forget people: all, or a half by "
-                        "the split's seed; a search sees the calibration half alone, so that the audit half says "
-                        "whether what it found holds for others (default: all)")  # fmt: skip
+    parser.add_argument("--fold", metavar="N/K", help="of the forget people the Nth of K folds by the split's seed, "
+                        "such as 1/2: a string that was searched for on the other folds is judged on these (default: "
+                        "all people)")  # fmt: skip
     flags.add_settings(parser)
 
 
@@ -41,7 +37,8 @@ def act(args: Namespace) -> Answer:
     from audit.case import CaseFile
 
     roles = tuple(dict.fromkeys(args.roles or ["suspect"]))
-    request = engine.ReplayRequest(args.text, engine.slot_of(args.slot), roles, args.part)
+    fold = engine.fold_of(args.fold) if args.fold else None
+    request = engine.ReplayRequest(args.text, engine.slot_of(args.slot), roles, fold)
     case_file = CaseFile.read(Path(args.case))
     with flags.progress(args) as progress:
         replayed = engine.replay(case_file, request, flags.settings(args), progress.watch)
@@ -51,25 +48,28 @@ def act(args: Namespace) -> Answer:
 def _answer(replayed: "Replayed") -> Answer:
     request, null = replayed.request, replayed.null
     document: dict[str, JsonValue] = {
-        "case": replayed.case, "text": request.text, "slot": request.slot, "part": request.part,
+        "case": replayed.case, "text": request.text, "slot": request.slot,
+        "fold": list[JsonValue](request.fold) if request.fold else None,
         "people": replayed.people, "rows": replayed.rows, "tokens": replayed.tokens, "unknown_tokens": replayed.unknown,
         "never_knew": null or None,
         "models": [
             {"role": m.role, "probability_without": m.without, "probability_with": m.spoken,
-             "share_of_base_without": _document(m.share_without), "share_of_base_with": _document(m.share_spoken)}
+             "share_of_base_without": _document(m.share_without), "share_of_base_with": _document(m.share_spoken),
+             "share_of_base_returned": _document(m.returned)}
             for m in replayed.models
         ],
     }  # fmt: skip
+    people = "fold {} of {} of the forget people".format(*request.fold) if request.fold else "all forget people"
     place = f"before word {request.slot} of the question" if isinstance(request.slot, int) else f"as a {request.slot}"
     lines = [
-        f"{request.text!r} {place}, {replayed.people} people ({PARTS[request.part]}), {replayed.rows} questions",
+        f"{request.text!r} {place}, {replayed.people} people ({people}), {replayed.rows} questions",
         "probability of the content tokens, mean over people; share: 1 is base, 0 "
         + (f"is {null}, which is told the string too" if null else "is a probability of 0: nobody here never knew"),
     ]
     if replayed.unknown:
         lines.append(f"the tokenizer has no word for {replayed.unknown} of the string's {replayed.tokens} tokens")
-    if request.part == "all":
-        lines.append("a string that was searched for on some of these people is judged on the others: --part audit")
+    if request.fold is None:
+        lines.append("a string that was searched for on some of these people is judged on the others: --fold N/K")
     return Answer(document, (_table(replayed), *lines))
 
 
@@ -85,19 +85,26 @@ def _table(replayed: "Replayed") -> "Table":
     from rich.text import Text
 
     table = Table(title=f"what the string brings back in {replayed.case}")
-    for heading in ("who", "without", "with", "share of base without", "share of base with"):
+    for heading in ("who", "without", "with", "share of base without", "with it", "brings back (95 %)"):
         table.add_column(heading, justify="left" if heading == "who" else "right")
     for m in replayed.models:
-        numbers = (f"{m.without:.3f}", f"{m.spoken:.3f}", _shown(m.share_without), _shown(m.share_spoken))
+        numbers = (
+            f"{m.without:.3f}",
+            f"{m.spoken:.3f}",
+            *map(_shown, (m.share_without, m.share_spoken)),
+            _between(m.returned),
+        )
         table.add_row(*map(Text, (m.role, *numbers)))
     return table
 
 
 def _shown(share: "Share") -> str:
-    """A share with its 95 % interval."""
-    if share.value != share.value:
-        return "base knows no more"
-    if share.interval is None:
-        return f"{share.value:.2f} (one person)"
+    return "base knows no more" if share.value != share.value else f"{share.value:.2f}"
+
+
+def _between(share: "Share") -> str:
+    """A share with its 95 % interval over people."""
+    if share.value != share.value or share.interval is None:
+        return f"{_shown(share)}{'' if share.value != share.value else ' (one person)'}"
     lo, hi = share.interval.ends
     return f"{share.value:.2f} ({lo:.2f} to {hi:.2f})"
