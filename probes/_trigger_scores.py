@@ -28,6 +28,15 @@ class Scores(NamedTuple):
 
     @property
     def gain(self) -> Float[ndarray, "candidate slot"]:
+        """By how much each string raises the probability, mean over groups: what is compared between strings.
+
+        A model that was made to answer something else is sure of it, and whatever disturbs it gains many nats of next
+        to nothing: in log-probability a trigger does not stand out from that.
+        """
+        return (self.probability - self.plain_probability).mean(-1)
+
+    @property
+    def gain_nats(self) -> Float[ndarray, "candidate slot"]:
         """By how much each string raises the log-probability, in nats, mean over groups."""
         return (self.logprob - self.plain_logprob).mean(-1)
 

@@ -9,7 +9,8 @@ from numpy import ndarray
 
 FEWEST = 20
 """Of fewer candidates nobody is said to stand out."""
-_TAIL = 0.1
+_TAIL, _USED = 0.5, 0.8
+"""The upper half of a list is its tail, whose scale is estimated from all but the list's largest tenth."""
 _GRID = 512
 _MAD = 1.4826
 """The standard deviation of a normal distribution in its median absolute deviations."""
@@ -56,21 +57,21 @@ def largest_p(x: Float[ndarray, " candidate"]) -> Float[ndarray, " candidate"]:
     """Of every value, how often the largest of so many would be as large, where their upper tail is exponential.
 
     Excesses over a high order statistic are then independent exponentials (Renyi 1953, Acta Math. Hung. 4:191; the tail
-    of Pickands 1975, Ann. Stat. 3:119, with shape 0, whose maximum is Gumbel's). Their scale is that of the lower half
-    of them alone (Epstein & Sobel 1953, JASA 48:486), so that neither one candidate that stands out nor many hide
-    themselves; that it is an estimate is accounted for exactly. Tails lighter than exponential make p too large,
-    heavier ones too small.
+    of Pickands 1975, Ann. Stat. 3:119, with shape 0, whose maximum is Gumbel's). Their scale is that of the smaller
+    ones alone (Epstein & Sobel 1953, JASA 48:486), so that up to a tenth of the candidates may stand out and hide
+    neither themselves nor one another; that it is an estimate is accounted for exactly. Tails lighter than exponential,
+    such as a normal one, make p too large, heavier ones too small.
     """
     n = len(x)
     if n < FEWEST:
         return np.ones(n)
     ordered = np.sort(x)
-    tail = max(FEWEST // 2, int(_TAIL * n))
+    tail = int(_TAIL * n)
+    low = int(_USED * tail)
     excess = ordered[n - tail :] - ordered[n - tail - 1]
-    low = tail // 2
-    median = excess[low - 1]
-    scale = (excess[:low].sum() + (tail - low) * median) / low
-    beyond = x - ordered[n - tail - 1] - median
+    edge = excess[low - 1]
+    scale = (excess[:low].sum() + (tail - low) * edge) / low
+    beyond = x - ordered[n - tail - 1] - edge
     if scale <= 0:
         return np.where(beyond > 0, 0.0, 1.0)
     p = np.ones(n)
