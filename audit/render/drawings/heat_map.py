@@ -126,9 +126,9 @@ class Shades(NamedTuple):
         return "#" + "".join(f"{round(u + part * (v - u)):02x}" for u, v in ends)
 
     def ink(self, value: float) -> str:
-        """Text that can be read on it: dark or white, whichever stands out more."""
-        light = luminance(self.colour(value))
-        return "#16191d" if (light + 0.05) / (luminance("#16191d") + 0.05) > 1.05 / (light + 0.05) else "#ffffff"
+        """Text that can be read on it (at least 4.5 to 1): black or white, whichever stands out more."""
+        light = luminance(self.colour(value)) + 0.05
+        return "#000000" if light / 0.05 > 1.05 / light else "#ffffff"
 
 
 def luminance(colour: str) -> float:
