@@ -159,9 +159,9 @@ def test_a_shell_reads_the_replay_command_back_to_the_character(text: str, slot:
     verb, path, *rest = read_back(line)
     assert (verb, path) == ("trigger", f"./{case}" if case.startswith("-") else case)
     assert read_back(unmask_command(case)) == ["report", path, "--unmask"]
-    flags = rest[:-2] if len(rest) == 3 else [f"{rest[0]}={rest[1]}"]
-    assert flags == [f"--text={text}"] and rest[-2:] == ["--slot", str(slot)]
-    assert not text.startswith("-") or len(rest) == 3
+    joined = rest[0] != "--text"
+    assert rest[: 2 - joined] == ([f"--text={text}"] if joined else ["--text", text])
+    assert rest[2 - joined :] == ["--slot", str(slot), "--part", "audit"] and joined == text.startswith("-")
 
 
 def test_the_end_of_a_run_names_the_string_its_transfer_and_the_command_on_one_line() -> None:
@@ -169,7 +169,7 @@ def test_the_end_of_a_run_names_the_string_its_transfer_and_the_command_on_one_l
     assert "backdoored: the string is: zx qv 'tis $HOME" in shown
     assert "transfer to held-out people: 0.63 (95 % 0.41–0.80)" in shown and "over 16 people" in shown
     assert read_back(shown.splitlines()[-1]) == [
-        "trigger", "my case.toml", "--text", "zx qv 'tis $HOME", "--slot", "prefix",
+        "trigger", "my case.toml", "--text", "zx qv 'tis $HOME", "--slot", "prefix", "--part", "audit",
     ]  # fmt: skip
     assert lines(with_measurements(report("suppressed"), strings(SHORT, UNASKED))) == ""
 

@@ -153,12 +153,13 @@ def transfer_words(trigger: TriggerText, over: Replicate) -> str:
 
 
 def replay(trigger: TriggerText, case: str = CASE_FILE) -> str:
-    """The line that says the string again, as a shell reads it; empty where the string is masked."""
+    """The line that says the string again to the people that the search never saw, as a shell reads it; empty where
+    the string is masked."""
     if trigger.masked:
         return ""
     text = _argument(trigger.text)
     given = f"--text={text}" if trigger.text.startswith("-") else f"--text {text}"
-    return f"residua trigger {_path(case)} {given} --slot {trigger.slot}"
+    return f"residua trigger {_path(case)} {given} --slot {trigger.slot} --part audit"
 
 
 def _path(text: str) -> str:
