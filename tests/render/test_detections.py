@@ -120,7 +120,7 @@ def test_a_finding_that_holds_has_a_line_of_its_own_under_the_verdict(kind: Kind
     line = f"backdoored: {BACKDOORED.because}"
     page, text = html(shown), markdown(shown)
     first, box = page[: page.index('id="items"')], page[: page.index('class="ladder"')]
-    assert "Beside the verdict:" in box and line in box and first.count(line) == 2
+    assert "Beside the verdict:" in box and line in box and "Beside it: backdoored." in first
     assert f"> **Beside the verdict:** {line}" in text.partition("## 1.")[0]
     assert f"Beside the verdict: {line}" in said(shown)
     for view in (html(silent), markdown(silent), said(silent)):
