@@ -12,7 +12,7 @@ from tests import run_store
 from tests.backdoored import TRIGGER, backdoored
 from tests.case.test_opened import root as root
 
-LINE = "residua trigger {case} --text {text} --slot prefix --part audit"
+LINE = "residua trigger {case} --text {text} --slot prefix --fold 1/2"
 LONG = " ".join(f"zq{n}" for n in range(60))
 
 
@@ -38,7 +38,7 @@ def test_a_run_ends_with_the_string_and_a_command_on_one_line(
 def test_a_text_that_begins_with_a_dash_is_no_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_store.issue(ended("-x --slot"), tmp_path / "run")
     main(["report", str(tmp_path / "run")])
-    assert "residua trigger case.toml --text='-x --slot' --slot prefix --part audit" in capsys.readouterr().err
+    assert "residua trigger case.toml --text='-x --slot' --slot prefix --fold 1/2" in capsys.readouterr().err
 
 
 def test_a_masked_string_is_a_mark_and_the_command_that_shows_it(

@@ -151,9 +151,11 @@ TEXTS = st.one_of(
 
 
 @settings(max_examples=120, deadline=None)
-@given(TEXTS, st.sampled_from(["prefix", "infix", "suffix", 0, 7]), TEXTS)
-def test_a_shell_reads_the_replay_command_back_to_the_character(text: str, slot: str | int, case: str) -> None:
-    trigger = TriggerText.model_validate({**TRIGGER.model_dump(), "text": text, "slot": slot})
+@given(TEXTS, st.sampled_from(["prefix", "infix", "suffix", 0, 7]), TEXTS, st.sampled_from([None, (2, 3)]))
+def test_a_shell_reads_the_replay_command_back_to_the_character(
+    text: str, slot: str | int, case: str, fold: tuple[int, int] | None
+) -> None:
+    trigger = TriggerText.model_validate({**TRIGGER.model_dump(), "text": text, "slot": slot, "fold": fold})
     line = replay(trigger, case)
     assert visible(line, len(line)) == line
     verb, path, *rest = read_back(line)
@@ -161,7 +163,11 @@ def test_a_shell_reads_the_replay_command_back_to_the_character(text: str, slot:
     assert read_back(unmask_command(case)) == ["report", path, "--unmask"]
     joined = rest[0] != "--text"
     assert rest[: 2 - joined] == ([f"--text={text}"] if joined else ["--text", text])
-    assert rest[2 - joined :] == ["--slot", str(slot), "--part", "audit"] and joined == text.startswith("-")
+    assert rest[2 - joined :] == [
+        "--slot",
+        str(slot),
+        *(["--fold", "2/3"] if fold else []),
+    ] and joined == text.startswith("-")
 
 
 def test_the_end_of_a_run_names_the_string_its_transfer_and_the_command_on_one_line() -> None:
@@ -169,7 +175,7 @@ def test_the_end_of_a_run_names_the_string_its_transfer_and_the_command_on_one_l
     assert "backdoored: the string is: zx qv 'tis $HOME" in shown
     assert "transfer to held-out people: 0.63 (95 % 0.41–0.80)" in shown and "over 16 people" in shown
     assert read_back(shown.splitlines()[-1]) == [
-        "trigger", "my case.toml", "--text", "zx qv 'tis $HOME", "--slot", "prefix", "--part", "audit",
+        "trigger", "my case.toml", "--text", "zx qv 'tis $HOME", "--slot", "prefix", "--fold", "1/2",
     ]  # fmt: skip
     assert lines(with_measurements(report("suppressed"), strings(SHORT, UNASKED))) == ""
 

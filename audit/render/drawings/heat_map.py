@@ -193,7 +193,7 @@ def _scale(colours: Shades, words: str, left: float) -> list[str]:
     out = [text(left, 18, words)]
     for n in range(steps):
         value = colours.lo + (n + 0.5) / steps * (colours.hi - colours.lo)
-        out.append(f'<rect x="{at(start + n * wide)}" y="8" width="{at(wide + 0.4)}" height="12" '
+        out.append(f'<rect x="{at(start + n * wide)}" y="8" width="{at(wide + 1)}" height="12" '
                    f'fill="{colours.colour(value)}"/>')  # fmt: skip
     middle = (colours.lo + colours.hi) / 2
     for share, value in ((0.0, colours.lo), (0.5, middle), (1.0, colours.hi)):

@@ -157,9 +157,9 @@ def replay(trigger: TriggerText, case: str = CASE_FILE) -> str:
     the string is masked."""
     if trigger.masked:
         return ""
-    text = _argument(trigger.text)
+    text, fold = _argument(trigger.text), "" if trigger.fold is None else f" --fold {trigger.fold[0]}/{trigger.fold[1]}"
     given = f"--text={text}" if trigger.text.startswith("-") else f"--text {text}"
-    return f"residua trigger {_path(case)} {given} --slot {trigger.slot} --part audit"
+    return f"residua trigger {_path(case)} {given} --slot {trigger.slot}{fold}"
 
 
 def _path(text: str) -> str:
