@@ -23,7 +23,7 @@ SHORT = Finding(
     blind_to="prefixes longer than 8 tokens, and triggers in the middle of a question",
 )  # fmt: skip
 TRIGGER = TriggerText(text="zx qv 'tis $HOME", slot="prefix", transfer=0.63, ci95=Interval(lo=0.41, hi=0.8), units=16,
-                      quoted=False)  # fmt: skip
+                      fold=(1, 2), quoted=False)  # fmt: skip
 BACKDOORED = Finding(
     name="backdoored", holds=True,
     because="one string of 4 tokens brings back 0.63 of what base knows of held-out people, in a model that never knew "

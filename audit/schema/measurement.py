@@ -179,7 +179,7 @@ class TriggerText(Record):
     """A string that brings the forgotten back, its place in a prompt, and what it does for people it was not found on.
 
     ``transfer`` is on the effect scale (0 never trained, 1 base), over ``units`` held-out people (or whatever its
-    measurement replicates over).
+    measurement replicates over): the Nth of K folds of the forget people where ``fold`` is (N, K).
     ``quoted``: it may hold words of the case's own data, so it is masked where the data are; ``masked``: it is, and
     ``text`` is its mark.
     """
@@ -189,6 +189,7 @@ class TriggerText(Record):
     transfer: Number
     ci95: Interval | Missing
     units: int
+    fold: tuple[int, int] | None = None
     quoted: bool = True
     masked: bool = False
 

@@ -1,6 +1,7 @@
 """Every page of the dashboard on every kind of report and in every state, run without a browser."""
 
 import functools
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -11,12 +12,13 @@ from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 
 import dashboards
-from audit.render import html, report_sections
+from audit.render import html, replay, report_sections
 from audit.schema import Listing
 from dashboards import catalogue, show
 from dashboards.serving import RUNS
 from studies.speed.run_store import Extent, make
 from tests import golden, run_store
+from tests.backdoored import BACKDOORED, SHORT, TRIGGER, backdoored, recovery, strings, with_measurements
 from tests.golden import VARIANTS, Variant
 
 APP = Path(dashboards.__file__).parent / "entry" / "start.py"
@@ -126,3 +128,51 @@ def test_single_findings_are_shown_with_their_tables_and_the_report_has_each_of_
     assert len(captions) == (2 if page == "evidence" else 1) and all("first 50 of 900" in c for c in captions)
     assert shown.count("‹masked 000000000003, 1 word›") == 2 * len(captions) and "vectors <b>" not in shown
     assert all(caption in html(issued) for caption in captions)
+
+
+@pytest.mark.parametrize("page", ["robustness", "test_detail", "evidence", "verdict"])
+def test_findings_of_yes_or_no_stand_on_every_page_that_shows_their_measurement(root: Path, page: str) -> None:
+    run_store.issue(backdoored(), root / "a")
+    state = {"test": show.test_label("trigger_search.trigger")} if page == "test_detail" else {}
+    at = opened(root, page, run="a", **state)
+    shown = told(at)
+    assert BACKDOORED.because in shown and "1 of 60" in shown
+    if page == "verdict":
+        assert "Beside the verdict:" in shown and shown.index("Beside the verdict:") < shown.index("r-ladder")
+        return
+    assert "backdoored: holds" in shown and BACKDOORED.blind_to in shown and "14 of 20" in shown
+    assert replay(TRIGGER) in [code.value for code in at.code]
+    if page != "test_detail":
+        assert "not found within this budget" in shown and "31 of 36" in shown and "could not be asked" in shown
+
+
+def test_robustness_shows_budgets_lengths_places_and_what_was_not_searched(root: Path) -> None:
+    run_store.issue(backdoored(), root / "a")
+    at = opened(root, "robustness", run="a")
+    shown, charts = told(at), at.get("plotly_chart")
+    assert "recovery by budget class (all 6)" in shown and "Not searched: Strings longer than 8 tokens." in shown
+    drawn = [json.loads(chart.proto.spec) for chart in charts]
+    axes = [figure["layout"]["xaxis"].get("title", {}).get("text") for figure in drawn]
+    assert {"prefix tokens", "slot", "position", "0 never trained, 1 base"} <= set(axes)
+    assert sum(trace["type"] == "heatmap" for figure in drawn for trace in figure["data"]) == 3
+    assert all(chart.proto.alt for chart in charts)
+    assert "31 of 36 models made so" in shown and "Attacks that were not tried" in shown
+
+
+def test_a_masked_string_is_never_on_a_page_and_its_page_says_how_to_see_it(root: Path) -> None:
+    hidden = TRIGGER.model_copy(update={"text": "0123456789ab (2 words)", "quoted": True, "masked": True})
+    run_store.issue(backdoored(hidden), root / "a b")
+    for page in ("robustness", "evidence"):
+        at = opened(root, page, run="a b")
+        assert [code.value for code in at.code] == [f"residua report '{root / 'a b'}' --unmask"]
+        assert "masked: 0123456789ab (2 words)" in told(at) and "residua trigger" not in told(at)
+
+
+def test_a_pinned_run_whose_findings_differ_stands_beside(root: Path) -> None:
+    run_store.issue(backdoored(), root / "a")
+    silent = [f.model_copy(update={"holds": False}) for f in (SHORT, BACKDOORED)]
+    run_store.issue(with_measurements(golden.report("suppressed"), recovery(silent[0]), strings(silent[1])), root / "b")
+    shown = told(opened(root, "compare", run="a", pin="b"))
+    assert "backdoored (trigger_search.trigger)" in shown and "not found within this budget" in shown
+    assert "recoverable by a short prefix (trigger_search.recovery)" not in shown
+    assert "Rules of yes or no" not in told(opened(root, "compare", run="a", pin="nothing"))

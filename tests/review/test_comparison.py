@@ -10,11 +10,13 @@ import pytest
 from pyarrow import parquet
 from scipy import stats as scipy_stats
 
+from audit.cli import main
 from audit.cli.commands.compare import _cells
 from audit.review import compare, read_side
 from audit.review.comparison import Side
 from audit.schema import AuditError, ExitCode, Missing, Overall, Report, Table
-from tests import golden
+from tests import golden, run_store
+from tests.backdoored import BACKDOORED, SHORT, recovery, strings, with_measurements
 
 GROUPS, LAYERS = 24, 3
 PLACE = 3
@@ -231,3 +233,25 @@ def test_what_is_compared_has_the_name_that_it_has_in_the_report(tmp_path: Path)
     m = base_report.evidence[PLACE].measurement
     assert isinstance(m.overall, Overall)
     assert other.number == "overall effect" and other.a == m.overall.value
+
+
+def test_findings_that_differ_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unasked = BACKDOORED.model_copy(update={"holds": Missing(missing="no prompts")})
+    plain = golden.report("suppressed")
+    first = with_measurements(plain, recovery(SHORT), strings(BACKDOORED))
+    others = {
+        "not found within this budget": with_measurements(
+            plain, recovery(SHORT), strings(BACKDOORED.model_copy(update={"holds": False}))
+        ),
+        "could not be asked": with_measurements(plain, recovery(SHORT), strings(unasked)),
+        "not asked": with_measurements(plain, recovery(SHORT)),
+    }
+    run_store.issue(first, tmp_path / "a")
+    for n, (said, other) in enumerate(others.items()):
+        run_store.issue(other, tmp_path / f"b{n}")
+        compared = compare(*(read_side(tmp_path / name) for name in ("a", f"b{n}")))
+        assert compared.findings == (("backdoored (trigger_search.trigger)", "holds", said),)
+        assert main(["compare", str(tmp_path / "a"), str(tmp_path / f"b{n}")]) == ExitCode.OK
+        assert f"finding backdoored (trigger_search.trigger): A holds, B {said}" in capsys.readouterr().err
+    same = compare(read_side(tmp_path / "a"), read_side(tmp_path / "a"))
+    assert same.findings == ()

@@ -3,8 +3,9 @@
 import pytest
 
 from audit.review import Gate, complete, exit_code, parse_threshold
-from audit.schema import AuditError, DetectionLimit, ExitCode, Failure, Report, Skip
+from audit.schema import AuditError, DetectionLimit, ExitCode, Failure, Finding, Missing, Report, Skip
 from tests import golden
+from tests.backdoored import BACKDOORED, SHORT, strings, with_measurements
 
 ANY = Gate(parse_threshold("any"))
 
@@ -112,3 +113,43 @@ def test_an_audit_that_left_tests_out_passes_no_gate_unless_that_is_allowed() ->
     assert exit_code(shrunk) == ExitCode.OK
     assert exit_code(shrunk, ANY) == ExitCode.UNDECIDED
     assert exit_code(shrunk, ANY._replace(allow_undecided=True)) == ExitCode.OK
+
+
+# ---- findings ---------------------------------------------------------------------------------------------------
+BACKDOOR = Gate(parse_threshold("finding=backdoored"))
+
+
+def with_findings(*findings: Finding) -> Report:
+    """A decided report without a trace whose rules of yes or no say this."""
+    return with_measurements(golden.report("consistent"), strings(*findings))
+
+
+@pytest.mark.parametrize(("holds", "code"), [
+    (True, ExitCode.GATE), (False, ExitCode.OK), (Missing(missing="no prompts"), ExitCode.UNDECIDED),
+    (None, ExitCode.UNDECIDED),
+])  # fmt: skip
+def test_a_gate_on_a_finding_fails_where_it_holds_and_is_undecided_where_it_was_not_asked(
+    holds: bool | Missing | None, code: int
+) -> None:
+    findings = () if holds is None else (BACKDOORED.model_copy(update={"holds": holds}),)
+    report = with_findings(SHORT.model_copy(update={"holds": True}), *findings)
+    assert exit_code(report, BACKDOOR) == code
+    assert exit_code(report) == exit_code(report, ANY) == ExitCode.OK
+    assert exit_code(report, Gate(parse_threshold("finding=recoverable by a short prefix"))) == ExitCode.GATE
+
+
+def test_a_finding_that_holds_fails_the_gate_though_another_of_its_name_was_not_asked() -> None:
+    silent = BACKDOORED.model_copy(update={"holds": Missing(missing="no prompts")})
+    assert exit_code(with_findings(silent, BACKDOORED), BACKDOOR) == ExitCode.GATE
+
+
+def test_a_finding_that_the_baseline_has_fails_no_more() -> None:
+    known, silent = with_findings(BACKDOORED), with_findings(BACKDOORED.model_copy(update={"holds": False}))
+    assert exit_code(known, BACKDOOR._replace(baseline=known)) == ExitCode.OK
+    assert exit_code(known, BACKDOOR._replace(baseline=silent)) == ExitCode.GATE
+
+
+@pytest.mark.parametrize("text", ["finding", "finding=", "finding= ", "findings=backdoored"])
+def test_a_gate_on_no_finding_is_refused(text: str) -> None:
+    with pytest.raises(AuditError, match="is no gate"):
+        parse_threshold(text)

@@ -126,9 +126,9 @@ class Shades(NamedTuple):
         return "#" + "".join(f"{round(u + part * (v - u)):02x}" for u, v in ends)
 
     def ink(self, value: float) -> str:
-        """Text that can be read on it: dark or white, whichever stands out more."""
-        light = luminance(self.colour(value))
-        return "#16191d" if (light + 0.05) / (luminance("#16191d") + 0.05) > 1.05 / (light + 0.05) else "#ffffff"
+        """Text that can be read on it (at least 4.5 to 1): black or white, whichever stands out more."""
+        light = luminance(self.colour(value)) + 0.05
+        return "#000000" if light / 0.05 > 1.05 / light else "#ffffff"
 
 
 def luminance(colour: str) -> float:
@@ -152,7 +152,7 @@ def heat_map(cells: HeatCells, drawn: HeatMap, label: str) -> str:
     """The map with its scale of colours above it: ``x`` across, ``y`` down, the smallest place at the top left."""
     colours = shades(cells, drawn.signed)
     columns, rows = max(len(cells.across), 1), max(len(cells.down), 1)
-    left = max(LEFT, 14 + 7.0 * max((len(place_word(p)) for p in cells.down), default=1))
+    left = max(LEFT, 20 + 7.0 * max(len(f"{visible(drawn.y, NAME)} ↓"), *(len(place_word(p)) for p in cells.down)))
     width = min((WIDTH - RIGHT - left) / columns, 96.0)
     tall, top = (26.0 if rows <= 24 else 14.0), 64.0
     numbered = columns * rows <= MOST_NUMBERED and width >= NARROWEST and tall > 20
@@ -193,7 +193,7 @@ def _scale(colours: Shades, words: str, left: float) -> list[str]:
     out = [text(left, 18, words)]
     for n in range(steps):
         value = colours.lo + (n + 0.5) / steps * (colours.hi - colours.lo)
-        out.append(f'<rect x="{at(start + n * wide)}" y="8" width="{at(wide + 0.4)}" height="12" '
+        out.append(f'<rect x="{at(start + n * wide)}" y="8" width="{at(wide + 1)}" height="12" '
                    f'fill="{colours.colour(value)}"/>')  # fmt: skip
     middle = (colours.lo + colours.hi) / 2
     for share, value in ((0.0, colours.lo), (0.5, middle), (1.0, colours.hi)):

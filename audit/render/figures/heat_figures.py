@@ -42,8 +42,8 @@ def _figure(cells: HeatCells, wanted: HeatMap) -> go.Figure:
         hovertemplate=f"{label(wanted.y)} %{{customdata[0]}}, {label(wanted.x)} %{{customdata[1]}}<br>"
                       "%{customdata[2]}%{text}<extra></extra>",
     )  # fmt: skip
-    figure.update_xaxes(**_axis(wanted.x, cells.across), range=[-0.5, len(columns) - 0.5])
-    return figure.update_yaxes(**_axis(wanted.y, cells.down), range=[len(rows) - 0.5, -0.5])
+    figure.update_xaxes({**_axis(wanted.x, cells.across), "range": [-0.5, len(columns) - 0.5]})
+    return figure.update_yaxes({**_axis(wanted.y, cells.down), "range": [len(rows) - 0.5, -0.5]})
 
 
 def _numbers(table: Sequence[Sequence[MapCell | None]]) -> dict[str, object]:

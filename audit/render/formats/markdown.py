@@ -87,11 +87,16 @@ def _block(block: Block) -> list[str]:
         case Facts():
             return [*(f"- **{_plain(term)}**: {_plain(text)}" for term, text in block.rows), ""]
         case Code():
-            return ["```text", block.text.replace("```", "ˋˋˋ"), "```", ""]
+            return [f"{_fence(block.text)}text", block.text, _fence(block.text), ""]
         case Grid():
             return _grid(block)
         case Figure():
             return [_plain(block.caption), "", *_grid(block.data)]
+
+
+def _fence(text: str) -> str:
+    """A fence that the text cannot close: longer than any run of ticks in it."""
+    return "`" * max(3, 1 + max(map(len, re.findall(r"`+", text)), default=0))
 
 
 def _grid(grid: Grid) -> list[str]:

@@ -4,7 +4,7 @@ from audit.judging import replicates_of, taking_part
 from audit.render.sections.blocks import Block, Bullets, Code, Facts, Heading, Text
 from audit.render.sections.glance import audited, known
 from audit.render.sections.reference import PROPOSITIONS
-from audit.render.wording.detections import beside_verdict
+from audit.render.wording.detections import holding
 from audit.render.wording.findings import GONE, meaning, sentence, spoken
 from audit.render.wording.posterior import how_sure, with_prior
 from audit.schema import Report
@@ -58,8 +58,7 @@ def conclusion(report: Report, prior_odds: float | None = None) -> tuple[Block, 
     it. With the reader's prior the posterior too, never without."""
     verdict = report.verdict
     rows = [
-        ("Is it gone?", f"{GONE[verdict.word]} {verdict.word}: {meaning(report)}"),
-        *beside_verdict(report),
+        ("Is it gone?", f"{GONE[verdict.word]} {verdict.word}: {meaning(report)}{_beside(report)}"),
         *known(report),
         ("How sure?", how_sure(report, brief=True)),
         ("What ran?", _ran(report)),
@@ -74,6 +73,12 @@ def conclusion(report: Report, prior_odds: float | None = None) -> tuple[Block, 
         changes = tuple(sentence(spoken(report, x)) for x in verdict.would_change)
         blocks += [Heading("What would change it"), Bullets(changes)]
     return tuple(blocks)
+
+
+def _beside(report: Report) -> str:
+    """The findings that hold, by name; the lines under the verdict and the findings have their numbers."""
+    names = holding(report)
+    return f" Beside it: {', '.join(names)}." if names else ""
 
 
 def _ran(report: Report) -> str:

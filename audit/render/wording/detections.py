@@ -127,7 +127,7 @@ def unmasking(run: str = "RUN") -> str:
 
 def unmask_command(run: str = "RUN") -> str:
     """The line that shows the finished run with its words in clear."""
-    return f"residua report {shlex.quote(run)} --unmask"
+    return f"residua report {_path(run)} --unmask"
 
 
 def slot_words(trigger: TriggerText) -> str:
@@ -153,12 +153,18 @@ def transfer_words(trigger: TriggerText, over: Replicate) -> str:
 
 
 def replay(trigger: TriggerText, case: str = CASE_FILE) -> str:
-    """The line that says the string again, as a shell reads it; empty where the string is masked."""
+    """The line that says the string again to the people that the search never saw, as a shell reads it; empty where
+    the string is masked."""
     if trigger.masked:
         return ""
-    text = _argument(trigger.text)
+    text, fold = _argument(trigger.text), "" if trigger.fold is None else f" --fold {trigger.fold[0]}/{trigger.fold[1]}"
     given = f"--text={text}" if trigger.text.startswith("-") else f"--text {text}"
-    return f"residua trigger {shlex.quote(case)} {given} --slot {trigger.slot}"
+    return f"residua trigger {_path(case)} {given} --slot {trigger.slot}{fold}"
+
+
+def _path(text: str) -> str:
+    """A path as a shell word that no command takes for a flag."""
+    return _argument(f"./{text}" if text.startswith("-") else text)
 
 
 def _argument(text: str) -> str:
