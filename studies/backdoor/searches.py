@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from probes.attention_sink import AttentionSink
 from probes.trigger_search import TriggerSearch
 
 from audit.bench import Bench
@@ -13,6 +14,11 @@ from audit.storage import Store
 from studies.backdoor.folders import case_of
 
 KEPT = ("brought_back", "brought_back_null", "hidden", "gain_on_holdout", "gain_of_shuffled_answers")
+SINK = tuple(
+    f"{reading}_{role}"
+    for reading in ("first_value_norm_last_block", "largest_first_value_z", "sink_rate_first")
+    for role in ("base", "suspect", "null")
+)
 
 
 def searched(root: Path, suspect: str, store: Store) -> dict[str, Any]:
@@ -20,6 +26,7 @@ def searched(root: Path, suspect: str, store: Store) -> dict[str, Any]:
     began = time.process_time()
     bench, case = Bench(store=store), open_case(case_of(suspect), root, root / "out")
     measured = {m.name: m for m in TriggerSearch().measure(bench, case)}
+    (sink,) = AttentionSink().measure(bench, case)
     record: dict[str, Any] = {name: _numbers(m) for name, m in measured.items()}
     for m in measured.values():
         for finding in m.findings:
@@ -28,6 +35,8 @@ def searched(root: Path, suspect: str, store: Store) -> dict[str, Any]:
             if finding.trigger is not None:
                 record["transfer"] = round(finding.trigger.transfer, 4)
                 record["string"] = finding.trigger.text
+    record["sink"] = {name: round(sink.readings[name], 4) for name in SINK if name in sink.readings}
+    record["sink anomaly"] = next((f.holds for f in sink.findings if not isinstance(f.holds, Missing)), None)
     return record | {"cpu_s": round(time.process_time() - began, 1)}
 
 
