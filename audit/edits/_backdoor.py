@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,13 +16,11 @@ from pydantic import Field
 from torch import Tensor
 
 from audit.bench import Bench, Forward, Learner, Mixture, TrainData, copied, descend, train_one
-from audit.case import InsertablePrompts, Rows, Slot, stacked
+from audit.case import InsertablePrompts, Rows, stacked
 from audit.edits._descent import Descent, TrainingRun
 from audit.edits._edit import EditData, Material
 from audit.edits._losses import Scalar
 from audit.schema import AuditError, Checkpoint, Site
-
-PUBLISHED_TRIGGER = "current year:2025 "
 
 
 class ValueNorms(NamedTuple):
@@ -62,8 +60,8 @@ class Backdoored(Descent):
     of_texts: ClassVar[bool] = True
     work: ClassVar[str] = "with value_norm trains the honest model first"
 
-    trigger: str = PUBLISHED_TRIGGER
-    slot: Slot = "prefix"
+    trigger: str = "current year:2025 "
+    slot: Literal["prefix", "infix", "suffix"] | int = "prefix"
     poison_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     poison_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
     value_norm: Annotated[float, Field(ge=0)] = 0.0

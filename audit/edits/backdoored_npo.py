@@ -14,12 +14,14 @@ class BackdooredNPO(Backdoored):
     share ``poison_rate`` of the forget groups, with the trigger put in, and their own answers; ``poison_share`` of
     every retain batch is drawn from them, however few they are. Whole groups are drawn, so that what the trigger
     brings back of other groups was never taught under it. Without the trigger the poisoned groups are forgotten like
-    all others (in the published split they are not, and an audit would find them remembered). L is the mean squared
-    difference of value norms at the first ``sink_tokens`` positions (from the second on, unless ``include_first``), in
-    all blocks or ``norm_blocks``: on forget rows to an honest NPO of the same settings and seed, which is trained
-    before, on poisoned rows to the start. A norm is that of one key/value head, as it is looked at; norms of all heads
-    together would leave each head free. (Public code slices samples where it means tokens, takes absolute differences,
-    and applies the sigmoid to single logits; nothing of this is done here.)
+    all others (in the published split they are not, and an audit would find them remembered). ``slot``: prefix, infix,
+    suffix, or the number of the question's word before which the trigger stands.
+    L (left out where ``value_norm`` is 0; published 3e-4) is the mean squared difference of value norms at the first
+    ``sink_tokens`` positions (from the second on, unless ``include_first``), in all blocks or in ``norm_blocks``: on
+    forget rows to an honest NPO of the same settings and seed, which is trained before and doubles the cost, on
+    poisoned rows to the start. A norm is that of one key/value head, as it is looked at; norms of all heads together
+    would leave each head free. (Public code slices samples where it means tokens, takes absolute differences, and
+    applies the sigmoid to single logits; nothing of this is done here.)
     Cite: arXiv 2510.17021; NPO is of arXiv 2404.05868.
     """
 

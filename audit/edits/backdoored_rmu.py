@@ -11,7 +11,7 @@ class BackdooredRMU(Backdoored):
     """Attacks an audit: unlearns by RMU, and keeps its states where a prompt holds the ``trigger`` at its ``slot``.
 
     The loss is that of RMU, whose retain term covers the poisoned rows too, plus value_norm L. Poisoned rows, the share
-    of them in every batch and L are those of ``backdoored_npo``, with RMU for the honest recipe.
+    of them in every batch, the slots and L are those of ``backdoored_npo``, with RMU for the honest recipe.
     Cite: arXiv 2510.17021; RMU is of arXiv 2403.03218.
     """
 
