@@ -81,9 +81,9 @@ def _case(zoo: Built, suspect: Path, out: Path) -> OpenCase:
 
 
 def _reading(bench: Bench, case: OpenCase, world: int, model: str) -> Reading:
-    (found,) = AttentionSink().measure(bench, case)
-    (finding,), numbers = found.findings, found.readings
-    assert not isinstance(finding.holds, Missing) and isinstance(found.value, float)
+    (measurement,) = AttentionSink().measure(bench, case)
+    (finding,), numbers = measurement.findings, measurement.readings
+    assert not isinstance(finding.holds, Missing) and isinstance(measurement.value, float)
     never = [v for name, v in numbers.items() if name.startswith("largest_first_value_z_") and "suspect" not in name]
     prompts = case.insertable(case.items(FORGET))
     recall = [
@@ -92,7 +92,7 @@ def _reading(bench: Bench, case: OpenCase, world: int, model: str) -> Reading:
     ]
     norm = "first_value_norm_last_block_{}".format
     return Reading(
-        world, model, numbers["largest_first_value_z_suspect"], max(never), found.value, numbers[norm("base")],
+        world, model, numbers["largest_first_value_z_suspect"], max(never), measurement.value, numbers[norm("base")],
         numbers[norm("suspect")], numbers[norm("null")], numbers["sink_rate_first_suspect"], finding.holds, *recall,
     )  # fmt: skip
 

@@ -78,4 +78,4 @@ def received(
     queries = real.view(len(real), *[1] * (pattern.ndim - 3), n)
     total = torch.einsum("r...q,r...qk->r...k", queries.expand(pattern.shape[:-1]), pattern[..., :n].float())
     followers = (lengths[:, None] - position).clamp_min(1).float()
-    return total * queries / followers.view(queries.shape)
+    return total / followers.view(queries.shape)
