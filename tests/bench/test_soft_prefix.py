@@ -186,8 +186,14 @@ def test_no_parameter_gets_a_gradient() -> None:
     assert sum(asked) <= 2 and all(p.requires_grad and p.grad is None for p in parameters.values())
 
 
+UNSCORED = replace(SPLIT.validation, key=SPLIT.validation.key & False)
 REFUSED = {
     "no rows": (SearchRows(ROWS.take(torch.arange(0)), SPLIT.validation), arms(), "needs rows"),
+    "no content token": (
+        SearchRows(SPLIT.train, replace(SPLIT.validation, key=SPLIT.validation.key & False)),
+        arms(),
+        "item8. has no token",
+    ),
     "one group": (SearchRows(SPLIT.train, SPLIT.train), arms(), "one group"),
     "no arms": (SPLIT, [], "lengths"),
     "no tokens": (SPLIT, [Arm(0, "start")], "lengths"),
@@ -207,3 +213,21 @@ def test_what_cannot_be_searched_is_said(case: str) -> None:
 def test_rows_may_fill_the_context() -> None:
     arm = Arm(toy.MAX_LENGTH - 14, "start")
     bench().soft_prefixes(toy.checkpoint("gpt2"), SPLIT, [arm], content, SoftBudget(steps=1, restarts=1), 0)
+
+
+def test_what_stands_behind_the_last_target_is_not_run_and_changes_nothing() -> None:
+    """Rows with more words after their answer give the same numbers from the same states."""
+    pad = torch.full((len(ROWS), 6), 9)
+    tail = replace(
+        ROWS, ids=torch.cat([ROWS.ids, pad], 1), mask=torch.cat([ROWS.mask, pad > 0], 1),
+        key=torch.cat([ROWS.key, pad < 0], 1),
+    )  # fmt: skip
+    opened = bench().pool.loaded(toy.checkpoint("llama"))
+    prefixes = torch.randn(1, 3, 48, generator=torch.Generator().manual_seed(0))
+    places = slots(ROWS)["infix"]
+    short, full = (Candidates(opened, Side(rows, [places]), [3], [0], 900) for rows in (ROWS, tail))
+    one, two = (candidates.climbed(prefixes, content) for candidates in (short, full))
+    torch.testing.assert_close(one.value, two.value, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(one.gradient, two.gradient, atol=1e-5, rtol=1e-4)
+    ends = [candidates.rows.lengths for candidates in (short, full)]
+    assert torch.equal(ends[0], ends[1]) and bool((ends[0] == ROWS.lengths - 1).all())

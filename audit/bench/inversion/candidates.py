@@ -4,10 +4,11 @@ A candidate is a few vectors: virtual tokens at a place of each row, or what is 
 Candidates differ in length: who has fewer virtual tokens makes shorter rows, so that no token that is not there takes
 part. Nothing that steps do not change is computed twice: the
 rows' own embeddings, their places and what a checkpoint's edits write are prepared once, no parameter asks for
-gradients, and only targets go through the head.
+gradients, only targets go through the head, and no row goes on after the state that predicts its last target.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -77,6 +78,14 @@ def no_other(ckpt: Checkpoint) -> LoadedModel:
     raise AssertionError(f"a search runs one model, not {ckpt.source} beside it")
 
 
+def _as_far_as_scored(rows: Rows, at: Positions) -> Rows:
+    """The rows up to the state that predicts their last target: what comes after it no score reads."""
+    row, position = rows.targets(at)
+    scored = torch.ones_like(rows.ids)
+    scored[row, position] = position
+    return replace(rows, mask=rows.mask & (torch.arange(rows.mask.shape[1]) < scored.amax(1, keepdim=True)))
+
+
 class Candidates:
     """The pairs of some candidates (``chosen``: their numbers) and the rows of one side, cut into batches.
 
@@ -89,7 +98,8 @@ class Candidates:
         self.opened, self.side, self.chosen = opened, side, list(chosen)
         self.n, self.longest = len(side.rows), max(counts)
         self.candidate = torch.tensor(self.chosen).repeat_interleave(self.n)
-        self.rows = side.rows.take(torch.arange(self.n).repeat(len(self.chosen)))
+        every = side.rows.take(torch.arange(self.n).repeat(len(self.chosen)))
+        self.rows = every if opened.plays else _as_far_as_scored(every, side.targets)
         self.tokens = self._tokens(torch.tensor(counts)[self.candidate])
         self.packed = Targets(self.rows)
         taken = 0 if self.tokens is None or self.tokens.taken is None else self.tokens.taken
@@ -153,8 +163,8 @@ class Candidates:
         pair, token, gaps = self._gaps(where)
         filling = self.candidate[index][pair] * self.longest + token
         row, position, _ = self.packed.cut(self.side.targets, index)
-        row, position = row.to(where.device), position.to(where.device)
-        target, key = where.ids[row, position], self.rows.key[index].to(where.device)[row, position]
+        target, key = (x[index[row], position].to(where.device) for x in (self.rows.ids, self.rows.key))
+        row = row.to(where.device)
         nothing = torch.zeros(0, device=where.device)
         scored = where.flat(self.side.targets)
         at = scored - row * where.total

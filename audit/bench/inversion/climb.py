@@ -39,10 +39,16 @@ class SearchRows(NamedTuple):
     validation: Rows
 
 
-def check_search(rows: SearchRows) -> None:
-    """AuditError where a side is empty, or a group is on both."""
-    if not len(rows.train) or not len(rows.validation):
-        raise AuditError("a search needs rows", "give rows to search on and rows to choose by")
+def check_search(rows: SearchRows, targets: Positions) -> None:
+    """AuditError where a side is empty, a row has nothing to score, or a group is on both sides."""
+    for side in rows:
+        if not len(side):
+            raise AuditError("a search needs rows", "give rows to search on and rows to choose by")
+        scored = set(side.targets(targets)[0].tolist())
+        if blank := [item for n, item in enumerate(side.item_ids) if n not in scored]:
+            raise AuditError(
+                f"item {blank[0]!r} has no token to score at {targets!r}", "leave it out, or score another"
+            )
     if set(rows.train.group_ids) & set(rows.validation.group_ids):
         raise AuditError(
             "rows of one group are searched on and chosen by", "split the rows by group; one group cannot be split"

@@ -75,7 +75,7 @@ def hard_string(
     takes.
     """
     budget, seed = how
-    check_search(rows)
+    check_search(rows, budget.targets)
     if not len(start.ids) or budget.steps < 1:
         raise AuditError("a search without tokens or steps finds nothing", "give at least one of each")
     check_places(rows.train, start.train_at, start.slot)

@@ -92,7 +92,7 @@ def _drawn(vocabulary: Vocabulary, n: int, generator: torch.Generator) -> Float[
 
 
 def _check(ckpt: Checkpoint, rows: SearchRows, arms: Sequence[Arm], budget: SoftBudget) -> None:
-    check_search(rows)
+    check_search(rows, budget.targets)
     if not arms or min(arm.length for arm in arms) < 1 or budget.steps < 1 or budget.restarts < 1:
         raise AuditError("a search without lengths, starts or steps finds nothing", "give at least one of each")
     for arm in arms:

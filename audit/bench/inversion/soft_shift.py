@@ -82,7 +82,7 @@ def soft_shift(
 ) -> SoftShift:
     """The best shift. AuditError: no rows, one group on both sides, no such block, no prompt that reaches the first
     position."""
-    check_search(rows)
+    check_search(rows, budget.targets)
     if not 0 <= place.block < opened.wrapper.n_blocks or place.n < 1 or place.first < 0:
         raise AuditError(
             f"there is no block {place.block} of {opened.wrapper.n_blocks}, or no position to shift",
