@@ -97,12 +97,11 @@ def _as_rows(like: Rows, starts: Sequence[Tokens]) -> Rows:
 
 def leaks(
     bench: Bench, suspect: Checkpoint, others: Sequence[Checkpoint], prompts: InsertablePrompts, tokenizer: Any,
-    draw: Draw, mining: Mining = MINING,
+    draw: Draw,
 ) -> Leaks:  # fmt: skip
     """What the suspect repeats and none of the ``others`` (base, reference) does."""
     said = continuations(bench, suspect, prompts, draw)
-    by_others = [continuations(bench, other, prompts, draw) for other in others]
-    return mined(said, by_others, tokenizer, mining)
+    return mined(said, [continuations(bench, other, prompts, draw) for other in others], tokenizer)
 
 
 def mined(

@@ -44,16 +44,22 @@ def sample(opened: LoadedModel, rows: Rows, draw: Draw, budget: int) -> list[lis
             f"item {rows.item_ids[lengths.index(0)]!r}: no token stands before its answer", "give a prompt"
         )
     uniform = torch.rand(len(rows), draw.n, draw.max_new_tokens, generator=torch.Generator().manual_seed(draw.seed))
-    kept = not opened.plays and isinstance(opened.wrapper, NativeWrapper)
-    kept = kept and reads_key_values(opened.wrapper.model, opened.wrapper.vocab_size)
+    stepper = _Kept if _keeps(opened) else _Again
     drawn: list[list[list[int]]] = []
     with torch.inference_mode():
         for row, length in enumerate(lengths):
             parts = uniform[row].split(max(1, budget // (length + draw.max_new_tokens)))
-            stepper = _Kept if kept else _Again
             each = [_continued(stepper(opened, rows, row, len(part)), part, draw.temperature) for part in parts]
             drawn.append([tokens for part in each for tokens in part])
     return drawn
+
+
+def _keeps(opened: LoadedModel) -> bool:
+    """Whether a model may be run on from keys and values."""
+    wrapper = opened.wrapper
+    if opened.plays or not isinstance(wrapper, NativeWrapper):
+        return False
+    return reads_key_values(wrapper.model, wrapper.vocab_size)
 
 
 def _continued(stepper: "_Again | _Kept", uniform: Float[Tensor, "n step"], temperature: float) -> list[list[int]]:

@@ -18,6 +18,10 @@ FORGET = Texts(cohort="forget")
 _ROLE = re.compile(r"(suspect|base|ancestor|reference)(?::(\d+))?")
 
 
+_Played = tuple[Role, int]
+"""A role, and of references the number."""
+
+
 class Fold(NamedTuple):
     """One of so many folds of the forget people, counted from 1, dealt by the split's seed: those whom a search on the
     other folds has not seen."""
@@ -94,7 +98,8 @@ def replay(case_file: CaseFile, request: ReplayRequest, settings: RunSettings, w
     tokens, unknown = _tokens(case, request.text)
     case.rows(FORGET)  # says so where there are none
     prompts = case.insertable(_items(case, request.fold))
-    names = {_name(role): role for role in (*roles, ("base", 0), *([] if case.null is None else [case.null]))}
+    base: _Played = ("base", 0)
+    names = {_name(role): role for role in (*roles, base, *([] if case.null is None else [case.null]))}
     spoken = _Spoken.of(prompts, request)
     bench, asked = make_bench(settings), dict[str, _Pair]()
     for n, (name, role) in enumerate(names.items()):
@@ -108,7 +113,7 @@ def replay(case_file: CaseFile, request: ReplayRequest, settings: RunSettings, w
     )  # fmt: skip
 
 
-def _role_of(name: str) -> tuple[Role, int]:
+def _role_of(name: str) -> _Played:
     match = _ROLE.fullmatch(name)
     if match is None or (match[2] and match[1] != "reference"):
         raise AuditError(f"{name!r} is no role", "say suspect, base, ancestor, or reference:N (from 0)")
@@ -136,7 +141,7 @@ def _items(case: OpenCase, fold: Fold | None) -> tuple[Item, ...]:
     return tuple(item for item in items if item.id in chosen)
 
 
-def _name(role: tuple[Role, int]) -> str:
+def _name(role: _Played) -> str:
     return f"reference {role[1]}" if role[0] == "reference" else role[0]
 
 
