@@ -18,6 +18,7 @@ from audit.zoo import Built
 from dashboards import catalogue
 from dashboards.serving import free_port
 from tests import run_store
+from tests.backdoored import backdoored
 from tests.browsing import CHROMIUM
 from tests.dashboards.test_dictionary_page import put, view
 from tests.golden import HOSTILE
@@ -55,6 +56,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for all tests: finished runs of several kinds, and a case of the tiny world to start."""
     runs = tmp_path_factory.mktemp("runs")
     run_store.fill(runs, ["calibrated", "consistent", "hostile"])
+    run_store.issue(backdoored(), runs / "others" / "backdoored")
     put(runs, view(f"<b>pears</b> {HOSTILE}"))
     port = free_port(0)
     command = [sys.executable, "-m", "audit.cli", "dashboard", str(runs), "--port", str(port)]
@@ -144,6 +146,24 @@ def test_every_page_opens_silently_asks_no_other_host_and_can_be_read_by_all(
         page.evaluate(axe)
         found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})")
         assert [(v["id"], v["nodes"][0]["html"][:120]) for v in found["violations"]] == [], title
+    assert (console, foreign) == ([], [])
+    page.context.close()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [
+    ("light", 1280), pytest.param("dark", 390, marks=pytest.mark.slow),
+])  # fmt: skip
+def test_findings_and_maps_can_be_read_by_all(browser: Any, served: Served, axe: str, scheme: str, width: int) -> None:
+    page, console, foreign = visit(browser, served, scheme, width)
+    for place in ("robustness?", "test_detail?test=attention+sink:+value+norms&"):
+        page.goto(f"{served.address}/{place}set=others&run=backdoored")
+        until(page, "backdoored at a sink: could not be asked")
+        rest(page)
+        assert page.locator(".heatmaplayer .hm").count() >= 2 and page.evaluate(WORDLESS) == 0
+        assert page.evaluate(SIDEWAYS) <= 0
+        page.evaluate(axe)
+        found = page.evaluate("axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']})")
+        assert [(v["id"], v["nodes"][0]["html"][:120]) for v in found["violations"]] == [], place
     assert (console, foreign) == ([], [])
     page.context.close()
 
