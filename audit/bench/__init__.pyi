@@ -7,10 +7,15 @@ from .edges.graph import graph_of as graph_of
 from .edges.head_patching import reads_of_writers as reads_of_writers
 from .integrated_gradients import Effort as Effort
 from .integrated_gradients import Integrated as Integrated
+from .inversion.climb import SearchRows as SearchRows
+from .inversion.climb import SoftBudget as SoftBudget
+from .inversion.hard_string import HardBudget as HardBudget
+from .inversion.hard_string import HardString as HardString
+from .inversion.hard_string import PlacedTokens as PlacedTokens
 from .inversion.soft_prefix import Arm as Arm
-from .inversion.soft_prefix import SearchRows as SearchRows
-from .inversion.soft_prefix import SoftBudget as SoftBudget
 from .inversion.soft_prefix import SoftPrefix as SoftPrefix
+from .inversion.soft_shift import ShiftPlace as ShiftPlace
+from .inversion.soft_shift import SoftShift as SoftShift
 from .merging import Merged as Merged
 from .merging import check_folds as check_folds
 from .merging import save_merged as save_merged
@@ -50,5 +55,6 @@ from .writes.prefix import Prefix as Prefix
 from .writes.redirect import Redirect as Redirect
 from .writes.replace import Replace as Replace
 from .writes.scale import Scale as Scale
+from .writes.shift import Shift as Shift
 from .writes.write import Write as Write
 from .writes.write import edit_delta as edit_delta

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import Tensor
 
@@ -32,7 +32,10 @@ from audit.wrappers import Wrapper, backend_class
 if TYPE_CHECKING:
     from audit.bench.edges.attribution import Attribution, EdgeScores, Means
     from audit.bench.integrated_gradients import Effort, Integrated
-    from audit.bench.inversion.soft_prefix import Arm, SearchRows, SoftBudget, SoftPrefix
+    from audit.bench.inversion.climb import SearchRows, SoftBudget
+    from audit.bench.inversion.hard_string import HardBudget, HardString, PlacedTokens
+    from audit.bench.inversion.soft_prefix import Arm, SoftPrefix
+    from audit.bench.inversion.soft_shift import ShiftPlace, SoftShift
     from audit.bench.training.learners import TrainData
     from audit.bench.weight_differences import Difference, Unpaired
 
@@ -235,6 +238,34 @@ class Bench:
         from audit.bench.inversion import soft_prefix
 
         return soft_prefix.soft_prefixes(self._climbed(ckpt), ckpt, rows, arms, objective, (budget, seed))
+
+    def soft_shift(
+        self, ckpt: Checkpoint, rows: "SearchRows", place: "ShiftPlace", objective: RowObjective,
+        budget: "SoftBudget", seed: int,
+    ) -> "SoftShift":  # fmt: skip
+        """The best vectors added to the first states of a block; see :mod:`audit.bench.inversion.soft_shift`."""
+        from audit.bench.inversion import soft_shift
+
+        self._require(ckpt, Op.GRADIENT)
+        return soft_shift.soft_shift(self.pool.loaded(ckpt), rows, place, objective, budget, seed)
+
+    def hard_string(
+        self, ckpt: Checkpoint, rows: "SearchRows", start: "PlacedTokens", objective: RowObjective,
+        budget: "HardBudget", seed: int,
+    ) -> "HardString":  # fmt: skip
+        """The best string of tokens from a given one; see :mod:`audit.bench.inversion.hard_string`."""
+        from audit.bench.inversion import hard_string
+
+        return hard_string.hard_string(self._climbed(ckpt), ckpt, rows, start, objective, (budget, seed))
+
+    def nearest_tokens(
+        self, ckpt: Checkpoint, prefix: Float[Tensor, "n d"], banned: Int[Tensor, " token"] | None = None
+    ) -> Int[Tensor, " n"]:
+        """The token of the largest cosine with each virtual token; never a special or a banned one."""
+        from audit.bench.inversion import vocabulary
+
+        self._require(ckpt, Op.EMBEDS)
+        return vocabulary.nearest_tokens(vocabulary.vocabulary_of(self.open(ckpt), ckpt, banned), prefix)
 
     def _climbed(self, ckpt: Checkpoint) -> passes.LoadedModel:
         """A model whose embedded inputs are searched."""

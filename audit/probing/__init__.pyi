@@ -87,6 +87,8 @@ from .vocabulary import ExitCode as ExitCode
 from .vocabulary import Finding as Finding
 from .vocabulary import Form as Form
 from .vocabulary import Forward as Forward
+from .vocabulary import HardBudget as HardBudget
+from .vocabulary import HardString as HardString
 from .vocabulary import InsertablePrompts as InsertablePrompts
 from .vocabulary import Interval as Interval
 from .vocabulary import Item as Item
@@ -107,6 +109,7 @@ from .vocabulary import Overall as Overall
 from .vocabulary import PairedFact as PairedFact
 from .vocabulary import PairedForms as PairedForms
 from .vocabulary import Part as Part
+from .vocabulary import PlacedTokens as PlacedTokens
 from .vocabulary import Positions as Positions
 from .vocabulary import Power as Power
 from .vocabulary import Prefix as Prefix
@@ -118,10 +121,13 @@ from .vocabulary import Role as Role
 from .vocabulary import Rows as Rows
 from .vocabulary import Scale as Scale
 from .vocabulary import SearchRows as SearchRows
+from .vocabulary import Shift as Shift
+from .vocabulary import ShiftPlace as ShiftPlace
 from .vocabulary import Site as Site
 from .vocabulary import Slot as Slot
 from .vocabulary import SoftBudget as SoftBudget
 from .vocabulary import SoftPrefix as SoftPrefix
+from .vocabulary import SoftShift as SoftShift
 from .vocabulary import Source as Source
 from .vocabulary import Start as Start
 from .vocabulary import Table as Table

@@ -126,12 +126,19 @@ def test_rows_of_a_prefix_start_at_tokens_and_stay_within_the_longest_embedding(
         bench().soft_prefixes(ckpt, SPLIT, arms()[:3], content, fast._replace(clamp=c), 1) for c in (True, False)
     )
     norms = [torch.cat([prefix.prefix.norm(dim=1) for prefix in prefixes]) for prefixes in (clamped, free)]
-    assert float(norms[0].max()) <= vocabulary.longest * (1 + 1e-6) < float(norms[1].max())
+    assert float(norms[0].max()) <= vocabulary.ball.longest * (1 + 1e-6) < float(norms[1].max())
     flat = bench().soft_prefixes(ckpt, SPLIT, arms()[:3], lambda forward: 0 * content(forward), BUDGET, 1)
     for prefix in flat:
         away = (prefix.prefix[:, None] - vocabulary.table[vocabulary.free]).abs().amax(-1)
         assert float(away.min(1).values.max()) == 0
-    assert special_tokens(bench().open(ckpt), ckpt).nonzero().flatten().tolist() == [0, 1, 2, 3]
+    assert special_tokens(toy.VOCAB + 2, toy.tokenizer()).nonzero().flatten().tolist() == [
+        0,
+        1,
+        2,
+        3,
+        toy.VOCAB,
+        toy.VOCAB + 1,
+    ]
 
 
 def test_the_same_seed_finds_the_same_and_another_seed_does_not() -> None:

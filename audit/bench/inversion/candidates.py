@@ -1,7 +1,8 @@
 """Rows under many candidates at once: every pair of a candidate and a row is a row of the same few batches.
 
-A candidate is a few virtual tokens at a place of each row. Candidates differ in length: who has fewer tokens makes
-shorter rows, so that no token that is not there takes part. Nothing that steps do not change is computed twice: the
+A candidate is a few vectors: virtual tokens at a place of each row, or what is added to the first states of a block.
+Candidates differ in length: who has fewer virtual tokens makes shorter rows, so that no token that is not there takes
+part. Nothing that steps do not change is computed twice: the
 rows' own embeddings, their places and what a checkpoint's edits write are prepared once, no parameter asks for
 gradients, and only targets go through the head.
 """
@@ -43,7 +44,7 @@ class Climbed(NamedTuple):
     gradient: Float[Tensor, "candidate n d"]
 
 
-class _Prepared(NamedTuple):
+class Prepared(NamedTuple):
     """One batch, all but the virtual tokens: its rows among all pairs, its input with gaps, the flat positions of the
     gaps and the virtual token that fills each, and the flat positions of the states that are scored."""
 
@@ -57,42 +58,59 @@ class _Prepared(NamedTuple):
     entered: Entering
 
 
-def _no_other(ckpt: Checkpoint) -> LoadedModel:
+class Gaps(NamedTuple):
+    """Vectors of one batch: of which pair, the how-manieth of its candidate, and the flat position where it stands."""
+
+    pair: Int[Tensor, " gap"]
+    token: Int[Tensor, " gap"]
+    flat: Int[Tensor, " gap"]
+
+
+class Given(NamedTuple):
+    """One batch as the model is given it."""
+
+    batch: Batch
+    taps: list[Tap]
+
+
+def no_other(ckpt: Checkpoint) -> LoadedModel:
     raise AssertionError(f"a search runs one model, not {ckpt.source} beside it")
 
 
 class Candidates:
     """The pairs of some candidates (``chosen``: their numbers) and the rows of one side, cut into batches.
 
-    ``counts``: how many tokens each candidate has. ``budget``: padded tokens a batch.
+    ``counts``: how many virtual tokens each candidate has. ``budget``: padded tokens a batch.
     """
 
     def __init__(
         self, opened: LoadedModel, side: Side, counts: Sequence[int], chosen: Sequence[int], budget: int
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.opened, self.side, self.chosen = opened, side, list(chosen)
         self.n, self.longest = len(side.rows), max(counts)
-        pairs = torch.arange(self.n).repeat(len(self.chosen))
         self.candidate = torch.tensor(self.chosen).repeat_interleave(self.n)
-        self.rows = side.rows.take(pairs)
-        self.counts = torch.tensor(counts)[self.candidate]
-        at = torch.cat([self._at(side.places[c]) for c in self.chosen])
-        room = torch.empty(1, self.longest, opened.wrapper.d_model, device=opened.wrapper.device)
-        self.tokens = VirtualTokens(room.zero_().expand(len(pairs), -1, -1), at, self.counts)
+        self.rows = side.rows.take(torch.arange(self.n).repeat(len(self.chosen)))
+        self.tokens = self._tokens(torch.tensor(counts)[self.candidate])
         self.packed = Targets(self.rows)
-        lengths = self.rows.lengths + self.counts
+        taken = 0 if self.tokens is None or self.tokens.taken is None else self.tokens.taken
+        lengths = self.rows.lengths + taken
         cut = batches(lengths, int(lengths.max()), budget)
-        self.waiting = [torch.arange(len(pairs)) if part is None else part for part in cut]
-        self.prepared: list[_Prepared] = []
+        self.waiting = [torch.arange(len(self.candidate)) if part is None else part for part in cut]
+        self.prepared: list[Prepared] = []
 
-    def _at(self, places: Places) -> Int[Tensor, " row"]:
-        return torch.zeros(self.n, dtype=torch.long) if isinstance(places, str) else places.long().cpu()
+    def _tokens(self, counts: Int[Tensor, " pair"]) -> VirtualTokens | None:
+        """Room for the virtual tokens of every pair."""
+        wrapper, none = self.opened.wrapper, torch.zeros(self.n, dtype=torch.long)
+        room = torch.zeros(1, self.longest, wrapper.d_model, device=wrapper.device).expand(len(counts), -1, -1)
+        placed = [self.side.places[c] for c in self.chosen]
+        at = [none if isinstance(places, str) else places.long().cpu() for places in placed]
+        return VirtualTokens(room, torch.cat(at), counts)
 
     def values(self, prefixes: Float[Tensor, "all n d"], objective: RowObjective) -> Float[Tensor, "candidate row"]:
         """The objective of every row under every chosen candidate, on the CPU."""
         value = torch.zeros(len(self.candidate))
 
-        def run(batch: _Prepared) -> None:
+        def run(batch: Prepared) -> None:
             value[batch.pairs] = self._valued(batch, prefixes, objective).float().cpu()
 
         with torch.no_grad():
@@ -104,7 +122,7 @@ class Candidates:
         value, gradient = torch.zeros(len(self.candidate)), torch.zeros_like(prefixes)
         free = prefixes.detach().requires_grad_()
 
-        def run(batch: _Prepared) -> None:
+        def run(batch: Prepared) -> None:
             each = self._valued(batch, free, objective)
             gradient.add_(torch.autograd.grad(each.sum(), free)[0])
             value[batch.pairs] = each.detach().float().cpu()
@@ -113,28 +131,26 @@ class Candidates:
             self._each(run)
         return Climbed(value.view(len(self.chosen), self.n), gradient)
 
-    def _each(self, run: Callable[[_Prepared], None]) -> None:
+    def _each(self, run: Callable[[Prepared], None]) -> None:
         """Every batch once; one that memory is too small for stays halved."""
         before, self.prepared = self.prepared, []
         waiting, self.waiting = self.waiting, []
         for known in (*before, *map(self._prepare, waiting)):
             halving(partial(self._one, run, known), known.pairs, len(self.candidate))
 
-    def _one(self, run: Callable[[_Prepared], None], known: _Prepared, index: Tensor | None) -> None:
+    def _one(self, run: Callable[[Prepared], None], known: Prepared, index: Tensor | None) -> None:
         assert index is not None, "pairs are named"
         batch = known if index is known.pairs else self._prepare(index)
         run(batch)
         self.prepared.append(batch)
 
-    def _prepare(self, index: Int[Tensor, " pair"]) -> _Prepared:
+    def _prepare(self, index: Int[Tensor, " pair"]) -> Prepared:
         opened = self.opened
         where = Geometry(self.packed, index, self.tokens, opened.wrapper.device)
         with torch.no_grad():
             batch = where.batch(opened.wrapper)
-            entered = entering(opened, _no_other, Job(self.rows, (), (), None, None), where)
-        nth = torch.arange(self.longest)
-        pair, token = (nth < where.count[:, None]).nonzero(as_tuple=True)
-        gaps = pair * where.total + where.insert[pair] + token
+            entered = entering(opened, no_other, Job(self.rows, (), (), None, None), where)
+        pair, token, gaps = self._gaps(where)
         filling = self.candidate[index][pair] * self.longest + token
         row, position, _ = self.packed.cut(self.side.targets, index)
         row, position = row.to(where.device), position.to(where.device)
@@ -143,19 +159,27 @@ class Candidates:
         scored = where.flat(self.side.targets)
         at = scored - row * where.total
         targets = Forward(nothing, nothing[:, None], target, row, key, {}, at)
-        return _Prepared(index, where, batch, gaps.to(where.device), filling.to(where.device), scored, targets, entered)
+        return Prepared(index, where, batch, gaps.to(where.device), filling.to(where.device), scored, targets, entered)
+
+    def _gaps(self, where: Geometry) -> Gaps:
+        """Where the vectors of a batch's pairs stand."""
+        pair, token = (torch.arange(self.longest) < where.count[:, None]).nonzero(as_tuple=True)
+        return Gaps(pair, token, pair * where.total + where.insert[pair] + token)
+
+    def _entered(self, batch: Prepared, filled: Float[Tensor, "gap d"]) -> Given:
+        """What a batch's pairs are given, with the vectors in their gaps."""
+        empty = batch.batch.embeds
+        assert empty is not None, "virtual tokens stand between embeddings"
+        embeds = empty.flatten(0, 1).index_copy(0, batch.gaps, filled.to(empty.dtype)).view(empty.shape)
+        return Given(batch.batch._replace(embeds=embeds), batch.entered.taps)
 
     def _valued(
-        self, batch: _Prepared, prefixes: Float[Tensor, "all n d"], objective: RowObjective
+        self, batch: Prepared, prefixes: Float[Tensor, "all n d"], objective: RowObjective
     ) -> Float[Tensor, " pair"]:
         """The objective of one batch's pairs."""
         wrapper, final = self.opened.wrapper, list[Tensor]()
-        empty = batch.batch.embeds
-        assert empty is not None, "virtual tokens stand between embeddings"
-        filled = prefixes.flatten(0, 1)[batch.filling].to(empty.dtype)
-        embeds = empty.flatten(0, 1).index_copy(0, batch.gaps, filled).view(empty.shape)
-        taps = [*batch.entered.taps, Tap(FINAL, final.append)]
-        wrapper.forward(batch.batch._replace(embeds=embeds), taps)
+        given, taps = self._entered(batch, prefixes.flatten(0, 1)[batch.filling])
+        wrapper.forward(given, [*taps, Tap(FINAL, final.append)])
         states = final[0].flatten(0, 1)[batch.scored]
         logits = biased(wrapper.head(states), batch.entered.bias)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
