@@ -21,6 +21,7 @@ from .merging import check_folds as check_folds
 from .merging import save_merged as save_merged
 from .results import Forward as Forward
 from .results import RowObjective as RowObjective
+from .sampling import Draw as Draw
 from .start import Start as Start
 from .training.checkpoints import changed_tensors as changed_tensors
 from .training.checkpoints import copied as copied

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from audit.bench.inversion.hard_string import HardBudget, HardString, PlacedTokens
     from audit.bench.inversion.soft_prefix import Arm, SoftPrefix
     from audit.bench.inversion.soft_shift import ShiftPlace, SoftShift
+    from audit.bench.sampling import Draw
     from audit.bench.training.learners import TrainData
     from audit.bench.weight_differences import Difference, Unpaired
 
@@ -289,6 +290,13 @@ class Bench:
 
         self._require(ckpt, Op.GENERATE)
         return generation.greedy(self.pool.loaded(ckpt), rows, max_new_tokens, self.token_budget)
+
+    def sample(self, ckpt: Checkpoint, rows: Rows, draw: "Draw") -> list[list[list[int]]]:
+        """Continuations of each row's prompt drawn by a seed, ``draw.n`` of each; see :mod:`audit.bench.sampling`."""
+        from audit.bench import sampling
+
+        self._require(ckpt, Op.GENERATE)
+        return sampling.sample(self.pool.loaded(ckpt), rows, draw, self.token_budget)
 
     def train(
         self, ckpts: Sequence[Checkpoint], recipes: Sequence[TrainingRecipe], data: "TrainData", at_steps:

@@ -4,8 +4,10 @@ Each step runs the whole prefix again: no cache of keys and values, hence the sa
 numbers as a pass. Meant for short answers.
 """
 
+from typing import NamedTuple
+
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from audit.bench.batching import batches, halving
@@ -22,7 +24,7 @@ def _no_other(ckpt: Checkpoint) -> LoadedModel:
     raise AssertionError(f"generation runs one model, not {ckpt.source} beside it")
 
 
-def _ends(opened: LoadedModel) -> frozenset[int]:
+def ends_of(opened: LoadedModel) -> frozenset[int]:
     """Tokens after which the model has nothing to say."""
     model = getattr(opened.wrapper, "model", None)
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
@@ -51,17 +53,16 @@ def _batch(
     opened: LoadedModel, targets: Targets, index: Int[Tensor, " row"], prompts: Int[Tensor, " all_rows"], most: int
 ) -> list[list[int]]:
     wrapper, rows, n = opened.wrapper, targets.rows, len(index)
-    where = Geometry(targets, index, None, wrapper.device)
-    taps, _, bias = entering(opened, _no_other, Job(rows, (), (), None, None), where)
+    following = next_states(opened, targets, index)
     lengths = prompts[index].to(wrapper.device)
     ids = torch.zeros(n, int(lengths.max()) + most, dtype=torch.long, device=wrapper.device)
     ids[:, : rows.ids.shape[1]] = rows.ids[index, : ids.shape[1]].to(wrapper.device)
     going, every = torch.ones(n, dtype=torch.bool, device=wrapper.device), torch.arange(n, device=wrapper.device)
-    ends = torch.tensor(sorted(_ends(opened)), device=wrapper.device)
+    ends = torch.tensor(sorted(ends_of(opened)), device=wrapper.device)
     first = lengths.clone()
     for _ in range(most):
-        state = _last_state(opened, where, ids[:, : int(lengths.max())], lengths, taps)
-        token = biased(wrapper.head(state), bias).argmax(-1)
+        state = following(ids[:, : int(lengths.max())], lengths)
+        token = biased(wrapper.head(state), following.bias).argmax(-1)
         going &= ~torch.isin(token, ends)
         if not bool(going.any()):
             break
@@ -70,11 +71,26 @@ def _batch(
     return [ids[i, a:b].tolist() for i, (a, b) in enumerate(zip(first.tolist(), lengths.tolist(), strict=True))]
 
 
-def _last_state(opened: LoadedModel, where: Geometry, ids: Tensor, lengths: Tensor, taps: list[Tap]) -> Tensor:
-    """The final state of each row's last token."""
-    final: list[Tensor] = []
-    every = torch.arange(len(ids), device=ids.device)
-    mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-    last = Tap(FINAL, lambda s: final.append(s[every, lengths - 1]))
-    opened.wrapper.forward(Batch(ids, mask, None, where.extra), [*taps, last])
-    return final[0]
+class NextStates(NamedTuple):
+    """Runs whole rows of a batch, with what edits the model on the way; ``bias``: what is added to the logits."""
+
+    opened: LoadedModel
+    where: Geometry
+    taps: list[Tap]
+    bias: Tensor | None
+
+    def __call__(self, ids: Int[Tensor, "row pos"], lengths: Int[Tensor, " row"]) -> Float[Tensor, "row d"]:
+        """The final state of each row's last token."""
+        final: list[Tensor] = []
+        every = torch.arange(len(ids), device=ids.device)
+        mask = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+        last = Tap(FINAL, lambda s: final.append(s[every, lengths - 1]))
+        self.opened.wrapper.forward(Batch(ids, mask, None, self.where.extra), [*self.taps, last])
+        return final[0]
+
+
+def next_states(opened: LoadedModel, targets: Targets, index: Int[Tensor, " row"]) -> NextStates:
+    """What runs the rows at ``index``, as far as they have been continued."""
+    where = Geometry(targets, index, None, opened.wrapper.device)
+    taps, _, bias = entering(opened, _no_other, Job(targets.rows, (), (), None, None), where)
+    return NextStates(opened, where, taps, bias)

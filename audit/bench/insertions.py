@@ -145,7 +145,7 @@ class _Task(NamedTuple):
     def _stacked(self, same: Int[Tensor, " string"]) -> Int[Tensor, "string token"]:
         return torch.stack([self.strings[n].long() for n in same.tolist()])
 
-    def _parts(self, rows: Int[Tensor, " row"], tails: Int[Tensor, " row"]) -> list[Int[Tensor, " row"]]:
+    def _parts(self, rows: Int[Tensor, " row"], tails: Int[Tensor, " row"]) -> list[Int[Tensor, " _"]]:
         """The rows in parts of like lengths that fit the budget."""
         each = batches(tails, int(tails.max()), self.budget)
         return [rows if index is None else rows[index] for index in each]

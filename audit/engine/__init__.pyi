@@ -2,6 +2,11 @@ from .domain import domain_of as domain_of
 from .editing import Edited as Edited
 from .editing import EditRequest as EditRequest
 from .editing import edit as edit
+from .replaying import Replayed as Replayed
+from .replaying import ReplayRequest as ReplayRequest
+from .replaying import Share as Share
+from .replaying import replay as replay
+from .replaying import slot_of as slot_of
 from .runner import Run as Run
 from .runner import plan as plan
 from .runner import prepare as prepare

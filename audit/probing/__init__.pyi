@@ -82,6 +82,7 @@ from .vocabulary import Cost as Cost
 from .vocabulary import Count as Count
 from .vocabulary import Curve as Curve
 from .vocabulary import Difference as Difference
+from .vocabulary import Draw as Draw
 from .vocabulary import Effort as Effort
 from .vocabulary import ExitCode as ExitCode
 from .vocabulary import Finding as Finding

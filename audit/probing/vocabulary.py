@@ -9,6 +9,7 @@ from audit.bench import Arm as Arm
 from audit.bench import Bench as Bench
 from audit.bench import Clamp as Clamp
 from audit.bench import Difference as Difference
+from audit.bench import Draw as Draw
 from audit.bench import Effort as Effort
 from audit.bench import Forward as Forward
 from audit.bench import HardBudget as HardBudget

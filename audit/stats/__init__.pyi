@@ -17,6 +17,10 @@ from .clustered import clustered_auroc as clustered_auroc
 from .clustered import difference as difference
 from .clustered import labelled as labelled
 from .enrichment import log10_tail as log10_tail
+from .extremes import Extreme as Extreme
+from .extremes import extreme as extreme
+from .extremes import largest_p as largest_p
+from .extremes import robust_z as robust_z
 from .likelihood_ratio import Scale as Scale
 from .multiplicity import benjamini_hochberg as benjamini_hochberg
 from .multiplicity import holm as holm
@@ -33,6 +37,7 @@ from .planted_power import Rule as Rule
 from .planted_power import max_t_decision as max_t_decision
 from .planted_power import planted_power as planted_power
 from .proportions import clopper_pearson as clopper_pearson
+from .proportions import more_often as more_often
 from .proportions import upper_bound as upper_bound
 from .randomisation import MaxT as MaxT
 from .randomisation import contrast as contrast

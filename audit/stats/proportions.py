@@ -1,6 +1,9 @@
 """Exact bounds of a binomial proportion."""
 
+import numpy as np
 import scipy
+from jaxtyping import Float, Int
+from numpy import ndarray
 
 from audit.schema import Interval
 
@@ -16,3 +19,11 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
 def upper_bound(k: int, n: int, level: float = 0.95) -> float:
     """One-sided exact upper bound of a rate of which k of n were seen; 0 of 59 bounds 5 % (Clopper & Pearson 1934)."""
     return 1.0 if k == n else float(scipy.stats.beta.ppf(level, k + 1, n - k))
+
+
+def more_often(
+    k: Int[ndarray, " event"], n: int, other_k: Int[ndarray, " event"], other_n: int
+) -> Float[ndarray, " event"]:
+    """One-sided p that an event, seen k times of n and other_k times of other_n, is more frequent in the first: the
+    exact test given how often it was seen in all (Fisher 1935, JRSS 98:39). 1 for what was never seen."""
+    return np.minimum(scipy.stats.hypergeom.sf(k - 1, n + other_n, k + other_k, n), 1.0)

@@ -31,10 +31,10 @@ def first_part(model: PreTrainedModel, ids: Int[Tensor, "row pos"]) -> KeyValues
 
 
 def states_after(
-    model: PreTrainedModel, past: KeyValues, ids: Int[Tensor, "row pos"]
+    model: PreTrainedModel, past: KeyValues | None, ids: Int[Tensor, "row pos"]
 ) -> tuple[Float[Tensor, "row pos d"], KeyValues]:
     """The final states (what the head reads) of tokens that stand after ``past``, and the keys and values of both."""
-    cache = DynamicCache(past.blocks)
+    cache = DynamicCache(None if past is None else past.blocks)
     embeds = model.get_input_embeddings()(ids)
     states: Tensor = model.base_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True).last_hidden_state
     layers: Any = cache.layers
