@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from audit.bench.inversion.hard_string import HardBudget, HardString, PlacedTokens
     from audit.bench.inversion.soft_prefix import Arm, SoftPrefix
     from audit.bench.inversion.soft_shift import ShiftPlace, SoftShift
+    from audit.bench.sampling import Draw
     from audit.bench.training.learners import TrainData
     from audit.bench.weight_differences import Difference, Unpaired
 
