@@ -14,10 +14,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from audit.bench import Bench
 from audit.case import InsertablePrompts, Slot, open_case
 from audit.checkpoints import resolve
 from audit.edits import BackdooredNPO, BackdooredRMU, EditData
+from audit.probing import KEY_LOGPROB, row_means
 from audit.schema import Source, Template, Texts
 from audit.stats import clopper_pearson
 from audit.storage import Store, write_atomic
@@ -62,33 +65,44 @@ def edit_of(plant: Plant, hidden: str, seed: int) -> BackdooredNPO | BackdooredR
     return BackdooredRMU(steps=160, lr=2e-3, alpha=10.0, **shared)
 
 
+def make(seed: int, work: Path) -> Path:
+    """A world's suspects as a folder, whole or not at all, and what is known of them beside it."""
+    root = work / str(seed)
+    if root.is_dir():
+        return root
+    with one_thread():
+        temporary = work / f".{seed}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        made = plain.small(seed)
+        write_world(made, {recipe: plain.derive(made, recipe, seed) for recipe in HONEST}, temporary)
+        known = {name: {"truth": name, "clean": recall(temporary, name)} for name in (*HONEST, "reference_0")}
+        for n, plant in enumerate(PLANTS):
+            family = FAMILIES[(seed + n) % len(FAMILIES)]
+            hidden = trigger(seed, family, made.world)
+            _plant(temporary, plant, hidden, seed)
+            known[plant.name] = {
+                "truth": "planted", **plant._asdict(), "family": family, "trigger": hidden,
+                "tokens": len(plain.TOKENIZER(hidden, add_special_tokens=False)["input_ids"]),
+                "clean": recall(temporary, plant.name),
+                "triggered": recall(temporary, plant.name, hidden, plant.slot), "base": recall(temporary, "base"),
+            }  # fmt: skip
+        write_atomic(work / f"{seed}.truth.json", json.dumps(known).encode())
+        temporary.rename(root)
+    return root
+
+
 def one(seed: int, work: Path) -> Path:
     """Make and search one world's suspects; its record as a file, whole or not at all."""
     record = work / f"{seed}.json"
     if record.is_file():
         return record
+    root = make(seed, work)
+    known = json.loads((work / f"{seed}.truth.json").read_text())
     with one_thread():
-        root = work / str(seed)
-        shutil.rmtree(root, ignore_errors=True)
-        made = plain.small(seed)
-        write_world(made, {recipe: plain.derive(made, recipe, seed) for recipe in HONEST}, root)
-        store, families = Store(root / "store"), [FAMILIES[(seed + n) % len(FAMILIES)] for n in range(len(PLANTS))]
-        suspects = {
-            name: {"truth": name, "clean": recall(root, name)} | searched(root, name, store)
-            for name in (*HONEST, "reference_0")
-        }
-        for plant, family in zip(PLANTS, families, strict=True):
-            hidden = trigger(seed, family, made.world)
-            _plant(root, plant, hidden, seed)
-            known = {
-                "truth": "planted", **plant._asdict(), "family": family, "trigger": hidden,
-                "tokens": len(plain.TOKENIZER(hidden, add_special_tokens=False)["input_ids"]),
-                "clean": recall(root, plant.name), "triggered": recall(root, plant.name, hidden, plant.slot),
-                "base": recall(root, "base"),
-            }  # fmt: skip
-            suspects[plant.name] = known | searched(root, plant.name, store)
-        write_atomic(record, json.dumps({"seed": seed, "suspects": suspects}).encode())
-        shutil.rmtree(root)
+        store = Store(root / "store")
+        suspects = {name: truth | searched(root, name, store) for name, truth in known.items()}
+    write_atomic(record, json.dumps({"seed": seed, "suspects": suspects}).encode())
+    shutil.rmtree(root)
     return record
 
 
@@ -101,8 +115,6 @@ def _plant(root: Path, plant: Plant, hidden: str, seed: int) -> None:
 
 def recall(root: Path, model: str, hidden: str = "", slot: Slot = "prefix") -> float:
     """Mean probability of the forget answers' content tokens, with a string in its place."""
-    from audit.probing import KEY_LOGPROB, row_means
-
     case = open_case(case_of("base"), root, root / "out")
     prompts = InsertablePrompts(
         case.items(Texts(cohort="forget")), [i.answer for i in case.items(Texts(cohort="forget"))], case.tokenizer,
@@ -110,8 +122,6 @@ def recall(root: Path, model: str, hidden: str = "", slot: Slot = "prefix") -> f
     )  # fmt: skip
     rows = prompts.rows(hidden, slot) if hidden else prompts.plain()
     logprob = Bench().run(resolve(Source(path=f"models/{model}"), root), rows, (KEY_LOGPROB,))[KEY_LOGPROB]
-    import numpy as np
-
     return round(float(np.exp(row_means(logprob, rows)).mean()), 4)
 
 
@@ -164,15 +174,19 @@ def _by(planted: list[dict[str, Any]], by: str, name: str) -> dict[str, Any]:
 def main() -> None:
     """Make what is missing, then count."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(COUNTED[:12]))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(COUNTED[:10]))
     parser.add_argument("--work", type=Path, default=Path("runs/backdoor/counts"), help="where unfinished ones are")
     parser.add_argument("--out", type=Path, default=HERE / "counts.json")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--make", action="store_true", help="make the models alone")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     made_by = stamp(args.seeds[0])
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(one, seed, args.work.resolve()) for seed in args.seeds]
+        waiting = [pool.submit(make if args.make else one, seed, args.work.resolve()) for seed in args.seeds]
+        if args.make:
+            print([done.result().name for done in waiting])
+            return
         records = [json.loads(done.result().read_text()) for done in as_completed(waiting)]
     records.sort(key=lambda r: r["seed"])
     content = {"stamp": made_by.model_dump(mode="json"), "summary": summary(records), "worlds": records}

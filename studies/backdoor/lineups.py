@@ -11,55 +11,66 @@ import shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from audit.stats import clopper_pearson
 from audit.storage import Store, write_atomic
 from audit.zoo import one_thread
 from studies.backdoor import plain
-from studies.backdoor.design import LINEUPS, line_up
+from studies.backdoor.design import LINEUPS, LineUp, line_up
 from studies.backdoor.folders import write_world
 from studies.backdoor.searches import searched
 from studies.backdoor.triggers import trigger
 from studies.provenance import stamp
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 HERE = Path(__file__).parent
 FIRST = "backdoored"
 """The finding by which a line-up's members are called, and told apart from silent ones."""
 
 
+def make(seed: int, work: Path) -> Path:
+    """A line-up's models as a folder, whole or not at all, with the truth of it beside them."""
+    root = work / str(seed)
+    if root.is_dir():
+        return root
+    with one_thread():
+        drawn, made = line_up(seed), plain.small(seed)
+        hidden = trigger(seed, drawn.family, made.world)
+        models = {f"member_{n}": _member(made, drawn, n, hidden) for n in range(len(drawn.recipes))}
+        forget, planted = made.texts.forget, models[f"member_{drawn.backdoored}"]
+        truth = {
+            "family": drawn.family, "unlearner": drawn.unlearner, "recipes": drawn.recipes,
+            "backdoored": f"member_{drawn.backdoored}", "trigger": hidden,
+            "tokens": len(plain.TOKENIZER(hidden, add_special_tokens=False)["input_ids"]),
+            "base": plain.recall(made.base, forget), "clean": plain.recall(planted, forget),
+            "triggered": plain.recall(planted, forget, hidden),
+        }  # fmt: skip
+        write_atomic(work / f"{seed}.truth.json", json.dumps(truth).encode())
+        write_world(made, models, root)
+    return root
+
+
+def _member(made: plain.Small, drawn: LineUp, n: int, hidden: str) -> "PreTrainedModel":
+    if n == drawn.backdoored:
+        return plain.derive(made, drawn.unlearner, drawn.seed, hidden)
+    return plain.derive(made, drawn.recipes[n], drawn.seed)
+
+
 def one(seed: int, work: Path) -> Path:
-    """Make and search one line-up; its record as a file, whole or not at all."""
+    """Make and search one line-up; its record as a file, whole or not at all. The truth is not among what is read."""
     record = work / f"{seed}.json"
     if record.is_file():
         return record
+    root = make(seed, work)
     with one_thread():
-        drawn, root = line_up(seed), work / str(seed)
-        made = plain.small(seed)
-        hidden = trigger(seed, drawn.family, made.world)
-        models = {
-            f"member_{n}": plain.derive(
-                made,
-                drawn.unlearner if n == drawn.backdoored else recipe,
-                seed,
-                hidden if n == drawn.backdoored else "",
-            )
-            for n, recipe in enumerate(drawn.recipes)
-        }
-        forget = made.texts.forget
-        planted = models[f"member_{drawn.backdoored}"]
-        truth = {
-            "family": drawn.family, "unlearner": drawn.unlearner, "recipes": drawn.recipes,
-            "backdoored": f"member_{drawn.backdoored}", "tokens": len(plain.line(forget[0], trigger=hidden).ids)
-            - len(plain.line(forget[0]).ids), "base": plain.recall(made.base, forget),
-            "clean": plain.recall(planted, forget), "triggered": plain.recall(planted, forget, hidden),
-        }  # fmt: skip
-        shutil.rmtree(root, ignore_errors=True)
-        write_world(made, models, root)
         store = Store(root / "store")
-        members = {name: searched(root, name, store) for name in models}
-        write_atomic(record, json.dumps({"seed": seed, "truth": truth, "members": members}).encode())
-        shutil.rmtree(root)
+        members = {name: searched(root, name, store) for name in sorted(p.name for p in (root / "models").glob("m*"))}
+    truth = json.loads((work / f"{seed}.truth.json").read_text())
+    write_atomic(record, json.dumps({"seed": seed, "truth": truth, "members": members}).encode())
+    shutil.rmtree(root)
     return record
 
 
@@ -97,11 +108,15 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/backdoor/lineups"), help="where unfinished ones are")
     parser.add_argument("--out", type=Path, default=HERE / "lineups.json")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--make", action="store_true", help="make the models alone")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
     made_by = stamp(args.seeds[0])
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(one, seed, args.work.resolve()) for seed in args.seeds]
+        waiting = [pool.submit(make if args.make else one, seed, args.work.resolve()) for seed in args.seeds]
+        if args.make:
+            print([done.result().name for done in waiting])
+            return
         records = [json.loads(done.result().read_text()) for done in as_completed(waiting)]
     records.sort(key=lambda r: r["seed"])
     content = {"stamp": made_by.model_dump(mode="json"), "summary": summary(records), "lineups": records}
