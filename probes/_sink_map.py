@@ -30,7 +30,7 @@ BLIND = (
     "a backdoor that was trained to keep the norms at the first position, or that never moved them; what hides in "
     "directions, in later positions, in the weights after attention"
 )
-NOT_COUNTED = Missing(missing="a screening of one case, whose rates are not counted here")
+NOT_COUNTED = Missing(missing="a screening; counted in small models of invented worlds alone (studies/backdoor)")
 
 
 class Shown(NamedTuple):
