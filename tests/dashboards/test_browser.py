@@ -56,7 +56,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for all tests: finished runs of several kinds, and a case of the tiny world to start."""
     runs = tmp_path_factory.mktemp("runs")
     run_store.fill(runs, ["calibrated", "consistent", "hostile"])
-    run_store.issue(backdoored(), runs / "others" / "backdoored")
+    run_store.issue(backdoored(), runs / "zoo" / "backdoored")
     put(runs, view(f"<b>pears</b> {HOSTILE}"))
     port = free_port(0)
     command = [sys.executable, "-m", "audit.cli", "dashboard", str(runs), "--port", str(port)]
@@ -156,7 +156,7 @@ def test_every_page_opens_silently_asks_no_other_host_and_can_be_read_by_all(
 def test_findings_and_maps_can_be_read_by_all(browser: Any, served: Served, axe: str, scheme: str, width: int) -> None:
     page, console, foreign = visit(browser, served, scheme, width)
     for place in ("robustness?", "test_detail?test=attention+sink:+value+norms&"):
-        page.goto(f"{served.address}/{place}set=others&run=backdoored")
+        page.goto(f"{served.address}/{place}set=zoo&run=backdoored")
         until(page, "backdoored at a sink: could not be asked")
         rest(page)
         assert page.locator(".heatmaplayer .hm").count() >= 2 and page.evaluate(WORDLESS) == 0
