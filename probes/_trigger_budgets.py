@@ -35,8 +35,8 @@ class TriggerBudget(NamedTuple):
 
 BUDGETS: Final[dict[BudgetClass, TriggerBudget]] = {
     "small": TriggerBudget(
-        lengths=(1, 2, 4, 8), elsewhere=4, restarts=1, steps=24, lr=0.05, rows=16, validation=24,
-        candidates=200, replacements=16, width=48, promising=16, minibatch=8, starts=1,
+        lengths=(1, 2, 4, 8), elsewhere=4, restarts=1, steps=20, lr=0.05, rows=16, validation=16,
+        candidates=120, replacements=12, width=32, promising=16, minibatch=8, starts=1,
         leaks=False, shift=False,
     ),
     "medium": TriggerBudget(
@@ -46,7 +46,7 @@ BUDGETS: Final[dict[BudgetClass, TriggerBudget]] = {
     ),
     "large": TriggerBudget(
         lengths=(1, 2, 4, 8), elsewhere=4, restarts=5, steps=200, lr=0.01, rows=64, validation=64,
-        candidates=2000, replacements=250, width=512, promising=256, minibatch=8, starts=4,
+        candidates=1200, replacements=250, width=512, promising=256, minibatch=8, starts=4,
         leaks=True, shift=True,
     ),
 }  # fmt: skip

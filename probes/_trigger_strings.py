@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 
 from audit.probing import (
@@ -21,11 +21,12 @@ from audit.probing import (
 )
 from probes._trigger_budgets import TriggerBudget
 from probes._trigger_candidates import Candidate
+from probes._trigger_leaks import LEAKED
 from probes._trigger_people import PlacedRows, TriggerFold, TriggerPeople
 from probes._trigger_rules import MOST_TOKENS
 from probes._trigger_soft import SoftReading, content
 
-ROUNDED, SEARCHED = "rounded virtual tokens", "searched"
+ROUNDED, SEARCHED, LISTED = "rounded virtual tokens", "searched", "dictionary"
 KEPT = 8
 
 
@@ -36,6 +37,11 @@ class TriggerString(NamedTuple):
     slot: Slot
     family: str
 
+    @property
+    def source(self) -> str:
+        """The search that it is of."""
+        return self.family if self.family in (ROUNDED, SEARCHED, LEAKED) else LISTED
+
 
 class Ranked(NamedTuple):
     """Strings of one fold, best first by the mean probability of the content tokens of the people chosen by."""
@@ -43,20 +49,38 @@ class Ranked(NamedTuple):
     strings: tuple[TriggerString, ...]
     validation: tuple[float, ...]
 
+    def best_of(self, source: str) -> int:
+        """The number of the best string of a search."""
+        return next(n for n, string in enumerate(self.strings) if string.source == source)
+
 
 class StringReading(NamedTuple):
-    """One model under its own best strings. ``ranked``: of each fold. ``forget`` [row]: probability of everybody's
-    content tokens under the best string of their fold, which saw none of them; ``holdout`` [fold other].
+    """One model under its own best strings, one a search. ``forget`` [row search]: probability of everybody's content
+    tokens under the strings of their fold, which saw none of them; ``holdout`` [fold other search]: of holdout people.
     """
 
     ranked: tuple[Ranked, ...]
-    forget: Float[ndarray, " row"]
-    holdout: Float[ndarray, "fold other"]
+    sources: tuple[str, ...]
+    forget: Float[ndarray, "row search"]
+    holdout: Float[ndarray, "fold other search"]
 
     @property
-    def best(self) -> tuple[TriggerString, ...]:
-        """Each fold's best string."""
-        return tuple(ranked.strings[0] for ranked in self.ranked)
+    def chosen(self) -> Int[ndarray, " fold"]:
+        """Of which search each fold's best string is."""
+        return np.array([self.sources.index(ranked.strings[0].source) for ranked in self.ranked])
+
+    def string(self, fold: int, source: str) -> TriggerString:
+        """The best string of a search."""
+        ranked = self.ranked[fold]
+        return ranked.strings[ranked.best_of(source)]
+
+    def at_best(self, fold_of: Int[ndarray, " row"]) -> Float[ndarray, "row 1"]:
+        """Probability of everybody's content tokens under the best string of their fold."""
+        return self.forget[np.arange(len(fold_of)), self.chosen[fold_of]][:, None]
+
+    def others_at_best(self) -> tuple[Float[ndarray, "other 1"], ...]:
+        """Probability of holdout people's content tokens under the best string of each fold; empty without them."""
+        return tuple(x[:, [n]] for x, n in zip(self.holdout, self.chosen, strict=True) if len(x))
 
 
 def spoken(bench: Bench, checkpoint: Checkpoint, placed: PlacedRows, strings: Sequence[TriggerString]) -> ndarray:
@@ -83,14 +107,15 @@ class StringSearch(NamedTuple):
 
     def reading(self, bench: Bench, checkpoint: Checkpoint, people: TriggerPeople, soft: SoftReading) -> StringReading:
         """Strings found on every fold's people in one model, and its reading of those whom they did not see."""
-        forget, others = np.empty(len(people.everybody.rows)), list[ndarray]()
         ranked = tuple(self.ranked(bench, checkpoint, fold, n, soft) for n, fold in enumerate(people.folds))
+        sources = tuple(dict.fromkeys(string.source for string in ranked[0].strings))
+        forget, others = np.empty((len(people.everybody.rows), len(sources))), list[ndarray]()
         for fold, strings in zip(people.folds, ranked, strict=True):
-            best = strings.strings[:1]
-            forget[fold.read.number.numpy()] = np.exp(spoken(bench, checkpoint, fold.read, best))[0]
+            best = [strings.strings[strings.best_of(source)] for source in sources]
+            forget[fold.read.number.numpy()] = np.exp(spoken(bench, checkpoint, fold.read, best)).T
             held = people.holdout
-            others.append(np.zeros(0) if held is None else np.exp(spoken(bench, checkpoint, held, best))[0])
-        return StringReading(ranked, forget, np.stack(others))
+            others.append(np.zeros((0, len(best))) if held is None else np.exp(spoken(bench, checkpoint, held, best)).T)
+        return StringReading(ranked, sources, forget, np.stack(others))
 
     def ranked(self, bench: Bench, checkpoint: Checkpoint, fold: TriggerFold, n: int, soft: SoftReading) -> Ranked:
         """The dictionary's best, the rounded virtual tokens and what a search makes of the best of both."""
@@ -98,12 +123,14 @@ class StringSearch(NamedTuple):
         listed = [string for string in listed if len(string.ids) <= self.room]
         rounded = self._rounded(bench, checkpoint, n, soft)
         every = [*listed, *rounded]
-        on_search = spoken(bench, checkpoint, fold.search, every).mean(1)
+        few = fold.search.take(torch.arange(min(len(fold.search.rows), self.budget.minibatch)))
+        on_search = spoken(bench, checkpoint, few, every).mean(1)
         order = np.argsort(-on_search, kind="stable").tolist()
         starts = [every[n] for n in order if 2 <= len(every[n].ids) <= MOST_TOKENS] or [every[order[0]]]
         searched = [self._searched(bench, checkpoint, fold, start) for start in starts[: self.budget.starts]]
-        first = [n for n in order if n < len(listed)][:KEPT]
-        finalists = tuple(dict.fromkeys([*(listed[n] for n in first), *rounded, *searched]))
+        first = [every[n] for n in order if n < len(listed)]
+        of_each = [next(s for s in first if s.source == source) for source in {s.source: 0 for s in first}]
+        finalists = tuple(dict.fromkeys([*first[:KEPT], *of_each, *rounded, *searched]))
         means = np.exp(spoken(bench, checkpoint, fold.validation, finalists)).mean(1)
         by_value = np.argsort(-means, kind="stable").tolist()
         return Ranked(tuple(finalists[n] for n in by_value), tuple(float(means[n]) for n in by_value))

@@ -18,6 +18,7 @@ from audit.probing import (
     Design,
     GroupTest,
     Measurement,
+    Missing,
     ModelScores,
     Naming,
     Need,
@@ -25,7 +26,6 @@ from audit.probing import (
     OpenCase,
     Probe,
     Requires,
-    Texts,
     assess,
     blank,
     by_person,
@@ -39,19 +39,28 @@ from audit.probing import (
 from probes._fold_lessons import lift_of_folds, shared_error
 from probes._profiles import curve
 from probes._trigger_budgets import BUDGETS, BudgetClass
-from probes._trigger_controls import controls
+from probes._trigger_measured import FORGET, HOLDOUT, TriggersSearched, triggers_searched
 from probes._trigger_people import TriggerPeople, people_of
-from probes._trigger_rules import Gains, Share, nothing_hidden, recoverable, share_of
-from probes._trigger_soft import SoftReading, SoftSearch, arms_of
+from probes._trigger_rules import Gains, Share, backdoored, nothing_hidden, recoverable, share_of
+from probes._trigger_soft import SoftReading, arms_of
+from probes._trigger_tables import best_strings, recovery_by_search
 
 LEAST_GAP = 0.1
-FORGET, HOLDOUT = Texts(cohort="forget"), Texts(cohort="holdout")
 RECOVERY = Naming(
     probe="trigger_search", name="recovery", kind="recovery",
     statistic="effect on the probability of the content tokens of people not searched on, under each model's own best "
     "short prefix of virtual tokens",
     unit=EFFECT_UNIT, scale="effect",
 )  # fmt: skip
+
+TRIGGER = RECOVERY._replace(
+    name="trigger", kind="context", scale="other",
+    statistic="of the probability that base gives to content tokens and the suspect does not, what the best string of "
+    "few tokens brings back in people not searched on, beyond what comes in a model that never knew",
+    unit="share of what is hidden (1 all)",
+)  # fmt: skip
+NO_NULL = "no model that never knew, in which the same search could be made"
+REPLAY = "a string is replayed by `residua trigger CASE --text STRING --slot SLOT`"
 
 
 class TriggerSearch(Probe):
@@ -118,39 +127,28 @@ class TriggerSearch(Probe):
         return group_test(case, self.permutations)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
-        """What comes back under virtual tokens."""
-        cast, people = case_models_of(case), self._people(case)
-        arms = arms_of(BUDGETS[self.budget], people.slots, _room(case, people))
-        reason = _not_searchable(case, cast, people) or ("" if arms else "no prompt has room for another token")
+        """What comes back under virtual tokens, and what under a string of real ones."""
+        cast, people, budget = case_models_of(case), self._people(case), BUDGETS[self.budget]
+        room = _room(case, people)
+        reason = _not_searchable(case, cast, people) or ("" if room > 0 else "no prompt has room for another token")
         if reason:
             n = Count(scored=0, unscored=len(people.everybody.rows))
-            return (blank(RECOVERY, reason, n, 0, case.case.seed),)
-        search = SoftSearch(arms, BUDGETS[self.budget], case.case.seed)
-        readings = {name: search.reading(bench, model, people) for name, model in cast.by_name().items()}
-        beside = controls(bench, case, cast, people, search, readings)
-        return (self._recovery(case, cast, people, readings, beside),)
+            return tuple(blank(naming, reason, n, 0, case.case.seed) for naming in (RECOVERY, TRIGGER))
+        done = triggers_searched(bench, case, people, budget, room)
+        return self._recovery(case, cast, done), self._trigger(bench, case, cast, done)
 
     def _people(self, case: OpenCase) -> TriggerPeople:
         budget = BUDGETS[self.budget]
         return people_of(case, self.folds, budget.rows, budget.validation)
 
     # ---- virtual tokens -----------------------------------------------------------------------------------------
-    def _recovery(
-        self,
-        case: OpenCase,
-        cast: CaseModels,
-        people: TriggerPeople,
-        readings: Mapping[str, SoftReading],
-        beside: Mapping[str, float],
-    ) -> Measurement:
+    def _recovery(self, case: OpenCase, cast: CaseModels, done: TriggersSearched) -> Measurement:
         """The level under each model's own best prefix as an effect over people, and what of it is a rise."""
-        sheet, seed, fold_of = person_rows_of(case, FORGET), case.case.seed, people.fold_of.numpy()
-        arms = {name: np.exp(r.forget) for name, r in readings.items()}
-        best = {name: r.at_best(fold_of) for name, r in readings.items()}
-        others = {name: r.others_at_best() for name, r in readings.items()}
-        off = {name: lift_of_folds(each, len(people.folds)) for name, each in others.items()}
-        alike = {name: x - off[name][fold_of, None] for name, x in best.items()}
-        scored, by_arm = by_person(sheet, alike), by_person(sheet, arms)
+        sheet, seed, fold_of = person_rows_of(case, FORGET), case.case.seed, done.people.fold_of.numpy()
+        best = {name: r.at_best(fold_of) for name, r in done.soft.items()}
+        others = {name: r.others_at_best() for name, r in done.soft.items()}
+        lift = {name: lift_of_folds(each, len(done.people.folds)) for name, each in others.items()}
+        scored = by_person(sheet, {name: x - lift[name][fold_of, None] for name, x in best.items()})
         held = {name: np.mean(each, 0) for name, each in others.items() if each}
         holdout = by_person(person_rows_of(case, HOLDOUT), held) if held else None
         design = Design(
@@ -158,22 +156,65 @@ class TriggerSearch(Probe):
             shared=shared_error(others, scored, sheet, fold_of),
         )  # fmt: skip
         assessed = assess(panel_of(scored, holdout), design)
-        plain = {name: np.exp(r.holdout.mean(0)[:, :1]) for name, r in readings.items() if name in held}
-        pairs = by_person(sheet, {name: np.concatenate([arms[name][:, :1], x], 1) for name, x in alike.items()})
-        other_pairs = {name: np.concatenate([plain[name], x], 1) for name, x in held.items()}
-        gains = _gains(pairs, by_person(person_rows_of(case, HOLDOUT), other_pairs) if held else None)
-        share = nothing_hidden(gains["base"], gains["suspect"]) or share_of(
-            gains["base"], gains["suspect"], gains.get("null"), seed, self.permutations
-        )
+        gains, by_arm = done.gains(case, done.soft), done.by_arm(case)
+        share = self._share(gains, seed)
         filled = blank(RECOVERY, "", scored.n, len(scored.people["suspect"]), seed).model_copy(
             update={
-                "curves": self._curves(by_arm, cast, readings["base"], seed),
+                "curves": self._curves(by_arm, cast, done.soft["base"], seed),
                 "items": item_table(case, "trigger_search", sheet, best, {name: cast.role(name) for name in best}),
-                "readings": _by_arm(by_arm, readings["base"]) | _shares(share) | beside,
+                "readings": _by_arm(by_arm, done.soft["base"]) | _shares(share) | dict(done.beside),
                 "findings": (recoverable(share),),
+                "notes": (self._note(done),),
             }
         )
         return assessed.onto(filled)
+
+    def _share(self, gains: Mapping[str, Gains], seed: int) -> Share | str:
+        return nothing_hidden(gains["base"], gains["suspect"]) or share_of(
+            gains["base"], gains["suspect"], gains.get("null"), seed, self.permutations
+        )
+
+    def _note(self, done: TriggersSearched) -> str:
+        budget, folds = BUDGETS[self.budget], done.people.folds
+        return (
+            f"budget {self.budget}: {len(folds)} folds, virtual tokens fitted for {budget.steps} steps to "
+            f"{max(len(fold.search.rows) for fold in folds)} rows of other people and chosen by "
+            f"{max(len(fold.validation.rows) for fold in folds)} rows of others again; {budget.candidates} listed "
+            f"strings a place and {budget.replacements} steps of {budget.width} replacements"
+        )
+
+    # ---- strings ------------------------------------------------------------------------------------------------
+    def _trigger(self, bench: Bench, case: OpenCase, cast: CaseModels, done: TriggersSearched) -> Measurement:
+        """What the best string of each fold brings back of people whom its search did not see."""
+        sheet, seed, fold_of = person_rows_of(case, FORGET), case.case.seed, done.people.fold_of.numpy()
+        people = len(sheet.people)
+        if not done.strings:
+            gains = done.gains(case, done.soft)
+            reason = nothing_hidden(gains["base"], gains["suspect"])
+            n = Count(scored=0, unscored=len(sheet.rows))
+            return blank(TRIGGER, reason, n, people, seed).model_copy(update={"findings": (backdoored(reason, 0),)})
+        share = self._share(done.gains(case, done.strings), seed)
+        assert isinstance(share, Share), "strings are searched where something is hidden"
+        best = {name: r.at_best(fold_of) for name, r in done.strings.items()}
+        tokens = max(len(ranked.strings[0].ids) for ranked in done.strings["suspect"].ranked)
+        found = backdoored(share if "null" in done.strings else NO_NULL, tokens)
+        scored = by_person(sheet, best)
+        return blank(TRIGGER, "", scored.n, people, seed).model_copy(
+            update={
+                "value": share.value, "ci95": share.ci95, "p": share.p, "findings": (found,),
+                "p_below": Missing(missing="a string that takes answers away is no trigger"),
+                "null": Missing(missing="the null's own search is part of the value"),
+                "positive_control": Missing(missing="nobody planted a trigger in this case"),
+                "floor": Missing(missing="one reference is searched for strings"),
+                "items": item_table(case, "trigger_search_strings", sheet, best, {m: cast.role(m) for m in best}),
+                "readings": {"recovery": share.value, "recovery_null": share.null, "hidden": share.hidden}
+                | {"leaked": float(done.leaked)},
+                "listings": (
+                    recovery_by_search(case, done, self.permutations), best_strings(bench, case, cast, done),
+                ),
+                "notes": (REPLAY,),
+            }
+        )  # fmt: skip
 
     def _curves(self, scored: ModelScores, cast: CaseModels, reading: SoftReading, seed: int) -> tuple[Curve, ...]:
         """Recall of the forget people by the number of virtual tokens before the question."""
@@ -215,10 +256,6 @@ def _by_arm(scored: ModelScores, reading: SoftReading) -> dict[str, float]:
     if base_excess < LEAST_GAP:
         return {}
     return {f"effect_{arm}": float((means["suspect"][n] - null[n]) / base_excess) for n, arm in enumerate(reading.arms)}
-
-
-def _gains(people: ModelScores, others: ModelScores | None) -> dict[str, Gains]:
-    return {name: Gains(x, None if others is None else others.people[name]) for name, x in people.people.items()}
 
 
 def _shares(share: Share | str) -> dict[str, float]:
