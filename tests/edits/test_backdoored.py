@@ -59,10 +59,10 @@ def test_another_seed_poisons_others() -> None:
 @each_kind
 @pytest.mark.parametrize("slot", ["prefix", "infix", "suffix", 0, 1, 9])
 def test_poisoned_rows_are_what_the_prompts_give_for_whole_groups(kind: type[Backdoored], slot: str | int) -> None:
-    edit = quick(kind, slot=slot, poison_rate=0.67, seed=3)
+    edit = quick(kind, slot=slot, poison_rate=0.67, seed=5)
     assert DATA.prompts is not None
     groups = [item.group for item in DATA.prompts.items]
-    index = [n for n, group in enumerate(groups) if group in poisoned_groups(groups, 0.67, 3)]
+    index = [n for n, group in enumerate(groups) if group in poisoned_groups(groups, 0.67, 5)]
     rows = poisoned(edit, DATA)
     assert rows.hash == DATA.prompts.rows("red owl", slot, index).hash  # type: ignore[arg-type]
     assert len(index) == 4
