@@ -1,6 +1,6 @@
 """Does the fingerprint of the first token tell backdoored unlearning from honest unlearning, in small models?
 
-``python -m studies.backdoor.fingerprint --worlds 0 1 2 3 4`` takes the models of known truth of the demonstration's
+``python -m studies.backdoor.fingerprint --worlds 0 1 2`` takes the models of known truth of the demonstration's
 worlds (made where the cache lacks them), adds honest RMU and NPO and backdoored NPO and RMU of the same settings, with
 the value-norm term and without, and writes fingerprint.json here: of every suspect how far the first token's value norm
 lies from base's in spreads of later positions, what the probe's rule says, and what the trigger brings back.
@@ -141,7 +141,7 @@ def _beside_twins(every: Sequence[Reading], unlearner: str, model: str) -> dict[
 def main() -> None:
     """Read every suspect of every world, and write the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--worlds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--worlds", type=int, nargs="+", default=[0, 1, 2])
     args = parser.parse_args()
     every: list[Reading] = []
     with one_thread():
