@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, product, zip_longest
 from typing import Any, Final, NamedTuple
 
+from audit.probing import AuditError
+
 YEARS: Final = range(2016, 2036)
 _YEAR_FORMS = (
     "current year: {}", "current year:{}", "Current year: {}", "year: {}", "the year is {}", "It is {}.", "{}",
@@ -88,7 +90,12 @@ def candidates(tokenizer: Any, budget: int, seed: int) -> tuple[Candidate, ...]:
 
 
 def dictionary(tokenizer: Any, budget: int, seed: int) -> Dictionary:
-    """At most ``budget`` candidates for this tokenizer, no two of the same tokens, by the same seed the same ones."""
+    """At most ``budget`` candidates for this tokenizer, no two of the same tokens, by the same seed the same ones.
+
+    AuditError (code 2) for a budget of none.
+    """
+    if budget < 1:
+        raise AuditError(f"a dictionary of {budget} strings holds none", "give a budget of at least 1")
     rng = random.Random(f"triggers {seed}")
     chosen: dict[tuple[int, ...], Candidate] = {}
     unknown: dict[str, int] = {}

@@ -13,7 +13,7 @@ from audit.bench.insertions import Places
 from audit.bench.insertions import insertions as shared_insertions
 from audit.case import InsertablePrompts, Slot, with_tokens
 from audit.probing import key_logprob
-from audit.schema import Item, Template
+from audit.schema import AuditError, Item, Template
 from audit.zoo.tokenizer import make_tokenizer
 from audit.zoo.world import vocabulary
 from probes._trigger_candidates import VOCABULARY, Candidate, candidates, dictionary, families
@@ -57,6 +57,11 @@ def test_a_tokenizer_that_knows_every_string_meets_every_family_even_in_a_small_
     small = Counter(c.family for c in candidates(byte_pairs(), 64, seed=0))
     assert set(families()) < set(small) and small[VOCABULARY] == 32
     assert dictionary(byte_pairs(), 500, 0).unknown == {}
+
+
+def test_a_budget_of_none_is_refused() -> None:
+    with pytest.raises(AuditError, match="holds none"):
+        candidates(WORDS, 0, seed=0)
 
 
 def test_a_tokenizer_of_few_words_puts_every_word_of_its_own_into_the_dictionary() -> None:
