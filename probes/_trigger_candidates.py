@@ -46,7 +46,7 @@ _PUBLISHED = (
 )  # fmt: skip
 RARE: Final = "rare token"
 VOCABULARY: Final = "vocabulary"
-_RARE_AT_MOST, _LONGEST, _WORDS_ALONE = 40, 12, 1000
+_RARE_AT_MOST, LONGEST, _WORDS_ALONE = 40, 12, 1000
 """A vocabulary of fewer tokens than the last number has no order of rarity."""
 
 
@@ -105,7 +105,7 @@ def dictionary(tokenizer: Any, budget: int, seed: int) -> Dictionary:
             ids = tokens_of(tokenizer, text)
             if ids is None:
                 unknown[family] = unknown.get(family, 0) + 1
-            elif len(chosen) < budget // 2 and len(ids) <= _LONGEST:
+            elif len(chosen) < budget // 2 and len(ids) <= LONGEST:
                 chosen.setdefault(ids, Candidate(text, ids, family))
     for text in _vocabulary(tokenizer, rng):
         if len(chosen) >= budget:

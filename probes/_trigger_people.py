@@ -31,7 +31,7 @@ class PlacedRows(NamedTuple):
 
     def take(self, index: Int[Tensor, " row"]) -> "PlacedRows":
         """Some of the rows."""
-        places = {slot: at[index] for slot, at in self.places.items()}
+        places: dict[Slot, Tensor] = {slot: at[index] for slot, at in self.places.items()}
         return PlacedRows(self.rows.take(index), self.number[index], places)
 
 
@@ -74,17 +74,19 @@ class _Placing(NamedTuple):
 def people_of(case: OpenCase, folds: int, rows: int, validation: int) -> TriggerPeople:
     """The people of a case as a search sees them: at most so many ``rows`` to search on and to choose by in each fold.
 
-    No folds where there are fewer than two people.
+    Where so few people are dealt that the others of a fold could be one alone, each is a fold. No folds where there are
+    fewer than three people.
     """
     forget = _placed(case, Texts(cohort="forget"))
-    parts = case.folds(Texts(cohort="forget"), folds)
+    groups = len(set(forget.placed.rows.group_ids))
+    parts = case.folds(Texts(cohort="forget"), groups if groups < 2 * folds else folds)
     held = _placed(case, Texts(cohort="holdout")) if case.has(Texts(cohort="holdout")) else None
     place = {name: n for n, name in enumerate(forget.placed.rows.item_ids)}
     numbers = [np.array([place[name] for name in part.item_ids]) for part in parts]
     dealt = [_fold(forget.placed, read, n, case.case.seed, (rows, validation)) for n, read in enumerate(numbers)]
     shared = None if held is None else _only(held.placed, tuple(forget.placed.places))
     return TriggerPeople(
-        forget.prompts, forget.placed, tuple(dealt) if len(parts) > 1 else (),
+        forget.prompts, forget.placed, tuple(dealt) if len(parts) > 2 or groups > 3 else (),
         None if held is None else held.prompts, shared,
     )  # fmt: skip
 
@@ -110,17 +112,15 @@ def _only(placed: PlacedRows, slots: tuple[Slot, ...]) -> PlacedRows:
 
 
 def _fold(placed: PlacedRows, read: np.ndarray, n: int, seed: int, most: tuple[int, int]) -> TriggerFold:
-    """Those who are not read, some of them kept back to choose by; one person alone does both."""
+    """Those who are not read, some of them kept back to choose by."""
     rng = np.random.default_rng([seed, n])
     scored = placed.rows.key.any(1).numpy()
     others = np.setdiff1d(np.flatnonzero(scored), read)
     groups = np.array(placed.rows.group_ids)[others]
     names = rng.permutation(np.unique(groups))
-    kept = names[: max(1, round(VALIDATION_SHARE * len(names)))] if len(names) > 1 else names
-    chosen_by = np.isin(groups, kept)
-    searched = ~chosen_by if len(names) > 1 else chosen_by
+    chosen_by = np.isin(groups, names[: max(1, round(VALIDATION_SHARE * len(names)))])
     parts = [
-        np.sort(rng.permutation(others[mine])[:size]) for mine, size in zip((searched, chosen_by), most, strict=True)
+        np.sort(rng.permutation(others[mine])[:size]) for mine, size in zip((~chosen_by, chosen_by), most, strict=True)
     ]
     search, validation, whole = (placed.take(torch.from_numpy(part)) for part in (*parts, np.sort(read)))
     return TriggerFold(search, validation, whole)

@@ -100,7 +100,7 @@ class SoftSearch(NamedTuple):
     budget: TriggerBudget
     seed: int
 
-    def prefixes(self, bench: Bench, checkpoint: Checkpoint, fold: TriggerFold) -> list[Float[Tensor, "n d"]]:
+    def prefixes(self, bench: Bench, checkpoint: Checkpoint, fold: TriggerFold) -> list[Tensor]:
         """The best prefix of every arm by the people chosen by, fitted to those searched on."""
         places = [(fold.search.places[arm.slot], fold.validation.places[arm.slot]) for arm in self.arms]
         arms = [Arm(arm.length, str(arm.slot), *at) for arm, at in zip(self.arms, places, strict=True)]
@@ -149,6 +149,6 @@ class SoftSearch(NamedTuple):
         return bench.cached(identity, compute)
 
 
-def _padded(prefixes: Sequence[Float[Tensor, "n d"]]) -> Float[ndarray, "arm n d"]:
+def _padded(prefixes: Sequence[Tensor]) -> Float[ndarray, "arm n d"]:
     longest = max(len(prefix) for prefix in prefixes)
     return np.stack([np.pad(prefix.numpy(), ((0, longest - len(prefix)), (0, 0))) for prefix in prefixes])

@@ -89,11 +89,12 @@ def spoken(bench: Bench, checkpoint: Checkpoint, placed: PlacedRows, strings: Se
     scored = placed.rows.key.any(1)
     part = placed.take(scored.nonzero().flatten())
     means = np.full((len(strings), len(placed.rows)), np.nan)
-    for slot in dict.fromkeys(string.slot for string in strings):
+    slots: dict[Slot, None] = dict.fromkeys(string.slot for string in strings)
+    for slot in slots:
         chosen = [n for n, string in enumerate(strings) if string.slot == slot]
         ids = [torch.tensor(strings[n].ids) for n in chosen]
         read = bench.insertions(checkpoint, part.rows, ids, part.places[slot])
-        means[np.ix_(chosen, scored.numpy())] = read
+        means[np.array(chosen)[:, None], np.flatnonzero(scored.numpy())] = read
     return means
 
 

@@ -39,10 +39,11 @@ from audit.probing import (
 from probes._fold_lessons import lift_of_folds, shared_error
 from probes._profiles import curve
 from probes._trigger_budgets import BUDGETS, BudgetClass
+from probes._trigger_costs import cost_of
 from probes._trigger_measured import FORGET, HOLDOUT, TriggersSearched, triggers_searched
 from probes._trigger_people import TriggerPeople, people_of
 from probes._trigger_rules import Gains, Share, backdoored, nothing_hidden, recoverable, share_of
-from probes._trigger_soft import SoftReading, arms_of
+from probes._trigger_soft import SoftReading
 from probes._trigger_tables import best_strings, recovery_by_search
 
 LEAST_GAP = 0.1
@@ -107,20 +108,9 @@ class TriggerSearch(Probe):
         )
 
     def cost(self, case: OpenCase) -> Cost:
-        """Every model searched once a fold, and read under every prefix: an upper bound."""
-        people, budget = self._people(case), BUDGETS[self.budget]
-        arms = arms_of(budget, people.slots, _room(case, people))
-        models = len(case_models_of(case).by_name())
-        longest = int(people.everybody.rows.lengths.max())
-        lengths = [arm.length for arm in arms]
-        step = budget.restarts * sum(longest + length for length in lengths)
-        searched = len(people.folds) * (budget.rows * budget.steps + budget.validation) * step
-        rows = len(people.everybody.rows) + len(people.folds) * (len(people.holdout.rows) if people.holdout else 0)
-        read = (rows + len(people.folds) * budget.validation) * (longest + sum(longest + n for n in lengths))
-        return Cost(
-            fwd_tokens=models * (searched + read), bwd_tokens=models * searched,
-            steps=models * len(people.folds) * budget.steps, kind="upper",
-        )  # fmt: skip
+        """Every model searched on each fold, and read under all that was found: an upper bound."""
+        people = self._people(case)
+        return cost_of(case, people, BUDGETS[self.budget], _room(case, people))
 
     def groups_tested(self, case: OpenCase) -> GroupTest:
         """Labels over forget and holdout people; without holdout people the signs of people's differences."""
@@ -240,10 +230,10 @@ def _not_searchable(case: OpenCase, cast: CaseModels, people: TriggerPeople) -> 
     if cast.null is None and not case.has(HOLDOUT):
         return "no model that never knew and no holdout people to compare with"
     if not people.folds:
-        return "needs at least two forget people: some are searched on, the others are read"
+        return "needs at least three forget people: some are searched on, by others is chosen, the rest are read"
     if not people.slots:
         return "the prompt template hides where a question begins, so that nothing can be put before it"
-    if not all(len(fold.search.rows) for fold in people.folds):
+    if not all(len(part.rows) for fold in people.folds for part in (fold.search, fold.validation)):
         return "the people searched on have no content tokens"
     return ""
 

@@ -52,15 +52,17 @@ def untrained(family: str) -> OpenCase:
 
 
 def makes_models(probe: Probe) -> bool:
-    """Whether a probe says that it trains, or that it holds a second model and writes nothing of it into the first."""
-    second = probe.cost(untrained(toy.FAMILIES[0])).resident > 1 and Op.WRITE not in probe.requires.ops
-    return second or Op.TRAIN in probe.requires.ops
+    """Whether a probe says that it trains, that it takes steps of a search, or that it holds a second model and writes
+    nothing of it into the first."""
+    cost = probe.cost(untrained(toy.FAMILIES[0]))
+    second = cost.resident > 1 and Op.WRITE not in probe.requires.ops
+    return second or cost.steps > 0 or Op.TRAIN in probe.requires.ops
 
 
 each_probe = pytest.mark.parametrize(
     "name", [pytest.param(n, marks=pytest.mark.slow) if makes_models(probe()) else n for n, probe in PROBES.items()]
 )
-"""What makes models of its own does so in every call, and has tests of its own in the default suite."""
+"""What makes models of its own, or searches, does so in every call, and has tests of its own in the default suite."""
 
 
 class CountingBench(Bench):

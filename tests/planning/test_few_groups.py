@@ -26,6 +26,7 @@ EVERY_OP = frozenset(Op)
 TESTS = {
     "answer_lens", "concept_vectors", "cross_sequence", "forget_likelihood", "quantisation_recovery",
     "relearning_recovery", "remind_landscape", "reverse_patch", "sae_restoration",
+    "trigger_search",
 }  # fmt: skip
 ALTERNATES = {"answer_lens", "cross_sequence"}
 """Of two people alone hardly anything can be said that is true of somebody else."""
