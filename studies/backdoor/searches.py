@@ -4,13 +4,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from probes.attention_sink import AttentionSink
-from probes.trigger_search import TriggerSearch
-
 from audit.bench import Bench
 from audit.case import open_case
 from audit.schema import Interval, Measurement, Missing
 from audit.storage import Store
+from probes.attention_sink import AttentionSink
+from probes.trigger_search import TriggerSearch
 from studies.backdoor.folders import case_of
 
 KEPT = ("brought_back", "brought_back_null", "hidden", "gain_on_holdout", "gain_of_shuffled_answers")
