@@ -35,7 +35,7 @@ class TriggerBudget(NamedTuple):
 
 BUDGETS: Final[dict[BudgetClass, TriggerBudget]] = {
     "small": TriggerBudget(
-        lengths=(1, 2, 4, 8), elsewhere=4, restarts=2, steps=24, lr=0.05, rows=16, validation=16,
+        lengths=(1, 2, 4, 8), elsewhere=4, restarts=1, steps=24, lr=0.05, rows=16, validation=16,
         candidates=120, replacements=16, width=32, promising=16, minibatch=8, starts=2,
         leaks=False, shift=False,
     ),
