@@ -9,6 +9,7 @@ from .replaying import Share as Share
 from .replaying import fold_of as fold_of
 from .replaying import replay as replay
 from .replaying import slot_of as slot_of
+from .runner import Prepared as Prepared
 from .runner import Run as Run
 from .runner import plan as plan
 from .runner import prepare as prepare
