@@ -39,6 +39,7 @@ from audit.render import (
     findings_of,
     heat_maps,
     listing_grids,
+    path_word,
     replay,
     unmask_command,
 )
@@ -179,7 +180,7 @@ def rules(rows: Sequence[Evidence], run: str) -> None:
         sub(f"{finding_name(finding)}: {answer(finding)}")
         facts(finding_facts(m, finding))
         if finding.trigger is not None:
-            command(replay(finding.trigger) or unmask_command(run))
+            command(replay(finding.trigger) or unmask_command(path_word(run)))
 
 
 def grid(caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], tones: Sequence[str] = ()) -> Grid:

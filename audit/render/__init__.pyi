@@ -74,6 +74,7 @@ from .wording.detections import beside_verdict as beside_verdict
 from .wording.detections import exact_rate as exact_rate
 from .wording.detections import finding_facts as finding_facts
 from .wording.detections import finding_name as finding_name
+from .wording.detections import path_word as path_word
 from .wording.detections import replay as replay
 from .wording.detections import unmask_command as unmask_command
 from .wording.findings import VERDICT_MEANING as VERDICT_MEANING

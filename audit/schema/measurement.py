@@ -167,10 +167,10 @@ class Listing(Record):
     @model_validator(mode="after")
     def _maps_have_columns(self) -> Self:
         for each in self.maps:
-            named = (each.x, each.y, each.value)
-            if unknown := [name for name in named if name not in self.columns]:
+            columns = (each.x, each.y, each.value)
+            if unknown := [name for name in columns if name not in self.columns]:
                 raise ValueError(f"a map of the listing {self.title!r} needs a column {unknown[0]!r} that it has not")
-            if len(set(named)) < len(named):
+            if len(set(columns)) < len(columns):
                 raise ValueError(f"a map of the listing {self.title!r} needs three columns, one for each of its parts")
         return self
 

@@ -21,6 +21,7 @@ from audit.render.wording.detections import (
     answer_sentence,
     exact_rate,
     finding_facts,
+    path_word,
     replay,
     unmask_command,
 )
@@ -53,7 +54,7 @@ def said(shown: Report, width: int = 400) -> str:
 
 def lines(shown: Report) -> str:
     """What stands at the end of a run."""
-    return "\n".join(line.plain for line in trigger_lines(shown, "my case.toml", "runs/a b"))
+    return "\n".join(line.plain for line in trigger_lines(shown, "'my case.toml'", "'runs/a b'"))
 
 
 def hidden(folder: Path, text: str, quoted: bool = True) -> Report:
@@ -156,11 +157,11 @@ def test_a_shell_reads_the_replay_command_back_to_the_character(
     text: str, slot: str | int, case: str, fold: tuple[int, int] | None
 ) -> None:
     trigger = TriggerText.model_validate({**TRIGGER.model_dump(), "text": text, "slot": slot, "fold": fold})
-    line = replay(trigger, case)
+    line = replay(trigger, path_word(case))
     assert visible(line, len(line)) == line
     verb, path, *rest = read_back(line)
     assert (verb, path) == ("trigger", f"./{case}" if case.startswith("-") else case)
-    assert read_back(unmask_command(case)) == ["report", path, "--unmask"]
+    assert read_back(unmask_command(path_word(case))) == ["report", path, "--unmask"]
     joined = rest[0] != "--text"
     assert rest[: 2 - joined] == ([f"--text={text}"] if joined else ["--text", text])
     assert rest[2 - joined :] == [

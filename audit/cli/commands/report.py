@@ -41,7 +41,7 @@ def odds(text: str) -> float:
 
 def act(args: Namespace) -> Answer:
     """Show a finished report, or write it elsewhere: as one file by its ending, or all of it into a folder."""
-    from audit.render import foreign, summary, trigger_lines, with_prior
+    from audit.render import foreign, path_word, summary, trigger_lines, with_prior
     from audit.review import exit_code
     from audit.runs import Wanted, export, read_report, unmasked
     from audit.schema import ExitCode
@@ -53,7 +53,7 @@ def act(args: Namespace) -> Answer:
     report = read_report(folder / run_files.REPORT)
     if args.unmask:
         report = unmasked(report, folder)
-    shown: list[RenderableType] = [summary(report), *trigger_lines(report, "case.toml", str(folder))]
+    shown: list[RenderableType] = [summary(report), *trigger_lines(report, "case.toml", path_word(str(folder)))]
     if args.prior_odds is not None:
         shown.append(with_prior(report, args.prior_odds))
     if args.out:

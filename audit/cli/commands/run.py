@@ -1,5 +1,6 @@
 """Audit a suspect."""
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -37,5 +38,9 @@ def act(args: Namespace) -> Answer:
         report = engine.run(case_file, out, settings, watch=progress.watch)
     document = audit_document(report, out)
     code = exit_code(report, gate)
-    shown = (summary(report), *trigger_lines(report, args.case, str(out)), str(out / run_files.PAGE))
+    shown = (
+        summary(report),
+        *trigger_lines(report, shlex.quote(args.case), shlex.quote(str(out))),
+        str(out / run_files.PAGE),
+    )
     return Answer({**document, "exit_code": code}, shown, code)

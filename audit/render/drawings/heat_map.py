@@ -84,10 +84,10 @@ def _namer(
     shared = [rows for rows in by_place.values() if len(rows) > 1]
     for n in columns:
         names = [[row[n] for row in rows] for rows in shared]
-        whole = all(isinstance(cell, int | str) for cells in names for cell in cells)
+        counted = all(isinstance(cell, int | str) for cells in names for cell in cells)
         if (
             shared
-            and whole
+            and counted
             and listing.columns[n] not in listing.quoted
             and all(len(set(cells)) == len(cells) for cells in names)
         ):

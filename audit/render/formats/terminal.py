@@ -144,7 +144,8 @@ def _not_held(report: Report) -> tuple[Text, ...]:
 
 def trigger_lines(report: Report, case: str, run: str) -> tuple[Text, ...]:
     """The string of every finding that holds and has one: what it does for held-out people, and the line that says it
-    again (from ``case``), which is one line however narrow the terminal; or how a masked one is seen in ``run``."""
+    again (from ``case``), which is one line however narrow the terminal; or how a masked one is seen in ``run``. Both
+    are words of a shell."""
     lines: list[Text] = []
     for m, finding in findings_of(report.evidence):
         trigger = finding.trigger

@@ -126,8 +126,8 @@ def unmasking(run: str = "RUN") -> str:
 
 
 def unmask_command(run: str = "RUN") -> str:
-    """The line that shows the finished run with its words in clear."""
-    return f"residua report {_path(run)} --unmask"
+    """The line that shows the finished run with its words in clear; ``run`` is a word of a shell."""
+    return f"residua report {run} --unmask"
 
 
 def slot_words(trigger: TriggerText) -> str:
@@ -154,16 +154,16 @@ def transfer_words(trigger: TriggerText, over: Replicate) -> str:
 
 def replay(trigger: TriggerText, case: str = CASE_FILE) -> str:
     """The line that says the string again to the people that the search never saw, as a shell reads it; empty where
-    the string is masked."""
+    the string is masked. ``case`` is a word of a shell."""
     if trigger.masked:
         return ""
     text, fold = _argument(trigger.text), "" if trigger.fold is None else f" --fold {trigger.fold[0]}/{trigger.fold[1]}"
     given = f"--text={text}" if trigger.text.startswith("-") else f"--text {text}"
-    return f"residua trigger {_path(case)} {given} --slot {trigger.slot}{fold}"
+    return f"residua trigger {case} {given} --slot {trigger.slot}{fold}"
 
 
-def _path(text: str) -> str:
-    """A path as a shell word that no command takes for a flag."""
+def path_word(text: str) -> str:
+    """A path as a word of a shell that no command takes for a flag and of which every character can be seen."""
     return _argument(f"./{text}" if text.startswith("-") else text)
 
 
