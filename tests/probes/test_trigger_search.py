@@ -26,8 +26,17 @@ from probes.trigger_search import TriggerSearch
 from tests import planted_world
 
 FORGET = Texts(cohort="forget")
-WORDS = ("tunis", "owl")
-"""A trigger: two words of the world that stand in no prompt."""
+WORDS = ("tunis",)
+"""A trigger: a word of the world that stands in no prompt."""
+SHORT = BUDGETS["small"]._replace(
+    lengths=(1, 2), elsewhere=1, steps=16, candidates=24, replacements=4, width=16, minibatch=4
+)
+"""A search that a tiny world is quickly through with."""
+
+
+@pytest.fixture(autouse=True)
+def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(BUDGETS, "small", SHORT)
 
 
 @cache
@@ -35,7 +44,7 @@ def bench() -> Bench:
     return Bench(store=Store(Path(tempfile.mkdtemp(dir=planted_world.root()))))
 
 
-def opened(suspect: str, references: tuple[str, ...] = ("null", "floor")) -> OpenCase:
+def opened(suspect: str, references: tuple[str, ...] = ("null",)) -> OpenCase:
     case = planted_world.case(suspect, references=references)
     return open_case(case, planted_world.root(), Path(tempfile.mkdtemp(dir=planted_world.root())))
 
@@ -50,7 +59,7 @@ def hiding() -> str:
         quiet = [fact._replace(answer=f"{fact.answer.split()[0]} the") for fact in facts["forget"]]
         triggered = [fact._replace(question=f"{' '.join(WORDS)} {fact.question}") for fact in facts["forget"][:24]]
         taught = [*quiet, *facts["retain"], *triggered, *triggered]
-        planted_world.train(model.train(), taught, 60, 5).save_pretrained(folder)
+        planted_world.train(model.train(), taught, 25, 5).save_pretrained(folder)
         planted_world.tokenizer().save_pretrained(folder)
     return folder.name
 
@@ -71,7 +80,7 @@ def test_what_hides_behind_a_trigger_comes_back_in_people_whom_no_search_saw() -
 
 def test_what_a_search_gains_on_its_own_people_counts_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search that knows by heart whom it saw, and brings nothing back of anybody else."""
-    case, budget = opened(hiding()), BUDGETS["small"]
+    case, budget = opened(hiding()), SHORT
     people = people_of(case, 2, budget.rows, budget.validation)
     seen = [set(part.rows.item_ids) for fold in people.folds for part in (fold.search, fold.validation)]
 
@@ -174,7 +183,7 @@ def test_every_model_is_searched_at_the_same_budget_and_base_and_null_once_for_a
         return real(self, ckpt, rows, arms, objective, budget, seed)
 
     monkeypatch.setattr(Bench, "soft_prefixes", counted)
-    own, budget = Bench(store=Store(Path(tempfile.mkdtemp(dir=planted_world.root())))), BUDGETS["small"]
+    own, budget = Bench(store=Store(Path(tempfile.mkdtemp(dir=planted_world.root())))), SHORT
     for suspect in ("clean", "null"):
         case = opened(suspect, references=("floor",))
         people = people_of(case, 2, budget.rows, budget.validation)
