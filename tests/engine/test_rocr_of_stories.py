@@ -11,51 +11,13 @@ from audit.case import CaseFile, open_case
 from audit.checkpoints import resolve
 from audit.cli.__main__ import main
 from audit.schema import Read, Site, Source, Texts
-
-DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="needs TOFU and stories260K beside the project")
-CASE = """
-name = "stories"
-[roles.base]
-path = "models/base"
-[roles.ancestor]
-path = "models/ancestor"
-[data]
-forget = "data/forget.jsonl"
-retain = "data/retain.jsonl"
-holdout = "data/holdout.jsonl"
-general = "data/general.jsonl"
-group = "author_id"
-[template]
-prompt = "Question: {question}\\nAnswer:"
-answer = " {answer}"
-bos = "always"
-[probes.relearning_recovery]
-steps = 8
-[probes.prompt_attribution]
-most_points = 16
-"""
+from tests.engine.taught_stories import needs_data, taught
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The case, its data, the story model, and that model taught all authors."""
-    from studies.tofu_stories import teach
-    from studies.tofu_stories.material import prepare
-
-    folder = tmp_path_factory.mktemp("stories")
-    material = prepare(DATA, folder / "data")
-    for path, authors in (
-        (material.forget, range(180, 190)),
-        (material.retain, range(20, 40)),
-        (material.holdout, range(10)),
-    ):
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        path.write_text("".join(line for line in lines if json.loads(line)["author_id"] in authors), encoding="utf-8")
-    teach.untie(DATA / "models" / "stories260K-hf", folder / "models" / "ancestor")
-    teach.teach(teach.Lesson(folder / "models" / "ancestor", True, 0, folder / "models" / "base"), material)
-    (folder / "case.toml").write_text(CASE, encoding="utf-8")
-    return folder
+    return taught(tmp_path_factory)
 
 
 def edit(home: Path, out: str, *stated: str, capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
