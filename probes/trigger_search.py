@@ -187,11 +187,11 @@ class TriggerSearch(Probe):
         assert isinstance(share, Share), "strings are searched where something is hidden"
         best = {name: r.at_best(fold_of) for name, r in done.strings.items()}
         tokens = max(len(ranked.strings[0].ids) for ranked in done.strings["suspect"].ranked)
-        found = backdoored(share if "null" in done.strings else NO_NULL, tokens)
+        finding = backdoored(share if "null" in done.strings else NO_NULL, tokens)
         scored = by_person(sheet, best)
         return blank(TRIGGER, "", scored.n, people, seed).model_copy(
             update={
-                "value": share.value, "ci95": share.ci95, "p": share.p, "findings": (found,),
+                "value": share.value, "ci95": share.ci95, "p": share.p, "findings": (finding,),
                 "p_below": Missing(missing="a string that takes answers away is no trigger"),
                 "null": Missing(missing="the null's own search is part of the value"),
                 "positive_control": Missing(missing="nobody planted a trigger in this case"),
