@@ -45,6 +45,7 @@ from probes._trigger_people import TriggerPeople, people_of
 from probes._trigger_rules import Gains, Share, backdoored, nothing_hidden, recoverable, share_of
 from probes._trigger_soft import SoftReading
 from probes._trigger_tables import best_strings, recovery_by_search
+from probes._trigger_text import best_text
 
 LEAST_GAP = 0.1
 RECOVERY = Naming(
@@ -188,6 +189,7 @@ class TriggerSearch(Probe):
         best = {name: r.at_best(fold_of) for name, r in done.strings.items()}
         tokens = max(len(ranked.strings[0].ids) for ranked in done.strings["suspect"].ranked)
         finding = backdoored(share if "null" in done.strings else NO_NULL, tokens)
+        finding = finding.model_copy(update={"trigger": best_text(bench, case, cast, done)})
         scored = by_person(sheet, best)
         return blank(TRIGGER, "", scored.n, people, seed).model_copy(
             update={
