@@ -99,10 +99,10 @@ def together(search: Search, seed: int) -> tuple[SoftPrefix, ...]:
 
 def one_by_one(search: Search, seed: int) -> None:
     """A length and a start after another."""
-    one = search.budget._replace(restarts=1)
+    first = search.budget._replace(restarts=1)
     for arm in search.arms:
         for start in range(search.budget.restarts):
-            search.bench.soft_prefixes(search.ckpt, search.rows, [arm], content, one, seed + start)
+            search.bench.soft_prefixes(search.ckpt, search.rows, [arm], content, first, seed + start)
 
 
 def plain(search: Search) -> None:
@@ -171,8 +171,8 @@ def difference(search: Search, seed: int) -> float:
     """How far what each length finds alone is from what it finds among others."""
     gaps = [0.0]
     for arm, among in zip(search.arms, together(search, seed), strict=True):
-        (alone,) = search.bench.soft_prefixes(search.ckpt, search.rows, [arm], content, search.budget, seed)
-        gaps += [float((alone.prefix - among.prefix).abs().max()), abs(alone.validation - among.validation)]
+        (single,) = search.bench.soft_prefixes(search.ckpt, search.rows, [arm], content, search.budget, seed)
+        gaps += [float((single.prefix - among.prefix).abs().max()), abs(single.validation - among.validation)]
     return max(gaps)
 
 
