@@ -69,7 +69,7 @@ def hard_string(
     opened: LoadedModel, ckpt: Checkpoint, rows: SearchRows, start: PlacedTokens, objective: RowObjective,
     effort: tuple[HardBudget, int],
 ) -> HardString:  # fmt: skip
-    """The best string found from ``start``. ``how``: the budget and the seed.
+    """The best string found from ``start``. ``effort``: the budget and the seed.
 
     AuditError: an empty string, no rows, one group on both sides, a place outside a prompt, rows longer than the model
     takes.
