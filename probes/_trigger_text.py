@@ -1,4 +1,4 @@
-"""The string to tell: the best of all folds by the people chosen by, and what it does for people it was not found on."""
+"""The string to tell: the best of all folds by the people chosen by, read on people it was not found on."""
 
 import numpy as np
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from probes._trigger_people import PlacedRows
 from probes._trigger_strings import LEAKED, ROUNDED, SEARCHED, TriggerString, spoken
 
 FROM_TOKENIZER = ("vocabulary", "rare token", ROUNDED, SEARCHED, LEAKED)
-"""Where a string's words are the tokenizer's or the model's own, and so may be the data's; others are of fixed lists."""
+"""Where a string's words are the tokenizer's or the model's, and so may be the data's; others are of fixed lists."""
 
 
 def best_text(bench: Bench, case: OpenCase, cast: CaseModels, done: TriggersSearched) -> TriggerText | None:
@@ -46,7 +46,7 @@ def _by_person(read: PlacedRows, values: Float[ndarray, " row"]) -> Float[ndarra
 
 
 def _quotes(case: OpenCase, string: TriggerString) -> bool:
-    """May the string hold words of the case's own data? Not if it is of a fixed list, or none of its words is theirs."""
+    """May it hold words of the case's own data? Not if it is of a fixed list, or none of its words is theirs."""
     if string.family not in FROM_TOKENIZER:
         return False
     mine = _words(case.tokenizer.decode(list(string.ids)))
