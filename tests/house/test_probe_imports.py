@@ -54,9 +54,9 @@ def test_most_files_use_the_door_and_attacks_alone_use_an_edit() -> None:
     modules = {name: {module for module, _ in imported(tree)} for name, tree in trees.items()}
     without = [name for name, taken in modules.items() if DOOR not in taken]
     assert without == ["__init__", "_trigger_budgets"], "a package's page, and a table of settings that needs nothing"
-    assert {name for name, taken in modules.items() if ATTACKS in taken} == {
-        name for name, tree in trees.items() if attacks(tree)
-    }
+    attacking = {name for name, tree in trees.items() if attacks(tree)}
+    editing = {name for name, taken in modules.items() if ATTACKS in taken}
+    assert editing <= attacking and attacking - editing == {"trigger_search"}, "what is put into a prompt is no edit"
 
 
 @pytest.mark.parametrize(
