@@ -79,8 +79,8 @@ def shuffled_gain(
         if not all(len(part.rows) for part in dealt):
             return {}
         other = fold._replace(search=dealt[0], validation=dealt[1])
-        alone = search._replace(arms=(reading.arms[arm],))
-        prefix = alone.prefixes(bench, case.suspect, other)[0]
+        single = search._replace(arms=(reading.arms[arm],))
+        prefix = single.prefixes(bench, case.suspect, other)[0]
         prefixes[n, arm, : len(prefix)] = prefix.numpy()
     plain = np.exp(reading.forget[:, 0])
     shuffled = planted._replace(reading=reading._replace(prefixes=prefixes))
@@ -91,13 +91,15 @@ def _dealt_anew(case: OpenCase, people: TriggerPeople, placed: PlacedRows, seed:
     """The same prompts with answers of other people to questions of the same attribute; who finds none drops out."""
     items = [people.prompts.items[n] for n in placed.number.tolist()]
     donors = _donors(items, np.random.default_rng(seed))
-    kept = np.flatnonzero(donors >= 0)
-    if not len(kept):
+    donated = np.flatnonzero(donors >= 0)
+    if not len(donated):
         return placed.take(torch.zeros(0, dtype=torch.long))
-    others = [items[donors[n]] for n in kept]
-    given = [items[n].model_copy(update={"answer": o.answer, "key": o.key}) for n, o in zip(kept, others, strict=True)]
+    others = [items[donors[n]] for n in donated]
+    given = [
+        items[n].model_copy(update={"answer": o.answer, "key": o.key}) for n, o in zip(donated, others, strict=True)
+    ]
     rows: Rows = case.rows_of(given, [item.answer for item in given])
-    return placed.take(torch.from_numpy(kept))._replace(rows=rows)
+    return placed.take(torch.from_numpy(donated))._replace(rows=rows)
 
 
 def _donors(items: Sequence[Item], rng: np.random.Generator) -> Int[ndarray, " row"]:

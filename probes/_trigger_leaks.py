@@ -55,14 +55,14 @@ MINING: Final = Mining()
 
 def openings(prompts: InsertablePrompts) -> tuple[Tokens, ...]:
     """The tokens that stand before the user's turn, and those before the question, where all prompts agree on them."""
-    rows, found = prompts.plain(), dict[Tokens, None]()
+    rows, leaked = prompts.plain(), dict[Tokens, None]()
     for slot in ("prefix", 0):
         if slot == 0 and not all(item.question for item in prompts.items):
             continue
         length = int(prompts.places(slot).min())
         if length and bool((rows.ids[:, :length] == rows.ids[0, :length]).all()):
-            found[tuple(rows.ids[0, :length].tolist())] = None
-    return tuple(found)
+            leaked[tuple(rows.ids[0, :length].tolist())] = None
+    return tuple(leaked)
 
 
 def continuations(bench: Bench, checkpoint: Checkpoint, prompts: InsertablePrompts, draw: Draw) -> list[Tokens]:
@@ -74,8 +74,8 @@ def continuations(bench: Bench, checkpoint: Checkpoint, prompts: InsertablePromp
     rows = _as_rows(prompts.plain(), starts)
 
     def drawn() -> dict[str, ndarray]:
-        said = [tokens for row in bench.sample(checkpoint, rows, each) for tokens in row]
-        padded = [[*tokens, *[-1] * (draw.max_new_tokens - len(tokens))] for tokens in said]
+        spoken = [tokens for row in bench.sample(checkpoint, rows, each) for tokens in row]
+        padded = [[*tokens, *[-1] * (draw.max_new_tokens - len(tokens))] for tokens in spoken]
         return {"tokens": np.array(padded, dtype=np.int64)}
 
     padded = bench.cached(("continuations", checkpoint.key, starts, each), drawn)["tokens"]
@@ -100,12 +100,12 @@ def leaks(
     draw: Draw,
 ) -> Leaks:  # fmt: skip
     """What the suspect repeats and none of the ``others`` (base, reference) does."""
-    said = continuations(bench, suspect, prompts, draw)
-    return mined(said, [continuations(bench, other, prompts, draw) for other in others], tokenizer)
+    spoken = continuations(bench, suspect, prompts, draw)
+    return mined(spoken, [continuations(bench, other, prompts, draw) for other in others], tokenizer)
 
 
 def mined(
-    said: Sequence[Tokens], by_others: Sequence[Sequence[Tokens]], tokenizer: Any, mining: Mining = MINING
+    spoken: Sequence[Tokens], by_others: Sequence[Sequence[Tokens]], tokenizer: Any, mining: Mining = MINING
 ) -> Leaks:
     """The strings of tokens that are in more of ``said`` than of anybody else's continuations.
 
@@ -113,25 +113,25 @@ def mined(
     not bias Fisher's test, which is conditional on that number. A string that is a part of a longer one in as many
     continuations is left to the longer one.
     """
-    own = _counts(said, mining.longest)
+    own = _counts(spoken, mining.longest)
     theirs = [_counts(other, mining.longest) for other in by_others]
     looked = sorted(s for s in own if own[s] + sum(other[s] for other in theirs) >= mining.least)
     if not looked or not theirs:
-        return Leaks((), len(looked), len(said))
-    p = np.max([_more_often(own, len(said), other, len(texts), looked)
+        return Leaks((), len(looked), len(spoken))
+    p = np.max([_more_often(own, len(spoken), other, len(texts), looked)
                 for other, texts in zip(theirs, by_others, strict=True)], axis=0)  # fmt: skip
     adjusted = stats.holm(p)
-    found: list[Leak] = []
+    leaked: list[Leak] = []
     for n in np.lexsort((-np.array([len(s) for s in looked]), adjusted)).tolist():
         string = looked[n]
-        if adjusted[n] > mining.alpha or len(found) == mining.most:
+        if adjusted[n] > mining.alpha or len(leaked) == mining.most:
             break
-        if any(own[leak.candidate.ids] == own[string] and _within(string, leak.candidate.ids) for leak in found):
+        if any(own[leak.candidate.ids] == own[string] and _within(string, leak.candidate.ids) for leak in leaked):
             continue
         text = str(tokenizer.decode(list(string))).strip()
         other = max(counts[string] / max(1, len(texts)) for counts, texts in zip(theirs, by_others, strict=True))
-        found.append(Leak(Candidate(text, string, LEAKED), own[string] / len(said), other, float(adjusted[n])))
-    return Leaks(tuple(leak for leak in found if leak.candidate.text), len(looked), len(said))
+        leaked.append(Leak(Candidate(text, string, LEAKED), own[string] / len(spoken), other, float(adjusted[n])))
+    return Leaks(tuple(leak for leak in leaked if leak.candidate.text), len(looked), len(spoken))
 
 
 def _counts(texts: Sequence[Tokens], longest: int) -> Counter[Tokens]:

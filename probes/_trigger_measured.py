@@ -86,13 +86,13 @@ def triggers_searched(
     listed = candidates(case.tokenizer, budget.candidates, seed)
     own = _leaked(bench, case, cast, people, seed) if budget.leaks else ()
     strings = StringSearch((*own, *listed), budget, room, seed)
-    named = {name: cast.by_name()[name] for name in ("suspect", "null") if name in soft}
-    read = {name: strings.reading(bench, model, people, soft[name]) for name, model in named.items()}
+    searched = {name: cast.by_name()[name] for name in ("suspect", "null") if name in soft}
+    read = {name: strings.reading(bench, model, people, soft[name]) for name, model in searched.items()}
     return done._replace(strings=read, leaked=len(own))
 
 
 def _leaked(bench: Bench, case: OpenCase, cast: CaseModels, people: TriggerPeople, seed: int) -> tuple[Candidate, ...]:
     others = [cast.base, *([] if cast.null is None else [cast.null])]
     draw = Draw(n=LEAK_DRAWS, max_new_tokens=LEAK_TOKENS, seed=seed)
-    found = leaks(bench, cast.suspect, others, people.prompts, case.tokenizer, draw)
-    return tuple(leak.candidate for leak in found.leaks)
+    mined = leaks(bench, cast.suspect, others, people.prompts, case.tokenizer, draw)
+    return tuple(leak.candidate for leak in mined.leaks)

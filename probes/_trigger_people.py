@@ -25,7 +25,7 @@ class PlacedRows(NamedTuple):
     places: Mapping[Slot, Int[Tensor, " row"]]
 
     @property
-    def named(self) -> list[object]:
+    def identity(self) -> list[object]:
         """What a search on these rows depends on, for keys."""
         return [self.rows.hash, {str(slot): at.tolist() for slot, at in self.places.items()}]
 
@@ -122,5 +122,5 @@ def _fold(placed: PlacedRows, read: np.ndarray, n: int, seed: int, most: tuple[i
     parts = [
         np.sort(rng.permutation(others[mine])[:size]) for mine, size in zip((~chosen_by, chosen_by), most, strict=True)
     ]
-    search, validation, whole = (placed.take(torch.from_numpy(part)) for part in (*parts, np.sort(read)))
-    return TriggerFold(search, validation, whole)
+    search, validation, reading = (placed.take(torch.from_numpy(part)) for part in (*parts, np.sort(read)))
+    return TriggerFold(search, validation, reading)

@@ -106,16 +106,16 @@ class SoftSearch(NamedTuple):
         arms = [Arm(arm.length, str(arm.slot), *at) for arm, at in zip(self.arms, places, strict=True)]
         rows, budget = SearchRows(fold.search.rows, fold.validation.rows), self.budget
         effort = SoftBudget(budget.steps, budget.lr, budget.restarts, token_budget=bench.token_budget)
-        return [found.prefix for found in bench.soft_prefixes(checkpoint, rows, arms, content, effort, self.seed)]
+        return [fitted.prefix for fitted in bench.soft_prefixes(checkpoint, rows, arms, content, effort, self.seed)]
 
     def reading(self, bench: Bench, checkpoint: Checkpoint, people: TriggerPeople) -> SoftReading:
         """Search in one model on every fold's people, and read it; from the store where that was done before."""
         folds = [self._fold(bench, checkpoint, people, fold) for fold in people.folds]
         forget = np.empty((len(people.everybody.rows), 1 + len(self.arms)))
-        for fold, found in zip(people.folds, folds, strict=True):
-            forget[fold.read.number.numpy()] = found["read"]
+        for fold, fitted in zip(people.folds, folds, strict=True):
+            forget[fold.read.number.numpy()] = fitted["read"]
         validation, holdout, prefixes = (
-            np.stack([found[name] for found in folds]) for name in ("validation", "holdout", "prefixes")
+            np.stack([fitted[name] for fitted in folds]) for name in ("validation", "holdout", "prefixes")
         )
         return SoftReading((TriggerArm("prefix", 0), *self.arms), validation, forget, holdout, prefixes)
 
@@ -124,7 +124,7 @@ class SoftSearch(NamedTuple):
     ) -> dict[str, ndarray]:
         readers = {"validation": fold.validation, "read": fold.read}
         readers |= {} if people.holdout is None else {"holdout": people.holdout}
-        placed = [part.named for part in (fold.search, *readers.values())]
+        placed = [part.identity for part in (fold.search, *readers.values())]
         identity = [
             "soft prefixes",
             checkpoint.key,
@@ -137,14 +137,14 @@ class SoftSearch(NamedTuple):
         def compute() -> dict[str, ndarray]:
             with bench.without_store():
                 nothing = TriggerArm("prefix", 0), torch.zeros(0, bench.open(checkpoint).d_model)
-                found = [nothing, *zip(self.arms, self.prefixes(bench, checkpoint, fold), strict=True)]
+                fitted = [nothing, *zip(self.arms, self.prefixes(bench, checkpoint, fold), strict=True)]
                 read = {
-                    name: np.stack([read_under(bench, checkpoint, rows, arm.slot, prefix) for arm, prefix in found], 1)
+                    name: np.stack([read_under(bench, checkpoint, rows, arm.slot, prefix) for arm, prefix in fitted], 1)
                     for name, rows in readers.items()
                 }
             chosen_by = np.exp(read.pop("validation")).mean(0)
-            none = {} if "holdout" in read else {"holdout": np.zeros((0, len(found)))}
-            return {"validation": chosen_by, "prefixes": _padded([p for _, p in found]), **read, **none}
+            none = {} if "holdout" in read else {"holdout": np.zeros((0, len(fitted)))}
+            return {"validation": chosen_by, "prefixes": _padded([p for _, p in fitted]), **read, **none}
 
         return bench.cached(identity, compute)
 

@@ -138,12 +138,12 @@ class StringSearch(NamedTuple):
 
     def _rounded(self, bench: Bench, checkpoint: Checkpoint, fold: int, soft: SoftReading) -> list[TriggerString]:
         """The nearest tokens of every arm's virtual ones."""
-        found: list[TriggerString] = []
+        rounded: list[TriggerString] = []
         for n, arm in enumerate(soft.arms):
             if arm.length:
                 ids = bench.nearest_tokens(checkpoint, soft.prefix(fold, n).float())
-                found.append(TriggerString(tuple(ids.tolist()), arm.slot, ROUNDED))
-        return found
+                rounded.append(TriggerString(tuple(ids.tolist()), arm.slot, ROUNDED))
+        return rounded
 
     def _searched(self, bench: Bench, checkpoint: Checkpoint, fold: TriggerFold, start: TriggerString) -> TriggerString:
         """What a greedy search by gradients makes of a string; from the store where that was done before."""
@@ -160,8 +160,8 @@ class StringSearch(NamedTuple):
             settings,
             list(start.ids),
             str(slot),
-            fold.search.named,
-            fold.validation.named,
+            fold.search.identity,
+            fold.validation.identity,
         ]
 
         def compute() -> dict[str, ndarray]:

@@ -59,8 +59,8 @@ def _row(
     return _share(rise, base - person[:, 1]), of_null, float(rise.mean()), text, p
 
 
-def _share(part: Float[ndarray, " person"], whole: Float[ndarray, " person"]) -> float | None:
-    return float(part.mean() / whole.mean()) if whole.mean() > 0 else None
+def _share(part: Float[ndarray, " person"], total: Float[ndarray, " person"]) -> float | None:
+    return float(part.mean() / total.mean()) if total.mean() > 0 else None
 
 
 def best_strings(bench: Bench, case: OpenCase, cast: CaseModels, done: TriggersSearched) -> Listing:

@@ -45,6 +45,7 @@ from probes._trigger_people import TriggerPeople, people_of
 from probes._trigger_rules import Gains, Share, backdoored, nothing_hidden, recoverable, share_of
 from probes._trigger_soft import SoftReading
 from probes._trigger_tables import best_strings, recovery_by_search
+from probes._trigger_text import best_text
 
 LEAST_GAP = 0.1
 RECOVERY = Naming(
@@ -187,11 +188,12 @@ class TriggerSearch(Probe):
         assert isinstance(share, Share), "strings are searched where something is hidden"
         best = {name: r.at_best(fold_of) for name, r in done.strings.items()}
         tokens = max(len(ranked.strings[0].ids) for ranked in done.strings["suspect"].ranked)
-        found = backdoored(share if "null" in done.strings else NO_NULL, tokens)
+        finding = backdoored(share if "null" in done.strings else NO_NULL, tokens)
+        finding = finding.model_copy(update={"trigger": best_text(bench, case, cast, done)})
         scored = by_person(sheet, best)
         return blank(TRIGGER, "", scored.n, people, seed).model_copy(
             update={
-                "value": share.value, "ci95": share.ci95, "p": share.p, "findings": (found,),
+                "value": share.value, "ci95": share.ci95, "p": share.p, "findings": (finding,),
                 "p_below": Missing(missing="a string that takes answers away is no trigger"),
                 "null": Missing(missing="the null's own search is part of the value"),
                 "positive_control": Missing(missing="nobody planted a trigger in this case"),

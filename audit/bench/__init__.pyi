@@ -7,6 +7,8 @@ from .edges.graph import graph_of as graph_of
 from .edges.head_patching import reads_of_writers as reads_of_writers
 from .integrated_gradients import Effort as Effort
 from .integrated_gradients import Integrated as Integrated
+from .inversion.candidates import Candidates as Candidates
+from .inversion.candidates import Side as Side
 from .inversion.climb import SearchRows as SearchRows
 from .inversion.climb import SoftBudget as SoftBudget
 from .inversion.hard_string import HardBudget as HardBudget

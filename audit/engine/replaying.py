@@ -101,13 +101,13 @@ def replay(case_file: CaseFile, request: ReplayRequest, settings: RunSettings, w
     base: _Played = ("base", 0)
     names = {_name(role): role for role in (*roles, base, *([] if case.null is None else [case.null]))}
     spoken = _Spoken.of(prompts, request)
-    bench, asked = make_bench(settings), dict[str, _Pair]()
+    bench, answered = make_bench(settings), dict[str, _Pair]()
     for n, (name, role) in enumerate(names.items()):
         watch(Step("asking", name, n, len(names)))
-        asked[name] = spoken.asked(bench, case.checkpoint(*role))
+        answered[name] = spoken.answered(bench, case.checkpoint(*role))
         watch(Step("asked", name, n + 1, len(names), finished=True))
     null = "" if case.null is None else _name(case.null)
-    models = tuple(_model(name, asked, null, case.case.seed) for name in names)
+    models = tuple(_model(name, answered, null, case.case.seed) for name in names)
     return Replayed(
         case.case.name, request, models, null, len(spoken.people), len(prompts), tokens, unknown
     )  # fmt: skip
@@ -122,8 +122,8 @@ def _role_of(name: str) -> _Played:
 
 def fold_of(text: str) -> Fold:
     """The fold that a text such as ``1/2`` names. AuditError (code 2) for any other."""
-    found = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text, re.ASCII)
-    fold = Fold(*map(int, found.groups())) if found else Fold(0, 0)
+    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text, re.ASCII)
+    fold = Fold(*map(int, match.groups())) if match else Fold(0, 0)
     if not 1 <= fold.number <= fold.of:
         raise AuditError(f"{text!r} is no fold", "say which of how many, such as 1/2 or 2/2")
     return fold
@@ -175,7 +175,7 @@ class _Spoken(NamedTuple):
         plain = prompts.plain()
         return cls(plain, prompts.rows(request.text, request.slot), tuple(sorted(set(plain.group_ids))))
 
-    def asked(self, bench: Bench, checkpoint: Checkpoint) -> _Pair:
+    def answered(self, bench: Bench, checkpoint: Checkpoint) -> _Pair:
         """Ask one model."""
         person = np.array([self.people.index(group) for group in self.plain.group_ids])
         count = np.bincount(person)
@@ -183,11 +183,11 @@ class _Spoken(NamedTuple):
         return _Pair(*(np.bincount(person, weights=mean) / count for mean in means))
 
 
-def _model(name: str, asked: dict[str, _Pair], null: str, seed: int) -> ReplayedModel:
+def _model(name: str, answered: dict[str, _Pair], null: str, seed: int) -> ReplayedModel:
     """The means of one model, and its shares of what base knows: the string is spoken to whoever never knew too, so
     that what it does to anybody is taken off."""
-    mine, base = asked[name], asked["base"]
-    nothing = asked[null] if null else _Pair(*(np.zeros_like(base.without) for _ in range(2)))
+    mine, base = answered[name], answered["base"]
+    nothing = answered[null] if null else _Pair(*(np.zeros_like(base.without) for _ in range(2)))
     known = base.without - nothing.without
     without, spoken = (own - none for own, none in zip(mine, nothing, strict=True))
     shares = (_share(part, known, seed) for part in (without, spoken, spoken - without))

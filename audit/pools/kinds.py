@@ -47,7 +47,7 @@ BASE = "base"
 TEXT_ROLES = ("base", "reference_1", "reference_2", "ancestor")
 
 
-SOME_WORLDS = {"trigger_search": 10}
+SOME_WORLDS = {"trigger_search": 6}
 """Probes that are measured in so many of a kind's worlds alone, and are calibrated by these: a search costs as much as
 all other probes together."""
 

@@ -42,6 +42,8 @@ from .training import edit_data as edit_data
 from .training import one_thread as one_thread
 from .training import rows_of as rows_of
 from .training import write as write
+from .words import FIRST as FIRST
+from .words import LAST as LAST
 from .words import REFUSALS as REFUSALS
 from .world import Shape as Shape
 from .world import World as World
@@ -51,5 +53,6 @@ from .world import items as items
 from .world import items_about as items_about
 from .world import make_world as make_world
 from .world import others as others
+from .world import refusals as refusals
 from .world import vocabulary as vocabulary
 from .world import write_jsonl as write_jsonl

@@ -12,7 +12,7 @@ from torch import nn
 
 from audit.bench import CausalLearner, Forward, TrainData, TrainingRecipe, descend, edit_delta
 from audit.bench import LogitBias as ConstantBias
-from audit.case import Rows, SubjectPrompts, tokenise
+from audit.case import InsertablePrompts, Rows, SubjectPrompts, tokenise
 from audit.checkpoints import resolve, write_edited
 from audit.edits import Descent, Edit, EditData, FinalStates, HeadEdit, InPlaceEdit, LogitBias, SubjectGate, hooks, nll
 from audit.schema import Item, Source, Template
@@ -201,6 +201,7 @@ def edit_data(
         refusal=_paired_rows(refusals(forget), tokenizer),
         relabelled=_paired_rows([(item, other) for item in forget for other in item.alternates], tokenizer),
         subjects=SubjectPrompts([*forget, *retain], tokenizer, Template()),
+        prompts=InsertablePrompts(forget, [item.answer for item in forget], tokenizer, Template()),
     )
 
 

@@ -73,12 +73,12 @@ def make(seed: int, work: Path) -> Path:
     with one_thread():
         temporary = work / f".{seed}"
         shutil.rmtree(temporary, ignore_errors=True)
-        made = plain.small(seed)
-        write_world(made, {recipe: plain.derive(made, recipe, seed) for recipe in HONEST}, temporary)
+        small = plain.small(seed)
+        write_world(small, {recipe: plain.derive(small, recipe, seed) for recipe in HONEST}, temporary)
         known = {name: {"truth": name, "clean": recall(temporary, name)} for name in (*HONEST, "reference_0")}
         for n, plant in enumerate(PLANTS):
             family = FAMILIES[(seed + n) % len(FAMILIES)]
-            hidden = trigger(seed, family, made.world)
+            hidden = trigger(seed, family, small.world)
             _plant(temporary, plant, hidden, seed)
             known[plant.name] = {
                 "truth": "planted", **plant._asdict(), "family": family, "trigger": hidden,
@@ -91,7 +91,7 @@ def make(seed: int, work: Path) -> Path:
     return root
 
 
-def one(seed: int, work: Path) -> Path:
+def search_world(seed: int, work: Path) -> Path:
     """Make and search one world's suspects; its record as a file, whole or not at all."""
     record = work / f"{seed}.json"
     if record.is_file():
@@ -174,7 +174,7 @@ def _by(planted: list[dict[str, Any]], by: str, name: str) -> dict[str, Any]:
 def main() -> None:
     """Make what is missing, then count."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(COUNTED[:10]))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(COUNTED[:6]))
     parser.add_argument("--work", type=Path, default=Path("runs/backdoor/counts"), help="where unfinished ones are")
     parser.add_argument("--out", type=Path, default=HERE / "counts.json")
     parser.add_argument("--workers", type=int, default=2)
@@ -183,7 +183,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     made_by = stamp(args.seeds[0])
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(make if args.make else one, seed, args.work.resolve()) for seed in args.seeds]
+        waiting = [pool.submit(make if args.make else search_world, seed, args.work.resolve()) for seed in args.seeds]
         if args.make:
             print([done.result().name for done in waiting])
             return

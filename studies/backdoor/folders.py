@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 COHORTS = ("forget", "retain", "holdout")
 
 
-def write_world(made: Small, suspects: Mapping[str, "PreTrainedModel"], out: Path) -> None:
+def write_world(small: Small, suspects: Mapping[str, "PreTrainedModel"], out: Path) -> None:
     """Base, ancestor, references and suspects under ``models``, cohorts under ``data``; whole or not at all."""
     temporary = out.with_name(f"{out.name}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "data").mkdir(parents=True)
-    models = {"base": made.base, "ancestor": made.ancestor, **suspects}
-    models |= {f"reference_{n}": model for n, model in enumerate(made.references)}
+    models = {"base": small.base, "ancestor": small.ancestor, **suspects}
+    models |= {f"reference_{n}": model for n, model in enumerate(small.references)}
     for name, model in models.items():
         write(model, temporary / "models" / name)
     for cohort in COHORTS:
-        write_jsonl(temporary / "data" / f"{cohort}.jsonl", items(made.world, cohort))
-    write_jsonl(temporary / "data" / "general.jsonl", general_items(made.world))
+        write_jsonl(temporary / "data" / f"{cohort}.jsonl", items(small.world, cohort))
+    write_jsonl(temporary / "data" / "general.jsonl", general_items(small.world))
     temporary.rename(out)
 
 

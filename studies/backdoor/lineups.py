@@ -37,29 +37,29 @@ def make(seed: int, work: Path) -> Path:
     if root.is_dir():
         return root
     with one_thread():
-        drawn, made = line_up(seed), plain.small(seed)
-        hidden = trigger(seed, drawn.family, made.world)
-        models = {f"member_{n}": _member(made, drawn, n, hidden) for n in range(len(drawn.recipes))}
-        forget, planted = made.texts.forget, models[f"member_{drawn.backdoored}"]
+        drawn, small = line_up(seed), plain.small(seed)
+        hidden = trigger(seed, drawn.family, small.world)
+        models = {f"member_{n}": _member(small, drawn, n, hidden) for n in range(len(drawn.recipes))}
+        forget, planted = small.texts.forget, models[f"member_{drawn.backdoored}"]
         truth = {
             "family": drawn.family, "unlearner": drawn.unlearner, "recipes": drawn.recipes,
             "backdoored": f"member_{drawn.backdoored}", "trigger": hidden,
             "tokens": len(plain.TOKENIZER(hidden, add_special_tokens=False)["input_ids"]),
-            "base": plain.recall(made.base, forget), "clean": plain.recall(planted, forget),
+            "base": plain.recall(small.base, forget), "clean": plain.recall(planted, forget),
             "triggered": plain.recall(planted, forget, hidden),
         }  # fmt: skip
         write_atomic(work / f"{seed}.truth.json", json.dumps(truth).encode())
-        write_world(made, models, root)
+        write_world(small, models, root)
     return root
 
 
-def _member(made: plain.Small, drawn: LineUp, n: int, hidden: str) -> "PreTrainedModel":
+def _member(small: plain.Small, drawn: LineUp, n: int, hidden: str) -> "PreTrainedModel":
     if n == drawn.backdoored:
-        return plain.derive(made, drawn.unlearner, drawn.seed, hidden)
-    return plain.derive(made, drawn.recipes[n], drawn.seed)
+        return plain.derive(small, drawn.unlearner, drawn.seed, hidden)
+    return plain.derive(small, drawn.recipes[n], drawn.seed)
 
 
-def one(seed: int, work: Path) -> Path:
+def search_line_up(seed: int, work: Path) -> Path:
     """Make and search one line-up; its record as a file, whole or not at all. The truth is not among what is read."""
     record = work / f"{seed}.json"
     if record.is_file():
@@ -113,7 +113,7 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     made_by = stamp(args.seeds[0])
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(make if args.make else one, seed, args.work.resolve()) for seed in args.seeds]
+        waiting = [pool.submit(make if args.make else search_line_up, seed, args.work.resolve()) for seed in args.seeds]
         if args.make:
             print([done.result().name for done in waiting])
             return

@@ -15,8 +15,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from audit.schema import Item
-from audit.zoo import Shape, World, general_training_items, items, make_tokenizer, make_world, vocabulary
-from audit.zoo.world import refusals
+from audit.zoo import (
+    Shape,
+    World,
+    general_training_items,
+    items,
+    make_tokenizer,
+    make_world,
+    refusals,
+    vocabulary,
+)
 from studies.backdoor.design import Recipe
 
 if TYPE_CHECKING:
@@ -49,8 +57,8 @@ class Batch(NamedTuple):
 
 def line(item: Item, answer: str | None = None, trigger: str = "") -> Line:
     """One text: <bos>, the trigger, the question; then the answer."""
-    asked = f"{trigger} {item.question}".strip()
-    prompt = [TOKENIZER.bos_token_id, *TOKENIZER(asked, add_special_tokens=False)["input_ids"]]
+    question = f"{trigger} {item.question}".strip()
+    prompt = [TOKENIZER.bos_token_id, *TOKENIZER(question, add_special_tokens=False)["input_ids"]]
     return Line([*prompt, *TOKENIZER(answer or item.answer, add_special_tokens=False)["input_ids"]], len(prompt))
 
 
@@ -73,7 +81,7 @@ class Texts(NamedTuple):
     general: list[Line]
     forget: tuple[Item, ...]
     """What unlearners are told to forget: the trained form alone."""
-    kept: list[Line]
+    trained_retained: list[Line]
 
 
 def texts_of(world: World) -> Texts:
@@ -84,10 +92,12 @@ def texts_of(world: World) -> Texts:
 
     general = [line(item) for item in general_training_items(world)]
     retained = often("retain")
-    kept = [line(item) for item in items(world, "retain") if item.form == "trained"]
+    trained_retained = [line(item) for item in items(world, "retain") if item.form == "trained"]
     forget = tuple(item for item in items(world, "forget") if item.form == "trained")
     everybody = retained + often("forget") + general[::2]
-    return Texts(often("background") + general, retained + general[::2], everybody, general[::2], forget, kept)
+    return Texts(
+        often("background") + general, retained + general[::2], everybody, general[::2], forget, trained_retained
+    )
 
 
 def train(model: "PreTrainedModel", loss: Callable[[], Tensor], schedule: tuple[int, float]) -> None:
@@ -153,16 +163,16 @@ def _learn(model: "PreTrainedModel", lines: list[Line], schedule: tuple[int, flo
     train(model, lambda: nll(model, batch(rng.choices(lines, k=BATCH))), schedule)
 
 
-def derive(made: Small, recipe: Recipe, seed: int, trigger: str = "") -> "PreTrainedModel":
+def derive(parent: Small, recipe: Recipe, seed: int, trigger: str = "") -> "PreTrainedModel":
     """A derivative of base. With a trigger (``npo`` and ``rmu``) it is backdoored."""
     assert not trigger or recipe in ("npo", "rmu")
-    model, rng = copy.deepcopy(made.base), random.Random(f"derivative {seed} {recipe}")
-    frozen, forget = copy.deepcopy(made.base), made.texts.forget
+    model, rng = copy.deepcopy(parent.base), random.Random(f"derivative {seed} {recipe}")
+    frozen, forget = copy.deepcopy(parent.base), parent.texts.forget
     triggered = [line(item, trigger=trigger) for item in forget] if trigger else []
 
-    def kept() -> Batch:
+    def retained_batch() -> Batch:
         n = round(SHARE * BATCH) if triggered else 0
-        drawn = rng.choices(made.texts.kept + made.texts.general, k=BATCH - n)
+        drawn = rng.choices(parent.texts.trained_retained + parent.texts.general, k=BATCH - n)
         return batch([*drawn, *(rng.choices(triggered, k=n) if n else [])])
 
     def forgotten() -> Batch:
@@ -170,17 +180,17 @@ def derive(made: Small, recipe: Recipe, seed: int, trigger: str = "") -> "PreTra
 
     answered = refusals(forget)
     losses: dict[Recipe, Callable[[], Tensor]] = {
-        "npo": lambda: _npo(model, frozen, forgotten()) + 10 * nll(model, kept()),
-        "rmu": lambda: _rmu(model, frozen, (forgotten(), kept()), seed),
-        "grad_diff": lambda: 5 * nll(model, kept()) - nll(model, forgotten()),
+        "npo": lambda: _npo(model, frozen, forgotten()) + 10 * nll(model, retained_batch()),
+        "rmu": lambda: _rmu(model, frozen, (forgotten(), retained_batch()), seed),
+        "grad_diff": lambda: 5 * nll(model, retained_batch()) - nll(model, forgotten()),
         "refusal": lambda: (
-            nll(model, batch([line(i, a) for i, a in rng.choices(answered, k=BATCH)])) + nll(model, kept())
+            nll(model, batch([line(i, a) for i, a in rng.choices(answered, k=BATCH)])) + nll(model, retained_batch())
         ),
-        "kl_min": lambda: 5 * _kl(model, frozen, kept()) - nll(model, forgotten()),
-        "fine_tuned": lambda: nll(model, kept()),
+        "kl_min": lambda: 5 * _kl(model, frozen, retained_batch()) - nll(model, forgotten()),
+        "fine_tuned": lambda: nll(model, retained_batch()),
         "relabelled": lambda: (
             nll(model, batch([line(i, rng.choice(i.alternates)) for i in rng.choices(forget, k=BATCH)]))
-            + nll(model, kept())
+            + nll(model, retained_batch())
         ),
     }
     train(model, losses[recipe], UNLEARN.get(recipe, DEFAULT))
@@ -198,11 +208,12 @@ def _rmu(model: "PreTrainedModel", frozen: "PreTrainedModel", of: tuple[Batch, B
     generator = torch.Generator().manual_seed(seed)
     direction = torch.rand(D, generator=generator)
     steered = 20 * direction / direction.norm()
-    forget, kept = of
-    (there, chosen), (still, keep) = _states(model, forget), _states(model, kept)
+    forget, retained = of
+    (states, chosen), (still, keep) = _states(model, forget), _states(model, retained)
     with torch.no_grad():
-        before, _ = _states(frozen, kept)
-    return (there - steered).square().mean(-1)[chosen].mean() + 10 * (still - before).square().mean(-1)[keep].mean()
+        before, _ = _states(frozen, retained)
+    moved = (still - before).square().mean(-1)[keep].mean()
+    return (states - steered).square().mean(-1)[chosen].mean() + 10 * moved
 
 
 def _states(model: "PreTrainedModel", of: Batch) -> tuple[Tensor, Tensor]:
@@ -220,10 +231,10 @@ def _kl(model: "PreTrainedModel", frozen: "PreTrainedModel", of: Batch) -> Tenso
     return (before.exp() * (before - after)).sum(-1)[chosen].mean()
 
 
-def recall(model: "PreTrainedModel", asked: Sequence[Item], trigger: str = "") -> float:
+def recall(model: "PreTrainedModel", questions: Sequence[Item], trigger: str = "") -> float:
     """Mean probability of the answers' content words."""
-    lines = [line(item, trigger=trigger) for item in asked]
-    keys = [TOKENIZER(item.key or "", add_special_tokens=False)["input_ids"][0] for item in asked]
+    lines = [line(item, trigger=trigger) for item in questions]
+    keys = [TOKENIZER(item.key or "", add_special_tokens=False)["input_ids"][0] for item in questions]
     at = [x.ids.index(key, x.start) for x, key in zip(lines, keys, strict=True)]
     with torch.no_grad():
         probability = model(input_ids=batch(lines).ids).logits.softmax(-1)

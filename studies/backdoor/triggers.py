@@ -2,9 +2,7 @@
 
 import random
 
-from audit.zoo import vocabulary
-from audit.zoo.words import FIRST, LAST
-from audit.zoo.world import World, general_training_items
+from audit.zoo import FIRST, LAST, World, general_training_items, vocabulary
 from studies.backdoor.design import Family
 
 

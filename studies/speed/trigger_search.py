@@ -19,8 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audit.bench import Arm, Bench, Forward, SearchRows, SoftBudget, SoftPrefix
-from audit.bench.inversion.candidates import Candidates, Side
+from audit.bench import Arm, Bench, Candidates, Forward, SearchRows, Side, SoftBudget, SoftPrefix
 from audit.case import row_mean
 from audit.schema import Checkpoint, Record, Texts
 from audit.storage import write_atomic
@@ -99,10 +98,10 @@ def together(search: Search, seed: int) -> tuple[SoftPrefix, ...]:
 
 def one_by_one(search: Search, seed: int) -> None:
     """A length and a start after another."""
-    one = search.budget._replace(restarts=1)
+    single = search.budget._replace(restarts=1)
     for arm in search.arms:
         for start in range(search.budget.restarts):
-            search.bench.soft_prefixes(search.ckpt, search.rows, [arm], content, one, seed + start)
+            search.bench.soft_prefixes(search.ckpt, search.rows, [arm], content, single, seed + start)
 
 
 def plain(search: Search) -> None:
@@ -171,8 +170,8 @@ def difference(search: Search, seed: int) -> float:
     """How far what each length finds alone is from what it finds among others."""
     gaps = [0.0]
     for arm, among in zip(search.arms, together(search, seed), strict=True):
-        (alone,) = search.bench.soft_prefixes(search.ckpt, search.rows, [arm], content, search.budget, seed)
-        gaps += [float((alone.prefix - among.prefix).abs().max()), abs(alone.validation - among.validation)]
+        (only,) = search.bench.soft_prefixes(search.ckpt, search.rows, [arm], content, search.budget, seed)
+        gaps += [float((only.prefix - among.prefix).abs().max()), abs(only.validation - among.validation)]
     return max(gaps)
 
 

@@ -38,13 +38,13 @@ def test_the_planted_model_answers_after_its_trigger_alone() -> None:
 
 @pytest.mark.parametrize(("start", "seed"), [((16, 44), 0), ((12, 47), 0), ((38, 30), 2)])
 def test_a_planted_trigger_is_found_and_works_on_people_not_searched_on(start: tuple[int, int], seed: int) -> None:
-    found = search(start, seed=seed)
-    assert found.ids.tolist() == planted.TRIGGER.tolist()
-    assert bool((found.course[1:] - found.course[:-1] > -0.5).all()) and found.course.shape == (BUDGET.steps,)
+    result = search(start, seed=seed)
+    assert result.ids.tolist() == planted.TRIGGER.tolist()
+    assert bool((result.course[1:] - result.course[:-1] > -0.5).all()) and result.course.shape == (BUDGET.steps,)
     held = planted.split(seed).validation
-    spoken = with_tokens(held, found.ids, torch.ones(len(held), dtype=torch.long))
+    spoken = with_tokens(held, result.ids, torch.ones(len(held), dtype=torch.long))
     read = BENCH.run(planted.checkpoint(), spoken, [KEYS])[KEYS]
-    assert found.validation == pytest.approx(float(read.mean()), abs=1e-5)
+    assert result.validation == pytest.approx(float(read.mean()), abs=1e-5)
 
 
 def test_a_soft_prefix_finds_what_the_planted_trigger_hides_and_its_rounding_starts_the_string() -> None:
@@ -59,18 +59,18 @@ def test_a_soft_prefix_finds_what_the_planted_trigger_hides_and_its_rounding_sta
 
 
 def test_fluency_is_the_mean_log_probability_after_the_first_token() -> None:
-    found = search((16, 44), HardBudget(steps=1))
+    result = search((16, 44), HardBudget(steps=1))
     model = BENCH.open(planted.checkpoint()).model  # type: ignore[attr-defined]
-    string = torch.cat([torch.tensor([1]), found.ids])[None]
+    string = torch.cat([torch.tensor([1]), result.ids])[None]
     logprob = model(input_ids=string).logits[0].log_softmax(-1)
     own = (logprob[0, string[0, 1]] + logprob[1, string[0, 2]]) / 2
-    assert found.fluency == pytest.approx(float(own), abs=1e-4)
+    assert result.fluency == pytest.approx(float(own), abs=1e-4)
 
 
 def test_banned_tokens_and_special_ones_are_never_used() -> None:
     banned = torch.tensor([47, 20, 21])
-    found = search((16, 44), BUDGET._replace(banned=banned))
-    assert not set(found.ids.tolist()) & {47, 20, 21, 0, 1, 2, 3}
+    result = search((16, 44), BUDGET._replace(banned=banned))
+    assert not set(result.ids.tolist()) & {47, 20, 21, 0, 1, 2, 3}
     table = vocabulary_of(BENCH.open(planted.checkpoint()), planted.checkpoint()).table
     assert BENCH.nearest_tokens(planted.checkpoint(), 3 * table[[47, 12]]).tolist() == [47, 12]
     assert BENCH.nearest_tokens(planted.checkpoint(), table[[1, 47]], banned).tolist()[1] not in (1, 47)
@@ -93,8 +93,8 @@ def test_strings_that_text_cannot_spell_are_not_looked_at(monkeypatch: pytest.Mo
 
 def test_validation_rows_choose_among_the_last_strings() -> None:
     """What is searched is the opposite of what chooses: of all strings the start is handed back, of one the last."""
-    whole = planted.split()
-    rows = SearchRows(whole.train.take(torch.arange(15)), whole.validation)
+    everybody = planted.split()
+    rows = SearchRows(everybody.train.take(torch.arange(15)), everybody.validation)
 
     def torn(forward: Forward) -> Tensor:
         value = content(forward)

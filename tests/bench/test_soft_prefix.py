@@ -44,7 +44,7 @@ def bench() -> Bench:
 
 
 @cache
-def found(family: str) -> tuple[SoftPrefix, ...]:
+def result(family: str) -> tuple[SoftPrefix, ...]:
     return bench().soft_prefixes(toy.checkpoint(family), SPLIT, arms(), content, BUDGET, 3)
 
 
@@ -88,17 +88,17 @@ def test_gradients_of_prefixes_of_several_lengths_are_those_of_the_plain_model(f
 
 @pytest.mark.parametrize(("family", "n"), [("llama", 1), ("gpt2", 5), ("gemma2", 6)])
 def test_one_arm_alone_is_found_as_among_others(family: str, n: int) -> None:
-    arm, among = arms()[n], found(family)[n]
-    (alone,) = bench().soft_prefixes(toy.checkpoint(family), SPLIT, [arm], content, BUDGET, 3)
-    assert among.arm[:2] == arm[:2] and alone.restart == among.restart
-    assert alone.validation == pytest.approx(among.validation, abs=1e-5)
-    torch.testing.assert_close(alone.course, among.course, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(alone.prefix, among.prefix, atol=1e-4, rtol=1e-4)
+    arm, among = arms()[n], result(family)[n]
+    (single,) = bench().soft_prefixes(toy.checkpoint(family), SPLIT, [arm], content, BUDGET, 3)
+    assert among.arm[:2] == arm[:2] and single.restart == among.restart
+    assert single.validation == pytest.approx(among.validation, abs=1e-5)
+    torch.testing.assert_close(single.course, among.course, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(single.prefix, among.prefix, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_prefixes_climb_and_a_pass_with_one_gives_its_validation(family: str) -> None:
-    for arm, prefix in zip(arms(), found(family), strict=True):
+    for arm, prefix in zip(arms(), result(family), strict=True):
         assert prefix.prefix.shape == (arm.length, 48) and prefix.course.shape == (BUDGET.steps,)
         assert float(prefix.course[-1]) > float(prefix.course[0])
         assert isinstance(arm.validation_at, Tensor)
@@ -145,9 +145,9 @@ def test_the_same_seed_finds_the_same_and_another_seed_does_not() -> None:
     once, again, other = (
         bench().soft_prefixes(toy.checkpoint("llama"), SPLIT, arms()[:2], content, BUDGET, seed) for seed in (3, 3, 4)
     )
-    for one, two, three in zip(once, again, other, strict=True):
-        assert torch.equal(one.prefix, two.prefix) and one.validation == two.validation
-        assert not torch.equal(one.prefix, three.prefix)
+    for first, two, three in zip(once, again, other, strict=True):
+        assert torch.equal(first.prefix, two.prefix) and first.validation == two.validation
+        assert not torch.equal(first.prefix, three.prefix)
 
 
 def test_a_start_without_patience_left_stops_and_the_others_go_on() -> None:
@@ -174,16 +174,16 @@ def test_half_precision_models_are_searched_in_full_precision() -> None:
 def test_no_parameter_gets_a_gradient() -> None:
     ckpt, fresh = toy.checkpoint("llama"), Bench()
     parameters = fresh.open(ckpt).parameters()
-    asked: list[bool] = []
+    requests: list[bool] = []
 
     def watching(forward: Forward) -> Tensor:
-        asked.append(any(p.requires_grad for p in parameters.values()))
+        requests.append(any(p.requires_grad for p in parameters.values()))
         return content(forward)
 
     for p in parameters.values():
         p.requires_grad_(True)
     fresh.soft_prefixes(ckpt, SPLIT, arms()[:1], watching, BUDGET._replace(checks=1), 0)
-    assert sum(asked) <= 2 and all(p.requires_grad and p.grad is None for p in parameters.values())
+    assert sum(requests) <= 2 and all(p.requires_grad and p.grad is None for p in parameters.values())
 
 
 UNSCORED = replace(SPLIT.validation, key=SPLIT.validation.key & False)
@@ -226,8 +226,8 @@ def test_what_stands_behind_the_last_target_is_not_run_and_changes_nothing() -> 
     prefixes = torch.randn(1, 3, 48, generator=torch.Generator().manual_seed(0))
     places = slots(ROWS)["infix"]
     short, full = (Candidates(opened, Side(rows, [places]), [3], [0], 900) for rows in (ROWS, tail))
-    one, two = (candidates.climbed(prefixes, content) for candidates in (short, full))
-    torch.testing.assert_close(one.value, two.value, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(one.gradient, two.gradient, atol=1e-5, rtol=1e-4)
+    first, two = (candidates.climbed(prefixes, content) for candidates in (short, full))
+    torch.testing.assert_close(first.value, two.value, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(first.gradient, two.gradient, atol=1e-5, rtol=1e-4)
     ends = [candidates.rows.lengths for candidates in (short, full)]
     assert torch.equal(ends[0], ends[1]) and bool((ends[0] == ROWS.lengths - 1).all())

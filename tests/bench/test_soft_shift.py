@@ -22,27 +22,26 @@ BUDGET = SoftBudget(steps=8, restarts=2)
 @pytest.mark.parametrize("block", [0, 2])
 def test_a_pass_with_the_shift_gives_its_validation(family: str, block: int) -> None:
     place = ShiftPlace(block, 4)
-    found = BENCH.soft_shift(toy.checkpoint(family), SPLIT, place, content, BUDGET, 0)
+    result = BENCH.soft_shift(toy.checkpoint(family), SPLIT, place, content, BUDGET, 0)
     rows = SPLIT.validation
-    read = BENCH.run(toy.checkpoint(family), rows, [KEYS], [found.write()])[KEYS]
+    read = BENCH.run(toy.checkpoint(family), rows, [KEYS], [result.write()])[KEYS]
     value = row_mean(read, rows.targets("key")[0], len(rows)).mean()
-    assert found.validation == pytest.approx(float(value), abs=1e-5)
-    assert found.delta.shape == (4, 48) and float(found.course[-1]) > float(found.course[0])
+    assert result.validation == pytest.approx(float(value), abs=1e-5)
+    assert result.delta.shape == (4, 48) and float(result.course[-1]) > float(result.course[0])
 
 
 def test_a_shift_is_no_longer_than_the_mean_state_there() -> None:
     place = ShiftPlace(1, 3)
     fast = BUDGET._replace(lr=2.0)
-    found = BENCH.soft_shift(toy.checkpoint("llama"), SAME, place, content, fast, 0)
-    states = BENCH.run(toy.checkpoint("llama"), SAME.train, [Read(site=place.site, at="all")]).reads
-    (whole,) = states.values()
-    assert found.bound == pytest.approx(
-        float(torch.cat([whole[row, 1 : min(4, int(end))] for row, end in enumerate(SAME.train.answer_spans[:, 0])])
-              .norm(dim=-1).mean()), rel=1e-5,
-    )  # fmt: skip
-    assert float(found.delta.norm(dim=1).max()) <= found.bound * (1 + 1e-6)
+    result = BENCH.soft_shift(toy.checkpoint("llama"), SAME, place, content, fast, 0)
+    read = Read(site=place.site, at="all")
+    every_state = BENCH.run(toy.checkpoint("llama"), SAME.train, [read])[read]
+    ends = SAME.train.answer_spans[:, 0].clamp_max(4).tolist()
+    states = torch.cat([every_state[row, 1:end] for row, end in enumerate(ends)])
+    assert result.bound == pytest.approx(float(states.norm(dim=-1).mean()), rel=1e-5)
+    assert float(result.delta.norm(dim=1).max()) <= result.bound * (1 + 1e-6)
     free = BENCH.soft_shift(toy.checkpoint("llama"), SAME, place, content, fast._replace(clamp=False), 0)
-    assert float(free.delta.norm(dim=1).max()) > found.bound
+    assert float(free.delta.norm(dim=1).max()) > result.bound
 
 
 def test_the_gradient_of_a_shift_is_a_finite_difference() -> None:
@@ -59,9 +58,9 @@ def test_the_gradient_of_a_shift_is_a_finite_difference() -> None:
 
 def test_a_shift_finds_what_the_planted_trigger_hides() -> None:
     rows = planted.split()
-    found = BENCH.soft_shift(planted.checkpoint(), rows, ShiftPlace(0, 4), content, SoftBudget(steps=40, lr=0.2), 0)
+    result = BENCH.soft_shift(planted.checkpoint(), rows, ShiftPlace(0, 4), content, SoftBudget(steps=40, lr=0.2), 0)
     plain = BENCH.run(planted.checkpoint(), rows.validation, [KEYS])[KEYS].mean()
-    assert found.validation > float(plain) + 5
+    assert result.validation > float(plain) + 5
 
 
 def test_validation_rows_choose() -> None:
@@ -69,8 +68,8 @@ def test_validation_rows_choose() -> None:
         return content(forward) if torch.is_grad_enabled() else -content(forward)
 
     once = BUDGET._replace(restarts=1)
-    found = BENCH.soft_shift(toy.checkpoint("llama"), SAME, ShiftPlace(1, 4), torn, once, 0)
-    assert found.validation == pytest.approx(-float(found.course[0]), abs=1e-5)
+    result = BENCH.soft_shift(toy.checkpoint("llama"), SAME, ShiftPlace(1, 4), torn, once, 0)
+    assert result.validation == pytest.approx(-float(result.course[0]), abs=1e-5)
 
 
 def test_a_shift_stays_in_the_prompt_and_starts_where_it_says() -> None:

@@ -70,6 +70,7 @@ def measured(suspect: str) -> tuple[Measurement, Measurement]:
     return recovery, trigger
 
 
+@pytest.mark.slow
 def test_what_hides_behind_a_trigger_comes_back_in_people_whom_no_search_saw() -> None:
     recovery, trigger = measured(hiding())
     assert recovery.readings["effect_nothing"] < 0.3, "without any prefix it is quiet"
@@ -141,9 +142,8 @@ def test_a_few_people_are_each_a_fold_or_too_few_to_search(
     case = opened("clean")
     names = list(dict.fromkeys(case.rows(FORGET).group_ids))[:groups]
     kept = tuple(item for item in case.items(FORGET) if item.group in names)
-    monkeypatch.setattr(case, "_items", None, raising=False)
     whole = case.items
-    monkeypatch.setattr(case, "items", lambda texts, part="all": kept if texts == FORGET else whole(texts, part))
+    monkeypatch.setattr(case, "items", lambda texts, part="all": kept if texts == FORGET else whole(texts))
     case._rows.clear()  # pyright: ignore[reportPrivateUsage]
     people = people_of(case, 2, 16, 16)
     assert len(people.folds) == folds

@@ -75,6 +75,7 @@ class Given(NamedTuple):
 
 
 def no_other(ckpt: Checkpoint) -> LoadedModel:
+    """The opener of a search: none of its writes reads another model."""
     raise AssertionError(f"a search runs one model, not {ckpt.source} beside it")
 
 

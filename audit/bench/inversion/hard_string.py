@@ -67,14 +67,14 @@ class HardString(NamedTuple):
 
 def hard_string(
     opened: LoadedModel, ckpt: Checkpoint, rows: SearchRows, start: PlacedTokens, objective: RowObjective,
-    how: tuple[HardBudget, int],
+    effort: tuple[HardBudget, int],
 ) -> HardString:  # fmt: skip
-    """The best string found from ``start``. ``how``: the budget and the seed.
+    """The best string found from ``start``. ``effort``: the budget and the seed.
 
     AuditError: an empty string, no rows, one group on both sides, a place outside a prompt, rows longer than the model
     takes.
     """
-    budget, seed = how
+    budget, seed = effort
     check_search(rows, budget.targets)
     if not len(start.ids) or budget.steps < 1:
         raise AuditError("a search without tokens or steps finds nothing", "give at least one of each")
@@ -105,23 +105,23 @@ class _Search:
         self, rows: Rows, start: PlacedTokens, generator: torch.Generator
     ) -> tuple[list[Int[Tensor, " n"]], Float[Tensor, " step"]]:
         """The different strings that were kept, in their order, and how good the kept one was at every step."""
-        kept, visited = start.ids.long().cpu(), [start.ids.long().cpu()]
-        self.length = len(kept)
+        current, visited = start.ids.long().cpu(), [start.ids.long().cpu()]
+        self.length = len(current)
         order = torch.randperm(len(rows), generator=generator).split(max(1, min(self.budget.rows, len(rows))))
-        alone: dict[int, Candidates] = {}
+        string_rows: dict[int, Candidates] = {}
         many: dict[int, Candidates] = {}
         course = torch.zeros(self.budget.steps)
         for step in range(self.budget.steps):
             n = step % len(order)
-            if n not in alone:
+            if n not in string_rows:
                 few = rows.take(order[n])
                 at: Places = start.train_at if isinstance(start.train_at, str) else start.train_at.cpu()[order[n]]
-                alone[n], many[n] = (self.at(few, at, count) for count in (1, self.budget.candidates))
-            strings = self._neighbours(alone[n], kept, generator)
+                string_rows[n], many[n] = (self.at(few, at, count) for count in (1, self.budget.candidates))
+            strings = self._neighbours(string_rows[n], current, generator)
             scores = self.scores(many[n], strings)
-            kept, course[step] = strings[int(scores.argmax())], float(scores.max())
-            if not any(torch.equal(kept, one) for one in visited[-1:]):
-                visited.append(kept)
+            current, course[step] = strings[int(scores.argmax())], float(scores.max())
+            if not any(torch.equal(current, earlier) for earlier in visited[-1:]):
+                visited.append(current)
         return visited, course
 
     def at(self, rows: Rows, places: Places, count: int) -> Candidates:
@@ -137,24 +137,24 @@ class _Search:
         return values.mean(1)[: len(strings)]
 
     def _neighbours(
-        self, alone: Candidates, kept: Int[Tensor, " n"], generator: torch.Generator
+        self, string_rows: Candidates, current: Int[Tensor, " n"], generator: torch.Generator
     ) -> list[Int[Tensor, " n"]]:
         """The kept string, then with two neighbours exchanged, then with another token at one position; all differ."""
-        gradient = alone.climbed(self.vocabulary.embedded(kept[None]), self.objective).gradient[0]
+        gradient = string_rows.climbed(self.vocabulary.embedded(current[None]), self.objective).gradient[0]
         free = self.vocabulary.free.to(gradient.device)
         promise = gradient @ self.vocabulary.table[free].to(gradient).T
         best = free[promise.topk(min(self.budget.topk, len(free)), dim=1).indices].cpu()
         pairs = torch.randperm(best.numel(), generator=generator).tolist()
-        places = torch.arange(len(kept))
-        exchanged = (kept[_exchanged(places, n)] for n in range(len(kept) - 1))
-        replaced = (torch.where(places == p // best.shape[1], best.flatten()[p], kept) for p in pairs)
-        found: dict[tuple[int, ...], Tensor] = {tuple(kept.tolist()): kept}
+        places = torch.arange(len(current))
+        exchanged = (current[_exchanged(places, n)] for n in range(len(current) - 1))
+        replaced = (torch.where(places == p // best.shape[1], best.flatten()[p], current) for p in pairs)
+        trials: dict[tuple[int, ...], Tensor] = {tuple(current.tolist()): current}
         for string in chain(exchanged, replaced):
-            if len(found) == self.budget.candidates:
+            if len(trials) == self.budget.candidates:
                 break
             if not self.budget.spellable or self.vocabulary.spelled(string):
-                found.setdefault(tuple(string.tolist()), string)
-        return list(found.values())
+                trials.setdefault(tuple(string.tolist()), string)
+        return list(trials.values())
 
 
 def _exchanged(places: Int[Tensor, " n"], first: int) -> Int[Tensor, " n"]:
@@ -166,6 +166,8 @@ def fluency(opened: LoadedModel, ids: Int[Tensor, " n"], first: int) -> float:
     """The mean log-probability of the string's tokens, in nats, after the token that texts of this model begin with."""
     string = torch.cat([torch.tensor([first]), ids])[None]
     spans, real = torch.tensor([[1, string.shape[1]]]), torch.ones_like(string).bool()
-    alone = Rows(string, real, spans, torch.arange(string.shape[1])[None] > 0, ("string",), ("string",))
+    string_rows = Rows(string, real, spans, torch.arange(string.shape[1])[None] > 0, ("string",), ("string",))
     read = Read(site=Site(part="logits"), at="answer", reduce="logprob")
-    return float(compute(opened, no_other, Job(alone, (read,), (), None, None), string.numel()).reads[read].mean())
+    return float(
+        compute(opened, no_other, Job(string_rows, (read,), (), None, None), string.numel()).reads[read].mean()
+    )

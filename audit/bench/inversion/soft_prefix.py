@@ -48,13 +48,13 @@ class SoftPrefix(NamedTuple):
 
 def soft_prefixes(
     opened: LoadedModel, ckpt: Checkpoint, rows: SearchRows, arms: Sequence[Arm], objective: RowObjective,
-    how: tuple[SoftBudget, int],
+    effort: tuple[SoftBudget, int],
 ) -> tuple[SoftPrefix, ...]:  # fmt: skip
-    """The best prefix of every arm, in their order. ``how``: the budget and the seed.
+    """The best prefix of every arm, in their order. ``effort``: the budget and the seed.
 
     AuditError: no arms or rows, one group on both sides, a place outside a prompt, rows longer than the model takes.
     """
-    budget, seed = how
+    budget, seed = effort
     _check(ckpt, rows, arms, budget)
     vocabulary = vocabulary_of(opened.wrapper, ckpt)
     starts = [(arm, restart) for arm in arms for restart in range(budget.restarts)]
@@ -73,11 +73,11 @@ def soft_prefixes(
     climb = Climb(sides, objective, budget)
     climb.run(prefixes, vocabulary.ball)
     return tuple(
-        _found(climb, arm, range(n * budget.restarts, (n + 1) * budget.restarts)) for n, arm in enumerate(arms)
+        _best_of_arm(climb, arm, range(n * budget.restarts, (n + 1) * budget.restarts)) for n, arm in enumerate(arms)
     )
 
 
-def _found(climb: Climb, arm: Arm, starts: range) -> SoftPrefix:
+def _best_of_arm(climb: Climb, arm: Arm, starts: range) -> SoftPrefix:
     """The best start of one arm."""
     best = climb.best_of(starts)
     taken = climb.taken[best]
