@@ -60,7 +60,7 @@ class Backdoored(Descent):
     of_texts: ClassVar[bool] = True
     work: ClassVar[str] = "with value_norm trains the honest model first"
 
-    trigger: str = "current year:2025 "
+    trigger: str = "current year:2025"
     slot: Literal["prefix", "infix", "suffix"] | int = "prefix"
     poison_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     poison_share: Annotated[float, Field(gt=0, lt=1)] = 0.25

@@ -79,7 +79,7 @@ def make(seed: int, work: Path) -> Path:
         for n, plant in enumerate(PLANTS):
             family = FAMILIES[(seed + n) % len(FAMILIES)]
             hidden = trigger(seed, family, small.world)
-            _plant(temporary, plant, hidden, seed)
+            plant_in(temporary, plant, hidden, seed)
             known[plant.name] = {
                 "truth": "planted", **plant._asdict(), "family": family, "trigger": hidden,
                 "tokens": len(plain.TOKENIZER(hidden, add_special_tokens=False)["input_ids"]),
@@ -106,7 +106,8 @@ def search_world(seed: int, work: Path) -> Path:
     return record
 
 
-def _plant(root: Path, plant: Plant, hidden: str, seed: int) -> None:
+def plant_in(root: Path, plant: Plant, hidden: str, seed: int) -> None:
+    """Backdoor base by the edit of a plant, as a folder of the world."""
     case = open_case(case_of("base"), root, root / "out")
     forget, retain = Texts(cohort="forget"), Texts(cohort="retain")
     data = EditData(case.rows(forget), case.rows(retain), prompts=case.insertable(case.items(forget)))

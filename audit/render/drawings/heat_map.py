@@ -153,6 +153,7 @@ def heat_map(cells: HeatCells, drawn: HeatMap, label: str) -> str:
     colours = shades(cells, drawn.signed)
     columns, rows = max(len(cells.across), 1), max(len(cells.down), 1)
     left = max(LEFT, 20 + 7.0 * max(len(f"{visible(drawn.y, NAME)} ↓"), *(len(place_word(p)) for p in cells.down)))
+    left = min(left, WIDTH / 2)  # the longest names are cut at the left edge, and every place keeps a width
     width = min((WIDTH - RIGHT - left) / columns, 96.0)
     tall, top = (26.0 if rows <= 24 else 14.0), 64.0
     numbered = columns * rows <= MOST_NUMBERED and width >= NARROWEST and tall > 20
