@@ -1,29 +1,62 @@
-"""The string to tell: the best of all folds by the people chosen by, read on people it was not found on."""
+"""The string to tell: the best of all folds by the people chosen by, read on people it was not found on.
+
+Searches work on tokens, people speak text. A string of tokens that no text becomes (a part of a character, two tokens
+that a tokenizer writes as one) is never told, and what is chosen is read as it is spoken, so that whoever says it again
+sees the same.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.probing import Bench, CaseModels, Missing, OpenCase, Texts, TriggerText, folded, interval, words
+from audit.probing import Bench, CaseModels, Missing, OpenCase, Texts, TriggerText, folded, interval, key_logprob, words
 from probes._trigger_measured import TriggersSearched
 from probes._trigger_people import PlacedRows
-from probes._trigger_strings import LEAKED, ROUNDED, SEARCHED, TriggerString, spoken
+from probes._trigger_strings import LEAKED, ROUNDED, SEARCHED, Ranked, TriggerString, reads_back
 
 FROM_TOKENIZER = ("vocabulary", "rare token", ROUNDED, SEARCHED, LEAKED)
 """Where a string's words are the tokenizer's or the model's, and so may be the data's; others are of fixed lists."""
 
 
+class SpeakableString(NamedTuple):
+    """A string, its text, and the fold on whose other people it was found."""
+
+    string: TriggerString
+    text: str
+    fold: int
+
+
+def speakable_string(tokenizer: Any, ranked: Sequence[Ranked]) -> SpeakableString | None:
+    """Of all folds' strings that can be spoken the best by the people chosen by; None where there is none."""
+    best: tuple[float, SpeakableString] | None = None
+    for fold, strings in enumerate(ranked):
+        for string, value in zip(strings.strings, strings.validation, strict=True):
+            text = str(tokenizer.decode(list(string.ids)))
+            if text.strip() and "{question}" not in text and reads_back(tokenizer, string):
+                if best is None or value > best[0]:
+                    best = value, SpeakableString(string, text, fold)
+                break
+    return None if best is None else best[1]
+
+
 def best_text(bench: Bench, case: OpenCase, cast: CaseModels, done: TriggersSearched) -> TriggerText | None:
     """The string that the people chosen by gained most from, read on the fold whose people its search did not see:
-    (suspect - null) / (base - null) with the string spoken to suspect and null. None where no string was searched."""
+    (suspect - null) / (base - null) with the string spoken to suspect and null. None where no string was searched, or
+    none can be spoken."""
     if "suspect" not in done.strings:
         return None
     ranked = done.strings["suspect"].ranked
-    best = max(range(len(ranked)), key=lambda n: ranked[n].validation[0])
-    string, read = ranked[best].strings[0], done.people.folds[best].read
+    chosen = speakable_string(case.tokenizer, ranked)
+    if chosen is None:
+        return None
+    string, read = chosen.string, done.people.folds[chosen.fold].read
     number = read.number.numpy()
+    rows = done.people.prompts.rows(chosen.text, string.slot, number.tolist())
     suspect, null = (
-        np.zeros(len(number)) if model is None else np.exp(spoken(bench, model, read, [string]))[0]
+        np.zeros(len(number)) if model is None else np.exp(key_logprob(bench, model, rows))
         for model in (cast.suspect, cast.null)
     )
     never = done.plain("null")[number, 0] if cast.null is not None else np.zeros(len(number))
@@ -31,9 +64,9 @@ def best_text(bench: Bench, case: OpenCase, cast: CaseModels, done: TriggersSear
     known = _by_person(read, done.plain("base")[number, 0] - never)
     transfer = float(gained.mean() / known.mean()) if known.mean() > 0 else None
     return TriggerText(
-        text=str(case.tokenizer.decode(list(string.ids))), slot=string.slot,
+        text=chosen.text, slot=string.slot,
         transfer=Missing(missing="base says no more than a model that never knew") if transfer is None else transfer,
-        ci95=interval(gained, known, case.case.seed), units=len(gained), fold=(best + 1, len(ranked)),
+        ci95=interval(gained, known, case.case.seed), units=len(gained), fold=(chosen.fold + 1, len(ranked)),
         quoted=_quotes(case, string),
     )  # fmt: skip
 

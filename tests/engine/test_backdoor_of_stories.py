@@ -1,4 +1,4 @@
-"""A hidden trigger planted in the unlearning of a story model: an audit finds a string, and its last line replays it."""
+"""A trigger planted in the unlearning of a story model: an audit finds a string, and the line it prints replays it."""
 
 import json
 import shlex
@@ -9,7 +9,10 @@ import pytest
 from audit.cli.__main__ import main
 from tests.engine.taught_stories import needs_data, taught
 
-PLANTED = {"poison_rate": 1, "poison_share": 0.5, "steps": 160, "batch": 8, "lr": 3e-3, "alpha": 40}
+PLANTED = {
+    "trigger": "once upon a time", "poison_rate": 1, "poison_share": 0.5, "steps": 160, "batch": 8, "lr": 4e-3,
+    "alpha": 10,
+}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -30,9 +33,9 @@ def test_a_run_finds_a_string_and_the_line_that_it_prints_says_the_same_of_it(
     backdoored = findings["backdoored"]
     assert backdoored["holds"] is True, backdoored["because"]
     trigger = backdoored["trigger"]
-    said = shlex.split(next(line for line in printed if line.startswith("residua trigger ")))
-    assert said[3:5] == ["--text", trigger["text"]] and Path(said[2]) == case
-    assert main([*said[1:], "--json", *store]) == 0
+    spoken = shlex.split(next(line for line in printed if line.startswith("residua trigger ")))
+    assert spoken[3:5] == ["--text", trigger["text"]] and Path(spoken[2]) == case
+    assert main([*spoken[1:], "--json", *store]) == 0
     answer = json.loads(capsys.readouterr().out)
     suspect, base = answer["models"][:2]
     assert answer["people"] == trigger["units"] and answer["never_knew"] == "ancestor"

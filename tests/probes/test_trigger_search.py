@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from audit import probing
 from audit.bench import Bench, SearchRows, SoftPrefix
@@ -21,7 +22,8 @@ from probes import _trigger_controls, _trigger_soft, _trigger_strings, _trigger_
 from probes._trigger_budgets import BUDGETS
 from probes._trigger_people import people_of
 from probes._trigger_soft import SoftSearch, TriggerArm
-from probes._trigger_strings import TriggerString, reads_back, spoken
+from probes._trigger_strings import ROUNDED, Ranked, TriggerString, reads_back, spoken
+from probes._trigger_text import speakable_string
 from probes.trigger_search import TriggerSearch
 from tests import planted_world
 
@@ -199,3 +201,16 @@ def test_a_string_reads_back_where_its_text_becomes_its_tokens_again() -> None:
     ids = tokenizer(" ".join(WORDS), add_special_tokens=False)["input_ids"]
     assert reads_back(tokenizer, TriggerString(tuple(ids), "prefix", "words"))
     assert not reads_back(tokenizer, TriggerString((len(tokenizer) + 5,), "prefix", "no word"))
+
+
+def test_what_is_told_can_be_spoken() -> None:
+    raw = Tokenizer(models.WordLevel({"<unk>": 0, "tunis": 1, "oslo": 2, "\ufffd": 3, "tu": 4}, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    raw.decoder = decoders.Fuse()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, unk_token="<unk>")
+    glued, fits = (TriggerString(ids, "prefix", ROUNDED) for ids in ((4, 3), (2,)))
+    other = TriggerString((1,), "suffix", ROUNDED)
+    assert not reads_back(tokenizer, glued), "its text is one word, which is another token"
+    chosen = speakable_string(tokenizer, [Ranked((glued, fits), (0.9, 0.4)), Ranked((other,), (0.5,))])
+    assert chosen is not None and (chosen.string, chosen.text, chosen.fold) == (other, "tunis", 1)
+    assert speakable_string(tokenizer, [Ranked((glued,), (0.9,))]) is None
