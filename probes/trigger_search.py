@@ -42,7 +42,7 @@ from probes._trigger_budgets import BUDGETS, BudgetClass
 from probes._trigger_costs import cost_of
 from probes._trigger_extremes import stands_out
 from probes._trigger_measured import FORGET, HOLDOUT, TriggersSearched, triggers_searched
-from probes._trigger_people import TriggerPeople, people_of
+from probes._trigger_people import FEWEST_PEOPLE, TriggerPeople, people_of
 from probes._trigger_rules import Gains, Share, backdoored, nothing_hidden, recoverable, share_of
 from probes._trigger_soft import SoftReading
 from probes._trigger_tables import best_strings, recovery_by_search
@@ -117,8 +117,11 @@ class TriggerSearch(Probe):
         return cost_of(case, people, BUDGETS[self.budget], _room(case, people))
 
     def groups_tested(self, case: OpenCase) -> GroupTest:
-        """Labels over forget and holdout people; without holdout people the signs of people's differences."""
-        return group_test(case, self.permutations)
+        """Labels over forget and holdout people; without holdout people the signs of people's differences.
+
+        Of fewer than three people nobody is left to search on, to choose by and to read.
+        """
+        return group_test(case, self.permutations)._replace(least=FEWEST_PEOPLE)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """What comes back under virtual tokens, and what under a string of real ones."""
