@@ -45,6 +45,8 @@ class GroupTest(NamedTuple):
 
     def __str__(self) -> str:
         """Why it cannot decide, and what would suffice."""
+        if self.audited < self.least and self.least_p < ALPHA:
+            return f"with {_groups(self.audited, 'audited forget')} nobody is tested: {self.least} are needed"
         if self.least_p == 1 / (self.draws + 1):
             return f"{self.draws} draws cannot give a p below {ALPHA}: raise `permutations`"
         beside = f" and {_groups(self.others, 'holdout')}" if self.others else ""
@@ -54,8 +56,6 @@ class GroupTest(NamedTuple):
             else ""
         )
         lead = f"with {_groups(self.audited, 'audited forget')}{unmatched}{beside} p cannot be below {self.least_p:.2g}"
-        if self.least_p < ALPHA:
-            return f"with {_groups(self.audited, 'audited forget')} nobody is tested: {self.least} are needed"
         enough = self._enough_forget()
         kind = "forget groups with alternates" if self.unmatched else "forget groups"
         ways = [] if enough is None else [f"{enough} {kind} in all"]
