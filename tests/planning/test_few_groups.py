@@ -215,4 +215,4 @@ def test_files_of_one_name_in_two_folders_give_no_two_rows_one_name(tmp_path: Pa
         case.write_text(case.read_text().replace(f'"{name}.jsonl"', f'"of/{name}/train.jsonl"'))
     cohorts = opened(case).cohorts
     assert [cohorts[name][0].id for name in ("forget", "retain")] == ["forget-train-1", "retain-train-1"]
-    assert short(case).keys() == ALTERNATES
+    assert short(case).keys() == ALTERNATES | SEARCHED
