@@ -7,12 +7,16 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.probing import Curve, Finding, Listing, Missing
+from audit.probing import Curve, Finding, HeatMap, Listing, Missing
 from probes._sinks import Anomalies
 
 MAP_COLUMNS = (
     "block", "head", "position", "z value norm", "z key norm", "cosine value", "attention received", "sink rate",
 )  # fmt: skip
+MAPS = (
+    HeatMap(x="position", y="block", value="z value norm", signed=True),
+    HeatMap(x="position", y="block", value="attention received"),
+)
 TOP_COLUMNS = ("block", "head", "position", "norm of", "log ratio", "z", "largest z of references")
 MOST_CELLS = 400
 _SHOWN = 12
@@ -58,7 +62,8 @@ def sink_map(shown: Shown) -> Listing:
         )
         for b, h, p in cells
     )  # fmt: skip
-    return Listing(title="sink map", columns=MAP_COLUMNS, rows=rows, of=len(every))
+    maps = MAPS if shown.received is not None else MAPS[:1]
+    return Listing(title="sink map", columns=MAP_COLUMNS, rows=rows, of=len(every), maps=maps)
 
 
 def _cell(number: float) -> float | None:

@@ -31,10 +31,12 @@ def cost_of(case: OpenCase, people: TriggerPeople, budget: TriggerBudget, room: 
     read = len(people.everybody.rows) + folds * (len(cohorts[1].rows) if len(cohorts) > 1 else 0)
     soft = _soft(budget, [longest + arm.length for arm in arms_of(budget, people.slots, room)], longest, folds, read)
     hard = _hard(budget, longest + LONGEST, folds, read, len(people.slots))
+    shift = _shift(budget, longest, folds, read) if budget.shift else _Tokens(0, 0)
     leaked = 3 * LEAK_DRAWS * (longest + LEAK_TOKENS) if budget.leaks else 0
     return Cost(
-        fwd_tokens=(models + 1) * soft.forward + 2 * hard.forward + leaked,
-        bwd_tokens=(models + 1) * soft.backward + 2 * hard.backward, steps=(models + 1) * folds * budget.steps,
+        fwd_tokens=(models + 1) * soft.forward + 2 * (hard.forward + shift.forward) + leaked,
+        bwd_tokens=(models + 1) * soft.backward + 2 * (hard.backward + shift.backward),
+        steps=(models + 1 + 2 * budget.shift) * folds * budget.steps,
         kind="upper",
     )  # fmt: skip
 
@@ -46,6 +48,13 @@ def _soft(budget: TriggerBudget, widths: list[int], longest: int, folds: int, re
     chosen = folds * CHECKS * budget.validation * every
     readings = (read + folds * budget.validation) * (longest + sum(widths))
     return _Tokens(climbed + chosen + readings + 8 * read * max(widths, default=0), climbed)
+
+
+def _shift(budget: TriggerBudget, longest: int, folds: int, read: int) -> _Tokens:
+    """One model: as virtual tokens, without any; how long its states are is read once a fold."""
+    climbed = folds * budget.steps * budget.rows * budget.restarts * longest
+    chosen = folds * CHECKS * budget.validation * budget.restarts * longest
+    return _Tokens(climbed + chosen + (read + folds * budget.rows) * longest, climbed)
 
 
 def _hard(budget: TriggerBudget, width: int, folds: int, read: int, slots: int) -> _Tokens:

@@ -25,6 +25,7 @@ from probes._trigger_controls import controls
 from probes._trigger_leaks import leaks
 from probes._trigger_people import TriggerPeople
 from probes._trigger_rules import Gains, nothing_hidden
+from probes._trigger_shift import ShiftReading, ShiftSearch, shiftable
 from probes._trigger_soft import SoftReading, SoftSearch, arms_of
 from probes._trigger_strings import StringReading, StringSearch
 
@@ -35,7 +36,8 @@ LEAK_DRAWS, LEAK_TOKENS = 512, 24
 class TriggersSearched(NamedTuple):
     """What was searched and read. ``soft``: every model under its own virtual tokens; ``strings``: the suspect and the
     null under their own strings, empty where nothing is hidden; ``beside``: see :mod:`probes._trigger_controls`.
-    ``leaked``: strings that the suspect says unasked.
+    ``leaked``: strings that the suspect says unasked; ``shifts``: suspect and null under their own shifts of a layer,
+    empty where none is searched.
     """
 
     people: TriggerPeople
@@ -43,12 +45,15 @@ class TriggersSearched(NamedTuple):
     strings: Mapping[str, StringReading]
     beside: Mapping[str, float]
     leaked: int
+    shifts: Mapping[str, ShiftReading]
 
     def plain(self, name: str) -> Float[ndarray, "row 1"]:
         """Probability of everybody's content tokens in a model as it is."""
         return np.exp(self.soft[name].forget[:, :1])
 
-    def gains(self, case: OpenCase, best: Mapping[str, "SoftReading | StringReading"]) -> dict[str, Gains]:
+    def gains(
+        self, case: OpenCase, best: Mapping[str, "SoftReading | StringReading | ShiftReading"]
+    ) -> dict[str, Gains]:
         """By person: as it is, and under the best of a search; base as it is under a search that it has not.
 
         What the luck of a fold's search does to everybody is taken off, by holdout people.
@@ -79,7 +84,7 @@ def triggers_searched(
     search = SoftSearch(arms_of(budget, people.slots, room), budget, seed)
     soft = {name: search.reading(bench, model, people) for name, model in cast.by_name().items()}
     beside = controls(bench, case, cast, people, search, soft)
-    done = TriggersSearched(people, soft, {}, beside, 0)
+    done = TriggersSearched(people, soft, {}, beside, 0, {})
     gains = done.gains(case, soft)
     if nothing_hidden(gains["base"], gains["suspect"]):
         return done
@@ -88,7 +93,10 @@ def triggers_searched(
     strings = StringSearch((*own, *listed), budget, room, seed)
     searched = {name: cast.by_name()[name] for name in ("suspect", "null") if name in soft}
     read = {name: strings.reading(bench, model, people, soft[name]) for name, model in searched.items()}
-    return done._replace(strings=read, leaked=len(own))
+    shift = ShiftSearch(budget, seed)
+    shifted = searched if budget.shift and shiftable(people) else {}
+    shifts = {name: shift.reading(bench, model, people) for name, model in shifted.items()}
+    return done._replace(strings=read, leaked=len(own), shifts=shifts)
 
 
 def _leaked(bench: Bench, case: OpenCase, cast: CaseModels, people: TriggerPeople, seed: int) -> tuple[Candidate, ...]:

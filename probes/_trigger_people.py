@@ -15,6 +15,8 @@ from torch import Tensor
 from audit.probing import SLOTS, AuditError, InsertablePrompts, OpenCase, Rows, Slot, Texts
 
 VALIDATION_SHARE = 0.25
+FEWEST_PEOPLE = 3
+"""One to search on, one to choose by, one to read."""
 
 
 class PlacedRows(NamedTuple):
@@ -86,7 +88,7 @@ def people_of(case: OpenCase, folds: int, rows: int, validation: int) -> Trigger
     dealt = [_fold(forget.placed, read, n, case.case.seed, (rows, validation)) for n, read in enumerate(numbers)]
     shared = None if held is None else _only(held.placed, tuple(forget.placed.places))
     return TriggerPeople(
-        forget.prompts, forget.placed, tuple(dealt) if len(parts) > 2 or groups > 3 else (),
+        forget.prompts, forget.placed, tuple(dealt) if groups >= FEWEST_PEOPLE else (),
         None if held is None else held.prompts, shared,
     )  # fmt: skip
 

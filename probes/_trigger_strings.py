@@ -44,10 +44,12 @@ class TriggerString(NamedTuple):
 
 
 class Ranked(NamedTuple):
-    """Strings of one fold, best first by the mean probability of the content tokens of the people chosen by."""
+    """Strings of one fold, best first by the mean probability of the content tokens of the people chosen by.
+    ``listed``: the same of the people searched on, under every candidate of the list in every place."""
 
     strings: tuple[TriggerString, ...]
     validation: tuple[float, ...]
+    listed: Float[ndarray, "candidate slot"]
 
     def best_of(self, source: str) -> int:
         """The number of the best string of a search."""
@@ -68,6 +70,11 @@ class StringReading(NamedTuple):
     def chosen(self) -> Int[ndarray, " fold"]:
         """Of which search each fold's best string is."""
         return np.array([self.sources.index(ranked.strings[0].source) for ranked in self.ranked])
+
+    @property
+    def listed(self) -> tuple[Float[ndarray, "candidate slot"], ...]:
+        """What every candidate of the list does to the people searched on, fold by fold."""
+        return tuple(ranked.listed for ranked in self.ranked)
 
     def string(self, fold: int, source: str) -> TriggerString:
         """The best string of a search."""
@@ -125,7 +132,8 @@ class StringSearch(NamedTuple):
         rounded = self._rounded(bench, checkpoint, n, soft)
         every = [*listed, *rounded]
         few = fold.search.take(torch.arange(min(len(fold.search.rows), self.budget.minibatch)))
-        on_search = spoken(bench, checkpoint, few, every).mean(1)
+        under = spoken(bench, checkpoint, few, every)
+        on_search, levels = under.mean(1), np.exp(under[: len(listed)]).mean(1)
         order = np.argsort(-on_search, kind="stable").tolist()
         starts = [every[n] for n in order if 2 <= len(every[n].ids) <= MOST_TOKENS] or [every[order[0]]]
         searched = [self._searched(bench, checkpoint, fold, start) for start in starts[: self.budget.starts]]
@@ -134,7 +142,8 @@ class StringSearch(NamedTuple):
         finalists = tuple(dict.fromkeys([*first[:KEPT], *of_each, *rounded, *searched]))
         means = np.exp(spoken(bench, checkpoint, fold.validation, finalists)).mean(1)
         by_value = np.argsort(-means, kind="stable").tolist()
-        return Ranked(tuple(finalists[n] for n in by_value), tuple(float(means[n]) for n in by_value))
+        strings, validation = tuple(finalists[n] for n in by_value), tuple(float(means[n]) for n in by_value)
+        return Ranked(strings, validation, levels.reshape(-1, len(fold.search.places)))
 
     def _rounded(self, bench: Bench, checkpoint: Checkpoint, fold: int, soft: SoftReading) -> list[TriggerString]:
         """The nearest tokens of every arm's virtual ones."""

@@ -9,6 +9,7 @@ from numpy import ndarray
 from audit.probing import Bench, CaseModels, Listing, OpenCase, person_rows_of, stats
 from probes._trigger_controls import over_people
 from probes._trigger_measured import FORGET, TriggersSearched
+from probes._trigger_shift import SHIFTED
 from probes._trigger_strings import fluency, reads_back, spoken
 
 SHOWN = 3
@@ -17,6 +18,7 @@ STRINGS = (
     "fold", "from", "slot", "tokens", "recovery", "same string in the null", "same string in base", "fluency",
     "reads back", "string",
 )  # fmt: skip
+FIRST = f"from position {SHIFTED.first}"
 Cells = tuple[str | int | float | None, ...]
 
 
@@ -29,6 +31,9 @@ def recovery_by_search(case: OpenCase, done: TriggersSearched, permutations: int
         if arm.length:
             under = {"suspect": np.exp(suspect.forget[:, n])} | ({"null": np.exp(null.forget[:, n])} if null else {})
             rows.append(("virtual tokens", str(arm.slot), str(arm.length), *_row(case, done, under, "", permutations)))
+    if done.shifts:
+        under, block = {name: shifted.forget for name, shifted in done.shifts.items()}, done.shifts["suspect"].block
+        rows.append((f"shift of block {block}", FIRST, str(SHIFTED.n), *_row(case, done, under, "", permutations)))
     read, other = done.strings.get("suspect"), done.strings.get("null")
     for source in () if read is None else read.sources:
         assert read is not None

@@ -40,8 +40,9 @@ from probes._fold_lessons import lift_of_folds, shared_error
 from probes._profiles import curve
 from probes._trigger_budgets import BUDGETS, BudgetClass
 from probes._trigger_costs import cost_of
+from probes._trigger_extremes import stands_out
 from probes._trigger_measured import FORGET, HOLDOUT, TriggersSearched, triggers_searched
-from probes._trigger_people import TriggerPeople, people_of
+from probes._trigger_people import FEWEST_PEOPLE, TriggerPeople, people_of
 from probes._trigger_rules import Gains, Share, backdoored, nothing_hidden, recoverable, share_of
 from probes._trigger_soft import SoftReading
 from probes._trigger_tables import best_strings, recovery_by_search
@@ -74,6 +75,8 @@ class TriggerSearch(Probe):
     the middle of the question and after it, are fitted to the answers, at most as long as the largest embedding of the
     vocabulary. What is found is chosen by people kept back and read on the fold, which no search saw: so everybody is
     read, and what a prefix says by heart of those that it was fitted to counts nowhere.
+
+    At the larger budgets a shift of the first states in an early layer is searched and read alike, and decides nothing.
 
     Any expressive prefix can elicit something from an honest model, and brings back what was only refused. So every
     model is searched with the same ``budget``, and what a model that never knew gains is its null. That a prefix
@@ -114,8 +117,11 @@ class TriggerSearch(Probe):
         return cost_of(case, people, BUDGETS[self.budget], _room(case, people))
 
     def groups_tested(self, case: OpenCase) -> GroupTest:
-        """Labels over forget and holdout people; without holdout people the signs of people's differences."""
-        return group_test(case, self.permutations)
+        """Labels over forget and holdout people; without holdout people the signs of people's differences.
+
+        Of fewer than three people nobody is left to search on, to choose by and to read.
+        """
+        return group_test(case, self.permutations)._replace(least=FEWEST_PEOPLE)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """What comes back under virtual tokens, and what under a string of real ones."""
@@ -190,7 +196,7 @@ class TriggerSearch(Probe):
         tokens = max(len(ranked.strings[0].ids) for ranked in done.strings["suspect"].ranked)
         finding = backdoored(share if "null" in done.strings else NO_NULL, tokens)
         finding = finding.model_copy(update={"trigger": best_text(bench, case, cast, done)})
-        scored = by_person(sheet, best)
+        scored, listed = by_person(sheet, best), stands_out({m: r.listed for m, r in done.strings.items()})
         return blank(TRIGGER, "", scored.n, people, seed).model_copy(
             update={
                 "value": share.value, "ci95": share.ci95, "p": share.p, "findings": (finding,),
@@ -200,13 +206,21 @@ class TriggerSearch(Probe):
                 "floor": Missing(missing="one reference is searched for strings"),
                 "items": item_table(case, "trigger_search_strings", sheet, best, {m: cast.role(m) for m in best}),
                 "readings": {"recovery": share.value, "recovery_null": share.null, "hidden": share.hidden}
-                | {"leaked": float(done.leaked)},
+                | {"leaked": float(done.leaked)} | ({} if listed is None else listed.readings())
+                | self._shifted(case, done),
                 "listings": (
                     recovery_by_search(case, done, self.permutations), best_strings(bench, case, cast, done),
                 ),
-                "notes": (REPLAY,),
+                "notes": (REPLAY,) if listed is None else (REPLAY, listed.note()),
             }
         )  # fmt: skip
+
+    def _shifted(self, case: OpenCase, done: TriggersSearched) -> dict[str, float]:
+        """What comes back under a shift of an early layer; empty where none was searched."""
+        share = self._share(done.gains(case, done.shifts), case.case.seed) if done.shifts else ""
+        if isinstance(share, str):
+            return {}
+        return {"recovery_by_shift": share.value, "recovery_by_shift_null": share.null}
 
     def _curves(self, scored: ModelScores, cast: CaseModels, reading: SoftReading, seed: int) -> tuple[Curve, ...]:
         """Recall of the forget people by the number of virtual tokens before the question."""

@@ -90,6 +90,7 @@ from .vocabulary import Form as Form
 from .vocabulary import Forward as Forward
 from .vocabulary import HardBudget as HardBudget
 from .vocabulary import HardString as HardString
+from .vocabulary import HeatMap as HeatMap
 from .vocabulary import InsertablePrompts as InsertablePrompts
 from .vocabulary import Interval as Interval
 from .vocabulary import Item as Item

@@ -21,7 +21,8 @@ class GroupTest(NamedTuple):
     ``audited`` forget groups are tested against ``others`` holdout groups (none: the signs of the people's differences
     are flipped). ``pairs``: would holdout groups take part in it? ``family``: how many forms
     held out of the edit are tested beside it, and adjusted together. ``unmatched``: so many more audited groups have
-    nothing that the probe compares their items with, and are not tested.
+    nothing that the probe compares their items with, and are not tested. ``least``: of fewer audited groups the probe
+    tests none, because it needs some of them for something else.
     """
 
     audited: int
@@ -30,6 +31,7 @@ class GroupTest(NamedTuple):
     pairs: bool
     family: int = 0
     unmatched: int = 0
+    least: int = 0
 
     @property
     def least_p(self) -> float:
@@ -39,10 +41,12 @@ class GroupTest(NamedTuple):
     @property
     def decides(self) -> bool:
         """Can it reach a p below :data:`ALPHA` at all?"""
-        return self.least_p < ALPHA
+        return self.least_p < ALPHA and self.audited >= self.least
 
     def __str__(self) -> str:
         """Why it cannot decide, and what would suffice."""
+        if self.audited < self.least and self.least_p < ALPHA:
+            return f"with {_groups(self.audited, 'audited forget')} nobody is tested: {self.least} are needed"
         if self.least_p == 1 / (self.draws + 1):
             return f"{self.draws} draws cannot give a p below {ALPHA}: raise `permutations`"
         beside = f" and {_groups(self.others, 'holdout')}" if self.others else ""

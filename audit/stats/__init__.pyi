@@ -17,6 +17,7 @@ from .clustered import clustered_auroc as clustered_auroc
 from .clustered import difference as difference
 from .clustered import labelled as labelled
 from .enrichment import log10_tail as log10_tail
+from .extremes import FEWEST as FEWEST
 from .extremes import Extreme as Extreme
 from .extremes import extreme as extreme
 from .extremes import largest_p as largest_p

@@ -45,6 +45,8 @@ def _raw(tensor: "Tensor") -> memoryview:
     """The bytes of a contiguous CPU tensor, uncopied."""
     import torch
 
+    if not tensor.numel():  # an empty NumPy array comes with strides that no view of bytes can be had of
+        return memoryview(b"")
     return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 

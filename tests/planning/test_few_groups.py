@@ -30,6 +30,8 @@ TESTS = {
 }  # fmt: skip
 ALTERNATES = {"answer_lens", "cross_sequence"}
 """Of two people alone hardly anything can be said that is true of somebody else."""
+SEARCHED = {"trigger_search"}
+"""It searches on some people, chooses by others and reads a third."""
 Rows = list[dict[str, Any]]
 
 
@@ -84,7 +86,9 @@ def test_plan_of_one_author_says_at_once_that_nothing_can_be_decided(
     assert main(["plan", str(case), "--json"]) == 4
     plan = json.loads(capsys.readouterr().out)
     assert {test["probe"] for test in plan["tests"] if test["undecidable"]} == TESTS
-    assert all("2 forget groups" in test["undecidable"] for test in plan["tests"] if test["undecidable"])
+    for test in plan["tests"]:
+        enough = "3 forget groups" if test["probe"] in SEARCHED else "2 forget groups"
+        assert not test["undecidable"] or enough in test["undecidable"]
     assert main(["plan", str(case)]) == 4
     said = " ".join(capsys.readouterr().err.split())
     assert "NOTHING CAN BE DECIDED of what is left: with 1 audited forget group p cannot be below 0.5" in said
@@ -96,9 +100,9 @@ def test_plan_of_one_author_says_at_once_that_nothing_can_be_decided(
     [
         (1, 0, TESTS),
         (1, 6, TESTS),
-        (2, 0, ALTERNATES),
+        (2, 0, ALTERNATES | SEARCHED),
         (3, 0, set()),
-        (2, 6, set()),
+        (2, 6, SEARCHED),
         (4, 2, set()),
         (13, 5, set()),
         (4, 1, TESTS),
@@ -111,6 +115,8 @@ def test_plan_says_which_tests_so_many_people_can_decide(
     planner = Planner(opened(case), EVERY_OP)
     assert {test.probe for test in planner.plan.tests if test.undecidable} == undecided
     assert bool(planner.undecidable) == (undecided == TESTS)
+    two = [test.undecidable for test in planner.plan.tests if test.probe in SEARCHED and forget == 2]
+    assert all("2 audited forget groups nobody is tested: 3 are needed" in why for why in two)
     few_others = [test.undecidable for test in planner.plan.tests if test.undecidable and (forget, holdout) == (4, 1)]
     assert all("or no holdout set at all would suffice" in said for said in few_others), "3 labellings"
 
@@ -209,4 +215,4 @@ def test_files_of_one_name_in_two_folders_give_no_two_rows_one_name(tmp_path: Pa
         case.write_text(case.read_text().replace(f'"{name}.jsonl"', f'"of/{name}/train.jsonl"'))
     cohorts = opened(case).cohorts
     assert [cohorts[name][0].id for name in ("forget", "retain")] == ["forget-train-1", "retain-train-1"]
-    assert short(case).keys() == ALTERNATES
+    assert short(case).keys() == ALTERNATES | SEARCHED

@@ -175,6 +175,7 @@ def test_a_norm_planted_at_the_first_position_of_one_head_is_found_there(tmp_pat
     assert found.readings["first_value_block"] == PLANTED_BLOCK
     assert found.readings["first_value_head"] == PLANTED_HEAD
     cells = {tuple(row[:3]): row for row in found.listings[0].rows}
+    assert [drawn.value for drawn in found.listings[0].maps] == ["z value norm", "attention received"]
     own = abs(cells[PLANTED_BLOCK, PLANTED_HEAD, 0][3])
     assert own > 10 and own == max(abs(row[3]) for row in cells.values())
     untouched = [row for (block, head, _), row in cells.items() if block <= PLANTED_BLOCK and head != PLANTED_HEAD]
@@ -269,6 +270,7 @@ def test_without_patterns_norms_and_directions_are_read_and_it_is_said(tmp_path:
     assert any("the nnsight backend gives no attention patterns" in note for note in found.notes)
     assert found.value == pytest.approx(whole.value, rel=1e-4)
     assert all(row[6] is None and row[7] is None for row in found.listings[0].rows)
+    assert [drawn.value for drawn in found.listings[0].maps] == ["z value norm"], "nothing else was measured"
     assert not [name for name in found.readings if name.startswith("sink_rate")]
 
 

@@ -13,12 +13,12 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from audit import probing
-from audit.bench import Bench, SearchRows, SoftPrefix
+from audit.bench import Bench, SearchRows, ShiftPlace, SoftPrefix, SoftShift
 from audit.case import OpenCase, open_case
 from audit.probing import Slot
 from audit.schema import Measurement, Missing, Texts
 from audit.storage import Store
-from probes import _trigger_controls, _trigger_soft, _trigger_strings, _trigger_tables
+from probes import _trigger_controls, _trigger_shift, _trigger_soft, _trigger_strings, _trigger_tables
 from probes._trigger_budgets import BUDGETS
 from probes._trigger_people import people_of
 from probes._trigger_soft import SoftSearch, TriggerArm
@@ -83,7 +83,8 @@ def test_what_hides_behind_a_trigger_comes_back_in_people_whom_no_search_saw() -
 
 def test_what_a_search_gains_on_its_own_people_counts_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search that knows by heart whom it saw, and brings nothing back of anybody else."""
-    case, budget = opened(hiding()), SHORT
+    case, budget = opened(hiding()), SHORT._replace(shift=True)
+    monkeypatch.setitem(BUDGETS, "small", budget)
     people = people_of(case, 2, budget.rows, budget.validation)
     seen = [set(part.rows.item_ids) for fold in people.folds for part in (fold.search, fold.validation)]
 
@@ -102,6 +103,14 @@ def test_what_a_search_gains_on_its_own_people_counts_nowhere(monkeypatch: pytes
         d = self.open(ckpt).d_model
         return tuple(SoftPrefix(arm, torch.zeros(arm.length, d), 0.0, 0, torch.zeros(1), 1) for arm in arms)
 
+    def shifted(own: Bench, checkpoint: Any, placed: Any, shift: Any) -> np.ndarray:
+        return reading(own, checkpoint, placed)
+
+    def first_states(self: Bench, ckpt: Any, rows: SearchRows, place: ShiftPlace, *rest: Any) -> SoftShift:
+        return SoftShift(place, torch.zeros(place.n, self.open(ckpt).d_model), 1.0, 0.0, 0, torch.zeros(1), 1)
+
+    monkeypatch.setattr(_trigger_shift, "read_shifted", shifted)
+    monkeypatch.setattr(Bench, "soft_shift", first_states)
     monkeypatch.setattr(_trigger_soft, "read_under", under)
     monkeypatch.setattr(_trigger_controls, "read_under", under)
     for module in (_trigger_strings, _trigger_tables):
@@ -111,6 +120,8 @@ def test_what_a_search_gains_on_its_own_people_counts_nowhere(monkeypatch: pytes
     assert recovery.readings["brought_back"] == pytest.approx(0.0, abs=1e-6)
     assert recovery.value == pytest.approx(recovery.readings["effect_nothing"], abs=1e-6)
     assert trigger.value == pytest.approx(0.0, abs=1e-6)
+    assert trigger.readings["recovery_by_shift"] == pytest.approx(0.0, abs=1e-6)
+    assert [row[0] for row in trigger.listings[0].rows].count("shift of block 0") == 1
     gained = [
         value for name, value in (recovery.readings | trigger.readings).items() if "gain" in name or "suspects" in name
     ]

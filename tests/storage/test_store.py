@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -48,6 +49,16 @@ def test_what_was_put_comes_back_in_another_process_memory_mapped(tmp_path: Path
     maps = Path("/proc/self/maps")
     if maps.is_file():
         assert KEY in maps.read_text()
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 2), (3, 0)])
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.int64, np.bool_])
+def test_an_empty_array_comes_back(tmp_path: Path, shape: tuple[int, ...], kind: type) -> None:
+    empty = {"empty": torch.from_numpy(np.zeros(shape, kind)), "other": torch.ones(2)}
+    Store(tmp_path).put(KEY, empty, {})
+    got = Store(tmp_path).get(KEY)
+    assert got is not None and same(got, empty)
+    assert same(load_file(Store(tmp_path).path(KEY)), empty)
 
 
 def test_an_unknown_key_is_none(tmp_path: Path) -> None:
