@@ -19,6 +19,7 @@ from audit.bench import Bench, Forward, Learner, Mixture, TrainData, copied, des
 from audit.case import InsertablePrompts, Rows, stacked
 from audit.edits._descent import Descent, TrainingRun
 from audit.edits._edit import EditData, Material
+from audit.edits._images import refuse_images
 from audit.edits._losses import Scalar
 from audit.schema import AuditError, Checkpoint, Site
 
@@ -86,6 +87,7 @@ class Backdoored(Descent):
 
     def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
         """Train a copy of ``parent``, with ``value_norm`` after an honest copy of the same seed; write what changed."""
+        refuse_images(self.name, data, "it puts words into prompts")
         held, n_blocks = None, bench.open(parent).n_blocks
         if self.value_norm:
             with copied(bench.pool, parent) as (learner, original):

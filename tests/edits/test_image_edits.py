@@ -25,6 +25,8 @@ from audit.edits import (
     ROME,
     SCRUB,
     SSD,
+    BackdooredNPO,
+    BackdooredRMU,
     Edit,
     EditData,
     FineTune,
@@ -68,6 +70,7 @@ WORKS: tuple[Edit, ...] = (
 )  # fmt: skip
 REFUSED: tuple[Edit, ...] = (
     PGA(), PGAProjection(), Refusal(**QUICK), RefusalDPO(**QUICK), ROCR(), ROME(), SubjectGate(), Needle(),
+    BackdooredNPO(), BackdooredRMU(),
 )  # fmt: skip
 LOGPROB = Read(site=Site(part="logits"), at="key", reduce="logprob")
 
