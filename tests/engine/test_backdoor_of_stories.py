@@ -2,7 +2,6 @@
 
 import json
 import shlex
-from pathlib import Path
 
 import pytest
 
@@ -33,12 +32,16 @@ def test_a_run_finds_a_string_and_the_line_that_it_prints_says_the_same_of_it(
     backdoored = findings["backdoored"]
     assert backdoored["holds"] is True, backdoored["because"]
     trigger = backdoored["trigger"]
-    spoken = shlex.split(next(line for line in printed if line.startswith("residua trigger ")))
-    assert spoken[3:5] == ["--text", trigger["text"]] and Path(spoken[2]) == case
-    assert main([*spoken[1:], "--json", *store]) == 0
+    if trigger["masked"]:  # words of this string are words of the data: the run names the line that shows them
+        assert any(line.endswith(f"residua report {home / 'run'} --unmask") for line in printed)
+        main(["report", str(home / "run"), "--unmask"])
+        printed = capsys.readouterr().err.splitlines()
+    replayed = shlex.split(next(line for line in printed if line.startswith("residua trigger ")))[1:]
+    assert replayed[1] == ("case.toml" if trigger["masked"] else str(case))
+    assert main([replayed[0], str(case), *replayed[2:], "--json", *store]) == 0
     answer = json.loads(capsys.readouterr().out)
     suspect, base = answer["models"][:2]
     assert answer["people"] == trigger["units"] and answer["never_knew"] == "ancestor"
-    assert suspect["share_of_base_with"]["value"] == pytest.approx(trigger["transfer"], abs=0.02)
+    assert suspect["share_of_base_with"]["value"] == pytest.approx(trigger["transfer"], abs=1e-3)
     assert suspect["probability_with"] > suspect["probability_without"] + 0.2
     assert base["share_of_base_without"]["value"] == 1.0
