@@ -79,13 +79,19 @@ def _by_person(read: PlacedRows, values: Float[ndarray, " row"]) -> Float[ndarra
 
 
 def _quotes(case: OpenCase, string: TriggerString) -> bool:
-    """May it hold words of the case's own data? Not if it is of a fixed list, or none of its words is theirs."""
+    """Does it hold a word of the case's own data that tells of somebody: one that the items of a single group have?
+
+    A string of a fixed list has none, and what many groups' items share (a preposition, a trade) tells of nobody.
+    """
     if string.family not in FROM_TOKENIZER:
         return False
     mine = _words(case.tokenizer.decode(list(string.ids)))
     cohorts: tuple[Texts, ...] = tuple(Texts(cohort=name) for name in ("forget", "retain", "holdout"))
-    items = [item for texts in cohorts if case.has(texts) for item in case.items(texts)]
-    return any(mine & _words(f"{item.question} {item.answer}") for item in items)
+    owners: dict[str, set[str]] = {word: set() for word in mine}
+    for item in (item for texts in cohorts if case.has(texts) for item in case.items(texts)):
+        for word in mine & _words(f"{item.question} {item.answer}"):
+            owners[word].add(item.group)
+    return any(len(groups) == 1 for groups in owners.values())
 
 
 def _words(text: str) -> set[str]:
