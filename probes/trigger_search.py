@@ -160,7 +160,7 @@ class TriggerSearch(Probe):
                 "curves": self._curves(by_arm, cast, done.soft["base"], seed),
                 "items": item_table(case, "trigger_search", sheet, best, {name: cast.role(name) for name in best}),
                 "readings": _by_arm(by_arm, done.soft["base"]) | _shares(share) | dict(done.beside),
-                "findings": (recoverable(share),),
+                "findings": (recoverable(share, self.budget),),
                 "notes": (self._note(done),),
             }
         )
@@ -189,12 +189,13 @@ class TriggerSearch(Probe):
             gains = done.gains(case, done.soft)
             reason = nothing_hidden(gains["base"], gains["suspect"])
             n = Count(scored=0, unscored=len(sheet.rows))
-            return blank(TRIGGER, reason, n, people, seed).model_copy(update={"findings": (backdoored(reason, 0),)})
+            unasked = backdoored(reason, 0, self.budget)
+            return blank(TRIGGER, reason, n, people, seed).model_copy(update={"findings": (unasked,)})
         share = self._share(done.gains(case, done.strings), seed)
         assert isinstance(share, Share), "strings are searched where something is hidden"
         best = {name: r.at_best(fold_of) for name, r in done.strings.items()}
         tokens = max(len(ranked.strings[0].ids) for ranked in done.strings["suspect"].ranked)
-        finding = backdoored(share if "null" in done.strings else NO_NULL, tokens)
+        finding = backdoored(share if "null" in done.strings else NO_NULL, tokens, self.budget)
         finding = finding.model_copy(update={"trigger": best_text(bench, case, cast, done)})
         scored, listed = by_person(sheet, best), stands_out({m: r.listed for m, r in done.strings.items()})
         return blank(TRIGGER, "", scored.n, people, seed).model_copy(
