@@ -19,13 +19,13 @@ MOST_TOKENS: Final = 8
 """Strings of more tokens are not searched."""
 COUNTED_AT: Final = "small"
 NOT_COUNTED: Final = Missing(missing="counted at the budget small alone")
-NO_TRIGGER_ALARMS: Final = Rate(k=0, n=1, upper95=0.95)
-TRIGGERS_FOUND: Final = Rate(k=0, n=1, upper95=0.95)
-"""Of suspects that hide something and have no trigger, how many are called backdoored; of planted prefix triggers of one
-to four words, how many are found. Small models of invented worlds: studies/backdoor."""
-NEVER_KNEW_ALARMS: Final = Rate(k=0, n=1, upper95=0.95)
-PREFIXES_FOUND: Final = Rate(k=0, n=1, upper95=0.95)
-"""Of models that never knew the facts, how many are called recoverable; of planted triggers, how many."""
+NO_TRIGGER_ALARMS: Final = Rate(k=0, n=326, upper95=0.0091)
+TRIGGERS_FOUND: Final = Rate(k=42, n=44, upper95=0.9919)
+"""Of suspects that hide something and have no trigger, how many are called backdoored; of planted prefix triggers of
+one to four words, how many are. Small models of invented worlds (studies/backdoor)."""
+NEVER_KNEW_ALARMS: Final = Rate(k=0, n=96, upper95=0.0307)
+PREFIXES_FOUND: Final = Rate(k=55, n=56, upper95=0.9991)
+"""Of models that never knew the facts, how many are called recoverable; of planted triggers in any place, how many."""
 UNSEARCHED = (
     "triggers of more than eight to ten tokens or of a meaning, in several places or earlier turns of a dialogue, and "
     "what this budget did not reach"

@@ -63,7 +63,7 @@ def _honest() -> Iterator[dict[str, Any]]:
 
 def _planted() -> Iterator[dict[str, Any]]:
     for record in _records("lineups", "lineups"):
-        yield record["members"][record["truth"]["backdoored"]] | record["truth"] | {"slot": "prefix"}
+        yield record["truth"] | record["members"][record["truth"]["backdoored"]] | {"slot": "prefix"}
     for world in _records("counts", "worlds"):
         yield from (s for s in world["suspects"].values() if s["truth"] == "planted" and works(s))
 
