@@ -51,7 +51,12 @@ def stands_out(levels: Mapping[str, Sequence[Float[ndarray, "candidate slot"]]])
         return None
     return StandsOut(
         max(float(each.z.max()) for each in judged),
-        min(1.0, len(judged) * min(float(each.p.min()) for each in judged)),
-        min(1.0, len(judged) * min(each.reference_p for each in judged)),
+        _bounded(len(judged) * min(float(each.p.min()) for each in judged)),
+        _bounded(len(judged) * min(each.reference_p for each in judged)),
         judged[0].of,
     )
+
+
+def _bounded(p: float) -> float:
+    """From 0, and no minus zero, to 1."""
+    return max(0.0, min(1.0, p))
