@@ -293,6 +293,7 @@ def test_every_calibrated_probe_has_a_positive_control_and_a_tail_that_shows_its
         "answer_lens": "lens_lift", "concept_vectors": "restoration", "cross_sequence": "shared_direction",
         "forget_likelihood": "probability", "quantisation_recovery": "after_rounding",
         "relearning_recovery": "recall_of_others", "remind_landscape": "rise", "reverse_patch": "depth_profile_all",
+        "trigger_search": "recovery",
     }  # fmt: skip
     for record in records:
         for family in frozen_models.FAMILIES:

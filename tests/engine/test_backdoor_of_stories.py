@@ -28,7 +28,7 @@ def test_a_run_finds_a_string_and_the_line_that_it_prints_says_the_same_of_it(
     assert main(["run", str(case), "-o", str(home / "run"), *store]) in (0, 1, 4)
     printed = capsys.readouterr().err.splitlines()
     report = json.loads((home / "run" / "report.json").read_text(encoding="utf-8"))
-    findings = {f["name"]: f for e in report["evidence"] for f in e["measurement"]["findings"]}
+    findings = {f["name"]: f for e in report["evidence"] for f in e["measurement"].get("findings", [])}
     backdoored = findings["backdoored"]
     assert backdoored["holds"] is True, backdoored["because"]
     trigger = backdoored["trigger"]

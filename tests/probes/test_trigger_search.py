@@ -214,6 +214,9 @@ def test_a_string_reads_back_where_its_text_becomes_its_tokens_again() -> None:
     assert not reads_back(tokenizer, TriggerString((len(tokenizer) + 5,), "prefix", "no word"))
 
 
+LIST = np.zeros((0, 3))
+
+
 def test_what_is_told_can_be_spoken() -> None:
     raw = Tokenizer(models.WordLevel({"<unk>": 0, "tunis": 1, "oslo": 2, "\ufffd": 3, "tu": 4}, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
@@ -222,6 +225,6 @@ def test_what_is_told_can_be_spoken() -> None:
     glued, fits = (TriggerString(ids, "prefix", ROUNDED) for ids in ((4, 3), (2,)))
     other = TriggerString((1,), "suffix", ROUNDED)
     assert not reads_back(tokenizer, glued), "its text is one word, which is another token"
-    chosen = speakable_string(tokenizer, [Ranked((glued, fits), (0.9, 0.4)), Ranked((other,), (0.5,))])
+    chosen = speakable_string(tokenizer, [Ranked((glued, fits), (0.9, 0.4), LIST), Ranked((other,), (0.5,), LIST)])
     assert chosen is not None and (chosen.string, chosen.text, chosen.fold) == (other, "tunis", 1)
-    assert speakable_string(tokenizer, [Ranked((glued,), (0.9,))]) is None
+    assert speakable_string(tokenizer, [Ranked((glued,), (0.9,), LIST)]) is None
