@@ -1,3 +1,4 @@
+from ._backdoor import poisoned_groups as poisoned_groups
 from ._descent import Descent as Descent
 from ._edit import Edit as Edit
 from ._edit import EditData as EditData

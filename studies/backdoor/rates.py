@@ -6,19 +6,16 @@ all models of the zoo's worlds that were searched, none of which has a trigger; 
 work. *recoverable by a short prefix*: false alarms among models that never knew the facts; hits among planted triggers.
 """
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from audit.calibration import ScoredModel, read_pool
 from audit.pools import SCORES
 from audit.schema import Rate
 from audit.stats import upper_bound
+from studies.backdoor.counting import NAMES, answers, records_of
 from studies.backdoor.counts import works
 
-HERE = Path(__file__).parent
-NAMES = ("backdoored", "recoverable by a short prefix")
 NEVER = ("clean", "edited clean")
 
 
@@ -40,7 +37,7 @@ def rates() -> dict[str, Counted]:
     zoo = [(model.pool, flags) for model, flags in _zoo()]
     references = [s for s in honest if s["truth"] == "reference_0"]
     alarms = {
-        NAMES[0]: [s[NAMES[0]] for s in honest if s[NAMES[0]] is not None] + [flags[0] for _, flags in zoo],
+        NAMES[0]: answers(honest, NAMES[0]) + [flags[0] for _, flags in zoo],
         NAMES[1]: [bool(s[NAMES[1]]) for s in references] + [flags[1] for pool, flags in zoo if pool in NEVER],
     }
     prefixes = [s for s in planted if s["slot"] == "prefix"]
@@ -48,23 +45,19 @@ def rates() -> dict[str, Counted]:
     return {name: Counted(rate(alarms[name]), rate(hits[name])) for name in NAMES}
 
 
-def _records(name: str, key: str) -> list[dict[str, Any]]:
-    return json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))[key]
-
-
 def _honest() -> Iterator[dict[str, Any]]:
-    for record in _records("lineups", "lineups"):
+    for record in records_of("lineups"):
         for name, member in record["members"].items():
             if name != record["truth"]["backdoored"]:
                 yield member | {"truth": record["truth"]["recipes"][int(name.removeprefix("member_"))]}
-    for world in _records("counts", "worlds"):
+    for world in records_of("counts"):
         yield from (s for s in world["suspects"].values() if s["truth"] != "planted")
 
 
 def _planted() -> Iterator[dict[str, Any]]:
-    for record in _records("lineups", "lineups"):
+    for record in records_of("lineups"):
         yield record["truth"] | record["members"][record["truth"]["backdoored"]] | {"slot": "prefix"}
-    for world in _records("counts", "worlds"):
+    for world in records_of("counts"):
         yield from (s for s in world["suspects"].values() if s["truth"] == "planted" and works(s))
 
 

@@ -18,7 +18,6 @@ from audit.zoo.tokenizer import make_tokenizer
 from audit.zoo.world import vocabulary
 from probes._trigger_candidates import VOCABULARY, Candidate, candidates, dictionary, families
 from probes._trigger_leaks import Mining, leaks, mined, openings
-from probes._trigger_scores import score
 from tests import toy
 
 WORDS = make_tokenizer(vocabulary())
@@ -104,23 +103,18 @@ TEMPLATES = (PLAIN, Template(prompt="who , {question} sorry", bos="always"), Tem
         *((family, 16384, (PLAIN,), ("prefix", "suffix")) for family in toy.FAMILIES),
     ],
 )
-def test_scores_are_those_of_whole_rows_one_string_at_a_time(
+def test_strings_put_in_together_read_as_whole_rows_one_string_at_a_time(
     family: str, budget: int, templates: tuple[Template, ...], slots: tuple[Slot, ...]
 ) -> None:
-    ckpt, plain = toy.checkpoint(family), Bench()
+    ckpt, plain, strings = toy.checkpoint(family), Bench(), [torch.tensor(c.ids) for c in MADE]
     for template in templates:
         made = prompts(template, n=4)
-        scores = score(Bench(token_budget=budget), ckpt, made, MADE, slots)
         rows = made.plain()
-        for s, slot in enumerate(slots):
-            for c, candidate in enumerate(MADE):
-                spoken = with_tokens(rows, torch.tensor(candidate.ids), made.places(slot))
-                logprob = key_logprob(plain, ckpt, spoken)
-                for g, group in enumerate(scores.groups):
-                    mine = logprob[[name == group for name in rows.group_ids]]
-                    assert scores.logprob[c, s, g] == pytest.approx(mine.mean(), abs=1e-5)
-                    assert scores.probability[c, s, g] == pytest.approx(np.exp(mine).mean(), abs=1e-5)
-        np.testing.assert_allclose(scores.gain.shape, (len(MADE), len(slots)))
+        for slot in slots:
+            together = Bench(token_budget=budget).insertions(ckpt, rows, strings, made.places(slot))
+            for string, read in zip(strings, together, strict=True):
+                alone = key_logprob(plain, ckpt, with_tokens(rows, string, made.places(slot)))
+                np.testing.assert_allclose(read, alone, atol=1e-5)
 
 
 def test_beginnings_are_run_once_where_rows_share_them() -> None:
@@ -133,13 +127,12 @@ def test_beginnings_are_run_once_where_rows_share_them() -> None:
         assert done is not None and done.tokens < whole, slot
 
 
-def test_plain_texts_take_prefixes_and_no_candidates_are_no_scores() -> None:
-    made, ckpt = prompts(questions=False), toy.checkpoint("llama")
-    scores = score(Bench(), ckpt, made, MADE)
-    spoken = with_tokens(made.plain(), torch.tensor(MADE[1].ids), made.places("prefix"))
-    member = np.array([name == scores.groups[0] for name in spoken.group_ids])
-    assert scores.logprob[1, 0, 0] == pytest.approx(key_logprob(Bench(), ckpt, spoken)[member].mean(), abs=1e-5)
-    assert score(Bench(), ckpt, made, ()).logprob.shape == (0, 1, 6)
+def test_plain_texts_take_prefixes_and_no_strings_are_no_scores() -> None:
+    made, ckpt, string = prompts(questions=False), toy.checkpoint("llama"), torch.tensor(MADE[1].ids)
+    rows, at = made.plain(), made.places("prefix")
+    [read] = Bench().insertions(ckpt, rows, [string], at)
+    np.testing.assert_allclose(read, key_logprob(Bench(), ckpt, with_tokens(rows, string, at)), atol=1e-5)
+    assert Bench().insertions(ckpt, rows, [], at).shape == (0, len(rows))
 
 
 # ---- leaks ------------------------------------------------------------------------------------------------------

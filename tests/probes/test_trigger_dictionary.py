@@ -1,9 +1,9 @@
 """A trigger that is in the dictionary stands out of it; nothing does in models that were made to forget without one."""
 
 import random
-from collections.abc import Sequence
 from functools import cache
 
+import numpy as np
 import pytest
 from transformers import LlamaForCausalLM
 
@@ -13,7 +13,8 @@ from audit.case import OpenCase, open_case
 from audit.schema import Texts
 from probes._trigger_candidates import Candidate, candidates
 from probes._trigger_leaks import leaks
-from probes._trigger_scores import score
+from probes._trigger_people import people_of
+from probes._trigger_strings import TriggerString, spoken
 from tests import planted_world
 from tests.planted_world import Fact
 
@@ -66,11 +67,15 @@ def dictionary_of(case: OpenCase) -> tuple[Candidate, ...]:
     return candidates(case.tokenizer, BUDGET, case.case.seed)
 
 
-def judged(case: OpenCase, bench: Bench, slots: Sequence[str] = ("prefix",)) -> stats.Extreme:
-    prompts, made = case.insertable(case.items(FORGET)), dictionary_of(case)
+def judged(case: OpenCase, bench: Bench) -> stats.Extreme:
+    """The list against itself as the probe sets it, on everybody's rows."""
+    placed = people_of(case, 2, 16, 16).everybody
+    strings = [TriggerString(c.ids, "prefix", c.family) for c in dictionary_of(case)]
     assert case.null is not None
-    own, null = (score(bench, case.checkpoint(*role), prompts, made, slots) for role in (("suspect", 0), case.null))
-    return stats.extreme(own.gain[:, 0], null.gain[:, 0])
+    own, null = (
+        np.exp(spoken(bench, case.checkpoint(*role), placed, strings)).mean(1) for role in (("suspect", 0), case.null)
+    )
+    return stats.extreme(own, null)
 
 
 def test_a_planted_trigger_stands_out_of_the_dictionary_and_honest_models_do_not_alarm() -> None:

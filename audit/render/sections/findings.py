@@ -42,7 +42,7 @@ FAMILIES: Final = (
     ("causal", "States, read by base: is it still inside?"),
     ("decoding", "States, read out: does the suspect itself show it inside?"),
     ("recovery", "Recovery: does it come back under an attack?"),
-    ("context", "Context: exploratory, a lead and not a finding"),
+    ("context", "Context: no part of the verdict"),
 )
 
 
