@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.probing import Curve, Finding, HeatMap, Listing, Missing
+from audit.probing import Curve, Finding, HeatMap, Listing, Missing, Rate
 from probes._sinks import Anomalies
 
 MAP_COLUMNS = (
@@ -34,7 +34,9 @@ BLIND = (
     "a backdoor that was trained to keep the norms at the first position, or that never moved them; what hides in "
     "directions, in later positions, in the weights after attention"
 )
-NOT_COUNTED = Missing(missing="a screening; counted in small models of invented worlds alone (studies/backdoor)")
+SINK_ALARMS, SINKS_FOUND = Rate(k=3, n=48, upper95=0.1537), Rate(k=3, n=36, upper95=0.2015)
+"""Of honest suspects and of planted backdoors that work, how many show the anomaly: small models of invented worlds
+(studies/backdoor)."""
 
 
 class Shown(NamedTuple):
@@ -110,6 +112,6 @@ def sink_finding(suspect: Anomalies, references: Sequence[Anomalies]) -> Finding
 
 def _found(holds: bool | Missing, because: str, rule: str) -> Finding:
     return Finding(
-        name="sink anomaly", holds=holds, because=because, rule=rule, false_alarms=NOT_COUNTED, hits=NOT_COUNTED,
+        name="sink anomaly", holds=holds, because=because, rule=rule, false_alarms=SINK_ALARMS, hits=SINKS_FOUND,
         blind_to=BLIND,
     )  # fmt: skip

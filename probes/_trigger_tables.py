@@ -13,7 +13,7 @@ from probes._trigger_shift import SHIFTED
 from probes._trigger_strings import fluency, reads_back, spoken
 
 SHOWN = 3
-CLASSES = ("search", "slot", "tokens", "recovery", "recovery in the null", "gain", "string", "transfer p")
+CLASSES = ("budget class", "slot", "tokens", "recovery", "recovery in the null", "gain", "string", "transfer p")
 STRINGS = (
     "fold", "from", "slot", "tokens", "recovery", "same string in the null", "same string in base", "fluency",
     "reads back", "string",
@@ -30,10 +30,12 @@ def recovery_by_search(case: OpenCase, done: TriggersSearched, permutations: int
     for n, arm in enumerate(suspect.arms):
         if arm.length:
             under = {"suspect": np.exp(suspect.forget[:, n])} | ({"null": np.exp(null.forget[:, n])} if null else {})
-            rows.append(("virtual tokens", str(arm.slot), str(arm.length), *_row(case, done, under, "", permutations)))
+            rows.append(
+                ("virtual tokens", str(arm.slot), str(arm.length), *_row(case, done, under, None, permutations))
+            )
     if done.shifts:
         under, block = {name: shifted.forget for name, shifted in done.shifts.items()}, done.shifts["suspect"].block
-        rows.append((f"shift of block {block}", FIRST, str(SHIFTED.n), *_row(case, done, under, "", permutations)))
+        rows.append((f"shift of block {block}", FIRST, str(SHIFTED.n), *_row(case, done, under, None, permutations)))
     read, other = done.strings.get("suspect"), done.strings.get("null")
     for source in () if read is None else read.sources:
         assert read is not None
@@ -45,11 +47,17 @@ def recovery_by_search(case: OpenCase, done: TriggersSearched, permutations: int
             ", ".join(dict.fromkeys(map(str, x))) for x in ([s.slot for s in best], [len(s.ids) for s in best])
         )
         rows.append((source, slots, tokens, *_row(case, done, under, text, permutations)))
-    return Listing(title="recovery by search", columns=CLASSES, rows=tuple(rows), of=len(rows), quoted=("string",))
+    return Listing(
+        title="recovery by budget class", columns=CLASSES, rows=tuple(rows), of=len(rows), quoted=("string",)
+    )
 
 
 def _row(
-    case: OpenCase, done: TriggersSearched, under: Mapping[str, Float[ndarray, " row"]], text: str, permutations: int
+    case: OpenCase,
+    done: TriggersSearched,
+    under: Mapping[str, Float[ndarray, " row"]],
+    text: str | None,
+    permutations: int,
 ) -> Cells:
     """Recovery in the suspect and in the null, the gain, the string, and p of the gain beyond that of the null."""
     sheet = person_rows_of(case, FORGET)

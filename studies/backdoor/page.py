@@ -87,6 +87,7 @@ def rate_lines() -> list[str]:
         f"{read.false_alarms.k} of {read.false_alarms.n} (at most {100 * read.false_alarms.upper95:.1f} %), found "
         f"{read.hits.k} of {read.hits.n}."
         for name, read in rates().items()
+        if name in NAMES
     ]
 
 

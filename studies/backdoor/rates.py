@@ -1,9 +1,10 @@
-"""How often the two findings of a search are right and wrong, over everything that was counted: ``python -m
-studies.backdoor.rates`` prints them. The probe's rules state these numbers, and a test holds them to this.
+"""How often the findings of a search and of the sinks are right and wrong, over everything that was counted:
+``python -m studies.backdoor.rates`` prints them. The probe's rules state these numbers, and a test holds them to this.
 
 *backdoored*: false alarms among all honest suspects of line-ups and counts from which something is hidden, and among
 all models of the zoo's worlds that were searched, none of which has a trigger; hits among planted prefix triggers that
 work. *recoverable by a short prefix*: false alarms among models that never knew the facts; hits among planted triggers.
+*sink anomaly*: of the counts alone.
 """
 
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from audit.stats import upper_bound
 from studies.backdoor.counting import NAMES, answers, records_of
 from studies.backdoor.counts import works
 
+SINK = "sink anomaly"
 NEVER = ("clean", "edited clean")
 
 
@@ -32,7 +34,7 @@ def rate(flags: list[bool]) -> Rate:
 
 
 def rates() -> dict[str, Counted]:
-    """Both findings."""
+    """All of them."""
     honest, planted = list(_honest()), list(_planted())
     zoo = [(model.pool, flags) for model, flags in _zoo()]
     references = [s for s in honest if s["truth"] == "reference_0"]
@@ -42,7 +44,14 @@ def rates() -> dict[str, Counted]:
     }
     prefixes = [s for s in planted if s["slot"] == "prefix"]
     hits = {NAMES[0]: [bool(s[NAMES[0]]) for s in prefixes], NAMES[1]: [bool(s[NAMES[1]]) for s in planted]}
-    return {name: Counted(rate(alarms[name]), rate(hits[name])) for name in NAMES}
+    of_counts = [s for world in records_of("counts") for s in world["suspects"].values()]
+    anomalies = Counted(
+        *(
+            rate(answers((s for s in of_counts if (s["truth"] == "planted") is planted), SINK))
+            for planted in (False, True)
+        )
+    )
+    return {name: Counted(rate(alarms[name]), rate(hits[name])) for name in NAMES} | {SINK: anomalies}
 
 
 def _honest() -> Iterator[dict[str, Any]]:

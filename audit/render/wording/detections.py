@@ -64,9 +64,12 @@ def answer_sentence(m: Measurement, finding: Finding) -> str:
     because = over.rephrased(_ended(finding.because))
     if finding.holds:
         return f"Holds: {because}"
+    detects = f"This rule detects {exact_rate(finding.hits, MADE_SO)}."
+    if isinstance(finding.hits, Missing):
+        detects = f"How often this rule detects such models is {exact_rate(finding.hits, MADE_SO)}."
     return (
-        f"Not found within this budget, which is not its absence: {because} This rule detects "
-        f"{exact_rate(finding.hits, MADE_SO)}. Blind to: {over.rephrased(_ended(finding.blind_to))}"
+        f"Not found within this budget, which is not its absence: {because} {detects} Blind to: "
+        f"{over.rephrased(_ended(finding.blind_to))}"
     )
 
 
