@@ -37,6 +37,7 @@ from transformers import (
 )
 from transformers.models.mllama.configuration_mllama import MllamaTextConfig, MllamaVisionConfig
 
+from audit.case import Rows
 from audit.schema import Checkpoint, Source
 from tests.toy import SPECIAL, WORDS, root
 
@@ -97,7 +98,9 @@ def _mllama() -> PreTrainedModel:
         attention_heads=4, num_global_layers=2, vision_output_dim=3 * VISION_WIDTH, max_num_tiles=TILES,
         intermediate_layers_indices=[0, 2], supported_aspect_ratios=[[1, 1], [1, 2], [2, 1]], **shared,
     )  # fmt: skip
-    return MllamaForConditionalGeneration(MllamaConfig(text_config=text, vision_config=vision, image_token_index=IMAGE_ID))
+    return MllamaForConditionalGeneration(
+        MllamaConfig(text_config=text, vision_config=vision, image_token_index=IMAGE_ID)
+    )
 
 
 def model(kind: str, seed: int = 0, **settings: Any) -> PreTrainedModel:
@@ -122,7 +125,9 @@ def model(kind: str, seed: int = 0, **settings: Any) -> PreTrainedModel:
 
 def tokenizer() -> PreTrainedTokenizerFast:
     """The words of the language models' toys, and the tokens of pictures; ``<bos>`` first."""
-    raw = Tokenizer(models.WordLevel({w: i for i, w in enumerate((*SPECIAL, *WORDS, *EXTRA_TOKENS))}, unk_token="<unk>"))
+    raw = Tokenizer(
+        models.WordLevel({w: i for i, w in enumerate((*SPECIAL, *WORDS, *EXTRA_TOKENS))}, unk_token="<unk>")
+    )
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     raw.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
     raw.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in EXTRA_TOKENS])
@@ -172,3 +177,46 @@ def picture(number: int, height: int = 20, width: int = 20) -> ndarray:
 def marker(kind: str) -> str:
     """What stands for the picture in a text that a processor expands."""
     return BOI if kind == "gemma3" else IMAGE
+
+
+def rows(kind: str, n: int = 5, seed: int = 0, images: bool = True) -> Rows:
+    """``n`` random questions and answers of different lengths as a case makes them: ids expanded by the processor, what
+    the model reads beside them in ``extra``. ``images=False``: the same texts without their pictures."""
+    rng = np.random.default_rng(seed)
+    said = [[str(w) for w in rng.choice(WORDS[:40], int(rng.integers(2, 6)))] for _ in range(n)]
+    texts = [" ".join([said_[0], *([marker(kind)] if images else []), *said_[1:]]) for said_ in said]
+    pictures = [[picture(100 * seed + i, *_SHAPES[i % len(_SHAPES)])] for i in range(n)]
+    made = processor(kind)(
+        images=pictures if images else None, text=texts, return_tensors="pt", padding=True, add_special_tokens=True
+    )
+    answer = rng.integers(len(SPECIAL), len(SPECIAL) + 40, (n, 2))
+    lengths = made["attention_mask"].sum(1)
+    ids = torch.cat([made["input_ids"], torch.zeros(n, 2, dtype=torch.int64)], 1)
+    for row, length in enumerate(lengths.tolist()):
+        ids[row, length : length + 2] = torch.from_numpy(answer[row])
+    spans = torch.stack([lengths, lengths + 2], 1)
+    pos = torch.arange(ids.shape[1])
+    return Rows(
+        ids=ids, mask=pos < spans[:, 1:], answer_spans=spans, key=(pos >= spans[:, :1]) & (pos < spans[:, 1:]),
+        item_ids=tuple(f"item{i}" for i in range(n)), group_ids=tuple(f"picture{i // 2}" for i in range(n)),
+        template_hash="toy", extra={name: made[name] for name in INPUTS[kind]} if images else {},
+    )  # fmt: skip
+
+
+_SHAPES = ((20, 20), (16, 36), (40, 18))
+"""Heights and widths of pictures; of Llama-3.2-Vision one, two and two tiles."""
+INPUTS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(MERGED, ("pixel_values",)),
+    "mllama": ("pixel_values", "aspect_ratio_ids", "aspect_ratio_mask"),
+}
+
+
+def own_inputs(kind: str, rows_: Rows) -> dict[str, Any]:
+    """What the library's own model is called with for these rows: written here afresh, from the processors' rules."""
+    inputs: dict[str, Any] = {"input_ids": rows_.ids, "attention_mask": rows_.mask.long(), **rows_.extra}
+    if kind == "gemma3" and rows_.extra:
+        inputs["token_type_ids"] = (rows_.ids == IMAGE_ID).long()
+    if kind == "mllama" and rows_.extra:
+        seen = (rows_.ids == IMAGE_ID).long().cumsum(1).clamp_max(1)
+        inputs["cross_attention_mask"] = seen[:, :, None, None] * rows_.extra["aspect_ratio_mask"][:, None]
+    return inputs

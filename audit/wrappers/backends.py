@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from audit.checkpoints import TORCH_MODULE, check_permitted, folder_of, library_config, modality_of
 from audit.schema import AuditError, Checkpoint, Modality, as_audit_error
 from audit.wrappers.family import family_of
+from audit.wrappers.vision_kinds import NO_BRIDGE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,6 +41,8 @@ def backend_class(backend: str, modality: Modality = "text") -> "type[Wrapper]":
         raise AuditError(f"there is no backend {backend!r}", f"choose one of: {', '.join(BACKENDS)}")
     if modality == "image" and backend not in OF_IMAGES:
         raise AuditError(f"the {backend} backend opens no model of images", f"choose one of: {', '.join(OF_IMAGES)}")
+    if modality == "image+text" and backend == "transformer_lens":
+        raise AuditError(NO_BRIDGE, "use the native backend")
     module, name = (OF_IMAGES if modality == "image" else BACKENDS)[backend]
     return getattr(importlib.import_module(f"audit.wrappers.{module}"), name)
 
