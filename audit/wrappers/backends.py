@@ -30,6 +30,7 @@ OF_IMAGES = {
 """The same for models that read images alone."""
 OF_BOTH = {
     "native": ("native_vlm", "VisionLanguageWrapper"),
+    "nnsight": ("nnsight_vlm", "NNsightVisionLanguageWrapper"),
 }
 """The same for models that read images and text."""
 _OF: Mapping[Modality, tuple[Mapping[str, tuple[str, str]], str]] = {

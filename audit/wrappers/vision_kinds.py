@@ -25,7 +25,7 @@ class Reason(NamedTuple):
     """Model types by a pattern, and what keeps them from being opened."""
 
     types: str
-    why: str
+    cause: str
 
 
 _REASONS: Final = (
@@ -67,9 +67,9 @@ def refuse_kind(model_type: str) -> None:
     """AuditError (code 2) by name, with the reason, for a vision-language model that is not opened."""
     if model_type in OPENED:
         return
-    why = next((reason.why for reason in _REASONS if re.fullmatch(reason.types, model_type)), _OTHERS)
+    cause = next((reason.cause for reason in _REASONS if re.fullmatch(reason.types, model_type)), _OTHERS)
     raise AuditError(
-        f"models of type {model_type} are not opened: {why}",
+        f"models of type {model_type} are not opened: {cause}",
         f"audit a vision-language model of one of these types: {', '.join(OPENED)}",
     )
 
@@ -84,7 +84,7 @@ def read_layers(config: Any, blocks: int) -> tuple[int, ...]:
     layers = [stated] if isinstance(stated, int) else list(cast("Sequence[int]", stated))
     if 0 in layers:
         raise AuditError(
-            f"vision_feature_layer is {stated}: layer 0 is what enters the tower, and transformers raises TypeError for it",
+            f"vision_feature_layer is {stated}: 0 is what enters the tower, and transformers raises TypeError for it",
             "name a layer from 1, or from -1 downwards",
         )
     read = sorted({layer - 1 if layer > 0 else blocks + layer for layer in layers})

@@ -1,8 +1,9 @@
-"""No bridge is booted on a vision-language model, nothing is ever installed by opening one, and torch stays as it is."""
+"""No bridge is booted on a vision-language model, opening one installs nothing, and torch stays as it is."""
 
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,7 +50,7 @@ def test_a_bridge_is_refused_by_name_and_no_process_is_started(
     folder = toy_vlm.folder(kind) if processor else _without_processor(kind, tmp_path)
     model: PreTrainedModel = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True)
     ckpt = resolve(Source(path=str(folder)), tmp_path)
-    ways = [
+    ways: list[Callable[[], object]] = [
         lambda: open_wrapper(ckpt, "transformer_lens"), lambda: wrap(model, "transformer_lens"),
         lambda: LensBridgeWrapper(model),
     ]  # fmt: skip
@@ -65,7 +66,7 @@ def test_a_bridge_on_a_language_model_starts_no_process(no_process: list[str]) -
 
 
 def test_a_boot_that_replaces_torch_is_an_error_of_integrity(monkeypatch: pytest.MonkeyPatch) -> None:
-    versions = iter(["2.13.0+cpu", "2.15.0"])
+    versions = iter(["2.13.0+cpu", "2.15.0", "2.15.0"])
     monkeypatch.setattr(lens_bridge, "version", lambda _: next(versions))
     with pytest.raises(AuditError, match=r"replaced torch 2\.13\.0\+cpu by 2\.15\.0") as caught:
         wrap(toy.model("gpt2"), "transformer_lens")

@@ -8,7 +8,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_
 from audit.schema import AuditError
 from audit.wrappers.vision_kinds import OPENED, read_layers, refuse_kind
 
-_WHY = {
+_REASONS = {
     "qwen2_vl": "rope_deltas", "qwen3_vl": "rope_deltas", "glm4v": "rope_deltas", "llava_next": "differs from image",
     "idefics3": "differs from image", "paligemma": "tokens that come after", "instructblip": "no block of either tower",
     "chameleon": "codebook", "fuyu": "pass no vision tower", "florence2": "an encoder and a decoder",
@@ -26,9 +26,9 @@ def test_every_kind_that_the_library_knows_is_opened_or_refused_by_name(model_ty
     assert caught.value.code == 2 and all(name in caught.value.do for name in OPENED)
 
 
-@pytest.mark.parametrize(("model_type", "why"), _WHY.items())
-def test_the_reason_is_that_of_the_kind(model_type: str, why: str) -> None:
-    with pytest.raises(AuditError, match=why):
+@pytest.mark.parametrize(("model_type", "cause"), _REASONS.items())
+def test_the_reason_is_that_of_the_kind(model_type: str, cause: str) -> None:
+    with pytest.raises(AuditError, match=cause):
         refuse_kind(model_type)
 
 
