@@ -1,6 +1,7 @@
 """The backends on vision-language models: equal states, edits, starts and gradients, or a refusal by name."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -15,6 +16,14 @@ from tests import toy_vlm
 
 FINAL = Site(part="final_in")
 kinds = pytest.mark.parametrize("kind", toy_vlm.MERGED)
+few = pytest.mark.parametrize(
+    "kind", ["gemma3", *(pytest.param(k, marks=pytest.mark.slow) for k in toy_vlm.MERGED[:2])]
+)
+
+
+@cache
+def wrapped(kind: str, backend: str) -> Wrapper:
+    return wrap(toy_vlm.model(kind), backend)
 
 
 def read(
@@ -45,8 +54,9 @@ def same(batch: Batch, ours: dict[Site, Tensor], theirs: dict[Site, Tensor]) -> 
 @kinds
 @pytest.mark.parametrize("images", [True, False], ids=["images", "texts"])
 def test_nnsight_sees_what_the_native_hooks_see_in_both_towers(kind: str, images: bool) -> None:
-    native, other = wrap(toy_vlm.model(kind)), wrap(toy_vlm.model(kind), "nnsight")
-    check(other)
+    native, other = wrapped(kind, "native"), wrapped(kind, "nnsight")
+    if images:
+        check(other)
     batch = batch_of(kind, images)
     sites = [Site(part=part, block=1) for part in sorted(other.parts - {"embed", "final_in", "logits"})] + [FINAL]
     if images:
@@ -63,9 +73,9 @@ def test_nnsight_sees_what_the_native_hooks_see_in_both_towers(kind: str, images
         same(batch, ours, read(other, batch, [FINAL], taps))
 
 
-@kinds
+@few
 def test_nnsight_starts_and_ends_in_both_towers_as_the_native_hooks_do(kind: str) -> None:
-    native, other = wrap(toy_vlm.model(kind)), wrap(toy_vlm.model(kind), "nnsight")
+    native, other = wrapped(kind, "native"), wrapped(kind, "nnsight")
     batch = batch_of(kind)
     for tower, block in (("vision", 0), ("vision", native.tower("vision").read[-1]), ("text", 1)):
         site = Site(part="resid_out", block=block, tower=tower)
@@ -76,7 +86,7 @@ def test_nnsight_starts_and_ends_in_both_towers_as_the_native_hooks_do(kind: str
         same(batch, read(native, batch, [site], stop=stop), read(other, batch, [site], stop=stop))
 
 
-@kinds
+@few
 def test_the_bench_reads_gradients_alike_through_both(kind: str) -> None:
     sites = [Site(part="resid_out", block=1, tower="vision"), Site(part="resid_out", block=1)]
     rows = toy_vlm.rows(kind)
@@ -97,7 +107,7 @@ def test_what_nnsight_has_no_place_for_is_refused_by_name() -> None:
     with pytest.raises(AuditError, match="opens no MllamaForConditionalGeneration: .*blocks of two kinds") as caught:
         wrap(toy_vlm.model("mllama"), "nnsight")
     assert caught.value.code == 2
-    other, batch = wrap(toy_vlm.model("llava_clip"), "nnsight"), batch_of("llava_clip")
+    other, batch = wrapped("llava_clip", "nnsight"), batch_of("llava_clip")
     with pytest.raises(AuditError, match="has no projector tower: it has vision and text"):
         read(other, batch, [Site(part="final_in", tower="projector")])
     with pytest.raises(AuditError, match="row 0 of a batch has 0 image tokens"):
