@@ -57,6 +57,7 @@ class Item(Record):
     of: str | None = Field(default=None, exclude_if=lambda of: of is None)
     paraphrased_question: str | None = Field(default=None, exclude_if=lambda question: question is None)
     subject: str | None = Field(default=None, exclude_if=lambda subject: subject is None)
+    image: str | None = Field(default=None, exclude_if=lambda image: image is None)
 
 
 class Template(Record):
@@ -149,6 +150,7 @@ class Columns(Record):
     form: str | None = None
     frequency: str | None = None
     subject: str | None = Field(default=None, exclude_if=lambda column: column is None)
+    image: str | None = Field(default=None, exclude_if=lambda column: column is None)
 
 
 _KIND_OF: Mapping[str, str] = MappingProxyType(
