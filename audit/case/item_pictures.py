@@ -100,7 +100,7 @@ def _coloured(pixels: UInt8[ndarray, "height width *channel"]) -> UInt8[ndarray,
     return np.repeat(pixels[:, :, None], 3, 2) if pixels.ndim == 2 else pixels
 
 
-# ---- checks of a file ---------------------------------------------------------------------------------------------------
+# ---- checks of a file --------------------------------------------------------------------------------------------
 def check_mixed(path: Path, items: Sequence[Item], places: Sequence[str]) -> None:
     """AuditError (code 2) where some rows have a picture and others none: what a cohort's numbers compare would be two
     kinds of questions."""
