@@ -39,10 +39,9 @@ _MARKS: Final = frozenset("?\uff1f\u061f\u037e\u055e\u1367")
 
 class Layout(NamedTuple):
     """How a case wants one file read. ``own_groups``: a row without a group is its own. ``system`` is the template's.
-    ``restating``: the rows are other forms of items of other files.
+    ``restating``: the rows are other forms of items of other files. ``images``: base reads pictures too.
 
-    ``prefix`` begins the names of rows without an id; the file's name where it is empty. ``pictured``: base reads
-    pictures, which rows may have.
+    ``prefix`` begins the names of rows without an id; the file's name where it is empty.
     """
 
     group: str = "group"
@@ -52,7 +51,7 @@ class Layout(NamedTuple):
     system: str = ""
     prefix: str = ""
     restating: bool = False
-    pictured: bool = False
+    images: bool = False
 
 
 class Recognised(NamedTuple):
@@ -106,7 +105,7 @@ def recognise(path: Path, rows: Sequence[Row], layout: Layout) -> Recognised:
                 filled[column] = filled.get(column, 0) + 1
     file = _File(path, rows, filled, tuple(every), layout)
     columns = _stated(file)
-    if layout.pictured:
+    if layout.images:
         columns |= picture_column(path, file.filled, file.values, columns)
     else:
         refuse_pictures(path, file.filled, rows)
@@ -179,7 +178,7 @@ def _asked_and_answered(file: _File, stated: Mapping[str, str], but: frozenset[s
         if asked_in:
             columns["question"] = _only(file, "question", asked_in)
     if "answer" not in stated:
-        known = (*ANSWERS, *CAPTIONS) if file.layout.pictured else ANSWERS
+        known = (*ANSWERS, *CAPTIONS) if file.layout.images else ANSWERS
         answers = file.called(known, but | frozenset(columns.values()))
         if answers:
             columns["answer"] = _only(file, "answer", answers)

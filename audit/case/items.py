@@ -202,7 +202,7 @@ class _Reader(NamedTuple):
     def _exchange(self, messages: Any, picture: PictureCell | None) -> _Asked:
         """The exchange of a chat; its turn, or a column beside it, may show a picture."""
         exchange = exchange_of(messages, self.layout.system)
-        if not self.layout.pictured:
+        if not self.layout.images:
             if exchange.pictures:
                 raise ValueError("a turn of a picture, and base reads texts alone")
             return _Asked(exchange.question, exchange.answer)

@@ -53,7 +53,7 @@ def refuse_pictures(path: Path, filled: Collection[str], rows: Sequence[Row]) ->
             "audit a vision-language model; or items of text alone, with the column taken out of the file if the "
             "questions stand without it"
         )
-        raise AuditError(f"{path}: {listed}: images are not supported yet where base reads texts alone", do)
+        raise AuditError(f"{path}: {listed}: base reads no images, or came without a processor", do)
 
 
 def _some_pictured(column: str, rows: Sequence[Row]) -> bool:

@@ -21,7 +21,7 @@ from audit.case.items import Data, read_data
 from audit.case.picture_cells import PictureCell, picture_of, without_mark
 from audit.schema import AuditError
 
-LAYOUT = Layout(pictured=True)
+LAYOUT = Layout(images=True)
 Values = dict[str, Any]
 
 
@@ -255,7 +255,7 @@ def test_all_missing_pictures_of_a_file_are_said_at_once(root: Path) -> None:
 @pytest.mark.parametrize("row", [{"image": NAME}, {"picture": NAME}, {"file_name": NAME}, {"img": [NAME]}])
 def test_pictures_are_refused_where_base_reads_texts_alone(root: Path, row: Values) -> None:
     column = next(iter(row))
-    with pytest.raises(AuditError, match=f"`{column}` .line 1.: images are not supported yet where base reads texts"):
+    with pytest.raises(AuditError, match=f"`{column}` .line 1.: base reads no images, or came"):
         read_data(written(root, [{**QA, **row}]), Layout())
     with pytest.raises(AuditError, match="line 1: a turn of a picture, and base reads texts alone"):
         read_data(written(root, [chat({"type": "image", "path": NAME}, WORDS)]), Layout())
