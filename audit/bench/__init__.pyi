@@ -62,3 +62,4 @@ from .writes.scale import Scale as Scale
 from .writes.shift import Shift as Shift
 from .writes.write import Write as Write
 from .writes.write import edit_delta as edit_delta
+from .writes.write import site_of as site_of

@@ -15,6 +15,7 @@ from audit.wrappers import Tap, Wrapper
 
 _ARRAYS = ("features", "encoder", "bias", "threshold", "decoder", "slope", "offset")
 _LEADING = "leading"
+_STORED = (*_ARRAYS, _LEADING)
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,10 +83,10 @@ class GatedClamp(Write):
     @classmethod
     def from_delta(cls, delta: Mapping[str, Tensor]) -> tuple[Self, ...]:
         sites = sorted({name.rpartition(".")[0] for name in delta})
-        wanted = {f"{site}.{array}" for site in sites for array in (*_ARRAYS, _LEADING)}
+        wanted = {f"{site}.{array}" for site in sites for array in _STORED}
         if set(delta) != wanted:
-            raise ValueError(f"should hold {', '.join(_ARRAYS)} and {_LEADING} for each site, and holds {sorted(delta)}")
-        return tuple(cls._stored(site, {name: delta[f"{site}.{name}"] for name in (*_ARRAYS, _LEADING)}) for site in sites)
+            raise ValueError(f"should hold {', '.join(_STORED)} for each site, and holds {sorted(delta)}")
+        return tuple(cls._stored(site, {name: delta[f"{site}.{name}"] for name in _STORED}) for site in sites)
 
     @classmethod
     def _stored(cls, name: str, arrays: Mapping[str, Tensor]) -> Self:
