@@ -61,8 +61,8 @@ def panel_of_models(under: Mapping[str, Float[ndarray, "person place"]], people:
 class Recovered(NamedTuple):
     """What the attack that brings most back brings back, on pictures it was not fitted to.
 
-    ``value``: of what base says and the suspect does not, beyond what comes in a model that never knew; ``null`` that
-    part. ``hidden``: that excess of base (probability).
+    ``value``: of what base says and the suspect does not, beyond what comes in a model that never knew; ``null``: what
+    comes there under the attack that brings most there, of what base says. ``hidden``: that excess of base (probability).
     """
 
     attack: str
@@ -89,7 +89,7 @@ def recovered(attacked: Attacked, seed: int, draws: int) -> Recovered | str:
     return Recovered(
         attacked.attacks[best], float(gain[:, best].mean() / hidden.mean()),
         interval(gain[:, best : best + 1], hidden[:, None], seed), float(tested.p),
-        float(of_null[:, best].mean() / max(float((base - null).mean()), LEAST_HIDDEN)), float(hidden.mean()),
+        float(of_null.mean(0).max() / max(float((base - null).mean()), LEAST_HIDDEN)), float(hidden.mean()),
     )  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def recoverable(found: Recovered | str) -> Finding:
         ends = "" if isinstance(found.ci95, Missing) else f" (95 % {found.ci95.lo:.0%} to {found.ci95.hi:.0%})"
         because = (
             f"{found.attack!r} brought {found.value:.0%}{ends} back beyond a model that never knew (p {found.p:.2g}), "
-            f"in which {found.null:.0%} of what base says came"
+            f"in which at most {found.null:.0%} of what base says came"
         )
     return Finding(
         name="recoverable by an attack on the picture or the wording", holds=holds, because=because, rule=rule,
