@@ -47,18 +47,14 @@ def sheet_of(scene: ConceptScene, items: Sequence[Item], shown: str = "pictures"
     if not items:
         return None
     options = [options_of(item) for item in items]
-    item = np.repeat(np.arange(len(items)), [len(each) for each in options])
-    option = np.concatenate([np.arange(len(each)) for each in options])
-    asked = [
-        items[n].model_copy(
-            update={"key": options[n][o].key} | ({"image": None} if shown == "none" else {})
-        )
-        for n, o in zip(item, option, strict=True)
-    ]  # fmt: skip
-    answers = [options[n][o].answer for n, o in zip(item, option, strict=True)]
+    places = [(n, o) for n, each in enumerate(options) for o in range(len(each))]
+    other = {"image": None} if shown == "none" else {}
+    asked = [items[n].model_copy(update={"key": options[n][o].key, **other}) for n, o in places]
+    answers = [options[n][o].answer for n, o in places]
     pictures = None
     if shown == "blank":
         pictures = {one.id: blank_like(scene.case.pictures[one.id]) for one in items}
+    item, option = np.array(places).T
     return Sheet(tuple(items), scene.case.rows_of(asked, answers, pictures=pictures), item, option)
 
 

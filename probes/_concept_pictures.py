@@ -67,11 +67,13 @@ def lettered(picture: Picture, word: str) -> Picture:
 
 def _letters(word: str) -> Bool[ndarray, "height width"]:
     """The ink of a word in the built-in bitmap font, without empty rows and columns round it."""
-    from PIL import ImageFont
+    from PIL import Image, ImageDraw, ImageFont
 
     font = getattr(ImageFont, "load_default_imagefont", ImageFont.load_default)()
-    mask = font.getmask(word, "1")
-    ink = np.array(list(mask), dtype=np.uint8).reshape(mask.size[::-1]) > 0
+    left, top, right, bottom = ImageDraw.Draw(Image.new("1", (1, 1))).textbbox((0, 0), word, font=font)
+    canvas = Image.new("1", (max(1, int(right - left)), max(1, int(bottom - top))))
+    ImageDraw.Draw(canvas).text((-left, -top), word, fill=1, font=font)
+    ink = np.asarray(canvas)
     if not ink.any():
         return np.ones((1, 1), dtype=bool)
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))

@@ -62,7 +62,8 @@ class Recovered(NamedTuple):
     """What the attack that brings most back brings back, on pictures it was not fitted to.
 
     ``value``: of what base says and the suspect does not, beyond what comes in a model that never knew; ``null``: what
-    comes there under the attack that brings most there, of what base says. ``hidden``: that excess of base (probability).
+    comes there under the attack that brings most there, of what base says. ``hidden``: that excess of base
+    (probability).
     """
 
     attack: str
