@@ -99,9 +99,7 @@ class Steering(Edit):
             aims[site] = self._controlled(aim, data.retain, retain[site])
         return aims
 
-    def _controlled(
-        self, aim: Float[Tensor, " d"], rows: Rows, states: Float[Tensor, "row d"]
-    ) -> Float[Tensor, " d"]:
+    def _controlled(self, aim: Float[Tensor, " d"], rows: Rows, states: Float[Tensor, "row d"]) -> Float[Tensor, " d"]:
         """What stands in the direction's place."""
         if self.control == "none":
             return aim
