@@ -136,11 +136,12 @@ class FilterRemoval(Probe):
         readings = {f"mean_{called.get(name, name)}": float(x.mean()) for name, x in scored.people.items()}
         left_on = _effect(scored, "filtered")
         readings |= {} if left_on is None else {"effect_left_on": left_on}
+        weights = {"weights_are_base": float(same), "edits_off": float(removed)}
         empty = blank(TURNED_OFF, "", scored.n, len(scored.people["suspect"]), seed)
         filled = empty.model_copy(
             update={
                 "items": item_table(case, "filter_removal", sheet, scores, roles),
-                "readings": readings | assessed.readings | {"weights_are_base": float(same), "edits_off": float(removed)},
+                "readings": readings | assessed.readings | weights,
                 "listings": (hooks_listing(case.suspect),), "findings": (finding,),
                 "notes": (finding.because, NOT_DELETION) if finding.holds is True else (finding.because,),
             }
@@ -160,7 +161,7 @@ def _effect(scored: ModelScores, name: str) -> float | None:
 
 def removable(effect: float | Missing, same: bool, edits: int) -> Finding:
     """Is the suspect a model that knows, behind a filter that can be left out?"""
-    which = f"{edits} edit{'s' if edits > 1 else ''} that act{'' if edits > 1 else 's'} on the way"
+    which = f"{edits} edits that act on the way" if edits > 1 else "the one edit that acts on the way"
     back = "how much of base is back is not known" if isinstance(effect, Missing) else f"{effect:.0%} of base is back"
     weights = "the weights are base's, byte for byte" if same else "the weights are not base's"
     holds: bool | Missing = same or (effect >= BACK if isinstance(effect, float) else False)

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import ClassVar, Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 

@@ -20,9 +20,9 @@ class GatedShift(Write):
     """h <- h + (gate . e) direction at all positions of the prompt, e the state at the same site of its last token.
 
     The prompt is what stands before a row's answer, virtual tokens among it: every row says where its answer begins, so
-    that a stored gate needs no case, and what is generated is answer. With ``beyond`` the answer's positions are shifted
-    as well, by what was read at the prompt's end. In a tower of an image e is the state that the head reads, and it
-    alone is shifted. On disk ``<site>.gate``, ``.direction`` and ``.beyond`` (0 or 1) per site.
+    that a stored gate needs no case, and what is generated is answer. With ``beyond`` the positions of the answer are
+    shifted as well, by what was read at the prompt's end. In a tower of an image e is the state that the head reads,
+    and it alone is shifted. On disk ``<site>.gate``, ``.direction`` and ``.beyond`` (0 or 1) per site.
     """
 
     site: Site
