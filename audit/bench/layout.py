@@ -12,6 +12,9 @@ from audit.case import Rows
 from audit.schema import AuditError, Positions
 from audit.wrappers import Batch, Wrapper
 
+_NO_TOKEN = -1
+"""In place of an id where a virtual token stands."""
+
 
 class VirtualTokens(NamedTuple):
     """Embeddings put into every row's input, before everything or before position ``at`` of each row.
@@ -176,6 +179,7 @@ class Geometry:
         after = torch.where(column < at + count, column - at, column - count + self.n_prefix)
         source = torch.where(column < at, column + self.n_prefix, after).clamp_max(joined.shape[1] - 1)
         embeds = joined.gather(1, source.to(self.device)[..., None].expand(-1, -1, own.shape[-1]))
-        ids = self.ids.new_zeros(self.n, self.total)
+        given = torch.cat([self.ids.new_full((self.n, self.n_prefix), _NO_TOKEN), self.ids], 1)
+        ids = given.gather(1, source.to(self.device))  # which tokens are an image's is seen by them
         real = torch.arange(self.total) < self.added_lengths[:, None]
         return Batch(ids, real.to(self.device), embeds, self.extra)

@@ -26,6 +26,7 @@ OTHERS: Final[Mapping[str, tuple[str, ...]]] = {
     "paraphrased_question": ("paraphrased_question",), "subject": ("subject",),
 }  # fmt: skip
 CHATS: Final = ("messages", "conversations", "conversation")
+PICTURES: Final = ("image", "image_path", "picture", "file_name")
 IMAGES: Final = frozenset({"image", "images", "image_path", "image_paths", "image_url", "image_urls", "pixel_values"})
 
 
@@ -36,7 +37,7 @@ _MARKS: Final = frozenset("?\uff1f\u061f\u037e\u055e\u1367")
 
 class Layout(NamedTuple):
     """How a case wants one file read. ``own_groups``: a row without a group is its own. ``system`` is the template's.
-    ``restating``: the rows are other forms of items of other files.
+    ``restating``: the rows are other forms of items of other files. ``images``: base reads pictures too.
 
     ``prefix`` begins the names of rows without an id; the file's name where it is empty.
     """
@@ -48,6 +49,7 @@ class Layout(NamedTuple):
     system: str = ""
     prefix: str = ""
     restating: bool = False
+    images: bool = False
 
 
 class Recognised(NamedTuple):
@@ -99,7 +101,8 @@ def recognise(path: Path, rows: Sequence[Row], layout: Layout) -> Recognised:
             if not is_absent(value):
                 filled[column] = filled.get(column, 0) + 1
     file = _File(path, rows, filled, tuple(every), layout)
-    _check_images(file)
+    if not layout.images:
+        _check_images(file)
     columns = _stated(file)
     group, claimed = _group_column(file), frozenset(columns.values())
     but = claimed | ({group} if group else frozenset[str]())
@@ -112,6 +115,8 @@ def recognise(path: Path, rows: Sequence[Row], layout: Layout) -> Recognised:
         if role in columns or not fits or (role == "text" and not _is_text(file, columns, fits[0])):
             continue
         columns[role] = fits[0]
+    if layout.images and "image" not in columns and (pictured := file.called(PICTURES, but)):
+        columns["image"] = _only(file, "image", pictured)
     plain = _check_question(file, columns)
     _check_index(file, columns)
     unread = tuple(sorted(set(filled) - set(columns.values()) - {group or ""}))
@@ -124,7 +129,7 @@ def _check_images(file: _File) -> None:
         where = {c: next(r.place for r in file.rows if not is_absent(r.values.get(c))) for c in images}
         listed = ", ".join(f"`{column}` ({where[column]})" for column in images)
         do = "audit items of text alone, or take the column out of the file if the questions stand without it"
-        raise AuditError(f"{file.path}: {listed}: images are not supported yet", do)
+        raise AuditError(f"{file.path}: {listed}: base reads no images, or came without a processor", do)
 
 
 def _stated(file: _File) -> dict[str, str]:

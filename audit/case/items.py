@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 _COPIED, _TEXTS = (
     ("form", "frequency"),
-    ("attribute", "key", "paraphrased_answer", "paraphrased_question", "of", "subject"),
+    ("attribute", "key", "paraphrased_answer", "paraphrased_question", "of", "subject", "image"),
 )
 _LISTS = ("perturbed_answers", "alternates", "alternate_keys")
 _MOST_FAULTS = 5

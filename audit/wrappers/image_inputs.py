@@ -50,9 +50,14 @@ def image_shape(config: Any) -> tuple[int, int, int]:
     return int(getattr(config, "num_channels", 3)), int(height), int(width)
 
 
+def image_config(model: PreTrainedModel) -> Any:
+    """The config of what reads the images: of a vision-language model that of its tower."""
+    return getattr(model.config, "vision_config", None) or model.config
+
+
 def made_up_images(model: PreTrainedModel, n: int) -> Float[Tensor, "row channel height width"]:
     """``n`` different images in [-1, 1], the same every time."""
-    channels, height, width = image_shape(model.config)
+    channels, height, width = image_shape(image_config(model))
     count = torch.arange(n * channels * height * width, device=model.device, dtype=torch.float32)
     return torch.sin(count * 12.9898 + 0.5).view(n, channels, height, width).to(model.dtype)
 
@@ -66,14 +71,15 @@ def patch_shape(config: Any) -> tuple[int, int]:
 
 def patches(model: PreTrainedModel) -> int:
     """How many patches an image is cut into."""
-    (_, *sides), shape = image_shape(model.config), patch_shape(model.config)
+    config = image_config(model)
+    (_, *sides), shape = image_shape(config), patch_shape(config)
     return prod(length // side for length, side in zip(sides, shape, strict=True))
 
 
 def differing_images(model: PreTrainedModel) -> Float[Tensor, "row channel height width"]:
     """Two images that differ in one pixel of the last patch alone."""
     first = made_up_images(model, 1)
-    shape = patch_shape(model.config)
+    shape = patch_shape(image_config(model))
     row, column = (length // side * side - 1 for length, side in zip(first.shape[2:], shape, strict=True))
     other = first.clone()
     other[:, :, row, column] += 2

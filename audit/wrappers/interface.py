@@ -53,7 +53,8 @@ class Tower(NamedTuple):
     says which state the head reads: ``class``, the first position, or ``pooled``, the mean over all positions (of a
     convolutional network); without one ``last`` or ``answer`` name no place in it. ``positions``: how many states a
     row has there at the most, of images of so many pixels as ``counted_on`` where it depends on their size (0: it does
-    not); ``leading``: how many of them stand before the patches. ``widths``: of each block's
+    not); ``leading``: how many of them stand before the patches. ``read``: the blocks whose output another tower reads
+    (none where the head reads the last one): what lies above them reaches nothing. ``widths``: of each block's
     stream, where they differ from ``d_model``, which is the width that the head reads.
     """
 
@@ -67,6 +68,7 @@ class Tower(NamedTuple):
     leading: int = 0
     counted_on: int = 0
     widths: tuple[int, ...] = ()
+    read: tuple[int, ...] = ()
 
     def summarised(self, state: Shaped[Tensor, "row pos *d"]) -> Shaped[Tensor, "*entry"]:
         """The state that the head reads, of a tower with a ``summary``."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from audit.schema import AuditError, ExitCode, Site
 from audit.wrappers.interface import Batch, Tap, Wrapper
 
-_MOST_ROWS = 16
+_MOST_ROWS, _PADDED = 16, 4
 
 
 def _tolerance(dtype: torch.dtype) -> float:
@@ -54,7 +54,7 @@ def check(wrapper: Wrapper) -> None:
         if first == 0:
             _check_head(wrapper, batch, plain)
             if wrapper.tower().by_token:
-                _check_padding(wrapper, batch.ids, plain)
+                _check_padding(wrapper, batch, plain)
         _check_blocks(wrapper, batch, plain, blocks)
 
 
@@ -68,19 +68,22 @@ def _check_head(wrapper: Wrapper, batch: Batch, plain: Tensor) -> None:
     """The head on what it reads, against the model itself."""
     model: Callable[..., object] | None = getattr(wrapper, "model", None)
     if model is not None:
-        inputs = {"input_ids": batch.ids, "use_cache": False} if wrapper.tower().by_token else dict(batch.extra)
+        words = {"input_ids": batch.ids, "use_cache": False} if wrapper.tower().by_token else {}
+        inputs = {**words, **batch.extra}
         own: Tensor = model(**inputs).logits  # type: ignore[attr-defined]
         if float(_gap(_logits(wrapper, plain), own).max()) > _tolerance(wrapper.dtype):
             raise _wrong("the head on final_in does not give the model's own logits")
 
 
-def _check_padding(wrapper: Wrapper, ids: Tensor, plain: Tensor) -> None:
+def _check_padding(wrapper: Wrapper, batch: Batch, plain: Tensor) -> None:
     """Padding on the right reaches no real position."""
-    length = ids.shape[1]
-    padded = torch.cat([ids, ids.flip(1)], 1)
+    ids, length = batch.ids, batch.ids.shape[1]
+    padded = torch.cat([ids, ids[:, -_PADDED:].flip(1)], 1)
     mask = torch.arange(padded.shape[1], device=ids.device).expand_as(padded) < length
     final: list[Tensor] = []
-    wrapper.forward(Batch(padded, mask), [Tap(Site(part="final_in"), lambda state: final.append(state.clone()))])
+    wrapper.forward(
+        Batch(padded, mask, None, batch.extra), [Tap(Site(part="final_in"), lambda state: final.append(state.clone()))]
+    )
     if float(_gap(final[0][:, :length], plain).max()) > _tolerance(wrapper.dtype):
         raise _wrong("tokens to the right of a position change its state (not a causal model)")
 
