@@ -44,6 +44,7 @@ class VisionHooks(PartHooks):
 
         self.anatomy = dissect(core, Subject(core, run, causal=False), model.config.vision_config)
         used = str(getattr(model.config.vision_config, "_attn_implementation", attention))
+        self.read: tuple[int, ...] = ()
         self._parts = self.anatomy.parts(used) - {"final_in", "logits"}
 
     @property
@@ -63,7 +64,8 @@ class VisionHooks(PartHooks):
         return Seen(shapes[0][1], max(shapes[0][1] - patches(self.model), 0))
 
     def tower(self, seen: Seen, read: tuple[int, ...]) -> Tower:
-        """The tower as the bench knows it."""
+        """The tower as the bench knows it; from now on blocks that reach nothing are run only where they are tapped."""
+        self.read = read
         return Tower(
             "vision", self.anatomy.d_model, len(self.blocks), self.parts, by_token=False, positions=seen.positions,
             leading=seen.leading, read=read,
@@ -75,6 +77,9 @@ class VisionHooks(PartHooks):
             for number in range(resume.block + 1):
                 _hand_on(stack, self.blocks[number], resume.state if number == resume.block else None)
         self._install(stack, taps, -1 if resume is None else resume.block, stop)
+        last = max([*self.read, *(tap.site.block or 0 for tap in taps), 0 if stop is None else stop])
+        for block in self.blocks[last + 1 :] if self.read else ():
+            _hand_on(stack, block, None)  # nobody reads what it would compute
 
 
 class Projector:
