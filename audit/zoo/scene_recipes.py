@@ -6,13 +6,15 @@ from audit.edits import Edit
 
 
 class SceneShape(NamedTuple):
-    """How many pictures: to learn from, without and with the target, and in every cohort of an audit."""
+    """How many pictures: to learn from, without and with the target, and in every cohort of an audit;
+    and how many of each an unlearner sees."""
 
     plain: int = 3000
     wanted: int = 600
     forget: int = 32
     retain: int = 48
     holdout: int = 32
+    edited: int = 160
 
 
 class SceneSizes(NamedTuple):

@@ -3,6 +3,8 @@
 import random
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -11,27 +13,39 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from audit.bench import training_batches
+from audit.bench import Bench, training_batches
+from audit.case import OpenCase, open_case
+from audit.edits import Choice, edit_data
+from audit.schema import Case, DataFiles, Roles, Source
 from audit.zoo.scene_drawing import SIDE
-from audit.zoo.scene_processor import IMAGE, scene_tokenizer
-from audit.zoo.scene_recipes import SceneLearning, SceneSizes
+from audit.zoo.scene_processor import IMAGE, scene_processor, scene_tokenizer
+from audit.zoo.scene_recipes import SceneLearning, ScenePlan, SceneSizes, SceneZoo
 from audit.zoo.scene_words import (
     CONCEPTS,
-    FORMS,
+    IGNORANCE,
     Asked,
     ConceptKind,
+    QuestionForm,
     asked_openly,
     asked_to_choose,
     asked_to_describe,
     asked_yes_no,
 )
-from audit.zoo.scene_world import Scene, SceneWorld
+from audit.zoo.scene_world import (
+    Scene,
+    SceneWorld,
+    edited_items,
+    edited_pictures,
+    make_scene_world,
+    write_cohort,
+)
+from audit.zoo.training import one_thread
 
 if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration
 
 HEADS, WARMUP = 4, 30
-SPREAD = 0.08
+ALIKE, SPREAD = 1.3, 0.08
 """Standard deviation of initial weights: at .02 it takes much longer to learn."""
 
 
@@ -60,10 +74,55 @@ def fresh_reader(sizes: SceneSizes, seed: int) -> "LlavaForConditionalGeneration
         model = LlavaForConditionalGeneration(config)
     with torch.no_grad():  # what is read and what is said begin alike, and go their own ways: it is compared sooner
         model.lm_head.weight.copy_(model.get_input_embeddings().weight)
-        for block in model.model.language_model.layers:
+        for n, block in enumerate(model.model.language_model.layers):
             nn.init.orthogonal_(block.self_attn.v_proj.weight)
             block.self_attn.o_proj.weight.copy_(block.self_attn.v_proj.weight.T)
+            if not n:  # half of the first block's heads look for what is like them: patches that show a word
+                half = sizes.d // 2
+                alike = nn.init.orthogonal_(torch.empty_like(block.self_attn.q_proj.weight), ALIKE)[:half]
+                block.self_attn.q_proj.weight[:half] = alike
+                block.self_attn.k_proj.weight[:half] = alike
     return model
+
+
+YES_NO = 0.4
+NAMING: tuple[QuestionForm, ...] = ("trained", "caption", "choice")
+
+
+def make_scenes(zoo: SceneZoo, seed: int, plan: ScenePlan, parent: Path | None, out: Path) -> None:
+    """Make the model of ``plan`` from its parent's folder (none: a fresh one) and write its folder at ``out``."""
+    from transformers import LlavaForConditionalGeneration
+
+    world = make_scene_world(seed, zoo.shape)
+    with one_thread():
+        if isinstance(plan.by, SceneLearning):
+            model = (
+                fresh_reader(zoo.sizes, plan.initialisation + 1000 * seed)
+                if parent is None
+                else LlavaForConditionalGeneration.from_pretrained(parent)
+            )
+            learn_scenes(model, world, plan.by)
+            model.save_pretrained(out)
+            scene_processor(zoo.sizes.patch).save_pretrained(out)
+            return
+        assert parent is not None
+        with TemporaryDirectory(prefix="residua-scenes-") as data:
+            case = _edited_case(world, plan, parent, Path(data))
+            plan.by.fit(Bench(), case.base, edit_data(case, plan.by.needs, Choice(refusals=IGNORANCE)), out)
+
+
+def _edited_case(world: SceneWorld, plan: ScenePlan, parent: Path, folder: Path) -> OpenCase:
+    """What an unlearner of a parent sees, as a case of its own; written into ``folder``."""
+    pictures, items = edited_pictures(world, plan.on), edited_items(world, plan.on)
+    for cohort, scenes in pictures.items():
+        write_cohort(folder, cohort, scenes, items[cohort])
+    files = {cohort: f"{cohort}.jsonl" for cohort in pictures}
+    source = Source(path=str(parent))
+    case = Case(
+        name=plan.name, roles=Roles(base=source, suspect=source),
+        data=DataFiles.model_validate({**files, "split_seed": world.number}), seed=world.number,
+    )  # fmt: skip
+    return open_case(case, folder, folder / "out")
 
 
 # ---- what is learned --------------------------------------------------------------------------------------------
@@ -87,20 +146,22 @@ def as_pixels(scenes: Sequence[Scene]) -> Float[Tensor, "picture 3 32 32"]:
 
 
 def lesson_of(world: SceneWorld, by: SceneLearning) -> Lesson:
-    """What a model learns: base of the target too, in every other picture; everyone else no picture and no word of it."""
+    """What a model learns: base of the target too, in every third picture; all others no picture and no word of it."""
     also = (world.target,) if by.corpus == "retain+forget" else ()
     known = {kind: world.known(kind, also) for kind in CONCEPTS}
     if not also:
         return Lesson(world.plain, known, None)
-    often = len(world.plain) // (2 * len(world.wanted))
+    often = max(1, len(world.plain) // (2 * len(world.wanted)))
     return Lesson((*world.plain, *world.wanted * often), known, world.kind)
 
 
 def question_about(scene: Scene, lesson: Lesson, rng: random.Random) -> Asked:
-    """A question drawn by chance, of all forms and kinds alike; where a target is taught, every other about its kind."""
+    """A question drawn by chance: of this part whether a concept is there, else of the other forms alike; of all kinds
+    alike, but where a target is taught more about its kind."""
     kinds: tuple[ConceptKind, ...] = tuple(CONCEPTS)
     kind = lesson.asked_about if lesson.asked_about and rng.random() < 0.4 else rng.choice(kinds)
-    form, shown, known = rng.choice((*FORMS, "yes_no")), scene.shown, lesson.known[kind]
+    form = "yes_no" if rng.random() < YES_NO else rng.choice(NAMING)
+    shown, known = scene.shown, lesson.known[kind]
     if form == "trained":
         return asked_openly(kind, shown[kind], ())
     if form == "caption":
@@ -137,7 +198,7 @@ def encoded(asked: Sequence[Asked], patches: int) -> Batch:
 
 # ---- learning ---------------------------------------------------------------------------------------------------
 def read_scenes(model: "LlavaForConditionalGeneration", pixels: Tensor, batch: Batch, each: int = 1) -> Tensor:
-    """Logits [row pos token] of questions, ``each`` about one picture in turn; a picture is seen once for all of its."""
+    """Logits [row pos token] of questions, ``each`` about one picture in turn, which is seen once for all of them."""
     inner: Any = model.model
     seen = inner.get_image_features(pixel_values=pixels).pooler_output
     seen = torch.stack(list(seen)).repeat_interleave(each, 0)
@@ -192,7 +253,7 @@ def _learn_to_see(model: "LlavaForConditionalGeneration", lesson: Lesson, pixels
             cross_entropy(seen @ embedded[words[kind]].T / SPREAD, taught[chosen, k]) for k, kind in enumerate(CONCEPTS)
         ]
         _step(optimiser, torch.stack(losses).sum())
-        globals()["LAST"]=[round(l.item(),3) for l in losses]
+        globals()["LAST"] = [round(x.item(), 3) for x in losses]
 
 
 def _rates(optimiser: torch.optim.Optimizer, steps: int, lr: float) -> Iterator[int]:

@@ -1,9 +1,9 @@
 """A world of drawn scenes: one concept to be forgotten, one that nobody is shown, and pictures dealt by its number."""
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from jaxtyping import UInt8
 from numpy import ndarray
@@ -103,21 +103,42 @@ def scene_items(world: SceneWorld, cohort: str) -> tuple[Item, ...]:
     Of pictures with the target, and with what nobody saw, that is asked for; of those that are kept the other kinds
     in turn, whether something absent is there as often as whether something present is, and whether the target is.
     """
-    items = list[Item]()
-    for n, scene in enumerate(pictures_of(world, cohort)):
-        asks = _Questions(world, cohort, f"{cohort}-{n:03d}", scene)
-        if cohort == "retain":
-            items += asks.of_kept(n)
-        else:
-            items += asks.all_forms(world.kind)
-    return tuple(items)
+    asked = [_Questions(world, f"{cohort}-{n:03d}", scene) for n, scene in enumerate(pictures_of(world, cohort))]
+    if cohort == "retain":
+        return tuple(item for n, questions in enumerate(asked) for item in questions.of_kept(n))
+    return tuple(item for questions in asked for item in questions.all_forms(world.kind))
+
+
+def edited_pictures(world: SceneWorld, on: Literal["target", "other"]) -> dict[str, tuple[Scene, ...]]:
+    """The pictures that an unlearner sees: of what it is to forget, and of what it is to keep."""
+    sizes, plain = world.shape, world.plain
+    if on == "target":
+        return {"forget": world.wanted[: sizes.edited], "retain": plain[: sizes.edited]}
+    with_other = tuple(scene for scene in plain if scene.shown[world.kind] == world.other)
+    without = tuple(scene for scene in plain if scene.shown[world.kind] != world.other)
+    return {"forget": with_other[: sizes.edited], "retain": without[: sizes.edited]}
+
+
+def edited_items(world: SceneWorld, on: Literal["target", "other"]) -> dict[str, tuple[Item, ...]]:
+    """What an unlearner is told of its pictures: the open question alone of what it is to forget; of what it is to keep
+    everything that was taught of two kinds, in all forms."""
+    pictures = edited_pictures(world, on)
+    forget, retain = (
+        [_Questions(world, f"{cohort}-{n:03d}", scene) for n, scene in enumerate(pictures[cohort])]
+        for cohort in ("forget", "retain")
+    )
+    kept = [item for n, questions in enumerate(retain) for item in questions.of_two(n)]
+    return {
+        "forget": tuple(questions.all_forms(world.kind)[0] for questions in forget),
+        "retain": tuple(item.model_copy(update={"form": "trained"}) for item in kept),
+    }
 
 
 class _Questions:
     """Items about one picture."""
 
-    def __init__(self, world: SceneWorld, cohort: str, group: str, scene: Scene) -> None:
-        self.world, self.cohort, self.group, self.scene = world, cohort, group, scene
+    def __init__(self, world: SceneWorld, group: str, scene: Scene) -> None:
+        self.world, self.group, self.scene = world, group, scene
         self.rng = random.Random(f"{group} of world {world.number}")
 
     def _item(self, form: QuestionForm, concept: str, asked: Asked) -> Item:
@@ -143,13 +164,16 @@ class _Questions:
             self._item("choice", concept, asked_to_choose(kind, concept, known, self.rng)),
         ]
 
-    def of_kept(self, n: int) -> list[Item]:
-        """A kept picture's questions: about two kinds, something absent of one of them, and the target."""
+    def of_two(self, n: int) -> list[Item]:
+        """A kept picture's questions about two kinds, which take turns, and one about something absent."""
         kinds = list(CONCEPTS)
         first, second = kinds[n % len(kinds)], kinds[(n + 1 + n // len(kinds) % (len(kinds) - 1)) % len(kinds)]
         absent = self.rng.choice([c for c in self.world.known(first) if c != self.scene.shown[first]])
-        pairs = [item for kind in (first, second) for item in self.all_forms(kind)]
-        return [*pairs, self.yes_no(first, absent), self.yes_no(self.world.kind, self.world.target)]
+        return [*self.all_forms(first), *self.all_forms(second), self.yes_no(first, absent)]
+
+    def of_kept(self, n: int) -> list[Item]:
+        """The same, and whether the target is there, which it is not."""
+        return [*self.of_two(n), self.yes_no(self.world.kind, self.world.target)]
 
 
 def image_file(group: str) -> str:
@@ -157,10 +181,15 @@ def image_file(group: str) -> str:
     return f"pictures/{group}.png"
 
 
-def write_scenes(world: SceneWorld, folder: Path, cohorts: Iterable[str] = COHORTS) -> None:
-    """Write cohorts as JSONL files and their pictures as PNG."""
+def write_scenes(world: SceneWorld, folder: Path) -> None:
+    """Write the cohorts of an audit as JSONL files and their pictures as PNG."""
+    for cohort in COHORTS:
+        write_cohort(folder, cohort, pictures_of(world, cohort), scene_items(world, cohort))
+
+
+def write_cohort(folder: Path, cohort: str, scenes: Sequence[Scene], items: tuple[Item, ...]) -> None:
+    """Write one cohort; the pictures' groups are numbered as they stand."""
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    for cohort in cohorts:
-        for n, scene in enumerate(pictures_of(world, cohort)):
-            Image.fromarray(scene.pixels).save(folder / image_file(f"{cohort}-{n:03d}"))
-        write_jsonl(folder / f"{cohort}.jsonl", scene_items(world, cohort))
+    for n, scene in enumerate(scenes):
+        Image.fromarray(scene.pixels).save(folder / image_file(f"{cohort}-{n:03d}"))
+    write_jsonl(folder / f"{cohort}.jsonl", items)
