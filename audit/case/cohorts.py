@@ -156,7 +156,7 @@ class TextCohorts(Cohorts):
         self.notes = tuple(f"{cohort}: {note}" for cohort, data in read.items() for note in data.notes)
         self.function_words: FunctionWords = function_words(read["retain"].items)
         check_disjoint({cohort: data.items for cohort, data in read.items() if cohort != "forms"})
-        self.received({cohort: data.items for cohort, data in read.items()})
+        self.received(read)
         received = linked(read, {file.cohort: file.path for file in recipe.files})
         restated = received.pop("forms", None)
         by_cohort: dict[Cohort, tuple[Item, ...]] = {
@@ -173,7 +173,7 @@ class TextCohorts(Cohorts):
         }
         self._noticed: list[ItemNotice] = []
 
-    def received(self, items: Mapping[Cohort, tuple[Item, ...]]) -> None:
+    def received(self, read: Mapping[Cohort, Data]) -> None:
         """What items bring beside their texts is read here; texts bring nothing."""
 
     def template_notes(self, quoting: bool = False) -> tuple[str, ...]:
