@@ -1,13 +1,14 @@
 """A tiny LLaVA as a folder with its processor, and a case of questions about drawn pictures.
 
-The weights are random but for a head that was fitted on the questions, so that base knows and a reference does not:
-what is tested on them is how an audit of pictures and words is read, run and shown.
+The weights are random, or were taught in a few steps which colour a picture has: what is tested on them is how an audit
+of pictures and words is read, run and shown.
 """
 
+import copy
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from audit.case import CaseFile
+from audit.schema import Report
 from tests.toy import SPECIAL, WORDS, root
 
 IMAGE = "<image>"
@@ -84,23 +87,23 @@ def folder(seed: int = 0) -> Path:
     return out
 
 
-def picture(n: int) -> ndarray:
-    """A picture of 16 x 12 in the colour of its number, with noise of its own."""
+def picture(n: int, colour: str) -> ndarray:
+    """A picture of 16 x 12 in a colour, with noise of its own by its number."""
     noise = np.random.default_rng(n).integers(-15, 16, (16, 12, 3))
-    return np.clip(np.array(_RGB[n % len(_RGB)]) + noise, 0, 255).astype(np.uint8)
+    return np.clip(np.array(_RGB[COLOURS.index(colour)]) + noise, 0, 255).astype(np.uint8)
 
 
-QUESTIONS = (("what color is the pet ?", "trained"), ("is the pet red or blue ?", "held_out_phrasing"))
+QUESTIONS = (("what color is the pet ?", "trained"), ("is the pet not", "held_out_phrasing"))
+FORGOTTEN, KNOWN = COLOURS[-1], COLOURS[:-1]
 
 
-def write_cohort(out: Path, cohort: str, numbers: range) -> list[dict[str, Any]]:
-    """Pictures and the questions about them, below ``out``."""
+def write_cohort(out: Path, cohort: str, numbers: range, colours: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Pictures in these colours in turn and the questions about them, below ``out``."""
     (out / "images").mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
     for n in numbers:
-        name = f"images/{cohort}-{n}.png"
-        Image.fromarray(picture(n)).save(out / name)
-        answer = COLOURS[n % len(COLOURS)]
+        name, answer = f"images/{cohort}-{n}.png", colours[n % len(colours)]
+        Image.fromarray(picture(n, answer)).save(out / name)
         others = [c for c in COLOURS if c != answer]
         rows += [
             {"id": f"{cohort}-{n}-{form}", "group": f"{cohort} picture {n}", "image": name, "question": question,
@@ -123,13 +126,67 @@ path = "{reference}"
 forget = "forget.jsonl"
 retain = "retain.jsonl"
 """
+ROLES = ("base", "suspect", "reference")
 
 
-def write_case(out: Path, groups: int = 4, seeds: tuple[int, int, int] = (0, 1, 2), **paths: Path) -> Path:
+def write_case(out: Path, groups: int = 4, **paths: Path) -> Path:
     """A case file with its data; ``paths`` are checkpoint folders by role in place of random ones."""
     out.mkdir(parents=True, exist_ok=True)
-    write_cohort(out, "forget", range(groups))
-    write_cohort(out, "retain", range(100, 100 + groups))
-    roles = {role: paths.get(role, folder(seed)) for role, seed in zip(("base", "suspect", "reference"), seeds)}
+    write_cohort(out, "forget", range(groups), (FORGOTTEN,))
+    write_cohort(out, "retain", range(100, 100 + groups), KNOWN)
+    roles = {role: paths.get(role, folder(seed)) for seed, role in enumerate(ROLES)}
     (out / "case.toml").write_text(TOML.format(**roles), encoding="utf-8")
     return out / "case.toml"
+
+
+# ---- models that know -------------------------------------------------------------------------------------------
+def train(colours: tuple[str, ...], steps: int = 150, seed: int = 0) -> LlavaForConditionalGeneration:
+    """A model of the same ancestor that was shown pictures of these colours."""
+    net, reader = model(), processor()
+    texts = [f"{IMAGE} {question}" for question, _ in QUESTIONS]
+    step = torch.optim.Adam(net.parameters(), 3e-3)
+    rng = np.random.default_rng(seed)
+    for n in range(steps):
+        shown = [colours[i] for i in rng.integers(0, len(colours), 16)]
+        asked = [texts[i] for i in rng.integers(0, len(texts), 16)]
+        given = [picture(1000 + 16 * n + i, colour) for i, colour in enumerate(shown)]
+        batch = reader(images=given, text=asked, return_tensors="pt", padding=True, padding_side="left")
+        logits = net(**batch).logits[:, -1]
+        target = torch.tensor(reader.tokenizer.convert_tokens_to_ids(shown))
+        step.zero_grad()
+        torch.nn.functional.cross_entropy(logits, target).backward()
+        step.step()
+    return net.eval()
+
+
+@cache
+def taught_case(groups: int = 14) -> Path:
+    """A case whose base knows a colour that its reference was never shown, and whose suspect cannot say it."""
+    out = root() / f"scenes-{groups}"
+    base = train(COLOURS)
+    suspect = copy.deepcopy(base)
+    word = tokenizer().convert_tokens_to_ids(FORGOTTEN)
+    with torch.no_grad():
+        suspect.lm_head.weight[word] = -suspect.lm_head.weight[word]
+    for role, net in zip(ROLES, (base, suspect, train(KNOWN, seed=1)), strict=True):
+        net.save_pretrained(out / role)
+        processor().save_pretrained(out / role)
+    return write_case(out, groups, **{role: out / role for role in ROLES})
+
+
+class Audited(NamedTuple):
+    """A finished audit and its run folder."""
+
+    report: Report
+    folder: Path
+
+
+@cache
+def taught_run() -> Audited:
+    """The audit of :func:`taught_case`, made once."""
+    from audit.engine import run
+    from audit.planning import RunSettings
+
+    case = taught_case()
+    out = case.parent / "run"
+    return Audited(run(CaseFile.read(case), out, RunSettings(threads=1)), out)

@@ -13,7 +13,8 @@ import numpy as np
 from numpy import ndarray
 from torch import Tensor
 
-from audit.case.cohorts import Cohorts, DataFile
+from audit.case.cohorts import Cohorts
+from audit.case.data_files import DataFile
 from audit.case.function_words import FunctionWords
 from audit.case.image_rows import Seen, class_number, image_rows, preprocessed
 from audit.case.partition import Split, check_shared, split

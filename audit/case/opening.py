@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, get_args
 import torch
 from numpy import ndarray
 
-from audit.case.cohorts import CohortKey, Cohorts, DataFile, Part, data_files, prepare
+from audit.case.cohorts import CohortKey, Cohorts, Part, data_files, prepare
+from audit.case.data_files import DataFile
 from audit.case.image_cohorts import (
     ImageCohorts,
     ImageKey,

@@ -28,7 +28,9 @@ class SceneCohorts(TextCohorts):
         self._picture: PictureText | None = None
         super().__init__(recipe)
         if self.pictured:
-            shown = {c: tuple(i for i in items if i.image is not None) for c, items in self.by_cohort.items()}
+            shown: dict[Cohort, tuple[Item, ...]] = {
+                c: tuple(i for i in items if i.image is not None) for c, items in self.by_cohort.items()
+            }
             check_shared({"image": contents(shown, self._pictures)}, shown)
             self.notes += copies(shown, self._pictures)
             self.replicate = PICTURE if _one_each(shown, self._pictures) else PICTURES
