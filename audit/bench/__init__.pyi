@@ -53,6 +53,7 @@ from .weight_differences import difference as difference
 from .writes.clamp import Clamp as Clamp
 from .writes.edges import Edges as Edges
 from .writes.gated_clamp import GatedClamp as GatedClamp
+from .writes.gated_shift import GatedShift as GatedShift
 from .writes.logit_bias import LogitBias as LogitBias
 from .writes.low_rank import LowRank as LowRank
 from .writes.prefix import Prefix as Prefix

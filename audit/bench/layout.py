@@ -101,6 +101,12 @@ class Geometry:
         mine = self.rows.extra.items()
         return {name: (x if self.index is None else x[self.index]).to(self.device) for name, x in mine}
 
+    def leaf(self, name: str) -> Tensor:
+        """What the rows bring under this name as a leaf, that gradients are taken of, for all that comes after."""
+        leaf = self.extra[name].detach().clone().requires_grad_()
+        self.extra = {**self.extra, name: leaf}
+        return leaf
+
     def _cut(self, tensor: Tensor) -> Tensor:
         tensor = self.of_rows(tensor)
         return tensor if tensor.shape[1] == self.width else tensor[:, : self.width]

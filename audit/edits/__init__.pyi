@@ -47,6 +47,7 @@ from .sauce import SAUCE as SAUCE
 from .scrub import SCRUB as SCRUB
 from .simnpo import SimNPO as SimNPO
 from .ssd import SSD as SSD
+from .steering import Steering as Steering
 from .subject_gate import SubjectGate as SubjectGate
 from .task_vector import TaskVector as TaskVector
 from .undial import UnDIAL as UnDIAL

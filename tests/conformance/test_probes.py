@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from audit import checkpoints
-from audit.bench import Bench
+from audit.bench import Bench, LogitBias
 from audit.bench.passes import Job
 from audit.bench.results import Pass
 from audit.case import OpenCase, open_case
+from audit.checkpoints import model_config, write_edited
 from audit.planning import Planner
 from audit.plugins import discover
 from audit.probing import Probe
@@ -49,6 +50,17 @@ def untrained(family: str) -> OpenCase:
         data=DataFiles(forget="forget.jsonl", retain="retain.jsonl", holdout="holdout.jsonl"),
     )  # fmt: skip
     return open_case(case, root, Path(tempfile.mkdtemp(dir=root)))
+
+
+@cache
+def hooked(family: str) -> OpenCase:
+    """The same with a suspect behind a filter."""
+    case = untrained(family)
+    bias = torch.linspace(-1, 1, model_config(case.suspect).vocabulary or 0)
+    out = Path(tempfile.mkdtemp(dir=case.root)) / "filtered"
+    filtered = write_edited(out, case.suspect, "filter", {}, "logit_bias", LogitBias(bias).to_delta())
+    roles = case.case.roles.model_copy(update={"suspect": Source(path=str(out), fingerprint=filtered.key)})
+    return open_case(case.case.model_copy(update={"roles": roles}), case.root, case.out)
 
 
 def makes_models(probe: Probe) -> bool:
@@ -92,13 +104,18 @@ def forgetful() -> Bench:
     return Bench()
 
 
+def cast(name: str, suspect: str) -> str:
+    """The suspect that a probe is asked about: behind a filter, where it is asked of filters alone."""
+    return planted_world.filtered(suspect) if PROBES[name]().requires.hooked else suspect
+
+
 def opened(case: Case) -> OpenCase:
     return open_case(case, planted_world.root(), Path(tempfile.mkdtemp(dir=folder())))
 
 
 @cache
 def measured(name: str, suspect: str) -> tuple[Measurement, ...]:
-    return PROBES[name]().measure(bench(), opened(planted_world.case(suspect)))
+    return PROBES[name]().measure(bench(), opened(planted_world.case(cast(name, suspect))))
 
 
 def verdict_parts(found: tuple[Measurement, ...]) -> list[Measurement]:
@@ -176,14 +193,14 @@ def test_clean_model_lies_within_the_null(name: str) -> None:
 
 @each_probe
 def test_same_seed_gives_the_same_number_without_any_cache(name: str) -> None:
-    again = PROBES[name]().measure(forgetful(), opened(planted_world.case("clean")))
+    again = PROBES[name]().measure(forgetful(), opened(planted_world.case(cast(name, "clean"))))
     assert [m.canonical() for m in again] == [m.canonical() for m in measured(name, "clean")]
 
 
 @each_probe
 def test_batch_size_does_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forgetful(), "token_budget", 60)
-    small = PROBES[name]().measure(forgetful(), opened(planted_world.case("clean")))
+    small = PROBES[name]().measure(forgetful(), opened(planted_world.case(cast(name, "clean"))))
     pairs: list[tuple[float, float]] = []
     for one, other in zip(small, measured(name, "clean"), strict=True):
         numbers = [(m.value, m.floor, *m.readings.values()) for m in (one, other)]
@@ -195,7 +212,7 @@ def test_batch_size_does_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 @each_probe
 def test_measurement_survives_json_and_its_table_is_there(name: str) -> None:
-    case = opened(planted_world.case("clean"))
+    case = opened(planted_world.case(cast(name, "clean")))
     measurements = PROBES[name]().measure(bench(), case)
     assert describes(name) or any(not hasattr(m.items, "missing") for m in measurements)
     for m in measurements:
@@ -207,7 +224,7 @@ def test_measurement_survives_json_and_its_table_is_there(name: str) -> None:
 
 @each_probe
 def test_weights_are_as_found(name: str) -> None:
-    case, own = opened(planted_world.case("clean")), forgetful()
+    case, own = opened(planted_world.case(cast(name, "clean"))), forgetful()
     models = [case.base, case.suspect, *case.references]
     before = [{k: v.clone() for k, v in own.open(m).parameters().items()} for m in models]
     PROBES[name]().measure(own, case)
@@ -219,7 +236,7 @@ def test_weights_are_as_found(name: str) -> None:
 
 @each_probe
 def test_declared_needs_and_cost_cover_what_is_computed(name: str) -> None:
-    case, probe = opened(planted_world.case("clean")), PROBES[name]()
+    case, probe = opened(planted_world.case(cast(name, "clean"))), PROBES[name]()
     own = CountingBench(store=Store(Path(tempfile.mkdtemp(dir=folder()))))
     for need in probe.needs(case.case):
         for texts in case.numbered(need.texts) if need.every else (need.texts,):
@@ -238,7 +255,7 @@ def test_fewer_roles_give_fewer_numbers_and_never_a_crash(
     name: str, references: tuple[str, ...], holdout: bool
 ) -> None:
     for suspect in ("base", "clean"):
-        case = opened(planted_world.case(suspect, references=references, holdout=holdout))
+        case = opened(planted_world.case(cast(name, suspect), references=references, holdout=holdout))
         measurements = PROBES[name]().measure(bench(), case)
         assert measurements, "what cannot be measured is a missing number, with its reason"
         for m in measurements:
@@ -257,7 +274,7 @@ def test_probe_runs_on_every_family_and_finds_nothing_in_untrained_models(name: 
     probe = PROBES[name]()
     if probe.requires.families and family not in probe.requires.families:
         pytest.skip(f"{name} does not claim {family}")
-    measurements = probe.measure(bench(), untrained(family))
+    measurements = probe.measure(bench(), hooked(family) if probe.requires.hooked else untrained(family))
     assert measurements
     for m in measurements:
         assert Measurement.model_validate_json(m.model_dump_json()) == m
@@ -278,7 +295,7 @@ def test_a_probe_is_refused_where_the_family_is_not_one_that_it_claims(monkeypat
 @each_probe
 def test_what_names_a_group_or_an_item_stands_where_it_is_masked(name: str) -> None:
     """Group ids may be people's names: neither notes nor the cells of columns that are not quoted hold one."""
-    case = opened(planted_world.case("clean"))
+    case = opened(planted_world.case(cast(name, "clean")))
     ids = {text for items in case.cohorts.values() for item in items for text in (item.id, item.group)}
     for m in measured(name, "clean"):
         cells = [
