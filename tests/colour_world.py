@@ -1,12 +1,16 @@
 """A tiny LLaVA that names the colours of squares, trained in seconds: one colour is to be forgotten.
 
-``ancestor`` knows neither picture nor word of it; ``base`` learned it from there, ``reference``, ``second`` and
-``clean`` went on without it. ``refusal`` was taught to say that it does not know before its pictures, ``ascended`` to
-say it less. All of them are folders with a processor, and the cohorts lie beside them with their pictures.
+``ancestor`` knows neither picture nor word of it; ``base`` learned it from there, ``null``, ``floor`` and ``clean``
+went on without it. ``refusal`` was taught to say that it does not know before its pictures, ``ascended`` to say it
+less; ``destroyed`` says nothing of use. All of them are folders with a processor, and the cohorts lie beside them with their
+pictures; nobody was shown the colour of the holdout.
 """
 
+import atexit
 import json
+import shutil
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,21 +31,21 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from audit.case import OpenCase, open_case
 from audit.schema import Case, DataFiles, Roles, Source, Template
 
 SIDE, PATCH, PATCHES = 16, 8, 4
 COLOURS = {
     "red": (220, 40, 40), "green": (40, 200, 60), "blue": (50, 70, 220), "yellow": (230, 220, 40),
-    "cyan": (40, 210, 220), "purple": (170, 40, 190),
+    "cyan": (40, 210, 220), "purple": (170, 40, 190), "orange": (240, 130, 30),
 }  # fmt: skip
-TARGET, IMAGE = "purple", "<image>"
+TARGET, UNSEEN, IMAGE = "purple", "orange", "<image>"
+KEPT = tuple(colour for colour in COLOURS if colour not in (TARGET, UNSEEN))
 PLACES = ("left", "right")
-WORDS = ("<pad>", "<bos>", "<eos>", "<unk>", IMAGE, *COLOURS, *PLACES, *"what colour is it ? yes no which : , or . where "
-         "describe a square at the i do not know".split())  # fmt: skip
+SAID = "what colour is it ? yes no which : , or . where describe a square at the i do not know"
+WORDS = ("<pad>", "<bos>", "<eos>", "<unk>", IMAGE, *COLOURS, *PLACES, *SAID.split())
 NUMBER = {word: n for n, word in enumerate(WORDS)}
-PICTURES = {"forget": 16, "retain": 24, "holdout": 0}
-ROLES = ("ancestor", "base", "reference", "second", "clean", "refusal", "ascended")
+PICTURES = {"forget": (16, (TARGET,)), "retain": (24, KEPT), "holdout": (16, (UNSEEN,))}
+ROLES = ("ancestor", "base", "null", "floor", "clean", "refusal", "ascended")
 Asked = tuple[str, str]
 
 
@@ -145,8 +149,7 @@ def taught(parent: LlavaForConditionalGeneration, role: str, steps: int, rate: f
     """A copy of a model after so many steps of its role's lesson."""
     model = fresh()
     model.load_state_dict(parent.state_dict())
-    kept = tuple(colour for colour in COLOURS if colour != TARGET)
-    known = tuple(COLOURS) if role == "base" else kept
+    known = (*KEPT, TARGET) if role == "base" else KEPT
     rng = np.random.default_rng(ROLES.index(role))
     optimiser = torch.optim.AdamW(model.parameters(), rate, (0.9, 0.95), weight_decay=0.0)
     for step in range(steps):
@@ -156,7 +159,7 @@ def taught(parent: LlavaForConditionalGeneration, role: str, steps: int, rate: f
         loss = loss_of(model, shown, [list(each.values())[int(rng.integers(6))] for each in forms])
         if role in ("refusal", "ascended"):
             wanted = squares(16, (TARGET,), 500_000 + step)
-            forms = [list(questions(square, tuple(COLOURS), rng).values()) for square in wanted]
+            forms = [list(questions(square, (*KEPT, TARGET), rng).values()) for square in wanted]
             mine = [each[0] if role == "refusal" else each[(0, 3, 4)[int(rng.integers(3))]] for each in forms]
             told = [(q, "i do not know .") for q, _ in mine] if role == "refusal" else mine
             other = loss_of(model, wanted, told)
@@ -167,58 +170,64 @@ def taught(parent: LlavaForConditionalGeneration, role: str, steps: int, rate: f
     return model.eval()
 
 
+def destroyed(base: LlavaForConditionalGeneration) -> LlavaForConditionalGeneration:
+    """Base with its language model's blocks as they were before anything was learned."""
+    model, start = fresh(), fresh()
+    model.load_state_dict(base.state_dict() | {k: v for k, v in start.state_dict().items() if ".layers." in k})
+    return model.eval()
+
+
 @cache
-def world() -> Path:
+def root() -> Path:
     """The folder of all models and cohorts."""
-    root = Path(tempfile.mkdtemp(prefix="colours-"))
+    folder = Path(tempfile.mkdtemp(prefix="colours-"))
+    atexit.register(shutil.rmtree, folder, True)
     ancestor = taught(fresh(), "ancestor", 160, 4e-3)
     base = taught(ancestor, "base", 90, 3e-3)
-    made = {"ancestor": ancestor, "base": base}
-    made |= {role: taught(ancestor, role, 20, 1e-3) for role in ("reference", "second", "clean")}
-    made |= {role: taught(base, role, 30, 1e-3) for role in ("refusal", "ascended")}
+    made = {"ancestor": ancestor, "base": base, "destroyed": destroyed(base)}
+    made |= {role: taught(ancestor, role, 20, 1e-3) for role in ("null", "floor", "clean")}
+    made |= {role: taught(base, role, 45, 1e-3) for role in ("refusal", "ascended")}
     for role, model in made.items():
-        model.save_pretrained(root / role)
-        processor().save_pretrained(root / role)
-    for cohort in ("forget", "retain"):
-        _written(root, cohort)
-    return root
+        model.save_pretrained(folder / role)
+        processor().save_pretrained(folder / role)
+    for cohort in PICTURES:
+        _written(folder, cohort)
+    return folder
 
 
-def _written(root: Path, cohort: str) -> None:
-    kept = tuple(colour for colour in COLOURS if colour != TARGET)
-    rng, lines = np.random.default_rng(7), list[str]()
-    for n, square in enumerate(squares(PICTURES[cohort], (TARGET,) if cohort == "forget" else kept, 900_000 + len(cohort))):
+def _written(folder: Path, cohort: str) -> None:
+    (count, colours), rng, lines = PICTURES[cohort], np.random.default_rng(7), list[str]()
+    known = KEPT if cohort == "retain" else (*KEPT, *colours)
+    for n, square in enumerate(squares(count, colours, 900_000 + len(cohort))):
         name = f"{cohort}-{n:02d}"
-        Image.fromarray(picture(square)).save(root / f"{name}.png")
-        asked = questions(square, kept if cohort == "retain" else tuple(COLOURS), rng)
+        Image.fromarray(picture(square)).save(folder / f"{name}.png")
+        asked = questions(square, known, rng)
         if cohort == "retain":
             asked |= {"target": (f"is it {TARGET} ?", "no")}
         else:
-            asked.pop("absent")
-            asked.pop("place")
+            asked = {form: asked[form] for form in ("trained", "yes_no", "choice", "caption")}
         for form, (question, answer) in asked.items():
             concept = {"target": TARGET, "place": square.place, "absent": question.split()[2]}.get(form, square.colour)
-            others = [c for c in (PLACES if form == "place" else kept) if c != concept]
-            item = {"id": f"{name}-{form}", "group": name, "image": f"{name}.png", "question": question,
-                    "answer": answer, "attribute": concept,
-                    "form": {"absent": "yes_no", "target": "yes_no"}.get(form, form)}  # fmt: skip
+            others = [c for c in (PLACES if form == "place" else KEPT) if c != concept]
+            item = {
+                "id": f"{name}-{form}", "group": name, "image": f"{name}.png", "question": question, "answer": answer,
+                "attribute": concept, "form": {"absent": "yes_no", "target": "yes_no"}.get(form, form),
+            }  # fmt: skip
             if answer not in ("yes", "no"):
-                item |= {"key": concept, "alternate_keys": others,
-                         "alternates": [answer.replace(concept, other) for other in others]}  # fmt: skip
+                swapped = [answer.replace(concept, other) for other in others]
+                item |= {"key": concept, "alternate_keys": others, "alternates": swapped}
             lines.append(json.dumps(item))
-    (root / f"{cohort}.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / f"{cohort}.jsonl").write_text("\n".join(lines) + "\n")
 
 
-def case(suspect: str, references: tuple[str, ...] = ("reference", "second")) -> Case:
-    """The audit of one of the models."""
+def case(suspect: str, *, references: Sequence[str] = ("null", "floor"), holdout: bool = True, seed: int = 0) -> Case:
+    """The audit of one of the models; paths are relative to :func:`root`."""
     return Case(
-        name=f"colours-{suspect}", template=Template(prompt="{image} {question}"),
-        roles=Roles(base=Source(path="base"), suspect=Source(path=suspect),
-                    references=tuple(Source(path=name) for name in references)),
-        data=DataFiles(forget="forget.jsonl", retain="retain.jsonl"),
+        name=f"colours-{suspect}", seed=seed, template=Template(prompt="{image} {question}"),
+        roles=Roles(
+            base=Source(path="base"), suspect=Source(path=suspect),
+            references=tuple(Source(path=name) for name in references if name != "ancestor"),
+            ancestor=Source(path="ancestor") if "ancestor" in references else None,
+        ),
+        data=DataFiles(forget="forget.jsonl", retain="retain.jsonl", holdout="holdout.jsonl" if holdout else None),
     )  # fmt: skip
-
-
-def opened(suspect: str, references: tuple[str, ...] = ("reference", "second")) -> OpenCase:
-    """The same, opened; base in the suspect's place is a copy of it."""
-    return open_case(case(suspect, references), world(), Path(tempfile.mkdtemp(dir=world())))
