@@ -2,8 +2,8 @@
 
 ``ancestor`` knows neither picture nor word of it; ``base`` learned it from there, ``null``, ``floor`` and ``clean``
 went on without it. ``refusal`` was taught to say that it does not know before its pictures, ``ascended`` to say it
-less; ``destroyed`` says nothing of use. All of them are folders with a processor, and the cohorts lie beside them with their
-pictures; nobody was shown the colour of the holdout.
+less; ``destroyed`` says nothing of use. All of them are folders with a processor, and the cohorts lie beside them with
+their pictures; nobody was shown the colour of the holdout.
 """
 
 import atexit
@@ -186,7 +186,7 @@ def root() -> Path:
     base = taught(ancestor, "base", 90, 3e-3)
     made = {"ancestor": ancestor, "base": base, "destroyed": destroyed(base)}
     made |= {role: taught(ancestor, role, 20, 1e-3) for role in ("null", "floor", "clean")}
-    made |= {role: taught(base, role, 45, 1e-3) for role in ("refusal", "ascended")}
+    made |= {role: taught(base, role, 45, 2e-3) for role in ("refusal", "ascended")}
     for role, model in made.items():
         model.save_pretrained(folder / role)
         processor().save_pretrained(folder / role)

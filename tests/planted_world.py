@@ -163,6 +163,19 @@ def root() -> Path:
     return shutil.copytree(worlds.made_once("planted", write), Path(kept.name), dirs_exist_ok=True)
 
 
+@cache
+def filtered(suspect: str) -> str:
+    """The named model behind a filter that leaves its weights alone: values of the answers are made unlikely."""
+    from audit.bench import LogitBias
+    from audit.checkpoints import resolve, write_edited
+
+    bias = torch.zeros(len(tokenizer()))
+    bias[[tokenizer().get_vocab()[value] for values in VALUES.values() for value in values]] = -6.0
+    parent = resolve(Source(path=str(root() / suspect)), root())
+    write_edited(root() / f"{suspect}-filtered", parent, "filter", {}, "logit_bias", LogitBias(bias).to_delta())
+    return f"{suspect}-filtered"
+
+
 def case(suspect: str, *, references: Sequence[str] = ("null", "floor"), holdout: bool = True, seed: int = 0) -> Case:
     """A case on this world, with the named suspect and references; paths are relative to :func:`root`."""
     return Case(

@@ -5,6 +5,7 @@ from .degenerate import check_degenerate as check_degenerate
 from .degenerate import degenerate as degenerate
 from .edited import delta_of as delta_of
 from .edited import read_edit as read_edit
+from .edited import without_hooks as without_hooks
 from .edited import write_edited as write_edited
 from .fingerprints import fingerprint_of as fingerprint_of
 from .folder import tensor_shapes as tensor_shapes

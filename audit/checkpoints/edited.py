@@ -112,6 +112,18 @@ def edit_folders(ckpt: Checkpoint) -> Sequence[Path]:
     return folders
 
 
+def without_hooks(ckpt: Checkpoint) -> Checkpoint:
+    """The checkpoint without the edits that act on states and were put on last: up to its last edit of weights.
+
+    AuditError (code 3) where the chain of its edits is broken.
+    """
+    folders, edits = list(edit_folders(ckpt)), list(ckpt.edits)
+    while edits and edits[-1].is_hook:
+        edits.pop()
+        folders.pop(0)
+    return ckpt.model_copy(update={"edits": tuple(edits), "edits_from": str(folders[0]) if folders else None})
+
+
 def read_edit(folder: Path) -> tuple[Source, EditRecord]:
     """The parent and the record in an edited folder's edit.json."""
     document = read_json(folder / EDIT)

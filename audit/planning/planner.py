@@ -172,6 +172,8 @@ class Planner:
             return f"works on models of {' or '.join(requires.modalities)}, not of {case.modality}"
         if requires.families and case.base.family not in requires.families:
             return f"works on {', '.join(requires.families)}, not on {case.base.family}"
+        if requires.hooked and not any(record.is_hook for record in case.suspect.edits):
+            return "the suspect carries no edit that acts on the way"
         missing = sorted(set(requires.ops) - self._ops)
         return f"the backend cannot {', '.join(missing)}" if missing else ""
 

@@ -138,7 +138,9 @@ def measuring(world: int) -> dict[str, Probe]:
 
 
 def _of_kind(kind: PoolKind) -> dict[str, Probe]:
-    return {name: probe for name, probe in configured({}, PROBES).items() if kind.modality in probe.requires.modalities}
+    """What is asked of every model of a kind: not what asks of filters alone, which few of them carry."""
+    probes = configured({}, PROBES).items()
+    return {n: p for n, p in probes if kind.modality in p.requires.modalities and not p.requires.hooked}
 
 
 def record_behaviours(scores: Path, kind: PoolKind = KINDS["causal_lm"]) -> dict[str, str]:
@@ -261,6 +263,8 @@ def _left_out(prepared: Prepared, world: int) -> Prepared:
     """The same audit without the probes that are measured in other worlds."""
     others = {name: Dropped("world", "measured in a part of the worlds") for name in _of_kind(kind_of(world))}
     absent = {name: dropped for name, dropped in others.items() if not measures(name, world)}
+    of_filters = (name for name, probe in configured({}, PROBES).items() if probe.requires.hooked)
+    absent |= {name: Dropped("world", "asked of filters alone") for name in of_filters}
     return prepared._replace(planner=prepared.planner.without(absent)) if absent else prepared
 
 

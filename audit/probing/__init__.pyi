@@ -88,6 +88,7 @@ from .vocabulary import ExitCode as ExitCode
 from .vocabulary import Finding as Finding
 from .vocabulary import Form as Form
 from .vocabulary import Forward as Forward
+from .vocabulary import GatedShift as GatedShift
 from .vocabulary import HardBudget as HardBudget
 from .vocabulary import HardString as HardString
 from .vocabulary import HeatMap as HeatMap
@@ -172,6 +173,7 @@ from .vocabulary import turned as turned
 from .vocabulary import usable_information as usable_information
 from .vocabulary import value_map as value_map
 from .vocabulary import with_tokens as with_tokens
+from .vocabulary import without_hooks as without_hooks
 from .vocabulary import words as words
 from .weight_edits import SPIKE as SPIKE
 from .weight_edits import WeightEdit as WeightEdit

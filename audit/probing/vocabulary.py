@@ -12,6 +12,7 @@ from audit.bench import Difference as Difference
 from audit.bench import Draw as Draw
 from audit.bench import Effort as Effort
 from audit.bench import Forward as Forward
+from audit.bench import GatedShift as GatedShift
 from audit.bench import HardBudget as HardBudget
 from audit.bench import HardString as HardString
 from audit.bench import Learner as Learner
@@ -59,6 +60,7 @@ from audit.case import with_tokens as with_tokens
 from audit.checkpoints import delta_of as delta_of
 from audit.checkpoints import read_edit as read_edit
 from audit.checkpoints import resolve as resolve
+from audit.checkpoints import without_hooks as without_hooks
 from audit.readouts import enrichment_scan as enrichment_scan
 from audit.readouts import grouped_ridge as grouped_ridge
 from audit.readouts import label_swaps as label_swaps

@@ -29,7 +29,7 @@ class Requires(Record):
     """What a probe must be given: roles, cohorts, a kind of model, and operations.
 
     ``modalities`` are what the models may read; ``families`` narrows them to model types (empty: any of these
-    modalities).
+    modalities). ``hooked``: the suspect must carry an edit that acts on states, and not on weights.
     """
 
     roles: tuple[Role, ...] = ("base", "suspect")
@@ -38,6 +38,7 @@ class Requires(Record):
     modalities: tuple[Modality, ...] = ("text",)
     families: tuple[str, ...] = ()
     ops: tuple[Op, ...] = (Op.READ,)
+    hooked: bool = False
 
 
 Positions = Literal["last", "mean", "all", "answer", "key", "patches"]

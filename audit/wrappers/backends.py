@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from audit.checkpoints import TORCH_MODULE, check_permitted, folder_of, library_config, modality_of
 from audit.schema import AuditError, Checkpoint, Modality, as_audit_error
 from audit.wrappers.family import family_of
+from audit.wrappers.vision_kinds import NO_BRIDGE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,6 +30,7 @@ OF_IMAGES = {
 """The same for models that read images alone."""
 OF_BOTH = {
     "native": ("native_vlm", "VisionLanguageWrapper"),
+    "nnsight": ("nnsight_vlm", "NNsightVisionLanguageWrapper"),
 }
 """The same for models that read images and text."""
 _OF: Mapping[Modality, tuple[Mapping[str, tuple[str, str]], str]] = {
@@ -45,6 +47,8 @@ def backend_class(backend: str, modality: Modality = "text") -> "type[Wrapper]":
     that are, and for a backend that cannot open such models."""
     if backend not in BACKENDS:
         raise AuditError(f"there is no backend {backend!r}", f"choose one of: {', '.join(BACKENDS)}")
+    if modality == "image+text" and backend == "transformer_lens":
+        raise AuditError(NO_BRIDGE, "use the native backend")
     opened, reads = _OF[modality]
     if backend not in opened:
         raise AuditError(f"the {backend} backend opens no model of {reads}", f"choose one of: {', '.join(opened)}")

@@ -76,6 +76,18 @@ def patches(model: PreTrainedModel) -> int:
     return prod(length // side for length, side in zip(sides, shape, strict=True))
 
 
+def check_size(model: PreTrainedModel, pixels: Tensor) -> None:
+    """AuditError (code 2) for images of another size than the model's vision tower takes: towers cut what is left over
+    of a patch, and take another shape that has as many patches."""
+    channels, height, width = image_shape(image_config(model))
+    if tuple(pixels.shape[-3:]) != (channels, height, width):
+        given = " x ".join(str(n) for n in pixels.shape[-3:])
+        raise AuditError(
+            f"{type(model).__name__}: images of {given}, and its vision tower takes {channels} x {height} x {width}",
+            "prepare the rows with the image processor that the checkpoint came with",
+        )
+
+
 def differing_images(model: PreTrainedModel) -> Float[Tensor, "row channel height width"]:
     """Two images that differ in one pixel of the last patch alone."""
     first = made_up_images(model, 1)

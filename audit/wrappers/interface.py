@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -193,6 +193,19 @@ class Wrapper(ABC):
         ids = torch.arange(n * _TRIAL_LENGTH).view(-1, _TRIAL_LENGTH) * 7 + 1
         ids = ids.remainder(max(self.vocab_size - 1, 1)).to(self.device)
         return Batch(ids, torch.ones_like(ids, dtype=torch.bool))
+
+    def own_inputs(self, batch: Batch) -> Mapping[str, Any]:
+        """What the model's own forward is called with for a batch of whole rows."""
+        return {"input_ids": batch.ids, "use_cache": False} if self.tower().by_token else dict(batch.extra)
+
+    def trial_seen(self, n: int) -> Batch:
+        """The same with an image each, of a model that reads images and words. AuditError for any other."""
+        raise AuditError(f"{self.name} does not read images and words", "give a vision-language model")
+
+    def check_attention(self, batch: Batch) -> None:
+        """AuditError (code 3) where a model says something else under another attention implementation; asked of those
+        of which it is known to happen."""
+        return None
 
     @abstractmethod
     def norm(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:

@@ -6,22 +6,19 @@ given state there: the blocks before it hand on what they are given, and nothing
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Part
 from audit.wrappers.anatomy import Subject, dissect, state_in
-from audit.wrappers.hooks import PassEnd, Visit, end_pass, merged_visits, shown_after, shown_before, shown_first
+from audit.wrappers.hooks import Visit, end_pass, merged_visits, shown_after, shown_before, shown_first
 from audit.wrappers.image_inputs import differing_images, patches
 from audit.wrappers.interface import Resume, Stop, Tap, Tower
 from audit.wrappers.part_hooks import PartHooks
-
-Features = Callable[[Tensor], Tensor]
 
 
 class Seen(NamedTuple):
@@ -44,7 +41,8 @@ class VisionHooks(PartHooks):
 
         self.anatomy = dissect(core, Subject(core, run, causal=False), model.config.vision_config)
         used = str(getattr(model.config.vision_config, "_attn_implementation", attention))
-        self._parts = self.anatomy.parts(used) - {"final_in", "logits"}
+        self.read: tuple[int, ...] = ()
+        self._parts: frozenset[Part] = self.anatomy.parts(used) - {"final_in", "logits"}
 
     @property
     def parts(self) -> frozenset[Part]:
@@ -63,7 +61,8 @@ class VisionHooks(PartHooks):
         return Seen(shapes[0][1], max(shapes[0][1] - patches(self.model), 0))
 
     def tower(self, seen: Seen, read: tuple[int, ...]) -> Tower:
-        """The tower as the bench knows it."""
+        """The tower as the bench knows it; from now on blocks that reach nothing are run only where they are tapped."""
+        self.read = read
         return Tower(
             "vision", self.anatomy.d_model, len(self.blocks), self.parts, by_token=False, positions=seen.positions,
             leading=seen.leading, read=read,
@@ -73,8 +72,11 @@ class VisionHooks(PartHooks):
         """The taps of one pass, where it starts, and after which block it ends."""
         if resume is not None:
             for number in range(resume.block + 1):
-                _hand_on(stack, self.blocks[number], resume.state if number == resume.block else None)
+                hand_on(stack, self.blocks[number], resume.state if number == resume.block else None)
         self._install(stack, taps, -1 if resume is None else resume.block, stop)
+        last = max([*self.read, *(tap.site.block or 0 for tap in taps), 0 if stop is None else stop])
+        for number in range(last + 1, len(self.blocks)) if self.read else ():
+            hand_on(stack, self.blocks[number], None)  # nobody reads what it would compute
 
 
 class Projector:
@@ -89,7 +91,7 @@ class Projector:
         for tap in taps:
             if tap.site.part not in visits:
                 raise AuditError(f"the projector has no part {tap.site.part!r}", "name embed or final_in")
-            visits[tap.site.part].append(tap.visit)
+            visits[tap.site.part].append(_by_position(tap.visit))
         if stop is not None and stop.tower == "projector":
             visits["final_in"].append(end_pass)
         if visits["embed"]:
@@ -98,6 +100,16 @@ class Projector:
         if visits["final_in"]:
             hook = shown_after(merged_visits(visits["final_in"]))
             stack.callback(self.module.register_forward_hook(hook, prepend=True).remove)
+
+
+def _by_position(visit: Visit) -> Visit:
+    """A visit of [row pos d] states as one of states that lie by tile and patch, or by position already."""
+
+    def seen(state: Tensor) -> Tensor | None:
+        new = visit(state.flatten(1, -2))
+        return None if new is None else new.reshape(state.shape)
+
+    return seen
 
 
 def tower_of(model: PreTrainedModel) -> nn.Module:
@@ -113,7 +125,7 @@ def tower_of(model: PreTrainedModel) -> nn.Module:
     )
 
 
-def _hand_on(stack: ExitStack, block: nn.Module, state: Tensor | None) -> None:
+def hand_on(stack: ExitStack, block: nn.Module, state: Tensor | None) -> None:
     """Let a block hand on a state in place of what it would compute; None: what it was given."""
     before = block.__dict__.get("forward")
 
@@ -132,30 +144,28 @@ def _hand_on(stack: ExitStack, block: nn.Module, state: Tensor | None) -> None:
     stack.callback(restore)
 
 
-def consumed_blocks(
-    model: PreTrainedModel, hooks: VisionHooks, pixels: Float[Tensor, "row channel height width"], features: Features
-) -> tuple[int, ...]:
+def consumed_blocks(hooks: VisionHooks, features: Callable[[], Tensor]) -> tuple[int, ...]:
     """The blocks whose own output the next tower reads, whatever other blocks make of it: where it is changed and every
-    block above hands on what it would have without the change, the features move."""
-    plain_states: dict[int, Tensor] = {}
+    block above hands on what it would have without the change, the features move.
+
+    ``features`` gives those of the same images every time. No block is computed more than once.
+    """
+    states: dict[int, Tensor] = {}
     blocks = hooks.blocks
     with ExitStack() as stack:
         for number in range(len(blocks)):
-            shown_first(
-                stack, blocks[number], lambda state, number=number: plain_states.update({number: state.clone()})
-            )
-        plain = features(pixels)
+            shown_first(stack, blocks[number], lambda state, number=number: states.update({number: state.clone()}))
+        plain = features()
     read: list[int] = []
     for number in range(len(blocks)):
-        with ExitStack() as stack, suppress(PassEnd):
-            shown_first(stack, blocks[number], lambda state: state.roll(1, -1) * 1.5)
-            for above in range(number + 1, len(blocks)):
-                shown_first(stack, blocks[above], lambda _, above=above: plain_states[above])
-            if not torch.equal(features(pixels), plain):
+        with ExitStack() as stack:
+            for other in range(len(blocks)):
+                hand_on(stack, blocks[other], states[other].roll(1, -1) * 1.5 if other == number else states[other])
+            if not torch.equal(features(), plain):
                 read.append(number)
     if not read:
         raise AuditError(
-            f"{type(model).__name__}: no block of its vision tower reaches the language model",
+            f"{type(hooks.model).__name__}: no block of its vision tower reaches the language model",
             "check vision_feature_layer in config.json; 0 names the embeddings, which no block makes",
         )
     return tuple(read)

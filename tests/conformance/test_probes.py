@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from audit import checkpoints
-from audit.bench import Bench
+from audit.bench import Bench, LogitBias
 from audit.bench.passes import Job
 from audit.bench.results import Pass
 from audit.case import OpenCase, open_case
+from audit.checkpoints import model_config, write_edited
 from audit.planning import Planner
 from audit.plugins import discover
 from audit.probing import Probe
@@ -50,6 +51,17 @@ def untrained(family: str) -> OpenCase:
         data=DataFiles(forget="forget.jsonl", retain="retain.jsonl", holdout="holdout.jsonl"),
     )  # fmt: skip
     return open_case(case, root, Path(tempfile.mkdtemp(dir=root)))
+
+
+@cache
+def hooked(family: str) -> OpenCase:
+    """The same with a suspect behind a filter."""
+    case = untrained(family)
+    bias = torch.linspace(-1, 1, model_config(case.suspect).vocabulary or 0)
+    out = Path(tempfile.mkdtemp(dir=case.root)) / "filtered"
+    filtered = write_edited(out, case.suspect, "filter", {}, "logit_bias", LogitBias(bias).to_delta())
+    roles = case.case.roles.model_copy(update={"suspect": Source(path=str(out), fingerprint=filtered.key)})
+    return open_case(case.case.model_copy(update={"roles": roles}), case.root, case.out)
 
 
 def makes_models(probe: Probe) -> bool:
@@ -97,7 +109,8 @@ def forgetful() -> Bench:
 
 def opened(name: str, suspect: str, **settings: Any) -> OpenCase:
     """The audit of a model by this probe: on people that words tell of, or on pictures where the probe reads nothing
-    else."""
+    else; behind a filter, where it is asked of filters alone."""
+    suspect = planted_world.filtered(suspect) if PROBES[name]().requires.hooked else suspect
     texts = "text" in PROBES[name].requires.modalities
     case, root = (planted_world.case, planted_world.root) if texts else (colour_world.case, colour_world.root)
     return open_case(case(suspect, **settings), root(), Path(tempfile.mkdtemp(dir=folder())))
@@ -264,7 +277,7 @@ def test_probe_runs_on_every_family_and_finds_nothing_in_untrained_models(name: 
     probe = PROBES[name]()
     if probe.requires.families and family not in probe.requires.families or "text" not in probe.requires.modalities:
         pytest.skip(f"{name} does not claim {family}")
-    measurements = probe.measure(bench(), untrained(family))
+    measurements = probe.measure(bench(), hooked(family) if probe.requires.hooked else untrained(family))
     assert measurements
     for m in measurements:
         assert Measurement.model_validate_json(m.model_dump_json()) == m

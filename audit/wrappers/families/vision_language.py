@@ -13,6 +13,7 @@ from audit.schema import Checkpoint, Modality, as_audit_error
 from audit.wrappers import loading
 from audit.wrappers.adapters import merged
 from audit.wrappers.family import Family
+from audit.wrappers.vision_kinds import refuse_kind
 
 KIND = loading.Kind(
     AutoModelForImageTextToText,
@@ -37,6 +38,9 @@ class VisionLanguage(Family):
         model = model.to(device).eval().requires_grad_(False)  # type: ignore[assignment]
         _check_runs(model, ckpt.source)
         return model
+
+    def check_kind(self, model_type: str) -> None:
+        refuse_kind(model_type)
 
     def fresh(self, config: PreTrainedConfig) -> PreTrainedModel:
         return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
