@@ -6,7 +6,7 @@ from pathlib import Path
 from audit.case import stored_pictures
 from audit.judging import replicates_of
 from audit.runs import thumbnail
-from audit.schema import AuditError, Report
+from audit.schema import AuditError, Report, Table
 from dashboards.vault import Vault
 
 HIDDEN = "‹masked, an image›"
@@ -17,8 +17,14 @@ NOT_FOUND = (
 
 
 def of_images(report: Report) -> bool:
-    """Are the items of this run images?"""
+    """Are the items of this run images alone?"""
     return replicates_of(report.evidence).of_images
+
+
+def beside(report: Report, table: Table) -> bool:
+    """Do the items of this table ask in words about an image?"""
+    quoted = (x for excerpts in report.excerpts if excerpts.table == table.path for x in excerpts.items)
+    return any(x.picture is not None for x in quoted)
 
 
 def thumbnails(vault: Vault, report: Report) -> Mapping[str, str]:

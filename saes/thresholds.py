@@ -42,6 +42,15 @@ def with_active(coder: SparseCoder, source: Activations, name: str, k: int) -> S
     return replace(coder, threshold=torch.full((coder.features,), (last + following) / 2))
 
 
+def with_threshold(coder: SparseCoder, source: Activations, name: str) -> SparseCoder:
+    """A TopK dictionary with the one threshold at which as many features a row are active on average on these rows, so
+    that a feature's code needs no other's; any other dictionary as it is. AuditError as :func:`with_active`."""
+    if coder.k is None:
+        return coder
+    gated = replace(coder, activation="jumprelu", k=None, threshold=torch.zeros(coder.features))
+    return with_active(gated, source, name, coder.k)
+
+
 def _spread(sizes: tuple[int, ...]) -> list[int]:
     """Chunks at even distances that hold about as many rows as are enough, or all of them."""
     step = max(1, sum(sizes) // _ENOUGH_ROWS)

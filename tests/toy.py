@@ -28,7 +28,7 @@ from transformers import (
 )
 
 from audit.case import InsertablePrompts, Rows, SubjectPrompts, tokenise
-from audit.edits import EditData
+from audit.edits import Concepts, EditData
 from audit.schema import Checkpoint, Item, Source, Template
 
 FAMILIES = ("llama", "gpt2", "gpt_neox", "qwen2", "mistral", "gemma2")
@@ -152,7 +152,8 @@ def edit_data() -> EditData:
     items = [item for item in _subject_items() if item.group.startswith("person")]
     refusal = replace(tokenise(items, ["not know"] * 6, tokenizer(), Template(), None), template_hash="toy")
     prompts = InsertablePrompts(items, [item.answer for item in items], tokenizer(), Template())
-    return EditData(rows(6, seed=1), retain, refusal, rows(6, seed=4), subjects(), prompts)
+    concepts = Concepts({item: "" for item in rows(6, seed=1).item_ids}, frozenset(rows(6, seed=1).group_ids[:3]))
+    return EditData(rows(6, seed=1), retain, refusal, rows(6, seed=4), subjects(), prompts, concepts)
 
 
 def subjects() -> SubjectPrompts:

@@ -52,6 +52,7 @@ from .weight_differences import Unpaired as Unpaired
 from .weight_differences import difference as difference
 from .writes.clamp import Clamp as Clamp
 from .writes.edges import Edges as Edges
+from .writes.gated_clamp import GatedClamp as GatedClamp
 from .writes.gated_shift import GatedShift as GatedShift
 from .writes.logit_bias import LogitBias as LogitBias
 from .writes.low_rank import LowRank as LowRank
@@ -62,3 +63,4 @@ from .writes.scale import Scale as Scale
 from .writes.shift import Shift as Shift
 from .writes.write import Write as Write
 from .writes.write import edit_delta as edit_delta
+from .writes.write import site_of as site_of

@@ -193,10 +193,10 @@ class Bench:
         return min(timings)
 
     def gradients(
-        self, ckpt: Checkpoint, rows: Rows, at: Sequence[Site] | Literal["inputs", "params"], objective: RowObjective,
-        writes: Sequence[Write] = (),
+        self, ckpt: Checkpoint, rows: Rows, at: Sequence[Site] | Literal["inputs", "pixels", "params"],
+        objective: RowObjective, writes: Sequence[Write] = (),
     ) -> Grads:  # fmt: skip
-        """Gradients of the summed objective at sites, at the input embeddings, or at the parameters."""
+        """Gradients of the summed objective at sites, at the input embeddings, the pixels, or the parameters."""
         from audit.bench import gradients
 
         self._require(ckpt, Op.GRADIENT)

@@ -1,4 +1,4 @@
-"""Passes with gradients: of a summed row objective, at sites, at the input embeddings or at the parameters.
+"""Passes with gradients: of a summed row objective, at sites, at the input embeddings, the pixels or the parameters.
 
 Rows stay independent because the objective gives one number a row and the numbers are only added; what is returned at a
 site is therefore each row's own gradient. Only the targets' positions go through the head.
@@ -20,9 +20,9 @@ from audit.bench.reads.readout import FINAL
 from audit.bench.reads.scores import biased
 from audit.bench.results import Forward, Grads, RowObjective
 from audit.schema import AuditError, Site
-from audit.wrappers import Tap, Wrapper
+from audit.wrappers import PIXELS, Tap, Wrapper
 
-At = Sequence[Site] | Literal["inputs", "params"]
+At = Sequence[Site] | Literal["inputs", "pixels", "params"]
 
 
 class Live(NamedTuple):
@@ -111,19 +111,28 @@ def gradients(opened: LoadedModel, opener: Opener, job: Job, at: At, objective: 
     value = torch.zeros(len(rows))
     at_sites: dict[Site | str, Tensor] = {}
     parameters = wrapper.parameters() if at == "params" else {}
+    if at == "pixels" and PIXELS not in rows.extra:
+        raise AuditError(f"the rows bring no {PIXELS}, of which gradients would be taken", "give rows with images")
+    at_pixels: list[Tensor] = []
     once = {id(p): p for p in parameters.values()}
     summed: dict[int, Tensor] = {}
 
     def run_batch(index: Tensor | None) -> None:
         where = Geometry(targets, index, prefix, wrapper.device)
+        pixels = [where.leaf(PIXELS)] if at == "pixels" else []
         run = live(opened, opener, job, where, sites)
         each = valued(objective, run.forward, where.n)
-        sources = list(once.values()) if parameters else [run.forward.states[s] for s in sites] or [run.inputs]
+        states = pixels or [run.forward.states[s] for s in sites] or [run.inputs]
+        sources = list(once.values()) if parameters else states
         got = torch.autograd.grad(each.sum(), sources, allow_unused=True, materialize_grads=True)
         value[slice(None) if index is None else index] = each.detach().float().cpu()
         if parameters:
             for key, g in zip(once, got, strict=True):
                 summed[key] = summed[key] + g if key in summed else g.clone()
+            return
+        if pixels:
+            at_pixels[:] = at_pixels or [torch.zeros(rows.extra[PIXELS].shape)]
+            at_pixels[0][slice(None) if index is None else index] = got[0].float().cpu()
             return
         for name, g in zip(sites or ("inputs",), got, strict=True):
             _put(at_sites, name, g, where, wrapper)
@@ -133,7 +142,8 @@ def gradients(opened: LoadedModel, opener: Opener, job: Job, at: At, objective: 
         for index in batches(lengths, max(lengths.tolist(), default=0), budget):
             halving(run_batch, index, len(rows))
     at_params = {name: summed[id(p)] for name, p in parameters.items()}
-    return Grads(value, {s: at_sites[s] for s in sites}, at_sites.get("inputs"), at_params)
+    read = {s: at_sites[s] for s in sites}
+    return Grads(value, read, at_sites.get("inputs"), at_params, at_pixels[0] if at_pixels else None)
 
 
 def _put(at_sites: dict[Site | str, Tensor], name: Site | str, got: Tensor, where: Geometry, wrapper: Wrapper) -> None:

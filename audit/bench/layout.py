@@ -12,6 +12,9 @@ from audit.case import Rows
 from audit.schema import AuditError, Positions
 from audit.wrappers import Batch, Wrapper
 
+_NO_TOKEN = -1
+"""In place of an id where a virtual token stands."""
+
 
 class VirtualTokens(NamedTuple):
     """Embeddings put into every row's input, before everything or before position ``at`` of each row.
@@ -98,6 +101,12 @@ class Geometry:
         mine = self.rows.extra.items()
         return {name: (x if self.index is None else x[self.index]).to(self.device) for name, x in mine}
 
+    def leaf(self, name: str) -> Tensor:
+        """What the rows bring under this name as a leaf, that gradients are taken of, for all that comes after."""
+        leaf = self.extra[name].detach().clone().requires_grad_()
+        self.extra = {**self.extra, name: leaf}
+        return leaf
+
     def _cut(self, tensor: Tensor) -> Tensor:
         tensor = self.of_rows(tensor)
         return tensor if tensor.shape[1] == self.width else tensor[:, : self.width]
@@ -176,6 +185,7 @@ class Geometry:
         after = torch.where(column < at + count, column - at, column - count + self.n_prefix)
         source = torch.where(column < at, column + self.n_prefix, after).clamp_max(joined.shape[1] - 1)
         embeds = joined.gather(1, source.to(self.device)[..., None].expand(-1, -1, own.shape[-1]))
-        ids = self.ids.new_zeros(self.n, self.total)
+        given = torch.cat([self.ids.new_full((self.n, self.n_prefix), _NO_TOKEN), self.ids], 1)
+        ids = given.gather(1, source.to(self.device))  # which tokens are an image's is seen by them
         real = torch.arange(self.total) < self.added_lengths[:, None]
         return Batch(ids, real.to(self.device), embeds, self.extra)

@@ -80,9 +80,9 @@ def places(where: Geometry, wrapper: Wrapper, site: Site) -> Places:
 
 def check_position(site: Site, tower: Tower, at: Positions) -> None:
     """AuditError where ``at`` names no place in the tower of a site."""
-    if at == "patches" and (tower.by_token or tower.summary is None):
+    if at == "patches" and tower.by_token:
         raise AuditError(f"{site} has no patches: its positions are those of tokens", "name all, last, answer or key")
-    if not tower.by_token and tower.summary is None:
+    if not tower.by_token and tower.summary is None and at not in (*WHOLE, "mean"):
         raise AuditError(
             f"{site} cannot be read at {at!r}: the positions of this tower are not those of the rows' tokens",
             "read a site of the tower that the head reads",

@@ -18,14 +18,20 @@ _ROLES: Final = {
     "model": "assistant", "bot": "assistant", "chatbot": "assistant", "system": "system", "developer": "system",
 }  # fmt: skip
 _TURNS = re.compile(r"\s*\[\s*\{\s*[\"'](role|from|content|value)[\"']")
+PICTURE_MARK: Final = "<image>"
+"""How conversations of LLaVA's kind say where the picture stands."""
+_PICTURES: Final = frozenset({"image", "image_url", "input_image"})
+"""What the parts of a turn are called that are pictures."""
 _WHOLE = re.compile(r"-?\d+\.0+")
 
 
 class Exchange(NamedTuple):
-    """One question and one answer."""
+    """One question and one answer, and what the question's turn says of pictures: None for one that is only said to be
+    there. In the question :data:`PICTURE_MARK` stands where they do."""
 
     question: str
     answer: str
+    pictures: tuple[Any, ...] = ()
 
 
 class Choice(NamedTuple):
@@ -137,16 +143,18 @@ def _named_choice(texts: Sequence[str], labels: Sequence[str], answer: Any) -> i
 def exchange_of(messages: Any, system: str) -> Exchange:
     """The question and the answer of a chat of one turn each; a system turn must be that of the template."""
     turns = [_turn(message) for message in _messages(messages)]
-    said_first = [text for role, text in turns if role == "system"]
+    said_first = [text for role, text, _ in turns if role == "system"]
     if any(text.strip() != system.strip() for text in said_first):
         line = json.dumps(said_first[0], ensure_ascii=False)
         raise ValueError(f"a system turn that is not the template's: `chat = true`, `system = {line}` in [template]")
-    rest = [(role, text) for role, text in turns if role != "system"]
-    if [role for role, _ in rest] != ["user", "assistant"]:
-        order = ", ".join(role for role, _ in rest) or "no turn"
+    rest = [turn for turn in turns if turn[0] != "system"]
+    if [role for role, _, _ in rest] != ["user", "assistant"]:
+        order = ", ".join(role for role, _, _ in rest) or "no turn"
         raise ValueError(f"a chat of {order}: an item is one user turn and one assistant turn")
-    (_, question), (_, answer) = rest
-    return Exchange(question, answer)
+    if any(pictures for role, _, pictures in turns if role != "user"):
+        raise ValueError("a picture that the user does not show: only those of the user's turn are read")
+    (_, question, pictures), (_, answer, _) = rest
+    return Exchange(question, answer, pictures)
 
 
 def is_chat(value: Any) -> bool:
@@ -164,22 +172,36 @@ def _messages(value: Any) -> list[Any]:
     return cast("list[Any]", listed)
 
 
-def _turn(message: Any) -> tuple[str, str]:
-    """The role and the words of a turn, in either of the two ways in which they are written."""
+def _turn(message: Any) -> tuple[str, str, tuple[Any, ...]]:
+    """The role, the words and the pictures of a turn, in either of the two ways in which they are written."""
     if not isinstance(message, dict):
         raise ValueError(f"a turn is {_kind(message)}, not an object with `role` and `content`")
     turn = cast("Mapping[str, Any]", message)
     role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
     if _ROLES.get(str(role)) is None:
         raise ValueError(f"a turn of {role!r}: only user, assistant and system are read")
+    pictures: tuple[Any, ...] = ()
     if isinstance(content, list):
-        kinds = {str(part.get("type")) if isinstance(part, dict) else _kind(part) for part in content}
-        if kinds - {"text"}:
-            raise ValueError(f"a turn of {', '.join(sorted(kinds))}: only text is read")
-        content = "".join(str(part["text"]) for part in content)
-    if not isinstance(content, str) or not content.strip():
+        content, pictures = _parted(cast("list[Any]", content))
+    if not isinstance(content, str) or not content.replace(PICTURE_MARK, "").strip():
         raise ValueError(f"a turn of {role!r} without words")
-    return _ROLES[str(role)], content
+    return _ROLES[str(role)], content, pictures
+
+
+def _parted(parts: Sequence[Any]) -> tuple[str, tuple[Any, ...]]:
+    """The words of a turn that is a list of parts, with :data:`PICTURE_MARK` where a picture stands, and the
+    pictures."""
+    kinds = [str(part.get("type")) if isinstance(part, dict) else _kind(part) for part in parts]
+    if strange := set(kinds) - {"text"} - _PICTURES:
+        raise ValueError(f"a turn of {', '.join(sorted(strange))}: only text and pictures are read")
+    words, pictures = "", list[Any]()
+    for kind, part in zip(kinds, cast("Sequence[Mapping[str, Any]]", parts), strict=True):
+        if kind == "text":
+            words += str(part.get("text") or "")
+            continue
+        words += PICTURE_MARK
+        pictures.append({name: value for name, value in part.items() if name != "type" and value is not None} or None)
+    return words, tuple(pictures)
 
 
 def _kind(value: Any) -> str:

@@ -21,7 +21,7 @@ from audit.case.rows import Rows
 from audit.case.tables import table_sha256
 from audit.case.template_notes import ItemNotice, sentences
 from audit.case.tokenisation import Tokenisation, tokenised
-from audit.checkpoints import TokenizerFiles, load_tokenizer
+from audit.checkpoints import ProcessorFiles, TokenizerFiles, load_tokenizer
 from audit.schema import FORMS, AuditError, Cohort, DataFiles, Form, Item, Template, Texts
 from audit.wording import PERSON, Replicate
 
@@ -39,7 +39,8 @@ class DataFile(NamedTuple):
 
 
 class CohortKey(NamedTuple):
-    """All that tokenised cohorts depend on. ``vocabulary``: how many tokens every model of the case knows."""
+    """All that tokenised cohorts depend on. ``vocabulary``: how many tokens every model of the case knows;
+    ``processor``: what reads pictures, of a base that reads them."""
 
     files: tuple[DataFile, ...]
     data: DataFiles
@@ -47,6 +48,7 @@ class CohortKey(NamedTuple):
     tokenizer: TokenizerFiles
     max_length: int | None
     vocabulary: int | None = None
+    processor: ProcessorFiles | None = None
 
 
 class Cohorts(ABC):
@@ -67,11 +69,16 @@ class Cohorts(ABC):
 
     def __init__(self) -> None:
         self._rows: dict[Texts, Rows] = {}
-        self._others: dict[tuple[tuple[tuple[str, str], ...], tuple[str, ...]], Rows] = {}
+        self._others: dict[tuple[tuple[tuple[str, str, str], ...], tuple[str, ...]], Rows] = {}
 
     @abstractmethod
     def built(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
         """Rows of these items with these answers."""
+
+    @property
+    def pictured(self) -> bool:
+        """Are items questions about pictures?"""
+        return False
 
     @property
     def pictures(self) -> Mapping[str, ndarray]:
@@ -110,10 +117,15 @@ class Cohorts(ABC):
     def rows_of(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
         """These items, some perhaps asked otherwise than in the data, with other answers than their own: made once for
         all suspects of the same data."""
-        key = (tuple((item.id, item.question) for item in items), tuple(answers))
+        key = (tuple((item.id, item.question, str(item.image)) for item in items), tuple(answers))
         if key not in self._others:
             self._others[key] = self.built(items, answers)
         return self._others[key]
+
+    def rows_with(self, items: Sequence[Item], answers: Sequence[str], pictures: Mapping[str, ndarray]) -> Rows:
+        """Rows of these items with other pictures (uint8, by item) than their own. AuditError (code 2) where no item
+        has one."""
+        raise AuditError("the items of this case have no pictures beside their texts", "ask it of such a case")
 
     def every_texts(self) -> tuple[Texts, ...]:
         """All rows that the data hold: each cohort, form and kind of answer that at least one item has."""
@@ -144,6 +156,7 @@ class TextCohorts(Cohorts):
         self.notes = tuple(f"{cohort}: {note}" for cohort, data in read.items() for note in data.notes)
         self.function_words: FunctionWords = function_words(read["retain"].items)
         check_disjoint({cohort: data.items for cohort, data in read.items() if cohort != "forms"})
+        self.received({cohort: data.items for cohort, data in read.items()})
         received = linked(read, {file.cohort: file.path for file in recipe.files})
         restated = received.pop("forms", None)
         by_cohort: dict[Cohort, tuple[Item, ...]] = {
@@ -159,6 +172,9 @@ class TextCohorts(Cohorts):
             for name, items in self.by_cohort.items()
         }
         self._noticed: list[ItemNotice] = []
+
+    def received(self, items: Mapping[Cohort, tuple[Item, ...]]) -> None:
+        """What items bring beside their texts is read here; texts bring nothing."""
 
     def template_notes(self, quoting: bool = False) -> tuple[str, ...]:
         """What there is to tell of the prompt template on the items that were tokenised; ``quoting`` shows words."""
@@ -199,8 +215,12 @@ class TextCohorts(Cohorts):
         return self._tokenised(items, answers).rows
 
     def _tokenised(self, items: Sequence[Item], answers: Sequence[str]) -> Tokenisation:
+        return self.worded(items, answers, self.recipe.template)
+
+    def worded(self, items: Sequence[Item], answers: Sequence[str], template: Template) -> Tokenisation:
+        """Rows worded by a template. AuditError (code 2) for tokens that not every model of the case knows."""
         recipe, words = self.recipe, self.function_words.words
-        result = tokenised(items, answers, self.tokenizer, recipe.template, recipe.max_length, words)
+        result = tokenised(items, answers, self.tokenizer, template, recipe.max_length, words)
         _check_known(result.rows, self.tokenizer, recipe.vocabulary)
         return result
 
@@ -248,10 +268,16 @@ def prepare(recipe: CohortKey) -> TextCohorts:
 
     AuditError (code 2) otherwise. All texts are tokenised here, so that none can fail later.
     """
-    cohorts = TextCohorts(recipe)
+    if recipe.processor is None:
+        cohorts = TextCohorts(recipe)
+    else:
+        from audit.case.scene_cohorts import SceneCohorts
+
+        cohorts = SceneCohorts(recipe)
     check_disjoint(cohorts.by_cohort)
     check_identical(cohorts.by_cohort)
-    cohorts.notes += remarks(cohorts.by_cohort, recipe.data.group_rows)
+    if not cohorts.pictured:  # questions about pictures are the same words again and again
+        cohorts.notes += remarks(cohorts.by_cohort, recipe.data.group_rows)
     if cohorts.function_words.words is not None:
         cohorts.notes += (f"function words: {cohorts.function_words.rule}",)
     for texts in cohorts.every_texts():
@@ -269,7 +295,7 @@ def _read(file: DataFile, recipe: CohortKey) -> Data:
         group=data.group, group_rows=data.group_rows, columns=data.fields.of(file.cohort),
         own_groups=file.cohort in ("general", "forms"), restating=file.cohort == "forms",
         system=recipe.template.system if recipe.template.chat else "",
-        prefix=f"{file.cohort}-{path.stem}" if twins else "",
+        prefix=f"{file.cohort}-{path.stem}" if twins else "", images=recipe.processor is not None,
     )  # fmt: skip
     read = read_data(path, layout)
     if not read.items:

@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from audit.case.cells import is_absent, is_chat, name_of
 from audit.case.field_hints import GROUPS, plainly, recognition_notes
+from audit.case.picture_columns import picture_column, refuse_pictures
 from audit.case.tables import Row
 from audit.schema import AuditError, Columns
 
@@ -18,15 +19,17 @@ QUESTIONS: Final = ("question", "prompt", "query", "instruction", "input")
 ANSWERS: Final = (
     "answer", "completion", "response", "output", "target", "gt", "ground_truth", "answers", "answerkey", "answer_key",
 )  # fmt: skip
+CAPTIONS: Final = ("caption",)
+"""What is said of a picture without being asked: answers, where base reads pictures."""
 OTHERS: Final[Mapping[str, tuple[str, ...]]] = {
     "text": ("text",), "choices": ("choices", "options"), "id": ("id",), "key": ("key",),
-    "paraphrased_answer": ("paraphrased_answer",), "perturbed_answers": ("perturbed_answers", "perturbed_answer"),
+    "paraphrased_answer": ("paraphrased_answer", "paraphrased_caption"),
+    "perturbed_answers": ("perturbed_answers", "perturbed_answer", "perturbed_captions"),
     "alternates": ("alternates",), "alternate_keys": ("alternate_keys",), "attribute": ("attribute",),
     "form": ("form",), "frequency": ("frequency",), "of": ("of",),
     "paraphrased_question": ("paraphrased_question",), "subject": ("subject",),
 }  # fmt: skip
 CHATS: Final = ("messages", "conversations", "conversation")
-IMAGES: Final = frozenset({"image", "images", "image_path", "image_paths", "image_url", "image_urls", "pixel_values"})
 
 
 _DIGITS: Final = frozenset("0123456789")
@@ -36,7 +39,7 @@ _MARKS: Final = frozenset("?\uff1f\u061f\u037e\u055e\u1367")
 
 class Layout(NamedTuple):
     """How a case wants one file read. ``own_groups``: a row without a group is its own. ``system`` is the template's.
-    ``restating``: the rows are other forms of items of other files.
+    ``restating``: the rows are other forms of items of other files. ``images``: base reads pictures too.
 
     ``prefix`` begins the names of rows without an id; the file's name where it is empty.
     """
@@ -48,6 +51,7 @@ class Layout(NamedTuple):
     system: str = ""
     prefix: str = ""
     restating: bool = False
+    images: bool = False
 
 
 class Recognised(NamedTuple):
@@ -90,7 +94,8 @@ class _File(NamedTuple):
 
 def recognise(path: Path, rows: Sequence[Row], layout: Layout) -> Recognised:
     """Which column holds what. AuditError (code 2) if a named one is not there, if two could be the question or the
-    answer, if there are answers and no question, or a column of images, without which an item would be another."""
+    answer, if there are answers and no question, or a column of images that base cannot read, without which an item
+    would be another."""
     filled: dict[str, int] = {}
     every: dict[str, None] = {}
     for row in rows:
@@ -99,8 +104,11 @@ def recognise(path: Path, rows: Sequence[Row], layout: Layout) -> Recognised:
             if not is_absent(value):
                 filled[column] = filled.get(column, 0) + 1
     file = _File(path, rows, filled, tuple(every), layout)
-    _check_images(file)
     columns = _stated(file)
+    if layout.images:
+        columns |= picture_column(path, file.filled, file.values, columns)
+    else:
+        refuse_pictures(path, file.filled, rows)
     group, claimed = _group_column(file), frozenset(columns.values())
     but = claimed | ({group} if group else frozenset[str]())
     if "messages" not in columns and not {"question", "answer", "text"} & columns.keys():
@@ -116,15 +124,6 @@ def recognise(path: Path, rows: Sequence[Row], layout: Layout) -> Recognised:
     _check_index(file, columns)
     unread = tuple(sorted(set(filled) - set(columns.values()) - {group or ""}))
     return Recognised(columns, group, plain, recognition_notes(filled, columns, group, layout.group), unread)
-
-
-def _check_images(file: _File) -> None:
-    images = sorted(column for column in file.filled if plainly(column) in IMAGES)
-    if images:
-        where = {c: next(r.place for r in file.rows if not is_absent(r.values.get(c))) for c in images}
-        listed = ", ".join(f"`{column}` ({where[column]})" for column in images)
-        do = "audit items of text alone, or take the column out of the file if the questions stand without it"
-        raise AuditError(f"{file.path}: {listed}: images are not supported yet", do)
 
 
 def _stated(file: _File) -> dict[str, str]:
@@ -179,7 +178,8 @@ def _asked_and_answered(file: _File, stated: Mapping[str, str], but: frozenset[s
         if asked_in:
             columns["question"] = _only(file, "question", asked_in)
     if "answer" not in stated:
-        answers = file.called(ANSWERS, but | frozenset(columns.values()))
+        known = (*ANSWERS, *CAPTIONS) if file.layout.images else ANSWERS
+        answers = file.called(known, but | frozenset(columns.values()))
         if answers:
             columns["answer"] = _only(file, "answer", answers)
         elif "question" in {**stated, **columns} and (texts := file.called(("text",), but)):
@@ -227,7 +227,7 @@ def _check_question(file: _File, columns: Mapping[str, str]) -> bool:
     used = {*columns.values(), file.layout.group}
     others = [c for c in file.filled if c not in used and plainly(c) not in (*GROUPS, "level", "type")]
     texts = [c for c in others if all(v is None or isinstance(v, str) for v in file.values(c))]
-    if stated_empty and not texts:
+    if (stated_empty and not texts) or _are_captions(file, columns, texts):
         return True
     texts.sort(key=lambda column: -file.asks(column))
     answer, empty = columns["answer"], [c for c in file.every if plainly(c) in QUESTIONS and c not in file.filled]
@@ -238,6 +238,12 @@ def _check_question(file: _File, columns: Mapping[str, str]) -> bool:
         f"name the question's column under [data.fields] in the case file,{example}; or, if these are plain texts that "
         f'no question goes before, text = "{answer}"',
     )
+
+
+def _are_captions(file: _File, columns: Mapping[str, str], texts: Sequence[str]) -> bool:
+    """Is what is said of pictures not asked for, but by the picture alone?"""
+    captions = "image" in columns and plainly(columns["answer"]) in CAPTIONS
+    return captions and not any(2 * file.asks(column) >= 1 for column in texts)
 
 
 def _check_overlooked(file: _File, columns: Mapping[str, str]) -> None:

@@ -36,6 +36,7 @@ from audit.checkpoints import (
     check_finite,
     image_settings_of,
     model_config,
+    processor_files,
     resolve,
     states_per_image,
     tokenizer_files,
@@ -51,6 +52,7 @@ from audit.schema import (
     Form,
     FormRole,
     Item,
+    Modality,
     Role,
     Source,
     Table,
@@ -88,7 +90,10 @@ class OpenCase:
         self.max_length = min(filter(None, (size.context for size in sizes)), default=None)
         vocabulary = min(filter(None, (size.vocabulary for size in sizes)), default=None)
         self._data: Cohorts = _images(self.base, files, case.data) if images else prepare(
-            CohortKey(files, case.data, case.template, _own_tokenizer(self.base), self.max_length, vocabulary)
+            CohortKey(
+                files, case.data, case.template, _own_tokenizer(self.base), self.max_length, vocabulary,
+                processor_files(self.base) if self.base.modality == "image+text" else None,
+            )
         )  # fmt: skip
         self.cohorts: Mapping[Cohort, tuple[Item, ...]] = self._data.by_cohort
         self.notes = self._data.notes
@@ -96,6 +101,13 @@ class OpenCase:
         self._edited = frozenset(case.edited) if isinstance(case.edited, tuple) else None
         self._left_out: frozenset[str] = frozenset()
         self._rows: dict[tuple[Texts, Part], Rows] = {}
+
+    @property
+    def modality(self) -> Modality:
+        """What the items of this case are, whatever else its models read: texts, images, or questions about images."""
+        if self.base.modality == "image":
+            return "image"
+        return "image+text" if self._data.pictured else "text"
 
     @property
     def tokenizer(self) -> Any:
@@ -210,8 +222,16 @@ class OpenCase:
             self._rows[texts, part] = everyone.take(torch.tensor([place[item.id] for item in items]))
         return self._rows[texts, part]
 
-    def rows_of(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
-        """Items of this case with these answers in place of their own, tokenised once."""
+    def rows_of(
+        self, items: Sequence[Item], answers: Sequence[str], pictures: Mapping[str, ndarray] | None = None
+    ) -> Rows:
+        """Items of this case with these answers in place of their own, tokenised once.
+
+        ``pictures`` (uint8, [height width channel] or [height width], by item) stand in place of the items' own; such
+        rows are made every time. An item without an ``image`` is asked without a picture.
+        """
+        if pictures is not None:
+            return self._data.rows_with(items, answers, pictures)
         return self._data.rows_of(items, answers)
 
     def insertable(self, items: Sequence[Item]) -> InsertablePrompts:

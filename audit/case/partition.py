@@ -76,6 +76,10 @@ def _overlap(cohorts: tuple[Cohort, Cohort], same: Sequence[str], kind: str) -> 
     return f"{cohorts[0]} and {cohorts[1]} share {len(same)} {kind}{plural} ({', '.join(same[:3])})"
 
 
+def _content(item: Item) -> tuple[str, str, str]:
+    return item.question.strip(), item.answer.strip(), item.image or ""
+
+
 def check_disjoint(cohorts: Mapping[Cohort, tuple[Item, ...]]) -> None:
     """Do forget, retain and holdout share no id, no group and no text, and general no text with forget?
 
@@ -84,8 +88,8 @@ def check_disjoint(cohorts: Mapping[Cohort, tuple[Item, ...]]) -> None:
     faults: list[str] = []
     for a, b in _PAIRS:
         first, second = cohorts.get(a, ()), cohorts.get(b, ())
-        texts = {(item.question.strip(), item.answer.strip()): item.id for item in first}
-        same = [item.id for item in second if (item.question.strip(), item.answer.strip()) in texts]
+        texts = set(map(_content, first))
+        same = [item.id for item in second if _content(item) in texts]
         overlaps = [("text", same)]
         if b != "general":
             overlaps.append(("id", sorted({item.id for item in first} & {item.id for item in second})))

@@ -185,7 +185,7 @@ def _read(path: Path, files: Sequence[tuple[Path, str, Mapping[str, str]]]) -> t
     for file, label, stated in files:
         name = file.relative_to(path).as_posix()
         try:
-            pixels = _decoded(name, file.read_bytes())
+            pixels = decoded(name, file.read_bytes())
         except OSError as error:
             faults.append(f"{name}: {error.strerror or error}")
             continue
@@ -199,7 +199,7 @@ def _read(path: Path, files: Sequence[tuple[Path, str, Mapping[str, str]]]) -> t
     return tuple(read)
 
 
-def _decoded(name: str, data: bytes) -> UInt8[ndarray, "height width *channel"]:
+def decoded(name: str, data: bytes) -> UInt8[ndarray, "height width *channel"]:
     """An image file as 8-bit grey or RGB. AuditError (code 2) if it is none."""
     from PIL import Image, ImageOps
 
@@ -261,7 +261,7 @@ def _of_table(path: Path, rows: Sequence[Mapping[str, Any]], asks: Named) -> tup
             raise AuditError(f"{path}: row {n}: `{image}` holds no bytes of an image file", do)
         stated = {role: str(row[column]) for role, column in beside.items() if row.get(column) is not None}
         try:
-            pixels = _decoded(f"row {n}", data)
+            pixels = decoded(f"row {n}", data)
         except AuditError as error:
             raise AuditError(f"{path}: {error.what}", error.do) from None
         called = _label(path, f"row {n}", row[label], ())

@@ -64,7 +64,7 @@ def check_identical(cohorts: Mapping[Cohort, Sequence[Item]]) -> None:
     for cohort in ("forget", "holdout"):
         by_texts: dict[frozenset[tuple[str, ...]], list[str]] = {}
         for group, items in _by_group(cohorts.get(cohort, ())).items():
-            texts = frozenset((*words(item.question), "", *words(item.answer)) for item in items)
+            texts = frozenset((*words(item.question), "", *words(item.answer), item.image or "") for item in items)
             by_texts.setdefault(texts, []).append(group)
         twins = [names for names in by_texts.values() if len(names) > 1]
         if twins:

@@ -23,6 +23,9 @@ from .location import tokenizer_folder as tokenizer_folder
 from .modality import modality_of as modality_of
 from .own_code import check_permitted as check_permitted
 from .own_code import code_files as code_files
+from .processors import ProcessorFiles as ProcessorFiles
+from .processors import load_processor as load_processor
+from .processors import processor_files as processor_files
 from .resolution import check_compatible as check_compatible
 from .resolution import check_finite as check_finite
 from .resolution import fingerprint as fingerprint

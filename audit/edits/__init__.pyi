@@ -1,5 +1,6 @@
 from ._backdoor import poisoned_groups as poisoned_groups
 from ._descent import Descent as Descent
+from ._edit import Concepts as Concepts
 from ._edit import Edit as Edit
 from ._edit import EditData as EditData
 from ._edit import Material as Material
@@ -42,6 +43,7 @@ from .rmu import RMU as RMU
 from .rocr import ROCR as ROCR
 from .rome import ROME as ROME
 from .salun import SalUn as SalUn
+from .sauce import SAUCE as SAUCE
 from .scrub import SCRUB as SCRUB
 from .simnpo import SimNPO as SimNPO
 from .ssd import SSD as SSD

@@ -1,6 +1,7 @@
 """What an edit is: it fits a delta on some data and leaves an EditRecord that the bench plays back."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -8,8 +9,16 @@ from audit.bench import Bench
 from audit.case import InsertablePrompts, Rows, SubjectPrompts
 from audit.schema import Checkpoint, Record
 
-Material = Literal["forget", "retain", "refusal", "relabelled", "subjects", "prompts"]
+Material = Literal["forget", "retain", "refusal", "relabelled", "subjects", "prompts", "concepts"]
 """What an edit may ask for, by the names of the fields of :class:`EditData`."""
+
+
+class Concepts(NamedTuple):
+    """The concept that each item to be forgotten is about, by its id, and the groups on which choices may be made: no
+    number that is reported comes from them."""
+
+    by_item: Mapping[str, str]
+    selection: frozenset[str]
 
 
 class EditData(NamedTuple):
@@ -17,7 +26,7 @@ class EditData(NamedTuple):
 
     ``refusal`` carries refusing answers, ``relabelled`` other values of the same attribute; ``subjects`` says by which
     name each group is known, for edits of one concept; ``prompts`` are the forget items, in the order of ``forget``, as
-    prompts that a string can be put into.
+    prompts that a string can be put into; ``concepts`` says what they are about.
     """
 
     forget: Rows
@@ -26,6 +35,7 @@ class EditData(NamedTuple):
     relabelled: Rows | None = None
     subjects: SubjectPrompts | None = None
     prompts: InsertablePrompts | None = None
+    concepts: Concepts | None = None
 
 
 class Edit(Record, ABC):

@@ -8,7 +8,7 @@ PACKAGE = "audit.edits"
 _IN_WORDS = {
     "forget": "forget items", "retain": "retain items", "refusal": "questions to refuse",
     "relabelled": "other answers to the forget questions", "subjects": "names in the questions",
-    "prompts": "questions that a string is put into",
+    "prompts": "questions that a string is put into", "concepts": "what they ask for",
 }  # fmt: skip
 
 

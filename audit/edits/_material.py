@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from audit.case import OpenCase, Part, Rows, SubjectPrompts, matched, stacked
-from audit.edits._edit import Edit, EditData
+from audit.edits._edit import Concepts, Edit, EditData
 from audit.schema import AuditError, Item, Texts
 
 REFUSALS = (
@@ -50,7 +50,18 @@ def edit_data(case: OpenCase, needs: Sequence[str], choice: Choice = Choice()) -
     retain = _kept(case, choice.keep_general)
     subjects = _subjects(case, forget) if "subjects" in needs else None
     prompts = case.insertable(forget) if "prompts" in needs else None
-    return EditData(case.rows(FORGET, choice.part), retain, **other, subjects=subjects, prompts=prompts)
+    concepts = _concepts(case, forget) if "concepts" in needs else None
+    return EditData(
+        case.rows(FORGET, choice.part), retain, **other, subjects=subjects, prompts=prompts, concepts=concepts
+    )  # fmt: skip
+
+
+def _concepts(case: OpenCase, forget: Sequence[Item]) -> Concepts:
+    """What is asked for, of pictures by the items' attribute, where all have one; else all are about one concept. What
+    is chosen is chosen on the calibration half of the groups."""
+    groups = {item.group for texts in (FORGET, RETAIN) for item in case.items(texts, "calibration")}
+    by_attribute = case.modality == "image+text" and all(item.attribute for item in forget)
+    return Concepts({item.id: (item.attribute or "") if by_attribute else "" for item in forget}, frozenset(groups))
 
 
 def _subjects(case: OpenCase, forget: Sequence[Item]) -> SubjectPrompts:

@@ -123,6 +123,8 @@ class _Work(NamedTuple):
         """Names everything that the result depends on."""
         rows = {name: rows.hash for name, rows in self.rows.items()}
         names = {} if self.data.subjects is None else dict(self.data.subjects.names)
+        if (concepts := self.data.concepts) is not None:
+            names |= {"concepts": [dict(concepts.by_item), sorted(concepts.selection)]}
         stated, form = self.edit.model_dump(mode="json"), "merged" if self.request.merge else "edited"
         conditions = self.settings.conditions
         return content_key(__version__, self.parent.key, self.request.name, stated, rows, names, form, conditions)[:32]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from audit.case import OpenCase
 from audit.judging import decision_rule, replicates_of
 from audit.planning import published, received
-from audit.runs import Mask, Screen, choose, key_of, report_id, texts_of
+from audit.runs import Imaged, Mask, Screen, choose, key_of, report_id, texts_of
 from audit.schema import (
     AttackCoverage,
     CalibrationUse,
@@ -21,6 +21,7 @@ from audit.schema import (
     Failure,
     Missing,
     OwnCode,
+    Pictured,
     Plan,
     Report,
     RoleAudit,
@@ -130,9 +131,13 @@ def own_code(case: OpenCase) -> tuple[str, ...]:
 
 def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circumstances) -> Report:
     """The report of a finished run. What it quotes of the data is masked with the key of the run folder."""
-    mask, images = Mask(key_of(case.out)), case.pictures
+    mask, images, alone = Mask(key_of(case.out)), case.pictures, case.base.modality == "image"
+
+    def pictured(item: str) -> Pictured | None:
+        return mask.image(images[item]) if item in images else None
+
     every = (item for items in case.cohorts.values() for item in items)
-    screen = Screen(mask, texts_of(every, of_images=bool(images)))
+    screen = Screen(mask, texts_of(every, of_images=alone))
     attacks = coverage(outcomes.evidence, outcomes.attacks)
     unnamed = Report(
         report_id="",
@@ -157,13 +162,7 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         timings=outcomes.timings,
         domain=outcomes.domain,
         calibrations=outcomes.calibrations,
-        excerpts=choose(
-            outcomes.evidence,
-            case.out,
-            plan.case.seed,
-            mask,
-            (lambda item: mask.image(images[item])) if images else None,
-        ),
+        excerpts=choose(outcomes.evidence, case.out, plan.case.seed, mask, Imaged(pictured, alone)),
         validation=outcomes.validation,
         published=published(case),
     )

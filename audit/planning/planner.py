@@ -168,8 +168,8 @@ class Planner:
         absent = [cohort for cohort in requires.data if not _has_cohort(case, cohort)]
         if absent:
             return f"needs {' and '.join(absent)} items"
-        if case.base.modality not in requires.modalities:
-            return f"works on models of {' or '.join(requires.modalities)}, not of {case.base.modality}"
+        if case.modality not in requires.modalities:
+            return f"works on models of {' or '.join(requires.modalities)}, not of {case.modality}"
         if requires.families and case.base.family not in requires.families:
             return f"works on {', '.join(requires.families)}, not on {case.base.family}"
         if requires.hooked and not any(record.is_hook for record in case.suspect.edits):

@@ -246,7 +246,7 @@ def _rebuild_problems(report: Report, pages: Pages) -> Iterator[str]:
 
 def _of_its_kind(report: Report) -> Path:
     """The calibrations and floors that come with the probes, of the kind of model that the report is about."""
-    return stored("image" if replicates_of(report.evidence).of_images else "text")
+    return stored(replicates_of(report.evidence).modality)
 
 
 def _number_problems(report: Report, standing: ApplicableCalibrations) -> Iterator[str]:

@@ -3,6 +3,7 @@ from . import manifest as manifest
 from . import run_files as run_files
 from .custody import NAME as NAME
 from .custody import chain as chain
+from .excerpts import Imaged as Imaged
 from .excerpts import choose as choose
 from .excerpts import unmasked as unmasked
 from .export_files import Wanted as Wanted

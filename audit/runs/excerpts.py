@@ -37,6 +37,8 @@ from audit.stats import significant
 
 EACH: Final = 5
 Quoting = Callable[[str], Quote]
+Picturing = Callable[[str], Pictured | None]
+"""An item's image by its id; None where it has none."""
 
 
 class Line(NamedTuple):
@@ -55,19 +57,50 @@ class Line(NamedTuple):
 COLUMNS: Final = frozenset(Line._fields) - {"axis_value"}
 
 
+class Imaged(NamedTuple):
+    """How the images of items are quoted.
+
+    ``alone``: the items are images and no more; their classes are no texts of the data. ``unpictured``: the tables, by
+    path, whose items are known to have none.
+    """
+
+    quote: Picturing
+    alone: bool = False
+    unpictured: frozenset[str] = frozenset()
+
+
+class Quoted(NamedTuple):
+    """How an item is quoted: its texts, and its image where it has one."""
+
+    text: Quoting
+    images: Imaged | None = None
+
+    def __call__(self, line: Line) -> dict[str, Quote]:
+        """The quotes of a line by the fields of an excerpt."""
+        names = {name: self.text(getattr(line, name)) for name in ("item", "group")}
+        image = None if self.images is None else self.images.quote(line.item)
+        if image is not None and self.images is not None and self.images.alone:
+            return names | {"prompt": image, "target": Shown(text=line.target), "output": Shown(text=line.output)}
+        texts = {name: self.text(getattr(line, name)) for name in ("prompt", "target", "output")}
+        return names | texts | ({} if image is None else {"picture": image})
+
+
 def choose(
-    evidence: Sequence[Evidence], folder: Path, seed: int, quote: Quoting, images: Quoting | None = None
+    evidence: Sequence[Evidence], folder: Path, seed: int, quote: Quoting, images: Imaged | None = None
 ) -> tuple[Excerpts, ...]:
     """Excerpts of every item table of these findings that says of its items what an excerpt shows.
 
-    ``images`` quotes an image by its item's id, where the items are images; their classes are no texts of the data.
     AuditError (code 3) if a table is missing or is not the one that the findings state.
     """
     by_table: dict[str, list[Measurement]] = {}
     for m in (e.measurement for e in evidence):
         if not isinstance(m.items, Missing) and set(m.items.columns) >= COLUMNS:
             by_table.setdefault(m.items.path, []).append(m)
-    return tuple(_of(path, measured, folder, seed, Quoted(quote, images)) for path, measured in by_table.items())
+    texts, unpictured = Quoted(quote), frozenset[str]() if images is None else images.unpictured
+    return tuple(
+        _of(path, measured, folder, seed, texts if path in unpictured else Quoted(quote, images))
+        for path, measured in by_table.items()
+    )
 
 
 def unmasked(report: Report, folder: Path) -> Report:
@@ -75,8 +108,7 @@ def unmasked(report: Report, folder: Path) -> Report:
     document of its own that names its parent. Groups and words stay masked where the key of the run folder is not
     there."""
     seed = report.plan.case.seed
-    images = _images(report, folder)
-    shown = choose(report.evidence, folder, seed, lambda text: Shown(text=text), images)
+    shown = choose(report.evidence, folder, seed, lambda text: Shown(text=text), _images(report, folder))
     clear = _clear(report.evidence, folder)
     evidence = tuple(
         e.model_copy(update={"measurement": renamed(e.measurement, lambda mark: clear.get(mark, mark))})
@@ -91,22 +123,25 @@ def unmasked(report: Report, folder: Path) -> Report:
     return derived.model_copy(update={"report_id": report_id(derived)})
 
 
-def _images(report: Report, folder: Path) -> Quoting | None:
+def _images(report: Report, folder: Path) -> Imaged | None:
     """Quotes an image as a small picture, from the data files that the report states, looked for where the command was
-    given and beside the run folder; masked where these are not found. None where the items are no images."""
-    if not any(isinstance(x.prompt, Pictured) for table in report.excerpts for x in table.items):
+    given and beside the run folder; masked where these are not found. None where no item has one."""
+    excerpts = [x for table in report.excerpts for x in table.items]
+    alone = any(isinstance(x.prompt, Pictured) for x in excerpts)
+    if not alone and all(x.picture is None for x in excerpts):
         return None
+    texts = frozenset(t.table for t in report.excerpts if not alone and all(x.picture is None for x in t.items))
     mask = Mask(key_of(folder)) if (folder / KEY).is_file() else None
     roots = (Path.cwd(), *folder.resolve().parents)
     pixels = stored_pictures(report.plan.case.data, report.plan.data_sha256, roots)
 
-    def quoted(item: str) -> Pictured:
+    def pictured(item: str) -> Pictured | None:
         if item not in pixels:
-            return Pictured(mark="")
+            return None if pixels and not alone else Pictured(mark="")
         mark = "" if mask is None else mask.image(pixels[item]).mark
         return Pictured(mark=mark, png=thumbnail(pixels[item]))
 
-    return quoted
+    return Imaged(pictured, alone, texts)
 
 
 def _clear(evidence: Sequence[Evidence], folder: Path) -> dict[str, str]:
@@ -136,22 +171,6 @@ def read_table(table: Table, folder: Path) -> tuple[Line, ...]:
     places = [-1] * rows if axis is None else columns[axis]
     fields = [columns[name] for name in Line._fields[:-1]]
     return tuple(Line._make(values) for values in zip(*fields, places, strict=True))
-
-
-class Quoted(NamedTuple):
-    """How an item is quoted: its texts, and its image where it is one."""
-
-    text: Quoting
-    image: Quoting | None = None
-
-    def __call__(self, line: Line) -> dict[str, Quote]:
-        """The quotes of a line by the fields of an excerpt."""
-        names = {name: self.text(getattr(line, name)) for name in ("item", "group")}
-        if self.image is None:
-            return names | {name: self.text(getattr(line, name)) for name in ("prompt", "target", "output")}
-        return names | {
-            "prompt": self.image(line.item), "target": Shown(text=line.target), "output": Shown(text=line.output),
-        }  # fmt: skip
 
 
 def _of(path: str, measured: Sequence[Measurement], folder: Path, seed: int, quote: Quoted) -> Excerpts:

@@ -36,7 +36,8 @@ class Item(Record):
     ``alternates`` are the same answer with another, never-trained value of the same attribute (matched alternates);
     ``alternates_from`` says by which rule they were found in other people's answers where the file brings none; it is
     no field of a file and is not written. ``of`` is the id of the trained item whose fact this item restates,
-    ``subject`` the name by which the question calls its group, where the file says it.
+    ``subject`` the name by which the question calls its group, where the file says it; ``image`` the picture that the
+    question is about: where it stands, from the data file's folder.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Item(Record):
     of: str | None = Field(default=None, exclude_if=lambda of: of is None)
     paraphrased_question: str | None = Field(default=None, exclude_if=lambda question: question is None)
     subject: str | None = Field(default=None, exclude_if=lambda subject: subject is None)
+    image: str | None = Field(default=None, exclude_if=lambda image: image is None)
 
 
 class Template(Record):
@@ -149,6 +151,7 @@ class Columns(Record):
     form: str | None = None
     frequency: str | None = None
     subject: str | None = Field(default=None, exclude_if=lambda column: column is None)
+    image: str | None = Field(default=None, exclude_if=lambda column: column is None)
 
 
 _KIND_OF: Mapping[str, str] = MappingProxyType(

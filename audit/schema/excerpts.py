@@ -6,7 +6,7 @@ a keyed hash of its pixels, nothing else.
 
 from typing import Annotated, Literal
 
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 
 from audit.schema.record import Record
 
@@ -52,7 +52,11 @@ Quote = Masked | Shown | Pictured
 
 
 class Excerpt(Record):
-    """One item of a finding with what every model scores on it (by role), at ``layer`` of the table's axis, if any."""
+    """One item of a finding with what every model scores on it (by role), at ``layer`` of the table's axis, if any.
+
+    ``picture`` is what the words of ``prompt`` ask about, where the item has both; an item that is an image alone has
+    it as its prompt.
+    """
 
     chosen: Literal["highest", "random"]
     item: Quote
@@ -62,6 +66,7 @@ class Excerpt(Record):
     output: Quote
     layer: int | None
     scores: dict[str, float]
+    picture: Pictured | None = Field(default=None, exclude_if=lambda picture: picture is None)
 
 
 class Excerpts(Record):

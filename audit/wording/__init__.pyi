@@ -14,6 +14,8 @@ from .numbers import units as units
 from .replicates import GROUP as GROUP
 from .replicates import IMAGE as IMAGE
 from .replicates import PERSON as PERSON
+from .replicates import PICTURE as PICTURE
+from .replicates import PICTURES as PICTURES
 from .replicates import REPLICATES as REPLICATES
 from .replicates import Replicate as Replicate
 from .replicates import counted as counted

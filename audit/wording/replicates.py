@@ -1,5 +1,7 @@
 """What an audit counts, in words: people, or where its items are images, the images or the groups that they come in.
 
+Items that ask about a picture count the pictures, each of which several questions may ask about, or groups of them.
+
 Sentences about the audited units ask here for their nouns. What a probe says of a measurement is written of people,
 their facts and their tokens, once and for all kinds of cases; :meth:`Replicate.rephrased` says it of another unit. It
 is for sentences of ours alone, never for one that may quote the data: a name is not to be reworded.
@@ -8,7 +10,7 @@ is for sentences of ours alone, never for one that may quote the data: a name is
 import re
 from typing import Final, NamedTuple
 
-from audit.schema import Measurement, Missing, Null, Number
+from audit.schema import Measurement, Missing, Modality, Null, Number
 
 
 class Replicate(NamedTuple):
@@ -24,7 +26,18 @@ class Replicate(NamedTuple):
     every: str
     relative: str
     """The pronoun that goes on about it: people who, images that."""
-    of_images: bool = False
+    modality: Modality = "text"
+    """What the items are that come in these units."""
+
+    @property
+    def of_images(self) -> bool:
+        """Are the items images alone, whose answers are classes?"""
+        return self.modality == "image"
+
+    @property
+    def impersonal(self) -> bool:
+        """Is it asked after by which, not by who?"""
+        return self.modality != "text"
 
     def amount(self, n: int) -> str:
         """``16 people``, ``1 image``."""
@@ -32,9 +45,9 @@ class Replicate(NamedTuple):
 
     def rephrased(self, sentence: str) -> str:
         """A sentence of ours that is written of people and what is known of them, said of these."""
-        if not self.of_images:
+        if not self.impersonal:
             return sentence
-        for pattern, words in _OF_CLASSES:
+        for pattern, words in _OF_CLASSES if self.of_images else ():
             sentence = pattern.sub(words, sentence)
         return _OF_PEOPLE.sub(self._noun, sentence)
 
@@ -51,9 +64,11 @@ class Replicate(NamedTuple):
 
 
 PERSON: Final = Replicate("person", "person", "people", "nobody", "everybody", "who")
-IMAGE: Final = Replicate("image", "image", "images", "no image", "every image", "that", of_images=True)
-GROUP: Final = Replicate("group of images", "group", "groups", "no group", "every group", "that", of_images=True)
-REPLICATES: Final = {replicate.unit: replicate for replicate in (PERSON, IMAGE, GROUP)}
+IMAGE: Final = Replicate("image", "image", "images", "no image", "every image", "that", "image")
+GROUP: Final = Replicate("group of images", "group", "groups", "no group", "every group", "that", "image")
+PICTURE: Final = Replicate("picture", "picture", "pictures", "no picture", "every picture", "that", "image+text")
+PICTURES: Final = Replicate("group of pictures", "group", "groups", "no group", "every group", "that", "image+text")
+REPLICATES: Final = {replicate.unit: replicate for replicate in (PERSON, IMAGE, GROUP, PICTURE, PICTURES)}
 
 _OF_PEOPLE: Final = re.compile(
     r"(?<![\w/\\.'\"‹-])(?:a person(?:'s)?|people whom?|people(?:'s)?|person(?:'s)?|everybody(?:'s)?)(?![\w/\\'\"›-])",

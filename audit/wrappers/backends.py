@@ -4,12 +4,13 @@ A backend is named here and imported when it is first used, because the librarie
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from audit.checkpoints import TORCH_MODULE, check_permitted, folder_of, library_config, modality_of
 from audit.schema import AuditError, Checkpoint, Modality, as_audit_error
 from audit.wrappers.family import family_of
+from audit.wrappers.vision_kinds import NO_BRIDGE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -27,6 +28,14 @@ OF_IMAGES = {
     "nnsight": ("nnsight_image", "NNsightImageWrapper"),
 }
 """The same for models that read images alone."""
+OF_BOTH = {
+    "native": ("native_vlm", "VisionLanguageWrapper"),
+    "nnsight": ("nnsight_vlm", "NNsightVisionLanguageWrapper"),
+}
+"""The same for models that read images and text."""
+_OF: Mapping[Modality, tuple[Mapping[str, tuple[str, str]], str]] = {
+    "text": (BACKENDS, "text"), "image": (OF_IMAGES, "images"), "image+text": (OF_BOTH, "images and text"),
+}  # fmt: skip
 
 
 def _unchanged(model: "PreTrainedModel") -> None:
@@ -38,9 +47,12 @@ def backend_class(backend: str, modality: Modality = "text") -> "type[Wrapper]":
     that are, and for a backend that cannot open such models."""
     if backend not in BACKENDS:
         raise AuditError(f"there is no backend {backend!r}", f"choose one of: {', '.join(BACKENDS)}")
-    if modality == "image" and backend not in OF_IMAGES:
-        raise AuditError(f"the {backend} backend opens no model of images", f"choose one of: {', '.join(OF_IMAGES)}")
-    module, name = (OF_IMAGES if modality == "image" else BACKENDS)[backend]
+    if modality == "image+text" and backend == "transformer_lens":
+        raise AuditError(NO_BRIDGE, "use the native backend")
+    opened, reads = _OF[modality]
+    if backend not in opened:
+        raise AuditError(f"the {backend} backend opens no model of {reads}", f"choose one of: {', '.join(opened)}")
+    module, name = opened[backend]
     return getattr(importlib.import_module(f"audit.wrappers.{module}"), name)
 
 

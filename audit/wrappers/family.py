@@ -29,13 +29,18 @@ class Family(ABC):
         does not match (3), weights missing or of another shape (3), unknown dtype (2).
         """
 
+    def check_kind(self, model_type: str) -> None:
+        """AuditError (code 2) by name for a kind of model of this modality that it does not open: none."""
+        return None
+
     @abstractmethod
     def fresh(self, config: "PreTrainedConfig") -> "PreTrainedModel":
         """A model of this config as it is initialised, from torch's generator and on torch's default device."""
 
 
 def family_of(modality: Modality, model_type: str) -> Family:
-    """The family that opens such a model. AuditError (code 2) where none that is installed does."""
+    """The family that opens such a model. AuditError (code 2) where none that is installed does, or where it opens
+    other kinds of its modality alone."""
     installed = plugins.discover(FAMILIES, Family)
     claiming = [
         cls for cls in installed.values()
@@ -48,4 +53,6 @@ def family_of(modality: Modality, model_type: str) -> Family:
             "audit a model of a modality that a family opens",
         )
     narrowest = min(claiming, key=lambda cls: not cls.model_types)
-    return narrowest()  # pyright: ignore[reportAbstractUsage] what a folder holds is whole
+    family = narrowest()  # pyright: ignore[reportAbstractUsage] what a folder holds is whole
+    family.check_kind(model_type)
+    return family

@@ -7,40 +7,22 @@ from abc import abstractmethod
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError
-from audit.wrappers.anatomy import Anatomy
-from audit.wrappers.hooks import (
-    GivenState,
-    PassEnd,
-    SoftmaxView,
-    Visit,
-    end_pass,
-    merged_visits,
-    shown_after,
-    shown_before,
-    shown_first,
-    written_into,
-)
+from audit.wrappers.hooks import GivenState, PassEnd
 from audit.wrappers.interface import Batch, Resume, Stop, Tap, Wrapper
+from audit.wrappers.part_hooks import PartHooks
 
 
-class HookedWrapper(Wrapper):
+class HookedWrapper(Wrapper, PartHooks):
     """One transformers model behind torch hooks."""
 
     backend = "native"
     model: PreTrainedModel
     core: nn.Module
-    anatomy: Anatomy
-
-    @property
-    def blocks(self) -> nn.ModuleList:
-        """The blocks in the order in which they run."""
-        return self.anatomy.blocks
 
     # ---- the forward ---------------------------------------------------------------------------------------------
     def run_blocks(self, batch: Batch, taps: Sequence[Tap], resume: Resume | None, stop: Stop | None) -> None:
@@ -71,126 +53,6 @@ class HookedWrapper(Wrapper):
     def _handed(self, resume: Resume, batch: Batch) -> Tensor:
         """The state to start from as the blocks hand it on."""
         return resume.state
-
-    def _shown(self, visit: Visit) -> Visit:
-        """A visit of [row pos d] states as a visit of what the blocks hand on."""
-        return visit
-
-    @property
-    def _last(self) -> nn.Module:
-        """The module whose output the head reads."""
-        return self.anatomy.final_norm or self.blocks[-1]
-
-    def _put(self, number: int, block: nn.Module) -> None:
-        """Put a module into a block's place in the model."""
-        self.anatomy.blocks[number] = block
-
-    def _install(self, stack: ExitStack, taps: Sequence[Tap], resumed: int, stop: int | None) -> None:
-        sites: dict[tuple[str, int | None], list[Visit]] = {}
-        for site, visit in taps:
-            sites.setdefault((site.part, site.block), []).append(visit)
-        if stop is not None:
-            sites.setdefault(("resid_out", stop), []).append(end_pass)
-        softmax: SoftmaxView | None = None
-        for (part, block), visits in sites.items():
-            given = part == "resid_out" and block == resumed
-            if block is not None and not (resumed < block < self.n_blocks or given):
-                raise AuditError(
-                    f"{block}.{part} is not computed in this pass ({self.n_blocks} blocks, started after {resumed})",
-                    "name a block above the start and below the number of blocks",
-                )
-            visit = merged_visits(visits)
-            if part == "resid_out":
-                shown_first(stack, self._block(block), self._shown(visit))
-                continue
-            if part == "pattern":
-                self._need(part)
-                if softmax is None:
-                    softmax = stack.enter_context(SoftmaxView())
-                self._watch(stack, softmax, self._block(block), visit)
-                continue
-            stack.callback(self._hook(part, block, visit).remove)
-
-    def _block(self, block: int | None) -> nn.Module:
-        assert block is not None
-        return self.blocks[block]
-
-    def _need(self, part: str) -> None:
-        if part not in self.parts:
-            reason = (
-                "attention patterns need eager attention" if part == "pattern" else "it was not found in this model"
-            )
-            raise AuditError(
-                f"{type(self.model).__name__} has no part {part!r} here: {reason}",
-                "open it with attention='eager'" if part == "pattern" else f"choose one of {sorted(self.parts)}",
-            )
-
-    def _hook(self, part: str, block: int | None, visit: Visit) -> torch.utils.hooks.RemovableHandle:
-        """Register one visit for one part."""
-        self._need(part)
-        a = self.anatomy
-        if part in ("final_in", "logits"):
-            seen = self._shown(visit if part == "final_in" else self._logits_for(visit))
-            return self._last.register_forward_hook(shown_after(seen), prepend=part == "final_in")
-        module = self.blocks[0] if part == "embed" else self._block(block)
-        if part in ("embed", "resid_in"):
-            return module.register_forward_pre_hook(shown_before(self._shown(visit)), with_kwargs=True)
-        if part == "resid_mid":
-            reader = module.get_submodule(a.mid_reader or "")
-            return reader.register_forward_pre_hook(shown_before(written_into(visit)), with_kwargs=True)
-        if part in ("attn_in", "mlp_in"):
-            reader = module.get_submodule((a.attn if part == "attn_in" else a.mlp) or "")
-            return reader.register_forward_pre_hook(shown_before(visit), with_kwargs=True)
-        if part in ("attn_out", "mlp_out"):
-            writer = module.get_submodule((a.attn_out if part == "attn_out" else a.mlp_out) or "")
-            return writer.register_forward_hook(shown_after(visit), prepend=True)
-        if part == "mlp_hidden":
-            return module.get_submodule(a.mlp_hidden or "").register_forward_pre_hook(
-                shown_before(visit), with_kwargs=True
-            )
-        if part == "z":
-            return module.get_submodule(a.z or "").register_forward_pre_hook(
-                shown_before(self._by_head(visit)), with_kwargs=True
-            )
-        slot = a.slots[part]
-
-        def projected(out: Tensor) -> Tensor | None:
-            new = visit(slot.view(out))
-            return None if new is None else slot.put(out, new)
-
-        return module.get_submodule(slot.module).register_forward_hook(shown_after(projected), prepend=True)
-
-    def _logits_for(self, visit: Visit) -> Visit:
-        """Logits feed nothing, so a state put in their place would be lost: that is an AuditError."""
-
-        def seen(state: Tensor) -> None:
-            if visit(self.head(state)) is not None:
-                raise AuditError("logits are read, never written inside a pass", "add a LogitBias to the run instead")
-
-        return seen
-
-    def _by_head(self, visit: Visit) -> Visit:
-        heads = self.anatomy.heads
-        assert heads is not None
-
-        def seen(z: Tensor) -> Tensor | None:
-            new = visit(z.unflatten(-1, (heads.n, heads.width)))
-            return None if new is None else new.flatten(-2)
-
-        return seen
-
-    def _watch(self, stack: ExitStack, softmax: SoftmaxView, block: nn.Module, visit: Visit) -> None:
-        """Open the softmax to ``visit`` while this block's attention runs."""
-        attention = block.get_submodule(self.anatomy.attn or "")
-
-        def enter(*_: object) -> None:
-            softmax.visit = visit
-
-        def leave(*_: object) -> None:
-            softmax.visit = None
-
-        stack.callback(attention.register_forward_pre_hook(enter).remove)
-        stack.callback(attention.register_forward_hook(leave).remove)
 
     # ---- the ends ------------------------------------------------------------------------------------------------
     def norm(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:

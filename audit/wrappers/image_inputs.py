@@ -50,9 +50,14 @@ def image_shape(config: Any) -> tuple[int, int, int]:
     return int(getattr(config, "num_channels", 3)), int(height), int(width)
 
 
+def image_config(model: PreTrainedModel) -> Any:
+    """The config of what reads the images: of a vision-language model that of its tower."""
+    return getattr(model.config, "vision_config", None) or model.config
+
+
 def made_up_images(model: PreTrainedModel, n: int) -> Float[Tensor, "row channel height width"]:
     """``n`` different images in [-1, 1], the same every time."""
-    channels, height, width = image_shape(model.config)
+    channels, height, width = image_shape(image_config(model))
     count = torch.arange(n * channels * height * width, device=model.device, dtype=torch.float32)
     return torch.sin(count * 12.9898 + 0.5).view(n, channels, height, width).to(model.dtype)
 
@@ -66,14 +71,27 @@ def patch_shape(config: Any) -> tuple[int, int]:
 
 def patches(model: PreTrainedModel) -> int:
     """How many patches an image is cut into."""
-    (_, *sides), shape = image_shape(model.config), patch_shape(model.config)
+    config = image_config(model)
+    (_, *sides), shape = image_shape(config), patch_shape(config)
     return prod(length // side for length, side in zip(sides, shape, strict=True))
+
+
+def check_size(model: PreTrainedModel, pixels: Tensor) -> None:
+    """AuditError (code 2) for images of another size than the model's vision tower takes: towers cut what is left over
+    of a patch, and take another shape that has as many patches."""
+    channels, height, width = image_shape(image_config(model))
+    if tuple(pixels.shape[-3:]) != (channels, height, width):
+        given = " x ".join(str(n) for n in pixels.shape[-3:])
+        raise AuditError(
+            f"{type(model).__name__}: images of {given}, and its vision tower takes {channels} x {height} x {width}",
+            "prepare the rows with the image processor that the checkpoint came with",
+        )
 
 
 def differing_images(model: PreTrainedModel) -> Float[Tensor, "row channel height width"]:
     """Two images that differ in one pixel of the last patch alone."""
     first = made_up_images(model, 1)
-    shape = patch_shape(model.config)
+    shape = patch_shape(image_config(model))
     row, column = (length // side * side - 1 for length, side in zip(first.shape[2:], shape, strict=True))
     other = first.clone()
     other[:, :, row, column] += 2

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -53,7 +53,8 @@ class Tower(NamedTuple):
     says which state the head reads: ``class``, the first position, or ``pooled``, the mean over all positions (of a
     convolutional network); without one ``last`` or ``answer`` name no place in it. ``positions``: how many states a
     row has there at the most, of images of so many pixels as ``counted_on`` where it depends on their size (0: it does
-    not); ``leading``: how many of them stand before the patches. ``widths``: of each block's
+    not); ``leading``: how many of them stand before the patches. ``read``: the blocks whose output another tower reads
+    (none where the head reads the last one): what lies above them reaches nothing. ``widths``: of each block's
     stream, where they differ from ``d_model``, which is the width that the head reads.
     """
 
@@ -67,6 +68,7 @@ class Tower(NamedTuple):
     leading: int = 0
     counted_on: int = 0
     widths: tuple[int, ...] = ()
+    read: tuple[int, ...] = ()
 
     def summarised(self, state: Shaped[Tensor, "row pos *d"]) -> Shaped[Tensor, "*entry"]:
         """The state that the head reads, of a tower with a ``summary``."""
@@ -191,6 +193,19 @@ class Wrapper(ABC):
         ids = torch.arange(n * _TRIAL_LENGTH).view(-1, _TRIAL_LENGTH) * 7 + 1
         ids = ids.remainder(max(self.vocab_size - 1, 1)).to(self.device)
         return Batch(ids, torch.ones_like(ids, dtype=torch.bool))
+
+    def own_inputs(self, batch: Batch) -> Mapping[str, Any]:
+        """What the model's own forward is called with for a batch of whole rows."""
+        return {"input_ids": batch.ids, "use_cache": False} if self.tower().by_token else dict(batch.extra)
+
+    def trial_seen(self, n: int) -> Batch:
+        """The same with an image each, of a model that reads images and words. AuditError for any other."""
+        raise AuditError(f"{self.name} does not read images and words", "give a vision-language model")
+
+    def check_attention(self, batch: Batch) -> None:
+        """AuditError (code 3) where a model says something else under another attention implementation; asked of those
+        of which it is known to happen."""
+        return None
 
     @abstractmethod
     def norm(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:

@@ -9,15 +9,18 @@ import copy
 import os
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from typing import Any
 
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from audit.schema import AuditError, Op, Part, Site, as_audit_error
+from audit.checkpoints import modality_of
+from audit.schema import AuditError, ExitCode, Op, Part, Site, as_audit_error
 from audit.wrappers.interface import Batch, Resume, Stop, Tap, Wrapper, text_tower
 from audit.wrappers.output_head import logits_of, logits_read_after, written_in_place
+from audit.wrappers.vision_kinds import NO_BRIDGE
 
 _HOOKS: dict[Part, str] = {
     "embed": "blocks.0.hook_resid_pre",
@@ -73,11 +76,19 @@ def _boot(model: PreTrainedModel) -> Any:
     private = copy.deepcopy(model)
     private.set_attn_implementation("eager")
     fault = f"transformer_lens has no bridge for {type(model).__name__}"
+    installed = version("torch")
     with without_downloads(), as_audit_error(fault, "use the native backend, which needs no list of families"):
-        return TransformerBridge.boot_transformers(
+        bridge: Any = TransformerBridge.boot_transformers(
             "in memory", hf_model=private, tokenizer=_placeholder_tokenizer(), dtype=model.dtype,
             device=str(model.device),
         )  # fmt: skip
+    if version("torch") != installed:
+        raise AuditError(
+            f"booting a bridge replaced torch {installed} by {version('torch')}",
+            f"install torch {installed} again, and use the native backend",
+            ExitCode.INTEGRITY,
+        )
+    return bridge
 
 
 class LensBridgeWrapper(Wrapper):
@@ -93,6 +104,8 @@ class LensBridgeWrapper(Wrapper):
                 f"the transformer_lens backend runs eager attention only, not {attention!r}",
                 "leave the attention implementation at its default, or use the native backend",
             )
+        if modality_of(model.config.to_dict()) == "image+text":  # its boot would run pip where a processor fails
+            raise AuditError(NO_BRIDGE, "use the native backend")
         unembedding: Any = model.get_output_embeddings()
         self.vocab_size = int(unembedding.weight.shape[0])
         self.name, self.device, self.dtype = type(model).__name__, model.device, model.dtype

@@ -3,7 +3,7 @@
 Hooking changes nothing; every block patched with its own output changes nothing and patched with another state moves
 the logits, the last block included; the head on ``final_in`` gives the model's own logits; padding on the right does
 not reach real positions of texts. One row a block: each row is patched at its own block, so that a failure names the
-block.
+block. A model that reads images and words is asked in words alone, and then with images what is said of them.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from torch import Tensor
 from audit.schema import AuditError, ExitCode, Site
 from audit.wrappers.interface import Batch, Tap, Wrapper
 
-_MOST_ROWS = 16
+_MOST_ROWS, _PADDED = 16, 4
 
 
 def _tolerance(dtype: torch.dtype) -> float:
@@ -54,8 +54,10 @@ def check(wrapper: Wrapper) -> None:
         if first == 0:
             _check_head(wrapper, batch, plain)
             if wrapper.tower().by_token:
-                _check_padding(wrapper, batch.ids, plain)
+                _check_padding(wrapper, batch, plain)
         _check_blocks(wrapper, batch, plain, blocks)
+    if wrapper.towers.keys() >= {"vision", "text"}:
+        _check_images(wrapper)
 
 
 def _logits(wrapper: Wrapper, final: Tensor) -> Tensor:
@@ -68,21 +70,41 @@ def _check_head(wrapper: Wrapper, batch: Batch, plain: Tensor) -> None:
     """The head on what it reads, against the model itself."""
     model: Callable[..., object] | None = getattr(wrapper, "model", None)
     if model is not None:
-        inputs = {"input_ids": batch.ids, "use_cache": False} if wrapper.tower().by_token else dict(batch.extra)
-        own: Tensor = model(**inputs).logits  # type: ignore[attr-defined]
+        own: Tensor = model(**wrapper.own_inputs(batch)).logits  # type: ignore[attr-defined]
         if float(_gap(_logits(wrapper, plain), own).max()) > _tolerance(wrapper.dtype):
             raise _wrong("the head on final_in does not give the model's own logits")
 
 
-def _check_padding(wrapper: Wrapper, ids: Tensor, plain: Tensor) -> None:
+def _check_padding(wrapper: Wrapper, batch: Batch, plain: Tensor) -> None:
     """Padding on the right reaches no real position."""
-    length = ids.shape[1]
-    padded = torch.cat([ids, ids.flip(1)], 1)
+    ids, length = batch.ids, batch.ids.shape[1]
+    padded = torch.cat([ids, ids[:, -_PADDED:].flip(1)], 1)
     mask = torch.arange(padded.shape[1], device=ids.device).expand_as(padded) < length
     final: list[Tensor] = []
-    wrapper.forward(Batch(padded, mask), [Tap(Site(part="final_in"), lambda state: final.append(state.clone()))])
+    wrapper.forward(
+        Batch(padded, mask, None, batch.extra), [Tap(Site(part="final_in"), lambda state: final.append(state.clone()))]
+    )
     if float(_gap(final[0][:, :length], plain).max()) > _tolerance(wrapper.dtype):
         raise _wrong("tokens to the right of a position change its state (not a causal model)")
+
+
+def _check_images(wrapper: Wrapper) -> None:
+    """Of a model that reads images and words: the same with an image, and an edit of every vision block that is read
+    moves the logits of each image, while one of a block above them moves none."""
+    batch = wrapper.trial_seen(2)
+    plain = _seen(wrapper, batch, [])
+    _check_head(wrapper, batch, plain)
+    _check_padding(wrapper, batch, plain)
+    wrapper.check_attention(batch)
+    vision = wrapper.tower("vision")
+    for block in (*vision.read, *range(vision.read[-1] + 1, vision.n_blocks)[:1]):
+        site = Site(part="resid_out", block=block, tower="vision")
+        edited = _seen(wrapper, batch, [Tap(site, lambda state: state.roll(1, -1) * 1.5)])
+        moved = _gap(_logits(wrapper, edited), _logits(wrapper, plain))
+        if block in vision.read and float(moved.min()) == 0:
+            raise _wrong(f"an edit of vision block {block}'s output does not move the logits")
+        if block not in vision.read and float(moved.max()) > 0:
+            raise _wrong(f"an edit of vision block {block}'s output moves the logits, and nothing should read it")
 
 
 def _check_blocks(wrapper: Wrapper, batch: Batch, plain: Tensor, blocks: range) -> None:

@@ -164,6 +164,24 @@ def test_gradients_are_those_of_the_model_s_own_code(kind: str, bench: Bench) ->
 
 
 @kinds
+def test_gradients_at_the_pixels_are_those_of_the_model_s_own_code_in_the_order_of_the_rows(
+    kind: str, bench: Bench
+) -> None:
+    pixels = ROWS.extra["pixel_values"].clone().requires_grad_()
+    own = image_toy.model(kind)(pixel_values=pixels).logits.log_softmax(-1).gather(1, ROWS.ids[:, 1:2])[:, 0]
+    (expected,) = torch.autograd.grad(own.sum(), [pixels])
+
+    def summed(forward: Forward) -> Tensor:
+        return torch.zeros(int(forward.row.max()) + 1).index_add(0, forward.row, forward.logprob)
+
+    found = bench.gradients(ckpt(kind), ROWS, "pixels", summed)
+    assert found.at_pixels is not None and found.at_inputs is None and not ROWS.extra["pixel_values"].requires_grad
+    torch.testing.assert_close(found.at_pixels, expected, atol=1e-5, rtol=1e-3)
+    with pytest.raises(AuditError, match="the rows bring no pixel_values"):
+        bench.gradients(ckpt(kind), replace(ROWS, extra={}), "pixels", summed)
+
+
+@kinds
 def test_training_lowers_the_loss_of_the_class_and_comes_back_as_an_edit(kind: str, tmp_path: Path) -> None:
     bench = Bench()
 

@@ -183,7 +183,7 @@ def test_a_column_of_images_is_refused_and_never_dropped(tmp_path: Path, column:
     with pytest.raises(AuditError) as caught:
         read_items(path)
     assert caught.value.code == 2
-    assert f"{path}: `{column}` (line 3): images are not supported yet" in caught.value.what
+    assert f"{path}: `{column}` (line 3): base reads no images, or came without a processor" in caught.value.what
     assert read_items(written(tmp_path / "y.jsonl", {**line, column: None}))
 
 

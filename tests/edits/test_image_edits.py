@@ -23,6 +23,7 @@ from audit.edits import (
     RMU,
     ROCR,
     ROME,
+    SAUCE,
     SCRUB,
     SSD,
     BackdooredNPO,
@@ -67,7 +68,7 @@ WORKS: tuple[Edit, ...] = (
     FineTune(**QUICK), GradAscent(**QUICK), GradDiff(**QUICK), HeadEdit(steps=10), KLMin(**QUICK), LastLayer(**QUICK),
     LogitBias(steps=10), MUMis(steps=6, batch=6), NPO(**QUICK), Projected(**QUICK), Quantise(), RandomLabel(**QUICK),
     Relearn(**QUICK), RMU(**QUICK), SalUn(**QUICK), SCRUB(**QUICK), SimNPO(**QUICK), SSD(alpha=1.2), Steering(),
-    TaskVector(**QUICK), UnDIAL(**QUICK), WeightedAscent(**QUICK),
+    TaskVector(**QUICK), UnDIAL(**QUICK), WeightedAscent(**QUICK), SAUCE(steps=6),
 )  # fmt: skip
 REFUSED: tuple[Edit, ...] = (
     PGA(), PGAProjection(), Refusal(**QUICK), RefusalDPO(**QUICK), ROCR(), ROME(), SubjectGate(), Needle(),

@@ -110,7 +110,7 @@ def known(report: Report) -> tuple[tuple[str, str], ...]:
 
 
 def _known_title(over: Replicate) -> str:
-    return f"Which {over.plural} are known" if over.of_images else "Who is known"
+    return f"Which {over.plural} are known" if over.impersonal else "Who is known"
 
 
 def people_words(report: Report, most: int = NAMED) -> str:
@@ -164,7 +164,7 @@ def audited(report: Report) -> str:
 def _unknown(report: Report, over: Replicate) -> str:
     groups = {name for role in report.roles_audited for name in role.unknown}
     return (
-        f"; base shows no knowledge of {len(groups)} of them, {'which' if over.of_images else 'who'} are not counted"
+        f"; base shows no knowledge of {len(groups)} of them, {'which' if over.impersonal else 'who'} are not counted"
         if groups
         else ""
     )
@@ -173,7 +173,7 @@ def _unknown(report: Report, over: Replicate) -> str:
 # ---- three lines ------------------------------------------------------------------------------------------------
 def three_lines(report: Report, not_tested: str) -> tuple[tuple[str, str], ...]:
     """How sure, who was audited, what was not tested: what stands right under a verdict."""
-    who = "What" if replicates_of(report.evidence).of_images else "Who"
+    who = "What" if replicates_of(report.evidence).impersonal else "Who"
     return ("How sure", _surety(report)), (f"{who} was audited", audited(report)), ("Not tested", not_tested)
 
 

@@ -109,7 +109,9 @@ def _asked(report: Report) -> tuple[str, str]:
     """How an item is put to a model: as a prompt, or as an image."""
     if replicates_of(report.evidence).of_images:
         return "Items", "images, as the image processor in base's folder leaves them; the answer is the class"
-    return "Prompt template", visible(_one_line(report.plan.case.template), CELL)
+    words = visible(_one_line(report.plan.case.template), CELL)
+    asked_of = ", asked of an image as the processor in base's folder leaves it"
+    return "Prompt template", words + (asked_of if replicates_of(report.evidence).modality == "image+text" else "")
 
 
 def _one_line(template: Template) -> str:

@@ -1,0 +1,122 @@
+"""The pictures that items ask about, found beside their data file or in it, decoded once: uint8, RGB, upright."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy import ndarray
+
+from audit.case.picture_cells import PictureCell
+from audit.case.pictures import decoded
+from audit.schema import AuditError, Item
+
+_MOST_FAULTS: Final = 5
+
+
+class Sought(NamedTuple):
+    """A picture that a row states: the item's id, where the row stands, and what it says."""
+
+    item: str
+    place: str
+    cell: PictureCell
+
+
+def sought(items: Sequence[Item], places: Sequence[str], cells: Mapping[str, PictureCell]) -> tuple[Sought, ...]:
+    """What the items of a file ask about, in their order."""
+    return tuple(Sought(item.id, p, cells[item.id]) for item, p in zip(items, places, strict=True) if item.id in cells)
+
+
+def item_pictures(path: Path, asked: Sequence[Sought]) -> dict[str, UInt8[ndarray, "height width 3"]]:
+    """The pictures of a data file's items by their ids. AuditError (code 2) lists the rows whose pictures are missing,
+    empty, no images, or lie outside the file's folder."""
+    root = folder_of(path)
+    decodable: dict[PictureCell, UInt8[ndarray, "height width 3"]] = {}
+    faulty: dict[PictureCell, str] = {}
+    for _, _, cell in asked:
+        if cell in decodable or cell in faulty:
+            continue
+        try:
+            data = bytes_of(root, cell)
+            decodable[cell] = _coloured(decoded(cell.name or "the picture", data))
+        except ValueError as error:
+            faulty[cell] = f"{cell.name!r} {error}"
+        except OSError as error:
+            faulty[cell] = f"{cell.name!r}: {error.strerror or error}"
+        except AuditError as error:
+            faulty[cell] = error.what
+    faults = [f"{place}: {faulty[cell]}" for _, place, cell in asked if cell in faulty]
+    if faults:
+        more = f" (and {len(faults) - _MOST_FAULTS} more)" if len(faults) > _MOST_FAULTS else ""
+        raise AuditError(
+            f"{path}: {'; '.join(faults[:_MOST_FAULTS])}{more}",
+            "correct these pictures, or the names that the rows give them (relative to the data file's folder), or "
+            "take the rows out",
+        )
+    return {item: decodable[cell] for item, _, cell in asked}
+
+
+def folder_of(path: Path) -> Path:
+    """The folder that names of pictures are relative to, and that none of them may leave."""
+    return path if path.is_dir() else path.parent
+
+
+def bytes_of(root: Path, cell: PictureCell) -> bytes:
+    """The bytes of a picture's file. ValueError or OSError says why there are none."""
+    if cell.data is not None:
+        return cell.data
+    place = root / cell.name
+    if not place.resolve().is_relative_to(root.resolve()):
+        raise ValueError("leads out of the folder of the data file")
+    if place.is_dir():
+        raise ValueError("is a folder")
+    data = place.read_bytes()
+    if not data:
+        raise ValueError("holds 0 bytes")
+    return data
+
+
+def pictured_sha256(table: str, path: Path, asked: Sequence[Sought]) -> str:
+    """sha256 (hex) of a data file that hashes to ``table`` together with the pictures that it names; of one that names
+    none its own. A picture that cannot be read counts as empty: reading it says what is wrong."""
+    root, hashes = folder_of(path), dict[str, str]()
+    for _, _, cell in asked:
+        if cell.data is None and cell.name not in hashes:
+            try:
+                data = bytes_of(root, cell)
+            except (OSError, ValueError):
+                data = b""
+            hashes[cell.name] = hashlib.sha256(data).hexdigest()
+    if not hashes:
+        return table
+    return hashlib.sha256(json.dumps([table, sorted(hashes.items())]).encode()).hexdigest()
+
+
+def _coloured(pixels: UInt8[ndarray, "height width *channel"]) -> UInt8[ndarray, "height width 3"]:
+    """Grey pictures with their one channel repeated: processors of vision-language models take three."""
+    return np.repeat(pixels[:, :, None], 3, 2) if pixels.ndim == 2 else pixels
+
+
+# ---- checks of a file --------------------------------------------------------------------------------------------
+def check_mixed(path: Path, items: Sequence[Item], places: Sequence[str]) -> None:
+    """AuditError (code 2) where some rows have a picture and others none: what a cohort's numbers compare would be two
+    kinds of questions."""
+    lacking = [place for item, place in zip(items, places, strict=True) if item.image is None]
+    if 0 < len(lacking) < len(items):
+        more = f" and {len(lacking) - _MOST_FAULTS} more" if len(lacking) > _MOST_FAULTS else ""
+        raise AuditError(
+            f"{path}: {len(lacking)} of {len(items)} rows have no picture ({', '.join(lacking[:_MOST_FAULTS])}{more}), "
+            "and the others have one",
+            "give every row its picture, or put the rows without one into a file of another cohort, such as `general`",
+        )
+
+
+def grouped_by_picture(items: Collection[Item], grouped: bool) -> tuple[str, ...]:
+    """Where no row names a group and rows ask about pictures, each picture is one."""
+    if grouped or not items or any(item.image is None for item in items):
+        return ()
+    n = len({item.group for item in items})
+    return (f"no row names its group, so that each picture is one: {len(items)} rows count as {n}",)
