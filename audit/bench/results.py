@@ -35,7 +35,7 @@ class Grads(NamedTuple):
     at_sites: Mapping[Site, Float[Tensor, "row pos d"]]
     at_inputs: Float[Tensor, "row pos d"] | None
     at_params: Mapping[str, Tensor]
-    at_pixels: Float[Tensor, "row *pixel"] | None = None
+    at_pixels: Float[Tensor, "row channel *pixel"] | None = None
 
 
 class Forward(NamedTuple):
