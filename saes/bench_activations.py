@@ -60,7 +60,7 @@ def texts_of_case(case: OpenCase, checkpoint: Checkpoint) -> CaseTexts:
     present = [texts for texts in wanted if case.has(texts)]
     rows = stacked([case.rows(texts) for texts in present])
     cohorts: tuple[Cohort, ...] = tuple(texts.cohort for texts in present for _ in case.items(texts))
-    if checkpoint.modality == "text":
+    if checkpoint.modality != "image":
         rows = _every_token(rows, getattr(case.tokenizer, "bos_token_id", None))
     return CaseTexts(rows, tuple(item for texts in present for item in case.items(texts)), cohorts)
 
