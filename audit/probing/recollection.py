@@ -59,7 +59,7 @@ def check_recall(bench: Bench, case: OpenCase) -> Recall:
     """
     found = recall(bench, case)
     blind = found.base - found.against < RECALL_LIFT
-    if case.base.modality == "image":
+    if case.modality == "image":
         return _of_images(found, blind)
     searched = search_template(bench, case) if found.base < LOW_RECALL and case.modality == "text" else None
     lines = searched.lines() if searched else ""
