@@ -58,6 +58,8 @@ class Cohorts(ABC):
     tokenizer: Any = None
     replicate: Replicate = PERSON
     image_size: tuple[int, ...] = ()
+    standing: frozenset[int] = frozenset()
+    """The tokens in whose place a picture stands."""
 
     def __init__(self) -> None:
         self._rows: dict[Texts, Rows] = {}
@@ -213,13 +215,15 @@ class TextCohorts(Cohorts):
         """Rows worded by a template. AuditError (code 2) for tokens that not every model of the case knows."""
         recipe, words = self.recipe, self.function_words.words
         result = tokenised(items, answers, self.tokenizer, template, recipe.max_length, words)
-        _check_known(result.rows, self.tokenizer, recipe.vocabulary)
+        _check_known(result.rows, self.tokenizer, recipe.vocabulary, self.standing)
         return result
 
 
-def _check_known(rows: Rows, tokenizer: Any, vocabulary: int | None) -> None:
-    """Has every token of the rows an embedding in each model? AuditError (code 2) names the first that has none."""
+def _check_known(rows: Rows, tokenizer: Any, vocabulary: int | None, standing: frozenset[int]) -> None:
+    """Has every token of the rows an embedding in each model? AuditError (code 2) names the first that has none.
+    Those in whose place a picture is ``standing`` need none."""
     beyond = [] if vocabulary is None else ((rows.ids >= vocabulary) & rows.mask).nonzero().tolist()
+    beyond = [place for place in beyond if int(rows.ids[*place]) not in standing]
     if beyond:
         row, at = beyond[0]
         token = int(rows.ids[row, at])

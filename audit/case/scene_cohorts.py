@@ -80,6 +80,7 @@ class SceneCohorts(TextCohorts):
         assert files is not None, "pictures are read by a processor"
         if self._picture is None:
             self._picture = picture_text(files, self._pictures[shown[0].id])
+            self.standing = frozenset(self._picture.ids)
         done = self.worded(items, answers, with_picture(self.recipe.template, self._picture))
         new = [item.id for item in shown if item.id not in self._pixels and item.id not in pictures]
         if new:

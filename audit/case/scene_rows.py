@@ -28,21 +28,19 @@ _OTHER_INPUTS: Final = frozenset(
 
 
 class PictureText(NamedTuple):
-    """``marker``: what a prompt says in a picture's place; ``expansion``: what the processor makes of it; ``token``:
-    the id of an image token, ``tokens`` how many of them the expansion has."""
+    """``marker``: what a prompt says in a picture's place; ``expansion``: what the processor makes of it, ``ids`` the
+    tokens of that."""
 
     marker: str
     expansion: str
-    token: int
-    tokens: int
+    ids: tuple[int, ...]
 
 
 def picture_text(files: ProcessorFiles, picture: UInt8[ndarray, "height width *channel"]) -> PictureText:
     """How the processor writes a picture. AuditError (code 2) for a processor that does not say it."""
     processor: Any = load_processor(files)
     marker = getattr(processor, "boi_token", None) or getattr(processor, "image_token", None)
-    token = getattr(processor, "image_token_id", None)
-    if not isinstance(marker, str) or not isinstance(token, int) or not hasattr(processor, "replace_image_token"):
+    if not isinstance(marker, str) or not hasattr(processor, "replace_image_token"):
         raise AuditError(
             f"{files.folder}: {type(processor).__name__} does not say by which tokens it writes an image",
             "audit a LLaVA-style, Gemma 3 or Llama 3.2 Vision checkpoint, with the processor that it was released with",
@@ -51,8 +49,8 @@ def picture_text(files: ProcessorFiles, picture: UInt8[ndarray, "height width *c
     with as_audit_error(fault, do):
         seen = processor.image_processor([channels_of(picture, _CHANNELS)], return_tensors="pt")
         expansion = str(processor.replace_image_token(dict(seen), 0))
-        ids = processor.tokenizer(expansion, add_special_tokens=False)["input_ids"]
-    return PictureText(marker, expansion, token, sum(i == token for i in ids))
+        ids = tuple(processor.tokenizer(expansion, add_special_tokens=False)["input_ids"])
+    return PictureText(marker, expansion, ids)
 
 
 def with_picture(template: Template, picture: PictureText) -> Template:
@@ -81,7 +79,9 @@ def pixels_of(
     for first in range(0, len(pictures), _AT_ONCE):
         given = [channels_of(picture, _CHANNELS) for picture in pictures[first : first + _AT_ONCE]]
         with as_audit_error(fault, do):
-            seen = processor.image_processor(given, return_tensors="pt", input_data_format="channels_last")
+            # a list of lists is a list of rows, of one picture each: some take a plain list for one row of many
+            each = [[picture] for picture in given] if hasattr(processor.image_processor, "max_image_tiles") else given
+            seen = processor.image_processor(each, return_tensors="pt", input_data_format="channels_last")
             parts.append({
                 name: torch.as_tensor(np.asarray(value)) if not isinstance(value, Tensor) else value
                 for name, value in seen.items() if name not in _OTHER_INPUTS
