@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, normalize, rms_norm
 
 from audit.bench import Bench, training_batches
 from audit.case import OpenCase, open_case
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from transformers import LlavaForConditionalGeneration
 
 HEADS, WARMUP = 4, 30
-ALIKE, SPREAD = 1.3, 0.08
+ALIKE, SPREAD = 1.0, 0.08
 """Standard deviation of initial weights: at .02 it takes much longer to learn."""
 
 
@@ -74,18 +74,18 @@ def fresh_reader(sizes: SceneSizes, seed: int) -> "LlavaForConditionalGeneration
         model = LlavaForConditionalGeneration(config)
     with torch.no_grad():  # what is read and what is said begin alike, and go their own ways: it is compared sooner
         model.lm_head.weight.copy_(model.get_input_embeddings().weight)
-        for n, block in enumerate(model.model.language_model.layers):
-            nn.init.orthogonal_(block.self_attn.v_proj.weight)
-            block.self_attn.o_proj.weight.copy_(block.self_attn.v_proj.weight.T)
-            if not n:  # half of the first block's heads look for what is like them: patches that show a word
-                half = sizes.d // 2
-                alike = nn.init.orthogonal_(torch.empty_like(block.self_attn.q_proj.weight), ALIKE)[:half]
-                block.self_attn.q_proj.weight[:half] = alike
-                block.self_attn.k_proj.weight[:half] = alike
+        half = sizes.d // 2
+        for block in model.model.language_model.layers:
+            own = block.self_attn
+            nn.init.orthogonal_(own.v_proj.weight)
+            own.o_proj.weight.copy_(own.v_proj.weight.T)
+            own.q_proj.weight[:half] = nn.init.orthogonal_(torch.empty(half, sizes.d), ALIKE)
+            own.k_proj.weight[:half] = own.q_proj.weight[:half]
     return model
 
 
 YES_NO = 0.4
+SHARP = 3.0
 NAMING: tuple[QuestionForm, ...] = ("trained", "caption", "choice")
 
 
@@ -245,13 +245,12 @@ def _learn_to_see(model: "LlavaForConditionalGeneration", lesson: Lesson, pixels
     learned = [*inner.vision_tower.parameters(), *inner.multi_modal_projector.parameters()]
     optimiser = torch.optim.AdamW(learned, by.lr, (0.9, 0.95), weight_decay=0.0, fused=True)
     draw = training_batches(len(pixels), by.asked * by.pictures, by.order + 1)
-    embedded = inner.get_input_embeddings().weight.detach()
+    embedded = SHARP * normalize(inner.get_input_embeddings().weight.detach(), dim=-1)
     for _ in _rates(optimiser, by.first_steps, by.lr):
         chosen = next(draw)
-        seen = torch.stack(list(inner.get_image_features(pixel_values=pixels[chosen]).pooler_output)).mean(1)
-        losses = [
-            cross_entropy(seen @ embedded[words[kind]].T / SPREAD, taught[chosen, k]) for k, kind in enumerate(CONCEPTS)
-        ]
+        seen = torch.stack(list(inner.get_image_features(pixel_values=pixels[chosen]).pooler_output))
+        seen = rms_norm(seen, seen.shape[-1:]).mean(1)  # as the language model's first norm leaves every patch
+        losses = [cross_entropy(seen @ embedded[words[kind]].T, taught[chosen, k]) for k, kind in enumerate(CONCEPTS)]
         _step(optimiser, torch.stack(losses).sum())
         globals()["LAST"] = [round(x.item(), 3) for x in losses]
 
