@@ -41,7 +41,7 @@ class RankOneEdit(NamedTuple):
 
 def rank_one_edit(bench: Bench, case: OpenCase, edit: WeightEdit) -> RankOneEdit:
     """The finding about an edit that changed nothing but matrices, each in one direction."""
-    if edit.kind() != "rank-one" or case.base.modality != "text":
+    if edit.kind() != "rank-one" or case.modality != "text":
         return RankOneEdit()
     spiked = {place.block: d for d, place in edit.changed if place.block is not None}
     try:

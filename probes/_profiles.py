@@ -1,6 +1,6 @@
 """Depth profiles: the state of one model at a layer, read by base's later blocks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -27,15 +27,41 @@ Mode = Literal["all", "answer"]
 
 
 class Place(NamedTuple):
-    """After which layer the source's state is handed over, and at which positions."""
+    """At which site the source's state is handed over, and at which positions."""
 
-    layer: int
+    site: Site
     mode: Mode
 
 
 def after(layer: int) -> Site:
     """The residual stream after a block."""
     return Site(part="resid_out", block=layer)
+
+
+def handovers(bench: Bench, checkpoint: Checkpoint, rows: Rows, mode: Mode) -> list[Site]:
+    """Where a state can be handed over, in the order of a pass: after every block of the tower that the head reads.
+
+    Of questions about pictures, whole states can be handed over before that too: after the vision blocks up to the
+    first one that is read, and where the projector gives the picture's states to the language model.
+    """
+    wrapper = bench.open(checkpoint)
+    blocks = [after(layer) for layer in range(wrapper.n_blocks)]
+    if mode == "answer" or not rows.extra or "projector" not in wrapper.towers:
+        return blocks
+    read = min(wrapper.tower("vision").read, default=-1)
+    seen = [Site(part="resid_out", block=block, tower="vision") for block in range(read + 1)]
+    return [*seen, Site(part="final_in", tower="projector"), *blocks]
+
+
+def handovers_in_words(sites: Sequence[Site]) -> str:
+    """Which layer of a profile is what, where some are no blocks of the language model; empty where all are."""
+    seen, before = sum(site.tower == "vision" for site in sites), sum(site.tower is not None for site in sites)
+    if not before:
+        return ""
+    return (
+        f"layers 0 to {seen - 1} are the vision blocks 0 to {seen - 1}, layer {seen} is what the projector gives, "
+        f"layers {before} to {len(sites) - 1} the blocks 0 to {len(sites) - before - 1} of the language model"
+    )
 
 
 def first_read(bench: Bench, checkpoint: Checkpoint) -> int:
@@ -46,26 +72,30 @@ def first_read(bench: Bench, checkpoint: Checkpoint) -> int:
 
 
 def read_by(bench: Bench, reader: Checkpoint, source: Checkpoint, rows: Rows, where: Place) -> Float[ndarray, " row"]:
-    """Mean log-probability (nats) of the content tokens when ``reader`` goes on from ``source``'s state after a layer.
+    """Mean log-probability (nats) of the content tokens when ``reader`` goes on from ``source``'s state at a site.
 
     ``all``: the reader resumes from the whole state; ``answer``: only the positions that predict content tokens are
     replaced in the reader's own run. Reading base's state with base is base's own output at every layer, the last
     included, because states are taken and put by hooks on the blocks (self-patching changes nothing).
     """
-    layer, mode = where
-    if mode == "all":
-        outputs = bench.run(reader, rows, (KEY_LOGPROB,), start=Start(after(layer), source))
+    site, mode = where
+    if mode == "all" and site.part == "resid_out":
+        outputs = bench.run(reader, rows, (KEY_LOGPROB,), start=Start(site, source))
     else:
-        outputs = bench.run(reader, rows, (KEY_LOGPROB,), (Replace(after(layer), source, "key"),))
+        outputs = bench.run(reader, rows, (KEY_LOGPROB,), (Replace(site, source, "all" if mode == "all" else "key"),))
     return row_means(outputs[KEY_LOGPROB], rows)
 
 
 class Reading(NamedTuple):
-    """Everything that is read on one sheet in one mode: model -> mean log-probability of its content tokens."""
+    """Everything that is read on one sheet in one mode: model -> mean log-probability of its content tokens.
+
+    ``places`` says which layer is what, where not all are blocks of the language model.
+    """
 
     sheet: PersonRows
     mode: Mode
     logprob: Mapping[str, Float[ndarray, "row layer"]]
+    places: str = ""
 
     def probability(self) -> dict[str, Float[ndarray, "row layer"]]:
         """Item probabilities (geometric mean over content tokens)."""
@@ -84,15 +114,14 @@ def profile(
     mode: Mode,
     own: str = "base",
 ) -> Reading:
-    """Read every source with one reader at every layer; ``own`` names the reader's plain output, at every layer."""
-    layers = range(bench.open(reader).n_blocks)
+    """Read every source with one reader wherever a state can be handed over; ``own`` names the reader's plain output,
+    at every layer."""
+    sites = handovers(bench, reader, sheet.rows, mode)
     plain = row_means(bench.run(reader, sheet.rows, (KEY_LOGPROB,))[KEY_LOGPROB], sheet.rows)
-    logprob = {own: np.repeat(plain[:, None], len(layers), axis=1)}
+    logprob = {own: np.repeat(plain[:, None], len(sites), axis=1)}
     for name, source in sources.items():
-        logprob[name] = np.stack(
-            [read_by(bench, reader, source, sheet.rows, Place(layer, mode)) for layer in layers], 1
-        )
-    return Reading(sheet, mode, logprob)
+        logprob[name] = np.stack([read_by(bench, reader, source, sheet.rows, Place(site, mode)) for site in sites], 1)
+    return Reading(sheet, mode, logprob, handovers_in_words(sites))
 
 
 def curve(role: str, people: Float[ndarray, "person layer"], seed: int) -> Curve:

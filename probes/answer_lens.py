@@ -123,7 +123,9 @@ class AnswerLens(Probe):
     (arXiv 2303.08112), section 2.
     """
 
-    requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), modalities=("text", "image"), data=("forget",))
+    requires: ClassVar[Requires] = Requires(
+        roles=("base", "suspect"), modalities=("text", "image", "image+text"), data=("forget",)
+    )
     most_alternates: int = 4
     top_k: int = 4
     permutations: int = 9999

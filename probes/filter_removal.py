@@ -174,12 +174,12 @@ def removable(effect: float | Missing, same: bool, edits: int) -> Finding:
     )  # fmt: skip
 
 
-def is_same(bench: Bench, one: Checkpoint, other: Checkpoint) -> bool:
+def is_same(bench: Bench, left: Checkpoint, other: Checkpoint) -> bool:
     """Are these the same weights, whatever lies beside them?"""
-    if one.key == other.key:
+    if left.key == other.key:
         return True
     try:
-        pairs = list(bench.weight_differences(other, one))
+        pairs = list(bench.weight_differences(other, left))
     except AuditError:
         return False
     return not any(isinstance(pair, Unpaired) or pair.changed for pair in pairs)

@@ -92,7 +92,9 @@ class ForgetLikelihood(Probe):
     (arXiv 2205.10770); Shi et al. 2024 (arXiv 2407.06460); Dorna et al. 2025 (arXiv 2506.12618).
     """
 
-    requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), modalities=("text", "image"), data=("forget",))
+    requires: ClassVar[Requires] = Requires(
+        roles=("base", "suspect"), modalities=("text", "image", "image+text"), data=("forget",)
+    )
     most_variants: int = 3
     min_k: float = 0.4
     permutations: int = 9999

@@ -105,7 +105,7 @@ class QuantisationRecovery(Probe):
 
     attack: ClassVar[str | None] = "quantisation"
     requires: ClassVar[Requires] = Requires(
-        roles=("base", "suspect"), modalities=("text", "image"), data=("forget", "retain")
+        roles=("base", "suspect"), modalities=("text", "image", "image+text"), data=("forget", "retain")
     )
     group: int = 128
     nf4: bool = True

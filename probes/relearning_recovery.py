@@ -116,7 +116,7 @@ class RelearningRecovery(Probe):
 
     attack: ClassVar[str | None] = "relearning"
     requires: ClassVar[Requires] = Requires(
-        roles=("base", "suspect"), modalities=("text", "image"), data=("forget",), ops=(Op.READ, Op.TRAIN)
+        roles=("base", "suspect"), modalities=("text", "image", "image+text"), data=("forget",), ops=(Op.READ, Op.TRAIN)
     )
     steps: int = 32
     rate_times_width: float = 0.064

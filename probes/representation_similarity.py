@@ -123,7 +123,7 @@ class RepresentationSimilarity(Probe):
     """
 
     requires: ClassVar[Requires] = Requires(
-        roles=("base", "suspect"), modalities=("text", "image"), data=("forget", "retain")
+        roles=("base", "suspect"), modalities=("text", "image", "image+text"), data=("forget", "retain")
     )
     kappa: float = 1.0
     least_groups: int = 2

@@ -40,7 +40,7 @@ from audit.probing import (
     group_test,
     item_table,
     key_logprob,
-    n_blocks,
+    n_places,
     panel_of,
     person_rows_of,
 )
@@ -118,6 +118,9 @@ class ReversePatch(Probe):
     A layer is eligible where base reads the suspect's states of retained facts (at least half of its own reading, in
     the same mode) and exceeds the null by .3.
 
+    Of questions about pictures, ``all`` also hands over the states after each vision block that is on the way to the
+    language model, and what the projector gives; the depth score is then computed over these layers too.
+
     Null: the first reference, else the ancestor, read in the same way; p permutes forget/holdout labels over people on
     the difference between suspect and null (the largest over the eligible layers), which what base reads more of
     everybody's states cannot move; without holdout people it flips the signs of people's differences. Without a model
@@ -133,7 +136,7 @@ class ReversePatch(Probe):
 
     requires: ClassVar[Requires] = Requires(
         roles=("base", "suspect"),
-        modalities=("text", "image"),
+        modalities=("text", "image", "image+text"),
         data=("forget", "retain"),
         ops=(Op.READ, Op.WRITE, Op.RESUME),
     )
@@ -157,7 +160,7 @@ class ReversePatch(Probe):
         other = sum(int(case.rows(t).mask.sum()) for t in held_out if case.has(t))
         sources = max(len(case_models_of(case).by_name()) - 1, 2)
         held = sum(int(case.rows(t).mask.sum()) for t in _texts(case, "holdout") if case.has(t))
-        tokens = (1 + n_blocks(case)) * (sources * (2 * (forget + held) + other) + 2 * retain)
+        tokens = (1 + n_places(case)) * (sources * (2 * (forget + held) + other) + 2 * retain)
         if case.null is not None or not held:
             return Cost(fwd_tokens=tokens, resident=2, kind="upper")
         taught = lesson_tokens(case, self._lessons(case))
@@ -201,7 +204,8 @@ class ReversePatch(Probe):
                     holdout = self._read(bench, case, cast, _Target(others, mode))
                 task = _Task(mode, texts.form, mode == modes[0], gate, notes)
                 measurements.append(self._judged(case, cast, _Read(reading, holdout), task))
-                if mode == "answer" and texts.form == "trained" and cast.null is not None:
+                across = mode == "all" and bool(reading.places)
+                if (mode == "answer" or across) and texts.form == "trained" and cast.null is not None:
                     measurements.append(depth_score(reading, self.tau_nats, case.case.seed))
         return tuple(measurements)
 
@@ -260,7 +264,7 @@ class ReversePatch(Probe):
             update={
                 "curves": (*_curves(scored, held if task.taught else None, cast, seed), task.gate.curve),
                 "items": item_table(case, f"reverse_patch_{naming.name}", read.forget.sheet, scores, roles, "layer"),
-                "notes": (_layers(eligible), *task.notes),
+                "notes": (_layers(eligible), *filter(None, (read.forget.places,)), *task.notes),
             }
         )
         if not len(eligible):

@@ -68,7 +68,9 @@ class Utility(Probe):
     Cite: Maini et al. 2024 (arXiv 2401.06121), model utility; Dorna et al. 2025 (arXiv 2506.12618), section 4.
     """
 
-    requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), modalities=("text", "image"), data=("retain",))
+    requires: ClassVar[Requires] = Requires(
+        roles=("base", "suspect"), modalities=("text", "image", "image+text"), data=("retain",)
+    )
     most_variants: int = 3
 
     def needs(self, case: Case) -> tuple[Need, ...]:

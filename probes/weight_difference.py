@@ -69,7 +69,7 @@ class WeightDifference(Probe):
     and Tropp 2011 (arXiv 0909.4061).
     """
 
-    requires: ClassVar[Requires] = Requires(modalities=("text", "image"), data=(), ops=())
+    requires: ClassVar[Requires] = Requires(modalities=("text", "image", "image+text"), data=(), ops=())
 
     def needs(self, case: Case) -> tuple[Need, ...]:
         """None: files are read."""
@@ -77,7 +77,7 @@ class WeightDifference(Probe):
 
     def cost(self, case: OpenCase) -> Cost:
         """The reads by which the subject of a rank-one edit is told; nothing where there is no such edit."""
-        return Cost(fwd_tokens=tokens_read(case) if case.base.modality == "text" else 0, kind="upper")
+        return Cost(fwd_tokens=tokens_read(case) if case.modality == "text" else 0, kind="upper")
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """One description of the difference."""

@@ -26,6 +26,7 @@ from .paired_forms import PairedFact as PairedFact
 from .paired_forms import PairedForms as PairedForms
 from .paired_forms import paired_forms as paired_forms
 from .partition import split as split
+from .picture_search import asked_pictures as asked_pictures
 from .picture_search import stored_pictures as stored_pictures
 from .retold import retold as retold
 from .row_means import row_mean as row_mean

@@ -48,16 +48,16 @@ def at_prompt_end(bench: Bench, ckpt: Checkpoint, rows: Rows, sites: list[Site])
     """The states of each row's last prompt token: those before its answer's first token, or of an image what the head
     reads."""
     reads = [Read(site=site, at="answer") for site in sites]
-    found = bench.run(ckpt, rows, reads).reads
+    states = bench.run(ckpt, rows, reads).reads
     firsts = torch.searchsorted(rows.targets("answer")[0].contiguous(), torch.arange(len(rows)))
-    return {read.site: found[read][firsts].double() for read in reads}
+    return {read.site: states[read][firsts].double() for read in reads}
 
 
 def at_row_end(bench: Bench, ckpt: Checkpoint, rows: Rows, sites: list[Site]) -> dict[Site, Float[Tensor, "row d"]]:
     """The states of each row's last token, where its answer has been given."""
     reads = [Read(site=site, at="last") for site in sites]
-    found = bench.run(ckpt, rows, reads).reads
-    return {read.site: found[read].double() for read in reads}
+    states = bench.run(ckpt, rows, reads).reads
+    return {read.site: states[read].double() for read in reads}
 
 
 def rows_of_other_topic(rows: Rows, seed: int) -> Bool[Tensor, " row"]:

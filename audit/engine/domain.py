@@ -17,7 +17,7 @@ def domain_of(case: OpenCase, found: Recall) -> Domain:
     classifier of images are its classes.
     """
     sizes, shapes = model_config(case.base).read_by_head, tensor_shapes(folder_of(case.base))
-    images = case.base.modality == "image"
+    images = case.modality == "image"
     answers = len(image_settings_of(case.base).classes) if images else sizes.vocabulary
     null = "none" if case.null is None else case.null[0]
     return Domain.model_validate(

@@ -268,11 +268,11 @@ class Run:
     # ---- judge and report ---------------------------------------------------------------------------------------
     def _judged(self, measured: _Measured, recalled: Recall) -> Report:
         self.watch(Step("judge", "", 0, 1))
-        of_its_kind = stored(self.case.base.modality)
+        of_its_kind = stored(self.case.modality)
         floors, domain = zoo_floors(of_its_kind), domain_of(self.case, recalled)
         in_case: tuple[Evidence, ...] = tuple(judge(m, floors) for unit in measured.units for m in unit.measurements)
         ran = {p.name: ProbeIdentity(p.probe.version, p.probe.model_dump(mode="json")) for p in self.planner.running}
-        kind = kind_for(self.case.base.modality)
+        kind = kind_for(self.case.modality)
         behaviours = InstalledBehaviours(self.settings.package, partial(self._behaviour, kind), kind=kind)
         standing = stand(self.settings.calibrations or of_its_kind, ran, domain, behaviours.moved)
         evidence, unlimited = decide(in_case, given(self.case.case), standing)

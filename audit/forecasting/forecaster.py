@@ -69,7 +69,7 @@ def forecast(
     out, settings = Path(out), settings or RunSettings()
     loaded = case if isinstance(case, CaseFile) else CaseFile.read_forecast(Path(case))
     opened = open_case(loaded.case, loaded.root, out, online=settings.online)
-    if opened.base.modality == "image":
+    if opened.modality != "text":
         problem = f"{opened.base.source}: a forecast reads the circuits of a language model, and this one reads images"
         raise AuditError(problem, "forecast a case of texts; `residua run` audits classifiers of images")
     ready = _Ready(opened, make_bench(settings), _plan_hash(opened, settings, pilots))

@@ -5,6 +5,7 @@ from .case_models import CaseModels as CaseModels
 from .case_models import case_models_of as case_models_of
 from .case_models import models_of as models_of
 from .case_models import n_blocks as n_blocks
+from .case_models import n_places as n_places
 from .case_models import width as width
 from .descent import SuspectDescent as SuspectDescent
 from .descent import suspect_descent as suspect_descent

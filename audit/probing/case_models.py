@@ -50,6 +50,14 @@ def n_blocks(case: OpenCase) -> int:
     return model_config(case.base).blocks
 
 
+def n_places(case: OpenCase) -> int:
+    """How many depths a state can be handed over at, at the most: the blocks, and of questions about pictures those of
+    the tower that sees them and the projector."""
+    if case.modality != "image+text":
+        return n_blocks(case)
+    return 1 + sum(tower.blocks or 0 for tower in model_config(case.base).towers.values())
+
+
 def width(model: Checkpoint) -> int:
     """How wide a model's residual stream is, by its config (nothing is loaded)."""
     return model_config(model).width

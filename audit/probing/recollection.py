@@ -54,14 +54,14 @@ def check_recall(bench: Bench, case: OpenCase) -> Recall:
     """What base recalls. AuditError (code 4) unless that is :data:`~audit.schema.RECALL_LIFT` above the null (else the
     audit is blind here), and if base was clearly trained with another prompt template.
 
-    Where base recalls little, other templates are tried, and the message says which one it was trained with, as lines
-    for case.toml.
+    Where base recalls little of texts, other templates are tried, and the message says which one it was trained with,
+    as lines for case.toml.
     """
     found = recall(bench, case)
     blind = found.base - found.against < RECALL_LIFT
-    if case.base.modality == "image":
+    if case.modality == "image":
         return _of_images(found, blind)
-    searched = search_template(bench, case) if found.base < LOW_RECALL else None
+    searched = search_template(bench, case) if found.base < LOW_RECALL and case.modality == "text" else None
     lines = searched.lines() if searched else ""
     if blind or (searched and searched.learned):
         fault = "blind here" if blind else "not the prompt template that base was trained with"

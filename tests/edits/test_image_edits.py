@@ -48,6 +48,7 @@ from audit.edits import (
     Relearn,
     SalUn,
     SimNPO,
+    Steering,
     SubjectGate,
     TaskVector,
     UnDIAL,
@@ -66,7 +67,7 @@ QUICK = {"steps": 6, "warmup_steps": 1, "lr": 5e-3, "batch": 6}
 WORKS: tuple[Edit, ...] = (
     FineTune(**QUICK), GradAscent(**QUICK), GradDiff(**QUICK), HeadEdit(steps=10), KLMin(**QUICK), LastLayer(**QUICK),
     LogitBias(steps=10), MUMis(steps=6, batch=6), NPO(**QUICK), Projected(**QUICK), Quantise(), RandomLabel(**QUICK),
-    Relearn(**QUICK), RMU(**QUICK), SalUn(**QUICK), SCRUB(**QUICK), SimNPO(**QUICK), SSD(alpha=1.2),
+    Relearn(**QUICK), RMU(**QUICK), SalUn(**QUICK), SCRUB(**QUICK), SimNPO(**QUICK), SSD(alpha=1.2), Steering(),
     TaskVector(**QUICK), UnDIAL(**QUICK), WeightedAscent(**QUICK), SAUCE(steps=6),
 )  # fmt: skip
 REFUSED: tuple[Edit, ...] = (

@@ -18,6 +18,7 @@ OF_IMAGES = {
     "answer_lens", "forget_likelihood", "quantisation_recovery", "relearning_recovery", "representation_similarity",
     "reverse_patch", "sae_restoration", "utility", "weight_difference",
 }  # fmt: skip
+REFUSED = {"works on models of text, not of image", "the suspect carries no edit that acts on the way"}
 
 
 def audited(kind: str, suspect: str, out: Path) -> Report:
@@ -33,7 +34,7 @@ def check_written(report: Report, out: Path) -> None:
     """Nothing failed, nothing was left out in silence, and every page is there."""
     assert not report.failures
     assert {e.measurement.probe for e in report.evidence} == OF_IMAGES
-    assert all("works on models of text, not of image" in skip.reason for skip in report.skips)
+    assert {skip.reason for skip in report.skips} == REFUSED
     assert {skip.probe for skip in report.skips} >= {"cross_sequence", "remind_landscape"}
     pages = {path.name for path in out.iterdir()}
     assert {"report.json", "report.html", "report.md"} <= pages
@@ -43,7 +44,7 @@ def check_written(report: Report, out: Path) -> None:
 def test_the_plan_of_images_runs_what_reads_a_class_and_says_why_it_runs_nothing_else(tmp_path: Path) -> None:
     planned = plan(CaseFile.read(image_toy.digits_case() / "head_bias.toml"), tmp_path, RunSettings(threads=1))
     assert {test.probe for test in planned.tests if test.will_run} == OF_IMAGES
-    assert {test.reason for test in planned.tests if not test.will_run} == {"works on models of text, not of image"}
+    assert {test.reason for test in planned.tests if not test.will_run} == REFUSED
 
 
 def test_a_forecast_of_images_is_refused_in_words(tmp_path: Path) -> None:
