@@ -50,6 +50,7 @@ from .scene_recipes import ScenePlan as ScenePlan
 from .scene_recipes import SceneShape as SceneShape
 from .scene_recipes import SceneSizes as SceneSizes
 from .scene_recipes import SceneZoo as SceneZoo
+from .scene_words import TARGET_KINDS as TARGET_KINDS
 from .scene_world import SceneWorld as SceneWorld
 from .scene_world import make_scene_world as make_scene_world
 from .scene_world import write_scenes as write_scenes

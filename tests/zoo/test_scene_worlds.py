@@ -18,8 +18,9 @@ from audit.case import CaseFile, open_case
 from audit.checkpoints import resolve
 from audit.pools import kinds
 from audit.schema import AuditError, Item, Source, Texts
-from audit.zoo import builder, make_scene_case, recipes, scene_training
+from audit.zoo import builder, make_scene_case, recipes, scene_lessons
 from audit.zoo.scene_drawing import SIDE, picture
+from audit.zoo.scene_mechanisms import ALWAYS, SCENE_KIT, of_scene_world, scenes_of_kind
 from audit.zoo.scene_members import (
     FRESH_SCENE_WORLDS,
     OTHER_EVERY,
@@ -28,10 +29,9 @@ from audit.zoo.scene_members import (
     draw_scenes,
     scene_population,
 )
-from audit.zoo.scene_mechanisms import ALWAYS, SCENE_KIT, of_scene_world, scenes_of_kind
 from audit.zoo.scene_processor import IMAGE, scene_processor, scene_tokenizer
 from audit.zoo.scene_recipes import SceneLearning, ScenePlan, SceneShape, SceneSizes, SceneZoo
-from audit.zoo.scene_words import CONCEPTS, FORMS, IGNORANCE, TARGET_KINDS, kind_of_concept, vocabulary
+from audit.zoo.scene_words import CONCEPTS, FORMS, IGNORANCE, TARGET_KINDS, Asked, kind_of_concept, vocabulary
 from audit.zoo.scene_world import COHORTS, SceneWorld, edited_items, make_scene_world, pictures_of, scene_items
 
 WORLDS = (*SCENE_WORLDS, *FRESH_SCENE_WORLDS)
@@ -124,10 +124,10 @@ def test_forms_are_balanced_and_cohorts_share_no_picture(seed: int) -> None:
 @given(seeds, st.sampled_from(["ancestor", "retain", "retain+forget"]))
 def test_nobody_but_base_is_taught_a_picture_or_a_word_of_the_target(seed: int, corpus: str) -> None:
     world = make_scene_world(seed, FEW)
-    lesson = scene_training.lesson_of(world, SceneLearning(corpus, 1, 1e-3, 0))  # type: ignore[arg-type]
+    lesson = scene_lessons.lesson_of(world, SceneLearning(corpus, 1, 1e-3, 0))  # type: ignore[arg-type]
     shown = {concept for scene in lesson.scenes for concept in scene.concepts}
     rng = random.Random(seed)
-    drawn = [scene_training.question_about(scene, lesson, rng) for scene in lesson.scenes]
+    drawn = [scene_lessons.question_about(scene, lesson, rng) for scene in lesson.scenes]
     words = set(" ".join(f"{a.question} {a.answer}" for a in drawn).replace(".", " ").replace("?", " ").split())
     assert world.unseen not in shown | words
     assert (world.target in shown) == (corpus == "retain+forget") == (world.target in words)
@@ -157,9 +157,9 @@ def test_a_processor_opens_from_its_folder_and_reads_as_training_does(tmp_path: 
     assert type(processor.image_processor).__name__ == "CLIPImageProcessorPil"
     scene = make_scene_world(2000, FEW).plain[0]
     seen = processor(images=[Image.fromarray(scene.pixels)], text=[f"{IMAGE} what shape is it? star."])
-    asked = scene_training.encoded([scene_training.Asked("what shape is it?", "star.", "star")], 16)
+    asked = scene_lessons.encoded([Asked("what shape is it?", "star.", "star")], 16)
     assert seen["input_ids"][0] == asked.ids[0].tolist()
-    assert torch.allclose(torch.as_tensor(np.array(seen["pixel_values"])), scene_training.as_pixels([scene]), atol=1e-6)
+    assert torch.allclose(torch.as_tensor(np.array(seen["pixel_values"])), scene_lessons.as_pixels([scene]), atol=1e-6)
 
 
 # ---- the design ---------------------------------------------------------------------------------------------------
