@@ -53,7 +53,7 @@ def picture_text(files: ProcessorFiles, picture: UInt8[ndarray, "height width *c
             "audit a LLaVA-style, Gemma 3 or Llama 3.2 Vision checkpoint, with the processor that it was released with",
         )
     with as_audit_error(f"{files.folder}: its processor cannot write an image", _SAVE_AGAIN):
-        seen = processor.image_processor([channels_of(picture, _CHANNELS)], return_tensors="pt")
+        seen = processor.image_processor([[channels_of(picture, _CHANNELS)]], return_tensors="pt")
         expansion = str(processor.replace_image_token(dict(seen), 0))
         ids = processor.tokenizer(expansion, add_special_tokens=False)["input_ids"]
     return PictureText(marker, expansion, tuple(ids))
@@ -145,7 +145,7 @@ def pixels_of(
     names, read = list(pictures), dict[str, Mapping[str, Tensor]]()
     for first in range(0, len(names), _AT_ONCE):
         batch = names[first : first + _AT_ONCE]
-        given = [channels_of(pictures[name], _CHANNELS) for name in batch]
+        given = [[channels_of(pictures[name], _CHANNELS)] for name in batch]  # a list a row, as Llama 3.2 Vision asks
         with as_audit_error(fault, do):
             seen = dict(processor.image_processor(given, return_tensors="pt", input_data_format="channels_last"))
             texts = [str(processor.replace_image_token(seen, n)) for n in range(len(batch))]

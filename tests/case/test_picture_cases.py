@@ -128,9 +128,7 @@ def test_groups_of_several_pictures_are_counted_as_groups(root: Path) -> None:
 
 def test_a_text_case_on_a_vision_language_checkpoint_is_one_of_texts(root: Path) -> None:
     for cohort in ("forget", "retain"):
-        rewrite(
-            root / f"{cohort}.jsonl", lambda row: row.update(image=None, answer=f"{row['answer']} {row['id'][-3:]}")
-        )
+        rewrite(root / f"{cohort}.jsonl", lambda row: row.update(image=None))
     texts = [{**row, "question": f"{row['question']} {row['id']}"} for row in rows_of(root / "forget.jsonl")]
     (root / "forget.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     for role in scene_toy.ROLES:
@@ -149,8 +147,8 @@ LLAVA = (
 GEMMA = (
     "{{ bos_token }}{% for message in messages %}{{ '<start_of_turn>' + message['role'] + '\n' }}"
     "{% if message['content'] is string %}{{ message['content'] | trim }}{% else %}{% for part in message['content'] %}"
-    "{% if part['type'] == 'image' %}{{ '<image>' }}{% elif part['type'] == 'text' %}{{ part['text'] | trim }}{% endif %}"
-    "{% endfor %}{% endif %}{{ '<end_of_turn>\n' }}{% endfor %}{{ '<start_of_turn>model\n' }}"
+    "{% if part['type'] == 'image' %}{{ '<image>' }}{% elif part['type'] == 'text' %}{{ part['text'] | trim }}"
+    "{% endif %}{% endfor %}{% endif %}{{ '<end_of_turn>\n' }}{% endfor %}{{ '<start_of_turn>model\n' }}"
 )
 LLAMA = (
     "{% if messages[0]['role'] == 'system' %}{{ '[sys]' + messages[0]['content'] | trim + '[/sys]' }}"
@@ -227,15 +225,16 @@ def _ids(root: Path) -> None:
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "class token counted": (lambda r: _processor(r, vision_feature_select_strategy="full"),
-                            r"writes 5 image tokens for a picture, and the model has 4 states of one \(4 patches, 1 class"),
-    "another patch": (lambda r: _processor(r, patch_size=4), r"writes 9 image tokens for a picture, and the model has 4"),
+                            r"writes 5 image tokens for a picture, and the model has 4 states of one \(4 patches, 1 c"),
+    "another patch": (lambda r: _processor(r, patch_size=4), "writes 9 image tokens for a picture, and the model has"),
     "another size": (lambda r: _processor(r, side=13),
                      r"makes pictures of \(13, 13\), and the model takes \(12, 12\)"),
-    "token in a question": (lambda r: _image(r, "what is <image> ?"), "item 'forget-0-trained': its question holds '<image>'"),
+    "token in a question": (lambda r: _image(r, "what is <image> ?"),
+                            "item 'forget-0-trained': its question holds '<image>'"),
     "shared": (_shared, "forget and retain share 1 image"),
     "no processor": (_no_processor, r"`image` \(line 1\): base reads no images, or came without a processor"),
     "id twice": (_ids, "id 'forget-0-trained' is in .*general.jsonl .general. too, and pictures go by ids"),
-    "missing file": (lambda r: (r / "images" / "forget-1.png").unlink(), r"line 3: 'images/forget-1.png': No such file"),
+    "missing file": (lambda r: (r / "images" / "forget-1.png").unlink(), "line 3: 'images/forget-1.png': No such fi"),
 }  # fmt: skip
 
 
