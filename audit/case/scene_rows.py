@@ -25,7 +25,15 @@ _AT_ONCE = 64
 _CHANNELS = 3
 _SAVE_AGAIN = "save the processor again beside the weights"
 _OTHER_INPUTS: Final = frozenset(
-    {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids", "cross_attention_mask", "num_crops"}
+    {
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+        "mm_token_type_ids",
+        "cross_attention_mask",
+        "num_crops",
+        "num_tiles",
+    }
 )
 """What follows from the tokens, and is made again by whoever runs them."""
 
