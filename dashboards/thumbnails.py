@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from audit.case import stored_pictures
+from audit.case import asked_pictures, stored_pictures
 from audit.judging import replicates_of
 from audit.runs import thumbnail
 from audit.schema import AuditError, Report, Table
@@ -34,8 +34,13 @@ def thumbnails(vault: Vault, report: Report) -> Mapping[str, str]:
     the one beside it, and the one in which the dashboard was started.
     """
     roots = (Path.cwd(), vault.root, vault.root.resolve().parent)
+    case, hashes = report.plan.case, report.plan.data_sha256
     try:
-        pixels = stored_pictures(report.plan.case.data, report.plan.data_sha256, roots, inside=True)
+        pixels = (
+            stored_pictures(case.data, hashes, roots, inside=True)
+            if of_images(report)
+            else asked_pictures(case, hashes, roots, inside=True)
+        )
     except AuditError:
         return {}
     return {item: thumbnail(image) for item, image in pixels.items()}

@@ -53,11 +53,13 @@ class CaseTexts(NamedTuple):
 def texts_of_case(case: OpenCase, checkpoint: Checkpoint) -> CaseTexts:
     """Every text that may be trained on: forget, retain and general items of all forms with their own answers.
 
-    Of a language model every token is read but the BOS token, whose state is the same in all texts and often a hundred
-    times as long; of other models the state that their head reads.
+    Of texts, about pictures too, every token is read but the BOS token, whose state is the same in all texts and often
+    a hundred times as long; of images alone the state that the head reads.
     """
     wanted = [Texts(cohort=cohort, form=form) for cohort in _COHORTS for form in case.forms()]
     present = [texts for texts in wanted if case.has(texts)]
+    if case.modality == "image+text":  # rows with and without a picture are not run together
+        present = [texts for texts in present if case.items(texts)[0].image is not None]
     rows = stacked([case.rows(texts) for texts in present])
     cohorts: tuple[Cohort, ...] = tuple(texts.cohort for texts in present for _ in case.items(texts))
     if checkpoint.modality != "image":

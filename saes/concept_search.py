@@ -55,12 +55,6 @@ class ReadRows(NamedTuple):
         """The described states of all rows, or of some."""
         return self.states[self.own if chosen is None else self.own & chosen[:, None]]
 
-    def take(self, index: Int[Tensor, " row"]) -> "ReadRows":
-        """Some of the rows."""
-        rows = self.rows.take(index)
-        width = rows.ids.shape[1] if self.states.shape[1] == self.rows.ids.shape[1] else self.states.shape[1]
-        return ReadRows(rows, self.states[index, :width], self.own[index, :width])
-
 
 class Answers(NamedTuple):
     """How rows are answered: ``right`` where every content token is the likeliest, and the content's probability."""

@@ -24,7 +24,7 @@ NUMERICAL = (
     "audit.bench", "audit.calibration.error_rates", "audit.calibration.joint_rule", "audit.case.alternates",
     "audit.case.image_rows", "audit.case.inserted_text", "audit.case.pictures", "audit.case.row_means",
     "audit.case.rows", "audit.case.scene_rows", "audit.case.subjects", "audit.circuits", "audit.edits",
-    "audit.engine.replaying", "audit.forecasting", "audit.pools.fit",
+    "audit.case.item_pictures", "audit.engine.replaying", "audit.forecasting", "audit.pools.fit",
     "audit.probing", "audit.readouts", "audit.review.comparison", "audit.runs.masking",
     "audit.runs.thumbnails", "audit.stats", "audit.wrappers", "audit.zoo",
     "probes", "saes",

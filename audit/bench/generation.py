@@ -17,7 +17,7 @@ from audit.bench.reads.readout import FINAL
 from audit.bench.reads.scores import biased
 from audit.case import Rows
 from audit.schema import Checkpoint
-from audit.wrappers import Batch, Tap
+from audit.wrappers import Batch, Tap, Wrapper
 
 
 def _no_other(ckpt: Checkpoint) -> LoadedModel:
@@ -29,6 +29,14 @@ def ends_of(opened: LoadedModel) -> frozenset[int]:
     model = getattr(opened.wrapper, "model", None)
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     return frozenset(ends if isinstance(ends, list) else [] if ends is None else [ends])
+
+
+def sayable(wrapper: Wrapper, logits: Float[Tensor, "row vocab"]) -> Float[Tensor, "row vocab"]:
+    """Logits of what can be said: the token that stands for an image is no word, and nothing goes on after it."""
+    token = wrapper.image_token
+    if token is None or token >= logits.shape[-1]:
+        return logits
+    return logits.index_fill(-1, torch.tensor([token], device=logits.device), float("-inf"))
 
 
 def greedy(opened: LoadedModel, rows: Rows, max_new_tokens: int, budget: int) -> list[list[int]]:
@@ -62,7 +70,7 @@ def _batch(
     first = lengths.clone()
     for _ in range(most):
         state = following(ids[:, : int(lengths.max())], lengths)
-        token = biased(wrapper.head(state), following.bias).argmax(-1)
+        token = sayable(wrapper, biased(wrapper.head(state), following.bias)).argmax(-1)
         going &= ~torch.isin(token, ends)
         if not bool(going.any()):
             break

@@ -47,8 +47,9 @@ def live(
 
     def keeping(site: Site) -> Tap:
         def visit(state: Tensor) -> Tensor:
-            states[site] = state
-            return state
+            # in a tower of images nothing that gradients are taken of enters below
+            states[site] = state if state.requires_grad else state.detach().requires_grad_()
+            return states[site]
 
         return Tap(site, visit)
 

@@ -84,6 +84,8 @@ def insertions(
     wrapper = opened.wrapper
     if opened.plays or not isinstance(wrapper, NativeWrapper) or not len(rows) or not bool(rows.key.any(1).all()):
         return None
+    if rows.extra:  # keys and values are made of tokens alone
+        return None
     places = Places.of(rows, at)
     if bool((places.first < places.at.clamp_min(1)).any()) or not (places.shared or bool((places.at > 0).all())):
         return None

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from audit.bench.generation import ends_of, next_states
+from audit.bench.generation import ends_of, next_states, sayable
 from audit.bench.layout import Targets
 from audit.bench.passes import LoadedModel
 from audit.bench.reads.scores import biased
@@ -44,7 +44,7 @@ def sample(opened: LoadedModel, rows: Rows, draw: Draw, budget: int) -> list[lis
             f"item {rows.item_ids[lengths.index(0)]!r}: no token stands before its answer", "give a prompt"
         )
     uniform = torch.rand(len(rows), draw.n, draw.max_new_tokens, generator=torch.Generator().manual_seed(draw.seed))
-    stepper = _Kept if _keeps(opened) else _Again
+    stepper = _Kept if not rows.extra and _keeps(opened) else _Again  # keys and values are made of tokens alone
     drawn: list[list[list[int]]] = []
     with torch.inference_mode():
         for row, length in enumerate(lengths):
@@ -69,7 +69,7 @@ def _continued(stepper: "_Again | _Kept", uniform: Float[Tensor, "n step"], temp
     tokens = torch.zeros(len(uniform), steps, dtype=torch.long)
     lengths = torch.full((len(uniform),), steps)
     for step in range(steps):
-        logits = biased(wrapper.head(stepper.states(tokens[:, :step])), stepper.bias)
+        logits = sayable(wrapper, biased(wrapper.head(stepper.states(tokens[:, :step])), stepper.bias))
         share = (logits.double() / temperature).softmax(-1).cumsum(-1).cpu()
         place = torch.searchsorted(share, uniform[:, step, None].double() * share[:, -1:], right=True)
         tokens[:, step] = place[:, 0].clamp_max(share.shape[1] - 1)

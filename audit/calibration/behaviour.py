@@ -25,7 +25,7 @@ from audit.storage import cache_root, write_atomic
 
 log = logging.getLogger(__name__)
 
-Kind = Literal["causal_lm", "image_classifier"]
+Kind = Literal["causal_lm", "image_classifier", "vision_language"]
 Settings = Mapping[str, str | int | float | bool]
 TOLERANCE = 1e-4
 """Two values are one value up to this, absolutely or relatively."""

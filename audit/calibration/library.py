@@ -22,7 +22,9 @@ from audit.schema import (
     Modality,
 )
 
-KINDS: Mapping[Modality, Kind] = {"text": "causal_lm", "image": "image_classifier"}
+KINDS: Mapping[Modality, Kind] = {
+    "text": "causal_lm", "image": "image_classifier", "image+text": "vision_language",
+}  # fmt: skip
 """The kind of models of known truth that stand for models of a modality; for the others there are none yet."""
 
 

@@ -11,6 +11,7 @@ from .chat_template import chat_template_names as chat_template_names
 from .chat_template import with_date as with_date
 from .cohorts import Part as Part
 from .image_cohorts import labelled_images as labelled_images
+from .image_rows import IMAGE_TOKENS as IMAGE_TOKENS
 from .inserted_text import SLOTS as SLOTS
 from .inserted_text import InsertablePrompts as InsertablePrompts
 from .inserted_text import Slot as Slot
@@ -25,6 +26,7 @@ from .paired_forms import PairedFact as PairedFact
 from .paired_forms import PairedForms as PairedForms
 from .paired_forms import paired_forms as paired_forms
 from .partition import split as split
+from .picture_search import asked_pictures as asked_pictures
 from .picture_search import stored_pictures as stored_pictures
 from .retold import retold as retold
 from .row_means import row_mean as row_mean

@@ -11,7 +11,7 @@ from numpy import ndarray
 
 from audit.case.alternates import LEAST
 from audit.case.counterfactuals import with_counterfactuals
-from audit.case.fields import Layout
+from audit.case.data_files import DataFile, layout_of
 from audit.case.form_links import linked
 from audit.case.function_words import FunctionWords, function_words
 from audit.case.items import Data, read_data
@@ -28,14 +28,6 @@ from audit.wording import PERSON, Replicate
 log = logging.getLogger(__name__)
 
 Part = Literal["audit", "calibration", "all"]
-
-
-class DataFile(NamedTuple):
-    """One data file as it is now."""
-
-    cohort: Cohort
-    path: Path
-    sha256: str
 
 
 class CohortKey(NamedTuple):
@@ -156,7 +148,7 @@ class TextCohorts(Cohorts):
         self.notes = tuple(f"{cohort}: {note}" for cohort, data in read.items() for note in data.notes)
         self.function_words: FunctionWords = function_words(read["retain"].items)
         check_disjoint({cohort: data.items for cohort, data in read.items() if cohort != "forms"})
-        self.received({cohort: data.items for cohort, data in read.items()})
+        self.received(read)
         received = linked(read, {file.cohort: file.path for file in recipe.files})
         restated = received.pop("forms", None)
         by_cohort: dict[Cohort, tuple[Item, ...]] = {
@@ -173,7 +165,7 @@ class TextCohorts(Cohorts):
         }
         self._noticed: list[ItemNotice] = []
 
-    def received(self, items: Mapping[Cohort, tuple[Item, ...]]) -> None:
+    def received(self, read: Mapping[Cohort, Data]) -> None:
         """What items bring beside their texts is read here; texts bring nothing."""
 
     def template_notes(self, quoting: bool = False) -> tuple[str, ...]:
@@ -289,14 +281,8 @@ def prepare(recipe: CohortKey) -> TextCohorts:
 
 
 def _read(file: DataFile, recipe: CohortKey) -> Data:
-    data, path = recipe.data, file.path
-    twins = [other for other in recipe.files if other.path.stem == path.stem and other.cohort != file.cohort]
-    layout = Layout(
-        group=data.group, group_rows=data.group_rows, columns=data.fields.of(file.cohort),
-        own_groups=file.cohort in ("general", "forms"), restating=file.cohort == "forms",
-        system=recipe.template.system if recipe.template.chat else "",
-        prefix=f"{file.cohort}-{path.stem}" if twins else "", images=recipe.processor is not None,
-    )  # fmt: skip
+    path = file.path
+    layout = layout_of(file, recipe.files, recipe.data, recipe.template, images=recipe.processor is not None)
     read = read_data(path, layout)
     if not read.items:
         raise AuditError(f"{path}: the {file.cohort} set is empty", "put items into it, or name another file")

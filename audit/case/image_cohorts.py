@@ -13,7 +13,8 @@ import numpy as np
 from numpy import ndarray
 from torch import Tensor
 
-from audit.case.cohorts import Cohorts, DataFile
+from audit.case.cohorts import Cohorts
+from audit.case.data_files import DataFile
 from audit.case.function_words import FunctionWords
 from audit.case.image_rows import Seen, class_number, image_rows, preprocessed
 from audit.case.partition import Split, check_shared, split
@@ -68,7 +69,7 @@ class ImageCohorts(Cohorts):
         ungrouped = all(len({item.group for item in items}) == len(items) for items in by_cohort.values())
         self.replicate = IMAGE if ungrouped else GROUP
         check_shared(_shared_kinds(by_cohort, self._pictures), by_cohort)
-        self.notes += _copies(by_cohort, self._pictures)
+        self.notes += copies(by_cohort, self._pictures)
         self.image_size = tuple(next(iter(self.pixels.values())).shape[1:])
         # nothing is ever fitted on holdout items, and tests that permute labels need all of them
         self.parts = {
@@ -203,8 +204,16 @@ def _same_pixels(first: ImageProcessorFiles, second: ImageProcessorFiles, settin
 
 
 # ---- checks of data ------------------------------------------------------------------------------------------------
-def _content(pixels: ndarray) -> str:
+def content_of(pixels: ndarray) -> str:
+    """What an image is known again by: sha256 (hex) of its pixels and their shape."""
     return hashlib.sha256(str(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def contents(
+    cohorts: Mapping[Cohort, Sequence[Item]], pictures: Mapping[str, ndarray]
+) -> Mapping[Cohort, Mapping[str, str]]:
+    """The images of each cohort by their content, with an item that each is seen by."""
+    return {c: {content_of(pictures[item.id]): item.id for item in items} for c, items in cohorts.items()}
 
 
 def _shared_kinds(
@@ -212,18 +221,18 @@ def _shared_kinds(
 ) -> dict[str, Mapping[Cohort, Mapping[str, str]]]:
     """By kind of thing that cohorts may not share: what each cohort has of it, and the item that it is seen by."""
     return {
-        "image": {c: {_content(pictures[item.id]): item.id for item in items} for c, items in cohorts.items()},
+        "image": contents(cohorts, pictures),
         "group": {c: {item.group: item.group for item in items} for c, items in cohorts.items()},
     }
 
 
-def _copies(cohorts: Mapping[Cohort, Sequence[Item]], pictures: Mapping[str, ndarray]) -> tuple[str, ...]:
+def copies(cohorts: Mapping[Cohort, Sequence[Item]], pictures: Mapping[str, ndarray]) -> tuple[str, ...]:
     """What is to be said of images that are in a cohort twice, under several groups."""
     remarks: list[str] = []
     for cohort in ("forget", "holdout"):
         groups: dict[str, set[str]] = {}
         for item in cohorts.get(cohort, ()):
-            groups.setdefault(_content(pictures[item.id]), set()).add(item.group)
+            groups.setdefault(content_of(pictures[item.id]), set()).add(item.group)
         copies = sum(len(names) - 1 for names in groups.values())
         if copies:
             them = "1 image is there" if copies == 1 else f"{copies} images are there"

@@ -2,16 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
+from audit.case.cells import several_of
 from audit.case.picture_cells import PictureCell
-from audit.case.pictures import decoded
+from audit.case.pictures import SUFFIXES, decoded
+from audit.case.tables import read_table, table_sha256
 from audit.schema import AuditError, Item
 
 _MOST_FAULTS: Final = 5
@@ -69,7 +71,7 @@ def bytes_of(root: Path, cell: PictureCell) -> bytes:
     if cell.data is not None:
         return cell.data
     place = root / cell.name
-    if not place.resolve().is_relative_to(root.resolve()):
+    if not is_inside(root, cell.name):
         raise ValueError("leads out of the folder of the data file")
     if place.is_dir():
         raise ValueError("is a folder")
@@ -79,20 +81,32 @@ def bytes_of(root: Path, cell: PictureCell) -> bytes:
     return data
 
 
-def pictured_sha256(table: str, path: Path, asked: Sequence[Sought]) -> str:
-    """sha256 (hex) of a data file that hashes to ``table`` together with the pictures that it names; of one that names
-    none its own. A picture that cannot be read counts as empty: reading it says what is wrong."""
-    root, hashes = folder_of(path), dict[str, str]()
-    for _, _, cell in asked:
-        if cell.data is None and cell.name not in hashes:
-            try:
-                data = bytes_of(root, cell)
-            except (OSError, ValueError):
-                data = b""
-            hashes[cell.name] = hashlib.sha256(data).hexdigest()
-    if not hashes:
-        return table
-    return hashlib.sha256(json.dumps([table, sorted(hashes.items())]).encode()).hexdigest()
+def pictured_sha256(path: Path) -> str:
+    """sha256 (hex) of a data file (or folder) together with the files beside it that its cells name; of one that names
+    none its own. OSError if the data file cannot be read, AuditError (code 2) if it is no table."""
+    table, root = table_sha256(path), folder_of(path)
+    hashes = {
+        name: hashlib.sha256((root / name).read_bytes()).hexdigest()
+        for name in sorted({text for row in read_table(path) for text in _texts(row.values)})
+        if name.lower().endswith(SUFFIXES) and is_inside(root, name) and (root / name).is_file()
+    }
+    return hashlib.sha256(json.dumps([table, hashes]).encode()).hexdigest() if hashes else table
+
+
+def _texts(value: object) -> Iterator[str]:
+    """The texts of a cell, in lists and objects too."""
+    if isinstance(value, str):
+        listed = several_of(value)
+        yield from [value] if listed == [value] else _texts(listed)
+    elif isinstance(value, dict):
+        yield from (text for inner in cast("dict[str, object]", value).values() for text in _texts(inner))
+    elif isinstance(value, list):
+        yield from (text for inner in cast("list[object]", value) for text in _texts(inner))
+
+
+def is_inside(root: Path, name: str) -> bool:
+    """Does a name lead to no place outside a folder?"""
+    return (root / name).resolve().is_relative_to(root.resolve())
 
 
 def _coloured(pixels: UInt8[ndarray, "height width *channel"]) -> UInt8[ndarray, "height width 3"]:

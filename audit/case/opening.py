@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, get_args
 import torch
 from numpy import ndarray
 
-from audit.case.cohorts import CohortKey, Cohorts, DataFile, Part, data_files, prepare
+from audit.case.cohorts import CohortKey, Cohorts, Part, data_files, prepare
+from audit.case.data_files import DataFile
 from audit.case.image_cohorts import (
     ImageCohorts,
     ImageKey,
@@ -25,6 +26,7 @@ from audit.case.image_cohorts import (
 )
 from audit.case.image_rows import IMAGE_TOKENS
 from audit.case.inserted_text import InsertablePrompts
+from audit.case.item_pictures import pictured_sha256
 from audit.case.partition import deal
 from audit.case.pictures import TEXTS, pictures_sha256
 from audit.case.rows import Rows
@@ -84,7 +86,9 @@ class OpenCase:
         self.case, self.root, self.out = case, Path(root), Path(out)
         self.base, self.suspect, self.references, self.ancestor = opened
         images = self.base.modality == "image"
-        files = data_files(case.data, self.root, pictures_sha256 if images else table_sha256)
+        processor = processor_files(self.base) if self.base.modality == "image+text" else None
+        beside = table_sha256 if processor is None else pictured_sha256
+        files = data_files(case.data, self.root, pictures_sha256 if images else beside)
         self.data_sha256: dict[Cohort, str] = {file.cohort: file.sha256 for file in files}
         sizes = [model_config(ckpt) for ckpt in _others(opened, with_base=True)]
         self.max_length = min(filter(None, (size.context for size in sizes)), default=None)
@@ -92,7 +96,7 @@ class OpenCase:
         self._data: Cohorts = _images(self.base, files, case.data) if images else prepare(
             CohortKey(
                 files, case.data, case.template, _own_tokenizer(self.base), self.max_length, vocabulary,
-                processor_files(self.base) if self.base.modality == "image+text" else None,
+                processor,
             )
         )  # fmt: skip
         self.cohorts: Mapping[Cohort, tuple[Item, ...]] = self._data.by_cohort

@@ -1,23 +1,22 @@
 """Items that are questions about pictures, with everything that items of texts have."""
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from numpy import ndarray
 from torch import Tensor
 
 from audit.case.cohorts import CohortKey, TextCohorts
-from audit.case.pictures import decoded
+from audit.case.image_cohorts import content_of, contents, copies
+from audit.case.item_pictures import item_pictures, sought
+from audit.case.items import Data
+from audit.case.partition import check_shared
 from audit.case.rows import Rows
 from audit.case.scene_rows import PictureText, picture_text, pixels_of, with_picture, without_picture
 from audit.case.tokenisation import Tokenisation
 from audit.schema import AuditError, Cohort, Item
-from audit.wording import GROUP, IMAGE
-
-_MOST_FAULTS = 5
+from audit.wording import PICTURE, PICTURES
 
 
 class SceneCohorts(TextCohorts):
@@ -29,9 +28,12 @@ class SceneCohorts(TextCohorts):
         self._picture: PictureText | None = None
         super().__init__(recipe)
         if self.pictured:
-            groups = [item.group for items in self.by_cohort.values() for item in items if item.image is not None]
-            own = len(set(groups)) == len({self._content(name) for name in self._pictures})
-            self.replicate = IMAGE if own else GROUP
+            shown: dict[Cohort, tuple[Item, ...]] = {
+                c: tuple(i for i in items if i.image is not None) for c, items in self.by_cohort.items()
+            }
+            check_shared({"image": contents(shown, self._pictures)}, shown)
+            self.notes += copies(shown, self._pictures)
+            self.replicate = PICTURE if _one_each(shown, self._pictures) else PICTURES
 
     @property
     def pictured(self) -> bool:
@@ -42,34 +44,21 @@ class SceneCohorts(TextCohorts):
     def pictures(self) -> Mapping[str, ndarray]:
         return self._pictures
 
-    def received(self, items: Mapping[Cohort, tuple[Item, ...]]) -> None:
-        """Read the pictures of all items. AuditError (code 2) names those that cannot be read."""
+    def received(self, read: Mapping[Cohort, Data]) -> None:
+        """Read the pictures of all items. AuditError (code 2) names those that cannot be read, and an id that items of
+        two cohorts have: their pictures would be one."""
+        ids = [(item.id, file) for file in self.recipe.files for item in read[file.cohort].items]
         for file in self.recipe.files:
-            listed = items[file.cohort]
-            faults: list[str] = []
-            with_one = [item for item in listed if item.image is not None]
-            if with_one and len(with_one) < len(listed):
-                bare = next(item.id for item in listed if item.image is None)
+            data = read[file.cohort]
+            pictures = item_pictures(file.path, sought(data.items, data.places, data.pictures))
+            others = {name: other for name, other in ids if other.cohort != file.cohort}
+            if twice := [name for name in pictures if name in others]:
+                other = others[twice[0]]
                 raise AuditError(
-                    f"{file.path}: item {bare!r} has no image, and others have",
-                    "give every item of a file an image, or none: put texts alone into a file of another cohort",
+                    f"{file.path}: id {twice[0]!r} is in {other.path} ({other.cohort}) too, and pictures go by ids",
+                    "give every item an id of its own",
                 )
-            seen: dict[str, ndarray] = {}
-            for item in with_one:
-                name = str(item.image)
-                try:
-                    seen[name] = seen[name] if name in seen else _read(file.path.parent, name)
-                except AuditError as error:
-                    faults.append(f"item {item.id!r}: {error.what}")
-                else:
-                    self._pictures[item.id] = seen[name]
-            if faults:
-                more = f" (and {len(faults) - _MOST_FAULTS} more)" if len(faults) > _MOST_FAULTS else ""
-                raise AuditError(f"{file.path}: {'; '.join(faults[:_MOST_FAULTS])}{more}", "correct these images")
-
-    def _content(self, name: str) -> str:
-        pixels = self._pictures[name]
-        return hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).hexdigest()
+            self._pictures |= pictures
 
     def _tokenised(self, items: Sequence[Item], answers: Sequence[str]) -> Tokenisation:
         """Tokenised rows, pictures among them. AuditError (code 2) for items with and without one together."""
@@ -109,13 +98,10 @@ def _stacked(entries: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
 
 
-def _read(folder: Path, name: str) -> ndarray:
-    """One picture of a data file's folder. AuditError (code 2) if it is not there or no image."""
-    place = folder / name
-    if not place.resolve().is_relative_to(folder.resolve()):
-        raise AuditError(f"{name!r} is no file of the data's folder", "put the images beside the data")
-    try:
-        data = place.read_bytes()
-    except OSError as error:
-        raise AuditError(f"{name}: {error.strerror or error}", "correct the path") from None
-    return decoded(name, data)
+def _one_each(cohorts: Mapping[Cohort, Sequence[Item]], pictures: Mapping[str, ndarray]) -> bool:
+    """Is every group one picture, and every picture in one group of its cohort?"""
+    for items in cohorts.values():
+        pairs = {(item.group, content_of(pictures[item.id])) for item in items}
+        if not len(pairs) == len({group for group, _ in pairs}) == len({content for _, content in pairs}):
+            return False
+    return True

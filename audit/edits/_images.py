@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from audit.case import Rows
+from audit.case import IMAGE_TOKENS, Rows
 from audit.edits._edit import EditData
 from audit.schema import AuditError
 
@@ -34,6 +34,13 @@ def refuse_images(edit: str, data: EditData, reason: str) -> None:
     """AuditError (code 2) by the edit's name where the rows are images; ``reason`` says what it lacks there."""
     if data.forget.extra:
         raise AuditError(f"{edit}: {reason}, and these rows are images", "choose an edit of classes, as random_label")
+
+
+def refuse_labels(edit: str, data: EditData, reason: str) -> None:
+    """AuditError (code 2) by the edit's name where the answers are labels of images; those of questions about images
+    are words, in rows of more tokens."""
+    if data.forget.ids.shape[1] <= IMAGE_TOKENS:
+        refuse_images(edit, data, reason)
 
 
 def last_block(wrapper: "Wrapper") -> str:

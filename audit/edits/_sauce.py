@@ -55,7 +55,7 @@ def place_of(edit: str, wrapper: Wrapper, rows: Rows, wanted: str) -> Place:
         tower = wrapper.tower(site.tower)
     except ValueError as error:
         do = "write it as text.3.resid_out or vision.22.resid_out"
-        raise AuditError(f"{edit}: site {error}", do) from None
+        raise AuditError(f"{edit}: `site` {error}", do) from None
     if site.part not in tower.parts or not (site.block or 0) < max(tower.n_blocks, 1) or site.head is not None:
         problem = f"{edit}: {wrapper.name} has no {site}"
         raise AuditError(problem, f"its {tower.name} tower has {tower.n_blocks} blocks; name resid_out of one")

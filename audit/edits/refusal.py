@@ -5,7 +5,7 @@ from typing import ClassVar
 from audit.bench import TrainData
 from audit.edits._descent import Descent, TrainingRun, needed, of_both, recipe_of
 from audit.edits._edit import EditData, Material
-from audit.edits._images import refuse_images
+from audit.edits._images import refuse_labels
 from audit.edits._losses import replacement
 
 
@@ -29,7 +29,7 @@ class Refusal(Descent):
 
     def lesson(self, data: EditData, n_blocks: int) -> TrainingRun:
         """The recipe of these settings and its rows."""
-        refuse_images(self.name, data, "it teaches a refusing answer")
+        refuse_labels(self.name, data, "it teaches a refusing answer")
         recipe = recipe_of(
             self, of_both(lambda refusing, retain: replacement(refusing, retain, self.gamma, self.alpha))
         )

@@ -6,7 +6,7 @@ from typing import ClassVar
 from audit.bench import Forward, TrainData
 from audit.edits._descent import Descent, TrainingRun, against_frozen, needed, paired, recipe_of
 from audit.edits._edit import EditData, Material
-from audit.edits._images import refuse_images
+from audit.edits._images import refuse_labels
 from audit.edits._losses import Scalar, dpo, nll
 
 
@@ -35,7 +35,7 @@ class RefusalDPO(Descent):
 
     def lesson(self, data: EditData, n_blocks: int) -> TrainingRun:
         """The recipe of these settings and its rows: pairs of a refusing answer and the answer to forget."""
-        refuse_images(self.name, data, "it prefers a refusing answer")
+        refuse_labels(self.name, data, "it prefers a refusing answer")
         recipe = replace(recipe_of(self, against_frozen(self._objective)), needs_frozen=True, paired=True)
         refusing = needed(data.refusal, "refusing answers", "give the forget questions refusing answers")
         return TrainingRun(recipe, TrainData(paired(refusing, data.forget), data.retain))

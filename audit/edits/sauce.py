@@ -155,12 +155,13 @@ class Selection(NamedTuple):
 
 
 def selection(data: EditData) -> Selection:
-    """The rows of the groups that choices may be made on; all where that leaves none of one kind."""
+    """The rows of the groups that choices may be made on, concepts in the order of their names; all rows of a concept
+    or of what is retained that has none there."""
     concepts = data.concepts or Concepts({}, frozenset())
-    forget, retain = (_of_groups(rows, concepts.selection) for rows in (data.forget, data.retain))
-    names = [concepts.by_item.get(item, "") for item in forget.item_ids]
-    each = (torch.tensor([n for n, name in enumerate(names) if name == concept]) for concept in sorted(set(names)))
-    return Selection(tuple(forget.take(index) for index in each), retain)
+    names = [concepts.by_item.get(item, "") for item in data.forget.item_ids]
+    each = [torch.tensor([n for n, name in enumerate(names) if name == concept]) for concept in sorted(set(names))]
+    own = tuple(_of_groups(data.forget.take(index), concepts.selection) for index in each)
+    return Selection(own, _of_groups(data.retain, concepts.selection))
 
 
 def _of_groups(rows: Rows, groups: frozenset[str]) -> Rows:

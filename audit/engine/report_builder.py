@@ -131,7 +131,7 @@ def own_code(case: OpenCase) -> tuple[str, ...]:
 
 def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circumstances) -> Report:
     """The report of a finished run. What it quotes of the data is masked with the key of the run folder."""
-    mask, images, alone = Mask(key_of(case.out)), case.pictures, case.base.modality == "image"
+    mask, images, alone = Mask(key_of(case.out)), case.pictures, case.modality == "image"
 
     def pictured(item: str) -> Pictured | None:
         return mask.image(images[item]) if item in images else None

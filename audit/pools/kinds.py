@@ -14,18 +14,24 @@ from audit.schema import Case, DataFiles, Modality, Roles, Source
 from audit.storage import cache_root
 from audit.zoo import (
     FRESH_IMAGE_WORLDS,
+    FRESH_SCENE_WORLDS,
     FRESH_WORLDS,
     IMAGE_WORLDS,
     POOL_WORLDS,
+    SCENE_WORLDS,
     Drawn,
     ImageDrawn,
     ImagePopulation,
     ImageWorld,
     Member,
     Population,
+    SceneDrawn,
+    ScenePopulation,
+    SceneWorld,
     World,
     draw,
     draw_images,
+    draw_scenes,
     general_items,
     image_population,
     items,
@@ -33,16 +39,18 @@ from audit.zoo import (
     make_world,
     others,
     population,
+    scene_population,
     target_of,
     targets_of,
     write_images,
     write_jsonl,
+    write_scenes,
 )
 
-AnyDrawn = Drawn | ImageDrawn
-Census = Population | ImagePopulation
+AnyDrawn = Drawn | ImageDrawn | SceneDrawn
+Census = Population | ImagePopulation | ScenePopulation
 TEXT_DATA = ("forget", "retain", "holdout", "general")
-IMAGE_DATA = ("forget", "retain", "holdout")
+IMAGE_DATA = SCENE_DATA = ("forget", "retain", "holdout")
 BASE = "base"
 TEXT_ROLES = ("base", "reference_1", "reference_2", "ancestor")
 
@@ -86,6 +94,9 @@ class PoolKind(NamedTuple):
 KINDS: Mapping[Kind, PoolKind] = {
     "causal_lm": PoolKind("causal_lm", "text", POOL_WORLDS, FRESH_WORLDS, "zoo"),
     "image_classifier": PoolKind("image_classifier", "image", IMAGE_WORLDS, FRESH_IMAGE_WORLDS, "vision_zoo"),
+    "vision_language": PoolKind(
+        "vision_language", "image+text", SCENE_WORLDS, FRESH_SCENE_WORLDS, "vision_language_zoo"
+    ),
 }
 
 
@@ -94,8 +105,15 @@ def of_images(world: int) -> bool:
     return world in IMAGE_WORLDS or world in FRESH_IMAGE_WORLDS
 
 
+def of_scenes(world: int) -> bool:
+    """Is this the number of a world of scenes?"""
+    return world in SCENE_WORLDS or world in FRESH_SCENE_WORLDS
+
+
 def kind_of(world: int) -> PoolKind:
     """The kind of a world's models."""
+    if of_scenes(world):
+        return KINDS["vision_language"]
     return KINDS["image_classifier" if of_images(world) else "causal_lm"]
 
 
@@ -106,11 +124,15 @@ def floors_of(world: int) -> dict[str, float]:
 
 def drawn_of(world: int) -> AnyDrawn:
     """The recipe of a world of any kind. AuditError (code 2) where there is no such world."""
+    if of_scenes(world):
+        return draw_scenes(world)
     return draw_images(world) if of_images(world) else draw(world)
 
 
 def census_of(drawn: AnyDrawn) -> Census:
     """Everything that a world's recipe asks for."""
+    if isinstance(drawn, SceneDrawn):
+        return scene_population(drawn)
     return image_population(drawn) if isinstance(drawn, ImageDrawn) else population(drawn)
 
 
@@ -124,8 +146,8 @@ class Audience(NamedTuple):
 
 
 def audiences(census: Census, members: Sequence[Member]) -> tuple[Audience, ...]:
-    """These members by what is to be forgotten: of a language world all together."""
-    if isinstance(census, Population):
+    """These members by what is to be forgotten: where a world has one target all together."""
+    if not isinstance(census, ImagePopulation):
         return (Audience("", _base_first(members), census.audited),)
     targets = dict.fromkeys(target_of(member.model) for member in members)
     return tuple(
@@ -160,19 +182,22 @@ def case_of(model: str, world: int, folders: Mapping[str, Path], work: Path) -> 
     if of_images(world):
         files = {cohort: str(work / "data" / target_of(model) / f"{cohort}.npz") for cohort in IMAGE_DATA}
     else:
-        files = {cohort: str(work / "data" / f"{cohort}.jsonl") for cohort in TEXT_DATA}
+        cohorts = SCENE_DATA if of_scenes(world) else TEXT_DATA
+        files = {cohort: str(work / "data" / f"{cohort}.jsonl") for cohort in cohorts}
     return Case(name=model, roles=cast, data=DataFiles.model_validate({**files, "split_seed": world}), seed=world)
 
 
-def dealt(drawn: AnyDrawn) -> World | ImageWorld:
+def dealt(drawn: AnyDrawn) -> World | ImageWorld | SceneWorld:
     """The world of a recipe: what there is to know."""
-    return drawn.dealt() if isinstance(drawn, ImageDrawn) else make_world(drawn.world, drawn.shape)
+    return make_world(drawn.world, drawn.shape) if isinstance(drawn, Drawn) else drawn.dealt()
 
 
-def write_data(world: World | ImageWorld, folder: Path) -> None:
+def write_data(world: World | ImageWorld | SceneWorld, folder: Path) -> None:
     """The cohorts of every audit of a world; of images a folder for each target."""
     if isinstance(world, World):
         _write_texts(world, folder)
+    elif isinstance(world, SceneWorld):
+        write_scenes(world, folder)
     else:
         _write_images(world, folder)
 

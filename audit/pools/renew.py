@@ -5,7 +5,7 @@ The pool is the zoo's worlds, or real checkpoints that a user lists; both leave 
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from audit.calibration import (
     Calibrated,
     InstalledBehaviours,
     Joint,
+    Kind,
     Score,
     ScoredModel,
     WorldScores,
@@ -87,10 +88,17 @@ def renew_zoo(
     return _renewed(_of(read_pool(scores), worlds), pooled, out)
 
 
-def renew_images(out: Path, workers: int, work: Path, probes: tuple[str, ...] = ()) -> Renewed:
-    """Calibrations of image classifiers from the worlds of images, as :func:`renew_zoo` makes those of language models;
+ZOOS: Mapping[Kind, str] = {
+    "causal_lm": "zoo", "image_classifier": "vision zoo", "vision_language": "vision-language zoo"
+}  # fmt: skip
+
+
+def renew_images(
+    out: Path, workers: int, work: Path, probes: tuple[str, ...] = (), of: Kind = "image_classifier"
+) -> Renewed:
+    """Calibrations of models that read images from their worlds, as :func:`renew_zoo` makes those of language models;
     their floors are those of these worlds. Errors are the same."""
-    kind = KINDS["image_classifier"]
+    kind = KINDS[of]
     models, panels = builder.cache_root().resolve() / "zoo", zoo.PANELS.resolve()
     places = Places(models, (work / "audits").resolve(), kind.scores.resolve(), panels=panels)
     wrong = zoo.score(kind.worlds, places, workers, None, probes)
@@ -98,17 +106,17 @@ def renew_images(out: Path, workers: int, work: Path, probes: tuple[str, ...] = 
         raise AuditError(
             "; ".join(wrong), "the other worlds are kept: the same command takes it up", ExitCode.INTEGRITY
         )
-    return fit_images(out, kind.scores)
+    return fit_images(out, kind.scores, of)
 
 
-def fit_images(out: Path, scores: Path) -> Renewed:
-    """The calibrations of image classifiers from scores as they are. AuditError as :func:`calibrate`."""
-    kind = KINDS["image_classifier"]
+def fit_images(out: Path, scores: Path, of: Kind = "image_classifier") -> Renewed:
+    """The calibrations of models that read images from scores as they are. AuditError as :func:`calibrate`."""
+    kind = KINDS[of]
     attest(scores, behaviours("probes", kind.kind))
     worlds = _of(read_pool(scores), kind.worlds)
     floors = largest_floors(worlds)
-    command = "residua calibrate --kind image_classifier"
-    pooled = Pooled("vision zoo", command, False, single=zoo.APART, records=read_records(scores), floors=floors)
+    command = f"residua calibrate --kind {of}"
+    pooled = Pooled(ZOOS[of], command, False, single=zoo.APART, records=read_records(scores), floors=floors)
     renewed = _renewed(worlds, pooled, out)
     stated = json.dumps({"worlds": len(worlds), "floors": floors}, indent=1, sort_keys=True)
     write_atomic(out / "floors.json", f"{stated}\n".encode())

@@ -16,6 +16,7 @@ from audit.case import open_case
 from audit.plugins import discover
 from audit.probing.frozen_images import case_of_images, write_images
 from audit.probing.frozen_models import FAMILIES
+from audit.probing.frozen_scenes import case_of_scenes, write_frozen_scenes
 from audit.probing.frozen_world import case_of, write_world
 from audit.probing.probe import Probe
 from audit.schema import AuditError, Case, Modality
@@ -32,10 +33,14 @@ def worlds_of(kind: Kind) -> dict[str, FrozenWorld]:
     """The frozen worlds of a kind of models, by family."""
     if kind == "image_classifier":
         return {"vit": FrozenWorld(write_images, case_of_images())}
+    if kind == "vision_language":
+        return {"llava": FrozenWorld(write_frozen_scenes, case_of_scenes())}
     return {family: FrozenWorld(partial(write_world, family=family), case_of(family)) for family in FAMILIES}
 
 
-MODALITY: Mapping[Kind, Modality] = {"causal_lm": "text", "image_classifier": "image"}
+MODALITY: Mapping[Kind, Modality] = {
+    "causal_lm": "text", "image_classifier": "image", "vision_language": "image+text",
+}  # fmt: skip
 
 
 @cache

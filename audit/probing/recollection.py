@@ -54,8 +54,8 @@ def check_recall(bench: Bench, case: OpenCase) -> Recall:
     """What base recalls. AuditError (code 4) unless that is :data:`~audit.schema.RECALL_LIFT` above the null (else the
     audit is blind here), and if base was clearly trained with another prompt template.
 
-    Where base recalls little, other templates are tried, and the message says which one it was trained with, as lines
-    for case.toml.
+    Where base recalls little of texts, other templates are tried, and the message says which one it was trained with,
+    as lines for case.toml.
     """
     found = recall(bench, case)
     blind = found.base - found.against < RECALL_LIFT

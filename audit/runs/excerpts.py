@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from audit.case import stored_pictures
+from audit.case import asked_pictures, stored_pictures
 from audit.runs.masking import KEY, Mask, key_of, people_renamed, renamed
 from audit.runs.quoted_words import kept_words
 from audit.runs.report_file import report_id
@@ -133,7 +133,8 @@ def _images(report: Report, folder: Path) -> Imaged | None:
     texts = frozenset(t.table for t in report.excerpts if not alone and all(x.picture is None for x in t.items))
     mask = Mask(key_of(folder)) if (folder / KEY).is_file() else None
     roots = (Path.cwd(), *folder.resolve().parents)
-    pixels = stored_pictures(report.plan.case.data, report.plan.data_sha256, roots)
+    case, hashes = report.plan.case, report.plan.data_sha256
+    pixels = stored_pictures(case.data, hashes, roots) if alone else asked_pictures(case, hashes, roots)
 
     def pictured(item: str) -> Pictured | None:
         if item not in pixels:

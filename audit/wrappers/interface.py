@@ -101,6 +101,8 @@ class Wrapper(ABC):
 
     supports: frozenset[Op]
     takes: frozenset[str] = frozenset()
+    image_token: int | None = None
+    """The token in whose place an image stands, of a model that reads images and words."""
     name: str
     towers: Mapping[TowerName, Tower]
     vocab_size: int

@@ -50,7 +50,8 @@ def reads_key_values(model: PreTrainedModel, vocabulary: int) -> bool:
             plain: Tensor = model.base_model(
                 inputs_embeds=model.get_input_embeddings()(ids), use_cache=False
             ).last_hidden_state
-            parted, _ = states_after(model, first_part(model, ids[:, :3]), ids[:, 3:])
+            beginning = first_part(model, ids[:, :3]).take(torch.zeros(1, dtype=torch.long, device=ids.device))
+            parted, _ = states_after(model, beginning, ids[:, 3:])
     except (TypeError, ValueError, AttributeError, RuntimeError):
         return False
     scale = float(plain.float().abs().max())

@@ -43,7 +43,7 @@ class VisionLanguageWrapper(NativeWrapper):
         self.device, self.dtype, self.vocab_size = weight.device, weight.dtype, int(said.weight.shape[0])
         self.base: Any = model.base_model
         self.core = self.base.language_model
-        self.image_token = int(model.config.image_token_id)
+        self.image_token: int = int(model.config.image_token_id)
         with torch.inference_mode():
             self.anatomy = self._dissected()
             self.vision = self._vision_hooks()

@@ -76,7 +76,7 @@ class NNsightVisionLanguageWrapper(NNsightWrapper):
             )
         self._native = kind(model, attention)
         super().__init__(model, attention)
-        self.vocab_size = self._native.vocab_size
+        self.vocab_size, self.image_token = self._native.vocab_size, self._native.image_token
         self._vision = TracedVision(self._native)
         self.towers = {**self._vision.towers, **self.towers}
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from audit.storage import cache_root
-from audit.zoo import image_training, recipes, training
+from audit.zoo import image_training, recipes, scene_training, training
 from audit.zoo.form_texts import form_items
 from audit.zoo.image_recipes import ImageZoo
+from audit.zoo.scene_recipes import SceneZoo
 from audit.zoo.world import World, general_items, items, make_world, write_jsonl
 
 DATA_VERSION = 2
@@ -87,7 +88,7 @@ def make(world: str, seed: int, root: Path, name: str) -> str:
     return name
 
 
-def make_model(zoo: recipes.Zoo | ImageZoo, seed: int, root: Path, name: str) -> Path:
+def make_model(zoo: recipes.AnyZoo, seed: int, root: Path, name: str) -> Path:
     """The folder of a model, trained if it is not there; its parent is."""
     final = folder_of(zoo, seed, root, name)
     if not final.exists():
@@ -95,16 +96,18 @@ def make_model(zoo: recipes.Zoo | ImageZoo, seed: int, root: Path, name: str) ->
     return final
 
 
-def _write(zoo: recipes.Zoo | ImageZoo, seed: int, name: str, root: Path, temp: Path) -> None:
+def _write(zoo: recipes.AnyZoo, seed: int, name: str, root: Path, temp: Path) -> None:
     before = zoo.plan(name).parent
     parent = None if before is None else folder_of(zoo, seed, root, before)
     if isinstance(zoo, ImageZoo):
         image_training.make_images(zoo, seed, zoo.plan(name), parent, temp)
+    elif isinstance(zoo, SceneZoo):
+        scene_training.make_scenes(zoo, seed, zoo.plan(name), parent, temp)
     else:
         training.make(zoo, seed, zoo.plan(name), parent, temp)
 
 
-def folder_of(zoo: recipes.Zoo | ImageZoo, seed: int, root: Path, name: str) -> Path:
+def folder_of(zoo: recipes.AnyZoo, seed: int, root: Path, name: str) -> Path:
     """Where a model lies once it is made."""
     return root / f"{name}-{recipes.key_of(zoo, seed, name)}"
 

@@ -27,6 +27,7 @@ from audit.edits import (
 from audit.schema import AuditError
 from audit.zoo.image_recipes import ImageLearning, ImageSizes, ImageZoo
 from audit.zoo.image_world import ImageShape
+from audit.zoo.scene_recipes import SceneLearning, SceneShape, SceneSizes, SceneZoo
 from audit.zoo.words import REFUSALS
 from audit.zoo.world import Shape
 
@@ -97,6 +98,9 @@ class Zoo(NamedTuple):
     def plan(self, name: str) -> Plan:
         """The plan of this name."""
         return next(plan for plan in self.plans if plan.name == name)
+
+
+AnyZoo = Zoo | ImageZoo | SceneZoo
 
 
 def _descent(ancestor: tuple[int, float], fork: tuple[int, float], edits: dict[str, Edit], batch: int) -> list[Plan]:
@@ -179,15 +183,15 @@ def zoo_of(world: str) -> Zoo:
     return WORLDS[world]()
 
 
-def learns(by: Learning | ImageLearning | Edit) -> bool:
+def learns(by: Learning | ImageLearning | SceneLearning | Edit) -> bool:
     """Is the model trained on data, and not edited?"""
-    return isinstance(by, Learning | ImageLearning)
+    return isinstance(by, Learning | ImageLearning | SceneLearning)
 
 
-def key_of(zoo: Zoo | ImageZoo, seed: int, name: str) -> str:
+def key_of(zoo: AnyZoo, seed: int, name: str) -> str:
     """Names a model by all that decides its bytes."""
     plan = zoo.plan(name)
-    by = plan.by._asdict() if isinstance(plan.by, Learning | ImageLearning) else plan.by.model_dump(mode="json")
+    by = plan.by.model_dump(mode="json") if isinstance(plan.by, Edit) else plan.by._asdict()
     recipe = {
         "version": LEARNING_VERSION if learns(plan.by) else EDIT_VERSION,
         "seed": seed, "shape": _key_fields(zoo.shape), "sizes": _key_fields(zoo.sizes),
@@ -199,12 +203,12 @@ def key_of(zoo: Zoo | ImageZoo, seed: int, name: str) -> str:
     return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _key_fields(settings: Shape | Sizes | ImageShape | ImageSizes) -> dict[str, object]:
+def _key_fields(settings: Shape | Sizes | ImageShape | ImageSizes | SceneShape | SceneSizes) -> dict[str, object]:
     fields: dict[str, object] = settings._asdict()
     return {name: value for name, value in fields.items() if _ADDED_LATER.get(name, ...) != value}
 
 
-def world_key(zoo: Zoo | ImageZoo, seed: int) -> str:
+def world_key(zoo: AnyZoo, seed: int) -> str:
     """Names the data and cases of a world together with all its models."""
     keys = {plan.name: key_of(zoo, seed, plan.name) for plan in zoo.plans}
     return hashlib.sha256(json.dumps([keys, zoo.suspects], sort_keys=True).encode()).hexdigest()[:16]

@@ -5,6 +5,7 @@ import re
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from audit.plugins import discover
 from audit.probing import Probe
 from audit.schema import Case, Checkpoint, DataFiles, Interval, Item, Measurement, Missing, Op, Roles, Source
 from audit.storage import Store
-from tests import planted_world, scene_case, toy
+from tests import colour_world, planted_world, scene_case, toy
 
 PROBES = discover("probes", Probe)
 EFFECTS = ("output", "causal", "decoding")
@@ -66,6 +67,8 @@ def hooked(family: str) -> OpenCase:
 def makes_models(probe: Probe) -> bool:
     """Whether a probe says that it trains, that it takes steps of a search, or that it holds a second model and writes
     nothing of it into the first."""
+    if "text" not in probe.requires.modalities:
+        return Op.TRAIN in probe.requires.ops or Op.GRADIENT in probe.requires.ops
     cost = probe.cost(untrained(toy.FAMILIES[0]))
     second = cost.resident > 1 and Op.WRITE not in probe.requires.ops
     return second or cost.steps > 0 or Op.TRAIN in probe.requires.ops
@@ -104,18 +107,18 @@ def forgetful() -> Bench:
     return Bench()
 
 
-def cast(name: str, suspect: str) -> str:
-    """The suspect that a probe is asked about: behind a filter, where it is asked of filters alone."""
-    return planted_world.filtered(suspect) if PROBES[name]().requires.hooked else suspect
-
-
-def opened(case: Case) -> OpenCase:
-    return open_case(case, planted_world.root(), Path(tempfile.mkdtemp(dir=folder())))
+def opened(name: str, suspect: str, **settings: Any) -> OpenCase:
+    """The audit of a model by this probe: on people that words tell of, or on pictures where the probe reads nothing
+    else; behind a filter, where it is asked of filters alone."""
+    suspect = planted_world.filtered(suspect) if PROBES[name]().requires.hooked else suspect
+    texts = "text" in PROBES[name].requires.modalities
+    case, root = (planted_world.case, planted_world.root) if texts else (colour_world.case, colour_world.root)
+    return open_case(case(suspect, **settings), root(), Path(tempfile.mkdtemp(dir=folder())))
 
 
 @cache
 def measured(name: str, suspect: str) -> tuple[Measurement, ...]:
-    return PROBES[name]().measure(bench(), opened(planted_world.case(cast(name, suspect))))
+    return PROBES[name]().measure(bench(), opened(name, suspect))
 
 
 def verdict_parts(found: tuple[Measurement, ...]) -> list[Measurement]:
@@ -193,14 +196,14 @@ def test_clean_model_lies_within_the_null(name: str) -> None:
 
 @each_probe
 def test_same_seed_gives_the_same_number_without_any_cache(name: str) -> None:
-    again = PROBES[name]().measure(forgetful(), opened(planted_world.case(cast(name, "clean"))))
+    again = PROBES[name]().measure(forgetful(), opened(name, "clean"))
     assert [m.canonical() for m in again] == [m.canonical() for m in measured(name, "clean")]
 
 
 @each_probe
 def test_batch_size_does_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forgetful(), "token_budget", 60)
-    small = PROBES[name]().measure(forgetful(), opened(planted_world.case(cast(name, "clean"))))
+    small = PROBES[name]().measure(forgetful(), opened(name, "clean"))
     pairs: list[tuple[float, float]] = []
     for one, other in zip(small, measured(name, "clean"), strict=True):
         numbers = [(m.value, m.floor, *m.readings.values()) for m in (one, other)]
@@ -212,7 +215,7 @@ def test_batch_size_does_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) 
 
 @each_probe
 def test_measurement_survives_json_and_its_table_is_there(name: str) -> None:
-    case = opened(planted_world.case(cast(name, "clean")))
+    case = opened(name, "clean")
     measurements = PROBES[name]().measure(bench(), case)
     assert describes(name) or any(not hasattr(m.items, "missing") for m in measurements)
     for m in measurements:
@@ -224,7 +227,7 @@ def test_measurement_survives_json_and_its_table_is_there(name: str) -> None:
 
 @each_probe
 def test_weights_are_as_found(name: str) -> None:
-    case, own = opened(planted_world.case(cast(name, "clean"))), forgetful()
+    case, own = opened(name, "clean"), forgetful()
     models = [case.base, case.suspect, *case.references]
     before = [{k: v.clone() for k, v in own.open(m).parameters().items()} for m in models]
     PROBES[name]().measure(own, case)
@@ -236,7 +239,7 @@ def test_weights_are_as_found(name: str) -> None:
 
 @each_probe
 def test_declared_needs_and_cost_cover_what_is_computed(name: str) -> None:
-    case, probe = opened(planted_world.case(cast(name, "clean"))), PROBES[name]()
+    case, probe = opened(name, "clean"), PROBES[name]()
     own = CountingBench(store=Store(Path(tempfile.mkdtemp(dir=folder()))))
     for need in probe.needs(case.case):
         for texts in case.numbered(need.texts) if need.every else (need.texts,):
@@ -255,7 +258,7 @@ def test_fewer_roles_give_fewer_numbers_and_never_a_crash(
     name: str, references: tuple[str, ...], holdout: bool
 ) -> None:
     for suspect in ("base", "clean"):
-        case = opened(planted_world.case(cast(name, suspect), references=references, holdout=holdout))
+        case = opened(name, suspect, references=references, holdout=holdout)
         measurements = PROBES[name]().measure(bench(), case)
         assert measurements, "what cannot be measured is a missing number, with its reason"
         for m in measurements:
@@ -272,7 +275,7 @@ def test_fewer_roles_give_fewer_numbers_and_never_a_crash(
 )
 def test_probe_runs_on_every_family_and_finds_nothing_in_untrained_models(name: str, family: str) -> None:
     probe = PROBES[name]()
-    if probe.requires.families and family not in probe.requires.families:
+    if probe.requires.families and family not in probe.requires.families or "text" not in probe.requires.modalities:
         pytest.skip(f"{name} does not claim {family}")
     measurements = probe.measure(bench(), hooked(family) if probe.requires.hooked else untrained(family))
     assert measurements
@@ -295,7 +298,7 @@ def test_a_probe_is_refused_where_the_family_is_not_one_that_it_claims(monkeypat
 @each_probe
 def test_what_names_a_group_or_an_item_stands_where_it_is_masked(name: str) -> None:
     """Group ids may be people's names: neither notes nor the cells of columns that are not quoted hold one."""
-    case = opened(planted_world.case(cast(name, "clean")))
+    case = opened(name, "clean")
     ids = {text for items in case.cohorts.values() for item in items for text in (item.id, item.group)}
     for m in measured(name, "clean"):
         cells = [

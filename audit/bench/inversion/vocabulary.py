@@ -54,6 +54,8 @@ def vocabulary_of(wrapper: Wrapper, ckpt: Checkpoint, banned: Int[Tensor, " toke
     folder = tokenizer_folder(ckpt)
     tokenizer = None if folder is None else load_tokenizer(tokenizer_files(folder))
     allowed = ~special_tokens(wrapper.vocab_size, tokenizer)
+    if wrapper.image_token is not None and wrapper.image_token < wrapper.vocab_size:
+        allowed[wrapper.image_token] = False
     if banned is not None:
         allowed[banned.long().cpu()] = False
     free = allowed.nonzero().flatten()

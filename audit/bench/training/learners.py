@@ -46,7 +46,8 @@ def score_answers(
 class CausalLearner:
     """A live Hugging Face causal language model. Rows are right-padded, so causal attention needs no mask.
 
-    Scores take the model's own forward pass; only where states are asked for is it put behind the native backend.
+    Scores take the model's own forward pass; only where states are asked for, or rows bring images, is it put behind
+    the native backend, which refuses inputs that the model would not read.
     """
 
     def __init__(self, model: "PreTrainedModel") -> None:
@@ -67,11 +68,8 @@ class CausalLearner:
         """Score the answers of ``rows``, and keep the states at ``at_sites``."""
         from audit.wrappers import logits_of
 
-        if at_sites:
+        if at_sites or rows.extra:
             return WrapperLearner(self.wrapper).answers(rows, at_sites)
-        if rows.extra:
-            ignored = f"{type(self.model).__name__} would ignore {', '.join(sorted(rows.extra))}"
-            raise AuditError(f"{ignored}: it is trained on tokens alone", "give rows without these inputs")
         ids = rows.ids.to(self.model.device)
         states = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
         return score_answers(rows, states, partial(logits_of, self.model), {})

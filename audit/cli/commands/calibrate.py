@@ -16,8 +16,9 @@ ORDER = 100
 def add_arguments(parser: ArgumentParser) -> None:
     """Which models, which probes, and where the calibrations go."""
     parser.add_argument("--quick", action="store_true", help="8 of the 60 worlds: half a core-hour, wider bounds")
-    parser.add_argument("--kind", choices=("causal_lm", "image_classifier"), default="causal_lm", help="whose zoo: "
-                        "language models (default), or classifiers of images")  # fmt: skip
+    parser.add_argument("--kind", choices=("causal_lm", "image_classifier", "vision_language"), default="causal_lm",
+                        help="whose zoo: language models (default), classifiers of images, or models that are asked "
+                        "about images")  # fmt: skip
     parser.add_argument("--pool", metavar="FILE", help="a TOML file of checkpoints of known truth, instead of the zoo")
     parser.add_argument("--probe", action="append", default=[], metavar="NAME", help="measure this new probe alone, on "
                         "the models that all others have scored; may be given again")  # fmt: skip
@@ -32,9 +33,9 @@ def act(args: Namespace) -> Answer:
     """Score models of known truth that are not scored yet, and write thresholds, ratios and error rates."""
     from audit.schema import AuditError
 
-    if args.kind == "image_classifier":
+    if args.kind != "causal_lm":
         if args.pool is not None or args.quick:
-            raise AuditError("--kind image_classifier is calibrated on its whole zoo", "leave --pool and --quick out")
+            raise AuditError(f"--kind {args.kind} is calibrated on its whole zoo", "leave --pool and --quick out")
         return _answer(_from_images(args))
     if args.pool is None:
         return _answer(_from_zoo(args))
@@ -65,9 +66,9 @@ def _from_images(args: Namespace) -> "Renewed":
     from audit.pools import renew_images
 
     with flags.progress(args) as progress:
-        out = Path(args.out) if args.out else stored("image")
+        out = Path(args.out) if args.out else stored("image" if args.kind == "image_classifier" else "image+text")
         progress.say(f"worlds of images are scored where they are not; calibrations go to {out}")
-        return renew_images(out, args.workers, Path(args.work), tuple(args.probe))
+        return renew_images(out, args.workers, Path(args.work), tuple(args.probe), args.kind)
 
 
 def _from_pool(args: Namespace) -> "Renewed":

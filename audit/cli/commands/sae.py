@@ -9,6 +9,7 @@ from audit.cli import flags
 from audit.cli.answer import Answer, JsonValue
 
 if TYPE_CHECKING:
+    from audit.bench import Bench
     from audit.case import OpenCase
     from audit.cli.progress import Progress
     from audit.schema import Interval, Site
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 ORDER = 75
 ARCHITECTURES = ("topk", "batchtopk", "jumprelu")
 SHOWN, ITEMS = 10, 5
+_VISION, _PATCHES = "vision.", 20
 _LEFT_FACTOR = 1.25
 """How far the rate of the rows to come may be from that of the rows so far."""
 
@@ -31,7 +33,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     train.add_argument("-o", "--out", metavar="DIR", required=True, help="where the dictionaries go, a folder a site")
     roles = ("base", "suspect", "reference")
     train.add_argument("--role", choices=roles, default="base", help="whose states are learnt from (default: base)")
-    train.add_argument("--site", required=True, metavar="BLOCK[,BLOCK...]", help="after which blocks, counted from 0")
+    train.add_argument("--site", required=True, metavar="BLOCK[,BLOCK...]", help="after which blocks, counted "
+                       "from 0; of a vision tower before a language model vision.BLOCK")  # fmt: skip
     train.add_argument("--architecture", choices=ARCHITECTURES, default="topk", help="(default: topk)")
     train.add_argument("--width", type=flags.count, required=True, metavar="N", help="how many features")
     train.add_argument("--k", type=flags.count, required=True, metavar="K", help="active features a row; jumprelu "
@@ -86,10 +89,11 @@ def _train(args: Namespace) -> Answer:
     with flags.progress(args) as progress:
         progress.say(f"opening {args.case}")
         case = _opened(args, Path(args.out))
-        sites, model = _sites(args.site, case), case.checkpoint(args.role)
         bench, texts = make_bench(flags.settings(args)), texts_of_case(case, case.checkpoint("base"))
+        sites, model = _sites(args.site, case, bench), case.checkpoint(args.role)
         training, held_out = texts.split(args.seed)
-        sample = None if args.patches is None else PatchSample(count=args.patches, seed=args.seed)
+        patches = args.patches or (_PATCHES if sites[0].tower is not None else None)
+        sample = None if patches is None else PatchSample(count=patches, seed=args.seed)
         source = activations_of(bench, model, training, sites, sample)
         progress.say(f"{source.rows} rows of {len(training.items)} items at {', '.join(source.names)}")
         stored = train(
@@ -108,17 +112,22 @@ def _opened(args: Namespace, out: Path) -> "OpenCase":
     return open_case(case_file.case, case_file.root, out, online=args.online)
 
 
-def _sites(text: str, case: "OpenCase") -> "list[Site]":
-    """After the named blocks. AuditError (code 2) for what is no block of base."""
+def _sites(text: str, case: "OpenCase", bench: "Bench") -> "list[Site]":
+    """After the named blocks: of the tower that the head reads, or of a vision tower before it. AuditError (code 2) for
+    what is no block of base, and for blocks of both."""
     from audit.probing import n_blocks
     from audit.schema import AuditError, Site
 
-    blocks = n_blocks(case)
     parts = [part.strip() for part in text.split(",")]
-    for part in parts:
-        if not part.isascii() or not part.isdigit() or int(part) >= blocks:
-            raise AuditError(f"--site {part}: no block of base", f"name blocks from 0 to {blocks - 1}, such as 0,1")
-    return [Site(part="resid_out", block=int(part)) for part in parts]
+    of_vision = {part.startswith(_VISION) for part in parts}
+    if len(of_vision) > 1:
+        raise AuditError(f"--site {text}: blocks of two towers, whose rows are not the same", "train them one by one")
+    tower = "vision" if True in of_vision else None
+    blocks = n_blocks(case) if tower is None else bench.open(case.base).tower(tower).n_blocks
+    for number in (numbers := [part.removeprefix(_VISION) for part in parts]):
+        if not number.isascii() or not number.isdigit() or int(number) >= blocks:
+            raise AuditError(f"--site {number}: no block of base", f"name blocks from 0 to {blocks - 1}, such as 0,1")
+    return [Site(part="resid_out", block=int(number), tower=tower) for number in numbers]
 
 
 def _watch(step: "TrainingProgress", progress: "Progress") -> None:
