@@ -27,6 +27,7 @@ from transformers import (
 
 from audit.case import CaseFile
 from audit.schema import Report
+from tests.planted import few_probes
 from tests.toy import SPECIAL, WORDS, root
 
 IMAGE = "<image>"
@@ -188,10 +189,11 @@ class Audited(NamedTuple):
 
 @cache
 def taught_run() -> Audited:
-    """The audit of :func:`taught_case`, made once."""
+    """The audit of :func:`taught_case` by the quick probes, made once."""
     from audit.engine import run
     from audit.planning import RunSettings
 
     case = taught_case()
     out = case.parent / "run"
-    return Audited(run(CaseFile.read(case), out, RunSettings(threads=1)), out)
+    with few_probes(root(), "probes_of_pictures", "forget_likelihood", "utility") as package:
+        return Audited(run(CaseFile.read(case), out, RunSettings(threads=1, package=package)), out)
