@@ -241,7 +241,11 @@ class OpenCase:
         return self._data.rows_of(items, answers)
 
     def insertable(self, items: Sequence[Item]) -> InsertablePrompts:
-        """These items with their own answers, as prompts that a string can be put into."""
+        """These items with their own answers, as prompts that a string can be put into. AuditError (code 2) where they
+        ask about pictures: such prompts are words alone."""
+        if any(item.image is not None for item in items):
+            raise AuditError("a string is put into prompts of words, and these items ask about pictures",
+                             "ask it of a case of texts")  # fmt: skip
         limits = self.max_length, self.function_words.words
         return InsertablePrompts(items, [item.answer for item in items], self.tokenizer, self.case.template, *limits)
 
