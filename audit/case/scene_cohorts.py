@@ -1,7 +1,9 @@
 """Items that are questions about pictures, with everything that items of texts have."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
+from typing import Any
 
 import torch
 from numpy import ndarray
@@ -44,6 +46,18 @@ class SceneCohorts(TextCohorts):
             check_shared({"image": contents(shown, self._pictures)}, shown)
             self.notes += (*copies(shown, self._pictures), *self._processing())
             self.replicate = PICTURE if _one_each(shown, self._pictures) else PICTURES
+
+    def loaded_tokenizer(self, recipe: CohortKey) -> Any:
+        """Base's tokenizer; where prompts are chats, with the chat template of base's processor, if that has one of its
+        own."""
+        tokenizer = super().loaded_tokenizer(recipe)
+        if not recipe.template.chat or recipe.processor is None:
+            return tokenizer
+        own = getattr(load_processor(recipe.processor), "chat_template", None)
+        if own and own != tokenizer.chat_template:
+            tokenizer = copy(tokenizer)
+            tokenizer.chat_template = own
+        return tokenizer
 
     @property
     def pictured(self) -> bool:

@@ -182,11 +182,15 @@ def test_a_chat_without_a_picture_is_whole_in_every_template(kind: str) -> None:
     assert text.count("what color ?") == 1 and "'type'" not in text
 
 
-def test_a_chat_of_a_case_is_what_the_processor_makes_of_it(root: Path) -> None:
+@pytest.mark.parametrize("held", ["both", "processor", "old file"])
+def test_a_chat_of_a_case_is_what_the_processor_makes_of_it(root: Path, held: str) -> None:
     for role in picture_toy.ROLES:
         reader = picture_toy.processor()
-        reader.chat_template = reader.tokenizer.chat_template = LLAVA
+        reader.tokenizer.chat_template = PLAIN if held == "processor" else LLAVA if held == "both" else None
+        reader.chat_template = None if held == "old file" else LLAVA
         reader.save_pretrained(root / role)
+        if held == "old file":
+            (root / role / "chat_template.json").write_text(json.dumps({"chat_template": LLAVA}))
     case = opened(root, chat=True, answer=" {answer}")
     item, rows = case.items(FORGET)[0], case.rows(FORGET)
     parts = [{"type": "image"}, {"type": "text", "text": item.question}]
