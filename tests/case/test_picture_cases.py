@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 from audit.case import OpenCase, load_case, open_case, tokenise
 from audit.case.chat_template import ChatPrompt
 from audit.case.picture_template import PictureTemplate
-from audit.checkpoints import resolve
+from audit.checkpoints import fingerprint, resolve
 from audit.checkpoints.picture_settings import picture_settings
 from audit.schema import AuditError, Item, Source, Template, Texts
 from audit.wording import PICTURE, PICTURES
@@ -280,6 +280,19 @@ def test_models_whose_processors_read_pictures_otherwise_are_refused(root: Path,
     opened(root)
     config.unlink()
     opened(root)
+
+
+def test_strings_are_put_into_no_prompts_of_pictures(root: Path) -> None:
+    case = opened(root)
+    with pytest.raises(AuditError, match="these items ask about pictures"):
+        case.insertable(case.items(FORGET))
+
+
+def test_what_a_processor_does_is_part_of_the_fingerprint(root: Path) -> None:
+    before = fingerprint(root / "base").total
+    path = root / "base" / "processor_config.json"
+    path.write_text(path.read_text().replace("0.5", "0.4"))
+    assert fingerprint(root / "base").total != before
 
 
 def test_one_picture_under_two_groups_of_a_cohort_is_said(root: Path) -> None:
