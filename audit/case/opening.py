@@ -32,6 +32,7 @@ from audit.case.pictures import TEXTS, pictures_sha256
 from audit.case.rows import Rows
 from audit.case.scene_rows import check_picture_reader
 from audit.case.tables import table_sha256
+from audit.case.tokenisation import check_words_alone
 from audit.checkpoints import (
     TokenizerFiles,
     check_compatible,
@@ -243,9 +244,7 @@ class OpenCase:
     def insertable(self, items: Sequence[Item]) -> InsertablePrompts:
         """These items with their own answers, as prompts that a string can be put into. AuditError (code 2) where they
         ask about pictures: such prompts are words alone."""
-        if any(item.image is not None for item in items):
-            raise AuditError("a string is put into prompts of words, and these items ask about pictures",
-                             "ask it of a case of texts")  # fmt: skip
+        check_words_alone(items)
         limits = self.max_length, self.function_words.words
         return InsertablePrompts(items, [item.answer for item in items], self.tokenizer, self.case.template, *limits)
 
