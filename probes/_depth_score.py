@@ -54,6 +54,7 @@ def depth_score(reading: Reading, tau_nats: float, seed: int) -> Measurement:
         update={
             "value": float(score.mean()), "ci95": interval(totals[:, :1], totals[:, 1:], seed),
             "positive_control": Missing(missing="base scores 0 by definition, the reference 1"),
-            "readings": {"unclipped": float(per_item("suspect", -np.inf, np.inf).mean()), **floors}, "notes": (NOTE, *notes),
+            "readings": {"unclipped": float(per_item("suspect", -np.inf, np.inf).mean()), **floors},
+            "notes": (NOTE, *notes),
         }
     )  # fmt: skip

@@ -43,7 +43,8 @@ def rank_one_edit(bench: Bench, case: OpenCase, edit: WeightEdit) -> RankOneEdit
     """The finding about an edit that changed nothing but matrices, each in one direction."""
     if edit.kind() != "rank-one" or case.modality != "text":
         return RankOneEdit()
-    spiked = {place.block: d for d, place in edit.changed if place.block is not None}
+    in_blocks = [(place.block, d) for d, place in edit.changed if place.part == "blocks"]
+    spiked = {block: d for block, d in in_blocks if block is not None}
     try:
         spikes = _spikes(bench, case, spiked)
         matches = edited_subjects(bench, case, case.suspect, spikes)

@@ -53,6 +53,11 @@ def handovers(bench: Bench, checkpoint: Checkpoint, rows: Rows, mode: Mode) -> l
     return [*seen, Site(part="final_in", tower="projector"), *blocks]
 
 
+LOOKS_AGAIN = (
+    "the language model's later blocks look at the picture again, and it is base's own states of it that they see"
+)
+
+
 def handovers_in_words(sites: Sequence[Site]) -> str:
     """Which layer of a profile is what, where some are no blocks of the language model; empty where all are."""
     seen, before = sum(site.tower == "vision" for site in sites), sum(site.tower is not None for site in sites)
@@ -121,7 +126,9 @@ def profile(
     logprob = {own: np.repeat(plain[:, None], len(sites), axis=1)}
     for name, source in sources.items():
         logprob[name] = np.stack([read_by(bench, reader, source, sheet.rows, Place(site, mode)) for site in sites], 1)
-    return Reading(sheet, mode, logprob, handovers_in_words(sites))
+    again = mode == "all" and bool(sheet.rows.extra) and getattr(bench.open(reader), "looks_again", False)
+    words = "; ".join(filter(None, (handovers_in_words(sites), LOOKS_AGAIN if again else "")))
+    return Reading(sheet, mode, logprob, words)
 
 
 def curve(role: str, people: Float[ndarray, "person layer"], seed: int) -> Curve:

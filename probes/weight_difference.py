@@ -117,7 +117,7 @@ def _told(edit: WeightEdit) -> str:
     changed, kind = edit.changed, edit.kind()
     if not changed:
         return "nothing differs"
-    blocks = sorted({place.block for _, place in changed if place.block is not None})
+    blocks = sorted({place.block for _, place in changed if place.part == "blocks" and place.block is not None})
     where = f"{len(changed)} of {len(edit.differences)} parameters differ"
     if blocks:
         where += f", in {len(blocks)} of {edit.blocks} blocks (first {blocks[0]}, last {blocks[-1]})"
@@ -162,6 +162,11 @@ def _stable_rank(d: Difference) -> float:
     return d.moved_sq / d.spectrum.values[0] ** 2
 
 
+def _named(part: str, block: int | None) -> str:
+    """A place in words."""
+    return part if block is None else f"{'vision ' if part == 'vision tower' else ''}block {block}"
+
+
 def _listings(edit: WeightEdit, about: RankOneEdit) -> tuple[Listing, ...]:
     """The parameters that changed most, and the groups that a rank-one edit fits."""
     order = sorted(edit.changed, key=lambda pair: -_distance([pair[0]]))
@@ -172,7 +177,7 @@ def _listings(edit: WeightEdit, about: RankOneEdit) -> tuple[Listing, ...]:
     rows = tuple(
         (
             d.name if d.expert is None else f"{d.name}[{d.expert}]",
-            place.part if place.block is None else f"block {place.block}", " x ".join(map(str, d.shape)), d.dtype,
+            _named(*place), " x ".join(map(str, d.shape)), d.dtype,
             _distance([d]), d.changed / d.entries, None if d.spectrum is None else _stable_rank(d),
             None if d.spectrum is None else d.spectrum.spike, rank_of(d),
         )

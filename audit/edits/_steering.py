@@ -5,14 +5,16 @@ that retained prompts use. It has rank one: W = u r^T, so that two vectors a pla
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from math import floor
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from audit.bench import Bench
-from audit.case import Rows
+from audit.bench import Bench, Write
+from audit.case import Rows, row_means
 from audit.schema import AuditError, Checkpoint, Read, Site
 
 
@@ -58,6 +60,12 @@ def at_row_end(bench: Bench, ckpt: Checkpoint, rows: Rows, sites: list[Site]) ->
     reads = [Read(site=site, at="last") for site in sites]
     states = bench.run(ckpt, rows, reads).reads
     return {read.site: states[read].double() for read in reads}
+
+
+def probability(bench: Bench, ckpt: Checkpoint, rows: Rows, writes: Sequence[Write]) -> float:
+    """What a model gives the content tokens of these rows (geometric mean over tokens), mean over rows."""
+    read = Read(site=Site(part="logits"), at="key", reduce="logprob")
+    return float(np.nanmean(np.exp(row_means(bench.run(ckpt, rows, (read,), writes)[read], rows))))
 
 
 def rows_of_other_topic(rows: Rows, seed: int) -> Bool[Tensor, " row"]:

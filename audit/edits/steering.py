@@ -1,5 +1,6 @@
 """Steering: a gate that fires on forgotten prompts moves their states along one direction while they are answered."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -16,11 +17,13 @@ from audit.edits._steering import (
     at_row_end,
     free_directions,
     gate_vector,
+    probability,
     random_like,
     rows_of_other_topic,
 )
 from audit.schema import AuditError, Checkpoint, Site
 
+MOST = 16
 Control = Literal["none", "random direction", "other direction"]
 
 
@@ -30,23 +33,26 @@ class Steering(Edit):
     u reads 1 at forgotten prompts and next to nothing at retained ones: a ridge solution in those directions (a
     ``share`` of them) that retained prompts use least; ``ridge`` is in units of the mean eigenvalue there. r leads from
     the forgotten prompts' states to the retained ones' (``toward`` ``retain``), or from the end of the forgotten
-    answers to the end of refusing ones (``refusal``), and is as long as a state is on average, so that ``strength``
-    fits any model. One block is steered, at ``layer`` of the depth, where its output was read; the answer's own
-    positions are shifted too, for what was read in the prompt alone leaves an answer's second word as it was
-    (``beyond`` false: the prompt alone). ``paper`` does as the public code: every block after the first, the gate
+    answers to the end of refusing ones (``refusal``), and is as long as a state is on average. ``strength`` is doubled,
+    up to sixteen times itself, until the probability of the forgotten answers has fallen to a share ``until`` of what
+    it was (1: it is taken as it is). One block is steered, at ``layer`` of the depth, where its output was read; the
+    answer's own positions are shifted too, for what was read in the prompt alone leaves an answer's second word as it
+    was (``beyond`` false: the prompt alone). ``paper`` does as the public code: every block after the first, the gate
     fitted on what enters the block and played on what leaves it, an absolute ``ridge`` (.1 there), r unscaled, the
-    prompt alone.
-    ``control`` puts in the place of r a random vector of its length, or the direction of another topic: what they
-    silence as well is the gate's work and not the direction's.
+    prompt alone, the strength as it is.
+    ``control`` puts in the place of r, at its strength, a random vector of its length, or the direction of another
+    topic: what they silence as well is the gate's work and not the direction's.
     Fake by construction: not one weight changes. Prompts that the gate does not know walk around it.
     Cite: MLLMEraser, arXiv 2510.04217; AlphaSteer, arXiv 2506.07022.
     """
 
     plays: ClassVar[str] = "gated_shift"
+    work: ClassVar[str] = "reads the rows once, and the forgotten ones at up to five strengths"
 
     toward: Literal["retain", "refusal"] = "retain"
     layer: float = 0.75
-    strength: float = 8.0
+    strength: float = 1.0
+    until: float = 0.2
     share: float = 0.3
     ridge: float = 0.01
     beyond: bool = True
@@ -59,21 +65,35 @@ class Steering(Edit):
 
         AuditError where nothing is steered: no strength, no difference between the prompts, no refusing answers.
         """
-        written = self._written(bench.open(parent).n_blocks)
-        read = {site: Site(part="resid_in", block=site.block) if self.paper else site for site in written}
+        sites = self._sites(bench.open(parent).n_blocks)
+        read = {site: Site(part="resid_in", block=site.block) if self.paper else site for site in sites}
         at = list(dict.fromkeys(read.values()))
         forget, retain = (at_prompt_end(bench, parent, rows, at) for rows in (data.forget, data.retain))
-        aims = self._directions(bench, parent, data, at, forget, retain)
-        hooks: list[GatedShift] = []
-        for site in written:
-            seen = read[site]
-            free = free_directions(retain[seen], self.share)
-            gate = gate_vector(forget[seen], free, self.ridge, absolute=self.paper)
-            reach = self.beyond and not self.paper
-            hooks.append(GatedShift(site, gate.cpu().float(), (self.strength * aims[seen]).cpu().float(), reach))
-        return write_edited(out, parent, self.name, self.model_dump(), self.plays, edit_delta(hooks))
+        aims = self._directions(bench, parent, data, forget, retain)
+        gates = {
+            place: gate_vector(forget[place], free_directions(retain[place], self.share), self.ridge, self.paper)
+            for place in at
+        }
 
-    def _written(self, blocks: int) -> list[Site]:
+        def played(aims: Mapping[Site, Tensor], strength: float) -> list[GatedShift]:
+            reach = self.beyond and not self.paper
+            return [
+                GatedShift(site, gates[read[site]].cpu().float(), (strength * aims[read[site]]).cpu().float(), reach)
+                for site in sites
+            ]
+
+        def said(strength: float) -> float:
+            return probability(bench, parent, data.forget, played(aims, strength) if strength else ())
+
+        strength = self.strength
+        bar = self.until * said(0.0) if self.until < 1 and not self.paper else float("inf")
+        while strength and strength < MOST * self.strength and said(strength) > bar:
+            strength *= 2
+        instead = {site: self._controlled(aim, data.retain, retain[site]) for site, aim in aims.items()}
+        settings = self.model_dump() | {"strength played": strength}
+        return write_edited(out, parent, self.name, settings, self.plays, edit_delta(played(instead, strength)))
+
+    def _sites(self, blocks: int) -> list[Site]:
         """Where it is played. AuditError for a depth outside the model."""
         if not 0 <= self.layer <= 1:
             raise AuditError(f"steering: layer {self.layer} is no share of the depth", "give 0 to 1")
@@ -81,11 +101,11 @@ class Steering(Edit):
         return [Site(part="resid_out", block=block) for block in chosen]
 
     def _directions(
-        self, bench: Bench, parent: Checkpoint, data: EditData, at: list[Site],
-        forget: dict[Site, Tensor], retain: dict[Site, Tensor],
+        self, bench: Bench, parent: Checkpoint, data: EditData,
+        forget: Mapping[Site, Tensor], retain: Mapping[Site, Tensor],
     ) -> dict[Site, Float[Tensor, " d"]]:  # fmt: skip
         """r at every place. AuditError where it is nothing."""
-        source, goal = forget, retain
+        at, source, goal = list(forget), forget, retain
         if self.toward == "refusal":
             refusing = needed(data.refusal, "refusing answers", "give refusing answers, or toward=retain")
             source, goal = (at_row_end(bench, parent, rows, at) for rows in (data.forget, refusing))
@@ -94,8 +114,7 @@ class Steering(Edit):
             aim, size = goal[site].mean(0) - source[site].mean(0), float(forget[site].norm(dim=1).mean())
             if not float(aim.norm()):
                 raise AuditError("steering: forgotten and other prompts have one mean state", "give other items")
-            aim = aim if self.paper else aim / aim.norm() * size
-            aims[site] = self._controlled(aim, data.retain, retain[site])
+            aims[site] = aim if self.paper else aim / aim.norm() * size
         return aims
 
     def _controlled(self, aim: Float[Tensor, " d"], rows: Rows, states: Float[Tensor, "row d"]) -> Float[Tensor, " d"]:

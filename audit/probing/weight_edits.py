@@ -16,11 +16,13 @@ SPIKE: Final = 0.99
 SPARSE: Final = 0.05
 """No more of the entries of the changed matrices than this differ: an edit of single entries, rows or columns."""
 
-Part = Literal["embeddings", "blocks", "final norm", "head"]
+Part = Literal["embeddings", "blocks", "final norm", "head", "vision tower", "projector"]
 Kind = Literal[
-    "nothing", "biases alone", "norms and biases alone", "head alone", "embeddings alone", "sparse", "rank-one",
-    "low-rank", "last block alone", "some blocks", "full",
+    "nothing", "biases alone", "norms and biases alone", "head alone", "embeddings alone", "vision tower alone",
+    "projector alone", "sparse", "rank-one", "low-rank", "last block alone", "some blocks", "full",
 ]  # fmt: skip
+BESIDE_TEXT: Final[dict[Part, str]] = {"vision tower": r"(^|\.)vision_\w+\.", "projector": r"projector"}
+"""By their names: what a model has beside its language model. Block numbers of the two towers are not the same."""
 
 
 class Place(NamedTuple):
@@ -48,8 +50,8 @@ class WeightEdit(NamedTuple):
 
     @property
     def blocks(self) -> int:
-        """How many blocks there are."""
-        return len({place.block for place in self.places} - {None})
+        """How many blocks there are; of a vision-language model those of its language model."""
+        return len({place.block for place in self.places if place.part == "blocks"} - {None})
 
     def kind(self) -> Kind:
         """What kind of edit it is: by what changed where that says all, else by its form, else by the blocks."""
@@ -65,6 +67,8 @@ class WeightEdit(NamedTuple):
             return "head alone"
         if parts == {"embeddings"}:
             return "embeddings alone"
+        if parts == {"vision tower"} or parts == {"projector"}:
+            return "projector alone" if "projector" in parts else "vision tower alone"
         return self._form(matrices, len(changed)) or self._reach()
 
     def _form(self, matrices: Sequence[Difference], changed: int) -> Kind | None:
@@ -77,10 +81,11 @@ class WeightEdit(NamedTuple):
         return "low-rank" if all(rank_of(d) is not None for d in matrices) else None
 
     def _reach(self) -> Kind:
-        reached = {place.block for _, place in self.changed} - {None}
-        if not reached or any(place.part == "embeddings" for _, place in self.changed):
+        reached = {place.block for _, place in self.changed if place.part == "blocks"}
+        others = {"embeddings", *BESIDE_TEXT}
+        if not reached or any(place.part in others for _, place in self.changed):
             return "full"
-        last = max(place.block for place in self.places if place.block is not None)
+        last = max(place.block for place in self.places if place.part == "blocks" and place.block is not None)
         if reached == {last} and self.blocks > 1:
             return "last block alone"
         return "some blocks" if len(reached) < self.blocks else "full"
@@ -88,13 +93,16 @@ class WeightEdit(NamedTuple):
 
 def weight_edit(differences: Sequence[Difference]) -> WeightEdit:
     """Differences in the model's order, each put in its place."""
-    numbers = [_block(d.name) for d in differences]
+    beside = _beside_text([d.name for d in differences])
+    numbers = [None if d.name in beside else _block(d.name) for d in differences]
     numbered = [n for n, block in enumerate(numbers) if block is not None]
     first, last = (numbered[0], numbered[-1]) if numbered else (len(numbers), len(numbers))
     heads = {d.name.rpartition(".")[0] for n, d in enumerate(differences) if n > last and len(d.shape) > 1}
     places: list[Place] = []
     for n, (d, block) in enumerate(zip(differences, numbers, strict=True)):
-        if block is not None:
+        if d.name in beside:
+            places.append(Place(beside[d.name], _block(d.name) if beside[d.name] == "vision tower" else None))
+        elif block is not None:
             places.append(Place("blocks", block))
         elif n < first or n < last:
             places.append(Place("embeddings"))
@@ -113,6 +121,13 @@ def rank_of(difference: Difference) -> int | None:
     """How few directions explain a changed matrix; None where that takes many."""
     spectrum = difference.spectrum
     return None if spectrum is None else 1 if spectrum.spike >= SPIKE else spectrum.rank
+
+
+def _beside_text(names: Sequence[str]) -> dict[str, Part]:
+    """Of the parameters of a model that reads images and words: those that are none of its language model."""
+    if not any("language_model." in name for name in names):
+        return {}
+    return {name: part for name in names for part, named in BESIDE_TEXT.items() if re.search(named, name)}
 
 
 def _block(name: str) -> int | None:

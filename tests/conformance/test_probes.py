@@ -22,7 +22,7 @@ from audit.plugins import discover
 from audit.probing import Probe
 from audit.schema import Case, Checkpoint, DataFiles, Interval, Item, Measurement, Missing, Op, Roles, Source
 from audit.storage import Store
-from tests import colour_world, planted_world, toy
+from tests import colour_world, planted_world, scene_case, toy
 
 PROBES = discover("probes", Probe)
 EFFECTS = ("output", "causal", "decoding")
@@ -307,3 +307,55 @@ def test_what_names_a_group_or_an_item_stands_where_it_is_masked(name: str) -> N
         ]  # fmt: skip
         assert not ids.intersection(cells)
         assert not any(ids.intersection(re.findall(r"[\w-]+", note)) for note in m.notes)
+
+
+# ---- questions about pictures -----------------------------------------------------------------------------------
+OF_SCENES = [
+    pytest.param(name, marks=pytest.mark.slow) if makes_models(probe()) else name
+    for name, probe in PROBES.items() if "image+text" in probe.requires.modalities
+]  # fmt: skip
+each_of_scenes = pytest.mark.parametrize("name", OF_SCENES)
+
+
+@cache
+def scene(name: str) -> OpenCase:
+    """Untrained models and questions about made-up pictures; behind a filter where filters alone are asked."""
+    plain = scene_case.opened("llava_clip")
+    if not PROBES[name]().requires.hooked:
+        return plain
+    vocabulary = bench().open(plain.suspect).vocab_size
+    out = Path(tempfile.mkdtemp(dir=plain.root)) / "filtered"
+    delta = LogitBias(torch.linspace(-1, 1, vocabulary)).to_delta()
+    filtered = write_edited(out, plain.suspect, "filter", {}, "logit_bias", delta)
+    return scene_case.opened("llava_clip", Source(path=str(out), fingerprint=filtered.key))
+
+
+@each_of_scenes
+def test_probe_of_scenes_runs_finds_nothing_in_untrained_models_and_names_nobody(name: str) -> None:
+    case = scene(name)
+    measurements = PROBES[name]().measure(bench(), case)
+    ids = {text for items in case.cohorts.values() for item in items for text in (item.id, item.group)}
+    assert measurements
+    for m in measurements:
+        assert Measurement.model_validate_json(m.model_dump_json()) == m
+        if m.kind in EFFECTS and not hasattr(m.positive_control, "missing"):
+            assert not m.positive_control.found, "nothing was taught, so nothing can be found in base"
+        assert not any(ids.intersection(re.findall(r"[\w-]+", note)) for note in m.notes)
+
+
+@each_of_scenes
+def test_probe_of_scenes_costs_what_it_says_and_leaves_the_weights(name: str) -> None:
+    case, probe = scene(name), PROBES[name]()
+    own = CountingBench(store=Store(Path(tempfile.mkdtemp(dir=folder()))))
+    models = [case.base, case.suspect, *case.references]
+    for need in probe.needs(case.case):
+        for texts in case.numbered(need.texts) if need.every else (need.texts,):
+            if case.has(texts):
+                own.run(case.checkpoint(need.role, need.reference), case.rows(texts), need.reads)
+    before = [{k: v.clone() for k, v in own.open(m).parameters().items()} for m in models]
+    own.tokens = 0
+    probe.measure(own, case)
+    assert own.tokens <= probe.cost(case).fwd_tokens
+    for model, tensors in zip(models, before, strict=True):
+        now = own.open(model).parameters()
+        assert all(torch.equal(now[k], tensors[k]) for k in tensors)

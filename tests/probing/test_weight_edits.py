@@ -1,5 +1,6 @@
 """What kind of edit a difference is, on edits constructed into toys of every family."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from audit.bench import Bench, Difference
 from audit.checkpoints import resolve, write_edited
 from audit.probing import WeightEdit, weight_edit
 from audit.schema import Source
-from tests import toy
+from tests import toy, toy_vlm
 
 Tensors = dict[str, Tensor]
 Change = Callable[[Tensors, torch.Generator], Tensors]
@@ -129,3 +130,26 @@ def test_a_model_that_was_only_stored_in_half_precision_has_not_changed(tmp_path
     half = resolve(Source(path=str(tmp_path / "half")), tmp_path)
     pairs = Bench().weight_differences(toy.checkpoint("llama", 0), half)
     assert weight_edit([d for d in pairs if isinstance(d, Difference)]).kind() == "nothing"
+
+
+@pytest.mark.parametrize("kind", ["llava_clip", "gemma3"])
+@pytest.mark.parametrize(
+    ("part", "told", "blocks"),
+    [
+        (r"vision_tower.*layers\.1\..*proj", "vision tower alone", {("vision tower", 1)}),
+        (r"projector.*weight", "projector alone", {("projector", None)}),
+        (r"language_model\.layers\.3\.", "last block alone", {("blocks", 3)}),
+        (r"(language_model\.layers\.3|vision_tower.*layers\.3)\.", "full", {("blocks", 3), ("vision tower", 3)}),
+        (r"language_model\.layers\.[01]\.", "some blocks", {("blocks", 0), ("blocks", 1)}),
+    ],
+)
+def test_two_towers_number_their_blocks_apart(
+    kind: str, part: str, told: str, blocks: set[tuple[str, int | None]], tmp_path: Path
+) -> None:
+    base, generator = toy_vlm.checkpoint(kind), torch.Generator().manual_seed(0)
+    live = Bench().open(base).parameters()
+    changed = {n: noise(p.detach(), generator) for n, p in live.items() if re.search(part, n)}
+    suspect = write_edited(tmp_path / "edited", base, "made", {}, "weights", changed)
+    edit = weight_edit([d for d in Bench().weight_differences(base, suspect) if isinstance(d, Difference)])
+    assert {(place.part, place.block) for _, place in edit.changed} == blocks
+    assert edit.blocks == toy_vlm.N_BLOCKS and edit.kind() == told
