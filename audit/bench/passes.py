@@ -104,7 +104,7 @@ def entering(opened: LoadedModel, opener: Opener, job: Job, where: Geometry) -> 
     given = _other_models(opener, job, where)
     taps = [
         tap for w in writes for tap in w.taps(wrapper, where, given.get(id(w)))
-        if w not in opened.plays or _reached(tap.site, job.start, wrapper.head_tower)
+        if w not in opened.plays or _reached(tap.site, job, wrapper.head_tower)
     ]  # fmt: skip
     resume = None
     if job.start is not None:
@@ -119,8 +119,12 @@ def entering(opened: LoadedModel, opener: Opener, job: Job, where: Geometry) -> 
     return Entering(taps, resume, _bias_of(writes, wrapper.device))
 
 
-def _reached(site: Site, start: Start | None, head: TowerName) -> bool:
-    """Whether a permanent edit's place is run at all in a pass with this start."""
+def _reached(site: Site, job: Job, head: TowerName) -> bool:
+    """Whether a permanent edit's place is run at all in a pass: of a tower of pictures not without any, and nothing
+    before the pass's start."""
+    start = job.start
+    if site.tower not in (None, head) and not job.rows.extra:
+        return False
     return start is None or site.part != "embed" and _end(site, head).depth > _end(start.site, head).depth
 
 
