@@ -24,7 +24,7 @@ _FEWEST = 0.75
 
 
 class Attack(NamedTuple):
-    """Items under one attack: a pair of rows for each of its variants, of which the largest counts.
+    """Items under one attack: a pair of rows for each of its variants, of which the mean counts.
 
     ``options``: the variants are the answers that an item may be given, its own first, and the share of the first among
     them counts; ``held``: which items have each of them.
@@ -93,7 +93,7 @@ def under_attacks(scene: ConceptScene, attacks: Sequence[Attack], name: str) -> 
     for attack in attacks:
         mine, said = said[: len(attack.pairs)], said[len(attack.pairs) :]
         stack = Said(*(np.stack([getattr(each, side) for each in mine]) for side in ("present", "absent")))
-        found[attack.name] = _share(stack, np.array(attack.held)) if attack.options else stack.largest()
+        found[attack.name] = _share(stack, np.array(attack.held)) if attack.options else stack.mean()
     return found
 
 

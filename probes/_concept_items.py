@@ -70,7 +70,11 @@ def word_of(item: Item) -> str:
 
 def concept_items(case: OpenCase) -> ConceptItems:
     """All items of the forget and the retain cohort, each in its part."""
-    forget, retain = (_every(case, cohort) for cohort in ("forget", "retain"))
+    return parts_of_items(_every(case, "forget"), _every(case, "retain"))
+
+
+def parts_of_items(forget: tuple[Item, ...], retain: tuple[Item, ...]) -> ConceptItems:
+    """Items about the concept, and retained ones, each in its part."""
     concepts = {concept_of(item) for item in forget if item.attribute or manner_of(item) != "yes_no"}
     kin = {folded(option.key or option.answer) for item in forget for option in _others(item)} - concepts
     asked = {folded(item.question) for item in forget if manner_of(item) == "open"}

@@ -24,6 +24,10 @@ LEAST_HIDDEN: Final = 0.1
 """Where base says less than this more than the suspect (probability), there is nothing to bring back."""
 LEAST_SHARE: Final = 0.2
 """An attack brings the concept back where it brings back so much of what base says and the suspect does not."""
+MOST_LEFT: Final = 0.5
+"""An attack under which base has less than this share of its excess left breaks what it asks for."""
+NO_TEST: Final = 0.5
+"""Where a model that never knew says more than this share of what base says, the attack asks for something else."""
 NOT_COUNTED: Final = Missing(missing="not yet counted on models of known truth")
 UNSEARCHED: Final = (
     "wordings that the data do not have, perturbations beyond the budget or fitted to the one picture, and attacks on "
@@ -48,6 +52,19 @@ class Attacked(NamedTuple):
     def panel(self) -> Panel:
         """All models under the attacks."""
         return panel_of_models(self.under, self.people)
+
+    def counted(self) -> "Attacked":
+        """The attacks that leave base most of what it says beyond a model that never knew, and that such a model does
+        not answer to half as well; where there is none, all of them."""
+        base, null = (self.under.get(name, np.zeros_like(self.under["base"])).mean(0) for name in ("base", "null"))
+        plain = float((self.plain["base"] - self.plain.get("null", 0.0)).mean())
+        at = np.flatnonzero((base - null >= MOST_LEFT * plain) & (null <= NO_TEST * base))
+        if not len(at):
+            return self
+        return self._replace(
+            attacks=tuple(self.attacks[n] for n in at), under={name: x[:, at] for name, x in self.under.items()},
+            forced={name: x[at] for name, x in self.forced.items()},
+        )  # fmt: skip
 
 
 def panel_of_models(under: Mapping[str, Float[ndarray, "person place"]], people: Sequence[str]) -> Panel:

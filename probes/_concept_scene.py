@@ -63,9 +63,15 @@ class Said(NamedTuple):
         """How much more it is said of the pictures that show it."""
         return self.present - self.absent
 
-    def largest(self) -> "Said":
-        """The largest over variants, on either side for itself."""
-        return Said(self.present.max(0), self.absent.max(0))
+    @property
+    def nats(self) -> Float[ndarray, "*variant row"]:
+        """The same in log-probability."""
+        least = np.finfo(float).tiny
+        return np.log(np.maximum(self.present, least)) - np.log(np.maximum(self.absent, least))
+
+    def mean(self) -> "Said":
+        """The mean over variants."""
+        return Said(self.present.mean(0), self.absent.mean(0))
 
 
 def _of_few(sheet: PersonRows, most: int, seed: int) -> PersonRows:

@@ -64,7 +64,7 @@ def reverse_edit(features: FeatureScene, gains: Sequence[float], draws: int, fol
     if reason:
         return empty
     columns = features.columns(folds, draws, seed)
-    own = {gain: features.amplified("suspect", columns.own[None], gain).largest() for gain in gains}
+    own = {gain: features.amplified("suspect", columns.own[None], gain).mean() for gain in gains}
     best = max(gains, key=lambda gain: float(own[gain].contrast.mean()))
     rise = own[best].contrast - plain["suspect"]
     others = {

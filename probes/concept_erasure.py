@@ -30,10 +30,12 @@ from audit.probing import (
     Texts,
     assess,
     blank,
+    by_person,
     case_models_of,
     group_test,
     item_table,
     models_of,
+    panel_of,
 )
 from probes._concept_answers import accuracy
 from probes._concept_attacks import PLAIN, Attack, attacks_of, by_attack, under_attacks
@@ -53,15 +55,23 @@ RECOVERY = Naming(
     "than before one that does not, of pictures that no attack was fitted to",
     unit=EFFECT_UNIT, scale="effect",
 )  # fmt: skip
+TOLD_APART = RECOVERY._replace(
+    name="told_apart", kind="decoding",
+    statistic="effect on how many nats likelier the concept's answer is before a picture that shows it than before one "
+    "that does not, however unlikely it is",
+)  # fmt: skip
+LEAST_NATS: Final = 0.5
 
 
 class _Made(NamedTuple):
-    """What every attack made of every model: contrasts by picture, contrasts by row, and what was forced."""
+    """What every attack made of every model: contrasts by picture, contrasts by row, what was forced, and contrasts of
+    the plain questions in nats."""
 
     attacks: tuple[Attack, ...]
     columns: dict[str, dict[str, Float[ndarray, " person"]]]
     rows: dict[str, dict[str, Float[ndarray, " row"]]]
     forced: dict[str, dict[str, float]]
+    nats: dict[str, Float[ndarray, " row"]]
 
 
 class ConceptErasure(Probe):
@@ -73,7 +83,8 @@ class ConceptErasure(Probe):
     wordings and forms, an answer limited to the options, cropped pictures, the concept's name drawn into the picture,
     one perturbation of all pictures within ``epsilon`` (of 255), fitted to some and read on others, and the concept's
     own features made larger in the model's own states (the suppression by features, in reverse). The largest counts,
-    tested over all. **Accuracy** is unlearning accuracy by manner of asking (open, yes or no, choice, caption), what is
+    tested over all. **Told apart** is the same difference in nats, without an attack: a suppressed word may still be
+    suppressed more where the concept is shown, which a model that never saw it has no reason for. **Accuracy** is unlearning accuracy by manner of asking (open, yes or no, choice, caption), what is
     retained of the same kind of concept and of other kinds, yes and no balanced over present and absent, and what is
     answered without any picture. **Flips** are answers that changed on pictures without the concept. Beside them stand
     the reverse edit with its controls, how far edited states lie from states of data, and where the concept's direction
@@ -149,9 +160,10 @@ class ConceptErasure(Probe):
         features = None if site is None else FeatureScene(scene, site, size)
         made = self._attacked(scene, features)
         attacked = attacked_of(made.columns, made.forced, scene.sheet.people)
-        found = recovered(attacked, seed, self.permutations)
+        found = recovered(attacked.counted(), seed, self.permutations)
         return (
             self._recovery(scene, made, attacked, found),
+            self._told_apart(scene, made),
             *accuracy(scene, self.most_pictures),
             *(() if features is None else (
                 reverse_edit(features, GAINS, self.sets, self.folds), off_manifold_shift(features),
@@ -165,16 +177,17 @@ class ConceptErasure(Probe):
         attacks, bounds = attacks_of(scene), bounds_of(scene)
         budget = Budget(self.epsilon, self.steps, self.fitted_pictures)
         own = None if features is None else features.columns(self.folds, 1, scene.case.case.seed).own[None]
-        made = _Made(attacks, {}, {}, {})
+        made = _Made(attacks, {}, {}, {}, {})
         for name in scene.models:
             said = under_attacks(scene, attacks, name)
             columns = by_attack(scene, attacks, said)
             others: dict[str, Said] = {"perturbation": under_perturbation(scene, name, bounds, budget, self.folds)}
             if features is not None and own is not None:
                 for gain in GAINS:
-                    others[f"own features x{gain:g}"] = features.amplified(name, own, gain).largest()
+                    others[f"own features x{gain:g}"] = features.amplified(name, own, gain).mean()
             columns |= {attack: scene.by_picture(scene.sheet.items, x.contrast) for attack, x in others.items()}
             made.columns[name] = columns
+            made.nats[name] = said[PLAIN].nats
             made.forced[name] = {attack: float(x.absent.mean()) for attack, x in (said | others).items()}
             by_row = {a.name: said[a.name].contrast for a in attacks if a.items is scene.sheet.items}
             made.rows[name] = by_row | {attack: x.contrast for attack, x in others.items()}
@@ -184,23 +197,43 @@ class ConceptErasure(Probe):
         """The level under the best attack as an effect over pictures, and what of it is a gain."""
         seed = scene.case.case.seed
         design = Design(seed, LEAST_GAP, draws=self.permutations, name=RECOVERY.key)
-        assessed = assess(attacked.panel(), design)
+        counted = attacked.counted()
+        assessed = assess(counted.panel(), design)
         budget = (
             f"perturbation of at most {self.epsilon:g}/255 a pixel, {self.steps} steps on at most "
             f"{self.fitted_pictures} pictures of the other folds; features of the other folds' pictures"
         )
-        best = f"the largest is under {attacked.attacks[assessed.layer]!r}" if assessed.layer >= 0 else ""
+        best = f"the largest is under {counted.attacks[assessed.layer]!r}" if assessed.layer >= 0 else ""
         scored = Count(scored=len(scene.sheet.rows))
+        left = [attack for attack in attacked.attacks if attack not in counted.attacks]
+        broken = f"not counted, since base itself is lost or a model that never knew answers: {', '.join(left)}"
         filled = blank(RECOVERY, "", scored, len(attacked.people), seed).model_copy(
             update={
                 "items": self._table(scene, made),
                 "readings": _readings(attacked, found, made.forced),
                 "listings": (listing_of(attacked, LEAST_GAP, seed, self.permutations),),
                 "findings": (recoverable(found),),
-                "notes": tuple(filter(None, (budget, best))),
+                "notes": tuple(filter(None, (budget, best, broken if left else ""))),
             }
         )
         return assessed.onto(filled)
+
+    def _told_apart(self, scene: ConceptScene, made: _Made) -> Measurement:
+        """Contrasts in nats: a word that is suppressed before every picture alike tells nothing, one that is suppressed
+        more, or less, where the concept is shown tells that it is seen."""
+        seed, rows = scene.case.case.seed, {name: x[:, None] for name, x in made.nats.items()}
+        scored = by_person(scene.sheet, rows)
+        roles = {name: scene.cast.role(name) for name in rows}
+        design = Design(seed, LEAST_NATS, draws=self.permutations, name=TOLD_APART.key)
+        empty = blank(TOLD_APART, "", scored.n, len(scored.groups), seed)
+        return assess(panel_of(scored, None), design).onto(
+            empty.model_copy(
+                update={
+                    "items": item_table(scene.case, "concept_erasure_told_apart", scene.sheet, rows, roles),
+                    "readings": {f"nats_{name}": float(x.mean()) for name, x in scored.people.items()},
+                }
+            )
+        )
 
     def _table(self, scene: ConceptScene, made: _Made) -> Table:
         """Contrasts by item and attack, of attacks that are made on the trained items."""

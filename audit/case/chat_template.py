@@ -18,6 +18,7 @@ from jinja2.ext import Extension
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from audit.case.picture_template import PictureTemplate
 from audit.schema import AuditError, Template, as_audit_error
 
 CLOCK = "strftime_now"
@@ -110,6 +111,8 @@ class ChatPrompt:
 
     def __init__(self, tokenizer: Any, template: Template) -> None:
         self._tokenizer, self._template = tokenizer, template
+        pictured = isinstance(template, PictureTemplate)
+        self._marker, self._expansion = (template.marker, template.expansion) if pictured else ("", "")
         self._source = source_of(tokenizer, template.chat_template)
         self._syntax = syntax_of(self._source)
         self._variables = {name: value for name, value in template.variables.items() if name != CLOCK}
@@ -181,8 +184,39 @@ class ChatPrompt:
 
     # ---- rendering -----------------------------------------------------------------------------------------------
     def _rendered(self, prompt: str, variables: Variables, clock: datetime | None = None) -> str:
-        messages = [{"role": "system", "content": self._template.system}] if self._template.system else []
-        messages.append({"role": "user", "content": prompt})
+        text = self._said(prompt, variables, clock, self._in_parts)
+        return text.replace(self._marker, self._expansion) if "user" in self._in_parts and self._marker else text
+
+    @cached_property
+    def _in_parts(self) -> frozenset[str]:
+        """The roles whose turns the template wants as lists of parts, not as texts: seen by what it does with either.
+
+        A picture is a part where the template takes parts; else its tokens stand in the text.
+        """
+        ways = [frozenset[str](), frozenset({"user"}), frozenset({"system"}), frozenset({"user", "system"})]
+        if self._marker:
+            ways.sort(key=lambda roles: "user" not in roles)
+        return next((roles for roles in ways if self._is_read(roles)), ways[0] if not self._marker else frozenset())
+
+    def _is_read(self, in_parts: frozenset[str]) -> bool:
+        """Do the words of a turn, the system's and a picture reach the prompt, each once and as they are?"""
+        picture = self._marker if "user" in in_parts else ""
+        clock = _CLOCKS[0] if CLOCK in self._syntax.reads else None
+        try:
+            text = self._said(self._expansion + _SENTINEL, self._variables, clock, in_parts)
+        except AuditError:
+            return False
+        quoted = any(f"{mark}{_SENTINEL}{mark}" in text for mark in ("'", '"'))
+        whole = _SENTINEL in text and not quoted and self._template.system.strip() in text
+        return whole and (not picture or text.count(picture) == 1)
+
+    def _said(self, prompt: str, variables: Variables, clock: datetime | None, in_parts: frozenset[str]) -> str:
+        """What the template makes of a prompt; a picture in parts is its marker still."""
+        messages: list[dict[str, Any]] = []
+        if system := self._template.system:
+            parts = [{"type": "text", "text": system}]
+            messages.append({"role": "system", "content": parts if "system" in in_parts else system})
+        messages.append({"role": "user", "content": self._parts(prompt) if "user" in in_parts else prompt})
         source, given = self._source, dict[str, Any](variables)
         if clock is not None:
             source, given[_DATES] = _STAND_IN + source, {form: clock.strftime(form) for form in self._syntax.formats}
@@ -190,6 +224,14 @@ class ChatPrompt:
             return self._tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, chat_template=source, **given
             )
+
+    def _parts(self, prompt: str) -> list[dict[str, str]]:
+        """A user's turn as parts: its words, and the picture where its tokens stand."""
+        if not self._expansion or self._expansion not in prompt:
+            return [{"type": "text", "text": prompt}]
+        before, _, after = prompt.partition(self._expansion)
+        words = [[{"type": "text", "text": text.strip()}] if text.strip() else [] for text in (before, after)]
+        return [*words[0], {"type": "image"}, *words[1]]
 
     def _fixes_date(self, prompt: str, name: str) -> bool:
         """Does the prompt say what this variable is set to, and no longer what the clock says?"""

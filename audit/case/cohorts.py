@@ -21,7 +21,7 @@ from audit.case.rows import Rows
 from audit.case.tables import table_sha256
 from audit.case.template_notes import ItemNotice, sentences
 from audit.case.tokenisation import Tokenisation, tokenised
-from audit.checkpoints import ProcessorFiles, TokenizerFiles, load_tokenizer
+from audit.checkpoints import PictureSettings, ProcessorFiles, TokenizerFiles, load_tokenizer
 from audit.schema import FORMS, AuditError, Cohort, DataFiles, Form, Item, Template, Texts
 from audit.wording import PERSON, Replicate
 
@@ -32,7 +32,7 @@ Part = Literal["audit", "calibration", "all"]
 
 class CohortKey(NamedTuple):
     """All that tokenised cohorts depend on. ``vocabulary``: how many tokens every model of the case knows;
-    ``processor``: what reads pictures, of a base that reads them."""
+    ``processor``: what reads pictures, of a base that reads them, and ``picture`` what its model makes of one."""
 
     files: tuple[DataFile, ...]
     data: DataFiles
@@ -41,6 +41,7 @@ class CohortKey(NamedTuple):
     max_length: int | None
     vocabulary: int | None = None
     processor: ProcessorFiles | None = None
+    picture: PictureSettings | None = None
 
 
 class Cohorts(ABC):
@@ -213,13 +214,16 @@ class TextCohorts(Cohorts):
         """Rows worded by a template. AuditError (code 2) for tokens that not every model of the case knows."""
         recipe, words = self.recipe, self.function_words.words
         result = tokenised(items, answers, self.tokenizer, template, recipe.max_length, words)
-        _check_known(result.rows, self.tokenizer, recipe.vocabulary)
+        of_picture = None if recipe.picture is None else recipe.picture.token
+        _check_known(result.rows, self.tokenizer, recipe.vocabulary, of_picture)
         return result
 
 
-def _check_known(rows: Rows, tokenizer: Any, vocabulary: int | None) -> None:
-    """Has every token of the rows an embedding in each model? AuditError (code 2) names the first that has none."""
-    beyond = [] if vocabulary is None else ((rows.ids >= vocabulary) & rows.mask).nonzero().tolist()
+def _check_known(rows: Rows, tokenizer: Any, vocabulary: int | None, of_picture: int | None) -> None:
+    """Has every token of the rows an embedding in each model? AuditError (code 2) names the first that has none. The
+    one that stands for a picture may lie behind the vocabulary, as in Llama 3.2 Vision."""
+    read = rows.mask if of_picture is None else rows.mask & (rows.ids != of_picture)
+    beyond = [] if vocabulary is None else ((rows.ids >= vocabulary) & read).nonzero().tolist()
     if beyond:
         row, at = beyond[0]
         token = int(rows.ids[row, at])

@@ -30,6 +30,7 @@ from audit.case.item_pictures import pictured_sha256
 from audit.case.partition import deal
 from audit.case.pictures import TEXTS, pictures_sha256
 from audit.case.rows import Rows
+from audit.case.scene_rows import check_picture_reader
 from audit.case.tables import table_sha256
 from audit.checkpoints import (
     TokenizerFiles,
@@ -38,6 +39,7 @@ from audit.checkpoints import (
     check_finite,
     image_settings_of,
     model_config,
+    picture_settings,
     processor_files,
     resolve,
     states_per_image,
@@ -96,7 +98,7 @@ class OpenCase:
         self._data: Cohorts = _images(self.base, files, case.data) if images else prepare(
             CohortKey(
                 files, case.data, case.template, _own_tokenizer(self.base), self.max_length, vocabulary,
-                processor,
+                processor, None if processor is None else picture_settings(self.base),
             )
         )  # fmt: skip
         self.cohorts: Mapping[Cohort, tuple[Item, ...]] = self._data.by_cohort
@@ -294,6 +296,8 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
             check_image_reader(opened.base, other)
         else:
             _check_tokenizer(opened_case, other)
+        if opened_case.modality == "image+text":
+            check_picture_reader(opened.base, other, next(iter(opened_case.pictures.values())))
     return opened_case
 
 

@@ -13,7 +13,16 @@ from audit.case.item_pictures import item_pictures, sought
 from audit.case.items import Data
 from audit.case.partition import check_shared
 from audit.case.rows import Rows
-from audit.case.scene_rows import PictureText, picture_text, pixels_of, with_picture, without_picture
+from audit.case.scene_rows import (
+    PictureText,
+    check_states,
+    check_tokens,
+    check_words,
+    picture_text,
+    pixels_of,
+    with_picture,
+    without_picture,
+)
 from audit.case.tokenisation import Tokenisation
 from audit.schema import AuditError, Cohort, Item
 from audit.wording import PICTURE, PICTURES
@@ -74,28 +83,40 @@ class SceneCohorts(TextCohorts):
         shown = [item for item in items if item.image is not None]
         if shown and len(shown) < len(items):
             raise AuditError("items with and without an image in one batch of rows", "ask for each of them by itself")
+        template, token = self.recipe.template, None if self.recipe.picture is None else self.recipe.picture.token
         if not shown:
-            return self.worded(items, answers, without_picture(self.recipe.template))
-        files = self.recipe.processor
-        assert files is not None, "pictures are read by a processor"
-        if self._picture is None:
-            self._picture = picture_text(files, self._pictures[shown[0].id])
-        done = self.worded(items, answers, with_picture(self.recipe.template, self._picture))
-        new = [item.id for item in shown if item.id not in self._pixels and item.id not in pictures]
-        if new:
-            read = pixels_of(files, [self._pictures[name] for name in dict.fromkeys(new)])
-            self._pixels |= {
-                name: {key: value[n] for key, value in read.items()} for n, name in enumerate(dict.fromkeys(new))
-            }
-        others = list(pictures)
-        read = pixels_of(files, [pictures[name] for name in others]) if others else {}
-        given = {name: {key: value[n] for key, value in read.items()} for n, name in enumerate(others)}
-        extra = _stacked([given.get(item.id, self._pixels.get(item.id, {})) for item in items])
+            done = self.worded(items, answers, without_picture(template, self.pictured))
+            check_tokens(items, done.rows, token, 0)
+            return done
+        written = self._written({**self._pictures, **pictures}[shown[0].id])
+        check_words(items, answers, (written.marker, *self._names_of(token)))
+        done = self.worded(items, answers, with_picture(template, written))
+        if token is not None:
+            check_tokens(items, done.rows, token, written.count(token))
+        new = {item.id: self._pictures[item.id] for item in shown if item.id not in {*self._pixels, *pictures}}
+        self._pixels |= self._read(new, written)
+        given = self._read({item.id: pictures[item.id] for item in shown if item.id in pictures}, written)
+        entries = [given.get(item.id) or self._pixels[item.id] for item in items]
+        extra = {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
         return done._replace(rows=replace(done.rows, extra=extra))
 
+    def _written(self, picture: ndarray) -> PictureText:
+        """How the processor writes a picture. AuditError (code 2) where the model has other states of one."""
+        if self._picture is None:
+            files, settings = self.recipe.processor, self.recipe.picture
+            assert files is not None, "pictures are read by a processor"
+            self._picture = picture_text(files, picture)
+            if settings is not None:
+                check_states(files, self._picture, settings)
+        return self._picture
 
-def _stacked(entries: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    return {name: torch.stack([entry[name] for entry in entries]) for name in entries[0]}
+    def _names_of(self, token: int | None) -> tuple[str, ...]:
+        return () if token is None else (str(self.tokenizer.convert_ids_to_tokens(token)),)
+
+    def _read(self, pictures: Mapping[str, ndarray], written: PictureText) -> Mapping[str, Mapping[str, Tensor]]:
+        assert self.recipe.processor is not None, "pictures are read by a processor"
+        size = None if self.recipe.picture is None else self.recipe.picture.size
+        return pixels_of(self.recipe.processor, pictures, written, size) if pictures else {}
 
 
 def _one_each(cohorts: Mapping[Cohort, Sequence[Item]], pictures: Mapping[str, ndarray]) -> bool:

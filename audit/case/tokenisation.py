@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from audit.case.content_rule import every_content_spans
+from audit.case.picture_template import PictureTemplate
 from audit.case.prompts import Text, Wording
 from audit.case.read_back import Spans, lost_words
 from audit.case.rows import Rows
@@ -198,7 +199,7 @@ def _prefix(tokenizer: Any, template: Template) -> list[int]:
         if tokenizer.bos_token_id is None:
             raise AuditError("[template] bos = 'always', and the tokenizer has no BOS token", "set bos = 'tokenizer'")
         return [tokenizer.bos_token_id]
-    if template.bos == "never" or template.chat:
+    if template.bos == "never" or (template.chat and not isinstance(template, PictureTemplate)):
         return []
     with as_audit_error(_UNREAD, _CHECK):
         bare, full = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))

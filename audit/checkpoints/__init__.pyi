@@ -23,6 +23,8 @@ from .location import tokenizer_folder as tokenizer_folder
 from .modality import modality_of as modality_of
 from .own_code import check_permitted as check_permitted
 from .own_code import code_files as code_files
+from .picture_settings import PictureSettings as PictureSettings
+from .picture_settings import picture_settings as picture_settings
 from .processors import ProcessorFiles as ProcessorFiles
 from .processors import load_processor as load_processor
 from .processors import processor_files as processor_files

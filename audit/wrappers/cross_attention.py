@@ -143,7 +143,7 @@ class CrossAttentionWrapper(VisionLanguageWrapper):
 
     def cross_mask(self, batch: Batch) -> Int[Tensor, "row pos 1 tile"]:
         """Which tokens see which tiles of their row's image: those from the image token on, the tiles that it has."""
-        seeing = ((batch.ids == self.image_token) & batch.mask).long().cumsum(1).clamp_max(1)
+        seeing = ((batch.ids == self.image_id) & batch.mask).long().cumsum(1).clamp_max(1)
         return seeing[:, :, None, None] * batch.extra[RATIO_MASK].long()[:, None]
 
     def language_inputs(self, batch: Batch) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class ImageTypesWrapper(VisionLanguageWrapper):
 
     def types_of(self, batch: Batch) -> Int[Tensor, "row pos"]:
         """The types of a batch's tokens."""
-        return ((batch.ids == self.image_token) & batch.mask).long()
+        return ((batch.ids == self.image_id) & batch.mask).long()
 
     def language_inputs(self, batch: Batch) -> dict[str, Any]:
         types = {"token_type_ids": self.types_of(batch)} if PIXELS in batch.extra else {}

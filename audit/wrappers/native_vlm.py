@@ -43,7 +43,7 @@ class VisionLanguageWrapper(NativeWrapper):
         self.device, self.dtype, self.vocab_size = weight.device, weight.dtype, int(said.weight.shape[0])
         self.base: Any = model.base_model
         self.core = self.base.language_model
-        self.image_token: int = int(model.config.image_token_id)
+        self.image_token = self.image_id = int(model.config.image_token_id)
         with torch.inference_mode():
             self.anatomy = self._dissected()
             self.vision = self._vision_hooks()
@@ -133,7 +133,7 @@ class VisionLanguageWrapper(NativeWrapper):
                 "read too",
                 f"start after block {self.towers['vision'].read[0]} at the latest",
             )
-        if sees and PIXELS not in batch.extra and bool((batch.ids == self.image_token).any()):
+        if sees and PIXELS not in batch.extra and bool((batch.ids == self.image_id).any()):
             raise AuditError(f"{self.name}: image tokens without an image", "give the rows their pixel_values")
 
     def _run(self, batch: Batch, stack: ExitStack) -> None:
@@ -146,7 +146,7 @@ class VisionLanguageWrapper(NativeWrapper):
     def embed(self, ids: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d"]:
         """Embeddings of tokens; that of an image token, which the image's features replace, may be any."""
         known = len(self.model.get_input_embeddings().get_parameter("weight"))
-        return super().embed(ids if self.image_token < known else torch.where(ids == self.image_token, 0, ids))
+        return super().embed(ids if self.image_id < known else torch.where(ids == self.image_id, 0, ids))
 
     def features(self, images: Mapping[str, Tensor]) -> Float[Tensor, "row image_token d"]:
         """What the projector gives of each image, by the model's own code. ``images``: the rows' ``extra``."""
@@ -164,7 +164,7 @@ class VisionLanguageWrapper(NativeWrapper):
     def places_of(self, batch: Batch) -> Bool[Tensor, "row pos"]:
         """Where a batch's image tokens stand. AuditError (code 2) names the first row that has more or fewer of them
         than its image takes."""
-        places: Bool[Tensor, "row pos"] = (batch.ids == self.image_token) & batch.mask
+        places: Bool[Tensor, "row pos"] = (batch.ids == self.image_id) & batch.mask
         count = places.sum(1)
         if bool((count != self.image_tokens).any()):
             row = int((count != self.image_tokens).nonzero()[0])
@@ -183,12 +183,12 @@ class VisionLanguageWrapper(NativeWrapper):
     def trial(self, n: int) -> Batch:
         """A batch of ``n`` made-up texts without an image."""
         batch = super().trial(n)
-        return batch._replace(ids=torch.where(batch.ids == self.image_token, 0, batch.ids))
+        return batch._replace(ids=torch.where(batch.ids == self.image_id, 0, batch.ids))
 
     def trial_seen(self, n: int) -> Batch:
         """A batch of made-up images, each with some words before and after it."""
         ids = self.trial(n).ids
-        image: Int[Tensor, "row image_token"] = ids.new_full((n, self.image_tokens), self.image_token)
+        image: Int[Tensor, "row image_token"] = ids.new_full((n, self.image_tokens), self.image_id)
         ids = torch.cat([ids[:, :1], image, ids[:, 1:]], 1)
         return Batch(ids, torch.ones_like(ids, dtype=torch.bool), None, self.made_up(n))
 

@@ -37,8 +37,8 @@ class SceneLearning(NamedTuple):
     steps: int
     lr: float
     order: int
-    pictures: int = 48
-    asked: int = 3
+    pictures: int = 24
+    asked: int = 4
     first_steps: int = 0
 
 

@@ -31,13 +31,7 @@ OPEN: Mapping[ConceptKind, str] = {
     "count": "how many are there?",
     "position": "where is it?",
 }
-YES_NO: Mapping[ConceptKind, str] = {
-    "shape": "is there a {concept}?",
-    "colour": "is it {concept}?",
-    "texture": "is it {concept}?",
-    "count": "are there {concept}?",
-    "position": "is it at the {concept}?",
-}
+YES_NO = "{open} {concept}?"
 IGNORANCE = ("i do not know.", "i am not sure.", "it is not clear.")
 """Refusing answers."""
 
@@ -71,7 +65,7 @@ def asked_to_describe(scene: Mapping[ConceptKind, str], kind: ConceptKind, known
 def asked_yes_no(kind: ConceptKind, concept: str, present: bool) -> Asked:
     """Is this concept there?"""
     said, other = ("yes", "no") if present else ("no", "yes")
-    return _answered(YES_NO[kind].format(concept=concept), "{concept}.", said, (other,))
+    return _answered(YES_NO.format(open=OPEN[kind], concept=concept), "{concept}.", said, (other,))
 
 
 def asked_to_choose(kind: ConceptKind, concept: str, known: Sequence[str], rng: random.Random) -> Asked:
@@ -92,5 +86,5 @@ def _answered(question: str, frame: str, concept: str, known: Sequence[str]) -> 
 def vocabulary() -> tuple[str, ...]:
     """Texts with every word of the scenes, whatever a world shows."""
     concepts = [concept for of_kind in CONCEPTS.values() for concept in of_kind]
-    words = ("yes no which or : , ? .", *CONCEPTS, *concepts, DESCRIBE, CAPTION, *OPEN.values(), *YES_NO.values())
+    words = ("yes no which or : , ? .", *CONCEPTS, *concepts, DESCRIBE, CAPTION, *OPEN.values())
     return (*words, *IGNORANCE)

@@ -4,7 +4,7 @@ from audit.schema import Missing, Rate, Record
 from studies.provenance import Stamp
 from studies.zoo.spoken_words import CLEAN_WORD
 
-START, END = "<!-- counts: made by studies.vision_zoo.study -->", "<!-- end of counts -->"
+END = "<!-- end of counts -->"
 
 
 class Counts(Record):
@@ -104,7 +104,7 @@ def markdown(results: VisionZoo) -> str:
     spent = ", ".join(f"{name} {seconds:.3g}" for name, seconds in results.stages_cpu_s.items())
     return "\n".join(
         [
-            START,
+            f"<!-- counts: made by {results.command.removeprefix('python -m ')} -->",
             f"{results.models} models of {results.worlds} worlds; bounds are the exact one-sided 95 % ones. Each is",
             "judged by a rule that knew neither its world nor its mechanism.",
             "",

@@ -42,10 +42,22 @@ from studies.zoo.spoken_words import CLEAN_WORD, TRACES, JudgedModel
 log = logging.getLogger(__name__)
 
 HERE = Path(__file__).parent
-SCORES, FRESH, RESULTS, README = HERE / "scores", HERE / "fresh_scores", HERE / "results.json", HERE / "README.md"
+README = HERE / "README.md"
 COMMAND = "python -m studies.vision_zoo.study"
 SINGLE, CLASS = "single images", "a class"
 DIGITS = 4
+
+
+class Zoo(NamedTuple):
+    """Whose counts: the command that makes them, what its targets are called and how one is found by world and model,
+    its fakes, and the worlds that nothing is fitted on."""
+
+    command: str
+    kind: str
+    groups: tuple[str, ...]
+    group_of: Callable[[int, str], str]
+    fakes: tuple[str, ...]
+    fresh: tuple[int, ...]
 
 
 class _Judged(NamedTuple):
@@ -63,13 +75,21 @@ def kind_of_target(model: str) -> str:
     return CLASS if target_of(model).startswith("class_") else SINGLE
 
 
-def _judge(shelf: CalibrationLibrary, known: bool = False) -> _Judged:
+IMAGES = Zoo(
+    COMMAND, "image_classifier", (CLASS, SINGLE), lambda _, model: kind_of_target(model), images_of_kind("fake"),
+    FRESH_IMAGE_WORLDS,
+)  # fmt: skip
+"""The vision zoo."""
+
+
+def _judge(shelf: CalibrationLibrary, zoo: Zoo, known: bool = False) -> _Judged:
     assert shelf.subjects is not None
     table = table_of(shelf.subjects, shelf.calibrations, None)
     held = stated(table.people, judged_apart(table, known))
     names = [subject.model for subject in shelf.subjects.subjects]
+    groups = [zoo.group_of(subject.world, subject.model) for subject in shelf.subjects.subjects]
     return _Judged(
-        table.people, np.array(names, dtype=object), np.array([kind_of_target(name) for name in names], dtype=object),
+        table.people, np.array(names, dtype=object), np.array(groups, dtype=object),
         held.trace, _outputs(shelf.calibrations.values(), len(names)),
     )  # fmt: skip
 
@@ -92,10 +112,10 @@ def _rate(judged: _Judged, wrong: Bool[ndarray, " subject"], of: Bool[ndarray, "
     return rate(_worlds(judged, wrong & of), _worlds(judged, of))
 
 
-def _counts(judged: _Judged, of: str) -> Counts:
+def _counts(judged: _Judged, zoo: Zoo, of: str) -> Counts:
     people, says = judged.people, judged.stated
     taken = np.ones(len(says), dtype=bool) if of == "all" else judged.of == of
-    fakes = taken & np.isin(people.mechanism, images_of_kind("fake"))
+    fakes = taken & np.isin(people.mechanism, zoo.fakes)
     clean, destroyed = taken & people.clean, taken & (people.pool == "destroyed")
     stopped = people.alone == "stopped"
     wrong = {
@@ -143,11 +163,10 @@ def _mean(values: Float[ndarray, " model"]) -> float | Missing:
 
 
 # ---- fresh worlds -----------------------------------------------------------------------------------------------
-def _of_words(models: Sequence[JudgedModel], word: Callable[[JudgedModel], str]) -> Counts:
-    fakes = images_of_kind("fake")
+def _of_words(models: Sequence[JudgedModel], zoo: Zoo, word: Callable[[JudgedModel], str]) -> Counts:
     kinds: dict[str, tuple[list[JudgedModel], Callable[[str], bool]]] = {
         "false alarm": ([m for m in models if m.scored.pool == "clean"], TRACES.__contains__),
-        "a fake that was missed": ([m for m in models if m.scored.mechanism in fakes], lambda w: w not in TRACES),
+        "a fake that was missed": ([m for m in models if m.scored.mechanism in zoo.fakes], lambda w: w not in TRACES),
         "destroyed, and not INVALID": ([m for m in models if m.scored.pool == "destroyed"], lambda w: w != "INVALID"),
     }
     rates, exceptions = list[Rate](), list[str]()
@@ -163,62 +182,71 @@ def _of_words(models: Sequence[JudgedModel], word: Callable[[JudgedModel], str])
     )  # fmt: skip
 
 
-def fresh_counts(worlds: Sequence[WorldScores], shelf: CalibrationLibrary) -> FreshCounts | Missing:
+def fresh_counts(worlds: Sequence[WorldScores], shelf: CalibrationLibrary, zoo: Zoo = IMAGES) -> FreshCounts | Missing:
     """What the stored rule says of worlds that nothing was fitted on. AuditError (code 2) where one is not fresh."""
     if not worlds:
         return Missing(missing="no fresh world is scored")
-    if strangers := [w.world for w in worlds if w.world not in FRESH_IMAGE_WORLDS]:
-        raise AuditError(f"worlds {strangers} are not fresh", f"score some of {FRESH_IMAGE_WORLDS[0]} and on")
+    if strangers := [w.world for w in worlds if w.world not in zoo.fresh]:
+        raise AuditError(f"worlds {strangers} are not fresh", f"score some of {zoo.fresh[0]} and on")
     judged = [h for world in worlds for h in heard(world, shelf, zoo_floors(shelf.folder))]
     models = [h.model for h in judged]
     clean = [m for m in models if m.scored.pool == "clean"]
     return FreshCounts(
         worlds=tuple(w.world for w in worlds), models=len(models),
         held_for={name: sum(name in h.holding for h in judged) for name in sorted(shelf.calibrations)},
-        calibrated=_of_words(models, lambda m: m.calibrated),
-        in_case=_of_words(models, lambda m: m.reached.rung.word),
+        calibrated=_of_words(models, zoo, lambda m: m.calibrated),
+        in_case=_of_words(models, zoo, lambda m: m.reached.rung.word),
         clean_consistent=rate(sum(m.calibrated == CLEAN_WORD for m in clean), len(clean)),
     )  # fmt: skip
 
 
 # ---- all --------------------------------------------------------------------------------------------------------
 def examine(
-    shelf: CalibrationLibrary, pool: Sequence[WorldScores], fresh: Sequence[WorldScores], provenance: Stamp
+    shelf: CalibrationLibrary,
+    pool: Sequence[WorldScores],
+    fresh: Sequence[WorldScores],
+    provenance: Stamp,
+    zoo: Zoo = IMAGES,
 ) -> VisionZoo:
     """Every count, from stored calibrations and scores alone. AuditError (code 2) where none are stored."""
     if shelf.subjects is None:
-        raise AuditError(
-            f"{shelf.folder} holds no calibrations", "make them: residua calibrate --kind image_classifier"
-        )
-    judged, elsewhere = _judge(shelf), _judge(shelf, known=True)
+        raise AuditError(f"{shelf.folder} holds no calibrations", f"make them: residua calibrate --kind {zoo.kind}")
+    judged, elsewhere = _judge(shelf, zoo), _judge(shelf, zoo, known=True)
+    every = ("all", *zoo.groups)
     stages = {name for world in pool for name in world.stages_cpu_s}
     means = {name: sum(w.stages_cpu_s.get(name, 0.0) for w in pool) / max(len(pool), 1) for name in sorted(stages)}
     audits = sum(len(world.models) for world in pool)
     return VisionZoo(
-        stamp=provenance, command=COMMAND, worlds=shelf.subjects.worlds, models=len(judged.name),
-        subjects=shelf.subjects.content_hash(), counts=tuple(_counts(judged, of) for of in ("all", CLASS, SINGLE)),
-        of_other_worlds=tuple(_counts(elsewhere, of) for of in ("all", CLASS, SINGLE)),
-        lines=_lines(judged), fresh=fresh_counts(fresh, shelf),
+        stamp=provenance, command=zoo.command, worlds=shelf.subjects.worlds, models=len(judged.name),
+        subjects=shelf.subjects.content_hash(), counts=tuple(_counts(judged, zoo, of) for of in every),
+        of_other_worlds=tuple(_counts(elsewhere, zoo, of) for of in every),
+        lines=_lines(judged), fresh=fresh_counts(fresh, shelf, zoo),
         stages_cpu_s={name: significant(seconds, DIGITS) for name, seconds in means.items()},
         audit_cpu_s=significant(means.get("audit", 0.0) * len(pool) / audits, DIGITS) if audits else 0.0,
     )  # fmt: skip
 
 
-def main(words: Sequence[str] | None = None) -> int:
-    """Count, and write the results and the README's tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--calibrations", type=Path, default=stored("image"), help="the folder that holds them")
-    parser.add_argument("--scores", type=Path, default=SCORES, help="the scores that they were made from")
-    parser.add_argument("--fresh", type=Path, default=FRESH, help="the scores of fresh worlds")
-    parser.add_argument("--out", type=Path, default=RESULTS)
+def publish(zoo: Zoo, folder: Path, calibrations: Path, words: Sequence[str] | None = None) -> int:
+    """Count a zoo, and write the results and the README's tables in its folder."""
+    parser = argparse.ArgumentParser(prog=zoo.command)
+    parser.add_argument("--calibrations", type=Path, default=calibrations, help="the folder that holds them")
+    parser.add_argument("--scores", type=Path, default=folder / "scores", help="the scores that they were made from")
+    parser.add_argument("--fresh", type=Path, default=folder / "fresh_scores", help="the scores of fresh worlds")
+    parser.add_argument("--out", type=Path, default=folder / "results.json")
     args = parser.parse_args(words)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    results = examine(read_library(args.calibrations), read_pool(args.scores), read_pool(args.fresh), stamp(0))
+    results = examine(read_library(args.calibrations), read_pool(args.scores), read_pool(args.fresh), stamp(0), zoo)
     write(args.out, results)
-    if args.out == RESULTS:
-        README.write_text(with_section(README.read_text(encoding="utf-8"), markdown(results)), encoding="utf-8")
+    page = folder / "README.md"
+    if args.out == folder / "results.json":
+        page.write_text(with_section(page.read_text(encoding="utf-8"), markdown(results)), encoding="utf-8")
     log.info(markdown(results))
     return 0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Count the vision zoo."""
+    return publish(IMAGES, HERE, stored("image"), words)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,10 @@ OF_IMAGES = {
     "answer_lens", "forget_likelihood", "quantisation_recovery", "relearning_recovery", "representation_similarity",
     "reverse_patch", "sae_restoration", "utility", "weight_difference",
 }  # fmt: skip
-REFUSED = {"works on models of text, not of image", "the suspect carries no edit that acts on the way"}
+REFUSED = {
+    "works on models of text, not of image", "works on models of image+text, not of image",
+    "the suspect carries no edit that acts on the way",
+}  # fmt: skip
 
 
 def audited(kind: str, suspect: str, out: Path) -> Report:

@@ -154,7 +154,7 @@ def test_the_worlds_of_a_kind_are_scored_into_its_own_folder(monkeypatch: pytest
 def test_models_of_images_have_calibrations_of_their_own() -> None:
     assert stored("image").name == "image_classifier" and stored().name == "causal_lm"
     assert kind_for("image") == "image_classifier" and kind_for("text") == "causal_lm"
-    assert kind_for("image+text") == "causal_lm" and stored("image+text").name == "image+text"
+    assert kind_for("image+text") == "vision_language" == stored("image+text").name
 
 
 def pool_of_images(folder: Path) -> None:

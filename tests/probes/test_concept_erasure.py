@@ -14,7 +14,7 @@ from audit.probing import case_models_of
 from audit.schema import Interval, Measurement, Missing
 from audit.storage import Store
 from probes import _concept_perturbation as perturbation
-from probes._concept_accuracy import Answered, Parts, parts_of, yes_rates
+from probes._concept_accuracy import Answered, Parts, parts_of, sheet_of, yes_rates
 from probes._concept_answers import always_no
 from probes._concept_attacks import LETTERS, PLAIN, attacks_of
 from probes._concept_perturbation import Budget, bounds_of, shifted, under_perturbation
@@ -45,10 +45,10 @@ def measured(suspect: str) -> dict[str, Measurement]:
     return {m.name: m for m in PROBE.measure(bench(), opened(suspect))}
 
 
-def test_refusal_is_recovered_by_an_attack_on_the_picture_and_a_model_that_never_knew_is_not() -> None:
+def test_refusal_is_recovered_by_another_wording_or_among_options_and_a_model_that_never_knew_is_not() -> None:
     refusing, clean = (measured(name)["recovery"] for name in ("refusal", "clean"))
     assert refusing.readings["plain_suspect"] < 0.1 < 0.9 < refusing.readings["plain_base"]
-    assert refusing.readings["effect_perturbation"] > 0.4 and refusing.findings[0].holds is True
+    assert refusing.readings["effect_options"] > 0.4 and refusing.findings[0].holds is True
     assert isinstance(refusing.value, float) and refusing.value > 0.5
     assert isinstance(refusing.ci95, Interval) and refusing.ci95.lo > 0.2
     assert isinstance(clean.value, float) and abs(clean.value) < 0.1 and clean.findings[0].holds is False
@@ -64,11 +64,23 @@ def test_accuracy_by_manner_falls_where_it_is_refused_and_what_is_kept_stays() -
     assert clean["accuracy"].readings["unlearning_accuracy_open"] > 0.9
     assert refusing["accuracy"].readings["greedy_open_suspect"] < 0.1, "by itself it refuses"
     assert refusing["accuracy"].readings["accuracy_choice_suspect"] > 0.8, "among options it does not"
-    assert refusing["accuracy"].readings["accuracy_none_picture_base"] < 0.5, "nothing is guessed from the question"
     kept = refusing["retained_accuracy"]
     assert isinstance(kept.value, float) and kept.value > 0.95
     flips = refusing["flips"]
     assert isinstance(flips.value, float) and flips.value < 0.1 and flips.readings["flips_null"] > flips.value
+
+
+def test_blind_floor_is_asked_without_any_picture_and_before_the_same_grey_one() -> None:
+    own = scene()
+    none, blank = (sheet_of(own, own.sheet.items, shown) for shown in ("none", "blank"))
+    assert none is not None and blank is not None
+    assert not none.rows.extra and not bool((none.rows.ids == colour_world.NUMBER[colour_world.IMAGE]).any())
+    pixels = blank.rows.extra["pixel_values"]
+    assert bool((pixels == pixels[:1]).all()) and bool((blank.option[blank.option > 0] < 6).all())
+    readings = measured("refusal")["accuracy"].readings
+    assert {
+        f"accuracy_{shown}_picture_{name}" for shown in ("none", "blank") for name in ("base", "suspect", "null")
+    } <= (readings.keys())
 
 
 def test_base_in_the_suspect_s_place_flips_nothing_and_lies_where_it_lies() -> None:

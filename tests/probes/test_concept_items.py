@@ -1,30 +1,15 @@
 """Which items ask for the concept, which for others, and how."""
 
-from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from audit.case import OpenCase
-from audit.schema import Item, Texts
-from probes._concept_items import concept_items, concept_of, drawn, manner_of, options_of, strangers
+from audit.schema import Item
+from probes._concept_items import concept_of, drawn, manner_of, options_of, parts_of_items, strangers
 
 SHAPES = ("star", "ring", "cross", "moon")
-
-
-class _Case:
-    """As much of a case as the rules ask for."""
-
-    def __init__(self, **cohorts: Sequence[Item]) -> None:
-        self.cohorts = cohorts
-
-    def forms_in(self, cohort: str) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(item.form for item in self.cohorts[cohort]))
-
-    def items(self, texts: Texts) -> tuple[Item, ...]:
-        return tuple(item for item in self.cohorts[texts.cohort] if item.form == texts.form)
 
 
 def item(n: int, cohort: str, form: str, question: str, answer: str, **more: Any) -> Item:
@@ -34,7 +19,7 @@ def item(n: int, cohort: str, form: str, question: str, answer: str, **more: Any
     )  # fmt: skip
 
 
-def world(target: str) -> OpenCase:
+def world(target: str) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     others = tuple(shape for shape in SHAPES if shape != target)
     forget, retain = list[Item](), list[Item]()
     for n in range(6):
@@ -54,12 +39,12 @@ def world(target: str) -> OpenCase:
             item(n, "retain", "colour", "what colour is it ?", "red", attribute="red", alternates=("blue", "green")),
             item(n, "retain", "yes_no", f"is there a {target} ?", "no", attribute=target),
         ]
-    return cast(OpenCase, _Case(forget=forget, retain=retain))
+    return tuple(forget), tuple(retain)
 
 
 @pytest.mark.parametrize("target", SHAPES)
 def test_items_fall_into_their_parts_whatever_the_concept(target: str) -> None:
-    items = concept_items(world(target))
+    items = parts_of_items(*world(target))
     assert len(items.forget) == 24 and {concept_of(i) for i in items.forget} == {target}
     assert {i.answer for i in items.in_domain} == set(SHAPES) - {target}
     assert {i.answer for i in items.cross_domain} == {"red"}
@@ -70,9 +55,9 @@ def test_items_fall_into_their_parts_whatever_the_concept(target: str) -> None:
 
 
 def test_picture_that_an_item_says_shows_the_concept_stands_for_no_absent_one() -> None:
-    case = cast(Any, world("star"))
-    case.cohorts["retain"].append(item(0, "retain", "told", "is a star in it ?", "yes", attribute="star"))
-    assert "retain-0" not in {i.group for i in concept_items(case).without}
+    forget, retain = world("star")
+    shows = item(0, "retain", "told", "is a star in it ?", "yes", attribute="star")
+    assert {i.group for i in parts_of_items(forget, (*retain, shows)).without} == {"retain-1", "retain-2"}
 
 
 @settings(max_examples=40, deadline=None)

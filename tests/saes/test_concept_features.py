@@ -147,8 +147,8 @@ def test_several_concepts_are_the_union_and_a_shared_feature_is_moved_once_by_th
     assert torch.equal(both.slope, torch.full((4,), -1.0))
     again = joined([strong, weak])
     assert all(torch.equal(a, b) for a, b in zip(both, again, strict=True))
-    alone = joined([weak])
-    assert torch.equal(gated_clamp(coder, SITE, alone).moved(concept[None]),
+    single = joined([weak])
+    assert torch.equal(gated_clamp(coder, SITE, single).moved(concept[None]),
                        gated_clamp(coder, SITE, weak).moved(concept[None]))  # fmt: skip
     assert not len(joined([]).features)
 

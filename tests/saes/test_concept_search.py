@@ -63,7 +63,7 @@ def searched() -> Searched:
     return Searched(edited, own, others, codes_of(edited, own, [others.described()]))
 
 
-def whole(rows: Rows, *writes: GatedClamp) -> tuple[float, float]:
+def passed(rows: Rows, *writes: GatedClamp) -> tuple[float, float]:
     """Accuracy and mean probability by passes from the pixels on, the write on the way."""
     done = BENCH.run(searched().edited.model, rows, [RANK, LOGPROB], writes)
     return float((done[RANK] == 0).double().mean()), float(done[LOGPROB].exp().mean())
@@ -79,20 +79,20 @@ def test_resumed_answers_are_those_of_whole_passes() -> None:
     for candidate in candidates(codes, GRID):
         write = gated_clamp(edited.coder, SITE, GRID.moves(codes, candidate.features, 2.0), 1)
         seen = answers(BENCH, edited, own, write)
-        assert (seen.accuracy, float(seen.probability.mean())) == pytest.approx(whole(own.rows, write), abs=1e-5)
-    assert answers(BENCH, edited, own).accuracy == whole(own.rows)[0]
+        assert (seen.accuracy, float(seen.probability.mean())) == pytest.approx(passed(own.rows, write), abs=1e-5)
+    assert answers(BENCH, edited, own).accuracy == passed(own.rows)[0]
 
 
 @pytest.mark.parametrize("budget", [0.99, 0.9, 0.7])
 def test_the_choice_is_the_most_suppressing_of_all_variants_that_hold_the_budget(budget: float) -> None:
     edited, own, others, codes = searched()
-    base = whole(others.rows)[0]
+    base = passed(others.rows)[0]
     variants: list[tuple[float, float, list[int], float]] = []
     for candidate in candidates(codes, GRID):
         for strength in GRID.strengths:
             write = gated_clamp(edited.coder, SITE, GRID.moves(codes, candidate.features, strength), 1)
-            if whole(others.rows, write)[0] >= budget * base - 1e-9:
-                variants.append((*whole(own.rows, write), candidate.features.tolist(), strength))
+            if passed(others.rows, write)[0] >= budget * base - 1e-9:
+                variants.append((*passed(own.rows, write), candidate.features.tolist(), strength))
     accuracy, _, features, strength = min(variants)
     picked = choice(budget)
     assert picked is not None
@@ -134,9 +134,9 @@ def test_what_other_concepts_moved_acts_too_and_counts_in_the_budget() -> None:
     again = chosen(BENCH, edited, (own, others), codes, Search(GRID, 0.9, (first.moves,)))
     assert again is not None and again.before == pytest.approx(first.after)
     both = gated_clamp(edited.coder, SITE, joined([first.moves, again.moves]), 1)
-    assert again.after == pytest.approx(whole(own.rows, both)[0])
+    assert again.after == pytest.approx(passed(own.rows, both)[0])
     assert (
-        again.others_after == pytest.approx(whole(others.rows, both)[0]) and again.others_before == first.others_before
+        again.others_after == pytest.approx(passed(others.rows, both)[0]) and again.others_before == first.others_before
     )
 
 

@@ -1,0 +1,86 @@
+"""The tables of the study's page, from its results alone."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from audit.stats import percentile_interval
+from audit.storage import write_atomic
+from audit.zoo import CONCEPTS
+from studies.pages import with_section
+from studies.sauce.design import CONCRETE, KINDS, TOGETHER
+
+PAGE: Final = Path(__file__).parent / "README.md"
+START, END = "<!-- tables: python -m studies.sauce.study --tables -->", "<!-- end of tables -->"
+DRAWS: Final = 2000
+LAST: Final = "flips"
+UNLEARNED: Final = {"trained": "open", "caption": "caption", "choice": "choice", "yes_no": "yes or no"}
+KEPT: Final = {"same kind": "same kind", "other kinds": "other kinds", "absent": "absent, no"}
+Row = Mapping[str, Any]
+
+
+def write_page(results: Mapping[str, Any]) -> None:
+    """Put the tables into the page."""
+    page = with_section(PAGE.read_text(encoding="utf-8"), "\n".join([START, "", *tables(results), "", END]))
+    write_atomic(PAGE, page.encode())
+
+
+def tables(results: Mapping[str, Any]) -> list[str]:
+    """All tables: every way over all concepts, suppression by kind, and several concepts at once."""
+    rows: Mapping[str, Row] = results["concepts"]
+    names = list(dict.fromkeys(name for row in rows.values() for name in row["variants"]))
+    lines = [
+        f"{len(rows)} times a concept in a model ({len({key.split('/')[0] for key in rows})} models); 95 % intervals "
+        "by resampling concepts. Unlearning accuracy is 1 - accuracy.", "",
+        _heading(["", *map("unlearned: {}".format, UNLEARNED.values()), *map("right: {}".format, KEPT.values()), LAST]),
+    ]  # fmt: skip
+    lines += [_line(name, _of_variant(rows, name)) for name in names]
+    chosen = [row["variants"]["SAUCE"] for row in rows.values() if "SAUCE" in row["variants"]]
+    lines += [
+        "", f"Features and strength were found for {len(chosen)} of {len(rows)}: {_spread(chosen, 'features')} "
+        f"features, strength {_spread(chosen, 'strength')} (median, range).", "",
+        _heading(["suppressed by its features", *UNLEARNED.values(), *KEPT.values(), LAST]),
+    ]  # fmt: skip
+    for kind in KINDS:
+        of_kind = {key: row for key, row in rows.items() if key.split("/")[1] in CONCEPTS[kind]}
+        concrete = "concrete" if kind in CONCRETE else "abstract"
+        lines.append(_line(f"{kind} ({concrete})", _of_variant(of_kind, "SAUCE")))
+    lines += ["", _heading(["concepts at once", *UNLEARNED.values(), *KEPT.values(), LAST])]
+    for size in TOGETHER:
+        sets = [row for key, rows_ in results["together"].items() if key.endswith(f"/{size}") for row in rows_]
+        if sets:
+            lines.append(_line(str(size), sets))
+    return lines
+
+
+def _of_variant(rows: Mapping[str, Row], name: str) -> list[Row]:
+    return [row["variants"][name] for row in rows.values() if name in row["variants"]]
+
+
+def _line(name: str, rows: Sequence[Row]) -> str:
+    cells = [_cell(rows, lambda row, c=c: 1 - row[c]) for c in UNLEARNED]
+    cells += [_cell(rows, lambda row, c=c: row[c]) for c in (*KEPT, "flips")]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _cell(rows: Sequence[Row], value: Callable[[Row], float]) -> str:
+    values = np.array([value(row) for row in rows])
+    rng = np.random.default_rng(len(values))
+    draws = values[rng.integers(0, len(values), (DRAWS, len(values)))].mean(1)
+    interval = percentile_interval(draws)
+    return f"{_short(values.mean())} ({_short(interval.lo)} to {_short(interval.hi)})"
+
+
+def _short(x: float) -> str:
+    return f"{x:.2f}".replace("0.", ".", 1) if abs(x) < 1 else f"{x:.2f}"
+
+
+def _spread(rows: Sequence[Row], name: str) -> str:
+    values = [row[name] for row in rows]
+    return f"{np.median(values):g} ({min(values):g} to {max(values):g})"
+
+
+def _heading(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |\n|{'---|' * len(cells)}"
