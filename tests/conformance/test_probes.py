@@ -390,7 +390,7 @@ def test_probe_of_scenes_tells_planted_from_clean(name: str) -> None:
         # a class that a model never saw can be read of its states to some extent: context, and no finding
         assert isinstance(base.value, float) and base.value > 0.9
         assert isinstance(clean.value, float) and clean.value < (0.5 if clean.kind == "context" else 0.3)
-        assert isinstance(base.p, float) and base.p < 0.01
+        assert base.kind == "context" or (isinstance(base.p, float) and base.p < 0.01)
     for base, broken in zip(gates(found["base"]), gates(found["destroyed"]), strict=True):
         assert isinstance(base.value, float) and base.value > 0.9
         assert isinstance(broken.value, float) and broken.value < 0.5
