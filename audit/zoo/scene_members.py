@@ -143,5 +143,5 @@ def _edited(drawn: SceneDrawn, everything: tuple[str, ...]) -> list[_Entry]:
     return entries
 
 
-ANCESTOR, FORK, FIRST = (600, 2e-3), (150, 1.5e-3), 250
+ANCESTOR, FORK, FIRST = (700, 1.8e-3), (150, 1.5e-3), 250
 """Steps and learning rates about which recipes are drawn; batches by which a fresh tower learns to see."""

@@ -1,6 +1,6 @@
 """What is asked of a variant about one concept, and how it is answered, before pictures nothing was chosen on.
 
-Unlearning accuracy is 1 - accuracy on questions about the concept, before pictures that show it; retain accuracy is that
+Unlearning accuracy is 1 - accuracy on questions about the concept, before pictures that show it; retain accuracy that
 on other concepts of its kind, and of other kinds, before pictures that do not show it. "Is it there?" is asked of both.
 """
 
