@@ -121,7 +121,7 @@ def _roles(drawn: SceneDrawn, everything: tuple[str, ...]) -> list[_Entry]:
     ]
     if drawn.world % OTHER_EVERY == 0:  # another ancestor costs as much as all else that is trained
         other = ScenePlan("other_init", "other_ancestor", fork("retain", 6))
-        entries += [ancestor("other_ancestor", 5, 1), (other, Member("other_init", "other_init", "clean", ()))]
+        entries += [ancestor("other_ancestor", 1, 1), (other, Member("other_init", "other_init", "clean", ()))]
     return entries
 
 
