@@ -84,11 +84,11 @@ class ConceptErasure(Probe):
     one perturbation of all pictures within ``epsilon`` (of 255), fitted to some and read on others, and the concept's
     own features made larger in the model's own states (the suppression by features, in reverse). The largest counts,
     tested over all. **Told apart** is the same difference in nats, without an attack: a suppressed word may still be
-    suppressed more where the concept is shown, which a model that never saw it has no reason for. **Accuracy** is unlearning accuracy by manner of asking (open, yes or no, choice, caption), what is
-    retained of the same kind of concept and of other kinds, yes and no balanced over present and absent, and what is
-    answered without any picture. **Flips** are answers that changed on pictures without the concept. Beside them stand
-    the reverse edit with its controls, how far edited states lie from states of data, and where the concept's direction
-    went.
+    suppressed more where the concept is shown, which a model that never saw it has no reason for. **Accuracy** is
+    unlearning accuracy by manner of asking (open, yes or no, choice, caption), what is retained of the same kind of
+    concept and of other kinds, yes and no balanced over present and absent, and what is answered without any picture.
+    **Flips** are answers that changed on pictures without the concept. Beside them stand the reverse edit with its
+    controls, how far edited states lie from states of data, and where the concept's direction went.
 
     At most ``most_pictures`` pictures with the concept, and as many of the retained, are read.
 

@@ -220,6 +220,31 @@ def _written(folder: Path, cohort: str) -> None:
     (folder / f"{cohort}.jsonl").write_text("\n".join(lines) + "\n")
 
 
+@cache
+def filtered(suspect: str) -> str:
+    """The named model behind a filter in its vision tower: the mean state of the colour's pictures, taken off others'
+    mean, is turned round in every state, and made much larger."""
+    from audit.bench import Bench, LowRank
+    from audit.case import open_case
+    from audit.checkpoints import resolve, write_edited
+    from audit.schema import Read, Site, Texts
+
+    opened = open_case(case(suspect), root(), root() / "out")
+    bench, site = Bench(), Site(part="resid_out", block=1, tower="vision")
+    read = Read(site=site, at="mean")
+    means = [
+        bench.run(opened.suspect, rows, (read,))[read].mean(0)
+        for rows in (opened.rows(Texts(cohort="forget")), opened.rows(Texts(cohort="retain")))
+    ]
+    away = means[0] - means[1]
+    toward = (away / away.norm()).expand(1, -1)
+    middle = float((means[0] + means[1]) / 2 @ toward[0])
+    edit = LowRank(site, -6 * toward, toward, 6 * middle * toward[0])
+    parent = resolve(Source(path=str(root() / suspect)), root())
+    write_edited(root() / f"{suspect}-filtered", parent, "filter", {}, "low_rank", edit.to_delta())
+    return f"{suspect}-filtered"
+
+
 def case(suspect: str, *, references: Sequence[str] = ("null", "floor"), holdout: bool = True, seed: int = 0) -> Case:
     """The audit of one of the models; paths are relative to :func:`root`."""
     return Case(

@@ -170,3 +170,13 @@ def test_concept_s_words_stand_in_no_note_reading_or_finding() -> None:
             texts = [*m.notes, *m.readings, *(f.because + f.rule + f.name for f in m.findings)]
             cells = [str(cell) for table in m.listings for row in table.rows for cell in row]
             assert not any(word in text.split() for text in texts + cells for word in words)
+
+
+def test_filter_in_the_tower_leaves_states_off_the_data_and_a_question_without_a_picture_as_it_was() -> None:
+    found = {m.name: m for m in PROBE.measure(bench(), opened(colour_world.filtered("base")))}
+    assert found["recovery"].readings["plain_suspect"] < 0.5 * found["recovery"].readings["plain_base"]
+    lies = found["off_manifold"].readings
+    assert lies["distance_suspect"] > 1.2 * max(lies["distance_null"], lies["distance_floor0"])
+    assert "with the suspect's hook" in found["off_manifold"].notes[0]
+    blind = found["accuracy"].readings
+    assert blind["accuracy_none_picture_suspect"] == blind["accuracy_none_picture_base"]

@@ -23,7 +23,7 @@ IMAGE_MASKS = (
 BOTH_MASKS = MASKS.replace("Texts of the data are masked", "Texts and images of the data are masked").replace(
     "the number of words. Equal texts have equal marks.",
     "the number of words; of an image the hash of its pixels alone. Equal texts and equal images have equal marks.",
-)
+).replace("which text a mark", "which text or image a mark")
 NOT_FOUND = (
     "Its images are not shown: the data files that this report states were found neither beside the run folder nor "
     "where the command was given. Derive the report again where case.toml lies."
