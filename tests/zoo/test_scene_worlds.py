@@ -256,7 +256,7 @@ def test_a_case_of_a_world_opens_with_each_picture_a_group_of_its_own(tmp_path: 
     folders = {name: next((tmp_path / "models").glob(f"{name}-*")) for name in kinds.TEXT_ROLES}
     kinds.write_data(world, tmp_path / "data")
     case = open_case(kinds.case_of("base", 2000, folders, tmp_path), tmp_path, tmp_path / "out")
-    assert case.modality == "image+text" and case.replicate.unit == "image"
+    assert case.modality == "image+text" and case.replicate.unit == "picture"
     forget = Texts(cohort="forget")
     assert {item.group for item in case.items(forget)} == set(scene_population(drawn).audited)
     rows = case.rows(forget)
