@@ -138,6 +138,7 @@ def _edited(drawn: SceneDrawn, everything: tuple[str, ...]) -> list[_Entry]:
         add(name, "knowing", name)
     for name in (*ALWAYS, *drawn.hand):
         add(name, "described", name)
+    for name in (ALWAYS[0], *drawn.hand):
         add(f"{name}_of_others", "clean", name, "other")
     add("destroyed", "destroyed", "destroyed")
     return entries
