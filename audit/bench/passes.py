@@ -19,7 +19,7 @@ from audit.bench.start import Start
 from audit.bench.writes.write import OtherState, Write
 from audit.case import Rows
 from audit.schema import AuditError, Checkpoint, Op, Read, Site, TowerName
-from audit.wrappers import Resume, Stop, Tap, Wrapper
+from audit.wrappers import PIXELS, Resume, Stop, Tap, Wrapper
 
 
 class LoadedModel(NamedTuple):
@@ -104,7 +104,7 @@ def entering(opened: LoadedModel, opener: Opener, job: Job, where: Geometry) -> 
     given = _other_models(opener, job, where)
     taps = [
         tap for w in writes for tap in w.taps(wrapper, where, given.get(id(w)))
-        if w not in opened.plays or _reached(tap.site, job.start, wrapper.head_tower)
+        if w not in opened.plays or _reached(tap.site, job, wrapper.head_tower)
     ]  # fmt: skip
     resume = None
     if job.start is not None:
@@ -119,8 +119,11 @@ def entering(opened: LoadedModel, opener: Opener, job: Job, where: Geometry) -> 
     return Entering(taps, resume, _bias_of(writes, wrapper.device))
 
 
-def _reached(site: Site, start: Start | None, head: TowerName) -> bool:
-    """Whether a permanent edit's place is run at all in a pass with this start."""
+def _reached(site: Site, job: Job, head: TowerName) -> bool:
+    """Whether a permanent edit's place is run at all in a pass with this start, and of rows that may bring no image."""
+    if (site.tower or head) != head and PIXELS not in job.rows.extra:
+        return False
+    start = job.start
     return start is None or site.part != "embed" and _end(site, head).depth > _end(start.site, head).depth
 
 

@@ -26,9 +26,9 @@ TOGETHER: Final = (1, 2, 4, 8)
 HANDS: Final = 4
 """So many sets of concepts of each number, in each model."""
 BY_WEIGHTS: Final = {
-    "gradient difference": GradDiff(steps=60, lr=5e-4, alpha=5.0, batch=32),
-    "NPO": NPO(steps=60, lr=5e-4, alpha=10.0, batch=32),
-    "refusal training": Refusal(steps=60, lr=5e-4, batch=32),
+    "gradient difference": GradDiff(steps=50, lr=5e-4, alpha=5.0, batch=20),
+    "NPO": NPO(steps=50, lr=5e-4, alpha=10.0, batch=20),
+    "refusal training": Refusal(steps=50, lr=5e-4, batch=20),
     "steering": Steering(),
 }
 
