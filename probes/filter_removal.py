@@ -1,5 +1,6 @@
 """Filter removal: the forgotten facts, asked again of the suspect with its edits that act on the way turned off."""
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -196,6 +197,6 @@ def hooks_listing(suspect: Checkpoint) -> Listing:
     return Listing(title="edits that act on the way", columns=columns, rows=tuple(rows), of=len(rows))
 
 
-def _places(delta: dict[str, object]) -> list[str]:
-    """Where its arrays belong, as far as their names say."""
-    return sorted({name.rpartition(".")[0] for name in delta} - {""})[:8]
+def _places(arrays: Iterable[str]) -> list[str]:
+    """Where an edit's arrays belong, as far as their names say."""
+    return sorted({name.rpartition(".")[0] for name in arrays} - {""})[:8]

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from audit.bench import LowRank, edit_delta
+from audit.bench import Bench, LowRank, edit_delta
 from audit.bench.edit_playback import opened, play
 from audit.bench.weight_journal import WeightJournal
 from audit.bench.weight_stream import weights
@@ -21,8 +21,8 @@ from audit.bench.writes.logit_bias import LogitBias
 from audit.bench.writes.prefix import Prefix
 from audit.bench.writes.write import Write
 from audit.checkpoints import resolve, write_edited
-from audit.schema import AuditError, Checkpoint, Site, Source
-from tests import toy
+from audit.schema import AuditError, Checkpoint, Read, Site, Source
+from tests import toy, toy_vlm
 
 EMBED, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 DOWN = "model.layers.1.mlp.down_proj.weight"
@@ -272,3 +272,24 @@ def test_files_of_a_bare_base_model_are_streamed_by_the_models_names(tmp_path: P
 def test_checkpoints_of_different_architectures_cannot_be_streamed_together() -> None:
     with pytest.raises(AuditError, match="has no tensor"):
         weights(toy.checkpoint("llama"), toy.checkpoint("gpt2"))
+
+
+@pytest.mark.parametrize("kind", toy_vlm.KINDS)
+@pytest.mark.parametrize("part", ["vision", "projector"])
+def test_an_edit_of_what_sees_pictures_leaves_words_without_one_alone(kind: str, part: str, tmp_path: Path) -> None:
+    """A text on a vision-language model that is edited in its vision tower, or at its projector, is as on its parent;
+    a question about a picture is not."""
+    parent, bench, rng = toy_vlm.checkpoint(kind), Bench(), torch.Generator().manual_seed(0)
+    tower = bench.open(parent).tower(part)
+    site = Site(part="final_in", tower="projector") if part == "projector" else Site(
+        part="resid_out", block=tower.read[0], tower="vision"
+    )  # fmt: skip
+    u, v = (torch.randn(1, tower.d_model, generator=rng) for _ in range(2))
+    edited = write_edited(
+        tmp_path / "edited", parent, "push", {}, "low_rank", LowRank(site, u, v, torch.zeros(tower.d_model)).to_delta()
+    )
+    read = Read(site=Site(part="logits"), at="answer", reduce="logprob")
+    for images in (False, True):
+        rows = toy_vlm.rows(kind, 3, images=images)
+        before, after = (bench.run(model, rows, [read])[read] for model in (parent, edited))
+        assert torch.equal(before, after) != images

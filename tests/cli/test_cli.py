@@ -158,7 +158,8 @@ def test_json_is_one_object_on_stdout_and_people_read_stderr(tell: Tell, zoo: Bu
     lines = [line for line in said.err.splitlines() if line.startswith("[")]
     probes = json.loads(Path(document["report"]).read_text())["plan"]["tests"]
     for test in probes:
-        assert sum(f"measured {test['probe']} (" in line for line in lines) == 1, "one line a finished unit"
+        measured = sum(f"measured {test['probe']} (" in line for line in lines)
+        assert measured == test["will_run"], "one line a finished unit"
     assert not any(" measure " in line for line in lines), "and none for what is about to be done"
     again = tell("run", zoo.cases["base"], "-o", tmp_path / "run", "-q")
     assert again.out == ""

@@ -16,7 +16,7 @@ from audit.bench import Bench, LogitBias
 from audit.bench.passes import Job
 from audit.bench.results import Pass
 from audit.case import OpenCase, open_case
-from audit.checkpoints import model_config, write_edited
+from audit.checkpoints import model_config, resolve, write_edited
 from audit.planning import Planner
 from audit.plugins import discover
 from audit.probing import Probe
@@ -359,3 +359,38 @@ def test_probe_of_scenes_costs_what_it_says_and_leaves_the_weights(name: str) ->
     for model, tensors in zip(models, before, strict=True):
         now = own.open(model).parameters()
         assert all(torch.equal(now[k], tensors[k]) for k in tensors)
+
+
+@cache
+def seen_by(name: str, suspect: str) -> tuple[Measurement, ...]:
+    """What a probe measures of a small model that names the colours of squares."""
+    if PROBES[name]().requires.hooked:
+        parent = resolve(Source(path=suspect), colour_world.root())
+        bias = torch.zeros(bench().open(parent).vocab_size)
+        bias[colour_world.tokenizer().convert_tokens_to_ids(list(colour_world.COLOURS))] = -6.0
+        out = colour_world.root() / f"{suspect}-filtered"
+        write_edited(out, parent, "filter", {}, "logit_bias", LogitBias(bias).to_delta())
+        suspect = out.name
+    case = open_case(colour_world.case(suspect), colour_world.root(), Path(tempfile.mkdtemp(dir=folder())))
+    assert case.modality == "image+text"
+    return PROBES[name]().measure(bench(), case)
+
+
+@each_of_scenes
+def test_probe_of_scenes_tells_planted_from_clean(name: str) -> None:
+    """As of texts: base in the suspect's place holds everything, a model that never knew nothing."""
+    if describes(name):
+        check_describes(seen_by(name, "base"))
+        return
+    found = {suspect: seen_by(name, suspect) for suspect in ("base", "clean", "destroyed")}
+    for base, clean in zip(verdict_parts(found["base"]), verdict_parts(found["clean"]), strict=True):
+        if isinstance(base.value, Missing):  # pictures of one concept teach one another, and it says so
+            assert "teaches the others" in base.value.missing
+            continue
+        # a class that a model never saw can be read of its states to some extent: context, and no finding
+        assert isinstance(base.value, float) and base.value > 0.9
+        assert isinstance(clean.value, float) and clean.value < (0.5 if clean.kind == "context" else 0.3)
+        assert base.kind == "context" or (isinstance(base.p, float) and base.p < 0.01)
+    for base, broken in zip(gates(found["base"]), gates(found["destroyed"]), strict=True):
+        assert isinstance(base.value, float) and base.value > 0.9
+        assert isinstance(broken.value, float) and broken.value < 0.5

@@ -18,7 +18,7 @@ from audit.checkpoints import delta_of, resolve, without_hooks
 from audit.edits import EditData, LogitBias, Steering, edit_data
 from audit.edits._steering import at_prompt_end, free_directions, gate_vector, rows_of_other_topic
 from audit.schema import AuditError, Checkpoint, Read, Site, Source
-from tests import image_toy, planted_world, toy
+from tests import image_toy, planted_world, toy, toy_vlm
 
 BENCH = Bench()
 DEEP = Site(part="resid_out", block=1)
@@ -227,6 +227,25 @@ def test_a_classifier_is_steered_at_the_state_that_its_head_reads(tmp_path: Path
     states_of_images = [BENCH.run(image_toy.checkpoint(), data.forget, [read], w)[read] for w in ((), (write,))]
     moved = (states_of_images[1] != states_of_images[0]).any(-1)
     assert moved[:, 0].all() and not moved[:, 1:].any()
+
+
+@pytest.mark.parametrize("kind", toy_vlm.KINDS)
+def test_questions_about_pictures_are_steered_by_what_their_last_word_has_seen(kind: str, tmp_path: Path) -> None:
+    """The gate reads the picture too: the same words before other pictures open it otherwise. Off, it is the parent."""
+    parent = toy_vlm.checkpoint(kind)
+    data = EditData(toy_vlm.rows(kind, 6, seed=1), toy_vlm.rows(kind, 8, seed=2))
+    edited = Steering(layer=1.0, strength=4.0, until=1.0).fit(BENCH, parent, data, tmp_path / "steered")
+    (write,) = GatedShift.from_delta(delta(edited))
+    other = replace(data.forget, extra={name: x.flip(0) for name, x in data.forget.extra.items()})
+    seen = [
+        at_prompt_end(BENCH, parent, rows, [write.site])[write.site] @ write.gate.double()
+        for rows in (data.forget, other)
+    ]
+    assert float((seen[0] - seen[1]).abs().max()) > 1e-3
+    plain, steered, off = (
+        BENCH.run(model, data.forget, [LOGPROB])[LOGPROB] for model in (parent, edited, without_hooks(edited))
+    )
+    assert torch.equal(plain, off) and float((plain - steered).abs().max()) > 0.01
 
 
 def test_a_steered_model_of_known_truth_keeps_what_it_should_and_says_the_forgotten_no_more(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from audit.bench import Bench
 from audit.case import OpenCase, open_case
 from audit.probing import check_recall, recall
 from audit.schema import RECALL_LIFT, AuditError, Case, ExitCode, Roles, Source
-from tests import planted_world
+from tests import planted_world, scene_case
 
 
 def opened(case: Case, tmp_path: Path) -> OpenCase:
@@ -57,3 +57,10 @@ def test_a_base_that_recalls_no_more_than_the_null_is_blind_here(base: str, refe
     found = recall(bench, case)
     assert found.base - found.against < RECALL_LIFT
     assert (found.base > 0.8) == (base == "base")
+
+
+def test_untrained_models_recall_nothing_of_pictures_and_no_other_template_is_tried() -> None:
+    """A picture stands in the prompt, which templates are not searched for."""
+    with pytest.raises(AuditError, match="blind here") as caught:
+        check_recall(Bench(), scene_case.opened("llava_clip"))
+    assert caught.value.code == ExitCode.UNDECIDED and "most likely trained with" not in caught.value.do
