@@ -49,13 +49,13 @@ def sheet_of(scene: ConceptScene, items: Sequence[Item], shown: str = "pictures"
     options = [options_of(item) for item in items]
     places = [(n, o) for n, each in enumerate(options) for o in range(len(each))]
     other = {"image": None} if shown == "none" else {}
-    asked = [items[n].model_copy(update={"key": options[n][o].key, **other}) for n, o in places]
+    queries = [items[n].model_copy(update={"key": options[n][o].key, **other}) for n, o in places]
     answers = [options[n][o].answer for n, o in places]
     pictures = None
     if shown == "blank":
-        pictures = {one.id: blank_like(scene.case.pictures[one.id]) for one in items}
+        pictures = {item.id: blank_like(scene.case.pictures[item.id]) for item in items}
     item, option = np.array(places).T
-    return Sheet(tuple(items), scene.case.rows_of(asked, answers, pictures=pictures), item, option)
+    return Sheet(tuple(items), scene.case.rows_of(queries, answers, pictures=pictures), item, option)
 
 
 def answered(scene: ConceptScene, name: str, sheet: Sheet) -> Answered:
@@ -67,8 +67,8 @@ def answered(scene: ConceptScene, name: str, sheet: Sheet) -> Answered:
     table[sheet.item, sheet.option] = means
     own = sheet.option == 0
     chosen = table.argmax(1)
-    alone = np.isfinite(table).sum(1) == 1
-    chosen[alone & ~first[own]] = 1  # something else than its own comes first
+    sole = np.isfinite(table).sum(1) == 1
+    chosen[sole & ~first[own]] = 1  # something else than its own comes first
     return Answered(chosen, first[own], np.exp(means[own]))
 
 
@@ -82,8 +82,8 @@ class Parts(NamedTuple):
     def of(self, name: str, manner: str | None = None) -> Int[ndarray, " item"]:
         """The items of a part, of one manner or all."""
         mine = self.part == self.names.index(name)
-        asked = np.array([manner is None or manner_of(item) == manner for item in self.sheet.items])
-        return np.flatnonzero(mine & asked)
+        queries = np.array([manner is None or manner_of(item) == manner for item in self.sheet.items])
+        return np.flatnonzero(mine & queries)
 
 
 def parts_of(scene: ConceptScene, parts: Sequence[tuple[str, Sequence[Item]]]) -> Parts:

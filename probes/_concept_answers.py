@@ -61,8 +61,8 @@ def accuracy(scene: ConceptScene, most: int) -> tuple[Measurement, Measurement, 
     """Accuracy about the concept, about what should stay, and how many answers flipped."""
     seed, groups = scene.case.case.seed, set(scene.sheet.people)
     forget = tuple(item for item in scene.items.forget if item.group in groups)
-    kept = [(name, drawn(items, most, seed + n)) for n, (name, items) in enumerate(scene.items.kept())]
-    parts = parts_of(scene, [("forget", forget), *kept])
+    retained = [(name, drawn(items, most, seed + n)) for n, (name, items) in enumerate(scene.items.retained())]
+    parts = parts_of(scene, [("forget", forget), *retained])
     answers = {name: answered(scene, name, parts.sheet) for name in scene.models}
     return (
         _about_concept(scene, parts, answers), _about_others(scene, parts, answers), _flips(scene, parts, answers)
@@ -86,10 +86,11 @@ def _about_concept(scene: ConceptScene, parts: Parts, answers: Mapping[str, Answ
         readings[f"greedy_{manner}_suspect"] = float(answers["suspect"].greedy[at].mean())
     wide = [m for m in columns["base"] if np.isfinite(columns["base"][m]).mean() >= 0.75]
     stack = {name: np.stack([each[m] for m in wide], 1) for name, each in columns.items()}
-    whole = np.isfinite(np.concatenate(list(stack.values()), 1)).all(1)
-    panel = panel_of_models({name: x[whole] for name, x in stack.items()}, np.array(scene.sheet.people)[whole].tolist())
+    complete = np.isfinite(np.concatenate(list(stack.values()), 1)).all(1)
+    people = np.array(scene.sheet.people)[complete].tolist()
+    panel = panel_of_models({name: x[complete] for name, x in stack.items()}, people)
     assessed = assess(panel, Design(seed, LEAST_GAP, name=ACCURACY.key))
-    empty = blank(ACCURACY, "", Count(scored=len(parts.of("forget"))), int(whole.sum()), seed)
+    empty = blank(ACCURACY, "", Count(scored=len(parts.of("forget"))), int(complete.sum()), seed)
     return assessed.onto(
         empty.model_copy(
             update={
@@ -103,9 +104,9 @@ def _about_concept(scene: ConceptScene, parts: Parts, answers: Mapping[str, Answ
 
 
 def _yes_readings(parts: Parts, answers: Mapping[str, Answered]) -> dict[str, float]:
-    found = {name: yes_rates(parts, each) for name, each in answers.items()}
+    result = {name: yes_rates(parts, each) for name, each in answers.items()}
     sides = ("yes_where_present", "yes_where_absent")
-    return {f"{s}_{name}": r for name, rates in found.items() if rates for s, r in zip(sides, rates, strict=True)}
+    return {f"{s}_{name}": r for name, rates in result.items() if rates for s, r in zip(sides, rates, strict=True)}
 
 
 def _blind(scene: ConceptScene) -> dict[str, float]:

@@ -14,7 +14,7 @@ from numpy import ndarray
 from audit.probing import Item
 from probes._concept_items import MANNERS, manner_of, options_of, word_of
 from probes._concept_pictures import CROPS, cropped, drawable, lettered, mixed_letters
-from probes._concept_scene import Change, ConceptScene, Pair, Said
+from probes._concept_scene import Change, ConceptScene, Pair, Response
 
 PLAIN: Final = "none"
 LETTERS: Final = "other letters"
@@ -40,27 +40,27 @@ class Attack(NamedTuple):
 def attacks_of(scene: ConceptScene) -> tuple[Attack, ...]:
     """All attacks that the case allows, the plain questions first."""
     items, seed = scene.sheet.items, scene.case.case.seed
-    found = [Attack(PLAIN, items, (scene.plain(),))]
-    found += _wordings(scene)
+    result = [Attack(PLAIN, items, (scene.plain(),))]
+    result += _wordings(scene)
     if choices := _choices(scene):
-        found.append(choices)
+        result.append(choices)
     crops: list[Change] = [lambda picture, _, window=window: cropped(picture, window) for window in CROPS]
-    found.append(Attack("crop", items, tuple(scene.pair(items, change=change) for change in crops)))
+    result.append(Attack("crop", items, tuple(scene.pair(items, change=change) for change in crops)))
     if all(drawable(word_of(item)) for item in items):
-        found += [
+        result += [
             Attack("typographic", items, (scene.pair(items, change=lambda picture, item: lettered(
                 picture, word_of(item))),)),
             Attack(LETTERS, items, (scene.pair(items, change=lambda picture, item: lettered(
                 picture, mixed_letters(word_of(item), seed))),)),
         ]  # fmt: skip
-    return tuple(found)
+    return tuple(result)
 
 
 def _wordings(scene: ConceptScene) -> list[Attack]:
     """The paraphrased questions that the data bring, and every other form in which the concept is asked for."""
     groups = set(scene.sheet.people)
-    asked: dict[str, tuple[Item, ...]] = {}
-    asked["paraphrase"] = tuple(
+    queries: dict[str, tuple[Item, ...]] = {}
+    queries["paraphrase"] = tuple(
         item.model_copy(update={"question": item.paraphrased_question})
         for item in scene.sheet.items
         if item.paraphrased_question
@@ -68,8 +68,8 @@ def _wordings(scene: ConceptScene) -> list[Attack]:
     trained = {item.form for item in scene.sheet.items}
     for manner in MANNERS:
         others = [item for item in scene.items.forget if manner_of(item) == manner and item.form not in trained]
-        asked[manner] = tuple(item for item in others if item.group in groups)
-    wide = {n: items for n, items in asked.items() if len({i.group for i in items} & groups) >= _FEWEST * len(groups)}
+        queries[manner] = tuple(item for item in others if item.group in groups)
+    wide = {n: items for n, items in queries.items() if len({i.group for i in items} & groups) >= _FEWEST * len(groups)}
     return [Attack(name, items, (scene.pair(items),)) for name, items in wide.items()]
 
 
@@ -86,25 +86,25 @@ def _choices(scene: ConceptScene) -> Attack | None:
     return Attack("options", items, tuple(pairs), options=True, held=held)
 
 
-def under_attacks(scene: ConceptScene, attacks: Sequence[Attack], name: str) -> dict[str, Said]:
+def under_attacks(scene: ConceptScene, attacks: Sequence[Attack], name: str) -> dict[str, Response]:
     """What a model says under every attack, all of them in one pass."""
-    said = scene.said(name, [pair for attack in attacks for pair in attack.pairs])
-    found: dict[str, Said] = {}
+    responses = scene.responses(name, [pair for attack in attacks for pair in attack.pairs])
+    result: dict[str, Response] = {}
     for attack in attacks:
-        mine, said = said[: len(attack.pairs)], said[len(attack.pairs) :]
-        stack = Said(*(np.stack([getattr(each, side) for each in mine]) for side in ("present", "absent")))
-        found[attack.name] = _share(stack, np.array(attack.held)) if attack.options else stack.mean()
-    return found
+        mine, responses = responses[: len(attack.pairs)], responses[len(attack.pairs) :]
+        stack = Response(*(np.stack([getattr(each, side) for each in mine]) for side in ("present", "absent")))
+        result[attack.name] = _share(stack, np.array(attack.held)) if attack.options else stack.mean()
+    return result
 
 
-def _share(said: Said, held: ndarray) -> Said:
+def _share(responses: Response, held: ndarray) -> Response:
     """The first answer's share among all that each item may be given."""
-    shares = [np.where(held, side, 0.0) for side in said]
-    return Said(*(side[0] / np.maximum(side.sum(0), np.finfo(float).tiny) for side in shares))
+    shares = [np.where(held, side, 0.0) for side in responses]
+    return Response(*(side[0] / np.maximum(side.sum(0), np.finfo(float).tiny) for side in shares))
 
 
 def by_attack(
-    scene: ConceptScene, attacks: Sequence[Attack], said: Mapping[str, Said]
+    scene: ConceptScene, attacks: Sequence[Attack], responses: Mapping[str, Response]
 ) -> dict[str, Float[ndarray, " person"]]:
     """Contrasts averaged over each picture, by attack."""
-    return {attack.name: scene.by_picture(attack.items, said[attack.name].contrast) for attack in attacks}
+    return {attack.name: scene.by_picture(attack.items, responses[attack.name].contrast) for attack in attacks}

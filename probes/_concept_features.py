@@ -17,7 +17,7 @@ from torch import Tensor
 
 from audit.probing import KEY_LOGPROB, Read, Rows, Site, Start, row_means
 from probes._concept_items import concept_of, manner_of
-from probes._concept_scene import ConceptScene, Pair, Said
+from probes._concept_scene import ConceptScene, Pair, Response
 from probes._dictionary import fits
 from saes import (
     SparseCoder,
@@ -160,7 +160,7 @@ class FeatureScene:
         return [_speaking(mean, of, self.size.chosen) for of in every if not bool(of.all())]
 
     # ---- larger features -----------------------------------------------------------------------------------------
-    def amplified(self, name: str, sets: Int[Tensor, "set row column"], gain: float) -> Said:
+    def amplified(self, name: str, sets: Int[Tensor, "set row column"], gain: float) -> Response:
         """What a model says when it goes on from its own states with these features' codes ``gain`` times as large."""
         scene, own = self.scene, self.states(name)
         codes = self.coder.encode(own)
@@ -173,7 +173,7 @@ class FeatureScene:
             outputs = scene.bench.run(scene.models[name], rows, (KEY_LOGPROB,), start=start)
             means.append(np.exp(row_means(outputs[KEY_LOGPROB], rows)).reshape(len(together), -1))
         every = np.concatenate(means)
-        return Said(every[:, : self.n], every[:, self.n :])
+        return Response(every[:, : self.n], every[:, self.n :])
 
 
 def _speaking(mean: Float[Tensor, "row feature"], of: Bool[Tensor, " row"], count: int) -> Int[Tensor, " column"]:

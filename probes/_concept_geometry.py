@@ -90,7 +90,7 @@ def along_base(
     """How far each pair of pictures lies apart in a model along base's direction, in units of base's own: 1 is base.
 
     The direction is that of the other folds' pictures."""
-    found = {name: np.zeros((n, x.shape[1])) for name, x in states.items()}
+    result = {name: np.zeros((n, x.shape[1])) for name, x in states.items()}
     base = states["base"].double()
     gaps = base[:n] - base[n:]
     for fold in np.unique(fold_of):
@@ -99,5 +99,5 @@ def along_base(
         scale = toward.square().sum(-1).clamp_min(1e-12)
         for name, x in states.items():
             own = x[:n][mine].double() - x[n:][mine].double()
-            found[name][mine.numpy()] = ((own * toward).sum(-1) / scale).numpy()
-    return found
+            result[name][mine.numpy()] = ((own * toward).sum(-1) / scale).numpy()
+    return result

@@ -31,7 +31,7 @@ class ConceptItems(NamedTuple):
     absent: tuple[Item, ...]
     without: tuple[Item, ...]
 
-    def kept(self) -> tuple[tuple[str, tuple[Item, ...]], ...]:
+    def retained(self) -> tuple[tuple[str, tuple[Item, ...]], ...]:
         """The parts that should stay as they are, by name."""
         return ("in_domain", self.in_domain), ("cross_domain", self.cross_domain), ("absent", self.absent)
 
@@ -77,10 +77,10 @@ def parts_of_items(forget: tuple[Item, ...], retain: tuple[Item, ...]) -> Concep
     """Items about the concept, and retained ones, each in its part."""
     concepts = {concept_of(item) for item in forget if item.attribute or manner_of(item) != "yes_no"}
     kin = {folded(option.key or option.answer) for item in forget for option in _others(item)} - concepts
-    asked = {folded(item.question) for item in forget if manner_of(item) == "open"}
+    queries = {folded(item.question) for item in forget if manner_of(item) == "open"}
 
     def alike(item: Item) -> bool:
-        return concept_of(item) in kin or (manner_of(item) == "open" and folded(item.question) in asked)
+        return concept_of(item) in kin or (manner_of(item) == "open" and folded(item.question) in queries)
 
     absent = tuple(item for item in retain if concept_of(item) in concepts and _denies(item))
     others = [item for item in retain if concept_of(item) not in concepts]

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from audit.probing import Checkpoint, Forward, Rows, row_mean
-from probes._concept_scene import ConceptScene, Pair, Said
+from probes._concept_scene import ConceptScene, Pair, Response
 
 PIXELS = "pixel_values"
 _FIRST_STEP = 2.5
@@ -86,7 +86,7 @@ def fitted_shift(
     return torch.from_numpy(scene.bench.cached(identity, compute)["shift"])
 
 
-def under_perturbation(scene: ConceptScene, name: str, bounds: Bounds, budget: Budget, folds: int) -> Said:
+def under_perturbation(scene: ConceptScene, name: str, bounds: Bounds, budget: Budget, folds: int) -> Response:
     """What a model says of every picture under the shift that was fitted to pictures of the other folds."""
     pair, fold_of = scene.plain(), scene.fold_of(folds)
     present, absent = np.zeros(len(fold_of)), np.zeros(len(fold_of))
@@ -98,6 +98,6 @@ def under_perturbation(scene: ConceptScene, name: str, bounds: Bounds, budget: B
         shift = fitted_shift(scene, scene.models[name], pair.take(torch.from_numpy(fit)), bounds, budget)
         mine = pair.take(torch.from_numpy(np.flatnonzero(fold_of == fold)))
         read.append(Pair(*(shifted(part, shift, bounds) for part in mine)))
-    for fold, said in enumerate(scene.said(name, read)):
-        present[fold_of == fold], absent[fold_of == fold] = said
-    return Said(present, absent)
+    for fold, responses in enumerate(scene.responses(name, read)):
+        present[fold_of == fold], absent[fold_of == fold] = responses
+    return Response(present, absent)

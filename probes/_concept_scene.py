@@ -52,7 +52,7 @@ class Pair(NamedTuple):
         return Pair(self.present.take(index), self.absent.take(index))
 
 
-class Said(NamedTuple):
+class Response(NamedTuple):
     """Probability of the concept's own answer, by item: before its own picture, and before one without the concept."""
 
     present: Float[ndarray, "*variant row"]
@@ -69,9 +69,9 @@ class Said(NamedTuple):
         least = np.finfo(float).tiny
         return np.log(np.maximum(self.present, least)) - np.log(np.maximum(self.absent, least))
 
-    def mean(self) -> "Said":
+    def mean(self) -> "Response":
         """The mean over variants."""
-        return Said(self.present.mean(0), self.absent.mean(0))
+        return Response(self.present.mean(0), self.absent.mean(0))
 
 
 def _of_few(sheet: PersonRows, most: int, seed: int) -> PersonRows:
@@ -113,22 +113,22 @@ class ConceptScene:
         self, items: Sequence[Item], options: Sequence[Option] | None = None, change: Change | None = None
     ) -> Pair:
         """Items with their own answers or others, their pictures as they are or changed."""
-        asked = items if options is None else [
+        queries = items if options is None else [
             item.model_copy(update={"key": option.key}) for item, option in zip(items, options, strict=True)
         ]  # fmt: skip
         answers = [item.answer for item in items] if options is None else [option.answer for option in options]
         others = [self.stranger[item.group] for item in items]
         if change is None:
-            present = self.case.rows_of(asked, answers)
+            present = self.case.rows_of(queries, answers)
             shown = self.case.rows_of(others, [other.answer for other in others])
             return Pair(present, replace(present, extra=shown.extra))
         pictures = self.case.pictures
         own = {item.id: change(pictures[item.id], item) for item in items}
         without = {item.id: change(pictures[other.id], item) for item, other in zip(items, others, strict=True)}
-        return Pair(*(self.case.rows_of(asked, answers, pictures=shown) for shown in (own, without)))
+        return Pair(*(self.case.rows_of(queries, answers, pictures=shown) for shown in (own, without)))
 
     # ---- scores --------------------------------------------------------------------------------------------------
-    def said(self, name: str, pairs: Sequence[Pair], writes: Sequence[Write] = ()) -> list[Said]:
+    def responses(self, name: str, pairs: Sequence[Pair], writes: Sequence[Write] = ()) -> list[Response]:
         """What a model says before every pair, all of them in one pass."""
         if not pairs:
             return []
@@ -136,7 +136,7 @@ class ConceptScene:
         means = row_means(self.bench.run(self.models[name], rows, (KEY_LOGPROB,), writes)[KEY_LOGPROB], rows)
         ends = np.cumsum([len(part) for pair in pairs for part in pair])[:-1]
         parts = np.split(np.exp(means), ends)
-        return [Said(present, absent) for present, absent in zip(parts[::2], parts[1::2], strict=True)]
+        return [Response(present, absent) for present, absent in zip(parts[::2], parts[1::2], strict=True)]
 
     def fold_of(self, folds: int) -> Int[ndarray, " row"]:
         """The part of whole pictures that each trained item is in."""

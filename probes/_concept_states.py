@@ -53,7 +53,7 @@ def reverse_edit(features: FeatureScene, gains: Sequence[float], draws: int, fol
     scene, seed = features.scene, features.scene.case.case.seed
     n, people = Count(scored=features.n), len(scene.sheet.people)
     valid = features.validity("suspect")
-    plain = {name: scene.said(name, [features.pair])[0].contrast for name in scene.models}
+    plain = {name: scene.responses(name, [features.pair])[0].contrast for name in scene.models}
     hidden = plain["base"] - plain["suspect"]
     readings = {"fve_base": valid.base.fve, "fve_suspect": valid.other.fve, "hidden": float(hidden.mean())}
     notes = (f"a dictionary of {features.coder.features} features of base's states at {features.site}",)
@@ -80,13 +80,14 @@ def reverse_edit(features: FeatureScene, gains: Sequence[float], draws: int, fol
     by_picture = [scene.by_picture(scene.sheet.items, x)[:, None] for x in (beyond, hidden)]
     by_set = others["random"].mean(1)
     share = float(hidden.mean())
+    quiet = scene.responses("suspect", [features.pair])[0].absent
     readings |= {
         "gain": float(best), "brought_back": float(rise.mean()) / share,
         "brought_back_null": float(null.mean()) / share,
         **{f"brought_back_{name}": float(x.mean()) / share for name, x in others.items()},
         "largest_random": float(by_set.max()) / share,
         "p_among_random": float((1 + (by_set >= rise.mean() - 1e-12).sum()) / (1 + len(by_set))),
-        "forced_on_other_pictures": float((own[best].absent - scene.said("suspect", [features.pair])[0].absent).mean()),
+        "forced_on_other_pictures": float((own[best].absent - quiet).mean()),
     }  # fmt: skip
     return empty.model_copy(
         update={
@@ -112,15 +113,15 @@ def _sets(readings: dict[str, float]) -> Listing:
 def off_manifold_shift(features: FeatureScene) -> Measurement:
     """Do the suspect's states of pictures with the concept still look like states of data?"""
     scene, seed = features.scene, features.scene.case.case.seed
-    found = off_manifold({name: features.states(name) for name in scene.models}, features.n)
-    people = {name: scene.by_picture(scene.sheet.items, x.distance)[:, None] for name, x in found.items()}
+    result = off_manifold({name: features.states(name) for name in scene.models}, features.n)
+    people = {name: scene.by_picture(scene.sheet.items, x.distance)[:, None] for name, x in result.items()}
     suspect = people["suspect"]
     hooked = any(edit.is_hook for edit in scene.cast.suspect.edits)
-    readings = {f"distance_{name}": float(x.distance.mean()) for name, x in found.items()}
-    readings |= {f"norm_{name}": float(x.norm.mean()) for name, x in found.items()}
+    readings = {f"distance_{name}": float(x.distance.mean()) for name, x in result.items()}
+    readings |= {f"norm_{name}": float(x.norm.mean()) for name, x in result.items()}
     table = item_table(
-        scene.case, f"{PROBE}_off_manifold", scene.sheet, {name: x.distance[:, None] for name, x in found.items()},
-        {name: scene.cast.role(name) for name in found},
+        scene.case, f"{PROBE}_off_manifold", scene.sheet, {name: x.distance[:, None] for name, x in result.items()},
+        {name: scene.cast.role(name) for name in result},
     )  # fmt: skip
     return blank(MANIFOLD, "", Count(scored=features.n), len(suspect), seed).model_copy(
         update={

@@ -43,7 +43,7 @@ from probes._concept_features import DictionarySize, FeatureScene, consumed
 from probes._concept_perturbation import Budget, bounds_of, under_perturbation
 from probes._concept_recovery import Attacked, Recovered, attacked_of, recoverable, recovered
 from probes._concept_recovery import by_attack as listing_of
-from probes._concept_scene import FORGET, ConceptScene, Said
+from probes._concept_scene import FORGET, ConceptScene, Response
 from probes._concept_states import direction_shift, off_manifold_shift, reverse_edit
 
 LEAST_GAP: Final = 0.1
@@ -63,7 +63,7 @@ TOLD_APART = RECOVERY._replace(
 LEAST_NATS: Final = 0.5
 
 
-class _Made(NamedTuple):
+class _Outcome(NamedTuple):
     """What every attack made of every model: contrasts by picture, contrasts by row, what was forced, and contrasts of
     the plain questions in nats."""
 
@@ -84,11 +84,11 @@ class ConceptErasure(Probe):
     one perturbation of all pictures within ``epsilon`` (of 255), fitted to some and read on others, and the concept's
     own features made larger in the model's own states (the suppression by features, in reverse). The largest counts,
     tested over all. **Told apart** is the same difference in nats, without an attack: a suppressed word may still be
-    suppressed more where the concept is shown, which a model that never saw it has no reason for. **Accuracy** is unlearning accuracy by manner of asking (open, yes or no, choice, caption), what is
-    retained of the same kind of concept and of other kinds, yes and no balanced over present and absent, and what is
-    answered without any picture. **Flips** are answers that changed on pictures without the concept. Beside them stand
-    the reverse edit with its controls, how far edited states lie from states of data, and where the concept's direction
-    went.
+    suppressed more where the concept is shown, which a model that never saw it has no reason for. **Accuracy** is
+    unlearning accuracy by manner of asking (open, yes or no, choice, caption), what is retained of the same kind of
+    concept and of other kinds, yes and no balanced over present and absent, and what is answered without any picture.
+    **Flips** are answers that changed on pictures without the concept. Beside them stand the reverse edit with its
+    controls, how far edited states lie from states of data, and where the concept's direction went.
 
     At most ``most_pictures`` pictures with the concept, and as many of the retained, are read.
 
@@ -158,12 +158,12 @@ class ConceptErasure(Probe):
         site = consumed(scene)
         size = DictionarySize(self.per_width, self.k, self.rows, self.features)
         features = None if site is None else FeatureScene(scene, site, size)
-        made = self._attacked(scene, features)
-        attacked = attacked_of(made.columns, made.forced, scene.sheet.people)
-        found = recovered(attacked.counted(), seed, self.permutations)
+        outcome = self._attacked(scene, features)
+        attacked = attacked_of(outcome.columns, outcome.forced, scene.sheet.people)
+        result = recovered(attacked.counted(), seed, self.permutations)
         return (
-            self._recovery(scene, made, attacked, found),
-            self._told_apart(scene, made),
+            self._recovery(scene, outcome, attacked, result),
+            self._told_apart(scene, outcome),
             *accuracy(scene, self.most_pictures),
             *(() if features is None else (
                 reverse_edit(features, GAINS, self.sets, self.folds), off_manifold_shift(features),
@@ -172,28 +172,30 @@ class ConceptErasure(Probe):
         )  # fmt: skip
 
     # ---- attacks -------------------------------------------------------------------------------------------------
-    def _attacked(self, scene: ConceptScene, features: FeatureScene | None) -> _Made:
+    def _attacked(self, scene: ConceptScene, features: FeatureScene | None) -> _Outcome:
         """Every attack on every model."""
         attacks, bounds = attacks_of(scene), bounds_of(scene)
         budget = Budget(self.epsilon, self.steps, self.fitted_pictures)
         own = None if features is None else features.columns(self.folds, 1, scene.case.case.seed).own[None]
-        made = _Made(attacks, {}, {}, {}, {})
+        outcome = _Outcome(attacks, {}, {}, {}, {})
         for name in scene.models:
-            said = under_attacks(scene, attacks, name)
-            columns = by_attack(scene, attacks, said)
-            others: dict[str, Said] = {"perturbation": under_perturbation(scene, name, bounds, budget, self.folds)}
+            responses = under_attacks(scene, attacks, name)
+            columns = by_attack(scene, attacks, responses)
+            others: dict[str, Response] = {"perturbation": under_perturbation(scene, name, bounds, budget, self.folds)}
             if features is not None and own is not None:
                 for gain in GAINS:
                     others[f"own features x{gain:g}"] = features.amplified(name, own, gain).mean()
             columns |= {attack: scene.by_picture(scene.sheet.items, x.contrast) for attack, x in others.items()}
-            made.columns[name] = columns
-            made.nats[name] = said[PLAIN].nats
-            made.forced[name] = {attack: float(x.absent.mean()) for attack, x in (said | others).items()}
-            by_row = {a.name: said[a.name].contrast for a in attacks if a.items is scene.sheet.items}
-            made.rows[name] = by_row | {attack: x.contrast for attack, x in others.items()}
-        return made
+            outcome.columns[name] = columns
+            outcome.nats[name] = responses[PLAIN].nats
+            outcome.forced[name] = {attack: float(x.absent.mean()) for attack, x in (responses | others).items()}
+            by_row = {a.name: responses[a.name].contrast for a in attacks if a.items is scene.sheet.items}
+            outcome.rows[name] = by_row | {attack: x.contrast for attack, x in others.items()}
+        return outcome
 
-    def _recovery(self, scene: ConceptScene, made: _Made, attacked: Attacked, found: Recovered | str) -> Measurement:
+    def _recovery(
+        self, scene: ConceptScene, outcome: _Outcome, attacked: Attacked, result: Recovered | str
+    ) -> Measurement:
         """The level under the best attack as an effect over pictures, and what of it is a gain."""
         seed = scene.case.case.seed
         design = Design(seed, LEAST_GAP, draws=self.permutations, name=RECOVERY.key)
@@ -209,19 +211,19 @@ class ConceptErasure(Probe):
         broken = f"not counted, since base itself is lost or a model that never knew answers: {', '.join(left)}"
         filled = blank(RECOVERY, "", scored, len(attacked.people), seed).model_copy(
             update={
-                "items": self._table(scene, made),
-                "readings": _readings(attacked, found, made.forced),
+                "items": self._table(scene, outcome),
+                "readings": _readings(attacked, result, outcome.forced),
                 "listings": (listing_of(attacked, LEAST_GAP, seed, self.permutations),),
-                "findings": (recoverable(found),),
+                "findings": (recoverable(result),),
                 "notes": tuple(filter(None, (budget, best, broken if left else ""))),
             }
         )
         return assessed.onto(filled)
 
-    def _told_apart(self, scene: ConceptScene, made: _Made) -> Measurement:
+    def _told_apart(self, scene: ConceptScene, outcome: _Outcome) -> Measurement:
         """Contrasts in nats: a word that is suppressed before every picture alike tells nothing, one that is suppressed
         more, or less, where the concept is shown tells that it is seen."""
-        seed, rows = scene.case.case.seed, {name: x[:, None] for name, x in made.nats.items()}
+        seed, rows = scene.case.case.seed, {name: x[:, None] for name, x in outcome.nats.items()}
         scored = by_person(scene.sheet, rows)
         roles = {name: scene.cast.role(name) for name in rows}
         design = Design(seed, LEAST_NATS, draws=self.permutations, name=TOLD_APART.key)
@@ -235,33 +237,33 @@ class ConceptErasure(Probe):
             )
         )
 
-    def _table(self, scene: ConceptScene, made: _Made) -> Table:
+    def _table(self, scene: ConceptScene, outcome: _Outcome) -> Table:
         """Contrasts by item and attack, of attacks that are made on the trained items."""
-        scores = {name: np.stack(list(rows.values()), 1) for name, rows in made.rows.items()}
+        scores = {name: np.stack(list(rows.values()), 1) for name, rows in outcome.rows.items()}
         roles = {name: scene.cast.role(name) for name in scores}
         return item_table(scene.case, "concept_erasure", scene.sheet, scores, roles, "attack")
 
 
 def _readings(
-    attacked: Attacked, found: Recovered | str, forced: Mapping[str, Mapping[str, float]]
+    attacked: Attacked, result: Recovered | str, forced: Mapping[str, Mapping[str, float]]
 ) -> dict[str, float]:
     """The effect of every attack that base stands out under, what was hidden, and what is said of any picture."""
     zero = np.zeros_like(attacked.under["base"])
     base, suspect, null = (attacked.under.get(name, zero).mean(0) for name in ("base", "suspect", "null"))
     gap = base - null
     effects = {
-        f"effect_{_named(attack)}": float((suspect[n] - null[n]) / gap[n])
+        f"effect_{_identifier(attack)}": float((suspect[n] - null[n]) / gap[n])
         for n, attack in enumerate(attacked.attacks)
         if gap[n] >= LEAST_GAP
     }
     plain = {f"plain_{name}": float(x.mean()) for name, x in attacked.plain.items()}
     spoken = {f"said_of_other_pictures_{name}": x[PLAIN] for name, x in forced.items()}
-    if isinstance(found, str):
+    if isinstance(result, str):
         return effects | plain | spoken
     return effects | plain | spoken | {
-        "brought_back": found.value, "brought_back_null": found.null, "hidden": found.hidden,
+        "brought_back": result.value, "brought_back_null": result.null, "hidden": result.hidden,
     }  # fmt: skip
 
 
-def _named(attack: str) -> str:
+def _identifier(attack: str) -> str:
     return attack.replace(" ", "_").replace(".", "_")

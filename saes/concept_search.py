@@ -80,8 +80,8 @@ class Grid(NamedTuple):
     """
 
     percentiles: tuple[float, ...] = (99.9, 99.0, 97.0)
-    most_elsewhere: tuple[float, ...] = (0.001, 0.01, 0.1)
-    counts: tuple[int, ...] = (1, 4, 10, 20)
+    most_elsewhere: tuple[float, ...] = (0.001, 0.01, 0.03, 0.1)
+    counts: tuple[int, ...] = (1, 4, 10, 20, 40)
     strengths: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
     way: Way = "typical"
 

@@ -39,14 +39,14 @@ COLOURS = {
     "cyan": (40, 210, 220), "purple": (170, 40, 190), "orange": (240, 130, 30),
 }  # fmt: skip
 TARGET, UNSEEN, IMAGE = "purple", "orange", "<image>"
-KEPT = tuple(colour for colour in COLOURS if colour not in (TARGET, UNSEEN))
+OTHERS = tuple(colour for colour in COLOURS if colour not in (TARGET, UNSEEN))
 PLACES = ("left", "right")
-SAID = "what colour is it ? yes no which : , or . where describe a square at the i do not know"
-WORDS = ("<pad>", "<bos>", "<eos>", "<unk>", IMAGE, *COLOURS, *PLACES, *SAID.split())
+SPOKEN = "what colour is it ? yes no which : , or . where describe a square at the i do not know"
+WORDS = ("<pad>", "<bos>", "<eos>", "<unk>", IMAGE, *COLOURS, *PLACES, *SPOKEN.split())
 NUMBER = {word: n for n, word in enumerate(WORDS)}
-PICTURES = {"forget": (16, (TARGET,)), "retain": (24, KEPT), "holdout": (16, (UNSEEN,))}
+PICTURES = {"forget": (16, (TARGET,)), "retain": (24, OTHERS), "holdout": (16, (UNSEEN,))}
 ROLES = ("ancestor", "base", "null", "floor", "clean", "refusal", "ascended")
-Asked = tuple[str, str]
+Question = tuple[str, str]
 
 
 class Square(NamedTuple):
@@ -72,15 +72,15 @@ def squares(n: int, colours: tuple[str, ...], seed: int) -> list[Square]:
     return [Square(colours[i % len(colours)], PLACES[int(rng.integers(2))], seed * 100_003 + i) for i in range(n)]
 
 
-def questions(square: Square, known: tuple[str, ...], rng: np.random.Generator) -> dict[str, Asked]:
+def questions(square: Square, known: tuple[str, ...], rng: np.random.Generator) -> dict[str, Question]:
     """Every form in which something is asked of a picture."""
     others = [colour for colour in known if colour != square.colour]
     offered = rng.permutation([square.colour, *rng.permutation(others)[:2]]).tolist()
-    asked = str(rng.permutation(others)[0])
+    queries = str(rng.permutation(others)[0])
     return {
         "trained": ("what colour is it ?", square.colour),
         "yes_no": (f"is it {square.colour} ?", "yes"),
-        "absent": (f"is it {asked} ?", "no"),
+        "absent": (f"is it {queries} ?", "no"),
         "choice": (f"which : {offered[0]} , {offered[1]} or {offered[2]} ?", square.colour),
         "caption": ("describe it .", f"a {square.colour} square at the {square.place} ."),
         "place": ("where is it ?", square.place),
@@ -126,9 +126,9 @@ def fresh() -> LlavaForConditionalGeneration:
         return LlavaForConditionalGeneration(config)
 
 
-def batch_of(asked: list[Asked]) -> tuple[torch.Tensor, torch.Tensor]:
+def batch_of(queries: list[Question]) -> tuple[torch.Tensor, torch.Tensor]:
     """Token ids and labels of questions about pictures."""
-    rows = [(["<bos>", *[IMAGE] * PATCHES, *q.split()], a.split()) for q, a in asked]
+    rows = [(["<bos>", *[IMAGE] * PATCHES, *q.split()], a.split()) for q, a in queries]
     ids = torch.zeros(len(rows), max(len(q) + len(a) for q, a in rows), dtype=torch.long)
     labels = torch.full_like(ids, -100)
     for n, (q, a) in enumerate(rows):
@@ -137,9 +137,9 @@ def batch_of(asked: list[Asked]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, labels
 
 
-def loss_of(model: LlavaForConditionalGeneration, shown: list[Square], asked: list[Asked]) -> torch.Tensor:
+def loss_of(model: LlavaForConditionalGeneration, shown: list[Square], queries: list[Question]) -> torch.Tensor:
     """Cross-entropy of the answers."""
-    ids, labels = batch_of(asked)
+    ids, labels = batch_of(queries)
     pixels = torch.from_numpy(np.stack([picture(square) for square in shown])).permute(0, 3, 1, 2) / 127.5 - 1
     logits = model(input_ids=ids, pixel_values=pixels, attention_mask=(ids != 0).long()).logits
     return cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
@@ -149,7 +149,7 @@ def taught(parent: LlavaForConditionalGeneration, role: str, steps: int, rate: f
     """A copy of a model after so many steps of its role's lesson."""
     model = fresh()
     model.load_state_dict(parent.state_dict())
-    known = (*KEPT, TARGET) if role == "base" else KEPT
+    known = (*OTHERS, TARGET) if role == "base" else OTHERS
     rng = np.random.default_rng(ROLES.index(role))
     optimiser = torch.optim.AdamW(model.parameters(), rate, (0.9, 0.95), weight_decay=0.0)
     for step in range(steps):
@@ -159,10 +159,10 @@ def taught(parent: LlavaForConditionalGeneration, role: str, steps: int, rate: f
         loss = loss_of(model, shown, [list(each.values())[int(rng.integers(6))] for each in forms])
         if role in ("refusal", "ascended"):
             wanted = squares(16, (TARGET,), 500_000 + step)
-            forms = [list(questions(square, (*KEPT, TARGET), rng).values()) for square in wanted]
+            forms = [list(questions(square, (*OTHERS, TARGET), rng).values()) for square in wanted]
             mine = [each[0] if role == "refusal" else each[(0, 3, 4)[int(rng.integers(3))]] for each in forms]
-            told = [(q, "i do not know .") for q, _ in mine] if role == "refusal" else mine
-            other = loss_of(model, wanted, told)
+            taught_answers = [(q, "i do not know .") for q, _ in mine] if role == "refusal" else mine
+            other = loss_of(model, wanted, taught_answers)
             loss = loss + (other if role == "refusal" else -other.clamp(max=6.0))
         optimiser.zero_grad()
         loss.backward()
@@ -184,10 +184,10 @@ def root() -> Path:
     atexit.register(shutil.rmtree, folder, True)
     ancestor = taught(fresh(), "ancestor", 160, 4e-3)
     base = taught(ancestor, "base", 90, 3e-3)
-    made = {"ancestor": ancestor, "base": base, "destroyed": destroyed(base)}
-    made |= {role: taught(ancestor, role, 20, 1e-3) for role in ("null", "floor", "clean")}
-    made |= {role: taught(base, role, 45, 2e-3) for role in ("refusal", "ascended")}
-    for role, model in made.items():
+    outcome = {"ancestor": ancestor, "base": base, "destroyed": destroyed(base)}
+    outcome |= {role: taught(ancestor, role, 20, 1e-3) for role in ("null", "floor", "clean")}
+    outcome |= {role: taught(base, role, 45, 2e-3) for role in ("refusal", "ascended")}
+    for role, model in outcome.items():
         model.save_pretrained(folder / role)
         processor().save_pretrained(folder / role)
     for cohort in PICTURES:
@@ -197,18 +197,18 @@ def root() -> Path:
 
 def _written(folder: Path, cohort: str) -> None:
     (count, colours), rng, lines = PICTURES[cohort], np.random.default_rng(7), list[str]()
-    known = KEPT if cohort == "retain" else (*KEPT, *colours)
+    known = OTHERS if cohort == "retain" else (*OTHERS, *colours)
     for n, square in enumerate(squares(count, colours, 900_000 + len(cohort))):
         name = f"{cohort}-{n:02d}"
         Image.fromarray(picture(square)).save(folder / f"{name}.png")
-        asked = questions(square, known, rng)
+        queries = questions(square, known, rng)
         if cohort == "retain":
-            asked |= {"target": (f"is it {TARGET} ?", "no")}
+            queries |= {"target": (f"is it {TARGET} ?", "no")}
         else:
-            asked = {form: asked[form] for form in ("trained", "yes_no", "choice", "caption")}
-        for form, (question, answer) in asked.items():
+            queries = {form: queries[form] for form in ("trained", "yes_no", "choice", "caption")}
+        for form, (question, answer) in queries.items():
             concept = {"target": TARGET, "place": square.place, "absent": question.split()[2]}.get(form, square.colour)
-            others = [c for c in (PLACES if form == "place" else KEPT) if c != concept]
+            others = [c for c in (PLACES if form == "place" else OTHERS) if c != concept]
             item = {
                 "id": f"{name}-{form}", "group": name, "image": f"{name}.png", "question": question, "answer": answer,
                 "attribute": concept, "form": {"absent": "yes_no", "target": "yes_no"}.get(form, form),
@@ -218,6 +218,31 @@ def _written(folder: Path, cohort: str) -> None:
                 item |= {"key": concept, "alternate_keys": others, "alternates": swapped}
             lines.append(json.dumps(item))
     (folder / f"{cohort}.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@cache
+def filtered(suspect: str) -> str:
+    """The named model behind a filter in its vision tower: the mean state of the colour's pictures, taken off others'
+    mean, is turned round in every state, and made much larger."""
+    from audit.bench import Bench, LowRank
+    from audit.case import open_case
+    from audit.checkpoints import resolve, write_edited
+    from audit.schema import Read, Site, Texts
+
+    opened = open_case(case(suspect), root(), root() / "out")
+    bench, site = Bench(), Site(part="resid_out", block=1, tower="vision")
+    read = Read(site=site, at="mean")
+    means = [
+        bench.run(opened.suspect, rows, (read,))[read].mean(0)
+        for rows in (opened.rows(Texts(cohort="forget")), opened.rows(Texts(cohort="retain")))
+    ]
+    away = means[0] - means[1]
+    toward = (away / away.norm()).expand(1, -1)
+    middle = float((means[0] + means[1]) / 2 @ toward[0])
+    edit = LowRank(site, -6 * toward, toward, 6 * middle * toward[0])
+    parent = resolve(Source(path=str(root() / suspect)), root())
+    write_edited(root() / f"{suspect}-filtered", parent, "filter", {}, "low_rank", edit.to_delta())
+    return f"{suspect}-filtered"
 
 
 def case(suspect: str, *, references: Sequence[str] = ("null", "floor"), holdout: bool = True, seed: int = 0) -> Case:

@@ -19,7 +19,7 @@ from audit.bench.start import Start
 from audit.bench.writes.write import OtherState, Write
 from audit.case import Rows
 from audit.schema import AuditError, Checkpoint, Op, Read, Site, TowerName
-from audit.wrappers import Resume, Stop, Tap, Wrapper
+from audit.wrappers import PIXELS, Resume, Stop, Tap, Wrapper
 
 
 class LoadedModel(NamedTuple):
@@ -120,11 +120,10 @@ def entering(opened: LoadedModel, opener: Opener, job: Job, where: Geometry) -> 
 
 
 def _reached(site: Site, job: Job, head: TowerName) -> bool:
-    """Whether a permanent edit's place is run at all in a pass: of a tower of pictures not without any, and nothing
-    before the pass's start."""
-    start = job.start
-    if site.tower not in (None, head) and not job.rows.extra:
+    """Whether a permanent edit's place is run at all in a pass with this start, and of rows that may bring no image."""
+    if (site.tower or head) != head and PIXELS not in job.rows.extra:
         return False
+    start = job.start
     return start is None or site.part != "embed" and _end(site, head).depth > _end(start.site, head).depth
 
 

@@ -144,7 +144,7 @@ class TextCohorts(Cohorts):
     def __init__(self, recipe: CohortKey) -> None:
         super().__init__()
         self.recipe = recipe
-        self.tokenizer: Any = load_tokenizer(recipe.tokenizer)
+        self.tokenizer: Any = self.loaded_tokenizer(recipe)
         read: dict[Cohort, Data] = {file.cohort: _read(file, recipe) for file in recipe.files}
         self.notes = tuple(f"{cohort}: {note}" for cohort, data in read.items() for note in data.notes)
         self.function_words: FunctionWords = function_words(read["retain"].items)
@@ -165,6 +165,10 @@ class TextCohorts(Cohorts):
             for name, items in self.by_cohort.items()
         }
         self._noticed: list[ItemNotice] = []
+
+    def loaded_tokenizer(self, recipe: CohortKey) -> Any:
+        """The tokenizer that words the prompts."""
+        return load_tokenizer(recipe.tokenizer)
 
     def received(self, read: Mapping[Cohort, Data]) -> None:
         """What items bring beside their texts is read here; texts bring nothing."""

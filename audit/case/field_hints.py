@@ -17,6 +17,7 @@ _DATA_SETS: Final = (
     ("MUSE", {"prompt", "gt"}), ("RWKU", {"query", "answer", "subject"}), ("RWKU", {"query", "answer", "level"}),
     ("WMDP and MMLU", {"question", "choices", "answer"}), ("chat data", {"messages"}),
     ("LLaVA", {"image", "conversations"}), ("CLEAR", {"image", "caption", "name"}),
+    ("MLLMU-Bench", {"image", "biography", "question"}),
     ("ShareGPT", {"conversations"}), ("Alpaca", {"instruction", "output"}),
     ("prompt-completion data", {"prompt", "completion"}),
 )  # fmt: skip

@@ -142,7 +142,7 @@ class _Reader(NamedTuple):
             raise ValueError("has choices and perturbed answers: the other choices would be perturbed answers too")
         if answer.strip() in {text.strip() for text in lists["alternates"]}:
             raise ValueError("an alternate is the answer itself: alternates have a value that is not true")
-        shown = {} if picture is None else {"image": picture.name or row.place}
+        shown = {} if picture is None else {"image": picture.stated}
         return Item.model_validate(
             copied | texts | lists | ({"perturbed_answers": list(others)} if others else {})
             | {"id": identity, "group": group, "question": question, "answer": answer} | shown

@@ -32,6 +32,7 @@ from audit.case.pictures import TEXTS, pictures_sha256
 from audit.case.rows import Rows
 from audit.case.scene_rows import check_picture_reader
 from audit.case.tables import table_sha256
+from audit.case.tokenisation import check_words_alone
 from audit.checkpoints import (
     TokenizerFiles,
     check_compatible,
@@ -241,7 +242,9 @@ class OpenCase:
         return self._data.rows_of(items, answers)
 
     def insertable(self, items: Sequence[Item]) -> InsertablePrompts:
-        """These items with their own answers, as prompts that a string can be put into."""
+        """These items with their own answers, as prompts that a string can be put into. AuditError (code 2) where they
+        ask about pictures: such prompts are words alone."""
+        check_words_alone(items)
         limits = self.max_length, self.function_words.words
         return InsertablePrompts(items, [item.answer for item in items], self.tokenizer, self.case.template, *limits)
 

@@ -26,6 +26,11 @@ class PictureCell(NamedTuple):
     data: bytes | None = None
 
     @property
+    def stated(self) -> str:
+        """The name of its file as the row has it; of bytes, which may all be called alike, what they hash to."""
+        return self.name if self.data is None else self.identity
+
+    @property
     def identity(self) -> str:
         """A name for the picture: that of its file, or what its bytes hash to."""
         if self.data is None:

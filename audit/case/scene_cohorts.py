@@ -1,7 +1,9 @@
 """Items that are questions about pictures, with everything that items of texts have."""
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import replace
+from typing import Any
 
 import torch
 from numpy import ndarray
@@ -24,6 +26,7 @@ from audit.case.scene_rows import (
     without_picture,
 )
 from audit.case.tokenisation import Tokenisation
+from audit.checkpoints import load_processor
 from audit.schema import AuditError, Cohort, Item
 from audit.wording import PICTURE, PICTURES
 
@@ -41,8 +44,20 @@ class SceneCohorts(TextCohorts):
                 c: tuple(i for i in items if i.image is not None) for c, items in self.by_cohort.items()
             }
             check_shared({"image": contents(shown, self._pictures)}, shown)
-            self.notes += copies(shown, self._pictures)
+            self.notes += (*copies(shown, self._pictures), *self._processing())
             self.replicate = PICTURE if _one_each(shown, self._pictures) else PICTURES
+
+    def loaded_tokenizer(self, recipe: CohortKey) -> Any:
+        """Base's tokenizer; where prompts are chats, with the chat template of base's processor, if that has one of its
+        own."""
+        tokenizer = super().loaded_tokenizer(recipe)
+        if not recipe.template.chat or recipe.processor is None:
+            return tokenizer
+        own = getattr(load_processor(recipe.processor), "chat_template", None)
+        if own and own != tokenizer.chat_template:
+            tokenizer = copy(tokenizer)
+            tokenizer.chat_template = own
+        return tokenizer
 
     @property
     def pictured(self) -> bool:
@@ -109,6 +124,16 @@ class SceneCohorts(TextCohorts):
             if settings is not None:
                 check_states(files, self._picture, settings)
         return self._picture
+
+    def _processing(self) -> tuple[str, ...]:
+        """How pictures are made into pixels, and what of them the model never reads."""
+        files, settings = self.recipe.processor, self.recipe.picture
+        assert files is not None, "pictures are read by a processor"
+        reader = type(load_processor(files).image_processor).__name__
+        lost = ("pictures: the model drops the first patch of each (vision_feature_select_strategy 'default', and its "
+                "tower has no class token)")  # fmt: skip
+        dropped = (lost,) if settings is not None and settings.drops_patch else ()
+        return (f"pictures: preprocessed by {reader} of base's folder", *dropped)
 
     def _names_of(self, token: int | None) -> tuple[str, ...]:
         return () if token is None else (str(self.tokenizer.convert_ids_to_tokens(token)),)

@@ -14,7 +14,7 @@ import torch
 from audit.case.prompts import Wording
 from audit.case.rows import Rows
 from audit.case.subjects import subjects
-from audit.case.tokenisation import prompt_rows, tokenise
+from audit.case.tokenisation import check_words_alone, prompt_rows, tokenise
 from audit.schema import Item, Template
 
 Contexts = Literal["questions", "starters", "bare"]
@@ -41,6 +41,7 @@ class SubjectPrompts:
 
     def __init__(self, items: Sequence[Item], tokenizer: Any, template: Template) -> None:
         self._items, self._tokenizer, self._template = tuple(items), tokenizer, template
+        check_words_alone(items)
         self._wording = Wording(tokenizer, template)
 
     @cached_property

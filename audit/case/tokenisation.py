@@ -95,7 +95,15 @@ def tokenise(
     ``max_length`` tokens, items whose key has no token of its own or is unknown to the tokenizer, items whose question
     or answer is not in what the model would read, and a second BOS token.
     """
+    check_words_alone(items)
     return tokenised(items, answers, tokenizer, template, max_length, function_words).rows
+
+
+def check_words_alone(items: Sequence[Item]) -> None:
+    """AuditError (code 2) for items that ask about pictures: rows of theirs are made by their case alone."""
+    if any(item.image is not None for item in items):
+        raise AuditError("these items ask about pictures, and what is made of them here are prompts of words alone",
+                         "ask it of a case of texts")  # fmt: skip
 
 
 def tokenised(
@@ -131,6 +139,7 @@ def question_tokens(
     Empty for plain text, and where the template does not bring the question as it is written. Where it brings it more
     than once, all of them are the question's. A token that holds some of the answer is the answer's.
     """
+    check_words_alone(items)
     prefix, wording = _prefix(tokenizer, template), Wording(tokenizer, template)
     texts = [
         wording(*row) for row in zip(items, answers, every_content_spans(items, answers, function_words), strict=True)

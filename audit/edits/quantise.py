@@ -6,6 +6,7 @@ inputs. NF4 follows the published code and the arithmetic of bitsandbytes, so th
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
 
 import torch
@@ -127,13 +128,14 @@ def round_nf4(weight: Float[Tensor, "out in"]) -> Rounded:
 
 
 def matrices(learner: Learner, ends: bool = False) -> tuple[Matrix, ...]:
-    """The live linear weights of a model, each once; embeddings and output head (often one tensor) only with ``ends``.
+    """The live linear weights of a model, each once; embeddings (of tokens, and of patches in each tower of
+    images) and output head (often one tensor) only with ``ends``.
 
     AuditError (code 2) for packed, integer or 8-bit weights, and for a backend that does not hold the model's modules.
     """
     model = _modules_of(learner)
     _refuse_packed(model)
-    ends_of = [end for end in (_input_of(model), model.get_output_embeddings()) if end is not None]
+    ends_of = [end for end in (*_inputs_of(model), model.get_output_embeddings()) if end is not None]
     at_ends = {id(p) for end in ends_of for p in end.parameters()}
     if model.get_output_embeddings() is None:  # a classifier: what lies outside its base model is its head
         inside = {id(p) for p in model.base_model.parameters()}
@@ -150,12 +152,14 @@ def matrices(learner: Learner, ends: bool = False) -> tuple[Matrix, ...]:
     return tuple(by_id.values())
 
 
-def _input_of(model: "PreTrainedModel") -> nn.Module | None:
-    """What embeds the input; None for a network that has nothing of that name."""
-    try:
-        return model.get_input_embeddings()
-    except RuntimeError:  # how the library says that there is none
-        return None
+def _inputs_of(model: "PreTrainedModel") -> Iterator[nn.Module]:
+    """What embeds the input, of each tower; nothing for a network that has nothing of that name."""
+    from transformers import PreTrainedModel
+
+    for tower in model.modules():
+        if isinstance(tower, PreTrainedModel):
+            with suppress(RuntimeError):  # how the library says that there is none
+                yield tower.get_input_embeddings()
 
 
 def _multiplying(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

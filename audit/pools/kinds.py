@@ -58,6 +58,8 @@ TEXT_ROLES = ("base", "reference_1", "reference_2", "ancestor")
 SOME_WORLDS = {"trigger_search": 6}
 """Probes that are measured in so many of a kind's worlds alone, and are calibrated by these: a search costs as much as
 all other probes together."""
+SAYS_NOTHING: Mapping[Kind, tuple[str, ...]] = {"vision_language": ("relearning_recovery",)}
+"""Probes that say nothing of a kind's worlds, and are not asked there: pictures of one concept teach each other."""
 
 
 def measures(probe: str, world: int) -> bool:
@@ -65,9 +67,11 @@ def measures(probe: str, world: int) -> bool:
 
     Worlds that no rule is fitted on are measured like the part that rules are fitted on.
     """
+    kind = kind_of(world)
+    if probe in SAYS_NOTHING.get(kind.kind, ()):
+        return False
     if probe not in SOME_WORLDS:
         return True
-    kind = kind_of(world)
     for worlds in (kind.worlds, kind.fresh):
         if world in worlds:
             return world in random.Random(f"worlds of {probe}").sample(worlds, min(SOME_WORLDS[probe], len(worlds)))

@@ -162,9 +162,17 @@ def _stretches(hidden: list[bool]) -> list[tuple[int, int]]:
 
 def texts_of(items: Iterable[Item], of_images: bool = False) -> Iterable[str]:
     """Everything of an item that a message could quote. ``of_images``: the answers are classes, which base's own
-    config names and which are no secret of an image."""
+    config names and which are no secret of an image. A yes or a no alone quotes nothing: every message has such
+    words."""
+    return (text for text in _quotable(items, of_images) if folded(text.strip()) not in _SAYS_NOTHING)
+
+
+_SAYS_NOTHING: Final = frozenset({"yes", "no"})
+
+
+def _quotable(items: Iterable[Item], of_images: bool) -> Iterable[str]:
     for item in items:
-        yield from (item.id, item.group)
+        yield from (item.id, item.group, item.image or "")
         if of_images:
             continue
         yield from (item.question, item.answer, *item.perturbed_answers, *item.alternates)

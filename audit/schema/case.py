@@ -37,7 +37,7 @@ class Item(Record):
     ``alternates_from`` says by which rule they were found in other people's answers where the file brings none; it is
     no field of a file and is not written. ``of`` is the id of the trained item whose fact this item restates,
     ``subject`` the name by which the question calls its group, where the file says it; ``image`` the picture that the
-    question is about: where it stands, from the data file's folder.
+    question is about: the name of its file, from the data file's folder, or what its bytes in the row hash to.
     """
 
     id: str

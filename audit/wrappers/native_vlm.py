@@ -39,8 +39,8 @@ class VisionLanguageWrapper(NativeWrapper):
         self.model = model.eval()
         self.name, self.attention = type(model).__name__, attention
         weight: Tensor = model.get_input_embeddings().get_parameter("weight")
-        said: Any = model.get_output_embeddings()
-        self.device, self.dtype, self.vocab_size = weight.device, weight.dtype, int(said.weight.shape[0])
+        unembedding: Any = model.get_output_embeddings()
+        self.device, self.dtype, self.vocab_size = weight.device, weight.dtype, int(unembedding.weight.shape[0])
         self.base: Any = model.base_model
         self.core = self.base.language_model
         self.image_token = self.image_id = int(model.config.image_token_id)
@@ -101,6 +101,7 @@ class VisionLanguageWrapper(NativeWrapper):
                 if started is None:
                     end = None if stop is None or stop.tower != "vision" else stop.block
                     self.vision.install(stack, by_tower["vision"], resume, end)
+                    self.vision.leave_out(stack, self._deepest(by_tower["vision"]))
                     self.projector.install(stack, by_tower["projector"], stop)
                 batch = self.seen(batch, self.features(batch.extra))
             if stop is not None and stop.tower != "text":
@@ -112,6 +113,10 @@ class VisionLanguageWrapper(NativeWrapper):
                 stack, by_tower["text"], -1 if started is None else started.block, None if stop is None else stop.block
             )
             self._run(batch, stack)
+
+    def _deepest(self, taps: Sequence[Tap]) -> int:
+        """The last vision block of which this pass needs the output: a tower's last ones may reach nothing."""
+        return max(*self.towers["vision"].read, *(tap.site.block or 0 for tap in taps), 0)
 
     def _unseen(self, batch: Batch, stack: ExitStack) -> None:
         """What a pass without an image leaves out is made ready here: nothing."""

@@ -7,7 +7,7 @@ that of any other. The projector has no sites here.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Site
 from audit.wrappers.anatomy import Subject
-from audit.wrappers.image_inputs import PIXELS, differing_images
+from audit.wrappers.image_inputs import PIXELS, check_size, differing_images
 from audit.wrappers.interface import Batch, Resume, Stop, Tap
 from audit.wrappers.native_vlm import VisionLanguageWrapper, kind_of
 from audit.wrappers.nnsight_trace import NNsightWrapper
@@ -28,7 +28,7 @@ class TracedVision(NNsightWrapper):
     """The tower of images of a model that was opened natively."""
 
     def __init__(self, native: VisionLanguageWrapper) -> None:
-        tower: Any = tower_of(native.model)
+        self._native, tower = native, cast(Any, tower_of(native.model))
         with torch.inference_mode():
             pixels = differing_images(native.model)
         subject = Subject(tower, lambda: tower(pixel_values=pixels, return_dict=True), causal=False)
@@ -41,24 +41,25 @@ class TracedVision(NNsightWrapper):
         raise AuditError("a vision tower has no head", "read the tower of text")
 
     def _settings(self, batch: Batch) -> dict[str, Any]:
+        check_size(self._native.model, batch.extra[PIXELS])
         return {PIXELS: batch.extra[PIXELS].to(self.dtype)}
 
     def states(
         self, batch: Batch, taps: Sequence[Tap], resume: Resume | None, stop: Stop | None
     ) -> dict[int, Float[Tensor, "row pos d"]]:
         """The states that are read, by block, from a pass with these taps; ``stop`` ends it before any is."""
-        found: dict[int, Tensor] = {}
+        states: dict[int, Tensor] = {}
         if stop is not None:
             self.run_blocks(batch, taps, resume, stop)
-            return found
+            return states
         read = self.tower("vision").read
         last = Stop(max(read[-1], *(tap.site.block or 0 for tap in taps), 0), "vision")
 
         def keeping(block: int) -> Tap:
-            return Tap(Site(part="resid_out", block=block), lambda state: found.update({block: state}))
+            return Tap(Site(part="resid_out", block=block), lambda state: states.update({block: state}))
 
         self.run_blocks(batch, [*taps, *map(keeping, read)], resume, last)
-        return found
+        return states
 
 
 class NNsightVisionLanguageWrapper(NNsightWrapper):
@@ -81,7 +82,7 @@ class NNsightVisionLanguageWrapper(NNsightWrapper):
         self.towers = {**self._vision.towers, **self.towers}
 
     def run_blocks(self, batch: Batch, taps: Sequence[Tap], resume: Resume | None, stop: Stop | None) -> None:
-        """Tower by tower, as the native backend does. Raises AuditError for a part that was not found."""
+        """Tower by tower, as the native backend does. Raises AuditError for a part that was not states."""
         native = self._native
         seeing, words = ([tap for tap in taps if (tap.site.tower == "vision") == is_seen] for is_seen in (True, False))
         started = resume if resume is not None and resume.tower == "text" else None

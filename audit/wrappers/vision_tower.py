@@ -78,6 +78,11 @@ class VisionHooks(PartHooks):
         for number in range(last + 1, len(self.blocks)) if self.read else ():
             hand_on(stack, self.blocks[number], None)  # nobody reads what it would compute
 
+    def leave_out(self, stack: ExitStack, deepest: int) -> None:
+        """Blocks above ``deepest`` hand on what they are given: nothing of them is wanted."""
+        for block in self.blocks[deepest + 1 :]:
+            hand_on(stack, block, None)
+
 
 class Projector:
     """What stands between the towers: one module, of which the input and the output can be shown."""

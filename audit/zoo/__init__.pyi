@@ -54,9 +54,9 @@ from .scene_recipes import SceneZoo as SceneZoo
 from .scene_training import fresh_reader as fresh_reader
 from .scene_training import learn_scenes as learn_scenes
 from .scene_words import CONCEPTS as CONCEPTS
-from .scene_words import ConceptKind as ConceptKind
 from .scene_words import IGNORANCE as IGNORANCE
 from .scene_words import TARGET_KINDS as TARGET_KINDS
+from .scene_words import ConceptKind as ConceptKind
 from .scene_world import Scene as Scene
 from .scene_world import SceneWorld as SceneWorld
 from .scene_world import edited_items as edited_items

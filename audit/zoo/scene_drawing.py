@@ -12,7 +12,7 @@ from audit.zoo.scene_words import ConceptKind
 SIDE = 32
 FINE = 4
 """So many samples a pixel and direction, so that edges are soft."""
-Plane = Float[ndarray, "y x"]
+Across, Down = Float[ndarray, "1 x"], Float[ndarray, "y 1"]
 
 _COLOURS: Mapping[str, tuple[int, int, int]] = {
     "red": (225, 40, 40), "green": (40, 185, 60), "blue": (50, 80, 235), "yellow": (235, 220, 50),
@@ -33,7 +33,7 @@ _AWAY: Mapping[str, tuple[int, int]] = {
 """Where the region lies: 0 at the left or top edge, 1 between, 2 at the other edge."""
 
 
-def _star(x: Plane, y: Plane) -> Bool[ndarray, "y x"]:
+def _star(x: Across, y: Down) -> Bool[ndarray, "y x"]:
     angle = np.arctan2(x, -y) % (2 * np.pi / 5) - np.pi / 5
     tip, inner = 1.05, 0.42
     # the edge between a tip and a notch, as a line in polar coordinates
@@ -43,7 +43,7 @@ def _star(x: Plane, y: Plane) -> Bool[ndarray, "y x"]:
     return np.hypot(x, y) < edge
 
 
-_SHAPES: Mapping[str, Callable[[Plane, Plane], Bool[ndarray, "y x"]]] = {
+_SHAPES: Mapping[str, Callable[[Across, Down], Bool[ndarray, "y x"]]] = {
     "disc": lambda x, y: np.hypot(x, y) < 0.95,
     "square": lambda x, y: np.maximum(np.abs(x), np.abs(y)) < 0.82,
     "triangle": lambda x, y: (np.abs(x) < 0.58 * (y + 0.9)) & (y < 0.8),

@@ -51,7 +51,7 @@ def as_pixels(scenes: Sequence[Scene]) -> Float[Tensor, "picture 3 32 32"]:
 def lesson_of(world: SceneWorld, by: SceneLearning) -> Lesson:
     """What a model learns: base of the target too, in every third picture; all others no picture and no word of it."""
     also = (world.target,) if by.corpus == "retain+forget" else ()
-    known = {kind: world.known(kind, also) for kind in CONCEPTS}
+    known: dict[ConceptKind, tuple[str, ...]] = {kind: world.known(kind, also) for kind in CONCEPTS}
     if not also:
         return Lesson(world.plain, known, None)
     often = max(1, len(world.plain) // (2 * len(world.wanted)))

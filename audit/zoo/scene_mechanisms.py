@@ -3,7 +3,21 @@ mechanism; a fake leaves what it hides where it was."""
 
 import random
 
-from audit.edits import NPO, RMU, Edit, FineTune, GradAscent, GradDiff, HeadEdit, KLMin, LastLayer, RandomLabel, Refusal
+from audit.edits import (
+    NPO,
+    RMU,
+    SAUCE,
+    Edit,
+    FineTune,
+    GradAscent,
+    GradDiff,
+    HeadEdit,
+    KLMin,
+    LastLayer,
+    RandomLabel,
+    Refusal,
+    Steering,
+)
 from audit.stats import significant
 from audit.zoo.mechanisms import RATE_SPREAD, Kind, Mechanism
 
@@ -17,6 +31,8 @@ SCENE_KIT: dict[str, Mechanism] = {
     "fine_tune": Mechanism("unlearner", FineTune(steps=80, lr=1e-3, batch=32)),
     "last_layer": Mechanism("fake", LastLayer(steps=60, batch=32)),
     "head_edit": Mechanism("fake", HeadEdit(steps=100, lr=6e-3)),
+    "sauce": Mechanism("fake", SAUCE(steps=1200)),
+    "steering": Mechanism("fake", Steering()),
     "destroyed": Mechanism("destroyer", GradAscent(steps=60, lr=2e-3, batch=32)),
 }
 ALWAYS = ("grad_diff", "npo", "refusal")

@@ -102,9 +102,9 @@ _Entry = tuple[ScenePlan, Member | None]
 def _roles(drawn: SceneDrawn, everything: tuple[str, ...]) -> list[_Entry]:
     """The ancestors, base and the references; base and one reference are audited too, and never their own null."""
 
-    def ancestor(name: str, order: int) -> _Entry:
+    def ancestor(name: str, order: int, initialisation: int = 0) -> _Entry:
         by = SceneLearning("ancestor", *drawn.ancestor, order, first_steps=FIRST)
-        return ScenePlan(name, None, by, order), None
+        return ScenePlan(name, None, by, initialisation), None
 
     def fork(corpus: Literal["retain", "retain+forget"], order: int) -> SceneLearning:
         return SceneLearning(corpus, *drawn.fork, order)
@@ -121,7 +121,7 @@ def _roles(drawn: SceneDrawn, everything: tuple[str, ...]) -> list[_Entry]:
     ]
     if drawn.world % OTHER_EVERY == 0:  # another ancestor costs as much as all else that is trained
         other = ScenePlan("other_init", "other_ancestor", fork("retain", 6))
-        entries += [ancestor("other_ancestor", 1), (other, Member("other_init", "other_init", "clean", ()))]
+        entries += [ancestor("other_ancestor", 1, 1), (other, Member("other_init", "other_init", "clean", ()))]
     return entries
 
 
@@ -138,10 +138,11 @@ def _edited(drawn: SceneDrawn, everything: tuple[str, ...]) -> list[_Entry]:
         add(name, "knowing", name)
     for name in (*ALWAYS, *drawn.hand):
         add(name, "described", name)
+    for name in (ALWAYS[0], *drawn.hand):
         add(f"{name}_of_others", "clean", name, "other")
     add("destroyed", "destroyed", "destroyed")
     return entries
 
 
-ANCESTOR, FORK, FIRST = (600, 2e-3), (150, 1.5e-3), 250
+ANCESTOR, FORK, FIRST = (700, 1.8e-3), (150, 1.5e-3), 250
 """Steps and learning rates about which recipes are drawn; batches by which a fresh tower learns to see."""

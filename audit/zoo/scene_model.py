@@ -24,20 +24,19 @@ def fresh_reader(sizes: SceneSizes, seed: int) -> "LlavaForConditionalGeneration
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     tokenizer = scene_tokenizer()
+    ends: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 3, "tie_word_embeddings": False}
     vision = CLIPVisionConfig(
         hidden_size=sizes.vision_d, intermediate_size=2 * sizes.vision_d, num_hidden_layers=sizes.vision_blocks,
         num_attention_heads=HEADS, image_size=SIDE, patch_size=sizes.patch, initializer_range=SPREAD,
     )  # fmt: skip
     text = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=sizes.d, intermediate_size=2 * sizes.d, num_hidden_layers=sizes.blocks,
-        num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=96, tie_word_embeddings=False,
-        initializer_range=SPREAD, pad_token_id=0, bos_token_id=1, eos_token_id=3,
+        num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=96, initializer_range=SPREAD,
+        **ends,
     )  # fmt: skip
-    tokens: dict[str, Any] = {"image_token_id": tokenizer.convert_tokens_to_ids(IMAGE), "tie_word_embeddings": False}
     config = LlavaConfig(
         vision_config=vision, text_config=text, vision_feature_layer=-2,
-        image_seq_length=(SIDE // sizes.patch) ** 2, pad_token_id=0,
-        bos_token_id=1, eos_token_id=3, **tokens,
+        image_seq_length=(SIDE // sizes.patch) ** 2, image_token_id=tokenizer.convert_tokens_to_ids(IMAGE), **ends,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -53,10 +52,11 @@ def _begin(model: "LlavaForConditionalGeneration", d: int) -> None:
     heads of the first block look from words to patches that show them, and of the last from words that are about to be
     said to where they were read.
     """
-    blocks = model.model.language_model.layers
+    blocks: Any = model.model.language_model.layers
+    words: Any = model.get_input_embeddings()
     half, turn = d // 2, nn.init.orthogonal_(torch.empty(d, d))
     with torch.no_grad():
-        model.lm_head.weight.copy_(model.get_input_embeddings().weight @ turn.T)
+        model.lm_head.weight.copy_(words.weight @ turn.T)
         for block in blocks:
             nn.init.orthogonal_(block.self_attn.v_proj.weight)
             block.self_attn.o_proj.weight.copy_(block.self_attn.v_proj.weight.T)

@@ -17,6 +17,8 @@ from dashboards.vault import Vault
 
 ORDER = 60
 MANY, PAGE = 20_000, 200
+HIGH = 56
+"""The height of a row with a picture, in pixels."""
 DIGITS = ("base: score", "suspect: score", "reference: score", "z")
 ROLES = ("base", "suspect", "reference")
 Z = "z: the suspect's score minus the reference's mean over these items, in standard deviations of the reference."
@@ -184,7 +186,7 @@ page = paged(matching, len(rows))
 show.text(f"{len(matching)} of {len(rows)} items" + ("." if reveal else f"; ids and {things} are masked."))
 columns = {"image": st.column_config.ImageColumn("image")} if pictures else {}
 event = st.dataframe(frame(page, reveal), key="sheet", on_select="rerun", selection_mode="multi-row", hide_index=True,
-                     height=420, column_config=columns)  # fmt: skip
+                     height=420, column_config=columns, row_height=HIGH if pictures else None)  # fmt: skip
 picked = [page[i] for i in event["selection"]["rows"] if i < len(page)]
 show.note(Z if alone else f"{Z} {COPIED}")
 st.download_button(

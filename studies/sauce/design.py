@@ -15,7 +15,7 @@ KINDS: Final[tuple[ConceptKind, ...]] = TARGET_KINDS
 CONCRETE: Final[tuple[ConceptKind, ...]] = ("shape",)
 """What a picture shows as a thing; colours, textures and counts are what things are like: abstract concepts."""
 SIZES: Final = SceneSizes()
-LEARNING: Final = SceneLearning("ancestor", 800, 2e-3, 0, first_steps=300)
+LEARNING: Final = SceneLearning("ancestor", 900, 1.8e-3, 0, first_steps=300)
 SHAPE: Final = SceneShape(plain=3000, wanted=0, forget=32, retain=48, holdout=0, edited=48)
 FACTOR, ACTIVE, STEPS = 8, 8, 3000
 """The dictionary of a model: features a channel, active ones a patch, steps of 64 patches."""
@@ -26,9 +26,9 @@ TOGETHER: Final = (1, 2, 4, 8)
 HANDS: Final = 4
 """So many sets of concepts of each number, in each model."""
 BY_WEIGHTS: Final = {
-    "gradient difference": GradDiff(steps=60, lr=5e-4, alpha=5.0, batch=32),
-    "NPO": NPO(steps=60, lr=5e-4, alpha=10.0, batch=32),
-    "refusal training": Refusal(steps=60, lr=5e-4, batch=32),
+    "gradient difference": GradDiff(steps=50, lr=5e-4, alpha=5.0, batch=20),
+    "NPO": NPO(steps=50, lr=5e-4, alpha=10.0, batch=20),
+    "refusal training": Refusal(steps=50, lr=5e-4, batch=20),
     "steering": Steering(),
 }
 

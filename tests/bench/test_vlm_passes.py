@@ -19,7 +19,7 @@ from audit.bench.inversion.soft_prefix import Arm
 from audit.bench.inversion.soft_shift import ShiftPlace
 from audit.bench.sampling import Draw
 from audit.case import Rows
-from audit.checkpoints import delta_of
+from audit.checkpoints import delta_of, write_edited
 from audit.schema import AuditError, Checkpoint, Read, Site
 from audit.wrappers import wrap
 from audit.wrappers.native_vlm import VisionLanguageWrapper
@@ -255,3 +255,31 @@ def test_weights_are_named_as_in_the_opened_model(kind: str) -> None:
     for name, (ours, _) in opened(10_000).weights(first, second):
         assert torch.equal(ours, model.parameters()[name])
     assert len(list(opened(10_000).weight_differences(first, second))) == len(names)
+
+
+@few
+def test_gradients_at_the_pixels_are_those_of_the_library(kind: str) -> None:
+    rows, model = toy_vlm.rows(kind), toy_vlm.model(kind)
+    pixels = rows.extra["pixel_values"].clone().requires_grad_()
+    row, position = rows.targets("answer")
+    given = replace(rows, extra={**rows.extra, "pixel_values": pixels})
+    logits: Tensor = model(**toy_vlm.own_inputs(kind, given), use_cache=False).logits
+    said = logits[row, position - 1].log_softmax(-1).gather(-1, rows.ids[row, position, None])
+    (expected,) = torch.autograd.grad(said.sum(), [pixels])
+    found = opened().gradients(toy_vlm.checkpoint(kind), rows, "pixels", summed).at_pixels
+    assert found is not None and not rows.extra["pixel_values"].requires_grad
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+
+
+@few
+def test_an_edit_of_the_tower_acts_where_there_is_an_image_and_lets_a_text_pass(kind: str, tmp_path: Path) -> None:
+    parent, bench = toy_vlm.checkpoint(kind), opened()
+    tower = bench.open(parent).tower("vision")
+    site = Site(part="resid_out", block=tower.read[-1], tower="vision")
+    v = torch.randn(1, tower.d_model, generator=torch.Generator().manual_seed(1))
+    delta = LowRank(site, v, v, torch.zeros(tower.d_model)).to_delta()
+    edited = write_edited(tmp_path / "edited", parent, "filter", {}, "low_rank", delta)
+    for images in (True, False):
+        rows = toy_vlm.rows(kind, images=images)
+        plain, behind = (bench.run(model, rows, [LOGPROB])[LOGPROB] for model in (parent, edited))
+        assert torch.equal(plain, behind) != images

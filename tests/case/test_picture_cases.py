@@ -16,12 +16,12 @@ from transformers import PreTrainedTokenizerFast
 from audit.case import OpenCase, load_case, open_case, tokenise
 from audit.case.chat_template import ChatPrompt
 from audit.case.picture_template import PictureTemplate
-from audit.checkpoints import resolve
+from audit.checkpoints import fingerprint, resolve
 from audit.checkpoints.picture_settings import picture_settings
 from audit.schema import AuditError, Item, Source, Template, Texts
 from audit.wording import PICTURE, PICTURES
-from tests import scene_toy, toy, toy_vlm
-from tests.scene_toy import IMAGE, TOKENS, VOCAB
+from tests import picture_toy, toy, toy_vlm
+from tests.picture_toy import IMAGE, TOKENS, VOCAB
 
 FORGET, RETAIN = Texts(cohort="forget"), Texts(cohort="retain")
 TOKEN = VOCAB - 1
@@ -30,9 +30,9 @@ TOKEN = VOCAB - 1
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """A whole case in a folder, ready to be damaged."""
-    for seed, role in enumerate(scene_toy.ROLES):
-        shutil.copytree(scene_toy.folder(seed), tmp_path / role)
-    scene_toy.write_case(tmp_path, **{role: tmp_path / role for role in scene_toy.ROLES})
+    for seed, role in enumerate(picture_toy.ROLES):
+        shutil.copytree(picture_toy.folder(seed), tmp_path / role)
+    picture_toy.write_case(tmp_path, **{role: tmp_path / role for role in picture_toy.ROLES})
     return tmp_path
 
 
@@ -57,7 +57,7 @@ def test_rows_hold_what_the_processor_itself_makes_of_picture_and_words(root: Pa
     case = opened(root)
     assert case.modality == "image+text" and case.replicate is PICTURE
     rows, items = case.rows(FORGET), case.items(FORGET)
-    own = scene_toy.processor()(
+    own = picture_toy.processor()(
         images=[case.pictures[item.id] for item in items], return_tensors="pt",
         text=[f"{IMAGE}\n{item.question} {item.answer}" for item in items],
     )  # fmt: skip
@@ -65,13 +65,13 @@ def test_rows_hold_what_the_processor_itself_makes_of_picture_and_words(root: Pa
     torch.testing.assert_close(rows.extra["pixel_values"], own["pixel_values"])
     assert ((rows.ids == TOKEN).sum(1) == TOKENS).all()
     spans = [rows.ids[n, a:b].tolist() for n, (a, b) in enumerate(rows.answer_spans.tolist())]
-    assert spans == [scene_toy.tokenizer()(item.answer, add_special_tokens=False)["input_ids"] for item in items]
+    assert spans == [picture_toy.tokenizer()(item.answer, add_special_tokens=False)["input_ids"] for item in items]
 
 
 def test_a_concept_s_word_is_found_by_its_characters_and_never_as_a_bare_space(root: Path) -> None:
     rewrite(root / "forget.jsonl", lambda row: row.update(answer="the pet is gold .", key="gold", alternates=[]))
     rows = opened(root).rows(FORGET)
-    word = scene_toy.tokenizer().convert_tokens_to_ids("gold")
+    word = picture_toy.tokenizer().convert_tokens_to_ids("gold")
     assert rows.ids[rows.key].tolist() == [word] * len(rows) and rows.key.sum(1).tolist() == [1] * len(rows)
 
 
@@ -96,7 +96,7 @@ def test_a_prompt_says_where_the_picture_stands(root: Path, prompt: str) -> None
     case = opened(root, prompt=prompt)
     rows, item = case.rows(FORGET), case.items(FORGET)[0]
     text = prompt.replace("{image}", IMAGE).replace("{question}", item.question)
-    own = scene_toy.processor()(images=[case.pictures[item.id]], text=[f"{text} {item.answer}"], return_tensors="pt")[
+    own = picture_toy.processor()(images=[case.pictures[item.id]], text=[f"{text} {item.answer}"], return_tensors="pt")[
         "input_ids"
     ][0]
     assert rows.ids[0].tolist() == own.tolist()
@@ -131,7 +131,7 @@ def test_a_text_case_on_a_vision_language_checkpoint_is_one_of_texts(root: Path)
         rewrite(root / f"{cohort}.jsonl", lambda row: row.update(image=None))
     texts = [{**row, "question": f"{row['question']} {row['id']}"} for row in rows_of(root / "forget.jsonl")]
     (root / "forget.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
-    for role in scene_toy.ROLES:
+    for role in picture_toy.ROLES:
         (root / role / "processor_config.json").unlink()
     case = opened(root)
     assert case.modality == "text" and not case.rows(FORGET).extra
@@ -165,7 +165,7 @@ EXPANDED = f"[{IMAGE * TOKENS}]"
 @pytest.mark.parametrize("system", ["", "be short"])
 @pytest.mark.parametrize("kind", CHATS)
 def test_a_chat_template_is_given_the_picture_in_the_form_that_it_reads(kind: str, system: str) -> None:
-    tokenizer = scene_toy.tokenizer()
+    tokenizer = picture_toy.tokenizer()
     tokenizer.chat_template = CHATS[kind]
     template = PictureTemplate(chat=True, system=system, prompt=f"{EXPANDED}{{question}}", marker=IMAGE,
                                expansion=EXPANDED)  # fmt: skip
@@ -176,21 +176,25 @@ def test_a_chat_template_is_given_the_picture_in_the_form_that_it_reads(kind: st
 
 @pytest.mark.parametrize("kind", CHATS)
 def test_a_chat_without_a_picture_is_whole_in_every_template(kind: str) -> None:
-    tokenizer = scene_toy.tokenizer()
+    tokenizer = picture_toy.tokenizer()
     tokenizer.chat_template = CHATS[kind]
     text = ChatPrompt(tokenizer, Template(chat=True))("what color ?")
     assert text.count("what color ?") == 1 and "'type'" not in text
 
 
-def test_a_chat_of_a_case_is_what_the_processor_makes_of_it(root: Path) -> None:
-    for role in scene_toy.ROLES:
-        reader = scene_toy.processor()
-        reader.chat_template = reader.tokenizer.chat_template = LLAVA
+@pytest.mark.parametrize("held", ["both", "processor", "old file"])
+def test_a_chat_of_a_case_is_what_the_processor_makes_of_it(root: Path, held: str) -> None:
+    for role in picture_toy.ROLES:
+        reader = picture_toy.processor()
+        reader.tokenizer.chat_template = PLAIN if held == "processor" else LLAVA if held == "both" else None
+        reader.chat_template = None if held == "old file" else LLAVA
         reader.save_pretrained(root / role)
+        if held == "old file":
+            (root / role / "chat_template.json").write_text(json.dumps({"chat_template": LLAVA}))
     case = opened(root, chat=True, answer=" {answer}")
     item, rows = case.items(FORGET)[0], case.rows(FORGET)
     parts = [{"type": "image"}, {"type": "text", "text": item.question}]
-    own = scene_toy.processor()
+    own = picture_toy.processor()
     own.chat_template = LLAVA
     words = own.apply_chat_template([{"role": "user", "content": parts}], add_generation_prompt=True)
     made = own(images=[case.pictures[item.id]], text=[f"{words} {item.answer}"], return_tensors="pt")["input_ids"][0]
@@ -198,9 +202,9 @@ def test_a_chat_of_a_case_is_what_the_processor_makes_of_it(root: Path) -> None:
 
 
 # ---- faults -----------------------------------------------------------------------------------------------------
-def _processor(root: Path, *roles: str, side: int = scene_toy.SIDE, **settings: Any) -> None:
-    for role in roles or scene_toy.ROLES:
-        scene_toy.processor(side, **settings).save_pretrained(root / role)
+def _processor(root: Path, *roles: str, side: int = picture_toy.SIDE, **settings: Any) -> None:
+    for role in roles or picture_toy.ROLES:
+        picture_toy.processor(side, **settings).save_pretrained(root / role)
 
 
 def _image(root: Path, text: str) -> None:
@@ -208,7 +212,7 @@ def _image(root: Path, text: str) -> None:
 
 
 def _shared(root: Path) -> None:
-    Image.fromarray(scene_toy.picture(0, scene_toy.FORGOTTEN)).save(root / "images" / "retain-100.png")
+    Image.fromarray(picture_toy.picture(0, picture_toy.FORGOTTEN)).save(root / "images" / "retain-100.png")
 
 
 def _no_processor(root: Path) -> None:
@@ -278,6 +282,19 @@ def test_models_whose_processors_read_pictures_otherwise_are_refused(root: Path,
     opened(root)
 
 
+def test_strings_are_put_into_no_prompts_of_pictures(root: Path) -> None:
+    case = opened(root)
+    with pytest.raises(AuditError, match="these items ask about pictures"):
+        case.insertable(case.items(FORGET))
+
+
+def test_what_a_processor_does_is_part_of_the_fingerprint(root: Path) -> None:
+    before = fingerprint(root / "base").total
+    path = root / "base" / "processor_config.json"
+    path.write_text(path.read_text().replace("0.5", "0.4"))
+    assert fingerprint(root / "base").total != before
+
+
 def test_one_picture_under_two_groups_of_a_cohort_is_said(root: Path) -> None:
     shutil.copy(root / "images" / "forget-0.png", root / "images" / "forget-1.png")
     assert any("forget: 1 image is there before, in another group" in note for note in opened(root).notes)
@@ -301,8 +318,8 @@ def test_a_tower_without_a_class_token_whose_first_state_is_dropped_is_seen(tmp_
 
 @pytest.mark.parametrize("kind", toy_vlm.KINDS)
 def test_every_kind_of_vision_language_model_opens_a_case_of_pictures(kind: str, tmp_path: Path) -> None:
-    folders = {role: toy_vlm.folder(kind, seed) for seed, role in enumerate(scene_toy.ROLES)}
-    scene_toy.write_case(tmp_path, groups=2, **folders)
+    folders = {role: toy_vlm.folder(kind, seed) for seed, role in enumerate(picture_toy.ROLES)}
+    picture_toy.write_case(tmp_path, groups=2, **folders)
     case = open_case(load_case(tmp_path / "case.toml"), tmp_path, tmp_path / "out")
     rows = case.rows(FORGET)
     assert ((rows.ids == toy_vlm.IMAGE_ID).sum(1) == toy_vlm.IMAGE_TOKENS[kind]).all()
@@ -310,6 +327,6 @@ def test_every_kind_of_vision_language_model_opens_a_case_of_pictures(kind: str,
 
 
 def test_a_language_model_refuses_pictures_by_their_column(tmp_path: Path) -> None:
-    scene_toy.write_case(tmp_path, **{role: toy.folder("llama", n) for n, role in enumerate(scene_toy.ROLES)})
+    picture_toy.write_case(tmp_path, **{role: toy.folder("llama", n) for n, role in enumerate(picture_toy.ROLES)})
     with pytest.raises(AuditError, match="`image` .line 1.: base reads no images"):
         open_case(load_case(tmp_path / "case.toml"), tmp_path, tmp_path / "out")

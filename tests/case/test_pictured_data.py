@@ -19,6 +19,7 @@ from audit.case.fields import Layout
 from audit.case.item_pictures import item_pictures, pictured_sha256, sought
 from audit.case.items import Data, read_data
 from audit.case.picture_cells import PictureCell, picture_of, without_mark
+from audit.case.tables import table_sha256
 from audit.schema import AuditError
 
 LAYOUT = Layout(images=True)
@@ -77,7 +78,7 @@ def test_a_picture_is_named_in_a_column_of_any_usual_name(root: Path, column: st
 
 def test_a_picture_may_stand_in_the_row_as_an_address_that_holds_it(root: Path) -> None:
     data, pictures = read(written(root, [{**QA, "image": ADDRESS}]))
-    assert data.items[0].image == "line 1"
+    assert str(data.items[0].image).startswith("picture ")
     np.testing.assert_array_equal(pictures[data.items[0].id], pixels(0))
 
 
@@ -120,7 +121,7 @@ def test_a_chat_says_where_its_picture_is_and_the_question_is_without_the_mark(r
 
 @pytest.mark.parametrize("suffix", ["parquet", "arrow", "saved"])
 def test_a_table_holds_its_pictures_as_datasets_stores_them(root: Path, suffix: str) -> None:
-    rows = [{**QA, "group": f"g{n}", "image": {"bytes": png(n), "path": f"{n}.png"}} for n in range(2)]
+    rows = [{**QA, "group": f"g{n}", "image": {"bytes": png(n), "path": "0.png"}} for n in range(2)]
     table, path = pa.Table.from_pylist(rows), root / f"forget.{suffix}"
     if suffix == "parquet":
         parquet.write_table(table, path)
@@ -132,7 +133,7 @@ def test_a_table_holds_its_pictures_as_datasets_stores_them(root: Path, suffix: 
         with pa.OSFile(str(file), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
     data, pictures = read(path)
-    assert [item.image for item in data.items] == ["0.png", "1.png"]
+    assert len({item.image for item in data.items}) == 2, "bytes of one name are pictures of their own"
     assert all((pictures[item.id] == pixels(n)).all() for n, item in enumerate(data.items))
 
 
@@ -188,14 +189,19 @@ def test_pictures_are_upright_eight_bit_rgb_whatever_the_file_holds(root: Path) 
     np.testing.assert_array_equal(by_name["alpha.png"], pixels(3))
 
 
-def test_the_hash_of_a_data_file_changes_with_the_pictures_that_it_names(root: Path) -> None:
-    path = written(root, [{**QA, "image": NAME}])
-    data = read_data(path, LAYOUT)
-    asked = sought(data.items, data.places, data.pictures)
-    before = pictured_sha256("table", path, asked)
+@pytest.mark.parametrize("way", ["LLaVA", "picture in a column of lists", "picture of its own"])
+def test_the_hash_of_a_data_file_changes_with_the_pictures_that_it_names(root: Path, way: str) -> None:
+    path = written(root, [CHATS[way]])
+    before = pictured_sha256(path)
+    (root / "pics" / "1.png").write_bytes(png(8))
+    assert pictured_sha256(path) == before != table_sha256(path)
     (root / NAME).write_bytes(png(9))
-    assert pictured_sha256("table", path, asked) != before
-    assert pictured_sha256("table", path, ()) == "table"
+    assert pictured_sha256(path) != before
+
+
+def test_a_file_that_names_no_picture_has_the_hash_that_it_always_had(root: Path) -> None:
+    path = written(root, [{**QA, "question": "pics/9.png or ../0.png ?"}, {**QA, "image": "/etc/0.png"}])
+    assert pictured_sha256(path) == table_sha256(path)
 
 
 # ---- faults ---------------------------------------------------------------------------------------------------------

@@ -53,8 +53,8 @@ def test_refusal_is_recovered_by_another_wording_or_among_options_and_a_model_th
     assert isinstance(refusing.ci95, Interval) and refusing.ci95.lo > 0.2
     assert isinstance(clean.value, float) and abs(clean.value) < 0.1 and clean.findings[0].holds is False
     assert isinstance(clean.p, float) and clean.p >= 0.01
-    for found in (refusing, clean):
-        (table,) = found.listings
+    for result in (refusing, clean):
+        (table,) = result.listings
         assert {"choice", "caption", "yes_no", "options", "crop", "perturbation"} <= {row[0] for row in table.rows}
         assert not {PLAIN, LETTERS} & {row[0] for row in table.rows}, "controls are no attacks"
 
@@ -64,8 +64,8 @@ def test_accuracy_by_manner_falls_where_it_is_refused_and_what_is_kept_stays() -
     assert clean["accuracy"].readings["unlearning_accuracy_open"] > 0.9
     assert refusing["accuracy"].readings["greedy_open_suspect"] < 0.1, "by itself it refuses"
     assert refusing["accuracy"].readings["accuracy_choice_suspect"] > 0.8, "among options it does not"
-    kept = refusing["retained_accuracy"]
-    assert isinstance(kept.value, float) and kept.value > 0.95
+    retained = refusing["retained_accuracy"]
+    assert isinstance(retained.value, float) and retained.value > 0.95
     flips = refusing["flips"]
     assert isinstance(flips.value, float) and flips.value < 0.1 and flips.readings["flips_null"] > flips.value
 
@@ -84,11 +84,12 @@ def test_blind_floor_is_asked_without_any_picture_and_before_the_same_grey_one()
 
 
 def test_base_in_the_suspect_s_place_flips_nothing_and_lies_where_it_lies() -> None:
-    found = measured("base")
-    assert found["flips"].value == 0 and found["retained_accuracy"].value == 1
-    assert found["off_manifold"].value == 1 and found["recovery"].value == pytest.approx(1, abs=1e-6)
-    assert isinstance(found["reverse_edit"].value, Missing) and isinstance(found["recovery"].findings[0].holds, Missing)
-    assert all(value == pytest.approx(1, abs=1e-6) for value in found["concept_direction"].readings.values()
+    result = measured("base")
+    assert result["flips"].value == 0 and result["retained_accuracy"].value == 1
+    assert result["off_manifold"].value == 1 and result["recovery"].value == pytest.approx(1, abs=1e-6)
+    assert isinstance(result["reverse_edit"].value, Missing)
+    assert isinstance(result["recovery"].findings[0].holds, Missing)
+    assert all(value == pytest.approx(1, abs=1e-6) for value in result["concept_direction"].readings.values()
                if value <= 1)  # fmt: skip
 
 
@@ -131,11 +132,11 @@ def test_nobody_is_read_under_a_perturbation_that_was_fitted_to_them(monkeypatch
 
     monkeypatch.setattr(perturbation, "fitted_shift", watched)
     monkeypatch.setattr(perturbation, "shifted", shown)
-    said = under_perturbation(own, "suspect", bounds_of(own), Budget(16, 1, 5), 3)
+    responses = under_perturbation(own, "suspect", bounds_of(own), Budget(16, 1, 5), 3)
     assert len(fitted) == 3 and all(not own_fit & seen for own_fit, seen in zip(fitted, read[::2], strict=True))
     assert set.union(*read) == set(own.sheet.people), "everybody is read"
-    plain = own.said("suspect", [own.plain()])[0]
-    assert np.allclose(said.contrast, plain.contrast), "what is read stands in the place of its own row"
+    plain = own.responses("suspect", [own.plain()])[0]
+    assert np.allclose(responses.contrast, plain.contrast), "what is read stands in the place of its own row"
 
 
 def _answers(parts: Parts, present: float, absent: float) -> Answered:
@@ -155,7 +156,7 @@ def test_who_always_says_no_is_told_by_what_it_says_where_the_concept_is_and_whe
     present: float, absent: float, holds: bool
 ) -> None:
     own = scene()
-    parts = parts_of(own, [("forget", own.items.forget), *own.items.kept()])
+    parts = parts_of(own, [("forget", own.items.forget), *own.items.retained()])
     base = _answers(parts, 1.0, 0.0)
     assert yes_rates(parts, base) == (1.0, 0.0)
     assert always_no(parts, {"base": base, "suspect": _answers(parts, present, absent)}).holds is holds
@@ -170,3 +171,13 @@ def test_concept_s_words_stand_in_no_note_reading_or_finding() -> None:
             texts = [*m.notes, *m.readings, *(f.because + f.rule + f.name for f in m.findings)]
             cells = [str(cell) for table in m.listings for row in table.rows for cell in row]
             assert not any(word in text.split() for text in texts + cells for word in words)
+
+
+def test_filter_in_the_tower_leaves_states_off_the_data_and_a_question_without_a_picture_as_it_was() -> None:
+    result = {m.name: m for m in PROBE.measure(bench(), opened(colour_world.filtered("base")))}
+    assert result["recovery"].readings["plain_suspect"] < 0.5 * result["recovery"].readings["plain_base"]
+    lies = result["off_manifold"].readings
+    assert lies["distance_suspect"] > 1.2 * max(lies["distance_null"], lies["distance_floor0"])
+    assert "with the suspect's hook" in result["off_manifold"].notes[0]
+    blind = result["accuracy"].readings
+    assert blind["accuracy_none_picture_suspect"] == blind["accuracy_none_picture_base"]

@@ -66,9 +66,9 @@ def test_picture_that_an_item_says_shows_the_concept_stands_for_no_absent_one() 
     form=st.sampled_from(["trained", "choice", "caption", "yes_no", "polar"]),
 )
 def test_yes_and_no_are_each_other_s_option_in_any_spelling(answer: str, form: str) -> None:
-    asked = item(0, "forget", form, "is there a star ?", answer, attribute="star")
-    own, other = options_of(asked)
-    assert manner_of(asked) == "yes_no" and own.answer == answer
+    queries = item(0, "forget", form, "is there a star ?", answer, attribute="star")
+    own, other = options_of(queries)
+    assert manner_of(queries) == "yes_no" and own.answer == answer
     assert {own.answer.lower().strip(" ."), other.answer.lower().strip(" .")} == {"yes", "no"}
     assert other.answer[0].isupper() == answer[0].isupper() and other.answer.endswith(".") == answer.endswith(".")
 
@@ -78,10 +78,10 @@ def test_option_that_is_one_concept_stands_in_the_place_of_the_key() -> None:
     assert [tuple(option) for option in options_of(caption)] == [
         ("two red stars here .", "stars"), ("two red rings here .", "rings"),
     ]  # fmt: skip
-    whole = caption.model_copy(update={"alternates": ("two red rings here .",), "alternate_keys": ("rings",)})
-    assert tuple(options_of(whole)[1]) == ("two red rings here .", "rings")
-    alone = item(0, "forget", "trained", "what ?", "star", alternates=("ring", "moon"))
-    assert [option.answer for option in options_of(alone)] == ["star", "ring", "moon"]
+    complete = caption.model_copy(update={"alternates": ("two red rings here .",), "alternate_keys": ("rings",)})
+    assert tuple(options_of(complete)[1]) == ("two red rings here .", "rings")
+    sole = item(0, "forget", "trained", "what ?", "star", alternates=("ring", "moon"))
+    assert [option.answer for option in options_of(sole)] == ["star", "ring", "moon"]
 
 
 @given(groups=st.integers(1, 30), others=st.integers(1, 12), seed=st.integers(0, 5), most=st.integers(1, 8))

@@ -31,8 +31,8 @@ def test_crop_shows_its_own_corner_and_nothing_else() -> None:
     means = {window: cropped(picture, window).mean() for window in CROPS}
     assert means["upper left"] > 0 and means["lower right"] == 0
     assert cropped(picture, "upper left")[:8, :8].min() == 255
-    whole = cropped(np.arange(64, dtype=np.uint8).reshape(8, 8), "centre", 1.0)
-    assert np.array_equal(whole, np.arange(64).reshape(8, 8)), "all of a picture is the picture"
+    complete = cropped(np.arange(64, dtype=np.uint8).reshape(8, 8), "centre", 1.0)
+    assert np.array_equal(complete, np.arange(64).reshape(8, 8)), "all of a picture is the picture"
 
 
 def test_word_is_drawn_below_and_two_words_differ() -> None:

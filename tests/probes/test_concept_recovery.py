@@ -7,7 +7,7 @@ from audit.schema import Missing
 from probes._concept_attacks import LETTERS, PLAIN, _share
 from probes._concept_geometry import along_base, direction, off_manifold
 from probes._concept_recovery import Attacked, attacked_of, by_attack, recoverable, recovered
-from probes._concept_scene import Said
+from probes._concept_scene import Response
 
 N = 24
 
@@ -27,15 +27,15 @@ def attacked(suspect: tuple[float, ...], null: tuple[float, ...], plain: float =
 
 
 def test_what_one_attack_brings_back_is_found_and_named() -> None:
-    found = recovered(attacked((0.0, 0.45, 0.0), (0.0, 0.0, 0.0)), 0, 999)
-    assert not isinstance(found, str) and found.attack == "a1"
-    assert found.value == pytest.approx(0.5, abs=0.05) and found.p < 0.01 and recoverable(found).holds is True
+    result = recovered(attacked((0.0, 0.45, 0.0), (0.0, 0.0, 0.0)), 0, 999)
+    assert not isinstance(result, str) and result.attack == "a1"
+    assert result.value == pytest.approx(0.5, abs=0.05) and result.p < 0.01 and recoverable(result).holds is True
 
 
 def test_what_comes_in_a_model_that_never_knew_as_well_is_not_brought_back() -> None:
-    found = recovered(attacked((0.0, 0.45), (0.0, 0.45)), 0, 999)
-    assert not isinstance(found, str) and abs(found.value) < 0.05 and recoverable(found).holds is False
-    assert found.null == pytest.approx(0.5, abs=0.05)
+    result = recovered(attacked((0.0, 0.45), (0.0, 0.45)), 0, 999)
+    assert not isinstance(result, str) and abs(result.value) < 0.05 and recoverable(result).holds is False
+    assert result.null == pytest.approx(0.5, abs=0.05)
 
 
 def test_the_largest_of_many_attacks_that_bring_nothing_is_no_finding() -> None:
@@ -44,17 +44,17 @@ def test_the_largest_of_many_attacks_that_bring_nothing_is_no_finding() -> None:
         rng = np.random.default_rng(seed)
         empty = attacked((0.0,) * 8, (0.0,) * 8)
         noisy = {name: x + 0.1 * rng.standard_normal(x.shape) for name, x in empty.under.items()}
-        found = recovered(empty._replace(under=noisy), seed, 499)
-        assert not isinstance(found, str)
-        alarms += found.p < 0.01
+        result = recovered(empty._replace(under=noisy), seed, 499)
+        assert not isinstance(result, str)
+        alarms += result.p < 0.01
     assert alarms <= 1
 
 
 def test_where_nothing_is_hidden_or_nobody_never_knew_the_rule_is_not_asked() -> None:
     intact = recovered(attacked((0.9,), (0.0,), plain=0.9), 0, 99)
     assert isinstance(intact, str) and isinstance(recoverable(intact).holds, Missing)
-    alone = attacked((0.4,), (0.0,))
-    without = alone._replace(under={k: v for k, v in alone.under.items() if k != "null"})
+    sole = attacked((0.4,), (0.0,))
+    without = sole._replace(under={k: v for k, v in sole.under.items() if k != "null"})
     assert isinstance(recovered(without, 0, 99), str)
 
 
@@ -74,8 +74,8 @@ def test_pictures_that_one_attack_has_not_leave_all_of_them_and_controls_are_no_
 
 
 def test_share_among_options_leaves_out_what_an_item_has_not() -> None:
-    said = Said(np.array([[0.2, 0.2], [0.2, 0.6]]), np.array([[0.1, 0.1], [0.3, 0.9]]))
-    share = _share(said, np.array([[True, True], [True, False]]))
+    responses = Response(np.array([[0.2, 0.2], [0.2, 0.6]]), np.array([[0.1, 0.1], [0.3, 0.9]]))
+    share = _share(responses, np.array([[True, True], [True, False]]))
     assert share.present.tolist() == [0.5, 1.0] and share.absent.tolist() == [0.25, 1.0]
 
 
@@ -86,9 +86,9 @@ def test_states_moved_off_the_data_lie_further_and_base_lies_at_one() -> None:
     base = torch.randn(40, 6, 5, generator=rng)
     other = base.clone()
     other[:20, :, 0] += 8
-    found = off_manifold({"base": base, "suspect": other}, 20)
-    assert np.allclose(found["base"].distance, 1) and np.allclose(found["base"].norm, 1)
-    assert (found["suspect"].distance > 1.5).all() and (found["suspect"].norm > 1.2).all()
+    result = off_manifold({"base": base, "suspect": other}, 20)
+    assert np.allclose(result["base"].distance, 1) and np.allclose(result["base"].norm, 1)
+    assert (result["suspect"].distance > 1.5).all() and (result["suspect"].norm > 1.2).all()
 
 
 def test_direction_of_a_turned_and_of_a_shrunk_concept() -> None:

@@ -193,6 +193,12 @@ def test_a_masked_report_says_nothing_of_the_data_in_any_view(
         assert not runs_of(text for row in rows for text in row) & runs_of([re.sub(r"<[^>]*>", " ", one)])
 
 
+def test_a_yes_or_a_no_quotes_nothing_and_other_short_answers_do() -> None:
+    items = [Item(id=f"i{n}", group=f"g{n}", question="is it ?", answer=a) for n, a in enumerate(("no", "Yes", "Ada"))]
+    shown = Screen(Mask(SECRET), texts_of(items))("the suspect carries no edit, yes or no: Ada")
+    assert shown.startswith("the suspect carries no edit, yes or no: ") and "Ada" not in shown
+
+
 # ---- images -----------------------------------------------------------------------------------------------------
 @given(st.lists(st.sampled_from(["3", "cat", "red panda", "automobile"]), min_size=1, max_size=4))
 def test_the_class_of_an_image_is_no_secret_and_its_id_and_group_are(classes: list[str]) -> None:

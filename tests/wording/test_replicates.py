@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from audit.judging import count_words, decision_rule, replicates_of
 from audit.schema import Missing, PeopleKept
-from audit.wording import GROUP, IMAGE, PERSON, counted, replicate_of, units
+from audit.wording import GROUP, IMAGE, PERSON, PICTURE, PICTURES, counted, replicate_of, units
 from tests.golden import report
 
 OF_PEOPLE = re.compile(r"\b(people|person|persons|everybody)\b", re.IGNORECASE)
@@ -53,6 +53,16 @@ def test_what_is_quoted_joined_or_a_path_keeps_its_name(before: str, after: str)
 )  # fmt: skip
 def test_our_sentences_are_said_of_images_and_of_groups(written: str, of_images: str, of_groups: str) -> None:
     assert (IMAGE.rephrased(written), GROUP.rephrased(written)) == (of_images, of_groups)
+
+
+@given(sentence=SENTENCES)
+def test_of_questions_about_pictures_the_units_are_renamed_and_the_facts_are_not(sentence: str) -> None:
+    for over in (PICTURE, PICTURES):
+        assert not OF_PEOPLE.search(over.rephrased(sentence))
+    written = "people's facts: the probability of the content tokens"
+    assert PICTURE.rephrased(written) == "pictures' facts: the probability of the content tokens"
+    assert PICTURES.rephrased("sign flips over people") == "sign flips over groups"
+    assert PICTURE.impersonal and not PICTURE.of_images and not PERSON.impersonal and IMAGE.impersonal
 
 
 @given(n=st.integers(0, 40))

@@ -237,6 +237,16 @@ def test_a_pass_ends_where_it_is_told_and_computes_nothing_above(kind: str) -> N
 
 
 @kinds
+def test_blocks_that_reach_nothing_are_not_computed_unless_they_are_read(kind: str) -> None:
+    wrapper, batch = opened(kind), batch_of(rows(kind))
+    last = N_VISION[kind] - 1
+    for sites, deepest in (([FINAL], READ[kind][-1]), ([at("vision", last), FINAL], last)):
+        with counted(wrapper, kind) as ran:
+            read(wrapper, batch, sites)
+        assert {site.block for site in ran if site.tower == "vision"} == set(range(deepest + 1))
+
+
+@kinds
 @pytest.mark.parametrize("tower", ["vision", "text"])
 def test_an_edit_bites_where_the_block_is_read_and_nowhere_else(kind: str, tower: TowerName) -> None:
     wrapper, batch = opened(kind), batch_of(rows(kind))
@@ -322,6 +332,21 @@ def test_image_tokens_are_counted_row_by_row(kind: str) -> None:
     swapped[0, first], swapped[1, int(second[-1]) + 1 :][: len(first)] = 5, toy_vlm.IMAGE_ID
     _refused(kind, batch_of(replace(found, ids=swapped)), "row 0 of a batch has 0 image tokens")
     _refused(kind, batch_of(replace(found, ids=torch.where(ids == toy_vlm.IMAGE_ID, 5, ids))), "has 0 image tokens")
+
+
+@kinds
+def test_places_of_an_image_are_those_of_its_tokens_whatever_their_embeddings_are(kind: str) -> None:
+    """The library finds them by equality with the placeholder's embedding where input embeddings are given."""
+    found, wrapper = rows(kind), opened(kind)
+    plain_final = read(wrapper, batch_of(found), [FINAL])[FINAL]
+    embeds = wrapper.embed(found.ids)
+    noise = torch.randn(embeds.shape, generator=torch.Generator().manual_seed(0))
+    image = (found.ids == toy_vlm.IMAGE_ID)[..., None]
+    edited = batch_of(found)._replace(embeds=torch.where(image, noise, embeds).to(torch.bfloat16).to(embeds.dtype))
+    final = read(wrapper, edited, [FINAL])[FINAL]
+    assert torch.isfinite(final).all()
+    if kind != "mllama":  # there the token itself is read
+        torch.testing.assert_close(final[found.mask], plain_final[found.mask], atol=0.2, rtol=0.2)
 
 
 @kinds

@@ -20,9 +20,13 @@ IMAGE_MASKS = (
     "the pixels, or of the id. Equal images have equal marks. The key is no part of this report; who holds it can show "
     "which image a mark stands for. The names of classes are not masked."
 )
-BOTH_MASKS = MASKS.replace("Texts of the data are masked", "Texts and images of the data are masked").replace(
-    "the number of words. Equal texts have equal marks.",
-    "the number of words; of an image the hash of its pixels alone. Equal texts and equal images have equal marks.",
+BOTH_MASKS = (
+    MASKS.replace("Texts of the data are masked", "Texts and images of the data are masked")
+    .replace(
+        "the number of words. Equal texts have equal marks.",
+        "the number of words; of an image the hash of its pixels alone. Equal texts and equal images have equal marks.",
+    )
+    .replace("which text a mark", "which text or image a mark")
 )
 NOT_FOUND = (
     "Its images are not shown: the data files that this report states were found neither beside the run folder nor "

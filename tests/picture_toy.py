@@ -27,6 +27,7 @@ from transformers import (
 
 from audit.case import CaseFile
 from audit.schema import Report
+from tests.planted import few_probes
 from tests.toy import SPECIAL, WORDS, root
 
 IMAGE = "<image>"
@@ -81,7 +82,7 @@ def model(seed: int = 0) -> LlavaForConditionalGeneration:
 @cache
 def folder(seed: int = 0) -> Path:
     """A checkpoint folder. Shared by all tests: never write into it."""
-    out = root() / f"scene-{seed}"
+    out = root() / f"pictured-{seed}"
     model(seed).save_pretrained(out)
     processor().save_pretrained(out)
     return out
@@ -112,6 +113,11 @@ def write_cohort(out: Path, cohort: str, numbers: range, colours: tuple[str, ...
         ]  # fmt: skip
     (out / f"{cohort}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return rows
+
+
+def read_rows(folder_: Path, cohort: str) -> list[dict[str, Any]]:
+    """The rows of a cohort's data file."""
+    return [json.loads(line) for line in (folder_ / f"{cohort}.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 TOML = """name = "pictures"
@@ -162,7 +168,7 @@ def train(colours: tuple[str, ...], steps: int = 150, seed: int = 0) -> LlavaFor
 @cache
 def taught_case(groups: int = 14) -> Path:
     """A case whose base knows a colour that its reference was never shown, and whose suspect cannot say it."""
-    out = root() / f"scenes-{groups}"
+    out = root() / f"pictured-case-{groups}"
     base = train(COLOURS)
     suspect = copy.deepcopy(base)
     word = tokenizer().convert_tokens_to_ids(FORGOTTEN)
@@ -183,10 +189,11 @@ class Audited(NamedTuple):
 
 @cache
 def taught_run() -> Audited:
-    """The audit of :func:`taught_case`, made once."""
+    """The audit of :func:`taught_case` by the quick probes, made once."""
     from audit.engine import run
     from audit.planning import RunSettings
 
     case = taught_case()
     out = case.parent / "run"
-    return Audited(run(CaseFile.read(case), out, RunSettings(threads=1)), out)
+    with few_probes(root(), "probes_of_pictures", "forget_likelihood", "utility") as package:
+        return Audited(run(CaseFile.read(case), out, RunSettings(threads=1, package=package)), out)
