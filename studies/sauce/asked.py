@@ -53,13 +53,13 @@ def questions(case: OpenCase, concept: str) -> Questions:
     )
 
 
-def accuracies(asked: Questions, right: Mapping[str, torch.Tensor]) -> dict[str, float]:
+def accuracies(about: Questions, right: Mapping[str, torch.Tensor]) -> dict[str, float]:
     """Shares of right answers by form and by what is kept, and of answers on pictures without the concept that are no
     longer right, or have become so: against ``base``'s."""
-    return {name: round(float(right[name].double().mean()), 4) for name in asked.every()}
+    return {name: round(float(right[name].double().mean()), 4) for name in about.every()}
 
 
-def flips(asked: Questions, right: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]) -> float:
+def flips(about: Questions, right: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]) -> float:
     """The share of answers before pictures without the concept that are right in one model and wrong in the other."""
     names = ("same kind", "other kinds", "absent")
     return round(float(torch.cat([right[name] != base[name] for name in names]).double().mean()), 4)

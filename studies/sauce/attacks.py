@@ -34,14 +34,14 @@ def attacked(bench: Bench, world: int, model: str, folders: dict[str, Path], wor
     """What every attack brings back of one model's concept, with the findings of both probes."""
     case = open_case(case_of(model, world, folders, work), work, work / "out")
     since = time.process_time()
-    found = ConceptErasure().measure(bench, case)
-    recovery = next(m for m in found if m.name == "recovery")
+    measurements = ConceptErasure().measure(bench, case)
+    recovery = next(m for m in measurements if m.name == "recovery")
     row: dict[str, Any] = {
         "attacks": {str(cells[0]): cells[1] for listing in recovery.listings for cells in listing.rows},
         "columns": [list(listing.columns) for listing in recovery.listings],
         "rows": {str(cells[0]): list(cells[1:]) for listing in recovery.listings for cells in listing.rows},
         "readings": recovery.readings, "recoverable": [str(finding.holds) for finding in recovery.findings],
-        "measured": {m.name: (m.value if isinstance(m.value, float) else str(m.value)) for m in found},
+        "measured": {m.name: (m.value if isinstance(m.value, float) else str(m.value)) for m in measurements},
     }  # fmt: skip
     if model in FILTERS:
         turned_off = FilterRemoval().measure(bench, case)

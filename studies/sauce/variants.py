@@ -43,7 +43,7 @@ class Suppressed(NamedTuple):
     concept: str
     choice: Chosen | None
     codes: ConceptCodes
-    asked: Questions
+    about: Questions
     read: Mapping[str, ReadRows]
     away: Tensor
 
@@ -54,13 +54,13 @@ class Suppressed(NamedTuple):
         return self.choice.moves
 
 
-def suppressed(bench: Bench, edited: Edited, case: OpenCase, concept: str, asked: Questions) -> Suppressed:
+def suppressed(bench: Bench, edited: Edited, case: OpenCase, concept: str, about: Questions) -> Suppressed:
     """Choose features and a strength for a concept on a case that edits see, and read the states of what is asked."""
     own, retain = (read_rows(bench, edited, case.rows(Texts(cohort=cohort))) for cohort in ("forget", "retain"))
     codes = codes_of(edited, own, [retain.described()])
     choice = chosen(bench, edited, (own, retain), codes, Search(GRID))
-    read = {name: read_rows(bench, edited, rows) for name, rows in asked.every().items()}
-    return Suppressed(concept, choice, codes, asked, read, retain.described().mean(0))
+    read = {name: read_rows(bench, edited, rows) for name, rows in about.every().items()}
+    return Suppressed(concept, choice, codes, about, read, retain.described().mean(0))
 
 
 def by_states(bench: Bench, edited: Edited, of: Suppressed, other: Suppressed) -> dict[str, Any]:
@@ -91,13 +91,13 @@ def together(bench: Bench, edited: Edited, each: list[Suppressed]) -> dict[str, 
 
 def by_edits(bench: Bench, base: Checkpoint, case: OpenCase, of: Suppressed, out: Path) -> dict[str, Any]:
     """What changes weights, and steering: fitted on a case that edits see, open questions alone of the concept."""
-    plain = {name: right_of(bench, base, rows) for name, rows in of.asked.every().items()}
+    plain = {name: right_of(bench, base, rows) for name, rows in of.about.every().items()}
     results: dict[str, Any] = {}
     for name, edit in BY_WEIGHTS.items():
         data = edit_data(case, edit.needs, Choice(refusals=IGNORANCE))
         model = edit.fit(bench, base, data, out / name.replace(" ", "_"))
         with bench.hold(model):
-            right = {part: right_of(bench, model, rows) for part, rows in of.asked.every().items()}
+            right = {part: right_of(bench, model, rows) for part, rows in of.about.every().items()}
         results[name] = _told(of, right, plain)
     return results
 
@@ -127,7 +127,7 @@ def _replaced(bench: Bench, edited: Edited, of: Suppressed) -> dict[str, Tensor]
 
 
 def _told(of: Suppressed, right: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Any]:
-    return {**accuracies(of.asked, right), "flips": flips(of.asked, right, base)}
+    return {**accuracies(of.about, right), "flips": flips(of.about, right, base)}
 
 
 def _chosen(choice: Chosen) -> dict[str, Any]:

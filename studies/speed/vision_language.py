@@ -104,14 +104,14 @@ def measured(model: Checkpoint, variants: int, repeats: int, seed: int) -> Resum
     def states() -> torch.Tensor:
         return bench.run(model, rows, (read,))[read]
 
-    kept = states()
+    read_once = states()
 
     def resumed() -> list[torch.Tensor]:
         own = states()
         return [bench.run(model, rows, (SCORE,), start=Start(site, own + change))[SCORE] for change in changes]
 
     def from_pixels() -> list[torch.Tensor]:
-        return [bench.run(model, rows, (SCORE,), (Replace(site, kept + c, "all"),))[SCORE] for c in changes]
+        return [bench.run(model, rows, (SCORE,), (Replace(site, read_once + c, "all"),))[SCORE] for c in changes]
 
     difference = max(float((a - b).abs().max()) for a, b in zip(resumed(), from_pixels(), strict=True))
     timed = list(interleaved({"resumed": resumed, "from_pixels": from_pixels}, repeats, 1, seed))
