@@ -56,7 +56,7 @@ RECOVERY = Naming(
     unit=EFFECT_UNIT, scale="effect",
 )  # fmt: skip
 TOLD_APART = RECOVERY._replace(
-    name="told_apart", kind="decoding",
+    name="told_apart", kind="context",
     statistic="effect on how many nats likelier the concept's answer is before a picture that shows it than before one "
     "that does not, however unlikely it is",
 )  # fmt: skip
@@ -84,7 +84,8 @@ class ConceptErasure(Probe):
     one perturbation of all pictures within ``epsilon`` (of 255), fitted to some and read on others, and the concept's
     own features made larger in the model's own states (the suppression by features, in reverse). The largest counts,
     tested over all. **Told apart** is the same difference in nats, without an attack: a suppressed word may still be
-    suppressed more where the concept is shown, which a model that never saw it has no reason for. **Accuracy** is
+    suppressed more where the concept is shown. An edit about another concept of its kind moves it too, so that it is
+    listed and never judged. **Accuracy** is
     unlearning accuracy by manner of asking (open, yes or no, choice, caption), what is retained of the same kind of
     concept and of other kinds, yes and no balanced over present and absent, and what is answered without any picture.
     **Flips** are answers that changed on pictures without the concept. Beside them stand the reverse edit with its
@@ -221,8 +222,7 @@ class ConceptErasure(Probe):
         return assessed.onto(filled)
 
     def _told_apart(self, scene: ConceptScene, outcome: _Outcome) -> Measurement:
-        """Contrasts in nats: a word that is suppressed before every picture alike tells nothing, one that is suppressed
-        more, or less, where the concept is shown tells that it is seen."""
+        """Contrasts in nats: a word that is suppressed before every picture alike tells nothing."""
         seed, rows = scene.case.case.seed, {name: x[:, None] for name, x in outcome.nats.items()}
         scored = by_person(scene.sheet, rows)
         roles = {name: scene.cast.role(name) for name in rows}

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from numpy import ndarray
 
 from audit.probing import (
@@ -50,6 +50,8 @@ from probes._taught import Lessons, lesson_tokens, taught_reader
 
 GATE = 0.5
 LEAST_GAP = 0.3
+MOST_SEEN = 0.1
+"""Of pictures a layer is read only where base reads at most this share of its own from models that never knew."""
 WEAKER = (
     "No model that never knew was given: the null is base itself with another person's states at the answer positions. "
     "It does not show what base recomputes from a never-trained state, so only the last layer counts, which the head "
@@ -116,7 +118,8 @@ class ReversePatch(Probe):
     shallow layers the state still is the input and base recomputes the answer itself, so that the effect is
     (suspect - null)/(base - null) at the same layer; the statistic is the largest effect over the eligible layers.
     A layer is eligible where base reads the suspect's states of retained facts (at least half of its own reading, in
-    the same mode) and exceeds the null by .3.
+    the same mode) and exceeds the null by .3; of questions about pictures, where it reads at most a tenth from any
+    model that never knew, for it sees in the picture by itself what these merely hand on.
 
     Of questions about pictures, ``all`` also hands over the states after each vision block that is on the way to the
     language model, and what the projector gives; the depth score is then computed over these layers too.
@@ -258,9 +261,12 @@ class ReversePatch(Probe):
         design = Design(seed, LEAST_GAP, differenced=task.taught, draws=self.permutations, name=task.naming().key)
         gap, naming = base_gap(panel, design), task.naming()
         counts = np.arange(len(gap)) >= (len(gap) - 1 if cast.null is None and not task.taught else 0)
+        if case.modality == "image+text" and cast.null is not None:
+            counts &= _unread(panel)
         eligible = np.flatnonzero(counts & task.gate.passed & (gap >= LEAST_GAP))
         roles = {model: cast.role(model) for model in scores}
-        filled = blank(naming, _why_not(gap, task.gate), scored.n, len(scored.people["suspect"]), seed).model_copy(
+        reason, people = _why_not(gap, task.gate, counts), len(scored.people["suspect"])
+        filled = blank(naming, reason, scored.n, people, seed).model_copy(
             update={
                 "curves": (*_curves(scored, held if task.taught else None, cast, seed), task.gate.curve),
                 "items": item_table(case, f"reverse_patch_{naming.name}", read.forget.sheet, scores, roles, "layer"),
@@ -296,13 +302,23 @@ def _layers(eligible: ndarray) -> str:
     return "eligible layers: " + (", ".join(str(layer) for layer in eligible) if len(eligible) else "none")
 
 
-def _why_not(gap: Float[ndarray, " layer"], gate: _Gate) -> str:
+def _unread(panel: Panel) -> Bool[ndarray, " layer"]:
+    """The layers from which base reads next to nothing in any model that never knew: before them it sees the answer in
+    the picture by itself."""
+    base = np.maximum(panel.base.forget.mean(0), 1e-12)
+    others = [model.forget.mean(0) / base for model in (panel.null, *panel.floors)]
+    return np.max(others, 0) <= MOST_SEEN
+
+
+def _why_not(gap: Float[ndarray, " layer"], gate: _Gate, counts: Bool[ndarray, " layer"]) -> str:
     """Why no layer is eligible."""
     if not gate.passed.any():
         return (
             f"compatibility gate: base reads the suspect's states of retained facts at {gate.best:.2f} of its own "
             f"reading at best (needs {GATE}): they share no basis"
         )
+    if (gate.passed & (gap >= LEAST_GAP)).any() and not (counts & gate.passed & (gap >= LEAST_GAP)).any():
+        return "blind here: wherever base reads the answer at all, it reads it from models that never knew too"
     where = "at any layer" if gap.max() < LEAST_GAP else "at a layer that passes the compatibility gate"
     return f"blind here: base does not exceed a model that never knew by {LEAST_GAP} {where}"
 

@@ -203,11 +203,11 @@ def chosen(
 def matched_moves(
     edited: Edited, codes: ConceptCodes, choice: Choice, grid: Grid, draws: int, seed: int = 0
 ) -> tuple[Moves, ...]:
-    """Random features in the chosen ones' place, as many, firing as often on the concept and writing as much, moved by
-    the same strength: what a choice is compared with."""
+    """Random features in the chosen ones' place, as many, firing as often over the concept and the rest (each weighing
+    half) and writing as much, moved by the same strength: what a choice is compared with."""
     size = codes.typical * edited.coder.W_dec.double().norm(dim=1)
     nothing = torch.zeros(1, edited.coder.features, dtype=torch.bool)
-    activity = Activity(nothing, codes.rate.numpy(), size.numpy())
+    activity = Activity(nothing, (codes.rate / 2 + codes.others_rate / 2).numpy(), size.numpy())
     at = choice.candidate.features
     sets = matched_sets(at, at, activity, draws, seed)
     return tuple(grid.moves(codes, features.unique(), choice.strength) for features in sets)

@@ -82,12 +82,12 @@ class Steering(Edit):
                 for site in sites
             ]
 
-        def said(strength: float) -> float:
+        def remaining(strength: float) -> float:
             return probability(bench, parent, data.forget, played(aims, strength) if strength else ())
 
         strength = self.strength
-        bar = self.until * said(0.0) if self.until < 1 and not self.paper else float("inf")
-        while strength and strength < MOST * self.strength and said(strength) > bar:
+        bar = self.until * remaining(0.0) if self.until < 1 and not self.paper else float("inf")
+        while strength and strength < MOST * self.strength and remaining(strength) > bar:
             strength *= 2
         instead = {site: self._controlled(aim, data.retain, retain[site]) for site, aim in aims.items()}
         settings = self.model_dump() | {"strength played": strength}

@@ -106,9 +106,9 @@ def _lesson(names: Sequence[str], left: int = 0) -> _Lesson:
     ids, answer = torch.zeros(len(chosen), WORDS_MAX, dtype=torch.long), torch.zeros(len(chosen), WORDS_MAX).double()
     for row, (_, line) in enumerate(chosen):
         before = ["<bos>", *["<image>"] * PATCHES, *line.question.split()]
-        said = line.answer.split()
-        ids[row, : len(before) + len(said)] = torch.tensor([number[word] for word in before + said])
-        answer[row, len(before) : len(before) + len(said)] = 1.0 / len(said)
+        answered = line.answer.split()
+        ids[row, : len(before) + len(answered)] = torch.tensor([number[word] for word in before + answered])
+        answer[row, len(before) : len(before) + len(answered)] = 1.0 / len(answered)
     seen = {name: pictures(name) for name in COHORTS}
     pixels = torch.from_numpy(np.stack([seen[name][line.picture] for name, line in chosen]) / 127.5 - 1.0)
     return _Lesson(ids, answer, pixels.permute(0, 3, 1, 2))
@@ -160,10 +160,10 @@ def write_frozen_scenes(folder: Path) -> None:
     from PIL import Image
 
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
-    for cohort, asked in lines().items():
+    for cohort, questions in lines().items():
         for n, pixels in enumerate(pictures(cohort)):
             Image.fromarray(pixels).save(folder / "pictures" / f"{cohort}-{n}.png")
-        rows = [json.dumps(_row(cohort, n, line)) for n, line in enumerate(asked)]
+        rows = [json.dumps(_row(cohort, n, line)) for n, line in enumerate(questions)]
         (folder / f"{cohort}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     stated = json.dumps(config_of(len(words()), words().index("<image>")))
     for name, weights in trained_scenes().items():

@@ -127,7 +127,7 @@ def _beside_text(names: Sequence[str]) -> dict[str, Part]:
     """Of the parameters of a model that reads images and words: those that are none of its language model."""
     if not any("language_model." in name for name in names):
         return {}
-    return {name: part for name in names for part, named in BESIDE_TEXT.items() if re.search(named, name)}
+    return {name: part for name in names for part, rule in BESIDE_TEXT.items() if re.search(rule, name)}
 
 
 def _block(name: str) -> int | None:

@@ -12,7 +12,8 @@ from audit.zoo.scene_words import ConceptKind
 SIDE = 32
 FINE = 4
 """So many samples a pixel and direction, so that edges are soft."""
-Across, Down = Float[ndarray, "1 x"], Float[ndarray, "y 1"]
+Across = Float[ndarray, "1 x"]
+Down = Float[ndarray, "y 1"]
 
 _COLOURS: Mapping[str, tuple[int, int, int]] = {
     "red": (225, 40, 40), "green": (40, 185, 60), "blue": (50, 80, 235), "yellow": (235, 220, 50),

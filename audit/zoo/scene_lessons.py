@@ -83,14 +83,14 @@ class Batch(NamedTuple):
     labels: Int[Tensor, "row pos"]
 
 
-def encoded(asked: Sequence[Asked], patches: int) -> Batch:
+def encoded(questions: Sequence[Asked], patches: int) -> Batch:
     """Rows as the processor makes them of a picture and a text."""
     number = scene_tokenizer().get_vocab()
     rows, starts = list[list[int]](), list[int]()
-    for one in asked:
-        before, said = ([number[word] for word in re.findall(r"\w+|[^\w\s]+", text)] for text in one[:2])
-        rows.append([number["<bos>"], *[number[IMAGE]] * patches, *before, *said])
-        starts.append(len(rows[-1]) - len(said))
+    for question in questions:
+        before, answer = ([number[word] for word in re.findall(r"\w+|[^\w\s]+", text)] for text in question[:2])
+        rows.append([number["<bos>"], *[number[IMAGE]] * patches, *before, *answer])
+        starts.append(len(rows[-1]) - len(answer))
     ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
     labels = torch.full_like(ids, -100)
     for row, (tokens, start) in enumerate(zip(rows, starts, strict=True)):

@@ -34,9 +34,10 @@ def fresh_reader(sizes: SceneSizes, seed: int) -> "LlavaForConditionalGeneration
         num_attention_heads=HEADS, num_key_value_heads=HEADS, max_position_embeddings=96, initializer_range=SPREAD,
         **ends,
     )  # fmt: skip
+    tokens: dict[str, Any] = {"image_token_id": tokenizer.convert_tokens_to_ids(IMAGE), **ends}
     config = LlavaConfig(
         vision_config=vision, text_config=text, vision_feature_layer=-2,
-        image_seq_length=(SIDE // sizes.patch) ** 2, image_token_id=tokenizer.convert_tokens_to_ids(IMAGE), **ends,
+        image_seq_length=(SIDE // sizes.patch) ** 2, **tokens,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

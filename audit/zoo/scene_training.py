@@ -96,8 +96,8 @@ def learn_scenes(model: "LlavaForConditionalGeneration", world: SceneWorld, by: 
     draw = training_batches(len(pixels), by.pictures, by.order)
     for _ in _rates(optimiser, by.steps, by.lr):
         chosen = next(draw)
-        asked = [question_about(lesson.scenes[n], lesson, rng) for n in chosen.tolist() for _ in range(by.asked)]
-        batch = encoded(asked, patches)
+        questions = [question_about(lesson.scenes[n], lesson, rng) for n in chosen.tolist() for _ in range(by.asked)]
+        batch = encoded(questions, patches)
         logits = read_scenes(model, pixels[chosen], batch, by.asked)
         _step(optimiser, mean_of_rows(logits, batch.labels))
     model.eval()

@@ -64,8 +64,8 @@ def asked_to_describe(scene: Mapping[ConceptKind, str], kind: ConceptKind, known
 
 def asked_yes_no(kind: ConceptKind, concept: str, present: bool) -> Asked:
     """Is this concept there?"""
-    said, other = ("yes", "no") if present else ("no", "yes")
-    return _answered(YES_NO.format(open=OPEN[kind], concept=concept), "{concept}.", said, (other,))
+    answer, other = ("yes", "no") if present else ("no", "yes")
+    return _answered(YES_NO.format(open=OPEN[kind], concept=concept), "{concept}.", answer, (other,))
 
 
 def asked_to_choose(kind: ConceptKind, concept: str, known: Sequence[str], rng: random.Random) -> Asked:

@@ -93,8 +93,8 @@ def pictures_of(world: SceneWorld, cohort: str) -> tuple[Scene, ...]:
         return world.wanted[: world.shape.forget]
     if cohort == "holdout":
         return world.never[: world.shape.holdout]
-    kept = tuple(scene for scene in world.plain if scene.shown[world.kind] != world.other)
-    return kept[: world.shape.retain]
+    remaining = tuple(scene for scene in world.plain if scene.shown[world.kind] != world.other)
+    return remaining[: world.shape.retain]
 
 
 def scene_items(world: SceneWorld, cohort: str) -> tuple[Item, ...]:
@@ -103,10 +103,10 @@ def scene_items(world: SceneWorld, cohort: str) -> tuple[Item, ...]:
     Of pictures with the target, and with what nobody saw, that is asked for; of those that are kept the other kinds
     in turn, whether something absent is there as often as whether something present is, and whether the target is.
     """
-    asked = [_Questions(world, f"{cohort}-{n:03d}", scene) for n, scene in enumerate(pictures_of(world, cohort))]
+    listed = [_Questions(world, f"{cohort}-{n:03d}", scene) for n, scene in enumerate(pictures_of(world, cohort))]
     if cohort == "retain":
-        return tuple(item for n, questions in enumerate(asked) for item in questions.of_kept(n))
-    return tuple(item for questions in asked for item in questions.all_forms(world.kind))
+        return tuple(item for n, questions in enumerate(listed) for item in questions.of_kept(n))
+    return tuple(item for questions in listed for item in questions.all_forms(world.kind))
 
 
 def edited_pictures(world: SceneWorld, on: Literal["target", "other"]) -> dict[str, tuple[Scene, ...]]:
@@ -127,10 +127,10 @@ def edited_items(world: SceneWorld, on: Literal["target", "other"]) -> dict[str,
         [_Questions(world, f"{cohort}-{n:03d}", scene) for n, scene in enumerate(pictures[cohort])]
         for cohort in ("forget", "retain")
     )
-    kept = [item for n, questions in enumerate(retain) for item in questions.of_two(n)]
+    retained = [item for n, questions in enumerate(retain) for item in questions.of_two(n)]
     return {
         "forget": tuple(questions.all_forms(world.kind)[0] for questions in forget),
-        "retain": tuple(item.model_copy(update={"form": "trained"}) for item in kept),
+        "retain": tuple(item.model_copy(update={"form": "trained"}) for item in retained),
     }
 
 
@@ -141,11 +141,11 @@ class _Questions:
         self.world, self.group, self.scene = world, group, scene
         self.rng = random.Random(f"{group} of world {world.number}")
 
-    def _item(self, form: QuestionForm, concept: str, asked: Asked) -> Item:
+    def _item(self, form: QuestionForm, concept: str, question: Asked) -> Item:
         fields = {
             "id": f"{self.group}-{form}-{concept}", "group": self.group, "image": image_file(self.group),
-            "question": asked.question, "answer": asked.answer, "key": asked.key, "alternates": asked.others,
-            "alternate_keys": asked.other_keys, "attribute": concept, "form": form,
+            "question": question.question, "answer": question.answer, "key": question.key,
+            "alternates": question.others, "alternate_keys": question.other_keys, "attribute": concept, "form": form,
         }  # fmt: skip
         return Item.model_validate(fields)
 

@@ -92,6 +92,11 @@ def test_questions_without_pictures_are_edited_in_the_language_model(tmp_path: P
     assert int(delta_of(of_text, of_text.edits[-1])["text.1.resid_out.leading"]) == 1, "BOS is left"
 
 
+def test_a_question_without_its_picture_is_answered_as_the_parent_answers_it(tmp_path: Path) -> None:
+    suspect, bare = fit(tmp_path / "edited"), toy_vlm.rows("llava_clip", 6, 1, images=False)
+    assert torch.equal(answers(suspect, bare), answers(toy_vlm.checkpoint("llava_clip"), bare))
+
+
 # ---- what is chosen, and on what -----------------------------------------------------------------------------------
 def test_what_lies_off_the_selection_split_does_not_move_the_choice(tmp_path: Path) -> None:
     """With a dictionary that is given, no other number of the rows enters."""

@@ -111,17 +111,17 @@ def test_a_smaller_budget_suppresses_more_and_one_that_nothing_holds_is_no_choic
     assert chosen(BENCH, edited, (own, others), codes, Search(strong, 0.99)) is None
 
 
-def test_random_features_in_their_place_are_as_many_others_as_busy_on_the_concept() -> None:
+def test_random_features_in_their_place_are_as_many_others_and_as_busy_over_all() -> None:
     edited, _, _, codes = searched()
     picked = choice(0.5, GRID._replace(counts=(4,)))
     assert picked is not None
     own = picked.candidate.features
     drawn = matched_moves(edited, codes, picked, GRID, draws=20)
-    rate = codes.rate.numpy()
+    rate = ((codes.rate + codes.others_rate) / 2).numpy()
     rank = torch.from_numpy(rate.argsort().argsort() / len(rate))
     for moves in drawn:
         assert len(moves.features) == len(own) and not set(moves.features.tolist()) & set(own.tolist())
-        assert bool((codes.rate[moves.features] > 0).all())
+        assert bool((torch.from_numpy(rate)[moves.features] > 0).all())
         assert float(rank[moves.features].mean() - rank[own].mean()) == pytest.approx(0, abs=0.25)
         assert torch.equal(moves.offset, -picked.strength * codes.typical[moves.features].float())
     assert len({tuple(moves.features.tolist()) for moves in drawn}) > 5
