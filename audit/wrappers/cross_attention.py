@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError, ExitCode, Part, TowerName
-from audit.wrappers.anatomy import Anatomy, close
+from audit.wrappers.anatomy import Anatomy, gap
 from audit.wrappers.hooks import Visit
 from audit.wrappers.image_inputs import PIXELS, check_size, image_config, image_shape, patch_shape
 from audit.wrappers.interface import Batch, Resume, Tap, Tower, text_tower
@@ -32,6 +32,8 @@ SEEN_STATES = "cross_attention_states"
 """Among what a batch brings, once its images have been seen: what the cross-attention blocks look at."""
 _STREAM: frozenset[Part] = frozenset({"embed", "resid_in", "resid_out"})
 """What every block has, of whichever kind it is."""
+_FINE, _COARSE = 1e-4, 0.1
+"""Two attention implementations may differ by so much of the largest logit, in 32 bits and in 16."""
 _FILLED = 8
 """The states of a tile are filled up to a multiple of this."""
 
@@ -164,7 +166,7 @@ class CrossAttentionWrapper(VisionLanguageWrapper):
                 logits.append(self.model(**self.own_inputs(batch)).logits)
         finally:
             self.model.set_attn_implementation({"vision_config": before[0], "text_config": before[1]})
-        if not close(*logits):
+        if gap(*logits) > (_COARSE if self.dtype.itemsize < 4 else _FINE):
             raise AuditError(
                 f"{self.name}: eager and sdpa attention give other logits of the same images",
                 "report the model's class with this message; nothing that is read of it can be trusted",

@@ -415,6 +415,14 @@ def test_a_checkpoint_is_opened_and_checked(kind: str) -> None:
     assert set(wrapper.parameters()) == {n for n, _ in plain(kind).named_parameters(remove_duplicate=False)}
 
 
+@kinds
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_checkpoint_is_opened_in_half_precision(kind: str, dtype: str) -> None:
+    wrapper = open_wrapper(toy_vlm.checkpoint(kind), dtype=dtype)
+    check(wrapper)
+    assert wrapper.tower("vision").read == READ[kind]
+
+
 def _broken(kind: str, words: str, change: Callable[[Any], None]) -> None:
     wrapper = wrap(toy_vlm.model(kind))
     change(wrapper)
