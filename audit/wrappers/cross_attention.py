@@ -76,6 +76,7 @@ class TileHooks(VisionHooks):
             self.order = tile_order(model.config.vision_config)
 
     def seen(self, run: Callable[[], object]) -> Seen:
+        """How many states an image has, by the config: nothing is run."""
         return Seen(len(self.order.places), self.order.leading)
 
     def _shown(self, visit: Visit) -> Visit:
@@ -86,6 +87,7 @@ class TileHooks(VisionHooks):
         return seen
 
     def install(self, stack: ExitStack, taps: Sequence[Tap], resume: Resume | None, stop: int | None) -> None:
+        """The taps of one pass; a state to start from is put into the order of the blocks."""
         handed = None if resume is None else resume._replace(state=self.order.handed(resume.state))
         super().install(stack, taps, handed, stop)
 
@@ -109,6 +111,7 @@ class CrossAttentionWrapper(VisionLanguageWrapper):
 
     @property
     def image_tokens(self) -> int:
+        """One token stands for an image, however many tiles it has."""
         return 1
 
     # ---- the forward ---------------------------------------------------------------------------------------------
@@ -129,6 +132,7 @@ class CrossAttentionWrapper(VisionLanguageWrapper):
         return self.base.multi_modal_projector(states).flatten(1, -2)
 
     def seen(self, batch: Batch, features: Float[Tensor, "row pos d"]) -> Batch:
+        """The batch with what its cross-attention blocks look at."""
         self.places_of(batch)
         return batch._replace(extra={**batch.extra, SEEN_STATES: features})
 
@@ -148,7 +152,8 @@ class CrossAttentionWrapper(VisionLanguageWrapper):
         seeing = ((batch.ids == self.image_id) & batch.mask).long().cumsum(1).clamp_max(1)
         return seeing[:, :, None, None] * batch.extra[RATIO_MASK].long()[:, None]
 
-    def language_inputs(self, batch: Batch) -> dict[str, Any]:
+    def language_inputs(self, batch: Batch) -> dict[str, object]:
+        """What the model without its head is called with: tiles and their mask where there is an image."""
         if SEEN_STATES not in batch.extra:
             return super().language_inputs(batch)
         tiles = batch.extra[SEEN_STATES].unflatten(1, (-1, self.base.vision_model.num_patches)).flatten(0, 1)
@@ -175,6 +180,7 @@ class CrossAttentionWrapper(VisionLanguageWrapper):
 
     # ---- made-up rows ----------------------------------------------------------------------------------------------
     def made_up(self, n: int) -> Mapping[str, Tensor]:
+        """Images of one and two tiles by turns, and what says how many each has."""
         config = image_config(self.model)
         shape = (n, 1, int(config.max_num_tiles), *image_shape(config))
         count = torch.arange(torch.Size(shape).numel(), device=self.device, dtype=torch.float32)
@@ -184,6 +190,6 @@ class CrossAttentionWrapper(VisionLanguageWrapper):
         ids = tiles.clamp_max(config.max_aspect_ratio_id)[:, None]
         return {PIXELS: pixels, RATIO_IDS: ids, RATIO_MASK: mask.long()[:, None]}
 
-    def own_inputs(self, batch: Batch) -> Mapping[str, Any]:
+    def own_inputs(self, batch: Batch) -> Mapping[str, object]:
         mask = {"cross_attention_mask": self.cross_mask(batch)} if PIXELS in batch.extra else {}
         return {**super().own_inputs(batch), **mask}

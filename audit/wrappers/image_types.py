@@ -5,7 +5,6 @@ from the ids, so they are made of them in every pass, one from input embeddings 
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from jaxtyping import Int
 from torch import Tensor
@@ -22,10 +21,11 @@ class ImageTypesWrapper(VisionLanguageWrapper):
         """The types of a batch's tokens."""
         return ((batch.ids == self.image_id) & batch.mask).long()
 
-    def language_inputs(self, batch: Batch) -> dict[str, Any]:
+    def language_inputs(self, batch: Batch) -> dict[str, object]:
+        """What the model without its head is called with: types of tokens where there is an image."""
         types = {"token_type_ids": self.types_of(batch)} if PIXELS in batch.extra else {}
         return {**super().language_inputs(batch), **types}
 
-    def own_inputs(self, batch: Batch) -> Mapping[str, Any]:
+    def own_inputs(self, batch: Batch) -> Mapping[str, object]:
         types = {"token_type_ids": self.types_of(batch)} if PIXELS in batch.extra else {}
         return {**super().own_inputs(batch), **types}

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from math import inf
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int, Shaped
@@ -196,7 +196,7 @@ class Wrapper(ABC):
         ids = ids.remainder(max(self.vocab_size - 1, 1)).to(self.device)
         return Batch(ids, torch.ones_like(ids, dtype=torch.bool))
 
-    def own_inputs(self, batch: Batch) -> Mapping[str, Any]:
+    def own_inputs(self, batch: Batch) -> Mapping[str, object]:
         """What the model's own forward is called with for a batch of whole rows."""
         return {"input_ids": batch.ids, "use_cache": False} if self.tower().by_token else dict(batch.extra)
 

@@ -139,7 +139,7 @@ class VisionLanguageWrapper(NativeWrapper):
     def _run(self, batch: Batch, stack: ExitStack) -> None:
         self.base(**self.language_inputs(batch))
 
-    def language_inputs(self, batch: Batch) -> dict[str, Any]:
+    def language_inputs(self, batch: Batch) -> dict[str, object]:
         """What the model without its head is called with once a batch's images have been seen."""
         return {"inputs_embeds": batch.embeds, "use_cache": False}
 
@@ -192,7 +192,7 @@ class VisionLanguageWrapper(NativeWrapper):
         ids = torch.cat([ids[:, :1], image, ids[:, 1:]], 1)
         return Batch(ids, torch.ones_like(ids, dtype=torch.bool), None, self.made_up(n))
 
-    def own_inputs(self, batch: Batch) -> Mapping[str, Any]:
+    def own_inputs(self, batch: Batch) -> Mapping[str, object]:
         """What the model's own forward is called with for a batch of whole rows."""
         return {"input_ids": batch.ids, "use_cache": False, **batch.extra}
 
