@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from audit.probing import KEY_LOGPROB, KEY_RANK, Item, Rows, row_means
-from probes._concept_items import manner_of, options_of, says_yes
+from probes._concept_items import answering, manner_of, options_of, says_yes
 from probes._concept_pictures import blank_like
 from probes._concept_scene import ConceptScene
 
@@ -49,7 +49,7 @@ def sheet_of(scene: ConceptScene, items: Sequence[Item], shown: str = "pictures"
     options = [options_of(item) for item in items]
     places = [(n, o) for n, each in enumerate(options) for o in range(len(each))]
     other = {"image": None} if shown == "none" else {}
-    queries = [items[n].model_copy(update={"key": options[n][o].key, **other}) for n, o in places]
+    queries = [answering(items[n], options[n][o]).model_copy(update=other) for n, o in places]
     answers = [options[n][o].answer for n, o in places]
     pictures = None
     if shown == "blank":

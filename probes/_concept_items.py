@@ -120,6 +120,13 @@ def options_of(item: Item) -> tuple[Option, ...]:
     return (own, *(_alternate(item, n) for n in range(len(item.alternates))))
 
 
+def answering(item: Item, option: Option) -> Item:
+    """The item with one of its options as its own answer, where its alternates do not say their keys."""
+    if option.answer == item.answer or item.alternate_keys or option.key is None:
+        return item.model_copy(update={"key": option.key})
+    return item.model_copy(update={"key": option.key, "answer": option.answer, "alternates": ()})
+
+
 def _alternate(item: Item, n: int) -> Option:
     answer, key = item.alternates[n], item.alternate_keys[n] if n < len(item.alternate_keys) else None
     if key is not None and key != answer:

@@ -29,7 +29,7 @@ from audit.probing import (
     row_means,
     stacked,
 )
-from probes._concept_items import ConceptItems, Option, concept_items, strangers
+from probes._concept_items import ConceptItems, Option, answering, concept_items, strangers
 from probes._concept_pictures import Picture
 
 FORGET = Texts(cohort="forget")
@@ -113,9 +113,7 @@ class ConceptScene:
         self, items: Sequence[Item], options: Sequence[Option] | None = None, change: Change | None = None
     ) -> Pair:
         """Items with their own answers or others, their pictures as they are or changed."""
-        queries = items if options is None else [
-            item.model_copy(update={"key": option.key}) for item, option in zip(items, options, strict=True)
-        ]  # fmt: skip
+        queries = items if options is None else list(map(answering, items, options))
         answers = [item.answer for item in items] if options is None else [option.answer for option in options]
         others = [self.stranger[item.group] for item in items]
         if change is None:
