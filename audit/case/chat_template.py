@@ -207,8 +207,8 @@ class ChatPrompt:
         except AuditError:
             return False
         quoted = any(f"{mark}{_SENTINEL}{mark}" in text for mark in ("'", '"'))
-        whole = _SENTINEL in text and not quoted and self._template.system.strip() in text
-        return whole and (not picture or text.count(picture) == 1)
+        entire = _SENTINEL in text and not quoted and self._template.system.strip() in text
+        return entire and (not picture or text.count(picture) == 1)
 
     def _said(self, prompt: str, variables: Variables, clock: datetime | None, in_parts: frozenset[str]) -> str:
         """What the template makes of a prompt; a picture in parts is its marker still."""

@@ -32,13 +32,13 @@ def sought(items: Sequence[Item], places: Sequence[str], cells: Mapping[str, Pic
     return tuple(Sought(item.id, p, cells[item.id]) for item, p in zip(items, places, strict=True) if item.id in cells)
 
 
-def item_pictures(path: Path, asked: Sequence[Sought]) -> dict[str, UInt8[ndarray, "height width 3"]]:
+def item_pictures(path: Path, wanted: Sequence[Sought]) -> dict[str, UInt8[ndarray, "height width 3"]]:
     """The pictures of a data file's items by their ids. AuditError (code 2) lists the rows whose pictures are missing,
     empty, no images, or lie outside the file's folder."""
     root = folder_of(path)
     decodable: dict[PictureCell, UInt8[ndarray, "height width 3"]] = {}
     faulty: dict[PictureCell, str] = {}
-    for _, _, cell in asked:
+    for _, _, cell in wanted:
         if cell in decodable or cell in faulty:
             continue
         try:
@@ -50,7 +50,7 @@ def item_pictures(path: Path, asked: Sequence[Sought]) -> dict[str, UInt8[ndarra
             faulty[cell] = f"{cell.name!r}: {error.strerror or error}"
         except AuditError as error:
             faulty[cell] = error.what
-    faults = [f"{place}: {faulty[cell]}" for _, place, cell in asked if cell in faulty]
+    faults = [f"{place}: {faulty[cell]}" for _, place, cell in wanted if cell in faulty]
     if faults:
         more = f" (and {len(faults) - _MOST_FAULTS} more)" if len(faults) > _MOST_FAULTS else ""
         raise AuditError(
@@ -58,7 +58,7 @@ def item_pictures(path: Path, asked: Sequence[Sought]) -> dict[str, UInt8[ndarra
             "correct these pictures, or the names that the rows give them (relative to the data file's folder), or "
             "take the rows out",
         )
-    return {item: decodable[cell] for item, _, cell in asked}
+    return {item: decodable[cell] for item, _, cell in wanted}
 
 
 def folder_of(path: Path) -> Path:

@@ -228,7 +228,7 @@ class _Reader(NamedTuple):
 def _shown(exchange: Exchange, picture: PictureCell | None) -> _Asked:
     """A chat's question without the mark of its picture, which is its own or stands in a column beside it."""
     question, marks = without_mark(exchange.question)
-    stated = [found for entry in exchange.pictures if (found := picture_of(entry)) is not None]
+    stated = [cell for entry in exchange.pictures if (cell := picture_of(entry)) is not None]
     if len(stated) + (picture is not None) > 1:
         raise ValueError(f"a turn with a picture beside another picture: {ONE_EACH}")
     picture = picture or next(iter(stated), None)

@@ -78,8 +78,8 @@ def _of_object(entry: Mapping[str, Any]) -> PictureCell | None:
 
 def _named(text: str) -> PictureCell:
     if text.startswith(_DATA):
-        _, found, packed = text.partition(_BASE64)
-        if not found:
+        _, mark, packed = text.partition(_BASE64)
+        if not mark:
             raise ValueError("is a data address without base64")
         return _held("", _unpacked(packed))
     if "://" in text:

@@ -209,13 +209,13 @@ def _same_pixels(
     ours: ProcessorFiles, theirs: ProcessorFiles, image: Mapping[str, ndarray], written: PictureText
 ) -> bool:
     """Do two processors make the same of a picture? One that both refuse, or write otherwise, says nothing."""
-    made: list[Mapping[str, Tensor] | None] = []
+    results: list[Mapping[str, Tensor] | None] = []
     for files in (ours, theirs):
         try:
-            made += pixels_of(files, image, written).values()
+            results += pixels_of(files, image, written).values()
         except AuditError:
-            made.append(None)
-    first, second = made
+            results.append(None)
+    first, second = results
     if first is None or second is None:
         return first is second
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

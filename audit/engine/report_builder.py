@@ -131,13 +131,13 @@ def own_code(case: OpenCase) -> tuple[str, ...]:
 
 def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circumstances) -> Report:
     """The report of a finished run. What it quotes of the data is masked with the key of the run folder."""
-    mask, images, alone = Mask(key_of(case.out)), case.pictures, case.modality == "image"
+    mask, images, classed = Mask(key_of(case.out)), case.pictures, case.modality == "image"
 
     def pictured(item: str) -> Pictured | None:
         return mask.image(images[item]) if item in images else None
 
     every = (item for items in case.cohorts.values() for item in items)
-    screen = Screen(mask, texts_of(every, of_images=alone))
+    screen = Screen(mask, texts_of(every, of_images=classed))
     attacks = coverage(outcomes.evidence, outcomes.attacks)
     unnamed = Report(
         report_id="",
@@ -162,7 +162,7 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         timings=outcomes.timings,
         domain=outcomes.domain,
         calibrations=outcomes.calibrations,
-        excerpts=choose(outcomes.evidence, case.out, plan.case.seed, mask, Imaged(pictured, alone)),
+        excerpts=choose(outcomes.evidence, case.out, plan.case.seed, mask, Imaged(pictured, classed)),
         validation=outcomes.validation,
         published=published(case),
     )

@@ -60,12 +60,12 @@ COLUMNS: Final = frozenset(Line._fields) - {"axis_value"}
 class Imaged(NamedTuple):
     """How the images of items are quoted.
 
-    ``alone``: the items are images and no more; their classes are no texts of the data. ``unpictured``: the tables, by
+    ``classed``: the items are images and no more; their classes are no texts of the data. ``unpictured``: the tables, by
     path, whose items are known to have none.
     """
 
     quote: Picturing
-    alone: bool = False
+    classed: bool = False
     unpictured: frozenset[str] = frozenset()
 
 
@@ -79,7 +79,7 @@ class Quoted(NamedTuple):
         """The quotes of a line by the fields of an excerpt."""
         names = {name: self.text(getattr(line, name)) for name in ("item", "group")}
         image = None if self.images is None else self.images.quote(line.item)
-        if image is not None and self.images is not None and self.images.alone:
+        if image is not None and self.images is not None and self.images.classed:
             return names | {"prompt": image, "target": Shown(text=line.target), "output": Shown(text=line.output)}
         texts = {name: self.text(getattr(line, name)) for name in ("prompt", "target", "output")}
         return names | texts | ({} if image is None else {"picture": image})
@@ -127,22 +127,22 @@ def _images(report: Report, folder: Path) -> Imaged | None:
     """Quotes an image as a small picture, from the data files that the report states, looked for where the command was
     given and beside the run folder; masked where these are not found. None where no item has one."""
     excerpts = [x for table in report.excerpts for x in table.items]
-    alone = any(isinstance(x.prompt, Pictured) for x in excerpts)
-    if not alone and all(x.picture is None for x in excerpts):
+    classed = any(isinstance(x.prompt, Pictured) for x in excerpts)
+    if not classed and all(x.picture is None for x in excerpts):
         return None
-    texts = frozenset(t.table for t in report.excerpts if not alone and all(x.picture is None for x in t.items))
+    texts = frozenset(t.table for t in report.excerpts if not classed and all(x.picture is None for x in t.items))
     mask = Mask(key_of(folder)) if (folder / KEY).is_file() else None
     roots = (Path.cwd(), *folder.resolve().parents)
     case, hashes = report.plan.case, report.plan.data_sha256
-    pixels = stored_pictures(case.data, hashes, roots) if alone else asked_pictures(case, hashes, roots)
+    pixels = stored_pictures(case.data, hashes, roots) if classed else asked_pictures(case, hashes, roots)
 
     def pictured(item: str) -> Pictured | None:
         if item not in pixels:
-            return None if pixels and not alone else Pictured(mark="")
+            return None if pixels and not classed else Pictured(mark="")
         mark = "" if mask is None else mask.image(pixels[item]).mark
         return Pictured(mark=mark, png=thumbnail(pixels[item]))
 
-    return Imaged(pictured, alone, texts)
+    return Imaged(pictured, classed, texts)
 
 
 def _clear(evidence: Sequence[Evidence], folder: Path) -> dict[str, str]:

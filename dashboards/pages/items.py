@@ -59,7 +59,7 @@ def frame(rows: list[Row], reveal: bool) -> dict[str, list[str | float | None]]:
             columns[f"{role}: output"] = [as_shown(r.output.get(role, ""), reveal) for r in rows]
         columns[f"{role}: score"] = [r.score.get(role) for r in rows]
     columns["z"] = [r.z for r in rows]
-    if not alone:
+    if not classed:
         columns["copied words"] = [r.copied for r in rows]
     marked = reviewed()
     columns["reviewed"] = [r.item in marked for r in rows]
@@ -72,7 +72,7 @@ def question_columns(rows: list[Row], reveal: bool) -> dict[str, list[str | floa
     columns: dict[str, list[str | float | None]] = {}
     if pictured:
         columns["image"] = [picture(r, reveal) or images.HIDDEN for r in rows]
-    if alone:
+    if classed:
         return columns | {"class": [as_shown(r.target, True) for r in rows]}
     return columns | {
         "prompt": [as_shown(r.prompt, reveal) for r in rows], "target": [as_shown(r.target, reveal) for r in rows],
@@ -115,7 +115,7 @@ def detail(row: Row, reveal: bool) -> None:
     if pictured:
         address = picture(row, reveal)
         show.markup(f'<img class="r-thumb" alt="the image" src="{escape(address)}">' if address else images.HIDDEN)
-    if alone:
+    if classed:
         show.facts([("Class", as_shown(row.target, True)), ("Group", as_shown(row.group, reveal))])
     else:
         show.facts([("Prompt", as_shown(row.prompt, reveal)), ("Target", as_shown(row.target, reveal)),
@@ -131,12 +131,12 @@ def narrowed(rows: tuple[Row, ...], reveal: bool) -> list[Row]:
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
     left, middle, right = st.columns(3)
     # A search in masked texts would still tell whether a guess stands in them.
-    label = "Search in the classes" if alone else "Search in the texts (only when revealed)"
-    words = left.text_input(label, key="q", disabled=not (reveal or alone))
+    label = "Search in the classes" if classed else "Search in the texts (only when revealed)"
+    words = left.text_input(label, key="q", disabled=not (reveal or classed))
     bounds = middle.slider("Suspect score", low, max(high, low + 1e-9), (low, max(high, low + 1e-9)), key="scores")
-    orders = ["table order", "suspect score, highest", "z, highest", *([] if alone else ["copied words"])]
+    orders = ["table order", "suspect score, highest", "z, highest", *([] if classed else ["copied words"])]
     by = right.selectbox("Sort by", orders, key="by", bind="query-params")
-    matching = items.matching(rows, words if (reveal or alone) and words else "", *bounds)
+    matching = items.matching(rows, words if (reveal or classed) and words else "", *bounds)
     ranks = {"suspect score, highest": lambda r: -r.score.get("suspect", -1e99), "copied words": lambda r: -r.copied,
              "z, highest": lambda r: -(r.z if r.z is not None else -1e99)}  # fmt: skip
     return sorted(matching, key=ranks[by]) if by in ranks else matching
@@ -170,9 +170,9 @@ steps = [f"{x:g}" for x in items.layers(table)]
 axis = visible(tables[chosen].axis, NAME) or "layer"
 layer = right.selectbox(axis.capitalize(), steps, key="layer", bind="query-params", disabled=len(steps) == 1,
                         format_func=lambda x: "whole model" if x == "-1" else x) or steps[0]  # fmt: skip
-alone = images.of_images(report)
-pictured = alone or images.beside(report, tables[chosen])
-things = "images" if alone else "texts and images" if pictured else "texts"
+classed = images.of_images(report)
+pictured = classed or images.beside(report, tables[chosen])
+things = "images" if classed else "texts and images" if pictured else "texts"
 reveal = st.toggle(f"Reveal the {things}", key="reveal")
 pictures = thumbnails(view.vault, report, report.report_id) if pictured and reveal else {}
 if reveal:
@@ -188,7 +188,7 @@ columns = {"image": st.column_config.ImageColumn("image")} if pictures else {}
 event = st.dataframe(frame(page, reveal), key="sheet", on_select="rerun", selection_mode="multi-row", hide_index=True,
                      height=420, column_config=columns, row_height=HIGH if pictures else None)  # fmt: skip
 picked = [page[i] for i in event["selection"]["rows"] if i < len(page)]
-show.note(Z if alone else f"{Z} {COPIED}")
+show.note(Z if classed else f"{Z} {COPIED}")
 st.download_button(
     "Export the selection" if picked else "Export this page", partial(exported, picked or page, reveal), "items.csv",
     "text/csv", on_click="ignore",

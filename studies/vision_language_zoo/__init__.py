@@ -1,0 +1,1 @@
+"""Vision-language models of known truth: what the verdict says of them."""

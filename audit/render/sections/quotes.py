@@ -39,10 +39,10 @@ def quotes(report: Report) -> tuple[Block, ...]:
     """Up to ten items of every table, and the rule by which they were chosen."""
     if not report.excerpts:
         return (Text("No items are quoted: no test kept a table of items, or an earlier version made this report."),)
-    alone, beside = _images(report)
-    masks = IMAGE_MASKS if alone else BOTH_MASKS if beside else MASKS
+    classed, beside = _images(report)
+    masks = IMAGE_MASKS if classed else BOTH_MASKS if beside else MASKS
     head = Text(masks) if report.masked else Text(warning(report), "lead")
-    lost = (Text(NOT_FOUND),) if not report.masked and any(not image.png for image in (*alone, *beside)) else ()
+    lost = (Text(NOT_FOUND),) if not report.masked and any(not image.png for image in (*classed, *beside)) else ()
     rules = dict.fromkeys(visible(x.rule, CELL) for x in report.excerpts)
     explanation = f"Chosen from every table of items: {'; or '.join(rules)}. Scores are those of the finding, by model."
     return (head, *lost, Text(explanation), *(_table(x) for x in report.excerpts))
@@ -50,15 +50,15 @@ def quotes(report: Report) -> tuple[Block, ...]:
 
 def warning(report: Report) -> str:
     """What a document says that shows texts or images of the data in clear."""
-    alone, beside = _images(report)
-    return IMAGE_WARNING if alone else BOTH_WARNING if beside else WARNING
+    classed, beside = _images(report)
+    return IMAGE_WARNING if classed else BOTH_WARNING if beside else WARNING
 
 
 def _images(report: Report) -> tuple[list[Pictured], list[Pictured]]:
     """The quoted images: of items that are images alone, and of those that ask about one in words."""
     items = [x for table in report.excerpts for x in table.items]
-    alone = [x.prompt for x in items if isinstance(x.prompt, Pictured)]
-    return alone, [x.picture for x in items if x.picture is not None]
+    classed = [x.prompt for x in items if isinstance(x.prompt, Pictured)]
+    return classed, [x.picture for x in items if x.picture is not None]
 
 
 def _table(excerpts: Excerpts) -> Grid:
@@ -67,9 +67,9 @@ def _table(excerpts: Excerpts) -> Grid:
     where = f" at {visible(excerpts.axis, NAME)} {', '.join(map(str, layers))} of the table" if layers else ""
     roles = [role for role in ROLES if any(role in x.scores for x in excerpts.items)]
     outputs = any(not _empty(x.output) for x in excerpts.items)
-    alone = any(isinstance(x.prompt, Pictured) for x in excerpts.items)
+    classed = any(isinstance(x.prompt, Pictured) for x in excerpts.items)
     beside = any(x.picture is not None for x in excerpts.items)
-    headings = ("Image", "Class") if alone else (*(("Image",) if beside else ()), "Prompt", "Target")
+    headings = ("Image", "Class") if classed else (*(("Image",) if beside else ()), "Prompt", "Target")
     columns = ("Chosen", "Item", "Group", *headings, *(("Output",) if outputs else ()),
                *(f"Score, {role}" for role in roles))  # fmt: skip
     rows = tuple(_row(x, roles, outputs, beside) for x in excerpts.items)
