@@ -85,20 +85,20 @@ def _answer(renewed: "Renewed") -> Answer:
 
     from audit.pools import Row, rows
 
-    written, subjects = renewed.fitted, renewed.fitted.subjects
-    rules, table = rows(written), Table(title=f"calibrations from {subjects.name}, {renewed.worlds} worlds")
+    fitted, subjects = renewed.fitted, renewed.fitted.subjects
+    rules, table = rows(fitted), Table(title=f"calibrations from {subjects.name}, {renewed.worlds} worlds")
     for heading in Row._fields:
         table.add_column(heading.replace("_", " "))
     for row in rules:
         table.add_row(*row)
     spent = ", ".join(f"{stage} {cpu_s:,.0f}" for stage, cpu_s in renewed.stages_cpu_s.items())
-    lines = [f"left out: {reason}" for reason in written.left_out]
-    lines += [f"joint rule, {exception}" for exception in written.joint.record.exceptions]
+    lines = [f"left out: {reason}" for reason in fitted.left_out]
+    lines += [f"joint rule, {exception}" for exception in fitted.joint.record.exceptions]
     lines += [f"CPU-seconds by stage: {spent}", f"written to {renewed.folder}"]
     document: dict[str, JsonValue] = {
         "pool": subjects.name, "worlds": renewed.worlds, "quick": subjects.quick, "folder": str(renewed.folder),
         "rules": [dict[str, JsonValue](row._asdict()) for row in rules],
-        "exceptions": list[JsonValue](written.joint.record.exceptions), "left_out": list[JsonValue](made.left_out),
+        "exceptions": list[JsonValue](fitted.joint.record.exceptions), "left_out": list[JsonValue](fitted.left_out),
         "stages_cpu_s": dict[str, JsonValue](renewed.stages_cpu_s),
     }  # fmt: skip
     return Answer(document, (table, *lines))
