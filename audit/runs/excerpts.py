@@ -60,8 +60,8 @@ COLUMNS: Final = frozenset(Line._fields) - {"axis_value"}
 class Imaged(NamedTuple):
     """How the images of items are quoted.
 
-    ``classed``: the items are images and no more; their classes are no texts of the data. ``unpictured``: the tables, by
-    path, whose items are known to have none.
+    ``classed``: the items are images and no more; their classes are no texts of the data. ``unpictured``: the tables,
+    by path, whose items are known to have none.
     """
 
     quote: Picturing
