@@ -16,17 +16,20 @@ import torch
 
 from audit.bench import Bench
 from audit.case import open_case
+from audit.edits import SAUCE
 from audit.pools import MemoryStore, case_of, write_data
 from audit.storage import cache_root, write_atomic
-from audit.zoo import SCENE_WORLDS, draw_scenes, make_model, scene_population
+from audit.zoo import SCENE_WORLDS, ScenePlan, draw_scenes, make_model, scene_population
 from probes.concept_erasure import ConceptErasure
 from probes.filter_removal import FilterRemoval
 from studies.provenance import stamp
 
 HERE = Path(__file__).parent
 RESULTS: Final = HERE / "attacks.json"
-MODELS: Final = ("sauce", "steering", "grad_diff", "npo", "refusal", "reference_0")
-FILTERS: Final = ("sauce", "steering")
+LARGER: Final = "sauce_larger"
+"""The same edit by twice as large a dictionary that is trained more than three times as long."""
+MODELS: Final = ("sauce", LARGER, "steering", "grad_diff", "npo", "refusal", "reference_0")
+FILTERS: Final = ("sauce", LARGER, "steering")
 log = logging.getLogger(__name__)
 
 
@@ -62,9 +65,9 @@ def run(worlds: int) -> None:
                 continue
             drawn = draw_scenes(world)
             census, work = scene_population(drawn), Path(folder) / str(world)
-            folders = {
-                plan.name: make_model(census.zoo, world, cache_root() / "zoo", plan.name) for plan in census.zoo.plans
-            }
+            larger = ScenePlan(LARGER, "base", SAUCE(factor=16, steps=4000, seed=world))
+            zoo = census.zoo._replace(plans=(*census.zoo.plans, larger))
+            folders = {plan.name: make_model(zoo, world, cache_root() / "zoo", plan.name) for plan in zoo.plans}
             write_data(drawn.dealt(), work / "data")
             bench = Bench(store=MemoryStore(work / "store"))
             for model in MODELS:

@@ -1,5 +1,6 @@
 """The tables of the study's page, from its results alone."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,8 @@ from studies.pages import with_section
 from studies.sauce.design import CONCRETE, KINDS, TOGETHER
 
 PAGE: Final = Path(__file__).parent / "README.md"
+ATTACKS: Final = PAGE.with_name("attacks.json")
+ATTACKS_START = "<!-- attacks: python -m studies.sauce.attacks -->"
 START, END = "<!-- tables: python -m studies.sauce.study --tables -->", "<!-- end of tables -->"
 DRAWS: Final = 2000
 LAST: Final = "flips"
@@ -24,6 +27,9 @@ Row = Mapping[str, Any]
 def write_page(results: Mapping[str, Any]) -> None:
     """Put the tables into the page."""
     page = with_section(PAGE.read_text(encoding="utf-8"), "\n".join([START, "", *tables(results), "", END]))
+    if ATTACKS.is_file():
+        lines = attack_tables(json.loads(ATTACKS.read_bytes()))
+        page = with_section(page, "\n".join([ATTACKS_START, "", *lines, "", END]))
     write_atomic(PAGE, page.encode())
 
 
@@ -53,6 +59,30 @@ def tables(results: Mapping[str, Any]) -> list[str]:
         if sets:
             lines.append(_line(str(size), sets))
     return lines
+
+
+def attack_tables(attacks: Mapping[str, Any]) -> list[str]:
+    """What each attack leaves or brings back, by model, and what is said of filters."""
+    rows: Mapping[str, Row] = attacks["models"]
+    models = list(dict.fromkeys(key.split("/")[1] for key in rows))
+    by_model = {m: [row for key, row in rows.items() if key.split("/")[1] == m] for m in models}
+    names = list(dict.fromkeys(name for row in rows.values() for name in row["attacks"]))
+    lines = [
+        f"{len({key.split('/')[0] for key in rows})} worlds; effect of the concept's probability before pictures that show "
+        "it, less that before others: 0 is a model that never knew, 1 is base (95 % by resampling worlds).", "",
+        _heading(["", *names, "recoverable", "removable filter"]),
+    ]  # fmt: skip
+    for model, own in by_model.items():
+        cells = [_effect(own, name) for name in names]
+        findings = [sum(row[f] == ["True"] for row in own if f in row) for f in ("recoverable", "filter")]
+        filters = f"{findings[1]} of {len(own)}" if any("filter" in row for row in own) else "–"
+        lines.append(f"| {model} | {' | '.join(cells)} | {findings[0]} of {len(own)} | {filters} |")
+    return lines
+
+
+def _effect(rows: Sequence[Row], name: str) -> str:
+    known = [row for row in rows if row["attacks"].get(name) is not None]
+    return _cell(known, lambda row: row["attacks"][name]) if len(known) > 1 else "–"
 
 
 def _of_variant(rows: Mapping[str, Row], name: str) -> list[Row]:
