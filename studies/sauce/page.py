@@ -68,8 +68,8 @@ def attack_tables(attacks: Mapping[str, Any]) -> list[str]:
     by_model = {m: [row for key, row in rows.items() if key.split("/")[1] == m] for m in models}
     names = list(dict.fromkeys(name for row in rows.values() for name in row["attacks"]))
     lines = [
-        f"{len({key.split('/')[0] for key in rows})} worlds; effect of the concept's probability before pictures that show "
-        "it, less that before others: 0 is a model that never knew, 1 is base (95 % by resampling worlds).", "",
+        f"{len({key.split('/')[0] for key in rows})} worlds; effect on the concept's probability before pictures that "
+        "show it, less that before others: 0 is a model that never knew, 1 is base (95 % by resampling worlds).", "",
         _heading(["", *names, "recoverable", "removable filter"]),
     ]  # fmt: skip
     for model, own in by_model.items():
