@@ -137,7 +137,14 @@ def test_probes_are_listed_without_importing_them(tell: Tell) -> None:
     reading_images = {name for name, modalities in read.items() if "'image'" in modalities}
     assert {"utility", "reverse_patch"} <= reading_images and "cross_sequence" not in reading_images
     assert {path.stem for path in Path("probes").glob("[!_]*.py")} == {probe["name"] for probe in listed}
-    assert {probe["attack"] for probe in listed} == {None, "filter removal", "picture", "prefix", "quantisation", "relearning"}
+    assert {probe["attack"] for probe in listed} == {
+        None,
+        "filter removal",
+        "picture",
+        "prefix",
+        "quantisation",
+        "relearning",
+    }
 
 
 # ---- plan, run, report, verify ----------------------------------------------------------------------------------
