@@ -39,8 +39,8 @@ def refuse_images(edit: str, data: EditData, reason: str) -> None:
 def refuse_labels(edit: str, data: EditData, reason: str) -> None:
     """AuditError (code 2) by the edit's name where the answers are labels of images; those of questions about images
     are words, in rows of more tokens."""
-    if data.forget.ids.shape[1] <= IMAGE_TOKENS:
-        refuse_images(edit, data, reason)
+    if data.retain.extra and data.retain.ids.shape[1] <= IMAGE_TOKENS:
+        raise AuditError(f"{edit}: {reason}, and these rows are images", "choose an edit of classes, as random_label")
 
 
 def last_block(wrapper: "Wrapper") -> str:

@@ -168,10 +168,10 @@ class Planner:
         absent = [cohort for cohort in requires.data if not _has_cohort(case, cohort)]
         if absent:
             return f"needs {' and '.join(absent)} items"
-        if case.modality not in requires.modalities:
-            return f"works on models of {' or '.join(requires.modalities)}, not of {case.modality}"
         if requires.families and case.base.family not in requires.families:
             return f"works on {', '.join(requires.families)}, not on {case.base.family}"
+        if case.modality not in requires.modalities:
+            return f"works on models of {' or '.join(requires.modalities)}, not of {case.modality}"
         if requires.hooked and not any(record.is_hook for record in case.suspect.edits):
             return "the suspect carries no edit that acts on the way"
         missing = sorted(set(requires.ops) - self._ops)
