@@ -156,7 +156,7 @@ def test_the_same_scores_give_the_committed_calibrations_again(tmp_path: Path) -
     subjects = shelf().subjects
     assert subjects is not None
     records = read_records(schedule.SCORES)
-    pool = Pooled(subjects.name, subjects.command, subjects.quick, subjects.draws, schedule.APART, records)
+    pool = Pooled(subjects.name, subjects.command, subjects.quick, subjects.draws, schedule.APART, records=records)
     write_all(tmp_path, calibrate(worlds(), pool))
     files = [SUBJECTS, JOINT, *(f"{name}.json" for name in shelf().calibrations)]
     if subjects.made_with == made_with():
