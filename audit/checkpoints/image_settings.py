@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from audit.checkpoints.folder import file_sha256, read_config
 from audit.checkpoints.location import folder_of
-from audit.checkpoints.staging import opening, staged_links
+from audit.checkpoints.processors import from_files
 from audit.schema import AuditError, Checkpoint
 
 _PROCESSOR: Final = ("preprocessor_config.json", "processor_config.json")
@@ -91,14 +91,5 @@ def image_processor_files(ckpt: Checkpoint) -> ImageProcessorFiles | None:
 def load_image_processor(files: ImageProcessorFiles) -> Any:
     """The image processor in a folder; never fetched, never remote code. AuditError (code 2) if it cannot be loaded."""
     from transformers import AutoImageProcessor
-    from transformers.utils import logging as hf_logging
 
-    folder, names = files.folder, tuple(name for name, _ in files.hashes)
-    fault, do = f"{folder}: its image processor cannot be loaded", "save it again beside the weights"
-    level = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
-    try:
-        with staged_links(folder, ("config.json", *names)) as stage, opening(folder, stage, fault, do):
-            return AutoImageProcessor.from_pretrained(stage, local_files_only=True, trust_remote_code=False)
-    finally:
-        hf_logging.set_verbosity(level)
+    return from_files(AutoImageProcessor, "image processor", files)

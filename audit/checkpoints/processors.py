@@ -5,12 +5,15 @@ Without torchvision the library runs its classes for Pillow: which class ran is 
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from audit.checkpoints.folder import file_sha256, tokenizer_names
 from audit.checkpoints.location import folder_of
 from audit.checkpoints.staging import opening, staged_links
 from audit.schema import Checkpoint
+
+if TYPE_CHECKING:
+    from audit.checkpoints.image_settings import ImageProcessorFiles
 
 _FILES: Final = ("processor_config.json", "preprocessor_config.json", "chat_template.json", "chat_template.jinja")
 
@@ -35,14 +38,23 @@ def processor_files(ckpt: Checkpoint) -> ProcessorFiles | None:
 def load_processor(files: ProcessorFiles) -> Any:
     """The processor in a folder; never fetched, never remote code. AuditError (code 2) if it cannot be loaded."""
     from transformers import AutoProcessor
+
+    return from_files(AutoProcessor, "processor", files)
+
+
+def from_files(library_class: Any, called: str, files: "ProcessorFiles | ImageProcessorFiles") -> Any:
+    """What a class of the library makes of the named files of a folder and its config alone, without its messages.
+
+    AuditError (code 2) if it cannot be loaded.
+    """
     from transformers.utils import logging as hf_logging
 
     folder, names = files.folder, tuple(name for name, _ in files.hashes)
-    fault, do = f"{folder}: its processor cannot be loaded", "save it again beside the weights"
+    fault, do = f"{folder}: its {called} cannot be loaded", "save it again beside the weights"
     level = hf_logging.get_verbosity()
     hf_logging.set_verbosity_error()
     try:
         with staged_links(folder, ("config.json", *names)) as stage, opening(folder, stage, fault, do):
-            return AutoProcessor.from_pretrained(stage, local_files_only=True, trust_remote_code=False)
+            return library_class.from_pretrained(stage, local_files_only=True, trust_remote_code=False)
     finally:
         hf_logging.set_verbosity(level)

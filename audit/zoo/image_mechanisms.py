@@ -3,8 +3,6 @@
 A fake leaves what it hides where it was: of a class the logit is lowered, of single images the head is changed.
 """
 
-import random
-
 from audit.edits import (
     SCRUB,
     SSD,
@@ -18,8 +16,7 @@ from audit.edits import (
     RandomLabel,
     SalUn,
 )
-from audit.stats import significant
-from audit.zoo.mechanisms import RATE_SPREAD, Kind, Mechanism
+from audit.zoo.mechanisms import Kind, Mechanism, as_run
 
 IMAGE_KIT: dict[str, Mechanism] = {
     "random_label": Mechanism("unlearner", RandomLabel(steps=80, lr=1e-3)),
@@ -42,11 +39,5 @@ def images_of_kind(kind: Kind) -> tuple[str, ...]:
 
 
 def of_image_world(name: str, world: int) -> Edit:
-    """The mechanism as this world runs it: its own seed, and a learning rate up to a quarter higher or lower."""
-    edit = IMAGE_KIT[name].edit
-    drawn: dict[str, int | float] = {"seed": world} if "seed" in type(edit).model_fields else {}
-    rate = getattr(edit, "lr", None)
-    if isinstance(rate, float):
-        rng = random.Random(f"{name} in world {world}")
-        drawn["lr"] = significant(rate * RATE_SPREAD ** rng.uniform(-1, 1), 3)
-    return edit.model_copy(update=drawn)
+    """The mechanism as this world runs it."""
+    return as_run(IMAGE_KIT[name].edit, name, world)

@@ -91,8 +91,12 @@ def has_kind(name: str, kind: Kind) -> bool:
 
 
 def of_world(name: str, world: int) -> Edit:
-    """The mechanism as this world runs it: its own seed, and a learning rate up to a quarter higher or lower."""
-    edit = KIT[name].edit
+    """The mechanism as this world runs it."""
+    return as_run(KIT[name].edit, name, world)
+
+
+def as_run(edit: Edit, name: str, world: int) -> Edit:
+    """A kit's edit with a world's own seed, and a learning rate up to a quarter higher or lower."""
     rng = random.Random(f"{name} in world {world}")
     drawn: dict[str, int | float] = {}
     if "seed" in type(edit).model_fields:

@@ -1,8 +1,6 @@
 """The label kit of scenes: every way in which a reader of pictures is made to forget, with its settings. One line a
 mechanism; a fake leaves what it hides where it was."""
 
-import random
-
 from audit.edits import (
     NPO,
     RMU,
@@ -18,8 +16,7 @@ from audit.edits import (
     Refusal,
     Steering,
 )
-from audit.stats import significant
-from audit.zoo.mechanisms import RATE_SPREAD, Kind, Mechanism
+from audit.zoo.mechanisms import Kind, Mechanism, as_run
 
 SCENE_KIT: dict[str, Mechanism] = {
     "grad_diff": Mechanism("unlearner", GradDiff(steps=60, lr=5e-4, alpha=5.0, batch=32)),
@@ -45,11 +42,5 @@ def scenes_of_kind(kind: Kind) -> tuple[str, ...]:
 
 
 def of_scene_world(name: str, world: int) -> Edit:
-    """The mechanism as this world runs it: its own seed, and a learning rate up to a quarter higher or lower."""
-    edit = SCENE_KIT[name].edit
-    drawn: dict[str, int | float] = {"seed": world} if "seed" in type(edit).model_fields else {}
-    rate = getattr(edit, "lr", None)
-    if isinstance(rate, float):
-        rng = random.Random(f"{name} in world {world}")
-        drawn["lr"] = significant(rate * RATE_SPREAD ** rng.uniform(-1, 1), 3)
-    return edit.model_copy(update=drawn)
+    """The mechanism as this world runs it."""
+    return as_run(SCENE_KIT[name].edit, name, world)

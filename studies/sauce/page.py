@@ -11,14 +11,19 @@ from audit.stats import percentile_interval
 from audit.storage import write_atomic
 from audit.zoo import CONCEPTS
 from studies.pages import with_section
-from studies.sauce.design import CONCRETE, KINDS, TOGETHER
+from studies.sauce.design import BY_WEIGHTS, CONCRETE, KINDS, TOGETHER
 
 PAGE: Final = Path(__file__).parent / "README.md"
 ATTACKS: Final = PAGE.with_name("attacks.json")
-ATTACKS_START = "<!-- attacks: python -m studies.sauce.attacks -->"
+ATTACKS_START = "<!-- attacks: python -m studies.sauce.attacks --worlds 10 -->"
 START, END = "<!-- tables: python -m studies.sauce.study --tables -->", "<!-- end of tables -->"
 DRAWS: Final = 2000
 LAST: Final = "flips"
+VARIANTS: Final = (
+    "base", "SAUCE", "features set to 0", "random features", "another concept's features",
+    "detector: patches replaced by the mean", *BY_WEIGHTS,
+)  # fmt: skip
+"""The lines of the first table, in their order."""
 UNLEARNED: Final = {"trained": "open", "caption": "caption", "choice": "choice", "yes_no": "yes or no"}
 KEPT: Final = {"same kind": "same kind", "other kinds": "other kinds", "absent": "absent, no"}
 Row = Mapping[str, Any]
@@ -36,10 +41,12 @@ def write_page(results: Mapping[str, Any]) -> None:
 def tables(results: Mapping[str, Any]) -> list[str]:
     """All tables: every way over all concepts, suppression by kind, and several concepts at once."""
     rows: Mapping[str, Row] = results["concepts"]
-    names = list(dict.fromkeys(name for row in rows.values() for name in row["variants"]))
+    present = {name for row in rows.values() for name in row["variants"]}
+    names = [name for name in VARIANTS if name in present]
+    assert len(names) == len(present), "every variant has its place in the table"
     lines = [
         f"{len(rows)} times a concept in a model ({len({key.split('/')[0] for key in rows})} models); 95 % intervals "
-        "by resampling concepts. Unlearning accuracy is 1 - accuracy.", "",
+        "by resampling concepts, of several at once sets of them. Unlearning accuracy is 1 - accuracy.", "",
         _heading(["", *map("unlearned: {}".format, UNLEARNED.values()), *map("right: {}".format, KEPT.values()), LAST]),
     ]  # fmt: skip
     lines += [_line(name, _of_variant(rows, name)) for name in names]
@@ -69,15 +76,21 @@ def attack_tables(attacks: Mapping[str, Any]) -> list[str]:
     names = list(dict.fromkeys(name for row in rows.values() for name in row["attacks"]))
     lines = [
         f"{len({key.split('/')[0] for key in rows})} worlds; effect on the concept's probability before pictures that "
-        "show it, less that before others: 0 is a model that never knew, 1 is base (95 % by resampling worlds).", "",
-        _heading(["", *names, "recoverable", "removable filter"]),
+        "show it, less that before others: 0 is a model that never knew, 1 is base (95 % by resampling worlds). *Not "
+        "attacked* is what the suspect says of base by itself. *Recoverable* is asked where anything is hidden.", "",
+        _heading(["", "not attacked", *names, "recoverable", "removable filter"]),
     ]  # fmt: skip
     for model, own in by_model.items():
-        cells = [_effect(own, name) for name in names]
-        findings = [sum(row[f] == ["True"] for row in own if f in row) for f in ("recoverable", "filter")]
-        filters = f"{findings[1]} of {len(own)}" if any("filter" in row for row in own) else "–"
-        lines.append(f"| {model} | {' | '.join(cells)} | {findings[0]} of {len(own)} | {filters} |")
+        left = _cell(own, lambda row: row["readings"]["plain_suspect"] / row["readings"]["plain_base"])
+        cells = [left, *(_effect(own, name) for name in names)]
+        lines.append(f"| {model} | {' | '.join(cells)} | {_holds(own, 'recoverable')} | {_holds(own, 'filter')} |")
     return lines
+
+
+def _holds(rows: Sequence[Row], finding: str) -> str:
+    """How often a finding holds, of those of whom it was asked."""
+    answers = [row[finding][0] for row in rows if finding in row and row[finding][0] in ("True", "False")]
+    return f"{answers.count('True')} of {len(answers)}" if answers else "–"
 
 
 def _effect(rows: Sequence[Row], name: str) -> str:
@@ -86,7 +99,13 @@ def _effect(rows: Sequence[Row], name: str) -> str:
 
 
 def _of_variant(rows: Mapping[str, Row], name: str) -> list[Row]:
-    return [row["variants"][name] for row in rows.values() if name in row["variants"]]
+    """A variant's numbers, a row a concept: the mean over its models, which share pictures' kinds and words."""
+    by_concept: dict[str, list[Row]] = {}
+    for key, row in rows.items():
+        if name in row["variants"]:
+            by_concept.setdefault(key.split("/")[1], []).append(row["variants"][name])
+    numbers = (*UNLEARNED, *KEPT, LAST)
+    return [{n: float(np.mean([row[n] for row in own])) for n in numbers} for own in by_concept.values()]
 
 
 def _line(name: str, rows: Sequence[Row]) -> str:
@@ -104,7 +123,8 @@ def _cell(rows: Sequence[Row], value: Callable[[Row], float]) -> str:
 
 
 def _short(x: float) -> str:
-    return f"{x:.2f}".replace("0.", ".", 1) if abs(x) < 1 else f"{x:.2f}"
+    shown = f"{round(x, 2) + 0.0:.2f}"
+    return shown.replace("0.", ".", 1) if abs(round(x, 2)) < 1 else shown
 
 
 def _spread(rows: Sequence[Row], name: str) -> str:
