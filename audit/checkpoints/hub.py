@@ -18,7 +18,8 @@ _FETCHED = (
 
 
 class Located(NamedTuple):
-    """``where`` names it in a Checkpoint: an absolute path, or owner/name@commit. ``folder`` is where it lies."""
+    """``where`` names it in a Checkpoint: an absolute path, of a .gguf file too, or owner/name@commit. ``folder`` is
+    where it lies."""
 
     where: str
     folder: Path
@@ -32,7 +33,7 @@ def locate(source: Source, root: Path, online: bool = False) -> Located:
     name, _, revision = source.path.partition("@")
     local = (root / Path(source.path).expanduser()).absolute().resolve()
     if local.exists():
-        return Located(str(local), local)
+        return Located(str(local), local.parent if local.is_file() and local.suffix == ".gguf" else local)
     if source.commit is None and not revision:
         raise AuditError(
             f"{source.path}: no such folder ({local})",
