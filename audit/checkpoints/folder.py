@@ -1,6 +1,7 @@
 """One folder of weights as it lies on disk: which files count, what they hash to, and what is refused unopened.
 
-Never pickle and never remote code: both are refused by looking, before anything is loaded.
+Never pickle: it is refused by looking, before anything is loaded. Code is no part of a folder: it is neither hashed nor
+opened (:mod:`audit.checkpoints.code_beside`).
 """
 
 import hashlib
@@ -31,7 +32,7 @@ CODE_KEY = "auto_map"
 """The entry by which a checkpoint names code of its own; null or empty, it names none."""
 _INDEX = ".safetensors.index.json"
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_BESIDE = ("*.safetensors", ADAPTER_CONFIG, "*.gguf", "*.h5", "*.msgpack", "*.onnx", *_PICKLES)
+_BESIDE = ("*.safetensors", ADAPTER_CONFIG, "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.py", *_PICKLES)
 _WHOLE, _AGAIN = "give the whole folder that save_pretrained wrote", "fetch or copy the checkpoint again"
 
 
@@ -94,13 +95,10 @@ def file_sha256(path: Path) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Is it a folder, free of code of its own? AuditError (code 2) if not."""
+    """Is it a folder whose tokenizer is the one that it shows? AuditError (code 2) if not."""
     if not folder.is_dir():
         problem = "is a file, not a model folder" if folder.exists() else "no such folder"
         raise AuditError(f"{folder}: {problem}", "give the folder of a checkpoint, or owner/name with its commit")
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and read_json(folder / name).get(CODE_KEY):
-            raise _remote_code(folder / name, "names code of its own (auto_map)")
     path = folder / "tokenizer_config.json"
     versions = read_json(path).get("fast_tokenizer_files") if path.is_file() else []
     if isinstance(versions, list) and any(name != "tokenizer.json" for name in versions):
@@ -108,15 +106,6 @@ def check_folder(folder: Path) -> None:
             f"{path}: hands over to another tokenizer by the library's version (fast_tokenizer_files)",
             "open it in transformers and save_pretrained(new_folder) with the tokenizer that is meant",
         )
-    if scripts := sorted(path.name for path in folder.glob("*.py")):
-        raise _remote_code(folder, f"brings code of its own ({', '.join(scripts[:3])})")
-
-
-def _remote_code(path: Path, problem: str) -> AuditError:
-    return AuditError(
-        f"{path}: the checkpoint {problem}, which is never run here",
-        "audit a copy in an architecture that transformers has built in, without auto_map and .py files",
-    )
 
 
 def is_adapter(folder: Path) -> bool:
@@ -140,11 +129,8 @@ def read_json(path: Path) -> dict[str, JsonValue]:
 
 
 def read_config(folder: Path) -> dict[str, JsonValue]:
-    """The model's config.json. AuditError (code 2) if it is missing, is no object, or wants remote code."""
-    config = read_json(folder / "config.json")
-    if config.get(CODE_KEY):
-        raise _remote_code(folder / "config.json", "names code of its own (auto_map)")
-    return config
+    """The model's config.json. AuditError (code 2) if it is missing or is no object."""
+    return read_json(folder / "config.json")
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -204,8 +190,8 @@ def _shards(folder: Path, index: Path) -> tuple[Path, ...]:
 
 
 def unopened_files(folder: Path) -> tuple[str, ...]:
-    """The names of files in a model folder that could hold weights and are not opened: other safetensors, an adapter
-    beside the model, pickles. None of them is hashed and none is read."""
+    """The names of files in a model folder that could hold weights or code and are not opened: other safetensors, an
+    adapter beside the model, pickles, Python. None of them is hashed and none is read."""
     if not folder.is_dir() or _named_weights(folder) is None:
         return ()
     opened = {path.name for path in weight_files(folder)}

@@ -134,13 +134,16 @@ BAD: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "broken config": (lambda f: (f / "config.json").write_text("{"), 3, "broken JSON"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), 2, "no model.safetensors"),
     "pickle": (only_pickle, 2, "writes safetensors"),
-    "remote code in config": (lambda f: edit_json(f / "config.json", auto_map={"A": "b.C"}), 2, "never run"),
-    "remote code of tokenizer": (
-        lambda f: edit_json(f / "tokenizer_config.json", auto_map={"A": "b.C"}),
+    "remote code alone": (
+        lambda f: edit_json(f / "config.json", model_type="mine", auto_map={"A": "b.C"}),
         2,
         "never run",
     ),
-    "python file": (lambda f: (f / "modeling_x.py").write_text("import os"), 2, "modeling_x.py"),
+    "python file alone": (
+        lambda f: (edit_json(f / "config.json", model_type="mine"), (f / "modeling_x.py").write_text("import os")),
+        2,
+        "modeling_x.py",
+    ),
     "truncated": (truncate, 3, "truncated"),
     "empty file": (lambda f: (f / "model.safetensors").write_bytes(b""), 3, "truncated"),
     "lost shard": (lose_shard, 3, "shard is missing"),
