@@ -48,6 +48,7 @@ def resolve(source: Source, root: Path, online: bool = False) -> Checkpoint:
     """
     where, folder = hub.locate(source, root, online)
     check_folder(folder)
+    hub.check_level(folder)
     if (folder / EDIT).is_file():
         ckpt = _resolve_edited(folder, source, online)
         found = ckpt.key

@@ -240,30 +240,6 @@ def test_nothing_is_fetched_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.code == 2 and asked == [True]
 
 
-def test_a_hub_commit_is_fetched_as_safetensors_json_and_tokenizer_only(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import fnmatch
-
-    import huggingface_hub
-
-    seen: dict[str, object] = {}
-
-    def fetch(name: str, **kwargs: object) -> str:
-        seen.update(kwargs, name=name)
-        return str(folder)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    ckpt = checkpoints.resolve(Source(path="owner/name", commit=COMMIT), Path("/"), online=True)
-    assert ckpt.source == f"owner/name@{COMMIT}" and ckpt.fingerprint == checkpoints.fingerprint(folder).total
-    assert (seen["name"], seen["revision"], seen["local_files_only"]) == ("owner/name", COMMIT, False)
-    patterns = seen["allow_patterns"]
-    assert isinstance(patterns, list)
-    files = ("pytorch_model.bin", "modeling.py", "a.pt", "a.msgpack", "a.h5", "model.safetensors", "config.json")
-    assert [f for f in files if any(fnmatch.fnmatch(f, p) for p in patterns)] == ["model.safetensors", "config.json"]
-    assert checkpoints.folder_of(ckpt) == folder
-
-
 # ---- compatibility ----------------------------------------------------------------------------------------------
 def test_every_family_is_compatible_with_itself_and_with_no_other() -> None:
     for one in toy.FAMILIES:
