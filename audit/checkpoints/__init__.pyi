@@ -34,6 +34,8 @@ from .resolution import check_finite as check_finite
 from .resolution import fingerprint as fingerprint
 from .resolution import resolve as resolve
 from .resolution import verify as verify
+from .shared_vocabulary import cut_to as cut_to
+from .shared_vocabulary import shared_vocabulary as shared_vocabulary
 from .staging import library_config as library_config
 from .staging import opening as opening
 from .staging import staged_model as staged_model

@@ -44,7 +44,8 @@ def resolve(source: Source, root: Path, online: bool = False) -> Checkpoint:
     """Name the checkpoint at ``source`` (paths relative to ``root``) by its content.
 
     Without ``online`` nothing is fetched: a hub id must already be in the local cache. AuditError 2: missing folder,
-    pickle, an architecture that only its own code would open, a branch name for a commit; 3: truncated files, or another fingerprint than the source states.
+    pickle, an architecture that only its own code would open, a branch name for a commit; 3: truncated files, or another
+    fingerprint than the source states.
     """
     where, folder = hub.locate(source, root, online)
     check_folder(folder)
@@ -145,18 +146,12 @@ def check_compatible(base: Checkpoint, other: Checkpoint) -> None:
     """Can ``base``'s blocks read ``other``'s states? AuditError (code 2) lists where configs or tensor shapes differ.
 
     Configs are held against one another by what they mean, with the defaults of their architecture filled in. Tied and
-    untied heads may meet.
+    untied heads may meet, and so may vocabularies of other sizes (:func:`shared_vocabulary`).
     """
     differ = architecture_differences(folder_of(base), folder_of(other))
-    if not differ.listed:
+    if not differ.listed or differ.vocabulary_only:
         return
     shown = "; ".join(differ.listed[:4]) + ("; ..." if len(differ.listed) > 4 else "")
-    if differ.vocabulary_only:
-        raise AuditError(
-            f"{other.source}: its vocabulary has another size than that of {base.source}: {shown}",
-            "bring both to the smaller size, which cuts off tokens that no text needs: "
-            "model.resize_token_embeddings(n), save_pretrained(new_folder), audit new_folder",
-        )
     raise AuditError(
         f"{other.source}: another architecture than {base.source}: {shown}",
         "audit a suspect and references of the same architecture as base",
