@@ -82,15 +82,11 @@ def _shared_rows(
         return delta
     live = dict(model.named_parameters(remove_duplicate=False))
     sizes = {"bias": torch.Size((rows,))} if record.is_hook else {name: p.shape for name, p in live.items()}
-    return {
-        name: value[:rows]
-        if name in sizes
-        and len(sizes[name])
-        and sizes[name][0] == rows < len(value)
-        and value.shape[1:] == sizes[name][1:]
-        else value
-        for name, value in delta.items()
-    }
+
+    def is_longer(name: str, value: Tensor) -> bool:
+        return sizes.get(name) == (rows, *value.shape[1:]) and len(value) > rows
+
+    return {name: value[:rows] if is_longer(name, value) else value for name, value in delta.items()}
 
 
 def _misfit(record: EditRecord, reason: str) -> AuditError:

@@ -44,8 +44,8 @@ def resolve(source: Source, root: Path, online: bool = False) -> Checkpoint:
     """Name the checkpoint at ``source`` (paths relative to ``root``) by its content.
 
     Without ``online`` nothing is fetched: a hub id must already be in the local cache. AuditError 2: missing folder,
-    pickle, an architecture that only its own code would open, a branch name for a commit; 3: truncated files, or another
-    fingerprint than the source states.
+    pickle, an architecture that only its own code would open, a branch name for a commit; 3: truncated files, or
+    another fingerprint than the source states.
     """
     where, folder = hub.locate(source, root, online)
     check_folder(folder)

@@ -60,8 +60,8 @@ class Checkpoint(Record):
 
     @property
     def key(self) -> str:
-        """Content key: fingerprint, edits, code and the rows that count, without any path. Names everything computed from
-        these weights."""
+        """Content key: fingerprint, edits, code and the rows that count, without any path. Names everything computed
+        from these weights."""
         # Not content_key: calibrations and users' stores hold keys of this form, and it has said the same all along.
         parts: list[object] = [self.fingerprint, [e.model_dump(mode="json") for e in self.edits]]
         if self.code is not None:

@@ -1,5 +1,6 @@
 """Models with other numbers of vocabulary rows meet: the shared rows count in all of them, and the case says so."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -177,3 +178,37 @@ def test_a_head_that_would_give_other_logits_when_it_is_cut_is_refused(monkeypat
     monkeypatch.setattr(model.lm_head, "forward", lambda x: real(x) - real(x).mean(-1, keepdim=True))
     with pytest.raises(AuditError, match="cannot be cut to 20 rows"):
         cut_vocabulary(model, 20, "model")
+
+
+# ---- images and text -----------------------------------------------------------------------------------------------
+def wide_vlm(out: Path) -> Path:
+    from tests import toy_vlm
+
+    model = toy_vlm.model("llava_clip")
+    model.resize_token_embeddings(toy_vlm.VOCAB + MORE, mean_resizing=False)
+    shutil.copytree(toy_vlm.folder("llava_clip"), out)
+    model.save_pretrained(out)
+    return out
+
+
+def test_a_vision_language_model_is_cut_as_a_language_model_is(tmp_path: Path) -> None:
+    from tests import toy_vlm
+
+    plain, wide = toy_vlm.checkpoint("llava_clip"), named(wide_vlm(tmp_path / "wide"))
+    checkpoints.check_compatible(plain, wide)
+    rows, said = checkpoints.shared_vocabulary({"base": plain, "suspect": wide})
+    assert rows == toy_vlm.VOCAB and said
+    read, pictured = (Read(site=LOGITS, at="answer", reduce="logprob"),), toy_vlm.rows("llava_clip")
+    ours, theirs = (Bench().run(c, pictured, read)[read[0]] for c in (checkpoints.cut_to(wide, rows), plain))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_the_token_of_an_image_is_never_cut_off(tmp_path: Path) -> None:
+    from tests import toy_vlm
+
+    config = json.loads((toy_vlm.folder("llava_clip") / "config.json").read_text())
+    config["text_config"]["vocab_size"] = toy_vlm.IMAGE_ID
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    short = toy_vlm.checkpoint("llava_clip").model_copy(update={"source": str(tmp_path)})
+    with pytest.raises(AuditError, match=rf"suspect.*= {toy_vlm.IMAGE_ID} lies behind"):
+        checkpoints.shared_vocabulary({"base": short, "suspect": toy_vlm.checkpoint("llava_clip")})

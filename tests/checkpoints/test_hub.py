@@ -111,7 +111,8 @@ def shard(folder: Path) -> None:
 DUPLICATES = (
     "original/consolidated.00.pth", "original/model.safetensors", "consolidated.safetensors", "metal/model.bin",
     "onnx/model.onnx", "model.fp16.safetensors", "pytorch_model.bin", "training_args.bin", "optimizer.pt",
-    "flax.msgpack", "tf_model.h5", "modeling_mine.py", "trainer_state.json", "events.out.tfevents", "images/a.png", "model.Q4_0.gguf",
+    "flax.msgpack", "tf_model.h5", "modeling_mine.py", "trainer_state.json", "events.out.tfevents", "images/a.png",
+    "model.Q4_0.gguf",
     "checkpoint-20/model.safetensors", "checkpoint-20/config.json", "eval/results.json", "vocabulary.txt",
 )  # fmt: skip
 
