@@ -1,9 +1,9 @@
 """Models of one architecture whose vocabularies have other sizes: the rows that all of them have are what counts.
 
 Rows are added to a vocabulary for a padding token or for the sake of a round number; nothing that a case asks needs
-them (a text with such a token is refused). Left in, they would take a share of every softmax of one model and not of the
-other, and embeddings and heads could not be held against one another. They are cut off of every model that has them,
-base as any other, before anything is computed: probabilities are those among the tokens that all models know.
+them (a text with such a token is refused). Left in, they would take a share of every softmax of one model and not of
+the other, and embeddings and heads could not be held against one another. They are cut off of every model that has
+them, base as any other, before anything is computed: probabilities are those among the tokens that all models know.
 """
 
 from collections.abc import Mapping
@@ -30,8 +30,8 @@ def shared_vocabulary(ckpts: Mapping[str, Checkpoint]) -> tuple[int | None, str]
     stated = ", ".join(f"{role} {size}" for role, size in known.items())
     return rows, (
         f"vocabulary: the models have different numbers of rows ({stated}); the first {rows} count, and those behind "
-        "them are cut off of embeddings and output head in every model that has them, so that probabilities are those among "
-        "the tokens that all models know"
+        "them are cut off of embeddings and output head in every model that has them, so that probabilities are those "
+        "among the tokens that all models know"
     )
 
 
