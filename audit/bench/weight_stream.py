@@ -35,6 +35,7 @@ class Stored:
         self.order = tuple(name for name, _ in skeleton.named_parameters(remove_duplicate=False))
         self._files = _files(folder, skeleton)
         self._ties: dict[str, str] = {a: b for a, b in skeleton.all_tied_weights_keys.items() if a not in self._files}
+        self._rows: dict[str, int] = {} if ckpt.vocabulary is None else _rows(skeleton, ckpt.vocabulary)
         self._edited: dict[str, Tensor] = {}
         for record in ckpt.edits:
             if not record.is_hook:
@@ -60,13 +61,17 @@ class Stored:
         return name in self._edited or name in self._files or name in self._ties
 
     def __getitem__(self, name: str) -> Tensor:
+        tensor = self._whole(name)
+        return tensor[: self._rows[name]] if name in self._rows else tensor
+
+    def _whole(self, name: str) -> Tensor:
         if name in self._edited:
             return self._edited[name]
         if name in self._files:
             path, stored = self._files[name]
             with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
                 return file.get_tensor(stored)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        return self[self._ties[name]]
+        return self._whole(self._ties[name])
 
 
 def weights(*ckpts: Checkpoint) -> WeightStream:
@@ -90,6 +95,13 @@ def _skeleton(ckpt: Checkpoint) -> Any:
     """The model's modules without any weights: names, ties and old names come from it."""
     with torch.device("meta"):
         return fresh_model(ckpt)
+
+
+def _rows(skeleton: Any, rows: int) -> dict[str, int]:
+    """The parameters of embeddings and head, by name, and how many of their rows count."""
+    parts = (skeleton.get_input_embeddings(), skeleton.get_output_embeddings())
+    ours = {id(parameter) for part in parts if part is not None for parameter in part.parameters()}
+    return {name: rows for name, p in skeleton.named_parameters(remove_duplicate=False) if id(p) in ours}
 
 
 def _files(folder: Path, skeleton: Any) -> dict[str, tuple[Path, str]]:
