@@ -6,6 +6,7 @@ that all nodes must see. So a unit that Ray runs again finds what the first try 
 
 import logging
 import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -49,6 +50,8 @@ class Rays:
         address, workers = self._cluster.address, self._cluster.workers
         own: dict[str, Any] = {"include_dashboard": False, "num_cpus": workers} if address == LOCAL else {}
         variables = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+        if address == LOCAL:
+            variables["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         try:
             ray.init(
                 address=address, log_to_driver=False, logging_level=logging.WARNING,
@@ -68,9 +71,8 @@ class Rays:
     def perform(self, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """The outcome of every unit as they come, handed to Ray in this order."""
         ray = _ray()
-        remote = ray.remote(perform_here).options(
-            num_cpus=1, num_gpus=self._cluster.cards, max_retries=ATTEMPTS - 1, max_calls=0, retry_exceptions=False
-        )
+        as_task = ray.remote(num_cpus=1, num_gpus=self._cluster.cards, max_retries=ATTEMPTS - 1, max_calls=0)
+        remote = as_task(perform_here)
         settings, waiting = ray.put(self._settings), list(tasks)
         most = self._cluster.workers or len(waiting)
         running: dict[Any, Task] = {}
