@@ -1,5 +1,6 @@
 from .adapters import adapter_settings as adapter_settings
 from .adapters import adapter_weights as adapter_weights
+from .code_beside import named_code as named_code
 from .config import model_config as model_config
 from .degenerate import check_degenerate as check_degenerate
 from .degenerate import degenerate as degenerate
@@ -7,6 +8,7 @@ from .edited import delta_of as delta_of
 from .edited import read_edit as read_edit
 from .edited import without_hooks as without_hooks
 from .edited import write_edited as write_edited
+from .exact_dtype import exact_dtype as exact_dtype
 from .fingerprints import fingerprint_of as fingerprint_of
 from .float_copies import FloatCopy as FloatCopy
 from .float_copies import copies as copies
@@ -37,6 +39,8 @@ from .resolution import check_finite as check_finite
 from .resolution import fingerprint as fingerprint
 from .resolution import resolve as resolve
 from .resolution import verify as verify
+from .shared_vocabulary import cut_to as cut_to
+from .shared_vocabulary import shared_vocabulary as shared_vocabulary
 from .staging import library_config as library_config
 from .staging import opening as opening
 from .staging import staged_model as staged_model

@@ -83,7 +83,10 @@ def model_config(ckpt: Checkpoint) -> ModelConfig:
         return ModelConfig(ckpt.source, {VISION: _named(weights_folder(ckpt))})
     if ckpt.modality == "image":
         return ModelConfig(ckpt.source, {VISION: _staged(config) if "depths" in config else _tower(config)})
-    return ModelConfig(ckpt.source, {tower: _tower(value) for tower, value in ({TEXT: config} | nested).items()})
+    towers = {tower: _tower(value) for tower, value in ({TEXT: config} | nested).items()}
+    if ckpt.vocabulary is not None:
+        towers[TEXT] = towers[TEXT]._replace(vocabulary=ckpt.vocabulary)
+    return ModelConfig(ckpt.source, towers)
 
 
 def _tower(config: Mapping[str, object]) -> Tower:

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from audit.checkpoints.conversion import RECIPE, convert, stated_dtype
 from audit.checkpoints.folder import SETTINGS_FILES, file_sha256, read_config, read_json, tokenizer_names
+from audit.checkpoints.gguf_files import names_gguf
 from audit.checkpoints.gguf_release import convert_gguf, gguf_versions
 from audit.checkpoints.location import folder_of, gguf_file_of
 from audit.checkpoints.quantisation import dequantiser_of
@@ -64,7 +65,7 @@ def tokenizer_folder(ckpt: Checkpoint) -> Path | None:
     """The folder that holds the checkpoint's tokenizer, or None if it came without one: settings and chat templates
     alone are none. A .gguf file without one beside it brings its own, which lies with the float copy."""
     file = gguf_file_of(ckpt)
-    beside = None if file is not None and str(file) == ckpt.source else _with_tokenizer(folder_of(ckpt))
+    beside = None if file is not None and names_gguf(ckpt.source) else _with_tokenizer(folder_of(ckpt))
     return _with_tokenizer(weights_folder(ckpt)) if beside is None and file is not None else beside
 
 
@@ -104,7 +105,7 @@ def _make(ckpt: Checkpoint, source: str, out: Path) -> None:
     """Write the copy's files at ``out``, the manifest last."""
     folder, gguf = folder_of(ckpt), gguf_file_of(ckpt)
     if gguf is not None:
-        called, written = convert_gguf(gguf, out, beside=str(gguf) != ckpt.source)
+        called, written = convert_gguf(gguf, out, beside=not names_gguf(ckpt.source))
         versions, activations = gguf_versions(), ""
     else:
         how = dequantiser_of(folder)

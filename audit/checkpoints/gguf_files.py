@@ -5,12 +5,17 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from audit.checkpoints.folder import Fingerprint, file_sha256, joined, tokenizer_names, weight_files
+from audit.checkpoints.folder import Fingerprint, file_sha256, joined, named_weights, tokenizer_names
 from audit.schema import AuditError
 
 SUFFIX = ".gguf"
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 _NAMES = ("config.json", "generation_config.json")
+
+
+def names_gguf(where: str) -> bool:
+    """Does a source name a .gguf file itself, so that nothing beside it counts?"""
+    return where.endswith(SUFFIX)
 
 
 def gguf_in(path: Path) -> Path | None:
@@ -19,7 +24,7 @@ def gguf_in(path: Path) -> Path | None:
     AuditError (code 2): a folder with several, or a file that is one part of several.
     """
     found = [path] if path.suffix == SUFFIX and path.is_file() else sorted(path.glob(f"*{SUFFIX}"))
-    if not found or (path.is_dir() and _has_safetensors(path)):
+    if not found or (path.is_dir() and named_weights(path) is not None):
         return None
     if len(found) > 1:
         names = ", ".join(file.name for file in found[:6])
@@ -30,15 +35,6 @@ def gguf_in(path: Path) -> Path | None:
             "put them together: llama-gguf-split --merge <first part> <one file>",
         )
     return found[0]
-
-
-def _has_safetensors(folder: Path) -> bool:
-    try:
-        return bool(weight_files(folder))
-    except AuditError as error:
-        if error.code != AuditError("", "").code:
-            raise
-        return False
 
 
 def gguf_fingerprint(file: Path, beside: bool) -> Fingerprint:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from audit.checkpoints import hub
-from audit.checkpoints.gguf_files import gguf_in
+from audit.checkpoints.gguf_files import gguf_in, names_gguf
 from audit.schema import Checkpoint
 
 
@@ -14,8 +14,8 @@ def folder_of(ckpt: Checkpoint) -> Path:
 
 def gguf_file_of(ckpt: Checkpoint) -> Path | None:
     """The .gguf file that holds the parent's weights; None where they lie in safetensors."""
-    path = Path(ckpt.source)
-    return gguf_in(path if path.is_file() else folder_of(ckpt))
+    folder = folder_of(ckpt)
+    return gguf_in(folder / Path(ckpt.source).name if names_gguf(ckpt.source) else folder)
 
 
 def adapter_folder_of(ckpt: Checkpoint) -> Path | None:

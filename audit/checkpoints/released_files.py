@@ -6,7 +6,7 @@ from typing import NamedTuple
 from pydantic import JsonValue
 
 from audit.checkpoints.folder import Fingerprint, fingerprint_folder, read_config
-from audit.checkpoints.gguf_files import SUFFIX, gguf_fingerprint, gguf_in
+from audit.checkpoints.gguf_files import gguf_fingerprint, gguf_in, names_gguf
 from audit.checkpoints.gguf_release import gguf_config
 from audit.checkpoints.location import folder_of, gguf_file_of
 from audit.checkpoints.quantisation import dequantiser_of
@@ -24,8 +24,8 @@ class Released(NamedTuple):
 def released(where: str, folder: Path) -> Released:
     """What lies at ``where`` (``folder``, or a .gguf file in it). AuditError (code 2) for codes in a format that cannot
     be turned into weights here."""
-    alone = where.endswith(SUFFIX)
-    file = gguf_in(Path(where) if alone else folder)
+    alone = names_gguf(where)
+    file = gguf_in(folder / Path(where).name if alone else folder)
     if file is None:
         dequantiser_of(folder)
         return Released(read_config(folder), fingerprint_folder(folder))
@@ -39,4 +39,6 @@ def released(where: str, folder: Path) -> Released:
 def parent_fingerprint(ckpt: Checkpoint) -> Fingerprint:
     """The files that hold the weights below all edits and adapters, as they were released and as they are now."""
     file = gguf_file_of(ckpt)
-    return fingerprint_folder(folder_of(ckpt)) if file is None else gguf_fingerprint(file, str(file) != ckpt.source)
+    if file is None:
+        return fingerprint_folder(folder_of(ckpt))
+    return gguf_fingerprint(file, beside=not names_gguf(ckpt.source))
