@@ -73,7 +73,9 @@ def _by_transformers(quantised_by: Callable[[], Any]) -> Callable[[Path, Path], 
     return make
 
 
-def _bits_and_bytes(**settings: Any) -> Callable[[Path, Path], None]:
+def bits_and_bytes(**settings: Any) -> Callable[[Path, Path], None]:
+    """A release by bitsandbytes with these settings."""
+
     def made() -> Any:
         from transformers import BitsAndBytesConfig
 
@@ -262,12 +264,12 @@ def _gguf(kind: str) -> Callable[[Path, Path], None]:
 
 
 MADE: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
-    "bitsandbytes 8-bit": ("bitsandbytes", _bits_and_bytes(load_in_8bit=True)),
-    "bitsandbytes NF4": ("bitsandbytes", _bits_and_bytes(load_in_4bit=True, bnb_4bit_quant_type="nf4")),
-    "bitsandbytes FP4": ("bitsandbytes", _bits_and_bytes(load_in_4bit=True)),
+    "bitsandbytes 8-bit": ("bitsandbytes", bits_and_bytes(load_in_8bit=True)),
+    "bitsandbytes NF4": ("bitsandbytes", bits_and_bytes(load_in_4bit=True, bnb_4bit_quant_type="nf4")),
+    "bitsandbytes FP4": ("bitsandbytes", bits_and_bytes(load_in_4bit=True)),
     "bitsandbytes NF4 double": (
         "bitsandbytes",
-        _bits_and_bytes(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True),
+        bits_and_bytes(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True),
     ),
     "compressed-tensors W4A16": ("compressed_tensors", _compressed_tensors("W4A16")),
     "compressed-tensors W4A16_ASYM": ("compressed_tensors", _compressed_tensors("W4A16_ASYM")),

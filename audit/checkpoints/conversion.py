@@ -89,11 +89,14 @@ class _Conversion:
                 f"{self.folder}: config.json says that its weights are in {self.how.called}, and none of them is",
                 "if they are plain weights already, take quantization_config out of config.json",
             )
-        weights = {self.how.name_of(stem) for stem in self.groups} | set(self.plain)
+        weights = {self.how.name_of(stem) for stem in self.groups}
+        modules = {weight.removesuffix(".weight") for weight in weights if weight.endswith(".weight")}
         for name in self.plain:
+            module, _, own = name.rpartition(".")
             stem = BESIDE_CODES.sub("", name).rstrip("._")
-            beside = stem != name and bool({stem, f"{stem}.weight"} & weights)
-            if is_code(name, self.dtypes[name]) or beside:
+            beside = stem != name and bool({stem, f"{stem}.weight"} & (weights | set(self.plain)))
+            within = own != "bias" and module.removesuffix(".weight") in modules
+            if is_code(name, self.dtypes[name]) or beside or within:
                 raise AuditError(
                     f"{self.places[name]}: tensor {name!r} ({self.dtypes[name]}) belongs to quantised weights, and "
                     f"{self.how.called} has no use for it: it would be left out",
