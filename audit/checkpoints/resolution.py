@@ -29,6 +29,7 @@ from audit.checkpoints.folder import (
     unopened_files,
     weight_files,
 )
+from audit.checkpoints.gguf_files import gguf_fingerprint, gguf_in
 from audit.checkpoints.location import adapter_folder_of
 from audit.checkpoints.modality import modality_of
 from audit.checkpoints.own_code import check_unchanged, permitted_code
@@ -109,7 +110,8 @@ def fingerprint(folder: Path) -> Fingerprint:
     if (folder / EDIT).is_file():
         ckpt = resolve(Source(path=str(folder)), Path())
         return fingerprint_of(ckpt).model_copy(update={"total": ckpt.key})
-    return fingerprint_folder(folder)
+    file = gguf_in(folder)
+    return fingerprint_folder(folder) if file is None else gguf_fingerprint(file, beside=file != folder)
 
 
 def verify(ckpt: Checkpoint) -> None:

@@ -170,9 +170,12 @@ def _first_not_finite(path: Path, stamp: tuple[int, int, int, int], besides: str
             bits, mask = _FORMATS["F32" if entry.dtype == "C64" else entry.dtype]
             if re.search(besides, name):
                 continue
-            data, code = view[entry.start : entry.end], _NO_NUMBER.get(entry.dtype)
-            if (mask and _any_set(data, bits // 8, mask)) or (code is not None and code in data):
+            if mask and _any_set(view[entry.start : entry.end], bits // 8, mask):
                 return name
+            if (code := _NO_NUMBER.get(entry.dtype)) is not None:
+                with view[entry.start : entry.end] as data:
+                    if code in data:
+                        return name
     return None
 
 
