@@ -17,6 +17,8 @@ from audit import checkpoints
 from audit.checkpoints import float_copies
 from audit.schema import AuditError, Checkpoint, Source
 from audit.wrappers import open_wrapper
+from studies.quantised.references import opened, reference
+from studies.quantised.releases import MADE, bits_and_bytes, edit_config, linear, mxfp4
 from tests import quantised_toys as toys
 
 Tensors = dict[str, torch.Tensor]
@@ -41,103 +43,18 @@ def weights(folder: Path) -> Tensors:
     return found
 
 
-def opened(folder: Path, **settings: Any) -> Tensors:
-    """The weights as transformers opens them, whatever class they are there."""
-    model = AutoModelForCausalLM.from_pretrained(folder, device_map="cpu", dtype=torch.float32, **settings)
-    return {name: parameter.dequantize() if "torchao" in str(type(parameter)) else parameter.detach()
-            for name, parameter in model.state_dict().items()}  # fmt: skip
-
-
-def bits_and_bytes(name: str, original: Tensors) -> Tensors:
-    """By the library's quantiser and back, of the weights themselves."""
-    functional = pytest.importorskip("bitsandbytes.functional")
-    if "8-bit" in name:
-        pairs = {n: functional.int8_vectorwise_quant(w.half())[:2] for n, w in original.items()}
-        return {n: codes.float() * scale.unsqueeze(1) / 127 for n, (codes, scale) in pairs.items()}
-    kind, double = ("fp4" if "FP4" in name else "nf4"), "double" in name
-    pairs = {n: functional.quantize_4bit(w, quant_type=kind, compress_statistics=double) for n, w in original.items()}
-    return {n: functional.dequantize_4bit(*pair) for n, pair in pairs.items()}
-
-
-def compressed(folder: Path) -> Tensors:
-    from transformers import CompressedTensorsConfig
-
-    stated = json.loads((folder / "config.json").read_text())["quantization_config"]
-    settings = CompressedTensorsConfig(**{k: v for k, v in stated.items() if k != "quant_method"}, dequantize=True)
-    return opened(folder, quantization_config=settings)
-
-
-def grouped(name: str, original: Tensors) -> Tensors:
-    """What the packer of the test packed: codes less zeros times scales."""
-    bits = int(name.split()[1]) if name.startswith("gptq") else 4
-    found: Tensors = {}
-    for n, w in original.items():
-        order = torch.arange(w.shape[1])
-        if "ordered" in name:
-            order = torch.randperm(w.shape[1], generator=torch.Generator().manual_seed(len(n.removesuffix(".weight"))))
-        codes, scales, zeros = toys.quantised_groups(w[:, order], bits, 32)
-        values = (codes.unflatten(0, (-1, 32)) - zeros.unsqueeze(1)) * scales.unsqueeze(1)
-        found[n] = torch.empty_like(w).index_copy_(1, order, values.flatten(0, 1).T)
-    return found
-
-
-def reference(name: str, folder: Path) -> Tensors:
-    """The weights that the codes of a release stand for."""
-    source = load_file(toys.folder() / "model.safetensors")
-    original = {n: source[n] for n in toys.linear(source)}
-    if name.startswith("bitsandbytes"):
-        return bits_and_bytes(name, original)
-    if name.startswith("compressed"):
-        return compressed(folder)
-    if name.startswith(("gptq", "awq")):
-        return grouped(name, original)
-    if name.startswith("gguf"):
-        file = next(folder.glob("*.gguf"))
-        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file.name, dtype=torch.bfloat16)
-        return {n: t.float() for n, t in model.state_dict().items()}
-    if name == "fp8 tensor":
-        stored = load_file(folder / "model.safetensors")
-        return {n: stored[n].double().mul(stored[f"{n}_scale_inv"].double()).float() for n in original}
-    if name == "fp8 tiles":
-        return tiled(load_file(folder / "model.safetensors"), original, (24, 40))
-    if name == "hqq":
-        return by_hqq(original)
-    return opened(folder)
-
-
-def tiled(stored: Tensors, original: Tensors, tile: tuple[int, int]) -> Tensors:
-    """Element by element: the scale of the tile that it lies in."""
-    found: Tensors = {}
-    for n, w in original.items():
-        rows = torch.arange(w.shape[0]).unsqueeze(1) // tile[0]
-        columns = torch.arange(w.shape[1]).unsqueeze(0) // tile[1]
-        found[n] = stored[n].float() * stored[f"{n}_scale_inv"][rows, columns]
-    return found
-
-
-def by_hqq(original: Tensors) -> Tensors:
-    quantize = pytest.importorskip("hqq.core.quantize")
-    found: Tensors = {}
-    for n, w in original.items():
-        layer = torch.nn.Linear(w.shape[1], w.shape[0], bias=False)
-        layer.weight.data = w.clone()
-        settings = quantize.BaseQuantizeConfig(nbits=4, group_size=32)
-        found[n] = quantize.HQQLinear(layer, settings, compute_dtype=torch.float32, device="cpu").dequantize()
-    return found
-
-
-@pytest.mark.parametrize("name", toys.MADE)
+@pytest.mark.parametrize("name", MADE)
 def test_the_codes_of_a_release_become_the_weights_they_stand_for(name: str) -> None:
-    pytest.importorskip(toys.MADE[name][0])
+    pytest.importorskip(MADE[name][0])
     folder = toys.release(name)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     base, suspect = resolved(toys.folder()), resolved(folder)
     place = checkpoints.weights_folder(suspect)
     checkpoints.check_compatible(base, suspect)
     checkpoints.check_finite(suspect)
-    found, expected, source = weights(place), reference(name, folder), weights(toys.folder())
+    found, expected, source = weights(place), reference(name, toys.folder(), folder), weights(toys.folder())
     assert found.keys() == source.keys()
-    for matrix in toys.linear(source):
+    for matrix in linear(source):
         scale = expected[matrix].abs().max()
         gap = (found[matrix].float() - expected[matrix]).abs().max() / scale
         assert float(gap) < 2e-6, matrix
@@ -150,7 +67,7 @@ def test_the_codes_of_a_release_become_the_weights_they_stand_for(name: str) -> 
 def test_experts_in_mxfp4_open_as_transformers_opens_them(tmp_path: Path) -> None:
     from transformers import Mxfp4Config
 
-    toys.mxfp4(toys.folder("gpt_oss"), tmp_path / "release")
+    mxfp4(toys.folder("gpt_oss"), tmp_path / "release")
     suspect = resolved(tmp_path / "release")
     checkpoints.check_compatible(resolved(toys.folder("gpt_oss")), suspect)
     theirs = opened(tmp_path / "release", quantization_config=Mxfp4Config(dequantize=True))
@@ -164,7 +81,7 @@ def test_layers_that_a_family_stores_transposed_come_back_as_it_stores_them(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     pytest.importorskip("bitsandbytes")
-    toys.bits_and_bytes(**settings)(toys.folder("gpt2"), tmp_path / "release")
+    bits_and_bytes(**settings)(toys.folder("gpt2"), tmp_path / "release")
     found = weights(checkpoints.weights_folder(resolved(tmp_path / "release")))
     source = weights(toys.folder("gpt2"))
     name = next(name for name in source if name.endswith("c_fc.weight"))
@@ -193,7 +110,7 @@ def test_a_model_saved_after_a_forward_pass_is_the_same_architecture_with_rounde
     before, after = resolved(tmp_path / "before"), resolved(tmp_path / "after")
     checkpoints.check_compatible(before, after)
     first, second = (weights(checkpoints.weights_folder(ckpt)) for ckpt in (before, after))
-    for name in toys.linear(first):
+    for name in linear(first):
         assert 0 < float((first[name] - second[name]).abs().max() / first[name].abs().max()) < 2**-8
     notes = [(checkpoints.float_copy_of(ckpt) or pytest.fail()).notes for ckpt in (before, after)]
     assert notes[0] == () and "forward pass" in notes[1][0]
@@ -218,7 +135,7 @@ def test_a_real_save_after_a_forward_pass_opens_as_the_one_before_it_does(tmp_pa
         model.eval()(torch.arange(3, 9).unsqueeze(0))
     model.save_pretrained(tmp_path / "after")
     first, second = (weights(checkpoints.weights_folder(resolved(tmp_path / n))) for n in ("before", "after"))
-    for name in toys.linear(first):
+    for name in linear(first):
         assert float((first[name] - second[name]).abs().max() / first[name].abs().max()) < 2**-7, name
 
 
@@ -230,7 +147,7 @@ def edited(name: str, out: Path, change: Callable[[Tensors], None], **settings: 
     change(stored)
     save_file(stored, out / "model.safetensors", {"format": "pt"})
     stated = json.loads((out / "config.json").read_text())["quantization_config"]
-    toys.edit_config(out, quantization_config=stated | settings)
+    edit_config(out, quantization_config=stated | settings)
     return out
 
 
@@ -256,7 +173,7 @@ def test_a_scale_that_would_be_left_out_is_an_error(tmp_path: Path, extra: str) 
      ("compressed-tensors W4A16", "weight_scale"), ("torchao int8", "_weight_scale")],
 )  # fmt: skip
 def test_a_part_that_is_missing_is_named(tmp_path: Path, name: str, part: str) -> None:
-    pytest.importorskip(toys.MADE[name][0])
+    pytest.importorskip(MADE[name][0])
 
     def drop(stored: Tensors) -> None:
         del stored[f"{BLOCK}.{part}"]
@@ -287,7 +204,7 @@ def test_scales_that_are_not_one_a_tile_are_an_error(tmp_path: Path) -> None:
 
 def test_plain_weights_under_a_config_that_says_otherwise_are_an_error(tmp_path: Path) -> None:
     shutil.copytree(toys.folder(), tmp_path / "plain")
-    toys.edit_config(tmp_path / "plain", quantization_config={"quant_method": "gptq", "bits": 4})
+    edit_config(tmp_path / "plain", quantization_config={"quant_method": "gptq", "bits": 4})
     assert "take quantization_config out" in refusal(tmp_path / "plain", 2).do
 
 
@@ -302,7 +219,7 @@ def test_plain_weights_under_a_config_that_says_otherwise_are_an_error(tmp_path:
 def test_a_variant_that_is_not_known_is_refused_by_name(
     tmp_path: Path, name: str, settings: dict[str, object], told: str
 ) -> None:
-    pytest.importorskip(toys.MADE[name][0])
+    pytest.importorskip(MADE[name][0])
     folder = edited(name, tmp_path / "variant", lambda stored: None, **settings)
     with pytest.raises(AuditError, match=told) as caught:
         resolved(folder)
@@ -311,11 +228,11 @@ def test_a_variant_that_is_not_known_is_refused_by_name(
 
 def test_what_a_library_that_dequantised_wrote_back_as_codes_is_refused(tmp_path: Path) -> None:
     """transformers 5.23.0 saves float8 again after opening FP8 dequantised, and says so in no config."""
-    toys.mxfp4(toys.folder("gpt_oss"), tmp_path / "saved")
-    toys.edit_config(tmp_path / "saved", quantization_config=None)
+    mxfp4(toys.folder("gpt_oss"), tmp_path / "saved")
+    edit_config(tmp_path / "saved", quantization_config=None)
     assert "_blocks" in refusal(tmp_path / "saved", 2).what
     folder = edited("fp8 tensor", tmp_path / "fp8", lambda stored: None)
-    toys.edit_config(folder, quantization_config=None)
+    edit_config(folder, quantization_config=None)
     assert "holds codes" in refusal(folder, 2).what
 
 

@@ -13,10 +13,11 @@ from transformers import AutoConfig, PreTrainedTokenizerFast
 from audit import checkpoints
 from audit.schema import AuditError, Checkpoint, Source
 from audit.wrappers import open_wrapper
+from studies.quantised.releases import edit_config
 from tests import quantised_toys as toys
 
 pytest.importorskip("gguf")
-from tests import gguf_toy  # noqa: E402
+from studies.quantised import gguf_writer  # noqa: E402
 
 FREQUENCIES = "rope_freqs.weight"
 
@@ -29,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def written(out: Path, name: str = "toy.gguf", **settings: Any) -> Path:
     out.mkdir(exist_ok=True)
-    return gguf_toy.write(toys.folder(), out / name, settings.pop("kind", "Q8_0"), **settings)
+    return gguf_writer.write(toys.folder(), out / name, settings.pop("kind", "Q8_0"), **settings)
 
 
 def resolved(path: Path, **more: Any) -> Checkpoint:
@@ -160,7 +161,7 @@ def test_a_table_of_another_kind_needs_the_config_that_the_model_was_made_from(t
     with pytest.raises(AuditError, match="rope_freqs"):
         checkpoints.weights_folder(resolved(file.parent))
     scaled = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
-    toys.edit_config(file.parent, rope_parameters=scaled)
+    edit_config(file.parent, rope_parameters=scaled)
     assert config_of(resolved(file.parent)).rope_parameters["factor"] == 2.0
 
 
@@ -171,7 +172,7 @@ def test_an_entry_that_the_library_does_not_read_is_refused_or_taken_from_the_co
         resolved(file.parent)
     assert caught.value.code == 2
     shutil.copy(toys.folder() / "config.json", file.parent)
-    toys.edit_config(
+    edit_config(
         file.parent, rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}, torch_dtype=None
     )
     assert config_of(resolved(file.parent)).rope_parameters["factor"] == 4.0
