@@ -33,9 +33,10 @@ def value_map(wrapper: Wrapper, block: int) -> ValueMap:
     from transformers.pytorch_utils import Conv1D
 
     do = "use the native backend and a model whose blocks have one MLP with one down-projection"
-    if not isinstance(wrapper, NativeWrapper) or wrapper.anatomy.mlp is None or wrapper.anatomy.mlp_hidden is None:
+    parts = wrapper.anatomy.at(block) if isinstance(wrapper, NativeWrapper) else None
+    if not isinstance(wrapper, NativeWrapper) or parts is None or parts.mlp is None or parts.mlp_hidden is None:
         raise AuditError(f"the value vectors of {wrapper.name}'s MLPs were not found", do)
-    module = wrapper.blocks[block].get_submodule(wrapper.anatomy.mlp_hidden)
+    module = wrapper.blocks[block].get_submodule(parts.mlp_hidden)
     weight = getattr(module, "weight", None)
     if not isinstance(module, nn.Linear | Conv1D) or not isinstance(weight, Tensor):
         raise AuditError(f"block {block} of {wrapper.name} writes through {type(module).__name__}, no plain matrix", do)
