@@ -63,7 +63,12 @@ def wrap(model: "PreTrainedModel", backend: str = "native", attention: str = "de
     config = model.config.to_dict() | {"architectures": [type(model).__name__]}
     modality = modality_of(config)
     family_of(modality, model.config.model_type)
-    return backend_class(backend, modality).behind(model, attention)
+    opened = backend_class(backend, modality)
+    if modality != "text":
+        return opened.behind(model, attention)
+    kind = f"{type(model).__name__} ({model.config.model_type})"
+    with as_audit_error(f"{kind}: no place for hooks was found in it", "use another backend, or report this message"):
+        return opened.behind(model, attention)
 
 
 def open_wrapper(

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError, ExitCode, Part, TowerName
-from audit.wrappers.anatomy import Anatomy, gap
+from audit.wrappers.anatomy import Anatomy
+from audit.wrappers.tracing import gap
 from audit.wrappers.hooks import Visit
 from audit.wrappers.image_inputs import PIXELS, check_size, image_config, image_shape, patch_shape
 from audit.wrappers.interface import Batch, Resume, Tap, Tower, text_tower

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from audit.schema import AuditError
-from audit.wrappers.anatomy import gap
 from audit.wrappers.native import NativeWrapper
+from audit.wrappers.tracing import gap
 
 _AGREE = 1e-4
 
@@ -92,7 +92,7 @@ def taken_back(
 
 def block_maps(wrapper: NativeWrapper, block: int) -> BlockMaps:
     """The maps of one block. AuditError for a norm or a projection that is not of the known forms."""
-    anatomy, module = wrapper.anatomy, wrapper.blocks[block]
+    anatomy, module = wrapper.anatomy.at(block), wrapper.blocks[block]
     assert anatomy.heads is not None and anatomy.z is not None, "the graph was asked for first"
     wide = torch.promote_types(wrapper.dtype, torch.float32)
     reads: dict[str, Tensor] = {}

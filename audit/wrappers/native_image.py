@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Op
-from audit.wrappers.anatomy import close, dissect, on_pixels
+from audit.wrappers.anatomy import dissect
+from audit.wrappers.tracing import close, on_pixels
 from audit.wrappers.hooked import HookedWrapper
 from audit.wrappers.hooks import PassEnd, shown_before
 from audit.wrappers.image_inputs import (

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Op, Site
-from audit.wrappers.anatomy import on_pixels
+from audit.wrappers.tracing import on_pixels
 from audit.wrappers.image_inputs import (
     PIXELS,
     differing_images,

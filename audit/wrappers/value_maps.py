@@ -61,9 +61,10 @@ def value_map(wrapper: Wrapper, block: int) -> ValueMap:
     if block in wrapper.hidden:
         tensors = wrapper.hidden[block].tensors
     else:
-        if wrapper.anatomy.mlp is None or wrapper.anatomy.mlp_hidden is None:
+        parts = wrapper.anatomy.at(block)
+        if parts.mlp is None or parts.mlp_hidden is None:
             raise AuditError(f"the value vectors of {wrapper.name}'s MLPs were not found", do)
-        module = wrapper.blocks[block].get_submodule(wrapper.anatomy.mlp_hidden)
+        module = wrapper.blocks[block].get_submodule(parts.mlp_hidden)
         if not isinstance(module, nn.Linear | Conv1D):
             kind = type(module).__name__
             raise AuditError(f"block {block} of {wrapper.name} writes through {kind}, no plain matrix", do)
