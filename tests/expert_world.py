@@ -14,7 +14,7 @@ from audit.case import OpenCase, open_case
 from audit.schema import Case, DataFiles, Roles, Source
 from tests import expert_toy, planted_world, worlds
 
-STEPS = 80
+STEPS = 110
 COHORTS = {"base": ("retain", "forget"), "null": ("retain",), "clean": ("retain",)}
 
 
