@@ -20,7 +20,7 @@ from transformers.core_model_loading import WeightConverter, dot_natural_key, re
 
 from audit.bench.results import WeightStream
 from audit.bench.weight_journal import same_bytes
-from audit.checkpoints import delta_of, folder_of, weight_files
+from audit.checkpoints import delta_of, weight_files, weights_folder
 from audit.schema import AuditError, Checkpoint, as_audit_error
 from audit.storage import safetensors_file
 from audit.wrappers import fresh_model
@@ -35,7 +35,7 @@ class Stored:
                 f"{ckpt.source}: weights with an adapter exist only once a model is built",
                 "merge the adapter and save the merged model",
             )
-        folder = folder_of(ckpt)
+        folder = weights_folder(ckpt)
         skeleton = _skeleton(ckpt)
         self.order = tuple(name for name, _ in skeleton.named_parameters(remove_duplicate=False))
         self._files = _files(folder, skeleton)

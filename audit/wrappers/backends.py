@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from audit.checkpoints import TORCH_MODULE, check_permitted, folder_of, library_config, modality_of
+from audit.checkpoints import TORCH_MODULE, check_permitted, library_config, modality_of, weights_folder
 from audit.schema import AuditError, Checkpoint, Modality, as_audit_error
 from audit.wrappers.family import family_of
 from audit.wrappers.vision_kinds import NO_BRIDGE
@@ -98,7 +98,7 @@ def fresh_model(ckpt: Checkpoint) -> "PreTrainedModel":
     """
     from audit.wrappers.vocabulary_rows import cut_vocabulary
 
-    family, folder = family_of(ckpt.modality, ckpt.family), folder_of(ckpt)
+    family, folder = family_of(ckpt.modality, ckpt.family), weights_folder(ckpt)
     config = library_config(folder)
     if config.model_type == TORCH_MODULE:
         check_permitted(folder, ckpt.code)
