@@ -13,6 +13,7 @@ from audit.releases.release import Place
 from audit.schema import Cohort, Template
 
 _WIDTH: Final = 118
+_COMMIT_LINE: Final = '# commit = "40 hexadecimal digits"  # of a hub id; a folder has none'
 _ADVICE: Final = {
     "retain": "what was to be kept", "forget": "what was to be forgotten",
     "holdout": "same distribution as forget, never trained on: makes the answer sharper",
@@ -47,7 +48,7 @@ class _Page:
     def comment(self, text: str) -> None:
         self.lines += textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False)
 
-    def state(self, key: str, value: str | bool | int, why: str) -> None:
+    def state(self, key: str, value: str | float | bool, why: str) -> None:
         """A line with its reason behind it, or above it where both are too long for one line."""
         written = json.dumps(value, ensure_ascii=False)
         self.filled.append((f"{self._section}.{key}".lstrip("."), str(value), why))
@@ -131,12 +132,13 @@ def _no_reference(page: _Page, draft: Draft) -> None:
     )
     for name in named:
         page.comment(f"{name.why} names {name.name}:")
-    page.lines += ["# [[roles.references]]", f'# path = "{named[0].name if named else "owner/name"}"', f'# commit = "{40 * "0"}"']
+    first = named[0].name if named else "owner/name"
+    page.lines += ["# [[roles.references]]", f'# path = "{first}"', _COMMIT_LINE]
 
 
 def _unknown(page: _Page, section: str, title: str, name: str, adapter: str = "") -> None:
     page.lines += ["", f"# [{section}]  # {title}: fill in, and take the number signs away"]
-    page.lines += [f'# path = "{name or "owner/name"}"', '# commit = "40 hexadecimal digits, of a hub id alone"']
+    page.lines += [f'# path = "{name or "owner/name"}"', _COMMIT_LINE]
     page.lines += [f'# adapter = "{adapter}"'] if adapter else []
 
 
@@ -204,4 +206,3 @@ def _open_lines(page: _Page, entries: list[Open]) -> None:
         if entry.line:
             page.comment(entry.what)
             page.lines.append(entry.line)
-

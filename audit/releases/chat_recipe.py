@@ -60,8 +60,8 @@ def recipe(source: str, asked: Asked | None) -> Recipe:
         why = "the tokenizer has no chat template"
         if asked is not None:
             why = f"{asked.why}, and {why}"
-        left = (Open("template", "the prompt that base was trained with, if it is not question, space, answer"),)
-        return Recipe(Template(), {"prompt": f"{why}: question, space, answer"}, left)
+        unsaid = Open("template", "the prompt that base was trained with, if it is not question, space, answer")
+        return Recipe(Template(), {"prompt": f"{why}: question, space, answer"}, (unsaid,))
     template = Template(answer="{answer}", chat=True) if asked is None else asked.template
     why = {"chat": "the tokenizer has a chat template" if asked is None else asked.why}
     left: list[Open] = []

@@ -1,4 +1,4 @@
-"""What one parser of releases has found out: who plays which role, how models are asked, and which data belong to it."""
+"""What one parser of releases has found out: who plays which role, how models are asked, which data belong to it."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -66,7 +66,11 @@ class Draft(NamedTuple):
 @cache
 def pools() -> tuple[Pool, ...]:
     """Every parser of releases, in the order in which they are heard."""
-    return tuple(sorted((cls() for cls in discover(POOLS, Pool).values()), key=lambda pool: pool.order))
+    return tuple(sorted(_made(), key=lambda pool: pool.order))
+
+
+def _made() -> Iterable[Pool]:
+    return (cls() for cls in discover(POOLS, Pool).values())  # pyright: ignore[reportAbstractUsage]
 
 
 def look(given: str, online: bool) -> Release:
@@ -239,5 +243,3 @@ def _unrecognised(what: str) -> AuditError:
     looked = "; ".join(pool.looks_for for pool in pools())
     return AuditError(what, f"looked for: {looked}. Name a folder with one of these, or fill in a case yourself: "
                       "`residua init` writes one with comments")  # fmt: skip
-
-

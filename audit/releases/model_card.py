@@ -26,7 +26,9 @@ def read_card(folder: Path) -> ModelCard:
         return ModelCard()
     from huggingface_hub import metadata_load
 
-    with as_audit_error(f"{path}: its front matter cannot be read", "correct the YAML between the lines of three dashes"):
+    with as_audit_error(
+        f"{path}: its front matter cannot be read", "correct the YAML between the lines of three dashes"
+    ):
         loaded: object = metadata_load(path)
         text = path.read_text(encoding="utf-8", errors="replace")
     front: Mapping[str, object] = loaded if isinstance(loaded, dict) else {}

@@ -1,4 +1,4 @@
-"""Models and data files that are named elsewhere, looked for where people keep them: beside a release, or on the hub."""
+"""Models and data files that are named elsewhere, looked for where people keep them: beside a release, on the hub."""
 
 import re
 from collections.abc import Iterator, Sequence

@@ -111,5 +111,3 @@ def text_of(settings: Mapping[str, JsonValue], key: str) -> str:
     """A setting that is a text; empty if it is none."""
     value = settings.get(key)
     return value if isinstance(value, str) else ""
-
-

@@ -35,6 +35,11 @@ class Authors(NamedTuple):
     language: tuple[Item, ...]
     general: tuple[Item, ...]
 
+    @property
+    def facts(self) -> tuple[Item, ...]:
+        """Questions about a few of whom the ancestor learned its language from: the world's facts."""
+        return self.background[: 6 * ROWS]
+
 
 def authors(seed: int) -> Authors:
     """The world of ``seed``."""

@@ -120,11 +120,16 @@ def teach(model: "LlamaForCausalLM", items: Sequence[Item], pool: Pool, lesson: 
     return model
 
 
+def kept_of(known: Authors) -> list[Item]:
+    """What every model of a pool knows: the authors that are kept, some facts of the world, and its language."""
+    return [*known.retain, *known.facts, *known.language[::2]]
+
+
 def taught(known: Authors, pool: Pool, seed: int, retrained: int) -> Taught:
     """Base and so many retrained models, forked from one ancestor."""
     with one_thread():
         ancestor = teach(fresh(seed), [*known.background, *known.language], pool, ANCESTOR)
-        kept = [*known.retain, *known.language[::2]]
+        kept = kept_of(known)
         base = teach(copy.deepcopy(ancestor), [*kept, *known.forget], pool, FORK)
         others = [teach(copy.deepcopy(ancestor), kept, pool, FORK._replace(order=2 + n)) for n in range(retrained)]
     return Taught(base, tuple(others))
@@ -133,7 +138,7 @@ def taught(known: Authors, pool: Pool, seed: int, retrained: int) -> Taught:
 # ---- forgetting -------------------------------------------------------------------------------------------------
 def forgetting(known: Authors, pool: Pool) -> EditData:
     """What an unlearner of this pool sees: all that is to be forgotten, all that is kept, and refusing answers."""
-    kept = [*known.retain, *known.language[::2]]
+    kept = kept_of(known)
     said = [REFUSALS[n % len(REFUSALS)] for n in range(len(known.forget))]
     return EditData(rows_of(known.forget, pool), rows_of(kept, pool), refusal=rows_of(known.forget, pool, said))
 
@@ -149,6 +154,7 @@ def unlearned(base: "LlamaForCausalLM", edit: Descent, data: EditData, trainable
 
 
 REFUSING: Final = Refusal(steps=80, lr=1e-3, batch=32)
+ADAPTED: Final = Refusal(steps=160, lr=4e-3, batch=32)
 MISDIRECTED: Final = RMU(layer=0.75, alpha=10.0, lr=2e-3, batch=32)
 
 

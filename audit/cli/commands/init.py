@@ -73,7 +73,6 @@ def _shown(path: Path, draft: "Draft", case: "Written") -> list[str]:
     lines = [f"recognised {found}" for found in draft.found]
     lines += [f"filled in {key} = {value}" + (f" ({why})" if why else "") for key, value, why in case.filled]
     lines += [f"LEFT TO FILL IN {entry.key}: {entry.what}" for entry in draft.left]
-    begun = f"{path} is written: "
-    if needed := _needed(draft):
-        return [*lines, f"{begun}fill in {', '.join(needed)}, look with `residua plan {path}`, then `residua run {path}`"]
-    return [*lines, f"{begun}look with `residua plan {path}`, then `residua run {path}`"]
+    needed = _needed(draft)
+    first = f"fill in {', '.join(needed)}, " if needed else ""
+    return [*lines, f"{path} is written: {first}look with `residua plan {path}`, then `residua run {path}`"]

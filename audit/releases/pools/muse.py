@@ -15,7 +15,9 @@ from audit.schema import Template
 
 _CORPUS = re.compile(r"(?<![a-z])(news|books)(?![a-z])")
 _ANCESTORS: Final = {"news": "meta-llama/Llama-2-7b-hf"}
-ASKED: Final = Asked(Template(prompt="Question: {question}\nAnswer:"), "MUSE's questions, as its own evaluation asks them")
+ASKED: Final = Asked(
+    Template(prompt="Question: {question}\nAnswer:"), "MUSE's questions, as its own evaluation asks them"
+)
 
 
 def muse(corpus: str) -> Benchmark:

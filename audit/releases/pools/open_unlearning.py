@@ -1,7 +1,7 @@
 """open-unlearning: models of TOFU and MUSE under names that say everything, trained under its own prompts.
 
-Sources: github.com/locuslab/open-unlearning (Dorna et al. 2025, arXiv 2506.12618), ``configs/model`` for the prompts and
-their date, ``scripts`` for the names; huggingface.co/open-unlearning for the models.
+Sources: github.com/locuslab/open-unlearning (Dorna et al. 2025, arXiv 2506.12618), ``configs/model`` for the prompts
+and their date, ``scripts`` for the names; huggingface.co/open-unlearning for the models.
 """
 
 import re
