@@ -1,5 +1,6 @@
 from .adapters import adapter_settings as adapter_settings
 from .adapters import adapter_weights as adapter_weights
+from .code_beside import named_code as named_code
 from .config import model_config as model_config
 from .degenerate import check_degenerate as check_degenerate
 from .degenerate import degenerate as degenerate

@@ -1,8 +1,9 @@
 """Checkpoints named by content: folders of safetensors, hub ids with a commit, adapters, edited folders.
 
-Never pickle, never remote code, never a branch name. What is wrong with a folder is said before any model is built:
-code 2 for what was given wrongly, code 3 for bytes that are not what they should be. No torch import here unless a
-delta is written or read.
+Never pickle, never remote code, never a branch name. Code that lies beside a model of a built-in architecture is left
+alone, and said to be (:mod:`audit.checkpoints.code_beside`). What is wrong with a folder is said before any model is
+built: code 2 for what was given wrongly, code 3 for bytes that are not what they should be. No torch import here unless
+a delta is written or read, or code lies beside a model.
 
 An edited checkpoint is a folder with ``edit.json`` ({parent: Source, record: EditRecord}) and ``delta.safetensors``;
 its parent may be edited too. ``Source.fingerprint`` of an edited folder is the :attr:`Checkpoint.key`.
@@ -14,6 +15,7 @@ from pathlib import Path
 from audit.checkpoints import hub
 from audit.checkpoints.adapters import adapter_settings
 from audit.checkpoints.architecture import architecture_differences
+from audit.checkpoints.code_beside import code_not_run
 from audit.checkpoints.edited import DELTA, EDIT, changed, check_chain, edit_folders, read_edit, verify_delta
 from audit.checkpoints.fingerprints import fingerprint_of
 from audit.checkpoints.folder import (
@@ -42,10 +44,11 @@ def resolve(source: Source, root: Path, online: bool = False) -> Checkpoint:
     """Name the checkpoint at ``source`` (paths relative to ``root``) by its content.
 
     Without ``online`` nothing is fetched: a hub id must already be in the local cache. AuditError 2: missing folder,
-    pickle, remote code, a branch name for a commit; 3: truncated files, or another fingerprint than the source states.
+    pickle, an architecture that only its own code would open, a branch name for a commit; 3: truncated files, or another fingerprint than the source states.
     """
     where, folder = hub.locate(source, root, online)
     check_folder(folder)
+    hub.check_level(folder)
     if (folder / EDIT).is_file():
         ckpt = _resolve_edited(folder, source, online)
         found = ckpt.key
@@ -63,6 +66,8 @@ def _resolve_plain(where: str, folder: Path, source: Source, root: Path, online:
         do = "give the base model's folder as `path` and this one as `adapter`"
         raise AuditError(f"{folder}: an adapter without its base model", do)
     check_unquantised(folder)
+    for remark in code_not_run(folder):
+        log.warning("%s: %s", folder, remark)
     if beside := unopened_files(folder):
         log.warning("%s: opened as its weights say; not opened, though beside them: %s", folder, ", ".join(beside))
     total, adapter = fingerprint_folder(folder).total, None
@@ -97,7 +102,7 @@ def fingerprint(folder: Path) -> Fingerprint:
     """What does this folder hold? Independent of how tensors are spread over files and of the order in a header.
 
     An edited folder's total is its :attr:`Checkpoint.key`, an adapter folder's that of the adapter alone. AuditError:
-    2 for a missing folder, pickle or remote code; 3 for a truncated file or a shard that is missing.
+    2 for a missing folder or pickle; 3 for a truncated file or a shard that is missing.
     """
     folder = Path(folder)
     if (folder / EDIT).is_file():
