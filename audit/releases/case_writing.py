@@ -146,14 +146,21 @@ def _part(page: _Page, part: Part) -> None:
     _place(page, "path", part.place, part.why)
     if part.adapter is not None:
         named = part.adapter
-        value = f"{named.hub}@{named.commit}" if named.hub else page.path(named.folder)
+        value = _adapter_of_hub(named) if named.hub else page.path(named.folder)
         page.state("adapter", value, "what `--from` named")
+
+
+def _adapter_of_hub(place: Place) -> str:
+    below = f"/{place.subfolder}" if place.subfolder else ""
+    return f"{place.hub}@{place.commit}{below}"
 
 
 def _place(page: _Page, key: str, place: Place, why: str) -> None:
     if place.hub:
         page.state(key, place.hub, why)
         page.state("commit", place.commit, "as the hub, or its cache here, has it now")
+        if place.subfolder:
+            page.state("subfolder", place.subfolder, "")
     else:
         page.state(key, page.path(place.folder), why)
 

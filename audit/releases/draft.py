@@ -14,7 +14,7 @@ from audit.releases.gguf_metadata import CHAT_TEMPLATE
 from audit.releases.hub_snapshots import HUB_ID, hub_place
 from audit.releases.nearby import Surroundings, beside, data_roots, find_data, find_model
 from audit.releases.pools._pool import Pool
-from audit.releases.release import Place, Release, bare_name, is_release, read_release
+from audit.releases.release import Place, Release, bare_name, is_release, read_release, releases_in
 from audit.schema import AuditError, Cohort
 
 POOLS: Final = "audit.releases.pools"
@@ -79,19 +79,29 @@ def look(given: str, online: bool) -> Release:
     path = Path(given).expanduser()
     if path.exists():
         folder = (path if path.is_dir() else path.parent).resolve()
-        if not is_release(folder):
-            raise _unrecognised(f"{given}: neither a model nor an adapter lies there")
-        return read_release(Place(folder))
+        return _read(given, Place(folder))
     name, _, revision = given.partition("@")
     if not HUB_ID.fullmatch(name):
         raise AuditError(f"{given}: no such folder, and no hub id (owner/name)", "correct the name")
     place = hub_place(name, online, revision)
     if place is None:
         raise AuditError(
-            f"{given}: no such folder ({path.absolute()}), and as a hub id not in the local cache",
-            "run again with --online to look on the hub, or give a local folder",
+            f"{given}: no such folder ({path.absolute()}), and as a hub id not "
+            + ("on the hub" if online else "in the local cache"),
+            "check the name and your access to it" if online else "run again with --online to look on the hub, or give "
+            "a local folder",
         )
-    return read_release(place)
+    return _read(given, place)
+
+
+def _read(given: str, place: Place) -> Release:
+    """The release at a place. AuditError (code 2) if none lies there; it names those that lie below."""
+    if is_release(place.folder):
+        return read_release(place)
+    if below := releases_in(place.folder):
+        listed = ", ".join(below[:8]) + (", ..." if len(below) > 8 else "")
+        raise AuditError(f"{given}: holds several releases ({listed})", f"name one of them, such as {given}/{below[0]}")
+    raise _unrecognised(f"{given}: neither a model nor an adapter lies there")
 
 
 def drafted(given: str, data: Sequence[Path] = (), online: bool = False) -> Draft:

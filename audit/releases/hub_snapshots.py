@@ -5,26 +5,33 @@ from pathlib import Path
 from typing import Final, Literal
 
 from audit.releases.release import Place
-from audit.schema import AuditError, ExitCode, as_audit_error
+from audit.schema import ExitCode, as_audit_error
 
-HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID: Final = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_SMALL = ("*.json", "*.md", "*.jinja", "tokenizer.model*", "merges.txt", "vocab.txt", "evals/*")
+_SMALL = ("*.json", "*.md", "*.jinja", "tokenizer.model*", "merges.txt", "vocab.txt")
 Kind = Literal["model", "dataset"]
 
 
 def hub_place(name: str, online: bool, revision: str = "") -> Place | None:
-    """A model of the hub at the commit that is meant: the given one, else the newest (``online``), else the one that
-    the local cache knows as its main branch. None where nothing is known of it here.
+    """A model of the hub (owner/name, or owner/name/sub-folder) at the commit that is meant: the given one, else the
+    newest (``online``), else the one that the local cache knows as its main branch. None where there is none, or none
+    that may be seen.
 
     AuditError (code 3) if it cannot be fetched.
     """
     if not HUB_ID.fullmatch(name):
         return None
+    owner, model, *below = name.split("/")
+    name, inside = f"{owner}/{model}", "/".join(below)
     if online:
         commit = _newest(name, revision)
-        return Place(_fetched(name, commit), name, commit)
-    return _cached(name, "model", revision)
+        place = None if commit is None else Place(_fetched(name, commit), name, commit)
+    else:
+        place = _cached(name, "model", revision)
+    if place is None:
+        return None
+    return place._replace(folder=place.folder / inside, subfolder=inside)
 
 
 def cached_dataset(name: str) -> Path | None:
@@ -41,15 +48,16 @@ def fetched_dataset(name: str, patterns: tuple[str, ...]) -> Path:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=list(patterns)))
 
 
-def _newest(name: str, revision: str) -> str:
+def _newest(name: str, revision: str) -> str | None:
+    """The commit of a repository's main branch, or that of the given revision; None where there is no such thing."""
     from huggingface_hub import HfApi
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    fault, do = f"{name}: not found on the hub", "check the name, your access to it and the network"
-    with as_audit_error(fault, do, ExitCode.INTEGRITY):
-        commit = HfApi().model_info(name, revision=revision or None).sha
-    if commit is None:
-        raise AuditError(fault, do, ExitCode.INTEGRITY)
-    return commit
+    with as_audit_error(f"{name}: the hub cannot be asked", "check the network, or try without --online", ExitCode.INTEGRITY):
+        try:
+            return HfApi().model_info(name, revision=revision or None).sha
+        except (RepositoryNotFoundError, RevisionNotFoundError):
+            return None
 
 
 def _fetched(name: str, commit: str) -> Path:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from audit.releases.hub_snapshots import HUB_ID, cached_dataset, fetched_dataset, hub_place
+from audit.releases.hub_snapshots import cached_dataset, fetched_dataset, hub_place
 from audit.releases.release import Place, is_release
 
 _MODELS: Final = ("", "models", "finetune", "unlearn", "checkpoints")
@@ -32,7 +32,7 @@ def find_model(name: str, around: Surroundings) -> Place | None:
     for folder in _model_folders(name, around):
         if is_release(folder):
             return Place(folder.resolve())
-    return hub_place(name, around.online) if HUB_ID.fullmatch(name) else None
+    return hub_place(name, around.online) if name.count("/") == 1 else None
 
 
 def _model_folders(name: str, around: Surroundings) -> Iterator[Path]:

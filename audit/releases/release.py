@@ -25,11 +25,13 @@ _COPY = re.compile(
 
 
 class Place(NamedTuple):
-    """Where a checkpoint lies: its folder here and, where it is a copy of the hub's, owner/name and the commit."""
+    """Where a checkpoint lies: its folder here and, where it is a copy of the hub's, owner/name, the commit and the
+    sub-folder of the repository."""
 
     folder: Path
     hub: str = ""
     commit: str = ""
+    subfolder: str = ""
 
 
 class Release(NamedTuple):
@@ -79,6 +81,12 @@ def is_release(folder: Path) -> bool:
     )
 
 
+def releases_in(folder: Path) -> tuple[str, ...]:
+    """The sub-folders in which releases lie, at most two levels down, from this folder."""
+    inside = (path for pattern in ("*", "*/*") for path in folder.glob(pattern) if is_release(path))
+    return tuple(sorted(path.relative_to(folder).as_posix() for path in inside))
+
+
 def read_release(place: Place) -> Release:
     """Read what a release says of itself. AuditError (code 3) where one of its files is broken."""
     folder = place.folder
@@ -86,7 +94,7 @@ def read_release(place: Place) -> Release:
     config, adapter = (_settings(folder / name) for name in (CONFIG, ADAPTER))
     bare = not (folder / CONFIG).is_file()
     return Release(
-        name=place.hub or folder.name, place=place, card=read_card(folder), config=config,
+        name=place.subfolder or place.hub or folder.name, place=place, card=read_card(folder), config=config,
         adapter=adapter if bare else {}, gguf=metadata(files[0]) if files and bare else {}, parent=_parent(folder),
     )  # fmt: skip
 

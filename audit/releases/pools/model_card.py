@@ -8,7 +8,7 @@ from audit.releases.release import Release
 
 
 class CardOfTheHub(Pool):
-    """A card that names a base model. Of a copy in fewer bits that is the model in more bits, not what it was before."""
+    """A card that names a base model. Of a copy in fewer bits it is the model in more bits, not what it was before."""
 
     looks_for: ClassVar[str] = "a model card that names a `base_model` (README.md)"
     order: ClassVar[int] = 60
