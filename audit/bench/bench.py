@@ -6,7 +6,7 @@ over checkpoint, rows, read, writes, start, dtype, attention, backend and bench 
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -136,12 +136,22 @@ class Bench:
         if names is None:
             return self._compute(ckpt, job)
         cached = cache_keys.stored(self.store, names)
-        missing = tuple(read for read in job.reads if read not in cached)
+        if len(cached) < len(names):
+            waits, how = self.store.waits, self.pool.settings_of(job.eager)
+            with self.store.alone(cache_keys.pass_name(how, identity)) if waits else nullcontext():
+                cached |= self._missing(ckpt, job, {read: names[read] for read in job.reads if read not in cached})
+        return Pass(job.rows, {read: cached[read] for read in job.reads})
+
+    def _missing(self, ckpt: Checkpoint, job: Job, names: Mapping[Read, str]) -> dict[Read, Tensor]:
+        """The reads of these names, put into the store: computed unless another process did so in the meantime."""
+        assert self.store is not None
+        cached = cache_keys.stored(self.store, names) if self.store.waits else {}
+        missing = tuple(read for read in names if read not in cached)
         if missing:
             computed = self._compute(ckpt, job._replace(reads=missing)).reads
             cache_keys.keep(self.store, names, computed)
             cached.update(computed)
-        return Pass(job.rows, {read: cached[read] for read in job.reads})
+        return cached
 
     def key(self, *parts: object) -> str:
         """A content key over ``parts`` (JSON: keys, hashes, settings) and over all of this bench that moves numbers."""
@@ -155,10 +165,22 @@ class Bench:
         key = self.key(*parts)
         cached = None if self.store is None else self.store.get(key)
         if cached is None:
-            cached = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in compute().items()}
-            if self.store is not None:
-                self.store.put(key, cached, {"arrays": ", ".join(cached)})
+            with self.alone(key):
+                cached = self._kept(key, compute)
         return {name: tensor.numpy() for name, tensor in cached.items()}
+
+    def _kept(self, key: str, compute: Callable[[], Mapping[str, ndarray]]) -> dict[str, Tensor]:
+        """Arrays computed and put into the store, unless another process did so in the meantime."""
+        if self.store is not None and self.store.waits and (cached := self.store.get(key)) is not None:
+            return cached
+        computed = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in compute().items()}
+        if self.store is not None:
+            self.store.put(key, computed, {"arrays": ", ".join(computed)})
+        return computed
+
+    def alone(self, key: str) -> AbstractContextManager[None]:
+        """Look for what ``key`` names and make it in here; see :meth:`audit.storage.Store.alone`."""
+        return nullcontext() if self.store is None else self.store.alone(key)
 
     @contextmanager
     def without_store(self) -> Generator[None]:

@@ -45,12 +45,20 @@ class PassNames(NamedTuple):
 
 def read_names(settings: Settings, job: PassNames, reads: tuple[Read, ...]) -> dict[Read, str] | None:
     """The store key of every read; None when some write has no name, so that the pass cannot be kept."""
-    parts = [_named(w) for w in (*job.writes, *([job.start] if job.start else []))]
-    if any(part is None for part in parts):
+    if any(part is None for part in _parts(job)):
         return None
-    shared = key_of(settings, job.model, job.rows.hash, parts)
+    shared = pass_name(settings, job)
     # a frozen record has a hash
     return {read: content_key(shared, _content_of(read)) for read in reads}  # pyright: ignore[reportArgumentType]
+
+
+def pass_name(settings: Settings, job: PassNames) -> str:
+    """The key of a pass without its reads."""
+    return key_of(settings, job.model, job.rows.hash, _parts(job))
+
+
+def _parts(job: PassNames) -> list[list[str] | None]:
+    return [_named(w) for w in (*job.writes, *([job.start] if job.start else []))]
 
 
 @lru_cache(maxsize=4096)

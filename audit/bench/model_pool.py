@@ -15,6 +15,7 @@ from audit.schema import AuditError, Checkpoint
 from audit.wrappers import Wrapper, open_wrapper
 
 _SHARE_OF_MEMORY = 0.4
+_HALF = ("bfloat16", "float16")
 
 
 class ModelPool:
@@ -52,9 +53,11 @@ class ModelPool:
         return self.settings._replace(attention="eager") if eager else self.settings
 
     def fresh(self, ckpt: Checkpoint) -> Wrapper:
-        """A second live model of this checkpoint, shared with nobody. AuditError if a hook edits it."""
+        """A second live model of this checkpoint, shared with nobody, to be trained: in float32 where the settings
+        say half precision, which loses small steps. AuditError if a hook edits it."""
         refuse_hooks(ckpt)
-        return self._played(ckpt, self.settings).wrapper
+        half = self.settings.dtype in _HALF
+        return self._played(ckpt, self.settings._replace(dtype="float32") if half else self.settings).wrapper
 
     def key(self, ckpt: Checkpoint) -> str:
         """The checkpoint's content key, computed once an object."""

@@ -1,4 +1,4 @@
-"""Code that lies beside a model or that its settings name: never run. Where the architecture is built in, it need not be.
+"""Code that lies beside a model or that its settings name: never run, for a built-in architecture does not need it.
 
 A checkpoint names code of its own by ``auto_map`` (in config.json or in the settings of its tokenizer or processor) or
 brings it as .py files. It is opened by the class that transformers has for its ``model_type``, from a staged folder in
@@ -34,8 +34,8 @@ def named_code(folder: Path) -> dict[str, str]:
 def code_not_run(folder: Path) -> tuple[str, ...]:
     """What is to be said of the code in and beside a folder, one sentence each; empty where there is none.
 
-    AuditError (code 2) where transformers has no class for the folder's ``model_type``, so that only that code would open
-    it. Reading this imports transformers, but only where there is code.
+    AuditError (code 2) where transformers has no class for the folder's ``model_type``, so that only that code would
+    open it. Reading this imports transformers, but only where there is code.
     """
     named, files = named_code(folder), python_files(folder)
     if not named and not files:

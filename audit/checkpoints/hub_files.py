@@ -28,8 +28,8 @@ _EDITED = ("edit.json", "delta.safetensors")
 OWN_MARKS = ("config.json", ADAPTER_CONFIG, _EDITED[0])
 """Files of which a folder has one if it holds a model, an adapter or an edit itself."""
 _SETTINGS = (
-    *OTHER_FILES, *TOKENIZER_FILES, CHAT_TEMPLATES, *RARE_VOCABULARIES, *_QUANTISED, ADAPTER_CONFIG, f"*/{ADAPTER_CONFIG}",
-    f"*.safetensors{_INDEX}", _EDITED[0], CARD,
+    *OTHER_FILES, *TOKENIZER_FILES, CHAT_TEMPLATES, *RARE_VOCABULARIES, *_QUANTISED, ADAPTER_CONFIG,
+    f"*/{ADAPTER_CONFIG}", f"*.safetensors{_INDEX}", _EDITED[0], CARD,
 )  # fmt: skip
 
 
@@ -92,15 +92,15 @@ def _refuse(at_level: Sequence[str], there: Sequence[str], place: str) -> None:
     pickles = [name for name in at_level if any(PurePosixPath(name).match(pattern) for pattern in PICKLES)]
     if pickles:
         raise AuditError(
-            f"the repository holds its weights only as pickle ({', '.join(sorted(pickles)[:3])}), which can run code when "
-            "opened; nothing of it was fetched",
-            "look for a commit or a conversion with safetensors; or convert it on a machine you can lose: load it there "
-            "with from_pretrained; save_pretrained(new_folder) then writes safetensors; audit new_folder",
+            f"the repository holds its weights only as pickle ({', '.join(sorted(pickles)[:3])}), which can run code "
+            "when opened; nothing of it was fetched",
+            "look for a commit or a conversion with safetensors; or convert it on a machine you can lose: load it "
+            "there with from_pretrained; save_pretrained(new_folder) then writes safetensors; audit new_folder",
         )
 
 
 def folders_with_models(names: Collection[str]) -> list[str]:
-    """The folders in which a config.json or an adapter's lies, by a list of file names; trainers' steps in number order."""
+    """The folders in which a config.json or an adapter's lies, by names of files; steps in number order."""
     marks = ("config.json", ADAPTER_CONFIG)
     found = {str(PurePosixPath(name).parent) for name in names if PurePosixPath(name).name in marks and "/" in name}
     return sorted(found, key=lambda name: (len(name), name))

@@ -76,7 +76,7 @@ def _staged_config(folder: Path) -> Generator[Path]:
 
 
 def _without(settings: Mapping[str, JsonValue], keys: Collection[str]) -> dict[str, JsonValue]:
-    """Settings without entries (of a config: those that name other files or kernels), wherever within them they stand."""
+    """Settings without entries (of a config: those that name other files or kernels), wherever they stand in them."""
     return {
         key: _without(value, keys) if isinstance(value, dict) else value
         for key, value in settings.items()

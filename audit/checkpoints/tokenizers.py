@@ -67,8 +67,8 @@ def _by_own_code(folder: Path) -> bool:
     called = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class", ""))
     if not (folder / "tokenizer.json").is_file():
         raise AuditError(
-            f"{folder / 'tokenizer_config.json'}: the tokenizer ({called or 'without a class name'}) is made by code of "
-            f"its own ({named}), which is never run here, and there is no tokenizer.json",
+            f"{folder / 'tokenizer_config.json'}: the tokenizer ({called or 'without a class name'}) is made by code "
+            f"of its own ({named}), which is never run here, and there is no tokenizer.json",
             f"save a fast tokenizer (tokenizer.json) beside the weights on a machine you can lose: {_SAVED}",
         )
     return not called or tokenizer_class_from_name(called) is None

@@ -46,9 +46,10 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(force_new=False, allow_undecided=False, max_time=None, max_mem=None)
     how = parser.add_argument_group("how (recorded in the report, outside the plan)")
     how.add_argument("--backend", choices=BACKENDS, default="native", help="what runs the model (default: native)")
-    how.add_argument("--device", default="cpu", help="any torch device (default: cpu)")
-    dtypes, attentions = ("float32", "bfloat16", "float16"), ("default", "eager", "sdpa")
-    how.add_argument("--dtype", choices=dtypes, default="float32", help="of the weights (default: float32)")
+    how.add_argument("--device", default="auto", help="any torch device (default: auto, CUDA or MPS, else the CPU)")
+    dtypes, attentions = ("auto", "float32", "bfloat16", "float16"), ("default", "eager", "sdpa")
+    how.add_argument("--dtype", choices=dtypes, default="auto", help="of the weights (default: auto, as they are "
+                     "stored)")  # fmt: skip
     how.add_argument("--attention", choices=attentions, default="default", help="default: the model family's own")
     how.add_argument("--threads", type=count, default=1, metavar="N", help="torch threads (default: 1)")
     how.add_argument("--store", metavar="DIR", help="cached activations ('none': keep nothing; default: in the cache)")

@@ -89,7 +89,8 @@ def prepare(case: AnyCase, out: Path, settings: RunSettings, bench: Bench | None
     """Open the case with all its input checks, and plan. Writes nothing."""
     journal, loaded = RunJournal(out), _loaded(case)
     opened = open_case(loaded.case, loaded.root, out, online=settings.online)
-    ready = bench or make_bench(settings)
+    ready = bench or make_bench(settings, (ckpt for _, ckpt in received(opened)))
+    settings = settings.of_bench(ready)
     pricer = Pricer(opened, ready, settings)
     planner = Planner(opened, ready.supports, settings.package)
     if settings.max_time is not None or settings.max_mem is not None:
@@ -130,7 +131,7 @@ class Run:
     def __init__(self, prepared: Prepared, settings: RunSettings, watch: Watch) -> None:
         self.received, self.bench, self.planner, self.pricer, self.journal = prepared
         self.case = self.received
-        self.settings, self.watch = settings, watch
+        self.settings, self.watch = settings.of_bench(self.bench), watch
         self.plan = self.planner.plan
 
     def report(self) -> Report:

@@ -1,16 +1,18 @@
 """*How* an audit is made, never *what*, and how its progress is told: outside the plan, recorded in provenance."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from audit.bench import Bench
-from audit.schema import AuditError, Interval
+from audit.checkpoints import exact_dtype
+from audit.schema import AuditError, Checkpoint, Interval
 from audit.storage import Store
 
 log = logging.getLogger(__name__)
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -18,13 +20,15 @@ class RunSettings:
     """*How* an audit is made, never *what*: outside the plan hash, recorded in provenance.
 
     ``store`` is the folder of cached activations (None: nothing is kept between passes). ``threads`` None leaves
-    torch's own number. ``package`` is where the probes are, ``calibrations`` the folder of calibrations that may judge
-    (None: those that come with the probes). ``max_time`` (seconds) and ``max_mem`` (bytes) leave tests out of the plan.
+    torch's own number. ``device`` ``auto`` is CUDA, else MPS, else the CPU; ``dtype`` ``auto`` the type in which the
+    weights lie (:func:`audit.checkpoints.exact_dtype`). ``package`` is where the probes are, ``calibrations`` the
+    folder of calibrations that may judge (None: those that come with the probes). ``max_time`` (seconds) and
+    ``max_mem`` (bytes) leave tests out of the plan.
     """
 
     backend: str = "native"
-    device: str = "cpu"
-    dtype: str = "float32"
+    device: str = AUTO
+    dtype: str = AUTO
     attention: str = "default"
     threads: int | None = None
     token_budget: int = 16384
@@ -40,8 +44,18 @@ class RunSettings:
 
     @property
     def conditions(self) -> list[str]:
-        """What the numbers of a run depend on beside its plan."""
+        """What the numbers of a run depend on beside its plan; of settled settings."""
         return [self.backend, self.device, self.dtype, self.attention]
+
+    def settled(self, models: Iterable[Checkpoint] = ()) -> "RunSettings":
+        """The same with the device and the dtype that ``auto`` stands for, of these models; float32 of none."""
+        device = best_device() if self.device == AUTO else self.device
+        dtype = exact_dtype(models) if self.dtype == AUTO else self.dtype
+        return replace(self, device=device, dtype=dtype)
+
+    def of_bench(self, bench: Bench) -> "RunSettings":
+        """The same as this bench was made with."""
+        return replace(self, backend=bench.backend, device=bench.device, dtype=bench.dtype, attention=bench.attention)
 
 
 class Step(NamedTuple):
@@ -66,10 +80,11 @@ def unwatched(step: Step) -> None:
     log.debug("%s %s %d/%d", *step[:4])
 
 
-def make_bench(settings: RunSettings) -> Bench:
-    """The bench that these flags ask for."""
+def make_bench(settings: RunSettings, models: Iterable[Checkpoint] = ()) -> Bench:
+    """The bench that these flags ask for, to open these models."""
     import torch
 
+    settings = settings.settled(models)
     _check_device(settings.device)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -78,6 +93,15 @@ def make_bench(settings: RunSettings) -> Bench:
         backend=settings.backend, device=settings.device, dtype=settings.dtype, attention=settings.attention,
         token_budget=settings.token_budget, store=store,
     )  # fmt: skip
+
+
+def best_device() -> str:
+    """CUDA where there is one, else MPS, else the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _check_device(device: str) -> None:

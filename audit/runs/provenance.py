@@ -75,7 +75,7 @@ def environment(bench: dict[str, str], flags: dict[str, str]) -> Environment:
 
 def name_of(checkpoint: Checkpoint) -> str:
     """The hash that names a checkpoint to its user: what ``residua fingerprint`` prints for its folder."""
-    return checkpoint.key if checkpoint.edits else checkpoint.fingerprint
+    return checkpoint.model_copy(update={"vocabulary": None}).key if checkpoint.edits else checkpoint.fingerprint
 
 
 def exhibits(

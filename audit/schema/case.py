@@ -90,7 +90,7 @@ Lineage = Literal["same_ancestor", "other_initialisation"]
 class Source(Record):
     """Where a checkpoint is and, where known, what it must hash to.
 
-    ``subfolder``: the folder within ``path`` (a folder, or a repository of the hub) that holds it, as ``checkpoint-60``.
+    ``subfolder``: the folder within ``path`` (a folder, or a repository of the hub) that holds it (checkpoint-60).
     ``allow_code``: the code, ``package.module:factory``, that a checkpoint of a torch module may run when it is opened.
     """
 

@@ -4,6 +4,11 @@ from .backends import backend_class as backend_class
 from .backends import fresh_model as fresh_model
 from .backends import open_wrapper as open_wrapper
 from .backends import wrap as wrap
+from .block_matrices import Matrix as Matrix
+from .block_matrices import bare_matrices as bare_matrices
+from .block_matrices import block_weights as block_weights
+from .block_matrices import covered_share as covered_share
+from .block_matrices import layer_matrices as layer_matrices
 from .image_inputs import PIXELS as PIXELS
 from .interface import Batch as Batch
 from .interface import Resume as Resume

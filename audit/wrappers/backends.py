@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from audit.checkpoints import TORCH_MODULE, check_permitted, folder_of, library_config, modality_of
+from audit.checkpoints import TORCH_MODULE, check_permitted, library_config, modality_of, weights_folder
 from audit.schema import AuditError, Checkpoint, Modality, as_audit_error
 from audit.wrappers.family import family_of
 from audit.wrappers.vision_kinds import NO_BRIDGE
@@ -77,7 +77,11 @@ def open_wrapper(
     whatever its family refuses.
     """
     backend_class(backend, ckpt.modality)  # a wrong name is said before anything is loaded
+    from audit.wrappers.vocabulary_rows import cut_vocabulary
+
     model = family_of(ckpt.modality, ckpt.family).open_model(ckpt, device, dtype, attention)
+    if ckpt.vocabulary is not None:
+        cut_vocabulary(model, ckpt.vocabulary, ckpt.source)
     prepare(model)
     return wrap(model, backend, attention)
 
@@ -87,9 +91,14 @@ def fresh_model(ckpt: Checkpoint) -> "PreTrainedModel":
 
     AuditError for a model that no installed family opens, and for a config that transformers cannot read or build.
     """
-    family, folder = family_of(ckpt.modality, ckpt.family), folder_of(ckpt)
+    from audit.wrappers.vocabulary_rows import cut_vocabulary
+
+    family, folder = family_of(ckpt.modality, ckpt.family), weights_folder(ckpt)
     config = library_config(folder)
     if config.model_type == TORCH_MODULE:
         check_permitted(folder, ckpt.code)
     with as_audit_error(f"no model can be built by {folder / 'config.json'}", "check the config"):
-        return family.fresh(config)
+        model = family.fresh(config)
+    if ckpt.vocabulary is not None:
+        cut_vocabulary(model, ckpt.vocabulary, ckpt.source)
+    return model

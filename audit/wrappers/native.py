@@ -15,9 +15,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from audit.schema import Op
-from audit.wrappers.anatomy import dissect, on_embeddings, tiny_ids
+from audit.wrappers.anatomy import Subject, dissect, on_embeddings, tiny_ids
 from audit.wrappers.hooked import HookedWrapper
 from audit.wrappers.interface import Batch, text_tower
+from audit.wrappers.mixtures import HiddenUnits, hidden_units
 from audit.wrappers.output_head import logits_of
 
 
@@ -34,11 +35,22 @@ class NativeWrapper(HookedWrapper):
         self.core = model.base_model
         with torch.inference_mode():
             embeds = self.embed(tiny_ids(self.vocab_size).to(self.device))
-            self.anatomy = dissect(model, on_embeddings(self.core, embeds), model.config.get_text_config())
-        parts = self.anatomy.parts(getattr(model.config, "_attn_implementation", attention))
+            subject = on_embeddings(self.core, embeds)
+            self.anatomy = dissect(model, subject, model.config.get_text_config())
+            self.hidden = self._hidden_units(subject)
+        parts = set(self.anatomy.parts(getattr(model.config, "_attn_implementation", attention)))
+        parts |= {"mlp_hidden"} if self.hidden else set()
         self.towers = text_tower(self.anatomy.d_model, len(self.blocks), parts)
         if "pattern" not in self.parts:
             self.supports = self.supports - {Op.PATTERN}
+
+    def _hidden_units(self, subject: Subject) -> dict[int, HiddenUnits]:
+        """The hidden units of every block, where MLPs are mixtures of experts."""
+        path = self.anatomy.mlp
+        mlps = [dict(block.named_modules()).get(path or "") for block in self.blocks]
+        if path is None or None in mlps:
+            return {}
+        return dict(enumerate(hidden_units([mlp for mlp in mlps if mlp is not None], subject.run)))
 
     def _run(self, batch: Batch, stack: ExitStack) -> None:
         embeds = self.embed(batch.ids) if batch.embeds is None else batch.embeds

@@ -1,4 +1,4 @@
-"""Code beside a model is neither a reason to refuse it nor ever run: the class that transformers has is what is opened."""
+"""Code beside a model is neither a reason to refuse it nor ever run: the class that transformers has is opened."""
 
 import json
 import shutil
@@ -75,9 +75,7 @@ def test_a_stray_python_file_changes_no_fingerprint_and_is_listed_as_not_opened(
 @pytest.mark.parametrize("beside", ["auto_map", "python"])
 def test_an_architecture_that_only_its_own_code_would_open_is_refused_by_name(folder: Path, beside: str) -> None:
     ran = mine(folder) if beside == "python" else folder / "ran"
-    edit_json(
-        folder / "config.json", model_type="mine", **({} if beside == "python" else {"auto_map": NAMED["its own"]})
-    )
+    edit_json(folder / "config.json", model_type="mine", auto_map=None if beside == "python" else NAMED["its own"])
     with pytest.raises(AuditError, match=r"called 'mine'.*modeling_mine.*never run here") as caught:
         resolved(folder)
     assert caught.value.code == 2 and not ran.exists()

@@ -23,7 +23,7 @@ class CausalLM(Family):
     def open_model(self, ckpt: Checkpoint, device: str, dtype: str, attention: str) -> PreTrainedModel:
         chosen = loading.dtype_of(dtype)
         checkpoints.verify(ckpt)
-        model = load_folder(checkpoints.folder_of(ckpt), chosen, attention)
+        model = load_folder(checkpoints.weights_folder(ckpt), chosen, attention)
         adapter = checkpoints.adapter_folder_of(ckpt)
         if adapter is not None:
             model = merged(model, adapter)

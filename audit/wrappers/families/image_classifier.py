@@ -33,7 +33,7 @@ class ImageClassifier(Family):
                 f"{ckpt.source}: adapters of image classifiers are not merged", "merge it and save the model"
             )
         checkpoints.verify(ckpt)
-        model = loading.load_folder(checkpoints.folder_of(ckpt), chosen, attention, KIND)
+        model = loading.load_folder(checkpoints.weights_folder(ckpt), chosen, attention, KIND)
         checkpoints.verify(ckpt)  # what was read is what was hashed: nothing was written in between
         model = model.to(device).eval().requires_grad_(False)  # type: ignore[assignment]
         refuse_windows(model)

@@ -21,7 +21,7 @@ class TorchModule(Family):
     model_types: ClassVar[tuple[str, ...]] = (checkpoints.TORCH_MODULE,)
 
     def open_model(self, ckpt: Checkpoint, device: str, dtype: str, attention: str) -> PreTrainedModel:
-        chosen, folder = dtype_of(dtype), checkpoints.folder_of(ckpt)
+        chosen, folder = dtype_of(dtype), checkpoints.weights_folder(ckpt)
         if ckpt.adapter is not None:
             raise AuditError(f"{ckpt.source}: adapters of torch modules are not merged", "merge it and save the model")
         checkpoints.check_permitted(folder, ckpt.code)

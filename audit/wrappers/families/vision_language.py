@@ -30,7 +30,7 @@ class VisionLanguage(Family):
     def open_model(self, ckpt: Checkpoint, device: str, dtype: str, attention: str) -> PreTrainedModel:
         chosen = loading.dtype_of(dtype)
         checkpoints.verify(ckpt)
-        model = loading.load_folder(checkpoints.folder_of(ckpt), chosen, attention, KIND)
+        model = loading.load_folder(checkpoints.weights_folder(ckpt), chosen, attention, KIND)
         adapter = checkpoints.adapter_folder_of(ckpt)
         if adapter is not None:
             model = merged(model, adapter)
