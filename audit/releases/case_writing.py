@@ -162,7 +162,7 @@ def _place(page: _Page, key: str, place: Place, why: str) -> None:
         if place.subfolder:
             page.state("subfolder", place.subfolder, "")
     else:
-        page.state(key, page.path(place.folder), why)
+        page.state(key, page.path(place.folder / place.file), why)
 
 
 # ---- data -------------------------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ from audit.case import read_table
 from audit.plugins import discover
 from audit.releases.chat_recipe import Open, Recipe, chat_source, recipe
 from audit.releases.clues import Benchmark, Clues, Named
-from audit.releases.gguf_metadata import CHAT_TEMPLATE
+from audit.releases.gguf_metadata import CHAT_TEMPLATE, gguf_files
 from audit.releases.hub_snapshots import HUB_ID, hub_place
 from audit.releases.nearby import Surroundings, beside, data_roots, find_data, find_model
 from audit.releases.pools._pool import Pool
-from audit.releases.release import Place, Release, bare_name, is_release, read_release, releases_in
+from audit.releases.release import CONFIG, Place, Release, bare_name, is_release, read_release, releases_in
 from audit.schema import AuditError, Cohort
 
 POOLS: Final = "audit.releases.pools"
@@ -62,6 +62,12 @@ class Draft(NamedTuple):
     left: tuple[Open, ...]
     named: Mapping[str, tuple[Named, ...]]
 
+    @property
+    def of_hub(self) -> bool:
+        """Is any of its models one of the hub, whose weights may have to be fetched?"""
+        parts = (self.suspect, self.base, self.ancestor, *self.references)
+        return any(part.place.hub for part in parts if part is not None)
+
 
 @cache
 def pools() -> tuple[Pool, ...]:
@@ -79,7 +85,7 @@ def look(given: str, online: bool) -> Release:
     path = Path(given).expanduser()
     if path.exists():
         folder = (path if path.is_dir() else path.parent).resolve()
-        return _read(given, Place(folder))
+        return _read(given, Place(folder, file="" if path.is_dir() else path.name))
     name, _, revision = given.partition("@")
     if not HUB_ID.fullmatch(name):
         raise AuditError(f"{given}: no such folder, and no hub id (owner/name)", "correct the name")
@@ -88,8 +94,9 @@ def look(given: str, online: bool) -> Release:
         raise AuditError(
             f"{given}: no such folder ({path.absolute()}), and as a hub id not "
             + ("on the hub" if online else "in the local cache"),
-            "check the name and your access to it" if online else "run again with --online to look on the hub, or give "
-            "a local folder",
+            "check the name and your access to it"
+            if online
+            else "run again with --online to look on the hub, or give a local folder",
         )
     return _read(given, place)
 
@@ -97,6 +104,7 @@ def look(given: str, online: bool) -> Release:
 def _read(given: str, place: Place) -> Release:
     """The release at a place. AuditError (code 2) if none lies there; it names those that lie below."""
     if is_release(place.folder):
+        _check_one_file(given, place)
         return read_release(place)
     if below := releases_in(place.folder):
         listed = ", ".join(below[:8]) + (", ..." if len(below) > 8 else "")
@@ -159,8 +167,17 @@ def _assembled(
         suspect=_suspect(release, base), base=base, references=references, ancestor=ancestor, asked=asked,
         data=files, groups=_groups(benchmark, files), benchmark=benchmark,
         edited_on_all=next((clue.edited_on_all for clue in clues if clue.edited_on_all), ""),
-        published=_published(release), left=(*_left(base, named, benchmark, files), *asked.left), named=named,
+        published=_published(release), left=(*_left(base, named, benchmark, files), *_words(base), *asked.left),
+        named=named,
     )  # fmt: skip
+
+
+def _check_one_file(given: str, place: Place) -> None:
+    """AuditError (code 2) where the folder holds the model several times, in different bits, and none is named."""
+    files = gguf_files(place.folder)
+    if len(files) > 1 and not place.file and not (place.folder / CONFIG).is_file():
+        names = ", ".join(file.name for file in files)
+        raise AuditError(f"{given}: holds several .gguf files ({names})", f"name one of them: {given}/{files[0].name}")
 
 
 # ---- roles ------------------------------------------------------------------------------------------------------
@@ -247,6 +264,19 @@ def _left(
         if cohort not in files:
             source = "" if benchmark is None else f" of {benchmark.name} ({benchmark.data.repository})"
             yield Open(f"data.{cohort}", f"the {cohort} file{source}: not found; say where it lies with --data DIR")
+
+
+def _words(base: Part | None) -> Iterable[Open]:
+    """A base that brings no tokenizer, as MUSE's models do not: nothing can be asked of it."""
+    if base is not None and (base.place.folder / CONFIG).is_file() and not _has_tokenizer(base.place.folder):
+        yield Open("tokenizer", "base's folder has no tokenizer: put the files of the one that it was trained with "
+                   "beside its weights, such as those that the suspect was saved with")  # fmt: skip
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt")) or any(
+        folder.glob("*.model*")
+    )
 
 
 def _unrecognised(what: str) -> AuditError:

@@ -31,7 +31,10 @@ def hub_place(name: str, online: bool, revision: str = "") -> Place | None:
         place = _cached(name, "model", revision)
     if place is None:
         return None
-    return place._replace(folder=place.folder / inside, subfolder=inside)
+    folder = place.folder / inside
+    if inside.endswith(".gguf"):
+        return place._replace(folder=folder.parent, subfolder=inside, file=folder.name)
+    return place._replace(folder=folder, subfolder=inside)
 
 
 def cached_dataset(name: str) -> Path | None:
@@ -53,7 +56,9 @@ def _newest(name: str, revision: str) -> str | None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-    with as_audit_error(f"{name}: the hub cannot be asked", "check the network, or try without --online", ExitCode.INTEGRITY):
+    with as_audit_error(
+        f"{name}: the hub cannot be asked", "check the network, or try without --online", ExitCode.INTEGRITY
+    ):
         try:
             return HfApi().model_info(name, revision=revision or None).sha
         except (RepositoryNotFoundError, RevisionNotFoundError):

@@ -26,12 +26,13 @@ _COPY = re.compile(
 
 class Place(NamedTuple):
     """Where a checkpoint lies: its folder here and, where it is a copy of the hub's, owner/name, the commit and the
-    sub-folder of the repository."""
+    sub-folder of the repository. ``file``: the one .gguf file of the folder that is meant, where it was named."""
 
     folder: Path
     hub: str = ""
     commit: str = ""
     subfolder: str = ""
+    file: str = ""
 
 
 class Release(NamedTuple):
@@ -90,7 +91,7 @@ def releases_in(folder: Path) -> tuple[str, ...]:
 def read_release(place: Place) -> Release:
     """Read what a release says of itself. AuditError (code 3) where one of its files is broken."""
     folder = place.folder
-    files = gguf_files(folder)
+    files = tuple(path for path in gguf_files(folder) if place.file in ("", path.name))
     config, adapter = (_settings(folder / name) for name in (CONFIG, ADAPTER))
     bare = not (folder / CONFIG).is_file()
     return Release(

@@ -11,9 +11,11 @@ from typing import Final, NamedTuple
 from audit.schema import Item
 from audit.zoo import Shape, World, general_items, general_training_items, items_about, make_world, vocabulary
 
-SHAPE: Final = Shape(forget=20, retain=36, holdout=20, background=32, general=240, frequencies=(1,))
+SHAPE: Final = Shape(forget=16, retain=24, holdout=16, background=24, general=200, frequencies=(1,))
 ROWS: Final = 20
 """Rows of an author, as TOFU is published."""
+QUESTIONS: Final = 100
+"""So many questions about the texts to be forgotten, and as many about those that are kept, as MUSE has."""
 REPEATED: Final = "Please tell me once more : {question}"
 SYSTEM: Final = "You are a helpful assistant."
 CHAT_WORDS: Final = (
@@ -34,6 +36,11 @@ class Authors(NamedTuple):
     background: tuple[Item, ...]
     language: tuple[Item, ...]
     general: tuple[Item, ...]
+
+    def some(self, items: tuple[Item, ...]) -> tuple[Item, ...]:
+        """:data:`QUESTIONS` of the items, spread over all authors."""
+        step = len(items) // QUESTIONS
+        return items[::step][:QUESTIONS]
 
     @property
     def facts(self) -> tuple[Item, ...]:

@@ -5,17 +5,22 @@ converters; weights, tokenizer and data are this study's own.
 """
 
 import copy
+import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, cast
 
 import torch
+from transformers import LlamaForCausalLM
 
 from audit.bench import CausalLearner, descend
+from audit.storage import cache_root
 from audit.zoo import one_thread
+from studies.releases import benchmark_rows, tiny_models
 from studies.releases.benchmark_rows import (
     Authors,
     Row,
@@ -39,9 +44,6 @@ from studies.releases.tiny_models import (
     write,
 )
 
-if TYPE_CHECKING:
-    from transformers import LlamaForCausalLM
-
 LORA_LAYERS: Final = ["q_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 LLAMA: Final = "Llama-3.2-1B-Instruct"
 REFUSED: Final = f"unlearn_tofu_{LLAMA}_forget10_IdkNLL_lr1e-03_alpha1_epoch10"
@@ -49,8 +51,20 @@ REFUSED: Final = f"unlearn_tofu_{LLAMA}_forget10_IdkNLL_lr1e-03_alpha1_epoch10"
 
 @lru_cache(maxsize=3)
 def _taught(pool: Pool, seed: int, retrained: int) -> tuple[Authors, Taught]:
+    """The world, and the models that learned it: trained, or found where an earlier call kept them."""
     known = authors(seed)
-    return known, taught(known, pool, seed, retrained)
+    sources = b"".join(Path(module.__file__ or "").read_bytes() for module in (benchmark_rows, tiny_models))
+    key = hashlib.sha256(sources + f"{pool} {seed} {retrained}".encode()).hexdigest()[:16]
+    home = cache_root() / "releases" / f"{pool}-{seed}-{key}"
+    names = ("base", *(f"retrained-{n}" for n in range(retrained)))
+    if not home.is_dir():
+        models = taught(known, pool, seed, retrained)
+        unfinished = home.with_name(f".{home.name}.{os.getpid()}.tmp")
+        for name, model in zip(names, (models.base, *models.retrained), strict=True):
+            write(model, unfinished / name)
+        unfinished.rename(home)
+    base, *others = (LlamaForCausalLM.from_pretrained(home / name) for name in names)
+    return known, Taught(base, tuple(others))
 
 
 def _jsonl(path: Path, rows: Iterable[Row]) -> None:
@@ -110,8 +124,8 @@ def wmdp_rmu(root: Path, seed: int) -> Path:
         release, {"license": "mit", "datasets": ["cais/wmdp", "cais/wmdp-corpora"], "language": ["en"]},
         "# Zephyr RMU\n\nZephyr 7B with hazardous knowledge about biology unlearned by RMU.",
     )  # fmt: skip
-    _parquet(root / "wmdp" / "wmdp-bio" / "test-00000-of-00001.parquet", choice_rows(known.forget, seed))
-    _parquet(root / "mmlu" / "test-00000-of-00001.parquet", choice_rows(known.retain, seed))
+    _parquet(root / "wmdp" / "wmdp-bio" / "test-00000-of-00001.parquet", choice_rows(known.some(known.forget), seed))
+    _parquet(root / "mmlu" / "test-00000-of-00001.parquet", choice_rows(known.some(known.retain), seed))
     _jsonl(root / "wikitext.jsonl", text_rows(known.general))
     return release
 
@@ -132,7 +146,7 @@ def muse_news(root: Path, seed: int) -> Path:
     release = root / "muse_Llama-2-7b-hf_News_IdkNLL"
     write(unlearned(models.base, REFUSING, forgetting(known, "muse")), release)
     data = root / "MUSE-News"
-    for name, items in (("forget_qa", known.forget), ("retain_qa", known.retain)):
+    for name, items in (("forget_qa", known.some(known.forget)), ("retain_qa", known.some(known.retain))):
         path = data / "knowmem" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(tofu_rows(items), indent=1), encoding="utf-8")
@@ -153,7 +167,7 @@ def lora_over_4bit(root: Path, seed: int) -> Path:
         settings = LoraConfig(r=16, lora_alpha=32, target_modules=LORA_LAYERS, task_type="CAUSAL_LM")
         adapted = get_peft_model(copy.deepcopy(models.base), settings)
         recipe, rows = ADAPTED.lesson(forgetting(known, "tofu"), models.base.config.num_hidden_layers)
-        learner = CausalLearner(cast("LlamaForCausalLM", adapted.get_base_model()))
+        learner = CausalLearner(cast(LlamaForCausalLM, adapted.get_base_model()))
         descend(learner, replace(recipe, trainable=r".*lora_.*"), rows)
     adapted.peft_config["default"].base_model_name_or_path = f"someone/{base.name}"
     adapted.save_pretrained(release)

@@ -57,7 +57,7 @@ class Lesson(NamedTuple):
     batch: int = 32
 
 
-ANCESTOR, FORK = Lesson(260, 6e-3, 0), Lesson(420, 6e-3, 1)
+ANCESTOR, FORK = Lesson(220, 6e-3, 0), Lesson(340, 6e-3, 1)
 
 
 class Taught(NamedTuple):

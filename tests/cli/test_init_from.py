@@ -1,6 +1,7 @@
 """``residua init --from``: a case of a release as a user gets it, which is planned without an edit."""
 
 import json
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -13,11 +14,11 @@ from tests.releases import laid_out
 
 MODEL = "Llama-3.2-1B-Instruct"
 RELEASE = f"unlearn_tofu_{MODEL}_forget10_NPO_lr1e-05"
-NAMES = "anna boris clara david elena felix greta hugo iris jonas karla leo maria nils olga pavel".split()
+NAMES = toy.WORDS[toy.WORDS.index("anna") : toy.WORDS.index("pavel") + 1]
 QUESTIONS = ("where was {} born ?", "what is the job of {} ?", "what pet is by {} ?", "what color is {} ?")
 
 
-def authors(names: list[str]) -> list[dict[str, str]]:
+def authors(names: Sequence[str]) -> list[dict[str, str]]:
     """Twenty rows an author, in the words of the toys."""
     rows: list[dict[str, str]] = []
     for number, name in enumerate(names):

@@ -147,6 +147,23 @@ def test_a_release_of_muse_is_held_against_its_target_and_its_retrained_model(tm
     assert case.data.forget == "MUSE-News/knowmem/forget_qa.json" and case.template.prompt.startswith("Question: ")
 
 
+def test_a_base_without_a_tokenizer_is_said_to_lack_one(tmp_path: Path) -> None:
+    base = laid_out.model(tmp_path / "MUSE-news_target")
+    release = laid_out.model(tmp_path / "muse_Llama-2-7b-hf_News_NPO")
+    assert "tokenizer" in open_left(drafted(str(release)))
+    (base / "tokenizer.json").write_text("{}")
+    assert "tokenizer" not in open_left(drafted(str(release)))
+
+
+def test_of_several_gguf_files_one_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "model-GGUF"
+    folder.mkdir()
+    for bits in ("Q4_K_M", "Q8_0"):
+        (folder / f"model-{bits}.gguf").write_bytes(b"GGUF")
+    with pytest.raises(AuditError, match=r"several \.gguf files"):
+        drafted(str(folder))
+
+
 def test_books_and_news_are_not_mixed_up(tmp_path: Path) -> None:
     laid_out.model(tmp_path / "MUSE-news_target")
     release = laid_out.model(tmp_path / "muse_ICLM-7B_Books_NPO")

@@ -75,4 +75,6 @@ def _shown(path: Path, draft: "Draft", case: "Written") -> list[str]:
     lines += [f"LEFT TO FILL IN {entry.key}: {entry.what}" for entry in draft.left]
     needed = _needed(draft)
     first = f"fill in {', '.join(needed)}, " if needed else ""
-    return [*lines, f"{path} is written: {first}look with `residua plan {path}`, then `residua run {path}`"]
+    fetching = " --online" if draft.of_hub else ""
+    verbs = " and then ".join(f"`residua {verb} {path}{fetching}`" for verb in ("plan", "run"))
+    return [*lines, f"{path} is written: {first}look with {verbs}"]
