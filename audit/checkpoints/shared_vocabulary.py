@@ -9,8 +9,8 @@ them, base as any other, before anything is computed: probabilities are those am
 from collections.abc import Mapping
 
 from audit.checkpoints.config import model_config
-from audit.checkpoints.folder import read_config
 from audit.checkpoints.float_copies import weights_folder
+from audit.checkpoints.folder import read_config
 from audit.schema import AuditError, Checkpoint
 
 _PICTURES = ("image_token_id", "image_token_index", "boi_token_index", "eoi_token_index")

@@ -349,5 +349,3 @@ def _second_half(
         down = _projection(calls, mlp)
         fields |= {"mlp": mlp.path, "mlp_norm": norm, "mlp_hidden": down.path if down else None}
     return fields
-
-

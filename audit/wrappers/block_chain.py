@@ -124,4 +124,3 @@ def kinds_of(blocks: nn.ModuleList) -> tuple[tuple[int, ...], tuple[int, ...]]:
         first.setdefault((modules, shapes), n)
         number.append(list(first).index((modules, shapes)))
     return tuple(number), tuple(first.values())
-

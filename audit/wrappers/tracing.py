@@ -125,9 +125,7 @@ def put_state_in(
     return args, {name: new if value is state else value for name, value in kwargs.items()}
 
 
-def trace(
-    subject: Subject, block: nn.Module, edits: dict[str, Change], given: Tensor | None = None
-) -> list[Call]:
+def trace(subject: Subject, block: nn.Module, edits: dict[str, Change], given: Tensor | None = None) -> list[Call]:
     """Calls inside ``block`` in order of return; ``edits`` change the output of the named modules on the way, and
     ``given`` enters the block instead of what the one before it gave."""
     calls: list[Call] = []
@@ -208,5 +206,3 @@ def tiny_ids(vocab: int) -> Int[Tensor, "row pos"]:
     """Two rows that differ in their first token only."""
     row = torch.arange(_TINY[1]) % max(vocab - 1, 1)
     return torch.stack([row, torch.cat([row[:1] + 1, row[1:]])])
-
-
