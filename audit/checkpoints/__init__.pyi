@@ -7,6 +7,7 @@ from .edited import delta_of as delta_of
 from .edited import read_edit as read_edit
 from .edited import without_hooks as without_hooks
 from .edited import write_edited as write_edited
+from .exact_dtype import exact_dtype as exact_dtype
 from .fingerprints import fingerprint_of as fingerprint_of
 from .folder import tensor_shapes as tensor_shapes
 from .folder import unopened_files as unopened_files

@@ -89,7 +89,8 @@ class Pricer:
         self.case, self.bench, self.settings = case, bench, settings
         self.parameters = sum(prod(shape) for shape in tensor_shapes(folder_of(case.base)).values())
         self._sizes = model_config(case.base).read_by_head
-        self._recorded = timings.recorded(conditions(settings))
+        # every rank must time the same passes, whatever has been recorded meanwhile
+        self._recorded = () if bench.pool.placement.ranks > 1 else timings.recorded(conditions(settings))
         self._benchmarked: float | None = None
         self._held = _process_bytes()
 

@@ -8,6 +8,7 @@ right-padded rows never see padding under a causal mask (checked at load), and t
 """
 
 from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +20,7 @@ from audit.wrappers.anatomy import dissect, on_embeddings, tiny_ids
 from audit.wrappers.hooked import HookedWrapper
 from audit.wrappers.interface import Batch, text_tower
 from audit.wrappers.output_head import logits_of
+from audit.wrappers.placement import home_of, is_sharded
 
 
 class NativeWrapper(HookedWrapper):
@@ -30,11 +32,14 @@ class NativeWrapper(HookedWrapper):
         self.model = model.eval()
         self.name, self.attention = type(model).__name__, attention
         weight: Tensor = model.get_input_embeddings().get_parameter("weight")
-        self.device, self.dtype, self.vocab_size = weight.device, weight.dtype, weight.shape[0]
+        self.device, self.dtype, self.vocab_size = home_of(model), weight.dtype, weight.shape[0]
         self.core = model.base_model
         with torch.inference_mode():
             embeds = self.embed(tiny_ids(self.vocab_size).to(self.device))
-            self.anatomy = dissect(model, on_embeddings(self.core, embeds), model.config.get_text_config())
+            self.unseen = "each rank computes a share of the heads and hidden units" if is_sharded(model) else ""
+            config = None if self.unseen else model.config.get_text_config()
+            found = dissect(model, on_embeddings(self.core, embeds), config)
+            self.anatomy = replace(found, mlp_hidden=None) if config is None else found
         parts = self.anatomy.parts(getattr(model.config, "_attn_implementation", attention))
         self.towers = text_tower(self.anatomy.d_model, len(self.blocks), parts)
         if "pattern" not in self.parts:

@@ -63,7 +63,7 @@ class NNsightWrapper(Wrapper):
     """One model behind nnsight. Reads, writes, resumes and stops early; no attention patterns, no training."""
 
     backend = "nnsight"
-    supports = frozenset({Op.READ, Op.WRITE, Op.RESUME, Op.STOP, Op.EMBEDS, Op.GRADIENT})
+    supports = frozenset({Op.READ, Op.WRITE, Op.RESUME, Op.STOP, Op.EMBEDS, Op.GRADIENT, Op.CHANGE})
 
     def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
         unembedding: Any = model.get_output_embeddings()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from audit.schema import AuditError
 from audit.wrappers.interface import Wrapper
 from audit.wrappers.native import NativeWrapper
+from audit.wrappers.placement import gathered
 
 
 class ValueMap(NamedTuple):
@@ -40,4 +41,4 @@ def value_map(wrapper: Wrapper, block: int) -> ValueMap:
     if not isinstance(module, nn.Linear | Conv1D) or not isinstance(weight, Tensor):
         raise AuditError(f"block {block} of {wrapper.name} writes through {type(module).__name__}, no plain matrix", do)
     name = next(name for name, p in wrapper.parameters().items() if p is weight)
-    return ValueMap(name, weight.detach(), isinstance(module, Conv1D))
+    return ValueMap(name, gathered(wrapper.model, name, weight).detach(), isinstance(module, Conv1D))
