@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from audit.engine.sweeping.cluster import Cluster, Rays
-from audit.engine.sweeping.processes import Processes
+from audit.engine.sweeping.processes import CARDS, Processes
 from audit.engine.sweeping.suspects import Suspect
 from audit.engine.sweeping.tasks import Outcome, Task, tasks_of
 from audit.planning import RunSettings, Step, Watch
@@ -64,7 +64,7 @@ def _performers(spread: Spread, settings: RunSettings, audits: int, watch: Watch
 
 def graphics_cards() -> list[str]:
     """The names of the NVIDIA cards that this process may use, as ``CUDA_VISIBLE_DEVICES`` takes them."""
-    if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+    if (named := os.environ.get(CARDS)) is not None:
         return [name for name in named.split(",") if name.strip()]
     if (asked := shutil.which("nvidia-smi")) is None:
         return []
