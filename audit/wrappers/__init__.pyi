@@ -26,5 +26,6 @@ from .linear_maps import block_maps as block_maps
 from .linear_maps import taken_back as taken_back
 from .native import NativeWrapper as NativeWrapper
 from .output_head import logits_of as logits_of
+from .reading_rules import ReadingRules as ReadingRules
 from .value_maps import ValueMap as ValueMap
 from .value_maps import value_map as value_map
