@@ -164,7 +164,7 @@ def coverage(learner: Learner) -> Coverage:
     """What of a model's blocks :func:`matrices` holds. AuditError as there."""
     model = _modules_of(learner)
     embeddings = {id(m.parameter) for module, m in layer_matrices(model) if isinstance(module, nn.Embedding)}
-    weights, rounded = block_weights(model, _ends_of(model) | embeddings), matrices(learner)
+    weights, rounded = block_weights(dict(model.named_parameters()), _ends_of(model) | embeddings), matrices(learner)
     paths = {matrix.path for matrix in rounded}
     return Coverage(covered_share(weights, rounded), tuple(name for name in weights if name not in paths))
 
