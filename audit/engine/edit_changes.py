@@ -42,7 +42,7 @@ def change_of(bench: Bench, parent: Checkpoint, edited: Checkpoint) -> Change:
 
 
 def _of_blocks(delta: Mapping[str, Tensor], live: Mapping[str, Tensor]) -> float | None:
-    """Which share of the entries of the blocks' weights an edit changed: experts that no row was sent to keep theirs."""
+    """Which share of the entries of the blocks' weights differs: experts to which no row was sent keep theirs."""
     weights = block_weights(live)
     total = sum(weight.numel() for weight in weights.values())
     differ = sum(int((delta[name].to(w) != w).sum()) for name, w in weights.items() if name in delta)

@@ -1,7 +1,7 @@
 """A LoRA of a model with fused experts, merged by the names in its file.
 
-PEFT rewrites the targets of such an adapter for the fused tensors and says nothing of what it leaves out: routed experts
-in some families, shared and dense layers in others. So nothing is left to it here. Every pair of matrices is given its
+PEFT rewrites the targets of such an adapter for the fused tensors and says nothing of what it leaves out: routed
+experts in some families, shared and dense layers in others. So nothing is left to it here. Every pair of matrices is given its
 place by name: a layer of the model, one expert's matrix under the name that it has in files (the library's own rule for
 saving takes fused tensors apart), or a whole tensor of experts. Then base + scale * B @ A is written, read back by the
 same names, and held against the pair.
@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from pydantic import JsonValue
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -38,7 +37,7 @@ class Pair(NamedTuple):
 
 
 class _Alone(NamedTuple):
-    """A parameter that one pair changes: a matrix, or all experts of a tensor, kept as [expert in out] if ``turned``."""
+    """A parameter that one pair changes: a matrix, or all experts in one tensor ([expert in out] if ``turned``)."""
 
     name: str
     parameter: Tensor

@@ -98,9 +98,15 @@ def test_a_pair_too_few_or_too_many_is_refused_by_name(family: str, tmp_path: Pa
     adapter = per_expert(family, tmp_path / "a")
     layer = next(name for name in targets(family) if ".experts.3." in name)
     gone = rewritten(adapter, tmp_path / "b", lambda t: {n: x for n, x in t.items() if f"{layer}.lora" not in n})
-    extra = {f"base_model.model.{layer.replace('experts.3', 'experts.9')}.lora_{end}.weight": torch.ones(4, 4) for end in "AB"}
+    extra = {
+        f"base_model.model.{layer.replace('experts.3', 'experts.9')}.lora_{end}.weight": torch.ones(4, 4)
+        for end in "AB"
+    }
     more = rewritten(adapter, tmp_path / "c", lambda t: t | extra)
-    for folder, words in ((gone, f"1 places that its config names get no pair.*{layer}"), (more, "no place.*experts.9")):
+    for folder, words in (
+        (gone, f"1 places that its config names get no pair.*{layer}"),
+        (more, "no place.*experts.9"),
+    ):
         with pytest.raises(AuditError, match=words) as caught:
             merged(base(family), folder)
         assert caught.value.code == 3
@@ -162,13 +168,17 @@ def test_a_whole_tensor_that_its_config_names_and_its_file_lacks_is_refused(tmp_
     config = lora(target_modules=["o_proj"], target_parameters=["mlp.experts.down_proj"])
     adapter = trained(config, tmp_path / "a", expert_toy.model("gpt_oss"))
     named = configured(adapter.folder, tmp_path / "b", target_parameters=["experts.down_proj", "experts.gate_up_proj"])
-    with pytest.raises(AuditError, match=r"2 places that its config names get no pair \(first: model.layers.0.mlp.experts.gate_up"):
+    with pytest.raises(
+        AuditError, match=r"2 places that its config names get no pair \(first: model.layers.0.mlp.experts.gate_up"
+    ):
         merged(expert_toy.model("gpt_oss"), named)
 
 
 def test_adapters_of_attention_are_merged_in_models_with_experts(tmp_path: Path) -> None:
     for n, entries in enumerate(({}, {"use_dora": True}, {"modules_to_save": ["lm_head"]})):
-        adapter = trained(lora(target_modules=["q_proj", "o_proj"], **entries), tmp_path / f"{n}", expert_toy.model("qwen2_moe"))
+        adapter = trained(
+            lora(target_modules=["q_proj", "o_proj"], **entries), tmp_path / f"{n}", expert_toy.model("qwen2_moe")
+        )
         assert gap(logits(merged(expert_toy.model("qwen2_moe"), adapter.folder)), adapter.logits) < 1e-5
 
 
