@@ -1,10 +1,10 @@
 """A LoRA of a model with fused experts, merged by the names in its file.
 
 PEFT rewrites the targets of such an adapter for the fused tensors and says nothing of what it leaves out: routed
-experts in some families, shared and dense layers in others. So nothing is left to it here. Every pair of matrices is given its
-place by name: a layer of the model, one expert's matrix under the name that it has in files (the library's own rule for
-saving takes fused tensors apart), or a whole tensor of experts. Then base + scale * B @ A is written, read back by the
-same names, and held against the pair.
+experts in some families, shared and dense layers in others. So nothing is left to it here. Every pair of matrices is
+given its place by name: a layer of the model, one expert's matrix under the name that it has in files (the library's
+own rule for saving takes fused tensors apart), or a whole tensor of experts. Then base + scale * B @ A is written, read
+back by the same names, and held against the pair.
 """
 
 import math
