@@ -29,6 +29,7 @@ from .native import NativeWrapper as NativeWrapper
 from .output_head import logits_of as logits_of
 from .placement import Placement as Placement
 from .placement import gathered as gathered
+from .reading_rules import ReadingRules as ReadingRules
 from .text_core import core_of as core_of
 from .value_maps import ValueMap as ValueMap
 from .value_maps import value_map as value_map
