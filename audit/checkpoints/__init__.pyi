@@ -8,7 +8,13 @@ from .edited import delta_of as delta_of
 from .edited import read_edit as read_edit
 from .edited import without_hooks as without_hooks
 from .edited import write_edited as write_edited
+from .exact_dtype import exact_dtype as exact_dtype
 from .fingerprints import fingerprint_of as fingerprint_of
+from .float_copies import FloatCopy as FloatCopy
+from .float_copies import copies as copies
+from .float_copies import float_copy_of as float_copy_of
+from .float_copies import tokenizer_folder as tokenizer_folder
+from .float_copies import weights_folder as weights_folder
 from .folder import tensor_shapes as tensor_shapes
 from .folder import unopened_files as unopened_files
 from .folder import weight_files as weight_files
@@ -20,7 +26,6 @@ from .image_settings import load_image_processor as load_image_processor
 from .image_settings import states_per_image as states_per_image
 from .location import adapter_folder_of as adapter_folder_of
 from .location import folder_of as folder_of
-from .location import tokenizer_folder as tokenizer_folder
 from .modality import modality_of as modality_of
 from .own_code import check_permitted as check_permitted
 from .own_code import code_files as code_files

@@ -20,7 +20,7 @@ _BELOW_ID = re.compile(r"([\w.-]+/[\w.-]+)/(.+)")
 
 class Located(NamedTuple):
     """``where`` names it in a Checkpoint: an absolute path, or owner/name@commit with /sub-folder behind it where one
-    was named. ``folder`` is where it lies."""
+    was named. ``folder`` is where it lies; of a .gguf file that was named, the folder that holds it."""
 
     where: str
     folder: Path
@@ -55,7 +55,7 @@ def locate(source: Source, root: Path, online: bool = False) -> Located:
         raise AuditError(f"{source.path}: neither a folder nor a hub id (owner/name)", do)
     place = "/".join(part for part in (place, below) if part)
     folder = _snapshot(name, commit, place, online)
-    return Located(f"{name}@{commit}/{place}" if place else f"{name}@{commit}", folder / place)
+    return Located(f"{name}@{commit}/{place}" if place else f"{name}@{commit}", _holding(folder / place))
 
 
 def local_folder(where: str) -> Path:
@@ -82,7 +82,12 @@ def _local(folder: Path, below: str) -> Located:
         known = _models_below(folder)
         do = f"name one of: {', '.join(known[:8])}" if known else "correct the sub-folder"
         raise AuditError(f"{folder}: has no sub-folder {below!r}", do)
-    return Located(str(at), at)
+    return Located(str(at), _holding(at))
+
+
+def _holding(path: Path) -> Path:
+    """The folder of a .gguf file, or the path itself."""
+    return path.parent if path.suffix == ".gguf" and path.is_file() else path
 
 
 def check_level(folder: Path) -> None:

@@ -18,6 +18,7 @@ from audit.checkpoints.architecture import architecture_differences
 from audit.checkpoints.code_beside import code_not_run
 from audit.checkpoints.edited import DELTA, EDIT, changed, check_chain, edit_folders, read_edit, verify_delta
 from audit.checkpoints.fingerprints import fingerprint_of
+from audit.checkpoints.float_copies import weights_folder
 from audit.checkpoints.folder import (
     ADAPTER_WEIGHTS,
     Fingerprint,
@@ -25,14 +26,13 @@ from audit.checkpoints.folder import (
     fingerprint_folder,
     is_adapter,
     joined,
-    read_config,
     unopened_files,
     weight_files,
 )
-from audit.checkpoints.location import adapter_folder_of, folder_of
+from audit.checkpoints.location import adapter_folder_of
 from audit.checkpoints.modality import modality_of
 from audit.checkpoints.own_code import check_unchanged, permitted_code
-from audit.checkpoints.quantisation import check_unquantised
+from audit.checkpoints.released_files import released
 from audit.schema import AuditError, Checkpoint, ExitCode, Source
 from audit.storage import safetensors_file
 
@@ -66,24 +66,24 @@ def _resolve_plain(where: str, folder: Path, source: Source, root: Path, online:
     if is_adapter(folder):
         do = "give the base model's folder as `path` and this one as `adapter`"
         raise AuditError(f"{folder}: an adapter without its base model", do)
-    check_unquantised(folder)
     for remark in code_not_run(folder):
         log.warning("%s: %s", folder, remark)
     if beside := unopened_files(folder):
         log.warning("%s: opened as its weights say; not opened, though beside them: %s", folder, ", ".join(beside))
-    total, adapter = fingerprint_folder(folder).total, None
+    release = released(where, folder)
+    total, adapter = release.fingerprint.total, None
     if source.adapter is not None:
         adapter, extra = hub.locate(Source(path=source.adapter), root, online)
         check_folder(extra)
         adapter_settings(extra)
         total = joined(total, fingerprint_folder(extra).total)
-    config = read_config(folder)
+    config = release.config
     family = config.get("model_type")
     if not isinstance(family, str):
         raise AuditError(f"{folder / 'config.json'}: no model_type in it", "save the model with its whole config")
     return Checkpoint(
         source=where, family=family, fingerprint=total, adapter=adapter, modality=modality_of(config),
-        code=permitted_code(folder, source),
+        code=None if release.in_gguf else permitted_code(folder, source),
     )  # fmt: skip
 
 
@@ -128,7 +128,7 @@ def check_finite(ckpt: Checkpoint) -> None:
 
     What older files put in the place of a masked score (-1e9, in half precision an infinity) is no weight.
     """
-    files = list(weight_files(folder_of(ckpt)))
+    files = list(weight_files(weights_folder(ckpt)))
     if (adapter := adapter_folder_of(ckpt)) is not None:
         files.append(adapter / ADAPTER_WEIGHTS)
     files += [folder / DELTA for folder in edit_folders(ckpt)]
@@ -148,7 +148,7 @@ def check_compatible(base: Checkpoint, other: Checkpoint) -> None:
     Configs are held against one another by what they mean, with the defaults of their architecture filled in. Tied and
     untied heads may meet, and so may vocabularies of other sizes (:func:`shared_vocabulary`).
     """
-    differ = architecture_differences(folder_of(base), folder_of(other))
+    differ = architecture_differences(weights_folder(base), weights_folder(other))
     if not differ.listed or differ.vocabulary_only:
         return
     shown = "; ".join(differ.listed[:4]) + ("; ..." if len(differ.listed) > 4 else "")

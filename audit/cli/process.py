@@ -31,9 +31,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     _end_crashes(args.debug, args.json or args.jsonl)
     _set_libraries(getattr(args, "online", False))
 
+    from audit.planning import Ranks
     from audit.schema import AuditError, ExitCode
 
+    ranks = Ranks.here()
     try:
+        _refuse_ranks(args, ranks.world)
         answer: Answer = args.act(args)
     except AuditError as error:
         _print_error(args, error)
@@ -44,8 +47,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.json or args.jsonl:
             print(json.dumps({"error": message, "exit_code": ExitCode.INTERRUPTED}, sort_keys=True))
         return ExitCode.INTERRUPTED
-    _print_answer(answer, args.json, args.jsonl)
+    if ranks.rank == 0:
+        _print_answer(answer, args.json, args.jsonl)
     return answer.exit_code
+
+
+def _refuse_ranks(args: argparse.Namespace, world: int) -> None:
+    """AuditError (code 2) where several processes of torchrun would each do what one should; ranks above 0 are
+    silent."""
+    from audit.planning import Ranks
+    from audit.schema import AuditError
+
+    if world > 1 and args.verb != "run":
+        raise AuditError(f"`residua {args.verb}` is done by one process", "start it without torchrun")
+    args.quiet = args.quiet or Ranks.here().rank > 0
 
 
 def _set_libraries(online: bool) -> None:

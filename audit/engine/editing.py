@@ -111,7 +111,8 @@ class _Work(NamedTuple):
         if request.merge:
             check_folds(parent)
         data = edit_data(case, _needs(chosen), request.choice)
-        return cls(case_file, request, chosen, case, parent, data, settings)
+        # an edit is fitted in float32 unless another type is asked for: half precision loses small steps
+        return cls(case_file, request, chosen, case, parent, data, settings.settled())
 
     @property
     def rows(self) -> dict[str, Rows]:

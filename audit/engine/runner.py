@@ -30,7 +30,7 @@ from audit.engine import report_builder
 from audit.engine.domain import domain_of
 from audit.engine.roles import ROLES, audited, taking_part
 from audit.judging import decide, given, heard, judge, stand, validation
-from audit.planning import Meter, Planned, Planner, Pricer, limited, received, unwatched
+from audit.planning import Meter, Planned, Planner, Pricer, limited, one_of_ranks, received, unwatched
 from audit.planning import RunSettings as RunSettings
 from audit.planning import Step as Step
 from audit.planning import Watch as Watch
@@ -89,9 +89,10 @@ def prepare(case: AnyCase, out: Path, settings: RunSettings, bench: Bench | None
     """Open the case with all its input checks, and plan. Writes nothing."""
     journal, loaded = RunJournal(out), _loaded(case)
     opened = open_case(loaded.case, loaded.root, out, online=settings.online)
-    ready = bench or make_bench(settings)
+    ready = bench or make_bench(settings, (ckpt for _, ckpt in received(opened)))
+    settings = settings.of_bench(ready)
     pricer = Pricer(opened, ready, settings)
-    planner = Planner(opened, ready.supports, settings.package)
+    planner = Planner(opened, ready.supports, settings.package, lacking=ready.lacking)
     if settings.max_time is not None or settings.max_mem is not None:
         planner = limited(planner, pricer, None if settings.force_new else journal.planned())
     return Prepared(opened, ready, planner, pricer, journal)
@@ -120,8 +121,8 @@ def run(
     An unfinished run in ``out`` with the same plan is resumed, a finished one is returned as it is. Raises AuditError:
     code 2 for bad input or another plan in ``out``, 3 for integrity, 4 if base does not recall (blind here).
     """
-    settings = settings or RunSettings()
-    return Run(prepare(case, Path(out), settings, bench), settings, watch or unwatched).report()
+    with one_of_ranks(Path(out), settings or RunSettings()) as (own, how):
+        return Run(prepare(case, own, how, bench), how, watch or unwatched).report()
 
 
 class Run:
@@ -130,7 +131,7 @@ class Run:
     def __init__(self, prepared: Prepared, settings: RunSettings, watch: Watch) -> None:
         self.received, self.bench, self.planner, self.pricer, self.journal = prepared
         self.case = self.received
-        self.settings, self.watch = settings, watch
+        self.settings, self.watch = settings.of_bench(self.bench), watch
         self.plan = self.planner.plan
 
     def report(self) -> Report:

@@ -11,7 +11,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from audit.storage import safetensors_file
 from audit.storage.atomic import TEMP, disk_error
 from audit.storage.atomic import write_atomic as write_atomic
 from audit.storage.atomic import write_chunks as write_chunks
+from audit.storage.exclusive import exclusive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,10 +88,15 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
 
 
 class Store:
-    """A folder of tensors named by what they were computed from. Safe under parallel processes and kills."""
+    """A folder of tensors named by what they were computed from. Safe under parallel processes and kills.
+
+    ``waits``: what another process is computing is waited for (:meth:`alone`), so that processes that fill one store
+    make each entry once; without it they do not look at one another.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self.waits = False
         self._checked: set[str] = set()
 
     def path(self, key: str) -> Path:
@@ -126,6 +132,10 @@ class Store:
         """Keep tensors under ``key``, whole or not at all. AuditError (code 3) if the disk is full or read-only."""
         write_tensors(self.path(key), tensors, meta, durable=False)
         self._checked.add(key)
+
+    def alone(self, key: str) -> AbstractContextManager[None]:
+        """Look for ``key`` and compute it in here: where the store waits, no other process that does so is at it."""
+        return exclusive(self.path(key)) if self.waits else nullcontext()
 
     def prune(self, max_bytes: int) -> int:
         """Drop what was used longest ago, entries and fitted checkpoints, until at most ``max_bytes`` remain; returns
