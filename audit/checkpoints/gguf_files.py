@@ -24,7 +24,7 @@ def gguf_in(path: Path) -> Path | None:
     AuditError (code 2): a folder with several, or a file that is one part of several.
     """
     found = [path] if path.suffix == SUFFIX and path.is_file() else sorted(path.glob(f"*{SUFFIX}"))
-    if not found or (path.is_dir() and named_weights(path) is not None):
+    if not found or (path.is_dir() and named_weights(path, [each.name for each in path.iterdir()]) is not None):
         return None
     if len(found) > 1:
         names = ", ".join(file.name for file in found[:6])

@@ -18,7 +18,7 @@ from audit.checkpoints.architecture import architecture_differences
 from audit.checkpoints.code_beside import code_not_run
 from audit.checkpoints.edited import DELTA, EDIT, changed, check_chain, edit_folders, read_edit, verify_delta
 from audit.checkpoints.fingerprints import fingerprint_of
-from audit.checkpoints.float_copies import weights_folder
+from audit.checkpoints.float_copies import verify_copy, weights_folder
 from audit.checkpoints.folder import (
     ADAPTER_WEIGHTS,
     Fingerprint,
@@ -117,6 +117,7 @@ def verify(ckpt: Checkpoint) -> None:
     now = fingerprint_of(ckpt)
     if now.total != ckpt.fingerprint:
         raise changed(ckpt.source, ckpt.fingerprint, now.total)
+    verify_copy(ckpt)
     if ckpt.code is not None:
         check_unchanged(ckpt.code)
     for folder, record in zip(edit_folders(ckpt), reversed(ckpt.edits), strict=True):

@@ -9,8 +9,7 @@ them, base as any other, before anything is computed: probabilities are those am
 from collections.abc import Mapping
 
 from audit.checkpoints.config import model_config
-from audit.checkpoints.folder import read_config
-from audit.checkpoints.location import folder_of
+from audit.checkpoints.released_files import released_config
 from audit.schema import AuditError, Checkpoint
 
 _PICTURES = ("image_token_id", "image_token_index", "boi_token_index", "eoi_token_index")
@@ -42,7 +41,7 @@ def cut_to(ckpt: Checkpoint, rows: int | None) -> Checkpoint:
 
 
 def _check_pictures(role: str, ckpt: Checkpoint, rows: int) -> None:
-    config = read_config(folder_of(ckpt))
+    config = released_config(ckpt)
     for name in _PICTURES:
         token = config.get(name)
         if isinstance(token, int) and token >= rows:

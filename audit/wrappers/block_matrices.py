@@ -73,9 +73,7 @@ def block_weights(model: nn.Module, outside: Iterable[int] = ()) -> dict[str, Te
     return {
         path: parameter
         for path, parameter in model.named_parameters()
-        if id(parameter) not in left_out
-        and any(part.isdigit() for part in path.split("."))
-        and _is_wide(path, parameter)
+        if id(parameter) not in left_out and any(part.isdigit() for part in path.split(".")) and _is_wide(path, parameter)
     }
 
 

@@ -15,7 +15,7 @@ from audit.engine.sweeping.tasks import Outcome, Task
 from audit.schema import AuditError, ExitCode
 
 if TYPE_CHECKING:
-    from audit.planning import RunSettings, Watch
+    from audit.planning import RunSettings, Step, Watch
 
 LOCAL: Final = "local"
 """The address that starts an instance on this machine."""
