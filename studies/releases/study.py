@@ -59,8 +59,13 @@ def audited(name: str, at: Path, seed: int = 0) -> dict[str, Any]:
         "release": release.name, "recognised": first.answer.get("recognised", []),
         "left": [entry["key"] for entry in first.answer.get("left", [])],
         "case": written.decode(), "commands": [[c.command, c.code, c.seconds] for c in (first, then)],
-        "verdict": then.answer.get("verdict", ""), "sentence": then.answer.get("sentence", then.answer.get("said", "")),
+        "verdict": then.answer.get("verdict", ""), "sentence": _told(then.answer) or _told(first.answer),
     }  # fmt: skip
+
+
+def _told(answer: dict[str, Any]) -> str:
+    """What a command has to say in one sentence: the verdict's, or what is wrong."""
+    return next((str(answer[key]) for key in ("sentence", "error", "said") if answer.get(key)), "")
 
 
 def decided(row: dict[str, Any]) -> bool:
