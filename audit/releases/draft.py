@@ -106,7 +106,7 @@ def _read(given: str, place: Place) -> Release:
     if is_release(place.folder):
         _check_one_file(given, place)
         return read_release(place)
-    if below := releases_in(place.folder):
+    if below := list(releases_in(place.folder)):
         listed = ", ".join(below[:8]) + (", ..." if len(below) > 8 else "")
         raise AuditError(f"{given}: holds several releases ({listed})", f"name one of them, such as {given}/{below[0]}")
     raise _unrecognised(f"{given}: neither a model nor an adapter lies there")

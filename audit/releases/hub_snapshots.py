@@ -26,7 +26,8 @@ def hub_place(name: str, online: bool, revision: str = "") -> Place | None:
     name, inside = f"{owner}/{model}", "/".join(below)
     if online:
         commit = _newest(name, revision)
-        place = None if commit is None else Place(_fetched(name, commit), name, commit)
+        folder = None if commit is None else _fetched(name, commit)
+        place = None if commit is None or folder is None else Place(folder, name, commit)
     else:
         place = _cached(name, "model", revision)
     if place is None:
@@ -65,16 +66,21 @@ def _newest(name: str, revision: str) -> str | None:
             return None
 
 
-def _fetched(name: str, commit: str) -> Path:
-    """The snapshot with its small files: settings, card, tokenizer, evaluations.
+def _fetched(name: str, commit: str) -> Path | None:
+    """The snapshot with its small files: settings, card, tokenizer, evaluations; None where its owner lets only some
+    people have them.
 
     Weights are fetched by ``residua run --online``.
     """
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError
 
     fault, do = f"{name}@{commit}: cannot be fetched", "check your access to it and the network"
     with as_audit_error(fault, do, ExitCode.INTEGRITY):
-        return Path(snapshot_download(name, revision=commit, allow_patterns=list(_SMALL)))
+        try:
+            return Path(snapshot_download(name, revision=commit, allow_patterns=list(_SMALL)))
+        except GatedRepoError:
+            return None
 
 
 def _cached(name: str, kind: Kind, revision: str) -> Place | None:

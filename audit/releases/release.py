@@ -93,10 +93,10 @@ def read_release(place: Place) -> Release:
     folder = place.folder
     files = tuple(path for path in gguf_files(folder) if place.file in ("", path.name))
     config, adapter = (_settings(folder / name) for name in (CONFIG, ADAPTER))
-    bare = not (folder / CONFIG).is_file()
+    bare, codes = not (folder / CONFIG).is_file(), not list(folder.glob("*.safetensors"))
     return Release(
         name=place.subfolder or place.hub or folder.name, place=place, card=read_card(folder), config=config,
-        adapter=adapter if bare else {}, gguf=metadata(files[0]) if files and bare else {}, parent=_parent(folder),
+        adapter=adapter if bare else {}, gguf=metadata(files[0]) if files and codes else {}, parent=_parent(folder),
     )  # fmt: skip
 
 

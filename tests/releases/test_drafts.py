@@ -1,5 +1,7 @@
 """What is recognised in a release, and the case that is written of it."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -229,6 +231,13 @@ def test_what_says_nothing_of_itself_is_refused_with_what_was_looked_for(tmp_pat
         drafted(str(tmp_path / "hub"))
     with pytest.raises(AuditError, match="not in the local cache"):
         drafted("owner/name")
+
+
+def test_a_release_is_looked_at_without_torch(tmp_path: Path) -> None:
+    release = pool(tmp_path)
+    code = f"import sys; from audit.releases import drafted; drafted({str(release)!r}); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_a_group_is_the_column_of_authors_where_every_file_has_it(tmp_path: Path) -> None:

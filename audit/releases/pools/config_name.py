@@ -18,4 +18,7 @@ class ConfigName(Pool):
         name = text_of(release.config, "_name_or_path")
         if not name or bare_name(name) == bare_name(release.name):
             return Clues()
-        return Clues(f"a model whose {CONFIG} names another", base=(Named(name, f"_name_or_path in {CONFIG}"),))
+        return Clues(
+            f"a model whose {CONFIG} names another",
+            base=(Named(name, f"_name_or_path in {CONFIG}; it has to have known the forget data"),),
+        )

@@ -15,7 +15,10 @@ class CardOfTheHub(Pool):
 
     def clues(self, release: Release) -> Clues:
         """The models that the card names."""
-        named = tuple(Named(name, "base_model in the model card (README.md)") for name in release.card.base_models)
+        named = tuple(
+            Named(name, "base_model in the model card (README.md); it has to have known the forget data")
+            for name in release.card.base_models
+        )
         if not named:
             return Clues()
         found = "a model card with base_model"
