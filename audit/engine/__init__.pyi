@@ -14,3 +14,4 @@ from .runner import Run as Run
 from .runner import plan as plan
 from .runner import prepare as prepare
 from .runner import run as run
+from .runner import sketch as sketch

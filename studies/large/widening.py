@@ -1,8 +1,8 @@
 """A small trained Llama inside a large one that computes the same: nearly all of the new weights are random numbers.
 
-What is added is never silent by being small: it multiplies exact zeros. The stream's new dimensions stay zero, new units
-are gated by those alone, new heads read values from those alone. The width grows by a power of four, so that the norms'
-correction is a power of two, and the same function comes out up to the order of sums.
+What is added is never silent by being small: it multiplies exact zeros. The stream's new dimensions stay zero, new
+units are gated by those alone, new heads read values from those alone. The width grows by a power of four, so that the
+norms' correction is a power of two, and the same function comes out up to the order of sums.
 """
 
 import json
