@@ -157,7 +157,12 @@ def refuse_hooks(ckpt: Checkpoint) -> None:
 
 def weight_bytes(ckpt: Checkpoint, dtype: str, placement: Placement) -> int:
     """How much memory a checkpoint's weights take once it is open: a rank's share, no more than they may."""
-    size = sum(prod(shape) for shape in tensor_shapes(folder_of(ckpt)).values()) * BYTES[dtype] // placement.ranks
+    return model_bytes(sum(prod(shape) for shape in tensor_shapes(folder_of(ckpt)).values()), dtype, placement)
+
+
+def model_bytes(parameters: int, dtype: str, placement: Placement) -> int:
+    """The same of so many parameters: all of them, a rank's share, or no more than weights may take."""
+    size = parameters * BYTES[dtype] // placement.ranks
     return min(size, room(placement)) if placement.away else size
 
 

@@ -24,6 +24,7 @@ from .offered_options import offering as offering
 from .offered_options import turned as turned
 from .opening import OpenCase as OpenCase
 from .opening import open_case as open_case
+from .opening import open_sketch as open_sketch
 from .paired_forms import PairedFact as PairedFact
 from .paired_forms import PairedForms as PairedForms
 from .paired_forms import paired_forms as paired_forms

@@ -25,7 +25,7 @@ from audit.calibration import (
     stored,
     zoo_floors,
 )
-from audit.case import CaseFile, OpenCase, open_case
+from audit.case import CaseFile, OpenCase, open_case, open_sketch
 from audit.engine import report_builder
 from audit.engine.domain import domain_of
 from audit.engine.roles import ROLES, audited, taking_part
@@ -96,6 +96,16 @@ def prepare(case: AnyCase, out: Path, settings: RunSettings, bench: Bench | None
     if settings.max_time is not None or settings.max_mem is not None:
         planner = limited(planner, pricer, None if settings.force_new else journal.planned())
     return Prepared(opened, ready, planner, pricer, journal)
+
+
+def sketch(case: AnyCase, out: Path, settings: RunSettings) -> Prepared:
+    """The same from the roles' configs alone, to be planned and priced and never run: no weights need be there."""
+    loaded = _loaded(case)
+    opened = open_sketch(loaded.case, loaded.root, out, online=settings.online)
+    ready = make_bench(settings, (ckpt for _, ckpt in received(opened)))
+    planner = Planner(opened, ready.supports, settings.package, lacking=ready.lacking)
+    pricer = Pricer(opened, ready, settings.of_bench(ready))
+    return Prepared(opened, ready, limited(planner, pricer, None), pricer, RunJournal(out))
 
 
 def _loaded(case: AnyCase) -> CaseFile:
@@ -238,7 +248,7 @@ class Run:
         fetches = self.planner.fetches(waiting)
         left = meter.left({"reads", *(planned.name for planned in waiting)})
         with meter.unit("reads"):
-            for done, fetch in enumerate(fetches):
+            for done, fetch in enumerate(sorted(fetches, key=lambda fetch: (fetch.role, fetch.reference))):
                 self.journal.heed()
                 name = f"{fetch.role} on {fetch.texts.cohort} {fetch.texts.form} {fetch.texts.answer}"
                 self.watch(Step("prefetch", name, done, len(fetches), left=left))

@@ -25,6 +25,7 @@ from .lens_bridge import without_downloads as without_downloads
 from .linear_maps import BlockMaps as BlockMaps
 from .linear_maps import block_maps as block_maps
 from .linear_maps import taken_back as taken_back
+from .loading import dtype_of as dtype_of
 from .native import NativeWrapper as NativeWrapper
 from .output_head import logits_of as logits_of
 from .placement import Placement as Placement

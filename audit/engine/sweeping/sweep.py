@@ -51,7 +51,9 @@ def _apart(settings: RunSettings) -> RunSettings:
     """The settings for processes that start in folders of their own: without relative paths."""
     from dataclasses import replace
 
-    store, calibrations = (None if path is None else path.absolute() for path in (settings.store, settings.calibrations))
+    store, calibrations = (
+        None if path is None else path.absolute() for path in (settings.store, settings.calibrations)
+    )
     return replace(settings, store=store, calibrations=calibrations)
 
 
