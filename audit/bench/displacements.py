@@ -1,8 +1,8 @@
 """How far, and which way, checkpoints have moved from one another: inner products of the differences of their weights.
 
 One pass over the tensors of all of them, by parameter name, edits applied and without building a model; memory holds
-one tensor a checkpoint. A checkpoint whose weights exist only once its model is built (an adapter, fused tensors) is
-opened and its parameters are taken.
+one tensor a checkpoint. A checkpoint whose weights exist only once its model is built (an adapter) is opened
+and its parameters are taken.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -38,11 +38,13 @@ from audit.checkpoints import (
     check_compatible,
     check_degenerate,
     check_finite,
+    cut_to,
     image_settings_of,
     model_config,
     picture_settings,
     processor_files,
     resolve,
+    shared_vocabulary,
     states_per_image,
     tokenizer_files,
     tokenizer_folder,
@@ -292,7 +294,9 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
     for ckpt in _others(opened, with_base=True):
         check_finite(ckpt)
     _check_degenerate(opened)
-    opened_case = OpenCase(case, root, out, opened)
+    rows, said = shared_vocabulary(_by_role(opened))
+    opened_case = OpenCase(case, root, out, _cut(opened, rows))
+    opened_case.notes += (said,) if said else ()
     _check_edited(opened_case)
     for other in _others(opened, with_base=False):
         if opened.base.modality == "image":
@@ -336,6 +340,23 @@ def _resolve_roles(case: Case, root: Path, online: bool) -> CaseCheckpoints:
     )
 
 
+def _by_role(opened: CaseCheckpoints) -> dict[str, Checkpoint]:
+    """The checkpoints by what messages call their roles."""
+    references = {f"reference {n}": ckpt for n, ckpt in enumerate(opened.references)}
+    ancestor = {} if opened.ancestor is None else {"ancestor": opened.ancestor}
+    return {"base": opened.base, "suspect": opened.suspect, **references, **ancestor}
+
+
+def _cut(opened: CaseCheckpoints, rows: int | None) -> CaseCheckpoints:
+    """Every checkpoint with as many rows of its vocabulary as all have."""
+    return CaseCheckpoints(
+        base=cut_to(opened.base, rows),
+        suspect=cut_to(opened.suspect, rows),
+        references=tuple(cut_to(ckpt, rows) for ckpt in opened.references),
+        ancestor=None if opened.ancestor is None else cut_to(opened.ancestor, rows),
+    )
+
+
 def _others(opened: CaseCheckpoints, with_base: bool) -> tuple[Checkpoint, ...]:
     rest = (opened.suspect, *opened.references, *(() if opened.ancestor is None else (opened.ancestor,)))
     return (opened.base, *rest) if with_base else rest
@@ -353,13 +374,9 @@ def _check_degenerate(opened: CaseCheckpoints) -> None:
 
 def _check_own_null(opened: CaseCheckpoints, case: Case) -> None:
     """No model enters its own null or floor: AuditError (code 2) where two roles that must differ are one model."""
-    names = [("suspect", opened.suspect), ("base", opened.base)]
-    names += [(f"reference {n}", reference) for n, reference in enumerate(opened.references)]
-    if opened.ancestor is not None:
-        names.append(("ancestor", opened.ancestor))
     has_null = bool(case.roles.never_trained)
     seen: dict[str, str] = {}
-    for name, ckpt in names:
+    for name, ckpt in {"suspect": opened.suspect, **_by_role(opened)}.items():
         before = seen.setdefault(ckpt.key, name)
         audits_base = {before, name} == {"suspect", "base"}
         audits_ancestor = {before, name} == {"suspect", "ancestor"} and has_null

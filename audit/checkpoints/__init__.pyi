@@ -1,5 +1,6 @@
 from .adapters import adapter_settings as adapter_settings
 from .adapters import adapter_weights as adapter_weights
+from .code_beside import named_code as named_code
 from .config import model_config as model_config
 from .degenerate import check_degenerate as check_degenerate
 from .degenerate import degenerate as degenerate
@@ -9,6 +10,11 @@ from .edited import without_hooks as without_hooks
 from .edited import write_edited as write_edited
 from .exact_dtype import exact_dtype as exact_dtype
 from .fingerprints import fingerprint_of as fingerprint_of
+from .float_copies import FloatCopy as FloatCopy
+from .float_copies import copies as copies
+from .float_copies import float_copy_of as float_copy_of
+from .float_copies import tokenizer_folder as tokenizer_folder
+from .float_copies import weights_folder as weights_folder
 from .folder import tensor_shapes as tensor_shapes
 from .folder import unopened_files as unopened_files
 from .folder import weight_files as weight_files
@@ -20,7 +26,6 @@ from .image_settings import load_image_processor as load_image_processor
 from .image_settings import states_per_image as states_per_image
 from .location import adapter_folder_of as adapter_folder_of
 from .location import folder_of as folder_of
-from .location import tokenizer_folder as tokenizer_folder
 from .modality import modality_of as modality_of
 from .own_code import check_permitted as check_permitted
 from .own_code import code_files as code_files
@@ -34,6 +39,8 @@ from .resolution import check_finite as check_finite
 from .resolution import fingerprint as fingerprint
 from .resolution import resolve as resolve
 from .resolution import verify as verify
+from .shared_vocabulary import cut_to as cut_to
+from .shared_vocabulary import shared_vocabulary as shared_vocabulary
 from .staging import library_config as library_config
 from .staging import opening as opening
 from .staging import staged_model as staged_model

@@ -49,12 +49,7 @@ def architecture_differences(ours: Path, theirs: Path) -> Differences:
 
     Tied and untied heads may meet. AuditError (code 2) for a config that transformers cannot read.
     """
-    a, b = _meaning(ours), _meaning(theirs)
-    if not _stretched(a) and not _stretched(b):
-        a, b = (
-            {key: value for key, value in side.items() if key.rpartition(".")[2] not in _CONTEXT} for side in (a, b)
-        )
-    if listed := [f"{key}: {a.get(key)} and {b.get(key)}" for key in sorted(a.keys() | b.keys()) if _differ(a, b, key)]:
+    if listed := setting_differences(meaning_of(library_config(ours)), meaning_of(library_config(theirs))):
         return Differences(tuple(listed))
     x, y = _alike(tensor_shapes(ours), tensor_shapes(theirs))
     shared = sorted(x.keys() & y.keys())
@@ -65,6 +60,15 @@ def architecture_differences(ours: Path, theirs: Path) -> Differences:
     rows = {(x[name][0], y[name][0]) for name in odd if x[name] and y[name]}
     known = rows == {(_vocabulary(ours), _vocabulary(theirs))}
     return Differences(tuple(f"{name}: {list(x[name])} and {list(y[name])}" for name in odd), rows_only and known)
+
+
+def setting_differences(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
+    """Which of two configs' settings (:func:`meaning_of`) differ, with both values."""
+    if not _stretched(a) and not _stretched(b):
+        a, b = (
+            {key: value for key, value in side.items() if key.rpartition(".")[2] not in _CONTEXT} for side in (a, b)
+        )
+    return [f"{key}: {a.get(key)} and {b.get(key)}" for key in sorted(a.keys() | b.keys()) if _differ(a, b, key)]
 
 
 def _alike(x: Shapes, y: Shapes) -> tuple[Shapes, Shapes]:
@@ -92,9 +96,9 @@ def _differ(a: Mapping[str, object], b: Mapping[str, object], key: str) -> bool:
     return x != y and not (last in _BY_SHAPE and (x is None or y is None))
 
 
-def _meaning(folder: Path) -> dict[str, object]:
-    """Every setting that changes the function, in the library's spelling; those within others by dotted names."""
-    config = library_config(folder)
+def meaning_of(config: Any) -> dict[str, object]:
+    """Every setting of a config that changes the function, in the library's spelling; those within others by dotted
+    names."""
     text = config.get_text_config(decoder=True)
     return _settings(text) if text is not config and len(_sub_configs(config)) == 1 else _settings(config)
 

@@ -6,8 +6,9 @@ from typing import Final
 
 from audit.checkpoints.adapters import adapter_weights
 from audit.checkpoints.edited import edit_folders
+from audit.checkpoints.float_copies import weights_folder
 from audit.checkpoints.folder import weight_files
-from audit.checkpoints.location import adapter_folder_of, folder_of
+from audit.checkpoints.location import adapter_folder_of
 from audit.schema import Checkpoint
 from audit.storage import safetensors_file
 
@@ -27,7 +28,7 @@ def exact_dtype(ckpts: Iterable[Checkpoint]) -> str:
 
 
 def _files(ckpt: Checkpoint) -> list[Path]:
-    files = list(weight_files(folder_of(ckpt)))
+    files = list(weight_files(weights_folder(ckpt)))
     if (adapter := adapter_folder_of(ckpt)) is not None:
         files.append(adapter_weights(adapter))
     played = zip(edit_folders(ckpt), reversed(ckpt.edits), strict=True)

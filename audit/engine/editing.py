@@ -106,7 +106,7 @@ class _Work(NamedTuple):
     def of(cls, case_file: CaseFile, request: EditRequest, chosen: Edit, out: Path, settings: RunSettings) -> "_Work":
         """Open the case, and make the rows. AuditError as :func:`edit`."""
         case = open_case(_as_opened(case_file.case, request.on), case_file.root, out, online=settings.online)
-        parent = case.checkpoint(request.on)
+        parent = case.checkpoint(request.on).model_copy(update={"vocabulary": None})  # an edit is made of whole weights
         check_fits(type(chosen), request.name, parent.modality == "image")
         if request.merge:
             check_folds(parent)

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 from audit.bench import Bench
 from audit.case import OpenCase
-from audit.checkpoints import folder_of, model_config, tensor_shapes
+from audit.checkpoints import model_config, tensor_shapes, weights_folder
 from audit.planning import timings
 from audit.planning.planner import Fetch, Planned, Planner, in_states, states_of
 from audit.planning.settings import RunSettings
@@ -87,7 +87,7 @@ class Pricer:
 
     def __init__(self, case: OpenCase, bench: Bench, settings: RunSettings) -> None:
         self.case, self.bench, self.settings = case, bench, settings
-        self.parameters = sum(prod(shape) for shape in tensor_shapes(folder_of(case.base)).values())
+        self.parameters = sum(prod(shape) for shape in tensor_shapes(weights_folder(case.base)).values())
         self._sizes = model_config(case.base).read_by_head
         # every rank must time the same passes, whatever has been recorded meanwhile
         self._recorded = () if bench.pool.placement.ranks > 1 else timings.recorded(conditions(settings))

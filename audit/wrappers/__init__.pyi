@@ -5,6 +5,11 @@ from .backends import fresh_model as fresh_model
 from .backends import open_wrapper as open_wrapper
 from .backends import settled_placement as settled_placement
 from .backends import wrap as wrap
+from .block_matrices import Matrix as Matrix
+from .block_matrices import bare_matrices as bare_matrices
+from .block_matrices import block_weights as block_weights
+from .block_matrices import covered_share as covered_share
+from .block_matrices import layer_matrices as layer_matrices
 from .image_inputs import PIXELS as PIXELS
 from .interface import Batch as Batch
 from .interface import Resume as Resume
@@ -24,5 +29,6 @@ from .native import NativeWrapper as NativeWrapper
 from .output_head import logits_of as logits_of
 from .placement import Placement as Placement
 from .placement import gathered as gathered
+from .text_core import core_of as core_of
 from .value_maps import ValueMap as ValueMap
 from .value_maps import value_map as value_map

@@ -59,7 +59,7 @@ def unused_tensors(ckpt: Checkpoint) -> tuple[str, ...]:
     """
     with torch.device("meta"):
         ledger = _Ledger(fresh_model(ckpt))
-    files = checkpoints.weight_files(checkpoints.folder_of(ckpt))
+    files = checkpoints.weight_files(checkpoints.weights_folder(ckpt))
     stored = sorted(name for path in files for name in safetensors_file.read_header(path).entries)
     return tuple(name for name in stored if not ledger.takes(name))
 

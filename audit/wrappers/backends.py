@@ -7,7 +7,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from audit.checkpoints import TORCH_MODULE, check_permitted, folder_of, library_config, modality_of
+from audit.checkpoints import TORCH_MODULE, check_permitted, library_config, modality_of, weights_folder
 from audit.schema import AuditError, Checkpoint, Modality, as_audit_error
 from audit.wrappers.family import family_of
 from audit.wrappers.placement import Placement, away, device_map_of
@@ -64,7 +64,12 @@ def wrap(model: "PreTrainedModel", backend: str = "native", attention: str = "de
     config = model.config.to_dict() | {"architectures": [type(model).__name__]}
     modality = modality_of(config)
     family_of(modality, model.config.model_type)
-    return backend_class(backend, modality).behind(model, attention)
+    opened = backend_class(backend, modality)
+    if modality != "text":
+        return opened.behind(model, attention)
+    kind = f"{type(model).__name__} ({model.config.model_type})"
+    with as_audit_error(f"{kind}: no place for hooks was found in it", "use another backend, or report this message"):
+        return opened.behind(model, attention)
 
 
 def open_wrapper(
@@ -78,10 +83,14 @@ def open_wrapper(
     whatever its family refuses.
     """
     backend_class(backend, ckpt.modality)  # a wrong name is said before anything is loaded
+    from audit.wrappers.vocabulary_rows import cut_vocabulary
+
     placement = device if isinstance(device, Placement) else Placement(device)
     if not placement.whole and backend != "native":
         raise AuditError(f"the {backend} backend opens models whole, on one device", "use the native backend")
     model = family_of(ckpt.modality, ckpt.family).open_model(ckpt, placement, dtype, attention)
+    if ckpt.vocabulary is not None:
+        cut_vocabulary(model, ckpt.vocabulary, ckpt.source)
     prepare(model)
     return wrap(model, backend, attention)
 
@@ -91,12 +100,17 @@ def fresh_model(ckpt: Checkpoint) -> "PreTrainedModel":
 
     AuditError for a model that no installed family opens, and for a config that transformers cannot read or build.
     """
-    family, folder = family_of(ckpt.modality, ckpt.family), folder_of(ckpt)
+    from audit.wrappers.vocabulary_rows import cut_vocabulary
+
+    family, folder = family_of(ckpt.modality, ckpt.family), weights_folder(ckpt)
     config = library_config(folder)
     if config.model_type == TORCH_MODULE:
         check_permitted(folder, ckpt.code)
     with as_audit_error(f"no model can be built by {folder / 'config.json'}", "check the config"):
-        return family.fresh(config)
+        model = family.fresh(config)
+    if ckpt.vocabulary is not None:
+        cut_vocabulary(model, ckpt.vocabulary, ckpt.source)
+    return model
 
 
 def settled_placement(placement: Placement, ckpt: Checkpoint, dtype: str) -> Placement:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Op
-from audit.wrappers.anatomy import close, dissect, on_pixels
+from audit.wrappers.anatomy import dissect
 from audit.wrappers.hooked import HookedWrapper
 from audit.wrappers.hooks import PassEnd, shown_before
 from audit.wrappers.image_inputs import (
@@ -29,6 +29,7 @@ from audit.wrappers.image_inputs import (
 from audit.wrappers.interface import Batch, Tower
 from audit.wrappers.output_head import class_logits_of
 from audit.wrappers.placement import home_of
+from audit.wrappers.tracing import close, on_pixels
 
 
 class ImageWrapper(HookedWrapper):

@@ -36,7 +36,7 @@ class ImageClassifier(Family):
         loading.refuse_ranks(ckpt, placement)
         loading.refuse_merging(ckpt, placement)
         checkpoints.verify(ckpt)
-        model = loading.load_folder(checkpoints.folder_of(ckpt), chosen, attention, KIND, placement)
+        model = loading.load_folder(checkpoints.weights_folder(ckpt), chosen, attention, KIND, placement)
         checkpoints.verify(ckpt)  # what was read is what was hashed: nothing was written in between
         model = loading.settled(model, placement)
         refuse_windows(model)

@@ -22,7 +22,7 @@ class TorchModule(Family):
     model_types: ClassVar[tuple[str, ...]] = (checkpoints.TORCH_MODULE,)
 
     def open_model(self, ckpt: Checkpoint, placement: Placement, dtype: str, attention: str) -> PreTrainedModel:
-        chosen, folder = dtype_of(dtype), checkpoints.folder_of(ckpt)
+        chosen, folder = dtype_of(dtype), checkpoints.weights_folder(ckpt)
         if not placement.whole:
             raise AuditError(
                 f"{ckpt.source}: a module of torch is opened whole", "leave out --device-map, and run it in one process"

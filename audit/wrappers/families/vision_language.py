@@ -33,7 +33,7 @@ class VisionLanguage(Family):
         loading.refuse_merging(ckpt, placement)
         loading.refuse_ranks(ckpt, placement)
         checkpoints.verify(ckpt)
-        model = loading.load_folder(checkpoints.folder_of(ckpt), chosen, attention, KIND, placement)
+        model = loading.load_folder(checkpoints.weights_folder(ckpt), chosen, attention, KIND, placement)
         adapter = checkpoints.adapter_folder_of(ckpt)
         if adapter is not None:
             model = merged(model, adapter)
