@@ -319,9 +319,6 @@ def _parts_of(opened: _Opened, config: object) -> dict[str, Any]:
     fields: dict[str, Any] = {"attn": attn.path, "attn_norm": _norm_path(children, attn, block_call.inp)}
     if addends:
         fields |= _second_half(calls, children, block_call, attn, addends)
-        hidden = fields.get("mlp_hidden")
-        if any(hidden not in dict(other.named_modules()) for other in blocks):
-            fields["mlp_hidden"] = None  # MLPs of several kinds: what is true of the first block is not of the others
     z = _projection(calls, attn)
     heads = _heads(config, z.inp.shape[-1]) if z and z.inp.ndim == 3 else None
     if z and heads and (_own_kernel(config) or opened.attends(attn.path)):
