@@ -21,3 +21,4 @@ from .sweeping.suspects import suspects_of as suspects_of
 from .sweeping.sweep import Spread as Spread
 from .sweeping.sweep import sweep as sweep
 from .sweeping.tasks import Outcome as Outcome
+from .sweeping.worker import Worker as Worker
