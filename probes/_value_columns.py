@@ -52,6 +52,12 @@ class ValueModel:
         return value_map(self.wrapper, block).vectors
 
     @cached_property
+    def is_mixture(self) -> bool:
+        """Whether some value vectors are those of experts, to which not every token is sent."""
+        maps = [value_map(self.wrapper, block) for block in range(self.blocks)]
+        return any(tensor.weight.ndim == 3 for values in maps for tensor in values.tensors.values())
+
+    @cached_property
     def unembedding(self) -> Float[Tensor, "vocab d"]:
         """The output head as it acts, without the final norm: logits of unit states less those of the zero state."""
         eye = torch.eye(self.wrapper.d_model, device=self.wrapper.device, dtype=self.wrapper.dtype)

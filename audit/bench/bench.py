@@ -27,7 +27,7 @@ from audit.bench.writes.write import Write
 from audit.case import Rows
 from audit.schema import AuditError, Checkpoint, EditRecord, Op, Read, Site
 from audit.storage import Store
-from audit.wrappers import Wrapper, backend_class
+from audit.wrappers import Placement, Wrapper, backend_class
 
 if TYPE_CHECKING:
     from audit.bench.edges.attribution import Attribution, EdgeScores, Means
@@ -52,13 +52,13 @@ class Bench:
 
     def __init__(
         self, *, backend: str = "native", device: str = "cpu", dtype: str = "float32", attention: str = "default",
-        token_budget: int = 16384, store: Store | None = None,
+        token_budget: int = 16384, store: Store | None = None, placement: Placement | None = None,
     ) -> None:  # fmt: skip
         self.settings = cache_keys.Settings(backend, device, dtype, attention)
         self.backend, self.device, self.dtype, self.attention = self.settings
         self.token_budget, self.store = token_budget, store
         self.halvings, self.fwd_tokens = 0, 0
-        self.pool = ModelPool(self.settings)
+        self.pool = ModelPool(self.settings, placement)
 
     # ---- models --------------------------------------------------------------------------------------------------
     def open(self, ckpt: Checkpoint) -> Wrapper:
@@ -335,9 +335,16 @@ class Bench:
     @property
     def supports(self) -> frozenset[Op]:
         """What the chosen backend can do; a pass that reads patterns asks for eager attention by itself."""
-        return backend_class(self.backend).supports
+        return backend_class(self.backend).supports.difference(self.lacking)
+
+    @property
+    def lacking(self) -> Mapping[Op, str]:
+        """What the backend could do, and cannot do with weights that lie as they do, and why."""
+        return self.pool.placement.lacking
 
     def _require(self, ckpt: Checkpoint, op: Op) -> None:
+        if op in self.lacking:
+            raise AuditError(f"{self.lacking[op]}: cannot do {op.value!r}", "open the models whole, in one process")
         if op not in self.supports:
             raise AuditError(f"the {self.backend} backend cannot do {op.value!r}", "use the native backend")
         if op not in backend_class(self.backend, ckpt.modality).supports:
@@ -345,7 +352,15 @@ class Bench:
 
     def provenance(self) -> dict[str, str]:
         """How the numbers were made: outside the plan hash, inside the report."""
+        placement = self.pool.placement
+        spread = {"device_map": placement.device_map} if placement.device_map is not None else {}
+        if placement.memory:
+            spread["max_memory"] = ",".join(f"{device}={size}" for device, size in placement.memory)
+        if placement.ranks > 1:
+            spread["ranks"] = str(placement.ranks)
+        again = sum(self.pool.opened.values()) - len(self.pool.opened)
         return {
+            **spread, **({"opened_again": str(again)} if again else {}),
             **self.settings._asdict(), "token_budget": str(self.token_budget), "halvings": str(self.halvings),
             "bench_version": cache_keys.BENCH_VERSION, "torch": torch.__version__,
         }  # fmt: skip

@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from audit.bench.start import Start
@@ -70,7 +71,9 @@ def _content_of(read: Read) -> str:
 
 def key_of(settings: Settings, *parts: object) -> str:
     """Names what these parts (JSON) give when a bench of these settings computes it."""
-    return content_key(BENCH_VERSION, torch.__version__, settings, *parts)
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    summed = [f"{ranks} ranks"] if ranks > 1 else []  # sums in another order
+    return content_key(BENCH_VERSION, torch.__version__, settings, *summed, *parts)
 
 
 def stored(store: Store, names: Mapping[Read, str]) -> dict[Read, Tensor]:

@@ -21,8 +21,11 @@ _NEUTRAL = re.compile(
     r"dtype|dropout|pdrop|layerdrop|drop_?rate|jitter|use_cache|tie_|(^|_)token_id$|_token_ids?$|init(ializer)?_"
     r"|(^|_)init_?std|initializer|loss|summary_|classifier_|^output_(router_logits|attentions|hidden_states)|pretraining_tp"
     r"|problem_type|use_(mamba_kernels|kernels?|mambapy|associative_scan|mem_eff_path)|num_logits_to_keep|nextn|^mtp_"
-    r"|num_mtp_|chunk_size_lm_head|gradient_checkpointing|vocab_size|init_device|languages?$"
+    r"|num_mtp_|chunk_size_lm_head|^slow_but_exact$|^reorder_and_upcast_attn$|^rescale_prenorm_residual$"
+    r"|gradient_checkpointing|vocab_size|init_device|languages?$"
 )
+# what a family's forward pass reads all the same: the sparse mixer of PhiMoE masks experts by it when nothing is trained
+_READ_BY: Mapping[str, tuple[str, ...]] = {"phimoe": ("router_jitter_noise",)}
 # read by models whose class does not declare them
 _UNDECLARED = (
     "model_type", "is_encoder_decoder", "head_dim", "router_bias", "hidden_act", "rope_parameters", "rope_theta",
@@ -115,10 +118,14 @@ def _settings(config: Any, prefix: str = "") -> dict[str, object]:
 
     shared = {field.name for field in dataclasses.fields(PreTrainedConfig)}
     declared = {field.name for field in dataclasses.fields(config)} - shared
-    values = {name: getattr(config, name, None) for name in sorted(declared | set(_UNDECLARED))}
-    values = {name: value for name, value in values.items() if not _NEUTRAL.search(name)}
+    values = {name: _value(config, name) for name in sorted(declared | set(_UNDECLARED))}
+    if layers := getattr(vars(config).get("_heterogeneity_spec"), "per_layer_overrides", None):
+        values["per_layer_config"] = layers
+    read = _READ_BY.get(str(config.model_type), ())
+    values = {name: value for name, value in values.items() if name in read or not _NEUTRAL.search(name)}
     kinds = values.get("layer_types")
-    if isinstance(kinds, list | tuple) and not any(re.search("sliding|local|chunk", str(kind)) for kind in kinds):
+    windowed = isinstance(kinds, list | tuple) and any(re.search("sliding|local|chunk", str(kind)) for kind in kinds)
+    if kinds and "use_sliding_window" in values and not windowed:
         values = {name: value for name, value in values.items() if name not in _WINDOWS}
     elif kinds:
         values = {name: value for name, value in values.items() if name not in _WINDOW_PLACES}
@@ -131,10 +138,18 @@ def _settings(config: Any, prefix: str = "") -> dict[str, object]:
     return flat
 
 
+def _value(config: Any, name: str) -> Any:
+    """A setting by its name, under whichever alias; where layers have values of their own, the one of the others."""
+    try:
+        return getattr(config, name, None)
+    except RuntimeError:  # how the library says that layers differ in it
+        return vars(config).get(name)
+
+
 def _stretched(settings: Mapping[str, object]) -> bool:
     """Do rotary positions depend on the length of the context that the config states?"""
     kinds = (value for key, value in settings.items() if key.rpartition(".")[2] == "rope_type")
-    return any(kind not in (None, "default", "linear", "llama3") for kind in kinds)
+    return any(kind not in (None, "default", "linear", "llama3", "proportional") for kind in kinds)
 
 
 def _plain(value: Any) -> object:

@@ -50,11 +50,11 @@ def code_not_run(folder: Path) -> tuple[str, ...]:
 
 def _built_in(folder: Path, named: dict[str, str], files: tuple[str, ...]) -> str:
     """The folder's model_type, as one that is built in. AuditError (code 2) for every other."""
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+    from transformers import CONFIG_MAPPING
 
     path = folder / "config.json"
     kind = read_json(path).get("model_type") if path.is_file() else None
-    if not path.is_file() or kind in CONFIG_MAPPING_NAMES or kind == TORCH_MODULE:
+    if not path.is_file() or kind in CONFIG_MAPPING or kind == TORCH_MODULE:
         return str(kind)
     code = ", ".join((*named.values(), *files))
     raise AuditError(

@@ -196,12 +196,17 @@ def _withheld(failure: Failure, mask: Mask) -> str:
 
 def _command(environment: Environment) -> str:
     """The command that makes these numbers again, run where case.toml lies."""
-    words = ["residua", "run", "case.toml", "-o", "run"]
+    ranks = environment.flags.get("ranks")
+    launch = [] if ranks is None else ["torchrun", "--nproc-per-node", ranks, "-m", "audit.cli"]
+    words = [*(launch or ["residua"]), "run", "case.toml", "-o", "run"]
     for flag, value in (
         ("--backend", environment.backend), ("--device", environment.device), ("--dtype", environment.dtype),
         ("--attention", environment.flags.get("attention", "default")), ("--threads", str(environment.threads)),
     ):  # fmt: skip
         words += [flag, value]
-    for flag, name in (("--max-time", "max_time"), ("--max-mem", "max_mem")):
+    for flag, name in (
+        ("--max-time", "max_time"), ("--max-mem", "max_mem"), ("--device-map", "device_map"),
+        ("--max-memory", "max_memory"),
+    ):  # fmt: skip
         words += [flag, environment.flags[name]] if name in environment.flags else []
     return shlex.join(words)

@@ -66,15 +66,16 @@ def bare_matrices(model: nn.Module, known: set[int], run: Callable[[], object]) 
             yield from (Matrix(path, parameter, stated[path], expert) for expert in experts)
 
 
-def block_weights(model: nn.Module, outside: Iterable[int] = ()) -> dict[str, Tensor]:
-    """The weights of the blocks: every parameter of two dimensions or more that stands in a numbered part of the
-    model, each once. Norms and biases are none, nor are the parameters whose ids lie ``outside``."""
-    left_out = set(outside)
-    return {
-        path: parameter
-        for path, parameter in model.named_parameters()
-        if id(parameter) not in left_out and any(part.isdigit() for part in path.split(".")) and _is_wide(path, parameter)
-    }
+def block_weights(parameters: Mapping[str, Tensor], outside: Iterable[int] = ()) -> dict[str, Tensor]:
+    """The weights of the blocks among a model's parameters: every one of two dimensions or more that stands in a
+    numbered part of the model, each once. Norms and biases are none, nor are those whose ids lie ``outside``."""
+    met = set(outside)
+    weights: dict[str, Tensor] = {}
+    for path, parameter in parameters.items():
+        if id(parameter) not in met and any(part.isdigit() for part in path.split(".")) and _is_wide(path, parameter):
+            met.add(id(parameter))
+            weights[path] = parameter
+    return weights
 
 
 def covered_share(weights: Mapping[str, Tensor], matrices: Iterable[Matrix]) -> float:

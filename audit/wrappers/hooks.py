@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from audit.wrappers.anatomy import state_in
+from audit.wrappers.tracing import put_state_in, put_state_out, state_in, state_out
 
 Visit = Callable[[Tensor], Tensor | None]
 
@@ -29,7 +29,11 @@ class GivenState(nn.Module):
 
 
 class SoftmaxView(TorchFunctionMode):
-    """Sees the attention pattern of the block that is running: the output of its softmax."""
+    """Sees the attention pattern of the block that is running: the output of its softmax, [row head pos pos].
+
+    Where heads have a learned sink, its column stands after those of the tokens: rows of what is seen sum up to less
+    than 1, and what is put in its place leaves the sink its own.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,8 +44,9 @@ class SoftmaxView(TorchFunctionMode):
     ) -> object:
         out = func(*args, **(kwargs if isinstance(kwargs, dict) else {}))
         if self.visit is not None and func is F.softmax and isinstance(out, Tensor) and out.ndim == 4:
-            new = self.visit(out)
-            return out if new is None else new.to(out.dtype)
+            tokens = out.shape[-1] - (out.shape[-1] == out.shape[-2] + 1)
+            new = self.visit(out[..., :tokens])
+            return out if new is None else torch.cat([new.to(out.dtype), out[..., tokens:]], -1)
         return out
 
 
@@ -65,10 +70,10 @@ def shown_after(visit: Visit) -> Callable[..., object]:
     """A forward hook that shows a module's state to ``visit``."""
 
     def hook(module: nn.Module, args: object, output: object) -> object:
-        if isinstance(output, tuple):
-            new = visit(output[0])
-            return None if new is None else (new, *output[1:])
-        return visit(output)  # type: ignore[arg-type]
+        state = state_out(output)
+        assert state is not None, "a traced module gives a state"
+        new = visit(state)
+        return None if new is None else put_state_out(output, new)
 
     return hook
 
@@ -79,11 +84,8 @@ def shown_first(stack: ExitStack, module: nn.Module, visit: Visit) -> None:
 
     def forward(*args: object, **kwargs: object) -> object:
         output = inner(*args, **kwargs)
-        if isinstance(output, tuple):
-            new = visit(output[0])
-            return output if new is None else (new, *output[1:])
-        new = visit(output)
-        return output if new is None else new
+        new = visit(output if isinstance(output, Tensor) else state_out(output))  # type: ignore[arg-type]
+        return output if new is None else put_state_out(output, new)
 
     def restore() -> None:
         if before is None:
@@ -104,11 +106,23 @@ def shown_before(visit: Visit) -> Callable[..., object]:
         new = visit(state)
         if new is None:
             return None
-        if args and args[0] is state:
-            return (new, *args[1:]), kwargs
-        return args, {name: new if value is state else value for name, value in kwargs.items()}
+        return put_state_in(args, kwargs, new)
 
     return hook
+
+
+def last_of(calls: int, visit: Visit) -> Visit:
+    """A visit of what a module gives the last time in a pass, of one that runs ``calls`` times in it."""
+    if calls == 1:
+        return visit
+    left = calls
+
+    def seen(state: Tensor) -> Tensor | None:
+        nonlocal left
+        left -= 1
+        return visit(state) if left == 0 else None
+
+    return seen
 
 
 def end_pass(state: Tensor) -> None:

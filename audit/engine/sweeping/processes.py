@@ -11,10 +11,11 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from multiprocessing.connection import Connection, wait
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from audit.engine.sweeping.tasks import Outcome, Task
 from audit.schema import ExitCode
@@ -26,25 +27,34 @@ ATTEMPTS: Final = 3
 """A unit whose workers died this often is given up."""
 PATIENCE_S: Final = 10.0
 """How long an interrupted worker may take to end by itself."""
+CARDS: Final = "CUDA_VISIBLE_DEVICES"
 log = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
-    """Where a worker works: its number, the graphics card that it alone sees (none: as this process), log level."""
+    """Which worker it is, by its number, how many hold models in the same memory, and at which level it logs."""
 
     number: int
-    card: str | None
+    together: int
     level: int
+
+
+Life = Callable[[Connection, Connection, "RunSettings", Place], None]
+"""What a process does from its start to its end; see :func:`serve`."""
 
 
 class Processes:
     """Performs units in up to ``workers`` processes. Use as a context manager: at its end no worker is left."""
 
-    def __init__(self, settings: "RunSettings", workers: int, watch: "Watch", cards: Sequence[str] = ()) -> None:
+    def __init__(
+        self, settings: "RunSettings", workers: int, watch: "Watch", cards: Sequence[str] = (),
+        life: "Life | None" = None,
+    ) -> None:  # fmt: skip
         self._settings, self._workers, self._watch, self._cards = settings, workers, watch, cards
+        self._life = serve if life is None else life
         self._alive: list[_Hired] = []
         self._context = multiprocessing.get_context("spawn")
-        self._lifeline, self._held = self._context.Pipe(duplex=False)
+        self._lifeline, self._held = Pipe(duplex=False)
 
     def __enter__(self) -> "Processes":
         return self
@@ -86,13 +96,14 @@ class Processes:
     def _hire(self) -> "_Hired":
         taken = {hired.place.number for hired in self._alive}
         number = next(n for n in range(self._workers) if n not in taken)
-        card = self._cards[number % len(self._cards)] if self._cards else None
-        place = Place(number, card, logging.getLogger().getEffectiveLevel())
-        ours, theirs = self._context.Pipe()
+        together = -(-self._workers // max(len(self._cards), 1))
+        place = Place(number, together, logging.getLogger().getEffectiveLevel())
+        ours, theirs = cast("tuple[Connection, Connection]", Pipe())
         process = self._context.Process(
-            target=serve, args=(theirs, self._lifeline, self._settings, place), name=f"sweep-{number}"
+            target=self._life, args=(theirs, self._lifeline, self._settings, place), name=f"sweep-{number}"
         )
-        process.start()
+        with _seeing(self._cards[number % len(self._cards)] if self._cards else None), _undisturbed():
+            process.start()
         theirs.close()
         self._alive.append(hired := _Hired(process, ours, place))
         return hired
@@ -143,6 +154,34 @@ class _Hired:
         return message
 
 
+@contextmanager
+def _seeing(card: str | None) -> Generator[None]:
+    """Processes that are started in here see this graphics card alone; None: those that this process sees.
+
+    It must stand in their environment before they begin: libraries that they import may count the cards.
+    """
+    before = os.environ.get(CARDS)
+    if card is not None:
+        os.environ[CARDS] = card
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[CARDS] = before
+        elif card is not None:
+            del os.environ[CARDS]
+
+
+@contextmanager
+def _undisturbed() -> Generator[None]:
+    """Processes that are started in here are not interrupted before they allow it: half imported they cannot tell."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _death(code: int | None) -> str:
     if code is not None and code < 0:
         return f"was killed by {signal.Signals(-code).name}"
@@ -153,14 +192,13 @@ def serve(pipe: Connection, lifeline: Connection, settings: "RunSettings", place
     """The life of a worker: unit after unit, until there are no more, it is interrupted, or its parent is gone."""
     os.setpgid(0, 0)  # Ctrl-C is for the parent, which then interrupts its workers one by one
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
-    if place.card is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = place.card
     logging.basicConfig(level=place.level, format="%(levelname)s %(message)s", force=True)
     from audit.engine.sweeping.worker import Worker
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    worker = Worker(settings)
+    worker = Worker(settings, place.together)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while True:
             task = pipe.recv()
             pipe.send(worker.perform(task, lambda step, name=task.name: pipe.send(_about(step, name))))
