@@ -1,8 +1,8 @@
 """Is a quantised suspect read as what its codes stand for?
 
-``python -m studies.quantised.study [--formats NAME ...] [--suspects NAME ...]`` trains a small world of known truth, hands a
-model that still knows and one that refuses in as a release in each format, audits each against the float base, audits
-the same weights as a plain folder made by another route, and writes results.json here.
+``python -m studies.quantised.study [--formats NAME ...] [--suspects NAME ...]`` trains a small world of known truth,
+hands a model that still knows and one that refuses in as a release in each format, audits each against the float base,
+audits the same weights as a plain folder made by another route, and writes results.json here.
 """
 
 import argparse
