@@ -24,6 +24,7 @@ _SHARD_BYTES: Final = 1 << 30
 _DTYPE_KEYS = ("dtype", "torch_dtype")
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 UNSTATED: Final = "bfloat16"
+_AGAIN: Final = "fetch the checkpoint again; if it opens in transformers, dequantise it there and audit what it saves"
 Named = tuple[str, "Tensor"]
 
 
@@ -122,8 +123,7 @@ class _Conversion:
         import torch
 
         fault = f"{self.folder}: the weight {stem!r} cannot be read as {self.how.called}"
-        do = "fetch the checkpoint again; if it opens in transformers, dequantise it there and audit what it saves"
-        with as_audit_error(fault, do), torch.no_grad():
+        with as_audit_error(fault, _AGAIN), torch.no_grad():
             tensors = {part: read(name) for part, name in parts.items() if part not in self.how.unused}
             if note := self.how.note(tensors):
                 self.notes.add(note)

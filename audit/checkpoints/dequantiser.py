@@ -140,4 +140,6 @@ def dequantiser_for(
     """The format that claims these settings, or None; and the names of all formats that are known."""
     known = plugins.discover(DEQUANTISERS, Dequantiser)
     claiming = next((cls for cls in known.values() if cls.claims(settings)), None)
-    return None if claiming is None else claiming(settings, config), tuple(known)
+    if claiming is None:
+        return None, tuple(known)
+    return claiming(settings, config), tuple(known)  # pyright: ignore[reportAbstractUsage] what a folder holds is whole
