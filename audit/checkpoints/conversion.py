@@ -5,7 +5,7 @@ import re
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from pydantic import JsonValue
 
@@ -109,7 +109,7 @@ class _Conversion:
         """Name and values of every tensor of the plain model, in order."""
         import torch
 
-        wanted: dtype = getattr(torch, dtype)
+        wanted = cast("torch.dtype", getattr(torch, dtype))
         with ExitStack() as stack:
             files = {path: stack.enter_context(_opened(path)) for path in sorted(set(self.places.values()))}
             read = lambda name: files[self.places[name]].get_tensor(name)  # noqa: E731

@@ -86,7 +86,7 @@ class Dequantiser(ABC):
             ending = next((ending for ending in endings if name.endswith(ending)), None)
             if ending is not None:
                 found.setdefault(name.removesuffix(ending), {})[self.suffixes[ending]] = name
-        coded = {stem: parts for stem, parts in sorted(found.items()) if self.marks & parts.keys()}
+        coded: dict[str, Parts] = {stem: parts for stem, parts in sorted(found.items()) if self.marks & parts.keys()}
         for stem, parts in coded.items():
             if lacking := sorted(self.needed - parts.keys()):
                 raise self.lacking(stem, lacking[0])
