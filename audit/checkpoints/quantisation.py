@@ -46,15 +46,13 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 @lru_cache(maxsize=256)
 def _dequantiser_of(folder: Path, stamps: tuple[tuple[int, int] | None, ...]) -> Dequantiser | None:
     config = read_config(folder)
-    settings = _settings(config)
-    codes = codes_in(folder)
-    if settings is None and codes is not None:
-        settings = _beside(folder)
-    if settings is None and codes is None:
+    stated, codes = _settings(config), codes_in(folder)
+    if stated is None and codes is None:
         return None
+    settings = _beside(folder) if stated is None else stated
     known, names = dequantiser_for(settings or {}, config)
     if known is None:
-        method = _stated(settings or {}) + (f"; tensor {codes!r} holds codes" if settings is None else "")
+        method = _stated(settings or {}) + (f"; tensor {codes!r} holds codes" if stated is None else "")
         raise AuditError(
             f"{folder}: its weights are quantised ({method}), in a format whose codes cannot be turned into weights "
             f"here; known are {', '.join(names)} and gguf",

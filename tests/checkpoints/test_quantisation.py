@@ -9,6 +9,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from audit import checkpoints
 from audit.schema import AuditError, Source
@@ -45,6 +46,22 @@ def test_a_quantised_checkpoint_is_refused_by_the_name_of_its_method(tmp_path: P
     stated = {"quantization_config": METHODS[method]}
     edit_config(folder, **({"text_config": stated} if nested else stated))
     assert f"quantised ({method})" in refusal(folder)
+
+
+OPENED = {
+    "awq", "bitsandbytes_4bit", "bitsandbytes_8bit", "compressed-tensors", "fbgemm_fp8", "fp8", "gguf", "gptq", "hqq",
+    "mxfp4", "mxfp8", "torchao",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", sorted(AUTO_QUANTIZATION_CONFIG_MAPPING))
+def test_every_method_of_the_library_is_opened_or_refused_by_its_name(tmp_path: Path, method: str) -> None:
+    folder = copy(tmp_path / "model")
+    edit_config(folder, quantization_config={"quant_method": method})
+    with pytest.raises(AuditError) as caught:
+        checkpoints.weights_folder(checkpoints.resolve(Source(path=str(folder)), Path("/")))
+    assert caught.value.code == 2
+    assert (f"quantised ({method})" in caught.value.what) == (method not in OPENED or method == "gguf")
 
 
 CODES: dict[str, torch.Tensor] = {
