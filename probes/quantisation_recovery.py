@@ -22,6 +22,7 @@ from audit.probing import (
     ModelScores,
     Naming,
     Need,
+    Op,
     OpenCase,
     Panel,
     Probe,
@@ -108,7 +109,10 @@ class QuantisationRecovery(Probe):
 
     attack: ClassVar[str | None] = "quantisation"
     requires: ClassVar[Requires] = Requires(
-        roles=("base", "suspect"), modalities=("text", "image", "image+text"), data=("forget", "retain")
+        roles=("base", "suspect"),
+        modalities=("text", "image", "image+text"),
+        data=("forget", "retain"),
+        ops=(Op.READ, Op.CHANGE),
     )
     group: int = 128
     nf4: bool = True

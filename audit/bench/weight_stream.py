@@ -17,7 +17,7 @@ from torch import Tensor
 
 from audit.bench.results import WeightStream
 from audit.bench.weight_journal import same_bytes
-from audit.checkpoints import delta_of, folder_of, weight_files
+from audit.checkpoints import delta_of, weight_files, weights_folder
 from audit.schema import AuditError, Checkpoint, as_audit_error
 from audit.storage import safetensors_file
 from audit.wrappers import ReadingRules, fresh_model
@@ -32,11 +32,12 @@ class Stored:
                 f"{ckpt.source}: weights with an adapter exist only once a model is built",
                 "merge the adapter and save the merged model",
             )
-        folder = folder_of(ckpt)
+        folder = weights_folder(ckpt)
         skeleton = _skeleton(ckpt)
         self.order = tuple(name for name, _ in skeleton.named_parameters(remove_duplicate=False))
         self._files = _files(folder, skeleton)
         self._ties: dict[str, str] = {a: b for a, b in skeleton.all_tied_weights_keys.items() if a not in self._files}
+        self._rows: dict[str, int] = {} if ckpt.vocabulary is None else _rows(skeleton, ckpt.vocabulary)
         self._edited: dict[str, Tensor] = {}
         for record in ckpt.edits:
             if not record.is_hook:
@@ -62,11 +63,15 @@ class Stored:
         return name in self._edited or name in self._files or name in self._ties
 
     def __getitem__(self, name: str) -> Tensor:
+        tensor = self._whole(name)
+        return tensor[: self._rows[name]] if name in self._rows else tensor
+
+    def _whole(self, name: str) -> Tensor:
         if name in self._edited:
             return self._edited[name]
         if name in self._files:
             return self._files[name].read()
-        return self[self._ties[name]]
+        return self._whole(self._ties[name])
 
 
 def weights(*ckpts: Checkpoint) -> WeightStream:
@@ -90,6 +95,13 @@ def _skeleton(ckpt: Checkpoint) -> Any:
     """The model's modules without any weights: names, ties and old names come from it."""
     with torch.device("meta"):
         return fresh_model(ckpt)
+
+
+def _rows(skeleton: Any, rows: int) -> dict[str, int]:
+    """The parameters of embeddings and head, by name, and how many of their rows count."""
+    parts = (skeleton.get_input_embeddings(), skeleton.get_output_embeddings())
+    ours = {id(parameter) for part in parts if part is not None for parameter in part.parameters()}
+    return {name: rows for name, p in skeleton.named_parameters(remove_duplicate=False) if id(p) in ours}
 
 
 class _Whole(NamedTuple):

@@ -18,6 +18,9 @@ _IMAGES_ALONE = re.compile(
     r"(Classification|Modeling|Segmentation|Estimation|Detection)"
 )
 
+# opened as language models: their images are not taken, and rows that bring some are refused
+_TEXT_ALONE = ("FuyuForCausalLM", "GitForCausalLM", "Phi4MultimodalForCausalLM")
+
 
 def modality_of(config: Mapping[str, object]) -> Modality:
     """The modality of a model by its config."""
@@ -27,7 +30,7 @@ def modality_of(config: Mapping[str, object]) -> Modality:
     names = [str(name) for name in cast("list[object]", stated)] if isinstance(stated, list) else []
     if names and all(_IMAGES_ALONE.search(name) for name in names):
         return "image"
-    if not _sees(config):
+    if not _sees(config) or (names and all(name.endswith(_TEXT_ALONE) for name in names)):
         return "text"
     return "image+text" if _reads(config) else "image"
 

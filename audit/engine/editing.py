@@ -106,12 +106,13 @@ class _Work(NamedTuple):
     def of(cls, case_file: CaseFile, request: EditRequest, chosen: Edit, out: Path, settings: RunSettings) -> "_Work":
         """Open the case, and make the rows. AuditError as :func:`edit`."""
         case = open_case(_as_opened(case_file.case, request.on), case_file.root, out, online=settings.online)
-        parent = case.checkpoint(request.on)
+        parent = case.checkpoint(request.on).model_copy(update={"vocabulary": None})  # an edit is made of whole weights
         check_fits(type(chosen), request.name, parent.modality == "image")
         if request.merge:
             check_folds(parent)
         data = edit_data(case, _needs(chosen), request.choice)
-        return cls(case_file, request, chosen, case, parent, data, settings)
+        # an edit is fitted in float32 unless another type is asked for: half precision loses small steps
+        return cls(case_file, request, chosen, case, parent, data, settings.settled())
 
     @property
     def rows(self) -> dict[str, Rows]:

@@ -1,26 +1,31 @@
 """Where are a transformer's parts? Found by structure and by tracing one tiny forward, never by a list of names.
 
-The block list is the longest homogeneous ModuleList. In one block, attention is the first child that mixes positions,
-the two addends of the residual stream are the children whose outputs satisfy
-``resid_out == resid_in + attn_out + mlp_out``, and q, k and v are told apart by what they do to z: scaling v scales z,
-moving q at one position moves z there only. What does not check out is simply not a part. Blocks of an image are read
-alike, save that their attention sees every position.
+In one block, attention is the first child that mixes positions, the two addends of the residual stream are the
+children whose outputs satisfy ``resid_out == resid_in + attn_out + mlp_out``, and q, k and v are told apart by what they
+do to z: scaling v scales z, moving q at one position moves z there only. Heads are looked for where a softmax over
+positions runs: a state-space mixer has none. What does not check out is simply not a part. Blocks of several kinds are
+looked at kind by kind, and the model has the parts that all of them have. Blocks of an image are read alike, save that
+their attention sees every position.
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from itertools import permutations
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
-from audit.schema import AuditError, ExitCode, Part, as_audit_error
+from audit.schema import Part
+from audit.wrappers.block_chain import blocks_of, end_of, kinds_of
+from audit.wrappers.tracing import Call, Change, Streams, Subject, close, gap, trace
 
 Layout = Literal["whole", "concat", "grouped"]
-Change = Callable[[Tensor], Tensor]
+_SOFTMAX = (F.softmax, torch.softmax, Tensor.softmax, F.scaled_dot_product_attention)
 
 
 class Heads(NamedTuple):
@@ -70,7 +75,11 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Parts as module paths inside a block; an empty path is the block's own stream (no norm in between)."""
+    """Parts as module paths inside a block; an empty path is the block's own stream (no norm in between).
+
+    ``final_norm`` runs ``final_calls`` times in a pass, the last of them after the last block; where ``reads_stream`` is
+    False it reads a mixture of what blocks hand on, and is the norm of no state. ``d_model`` is what the head reads.
+    """
 
     core: nn.Module
     blocks: nn.ModuleList
@@ -88,6 +97,15 @@ class Anatomy:
     heads: Heads | None = None
     mlp_hidden: str | None = None
     slots: dict[str, Slot] = field(default_factory=dict[str, Slot])
+    final_calls: int = 1
+    reads_stream: bool = True
+    streams: Streams = Streams()
+    kinds: tuple["Anatomy", ...] = ()
+    kind_of: tuple[int, ...] = ()
+
+    def at(self, block: int | None) -> "Anatomy":
+        """The parts of one block; they lie elsewhere in another where blocks are of several kinds."""
+        return self.kinds[self.kind_of[block]] if self.kinds and block is not None else self
 
     def parts(self, attention: str) -> frozenset[Part]:
         """The parts that were found; attention patterns exist only where eager attention computes them."""
@@ -99,133 +117,6 @@ class Anatomy:
         }  # fmt: skip
         always: tuple[Part, ...] = ("embed", "resid_in", "resid_out", "final_in", "logits")
         return frozenset([*always, *(part for part, is_present in present.items() if is_present)])
-
-
-class Subject(NamedTuple):
-    """The model below its head, run on two tiny rows: of a causal model they differ in their first position, else in
-    their last one alone."""
-
-    core: nn.Module
-    run: Callable[[], object]
-    causal: bool = True
-
-    @property
-    def untouched(self) -> int:
-        """A position that is the same in both rows until attention mixes positions."""
-        return 1 if self.causal else 0
-
-
-class Call(NamedTuple):
-    """One module call: its path, its state in and out as values, and the live tensors (some families add in place)."""
-
-    path: str
-    module: nn.Module
-    inp: Tensor
-    out: Tensor
-    live_inp: Tensor
-    live_out: Tensor
-
-
-def state_in(args: tuple[object, ...], kwargs: dict[str, object]) -> Tensor | None:
-    """The hidden state among a module's arguments."""
-    if args and isinstance(args[0], Tensor):
-        return args[0]
-    hidden = kwargs.get("hidden_states")
-    if isinstance(hidden, Tensor):
-        return hidden
-    return next((v for v in kwargs.values() if isinstance(v, Tensor) and v.is_floating_point() and v.ndim == 3), None)
-
-
-def state_out(output: object) -> Tensor | None:
-    """The hidden state in a module's output: blocks return tensors or tuples, by release and family."""
-    if isinstance(output, tuple) and output:
-        output = output[0]
-    return output if isinstance(output, Tensor) else None
-
-
-def block_list(model: nn.Module, others: tuple[str, ...] = ("experts", "vision", "visual", "audio")) -> nn.ModuleList:
-    """The longest homogeneous ModuleList outside experts and towers of other inputs. Raises AuditError when there is
-    none."""
-    longest: nn.ModuleList | None = None
-    for name, module in model.named_modules():
-        if not isinstance(module, nn.ModuleList) or len(module) == 0 or len({type(m) for m in module}) != 1:
-            continue
-        if any(word in name for word in others):
-            continue
-        if longest is None or len(module) > len(longest):
-            longest = module
-    if longest is None:
-        raise AuditError(
-            f"no list of blocks was found in {type(model).__name__}",
-            "audit a decoder whose layers are a ModuleList",
-            ExitCode.INTEGRITY,
-        )
-    return longest
-
-
-def close(a: Tensor, b: Tensor) -> bool:
-    """Equal within the rounding of their dtype, relative to their scale."""
-    return a.shape == b.shape and gap(a, b) <= (2e-2 if a.element_size() < 4 else 1e-4)
-
-
-def gap(a: Tensor, b: Tensor) -> float:
-    """Largest difference relative to the largest entry."""
-    scale = max(float(a.abs().max()), float(b.abs().max()), 1e-12)
-    return float((a.float() - b.float()).abs().max()) / scale
-
-
-class _Halt(BaseException):
-    """Ends a traced forward once its block is done."""
-
-
-def _trace(subject: Subject, block: nn.Module, edits: dict[str, Change]) -> list[Call]:
-    """Calls inside ``block`` in order of return; ``edits`` change the output of the named modules on the way."""
-    calls: list[Call] = []
-
-    def seen(path: str) -> Callable[..., object]:
-        def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> object:
-            inp, out = state_in(args, kwargs), state_out(output)
-            if inp is None or out is None:
-                return None
-            new = edits[path](out) if path in edits else out
-            calls.append(Call(path, module, inp.clone(), new.clone(), inp, new))
-            if path == "":
-                raise _Halt
-            return new if path in edits else None
-
-        return hook
-
-    with ExitStack() as stack:
-        for path, module in block.named_modules():
-            handle = module.register_forward_hook(seen(path), with_kwargs=True)
-            stack.callback(handle.remove)
-        with suppress(_Halt):
-            subject.run()
-    return calls
-
-
-def on_embeddings(core: nn.Module, embeds: Float[Tensor, "row pos d"]) -> Subject:
-    """A language model run on the input embeddings of :func:`tiny_ids`. Running it raises AuditError (code 2) for a
-    model that does not run on embeddings alone."""
-
-    def run() -> object:
-        name, do = type(core).__name__, "audit a decoder that runs on embeddings alone; it has no place for hooks"
-        with as_audit_error(f"{name} does not run on input embeddings", do):
-            return core(inputs_embeds=embeds, use_cache=False)
-
-    return Subject(core, run)
-
-
-def on_pixels(core: nn.Module, pixels: Float[Tensor, "row channel height width"]) -> Subject:
-    """A classifier run on two images that differ in their last patch alone. Running it raises AuditError (code 2) for a
-    model that does not run on pixels alone."""
-
-    def run() -> object:
-        name, do = type(core).__name__, "audit a classifier that runs on pixel values alone"
-        with as_audit_error(f"{name} does not run on pixel values", do):
-            return core(pixel_values=pixels)
-
-    return Subject(core, run, causal=False)
 
 
 def _once(calls: list[Call]) -> list[Call]:
@@ -327,41 +218,117 @@ def _heads(config: object, width: int) -> Heads | None:
     return Heads(n, n_kv if isinstance(n_kv, int) and n % n_kv == 0 else n, width // n)
 
 
-def tiny_ids(vocab: int) -> Int[Tensor, "row pos"]:
-    """Two rows that differ in their first token only."""
-    row = torch.arange(7) % max(vocab - 1, 1)
-    return torch.stack([row, torch.cat([row[:1] + 1, row[1:]])])
-
-
 def dissect(model: nn.Module, subject: Subject, config: object) -> Anatomy:
-    """Find the parts. Raises AuditError when there are no blocks."""
-    blocks = block_list(model) if subject.causal else block_list(model, ("experts",))
-    block = blocks[0]
+    """Find the parts. AuditError (code 2) where no list of blocks runs like blocks, or where they lead to no state."""
+    blocks = blocks_of(model, subject)
+    end = end_of(subject, blocks)
+    first = trace(subject, blocks[0], {})
+    entering, streams = first[-1].inp, subject.streams(first[-1].out) or Streams()
+    whole = Anatomy(
+        subject.core, blocks, end.module, end.width, final_calls=end.calls, reads_stream=end.reads_stream,
+        streams=streams,
+    )  # fmt: skip
+    if streams.n > 1 or first[-1].out.shape[-1] != end.width:
+        return whole
+    kind_of, places = kinds_of(blocks)
+    kinds = [
+        replace(whole, **_parts_of(_Opened(subject, blocks[n], entering if n else None), _of_layer(config, n)))
+        for n in places
+    ]
+    return kinds[0] if len(kinds) == 1 else _common(kinds, kind_of)
 
-    def rerun(edits: dict[str, Change]) -> list[Call]:
-        return _trace(subject, block, edits)
 
-    calls = rerun({})
+def _common(kinds: list[Anatomy], kind_of: tuple[int, ...]) -> Anatomy:
+    """The parts that blocks of every kind have; their paths are those of the first kind."""
+    first, lacking = kinds[0], dict[str, object]()
+    for name in ("attn", "mlp", "attn_out", "mlp_out", "attn_norm", "mlp_norm", "mid_reader", "mlp_hidden"):
+        if any(getattr(kind, name) is None for kind in kinds):
+            lacking[name] = None
+    if len({kind.heads for kind in kinds}) > 1 or any(kind.z is None for kind in kinds):
+        lacking |= {"z": None, "heads": None, "slots": {}}
+    slots = {role: slot for role, slot in first.slots.items() if all(role in kind.slots for kind in kinds)}
+    parallel = all(kind.parallel for kind in kinds)
+    found: dict[str, object] = {"slots": slots, "parallel": parallel, **lacking}
+    return replace(first, kinds=tuple(kinds), kind_of=kind_of, **found)  # type: ignore[arg-type]
+
+
+def _of_layer(config: object, block: int) -> object:
+    """The config of one block, where blocks have configs of their own."""
+    layers = getattr(config, "per_layer_config", None)
+    if layers is None or block >= getattr(config, "num_hidden_layers", 0):
+        return config
+    return layers[block]
+
+
+class _Opened(NamedTuple):
+    """One block that is looked into, and what is given to it instead of what the block before it gives."""
+
+    subject: Subject
+    block: nn.Module
+    given: Tensor | None
+
+    def calls(self, edits: dict[str, Change]) -> list[Call]:
+        """The calls inside the block, with some outputs changed."""
+        return trace(self.subject, self.block, edits, self.given)
+
+    def attends(self, path: str) -> bool:
+        """Does a softmax over positions run inside one of its modules?"""
+        module, view = self.block.get_submodule(path), _AttentionView()
+
+        def enter(*_: object) -> None:
+            view.inside = True
+
+        def leave(*_: object) -> None:
+            view.inside = False
+
+        with ExitStack() as stack:
+            stack.callback(module.register_forward_pre_hook(enter).remove)
+            stack.callback(module.register_forward_hook(leave).remove)
+            stack.enter_context(view)
+            self.calls({})
+        return view.seen
+
+
+class _AttentionView(TorchFunctionMode):
+    """Notices a softmax over positions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = self.seen = False
+
+    def __torch_function__(
+        self, func: Callable[..., object], types: object, args: tuple[object, ...] = (), kwargs: object = None
+    ) -> object:
+        out = func(*args, **(kwargs if isinstance(kwargs, dict) else {}))
+        if self.inside and func in _SOFTMAX and isinstance(out, Tensor) and out.ndim >= 3:
+            self.seen = True
+        return out
+
+
+def _parts_of(opened: _Opened, config: object) -> dict[str, Any]:
+    """The parts of one block, as the fields of an :class:`Anatomy`."""
+    subject = opened.subject
+    calls, at = opened.calls({}), subject.untouched
     block_call = calls[-1]
-    core, at = subject.core, subject.untouched
-    parts = Anatomy(core, blocks, _final_norm(subject, blocks), block_call.out.shape[-1])
     children = _once([c for c in calls if c.path and "." not in c.path])
-    mixing = [i for i, c in enumerate(children) if not close(c.out[0, at], c.out[1, at])]
+    mixing = [i for i, c in enumerate(children) if c.out.ndim >= 3 and not close(c.out[0, at], c.out[1, at])]
     if not mixing:
-        return parts
+        return {}
     attn = children[mixing[0]]
     addends = _addends(children, block_call, mixing[0])
-    fields: dict[str, object] = {"attn": attn.path, "attn_norm": _norm_path(children, attn, block_call.inp)}
+    fields: dict[str, Any] = {"attn": attn.path, "attn_norm": _norm_path(children, attn, block_call.inp)}
     if addends:
         fields |= _second_half(calls, children, block_call, attn, addends)
-        hidden = fields.get("mlp_hidden")
-        if any(hidden not in dict(other.named_modules()) for other in blocks):
-            fields["mlp_hidden"] = None  # MLPs of several kinds: what is true of the first block is not of the others
     z = _projection(calls, attn)
-    heads = _heads(config, z.inp.shape[-1]) if z else None
-    if z and heads:
-        fields |= {"z": z.path, "heads": heads, "slots": _slots(calls, attn, z, heads, rerun, subject.causal)}
-    return Anatomy(core, blocks, parts.final_norm, parts.d_model, **fields)  # type: ignore[arg-type]
+    heads = _heads(config, z.inp.shape[-1]) if z and z.inp.ndim == 3 else None
+    if z and heads and (_own_kernel(config) or opened.attends(attn.path)):
+        fields |= {"z": z.path, "heads": heads, "slots": _slots(calls, attn, z, heads, opened.calls, subject.causal)}
+    return fields
+
+
+def _own_kernel(config: object) -> bool:
+    """Is attention computed by a kernel that no view of torch's functions sees?"""
+    return getattr(config, "_attn_implementation", None) not in (None, "eager", "sdpa")
 
 
 def _second_half(
@@ -379,32 +346,3 @@ def _second_half(
         down = _projection(calls, mlp)
         fields |= {"mlp": mlp.path, "mlp_norm": norm, "mlp_hidden": down.path if down else None}
     return fields
-
-
-def _final_norm(subject: Subject, blocks: nn.ModuleList) -> nn.Module | None:
-    """The module after the last block whose output is the base model's output; None when there is no norm."""
-    core = subject.core
-    inside = {id(m) for m in blocks.modules()}
-    after: list[Call] = []
-
-    def hook(module: nn.Module, args: tuple[object, ...], kwargs: dict[str, object], output: object) -> None:
-        inp, out = state_in(args, kwargs), state_out(output)
-        if inp is not None and out is not None:
-            after.append(Call("", module, inp, out, inp, out))
-
-    with ExitStack() as stack:
-        for module in core.modules():
-            if module is not core and id(module) not in inside:
-                stack.callback(module.register_forward_hook(hook, with_kwargs=True).remove)
-        last = blocks[-1].register_forward_hook(hook, with_kwargs=True)
-        stack.callback(last.remove)
-        last_hidden: Tensor | None = getattr(subject.run(), "last_hidden_state", None)
-    order = [c.module for c in after]
-    if last_hidden is None or blocks[-1] not in order:
-        raise AuditError(
-            f"the blocks of {type(core).__name__} do not hand on one state to one another and to the head",
-            "audit a decoder that transformers builds as base model and head",
-            ExitCode.INTEGRITY,
-        )
-    tail = after[order.index(blocks[-1]) :]
-    return next((c.module for c in tail[1:] if close(c.inp, tail[0].out) and close(c.out, last_hidden)), None)

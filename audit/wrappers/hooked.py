@@ -28,10 +28,14 @@ class HookedWrapper(Wrapper, PartHooks):
     def run_blocks(self, batch: Batch, taps: Sequence[Tap], resume: Resume | None, stop: Stop | None) -> None:
         with ExitStack() as stack:
             if resume is not None:
-                stack.enter_context(self._resumed(resume.block, self._handed(resume, batch)))
+                self._start(stack, resume.block, self._handed(resume, batch))
             self._install(stack, taps, -1 if resume is None else resume.block, None if stop is None else stop.block)
             with suppress(PassEnd):
                 self._run(batch, stack)
+
+    def _start(self, stack: ExitStack, block: int, state: Tensor) -> None:
+        """Go on after a block from a state, without running what lies below it."""
+        stack.enter_context(self._resumed(block, state))
 
     @abstractmethod
     def _run(self, batch: Batch, stack: ExitStack) -> None:
@@ -56,12 +60,19 @@ class HookedWrapper(Wrapper, PartHooks):
 
     # ---- the ends ------------------------------------------------------------------------------------------------
     def norm(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+        if not self.anatomy.reads_stream:
+            raise AuditError(
+                f"{type(self.model).__name__}: what its last norm reads is a mixture of what the blocks hand on, so that "
+                "no state of a block can be read through it",
+                "read final_in, or audit a model whose blocks hand on one stream",
+            )
         final = self.anatomy.final_norm  # its forward, not the module: taps may be on it while this is asked
         return states if final is None else final.forward(states)
 
     def reader_norm(self, part: str, block: int, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         """The norm that ``attn_in`` or ``mlp_in`` reads the residual stream through (edge patching needs it)."""
-        path = self.anatomy.attn_norm if part == "attn_in" else self.anatomy.mlp_norm
+        parts = self.anatomy.at(block)
+        path = parts.attn_norm if part == "attn_in" else parts.mlp_norm
         if path is None:
             raise AuditError(
                 f"the norm before {part!r} was not found in {type(self.model).__name__}",

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from audit.wrappers.anatomy import state_in
+from audit.wrappers.tracing import put_state_in, put_state_out, state_in, state_out
 
 Visit = Callable[[Tensor], Tensor | None]
 
@@ -70,10 +70,10 @@ def shown_after(visit: Visit) -> Callable[..., object]:
     """A forward hook that shows a module's state to ``visit``."""
 
     def hook(module: nn.Module, args: object, output: object) -> object:
-        if isinstance(output, tuple):
-            new = visit(output[0])
-            return None if new is None else (new, *output[1:])
-        return visit(output)  # type: ignore[arg-type]
+        state = state_out(output)
+        assert state is not None, "a traced module gives a state"
+        new = visit(state)
+        return None if new is None else put_state_out(output, new)
 
     return hook
 
@@ -84,11 +84,8 @@ def shown_first(stack: ExitStack, module: nn.Module, visit: Visit) -> None:
 
     def forward(*args: object, **kwargs: object) -> object:
         output = inner(*args, **kwargs)
-        if isinstance(output, tuple):
-            new = visit(output[0])
-            return output if new is None else (new, *output[1:])
-        new = visit(output)
-        return output if new is None else new
+        new = visit(output if isinstance(output, Tensor) else state_out(output))  # type: ignore[arg-type]
+        return output if new is None else put_state_out(output, new)
 
     def restore() -> None:
         if before is None:
@@ -109,11 +106,23 @@ def shown_before(visit: Visit) -> Callable[..., object]:
         new = visit(state)
         if new is None:
             return None
-        if args and args[0] is state:
-            return (new, *args[1:]), kwargs
-        return args, {name: new if value is state else value for name, value in kwargs.items()}
+        return put_state_in(args, kwargs, new)
 
     return hook
+
+
+def last_of(calls: int, visit: Visit) -> Visit:
+    """A visit of what a module gives the last time in a pass, of one that runs ``calls`` times in it."""
+    if calls == 1:
+        return visit
+    left = calls
+
+    def seen(state: Tensor) -> Tensor | None:
+        nonlocal left
+        left -= 1
+        return visit(state) if left == 0 else None
+
+    return seen
 
 
 def end_pass(state: Tensor) -> None:

@@ -11,6 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from audit.wrappers.text_core import core_of
+
 
 class KeyValues(NamedTuple):
     """Keys and values of every block for rows of one length."""
@@ -25,7 +27,7 @@ class KeyValues(NamedTuple):
 def first_part(model: PreTrainedModel, ids: Int[Tensor, "row pos"]) -> KeyValues:
     """Run rows of one length, and keep what later tokens look at."""
     past = DynamicCache()
-    model.base_model(inputs_embeds=model.get_input_embeddings()(ids), past_key_values=past, use_cache=True)
+    core_of(model)(inputs_embeds=model.get_input_embeddings()(ids), past_key_values=past, use_cache=True)
     layers: Any = past.layers
     return KeyValues(tuple((layer.keys, layer.values) for layer in layers))
 
@@ -36,7 +38,7 @@ def states_after(
     """The final states (what the head reads) of tokens that stand after ``past``, and the keys and values of both."""
     cache = DynamicCache(None if past is None else past.blocks)
     embeds = model.get_input_embeddings()(ids)
-    states: Tensor = model.base_model(inputs_embeds=embeds, past_key_values=cache, use_cache=True).last_hidden_state
+    states: Tensor = core_of(model)(inputs_embeds=embeds, past_key_values=cache, use_cache=True).last_hidden_state
     layers: Any = cache.layers
     return states, KeyValues(tuple((layer.keys, layer.values) for layer in layers))
 
@@ -47,12 +49,10 @@ def reads_key_values(model: PreTrainedModel, vocabulary: int) -> bool:
     ids = torch.arange(2, 14, device=model.device)[None] % vocabulary
     try:
         with torch.inference_mode():
-            plain: Tensor = model.base_model(
-                inputs_embeds=model.get_input_embeddings()(ids), use_cache=False
-            ).last_hidden_state
+            plain: Tensor = core_of(model)(input_ids=ids, use_cache=False).last_hidden_state
             beginning = first_part(model, ids[:, :3]).take(torch.zeros(1, dtype=torch.long, device=ids.device))
             parted, _ = states_after(model, beginning, ids[:, 3:])
-    except (TypeError, ValueError, AttributeError, RuntimeError):
+    except (TypeError, ValueError, AttributeError, RuntimeError, LookupError, AssertionError):
         return False
     scale = float(plain.float().abs().max())
     return bool((plain[:, 3:].float() - parted.float()).abs().max() <= _SAME[plain.dtype] * scale)

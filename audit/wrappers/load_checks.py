@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from audit.schema import AuditError, ExitCode, Site
+from audit.schema import AuditError, Site, as_audit_error
 from audit.wrappers.interface import Batch, Tap, Wrapper
 
 _MOST_ROWS, _PADDED = 16, 4
@@ -21,11 +21,10 @@ def _tolerance(dtype: torch.dtype) -> float:
     return 1e-4 if torch.finfo(dtype).bits >= 32 else 5e-2
 
 
-def _wrong(symptom: str) -> AuditError:
+def _wrong(wrapper: Wrapper, symptom: str) -> AuditError:
     return AuditError(
-        f"the hooks do not see what this model computes: {symptom}",
+        f"{wrapper.name}: the hooks do not see what this model computes: {symptom}",
         "open it with another backend, or report the model's class with this message",
-        ExitCode.INTEGRITY,
     )
 
 
@@ -40,13 +39,19 @@ def _seen(wrapper: Wrapper, batch: Batch, taps: list[Tap]) -> Tensor:
     final: list[Tensor] = []
     wrapper.forward(batch, [*taps, Tap(Site(part="final_in"), lambda state: final.append(state.clone()))])
     if len(final) != 1:
-        raise _wrong("the final norm was not seen once in a pass")
+        raise _wrong(wrapper, "the final norm was not seen once in a pass")
     return final[0]
 
 
 @torch.inference_mode()
 def check(wrapper: Wrapper) -> None:
-    """Raises AuditError (code 3) naming what fails, and at which block."""
+    """Raises AuditError (code 2) naming what fails, and at which block."""
+    fault = f"{wrapper.name}: the checks of its hooks do not run on it"
+    with as_audit_error(fault, "open it with another backend, or report the model's class with this message"):
+        _check(wrapper)
+
+
+def _check(wrapper: Wrapper) -> None:
     for first in range(0, wrapper.n_blocks, _MOST_ROWS):
         blocks = range(first, min(first + _MOST_ROWS, wrapper.n_blocks))
         batch = wrapper.trial(len(blocks))
@@ -55,6 +60,7 @@ def check(wrapper: Wrapper) -> None:
             _check_head(wrapper, batch, plain)
             if wrapper.tower().by_token:
                 _check_padding(wrapper, batch, plain)
+                _check_whole(wrapper, batch, plain)
         _check_blocks(wrapper, batch, plain, blocks)
     if wrapper.towers.keys() >= {"vision", "text"}:
         _check_images(wrapper)
@@ -72,7 +78,7 @@ def _check_head(wrapper: Wrapper, batch: Batch, plain: Tensor) -> None:
     if model is not None:
         own: Tensor = model(**wrapper.own_inputs(batch)).logits  # type: ignore[attr-defined]
         if float(_gap(_logits(wrapper, plain), own).max()) > _tolerance(wrapper.dtype):
-            raise _wrong("the head on final_in does not give the model's own logits")
+            raise _wrong(wrapper, "the head on final_in does not give the model's own logits")
 
 
 def _check_padding(wrapper: Wrapper, batch: Batch, plain: Tensor) -> None:
@@ -85,7 +91,16 @@ def _check_padding(wrapper: Wrapper, batch: Batch, plain: Tensor) -> None:
         Batch(padded, mask, None, batch.extra), [Tap(Site(part="final_in"), lambda state: final.append(state.clone()))]
     )
     if float(_gap(final[0][:, :length], plain).max()) > _tolerance(wrapper.dtype):
-        raise _wrong("tokens to the right of a position change its state (not a causal model)")
+        raise _wrong(wrapper, "tokens to the right of a position change its state (not a causal model)")
+
+
+def _check_whole(wrapper: Wrapper, batch: Batch, plain: Tensor) -> None:
+    """What a row's last block gives is all that its final states are made of: rows that change places there change
+    places in what the head reads."""
+    last = Site(part="resid_out", block=wrapper.n_blocks - 1)
+    final = _seen(wrapper, batch, [Tap(last, lambda state: state.roll(1, 0))])
+    if float(_gap(final, plain.roll(1, 0)).max()) > _tolerance(wrapper.dtype):
+        raise _wrong(wrapper, f"block {last.block} hands on more than the state that is hooked")
 
 
 def _check_images(wrapper: Wrapper) -> None:
@@ -102,9 +117,11 @@ def _check_images(wrapper: Wrapper) -> None:
         edited = _seen(wrapper, batch, [Tap(site, lambda state: state.roll(1, -1) * 1.5)])
         moved = _gap(_logits(wrapper, edited), _logits(wrapper, plain))
         if block in vision.read and float(moved.min()) == 0:
-            raise _wrong(f"an edit of vision block {block}'s output does not move the logits")
+            raise _wrong(wrapper, f"an edit of vision block {block}'s output does not move the logits")
         if block not in vision.read and float(moved.max()) > 0:
-            raise _wrong(f"an edit of vision block {block}'s output moves the logits, and nothing should read it")
+            raise _wrong(
+                wrapper, f"an edit of vision block {block}'s output moves the logits, and nothing should read it"
+            )
 
 
 def _check_blocks(wrapper: Wrapper, batch: Batch, plain: Tensor, blocks: range) -> None:
@@ -125,12 +142,12 @@ def _check_blocks(wrapper: Wrapper, batch: Batch, plain: Tensor, blocks: range) 
 
     watched = _seen(wrapper, batch, [Tap(Site(part="resid_out", block=b), keeping(b)) for b in blocks])
     if float(_gap(watched, plain).max()) > 0:
-        raise _wrong("reading the residual stream changes the output")
+        raise _wrong(wrapper, "reading the residual stream changes the output")
     for change in (0.0, 1.0):
         taps = [Tap(Site(part="resid_out", block=b), patching(row, b, change)) for row, b in enumerate(blocks)]
         moved = _gap(_logits(wrapper, _seen(wrapper, batch, taps)), _logits(wrapper, plain))
         for row, block in enumerate(blocks):
             if not change and float(moved[row]) > small:
-                raise _wrong(f"block {block} patched with its own output changes the logits")
+                raise _wrong(wrapper, f"block {block} patched with its own output changes the logits")
             if change and float(moved[row]) == 0:
-                raise _wrong(f"an edit of block {block}'s output does not move the logits")
+                raise _wrong(wrapper, f"an edit of block {block}'s output does not move the logits")

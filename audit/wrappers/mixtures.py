@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
-from audit.wrappers.anatomy import close, state_in, state_out
 from audit.wrappers.hooks import Visit, shown_before, shown_first
+from audit.wrappers.tracing import close, state_in, state_out
 
 _TINY = 1e-30
 

@@ -7,54 +7,123 @@ a small model's forward, twelve wrapped ones under 2 %. Blocks run without an at
 right-padded rows never see padding under a causal mask (checked at load), and the mask costs time and memory.
 """
 
+import re
 from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from audit.schema import Op
-from audit.wrappers.anatomy import Subject, dissect, on_embeddings, tiny_ids
+from audit.schema import AuditError, Op, Site
+from audit.wrappers.anatomy import dissect
 from audit.wrappers.hooked import HookedWrapper
-from audit.wrappers.interface import Batch, text_tower
+from audit.wrappers.hooks import shown_first
+from audit.wrappers.interface import Batch, Resume, Tap, text_tower
 from audit.wrappers.mixtures import HiddenUnits, hidden_units
 from audit.wrappers.output_head import logits_of
+from audit.wrappers.placement import home_of, is_sharded, is_spread
+from audit.wrappers.text_core import core_of
+from audit.wrappers.tracing import Subject, close, on_embeddings, on_ids, reads_ids, tiny_ids
+
+_PLACES = re.compile(r"(image|audio|video|vision)_\w*token_(id|index)$")
 
 
 class NativeWrapper(HookedWrapper):
     """One transformers causal language model behind torch hooks."""
 
     supports = frozenset(Op)
+    by_ids = False
+    """Whether it reads more of its tokens than their embeddings, so that a pass starts from tokens."""
+    starts_whole = False
+    """Whether a pass that starts from a state runs the blocks below it all the same: one above reads what they keep."""
 
     def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
         self.model = model.eval()
         self.name, self.attention = type(model).__name__, attention
         weight: Tensor = model.get_input_embeddings().get_parameter("weight")
-        self.device, self.dtype, self.vocab_size = weight.device, weight.dtype, weight.shape[0]
-        self.core = model.base_model
+        self.device, self.dtype, self.vocab_size = home_of(model), weight.dtype, weight.shape[0]
+        self.core = core_of(model)
         with torch.inference_mode():
-            embeds = self.embed(tiny_ids(self.vocab_size).to(self.device))
-            subject = on_embeddings(self.core, embeds)
-            self.anatomy = dissect(model, subject, model.config.get_text_config())
-            self.hidden = self._hidden_units(subject)
+            ids = tiny_ids(self.vocab_size).to(self.device)
+            embeds = self.embed(ids)
+            self.by_ids = reads_ids(self.core, ids, embeds)
+            subject = on_ids(self.core, ids) if self.by_ids else on_embeddings(self.core, embeds)
+            self.unseen = "each rank computes a share of the heads and hidden units" if is_sharded(model) else ""
+            config = None if self.unseen else model.config.get_text_config()
+            found = dissect(model, subject, config)
+            self.anatomy = replace(found, mlp_hidden=None) if config is None else found
+            width = self._width(subject)
+            self.hidden = {} if is_spread(model) else self._hidden_units(subject)
         parts = set(self.anatomy.parts(getattr(model.config, "_attn_implementation", attention)))
         parts |= {"mlp_hidden"} if self.hidden else set()
-        self.towers = text_tower(self.anatomy.d_model, len(self.blocks), parts)
-        if "pattern" not in self.parts:
-            self.supports = self.supports - {Op.PATTERN}
+        self.towers = text_tower(self.anatomy.d_model, len(self.blocks), parts, width)
+        self.supports = self.supports - {
+            *(() if "pattern" in self.parts else (Op.PATTERN,)), *((Op.EMBEDS,) if self.by_ids else ())
+        }  # fmt: skip
+        with torch.inference_mode():
+            self.starts_whole = not self._starts_within(Batch(ids, torch.ones_like(ids, dtype=torch.bool)))
+
+    def _width(self, subject: Subject) -> int:
+        """Width of what the blocks hand on."""
+        widths: list[int] = []
+        with ExitStack() as stack:
+            shown_first(stack, self.blocks[0], self._shown(lambda state: widths.append(state.shape[-1])))
+            subject.run()
+        return widths[0]
+
+    def _starts_within(self, batch: Batch) -> bool:
+        """Does the model say the same when its blocks up to one are swapped for the state that this one gave? Not where
+        a block gives more than its state, or where one above reads what another below kept."""
+        middle = (len(self.blocks) - 1) // 2
+        states: list[Tensor] = []
+        plain, again = list[Tensor](), list[Tensor]()
+        reading = Tap(Site(part="resid_out", block=middle), lambda state: states.append(state.clone()))
+        self.starts_whole = False
+        try:
+            self.run_blocks(batch, [reading, Tap(Site(part="final_in"), lambda s: plain.append(s.clone()))], None, None)
+            final = Tap(Site(part="final_in"), lambda s: again.append(s.clone()))
+            self.run_blocks(batch, [final], Resume(middle, states[0]), None)
+        except Exception:  # what a model misses of a block is not known beforehand
+            return False
+        return bool(plain and again) and close(plain[0], again[0])
+
+    def _start(self, stack: ExitStack, block: int, state: Tensor) -> None:
+        if not self.starts_whole:
+            return super()._start(stack, block, state)
+        return shown_first(stack, self.blocks[block], lambda _: state)
+
+    def _handed(self, resume: Resume, batch: Batch) -> Tensor:
+        return self.anatomy.streams.handed(resume.state)
+
+    def trial(self, n: int) -> Batch:
+        """A batch of ``n`` made-up texts, without the tokens in whose place an image or a sound stands."""
+        batch, config = super().trial(n), self.model.config.to_dict()
+        special = [token for name, token in config.items() if _PLACES.search(name) and isinstance(token, int)]
+        places = torch.isin(batch.ids, torch.tensor(special, device=batch.ids.device, dtype=batch.ids.dtype))
+        return batch._replace(ids=torch.where(places, 0, batch.ids))
 
     def _hidden_units(self, subject: Subject) -> dict[int, HiddenUnits]:
         """The hidden units of every block, where MLPs are mixtures of experts."""
-        path = self.anatomy.mlp
-        mlps = [dict(block.named_modules()).get(path or "") for block in self.blocks]
-        if path is None or None in mlps:
+        paths = [self.anatomy.at(n).mlp for n in range(len(self.blocks))]
+        if not all(paths):
             return {}
-        return dict(enumerate(hidden_units([mlp for mlp in mlps if mlp is not None], subject.run)))
+        mlps = [block.get_submodule(path or "") for block, path in zip(self.blocks, paths, strict=True)]
+        return dict(enumerate(hidden_units(mlps, subject.run)))
 
     def _run(self, batch: Batch, stack: ExitStack) -> None:
-        embeds = self.embed(batch.ids) if batch.embeds is None else batch.embeds
-        self.core(inputs_embeds=embeds, use_cache=False)
+        if not self.by_ids:
+            embeds = self.embed(batch.ids) if batch.embeds is None else batch.embeds
+            self.core(inputs_embeds=embeds, use_cache=False)
+        elif batch.embeds is None:
+            self.core(input_ids=batch.ids, use_cache=False)
+        else:
+            raise AuditError(
+                f"{self.name} ({self.model.config.model_type}) reads more of its tokens than their embeddings: it does "
+                "not run on embeddings alone",
+                "ask what moves no input embedding",
+            )
 
     def embed(self, ids: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d"]:
         return self.model.get_input_embeddings()(ids)

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Op
-from audit.wrappers.anatomy import close, dissect, on_pixels
+from audit.wrappers.anatomy import dissect
 from audit.wrappers.hooked import HookedWrapper
 from audit.wrappers.hooks import PassEnd, shown_before
 from audit.wrappers.image_inputs import (
@@ -28,6 +28,8 @@ from audit.wrappers.image_inputs import (
 )
 from audit.wrappers.interface import Batch, Tower
 from audit.wrappers.output_head import class_logits_of
+from audit.wrappers.placement import home_of
+from audit.wrappers.tracing import close, on_pixels
 
 
 class ImageWrapper(HookedWrapper):
@@ -39,7 +41,7 @@ class ImageWrapper(HookedWrapper):
     def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
         self.model = model.eval()
         self.name, self.attention = type(model).__name__, attention
-        self.device, self.dtype = model.device, model.dtype
+        self.device, self.dtype = home_of(model), model.dtype
         self.vocab_size = int(model.config.num_labels or 0)
         self.core = model.base_model
 

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Op
-from audit.wrappers.anatomy import Anatomy, close
+from audit.wrappers.anatomy import Anatomy
 from audit.wrappers.hooks import Visit
 from audit.wrappers.image_inputs import image_shape, made_up_images
 from audit.wrappers.interface import Batch, Resume, Tower
 from audit.wrappers.native_image import ImageWrapper, pixels_of
 from audit.wrappers.output_head import class_logits_of
+from audit.wrappers.tracing import close
 
 
 class MapStates(ImageWrapper):

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Op, Part, Site
-from audit.wrappers.anatomy import Anatomy, Slot, Subject, dissect, on_embeddings, tiny_ids
+from audit.wrappers.anatomy import Anatomy, Slot, dissect
 from audit.wrappers.interface import Batch, Resume, Stop, Tap, Wrapper, text_tower
 from audit.wrappers.output_head import logits_of, logits_read_after, written_in_place
+from audit.wrappers.text_core import core_of
+from audit.wrappers.tracing import Subject, on_embeddings, on_ids, reads_ids, tiny_ids
 
 Visit = Callable[[Tensor], Tensor | None]
 End = Literal["input", "output"]
@@ -62,15 +64,20 @@ def _run(net: Any, steps: Sequence[Step], skipped: Sequence[tuple[Any, Tensor]],
 class NNsightWrapper(Wrapper):
     """One model behind nnsight. Reads, writes, resumes and stops early; no attention patterns, no training."""
 
+    _by_ids = False
+
     backend = "nnsight"
-    supports = frozenset({Op.READ, Op.WRITE, Op.RESUME, Op.STOP, Op.EMBEDS, Op.GRADIENT})
+    supports = frozenset({Op.READ, Op.WRITE, Op.RESUME, Op.STOP, Op.EMBEDS, Op.GRADIENT, Op.CHANGE})
 
     def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
         unembedding: Any = model.get_output_embeddings()
         self.vocab_size = int(unembedding.weight.shape[0])
         with torch.inference_mode():
-            embeds = model.get_input_embeddings()(tiny_ids(self.vocab_size).to(model.device))
-        parts = self._open(model, attention, on_embeddings(model.base_model, embeds), model.config.get_text_config())
+            core, ids = core_of(model), tiny_ids(self.vocab_size).to(model.device)
+            embeds = model.get_input_embeddings()(ids)
+            self._by_ids = reads_ids(core, ids, embeds)
+            subject = on_ids(core, ids) if self._by_ids else on_embeddings(core, embeds)
+        parts = self._open(model, attention, subject, model.config.get_text_config())
         self.towers = text_tower(self._anatomy.d_model, len(self._blocks), parts)
 
     def _open(self, model: PreTrainedModel, attention: str, subject: Subject, config: Any) -> frozenset[Part]:
@@ -79,9 +86,10 @@ class NNsightWrapper(Wrapper):
 
         self._model, self.name, self.attention = model.eval(), type(model).__name__, attention
         self.device, self.dtype = model.device, model.dtype
-        self._core: nn.Module = model.base_model
+        self._core: nn.Module = subject.core
         with torch.inference_mode():
             self._anatomy: Anatomy = dissect(model, subject, config)
+            self._refuse_several()
             paths = {id(module): path for path, module in self._core.named_modules()}
             self._blocks = [paths[id(block)] for block in self._anatomy.blocks]
             norm = self._anatomy.final_norm
@@ -89,6 +97,15 @@ class NNsightWrapper(Wrapper):
             self._order = self._execution_order(subject)
         self._net: Any = NNsight(self._core)
         return self._anatomy.parts("not eager") - {"pattern"}
+
+    def _refuse_several(self) -> None:
+        """AuditError (code 2) for what this backend cannot show: several streams, a norm that runs more than once."""
+        several = self._anatomy.streams.n > 1 or not self._anatomy.reads_stream
+        if several or self._anatomy.final_calls > 1:
+            cause = "its blocks hand on several streams" if several else "its last norm runs more than once in a pass"
+            raise AuditError(
+                f"the nnsight backend does not open {self.name}: {cause}", "use the native backend, which does"
+            )
 
     def _execution_order(self, subject: Subject) -> dict[tuple[str, End], int]:
         """When is each module entered and left? From one plain forward."""
@@ -118,7 +135,7 @@ class NNsightWrapper(Wrapper):
             return Place(self._blocks[0], "input")
         if site.part == "final_in":
             return self._last
-        a, block = self._anatomy, self._blocks[site.block or 0]
+        a, block = self._anatomy.at(site.block), self._blocks[site.block or 0]
         inside: dict[Part, tuple[str | None, End]] = {
             "resid_in": ("", "input"), "resid_out": ("", "output"), "resid_mid": (a.mid_reader, "input"),
             "attn_in": (a.attn, "input"), "mlp_in": (a.mlp, "input"), "z": (a.z, "input"),
@@ -132,7 +149,7 @@ class NNsightWrapper(Wrapper):
 
     def _visit(self, tap: Tap, slot: Slot | None) -> Visit:
         """The tap's visit on what the module carries: heads are split off and put back."""
-        heads = self._anatomy.heads
+        heads = self._anatomy.at(tap.site.block).heads
         if tap.site.part == "resid_mid":
             return written_in_place(tap.visit)
         if tap.site.part == "z":
@@ -166,6 +183,11 @@ class NNsightWrapper(Wrapper):
 
     def _settings(self, batch: Batch) -> dict[str, Any]:
         """What the model below its head is called with."""
+        if self._by_ids and batch.embeds is not None:
+            raise AuditError(
+                f"{self.name} reads more of its tokens than their embeddings: it does not run on embeddings alone",
+                "ask what moves no input embedding",
+            )
         entry = {"input_ids": batch.ids} if batch.embeds is None else {"inputs_embeds": batch.embeds}
         return {**entry, "attention_mask": batch.mask.long(), "use_cache": False}
 

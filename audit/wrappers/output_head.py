@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttenti
 
 from audit.schema import AuditError, Site, as_audit_error
 from audit.wrappers.interface import Tap
+from audit.wrappers.text_core import core_name, core_of
 
 _OTHER_MODEL = "audit a decoder whose logits follow from the states of its last block alone"
 _OTHER_CLASSIFIER = "audit a classifier whose logits follow from one state of its last block"
@@ -56,17 +57,23 @@ class _GivenSummaries(nn.Module):
 class _Given(nn.Module):
     """Stands in for the blocks: gives the same states whatever it is asked."""
 
-    def __init__(self, states: Float[Tensor, "row pos d"]) -> None:
+    def __init__(self, states: Float[Tensor, "row pos d"], real: nn.Module) -> None:
         super().__init__()
         self.states = states
+        self.__dict__["_real"] = real  # no submodule: what it is asked for is no part of this one
 
     def forward(self, *_args: object, **_settings: object) -> _States:
         return _States(last_hidden_state=cast(Any, self.states))
 
     def __getattr__(self, name: str) -> Any:
-        """Some families (OPT) call a decoder inside the base model: whatever is asked for inside gives the same."""
+        """Some families (OPT) call a decoder inside the base model: whoever holds blocks gives the same; a scale or an
+        embedding that a head reads of its base model is that of the base model."""
         known = name in self.__dict__.get("_modules", {}) or name in self.__dict__.get("_buffers", {})
-        return super().__getattr__(name) if known or name.startswith("_") else self
+        if known or name.startswith("_"):
+            return super().__getattr__(name)
+        asked = getattr(self.__dict__["_real"], name)
+        holds = isinstance(asked, nn.Module) and any(isinstance(inner, nn.ModuleList) for inner in asked.modules())
+        return self if holds else asked
 
 
 def logits_of(model: PreTrainedModel, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
@@ -75,9 +82,11 @@ def logits_of(model: PreTrainedModel, states: Float[Tensor, "*batch d"]) -> Floa
     The blocks are swapped as a module, so that hooks on them stay silent: this is asked in the middle of passes too.
     AuditError (code 2) for a model whose head does not run without its blocks.
     """
-    flat, name, blocks = states.reshape(1, -1, states.shape[-1]), model.base_model_prefix, model.base_model
+    flat, name, blocks = states.reshape(1, -1, states.shape[-1]), core_name(model), core_of(model)
+    if not name:
+        raise AuditError(f"{type(model).__name__} has no base model below its head", _OTHER_MODEL)
     try:
-        setattr(model, name, _Given(flat))
+        setattr(model, name, _Given(flat, blocks))
         with as_audit_error(f"the head of {type(model).__name__} does not run on states alone", _OTHER_MODEL):
             out: Any = model(inputs_embeds=flat, use_cache=False)
     finally:

@@ -15,6 +15,7 @@ from audit.wrappers.hooks import (
     SoftmaxView,
     Visit,
     end_pass,
+    last_of,
     merged_visits,
     shown_after,
     shown_before,
@@ -49,7 +50,15 @@ class PartHooks:
 
     def _shown(self, visit: Visit) -> Visit:
         """A visit of [row pos d] states as a visit of what the blocks hand on."""
-        return visit
+        streams = self.anatomy.streams
+        if streams.n == 1:
+            return visit
+
+        def seen(state: Tensor) -> Tensor | None:
+            new = visit(streams.shown(state))
+            return None if new is None else streams.handed(new)
+
+        return seen
 
     @property
     def _last(self) -> nn.Module:
@@ -82,7 +91,7 @@ class PartHooks:
                 self._need(part)
                 if softmax is None:
                     softmax = stack.enter_context(SoftmaxView())
-                self._watch(stack, softmax, self._block(block), visit)
+                self._watch(stack, softmax, block, visit)
                 continue
             if part == "mlp_hidden" and block is not None and block in self.hidden:
                 self.hidden[block].show(stack, visit)
@@ -106,9 +115,10 @@ class PartHooks:
     def _hook(self, part: str, block: int | None, visit: Visit) -> torch.utils.hooks.RemovableHandle:
         """Register one visit for one part."""
         self._need(part)
-        a = self.anatomy
+        a = self.anatomy.at(block)
         if part in ("final_in", "logits"):
-            seen = self._shown(visit if part == "final_in" else self._logits_for(visit))
+            seen = visit if part == "final_in" else self._logits_for(visit)
+            seen = self._shown(seen) if a.final_norm is None else last_of(a.final_calls, seen)
             return self._last.register_forward_hook(shown_after(seen), prepend=part == "final_in")
         module = self.blocks[0] if part == "embed" else self._block(block)
         if part in ("embed", "resid_in"):
@@ -128,7 +138,7 @@ class PartHooks:
             )
         if part == "z":
             return module.get_submodule(a.z or "").register_forward_pre_hook(
-                shown_before(self._by_head(visit)), with_kwargs=True
+                shown_before(self._by_head(a, visit)), with_kwargs=True
             )
         slot = a.slots[part]
 
@@ -147,8 +157,8 @@ class PartHooks:
 
         return seen
 
-    def _by_head(self, visit: Visit) -> Visit:
-        heads = self.anatomy.heads
+    def _by_head(self, parts: Anatomy, visit: Visit) -> Visit:
+        heads = parts.heads
         assert heads is not None
 
         def seen(z: Tensor) -> Tensor | None:
@@ -157,9 +167,9 @@ class PartHooks:
 
         return seen
 
-    def _watch(self, stack: ExitStack, softmax: SoftmaxView, block: nn.Module, visit: Visit) -> None:
+    def _watch(self, stack: ExitStack, softmax: SoftmaxView, block: int | None, visit: Visit) -> None:
         """Open the softmax to ``visit`` while this block's attention runs."""
-        attention = block.get_submodule(self.anatomy.attn or "")
+        attention = self._block(block).get_submodule(self.anatomy.at(block).attn or "")
 
         def enter(*_: object) -> None:
             softmax.visit = visit

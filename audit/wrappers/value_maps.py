@@ -11,6 +11,7 @@ from audit.schema import AuditError
 from audit.wrappers.interface import Wrapper
 from audit.wrappers.mixtures import ValueTensor, value_tensor
 from audit.wrappers.native import NativeWrapper
+from audit.wrappers.placement import gathered
 
 
 class ValueMap(NamedTuple):
@@ -61,12 +62,16 @@ def value_map(wrapper: Wrapper, block: int) -> ValueMap:
     if block in wrapper.hidden:
         tensors = wrapper.hidden[block].tensors
     else:
-        if wrapper.anatomy.mlp is None or wrapper.anatomy.mlp_hidden is None:
+        parts = wrapper.anatomy.at(block)
+        if parts.mlp is None or parts.mlp_hidden is None:
             raise AuditError(f"the value vectors of {wrapper.name}'s MLPs were not found", do)
-        module = wrapper.blocks[block].get_submodule(wrapper.anatomy.mlp_hidden)
+        module = wrapper.blocks[block].get_submodule(parts.mlp_hidden)
         if not isinstance(module, nn.Linear | Conv1D):
             kind = type(module).__name__
             raise AuditError(f"block {block} of {wrapper.name} writes through {kind}, no plain matrix", do)
         tensors = (value_tensor(module),)
     names = {id(p): name for name, p in reversed(wrapper.parameters().items())}
-    return ValueMap({names[id(t.weight)]: t._replace(weight=t.weight.detach()) for t in tensors})
+    named = {names[id(t.weight)]: t for t in tensors}
+    return ValueMap({
+        name: t._replace(weight=gathered(wrapper.model, name, t.weight).detach()) for name, t in named.items()
+    })  # fmt: skip

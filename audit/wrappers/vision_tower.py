@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Part
-from audit.wrappers.anatomy import Subject, dissect, state_in
+from audit.wrappers.anatomy import dissect
 from audit.wrappers.hooks import Visit, end_pass, merged_visits, shown_after, shown_before, shown_first
 from audit.wrappers.image_inputs import differing_images, patches
 from audit.wrappers.interface import Resume, Stop, Tap, Tower
 from audit.wrappers.part_hooks import PartHooks
+from audit.wrappers.tracing import Subject, state_in
 
 
 class Seen(NamedTuple):

@@ -183,9 +183,9 @@ def _breaking(wrapper: NativeWrapper, block: int, change: Callable[[Tensor], Ten
 def test_a_model_that_sees_the_future_is_refused() -> None:
     wrapper = NativeWrapper(toy.model("llama"))
     _breaking(wrapper, 1, lambda x: x + x.mean(1, keepdim=True))
-    with pytest.raises(AuditError, match="right of a position") as error:
+    with pytest.raises(AuditError, match="Llama.*right of a position") as error:
         check(wrapper)
-    assert error.value.code == 3
+    assert error.value.code == 2
 
 
 def test_an_edit_that_does_not_move_the_logits_is_refused_and_its_block_named() -> None:
@@ -227,10 +227,10 @@ def test_other_decoders_are_found_by_structure() -> None:
 
 
 def test_a_model_without_blocks_is_refused() -> None:
-    from audit.wrappers.anatomy import block_list
+    from audit.wrappers.block_chain import block_lists
 
     with pytest.raises(AuditError, match="no list of blocks"):
-        block_list(torch.nn.Linear(2, 2))
+        block_lists(torch.nn.Linear(2, 2))
 
 
 @pytest.mark.parametrize(
@@ -294,13 +294,7 @@ def test_whatever_a_family_hands_on_beside_its_states_the_head_runs_on_states_al
 
 
 NO_PLACE: dict[str, Callable[[], transformers.PreTrainedConfig]] = {
-    "a base model under another name": lambda: transformers.Llama4TextConfig(
-        num_local_experts=2, head_dim=8, intermediate_size_mlp=48, **_SIZES
-    ),
-    "blocks that hand on a list": lambda: transformers.OpenAIGPTConfig(
-        vocab_size=toy.VOCAB, n_embd=32, n_layer=2, n_head=4, n_positions=64
-    ),
-    "blocks that read tokens": lambda: transformers.CpmAntConfig(
+    "blocks that see more positions than tokens": lambda: transformers.CpmAntConfig(
         vocab_size=toy.VOCAB, hidden_size=32, num_attention_heads=4, dim_head=8, dim_ff=48, num_hidden_layers=2
     ),
 }
@@ -310,4 +304,4 @@ NO_PLACE: dict[str, Callable[[], transformers.PreTrainedConfig]] = {
 def test_a_family_without_a_place_for_hooks_is_refused_in_a_sentence(case: str) -> None:
     with pytest.raises(AuditError) as caught:
         check(NativeWrapper(_fresh(NO_PLACE[case]())))
-    assert caught.value.code in (2, 3) and caught.value.do
+    assert caught.value.code == 2 and caught.value.do

@@ -145,7 +145,7 @@ def test_a_block_whose_edits_do_not_reach_the_logits_is_named(wrapper: NativeIma
     wrapper.blocks[2].forward = lambda *a, **k: wrapper.inputs(wrapper.trial(len(a[0])))
     with pytest.raises(AuditError, match="block [01]'s output does not move the logits") as caught:
         check(wrapper)
-    assert caught.value.code == 3 and own is not None and held
+    assert caught.value.code == 2 and own is not None and held
 
 
 def test_a_head_that_reads_more_than_final_in_is_refused(wrapper: NativeImageWrapper) -> None:

@@ -66,12 +66,12 @@ class CausalLearner:
 
     def answers(self, rows: Rows, at_sites: Sequence[Site] = ()) -> Forward:
         """Score the answers of ``rows``, and keep the states at ``at_sites``."""
-        from audit.wrappers import logits_of
+        from audit.wrappers import core_of, logits_of
 
         if at_sites or rows.extra:
             return WrapperLearner(self.wrapper).answers(rows, at_sites)
         ids = rows.ids.to(self.model.device)
-        states = self.model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        states = core_of(self.model)(input_ids=ids, use_cache=False).last_hidden_state
         return score_answers(rows, states, partial(logits_of, self.model), {})
 
 
