@@ -21,11 +21,11 @@ from transformers import PreTrainedModel
 
 from audit.schema import AuditError, ExitCode, Part, TowerName
 from audit.wrappers.anatomy import Anatomy
-from audit.wrappers.tracing import gap
 from audit.wrappers.hooks import Visit
 from audit.wrappers.image_inputs import PIXELS, check_size, image_config, image_shape, patch_shape
 from audit.wrappers.interface import Batch, Resume, Tap, Tower, text_tower
 from audit.wrappers.native_vlm import VisionLanguageWrapper
+from audit.wrappers.tracing import gap
 from audit.wrappers.vision_tower import Seen, VisionHooks, hand_on
 
 RATIO_IDS, RATIO_MASK = "aspect_ratio_ids", "aspect_ratio_mask"

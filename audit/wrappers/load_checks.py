@@ -119,7 +119,9 @@ def _check_images(wrapper: Wrapper) -> None:
         if block in vision.read and float(moved.min()) == 0:
             raise _wrong(wrapper, f"an edit of vision block {block}'s output does not move the logits")
         if block not in vision.read and float(moved.max()) > 0:
-            raise _wrong(wrapper, f"an edit of vision block {block}'s output moves the logits, and nothing should read it")
+            raise _wrong(
+                wrapper, f"an edit of vision block {block}'s output moves the logits, and nothing should read it"
+            )
 
 
 def _check_blocks(wrapper: Wrapper, batch: Batch, plain: Tensor, blocks: range) -> None:

@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Op
 from audit.wrappers.anatomy import dissect
-from audit.wrappers.tracing import close, on_pixels
 from audit.wrappers.hooked import HookedWrapper
 from audit.wrappers.hooks import PassEnd, shown_before
 from audit.wrappers.image_inputs import (
@@ -29,6 +28,7 @@ from audit.wrappers.image_inputs import (
 )
 from audit.wrappers.interface import Batch, Tower
 from audit.wrappers.output_head import class_logits_of
+from audit.wrappers.tracing import close, on_pixels
 
 
 class ImageWrapper(HookedWrapper):

@@ -18,13 +18,13 @@ from transformers import PreTrainedModel
 from audit.checkpoints import ModuleSettings
 from audit.schema import AuditError, Op
 from audit.wrappers.anatomy import Anatomy
-from audit.wrappers.tracing import close, state_in, state_out
 from audit.wrappers.hooks import Visit, shown_before
 from audit.wrappers.image_inputs import made_up_images
 from audit.wrappers.interface import Tower
 from audit.wrappers.native_image import ImageWrapper
 from audit.wrappers.native_map import MapStates
 from audit.wrappers.torch_modules import TorchModuleForImageClassification
+from audit.wrappers.tracing import close, state_in, state_out
 
 _MOST_NAMES = 12
 

@@ -8,7 +8,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Op, Site
-from audit.wrappers.tracing import on_pixels
 from audit.wrappers.image_inputs import (
     PIXELS,
     differing_images,
@@ -22,6 +21,7 @@ from audit.wrappers.interface import Batch, Tap, Tower
 from audit.wrappers.native_image import check_class_token, pixels_of
 from audit.wrappers.nnsight_trace import NNsightWrapper
 from audit.wrappers.output_head import class_logits_of
+from audit.wrappers.tracing import on_pixels
 
 
 class NNsightImageWrapper(NNsightWrapper):

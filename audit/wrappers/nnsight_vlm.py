@@ -15,11 +15,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Site
-from audit.wrappers.tracing import Subject
 from audit.wrappers.image_inputs import PIXELS, check_size, differing_images
 from audit.wrappers.interface import Batch, Resume, Stop, Tap
 from audit.wrappers.native_vlm import VisionLanguageWrapper, kind_of
 from audit.wrappers.nnsight_trace import NNsightWrapper
+from audit.wrappers.tracing import Subject
 from audit.wrappers.vision_kinds import CROSSING
 from audit.wrappers.vision_tower import hand_on, tower_of
 

@@ -15,11 +15,11 @@ from transformers import PreTrainedModel
 
 from audit.schema import AuditError, Part
 from audit.wrappers.anatomy import dissect
-from audit.wrappers.tracing import Subject, state_in
 from audit.wrappers.hooks import Visit, end_pass, merged_visits, shown_after, shown_before, shown_first
 from audit.wrappers.image_inputs import differing_images, patches
 from audit.wrappers.interface import Resume, Stop, Tap, Tower
 from audit.wrappers.part_hooks import PartHooks
+from audit.wrappers.tracing import Subject, state_in
 
 
 class Seen(NamedTuple):
