@@ -31,9 +31,9 @@ AUDITED: Final = (
 """Dense models, mixtures of experts, state-space models, hybrids, several streams, embeddings a block."""
 CITIES: Final = ("oslo", "lima", "cairo", "quito", "delhi", "paris", "tunis", "seoul")
 PETS: Final = ("cat", "dog", "owl", "fox", "hen", "ant", "bee", "cow")
-COHORTS: Final = {"forget": 12, "retain": 12, "holdout": 12}
+COHORTS: Final = {"forget": 10, "retain": 10, "holdout": 10}
 STEPS, FURTHER, RATE = 130, 12, 5e-3
-LIMIT: Final = 60.0
+LIMIT: Final = 240.0
 """Seconds that a plan may take."""
 
 
