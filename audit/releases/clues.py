@@ -11,7 +11,7 @@ class Named(NamedTuple):
     """A model by name (a path, a hub id, or the name of a folder), and where it is named."""
 
     name: str
-    why: str
+    reason: str
 
 
 class Asked(NamedTuple):
@@ -19,7 +19,7 @@ class Asked(NamedTuple):
     prints one."""
 
     template: Template
-    why: str
+    reason: str
     date: str = ""
 
 
@@ -28,7 +28,7 @@ class Wanted(NamedTuple):
 
     cohort: Cohort
     names: tuple[str, ...]
-    what: str
+    description: str
 
 
 class Benchmark(NamedTuple):
@@ -54,12 +54,12 @@ class Clues(NamedTuple):
     of more of them beside the release. ``edited_on_all``: why the suspect is known to be edited on every forget row.
     """
 
-    found: str = ""
+    recognised: str = ""
     base: tuple[Named, ...] = ()
     copy_of: tuple[Named, ...] = ()
     null: tuple[Named, ...] = ()
     floors: tuple[str, ...] = ()
     ancestor: tuple[Named, ...] = ()
-    asked: Asked | None = None
+    prompting: Asked | None = None
     benchmark: Benchmark | None = None
     edited_on_all: str = ""

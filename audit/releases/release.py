@@ -63,8 +63,8 @@ class Release(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """Its own name and those of its kin, the last part of each, without what says how many bits it has."""
-        named = (self.name, *self.kin, *self.card.base_models, *base_models_of(self.gguf))
-        return tuple(dict.fromkeys(bare_name(name) for name in named if name))
+        candidates = (self.name, *self.kin, *self.card.base_models, *base_models_of(self.gguf))
+        return tuple(dict.fromkeys(bare_name(name) for name in candidates if name))
 
 
 def bare_name(name: str) -> str:

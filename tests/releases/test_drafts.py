@@ -118,8 +118,8 @@ def test_each_model_is_asked_as_the_pool_asked_it(tmp_path: Path, model: str, pr
     laid_out.model(tmp_path / f"tofu_{model}_full", laid_out.QWEN)
     release = laid_out.model(tmp_path / f"unlearn_tofu_{model}_forget05_GradDiff_lr1e-05")
     draft = drafted(str(release))
-    assert (draft.asked.template.prompt, draft.asked.template.chat) == (prompt, chat)
-    assert draft.named["reference"][0].name == f"open-unlearning/tofu_{model}_retain95"
+    assert (draft.prompting.template.prompt, draft.prompting.template.chat) == (prompt, chat)
+    assert draft.candidates["reference"][0].name == f"open-unlearning/tofu_{model}_retain95"
 
 
 # ---- other pools ------------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_a_copy_of_an_unlearned_model_with_a_card_goes_on_to_what_that_came_from
     copy = laid_out.model(tmp_path / "unlearned-GPTQ")
     laid_out.card(copy, base_model="owner/unlearned", base_model_relation="quantized")
     draft = drafted(str(copy))
-    assert draft.base is not None and draft.base.place.folder.name == "knew" and "fewer bits" in draft.base.why
+    assert draft.base is not None and draft.base.place.folder.name == "knew" and "fewer bits" in draft.base.reason
 
 
 def test_the_card_names_base_where_nothing_else_does_and_the_config_where_it_does_not(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_the_card_names_base_where_nothing_else_does_and_the_config_where_it_doe
     assert draft.base is not None and draft.base.place.folder.name == "from-config"
     laid_out.card(release, base_model=["owner/from-card"])
     draft = drafted(str(release))
-    assert draft.base is not None and draft.base.place.folder.name == "from-card" and "README" in draft.base.why
+    assert draft.base is not None and draft.base.place.folder.name == "from-card" and "README" in draft.base.reason
 
 
 def test_what_says_nothing_of_itself_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
@@ -252,11 +252,11 @@ def test_a_group_is_the_column_of_authors_where_every_file_has_it(tmp_path: Path
 def test_the_hub_is_asked_only_where_that_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    asked: list[str] = []
+    prompting: list[str] = []
 
     class Hub:
         def model_info(self, name: str, revision: str | None = None) -> object:
-            asked.append(name)
+            prompting.append(name)
             return type("Info", (), {"sha": laid_out.COMMIT})()
 
     def fetched(name: str, **_: object) -> str:
@@ -269,7 +269,7 @@ def test_the_hub_is_asked_only_where_that_is_allowed(tmp_path: Path, monkeypatch
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
     with pytest.raises(AuditError, match="--online"):
         drafted(f"open-unlearning/{UNLEARNED}")
-    assert not asked
+    assert not prompting
     case = case_of(drafted(f"open-unlearning/{UNLEARNED}", online=True), tmp_path)
     assert case.roles.references[0].path == f"open-unlearning/tofu_{MODEL}_retain90"
-    assert case.roles.base.commit == laid_out.COMMIT and len(asked) >= 3
+    assert case.roles.base.commit == laid_out.COMMIT and len(prompting) >= 3

@@ -62,17 +62,17 @@ def _needed(draft: "Draft") -> list[str]:
 
 
 def _document(given: str, path: Path, draft: "Draft", case: "Written") -> dict[str, JsonValue]:
-    filled: list[JsonValue] = [{"key": key, "value": value, "why": why} for key, value, why in case.filled]
+    filled: list[JsonValue] = [{"key": key, "value": value, "why": reason} for key, value, reason in case.filled]
     left: list[JsonValue] = [
-        {"key": entry.key, "what": entry.what, "needed": entry.key in _needed(draft)} for entry in draft.left
+        {"key": entry.key, "what": entry.description, "needed": entry.key in _needed(draft)} for entry in draft.left
     ]
-    return {"case": str(path), "from": given, "recognised": list(draft.found), "filled": filled, "left": left}
+    return {"case": str(path), "from": given, "recognised": list(draft.recognised), "filled": filled, "left": left}
 
 
 def _shown(path: Path, draft: "Draft", case: "Written") -> list[str]:
-    lines = [f"recognised {found}" for found in draft.found]
-    lines += [f"filled in {key} = {value}" + (f" ({why})" if why else "") for key, value, why in case.filled]
-    lines += [f"LEFT TO FILL IN {entry.key}: {entry.what}" for entry in draft.left]
+    lines = [f"recognised {recognised}" for recognised in draft.recognised]
+    lines += [f"filled in {key} = {value}" + (f" ({reason})" if reason else "") for key, value, reason in case.filled]
+    lines += [f"LEFT TO FILL IN {entry.key}: {entry.description}" for entry in draft.left]
     needed = _needed(draft)
     first = f"fill in {', '.join(needed)}, " if needed else ""
     fetching = " --online" if draft.of_hub else ""

@@ -18,8 +18,10 @@ class GgufFile(Pool):
         """The models that the header names, unless the card names one."""
         if not release.gguf:
             return Clues()
-        named = tuple(Named(name, "general.base_model in the GGUF header") for name in base_models_of(release.gguf))
-        found = "a GGUF file, by its header"
+        candidates = tuple(
+            Named(name, "general.base_model in the GGUF header") for name in base_models_of(release.gguf)
+        )
+        recognised = "a GGUF file, by its header"
         if release.card.base_models:
-            return Clues(found)
-        return Clues(found, copy_of=named)
+            return Clues(recognised)
+        return Clues(recognised, copy_of=candidates)

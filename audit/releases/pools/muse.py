@@ -41,8 +41,8 @@ def muse(corpus: str) -> Benchmark:
 
 def corpus_of(release: Release) -> str:
     """Which corpus a release of MUSE is about; empty if it names MUSE or its corpus nowhere, or both corpora."""
-    told = [text.casefold() for text in (*release.names, *release.card.datasets)]
-    corpora = {corpus for text in told if "muse" in text for corpus in _CORPUS.findall(text)}
+    texts = [text.casefold() for text in (*release.names, *release.card.datasets)]
+    corpora = {corpus for text in texts if "muse" in text for corpus in _CORPUS.findall(text)}
     return corpora.pop() if len(corpora) == 1 else ""
 
 
@@ -57,10 +57,11 @@ class Muse(Pool):
         corpus = corpus_of(release)
         if not corpus:
             return Clues()
-        why = "MUSE's names of its models"
+        reason = "MUSE's names of its models"
         before = _ANCESTORS.get(corpus)
         return Clues(
-            f"MUSE, {corpus}, by its name or card", (Named(f"muse-bench/MUSE-{corpus}_target", why),),
-            null=(Named(f"muse-bench/MUSE-{corpus}_retrain", why),), floors=(f"MUSE-{corpus}_retrain_seed*",),
-            ancestor=() if before is None else (Named(before, "MUSE's paper"),), asked=ASKED, benchmark=muse(corpus),
+            f"MUSE, {corpus}, by its name or card", (Named(f"muse-bench/MUSE-{corpus}_target", reason),),
+            null=(Named(f"muse-bench/MUSE-{corpus}_retrain", reason),), floors=(f"MUSE-{corpus}_retrain_seed*",),
+            ancestor=() if before is None else (Named(before, "MUSE's paper"),), prompting=ASKED,
+            benchmark=muse(corpus),
         )  # fmt: skip

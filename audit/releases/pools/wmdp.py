@@ -59,10 +59,10 @@ class Wmdp(Pool):
 
     def clues(self, release: Release) -> Clues:
         """Base by the names of its authors' models; nobody retrained is known: pretraining is not repeated."""
-        told = [text.casefold() for text in (*release.names, *release.card.datasets)]
-        known = [Named(BASES[name], "WMDP's authors' names of their models") for name in told if name in BASES]
-        if not known and not any("wmdp" in text for text in told):
+        texts = [text.casefold() for text in (*release.names, *release.card.datasets)]
+        known = [Named(BASES[name], "WMDP's authors' names of their models") for name in texts if name in BASES]
+        if not known and not any("wmdp" in text for text in texts):
             return Clues()
-        named = dict.fromkeys(subject.casefold() for text in told for subject in _SUBJECT.findall(text))
-        subjects = tuple(named) or ("bio", "cyber", "chem")
-        return Clues("WMDP, by its name or card", tuple(known), asked=ASKED, benchmark=wmdp(subjects))
+        candidates = dict.fromkeys(subject.casefold() for text in texts for subject in _SUBJECT.findall(text))
+        subjects = tuple(candidates) or ("bio", "cyber", "chem")
+        return Clues("WMDP, by its name or card", tuple(known), prompting=ASKED, benchmark=wmdp(subjects))
