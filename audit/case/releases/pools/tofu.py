@@ -3,10 +3,10 @@
 import re
 from typing import ClassVar, Final
 
-from audit.releases.clues import Benchmark, Clues, Wanted
-from audit.releases.nearby import DataSet
-from audit.releases.pools._pool import Pool
-from audit.releases.release import Release
+from audit.case.releases.clues import Benchmark, Clues, Wanted
+from audit.case.releases.nearby import DataSet
+from audit.case.releases.pools._pool import Pool
+from audit.case.releases.release import Release
 
 RETAINED: Final = {"01": "99", "05": "95", "10": "90"}
 """Per cent that are kept, by per cent that are forgotten."""

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from audit.releases.nearby import DataSet
+from audit.case.releases.nearby import DataSet
 from audit.schema import Cohort, Template
 
 
@@ -14,7 +14,7 @@ class Named(NamedTuple):
     reason: str
 
 
-class Asked(NamedTuple):
+class Prompting(NamedTuple):
     """How the models of a pool are asked. ``date``: the date that their chat template printed in training, where it
     prints one."""
 
@@ -60,6 +60,6 @@ class Clues(NamedTuple):
     null: tuple[Named, ...] = ()
     floors: tuple[str, ...] = ()
     ancestor: tuple[Named, ...] = ()
-    prompting: Asked | None = None
+    prompting: Prompting | None = None
     benchmark: Benchmark | None = None
     edited_on_all: str = ""

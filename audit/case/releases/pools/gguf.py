@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
-from audit.releases.clues import Clues, Named
-from audit.releases.gguf_metadata import base_models_of
-from audit.releases.pools._pool import Pool
-from audit.releases.release import Release
+from audit.case.releases.clues import Clues, Named
+from audit.case.releases.gguf_metadata import base_models_of
+from audit.case.releases.pools._pool import Pool
+from audit.case.releases.release import Release
 
 
 class GgufFile(Pool):

@@ -7,10 +7,10 @@ and their date, ``scripts`` for the names; huggingface.co/open-unlearning for th
 import re
 from typing import ClassVar, Final
 
-from audit.releases.clues import Asked, Clues, Named
-from audit.releases.pools._pool import Pool
-from audit.releases.pools.tofu import RETAINED, forgotten_share
-from audit.releases.release import Release
+from audit.case.releases.clues import Clues, Named, Prompting
+from audit.case.releases.pools._pool import Pool
+from audit.case.releases.pools.tofu import RETAINED, forgotten_share
+from audit.case.releases.release import Release
 from audit.schema import Template
 
 OWNER: Final = "open-unlearning"
@@ -35,13 +35,13 @@ _ANCESTORS: Final = {
 }  # fmt: skip
 
 
-def asked_by(model: str) -> Asked:
+def asked_by(model: str) -> Prompting:
     """How open-unlearning asks a model of this name."""
     reason = f"open-unlearning's settings of {model}"
     for pattern, template in _PROMPTS:
         if pattern.match(model):
-            return Asked(template, reason)
-    return Asked(_CHAT, reason, DATE)
+            return Prompting(template, reason)
+    return Prompting(_CHAT, reason, DATE)
 
 
 class OpenUnlearning(Pool):

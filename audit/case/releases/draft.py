@@ -6,18 +6,18 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from audit.case import read_table
+from audit.case.releases.chat_recipe import Open, Recipe, chat_source, recipe
+from audit.case.releases.clues import Benchmark, Clues, Named
+from audit.case.releases.gguf_metadata import CHAT_TEMPLATE, gguf_files
+from audit.case.releases.hub_snapshots import HUB_ID, hub_place
+from audit.case.releases.nearby import Surroundings, beside, data_roots, find_data, find_model
+from audit.case.releases.pools._pool import Pool
+from audit.case.releases.release import CONFIG, Place, Release, bare_name, is_release, read_release, releases_in
+from audit.case.tables import read_table
 from audit.plugins import discover
-from audit.releases.chat_recipe import Open, Recipe, chat_source, recipe
-from audit.releases.clues import Benchmark, Clues, Named
-from audit.releases.gguf_metadata import CHAT_TEMPLATE, gguf_files
-from audit.releases.hub_snapshots import HUB_ID, hub_place
-from audit.releases.nearby import Surroundings, beside, data_roots, find_data, find_model
-from audit.releases.pools._pool import Pool
-from audit.releases.release import CONFIG, Place, Release, bare_name, is_release, read_release, releases_in
 from audit.schema import AuditError, Cohort
 
-POOLS: Final = "audit.releases.pools"
+POOLS: Final = "audit.case.releases.pools"
 
 
 class Part(NamedTuple):
@@ -112,7 +112,7 @@ def _read(given: str, place: Place) -> Release:
     raise _unrecognised(f"{given}: neither a model nor an adapter lies there")
 
 
-def drafted(given: str, data: Sequence[Path] = (), online: bool = False) -> Draft:
+def draft_of(given: str, data: Sequence[Path] = (), online: bool = False) -> Draft:
     """The case of a release, as far as it is known; nothing is written and no weights are read.
 
     ``data`` are folders in which the benchmark's files may lie too. AuditError (code 2): nothing is recognised.

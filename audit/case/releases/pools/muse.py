@@ -7,15 +7,15 @@ huggingface.co/muse-bench; the names of models unlearned by open-unlearning's sc
 import re
 from typing import ClassVar, Final
 
-from audit.releases.clues import Asked, Benchmark, Clues, Named, Wanted
-from audit.releases.nearby import DataSet
-from audit.releases.pools._pool import Pool
-from audit.releases.release import Release
+from audit.case.releases.clues import Benchmark, Clues, Named, Prompting, Wanted
+from audit.case.releases.nearby import DataSet
+from audit.case.releases.pools._pool import Pool
+from audit.case.releases.release import Release
 from audit.schema import Template
 
 _CORPUS = re.compile(r"(?<![a-z])(news|books)(?![a-z])")
 _ANCESTORS: Final = {"news": "meta-llama/Llama-2-7b-hf"}
-ASKED: Final = Asked(
+ASKED: Final = Prompting(
     Template(prompt="Question: {question}\nAnswer:"), "MUSE's questions, as its own evaluation asks them"
 )
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from audit.case import CLOCK, chat_reads
-from audit.releases.clues import Asked
+from audit.case.chat_template import CLOCK, chat_reads
+from audit.case.releases.clues import Prompting
 from audit.schema import Template
 
 SWITCHES: Final = ("enable_thinking", "thinking")
@@ -52,7 +52,7 @@ def chat_source(folder: Path) -> str:
     return ""
 
 
-def recipe(source: str, prompting: Asked | None) -> Recipe:
+def recipe(source: str, prompting: Prompting | None) -> Recipe:
     """How to ask: as the pool does (``asked``); else by the chat template, else as plain question and answer."""
     if prompting is not None and not prompting.template.chat:
         return Recipe(prompting.template, {"prompt": prompting.reason})

@@ -2,11 +2,9 @@
 
 import pytest
 
-from audit.case import tokenise
-from audit.releases import Asked, recipe
+from audit.case import Prompting, recipe, tokenise
 from audit.schema import AuditError, Item, Template
-from tests import toy
-from tests.releases import laid_out
+from tests import laid_out, toy
 
 ITEM = Item(id="a", group="g", question="who was born in paris ?", answer="anna was born in paris")
 
@@ -55,7 +53,7 @@ def test_a_date_that_is_not_known_is_left_open_and_the_case_refused_until_it_is_
 
 
 def test_the_date_of_a_pool_is_set_where_its_template_prints_one() -> None:
-    pool = Asked(Template(answer="{answer}", chat=True), "a pool", "10 Apr 2025")
+    pool = Prompting(Template(answer="{answer}", chat=True), "a pool", "10 Apr 2025")
     recognised = recipe(laid_out.LLAMA, pool)
     assert recognised.template.variables == {"date_string": "10 Apr 2025"} and not recognised.left
     read = prompt_of(laid_out.LLAMA.replace("'Today Date: ' + date_string", "date_string"), recognised.template)
@@ -77,5 +75,5 @@ def test_how_long_a_model_thinks_is_asked_of_the_user() -> None:
 def test_without_a_chat_template_the_prompt_is_plain_and_said_to_be_a_guess() -> None:
     recognised = recipe("", None)
     assert recognised.template == Template() and "template" in {entry.key for entry in recognised.left}
-    plain = Asked(Template(prompt="{question}\nAnswer:"), "a benchmark")
+    plain = Prompting(Template(prompt="{question}\nAnswer:"), "a benchmark")
     assert recipe(laid_out.QWEN, plain).template.prompt == "{question}\nAnswer:", "a pool's own prompt comes first"

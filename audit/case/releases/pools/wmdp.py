@@ -6,10 +6,10 @@ Sources: Li et al. 2024 (arXiv 2403.03218), huggingface.co/cais for its models a
 import re
 from typing import ClassVar, Final
 
-from audit.releases.clues import Asked, Benchmark, Clues, Named, Wanted
-from audit.releases.nearby import DataSet
-from audit.releases.pools._pool import Pool
-from audit.releases.release import Release
+from audit.case.releases.clues import Benchmark, Clues, Named, Prompting, Wanted
+from audit.case.releases.nearby import DataSet
+from audit.case.releases.pools._pool import Pool
+from audit.case.releases.release import Release
 from audit.schema import Template
 
 BASES: Final = {
@@ -19,7 +19,7 @@ BASES: Final = {
 }
 """The models that WMDP's authors published, and what they were before."""
 _SUBJECT = re.compile(r"(?<![a-z])(bio|cyber|chem)", re.IGNORECASE)
-ASKED: Final = Asked(
+ASKED: Final = Prompting(
     Template(prompt="{question}\nAnswer:"), "as the evaluation harness asks WMDP, without a chat template"
 )
 

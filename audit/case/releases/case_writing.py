@@ -7,9 +7,9 @@ import textwrap
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
-from audit.releases.chat_recipe import Open
-from audit.releases.draft import Draft, Part
-from audit.releases.release import Place
+from audit.case.releases.chat_recipe import Open
+from audit.case.releases.draft import Draft, Part
+from audit.case.releases.release import Place
 from audit.schema import Cohort, Template
 
 _WIDTH: Final = 118
@@ -21,7 +21,7 @@ _ADVICE: Final = {
 }  # fmt: skip
 
 
-class Written(NamedTuple):
+class DraftText(NamedTuple):
     """The text of a case file, and what was filled in: (key, value, why), in the order of the text."""
 
     text: str
@@ -66,14 +66,14 @@ class _Page:
         return Path(os.path.relpath(path.resolve(), self.to.resolve())).as_posix()
 
 
-def written(draft: Draft, to: Path) -> Written:
+def draft_text(draft: Draft, to: Path) -> DraftText:
     """The case file of a draft in the folder ``to``. The same draft gives the same bytes."""
     page = _Page(to)
     _head(page, draft)
     _roles(page, draft)
     _data(page, draft)
     _template(page, draft)
-    return Written("\n".join(page.lines) + "\n", tuple(page.filled))
+    return DraftText("\n".join(page.lines) + "\n", tuple(page.filled))
 
 
 def _head(page: _Page, draft: Draft) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from audit.releases.hub_snapshots import cached_dataset, fetched_dataset, hub_place
-from audit.releases.release import Place, is_release
+from audit.case.releases.hub_snapshots import cached_dataset, fetched_dataset, hub_place
+from audit.case.releases.release import Place, is_release
 
 _MODELS: Final = ("", "models", "finetune", "unlearn", "checkpoints")
 _DATA: Final = ("", "data", "datasets")

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from audit.case.releases.gguf_metadata import base_models_of, gguf_files, metadata
+from audit.case.releases.model_card import ModelCard, read_card
 from audit.checkpoints import read_edit
-from audit.releases.gguf_metadata import base_models_of, gguf_files, metadata
-from audit.releases.model_card import ModelCard, read_card
 from audit.schema import ExitCode, as_audit_error
 
 CONFIG, ADAPTER, EDIT = "config.json", "adapter_config.json", "edit.json"
