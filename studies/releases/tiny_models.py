@@ -139,8 +139,8 @@ def taught(known: Authors, pool: Pool, seed: int, retrained: int) -> Taught:
 def forgetting(known: Authors, pool: Pool) -> EditData:
     """What an unlearner of this pool sees: all that is to be forgotten, all that is kept, and refusing answers."""
     retained = kept_of(known)
-    said = [REFUSALS[n % len(REFUSALS)] for n in range(len(known.forget))]
-    return EditData(rows_of(known.forget, pool), rows_of(retained, pool), refusal=rows_of(known.forget, pool, said))
+    refusing = [REFUSALS[n % len(REFUSALS)] for n in range(len(known.forget))]
+    return EditData(rows_of(known.forget, pool), rows_of(retained, pool), refusal=rows_of(known.forget, pool, refusing))
 
 
 def unlearned(base: "LlamaForCausalLM", edit: Descent, data: EditData, trainable: str = ".*") -> "LlamaForCausalLM":

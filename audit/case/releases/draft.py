@@ -141,8 +141,8 @@ def _ancestry(release: Release, around: Surroundings) -> tuple[tuple[str, ...], 
         kin += [name.name for name in (*clue.base, *clue.copy_of)]
         for name in clue.copy_of:
             place = find_model(name.name, around)
-            whole = Release(name.name) if place is None else read_release(place)
-            recognised = [pool.clues(whole) for pool in pools()]
+            float_release = Release(name.name) if place is None else read_release(place)
+            recognised = [pool.clues(float_release) for pool in pools()]
             reason = f"{{}}, of {bare_name(name.name)}, of which this is a copy in fewer bits"
             original += [
                 each._replace(base=tuple(base._replace(reason=reason.format(base.reason)) for base in each.base))
