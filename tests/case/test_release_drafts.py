@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -239,6 +240,13 @@ def test_a_release_is_looked_at_without_torch(tmp_path: Path) -> None:
     code = f"import sys; from audit.case import draft_of; draft_of({str(release)!r}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_what_a_card_says_cannot_write_into_the_case(tmp_path: Path) -> None:
+    release = laid_out.model(tmp_path / "release")
+    laid_out.card(release, base_model='owner/model"\nseed = 5\n[roles.base]\npath = "elsewhere\u2028x')
+    text = draft_text(draft_of(str(release)), tmp_path).text
+    assert tomllib.loads(text)["seed"] == 0 and "base" not in tomllib.loads(text)["roles"]
 
 
 def test_a_group_is_the_column_of_authors_where_every_file_has_it(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from audit.case.releases.chat_recipe import Open
 from audit.case.releases.draft import Draft, Part
 from audit.case.releases.release import Place
 from audit.schema import Cohort, Template
+from audit.wording import visible
 
 _WIDTH: Final = 118
 _COMMIT_LINE: Final = '# commit = "40 hexadecimal digits"  # of a hub id; a folder has none'
@@ -46,11 +47,15 @@ class _Page:
         self.lines += ["", f"# ---- {title} ".ljust(_WIDTH, "-")]
 
     def comment(self, text: str) -> None:
-        self.lines += textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False)
+        """Text that others wrote stays a comment: nothing in it ends a line."""
+        self.lines += textwrap.wrap(
+            visible(text), _WIDTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False,
+            break_on_hyphens=False,
+        )  # fmt: skip
 
     def state(self, key: str, value: str | float | bool, reason: str) -> None:
         """A line with its reason behind it, or above it where both are too long for one line."""
-        written = json.dumps(value, ensure_ascii=False)
+        reason, written = visible(reason), json.dumps(value, ensure_ascii=not str(value).isprintable())
         self.filled.append((f"{self._section}.{key}".lstrip("."), str(value), reason))
         line = f"{key} = {written}"
         if len(line) + len(reason) + 4 <= _WIDTH:
@@ -101,12 +106,8 @@ def _case_name(name: str) -> str:
 def _roles(page: _Page, draft: Draft) -> None:
     page.rule("roles")
     if draft.base is None:
-        _unknown(
-            page,
-            "roles.base",
-            "the model that knew",
-            draft.candidates["base"][0].name if draft.candidates["base"] else "",
-        )
+        likeliest = draft.candidates["base"][0].name if draft.candidates["base"] else ""
+        _unknown(page, "roles.base", "the model that knew", likeliest)
     else:
         page.section("roles.base", "the model that knew")
         _part(page, draft.base)
@@ -131,27 +132,29 @@ def _no_reference(page: _Page, draft: Draft) -> None:
         page.section("roles.ancestor", "before it was taught")
         _part(page, draft.ancestor)
         return
+    taught = draft.benchmark is None or draft.benchmark.taught
     page.comment(
         "No model was found that never knew: levels come from other people's answers and from perturbed ones alone. "
-        "A retrained model, or the model before it was taught, makes the answer sharper."
-    )
+        + ("A retrained model, or the model before it was taught, makes the answer sharper." if taught else
+           "What base knows it knows from pretraining: only a model pretrained without it would be one.")
+    )  # fmt: skip
     for name in candidates:
         page.comment(f"{name.reason} names {name.name}:")
     first = candidates[0].name if candidates else "owner/name"
-    page.lines += ["# [[roles.references]]", f'# path = "{first}"', _COMMIT_LINE]
+    page.lines += ["# [[roles.references]]", f"# path = {json.dumps(first)}", _COMMIT_LINE]
 
 
 def _unknown(page: _Page, section: str, title: str, name: str, adapter: str = "") -> None:
     page.lines += ["", f"# [{section}]  # {title}: fill in, and take the number signs away"]
-    page.lines += [f'# path = "{name or "owner/name"}"', _COMMIT_LINE]
-    page.lines += [f'# adapter = "{adapter}"'] if adapter else []
+    page.lines += [f"# path = {json.dumps(name or 'owner/name')}", _COMMIT_LINE]
+    page.lines += [f"# adapter = {json.dumps(adapter)}"] if adapter else []
 
 
 def _part(page: _Page, part: Part) -> None:
     _place(page, "path", part.place, part.reason)
     if part.adapter is not None:
-        candidates = part.adapter
-        value = _adapter_of_hub(candidates) if candidates.hub else page.path(candidates.folder)
+        adapter = part.adapter
+        value = _adapter_of_hub(adapter) if adapter.hub else page.path(adapter.folder)
         page.state("adapter", value, "what `--from` named")
 
 
