@@ -26,13 +26,13 @@ from studies.large.widening import Sizes, widened
 
 HERE: Final = Path(__file__).parent
 RESULTS: Final = HERE / "results.json"
-SIZES: Final = Sizes(times=16, blocks=24, units=6000)
+SIZES: Final = Sizes(times=16, blocks=24, units=8200)
 GIVEN: Final = "600M"
 LIMIT_BYTES: Final = 1_200_000_000
 READING: Final = ("utility", "forget_likelihood", "answer_lens", "weight_difference")
 CHANGING: Final = ("quantisation_recovery", "relearning_recovery")
 """What would round or train weights: asked of the models that are read from disk alone, where it must be skipped."""
-PEOPLE: Final = 6
+PEOPLE: Final = 4
 WITHIN: Final = 1e-5
 """How far two numbers of one audit may lie apart."""
 
@@ -123,16 +123,25 @@ def large_case(root: Path, sizes: Sizes, seed: int) -> tuple[Path, int]:
         roles[role] = source.model_copy(update={"path": role, "fingerprint": None})
     data: dict[str, Any] = {}
     for cohort in ("forget", "retain", "holdout"):
-        lines = (small.root / str(getattr(case.data, cohort))).read_text().splitlines()
-        people = list(dict.fromkeys(json.loads(line)["group"] for line in lines))[:PEOPLE]
-        kept = [line for line in lines if json.loads(line)["group"] in people]
-        (root / f"{cohort}.jsonl").write_text("\n".join(kept) + "\n")
+        lines = few_items((small.root / str(getattr(case.data, cohort))).read_text().splitlines())
+        (root / f"{cohort}.jsonl").write_text("\n".join(lines) + "\n")
         data[cohort] = f"{cohort}.jsonl"
     update = {"name": "large", "roles": case.roles.model_copy(update=roles)}
     update["data"] = type(case.data).model_validate(data)
     path = root / "case.toml"
     path.write_text(case_text(case.model_copy(update=update)))
     return path, size
+
+
+def few_items(lines: Sequence[str]) -> list[str]:
+    """One item, as it was trained, of the first people, with one wrong answer of each kind."""
+    first: dict[str, str] = {}
+    for item in map(json.loads, lines):
+        if item.get("form", "trained") == "trained" and item["group"] not in first and len(first) < PEOPLE:
+            for name in ("perturbed_answers", "alternates", "alternate_keys"):
+                item[name] = item[name][:1]
+            first[item["group"]] = json.dumps(item)
+    return list(first.values())
 
 
 def probes_in(folder: Path, name: str, probes: Sequence[str]) -> Path:
