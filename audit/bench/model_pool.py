@@ -13,7 +13,7 @@ from audit.bench.cache_keys import Settings
 from audit.bench.passes import LoadedModel
 from audit.bench.weight_journal import WeightJournal
 from audit.bench.writes.write import Write
-from audit.checkpoints import folder_of, tensor_shapes
+from audit.checkpoints import tensor_shapes, weights_folder
 from audit.schema import AuditError, Checkpoint
 from audit.wrappers import Placement, Wrapper, open_wrapper
 
@@ -159,7 +159,7 @@ def refuse_hooks(ckpt: Checkpoint) -> None:
 
 def weight_bytes(ckpt: Checkpoint, dtype: str, placement: Placement) -> int:
     """How much memory a checkpoint's weights take once it is open: a rank's share, no more than they may."""
-    return model_bytes(sum(prod(shape) for shape in tensor_shapes(folder_of(ckpt)).values()), dtype, placement)
+    return model_bytes(sum(prod(shape) for shape in tensor_shapes(weights_folder(ckpt)).values()), dtype, placement)
 
 
 def model_bytes(parameters: int, dtype: str, placement: Placement) -> int:

@@ -30,7 +30,9 @@ def resolve_config(source: Source, root: Path, online: bool = False) -> Checkpoi
 
 def of_config_alone(ckpt: Checkpoint) -> bool:
     """Whether a checkpoint is known by its config alone."""
-    return ckpt.adapter is None and not ckpt.edits and ckpt.fingerprint == _name(folder_of(ckpt))
+    folder = folder_of(ckpt)
+    stated = ckpt.adapter is None and not ckpt.edits and (folder / "config.json").is_file()
+    return stated and ckpt.fingerprint == _name(folder)
 
 
 def _name(folder: Path) -> str:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from pydantic import JsonValue
 
@@ -24,6 +24,7 @@ _SHARD_BYTES: Final = 1 << 30
 _DTYPE_KEYS = ("dtype", "torch_dtype")
 _FLOATS = ("float64", "float32", "float16", "bfloat16")
 UNSTATED: Final = "bfloat16"
+_AGAIN: Final = "fetch the checkpoint again; if it opens in transformers, dequantise it there and audit what it saves"
 Named = tuple[str, "Tensor"]
 
 
@@ -108,7 +109,7 @@ class _Conversion:
         """Name and values of every tensor of the plain model, in order."""
         import torch
 
-        wanted: dtype = getattr(torch, dtype)
+        wanted = cast("torch.dtype", getattr(torch, dtype))
         with ExitStack() as stack:
             files = {path: stack.enter_context(_opened(path)) for path in sorted(set(self.places.values()))}
             read = lambda name: files[self.places[name]].get_tensor(name)  # noqa: E731
@@ -122,8 +123,7 @@ class _Conversion:
         import torch
 
         fault = f"{self.folder}: the weight {stem!r} cannot be read as {self.how.called}"
-        do = "fetch the checkpoint again; if it opens in transformers, dequantise it there and audit what it saves"
-        with as_audit_error(fault, do), torch.no_grad():
+        with as_audit_error(fault, _AGAIN), torch.no_grad():
             tensors = {part: read(name) for part, name in parts.items() if part not in self.how.unused}
             if note := self.how.note(tensors):
                 self.notes.add(note)

@@ -86,7 +86,7 @@ class Dequantiser(ABC):
             ending = next((ending for ending in endings if name.endswith(ending)), None)
             if ending is not None:
                 found.setdefault(name.removesuffix(ending), {})[self.suffixes[ending]] = name
-        coded = {stem: parts for stem, parts in sorted(found.items()) if self.marks & parts.keys()}
+        coded: dict[str, Parts] = {stem: parts for stem, parts in sorted(found.items()) if self.marks & parts.keys()}
         for stem, parts in coded.items():
             if lacking := sorted(self.needed - parts.keys()):
                 raise self.lacking(stem, lacking[0])
@@ -140,4 +140,6 @@ def dequantiser_for(
     """The format that claims these settings, or None; and the names of all formats that are known."""
     known = plugins.discover(DEQUANTISERS, Dequantiser)
     claiming = next((cls for cls in known.values() if cls.claims(settings)), None)
-    return None if claiming is None else claiming(settings, config), tuple(known)
+    if claiming is None:
+        return None, tuple(known)
+    return claiming(settings, config), tuple(known)  # pyright: ignore[reportAbstractUsage] what a folder holds is whole

@@ -151,7 +151,9 @@ class _Stream:
         self.parsed: dict[str, Any] = {"config": dict(config), "tensors": {}}
         made: Any = TENSOR_PROCESSORS.get(_text(self.reader, "general.architecture"), TensorProcessor)
         self.processor = made(config=self.parsed["config"])
-        self.names: dict[str, str] = get_gguf_hf_weights_map(_skeleton(config, file), self.processor)
+        skeleton = _skeleton(config, file)
+        with as_audit_error(f"{file}: its tensors cannot be named", _CONFIG):
+            self.names: dict[str, str] = get_gguf_hf_weights_map(skeleton, self.processor)
 
     def tensors(self) -> Generator[Named]:
         """Name and values; experts that the library puts together from several tensors come last."""

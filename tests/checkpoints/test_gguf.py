@@ -196,3 +196,9 @@ def test_a_family_that_the_library_does_not_read_is_refused_by_name(tmp_path: Pa
     with pytest.raises(AuditError, match="plamo") as caught:
         resolved(tmp_path / "x.gguf")
     assert caught.value.code == 2
+
+
+def test_a_file_is_priced_and_its_dtype_known_without_a_config_beside_it(tmp_path: Path) -> None:
+    ckpt = resolved(written(tmp_path))
+    assert checkpoints.model_config(ckpt).blocks == 2
+    assert checkpoints.exact_dtype([ckpt]) == "bfloat16"

@@ -42,7 +42,8 @@ class Fp8(Dequantiser):
     @property
     def _tile(self) -> tuple[int, int] | None:
         stated = self.settings.get("weight_block_size")
-        return (int(str(stated[0])), int(str(stated[1]))) if isinstance(stated, list) and len(stated) == 2 else None
+        sides = [side for side in stated if isinstance(side, int) and side > 0] if isinstance(stated, list) else []
+        return (sides[0], sides[1]) if len(sides) == 2 else None
 
     @property
     def activations(self) -> str:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import JsonValue
 
@@ -52,7 +52,8 @@ class TorchAo(Dequantiser):
     def groups(self, names: Iterable[str]) -> dict[str, Parts]:
         stored, found = set(names), dict[str, Parts]()
         for weight, described in sorted(self.metadata.items()):
-            if not described.startswith("{") or (table := json.loads(described)).get("_type") == _PLAIN:
+            table = _read(described)
+            if table.get("_type") in (None, _PLAIN):
                 continue
             module, _, own = weight.rpartition(".")
             start = f"{module}._{own}_"
@@ -72,3 +73,12 @@ class TorchAo(Dequantiser):
         whole, _ = unflatten(data, {stem: self.metadata[stem], "tensor_names": json.dumps([stem])})
         values: Tensor = whole[stem].dequantize()
         return values.T.contiguous() if self.input_first else values
+
+
+def _read(described: str) -> dict[str, Any]:
+    """What a header says of one tensor; nothing where it says something else."""
+    try:
+        table: Any = json.loads(described)
+    except ValueError:
+        return {}
+    return table if isinstance(table, dict) else {}
