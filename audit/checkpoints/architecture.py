@@ -18,8 +18,8 @@ from audit.checkpoints.staging import library_config
 
 # declared, and without effect on what the blocks compute when nothing is trained; ties are left to the tensors
 _NEUTRAL = re.compile(
-    r"dtype|dropout|pdrop|layerdrop|drop_?rate|jitter|use_cache|tie_|(^|_)(?<!image_)(?<!video_)(?<!audio_)token_id$|_token_ids?$|init(ializer)?_"
-    r"|(^|_)init_?std|initializer|loss|summary_|classifier_|^output_(router_logits|attentions|hidden_states)|pretraining_tp"
+    r"dtype|dropout|pdrop|layerdrop|drop_?rate|jitter|use_cache|tie_|^token_id$|init(ializer)?_"
+    r"|(?<!image)(?<!video)(?<!audio)_token_ids?$|(^|_)init_?std|initializer|loss|summary_|classifier_|^output_(router_logits|attentions|hidden_states)|pretraining_tp"
     r"|problem_type|use_(mamba_kernels|kernels?|mambapy|associative_scan|mem_eff_path)|num_logits_to_keep|nextn|^mtp_"
     r"|num_mtp_|chunk_size_lm_head|^slow_but_exact$|^reorder_and_upcast_attn$|^rescale_prenorm_residual$"
     r"|gradient_checkpointing|(?<!unpadded_)vocab_size|init_device|languages?$"
