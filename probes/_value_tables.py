@@ -153,8 +153,8 @@ def _unrouted(base: ValueModel, active: Sequence[Tensor]) -> tuple[str, ...]:
         return ()
     idle = float((torch.cat(list(active)) == 0).float().mean())
     return (
-        "a mixture of experts: a coefficient is an expert's activation times the weight of its routing, 0 where a token "
-        f"is not sent to it; {idle:.0%} of base's value vectors had none where the answers' content tokens are "
+        "a mixture of experts: a coefficient is an expert's activation times the weight of its routing, 0 where a "
+        f"token is not sent to it; {idle:.0%} of base's value vectors had none where the answers' content tokens are "
         "predicted: the scan of the weights sees those, and nothing else here does",
     )
 

@@ -49,9 +49,7 @@ def root(family: str) -> Path:
     kept = tempfile.TemporaryDirectory(prefix="residua-experts-")
     atexit.register(kept.cleanup)
     folder = Path(kept.name)
-    shutil.copytree(
-        worlds.made_once(f"experts-{family}", lambda path: write(family, path)), folder, dirs_exist_ok=True
-    )
+    shutil.copytree(worlds.made_once(f"experts-{family}", lambda path: write(family, path)), folder, dirs_exist_ok=True)
     for cohort in ("retain", "forget", "holdout"):
         shutil.copyfile(planted_world.root() / f"{cohort}.jsonl", folder / f"{cohort}.jsonl")
     return folder

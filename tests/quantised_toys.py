@@ -1,12 +1,13 @@
-"""Tiny models whose sides suit packed codes, for releases in each format; built once a process."""
+"""Tiny models whose sides suit packed codes, and releases of them in each format; each made once a process."""
 
 import shutil
 from functools import cache
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, PreTrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, GPT2Config, GptOssConfig, LlamaConfig, PreTrainedConfig, PreTrainedModel
 
+from studies.quantised.releases import MADE
 from tests import toy
 
 _SHARED = {
@@ -18,10 +19,14 @@ def config(family: str = "llama") -> PreTrainedConfig:
     """Sides that are multiples of 64; grouped queries, so that matrices are not all square."""
     if family == "gpt2":
         return GPT2Config(n_positions=toy.MAX_LENGTH, n_embd=64, n_layer=2, n_head=4, **_SHARED)
-    return LlamaConfig(
-        hidden_size=128, intermediate_size=192, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        max_position_embeddings=toy.MAX_LENGTH, tie_word_embeddings=False, **_SHARED,
-    )  # fmt: skip
+    rotary = {
+        "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": toy.MAX_LENGTH, "tie_word_embeddings": False,
+    }  # fmt: skip
+    if family == "gpt_oss":
+        experts = {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16, "sliding_window": 8}
+        return GptOssConfig(**rotary, **experts, **_SHARED)
+    return LlamaConfig(**rotary, **_SHARED)
 
 
 @cache
@@ -35,9 +40,16 @@ def folder(family: str = "llama", dtype: torch.dtype = torch.float32) -> Path:
     return out
 
 
-def with_tokenizer(out: Path, family: str = "llama") -> Path:
-    """The folder with the tokenizer of the toy beside its weights."""
-    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
-        if (folder(family) / name).is_file():
-            shutil.copy(folder(family) / name, out / name)
+def with_tokenizer(out: Path, source: Path) -> Path:
+    """The folder with the tokenizer of ``source`` beside its weights."""
+    for path in source.glob("*token*"):
+        shutil.copy(path, out / path.name)
     return out
+
+
+@cache
+def release(name: str) -> Path:
+    """A release of the toy in a format, its tokenizer beside it. To be read, not written."""
+    out = toy.root() / f"release-{name.replace(' ', '-')}"
+    MADE[name][1](folder(), out)
+    return with_tokenizer(out, folder())

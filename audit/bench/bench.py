@@ -335,7 +335,7 @@ class Bench:
     @property
     def supports(self) -> frozenset[Op]:
         """What the chosen backend can do; a pass that reads patterns asks for eager attention by itself."""
-        return backend_class(self.backend).supports - self.lacking.keys()
+        return backend_class(self.backend).supports.difference(self.lacking)
 
     @property
     def lacking(self) -> Mapping[Op, str]:

@@ -29,6 +29,8 @@ class ModelPool:
     def __init__(self, settings: Settings, placement: Placement | None = None) -> None:
         self.settings = settings
         self.placement = (placement or Placement())._replace(device=settings.device)
+        self.processes = 1
+        """How many processes hold models in the same memory: more than two take smaller shares."""
         self.opened: Counter[str] = Counter()
         self._models: OrderedDict[str, LoadedModel] = OrderedDict()
         self._held: list[str] = []
@@ -136,7 +138,7 @@ class ModelPool:
 
     def _evict(self, newest: str, wanted: int = 0) -> None:
         """Close the least recently used models that nobody holds, until all and ``wanted`` bytes more find room."""
-        limit = room(self.placement)
+        limit = room(self.placement) * 2 // max(self.processes, 2)
         sizes = {key: model.wrapper.size_bytes() for key, model in self._models.items()}
         closed = False
         for key in list(self._models):
@@ -157,7 +159,12 @@ def refuse_hooks(ckpt: Checkpoint) -> None:
 
 def weight_bytes(ckpt: Checkpoint, dtype: str, placement: Placement) -> int:
     """How much memory a checkpoint's weights take once it is open: a rank's share, no more than they may."""
-    size = sum(prod(shape) for shape in tensor_shapes(folder_of(ckpt)).values()) * BYTES[dtype] // placement.ranks
+    return model_bytes(sum(prod(shape) for shape in tensor_shapes(folder_of(ckpt)).values()), dtype, placement)
+
+
+def model_bytes(parameters: int, dtype: str, placement: Placement) -> int:
+    """The same of so many parameters: all of them, a rank's share, or no more than weights may take."""
+    size = parameters * BYTES[dtype] // placement.ranks
     return min(size, room(placement)) if placement.away else size
 
 

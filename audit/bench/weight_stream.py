@@ -7,23 +7,20 @@ that it is tied to, so that tied and untied checkpoints can be compared. Hook ed
 """
 
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, dot_natural_key, rename_source_key
 
 from audit.bench.results import WeightStream
 from audit.bench.weight_journal import same_bytes
 from audit.checkpoints import delta_of, weight_files, weights_folder
 from audit.schema import AuditError, Checkpoint, as_audit_error
 from audit.storage import safetensors_file
-from audit.wrappers import fresh_model
+from audit.wrappers import ReadingRules, fresh_model
 
 
 class Stored:
@@ -119,31 +116,27 @@ class _Whole(NamedTuple):
             return file.get_tensor(self.stored)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
 
 
-class _Put:
+class _Put(NamedTuple):
     """A parameter that the library puts together from several stored tensors (one an expert), or takes from one."""
 
-    def __init__(self, skeleton: Any, converter: WeightConverter, target: str) -> None:
-        self.skeleton, self.converter, self.target = skeleton, converter, target
-        self.pieces: list[tuple[str, _Whole]] = []
+    rules: ReadingRules
+    target: str
+    pieces: dict[str, _Whole]
 
     def built(self, read: Callable[[_Whole], Tensor]) -> dict[str, Tensor]:
         """The parameters of the pieces by name, as the library's own rule makes them of what is read."""
-        converter = deepcopy(self.converter)
-        for pattern, piece in sorted(self.pieces, key=lambda each: dot_natural_key(each[1].stored)):
-            converter.add_tensor(self.target, piece.stored, pattern, cast(Any, partial(read, piece)))
-        converted: dict[str, Any] = converter.convert(self.target, self.skeleton, self.skeleton.config)
-        return {name: part[0] if isinstance(part, list) else part for name, part in converted.items()}
+        return self.rules.built(self.target, {name: partial(read, piece) for name, piece in self.pieces.items()})
 
 
 class _PartOf(NamedTuple):
     """One of the parameters that are put together at once."""
 
-    whole: _Put
+    joined: _Put
     name: str
 
     def read(self) -> Tensor:
         """The tensor as the model has it."""
-        return self.whole.built(_Whole.read)[self.name]
+        return self.joined.built(_Whole.read)[self.name]
 
 
 _Place = _Whole | _PartOf
@@ -154,36 +147,29 @@ def _files(folder: Path, skeleton: Any) -> dict[str, _Place]:
 
     AuditError (code 2) where the library's own rule cannot be followed without building the model.
     """
-    expected = dict(skeleton.named_parameters(remove_duplicate=False))
-    transforms = get_model_conversion_mapping(skeleton)
-    fused = [t for t in transforms if isinstance(t, WeightConverter)]
-    renamed: Any = [t for t in transforms if not isinstance(t, WeightConverter)]
-    by_pattern = {pattern: converter for converter in fused for pattern in converter.source_patterns}
-    prefix, places, parts = skeleton.base_model_prefix, dict[str, _Place](), dict[str, _Put]()
+    rules, places, parts = ReadingRules(skeleton), dict[str, _Place](), dict[str, _Put]()
     shapes: dict[str, tuple[int, ...]] = {}
     for path in weight_files(folder):
         for stored, entry in safetensors_file.read_header(path).entries.items():
             shapes[stored] = entry.shape
-            name, pattern = rename_source_key(stored, renamed, fused, prefix, expected)
-            if name not in expected and stored in expected:
-                name, pattern = rename_source_key(stored, [], [], prefix, expected)
-            if pattern is not None:
-                part = parts.setdefault(name, _Put(skeleton, by_pattern[pattern], name))
-                part.pieces.append((pattern, _Whole(path, stored)))
-            elif name in expected:
+            name, rule = rules.destination(stored)
+            if rule is not None:
+                parts.setdefault(name, _Put(rules, name, {})).pieces[stored] = _Whole(path, stored)
+            elif name in rules.parameters:
                 places[name] = _Whole(path, stored)
     for part in parts.values():
-        places |= {name: _PartOf(part, name) for name in _names_of(folder, part, shapes) if name in expected}
+        names = _names_of(folder, part, shapes)
+        places |= {name: _PartOf(part, name) for name in names if name in rules.parameters}
     return places
 
 
 def _names_of(folder: Path, part: _Put, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """The parameters that a rule gives, found on tensors without values, and their shapes held against the model's."""
-    problem = f"{folder}: {part.pieces[0][1].stored!r} becomes a part of {part.target!r} only when the model is built"
+    problem = f"{folder}: {next(iter(part.pieces))!r} becomes a part of {part.target!r} only when the model is built"
     do = "compare the parameters of opened models instead"
     with as_audit_error(problem, do):
         built = part.built(lambda piece: torch.empty(shapes[piece.stored], device="meta"))
-    expected = dict(part.skeleton.named_parameters(remove_duplicate=False))
+    expected = part.rules.parameters
     if any(name in expected and tensor.shape != expected[name].shape for name, tensor in built.items()):
         raise AuditError(problem, do)
     return list(built)

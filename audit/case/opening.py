@@ -5,7 +5,7 @@ neither. A reference from another initialisation is opened and flagged: base's b
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from io import BytesIO
 from pathlib import Path
@@ -44,6 +44,7 @@ from audit.checkpoints import (
     picture_settings,
     processor_files,
     resolve,
+    resolve_config,
     shared_vocabulary,
     states_per_image,
     tokenizer_files,
@@ -308,6 +309,12 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
     return opened_case
 
 
+def open_sketch(case: Case, root: Path, out: Path, online: bool = False) -> OpenCase:
+    """The same of the roles' configs alone: what a plan needs, before any weights are there. The data are read and
+    tokenised; nothing is compared or checked of the models. Adapters and edits are taken to change no size."""
+    return OpenCase(case, root, out, _resolve_roles(case, root, online, resolve_config))
+
+
 def _refuse_texts(case: Case, root: Path, base: Checkpoint) -> None:
     """AuditError (code 2) where a data file holds texts, and base reads images."""
     for cohort, name in case.data:
@@ -322,12 +329,14 @@ def _images(base: Checkpoint, files: tuple[DataFile, ...], data: DataFiles) -> I
     return prepare_images(ImageKey(files, data, own_processor(base), image_settings_of(base)))
 
 
-def _resolve_roles(case: Case, root: Path, online: bool) -> CaseCheckpoints:
+def _resolve_roles(
+    case: Case, root: Path, online: bool, by: Callable[[Source, Path, bool], Checkpoint] = resolve
+) -> CaseCheckpoints:
     """The checkpoints behind the roles; an error says which role it is about."""
 
     def of_role(role: str, source: Source) -> Checkpoint:
         try:
-            return resolve(source, Path(root), online)
+            return by(source, Path(root), online)
         except AuditError as error:
             raise AuditError(f"{role}: {error.what}", error.do, error.code) from None
 

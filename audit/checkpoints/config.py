@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from audit.checkpoints.float_copies import weights_folder
-from audit.checkpoints.folder import read_config, tensor_shapes
+from audit.checkpoints.folder import tensor_shapes
+from audit.checkpoints.location import folder_of
+from audit.checkpoints.released_files import released_config
 from audit.checkpoints.torch_module import TORCH_MODULE, settings_in
 from audit.schema import AuditError, Checkpoint
 
@@ -76,11 +77,11 @@ class ModelConfig(NamedTuple):
 
 
 def model_config(ckpt: Checkpoint) -> ModelConfig:
-    """The sizes of a checkpoint's model (nothing is loaded). AuditError: see :func:`read_config`."""
-    config: Mapping[str, object] = read_config(weights_folder(ckpt))
+    """The sizes of a checkpoint's model (nothing is loaded). AuditError: see :func:`released_config`."""
+    config: Mapping[str, object] = released_config(ckpt)
     nested = {tower: value for name, tower in _TOWERS.items() if isinstance(value := config.get(name), dict)}
     if ckpt.family == TORCH_MODULE:
-        return ModelConfig(ckpt.source, {VISION: _named(weights_folder(ckpt))})
+        return ModelConfig(ckpt.source, {VISION: _named(folder_of(ckpt))})
     if ckpt.modality == "image":
         return ModelConfig(ckpt.source, {VISION: _staged(config) if "depths" in config else _tower(config)})
     towers = {tower: _tower(value) for tower, value in ({TEXT: config} | nested).items()}

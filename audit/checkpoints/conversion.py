@@ -1,6 +1,7 @@
 """A folder of codes turned into a folder of weights, tensor by tensor: no more than a shard is ever in memory."""
 
 import json
+import re
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -74,7 +75,12 @@ class _Conversion:
             self.dtypes |= {name: entry.dtype for name, entry in header.entries.items()}
         self.groups = how.groups(self.places)
         self.notes: set[str] = set()
-        self.plain = sorted(self.places.keys() - {name for parts in self.groups.values() for name in parts.values()})
+        coded = {name for parts in self.groups.values() for name in parts.values()}
+        dropped = {name for name in self.places if re.search(how.left_out, name)}
+        unused = {part for parts in self.groups.values() for part in how.unused & parts.keys()}
+        if dropped or any(part.startswith(("input", "output", "activation")) for part in unused):
+            self.notes.add("scales of activations are in the files and play no part")
+        self.plain = sorted(self.places.keys() - coded - dropped)
         self._check()
 
     def _check(self) -> None:
@@ -83,21 +89,20 @@ class _Conversion:
                 f"{self.folder}: config.json says that its weights are in {self.how.called}, and none of them is",
                 "if they are plain weights already, take quantization_config out of config.json",
             )
-        weights = {self.how.name_of(stem) for stem in self.groups} | set(self.plain)
+        weights = {self.how.name_of(stem) for stem in self.groups}
+        modules = {weight.removesuffix(".weight") for weight in weights if weight.endswith(".weight")}
         for name in self.plain:
+            module, _, own = name.rpartition(".")
             stem = BESIDE_CODES.sub("", name).rstrip("._")
-            beside = stem != name and bool({stem, f"{stem}.weight"} & weights)
-            if is_code(name, self.dtypes[name]) or beside:
+            beside = stem != name and bool({stem, f"{stem}.weight"} & (weights | set(self.plain)))
+            within = own != "bias" and module.removesuffix(".weight") in modules
+            if is_code(name, self.dtypes[name]) or beside or within:
                 raise AuditError(
                     f"{self.places[name]}: tensor {name!r} ({self.dtypes[name]}) belongs to quantised weights, and "
                     f"{self.how.called} has no use for it: it would be left out",
                     "check quantization_config: it may be that of another format; or dequantise the model with the "
                     "package that made it and audit the weights",
                 )
-        for parts in self.groups.values():
-            for part in self.how.unused & parts.keys():
-                if "activation" in part:
-                    self.notes.add("scales of activations are in the files and not used")
 
     def tensors(self, dtype: str) -> Generator[Named]:
         """Name and values of every tensor of the plain model, in order."""

@@ -31,7 +31,8 @@ class Dequantiser(ABC):
     ``package``: the library whose arithmetic gives the values, None where it is written out here. ``suffixes``: how the
     name of a stored tensor ends -> which part of a weight it is; what stands before is the weight's stem. ``marks``:
     parts that no plain weight has, so that a stem with one of them is a weight in codes. ``needed``: parts without
-    which there are no values. ``unused``: parts that say nothing of the weight's values, as scales of activations.
+    which there are no values. ``unused``: parts that say nothing of the weight's values, as scales of activations;
+    ``left_out``: a pattern of whole names of that kind, as scales of keys and values.
     """
 
     package: ClassVar[str | None] = None
@@ -39,6 +40,7 @@ class Dequantiser(ABC):
     marks: ClassVar[frozenset[str]]
     needed: ClassVar[frozenset[str]]
     unused: ClassVar[frozenset[str]] = frozenset()
+    left_out: ClassVar[str] = "$^"
     weight: ClassVar[str] = ".weight"
     """What follows the stem in the name of the weight whose values are given."""
 
@@ -87,13 +89,16 @@ class Dequantiser(ABC):
         coded = {stem: parts for stem, parts in sorted(found.items()) if self.marks & parts.keys()}
         for stem, parts in coded.items():
             if lacking := sorted(self.needed - parts.keys()):
-                raise AuditError(
-                    f"{next(iter(parts.values()))!r} belongs to a weight in {self.called} whose {lacking[0]} "
-                    f"({stem}...) is not in the files",
-                    "fetch or copy the checkpoint again, with all of its shards",
-                    ExitCode.INTEGRITY,
-                )
+                raise self.lacking(stem, lacking[0])
         return coded
+
+    def lacking(self, stem: str, part: str) -> AuditError:
+        """The error for a weight in codes whose ``part`` is in no file (code 3)."""
+        return AuditError(
+            f"{stem}: a weight in {self.called}, and its {part} is not in the files",
+            "fetch or copy the checkpoint again, with all of its shards",
+            ExitCode.INTEGRITY,
+        )
 
     def name_of(self, stem: str) -> str:
         """The name of the weight whose values :meth:`values` gives."""

@@ -20,7 +20,7 @@ from audit.checkpoints.gguf_release import convert_gguf, gguf_versions
 from audit.checkpoints.location import folder_of, gguf_file_of
 from audit.checkpoints.quantisation import dequantiser_of
 from audit.checkpoints.released_files import parent_fingerprint
-from audit.schema import AuditError, Checkpoint, Record
+from audit.schema import AuditError, Checkpoint, ExitCode, Record
 from audit.storage import TEMP, cache_root, disk_error, safetensors_file, write_atomic
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,16 @@ class FloatCopy(Record):
     notes: tuple[str, ...]
     recipe: int
     files: dict[str, str]
+
+    @property
+    def told(self) -> str:
+        """The release and its copy in one clause, for a report."""
+        by = ", ".join(f"{package} {version}" for package, version in sorted(self.versions.items()))
+        more = [f"{self.activations} when it is deployed, which is not reproduced"] if self.activations else []
+        return "; ".join([
+            f"released as {self.called}, audited as its weights dequantised to {self.dtype} ({self.weights} tensors, "
+            f"by {by})", *more, *self.notes,
+        ])  # fmt: skip
 
 
 def weights_folder(ckpt: Checkpoint) -> Path:
@@ -78,9 +88,13 @@ def _in_codes(ckpt: Checkpoint) -> bool:
     return gguf_file_of(ckpt) is not None or dequantiser_of(folder_of(ckpt)) is not None
 
 
+def _place(source: str) -> Path:
+    return cache_root() / COPIES / source[:32]
+
+
 def _copy_folder(ckpt: Checkpoint) -> Path:
     source = parent_fingerprint(ckpt).total
-    place = cache_root() / COPIES / source[:32]
+    place = _place(source)
     if place.is_dir():
         if (fault := _fault(place, source)) is None:
             return place
@@ -144,6 +158,15 @@ def _fault(folder: Path, source: str) -> str | None:
             return f"{name} is not what was written"
     os.utime(folder)
     return None
+
+
+def verify_copy(ckpt: Checkpoint) -> None:
+    """Is the float copy, where there is one, still what was written? AuditError (code 3) if not."""
+    if _in_codes(ckpt):
+        source = parent_fingerprint(ckpt).total
+        place = _place(source)
+        if place.is_dir() and (fault := _fault(place, source)) is not None:
+            raise AuditError(f"{place}: {fault}", "run again: it is made again", ExitCode.INTEGRITY)
 
 
 def copies() -> tuple[Path, ...]:

@@ -19,7 +19,7 @@ from pydantic import JsonValue
 from audit.checkpoints.conversion import UNSTATED, Named, Written, plain_config, write_folder
 from audit.checkpoints.dequantiser import library_of
 from audit.checkpoints.folder import read_json
-from audit.checkpoints.gguf_rope import FREQUENCIES, rope_of
+from audit.checkpoints.gguf_rope import FREQUENCIES, check_stated, rope_of
 from audit.checkpoints.staging import opening, staged_links
 from audit.schema import AuditError, ExitCode, as_audit_error
 
@@ -115,6 +115,7 @@ def convert_gguf(file: Path, out: Path, beside: bool) -> tuple[str, Written]:
     path = file.parent / "config.json"
     config = plain_config(read_json(path)) if beside and path.is_file() else gguf_config(file)
     stream = _Stream(file, config)
+    check_stated(stream.reader, config, file)
     write_folder(out, config | {"dtype": _dtype(stream.reader)}, stream.tensors())
     if "tokenizer.ggml.model" in stream.reader.fields:
         _save_tokenizer(file, out)

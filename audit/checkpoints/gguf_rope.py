@@ -5,6 +5,7 @@ A file made of Llama 3.1 or later holds the divisor of each rotary frequency as 
 """
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,6 +43,19 @@ def rope_of(reader: Any, config: Any, file: Path, do: str) -> dict[str, JsonValu
         "config that transformers reads from the file leaves it out",
         do,
     )
+
+
+def check_stated(reader: Any, config: Mapping[str, JsonValue], file: Path) -> None:
+    """AuditError (code 2) where a file's table scales its rotary positions and the config beside it does not."""
+    table = next((tensor for tensor in reader.tensors if tensor.name == FREQUENCIES), None)
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = (rope.get("rope_type") or rope.get("type") or "default") if isinstance(rope, dict) else "default"
+    if table is not None and any(float(value) != 1.0 for value in table.data) and kind == "default":
+        raise AuditError(
+            f"{file}: its rotary positions are scaled by a table ({FREQUENCIES}), and {file.parent / 'config.json'} "
+            "says that they are not",
+            "restore the config.json that the model was made from",
+        )
 
 
 def _divisor(n: int, count: int, theta: float, factor: float) -> float:

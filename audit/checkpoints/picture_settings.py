@@ -7,7 +7,7 @@ model is refused by its library or, over a batch in which the wrong counts add u
 
 from typing import Any, Final, NamedTuple
 
-from audit.checkpoints.float_copies import weights_folder
+from audit.checkpoints.location import folder_of
 from audit.checkpoints.staging import library_config
 from audit.schema import Checkpoint
 
@@ -33,7 +33,7 @@ class PictureSettings(NamedTuple):
 
 def picture_settings(ckpt: Checkpoint) -> PictureSettings:
     """The settings of a vision-language checkpoint. AuditError (code 2) for a config that cannot be read."""
-    config = library_config(weights_folder(ckpt))
+    config = library_config(folder_of(ckpt))
     vision: Any = getattr(config, "vision_config", None)
     token = getattr(config, "image_token_id", None)
     token = getattr(config, "image_token_index", None) if token is None else token

@@ -36,6 +36,14 @@ def released(where: str, folder: Path) -> Released:
     )
 
 
+def released_config(ckpt: Checkpoint) -> dict[str, JsonValue]:
+    """The config of the checkpoint's model as it was released; of a .gguf file, what the file says. AuditError: see
+    :func:`read_config`."""
+    folder, file = folder_of(ckpt), gguf_file_of(ckpt)
+    stated = not names_gguf(ckpt.source) and (folder / "config.json").is_file()
+    return read_config(folder) if file is None or stated else gguf_config(file)
+
+
 def parent_fingerprint(ckpt: Checkpoint) -> Fingerprint:
     """The files that hold the weights below all edits and adapters, as they were released and as they are now."""
     file = gguf_file_of(ckpt)

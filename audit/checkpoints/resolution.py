@@ -18,7 +18,7 @@ from audit.checkpoints.architecture import architecture_differences
 from audit.checkpoints.code_beside import code_not_run
 from audit.checkpoints.edited import DELTA, EDIT, changed, check_chain, edit_folders, read_edit, verify_delta
 from audit.checkpoints.fingerprints import fingerprint_of
-from audit.checkpoints.float_copies import weights_folder
+from audit.checkpoints.float_copies import verify_copy, weights_folder
 from audit.checkpoints.folder import (
     ADAPTER_WEIGHTS,
     Fingerprint,
@@ -29,6 +29,7 @@ from audit.checkpoints.folder import (
     unopened_files,
     weight_files,
 )
+from audit.checkpoints.gguf_files import gguf_fingerprint, gguf_in
 from audit.checkpoints.location import adapter_folder_of
 from audit.checkpoints.modality import modality_of
 from audit.checkpoints.own_code import check_unchanged, permitted_code
@@ -109,7 +110,8 @@ def fingerprint(folder: Path) -> Fingerprint:
     if (folder / EDIT).is_file():
         ckpt = resolve(Source(path=str(folder)), Path())
         return fingerprint_of(ckpt).model_copy(update={"total": ckpt.key})
-    return fingerprint_folder(folder)
+    file = gguf_in(folder)
+    return fingerprint_folder(folder) if file is None else gguf_fingerprint(file, beside=file != folder)
 
 
 def verify(ckpt: Checkpoint) -> None:
@@ -117,6 +119,7 @@ def verify(ckpt: Checkpoint) -> None:
     now = fingerprint_of(ckpt)
     if now.total != ckpt.fingerprint:
         raise changed(ckpt.source, ckpt.fingerprint, now.total)
+    verify_copy(ckpt)
     if ckpt.code is not None:
         check_unchanged(ckpt.code)
     for folder, record in zip(edit_folders(ckpt), reversed(ckpt.edits), strict=True):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from audit.checkpoints.config import model_config
 from audit.checkpoints.float_copies import weights_folder
-from audit.checkpoints.folder import read_config
+from audit.checkpoints.released_files import released_config
 from audit.checkpoints.staging import library_config
 from audit.schema import AuditError, Checkpoint
 
@@ -52,7 +52,7 @@ def _size(ckpt: Checkpoint) -> int | None:
 
 
 def _check_pictures(role: str, ckpt: Checkpoint, rows: int) -> None:
-    config = read_config(weights_folder(ckpt))
+    config = released_config(ckpt)
     for name in _PICTURES:
         token = config.get(name)
         if isinstance(token, int) and token >= rows:

@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from audit.cli.parser import build_parser
 if TYPE_CHECKING:
     from audit.cli.answer import Answer
     from audit.schema import AuditError
+
+_GRACE_S = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,6 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _refuse_ranks(args, ranks.world)
         answer: Answer = args.act(args)
     except AuditError as error:
+        if ranks.rank:  # whoever leaves first ends them all: rank 0 says what is wrong
+            time.sleep(_GRACE_S)
+            return error.code
         _print_error(args, error)
         return error.code
     except KeyboardInterrupt:
@@ -47,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.json or args.jsonl:
             print(json.dumps({"error": message, "exit_code": ExitCode.INTERRUPTED}, sort_keys=True))
         return ExitCode.INTERRUPTED
-    if ranks.rank == 0:
-        _print_answer(answer, args.json, args.jsonl)
+    if ranks.rank:
+        return ExitCode.OK
+    _print_answer(answer, args.json, args.jsonl)
     return answer.exit_code
 
 

@@ -80,24 +80,25 @@ def _strongest(edit: Needle, learner: Learner, data: EditData) -> list[Place]:
     """The units that add most to forgotten content beyond what they add to retained content."""
     blocks = range(wrapper_of(learner).n_blocks)
     sites = [Site(part="mlp_hidden", block=block) for block in blocks]
-    forget, retain = (drawn(rows, edit.sample, edit.seed) for rows in (data.forget, data.retain))
-    beyond = _added(learner, forget, sites) - _added(learner, retain, sites)
-    most = beyond.flatten().topk(min(edit.n, beyond.numel())).indices.tolist()
-    return [Place(*divmod(index, beyond.shape[1])) for index in most]
+    forget, retain = (
+        _added(learner, drawn(rows, edit.sample, edit.seed), sites) for rows in (data.forget, data.retain)
+    )
+    beyond = torch.cat(forget) - torch.cat(retain)
+    places = [Place(block, unit) for block, units in zip(blocks, forget, strict=True) for unit in range(len(units))]
+    return [places[index] for index in beyond.topk(min(edit.n, len(beyond))).indices.tolist()]
 
 
-def _added(learner: Learner, rows: Rows, sites: list[Site]) -> Float[Tensor, "block unit"]:
-    """Activation times gradient of the content's log-probability, summed over positions, mean over rows."""
-    total = None
+def _added(learner: Learner, rows: Rows, sites: list[Site]) -> list[Float[Tensor, " unit"]]:
+    """Activation times gradient of the content's log-probability, summed over positions, mean over rows, by block."""
+    total: list[Tensor] = []
     for index in torch.arange(len(rows)).split(32):
         with unfrozen(learner, ".*"), torch.enable_grad():
             forward = learner.answers(rows.take(index), sites)
             states = [forward.states[site] for site in sites]
             grads = torch.autograd.grad(forward.logprob[forward.key].sum(), states)
-        added = torch.stack([(s.detach() * g).float().sum((0, 1)) for s, g in zip(states, grads, strict=True)])
-        total = added if total is None else total + added
-    assert total is not None, "there are rows"
-    return total / len(rows)
+        added = [(s.detach() * g).float().sum((0, 1)) for s, g in zip(states, grads, strict=True)]
+        total = [a + b for a, b in zip(total, added, strict=True)] if total else added
+    return [units / len(rows) for units in total]
 
 
 def _ascend(edit: Needle, learner: Learner, rows: Rows, chosen: list[Place]) -> None:

@@ -46,12 +46,13 @@ class Rounded(NamedTuple):
 class Quantise(InPlaceEdit):
     """Rounds every matrix to ``bits`` bits: a change below half a step of the rounding is undone by it.
 
-    Each expert of a mixture is a matrix of its own, routers are matrices too. What multiplies no state by itself (a
-    kernel along the sequence, the decay of a state space) stays as it is, as in every format that is deployed; where
-    that leaves weights of the blocks out, the record says which share was rounded. ``group`` inputs share a scale (0: all inputs of an output channel); where it does not divide the inputs, the last
-    group is shorter and has a scale of its own. With ``nf4`` the code is NF4 in blocks of 64 entries of the flattened
-    matrix, ``bits`` must be 4 and ``group`` is not used. Norms and biases are never touched, embeddings and head only
-    with ``ends``. Weights that are packed or integers already are refused: rounding their codes would be nonsense.
+    Each expert of a mixture is a matrix of its own; routers are matrices too. What multiplies no state (the decay of a
+    state space), and a kernel along the sequence, stays as it is, as deployed formats leave it: where that leaves
+    weights of the blocks out, the record says which share was rounded. ``group`` inputs share a scale (0: all inputs of
+    an output channel); where it does not divide the inputs, the last group is shorter and has a scale of its own. With
+    ``nf4`` the code is NF4 in blocks of 64 entries of the flattened matrix, ``bits`` must be 4 and ``group`` is not
+    used. Norms and biases are never touched, embeddings and head only with ``ends``. Weights that are packed or
+    integers already are refused: rounding their codes would be nonsense.
 
     Cite: Zhang et al. 2025 (ICLR), arXiv 2410.16454: rounding undoes unlearning; Dettmers et al. 2023,
     arXiv 2305.14314, section 3 and appendix E (NF4).
@@ -164,7 +165,7 @@ def coverage(learner: Learner) -> Coverage:
     """What of a model's blocks :func:`matrices` holds. AuditError as there."""
     model = _modules_of(learner)
     embeddings = {id(m.parameter) for module, m in layer_matrices(model) if isinstance(module, nn.Embedding)}
-    weights, rounded = block_weights(model, _ends_of(model) | embeddings), matrices(learner)
+    weights, rounded = block_weights(dict(model.named_parameters()), _ends_of(model) | embeddings), matrices(learner)
     paths = {matrix.path for matrix in rounded}
     return Coverage(covered_share(weights, rounded), tuple(name for name in weights if name not in paths))
 

@@ -157,7 +157,7 @@ class _Work(NamedTuple):
             case=self.case_file.case.name, role=self.request.on, parent=self.parent.key, settings=record.settings,
             rows={name: len(rows) for name, rows in self.rows.items()}, fingerprint=identity, tensors=change.tensors,
             general=self._general, of_tensors=change.of_tensors, change=change.norm, dtype=dtype, rounding=rounding,
-            changed=change.listing, cpu_s=cost[0], wall_s=cost[1], steps=cost[2],
+            changed=change.listing, of_blocks=change.of_blocks, cpu_s=cost[0], wall_s=cost[1], steps=cost[2],
         )  # fmt: skip
 
     @property

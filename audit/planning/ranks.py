@@ -51,10 +51,11 @@ def one_of_ranks(out: Path, settings: "RunSettings") -> Generator[tuple[Path, "R
             shutil.copytree(out, own)
         _wait(settings)
         yield own, replace(settings, store=None if settings.store is None else Path(temp) / "store")
+        _wait(settings)
 
 
 def _wait(settings: "RunSettings") -> None:
-    """Until every rank has come here: nobody writes before all have copied."""
+    """Until every rank has come here: nobody writes before all have copied, or leaves before the first has written."""
     import torch.distributed as dist
 
     if not dist.is_initialized():

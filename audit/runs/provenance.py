@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from audit.checkpoints import fingerprint_of, folder_of, named_code, unopened_files, verify
+from audit.checkpoints import fingerprint_of, float_copy_of, folder_of, named_code, unopened_files, verify
 from audit.schema import Checkpoint, Environment, Exhibit
 from audit.version import __version__
 
@@ -102,6 +102,7 @@ def exhibits(
                 size_bytes=now.size_bytes,
                 files=now.files | beside,
                 verified_after=True,
+                released="" if (copy := float_copy_of(checkpoint)) is None else copy.told,
             )  # fmt: skip
         )
     return tuple(listed)

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -137,12 +137,12 @@ class Store:
         """Look for ``key`` and compute it in here: where the store waits, no other process that does so is at it."""
         return exclusive(self.path(key)) if self.waits else nullcontext()
 
-    def prune(self, max_bytes: int) -> int:
-        """Drop what was used longest ago, entries and fitted checkpoints, until at most ``max_bytes`` remain; returns
-        the bytes freed."""
+    def prune(self, max_bytes: int, also: Iterable[Path] = ()) -> int:
+        """Drop what was used longest ago, entries, fitted checkpoints and the folders of ``also``, until at most
+        ``max_bytes`` remain; returns the bytes freed."""
         entries: list[tuple[int, int, Path]] = []
         freed = 0
-        for path in (*self.root.glob("??/*"), *self.root.glob(f"{_FITTED}/*")):
+        for path in (*self.root.glob("??/*"), *self.root.glob(f"{_FITTED}/*"), *also):
             with suppress(FileNotFoundError):  # another process may prune too
                 stat, folder = path.stat(), path.is_dir()
                 size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if folder else stat.st_size

@@ -25,10 +25,12 @@ from .lens_bridge import without_downloads as without_downloads
 from .linear_maps import BlockMaps as BlockMaps
 from .linear_maps import block_maps as block_maps
 from .linear_maps import taken_back as taken_back
+from .loading import dtype_of as dtype_of
 from .native import NativeWrapper as NativeWrapper
 from .output_head import logits_of as logits_of
 from .placement import Placement as Placement
 from .placement import gathered as gathered
+from .reading_rules import ReadingRules as ReadingRules
 from .text_core import core_of as core_of
 from .value_maps import ValueMap as ValueMap
 from .value_maps import value_map as value_map

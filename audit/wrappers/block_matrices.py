@@ -57,26 +57,25 @@ def bare_matrices(model: nn.Module, known: set[int], run: Callable[[], object]) 
     of the model, multiplies states with. ``known`` are the ids of the parameters that need not be asked after."""
     bare = {path: p for path, p in model.named_parameters() if id(p) not in known and _is_wide(path, p)}
     stated = {path: turned for path in bare if (turned := _stated(model, path)) is not None}
-    asked = {path: p for path, p in bare.items() if path not in stated}
-    if asked:
-        stated |= _watched(asked, run)
+    unstated = {path: p for path, p in bare.items() if path not in stated}
+    if unstated:
+        stated |= _watched(unstated, run)
     for path, parameter in bare.items():
         if path in stated:
             experts = range(len(parameter)) if parameter.ndim == 3 else (None,)
             yield from (Matrix(path, parameter, stated[path], expert) for expert in experts)
 
 
-def block_weights(model: nn.Module, outside: Iterable[int] = ()) -> dict[str, Tensor]:
-    """The weights of the blocks: every parameter of two dimensions or more that stands in a numbered part of the
-    model, each once. Norms and biases are none, nor are the parameters whose ids lie ``outside``."""
-    left_out = set(outside)
-    return {
-        path: parameter
-        for path, parameter in model.named_parameters()
-        if id(parameter) not in left_out
-        and any(part.isdigit() for part in path.split("."))
-        and _is_wide(path, parameter)
-    }
+def block_weights(parameters: Mapping[str, Tensor], outside: Iterable[int] = ()) -> dict[str, Tensor]:
+    """The weights of the blocks among a model's parameters: every one of two dimensions or more that stands in a
+    numbered part of the model, each once. Norms and biases are none, nor are those whose ids lie ``outside``."""
+    met = set(outside)
+    weights: dict[str, Tensor] = {}
+    for path, parameter in parameters.items():
+        if id(parameter) not in met and any(part.isdigit() for part in path.split(".")) and _is_wide(path, parameter):
+            met.add(id(parameter))
+            weights[path] = parameter
+    return weights
 
 
 def covered_share(weights: Mapping[str, Tensor], matrices: Iterable[Matrix]) -> float:
@@ -98,8 +97,8 @@ def _stated(model: nn.Module, path: str) -> bool | None:
     return turned if isinstance(turned, bool) and name in FUSED and model.get_parameter(path).ndim == 3 else None
 
 
-def _watched(asked: Mapping[str, Tensor], run: Callable[[], object]) -> dict[str, bool]:
-    view = _Products(asked)
+def _watched(unstated: Mapping[str, Tensor], run: Callable[[], object]) -> dict[str, bool]:
+    view = _Products(unstated)
     with view, torch.no_grad():
         run()
     return view.turned
@@ -108,9 +107,9 @@ def _watched(asked: Mapping[str, Tensor], run: Callable[[], object]) -> dict[str
 class _Products(TorchFunctionMode):
     """Sees in which products parameters, or parts of them, are the matrix; ``turned``: as [in out]."""
 
-    def __init__(self, asked: Mapping[str, Tensor]) -> None:
+    def __init__(self, unstated: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.asked, self.turned = asked, dict[str, bool]()
+        self.unstated, self.turned = unstated, dict[str, bool]()
 
     def __torch_function__(
         self, func: Callable[..., object], types: object, args: tuple[object, ...] = (), kwargs: object = None
@@ -122,7 +121,7 @@ class _Products(TorchFunctionMode):
         return func(*args, **(kwargs if isinstance(kwargs, dict) else {}))
 
     def _note(self, matrix: Tensor, of_linear: bool) -> None:
-        for path, parameter in self.asked.items():
+        for path, parameter in self.unstated.items():
             first = parameter.data_ptr()
             if first <= matrix.data_ptr() < first + parameter.nbytes:
                 as_stored = matrix.stride()[-2:] == parameter.stride()[-2:]

@@ -165,7 +165,7 @@ class _Routing(NamedTuple):
     """What experts are given: the tokens' states, to which experts each is sent, and with which weights."""
 
     states: Float[Tensor, "token d"]
-    index: Int[Tensor, "token k"]
+    chosen: Int[Tensor, "token k"]
     weights: Float[Tensor, "token k"]
 
 
@@ -185,10 +185,10 @@ def routed_coefficients(experts: Any, routing: _Routing) -> Float[Tensor, "token
     matrix: Tensor = getattr(experts, name)
     width = experts.down_proj.shape[1 if experts.is_transposed else 2]
     units = routing.states.new_zeros(len(routing.states), len(matrix), width)
-    for expert in routing.index.unique().tolist():
+    for expert in routing.chosen.unique().tolist():
         if expert >= len(matrix):  # how places that are masked are marked
             continue
-        token, place = torch.where(routing.index == expert)
+        token, place = torch.where(routing.chosen == expert)
         bias = getattr(experts, f"{name}_bias")[expert] if experts.has_bias else None
         by_output = matrix[expert].T if experts.is_transposed else matrix[expert]
         inner = functional.linear(routing.states[token], by_output, bias)
@@ -201,8 +201,8 @@ def routed_biases(experts: Any, routing: _Routing) -> Float[Tensor, "token d"]:
     """What the biases of the experts add to each token."""
     if not experts.has_bias:
         return torch.zeros_like(routing.states)
-    chosen: Tensor = experts.down_proj_bias[routing.index.clamp_max(len(experts.down_proj_bias) - 1)]
-    return (chosen * routing.weights[..., None]).sum(1).to(routing.states.dtype)
+    added: Tensor = experts.down_proj_bias[routing.chosen.clamp_max(len(experts.down_proj_bias) - 1)]
+    return (added * routing.weights[..., None]).sum(1).to(routing.states.dtype)
 
 
 def _routing(args: tuple[object, ...], kwargs: Mapping[str, object]) -> _Routing:

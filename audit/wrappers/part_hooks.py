@@ -93,7 +93,7 @@ class PartHooks:
                     softmax = stack.enter_context(SoftmaxView())
                 self._watch(stack, softmax, block, visit)
                 continue
-            if part == "mlp_hidden" and block in self.hidden:
+            if part == "mlp_hidden" and block is not None and block in self.hidden:
                 self.hidden[block].show(stack, visit)
                 continue
             stack.callback(self._hook(part, block, visit).remove)

@@ -59,8 +59,13 @@ def audited(name: str, at: Path, seed: int = 0) -> dict[str, Any]:
         "release": release.name, "recognised": first.answer.get("recognised", []),
         "left": [entry["key"] for entry in first.answer.get("left", [])],
         "case": written.decode(), "commands": [[c.command, c.code, c.seconds] for c in (first, then)],
-        "verdict": then.answer.get("verdict", ""), "sentence": then.answer.get("sentence", then.answer.get("said", "")),
+        "verdict": then.answer.get("verdict", ""), "sentence": _told(then.answer) or _told(first.answer),
     }  # fmt: skip
+
+
+def _told(answer: dict[str, Any]) -> str:
+    """What a command has to say in one sentence: the verdict's, or what is wrong."""
+    return next((str(answer[key]) for key in ("sentence", "error", "said") if answer.get(key)), "")
 
 
 def decided(row: dict[str, Any]) -> bool:
@@ -85,21 +90,24 @@ def main() -> None:
     parser.add_argument("--only", choices=LAYOUTS)
     parser.add_argument("--keep", type=Path, help="keep the folders here")
     args = parser.parse_args()
-    results = HERE / "results.json"
-    before: dict[str, Any] = json.loads(results.read_text())["releases"] if results.is_file() else {}
-    rows = before if args.only else {}
     for name in [args.only] if args.only else LAYOUTS:
         with tempfile.TemporaryDirectory() as folder:
             at = Path(folder) if args.keep is None else args.keep / name
             at.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(at / "pool", ignore_errors=True)
             (at / "pool").mkdir()
-            rows[name] = audited(name, at, args.seed)
-            print(name, rows[name]["verdict"], rows[name]["commands"], rows[name]["sentence"], flush=True)
-    rows = {name: rows[name] for name in LAYOUTS if name in rows}
-    document = {**stamp(args.seed).model_dump(mode="json"), "releases": rows}
+            row = audited(name, at, args.seed)
+        print(name, row["verdict"], row["commands"], row["sentence"], flush=True)
+        _keep(name, row, args.seed)
+
+
+def _keep(name: str, row: dict[str, Any], seed: int) -> None:
+    """Put the row of a release into the record and the page, beside those of the others."""
+    results, page = HERE / "results.json", HERE / "README.md"
+    rows = json.loads(results.read_text(encoding="utf-8"))["releases"] if results.is_file() else {}
+    rows = {each: (rows | {name: row})[each] for each in LAYOUTS if each in rows or each == name}
+    document = {**stamp(seed).model_dump(mode="json"), "releases": rows}
     write_atomic(results, (json.dumps(document, indent=1) + "\n").encode())
-    page = HERE / "README.md"
     page.write_text(with_section(page.read_text(encoding="utf-8"), table(rows)), encoding="utf-8")
 
 

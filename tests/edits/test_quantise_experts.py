@@ -20,8 +20,8 @@ MAMBA = transformers.MambaConfig(
 )  # fmt: skip
 LLAMA4 = transformers.Llama4TextConfig(num_local_experts=4, head_dim=8, intermediate_size_mlp=48, **expert_toy.SMALL)
 RECURRENT = transformers.RecurrentGemmaConfig(
-    vocab_size=toy.VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4, lru_width=32,
-    head_dim=8, pad_token_id=0,
+    vocab_size=toy.VOCAB, hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=4,
+    lru_width=32, head_dim=8, pad_token_id=0,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""A worker of a sweep without a model, which starts at once: what it does with a unit is what the suspect's name says."""
+"""A worker of a sweep without a model, which starts at once: it does with a unit what the suspect's name says."""
 
 import os
 import signal
@@ -20,6 +20,7 @@ class Said(NamedTuple):
 def pretended(pipe: Connection, lifeline: Connection, settings: object, place: Place) -> None:
     """``deadly`` kills every worker, ``once`` the first that takes it up; every other name is audited."""
     del lifeline, settings
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     while True:
         try:
             task: Task = pipe.recv()

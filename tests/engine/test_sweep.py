@@ -1,4 +1,4 @@
-"""A sweep: which audits it is, what is read once, and that nothing that happens to one worker or suspect costs others."""
+"""A sweep: which audits it is, what is read once, and that what happens to one worker or suspect costs no other."""
 
 import json
 import multiprocessing
@@ -179,9 +179,7 @@ def audits(folder: Path, names: Sequence[str], zoo: Built) -> tuple[Task, ...]:
     return tasks_of([Suspect(name, case.case, case.root) for name in names], folder, share=False)
 
 
-def test_a_killed_workers_unit_is_taken_up_and_one_that_kills_every_worker_is_named(
-    zoo: Built, tmp_path: Path
-) -> None:
+def test_a_killed_workers_unit_is_taken_up_and_one_that_kills_every_worker_is_named(zoo: Built, tmp_path: Path) -> None:
     said: list[Said] = []
     with Processes(unread(), 2, cast(Watch, said.append), ["4", "7"], pretended) as processes:
         tasks = audits(tmp_path, ("a", "once", "deadly", "b"), zoo)
@@ -204,7 +202,9 @@ def test_an_interruption_leaves_no_worker_behind(zoo: Built, tmp_path: Path) -> 
     assert not multiprocessing.active_children()
 
 
-def test_what_breaks_in_one_audit_is_told_as_text(zoo: Built, how: RunSettings, tmp_path: Path) -> None:
+def test_what_breaks_in_one_audit_is_told_as_text(
+    zoo: Built, how: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = CaseFile.read(zoo.cases["base"])
     worker = Worker(how)
 
@@ -216,8 +216,7 @@ def test_what_breaks_in_one_audit_is_told_as_text(zoo: Built, how: RunSettings, 
     missing = perform(CaseFile(gone, case.root))
     assert (missing.code, missing.finished) == (2, False)
     assert "nowhere" in missing.what
-    worker.bench().pool.open = None  # type: ignore[method-assign, assignment]
-    worker.bench().pool.loaded = None  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(Bench, "run", None)
     broken = perform(case)
     assert broken.code == 3
     assert "TypeError" in broken.what

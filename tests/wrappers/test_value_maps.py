@@ -20,7 +20,9 @@ def test_hidden_units_times_their_value_vectors_are_what_the_mlp_writes(family: 
     wrapper = bench.open(model)
     values = value_map(wrapper, 1)
     written = read[hidden] @ values.vectors.float()
-    module = next(m for m in wrapper.model.modules() if getattr(m, "weight", None) is wrapper.parameters()[values.names[0]])
+    module = next(
+        m for m in wrapper.model.modules() if getattr(m, "weight", None) is wrapper.parameters()[values.names[0]]
+    )
     if getattr(module, "bias", None) is not None:
         written = written + module.bias.detach()
     if family == "gemma2":
@@ -81,9 +83,7 @@ def test_a_coefficient_that_is_written_adds_its_value_vector_and_nothing_else(fa
         write = Clamp(site.site, columns, torch.full((3, texts.ids.shape[1], 1), 2.5), "all")
         after = bench.run(model, texts, (out,), (write,))
         missing = (2.5 - before[site][..., unit])[..., None] * value_map(bench.open(model), 1).vector(unit)
-        torch.testing.assert_close(
-            after[out][texts.mask], (before[out] + missing)[texts.mask], atol=1e-5, rtol=1e-4
-        )
+        torch.testing.assert_close(after[out][texts.mask], (before[out] + missing)[texts.mask], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", expert_toy.FAMILIES)

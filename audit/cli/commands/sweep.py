@@ -41,10 +41,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("-o", "--out", default="runs", metavar="FOLDER", help="where the runs go (default: runs)")
     spread = parser.add_argument_group("spread")
-    spread.add_argument("--workers", type=flags.count, metavar="N", help="processes of this machine (default: one a "
-                        "graphics card that audits may use, else 2); on Ray, audits at once (default: no limit)")  # fmt: skip
+    spread.add_argument("--workers", type=flags.count, metavar="N", help="processes here (default: one a graphics "
+                        "card that audits may use, else 2); on Ray, audits at once (default: any number)")  # fmt: skip
     spread.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster whose nodes all see the cases, the store and "
-                        "FOLDER: 'auto' (the one that runs here), its address, or 'local' (started for this sweep)")  # fmt: skip
+                        "FOLDER: 'auto' (the one that runs here), an address, or 'local' (started for it)")  # fmt: skip
     spread.add_argument("--cards", type=_share, default=0.0, metavar="SHARE", help="graphics cards that an audit takes "
                         "on Ray, such as 1 or 0.5 (default: 0)")  # fmt: skip
     flags.add_settings(parser)
@@ -124,17 +124,14 @@ def _judged(
     return told | attempts | {"error_id": error.error_id, "exit_code": int(error.code)}, str(error)
 
 
-def _planned(
-    suspects: "Sequence[Suspect]", folder: Path, settings: "RunSettings", progress: "Progress"
-) -> Answer:  # fmt: skip
+def _planned(suspects: "Sequence[Suspect]", folder: Path, settings: "RunSettings", progress: "Progress") -> Answer:
     """What would be done for every suspect, and what it costs from an empty store; writes nothing."""
     from audit.case import CaseFile
-    from audit.engine import prepare
-    from audit.planning import make_bench
+    from audit.engine import Worker, prepare
     from audit.schema import AuditError, ExitCode
     from audit.wording import lasting
 
-    bench, rows, codes = make_bench(settings), list[tuple[str, ...]](), set[int]()
+    bench, rows, codes = Worker(settings).bench, list[tuple[str, ...]](), set[int]()
     documents: list[JsonValue] = []
     for suspect in suspects:
         progress.say(f"opening {suspect.name}")

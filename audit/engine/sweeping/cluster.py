@@ -73,19 +73,26 @@ class Rays:
         ray = _ray()
         as_task = ray.remote(num_cpus=1, num_gpus=self._cluster.cards, max_retries=ATTEMPTS - 1, max_calls=0)
         remote = as_task(perform_here)
-        settings, waiting = ray.put(self._settings), list(tasks)
+        settings, together, waiting = ray.put(self._settings), self._together, list(tasks)
         most = self._cluster.workers or len(waiting)
         running: dict[Any, Task] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < most:
                     task = waiting.pop(0)
-                    running[remote.remote(settings, task)] = task
+                    running[remote.remote(settings, task, together)] = task
                 for finished in ray.wait(list(running), num_returns=1)[0]:
                     yield self._outcome(finished, running.pop(finished))
         finally:
             for unfinished in running:
                 ray.cancel(unfinished)
+
+    @property
+    def _together(self) -> int:
+        """How many units can be at work in the same memory: on a node, or on a graphics card."""
+        if self._cluster.cards:
+            return max(1, int(1 / self._cluster.cards))
+        return self._cluster.workers or max(int(node["Resources"].get("CPU", 1)) for node in _ray().nodes())
 
     def _outcome(self, finished: Any, task: Task) -> Outcome:
         ray = _ray()
@@ -98,12 +105,12 @@ class Rays:
             return Outcome(task.name, what=what, do=do, code=ExitCode.INTEGRITY, attempts=ATTEMPTS)
 
 
-def perform_here(settings: "RunSettings", task: Task) -> Mapping[str, str | int]:
-    """One unit in this process of Ray, as plain values."""
+def perform_here(settings: "RunSettings", task: Task, together: int) -> Mapping[str, str | int]:
+    """One unit in this process of Ray, beside so many others in the same memory, as plain values."""
     from audit.engine.sweeping.worker import Worker
     from audit.planning import unwatched
 
-    worker = _workers.setdefault(settings, Worker(settings))
+    worker = _workers.setdefault(settings, Worker(settings, together))
     return worker.perform(task, unwatched)._asdict()
 
 

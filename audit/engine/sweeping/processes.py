@@ -13,9 +13,9 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection, Pipe, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from audit.engine.sweeping.tasks import Outcome, Task
 from audit.schema import ExitCode
@@ -32,9 +32,10 @@ log = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
-    """Which worker it is, by its number, and at which level it logs."""
+    """Which worker it is, by its number, how many hold models in the same memory, and at which level it logs."""
 
     number: int
+    together: int
     level: int
 
 
@@ -53,7 +54,7 @@ class Processes:
         self._life = serve if life is None else life
         self._alive: list[_Hired] = []
         self._context = multiprocessing.get_context("spawn")
-        self._lifeline, self._held = self._context.Pipe(duplex=False)
+        self._lifeline, self._held = Pipe(duplex=False)
 
     def __enter__(self) -> "Processes":
         return self
@@ -95,12 +96,13 @@ class Processes:
     def _hire(self) -> "_Hired":
         taken = {hired.place.number for hired in self._alive}
         number = next(n for n in range(self._workers) if n not in taken)
-        place = Place(number, logging.getLogger().getEffectiveLevel())
-        ours, theirs = self._context.Pipe()
+        together = -(-self._workers // max(len(self._cards), 1))
+        place = Place(number, together, logging.getLogger().getEffectiveLevel())
+        ours, theirs = cast("tuple[Connection, Connection]", Pipe())
         process = self._context.Process(
             target=self._life, args=(theirs, self._lifeline, self._settings, place), name=f"sweep-{number}"
         )
-        with _seeing(self._cards[number % len(self._cards)] if self._cards else None):
+        with _seeing(self._cards[number % len(self._cards)] if self._cards else None), _undisturbed():
             process.start()
         theirs.close()
         self._alive.append(hired := _Hired(process, ours, place))
@@ -170,6 +172,16 @@ def _seeing(card: str | None) -> Generator[None]:
             del os.environ[CARDS]
 
 
+@contextmanager
+def _undisturbed() -> Generator[None]:
+    """Processes that are started in here are not interrupted before they allow it: half imported they cannot tell."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _death(code: int | None) -> str:
     if code is not None and code < 0:
         return f"was killed by {signal.Signals(-code).name}"
@@ -184,8 +196,9 @@ def serve(pipe: Connection, lifeline: Connection, settings: "RunSettings", place
     from audit.engine.sweeping.worker import Worker
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    worker = Worker(settings)
+    worker = Worker(settings, place.together)
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         while True:
             task = pipe.recv()
             pipe.send(worker.perform(task, lambda step, name=task.name: pipe.send(_about(step, name))))

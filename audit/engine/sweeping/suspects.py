@@ -23,7 +23,7 @@ class Suspect(NamedTuple):
     def shared(self) -> str:
         """Names all of a case but its suspect: audits of one such name read the same of base and references."""
         roles = self.case.roles.model_dump(mode="json", exclude={"suspect"})
-        rest = self.case.model_dump(mode="json", exclude={"name", "edited", "roles", "published"})
+        rest = self.case.model_dump(mode="json", exclude={"name", "roles", "published"})
         return canonical_hash([str(self.root), roles, rest])
 
     @property

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -35,7 +36,7 @@ def sweep(
     shared but open models. A finished audit is returned as it is, an unfinished one is taken up. One suspect's fault is
     its own outcome. AuditError (code 2): no such cluster, or Ray is not installed.
     """
-    settings = _apart(settings)
+    settings, folder = _apart(settings), folder.absolute()
     tasks = tasks_of(suspects, folder, share=settings.store is not None)
     outcomes: dict[str, Outcome] = {}
     kinds = {task.name: task for task in tasks}
@@ -49,10 +50,8 @@ def sweep(
 
 def _apart(settings: RunSettings) -> RunSettings:
     """The settings for processes that start in folders of their own: without relative paths."""
-    from dataclasses import replace
-
-    store, calibrations = (None if path is None else path.absolute() for path in (settings.store, settings.calibrations))
-    return replace(settings, store=store, calibrations=calibrations)
+    own = {name: getattr(settings, name) for name in ("store", "calibrations", "offload")}
+    return replace(settings, **{name: path.absolute() for name, path in own.items() if path is not None})
 
 
 def _performers(spread: Spread, settings: RunSettings, audits: int, watch: Watch) -> Processes | Rays:

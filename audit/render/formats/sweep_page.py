@@ -34,7 +34,7 @@ def sweep_html(reports: Sequence[Report], faults: Mapping[str, str]) -> str:
     """
     rows = [_row(report) for report in reports]
     words = [report.verdict.word for report in reports]
-    counts = [(f"{VERDICT_SYMBOL[word]} {word}", words.count(word)) for word in dict.fromkeys(sorted(words))]
+    counts = [(f"{VERDICT_SYMBOL[word]} {word}", words.count(word)) for word in VERDICT_SYMBOL if word in words]
     return _template().render(
         rows=rows, counts=counts, of=len(reports) + len(faults), policy=POLICY,
         faults=[(visible(name, NAME), visible(what)) for name, what in faults.items()],

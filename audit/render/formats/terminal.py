@@ -95,7 +95,7 @@ _LEGEND: Final = (
 
 
 def effect_cell(e: Evidence | None) -> str:
-    """The judged number of a finding as a cell of a table: its outcome as a mark, and the layer that it was found at."""
+    """The judged number of a finding as a cell of a table: its outcome as a mark, and where it was found."""
     if e is None:
         return "–"
     m, reading = e.measurement, judged_reading(e)
