@@ -15,7 +15,6 @@ from studies.releases import layouts, study, tiny_models
 from studies.releases.benchmark_rows import ROWS, authors
 from studies.releases.gguf_writing import write_gguf
 
-
 RESULTS = study.HERE / "results.json"
 needs_record = pytest.mark.skipif(not RESULTS.is_file(), reason="`python -m studies.releases.study` writes the record")
 
