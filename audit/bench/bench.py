@@ -46,15 +46,16 @@ _TIMED_ROWS = 32
 class Bench:
     """Runs models. Settings say *how* and never *what*: they are recorded in provenance.
 
-    ``token_budget``: padded tokens a batch. ``store``: where reads are kept; None computes every time. ``fwd_tokens``
+    ``device``: where models lie whole, or how they are spread. ``token_budget``: padded tokens a batch. ``store``: where reads are kept; None computes every time. ``fwd_tokens``
     counts the real tokens of every pass that was run and not found in the store. ``pool`` holds the open models.
     """
 
     def __init__(
-        self, *, backend: str = "native", device: str = "cpu", dtype: str = "float32", attention: str = "default",
-        token_budget: int = 16384, store: Store | None = None, placement: Placement | None = None,
+        self, *, backend: str = "native", device: str | Placement = "cpu", dtype: str = "float32",
+        attention: str = "default", token_budget: int = 16384, store: Store | None = None,
     ) -> None:  # fmt: skip
-        self.settings = cache_keys.Settings(backend, device, dtype, attention)
+        placement = device if isinstance(device, Placement) else Placement(device)
+        self.settings = cache_keys.Settings(backend, placement.device, dtype, attention)
         self.backend, self.device, self.dtype, self.attention = self.settings
         self.token_budget, self.store = token_budget, store
         self.halvings, self.fwd_tokens = 0, 0
