@@ -82,7 +82,7 @@ class World(NamedTuple):
         return suspects_of([self.case], [str(self.scratch / "pool")])
 
 
-def made(scratch: Path, seed: int) -> World:
+def world_in(scratch: Path, seed: int) -> World:
     """Train the world, write the pool and the package of probes."""
     case = build("tiny", seed).cases["refusal"]
     read = CaseFile.read(case)
@@ -147,7 +147,7 @@ def child(scratch: Path, case: Path, words: Sequence[str]) -> None:
 
         return
     number, arm, store = rest
-    how = RunSettings(package=PACKAGE, store=scratch / store, threads=1)
+    settings = RunSettings(package=PACKAGE, store=scratch / store, threads=1)
     suspects = World(scratch, case).suspects()
     chosen = suspects if kind == "sweep" else suspects[int(number) : int(number) + 1]
     for suspect in chosen:
@@ -155,9 +155,9 @@ def child(scratch: Path, case: Path, words: Sequence[str]) -> None:
         folder.mkdir(parents=True)
         (folder / run_files.MASK_KEY).write_text("0" * 64)
     if kind == "sweep":
-        sweep(suspects, scratch / "runs" / arm, how, Spread(int(number)), unwatched)
+        sweep(suspects, scratch / "runs" / arm, settings, Spread(int(number)), unwatched)
     else:
-        run(CaseFile(chosen[0].case, chosen[0].root), scratch / "runs" / arm / chosen[0].name, how)
+        run(CaseFile(chosen[0].case, chosen[0].root), scratch / "runs" / arm / chosen[0].name, settings)
 
 
 def main() -> None:
@@ -173,10 +173,10 @@ def main() -> None:
     before = stamp(args.seed)
     with tempfile.TemporaryDirectory(prefix="residua-speed-") as folder:
         os.environ["RESIDUA_CACHE"] = str(Path(folder) / "cache")
-        results = measured(made(Path(folder), args.seed))
+        results = measured(world_in(Path(folder), args.seed))
     command = "python -m studies.speed.sweep --out studies/speed/sweep.json"
-    whole = results.model_copy(update={"stamp": before, "command": command})
-    write_atomic(args.out, (whole.model_dump_json(indent=1) + "\n").encode())
+    stamped = results.model_copy(update={"stamp": before, "command": command})
+    write_atomic(args.out, (stamped.model_dump_json(indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ def test_a_killed_workers_unit_is_taken_up_and_one_that_kills_every_worker_is_na
         outcomes = {outcome.name: outcome for outcome in processes.perform(tasks)}
     assert {name: o.attempts for name, o in outcomes.items()} == {"a": 1, "once": 2, "deadly": 3, "b": 1}
     assert [name for name, o in outcomes.items() if not o.finished] == ["deadly"]
-    assert "SIGKILL" in outcomes["deadly"].what
+    assert "SIGKILL" in outcomes["deadly"].problem
     assert outcomes["deadly"].error().code == 3
     assert {each.detail for each in said} == {"a", "once", "b"}
     assert {(each.number, each.card) for each in said} <= {(0, "4"), (1, "7")}
@@ -215,11 +215,11 @@ def test_what_breaks_in_one_audit_is_told_as_text(
         "suspect": case.case.roles.suspect.model_copy(update={"path": "nowhere"})})})  # fmt: skip
     missing = perform(CaseFile(gone, case.root))
     assert (missing.code, missing.finished) == (2, False)
-    assert "nowhere" in missing.what
+    assert "nowhere" in missing.problem
     monkeypatch.setattr(Bench, "run", None)
     broken = perform(case)
     assert broken.code == 3
-    assert "TypeError" in broken.what
+    assert "TypeError" in broken.problem
 
 
 def test_a_run_that_was_asked_to_stop_is_an_outcome_and_not_the_end_of_the_worker(
@@ -232,7 +232,7 @@ def test_a_run_that_was_asked_to_stop_is_an_outcome_and_not_the_end_of_the_worke
             (task.out / "cancel").touch()
 
     stopped = Worker(how).perform(task, cancel)
-    assert (stopped.what, stopped.code) == ("it was cancelled", 130)
+    assert (stopped.problem, stopped.code) == ("it was cancelled", 130)
     assert Worker(how).perform(task, unwatched).finished
 
 
@@ -352,7 +352,7 @@ def test_twelve_suspects_give_the_reports_of_single_runs_though_a_worker_is_kill
         finally:
             if over == "ray":
                 shutil.rmtree(session, ignore_errors=True)
-        assert [outcome.what for outcome in outcomes] == [""] * 12
+        assert [outcome.problem for outcome in outcomes] == [""] * 12
         assert (killed / "checkpoint-7").exists()
         if over == "processes":
             assert [o.attempts for o in outcomes] == [1] * 7 + [2] + [1] * 4

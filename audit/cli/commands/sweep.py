@@ -97,7 +97,7 @@ def _answer(outcomes: "Sequence[Outcome]", folder: Path, gate: "Gate") -> Answer
         if fault:
             lines.append(f"{outcome.name}: {fault}")
         if not outcome.finished:
-            faults[outcome.name] = outcome.what
+            faults[outcome.name] = outcome.problem
     code = next((code for code in FIRST_CODES if code in codes), 0)
     write_atomic(folder / PAGE, sweep_html(reports, faults).encode())
     lines += [str(folder / PAGE), f"residua dashboard {folder}"]
@@ -120,8 +120,8 @@ def _judged(
         except AuditError as refused:
             error = refused
     assert error is not None
-    told: dict[str, JsonValue] = {"name": outcome.name, "error": error.what, "do": error.do}
-    return told | attempts | {"error_id": error.error_id, "exit_code": int(error.code)}, str(error)
+    fault: dict[str, JsonValue] = {"name": outcome.name, "error": error.what, "do": error.do}
+    return fault | attempts | {"error_id": error.error_id, "exit_code": int(error.code)}, str(error)
 
 
 def _planned(suspects: "Sequence[Suspect]", folder: Path, settings: "RunSettings", progress: "Progress") -> Answer:

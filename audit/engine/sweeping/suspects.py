@@ -55,10 +55,10 @@ def _case_files(path: Path) -> list[Path]:
     """A case file, or those of a folder: its TOML files, else the ``case.toml`` of each of its sub-folders."""
     if not path.is_dir():
         return [path]
-    found = [*path.glob("*.toml")] or [*path.glob("*/case.toml")]
-    if not found:
+    case_files = [*path.glob("*.toml")] or [*path.glob("*/case.toml")]
+    if not case_files:
         raise AuditError(f"{path}: no case file in it", "give case files (.toml), or a folder of them")
-    return sorted(found, key=_in_order)
+    return sorted(case_files, key=_in_order)
 
 
 def _members(path: str) -> list[tuple[str, str]]:
@@ -69,13 +69,13 @@ def _members(path: str) -> list[tuple[str, str]]:
     folder = folder.resolve()
     if _is_checkpoint(folder):
         return [(folder.name, str(folder))]
-    found = sorted((each for each in folder.iterdir() if _is_checkpoint(each)), key=_in_order)
-    if not found:
+    checkpoints = sorted((each for each in folder.iterdir() if _is_checkpoint(each)), key=_in_order)
+    if not checkpoints:
         raise AuditError(
             f"{folder}: neither a checkpoint nor a folder of checkpoints ({', '.join(_MARKS)})",
             "give the folder of a checkpoint, or the folder that holds them",
         )
-    return [(each.name, str(each)) for each in found]
+    return [(each.name, str(each)) for each in checkpoints]
 
 
 def _is_checkpoint(folder: Path) -> bool:

@@ -63,12 +63,12 @@ def _performers(spread: Spread, settings: RunSettings, audits: int, watch: Watch
 
 def graphics_cards() -> list[str]:
     """The names of the NVIDIA cards that this process may use, as ``CUDA_VISIBLE_DEVICES`` takes them."""
-    if (named := os.environ.get(CARDS)) is not None:
-        return [name for name in named.split(",") if name.strip()]
-    if (asked := shutil.which("nvidia-smi")) is None:
+    if (visible := os.environ.get(CARDS)) is not None:
+        return [name for name in visible.split(",") if name.strip()]
+    if (query := shutil.which("nvidia-smi")) is None:
         return []
     with suppress(OSError, subprocess.SubprocessError):
-        command = [asked, "--query-gpu=index", "--format=csv,noheader"]
+        command = [query, "--query-gpu=index", "--format=csv,noheader"]
         listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
         return [line.strip() for line in listed.splitlines() if line.strip()]
     return []
@@ -76,7 +76,7 @@ def graphics_cards() -> list[str]:
 
 def _told(task: Task, outcome: Outcome, done: int, of: int) -> Step:
     if task.kind == "shared":
-        end = "read once for all" if outcome.finished else f"not read beforehand: {outcome.what}"
+        end = "read once for all" if outcome.finished else f"not read beforehand: {outcome.problem}"
         return Step("shared", f"{task.role}: {end}", done, of, finished=True)
-    end = outcome.verdict if outcome.finished else f"not audited: {outcome.what}"
+    end = outcome.verdict if outcome.finished else f"not audited: {outcome.problem}"
     return Step("audited", f"{task.name}: {end}", done, of, finished=True)
