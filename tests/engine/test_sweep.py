@@ -85,9 +85,17 @@ def test_a_pool_stands_in_the_place_of_the_suspect_in_the_order_of_its_numbers(z
     (tmp_path / "logs").mkdir()
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    (tmp_path / "model.Q4_0.gguf").write_bytes(b"")
     hub = f"owner/model@{'a' * 40}"
     suspects = suspects_of([zoo.cases["refusal"]], [str(tmp_path), hub])
-    assert [s.name for s in suspects] == ["checkpoint-1", "checkpoint-9", "checkpoint-10", "lora", "owner--model"]
+    assert [s.name for s in suspects] == [
+        "checkpoint-1",
+        "checkpoint-9",
+        "checkpoint-10",
+        "lora",
+        "model.Q4_0",
+        "owner--model",
+    ]
     assert len({s.shared for s in suspects}) == 1
     first, adapter = suspects[0].case.roles.suspect, suspects[3].case.roles.suspect
     assert first.path == str(tmp_path / "checkpoint-1")

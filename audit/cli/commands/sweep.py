@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--suspects", nargs="+", default=[], metavar="PATH",
         help="checkpoints to audit by one case in the place of its suspect, which may be missing: a checkpoint or an "
-        "adapter of base, a folder whose sub-folders are such (a pool), or owner/name@commit; after the case file",
+        "adapter of base, a folder that holds such (a pool), or owner/name@commit; given after the case file",
     )  # fmt: skip
     parser.add_argument("-o", "--out", default="runs", metavar="FOLDER", help="where the runs go (default: runs)")
     spread = parser.add_argument_group("spread")

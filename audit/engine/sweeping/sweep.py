@@ -51,7 +51,11 @@ def sweep(
 def _apart(settings: RunSettings) -> RunSettings:
     """The settings for processes that start in folders of their own: without relative paths."""
     own = {name: getattr(settings, name) for name in ("store", "calibrations", "offload")}
-    return replace(settings, **{name: path.absolute() for name, path in own.items() if path is not None})
+    spread = settings.device_map
+    if spread is not None and Path(spread).is_file():
+        spread = str(Path(spread).absolute())
+    absolute = {name: path.absolute() for name, path in own.items() if path is not None}
+    return replace(settings, device_map=spread, **absolute)
 
 
 def _performers(spread: Spread, settings: RunSettings, audits: int, watch: Watch) -> Processes | Rays:
