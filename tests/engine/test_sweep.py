@@ -4,8 +4,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -370,26 +368,22 @@ def test_twelve_suspects_give_the_reports_of_single_runs_though_a_worker_is_kill
 
 
 @pytest.mark.slow
-def test_an_interrupted_sweep_ends_cleanly_and_the_same_command_finishes_it(zoo: Built, tmp_path: Path) -> None:
-    out = tmp_path / "runs"
-    command = [
-        sys.executable, "-m", "audit.cli", "sweep", str(zoo.cases["base"]), str(zoo.cases["destroyed"]), "-o",
-        str(out), "--store", str(tmp_path / "store"), "--workers", "2", "--jsonl", "-q",
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if json.loads(line)["event"] == "measured":
-            process.send_signal(signal.SIGINT)
-            break
-    rest, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in said
-    assert json.loads(rest.splitlines()[-1])["exit_code"] == 130
+def test_an_interrupted_sweep_ends_cleanly_and_the_same_call_finishes_it(
+    zoo: Built, how: RunSettings, tmp_path: Path
+) -> None:
+    write_probe(tmp_path / how.package, "slowest", body="import time; time.sleep(2)")
+    suspects, out = suspects_of([zoo.cases["refusal"], zoo.cases["base"]]), tmp_path / "runs"
+
+    def interrupt(step: Step) -> None:
+        if step.stage == "measured":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(suspects, out, how, Spread(2), interrupt)
+    assert not multiprocessing.active_children()
+    assert not list(out.rglob("report.json"))
+    assert "interrupted" in "".join(path.read_text() for path in out.rglob("events.jsonl"))
     assert not list(out.rglob("*.tmp"))
-    assert [f for f in out.rglob("units/*.json")]
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert json.loads(again.stdout.splitlines()[-1])["exit_code"] == again.returncode
-    steps = [json.loads(line) for line in again.stdout.splitlines()]
-    assert [step for step in steps if step["event"] == "reused"]
-    assert len([step for step in steps if step["event"] == "audited"]) == 2
+    steps: list[Step] = []
+    assert [o.problem for o in sweep(suspects, out, how, Spread(2), steps.append)] == ["", ""]
+    assert "reused" in {step.stage for step in steps}
