@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from audit.review import Gate
     from audit.schema import Report
 
-ORDER = 45
+ORDER = 42
 FIRST_CODES = (3, 2, 130, 1, 4)
 """The exit code of a sweep is the first of these with which one of its audits ends."""
 PAGE = "index.html"
