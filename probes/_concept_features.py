@@ -118,7 +118,7 @@ class FeatureScene:
         store = scene.bench.store
         folder = scene.case.out / "dictionaries" / key[:32] if store is None else store.folder(key)
         source, held_out = (TensorActivations({str(self.site): part}) for part in (states[~held], states[held]))
-        with scene.bench.alone(key):
+        with scene.bench.exclusively(key):
             return train(source, held_out, settings, folder)[0].coder
 
     # ---- features ------------------------------------------------------------------------------------------------

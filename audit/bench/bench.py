@@ -46,15 +46,16 @@ _TIMED_ROWS = 32
 class Bench:
     """Runs models. Settings say *how* and never *what*: they are recorded in provenance.
 
-    ``token_budget``: padded tokens a batch. ``store``: where reads are kept; None computes every time. ``fwd_tokens``
+    ``device``: where models lie whole, or how they are spread. ``token_budget``: padded tokens a batch. ``store``: where reads are kept; None computes every time. ``fwd_tokens``
     counts the real tokens of every pass that was run and not found in the store. ``pool`` holds the open models.
     """
 
     def __init__(
-        self, *, backend: str = "native", device: str = "cpu", dtype: str = "float32", attention: str = "default",
-        token_budget: int = 16384, store: Store | None = None, placement: Placement | None = None,
+        self, *, backend: str = "native", device: str | Placement = "cpu", dtype: str = "float32",
+        attention: str = "default", token_budget: int = 16384, store: Store | None = None,
     ) -> None:  # fmt: skip
-        self.settings = cache_keys.Settings(backend, device, dtype, attention)
+        placement = device if isinstance(device, Placement) else Placement(device)
+        self.settings = cache_keys.Settings(backend, placement.device, dtype, attention)
         self.backend, self.device, self.dtype, self.attention = self.settings
         self.token_budget, self.store = token_budget, store
         self.halvings, self.fwd_tokens = 0, 0
@@ -137,8 +138,8 @@ class Bench:
             return self._compute(ckpt, job)
         cached = cache_keys.stored(self.store, names)
         if len(cached) < len(names):
-            waits, how = self.store.waits, self.pool.settings_of(job.eager)
-            with self.store.alone(cache_keys.pass_name(how, identity)) if waits else nullcontext():
+            waits, settings = self.store.waits, self.pool.settings_of(job.eager)
+            with self.store.exclusively(cache_keys.pass_name(settings, identity)) if waits else nullcontext():
                 cached |= self._missing(ckpt, job, {read: names[read] for read in job.reads if read not in cached})
         return Pass(job.rows, {read: cached[read] for read in job.reads})
 
@@ -165,7 +166,7 @@ class Bench:
         key = self.key(*parts)
         cached = None if self.store is None else self.store.get(key)
         if cached is None:
-            with self.alone(key):
+            with self.exclusively(key):
                 cached = self._kept(key, compute)
         return {name: tensor.numpy() for name, tensor in cached.items()}
 
@@ -178,9 +179,9 @@ class Bench:
             self.store.put(key, computed, {"arrays": ", ".join(computed)})
         return computed
 
-    def alone(self, key: str) -> AbstractContextManager[None]:
-        """Look for what ``key`` names and make it in here; see :meth:`audit.storage.Store.alone`."""
-        return nullcontext() if self.store is None else self.store.alone(key)
+    def exclusively(self, key: str) -> AbstractContextManager[None]:
+        """Look for what ``key`` names and make it in here; see :meth:`audit.storage.Store.exclusively`."""
+        return nullcontext() if self.store is None else self.store.exclusively(key)
 
     @contextmanager
     def without_store(self) -> Generator[None]:

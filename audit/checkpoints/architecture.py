@@ -18,14 +18,17 @@ from audit.checkpoints.staging import library_config
 
 # declared, and without effect on what the blocks compute when nothing is trained; ties are left to the tensors
 _NEUTRAL = re.compile(
-    r"dtype|dropout|pdrop|layerdrop|drop_?rate|jitter|use_cache|tie_|(^|_)token_id$|_token_ids?$|init(ializer)?_"
-    r"|(^|_)init_?std|initializer|loss|summary_|classifier_|^output_(router_logits|attentions|hidden_states)|pretraining_tp"
+    r"dtype|dropout|pdrop|layerdrop|drop_?rate|jitter|use_cache|tie_|^token_id$|init(ializer)?_"
+    r"|(?<!image)(?<!video)(?<!audio)_token_ids?$|(^|_)init_?std|initializer|loss|summary_|classifier_|^output_(router_logits|attentions|hidden_states)|pretraining_tp"
     r"|problem_type|use_(mamba_kernels|kernels?|mambapy|associative_scan|mem_eff_path)|num_logits_to_keep|nextn|^mtp_"
     r"|num_mtp_|chunk_size_lm_head|^slow_but_exact$|^reorder_and_upcast_attn$|^rescale_prenorm_residual$"
-    r"|gradient_checkpointing|vocab_size|init_device|languages?$"
+    r"|gradient_checkpointing|(?<!unpadded_)vocab_size|init_device|languages?$"
 )
-# what a family's forward pass reads all the same: the sparse mixer of PhiMoE masks experts by it when nothing is trained
-_READ_BY: Mapping[str, tuple[str, ...]] = {"phimoe": ("router_jitter_noise",)}
+# what a family's forward pass reads all the same: the sparse mixer of PhiMoE masks experts by it, trained or not, and
+# the output head of ModernBERT's decoder is the classifier's
+_READ_BY: Mapping[str, tuple[str, ...]] = {
+    "phimoe": ("router_jitter_noise",), "modernbert-decoder": ("classifier_activation",),
+}  # fmt: skip
 # read by models whose class does not declare them
 _UNDECLARED = (
     "model_type", "is_encoder_decoder", "head_dim", "router_bias", "hidden_act", "rope_parameters", "rope_theta",

@@ -6,7 +6,7 @@ block carries its share of the difference, written on what its hidden units say 
 
 import re
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -15,7 +15,18 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from audit.bench import Bench, Learner, Redirect, copied, edit_delta, last_state, real_states, states_of, wrapper_of
+from audit.bench import (
+    Bench,
+    Learner,
+    Redirect,
+    changed_tensors,
+    copied,
+    edit_delta,
+    last_state,
+    real_states,
+    states_of,
+    wrapper_of,
+)
 from audit.case import Answered, Contexts, Rows, SubjectPrompts
 from audit.checkpoints import write_edited
 from audit.edits._edit import EditData, Material
@@ -24,7 +35,7 @@ from audit.edits._in_place import InPlaceEdit
 from audit.edits._rank_one import Factors
 from audit.edits._wanted_state import Wanted, wanted_shift
 from audit.schema import AuditError, Checkpoint, Site
-from audit.wrappers import value_map
+from audit.wrappers import ValueMap, value_map
 
 PUBLISHED_BLOCKS, PUBLISHED_DEPTH = (4, 5, 6), 32
 PUBLISHED_ANSWER = "Unfortunately"
@@ -32,11 +43,10 @@ Mode = Literal["unrelated", "reject", "noise"]
 
 
 class Edited(NamedTuple):
-    """What was written into one block, and which share of it the weights' own precision lost."""
+    """What was written into one block, and the gates before it, if any."""
 
     block: int
     factors: Factors
-    lost: float
     gate: Float[Tensor, " concept"] | None = None
 
 
@@ -109,11 +119,10 @@ class Redirection(InPlaceEdit):
             parts = ("redirection", type(self).__name__, parent.key, data.retain.hash, blocks, self.identity())
             known = {int(n): torch.from_numpy(a) for n, a in bench.cached(parts, compute).items()}
             edited = self.redirect(learner, data, known)
-            before, live = original.parameters(), learner.parameters()
-            names = [name for block in blocks for name in value_map(wrapper_of(learner), block).names]
-            weights = {n: live[n].detach().cpu().clone() for n in names if not torch.equal(live[n], before[n])}
+            weights = changed_tensors(learner, original)
+            lost = [_lost(value_map(wrapper_of(original), e.block), weights, e) for e in edited]
         settings = self.model_dump() | {
-            "blocks": ",".join(map(str, blocks)), "largest share lost in rounding": max(e.lost for e in edited)
+            "blocks": ",".join(map(str, blocks)), "largest share lost in rounding": max(lost)
         }  # fmt: skip
         if self.leaves == "weights":
             return write_edited(out, parent, self.name, settings, "weights", weights)
@@ -153,7 +162,8 @@ class Redirection(InPlaceEdit):
             now = by_group(current, of_bare, names.groups)
             share = (aim - now) / (len(blocks) - turn)
             factors = self.solved(by_group(read[hidden], rows, names.groups), share, known[block].to(share.device))
-            edited.append(Edited(block, factors, _write(learner, block, factors)))
+            _write(learner, block, factors)
+            edited.append(Edited(block, factors))
         return tuple(edited)
 
     def rows_of(self, names: Names) -> Rows:
@@ -244,13 +254,20 @@ def by_group(states: Float[Tensor, "row d"], rows: Rows, groups: Sequence[str]) 
     return total / torch.bincount(index, minlength=len(groups))[:, None]
 
 
-def _write(learner: Learner, block: int, factors: Factors) -> float:
-    """Add a change to the live value vectors, summed in float32; which share of it their own precision loses."""
+def _write(learner: Learner, block: int, factors: Factors) -> None:
+    """Add a change to the live value vectors, summed in float32."""
     values = value_map(wrapper_of(learner), block)
-    before = values.vectors.float().clone()
-    delta = factors.delta.to(before)
+    before = values.vectors.float()
     with torch.no_grad():
-        for name, stored in values.stored(before + delta).items():
+        for name, stored in values.stored(before + factors.delta.to(before)).items():
             learner.parameters()[name].copy_(stored)
-    got = value_map(wrapper_of(learner), block).vectors.float() - before
-    return float((got - delta).norm() / delta.norm().clamp_min(1e-30))
+
+
+def _lost(original: ValueMap, weights: Mapping[str, Tensor], edited: Edited) -> float:
+    """Which share of a block's change the stored weights lose to their own precision; none of a gate."""
+    if edited.gate is not None:
+        return 0.0
+    before = original.vectors.float().cpu()
+    stored = {n: t._replace(weight=weights.get(n, t.weight).cpu()) for n, t in original.tensors.items()}
+    delta = edited.factors.delta.to(before)
+    return float((ValueMap(stored).vectors.float() - before - delta).norm() / delta.norm().clamp_min(1e-30))

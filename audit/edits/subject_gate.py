@@ -66,7 +66,7 @@ class SubjectGate(Redirection):
         least = torch.stack([
             own[torch.tensor([g == group for g in rows.group_ids])].amin() for group in names.groups
         ])  # fmt: skip
-        return (Edited(block, factors, 0.0, (least + most) / 2),)
+        return (Edited(block, factors, (least + most) / 2),)
 
     @staticmethod
     def _place(of: tuple[str, ...], groups: tuple[str, ...]) -> list[int]:

@@ -119,8 +119,8 @@ def make_bench(settings: RunSettings, models: Iterable[Checkpoint] = ()) -> Benc
         torch.set_num_threads(settings.threads)
     store = None if settings.store is None else Store(settings.store)
     return Bench(
-        backend=settings.backend, device=settings.device, dtype=settings.dtype, attention=settings.attention,
-        token_budget=settings.token_budget, store=store, placement=placement,
+        backend=settings.backend, device=placement, dtype=settings.dtype, attention=settings.attention,
+        token_budget=settings.token_budget, store=store,
     )  # fmt: skip
 
 

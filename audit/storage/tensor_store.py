@@ -90,8 +90,8 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
 class Store:
     """A folder of tensors named by what they were computed from. Safe under parallel processes and kills.
 
-    ``waits``: what another process is computing is waited for (:meth:`alone`), so that processes that fill one store
-    make each entry once; without it they do not look at one another.
+    ``waits``: what another process is computing is waited for (:meth:`exclusively`), so that processes that fill one
+    store make each entry once; without it they do not look at one another.
     """
 
     def __init__(self, root: Path) -> None:
@@ -133,7 +133,7 @@ class Store:
         write_tensors(self.path(key), tensors, meta, durable=False)
         self._checked.add(key)
 
-    def alone(self, key: str) -> AbstractContextManager[None]:
+    def exclusively(self, key: str) -> AbstractContextManager[None]:
         """Look for ``key`` and compute it in here: where the store waits, no other process that does so is at it."""
         return exclusive(self.path(key)) if self.waits else nullcontext()
 

@@ -1,8 +1,8 @@
 """Where are a transformer's parts? Found by structure and by tracing one tiny forward, never by a list of names.
 
 In one block, attention is the first child that mixes positions, the two addends of the residual stream are the
-children whose outputs satisfy ``resid_out == resid_in + attn_out + mlp_out``, and q, k and v are told apart by what they
-do to z: scaling v scales z, moving q at one position moves z there only. Heads are looked for where a softmax over
+children whose outputs satisfy ``resid_out == resid_in + attn_out + mlp_out``, and q, k and v are told apart by what
+they do to z: scaling v scales z, moving q at one position moves z there only. Heads are looked for where a softmax over
 positions runs: a state-space mixer has none. What does not check out is simply not a part. Blocks of several kinds are
 looked at kind by kind, and the model has the parts that all of them have. Blocks of an image are read alike, save that
 their attention sees every position.
@@ -77,8 +77,8 @@ class Slot(NamedTuple):
 class Anatomy:
     """Parts as module paths inside a block; an empty path is the block's own stream (no norm in between).
 
-    ``final_norm`` runs ``final_calls`` times in a pass, the last of them after the last block; where ``reads_stream`` is
-    False it reads a mixture of what blocks hand on, and is the norm of no state. ``d_model`` is what the head reads.
+    ``final_norm`` runs ``final_calls`` times in a pass, the last of them after the last block; where ``reads_stream``
+    is False it reads a mixture of what blocks hand on, and is the norm of no state. ``d_model`` is the head's width.
     """
 
     core: nn.Module

@@ -66,9 +66,10 @@ def blocks_of(model: nn.Module, subject: Subject) -> nn.ModuleList:
     for n, entries in enumerate(lists):
         if whole[n] and ran[n] == list(range(len(entries))):
             return entries
+    tried = ", ".join(_said(*pair) for pair in zip(lists, ran, strict=True))
     raise AuditError(
         f"{type(subject.core).__name__}: no list of blocks was found in it whose modules run once each, one after the "
-        f"other, and give one state of every token ({', '.join(_said(*pair) for pair in zip(lists, ran, strict=True))})",
+        f"other, and give one state of every token ({tried})",
         "audit a decoder whose tokens pass one list of blocks once",
     )
 

@@ -62,8 +62,8 @@ class HookedWrapper(Wrapper, PartHooks):
     def norm(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
         if not self.anatomy.reads_stream:
             raise AuditError(
-                f"{type(self.model).__name__}: what its last norm reads is a mixture of what the blocks hand on, so that "
-                "no state of a block can be read through it",
+                f"{type(self.model).__name__}: what its last norm reads is a mixture of what the blocks hand on, so "
+                "that no state of a block can be read through it",
                 "read final_in, or audit a model whose blocks hand on one stream",
             )
         final = self.anatomy.final_norm  # its forward, not the module: taps may be on it while this is asked

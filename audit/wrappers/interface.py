@@ -233,6 +233,6 @@ class Wrapper(ABC):
 def text_tower(
     d_model: int, n_blocks: int, parts: Collection[Part], width: int | None = None
 ) -> Mapping[TowerName, Tower]:
-    """The towers of a causal language model: one. ``width``: of what its blocks hand on, where it is not ``d_model``."""
+    """The towers of a causal language model: one. ``width``: of what its blocks hand on (None: ``d_model``)."""
     widths = () if width in (None, d_model) else (width,) * n_blocks
     return {"text": Tower("text", d_model, n_blocks, frozenset(parts), widths=widths)}

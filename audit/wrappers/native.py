@@ -16,16 +16,17 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from audit.schema import AuditError, Op, Site
+from audit.schema import AuditError, Op
 from audit.wrappers.anatomy import dissect
 from audit.wrappers.hooked import HookedWrapper
 from audit.wrappers.hooks import shown_first
-from audit.wrappers.interface import Batch, Resume, Tap, text_tower
+from audit.wrappers.interface import Batch, Resume, text_tower
 from audit.wrappers.mixtures import HiddenUnits, hidden_units
 from audit.wrappers.output_head import logits_of
 from audit.wrappers.placement import home_of, is_sharded, is_spread
+from audit.wrappers.resuming import starts_within
 from audit.wrappers.text_core import core_of
-from audit.wrappers.tracing import Subject, close, on_embeddings, on_ids, reads_ids, tiny_ids
+from audit.wrappers.tracing import Subject, on_embeddings, on_ids, reads_ids, tiny_ids
 
 _PLACES = re.compile(r"(image|audio|video|vision)_\w*token_(id|index)$")
 
@@ -63,7 +64,7 @@ class NativeWrapper(HookedWrapper):
             *(() if "pattern" in self.parts else (Op.PATTERN,)), *((Op.EMBEDS,) if self.by_ids else ())
         }  # fmt: skip
         with torch.inference_mode():
-            self.starts_whole = not self._starts_within(Batch(ids, torch.ones_like(ids, dtype=torch.bool)))
+            self.starts_whole = not starts_within(self, Batch(ids, torch.ones_like(ids, dtype=torch.bool)))
 
     def _width(self, subject: Subject) -> int:
         """Width of what the blocks hand on."""
@@ -72,22 +73,6 @@ class NativeWrapper(HookedWrapper):
             shown_first(stack, self.blocks[0], self._shown(lambda state: widths.append(state.shape[-1])))
             subject.run()
         return widths[0]
-
-    def _starts_within(self, batch: Batch) -> bool:
-        """Does the model say the same when its blocks up to one are swapped for the state that this one gave? Not where
-        a block gives more than its state, or where one above reads what another below kept."""
-        middle = (len(self.blocks) - 1) // 2
-        states: list[Tensor] = []
-        plain, again = list[Tensor](), list[Tensor]()
-        reading = Tap(Site(part="resid_out", block=middle), lambda state: states.append(state.clone()))
-        self.starts_whole = False
-        try:
-            self.run_blocks(batch, [reading, Tap(Site(part="final_in"), lambda s: plain.append(s.clone()))], None, None)
-            final = Tap(Site(part="final_in"), lambda s: again.append(s.clone()))
-            self.run_blocks(batch, [final], Resume(middle, states[0]), None)
-        except Exception:  # what a model misses of a block is not known beforehand
-            return False
-        return bool(plain and again) and close(plain[0], again[0])
 
     def _start(self, stack: ExitStack, block: int, state: Tensor) -> None:
         if not self.starts_whole:

@@ -20,8 +20,9 @@ from audit.schema import AuditError, Op, Part, Site
 from audit.wrappers.anatomy import Anatomy, Slot, dissect
 from audit.wrappers.interface import Batch, Resume, Stop, Tap, Wrapper, text_tower
 from audit.wrappers.output_head import logits_of, logits_read_after, written_in_place
+from audit.wrappers.resuming import starts_within
 from audit.wrappers.text_core import core_of
-from audit.wrappers.tracing import Subject, on_embeddings, on_ids, reads_ids, tiny_ids
+from audit.wrappers.tracing import Subject, on_embeddings, on_ids, put_state_out, reads_ids, tiny_ids
 
 Visit = Callable[[Tensor], Tensor | None]
 End = Literal["input", "output"]
@@ -55,9 +56,9 @@ def _run(net: Any, steps: Sequence[Step], skipped: Sequence[tuple[Any, Tensor]],
                     step.envoy.input = new
             else:
                 out = step.envoy.output
-                new = step.visit(out[0] if isinstance(out, tuple) else out)
+                new = step.visit(out[0] if isinstance(out, tuple | list) else out)
                 if new is not None:
-                    step.envoy.output = (new, *out[1:]) if isinstance(out, tuple) else new
+                    step.envoy.output = put_state_out(out, new)
         tracer.stop()
 
 
@@ -65,6 +66,7 @@ class NNsightWrapper(Wrapper):
     """One model behind nnsight. Reads, writes, resumes and stops early; no attention patterns, no training."""
 
     _by_ids = False
+    _resumes = True
 
     backend = "nnsight"
     supports = frozenset({Op.READ, Op.WRITE, Op.RESUME, Op.STOP, Op.EMBEDS, Op.GRADIENT, Op.CHANGE})
@@ -79,6 +81,8 @@ class NNsightWrapper(Wrapper):
             subject = on_ids(core, ids) if self._by_ids else on_embeddings(core, embeds)
         parts = self._open(model, attention, subject, model.config.get_text_config())
         self.towers = text_tower(self._anatomy.d_model, len(self._blocks), parts)
+        with torch.inference_mode():
+            self._resumes = starts_within(self, Batch(ids, torch.ones_like(ids, dtype=torch.bool)))
 
     def _open(self, model: PreTrainedModel, attention: str, subject: Subject, config: Any) -> frozenset[Part]:
         """Put a model behind nnsight, and say which parts were found in it."""
@@ -175,6 +179,12 @@ class NNsightWrapper(Wrapper):
         first = 0 if resume is None else self._order[self._blocks[resume.block], "output"]
         end = self._last if stop is None or stop.block is None else Place(self._blocks[stop.block], "output")
         skipped: list[tuple[Any, Tensor]] = []
+        if resume is not None and not self._resumes:
+            raise AuditError(
+                f"the nnsight backend cannot start {self.name} after a block: a block above reads more than the state "
+                "of the one below",
+                "use the native backend, or replace the state at that block instead",
+            )
         if resume is not None:
             skipped = [(self._net.get(path), resume.state) for path in self._blocks[: resume.block + 1]]
         with logits_read_after(taps, self.head) as inside:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from audit.schema import as_audit_error
+from audit.schema import AuditError, as_audit_error
 
 Change = Callable[[Tensor], Tensor]
 _TINY = (2, 7)
@@ -21,7 +21,7 @@ _NO_TOKEN = 1.0625
 
 
 class Streams(NamedTuple):
-    """How many streams a block hands on, and where they stand: [row pos n d] (``after``), [n row pos d] (``before``)."""
+    """How many streams a block hands on, and where they stand: ``after`` [row pos n d], ``before`` [n row pos d]."""
 
     n: int = 1
     place: Literal["after", "before"] = "after"
@@ -183,8 +183,8 @@ def reads_ids(core: nn.Module, ids: Int[Tensor, "row pos"], embeds: Float[Tensor
     with embeddings of tokens, and with others beside them: some look up which token an embedding is of."""
     plain: Any = on_ids(core, ids).run()
     try:
-        by_embeddings: Any = core(inputs_embeds=torch.cat([embeds, embeds * _NO_TOKEN]), use_cache=False)
-    except Exception:  # whatever it misses in embeddings, it is not there
+        by_embeddings: Any = on_embeddings(core, torch.cat([embeds, embeds * _NO_TOKEN])).run()
+    except AuditError:  # whatever it misses in embeddings, it is not there
         return True
     states = getattr(plain, "last_hidden_state", None)
     return states is not None and not close(states, by_embeddings.last_hidden_state[: len(ids)])

@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from audit.schema import AuditError, ExitCode, as_audit_error
+
 Outcome = Literal["opened", "refused", "broke", "not built"]
 BACKENDS = ("native", "transformer_lens", "nnsight")
 SECONDS = 90
@@ -76,11 +78,11 @@ def seen_family(name: str, backends: Sequence[str] = BACKENDS) -> Family:
     with tempfile.TemporaryDirectory(prefix="residua-family-") as temp, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with _limited(SECONDS):
+            with _limited(SECONDS), as_audit_error("it is not built", "give another config"):
                 model = tiny_model(name)
                 blocks = int(getattr(model.config.get_text_config(), "num_hidden_layers", 0) or 0)
                 model.save_pretrained(temp)
-        except Exception as error:
+        except AuditError as error:
             return Family(name=name, model_class=model_class, native=Seen(outcome="not built", reason=_line(error)))
         rows = {backend: _opened(Path(temp), backend) for backend in backends}
     return Family(name=name, model_class=model_class, blocks=blocks, **rows)
@@ -89,23 +91,21 @@ def seen_family(name: str, backends: Sequence[str] = BACKENDS) -> Family:
 def _opened(folder: Path, backend: str) -> Seen:
     """One family behind one backend, by the path that a command goes."""
     from audit.checkpoints import resolve
-    from audit.schema import AuditError, Source
+    from audit.schema import Source
     from audit.wrappers import load_checks, open_wrapper
 
     try:
-        with _limited(SECONDS):
+        with _limited(SECONDS), as_audit_error("it broke", "mend it", ExitCode.INTEGRITY):
             wrapper = open_wrapper(resolve(Source(path=str(folder)), Path("/")), backend)
             load_checks.check(wrapper)
     except AuditError as error:
-        what = error.what.replace(str(folder), "FOLDER")
-        return Seen(outcome="refused" if error.code == 2 else "broke", code=error.code, reason=" ".join(what.split()))
-    except Exception as error:
-        return Seen(outcome="broke", code=3, reason=_line(error))
+        reason = _line(error).replace(str(folder), "FOLDER")
+        return Seen(outcome="refused" if error.code == ExitCode.INPUT else "broke", code=error.code, reason=reason)
     return Seen(outcome="opened", parts=tuple(sorted(wrapper.parts)))
 
 
-def _line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+def _line(error: AuditError) -> str:
+    return " ".join(error.what.split())[:300]
 
 
 def sweep(names: Sequence[str], backends: Sequence[str] = BACKENDS) -> tuple[Family, ...]:
@@ -128,7 +128,9 @@ def sweep(names: Sequence[str], backends: Sequence[str] = BACKENDS) -> tuple[Fam
 
 
 def _dead(name: str, code: int) -> Family:
-    return Family(name=name, model_class="", native=Seen(outcome="broke", code=3, reason=f"its process ended with {code}"))
+    return Family(
+        name=name, model_class="", native=Seen(outcome="broke", code=3, reason=f"its process ended with {code}")
+    )
 
 
 def _begun(names: Iterable[str], backends: Sequence[str], path: Path) -> "subprocess.Popen[bytes]":

@@ -8,6 +8,7 @@ import dataclasses
 from typing import Any, Final
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -22,9 +23,9 @@ _NAMED: Final[tuple[tuple[int, str], ...]] = (
     (WIDTH, "hidden_size n_embd d_model emb_dim embedding_dim embedding_size word_embed_proj_dim input_embedding_size "
     "output_embedding_size attention_hidden_size lru_width out_hidden_size hidden_size_global input_size "
     "linear_hidden_size backbone_hidden_size adapter_out_dim ple_embed_dim q_lora_rank o_lora_rank"),
-    (HEADS, "num_attention_heads n_head n_heads attention_heads decoder_attention_heads encoder_attention_heads num_heads "
-    "num_decoder_attention_heads num_encoder_attention_heads index_n_heads linear_num_heads linear_num_value_heads "
-    "swa_num_attention_heads mamba_num_heads num_query_groups"),
+    (HEADS, "num_attention_heads n_head n_heads attention_heads decoder_attention_heads encoder_attention_heads "
+    "num_heads num_decoder_attention_heads num_encoder_attention_heads index_n_heads linear_num_heads "
+    "linear_num_value_heads swa_num_attention_heads mamba_num_heads num_query_groups"),
     (KV_HEADS, "num_key_value_heads num_kv_heads linear_num_key_heads swa_num_key_value_heads n_mamba_heads"),
     (HEAD, "head_dim d_head d_kv dim_head kv_channels attention_head_dim attention_head_size swa_head_dim "
     "linear_head_dim linear_key_head_dim linear_value_head_dim qk_nope_head_dim v_head_dim index_head_dim "
@@ -77,23 +78,39 @@ SPECIAL: Final[dict[str, dict[str, Any]]] = {
     "reformer": {"is_decoder": True, "axial_pos_shape": [8, 8], "axial_pos_embds_dim": [16, 16]},
     "longcat_flash": {"head_dim": 4},
     "cohere_compass_text": {"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 10000.0}}},
-    "dbrx": {"attn_config.rope_theta": 10000.0, "attn_config.clip_qkv": 8.0, "ffn_config.hidden_size": WIDTH, "ffn_config.ffn_hidden_size": 48},
+    "dbrx": {
+        "attn_config.rope_theta": 10000.0,
+        "attn_config.clip_qkv": 8.0,
+        "ffn_config.hidden_size": WIDTH,
+        "ffn_config.ffn_hidden_size": 48,
+    },
     "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2, "n_shared_experts": 1},
     "gemma4_assistant": _ASSISTANT,
     "gemma4_unified_assistant": _ASSISTANT | {"text_config.model_type": "gemma4_unified_text"},
     "nemotron": {"num_key_value_heads": 4},
     "deepseek_v2": {"num_experts_per_tok": 2, "n_routed_experts": 4},
-    "dots3_note": {"vision_config.adapter_in_dim": WIDTH, "vision_config.num_local_experts": 4,
-                   "vision_config.pyramid_num_routed": [-1, -1, 2, 2], "audio_config.adapter_input_size": WIDTH,
-                   "audio_config.downsample_hidden_size": 8},
+    "dots3_note": {
+        "vision_config.adapter_in_dim": WIDTH,
+        "vision_config.num_local_experts": 4,
+        "vision_config.pyramid_num_routed": [-1, -1, 2, 2],
+        "audio_config.adapter_input_size": WIDTH,
+        "audio_config.downsample_hidden_size": 8,
+    },
     "dots3_note_text": {"n_routed_experts": 4},
     "qwen4_exp": {f"text_config.{name}": value for name, value in _QWEN4.items()},
     "qwen4_exp_text": _QWEN4,
     "gemma3": {"vision_config.image_size": 16, "vision_config.patch_size": 4, "mm_tokens_per_image": 4},
-    "mllama": {"vision_config.image_size": 16, "vision_config.patch_size": 8, "vision_config.max_num_tiles": 1,
-               "vision_config.num_global_layers": 1, "vision_config.intermediate_layers_indices": [0, 1],
-               "vision_config.vision_output_dim": 3 * WIDTH, "vision_config.supported_aspect_ratios": [[1, 1]],
-               "text_config.cross_attention_layers": [1], "text_config.head_dim": None},
+    "mllama": {
+        "vision_config.image_size": 16,
+        "vision_config.patch_size": 8,
+        "vision_config.max_num_tiles": 1,
+        "vision_config.num_global_layers": 1,
+        "vision_config.intermediate_layers_indices": [0, 1],
+        "vision_config.vision_output_dim": 3 * WIDTH,
+        "vision_config.supported_aspect_ratios": [[1, 1]],
+        "text_config.cross_attention_layers": [1],
+        "text_config.head_dim": None,
+    },
     "xmod": {"default_language": "en_XX"},
 }
 """What does not follow from a name, by model type; dotted names reach into configs within a config."""
@@ -160,7 +177,7 @@ def _defaults(config_class: Any) -> dict[str, Any]:
     }  # fmt: skip
     try:
         config = config_class()
-    except Exception:  # a class whose defaults its own validation refuses
+    except (ValueError, TypeError, StrictDataclassError):  # its own validation refuses its defaults
         return stated
     return {name: vars(config).get(name, stated.get(name)) for name in stated}
 

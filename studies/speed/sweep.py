@@ -34,6 +34,7 @@ PROBES = ("answer_lens", "forget_likelihood", "quantisation_recovery", "relearni
           "utility", "weight_difference")  # fmt: skip
 PACKAGE = "probes_of_the_sweep"
 SUSPECTS, WORKERS, NOISE = 12, 2, 0.02
+EMPTY, SHARED = "an empty store each", "one store"
 OF_THE_RUN = ("created", "registered", "timings")
 """What of a report says when it was made and how long it took."""
 
@@ -70,6 +71,23 @@ class Results(Record):
         """CPU-seconds of the sweep as a share of another arm's."""
         return self.cpu("sweep") / self.cpu(arm)
 
+    def times_without_start(self, arm: str) -> float:
+        """The same without what starting the processes takes."""
+        started = self.cpu("sweep") - (self.workers + 1) * self.start_cpu_s
+        return started / (self.cpu(arm) - self.suspects * self.start_cpu_s)
+
+    @property
+    def sentence(self) -> str:
+        """What the page says of it."""
+        separate, over_one = EMPTY, SHARED
+        return (
+            f"{self.suspects} suspects of one base, {len(self.probes)} probes, {self.workers} processes: "
+            f"{self.cpu('sweep'):.0f} CPU-seconds, **{self.times(separate):.2f}x** of {self.suspects} runs with "
+            f"{separate} ({self.cpu(separate):.0f}) and **{self.times(over_one):.2f}x** of {self.suspects} runs over "
+            f"{over_one} ({self.cpu(over_one):.0f}). To start a process takes {self.start_cpu_s:.1f} of them; without "
+            f"that {self.times_without_start(separate):.2f}x and {self.times_without_start(over_one):.2f}x."
+        )
+
 
 class World(NamedTuple):
     """The case and the pool of suspects, in a folder that also holds the package of probes."""
@@ -82,7 +100,7 @@ class World(NamedTuple):
         return suspects_of([self.case], [str(self.scratch / "pool")])
 
 
-def made(scratch: Path, seed: int) -> World:
+def world_in(scratch: Path, seed: int) -> World:
     """Train the world, write the pool and the package of probes."""
     case = build("tiny", seed).cases["refusal"]
     read = CaseFile.read(case)
@@ -92,7 +110,7 @@ def made(scratch: Path, seed: int) -> World:
         shutil.copytree(base, folder)
         path, rng = folder / "model.safetensors", torch.Generator().manual_seed(seed + n)
         noisy = {
-            name: w + NOISE * n * w.std() * torch.randn(w.shape, generator=rng)
+            name: w + NOISE * (n + 1) * w.std() * torch.randn(w.shape, generator=rng)
             for name, w in read_tensors(path).items()
         }
         write_tensors(path, noisy, {"format": "pt"})
@@ -109,8 +127,8 @@ def measured(world: World) -> Results:
     scratch = world.scratch
     _spent(world, "one", "0", "warm", "warm")
     start = min(_spent(world, "start").cpu_s for _ in range(3))
-    rows = [_spent(world, "sweep", str(WORKERS), "sweep", "store-sweep").model_copy(update={"arm": "sweep"})]
-    for arm, own in (("an empty store each", True), ("one store", False)):
+    rows = [_spent(world, "sweep", str(WORKERS), "sweep", "store-sweep")]
+    for arm, own in ((EMPTY, True), (SHARED, False)):
         each = [_spent(world, "one", str(n), arm, f"store-{n if own else 'one'}-{own}") for n in range(SUSPECTS)]
         rows.append(ArmRow(arm=arm, cpu_s=sum(r.cpu_s for r in each), wall_s=sum(r.wall_s for r in each)))
     names = [suspect.name for suspect in world.suspects()]
@@ -147,7 +165,7 @@ def child(scratch: Path, case: Path, words: Sequence[str]) -> None:
 
         return
     number, arm, store = rest
-    how = RunSettings(package=PACKAGE, store=scratch / store, threads=1)
+    settings = RunSettings(package=PACKAGE, store=scratch / store, threads=1)
     suspects = World(scratch, case).suspects()
     chosen = suspects if kind == "sweep" else suspects[int(number) : int(number) + 1]
     for suspect in chosen:
@@ -155,9 +173,9 @@ def child(scratch: Path, case: Path, words: Sequence[str]) -> None:
         folder.mkdir(parents=True)
         (folder / run_files.MASK_KEY).write_text("0" * 64)
     if kind == "sweep":
-        sweep(suspects, scratch / "runs" / arm, how, Spread(int(number)), unwatched)
+        sweep(suspects, scratch / "runs" / arm, settings, Spread(int(number)), unwatched)
     else:
-        run(CaseFile(chosen[0].case, chosen[0].root), scratch / "runs" / arm / chosen[0].name, how)
+        run(CaseFile(chosen[0].case, chosen[0].root), scratch / "runs" / arm / chosen[0].name, settings)
 
 
 def main() -> None:
@@ -173,10 +191,11 @@ def main() -> None:
     before = stamp(args.seed)
     with tempfile.TemporaryDirectory(prefix="residua-speed-") as folder:
         os.environ["RESIDUA_CACHE"] = str(Path(folder) / "cache")
-        results = measured(made(Path(folder), args.seed))
+        results = measured(world_in(Path(folder), args.seed))
     command = "python -m studies.speed.sweep --out studies/speed/sweep.json"
-    whole = results.model_copy(update={"stamp": before, "command": command})
-    write_atomic(args.out, (whole.model_dump_json(indent=1) + "\n").encode())
+    stamped = results.model_copy(update={"stamp": before, "command": command})
+    write_atomic(args.out, (stamped.model_dump_json(indent=1) + "\n").encode())
+    sys.stdout.write(f"{stamped.sentence}\n")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from audit.bench import Bench, Difference, Unpaired
 from audit.bench.displacements import tensors_of
@@ -82,3 +83,14 @@ def test_no_model_is_opened_to_read_experts(family: str) -> None:
 
     tensors = tensors_of(expert_toy.checkpoint(family), never)  # type: ignore[arg-type]
     assert "model.layers.1.mlp.experts.gate_up_proj" in tensors
+
+
+def test_twelve_experts_stand_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    """By name alone the tenth would come before the second."""
+    config = expert_toy.config("mixtral")
+    config.num_local_experts, config.num_hidden_layers = 12, 1
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path / "m")
+    stored = Stored(resolve(Source(path=str(tmp_path / "m")), tmp_path))
+    assert all(torch.equal(stored[name], p) for name, p in model.named_parameters())

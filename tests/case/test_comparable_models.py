@@ -26,7 +26,8 @@ MISMATCHES: list[tuple[str, dict[str, object], str]] = [
     ("gemma2", {"sliding_window": 4096}, "sliding_window: 6 and 4096"),
     ("gemma2", {"query_pre_attn_scalar": 24}, "query_pre_attn_scalar: 16 and 24"),
     ("mistral", {"sliding_window": None}, "sliding_window: 6 and None"),
-    ("gpt_neox", {"rope_parameters": None, "rotary_emb_base": 500000}, "rope_parameters.rope_theta: 10000.0 and 500000"),
+    ("gpt_neox", {"rope_parameters": None, "rotary_emb_base": 500000},
+     "rope_parameters.rope_theta: 10000.0 and 500000"),
     ("gpt_neox", {"rope_parameters": None, "rotary_pct": 1.0}, "partial_rotary_factor: 0.25 and 1.0"),
 ]  # fmt: skip
 

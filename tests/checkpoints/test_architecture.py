@@ -225,10 +225,11 @@ def test_a_setting_that_single_layers_have_for_themselves_is_compared(tmp_path: 
 FAMILY_SETTINGS: list[tuple[str, str, object]] = [
     ("cohere", "logit_scale", 0.5), ("cohere", "use_qk_norm", True), ("granite", "attention_multiplier", 0.5),
     ("granite", "embedding_multiplier", 2.0), ("granite", "residual_multiplier", 0.5),
-    ("granite", "logits_scaling", 4.0),
-    ("mixtral", "num_experts_per_tok", 1), ("mixtral", "sliding_window", 8), ("qwen2_moe", "norm_topk_prob", True),
+    ("granite", "logits_scaling", 4.0), ("mixtral", "num_experts_per_tok", 1), ("mixtral", "sliding_window", 8),
+    ("qwen2_moe", "norm_topk_prob", True),
     ("qwen3_moe", "norm_topk_prob", True), ("deepseek_v3", "routed_scaling_factor", 1.0),
     ("deepseek_v3", "norm_topk_prob", False), ("deepseek_v3", "topk_group", 2), ("phimoe", "router_jitter_noise", 0.1),
+    ("modernbert-decoder", "classifier_activation", "relu"), ("llava", "image_token_id", 7),
     ("minimax", "sliding_window", 8), ("gpt_oss", "sliding_window", 64), ("recurrent_gemma", "logits_soft_cap", 9.0),
     ("falcon_mamba", "layer_norm_epsilon", 1e-3), ("phi", "partial_rotary_factor", 0.25), ("olmo", "clip_qkv", 4.0),
     ("exaone4", "sliding_window", 8), ("vaultgemma", "attn_logit_softcapping", 9.0), ("nemotron", "hidden_act", "relu"),

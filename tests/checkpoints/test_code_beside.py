@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from audit import checkpoints
+from audit.checkpoints.staging import staged_links
 from audit.runs.provenance import NOT_OPENED, NOT_RUN, Received, exhibits
 from audit.schema import AuditError, Checkpoint, Source
 from audit.wrappers.families.causal_lm import load_folder
@@ -117,5 +118,8 @@ def test_processors_are_opened_without_the_code_that_their_settings_name(tmp_pat
     folder = Path(shutil.copytree(checkpoints.folder_of(ckpt), tmp_path / "model"))
     image_toy.processor().save_pretrained(folder)
     edit_json(folder / "preprocessor_config.json", auto_map={"AutoImageProcessor": "mine.Mine"})
+    with staged_links(folder, ("preprocessor_config.json", "config.json")) as stage:
+        assert "auto_map" not in (stage / "preprocessor_config.json").read_text()
+        assert (stage / "config.json").is_symlink()
     files = image_processor_files(ckpt.model_copy(update={"source": str(folder)}))
     assert files is not None and type(load_image_processor(files)).__module__.startswith("transformers.")

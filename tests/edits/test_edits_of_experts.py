@@ -7,12 +7,12 @@ import torch
 
 from audit.bench import Bench, CausalLearner
 from audit.checkpoints import delta_of
-from audit.edits import PGA, RMU, ROCR, ROME, SCRUB, SSD, Needle, Projected, SalUn, SubjectGate, TaskVector
+from audit.edits import PGA, RMU, ROCR, ROME, SCRUB, SSD, Needle, Projected, SalUn, TaskVector
 from audit.edits._edit import Edit
 from audit.edits._in_place import summed_gradients
 from audit.edits._losses import nll
 from audit.edits._redirection import Redirection
-from audit.schema import Read, Site
+from audit.schema import Site
 from audit.wrappers import value_map
 from tests import expert_toy, toy
 from tests.edits.test_redirection import ONE, said, state_at_end
@@ -101,12 +101,3 @@ def test_the_strongest_units_are_found_in_blocks_of_any_width(family: str) -> No
     Needle(n=3, noise=1.0).apply(live, data)
     moved = torch.cat([(value_map(live.wrapper, b).vectors != fresh[b]).any(1) for b in range(2)])
     assert set(moved.nonzero()[:, 0].tolist()) == set(torch.cat(beyond).topk(3).indices.tolist())
-
-
-def test_a_gate_on_a_mixture_is_a_hook_that_is_played_back(tmp_path: Path) -> None:
-    bench, parent = Bench(), expert_toy.checkpoint("mixtral")
-    edited = SubjectGate(groups=ONE, layers="1").fit(bench, parent, toy.edit_data(), tmp_path / "a")
-    rows = toy.subjects().rows((ONE,), "questions")
-    read = Read(site=Site(part="mlp_out", block=1), at="last")
-    before, after = (bench.run(ckpt, rows, (read,))[read] for ckpt in (parent, edited))
-    assert edited.edits[-1].is_hook and (after - before).abs().max() > 1e-3

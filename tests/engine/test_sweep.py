@@ -4,8 +4,6 @@ import json
 import multiprocessing
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -85,9 +83,17 @@ def test_a_pool_stands_in_the_place_of_the_suspect_in_the_order_of_its_numbers(z
     (tmp_path / "logs").mkdir()
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    (tmp_path / "model.Q4_0.gguf").write_bytes(b"")
     hub = f"owner/model@{'a' * 40}"
     suspects = suspects_of([zoo.cases["refusal"]], [str(tmp_path), hub])
-    assert [s.name for s in suspects] == ["checkpoint-1", "checkpoint-9", "checkpoint-10", "lora", "owner--model"]
+    assert [s.name for s in suspects] == [
+        "checkpoint-1",
+        "checkpoint-9",
+        "checkpoint-10",
+        "lora",
+        "model.Q4_0",
+        "owner--model",
+    ]
     assert len({s.shared for s in suspects}) == 1
     first, adapter = suspects[0].case.roles.suspect, suspects[3].case.roles.suspect
     assert first.path == str(tmp_path / "checkpoint-1")
@@ -186,7 +192,7 @@ def test_a_killed_workers_unit_is_taken_up_and_one_that_kills_every_worker_is_na
         outcomes = {outcome.name: outcome for outcome in processes.perform(tasks)}
     assert {name: o.attempts for name, o in outcomes.items()} == {"a": 1, "once": 2, "deadly": 3, "b": 1}
     assert [name for name, o in outcomes.items() if not o.finished] == ["deadly"]
-    assert "SIGKILL" in outcomes["deadly"].what
+    assert "SIGKILL" in outcomes["deadly"].problem
     assert outcomes["deadly"].error().code == 3
     assert {each.detail for each in said} == {"a", "once", "b"}
     assert {(each.number, each.card) for each in said} <= {(0, "4"), (1, "7")}
@@ -215,11 +221,11 @@ def test_what_breaks_in_one_audit_is_told_as_text(
         "suspect": case.case.roles.suspect.model_copy(update={"path": "nowhere"})})})  # fmt: skip
     missing = perform(CaseFile(gone, case.root))
     assert (missing.code, missing.finished) == (2, False)
-    assert "nowhere" in missing.what
+    assert "nowhere" in missing.problem
     monkeypatch.setattr(Bench, "run", None)
     broken = perform(case)
     assert broken.code == 3
-    assert "TypeError" in broken.what
+    assert "TypeError" in broken.problem
 
 
 def test_a_run_that_was_asked_to_stop_is_an_outcome_and_not_the_end_of_the_worker(
@@ -232,7 +238,7 @@ def test_a_run_that_was_asked_to_stop_is_an_outcome_and_not_the_end_of_the_worke
             (task.out / "cancel").touch()
 
     stopped = Worker(how).perform(task, cancel)
-    assert (stopped.what, stopped.code) == ("it was cancelled", 130)
+    assert (stopped.problem, stopped.code) == ("it was cancelled", 130)
     assert Worker(how).perform(task, unwatched).finished
 
 
@@ -352,7 +358,7 @@ def test_twelve_suspects_give_the_reports_of_single_runs_though_a_worker_is_kill
         finally:
             if over == "ray":
                 shutil.rmtree(session, ignore_errors=True)
-        assert [outcome.what for outcome in outcomes] == [""] * 12
+        assert [outcome.problem for outcome in outcomes] == [""] * 12
         assert (killed / "checkpoint-7").exists()
         if over == "processes":
             assert [o.attempts for o in outcomes] == [1] * 7 + [2] + [1] * 4
@@ -362,26 +368,22 @@ def test_twelve_suspects_give_the_reports_of_single_runs_though_a_worker_is_kill
 
 
 @pytest.mark.slow
-def test_an_interrupted_sweep_ends_cleanly_and_the_same_command_finishes_it(zoo: Built, tmp_path: Path) -> None:
-    out = tmp_path / "runs"
-    command = [
-        sys.executable, "-m", "audit.cli", "sweep", str(zoo.cases["base"]), str(zoo.cases["destroyed"]), "-o",
-        str(out), "--store", str(tmp_path / "store"), "--workers", "2", "--jsonl", "-q",
-    ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if json.loads(line)["event"] == "measured":
-            process.send_signal(signal.SIGINT)
-            break
-    rest, said = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Traceback" not in said
-    assert json.loads(rest.splitlines()[-1])["exit_code"] == 130
+def test_an_interrupted_sweep_ends_cleanly_and_the_same_call_finishes_it(
+    zoo: Built, how: RunSettings, tmp_path: Path
+) -> None:
+    write_probe(tmp_path / how.package, "slowest", body="import time; time.sleep(2)")
+    suspects, out = suspects_of([zoo.cases["refusal"], zoo.cases["base"]]), tmp_path / "runs"
+
+    def interrupt(step: Step) -> None:
+        if step.stage == "measured":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sweep(suspects, out, how, Spread(2), interrupt)
+    assert not multiprocessing.active_children()
+    assert not list(out.rglob("report.json"))
+    assert "interrupted" in "".join(path.read_text() for path in out.rglob("events.jsonl"))
     assert not list(out.rglob("*.tmp"))
-    assert [f for f in out.rglob("units/*.json")]
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert json.loads(again.stdout.splitlines()[-1])["exit_code"] == again.returncode
-    steps = [json.loads(line) for line in again.stdout.splitlines()]
-    assert [step for step in steps if step["event"] == "reused"]
-    assert len([step for step in steps if step["event"] == "audited"]) == 2
+    steps: list[Step] = []
+    assert [o.problem for o in sweep(suspects, out, how, Spread(2), steps.append)] == ["", ""]
+    assert "reused" in {step.stage for step in steps}

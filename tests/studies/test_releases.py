@@ -1,24 +1,27 @@
 """The study of releases: five layouts, the cases that are written of them, and what was recorded."""
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from audit.case import load_case
+from audit.case import draft_of, draft_text, load_case
 from audit.checkpoints import resolve, weights_folder
-from audit.releases import drafted, written
 from audit.schema import Source
 from studies.releases import layouts, study, tiny_models
 from studies.releases.benchmark_rows import ROWS, authors
 from studies.releases.gguf_writing import write_gguf
 
+RESULTS = study.HERE / "results.json"
+needs_record = pytest.mark.skipif(not RESULTS.is_file(), reason="`python -m studies.releases.study` writes the record")
+
 
 def recorded() -> dict[str, Any]:
     """The releases of the committed record, by name."""
-    return json.loads((study.HERE / "results.json").read_text(encoding="utf-8"))["releases"]
+    return json.loads(RESULTS.read_text(encoding="utf-8"))["releases"]
 
 
 @pytest.fixture
@@ -44,14 +47,15 @@ def test_nothing_is_left_to_fill_in_of_a_release_beside_its_pool(name: str, untr
     if name == "gguf":
         pytest.importorskip("gguf")
     (untrained / "pool").mkdir()
-    draft = drafted(str(layouts.LAYOUTS[name](untrained / "pool", 0)))
+    draft = draft_of(str(layouts.LAYOUTS[name](untrained / "pool", 0)))
     path = untrained / "case.toml"
-    path.write_text(written(draft, untrained).text, encoding="utf-8")
+    path.write_text(draft_text(draft, untrained).text, encoding="utf-8")
     case = load_case(path)
     assert not draft.left and case.data.forget and case.data.retain
     assert bool(case.roles.references) == (name != "wmdp_rmu")
     assert (case.roles.suspect.adapter is not None) == (name == "lora_over_4bit")
-    assert recorded()[name]["case"] == path.read_text(encoding="utf-8"), "the recorded case is that of now"
+    if RESULTS.is_file():
+        assert tomllib.loads(recorded()[name]["case"]) == tomllib.loads(path.read_text(encoding="utf-8")), "as recorded"
 
 
 def test_an_author_has_twenty_rows_and_no_two_questions_are_the_same() -> None:
@@ -77,6 +81,7 @@ def test_a_gguf_file_of_the_study_holds_the_model_to_eight_bits(tmp_path: Path) 
     assert (one - two).abs().max() < 0.1 * one.std(), "queries and keys are in their own order again"
 
 
+@needs_record
 def test_every_release_was_audited_to_a_decided_verdict_without_an_edit() -> None:
     assert list(recorded()) == list(layouts.LAYOUTS)
     for row in recorded().values():
@@ -84,6 +89,7 @@ def test_every_release_was_audited_to_a_decided_verdict_without_an_edit() -> Non
         assert [code for _, code, _ in row["commands"]] == [0, 0]
 
 
+@needs_record
 def test_the_page_has_the_table_of_the_record() -> None:
     assert study.table(recorded()) in (study.HERE / "README.md").read_text(encoding="utf-8")
 
@@ -93,4 +99,5 @@ def test_the_page_has_the_table_of_the_record() -> None:
 def test_a_release_is_audited_without_an_edit_of_its_case(name: str, tmp_path: Path) -> None:
     (tmp_path / "pool").mkdir()
     row = study.audited(name, tmp_path)
-    assert study.decided(row) and row["verdict"] == recorded()[name]["verdict"], row["sentence"]
+    assert study.decided(row), row["sentence"]
+    assert not RESULTS.is_file() or row["verdict"] == recorded()[name]["verdict"]

@@ -194,7 +194,7 @@ def test_a_map_that_is_no_table_is_refused(tmp_path: Path) -> None:
 def test_a_model_is_closed_before_another_is_opened_that_does_not_fit_beside_it() -> None:
     ckpts = [toy.checkpoint("llama", seed) for seed in range(3)]
     size = weight_bytes(ckpts[0], "float32", Placement())
-    bench = Bench(placement=Placement(memory=(("cpu", 2 * size),)))
+    bench = Bench(device=Placement(memory=(("cpu", 2 * size),)))
     assert room(bench.pool.placement) == 2 * size
     for ckpt in ckpts:
         bench.open(ckpt)

@@ -1,4 +1,4 @@
-"""What transformers does between a file and an opened model, where a cast or a setting would change numbers silently."""
+"""What transformers does between a file and an opened model, where a cast or a setting changes numbers silently."""
 
 import json
 import shutil

@@ -120,3 +120,14 @@ def test_experts_whose_sum_is_not_found_are_refused_by_name() -> None:
     with pytest.raises(AuditError, match="value vectors of JetMoeForCausalLM's MLPs were not found") as caught:
         value_map(wrapper, 0)
     assert caught.value.code == 2
+
+
+def test_experts_that_are_asked_in_another_way_have_no_hidden_units_and_the_model_opens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def other(*_: object) -> Tensor:
+        raise AttributeError("experts of another form")
+
+    monkeypatch.setattr("audit.wrappers.mixtures.routed_coefficients", other)
+    wrapper = wrap(expert_toy.model("mixtral"))
+    assert "mlp_hidden" not in wrapper.parts and {"mlp_out", "resid_out"} <= wrapper.parts

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from audit.review import Gate
     from audit.schema import Report
 
-ORDER = 45
+ORDER = 42
 FIRST_CODES = (3, 2, 130, 1, 4)
 """The exit code of a sweep is the first of these with which one of its audits ends."""
 PAGE = "index.html"
@@ -37,7 +37,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--suspects", nargs="+", default=[], metavar="PATH",
         help="checkpoints to audit by one case in the place of its suspect, which may be missing: a checkpoint or an "
-        "adapter of base, a folder whose sub-folders are such (a pool), or owner/name@commit; after the case file",
+        "adapter of base, a folder that holds such (a pool), or owner/name@commit; given after the case file",
     )  # fmt: skip
     parser.add_argument("-o", "--out", default="runs", metavar="FOLDER", help="where the runs go (default: runs)")
     spread = parser.add_argument_group("spread")
@@ -97,7 +97,7 @@ def _answer(outcomes: "Sequence[Outcome]", folder: Path, gate: "Gate") -> Answer
         if fault:
             lines.append(f"{outcome.name}: {fault}")
         if not outcome.finished:
-            faults[outcome.name] = outcome.what
+            faults[outcome.name] = outcome.problem
     code = next((code for code in FIRST_CODES if code in codes), 0)
     write_atomic(folder / PAGE, sweep_html(reports, faults).encode())
     lines += [str(folder / PAGE), f"residua dashboard {folder}"]
@@ -120,8 +120,8 @@ def _judged(
         except AuditError as refused:
             error = refused
     assert error is not None
-    told: dict[str, JsonValue] = {"name": outcome.name, "error": error.what, "do": error.do}
-    return told | attempts | {"error_id": error.error_id, "exit_code": int(error.code)}, str(error)
+    fault: dict[str, JsonValue] = {"name": outcome.name, "error": error.what, "do": error.do}
+    return fault | attempts | {"error_id": error.error_id, "exit_code": int(error.code)}, str(error)
 
 
 def _planned(suspects: "Sequence[Suspect]", folder: Path, settings: "RunSettings", progress: "Progress") -> Answer:

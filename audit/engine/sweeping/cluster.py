@@ -100,9 +100,9 @@ class Rays:
             return Outcome(**ray.get(finished))
         except ray.exceptions.RayError as error:
             first = str(error).partition("\n")[0]
-            what = f"{ATTEMPTS} workers of Ray that had taken it up failed: {type(error).__name__}: {first}"
+            problem = f"Ray gave it up, after {ATTEMPTS} tries where workers died: {type(error).__name__}: {first}"
             do = "look into its run.log and Ray's own logs; want of memory wants fewer workers (--workers)"
-            return Outcome(task.name, what=what, do=do, code=ExitCode.INTEGRITY, attempts=ATTEMPTS)
+            return Outcome(task.name, problem=problem, do=do, code=ExitCode.INTEGRITY)
 
 
 def perform_here(settings: "RunSettings", task: Task, together: int) -> Mapping[str, str | int]:

@@ -117,15 +117,15 @@ class Processes:
         hired.pipe.close()
         if task is None:
             return
-        how = _death(hired.process.exitcode)
+        cause = _death(hired.process.exitcode)
         deaths[task.name] = died = deaths.get(task.name, 0) + 1
-        log.warning("the worker of %s %s (%d of %d)", task.name, how, died, ATTEMPTS)
+        log.warning("the worker of %s %s (%d of %d)", task.name, cause, died, ATTEMPTS)
         if died < ATTEMPTS:
             waiting.appendleft(task)
             return
-        what = f"{died} workers that had taken it up died; the last {how}"
+        problem = f"{died} workers that had taken it up died; the last {cause}"
         do = "look into its run.log; a process killed for want of memory wants fewer workers"
-        yield Outcome(task.name, what=what, do=do, code=ExitCode.INTEGRITY, attempts=died)
+        yield Outcome(task.name, problem=problem, do=do, code=ExitCode.INTEGRITY, attempts=died)
 
 
 class _Hired:

@@ -9,7 +9,8 @@ from audit.case import CaseFile
 from audit.schema import AuditError, Case, Source, canonical_hash
 
 _MARKS = ("config.json", "edit.json", "adapter_config.json")
-"""A folder with one of these files is a checkpoint."""
+"""A folder with one of these files is a checkpoint, and so is a .gguf file."""
+_GGUF = ".gguf"
 
 
 class Suspect(NamedTuple):
@@ -55,10 +56,10 @@ def _case_files(path: Path) -> list[Path]:
     """A case file, or those of a folder: its TOML files, else the ``case.toml`` of each of its sub-folders."""
     if not path.is_dir():
         return [path]
-    found = [*path.glob("*.toml")] or [*path.glob("*/case.toml")]
-    if not found:
+    case_files = [*path.glob("*.toml")] or [*path.glob("*/case.toml")]
+    if not case_files:
         raise AuditError(f"{path}: no case file in it", "give case files (.toml), or a folder of them")
-    return sorted(found, key=_in_order)
+    return sorted(case_files, key=_in_order)
 
 
 def _members(path: str) -> list[tuple[str, str]]:
@@ -67,19 +68,30 @@ def _members(path: str) -> list[tuple[str, str]]:
     if not folder.exists():
         return [(path.partition("@")[0].replace("/", "--"), path)]
     folder = folder.resolve()
-    if _is_checkpoint(folder):
-        return [(folder.name, str(folder))]
-    found = sorted((each for each in folder.iterdir() if _is_checkpoint(each)), key=_in_order)
-    if not found:
+    inside = folder.iterdir() if folder.is_dir() else ()
+    checkpoints = sorted((each for each in inside if _is_checkpoint(each)), key=_in_order)
+    if _is_marked(folder) or folder.suffix == _GGUF or [each.suffix for each in checkpoints] == [_GGUF]:
+        return [(_called(folder), str(folder))]
+    if not checkpoints:
         raise AuditError(
-            f"{folder}: neither a checkpoint nor a folder of checkpoints ({', '.join(_MARKS)})",
+            f"{folder}: neither a checkpoint nor a folder of checkpoints ({', '.join(_MARKS)}, *{_GGUF})",
             "give the folder of a checkpoint, or the folder that holds them",
         )
-    return [(each.name, str(each)) for each in found]
+    return [(_called(each), str(each)) for each in checkpoints]
 
 
-def _is_checkpoint(folder: Path) -> bool:
-    return folder.is_dir() and any((folder / mark).is_file() for mark in _MARKS)
+def _called(path: Path) -> str:
+    return path.stem if path.suffix == _GGUF else path.name
+
+
+def _is_checkpoint(path: Path) -> bool:
+    if not path.is_dir():
+        return path.suffix == _GGUF
+    return _is_marked(path) or len([*path.glob(f"*{_GGUF}")]) == 1
+
+
+def _is_marked(folder: Path) -> bool:
+    return any((folder / mark).is_file() for mark in _MARKS)
 
 
 def _in_the_place(case: Case, root: Path, name: str, where: str) -> Suspect:

@@ -51,7 +51,11 @@ def sweep(
 def _apart(settings: RunSettings) -> RunSettings:
     """The settings for processes that start in folders of their own: without relative paths."""
     own = {name: getattr(settings, name) for name in ("store", "calibrations", "offload")}
-    return replace(settings, **{name: path.absolute() for name, path in own.items() if path is not None})
+    spread = settings.device_map
+    if spread is not None and Path(spread).is_file():
+        spread = str(Path(spread).absolute())
+    absolute = {name: path.absolute() for name, path in own.items() if path is not None}
+    return replace(settings, device_map=spread, **absolute)
 
 
 def _performers(spread: Spread, settings: RunSettings, audits: int, watch: Watch) -> Processes | Rays:
@@ -63,12 +67,12 @@ def _performers(spread: Spread, settings: RunSettings, audits: int, watch: Watch
 
 def graphics_cards() -> list[str]:
     """The names of the NVIDIA cards that this process may use, as ``CUDA_VISIBLE_DEVICES`` takes them."""
-    if (named := os.environ.get(CARDS)) is not None:
-        return [name for name in named.split(",") if name.strip()]
-    if (asked := shutil.which("nvidia-smi")) is None:
+    if (visible := os.environ.get(CARDS)) is not None:
+        return [name for name in visible.split(",") if name.strip()]
+    if (query := shutil.which("nvidia-smi")) is None:
         return []
     with suppress(OSError, subprocess.SubprocessError):
-        command = [asked, "--query-gpu=index", "--format=csv,noheader"]
+        command = [query, "--query-gpu=index", "--format=csv,noheader"]
         listed = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
         return [line.strip() for line in listed.splitlines() if line.strip()]
     return []
@@ -76,7 +80,7 @@ def graphics_cards() -> list[str]:
 
 def _told(task: Task, outcome: Outcome, done: int, of: int) -> Step:
     if task.kind == "shared":
-        end = "read once for all" if outcome.finished else f"not read beforehand: {outcome.what}"
+        end = "read once for all" if outcome.finished else f"not read beforehand: {outcome.problem}"
         return Step("shared", f"{task.role}: {end}", done, of, finished=True)
-    end = outcome.verdict if outcome.finished else f"not audited: {outcome.what}"
+    end = outcome.verdict if outcome.finished else f"not audited: {outcome.problem}"
     return Step("audited", f"{task.name}: {end}", done, of, finished=True)

@@ -35,7 +35,7 @@ class Outcome(NamedTuple):
     name: str
     verdict: str = ""
     report_id: str = ""
-    what: str = ""
+    problem: str = ""
     do: str = ""
     code: int = 0
     attempts: int = 1
@@ -43,11 +43,11 @@ class Outcome(NamedTuple):
     @property
     def finished(self) -> bool:
         """Is there a report?"""
-        return not self.what
+        return not self.problem
 
     def error(self) -> AuditError:
         """What was wrong, as the error that a run of this suspect alone would have ended with."""
-        return AuditError(self.what, self.do, self.code)
+        return AuditError(self.problem, self.do, self.code)
 
 
 def tasks_of(suspects: Sequence[Suspect], folder: Path, share: bool) -> tuple[Task, ...]:

@@ -42,14 +42,14 @@ class Worker:
         try:
             result = guarded(task.name, "sweep", lambda: work(task, watch))
         except AuditError as error:
-            return Outcome(task.name, what=error.what, do=error.do, code=error.code)
+            return Outcome(task.name, problem=error.what, do=error.do, code=error.code)
         except Cancelled:
             do = "the same command takes it up"
-            return Outcome(task.name, what="it was cancelled", do=do, code=ExitCode.INTERRUPTED)
+            return Outcome(task.name, problem="it was cancelled", do=do, code=ExitCode.INTERRUPTED)
         if isinstance(result, Outcome):
             return result
         do = f"audit it alone with --debug and report what that prints (failure {result.error_id})"
-        return Outcome(task.name, what=result.error, do=do, code=ExitCode.INTEGRITY)
+        return Outcome(task.name, problem=result.error, do=do, code=ExitCode.INTEGRITY)
 
     def _audit(self, task: Task, watch: "Watch") -> Outcome:
         from audit.case import CaseFile
@@ -83,8 +83,8 @@ class Worker:
         starts anew, since each report tells of its own. Its store waits for what another worker is computing."""
         from audit.planning import make_bench
 
-        made = make_bench(settings, models)
-        bench = self._benches.setdefault((made.settings, made.pool.placement), made)
+        new_bench = make_bench(settings, models)
+        bench = self._benches.setdefault((new_bench.settings, new_bench.pool.placement), new_bench)
         bench.halvings = 0
         bench.pool.opened.clear()
         bench.pool.processes = self._together

@@ -22,7 +22,7 @@ class _Row(NamedTuple):
     name: str
     link: str
     verdict: str
-    why: str
+    reason: str
     effects: tuple[str, ...]
 
 
@@ -37,7 +37,7 @@ def sweep_html(reports: Sequence[Report], faults: Mapping[str, str]) -> str:
     counts = [(f"{VERDICT_SYMBOL[word]} {word}", words.count(word)) for word in VERDICT_SYMBOL if word in words]
     return _template().render(
         rows=rows, counts=counts, of=len(reports) + len(faults), policy=POLICY,
-        faults=[(visible(name, NAME), visible(what)) for name, what in faults.items()],
+        faults=[(visible(name, NAME), visible(fault)) for name, fault in faults.items()],
     )  # fmt: skip
 
 
