@@ -46,8 +46,9 @@ _TIMED_ROWS = 32
 class Bench:
     """Runs models. Settings say *how* and never *what*: they are recorded in provenance.
 
-    ``device``: where models lie whole, or how they are spread. ``token_budget``: padded tokens a batch. ``store``: where reads are kept; None computes every time. ``fwd_tokens``
-    counts the real tokens of every pass that was run and not found in the store. ``pool`` holds the open models.
+    ``device``: where models lie whole, or how they are spread. ``token_budget``: padded tokens a batch. ``store``:
+    where reads are kept; None computes every time. ``fwd_tokens`` counts the real tokens of every pass that was run and
+    not found in the store. ``pool`` holds the open models.
     """
 
     def __init__(
