@@ -56,7 +56,9 @@ class BitsAndBytes(Dequantiser):
             values: Tensor = functional.int8_vectorwise_dequant(parts["codes"], parts["SCB"].float())
         else:
             state = functional.QuantState.from_dict(self._state(stem, parts), device=parts["codes"].device)
-            values = functional.dequantize_4bit(parts["codes"], state)
+            shape = state.shape
+            state.shape = (shape.numel(),)  # its CPU kernel starts every row of a matrix with a new block
+            values = functional.dequantize_4bit(parts["codes"], state).view(shape)
         return values.T.contiguous() if self.input_first else values
 
     def _state(self, stem: str, parts: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
