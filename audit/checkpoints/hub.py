@@ -112,8 +112,9 @@ def _now_at(name: str, branch: str, online: bool) -> str:
     from huggingface_hub import HfApi
 
     try:
-        commit = HfApi().model_info(name, revision=branch).sha
-    except Exception:  # noqa: BLE001  the advice is worth less without it, the error stays the same
+        with as_audit_error(f"{name}: the hub cannot be asked", "check the network"):
+            commit = HfApi().model_info(name, revision=branch).sha
+    except AuditError:  # the advice is worth less without it, the error stays the same
         return ""
     return f"; {branch} is at commit {commit} now" if commit else ""
 
