@@ -209,7 +209,7 @@ def test_plain_weights_under_a_config_that_says_otherwise_are_an_error(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "told"),
+    ("name", "settings", "summary"),
     [("gptq 4", {"bits": 5}, "5 bits"), ("gptq 4", {"checkpoint_format": "marlin"}, "marlin"),
      ("awq", {"version": "gemv"}, "gemv"), ("gptq 4", {"quant_method": "modelopt"}, "modelopt"),
      ("compressed-tensors W4A16", {"sparsity_config": {"format": "sparse-24-bitmask"}}, "sparse-24"),
