@@ -41,7 +41,7 @@ def stated_dtype(config: Mapping[str, JsonValue]) -> str:
         if isinstance(name := config.get(key), str) and name.removeprefix("torch.") in _FLOATS:
             return name.removeprefix("torch.")
     inner = (value for key, value in config.items() if isinstance(value, dict) and key not in QUANTISATION_KEYS)
-    return next((found for table in inner if (found := stated_dtype(table)) != UNSTATED), UNSTATED)
+    return next((collected for table in inner if (collected := stated_dtype(table)) != UNSTATED), UNSTATED)
 
 
 def plain_config(config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
@@ -50,14 +50,14 @@ def plain_config(config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     return {k: plain_config(v) if isinstance(v, dict) else v for k, v in config.items() if k not in left_out}
 
 
-def convert(folder: Path, how: Dequantiser, out: Path) -> Written:
+def convert(folder: Path, dequantiser: Dequantiser, out: Path) -> Written:
     """Write the weights that the codes in ``folder`` stand for to ``out``, with the config of a plain model.
 
     AuditError: 2 where a tensor belongs to quantised weights by its name and the format has no use for it, or where no
     weight is stored in codes; 3 where parts are missing.
     """
     config = read_config(folder)
-    conversion = _Conversion(folder, how)
+    conversion = _Conversion(folder, dequantiser)
     write_folder(out, plain_config(config) | {"dtype": stated_dtype(config)}, conversion.tensors(stated_dtype(config)))
     return Written(len(conversion.groups), tuple(sorted(conversion.notes)))
 
@@ -65,20 +65,20 @@ def convert(folder: Path, how: Dequantiser, out: Path) -> Written:
 class _Conversion:
     """The stored tensors of a folder, sorted into weights in codes and what is plain."""
 
-    def __init__(self, folder: Path, how: Dequantiser) -> None:
-        self.folder, self.how = folder, how
+    def __init__(self, folder: Path, dequantiser: Dequantiser) -> None:
+        self.folder, self.dequantiser = folder, dequantiser
         self.places: dict[str, Path] = {}
         self.dtypes: dict[str, str] = {}
         for path in weight_files(folder):
             header = safetensors_file.read_header(path)
-            how.headed(header.metadata)
+            dequantiser.headed(header.metadata)
             self.places |= dict.fromkeys(header.entries, path)
             self.dtypes |= {name: entry.dtype for name, entry in header.entries.items()}
-        self.groups = how.groups(self.places)
+        self.groups = dequantiser.groups(self.places)
         self.notes: set[str] = set()
         coded = {name for parts in self.groups.values() for name in parts.values()}
-        dropped = {name for name in self.places if re.search(how.left_out, name)}
-        unused = {part for parts in self.groups.values() for part in how.unused & parts.keys()}
+        dropped = {name for name in self.places if re.search(dequantiser.left_out, name)}
+        unused = {part for parts in self.groups.values() for part in dequantiser.unused & parts.keys()}
         if dropped or any(part.startswith(("input", "output", "activation")) for part in unused):
             self.notes.add("scales of activations are in the files and play no part")
         self.plain = sorted(self.places.keys() - coded - dropped)
@@ -87,10 +87,10 @@ class _Conversion:
     def _check(self) -> None:
         if not self.groups:
             raise AuditError(
-                f"{self.folder}: config.json says that its weights are in {self.how.called}, and none of them is",
+                f"{self.folder}: config.json says that its weights are in {self.dequantiser.called}; none is",
                 "if they are plain weights already, take quantization_config out of config.json",
             )
-        weights = {self.how.name_of(stem) for stem in self.groups}
+        weights = {self.dequantiser.name_of(stem) for stem in self.groups}
         modules = {weight.removesuffix(".weight") for weight in weights if weight.endswith(".weight")}
         for name in self.plain:
             module, _, own = name.rpartition(".")
@@ -100,7 +100,7 @@ class _Conversion:
             if is_code(name, self.dtypes[name]) or beside or within:
                 raise AuditError(
                     f"{self.places[name]}: tensor {name!r} ({self.dtypes[name]}) belongs to quantised weights, and "
-                    f"{self.how.called} has no use for it: it would be left out",
+                    f"{self.dequantiser.called} has no use for it: it would be left out",
                     "check quantization_config: it may be that of another format; or dequantise the model with the "
                     "package that made it and audit the weights",
                 )
@@ -115,19 +115,19 @@ class _Conversion:
             read = lambda name: files[self.places[name]].get_tensor(name)  # noqa: E731
             for stem, parts in self.groups.items():
                 values = self._values(stem, parts, read)
-                yield self.how.name_of(stem), values.to(wanted)
+                yield self.dequantiser.name_of(stem), values.to(wanted)
             for name in self.plain:
                 yield name, read(name)
 
     def _values(self, stem: str, parts: Parts, read: Any) -> "Tensor":
         import torch
 
-        fault = f"{self.folder}: the weight {stem!r} cannot be read as {self.how.called}"
+        fault = f"{self.folder}: the weight {stem!r} cannot be read as {self.dequantiser.called}"
         with as_audit_error(fault, _AGAIN), torch.no_grad():
-            tensors = {part: read(name) for part, name in parts.items() if part not in self.how.unused}
-            if note := self.how.note(tensors):
+            tensors = {part: read(name) for part, name in parts.items() if part not in self.dequantiser.unused}
+            if note := self.dequantiser.note(tensors):
                 self.notes.add(note)
-            return self.how.values(stem, tensors)
+            return self.dequantiser.values(stem, tensors)
 
 
 def _opened(path: Path) -> Any:

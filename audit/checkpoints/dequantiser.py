@@ -81,12 +81,14 @@ class Dequantiser(ABC):
     def groups(self, names: Iterable[str]) -> dict[str, Parts]:
         """Stem -> parts, for every weight that is stored in codes. AuditError (code 3): a part is missing."""
         endings = sorted(self.suffixes, key=len, reverse=True)
-        found: dict[str, dict[str, str]] = {}
+        collected: dict[str, dict[str, str]] = {}
         for name in names:
             ending = next((ending for ending in endings if name.endswith(ending)), None)
             if ending is not None:
-                found.setdefault(name.removesuffix(ending), {})[self.suffixes[ending]] = name
-        coded: dict[str, Parts] = {stem: parts for stem, parts in sorted(found.items()) if self.marks & parts.keys()}
+                collected.setdefault(name.removesuffix(ending), {})[self.suffixes[ending]] = name
+        coded: dict[str, Parts] = {
+            stem: parts for stem, parts in sorted(collected.items()) if self.marks & parts.keys()
+        }
         for stem, parts in coded.items():
             if lacking := sorted(self.needed - parts.keys()):
                 raise self.lacking(stem, lacking[0])

@@ -47,7 +47,7 @@ class FloatCopy(Record):
     files: dict[str, str]
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """The release and its copy in one clause, for a report."""
         by = ", ".join(f"{package} {version}" for package, version in sorted(self.versions.items()))
         more = [f"{self.activations} when it is deployed, which is not reproduced"] if self.activations else []
@@ -122,10 +122,10 @@ def _make(ckpt: Checkpoint, source: str, out: Path) -> None:
         called, written = convert_gguf(gguf, out, beside=not names_gguf(ckpt.source))
         versions, activations = gguf_versions(), ""
     else:
-        how = dequantiser_of(folder)
-        assert how is not None
-        written = convert(folder, how, out)
-        called, versions, activations = how.called, how.versions, how.activations
+        dequantiser = dequantiser_of(folder)
+        assert dequantiser is not None
+        written = convert(folder, dequantiser, out)
+        called, versions, activations = dequantiser.called, dequantiser.versions, dequantiser.activations
         if (folder / "generation_config.json").is_file():
             shutil.copyfile(folder / "generation_config.json", out / "generation_config.json")
     files = {path.name: file_sha256(path) for path in sorted(out.iterdir())}

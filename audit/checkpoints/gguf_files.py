@@ -23,18 +23,18 @@ def gguf_in(path: Path) -> Path | None:
 
     AuditError (code 2): a folder with several, or a file that is one part of several.
     """
-    found = [path] if path.suffix == SUFFIX and path.is_file() else sorted(path.glob(f"*{SUFFIX}"))
-    if not found or (path.is_dir() and named_weights(path, [each.name for each in path.iterdir()]) is not None):
+    collected = [path] if path.suffix == SUFFIX and path.is_file() else sorted(path.glob(f"*{SUFFIX}"))
+    if not collected or (path.is_dir() and named_weights(path, [each.name for each in path.iterdir()]) is not None):
         return None
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found[:6])
-        raise AuditError(f"{path}: holds several models ({names})", f'say which: path = "{found[0]}"')
-    if _SPLIT.search(found[0].name):
+    if len(collected) > 1:
+        names = ", ".join(file.name for file in collected[:6])
+        raise AuditError(f"{path}: holds several models ({names})", f'say which: path = "{collected[0]}"')
+    if _SPLIT.search(collected[0].name):
         raise AuditError(
-            f"{found[0]}: one part of a model that was split into several files",
+            f"{collected[0]}: one part of a model that was split into several files",
             "put them together: llama-gguf-split --merge <first part> <one file>",
         )
-    return found[0]
+    return collected[0]
 
 
 def gguf_fingerprint(file: Path, beside: bool) -> Fingerprint:

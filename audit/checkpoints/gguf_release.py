@@ -149,8 +149,8 @@ class _Stream:
         self.file, self.reader = file, _reader(file)
         self.kinds: dict[str, int] = {}
         self.parsed: dict[str, Any] = {"config": dict(config), "tensors": {}}
-        made: Any = TENSOR_PROCESSORS.get(_text(self.reader, "general.architecture"), TensorProcessor)
-        self.processor = made(config=self.parsed["config"])
+        built: Any = TENSOR_PROCESSORS.get(_text(self.reader, "general.architecture"), TensorProcessor)
+        self.processor = built(config=self.parsed["config"])
         skeleton = _skeleton(config, file)
         with as_audit_error(f"{file}: its tensors cannot be named", _CONFIG):
             self.names: dict[str, str] = get_gguf_hf_weights_map(skeleton, self.processor)

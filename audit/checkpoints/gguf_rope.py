@@ -26,13 +26,13 @@ def rope_of(reader: Any, config: Any, file: Path, do: str) -> dict[str, JsonValu
     table = next((tensor for tensor in reader.tensors if tensor.name == FREQUENCIES), None)
     if table is None:
         return {}
-    found = [float(value) for value in table.data]
-    if all(value == 1.0 for value in found):
+    collected = [float(value) for value in table.data]
+    if all(value == 1.0 for value in collected):
         return {}
     theta = float((getattr(config, "rope_parameters", None) or {}).get("rope_theta") or 10000.0)
-    for factor in sorted({max(found), float(round(max(found)))}):
-        table_of = [_divisor(n, len(found), theta, factor) for n in range(len(found))]
-        if all(math.isclose(a, b, rel_tol=1e-4) for a, b in zip(found, table_of, strict=True)):
+    for factor in sorted({max(collected), float(round(max(collected)))}):
+        table_of = [_divisor(n, len(collected), theta, factor) for n in range(len(collected))]
+        if all(math.isclose(a, b, rel_tol=1e-4) for a, b in zip(collected, table_of, strict=True)):
             settings: dict[str, JsonValue] = {
                 "rope_type": "llama3", "rope_theta": theta, "factor": factor, "low_freq_factor": _LOW,
                 "high_freq_factor": _HIGH, "original_max_position_embeddings": _ORIGINAL,

@@ -82,8 +82,8 @@ def _beside(folder: Path) -> dict[str, JsonValue] | None:
         if (folder / name).is_file():
             document = read_json(folder / name)
             settings = _settings(document) or document
-            named = any(isinstance(settings.get(key), str) for key in _METHOD_KEYS)
-            return settings if named or not method else settings | {"quant_method": method}
+            renamed = any(isinstance(settings.get(key), str) for key in _METHOD_KEYS)
+            return settings if renamed or not method else settings | {"quant_method": method}
     return None
 
 

@@ -24,14 +24,14 @@ class Released(NamedTuple):
 def released(where: str, folder: Path) -> Released:
     """What lies at ``where`` (``folder``, or a .gguf file in it). AuditError (code 2) for codes in a format that cannot
     be turned into weights here."""
-    alone = names_gguf(where)
-    file = gguf_in(folder / Path(where).name if alone else folder)
+    file_named = names_gguf(where)
+    file = gguf_in(folder / Path(where).name if file_named else folder)
     if file is None:
         dequantiser_of(folder)
         return Released(read_config(folder), fingerprint_folder(folder))
     return Released(
-        read_config(folder) if not alone and (folder / "config.json").is_file() else gguf_config(file),
-        gguf_fingerprint(file, beside=not alone),
+        read_config(folder) if not file_named and (folder / "config.json").is_file() else gguf_config(file),
+        gguf_fingerprint(file, beside=not file_named),
         in_gguf=True,
     )
 

@@ -133,7 +133,7 @@ def own_code(case: OpenCase) -> tuple[str, ...]:
 def quantised(case: OpenCase) -> tuple[str, ...]:
     """Which roles were handed in as codes, and as what they were audited: one sentence a release."""
     found = ((role, float_copy_of(checkpoint)) for role, checkpoint in received(case))
-    return tuple(f"{role[:1].upper()}{role[1:]} was {copy.told}." for role, copy in found if copy is not None)
+    return tuple(f"{role[:1].upper()}{role[1:]} was {copy.summary}." for role, copy in found if copy is not None)
 
 
 def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circumstances) -> Report:

@@ -102,7 +102,7 @@ def exhibits(
                 size_bytes=now.size_bytes,
                 files=now.files | beside,
                 verified_after=True,
-                released="" if (copy := float_copy_of(checkpoint)) is None else copy.told,
+                released="" if (copy := float_copy_of(checkpoint)) is None else copy.summary,
             )  # fmt: skip
         )
     return tuple(listed)

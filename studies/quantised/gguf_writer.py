@@ -61,19 +61,19 @@ def write(
 
 
 def _renamed(model: torch.nn.Module) -> dict[str, np.ndarray]:
-    config, named = model.config, {}
+    config, renamed = model.config, {}
     for name, tensor in model.state_dict().items():
         values = tensor.float().numpy()
         if name in _TOP:
-            named[_TOP[name]] = values
+            renamed[_TOP[name]] = values
             continue
         _, _, block, rest = name.split(".", 3)
         part = rest.removesuffix(".weight")
         if part.endswith(("q_proj", "k_proj")):
             keys = part.endswith("k_proj")
             values = permuted(values, config.num_key_value_heads if keys else config.num_attention_heads)
-        named[f"blk.{block}.{_BLOCK[part]}.weight"] = values
-    return named
+        renamed[f"blk.{block}.{_BLOCK[part]}.weight"] = values
+    return renamed
 
 
 def _add(writer: gguf.GGUFWriter, name: str, values: np.ndarray, kind: gguf.GGMLQuantizationType) -> None:

@@ -44,15 +44,15 @@ def _compressed(folder: Path) -> Tensors:
 def _grouped(name: str, original: Tensors) -> Tensors:
     """What the packer of the test packed: codes less zeros times scales."""
     bits = int(name.split()[1]) if name.startswith("gptq") else 4
-    found: Tensors = {}
+    collected: Tensors = {}
     for n, w in original.items():
         order = torch.arange(w.shape[1])
         if "ordered" in name:
             order = torch.randperm(w.shape[1], generator=torch.Generator().manual_seed(len(n.removesuffix(".weight"))))
         codes, scales, zeros = quantised_groups(w[:, order], bits, 32)
         values = (codes.unflatten(0, (-1, 32)) - zeros.unsqueeze(1)) * scales.unsqueeze(1)
-        found[n] = torch.empty_like(w).index_copy_(1, order, values.flatten(0, 1).T)
-    return found
+        collected[n] = torch.empty_like(w).index_copy_(1, order, values.flatten(0, 1).T)
+    return collected
 
 
 def reference(name: str, plain: Path, folder: Path) -> Tensors:
@@ -81,20 +81,20 @@ def reference(name: str, plain: Path, folder: Path) -> Tensors:
 
 def _tiled(stored: Tensors, original: Tensors, tile: tuple[int, int]) -> Tensors:
     """Element by element: the scale of the tile that it lies in."""
-    found: Tensors = {}
+    collected: Tensors = {}
     for n, w in original.items():
         rows = torch.arange(w.shape[0]).unsqueeze(1) // tile[0]
         columns = torch.arange(w.shape[1]).unsqueeze(0) // tile[1]
-        found[n] = stored[n].float() * stored[f"{n}_scale_inv"][rows, columns]
-    return found
+        collected[n] = stored[n].float() * stored[f"{n}_scale_inv"][rows, columns]
+    return collected
 
 
 def _by_hqq(original: Tensors) -> Tensors:
     quantize = importlib.import_module("hqq.core.quantize")
-    found: Tensors = {}
+    collected: Tensors = {}
     for n, w in original.items():
         layer = torch.nn.Linear(w.shape[1], w.shape[0], bias=False)
         layer.weight.data = w.clone()
         settings = quantize.BaseQuantizeConfig(nbits=4, group_size=32)
-        found[n] = quantize.HQQLinear(layer, settings, compute_dtype=torch.float32, device="cpu").dequantize()
-    return found
+        collected[n] = quantize.HQQLinear(layer, settings, compute_dtype=torch.float32, device="cpu").dequantize()
+    return collected

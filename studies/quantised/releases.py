@@ -40,22 +40,22 @@ def _by_transformers(quantised_by: Callable[[], Any]) -> Callable[[Path, Path], 
 def bits_and_bytes(**settings: Any) -> Callable[[Path, Path], None]:
     """A release by bitsandbytes with these settings."""
 
-    def made() -> Any:
+    def built() -> Any:
         from transformers import BitsAndBytesConfig
 
         return BitsAndBytesConfig(**settings)
 
-    return _by_transformers(made)
+    return _by_transformers(built)
 
 
 def _torchao(name: str, **settings: Any) -> Callable[[Path, Path], None]:
-    def made() -> Any:
+    def built() -> Any:
         from torchao import quantization
         from transformers import TorchAoConfig
 
         return TorchAoConfig(getattr(quantization, name)(**settings))
 
-    return _by_transformers(made)
+    return _by_transformers(built)
 
 
 def linear(tensors: Mapping[str, torch.Tensor]) -> list[str]:
@@ -72,7 +72,7 @@ def _rewritten(
     packed = {name: parts(name.removesuffix(".weight"), tensors[name]) for name in linear(tensors)}
     rest = {name: tensor for name, tensor in tensors.items() if name not in packed}
     save_file(
-        rest | {n: t.contiguous() for made in packed.values() for n, t in made.items()}, out / "model.safetensors"
+        rest | {n: t.contiguous() for built in packed.values() for n, t in built.items()}, out / "model.safetensors"
     )
     edit_config(out, quantization_config=dict(settings))
 
@@ -117,8 +117,8 @@ def _hqq(source: Path, out: Path) -> None:
     def parts(stem: str, weight: torch.Tensor) -> Tensors:
         layer = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         layer.weight.data = weight.clone()
-        made = HQQLinear(layer, settings, compute_dtype=torch.float32, device="cpu")
-        return {f"{stem}.{name}": tensor for name, tensor in made.state_dict().items()}
+        built = HQQLinear(layer, settings, compute_dtype=torch.float32, device="cpu")
+        return {f"{stem}.{name}": tensor for name, tensor in built.state_dict().items()}
 
     plain = {key: value for key, value in settings.items() if isinstance(value, dict)}
     _rewritten(source, out, {"quant_method": "hqq", "quant_config": plain, "skip_modules": ["lm_head"]}, parts)

@@ -37,7 +37,7 @@ PACKAGE: Final = "probes_of_quantised"
 
 class Row(Record):
     """One suspect in one format. ``error``: of its weights by the format (norm of the difference over that of the
-    weights); ``apart``: the largest difference between an effect of the release and that of the plain folder."""
+    weights); ``difference``: the largest difference between an effect of the release and that of the plain folder."""
 
     format: str
     suspect: str
@@ -48,7 +48,7 @@ class Row(Record):
     plain_verdict: str
     float_verdict: str
     effects: int
-    apart: float
+    difference: float
     seconds: float
 
 
@@ -128,7 +128,7 @@ def compared(name: str, case: CaseFile, original: Path, out: Path) -> Row:
         format=name, suspect=case.case.name, called=copy.called, versions=copy.versions,
         error=round((gap / sum(float(t.square().sum()) for t in before.values())) ** 0.5, 4),
         verdict=reports[0].verdict.word, plain_verdict=reports[1].verdict.word, float_verdict=reports[2].verdict.word,
-        effects=len(ours), apart=max(abs(ours[key] - theirs[key]) for key in ours),
+        effects=len(ours), difference=max(abs(ours[key] - theirs[key]) for key in ours),
         seconds=round(time.process_time() - begun, 1),
     )  # fmt: skip
 
@@ -138,10 +138,10 @@ def study(formats: Sequence[str], suspects: Sequence[str], models: Path | None, 
     recipes.WORLDS[WORLD] = world
     zoo = build(WORLD, seed, models, workers=1)
     absent = {name: MADE[name][0] for name in formats if importlib.util.find_spec(MADE[name][0]) is None}
-    here = [name for name in formats if name not in absent]
+    available = [name for name in formats if name not in absent]
     probe_package(out)
     stamped, rows = stamp(seed), list[Row]()
-    for name in here:
+    for name in available:
         rows += [compared(name, CaseFile.read(zoo.cases[s]), zoo.models[s], out) for s in suspects]
         results = Results(stamp=stamped, rows=tuple(rows), not_here=absent)
         write_atomic(HERE / "results.json", (results.model_dump_json(indent=1) + "\n").encode())
@@ -161,7 +161,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for r in rows:
         print(f"| {r.format} | {r.suspect} | {r.error:.3f} | {r.verdict} | {r.plain_verdict} | {r.float_verdict} | "
-              f"{r.apart:.1e} |")  # fmt: skip
+              f"{r.difference:.1e} |")  # fmt: skip
 
 
 if __name__ == "__main__":

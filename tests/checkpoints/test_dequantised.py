@@ -36,11 +36,11 @@ def resolved(folder: Path, **more: Any) -> Checkpoint:
 
 def weights(folder: Path) -> Tensors:
     """All tensors of a folder's weight files."""
-    found: Tensors = {}
+    collected: Tensors = {}
     for path in checkpoints.weight_files(folder):
         with safe_open(path, framework="pt") as file:
-            found |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return found
+            collected |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return collected
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -52,13 +52,13 @@ def test_the_codes_of_a_release_become_the_weights_they_stand_for(name: str) -> 
     place = checkpoints.weights_folder(suspect)
     checkpoints.check_compatible(base, suspect)
     checkpoints.check_finite(suspect)
-    found, expected, source = weights(place), reference(name, toys.folder(), folder), weights(toys.folder())
-    assert found.keys() == source.keys()
+    collected, expected, source = weights(place), reference(name, toys.folder(), folder), weights(toys.folder())
+    assert collected.keys() == source.keys()
     for matrix in linear(source):
         scale = expected[matrix].abs().max()
-        gap = (found[matrix].float() - expected[matrix].to(found[matrix].dtype).float()).abs().max() / scale
+        gap = (collected[matrix].float() - expected[matrix].to(collected[matrix].dtype).float()).abs().max() / scale
         assert float(gap) < 2e-6, matrix
-        assert 1e-3 < float((found[matrix].float() - source[matrix]).norm() / source[matrix].norm()) < 0.3
+        assert 1e-3 < float((collected[matrix].float() - source[matrix]).norm() / source[matrix].norm()) < 0.3
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert checkpoints.fingerprint_of(suspect).total == suspect.fingerprint
     checkpoints.verify(suspect)
@@ -82,11 +82,11 @@ def test_layers_that_a_family_stores_transposed_come_back_as_it_stores_them(
 ) -> None:
     pytest.importorskip("bitsandbytes")
     bits_and_bytes(**settings)(toys.folder("gpt2"), tmp_path / "release")
-    found = weights(checkpoints.weights_folder(resolved(tmp_path / "release")))
+    collected = weights(checkpoints.weights_folder(resolved(tmp_path / "release")))
     source = weights(toys.folder("gpt2"))
     name = next(name for name in source if name.endswith("c_fc.weight"))
-    assert found[name].shape == source[name].shape == (64, 256)
-    assert float((found[name] - source[name]).norm() / source[name].norm()) < 0.15
+    assert collected[name].shape == source[name].shape == (64, 256)
+    assert float((collected[name] - source[name]).norm() / source[name].norm()) < 0.15
 
 
 def test_a_model_saved_after_a_forward_pass_is_the_same_architecture_with_rounded_scales(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_plain_weights_under_a_config_that_says_otherwise_are_an_error(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "told"),
+    ("name", "settings", "summary"),
     [("gptq 4", {"bits": 5}, "5 bits"), ("gptq 4", {"checkpoint_format": "marlin"}, "marlin"),
      ("awq", {"version": "gemv"}, "gemv"), ("gptq 4", {"quant_method": "modelopt"}, "modelopt"),
      ("compressed-tensors W4A16", {"sparsity_config": {"format": "sparse-24-bitmask"}}, "sparse-24"),
@@ -217,11 +217,11 @@ def test_plain_weights_under_a_config_that_says_otherwise_are_an_error(tmp_path:
      ("compressed-tensors W4A16", {"quantization_status": "frozen"}, "frozen")],
 )  # fmt: skip
 def test_a_variant_that_is_not_known_is_refused_by_name(
-    tmp_path: Path, name: str, settings: dict[str, object], told: str
+    tmp_path: Path, name: str, settings: dict[str, object], summary: str
 ) -> None:
     pytest.importorskip(MADE[name][0])
     folder = edited(name, tmp_path / "variant", lambda stored: None, **settings)
-    with pytest.raises(AuditError, match=told) as caught:
+    with pytest.raises(AuditError, match=summary) as caught:
         resolved(folder)
     assert caught.value.code == 2
 

@@ -64,20 +64,20 @@ def test_a_file_in_floating_point_is_the_model_that_it_was_made_of(tmp_path: Pat
 
 def test_a_file_and_a_folder_that_holds_it_are_named_by_its_bytes(tmp_path: Path) -> None:
     file = written(tmp_path / "a")
-    alone, inside = resolved(file), resolved(file.parent)
-    assert alone.fingerprint == inside.fingerprint
-    assert list(checkpoints.fingerprint_of(alone).files) == ["toy.gguf"]
-    assert checkpoints.fingerprint(file).total == checkpoints.fingerprint(file.parent).total == alone.fingerprint
+    file_named, inside = resolved(file), resolved(file.parent)
+    assert file_named.fingerprint == inside.fingerprint
+    assert list(checkpoints.fingerprint_of(file_named).files) == ["toy.gguf"]
+    assert checkpoints.fingerprint(file).total == checkpoints.fingerprint(file.parent).total == file_named.fingerprint
     toys.with_tokenizer(file.parent, toys.folder())
-    assert resolved(file).fingerprint == alone.fingerprint, "beside a file that is named itself nothing counts"
-    assert resolved(file.parent).fingerprint != alone.fingerprint
+    assert resolved(file).fingerprint == file_named.fingerprint, "beside a file that is named itself nothing counts"
+    assert resolved(file.parent).fingerprint != file_named.fingerprint
     assert checkpoints.tokenizer_folder(resolved(file.parent)) == file.parent
     assert checkpoints.tokenizer_folder(resolved(file)) is None
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
     with pytest.raises(AuditError, match="not the weights") as caught:
-        checkpoints.verify(alone)
+        checkpoints.verify(file_named)
     assert caught.value.code == 3
 
 

@@ -42,13 +42,13 @@ def test_a_four_bit_release_of_base_gives_the_verdict_and_effects_of_its_weights
     pytest.importorskip("bitsandbytes")
     row = compared("bitsandbytes NF4", "base", place)
     assert (row.verdict, row.plain_verdict, row.float_verdict) == ("INTACT", "INTACT", "INTACT")
-    assert row.apart <= 1e-6 < row.error and row.effects > 4
+    assert row.difference <= 1e-6 < row.error and row.effects > 4
     report = json.loads((place / "planted-base-bitsandbytes-NF4-run" / "report.json").read_text())
-    told = "released as bitsandbytes NF4, audited as its weights dequantised to float32"
+    summary = "released as bitsandbytes NF4, audited as its weights dequantised to float32"
     suspect = next(exhibit for exhibit in report["exhibits"] if exhibit["role"] == "suspect")
-    assert told in suspect["released"] and all("released" not in e for e in report["exhibits"] if e is not suspect)
-    assert any(told in limit for limit in report["limits"])
-    assert told in (place / "planted-base-bitsandbytes-NF4-run" / "report.html").read_text()
+    assert summary in suspect["released"] and all("released" not in e for e in report["exhibits"] if e is not suspect)
+    assert any(summary in limit for limit in report["limits"])
+    assert summary in (place / "planted-base-bitsandbytes-NF4-run" / "report.html").read_text()
     assert suspect["verified_after"]
 
 
@@ -57,11 +57,11 @@ def test_a_four_bit_release_of_base_gives_the_verdict_and_effects_of_its_weights
 def test_every_format_gives_the_verdict_and_effects_of_its_weights(name: str, world: Built, place: Path) -> None:
     pytest.importorskip(MADE[name][0])
     row = study.compared(name, CaseFile.read(world.cases["refusal"]), world.models["refusal"], place)
-    assert row.verdict == row.plain_verdict == "SUPPRESSED" and row.apart <= 1e-5
+    assert row.verdict == row.plain_verdict == "SUPPRESSED" and row.difference <= 1e-5
 
 
 def test_the_committed_results_hold_every_format_and_no_disagreement() -> None:
     results = study.Results.model_validate_json(COMMITTED.read_text())
     assert {row.format for row in results.rows} == set(MADE) - set(results.not_here)
     for row in results.rows:
-        assert row.verdict == row.plain_verdict and row.apart <= 1e-5, row.format
+        assert row.verdict == row.plain_verdict and row.difference <= 1e-5, row.format

@@ -29,11 +29,11 @@ def test_small_floats_are_read_and_what_is_no_number_is_found(tmp_path: Path, na
     path = tmp_path / "a.safetensors"
     every = torch.arange(256, dtype=torch.int16).to(torch.uint8).view(NAMES[name])
     wrong = ~torch.isfinite(every.float())
-    for codes, found in ((every[~wrong], None), *((code.reshape(1), "a") for code in every[wrong])):
+    for codes, collected in ((every[~wrong], None), *((code.reshape(1), "a") for code in every[wrong])):
         save_file({"a": codes.clone()}, path)
         entry = safetensors_file.read_header(path).entries["a"]
         assert (entry.dtype, entry.end - entry.start) == (name, codes.numel())
-        assert safetensors_file.first_not_finite(path) == found
+        assert safetensors_file.first_not_finite(path) == collected
     assert bool(wrong.any())
 
 

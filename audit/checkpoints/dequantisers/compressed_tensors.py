@@ -71,9 +71,9 @@ class CompressedTensors(Dequantiser):
         if not self._schemes:
             raise self._refused("config_groups names no scheme")
 
-    def _refused(self, why: str) -> AuditError:
+    def _refused(self, reason: str) -> AuditError:
         return AuditError(
-            f"weights in compressed-tensors of which {why} are not turned into weights here",
+            f"weights in compressed-tensors of which {reason} are not turned into weights here",
             "open the model with CompressedTensorsConfig(dequantize=True), save it, and audit what it saves",
         )
 
@@ -82,9 +82,9 @@ class CompressedTensors(Dequantiser):
         if "weight" in parts and str(parts["weight"].dtype) in _WIDE:
             raise self._refused(f"{stem} is stored in floating point beside a scale")
         registry = self.library("compressed_tensors.compressors").BaseCompressor
-        made: Any = self.library("compressed_tensors.quantization").QuantizationScheme.model_validate(scheme)
+        built: Any = self.library("compressed_tensors.quantization").QuantizationScheme.model_validate(scheme)
         stated = str(scheme.get("format") or self.settings.get("format"))
-        values: Tensor = registry.get_value_from_registry(stated).decompress(dict(parts), made)["weight"]
+        values: Tensor = registry.get_value_from_registry(stated).decompress(dict(parts), built)["weight"]
         return values.T.contiguous() if self.input_first else values
 
     def _scheme(self, stem: str) -> dict[str, JsonValue]:

@@ -50,16 +50,16 @@ class Fp8(Dequantiser):
         return "activations are rounded to 8-bit floats"
 
     def groups(self, names: Iterable[str]) -> dict[str, Parts]:
-        stored, found = sorted(names), dict[str, dict[str, str]]()
+        stored, collected = sorted(names), dict[str, dict[str, str]]()
         for name in stored:
             codes = next((name.removesuffix(ending) for ending in _SCALES if name.endswith(ending)), None)
             if codes is not None and codes in stored:
-                found[codes] = {"codes": codes, "scale": name}
+                collected[codes] = {"codes": codes, "scale": name}
         for name in stored:
             ending = next((ending for ending in _OF_ACTIVATIONS if name.endswith(ending)), None)
-            if ending is not None and (codes := f"{name.removesuffix(ending)}.weight") in found:
-                found[codes]["activation_scale"] = name
-        return dict(found)
+            if ending is not None and (codes := f"{name.removesuffix(ending)}.weight") in collected:
+                collected[codes]["activation_scale"] = name
+        return dict(collected)
 
     def values(self, stem: str, parts: "Mapping[str, Tensor]") -> "Tensor":
         import torch

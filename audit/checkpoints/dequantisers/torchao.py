@@ -50,7 +50,7 @@ class TorchAo(Dequantiser):
         self.metadata |= {key: value for key, value in metadata.items() if key != "tensor_names"}
 
     def groups(self, names: Iterable[str]) -> dict[str, Parts]:
-        stored, found = set(names), dict[str, Parts]()
+        stored, collected = set(names), dict[str, Parts]()
         for weight, described in sorted(self.metadata.items()):
             table = _read(described)
             if table.get("_type") in (None, _PLAIN):
@@ -59,8 +59,8 @@ class TorchAo(Dequantiser):
             start = f"{module}._{own}_"
             parts = {name.removeprefix(start): name for name in stored if name.startswith(start)}
             self._check_whole(weight, parts, table.get("_tensor_data_names", []))
-            found[weight] = parts
-        return found
+            collected[weight] = parts
+        return collected
 
     def _check_whole(self, weight: str, parts: Parts, wanted: list[str]) -> None:
         if lacking := sorted(set(wanted) - parts.keys()):
@@ -70,8 +70,8 @@ class TorchAo(Dequantiser):
         unflatten = self.library("torchao.prototype.safetensors.safetensors_support").unflatten_tensor_state_dict
         module, _, own = stem.rpartition(".")
         data = {f"{module}._{own}_{part}": tensor for part, tensor in parts.items()}
-        whole, _ = unflatten(data, {stem: self.metadata[stem], "tensor_names": json.dumps([stem])})
-        values: Tensor = whole[stem].dequantize()
+        restored, _ = unflatten(data, {stem: self.metadata[stem], "tensor_names": json.dumps([stem])})
+        values: Tensor = restored[stem].dequantize()
         return values.T.contiguous() if self.input_first else values
 
 
