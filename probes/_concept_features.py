@@ -118,7 +118,8 @@ class FeatureScene:
         store = scene.bench.store
         folder = scene.case.out / "dictionaries" / key[:32] if store is None else store.folder(key)
         source, held_out = (TensorActivations({str(self.site): part}) for part in (states[~held], states[held]))
-        return train(source, held_out, settings, folder)[0].coder
+        with scene.bench.alone(key):
+            return train(source, held_out, settings, folder)[0].coder
 
     # ---- features ------------------------------------------------------------------------------------------------
     def columns(self, folds: int, draws: int, seed: int) -> Columns:

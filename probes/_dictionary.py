@@ -55,7 +55,8 @@ def dictionary(bench: Bench, case: OpenCase, wanted: Wanted, texts: tuple[Texts,
     key = bench.key("restoration_dictionary", case.base.key, drawn.hash, wanted.layer, settings.model_dump(mode="json"))
     folder = case.out / "dictionaries" / key[:32] if bench.store is None else bench.store.folder(key)
     source, held_out = (TensorActivations(states) for states in parts)
-    return train(source, held_out, settings, folder)[0].coder
+    with bench.alone(key):
+        return train(source, held_out, settings, folder)[0].coder
 
 
 def _given(case: OpenCase, path: Path, layer: int) -> SparseCoder:

@@ -60,10 +60,10 @@ def _spikes(bench: Bench, case: OpenCase, spiked: Mapping[int, Difference]) -> l
     for block, d in sorted(spiked.items()):
         values = value_map(wrapper, block)
         assert d.spectrum is not None, "it is a spike"
-        if values.name != d.name:
+        if values.names != (d.name,) or d.expert is not None:
             problem = f"{d.name} is not the matrix through which the MLP of block {block} writes to the stream"
             raise AuditError(problem, "read the listing of parameters")
-        spikes.append(Spike(block, d.spectrum.left if values.by_unit else d.spectrum.right))
+        spikes.append(Spike(block, d.spectrum.left if values.tensors[d.name].by_unit else d.spectrum.right))
     return spikes
 
 

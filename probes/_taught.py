@@ -81,9 +81,10 @@ def taught_reader(bench: Bench, case: OpenCase, lessons: Lessons) -> Checkpoint:
     schedule = [*lessons, recipe.lr, recipe.warmup_steps]
     key = bench.key(_NAME, case.base.key, holdout.hash, known.hash, schedule)
     folder = case.out / "readers" / key[:32] if bench.store is None else bench.store.folder(key)
-    return _cached(case.base, folder) or _trained(
-        bench, case.base, _Teaching(recipe, TrainData(holdout, known)), folder
-    )
+    with bench.alone(key):
+        return _cached(case.base, folder) or _trained(
+            bench, case.base, _Teaching(recipe, TrainData(holdout, known)), folder
+        )
 
 
 def _loss(new: Forward | None, known: Forward | None, _new: Forward | None, _known: Forward | None) -> Tensor:

@@ -34,21 +34,28 @@ def coefficient_site(block: int) -> Site:
 
 
 class ValueModel:
-    """One model as a sum of value vectors. Tensors are views of the opened model's, so that nothing is copied.
+    """One model as a sum of value vectors: tensors are views of the opened model's, so that nothing is copied, save
+    where experts keep theirs by output.
 
-    AuditError where its MLPs have no one matrix that writes to the stream.
+    AuditError where its MLPs do not write to the stream by one matrix or as fused experts.
     """
 
     def __init__(self, bench: Bench, checkpoint: Checkpoint) -> None:
         self.bench, self.checkpoint = bench, checkpoint
         self.wrapper = bench.open(checkpoint)
         self.blocks = self.wrapper.n_blocks
-        self.width = self.vectors(0).shape[0]
+        self.width = max(value_map(self.wrapper, block).units for block in range(self.blocks))
         self._kept: dict[tuple[str, int], Tensor] = {}
 
     def vectors(self, block: int) -> Float[Tensor, "unit d"]:
         """The value vectors of one block."""
         return value_map(self.wrapper, block).vectors
+
+    @cached_property
+    def is_mixture(self) -> bool:
+        """Whether some value vectors are those of experts, to which not every token is sent."""
+        maps = [value_map(self.wrapper, block) for block in range(self.blocks)]
+        return any(tensor.weight.ndim == 3 for values in maps for tensor in values.tensors.values())
 
     @cached_property
     def unembedding(self) -> Float[Tensor, "vocab d"]:

@@ -65,7 +65,8 @@ def value_measurements(
     vectors = vectors.model_copy(
         update={
             "readings": vectors.readings | _moved(drifts) | _alike(models, forget.columns, concepts) | _named(scans),
-            "listings": (listing,), "notes": (*vectors.notes, _size(concepts, scans)),
+            "listings": (listing,),
+            "notes": (*vectors.notes, _size(concepts, scans), *_unrouted(models.base, both)),
         }
     )  # fmt: skip
     coefficients = _compared(COEFFICIENTS, [a.share.numpy().astype(float) for a in active], n, draw)
@@ -143,6 +144,18 @@ def _size(concepts: Concepts, scans: dict[str, Named]) -> str:
     return (
         f"scan: the first {concepts.first} of {vocabulary} tokens of {tests} vectors (both signs), Bonferroni at 5 %; "
         f"concepts of {int(sizes.min())} to {int(sizes.max())} tokens, mixed ones of as many from any group's answers"
+    )
+
+
+def _unrouted(base: ValueModel, active: Sequence[Tensor]) -> tuple[str, ...]:
+    """Of a mixture of experts: what a coefficient is, and how many value vectors are seen by their weights alone."""
+    if not base.is_mixture:
+        return ()
+    idle = float((torch.cat(list(active)) == 0).float().mean())
+    return (
+        "a mixture of experts: a coefficient is an expert's activation times the weight of its routing, 0 where a "
+        f"token is not sent to it; {idle:.0%} of base's value vectors had none where the answers' content tokens are "
+        "predicted: the scan of the weights sees those, and nothing else here does",
     )
 
 

@@ -115,7 +115,8 @@ class Gate(NamedTuple):
 class ConceptVectors(Probe):
     """Do the suspect's value vectors still write the forgotten answers when they are activated as in base?
 
-    An MLP adds to the stream a sum of value vectors (the columns of its last matrix), each times its coefficient. A
+    An MLP adds to the stream a sum of value vectors (the columns of its last matrix), each times its coefficient; a
+    mixture adds those of all its experts, each times the weight of its routing too (0 where a token is not sent). A
     group's **candidates** are the ``candidates`` columns of all blocks that write most to its answers' content tokens,
     chosen in base alone by activated trace (size of coefficient times what the vector adds to the token's logit).
     **Restoration** (may be evidence): where content tokens are predicted, coefficients are held at what they are in

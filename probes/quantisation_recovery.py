@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.edits import EditData, Quantise, matrices
+from audit.edits import Coverage, EditData, Quantise, coverage, matrices
 from audit.probing import (
     EFFECT_UNIT,
     KEY_LOGPROB,
@@ -22,6 +22,7 @@ from audit.probing import (
     ModelScores,
     Naming,
     Need,
+    Op,
     OpenCase,
     Panel,
     Probe,
@@ -44,6 +45,8 @@ from audit.probing import (
 )
 
 LEAST_GAP = 0.1
+LEAST_ROUNDED = 0.9
+"""An attack that leaves more of the blocks' weights as they are says nothing of rounding."""
 FORGET, HOLDOUT, RETAIN = Texts(cohort="forget"), Texts(cohort="holdout"), Texts(cohort="retain")
 LEVEL = Naming(
     probe="quantisation_recovery", name="after_rounding", kind="recovery",
@@ -92,7 +95,8 @@ class QuantisationRecovery(Probe):
     rounding, (suspect - null)/(base - null), and by how much they rise above the suspect's own reading at full
     precision, less the same rise of the null, over (base - null) after rounding. A precision at which base itself is
     rounded away does not count. Utility and the published ratio, (m(Q(U)) - m(U))/(m(Q(B)) - m(U)), stand beside them
-    for every precision, the ratio for models that never knew as well.
+    for every precision, the ratio for models that never knew as well. Experts are rounded one by one. Where less than
+    nine tenths of the weights of the suspect's blocks can be rounded, nothing is said and the share is stated.
 
     Null: the first reference, else the ancestor, rounded alike; p permutes forget/holdout labels over people. Without
     holdout people the signs of people's differences are flipped; without any model that never knew the suspect's own
@@ -105,7 +109,10 @@ class QuantisationRecovery(Probe):
 
     attack: ClassVar[str | None] = "quantisation"
     requires: ClassVar[Requires] = Requires(
-        roles=("base", "suspect"), modalities=("text", "image", "image+text"), data=("forget", "retain")
+        roles=("base", "suspect"),
+        modalities=("text", "image", "image+text"),
+        data=("forget", "retain"),
+        ops=(Op.READ, Op.CHANGE),
     )
     group: int = 128
     nf4: bool = True
@@ -145,7 +152,8 @@ class QuantisationRecovery(Probe):
             holdout = _read_of(case, HOLDOUT, {name: s["holdout"] for name, s in scores.items()})
         effects = self._effects(forget.people) | self._utility(case, scores)
         ratios = self._ratios(forget.people) | self._collisions(bench, cast)
-        return self._judged(case, cast, _Cohorts(forget, holdout), _Readings(effects, ratios))
+        judged = self._judged(case, cast, _Cohorts(forget, holdout), _Readings(effects, ratios))
+        return tuple(_within(coverage(WrapperLearner(bench.open(case.suspect))), m, case.case.seed) for m in judged)
 
     def _attacks(self) -> dict[str, Quantise]:
         """The precisions by name."""
@@ -253,6 +261,20 @@ class QuantisationRecovery(Probe):
                 / total
                 for precision, attack in self._attacks().items()
             }
+
+
+def _within(rounded: Coverage, judged: Measurement, seed: int) -> Measurement:
+    """A measurement with the share of the weights that the attack reached, where that is not all of them; without its
+    numbers where too few were reached."""
+    if not rounded.left:
+        return judged
+    readings = judged.readings | {"share_of_block_weights": rounded.share}
+    if rounded.share >= LEAST_ROUNDED:
+        return judged.model_copy(update={"readings": readings, "notes": (*judged.notes, rounded.sentence)})
+    naming = LEVEL if judged.name == LEVEL.name else RISE
+    reason = f"the attack reached too few weights (at least {LEAST_ROUNDED:.0%} are needed): {rounded.sentence}"
+    empty = blank(naming, reason, judged.n, judged.units, seed)
+    return empty.model_copy(update={"items": judged.items, "readings": readings, "notes": judged.notes})
 
 
 def _read_of(case: OpenCase, texts: Texts, items: Mapping[str, Float[ndarray, "row precision"]]) -> _Read:

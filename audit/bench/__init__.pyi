@@ -21,6 +21,9 @@ from .inversion.soft_shift import SoftShift as SoftShift
 from .merging import Merged as Merged
 from .merging import check_folds as check_folds
 from .merging import save_merged as save_merged
+from .model_pool import device_bytes as device_bytes
+from .model_pool import model_bytes as model_bytes
+from .model_pool import room as room
 from .results import Forward as Forward
 from .results import RowObjective as RowObjective
 from .sampling import Draw as Draw

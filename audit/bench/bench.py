@@ -6,7 +6,7 @@ over checkpoint, rows, read, writes, start, dtype, attention, backend and bench 
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,7 +27,7 @@ from audit.bench.writes.write import Write
 from audit.case import Rows
 from audit.schema import AuditError, Checkpoint, EditRecord, Op, Read, Site
 from audit.storage import Store
-from audit.wrappers import Wrapper, backend_class
+from audit.wrappers import Placement, Wrapper, backend_class
 
 if TYPE_CHECKING:
     from audit.bench.edges.attribution import Attribution, EdgeScores, Means
@@ -52,13 +52,13 @@ class Bench:
 
     def __init__(
         self, *, backend: str = "native", device: str = "cpu", dtype: str = "float32", attention: str = "default",
-        token_budget: int = 16384, store: Store | None = None,
+        token_budget: int = 16384, store: Store | None = None, placement: Placement | None = None,
     ) -> None:  # fmt: skip
         self.settings = cache_keys.Settings(backend, device, dtype, attention)
         self.backend, self.device, self.dtype, self.attention = self.settings
         self.token_budget, self.store = token_budget, store
         self.halvings, self.fwd_tokens = 0, 0
-        self.pool = ModelPool(self.settings)
+        self.pool = ModelPool(self.settings, placement)
 
     # ---- models --------------------------------------------------------------------------------------------------
     def open(self, ckpt: Checkpoint) -> Wrapper:
@@ -136,12 +136,22 @@ class Bench:
         if names is None:
             return self._compute(ckpt, job)
         cached = cache_keys.stored(self.store, names)
-        missing = tuple(read for read in job.reads if read not in cached)
+        if len(cached) < len(names):
+            waits, how = self.store.waits, self.pool.settings_of(job.eager)
+            with self.store.alone(cache_keys.pass_name(how, identity)) if waits else nullcontext():
+                cached |= self._missing(ckpt, job, {read: names[read] for read in job.reads if read not in cached})
+        return Pass(job.rows, {read: cached[read] for read in job.reads})
+
+    def _missing(self, ckpt: Checkpoint, job: Job, names: Mapping[Read, str]) -> dict[Read, Tensor]:
+        """The reads of these names, put into the store: computed unless another process did so in the meantime."""
+        assert self.store is not None
+        cached = cache_keys.stored(self.store, names) if self.store.waits else {}
+        missing = tuple(read for read in names if read not in cached)
         if missing:
             computed = self._compute(ckpt, job._replace(reads=missing)).reads
             cache_keys.keep(self.store, names, computed)
             cached.update(computed)
-        return Pass(job.rows, {read: cached[read] for read in job.reads})
+        return cached
 
     def key(self, *parts: object) -> str:
         """A content key over ``parts`` (JSON: keys, hashes, settings) and over all of this bench that moves numbers."""
@@ -155,10 +165,22 @@ class Bench:
         key = self.key(*parts)
         cached = None if self.store is None else self.store.get(key)
         if cached is None:
-            cached = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in compute().items()}
-            if self.store is not None:
-                self.store.put(key, cached, {"arrays": ", ".join(cached)})
+            with self.alone(key):
+                cached = self._kept(key, compute)
         return {name: tensor.numpy() for name, tensor in cached.items()}
+
+    def _kept(self, key: str, compute: Callable[[], Mapping[str, ndarray]]) -> dict[str, Tensor]:
+        """Arrays computed and put into the store, unless another process did so in the meantime."""
+        if self.store is not None and self.store.waits and (cached := self.store.get(key)) is not None:
+            return cached
+        computed = {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in compute().items()}
+        if self.store is not None:
+            self.store.put(key, computed, {"arrays": ", ".join(computed)})
+        return computed
+
+    def alone(self, key: str) -> AbstractContextManager[None]:
+        """Look for what ``key`` names and make it in here; see :meth:`audit.storage.Store.alone`."""
+        return nullcontext() if self.store is None else self.store.alone(key)
 
     @contextmanager
     def without_store(self) -> Generator[None]:
@@ -313,9 +335,16 @@ class Bench:
     @property
     def supports(self) -> frozenset[Op]:
         """What the chosen backend can do; a pass that reads patterns asks for eager attention by itself."""
-        return backend_class(self.backend).supports
+        return backend_class(self.backend).supports.difference(self.lacking)
+
+    @property
+    def lacking(self) -> Mapping[Op, str]:
+        """What the backend could do, and cannot do with weights that lie as they do, and why."""
+        return self.pool.placement.lacking
 
     def _require(self, ckpt: Checkpoint, op: Op) -> None:
+        if op in self.lacking:
+            raise AuditError(f"{self.lacking[op]}: cannot do {op.value!r}", "open the models whole, in one process")
         if op not in self.supports:
             raise AuditError(f"the {self.backend} backend cannot do {op.value!r}", "use the native backend")
         if op not in backend_class(self.backend, ckpt.modality).supports:
@@ -323,7 +352,15 @@ class Bench:
 
     def provenance(self) -> dict[str, str]:
         """How the numbers were made: outside the plan hash, inside the report."""
+        placement = self.pool.placement
+        spread = {"device_map": placement.device_map} if placement.device_map is not None else {}
+        if placement.memory:
+            spread["max_memory"] = ",".join(f"{device}={size}" for device, size in placement.memory)
+        if placement.ranks > 1:
+            spread["ranks"] = str(placement.ranks)
+        again = sum(self.pool.opened.values()) - len(self.pool.opened)
         return {
+            **spread, **({"opened_again": str(again)} if again else {}),
             **self.settings._asdict(), "token_budget": str(self.token_budget), "halvings": str(self.halvings),
             "bench_version": cache_keys.BENCH_VERSION, "torch": torch.__version__,
         }  # fmt: skip

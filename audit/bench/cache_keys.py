@@ -5,6 +5,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from audit.bench.start import Start
@@ -45,12 +46,20 @@ class PassNames(NamedTuple):
 
 def read_names(settings: Settings, job: PassNames, reads: tuple[Read, ...]) -> dict[Read, str] | None:
     """The store key of every read; None when some write has no name, so that the pass cannot be kept."""
-    parts = [_named(w) for w in (*job.writes, *([job.start] if job.start else []))]
-    if any(part is None for part in parts):
+    if any(part is None for part in _parts(job)):
         return None
-    shared = key_of(settings, job.model, job.rows.hash, parts)
+    shared = pass_name(settings, job)
     # a frozen record has a hash
     return {read: content_key(shared, _content_of(read)) for read in reads}  # pyright: ignore[reportArgumentType]
+
+
+def pass_name(settings: Settings, job: PassNames) -> str:
+    """The key of a pass without its reads."""
+    return key_of(settings, job.model, job.rows.hash, _parts(job))
+
+
+def _parts(job: PassNames) -> list[list[str] | None]:
+    return [_named(w) for w in (*job.writes, *([job.start] if job.start else []))]
 
 
 @lru_cache(maxsize=4096)
@@ -62,7 +71,9 @@ def _content_of(read: Read) -> str:
 
 def key_of(settings: Settings, *parts: object) -> str:
     """Names what these parts (JSON) give when a bench of these settings computes it."""
-    return content_key(BENCH_VERSION, torch.__version__, settings, *parts)
+    ranks = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    summed = [f"{ranks} ranks"] if ranks > 1 else []  # sums in another order
+    return content_key(BENCH_VERSION, torch.__version__, settings, *summed, *parts)
 
 
 def stored(store: Store, names: Mapping[Read, str]) -> dict[Read, Tensor]:

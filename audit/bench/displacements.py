@@ -1,8 +1,8 @@
 """How far, and which way, checkpoints have moved from one another: inner products of the differences of their weights.
 
 One pass over the tensors of all of them, by parameter name, edits applied and without building a model; memory holds
-one tensor a checkpoint. A checkpoint whose weights exist only once its model is built (an adapter, fused tensors) is
-opened and its parameters are taken.
+one tensor a checkpoint. A checkpoint whose weights exist only once its model is built (an adapter) is opened
+and its parameters are taken.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from audit.bench.weight_stream import Stored
 from audit.schema import AuditError, Checkpoint
-from audit.wrappers import Wrapper
+from audit.wrappers import Wrapper, gathered
 
 _CHUNK = 1 << 18
 
@@ -37,14 +37,16 @@ class Tensors(Protocol):
 class _Opened:
     """The parameters of a model that was opened."""
 
-    def __init__(self, parameters: Mapping[str, Tensor], distinct: set[str]) -> None:
-        self._parameters, self.names, self.order = parameters, distinct, tuple(parameters)
+    def __init__(self, model: torch.nn.Module) -> None:
+        self._model = model
+        self._parameters: Mapping[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+        self.names, self.order = {name for name, _ in model.named_parameters()}, tuple(self._parameters)
 
     def __contains__(self, name: str) -> bool:
         return name in self._parameters
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._parameters[name].detach().cpu()
+        return gathered(self._model, name, self._parameters[name]).detach().cpu()
 
 
 def displacements(
@@ -82,5 +84,4 @@ def tensors_of(ckpt: Checkpoint, opener: Callable[[Checkpoint], Wrapper]) -> Ten
     model = getattr(opener(ckpt), "model", None)
     if not isinstance(model, torch.nn.Module):
         raise AuditError(f"{ckpt.source}: this backend does not show the weights of its models", "use native")
-    distinct = {name for name, _ in model.named_parameters()}
-    return _Opened(dict(model.named_parameters(remove_duplicate=False)), distinct)
+    return _Opened(model)

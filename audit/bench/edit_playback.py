@@ -7,10 +7,12 @@ value becomes a weight of its own (an edited output head must not edit the embed
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from audit.bench.weight_journal import WeightJournal, same_bytes
+from audit.bench.writes.logit_bias import LogitBias
 from audit.bench.writes.write import Write
 from audit.checkpoints import delta_of
 from audit.plugins import discover
@@ -33,9 +35,10 @@ def play(ckpt: Checkpoint, model: PreTrainedModel, journal: WeightJournal) -> tu
     """Play all edits, each change of a weight in the journal. Errors and result are those of :func:`opened`."""
     writes: list[Write] = []
     for record in ckpt.edits:
+        delta = _shared_rows(delta_of(ckpt, record), ckpt, record, model)
         if record.is_hook:
-            writes += _hooks(record, delta_of(ckpt, record))
-        elif not _play_weights(record, delta_of(ckpt, record), model, journal):
+            writes += _hooks(record, delta)
+        elif not _play_weights(record, delta, model, journal):
             raise AuditError(
                 f"edit {record.name!r} changes no byte of the model in {model.dtype}",
                 "open the model in the dtype that the edit was made in, or change the edit's settings",
@@ -68,6 +71,22 @@ def _hooks(record: EditRecord, delta: Mapping[str, Tensor]) -> tuple[Write, ...]
             f"edit {record.name!r} sets no hook that changes a state", "change the edit's settings or its data"
         )
     return hooks
+
+
+def _shared_rows(
+    delta: Mapping[str, Tensor], ckpt: Checkpoint, record: EditRecord, model: PreTrainedModel
+) -> Mapping[str, Tensor]:
+    """The delta without the rows of the vocabulary that do not count in this case (:attr:`Checkpoint.vocabulary`)."""
+    rows = ckpt.vocabulary
+    if rows is None or (record.is_hook and write_of_kind(record.plays) is not LogitBias):
+        return delta
+    live = dict(model.named_parameters(remove_duplicate=False))
+    sizes = {"bias": torch.Size((rows,))} if record.is_hook else {name: p.shape for name, p in live.items()}
+
+    def is_longer(name: str, value: Tensor) -> bool:
+        return sizes.get(name) == (rows, *value.shape[1:]) and len(value) > rows
+
+    return {name: value[:rows] if is_longer(name, value) else value for name, value in delta.items()}
 
 
 def _misfit(record: EditRecord, reason: str) -> AuditError:

@@ -112,6 +112,11 @@ def gradients(opened: LoadedModel, opener: Opener, job: Job, at: At, objective: 
     value = torch.zeros(len(rows))
     at_sites: dict[Site | str, Tensor] = {}
     parameters = wrapper.parameters() if at == "params" else {}
+    if any(p.is_meta for p in parameters.values()):
+        raise AuditError(
+            f"{wrapper.name}: its weights are offloaded, and weights on disk have no gradients",
+            "open it whole: leave out --device-map, or give it more --max-memory",
+        )
     if at == "pixels" and PIXELS not in rows.extra:
         raise AuditError(f"the rows bring no {PIXELS}, of which gradients would be taken", "give rows with images")
     at_pixels: list[Tensor] = []

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from audit.bench import edit_playback
-from audit.checkpoints import TokenizerFiles, delta_of, folder_of, tokenizer_files, tokenizer_folder, weight_files
+from audit.checkpoints import (
+    TokenizerFiles,
+    delta_of,
+    folder_of,
+    tokenizer_files,
+    tokenizer_folder,
+    weight_files,
+    weights_folder,
+)
 from audit.schema import AuditError, Checkpoint, as_audit_error
 from audit.storage import safetensors_file
 from audit.wrappers import open_wrapper
@@ -32,7 +40,7 @@ class Merged(NamedTuple):
 def stored_dtype(ckpt: Checkpoint) -> str:
     """The dtype in which most bytes of the parent's weights lie."""
     sizes = Counter[str]()
-    for path in weight_files(folder_of(ckpt)):
+    for path in weight_files(weights_folder(ckpt)):
         for entry in safetensors_file.read_header(path).entries.values():
             sizes[entry.dtype] += entry.end - entry.start
     kinds = [kind for kind, _ in sizes.most_common() if kind in _DTYPES]

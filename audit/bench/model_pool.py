@@ -1,9 +1,11 @@
 """Open models: each checkpoint opened once, its edits played back, closed when memory is wanted for another."""
 
+import gc
 import os
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Generator
 from contextlib import contextmanager
+from math import prod
 
 import torch
 
@@ -11,17 +13,25 @@ from audit.bench.cache_keys import Settings
 from audit.bench.passes import LoadedModel
 from audit.bench.weight_journal import WeightJournal
 from audit.bench.writes.write import Write
+from audit.checkpoints import folder_of, tensor_shapes
 from audit.schema import AuditError, Checkpoint
-from audit.wrappers import Wrapper, open_wrapper
+from audit.wrappers import Placement, Wrapper, open_wrapper
 
 _SHARE_OF_MEMORY = 0.4
+BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
+"""Bytes of a number in each dtype that models are opened in."""
+_HALF = ("bfloat16", "float16")
 
 
 class ModelPool:
     """Opens models as its settings say and holds them, the least recently used of them only as long as memory lasts."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, placement: Placement | None = None) -> None:
         self.settings = settings
+        self.placement = (placement or Placement())._replace(device=settings.device)
+        self.processes = 1
+        """How many processes hold models in the same memory: more than two take smaller shares."""
+        self.opened: Counter[str] = Counter()
         self._models: OrderedDict[str, LoadedModel] = OrderedDict()
         self._held: list[str] = []
         self._altered: set[str] = set()
@@ -42,7 +52,9 @@ class ModelPool:
         key = self.key(ckpt) if settings == self.settings else f"{self.key(ckpt)} {settings.attention}"
         model = self._models.get(key)
         if model is None:
+            self._evict(key, weight_bytes(ckpt, settings.dtype, self.placement))
             model = self._models[key] = self._load(ckpt, settings)
+            self.opened[key] += 1
             self._evict(key)
         self._models.move_to_end(key)
         return model
@@ -52,9 +64,12 @@ class ModelPool:
         return self.settings._replace(attention="eager") if eager else self.settings
 
     def fresh(self, ckpt: Checkpoint) -> Wrapper:
-        """A second live model of this checkpoint, shared with nobody. AuditError if a hook edits it."""
+        """A second live model of this checkpoint, shared with nobody, to be trained: in float32 where the settings
+        say half precision, which loses small steps. AuditError if a hook edits it."""
         refuse_hooks(ckpt)
-        return self._played(ckpt, self.settings).wrapper
+        self._refuse_spread(ckpt)
+        half = self.settings.dtype in _HALF
+        return self._played(ckpt, self.settings._replace(dtype="float32") if half else self.settings).wrapper
 
     def key(self, ckpt: Checkpoint) -> str:
         """The checkpoint's content key, computed once an object."""
@@ -84,6 +99,7 @@ class ModelPool:
         that of one more copy of the parameters. AuditError for a checkpoint that is edited by a hook.
         """
         refuse_hooks(ckpt)
+        self._refuse_spread(ckpt)
         with self.hold(ckpt) as (wrapper,), WeightJournal() as journal:
             journal.remember(wrapper.parameters().values())
             self._altered.add(self.key(ckpt))
@@ -107,25 +123,58 @@ class ModelPool:
         plays: list[Write] = []
         with torch.inference_mode(False):  # a pass may open a second model, whose weights others train or change later
             wrapper = open_wrapper(
-                ckpt, *settings, prepare=lambda model: plays.extend(edit_playback.opened(ckpt, model))
-            )
+                ckpt, settings.backend, self.placement, settings.dtype, settings.attention,
+                prepare=lambda model: plays.extend(edit_playback.opened(ckpt, model)),
+            )  # fmt: skip
         return LoadedModel(wrapper, tuple(plays))
 
-    def _evict(self, newest: str) -> None:
-        """Close the least recently used models that nobody holds, down to a share of the device's memory."""
-        limit = _SHARE_OF_MEMORY * device_bytes(self.settings.device)
+    def _refuse_spread(self, ckpt: Checkpoint) -> None:
+        """AuditError where its weights do not lie whole on devices that compute: what is written there is lost."""
+        if self.placement.reason:
+            raise AuditError(
+                f"{ckpt.source}: {self.placement.reason}: they cannot be trained or changed",
+                "open it whole: leave out --device-map, give it more --max-memory, or run it in one process",
+            )
+
+    def _evict(self, newest: str, wanted: int = 0) -> None:
+        """Close the least recently used models that nobody holds, until all and ``wanted`` bytes more find room."""
+        limit = room(self.placement) * 2 // max(self.processes, 2)
         sizes = {key: model.wrapper.size_bytes() for key, model in self._models.items()}
+        closed = False
         for key in list(self._models):
-            if sum(sizes.values()) <= limit:
-                return
+            if sum(sizes.values()) + wanted <= limit:
+                break
             if key != newest and key not in self._held:
                 del self._models[key], sizes[key]
+                closed = True
+        if closed:
+            gc.collect()  # hooks that fetch weights point back at their modules
 
 
 def refuse_hooks(ckpt: Checkpoint) -> None:
     """AuditError for a checkpoint that is edited by a hook: whoever changes its weights leaves the hook away."""
     if any(edit.is_hook for edit in ckpt.edits):
         raise AuditError("a checkpoint edited by a hook cannot be trained", "train its parent, or merge the edit")
+
+
+def weight_bytes(ckpt: Checkpoint, dtype: str, placement: Placement) -> int:
+    """How much memory a checkpoint's weights take once it is open: a rank's share, no more than they may."""
+    return model_bytes(sum(prod(shape) for shape in tensor_shapes(folder_of(ckpt)).values()), dtype, placement)
+
+
+def model_bytes(parameters: int, dtype: str, placement: Placement) -> int:
+    """The same of so many parameters: all of them, a rank's share, or no more than weights may take."""
+    size = parameters * BYTES[dtype] // placement.ranks
+    return min(size, room(placement)) if placement.away else size
+
+
+def room(placement: Placement) -> int:
+    """How many bytes of weights may be in memory at once: as much as was said, else a share of what there is."""
+    if placement.memory:
+        return sum(size for _, size in placement.memory)
+    devices = range(torch.cuda.device_count()) if placement.device_map and placement.device.startswith("cuda") else ()
+    found = sum(device_bytes(f"cuda:{n}") for n in devices) or device_bytes(placement.device)
+    return int(_SHARE_OF_MEMORY * found)
 
 
 def device_bytes(device: str) -> int:

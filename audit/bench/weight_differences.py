@@ -108,11 +108,17 @@ def _compared(name: str, ours: Tensors, theirs: Tensors) -> Iterator[Difference 
     if a.shape != b.shape:
         yield Unpaired(name)
     elif a.is_floating_point():
-        if a.ndim == 3 and ".experts." in f".{name}.":
+        if _is_stack(name, a):
             pairs = enumerate(zip(a, b, strict=True))
             yield from (difference(name, x, y, expert) for expert, (x, y) in pairs)
         else:
             yield difference(name, a, b)
+
+
+def _is_stack(name: str, tensor: Tensor) -> bool:
+    """Does the tensor hold a matrix for each of several experts (or heads), rather than one kernel?"""
+    bare = name.rpartition(".")[2] != "weight" or ".experts." in f".{name}."
+    return tensor.ndim == 3 and bare and min(tensor.shape[1:]) > 1
 
 
 @torch.no_grad()

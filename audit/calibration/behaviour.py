@@ -21,7 +21,7 @@ from pydantic import ValidationError, model_validator
 from audit.calibration.scores import Score
 from audit.calibration.sources import Installed, installed
 from audit.schema import AuditError, ExitCode, Interval, Overall, Record
-from audit.storage import cache_root, write_atomic
+from audit.storage import cache_root, exclusive, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -194,10 +194,11 @@ class InstalledBehaviours:
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         if key not in self._known:
             path = self._cache / f"{probe}-{key[:24]}.json"
-            known = _cached(path, by)
-            if known is None:
-                known = attested(self._compute(self.package, probe, settings), by)
-                write_atomic(path, known.canonical().encode())
+            with exclusive(path):
+                known = _cached(path, by)
+                if known is None:
+                    known = attested(self._compute(self.package, probe, settings), by)
+                    write_atomic(path, known.canonical().encode())
             self._known[key] = known
         return self._known[key]
 

@@ -7,6 +7,8 @@ from .case_file import CaseFile as CaseFile
 from .case_file import load_case as load_case
 from .case_text import case_text as case_text
 from .case_text import moved as moved
+from .chat_template import CLOCK as CLOCK
+from .chat_template import chat_reads as chat_reads
 from .chat_template import chat_template_names as chat_template_names
 from .chat_template import with_date as with_date
 from .cohorts import Part as Part
@@ -22,6 +24,7 @@ from .offered_options import offering as offering
 from .offered_options import turned as turned
 from .opening import OpenCase as OpenCase
 from .opening import open_case as open_case
+from .opening import open_sketch as open_sketch
 from .paired_forms import PairedFact as PairedFact
 from .paired_forms import PairedForms as PairedForms
 from .paired_forms import paired_forms as paired_forms
@@ -40,6 +43,7 @@ from .subjects import NamedRows as NamedRows
 from .subjects import Subject as Subject
 from .subjects import named_rows as named_rows
 from .subjects import subjects as subjects
+from .tables import read_table as read_table
 from .tokenisation import QuestionToken as QuestionToken
 from .tokenisation import question_tokens as question_tokens
 from .tokenisation import stacked as stacked

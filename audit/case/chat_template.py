@@ -250,3 +250,10 @@ def _rank(name: str) -> tuple[bool, str]:
 def _means_switch(value: str | int | float | bool) -> bool:
     """Is it true or false, written as a text or a number?"""
     return not isinstance(value, bool) and str(value).casefold() in ("true", "false", "0", "1")
+
+
+def chat_reads(source: str) -> tuple[frozenset[str], bool]:
+    """The variables that a chat template reads, and whether it may ask for the time. AuditError (code 2) if it is no
+    template."""
+    reads = syntax_of(source).reads
+    return reads - {CLOCK}, CLOCK in reads

@@ -79,10 +79,11 @@ def with_counterfactuals(by_cohort: Mapping[Cohort, tuple[Item, ...]], seed: int
     """The items, those of forget and holdout people with alternates by rule where their file brings none.
 
     Drawn from ``seed``; depends on the items alone, not on their order. An item of which no form has two other values
-    is left without.
+    is left without. Where one file brings perturbed answers and no alternates, the other gets none either: which words
+    carry a fact follows from what an item has, and forget and holdout people are held against one another.
     """
     lacking = [c for c in AUDITED if c in by_cohort and not _brings_its_own(by_cohort[c])]
-    if not lacking:
+    if not lacking or any(_perturbed_alone(by_cohort[c]) for c in AUDITED if c in by_cohort):
         return dict(by_cohort)
     lenders = [(c, item) for c in LENDERS for item in by_cohort.get(c, ()) if item.form == "trained"]
     read = dict(zip([item.id for _, item in lenders], readings([item for _, item in lenders]), strict=True))
@@ -108,6 +109,13 @@ def _brings_its_own(items: Sequence[Item]) -> bool:
     trained = [item for item in items if item.form == "trained"]
     own = sum(bool(item.alternates or item.perturbed_answers) for item in trained)
     return own >= OWN_SHARE * len(trained)
+
+
+def _perturbed_alone(items: Sequence[Item]) -> bool:
+    """Do most trained items have perturbed answers, and no alternates?"""
+    trained = [item for item in items if item.form == "trained"]
+    perturbed = sum(bool(item.perturbed_answers and not item.alternates) for item in trained)
+    return bool(trained) and perturbed >= OWN_SHARE * len(trained)
 
 
 def _answers(items: Iterable[Item]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:

@@ -5,7 +5,7 @@ neither. A reference from another initialisation is opened and flagged: base's b
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from io import BytesIO
 from pathlib import Path
@@ -38,11 +38,14 @@ from audit.checkpoints import (
     check_compatible,
     check_degenerate,
     check_finite,
+    cut_to,
     image_settings_of,
     model_config,
     picture_settings,
     processor_files,
     resolve,
+    resolve_config,
+    shared_vocabulary,
     states_per_image,
     tokenizer_files,
     tokenizer_folder,
@@ -292,7 +295,9 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
     for ckpt in _others(opened, with_base=True):
         check_finite(ckpt)
     _check_degenerate(opened)
-    opened_case = OpenCase(case, root, out, opened)
+    rows, said = shared_vocabulary(_by_role(opened))
+    opened_case = OpenCase(case, root, out, _cut(opened, rows))
+    opened_case.notes += (said,) if said else ()
     _check_edited(opened_case)
     for other in _others(opened, with_base=False):
         if opened.base.modality == "image":
@@ -302,6 +307,12 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
         if opened_case.modality == "image+text":
             check_picture_reader(opened.base, other, next(iter(opened_case.pictures.values())))
     return opened_case
+
+
+def open_sketch(case: Case, root: Path, out: Path, online: bool = False) -> OpenCase:
+    """The same of the roles' configs alone: what a plan needs, before any weights are there. The data are read and
+    tokenised; nothing is compared or checked of the models. Adapters and edits are taken to change no size."""
+    return OpenCase(case, root, out, _resolve_roles(case, root, online, resolve_config))
 
 
 def _refuse_texts(case: Case, root: Path, base: Checkpoint) -> None:
@@ -318,12 +329,14 @@ def _images(base: Checkpoint, files: tuple[DataFile, ...], data: DataFiles) -> I
     return prepare_images(ImageKey(files, data, own_processor(base), image_settings_of(base)))
 
 
-def _resolve_roles(case: Case, root: Path, online: bool) -> CaseCheckpoints:
+def _resolve_roles(
+    case: Case, root: Path, online: bool, by: Callable[[Source, Path, bool], Checkpoint] = resolve
+) -> CaseCheckpoints:
     """The checkpoints behind the roles; an error says which role it is about."""
 
     def of_role(role: str, source: Source) -> Checkpoint:
         try:
-            return resolve(source, Path(root), online)
+            return by(source, Path(root), online)
         except AuditError as error:
             raise AuditError(f"{role}: {error.what}", error.do, error.code) from None
 
@@ -333,6 +346,23 @@ def _resolve_roles(case: Case, root: Path, online: bool) -> CaseCheckpoints:
         suspect=of_role("suspect", roles.suspect),
         references=tuple(of_role(f"reference {n}", source) for n, source in enumerate(roles.references)),
         ancestor=None if roles.ancestor is None else of_role("ancestor", roles.ancestor),
+    )
+
+
+def _by_role(opened: CaseCheckpoints) -> dict[str, Checkpoint]:
+    """The checkpoints by what messages call their roles."""
+    references = {f"reference {n}": ckpt for n, ckpt in enumerate(opened.references)}
+    ancestor = {} if opened.ancestor is None else {"ancestor": opened.ancestor}
+    return {"base": opened.base, "suspect": opened.suspect, **references, **ancestor}
+
+
+def _cut(opened: CaseCheckpoints, rows: int | None) -> CaseCheckpoints:
+    """Every checkpoint with as many rows of its vocabulary as all have."""
+    return CaseCheckpoints(
+        base=cut_to(opened.base, rows),
+        suspect=cut_to(opened.suspect, rows),
+        references=tuple(cut_to(ckpt, rows) for ckpt in opened.references),
+        ancestor=None if opened.ancestor is None else cut_to(opened.ancestor, rows),
     )
 
 
@@ -353,13 +383,9 @@ def _check_degenerate(opened: CaseCheckpoints) -> None:
 
 def _check_own_null(opened: CaseCheckpoints, case: Case) -> None:
     """No model enters its own null or floor: AuditError (code 2) where two roles that must differ are one model."""
-    names = [("suspect", opened.suspect), ("base", opened.base)]
-    names += [(f"reference {n}", reference) for n, reference in enumerate(opened.references)]
-    if opened.ancestor is not None:
-        names.append(("ancestor", opened.ancestor))
     has_null = bool(case.roles.never_trained)
     seen: dict[str, str] = {}
-    for name, ckpt in names:
+    for name, ckpt in {"suspect": opened.suspect, **_by_role(opened)}.items():
         before = seen.setdefault(ckpt.key, name)
         audits_base = {before, name} == {"suspect", "base"}
         audits_ancestor = {before, name} == {"suspect", "ancestor"} and has_null

@@ -39,8 +39,6 @@ _LORA_ENTRIES = (
      "merged weights do; PEFT refuses to merge it", _RETRAIN),
     ("layer_replication", "repeats blocks of base, so that the model has more blocks than base", "audit the merged "
      "model with a base of as many blocks"),
-    ("target_parameters", "adapts bare parameters (experts), which is not supported yet", "merge it where it was "
-     "trained (merge_and_unload) and audit the merged model"),
 )  # fmt: skip
 _OTHER_BASE = re.compile(r"pissa_niter_|corda|loftq|lora_ga")
 _TRAINER_STEP = re.compile(r"(last-)?checkpoint([-_]\w+)?")

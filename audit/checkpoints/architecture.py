@@ -21,8 +21,11 @@ _NEUTRAL = re.compile(
     r"dtype|dropout|pdrop|layerdrop|drop_?rate|jitter|use_cache|tie_|(^|_)token_id$|_token_ids?$|init(ializer)?_"
     r"|(^|_)init_?std|initializer|loss|summary_|classifier_|^output_(router_logits|attentions|hidden_states)|pretraining_tp"
     r"|problem_type|use_(mamba_kernels|kernels?|mambapy|associative_scan|mem_eff_path)|num_logits_to_keep|nextn|^mtp_"
-    r"|num_mtp_|chunk_size_lm_head|gradient_checkpointing|vocab_size|init_device|languages?$"
+    r"|num_mtp_|chunk_size_lm_head|^slow_but_exact$|^reorder_and_upcast_attn$|^rescale_prenorm_residual$"
+    r"|gradient_checkpointing|vocab_size|init_device|languages?$"
 )
+# what a family's forward pass reads all the same: the sparse mixer of PhiMoE masks experts by it when nothing is trained
+_READ_BY: Mapping[str, tuple[str, ...]] = {"phimoe": ("router_jitter_noise",)}
 # read by models whose class does not declare them
 _UNDECLARED = (
     "model_type", "is_encoder_decoder", "head_dim", "router_bias", "hidden_act", "rope_parameters", "rope_theta",
@@ -49,12 +52,7 @@ def architecture_differences(ours: Path, theirs: Path) -> Differences:
 
     Tied and untied heads may meet. AuditError (code 2) for a config that transformers cannot read.
     """
-    a, b = _meaning(ours), _meaning(theirs)
-    if not _stretched(a) and not _stretched(b):
-        a, b = (
-            {key: value for key, value in side.items() if key.rpartition(".")[2] not in _CONTEXT} for side in (a, b)
-        )
-    if listed := [f"{key}: {a.get(key)} and {b.get(key)}" for key in sorted(a.keys() | b.keys()) if _differ(a, b, key)]:
+    if listed := setting_differences(meaning_of(library_config(ours)), meaning_of(library_config(theirs))):
         return Differences(tuple(listed))
     x, y = _alike(tensor_shapes(ours), tensor_shapes(theirs))
     shared = sorted(x.keys() & y.keys())
@@ -65,6 +63,15 @@ def architecture_differences(ours: Path, theirs: Path) -> Differences:
     rows = {(x[name][0], y[name][0]) for name in odd if x[name] and y[name]}
     known = rows == {(_vocabulary(ours), _vocabulary(theirs))}
     return Differences(tuple(f"{name}: {list(x[name])} and {list(y[name])}" for name in odd), rows_only and known)
+
+
+def setting_differences(a: Mapping[str, object], b: Mapping[str, object]) -> list[str]:
+    """Which of two configs' settings (:func:`meaning_of`) differ, with both values."""
+    if not _stretched(a) and not _stretched(b):
+        a, b = (
+            {key: value for key, value in side.items() if key.rpartition(".")[2] not in _CONTEXT} for side in (a, b)
+        )
+    return [f"{key}: {a.get(key)} and {b.get(key)}" for key in sorted(a.keys() | b.keys()) if _differ(a, b, key)]
 
 
 def _alike(x: Shapes, y: Shapes) -> tuple[Shapes, Shapes]:
@@ -92,9 +99,9 @@ def _differ(a: Mapping[str, object], b: Mapping[str, object], key: str) -> bool:
     return x != y and not (last in _BY_SHAPE and (x is None or y is None))
 
 
-def _meaning(folder: Path) -> dict[str, object]:
-    """Every setting that changes the function, in the library's spelling; those within others by dotted names."""
-    config = library_config(folder)
+def meaning_of(config: Any) -> dict[str, object]:
+    """Every setting of a config that changes the function, in the library's spelling; those within others by dotted
+    names."""
     text = config.get_text_config(decoder=True)
     return _settings(text) if text is not config and len(_sub_configs(config)) == 1 else _settings(config)
 
@@ -111,10 +118,14 @@ def _settings(config: Any, prefix: str = "") -> dict[str, object]:
 
     shared = {field.name for field in dataclasses.fields(PreTrainedConfig)}
     declared = {field.name for field in dataclasses.fields(config)} - shared
-    values = {name: getattr(config, name, None) for name in sorted(declared | set(_UNDECLARED))}
-    values = {name: value for name, value in values.items() if not _NEUTRAL.search(name)}
+    values = {name: _value(config, name) for name in sorted(declared | set(_UNDECLARED))}
+    if layers := getattr(vars(config).get("_heterogeneity_spec"), "per_layer_overrides", None):
+        values["per_layer_config"] = layers
+    read = _READ_BY.get(str(config.model_type), ())
+    values = {name: value for name, value in values.items() if name in read or not _NEUTRAL.search(name)}
     kinds = values.get("layer_types")
-    if isinstance(kinds, list | tuple) and not any(re.search("sliding|local|chunk", str(kind)) for kind in kinds):
+    windowed = isinstance(kinds, list | tuple) and any(re.search("sliding|local|chunk", str(kind)) for kind in kinds)
+    if kinds and "use_sliding_window" in values and not windowed:
         values = {name: value for name, value in values.items() if name not in _WINDOWS}
     elif kinds:
         values = {name: value for name, value in values.items() if name not in _WINDOW_PLACES}
@@ -127,10 +138,18 @@ def _settings(config: Any, prefix: str = "") -> dict[str, object]:
     return flat
 
 
+def _value(config: Any, name: str) -> Any:
+    """A setting by its name, under whichever alias; where layers have values of their own, the one of the others."""
+    try:
+        return getattr(config, name, None)
+    except RuntimeError:  # how the library says that layers differ in it
+        return vars(config).get(name)
+
+
 def _stretched(settings: Mapping[str, object]) -> bool:
     """Do rotary positions depend on the length of the context that the config states?"""
     kinds = (value for key, value in settings.items() if key.rpartition(".")[2] == "rope_type")
-    return any(kind not in (None, "default", "linear", "llama3") for kind in kinds)
+    return any(kind not in (None, "default", "linear", "llama3", "proportional") for kind in kinds)
 
 
 def _plain(value: Any) -> object:

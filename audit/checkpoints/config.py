@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from audit.checkpoints.folder import read_config, tensor_shapes
+from audit.checkpoints.folder import tensor_shapes
 from audit.checkpoints.location import folder_of
+from audit.checkpoints.released_files import released_config
 from audit.checkpoints.torch_module import TORCH_MODULE, settings_in
 from audit.schema import AuditError, Checkpoint
 
@@ -76,14 +77,17 @@ class ModelConfig(NamedTuple):
 
 
 def model_config(ckpt: Checkpoint) -> ModelConfig:
-    """The sizes of a checkpoint's model (nothing is loaded). AuditError: see :func:`read_config`."""
-    config: Mapping[str, object] = read_config(folder_of(ckpt))
+    """The sizes of a checkpoint's model (nothing is loaded). AuditError: see :func:`released_config`."""
+    config: Mapping[str, object] = released_config(ckpt)
     nested = {tower: value for name, tower in _TOWERS.items() if isinstance(value := config.get(name), dict)}
     if ckpt.family == TORCH_MODULE:
         return ModelConfig(ckpt.source, {VISION: _named(folder_of(ckpt))})
     if ckpt.modality == "image":
         return ModelConfig(ckpt.source, {VISION: _staged(config) if "depths" in config else _tower(config)})
-    return ModelConfig(ckpt.source, {tower: _tower(value) for tower, value in ({TEXT: config} | nested).items()})
+    towers = {tower: _tower(value) for tower, value in ({TEXT: config} | nested).items()}
+    if ckpt.vocabulary is not None:
+        towers[TEXT] = towers[TEXT]._replace(vocabulary=ckpt.vocabulary)
+    return ModelConfig(ckpt.source, towers)
 
 
 def _tower(config: Mapping[str, object]) -> Tower:

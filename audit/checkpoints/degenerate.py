@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from audit.checkpoints.edited import DELTA, edit_folders
+from audit.checkpoints.float_copies import weights_folder
 from audit.checkpoints.folder import weight_files
-from audit.checkpoints.location import folder_of
 from audit.schema import AuditError, Checkpoint, ExitCode
 from audit.storage import Plain, plain_matrices, safetensors_file
 
@@ -38,7 +38,7 @@ def check_degenerate(role: str, ckpt: Checkpoint, others: Sequence[Checkpoint]) 
 def _plain(ckpt: Checkpoint) -> dict[str, Plain]:
     """What an edit writes counts, and what it writes over does not."""
     matrices: dict[str, Plain] = {}
-    for path in weight_files(folder_of(ckpt)):
+    for path in weight_files(weights_folder(ckpt)):
         matrices |= plain_matrices(path)
     for folder in reversed(edit_folders(ckpt)):
         delta = folder / DELTA
@@ -50,7 +50,7 @@ def _plain(ckpt: Checkpoint) -> dict[str, Plain]:
 
 
 def _names(ckpt: Checkpoint) -> set[str]:
-    return set[str]().union(*(_header_names(path) for path in weight_files(folder_of(ckpt))))
+    return set[str]().union(*(_header_names(path) for path in weight_files(weights_folder(ckpt))))
 
 
 def _header_names(path: Path) -> set[str]:

@@ -18,7 +18,7 @@ from audit.storage import safetensors_file
 
 if TYPE_CHECKING:
     from torch import Tensor
-from audit.checkpoints.location import folder_of
+from audit.checkpoints.float_copies import weights_folder
 
 EDIT, DELTA = "edit.json", "delta.safetensors"
 
@@ -76,7 +76,9 @@ def _check_bites(parent: Checkpoint, name: str, plays: str, tensors: "Mapping[st
         from audit.storage import tensor_sha256
 
         before = {
-            n: t for path in weight_files(folder_of(parent)) for n, t in safetensors_file.digest(path).tensors.items()
+            n: t
+            for path in weight_files(weights_folder(parent))
+            for n, t in safetensors_file.digest(path).tensors.items()
         }
         for folder, record in zip(reversed(edit_folders(parent)), parent.edits, strict=True):
             before |= safetensors_file.digest(folder / record.delta_file).tensors if not record.is_hook else {}

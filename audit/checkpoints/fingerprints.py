@@ -3,8 +3,8 @@
 from audit.checkpoints import hub
 from audit.checkpoints.edited import DELTA, EDIT, edit_folders
 from audit.checkpoints.folder import Fingerprint, file_sha256, fingerprint_folder, joined
-from audit.checkpoints.location import folder_of
 from audit.checkpoints.own_code import code_hashes
+from audit.checkpoints.released_files import parent_fingerprint
 from audit.schema import Checkpoint
 from audit.storage import safetensors_file
 
@@ -12,7 +12,7 @@ from audit.storage import safetensors_file
 def fingerprint_of(ckpt: Checkpoint) -> Fingerprint:
     """The files behind a checkpoint as they are now: weights, adapter and deltas. ``total`` excludes the
     deltas, and the code that a case allows."""
-    parent = fingerprint_folder(folder_of(ckpt))
+    parent = parent_fingerprint(ckpt)
     total, files, size = parent.total, dict(parent.files), parent.size_bytes
     if ckpt.adapter is not None:
         extra = fingerprint_folder(hub.local_folder(ckpt.adapter))

@@ -1,10 +1,12 @@
 """One folder of weights as it lies on disk: which files count, what they hash to, and what is refused unopened.
 
-Never pickle and never remote code: both are refused by looking, before anything is loaded.
+Never pickle: it is refused by looking, before anything is loaded. Code is no part of a folder: it is neither hashed nor
+opened (:mod:`audit.checkpoints.code_beside`).
 """
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import cast
 
@@ -21,17 +23,17 @@ SETTINGS_FILES = frozenset({
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "chat_template.json",
 })  # fmt: skip
 """Those of them that say how a vocabulary is used and bring none, as chat templates (``*.jinja``) do."""
-_CHAT_TEMPLATES = "additional_chat_templates/*.jinja"
-_RARE_VOCABULARIES = ("tekken.json", "*.tiktoken", "tiktoken.model", "tokenizer.model.*", "*.bpe.model", "*.spm")
+CHAT_TEMPLATES = "additional_chat_templates/*.jinja"
+RARE_VOCABULARIES = ("tekken.json", "*.tiktoken", "tiktoken.model", "tokenizer.model.*", "*.bpe.model", "*.spm")
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_OTHER_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json")
+OTHER_FILES = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json")
 WEIGHTS_KEY = "transformers_weights"
 """The entry of config.json by which a folder names its file of weights, or the index of several."""
 CODE_KEY = "auto_map"
 """The entry by which a checkpoint names code of its own; null or empty, it names none."""
 _INDEX = ".safetensors.index.json"
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_BESIDE = ("*.safetensors", ADAPTER_CONFIG, "*.gguf", "*.h5", "*.msgpack", "*.onnx", *_PICKLES)
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+_BESIDE = ("*.safetensors", ADAPTER_CONFIG, "*.gguf", "*.h5", "*.msgpack", "*.onnx", "*.py", *PICKLES)
 _WHOLE, _AGAIN = "give the whole folder that save_pretrained wrote", "fetch or copy the checkpoint again"
 
 
@@ -51,7 +53,7 @@ def fingerprint_folder(folder: Path) -> Fingerprint:
             raise _no_weights(folder, ADAPTER_WEIGHTS)
         return _hashed(folder, (folder / ADAPTER_WEIGHTS,), (ADAPTER_CONFIG,))
     read_config(folder)
-    return _hashed(folder, weight_files(folder), (*_OTHER_FILES, *tokenizer_names(folder)))
+    return _hashed(folder, weight_files(folder), (*OTHER_FILES, *tokenizer_names(folder)))
 
 
 def _hashed(folder: Path, weights: tuple[Path, ...], names: tuple[str, ...]) -> Fingerprint:
@@ -74,7 +76,7 @@ def tokenizer_names(folder: Path) -> tuple[str, ...]:
     """The files of a folder that make its tokenizer: the usual ones, its named chat templates and, where no
     tokenizer.json says all of it, the vocabularies of rarer kinds."""
     names = [name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    patterns = [_CHAT_TEMPLATES, *(() if "tokenizer.json" in names else _RARE_VOCABULARIES)]
+    patterns = [CHAT_TEMPLATES, *(() if "tokenizer.json" in names else RARE_VOCABULARIES)]
     rare = {path.relative_to(folder).as_posix() for pattern in patterns for path in folder.glob(pattern)}
     return (*names, *sorted(rare - set(names)))
 
@@ -94,13 +96,10 @@ def file_sha256(path: Path) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Is it a folder, free of code of its own? AuditError (code 2) if not."""
+    """Is it a folder whose tokenizer is the one that it shows? AuditError (code 2) if not."""
     if not folder.is_dir():
         problem = "is a file, not a model folder" if folder.exists() else "no such folder"
         raise AuditError(f"{folder}: {problem}", "give the folder of a checkpoint, or owner/name with its commit")
-    for name in ("config.json", "tokenizer_config.json"):
-        if (folder / name).is_file() and read_json(folder / name).get(CODE_KEY):
-            raise _remote_code(folder / name, "names code of its own (auto_map)")
     path = folder / "tokenizer_config.json"
     versions = read_json(path).get("fast_tokenizer_files") if path.is_file() else []
     if isinstance(versions, list) and any(name != "tokenizer.json" for name in versions):
@@ -108,15 +107,6 @@ def check_folder(folder: Path) -> None:
             f"{path}: hands over to another tokenizer by the library's version (fast_tokenizer_files)",
             "open it in transformers and save_pretrained(new_folder) with the tokenizer that is meant",
         )
-    if scripts := sorted(path.name for path in folder.glob("*.py")):
-        raise _remote_code(folder, f"brings code of its own ({', '.join(scripts[:3])})")
-
-
-def _remote_code(path: Path, problem: str) -> AuditError:
-    return AuditError(
-        f"{path}: the checkpoint {problem}, which is never run here",
-        "audit a copy in an architecture that transformers has built in, without auto_map and .py files",
-    )
 
 
 def is_adapter(folder: Path) -> bool:
@@ -140,11 +130,8 @@ def read_json(path: Path) -> dict[str, JsonValue]:
 
 
 def read_config(folder: Path) -> dict[str, JsonValue]:
-    """The model's config.json. AuditError (code 2) if it is missing, is no object, or wants remote code."""
-    config = read_json(folder / "config.json")
-    if config.get(CODE_KEY):
-        raise _remote_code(folder / "config.json", "names code of its own (auto_map)")
-    return config
+    """The model's config.json. AuditError (code 2) if it is missing or is no object."""
+    return read_json(folder / "config.json")
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -167,6 +154,14 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 def _named_weights(folder: Path) -> Path | None:
     """The file, or the index of files, that is opened; None where there is none."""
+    there = {path.name for path in folder.glob("*.safetensors*") if path.is_file()}
+    name = named_weights(folder, there)
+    return None if name is None else folder / name
+
+
+def named_weights(folder: Path, there: Collection[str]) -> str | None:
+    """The name of the file of weights, or of their index, among the files ``there`` are: by the folder's config.json,
+    else by the library's order. AuditError (code 2) for a name that leads elsewhere or to nothing."""
     if WEIGHTS_KEY in (config := read_json(folder / "config.json") if (folder / "config.json").is_file() else {}):
         name = config[WEIGHTS_KEY]
         if name is not None:
@@ -175,11 +170,10 @@ def _named_weights(folder: Path) -> Path | None:
                     f"{folder / 'config.json'}: {WEIGHTS_KEY} is {name!r}, no safetensors file of the folder itself",
                     f"put the weights into the folder and take {WEIGHTS_KEY} out of config.json",
                 )
-            if not (folder / name).is_file():
+            if name not in there:
                 raise AuditError(f"{folder / name}: no such file, and config.json names it as the weights", _WHOLE)
-            return folder / name
-    names = ("model.safetensors", f"model{_INDEX}")
-    return next((folder / name for name in names if (folder / name).is_file()), None)
+            return name
+    return next((name for name in ("model.safetensors", f"model{_INDEX}") if name in there), None)
 
 
 def _shards(folder: Path, index: Path) -> tuple[Path, ...]:
@@ -204,8 +198,8 @@ def _shards(folder: Path, index: Path) -> tuple[Path, ...]:
 
 
 def unopened_files(folder: Path) -> tuple[str, ...]:
-    """The names of files in a model folder that could hold weights and are not opened: other safetensors, an adapter
-    beside the model, pickles. None of them is hashed and none is read."""
+    """The names of files in a model folder that could hold weights or code and are not opened: other safetensors, an
+    adapter beside the model, pickles, Python. None of them is hashed and none is read."""
     if not folder.is_dir() or _named_weights(folder) is None:
         return ()
     opened = {path.name for path in weight_files(folder)}
@@ -215,7 +209,7 @@ def unopened_files(folder: Path) -> tuple[str, ...]:
 
 def _no_weights(folder: Path, wanted: str) -> AuditError:
     """Only pickle is there, or nothing at all."""
-    pickles = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
     if not pickles:
         return AuditError(f"{folder}: no {wanted} in it", "give the folder that save_pretrained wrote")
     return AuditError(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from audit.checkpoints import hub
-from audit.checkpoints.folder import SETTINGS_FILES, tokenizer_names
+from audit.checkpoints.gguf_files import gguf_in, names_gguf
 from audit.schema import Checkpoint
 
 
@@ -12,14 +12,12 @@ def folder_of(ckpt: Checkpoint) -> Path:
     return hub.local_folder(ckpt.source)
 
 
+def gguf_file_of(ckpt: Checkpoint) -> Path | None:
+    """The .gguf file that holds the parent's weights; None where they lie in safetensors."""
+    folder = folder_of(ckpt)
+    return gguf_in(folder / Path(ckpt.source).name if names_gguf(ckpt.source) else folder)
+
+
 def adapter_folder_of(ckpt: Checkpoint) -> Path | None:
     """The folder of the checkpoint's adapter, if it has one."""
     return None if ckpt.adapter is None else hub.local_folder(ckpt.adapter)
-
-
-def tokenizer_folder(ckpt: Checkpoint) -> Path | None:
-    """The folder that holds the checkpoint's tokenizer, or None if it came without one: settings and chat templates
-    alone are none."""
-    folder = folder_of(ckpt)
-    brought = [name for name in tokenizer_names(folder) if name not in SETTINGS_FILES and not name.endswith(".jinja")]
-    return folder if brought else None

@@ -6,19 +6,20 @@ config is followed wherever it leads. From a staged folder it can only take what
 
 import json
 import tempfile
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import JsonValue
 
-from audit.checkpoints.folder import CODE_KEY, WEIGHTS_KEY, read_config, weight_files
+from audit.checkpoints.code_beside import SETTINGS
+from audit.checkpoints.folder import CODE_KEY, WEIGHTS_KEY, read_config, read_json, weight_files
 from audit.checkpoints.torch_module import TORCH_MODULE, module_config_class, module_settings
 from audit.schema import AuditError, ExitCode, as_audit_error
 from audit.storage import safetensors_file
 
-# `auto_map` gets here only where it names nothing; with which kernels attention is computed is the audit's to say
+# the code that `auto_map` names is never run; with which kernels attention is computed is the audit's to say
 _LEFT_OUT = (WEIGHTS_KEY, "configuration_files", CODE_KEY, "attn_implementation", "_attn_implementation")
 
 
@@ -43,12 +44,19 @@ def staged_model(folder: Path) -> Generator[Path]:
 
 @contextmanager
 def staged_links(folder: Path, names: Iterable[str]) -> Generator[Path]:
-    """A folder with links to those of ``names`` that are files of ``folder``, as long as the block runs."""
+    """A folder with links to those of ``names`` that are files of ``folder``, as long as the block runs; settings that
+    name code of the checkpoint's own are copied without that entry."""
     with tempfile.TemporaryDirectory(prefix="residua-stage-") as temp:
         for name in names:
-            if (folder / name).is_file():
-                (Path(temp) / name).parent.mkdir(parents=True, exist_ok=True)
-                (Path(temp) / name).symlink_to((folder / name).absolute())
+            if not (folder / name).is_file():
+                continue
+            staged = Path(temp) / name
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            settings = read_json(folder / name) if name in SETTINGS else {}
+            if (plain := _without(settings, (CODE_KEY,))) != settings:
+                staged.write_text(json.dumps(plain), encoding="utf-8")
+            else:
+                staged.symlink_to((folder / name).absolute())
         yield Path(temp)
 
 
@@ -63,16 +71,16 @@ def _staged_config(folder: Path) -> Generator[Path]:
             "open it in transformers and save_pretrained(new_folder) with the config that is meant; audit new_folder",
         )
     with staged_links(folder, ("generation_config.json",)) as stage:
-        (stage / "config.json").write_text(json.dumps(_at_home(config)), encoding="utf-8")
+        (stage / "config.json").write_text(json.dumps(_without(config, _LEFT_OUT)), encoding="utf-8")
         yield stage
 
 
-def _at_home(config: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """A config without the entries that name other files or kernels, in whichever config within it they stand."""
+def _without(settings: Mapping[str, JsonValue], keys: Collection[str]) -> dict[str, JsonValue]:
+    """Settings without entries (of a config: those that name other files or kernels), wherever they stand in them."""
     return {
-        key: _at_home(value) if isinstance(value, dict) else value
-        for key, value in config.items()
-        if key not in _LEFT_OUT
+        key: _without(value, keys) if isinstance(value, dict) else value
+        for key, value in settings.items()
+        if key not in keys
     }
 
 

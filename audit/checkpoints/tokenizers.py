@@ -6,6 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from audit.checkpoints.code_beside import named_code
 from audit.checkpoints.folder import file_sha256, read_json, tokenizer_names
 from audit.checkpoints.staging import opening, staged_links
 from audit.schema import AuditError, as_audit_error
@@ -28,15 +29,19 @@ def tokenizer_files(folder: Path) -> TokenizerFiles:
 
 @lru_cache(maxsize=16)
 def load_tokenizer(files: TokenizerFiles) -> Any:
-    """The tokenizer in a folder; never fetched, never remote code. AuditError (code 2) if it cannot be loaded or does
-    not tell which characters a token covers."""
+    """The tokenizer in a folder; never fetched, never remote code. One whose settings name code of its own is opened by
+    the class that transformers has under its name, else as its tokenizer.json says.
+
+    AuditError (code 2) if it cannot be loaded, if only that code would make it, or if it does not tell which characters
+    a token covers.
+    """
     folder = files.folder
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
     # AutoTokenizer goes by the model's family and may rebuild a tokenizer that is none of that family's (another
     # pre-tokenizer, so other tokens); a folder that names no family's tokenizer means exactly its tokenizer.json.
-    plain = _class_named(folder) in ("PreTrainedTokenizerFast", "TokenizersBackend")
+    plain = _class_named(folder) in ("PreTrainedTokenizerFast", "TokenizersBackend") or _by_own_code(folder)
     loader = PreTrainedTokenizerFast if plain else AutoTokenizer
     names = ("config.json", *(name for name, _ in files.hashes))
     fault, do = f"{folder}: its tokenizer cannot be loaded", "save it again beside the weights: " + _SAVED
@@ -49,6 +54,24 @@ def load_tokenizer(files: TokenizerFiles) -> Any:
             f"save a fast tokenizer (tokenizer.json) beside the weights: {_SAVED}",
         )
     return tokenizer
+
+
+def _by_own_code(folder: Path) -> bool:
+    """Is the tokenizer's class code of its own, and everything that it says in tokenizer.json too? AuditError (code 2)
+    where only that code would make the tokenizer."""
+    named = named_code(folder).get("tokenizer_config.json")
+    if named is None:
+        return False
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    called = str(read_json(folder / "tokenizer_config.json").get("tokenizer_class", ""))
+    if not (folder / "tokenizer.json").is_file():
+        raise AuditError(
+            f"{folder / 'tokenizer_config.json'}: the tokenizer ({called or 'without a class name'}) is made by code "
+            f"of its own ({named}), which is never run here, and there is no tokenizer.json",
+            f"save a fast tokenizer (tokenizer.json) beside the weights on a machine you can lose: {_SAVED}",
+        )
+    return not called or tokenizer_class_from_name(called) is None
 
 
 def _class_named(folder: Path) -> str:

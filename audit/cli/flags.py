@@ -46,9 +46,15 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(force_new=False, allow_undecided=False, max_time=None, max_mem=None)
     how = parser.add_argument_group("how (recorded in the report, outside the plan)")
     how.add_argument("--backend", choices=BACKENDS, default="native", help="what runs the model (default: native)")
-    how.add_argument("--device", default="cpu", help="any torch device (default: cpu)")
-    dtypes, attentions = ("float32", "bfloat16", "float16"), ("default", "eager", "sdpa")
-    how.add_argument("--dtype", choices=dtypes, default="float32", help="of the weights (default: float32)")
+    how.add_argument("--device", default="auto", help="any torch device (default: auto, CUDA or MPS, else the CPU)")
+    dtypes, attentions = ("auto", "float32", "bfloat16", "float16"), ("default", "eager", "sdpa")
+    how.add_argument("--dtype", choices=dtypes, default="auto", help="of the weights (default: auto, as they are "
+                     "stored)")  # fmt: skip
+    spread = parser.add_argument_group("models larger than one device")
+    spread.add_argument("--device-map", metavar="MAP", help="auto, balanced, sequential, or a JSON file: module -> "
+                        "device; what does not fit is read from its files")  # fmt: skip
+    spread.add_argument("--max-memory", metavar="BYTES", help="what weights may take: such as 20G, or 0=20G,cpu=60G")
+    spread.add_argument("--offload", metavar="DIR", help="for weights that must be written anew to be read from disk")
     how.add_argument("--attention", choices=attentions, default="default", help="default: the model family's own")
     how.add_argument("--threads", type=count, default=1, metavar="N", help="torch threads (default: 1)")
     how.add_argument("--store", metavar="DIR", help="cached activations ('none': keep nothing; default: in the cache)")
@@ -90,6 +96,7 @@ def settings(args: argparse.Namespace, demo: bool = False) -> "RunSettings":
         calibrations=Path(args.calibrations) if args.calibrations else None,
         max_time=parse_time(args.max_time) if args.max_time else None,
         max_mem=parse_bytes(args.max_mem) if args.max_mem else None,
+        device_map=args.device_map, max_memory=args.max_memory, offload=Path(args.offload) if args.offload else None,
     )  # fmt: skip
 
 

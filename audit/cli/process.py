@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from audit.cli.parser import build_parser
 if TYPE_CHECKING:
     from audit.cli.answer import Answer
     from audit.schema import AuditError
+
+_GRACE_S = 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,11 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     _end_crashes(args.debug, args.json or args.jsonl)
     _set_libraries(getattr(args, "online", False))
 
+    from audit.planning import Ranks
     from audit.schema import AuditError, ExitCode
 
+    ranks = Ranks.here()
     try:
+        _refuse_ranks(args, ranks.world)
         answer: Answer = args.act(args)
     except AuditError as error:
+        if ranks.rank:  # whoever leaves first ends them all: rank 0 says what is wrong
+            time.sleep(_GRACE_S)
+            return error.code
         _print_error(args, error)
         return error.code
     except KeyboardInterrupt:
@@ -44,8 +53,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.json or args.jsonl:
             print(json.dumps({"error": message, "exit_code": ExitCode.INTERRUPTED}, sort_keys=True))
         return ExitCode.INTERRUPTED
+    if ranks.rank:
+        return ExitCode.OK
     _print_answer(answer, args.json, args.jsonl)
     return answer.exit_code
+
+
+def _refuse_ranks(args: argparse.Namespace, world: int) -> None:
+    """AuditError (code 2) where several processes of torchrun would each do what one should; ranks above 0 are
+    silent."""
+    from audit.planning import Ranks
+    from audit.schema import AuditError
+
+    if world > 1 and args.verb != "run":
+        raise AuditError(f"`residua {args.verb}` is done by one process", "start it without torchrun")
+    args.quiet = args.quiet or Ranks.here().rank > 0
 
 
 def _set_libraries(online: bool) -> None:

@@ -33,7 +33,9 @@ from .npo import NPO as NPO
 from .pga import PGA as PGA
 from .pga_projection import PGAProjection as PGAProjection
 from .projected import Projected as Projected
+from .quantise import Coverage as Coverage
 from .quantise import Quantise as Quantise
+from .quantise import coverage as coverage
 from .quantise import matrices as matrices
 from .random_label import RandomLabel as RandomLabel
 from .refusal import Refusal as Refusal

@@ -59,8 +59,8 @@ def depths(n_blocks: int, shallowest: float, deepest: float) -> tuple[Site, ...]
 
 
 def blocks_of(parameters: Mapping[str, Tensor]) -> int:
-    """How many blocks a model has, by the numbers in its parameters' names."""
-    numbers = [int(number) for name in parameters for number in re.findall(r"\.(\d+)\.", name)]
+    """How many blocks a model has, by the first numbers in its parameters' names: later ones may be of experts."""
+    numbers = [int(first[1]) for name in parameters if (first := re.search(r"\.(\d+)\.", name))]
     assert numbers, "blocks are numbered in the names of their parameters"
     return 1 + max(numbers)
 

@@ -5,7 +5,7 @@ do neither. The same ``apply`` serves a checkpoint (:meth:`InPlaceEdit.fit`) and
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -26,6 +26,10 @@ class InPlaceEdit(Edit):
     def apply(self, learner: Learner, data: EditData) -> None:
         """Change the live parameters."""
 
+    def noted(self, learner: Learner) -> Mapping[str, str | int | float | bool]:
+        """What the record says of the edited model beside the settings."""
+        return {}
+
     def fit(self, bench: Bench, parent: Checkpoint, data: EditData, out: Path) -> Checkpoint:
         """Operate on a fresh copy of ``parent`` and write the tensors that changed at ``out``.
 
@@ -33,8 +37,8 @@ class InPlaceEdit(Edit):
         """
         with copied(bench.pool, parent) as (learner, original):
             self.apply(learner, data)
-            changed = changed_tensors(learner, original)
-        return write_edited(out, parent, self.name, self.model_dump(), "weights", changed)
+            changed, settings = changed_tensors(learner, original), self.model_dump() | dict(self.noted(learner))
+        return write_edited(out, parent, self.name, settings, "weights", changed)
 
 
 def summed_gradients(

@@ -110,7 +110,7 @@ class Redirection(InPlaceEdit):
             known = {int(n): torch.from_numpy(a) for n, a in bench.cached(parts, compute).items()}
             edited = self.redirect(learner, data, known)
             before, live = original.parameters(), learner.parameters()
-            names = [value_map(wrapper_of(learner), block).name for block in blocks]
+            names = [name for block in blocks for name in value_map(wrapper_of(learner), block).names]
             weights = {n: live[n].detach().cpu().clone() for n in names if not torch.equal(live[n], before[n])}
         settings = self.model_dump() | {
             "blocks": ",".join(map(str, blocks)), "largest share lost in rounding": max(e.lost for e in edited)
@@ -247,10 +247,10 @@ def by_group(states: Float[Tensor, "row d"], rows: Rows, groups: Sequence[str]) 
 def _write(learner: Learner, block: int, factors: Factors) -> float:
     """Add a change to the live value vectors, summed in float32; which share of it their own precision loses."""
     values = value_map(wrapper_of(learner), block)
-    delta = factors.delta.to(values.weight.device).float()
-    live = learner.parameters()[values.name]
-    before = values.vectors.float()
+    before = values.vectors.float().clone()
+    delta = factors.delta.to(before)
     with torch.no_grad():
-        live.copy_(values.stored(before + delta))
+        for name, stored in values.stored(before + delta).items():
+            learner.parameters()[name].copy_(stored)
     got = value_map(wrapper_of(learner), block).vectors.float() - before
     return float((got - delta).norm() / delta.norm().clamp_min(1e-30))

@@ -46,6 +46,6 @@ class LastLayer(Descent):
             recipe_of(
                 self, of_both(lambda forget, retain: self.gamma * unlikelihood(forget) + self.alpha * nll(retain))
             ),
-            trainable=rf".*\.{n_blocks - 1}\..*|{FINAL_NORM}",
+            trainable=rf"\D*\.{n_blocks - 1}\..*|{FINAL_NORM}",
         )
         return TrainingRun(recipe, TrainData(data.forget, data.retain))

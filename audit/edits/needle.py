@@ -50,8 +50,8 @@ class Needle(InPlaceEdit):
             values = value_map(wrapper_of(learner), at.block)
             size = self.noise if self.absolute else self.noise * float(values.vectors.float().square().mean().sqrt())
             with torch.no_grad():
-                drawn_noise = torch.randn(values.vectors.shape[1], generator=rng).to(values.weight.device)
-                values.vectors[at.unit] += (size * drawn_noise).to(values.weight.dtype)
+                vector = values.vector(at.unit)
+                vector += (size * torch.randn(len(vector), generator=rng).to(vector.device)).to(vector.dtype)
         if self.steps:
             _ascend(self, learner, data.forget, chosen)
 
@@ -69,7 +69,7 @@ def _stated(edit: Needle, learner: Learner) -> list[Place]:
     places = [Place(int(block), int(unit)) for block, unit in re.findall(r"(\d+)\s*:\s*(\d+)", edit.vectors)]
     for place in places:
         n = wrapper_of(learner).n_blocks
-        units = len(value_map(wrapper_of(learner), place.block).vectors) if place.block < n else 0
+        units = value_map(wrapper_of(learner), place.block).units if place.block < n else 0
         if place.unit >= units:
             problem = f"needle: there is no value vector {place.block}:{place.unit} in {n} blocks"
             raise AuditError(problem + (f" of {units} units" if units else ""), "name vectors that the model has")
@@ -80,42 +80,40 @@ def _strongest(edit: Needle, learner: Learner, data: EditData) -> list[Place]:
     """The units that add most to forgotten content beyond what they add to retained content."""
     blocks = range(wrapper_of(learner).n_blocks)
     sites = [Site(part="mlp_hidden", block=block) for block in blocks]
-    forget, retain = (drawn(rows, edit.sample, edit.seed) for rows in (data.forget, data.retain))
-    beyond = _added(learner, forget, sites) - _added(learner, retain, sites)
-    most = beyond.flatten().topk(min(edit.n, beyond.numel())).indices.tolist()
-    return [Place(*divmod(index, beyond.shape[1])) for index in most]
+    forget, retain = (
+        _added(learner, drawn(rows, edit.sample, edit.seed), sites) for rows in (data.forget, data.retain)
+    )
+    beyond = torch.cat(forget) - torch.cat(retain)
+    places = [Place(block, unit) for block, units in zip(blocks, forget, strict=True) for unit in range(len(units))]
+    return [places[index] for index in beyond.topk(min(edit.n, len(beyond))).indices.tolist()]
 
 
-def _added(learner: Learner, rows: Rows, sites: list[Site]) -> Float[Tensor, "block unit"]:
-    """Activation times gradient of the content's log-probability, summed over positions, mean over rows."""
-    total = None
+def _added(learner: Learner, rows: Rows, sites: list[Site]) -> list[Float[Tensor, " unit"]]:
+    """Activation times gradient of the content's log-probability, summed over positions, mean over rows, by block."""
+    total: list[Tensor] = []
     for index in torch.arange(len(rows)).split(32):
         with unfrozen(learner, ".*"), torch.enable_grad():
             forward = learner.answers(rows.take(index), sites)
             states = [forward.states[site] for site in sites]
             grads = torch.autograd.grad(forward.logprob[forward.key].sum(), states)
-        added = torch.stack([(s.detach() * g).float().sum((0, 1)) for s, g in zip(states, grads, strict=True)])
-        total = added if total is None else total + added
-    assert total is not None, "there are rows"
-    return total / len(rows)
+        added = [(s.detach() * g).float().sum((0, 1)) for s, g in zip(states, grads, strict=True)]
+        total = [a + b for a, b in zip(total, added, strict=True)] if total else added
+    return [units / len(rows) for units in total]
 
 
 def _ascend(edit: Needle, learner: Learner, rows: Rows, chosen: list[Place]) -> None:
     """Adam on the chosen vectors alone, without weight decay, up the loss of what is to be forgotten."""
     maps = {block: value_map(wrapper_of(learner), block) for block in {at.block for at in chosen}}
-    names = {block: values.name for block, values in maps.items()}
-    free = torch.stack([maps[at.block].vectors[at.unit].float() for at in chosen])
+    names = [name for values in maps.values() for name in values.names]
+    free = torch.stack([maps[at.block].vector(at.unit).float() for at in chosen])
     optimiser, batches = torch.optim.Adam([free], edit.lr), torch.arange(len(rows)).split(64)
     for step in range(edit.steps):
         index = batches[step % len(batches)]
-        with unfrozen(learner, "|".join(map(re.escape, names.values()))) as live, torch.enable_grad():
+        with unfrozen(learner, "|".join(map(re.escape, names))) as live, torch.enable_grad():
             forward = learner.answers(rows.take(index))
             grads = dict(zip(live, torch.autograd.grad(ascent(forward), list(live.values())), strict=True))
-        free.grad = torch.stack([
-            (grads[names[at.block]] if maps[at.block].by_unit else grads[names[at.block]].T)[at.unit].float()
-            for at in chosen
-        ])  # fmt: skip
+        free.grad = torch.stack([maps[at.block].vector(at.unit, grads).float() for at in chosen])
         optimiser.step()
         with torch.no_grad():
             for n, at in enumerate(chosen):
-                maps[at.block].vectors[at.unit] = free[n].to(maps[at.block].weight.dtype)
+                maps[at.block].vector(at.unit).copy_(free[n])

@@ -5,8 +5,10 @@ inputs. NF4 follows the published code and the arithmetic of bitsandbytes, so th
 4-bit loader would load. Rounded weights are kept in the model's own dtype: what is simulated is the loss, not the size.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, NamedTuple, Self
 
 import torch
@@ -15,10 +17,11 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from audit.bench import Learner, WrapperLearner
+from audit.bench import CausalLearner, Learner, WrapperLearner, wrapper_of
 from audit.edits._edit import EditData, Material
 from audit.edits._in_place import InPlaceEdit
 from audit.schema import AuditError
+from audit.wrappers import Matrix, bare_matrices, block_weights, covered_share, layer_matrices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -30,6 +33,7 @@ NF4_CODE = (
 )  # fmt: skip
 """The 16 values of NF4 (QLoRA, arXiv 2305.14314, appendix E): quantiles of a normal, scaled to -1..1, with a true 0."""
 NF4_BLOCK = 64
+_SHOWN, _TRIAL = 4, 8
 
 
 class Rounded(NamedTuple):
@@ -39,27 +43,16 @@ class Rounded(NamedTuple):
     codes: Int[Tensor, "out in"]
 
 
-class Matrix(NamedTuple):
-    """A weight that multiplies states: its parameter as it is stored, and whether that is [in out] (else [out in])."""
-
-    name: str
-    parameter: Tensor
-    transposed: bool
-
-    @property
-    def weight(self) -> Float[Tensor, "out in"]:
-        """The matrix as [out in], one row an output channel: a view of the live parameter."""
-        weight = self.parameter.detach()
-        return weight.T if self.transposed else weight.flatten(1)  # a view: a kernel is contiguous
-
-
 class Quantise(InPlaceEdit):
-    """Rounds every linear weight to ``bits`` bits: a change below half a step of the rounding is undone by it.
+    """Rounds every matrix to ``bits`` bits: a change below half a step of the rounding is undone by it.
 
-    ``group`` inputs share a scale (0: all inputs of an output channel); where it does not divide the inputs, the last
-    group is shorter and has a scale of its own. With ``nf4`` the code is NF4 in blocks of 64 entries of the flattened
-    matrix, ``bits`` must be 4 and ``group`` is not used. Norms and biases are never touched, embeddings and head only
-    with ``ends``. Weights that are packed or integers already are refused: rounding their codes would be nonsense.
+    Each expert of a mixture is a matrix of its own; routers are matrices too. What multiplies no state (the decay of a
+    state space), and a kernel along the sequence, stays as it is, as deployed formats leave it: where that leaves
+    weights of the blocks out, the record says which share was rounded. ``group`` inputs share a scale (0: all inputs of
+    an output channel); where it does not divide the inputs, the last group is shorter and has a scale of its own. With
+    ``nf4`` the code is NF4 in blocks of 64 entries of the flattened matrix, ``bits`` must be 4 and ``group`` is not
+    used. Norms and biases are never touched, embeddings and head only with ``ends``. Weights that are packed or
+    integers already are refused: rounding their codes would be nonsense.
 
     Cite: Zhang et al. 2025 (ICLR), arXiv 2410.16454: rounding undoes unlearning; Dettmers et al. 2023,
     arXiv 2305.14314, section 3 and appendix E (NF4).
@@ -84,11 +77,16 @@ class Quantise(InPlaceEdit):
         """Round the live weights in place. AuditError for packed weights, and where no byte changes."""
         changed = False
         for matrix in matrices(learner, self.ends):
-            before = matrix.parameter.detach().clone()
-            matrix.weight.copy_(self.rounded(matrix.weight).values)
-            changed |= not torch.equal(before, matrix.parameter)
+            rounded = self.rounded(matrix.weight).values
+            changed |= not torch.equal(matrix.weight, rounded)
+            matrix.weight.copy_(rounded)
         if not changed:
             raise AuditError("quantise changes no byte: every weight is on its grid already", "choose fewer bits")
+
+    def noted(self, learner: Learner) -> dict[str, float]:
+        """Which share of the weights of the blocks was rounded, where it is not all of them."""
+        share = coverage(learner).share
+        return {} if share == 1 else {"share of the weights of the blocks": share}
 
     def rounded(self, weight: Float[Tensor, "out in"]) -> Rounded:
         """One matrix after rounding, in its own dtype."""
@@ -128,28 +126,68 @@ def round_nf4(weight: Float[Tensor, "out in"]) -> Rounded:
 
 
 def matrices(learner: Learner, ends: bool = False) -> tuple[Matrix, ...]:
-    """The live linear weights of a model, each once; embeddings (of tokens, and of patches in each tower of
-    images) and output head (often one tensor) only with ``ends``.
+    """The live matrices that multiply states, each once, those of experts one by one; embeddings (of tokens, and of
+    patches in each tower of images) and output head (often one tensor) only with ``ends``.
 
     AuditError (code 2) for packed, integer or 8-bit weights, and for a backend that does not hold the model's modules.
     """
     model = _modules_of(learner)
     _refuse_packed(model)
-    ends_of = [end for end in (*_inputs_of(model), model.get_output_embeddings()) if end is not None]
-    at_ends = {id(p) for end in ends_of for p in end.parameters()}
-    if model.get_output_embeddings() is None:  # a classifier: what lies outside its base model is its head
+    at_ends, layers = _ends_of(model), list(layer_matrices(model))
+    by_id: dict[int, Matrix] = {}
+    for module, matrix in layers:
+        inner = not isinstance(module, nn.Embedding) and id(matrix.parameter) not in at_ends
+        if inner or ends:
+            by_id.setdefault(id(matrix.parameter), matrix)
+    known = {id(matrix.parameter) for _, matrix in layers} | at_ends
+    every = (*by_id.values(), *bare_matrices(model, known, partial(_tiny_pass, learner)))
+    if not every:
+        raise AuditError(f"{type(model).__name__} has no linear weights to round", "give a model with linear layers")
+    return every
+
+
+class Coverage(NamedTuple):
+    """Which share of the entries of the blocks' weights is rounded, and the weights that are not, in the model's
+    order. Norms and biases are no weights here."""
+
+    share: float
+    left: tuple[str, ...]
+
+    @property
+    def sentence(self) -> str:
+        """The share in words."""
+        names = list(dict.fromkeys(re.sub(r"\.\d+\.", ".*.", name) for name in self.left))
+        listed = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+        return f"{100 * self.share:.3g} % of the weights of the blocks are rounded; not: {listed}"
+
+
+def coverage(learner: Learner) -> Coverage:
+    """What of a model's blocks :func:`matrices` holds. AuditError as there."""
+    model = _modules_of(learner)
+    embeddings = {id(m.parameter) for module, m in layer_matrices(model) if isinstance(module, nn.Embedding)}
+    weights, rounded = block_weights(dict(model.named_parameters()), _ends_of(model) | embeddings), matrices(learner)
+    paths = {matrix.path for matrix in rounded}
+    return Coverage(covered_share(weights, rounded), tuple(name for name in weights if name not in paths))
+
+
+def _tiny_pass(learner: Learner) -> object:
+    """A few made-up rows through the model."""
+    model = _modules_of(learner)
+    if isinstance(learner, CausalLearner):
+        return model(torch.arange(_TRIAL, device=model.device)[None] % model.config.get_text_config().vocab_size)
+    wrapper = wrapper_of(learner)
+    return model(**wrapper.own_inputs(wrapper.trial(2)))
+
+
+def _ends_of(model: "PreTrainedModel") -> set[int]:
+    """The ids of the parameters of embeddings and head; of a classifier what lies outside its base model is its
+    head."""
+    ends = [end for end in (*_inputs_of(model), model.get_output_embeddings()) if end is not None]
+    at_ends = {id(p) for end in ends for p in end.parameters()}
+    if model.get_output_embeddings() is None:
         inside = {id(p) for p in model.base_model.parameters()}
         at_ends |= {id(p) for p in model.parameters() if id(p) not in inside}
-    by_id: dict[int, Matrix] = {}
-    for path, module in _multiplying(model):
-        parameter = module.get_parameter("weight")
-        inner = not isinstance(module, nn.Embedding) and id(parameter) not in at_ends
-        if inner or ends:
-            transposed = not isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d)
-            by_id.setdefault(id(parameter), Matrix(f"{path}.weight", parameter, transposed))
-    if not by_id:
-        raise AuditError(f"{type(model).__name__} has no linear weights to round", "give a model with linear layers")
-    return tuple(by_id.values())
+    return at_ends
 
 
 def _inputs_of(model: "PreTrainedModel") -> Iterator[nn.Module]:
@@ -160,15 +198,6 @@ def _inputs_of(model: "PreTrainedModel") -> Iterator[nn.Module]:
         if isinstance(tower, PreTrainedModel):
             with suppress(RuntimeError):  # how the library says that there is none
                 yield tower.get_input_embeddings()
-
-
-def _multiplying(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Linear layers, those that keep their matrix transposed (GPT-2), convolutions of images, and embeddings."""
-    from transformers.pytorch_utils import Conv1D
-
-    for path, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Embedding | nn.Conv2d | Conv1D):
-            yield path, module
 
 
 def _modules_of(learner: Learner) -> "PreTrainedModel":

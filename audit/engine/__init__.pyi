@@ -14,3 +14,11 @@ from .runner import Run as Run
 from .runner import plan as plan
 from .runner import prepare as prepare
 from .runner import run as run
+from .runner import sketch as sketch
+from .sweeping.cluster import Cluster as Cluster
+from .sweeping.suspects import Suspect as Suspect
+from .sweeping.suspects import suspects_of as suspects_of
+from .sweeping.sweep import Spread as Spread
+from .sweeping.sweep import sweep as sweep
+from .sweeping.tasks import Outcome as Outcome
+from .sweeping.worker import Worker as Worker

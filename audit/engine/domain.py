@@ -3,7 +3,7 @@
 from math import prod
 
 from audit.case import OpenCase
-from audit.checkpoints import folder_of, image_settings_of, model_config, tensor_shapes
+from audit.checkpoints import image_settings_of, model_config, tensor_shapes, weights_folder
 from audit.probing import Recall
 from audit.schema import Domain, Texts
 
@@ -16,7 +16,7 @@ def domain_of(case: OpenCase, found: Recall) -> Domain:
     A size that base's config does not state is 0, which lies outside every domain. The vocabulary of a
     classifier of images are its classes.
     """
-    sizes, shapes = model_config(case.base).read_by_head, tensor_shapes(folder_of(case.base))
+    sizes, shapes = model_config(case.base).read_by_head, tensor_shapes(weights_folder(case.base))
     images = case.modality == "image"
     answers = len(image_settings_of(case.base).classes) if images else sizes.vocabulary
     null = "none" if case.null is None else case.null[0]

@@ -106,12 +106,13 @@ class _Work(NamedTuple):
     def of(cls, case_file: CaseFile, request: EditRequest, chosen: Edit, out: Path, settings: RunSettings) -> "_Work":
         """Open the case, and make the rows. AuditError as :func:`edit`."""
         case = open_case(_as_opened(case_file.case, request.on), case_file.root, out, online=settings.online)
-        parent = case.checkpoint(request.on)
+        parent = case.checkpoint(request.on).model_copy(update={"vocabulary": None})  # an edit is made of whole weights
         check_fits(type(chosen), request.name, parent.modality == "image")
         if request.merge:
             check_folds(parent)
         data = edit_data(case, _needs(chosen), request.choice)
-        return cls(case_file, request, chosen, case, parent, data, settings)
+        # an edit is fitted in float32 unless another type is asked for: half precision loses small steps
+        return cls(case_file, request, chosen, case, parent, data, settings.settled())
 
     @property
     def rows(self) -> dict[str, Rows]:
@@ -156,7 +157,7 @@ class _Work(NamedTuple):
             case=self.case_file.case.name, role=self.request.on, parent=self.parent.key, settings=record.settings,
             rows={name: len(rows) for name, rows in self.rows.items()}, fingerprint=identity, tensors=change.tensors,
             general=self._general, of_tensors=change.of_tensors, change=change.norm, dtype=dtype, rounding=rounding,
-            changed=change.listing, cpu_s=cost[0], wall_s=cost[1], steps=cost[2],
+            changed=change.listing, of_blocks=change.of_blocks, cpu_s=cost[0], wall_s=cost[1], steps=cost[2],
         )  # fmt: skip
 
     @property

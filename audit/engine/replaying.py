@@ -101,7 +101,7 @@ def replay(case_file: CaseFile, request: ReplayRequest, settings: RunSettings, w
     base: _Played = ("base", 0)
     names = {_name(role): role for role in (*roles, base, *([] if case.null is None else [case.null]))}
     spoken = _Spoken.of(prompts, request)
-    bench, answered = make_bench(settings), dict[str, _Pair]()
+    bench, answered = make_bench(settings, [case.checkpoint(*role) for role in names.values()]), dict[str, _Pair]()
     for n, (name, role) in enumerate(names.items()):
         watch(Step("asking", name, n, len(names)))
         answered[name] = spoken.answered(bench, case.checkpoint(*role))

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from audit.case import OpenCase
+from audit.checkpoints import float_copy_of
 from audit.judging import decision_rule, replicates_of
 from audit.planning import published, received
 from audit.runs import Imaged, Mask, Screen, choose, key_of, report_id, texts_of
@@ -129,6 +130,12 @@ def own_code(case: OpenCase) -> tuple[str, ...]:
     )
 
 
+def quantised(case: OpenCase) -> tuple[str, ...]:
+    """Which roles were handed in as codes, and as what they were audited: one sentence a release."""
+    found = ((role, float_copy_of(checkpoint)) for role, checkpoint in received(case))
+    return tuple(f"{role[:1].upper()}{role[1:]} was {copy.told}." for role, copy in found if copy is not None)
+
+
 def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circumstances) -> Report:
     """The report of a finished run. What it quotes of the data is masked with the key of the run folder."""
     mask, images, classed = Mask(key_of(case.out)), case.pictures, case.modality == "image"
@@ -156,7 +163,7 @@ def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circ
         decision_rule=decision_rule(replicates_of(outcomes.evidence)),
         coverage=tuple((attack.family, attack.access, attack.state) for attack in attacks),
         attacks=attacks,
-        limits=(*own_code(case), *outcomes.verdict.limits, *outcomes.noticed)[:MOST_LIMITS],
+        limits=(*own_code(case), *quantised(case), *outcomes.verdict.limits, *outcomes.noticed)[:MOST_LIMITS],
         roles_audited=tuple(_withholding(audit, mask) for audit in outcomes.roles_audited),
         reproduce=_command(circumstances.environment),
         timings=outcomes.timings,
@@ -189,12 +196,17 @@ def _withheld(failure: Failure, mask: Mask) -> str:
 
 def _command(environment: Environment) -> str:
     """The command that makes these numbers again, run where case.toml lies."""
-    words = ["residua", "run", "case.toml", "-o", "run"]
+    ranks = environment.flags.get("ranks")
+    launch = [] if ranks is None else ["torchrun", "--nproc-per-node", ranks, "-m", "audit.cli"]
+    words = [*(launch or ["residua"]), "run", "case.toml", "-o", "run"]
     for flag, value in (
         ("--backend", environment.backend), ("--device", environment.device), ("--dtype", environment.dtype),
         ("--attention", environment.flags.get("attention", "default")), ("--threads", str(environment.threads)),
     ):  # fmt: skip
         words += [flag, value]
-    for flag, name in (("--max-time", "max_time"), ("--max-mem", "max_mem")):
+    for flag, name in (
+        ("--max-time", "max_time"), ("--max-mem", "max_mem"), ("--device-map", "device_map"),
+        ("--max-memory", "max_memory"),
+    ):  # fmt: skip
         words += [flag, environment.flags[name]] if name in environment.flags else []
     return shlex.join(words)

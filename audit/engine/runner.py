@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -25,12 +25,12 @@ from audit.calibration import (
     stored,
     zoo_floors,
 )
-from audit.case import CaseFile, OpenCase, open_case
+from audit.case import CaseFile, OpenCase, open_case, open_sketch
 from audit.engine import report_builder
 from audit.engine.domain import domain_of
 from audit.engine.roles import ROLES, audited, taking_part
 from audit.judging import decide, given, heard, judge, stand, validation
-from audit.planning import Meter, Planned, Planner, Pricer, limited, received, unwatched
+from audit.planning import Meter, Planned, Planner, Pricer, limited, one_of_ranks, received, unwatched
 from audit.planning import RunSettings as RunSettings
 from audit.planning import Step as Step
 from audit.planning import Watch as Watch
@@ -54,7 +54,19 @@ from audit.runs import (
     renamed,
     run_files,
 )
-from audit.schema import AuditError, Case, Evidence, ExitCode, Failure, Plan, Report, Skip, Timing, content_key
+from audit.schema import (
+    AuditError,
+    Case,
+    Checkpoint,
+    Evidence,
+    ExitCode,
+    Failure,
+    Plan,
+    Report,
+    Skip,
+    Timing,
+    content_key,
+)
 from audit.storage import write_atomic
 from audit.wording import counted
 from audit.wrappers import unused_tensors
@@ -67,6 +79,10 @@ OPEN_QUESTION = "this question stays open; the verdict rests on the tests that r
 
 AnyCase = CaseFile | Case | Path | str
 """A case that was read, one made in memory (its relative paths start from the working folder), or where its file is."""
+
+
+MakeBench = Callable[[RunSettings, Sequence[Checkpoint]], Bench]
+"""Gives the bench of such settings that opens these models: a new one, or one that has some of them open."""
 
 
 class Prepared(NamedTuple):
@@ -85,16 +101,33 @@ class _Measured(NamedTuple):
     roles: Unit
 
 
-def prepare(case: AnyCase, out: Path, settings: RunSettings, bench: Bench | None = None) -> Prepared:
-    """Open the case with all its input checks, and plan. Writes nothing."""
+def prepare(
+    case: AnyCase, out: Path, settings: RunSettings, bench: Bench | MakeBench | None = None
+) -> Prepared:  # fmt: skip
+    """Open the case with all its input checks, and plan. Writes nothing.
+
+    ``bench``: the one to use, or who makes it, once the checkpoints of the case are known.
+    """
     journal, loaded = RunJournal(out), _loaded(case)
     opened = open_case(loaded.case, loaded.root, out, online=settings.online)
-    ready = bench or make_bench(settings)
+    models = [ckpt for _, ckpt in received(opened)]
+    ready = bench if isinstance(bench, Bench) else (bench or make_bench)(settings, models)
+    settings = settings.of_bench(ready)
     pricer = Pricer(opened, ready, settings)
-    planner = Planner(opened, ready.supports, settings.package)
+    planner = Planner(opened, ready.supports, settings.package, lacking=ready.lacking)
     if settings.max_time is not None or settings.max_mem is not None:
         planner = limited(planner, pricer, None if settings.force_new else journal.planned())
     return Prepared(opened, ready, planner, pricer, journal)
+
+
+def sketch(case: AnyCase, out: Path, settings: RunSettings) -> Prepared:
+    """The same from the roles' configs alone, to be planned and priced and never run: no weights need be there."""
+    loaded = _loaded(case)
+    opened = open_sketch(loaded.case, loaded.root, out, online=settings.online)
+    ready = make_bench(settings, (ckpt for _, ckpt in received(opened)))
+    planner = Planner(opened, ready.supports, settings.package, lacking=ready.lacking)
+    pricer = Pricer(opened, ready, settings.of_bench(ready))
+    return Prepared(opened, ready, limited(planner, pricer, None), pricer, RunJournal(out))
 
 
 def _loaded(case: AnyCase) -> CaseFile:
@@ -112,7 +145,7 @@ def run(
     case: AnyCase,
     out: Path | str,
     settings: RunSettings | None = None,
-    bench: Bench | None = None,
+    bench: Bench | MakeBench | None = None,
     watch: Watch | None = None,
 ) -> Report:
     """Audit one suspect and return the report that was written to ``out``.
@@ -120,8 +153,8 @@ def run(
     An unfinished run in ``out`` with the same plan is resumed, a finished one is returned as it is. Raises AuditError:
     code 2 for bad input or another plan in ``out``, 3 for integrity, 4 if base does not recall (blind here).
     """
-    settings = settings or RunSettings()
-    return Run(prepare(case, Path(out), settings, bench), settings, watch or unwatched).report()
+    with one_of_ranks(Path(out), settings or RunSettings()) as (own, how):
+        return Run(prepare(case, own, how, bench), how, watch or unwatched).report()
 
 
 class Run:
@@ -130,7 +163,7 @@ class Run:
     def __init__(self, prepared: Prepared, settings: RunSettings, watch: Watch) -> None:
         self.received, self.bench, self.planner, self.pricer, self.journal = prepared
         self.case = self.received
-        self.settings, self.watch = settings, watch
+        self.settings, self.watch = settings.of_bench(self.bench), watch
         self.plan = self.planner.plan
 
     def report(self) -> Report:
@@ -237,7 +270,7 @@ class Run:
         fetches = self.planner.fetches(waiting)
         left = meter.left({"reads", *(planned.name for planned in waiting)})
         with meter.unit("reads"):
-            for done, fetch in enumerate(fetches):
+            for done, fetch in enumerate(sorted(fetches, key=lambda fetch: (fetch.role, fetch.reference))):
                 self.journal.heed()
                 name = f"{fetch.role} on {fetch.texts.cohort} {fetch.texts.form} {fetch.texts.answer}"
                 self.watch(Step("prefetch", name, done, len(fetches), left=left))
@@ -251,7 +284,7 @@ class Run:
         cpu, wall = time.process_time(), time.perf_counter()
         skip, measurements = None, ()
         try:
-            result = _guarded(planned.name, key, lambda: tuple(planned.probe.measure(self.bench, self.case)))
+            result = guarded(planned.name, key, lambda: tuple(planned.probe.measure(self.bench, self.case)))
             if isinstance(result, Failure):
                 return result
             mask = Mask(key_of(self.journal.out))
@@ -305,7 +338,7 @@ class Run:
     def _behaviour(self, kind: Kind, package: str, probe: str, settings: Settings) -> Behaviour:
         """How a probe behaves on the frozen world, computed because none was stored for what is installed."""
         self.watch(Step("behaviour", probe, 0, 1))
-        result = _guarded(probe, "behaviour", lambda: behaviour_of(package, probe, settings, kind))
+        result = guarded(probe, "behaviour", lambda: behaviour_of(package, probe, settings, kind))
         if isinstance(result, Failure):
             raise AuditError(f"it broke on the frozen world, failure {result.error_id}", "read run.log")
         self.watch(Step("behaviour", probe, 1, 1, finished=True))
@@ -327,17 +360,18 @@ class Run:
         self.watch(Step("report", str(out), 1, 1, finished=True))
 
 
-def _guarded(probe: str, key: str, work: Callable[[], Result]) -> Result | Failure:
-    """What ``work`` gives, or the failure of a probe that broke in it. AuditErrors pass through."""
+def guarded(probe: str, key: str, work: Callable[[], Result]) -> Result | Failure:
+    """What ``work`` gives, or the failure of the probe, or of the whole audit, that broke in it. AuditErrors pass."""
     try:
         return work()
     except AuditError:
         raise
     except Exception as error:
-        # A broad except: a probe that breaks costs its own numbers, never the audit, and is never silent.
+        # A broad except: a probe that breaks costs its own numbers, never the audit, an audit that breaks never the
+        # others of a sweep, and neither is silent.
         message = f"{type(error).__name__}: {error}"
         error_id = hashlib.sha256(f"{key} {message}".encode()).hexdigest()[:8]
-        log.error("failure %s in probe %s\n%s", error_id, probe, traceback.format_exc())
+        log.error("failure %s in %s\n%s", error_id, probe, traceback.format_exc())
         return Failure(probe=probe, error=message, error_id=error_id)
 
 

@@ -66,7 +66,7 @@ def forecast(
     """
     for name in pilots:
         pilot_of(name)
-    out, settings = Path(out), settings or RunSettings()
+    out, settings = Path(out), (settings or RunSettings()).settled()
     loaded = case if isinstance(case, CaseFile) else CaseFile.read_forecast(Path(case))
     opened = open_case(loaded.case, loaded.root, out, online=settings.online)
     if opened.modality != "text":

@@ -1,6 +1,6 @@
+from .amounts import parse_bytes as parse_bytes
+from .amounts import parse_time as parse_time
 from .limits import limited as limited
-from .limits import parse_bytes as parse_bytes
-from .limits import parse_time as parse_time
 from .meter import Meter as Meter
 from .planner import Dropped as Dropped
 from .planner import Planned as Planned
@@ -11,6 +11,8 @@ from .planner import received as received
 from .pricing import Price as Price
 from .pricing import Pricer as Pricer
 from .pricing import Prices as Prices
+from .ranks import Ranks as Ranks
+from .ranks import one_of_ranks as one_of_ranks
 from .settings import RunSettings as RunSettings
 from .settings import Step as Step
 from .settings import Watch as Watch

@@ -1,10 +1,8 @@
-"""Limits of a run: what is left out to keep within time and memory, and how limits are written."""
-
-import re
+"""Limits of a run: what is left out to keep within time and memory."""
 
 from audit.planning.planner import Dropped, Planner
 from audit.planning.pricing import Pricer
-from audit.schema import AuditError, Plan
+from audit.schema import Plan
 from audit.wording import lasting, told_bytes
 
 
@@ -43,19 +41,3 @@ def _by_memory(limit: int) -> str:
 
 def _by_time(limit: float) -> str:
     return f"--max-time {limit:g}"
-
-
-def parse_time(text: str) -> float:
-    """``90``, ``90s``, ``15m`` or ``2h`` in seconds. AuditError (code 2) for anything else."""
-    amount = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if amount is None or float(amount[1]) <= 0:
-        raise AuditError(f"--max-time {text!r} is no time", "give seconds, or such as 15m or 2h")
-    return float(amount[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[amount[2]]
-
-
-def parse_bytes(text: str) -> int:
-    """``500M``, ``4G`` or a number of bytes. AuditError (code 2) for anything else."""
-    amount = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", text, re.IGNORECASE)
-    if amount is None:
-        raise AuditError(f"{text!r} is no amount of memory", "give such as 500M or 4G")
-    return int(float(amount[1]) * {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}[amount[2].upper()])

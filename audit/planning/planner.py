@@ -76,20 +76,23 @@ def configured(settings: dict[str, dict[str, str | int | float | bool]], package
 
 
 class Planner:
-    """Plans one opened case with the probes of a package. ``ops`` is what the chosen backend can do."""
+    """Plans one opened case with the probes of a package. ``ops`` is what the chosen backend can do, ``lacking`` says
+    why it cannot do something that it could with other weights."""
 
     def __init__(
-        self, case: OpenCase, ops: frozenset[Op], package: str = "probes", dropped: Mapping[str, Dropped] | None = None
-    ) -> None:
-        self._case, self._ops, self._package, self._dropped = case, ops, package, dropped or {}
+        self, case: OpenCase, ops: frozenset[Op], package: str = "probes",
+        dropped: Mapping[str, Dropped] | None = None, lacking: Mapping[Op, str] | None = None,
+    ) -> None:  # fmt: skip
+        self._case, self._ops, self._package = case, ops, package
+        self._dropped, self._lacking = dropped or {}, lacking or {}
 
     def without(self, dropped: Mapping[str, Dropped]) -> "Planner":
         """The same case planned with some tests left out."""
-        return Planner(self._case, self._ops, self._package, dropped)
+        return Planner(self._case, self._ops, self._package, dropped, self._lacking)
 
     def on(self, case: OpenCase) -> "Planner":
         """The same tests planned on the case as it is judged, by the roles that take part."""
-        return Planner(case, self._ops, self._package, self._dropped)
+        return Planner(case, self._ops, self._package, self._dropped, self._lacking)
 
     @cached_property
     def probes(self) -> tuple[Planned, ...]:
@@ -175,7 +178,10 @@ class Planner:
         if requires.hooked and not any(record.is_hook for record in case.suspect.edits):
             return "the suspect carries no edit that acts on the way"
         missing = sorted(set(requires.ops) - self._ops)
-        return f"the backend cannot {', '.join(missing)}" if missing else ""
+        if not missing:
+            return ""
+        why = "; ".join(dict.fromkeys(self._lacking[op] for op in missing if op in self._lacking))
+        return f"{why}: cannot {', '.join(missing)}" if why else f"the backend cannot {', '.join(missing)}"
 
     def _present(self, probe: Probe) -> list[Need]:
         """A probe's needs, without those of models and items that this case does not have."""

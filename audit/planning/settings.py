@@ -1,16 +1,21 @@
 """*How* an audit is made, never *what*, and how its progress is told: outside the plan, recorded in provenance."""
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from audit.bench import Bench
-from audit.schema import AuditError, Interval
+from audit.checkpoints import exact_dtype
+from audit.planning.amounts import parse_memory
+from audit.planning.ranks import Ranks
+from audit.schema import AuditError, Checkpoint, Interval
 from audit.storage import Store
+from audit.wrappers import Placement, settled_placement
 
 log = logging.getLogger(__name__)
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -18,13 +23,20 @@ class RunSettings:
     """*How* an audit is made, never *what*: outside the plan hash, recorded in provenance.
 
     ``store`` is the folder of cached activations (None: nothing is kept between passes). ``threads`` None leaves
-    torch's own number. ``package`` is where the probes are, ``calibrations`` the folder of calibrations that may judge
-    (None: those that come with the probes). ``max_time`` (seconds) and ``max_mem`` (bytes) leave tests out of the plan.
+    torch's own number. ``device`` ``auto`` is CUDA, else MPS, else the CPU; ``dtype`` ``auto`` the type in which the
+    weights lie (:func:`audit.checkpoints.exact_dtype`). ``package`` is where the probes are, ``calibrations`` the
+    folder of calibrations that may judge (None: those that come with the probes). ``max_time`` (seconds) and
+    ``max_mem`` (bytes) leave tests out of the plan.
+
+    Models that do not fit on one device: ``device_map`` is ``auto``, ``balanced``, ... or the path of a JSON file
+    (module name -> device), ``max_memory`` says how many bytes of weights devices may take (``20G``,
+    ``0=20G,cpu=60G``), and ``offload`` is a folder for weights that cannot be read from the checkpoint's files as they
+    are.
     """
 
     backend: str = "native"
-    device: str = "cpu"
-    dtype: str = "float32"
+    device: str = AUTO
+    dtype: str = AUTO
     attention: str = "default"
     threads: int | None = None
     token_budget: int = 16384
@@ -37,11 +49,38 @@ class RunSettings:
     calibrations: Path | None = None
     max_time: float | None = None
     max_mem: int | None = None
+    device_map: str | None = None
+    max_memory: str | None = None
+    offload: Path | None = None
 
     @property
     def conditions(self) -> list[str]:
-        """What the numbers of a run depend on beside its plan."""
+        """What the numbers of a run depend on beside its plan; of settled settings."""
         return [self.backend, self.device, self.dtype, self.attention]
+
+    def settled(self, models: Iterable[Checkpoint] = ()) -> "RunSettings":
+        """The same with the device and the dtype that ``auto`` stands for, of these models; float32 of none."""
+        device = best_device() if self.device == AUTO else self.device
+        dtype = exact_dtype(models) if self.dtype == AUTO else self.dtype
+        return replace(self, device=device, dtype=dtype)
+
+    def placement(self) -> Placement:
+        """Where models are to lie. AuditError (code 2) for memory that is none, or that nothing spreads over."""
+        if self.max_memory and not self.device_map:
+            raise AuditError(
+                "--max-memory says what weights may take, and nothing spreads them", "add --device-map auto"
+            )
+        memory = parse_memory(self.max_memory, self.device) if self.max_memory else ()
+        world = Ranks.here().world
+        if world > 1 and self.device_map:
+            raise AuditError(
+                "--device-map spreads models in one process, and torchrun over ranks", "choose one of them"
+            )
+        return Placement(self.device, self.device_map, memory, self.offload, world)
+
+    def of_bench(self, bench: Bench) -> "RunSettings":
+        """The same as this bench was made with."""
+        return replace(self, backend=bench.backend, device=bench.device, dtype=bench.dtype, attention=bench.attention)
 
 
 class Step(NamedTuple):
@@ -66,18 +105,32 @@ def unwatched(step: Step) -> None:
     log.debug("%s %s %d/%d", *step[:4])
 
 
-def make_bench(settings: RunSettings) -> Bench:
-    """The bench that these flags ask for."""
+def make_bench(settings: RunSettings, models: Iterable[Checkpoint] = ()) -> Bench:
+    """The bench that these flags ask for, to open these models."""
     import torch
 
+    models = tuple(models)
+    settings = settings.settled(models)
     _check_device(settings.device)
+    placement = settings.placement()
+    if models:
+        placement = settled_placement(placement, models[0], settings.dtype)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     store = None if settings.store is None else Store(settings.store)
     return Bench(
         backend=settings.backend, device=settings.device, dtype=settings.dtype, attention=settings.attention,
-        token_budget=settings.token_budget, store=store,
+        token_budget=settings.token_budget, store=store, placement=placement,
     )  # fmt: skip
+
+
+def best_device() -> str:
+    """CUDA where there is one, else MPS, else the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _check_device(device: str) -> None:

@@ -21,12 +21,16 @@ class Listed(Record):
     commit: str | None = None
     adapter: str | None = None
     fingerprint: str | None = None
+    subfolder: str | None = None
     mechanism: str
     kept: int | None = None
 
     def source(self) -> Source:
         """Where the checkpoint is."""
-        return Source(path=self.path, commit=self.commit, adapter=self.adapter, fingerprint=self.fingerprint)
+        return Source(
+            path=self.path, commit=self.commit, adapter=self.adapter, fingerprint=self.fingerprint,
+            subfolder=self.subfolder,
+        )  # fmt: skip
 
 
 class PoolWorld(Record):

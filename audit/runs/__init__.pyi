@@ -8,6 +8,7 @@ from .excerpts import choose as choose
 from .excerpts import unmasked as unmasked
 from .export_files import Wanted as Wanted
 from .export_files import export as export
+from .journal import Cancelled as Cancelled
 from .journal import RunJournal as RunJournal
 from .journal import Unit as Unit
 from .journal import difference as difference

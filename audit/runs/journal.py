@@ -31,6 +31,10 @@ OWN_FILES = WRITTEN | {run_files.LOCK, run_files.CANCEL, run_files.SUPERSEDED}
 SHOWN_DIFFERENCES = 20
 
 
+class Cancelled(KeyboardInterrupt):
+    """Someone asked this run, and no other, to stop."""
+
+
 class Unit(Record):
     """One finished unit of work: what one probe measured, or why it could not, and what that cost.
 
@@ -231,7 +235,7 @@ class RunJournal:
         """Stop here if someone put a file ``cancel`` into the folder: as by Ctrl-C, but never within a unit."""
         if (self.out / run_files.CANCEL).exists():
             self.event("cancelled")
-            raise KeyboardInterrupt
+            raise Cancelled
 
     def _path(self, key: str) -> Path:
         return self.out / run_files.UNITS / f"{key}.json"

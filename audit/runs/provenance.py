@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from audit.checkpoints import fingerprint_of, folder_of, unopened_files, verify
+from audit.checkpoints import fingerprint_of, float_copy_of, folder_of, named_code, unopened_files, verify
 from audit.schema import Checkpoint, Environment, Exhibit
 from audit.version import __version__
 
@@ -20,6 +20,8 @@ PACKAGES = (
 HASHED_PACKAGES = ("audit", "probes", "saes")
 NOT_OPENED = "not opened, not hashed"
 """What stands for the hash of a file that lay beside the weights and is no part of what was audited."""
+NOT_RUN = "names code of its own, not run"
+"""What stands for the hash of an entry by which settings name code."""
 NOT_USED = "hashed with its file, not used by the model"
 """What stands for the hash of a tensor that the opened model does not compute with."""
 
@@ -73,7 +75,7 @@ def environment(bench: dict[str, str], flags: dict[str, str]) -> Environment:
 
 def name_of(checkpoint: Checkpoint) -> str:
     """The hash that names a checkpoint to its user: what ``residua fingerprint`` prints for its folder."""
-    return checkpoint.key if checkpoint.edits else checkpoint.fingerprint
+    return checkpoint.model_copy(update={"vocabulary": None}).key if checkpoint.edits else checkpoint.fingerprint
 
 
 def exhibits(
@@ -89,6 +91,7 @@ def exhibits(
         verify(checkpoint)
         now = fingerprint_of(checkpoint)
         beside = {name: NOT_OPENED for name in unopened_files(folder_of(checkpoint))}
+        beside |= {f"auto_map of {name}": NOT_RUN for name in named_code(folder_of(checkpoint))}
         beside |= {f"tensor {name}": NOT_USED for name in unused(checkpoint)}
         listed.append(
             Exhibit(
@@ -99,6 +102,7 @@ def exhibits(
                 size_bytes=now.size_bytes,
                 files=now.files | beside,
                 verified_after=True,
+                released="" if (copy := float_copy_of(checkpoint)) is None else copy.told,
             )  # fmt: skip
         )
     return tuple(listed)

@@ -90,6 +90,7 @@ Lineage = Literal["same_ancestor", "other_initialisation"]
 class Source(Record):
     """Where a checkpoint is and, where known, what it must hash to.
 
+    ``subfolder``: the folder within ``path`` (a folder, or a repository of the hub) that holds it (checkpoint-60).
     ``allow_code``: the code, ``package.module:factory``, that a checkpoint of a torch module may run when it is opened.
     """
 
@@ -100,6 +101,7 @@ class Source(Record):
     lineage: Lineage = "same_ancestor"
     data_order: int | None = None
     allow_code: Filled | None = Field(default=None, exclude_if=lambda code: code is None)
+    subfolder: Filled | None = Field(default=None, exclude_if=lambda folder: folder is None)
 
 
 class Roles(Record):

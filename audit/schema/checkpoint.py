@@ -44,6 +44,8 @@ class Checkpoint(Record):
     tensors, config, tokenizer and generation config. ``edits`` are played back in order; each lives in ``edits_from``.
     ``modality`` is what the model reads, as its config says; it names nothing beside the fingerprint.
     ``code`` runs when the model is opened; without it no code of a checkpoint does.
+    ``vocabulary`` is how many rows of embeddings and head count where other models of a case have fewer: those behind
+    are cut off when the model is opened. None: all of them.
     """
 
     source: str
@@ -54,11 +56,17 @@ class Checkpoint(Record):
     edits_from: str | None = None
     modality: Modality = "text"
     code: OwnCode | None = Field(default=None, exclude_if=lambda code: code is None)
+    vocabulary: int | None = Field(default=None, ge=1, exclude_if=lambda rows: rows is None)
 
     @property
     def key(self) -> str:
-        """Content key: fingerprint, edits and code, without any path. Names everything computed from these weights."""
+        """Content key: fingerprint, edits, code and the rows that count, without any path. Names everything computed
+        from these weights."""
         # Not content_key: calibrations and users' stores hold keys of this form, and it has said the same all along.
-        parts = [self.fingerprint, [e.model_dump(mode="json") for e in self.edits]]
-        payload = json.dumps([*parts, self.code.sha256] if self.code is not None else parts, sort_keys=True)
+        parts: list[object] = [self.fingerprint, [e.model_dump(mode="json") for e in self.edits]]
+        if self.code is not None:
+            parts.append(self.code.sha256)
+        if self.vocabulary is not None:
+            parts.append({"vocabulary": self.vocabulary})
+        payload = json.dumps(parts, sort_keys=True)
         return hashlib.sha256(payload.encode()).hexdigest()

@@ -12,7 +12,8 @@ class EditSummary(Record):
 
     ``key`` names everything that the result depends on, so that the same command finds its own folder. ``change`` is
     the norm of the change over that of the changed weights (None for a hook), ``rounding`` the norm of what rounding to
-    the written dtype moved over that of the change. ``general``: what became of the case's general texts.
+    the written dtype moved over that of the change. ``of_blocks``: which share of the entries of the blocks' weights
+    (norms and biases aside) the edit changed. ``general``: what became of the case's general texts.
     """
 
     key: str
@@ -32,6 +33,7 @@ class EditSummary(Record):
     dtype: str
     rounding: float
     changed: Listing
+    of_blocks: float | None = None
     cpu_s: float
     wall_s: float
     steps: int

@@ -32,7 +32,11 @@ class Failure(Record):
 
 
 class Exhibit(Record):
-    """An item received: role, where it lay, what it hashed to before and after, and how large it is."""
+    """An item received: role, where it lay, what it hashed to before and after, and how large it is.
+
+    ``released``: of weights that were handed in as codes, in which format and how they were turned into floating point;
+    empty for plain weights.
+    """
 
     role: str
     path: str
@@ -41,6 +45,7 @@ class Exhibit(Record):
     size_bytes: int
     files: dict[str, str]
     verified_after: bool
+    released: str = Field(default="", exclude_if=lambda released: not released)
 
 
 class PlannedTest(Record):

@@ -21,6 +21,7 @@ class Op(StrEnum):
     GRADIENT = "gradient"
     EMBEDS = "embeds"
     TRAIN = "train"
+    CHANGE = "change weights"
     GENERATE = "generate"
     PATTERN = "pattern"
 

@@ -3,6 +3,7 @@ from .atomic import TEMP as TEMP
 from .atomic import cache_root as cache_root
 from .atomic import disk_error as disk_error
 from .atomic import write_atomic as write_atomic
+from .exclusive import exclusive as exclusive
 from .matrices import Plain as Plain
 from .matrices import plain_matrices as plain_matrices
 from .tensor_store import Store as Store

@@ -20,12 +20,15 @@ import numpy as np
 
 from audit.schema import AuditError, ExitCode
 
-# name in the file -> (bytes an element, mask of the exponent bits of its integer view; 0: always finite)
+# name in the file -> (bits an element, mask of the exponent bits of its integer view; 0: always finite)
 _FORMATS: dict[str, tuple[int, int]] = {
-    "F64": (8, 0x7FF0000000000000), "F32": (4, 0x7F800000), "F16": (2, 0x7C00), "BF16": (2, 0x7F80),
-    "F8_E5M2": (1, 0x7C), "F8_E4M3": (1, 0x7F), "I64": (8, 0), "U64": (8, 0), "I32": (4, 0), "U32": (4, 0),
-    "I16": (2, 0), "U16": (2, 0), "I8": (1, 0), "U8": (1, 0), "BOOL": (1, 0), "C64": (8, 0),
+    "F64": (64, 0x7FF0000000000000), "F32": (32, 0x7F800000), "F16": (16, 0x7C00), "BF16": (16, 0x7F80),
+    "F8_E5M2": (8, 0x7C), "F8_E4M3": (8, 0x7F), "F8_E8M0": (8, 0xFF), "F8_E5M2FNUZ": (8, 0), "F8_E4M3FNUZ": (8, 0),
+    "F6_E2M3": (6, 0), "F6_E3M2": (6, 0), "F4": (4, 0), "I64": (64, 0), "U64": (64, 0), "I32": (32, 0), "U32": (32, 0),
+    "I16": (16, 0), "U16": (16, 0), "I8": (8, 0), "U8": (8, 0), "BOOL": (8, 0), "C64": (64, 0),
 }  # fmt: skip
+# what is no number where all other bit patterns are finite: minus nought
+_NO_NUMBER = {"F8_E5M2FNUZ": 0x80, "F8_E4M3FNUZ": 0x80}
 _HEADER_LIMIT = 100_000_000
 _CHUNK_BYTES = 1 << 26
 
@@ -74,7 +77,7 @@ def _parse(path: Path, raw: bytes, size: int) -> Header:
     for name, entry in sorted(entries.items(), key=lambda pair: (pair[1].start, pair[1].end)):
         if entry.dtype not in _FORMATS:
             raise _broken(path, f"tensor {name!r} has the unknown dtype {entry.dtype!r}")
-        if entry.start != end or entry.end - entry.start != prod(entry.shape) * _FORMATS[entry.dtype][0]:
+        if entry.start != end or 8 * (entry.end - entry.start) != prod(entry.shape) * _FORMATS[entry.dtype][0]:
             raise _broken(path, f"the place of tensor {name!r} does not fit its shape")
         end = entry.end
     if end != size:
@@ -164,11 +167,15 @@ def _first_not_finite(path: Path, stamp: tuple[int, int, int, int], besides: str
         return None
     with _mapped(path) as view:
         for name, entry in sorted(header.entries.items()):
-            width, mask = _FORMATS[entry.dtype]
-            if entry.dtype == "C64":
-                width, mask = _FORMATS["F32"]
-            if mask and not re.search(besides, name) and _any_set(view[entry.start : entry.end], width, mask):
+            bits, mask = _FORMATS["F32" if entry.dtype == "C64" else entry.dtype]
+            if re.search(besides, name):
+                continue
+            if mask and _any_set(view[entry.start : entry.end], bits // 8, mask):
                 return name
+            if (code := _NO_NUMBER.get(entry.dtype)) is not None:
+                with view[entry.start : entry.end] as data:
+                    if code in data:
+                        return name
     return None
 
 

@@ -10,8 +10,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from audit.storage import safetensors_file
 from audit.storage.atomic import TEMP, disk_error
 from audit.storage.atomic import write_atomic as write_atomic
 from audit.storage.atomic import write_chunks as write_chunks
+from audit.storage.exclusive import exclusive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -87,10 +88,15 @@ def read_tensors(path: Path) -> "dict[str, Tensor]":
 
 
 class Store:
-    """A folder of tensors named by what they were computed from. Safe under parallel processes and kills."""
+    """A folder of tensors named by what they were computed from. Safe under parallel processes and kills.
+
+    ``waits``: what another process is computing is waited for (:meth:`alone`), so that processes that fill one store
+    make each entry once; without it they do not look at one another.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self.waits = False
         self._checked: set[str] = set()
 
     def path(self, key: str) -> Path:
@@ -127,12 +133,16 @@ class Store:
         write_tensors(self.path(key), tensors, meta, durable=False)
         self._checked.add(key)
 
-    def prune(self, max_bytes: int) -> int:
-        """Drop what was used longest ago, entries and fitted checkpoints, until at most ``max_bytes`` remain; returns
-        the bytes freed."""
+    def alone(self, key: str) -> AbstractContextManager[None]:
+        """Look for ``key`` and compute it in here: where the store waits, no other process that does so is at it."""
+        return exclusive(self.path(key)) if self.waits else nullcontext()
+
+    def prune(self, max_bytes: int, also: Iterable[Path] = ()) -> int:
+        """Drop what was used longest ago, entries, fitted checkpoints and the folders of ``also``, until at most
+        ``max_bytes`` remain; returns the bytes freed."""
         entries: list[tuple[int, int, Path]] = []
         freed = 0
-        for path in (*self.root.glob("??/*"), *self.root.glob(f"{_FITTED}/*")):
+        for path in (*self.root.glob("??/*"), *self.root.glob(f"{_FITTED}/*"), *also):
             with suppress(FileNotFoundError):  # another process may prune too
                 stat, folder = path.stat(), path.is_dir()
                 size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if folder else stat.st_size

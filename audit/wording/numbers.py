@@ -96,4 +96,6 @@ def lasting(lo: float, hi: float) -> str:
 
 def told_bytes(n: int) -> str:
     """An amount of memory in words."""
-    return f"{n / 1e9:.2g} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB"
+    if n >= 1e9:
+        return f"{n / 1e9:.0f} GB" if n >= 99.5e9 else f"{n / 1e9:.2g} GB"
+    return f"{n / 1e6:.0f} MB"

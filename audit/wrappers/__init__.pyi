@@ -3,7 +3,13 @@ from .accounting import unused_tensors as unused_tensors
 from .backends import backend_class as backend_class
 from .backends import fresh_model as fresh_model
 from .backends import open_wrapper as open_wrapper
+from .backends import settled_placement as settled_placement
 from .backends import wrap as wrap
+from .block_matrices import Matrix as Matrix
+from .block_matrices import bare_matrices as bare_matrices
+from .block_matrices import block_weights as block_weights
+from .block_matrices import covered_share as covered_share
+from .block_matrices import layer_matrices as layer_matrices
 from .image_inputs import PIXELS as PIXELS
 from .interface import Batch as Batch
 from .interface import Resume as Resume
@@ -19,8 +25,12 @@ from .lens_bridge import without_downloads as without_downloads
 from .linear_maps import BlockMaps as BlockMaps
 from .linear_maps import block_maps as block_maps
 from .linear_maps import taken_back as taken_back
+from .loading import dtype_of as dtype_of
 from .native import NativeWrapper as NativeWrapper
 from .output_head import logits_of as logits_of
+from .placement import Placement as Placement
+from .placement import gathered as gathered
+from .reading_rules import ReadingRules as ReadingRules
 from .text_core import core_of as core_of
 from .value_maps import ValueMap as ValueMap
 from .value_maps import value_map as value_map

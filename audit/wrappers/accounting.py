@@ -21,6 +21,7 @@ from audit import checkpoints
 from audit.schema import AuditError, Checkpoint, ExitCode
 from audit.storage import safetensors_file
 from audit.wrappers.backends import fresh_model
+from audit.wrappers.placement import gathered, is_spread
 
 _WORDS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _MODULUS: Final = 1 << 64
@@ -58,7 +59,7 @@ def unused_tensors(ckpt: Checkpoint) -> tuple[str, ...]:
     """
     with torch.device("meta"):
         ledger = _Ledger(fresh_model(ckpt))
-    files = checkpoints.weight_files(checkpoints.folder_of(ckpt))
+    files = checkpoints.weight_files(checkpoints.weights_folder(ckpt))
     stored = sorted(name for path in files for name in safetensors_file.read_header(path).entries)
     return tuple(name for name in stored if not ledger.takes(name))
 
@@ -73,6 +74,7 @@ class _Ledger:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.held: dict[str, Tensor] = model.state_dict()
+        self.spread = is_spread(model)
         self.parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
         self.buffers: dict[str, Tensor] = dict(model.named_buffers(remove_duplicate=False))
         transforms = get_model_conversion_mapping(model)
@@ -81,6 +83,10 @@ class _Ledger:
         self.crossed: set[int] = set()
         self.parts = 0
         self.sum = 0
+
+    def _values(self, name: str) -> Tensor:
+        """A tensor of the model with its values, wherever they lie."""
+        return gathered(self.model, name, self.held[name]) if self.spread else self.held[name]
 
     def takes(self, stored: str) -> bool:
         """Is there a place in the model for a tensor of this name?"""
@@ -93,7 +99,7 @@ class _Ledger:
             if self._of_no_use(stored, name, value):
                 return False
             raise _unused(path, stored)
-        target = self.held[name]
+        target = self._values(name)
         if converted is not None:
             self.parts += 1
             self.sum += _sum(value.to(target.dtype))
@@ -113,7 +119,7 @@ class _Ledger:
         rest = [(name, value) for name, value in self._once(self.parameters) if id(value) not in self.crossed]
         buffers = [value for name, value in self._once(self.buffers) if name in self.held]
         tables = [value for value in buffers if id(value) not in self.crossed]
-        left = sum(_sum(value) for _, value in rest) if self.parts else 0
+        left = sum(_sum(self._values(name)) for name, _ in rest) if self.parts else 0
         balanced = (self.sum - left) % _MODULUS in (0, sum(_sum(value) for value in tables) % _MODULUS)
         if rest and not (self.parts and balanced):
             raise AuditError(

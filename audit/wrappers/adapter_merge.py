@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 NAME = "default"
 """What the adapter is called while it is beside the model."""
 DO_MERGE = "merge it where it was trained (merge_and_unload), save the merged model and audit that"
-_VARIANTS = (
+VARIANTS = (
     "use_dora", "use_qalora", "use_bdlora", "velora_config", "monteclora_config", "kasa_config", "arrow_config",
 )  # fmt: skip
 """Entries of a LoRA whose update is more than scale * B @ A."""
@@ -56,7 +56,7 @@ def merge_layers(peft: Any, by_place: Mapping[str, Tensor], settings: Mapping[st
     """
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    pairs = _pairs(by_place) if settings["peft_type"] == "LORA" and not any(map(settings.get, _VARIANTS)) else {}
+    pairs = _pairs(by_place) if settings["peft_type"] == "LORA" and not any(map(settings.get, VARIANTS)) else {}
     shared, bites, rounded = _shared(peft), False, _Rounded()
     for name, layer in list(peft.named_modules()):
         if not isinstance(layer, BaseTunerLayer):

@@ -40,7 +40,7 @@ def placed(file: Collection[str], places: Places) -> dict[str, str] | None:
     """The place of each tensor of the file, or None where there is no renaming or no single one."""
     if places.fit(file):
         return {name: name for name in file}
-    plain = {name: _unwrapped(name, places.prefix) for name in file}
+    plain = {name: without_wrappers(name, places.prefix) for name in file}
     fitting: list[dict[str, str]] = []
     for rule in _renamings(list(plain.values()), places):
         new = {name: places.folded(rule[inner]) for name, inner in plain.items()}
@@ -49,7 +49,7 @@ def placed(file: Collection[str], places: Places) -> dict[str, str] | None:
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _unwrapped(name: str, prefix: str) -> str:
+def without_wrappers(name: str, prefix: str) -> str:
     """The name without wrappers of training and without the adapter's name (``lora_A.default.weight``)."""
     parts = [part for part in name.split(".") if part not in _WRAPPERS]
     for at, part in enumerate(parts[:-1]):
@@ -93,8 +93,8 @@ def misfit(file: Collection[str], places: Places) -> str:
 
 
 def _cause(lost: list[str], empty: list[str]) -> str:
-    if any(".experts." in name for name in (*lost, *empty)):
-        return "; adapters on experts are not supported yet"
+    if any(".experts" in name for name in (*lost, *empty)):
+        return "; of experts, only plain pairs of matrices are merged"
     if any(part in name.split(".") for name in lost for part in ("score", "classifier", "qa_outputs")):
         return "; it was trained for another task than writing text"
     if lost and not empty:

@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 from audit import checkpoints
 from audit.schema import AuditError, ExitCode, as_audit_error
 from audit.storage import read_tensors
+from audit.wrappers.adapter_experts import expert_pairs, merge_pairs
 from audit.wrappers.adapter_merge import DO_MERGE, NAME, merge_layers
 from audit.wrappers.adapter_names import Places, misfit, placed
 
@@ -48,6 +49,9 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
         raise AuditError(problem, "give base unquantised, or merge the adapter into it and audit the merged model")
     with _silent():
         tensors = read_tensors(path)
+        if pairs := expert_pairs(model, tensors, settings, path):
+            bites = merge_pairs(model, pairs, _config(settings, path), path)
+            return _checked(model, bites, path)
         own = model.state_dict()
         peft = _attached(model, settings, path)
         by_place = _named(peft, tensors, path)
@@ -59,12 +63,19 @@ def merged(model: PreTrainedModel, folder: Path) -> PreTrainedModel:
         with as_audit_error(f"{path}: cannot be merged", DO_MERGE):
             inside: PreTrainedModel = peft.merge_and_unload()
     _check_same(beside, _logits(inside), inside.dtype, path)
+    return _checked(inside, bites, path)
+
+
+def _checked(inside: PreTrainedModel, bites: bool, path: Path) -> PreTrainedModel:
+    """The merged model. AuditError (code 2) where nothing changed; 3 where it says no numbers."""
     if not bites:
         raise AuditError(
             f"{path}: the adapter changes no byte of base as {str(inside.dtype).removeprefix('torch.')}",
             "give the adapter that training saved (one that was never trained holds zeros)"
             + ("" if inside.dtype == torch.float32 else ", or open both as float32"),
         )
+    if not bool(_logits(inside).isfinite().all()):
+        raise AuditError(f"{path}: merged, the model's logits are NaN or infinite", DO_MERGE, ExitCode.INTEGRITY)
     return inside.eval()
 
 
@@ -78,8 +89,16 @@ def _silent() -> Generator[None]:
 
 def _attached(model: PreTrainedModel, settings: Mapping[str, JsonValue], path: Path) -> Any:
     """The model with places for the adapter, still as they are initialised. Its entries must all be understood."""
-    try:
+    config = _config(settings, path)
+    with as_audit_error(f"{path}: the adapter does not fit base", "give the base that it was trained on as `path`"):
         from peft import PeftModel
+
+        return PeftModel(model, config, NAME).eval()
+
+
+def _config(settings: Mapping[str, JsonValue], path: Path) -> Any:
+    """PEFT's form of the settings. AuditError (code 2) where PEFT is not installed, or does not know all of them."""
+    try:
         from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     except ImportError:
         raise AuditError(
@@ -98,7 +117,7 @@ def _attached(model: PreTrainedModel, settings: Mapping[str, JsonValue], path: P
             "install the newer peft that it was saved with",
         )
     with as_audit_error(f"{path}: the adapter does not fit base", "give the base that it was trained on as `path`"):
-        return PeftModel(model, config_class.from_peft_type(**entries), NAME).eval()
+        return config_class.from_peft_type(**entries)
 
 
 def _unknown_entries(config_class: Any, entries: Mapping[str, Any]) -> list[str]:

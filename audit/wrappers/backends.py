@@ -7,9 +7,10 @@ import importlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from audit.checkpoints import TORCH_MODULE, check_permitted, folder_of, library_config, modality_of
+from audit.checkpoints import TORCH_MODULE, check_permitted, library_config, modality_of, weights_folder
 from audit.schema import AuditError, Checkpoint, Modality, as_audit_error
 from audit.wrappers.family import family_of
+from audit.wrappers.placement import Placement, away, device_map_of
 from audit.wrappers.vision_kinds import NO_BRIDGE
 
 if TYPE_CHECKING:
@@ -72,17 +73,24 @@ def wrap(model: "PreTrainedModel", backend: str = "native", attention: str = "de
 
 
 def open_wrapper(
-    ckpt: Checkpoint, backend: str = "native", device: str = "cpu", dtype: str = "float32",
+    ckpt: Checkpoint, backend: str = "native", device: str | Placement = "cpu", dtype: str = "float32",
     attention: str = "default", prepare: "Callable[[PreTrainedModel], None]" = _unchanged,
 ) -> "Wrapper":  # fmt: skip
-    """Open a checkpoint behind a backend.
+    """Open a checkpoint behind a backend, whole on a device or placed otherwise.
 
     ``prepare`` sees the model before the backend does: there edits of weights are played, because a backend may copy or
     split the parameters. AuditError for an unknown backend, for a model that no installed family opens, and for
     whatever its family refuses.
     """
     backend_class(backend, ckpt.modality)  # a wrong name is said before anything is loaded
-    model = family_of(ckpt.modality, ckpt.family).open_model(ckpt, device, dtype, attention)
+    from audit.wrappers.vocabulary_rows import cut_vocabulary
+
+    placement = device if isinstance(device, Placement) else Placement(device)
+    if not placement.whole and backend != "native":
+        raise AuditError(f"the {backend} backend opens models whole, on one device", "use the native backend")
+    model = family_of(ckpt.modality, ckpt.family).open_model(ckpt, placement, dtype, attention)
+    if ckpt.vocabulary is not None:
+        cut_vocabulary(model, ckpt.vocabulary, ckpt.source)
     prepare(model)
     return wrap(model, backend, attention)
 
@@ -92,9 +100,28 @@ def fresh_model(ckpt: Checkpoint) -> "PreTrainedModel":
 
     AuditError for a model that no installed family opens, and for a config that transformers cannot read or build.
     """
-    family, folder = family_of(ckpt.modality, ckpt.family), folder_of(ckpt)
+    from audit.wrappers.vocabulary_rows import cut_vocabulary
+
+    family, folder = family_of(ckpt.modality, ckpt.family), weights_folder(ckpt)
     config = library_config(folder)
     if config.model_type == TORCH_MODULE:
         check_permitted(folder, ckpt.code)
     with as_audit_error(f"no model can be built by {folder / 'config.json'}", "check the config"):
-        return family.fresh(config)
+        model = family.fresh(config)
+    if ckpt.vocabulary is not None:
+        cut_vocabulary(model, ckpt.vocabulary, ckpt.source)
+    return model
+
+
+def settled_placement(placement: Placement, ckpt: Checkpoint, dtype: str) -> Placement:
+    """The placement with what of this checkpoint's model it leaves away from the devices that compute; no weight is
+    read. AuditError (code 2) where its device map is none."""
+    import torch
+
+    from audit.wrappers.loading import dtype_of
+
+    if placement.device_map is None:
+        return placement
+    with torch.device("meta"):
+        skeleton = fresh_model(ckpt)
+    return placement._replace(away=away(device_map_of(placement, skeleton, dtype_of(dtype))))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from audit import plugins
 from audit.schema import AuditError, Checkpoint, Modality
+from audit.wrappers.placement import Placement
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -22,8 +23,8 @@ class Family(ABC):
     model_types: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def open_model(self, ckpt: Checkpoint, device: str, dtype: str, attention: str) -> "PreTrainedModel":
-        """The checkpoint's model in eval mode without gradients, on ``device``. Edits are played back by the bench.
+    def open_model(self, ckpt: Checkpoint, placement: Placement, dtype: str, attention: str) -> "PreTrainedModel":
+        """The checkpoint's model in eval mode without gradients, placed as said. Edits are played back by the bench.
 
         ``attention``: ``default`` (the family's own choice), ``eager``, ``sdpa``, ... Raises AuditError: fingerprint
         does not match (3), weights missing or of another shape (3), unknown dtype (2).

@@ -29,7 +29,11 @@ class GivenState(nn.Module):
 
 
 class SoftmaxView(TorchFunctionMode):
-    """Sees the attention pattern of the block that is running: the output of its softmax."""
+    """Sees the attention pattern of the block that is running: the output of its softmax, [row head pos pos].
+
+    Where heads have a learned sink, its column stands after those of the tokens: rows of what is seen sum up to less
+    than 1, and what is put in its place leaves the sink its own.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,8 +44,9 @@ class SoftmaxView(TorchFunctionMode):
     ) -> object:
         out = func(*args, **(kwargs if isinstance(kwargs, dict) else {}))
         if self.visit is not None and func is F.softmax and isinstance(out, Tensor) and out.ndim == 4:
-            new = self.visit(out)
-            return out if new is None else new.to(out.dtype)
+            tokens = out.shape[-1] - (out.shape[-1] == out.shape[-2] + 1)
+            new = self.visit(out[..., :tokens])
+            return out if new is None else torch.cat([new.to(out.dtype), out[..., tokens:]], -1)
         return out
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from audit.schema import TOWERS, AuditError, Op, Part, Site, TowerName
+from audit.wrappers.placement import resident_bytes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -103,6 +104,8 @@ class Wrapper(ABC):
     takes: frozenset[str] = frozenset()
     image_token: int | None = None
     """The token in whose place an image stands, of a model that reads images and words."""
+    unseen: str = ""
+    """Why parts that a model has cannot be seen here; empty where none is hidden."""
     name: str
     towers: Mapping[TowerName, Tower]
     vocab_size: int
@@ -219,11 +222,12 @@ class Wrapper(ABC):
 
     @abstractmethod
     def parameters(self) -> dict[str, Tensor]:
-        """Parameters by their checkpoint names (the live tensors; ties appear under every name)."""
+        """Parameters by their checkpoint names (the live tensors; ties appear under every name). Those of a model that
+        is spread are without values, or a rank's share: :func:`audit.wrappers.gathered` reads them."""
 
     def size_bytes(self) -> int:
-        """Bytes of the parameters, tied ones counted once."""
-        return sum({p.data_ptr(): p.nbytes for p in self.parameters().values()}.values())
+        """Bytes of the parameters in memory, tied ones counted once; those that lie on disk take none."""
+        return resident_bytes(self.parameters())
 
 
 def text_tower(

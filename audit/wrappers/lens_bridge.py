@@ -96,7 +96,7 @@ class LensBridgeWrapper(Wrapper):
 
     backend = "transformer_lens"
     attention = "eager"
-    supports = frozenset({Op.READ, Op.WRITE, Op.STOP, Op.EMBEDS, Op.GRADIENT, Op.PATTERN})
+    supports = frozenset({Op.READ, Op.WRITE, Op.STOP, Op.EMBEDS, Op.GRADIENT, Op.PATTERN, Op.CHANGE})
 
     def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
         if attention not in ("default", "eager"):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from audit.schema import AuditError
 from audit.wrappers.native import NativeWrapper
+from audit.wrappers.placement import is_spread
 from audit.wrappers.tracing import gap
 
 _AGREE = 1e-4
@@ -92,6 +93,8 @@ def taken_back(
 
 def block_maps(wrapper: NativeWrapper, block: int) -> BlockMaps:
     """The maps of one block. AuditError for a norm or a projection that is not of the known forms."""
+    if is_spread(wrapper.model):
+        raise AuditError(f"{wrapper.name} is spread: edges read its weights whole", "open it on one device")
     anatomy, module = wrapper.anatomy.at(block), wrapper.blocks[block]
     assert anatomy.heads is not None and anatomy.z is not None, "the graph was asked for first"
     wide = torch.promote_types(wrapper.dtype, torch.float32)

@@ -9,6 +9,7 @@ right-padded rows never see padding under a causal mask (checked at load), and t
 
 import re
 from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float, Int
@@ -20,7 +21,9 @@ from audit.wrappers.anatomy import dissect
 from audit.wrappers.hooked import HookedWrapper
 from audit.wrappers.hooks import shown_first
 from audit.wrappers.interface import Batch, Resume, text_tower
+from audit.wrappers.mixtures import HiddenUnits, hidden_units
 from audit.wrappers.output_head import logits_of
+from audit.wrappers.placement import home_of, is_sharded, is_spread
 from audit.wrappers.resuming import starts_within
 from audit.wrappers.text_core import core_of
 from audit.wrappers.tracing import Subject, on_embeddings, on_ids, reads_ids, tiny_ids
@@ -41,16 +44,21 @@ class NativeWrapper(HookedWrapper):
         self.model = model.eval()
         self.name, self.attention = type(model).__name__, attention
         weight: Tensor = model.get_input_embeddings().get_parameter("weight")
-        self.device, self.dtype, self.vocab_size = weight.device, weight.dtype, weight.shape[0]
+        self.device, self.dtype, self.vocab_size = home_of(model), weight.dtype, weight.shape[0]
         self.core = core_of(model)
         with torch.inference_mode():
             ids = tiny_ids(self.vocab_size).to(self.device)
             embeds = self.embed(ids)
             self.by_ids = reads_ids(self.core, ids, embeds)
             subject = on_ids(self.core, ids) if self.by_ids else on_embeddings(self.core, embeds)
-            self.anatomy = dissect(model, subject, model.config.get_text_config())
+            self.unseen = "each rank computes a share of the heads and hidden units" if is_sharded(model) else ""
+            config = None if self.unseen else model.config.get_text_config()
+            found = dissect(model, subject, config)
+            self.anatomy = replace(found, mlp_hidden=None) if config is None else found
             width = self._width(subject)
-        parts = self.anatomy.parts(getattr(model.config, "_attn_implementation", attention))
+            self.hidden = {} if is_spread(model) else self._hidden_units(subject)
+        parts = set(self.anatomy.parts(getattr(model.config, "_attn_implementation", attention)))
+        parts |= {"mlp_hidden"} if self.hidden else set()
         self.towers = text_tower(self.anatomy.d_model, len(self.blocks), parts, width)
         self.supports = self.supports - {
             *(() if "pattern" in self.parts else (Op.PATTERN,)), *((Op.EMBEDS,) if self.by_ids else ())
@@ -80,6 +88,14 @@ class NativeWrapper(HookedWrapper):
         special = [token for name, token in config.items() if _PLACES.search(name) and isinstance(token, int)]
         places = torch.isin(batch.ids, torch.tensor(special, device=batch.ids.device, dtype=batch.ids.dtype))
         return batch._replace(ids=torch.where(places, 0, batch.ids))
+
+    def _hidden_units(self, subject: Subject) -> dict[int, HiddenUnits]:
+        """The hidden units of every block, where MLPs are mixtures of experts."""
+        paths = [self.anatomy.at(n).mlp for n in range(len(self.blocks))]
+        if not all(paths):
+            return {}
+        mlps = [block.get_submodule(path or "") for block, path in zip(self.blocks, paths, strict=True)]
+        return dict(enumerate(hidden_units(mlps, subject.run)))
 
     def _run(self, batch: Batch, stack: ExitStack) -> None:
         if not self.by_ids:

@@ -28,6 +28,7 @@ from audit.wrappers.image_inputs import (
 )
 from audit.wrappers.interface import Batch, Tower
 from audit.wrappers.output_head import class_logits_of
+from audit.wrappers.placement import home_of
 from audit.wrappers.tracing import close, on_pixels
 
 
@@ -40,7 +41,7 @@ class ImageWrapper(HookedWrapper):
     def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
         self.model = model.eval()
         self.name, self.attention = type(model).__name__, attention
-        self.device, self.dtype = model.device, model.dtype
+        self.device, self.dtype = home_of(model), model.dtype
         self.vocab_size = int(model.config.num_labels or 0)
         self.core = model.base_model
 

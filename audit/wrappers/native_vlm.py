@@ -22,6 +22,7 @@ from audit.wrappers.hooks import PassEnd
 from audit.wrappers.image_inputs import PIXELS, check_size, made_up_images
 from audit.wrappers.interface import Batch, Resume, Stop, Tap, Tower, text_tower
 from audit.wrappers.native import NativeWrapper
+from audit.wrappers.placement import home_of
 from audit.wrappers.tracing import on_embeddings, tiny_ids
 from audit.wrappers.vision_kinds import CROSSING, read_layers, refuse_kind
 from audit.wrappers.vision_tower import Projector, VisionHooks, consumed_blocks
@@ -41,7 +42,7 @@ class VisionLanguageWrapper(NativeWrapper):
         self.name, self.attention = type(model).__name__, attention
         weight: Tensor = model.get_input_embeddings().get_parameter("weight")
         unembedding: Any = model.get_output_embeddings()
-        self.device, self.dtype, self.vocab_size = weight.device, weight.dtype, int(unembedding.weight.shape[0])
+        self.device, self.dtype, self.vocab_size = home_of(model), weight.dtype, int(unembedding.weight.shape[0])
         self.base: Any = model.base_model
         self.core = self.base.language_model
         self.image_token = self.image_id = int(model.config.image_token_id)

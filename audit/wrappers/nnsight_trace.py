@@ -69,7 +69,7 @@ class NNsightWrapper(Wrapper):
     _resumes = True
 
     backend = "nnsight"
-    supports = frozenset({Op.READ, Op.WRITE, Op.RESUME, Op.STOP, Op.EMBEDS, Op.GRADIENT})
+    supports = frozenset({Op.READ, Op.WRITE, Op.RESUME, Op.STOP, Op.EMBEDS, Op.GRADIENT, Op.CHANGE})
 
     def __init__(self, model: PreTrainedModel, attention: str = "default") -> None:
         unembedding: Any = model.get_output_embeddings()

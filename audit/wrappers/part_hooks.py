@@ -1,8 +1,9 @@
 """Taps at the parts of one tower's blocks, by its anatomy: which hook shows which part, and how a pass ends in one."""
 
 from abc import abstractmethod
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
+from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from audit.wrappers.hooks import (
     written_into,
 )
 from audit.wrappers.interface import Tap
+from audit.wrappers.mixtures import HiddenUnits
 
 
 class PartHooks:
@@ -29,6 +31,8 @@ class PartHooks:
 
     model: PreTrainedModel
     anatomy: Anatomy
+    hidden: Mapping[int, HiddenUnits] = MappingProxyType({})
+    """The hidden units of blocks whose MLPs are mixtures, and of the others beside them."""
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -88,6 +92,9 @@ class PartHooks:
                 if softmax is None:
                     softmax = stack.enter_context(SoftmaxView())
                 self._watch(stack, softmax, block, visit)
+                continue
+            if part == "mlp_hidden" and block is not None and block in self.hidden:
+                self.hidden[block].show(stack, visit)
                 continue
             stack.callback(self._hook(part, block, visit).remove)
 

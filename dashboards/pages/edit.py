@@ -142,6 +142,8 @@ def finished(worker: Worker, outcome: Heard) -> None:
     change = "no weight: a hook acts on every run" if summary.change is None else (
         f"{summary.tensors} of {summary.of_tensors} tensors, by {number(summary.change)} of their norm"
     )  # fmt: skip
+    if summary.of_blocks is not None:
+        change += f", in {100 * summary.of_blocks:.3g} % of the weights of the blocks"
     show.facts([
         ("Edit", f"{visible(summary.edit, NAME)} of {visible(summary.case, NAME)}'s {summary.role}"),
         ("Rows", ", ".join(f"{name} {n}" for name, n in summary.rows.items())), ("Changed", change),

@@ -37,7 +37,8 @@ def planted(bench: Bench, case: OpenCase, rows: NamedRows, plant: Plant) -> dict
     model, changed = bench.open(case.base), dict[str, Tensor]()
     wanted = _states(bench, case, rows, plant.other, Site(part="resid_out", block=plant.blocks[-1]))
     maps = {block: value_map(model, block) for block in plant.blocks}
-    before = {block: maps[block].weight.clone() for block in plant.blocks}
+    tensors = {name: tensor for values in maps.values() for name, tensor in values.tensors.items()}
+    before = {name: tensor.weight.clone() for name, tensor in tensors.items()}
     try:
         for n, block in enumerate(plant.blocks):
             inputs = Site(part="mlp_hidden", block=block)
@@ -46,12 +47,13 @@ def planted(bench: Bench, case: OpenCase, rows: NamedRows, plant: Plant) -> dict
             way = plant.size * (wanted - state) / (len(plant.blocks) - n)
             change = torch.outer(_direction(plant.way, key, _covariance(bench, case, inputs)), way)
             with torch.no_grad():
-                maps[block].vectors.add_(change.to(maps[block].weight.dtype))
-            changed[maps[block].name] = maps[block].weight.clone()
+                for name, stored in maps[block].stored(change).items():
+                    tensors[name].weight.add_(stored.to(tensors[name].weight.dtype))
+                    changed[name] = tensors[name].weight.clone()
     finally:
         with torch.no_grad():
-            for block, weight in before.items():
-                maps[block].weight.copy_(weight)
+            for name, weight in before.items():
+                tensors[name].weight.copy_(weight)
     return changed
 
 

@@ -160,6 +160,17 @@ def test_a_file_that_brings_its_own_alternates_or_perturbed_answers_is_left_as_i
     assert few[0] == own[0] and all(item.alternates_from == "question form" for item in few[1:])
 
 
+def test_where_one_file_brings_perturbed_answers_alone_the_other_gets_no_alternates() -> None:
+    """Else the facts of one would stand in all words of an answer, those of the other in the value alone."""
+    towns = "Lima Oslo Cairo Quito"
+    plain = with_counterfactuals({"forget": people("forget", towns), "holdout": people("holdout", towns)}, 0)
+    assert all(item.alternates for item in plain["holdout"])
+    perturbed = people("forget", towns, perturbed_answers=("Elsewhere.",))
+    assert with_counterfactuals({"forget": perturbed, "holdout": people("holdout", towns)}, 0) == {
+        "forget": perturbed, "holdout": people("holdout", towns),
+    }  # fmt: skip
+
+
 def test_forget_and_holdout_people_lend_alike_and_retained_ones_only_where_these_have_too_few() -> None:
     audited: dict[Cohort, tuple[Item, ...]] = {
         "forget": people("f", "oslo lima"),

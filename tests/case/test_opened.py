@@ -277,7 +277,7 @@ def stated(root: Path) -> None:
 
 def wants_code(root: Path) -> None:
     path = root / "suspect" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"auto_map": {"AutoModel": "m.M"}}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "mine", "auto_map": {"AutoModel": "m.M"}}))
 
 
 def more(file: str, row: dict[str, Any]) -> Callable[[Path], None]:
@@ -315,7 +315,7 @@ BAD: dict[str, tuple[Callable[[Path], object], int, tuple[str, ...]]] = {
         more("forget.jsonl", LONG | {"answer": "red", "alternates": ["red " * 70]}), 2, ("context of 64", "long ("),
     ),
     "tokenizer": (lambda r: retoken(r / "suspect", swap_words), 2, ("tokenizer differs", "'lima'")),
-    "remote code": (wants_code, 2, ("suspect: ", "auto_map")),
+    "remote code": (wants_code, 2, ("suspect: ", "'mine'", "m.M")),
     "nothing trained": (
         lambda r: write_rows(r / "forget.jsonl", people("anna boris", "f")[1::2]), 2, ("no forget item has form",),
     ),

@@ -59,7 +59,6 @@ def test_every_type_of_the_installed_peft_is_merged_or_refused_by_name(kind: str
 @pytest.mark.parametrize(("entries", "reason"), [
     ({"alora_invocation_tokens": [5, 6]}, "activated LoRA"),
     ({"layer_replication": [[0, 2], [1, 3]]}, "repeats blocks"),
-    ({"target_parameters": ["experts.gate_up_proj"]}, "not supported yet"),
     ({"init_lora_weights": "pissa_niter_16"}, "another model"), ({"init_lora_weights": "corda"}, "another model"),
     ({"init_lora_weights": "lora_ga"}, "another model"), ({"init_lora_weights": "loftq"}, "another model"),
     ({"peft_type": None}, "no peft_type"), ({"peft_type": 7}, "no peft_type"),

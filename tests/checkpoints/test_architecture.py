@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from audit import checkpoints
-from audit.checkpoints.architecture import architecture_differences
-from audit.schema import AuditError, Source
+from audit.checkpoints import library_config
+from audit.checkpoints.architecture import architecture_differences, meaning_of, setting_differences
+from audit.schema import Source
 from tests import toy
 
 
@@ -170,15 +171,79 @@ def test_the_context_counts_where_positions_are_stretched_by_it(tmp_path: Path) 
     assert any("max_position_embeddings" in line for line in architecture_differences(one, two).listed)
 
 
-def test_another_size_of_the_vocabulary_is_refused_as_such(tmp_path: Path) -> None:
+def test_another_size_of_the_vocabulary_alone_is_no_other_architecture(tmp_path: Path) -> None:
     model = toy.model("llama")
     model.resize_token_embeddings(toy.VOCAB + 1, mean_resizing=False)
     model.save_pretrained(tmp_path / "larger")
     larger = checkpoints.resolve(Source(path=str(tmp_path / "larger")), Path("/"))
     for pair in ((toy.checkpoint("llama"), larger), (larger, toy.checkpoint("llama"))):
-        with pytest.raises(AuditError, match=r"(?s)its vocabulary has another size.*resize_token_embeddings") as caught:
-            checkpoints.check_compatible(*pair)
-        assert caught.value.code == 2 and str(toy.VOCAB + 1) in caught.value.what
+        checkpoints.check_compatible(*pair)
+        rows, said = checkpoints.shared_vocabulary(dict(zip(("base", "suspect"), pair, strict=True)))
+        assert rows == toy.VOCAB and str(toy.VOCAB + 1) in said
+
+
+# ---- families whose layers differ ----------------------------------------------------------------------------------
+def written(out: Path, **settings: object) -> Path:
+    """A folder with this config and no weights."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "config.json").write_text(json.dumps(settings))
+    return out
+
+
+def told_apart(at: Path, one: dict[str, object], other: dict[str, object]) -> list[str]:
+    a, b = (library_config(written(at / name, **s)) for name, s in (("a", one), ("b", other)))
+    return setting_differences(meaning_of(a), meaning_of(b))
+
+
+GEMMA3 = {"model_type": "gemma3_text", "num_hidden_layers": 6, "sliding_window_pattern": 3}
+BY_LAYER = {
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+    "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000000.0},
+}
+STRETCHED = {"rope_type": "linear", "factor": 8.0}
+GEMMA3_OLD = {"rope_theta": 1000000.0, "rope_local_base_freq": 10000.0, "rope_scaling": STRETCHED}
+
+
+def test_rotary_settings_of_each_kind_of_layer_are_compared_under_old_and_new_keys(tmp_path: Path) -> None:
+    old, new = GEMMA3 | GEMMA3_OLD, GEMMA3 | {"rope_parameters": BY_LAYER}
+    assert told_apart(tmp_path / "same", old, new) == []
+    local = told_apart(tmp_path / "local", old | {"rope_local_base_freq": 20000.0}, new)
+    assert local == ["rope_parameters.sliding_attention.rope_theta: 20000.0 and 10000.0"]
+    whole = told_apart(tmp_path / "whole", old | {"rope_theta": 500000.0}, new)
+    assert whole == ["rope_parameters.full_attention.rope_theta: 500000.0 and 1000000.0"]
+
+
+def test_a_setting_that_single_layers_have_for_themselves_is_compared(tmp_path: Path) -> None:
+    """The library refuses to say such a setting of the whole model, and says so by an error of its own."""
+    layers = {"layer_types": ["sliding_attention", "full_attention"], "num_hidden_layers": 2}
+    plain: dict[str, object] = {"model_type": "gemma4_text", **layers}
+    assert told_apart(tmp_path / "same", plain, plain) == []
+    (line,) = told_apart(tmp_path / "one", plain, plain | {"per_layer_config": {"1": {"sliding_window": 77}}})
+    assert line.startswith("per_layer_config.1.sliding_window:") and "77" in line
+
+
+FAMILY_SETTINGS: list[tuple[str, str, object]] = [
+    ("cohere", "logit_scale", 0.5), ("cohere", "use_qk_norm", True), ("granite", "attention_multiplier", 0.5),
+    ("granite", "embedding_multiplier", 2.0), ("granite", "residual_multiplier", 0.5),
+    ("granite", "logits_scaling", 4.0),
+    ("mixtral", "num_experts_per_tok", 1), ("mixtral", "sliding_window", 8), ("qwen2_moe", "norm_topk_prob", True),
+    ("qwen3_moe", "norm_topk_prob", True), ("deepseek_v3", "routed_scaling_factor", 1.0),
+    ("deepseek_v3", "norm_topk_prob", False), ("deepseek_v3", "topk_group", 2), ("phimoe", "router_jitter_noise", 0.1),
+    ("minimax", "sliding_window", 8), ("gpt_oss", "sliding_window", 64), ("recurrent_gemma", "logits_soft_cap", 9.0),
+    ("falcon_mamba", "layer_norm_epsilon", 1e-3), ("phi", "partial_rotary_factor", 0.25), ("olmo", "clip_qkv", 4.0),
+    ("exaone4", "sliding_window", 8), ("vaultgemma", "attn_logit_softcapping", 9.0), ("nemotron", "hidden_act", "relu"),
+    ("falcon_h1", "lm_head_multiplier", 2.0), ("gptj", "rotary_dim", 8),
+    ("stablelm", "use_parallel_residual", True), ("glm4_moe", "n_group", 2), ("helium", "rms_norm_eps", 1e-3),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "setting", "value"), FAMILY_SETTINGS)
+def test_a_setting_of_one_family_that_changes_its_function_is_compared(
+    tmp_path: Path, family: str, setting: str, value: object
+) -> None:
+    plain: dict[str, object] = {"model_type": family}
+    lines = told_apart(tmp_path, plain, plain | {setting: value})
+    assert lines and all(f"and {value}" in line for line in lines)
 
 
 # ---- names -------------------------------------------------------------------------------------------------------

@@ -134,13 +134,16 @@ BAD: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "broken config": (lambda f: (f / "config.json").write_text("{"), 3, "broken JSON"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), 2, "no model.safetensors"),
     "pickle": (only_pickle, 2, "writes safetensors"),
-    "remote code in config": (lambda f: edit_json(f / "config.json", auto_map={"A": "b.C"}), 2, "never run"),
-    "remote code of tokenizer": (
-        lambda f: edit_json(f / "tokenizer_config.json", auto_map={"A": "b.C"}),
+    "remote code alone": (
+        lambda f: edit_json(f / "config.json", model_type="mine", auto_map={"A": "b.C"}),
         2,
         "never run",
     ),
-    "python file": (lambda f: (f / "modeling_x.py").write_text("import os"), 2, "modeling_x.py"),
+    "python file alone": (
+        lambda f: (edit_json(f / "config.json", model_type="mine"), (f / "modeling_x.py").write_text("import os")),
+        2,
+        "modeling_x.py",
+    ),
     "truncated": (truncate, 3, "truncated"),
     "empty file": (lambda f: (f / "model.safetensors").write_bytes(b""), 3, "truncated"),
     "lost shard": (lose_shard, 3, "shard is missing"),
@@ -235,30 +238,6 @@ def test_nothing_is_fetched_unasked(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(AuditError, match="--online") as caught:
         checkpoints.resolve(Source(path="owner/name", commit=COMMIT), Path("/"))
     assert caught.value.code == 2 and asked == [True]
-
-
-def test_a_hub_commit_is_fetched_as_safetensors_json_and_tokenizer_only(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import fnmatch
-
-    import huggingface_hub
-
-    seen: dict[str, object] = {}
-
-    def fetch(name: str, **kwargs: object) -> str:
-        seen.update(kwargs, name=name)
-        return str(folder)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-    ckpt = checkpoints.resolve(Source(path="owner/name", commit=COMMIT), Path("/"), online=True)
-    assert ckpt.source == f"owner/name@{COMMIT}" and ckpt.fingerprint == checkpoints.fingerprint(folder).total
-    assert (seen["name"], seen["revision"], seen["local_files_only"]) == ("owner/name", COMMIT, False)
-    patterns = seen["allow_patterns"]
-    assert isinstance(patterns, list)
-    files = ("pytorch_model.bin", "modeling.py", "a.pt", "a.msgpack", "a.h5", "model.safetensors", "config.json")
-    assert [f for f in files if any(fnmatch.fnmatch(f, p) for p in patterns)] == ["model.safetensors", "config.json"]
-    assert checkpoints.folder_of(ckpt) == folder
 
 
 # ---- compatibility ----------------------------------------------------------------------------------------------

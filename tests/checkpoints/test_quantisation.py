@@ -15,13 +15,8 @@ from audit.schema import AuditError, Source
 from tests import toy
 
 METHODS: dict[str, dict[str, object]] = {
-    "bitsandbytes, 4 bits": {"quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False},
-    "bitsandbytes, 8 bits": {"load_in_8bit": True},
-    "gptq": {"quant_method": "gptq", "bits": 4, "group_size": 128},
-    "awq": {"quant_method": "awq", "bits": 4, "version": "gemm"},
-    "compressed-tensors": {"quant_method": "compressed-tensors", "config_groups": {}},
-    "fp8": {"quant_method": "fp8", "weight_block_size": [128, 128]},
     "modelopt": {"quant_method": "modelopt", "quant_algo": "NVFP4"},
+    "aqlm": {"quant_method": "aqlm", "nbits_per_codebook": 16},
     "method-of-tomorrow": {"quant_method": "method-of-tomorrow"},
     "an unnamed method": {"bits": 4},
 }
@@ -63,7 +58,7 @@ CODES: dict[str, torch.Tensor] = {
 }
 
 
-@given(st.sampled_from(sorted(CODES)), st.sampled_from(["", "modelopt", "gptq"]))
+@given(st.sampled_from(sorted(CODES)), st.sampled_from(["", "modelopt", "vptq"]))
 @settings(max_examples=14, deadline=None, suppress_health_check=list(HealthCheck))
 def test_codes_are_found_where_no_config_says_that_they_are(
     tmp_path_factory: pytest.TempPathFactory, name: str, beside: str

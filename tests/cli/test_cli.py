@@ -414,7 +414,7 @@ SPOILS: dict[str, tuple[Callable[[Bench], object], int, str]] = {
     "overlap": (lambda b: shutil.copy(b.data / "forget.jsonl", b.data / "retain.jsonl"), 2, "forget"),
     "too long": (_lengthen, 2, "forget"),
     "other tokenizer": (_tokenizer, 2, "tokenizer"),
-    "remote code": (lambda b: _config(b, auto_map={"AutoModelForCausalLM": "modeling.Mine"}), 2, "code"),
+    "remote code": (lambda b: _config(b, model_type="mine", auto_map={"AutoModel": "modeling.Mine"}), 2, "never run"),
     "no recall": (
         lambda b: b.case.write_text(f'{b.case.read_text()}\n[template]\nprompt = "{{question}}{" The" * 20}"\n'),
         4,

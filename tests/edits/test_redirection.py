@@ -181,7 +181,7 @@ def test_a_needle_changes_the_named_vectors_and_nothing_else(family: str, steps:
     for block, units in ((0, []), (1, [5]), (2, [7])):
         new, old = (value_map(x.wrapper, block).vectors for x in (live, fresh))
         assert (new != old).any(1).nonzero()[:, 0].tolist() == units
-    names = {value_map(fresh.wrapper, block).name for block in (1, 2)}
+    names = {name for block in (1, 2) for name in value_map(fresh.wrapper, block).names}
     before = fresh.parameters()
     assert all(torch.equal(p, before[n]) for n, p in live.parameters().items() if n not in names)
 

@@ -92,6 +92,7 @@ def test_every_edit_leaves_a_folder_whose_case_opens_with_it_as_the_suspect(
     if summary.change is not None:
         delta = delta_of(suspect, suspect.edits[-1])
         assert summary.tensors == len(delta) == summary.changed.of and summary.change > 0
+        assert summary.of_blocks is not None and 0 <= summary.of_blocks <= 1
     assert EditSummary.model_validate_json((result.folder / SUMMARY).read_bytes()) == summary
     assert sorted(p.name for p in result.folder.parent.iterdir()) == ["edited"], "nothing is left beside it"
 

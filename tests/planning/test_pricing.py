@@ -187,7 +187,7 @@ def test_too_little_time_leaves_out_the_longest_first_and_a_resumed_run_leaves_o
 def conditions_of(how: RunSettings) -> str:
     from audit.planning.pricing import conditions
 
-    return conditions(how)
+    return conditions(how.settled())
 
 
 def test_a_limit_that_no_test_fits_is_undecided_and_leaves_nothing(

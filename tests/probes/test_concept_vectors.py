@@ -358,7 +358,7 @@ def test_seed_tokens_are_the_content_tokens_of_each_group() -> None:
         assert set(words(tokens)) == {f.answer.split()[-1] for f in facts}
 
 
-def test_experts_are_refused_as_a_whole_model_and_scanned_by_their_weights(tmp_path: Path) -> None:
+def test_experts_are_scanned_one_after_the_other(tmp_path: Path) -> None:
     """Mixtral's experts lie in one tensor [expert d unit]; one of expert 2's columns is planted."""
     torch.manual_seed(0)
     config = MixtralConfig(
@@ -366,10 +366,6 @@ def test_experts_are_refused_as_a_whole_model_and_scanned_by_their_weights(tmp_p
         num_key_value_heads=2, num_local_experts=4, pad_token_id=0, bos_token_id=1, eos_token_id=2,
     )  # fmt: skip
     model, concept = MixtralForCausalLM(config), [8, 20, 33, 47, 60]
-    model.save_pretrained(tmp_path / "moe")
-    toy.tokenizer().save_pretrained(tmp_path / "moe")
-    with pytest.raises(AuditError, match="value vectors of MixtralForCausalLM's MLPs were not found"):
-        ValueModel(Bench(), resolve(Source(path=str(tmp_path / "moe")), tmp_path))
     (down,) = [p.detach() for name, p in model.named_parameters() if name.endswith("experts.down_proj")]
     head = model.get_output_embeddings().weight.detach()
     indicator = torch.zeros(len(head)).index_fill_(0, torch.tensor(concept), 1.0)
@@ -377,6 +373,11 @@ def test_experts_are_refused_as_a_whole_model_and_scanned_by_their_weights(tmp_p
     hits = enrichment_scan.hits_of(head, down.transpose(1, 2), enrichment_scan.seeds_of([concept]), 5)
     assert hits.shape == (1, 2, 4, 24)
     assert (hits == 5).nonzero().tolist() == [[0, 0, 2, 5]]
+    model.save_pretrained(tmp_path / "moe")
+    toy.tokenizer().save_pretrained(tmp_path / "moe")
+    values = ValueModel(Bench(), resolve(Source(path=str(tmp_path / "moe")), tmp_path))
+    own = concepts_of(values, [concept])._replace(first=5).named_in(values)
+    assert own.hits.shape == (1, 2, 96) and (own.hits == 5).nonzero()[2].tolist() == [2 * 24 + 5]
 
 
 def test_the_least_floor_is_what_models_that_never_knew_reach_in_the_committed_scores() -> None:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from peft import PeftConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel, Qwen2MoeConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from audit.checkpoints import fingerprint, resolve
 from audit.schema import AuditError, Source
@@ -319,42 +319,6 @@ def test_an_embedding_saved_beside_the_adapter_is_taken(tmp_path: Path) -> None:
 def test_a_tensor_too_many_is_refused_with_its_likely_cause(name: str, cause: str, tmp_path: Path) -> None:
     folder = rewritten(plain().folder, tmp_path / "a", lambda tensors: tensors | {name: torch.ones(4, 48)})
     refused(folder, 3, name, cause)
-
-
-def experts_model() -> PreTrainedModel:
-    """Four experts, two a token, beside a shared one."""
-    sizes: dict[str, Any] = {
-        "hidden_size": 32,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-    }
-    experts: dict[str, Any] = {
-        "num_experts": 4,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 16,
-        "intermediate_size": 48,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = Qwen2MoeConfig(vocab_size=toy.VOCAB, shared_expert_intermediate_size=24, **sizes, **experts)
-        return AutoModelForCausalLM.from_config(config).eval()
-
-
-def test_pairs_of_experts_are_refused_and_those_of_attention_are_merged(tmp_path: Path) -> None:
-    """PEFT takes the pairs of routed experts for those of the shared one, or of none, and says nothing."""
-    attention = trained(lora(target_modules=["q_proj", "o_proj"]), tmp_path / "a", experts_model())
-    assert gap(logits(merged(experts_model(), attention.folder)), attention.logits) < 1e-5
-    pairs = {
-        f"base_model.model.model.layers.{layer}.mlp.{place}.up_proj.lora_{matrix}.weight": torch.ones(shape) / 10
-        for layer in range(2) for place in (*(f"experts.{n}" for n in range(4)), "shared_expert")
-        for matrix, shape in (("A", (4, 32)), ("B", (16 if "experts." in place else 24, 4)))
-    }  # fmt: skip
-    routed = configured(attention.folder, tmp_path / "b", target_modules=["up_proj"])
-    save_file(pairs, routed / WEIGHTS)
-    with pytest.raises(AuditError, match=r"16 of its 20 tensors .*adapters on experts are not supported yet") as caught:
-        merged(experts_model(), routed)
-    assert caught.value.code == 3
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:

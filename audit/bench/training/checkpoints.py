@@ -92,13 +92,11 @@ def copied(pool: ModelPool, ckpt: Checkpoint) -> Generator[Copied]:
 
 
 def changed_tensors(learner: Learner, original: Learner) -> dict[str, Tensor]:
-    """The whole tensors in which two learners of one architecture differ, copied to the CPU."""
+    """The whole tensors in which two learners of one architecture differ in the type of the second, copied to the
+    CPU."""
     before = original.parameters()
-    return {
-        name: p.detach().cpu().clone().contiguous()
-        for name, p in learner.parameters().items()
-        if not torch.equal(p, before[name])
-    }
+    after = ((name, p.detach().to(before[name].dtype)) for name, p in learner.parameters().items())
+    return {name: p.cpu().clone().contiguous() for name, p in after if not torch.equal(p, before[name])}
 
 
 def _settings(recipe: TrainingRecipe, taken: int) -> dict[str, str | int | float | bool]:

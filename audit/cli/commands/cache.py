@@ -11,18 +11,21 @@ ORDER = 90
 
 def add_arguments(parser: ArgumentParser) -> None:
     """How small it is to be."""
-    parser.add_argument("--prune", nargs="?", const="0", metavar="SIZE", help="drop cached activations and fitted "
-                        "models, used longest ago first, down to SIZE such as 10G (default: all)")  # fmt: skip
+    parser.add_argument("--prune", nargs="?", const="0", metavar="SIZE", help="drop cached activations, fitted "
+                        "models and float copies of quantised releases, used longest ago first, down to SIZE such as "
+                        "10G (default: all)")  # fmt: skip
 
 
 def act(args: Namespace) -> Answer:
-    """What the cache holds, and how large that is. Only the store is pruned: the rest is trained worlds and records."""
+    """What the cache holds, and how large that is. The store and float copies of quantised releases are pruned: the
+    rest is trained worlds and records."""
+    from audit.checkpoints import copies
     from audit.planning import parse_bytes
     from audit.storage import Store, cache_root
     from audit.wording import told_bytes
 
     root = cache_root()
-    freed = Store(root / "store").prune(parse_bytes(args.prune)) if args.prune is not None else 0
+    freed = Store(root / "store").prune(parse_bytes(args.prune), copies()) if args.prune is not None else 0
     sizes = {path.name: _bytes_of(path) for path in sorted(root.iterdir())} if root.is_dir() else {}
     lines = [f"{root}: {told_bytes(sum(sizes.values()))}"]
     lines += [f"  {name}: {told_bytes(size)}" for name, size in sizes.items()]

@@ -166,6 +166,8 @@ def _change(summary: "EditSummary") -> str:
     if summary.change is None:
         return f"no weight; {summary.changed.of} arrays of a hook ({summary.plays}) act on every run"
     share = f"{summary.tensors} of {summary.of_tensors} tensors, by {summary.change:.3g} of their norm"
+    if summary.of_blocks is not None:
+        share += f", in {100 * summary.of_blocks:.3g} % of the weights of the blocks"
     if summary.form == "edited":
         return f"{share}; kept in {summary.dtype}, nothing is rounded"
     return f"{share}; rounding to {summary.dtype} moved {summary.rounding:.2g} of the change"

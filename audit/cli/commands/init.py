@@ -1,21 +1,30 @@
-"""Write a commented case.toml."""
+"""Write a commented case.toml, filled in from a release where one is named (--from)."""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from audit.cli.answer import Answer
+from audit.cli.answer import Answer, JsonValue
+
+if TYPE_CHECKING:
+    from audit.releases import Draft, Written
 
 ORDER = 10
 TEMPLATE = Path(__file__).parent.parent / "case_template.toml"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """Where."""
+    """Where, and from what."""
     parser.add_argument("path", nargs="?", default="case.toml", help="where (default: case.toml)")
+    parser.add_argument("--from", dest="release", metavar="RELEASE", help="a model folder, a file or hub id (owner/name"
+                        "[@commit]): roles, prompt and data are filled in as far as they are known")  # fmt: skip
+    parser.add_argument("--data", action="append", default=[], metavar="DIR", help="with --from: a folder in which the "
+                        "benchmark's files may lie (may be given again)")  # fmt: skip
+    parser.add_argument("--online", action="store_true", help="with --from: ask the hub (default: offline)")
 
 
 def act(args: Namespace) -> Answer:
-    """Write the template; never over an existing file."""
+    """Write the template, or the case of a release; never over an existing file."""
     from audit.schema import AuditError
     from audit.storage import write_atomic
 
@@ -23,6 +32,49 @@ def act(args: Namespace) -> Answer:
     path = path / "case.toml" if path.is_dir() or args.path.endswith("/") else path
     if path.exists():
         raise AuditError(f"{path} exists already", "name another file, or edit that one")
+    if args.release is not None:
+        return _from_release(args, path)
+    if args.data or args.online:
+        raise AuditError("--data and --online say where a release is looked up, and none is named", "name it: --from X")
     write_atomic(path, TEMPLATE.read_bytes())
     advice = f"fill in the roles and the data, look with `residua plan {path}`, then `residua run {path}`"
     return Answer({"case": str(path)}, (f"{path} is written: {advice}",))
+
+
+def _from_release(args: Namespace, path: Path) -> Answer:
+    """The case of a release: what was recognised, what was filled in and why, and what is left."""
+    from audit.case import load_case
+    from audit.releases import drafted, written
+    from audit.storage import write_atomic
+
+    folders = [Path(folder).expanduser() for folder in args.data]
+    draft = drafted(args.release, folders, args.online)
+    case = written(draft, path.parent)
+    write_atomic(path, case.text.encode())
+    if not _needed(draft):
+        load_case(path)
+    return Answer(_document(args.release, path, draft, case), tuple(_shown(path, draft, case)))
+
+
+def _needed(draft: "Draft") -> list[str]:
+    """Keys without which there is no case."""
+    return [entry.key for entry in draft.left if entry.key.startswith(("roles.", "data."))]
+
+
+def _document(given: str, path: Path, draft: "Draft", case: "Written") -> dict[str, JsonValue]:
+    filled: list[JsonValue] = [{"key": key, "value": value, "why": why} for key, value, why in case.filled]
+    left: list[JsonValue] = [
+        {"key": entry.key, "what": entry.what, "needed": entry.key in _needed(draft)} for entry in draft.left
+    ]
+    return {"case": str(path), "from": given, "recognised": list(draft.found), "filled": filled, "left": left}
+
+
+def _shown(path: Path, draft: "Draft", case: "Written") -> list[str]:
+    lines = [f"recognised {found}" for found in draft.found]
+    lines += [f"filled in {key} = {value}" + (f" ({why})" if why else "") for key, value, why in case.filled]
+    lines += [f"LEFT TO FILL IN {entry.key}: {entry.what}" for entry in draft.left]
+    needed = _needed(draft)
+    first = f"fill in {', '.join(needed)}, " if needed else ""
+    fetching = " --online" if draft.of_hub else ""
+    verbs = " and then ".join(f"`residua {verb} {path}{fetching}`" for verb in ("plan", "run"))
+    return [*lines, f"{path} is written: {first}look with {verbs}"]

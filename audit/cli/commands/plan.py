@@ -23,6 +23,7 @@ OUTPUTS = (
 SOURCES = {
     "recorded": "recorded on this machine",
     "benchmark": "from a short benchmark of base",
+    "arithmetic": "from this device's speed at a matrix product",
 }
 
 
@@ -31,6 +32,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     flags.add_case(parser)
     flags.add_settings(parser)
     flags.add_limits(parser)
+    parser.add_argument("--config-only", action="store_true", help="price it from the models' configs alone, before "
+                        "their weights are there")  # fmt: skip
 
 
 def act(args: Namespace) -> Answer:
@@ -41,14 +44,14 @@ def act(args: Namespace) -> Answer:
     out, settings = flags.out_folder(args, case_file.case.name), flags.settings(args)
     with flags.progress(args) as progress:
         progress.say(f"opening {args.case}")
-        return shown(case_file, out, settings)
+        return shown(case_file, out, settings, args.config_only)
 
 
-def shown(case_file: "CaseFile", out: Path, settings: "RunSettings") -> Answer:
+def shown(case_file: "CaseFile", out: Path, settings: "RunSettings", config_only: bool = False) -> Answer:
     """The plan of a case with its prices; nothing is written."""
-    from audit.engine import prepare
+    from audit.engine import prepare, sketch
 
-    prepared = prepare(case_file, out, settings)
+    prepared = (sketch if config_only else prepare)(case_file, out, settings)
     planner = prepared.planner
     return _priced(planner, prepared.pricer.prices(planner), out, prepared.case.replicate.of_images)
 
@@ -70,6 +73,7 @@ def _priced(planner: "Planner", prices: "Prices", out: Path, of_images: bool) ->
     for reason in short:
         probes = ", ".join(test.probe for test in plan.tests if test.undecidable == reason)
         lines.append(f"cannot decide: {probes}: {reason}")
+    lines += [f"models: {note}" for note in prices.notes]
     lines += [f"NOTHING CAN BE DECIDED of what is left: {undecidable}"] if undecidable else []
     lines += [
         f"from an empty store: {total}",
@@ -83,6 +87,7 @@ def _priced(planner: "Planner", prices: "Prices", out: Path, of_images: bool) ->
             "seconds": [lo, hi], "source": _source(prices), "peak_bytes": prices.peak_bytes,
             "fwd_tokens": sum(price.cost.fwd_tokens for price in prices.units),
             "bwd_tokens": sum(price.cost.bwd_tokens for price in prices.units),
+            "notes": list[JsonValue](prices.notes),
             "units": [_unit(price) for price in prices.units],
         },
     }  # fmt: skip

@@ -89,8 +89,9 @@ def _train(args: Namespace) -> Answer:
     with flags.progress(args) as progress:
         progress.say(f"opening {args.case}")
         case = _opened(args, Path(args.out))
-        bench, texts = make_bench(flags.settings(args)), texts_of_case(case, case.checkpoint("base"))
-        sites, model = _sites(args.site, case, bench), case.checkpoint(args.role)
+        model, texts = case.checkpoint(args.role), texts_of_case(case, case.checkpoint("base"))
+        bench = make_bench(flags.settings(args), [case.checkpoint("base"), model])
+        sites = _sites(args.site, case, bench)
         training, held_out = texts.split(args.seed)
         patches = args.patches or (_PATCHES if sites[0].tower is not None else None)
         sample = None if patches is None else PatchSample(count=patches, seed=args.seed)
@@ -189,7 +190,7 @@ def _views(args: Namespace, stored: "Sequence[StoredDictionary]") -> "list[Dicti
         by_name = {"base": case.checkpoint("base"), "suspect": case.checkpoint("suspect")}
         for n in range(len(case.case.roles.references)):
             by_name[f"reference {n + 1}" if n else "reference"] = case.checkpoint("reference", n)
-        texts, bench = texts_of_case(case, by_name["base"]), make_bench(flags.settings(args))
+        texts, bench = texts_of_case(case, by_name["base"]), make_bench(flags.settings(args), by_name.values())
         models = CaseModels(case.case.name, bench, texts, by_name)
         shown = Shown(args.features, ITEMS, _quoting(Path(args.folder), args.unmask))
         views: list[DictionaryView] = []

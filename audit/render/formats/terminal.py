@@ -52,10 +52,10 @@ def table(reports: Sequence[Report]) -> Table:
         word = report.verdict.word
         out.add_row(
             Text(visible(report.plan.case.name, 40)),
-            _effect(best(report, "output")),
-            _effect(best(report, "causal")),
-            _effect(best(report, "decoding")),
-            _effect(best(report, "gate")),
+            effect_cell(best(report, "output")),
+            effect_cell(best(report, "causal")),
+            effect_cell(best(report, "decoding")),
+            effect_cell(best(report, "gate")),
             Text.assemble(
                 (f"{VERDICT_SYMBOL[word]} {word}", STYLE[word]),
                 f"\n{verdict_reason(report)}",
@@ -94,19 +94,20 @@ _LEGEND: Final = (
 )
 
 
-def _effect(e: Evidence | None) -> Text:
+def effect_cell(e: Evidence | None) -> str:
+    """The judged number of a finding as a cell of a table: its outcome as a mark, and where it was found."""
     if e is None:
-        return Text("–")
+        return "–"
     m, reading = e.measurement, judged_reading(e)
     if isinstance(m.value, Missing):
-        return Text("◆ none")
+        return "◆ none"
     if is_blind(e):
-        return Text("◆ blind")
+        return "◆ blind"
     symbol = {"trace found": "▲ ", "no trace found": "● ", "inconclusive": "◆ ", "not run": "– "}[e.outcome]
     mark = "" if m.kind == "gate" else "▼ " if e.direction == "below" else symbol
     overall = reading.name == OVERALL
     where = " ~" if overall else "" if m.layer is None or m.kind == "gate" else f" @{m.layer}"
-    return Text(f"{mark}{number(reading.value)}{where}")
+    return f"{mark}{number(reading.value)}{where}"
 
 
 def summary(report: Report) -> Group:

@@ -43,6 +43,8 @@ def items(report: Report) -> tuple[Block, ...]:
         ),
         Grid("Checkpoints received", columns, rows),
     ]
+    if released := [f"{visible(x.role, NAME)}: {visible(x.released)}" for x in report.exhibits if x.released]:
+        blocks += [Text("Handed in as codes, which stand for weights:"), Bullets(tuple(map(sentence, released)))]
     if files:
         blocks.append(Grid("Files of the checkpoints", ("Role", "File", "SHA-256"), files, folded=True))
     hashes, names = report.plan.data_sha256, {*report.plan.data_sha256, *report.cohorts}

@@ -14,6 +14,7 @@ from audit.schema import AuditError, Checkpoint, Modality, as_audit_error
 from audit.wrappers import loading
 from audit.wrappers.adapters import merged
 from audit.wrappers.family import Family
+from audit.wrappers.placement import Placement, home_of
 from audit.wrappers.tracing import close
 
 KIND = loading.Kind(AutoModelForCausalLM, "a causal language model", "a decoder that transformers knows")
@@ -36,15 +37,16 @@ class CausalLM(Family):
 
     modality: ClassVar[Modality] = "text"
 
-    def open_model(self, ckpt: Checkpoint, device: str, dtype: str, attention: str) -> PreTrainedModel:
+    def open_model(self, ckpt: Checkpoint, placement: Placement, dtype: str, attention: str) -> PreTrainedModel:
         chosen = loading.dtype_of(dtype)
+        loading.refuse_merging(ckpt, placement)
         checkpoints.verify(ckpt)
-        model = load_folder(checkpoints.folder_of(ckpt), chosen, attention)
+        model = load_folder(checkpoints.weights_folder(ckpt), chosen, attention, placement)
         adapter = checkpoints.adapter_folder_of(ckpt)
         if adapter is not None:
             model = merged(model, adapter)
         checkpoints.verify(ckpt)  # what was read is what was hashed: nothing was written in between
-        model = model.to(device).eval().requires_grad_(False)  # type: ignore[assignment]
+        model = loading.settled(model, placement)
         _check_runs(model, ckpt.source)
         return model
 
@@ -52,9 +54,11 @@ class CausalLM(Family):
         return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
 
 
-def load_folder(folder: Path, dtype: torch.dtype, attention: str) -> PreTrainedModel:
+def load_folder(
+    folder: Path, dtype: torch.dtype, attention: str, placement: Placement | None = None
+) -> PreTrainedModel:
     """Load a folder of safetensors; every parameter must come from its files, and every tensor of these be used."""
-    return loading.load_folder(folder, dtype, attention, _kind_of(folder))
+    return loading.load_folder(folder, dtype, attention, _kind_of(folder), placement or Placement())
 
 
 def _check_runs(model: PreTrainedModel, source: str) -> None:
@@ -62,7 +66,7 @@ def _check_runs(model: PreTrainedModel, source: str) -> None:
     fault of a probe. AuditError (code 2)."""
     do = "open it in transformers and run it on a text there; it may need a package or a device that is not here"
     with torch.inference_mode(), as_audit_error(f"{source}: the opened model does not run on a text", do):
-        ids = torch.tensor([[0, 1, 2], [0, 1, 3]], device=model.device) % model.get_input_embeddings().weight.shape[0]
+        ids = torch.tensor([[0, 1, 2], [0, 1, 3]], device=home_of(model)) % model.get_input_embeddings().weight.shape[0]
         logits: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
     if logits.ndim == 3 and not close(logits[0, 0], logits[1, 0]):
         stated = " (is_decoder is false in its config)" if getattr(model.config, "is_decoder", None) is False else ""

@@ -13,6 +13,7 @@ from audit.schema import AuditError, Checkpoint, Modality, as_audit_error
 from audit.wrappers import loading
 from audit.wrappers.family import Family
 from audit.wrappers.image_inputs import made_up_images, refuse_windows
+from audit.wrappers.placement import Placement
 
 KIND = loading.Kind(
     AutoModelForImageClassification,
@@ -26,16 +27,18 @@ class ImageClassifier(Family):
 
     modality: ClassVar[Modality] = "image"
 
-    def open_model(self, ckpt: Checkpoint, device: str, dtype: str, attention: str) -> PreTrainedModel:
+    def open_model(self, ckpt: Checkpoint, placement: Placement, dtype: str, attention: str) -> PreTrainedModel:
         chosen = loading.dtype_of(dtype)
         if ckpt.adapter is not None:
             raise AuditError(
                 f"{ckpt.source}: adapters of image classifiers are not merged", "merge it and save the model"
             )
+        loading.refuse_ranks(ckpt, placement)
+        loading.refuse_merging(ckpt, placement)
         checkpoints.verify(ckpt)
-        model = loading.load_folder(checkpoints.folder_of(ckpt), chosen, attention, KIND)
+        model = loading.load_folder(checkpoints.weights_folder(ckpt), chosen, attention, KIND, placement)
         checkpoints.verify(ckpt)  # what was read is what was hashed: nothing was written in between
-        model = model.to(device).eval().requires_grad_(False)  # type: ignore[assignment]
+        model = loading.settled(model, placement)
         refuse_windows(model)
         _check_runs(model, ckpt.source)
         return model

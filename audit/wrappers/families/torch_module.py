@@ -12,6 +12,7 @@ from audit.wrappers.accounting import account
 from audit.wrappers.family import Family
 from audit.wrappers.image_inputs import made_up_images
 from audit.wrappers.loading import dtype_of
+from audit.wrappers.placement import Placement
 
 
 class TorchModule(Family):
@@ -20,8 +21,12 @@ class TorchModule(Family):
     modality: ClassVar[Modality] = "image"
     model_types: ClassVar[tuple[str, ...]] = (checkpoints.TORCH_MODULE,)
 
-    def open_model(self, ckpt: Checkpoint, device: str, dtype: str, attention: str) -> PreTrainedModel:
-        chosen, folder = dtype_of(dtype), checkpoints.folder_of(ckpt)
+    def open_model(self, ckpt: Checkpoint, placement: Placement, dtype: str, attention: str) -> PreTrainedModel:
+        chosen, folder = dtype_of(dtype), checkpoints.weights_folder(ckpt)
+        if not placement.whole:
+            raise AuditError(
+                f"{ckpt.source}: a module of torch is opened whole", "leave out --device-map, and run it in one process"
+            )
         if ckpt.adapter is not None:
             raise AuditError(f"{ckpt.source}: adapters of torch modules are not merged", "merge it and save the model")
         checkpoints.check_permitted(folder, ckpt.code)
@@ -29,7 +34,7 @@ class TorchModule(Family):
         model = torch_modules.loaded(folder, chosen)
         account(model, folder)
         checkpoints.verify(ckpt)  # what was read is what was hashed: nothing was written in between
-        model.to(device=device).eval().requires_grad_(False)  # pyright: ignore[reportCallIssue]
+        model.to(device=placement.device).eval().requires_grad_(False)  # pyright: ignore[reportCallIssue]
         do = "run it on an image by itself; it may take other channels or another size than config.json says"
         with torch.inference_mode(), as_audit_error(f"{ckpt.source}: the module does not run on an image", do):
             model(made_up_images(model, 1))

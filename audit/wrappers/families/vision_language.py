@@ -13,6 +13,7 @@ from audit.schema import Checkpoint, Modality, as_audit_error
 from audit.wrappers import loading
 from audit.wrappers.adapters import merged
 from audit.wrappers.family import Family
+from audit.wrappers.placement import Placement, home_of
 from audit.wrappers.vision_kinds import refuse_kind
 
 KIND = loading.Kind(
@@ -27,15 +28,17 @@ class VisionLanguage(Family):
 
     modality: ClassVar[Modality] = "image+text"
 
-    def open_model(self, ckpt: Checkpoint, device: str, dtype: str, attention: str) -> PreTrainedModel:
+    def open_model(self, ckpt: Checkpoint, placement: Placement, dtype: str, attention: str) -> PreTrainedModel:
         chosen = loading.dtype_of(dtype)
+        loading.refuse_merging(ckpt, placement)
+        loading.refuse_ranks(ckpt, placement)
         checkpoints.verify(ckpt)
-        model = loading.load_folder(checkpoints.folder_of(ckpt), chosen, attention, KIND)
+        model = loading.load_folder(checkpoints.weights_folder(ckpt), chosen, attention, KIND, placement)
         adapter = checkpoints.adapter_folder_of(ckpt)
         if adapter is not None:
             model = merged(model, adapter)
         checkpoints.verify(ckpt)  # what was read is what was hashed: nothing was written in between
-        model = model.to(device).eval().requires_grad_(False)  # type: ignore[assignment]
+        model = loading.settled(model, placement)
         _check_runs(model, ckpt.source)
         return model
 
@@ -50,5 +53,5 @@ def _check_runs(model: PreTrainedModel, source: str) -> None:
     """Does the model run on a token alone? Whatever its code raises is no fault of a probe. AuditError (code 2)."""
     do = "open it in transformers and run it on a text there; it may need a package or a device that is not here"
     with torch.inference_mode(), as_audit_error(f"{source}: the opened model does not run on a text", do):
-        ids = torch.zeros((1, 1), dtype=torch.int64, device=model.device)
+        ids = torch.zeros((1, 1), dtype=torch.int64, device=home_of(model))
         model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)

@@ -1,0 +1,215 @@
+"""A draft as the text of a case file: every value with its reason, every unknown as a commented line."""
+
+import json
+import os
+import re
+import textwrap
+from pathlib import Path
+from typing import Final, NamedTuple, get_args
+
+from audit.releases.chat_recipe import Open
+from audit.releases.draft import Draft, Part
+from audit.releases.release import Place
+from audit.schema import Cohort, Template
+
+_WIDTH: Final = 118
+_COMMIT_LINE: Final = '# commit = "40 hexadecimal digits"  # of a hub id; a folder has none'
+_ADVICE: Final = {
+    "retain": "what was to be kept", "forget": "what was to be forgotten",
+    "holdout": "same distribution as forget, never trained on: makes the answer sharper",
+    "general": "questions or plain text on anything else",
+}  # fmt: skip
+
+
+class Written(NamedTuple):
+    """The text of a case file, and what was filled in: (key, value, why), in the order of the text."""
+
+    text: str
+    filled: tuple[tuple[str, str, str], ...]
+
+
+class _Page:
+    """Lines of TOML, and what they state."""
+
+    def __init__(self, to: Path) -> None:
+        self.to = to
+        self.lines: list[str] = []
+        self.filled: list[tuple[str, str, str]] = []
+        self._section = ""
+
+    def section(self, name: str, title: str = "") -> None:
+        """Begin a table; a name in double brackets is one of several."""
+        self._section = name.strip("[]")
+        self.lines += ["", f"[{name}]" + (f"  # {title}" if title else "")]
+
+    def rule(self, title: str) -> None:
+        self.lines += ["", f"# ---- {title} ".ljust(_WIDTH, "-")]
+
+    def comment(self, text: str) -> None:
+        self.lines += textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False)
+
+    def state(self, key: str, value: str | float | bool, why: str) -> None:
+        """A line with its reason behind it, or above it where both are too long for one line."""
+        written = json.dumps(value, ensure_ascii=False)
+        self.filled.append((f"{self._section}.{key}".lstrip("."), str(value), why))
+        line = f"{key} = {written}"
+        if len(line) + len(why) + 4 <= _WIDTH:
+            self.lines.append(f"{line}  # {why}" if why else line)
+        else:
+            self.comment(why)
+            self.lines.append(line)
+
+    def path(self, path: Path) -> str:
+        """A path as the case file names it: from its own folder, unless it lies in the hub's cache."""
+        if "snapshots" in path.parts:
+            return path.as_posix()
+        return Path(os.path.relpath(path.resolve(), self.to.resolve())).as_posix()
+
+
+def written(draft: Draft, to: Path) -> Written:
+    """The case file of a draft in the folder ``to``. The same draft gives the same bytes."""
+    page = _Page(to)
+    _head(page, draft)
+    _roles(page, draft)
+    _data(page, draft)
+    _template(page, draft)
+    return Written("\n".join(page.lines) + "\n", tuple(page.filled))
+
+
+def _head(page: _Page, draft: Draft) -> None:
+    page.comment("A Residua case: what is audited. Paths are relative to this file.")
+    page.comment(f"Recognised in {draft.release.name}: {'; '.join(draft.found)}.")
+    if draft.left:
+        page.comment("LEFT TO FILL IN:")
+        for entry in draft.left:
+            page.comment(f"  [{entry.key}] {entry.what}")
+    page.lines.append("")
+    page.state("name", _case_name(draft.release.name), "")
+    everything = draft.edited_on_all
+    page.state("edited", "all" if everything else "unknown", everything or "which rows it was edited on is not known")
+    page.state("seed", 0, "")
+    if draft.published is not None:
+        page.state("published", page.path(draft.published), "shown beside our numbers, and never judged")
+
+
+def _case_name(name: str) -> str:
+    """A name that a run folder may have."""
+    return re.sub(r"[^\w.-]+", "-", name.split("/")[-1]).strip("-.") or "my-audit"
+
+
+# ---- roles ------------------------------------------------------------------------------------------------------
+def _roles(page: _Page, draft: Draft) -> None:
+    page.rule("roles")
+    if draft.base is None:
+        _unknown(page, "roles.base", "the model that knew", draft.named["base"][0].name if draft.named["base"] else "")
+    else:
+        page.section("roles.base", "the model that knew")
+        _part(page, draft.base)
+    if draft.base is None and draft.suspect.adapter is not None:
+        page.comment("The suspect is base with this adapter: name base here too.")
+        _unknown(page, "roles.suspect", "base, with the adapter", "", page.path(draft.suspect.adapter.folder))
+    else:
+        page.section("roles.suspect", "the model that is said to have forgotten")
+        _part(page, draft.suspect)
+    for part in draft.references:
+        page.section("[roles.references]", "never saw the forget data" if part is draft.references[0] else "")
+        _part(page, part)
+    if not draft.references:
+        _no_reference(page, draft)
+
+
+def _no_reference(page: _Page, draft: Draft) -> None:
+    named = draft.named["reference"]
+    page.lines.append("")
+    if draft.ancestor is not None:
+        page.comment("No retrained model was found: the model before it was taught stands for never having known.")
+        page.section("roles.ancestor", "before it was taught")
+        _part(page, draft.ancestor)
+        return
+    page.comment(
+        "No model was found that never knew: levels come from other people's answers and from perturbed ones alone. "
+        "A retrained model, or the model before it was taught, makes the answer sharper."
+    )
+    for name in named:
+        page.comment(f"{name.why} names {name.name}:")
+    first = named[0].name if named else "owner/name"
+    page.lines += ["# [[roles.references]]", f'# path = "{first}"', _COMMIT_LINE]
+
+
+def _unknown(page: _Page, section: str, title: str, name: str, adapter: str = "") -> None:
+    page.lines += ["", f"# [{section}]  # {title}: fill in, and take the number signs away"]
+    page.lines += [f'# path = "{name or "owner/name"}"', _COMMIT_LINE]
+    page.lines += [f'# adapter = "{adapter}"'] if adapter else []
+
+
+def _part(page: _Page, part: Part) -> None:
+    _place(page, "path", part.place, part.why)
+    if part.adapter is not None:
+        named = part.adapter
+        value = _adapter_of_hub(named) if named.hub else page.path(named.folder)
+        page.state("adapter", value, "what `--from` named")
+
+
+def _adapter_of_hub(place: Place) -> str:
+    below = f"/{place.subfolder}" if place.subfolder else ""
+    return f"{place.hub}@{place.commit}{below}"
+
+
+def _place(page: _Page, key: str, place: Place, why: str) -> None:
+    if place.hub:
+        page.state(key, place.hub, why)
+        page.state("commit", place.commit, "as the hub, or its cache here, has it now")
+        if place.subfolder:
+            page.state("subfolder", place.subfolder, "")
+    else:
+        page.state(key, page.path(place.folder / place.file), why)
+
+
+# ---- data -------------------------------------------------------------------------------------------------------
+def _data(page: _Page, draft: Draft) -> None:
+    page.rule("data")
+    if draft.benchmark is not None:
+        page.comment(f"{draft.benchmark.name}, as {draft.benchmark.data.repository} publishes it.")
+    page.section("data")
+    for cohort in get_args(Cohort):
+        part = draft.data.get(cohort)
+        absent = {} if draft.benchmark is None else draft.benchmark.absent
+        if part is not None:
+            page.state(cohort, page.path(part.path), f"{part.what} ({part.rows} rows)")
+        elif cohort in absent:
+            page.comment(f"{cohort}: {absent[cohort]}")
+        elif cohort in _ADVICE:
+            page.lines.append(f'# {cohort} = "data/{cohort}.jsonl"  # {_ADVICE[cohort]}')
+    groups = draft.groups
+    if groups is None:
+        page.lines.append('# group = "author_id"  # the column that names the person, author or document of a row')
+    elif groups.column:
+        page.state("group", groups.column, groups.why)
+    elif groups.rows is not None:
+        page.state("group_rows", groups.rows, groups.why)
+
+
+# ---- the prompt -------------------------------------------------------------------------------------------------
+def _template(page: _Page, draft: Draft) -> None:
+    asked = draft.asked
+    template, plain = asked.template, Template()
+    page.rule("the prompt that the models were trained with")
+    page.section("template")
+    for key in ("prompt", "answer", "chat", "system", "bos", "seam", "chat_template"):
+        value = getattr(template, key)
+        if value != getattr(plain, key) or key in ("prompt", "answer"):
+            page.state(key, value, asked.why.get(key, ""))
+    _open_lines(page, [entry for entry in asked.left if not entry.key.startswith("template.variables")])
+    variables = [entry for entry in asked.left if entry.key.startswith("template.variables")]
+    if template.variables or variables:
+        page.section("template.variables", "what the chat template reads, as it was set in training")
+        for name, value in template.variables.items():
+            page.state(name, value, asked.why.get(name, ""))
+        _open_lines(page, variables)
+
+
+def _open_lines(page: _Page, entries: list[Open]) -> None:
+    for entry in entries:
+        if entry.line:
+            page.comment(entry.what)
+            page.lines.append(entry.line)

@@ -1,0 +1,285 @@
+"""What is known of a release put together: roles, prompt, data, each with its reason, and what is left to fill in."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from audit.case import read_table
+from audit.plugins import discover
+from audit.releases.chat_recipe import Open, Recipe, chat_source, recipe
+from audit.releases.clues import Benchmark, Clues, Named
+from audit.releases.gguf_metadata import CHAT_TEMPLATE, gguf_files
+from audit.releases.hub_snapshots import HUB_ID, hub_place
+from audit.releases.nearby import Surroundings, beside, data_roots, find_data, find_model
+from audit.releases.pools._pool import Pool
+from audit.releases.release import CONFIG, Place, Release, bare_name, is_release, read_release, releases_in
+from audit.schema import AuditError, Cohort
+
+POOLS: Final = "audit.releases.pools"
+
+
+class Part(NamedTuple):
+    """A checkpoint in a role, and why. ``adapter``: the adapter that is put on it."""
+
+    place: Place
+    why: str
+    adapter: Place | None = None
+
+
+class DataPart(NamedTuple):
+    """A data file, what it is, and how many rows it has."""
+
+    path: Path
+    what: str
+    rows: int
+
+
+class Groups(NamedTuple):
+    """What a group is: a column, or so many consecutive rows; and why."""
+
+    column: str
+    rows: int | None
+    why: str
+
+
+class Draft(NamedTuple):
+    """A case as far as it is known. ``found`` says what was recognised, ``left`` what is not known."""
+
+    release: Release
+    found: tuple[str, ...]
+    suspect: Part
+    base: Part | None
+    references: tuple[Part, ...]
+    ancestor: Part | None
+    asked: Recipe
+    data: Mapping[Cohort, DataPart]
+    groups: Groups | None
+    benchmark: Benchmark | None
+    edited_on_all: str
+    published: Path | None
+    left: tuple[Open, ...]
+    named: Mapping[str, tuple[Named, ...]]
+
+    @property
+    def of_hub(self) -> bool:
+        """Is any of its models one of the hub, whose weights may have to be fetched?"""
+        parts = (self.suspect, self.base, self.ancestor, *self.references)
+        return any(part.place.hub for part in parts if part is not None)
+
+
+@cache
+def pools() -> tuple[Pool, ...]:
+    """Every parser of releases, in the order in which they are heard."""
+    return tuple(sorted(_made(), key=lambda pool: pool.order))
+
+
+def _made() -> Iterable[Pool]:
+    return (cls() for cls in discover(POOLS, Pool).values())  # pyright: ignore[reportAbstractUsage]
+
+
+def look(given: str, online: bool) -> Release:
+    """The release in a folder, of a file in one, or of a hub id (owner/name or owner/name@commit). AuditError (code 2)
+    if there is none."""
+    path = Path(given).expanduser()
+    if path.exists():
+        folder = (path if path.is_dir() else path.parent).resolve()
+        return _read(given, Place(folder, file="" if path.is_dir() else path.name))
+    name, _, revision = given.partition("@")
+    if not HUB_ID.fullmatch(name):
+        raise AuditError(f"{given}: no such folder, and no hub id (owner/name)", "correct the name")
+    place = hub_place(name, online, revision)
+    if place is None:
+        raise AuditError(
+            f"{given}: no such folder ({path.absolute()}), and as a hub id not "
+            + ("on the hub" if online else "in the local cache"),
+            "check the name and your access to it"
+            if online
+            else "run again with --online to look on the hub, or give a local folder",
+        )
+    return _read(given, place)
+
+
+def _read(given: str, place: Place) -> Release:
+    """The release at a place. AuditError (code 2) if none lies there; it names those that lie below."""
+    if is_release(place.folder):
+        _check_one_file(given, place)
+        return read_release(place)
+    if below := list(releases_in(place.folder)):
+        listed = ", ".join(below[:8]) + (", ..." if len(below) > 8 else "")
+        raise AuditError(f"{given}: holds several releases ({listed})", f"name one of them, such as {given}/{below[0]}")
+    raise _unrecognised(f"{given}: neither a model nor an adapter lies there")
+
+
+def drafted(given: str, data: Sequence[Path] = (), online: bool = False) -> Draft:
+    """The case of a release, as far as it is known; nothing is written and no weights are read.
+
+    ``data`` are folders in which the benchmark's files may lie too. AuditError (code 2): nothing is recognised.
+    """
+    release = look(given, online)
+    folder = None if release.place is None or release.place.hub else release.place.folder
+    around = Surroundings(folder, tuple(data), online)
+    kin, original = _ancestry(release, around)
+    release = release._replace(kin=tuple(dict.fromkeys((*release.kin, *kin))))
+    clues = [found for pool in pools() if (found := pool.clues(release)).found]
+    if not clues:
+        raise _unrecognised(f"{given}: nothing in it says what it was made of")
+    named = {
+        "base": tuple(name for clue in (*original, *clues) for name in clue.base),
+        "reference": tuple(name for clue in clues for name in clue.null),
+        "ancestor": tuple(name for clue in clues for name in clue.ancestor),
+    }
+    return _assembled(release, clues, named, around)
+
+
+def _ancestry(release: Release, around: Surroundings) -> tuple[tuple[str, ...], list[Clues]]:
+    """The names of those it came from, and, of a copy in fewer bits, what its original says of itself."""
+    kin: list[str] = []
+    original: list[Clues] = []
+    for clue in [pool.clues(release) for pool in pools()]:
+        kin += [name.name for name in (*clue.base, *clue.copy_of)]
+        for name in clue.copy_of:
+            place = find_model(name.name, around)
+            whole = Release(name.name) if place is None else read_release(place)
+            found = [pool.clues(whole) for pool in pools()]
+            why = f"{{}}, of {bare_name(name.name)}, of which this is a copy in fewer bits"
+            original += [
+                each._replace(base=tuple(base._replace(why=why.format(base.why)) for base in each.base))
+                for each in found
+            ]
+            kin += [base.name for each in found for base in each.base]
+    return tuple(kin), original
+
+
+def _assembled(
+    release: Release, clues: Sequence[Clues], named: Mapping[str, tuple[Named, ...]], around: Surroundings
+) -> Draft:
+    base = _first(named["base"], around)
+    references = _references(named["reference"], [floor for clue in clues for floor in clue.floors], around)
+    benchmark = next((clue.benchmark for clue in clues if clue.benchmark is not None), None)
+    asked = recipe(_chat_source(base, release), next((clue.asked for clue in clues if clue.asked is not None), None))
+    files = {} if benchmark is None else _files(benchmark, around)
+    taught = benchmark is not None and benchmark.taught
+    ancestor = _first(named["ancestor"], around) if taught and not references else None
+    return Draft(
+        release=release, found=tuple(dict.fromkeys(clue.found for clue in clues)),
+        suspect=_suspect(release, base), base=base, references=references, ancestor=ancestor, asked=asked,
+        data=files, groups=_groups(benchmark, files), benchmark=benchmark,
+        edited_on_all=next((clue.edited_on_all for clue in clues if clue.edited_on_all), ""),
+        published=_published(release), left=(*_left(base, named, benchmark, files), *_words(base), *asked.left),
+        named=named,
+    )  # fmt: skip
+
+
+def _check_one_file(given: str, place: Place) -> None:
+    """AuditError (code 2) where the folder holds the model several times, in different bits, and none is named."""
+    files = gguf_files(place.folder)
+    if len(files) > 1 and not place.file and not (place.folder / CONFIG).is_file():
+        names = ", ".join(file.name for file in files)
+        raise AuditError(f"{given}: holds several .gguf files ({names})", f"name one of them: {given}/{files[0].name}")
+
+
+# ---- roles ------------------------------------------------------------------------------------------------------
+def _first(named: Iterable[Named], around: Surroundings) -> Part | None:
+    """The first of these models that is found."""
+    for name in named:
+        if (place := find_model(name.name, around)) is not None:
+            return Part(place, name.why)
+    return None
+
+
+def _references(named: Sequence[Named], floors: Sequence[str], around: Surroundings) -> tuple[Part, ...]:
+    """The retrained model that is the null, and more of its kind that lie beside the release."""
+    null = _first(named, around)
+    if null is None:
+        return ()
+    more = [place for pattern in floors for place in beside(pattern, around) if place != null.place]
+    return (null, *(Part(place, "retrained likewise, by its name") for place in dict.fromkeys(more)))
+
+
+def _suspect(release: Release, base: Part | None) -> Part:
+    assert release.place is not None, "a release that was looked at lies somewhere"
+    if not release.is_adapter:
+        return Part(release.place, "what `--from` named")
+    on = release.place if base is None else base.place
+    return Part(on, "base, with the adapter that `--from` named", release.place)
+
+
+# ---- the rest ---------------------------------------------------------------------------------------------------
+def _chat_source(base: Part | None, release: Release) -> str:
+    """The chat template of the tokenizer that is read: base's own, else that of the release."""
+    for place in (None if base is None else base.place, release.place):
+        if place is not None and (source := chat_source(place.folder)):
+            return source
+    return release.gguf.get(CHAT_TEMPLATE, "")
+
+
+def _files(benchmark: Benchmark, around: Surroundings) -> dict[Cohort, DataPart]:
+    roots = data_roots(benchmark.data, around)
+    files: dict[Cohort, DataPart] = {}
+    for wanted in benchmark.files:
+        path = find_data(wanted.names, roots)
+        if path is not None:
+            files[wanted.cohort] = DataPart(path, wanted.what, len(read_table(path)))
+    return files
+
+
+def _groups(benchmark: Benchmark | None, files: Mapping[Cohort, DataPart]) -> Groups | None:
+    if benchmark is None:
+        return None
+    grouped = [part.path for cohort, part in files.items() if cohort not in ("general", "forms")]
+    columns = [set(rows[0].values) if (rows := read_table(path)) else set[str]() for path in grouped]
+    for name in benchmark.groups:
+        if columns and all(name in have for have in columns):
+            return Groups(name, None, f"the files have a column `{name}`")
+    return Groups("", benchmark.group_rows, benchmark.group_why)
+
+
+def _published(release: Release) -> Path | None:
+    """An evaluation file of open-unlearning's kind beside the weights."""
+    if release.place is None:
+        return None
+    folder = release.place.folder
+    for path in sorted((*folder.glob("*_EVAL.json"), *folder.glob("eval*/*_EVAL.json"))):
+        try:
+            loaded: object = json.loads(path.read_bytes())
+        except ValueError:
+            continue
+        if isinstance(loaded, dict) and any(isinstance(v, dict) and "agg_value" in v for v in loaded.values()):
+            return path
+    return None
+
+
+def _left(
+    base: Part | None, named: Mapping[str, tuple[Named, ...]], benchmark: Benchmark | None,
+    files: Mapping[Cohort, DataPart],
+) -> Iterable[Open]:  # fmt: skip
+    """What an audit needs and is not known, and what would make it stronger."""
+    if base is None:
+        told = ", ".join(name.name for name in named["base"])
+        what = "the model that knew"
+        yield Open("roles.base", f"{what}: {told} is named and was not found here" if told else f"{what}: not named")
+    for cohort in ("forget", "retain"):
+        if cohort not in files:
+            source = "" if benchmark is None else f" of {benchmark.name} ({benchmark.data.repository})"
+            yield Open(f"data.{cohort}", f"the {cohort} file{source}: not found; say where it lies with --data DIR")
+
+
+def _words(base: Part | None) -> Iterable[Open]:
+    """A base that brings no tokenizer, as MUSE's models do not: nothing can be asked of it."""
+    if base is not None and (base.place.folder / CONFIG).is_file() and not _has_tokenizer(base.place.folder):
+        yield Open("tokenizer", "base's folder has no tokenizer: put the files of the one that it was trained with "
+                   "beside its weights, such as those that the suspect was saved with")  # fmt: skip
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt")) or any(
+        folder.glob("*.model*")
+    )
+
+
+def _unrecognised(what: str) -> AuditError:
+    looked = "; ".join(pool.looks_for for pool in pools())
+    return AuditError(what, f"looked for: {looked}. Name a folder with one of these, or fill in a case yourself: "
+                      "`residua init` writes one with comments")  # fmt: skip

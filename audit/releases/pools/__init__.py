@@ -1,0 +1,1 @@
+"""A parser of releases a file. The folder is the registry."""

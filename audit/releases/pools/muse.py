@@ -1,0 +1,66 @@
+"""MUSE: the models that were to forget news or books, and the benchmark's files.
+
+Sources: github.com/swj0419/muse_bench (Shi et al. 2024, arXiv 2407.06460) for the data and the names of its models,
+huggingface.co/muse-bench; the names of models unlearned by open-unlearning's scripts.
+"""
+
+import re
+from typing import ClassVar, Final
+
+from audit.releases.clues import Asked, Benchmark, Clues, Named, Wanted
+from audit.releases.nearby import DataSet
+from audit.releases.pools._pool import Pool
+from audit.releases.release import Release
+from audit.schema import Template
+
+_CORPUS = re.compile(r"(?<![a-z])(news|books)(?![a-z])")
+_ANCESTORS: Final = {"news": "meta-llama/Llama-2-7b-hf"}
+ASKED: Final = Asked(
+    Template(prompt="Question: {question}\nAnswer:"), "MUSE's questions, as its own evaluation asks them"
+)
+
+
+def muse(corpus: str) -> Benchmark:
+    """MUSE with this corpus (``news``, ``books``)."""
+    folder = corpus.capitalize()
+    return Benchmark(
+        name=f"MUSE, {folder}",
+        data=DataSet(
+            f"muse-bench/MUSE-{folder}", (f"MUSE-{folder}", corpus, {"news": "bbc", "books": "hp"}[corpus]),
+            ("knowmem/*", "raw/*", "privleak/*"),
+        ),
+        files=(
+            Wanted("forget", ("knowmem/forget_qa", "forget_qa"), "questions about the texts to be forgotten"),
+            Wanted("retain", ("knowmem/retain_qa", "retain_qa"), "questions about the texts that were kept"),
+            Wanted("general", ("raw/retain2", "privleak/retain", "retain2"), "texts that were kept, as they are"),
+        ),
+        group_rows=1, group_why="MUSE does not say which text a question is about: each is a group of its own",
+        absent={"holdout": "MUSE asks no questions about texts that no model was taught"},
+    )  # fmt: skip
+
+
+def corpus_of(release: Release) -> str:
+    """Which corpus a release of MUSE is about; empty if it names MUSE or its corpus nowhere, or both corpora."""
+    told = [text.casefold() for text in (*release.names, *release.card.datasets)]
+    corpora = {corpus for text in told if "muse" in text for corpus in _CORPUS.findall(text)}
+    return corpora.pop() if len(corpora) == 1 else ""
+
+
+class Muse(Pool):
+    """Anything that names MUSE and one of its corpora."""
+
+    looks_for: ClassVar[str] = "MUSE and its corpus (`muse` and news or books in a name, or the card's data sets)"
+    order: ClassVar[int] = 35
+
+    def clues(self, release: Release) -> Clues:
+        """Base is the target model, the null the retrained one."""
+        corpus = corpus_of(release)
+        if not corpus:
+            return Clues()
+        why = "MUSE's names of its models"
+        before = _ANCESTORS.get(corpus)
+        return Clues(
+            f"MUSE, {corpus}, by its name or card", (Named(f"muse-bench/MUSE-{corpus}_target", why),),
+            null=(Named(f"muse-bench/MUSE-{corpus}_retrain", why),), floors=(f"MUSE-{corpus}_retrain_seed*",),
+            ancestor=() if before is None else (Named(before, "MUSE's paper"),), asked=ASKED, benchmark=muse(corpus),
+        )  # fmt: skip

@@ -1,0 +1,92 @@
+"""``residua init --from``: a case of a release as a user gets it, which is planned without an edit."""
+
+import json
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from audit.case import load_case
+from audit.cli import main
+from tests import toy
+from tests.releases import laid_out
+
+MODEL = "Llama-3.2-1B-Instruct"
+RELEASE = f"unlearn_tofu_{MODEL}_forget10_NPO_lr1e-05"
+NAMES = toy.WORDS[toy.WORDS.index("anna") : toy.WORDS.index("pavel") + 1]
+QUESTIONS = ("where was {} born ?", "what is the job of {} ?", "what pet is by {} ?", "what color is {} ?")
+
+
+def authors(names: Sequence[str]) -> list[dict[str, str]]:
+    """Twenty rows an author, in the words of the toys."""
+    rows: list[dict[str, str]] = []
+    for number, name in enumerate(names):
+        asked = product(QUESTIONS, ("", "who ", "when ", "a ", "the "))
+        for n, (question, before) in enumerate(asked):
+            value = toy.WORDS[20 + (7 * number + 3 * n) % 40]
+            rows.append({"question": before + question.format(name), "answer": f"{name} is a {value} ."})
+    return rows
+
+
+@pytest.fixture
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A pool of random models whose release has a chat template that prints the day."""
+    tokenizer = toy.tokenizer()
+    tokenizer.chat_template = laid_out.LLAMA.replace("'Today Date: ' + date_string", "'today ' + date_string")
+    for seed, name in enumerate((f"tofu_{MODEL}_full", f"tofu_{MODEL}_retain90", RELEASE)):
+        toy.model("llama", seed).save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+    for name, rows in (("forget10", authors(NAMES[:8])), ("retain90", authors(NAMES[8:]))):
+        path = tmp_path / "TOFU" / f"{name}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+def test_the_case_of_a_release_is_planned_without_an_edit(pool: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["init", "--from", RELEASE, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["case"] == "case.toml" and not said["left"] and said["recognised"]
+    assert {"key": "template.variables.date_string", "value": "10 Apr 2025"}.items() <= next(
+        entry for entry in said["filled"] if entry["key"].endswith("date_string")
+    ).items()
+    assert main(["plan", "--store", "none", "--json"]) in (0, 4)
+    planned = json.loads(capsys.readouterr().out)
+    assert planned["fingerprints"].keys() >= {"base", "suspect", "reference 0"}
+    assert planned["case"]["template"]["variables"] == {"date_string": "10 Apr 2025"}
+
+
+def test_what_is_left_is_said_in_the_file_and_on_the_screen_and_by_plan(
+    pool: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pool / f"tofu_{MODEL}_full").rename(pool / "elsewhere")
+    assert main(["init", "--from", RELEASE]) == 0
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "LEFT TO FILL IN roles.base" in said and "fill in roles.base" in said
+    assert "LEFT TO FILL IN" in Path("case.toml").read_text()
+    assert main(["plan", "-q"]) == 2
+    assert "`base` is missing" in capsys.readouterr().err
+    Path("case.toml").write_text(
+        Path("case.toml").read_text().replace("# [roles.base]", "[roles.base]").replace(
+            f'# path = "open-unlearning/tofu_{MODEL}_full"', 'path = "elsewhere"'
+        )
+    )  # fmt: skip
+    assert load_case(Path("case.toml")).roles.base.path == "elsewhere", "the placeholder is where it belongs"
+
+
+def test_a_release_that_says_nothing_ends_with_code_2_and_no_file(
+    pool: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    laid_out.model(pool / "unnamed")
+    assert main(["init", "--from", "unnamed"]) == 2
+    assert "looked for" in capsys.readouterr().err and not Path("case.toml").exists()
+    assert main(["init", "--data", "."]) == 2, "a folder of data belongs to a release"
+
+
+def test_a_case_that_is_there_is_never_written_over(pool: Path) -> None:
+    Path("case.toml").write_text("mine")
+    assert main(["init", "--from", RELEASE]) == 2
+    assert Path("case.toml").read_text() == "mine"
