@@ -82,8 +82,10 @@ def tokenizer() -> "PreTrainedTokenizerFast":
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    told = {w for lines in people().values() for line in lines for w in f"{line['question']} {line['answer']}".split()}
-    words = ["<pad>", "<bos>", "<eos>", "<unk>", *sorted(told | {"the", *CITIES, *PETS})]
+    spoken = {
+        w for lines in people().values() for line in lines for w in f"{line['question']} {line['answer']}".split()
+    }
+    words = ["<pad>", "<bos>", "<eos>", "<unk>", *sorted(spoken | {"the", *CITIES, *PETS})]
     raw = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     raw.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
