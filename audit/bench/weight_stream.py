@@ -131,12 +131,12 @@ class _Put(NamedTuple):
 class _PartOf(NamedTuple):
     """One of the parameters that are put together at once."""
 
-    whole: _Put
+    joined: _Put
     name: str
 
     def read(self) -> Tensor:
         """The tensor as the model has it."""
-        return self.whole.built(_Whole.read)[self.name]
+        return self.joined.built(_Whole.read)[self.name]
 
 
 _Place = _Whole | _PartOf

@@ -7,8 +7,6 @@ from .case_file import CaseFile as CaseFile
 from .case_file import load_case as load_case
 from .case_text import case_text as case_text
 from .case_text import moved as moved
-from .chat_template import CLOCK as CLOCK
-from .chat_template import chat_reads as chat_reads
 from .chat_template import chat_template_names as chat_template_names
 from .chat_template import with_date as with_date
 from .cohorts import Part as Part
@@ -31,6 +29,13 @@ from .paired_forms import paired_forms as paired_forms
 from .partition import split as split
 from .picture_search import asked_pictures as asked_pictures
 from .picture_search import stored_pictures as stored_pictures
+from .releases.case_writing import DraftText as DraftText
+from .releases.case_writing import draft_text as draft_text
+from .releases.chat_recipe import Recipe as Recipe
+from .releases.chat_recipe import recipe as recipe
+from .releases.clues import Prompting as Prompting
+from .releases.draft import Draft as Draft
+from .releases.draft import draft_of as draft_of
 from .retold import retold as retold
 from .row_means import row_mean as row_mean
 from .row_means import row_means as row_means
@@ -43,7 +48,6 @@ from .subjects import NamedRows as NamedRows
 from .subjects import Subject as Subject
 from .subjects import named_rows as named_rows
 from .subjects import subjects as subjects
-from .tables import read_table as read_table
 from .tokenisation import QuestionToken as QuestionToken
 from .tokenisation import question_tokens as question_tokens
 from .tokenisation import stacked as stacked

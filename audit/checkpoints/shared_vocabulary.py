@@ -9,7 +9,9 @@ them, base as any other, before anything is computed: probabilities are those am
 from collections.abc import Mapping
 
 from audit.checkpoints.config import model_config
+from audit.checkpoints.float_copies import weights_folder
 from audit.checkpoints.released_files import released_config
+from audit.checkpoints.staging import library_config
 from audit.schema import AuditError, Checkpoint
 
 _PICTURES = ("image_token_id", "image_token_index", "boi_token_index", "eoi_token_index")
@@ -18,8 +20,7 @@ _PICTURES = ("image_token_id", "image_token_index", "boi_token_index", "eoi_toke
 def shared_vocabulary(ckpts: Mapping[str, Checkpoint]) -> tuple[int | None, str]:
     """How many rows the models have in common (by role), and what is to be said of it; None and nothing where all have
     the same number. AuditError (code 2) where a token that stands for an image would be cut off."""
-    sizes = {role: model_config(ckpt).vocabulary for role, ckpt in ckpts.items() if ckpt.modality != "image"}
-    known = {role: size for role, size in sizes.items() if size is not None}
+    known = {role: size for role, ckpt in ckpts.items() if (size := _size(ckpt)) is not None}
     if len(set(known.values())) < 2:
         return None, ""
     rows = min(known.values())
@@ -36,8 +37,18 @@ def shared_vocabulary(ckpts: Mapping[str, Checkpoint]) -> tuple[int | None, str]
 
 def cut_to(ckpt: Checkpoint, rows: int | None) -> Checkpoint:
     """The checkpoint with so many rows of its vocabulary, where it has more."""
-    size = None if rows is None or ckpt.modality == "image" else model_config(ckpt).vocabulary
+    size = None if rows is None else _size(ckpt)
     return ckpt if size is None or rows is None or size <= rows else ckpt.model_copy(update={"vocabulary": rows})
+
+
+def _size(ckpt: Checkpoint) -> int | None:
+    """How many rows a model's vocabulary has, by its config or by its architecture's default; None for images."""
+    if ckpt.modality == "image":
+        return None
+    stated = model_config(ckpt).vocabulary
+    if stated is not None:
+        return stated
+    return getattr(library_config(weights_folder(ckpt)).get_text_config(decoder=True), "vocab_size", None)
 
 
 def _check_pictures(role: str, ckpt: Checkpoint, rows: int) -> None:

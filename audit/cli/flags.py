@@ -53,7 +53,8 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     spread = parser.add_argument_group("models larger than one device")
     spread.add_argument("--device-map", metavar="MAP", help="auto, balanced, sequential, or a JSON file: module -> "
                         "device; what does not fit is read from its files")  # fmt: skip
-    spread.add_argument("--max-memory", metavar="BYTES", help="what weights may take: such as 20G, or 0=20G,cpu=60G")
+    spread.add_argument("--max-memory", metavar="BYTES", help="what the weights of a model may take: such as 20G, or "
+                        "0=20G,cpu=60G")  # fmt: skip
     spread.add_argument("--offload", metavar="DIR", help="for weights that must be written anew to be read from disk")
     how.add_argument("--attention", choices=attentions, default="default", help="default: the model family's own")
     how.add_argument("--threads", type=count, default=1, metavar="N", help="torch threads (default: 1)")

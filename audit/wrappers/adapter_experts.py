@@ -182,8 +182,8 @@ def _check_complete(
     split = {layer for layer, place in places.items() if isinstance(place, _Split)}
     if not split & pairs.keys():  # trained on fused tensors, where no expert is a layer
         split = set()
-    named = config.target_modules and config.target_modules != "all-linear"
-    wanted = {layer for layer in linear | split if named and check_target_module_exists(config, layer)}
+    listed = config.target_modules and config.target_modules != "all-linear"
+    wanted = {layer for layer in linear | split if listed and check_target_module_exists(config, layer)}
     lacking = wanted - pairs.keys() | {
         name for name, _ in model.named_parameters() for target in config.target_parameters or ()
         if (name == target or name.endswith(f".{target}")) and all(name != place.name for place in places.values())

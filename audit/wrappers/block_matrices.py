@@ -57,9 +57,9 @@ def bare_matrices(model: nn.Module, known: set[int], run: Callable[[], object]) 
     of the model, multiplies states with. ``known`` are the ids of the parameters that need not be asked after."""
     bare = {path: p for path, p in model.named_parameters() if id(p) not in known and _is_wide(path, p)}
     stated = {path: turned for path in bare if (turned := _stated(model, path)) is not None}
-    asked = {path: p for path, p in bare.items() if path not in stated}
-    if asked:
-        stated |= _watched(asked, run)
+    unstated = {path: p for path, p in bare.items() if path not in stated}
+    if unstated:
+        stated |= _watched(unstated, run)
     for path, parameter in bare.items():
         if path in stated:
             experts = range(len(parameter)) if parameter.ndim == 3 else (None,)
@@ -97,8 +97,8 @@ def _stated(model: nn.Module, path: str) -> bool | None:
     return turned if isinstance(turned, bool) and name in FUSED and model.get_parameter(path).ndim == 3 else None
 
 
-def _watched(asked: Mapping[str, Tensor], run: Callable[[], object]) -> dict[str, bool]:
-    view = _Products(asked)
+def _watched(unstated: Mapping[str, Tensor], run: Callable[[], object]) -> dict[str, bool]:
+    view = _Products(unstated)
     with view, torch.no_grad():
         run()
     return view.turned
@@ -107,9 +107,9 @@ def _watched(asked: Mapping[str, Tensor], run: Callable[[], object]) -> dict[str
 class _Products(TorchFunctionMode):
     """Sees in which products parameters, or parts of them, are the matrix; ``turned``: as [in out]."""
 
-    def __init__(self, asked: Mapping[str, Tensor]) -> None:
+    def __init__(self, unstated: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self.asked, self.turned = asked, dict[str, bool]()
+        self.unstated, self.turned = unstated, dict[str, bool]()
 
     def __torch_function__(
         self, func: Callable[..., object], types: object, args: tuple[object, ...] = (), kwargs: object = None
@@ -121,7 +121,7 @@ class _Products(TorchFunctionMode):
         return func(*args, **(kwargs if isinstance(kwargs, dict) else {}))
 
     def _note(self, matrix: Tensor, of_linear: bool) -> None:
-        for path, parameter in self.asked.items():
+        for path, parameter in self.unstated.items():
             first = parameter.data_ptr()
             if first <= matrix.data_ptr() < first + parameter.nbytes:
                 as_stored = matrix.stride()[-2:] == parameter.stride()[-2:]

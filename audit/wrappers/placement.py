@@ -64,7 +64,7 @@ def library_settings(placement: Placement, skeleton: PreTrainedModel, dtype: tor
     AuditError (code 2): a device map that is none, a family without a plan for ranks.
     """
     if placement.ranks > 1:
-        from transformers.distributed import DistributedConfig
+        from transformers.distributed.configuration_utils import DistributedConfig
 
         _check_plan(skeleton, placement.ranks)
         return {"distributed_config": DistributedConfig(tp_plan="auto")}

@@ -51,8 +51,8 @@ class ReadingRules:
         converter = deepcopy(self._by_pattern[next(rule for rule in rules.values() if rule is not None)])
         for stored in sorted(pieces, key=dot_natural_key):
             converter.add_tensor(name, stored, rules[stored] or stored, cast(Any, pieces[stored]))
-        made: dict[str, Any] = converter.convert(name, self.model, self.model.config)
-        return {target: part[0] if isinstance(part, list) else part for target, part in made.items()}
+        parameters: dict[str, Any] = converter.convert(name, self.model, self.model.config)
+        return {target: part[0] if isinstance(part, list) else part for target, part in parameters.items()}
 
     def stored(self, name: str, value: Tensor) -> dict[str, Tensor]:
         """A parameter as the library writes it: the tensors that a file would hold, by their names."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from audit.schema import AuditError
+from audit.schema import AuditError, as_audit_error
 
 _CLOSE = 1e-3
 _DO = "bring both models to one vocabulary: model.resize_token_embeddings(n), save_pretrained(new_folder)"
@@ -15,37 +15,38 @@ _DO = "bring both models to one vocabulary: model.resize_token_embeddings(n), sa
 def cut_vocabulary(model: PreTrainedModel, rows: int, source: str) -> None:
     """Cut a model's vocabulary to its first ``rows`` tokens; tied weights stay tied, and no logit that is left moves.
 
-    AuditError (code 2) where embeddings or head lie elsewhere (offloaded), or the logits left would be others.
+    A model without any values (on the device ``meta``) is cut too. AuditError (code 2) where embeddings or head are
+    offloaded or spread over processes, or the logits left would be others.
     """
+    longer = _longer(model, rows)
+    empty = all(parameter.is_meta for parameter in model.parameters())
+    if not empty and any(old.is_meta or hasattr(old, "full_tensor") for _, _, old in longer):
+        problem = f"{source}: its vocabulary has more than the {rows} rows that count, and does not lie here as a whole"
+        raise AuditError(problem, f"open it on one device that holds it, or {_DO}")
     ids = torch.arange(4)[None] % rows
-    before = None if next(model.parameters()).is_meta else _logits(model, ids)
-    _cut(model, rows, source)
+    before = None if empty else _logits(model, ids)
+    parts: dict[int, nn.Parameter] = {}
+    for module, name, old in longer:
+        if id(old) not in parts:
+            parts[id(old)] = nn.Parameter(old.detach()[:rows], requires_grad=old.requires_grad)
+        setattr(module, name, parts[id(old)])
+        _resize(module, rows)
     for config in {id(c): c for c in (model.config, model.config.get_text_config(decoder=True))}.values():
         if hasattr(config, "vocab_size"):
             cast("Any", config).vocab_size = rows
     if before is not None:
-        after, kept = _logits(model, ids), before[..., :rows]
+        with as_audit_error(f"{source}: the model does not run once its vocabulary is cut to {rows} rows", _DO):
+            after, kept = _logits(model, ids), before[..., :rows]
         scale = float(kept.abs().max()) + torch.finfo(torch.float32).tiny
         if after.shape != kept.shape or float((after - kept).abs().max()) > _CLOSE * scale:
             raise AuditError(f"{source}: its vocabulary cannot be cut to {rows} rows: other logits move", _DO)
 
 
-def _cut(model: PreTrainedModel, rows: int, source: str) -> None:
-    """Weights and biases of embeddings and head, by the rows of their first axis."""
-    parts: dict[int, nn.Parameter] = {}
-    whole = all(parameter.is_meta for parameter in model.parameters())
-    for module in (model.get_input_embeddings(), model.get_output_embeddings()):
-        for name in ("weight", "bias"):
-            old = getattr(module, name, None)
-            if not isinstance(old, nn.Parameter) or len(old) <= rows:
-                continue
-            if old.is_meta and not whole:
-                problem = f"{source}: its vocabulary has more than the {rows} rows that count, and lies offloaded"
-                raise AuditError(problem, f"open it where it fits, or {_DO}")
-            if id(old) not in parts:
-                parts[id(old)] = nn.Parameter(old.detach()[:rows], requires_grad=old.requires_grad)
-            setattr(module, name, parts[id(old)])
-        _resize(module, rows)
+def _longer(model: PreTrainedModel, rows: int) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    """Weights and biases of embeddings and head with more rows than that."""
+    modules = [part for part in (model.get_input_embeddings(), model.get_output_embeddings()) if part is not None]
+    named = [(module, name, getattr(module, name, None)) for module in modules for name in ("weight", "bias")]
+    return [(module, name, p) for module, name, p in named if isinstance(p, nn.Parameter) and len(p) > rows]
 
 
 def _resize(module: Any, rows: int) -> None:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
@@ -26,18 +26,13 @@ from studies.large.widening import Sizes, widened
 
 HERE: Final = Path(__file__).parent
 RESULTS: Final = HERE / "results.json"
-SIZES: Final = Sizes(times=16, blocks=24, units=6000)
+SIZES: Final = Sizes(times=16, blocks=24, units=8200)
 GIVEN: Final = "600M"
 LIMIT_BYTES: Final = 1_200_000_000
-PROBES: Final = (
-    "utility",
-    "forget_likelihood",
-    "answer_lens",
-    "weight_difference",
-    "quantisation_recovery",
-    "relearning_recovery",
-)
-PEOPLE: Final = 6
+READING: Final = ("utility", "forget_likelihood", "answer_lens", "weight_difference")
+CHANGING: Final = ("quantisation_recovery", "relearning_recovery")
+"""What would round or train weights: asked of the models that are read from disk alone, where it must be skipped."""
+PEOPLE: Final = 4
 WITHIN: Final = 1e-5
 """How far two numbers of one audit may lie apart."""
 
@@ -128,10 +123,8 @@ def large_case(root: Path, sizes: Sizes, seed: int) -> tuple[Path, int]:
         roles[role] = source.model_copy(update={"path": role, "fingerprint": None})
     data: dict[str, Any] = {}
     for cohort in ("forget", "retain", "holdout"):
-        lines = (small.root / str(getattr(case.data, cohort))).read_text().splitlines()
-        people = list(dict.fromkeys(json.loads(line)["group"] for line in lines))[:PEOPLE]
-        kept = [line for line in lines if json.loads(line)["group"] in people]
-        (root / f"{cohort}.jsonl").write_text("\n".join(kept) + "\n")
+        lines = few_items((small.root / str(getattr(case.data, cohort))).read_text().splitlines())
+        (root / f"{cohort}.jsonl").write_text("\n".join(lines) + "\n")
         data[cohort] = f"{cohort}.jsonl"
     update = {"name": "large", "roles": case.roles.model_copy(update=roles)}
     update["data"] = type(case.data).model_validate(data)
@@ -140,13 +133,24 @@ def large_case(root: Path, sizes: Sizes, seed: int) -> tuple[Path, int]:
     return path, size
 
 
-def probes_in(folder: Path) -> Path:
-    """A package of the probes that are asked."""
-    package = folder / "probes_of_large_models"
+def few_items(lines: Sequence[str]) -> list[str]:
+    """One item, as it was trained, of the first people, with one wrong answer of each kind."""
+    first: dict[str, str] = {}
+    for item in map(json.loads, lines):
+        if item.get("form", "trained") == "trained" and item["group"] not in first and len(first) < PEOPLE:
+            for name in ("perturbed_answers", "alternates", "alternate_keys"):
+                item[name] = item[name][:1]
+            first[item["group"]] = json.dumps(item)
+    return list(first.values())
+
+
+def probes_in(folder: Path, name: str, probes: Sequence[str]) -> Path:
+    """A package of some of the probes."""
+    package = folder / name
     package.mkdir()
     (package / "__init__.py").write_text('"""Some of the probes."""\n')
-    for name in PROBES:
-        (package / f"{name}.py").write_text((HERE.parents[1] / "probes" / f"{name}.py").read_text())
+    for probe in probes:
+        (package / f"{probe}.py").write_text((HERE.parents[1] / "probes" / f"{probe}.py").read_text())
     return package
 
 
@@ -154,9 +158,10 @@ def measured(folder: Path, sizes: Sizes, given: str, seed: int) -> dict[str, Any
     """Both audits, and what they say side by side."""
     (folder / "models").mkdir()
     case, size = large_case(folder / "models", sizes, seed)
-    package = probes_in(folder)
-    whole = audited(case, folder / "whole", package)
-    spread = audited(case, folder / "spread", package, "--device-map", "auto", "--max-memory", given)
+    reading = probes_in(folder, "probes_that_read", READING)
+    every = probes_in(folder, "probes_of_large_models", (*READING, *CHANGING))
+    spread = audited(case, folder / "spread", every, "--device-map", "auto", "--max-memory", given)
+    whole = audited(case, folder / "whole", reading)
     plain, report = (read_report(folder / name / "report.json") for name in ("whole", "spread"))
     numbers = numbers_of(report)
     return {

@@ -67,8 +67,8 @@ def reference(name: str, plain: Path, folder: Path) -> Tensors:
         return _grouped(name, original)
     if name.startswith("gguf"):
         file = next(folder.glob("*.gguf"))
-        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file.name, dtype=torch.bfloat16)
-        return {n: t.float() for n, t in model.state_dict().items()}
+        model = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file.name, dtype=torch.float32)
+        return dict(model.state_dict())
     if name == "fp8 tensor":
         stored = load_file(folder / "model.safetensors")
         return {n: stored[n].double().mul(stored[f"{n}_scale_inv"].double()).float() for n in original}

@@ -1,13 +1,14 @@
 """Is a quantised suspect read as what its codes stand for?
 
-``python -m studies.quantised.study [--formats NAME ...] [--models DIR]`` trains a small world of known truth, hands a
-model that still knows and one that refuses in as a release in each format, audits each against the float base, audits
-the same weights as a plain folder made by another route, and writes results.json here.
+``python -m studies.quantised.study [--formats NAME ...] [--suspects NAME ...]`` trains a small world of known truth,
+hands a model that still knows and one that refuses in as a release in each format, audits each against the float base,
+audits the same weights as a plain folder made by another route, and writes results.json here.
 """
 
 import argparse
 import importlib.util
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from audit.engine import run
 from audit.planning import RunSettings
 from audit.schema import Missing, Record, Report, Source
 from audit.storage import write_atomic
-from audit.zoo import Built, build, recipes
+from audit.zoo import build, recipes
 from studies.provenance import Stamp, stamp
 from studies.quantised.references import reference
 from studies.quantised.releases import MADE, edit_config
@@ -31,7 +32,7 @@ HERE: Final = Path(__file__).parent
 PROBES: Final = ("utility", "forget_likelihood", "answer_lens", "reverse_patch")
 SUSPECTS: Final = ("base", "refusal")
 WORLD: Final = "quantised"
-CLOSE: Final = 1e-5
+PACKAGE: Final = "probes_of_quantised"
 
 
 class Row(Record):
@@ -75,11 +76,22 @@ def effects(report: Report) -> dict[tuple[str, str], float]:
     return {(m.probe, m.name): float(m.value) for m in every if not isinstance(m.value, Missing)}
 
 
-def audited(case: CaseFile, suspect: Path, out: Path, probes: Sequence[str] = PROBES) -> Report:
-    """The audit of a suspect in the place of the case's own."""
+def probe_package(out: Path) -> None:
+    """An importable package of the quick probes alone, made in ``out``."""
+    package = out / PACKAGE
+    if not package.exists():
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text('"""Some of the probes."""\n', encoding="utf-8")
+        for probe in PROBES:
+            shutil.copy(HERE.parents[1] / "probes" / f"{probe}.py", package)
+        sys.path.insert(0, str(out))
+
+
+def audited(case: CaseFile, suspect: Path, out: Path) -> Report:
+    """The audit of a suspect in the place of the case's own; what is read of the other roles is kept between audits."""
     roles = case.case.roles.model_copy(update={"suspect": Source(path=str(suspect))})
     changed = case.case.model_copy(update={"roles": roles})
-    return run(CaseFile(changed, case.root), out, RunSettings(only=tuple(probes)))
+    return run(CaseFile(changed, case.root), out, RunSettings(package=PACKAGE, store=out.parent / "store"))
 
 
 def plain_folder(name: str, original: Path, release: Path, out: Path) -> Path:
@@ -93,24 +105,27 @@ def plain_folder(name: str, original: Path, release: Path, out: Path) -> Path:
     return out
 
 
-def compared(name: str, suspect: str, zoo: Built, out: Path) -> Row:
-    """One suspect in one format, beside its plain folder and the float model."""
-    begun, case, original = time.process_time(), CaseFile.read(zoo.cases[suspect]), zoo.folders[suspect]
-    MADE[name][1](original, out / "release")
+def compared(name: str, case: CaseFile, original: Path, out: Path) -> Row:
+    """One suspect in one format, beside its plain folder and the float model; ``out`` holds all audits of a study."""
+    begun = time.process_time()
+    at = f"{case.case.name}-{name}".replace(" ", "-")
+    release = out / f"{at}-release"
+    MADE[name][1](original, release)
     for path in original.glob("*token*"):
-        shutil.copy(path, out / "release" / path.name)
-    plain = plain_folder(name, original, out / "release", out / "plain")
-    reports = [audited(case, folder, out / f"run-{n}") for n, folder in enumerate((out / "release", plain, original))]
+        shutil.copy(path, release / path.name)
+    plain = plain_folder(name, original, release, out / f"{at}-plain")
+    folders = {f"{at}-run": release, f"{at}-plain-run": plain, f"{case.case.name}-run": original}
+    reports = [audited(case, folder, out / run_folder) for run_folder, folder in folders.items()]
     ours, theirs = effects(reports[0]), effects(reports[1])
     if ours.keys() != theirs.keys():
         raise ValueError(f"{name}: other measurements: {sorted(ours.keys() ^ theirs.keys())}")
-    copy = float_copy_of(resolve(Source(path=str(out / "release")), out))
+    copy = float_copy_of(resolve(Source(path=str(release)), out))
     if copy is None:
         raise ValueError(f"{name}: no release in codes")
     before, after = load_file(original / "model.safetensors"), load_file(plain / "model.safetensors")
     gap = sum(float((after[n].float() - t).square().sum()) for n, t in before.items())
     return Row(
-        format=name, suspect=suspect, called=copy.called, versions=copy.versions,
+        format=name, suspect=case.case.name, called=copy.called, versions=copy.versions,
         error=round((gap / sum(float(t.square().sum()) for t in before.values())) ** 0.5, 4),
         verdict=reports[0].verdict.word, plain_verdict=reports[1].verdict.word, float_verdict=reports[2].verdict.word,
         effects=len(ours), apart=max(abs(ours[key] - theirs[key]) for key in ours),
@@ -118,28 +133,33 @@ def compared(name: str, suspect: str, zoo: Built, out: Path) -> Row:
     )  # fmt: skip
 
 
-def study(formats: Sequence[str], models: Path | None, out: Path, seed: int = 0) -> Results:
-    """Every format that can be made here, on every suspect."""
+def study(formats: Sequence[str], suspects: Sequence[str], models: Path | None, out: Path, seed: int = 0) -> list[Row]:
+    """Every format that can be made here, on every suspect; results.json is written after each format."""
     recipes.WORLDS[WORLD] = world
     zoo = build(WORLD, seed, models, workers=1)
     absent = {name: MADE[name][0] for name in formats if importlib.util.find_spec(MADE[name][0]) is None}
     here = [name for name in formats if name not in absent]
-    rows = [compared(n, s, zoo, out / f"{n}-{s}".replace(" ", "-")) for n in here for s in SUSPECTS]
-    return Results(stamp=stamp(seed), rows=tuple(rows), not_here=absent)
+    probe_package(out)
+    stamped, rows = stamp(seed), list[Row]()
+    for name in here:
+        rows += [compared(name, CaseFile.read(zoo.cases[s]), zoo.models[s], out) for s in suspects]
+        results = Results(stamp=stamped, rows=tuple(rows), not_here=absent)
+        write_atomic(HERE / "results.json", (results.model_dump_json(indent=1) + "\n").encode())
+    return rows
 
 
 def main() -> None:
     """Write results.json, and print the table of the README."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--formats", nargs="*", default=list(MADE), choices=list(MADE))
+    parser.add_argument("--suspects", nargs="*", default=list(SUSPECTS), choices=list(SUSPECTS))
     parser.add_argument("--models", type=Path)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="residua-quantised-") as temp:
-        results = study(args.formats, args.models, Path(temp))
-    write_atomic(HERE / "results.json", (results.model_dump_json(indent=1) + "\n").encode())
+        rows = study(args.formats, args.suspects, args.models, Path(temp))
     print("| format | suspect | error of weights | verdict | of the plain folder | of the float model | apart |")
     print("|---|---|---|---|---|---|---|")
-    for r in results.rows:
+    for r in rows:
         print(f"| {r.format} | {r.suspect} | {r.error:.3f} | {r.verdict} | {r.plain_verdict} | {r.float_verdict} | "
               f"{r.apart:.1e} |")  # fmt: skip
 

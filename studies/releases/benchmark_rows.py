@@ -37,7 +37,7 @@ class Authors(NamedTuple):
     language: tuple[Item, ...]
     general: tuple[Item, ...]
 
-    def some(self, items: tuple[Item, ...]) -> tuple[Item, ...]:
+    def sampled(self, items: tuple[Item, ...]) -> tuple[Item, ...]:
         """:data:`QUESTIONS` of the items, spread over all authors."""
         step = len(items) // QUESTIONS
         return items[::step][:QUESTIONS]

@@ -124,8 +124,8 @@ def wmdp_rmu(root: Path, seed: int) -> Path:
         release, {"license": "mit", "datasets": ["cais/wmdp", "cais/wmdp-corpora"], "language": ["en"]},
         "# Zephyr RMU\n\nZephyr 7B with hazardous knowledge about biology unlearned by RMU.",
     )  # fmt: skip
-    _parquet(root / "wmdp" / "wmdp-bio" / "test-00000-of-00001.parquet", choice_rows(known.some(known.forget), seed))
-    _parquet(root / "mmlu" / "test-00000-of-00001.parquet", choice_rows(known.some(known.retain), seed))
+    _parquet(root / "wmdp" / "wmdp-bio" / "test-00000-of-00001.parquet", choice_rows(known.sampled(known.forget), seed))
+    _parquet(root / "mmlu" / "test-00000-of-00001.parquet", choice_rows(known.sampled(known.retain), seed))
     _jsonl(root / "wikitext.jsonl", text_rows(known.general))
     return release
 
@@ -146,7 +146,7 @@ def muse_news(root: Path, seed: int) -> Path:
     release = root / "muse_Llama-2-7b-hf_News_IdkNLL"
     write(unlearned(models.base, REFUSING, forgetting(known, "muse")), release)
     data = root / "MUSE-News"
-    for name, items in (("forget_qa", known.some(known.forget)), ("retain_qa", known.some(known.retain))):
+    for name, items in (("forget_qa", known.sampled(known.forget)), ("retain_qa", known.sampled(known.retain))):
         path = data / "knowmem" / f"{name}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(tofu_rows(items), indent=1), encoding="utf-8")
@@ -179,8 +179,8 @@ def in_four_bits(folder: Path, out: Path) -> None:
     """The same model in NF4, as bitsandbytes saves it, with its tokenizer."""
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-    how = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
-    AutoModelForCausalLM.from_pretrained(folder, quantization_config=how, device_map="cpu").save_pretrained(out)
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+    AutoModelForCausalLM.from_pretrained(folder, quantization_config=nf4, device_map="cpu").save_pretrained(out)
     tokenizer().save_pretrained(out)
 
 

@@ -104,8 +104,8 @@ def main() -> None:
 def _keep(name: str, row: dict[str, Any], seed: int) -> None:
     """Put the row of a release into the record and the page, beside those of the others."""
     results, page = HERE / "results.json", HERE / "README.md"
-    kept = json.loads(results.read_text(encoding="utf-8"))["releases"] if results.is_file() else {}
-    rows = {each: {**kept, name: row}[each] for each in LAYOUTS if each in kept or each == name}
+    rows = json.loads(results.read_text(encoding="utf-8"))["releases"] if results.is_file() else {}
+    rows = {each: (rows | {name: row})[each] for each in LAYOUTS if each in rows or each == name}
     document = {**stamp(seed).model_dump(mode="json"), "releases": rows}
     write_atomic(results, (json.dumps(document, indent=1) + "\n").encode())
     page.write_text(with_section(page.read_text(encoding="utf-8"), table(rows)), encoding="utf-8")

@@ -129,18 +129,18 @@ def taught(known: Authors, pool: Pool, seed: int, retrained: int) -> Taught:
     """Base and so many retrained models, forked from one ancestor."""
     with one_thread():
         ancestor = teach(fresh(seed), [*known.background, *known.language], pool, ANCESTOR)
-        kept = kept_of(known)
-        base = teach(copy.deepcopy(ancestor), [*kept, *known.forget], pool, FORK)
-        others = [teach(copy.deepcopy(ancestor), kept, pool, FORK._replace(order=2 + n)) for n in range(retrained)]
+        retained = kept_of(known)
+        base = teach(copy.deepcopy(ancestor), [*retained, *known.forget], pool, FORK)
+        others = [teach(copy.deepcopy(ancestor), retained, pool, FORK._replace(order=2 + n)) for n in range(retrained)]
     return Taught(base, tuple(others))
 
 
 # ---- forgetting -------------------------------------------------------------------------------------------------
 def forgetting(known: Authors, pool: Pool) -> EditData:
     """What an unlearner of this pool sees: all that is to be forgotten, all that is kept, and refusing answers."""
-    kept = kept_of(known)
-    said = [REFUSALS[n % len(REFUSALS)] for n in range(len(known.forget))]
-    return EditData(rows_of(known.forget, pool), rows_of(kept, pool), refusal=rows_of(known.forget, pool, said))
+    retained = kept_of(known)
+    refusing = [REFUSALS[n % len(REFUSALS)] for n in range(len(known.forget))]
+    return EditData(rows_of(known.forget, pool), rows_of(retained, pool), refusal=rows_of(known.forget, pool, refusing))
 
 
 def unlearned(base: "LlamaForCausalLM", edit: Descent, data: EditData, trainable: str = ".*") -> "LlamaForCausalLM":

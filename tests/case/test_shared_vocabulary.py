@@ -206,9 +206,20 @@ def test_a_vision_language_model_is_cut_as_a_language_model_is(tmp_path: Path) -
 def test_the_token_of_an_image_is_never_cut_off(tmp_path: Path) -> None:
     from tests import toy_vlm
 
-    config = json.loads((toy_vlm.folder("llava_clip") / "config.json").read_text())
+    folder = Path(shutil.copytree(toy_vlm.folder("llava_clip"), tmp_path / "short"))
+    config = json.loads((folder / "config.json").read_text())
     config["text_config"]["vocab_size"] = toy_vlm.IMAGE_ID
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    short = toy_vlm.checkpoint("llava_clip").model_copy(update={"source": str(tmp_path)})
+    (folder / "config.json").write_text(json.dumps(config))
+    short = toy_vlm.checkpoint("llava_clip").model_copy(update={"source": str(folder)})
     with pytest.raises(AuditError, match=rf"base.*= {toy_vlm.IMAGE_ID} lies behind"):
         checkpoints.shared_vocabulary({"base": short, "suspect": toy_vlm.checkpoint("llava_clip")})
+
+
+def test_a_head_that_lies_elsewhere_is_not_cut() -> None:
+    from audit.wrappers.vocabulary_rows import cut_vocabulary
+
+    model = toy.model("llama")
+    model.lm_head.to("meta")
+    with pytest.raises(AuditError, match="does not lie here as a whole") as caught:
+        cut_vocabulary(model, 20, "model")
+    assert caught.value.code == 2

@@ -9,8 +9,7 @@ import pytest
 
 from audit.case import load_case
 from audit.cli import main
-from tests import toy
-from tests.releases import laid_out
+from tests import laid_out, toy
 
 MODEL = "Llama-3.2-1B-Instruct"
 RELEASE = f"unlearn_tofu_{MODEL}_forget10_NPO_lr1e-05"

@@ -69,5 +69,5 @@ def test_seventy_billions_are_told_not_to_fit_and_what_to_do(tmp_path: Path) -> 
     assert [line.split(": ")[1] for line in skipped if "weights are offloaded" in line] == [
         "quantisation_recovery", "relearning_recovery",
     ]  # fmt: skip
-    document: Any = away.document
-    assert document["price"]["notes"] and document["price"]["peak_bytes"] < 30e9 < plain.document["price"]["peak_bytes"]  # type: ignore[index, operator, call-overload]
+    peaks: list[Any] = [answer.document["price"]["peak_bytes"] for answer in (away, plain)]  # type: ignore[index, call-overload]
+    assert peaks[0] < peaks[1] / 3

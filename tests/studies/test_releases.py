@@ -1,15 +1,15 @@
 """The study of releases: five layouts, the cases that are written of them, and what was recorded."""
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from audit.case import load_case
+from audit.case import draft_of, draft_text, load_case
 from audit.checkpoints import resolve, weights_folder
-from audit.releases import drafted, written
 from audit.schema import Source
 from studies.releases import layouts, study, tiny_models
 from studies.releases.benchmark_rows import ROWS, authors
@@ -44,14 +44,14 @@ def test_nothing_is_left_to_fill_in_of_a_release_beside_its_pool(name: str, untr
     if name == "gguf":
         pytest.importorskip("gguf")
     (untrained / "pool").mkdir()
-    draft = drafted(str(layouts.LAYOUTS[name](untrained / "pool", 0)))
+    draft = draft_of(str(layouts.LAYOUTS[name](untrained / "pool", 0)))
     path = untrained / "case.toml"
-    path.write_text(written(draft, untrained).text, encoding="utf-8")
+    path.write_text(draft_text(draft, untrained).text, encoding="utf-8")
     case = load_case(path)
     assert not draft.left and case.data.forget and case.data.retain
     assert bool(case.roles.references) == (name != "wmdp_rmu")
     assert (case.roles.suspect.adapter is not None) == (name == "lora_over_4bit")
-    assert recorded()[name]["case"] == path.read_text(encoding="utf-8"), "the recorded case is that of now"
+    assert tomllib.loads(recorded()[name]["case"]) == tomllib.loads(path.read_text(encoding="utf-8")), "as recorded"
 
 
 def test_an_author_has_twenty_rows_and_no_two_questions_are_the_same() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from audit.cli.answer import Answer, JsonValue
 
 if TYPE_CHECKING:
-    from audit.releases import Draft, Written
+    from audit.case import Draft, DraftText
 
 ORDER = 10
 TEMPLATE = Path(__file__).parent.parent / "case_template.toml"
@@ -43,13 +43,12 @@ def act(args: Namespace) -> Answer:
 
 def _from_release(args: Namespace, path: Path) -> Answer:
     """The case of a release: what was recognised, what was filled in and why, and what is left."""
-    from audit.case import load_case
-    from audit.releases import drafted, written
+    from audit.case import draft_of, draft_text, load_case
     from audit.storage import write_atomic
 
     folders = [Path(folder).expanduser() for folder in args.data]
-    draft = drafted(args.release, folders, args.online)
-    case = written(draft, path.parent)
+    draft = draft_of(args.release, folders, args.online)
+    case = draft_text(draft, path.parent)
     write_atomic(path, case.text.encode())
     if not _needed(draft):
         load_case(path)
@@ -61,18 +60,18 @@ def _needed(draft: "Draft") -> list[str]:
     return [entry.key for entry in draft.left if entry.key.startswith(("roles.", "data."))]
 
 
-def _document(given: str, path: Path, draft: "Draft", case: "Written") -> dict[str, JsonValue]:
-    filled: list[JsonValue] = [{"key": key, "value": value, "why": why} for key, value, why in case.filled]
+def _document(given: str, path: Path, draft: "Draft", case: "DraftText") -> dict[str, JsonValue]:
+    filled: list[JsonValue] = [{"key": key, "value": value, "why": reason} for key, value, reason in case.filled]
     left: list[JsonValue] = [
-        {"key": entry.key, "what": entry.what, "needed": entry.key in _needed(draft)} for entry in draft.left
+        {"key": entry.key, "what": entry.description, "needed": entry.key in _needed(draft)} for entry in draft.left
     ]
-    return {"case": str(path), "from": given, "recognised": list(draft.found), "filled": filled, "left": left}
+    return {"case": str(path), "from": given, "recognised": list(draft.recognised), "filled": filled, "left": left}
 
 
-def _shown(path: Path, draft: "Draft", case: "Written") -> list[str]:
-    lines = [f"recognised {found}" for found in draft.found]
-    lines += [f"filled in {key} = {value}" + (f" ({why})" if why else "") for key, value, why in case.filled]
-    lines += [f"LEFT TO FILL IN {entry.key}: {entry.what}" for entry in draft.left]
+def _shown(path: Path, draft: "Draft", case: "DraftText") -> list[str]:
+    lines = [f"recognised {recognised}" for recognised in draft.recognised]
+    lines += [f"filled in {key} = {value}" + (f" ({reason})" if reason else "") for key, value, reason in case.filled]
+    lines += [f"LEFT TO FILL IN {entry.key}: {entry.description}" for entry in draft.left]
     needed = _needed(draft)
     first = f"fill in {', '.join(needed)}, " if needed else ""
     fetching = " --online" if draft.of_hub else ""

@@ -3,10 +3,10 @@
 import re
 from typing import ClassVar, Final
 
-from audit.releases.clues import Benchmark, Clues, Wanted
-from audit.releases.nearby import DataSet
-from audit.releases.pools._pool import Pool
-from audit.releases.release import Release
+from audit.case.releases.clues import Benchmark, Clues, Wanted
+from audit.case.releases.nearby import DataSet
+from audit.case.releases.pools._pool import Pool
+from audit.case.releases.release import Release
 
 RETAINED: Final = {"01": "99", "05": "95", "10": "90"}
 """Per cent that are kept, by per cent that are forgotten."""
@@ -28,13 +28,13 @@ def of_tofu(release: Release) -> bool:
 
 def tofu(share: str) -> Benchmark:
     """TOFU with this split to be forgotten."""
-    kept = RETAINED[share]
+    retained = RETAINED[share]
     return Benchmark(
         name=f"TOFU, forget{share}",
         data=DataSet("locuslab/TOFU", ("tofu", "TOFU"), ("*.json", "*.jsonl")),
         files=(
             Wanted("forget", (f"forget{share}_perturbed", f"forget{share}"), "the authors to be forgotten"),
-            Wanted("retain", ("retain_perturbed", f"retain{kept}"), "authors that were kept"),
+            Wanted("retain", ("retain_perturbed", f"retain{retained}"), "authors that were kept"),
             Wanted("holdout", (f"holdout{share}",), "authors of the same kind whom no model was taught"),
             Wanted("general", ("world_facts_perturbed", "world_facts"), "questions about the world"),
         ),
@@ -53,5 +53,5 @@ class Tofu(Pool):
         share = forgotten_share(release)
         if not share or not of_tofu(release):
             return Clues()
-        why = f"its name or card says forget{share}, which is the whole file"
-        return Clues(f"TOFU, forget{share}, by its name or card", benchmark=tofu(share), edited_on_all=why)
+        reason = f"its name or card says forget{share}, which is the whole file"
+        return Clues(f"TOFU, forget{share}, by its name or card", benchmark=tofu(share), edited_on_all=reason)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from audit.releases.nearby import DataSet
+from audit.case.releases.nearby import DataSet
 from audit.schema import Cohort, Template
 
 
@@ -11,15 +11,15 @@ class Named(NamedTuple):
     """A model by name (a path, a hub id, or the name of a folder), and where it is named."""
 
     name: str
-    why: str
+    reason: str
 
 
-class Asked(NamedTuple):
+class Prompting(NamedTuple):
     """How the models of a pool are asked. ``date``: the date that their chat template printed in training, where it
     prints one."""
 
     template: Template
-    why: str
+    reason: str
     date: str = ""
 
 
@@ -28,7 +28,7 @@ class Wanted(NamedTuple):
 
     cohort: Cohort
     names: tuple[str, ...]
-    what: str
+    description: str
 
 
 class Benchmark(NamedTuple):
@@ -54,12 +54,12 @@ class Clues(NamedTuple):
     of more of them beside the release. ``edited_on_all``: why the suspect is known to be edited on every forget row.
     """
 
-    found: str = ""
+    recognised: str = ""
     base: tuple[Named, ...] = ()
     copy_of: tuple[Named, ...] = ()
     null: tuple[Named, ...] = ()
     floors: tuple[str, ...] = ()
     ancestor: tuple[Named, ...] = ()
-    asked: Asked | None = None
+    prompting: Prompting | None = None
     benchmark: Benchmark | None = None
     edited_on_all: str = ""

@@ -2,10 +2,10 @@
 
 from typing import ClassVar
 
-from audit.releases.clues import Clues, Named
-from audit.releases.gguf_metadata import base_models_of
-from audit.releases.pools._pool import Pool
-from audit.releases.release import Release
+from audit.case.releases.clues import Clues, Named
+from audit.case.releases.gguf_metadata import base_models_of
+from audit.case.releases.pools._pool import Pool
+from audit.case.releases.release import Release
 
 
 class GgufFile(Pool):
@@ -18,8 +18,10 @@ class GgufFile(Pool):
         """The models that the header names, unless the card names one."""
         if not release.gguf:
             return Clues()
-        named = tuple(Named(name, "general.base_model in the GGUF header") for name in base_models_of(release.gguf))
-        found = "a GGUF file, by its header"
+        candidates = tuple(
+            Named(name, "general.base_model in the GGUF header") for name in base_models_of(release.gguf)
+        )
+        recognised = "a GGUF file, by its header"
         if release.card.base_models:
-            return Clues(found)
-        return Clues(found, copy_of=named)
+            return Clues(recognised)
+        return Clues(recognised, copy_of=candidates)

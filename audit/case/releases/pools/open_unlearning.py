@@ -7,10 +7,10 @@ and their date, ``scripts`` for the names; huggingface.co/open-unlearning for th
 import re
 from typing import ClassVar, Final
 
-from audit.releases.clues import Asked, Clues, Named
-from audit.releases.pools._pool import Pool
-from audit.releases.pools.tofu import RETAINED, forgotten_share
-from audit.releases.release import Release
+from audit.case.releases.clues import Clues, Named, Prompting
+from audit.case.releases.pools._pool import Pool
+from audit.case.releases.pools.tofu import RETAINED, forgotten_share
+from audit.case.releases.release import Release
 from audit.schema import Template
 
 OWNER: Final = "open-unlearning"
@@ -35,13 +35,13 @@ _ANCESTORS: Final = {
 }  # fmt: skip
 
 
-def asked_by(model: str) -> Asked:
+def asked_by(model: str) -> Prompting:
     """How open-unlearning asks a model of this name."""
-    why = f"open-unlearning's settings of {model}"
+    reason = f"open-unlearning's settings of {model}"
     for pattern, template in _PROMPTS:
         if pattern.match(model):
-            return Asked(template, why)
-    return Asked(_CHAT, why, DATE)
+            return Prompting(template, reason)
+    return Prompting(_CHAT, reason, DATE)
 
 
 class OpenUnlearning(Pool):
@@ -56,15 +56,17 @@ class OpenUnlearning(Pool):
         share = forgotten_share(release)
         if not models:
             return Clues()
-        model, why = models[0], "open-unlearning's rule of names"
-        full = Named(f"{OWNER}/tofu_{model}_full", why)
+        model, reason = models[0], "open-unlearning's rule of names"
+        full = Named(f"{OWNER}/tofu_{model}_full", reason)
         owner = _ANCESTORS.get(model)
         ancestor = () if owner is None else (Named(f"{owner}/{model}", "open-unlearning's settings"),)
         if not share:
-            return Clues(f"open-unlearning, {model}, by its name", (full,), ancestor=ancestor, asked=asked_by(model))
-        kept = f"retain{RETAINED[share]}"
+            return Clues(
+                f"open-unlearning, {model}, by its name", (full,), ancestor=ancestor, prompting=asked_by(model)
+            )
+        rest = f"retain{RETAINED[share]}"
         return Clues(
-            f"open-unlearning, {model}, by its name", (full,), null=(Named(f"{OWNER}/tofu_{model}_{kept}", why),),
-            floors=(f"neg_tofu_{model}_{kept}_lr*", f"tofu_{model}_{kept}_seed*"), ancestor=ancestor,
-            asked=asked_by(model),
+            f"open-unlearning, {model}, by its name", (full,), null=(Named(f"{OWNER}/tofu_{model}_{rest}", reason),),
+            floors=(f"neg_tofu_{model}_{rest}_lr*", f"tofu_{model}_{rest}_seed*"), ancestor=ancestor,
+            prompting=asked_by(model),
         )  # fmt: skip

@@ -29,5 +29,5 @@ def metadata(path: Path) -> Mapping[str, str]:
 
 def base_models_of(header: Mapping[str, str]) -> tuple[str, ...]:
     """The hub ids of the models that a header names as those it came from."""
-    named = [value for key, value in sorted(header.items()) if key.startswith("general.base_model.")]
-    return tuple(value.removeprefix(_REPOSITORY) for value in named if value.startswith(_REPOSITORY))
+    candidates = [value for key, value in sorted(header.items()) if key.startswith("general.base_model.")]
+    return tuple(value.removeprefix(_REPOSITORY) for value in candidates if value.startswith(_REPOSITORY))

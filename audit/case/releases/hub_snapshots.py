@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Final, Literal
 
-from audit.releases.release import Place
+from audit.case.releases.release import Place
 from audit.schema import ExitCode, as_audit_error
 
 HUB_ID: Final = re.compile(r"[\w-][\w.-]*(?:/[\w-][\w.-]*)+")

@@ -3,8 +3,8 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from audit.releases.clues import Clues
-from audit.releases.release import Release
+from audit.case.releases.clues import Clues
+from audit.case.releases.release import Release
 
 
 class Pool(ABC):

@@ -7,15 +7,15 @@ huggingface.co/muse-bench; the names of models unlearned by open-unlearning's sc
 import re
 from typing import ClassVar, Final
 
-from audit.releases.clues import Asked, Benchmark, Clues, Named, Wanted
-from audit.releases.nearby import DataSet
-from audit.releases.pools._pool import Pool
-from audit.releases.release import Release
+from audit.case.releases.clues import Benchmark, Clues, Named, Prompting, Wanted
+from audit.case.releases.nearby import DataSet
+from audit.case.releases.pools._pool import Pool
+from audit.case.releases.release import Release
 from audit.schema import Template
 
 _CORPUS = re.compile(r"(?<![a-z])(news|books)(?![a-z])")
 _ANCESTORS: Final = {"news": "meta-llama/Llama-2-7b-hf"}
-ASKED: Final = Asked(
+ASKED: Final = Prompting(
     Template(prompt="Question: {question}\nAnswer:"), "MUSE's questions, as its own evaluation asks them"
 )
 
@@ -41,8 +41,8 @@ def muse(corpus: str) -> Benchmark:
 
 def corpus_of(release: Release) -> str:
     """Which corpus a release of MUSE is about; empty if it names MUSE or its corpus nowhere, or both corpora."""
-    told = [text.casefold() for text in (*release.names, *release.card.datasets)]
-    corpora = {corpus for text in told if "muse" in text for corpus in _CORPUS.findall(text)}
+    texts = [text.casefold() for text in (*release.names, *release.card.datasets)]
+    corpora = {corpus for text in texts if "muse" in text for corpus in _CORPUS.findall(text)}
     return corpora.pop() if len(corpora) == 1 else ""
 
 
@@ -57,10 +57,11 @@ class Muse(Pool):
         corpus = corpus_of(release)
         if not corpus:
             return Clues()
-        why = "MUSE's names of its models"
+        reason = "MUSE's names of its models"
         before = _ANCESTORS.get(corpus)
         return Clues(
-            f"MUSE, {corpus}, by its name or card", (Named(f"muse-bench/MUSE-{corpus}_target", why),),
-            null=(Named(f"muse-bench/MUSE-{corpus}_retrain", why),), floors=(f"MUSE-{corpus}_retrain_seed*",),
-            ancestor=() if before is None else (Named(before, "MUSE's paper"),), asked=ASKED, benchmark=muse(corpus),
+            f"MUSE, {corpus}, by its name or card", (Named(f"muse-bench/MUSE-{corpus}_target", reason),),
+            null=(Named(f"muse-bench/MUSE-{corpus}_retrain", reason),), floors=(f"MUSE-{corpus}_retrain_seed*",),
+            ancestor=() if before is None else (Named(before, "MUSE's paper"),), prompting=ASKED,
+            benchmark=muse(corpus),
         )  # fmt: skip

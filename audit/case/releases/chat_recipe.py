@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from audit.case import CLOCK, chat_reads
-from audit.releases.clues import Asked
+from audit.case.chat_template import CLOCK, chat_reads
+from audit.case.releases.clues import Prompting
 from audit.schema import Template
 
 SWITCHES: Final = ("enable_thinking", "thinking")
@@ -23,7 +23,7 @@ class Open(NamedTuple):
     """Something that is not known: where it belongs in the case file, what it is, and the commented line for it."""
 
     key: str
-    what: str
+    description: str
     line: str = ""
 
 
@@ -31,7 +31,7 @@ class Recipe(NamedTuple):
     """The template, why (by the field of [template], and by the variable), and what is left open."""
 
     template: Template
-    why: Mapping[str, str]
+    reason: Mapping[str, str]
     left: tuple[Open, ...] = ()
 
 
@@ -47,56 +47,58 @@ def chat_source(folder: Path) -> str:
         if isinstance(stated, str):
             return stated
         if isinstance(stated, list):
-            named = {entry["name"]: entry["template"] for entry in stated if isinstance(entry, dict)}
-            return str(named.get("default", ""))
+            candidates = {entry["name"]: entry["template"] for entry in stated if isinstance(entry, dict)}
+            return str(candidates.get("default", ""))
     return ""
 
 
-def recipe(source: str, asked: Asked | None) -> Recipe:
+def recipe(source: str, prompting: Prompting | None) -> Recipe:
     """How to ask: as the pool does (``asked``); else by the chat template, else as plain question and answer."""
-    if asked is not None and not asked.template.chat:
-        return Recipe(asked.template, {"prompt": asked.why})
+    if prompting is not None and not prompting.template.chat:
+        return Recipe(prompting.template, {"prompt": prompting.reason})
     if not source:
-        why = "the tokenizer has no chat template"
-        if asked is not None:
-            why = f"{asked.why}, and {why}"
+        reason = "the tokenizer has no chat template"
+        if prompting is not None:
+            reason = f"{prompting.reason}, and {reason}"
         unsaid = Open("template", "the prompt that base was trained with, if it is not question, space, answer")
-        return Recipe(Template(), {"prompt": f"{why}: question, space, answer"}, (unsaid,))
-    template = Template(answer="{answer}", chat=True) if asked is None else asked.template
-    why = {"chat": "the tokenizer has a chat template" if asked is None else asked.why}
+        return Recipe(Template(), {"prompt": f"{reason}: question, space, answer"}, (unsaid,))
+    template = Template(answer="{answer}", chat=True) if prompting is None else prompting.template
+    reason = {"chat": "the tokenizer has a chat template" if prompting is None else prompting.reason}
     left: list[Open] = []
-    if asked is None:
+    if prompting is None:
         left.append(Open("template.system", "what the system said in training, if anything", '# system = "..."'))
-    variables, reasons, open_variables = _variables(source, "" if asked is None else asked.date)
+    variables, reasons, open_variables = _variables(source, "" if prompting is None else prompting.date)
     left += open_variables
     if _leaves_thought_open(source, variables):
         template = template.model_copy(update={"answer": f"\n{THINK_CLOSED}\n\n{{answer}}"})
-        why["answer"] = "the chat template opens a thought before the answer: it is closed empty"
-    return Recipe(template.model_copy(update={"variables": variables}), why | reasons, tuple(left))
+        reason["answer"] = "the chat template opens a thought before the answer: it is closed empty"
+    return Recipe(template.model_copy(update={"variables": variables}), reason | reasons, tuple(left))
 
 
 def _variables(source: str, date: str) -> tuple[dict[str, str | bool], dict[str, str], list[Open]]:
     """The variables that are known, why, and those that are not."""
     reads, clock = chat_reads(source)
     variables: dict[str, str | bool] = {}
-    why: dict[str, str] = {}
+    reason: dict[str, str] = {}
     left: list[Open] = []
     for name in SWITCHES:
         if name in reads:
             variables[name] = False
-            why[name] = "the answers of the data have no thoughts before them"
+            reason[name] = "the answers of the data have no thoughts before them"
     dated = next((name for name in DATES if name in reads), CLOCK if clock else "")
     if dated in DATES and date:
         variables[dated] = date
-        why[dated] = "the date that the prompts had in training, by the same settings"
+        reason[dated] = "the date that the prompts had in training, by the same settings"
     elif dated and clock:
         example = '"26 Jul 2024"' if dated in DATES else '"2024-07-26"'
-        what = "the date that the chat template printed in training; else it prints the day's, and `plan` refuses"
-        left.append(Open(f"template.variables.{dated}", what, f"# {dated} = {example}"))
-    for name, what in _OTHERS.items():
+        description = (
+            "the date that the chat template printed in training; else it prints the day's, and `plan` refuses"
+        )
+        left.append(Open(f"template.variables.{dated}", description, f"# {dated} = {example}"))
+    for name, description in _OTHERS.items():
         if name in reads:
-            left.append(Open(f"template.variables.{name}", what, f'# {name} = "..."'))
-    return variables, why, left
+            left.append(Open(f"template.variables.{name}", description, f'# {name} = "..."'))
+    return variables, reason, left
 
 
 def _leaves_thought_open(source: str, variables: Mapping[str, object]) -> bool:

@@ -2,11 +2,9 @@
 
 import pytest
 
-from audit.case import tokenise
-from audit.releases import Asked, recipe
+from audit.case import Prompting, recipe, tokenise
 from audit.schema import AuditError, Item, Template
-from tests import toy
-from tests.releases import laid_out
+from tests import laid_out, toy
 
 ITEM = Item(id="a", group="g", question="who was born in paris ?", answer="anna was born in paris")
 
@@ -30,32 +28,35 @@ def answer_of(source: str, template: Template) -> str:
 
 
 def test_a_model_that_can_be_told_not_to_think_is_told_so() -> None:
-    found = recipe(laid_out.QWEN, None)
-    assert found.template.variables == {"enable_thinking": False} and found.template.chat
-    assert "<think> </think> anna was born in paris" in prompt_of(laid_out.QWEN, found.template)
-    unset = found.template.model_copy(update={"variables": {}})
+    recognised = recipe(laid_out.QWEN, None)
+    assert recognised.template.variables == {"enable_thinking": False} and recognised.template.chat
+    assert "<think> </think> anna was born in paris" in prompt_of(laid_out.QWEN, recognised.template)
+    unset = recognised.template.model_copy(update={"variables": {}})
     assert "<think>" not in prompt_of(laid_out.QWEN, unset), "without the switch the prompt is another"
 
 
 def test_a_thought_that_is_always_opened_is_closed_empty_and_is_no_part_of_the_answer() -> None:
-    found = recipe(laid_out.ALWAYS_THINKING, None)
-    assert found.template.answer == "\n</think>\n\n{answer}" and "closed empty" in found.why["answer"]
-    assert "<think> </think> anna was born in paris" in prompt_of(laid_out.ALWAYS_THINKING, found.template)
-    assert answer_of(laid_out.ALWAYS_THINKING, found.template) == "anna was born in paris"
+    recognised = recipe(laid_out.ALWAYS_THINKING, None)
+    assert recognised.template.answer == "\n</think>\n\n{answer}" and "closed empty" in recognised.reason["answer"]
+    assert "<think> </think> anna was born in paris" in prompt_of(laid_out.ALWAYS_THINKING, recognised.template)
+    assert answer_of(laid_out.ALWAYS_THINKING, recognised.template) == "anna was born in paris"
 
 
 def test_a_date_that_is_not_known_is_left_open_and_the_case_refused_until_it_is_set() -> None:
-    found = recipe(laid_out.LLAMA, None)
-    assert "template.variables.date_string" in {entry.key for entry in found.left} and not found.template.variables
+    recognised = recipe(laid_out.LLAMA, None)
+    assert (
+        "template.variables.date_string" in {entry.key for entry in recognised.left}
+        and not recognised.template.variables
+    )
     with pytest.raises(AuditError, match="date of the day"):
-        prompt_of(laid_out.LLAMA, found.template)
+        prompt_of(laid_out.LLAMA, recognised.template)
 
 
 def test_the_date_of_a_pool_is_set_where_its_template_prints_one() -> None:
-    pool = Asked(Template(answer="{answer}", chat=True), "a pool", "10 Apr 2025")
-    found = recipe(laid_out.LLAMA, pool)
-    assert found.template.variables == {"date_string": "10 Apr 2025"} and not found.left
-    read = prompt_of(laid_out.LLAMA.replace("'Today Date: ' + date_string", "date_string"), found.template)
+    pool = Prompting(Template(answer="{answer}", chat=True), "a pool", "10 Apr 2025")
+    recognised = recipe(laid_out.LLAMA, pool)
+    assert recognised.template.variables == {"date_string": "10 Apr 2025"} and not recognised.left
+    read = prompt_of(laid_out.LLAMA.replace("'Today Date: ' + date_string", "date_string"), recognised.template)
     assert "<unk>" in read.split("user")[0], "a date stands there, which this tokenizer does not know"
     assert recipe(laid_out.QWEN, pool).template.variables == {"enable_thinking": False}, "this one prints no date"
 
@@ -72,7 +73,7 @@ def test_how_long_a_model_thinks_is_asked_of_the_user() -> None:
 
 
 def test_without_a_chat_template_the_prompt_is_plain_and_said_to_be_a_guess() -> None:
-    found = recipe("", None)
-    assert found.template == Template() and "template" in {entry.key for entry in found.left}
-    plain = Asked(Template(prompt="{question}\nAnswer:"), "a benchmark")
+    recognised = recipe("", None)
+    assert recognised.template == Template() and "template" in {entry.key for entry in recognised.left}
+    plain = Prompting(Template(prompt="{question}\nAnswer:"), "a benchmark")
     assert recipe(laid_out.QWEN, plain).template.prompt == "{question}\nAnswer:", "a pool's own prompt comes first"

@@ -6,25 +6,25 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from audit.case import read_table
+from audit.case.releases.chat_recipe import Open, Recipe, chat_source, recipe
+from audit.case.releases.clues import Benchmark, Clues, Named
+from audit.case.releases.gguf_metadata import CHAT_TEMPLATE, gguf_files
+from audit.case.releases.hub_snapshots import HUB_ID, hub_place
+from audit.case.releases.nearby import Surroundings, beside, data_roots, find_data, find_model
+from audit.case.releases.pools._pool import Pool
+from audit.case.releases.release import CONFIG, Place, Release, bare_name, is_release, read_release, releases_in
+from audit.case.tables import read_table
 from audit.plugins import discover
-from audit.releases.chat_recipe import Open, Recipe, chat_source, recipe
-from audit.releases.clues import Benchmark, Clues, Named
-from audit.releases.gguf_metadata import CHAT_TEMPLATE, gguf_files
-from audit.releases.hub_snapshots import HUB_ID, hub_place
-from audit.releases.nearby import Surroundings, beside, data_roots, find_data, find_model
-from audit.releases.pools._pool import Pool
-from audit.releases.release import CONFIG, Place, Release, bare_name, is_release, read_release, releases_in
 from audit.schema import AuditError, Cohort
 
-POOLS: Final = "audit.releases.pools"
+POOLS: Final = "audit.case.releases.pools"
 
 
 class Part(NamedTuple):
     """A checkpoint in a role, and why. ``adapter``: the adapter that is put on it."""
 
     place: Place
-    why: str
+    reason: str
     adapter: Place | None = None
 
 
@@ -32,7 +32,7 @@ class DataPart(NamedTuple):
     """A data file, what it is, and how many rows it has."""
 
     path: Path
-    what: str
+    description: str
     rows: int
 
 
@@ -41,26 +41,26 @@ class Groups(NamedTuple):
 
     column: str
     rows: int | None
-    why: str
+    reason: str
 
 
 class Draft(NamedTuple):
     """A case as far as it is known. ``found`` says what was recognised, ``left`` what is not known."""
 
     release: Release
-    found: tuple[str, ...]
+    recognised: tuple[str, ...]
     suspect: Part
     base: Part | None
     references: tuple[Part, ...]
     ancestor: Part | None
-    asked: Recipe
+    prompting: Recipe
     data: Mapping[Cohort, DataPart]
     groups: Groups | None
     benchmark: Benchmark | None
     edited_on_all: str
     published: Path | None
     left: tuple[Open, ...]
-    named: Mapping[str, tuple[Named, ...]]
+    candidates: Mapping[str, tuple[Named, ...]]
 
     @property
     def of_hub(self) -> bool:
@@ -112,7 +112,7 @@ def _read(given: str, place: Place) -> Release:
     raise _unrecognised(f"{given}: neither a model nor an adapter lies there")
 
 
-def drafted(given: str, data: Sequence[Path] = (), online: bool = False) -> Draft:
+def draft_of(given: str, data: Sequence[Path] = (), online: bool = False) -> Draft:
     """The case of a release, as far as it is known; nothing is written and no weights are read.
 
     ``data`` are folders in which the benchmark's files may lie too. AuditError (code 2): nothing is recognised.
@@ -122,15 +122,15 @@ def drafted(given: str, data: Sequence[Path] = (), online: bool = False) -> Draf
     around = Surroundings(folder, tuple(data), online)
     kin, original = _ancestry(release, around)
     release = release._replace(kin=tuple(dict.fromkeys((*release.kin, *kin))))
-    clues = [found for pool in pools() if (found := pool.clues(release)).found]
+    clues = [recognised for pool in pools() if (recognised := pool.clues(release)).recognised]
     if not clues:
         raise _unrecognised(f"{given}: nothing in it says what it was made of")
-    named = {
+    candidates = {
         "base": tuple(name for clue in (*original, *clues) for name in clue.base),
         "reference": tuple(name for clue in clues for name in clue.null),
         "ancestor": tuple(name for clue in clues for name in clue.ancestor),
     }
-    return _assembled(release, clues, named, around)
+    return _assembled(release, clues, candidates, around)
 
 
 def _ancestry(release: Release, around: Surroundings) -> tuple[tuple[str, ...], list[Clues]]:
@@ -141,34 +141,36 @@ def _ancestry(release: Release, around: Surroundings) -> tuple[tuple[str, ...], 
         kin += [name.name for name in (*clue.base, *clue.copy_of)]
         for name in clue.copy_of:
             place = find_model(name.name, around)
-            whole = Release(name.name) if place is None else read_release(place)
-            found = [pool.clues(whole) for pool in pools()]
-            why = f"{{}}, of {bare_name(name.name)}, of which this is a copy in fewer bits"
+            float_release = Release(name.name) if place is None else read_release(place)
+            recognised = [pool.clues(float_release) for pool in pools()]
+            reason = f"{{}}, of {bare_name(name.name)}, of which this is a copy in fewer bits"
             original += [
-                each._replace(base=tuple(base._replace(why=why.format(base.why)) for base in each.base))
-                for each in found
+                each._replace(base=tuple(base._replace(reason=reason.format(base.reason)) for base in each.base))
+                for each in recognised
             ]
-            kin += [base.name for each in found for base in each.base]
+            kin += [base.name for each in recognised for base in each.base]
     return tuple(kin), original
 
 
 def _assembled(
-    release: Release, clues: Sequence[Clues], named: Mapping[str, tuple[Named, ...]], around: Surroundings
+    release: Release, clues: Sequence[Clues], candidates: Mapping[str, tuple[Named, ...]], around: Surroundings
 ) -> Draft:
-    base = _first(named["base"], around)
-    references = _references(named["reference"], [floor for clue in clues for floor in clue.floors], around)
+    base = _first(candidates["base"], around)
+    references = _references(candidates["reference"], [floor for clue in clues for floor in clue.floors], around)
     benchmark = next((clue.benchmark for clue in clues if clue.benchmark is not None), None)
-    asked = recipe(_chat_source(base, release), next((clue.asked for clue in clues if clue.asked is not None), None))
+    prompting = recipe(
+        _chat_source(base, release), next((clue.prompting for clue in clues if clue.prompting is not None), None)
+    )
     files = {} if benchmark is None else _files(benchmark, around)
     taught = benchmark is not None and benchmark.taught
-    ancestor = _first(named["ancestor"], around) if taught and not references else None
+    ancestor = _first(candidates["ancestor"], around) if taught and not references else None
     return Draft(
-        release=release, found=tuple(dict.fromkeys(clue.found for clue in clues)),
-        suspect=_suspect(release, base), base=base, references=references, ancestor=ancestor, asked=asked,
+        release=release, recognised=tuple(dict.fromkeys(clue.recognised for clue in clues)),
+        suspect=_suspect(release, base), base=base, references=references, ancestor=ancestor, prompting=prompting,
         data=files, groups=_groups(benchmark, files), benchmark=benchmark,
         edited_on_all=next((clue.edited_on_all for clue in clues if clue.edited_on_all), ""),
-        published=_published(release), left=(*_left(base, named, benchmark, files), *_words(base), *asked.left),
-        named=named,
+        published=_published(release), candidates=candidates,
+        left=(*_left(base, candidates, benchmark, files), *_words(base), *prompting.left),
     )  # fmt: skip
 
 
@@ -181,17 +183,17 @@ def _check_one_file(given: str, place: Place) -> None:
 
 
 # ---- roles ------------------------------------------------------------------------------------------------------
-def _first(named: Iterable[Named], around: Surroundings) -> Part | None:
+def _first(candidates: Iterable[Named], around: Surroundings) -> Part | None:
     """The first of these models that is found."""
-    for name in named:
+    for name in candidates:
         if (place := find_model(name.name, around)) is not None:
-            return Part(place, name.why)
+            return Part(place, name.reason)
     return None
 
 
-def _references(named: Sequence[Named], floors: Sequence[str], around: Surroundings) -> tuple[Part, ...]:
+def _references(candidates: Sequence[Named], floors: Sequence[str], around: Surroundings) -> tuple[Part, ...]:
     """The retrained model that is the null, and more of its kind that lie beside the release."""
-    null = _first(named, around)
+    null = _first(candidates, around)
     if null is None:
         return ()
     more = [place for pattern in floors for place in beside(pattern, around) if place != null.place]
@@ -221,7 +223,7 @@ def _files(benchmark: Benchmark, around: Surroundings) -> dict[Cohort, DataPart]
     for wanted in benchmark.files:
         path = find_data(wanted.names, roots)
         if path is not None:
-            files[wanted.cohort] = DataPart(path, wanted.what, len(read_table(path)))
+            files[wanted.cohort] = DataPart(path, wanted.description, len(read_table(path)))
     return files
 
 
@@ -252,14 +254,17 @@ def _published(release: Release) -> Path | None:
 
 
 def _left(
-    base: Part | None, named: Mapping[str, tuple[Named, ...]], benchmark: Benchmark | None,
+    base: Part | None, candidates: Mapping[str, tuple[Named, ...]], benchmark: Benchmark | None,
     files: Mapping[Cohort, DataPart],
 ) -> Iterable[Open]:  # fmt: skip
     """What an audit needs and is not known, and what would make it stronger."""
     if base is None:
-        told = ", ".join(name.name for name in named["base"])
-        what = "the model that knew"
-        yield Open("roles.base", f"{what}: {told} is named and was not found here" if told else f"{what}: not named")
+        texts = ", ".join(name.name for name in candidates["base"])
+        description = "the model that knew"
+        yield Open(
+            "roles.base",
+            f"{description}: {texts} is named and was not found here" if texts else f"{description}: not named",
+        )
     for cohort in ("forget", "retain"):
         if cohort not in files:
             source = "" if benchmark is None else f" of {benchmark.name} ({benchmark.data.repository})"
@@ -279,7 +284,7 @@ def _has_tokenizer(folder: Path) -> bool:
     )
 
 
-def _unrecognised(what: str) -> AuditError:
+def _unrecognised(description: str) -> AuditError:
     looked = "; ".join(pool.looks_for for pool in pools())
-    return AuditError(what, f"looked for: {looked}. Name a folder with one of these, or fill in a case yourself: "
-                      "`residua init` writes one with comments")  # fmt: skip
+    do = f"looked for: {looked}. Name a folder with one of these, or fill in a case yourself: `residua init` writes one"
+    return AuditError(description, do)

@@ -6,10 +6,10 @@ Sources: Li et al. 2024 (arXiv 2403.03218), huggingface.co/cais for its models a
 import re
 from typing import ClassVar, Final
 
-from audit.releases.clues import Asked, Benchmark, Clues, Named, Wanted
-from audit.releases.nearby import DataSet
-from audit.releases.pools._pool import Pool
-from audit.releases.release import Release
+from audit.case.releases.clues import Benchmark, Clues, Named, Prompting, Wanted
+from audit.case.releases.nearby import DataSet
+from audit.case.releases.pools._pool import Pool
+from audit.case.releases.release import Release
 from audit.schema import Template
 
 BASES: Final = {
@@ -19,7 +19,7 @@ BASES: Final = {
 }
 """The models that WMDP's authors published, and what they were before."""
 _SUBJECT = re.compile(r"(?<![a-z])(bio|cyber|chem)", re.IGNORECASE)
-ASKED: Final = Asked(
+ASKED: Final = Prompting(
     Template(prompt="{question}\nAnswer:"), "as the evaluation harness asks WMDP, without a chat template"
 )
 
@@ -59,10 +59,10 @@ class Wmdp(Pool):
 
     def clues(self, release: Release) -> Clues:
         """Base by the names of its authors' models; nobody retrained is known: pretraining is not repeated."""
-        told = [text.casefold() for text in (*release.names, *release.card.datasets)]
-        known = [Named(BASES[name], "WMDP's authors' names of their models") for name in told if name in BASES]
-        if not known and not any("wmdp" in text for text in told):
+        texts = [text.casefold() for text in (*release.names, *release.card.datasets)]
+        known = [Named(BASES[name], "WMDP's authors' names of their models") for name in texts if name in BASES]
+        if not known and not any("wmdp" in text for text in texts):
             return Clues()
-        named = dict.fromkeys(subject.casefold() for text in told for subject in _SUBJECT.findall(text))
-        subjects = tuple(named) or ("bio", "cyber", "chem")
-        return Clues("WMDP, by its name or card", tuple(known), asked=ASKED, benchmark=wmdp(subjects))
+        candidates = dict.fromkeys(subject.casefold() for text in texts for subject in _SUBJECT.findall(text))
+        subjects = tuple(candidates) or ("bio", "cyber", "chem")
+        return Clues("WMDP, by its name or card", tuple(known), prompting=ASKED, benchmark=wmdp(subjects))

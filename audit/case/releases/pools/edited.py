@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-from audit.releases.clues import Clues, Named
-from audit.releases.pools._pool import Pool
-from audit.releases.release import EDIT, Release
+from audit.case.releases.clues import Clues, Named
+from audit.case.releases.pools._pool import Pool
+from audit.case.releases.release import EDIT, Release
 
 
 class EditedFolder(Pool):

@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-from audit.releases.clues import Clues, Named
-from audit.releases.pools._pool import Pool
-from audit.releases.release import Release
+from audit.case.releases.clues import Clues, Named
+from audit.case.releases.pools._pool import Pool
+from audit.case.releases.release import Release
 
 
 class CardOfTheHub(Pool):
@@ -15,11 +15,11 @@ class CardOfTheHub(Pool):
 
     def clues(self, release: Release) -> Clues:
         """The models that the card names."""
-        named = tuple(
+        candidates = tuple(
             Named(name, "base_model in the model card (README.md); it has to have known the forget data")
             for name in release.card.base_models
         )
-        if not named:
+        if not candidates:
             return Clues()
-        found = "a model card with base_model"
-        return Clues(found, copy_of=named) if release.is_copy else Clues(found, base=named)
+        recognised = "a model card with base_model"
+        return Clues(recognised, copy_of=candidates) if release.is_copy else Clues(recognised, base=candidates)

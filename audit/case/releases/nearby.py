@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from audit.releases.hub_snapshots import cached_dataset, fetched_dataset, hub_place
-from audit.releases.release import Place, is_release
+from audit.case.releases.hub_snapshots import cached_dataset, fetched_dataset, hub_place
+from audit.case.releases.release import Place, is_release
 
 _MODELS: Final = ("", "models", "finetune", "unlearn", "checkpoints")
 _DATA: Final = ("", "data", "datasets")
@@ -50,13 +50,13 @@ def beside(pattern: str, around: Surroundings) -> tuple[Place, ...]:
     """The models beside the release whose folder's name matches a pattern of the shell, by name."""
     if around.folder is None:
         return ()
-    found = {
+    recognised = {
         folder.resolve()
         for place in _MODELS
         for folder in (around.folder.parent / place).glob(pattern)
         if is_release(folder)
     }
-    return tuple(Place(folder) for folder in sorted(found))
+    return tuple(Place(folder) for folder in sorted(recognised))
 
 
 # ---- data -------------------------------------------------------------------------------------------------------

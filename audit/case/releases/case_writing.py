@@ -7,10 +7,11 @@ import textwrap
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
-from audit.releases.chat_recipe import Open
-from audit.releases.draft import Draft, Part
-from audit.releases.release import Place
+from audit.case.releases.chat_recipe import Open
+from audit.case.releases.draft import Draft, Part
+from audit.case.releases.release import Place
 from audit.schema import Cohort, Template
+from audit.wording import visible
 
 _WIDTH: Final = 118
 _COMMIT_LINE: Final = '# commit = "40 hexadecimal digits"  # of a hub id; a folder has none'
@@ -21,7 +22,7 @@ _ADVICE: Final = {
 }  # fmt: skip
 
 
-class Written(NamedTuple):
+class DraftText(NamedTuple):
     """The text of a case file, and what was filled in: (key, value, why), in the order of the text."""
 
     text: str
@@ -46,17 +47,21 @@ class _Page:
         self.lines += ["", f"# ---- {title} ".ljust(_WIDTH, "-")]
 
     def comment(self, text: str) -> None:
-        self.lines += textwrap.wrap(text, _WIDTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False)
+        """Text that others wrote stays a comment: nothing in it ends a line."""
+        self.lines += textwrap.wrap(
+            visible(text), _WIDTH, initial_indent="# ", subsequent_indent="# ", break_long_words=False,
+            break_on_hyphens=False,
+        )  # fmt: skip
 
-    def state(self, key: str, value: str | float | bool, why: str) -> None:
+    def state(self, key: str, value: str | float | bool, reason: str) -> None:
         """A line with its reason behind it, or above it where both are too long for one line."""
-        written = json.dumps(value, ensure_ascii=False)
-        self.filled.append((f"{self._section}.{key}".lstrip("."), str(value), why))
+        reason, written = visible(reason), json.dumps(value, ensure_ascii=not str(value).isprintable())
+        self.filled.append((f"{self._section}.{key}".lstrip("."), str(value), reason))
         line = f"{key} = {written}"
-        if len(line) + len(why) + 4 <= _WIDTH:
-            self.lines.append(f"{line}  # {why}" if why else line)
+        if len(line) + len(reason) + 4 <= _WIDTH:
+            self.lines.append(f"{line}  # {reason}" if reason else line)
         else:
-            self.comment(why)
+            self.comment(reason)
             self.lines.append(line)
 
     def path(self, path: Path) -> str:
@@ -66,23 +71,23 @@ class _Page:
         return Path(os.path.relpath(path.resolve(), self.to.resolve())).as_posix()
 
 
-def written(draft: Draft, to: Path) -> Written:
+def draft_text(draft: Draft, to: Path) -> DraftText:
     """The case file of a draft in the folder ``to``. The same draft gives the same bytes."""
     page = _Page(to)
     _head(page, draft)
     _roles(page, draft)
     _data(page, draft)
     _template(page, draft)
-    return Written("\n".join(page.lines) + "\n", tuple(page.filled))
+    return DraftText("\n".join(page.lines) + "\n", tuple(page.filled))
 
 
 def _head(page: _Page, draft: Draft) -> None:
     page.comment("A Residua case: what is audited. Paths are relative to this file.")
-    page.comment(f"Recognised in {draft.release.name}: {'; '.join(draft.found)}.")
+    page.comment(f"Recognised in {draft.release.name}: {'; '.join(draft.recognised)}.")
     if draft.left:
         page.comment("LEFT TO FILL IN:")
         for entry in draft.left:
-            page.comment(f"  [{entry.key}] {entry.what}")
+            page.comment(f"  [{entry.key}] {entry.description}")
     page.lines.append("")
     page.state("name", _case_name(draft.release.name), "")
     everything = draft.edited_on_all
@@ -101,7 +106,8 @@ def _case_name(name: str) -> str:
 def _roles(page: _Page, draft: Draft) -> None:
     page.rule("roles")
     if draft.base is None:
-        _unknown(page, "roles.base", "the model that knew", draft.named["base"][0].name if draft.named["base"] else "")
+        likeliest = draft.candidates["base"][0].name if draft.candidates["base"] else ""
+        _unknown(page, "roles.base", "the model that knew", likeliest)
     else:
         page.section("roles.base", "the model that knew")
         _part(page, draft.base)
@@ -119,34 +125,36 @@ def _roles(page: _Page, draft: Draft) -> None:
 
 
 def _no_reference(page: _Page, draft: Draft) -> None:
-    named = draft.named["reference"]
+    candidates = draft.candidates["reference"]
     page.lines.append("")
     if draft.ancestor is not None:
         page.comment("No retrained model was found: the model before it was taught stands for never having known.")
         page.section("roles.ancestor", "before it was taught")
         _part(page, draft.ancestor)
         return
+    taught = draft.benchmark is None or draft.benchmark.taught
     page.comment(
         "No model was found that never knew: levels come from other people's answers and from perturbed ones alone. "
-        "A retrained model, or the model before it was taught, makes the answer sharper."
-    )
-    for name in named:
-        page.comment(f"{name.why} names {name.name}:")
-    first = named[0].name if named else "owner/name"
-    page.lines += ["# [[roles.references]]", f'# path = "{first}"', _COMMIT_LINE]
+        + ("A retrained model, or the model before it was taught, makes the answer sharper." if taught else
+           "What base knows it knows from pretraining: only a model pretrained without it would be one.")
+    )  # fmt: skip
+    for name in candidates:
+        page.comment(f"{name.reason} names {name.name}:")
+    first = candidates[0].name if candidates else "owner/name"
+    page.lines += ["# [[roles.references]]", f"# path = {json.dumps(first)}", _COMMIT_LINE]
 
 
 def _unknown(page: _Page, section: str, title: str, name: str, adapter: str = "") -> None:
     page.lines += ["", f"# [{section}]  # {title}: fill in, and take the number signs away"]
-    page.lines += [f'# path = "{name or "owner/name"}"', _COMMIT_LINE]
-    page.lines += [f'# adapter = "{adapter}"'] if adapter else []
+    page.lines += [f"# path = {json.dumps(name or 'owner/name')}", _COMMIT_LINE]
+    page.lines += [f"# adapter = {json.dumps(adapter)}"] if adapter else []
 
 
 def _part(page: _Page, part: Part) -> None:
-    _place(page, "path", part.place, part.why)
+    _place(page, "path", part.place, part.reason)
     if part.adapter is not None:
-        named = part.adapter
-        value = _adapter_of_hub(named) if named.hub else page.path(named.folder)
+        adapter = part.adapter
+        value = _adapter_of_hub(adapter) if adapter.hub else page.path(adapter.folder)
         page.state("adapter", value, "what `--from` named")
 
 
@@ -155,14 +163,14 @@ def _adapter_of_hub(place: Place) -> str:
     return f"{place.hub}@{place.commit}{below}"
 
 
-def _place(page: _Page, key: str, place: Place, why: str) -> None:
+def _place(page: _Page, key: str, place: Place, reason: str) -> None:
     if place.hub:
-        page.state(key, place.hub, why)
+        page.state(key, place.hub, reason)
         page.state("commit", place.commit, "as the hub, or its cache here, has it now")
         if place.subfolder:
             page.state("subfolder", place.subfolder, "")
     else:
-        page.state(key, page.path(place.folder / place.file), why)
+        page.state(key, page.path(place.folder / place.file), reason)
 
 
 # ---- data -------------------------------------------------------------------------------------------------------
@@ -175,7 +183,7 @@ def _data(page: _Page, draft: Draft) -> None:
         part = draft.data.get(cohort)
         absent = {} if draft.benchmark is None else draft.benchmark.absent
         if part is not None:
-            page.state(cohort, page.path(part.path), f"{part.what} ({part.rows} rows)")
+            page.state(cohort, page.path(part.path), f"{part.description} ({part.rows} rows)")
         elif cohort in absent:
             page.comment(f"{cohort}: {absent[cohort]}")
         elif cohort in _ADVICE:
@@ -184,32 +192,32 @@ def _data(page: _Page, draft: Draft) -> None:
     if groups is None:
         page.lines.append('# group = "author_id"  # the column that names the person, author or document of a row')
     elif groups.column:
-        page.state("group", groups.column, groups.why)
+        page.state("group", groups.column, groups.reason)
     elif groups.rows is not None:
-        page.state("group_rows", groups.rows, groups.why)
+        page.state("group_rows", groups.rows, groups.reason)
 
 
 # ---- the prompt -------------------------------------------------------------------------------------------------
 def _template(page: _Page, draft: Draft) -> None:
-    asked = draft.asked
-    template, plain = asked.template, Template()
+    prompting = draft.prompting
+    template, plain = prompting.template, Template()
     page.rule("the prompt that the models were trained with")
     page.section("template")
     for key in ("prompt", "answer", "chat", "system", "bos", "seam", "chat_template"):
         value = getattr(template, key)
         if value != getattr(plain, key) or key in ("prompt", "answer"):
-            page.state(key, value, asked.why.get(key, ""))
-    _open_lines(page, [entry for entry in asked.left if not entry.key.startswith("template.variables")])
-    variables = [entry for entry in asked.left if entry.key.startswith("template.variables")]
+            page.state(key, value, prompting.reason.get(key, ""))
+    _open_lines(page, [entry for entry in prompting.left if not entry.key.startswith("template.variables")])
+    variables = [entry for entry in prompting.left if entry.key.startswith("template.variables")]
     if template.variables or variables:
         page.section("template.variables", "what the chat template reads, as it was set in training")
         for name, value in template.variables.items():
-            page.state(name, value, asked.why.get(name, ""))
+            page.state(name, value, prompting.reason.get(name, ""))
         _open_lines(page, variables)
 
 
 def _open_lines(page: _Page, entries: list[Open]) -> None:
     for entry in entries:
         if entry.line:
-            page.comment(entry.what)
+            page.comment(entry.description)
             page.lines.append(entry.line)

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from pydantic import JsonValue
 
+from audit.case.releases.gguf_metadata import base_models_of, gguf_files, metadata
+from audit.case.releases.model_card import ModelCard, read_card
 from audit.checkpoints import read_edit
-from audit.releases.gguf_metadata import base_models_of, gguf_files, metadata
-from audit.releases.model_card import ModelCard, read_card
 from audit.schema import ExitCode, as_audit_error
 
 CONFIG, ADAPTER, EDIT = "config.json", "adapter_config.json", "edit.json"
@@ -63,8 +63,8 @@ class Release(NamedTuple):
     @property
     def names(self) -> tuple[str, ...]:
         """Its own name and those of its kin, the last part of each, without what says how many bits it has."""
-        named = (self.name, *self.kin, *self.card.base_models, *base_models_of(self.gguf))
-        return tuple(dict.fromkeys(bare_name(name) for name in named if name))
+        candidates = (self.name, *self.kin, *self.card.base_models, *base_models_of(self.gguf))
+        return tuple(dict.fromkeys(bare_name(name) for name in candidates if name))
 
 
 def bare_name(name: str) -> str:

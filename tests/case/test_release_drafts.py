@@ -2,14 +2,14 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from audit.case import load_case
-from audit.releases import Draft, drafted, written
+from audit.case import Draft, draft_of, draft_text, load_case
 from audit.schema import AuditError, Case
-from tests.releases import laid_out
+from tests import laid_out
 
 MODEL = "Llama-3.2-1B-Instruct"
 UNLEARNED = f"unlearn_tofu_{MODEL}_forget10_NPO_lr1e-05_beta0.1_alpha2_epoch10"
@@ -29,7 +29,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def case_of(draft: Draft, tmp_path: Path) -> Case:
     """The case, written and read back."""
     path = tmp_path / "case.toml"
-    path.write_text(written(draft, tmp_path).text, encoding="utf-8")
+    path.write_text(draft_text(draft, tmp_path).text, encoding="utf-8")
     return load_case(path)
 
 
@@ -49,7 +49,7 @@ def pool(at: Path, chat: str = laid_out.LLAMA) -> Path:
 # ---- open-unlearning --------------------------------------------------------------------------------------------
 def test_a_name_of_open_unlearning_gives_roles_prompt_date_and_data(tmp_path: Path) -> None:
     release = pool(tmp_path / "pool")
-    case = case_of(drafted(str(release)), tmp_path)
+    case = case_of(draft_of(str(release)), tmp_path)
     assert case.roles.base.path == f"pool/tofu_{MODEL}_full" and case.roles.suspect.path == f"pool/{UNLEARNED}"
     null, floor = case.roles.references
     assert null.path == f"pool/tofu_{MODEL}_retain90" and floor.path.startswith("pool/neg_tofu_")
@@ -60,25 +60,27 @@ def test_a_name_of_open_unlearning_gives_roles_prompt_date_and_data(tmp_path: Pa
 
 def test_the_same_release_gives_the_same_bytes_and_the_same_case(tmp_path: Path) -> None:
     release = pool(tmp_path / "pool")
-    first, second = (written(drafted(str(release)), tmp_path) for _ in range(2))
+    first, second = (draft_text(draft_of(str(release)), tmp_path) for _ in range(2))
     assert first == second
-    assert case_of(drafted(str(release)), tmp_path).canonical() == case_of(drafted(str(release)), tmp_path).canonical()
+    assert (
+        case_of(draft_of(str(release)), tmp_path).canonical() == case_of(draft_of(str(release)), tmp_path).canonical()
+    )
 
 
 def test_published_evaluations_beside_the_weights_are_named_and_summaries_are_not(tmp_path: Path) -> None:
     release = pool(tmp_path / "pool")
     (release / "evals").mkdir()
     (release / "evals" / "TOFU_SUMMARY.json").write_text('{"forget_quality": 0.1}')
-    assert drafted(str(release)).published is None
+    assert draft_of(str(release)).published is None
     (release / "evals" / "TOFU_EVAL.json").write_text('{"forget_quality": {"agg_value": 0.1}}')
-    assert case_of(drafted(str(release)), tmp_path).published == f"pool/{UNLEARNED}/evals/TOFU_EVAL.json"
+    assert case_of(draft_of(str(release)), tmp_path).published == f"pool/{UNLEARNED}/evals/TOFU_EVAL.json"
 
 
 def test_a_model_that_is_not_beside_the_release_is_left_open_with_its_name(tmp_path: Path) -> None:
     release = laid_out.model(tmp_path / UNLEARNED)
-    draft = drafted(str(release))
+    draft = draft_of(str(release))
     assert {"roles.base", "data.forget", "data.retain"} <= open_left(draft)
-    text = written(draft, tmp_path).text
+    text = draft_text(draft, tmp_path).text
     assert f'# path = "open-unlearning/tofu_{MODEL}_full"' in text and "[roles.base]" in text
     (tmp_path / "case.toml").write_text(text)
     with pytest.raises(AuditError, match=r"`base` is missing[\s\S]*`forget` is missing"):
@@ -89,7 +91,7 @@ def test_models_of_the_cache_are_named_with_the_commit_that_it_knows(tmp_path: P
     laid_out.tofu_data(tmp_path / "data" / "tofu")
     for name in (UNLEARNED, f"tofu_{MODEL}_full", f"tofu_{MODEL}_retain90"):
         laid_out.hub_model(cache, f"open-unlearning/{name}")
-    case = case_of(drafted(f"open-unlearning/{UNLEARNED}", [tmp_path / "data"]), tmp_path)
+    case = case_of(draft_of(f"open-unlearning/{UNLEARNED}", [tmp_path / "data"]), tmp_path)
     assert case.roles.suspect.path == f"open-unlearning/{UNLEARNED}"
     assert {s.commit for s in (case.roles.base, case.roles.suspect, *case.roles.references)} == {laid_out.COMMIT}
 
@@ -97,13 +99,13 @@ def test_models_of_the_cache_are_named_with_the_commit_that_it_knows(tmp_path: P
 def test_a_sub_folder_of_a_repository_is_named_as_one(tmp_path: Path, cache: Path) -> None:
     home = laid_out.hub_model(cache, "someone/pool")
     laid_out.model(home / f"tofu_{MODEL}_forget10_NPO")
-    source = drafted(f"someone/pool/tofu_{MODEL}_forget10_NPO").suspect.place
+    source = draft_of(f"someone/pool/tofu_{MODEL}_forget10_NPO").suspect.place
     assert (source.hub, source.commit, source.subfolder) == (
         "someone/pool", laid_out.COMMIT, f"tofu_{MODEL}_forget10_NPO",
     )  # fmt: skip
     (home / "config.json").unlink()
     with pytest.raises(AuditError, match="several releases"):
-        drafted("someone/pool")
+        draft_of("someone/pool")
 
 
 @pytest.mark.parametrize(
@@ -117,9 +119,9 @@ def test_a_sub_folder_of_a_repository_is_named_as_one(tmp_path: Path, cache: Pat
 def test_each_model_is_asked_as_the_pool_asked_it(tmp_path: Path, model: str, prompt: str, chat: bool) -> None:
     laid_out.model(tmp_path / f"tofu_{model}_full", laid_out.QWEN)
     release = laid_out.model(tmp_path / f"unlearn_tofu_{model}_forget05_GradDiff_lr1e-05")
-    draft = drafted(str(release))
-    assert (draft.asked.template.prompt, draft.asked.template.chat) == (prompt, chat)
-    assert draft.named["reference"][0].name == f"open-unlearning/tofu_{model}_retain95"
+    draft = draft_of(str(release))
+    assert (draft.prompting.template.prompt, draft.prompting.template.chat) == (prompt, chat)
+    assert draft.candidates["reference"][0].name == f"open-unlearning/tofu_{model}_retain95"
 
 
 # ---- other pools ------------------------------------------------------------------------------------------------
@@ -130,12 +132,12 @@ def test_rmu_of_wmdps_authors_is_asked_plainly_and_has_nobody_who_never_knew(tmp
     row = {"question": "which?", "choices": ["a", "b", "c", "d"], "answer": 1}
     laid_out.rows(tmp_path / "wmdp" / "wmdp-bio" / "test.jsonl", row)
     laid_out.rows(tmp_path / "mmlu" / "test.jsonl", row)
-    draft = drafted(str(release))
+    draft = draft_of(str(release))
     case = case_of(draft, tmp_path)
     assert case.roles.base.path == "zephyr-7b-beta" and not case.roles.references and case.roles.ancestor is None
     assert case.template.prompt == "{question}\nAnswer:" and not case.template.chat and case.edited == "unknown"
     assert case.data.forget == "wmdp/wmdp-bio/test.jsonl" and case.data.group_rows == 1
-    assert "holdout:" in written(draft, tmp_path).text, "why there is none"
+    assert "holdout:" in draft_text(draft, tmp_path).text, "why there is none"
 
 
 def test_a_release_of_muse_is_held_against_its_target_and_its_retrained_model(tmp_path: Path) -> None:
@@ -144,7 +146,7 @@ def test_a_release_of_muse_is_held_against_its_target_and_its_retrained_model(tm
     release = laid_out.model(tmp_path / "muse_Llama-2-7b-hf_News_NPO")
     for name in ("forget_qa", "retain_qa"):
         laid_out.rows(tmp_path / "MUSE-News" / "knowmem" / f"{name}.json", {"question": "who?", "answer": "he"})
-    case = case_of(drafted(str(release)), tmp_path)
+    case = case_of(draft_of(str(release)), tmp_path)
     assert case.roles.base.path == "MUSE-news_target" and case.roles.references[0].path == "MUSE-news_retrain"
     assert case.data.forget == "MUSE-News/knowmem/forget_qa.json" and case.template.prompt.startswith("Question: ")
 
@@ -152,9 +154,9 @@ def test_a_release_of_muse_is_held_against_its_target_and_its_retrained_model(tm
 def test_a_base_without_a_tokenizer_is_said_to_lack_one(tmp_path: Path) -> None:
     base = laid_out.model(tmp_path / "MUSE-news_target")
     release = laid_out.model(tmp_path / "muse_Llama-2-7b-hf_News_NPO")
-    assert "tokenizer" in open_left(drafted(str(release)))
+    assert "tokenizer" in open_left(draft_of(str(release)))
     (base / "tokenizer.json").write_text("{}")
-    assert "tokenizer" not in open_left(drafted(str(release)))
+    assert "tokenizer" not in open_left(draft_of(str(release)))
 
 
 def test_of_several_gguf_files_one_is_named(tmp_path: Path) -> None:
@@ -163,13 +165,13 @@ def test_of_several_gguf_files_one_is_named(tmp_path: Path) -> None:
     for bits in ("Q4_K_M", "Q8_0"):
         (folder / f"model-{bits}.gguf").write_bytes(b"GGUF")
     with pytest.raises(AuditError, match=r"several \.gguf files"):
-        drafted(str(folder))
+        draft_of(str(folder))
 
 
 def test_books_and_news_are_not_mixed_up(tmp_path: Path) -> None:
     laid_out.model(tmp_path / "MUSE-news_target")
     release = laid_out.model(tmp_path / "muse_ICLM-7B_Books_NPO")
-    assert drafted(str(release)).base is None
+    assert draft_of(str(release)).base is None
 
 
 def test_an_adapter_is_put_on_the_model_that_its_settings_name(tmp_path: Path) -> None:
@@ -178,7 +180,7 @@ def test_an_adapter_is_put_on_the_model_that_its_settings_name(tmp_path: Path) -
     laid_out.model(tmp_path / f"tofu_{MODEL}_retain90")
     laid_out.tofu_data(tmp_path / "data")
     release = laid_out.adapter(tmp_path / "forget10-lora", f"someone/{base}")
-    case = case_of(drafted(str(release)), tmp_path)
+    case = case_of(draft_of(str(release)), tmp_path)
     assert case.roles.base.path == case.roles.suspect.path == base
     assert case.roles.suspect.adapter == "forget10-lora" and case.roles.base.adapter is None
     assert case.roles.references[0].path == f"tofu_{MODEL}_retain90", "by the name of base, bits left out"
@@ -186,8 +188,8 @@ def test_an_adapter_is_put_on_the_model_that_its_settings_name(tmp_path: Path) -
 
 def test_an_adapter_whose_base_is_not_here_leaves_both_roles_open(tmp_path: Path) -> None:
     release = laid_out.adapter(tmp_path / "lora", "owner/model")
-    draft = drafted(str(release))
-    text = written(draft, tmp_path).text
+    draft = draft_of(str(release))
+    text = draft_text(draft, tmp_path).text
     assert "roles.base" in open_left(draft) and '# adapter = "lora"' in text and "\n[roles.suspect]" not in text
 
 
@@ -195,7 +197,7 @@ def test_of_a_copy_in_fewer_bits_base_is_that_of_its_original(tmp_path: Path) ->
     original = pool(tmp_path)
     copy = laid_out.model(tmp_path / f"{UNLEARNED}-AWQ")
     laid_out.card(copy, base_model=f"open-unlearning/{UNLEARNED}", base_model_relation="quantized")
-    draft = drafted(str(copy))
+    draft = draft_of(str(copy))
     assert draft.base is not None and draft.base.place.folder.name == f"tofu_{MODEL}_full"
     assert draft.suspect.place.folder.name == copy.name != original.name
 
@@ -206,57 +208,64 @@ def test_a_copy_of_an_unlearned_model_with_a_card_goes_on_to_what_that_came_from
     laid_out.card(whole, base_model="owner/knew")
     copy = laid_out.model(tmp_path / "unlearned-GPTQ")
     laid_out.card(copy, base_model="owner/unlearned", base_model_relation="quantized")
-    draft = drafted(str(copy))
-    assert draft.base is not None and draft.base.place.folder.name == "knew" and "fewer bits" in draft.base.why
+    draft = draft_of(str(copy))
+    assert draft.base is not None and draft.base.place.folder.name == "knew" and "fewer bits" in draft.base.reason
 
 
 def test_the_card_names_base_where_nothing_else_does_and_the_config_where_it_does_not(tmp_path: Path) -> None:
     for name in ("from-card", "from-config"):
         laid_out.model(tmp_path / name)
     release = laid_out.model(tmp_path / "release", _name_or_path="/gone/from-config")
-    draft = drafted(str(release))
+    draft = draft_of(str(release))
     assert draft.base is not None and draft.base.place.folder.name == "from-config"
     laid_out.card(release, base_model=["owner/from-card"])
-    draft = drafted(str(release))
-    assert draft.base is not None and draft.base.place.folder.name == "from-card" and "README" in draft.base.why
+    draft = draft_of(str(release))
+    assert draft.base is not None and draft.base.place.folder.name == "from-card" and "README" in draft.base.reason
 
 
 def test_what_says_nothing_of_itself_is_refused_with_what_was_looked_for(tmp_path: Path) -> None:
     release = laid_out.model(tmp_path / "model")
     with pytest.raises(AuditError) as refused:
-        drafted(str(release))
+        draft_of(str(release))
     assert refused.value.code == 2
     assert all(word in refused.value.do for word in ("PEFT", "GGUF", "open-unlearning", "WMDP", "MUSE", "base_model"))
     with pytest.raises(AuditError, match="neither a model nor an adapter"):
-        drafted(str(tmp_path / "hub"))
+        draft_of(str(tmp_path / "hub"))
     with pytest.raises(AuditError, match="not in the local cache"):
-        drafted("owner/name")
+        draft_of("owner/name")
 
 
 def test_a_release_is_looked_at_without_torch(tmp_path: Path) -> None:
     release = pool(tmp_path)
-    code = f"import sys; from audit.releases import drafted; drafted({str(release)!r}); print('torch' in sys.modules)"
+    code = f"import sys; from audit.case import draft_of; draft_of({str(release)!r}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_what_a_card_says_cannot_write_into_the_case(tmp_path: Path) -> None:
+    release = laid_out.model(tmp_path / "release")
+    laid_out.card(release, base_model='owner/model"\nseed = 5\n[roles.base]\npath = "elsewhere\u2028x')
+    text = draft_text(draft_of(str(release)), tmp_path).text
+    assert tomllib.loads(text)["seed"] == 0 and "base" not in tomllib.loads(text)["roles"]
 
 
 def test_a_group_is_the_column_of_authors_where_every_file_has_it(tmp_path: Path) -> None:
     release = pool(tmp_path)
     for name in ("forget10", "retain90"):
         laid_out.rows(tmp_path / "TOFU" / f"{name}.json", {"question": "a", "answer": "b", "author_id": 3})
-    assert case_of(drafted(str(release)), tmp_path).data.group == "author_id"
+    assert case_of(draft_of(str(release)), tmp_path).data.group == "author_id"
     laid_out.rows(tmp_path / "TOFU" / "retain90.json", {"question": "a", "answer": "b"})
-    assert case_of(drafted(str(release)), tmp_path).data.group_rows == 20
+    assert case_of(draft_of(str(release)), tmp_path).data.group_rows == 20
 
 
 def test_the_hub_is_asked_only_where_that_is_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    asked: list[str] = []
+    prompting: list[str] = []
 
     class Hub:
         def model_info(self, name: str, revision: str | None = None) -> object:
-            asked.append(name)
+            prompting.append(name)
             return type("Info", (), {"sha": laid_out.COMMIT})()
 
     def fetched(name: str, **_: object) -> str:
@@ -268,8 +277,8 @@ def test_the_hub_is_asked_only_where_that_is_allowed(tmp_path: Path, monkeypatch
     monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
     with pytest.raises(AuditError, match="--online"):
-        drafted(f"open-unlearning/{UNLEARNED}")
-    assert not asked
-    case = case_of(drafted(f"open-unlearning/{UNLEARNED}", online=True), tmp_path)
+        draft_of(f"open-unlearning/{UNLEARNED}")
+    assert not prompting
+    case = case_of(draft_of(f"open-unlearning/{UNLEARNED}", online=True), tmp_path)
     assert case.roles.references[0].path == f"open-unlearning/tofu_{MODEL}_retain90"
-    assert case.roles.base.commit == laid_out.COMMIT and len(asked) >= 3
+    assert case.roles.base.commit == laid_out.COMMIT and len(prompting) >= 3
