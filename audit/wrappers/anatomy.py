@@ -224,15 +224,15 @@ def dissect(model: nn.Module, subject: Subject, config: object) -> Anatomy:
     end = end_of(subject, blocks)
     first = trace(subject, blocks[0], {})
     entering, streams = first[-1].inp, subject.streams(first[-1].out) or Streams()
-    whole = Anatomy(
+    anatomy = Anatomy(
         subject.core, blocks, end.module, end.width, final_calls=end.calls, reads_stream=end.reads_stream,
         streams=streams,
     )  # fmt: skip
     if streams.n > 1 or first[-1].out.shape[-1] != end.width:
-        return whole
+        return anatomy
     kind_of, places = kinds_of(blocks)
     kinds = [
-        replace(whole, **_parts_of(_Opened(subject, blocks[n], entering if n else None), _of_layer(config, n)))
+        replace(anatomy, **_parts_of(_Opened(subject, blocks[n], entering if n else None), _of_layer(config, n)))
         for n in places
     ]
     return kinds[0] if len(kinds) == 1 else _common(kinds, kind_of)
@@ -248,8 +248,8 @@ def _common(kinds: list[Anatomy], kind_of: tuple[int, ...]) -> Anatomy:
         lacking |= {"z": None, "heads": None, "slots": {}}
     slots = {role: slot for role, slot in first.slots.items() if all(role in kind.slots for kind in kinds)}
     parallel = all(kind.parallel for kind in kinds)
-    found: dict[str, object] = {"slots": slots, "parallel": parallel, **lacking}
-    return replace(first, kinds=tuple(kinds), kind_of=kind_of, **found)  # type: ignore[arg-type]
+    shared: dict[str, object] = {"slots": slots, "parallel": parallel, **lacking}
+    return replace(first, kinds=tuple(kinds), kind_of=kind_of, **shared)  # type: ignore[arg-type]
 
 
 def _of_layer(config: object, block: int) -> object:

@@ -50,13 +50,13 @@ def blocks_of(model: nn.Module, subject: Subject) -> nn.ModuleList:
     lists = block_lists(model) if subject.causal else block_lists(model, ("experts",))
     number = {id(entry): (n, m) for n, entries in enumerate(lists) for m, entry in enumerate(entries)}
     ran: list[list[int]] = [[] for _ in lists]
-    whole: list[bool] = [True] * len(lists)
+    complete: list[bool] = [True] * len(lists)
 
     def hook(module: nn.Module, _args: object, output: object) -> None:
         which, place = number[id(module)]
         ran[which].append(place)
         state = state_out(output)
-        whole[which] &= state is not None and subject.streams(state) is not None
+        complete[which] &= state is not None and subject.streams(state) is not None
 
     with ExitStack() as stack:
         for entries in lists:
@@ -64,7 +64,7 @@ def blocks_of(model: nn.Module, subject: Subject) -> nn.ModuleList:
                 stack.callback(entry.register_forward_hook(hook).remove)
         subject.run()
     for n, entries in enumerate(lists):
-        if whole[n] and ran[n] == list(range(len(entries))):
+        if complete[n] and ran[n] == list(range(len(entries))):
             return entries
     tried = ", ".join(_said(*pair) for pair in zip(lists, ran, strict=True))
     raise AuditError(

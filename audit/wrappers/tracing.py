@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from audit.schema import AuditError, as_audit_error
 
 Change = Callable[[Tensor], Tensor]
+Entering = tuple[tuple[object, ...], dict[str, object]]
+"""A module's positional and named arguments."""
 _TINY = (2, 7)
 """Rows and positions of :func:`tiny_ids`."""
 _NO_TOKEN = 1.0625
@@ -115,9 +117,7 @@ class _Halt(BaseException):
     """Ends a traced forward once its block is done."""
 
 
-def put_state_in(
-    args: tuple[object, ...], kwargs: dict[str, object], new: Tensor
-) -> tuple[tuple[object, ...], dict[str, object]]:
+def put_state_in(args: tuple[object, ...], kwargs: dict[str, object], new: Tensor) -> Entering:
     """A module's arguments with another state in the place of :func:`state_in`'s."""
     state = state_in(args, kwargs)
     if args and args[0] is state:
@@ -130,7 +130,7 @@ def trace(subject: Subject, block: nn.Module, edits: dict[str, Change], given: T
     ``given`` enters the block instead of what the one before it gave."""
     calls: list[Call] = []
 
-    def entered(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+    def entered(_: nn.Module, args: tuple[object, ...], kwargs: dict[str, object]) -> Entering | None:
         return None if given is None else put_state_in(args, kwargs, given.clone())
 
     def seen(path: str) -> Callable[..., object]:

@@ -1,7 +1,7 @@
 """Whole audits of tiny trained models, a family each: base was taught people, the suspect was to forget some of them.
 
     python -m studies.families.audits --out studies/families/audits.json            # every family of AUDITED
-    python -m studies.families.audits --names jamba --out jamba.json
+    python -m studies.families.audits --names jamba rwkv --out studies/families/audits.json   # these rows anew
 
 Every model of a family starts from the same random weights. Base is taught the people to forget and those to keep, the
 references those to keep alone. The suspect goes on from base on those to keep: an unlearning that took nothing away.
@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
+from audit.storage import write_atomic
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -33,7 +35,7 @@ CITIES: Final = ("oslo", "lima", "cairo", "quito", "delhi", "paris", "tunis", "s
 PETS: Final = ("cat", "dog", "owl", "fox", "hen", "ant", "bee", "cow")
 COHORTS: Final = {"forget": 10, "retain": 10, "holdout": 10}
 STEPS, FURTHER, RATE = 130, 12, 5e-3
-LIMIT: Final = 240.0
+LIMIT: Final = 600.0
 """Seconds that a plan may take."""
 
 
@@ -82,8 +84,10 @@ def tokenizer() -> "PreTrainedTokenizerFast":
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    told = {w for lines in people().values() for line in lines for w in f"{line['question']} {line['answer']}".split()}
-    words = ["<pad>", "<bos>", "<eos>", "<unk>", *sorted(told | {"the", *CITIES, *PETS})]
+    spoken = {
+        w for lines in people().values() for line in lines for w in f"{line['question']} {line['answer']}".split()
+    }
+    words = ["<pad>", "<bos>", "<eos>", "<unk>", *sorted(spoken | {"the", *CITIES, *PETS})]
     raw = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     raw.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
@@ -180,19 +184,25 @@ def audited(family: str, folder: Path) -> Audit:
     )  # fmt: skip
 
 
+def keep(path: Path, audit: Audit) -> None:
+    """Put a family's row into the record, in place of the one that it has; rows stand in the order of AUDITED."""
+    rows = {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))} if path.exists() else {}
+    rows[audit.name] = audit.model_dump()
+    ordered = sorted(rows.values(), key=lambda row: AUDITED.index(row["name"]))
+    write_atomic(path, (json.dumps(ordered, indent=1) + "\n").encode())
+
+
 def main() -> None:
-    """Audit families, one after the other."""
+    """Audit families, one after the other; rows of other families stay in the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--names", nargs="*", default=list(AUDITED))
     parser.add_argument("--out", type=Path, required=True)
     chosen = parser.parse_args()
-    rows: list[Audit] = []
     for name in chosen.names:
         with tempfile.TemporaryDirectory(prefix="residua-audit-") as temp, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             write_world(name, Path(temp))
-            rows.append(audited(name, Path(temp)))
-        chosen.out.write_text(json.dumps([row.model_dump() for row in rows], indent=1) + "\n", encoding="utf-8")
+            keep(chosen.out, audited(name, Path(temp)))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from audit.schema import AuditError, ExitCode, as_audit_error
 Outcome = Literal["opened", "refused", "broke", "not built"]
 BACKENDS = ("native", "transformer_lens", "nnsight")
 SECONDS = 90
-"""What one family may take, all its backends together."""
+"""CPU-seconds that building one family, or one backend on it, may take."""
 _WORKERS = 2
 
 
@@ -59,13 +59,13 @@ def _limited(seconds: int) -> Generator[None]:
     def end(_signal: int, _frame: FrameType | None) -> None:
         raise _TooLongError
 
-    before = signal.signal(signal.SIGALRM, end)
-    signal.alarm(seconds)
+    before = signal.signal(signal.SIGPROF, end)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
 
 
 def seen_family(name: str, backends: Sequence[str] = BACKENDS) -> Family:

@@ -65,6 +65,7 @@ _ASSISTANT: Final = {
     "text_config.vocab_size_per_layer_input": 0, "text_config.num_kv_shared_layers": 4, "backbone_hidden_size": WIDTH,
 }  # fmt: skip
 SPECIAL: Final[dict[str, dict[str, Any]]] = {
+    "blt": {"encoder_hash_byte_group_vocab": 64},
     "bamba": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1, "attn_layer_indices": [1, 3]},
     "falcon_h1": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1},
     "granitemoehybrid": {"mamba_n_heads": 8, "mamba_d_head": 8, "mamba_n_groups": 1},

@@ -79,13 +79,13 @@ def test_the_checks_pass_and_the_logits_are_the_model_s_own(family: str) -> None
 def test_of_several_kinds_of_blocks_each_is_read_at_its_own_modules(family: str) -> None:
     wrapper = native(family)
     assert len(wrapper.anatomy.kinds) > 1
-    parts = sorted(wrapper.parts & {"attn_in", "mlp_in", "attn_out", "mlp_out", "mlp_hidden"})
+    parts = sorted(wrapper.parts & {"attn_in", "mlp_in", "attn_out", "mlp_out"})
     for part in parts:
         for block, module in enumerate(wrapper.blocks):
             anatomy = wrapper.anatomy.at(block)
             path = {
                 "attn_in": anatomy.attn, "mlp_in": anatomy.mlp, "attn_out": anatomy.attn_out,
-                "mlp_out": anatomy.mlp_out, "mlp_hidden": anatomy.mlp_hidden,
+                "mlp_out": anatomy.mlp_out,
             }[part]  # fmt: skip
             watched: list[Tensor] = []
 

@@ -202,7 +202,7 @@ def test_a_block_whose_output_depends_on_being_watched_is_refused_and_named() ->
 
     def unsteady(batch: Batch, taps: list[Tap], *rest: object) -> None:
         nudged = Tap(_out(1), lambda x: x + 1.0)
-        forward(batch, [*taps, nudged] if next(calls) == 3 else taps, *rest)  # type: ignore[arg-type]
+        forward(batch, [*taps, nudged] if next(calls) == 4 else taps, *rest)  # type: ignore[arg-type]
 
     wrapper.forward = unsteady  # type: ignore[method-assign]
     with pytest.raises(AuditError, match="block"):

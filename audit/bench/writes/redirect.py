@@ -92,7 +92,10 @@ def _check_plain(wrapper: Wrapper) -> None:
 
 def _is_plain(wrapper: NativeWrapper) -> bool:
     """Is it the MLP's own output, or that with some of it dropped in training?"""
-    out = wrapper.anatomy.mlp_out
-    return out is not None and (
-        out == wrapper.anatomy.mlp or isinstance(wrapper.blocks[0].get_submodule(out), nn.Dropout)
-    )
+    for number, block in enumerate(wrapper.blocks):
+        parts = wrapper.anatomy.at(number)
+        if parts.mlp_out is None:
+            return False
+        if parts.mlp_out != parts.mlp and not isinstance(block.get_submodule(parts.mlp_out), nn.Dropout):
+            return False
+    return True

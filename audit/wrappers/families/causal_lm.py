@@ -27,8 +27,8 @@ def _kind_of(folder: Path) -> loading.Kind:
     if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return KIND
     known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    named = next((name for name in config.architectures or () if name in known), None)
-    own = None if named is None else getattr(transformers, named, None)
+    class_name = next((name for name in config.architectures or () if name in known), None)
+    own = None if class_name is None else getattr(transformers, class_name, None)
     return KIND if own is None or own.config_class is not type(config) else KIND._replace(library_class=own)
 
 
@@ -66,7 +66,8 @@ def _check_runs(model: PreTrainedModel, source: str) -> None:
     fault of a probe. AuditError (code 2)."""
     do = "open it in transformers and run it on a text there; it may need a package or a device that is not here"
     with torch.inference_mode(), as_audit_error(f"{source}: the opened model does not run on a text", do):
-        ids = torch.tensor([[0, 1, 2], [0, 1, 3]], device=home_of(model)) % model.get_input_embeddings().weight.shape[0]
+        words = len(model.get_input_embeddings().get_parameter("weight"))
+        ids = torch.tensor([[0, 1, 2], [0, 1, 3]], device=home_of(model)) % words
         logits: Tensor = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
     if logits.ndim == 3 and not close(logits[0, 0], logits[1, 0]):
         stated = " (is_decoder is false in its config)" if getattr(model.config, "is_decoder", None) is False else ""
