@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from audit.checkpoints.config_only import of_config_alone
 from audit.checkpoints.conversion import RECIPE, convert, stated_dtype
 from audit.checkpoints.folder import SETTINGS_FILES, file_sha256, read_config, read_json, tokenizer_names
 from audit.checkpoints.gguf_files import names_gguf
@@ -85,7 +86,9 @@ def _with_tokenizer(folder: Path) -> Path | None:
 
 
 def _in_codes(ckpt: Checkpoint) -> bool:
-    return gguf_file_of(ckpt) is not None or dequantiser_of(folder_of(ckpt)) is not None
+    if gguf_file_of(ckpt) is not None:
+        return True
+    return not of_config_alone(ckpt) and dequantiser_of(folder_of(ckpt)) is not None
 
 
 def _place(source: str) -> Path:
