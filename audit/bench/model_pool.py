@@ -173,8 +173,8 @@ def room(placement: Placement) -> int:
     if placement.memory:
         return sum(size for _, size in placement.memory)
     devices = range(torch.cuda.device_count()) if placement.device_map and placement.device.startswith("cuda") else ()
-    found = sum(device_bytes(f"cuda:{n}") for n in devices) or device_bytes(placement.device)
-    return int(_SHARE_OF_MEMORY * found)
+    total = sum(device_bytes(f"cuda:{n}") for n in devices) or device_bytes(placement.device)
+    return int(_SHARE_OF_MEMORY * total)
 
 
 def device_bytes(device: str) -> int:

@@ -295,9 +295,9 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
     for ckpt in _others(opened, with_base=True):
         check_finite(ckpt)
     _check_degenerate(opened)
-    rows, said = shared_vocabulary(_by_role(opened))
+    rows, note = shared_vocabulary(_by_role(opened))
     opened_case = OpenCase(case, root, out, _cut(opened, rows))
-    opened_case.notes += (said,) if said else ()
+    opened_case.notes += (note,) if note else ()
     _check_edited(opened_case)
     for other in _others(opened, with_base=False):
         if opened.base.modality == "image":

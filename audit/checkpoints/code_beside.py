@@ -22,13 +22,13 @@ def python_files(folder: Path) -> tuple[str, ...]:
 
 def named_code(folder: Path) -> dict[str, str]:
     """File of settings -> the code that its ``auto_map`` names, in words; without those that name none."""
-    named: dict[str, str] = {}
+    code_of: dict[str, str] = {}
     for name in SETTINGS:
         if (folder / name).is_file() and (table := read_json(folder / name).get(CODE_KEY)):
             places = table.values() if isinstance(table, dict) else (table,)
             flat = [part for place in places for part in (place if isinstance(place, list) else [place])]
-            named[name] = ", ".join(dict.fromkeys(str(part) for part in flat if part is not None)) or CODE_KEY
-    return named
+            code_of[name] = ", ".join(dict.fromkeys(str(part) for part in flat if part is not None)) or CODE_KEY
+    return code_of
 
 
 def code_not_run(folder: Path) -> tuple[str, ...]:
@@ -37,18 +37,18 @@ def code_not_run(folder: Path) -> tuple[str, ...]:
     AuditError (code 2) where transformers has no class for the folder's ``model_type``, so that only that code would
     open it. Reading this imports transformers, but only where there is code.
     """
-    named, files = named_code(folder), python_files(folder)
-    if not named and not files:
+    code_of, files = named_code(folder), python_files(folder)
+    if not code_of and not files:
         return ()
-    kind = _built_in(folder, named, files)
-    said = [
+    kind = _built_in(folder, code_of, files)
+    sentences = [
         f"{name} names code of its own ({code}), which was not run: the class that transformers has for {kind} was used"
-        for name, code in named.items()
+        for name, code in code_of.items()
     ]
-    return (*said, *([f"code lies beside the weights and was not run: {', '.join(files)}"] if files else []))
+    return (*sentences, *([f"code lies beside the weights and was not run: {', '.join(files)}"] if files else []))
 
 
-def _built_in(folder: Path, named: dict[str, str], files: tuple[str, ...]) -> str:
+def _built_in(folder: Path, code_of: dict[str, str], files: tuple[str, ...]) -> str:
     """The folder's model_type, as one that is built in. AuditError (code 2) for every other."""
     from transformers import CONFIG_MAPPING
 
@@ -56,7 +56,7 @@ def _built_in(folder: Path, named: dict[str, str], files: tuple[str, ...]) -> st
     kind = read_json(path).get("model_type") if path.is_file() else None
     if not path.is_file() or kind in CONFIG_MAPPING or kind == TORCH_MODULE:
         return str(kind)
-    code = ", ".join((*named.values(), *files))
+    code = ", ".join((*code_of.values(), *files))
     raise AuditError(
         f"{path}: no architecture that transformers has built in is called {kind!r}; only code that came with the "
         f"checkpoint would open it ({code}), and that is never run here",

@@ -154,13 +154,13 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 def _named_weights(folder: Path) -> Path | None:
     """The file, or the index of files, that is opened; None where there is none."""
-    there = {path.name for path in folder.glob("*.safetensors*") if path.is_file()}
-    name = named_weights(folder, there)
+    present = {path.name for path in folder.glob("*.safetensors*") if path.is_file()}
+    name = named_weights(folder, present)
     return None if name is None else folder / name
 
 
-def named_weights(folder: Path, there: Collection[str]) -> str | None:
-    """The name of the file of weights, or of their index, among the files ``there`` are: by the folder's config.json,
+def named_weights(folder: Path, present: Collection[str]) -> str | None:
+    """The name of the file of weights, or of their index, among the files ``present`` are: by the folder's config.json,
     else by the library's order. AuditError (code 2) for a name that leads elsewhere or to nothing."""
     if WEIGHTS_KEY in (config := read_json(folder / "config.json") if (folder / "config.json").is_file() else {}):
         name = config[WEIGHTS_KEY]
@@ -170,10 +170,10 @@ def named_weights(folder: Path, there: Collection[str]) -> str | None:
                     f"{folder / 'config.json'}: {WEIGHTS_KEY} is {name!r}, no safetensors file of the folder itself",
                     f"put the weights into the folder and take {WEIGHTS_KEY} out of config.json",
                 )
-            if name not in there:
+            if name not in present:
                 raise AuditError(f"{folder / name}: no such file, and config.json names it as the weights", _WHOLE)
             return name
-    return next((name for name in ("model.safetensors", f"model{_INDEX}") if name in there), None)
+    return next((name for name in ("model.safetensors", f"model{_INDEX}") if name in present), None)
 
 
 def _shards(folder: Path, index: Path) -> tuple[Path, ...]:

@@ -49,11 +49,11 @@ def weights_among(files: Collection[str], place: str, folder: Path) -> list[str]
     """
     if place.endswith(".gguf"):
         return [place]
-    there = [name[len(place) + 1 :] if place else name for name in files if _is_in(name, place)]
-    at_level = [name for name in there if "/" not in name]
+    listed = [name[len(place) + 1 :] if place else name for name in files if _is_in(name, place)]
+    at_level = [name for name in listed if "/" not in name]
     names = _weights(at_level, folder / place)
     if not names:
-        _refuse(at_level, there, place)
+        _refuse(at_level, listed, place)
     return [_below(place, name) for name in names]
 
 
@@ -80,9 +80,9 @@ def _shards(index: Path) -> list[str]:
     return sorted({str(name) for name in table.values()}) if isinstance(table, dict) else []
 
 
-def _refuse(at_level: Sequence[str], there: Sequence[str], place: str) -> None:
+def _refuse(at_level: Sequence[str], listed: Sequence[str], place: str) -> None:
     """AuditError (code 2) where it can be said already why nothing can be opened; else it is said of the folder."""
-    below = folders_with_models(there)
+    below = folders_with_models(listed)
     if below and not any(name in at_level for name in OWN_MARKS):
         last = _below(place, below[-1])
         raise AuditError(
@@ -102,8 +102,8 @@ def _refuse(at_level: Sequence[str], there: Sequence[str], place: str) -> None:
 def folders_with_models(names: Collection[str]) -> list[str]:
     """The folders in which a config.json or an adapter's lies, by names of files; steps in number order."""
     marks = ("config.json", ADAPTER_CONFIG)
-    found = {str(PurePosixPath(name).parent) for name in names if PurePosixPath(name).name in marks and "/" in name}
-    return sorted(found, key=lambda name: (len(name), name))
+    places = {str(PurePosixPath(name).parent) for name in names if PurePosixPath(name).name in marks and "/" in name}
+    return sorted(places, key=lambda name: (len(name), name))
 
 
 def _is_in(name: str, folder: str) -> bool:

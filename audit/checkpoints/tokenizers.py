@@ -59,8 +59,8 @@ def load_tokenizer(files: TokenizerFiles) -> Any:
 def _by_own_code(folder: Path) -> bool:
     """Is the tokenizer's class code of its own, and everything that it says in tokenizer.json too? AuditError (code 2)
     where only that code would make the tokenizer."""
-    named = named_code(folder).get("tokenizer_config.json")
-    if named is None:
+    code = named_code(folder).get("tokenizer_config.json")
+    if code is None:
         return False
     from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
 
@@ -68,7 +68,7 @@ def _by_own_code(folder: Path) -> bool:
     if not (folder / "tokenizer.json").is_file():
         raise AuditError(
             f"{folder / 'tokenizer_config.json'}: the tokenizer ({called or 'without a class name'}) is made by code "
-            f"of its own ({named}), which is never run here, and there is no tokenizer.json",
+            f"of its own ({code}), which is never run here, and there is no tokenizer.json",
             f"save a fast tokenizer (tokenizer.json) beside the weights on a machine you can lose: {_SAVED}",
         )
     return not called or tokenizer_class_from_name(called) is None

@@ -84,7 +84,7 @@ def coverage(evidence: Sequence[Evidence], attacks: Mapping[str, str]) -> tuple[
     """
     controlled = [e.measurement for e in evidence if e.measurement.mode == "controlled"]
     scored = Counter(m.kind for m in controlled)
-    made = Counter(attacks[m.probe] for m in controlled if m.probe in attacks and not isinstance(m.value, Missing))
+    counted = Counter(attacks[m.probe] for m in controlled if m.probe in attacks and not isinstance(m.value, Missing))
     known = {attack for _, _, attack in ATTACKS}
     others = [(attack, "as its probe says", attack) for attack in sorted(set(attacks.values()) - known)]
     readings = (
@@ -94,27 +94,27 @@ def coverage(evidence: Sequence[Evidence], attacks: Mapping[str, str]) -> tuple[
     )
     return (
         *(AttackCoverage(family=f, access=access, attack="", measurements=n) for f, access, n in readings),
-        *(AttackCoverage(family=f, access=access, attack=attack, measurements=made[attack])
+        *(AttackCoverage(family=f, access=access, attack=attack, measurements=counted[attack])
           for f, access, attack in (*ATTACKS, *others)),
     )  # fmt: skip
 
 
 def cohorts(case: OpenCase) -> dict[str, dict[str, int]]:
     """How many items and groups of each cohort were received, and how many of them are in the audit part."""
-    found: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, int]] = {}
     for cohort in COHORTS:
         forms = [Texts(cohort=cohort, form=form) for form in case.forms_in(cohort)]
-        here = [texts for texts in forms if case.has(texts)]
-        if here:
-            everything = [item for texts in here for item in case.items(texts, "all")]
-            audited = [item for texts in here for item in case.items(texts)]
-            found[cohort] = {
+        given = [texts for texts in forms if case.has(texts)]
+        if given:
+            everything = [item for texts in given for item in case.items(texts, "all")]
+            audited = [item for texts in given for item in case.items(texts)]
+            counts[cohort] = {
                 "items": len(everything), "groups": len({item.group for item in everything}),
                 "audit_items": len(audited), "audit_groups": len({item.group for item in audited}),
             }  # fmt: skip
             if by_rule := sum(item.alternates_from != "given" for item in everything):
-                found[cohort]["items_with_alternates_by_rule"] = by_rule
-    return found
+                counts[cohort]["items_with_alternates_by_rule"] = by_rule
+    return counts
 
 
 def own_code(case: OpenCase) -> tuple[str, ...]:
@@ -132,8 +132,8 @@ def own_code(case: OpenCase) -> tuple[str, ...]:
 
 def quantised(case: OpenCase) -> tuple[str, ...]:
     """Which roles were handed in as codes, and as what they were audited: one sentence a release."""
-    found = ((role, float_copy_of(checkpoint)) for role, checkpoint in received(case))
-    return tuple(f"{role[:1].upper()}{role[1:]} was {copy.summary}." for role, copy in found if copy is not None)
+    copies = ((role, float_copy_of(checkpoint)) for role, checkpoint in received(case))
+    return tuple(f"{role[:1].upper()}{role[1:]} was {copy.summary}." for role, copy in copies if copy is not None)
 
 
 def assemble(case: OpenCase, plan: Plan, outcomes: Outcomes, circumstances: Circumstances) -> Report:

@@ -153,8 +153,8 @@ def run(
     An unfinished run in ``out`` with the same plan is resumed, a finished one is returned as it is. Raises AuditError:
     code 2 for bad input or another plan in ``out``, 3 for integrity, 4 if base does not recall (blind here).
     """
-    with one_of_ranks(Path(out), settings or RunSettings()) as (own, how):
-        return Run(prepare(case, own, how, bench), how, watch or unwatched).report()
+    with one_of_ranks(Path(out), settings or RunSettings()) as (own, settled):
+        return Run(prepare(case, own, settled, bench), settled, watch or unwatched).report()
 
 
 class Run:

@@ -180,8 +180,8 @@ class Planner:
         missing = sorted(set(requires.ops) - self._ops)
         if not missing:
             return ""
-        why = "; ".join(dict.fromkeys(self._lacking[op] for op in missing if op in self._lacking))
-        return f"{why}: cannot {', '.join(missing)}" if why else f"the backend cannot {', '.join(missing)}"
+        reason = "; ".join(dict.fromkeys(self._lacking[op] for op in missing if op in self._lacking))
+        return f"{reason}: cannot {', '.join(missing)}" if reason else f"the backend cannot {', '.join(missing)}"
 
     def _present(self, probe: Probe) -> list[Need]:
         """A probe's needs, without those of models and items that this case does not have."""

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -36,15 +36,13 @@ def _held(beside: Path) -> int | None:
     try:
         beside.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
+            with ExitStack() as opened:
+                handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o644)
+                opened.callback(os.close, handle)
                 fcntl.flock(handle, fcntl.LOCK_EX)
                 if _has_name(handle, beside):
+                    opened.pop_all()
                     return handle
-            except BaseException:
-                os.close(handle)
-                raise
-            os.close(handle)
     except OSError:
         return None
 

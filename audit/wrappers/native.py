@@ -53,8 +53,8 @@ class NativeWrapper(HookedWrapper):
             subject = on_ids(self.core, ids) if self.by_ids else on_embeddings(self.core, embeds)
             self.unseen = "each rank computes a share of the heads and hidden units" if is_sharded(model) else ""
             config = None if self.unseen else model.config.get_text_config()
-            found = dissect(model, subject, config)
-            self.anatomy = replace(found, mlp_hidden=None) if config is None else found
+            dissected = dissect(model, subject, config)
+            self.anatomy = replace(dissected, mlp_hidden=None) if config is None else dissected
             width = self._width(subject)
             self.hidden = {} if is_spread(model) else self._hidden_units(subject)
         parts = set(self.anatomy.parts(getattr(model.config, "_attn_implementation", attention)))

@@ -71,9 +71,9 @@ class _Given(nn.Module):
         known = name in self.__dict__.get("_modules", {}) or name in self.__dict__.get("_buffers", {})
         if known or name.startswith("_"):
             return super().__getattr__(name)
-        asked = getattr(self.__dict__["_real"], name)
-        holds = isinstance(asked, nn.Module) and any(isinstance(inner, nn.ModuleList) for inner in asked.modules())
-        return self if holds else asked
+        real = getattr(self.__dict__["_real"], name)
+        holds = isinstance(real, nn.Module) and any(isinstance(inner, nn.ModuleList) for inner in real.modules())
+        return self if holds else real
 
 
 def logits_of(model: PreTrainedModel, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:

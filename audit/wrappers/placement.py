@@ -89,8 +89,8 @@ def device_map_of(placement: Placement, skeleton: PreTrainedModel, dtype: torch.
     else:
         low = name == "balanced_low_0"
         memory = get_balanced_memory(skeleton, given, no_split_module_classes=classes, dtype=dtype, low_zero=low)
-    found: Any = infer_auto_device_map(skeleton, memory, no_split_module_classes=classes, dtype=dtype)
-    return dict(found)
+    inferred: Any = infer_auto_device_map(skeleton, memory, no_split_module_classes=classes, dtype=dtype)
+    return dict(inferred)
 
 
 def away(device_map: Mapping[str, int | str]) -> str:

@@ -15,14 +15,14 @@ def starts_within(wrapper: Wrapper, batch: Batch) -> bool:
     middle = (wrapper.n_blocks - 1) // 2
     given, plain, again = list[Tensor](), list[Tensor](), list[Tensor]()
 
-    def kept(part: Site, into: list[Tensor]) -> Tap:
+    def keeping(part: Site, into: list[Tensor]) -> Tap:
         return Tap(part, lambda state: into.append(state.clone()))
 
     final = Site(part="final_in")
-    wrapper.run_blocks(batch, [kept(Site(part="resid_out", block=middle), given), kept(final, plain)], None, None)
+    wrapper.run_blocks(batch, [keeping(Site(part="resid_out", block=middle), given), keeping(final, plain)], None, None)
     try:
         with as_audit_error("it misses what a block gives beside its state", "run the blocks below too"):
-            wrapper.run_blocks(batch, [kept(final, again)], Resume(middle, given[0]), None)
+            wrapper.run_blocks(batch, [keeping(final, again)], Resume(middle, given[0]), None)
     except AuditError:
         return False
     return bool(plain and again) and close(plain[0], again[0])

@@ -71,7 +71,7 @@ def value_map(wrapper: Wrapper, block: int) -> ValueMap:
             raise AuditError(f"block {block} of {wrapper.name} writes through {kind}, no plain matrix", do)
         tensors = (value_tensor(module),)
     names = {id(p): name for name, p in reversed(wrapper.parameters().items())}
-    named = {names[id(t.weight)]: t for t in tensors}
+    by_name = {names[id(t.weight)]: t for t in tensors}
     return ValueMap({
-        name: t._replace(weight=gathered(wrapper.model, name, t.weight).detach()) for name, t in named.items()
+        name: t._replace(weight=gathered(wrapper.model, name, t.weight).detach()) for name, t in by_name.items()
     })  # fmt: skip

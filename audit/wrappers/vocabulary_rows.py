@@ -36,17 +36,17 @@ def cut_vocabulary(model: PreTrainedModel, rows: int, source: str) -> None:
             cast("Any", config).vocab_size = rows
     if before is not None:
         with as_audit_error(f"{source}: the model does not run once its vocabulary is cut to {rows} rows", _DO):
-            after, kept = _logits(model, ids), before[..., :rows]
-        scale = float(kept.abs().max()) + torch.finfo(torch.float32).tiny
-        if after.shape != kept.shape or float((after - kept).abs().max()) > _CLOSE * scale:
+            after, shared = _logits(model, ids), before[..., :rows]
+        scale = float(shared.abs().max()) + torch.finfo(torch.float32).tiny
+        if after.shape != shared.shape or float((after - shared).abs().max()) > _CLOSE * scale:
             raise AuditError(f"{source}: its vocabulary cannot be cut to {rows} rows: other logits move", _DO)
 
 
 def _longer(model: PreTrainedModel, rows: int) -> list[tuple[nn.Module, str, nn.Parameter]]:
     """Weights and biases of embeddings and head with more rows than that."""
     modules = [part for part in (model.get_input_embeddings(), model.get_output_embeddings()) if part is not None]
-    named = [(module, name, getattr(module, name, None)) for module in modules for name in ("weight", "bias")]
-    return [(module, name, p) for module, name, p in named if isinstance(p, nn.Parameter) and len(p) > rows]
+    parameters = [(module, name, getattr(module, name, None)) for module in modules for name in ("weight", "bias")]
+    return [(module, name, p) for module, name, p in parameters if isinstance(p, nn.Parameter) and len(p) > rows]
 
 
 def _resize(module: Any, rows: int) -> None:

@@ -1,0 +1,1 @@
+"""Which families of causal language models open, behind which backend, and a choice of them audited whole."""

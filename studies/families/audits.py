@@ -105,9 +105,9 @@ def _encoded(lines: Sequence[dict[str, Any]]) -> "tuple[Tensor, Tensor]":
     ids, labels = torch.zeros(len(lines), 9, dtype=torch.long), torch.full((len(lines), 9), -100)
     for row, line in enumerate(lines):
         prompt = words(line["question"])["input_ids"]
-        whole = torch.tensor(words(f"{line['question']} {line['answer']}")["input_ids"])
-        ids[row, : len(whole)] = whole
-        labels[row, len(prompt) : len(whole)] = whole[len(prompt) :]
+        tokens = torch.tensor(words(f"{line['question']} {line['answer']}")["input_ids"])
+        ids[row, : len(tokens)] = tokens
+        labels[row, len(prompt) : len(tokens)] = tokens[len(prompt) :]
     return ids, labels
 
 

@@ -40,29 +40,29 @@ WITHIN: Final = 1e-5
 # ---- compared ---------------------------------------------------------------------------------------------------
 def numbers_of(report: Report) -> Mapping[str, float]:
     """Every number that the measurements of a report hold, by probe, measurement and place in it."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for evidence in report.evidence:
         measured = evidence.measurement
-        _gather(measured.model_dump(mode="json"), f"{measured.probe} {measured.name}", found)
-    return found
+        _gather(measured.model_dump(mode="json"), f"{measured.probe} {measured.name}", numbers)
+    return numbers
 
 
-def _gather(value: object, where: str, found: dict[str, float]) -> None:
+def _gather(value: object, where: str, numbers: dict[str, float]) -> None:
     if isinstance(value, bool) or value is None:
         return
     if isinstance(value, int | float):
-        found[where] = float(value)
+        numbers[where] = float(value)
     elif isinstance(value, dict):
         for name, inner in value.items():
-            _gather(inner, f"{where} {name}", found)
+            _gather(inner, f"{where} {name}", numbers)
     elif isinstance(value, list):
         for n, inner in enumerate(value):
-            _gather(inner, f"{where} {n}", found)
+            _gather(inner, f"{where} {n}", numbers)
 
 
-def largest_gap(one: Mapping[str, float], other: Mapping[str, float]) -> float:
+def largest_gap(first: Mapping[str, float], other: Mapping[str, float]) -> float:
     """The largest difference of the numbers that the second holds. KeyError where the first lacks one of them."""
-    gaps = [abs(one[name] - value) for name, value in other.items() if isfinite(value) or one[name] != value]
+    gaps = [abs(first[name] - value) for name, value in other.items() if isfinite(value) or first[name] != value]
     return max(gaps, default=0.0)
 
 
@@ -89,10 +89,10 @@ class Watched:
             time.sleep(0.02)
 
 
-def audited(case: Path, out: Path, package: Path, *flags: str) -> dict[str, Any]:
+def audited(case: Path, out: Path, package: Path, *memory: str) -> dict[str, Any]:
     """Run one audit in a process of its own; how long it took, and how much memory."""
     root = HERE.parents[1]
-    words = [sys.executable, "-m", "studies.large.audited", str(case), str(out), package.name, *flags]
+    words = [sys.executable, "-m", "studies.large.audited", str(case), str(out), package.name, *memory]
     paths = os.pathsep.join([str(root), str(package.parent)])
     before, started = os.times(), time.perf_counter()
     process = subprocess.Popen(words, cwd=root, env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths})
@@ -102,7 +102,7 @@ def audited(case: Path, out: Path, package: Path, *flags: str) -> dict[str, Any]
     after = os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     return {
-        "flags": list(flags), "peak_anonymous_bytes": watched.anonymous, "peak_mapped_bytes": watched.mapped,
+        "memory": list(memory), "peak_anonymous_bytes": watched.anonymous, "peak_mapped_bytes": watched.mapped,
         "cpu_s": round(cpu, 1), "wall_s": round(time.perf_counter() - started, 1),
     }  # fmt: skip
 
@@ -160,12 +160,12 @@ def measured(folder: Path, sizes: Sizes, given: str, seed: int) -> dict[str, Any
     case, size = large_case(folder / "models", sizes, seed)
     reading = probes_in(folder, "probes_that_read", READING)
     every = probes_in(folder, "probes_of_large_models", (*READING, *CHANGING))
-    spread = audited(case, folder / "spread", every, "--device-map", "auto", "--max-memory", given)
-    whole = audited(case, folder / "whole", reading)
+    spread = audited(case, folder / "spread", every, given)
+    unspread = audited(case, folder / "whole", reading)
     plain, report = (read_report(folder / name / "report.json") for name in ("whole", "spread"))
     numbers = numbers_of(report)
     return {
-        "model_bytes": size, "given": given, "sizes": sizes._asdict(), "whole": whole, "offloaded": spread,
+        "model_bytes": size, "given": given, "sizes": sizes._asdict(), "whole": unspread, "offloaded": spread,
         "numbers": len(numbers), "largest_difference": largest_gap(numbers_of(plain), numbers),
         "verdicts": [plain.verdict.word, report.verdict.word],
         "effects": {name: value for name, value in numbers.items() if name.endswith(" value")},
@@ -180,11 +180,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="large-") as temp:
-        found = measured(Path(temp), SIZES, GIVEN, args.seed)
+        results = measured(Path(temp), SIZES, GIVEN, args.seed)
     stamp = provenance.stamp(args.seed)
-    RESULTS.write_text(json.dumps({**stamp.model_dump(mode="json"), **found}, indent=1) + "\n")
-    assert found["model_bytes"] > LIMIT_BYTES > found["offloaded"]["peak_anonymous_bytes"]
-    assert found["largest_difference"] <= WITHIN and not found["failures"]
+    RESULTS.write_text(json.dumps({**stamp.model_dump(mode="json"), **results}, indent=1) + "\n")
+    assert results["model_bytes"] > LIMIT_BYTES > results["offloaded"]["peak_anonymous_bytes"]
+    assert results["largest_difference"] <= WITHIN and not results["failures"]
 
 
 if __name__ == "__main__":

@@ -86,17 +86,17 @@ def _block(small: Mapping[str, Tensor], source: str | None, shape: _Shape) -> di
     def of(name: str) -> Tensor | None:
         return None if source is None else small[f"{source}{name}.weight"]
 
-    made: dict[str, Tensor] = {}
+    weights: dict[str, Tensor] = {}
     for name in ("self_attn.q_proj", "self_attn.k_proj"):
-        made[name] = _around(of(name), shape.drawn(wide, wide), lambda w, n: None)
-    made["self_attn.v_proj"] = _around(of("self_attn.v_proj"), shape.drawn(wide, wide), _blind(d))
-    made["self_attn.o_proj"] = _around(of("self_attn.o_proj"), shape.drawn(wide, wide), _within(d))
-    made["mlp.gate_proj"] = _around(of("mlp.gate_proj"), shape.drawn(units, wide), _blind(d))
-    made["mlp.up_proj"] = _around(of("mlp.up_proj"), shape.drawn(units, wide), lambda w, n: None)
-    made["mlp.down_proj"] = _around(of("mlp.down_proj"), shape.drawn(wide, units), _within(d))
+        weights[name] = _around(of(name), shape.drawn(wide, wide), lambda w, n: None)
+    weights["self_attn.v_proj"] = _around(of("self_attn.v_proj"), shape.drawn(wide, wide), _blind(d))
+    weights["self_attn.o_proj"] = _around(of("self_attn.o_proj"), shape.drawn(wide, wide), _within(d))
+    weights["mlp.gate_proj"] = _around(of("mlp.gate_proj"), shape.drawn(units, wide), _blind(d))
+    weights["mlp.up_proj"] = _around(of("mlp.up_proj"), shape.drawn(units, wide), lambda w, n: None)
+    weights["mlp.down_proj"] = _around(of("mlp.down_proj"), shape.drawn(wide, units), _within(d))
     for name in ("input_layernorm", "post_attention_layernorm"):
-        made[name] = _norm(of(name), shape)
-    return {f"{name}.weight": tensor for name, tensor in made.items()}
+        weights[name] = _norm(of(name), shape)
+    return {f"{name}.weight": tensor for name, tensor in weights.items()}
 
 
 def _around(own: Tensor | None, drawn: Tensor, silenced: Callable[[Tensor, Tensor | None], None]) -> Tensor:

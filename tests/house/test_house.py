@@ -224,7 +224,8 @@ def test_every_module_of_the_kernel_has_a_layer() -> None:
 
 def test_every_import_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    named = [*project["dependencies"], *project["optional-dependencies"]["peft"]]
+    extras = [name for extra, names in project["optional-dependencies"].items() if extra != "dev" for name in names]
+    named = [*project["dependencies"], *extras]
     declared = {distribution(re.split(r"[<>=\[ ]", name)[0]) for name in named}
     owners = importlib.metadata.packages_distributions()
     found = []

@@ -50,8 +50,10 @@ class CompressedTensors(Dequantiser):
     @property
     def activations(self) -> str:
         inputs = [table for scheme in self._schemes if (table := _table(scheme.get("input_activations")))]
-        said = [f"activations are rounded to {table.get('num_bits')} bits" for table in inputs[:1]]
-        return "; ".join([*said, *(["keys and values are rounded"] if self.settings.get("kv_cache_scheme") else [])])
+        rounding = [f"activations are rounded to {table.get('num_bits')} bits" for table in inputs[:1]]
+        return "; ".join(
+            [*rounding, *(["keys and values are rounded"] if self.settings.get("kv_cache_scheme") else [])]
+        )
 
     @property
     def _schemes(self) -> list[dict[str, JsonValue]]:
