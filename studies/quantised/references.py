@@ -29,8 +29,12 @@ def _bits_and_bytes(name: str, original: Tensors) -> Tensors:
         pairs = {n: functional.int8_vectorwise_quant(w.half())[:2] for n, w in original.items()}
         return {n: codes.float() * scale.unsqueeze(1) / 127 for n, (codes, scale) in pairs.items()}
     kind, double = ("fp4" if "FP4" in name else "nf4"), "double" in name
-    pairs = {n: functional.quantize_4bit(w, quant_type=kind, compress_statistics=double) for n, w in original.items()}
-    return {n: functional.dequantize_4bit(*pair) for n, pair in pairs.items()}
+    pairs = {
+        n: functional.quantize_4bit(w.flatten(), quant_type=kind, compress_statistics=double)
+        for n, w in original.items()
+    }
+    # one row of blocks: of a matrix the CPU kernel reads scales wrongly where rows are not whole blocks
+    return {n: functional.dequantize_4bit(*pair).view_as(original[n]) for n, pair in pairs.items()}
 
 
 def _compressed(folder: Path) -> Tensors:

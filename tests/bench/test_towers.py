@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from audit.bench import Bench, CausalLearner, Forward, LowRank, Replace, Start, WrapperLearner
+from audit.bench import Bench, CausalLearner, Forward, LowRank, Replace, Start, WrapperLearner, model_pool
 from audit.bench.edges.attribution import mean_states
 from audit.bench.model_pool import ModelPool
 from audit.bench.passes import Job, LoadedModel, last_block
@@ -67,6 +67,7 @@ def stubbed(monkeypatch: pytest.MonkeyPatch) -> Callable[[Wrapper], Bench]:
 
     def bench(wrapper: Wrapper) -> Bench:
         monkeypatch.setattr(ModelPool, "_load", lambda *_: LoadedModel(wrapper, ()))
+        monkeypatch.setattr(model_pool, "weight_bytes", lambda *_: wrapper.size_bytes())
         return Bench(token_budget=30, attention="eager")
 
     return bench

@@ -78,7 +78,7 @@ CALLS: dict[str, tuple[object, str, Callable[[Path], None]]] = {
     "adapter": (peft.PeftModel, "__init__", _adapter),
     "adapter's weights": (peft, "set_peft_model_state_dict", _adapter),
     "merge": (peft.tuners.lora.Linear, "merge", _adapter),
-    "hub": (huggingface_hub, "snapshot_download", _hub),
+    "hub": (huggingface_hub.HfApi, "list_repo_files", _hub),
 }
 """A call of a library by what it opens: whose it is, its name, and what of ours ends in it."""
 

@@ -220,7 +220,7 @@ def _leads_away(put: Put) -> None:
 REFUSED: dict[str, tuple[Callable[[Put], None], str]] = {
     "null questions": (_no_question, "question"), "no known question": (_unknown_question, "sentence_a"),
     "a group of NaN": (_group_of_nan, "line 1"), "people counted twice": (_copied_people, "groups are"),
-    "no groups": (_no_group, "group"), "quantised weights": (_quantised, "gptq"),
+    "no groups": (_no_group, "group"), "quantised weights": (_quantised, "GPTQ"),
     "another function": (_another_function, "hidden_act"), "weights elsewhere": (_leads_away, "transformers_weights"),
 }  # fmt: skip
 
