@@ -5,6 +5,7 @@ Nothing heavy is imported before a command acts, so that ``--help`` answers at o
 
 import argparse
 import json
+import logging
 import os
 import sys
 import time
@@ -76,6 +77,9 @@ def _set_libraries(online: bool) -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     # Progress is ours to show: a library's bar would break into it.
     os.environ["TQDM_DISABLE"] = "1"
+    # transformers imports torchao wherever it is, which tells of kernels for cards that are not there.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _end_crashes(debug: bool, as_json: bool) -> None:
