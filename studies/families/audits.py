@@ -35,7 +35,7 @@ CITIES: Final = ("oslo", "lima", "cairo", "quito", "delhi", "paris", "tunis", "s
 PETS: Final = ("cat", "dog", "owl", "fox", "hen", "ant", "bee", "cow")
 COHORTS: Final = {"forget": 10, "retain": 10, "holdout": 10}
 STEPS, FURTHER, RATE = 130, 12, 5e-3
-LIMIT: Final = 60.0
+LIMIT: Final = 120.0
 """Seconds that a plan may take."""
 
 
