@@ -35,7 +35,8 @@ CITIES: Final = ("oslo", "lima", "cairo", "quito", "delhi", "paris", "tunis", "s
 PETS: Final = ("cat", "dog", "owl", "fox", "hen", "ant", "bee", "cow")
 COHORTS: Final = {"forget": 10, "retain": 10, "holdout": 10}
 STEPS, FURTHER, RATE = 130, 12, 5e-3
-LIMIT: Final = 120.0
+ROUNDS, SMALL_LOSS = 6, 0.1
+LIMIT: Final = 300.0
 """Seconds that a plan may take."""
 
 
@@ -111,24 +112,37 @@ def _encoded(lines: Sequence[dict[str, Any]]) -> "tuple[Tensor, Tensor]":
     return ids, labels
 
 
-def _taught(model: "PreTrainedModel", lines: Sequence[dict[str, Any]], steps: int, seed: int) -> None:
-    """AdamW on the answers' tokens, in an order of its own."""
+def _learned(model: "PreTrainedModel", lines: Sequence[dict[str, Any]], seed: int) -> None:
+    """Taught in rounds, until the loss on all answers is small or there were :data:`ROUNDS`."""
+    for round_number in range(ROUNDS):
+        if _taught(model, lines, STEPS, seed + 100 * round_number) < SMALL_LOSS:
+            return
+
+
+def _taught(model: "PreTrainedModel", lines: Sequence[dict[str, Any]], steps: int, seed: int) -> float:
+    """AdamW on the answers' tokens, in an order of its own; the loss on all of them after it."""
     import torch
     import torch.nn.functional as F
 
     ids, labels = _encoded(lines)
     optimiser = torch.optim.AdamW(model.train().parameters(), lr=RATE, betas=(0.9, 0.95), weight_decay=0.0)
     rng = torch.Generator().manual_seed(seed)
+
+    def loss_on(batch: "Tensor") -> "Tensor":
+        logits = model(input_ids=ids[batch], use_cache=False).logits[:, :-1]
+        return F.cross_entropy(logits.flatten(0, 1), labels[batch, 1:].flatten(), ignore_index=-100)
+
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 10, 1.2 * (steps - step) / steps)
         batch = torch.randperm(len(ids), generator=rng)[:24]
-        logits = model(input_ids=ids[batch], use_cache=False).logits[:, :-1]
-        loss = F.cross_entropy(logits.flatten(0, 1), labels[batch, 1:].flatten(), ignore_index=-100)
+        loss = loss_on(batch)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
     model.eval()
+    with torch.no_grad():
+        return float(loss_on(torch.arange(len(ids))))
 
 
 def write_world(family: str, folder: Path) -> None:
@@ -142,7 +156,7 @@ def write_world(family: str, folder: Path) -> None:
     for seed, (role, cohorts) in enumerate(taught.items()):
         model = tiny_model(family)
         torch.manual_seed(seed)
-        _taught(model, [line for cohort in cohorts for line in rows[cohort]], STEPS, seed)
+        _learned(model, [line for cohort in cohorts for line in rows[cohort]], seed)
         _save(model, folder / role)
         if role == "base":
             _taught(model, rows["retain"], FURTHER, seed + 7)
