@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from audit.schema import Interval
-from studies.speed import bounds, readouts
+from studies.speed import bounds, readouts, sweep
 from studies.speed.methods import Method, disagreement, methods
 from studies.speed.results import MemoryRow, Ratio, Results, TimingRow
 from studies.speed.study import Settings, run
@@ -139,3 +139,10 @@ def test_readouts_are_timed_beside_what_they_replace(tmp_path: Path, monkeypatch
     assert loop.ratio == pytest.approx(loop.against_cpu_s / loop.cpu_s) and "times 40" in loop.against
     assert alone.ratio == pytest.approx(alone.against_cpu_s / alone.cpu_s)
     assert bare.ratio == pytest.approx(bare.cpu_s / bare.against_cpu_s)
+
+
+def test_what_the_page_says_of_a_sweep_is_what_was_measured() -> None:
+    folder = Path(sweep.__file__).parent
+    measured = sweep.Results.model_validate_json((folder / "sweep.json").read_bytes())
+    assert measured.sentence in (folder / "README.md").read_text(encoding="utf-8")
+    assert measured.same_reports and measured.times(sweep.EMPTY) <= 0.6 and measured.times(sweep.SHARED) <= 1.0
