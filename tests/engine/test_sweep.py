@@ -286,7 +286,7 @@ def test_one_suspects_fault_costs_the_others_nothing_and_the_exit_code_says_so(
     assert "model.safetensors" in by_name["checkpoint-00"]["error"]
     page = (out / "index.html").read_text()
     assert 'href="checkpoint-1/report.html"' in page
-    assert "Not audited" in page
+    assert "Not audited" in page and "to change it" in page and "Judged numbers: 0 = never trained" in page
     shutil.rmtree(pool / "checkpoint-00")
     assert main([*command, "--fail-on", "any"]) == 0
     assert "Not audited" not in (out / "index.html").read_text()

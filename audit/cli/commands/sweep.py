@@ -97,7 +97,7 @@ def _answer(outcomes: "Sequence[Outcome]", folder: Path, gate: "Gate") -> Answer
         if fault:
             lines.append(f"{outcome.name}: {fault}")
         if not outcome.finished:
-            faults[outcome.name] = outcome.problem
+            faults[outcome.name] = f"{outcome.problem}; to change it: {outcome.do}"
     code = next((code for code in FIRST_CODES if code in codes), 0)
     write_atomic(folder / PAGE, sweep_html(reports, faults).encode())
     lines += [str(folder / PAGE), f"residua dashboard {folder}"]

@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
-from audit.render.formats.terminal import effect_cell
+from audit.render.formats.terminal import LEGEND, effect_cell
 from audit.render.wording.findings import VERDICT_SYMBOL, best, verdict_reason
 from audit.schema import Report
 from audit.wording import CELL, NAME, visible
@@ -36,8 +36,8 @@ def sweep_html(reports: Sequence[Report], faults: Mapping[str, str]) -> str:
     words = [report.verdict.word for report in reports]
     counts = [(f"{VERDICT_SYMBOL[word]} {word}", words.count(word)) for word in VERDICT_SYMBOL if word in words]
     return _template().render(
-        rows=rows, counts=counts, of=len(reports) + len(faults), policy=POLICY,
-        faults=[(visible(name, NAME), visible(fault)) for name, fault in faults.items()],
+        rows=rows, counts=counts, legend=LEGEND, of=len(reports) + len(faults), policy=POLICY,
+        faults=[(visible(name, NAME), visible(" ".join(fault.split()))) for name, fault in faults.items()],
     )  # fmt: skip
 
 

@@ -43,7 +43,7 @@ STYLE: Final[dict[VerdictWord, str]] = {
 def table(reports: Sequence[Report]) -> Table:
     """One row an audit: the strongest output, causal and decoding effects, utility, the verdict and why."""
     out = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), expand=True)
-    out.caption, out.caption_justify = _LEGEND, "left"
+    out.caption, out.caption_justify = LEGEND, "left"
     out.add_column("suspect", min_width=12, max_width=18, overflow="fold")
     for name in ("output", "causal", "decoding", "utility"):
         out.add_column(name, justify="right", no_wrap=True)
@@ -87,7 +87,7 @@ def _ratio(report: Report) -> str:
     return f"\nlikelihood ratio {short(ratio)}; {counts}"
 
 
-_LEGEND: Final = (
+LEGEND: Final = (
     "Judged numbers: 0 = never trained, 1 = base. With @ the largest over layers and its layer, with ~ the overall "
     "effect, else the one effect. Utility: share of base's on retained items. ▲ trace found, ▼ below never trained, "
     "● no trace found, ◆ inconclusive, – not run."
