@@ -12,7 +12,20 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from audit.bench import CausalLearner
 from audit.checkpoints import modality_of, resolve
 from audit.schema import AuditError, Op, Site, Source
-from audit.wrappers import Batch, NativeWrapper, Resume, Tap, core_of, load_checks, open_wrapper, reads_key_values, wrap
+from audit.wrappers import (
+    Batch,
+    NativeWrapper,
+    Placement,
+    Resume,
+    Tap,
+    core_of,
+    fresh_model,
+    gathered,
+    load_checks,
+    open_wrapper,
+    reads_key_values,
+    wrap,
+)
 from studies.families.tiny_configs import tiny_config, tiny_model
 from tests import toy
 
@@ -243,6 +256,11 @@ def test_a_text_class_saved_with_a_part_of_a_config_is_opened_by_its_own_name(
     with pytest.raises(ValueError, match="Unrecognized configuration"):
         AutoModelForCausalLM.from_pretrained(path)
     _opened(path)
+    ckpt, own = resolve(Source(path=str(path)), Path("/")), dict(made.named_parameters())
+    assert {n: p.shape for n, p in fresh_model(ckpt).named_parameters()} == {n: p.shape for n, p in own.items()}
+    opened = open_wrapper(ckpt, device=Placement(device_map="auto", memory=(("cpu", 20_000),)))
+    away = {name: p for name, p in opened.parameters().items() if p.is_meta}
+    assert away and all(torch.equal(gathered(opened.model, name, p), own[name]) for name, p in away.items())  # type: ignore[attr-defined]
 
 
 def test_a_language_model_that_could_read_images_refuses_rows_that_bring_some() -> None:
