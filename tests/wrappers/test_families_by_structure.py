@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, OPTConfig, PreTrainedModel
 
 from audit.bench import CausalLearner
 from audit.checkpoints import modality_of, resolve
@@ -280,6 +280,20 @@ def test_nnsight_sees_the_same(family: str) -> None:
     with torch.no_grad():
         other.forward(_batch(), [Tap(_out(1), lambda state: states.append(state.clone()))])
     torch.testing.assert_close(states[0], _seen(native(family), [_out(1)])[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["native", "nnsight"])
+def test_blocks_that_are_wider_than_what_the_head_reads_say_so(backend: str) -> None:
+    pytest.importorskip("nnsight")
+    config = OPTConfig(
+        vocab_size=toy.VOCAB, hidden_size=32, word_embed_proj_dim=16, num_hidden_layers=2, num_attention_heads=4,
+        ffn_dim=48, max_position_embeddings=64, do_layer_norm_before=False,
+    )  # fmt: skip
+    wrapper, states = wrap(AutoModelForCausalLM.from_config(config).eval(), backend), list[Tensor]()
+    load_checks.check(wrapper)
+    with torch.no_grad():
+        wrapper.forward(_batch(), [Tap(_out(1), lambda state: states.append(state.clone()))])
+    assert states[0].shape[-1] == 32 and wrapper.tower().widths == (32, 32) and wrapper.d_model == 16
 
 
 def test_nnsight_says_what_it_cannot_start_and_cannot_show() -> None:
