@@ -20,7 +20,8 @@ from transformers.core_model_loading import (
 
 
 class Destination(NamedTuple):
-    """The parameter or buffer that a stored tensor belongs to, and the rule by which it is put together with others, if it is."""
+    """The parameter or buffer that a stored tensor belongs to, and the rule by which it is put together with others, if
+    it is."""
 
     name: str
     rule: str | None

@@ -21,8 +21,8 @@ KIND = loading.Kind(AutoModelForCausalLM, "a causal language model", "a decoder 
 
 
 def _kind_of(config: PreTrainedConfig) -> loading.Kind:
-    """By which class a model of this config is opened: the library's door to language models has no entry for the config that some
-    of them are saved with (the text part of another config), and then by the class that the config names."""
+    """By which class a model of this config is opened: the library's door to language models has no entry for the
+    config that some of them are saved with (the text part of another config), and then by the class that it names."""
     if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return KIND
     known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
