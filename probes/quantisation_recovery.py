@@ -153,7 +153,8 @@ class QuantisationRecovery(Probe):
         effects = self._effects(forget.people) | self._utility(case, scores)
         ratios = self._ratios(forget.people) | self._collisions(bench, cast)
         judged = self._judged(case, cast, _Cohorts(forget, holdout), _Readings(effects, ratios))
-        return tuple(_within(coverage(WrapperLearner(bench.open(case.suspect))), m, case.case.seed) for m in judged)
+        rounded = coverage(WrapperLearner(bench.open(case.suspect)))
+        return tuple(_within(rounded, measurement, case.case.seed) for measurement in judged)
 
     def _attacks(self) -> dict[str, Quantise]:
         """The precisions by name."""

@@ -15,11 +15,9 @@ from audit.bench.weight_journal import WeightJournal
 from audit.bench.writes.write import Write
 from audit.checkpoints import tensor_shapes, weights_folder
 from audit.schema import AuditError, Checkpoint
-from audit.wrappers import Placement, Wrapper, open_wrapper
+from audit.wrappers import Placement, Wrapper, dtype_of, open_wrapper
 
 _SHARE_OF_MEMORY = 0.4
-BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
-"""Bytes of a number in each dtype that models are opened in."""
 _HALF = ("bfloat16", "float16")
 
 
@@ -164,7 +162,7 @@ def weight_bytes(ckpt: Checkpoint, dtype: str, placement: Placement) -> int:
 
 def model_bytes(parameters: int, dtype: str, placement: Placement) -> int:
     """The same of so many parameters: all of them, a rank's share, or no more than weights may take."""
-    size = parameters * BYTES[dtype] // placement.ranks
+    size = parameters * dtype_of(dtype).itemsize // placement.ranks
     return min(size, room(placement)) if placement.away else size
 
 

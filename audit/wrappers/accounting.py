@@ -14,14 +14,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.conversion_mapping import get_model_conversion_mapping
-from transformers.core_model_loading import WeightConverter, rename_source_key
 
 from audit import checkpoints
 from audit.schema import AuditError, Checkpoint, ExitCode
 from audit.storage import safetensors_file
 from audit.wrappers.backends import fresh_model
 from audit.wrappers.placement import gathered, is_spread
+from audit.wrappers.reading_rules import ReadingRules
 
 _WORDS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _MODULUS: Final = 1 << 64
@@ -73,13 +72,10 @@ class _Ledger:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
-        self.held: dict[str, Tensor] = model.state_dict()
+        self.rules = ReadingRules(model)
+        self.held, self.parameters = self.rules.held, self.rules.parameters
         self.spread = is_spread(model)
-        self.parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
         self.buffers: dict[str, Tensor] = dict(model.named_buffers(remove_duplicate=False))
-        transforms = get_model_conversion_mapping(model)
-        self.fused = [t for t in transforms if isinstance(t, WeightConverter)]
-        self.renamed: Any = [t for t in transforms if not isinstance(t, WeightConverter)]
         self.crossed: set[int] = set()
         self.parts = 0
         self.sum = 0
@@ -90,17 +86,17 @@ class _Ledger:
 
     def takes(self, stored: str) -> bool:
         """Is there a place in the model for a tensor of this name?"""
-        return self._destination(stored)[0] in self.held
+        return self.rules.destination(stored).name in self.held
 
     def enter(self, path: Path, stored: str, value: Tensor) -> bool:
         """Cross one tensor off. False if it is known to be of no use to this model. AuditError (code 3): see above."""
-        name, converted = self._destination(stored)
+        name, rule = self.rules.destination(stored)
         if name not in self.held:
             if self._of_no_use(stored, name, value):
                 return False
             raise _unused(path, stored)
         target = self._values(name)
-        if converted is not None:
+        if rule is not None:
             self.parts += 1
             self.sum += _sum(value.to(target.dtype))
             return True
@@ -132,14 +128,6 @@ class _Ledger:
     def _once(self, tensors: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
         """Each tensor once, tied names left out."""
         return list({id(value): (name, value) for name, value in tensors.items()}.values())
-
-    def _destination(self, stored: str) -> tuple[str, str | None]:
-        """The name in the model, as the library finds it, and the rule by which it is fused, if it is."""
-        prefix = self.model.base_model_prefix
-        name, converted = rename_source_key(stored, self.renamed, self.fused, prefix, self.held)
-        if name not in self.held and stored in self.held:
-            return rename_source_key(stored, [], [], prefix, self.held)
-        return name, converted
 
     def _tables(self, shape: torch.Size) -> list[tuple[Tensor, float]]:
         """Rotary frequencies of the model, and what older files hold them times: positions were divided, not they."""

@@ -34,19 +34,25 @@ class _Pair(NamedTuple):
     lookup: bool
 
 
-class _Rounded(NamedTuple):
+class Rounded(NamedTuple):
     """Sums of squares over all layers: what should have been added, and how far off the merged weights are."""
 
     wanted: float = 0.0
     missed: float = 0.0
 
-    def plus(self, other: "_Rounded") -> "_Rounded":
-        return _Rounded(self.wanted + other.wanted, self.missed + other.missed)
+    def plus(self, other: "Rounded") -> "Rounded":
+        """The sums of both."""
+        return Rounded(self.wanted + other.wanted, self.missed + other.missed)
 
     @property
     def share(self) -> float:
         """Size of the error in the size of the update."""
         return math.sqrt(self.missed / self.wanted) if self.wanted else 0.0
+
+    def warn(self, path: Path) -> None:
+        """Say it where merging loses much of the update."""
+        if self.share > _MUCH:
+            log.warning("%s: merging rounds off as much as %.0f %% of the update: use float32", path, 100 * self.share)
 
 
 def merge_layers(peft: Any, by_place: Mapping[str, Tensor], settings: Mapping[str, JsonValue], path: Path) -> bool:
@@ -57,7 +63,7 @@ def merge_layers(peft: Any, by_place: Mapping[str, Tensor], settings: Mapping[st
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     pairs = _pairs(by_place) if settings["peft_type"] == "LORA" and not any(map(settings.get, VARIANTS)) else {}
-    shared, bites, rounded = _shared(peft), False, _Rounded()
+    shared, bites, rounded = _shared(peft), False, Rounded()
     for name, layer in list(peft.named_modules()):
         if not isinstance(layer, BaseTunerLayer):
             continue
@@ -75,8 +81,7 @@ def merge_layers(peft: Any, by_place: Mapping[str, Tensor], settings: Mapping[st
     if pairs:
         problem = f"{path}: {len(pairs)} pairs of matrices reach no weight (first: {min(pairs)})"
         raise AuditError(problem, DO_MERGE, ExitCode.INTEGRITY)
-    if rounded.share > _MUCH:
-        log.warning("%s: merging rounds off as much as %.0f %% of the update: use float32", path, 100 * rounded.share)
+    rounded.warn(path)
     return bites
 
 
@@ -105,7 +110,7 @@ def _untie(layer: Any, shared: set[int]) -> None:
             setattr(base, name, nn.Parameter(parameter.detach().clone(), parameter.requires_grad))
 
 
-def _missed(layer: Any, pair: _Pair, before: Tensor, rslora: bool, where: str) -> _Rounded:
+def _missed(layer: Any, pair: _Pair, before: Tensor, rslora: bool, where: str) -> Rounded:
     """Is merged - base = scale * B @ A, to the rounding of the weights? AuditError (code 3) if not."""
     after: Tensor = layer.get_base_layer().weight.detach()
     exact = torch.promote_types(after.dtype, torch.float32)
@@ -114,9 +119,15 @@ def _missed(layer: Any, pair: _Pair, before: Tensor, rslora: bool, where: str) -
     wanted = scale * (pair.b.to(exact) @ pair.a.to(exact))
     if pair.lookup or layer.fan_in_fan_out:  # both hold their weight as [in, out]
         wanted = wanted.T
-    missed = (after.to(exact) - before.to(exact) - wanted).abs()
-    steps = 2 * torch.finfo(after.dtype).eps * torch.maximum(before.abs(), after.abs()).to(exact)
-    if bool((missed > steps + _PRODUCT_ERROR * wanted.abs().max()).any()):
+    return held_against(wanted, before, after, where)
+
+
+def held_against(wanted: Tensor, before: Tensor, after: Tensor, where: str) -> Rounded:
+    """Is merged - base the update that is wanted (float32 or wider), to the rounding of the weights? AuditError
+    (code 3) if not."""
+    missed = (after.to(wanted.dtype) - before.to(wanted.dtype) - wanted).abs()
+    steps = 2 * torch.finfo(after.dtype).eps * torch.maximum(before.abs(), after.abs()).to(wanted.dtype)
+    if not bool((missed <= steps + _PRODUCT_ERROR * wanted.abs().max()).all()):
         problem = f"{where}: merged - base is not scale * B @ A (off by {float(missed.max()):.2g})"
         raise AuditError(problem, DO_MERGE, ExitCode.INTEGRITY)
-    return _Rounded(float(wanted.square().sum()), float(missed.square().sum()))
+    return Rounded(float(wanted.square().sum()), float(missed.square().sum()))

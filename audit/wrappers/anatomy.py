@@ -78,7 +78,8 @@ class Anatomy:
     """Parts as module paths inside a block; an empty path is the block's own stream (no norm in between).
 
     ``final_norm`` runs ``final_calls`` times in a pass, the last of them after the last block; where ``reads_stream``
-    is False it reads a mixture of what blocks hand on, and is the norm of no state. ``d_model`` is the head's width.
+    is False it reads a mixture of what blocks hand on, and is the norm of no state. ``d_model`` is the head's width,
+    ``width`` that of what blocks hand on.
     """
 
     core: nn.Module
@@ -100,6 +101,7 @@ class Anatomy:
     final_calls: int = 1
     reads_stream: bool = True
     streams: Streams = Streams()
+    width: int = 0
     kinds: tuple["Anatomy", ...] = ()
     kind_of: tuple[int, ...] = ()
 
@@ -226,7 +228,7 @@ def dissect(model: nn.Module, subject: Subject, config: object) -> Anatomy:
     entering, streams = first[-1].inp, subject.streams(first[-1].out) or Streams()
     anatomy = Anatomy(
         subject.core, blocks, end.module, end.width, final_calls=end.calls, reads_stream=end.reads_stream,
-        streams=streams,
+        streams=streams, width=streams.n * first[-1].out.shape[-1],
     )  # fmt: skip
     if streams.n > 1 or first[-1].out.shape[-1] != end.width:
         return anatomy

@@ -56,7 +56,7 @@ class HookedWrapper(Wrapper, PartHooks):
 
     def _handed(self, resume: Resume, batch: Batch) -> Tensor:
         """The state to start from as the blocks hand it on."""
-        return resume.state
+        return self.anatomy.streams.handed(resume.state)
 
     # ---- the ends ------------------------------------------------------------------------------------------------
     def norm(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:

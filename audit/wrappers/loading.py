@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
 from audit import checkpoints
@@ -59,9 +59,17 @@ def _library_settings(
     chosen: dict[str, object] = {} if attention == "default" else {"attn_implementation": attention}
     if not placement.whole:
         with torch.device("meta"):
-            skeleton = kind.library_class.from_config(checkpoints.library_config(folder), trust_remote_code=False)
+            skeleton = fresh(checkpoints.library_config(folder), kind)
         chosen |= library_settings(placement, skeleton, dtype)
     return {"dtype": dtype, **chosen}
+
+
+def fresh(config: PreTrainedConfig, kind: Kind) -> PreTrainedModel:
+    """A model of this config with random weights, by the library's door or by a class of its own."""
+    door = kind.library_class
+    if issubclass(door, PreTrainedModel):  # what the library's doors make of it too
+        return door._from_config(config)  # pyright: ignore[reportPrivateUsage, reportUnknownMemberType]
+    return door.from_config(config, trust_remote_code=False)
 
 
 def _from_stage(folder: Path, stage: Path, kind: Kind, chosen: dict[str, object]) -> PreTrainedModel:

@@ -20,7 +20,7 @@ from audit.schema import AuditError, Op
 from audit.wrappers.anatomy import dissect
 from audit.wrappers.hooked import HookedWrapper
 from audit.wrappers.hooks import shown_first
-from audit.wrappers.interface import Batch, Resume, text_tower
+from audit.wrappers.interface import Batch, text_tower
 from audit.wrappers.mixtures import HiddenUnits, hidden_units
 from audit.wrappers.output_head import logits_of
 from audit.wrappers.placement import home_of, is_sharded, is_spread
@@ -55,32 +55,20 @@ class NativeWrapper(HookedWrapper):
             config = None if self.unseen else model.config.get_text_config()
             dissected = dissect(model, subject, config)
             self.anatomy = replace(dissected, mlp_hidden=None) if config is None else dissected
-            width = self._width(subject)
             self.hidden = {} if is_spread(model) else self._hidden_units(subject)
         parts = set(self.anatomy.parts(getattr(model.config, "_attn_implementation", attention)))
         parts |= {"mlp_hidden"} if self.hidden else set()
-        self.towers = text_tower(self.anatomy.d_model, len(self.blocks), parts, width)
+        self.towers = text_tower(self.anatomy.d_model, len(self.blocks), parts, self.anatomy.width)
         self.supports = self.supports - {
             *(() if "pattern" in self.parts else (Op.PATTERN,)), *((Op.EMBEDS,) if self.by_ids else ())
         }  # fmt: skip
         with torch.inference_mode():
             self.starts_whole = not starts_within(self, Batch(ids, torch.ones_like(ids, dtype=torch.bool)))
 
-    def _width(self, subject: Subject) -> int:
-        """Width of what the blocks hand on."""
-        widths: list[int] = []
-        with ExitStack() as stack:
-            shown_first(stack, self.blocks[0], self._shown(lambda state: widths.append(state.shape[-1])))
-            subject.run()
-        return widths[0]
-
     def _start(self, stack: ExitStack, block: int, state: Tensor) -> None:
         if not self.starts_whole:
             return super()._start(stack, block, state)
         return shown_first(stack, self.blocks[block], lambda _: state)
-
-    def _handed(self, resume: Resume, batch: Batch) -> Tensor:
-        return self.anatomy.streams.handed(resume.state)
 
     def trial(self, n: int) -> Batch:
         """A batch of ``n`` made-up texts, without the tokens in whose place an image or a sound stands."""

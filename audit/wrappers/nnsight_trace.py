@@ -80,7 +80,7 @@ class NNsightWrapper(Wrapper):
             self._by_ids = reads_ids(core, ids, embeds)
             subject = on_ids(core, ids) if self._by_ids else on_embeddings(core, embeds)
         parts = self._open(model, attention, subject, model.config.get_text_config())
-        self.towers = text_tower(self._anatomy.d_model, len(self._blocks), parts)
+        self.towers = text_tower(self._anatomy.d_model, len(self._blocks), parts, self._anatomy.width)
         with torch.inference_mode():
             self._resumes = starts_within(self, Batch(ids, torch.ones_like(ids, dtype=torch.bool)))
 

@@ -125,17 +125,9 @@ def _check_plan(skeleton: PreTrainedModel, ranks: int) -> None:
 
 
 # ---- of an open model -------------------------------------------------------------------------------------------
-def held(model: nn.Module, name: str) -> Tensor:
+def gathered(model: nn.Module, name: str, tensor: Tensor) -> Tensor:
     """A parameter or buffer with its values, wherever they lie: read from disk, or gathered from all ranks, which must
     all ask. To be read: writing into it changes no model that is spread."""
-    tensor = model.get_parameter(name) if name in dict(model.named_parameters(remove_duplicate=False)) else (
-        model.get_buffer(name)
-    )  # fmt: skip
-    return gathered(model, name, tensor)
-
-
-def gathered(model: nn.Module, name: str, tensor: Tensor) -> Tensor:
-    """The same of a tensor that is known."""
     if tensor.is_meta:
         from transformers.integrations.accelerate import load_offloaded_parameter
 

@@ -20,7 +20,8 @@ from transformers.core_model_loading import (
 
 
 class Destination(NamedTuple):
-    """The parameter that a stored tensor belongs to, and the rule by which it is put together with others, if it is."""
+    """The parameter or buffer that a stored tensor belongs to, and the rule by which it is put together with others, if
+    it is."""
 
     name: str
     rule: str | None
@@ -32,17 +33,18 @@ class ReadingRules:
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.parameters: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+        self.held: dict[str, Tensor] = model.state_dict()
         transforms = get_model_conversion_mapping(model)
         self._fusing = [t for t in transforms if isinstance(t, WeightConverter)]
         self._renaming: Any = [t for t in transforms if not isinstance(t, WeightConverter)]
         self._by_pattern = {pattern: converter for converter in self._fusing for pattern in converter.source_patterns}
 
     def destination(self, stored: str) -> Destination:
-        """Where a stored tensor goes; a name that is no parameter's belongs to none."""
+        """Where a stored tensor goes; a name that the model does not hold belongs to nothing in it."""
         prefix = self.model.base_model_prefix
-        name, rule = rename_source_key(stored, self._renaming, self._fusing, prefix, cast(Any, self.parameters))
-        if name not in self.parameters and stored in self.parameters:
-            name, rule = rename_source_key(stored, [], [], prefix, cast(Any, self.parameters))
+        name, rule = rename_source_key(stored, self._renaming, self._fusing, prefix, self.held)
+        if name not in self.held and stored in self.held:
+            name, rule = rename_source_key(stored, [], [], prefix, self.held)
         return Destination(name, rule)
 
     def built(self, name: str, pieces: Mapping[str, Callable[[], Tensor]]) -> dict[str, Tensor]:

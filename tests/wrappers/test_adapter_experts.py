@@ -93,6 +93,15 @@ def test_weights_in_half_precision_hold_the_pairs_to_their_rounding(tmp_path: Pa
     torch.testing.assert_close(half.get_parameter(name).float(), wanted, atol=4e-3, rtol=1e-2)
 
 
+def test_an_update_that_half_precision_loses_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    adapter = per_expert("mixtral", tmp_path / "a")
+    small = rewritten(adapter, tmp_path / "b", lambda t: {n: 0.01 * x for n, x in t.items()})
+    merged(base("mixtral").to(torch.bfloat16), adapter)
+    assert "rounds off" not in caplog.text
+    merged(base("mixtral").to(torch.bfloat16), small)
+    assert "rounds off" in caplog.text
+
+
 @split
 def test_a_pair_too_few_or_too_many_is_refused_by_name(family: str, tmp_path: Path) -> None:
     adapter = per_expert(family, tmp_path / "a")

@@ -7,12 +7,25 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, OPTConfig, PreTrainedModel
 
 from audit.bench import CausalLearner
 from audit.checkpoints import modality_of, resolve
 from audit.schema import AuditError, Op, Site, Source
-from audit.wrappers import Batch, NativeWrapper, Resume, Tap, core_of, load_checks, open_wrapper, reads_key_values, wrap
+from audit.wrappers import (
+    Batch,
+    NativeWrapper,
+    Placement,
+    Resume,
+    Tap,
+    core_of,
+    fresh_model,
+    gathered,
+    load_checks,
+    open_wrapper,
+    reads_key_values,
+    wrap,
+)
 from studies.families.tiny_configs import tiny_config, tiny_model
 from tests import toy
 
@@ -243,6 +256,11 @@ def test_a_text_class_saved_with_a_part_of_a_config_is_opened_by_its_own_name(
     with pytest.raises(ValueError, match="Unrecognized configuration"):
         AutoModelForCausalLM.from_pretrained(path)
     _opened(path)
+    ckpt, own = resolve(Source(path=str(path)), Path("/")), dict(made.named_parameters())
+    assert {n: p.shape for n, p in fresh_model(ckpt).named_parameters()} == {n: p.shape for n, p in own.items()}
+    opened = open_wrapper(ckpt, device=Placement(device_map="auto", memory=(("cpu", 20_000),)))
+    away = {name: p for name, p in opened.parameters().items() if p.is_meta}
+    assert away and all(torch.equal(gathered(opened.model, name, p), own[name]) for name, p in away.items())  # type: ignore[attr-defined]
 
 
 def test_a_language_model_that_could_read_images_refuses_rows_that_bring_some() -> None:
@@ -262,6 +280,20 @@ def test_nnsight_sees_the_same(family: str) -> None:
     with torch.no_grad():
         other.forward(_batch(), [Tap(_out(1), lambda state: states.append(state.clone()))])
     torch.testing.assert_close(states[0], _seen(native(family), [_out(1)])[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["native", "nnsight"])
+def test_blocks_that_are_wider_than_what_the_head_reads_say_so(backend: str) -> None:
+    pytest.importorskip("nnsight")
+    config = OPTConfig(
+        vocab_size=toy.VOCAB, hidden_size=32, word_embed_proj_dim=16, num_hidden_layers=2, num_attention_heads=4,
+        ffn_dim=48, max_position_embeddings=64, do_layer_norm_before=False,
+    )  # fmt: skip
+    wrapper, states = wrap(AutoModelForCausalLM.from_config(config).eval(), backend), list[Tensor]()
+    load_checks.check(wrapper)
+    with torch.no_grad():
+        wrapper.forward(_batch(), [Tap(_out(1), lambda state: states.append(state.clone()))])
+    assert states[0].shape[-1] == 32 and wrapper.tower().widths == (32, 32) and wrapper.d_model == 16
 
 
 def test_nnsight_says_what_it_cannot_start_and_cannot_show() -> None:

@@ -20,10 +20,9 @@ from audit.wrappers.tracing import close
 KIND = loading.Kind(AutoModelForCausalLM, "a causal language model", "a decoder that transformers knows")
 
 
-def _kind_of(folder: Path) -> loading.Kind:
-    """By which class a folder is opened: the library's door to language models has no entry for the config that some
-    of them are saved with (the text part of another config), and then by the class that the config names."""
-    config = checkpoints.library_config(folder)
+def _kind_of(config: PreTrainedConfig) -> loading.Kind:
+    """By which class a model of this config is opened: the library's door to language models has no entry for the
+    config that some of them are saved with (the text part of another config), and then by the class that it names."""
     if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
         return KIND
     known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
@@ -51,14 +50,15 @@ class CausalLM(Family):
         return model
 
     def fresh(self, config: PreTrainedConfig) -> PreTrainedModel:
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        return loading.fresh(config, _kind_of(config))
 
 
 def load_folder(
     folder: Path, dtype: torch.dtype, attention: str, placement: Placement | None = None
 ) -> PreTrainedModel:
     """Load a folder of safetensors; every parameter must come from its files, and every tensor of these be used."""
-    return loading.load_folder(folder, dtype, attention, _kind_of(folder), placement or Placement())
+    kind = _kind_of(checkpoints.library_config(folder))
+    return loading.load_folder(folder, dtype, attention, kind, placement or Placement())
 
 
 def _check_runs(model: PreTrainedModel, source: str) -> None:

@@ -44,7 +44,7 @@ class ImageClassifier(Family):
         return model
 
     def fresh(self, config: PreTrainedConfig) -> PreTrainedModel:
-        return AutoModelForImageClassification.from_config(config, trust_remote_code=False)
+        return loading.fresh(config, KIND)
 
 
 def _check_runs(model: PreTrainedModel, source: str) -> None:

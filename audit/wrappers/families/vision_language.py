@@ -46,7 +46,7 @@ class VisionLanguage(Family):
         refuse_kind(model_type)
 
     def fresh(self, config: PreTrainedConfig) -> PreTrainedModel:
-        return AutoModelForImageTextToText.from_config(config, trust_remote_code=False)
+        return loading.fresh(config, KIND)
 
 
 def _check_runs(model: PreTrainedModel, source: str) -> None:
