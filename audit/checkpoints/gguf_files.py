@@ -45,7 +45,8 @@ def gguf_fingerprint(file: Path, beside: bool) -> Fingerprint:
     main = _sha256(file, safetensors_file.stamp(file))
     small = {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
     total = joined(main, json.dumps(small, sort_keys=True))
-    return Fingerprint(total=total, files=dict(sorted((small | {file.name: main}).items())), size_bytes=file.stat().st_size)
+    files = dict(sorted((small | {file.name: main}).items()))
+    return Fingerprint(total=total, files=files, size_bytes=file.stat().st_size)
 
 
 @lru_cache(maxsize=256)
