@@ -4,6 +4,7 @@ A branch name is refused: it names other weights tomorrow. Only the files that a
 (:mod:`audit.checkpoints.hub_files`).
 """
 
+import os
 import re
 from collections.abc import Sequence
 from glob import escape
@@ -34,7 +35,7 @@ def locate(source: Source, root: Path, online: bool = False) -> Located:
     """
     below = _inside(source)
     name, _, revision = source.path.partition("@")
-    local = (root / Path(source.path).expanduser()).absolute().resolve()
+    local = (root / os.path.expanduser(source.path)).absolute().resolve()
     if local.exists():
         return _local(local, below)
     commit, _, place = (source.commit or revision).partition("/")

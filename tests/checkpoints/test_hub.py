@@ -245,6 +245,12 @@ def test_a_path_that_goes_below_a_hub_id_is_told_how_to_say_so() -> None:
 
 
 # ---- local folders ------------------------------------------------------------------------------------------------
+def test_the_home_of_a_user_who_is_not_here_is_no_folder() -> None:
+    with pytest.raises(AuditError, match="no such folder") as caught:
+        checkpoints.resolve(Source(path="~nobody-here/model"), Path("/"))
+    assert caught.value.code == 2
+
+
 def test_a_sub_folder_of_a_local_folder_is_the_checkpoint(tmp_path: Path) -> None:
     shutil.copytree(toy.folder("llama"), tmp_path / "out" / "checkpoint-60")
     ckpt = checkpoints.resolve(Source(path="out", subfolder="checkpoint-60"), tmp_path)
