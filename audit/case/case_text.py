@@ -54,7 +54,7 @@ def case_text(case: Case) -> str:
 
 def _table(table: Mapping[str, JsonValue], name: str) -> list[str]:
     """The lines of a table: its own values, then the tables in it."""
-    lines = [f"{_key(key)} = {_value(value)}" for key, value in table.items() if not _nested(value)]
+    lines = [f"{_key(key)} = {toml_value(value)}" for key, value in table.items() if not _nested(value)]
     if name and (lines or not table):
         lines.insert(0, f"\n[{name}]")
     for key, value in table.items():
@@ -73,14 +73,20 @@ def _nested(value: JsonValue) -> bool:
 
 
 def _key(key: str) -> str:
-    return key if key and all(c.isascii() and (c.isalnum() or c in "_-") for c in key) else _value(key)
+    return key if key and all(c.isascii() and (c.isalnum() or c in "_-") for c in key) else toml_value(key)
 
 
-def _value(value: JsonValue) -> str:
+def toml_value(value: JsonValue) -> str:
     """A value as TOML writes it: JSON's notation of texts, numbers, lists and truth is TOML's too."""
     if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, float):
         return repr(value)
-    # the one character that JSON leaves as it is and TOML does not
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return "".join(map(_shown, json.dumps(value, ensure_ascii=False)))
+
+
+def _shown(c: str) -> str:
+    """A character of a text, or the number of one that cannot be seen (TOML has no pairs of numbers for one)."""
+    if c.isprintable():
+        return c
+    return f"\\u{ord(c):04x}" if ord(c) < 0x10000 else f"\\U{ord(c):08x}"

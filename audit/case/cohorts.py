@@ -1,6 +1,7 @@
 """The data of a case, read, split, checked and tokenised once a process, however many suspects are audited on it."""
 
 import logging
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -254,7 +255,7 @@ def data_files(data: DataFiles, root: Path, sha256: Callable[[Path], str] = tabl
         name: str | None = getattr(data, cohort)
         if name is None:
             continue
-        path = (root / Path(name).expanduser()).resolve()
+        path = (root / os.path.expanduser(name)).resolve()
         try:
             files.append(DataFile(cohort, path, sha256(path)))
         except OSError as error:

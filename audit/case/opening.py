@@ -5,6 +5,7 @@ neither. A reference from another initialisation is opened and flagged: base's b
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import copy
 from io import BytesIO
@@ -318,7 +319,7 @@ def open_sketch(case: Case, root: Path, out: Path, online: bool = False) -> Open
 def _refuse_texts(case: Case, root: Path, base: Checkpoint) -> None:
     """AuditError (code 2) where a data file holds texts, and base reads images."""
     for cohort, name in case.data:
-        path = Path(root) / Path(name).expanduser() if cohort in get_args(Cohort) and name is not None else None
+        path = Path(root) / os.path.expanduser(name) if cohort in get_args(Cohort) and name is not None else None
         if path is not None and path.is_file() and path.suffix.lower() in TEXTS:
             problem = f"{base.source}: the model reads images, and the items of a case are texts ({path})"
             raise AuditError(problem, "name data of images: an .npz file, a folder of images, or a saved data set")

@@ -17,6 +17,7 @@ from .float_copies import copies as copies
 from .float_copies import float_copy_of as float_copy_of
 from .float_copies import tokenizer_folder as tokenizer_folder
 from .float_copies import weights_folder as weights_folder
+from .folder import read_json as read_json
 from .folder import tensor_shapes as tensor_shapes
 from .folder import unopened_files as unopened_files
 from .folder import weight_files as weight_files

@@ -54,7 +54,7 @@ def _built_in(folder: Path, code_of: dict[str, str], files: tuple[str, ...]) -> 
 
     path = folder / "config.json"
     kind = read_json(path).get("model_type") if path.is_file() else None
-    if not path.is_file() or kind in CONFIG_MAPPING or kind == TORCH_MODULE:
+    if not path.is_file() or kind == TORCH_MODULE or (isinstance(kind, str) and kind in CONFIG_MAPPING):
         return str(kind)
     code = ", ".join((*code_of.values(), *files))
     raise AuditError(

@@ -16,7 +16,7 @@ def resolve_config(source: Source, root: Path, online: bool = False) -> Checkpoi
     What stands for the fingerprint is that of the config: nothing may be audited or kept under it. AuditError (code 2):
     no folder, no config.json, no model_type in it.
     """
-    where, folder = hub.locate(source, root, online)
+    where, folder = hub.locate(source, root, online, weights=False)
     check_folder(folder)
     config = read_config(folder)
     family = config.get("model_type")

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -22,7 +23,7 @@ from audit.checkpoints.location import folder_of, gguf_file_of
 from audit.checkpoints.quantisation import dequantiser_of
 from audit.checkpoints.released_files import parent_fingerprint
 from audit.schema import AuditError, Checkpoint, ExitCode, Record
-from audit.storage import TEMP, cache_root, disk_error, safetensors_file, write_atomic
+from audit.storage import TEMP, cache_root, disk_error, exclusive, safetensors_file, write_atomic
 
 log = logging.getLogger(__name__)
 MANIFEST = "dequantised.json"
@@ -98,24 +99,37 @@ def _place(source: str) -> Path:
 def _copy_folder(ckpt: Checkpoint) -> Path:
     source = parent_fingerprint(ckpt).total
     place = _place(source)
-    if place.is_dir():
-        if (fault := _fault(place, source)) is None:
-            return place
-        log.warning("%s: %s; it is made again", place, fault)
-        shutil.rmtree(place, ignore_errors=True)
-    log.warning("%s: turning its codes into weights, once; they are kept in %s", ckpt.source, place)
+    if not _is_usable(place, source):
+        with exclusive(place):
+            if not _is_usable(place, source):  # who held the lock before may have made it
+                log.warning("%s: turning its codes into weights, once; they are kept in %s", ckpt.source, place)
+                _put_in_place(ckpt, source, place)
+    return place
+
+
+def _is_usable(place: Path, source: str) -> bool:
+    if not place.is_dir() or _fault(place, source) is not None:
+        return False
+    with suppress(OSError):  # a read-only cache still serves; it only forgets what was used last
+        os.utime(place)
+    return True
+
+
+def _put_in_place(ckpt: Checkpoint, source: str, place: Path) -> None:
+    """Make the copy and rename it into place, over one that cannot be used. AuditError (code 3): the disk refuses."""
     temp = place.with_name(f".{place.name}.{os.getpid()}{TEMP}")
     try:
         temp.mkdir(parents=True, exist_ok=True)
         _make(ckpt, source, temp)
-        if not place.is_dir():  # another process may have been faster
-            temp.rename(place)
+        if place.is_dir():
+            log.warning("%s: %s; it was made again", place, _fault(place, source))
+            shutil.rmtree(place)
+        temp.rename(place)
     except OSError as error:
-        if not place.is_dir():
+        if not _is_usable(place, source):  # where there are no locks another process may have been faster
             raise disk_error(place, error) from None
     finally:
         shutil.rmtree(temp, ignore_errors=True)
-    return place
 
 
 def _make(ckpt: Checkpoint, source: str, out: Path) -> None:
@@ -159,7 +173,6 @@ def _fault(folder: Path, source: str) -> str | None:
             return error.what
         if now != sha256:
             return f"{name} is not what was written"
-    os.utime(folder)
     return None
 
 

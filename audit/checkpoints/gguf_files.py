@@ -7,6 +7,7 @@ from pathlib import Path
 
 from audit.checkpoints.folder import Fingerprint, file_sha256, joined, named_weights, tokenizer_names
 from audit.schema import AuditError
+from audit.storage import safetensors_file
 
 SUFFIX = ".gguf"
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
@@ -41,13 +42,13 @@ def gguf_fingerprint(file: Path, beside: bool) -> Fingerprint:
     """What a .gguf file is: its bytes and, where its folder was given (``beside``), the config and tokenizer in it."""
     folder = file.parent
     names = (*_NAMES, *tokenizer_names(folder)) if beside else ()
-    stat = file.stat()
-    main = _sha256(file, stat.st_mtime_ns, stat.st_size)
+    main = _sha256(file, safetensors_file.stamp(file))
     small = {name: file_sha256(folder / name) for name in names if (folder / name).is_file()}
     total = joined(main, json.dumps(small, sort_keys=True))
-    return Fingerprint(total=total, files=dict(sorted((small | {file.name: main}).items())), size_bytes=stat.st_size)
+    files = dict(sorted((small | {file.name: main}).items()))
+    return Fingerprint(total=total, files=files, size_bytes=file.stat().st_size)
 
 
 @lru_cache(maxsize=256)
-def _sha256(file: Path, *_stamp: int) -> str:
+def _sha256(file: Path, _stamp: tuple[int, ...]) -> str:
     return file_sha256(file)

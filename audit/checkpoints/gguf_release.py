@@ -22,6 +22,7 @@ from audit.checkpoints.folder import read_json
 from audit.checkpoints.gguf_rope import FREQUENCIES, check_stated, rope_of
 from audit.checkpoints.staging import opening, staged_links
 from audit.schema import AuditError, ExitCode, as_audit_error
+from audit.storage import safetensors_file
 
 log = logging.getLogger(__name__)
 
@@ -44,12 +45,11 @@ def gguf_config(file: Path) -> dict[str, JsonValue]:
 
     AuditError (code 2): a family that the library does not read from such files, or an entry that it leaves out.
     """
-    stat = file.stat()
-    return dict(_gguf_config(file, stat.st_mtime_ns, stat.st_size))
+    return dict(_gguf_config(file, safetensors_file.stamp(file)))
 
 
 @lru_cache(maxsize=64)
-def _gguf_config(file: Path, *_stamp: int) -> Mapping[str, JsonValue]:
+def _gguf_config(file: Path, _stamp: tuple[int, ...]) -> Mapping[str, JsonValue]:
     reader = _reader(file)
     with _staged(file) as stage, opening(file.parent, stage, f"{file}: its config cannot be read", _CONFIG):
         from transformers import AutoConfig

@@ -4,6 +4,7 @@ A branch name is refused: it names other weights tomorrow. Only the files that a
 (:mod:`audit.checkpoints.hub_files`).
 """
 
+import os
 import re
 from collections.abc import Sequence
 from glob import escape
@@ -26,15 +27,16 @@ class Located(NamedTuple):
     folder: Path
 
 
-def locate(source: Source, root: Path, online: bool = False) -> Located:
-    """Find the folder that a source names. Paths are relative to ``root``; a hub id is owner/name and a commit.
+def locate(source: Source, root: Path, online: bool = False, weights: bool = True) -> Located:
+    """Find the folder that a source names. Paths are relative to ``root``; a hub id is owner/name and a commit, of
+    which the files of ``weights`` need not be here, and are not fetched, where they are not asked for.
 
     AuditError (code 2): neither folder nor hub id, a hub id without its 40-digit commit, or no such sub-folder; code 3
     if fetching fails.
     """
     below = _inside(source)
     name, _, revision = source.path.partition("@")
-    local = (root / Path(source.path).expanduser()).absolute().resolve()
+    local = (root / os.path.expanduser(source.path)).absolute().resolve()
     if local.exists():
         return _local(local, below)
     commit, _, place = (source.commit or revision).partition("/")
@@ -54,13 +56,13 @@ def locate(source: Source, root: Path, online: bool = False) -> Located:
         do = f'say path = "{parts[1]}" and subfolder = "{parts[2]}"' if parts else "correct the path"
         raise AuditError(f"{source.path}: neither a folder nor a hub id (owner/name)", do)
     place = "/".join(part for part in (place, below) if part)
-    folder = _snapshot(name, commit, place, online)
+    folder = _snapshot(f"{name}@{commit}", place, online, weights)
     return Located(f"{name}@{commit}/{place}" if place else f"{name}@{commit}", _holding(folder / place))
 
 
 def local_folder(where: str) -> Path:
     """The folder of something already located (``Checkpoint.source``). AuditError (code 2) if it is gone."""
-    return locate(Source(path=where), Path("/")).folder
+    return locate(Source(path=where), Path("/"), weights=False).folder
 
 
 def _inside(source: Source) -> str:
@@ -119,12 +121,13 @@ def _now_at(name: str, branch: str, online: bool) -> str:
     return f"; {branch} is at commit {commit} now" if commit else ""
 
 
-def _snapshot(name: str, commit: str, place: str, online: bool) -> Path:
-    """The local copy of what is needed of a hub commit; fetched only if ``online``."""
+def _snapshot(where: str, place: str, online: bool, weights: bool) -> Path:
+    """The local copy of what is needed of a hub commit (owner/name@commit); fetched only if ``online``."""
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    fault, do = f"{name}@{commit}: cannot be fetched", "check the name, the commit, your access to it and the network"
+    name, _, commit = where.partition("@")
+    fault, do = f"{where}: cannot be fetched", "check the name, the commit, your access to it and the network"
 
     def copied(names: Sequence[str]) -> Path:
         chosen = [escape(n) for n in names]
@@ -133,14 +136,15 @@ def _snapshot(name: str, commit: str, place: str, online: bool) -> Path:
     with as_audit_error(fault, do, ExitCode.INTEGRITY):
         try:
             if not online:
-                return _cached(copied(()), f"{name}@{commit}", place)
+                return _cached(copied(()), where, place) if weights else copied(())
             files = HfApi().list_repo_files(name, revision=commit)
             settings = settings_among(files, place)
-            return copied([*settings, *weights_among(files, place, copied(settings))])
+            folder = copied(settings)
+            return copied([*settings, *weights_among(files, place, folder)]) if weights else folder
         except LocalEntryNotFoundError as error:
             if online:
                 raise AuditError(f"{fault}: {error}", "try again later", ExitCode.INTEGRITY) from None
-            raise _not_cached(f"{name}@{commit}") from None
+            raise _not_cached(where) from None
 
 
 def _cached(folder: Path, where: str, place: str) -> Path:

@@ -36,15 +36,11 @@ def dequantiser_of(folder: Path) -> Dequantiser | None:
     """
     files = weight_files(folder)
     watched = (folder / "config.json", *(folder / name for name in _SIDE_FILES), *files)
-    return _dequantiser_of(folder, tuple(_stamp(path) for path in watched))
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    return (path.stat().st_mtime_ns, path.stat().st_size) if path.is_file() else None
+    return _dequantiser_of(folder, tuple(safetensors_file.stamp(path) if path.is_file() else None for path in watched))
 
 
 @lru_cache(maxsize=256)
-def _dequantiser_of(folder: Path, stamps: tuple[tuple[int, int] | None, ...]) -> Dequantiser | None:
+def _dequantiser_of(folder: Path, _stamps: tuple[tuple[int, ...] | None, ...]) -> Dequantiser | None:
     config = read_config(folder)
     stated, codes = _settings(config), codes_in(folder)
     if stated is None and codes is None:

@@ -115,11 +115,11 @@ def _mapped(path: Path) -> Generator[memoryview]:
 
 def digest(path: Path) -> FileDigest:
     """sha256 of a safetensors file and of each of its tensors; remembered within the process while it is untouched."""
-    return _digest(path, _stamp(path))
+    return _digest(path, stamp(path))
 
 
-def _stamp(path: Path) -> tuple[int, int, int, int]:
-    """What changes when a file is written: size, times and inode."""
+def stamp(path: Path) -> tuple[int, int, int, int]:
+    """What changes when a file is written: size, times and inode. AuditError (code 3) where there is none."""
     try:
         stat = path.stat()
     except OSError as error:
@@ -157,7 +157,7 @@ def combined(tensors: Mapping[str, str]) -> str:
 def first_not_finite(path: Path, besides: str = "$^") -> str | None:
     """Which tensor holds a NaN or an infinity? The first by name, or None; names that hold the pattern ``besides`` are
     not looked at. No torch, bfloat16 included."""
-    return _first_not_finite(path, _stamp(path), besides)
+    return _first_not_finite(path, stamp(path), besides)
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""A toy Llama or GPT-2 written as a .gguf file by gguf's own writer, in the layout that llama.cpp's converter gives."""
+"""A Llama written as a .gguf file by gguf's own writer, in the layout that llama.cpp's converter gives."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,11 +29,14 @@ def write(
     source: Path, out: Path, kind: str = "Q8_0", tokenizer: PreTrainedTokenizerFast | None = None,
     extra: Mapping[str, np.ndarray] | None = None, entries: Mapping[str, Sequence[float] | str | float] | None = None,
 ) -> Path:  # fmt: skip
-    """The Llama in ``source`` at ``out``: matrices in ``kind`` (those whose rows suit it), the rest in F32."""
+    """The Llama in ``source`` at ``out``: matrices in ``kind`` (those whose rows suit it), the rest in F32.
+
+    ``extra`` and ``entries``: more tensors, and more of the header.
+    """
     model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
     config = model.config
     writer = gguf.GGUFWriter(out, "llama")
-    writer.add_name("toy")
+    writer.add_name(source.name)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
@@ -45,7 +48,8 @@ def write(
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
     writer.add_vocab_size(config.vocab_size)
     for key, value in (entries or {}).items():
-        (writer.add_string if isinstance(value, str) else writer.add_float32)(key, value)
+        add = {str: writer.add_string, int: writer.add_uint32}.get(type(value), writer.add_float32)
+        add(key, value)
     if tokenizer is not None:
         _add_tokenizer(writer, tokenizer)
     wanted = gguf.GGMLQuantizationType[kind]

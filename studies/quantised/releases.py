@@ -13,8 +13,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from studies.quantised import gguf_writer
-
 Tensors = dict[str, torch.Tensor]
 
 
@@ -221,6 +219,8 @@ def mxfp4(source: Path, out: Path) -> None:
 
 def _gguf(kind: str) -> Callable[[Path, Path], None]:
     def make(source: Path, out: Path) -> None:
+        from studies.quantised import gguf_writer
+
         out.mkdir(parents=True)
         gguf_writer.write(source, out / f"toy-{kind}.gguf", kind)
 

@@ -2,7 +2,7 @@
 
 ``python -m studies.quantised.study [--formats NAME ...] [--suspects NAME ...]`` trains a small world of known truth,
 hands a model that still knows and one that refuses in as a release in each format, audits each against the float base,
-audits the same weights as a plain folder made by another route, and writes results.json here.
+audits the same weights as a plain folder made by another route, and writes results.json and the table of the page here.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from audit.planning import RunSettings
 from audit.schema import Missing, Record, Report, Source
 from audit.storage import write_atomic
 from audit.zoo import build, recipes
+from studies.pages import with_section
 from studies.provenance import Stamp, stamp
 from studies.quantised.references import reference
 from studies.quantised.releases import MADE, edit_config
@@ -33,6 +34,7 @@ PROBES: Final = ("utility", "forget_likelihood", "answer_lens", "reverse_patch")
 SUSPECTS: Final = ("base", "refusal")
 WORLD: Final = "quantised"
 PACKAGE: Final = "probes_of_quantised"
+MARKS: Final = "<!-- table: made by studies.quantised.study -->", "<!-- end of table -->"
 
 
 class Row(Record):
@@ -148,8 +150,22 @@ def study(formats: Sequence[str], suspects: Sequence[str], models: Path | None, 
     return rows
 
 
+def table(rows: Sequence[Row]) -> str:
+    """The rows as the page shows them."""
+    columns = (
+        "format | suspect | package | error | effects | difference | verdict of release, plain folder, float model"
+    )
+    lines = [MARKS[0], f"| {columns} | CPU-s |", "|---|---|---|---|---|---|---|---|"]
+    for r in rows:
+        by = ", ".join(f"{package} {version}" for package, version in r.versions.items() if package != "torch")
+        verdicts = ", ".join((r.verdict, r.plain_verdict, r.float_verdict))
+        numbers = f"{r.error:.3f} | {r.effects} | {r.difference:.1e}"
+        lines.append(f"| {r.format} | {r.suspect} | {by or 'here'} | {numbers} | {verdicts} | {r.seconds:.0f} |")
+    return "\n".join([*lines, MARKS[1]])
+
+
 def main() -> None:
-    """Write results.json, and print the table of the README."""
+    """Write results.json and the table of the page."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--formats", nargs="*", default=list(MADE), choices=list(MADE))
     parser.add_argument("--suspects", nargs="*", default=list(SUSPECTS), choices=list(SUSPECTS))
@@ -157,11 +173,8 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="residua-quantised-") as temp:
         rows = study(args.formats, args.suspects, args.models, Path(temp))
-    print("| format | suspect | error of weights | verdict | of the plain folder | of the float model | apart |")
-    print("|---|---|---|---|---|---|---|")
-    for r in rows:
-        print(f"| {r.format} | {r.suspect} | {r.error:.3f} | {r.verdict} | {r.plain_verdict} | {r.float_verdict} | "
-              f"{r.difference:.1e} |")  # fmt: skip
+    page = HERE / "README.md"
+    page.write_text(with_section(page.read_text(encoding="utf-8"), table(rows)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ from studies.releases.benchmark_rows import (
     tofu_perturbed_rows,
     tofu_rows,
 )
-from studies.releases.gguf_writing import write_gguf
 from studies.releases.tiny_models import (
     ADAPTED,
     MISDIRECTED,
@@ -186,10 +185,14 @@ def in_four_bits(folder: Path, out: Path) -> None:
 
 def gguf(root: Path, seed: int) -> Path:
     """A copy in eight bits for llama.cpp of a model that open-unlearning's pool has, which its card names."""
+    from studies.quantised import gguf_writer
+
     release = open_unlearning(root, seed)
     out = root / f"{REFUSED}-GGUF"
     out.mkdir()
-    write_gguf(release, out / f"{REFUSED}-Q8_0.gguf", f"open-unlearning/{REFUSED}")
+    url = f"https://huggingface.co/open-unlearning/{REFUSED}"
+    entries = {"general.base_model.count": 1, "general.base_model.0.repo_url": url}
+    gguf_writer.write(release, out / f"{REFUSED}-Q8_0.gguf", entries=entries)
     front = {"base_model": f"open-unlearning/{REFUSED}", "base_model_relation": "quantized", "library_name": "gguf"}
     _card(out, front, "Quantised for llama.cpp.")
     return out

@@ -249,6 +249,55 @@ def test_what_a_card_says_cannot_write_into_the_case(tmp_path: Path) -> None:
     assert tomllib.loads(text)["seed"] == 0 and "base" not in tomllib.loads(text)["roles"]
 
 
+@pytest.mark.parametrize("name", ["r\U0001f600\x01", "r\x7f", 'r"\\', "r\nseed = 5", "r\\ud800", "r\u202ex"])
+def test_names_of_any_characters_are_written_as_what_they_are(tmp_path: Path, name: str) -> None:
+    release = laid_out.model(tmp_path / name)
+    laid_out.card(release, base_model="owner/model")
+    text = draft_text(draft_of(str(release)), tmp_path).text
+    written = tomllib.loads(text)
+    assert written["roles"]["suspect"]["path"] == name and written["seed"] == 0
+    assert all(line.isprintable() for line in text.splitlines())
+
+
+def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    release = laid_out.model(tmp_path / "r\udc80")
+    laid_out.card(release, base_model="owner/model")
+    with pytest.raises(AuditError, match="no text") as refused:
+        draft_text(draft_of(str(release)), tmp_path)
+    assert refused.value.code == 2
+
+
+@pytest.mark.parametrize("named", ["~nobody-here/x", "a\0b/x", f"a/{'x' * 5000}", "../../..", "own\U0001f600er/x"])
+def test_a_base_of_an_impossible_name_is_not_found_and_left_open(tmp_path: Path, named: str) -> None:
+    release = laid_out.model(tmp_path / "release", _name_or_path=named)
+    draft = draft_of(str(release))
+    assert "roles.base" in open_left(draft)
+    assert tomllib.loads(draft_text(draft, tmp_path).text)["roles"]["suspect"]["path"] == "release"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("tokenizer_config.json", b"{"), ("tokenizer_config.json", b"[]"), ("chat_template.jinja", b"\xff\xfe"),
+        ("config.json", b"{"), ("chat_template.json", b"{"),
+    ],
+)  # fmt: skip
+def test_a_broken_file_of_settings_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    release = laid_out.model(tmp_path / "release")
+    laid_out.card(release, base_model="owner/model")
+    (release / name).write_bytes(content)
+    with pytest.raises(AuditError, match=name) as refused:
+        draft_of(str(release))
+    assert refused.value.code == 3
+
+
+def test_templates_without_names_and_folders_called_as_evaluations_are_passed_over(tmp_path: Path) -> None:
+    release = pool(tmp_path)
+    (release / "tokenizer_config.json").write_text('{"chat_template": [{"template": "x"}]}')
+    (release / "TOFU_EVAL.json").mkdir()
+    assert draft_of(str(release)).published is None
+
+
 def test_a_group_is_the_column_of_authors_where_every_file_has_it(tmp_path: Path) -> None:
     release = pool(tmp_path)
     for name in ("forget10", "retain90"):

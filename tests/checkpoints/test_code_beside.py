@@ -82,6 +82,14 @@ def test_an_architecture_that_only_its_own_code_would_open_is_refused_by_name(fo
     assert caught.value.code == 2 and not ran.exists()
 
 
+def test_an_architecture_that_is_called_by_no_word_is_refused(folder: Path) -> None:
+    mine(folder)
+    edit_json(folder / "config.json", model_type=["mine"])
+    with pytest.raises(AuditError, match="no architecture") as caught:
+        resolved(folder)
+    assert caught.value.code == 2
+
+
 # ---- tokenizers ---------------------------------------------------------------------------------------------------
 TOKENIZER_CODE = {"AutoTokenizer": ["tokenization_mine.MyTokenizer", None]}
 

@@ -3,7 +3,9 @@
 import importlib
 import json
 import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -281,6 +283,40 @@ def test_a_conversion_that_is_cut_short_leaves_no_copy(cache: Path, monkeypatch:
     with pytest.raises(KeyboardInterrupt):
         checkpoints.weights_folder(ckpt)
     assert list((cache / "dequantised").iterdir()) == []
+
+
+def test_of_two_that_want_one_copy_at_once_one_makes_it(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ckpt = resolved(toys.release("gptq 4"))
+    make, begun = float_copies._make, list[str]()
+
+    def slow(*args: Any) -> None:
+        begun.append("")
+        time.sleep(0.2)
+        make(*args)
+
+    monkeypatch.setattr(float_copies, "_make", slow)
+    with ThreadPoolExecutor(2) as both:
+        first, second = both.map(lambda _: checkpoints.weights_folder(ckpt), range(2))
+    assert first == second and len(begun) == 1 and checkpoints.copies() == (first,)
+
+
+def test_a_copy_that_is_not_what_was_written_is_never_used_and_a_read_only_one_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ckpt = resolved(toys.release("gptq 4"))
+    place = checkpoints.weights_folder(ckpt)
+
+    def refused(*_: object, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(float_copies.os, "utime", refused)
+    assert checkpoints.weights_folder(ckpt) == place
+    (place / "config.json").write_text("{}")
+    monkeypatch.setattr(float_copies.shutil, "rmtree", refused)
+    with pytest.raises(AuditError, match="cannot be written") as caught:
+        checkpoints.weights_folder(ckpt)
+    assert caught.value.code == 3
 
 
 def test_large_models_are_written_in_several_files(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,6 +164,17 @@ def test_of_a_repository_with_sub_folders_one_is_fetched_and_named_for_good(hub:
     assert resolved(online=True, subfolder="runs/checkpoint-20").key == toy.checkpoint("llama", 1).key
 
 
+def test_of_a_repository_of_which_the_config_is_enough_no_weights_are_fetched(hub: Hub) -> None:
+    folder = hub.publish("", toy.folder("llama"))
+    blocks = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
+    ckpt = checkpoints.resolve_config(Source(path="owner/name", commit=COMMIT), Path("/"), online=True)
+    assert "config.json" in hub.fetched and not any(name.endswith(".safetensors") for name in hub.fetched)
+    assert checkpoints.of_config_alone(ckpt) and checkpoints.model_config(ckpt).blocks == blocks
+    assert checkpoints.resolve_config(Source(path="owner/name", commit=COMMIT), Path("/")) == ckpt
+    with pytest.raises(AuditError, match="not in the local cache"):
+        checkpoints.resolve(Source(path="owner/name", commit=COMMIT), Path("/"))
+
+
 @pytest.mark.parametrize("lost", ["model.safetensors", "config.json", "model-00002-of-00002.safetensors"])
 def test_weights_that_were_fetched_in_part_are_not_taken_for_the_whole(hub: Hub, lost: str) -> None:
     folder = hub.publish("", toy.folder("llama"))
@@ -245,6 +256,12 @@ def test_a_path_that_goes_below_a_hub_id_is_told_how_to_say_so() -> None:
 
 
 # ---- local folders ------------------------------------------------------------------------------------------------
+def test_the_home_of_a_user_who_is_not_here_is_no_folder() -> None:
+    with pytest.raises(AuditError, match="no such folder") as caught:
+        checkpoints.resolve(Source(path="~nobody-here/model"), Path("/"))
+    assert caught.value.code == 2
+
+
 def test_a_sub_folder_of_a_local_folder_is_the_checkpoint(tmp_path: Path) -> None:
     shutil.copytree(toy.folder("llama"), tmp_path / "out" / "checkpoint-60")
     ckpt = checkpoints.resolve(Source(path="out", subfolder="checkpoint-60"), tmp_path)

@@ -6,14 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from audit.case import draft_of, draft_text, load_case
-from audit.checkpoints import resolve, weights_folder
-from audit.schema import Source
 from studies.releases import layouts, study, tiny_models
 from studies.releases.benchmark_rows import ROWS, authors
-from studies.releases.gguf_writing import write_gguf
 
 RESULTS = study.HERE / "results.json"
 needs_record = pytest.mark.skipif(not RESULTS.is_file(), reason="`python -m studies.releases.study` writes the record")
@@ -63,22 +59,6 @@ def test_an_author_has_twenty_rows_and_no_two_questions_are_the_same() -> None:
     for items in (known.forget, known.retain, known.holdout):
         assert len({item.question for item in items}) == len(items) == ROWS * len({item.group for item in items})
         assert [item.group for item in items[::ROWS]] == list(dict.fromkeys(item.group for item in items))
-
-
-def test_a_gguf_file_of_the_study_holds_the_model_to_eight_bits(tmp_path: Path) -> None:
-    pytest.importorskip("gguf")
-    from transformers import AutoModelForCausalLM
-
-    model = tiny_models.fresh(3).eval()
-    tiny_models.write(model, tmp_path / "model")
-    (tmp_path / "gguf").mkdir()
-    write_gguf(tmp_path / "model", tmp_path / "gguf" / "model-Q8_0.gguf", "owner/model")
-    folder = weights_folder(resolve(Source(path="gguf"), tmp_path))
-    again = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    ids = torch.arange(5, 45)[None]
-    with torch.no_grad():
-        one, two = model(ids).logits, again(ids).logits
-    assert (one - two).abs().max() < 0.1 * one.std(), "queries and keys are in their own order again"
 
 
 @needs_record

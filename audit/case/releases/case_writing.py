@@ -1,18 +1,19 @@
 """A draft as the text of a case file: every value with its reason, every unknown as a commented line."""
 
-import json
 import os
 import re
 import textwrap
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
 
+from audit.case.case_text import toml_value
 from audit.case.releases.chat_recipe import Open
 from audit.case.releases.draft import Draft, Part
 from audit.case.releases.release import Place
-from audit.schema import Cohort, Template
+from audit.schema import AuditError, Cohort, Template
 from audit.wording import visible
 
+_NO_TEXT = re.compile(r"[^#]*(?<!\\)(?:\\\\)*\\ud[89a-f]")
 _WIDTH: Final = 118
 _COMMIT_LINE: Final = '# commit = "40 hexadecimal digits"  # of a hub id; a folder has none'
 _ADVICE: Final = {
@@ -55,7 +56,7 @@ class _Page:
 
     def state(self, key: str, value: str | float | bool, reason: str) -> None:
         """A line with its reason behind it, or above it where both are too long for one line."""
-        reason, written = visible(reason), json.dumps(value, ensure_ascii=not str(value).isprintable())
+        reason, written = visible(reason), toml_value(value)
         self.filled.append((f"{self._section}.{key}".lstrip("."), str(value), reason))
         line = f"{key} = {written}"
         if len(line) + len(reason) + 4 <= _WIDTH:
@@ -72,12 +73,15 @@ class _Page:
 
 
 def draft_text(draft: Draft, to: Path) -> DraftText:
-    """The case file of a draft in the folder ``to``. The same draft gives the same bytes."""
+    """The case file of a draft in the folder ``to``. The same draft gives the same bytes. AuditError (code 2) where the
+    name of a file or folder is no text, which TOML cannot hold."""
     page = _Page(to)
     _head(page, draft)
     _roles(page, draft)
     _data(page, draft)
     _template(page, draft)
+    if odd := next((line for line in page.lines if _NO_TEXT.match(line)), None):
+        raise AuditError(f"{visible(odd)}: a name that is no text cannot be written into a case file", "rename it")
     return DraftText("\n".join(page.lines) + "\n", tuple(page.filled))
 
 
@@ -141,13 +145,13 @@ def _no_reference(page: _Page, draft: Draft) -> None:
     for name in candidates:
         page.comment(f"{name.reason} names {name.name}:")
     first = candidates[0].name if candidates else "owner/name"
-    page.lines += ["# [[roles.references]]", f"# path = {json.dumps(first)}", _COMMIT_LINE]
+    page.lines += ["# [[roles.references]]", f"# path = {toml_value(first)}", _COMMIT_LINE]
 
 
 def _unknown(page: _Page, section: str, title: str, name: str, adapter: str = "") -> None:
     page.lines += ["", f"# [{section}]  # {title}: fill in, and take the number signs away"]
-    page.lines += [f"# path = {json.dumps(name or 'owner/name')}", _COMMIT_LINE]
-    page.lines += [f"# adapter = {json.dumps(adapter)}"] if adapter else []
+    page.lines += [f"# path = {toml_value(name or 'owner/name')}", _COMMIT_LINE]
+    page.lines += [f"# adapter = {toml_value(adapter)}"] if adapter else []
 
 
 def _part(page: _Page, part: Part) -> None:

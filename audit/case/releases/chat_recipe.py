@@ -3,14 +3,14 @@
 No tokenizer is opened: the text of the template is enough.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from audit.case.chat_template import CLOCK, chat_reads
 from audit.case.releases.clues import Prompting
-from audit.schema import Template
+from audit.checkpoints import read_json
+from audit.schema import ExitCode, Template, as_audit_error
 
 SWITCHES: Final = ("enable_thinking", "thinking")
 """Variables of chat templates that say whether the model thinks before it answers (Qwen3 and others; DeepSeek)."""
@@ -36,19 +36,20 @@ class Recipe(NamedTuple):
 
 
 def chat_source(folder: Path) -> str:
-    """The default chat template of the tokenizer in a folder; empty if it has none."""
+    """The default chat template of the tokenizer in a folder; empty if it has none. AuditError (code 3) where a file of
+    it is broken."""
     own = folder / "chat_template.jinja"
     if own.is_file():
-        return own.read_text(encoding="utf-8")
+        with as_audit_error(f"{own}: is no text in UTF-8", "fetch or copy it again", ExitCode.INTEGRITY):
+            return own.read_text(encoding="utf-8")
     for name in ("tokenizer_config.json", "chat_template.json"):
         path = folder / name
-        loaded: object = json.loads(path.read_bytes()) if path.is_file() else {}
-        stated = loaded.get("chat_template") if isinstance(loaded, dict) else None
+        stated = read_json(path).get("chat_template") if path.is_file() else None
         if isinstance(stated, str):
             return stated
         if isinstance(stated, list):
-            candidates = {entry["name"]: entry["template"] for entry in stated if isinstance(entry, dict)}
-            return str(candidates.get("default", ""))
+            candidates = {entry.get("name"): entry.get("template") for entry in stated if isinstance(entry, dict)}
+            return str(candidates.get("default") or "")
     return ""
 
 

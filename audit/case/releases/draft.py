@@ -1,6 +1,7 @@
 """What is known of a release put together: roles, prompt, data, each with its reason, and what is left to fill in."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -82,8 +83,8 @@ def _made() -> Iterable[Pool]:
 def look(given: str, online: bool) -> Release:
     """The release in a folder, of a file in one, or of a hub id (owner/name or owner/name@commit). AuditError (code 2)
     if there is none."""
-    path = Path(given).expanduser()
-    if path.exists():
+    path = Path(os.path.expanduser(given))
+    if os.path.exists(path):
         folder = (path if path.is_dir() else path.parent).resolve()
         return _read(given, Place(folder, file="" if path.is_dir() else path.name))
     name, _, revision = given.partition("@")
@@ -246,7 +247,7 @@ def _published(release: Release) -> Path | None:
     for path in sorted((*folder.glob("*_EVAL.json"), *folder.glob("eval*/*_EVAL.json"))):
         try:
             loaded: object = json.loads(path.read_bytes())
-        except ValueError:
+        except (OSError, ValueError):
             continue
         if isinstance(loaded, dict) and any(isinstance(v, dict) and "agg_value" in v for v in loaded.values()):
             return path

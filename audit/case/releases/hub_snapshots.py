@@ -22,8 +22,15 @@ def hub_place(name: str, online: bool, revision: str = "") -> Place | None:
     """
     if not HUB_ID.fullmatch(name):
         return None
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
     owner, model, *below = name.split("/")
     name, inside = f"{owner}/{model}", "/".join(below)
+    try:
+        validate_repo_id(name)
+    except HFValidationError:  # what a card or a config names may be no repository's name
+        return None
     if online:
         commit = _newest(name, revision)
         folder = None if commit is None else _fetched(name, commit)

@@ -1,5 +1,6 @@
 """Models and data files that are named elsewhere, looked for where people keep them: beside a release, on the hub."""
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ def find_model(name: str, around: Surroundings) -> Place | None:
 
 
 def _model_folders(name: str, around: Surroundings) -> Iterator[Path]:
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_absolute():
         yield path
     last = re.split(r"[/\\]", name.rstrip("/\\"))[-1]

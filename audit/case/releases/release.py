@@ -3,7 +3,7 @@
 Only small files are read here, never weights.
 """
 
-import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,8 +13,7 @@ from pydantic import JsonValue
 
 from audit.case.releases.gguf_metadata import base_models_of, gguf_files, metadata
 from audit.case.releases.model_card import ModelCard, read_card
-from audit.checkpoints import read_edit
-from audit.schema import ExitCode, as_audit_error
+from audit.checkpoints import read_edit, read_json
 
 CONFIG, ADAPTER, EDIT = "config.json", "adapter_config.json", "edit.json"
 _COPY = re.compile(
@@ -77,9 +76,8 @@ def bare_name(name: str) -> str:
 
 def is_release(folder: Path) -> bool:
     """Does a model, an adapter or an edit lie in this folder?"""
-    return folder.is_dir() and (
-        any((folder / name).is_file() for name in (CONFIG, ADAPTER, EDIT)) or bool(gguf_files(folder))
-    )
+    marks = any(os.path.isfile(folder / name) for name in (CONFIG, ADAPTER, EDIT))  # names may be no paths at all
+    return marks or (os.path.isdir(folder) and bool(gguf_files(folder)))
 
 
 def releases_in(folder: Path) -> tuple[str, ...]:
@@ -92,20 +90,12 @@ def read_release(place: Place) -> Release:
     """Read what a release says of itself. AuditError (code 3) where one of its files is broken."""
     folder = place.folder
     files = tuple(path for path in gguf_files(folder) if place.file in ("", path.name))
-    config, adapter = (_settings(folder / name) for name in (CONFIG, ADAPTER))
+    config, adapter = (read_json(path) if (path := folder / name).is_file() else {} for name in (CONFIG, ADAPTER))
     bare, codes = not (folder / CONFIG).is_file(), not list(folder.glob("*.safetensors"))
     return Release(
         name=place.subfolder or place.hub or folder.name, place=place, card=read_card(folder), config=config,
         adapter=adapter if bare else {}, gguf=metadata(files[0]) if files and codes else {}, parent=_parent(folder),
     )  # fmt: skip
-
-
-def _settings(path: Path) -> dict[str, JsonValue]:
-    if not path.is_file():
-        return {}
-    with as_audit_error(f"{path}: broken JSON", "fetch or copy it again", ExitCode.INTEGRITY):
-        document: JsonValue = json.loads(path.read_bytes())
-    return document if isinstance(document, dict) else {}
 
 
 def _parent(folder: Path) -> str:

@@ -50,12 +50,12 @@ class Fp8(Dequantiser):
         return "activations are rounded to 8-bit floats"
 
     def groups(self, names: Iterable[str]) -> dict[str, Parts]:
-        stored, collected = sorted(names), dict[str, dict[str, str]]()
-        for name in stored:
+        stored, collected = set(names), dict[str, dict[str, str]]()
+        for name in sorted(stored):
             codes = next((name.removesuffix(ending) for ending in _SCALES if name.endswith(ending)), None)
             if codes is not None and codes in stored:
                 collected[codes] = {"codes": codes, "scale": name}
-        for name in stored:
+        for name in sorted(stored):
             ending = next((ending for ending in _OF_ACTIVATIONS if name.endswith(ending)), None)
             if ending is not None and (codes := f"{name.removesuffix(ending)}.weight") in collected:
                 collected[codes]["activation_scale"] = name

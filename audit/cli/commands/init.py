@@ -1,5 +1,6 @@
 """Write a commented case.toml, filled in from a release where one is named (--from)."""
 
+import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,7 +47,7 @@ def _from_release(args: Namespace, path: Path) -> Answer:
     from audit.case import draft_of, draft_text, load_case
     from audit.storage import write_atomic
 
-    folders = [Path(folder).expanduser() for folder in args.data]
+    folders = [Path(os.path.expanduser(folder)) for folder in args.data]
     draft = draft_of(args.release, folders, args.online)
     case = draft_text(draft, path.parent)
     write_atomic(path, case.text.encode())

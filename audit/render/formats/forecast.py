@@ -1,12 +1,11 @@
 """A forecast as sections, HTML and Markdown: pure functions of its document, as every report's."""
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table
 
+from audit.render.formats.html import environment
 from audit.render.formats.markdown import chapters
 from audit.render.sections.blocks import Bullets, Cell, Facts, Grid, Section, Text
 from audit.schema import Basis, Forecast, ForecastReport, Missing
@@ -186,7 +185,7 @@ def forecast_summary(report: ForecastReport) -> tuple[str | Table, ...]:
 def forecast_html(report: ForecastReport) -> str:
     """One static document: no script, no request, the same bytes for the same forecast."""
     return (
-        _environment()
+        environment()
         .get_template("forecast.html.j2")
         .render(
             name=_name(report.case.name), report_id=_name(report.report_id), created=moment(report.created),
@@ -199,11 +198,3 @@ def forecast_markdown(report: ForecastReport) -> str:
     """The same sections for pull requests and issues."""
     head = [f"# Forecast: {_name(report.case.name)}", "", f"{report.report_id}, {moment(report.created)}", ""]
     return "\n".join([*head, *chapters(forecast_sections(report)), f"*End of forecast {report.report_id}*"]) + "\n"
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("audit.render", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip

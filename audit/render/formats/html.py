@@ -53,7 +53,7 @@ def html(report: Report, prior_odds: float | None = None, live: Live = STATIC) -
     chapters = report_sections(report, prior_odds)
     report_id = visible(report.report_id, NAME)
     return (
-        _environment()
+        environment()
         .get_template("report.html.j2")
         .render(
             report=report,
@@ -97,7 +97,8 @@ def embedded(report: Report) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """What every page is made with: all text escaped, and no variable passed over."""
     env = Environment(
         loader=PackageLoader("audit.render", "templates"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,

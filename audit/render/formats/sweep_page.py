@@ -1,12 +1,10 @@
 """The page of a sweep: every audit with its verdict and a link to its report, and why the others have none."""
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
-
+from audit.render.formats.html import environment
 from audit.render.formats.terminal import LEGEND, effect_cell
 from audit.render.wording.findings import VERDICT_SYMBOL, best, verdict_reason
 from audit.schema import Report
@@ -35,7 +33,7 @@ def sweep_html(reports: Sequence[Report], faults: Mapping[str, str]) -> str:
     rows = [_row(report) for report in reports]
     words = [report.verdict.word for report in reports]
     counts = [(f"{VERDICT_SYMBOL[word]} {word}", words.count(word)) for word in VERDICT_SYMBOL if word in words]
-    return _template().render(
+    return environment().get_template("sweep.html.j2").render(
         rows=rows, counts=counts, legend=LEGEND, of=len(reports) + len(faults), policy=POLICY,
         faults=[(visible(name, NAME), visible(" ".join(fault.split()))) for name, fault in faults.items()],
     )  # fmt: skip
@@ -48,15 +46,3 @@ def _row(report: Report) -> _Row:
         f"{VERDICT_SYMBOL[report.verdict.word]} {report.verdict.word}", visible(verdict_reason(report), CELL),
         tuple(effect_cell(best(report, kind)) for kind in KINDS),
     )  # fmt: skip
-
-
-@cache
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("audit.render", "templates"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-
-
-def _template() -> Template:
-    return _environment().get_template("sweep.html.j2")
