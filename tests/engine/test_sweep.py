@@ -1,11 +1,13 @@
 """A sweep: which audits it is, what is read once, and that what happens to one worker or suspect costs no other."""
 
+import gc
 import json
 import multiprocessing
 import os
 import shutil
 import sys
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from audit.planning import RunSettings, Step, Watch, unwatched
 from audit.schema import AuditError, Checkpoint
 from audit.storage import Store, read_tensors, write_tensors
 from audit.zoo import Built
+from tests import toy
 from tests.engine.pretended_worker import Said, pretended
 from tests.engine.test_resume import timeless, with_key
 from tests.planted import few_probes, planted_package, write_probe
@@ -241,6 +244,19 @@ def test_what_breaks_in_one_audit_is_told_as_text(
     broken = perform(case)
     assert broken.code == 3
     assert "TypeError" in broken.problem
+
+
+def test_a_worker_keeps_models_open_for_the_next_suspect_and_none_of_another_dtype(how: RunSettings) -> None:
+    single, half = toy.checkpoint("llama"), toy.checkpoint("llama", 0, torch.bfloat16)
+    worker = Worker(how)
+    bench = worker.bench(how, [single])
+    bench.open(single)
+    assert worker.bench(how, [single]) is bench
+    kept = weakref.ref(bench)
+    del bench
+    assert worker.bench(how, [half]).dtype == "bfloat16"
+    gc.collect()
+    assert kept() is None
 
 
 def test_a_run_that_was_asked_to_stop_is_an_outcome_and_not_the_end_of_the_worker(
