@@ -252,11 +252,11 @@ def test_a_worker_keeps_models_open_for_the_next_suspect_and_none_of_another_dty
     bench = worker.bench(how, [single])
     bench.open(single)
     assert worker.bench(how, [single]) is bench
-    kept = weakref.ref(bench)
+    single_bench = weakref.ref(bench)
     del bench
     assert worker.bench(how, [half]).dtype == "bfloat16"
     gc.collect()
-    assert kept() is None
+    assert single_bench() is None
 
 
 def test_a_run_that_was_asked_to_stop_is_an_outcome_and_not_the_end_of_the_worker(

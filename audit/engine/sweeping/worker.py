@@ -84,9 +84,9 @@ class Worker:
         counts starts anew, since each report tells of its own. Its store waits for what another worker is computing."""
         from audit.planning import make_bench
 
-        bench, kept = make_bench(settings, models), self._bench
-        if kept is not None and (kept.settings, kept.pool.placement) == (bench.settings, bench.pool.placement):
-            bench = kept
+        bench, earlier = make_bench(settings, models), self._bench
+        if earlier is not None and (earlier.settings, earlier.pool.placement) == (bench.settings, bench.pool.placement):
+            bench = earlier
         self._bench = bench
         bench.halvings = 0
         bench.pool.opened.clear()
