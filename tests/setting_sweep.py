@@ -18,6 +18,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from audit.checkpoints.architecture import meaning_of, setting_differences
+from audit.schema import AuditError, as_audit_error
 from studies.families.tiny_configs import FAMILIES, tiny_config, tiny_model
 
 TABLE = Path(__file__).parent / "expected" / "unmoved_settings.json"
@@ -128,14 +129,14 @@ def _with(
     for name in outer:
         inside = getattr(inside, name)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), as_audit_error("the family does not take it", "give another value"):
             warnings.simplefilter("ignore")
             setattr(inside, last, value)
             rebuilt = _read_back(changed)
             model = _built(rebuilt)
             model.load_state_dict(weights)
             return rebuilt, logits(model)
-    except Exception:  # noqa: BLE001  a value that the family does not take, or weights of another shape
+    except AuditError:  # a value that the family does not take, or weights of another shape
         return None
 
 
@@ -190,9 +191,10 @@ def main() -> None:
         left.pop(family, None)
         unmoved.pop(family, None)
         try:
-            found = swept(family)
-        except Exception as error:  # noqa: BLE001  whatever a library raises is what the table says
-            left[family] = f"{type(error).__name__}: {' '.join(str(error).split())}"[:120]
+            with as_audit_error(family, "leave it out"):
+                found = swept(family)
+        except AuditError as error:
+            left[family] = error.what.removeprefix(f"{family}: ")[:120]
         else:
             unmoved[family] = list(found.unmoved)
             sys.stdout.write(f"{family}: {found}\n")

@@ -84,6 +84,15 @@ def add_gate(parser: argparse.ArgumentParser) -> None:
     gates.add_argument("--allow-undecided", action="store_true", help="exit 0 also where the audit cannot decide")
 
 
+def add_audit(parser: argparse.ArgumentParser) -> None:
+    """How audits are made, within which limits, whether anew, and what would fail them."""
+    add_settings(parser)
+    add_limits(parser)
+    parser.add_argument("--dry-run", action="store_true", help="plan only")
+    parser.add_argument("--force-new", action="store_true", help="start over; what is there is kept aside")
+    add_gate(parser)
+
+
 # ---- read -------------------------------------------------------------------------------------------------------
 def settings(args: argparse.Namespace, demo: bool = False) -> "RunSettings":
     """How an audit is made. AuditError (code 2) for a limit that is none."""

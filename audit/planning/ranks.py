@@ -46,7 +46,7 @@ def one_of_ranks(out: Path, settings: "RunSettings") -> Generator[tuple[Path, "R
     if settings.max_time is not None or settings.max_mem is not None:
         raise AuditError("--max-time and --max-mem are kept by one process", "leave them out under torchrun")
     with tempfile.TemporaryDirectory(prefix="residua-rank-") as temp:
-        own = out if ranks.rank == 0 else Path(temp) / out.name
+        own = out if ranks.rank == 0 else Path(temp) / "run"
         if ranks.rank and out.is_dir():
             shutil.copytree(out, own)
         _wait(settings)

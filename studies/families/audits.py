@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel, ConfigDict
-
+from audit.schema import Record
 from audit.storage import write_atomic
+from studies.provenance import Stamp, stamp
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,10 +40,12 @@ LIMIT: Final = 300.0
 """Seconds that a plan may take."""
 
 
-class Audit(BaseModel):
-    """What became of one family's audit: the exit code of the command, the verdict, tests by what became of them."""
+class Audit(Record):
+    """What became of one family's audit: the exit code of the command, the verdict, tests by what became of them.
 
-    model_config = ConfigDict(frozen=True)
+    ``limit``: the seconds that its plan might take. Rows are made one by one, each with a stamp of its own.
+    """
+
     name: str
     code: int
     verdict: str
@@ -52,6 +54,15 @@ class Audit(BaseModel):
     failed: tuple[str, ...] = ()
     message: str = ""
     seconds: float = 0.0
+    limit: float | None = None
+    stamp: Stamp | None = None
+
+
+class Results(Record):
+    """The rows in the order of :data:`AUDITED`; ``made`` says where those without a stamp come from."""
+
+    made: str = ""
+    audits: tuple[Audit, ...] = ()
 
 
 def people() -> dict[str, list[dict[str, Any]]]:
@@ -182,28 +193,30 @@ def audited(family: str, folder: Path) -> Audit:
     from audit.review import Gate, exit_code
     from audit.schema import AuditError, ExitCode, as_audit_error
 
-    begun = time.process_time()
+    begun, before = time.process_time(), stamp(0)
     broke = as_audit_error("the audit broke", "mend it", ExitCode.INTEGRITY)
     try:
         with broke:
             report = run(folder / "case.toml", folder / "run", RunSettings(store=folder / "store", max_time=LIMIT))
     except AuditError as error:
-        return Audit(name=family, code=error.code, verdict="", message=" ".join(error.what.split()))
+        message = " ".join(error.what.split())
+        return Audit(name=family, code=error.code, verdict="", message=message, limit=LIMIT, stamp=before)
     return Audit(
         name=family, code=exit_code(report, Gate()), verdict=report.verdict.word,
         measured=tuple(sorted({evidence.measurement.probe for evidence in report.evidence})),
         skipped=tuple((skip.probe, skip.reason) for skip in report.skips),
         failed=tuple(failure.probe for failure in report.failures), message=report.verdict.sentence,
-        seconds=round(time.process_time() - begun, 1),
+        seconds=round(time.process_time() - begun, 1), limit=LIMIT, stamp=before,
     )  # fmt: skip
 
 
 def keep(path: Path, audit: Audit) -> None:
     """Put a family's row into the record, in place of the one that it has; rows stand in the order of AUDITED."""
-    rows = {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))} if path.exists() else {}
-    rows[audit.name] = audit.model_dump()
-    ordered = sorted(rows.values(), key=lambda row: AUDITED.index(row["name"]))
-    write_atomic(path, (json.dumps(ordered, indent=1) + "\n").encode())
+    results = Results.model_validate_json(path.read_bytes()) if path.exists() else Results()
+    rows = {row.name: row for row in (*results.audits, audit)}
+    ordered = tuple(sorted(rows.values(), key=lambda row: AUDITED.index(row.name)))
+    document = results.model_copy(update={"audits": ordered}).model_dump(mode="json", exclude_none=True)
+    write_atomic(path, (json.dumps(document, indent=1) + "\n").encode())
 
 
 def main() -> None:

@@ -1,19 +1,20 @@
 """The page's table and what README says of families, from the records of the sweep and of the audits alone.
 
-python -m studies.families.page            # the page; prints what README says
+python -m studies.families.page            # writes both
 """
 
-import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from studies.families.audits import Audit
+from studies.families import audits as whole_audits
+from studies.families import sweep
+from studies.families.audits import AUDITED, Audit
 from studies.families.sweep import BACKENDS, Family, Seen
 from studies.pages import with_section
 
 HERE: Final = Path(__file__).parent
+PAGE, README = HERE / "README.md", HERE.parents[1] / "README.md"
 START, END = "<!-- families: made by studies.families.page -->", "<!-- end of families -->"
 README_START, README_END = "<!-- families: from studies/families -->", "<!-- end of families -->"
 _ENCODER: Final = "is no decoder"
@@ -22,12 +23,12 @@ _STREAM: Final = {"embed", "resid_in", "resid_out", "final_in", "logits"}
 
 def read_families(path: Path = HERE / "results.json") -> tuple[Family, ...]:
     """The record of the sweep."""
-    return tuple(Family.model_validate(row) for row in json.loads(path.read_text(encoding="utf-8")))
+    return sweep.Results.model_validate_json(path.read_bytes()).families
 
 
 def read_audits(path: Path = HERE / "audits.json") -> tuple[Audit, ...]:
     """The record of the whole audits."""
-    return tuple(Audit.model_validate(row) for row in json.loads(path.read_text(encoding="utf-8")))
+    return whole_audits.Results.model_validate_json(path.read_bytes()).audits
 
 
 def encoders(families: Sequence[Family]) -> tuple[Family, ...]:
@@ -63,7 +64,7 @@ def table(families: Sequence[Family], audits: Sequence[Audit]) -> str:
         START,
         f"{len(families)} model types: opened behind {', '.join(counts)}; {len(encoders(families))} are encoders, "
         f"{len(refused(families))} others are refused, {len(unbuilt(families))} are not built by the library from a "
-        f"config. Whole audits: {len(audits)}.",
+        f"config. Whole audits: {len(audits)}{_unaudited(audited)}.",
         "",
         "| model type | native | transformer_lens | nnsight | parts beside the stream | audit |",
         "|---|---|---|---|---|---|",
@@ -79,6 +80,11 @@ def table(families: Sequence[Family], audits: Sequence[Audit]) -> str:
         END,
     ]
     return "\n".join(parts)
+
+
+def _unaudited(audited: Collection[str]) -> str:
+    names = ", ".join(f"`{name}`" for name in AUDITED if name not in audited)
+    return f" (not in the record yet: {names})" if names else ""
 
 
 def _row(family: Family, audit: Audit | None) -> str:
@@ -106,13 +112,16 @@ def readme(families: Sequence[Family], audits: Sequence[Audit]) -> str:
     """What README says of families."""
     n, causal = len(opened(families)), len(opened(families)) + len(refused(families))
     names = ", ".join(f"`{family.name}`" for family in refused(families))
-    rest = len(families) - causal
+    rest, decided = len(families) - causal, sum(audit.code == 0 for audit in audits)
+    tests = [len(audit.measured) for audit in audits]
     return "\n".join(
         [
             README_START,
             f"Of the {causal} families of causal language models that transformers 5.23 builds from a config, {n} open "
             f"and pass the checks of their hooks ([table](studies/families/README.md)): dense, mixtures of experts, "
-            f"state-space and hybrid ones; {len(audits)} of them were audited whole. The cross-checking backends open "
+            f"state-space and hybrid ones. {len(audits)} of them were taught a few people and audited from the case to "
+            f"the report, under a limit of time that left {min(tests)} to {max(tests)} tests each; {decided} audits "
+            f"were decided. The cross-checking backends open "
             f"fewer: nnsight {len(opened(families, 'nnsight'))}, transformer_lens "
             f"{len(opened(families, 'transformer_lens'))}. Refused by name, with the reason: {names}; encoders that "
             f"are listed as decoders too (the other {rest} model types are these, or are not built from a config). "
@@ -124,11 +133,10 @@ def readme(families: Sequence[Family], audits: Sequence[Audit]) -> str:
 
 
 def main() -> None:
-    """Write the page's table, and print what README says."""
+    """Write the page's table, and what README says."""
     families, audits = read_families(), read_audits()
-    page = HERE / "README.md"
-    page.write_text(with_section(page.read_text(encoding="utf-8"), table(families, audits)), encoding="utf-8")
-    sys.stdout.write(readme(families, audits) + "\n")
+    for page, section in ((PAGE, table(families, audits)), (README, readme(families, audits))):
+        page.write_text(with_section(page.read_text(encoding="utf-8"), section), encoding="utf-8")
 
 
 if __name__ == "__main__":

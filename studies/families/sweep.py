@@ -17,9 +17,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from audit.schema import AuditError, ExitCode, as_audit_error
+from audit.schema import AuditError, ExitCode, Record, as_audit_error
+from studies.provenance import Stamp, stamp
 
 Outcome = Literal["opened", "refused", "broke", "not built"]
 BACKENDS = ("native", "transformer_lens", "nnsight")
@@ -28,26 +27,32 @@ SECONDS = 90
 _WORKERS = 2
 
 
-class Seen(BaseModel):
+class Seen(Record):
     """What became of one family behind one backend. ``code`` is the exit code that the command line would end with."""
 
-    model_config = ConfigDict(frozen=True)
     outcome: Outcome
     code: int = 0
     reason: str = ""
     parts: tuple[str, ...] = ()
 
 
-class Family(BaseModel):
+class Family(Record):
     """One family: its class in the library, whether it was built, and what became of it behind every backend."""
 
-    model_config = ConfigDict(frozen=True)
     name: str
     model_class: str
     blocks: int = 0
     native: Seen
     transformer_lens: Seen | None = None
     nnsight: Seen | None = None
+
+
+class Results(Record):
+    """All families, and where their rows come from; ``made`` says it of rows that are older than the stamp."""
+
+    stamp: Stamp | None = None
+    made: str = ""
+    families: tuple[Family, ...]
 
 
 class _TooLongError(Exception):
@@ -165,8 +170,9 @@ def main() -> None:
         for name in chosen.names:
             _append(chosen.share, seen_family(name, chosen.backends))
         return
-    rows = sweep(chosen.names or FAMILIES, chosen.backends)
-    text = json.dumps([row.model_dump() for row in rows], indent=1) + "\n"
+    before = stamp(0)
+    results = Results(stamp=before, families=sweep(chosen.names or FAMILIES, chosen.backends))
+    text = json.dumps(results.model_dump(mode="json"), indent=1) + "\n"
     if chosen.out is None:
         sys.stdout.write(text)
     else:

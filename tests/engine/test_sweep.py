@@ -1,11 +1,13 @@
 """A sweep: which audits it is, what is read once, and that what happens to one worker or suspect costs no other."""
 
+import gc
 import json
 import multiprocessing
 import os
 import shutil
 import sys
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,13 +22,14 @@ from audit.case import CaseFile
 from audit.cli import main
 from audit.engine import Cluster, Outcome, Spread, Suspect, run, suspects_of, sweep
 from audit.engine.sweeping import sweep as sweeping
-from audit.engine.sweeping.processes import Processes
+from audit.engine.sweeping.processes import CARDS, Processes
 from audit.engine.sweeping.tasks import Task, tasks_of
 from audit.engine.sweeping.worker import Worker
 from audit.planning import RunSettings, Step, Watch, unwatched
 from audit.schema import AuditError, Checkpoint
 from audit.storage import Store, read_tensors, write_tensors
 from audit.zoo import Built
+from tests import toy
 from tests.engine.pretended_worker import Said, pretended
 from tests.engine.test_resume import timeless, with_key
 from tests.planted import few_probes, planted_package, write_probe
@@ -84,15 +87,16 @@ def test_a_pool_stands_in_the_place_of_the_suspect_in_the_order_of_its_numbers(z
     (tmp_path / "lora").mkdir()
     (tmp_path / "lora" / "adapter_config.json").write_text("{}")
     (tmp_path / "model.Q4_0.gguf").write_bytes(b"")
-    hub = f"owner/model@{'a' * 40}"
-    suspects = suspects_of([zoo.cases["refusal"]], [str(tmp_path), hub])
+    hub = [f"owner/model@{digit * 40}" for digit in "ab"]
+    suspects = suspects_of([zoo.cases["refusal"]], [str(tmp_path), *hub])
     assert [s.name for s in suspects] == [
         "checkpoint-1",
         "checkpoint-9",
         "checkpoint-10",
         "lora",
         "model.Q4_0",
-        "owner--model",
+        "owner--model--aaaaaaa",
+        "owner--model--bbbbbbb",
     ]
     assert len({s.shared for s in suspects}) == 1
     first, adapter = suspects[0].case.roles.suspect, suspects[3].case.roles.suspect
@@ -142,10 +146,10 @@ def test_after_the_shared_reads_no_audit_runs_base_or_a_reference(
         assert outcome.finished, outcome
         if task.kind == "shared":
             assert computed
+            assert not (tmp_path / "runs").exists()
         else:
             assert not [source for source in computed if "refusal" not in source and "logit_bias" not in source]
         computed = [] if task.kind == "audit" or task.role == "ancestor" else computed
-    assert not (tmp_path / "runs" / "refusal" / "plan.json.tmp").exists()
 
 
 def _value(root: Path, log: Path) -> None:
@@ -198,6 +202,20 @@ def test_a_killed_workers_unit_is_taken_up_and_one_that_kills_every_worker_is_na
     assert {(each.number, each.card) for each in said} <= {(0, "4"), (1, "7")}
 
 
+@pytest.mark.parametrize(
+    ("settings", "workers", "cards"),
+    [({}, 3, ["0", "1", "2"]), ({"device": "cuda"}, 3, ["0", "1", "2"]), ({"device": "cpu"}, 2, []),
+     ({"device": "cuda:1"}, 2, []), ({"device_map": "auto"}, 2, [])],
+)  # fmt: skip
+def test_a_process_has_a_card_to_itself_but_where_the_settings_name_cards(
+    settings: dict[str, str], workers: int, cards: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CARDS, "0,1,2")
+    with sweeping._performers(Spread(), RunSettings(**settings), 9, unwatched) as performers:  # type: ignore[arg-type]
+        assert isinstance(performers, Processes)
+        assert (performers._workers, performers._cards) == (workers, cards)
+
+
 def test_an_interruption_leaves_no_worker_behind(zoo: Built, tmp_path: Path) -> None:
     def interrupt(step: Step) -> None:
         raise KeyboardInterrupt
@@ -226,6 +244,19 @@ def test_what_breaks_in_one_audit_is_told_as_text(
     broken = perform(case)
     assert broken.code == 3
     assert "TypeError" in broken.problem
+
+
+def test_a_worker_keeps_models_open_for_the_next_suspect_and_none_of_another_dtype(how: RunSettings) -> None:
+    single, half = toy.checkpoint("llama"), toy.checkpoint("llama", 0, torch.bfloat16)
+    worker = Worker(how)
+    bench = worker.bench(how, [single])
+    bench.open(single)
+    assert worker.bench(how, [single]) is bench
+    single_bench = weakref.ref(bench)
+    del bench
+    assert worker.bench(how, [half]).dtype == "bfloat16"
+    gc.collect()
+    assert single_bench() is None
 
 
 def test_a_run_that_was_asked_to_stop_is_an_outcome_and_not_the_end_of_the_worker(

@@ -4,18 +4,25 @@ from pathlib import Path
 
 import pytest
 
+from studies import provenance
 from studies.families import audits, page, sweep
 from studies.families.audits import AUDITED, Audit
 from studies.families.sweep import Family, Seen
 from studies.families.tiny_configs import FAMILIES
 from studies.pages import with_section
 
-PAGE = Path(page.__file__).parent / "README.md"
-
 
 def test_the_page_is_what_the_records_say() -> None:
-    text = PAGE.read_text(encoding="utf-8")
+    text = page.PAGE.read_text(encoding="utf-8")
     assert with_section(text, page.table(page.read_families(), page.read_audits())) == text
+
+
+def test_rows_have_a_stamp_or_the_record_and_the_page_say_where_they_come_from() -> None:
+    told = page.PAGE.read_text(encoding="utf-8")
+    seen = sweep.Results.model_validate_json((page.HERE / "results.json").read_bytes())
+    done = audits.Results.model_validate_json((page.HERE / "audits.json").read_bytes())
+    assert seen.stamp is not None or (seen.made and seen.made in told)
+    assert all(row.stamp is not None and row.limit for row in done.audits) or (done.made and done.made in told)
 
 
 def test_every_family_is_in_the_record_and_none_broke() -> None:
@@ -40,8 +47,8 @@ def test_families_were_audited_whole_and_none_broke() -> None:
 
 def test_readme_says_what_the_records_say() -> None:
     families, done = page.read_families(), page.read_audits()
-    told = page.readme(families, done)
-    assert f"{len(page.opened(families))} open" in told and f"{len(done)} of them" in told
+    told = page.README.read_text(encoding="utf-8")
+    assert page.readme(families, done) in told
     assert all(f"`{family.name}`" in told for family in page.refused(families))
 
 
@@ -87,11 +94,14 @@ def test_a_family_is_built_opened_and_recorded() -> None:
     assert sweep.seen_family("roberta", ("native",)).native.code == 2
 
 
-def test_a_row_is_put_among_those_of_other_families(tmp_path: Path) -> None:
+def test_a_row_is_put_among_those_of_other_families_and_what_is_said_of_them_stays(tmp_path: Path) -> None:
     out = tmp_path / "audits.json"
+    out.write_text('{"made": "long ago"}')
     for name, code in (("mamba", 0), ("llama", 0), ("mamba", 4)):
-        audits.keep(out, Audit(name=name, code=code, verdict="INTACT"))
+        audits.keep(out, Audit(name=name, code=code, verdict="INTACT", stamp=provenance.stamp(0)))
     assert [(audit.name, audit.code) for audit in page.read_audits(out)] == [("llama", 0), ("mamba", 4)]
+    assert audits.Results.model_validate_json(out.read_bytes()).made == "long ago"
+    assert all(audit.stamp is not None for audit in page.read_audits(out))
 
 
 @pytest.mark.slow
@@ -110,4 +120,5 @@ def test_the_sweep_made_again_is_the_record() -> None:
 def test_a_trained_model_of_a_family_is_audited_whole(name: str, tmp_path: Path) -> None:
     audits.write_world(name, tmp_path)
     done = audits.audited(name, tmp_path)
+    assert done.stamp is not None and done.limit == audits.LIMIT
     assert done.code != 3 and not done.failed and done.measured and done.verdict, done

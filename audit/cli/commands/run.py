@@ -15,11 +15,7 @@ ORDER = 40
 def add_arguments(parser: ArgumentParser) -> None:
     """Which case, how, within which limits, and what would fail it."""
     flags.add_case(parser)
-    flags.add_settings(parser)
-    flags.add_limits(parser)
-    parser.add_argument("--dry-run", action="store_true", help="plan only")
-    parser.add_argument("--force-new", action="store_true", help="start over; what is there is kept aside")
-    flags.add_gate(parser)
+    flags.add_audit(parser)
 
 
 def act(args: Namespace) -> Answer:

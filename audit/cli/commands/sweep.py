@@ -47,11 +47,7 @@ def add_arguments(parser: ArgumentParser) -> None:
                         "FOLDER: 'auto' (the one that runs here), an address, or 'local' (started for it)")  # fmt: skip
     spread.add_argument("--cards", type=_share, default=0.0, metavar="SHARE", help="graphics cards that an audit takes "
                         "on Ray, such as 1 or 0.5 (default: 0)")  # fmt: skip
-    flags.add_settings(parser)
-    flags.add_limits(parser)
-    parser.add_argument("--dry-run", action="store_true", help="plan only")
-    parser.add_argument("--force-new", action="store_true", help="start over; what is there is kept aside")
-    flags.add_gate(parser)
+    flags.add_audit(parser)
 
 
 def _share(text: str) -> float:

@@ -11,6 +11,8 @@ from audit.schema import AuditError, Case, Source, canonical_hash
 _MARKS = ("config.json", "edit.json", "adapter_config.json")
 """A folder with one of these files is a checkpoint, and so is a .gguf file."""
 _GGUF = ".gguf"
+_SHORT = 7
+"""So much of a commit stands in a name: several commits of one repository are several suspects."""
 
 
 class Suspect(NamedTuple):
@@ -66,7 +68,8 @@ def _members(path: str) -> list[tuple[str, str]]:
     """The checkpoints at a path by name: itself, or each sub-folder that is one; a hub id stands for itself."""
     folder = Path(path).expanduser()
     if not folder.exists():
-        return [(path.partition("@")[0].replace("/", "--"), path)]
+        name, _, commit = path.partition("@")
+        return [("--".join([*name.split("/"), *([commit[:_SHORT]] if commit else [])]), path)]
     folder = folder.resolve()
     inside = folder.iterdir() if folder.is_dir() else ()
     checkpoints = sorted((each for each in inside if _is_checkpoint(each)), key=_in_order)
@@ -120,6 +123,7 @@ def _named(audits: Sequence[tuple[Suspect, str]]) -> tuple[Suspect, ...]:
         if name in ("", ".", "..") or name != Path(name).name:
             raise AuditError(f"{where}: `name` {name!r} cannot name a folder of its own", "change it")
         if name in seen:
-            raise AuditError(f"{seen[name]} and {where} are both named {name!r}", "give each case a `name` of its own")
+            do = "give each case a `name`, or each checkpoint of a pool a folder name, of its own"
+            raise AuditError(f"{seen[name]} and {where} are both named {name!r}", do)
         seen[name] = where
     return tuple(suspect for suspect, _ in audits)

@@ -59,9 +59,12 @@ def _apart(settings: RunSettings) -> RunSettings:
 
 
 def _performers(spread: Spread, settings: RunSettings, audits: int, watch: Watch) -> Processes | Rays:
+    """Who performs the units. Each process has a graphics card to itself, but where the settings say which card it is
+    (``cuda:1``) or spread a model over cards: then each sees them all under their own numbers."""
     if spread.cluster is not None:
         return Rays(settings, spread.cluster, watch)
-    cards = [] if settings.device == "cpu" else graphics_cards()
+    chosen = settings.device == "cpu" or ":" in settings.device or settings.device_map is not None
+    cards = [] if chosen else graphics_cards()
     return Processes(settings, min(audits, spread.workers or len(cards) or WORKERS), watch, cards)
 
 

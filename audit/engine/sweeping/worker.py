@@ -30,7 +30,7 @@ class Worker:
 
     def __init__(self, settings: "RunSettings", together: int = 1) -> None:
         self.settings, self._together = settings, together
-        self._benches: dict[object, Bench] = {}
+        self._bench: Bench | None = None
         self._shared: tuple[str, SharedReads] | None = None
 
     def perform(self, task: Task, watch: "Watch") -> Outcome:
@@ -62,6 +62,7 @@ class Worker:
     def _read(self, task: Task, _: "Watch") -> Outcome:
         name = task.suspect.shared
         if self._shared is None or self._shared[0] != name:
+            self._shared = None
             self._shared = name, self._opened([task.suspect, *task.alike][:TRIED], task.out)
         self._shared[1].read(task.role)
         return Outcome(task.name)
@@ -79,12 +80,14 @@ class Worker:
         return SharedReads.of(prepare(last, out, self.settings, self.bench))
 
     def bench(self, settings: "RunSettings", models: "Sequence[Checkpoint]") -> "Bench":
-        """The bench for these models, with those of earlier units still open where it is the same; what it counts
-        starts anew, since each report tells of its own. Its store waits for what another worker is computing."""
+        """The bench for these models, with those of earlier units still open where it is the same, else let go; what it
+        counts starts anew, since each report tells of its own. Its store waits for what another worker is computing."""
         from audit.planning import make_bench
 
-        new_bench = make_bench(settings, models)
-        bench = self._benches.setdefault((new_bench.settings, new_bench.pool.placement), new_bench)
+        bench, earlier = make_bench(settings, models), self._bench
+        if earlier is not None and (earlier.settings, earlier.pool.placement) == (bench.settings, bench.pool.placement):
+            bench = earlier
+        self._bench = bench
         bench.halvings = 0
         bench.pool.opened.clear()
         bench.pool.processes = self._together
