@@ -48,10 +48,10 @@ class Family(Record):
 
 
 class Results(Record):
-    """All families, and where their rows come from; ``made`` says it of rows that are older than the stamp."""
+    """All families, and where their rows come from; ``provenance`` says it of rows that are older than the stamp."""
 
     stamp: Stamp | None = None
-    made: str = ""
+    provenance: str = ""
     families: tuple[Family, ...]
 
 
