@@ -45,14 +45,14 @@ from audit.runs import (
     documents,
     environment,
     exhibits,
+    keep_key,
     keep_words,
     key_of,
     manifest,
     name_of,
     now,
-    read_report,
+    read_issued,
     renamed,
-    run_files,
 )
 from audit.schema import (
     AuditError,
@@ -173,7 +173,7 @@ class Run:
             if self.journal.final:
                 finished = f"{self.journal.out} is finished: nothing is measured again"
                 self.watch(Step("final", finished, 1, 1, finished=True))
-                return self._final()
+                return read_issued(self.journal.out).report
         if not self.planner.running:
             raise AuditError("no test would run", "see `residua plan`: give what they need, or wider limits",
                              ExitCode.UNDECIDED)  # fmt: skip
@@ -186,7 +186,7 @@ class Run:
         with self.journal.locked():
             self.journal.begin(self.plan, self.settings.force_new)
             self._receive()
-            self.journal.finish(roles)
+            self.journal.finish(roles, self.plan.code_version)
             self.journal.event("started", f"plan {self.plan.plan_hash}")
             if recalled.note:
                 self.journal.event("template", recalled.note)
@@ -197,21 +197,12 @@ class Run:
                 self._write(report)
         return report
 
-    def _final(self) -> Report:
-        """The report that is here; a run killed between its manifest and its last line of custody gets that line."""
-        report = read_report(self.journal.out / run_files.REPORT)
-        if custody.read(self.journal.out).last("issued") is None:
-            with self.journal.locked():
-                custody.mend(self.journal.out)
-                self._issue(report)
-        return report
-
     def _receive(self) -> None:
-        """Write down what came in, before anything is measured on it."""
-        custody.mend(self.journal.out)
+        """Write down what came in, before anything is measured on it, and the key that masks what is quoted of it."""
         root = self.case.root
         arrivals = [custody.Arrival(role, name_of(c), as_given(c, root)) for role, c in received(self.received)]
         custody.receive(self.journal.out, arrivals, self.plan.code_version)
+        keep_key(self.journal.out, self.plan.code_version)
 
     def _issue(self, report: Report) -> None:
         custody.issue(self.journal.out, report.report_id, self.journal.out / manifest.NAME, self.plan.code_version)
@@ -251,7 +242,7 @@ class Run:
                 self.journal.event("failed", f"{planned.name} {result.error_id}")
             else:
                 units[planned.name] = result
-                self.journal.finish(result)
+                self.journal.finish(result, self.plan.code_version)
                 self.journal.event("measured", planned.name)
             left = meter.left(other.name for other in waiting[place + 1 :])
             done = len(units) + len(failures)

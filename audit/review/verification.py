@@ -29,12 +29,19 @@ from audit.judging import (
     taking_part,
 )
 from audit.render import schema
-from audit.runs import code_version, custody, document_id, documents, manifest, run_files
+from audit.runs import (
+    ALONE,
+    UNCHAINED,
+    code_version,
+    custody,
+    documents,
+    folder_problems,
+    id_problems,
+    manifest,
+    run_files,
+)
 from audit.schema import EARLIER, AuditError, ExitCode, Missing, Report
 
-ALONE = "a report on its own: its manifest, custody log and item tables are not here and were not checked"
-UNCHAINED = ("1.0", "1.1")
-"""Schemas from before there was a custody log."""
 _EMBEDDED = re.compile(rb'<script type="application/json" id="report-json">(.*?)</script>', re.DOTALL)
 LIBRARY = 1_000_000
 """Bytes: a static page is smaller, the library of live figures alone is larger."""
@@ -68,14 +75,15 @@ def verify_run(path: Path, calibrations: Path | None = None) -> Verification:
     if folder is None:
         data, page = _detached(path)
         report, problems = _read(data)
+        problems += () if report is None else id_problems(data, report)
         pages = _none if page is None or report is None or _is_live(report, page) else {run_files.PAGE: page}.get
         more, remarks = _document_problems(report, pages, calibrations)
         return Verification(str(path), (*problems, *more), (ALONE, *remarks), report)
     report, problems = _read((folder / run_files.REPORT).read_bytes())
-    changed = _manifest_problems(folder)
+    changed = folder_problems(folder, report)
     chained = (folder / custody.NAME).is_file() or report is None or report.schema_version not in UNCHAINED
     remarks = () if chained else ("made before there was a custody log, which is not checked",)
-    problems = [*changed, *(_custody_problems(folder, report) if chained else ()), *problems]
+    problems = [*changed, *problems]
     if report is not None:
         problems += _table_problems(folder, report)
     # A report.json that is not the one issued gives other pages, as the manifest has said already.
@@ -144,8 +152,6 @@ def _read(data: bytes) -> _Read:
         report = Report.model_validate_json(data)
     except ValidationError as error:
         return _Read(None, [*problems, f"report.json cannot be read: {error.error_count()} problems"])
-    if (given_id := document_id(json.loads(data))) != report.report_id:
-        problems.append(f"report.json, report_id: states {report.report_id}, the document gives {given_id}")
     return _Read(report, problems)
 
 
@@ -166,39 +172,6 @@ def _schema_problems(data: bytes) -> Iterator[str]:
 
 
 # ---- the folder -------------------------------------------------------------------------------------------------
-def _manifest_problems(folder: Path) -> list[str]:
-    try:
-        return [f"{_printable(problem.path)}: {problem.fault}" for problem in manifest.check(folder)]
-    except AuditError as error:
-        return [error.what]
-
-
-def _printable(path: str) -> str:
-    """A file name that may hold any bytes, as text that any stream can print."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _custody_problems(folder: Path, report: Report | None) -> Iterator[str]:
-    """The chain itself, the manifest that it says was issued, and what it says was received."""
-    chain = custody.read(folder)
-    yield from chain.faults
-    issued = chain.last("issued")
-    if issued is None:
-        yield f"{custody.NAME}: no line says that the report was issued"
-        return
-    where = f"{custody.NAME}, line {issued.n}, states"
-    if issued.about.get("manifest_sha256") != hashlib.sha256((folder / manifest.NAME).read_bytes()).hexdigest():
-        yield f"{manifest.NAME}: does not hash to what {where}"
-    if report is None:
-        return
-    if issued.about.get("report_id") != report.report_id:
-        yield f"report.json, report_id: is not the one that {where}"
-    arrived = [line.about for line in chain.lines if line.action == "received"]
-    for role, fingerprint in ((exhibit.role, exhibit.fingerprint) for exhibit in report.exhibits):
-        if not any((about.get("role"), about.get("fingerprint")) == (role, fingerprint) for about in arrived):
-            yield f"{custody.NAME}: no line received {role} {fingerprint[:12]}, which the report lists"
-
-
 def _table_problems(folder: Path, report: Report) -> Iterator[str]:
     for evidence in report.evidence:
         table = evidence.measurement.items

@@ -8,6 +8,11 @@ from .excerpts import choose as choose
 from .excerpts import unmasked as unmasked
 from .export_files import Wanted as Wanted
 from .export_files import export as export
+from .issued import ALONE as ALONE
+from .issued import UNCHAINED as UNCHAINED
+from .issued import folder_problems as folder_problems
+from .issued import id_problems as id_problems
+from .issued import read_issued as read_issued
 from .journal import Cancelled as Cancelled
 from .journal import RunJournal as RunJournal
 from .journal import Unit as Unit
@@ -15,6 +20,7 @@ from .journal import difference as difference
 from .journal import now as now
 from .masking import Mask as Mask
 from .masking import Screen as Screen
+from .masking import keep_key as keep_key
 from .masking import key_of as key_of
 from .masking import renamed as renamed
 from .masking import texts_of as texts_of
