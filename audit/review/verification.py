@@ -1,9 +1,9 @@
 """Is a finished run still what was issued? Everything that can be computed again is, and every fault has its place.
 
-A run folder: the manifest and every file it lists, the chain of custody, the schema, the id, the item tables, evidence
-and verdict from the numbers, and the rendered files. A report that stands alone (``report.json``, or an HTML report
-with its JSON inside): the same without manifest, custody and tables, which is said. A page that shows a reader's own
-prior is not built again and so not accepted: its report.json is.
+A run folder: the manifest and every file it lists, the chain of custody, the schema, the id, the item tables, what the
+document says of plan, units and tables, evidence and verdict from the numbers, and the rendered files. A report that
+stands alone (``report.json``, or an HTML report with its JSON inside): the same without manifest, custody, units and
+tables, which is said. A page that shows a reader's own prior is not built again and so not accepted: its report.json is.
 """
 
 import hashlib
@@ -18,20 +18,13 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from audit.calibration import stored, zoo_floors
-from audit.judging import (
-    ApplicableCalibrations,
-    decision_rule,
-    given,
-    heard,
-    judged,
-    replicates_of,
-    restand,
-    taking_part,
-)
+from audit.judging import replicates_of, restand
 from audit.render import schema
+from audit.review.rederivation import retold
 from audit.runs import (
     ALONE,
     UNCHAINED,
+    Judges,
     code_version,
     custody,
     documents,
@@ -77,7 +70,7 @@ def verify_run(path: Path, calibrations: Path | None = None) -> Verification:
         report, problems = _read(data)
         problems += () if report is None else id_problems(data, report)
         pages = _none if page is None or report is None or _is_live(report, page) else {run_files.PAGE: page}.get
-        more, remarks = _document_problems(report, pages, calibrations)
+        more, remarks = _document_problems(report, None, pages, calibrations)
         return Verification(str(path), (*problems, *more), (ALONE, *remarks), report)
     report, problems = _read((folder / run_files.REPORT).read_bytes())
     changed = folder_problems(folder, report)
@@ -88,7 +81,7 @@ def verify_run(path: Path, calibrations: Path | None = None) -> Verification:
         problems += _table_problems(folder, report)
     # A report.json that is not the one issued gives other pages, as the manifest has said already.
     pages = _none if "report.json: changed" in changed else partial(_page, folder)
-    more, others = _document_problems(report, pages, calibrations)
+    more, others = _document_problems(report, folder, pages, calibrations)
     return Verification(str(folder), (*problems, *more), (*remarks, *others), report)
 
 
@@ -190,21 +183,26 @@ class _Review(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def _document_problems(report: Report | None, pages: Pages, calibrations: Path | None) -> _Review:
-    """What its own numbers say of a report and of the pages that show it."""
+def _document_problems(report: Report | None, folder: Path | None, pages: Pages, calibrations: Path | None) -> _Review:
+    """What its own numbers, and the parts of its run where they are there, say of a report and of its pages."""
     if report is None:
         return _Review((), ())
+    own = report.plan.code_version == code_version()
     differences = list(_rebuild_problems(report, pages))
     standing = restand(calibrations or _of_its_kind(report), report.calibrations)
     remarks: list[str] = []
     if standing is None:
         remarks.append("its evidence was judged by calibrations that are not stored here, and was not judged again")
-    else:
-        differences += _number_problems(report, standing)
-    if report.plan.code_version == code_version():
-        return _Review(tuple(differences), tuple(remarks))
+    judges = None if standing is None else Judges(standing, zoo_floors(_of_its_kind(report)))
+    if folder is not None and not own and not (folder / run_files.UNITS).is_dir():
+        remarks.append("its units are not here, and were not held against it")
+        folder = None
+    again = retold(report, folder, judges)
+    differences += again.concluded
+    if own:
+        return _Review((*again.copied, *differences), tuple(remarks))
     origin = f"made by code {report.plan.code_version}, verified by {code_version()}"
-    return _Review((), (origin, *remarks, *differences))
+    return _Review(again.copied, (origin, *remarks, *differences))
 
 
 def _rebuild_problems(report: Report, pages: Pages) -> Iterator[str]:
@@ -220,18 +218,3 @@ def _rebuild_problems(report: Report, pages: Pages) -> Iterator[str]:
 def _of_its_kind(report: Report) -> Path:
     """The calibrations and floors that come with the probes, of the kind of model that the report is about."""
     return stored(replicates_of(report.evidence).modality)
-
-
-def _number_problems(report: Report, standing: ApplicableCalibrations) -> Iterator[str]:
-    """Does the same judging of the same numbers still give this evidence and this verdict?"""
-    case = taking_part(report.plan.case, report.roles_audited)
-    again, unlimited = judged(report.evidence, given(case), standing, zoo_floors(_of_its_kind(report)))
-    computed_verdict = heard(unlimited, report.roles_audited)
-    for stated, computed in zip(report.evidence, again, strict=True):
-        if stated != computed:
-            m = stated.measurement
-            yield f"evidence {m.probe}.{m.name}: states {stated.outcome!r}, its numbers give {computed.outcome!r}"
-    if computed_verdict != report.verdict:
-        yield f"verdict: states {report.verdict.word}, the numbers give {computed_verdict.word}"
-    if report.decision_rule != decision_rule(replicates_of(report.evidence)):
-        yield "the decision rule printed is not the one in force"

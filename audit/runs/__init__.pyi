@@ -3,6 +3,17 @@ from . import manifest as manifest
 from . import run_files as run_files
 from .custody import NAME as NAME
 from .custody import chain as chain
+from .derivation import OPEN_QUESTION as OPEN_QUESTION
+from .derivation import Judges as Judges
+from .derivation import Parts as Parts
+from .derivation import concluded as concluded
+from .derivation import copied as copied
+from .derivation import left_out as left_out
+from .derivation import measured as measured
+from .derivation import own_code as own_code
+from .derivation import plan_hash_of as plan_hash_of
+from .derivation import quantised as quantised
+from .derivation import withholding as withholding
 from .excerpts import Imaged as Imaged
 from .excerpts import choose as choose
 from .excerpts import unmasked as unmasked
@@ -13,6 +24,7 @@ from .issued import UNCHAINED as UNCHAINED
 from .issued import folder_problems as folder_problems
 from .issued import id_problems as id_problems
 from .issued import read_issued as read_issued
+from .journal import ROLES as ROLES
 from .journal import Cancelled as Cancelled
 from .journal import RunJournal as RunJournal
 from .journal import Unit as Unit

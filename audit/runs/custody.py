@@ -6,10 +6,11 @@ for the first) and ``sha256``: the sha256 of the same JSON without ``sha256``. B
 
     sed -n 3p custody.jsonl | jq -cjS 'del(.sha256)' | sha256sum
 
-``about`` holds ``role``, ``fingerprint`` and ``path`` (as given) of what was received; ``file`` and ``file_sha256`` of
-a file of the run that was kept (the plan, the key of the masks, a finished unit, its tables), of a unit and the plan
-before the file is put in place; ``report_id``, the sha256 of ``manifest.sha256``, and size and sha256 of the event log
-when the report was issued; ``outcome`` of a verification that was asked to write itself down.
+``about`` holds ``role``, ``fingerprint`` and ``path`` (as given) of what was received, of a data file the role
+``data <cohort>`` and no path; ``file`` and ``file_sha256`` of a file of the run that was kept (the plan, the key of the
+masks, a finished unit, its tables), of unit and plan before the file is put in place; ``report_id``, the sha256 of
+``manifest.sha256``, and size and sha256 of the event log when the report was issued; ``outcome`` of a verification that
+was asked to write itself down.
 """
 
 import fcntl
@@ -27,6 +28,8 @@ from audit.schema import AuditError, ExitCode, Record, canonical_hash
 
 NAME: Final = run_files.CUSTODY
 FIRST: Final = "0" * 64
+DATA: Final = "data "
+"""Before the cohort of a data file that was received."""
 WHAT_IT_SHOWS: Final = (
     "The manifest lists the sha256 of every file of the run, and every line of the custody log holds the hash of the "
     "line before and its own: a file, a line or an order that changed by accident is found by `residua verify`.",

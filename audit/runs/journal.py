@@ -32,6 +32,8 @@ WRITTEN = frozenset({
 })  # fmt: skip
 OWN_FILES = WRITTEN | {run_files.LOCK, run_files.CANCEL, run_files.SUPERSEDED}
 SHOWN_DIFFERENCES = 20
+ROLES = "roles"
+"""The name of the unit that audits who judges, beside those of the probes."""
 
 
 class Cancelled(KeyboardInterrupt):
@@ -41,7 +43,8 @@ class Cancelled(KeyboardInterrupt):
 class Unit(Record):
     """One finished unit of work: what one probe measured, or why it could not, and what that cost.
 
-    ``roles``: the records of the unit that audits who judges, which measures nothing.
+    ``roles``: the records of the unit that audits who judges, which measures nothing; ``noticed`` what else limits a
+    report, found before anything was measured.
     """
 
     key: str
@@ -50,6 +53,7 @@ class Unit(Record):
     skip: Skip | None = None
     timing: Timing
     roles: tuple[RoleAudit, ...] = ()
+    noticed: tuple[str, ...] = ()
 
 
 def now() -> str:
