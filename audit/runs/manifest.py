@@ -33,8 +33,20 @@ def write(folder: Path) -> Path:
     return folder / NAME
 
 
+class Compared(NamedTuple):
+    """What a manifest lists (path: sha256), and which files are not as it says."""
+
+    digests: dict[str, str]
+    problems: list[Problem]
+
+
 def check(folder: Path) -> list[Problem]:
     """Which files changed, are missing, or are there without being listed. Empty means: as written."""
+    return compared(folder).problems
+
+
+def compared(folder: Path) -> Compared:
+    """:func:`check`, with what the manifest lists. AuditError (code 3) if it is missing or damaged."""
     digests = _read(folder / NAME)
     present = set(_files(folder))
     problems = [Problem(path, "missing") for path in digests if path not in present]
@@ -42,7 +54,7 @@ def check(folder: Path) -> list[Problem]:
         Problem(p, "changed") for p, digest in digests.items() if p in present and _sha256(folder / p) != digest
     ]
     problems += [Problem(path, "extra") for path in present if path not in digests]
-    return sorted(problems)
+    return Compared(digests, sorted(problems))
 
 
 def _files(folder: Path) -> list[str]:

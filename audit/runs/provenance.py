@@ -103,6 +103,7 @@ def exhibits(
                 files=now.files | beside,
                 verified_after=True,
                 released="" if (copy := float_copy_of(checkpoint)) is None else copy.summary,
+                code="" if (own := checkpoint.code) is None else f"{own.name} (sha256 {own.sha256[:16]})",
             )  # fmt: skip
         )
     return tuple(listed)
