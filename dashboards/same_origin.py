@@ -1,9 +1,9 @@
 """Who may ask the dashboard: pages of its own, under its own names, with the token that its first page was given.
 
-It stands before Streamlit, on every request and on the websocket. A foreign ``Host`` is a name that somebody else points
-at this machine (DNS rebinding), a foreign ``Origin`` another site's page; Streamlit, asked about one of those, would look
-up this machine's own address elsewhere. A click is a message of the websocket, so that whoever opens that can start an
-audit: it opens with the token alone, which is a cookie that no script reads and no other site's request carries
+It stands before Streamlit, on every request and on the websocket. A foreign ``Host`` is a name that somebody else
+points at this machine (DNS rebinding), a foreign ``Origin`` another site's page; asked about one of those, Streamlit
+would look up this machine's address elsewhere. A click is a message of the websocket, so that whoever opens that can
+start an audit: it opens with the token alone, a cookie that no script reads and no other site's request carries
 (SameSite, https://datatracker.ietf.org/doc/html/draft-ietf-httpbis-rfc6265bis). The browser is told to fetch nothing
 from elsewhere, whatever stands in a page (Content Security Policy, https://www.w3.org/TR/CSP3/).
 """

@@ -103,7 +103,9 @@ def free_port(port: int | None, address: str = HOST) -> int:
                 probe.bind((address, candidate))
             except (OSError, OverflowError) as error:
                 if isinstance(error, OSError) and error.errno == errno.EADDRNOTAVAIL:
-                    raise AuditError(f"{address} is no address of this machine", "give --host one that it has") from None
+                    raise AuditError(
+                        f"{address} is no address of this machine", "give --host one that it has"
+                    ) from None
                 continue
             return int(probe.getsockname()[1])
     raise AuditError(f"port {port} is taken or cannot be used", "name another with --port, or 0 for any that is free")

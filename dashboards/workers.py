@@ -109,9 +109,10 @@ def start(vault: Vault, verb: str, arguments: Sequence[str], out: str) -> Worker
             f"{vault.root / PLACE} cannot be written ({error.strerror})", "start the dashboard on a folder you own"
         ) from None
     worker = Worker(id=name, verb=verb, arguments=tuple(arguments), out=out, pid=process.pid,
-                    started=datetime.now(UTC).isoformat(timespec="seconds"), born=_born(process.pid)).sealed(key)  # fmt: skip
-    write_atomic(place / "worker.json", worker.model_dump_json().encode())
-    return worker
+                    started=datetime.now(UTC).isoformat(timespec="seconds"), born=_born(process.pid))  # fmt: skip
+    sealed = worker.sealed(key)
+    write_atomic(place / "worker.json", sealed.model_dump_json().encode())
+    return sealed
 
 
 def _born(pid: int) -> float:
@@ -121,8 +122,7 @@ def _born(pid: int) -> float:
 
 
 def workers(vault: Vault) -> tuple[Worker, ...]:
-    """Everything that this user started here, the newest first; a record that cannot be read, or that is not the user's,
-    is passed over."""
+    """What this user started here, the newest first; a record of somebody else, or a broken one, is passed over."""
     place = vault.root / PLACE
     names = sorted((p.name for p in place.iterdir()), reverse=True) if place.is_dir() else []
     records, key = list[Worker](), own_key() if names else b""
