@@ -47,11 +47,10 @@ STATES = {
     "compare?set=sweep&run=b": "tests shown",
     "verdict?set=world&run=tampered": "Integrity failure: results withheld",
     "items?set=world&run=items_changed": "does not hash to what the report states",
-    "items?set=world&run=images": "‹masked, an image›",
+    "items?set=world&run=images": "ids and images are masked",
     "verdict?set=world&run=running": "This audit is not finished",
     "run": "run is running",
     "edit": "Name a case file",
-    "nowhere": "Page not found",
 }
 """Pages by their address, and words by which each is known to have come."""
 
@@ -184,6 +183,9 @@ def test_every_state_asks_this_machine_alone_and_can_be_read_by_all(
             page.reload()
             until(page, "Suspect checkpoint")
             assert (console, foreign) == ([], [])
+            page.goto(f"{served.address}/nowhere")
+            until(page, "Page not found")
+            read_by_all(page, axe, "no such page")
             os.kill(served.process.pid, signal.SIGTERM)
             served.process.wait(30)
             page.wait_for_timeout(4000)

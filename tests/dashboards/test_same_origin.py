@@ -92,7 +92,7 @@ def test_orders_are_taken_with_the_token_of_the_first_page_alone(client: TestCli
         client.cookies.set(name, token)
         assert client.post("/", headers=own).status_code == 403 and not heard(client, own)
     client.cookies.clear()
-    assert client.post("/", headers={**own, "Cookie": "\x7f=;\\\"= residua_8501"}).status_code == 403
+    assert client.post("/", headers={**own, "Cookie": '\x7f=;\\"= residua_8501'}).status_code == 403
     assert reached == []
     first = client.get("/")
     assert client.post("/", headers=own).text == "a run" and heard(client, own) and heard(client, {})
@@ -130,7 +130,9 @@ def test_a_name_of_the_users_own_stands_in_place_of_this_machines(monkeypatch: p
     assert listening(["127.0.0.1", "lab7.example"]) == "127.0.0.1" and listening(["::1"]) == "::1"
 
 
-@pytest.mark.parametrize("name", ["0.0.0.0", "::", "a b", "http://lab7", "lab7:80", "", "127.0.0.1/x", "no.such.invalid"])
+@pytest.mark.parametrize(
+    "name", ["0.0.0.0", "::", "a b", "http://lab7", "lab7:80", "", "127.0.0.1/x", "no.such.invalid"]
+)
 def test_a_name_that_is_no_address_or_every_address_is_input(name: str) -> None:
     with pytest.raises(AuditError) as refused:
         listening([name])
