@@ -164,6 +164,14 @@ def test_what_an_attack_brings_back_stands_where_the_joint_rule_sees_nothing(fol
     assert ruled([*seen(0.0), back.model_copy(update={"p": 0.5})], standing(folder))[1].word.startswith("CONSISTENT")
 
 
+def test_what_the_outputs_show_stands_where_the_joint_rule_sees_nothing(folder: Path) -> None:
+    """Of a test that no calibration knows, and that the joint score does not contain."""
+    said = measured("spoken", 0.3, 2.0, "output")
+    found = ruled([*seen(0.0), said], standing(folder))[1]
+    assert (found.word, found.basis, found.direction) == ("PARTIAL", "in-case", "above")
+    assert "spoken" in found.because[1]
+
+
 def test_a_trace_in_the_states_alone_forbids_a_clean_verdict_of_the_joint_rule(folder: Path) -> None:
     lens = measured("lens", 0.2, 2.0)
     evidence, found = ruled([*seen(0.0)[:3], lens], standing(folder))
