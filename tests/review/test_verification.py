@@ -21,27 +21,25 @@ from audit.runs import code_version, custody, documents, manifest, report_id
 from audit.schema import AuditError, Missing, Report, Table
 from tests import golden
 
-TABLE = b"a table of items"
+TABLE = "tables/forget_likelihood.parquet"
 
 
-def issued() -> Report:
-    """A report as the engine would issue it, with one item table."""
-    draft = golden.report("suppressed")
-    digest = hashlib.sha256(TABLE).hexdigest()
-    table = Table(path="tables/gate.parquet", sha256=digest, rows=1, columns=("item",), axis="")
-    items = [table, *[Missing(missing="none is kept")] * (len(draft.evidence) - 1)]
-    measured = [e.measurement.model_copy(update={"items": i}) for e, i in zip(draft.evidence, items, strict=True)]
-    evidence = tuple(judge(m, zoo_floors()) for m in measured)
-    reached = heard(verdict(evidence, given(taking_part(draft.plan.case, draft.roles_audited))), draft.roles_audited)
-    plan = draft.plan.model_copy(update={"code_version": code_version()})
-    return named(
-        draft.model_copy(
-            update={
-                "evidence": evidence, "verdict": reached, "limits": reached.limits, "plan": plan,
-                "decision_rule": decision_rule(),
-            }
-        )
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run as the engine leaves it."""
+    folder = tmp_path_factory.mktemp("made") / "run"
+    whole_run.make(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "run"))
+
+
+@pytest.fixture
+def issued(made: Path) -> Report:
+    return Report.model_validate_json((made / "report.json").read_bytes())
 
 
 def named(report: Report) -> Report:
@@ -49,18 +47,14 @@ def named(report: Report) -> Report:
     return report.model_copy(update={"report_id": report_id(report)})
 
 
-def verified(folder: Path, document: object, table: bytes | None = TABLE) -> Verification:
-    """Write and sign a run folder, and verify it."""
-    (folder / "tables").mkdir(exist_ok=True)
-    if table is not None:
-        (folder / "tables" / "gate.parquet").write_bytes(table)
+def verified(folder: Path, document: object) -> Verification:
+    """Write another report into a run folder, sign it, and verify it."""
     text = document.model_dump_json(indent=1) if isinstance(document, Report) else document
     (folder / "report.json").write_text(text if isinstance(text, str) else json.dumps(text))
-    manifest.write(folder)
-    (folder / custody.NAME).unlink(missing_ok=True)
-    made = document if isinstance(document, Report) else issued()
-    custody.receive(folder, [custody.Arrival(e.role, e.fingerprint, e.path) for e in made.exhibits], "test")
-    custody.issue(folder, made.report_id, folder / manifest.NAME, "test")
+    for name in ("report.html", "report.md", "junit.xml"):
+        (folder / name).unlink(missing_ok=True)
+    made = document if isinstance(document, Report) else Report.model_validate_json(SEEN["issued"])
+    whole_run.sign(folder, made)
     return verify_run(folder)
 
 
