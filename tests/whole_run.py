@@ -150,5 +150,3 @@ def tables(document: Document) -> list[Document]:
     """Every statement of an item table in a document or a unit."""
     found = (e["measurement"] for e in document["evidence"]) if "evidence" in document else document["measurements"]
     return [m["items"] for m in found if "missing" not in m["items"]]
-
-

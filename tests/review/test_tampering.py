@@ -214,8 +214,10 @@ ANEW: dict[str, tuple[Tamper, str]] = {
     "an outcome": (in_report(other_conclusion), r"evidence\.forget_likelihood\.probability\.outcome: states"),
     "a number of the report": (in_report(lambda d: measurement(d).update(value=0.3)), r"measurements\..*value: states"),
     "a number of a unit": (in_unit, r"measurements\..*value: states 0\.012.* gives 0\.3"),
-    "how many items a number rests on": (in_report(lambda d: measurement(d)["n"].update(scored=9999)), r"n\.scored"),
-    "a point of a curve": (in_report(lambda d: measurement(d, 4)["curves"][0]["y"].__setitem__(0, 9.0)), r"curves\[0\]\.y\[0\]"),
+    "a point of a curve": (
+        in_report(lambda d: measurement(d, 4)["curves"][0]["y"].__setitem__(0, 9.0)), r"curves\[0\]\.y\[0\]"),
+    "how many items a number rests on": (
+        in_report(lambda d: measurement(d)["n"].update(scored=9999)), r"n\.scored: states 9999"),
     "a finding taken away": (in_report(lambda d: d["evidence"].pop()), r"states nothing"),
     "a removed limit": (in_report(lambda d: d["limits"].pop(1)), r"limits\[1\]: states"),
     "the decision rule": (in_report(lambda d: d.update(decision_rule=["INTACT if it suits."])), r"decision_rule\[0\]"),
