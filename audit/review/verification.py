@@ -3,7 +3,8 @@
 A run folder: the manifest and every file it lists, the chain of custody, the schema, the id, the item tables, what the
 document says of plan, units and tables, evidence and verdict from the numbers, and the rendered files. A report that
 stands alone (``report.json``, or an HTML report with its JSON inside): the same without manifest, custody, units and
-tables, which is said. A page that shows a reader's own prior is not built again and so not accepted: its report.json is.
+tables, which is said. A page that shows a reader's own prior is not built again and so not accepted: its report.json
+is.
 """
 
 import hashlib
@@ -21,6 +22,7 @@ from audit.calibration import stored, zoo_floors
 from audit.judging import replicates_of, restand
 from audit.render import schema
 from audit.review.rederivation import retold
+from audit.review.signing import signature_problems
 from audit.runs import (
     ALONE,
     UNCHAINED,
@@ -57,15 +59,18 @@ class Verification(NamedTuple):
         return not self.problems
 
 
-def verify_run(path: Path, calibrations: Path | None = None) -> Verification:
+def verify_run(path: Path, calibrations: Path | None = None, signer: Path | None = None) -> Verification:
     """Recompute everything that can be recomputed, judged by the calibrations that the run was judged by.
 
-    ``path`` is a run folder or a report, in its folder or alone. AuditError (code 2) if it is neither. A report of
+    ``path`` is a run folder or a report, in its folder or alone; ``signer`` a public key with whose other half it must
+    have been signed. AuditError (code 2) if it is neither, or a report alone that must be signed. A report of
     another code version is held against its own hashes, schema and id; that this version judges or shows the same
     numbers otherwise is then a remark and no problem.
     """
     folder = _folder_of(path)
     if folder is None:
+        if signer is not None:
+            raise AuditError(f"{path} stands alone: signed is the manifest of a run", "name the run folder")
         data, page = _detached(path)
         report, problems = _read(data)
         problems += () if report is None else id_problems(data, report)
@@ -76,7 +81,9 @@ def verify_run(path: Path, calibrations: Path | None = None) -> Verification:
     changed = folder_problems(folder, report)
     chained = (folder / custody.NAME).is_file() or report is None or report.schema_version not in UNCHAINED
     remarks = () if chained else ("made before there was a custody log, which is not checked",)
-    problems = [*changed, *problems]
+    problems = [*(() if signer is None else signature_problems(folder, signer)), *changed, *problems]
+    if signer is None and (folder / manifest.SIGNATURE).is_file():
+        remarks = (*remarks, f"{manifest.SIGNATURE} is there and was not checked: give --signed-by")
     if report is not None:
         problems += _table_problems(folder, report)
     # A report.json that is not the one issued gives other pages, as the manifest has said already.

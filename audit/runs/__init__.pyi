@@ -28,7 +28,6 @@ from .journal import ROLES as ROLES
 from .journal import Cancelled as Cancelled
 from .journal import RunJournal as RunJournal
 from .journal import Unit as Unit
-from .journal import difference as difference
 from .journal import now as now
 from .masking import Mask as Mask
 from .masking import Screen as Screen
@@ -36,6 +35,7 @@ from .masking import keep_key as keep_key
 from .masking import key_of as key_of
 from .masking import renamed as renamed
 from .masking import texts_of as texts_of
+from .plan_differences import difference as difference
 from .provenance import Received as Received
 from .provenance import as_given as as_given
 from .provenance import code_version as code_version

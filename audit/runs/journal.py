@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from audit.runs import custody, run_files
+from audit.runs.plan_differences import difference
 from audit.runs.quoted_words import ENDING as QUOTED
 from audit.schema import AuditError, ExitCode, Measurement, Missing, Plan, Record, RoleAudit, Skip, Table, Timing
 from audit.storage import write_atomic
@@ -31,7 +32,6 @@ WRITTEN = frozenset({
     run_files.MASK_KEY,
 })  # fmt: skip
 OWN_FILES = WRITTEN | {run_files.LOCK, run_files.CANCEL, run_files.SUPERSEDED}
-SHOWN_DIFFERENCES = 20
 ROLES = "roles"
 """The name of the unit that audits who judges, beside those of the probes."""
 
@@ -63,27 +63,6 @@ def now() -> str:
 
 def _utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def _leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, below in value.items():
-            yield from _leaves(below, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for index, below in enumerate(value):
-            yield from _leaves(below, f"{path}[{index}]")
-    else:
-        yield path, json.dumps(value)
-
-
-def difference(old: Plan, new: Plan) -> list[str]:
-    """Where two plans differ, one line a leaf: ``path: old -> new``."""
-    before = dict(_leaves(old.model_dump(mode="json")))
-    after = dict(_leaves(new.model_dump(mode="json")))
-    changed = [key for key in {**before, **after} if key != "plan_hash" and before.get(key) != after.get(key)]
-    lines = [f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in changed]
-    more = len(lines) - SHOWN_DIFFERENCES
-    return lines[:SHOWN_DIFFERENCES] + ([f"... and {more} more"] if more > 0 else [])
 
 
 def _disk_refuses(out: Path, error: OSError) -> AuditError:

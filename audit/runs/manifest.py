@@ -1,7 +1,7 @@
 """A list of hashes beside a run, in the coreutils format: ``sha256sum -c manifest.sha256`` needs no tool of ours.
 
-Left out are the manifest itself and what is appended to beside it (event log, custody log, lock), keys and temporary
-files; of a run that was kept aside, below, everything is listed.
+Left out are the manifest itself, its signature, what is appended to beside it (event log, custody log, lock), keys and
+temporary files; of a run that was kept aside, below, everything is listed.
 """
 
 import hashlib
@@ -14,7 +14,8 @@ from audit.schema import AuditError, ExitCode
 from audit.storage import write_atomic
 
 NAME: Final = run_files.MANIFEST
-LEFT_OUT: Final = frozenset({NAME, run_files.EVENTS, run_files.LOCK, run_files.CUSTODY, run_files.CANCEL})
+SIGNATURE: Final = run_files.SIGNATURE
+LEFT_OUT: Final = frozenset({NAME, SIGNATURE, run_files.EVENTS, run_files.LOCK, run_files.CUSTODY, run_files.CANCEL})
 LEFT_OUT_ENDINGS: Final = (".tmp", ".key", ".pem")
 _LINE: Final = re.compile(r"(\\?)([0-9a-f]{64}) [ *](.+)")
 

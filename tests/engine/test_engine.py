@@ -79,10 +79,12 @@ def test_custody_says_what_was_received_and_issued_once_even_after_kills(
     chain = custody.read(out)
     told = [line.action for line in chain.lines]
     units = len(list((out / "units").iterdir()))
-    assert told == ["kept", *["received"] * len(report.exhibits), *["kept"] * (units + 1), "issued"]
+    arrivals = len(report.exhibits) + len(report.plan.data_sha256)
+    assert told == ["kept", *["received"] * arrivals, *["kept"] * (units + 1), "issued"]
     received = [line.about for line in chain.lines if line.action == "received"]
     stated = [(about["role"], about["fingerprint"], about["path"]) for about in received]
-    assert stated == [(e.role, e.fingerprint, e.path) for e in report.exhibits]
+    files = [(f"data {cohort}", sha, "") for cohort, sha in report.plan.data_sha256.items()]
+    assert stated == [*((e.role, e.fingerprint, e.path) for e in report.exhibits), *files]
     path = out / custody.NAME
     whole = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(whole[:-1]) + whole[-1][:20])
