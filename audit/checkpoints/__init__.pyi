@@ -1,6 +1,7 @@
 from .adapters import adapter_settings as adapter_settings
 from .adapters import adapter_weights as adapter_weights
 from .code_beside import named_code as named_code
+from .code_beside import named_kernels as named_kernels
 from .config import model_config as model_config
 from .config_only import of_config_alone as of_config_alone
 from .config_only import resolve_config as resolve_config
