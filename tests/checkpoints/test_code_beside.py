@@ -143,7 +143,7 @@ def test_code_that_other_settings_wish_for_is_not_run_and_said(
     assert f"{name} names code of its own" in caplog.text
     (listed,) = exhibits((Received("suspect", ckpt),), folder, lambda _: ())
     assert listed.files[f"auto_map of {name}"] == NOT_RUN
-    with checkpoints.staged_links(folder, (name,)) as stage:
+    with staged_links(folder, (name,)) as stage:
         assert "/" in name or not {"auto_map", "custom_generate"} & set((stage / name).read_text().split('"'))
     load_folder(folder, torch.float32, "default")
 
