@@ -6,6 +6,7 @@ from .config import model_config as model_config
 from .config_only import of_config_alone as of_config_alone
 from .config_only import resolve_config as resolve_config
 from .degenerate import check_degenerate as check_degenerate
+from .degenerate import check_types as check_types
 from .degenerate import degenerate as degenerate
 from .edited import delta_of as delta_of
 from .edited import read_edit as read_edit
