@@ -66,6 +66,7 @@ from audit.schema import (
     Failure,
     Plan,
     Report,
+    SilentModelError,
     Skip,
     Timing,
     content_key,
@@ -286,7 +287,7 @@ class Run:
             keep_words(self.journal.out, planned.name, result)
             measurements = tuple(counted(renamed(m, lambda group: str(mask(group))), over) for m in result)
         except AuditError as error:
-            if error.code == ExitCode.INTEGRITY:
+            if error.code == ExitCode.INTEGRITY and not isinstance(error, SilentModelError):
                 raise
             skip = Skip(probe=planned.name, reason=f"{error.what}; to change it: {error.do}", consequence=OPEN_QUESTION)
         timing = Timing(unit=planned.name, cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall)

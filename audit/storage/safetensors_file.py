@@ -70,6 +70,8 @@ def _parse(path: Path, raw: bytes, size: int) -> Header:
         header: Any = json.loads(raw)
         metadata = cast("dict[str, str]", header.pop("__metadata__", {}))
         items = [(str(n), str(e["dtype"]), tuple(map(int, e["shape"])), e["data_offsets"]) for n, e in header.items()]
+        for name, *_ in items:
+            name.encode()  # half a character, which no library reads as a name
         begin = 8 + len(raw)
         entries = {n: Entry(d, s, begin + int(o[0]), begin + int(o[1])) for n, d, s, o in items}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:

@@ -166,7 +166,7 @@ def tally(seen: Sequence[Seen], seeds: Sequence[int], inputs: int) -> Results:
     unexplained = [s for s in seen if s.outcome in ("0", "1") and not reasons[s.target, s.kind]]
     faults = [s for s in seen if s.outcome in (BROKE, HANG)] + unexplained
     return Results(
-        stamp=stamp(), seeds=tuple(seeds), inputs=inputs,
+        stamp=stamp(seeds[0]), seeds=tuple(seeds), inputs=inputs,
         counts={target: dict(sorted(counts[target].items())) for target in sorted(counts)},
         accepted=dict(sorted(accepted.items())), faults=tuple(faults),
     )  # fmt: skip
