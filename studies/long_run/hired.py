@@ -67,6 +67,8 @@ class Hired:
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
             self._process.wait(120)
+            if self._process.stdout is not None:
+                self._process.stdout.close()
             self._process = None
 
 

@@ -9,7 +9,7 @@ import subprocess
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -100,7 +100,7 @@ def store(tmp_path: Path, sleeper: psutil.Process) -> Path:
 
 
 @contextmanager
-def another_site(address: str) -> Iterator[int]:
+def another_site(address: str) -> Generator[int]:
     """A site of somebody else on this machine, whose page tries to use the dashboard at ``address``; its port."""
 
     class Page(BaseHTTPRequestHandler):

@@ -29,7 +29,8 @@ def test_settings_of_streamlit_are_not_handed_on(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(("hosts", "names", "address"), [
-    ([], "localhost 127.0.0.1 ::1", "127.0.0.1"), (["127.0.0.1", "lab7.example"], "127.0.0.1 lab7.example", "127.0.0.1"),
+    ([], "localhost 127.0.0.1 ::1", "127.0.0.1"),
+    (["127.0.0.1", "lab7.example"], "127.0.0.1 lab7.example", "127.0.0.1"),
 ])  # fmt: skip
 def test_the_server_listens_and_answers_as_the_user_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hosts: list[str], names: str, address: str
