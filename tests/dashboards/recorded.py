@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -50,7 +50,7 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def serving(runs: Path, port: int, home: Path, cwd: Path, flags: Sequence[str] = ()) -> Iterator[Served]:
+def serving(runs: Path, port: int, home: Path, cwd: Path, flags: Sequence[str] = ()) -> Generator[Served]:
     """A server of its own for the length of a block, awaited until it answers."""
     listener = home / "listener"
     listener.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ class Outside(NamedTuple):
 
 
 @contextmanager
-def outside() -> Iterator[Outside]:
+def outside() -> Generator[Outside]:
     """Listen for the length of a block; each request is written down by its first line."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         proxy = Outside(f"http://127.0.0.1:{listening.getsockname()[1]}", [])

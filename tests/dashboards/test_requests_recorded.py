@@ -9,7 +9,7 @@ import subprocess
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -42,13 +42,13 @@ fetch("ADDRESS/_stcore/agent/interact", {method: "POST", mode: "no-cors", creden
 fetch("ADDRESS/", {credentials: "include"}).then(r => r.text()).then(t => said.page = t).catch(() => said.page = null);
 </script></body>"""
 STATES = {
-    "verdict?set=world&run=consistent": "Suspect checkpoint",
+    "?set=world&run=consistent": "Suspect checkpoint",
     "report?set=world&run=consistent": "Report",
     "compare?set=sweep&run=b": "tests shown",
-    "verdict?set=world&run=tampered": "Integrity failure: results withheld",
+    "?set=world&run=tampered": "Integrity failure: results withheld",
     "items?set=world&run=items_changed": "does not hash to what the report states",
     "items?set=world&run=images": "ids and images are masked",
-    "verdict?set=world&run=running": "This audit is not finished",
+    "?set=world&run=running": "This audit is not finished",
     "run": "run is running",
     "edit": "Name a case file",
 }
@@ -100,7 +100,7 @@ def store(tmp_path: Path, sleeper: psutil.Process) -> Path:
 
 
 @contextmanager
-def another_site(address: str) -> Iterator[int]:
+def another_site(address: str) -> Generator[int]:
     """A site of somebody else on this machine, whose page tries to use the dashboard at ``address``; its port."""
 
     class Page(BaseHTTPRequestHandler):
@@ -178,7 +178,7 @@ def test_every_state_asks_this_machine_alone_and_can_be_read_by_all(
                 until(page, words)
                 rest(page)
                 read_by_all(page, axe, place)
-            page.goto(f"{served.address}/verdict?set=world&run=consistent")
+            page.goto(f"{served.address}/?set=world&run=consistent")
             until(page, "Suspect checkpoint")
             page.reload()
             until(page, "Suspect checkpoint")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def held(store: Store) -> list[str]:
 
 
 @contextmanager
-def another_user(root: Path, *keys: str) -> Iterator[subprocess.Popen[str]]:
+def another_user(root: Path, *keys: str) -> Generator[subprocess.Popen[str]]:
     """Another process that uses entries of the store, until it is killed."""
     command = [sys.executable, "-c", USER, str(root), *keys]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
