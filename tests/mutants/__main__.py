@@ -4,6 +4,7 @@ Results are kept in tests/mutants/results, one file a room, after every mutant; 
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 from tests.mutants import session
 from tests.mutants.operators import Mutant, digest, mutated, sample
 from tests.mutants.reached import Reach, measure, reach_of
-from tests.mutants.results import RESULTS, Results, summary
+from tests.mutants.results import Results, summary
 from tests.mutants.rooms import ROOMS, ROOT, Room
 from tests.mutants.swapped import Loaded, loaded, swap
 
@@ -103,11 +104,18 @@ class Sample:
         self._results = Results(self._name, self._room, drawn, vars(self._asked))
         self._wanted = self._results.missing(self._asked.survivors)
         if self._wanted:
-            _alone(lambda: session.collected(self._room.tests, self._scratch, self._serve))
+            _alone(self._collected)
             self._results.read()
             self._wanted = [mutant for mutant in self._results.missing(False) if mutant in self._wanted]
         if self._wanted:
             self._anew()
+
+    def _collected(self) -> None:
+        """One session of the room's tests. What they write goes to a file."""
+        with (self._scratch / "output.txt").open("w") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+        session.collected(self._room.tests, self._scratch, self._serve)
 
     def _serve(self, items: list[pytest.Item]) -> None:
         """With the tests collected: which of them reach what, and then mutant by mutant."""
@@ -154,11 +162,12 @@ class Sample:
 
     def _anew(self) -> None:
         """The mutants of what runs at import: each fork imports the room as it is then, the libraries are there."""
-        import json
-
         notes = self._scratch / "reach.json"
         if not notes.is_file():
             return
+        with (self._scratch / "output.txt").open("a") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
         session.in_fork(lambda: _imported(self._room.tests, self._scratch), self._scratch, 300.0)
         for name in json.loads((self._scratch / f"notes-{os.getpid()}.json").read_text())["names"]:
             _import(name)
