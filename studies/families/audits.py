@@ -59,9 +59,8 @@ class Audit(Record):
 
 
 class Results(Record):
-    """The rows in the order of :data:`AUDITED`; ``provenance`` says where those without a stamp come from."""
+    """The rows in the order of :data:`AUDITED`."""
 
-    provenance: str = ""
     audits: tuple[Audit, ...] = ()
 
 
