@@ -11,6 +11,8 @@ from .leftovers import hold_temporary_folder as hold_temporary_folder
 from .leftovers import locked as locked
 from .matrices import Plain as Plain
 from .matrices import plain_matrices as plain_matrices
+from .store_limit import IN_USE as IN_USE
+from .store_limit import LEDGER as LEDGER
 from .store_limit import USUAL as USUAL
 from .tensor_store import Store as Store
 from .tensor_store import read_tensors as read_tensors

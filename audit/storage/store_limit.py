@@ -17,7 +17,7 @@ from typing import Final
 
 from audit.storage.leftovers import drop_abandoned, held
 
-FOLDER: Final = "in_use"
+IN_USE: Final = "in_use"
 LEDGER: Final = "ledger"
 USUAL: Final = 50_000_000_000
 """Bytes, where nothing else is said."""
@@ -38,7 +38,7 @@ class Users:
     """The processes that use the store below ``root``, this one among them from its first :meth:`mark` on."""
 
     def __init__(self, root: Path) -> None:
-        self.folder = root / FOLDER
+        self.folder = root / IN_USE
         self._marked: set[str] = set()
         self._process = 0
         self._handle: int | None = None

@@ -23,8 +23,7 @@ import psutil
 
 from audit.planning import RunSettings
 from audit.runs import run_files
-from audit.storage import TEMP, Store, write_atomic
-from audit.storage.store_limit import FOLDER, LEDGER
+from audit.storage import IN_USE, LEDGER, TEMP, Store, write_atomic
 from studies.long_run.hired import KILLED, Hired, InHand
 from studies.long_run.results import Audit, Results, Round
 from studies.long_run.small_disk import SmallDisk, small_disk
@@ -168,7 +167,7 @@ def undisturbed(place: Place) -> None:
 def leftovers(place: Place) -> Iterator[str]:
     """Locks, temporary files and processes that are there after the end."""
     for path in place.store.rglob("*"):
-        stray = path.parent.name == FOLDER and path.name != LEDGER
+        stray = path.parent.name == IN_USE and path.name != LEDGER
         if stray or path.suffix == TEMP:
             yield f"store: {path.relative_to(place.store)}"
     yield from (f"temporary: {path.name}" for path in place.temporary.iterdir())

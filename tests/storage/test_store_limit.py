@@ -15,7 +15,7 @@ import torch
 
 from audit.schema import AuditError
 from audit.storage import Store, drop_abandoned, hold_temporary_folder, leftovers, locked, write_atomic
-from audit.storage.store_limit import FOLDER, LEDGER
+from audit.storage.store_limit import IN_USE, LEDGER
 
 KEYS = [f"{n:02x}" * 32 for n in range(40)]
 ONE = 4 * 1000 + 1024
@@ -105,8 +105,8 @@ def test_what_another_living_process_uses_stays_and_goes_once_it_is_dead(tmp_pat
         process.wait(30)
     store.prune(0)
     assert held(store) == []
-    assert {path.name for path in (tmp_path / FOLDER).iterdir() if path.stat().st_size == 0 or path.name != LEDGER} <= {
-        path.name for path in (tmp_path / FOLDER).glob(f"{os.getpid()}-*")
+    assert {path.name for path in (tmp_path / IN_USE).iterdir() if path.stat().st_size == 0 or path.name != LEDGER} <= {
+        path.name for path in (tmp_path / IN_USE).glob(f"{os.getpid()}-*")
     } | {LEDGER}
 
 
@@ -131,7 +131,7 @@ def test_two_processes_that_write_at_once_stay_within_the_limit_together(tmp_pat
     assert [writer.wait() for writer in writers] == [0, 0]
     left = sum(_size(path) for path in tmp_path.glob("??/*"))
     assert 0 < peak <= limit and limit / 2 < left <= limit
-    assert [path.name for path in (tmp_path / FOLDER).iterdir()] == [LEDGER]
+    assert [path.name for path in (tmp_path / IN_USE).iterdir()] == [LEDGER]
 
 
 def _size(path: Path) -> int:
@@ -145,7 +145,7 @@ def _size(path: Path) -> int:
 def test_a_broken_ledger_is_counted_anew(tmp_path: Path, text: bytes) -> None:
     for n, key in enumerate(KEYS[:10]):
         put(Store(tmp_path, 10 * ONE), key, n)
-    (tmp_path / FOLDER / LEDGER).write_bytes(text)
+    (tmp_path / IN_USE / LEDGER).write_bytes(text)
     store = Store(tmp_path, 5 * ONE)
     for key in KEYS[10:16]:
         put(store, key)
@@ -227,11 +227,11 @@ def test_temporary_files_of_a_killed_process_are_dropped_by_the_next(
 
 def test_a_store_that_cannot_be_written_still_serves(tmp_path: Path) -> None:
     put(Store(tmp_path), KEYS[0])
-    for path in (tmp_path / FOLDER).iterdir():
+    for path in (tmp_path / IN_USE).iterdir():
         path.unlink()
-    (tmp_path / FOLDER).rmdir()
-    (tmp_path / FOLDER).write_bytes(b"")  # a file in its place refuses even the administrator
+    (tmp_path / IN_USE).rmdir()
+    (tmp_path / IN_USE).write_bytes(b"")  # a file in its place refuses even the administrator
     assert Store(tmp_path).get(KEYS[0]) is not None
     put(Store(tmp_path), KEYS[1])
     with pytest.raises(AuditError):
-        write_atomic(tmp_path / FOLDER / "x", b"")
+        write_atomic(tmp_path / IN_USE / "x", b"")
