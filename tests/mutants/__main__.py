@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.mutants.operators import Mutant, digest, mutated, sample
 from tests.mutants.reached import Reach, measure, reach_of
 from tests.mutants.results import Results, summary
 from tests.mutants.rooms import ROOMS, ROOT, Room
-from tests.mutants.swapped import Loaded, loaded, swap
+from tests.mutants.swapped import Loaded, held, loaded, swap
 
 SEED, SIZE, MOST = 23, 60, 60.0
 SLACK = 20.0
@@ -129,12 +130,23 @@ class Sample:
         self._say(f"{len(reach.seconds)} of {len(items)} tests pass, in {sum(reach.seconds.values()):.0f} s")
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+        by_name = {item.nodeid: item for item in items}
         code = {path: loaded(self._tree / path) for path in self._paths}
+        functions = held([self._tree / path for path in self._paths])
         for mutant in self._wanted:
-            self._try(mutant, reach, items, code[mutant.path])
+            was, place = code[mutant.path], self._tree / mutant.path
+            if was is None:
+                continue
 
-    def _try(self, mutant: Mutant, reach: Reach, items: list[pytest.Item] | None, was: Loaded | None) -> None:
-        """One mutant in place of its file, its tests run, and the file put back."""
+            def work(names: list[str], was: Loaded = was, place: Path = place) -> dict[str, Any]:
+                if not swap(place, was, functions[place]):
+                    return {"swapped": False}
+                return {"failed": session.run([by_name[name] for name in names], stop=True).failed}
+
+            self._try(mutant, reach, work)
+
+    def _try(self, mutant: Mutant, reach: Reach, work: Callable[[list[str]], dict[str, Any]]) -> None:
+        """One mutant in place of its file, its tests run in a fork that does this work, and the file put back."""
         path = self._tree / mutant.path
         source, stat = path.read_text(encoding="utf-8"), path.stat()
         names = reach.of(mutant.path, mutant.line, source, self._asked.most)
@@ -145,12 +157,7 @@ class Sample:
         limit = 4 * sum(reach.seconds[name] for name in names) + SLACK
         path.write_text(mutated(source, mutant.operator, mutant.occurrence), encoding="utf-8")
         try:
-            if items is None:
-                ended = session.in_fork(lambda: _fresh(names, self._scratch), self._scratch, limit)
-            elif was is None:
-                return
-            else:
-                ended = session.in_fork(lambda: _swapped(path, was, names, items), self._scratch, limit)
+            ended = session.in_fork(lambda: work(names), self._scratch, limit)
         finally:
             path.write_text(source, encoding="utf-8")
             os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # what was compiled from it holds again
@@ -175,7 +182,7 @@ class Sample:
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         reach = reach_of(json.loads(notes.read_text()))
         for mutant in self._wanted:
-            self._try(mutant, reach, None, None)
+            self._try(mutant, reach, lambda names: _fresh(names, self._scratch))
 
     def _keep(self, mutant: Mutant, row: dict[str, Any]) -> None:
         self._results.keep(mutant, row)
@@ -184,14 +191,6 @@ class Sample:
 
     def _say(self, text: str) -> None:
         os.write(self._console, f"{self._name}: {text}\n".encode())
-
-
-def _swapped(path: Path, was: Loaded, names: list[str], items: list[pytest.Item]) -> dict[str, Any]:
-    """In a fork of a collected session: these tests with the change in memory."""
-    if not swap(path, was):
-        return {"swapped": False}
-    by_name = {item.nodeid: item for item in items}
-    return {"failed": session.run([by_name[name] for name in names], stop=True).failed}
 
 
 def _fresh(names: list[str], scratch: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ to be imported again. What runs at import, a constant, a class body or a default
 import gc
 import sys
 from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import NamedTuple
@@ -39,7 +40,19 @@ def loaded(path: Path) -> Loaded | None:
     return None
 
 
-def swap(path: Path, was: Loaded) -> bool:
+def held(paths: Collection[Path]) -> dict[Path, list[FunctionType]]:
+    """Every function of these files that is in memory. To look for them touches every object there is, which in a fork
+    copies the memory of all of them: to be called before one is made."""
+    found: dict[Path, list[FunctionType]] = {path: [] for path in paths}
+    gc.unfreeze()
+    for thing in gc.get_objects():
+        if isinstance(thing, FunctionType) and (path := Path(thing.__code__.co_filename)) in found:
+            found[path].append(thing)
+    gc.freeze()
+    return found
+
+
+def swap(path: Path, was: Loaded, functions: Sequence[FunctionType]) -> bool:
     """Every function of the file gets the code that it has there now; ``was``: what it had when it was imported.
 
     False, and nothing is done, where the file differs in what runs at import.
@@ -50,9 +63,7 @@ def swap(path: Path, was: Loaded) -> bool:
     changed = {key: code for key, code in now.functions.items() if code != was.functions[key]}
     if any(code.co_freevars != was.functions[key].co_freevars for key, code in changed.items()):
         return False
-    gc.unfreeze()
-    ours = [x for x in gc.get_objects() if isinstance(x, FunctionType) and x.__code__.co_filename == str(path)]
-    for function in ours:
+    for function in functions:
         code = next((code for key, code in changed.items() if function.__code__ == was.functions[key]), None)
         if code is not None:
             function.__code__ = code
