@@ -78,13 +78,13 @@ def test_custody_says_what_was_received_and_issued_once_even_after_kills(
     report = run(case, out, how)
     chain = custody.read(out)
     told = [line.action for line in chain.lines]
-    kept = sum(len(list((out / name).iterdir())) for name in ("units", "tables"))
+    files = sum(len(list((out / name).iterdir())) for name in ("units", "tables"))
     arrivals = len(report.exhibits) + len(report.plan.data_sha256)
-    assert told == ["kept", *["received"] * arrivals, *["kept"] * (kept + 1), "issued"]
+    assert told == ["kept", *["received"] * arrivals, *["kept"] * (files + 1), "issued"]
     received = [line.about for line in chain.lines if line.action == "received"]
     stated = [(about["role"], about["fingerprint"], about["path"]) for about in received]
-    files = [(f"data {cohort}", sha, "") for cohort, sha in report.plan.data_sha256.items()]
-    assert stated == [*((e.role, e.fingerprint, e.path) for e in report.exhibits), *files]
+    data = [(f"data {cohort}", sha, "") for cohort, sha in report.plan.data_sha256.items()]
+    assert stated == [*((e.role, e.fingerprint, e.path) for e in report.exhibits), *data]
     path = out / custody.NAME
     whole = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(whole[:-1]) + whole[-1][:20])
