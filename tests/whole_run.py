@@ -47,10 +47,10 @@ def make(folder: Path) -> Report:
         (folder / "units" / f"{unit.key}.json").write_text(unit.model_dump_json(indent=1) + "\n")
     (folder / "plan.json").write_text(clear.model_dump_json(indent=1) + "\n")
     fields = _fields(draft, units, folder)
-    whole = Report.model_validate({**draft.model_dump(), **fields})
-    named = whole.model_copy(update={"report_id": report_id(whole)})
-    write(folder, named.model_dump(mode="json"))
-    return named
+    unnamed = Report.model_validate({**draft.model_dump(), **fields})
+    report = unnamed.model_copy(update={"report_id": report_id(unnamed)})
+    write(folder, report.model_dump(mode="json"))
+    return report
 
 
 def _draft(folder: Path) -> Report:
@@ -115,11 +115,11 @@ def judges(folder: Path) -> Judges:
 def write(folder: Path, document: Document) -> None:
     """Write a document under the id that its content gives it, with its pages, and sign the folder: every hash is that
     of what lies there now, but for what was received, which nobody who changes a folder has."""
-    report = Report.model_validate(document)
-    named = report.model_copy(update={"report_id": report_id(report)})
-    for name, content in documents(named).items():
+    unnamed = Report.model_validate(document)
+    report = unnamed.model_copy(update={"report_id": report_id(unnamed)})
+    for name, content in documents(report).items():
         (folder / name).write_bytes(content)
-    sign(folder, named)
+    sign(folder, report)
 
 
 def sign(folder: Path, report: Report) -> None:
@@ -148,5 +148,7 @@ def edit(path: Path, change: Callable[[Document], None]) -> None:
 
 def tables(document: Document) -> list[Document]:
     """Every statement of an item table in a document or a unit."""
-    found = (e["measurement"] for e in document["evidence"]) if "evidence" in document else document["measurements"]
-    return [m["items"] for m in found if "missing" not in m["items"]]
+    measurements = (
+        [e["measurement"] for e in document["evidence"]] if "evidence" in document else document["measurements"]
+    )
+    return [m["items"] for m in measurements if "missing" not in m["items"]]

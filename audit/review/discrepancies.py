@@ -35,16 +35,16 @@ def discrepancies(
         for key in {**stated, **given}:
             yield from discrepancies(stated.get(key, ABSENT), given.get(key, ABSENT), mask, (*place, str(key)))
     elif isinstance(stated, list) and isinstance(given, list):
-        for n, (one, other) in enumerate(zip_longest(stated, given, fillvalue=ABSENT)):
-            yield from discrepancies(one, other, mask, (*place, f"[{n}]"))
+        for n, (left, right) in enumerate(zip_longest(stated, given, fillvalue=ABSENT)):
+            yield from discrepancies(left, right, mask, (*place, f"[{n}]"))
     else:
         yield Discrepancy(place, _short(stated), _short(given))
 
 
-def told(found: Iterable[Discrepancy], source: str) -> Iterator[str]:
+def as_lines(differences: Iterable[Discrepancy], source: str) -> Iterator[str]:
     """The discrepancies as lines, the first few of every field. ``source`` says what gives the other."""
     fields: dict[str, list[Discrepancy]] = {}
-    for each in found:
+    for each in differences:
         fields.setdefault(each.place[0], []).append(each)
     for field, places in fields.items():
         for each in places[:PLACES]:
@@ -78,7 +78,7 @@ def _quotes(stated: str, given: str, mask: Mask | None) -> bool:
     if not marks:
         return False
     pattern = "(.*?)".join(map(re.escape, _MARK.split(stated)))
-    found = re.fullmatch(pattern, given, re.DOTALL)
-    if found is None:
+    match = re.fullmatch(pattern, given, re.DOTALL)
+    if match is None:
         return False
-    return mask is None or len(marks) > 1 or str(mask(found[1])) == marks[0]
+    return mask is None or len(marks) > 1 or str(mask(match[1])) == marks[0]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from audit.review.discrepancies import discrepancies, told
+from audit.review.discrepancies import as_lines, discrepancies
 from audit.runs import (
     OPEN_QUESTION,
     ROLES,
@@ -67,19 +67,24 @@ def retold(report: Report, folder: Path | None, judges: Judges | None) -> Retold
     if folder is not None:
         stated = {"measurements": _named(e.measurement for e in report.evidence)} | _stated(report, copied(parts))
         again = {"measurements": _named(measured(parts.units))} | _plain(copied(parts))
-        faults += told(discrepancies(stated, again, mask), "what the folder holds gives")
+        faults += as_lines(discrepancies(stated, again, mask), "what the folder holds gives")
     if judges is None:
         return Retold(tuple(faults), ())
     fields = concluded(parts, judges)
     stated = _stated(report, fields) | {"evidence": _judged(report.evidence)}
-    again = _plain(fields) | {"evidence": _judged(Report.model_construct(**fields).evidence)}
-    return Retold(tuple(faults), tuple(told(discrepancies(stated, again, mask), "its numbers give")))
+    again = _plain(fields) | {"evidence": _judged(_constructed(fields).evidence)}
+    return Retold(tuple(faults), tuple(as_lines(discrepancies(stated, again, mask), "its numbers give")))
 
 
 # ---- documents --------------------------------------------------------------------------------------------------
 def _plain(fields: dict[str, object]) -> dict[str, object]:
     """Fields of a report as they stand in its document."""
-    return Report.model_construct(**fields).model_dump(mode="json", include=set(fields), warnings=False)
+    return _constructed(fields).model_dump(mode="json", include=set(fields), warnings=False)
+
+
+def _constructed(fields: dict[str, object]) -> Report:
+    """A report of these fields alone."""
+    return Report.model_construct(None, **fields)
 
 
 def _stated(report: Report, fields: dict[str, object]) -> dict[str, object]:
@@ -88,11 +93,11 @@ def _stated(report: Report, fields: dict[str, object]) -> dict[str, object]:
 
 def _named(measurements: Iterable[Measurement]) -> dict[str, object]:
     """Measurements by probe and name, numbered where a report has two of a name."""
-    named: dict[str, object] = {}
+    by_name: dict[str, object] = {}
     for m in measurements:
         name = f"{m.probe}.{m.name}"
-        named[f"{name} #{len(named)}" if name in named else name] = m.model_dump(mode="json")
-    return named
+        by_name[f"{name} #{len(by_name)}" if name in by_name else name] = m.model_dump(mode="json")
+    return by_name
 
 
 def _judged(evidence: tuple[Evidence, ...]) -> dict[str, object]:
@@ -188,8 +193,8 @@ def _table(table: Table, folder: Path) -> Table:
     if not path.is_file():
         return table
     try:
-        found = parquet.read_metadata(path)
-        rows, columns = found.num_rows, tuple(found.schema.to_arrow_schema().names)
+        metadata = parquet.read_metadata(path)
+        rows, columns = metadata.num_rows, tuple(metadata.schema.to_arrow_schema().names)
     except pyarrow.ArrowInvalid:
         rows, columns = 0, ()
     axis = table.axis if axis_column(columns) else ""

@@ -72,13 +72,13 @@ class Chain(NamedTuple):
         """The same chain with one line more."""
         return self._replace(lines=(*self.lines, line))
 
-    def kept(self) -> dict[str, frozenset[str]]:
+    def file_hashes(self) -> dict[str, frozenset[str]]:
         """Every sha256 under which a file of the run was kept, by its path: a unit made anew is kept anew."""
-        held: dict[str, frozenset[str]] = {}
+        hashes: dict[str, frozenset[str]] = {}
         for about in (line.about for line in self.lines if line.action == "kept"):
             name = about.get("file", "")
-            held[name] = held.get(name, frozenset()) | {about.get("file_sha256", "")}
-        return held
+            hashes[name] = hashes.get(name, frozenset()) | {about.get("file_sha256", "")}
+        return hashes
 
 
 def read(folder: Path) -> Chain:
@@ -148,22 +148,22 @@ def receive(folder: Path, arrivals: Iterable[Arrival], tool: str) -> None:
 
 def keep(folder: Path, files: Mapping[str, str], tool: str) -> None:
     """Write down files of the run that are kept (path below the folder: sha256), each of them once."""
-    held = read(folder).kept()
-    new = [{"file": name, "file_sha256": sha} for name, sha in files.items() if sha not in held.get(name, ())]
+    known = read(folder).file_hashes()
+    new = [{"file": name, "file_sha256": sha} for name, sha in files.items() if sha not in known.get(name, ())]
     if new:
         _append(folder, "kept", new, tool)
 
 
 def held(folder: Path) -> dict[str, frozenset[str]]:
-    """What the log holds of the files of an unfinished run (:meth:`Chain.kept`); an end that a kill tore off counts for
-    nothing. AuditError (code 3) where the chain is broken elsewhere."""
+    """What the log holds of the files of an unfinished run (:meth:`Chain.file_hashes`); an end that a kill tore off
+    counts for nothing. AuditError (code 3) where the chain is broken elsewhere."""
     path = folder / NAME
     data = path.read_bytes() if path.is_file() else b""
     existing = chain(data[: data.rfind(b"\n") + 1])
     if existing.faults:
         raise AuditError(f"{path} is broken: {existing.faults[0]}", "restore it, or use --force-new, which keeps what "
                          "is there aside", ExitCode.INTEGRITY)  # fmt: skip
-    return existing.kept()
+    return existing.file_hashes()
 
 
 def check_kept(folder: Path, name: str) -> None:

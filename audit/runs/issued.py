@@ -93,7 +93,7 @@ def _custody_problems(folder: Path, digests: dict[str, str], report: Report | No
     if issued.about.get("manifest_sha256") != custody.sha256_of(folder / manifest.NAME):
         yield f"{manifest.NAME}: does not hash to what {where}"
     yield from _event_problems(folder, issued.about, where)
-    yield from _kept_problems(folder, digests, chain.kept())
+    yield from _kept_problems(folder, digests, chain.file_hashes())
     if report is None:
         return
     if issued.about.get("report_id") != report.report_id:
@@ -114,17 +114,17 @@ def _event_problems(folder: Path, about: dict[str, str], where: str) -> Iterator
         yield f"{run_files.EVENTS}: was cut or changed, it does not begin with what {where}"
 
 
-def _kept_problems(folder: Path, digests: dict[str, str], kept: dict[str, frozenset[str]]) -> Iterator[str]:
+def _kept_problems(folder: Path, digests: dict[str, str], hashes: dict[str, frozenset[str]]) -> Iterator[str]:
     """Is every file what the log held when it was kept, and is every unit and table held at all? A key may have stayed
     at home. ``digests``: what the manifest lists, which stands for the files."""
-    if not kept:
+    if not hashes:
         return
     own = f"{run_files.UNITS}/", f"{run_files.TABLES}/"
     for name, digest in digests.items():
-        if name in kept and digest not in kept[name]:
+        if name in hashes and digest not in hashes[name]:
             yield f"{_printable(name)}: is not what {custody.NAME} says was kept"
-        elif name not in kept and name.startswith(own):
+        elif name not in hashes and name.startswith(own):
             yield f"{_printable(name)}: {custody.NAME} does not say that it was kept"
     key = folder / run_files.MASK_KEY
-    if key.is_file() and run_files.MASK_KEY in kept and custody.sha256_of(key) not in kept[run_files.MASK_KEY]:
+    if key.is_file() and run_files.MASK_KEY in hashes and custody.sha256_of(key) not in hashes[run_files.MASK_KEY]:
         yield f"{run_files.MASK_KEY}: was replaced, it is not what {custody.NAME} says was kept"

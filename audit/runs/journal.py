@@ -163,8 +163,8 @@ class RunJournal:
     def final(self) -> bool:
         """Is the report in this folder complete, and does the custody log say that it was issued? A run that was killed
         before that makes its report anew from its units."""
-        whole = (self.out / run_files.MANIFEST).is_file() and (self.out / run_files.REPORT).is_file()
-        return whole and custody.read(self.out).last("issued") is not None
+        both = (self.out / run_files.MANIFEST).is_file() and (self.out / run_files.REPORT).is_file()
+        return both and custody.read(self.out).last("issued") is not None
 
     def planned(self) -> Plan | None:
         """The plan this folder was started with, or None."""

@@ -132,7 +132,7 @@ def test_files_that_are_kept_are_written_down_once_and_under_every_hash_that_the
     custody.keep(folder, {"units/a.json": "1" * 64, "tables/a.parquet": "3" * 64}, "1.0")
     chain = custody.read(folder)
     assert chain.faults == () and [line.action for line in chain.lines[3:]] == ["kept"] * 3
-    assert chain.kept() == custody.held(folder) == {
+    assert chain.file_hashes() == custody.held(folder) == {
         "units/a.json": {"1" * 64}, "tables/a.parquet": {"2" * 64, "3" * 64},
     }  # fmt: skip
 
