@@ -8,6 +8,7 @@ from .file_kinds import refuse_special as refuse_special
 from .file_kinds import resolved as resolved
 from .matrices import Plain as Plain
 from .matrices import plain_matrices as plain_matrices
+from .nesting import too_deep as too_deep
 from .tensor_store import Store as Store
 from .tensor_store import read_tensors as read_tensors
 from .tensor_store import tensor_sha256 as tensor_sha256

@@ -26,6 +26,7 @@ from studies.fuzz.tables import TABLE_KINDS
 from studies.fuzz.weights import WEIGHT_KINDS
 from studies.fuzz.wishes import WISH_KINDS
 from studies.fuzz.world import write_probes, write_world
+from studies.pages import with_section
 from studies.provenance import Stamp, stamp
 
 HERE: Final = Path(__file__).parent
@@ -35,6 +36,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     *byte_kinds(), *file_kinds(), *document_kinds(), *CASE_KINDS, *TABLE_KINDS, *WEIGHT_KINDS, *WISH_KINDS,
 )  # fmt: skip
 BROKE, HANG = "broke", "hang"
+START, END = "<!-- counts: made by studies.fuzz.study -->", "<!-- end of counts -->"
 
 
 class Seen(Record):
@@ -222,6 +224,11 @@ def main() -> None:
             args.out.write_text(tally(seen, args.seeds, args.inputs).model_dump_json(indent=1) + "\n", encoding="utf-8")
     results = Results.model_validate_json(args.out.read_bytes())
     sys.stdout.write(table(results) + "\n")
+    if args.out == HERE / "results.json":
+        page = HERE / "README.md"
+        page.write_text(
+            with_section(page.read_text(encoding="utf-8"), f"{START}\n{table(results)}\n{END}"), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":
