@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Timer
 from typing import Final
@@ -204,6 +205,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
+    parser.add_argument("--jobs", type=int, default=1, help="how many seeds at a time")
     parser.add_argument("--from", dest="first", type=int, default=0)
     parser.add_argument("--world", type=Path, help="attempt here, in this world, and print a line for each input")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
@@ -215,13 +217,17 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="residua-fuzz-") as temp:
         world = write_world(Path(temp) / "world")
         write_probes(Path(temp) / "fuzz_probes")
-        for seed in args.seeds:
+
+        def attempted(seed: int) -> None:
             for each in outcomes(seed, args.inputs, world):
                 seen.append(each)
                 if each.outcome in (BROKE, HANG):
                     sys.stdout.write(f"{each.model_dump_json()}\n")
                     sys.stdout.flush()
-            args.out.write_text(tally(seen, args.seeds, args.inputs).model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+        with ThreadPoolExecutor(args.jobs) as pool:
+            list(pool.map(attempted, args.seeds))
+    args.out.write_text(tally(seen, args.seeds, args.inputs).model_dump_json(indent=1) + "\n", encoding="utf-8")
     results = Results.model_validate_json(args.out.read_bytes())
     sys.stdout.write(table(results) + "\n")
     if args.out == HERE / "results.json":
