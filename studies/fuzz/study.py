@@ -20,7 +20,7 @@ from pathlib import Path
 from threading import Timer
 from typing import Final
 
-from audit.schema import AuditError, Record
+from audit.schema import AuditError, Failure, Record
 from studies.fuzz.documents import CASE_KINDS, document_kinds
 from studies.fuzz.mutations import Kind, byte_kinds, file_kinds
 from studies.fuzz.tables import TABLE_KINDS
@@ -97,14 +97,13 @@ def _audited(root: Path) -> tuple[str, str]:
     settings = RunSettings(package="fuzz_probes", store=None, calibrations=root / "none", allow_undecided=True)
     (root / "none").mkdir()
     try:
-        report = engine.run(CaseFile.read(root / "case.toml"), root / "out", settings)
+        report = engine.guarded(
+            "the audit", root.name, lambda: engine.run(CaseFile.read(root / "case.toml"), root / "out", settings)
+        )
     except AuditError as error:
         return str(error.code), str(error)
-    except Exception as error:  # noqa: BLE001 (what is looked for: an exception that is no sentence of ours)
-        import traceback
-
-        frames = [f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)][-6:]
-        return BROKE, f"{type(error).__name__}: {error} ({' > '.join(frames)})"
+    if isinstance(report, Failure):  # what is looked for: an exception that is no sentence of ours
+        return BROKE, report.error
     if report.failures:
         return BROKE, f"failed probes: {report.failures[0].error}"
     return str(exit_code(report, Gate(None, None, None, True))), report.verdict.word
