@@ -7,8 +7,10 @@ import ast
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
+
+from audit.storage import too_deep
 
 NO_GROUPS: Final = frozenset({"nan", "NaN", "<NA>", "NaT", "None", "null", "NULL", "N/A", "n/a"})
 """What libraries print for a value that is not there, as a name of a group."""
@@ -23,7 +25,6 @@ PICTURE_MARK: Final = "<image>"
 _PICTURES: Final = frozenset({"image", "image_url", "input_image"})
 """What the parts of a turn are called that are pictures."""
 _WHOLE = re.compile(r"-?\d+\.0+")
-_DEEPEST: Final = 64
 
 
 class Exchange(NamedTuple):
@@ -111,18 +112,6 @@ def _listed(cell: str) -> list[Any]:
         if re.sub(r"\s", "", repr(loaded)) != re.sub(r"\s", "", cell):
             raise ValueError(f"is a list that cannot be read ({cell[:40]}): write it as JSON") from None
     return loaded if isinstance(loaded, list) and not too_deep(loaded) else [cell]
-
-
-def too_deep(value: Any) -> bool:
-    """Is a value nested deeper than any row of data is?"""
-    waiting: list[tuple[Any, int]] = [(value, 1)]
-    while waiting:
-        part, depth = waiting.pop()
-        if depth > _DEEPEST:
-            return True
-        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
-        waiting.extend((each, depth + 1) for each in cast("Iterable[Any]", inner) if isinstance(each, dict | list))
-    return False
 
 
 # ---- multiple choice --------------------------------------------------------------------------------------------

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
 from audit.case import arrow_files
-from audit.case.cells import too_deep
 from audit.schema import AuditError, as_audit_error
-from audit.storage import refuse_special
+from audit.storage import refuse_special, too_deep
 
 CHECK: Final = "check the path in [data] and the file"
 NOT_A_NUMBER: Final = frozenset({"nan", "NaN", "<NA>"})

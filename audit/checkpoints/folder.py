@@ -13,7 +13,7 @@ from typing import cast
 from pydantic import JsonValue
 
 from audit.schema import AuditError, ExitCode, Record
-from audit.storage import refuse_special, safetensors_file
+from audit.storage import refuse_special, safetensors_file, too_deep
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
@@ -126,6 +126,8 @@ def read_json(path: Path) -> dict[str, JsonValue]:
         raise AuditError(f"{path}: cannot be read ({error.strerror})", "check the file", ExitCode.INTEGRITY) from None
     except (ValueError, RecursionError) as error:
         raise AuditError(f"{path}: broken JSON ({error})", "fetch or copy it again", ExitCode.INTEGRITY) from None
+    if too_deep(document):
+        raise AuditError(f"{path}: broken JSON (nested too deep)", "fetch or copy it again", ExitCode.INTEGRITY)
     if not isinstance(document, dict):
         raise AuditError(f"{path}: no JSON object", "fetch or copy it again", ExitCode.INTEGRITY)
     return document

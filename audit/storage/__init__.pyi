@@ -11,6 +11,7 @@ from .leftovers import hold_temporary_folder as hold_temporary_folder
 from .leftovers import locked as locked
 from .matrices import Plain as Plain
 from .matrices import plain_matrices as plain_matrices
+from .nesting import too_deep as too_deep
 from .store_limit import IN_USE as IN_USE
 from .store_limit import LEDGER as LEDGER
 from .store_limit import USUAL as USUAL

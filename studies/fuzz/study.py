@@ -15,17 +15,19 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Timer
 from typing import Final
 
-from audit.schema import AuditError, Record
+from audit.schema import AuditError, Failure, Record
 from studies.fuzz.documents import CASE_KINDS, document_kinds
 from studies.fuzz.mutations import Kind, byte_kinds, file_kinds
 from studies.fuzz.tables import TABLE_KINDS
 from studies.fuzz.weights import WEIGHT_KINDS
 from studies.fuzz.wishes import WISH_KINDS
 from studies.fuzz.world import write_probes, write_world
+from studies.pages import with_section
 from studies.provenance import Stamp, stamp
 
 HERE: Final = Path(__file__).parent
@@ -35,6 +37,7 @@ KINDS: Final[tuple[Kind, ...]] = (
     *byte_kinds(), *file_kinds(), *document_kinds(), *CASE_KINDS, *TABLE_KINDS, *WEIGHT_KINDS, *WISH_KINDS,
 )  # fmt: skip
 BROKE, HANG = "broke", "hang"
+START, END = "<!-- counts: made by studies.fuzz.study -->", "<!-- end of counts -->"
 
 
 class Seen(Record):
@@ -94,14 +97,13 @@ def _audited(root: Path) -> tuple[str, str]:
     settings = RunSettings(package="fuzz_probes", store=None, calibrations=root / "none", allow_undecided=True)
     (root / "none").mkdir()
     try:
-        report = engine.run(CaseFile.read(root / "case.toml"), root / "out", settings)
+        report = engine.guarded(
+            "the audit", root.name, lambda: engine.run(CaseFile.read(root / "case.toml"), root / "out", settings)
+        )
     except AuditError as error:
         return str(error.code), str(error)
-    except Exception as error:  # noqa: BLE001 (what is looked for: an exception that is no sentence of ours)
-        import traceback
-
-        frames = [f"{Path(f.filename).name}:{f.lineno}" for f in traceback.extract_tb(error.__traceback__)][-6:]
-        return BROKE, f"{type(error).__name__}: {error} ({' > '.join(frames)})"
+    if isinstance(report, Failure):  # what is looked for: an exception that is no sentence of ours
+        return BROKE, report.error
     if report.failures:
         return BROKE, f"failed probes: {report.failures[0].error}"
     return str(exit_code(report, Gate(None, None, None, True))), report.verdict.word
@@ -202,6 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=500)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
+    parser.add_argument("--jobs", type=int, default=1, help="how many seeds at a time")
     parser.add_argument("--from", dest="first", type=int, default=0)
     parser.add_argument("--world", type=Path, help="attempt here, in this world, and print a line for each input")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
@@ -213,15 +216,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="residua-fuzz-") as temp:
         world = write_world(Path(temp) / "world")
         write_probes(Path(temp) / "fuzz_probes")
-        for seed in args.seeds:
+
+        def attempted(seed: int) -> None:
             for each in outcomes(seed, args.inputs, world):
                 seen.append(each)
                 if each.outcome in (BROKE, HANG):
                     sys.stdout.write(f"{each.model_dump_json()}\n")
                     sys.stdout.flush()
-            args.out.write_text(tally(seen, args.seeds, args.inputs).model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+        with ThreadPoolExecutor(args.jobs) as pool:
+            list(pool.map(attempted, args.seeds))
+    args.out.write_text(tally(seen, args.seeds, args.inputs).model_dump_json(indent=1) + "\n", encoding="utf-8")
     results = Results.model_validate_json(args.out.read_bytes())
     sys.stdout.write(table(results) + "\n")
+    if args.out == HERE / "results.json":
+        page = HERE / "README.md"
+        page.write_text(
+            with_section(page.read_text(encoding="utf-8"), f"{START}\n{table(results)}\n{END}"), encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

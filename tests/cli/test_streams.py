@@ -117,7 +117,7 @@ def test_a_crash_tells_neither_control_characters_nor_the_whole_of_a_long_text(
 
     monkeypatch.setattr(process.os, "_exit", lambda code: None)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    process._end_crashes(debug=True, as_json=True)
+    process._end_crashes(debug=True, as_json=True)  # pyright: ignore[reportPrivateUsage]
     error = ValueError(ESCAPE + "y" * 100_000)
     sys.excepthook(ValueError, error, None)
     captured = capsys.readouterr()
