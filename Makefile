@@ -1,6 +1,7 @@
 # make demo   install, train a small world of known truth, audit every suspect in it
 # make test   install, run the tests in two processes (style, import contracts and house rules are tests too; types are in make lint)
 # make test-all   the slow tests too
+# make mutants   hours: which small changes of a sample do the tests notice? Goes on where it was stopped; ARGS="stats --show"
 # make lint   style, types and import contracts alone
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,7 +13,7 @@ STAMP := $(VENV)/.installed
 # Two processes with many threads each fight for a small machine's cores; the work is shared out over processes instead.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test test-all lint clean
+.PHONY: install demo test test-all mutants lint clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -29,6 +30,10 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile -m '' $(ARGS)
+
+mutants: $(STAMP)
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check $(CONSTRAINTS) -e '.[dev,mutants]'
+	$(VENV)/bin/python -m tests.mutants $(ARGS)
 
 lint: $(STAMP)
 	$(VENV)/bin/python -m ruff check .

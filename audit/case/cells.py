@@ -7,7 +7,7 @@ import ast
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 NO_GROUPS: Final = frozenset({"nan", "NaN", "<NA>", "NaT", "None", "null", "NULL", "N/A", "n/a"})
@@ -23,6 +23,7 @@ PICTURE_MARK: Final = "<image>"
 _PICTURES: Final = frozenset({"image", "image_url", "input_image"})
 """What the parts of a turn are called that are pictures."""
 _WHOLE = re.compile(r"-?\d+\.0+")
+_DEEPEST: Final = 64
 
 
 class Exchange(NamedTuple):
@@ -55,7 +56,7 @@ def words_of(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         raise ValueError(f"is {json.dumps(value)}, not text")
     if isinstance(value, int | float):
-        return str(int(value)) if float(value).is_integer() else str(value)
+        return str(int(value)) if isinstance(value, int) or value.is_integer() else str(value)
     if isinstance(value, dict) and isinstance(value.get("text"), list):  # answers of SQuAD
         return words_of(value["text"])
     if isinstance(value, list):
@@ -100,6 +101,8 @@ def _listed(cell: str) -> list[Any]:
     """A list that is written as text. numpy writes ['a' 'b'], which Python reads as one text: that is refused."""
     try:
         loaded = json.loads(cell)
+    except RecursionError:
+        return [cell]
     except ValueError:
         try:
             loaded = ast.literal_eval(cell)
@@ -107,7 +110,19 @@ def _listed(cell: str) -> list[Any]:
             return [cell]
         if re.sub(r"\s", "", repr(loaded)) != re.sub(r"\s", "", cell):
             raise ValueError(f"is a list that cannot be read ({cell[:40]}): write it as JSON") from None
-    return loaded if isinstance(loaded, list) else [cell]
+    return loaded if isinstance(loaded, list) and not too_deep(loaded) else [cell]
+
+
+def too_deep(value: Any) -> bool:
+    """Is a value nested deeper than any row of data is?"""
+    waiting: list[tuple[Any, int]] = [(value, 1)]
+    while waiting:
+        part, depth = waiting.pop()
+        if depth > _DEEPEST:
+            return True
+        inner = part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        waiting.extend((each, depth + 1) for each in cast("Iterable[Any]", inner) if isinstance(each, dict | list))
+    return False
 
 
 # ---- multiple choice --------------------------------------------------------------------------------------------

@@ -88,6 +88,12 @@ def add_gate(parser: argparse.ArgumentParser) -> None:
     gates.add_argument("--allow-undecided", action="store_true", help="exit 0 also where the audit cannot decide")
 
 
+def add_unverified(parser: argparse.ArgumentParser) -> None:
+    """Whether a run folder is shown as it is found."""
+    parser.add_argument("--no-verify", action="store_true", help="do not check first that nothing in the run folder "
+                        "changed since the report was issued (the output says so)")  # fmt: skip
+
+
 def add_audit(parser: argparse.ArgumentParser) -> None:
     """How audits are made, within which limits, whether anew, and what would fail them."""
     add_settings(parser)
@@ -128,7 +134,8 @@ def gate(args: argparse.Namespace) -> "Gate":
         raise AuditError("--baseline says which traces are known, but no gate was given", "add --fail-on")
     if args.min_power is not None and not 0 < args.min_power <= 1:
         raise AuditError(f"--min-power {args.min_power:g} is no power", "give a share above 0, at most 1, such as 0.8")
-    baseline = read_side(Path(args.baseline)).report if args.baseline else None
+    verified = not getattr(args, "no_verify", False)
+    baseline = read_side(Path(args.baseline), verified).report if args.baseline else None
     return Gate(threshold, args.min_power, baseline, args.allow_undecided)
 
 

@@ -4,6 +4,8 @@ from .atomic import cache_root as cache_root
 from .atomic import disk_error as disk_error
 from .atomic import write_atomic as write_atomic
 from .exclusive import exclusive as exclusive
+from .file_kinds import refuse_special as refuse_special
+from .file_kinds import resolved as resolved
 from .leftovers import drop_abandoned as drop_abandoned
 from .leftovers import hold_temporary_folder as hold_temporary_folder
 from .leftovers import locked as locked

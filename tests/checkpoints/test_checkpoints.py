@@ -372,6 +372,41 @@ def test_a_parent_or_delta_that_changed_is_refused(folder: Path, tmp_path: Path)
     assert caught.value.code == 3
 
 
+@pytest.mark.parametrize("at", [0, 31, 62, 63])
+def test_a_fingerprint_is_compared_to_its_last_digit(folder: Path, tmp_path: Path, at: int) -> None:
+    ckpt = edited(tmp_path / "e1", resolved(folder))
+    stated = checkpoints.fingerprint(folder).total
+    for parent, key in ((folder, stated), (tmp_path / "e1", ckpt.key)):
+        with pytest.raises(AuditError, match="expected") as caught:
+            resolved(parent, fingerprint=_with_digit_changed(key, at))
+        assert caught.value.code == 3
+    with pytest.raises(AuditError, match="expected"):
+        checkpoints.verify(ckpt.model_copy(update={"fingerprint": _with_digit_changed(ckpt.fingerprint, at)}))
+    document = json.loads((tmp_path / "e1" / "edit.json").read_text())
+    document["record"]["delta_sha256"] = _with_digit_changed(document["record"]["delta_sha256"], at)
+    (tmp_path / "e1" / "edit.json").write_text(json.dumps(document))
+    with pytest.raises(AuditError, match="expected") as caught:
+        resolved(tmp_path / "e1")
+    assert caught.value.code == 3
+
+
+def _with_digit_changed(sha256: str, at: int) -> str:
+    digit = "0" if sha256[at] != "0" else "1"
+    return f"{sha256[:at]}{digit}{sha256[at + 1 :]}"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_an_edit_writes_has_to_be_a_number_too(folder: Path, tmp_path: Path, value: float) -> None:
+    first = checkpoints.write_edited(
+        tmp_path / "e1", resolved(folder), "shift", {}, "weights", {NORM: torch.full((48,), value)}
+    )
+    second = checkpoints.write_edited(tmp_path / "e2", first, "bias", {}, "logit_bias", {"bias": torch.ones(4)})
+    for ckpt in (first, second):
+        with pytest.raises(AuditError, match=r"delta\.safetensors: tensor 'model\.norm\.weight'") as caught:
+            checkpoints.check_finite(ckpt)
+        assert caught.value.code == 3
+
+
 def test_an_edit_that_does_nothing_is_an_error(folder: Path, tmp_path: Path) -> None:
     parent = resolved(folder)
     with pytest.raises(AuditError, match="changes no byte"):

@@ -77,19 +77,24 @@ def test_custody_says_what_was_received_and_issued_once_even_after_kills(
     out = tmp_path / "run"
     report = run(case, out, how)
     chain = custody.read(out)
-    assert [line.action for line in chain.lines] == ["received"] * len(report.exhibits) + ["issued"]
-    stated = [(line.about["role"], line.about["fingerprint"], line.about["path"]) for line in chain.lines[:-1]]
-    assert stated == [(e.role, e.fingerprint, e.path) for e in report.exhibits]
+    told = [line.action for line in chain.lines]
+    units = len(list((out / "units").iterdir()))
+    arrivals = len(report.exhibits) + len(report.plan.data_sha256)
+    assert told == ["kept", *["received"] * arrivals, *["kept"] * (units + 1), "issued"]
+    received = [line.about for line in chain.lines if line.action == "received"]
+    stated = [(about["role"], about["fingerprint"], about["path"]) for about in received]
+    files = [(f"data {cohort}", sha, "") for cohort, sha in report.plan.data_sha256.items()]
+    assert stated == [*((e.role, e.fingerprint, e.path) for e in report.exhibits), *files]
     path = out / custody.NAME
     whole = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(whole[:-1]) + whole[-1][:20])
     assert not verify_run(out).accepted
     run(case, out, how)
-    assert [line.action for line in custody.read(out).lines] == [line.action for line in chain.lines]
+    assert [line.action for line in custody.read(out).lines] == told
     (out / "manifest.sha256").unlink()
-    path.write_bytes(b"".join(whole[:2]) + whole[2][:9])
+    path.write_bytes(b"".join(whole[:3]) + whole[3][:9])
     run(case, out, how)
-    assert [line.action for line in custody.read(out).lines] == [line.action for line in chain.lines]
+    assert [line.action for line in custody.read(out).lines] == told
     assert verify_run(out).accepted
 
 

@@ -126,6 +126,38 @@ def test_a_suspect_is_below_only_by_more_than_references_lie_apart() -> None:
     assert judge(only, {"some_causal.effect": 0.05}).direction == "none", "three times the zoo's, as for traces"
 
 
+def test_an_interval_that_reaches_up_to_the_spread_of_references_is_not_below() -> None:
+    """Its upper end decides: that the lower one is far down says only that the interval is wide."""
+
+    def low(hi: float) -> Measurement:
+        overall = Overall(value=-0.15, ci95=Interval(lo=-0.4, hi=hi), floor=0.1)
+        return reading("causal", -0.02, -0.1, 0.1, p=0.99, p_below=0.0001, overall=overall)
+
+    assert judge(low(-0.11)).direction == "below"
+    assert judge(low(-0.1)).direction == "none" and judge(low(0.05)).direction == "none"
+
+
+def test_of_several_traces_the_one_that_gives_the_axis_leads_and_the_rest_follow_by_size() -> None:
+    wide, axis, small = (
+        reading("output", value, lo, value + 0.05, 0.0001, probe=f"output_{value}")
+        for value, lo in ((0.4, 0.1), (0.3, 0.28), (0.2, 0.15))
+    )
+    held = reading("causal", 0.1, 0.06, 0.14, 0.0001)
+    found = ruled(small, held, wide, axis)
+    assert found.word == "PARTIAL" and "mean effect is 0.30" in found.sentence
+    order = [line.partition(",")[0] for line in found.because[1:]]
+    assert order == ["output_0.3", "output_0.4", "output_0.2", "some_causal"]
+
+
+def test_of_several_traces_inside_the_one_that_gives_the_axis_leads_where_they_hide_something() -> None:
+    wide, axis = (
+        reading("causal", value, lo, value + 0.05, 0.0001, probe=f"causal_{value}")
+        for value, lo in ((0.8, 0.2), (0.6, 0.5))
+    )
+    found = ruled(reading("output", 0.0, -0.02, 0.02, 0.5), wide, axis)
+    assert found.word == "SUPPRESSED" and "mean effect is 0.60" in found.sentence
+
+
 def test_a_suspect_far_below_the_only_model_that_never_knew_is_not_silent() -> None:
     low = reading("causal", -0.02, -0.1, 0.1, p=0.99, p_below=0.0001)
     far = Interval(lo=-0.12, hi=-0.06)

@@ -121,6 +121,15 @@ def test_no_eligible_layer_is_inconclusive_with_the_reason_where_the_case_knows_
     assert shown.word == "SUPPRESSED", "a trace in the suspect's own states needs no layer that base can read"
 
 
+def test_one_of_two_causal_tests_without_a_value_is_no_lack_of_a_common_basis() -> None:
+    unread = measured("causal", NONE, probe="patching")
+    blind = measured("causal", 0.0, positive_control=Control(value=0.0, ci95=NONE, found=False))
+    rest = [measured("gate", 1.0), measured("output", 0.0), measured("decoding", 0.0)]
+    assert "no common basis" in ruled([*rest, unread]).sentence.lower()
+    assert "no common basis" not in ruled([*rest, unread, blind]).sentence.lower()
+    assert "blind: " in ruled([*rest, unread, blind]).sentence.lower()
+
+
 def test_a_wide_interval_is_not_silence() -> None:
     wide = measured("decoding", 0.02, ci95=Interval(lo=-0.1, hi=0.14))
     assert judge(wide).outcome == "inconclusive"

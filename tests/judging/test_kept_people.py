@@ -39,6 +39,29 @@ def test_the_test_by_which_most_is_known_for_sure_says_who_and_of_equal_ones_the
     assert people_kept(alike) == alike[1].measurement.people
 
 
+def test_people_without_an_interval_count_by_their_number_and_are_no_sharper_for_it() -> None:
+    without = Missing(missing="too few")
+    bare = evidence("causal", 0.6, 4, 0.5, people=people(0.5, ci95=without))
+    assert people_kept([bare]) == bare.measurement.people
+    wide, narrow = (evidence("causal", 0.6, 4, 0.5, people=people(0.5 + s, spread=s)) for s in (0.25, 0.125))
+    for order in ([wide, bare, narrow], [narrow, wide, bare]):
+        assert people_kept(order) == narrow.measurement.people, "at least half by all three"
+    assert people_kept([bare, wide]) == wide.measurement.people
+
+
+def test_of_equal_tests_the_smallest_share_of_everybody_that_is_found_is_the_sharpest() -> None:
+    def by(share: float | Missing) -> Evidence:
+        power = Power(share=share, people=4, of=32, power=0.8)
+        told = people(0.5, ratio=9.0 if isinstance(share, Missing) else share)  # tells them apart, and ranks none
+        return evidence("causal", 0.6, 4, 0.5, power=power, people=told)
+
+    coarse, fine, unknown = by(0.2), by(0.05), by(Missing(missing="not found"))
+    for order in ([coarse, fine, unknown], [unknown, fine, coarse]):
+        assert people_kept(order) == fine.measurement.people
+    no_power = evidence("causal", 0.6, 4, 0.5, power=Missing(missing="older"), people=people(0.5, ratio=9.0))
+    assert people_kept([no_power, coarse]) == coarse.measurement.people
+
+
 def test_what_an_attack_brings_back_counts_as_well() -> None:
     shown = people_kept([evidence("recovery", 0.6, 1, 0.5), evidence("output", 0.6, 8, 0.2)])
     assert isinstance(shown, PeopleKept) and shown.kept == 0.5

@@ -95,6 +95,14 @@ def test_a_hidden_trace_is_suppressed_with_a_ratio_words_and_counted_mistakes(fo
     assert "above the calibrated threshold" in inside.because
 
 
+def test_what_a_silence_is_worth_is_said_where_something_is_silent(folder: Path) -> None:
+    """Beside a part of a trace as well, and not beside one that is hidden or plain."""
+    told = {word: " ".join(ruled(numbers, standing(folder))[1].because) for word, numbers in {
+        "SUPPRESSED": seen(1.0), "INTACT": seen(1.0, 1.0, 0.95), "CONSISTENT": seen(0.0),
+    }.items()}  # fmt: skip
+    assert ["planted trace" in text for text in told.values()] == [False, False, True]
+
+
 def test_silence_is_consistent_and_says_which_planted_trace_would_have_been_found(folder: Path) -> None:
     evidence, found = ruled(seen(0.0), standing(folder))
     assert (found.word, found.basis) == ("CONSISTENT WITH NEVER TRAINED", "calibrated")
@@ -162,6 +170,14 @@ def test_what_an_attack_brings_back_stands_where_the_joint_rule_sees_nothing(fol
     found = ruled([*seen(0.0), back], standing(folder))[1]
     assert (found.word, found.basis, found.direction) == ("SUPPRESSED", "in-case", "above")
     assert ruled([*seen(0.0), back.model_copy(update={"p": 0.5})], standing(folder))[1].word.startswith("CONSISTENT")
+
+
+def test_what_the_outputs_show_stands_where_the_joint_rule_sees_nothing(folder: Path) -> None:
+    """Of a test that no calibration knows, and that the joint score does not contain."""
+    said = measured("spoken", 0.3, 2.0, "output")
+    found = ruled([*seen(0.0), said], standing(folder))[1]
+    assert (found.word, found.basis, found.direction) == ("PARTIAL", "in-case", "above")
+    assert "spoken" in found.because[1]
 
 
 def test_a_trace_in_the_states_alone_forbids_a_clean_verdict_of_the_joint_rule(folder: Path) -> None:

@@ -1,16 +1,20 @@
 """Before anything is audited, base must recall: more than the null does, else more than never-trained alternates."""
 
+import math
 import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from audit.bench import Bench
 from audit.case import OpenCase, open_case
 from audit.probing import check_recall, recall
-from audit.schema import RECALL_LIFT, AuditError, Case, ExitCode, Roles, Source
-from tests import planted_world, scene_case
+from audit.probing.recollection import item_probabilities
+from audit.probing.template_search import SCORE
+from audit.schema import RECALL_LIFT, AuditError, Case, ExitCode, Roles, Source, Texts
+from tests import planted_world, scene_case, toy
 
 
 def opened(case: Case, tmp_path: Path) -> OpenCase:
@@ -44,6 +48,19 @@ def test_base_recalls_more_than_the_null(tmp_path: Path) -> None:
 def test_without_a_null_alternates_stand_in(tmp_path: Path) -> None:
     found = check_recall(Bench(), opened(planted_world.case("clean", references=()), tmp_path))
     assert found.base > 0.8 and found.against < 0.1 and "alternates" in found.what
+
+
+def test_an_item_counts_by_the_mean_over_its_keys_tokens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand, token by token: a key of three tokens is no less probable than one of one for having three."""
+    rows = toy.rows()
+    scores = -torch.rand(int(rows.key.sum()), generator=torch.Generator().manual_seed(0)) * 3
+    assert len(set(rows.key.sum(1).tolist())) > 1, "keys of several lengths"
+    monkeypatch.setattr(OpenCase, "rows", lambda *_: rows)
+    monkeypatch.setattr(Bench, "run", lambda *_: {SCORE: scores})
+    case, given = opened(planted_world.case("clean"), tmp_path), iter(scores.tolist())
+    keys = ([next(given) for _ in range(n)] for n in rows.key.sum(1).tolist())
+    expected = [math.exp(sum(tokens) / len(tokens)) for tokens in keys]
+    assert item_probabilities(Bench(), case.base, case, Texts(cohort="forget")) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("base", "reference"), [("clean", "null"), ("base", "nearly_base")])

@@ -3,7 +3,18 @@
 import pytest
 
 from audit.review import Gate, complete, exit_code, parse_threshold
-from audit.schema import AuditError, DetectionLimit, ExitCode, Failure, Finding, Missing, Report, Skip
+from audit.schema import (
+    AuditError,
+    DetectionLimit,
+    ExitCode,
+    Failure,
+    Finding,
+    Interval,
+    LikelihoodRatio,
+    Missing,
+    Report,
+    Skip,
+)
 from tests import golden
 from tests.backdoored import BACKDOORED, SHORT, strings, with_measurements
 
@@ -101,9 +112,31 @@ def test_a_clean_verdict_needs_the_power_that_was_asked_for() -> None:
     asked = Gate(min_power=0.8)
     assert exit_code(clean(11), asked) == ExitCode.OK
     assert exit_code(clean(9), asked) == ExitCode.UNDECIDED
+    assert exit_code(clean(9), Gate(min_power=0.75)) == ExitCode.OK, "9 of 12 is what was asked for"
     assert exit_code(golden.report("consistent"), asked) == ExitCode.UNDECIDED, "in-case: the limit is not known"
     assert exit_code(golden.report("consistent"), asked._replace(allow_undecided=True)) == ExitCode.UNDECIDED
     assert exit_code(golden.report("suppressed"), asked) == ExitCode.OK, "a trace that was found needs no power"
+
+
+def with_ratio(value: float) -> Report:
+    """A calibrated report whose ratio has this value, in an interval that reaches far to both sides."""
+    report = golden.report("calibrated")
+    ratio = report.verdict.ratio
+    assert isinstance(ratio, LikelihoodRatio)
+    wide = ratio.model_copy(update={"value": value, "ci95": Interval(lo=value / 50, hi=value * 50), "ceiling": 1e6})
+    return report.model_copy(update={"verdict": report.verdict.model_copy(update={"ratio": wide})})
+
+
+@pytest.mark.parametrize(("value", "code"), [(10.0, ExitCode.GATE), (9.99, ExitCode.OK), (400.0, ExitCode.GATE)])
+def test_a_gate_on_likelihood_ratios_goes_by_the_value_and_by_no_end_of_its_interval(value: float, code: int) -> None:
+    report, gate = with_ratio(value), Gate(parse_threshold("lr=10"))
+    assert exit_code(report, gate._replace(allow_undecided=True)) == code
+
+
+def test_a_gate_on_likelihood_ratios_forgives_what_the_baseline_reaches_too() -> None:
+    gate = Gate(parse_threshold("lr=10"), allow_undecided=True)
+    assert exit_code(with_ratio(40.0), gate._replace(baseline=with_ratio(10.0))) == ExitCode.OK
+    assert exit_code(with_ratio(40.0), gate._replace(baseline=with_ratio(9.0))) == ExitCode.GATE
 
 
 def test_an_audit_that_left_tests_out_passes_no_gate_unless_that_is_allowed() -> None:

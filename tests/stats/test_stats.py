@@ -181,6 +181,24 @@ def test_bootstrap_effect_resamples_whole_people_within_their_label() -> None:
     np.testing.assert_allclose(draws.denominator, 2.0)
 
 
+def test_a_bootstrap_draws_what_its_seed_says() -> None:
+    """Written down, so that two versions of an audit with one seed say the same; and another seed draws otherwise."""
+    x = np.arange(1.0, 6.0)[:, None] ** 2
+    drawn = stats.bootstrap_effect(x, np.ones_like(x), 5, draws=3).effect[:, 0]
+    rng = np.random.default_rng(5)
+    np.testing.assert_allclose(drawn, rng.multinomial(5, [0.2] * 5, size=3) @ x[:, 0] / 5)
+    again, other = (stats.bootstrap_effect(x, np.ones_like(x), seed, draws=50).effect for seed in (5, 6))
+    np.testing.assert_array_equal(again, stats.bootstrap_effect(x, np.ones_like(x), 5, draws=50).effect)
+    assert not np.array_equal(again, other)
+    labels = np.array([True, True, True, False, False])
+    drawn = stats.bootstrap_effect(x, labels[:, None] * 1.0, 5, labels, draws=3).effect[:, 0]
+    rng = np.random.default_rng(5)
+    knew, held = (
+        rng.multinomial(m, np.full(m, 1 / m), size=3) @ x[part, 0] / m for m, part in ((3, labels), (2, ~labels))
+    )
+    np.testing.assert_allclose(drawn, knew - held)
+
+
 def test_bootstrap_of_a_mean_equals_scipy() -> None:
     x = np.random.default_rng(8).exponential(1, (25, 1))
     ours = stats.percentile_interval(stats.bootstrap_effect(x, np.ones_like(x), 0, draws=9999).effect[:, 0]).ends
