@@ -123,7 +123,8 @@ class Store:
         if not self._users.knows(key):
             with self._users.ledger(write=True) as ledger:
                 self._users.mark(key)
-                forget(ledger)
+                if not folder.exists():
+                    forget(ledger)
         return folder
 
     def get(self, key: str) -> "dict[str, Tensor] | None":

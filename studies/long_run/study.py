@@ -22,7 +22,8 @@ import numpy as np
 import psutil
 
 from audit.planning import RunSettings
-from audit.runs import run_files
+from audit.runs import code_version, run_files
+from audit.schema import AuditError
 from audit.storage import IN_USE, LEDGER, TEMP, Store, write_atomic
 from studies.long_run.hired import KILLED, Hired, InHand
 from studies.long_run.results import Audit, Results, Round
@@ -149,16 +150,16 @@ def undisturbed(place: Place) -> None:
     """Every suspect audited once over a store of its own kind that no limit touches; kept beside the rounds."""
     worker = place.hired("undisturbed-store", DISK)
     for suspect in range(SUSPECTS):
-        kept = place.work / "undisturbed" / str(suspect)
-        if not (kept / run_files.MANIFEST).exists():
+        reference = place.work / "undisturbed" / str(suspect)
+        if not (reference / run_files.MANIFEST).exists():
             hand = InHand(worker, suspect, place.disk.root / "runs" / f"undisturbed-{suspect}")
             while not hand.over:
                 hand.look()
                 time.sleep(LOOK_S)
             if hand.answers != ["done"]:
                 raise RuntimeError(f"an undisturbed audit fails: {hand.answers}")
-            shutil.rmtree(kept, ignore_errors=True)
-            shutil.copytree(hand.folder, kept)
+            shutil.rmtree(reference, ignore_errors=True)
+            shutil.copytree(hand.folder, reference)
             shutil.rmtree(hand.folder)
     worker.leave()
     shutil.rmtree(place.disk.root / "undisturbed-store", ignore_errors=True)
@@ -210,8 +211,12 @@ def long_run(place: Place, audits: int, seed: int) -> list[Round]:
 
 
 def prepared(work: Path, seed: int) -> World:
-    """The world, trained once a work folder, with its suspects and the probes."""
-    scratch, case = work / "world", work / "case"
+    """The world, trained once a work folder, with its suspects and the probes. AuditError (code 2) where the folder was
+    begun by other code."""
+    scratch, case, begun_by = work / "world", work / "case", work / "code_version"
+    if begun_by.exists() and begun_by.read_text() != code_version():
+        raise AuditError(f"{work} was begun by other code: its reports are not comparable", "name a new folder")
+    write_atomic(begun_by, code_version().encode())
     if not case.exists():
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)

@@ -16,6 +16,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 HEARD = "RESIDUA_TEST_ADDRESSES"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+BROWSERS_OWN = "CONNECT content-autofill.googleapis.com:443 "
+"""Chromium asks its maker how to fill in forms, on any page of anybody that has some."""
 LISTENER = f"""import os, sys
 def hear(event, args):
     if event == "socket.connect" and isinstance(args[1], tuple):
@@ -80,6 +82,10 @@ class Outside(NamedTuple):
 
     address: str
     asked: list[str]
+
+    def of_pages(self) -> list[str]:
+        """What pages asked for, not the browser for itself."""
+        return [line for line in self.asked if BROWSERS_OWN not in line]
 
 
 @contextmanager

@@ -162,7 +162,7 @@ def test_pages_of_another_site_and_foreign_names_start_nothing_and_make_nobody_a
         assert refused.status == 421 and "Streamlit" not in foreign_page.content()
         renamed.close()
         assert served.elsewhere() == set() and served.addresses() <= {"127.0.0.1"}
-    assert proxy.asked == [] and not (tmp_path / "runs" / workers.PLACE).exists()
+    assert proxy.of_pages() == [] and not (tmp_path / "runs" / workers.PLACE).exists()
 
 
 @pytest.mark.slow
@@ -205,7 +205,7 @@ def test_every_state_asks_this_machine_alone_and_can_be_read_by_all(
             until(page, "No runs in")
             assert again.elsewhere() == set()
             page.context.close()
-        assert foreign == [] and proxy.asked == []
+        assert foreign == [] and proxy.of_pages() == []
 
 
 def test_a_recorder_hears_what_is_asked_elsewhere(browser: Any) -> None:
