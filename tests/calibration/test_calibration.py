@@ -27,13 +27,14 @@ from audit.calibration import (
     table_of,
     threshold,
     use_of,
+    zoo_floors,
 )
 from audit.calibration.behaviour import Attested, attested, write_record
 from audit.calibration.evidence_features import full_name
-from audit.calibration.joint_rule import ActiveEvidence, apply, is_sufficient
+from audit.calibration.joint_rule import ActiveEvidence, apply, is_sufficient, judged_apart
 from audit.judging.calibrated import ratio_of
 from audit.pools.fit import calibrate, write_all
-from audit.schema import AuditError, Interval, Missing
+from audit.schema import AuditError, ExitCode, Interval, Missing
 from audit.stats import clustered, likelihood_ratio
 from tests.known_truth import DIGESTS, DOMAIN, KINDS, RECORDS, ZOO, World, made, other, pool, same
 
@@ -192,6 +193,7 @@ def test_a_trace_takes_two_classes_one_of_them_inside_or_a_causal_effect_beyond_
     lens, few = ActiveEvidence("decoding", "a"), ActiveEvidence("causal", "b", few=True)
     assert not is_sufficient([lens], []) and not is_sufficient([], ["a"])
     assert not is_sufficient([lens, ActiveEvidence("output", "a", few=True)], [])
+    assert not is_sufficient([lens, ActiveEvidence("decoding", "b")], []), "two measurements of one class"
     assert is_sufficient([lens, ActiveEvidence("output", "b", few=True)], [])
     assert not is_sufficient([ActiveEvidence("output", "a", few=True), ActiveEvidence("recovery", "b")], [])
     assert not is_sufficient([ActiveEvidence("causal", "a")], [])
@@ -231,6 +233,16 @@ def test_fewer_measurements_give_a_rule_of_their_own_with_its_own_mistakes() -> 
     alone = fit_joint(found.subjects, found.calibrations, inside)
     assert {w.measurement for w in alone.weights} == {"inside.effect"}
     assert alone.record != found.joint.record
+
+
+@pytest.mark.parametrize("unit", [1e-3, 50.0])
+def test_the_joint_rule_does_not_depend_on_the_unit_of_a_feature(unit: float) -> None:
+    found = made(noise=0.2)
+    table = table_of(found.subjects, found.calibrations, None)
+    scaled = table._replace(x=table.x * np.where(np.arange(table.x.shape[1]) % 2, unit, 1.0))
+    plain, changed = judged_apart(table), judged_apart(scaled)
+    np.testing.assert_allclose(plain.score, changed.score, atol=2e-3)
+    assert np.ptp(plain.score) > 1
 
 
 def test_a_feature_that_few_models_have_stays_out() -> None:
@@ -378,3 +390,13 @@ def test_a_probe_that_stays_out_of_the_joint_rule_may_be_measured_in_some_worlds
     assert fewer.record.false_alarms.n == whole.record.false_alarms.n - 1, (
         "the bounds rest on the worlds it was measured in"
     )
+
+
+@pytest.mark.parametrize("content", ["no JSON", "{}", "[]", '{"floors": [1]}', '{"floors": {"a.b": null}}'])
+def test_floors_that_are_none_are_an_integrity_error_that_names_the_file(tmp_path: Path, content: str) -> None:
+    (tmp_path / "floors.json").write_text(content)
+    with pytest.raises(AuditError, match=r"floors\.json is not a floors file") as caught:
+        zoo_floors(tmp_path)
+    assert caught.value.code == ExitCode.INTEGRITY
+    (tmp_path / "floors.json").write_text('{"floors": {"a.b": 0.5}}')
+    assert zoo_floors(tmp_path) == {"a.b": 0.5} and zoo_floors(tmp_path / "nowhere") == {}

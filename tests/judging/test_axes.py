@@ -179,6 +179,12 @@ def test_an_interval_is_widened_to_all_tests_that_compete(k: int, half: float) -
     assert wide.hi - 0.5 == pytest.approx(half, abs=0.001) and 0.5 - wide.lo == pytest.approx(half, abs=0.001)
 
 
+def test_an_end_beyond_its_own_value_is_not_widened_past_it() -> None:
+    above, below = (reading("output", 0.2, lo, hi, 0.5) for lo, hi in ((0.25, 0.4), (0.1, 0.15)))
+    assert widened(above, 4).lo == 0.2 < 0.4 < widened(above, 4).hi  # type: ignore[union-attr]
+    assert widened(below, 4).hi == 0.2 and widened(below, 4).lo < 0.1  # type: ignore[union-attr]
+
+
 def test_the_axis_is_the_test_with_the_highest_lower_bound_among_those_that_show_a_trace() -> None:
     wide, narrow = reading("causal", 0.9, 0.1, 1.0, 0.0001), reading("decoding", 0.6, 0.55, 0.65, 0.0001)
     loud = reading("recovery", 2.0, 1.9, 2.1, 0.0001, scale="score")

@@ -25,11 +25,22 @@ from audit.judging import (
     supported,
     verdict,
 )
-from audit.judging.calibrated import NOTHING, Opinion, opinion
-from audit.judging.support import NO_SUPPORT, Proposition, band, ratio_number, ratio_sentence, weighed
+from audit.judging.calibrated import NOTHING, Opinion, opinion, validation
+from audit.judging.support import NO_SUPPORT, Proposition, band, rate, ratio_number, ratio_sentence, short, weighed
 from audit.pools.fit import calibrate, write_all
 from audit.render.wording.findings import BANNED
-from audit.schema import DetectionLimit, Domain, Evidence, Interval, LikelihoodRatio, Measurement, Missing, Verdict
+from audit.schema import (
+    DetectionLimit,
+    Domain,
+    Evidence,
+    Interval,
+    LikelihoodRatio,
+    Measurement,
+    Missing,
+    Rate,
+    Validation,
+    Verdict,
+)
 from tests.known_truth import AUDITED, DOMAIN, KINDS, ZOO, gate, made, measured, other, pool
 
 ROLES = Given(references=2, ancestor=True, holdout=True)
@@ -369,3 +380,67 @@ def test_no_calibrated_text_uses_a_banned_word_or_says_how_probable_a_propositio
         text = found.model_dump_json() + " ".join(e.because for e in evidence)
         assert not [word for word in BANNED if word in text]
         assert "posterior" not in text and "probability that" not in text
+
+
+# ---- words of a ratio ---------------------------------------------------------------------------------------------
+def test_every_band_begins_at_its_edge_on_either_side_of_one() -> None:
+    for edge, words in ((2, "weak"), (10, "moderate"), (100, "moderately strong"), (1e3, "strong"),
+                        (1e4, "very strong"), (1e6, "extremely strong")):  # fmt: skip
+        for ends in ((edge, 2e6), (1 / 2e6, 1 / edge)):
+            assert band(Interval(lo=ends[0], hi=ends[1])) == f"{words} support"
+        assert band(Interval(lo=edge * 0.999, hi=2e6)) != f"{words} support"
+    assert band(Interval(lo=1.99, hi=9.0)) == band(Interval(lo=0.2, hi=9.0)) == NO_SUPPORT
+
+
+@pytest.mark.parametrize(
+    ("value", "lo", "hi", "told"),
+    [
+        (17.6, 3.0, 17.6, "≥ 17 (from 3.0)"),
+        (5.0, 2.0, 10.0, "5.0 (2.0 to 10)"),
+        (1 / 17.6, 1 / 17.6, 0.5, "≤ 0.057 (up to 0.50)"),
+        (17.6, 17.6, 17.6, "≥ 17 (≥ 17 to ≥ 17)"),
+        (12.0, 9.96, 16.7, "12 (10 to 17)"),
+    ],
+)
+def test_a_ratio_in_a_cell_is_rounded_and_says_no_bound_twice(value: float, lo: float, hi: float, told: str) -> None:
+    found = ratio(value, lo, hi).model_copy(update={"floor": 1 / 17.6, "ceiling": 17.6})
+    assert short(found).partition("),")[0] + ")" == told
+
+
+def test_a_rate_is_a_count_with_its_bound_in_percent() -> None:
+    assert rate(Rate(k=50, n=60, upper95=0.9)) == "50 of 60 worlds (with 95 % confidence at most 90 %)"
+
+
+def test_a_ratio_is_stated_to_four_digits_and_as_calibrated(folder: Path) -> None:
+    found = ratio_in(ruled(seen(0.21), standing(folder))[1])
+    for number in (found.value, found.ci95.lo, found.ci95.hi, found.floor, found.ceiling):
+        assert number == float(f"{number:.4g}")
+
+
+# ---- which joint rule ---------------------------------------------------------------------------------------------
+def test_the_stored_joint_rule_judges_what_it_was_made_for_and_is_not_made_anew(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("refitted")
+
+    evidence = tuple(judge(m) for m in seen(1.0))
+    monkeypatch.setattr("audit.calibration.joint_rule.refitted", never)
+    assert opinion_of(evidence, standing(folder)) is not None
+    with pytest.raises(AssertionError, match="refitted"):
+        opinion_of(evidence[:-1], standing(folder))
+
+
+def test_how_the_rule_did_is_said_of_a_calibrated_verdict_and_of_no_other(folder: Path, tmp_path: Path) -> None:
+    evidence = tuple(judge(m) for m in seen(1.0))
+    by, alone = standing(folder), standing(tmp_path)
+    found = validation(evidence, ruled(seen(1.0), by)[1], by)
+    heard = opinion_of(evidence, by)
+    assert isinstance(found, Validation) and heard is not None
+    assert (found.rule, found.worlds, found.counted) == (heard.ratio.calibration, WORLDS, heard.joint.record.counted)
+    assert found.score == float(f"{heard.joined.score:.4g}")
+    in_case_verdict = ruled(seen(1.0), alone)[1]
+    assert in_case_verdict.basis == "in-case"
+    assert isinstance(validation(evidence, in_case_verdict, alone), Missing)
+    assert isinstance(validation(evidence, in_case_verdict, by), Missing), "the calibration did not judge it"
+    assert isinstance(validation(evidence, ruled(seen(1.0), by)[1], alone), Missing)

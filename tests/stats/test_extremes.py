@@ -86,3 +86,13 @@ def test_more_often_is_fishers_exact_test() -> None:
     for k, n, other_k, other_n in ((5, 20, 1, 30), (0, 10, 3, 10), (10, 10, 0, 10), (0, 5, 0, 5), (3, 64, 3, 64)):
         theirs = scipy_stats.fisher_exact([[k, n - k], [other_k, other_n - other_k]], alternative="greater").pvalue
         assert more_often(np.array([k]), n, np.array([other_k]), other_n)[0] == pytest.approx(theirs)
+
+
+def test_a_reference_in_which_nothing_stands_out_says_so() -> None:
+    rng = np.random.default_rng(8)
+    gains, bland = rng.normal(size=200), rng.normal(size=200)
+    assert (
+        extreme(gains, bland).reference_p == pytest.approx(float(largest_p(bland).min()))
+        and extreme(gains, bland).reference_p > 0.01
+    )
+    assert extreme(gains).reference_p == 1.0

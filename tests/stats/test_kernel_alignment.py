@@ -138,3 +138,13 @@ def test_the_jackknife_of_a_mean_is_its_t_interval_and_covers_a_position() -> No
     assert truth is not None
     inside = [placed(world(0.5, seed=100 + n), "suspect") for n in range(200)]
     assert sum(p is not None and p.ci95.lo <= truth.value <= p.ci95.hi for p in inside) >= 180
+
+
+def test_as_many_rows_as_are_needed_give_a_number_and_one_less_gives_none() -> None:
+    rng = np.random.default_rng(9)
+    x, y = related(rng, ka.FEWEST, 3, 2, 0.5)
+    for rows, defined in ((ka.FEWEST, True), (ka.FEWEST - 1, False)):
+        group = np.arange(rows)
+        found = ka.alignment(ka.kernel(x[:rows], group), ka.kernel(y[:rows], group))
+        assert np.isfinite(found.value) == defined
+        assert np.isnan(found.without).all(), "without any of them there are too few"

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import stats as scipy_stats
 
 from audit.stats import Mixture, NullPeople, mixture, null_people, standing_out
-from audit.stats.people_mixture import FDR, _log_count, p_above
+from audit.stats.people_mixture import FDR, LEVELS, _log_count, p_above
 
 SHAPES = {
     "normal": lambda rng, n: rng.standard_normal(n),
@@ -138,3 +139,53 @@ def test_under_six_null_people_nothing_is_known_of_their_spread() -> None:
 
 def test_one_person_has_a_mixture_as_well() -> None:
     assert isinstance(mixture(np.ones(1), np.ones(1), [NullPeople(0, 0.05, 0.01, 32)]), Mixture)
+
+
+@pytest.mark.parametrize("shift", [0.05, 2.0])
+def test_the_mixture_is_the_best_of_its_grid_by_a_direct_sum_over_sets_of_people(shift: float) -> None:
+    """Of four people, with t from scipy. A wide shift is cut into 25 levels of the null, and no more."""
+    people, known = np.array([0.02, 0.9, -0.03, 1.2]), np.array([1.0, 0.8, 1.3, 1.1])
+    null = NullPeople(0.0, 0.05, shift, 32)
+    steps = int(np.clip(np.ceil(4 * shift / 0.05), 5, 25))
+    best = np.full(5, -np.inf)
+    full = part = -np.inf
+    for low in np.linspace(-shift, shift, steps):
+        reading = np.maximum(people, low - 2 * 0.05)
+        unknown = scipy_stats.t.logpdf((reading - low) / 0.05, 4) - np.log(0.05)
+        for level in LEVELS:
+            spread = np.hypot(0.05, level * max(known.std(ddof=1), 0.1))
+            ratio = scipy_stats.t.logpdf((reading - low - level * known) / spread, 4) - np.log(spread) - unknown
+            for k in range(5):
+                sets = [ratio[list(chosen)].sum() for chosen in combinations(range(4), k)]
+                fit = np.log(np.mean(np.exp(sets))) + unknown.sum()
+                best[k] = max(best[k], fit)
+                full = max(full, fit) if level == 1.0 and k else full
+                part = max(part, fit) if k == 4 else part
+    found = mixture(people, known, [null])
+    assert found.log10_ratio == pytest.approx((full - part) / np.log(10), abs=1e-8)
+    inside = np.flatnonzero(best >= best.max() - 1.92)
+    counted = best[best.argmax()] - best[0] >= 3.0
+    assert found.known == (best.argmax() if counted else 0)
+    assert (found.lower, found.upper) == (inside.min() if counted else 0, inside.max())
+
+
+def test_a_ratio_beyond_all_numbers_stays_one() -> None:
+    level = np.r_[np.full(400, 0.5), np.full(400, 0.3)]
+    nulls = [NullPeople(0.0, 0.01, 0.001, 64)]
+    assert mixture(level, np.ones(800), nulls).log10_ratio == -300
+    assert mixture(np.r_[np.ones(400), np.zeros(400)], np.ones(800), nulls).log10_ratio == 300
+
+
+def test_null_people_are_the_wider_of_two_spreads_and_unsure_by_their_number() -> None:
+    group = np.array([-0.1, 0.0, 0.02, 0.3, -0.04, 0.05, 0.01])
+    for signed, others in ((True, -0.2), (False, 0.0)):
+        found = null_people([group, group + others], signed=signed)
+        off = np.r_[group - np.median(group), group - np.median(group)]
+        scale = max(1.4826 * np.median(np.abs(off)), np.sqrt((off**2).sum() / 13))
+        assert found is not None and found.scale == pytest.approx(scale, rel=1e-4) and found.people == 14
+        unsure = np.sqrt(np.pi / 28) * scale
+        level = max(abs(np.median(group)), abs(np.median(group + others)), unsure) if signed else unsure
+        assert found.shift == pytest.approx(level, rel=1e-4)
+        assert found.location == pytest.approx(0.0 if signed else np.median(group), abs=1e-12)
+    still = null_people([np.zeros(8)], signed=True)
+    assert still is not None and still.scale == 0.01, "a hundredth of base names nobody"

@@ -182,3 +182,14 @@ def test_the_critical_value_is_the_quantile_of_the_centred_noise(others: int) ->
     for factor in (1 - 1e-6, 1 + 1e-6):
         people = (level * factor * error + even)[None]
         assert decide(people, even[None] if others else None).tolist() == [factor > 1]
+
+
+def test_only_a_rule_that_says_so_takes_the_holdout_peoples_mean_off_the_effect() -> None:
+    """People at .06 beside others at .02, both without noise to speak of: .06 or .04 against a bar of .05."""
+    rows = 1e-4 * np.random.default_rng(7).standard_normal((40, 1))
+    people, others = 0.06 + rows[None, :16], 0.02 + rows[None, 16:32]
+    said = [
+        max_t_decision([Noise(rows)], (16, 16), Rule(np.ones(1), 0.05, ALPHA, differenced), 0)(people, others)[0]
+        for differenced in (False, True)
+    ]
+    assert said == [True, False]

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from scipy import stats as scipy_stats
 
 from audit import stats
-from audit.stats import skewed_means
+from audit.stats import randomisation, skewed_means
 from audit.stats.skewed_means import corrected, hall, held_back, moments, unhall
 
 finite = st.floats(-1e3, 1e3, allow_subnormal=False).map(lambda x: round(x, 3))
@@ -171,3 +171,38 @@ def test_what_is_held_back_shrinks_with_people_and_is_nothing_for_many() -> None
     assert skewed_means.judged_by_t(11, 0) and not skewed_means.judged_by_t(12, 0)
     assert skewed_means.judged_by_t(30, 7) and not skewed_means.judged_by_t(30, 8)
     assert not skewed_means.judged_by_t(30, 1)
+
+
+@pytest.mark.parametrize("others", [0, 5])
+def test_of_few_people_p_is_students_of_the_corrected_statistic_for_as_many_sides(others: int) -> None:
+    x = exponential(11, 8 + others) + 0.9
+    forget = np.arange(8 + others) < 8 if others else None
+    fewest = 5 if others else 8
+    moment = moments(x, forget)
+    said = corrected(moment, fewest, 2 if others else 1)
+    found = stats.mean_max_t(x, 0, forget, draws=99)
+    for p, tail in (
+        (found.p, scipy_stats.t.sf(said.above, moment.df)),
+        (found.p_below, scipy_stats.t.cdf(said.below, moment.df)),
+    ):
+        assert p == pytest.approx(min(1.0, 3 * max(tail.min(), 1e-4)))
+    assert held_back(fewest, 1) != held_back(fewest, 2)
+
+
+def test_more_than_a_few_people_are_judged_by_the_corrected_statistic_among_randomisations() -> None:
+    x, forget = exponential(12, 20, 1) + 0.5, np.arange(20) < 11
+    for labels, n, sides in ((None, 20, 1), (forget, 9, 2)):
+        family = randomisation.family(x, 5, labels, 499)
+        said = corrected(moments(x, labels), n, sides).above
+        by_draws = randomisation.judge(family, said, said).p
+        by_t = float(scipy_stats.t.sf(said, moments(x, labels).df)[0])
+        assert stats.mean_max_t(x, 5, labels, 499).p == pytest.approx(max(by_draws, by_t))
+
+
+def test_the_third_cumulant_of_two_sides_is_scipys() -> None:
+    rng = np.random.default_rng(13)
+    a, b = rng.exponential(1, 7), rng.exponential(2, 11)
+    third = scipy_stats.kstat(a, 3) / 7**2 - scipy_stats.kstat(b, 3) / 11**2
+    moment = moments(np.r_[a, b][:, None], np.arange(18) < 7)
+    assert moment.skewness[0] * moment.error[0] ** 3 == pytest.approx(third)
+    assert moments(np.r_[a[:2], b[:2]][:, None], np.arange(4) < 2).skewness[0] == 0, "two people show none"

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from statsmodels.stats.multitest import multipletests
 
 from audit import stats
+from audit.stats import randomisation
 
 finite = st.floats(-1e3, 1e3, allow_subnormal=False).map(lambda x: round(x, 3))
 
@@ -282,3 +283,26 @@ def test_min_k_is_the_mean_of_the_lowest_tokens_of_each_row(rows: list[list[floa
     names = np.array([i for i, row in enumerate(rows) for _ in row], dtype=int)
     expected = [np.mean(sorted(row)[: max(int(len(row) * k), 1)]) if row else np.nan for row in rows]
     np.testing.assert_allclose(stats.min_k(values, names, len(rows), k), expected, atol=1e-9)
+
+
+def test_randomisations_are_enumerated_up_to_their_limit_and_no_further() -> None:
+    x = np.random.default_rng(12).standard_normal((18, 1))
+    assert randomisation.EXACT_UP_TO == 2**13
+    assert stats.sign_flip_max_t(x[:13], 0).exact and not stats.sign_flip_max_t(x[:14], 0, 99).exact
+    assert len(stats.sign_flip_max_t(x[:13], 0).null_effect) == 2**13
+    assert stats.label_permutation_max_t(x[:17], np.arange(17) < 5, 0).exact
+    assert not stats.label_permutation_max_t(x, np.arange(18) < 5, 0, 99).exact
+    for groups, others, least in ((13, 0, 2.0**-13), (14, 0, 1 / 100), (5, 12, 1 / 6188), (5, 13, 1 / 100)):
+        assert randomisation.least_p(groups, others, 99) == least
+
+
+def test_drawn_labels_are_the_smallest_of_the_seeds_numbers() -> None:
+    labels, exact = randomisation._labels(20, 9, 40, 3)
+    order = np.random.default_rng(3).random((40, 20)).argsort(1)
+    assert not exact and [set(np.flatnonzero(row)) for row in labels] == [set(row[:9]) for row in order]
+
+
+def test_drawn_signs_are_those_of_the_seed() -> None:
+    x = np.random.default_rng(13).standard_normal((14, 2))
+    signs = np.random.default_rng(4).choice([-1.0, 1.0], size=(30, 14))
+    np.testing.assert_allclose(stats.sign_flip_max_t(x, 4, 30).null_effect, (signs @ x / 14).max(1))
