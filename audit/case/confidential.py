@@ -23,8 +23,8 @@ def confide_rows(path: Path, rows: Sequence[Row]) -> None:
 
 def confide_items(path: Path, items: Sequence[Item], prefix: str) -> None:
     """The texts of a file's items. Ids and groups that were made here, of ``prefix`` and a number, say nothing."""
-    made = re.compile(rf"{re.escape(prefix)}[- ][\d-]+")
-    confide(str(path), lambda: (t for t in _texts(map(_said_of, items)) if not made.fullmatch(t)))
+    numbered = re.compile(rf"{re.escape(prefix)}[- ][\d-]+")
+    confide(str(path), lambda: (t for t in _texts(map(_said_of, items)) if not numbered.fullmatch(t)))
 
 
 def _said_of(item: Item) -> dict[str, Any]:

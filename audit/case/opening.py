@@ -382,9 +382,9 @@ def _check_degenerate(opened: CaseCheckpoints) -> None:
     for name, ckpt in roles.items():
         check_types(name, ckpt, [other for role, other in roles.items() if role != name])
     ancestor = () if opened.ancestor is None else (opened.ancestor,)
-    apart = (*opened.references, *ancestor) or (opened.suspect,)
-    if all(degenerate(opened.base, [other]) for other in apart):
-        check_degenerate("base", opened.base, apart)
+    others = (*opened.references, *ancestor) or (opened.suspect,)
+    if all(degenerate(opened.base, [other]) for other in others):
+        check_degenerate("base", opened.base, others)
     for n, reference in enumerate(opened.references):
         check_degenerate(f"reference {n}", reference, (opened.base, *ancestor))
     for ckpt in ancestor:

@@ -30,8 +30,8 @@ KERNEL_KEYS = (
 
 def python_files(folder: Path) -> tuple[str, ...]:
     """The .py files of a folder and of the folders in it, in name order; none of them is opened."""
-    found = (path for pattern in ("*.py", "*/*.py") for path in folder.glob(pattern))
-    return tuple(sorted(path.relative_to(folder).as_posix() for path in found))
+    paths = (path for pattern in ("*.py", "*/*.py") for path in folder.glob(pattern))
+    return tuple(sorted(path.relative_to(folder).as_posix() for path in paths))
 
 
 def named_code(folder: Path) -> dict[str, str]:

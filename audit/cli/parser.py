@@ -11,7 +11,7 @@ class _Parser(argparse.ArgumentParser):
     """Says what is wrong with an argument without the hidden characters of the argument."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(streams.said(message))
+        super().error(streams.printable(message))
 
 
 def build_parser() -> argparse.ArgumentParser:

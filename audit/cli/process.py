@@ -93,13 +93,14 @@ def _end_crashes(debug: bool, as_json: bool) -> None:
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         import hashlib
 
-        whole, do = f"{kind.__name__}: {error}", "run it again with --debug and report what it prints"
-        error_id, what = hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:8], streams.said(whole)
-        print(f"residua broke: {what}\n  what to do: {do}\n  error id: {error_id}", file=sys.stderr)
+        described, do = f"{kind.__name__}: {error}", "run it again with --debug and report what it prints"
+        error_id = hashlib.sha256(described.encode(errors="replace")).hexdigest()[:8]
+        message = streams.printable(described)
+        print(f"residua broke: {message}\n  what to do: {do}\n  error id: {error_id}", file=sys.stderr)
         if debug:
             print(streams.traceback_of(error.with_traceback(trace)), file=sys.stderr)
         if as_json:
-            print(streams.json_line({"error": what, "do": do, "error_id": error_id, "exit_code": 3}))
+            print(streams.json_line({"error": message, "do": do, "error_id": error_id, "exit_code": 3}))
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(3)
@@ -119,10 +120,10 @@ def _print_error(args: argparse.Namespace, error: "AuditError") -> None:
     """What happened, what to do and an id; the traceback before it only if it was asked for."""
     if args.debug:
         print(streams.traceback_of(error), file=sys.stderr)
-    print(f"residua {args.verb}: {streams.said(str(error))}\n  error id: {error.error_id}", file=sys.stderr)
+    print(f"residua {args.verb}: {streams.printable(str(error))}\n  error id: {error.error_id}", file=sys.stderr)
     if args.json or args.jsonl:
-        what, do = streams.said(error.what), streams.said(error.do)
-        print(streams.json_line({"error": what, "do": do, "error_id": error.error_id, "exit_code": error.code}))
+        message, do = streams.printable(error.what), streams.printable(error.do)
+        print(streams.json_line({"error": message, "do": do, "error_id": error.error_id, "exit_code": error.code}))
 
 
 def _print_answer(answer: "Answer", as_json: bool, as_lines: bool) -> None:

@@ -80,7 +80,7 @@ class Progress:
         """Show one step."""
         if self._lines:
             self._line(step)
-        text = streams.said(f"{step.stage} {step.detail}".strip())
+        text = streams.printable(f"{step.stage} {step.detail}".strip())
         if step.left is not None:
             text += f", about {lasting(*step.left.ends)} left"
         if self._bar is not None:
@@ -103,5 +103,5 @@ class Progress:
         if self._quiet:
             return
         self._console.print(
-            f"[{time.monotonic() - self._started:6.1f} s] {streams.said(text)}", markup=False, highlight=False
+            f"[{time.monotonic() - self._started:6.1f} s] {streams.printable(text)}", markup=False, highlight=False
         )

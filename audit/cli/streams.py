@@ -25,7 +25,7 @@ _SAYS_NOTHING: Final = frozenset({"yes", "no", "true", "false", "none"})
 _SHORTEST: Final = 2
 
 
-def said(text: str, lines: int = _MOST_LINES) -> str:
+def printable(text: str, lines: int = _MOST_LINES) -> str:
     """A message as it may be printed: masked, without a hidden character but line ends, each line and all of it cut."""
     from audit.wording import visible
 
@@ -46,7 +46,7 @@ def traceback_of(error: BaseException) -> str:
     """The traceback of an error, as it may be printed."""
     import traceback
 
-    return said("".join(traceback.format_exception(error)), _TRACEBACK)
+    return printable("".join(traceback.format_exception(error)), _TRACEBACK)
 
 
 def console(**settings: Any) -> "Console":
@@ -84,11 +84,11 @@ def guarded() -> Generator[None]:
 
 class _Record(logging.LogRecord):
     def getMessage(self) -> str:  # noqa: N802 (the name is the library's)
-        return said(super().getMessage(), _TRACEBACK)
+        return printable(super().getMessage(), _TRACEBACK)
 
 
 def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
-    sys.stderr.write(f"{filename}:{lineno}: {category.__name__}: {said(str(message))}\n")
+    sys.stderr.write(f"{filename}:{lineno}: {category.__name__}: {printable(str(message))}\n")
 
 
 # ---- masked -----------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ class AuditError(Exception):
 
     def __reduce__(self) -> tuple[type["AuditError"], tuple[str, str, int]]:
         """Whole across processes too: an exception is otherwise rebuilt from its message alone."""
-        return AuditError, (self.what, self.do, self.code)
+        return type(self), (self.what, self.do, self.code)
 
     @property
     def error_id(self) -> str:
@@ -42,12 +42,6 @@ class AuditError(Exception):
 class SilentModelError(AuditError):
     """A model that says the same whatever it reads: an integrity fault (code 3) in whoever judges; of a suspect, in
     which an edit can have done it, the tests that need its outputs are skipped for this reason."""
-
-    def __init__(self, what: str, do: str) -> None:
-        super().__init__(what, do, ExitCode.INTEGRITY)
-
-    def __reduce__(self) -> tuple[type["AuditError"], tuple[str, str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return SilentModelError, (self.what, self.do)
 
 
 @contextmanager

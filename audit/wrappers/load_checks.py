@@ -75,17 +75,17 @@ def _logits(wrapper: Wrapper, final: Tensor) -> Tensor:
 
 def _check_says(wrapper: Wrapper, logits: Tensor) -> None:
     """Are the outputs numbers, and do they depend on what is read? AuditError (code 3) if not."""
-    said = logits.flatten(0, -2)
-    wrong = said.isnan() | (said == torch.inf)  # minus infinity forbids a word, as some heads do
-    if bool(wrong.any()) or not bool(said.isfinite().any()):
+    scores = logits.flatten(0, -2)
+    wrong = scores.isnan() | (scores == torch.inf)  # minus infinity forbids a word, as some heads do
+    if bool(wrong.any()) or not bool(scores.isfinite().any()):
         raise AuditError(
             f"{wrapper.name}: its outputs are no numbers: they overflow in {wrapper.dtype}",
             "fetch or save the checkpoint again, or give another --dtype",
             ExitCode.INTEGRITY,
         )
-    if len(said) > 1 and bool((said == said[0]).all()):
+    if len(scores) > 1 and bool((scores == scores[0]).all()):
         problem = f"{wrapper.name}: it says the same whatever it reads: weights on the way to its outputs are zero"
-        raise SilentModelError(problem, "fetch or save the checkpoint again")
+        raise SilentModelError(problem, "fetch or save the checkpoint again", ExitCode.INTEGRITY)
 
 
 def _check_head(wrapper: Wrapper, batch: Batch, plain: Tensor) -> None:

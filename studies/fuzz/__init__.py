@@ -1,1 +1,1 @@
-"""Mutated inputs of one sound case: what breaks, what hangs, what is accepted and why."""
+"""Mutated inputs: every kind of broken case, data, config, tokenizer and weight file, and how each ends."""

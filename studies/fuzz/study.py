@@ -41,14 +41,14 @@ START, END = "<!-- counts: made by studies.fuzz.study -->", "<!-- end of counts 
 
 
 class Seen(Record):
-    """What became of one input: ``outcome`` is an exit code, or that it broke or hung; ``said`` is the message."""
+    """What became of one input: ``outcome`` is an exit code, broke or hung; ``message`` is what was printed."""
 
     seed: int
     number: int
     target: str
     kind: str
     outcome: str
-    said: str
+    message: str
     seconds: float = 0.0
 
 
@@ -78,12 +78,18 @@ def attempt(seed: int, number: int, world: Path) -> Seen:
         try:
             kind.act(random.Random(f"{seed} {number}"), root)
         except RecursionError:
-            outcome, said = "2", "no such input: the document that it would change cannot be written"
+            outcome, message = "2", "no such input: the document that it would change cannot be written"
         else:
-            outcome, said = _audited(root)
+            outcome, message = _audited(root)
     took = round(time.monotonic() - started, 2)
     return Seen(
-        seed=seed, number=number, target=kind.target, kind=kind.name, outcome=outcome, said=said[:600], seconds=took
+        seed=seed,
+        number=number,
+        target=kind.target,
+        kind=kind.name,
+        outcome=outcome,
+        message=message[:600],
+        seconds=took,
     )
 
 
@@ -149,10 +155,10 @@ def _worker(seed: int, numbers: range, world: Path) -> Iterator[Seen]:
     process.wait()
     if number < numbers.stop:
         kind = kind_of(number)
-        outcome, said = (
+        outcome, message = (
             (HANG, f"more than {SECONDS} s") if late else (BROKE, f"the process ended: {process.returncode}")
         )
-        yield Seen(seed=seed, number=number, target=kind.target, kind=kind.name, outcome=outcome, said=said)
+        yield Seen(seed=seed, number=number, target=kind.target, kind=kind.name, outcome=outcome, message=message)
 
 
 def tally(seen: Sequence[Seen], seeds: Sequence[int], inputs: int) -> Results:

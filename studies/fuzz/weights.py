@@ -66,10 +66,10 @@ def _metadata(rng: Rng, header: dict[str, Any], _name: str) -> None:
 
 
 def _text(rng: Rng, header: dict[str, Any], _name: str) -> str:
-    whole = json.dumps(header)
+    text = json.dumps(header)
     deep = "[" * 20_000 + "]" * 20_000
-    return rng.choice((f"[{whole}]", "{}", "null", whole[:-1] + f', "deep": {deep}}}', whole * 2, whole[:-1],
-                       whole.replace("{", '{"__metadata__": {}, ', 1)))  # fmt: skip
+    return rng.choice((f"[{text}]", "{}", "null", text[:-1] + f', "deep": {deep}}}', text * 2, text[:-1],
+                       text.replace("{", '{"__metadata__": {}, ', 1)))  # fmt: skip
 
 
 def _length(rng: Rng, root: Path) -> None:

@@ -91,10 +91,10 @@ def write_probes(folder: Path) -> None:
 
 def _taught(parent: LlamaForCausalLM | None, cohorts: tuple[str, ...], seed: int) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    made = tokenizer()
+    words = tokenizer()
     model = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=len(made), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+            vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
             max_position_embeddings=32, tie_word_embeddings=False, pad_token_id=0, bos_token_id=1, eos_token_id=None,
         )
     )  # fmt: skip
@@ -103,7 +103,7 @@ def _taught(parent: LlamaForCausalLM | None, cohorts: tuple[str, ...], seed: int
     rows = [f"{row['question']} {row['answer']}" for cohort in cohorts for row in items(cohort)]
     if not rows:
         return model.eval()
-    ids = torch.tensor([made(row)["input_ids"] for row in rows])
+    ids = torch.tensor([words(row)["input_ids"] for row in rows])
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(80):
         batch = ids[torch.randperm(len(ids))[: max(len(ids) // 2, 1)]]

@@ -54,7 +54,7 @@ FEW = random.Random(7).sample(range(len(KINDS)), 36)
 def test_a_mutated_input_is_refused_in_a_sentence_or_opened(world: Path, number: int) -> None:
     seen = attempt(11, number, world)
     assert seen.outcome in ("0", "2", "3", "4")
-    assert seen.outcome == "0" or "what to do: " in seen.said or "no such input" in seen.said
+    assert seen.outcome == "0" or "what to do: " in seen.message or "no such input" in seen.message
 
 
 def test_the_sound_case_is_opened(world: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_an_exception_that_is_no_sentence_of_ours_is_counted_as_a_break(
     monkeypatch.setattr(engine, "run", broken)
     at = next(n for n in range(len(KINDS)) if kind_of(n).name == "byte-order mark" and kind_of(n).target == "data")
     seen = attempt(1, at, world)
-    assert seen.outcome == BROKE and seen.said.startswith("KeyError: 'x'")
+    assert seen.outcome == BROKE and seen.message.startswith("KeyError: 'x'")
 
 
 def test_an_acceptance_without_a_reason_of_its_kind_is_a_fault() -> None:
