@@ -68,8 +68,10 @@ def of_images() -> tuple[Report, pa.Table]:
 def sleeper() -> Iterator[psutil.Process]:
     """A process that stands for an audit that is still running."""
     with subprocess.Popen(["sleep", "600"]) as process:
-        yield psutil.Process(process.pid)
-        process.kill()
+        try:
+            yield psutil.Process(process.pid)
+        finally:
+            process.kill()
 
 
 @pytest.fixture

@@ -54,9 +54,11 @@ def another_user(root: Path, *keys: str) -> Generator[subprocess.Popen[str]]:
     """Another process that uses entries of the store, until it is killed."""
     command = [sys.executable, "-c", USER, str(root), *keys]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "in use\n"
-        yield process
-        process.kill()
+        try:
+            assert process.stdout is not None and process.stdout.readline() == "in use\n"
+            yield process
+        finally:
+            process.kill()
 
 
 def test_what_was_used_longest_ago_leaves_first_and_the_limit_holds(tmp_path: Path) -> None:
