@@ -20,7 +20,8 @@ def people(worlds: int = 10, alone: str = "quiet", audited: int = 16) -> Roster:
     columns = list(zip(*rows, strict=True))
     n, kept = len(rows), np.array(columns[3])
     return Roster(
-        np.array(columns[0]), np.array(columns[1], object), np.array(columns[2], object), np.where(kept == 16, audited, kept),
+        np.array(columns[0]), np.array(columns[1], object), np.array(columns[2], object),
+        np.where(kept == 16, audited, kept),
         np.full(n, audited), np.array(["same"] * n, object), np.array([alone] * n, object),
     )  # fmt: skip
 
