@@ -37,4 +37,5 @@ def setting_flags() -> list[str]:
 def is_below(out: str) -> bool:
     """Is this the name of a folder below the folder of runs?"""
     path = PurePosixPath(out)
-    return bool(out) and out == path.as_posix() and ".." not in path.parts and not path.is_absolute()
+    plain = bool(out) and out == path.as_posix() and "\0" not in out
+    return plain and ".." not in path.parts and not path.is_absolute()

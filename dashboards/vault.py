@@ -75,6 +75,18 @@ class Vault(NamedTuple):
             return Stamp(status.st_size, status.st_mtime_ns)
         return None
 
+    def inside(self, path: str) -> Path:
+        """Where a folder below the root lies, or would lie. Refused if its path leads out, by a part or by a link."""
+        parts = PurePosixPath(path).parts
+        if not parts or path.startswith("/") or ".." in parts or "\0" in path:
+            raise Refused(f"{shown(path)} leads out of the folder", "name a folder below it")
+        place = self.root
+        for part in parts:
+            place = place / part
+            if place.is_symlink():
+                raise Refused(f"{shown(path)} leads through a link", "links are not followed; name a plain folder")
+        return place
+
     def runs(self) -> Iterator[str]:
         """Every folder that holds a run, by path."""
         return self.folders_with(MARKS)

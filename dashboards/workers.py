@@ -2,9 +2,12 @@
 
 A page starts a worker and from then on reads files only: the record, what the worker said, and the event log of its run
 folder. So a page change, a closed browser or a restarted dashboard loses nothing. The dashboard runs no other program
-than this Residua, and every argument reaches it as it is, past any shell.
+than this Residua, and every argument reaches it as it is, past any shell. A folder of runs may come from anybody, and a
+record in it could name anybody's process and any command: only records sealed with this user's own key are believed.
 """
 
+import hashlib
+import hmac
 import json
 import secrets
 import signal
@@ -19,9 +22,9 @@ from typing import Final, Literal, NamedTuple
 import psutil
 from pydantic import JsonValue, ValidationError
 
-from audit.runs import run_files
+from audit.runs import key_of, run_files
 from audit.schema import AuditError, ExitCode, Record
-from audit.storage import write_atomic
+from audit.storage import cache_root, disk_error, write_atomic
 from audit.wording import PROSE, visible
 from dashboards.serving import environment
 from dashboards.vault import MB, Refused, Vault
@@ -42,6 +45,12 @@ class Worker(Record):
     started: str
     pid: int
     born: float
+    seal: str = ""
+
+    def sealed(self, key: bytes) -> "Worker":
+        """The record with a seal by this key."""
+        content = self.model_copy(update={"seal": ""}).model_dump_json().encode()
+        return self.model_copy(update={"seal": hmac.new(key, content, hashlib.sha256).hexdigest()})
 
 
 Ending = Literal["running", "finished", "failed", "cancelled"]
@@ -53,6 +62,16 @@ class Heard(NamedTuple):
     ending: Ending
     answer: dict[str, JsonValue]
     log: str
+
+
+def own_key() -> bytes:
+    """This user's key, made on first use outside every folder of runs. AuditError (code 3) where it cannot be kept."""
+    folder = cache_root() / "dashboard"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(folder, error) from None
+    return key_of(folder)
 
 
 def residua(*arguments: str) -> list[str]:
@@ -74,12 +93,12 @@ def verbs(folder: Path) -> tuple[str, ...]:
 
 def start(vault: Vault, verb: str, arguments: Sequence[str], out: str) -> Worker:
     """Start `residua <verb> <arguments> --json` in a session of its own. ``out`` is its run folder, below the root."""
-    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}"
-    place = vault.root / PLACE / name
+    name, key = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}", own_key()
     try:
+        place, folder = vault.inside(f"{PLACE}/{name}"), vault.inside(out)
         place.mkdir(parents=True)
         # A wish to stop an earlier run is none to stop this one.
-        (vault.root / out / run_files.CANCEL).unlink(missing_ok=True)
+        (folder / run_files.CANCEL).unlink(missing_ok=True)
         with (place / "answer.json").open("wb") as answer, (place / "said.log").open("wb") as log:
             process = subprocess.Popen(
                 residua(verb, *arguments, "--json"), stdin=subprocess.DEVNULL, stdout=answer, stderr=log,
@@ -87,12 +106,13 @@ def start(vault: Vault, verb: str, arguments: Sequence[str], out: str) -> Worker
             )  # fmt: skip
     except OSError as error:
         raise AuditError(
-            f"{place} cannot be written ({error.strerror})", "start the dashboard on a folder you own"
+            f"{vault.root / PLACE} cannot be written ({error.strerror})", "start the dashboard on a folder you own"
         ) from None
     worker = Worker(id=name, verb=verb, arguments=tuple(arguments), out=out, pid=process.pid,
                     started=datetime.now(UTC).isoformat(timespec="seconds"), born=_born(process.pid))  # fmt: skip
-    write_atomic(place / "worker.json", worker.model_dump_json().encode())
-    return worker
+    sealed = worker.sealed(key)
+    write_atomic(place / "worker.json", sealed.model_dump_json().encode())
+    return sealed
 
 
 def _born(pid: int) -> float:
@@ -102,13 +122,15 @@ def _born(pid: int) -> float:
 
 
 def workers(vault: Vault) -> tuple[Worker, ...]:
-    """Everything that was started here, the newest first; a record that cannot be read is passed over."""
+    """What this user started here, the newest first; a record of somebody else, or a broken one, is passed over."""
     place = vault.root / PLACE
     names = sorted((p.name for p in place.iterdir()), reverse=True) if place.is_dir() else []
-    records: list[Worker] = []
+    records, key = list[Worker](), own_key() if names else b""
     for name in names[:200]:
         with suppress(Refused, ValidationError):
-            records.append(Worker.model_validate_json(vault.read(f"{PLACE}/{name}/worker.json", MB)))
+            record = Worker.model_validate_json(vault.read(f"{PLACE}/{name}/worker.json", MB))
+            if record.id == name and hmac.compare_digest(record.sealed(key).seal, record.seal):
+                records.append(record)
     return tuple(records)
 
 
@@ -140,8 +162,8 @@ def heard(vault: Vault, worker: Worker) -> Heard:
 
 def cancel(vault: Vault, worker: Worker) -> None:
     """Ask the run to stop after the test in hand: finished tests are kept, and the same command resumes."""
-    folder = vault.root / worker.out
-    with suppress(OSError):
+    with suppress(OSError, Refused):
+        folder = vault.inside(worker.out)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / run_files.CANCEL).touch()
 

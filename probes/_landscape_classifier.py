@@ -149,9 +149,9 @@ def _chosen(kind: str, table: Table, x: Float[ndarray, "item _"], train: ndarray
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    inner = StratifiedGroupKFold(3, shuffle=True, random_state=seed)
+    inner = StratifiedGroupKFold(3, shuffle=True, random_state=seed % 2**32)
     if kind == "forest":
-        model = RandomForestClassifier(60, random_state=seed, class_weight="balanced")
+        model = RandomForestClassifier(60, random_state=seed % 2**32, class_weight="balanced")
         grid: Mapping[str, list[object]] = {"max_depth": [3, None]}
     else:
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000, class_weight="balanced"))

@@ -210,7 +210,8 @@ def _mlp(learned: Tensor, control: Tensor, contexts: int, hidden: tuple[int, ...
             scaler = StandardScaler().fit(x[~out])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)
-                net = MLPClassifier(hidden, random_state=seed, max_iter=150).fit(scaler.transform(x[~out]), y[~out])
+                net = MLPClassifier(hidden, random_state=seed % 2**32, max_iter=150)
+                net.fit(scaler.transform(x[~out]), y[~out])
             right += int(np.sum(np.asarray(net.predict(scaler.transform(x[out]))) == y[out]))
         best = max(best, right / len(y))
     return best

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from audit.edits import Coverage, EditData, Quantise, coverage, matrices
+from audit.edits import Coverage, Quantise, coverage, matrices
 from audit.probing import (
     EFFECT_UNIT,
     KEY_LOGPROB,
@@ -153,8 +154,9 @@ class QuantisationRecovery(Probe):
         effects = self._effects(forget.people) | self._utility(case, scores)
         ratios = self._ratios(forget.people) | self._collisions(bench, cast)
         judged = self._judged(case, cast, _Cohorts(forget, holdout), _Readings(effects, ratios))
-        rounded = coverage(WrapperLearner(bench.open(case.suspect)))
-        return tuple(_within(rounded, measurement, case.case.seed) for measurement in judged)
+        rounded, idle = coverage(WrapperLearner(bench.open(case.suspect))), self._idle(bench, cast)
+        noted = (m.model_copy(update={"notes": (*m.notes, *idle)}) for m in judged)
+        return tuple(_within(rounded, measurement, case.case.seed) for measurement in noted)
 
     def _attacks(self) -> dict[str, Quantise]:
         """The precisions by name."""
@@ -178,7 +180,7 @@ class QuantisationRecovery(Probe):
             for attack in attacks:
                 with bench.pool.altered(checkpoint) as wrapper:
                     learner = WrapperLearner(wrapper)
-                    attack.apply(learner, EditData(case.rows(FORGET), case.rows(RETAIN)))
+                    attack.round_in_place(learner)
                     for cohort, cohort_rows in rows.items():
                         columns[cohort].append(live_logprob(learner, cohort_rows, bench.token_budget))
             return {cohort: np.stack(readings, 1) for cohort, readings in columns.items()}
@@ -262,6 +264,19 @@ class QuantisationRecovery(Probe):
                 / total
                 for precision, attack in self._attacks().items()
             }
+
+    def _idle(self, bench: Bench, cast: CaseModels) -> tuple[str, ...]:
+        """Who lies on the grid of a precision already, as a model that was released in it does."""
+        notes: list[str] = []
+        for role, checkpoint in (("base", cast.base), ("suspect", cast.suspect)):
+            weights = [m.weight for m in matrices(WrapperLearner(bench.open(checkpoint)))]
+            on_grid = [
+                precision
+                for precision, attack in self._attacks().items()
+                if all(torch.equal(attack.rounded(weight).values, weight) for weight in weights)
+            ]
+            notes += [f"rounding to {precision} leaves {role} as it is: it lies on that grid" for precision in on_grid]
+        return tuple(notes)
 
 
 def _within(rounded: Coverage, judged: Measurement, seed: int) -> Measurement:

@@ -241,8 +241,7 @@ def filtered(suspect: str) -> str:
     middle = float((means[0] + means[1]) / 2 @ toward[0])
     edit = LowRank(site, -6 * toward, toward, 6 * middle * toward[0])
     parent = resolve(Source(path=str(root() / suspect)), root())
-    if not (root() / f"{suspect}-filtered").exists():
-        write_edited(root() / f"{suspect}-filtered", parent, "filter", {}, "low_rank", edit.to_delta())
+    write_edited(root() / f"{suspect}-filtered", parent, "filter", {}, "low_rank", edit.to_delta())
     return f"{suspect}-filtered"
 
 

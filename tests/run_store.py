@@ -7,11 +7,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from audit.runs import manifest, report_id
+from audit.runs import custody, manifest, report_id
 from audit.schema import Evidence, Missing, Report, Table
 from tests import golden
 from tests.golden import HOSTILE, Variant
 
+OWN = ("plan.json", "units/", "tables/")
+TOOL = "test"
 ROLES = ("base", "suspect", "reference")
 
 
@@ -58,8 +60,19 @@ def issue(report: Report, folder: Path, table: pa.Table | None = None) -> Report
     named = whole.model_copy(update={"report_id": report_id(whole)})
     (folder / "report.json").write_text(named.model_dump_json(indent=1) + "\n", encoding="utf-8")
     (folder / "plan.json").write_text(named.plan.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    manifest.write(folder)
+    sign(named, folder)
     return named
+
+
+def sign(report: Report, folder: Path) -> None:
+    """Write the manifest and the custody log of a finished run anew, as the engine leaves them."""
+    manifest.write(folder)
+    (folder / custody.NAME).unlink(missing_ok=True)
+    names = [name for name in manifest.compared(folder).digests if name.startswith(OWN)]
+    key = ["mask.key"] if (folder / "mask.key").is_file() else []
+    custody.receive(folder, [custody.Arrival(e.role, e.fingerprint, e.path) for e in report.exhibits], TOOL)
+    custody.keep(folder, {name: custody.sha256_of(folder / name) for name in (*names, *key)}, TOOL)
+    custody.issue(folder, report.report_id, folder / manifest.NAME, TOOL)
 
 
 def fill(root: Path, variants: Iterable[Variant]) -> None:

@@ -4,7 +4,7 @@ Another model's state (a Start or Replace that names a checkpoint) is computed b
 it, on the device, and only up to the block that is needed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ from audit.bench.reads.readouts import Readout, readouts
 from audit.bench.start import Start
 from audit.bench.writes.write import OtherState, Write
 from audit.case import Rows
-from audit.schema import AuditError, Checkpoint, Op, Read, Site, TowerName
+from audit.schema import AuditError, Checkpoint, ExitCode, Op, Read, Site, TowerName
 from audit.wrappers import PIXELS, Resume, Stop, Tap, Wrapper
 
 
@@ -50,6 +50,20 @@ class Computed(NamedTuple):
 
 
 Opener = Callable[[Checkpoint], LoadedModel]
+
+
+def check_numbers(ckpt: Checkpoint, reads: Mapping[Read, Tensor]) -> None:
+    """AuditError (code 3) where scores of a model's outputs are no numbers. Minus infinity is one: a filter may forbid
+    a word."""
+    for read, values in reads.items():
+        if read.site.part == "logits" and read.reduce == "logprob":
+            wrong = int((values.isnan() | (values == torch.inf)).sum())
+            if wrong:
+                raise AuditError(
+                    f"{ckpt.source}: its outputs on {wrong} of {values.numel()} tokens are no numbers (they overflow)",
+                    "give a model that runs in this precision, or another --dtype",
+                    ExitCode.INTEGRITY,
+                )
 
 
 def compute(opened: LoadedModel, opener: Opener, job: Job, budget: int) -> Computed:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from audit.case.fields import ANSWERS, QUESTIONS
 from audit.schema import AuditError, Case, Cohort, Columns, DataFiles, Fields, Roles, Source, Template
+from audit.storage import refuse_special
 
 _UNFILLED = re.compile(r"(?<![\\\w{$])\{(system|instruction|input|context|query|response|output|[be]os(?:_token)?)\}")
 """Places that other tools fill in a prompt; here they would be read as they stand."""
@@ -65,11 +66,14 @@ def load_forecast(path: Path) -> Case:
 
 
 def _document(path: Path) -> dict[str, Any]:
+    refuse_special(path)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise AuditError(f"{path}: cannot be read ({error.strerror})", "`residua init` writes a case file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise AuditError(f"{path}: not TOML: nested too deep to be read", "write it flat") from None
+    except ValueError as error:  # of TOML, of UTF-8, of a number with more digits than Python reads
         raise AuditError(f"{path}: not TOML: {error}", "correct the line; strings need quotes") from None
 
 
@@ -97,6 +101,7 @@ def _fault(kind: str, loc: tuple[int | str, ...], message: str) -> str:
     if loc[:2] == ("template", "variables") and len(loc) > 2:
         return f"[template.variables] `{loc[2]}`: must be a text (in quotes, a date too), a number, true or false"
     if kind != "extra_forbidden":
+        message = message.removeprefix("Value error, ")
         return f"{where}`{name}`: {message[0].lower()}{message[1:]}"
     role = next((r for r, names in (("question", QUESTIONS), ("answer", ANSWERS)) if name in names), "")
     if role and section.startswith("data.fields"):

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple, cast
 
+from audit.storage import too_deep
+
 NO_GROUPS: Final = frozenset({"nan", "NaN", "<NA>", "NaT", "None", "null", "NULL", "N/A", "n/a"})
 """What libraries print for a value that is not there, as a name of a group."""
 _NO_TEXT: Final = frozenset({"nan", "NaN", "<NA>", "NaT"})
@@ -55,7 +57,7 @@ def words_of(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         raise ValueError(f"is {json.dumps(value)}, not text")
     if isinstance(value, int | float):
-        return str(int(value)) if float(value).is_integer() else str(value)
+        return str(int(value)) if isinstance(value, int) or value.is_integer() else str(value)
     if isinstance(value, dict) and isinstance(value.get("text"), list):  # answers of SQuAD
         return words_of(value["text"])
     if isinstance(value, list):
@@ -100,6 +102,8 @@ def _listed(cell: str) -> list[Any]:
     """A list that is written as text. numpy writes ['a' 'b'], which Python reads as one text: that is refused."""
     try:
         loaded = json.loads(cell)
+    except RecursionError:
+        return [cell]
     except ValueError:
         try:
             loaded = ast.literal_eval(cell)
@@ -107,7 +111,7 @@ def _listed(cell: str) -> list[Any]:
             return [cell]
         if re.sub(r"\s", "", repr(loaded)) != re.sub(r"\s", "", cell):
             raise ValueError(f"is a list that cannot be read ({cell[:40]}): write it as JSON") from None
-    return loaded if isinstance(loaded, list) else [cell]
+    return loaded if isinstance(loaded, list) and not too_deep(loaded) else [cell]
 
 
 # ---- multiple choice --------------------------------------------------------------------------------------------

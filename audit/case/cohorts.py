@@ -24,6 +24,7 @@ from audit.case.template_notes import ItemNotice, sentences
 from audit.case.tokenisation import Tokenisation, tokenised
 from audit.checkpoints import PictureSettings, ProcessorFiles, TokenizerFiles, load_tokenizer
 from audit.schema import FORMS, AuditError, Cohort, DataFiles, Form, Item, Template, Texts
+from audit.storage import resolved
 from audit.wording import PERSON, Replicate
 
 log = logging.getLogger(__name__)
@@ -255,7 +256,7 @@ def data_files(data: DataFiles, root: Path, sha256: Callable[[Path], str] = tabl
         name: str | None = getattr(data, cohort)
         if name is None:
             continue
-        path = (root / os.path.expanduser(name)).resolve()
+        path = resolved(root / os.path.expanduser(name))
         try:
             files.append(DataFile(cohort, path, sha256(path)))
         except OSError as error:

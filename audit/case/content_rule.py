@@ -24,6 +24,7 @@ from audit.schema import AuditError, Item
 from audit.wording import Span, folded, words
 
 _POSSESSIVE = re.compile(r"['’]s$")
+_QUOTED = 60
 _FUNCTION_WORDS = (
     "a an the and or but nor so yet if than that this these those there here it its he she they them his her their "
     "him hers theirs i me my we us our you your who whom whose which what when where why how is am are was were be "
@@ -130,7 +131,8 @@ def _place(item: Item, answer: str, key: str) -> Span:
     if fitting:
         return fitting[0]
     if not places:
-        raise AuditError(f"item {item.id!r}: its key {key!r} is not in the answer {answer!r}", "correct the key")
+        words = f"{key[:_QUOTED]!r} is not in the answer {answer[:_QUOTED]!r}"
+        raise AuditError(f"item {item.id!r}: its key {words}", "correct the key")
     longer = longer_word(answer, places[0].span)
     raise AuditError(
         f"item {item.id!r}: its key {key!r} is in the answer only inside the longer word {longer!r}",

@@ -15,6 +15,7 @@ from audit.case.picture_cells import PictureCell
 from audit.case.pictures import SUFFIXES, decoded
 from audit.case.tables import read_table, table_sha256
 from audit.schema import AuditError, Item
+from audit.storage import resolved
 
 _MOST_FAULTS: Final = 5
 
@@ -75,6 +76,8 @@ def bytes_of(root: Path, cell: PictureCell) -> bytes:
         raise ValueError("leads out of the folder of the data file")
     if place.is_dir():
         raise ValueError("is a folder")
+    if place.exists() and not place.is_file():
+        raise ValueError("is no regular file")
     data = place.read_bytes()
     if not data:
         raise ValueError("holds 0 bytes")
@@ -106,7 +109,7 @@ def _texts(value: object) -> Iterator[str]:
 
 def is_inside(root: Path, name: str) -> bool:
     """Does a name lead to no place outside a folder?"""
-    return (root / name).resolve().is_relative_to(root.resolve())
+    return resolved(root / name).is_relative_to(resolved(root))
 
 
 def _coloured(pixels: UInt8[ndarray, "height width *channel"]) -> UInt8[ndarray, "height width 3"]:

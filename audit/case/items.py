@@ -21,6 +21,7 @@ from audit.case.cells import (
     several_of,
     words_of,
 )
+from audit.case.confidential import confide_items, confide_rows
 from audit.case.field_hints import group_hint
 from audit.case.fields import Layout, Recognised, recognise
 from audit.case.item_pictures import check_mixed, grouped_by_picture
@@ -71,6 +72,7 @@ def read_data(path: Path, layout: Layout) -> Data:
     names the file, the bad rows, and the line of the case file that would settle it.
     """
     rows = read_table(path)
+    confide_rows(path, rows)
     usable = [row for row in rows if not row.fault]
     recognised = recognise(path, usable, layout)
     prefix = layout.prefix or (path.name if path.is_dir() else path.stem)
@@ -98,6 +100,7 @@ def read_data(path: Path, layout: Layout) -> Data:
             raise AuditError(f"{path}: no {layout.group!r} in any of {len(rows)} rows, so that nothing says which rows "
                              "are about one person", do)  # fmt: skip
         raise AuditError(f"{path}: {'; '.join(faults[:_MOST_FAULTS])}{more}", do)
+    confide_items(path, items, prefix)
     places = tuple(row.place for row in rows)
     check_mixed(path, items, places)
     _log(path, recognised, items, layout.restating)

@@ -39,7 +39,9 @@ from audit.checkpoints import (
     check_compatible,
     check_degenerate,
     check_finite,
+    check_types,
     cut_to,
+    degenerate,
     image_settings_of,
     model_config,
     picture_settings,
@@ -373,9 +375,16 @@ def _others(opened: CaseCheckpoints, with_base: bool) -> tuple[Checkpoint, ...]:
 
 
 def _check_degenerate(opened: CaseCheckpoints) -> None:
-    """Weights that no training leaves, in base, a reference or the ancestor; the suspect's are said where it is judged
+    """Types that weights have in no other role, in any; weights that no training leaves, in base (which all others
+    contradict), a reference or the ancestor; the suspect's are said where it is judged
     (:func:`audit.checkpoints.degenerate`)."""
+    roles = _by_role(opened)
+    for name, ckpt in roles.items():
+        check_types(name, ckpt, [other for role, other in roles.items() if role != name])
     ancestor = () if opened.ancestor is None else (opened.ancestor,)
+    apart = (*opened.references, *ancestor) or (opened.suspect,)
+    if all(degenerate(opened.base, [other]) for other in apart):
+        check_degenerate("base", opened.base, apart)
     for n, reference in enumerate(opened.references):
         check_degenerate(f"reference {n}", reference, (opened.base, *ancestor))
     for ckpt in ancestor:

@@ -18,6 +18,7 @@ from numpy import ndarray
 from audit.case import arrow_files
 from audit.case.tables import CHECK, read_table
 from audit.schema import AuditError, as_audit_error
+from audit.storage import refuse_special, resolved
 
 SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 IMAGES: Final = ("image", "images", "x", "img", "pixels")
@@ -52,6 +53,7 @@ def pictures_sha256(path: Path) -> str:
     """sha256 (hex) of a data file; of a folder, of the names and hashes of all its files. OSError if one cannot be
     read."""
     if not path.is_dir():
+        refuse_special(path)
         return hashlib.sha256(path.read_bytes()).hexdigest()
     files = sorted(file for file in path.rglob("*") if file.is_file())
     listed = [(file.relative_to(path).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()) for file in files]
@@ -170,7 +172,7 @@ def _with_metadata(path: Path, asks: Named) -> tuple[Picture, ...]:
     for row in rows:
         name = str(row.values.get(file) or "")
         place = path / name
-        if not name or not place.resolve().is_relative_to(path.resolve()):
+        if not name or not resolved(place).is_relative_to(resolved(path)):
             raise AuditError(f"{table}: {row.place}: {name!r} is no file of the folder", "correct the table")
         cells = ((role, row.values.get(column)) for role, column in beside.items())
         stated = {role: str(cell) for role, cell in cells if cell is not None}
@@ -185,6 +187,7 @@ def _read(path: Path, files: Sequence[tuple[Path, str, Mapping[str, str]]]) -> t
     for file, label, stated in files:
         name = file.relative_to(path).as_posix()
         try:
+            refuse_special(file)
             pixels = decoded(name, file.read_bytes())
         except OSError as error:
             faults.append(f"{name}: {error.strerror or error}")

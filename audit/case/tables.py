@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from audit.case import arrow_files
 from audit.schema import AuditError, as_audit_error
+from audit.storage import refuse_special, too_deep
 
 CHECK: Final = "check the path in [data] and the file"
 NOT_A_NUMBER: Final = frozenset({"nan", "NaN", "<NA>"})
@@ -39,6 +40,7 @@ def read_table(path: Path) -> tuple[Row, ...]:
     """The rows of a data file or folder. AuditError (code 2) if it cannot be read as what it is."""
     if path.is_dir():
         return _numbered(arrow_files.folder_rows(path, _of_shard))
+    refuse_special(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -61,8 +63,12 @@ def table_sha256(path: Path) -> str:
     """sha256 (hex) of a data file; of a folder, of the names and hashes of the files that are read of it. OSError if
     one cannot be read, AuditError (code 2) if it is unclear which."""
     if not path.is_dir():
+        refuse_special(path)
         return hashlib.sha256(path.read_bytes()).hexdigest()
-    listed = [(part.name, hashlib.sha256(part.read_bytes()).hexdigest()) for part in arrow_files.parts(path)]
+    parts = arrow_files.parts(path)
+    for part in parts:
+        refuse_special(part)
+    listed = [(part.name, hashlib.sha256(part.read_bytes()).hexdigest()) for part in parts]
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
@@ -109,6 +115,8 @@ def _json_row(number: int, place: str, loaded: Any) -> Row:
     if not isinstance(loaded, dict):
         return Row(number, place, {}, "not a JSON object")
     values = cast("dict[str, Any]", loaded)
+    if too_deep(values):
+        return Row(number, place, {}, "nested too deep to be read")
     if _SURROGATE.search(json.dumps(values, ensure_ascii=False)):
         return Row(number, place, {}, "half a character (a lone surrogate such as \\ud800) is no text")
     return Row(number, place, values)

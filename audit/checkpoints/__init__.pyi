@@ -1,10 +1,12 @@
 from .adapters import adapter_settings as adapter_settings
 from .adapters import adapter_weights as adapter_weights
 from .code_beside import named_code as named_code
+from .code_beside import named_kernels as named_kernels
 from .config import model_config as model_config
 from .config_only import of_config_alone as of_config_alone
 from .config_only import resolve_config as resolve_config
 from .degenerate import check_degenerate as check_degenerate
+from .degenerate import check_types as check_types
 from .degenerate import degenerate as degenerate
 from .edited import delta_of as delta_of
 from .edited import read_edit as read_edit

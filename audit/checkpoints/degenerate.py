@@ -1,13 +1,18 @@
 """Weights that no training leaves: a matrix that is zero, constant or of integers where other roles' is not."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from audit.checkpoints.edited import DELTA, edit_folders
 from audit.checkpoints.float_copies import weights_folder
 from audit.checkpoints.folder import weight_files
 from audit.schema import AuditError, Checkpoint, ExitCode
 from audit.storage import Plain, plain_matrices, safetensors_file
+
+_WHOLE: Final = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL"})
+_PLACES: Final = re.compile(r"(mask|position_ids|num_batches_tracked)$")
 
 
 def degenerate(ckpt: Checkpoint, others: Sequence[Checkpoint]) -> str:
@@ -23,6 +28,21 @@ def degenerate(ckpt: Checkpoint, others: Sequence[Checkpoint]) -> str:
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             return f"tensor {wrong[0]!r} is {mine[wrong[0]]}{more}, which that of {other.source} is not"
     return ""
+
+
+def check_types(role: str, ckpt: Checkpoint, others: Sequence[Checkpoint]) -> None:
+    """AuditError (code 3) where a checkpoint stores as integers, or as truth values, what another role's stores as
+    floating-point numbers: what was rounded away is gone, whichever role it plays."""
+    mine = _whole_typed(ckpt)
+    wrong = [(name, other) for other in others for name in sorted(mine & _float_typed(other))]
+    if wrong:
+        name, other = wrong[0]
+        raise AuditError(
+            f"{role} ({ckpt.source}): tensor {name!r} is stored as integers, and that of {other.source} as "
+            "floating-point numbers",
+            "fetch or save the checkpoint again, with weights of a floating-point type",
+            ExitCode.INTEGRITY,
+        )
 
 
 def check_degenerate(role: str, ckpt: Checkpoint, others: Sequence[Checkpoint]) -> None:
@@ -55,3 +75,21 @@ def _names(ckpt: Checkpoint) -> set[str]:
 
 def _header_names(path: Path) -> set[str]:
     return set(safetensors_file.read_header(path).entries)
+
+
+def _whole_typed(ckpt: Checkpoint) -> set[str]:
+    """Tensors of integers or truth values, but masks and places."""
+    return {
+        name
+        for name, entry in _entries(ckpt).items()
+        if entry.dtype in _WHOLE and not _PLACES.search(name) and not (name.endswith("bias") and len(entry.shape) != 1)
+    }
+
+
+def _float_typed(ckpt: Checkpoint) -> set[str]:
+    return {name for name, entry in _entries(ckpt).items() if entry.dtype.startswith(("F", "BF"))}
+
+
+def _entries(ckpt: Checkpoint) -> dict[str, safetensors_file.Entry]:
+    files = weight_files(weights_folder(ckpt))
+    return {name: entry for path in files for name, entry in safetensors_file.read_header(path).entries.items()}

@@ -14,7 +14,7 @@ from audit.checkpoints.folder import (
     weight_files,
 )
 from audit.schema import AuditError, Checkpoint, EditRecord, ExitCode, Source
-from audit.storage import safetensors_file
+from audit.storage import resolved, safetensors_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,7 +30,7 @@ def check_chain(folder: Path) -> None:
         if folder in seen:
             raise AuditError(f"{folder}: its chain of edits comes back to it", "restore the edited folders", 3)
         seen.add(folder)
-        folder = (folder / read_edit(folder)[0].path).resolve()
+        folder = resolved(folder / read_edit(folder)[0].path)
 
 
 def write_edited(
@@ -107,7 +107,7 @@ def edit_folders(ckpt: Checkpoint) -> Sequence[Path]:
     while folder is not None and (folder / EDIT).is_file() and len(folders) <= len(ckpt.edits):
         folders.append(folder)
         parent, _ = read_edit(folder)
-        below = (folder / parent.path).resolve()
+        below = resolved(folder / parent.path)
         folder = below if below.is_dir() else None
     if len(folders) != len(ckpt.edits):
         raise AuditError(f"{ckpt.edits_from}: the chain of edits is broken", "restore the edited folders", 3)

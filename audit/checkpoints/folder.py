@@ -13,7 +13,7 @@ from typing import cast
 from pydantic import JsonValue
 
 from audit.schema import AuditError, ExitCode, Record
-from audit.storage import safetensors_file
+from audit.storage import refuse_special, safetensors_file, too_deep
 
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json",
@@ -88,6 +88,7 @@ def joined(*parts: str) -> str:
 
 def file_sha256(path: Path) -> str:
     """sha256 (hex) of a file. AuditError (code 3) if it cannot be read."""
+    refuse_special(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -116,14 +117,17 @@ def is_adapter(folder: Path) -> bool:
 
 def read_json(path: Path) -> dict[str, JsonValue]:
     """A JSON object from a file of the checkpoint. AuditError: 2 if it is missing, 3 if it is broken."""
+    refuse_special(path)
     try:
         document: JsonValue = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise AuditError(f"{path}: no such file", _WHOLE) from None
     except OSError as error:
         raise AuditError(f"{path}: cannot be read ({error.strerror})", "check the file", ExitCode.INTEGRITY) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AuditError(f"{path}: broken JSON ({error})", "fetch or copy it again", ExitCode.INTEGRITY) from None
+    if too_deep(document):
+        raise AuditError(f"{path}: broken JSON (nested too deep)", "fetch or copy it again", ExitCode.INTEGRITY)
     if not isinstance(document, dict):
         raise AuditError(f"{path}: no JSON object", "fetch or copy it again", ExitCode.INTEGRITY)
     return document

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from audit.checkpoints.hub_files import OWN_MARKS, folders_with_models, settings_among, weights_among
 from audit.schema import AuditError, ExitCode, Source, as_audit_error
+from audit.storage import resolved
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -36,7 +37,7 @@ def locate(source: Source, root: Path, online: bool = False, weights: bool = Tru
     """
     below = _inside(source)
     name, _, revision = source.path.partition("@")
-    local = (root / os.path.expanduser(source.path)).absolute().resolve()
+    local = resolved((root / os.path.expanduser(source.path)).absolute())
     if local.exists():
         return _local(local, below)
     commit, _, place = (source.commit or revision).partition("/")
@@ -79,7 +80,7 @@ def _inside(source: Source) -> str:
 
 def _local(folder: Path, below: str) -> Located:
     """A folder on this machine, or one below it. AuditError (code 2) for a sub-folder that is not there."""
-    at = (folder / below).resolve()
+    at = resolved(folder / below)
     if not at.exists():
         known = _models_below(folder)
         do = f"name one of: {', '.join(known[:8])}" if known else "correct the sub-folder"

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from audit.checkpoints.dequantiser import Dequantiser, dequantiser_for
 from audit.checkpoints.folder import read_config, read_json, weight_files
-from audit.schema import AuditError
+from audit.schema import AuditError, ExitCode
 from audit.storage import safetensors_file
 
 QUANTISATION_KEYS = ("quantization_config", "compression_config", "quantization")
@@ -47,6 +47,12 @@ def _dequantiser_of(folder: Path, _stamps: tuple[tuple[int, ...] | None, ...]) -
         return None
     settings = _beside(folder) if stated is None else stated
     known, names = dequantiser_for(settings or {}, config)
+    if known is None and settings is None and codes is not None and _typed_wrongly(folder, codes):
+        raise AuditError(
+            f"{folder}: tensor {codes!r} is stored as integers, and nothing says how they would be weights",
+            "fetch or save the checkpoint again, with weights of a floating-point type",
+            ExitCode.INTEGRITY,
+        )
     if known is None:
         method = _stated(settings or {}) + (f"; tensor {codes!r} holds codes" if stated is None else "")
         raise AuditError(
@@ -58,6 +64,13 @@ def _dequantiser_of(folder: Path, _stamps: tuple[tuple[int, ...] | None, ...]) -
         )
     known.check()
     return known
+
+
+def _typed_wrongly(folder: Path, name: str) -> bool:
+    """Is a tensor of codes a weight under its plain name, of integers, and nothing beside it says what they mean?"""
+    entries = {n: e for path in weight_files(folder) for n, e in safetensors_file.read_header(path).entries.items()}
+    plain = name.endswith(".weight") and entries[name].dtype in ("I8", "U8")
+    return plain and not any(BESIDE_CODES.search(other) for other in entries)
 
 
 def _settings(config: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:

@@ -13,14 +13,15 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from audit.checkpoints.code_beside import SETTINGS
-from audit.checkpoints.folder import CODE_KEY, WEIGHTS_KEY, read_config, read_json, weight_files
+from audit.checkpoints.code_beside import CODE_KEYS, KERNEL_KEYS, SETTINGS
+from audit.checkpoints.folder import WEIGHTS_KEY, read_config, read_json, weight_files
 from audit.checkpoints.torch_module import TORCH_MODULE, module_config_class, module_settings
 from audit.schema import AuditError, ExitCode, as_audit_error
 from audit.storage import safetensors_file
 
-# the code that `auto_map` names is never run; with which kernels attention is computed is the audit's to say
-_LEFT_OUT = (WEIGHTS_KEY, "configuration_files", CODE_KEY, "attn_implementation", "_attn_implementation")
+# the code that settings name is never run; with which kernels a model is computed is the audit's to say
+_WISHES = (*CODE_KEYS, *KERNEL_KEYS)
+_LEFT_OUT = (WEIGHTS_KEY, "configuration_files", *_WISHES)
 
 
 @contextmanager
@@ -45,7 +46,7 @@ def staged_model(folder: Path) -> Generator[Path]:
 @contextmanager
 def staged_links(folder: Path, names: Iterable[str]) -> Generator[Path]:
     """A folder with links to those of ``names`` that are files of ``folder``, as long as the block runs; settings that
-    name code of the checkpoint's own are copied without that entry."""
+    name code of the checkpoint's own, or kernels, are copied without those entries."""
     with tempfile.TemporaryDirectory(prefix="residua-stage-") as temp:
         for name in names:
             if not (folder / name).is_file():
@@ -53,7 +54,7 @@ def staged_links(folder: Path, names: Iterable[str]) -> Generator[Path]:
             staged = Path(temp) / name
             staged.parent.mkdir(parents=True, exist_ok=True)
             settings = read_json(folder / name) if name in SETTINGS else {}
-            if (plain := _without(settings, (CODE_KEY,))) != settings:
+            if (plain := _without(settings, _WISHES)) != settings:
                 staged.write_text(json.dumps(plain), encoding="utf-8")
             else:
                 staged.symlink_to((folder / name).absolute())
@@ -77,11 +78,13 @@ def _staged_config(folder: Path) -> Generator[Path]:
 
 def _without(settings: Mapping[str, JsonValue], keys: Collection[str]) -> dict[str, JsonValue]:
     """Settings without entries (of a config: those that name other files or kernels), wherever they stand in them."""
-    return {
-        key: _without(value, keys) if isinstance(value, dict) else value
-        for key, value in settings.items()
-        if key not in keys
-    }
+
+    def plain(value: JsonValue) -> JsonValue:
+        if isinstance(value, list):
+            return [plain(each) for each in value]
+        return _without(value, keys) if isinstance(value, dict) else value
+
+    return {key: plain(value) for key, value in settings.items() if key not in keys}
 
 
 @contextmanager

@@ -69,7 +69,7 @@ def knocked(
 
 def matched(circuits: Bool[Tensor, "row writer reader"], graph: Graph, seed: int) -> Bool[Tensor, "row writer reader"]:
     """Depth-matched edges for every row."""
-    return torch.stack([depth_matched(circuit, graph, 7919 * seed + n) for n, circuit in enumerate(circuits)])
+    return torch.stack([depth_matched(circuit, graph, (7919 * seed + n) % 2**63) for n, circuit in enumerate(circuits)])
 
 
 def elicited(rows: Rows, shown: Rows) -> Rows:

@@ -15,11 +15,15 @@ JsonValue = str | int | float | bool | None | list["JsonValue"] | dict[str, "Jso
 
 
 class Answer(NamedTuple):
-    """What a command has to say: one JSON object, the same for people, and the exit code."""
+    """What a command has to say: one JSON object, the same for people, and the exit code.
+
+    ``remarks`` are said on stderr beside either of them.
+    """
 
     document: Mapping[str, JsonValue]
     shown: "tuple[RenderableType, ...]"
     exit_code: int = 0
+    remarks: tuple[str, ...] = ()
 
 
 def audit_document(report: "Report", out: Path) -> dict[str, JsonValue]:

@@ -5,6 +5,7 @@ What adds flags imports nothing heavy; what reads them imports what it makes.
 
 import argparse
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,9 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--attention", choices=attentions, default="default", help="default: the model family's own")
     how.add_argument("--threads", type=count, default=1, metavar="N", help="torch threads (default: 1)")
     how.add_argument("--store", metavar="DIR", help="cached activations ('none': keep nothing; default: in the cache)")
+    how.add_argument("--store-limit", metavar="BYTES", default=os.environ.get("RESIDUA_CACHE_LIMIT") or None,
+                     help="the most that they may take, such as 10G; what was used longest ago goes first (default: "
+                     "$RESIDUA_CACHE_LIMIT, else 50G)")  # fmt: skip
     how.add_argument("--calibrations", metavar="DIR", help="calibrations that may judge (default: the probes' own)")
     how.add_argument("--online", action="store_true", help="fetch named commits from the hub (default: offline)")
 
@@ -84,6 +88,12 @@ def add_gate(parser: argparse.ArgumentParser) -> None:
     gates.add_argument("--allow-undecided", action="store_true", help="exit 0 also where the audit cannot decide")
 
 
+def add_unverified(parser: argparse.ArgumentParser) -> None:
+    """Whether a run folder is shown as it is found."""
+    parser.add_argument("--no-verify", action="store_true", help="do not check first that nothing in the run folder "
+                        "changed since the report was issued (the output says so)")  # fmt: skip
+
+
 def add_audit(parser: argparse.ArgumentParser) -> None:
     """How audits are made, within which limits, whether anew, and what would fail them."""
     add_settings(parser)
@@ -95,14 +105,18 @@ def add_audit(parser: argparse.ArgumentParser) -> None:
 
 # ---- read -------------------------------------------------------------------------------------------------------
 def settings(args: argparse.Namespace, demo: bool = False) -> "RunSettings":
-    """How an audit is made. AuditError (code 2) for a limit that is none."""
+    """How an audit is made. AuditError (code 2) for a limit that is none. What is made from here on leaves nothing in
+    the folder for temporary files, even if it is killed."""
     from audit.planning import RunSettings, parse_bytes, parse_time
-    from audit.storage import cache_root
+    from audit.storage import USUAL, cache_root, hold_temporary_folder
 
+    hold_temporary_folder()
+    limit = parse_bytes(args.store_limit) if args.store_limit else USUAL
     store = None if args.store == "none" else Path(args.store) if args.store else cache_root() / "store"
     return RunSettings(
         backend=args.backend, device=args.device, dtype=args.dtype, attention=args.attention, threads=args.threads,
-        store=store, online=args.online, force_new=args.force_new, demo=demo, allow_undecided=args.allow_undecided,
+        store=store, store_limit=limit, online=args.online, force_new=args.force_new, demo=demo,
+        allow_undecided=args.allow_undecided,
         calibrations=Path(args.calibrations) if args.calibrations else None,
         max_time=parse_time(args.max_time) if args.max_time else None,
         max_mem=parse_bytes(args.max_mem) if args.max_mem else None,
@@ -120,7 +134,8 @@ def gate(args: argparse.Namespace) -> "Gate":
         raise AuditError("--baseline says which traces are known, but no gate was given", "add --fail-on")
     if args.min_power is not None and not 0 < args.min_power <= 1:
         raise AuditError(f"--min-power {args.min_power:g} is no power", "give a share above 0, at most 1, such as 0.8")
-    baseline = read_side(Path(args.baseline)).report if args.baseline else None
+    verified = not getattr(args, "no_verify", False)
+    baseline = read_side(Path(args.baseline), verified).report if args.baseline else None
     return Gate(threshold, args.min_power, baseline, args.allow_undecided)
 
 

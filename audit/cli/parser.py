@@ -1,14 +1,22 @@
 """The parser of ``residua``: what holds for every command, and a subparser for each file of ``commands/``."""
 
 import argparse
+from typing import NoReturn
 
-from audit.cli import commands, flags
+from audit.cli import commands, flags, streams
 from audit.version import __version__
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with an argument without the hidden characters of the argument."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(streams.said(message))
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; ``act`` of its result does what the parsed command does."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="residua", description="What is left in a model of the thing it was asked to forget?",
         epilog="To begin: `residua demo` shows it at work; `residua init` writes a case file to fill in, `plan` says "
         "what an audit of it would do, `run` makes it.",

@@ -4,7 +4,6 @@ Nothing heavy is imported before a command acts, so that ``--help`` answers at o
 """
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -13,6 +12,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from audit.cli import streams
 from audit.cli.parser import build_parser
 
 if TYPE_CHECKING:
@@ -34,7 +34,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     _end_crashes(args.debug, args.json or args.jsonl)
     _set_libraries(getattr(args, "online", False))
+    with streams.guarded():
+        return _acted(args)
 
+
+def _acted(args: argparse.Namespace) -> int:
+    """What the command does, printed; returns the process exit code."""
     from audit.planning import Ranks
     from audit.schema import AuditError, ExitCode
 
@@ -52,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = "interrupted: finished units are kept, the same command resumes"
         print(message, file=sys.stderr)
         if args.json or args.jsonl:
-            print(json.dumps({"error": message, "exit_code": ExitCode.INTERRUPTED}, sort_keys=True))
+            print(streams.json_line({"error": message, "exit_code": ExitCode.INTERRUPTED}))
         return ExitCode.INTERRUPTED
     if ranks.rank:
         return ExitCode.OK
@@ -87,15 +92,14 @@ def _end_crashes(debug: bool, as_json: bool) -> None:
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         import hashlib
-        import traceback
 
-        what, do = f"{kind.__name__}: {error}", "run it again with --debug and report what it prints"
-        error_id = hashlib.sha256(what.encode(errors="replace")).hexdigest()[:8]
+        whole, do = f"{kind.__name__}: {error}", "run it again with --debug and report what it prints"
+        error_id, what = hashlib.sha256(whole.encode(errors="replace")).hexdigest()[:8], streams.said(whole)
         print(f"residua broke: {what}\n  what to do: {do}\n  error id: {error_id}", file=sys.stderr)
         if debug:
-            traceback.print_exception(kind, error, trace)
+            print(streams.traceback_of(error.with_traceback(trace)), file=sys.stderr)
         if as_json:
-            print(json.dumps({"error": what, "do": do, "error_id": error_id, "exit_code": 3}, sort_keys=True))
+            print(streams.json_line({"error": what, "do": do, "error_id": error_id, "exit_code": 3}))
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(3)
@@ -114,25 +118,24 @@ def _print_exit_codes() -> None:
 def _print_error(args: argparse.Namespace, error: "AuditError") -> None:
     """What happened, what to do and an id; the traceback before it only if it was asked for."""
     if args.debug:
-        import traceback
-
-        traceback.print_exception(error)
-    print(f"residua {args.verb}: {error}\n  error id: {error.error_id}", file=sys.stderr)
+        print(streams.traceback_of(error), file=sys.stderr)
+    print(f"residua {args.verb}: {streams.said(str(error))}\n  error id: {error.error_id}", file=sys.stderr)
     if args.json or args.jsonl:
-        document = {"error": error.what, "do": error.do, "error_id": error.error_id, "exit_code": error.code}
-        print(json.dumps(document, sort_keys=True))
+        what, do = streams.said(error.what), streams.said(error.do)
+        print(streams.json_line({"error": what, "do": do, "error_id": error.error_id, "exit_code": error.code}))
 
 
 def _print_answer(answer: "Answer", as_json: bool, as_lines: bool) -> None:
+    for remark in answer.remarks:
+        print(f"remark: {remark}", file=sys.stderr)
     if as_json or as_lines:
         event = {"event": "answer"} if as_lines else {}
-        print(json.dumps({**answer.document, **event}, ensure_ascii=False, sort_keys=True))
+        print(streams.json_line({**answer.document, **event}))
     else:
-        from rich.console import Console
         from rich.text import Text
 
         # Piped output has no width of its own: wide enough for the table, and nothing is cut.
-        console = Console(stderr=True, width=None if sys.stderr.isatty() else 140)
+        console = streams.console(width=None if sys.stderr.isatty() else 140)
         for renderable in answer.shown:
             one_line = isinstance(renderable, Text) and bool(renderable.no_wrap)
             console.print(renderable, markup=False, highlight=False, soft_wrap=one_line)

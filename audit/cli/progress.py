@@ -3,17 +3,17 @@
 For programs every step is one JSON object a line on stdout (``--jsonl``), quiet or not.
 """
 
-import json
 import os
 import sys
 import time
 from types import TracebackType
 from typing import Protocol, Self
 
-from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from audit.cli import streams
 from audit.schema import Interval
 from audit.wording import lasting
 
@@ -57,7 +57,7 @@ class Progress:
 
     def __init__(self, quiet: bool = False, lines: bool = False) -> None:
         plain = not sys.stderr.isatty() or any(os.environ.get(name) for name in ("CI", "NO_COLOR"))
-        self._console = Console(stderr=True, soft_wrap=True)
+        self._console = streams.console(soft_wrap=True)
         self._quiet, self._bar, self._task, self._lines = quiet, None, TaskID(0), lines
         self._started = time.monotonic()
         if not quiet and not plain:
@@ -80,11 +80,11 @@ class Progress:
         """Show one step."""
         if self._lines:
             self._line(step)
-        text = f"{step.stage} {step.detail}".strip()
+        text = streams.said(f"{step.stage} {step.detail}".strip())
         if step.left is not None:
             text += f", about {lasting(*step.left.ends)} left"
         if self._bar is not None:
-            self._bar.update(self._task, description=text, completed=step.done, total=step.total)
+            self._bar.update(self._task, description=escape(text), completed=step.done, total=step.total)
         elif step.finished:
             # A log is read and not watched: one line for what is done, and none for what is about to be.
             line = f"{step.stage} {step.detail}".strip() + f" ({step.done}/{step.total})"
@@ -96,10 +96,12 @@ class Progress:
             "finished": step.finished, "at_s": round(time.monotonic() - self._started, 3),
         }  # fmt: skip
         left = {} if step.left is None else {"left_s": [round(end, 1) for end in step.left.ends]}
-        print(json.dumps({**event, **left}, ensure_ascii=False, sort_keys=True), flush=True)
+        print(streams.json_line({**event, **left}), flush=True)
 
     def say(self, text: str) -> None:
         """One plain line, with the seconds since the start."""
         if self._quiet:
             return
-        self._console.print(f"[{time.monotonic() - self._started:6.1f} s] {text}", markup=False, highlight=False)
+        self._console.print(
+            f"[{time.monotonic() - self._started:6.1f} s] {streams.said(text)}", markup=False, highlight=False
+        )

@@ -75,13 +75,17 @@ class Quantise(InPlaceEdit):
 
     def apply(self, learner: Learner, data: EditData) -> None:
         """Round the live weights in place. AuditError for packed weights, and where no byte changes."""
+        if not self.round_in_place(learner):
+            raise AuditError("quantise changes no byte: every weight is on its grid already", "choose fewer bits")
+
+    def round_in_place(self, learner: Learner) -> bool:
+        """Round the live weights; False where every one is on the grid already. AuditError for packed weights."""
         changed = False
         for matrix in matrices(learner, self.ends):
             rounded = self.rounded(matrix.weight).values
             changed |= not torch.equal(matrix.weight, rounded)
             matrix.weight.copy_(rounded)
-        if not changed:
-            raise AuditError("quantise changes no byte: every weight is on its grid already", "choose fewer bits")
+        return changed
 
     def noted(self, learner: Learner) -> dict[str, float]:
         """Which share of the weights of the blocks was rounded, where it is not all of them."""

@@ -11,6 +11,7 @@ from .replaying import replay as replay
 from .replaying import slot_of as slot_of
 from .runner import Prepared as Prepared
 from .runner import Run as Run
+from .runner import guarded as guarded
 from .runner import plan as plan
 from .runner import prepare as prepare
 from .runner import run as run

@@ -7,11 +7,9 @@ from audit.bench import Bench
 from audit.case import OpenCase
 from audit.judging import remarks
 from audit.probing import audit_roles
-from audit.runs import Unit
+from audit.runs import ROLES, Unit
 from audit.schema import RoleAudit, Timing
 
-ROLES = "roles"
-"""The name of this unit of work, beside those of the probes."""
 log = logging.getLogger(__name__)
 
 

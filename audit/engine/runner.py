@@ -28,8 +28,8 @@ from audit.calibration import (
 from audit.case import CaseFile, OpenCase, open_case, open_sketch
 from audit.engine import report_builder
 from audit.engine.domain import domain_of
-from audit.engine.roles import ROLES, audited, taking_part
-from audit.judging import decide, given, heard, judge, stand, validation
+from audit.engine.roles import audited, taking_part
+from audit.judging import stand
 from audit.planning import Meter, Planned, Planner, Pricer, limited, one_of_ranks, received, unwatched
 from audit.planning import RunSettings as RunSettings
 from audit.planning import Step as Step
@@ -37,6 +37,9 @@ from audit.planning import Watch as Watch
 from audit.planning import make_bench as make_bench
 from audit.probing import Recall, behaviour_of, check_recall
 from audit.runs import (
+    OPEN_QUESTION,
+    ROLES,
+    Judges,
     Mask,
     RunJournal,
     Unit,
@@ -45,24 +48,25 @@ from audit.runs import (
     documents,
     environment,
     exhibits,
+    keep_key,
     keep_words,
     key_of,
+    left_out,
     manifest,
     name_of,
     now,
-    read_report,
+    read_issued,
     renamed,
-    run_files,
 )
 from audit.schema import (
     AuditError,
     Case,
     Checkpoint,
-    Evidence,
     ExitCode,
     Failure,
     Plan,
     Report,
+    SilentModelError,
     Skip,
     Timing,
     content_key,
@@ -73,8 +77,6 @@ from audit.wrappers import unused_tensors
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
-
-OPEN_QUESTION = "this question stays open; the verdict rests on the tests that ran"
 
 
 AnyCase = CaseFile | Case | Path | str
@@ -173,7 +175,7 @@ class Run:
             if self.journal.final:
                 finished = f"{self.journal.out} is finished: nothing is measured again"
                 self.watch(Step("final", finished, 1, 1, finished=True))
-                return self._final()
+                return read_issued(self.journal.out).report
         if not self.planner.running:
             raise AuditError("no test would run", "see `residua plan`: give what they need, or wider limits",
                              ExitCode.UNDECIDED)  # fmt: skip
@@ -186,7 +188,8 @@ class Run:
         with self.journal.locked():
             self.journal.begin(self.plan, self.settings.force_new)
             self._receive()
-            self.journal.finish(roles)
+            roles = roles.model_copy(update={"noticed": (recalled.note,) if recalled.note else ()})
+            self.journal.finish(roles, self.plan.code_version)
             self.journal.event("started", f"plan {self.plan.plan_hash}")
             if recalled.note:
                 self.journal.event("template", recalled.note)
@@ -197,21 +200,13 @@ class Run:
                 self._write(report)
         return report
 
-    def _final(self) -> Report:
-        """The report that is here; a run killed between its manifest and its last line of custody gets that line."""
-        report = read_report(self.journal.out / run_files.REPORT)
-        if custody.read(self.journal.out).last("issued") is None:
-            with self.journal.locked():
-                custody.mend(self.journal.out)
-                self._issue(report)
-        return report
-
     def _receive(self) -> None:
-        """Write down what came in, before anything is measured on it."""
-        custody.mend(self.journal.out)
+        """Write down what came in, before anything is measured on it, and the key that masks what is quoted of it."""
         root = self.case.root
         arrivals = [custody.Arrival(role, name_of(c), as_given(c, root)) for role, c in received(self.received)]
+        arrivals += [custody.Arrival(f"{custody.DATA}{name}", sha, "") for name, sha in self.plan.data_sha256.items()]
         custody.receive(self.journal.out, arrivals, self.plan.code_version)
+        keep_key(self.journal.out, self.plan.code_version)
 
     def _issue(self, report: Report) -> None:
         custody.issue(self.journal.out, report.report_id, self.journal.out / manifest.NAME, self.plan.code_version)
@@ -251,7 +246,7 @@ class Run:
                 self.journal.event("failed", f"{planned.name} {result.error_id}")
             else:
                 units[planned.name] = result
-                self.journal.finish(result)
+                self.journal.finish(result, self.plan.code_version)
                 self.journal.event("measured", planned.name)
             left = meter.left(other.name for other in waiting[place + 1 :])
             done = len(units) + len(failures)
@@ -292,7 +287,7 @@ class Run:
             keep_words(self.journal.out, planned.name, result)
             measurements = tuple(counted(renamed(m, lambda group: str(mask(group))), over) for m in result)
         except AuditError as error:
-            if error.code == ExitCode.INTEGRITY:
+            if error.code == ExitCode.INTEGRITY and not isinstance(error, SilentModelError):
                 raise
             skip = Skip(probe=planned.name, reason=f"{error.what}; to change it: {error.do}", consequence=OPEN_QUESTION)
         timing = Timing(unit=planned.name, cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall)
@@ -301,30 +296,18 @@ class Run:
     # ---- judge and report ---------------------------------------------------------------------------------------
     def _judged(self, measured: _Measured, recalled: Recall) -> Report:
         self.watch(Step("judge", "", 0, 1))
-        of_its_kind = stored(self.case.modality)
-        floors, domain = zoo_floors(of_its_kind), domain_of(self.case, recalled)
-        in_case: tuple[Evidence, ...] = tuple(judge(m, floors) for unit in measured.units for m in unit.measurements)
+        of_its_kind, domain = stored(self.case.modality), domain_of(self.case, recalled)
         ran = {p.name: ProbeIdentity(p.probe.version, p.probe.model_dump(mode="json")) for p in self.planner.running}
         kind = kind_for(self.case.modality)
         behaviours = InstalledBehaviours(self.settings.package, partial(self._behaviour, kind), kind=kind)
         standing = stand(self.settings.calibrations or of_its_kind, ran, domain, behaviours.moved)
-        evidence, unlimited = decide(in_case, given(self.case.case), standing)
-        reached = heard(unlimited, measured.roles.roles)
-        left_out = {t.probe: t.reason for planner in (self.planner.plan, self.plan) for t in planner.tests if t.reason}
-        refused = [Skip(probe=name, reason=reason, consequence=OPEN_QUESTION) for name, reason in left_out.items()]
-        skips = (*refused, *(unit.skip for unit in measured.units if unit.skip is not None))
         outcomes = report_builder.Outcomes(
-            evidence=evidence,
-            skips=skips,
+            plan=self.plan,
+            units=measured.units,
+            roles=measured.roles,
+            refused=left_out(self.plan.tests, self.planner.plan.tests),
             failures=measured.failures,
-            verdict=reached,
-            timings=tuple(unit.timing for unit in (measured.roles, *measured.units)),
             domain=domain,
-            calibrations=standing.uses,
-            validation=validation(in_case, reached, standing),
-            attacks={p.name: p.probe.attack for p in self.planner.running if p.probe.attack is not None},
-            noticed=(recalled.note,) if recalled.note else (),
-            roles_audited=measured.roles.roles,
         )
         circumstances = report_builder.Circumstances(
             exhibits=exhibits(received(self.received), self.case.root, unused_tensors),
@@ -333,7 +316,8 @@ class Run:
             created=now(),
             demo=self.settings.demo,
         )
-        return report_builder.assemble(self.received, self.plan, outcomes, circumstances)
+        judges = Judges(standing, zoo_floors(of_its_kind))
+        return report_builder.assemble(self.received, outcomes, judges, circumstances)
 
     def _behaviour(self, kind: Kind, package: str, probe: str, settings: Settings) -> Behaviour:
         """How a probe behaves on the frozen world, computed because none was stored for what is installed."""

@@ -11,7 +11,7 @@ from audit import plugins
 from audit.case import OpenCase
 from audit.probing import Probe
 from audit.render import read_published
-from audit.runs import Received, code_version, name_of
+from audit.runs import Received, code_version, name_of, plan_hash_of
 from audit.schema import (
     AuditError,
     Cohort,
@@ -112,9 +112,11 @@ class Planner:
             code_version=code_version(),
             plan_hash="",
             notes=(*case.notes, *self._family_notes()),
+            settings_sha256=content_key(
+                {name: [probe.version, probe.model_dump(mode="json")] for name, probe, *_ in self.probes}
+            ),
         )
-        settings = {name: [probe.version, probe.model_dump(mode="json")] for name, probe, *_ in self.probes}
-        return payload.model_copy(update={"plan_hash": content_key(payload.model_dump(mode="json"), settings)})
+        return payload.model_copy(update={"plan_hash": plan_hash_of(payload)})
 
     def _family_notes(self) -> list[str]:
         tested = [(planned.name, planned.probe.groups_tested(self._case)) for planned in self.running]
@@ -157,7 +159,8 @@ class Planner:
         tested = None if reason else probe.groups_tested(self._case)
         test = PlannedTest(probe=name, question=question, will_run=not reason, reason=reason, cost=cost,
                            dropped_by="" if dropped is None else dropped.by,
-                           undecidable="" if tested is None or tested.decides else str(tested))  # fmt: skip
+                           undecidable="" if tested is None or tested.decides else str(tested),
+                           attack=probe.attack or "")  # fmt: skip
         return Planned(name, probe, test, own)
 
     def _reason_not(self, probe: Probe) -> str:

@@ -11,7 +11,7 @@ from audit.checkpoints import exact_dtype
 from audit.planning.amounts import parse_memory
 from audit.planning.ranks import Ranks
 from audit.schema import AuditError, Checkpoint, Interval
-from audit.storage import Store
+from audit.storage import USUAL, Store
 from audit.wrappers import Placement, settled_placement
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,8 @@ AUTO = "auto"
 class RunSettings:
     """*How* an audit is made, never *what*: outside the plan hash, recorded in provenance.
 
-    ``store`` is the folder of cached activations (None: nothing is kept between passes). ``threads`` None leaves
+    ``store`` is the folder of cached activations (None: nothing is kept between passes), ``store_limit`` the most bytes
+    that it may hold. ``threads`` None leaves
     torch's own number. ``device`` ``auto`` is CUDA, else MPS, else the CPU; ``dtype`` ``auto`` the type in which the
     weights lie (:func:`audit.checkpoints.exact_dtype`). ``package`` is where the probes are, ``calibrations`` the
     folder of calibrations that may judge (None: those that come with the probes). ``max_time`` (seconds) and
@@ -41,6 +42,7 @@ class RunSettings:
     threads: int | None = None
     token_budget: int = 16384
     store: Path | None = None
+    store_limit: int = USUAL
     online: bool = False
     force_new: bool = False
     demo: bool = False
@@ -117,7 +119,7 @@ def make_bench(settings: RunSettings, models: Iterable[Checkpoint] = ()) -> Benc
         placement = settled_placement(placement, models[0], settings.dtype)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    store = None if settings.store is None else Store(settings.store)
+    store = None if settings.store is None else Store(settings.store, settings.store_limit)
     return Bench(
         backend=settings.backend, device=placement, dtype=settings.dtype, attention=settings.attention,
         token_budget=settings.token_budget, store=store,

@@ -18,8 +18,8 @@ from audit.case import OpenCase, retold
 from audit.checkpoints import degenerate
 from audit.probing.effects import ALPHA
 from audit.probing.kinship import Kinship, descents, unsettled
-from audit.probing.person_scores import key_logprob, person_rows_of
-from audit.probing.role_levels import AFTER, FORGET, HOLDOUT, Level, Levels, levels
+from audit.probing.person_scores import person_rows_of
+from audit.probing.role_levels import AFTER, FORGET, HOLDOUT, Level, Levels, levels, output_of
 from audit.schema import Checkpoint, Cost, RoleAudit, Texts
 from audit.wording import number, p_value
 
@@ -185,8 +185,8 @@ def unknown_groups(bench: Bench, case: OpenCase) -> tuple[str, ...]:
     sheet = person_rows_of(case, FORGET)
     never = np.zeros(len(sheet.rows))
     if case.null is not None:
-        never = np.exp(key_logprob(bench, case.checkpoint(*case.null), sheet.rows))
-    lift = np.exp(key_logprob(bench, case.base, sheet.rows)) - never
+        never = np.exp(output_of(bench, case.null[0], case.checkpoint(*case.null), sheet.rows))
+    lift = np.exp(output_of(bench, "base", case.base, sheet.rows)) - never
     means = [float(np.nanmean(lift[sheet.person == n])) if np.isfinite(lift[sheet.person == n]).any() else np.nan
              for n in range(len(sheet.people))]  # fmt: skip
     unknown = tuple(person for person, mean in zip(sheet.people, means, strict=True) if mean < UNKNOWN)

@@ -99,15 +99,26 @@ def levels(bench: Bench, case: OpenCase, never: Mapping[str, Checkpoint]) -> Lev
 
 def _read(bench: Bench, case: OpenCase, never: Mapping[str, Checkpoint], texts: Texts) -> ModelScores:
     sheet = person_rows_of(case, texts)
-    own = np.exp(key_logprob(bench, case.base, sheet.rows))
+    own = np.exp(output_of(bench, "base", case.base, sheet.rows))
     scores = {"base": np.repeat(own[:, None], 1 + len(AFTER), axis=1)}
     scores |= {name: _readings(bench, case, name, model, sheet.rows) for name, model in never.items()}
     return by_person(sheet, scores)
 
 
+def output_of(bench: Bench, role: str, model: Checkpoint, rows: Rows) -> Float[ndarray, " row"]:
+    """The :func:`key_logprob` of a model that judges. AuditError (code 3) names its role where its outputs are no
+    numbers, or the same whatever it reads."""
+    try:
+        return key_logprob(bench, model, rows)
+    except AuditError as error:
+        if error.code != ExitCode.INTEGRITY:
+            raise
+        raise AuditError(f"{role} ({model.source}): {error.what}", error.do, error.code) from error
+
+
 def _readings(bench: Bench, case: OpenCase, name: str, model: Checkpoint, rows: Rows) -> Float[ndarray, "row reading"]:
     """Probabilities (geometric mean over content tokens): own output, then base from its states."""
-    output = key_logprob(bench, model, rows)
+    output = output_of(bench, name, model, rows)
     keyed = rows.key.any(1).numpy()
     if not np.isfinite(output[keyed]).all():
         raise AuditError(

@@ -4,7 +4,8 @@ Three coordinates: ``last``, the state at the answer's last token; ``mean`` over
 left out: first tokens have norms of their own); and ``match``, the state *before* each content token times that token's
 row of one output head, entry by entry, averaged over the content tokens. The entries of a match add up to the token's
 logit, so that whatever a state says of the very token that follows is linear in it, while ``last`` and ``mean`` hold
-only what the model itself computes of a text once it has read it.
+only what the model itself computes of a text once it has read it. Where a family's stream is several side by side, each
+is taken times the row.
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,7 +74,7 @@ def _kept_wide(rows: Rows, index: Tensor) -> Rows:
 
 
 def _pooled(
-    reads: Mapping[Read, Tensor], rows: Rows, sites: Sequence[Site], by_token: Mapping[int, Float[Tensor, " d"]]
+    reads: Mapping[Read, Tensor], rows: Rows, sites: Sequence[Site], by_token: Mapping[int, Float[Tensor, " head"]]
 ) -> Float[Tensor, "coordinate site row d"]:
     def mean(values: Tensor, row: Tensor) -> Tensor:
         count = torch.bincount(row, minlength=len(rows)).clamp_min(1)
@@ -90,12 +91,12 @@ def _pooled(
                 state = mean(state, answer)
             elif coordinate == "match":
                 assert toward is not None, "every row has content tokens"
-                state = mean(state * toward, key)
+                state = mean(state * toward.repeat(1, state.shape[1] // toward.shape[1]), key)
             states.append(state)
     return torch.stack(states).unflatten(0, (len(COORDINATES), len(sites)))
 
 
-def head_rows(bench: Bench, ckpt: Checkpoint, rows: Rows) -> dict[int, Float[Tensor, " d"]]:
+def head_rows(bench: Bench, ckpt: Checkpoint, rows: Rows) -> dict[int, Float[Tensor, " head"]]:
     """The rows of a model's output head for the content tokens of some texts, in float64, whatever its family.
 
     Taken from the head as it acts (logits of unit states less those of the zero state), a few dimensions at a time.

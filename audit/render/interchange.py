@@ -20,6 +20,7 @@ from pydantic import JsonValue
 
 from audit.judging import taking_part
 from audit.schema import AuditError, Measurement, Missing, Published, Rate, Report
+from audit.storage import refuse_special
 from audit.wording import NAME, shown_name, visible
 
 SAME: Final = {
@@ -47,12 +48,13 @@ ENDINGS: Final = ("_EVAL.json", ".model-index.yml")
 
 def read_published(path: Path, given: str) -> Published:
     """The aggregates of an evaluation file; ``given`` is how the case names it. AuditError (code 2) if it is none."""
+    refuse_special(path)
     try:
         data = path.read_bytes()
         document = json.loads(data)
     except OSError as error:
         raise AuditError(f"{path}: cannot be read ({error.strerror})", "correct `published` in the case file") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AuditError(f"{path}: not JSON: {error}", "name an evaluation file (*_EVAL.json)") from None
     aggregates = {str(name): _number(entry) for name, entry in document.items()} if isinstance(document, dict) else {}
     values = {name: value for name, value in aggregates.items() if value is not None}
@@ -64,9 +66,13 @@ def read_published(path: Path, given: str) -> Published:
 
 def _number(entry: object) -> float | None:
     value = entry.get("agg_value") if isinstance(entry, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number beyond all floats
+        return None
+    return number if math.isfinite(number) else None
 
 
 def ours(report: Report) -> dict[str, float]:

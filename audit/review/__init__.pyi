@@ -10,4 +10,5 @@ from .gate import Gate as Gate
 from .gate import complete as complete
 from .gate import exit_code as exit_code
 from .gate import parse_threshold as parse_threshold
+from .signing import sign_run as sign_run
 from .verification import verify_run as verify_run

@@ -18,7 +18,7 @@ from scipy import stats as scipy_stats
 
 from audit import stats
 from audit.render import Reading, answer, finding_name, overall_reading, own_reading
-from audit.runs import difference, read_report, run_files
+from audit.runs import difference, read_issued
 from audit.schema import AuditError, Evidence, Finding, Interval, Measurement, Missing, Report, axis_column
 
 ALPHA = 0.05
@@ -29,10 +29,12 @@ _HALF = float(scipy_stats.norm.ppf(0.975))
 
 
 class Side(NamedTuple):
-    """A report, and the folder of the run it lies in (its item tables may be there)."""
+    """A report, and the folder of the run it lies in (its item tables may be there). ``remark``: what is to be said of
+    whether it is the one that was issued."""
 
     report: Report
     folder: Path
+    remark: str = ""
 
 
 class Difference(NamedTuple):
@@ -81,10 +83,13 @@ class Comparison(NamedTuple):
     findings: tuple[tuple[str, str, str], ...] = ()
 
 
-def read_side(path: Path) -> Side:
-    """The report in a run folder, or a report.json on its own. AuditError (code 2) if there is none."""
-    folder = path if path.is_dir() else path.parent
-    return Side(read_report(path / run_files.REPORT if path.is_dir() else path), folder)
+def read_side(path: Path, verified: bool = True) -> Side:
+    """The report in a run folder, or a report.json on its own, checked unless ``verified`` is off.
+
+    AuditError: code 2 if there is none, 3 if its folder is not as it was issued.
+    """
+    issued = read_issued(path, verified)
+    return Side(issued.report, path if path.is_dir() else path.parent, issued.remark)
 
 
 def refusal(a: Report, b: Report) -> str:

@@ -1,9 +1,10 @@
 """Is a finished run still what was issued? Everything that can be computed again is, and every fault has its place.
 
-A run folder: the manifest and every file it lists, the chain of custody, the schema, the id, the item tables, evidence
-and verdict from the numbers, and the rendered files. A report that stands alone (``report.json``, or an HTML report
-with its JSON inside): the same without manifest, custody and tables, which is said. A page that shows a reader's own
-prior is not built again and so not accepted: its report.json is.
+A run folder: the manifest and every file it lists, the chain of custody, the schema, the id, the item tables, what the
+document says of plan, units and tables, evidence and verdict from the numbers, and the rendered files. A report that
+stands alone (``report.json``, or an HTML report with its JSON inside): the same without manifest, custody, units and
+tables, which is said. A page that shows a reader's own prior is not built again and so not accepted: its report.json
+is.
 """
 
 import hashlib
@@ -18,23 +19,24 @@ from typing import NamedTuple
 from pydantic import ValidationError
 
 from audit.calibration import stored, zoo_floors
-from audit.judging import (
-    ApplicableCalibrations,
-    decision_rule,
-    given,
-    heard,
-    judged,
-    replicates_of,
-    restand,
-    taking_part,
-)
+from audit.judging import replicates_of, restand
 from audit.render import schema
-from audit.runs import code_version, custody, document_id, documents, manifest, run_files
+from audit.review.rederivation import retold
+from audit.review.signing import signature_problems
+from audit.runs import (
+    ALONE,
+    UNCHAINED,
+    Judges,
+    code_version,
+    custody,
+    documents,
+    folder_problems,
+    id_problems,
+    manifest,
+    run_files,
+)
 from audit.schema import EARLIER, AuditError, ExitCode, Missing, Report
 
-ALONE = "a report on its own: its manifest, custody log and item tables are not here and were not checked"
-UNCHAINED = ("1.0", "1.1")
-"""Schemas from before there was a custody log."""
 _EMBEDDED = re.compile(rb'<script type="application/json" id="report-json">(.*?)</script>', re.DOTALL)
 LIBRARY = 1_000_000
 """Bytes: a static page is smaller, the library of live figures alone is larger."""
@@ -57,30 +59,36 @@ class Verification(NamedTuple):
         return not self.problems
 
 
-def verify_run(path: Path, calibrations: Path | None = None) -> Verification:
+def verify_run(path: Path, calibrations: Path | None = None, signer: Path | None = None) -> Verification:
     """Recompute everything that can be recomputed, judged by the calibrations that the run was judged by.
 
-    ``path`` is a run folder or a report, in its folder or alone. AuditError (code 2) if it is neither. A report of
+    ``path`` is a run folder or a report, in its folder or alone; ``signer`` a public key with whose other half it must
+    have been signed. AuditError (code 2) if it is neither, or a report alone that must be signed. A report of
     another code version is held against its own hashes, schema and id; that this version judges or shows the same
     numbers otherwise is then a remark and no problem.
     """
     folder = _folder_of(path)
     if folder is None:
+        if signer is not None:
+            raise AuditError(f"{path} stands alone: signed is the manifest of a run", "name the run folder")
         data, page = _detached(path)
         report, problems = _read(data)
+        problems += () if report is None else id_problems(data, report)
         pages = _none if page is None or report is None or _is_live(report, page) else {run_files.PAGE: page}.get
-        more, remarks = _document_problems(report, pages, calibrations)
+        more, remarks = _document_problems(report, None, pages, calibrations)
         return Verification(str(path), (*problems, *more), (ALONE, *remarks), report)
     report, problems = _read((folder / run_files.REPORT).read_bytes())
-    changed = _manifest_problems(folder)
+    changed = folder_problems(folder, report)
     chained = (folder / custody.NAME).is_file() or report is None or report.schema_version not in UNCHAINED
     remarks = () if chained else ("made before there was a custody log, which is not checked",)
-    problems = [*changed, *(_custody_problems(folder, report) if chained else ()), *problems]
+    problems = [*(() if signer is None else signature_problems(folder, signer)), *changed, *problems]
+    if signer is None and (folder / manifest.SIGNATURE).is_file():
+        remarks = (*remarks, f"{manifest.SIGNATURE} is there and was not checked: give --signed-by")
     if report is not None:
         problems += _table_problems(folder, report)
     # A report.json that is not the one issued gives other pages, as the manifest has said already.
     pages = _none if "report.json: changed" in changed else partial(_page, folder)
-    more, others = _document_problems(report, pages, calibrations)
+    more, others = _document_problems(report, folder, pages, calibrations)
     return Verification(str(folder), (*problems, *more), (*remarks, *others), report)
 
 
@@ -144,8 +152,6 @@ def _read(data: bytes) -> _Read:
         report = Report.model_validate_json(data)
     except ValidationError as error:
         return _Read(None, [*problems, f"report.json cannot be read: {error.error_count()} problems"])
-    if (given_id := document_id(json.loads(data))) != report.report_id:
-        problems.append(f"report.json, report_id: states {report.report_id}, the document gives {given_id}")
     return _Read(report, problems)
 
 
@@ -166,39 +172,6 @@ def _schema_problems(data: bytes) -> Iterator[str]:
 
 
 # ---- the folder -------------------------------------------------------------------------------------------------
-def _manifest_problems(folder: Path) -> list[str]:
-    try:
-        return [f"{_printable(problem.path)}: {problem.fault}" for problem in manifest.check(folder)]
-    except AuditError as error:
-        return [error.what]
-
-
-def _printable(path: str) -> str:
-    """A file name that may hold any bytes, as text that any stream can print."""
-    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _custody_problems(folder: Path, report: Report | None) -> Iterator[str]:
-    """The chain itself, the manifest that it says was issued, and what it says was received."""
-    chain = custody.read(folder)
-    yield from chain.faults
-    issued = chain.last("issued")
-    if issued is None:
-        yield f"{custody.NAME}: no line says that the report was issued"
-        return
-    where = f"{custody.NAME}, line {issued.n}, states"
-    if issued.about.get("manifest_sha256") != hashlib.sha256((folder / manifest.NAME).read_bytes()).hexdigest():
-        yield f"{manifest.NAME}: does not hash to what {where}"
-    if report is None:
-        return
-    if issued.about.get("report_id") != report.report_id:
-        yield f"report.json, report_id: is not the one that {where}"
-    arrived = [line.about for line in chain.lines if line.action == "received"]
-    for role, fingerprint in ((exhibit.role, exhibit.fingerprint) for exhibit in report.exhibits):
-        if not any((about.get("role"), about.get("fingerprint")) == (role, fingerprint) for about in arrived):
-            yield f"{custody.NAME}: no line received {role} {fingerprint[:12]}, which the report lists"
-
-
 def _table_problems(folder: Path, report: Report) -> Iterator[str]:
     for evidence in report.evidence:
         table = evidence.measurement.items
@@ -217,21 +190,26 @@ class _Review(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def _document_problems(report: Report | None, pages: Pages, calibrations: Path | None) -> _Review:
-    """What its own numbers say of a report and of the pages that show it."""
+def _document_problems(report: Report | None, folder: Path | None, pages: Pages, calibrations: Path | None) -> _Review:
+    """What its own numbers, and the parts of its run where they are there, say of a report and of its pages."""
     if report is None:
         return _Review((), ())
+    own = report.plan.code_version == code_version()
     differences = list(_rebuild_problems(report, pages))
     standing = restand(calibrations or _of_its_kind(report), report.calibrations)
     remarks: list[str] = []
     if standing is None:
         remarks.append("its evidence was judged by calibrations that are not stored here, and was not judged again")
-    else:
-        differences += _number_problems(report, standing)
-    if report.plan.code_version == code_version():
-        return _Review(tuple(differences), tuple(remarks))
+    judges = None if standing is None else Judges(standing, zoo_floors(_of_its_kind(report)))
+    if folder is not None and not own and not (folder / run_files.UNITS).is_dir():
+        remarks.append("its units are not here, and were not held against it")
+        folder = None
+    again = retold(report, folder, judges)
+    differences += again.concluded
+    if own:
+        return _Review((*again.copied, *differences), tuple(remarks))
     origin = f"made by code {report.plan.code_version}, verified by {code_version()}"
-    return _Review((), (origin, *remarks, *differences))
+    return _Review(again.copied, (origin, *remarks, *differences))
 
 
 def _rebuild_problems(report: Report, pages: Pages) -> Iterator[str]:
@@ -247,18 +225,3 @@ def _rebuild_problems(report: Report, pages: Pages) -> Iterator[str]:
 def _of_its_kind(report: Report) -> Path:
     """The calibrations and floors that come with the probes, of the kind of model that the report is about."""
     return stored(replicates_of(report.evidence).modality)
-
-
-def _number_problems(report: Report, standing: ApplicableCalibrations) -> Iterator[str]:
-    """Does the same judging of the same numbers still give this evidence and this verdict?"""
-    case = taking_part(report.plan.case, report.roles_audited)
-    again, unlimited = judged(report.evidence, given(case), standing, zoo_floors(_of_its_kind(report)))
-    computed_verdict = heard(unlimited, report.roles_audited)
-    for stated, computed in zip(report.evidence, again, strict=True):
-        if stated != computed:
-            m = stated.measurement
-            yield f"evidence {m.probe}.{m.name}: states {stated.outcome!r}, its numbers give {computed.outcome!r}"
-    if computed_verdict != report.verdict:
-        yield f"verdict: states {report.verdict.word}, the numbers give {computed_verdict.word}"
-    if report.decision_rule != decision_rule(replicates_of(report.evidence)):
-        yield "the decision rule printed is not the one in force"

@@ -6,14 +6,17 @@ for the first) and ``sha256``: the sha256 of the same JSON without ``sha256``. B
 
     sed -n 3p custody.jsonl | jq -cjS 'del(.sha256)' | sha256sum
 
-``about`` holds ``role``, ``fingerprint`` and ``path`` (as given) of what was received; ``report_id`` and the sha256 of
-``manifest.sha256`` when the report was issued; ``outcome`` of a verification that was asked to write itself down.
+``about`` holds ``role``, ``fingerprint`` and ``path`` (as given) of what was received, of a data file the role
+``data <cohort>`` and no path; ``file`` and ``file_sha256`` of a file of the run that was kept (the plan, the key of the
+masks, a finished unit, its tables), of unit and plan before the file is put in place; ``report_id``, the sha256 of
+``manifest.sha256``, and size and sha256 of the event log when the report was issued; ``outcome`` of a verification that
+was asked to write itself down.
 """
 
 import fcntl
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -25,6 +28,8 @@ from audit.schema import AuditError, ExitCode, Record, canonical_hash
 
 NAME: Final = run_files.CUSTODY
 FIRST: Final = "0" * 64
+DATA: Final = "data "
+"""Before the cohort of a data file that was received."""
 WHAT_IT_SHOWS: Final = (
     "The manifest lists the sha256 of every file of the run, and every line of the custody log holds the hash of the "
     "line before and its own: a file, a line or an order that changed by accident is found by `residua verify`.",
@@ -34,7 +39,7 @@ WHAT_IT_SHOWS: Final = (
 )
 """What hashes beside a report are worth: printed with it."""
 
-Action = Literal["received", "issued", "verified"]
+Action = Literal["received", "kept", "issued", "verified"]
 
 
 class Line(Record):
@@ -63,6 +68,18 @@ class Chain(NamedTuple):
         """The last line of this kind."""
         return next((line for line in reversed(self.lines) if line.action == action), None)
 
+    def after(self, line: Line) -> "Chain":
+        """The same chain with one line more."""
+        return self._replace(lines=(*self.lines, line))
+
+    def file_hashes(self) -> dict[str, frozenset[str]]:
+        """Every sha256 under which a file of the run was kept, by its path: a unit made anew is kept anew."""
+        hashes: dict[str, frozenset[str]] = {}
+        for about in (line.about for line in self.lines if line.action == "kept"):
+            name = about.get("file", "")
+            hashes[name] = hashes.get(name, frozenset()) | {about.get("file_sha256", "")}
+        return hashes
+
 
 def read(folder: Path) -> Chain:
     """The chain beside a run; a file that is not there is an empty one."""
@@ -72,6 +89,10 @@ def read(folder: Path) -> Chain:
 
 def append(folder: Path, action: Action, about: dict[str, str], tool: str) -> Line:
     """Add one line, on the disk when this returns. AuditError (code 3) if the chain is broken or the disk refuses."""
+    return _append(folder, action, (about,), tool)[-1]
+
+
+def _append(folder: Path, action: Action, abouts: Sequence[dict[str, str]], tool: str) -> tuple[Line, ...]:
     path = folder / NAME
     try:
         with path.open("a+b") as file:
@@ -81,14 +102,16 @@ def append(folder: Path, action: Action, about: dict[str, str], tool: str) -> Li
             if existing.faults:
                 raise AuditError(f"{path} is broken: {existing.faults[0]}", "restore it; nothing was added",
                                  ExitCode.INTEGRITY)  # fmt: skip
-            line = _next(existing, action, about, tool)
-            file.write(f"{line.canonical()}\n".encode())
+            for about in abouts:
+                existing = existing.after(_next(existing, action, about, tool))
+            added = existing.lines[-len(abouts) :]
+            file.write("".join(f"{line.canonical()}\n" for line in added).encode())
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         raise AuditError(f"{path}: cannot be written ({error.strerror})", "free some space, or make it writable",
                          ExitCode.INTEGRITY) from error  # fmt: skip
-    return line
+    return added
 
 
 def _next(chain: Chain, action: Action, about: dict[str, str], tool: str) -> Line:
@@ -123,12 +146,62 @@ def receive(folder: Path, arrivals: Iterable[Arrival], tool: str) -> None:
             append(folder, "received", arrival._asdict(), tool)
 
 
+def keep(folder: Path, files: Mapping[str, str], tool: str) -> None:
+    """Write down files of the run that are kept (path below the folder: sha256), each of them once."""
+    known = read(folder).file_hashes()
+    new = [{"file": name, "file_sha256": sha} for name, sha in files.items() if sha not in known.get(name, ())]
+    if new:
+        _append(folder, "kept", new, tool)
+
+
+def held(folder: Path) -> dict[str, frozenset[str]]:
+    """What the log holds of the files of an unfinished run (:meth:`Chain.file_hashes`); an end that a kill tore off
+    counts for nothing. AuditError (code 3) where the chain is broken elsewhere."""
+    path = folder / NAME
+    data = path.read_bytes() if path.is_file() else b""
+    existing = chain(data[: data.rfind(b"\n") + 1])
+    if existing.faults:
+        raise AuditError(f"{path} is broken: {existing.faults[0]}", "restore it, or use --force-new, which keeps what "
+                         "is there aside", ExitCode.INTEGRITY)  # fmt: skip
+    return existing.file_hashes()
+
+
+def check_kept(folder: Path, name: str) -> None:
+    """Is a file that is there the one that was kept? AuditError (code 3) where it is not; nothing where the log holds
+    no such file yet, or the folder no such file."""
+    stated = held(folder).get(name)
+    if stated is not None and (folder / name).is_file() and sha256_of(folder / name) not in stated:
+        raise changed(folder, name)
+
+
+def changed(folder: Path, name: str) -> AuditError:
+    """The refusal of a file that is not the one that was kept."""
+    return AuditError(
+        f"{folder / name} was changed after it was written: it is not what {NAME} holds",
+        "restore it; or use --force-new, which keeps what is there aside and measures everything again",
+        ExitCode.INTEGRITY,
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 (hex) of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def issue(folder: Path, report_id: str, manifest: Path, tool: str) -> None:
     """Write down that a report was issued, unless the last line of that kind says so already."""
-    about = {"report_id": report_id, "manifest_sha256": hashlib.sha256(manifest.read_bytes()).hexdigest()}
+    about = {"report_id": report_id, "manifest_sha256": sha256_of(manifest)} | _events(folder)
     last = read(folder).last("issued")
     if last is None or last.about != about:
         append(folder, "issued", about, tool)
+
+
+def _events(folder: Path) -> dict[str, str]:
+    """Size and sha256 of the event log as it is: what it says from here on comes after."""
+    path = folder / run_files.EVENTS
+    data = path.read_bytes() if path.is_file() else b""
+    return {"events_bytes": str(len(data)), "events_sha256": hashlib.sha256(data).hexdigest()}
 
 
 # ---- reading ----------------------------------------------------------------------------------------------------

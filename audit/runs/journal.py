@@ -2,7 +2,9 @@
 
 ``plan.json`` is written before anything is measured; ``units/<key>.json`` holds one finished unit each (probe x
 checkpoint x seed), ``events.jsonl`` what happened when, ``run.log`` tracebacks. The manifest is written last, so its
-presence is what makes a report final. Every file but the two logs appears whole or not at all.
+presence is what makes a report final. Every file but the two logs appears whole or not at all, and plan and units only
+after the custody log holds their hashes: a unit that it does not hold is measured again, one that is not as it was
+written down ends the run, since whoever audits must know that somebody was here.
 """
 
 import hashlib
@@ -10,15 +12,17 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from audit.runs import run_files
-from audit.schema import AuditError, ExitCode, Measurement, Missing, Plan, Record, RoleAudit, Skip, Timing
+from audit.runs import custody, run_files
+from audit.runs.plan_differences import difference
+from audit.runs.quoted_words import ENDING as QUOTED
+from audit.schema import AuditError, ExitCode, Measurement, Missing, Plan, Record, RoleAudit, Skip, Table, Timing
 from audit.storage import write_atomic
 
 log = logging.getLogger(__name__)
@@ -28,7 +32,8 @@ WRITTEN = frozenset({
     run_files.MASK_KEY,
 })  # fmt: skip
 OWN_FILES = WRITTEN | {run_files.LOCK, run_files.CANCEL, run_files.SUPERSEDED}
-SHOWN_DIFFERENCES = 20
+ROLES = "roles"
+"""The name of the unit that audits who judges, beside those of the probes."""
 
 
 class Cancelled(KeyboardInterrupt):
@@ -38,7 +43,8 @@ class Cancelled(KeyboardInterrupt):
 class Unit(Record):
     """One finished unit of work: what one probe measured, or why it could not, and what that cost.
 
-    ``roles``: the records of the unit that audits who judges, which measures nothing.
+    ``roles``: the records of the unit that audits who judges, which measures nothing; ``noticed`` what else limits a
+    report, found before anything was measured.
     """
 
     key: str
@@ -47,6 +53,7 @@ class Unit(Record):
     skip: Skip | None = None
     timing: Timing
     roles: tuple[RoleAudit, ...] = ()
+    noticed: tuple[str, ...] = ()
 
 
 def now() -> str:
@@ -56,27 +63,6 @@ def now() -> str:
 
 def _utc(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
-
-
-def _leaves(value: object, path: str = "") -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
-        for key, below in value.items():
-            yield from _leaves(below, f"{path}.{key}" if path else str(key))
-    elif isinstance(value, list):
-        for index, below in enumerate(value):
-            yield from _leaves(below, f"{path}[{index}]")
-    else:
-        yield path, json.dumps(value)
-
-
-def difference(old: Plan, new: Plan) -> list[str]:
-    """Where two plans differ, one line a leaf: ``path: old -> new``."""
-    before = dict(_leaves(old.model_dump(mode="json")))
-    after = dict(_leaves(new.model_dump(mode="json")))
-    changed = [key for key in {**before, **after} if key != "plan_hash" and before.get(key) != after.get(key)]
-    lines = [f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in changed]
-    more = len(lines) - SHOWN_DIFFERENCES
-    return lines[:SHOWN_DIFFERENCES] + ([f"... and {more} more"] if more > 0 else [])
 
 
 def _disk_refuses(out: Path, error: OSError) -> AuditError:
@@ -175,8 +161,10 @@ class RunJournal:
 
     @property
     def final(self) -> bool:
-        """Is the report in this folder complete?"""
-        return (self.out / run_files.MANIFEST).is_file() and (self.out / run_files.REPORT).is_file()
+        """Is the report in this folder complete, and does the custody log say that it was issued? A run that was killed
+        before that makes its report anew from its units."""
+        both = (self.out / run_files.MANIFEST).is_file() and (self.out / run_files.REPORT).is_file()
+        return both and custody.read(self.out).last("issued") is not None
 
     def planned(self) -> Plan | None:
         """The plan this folder was started with, or None."""
@@ -196,8 +184,10 @@ class RunJournal:
         if force_new and (self.out / run_files.PLAN).exists():
             self._set_aside()
         self.refuse_other(plan)
+        custody.mend(self.out)
+        custody.check_kept(self.out, run_files.PLAN)
         if not (self.out / run_files.PLAN).exists():
-            write_atomic(self.out / run_files.PLAN, (plan.model_dump_json(indent=1) + "\n").encode())
+            self._keep(run_files.PLAN, plan, {}, plan.code_version)
 
     def refuse_other(self, plan: Plan) -> None:
         """Raises AuditError (code 2) with a diff if the folder was started with another plan."""
@@ -241,25 +231,58 @@ class RunJournal:
         return self.out / run_files.UNITS / f"{key}.json"
 
     def finished(self, key: str) -> Unit | None:
-        """A unit finished earlier, whole and with the item tables that it refers to; else None."""
-        path = self._path(key)
+        """A unit finished earlier, as the custody log holds it and with its item tables; else None, which is logged.
+
+        AuditError (code 3) names a unit or a table that is not what was written down when it was finished: measuring it
+        again would hide that.
+        """
+        path, held = self._path(key), custody.held(self.out)
+        name = path.relative_to(self.out).as_posix()
         if not path.is_file():
             return None
+        data = path.read_bytes()
+        if name not in held:
+            return _measured_again(key, f"is not in {custody.NAME}")
+        if hashlib.sha256(data).hexdigest() not in held[name]:
+            raise custody.changed(self.out, name)
         try:
-            unit = Unit.model_validate_json(path.read_bytes())
+            unit = Unit.model_validate_json(data)
         except ValidationError:
-            log.warning("unit %s cannot be read and is measured again", key)
-            return None
-        intact = unit.key == key and all(self._table_intact(m) for m in unit.measurements)
-        return unit if intact else None
+            return _measured_again(key, "cannot be read")
+        absent = [t.path for t in _tables(unit) if not self._table_there(t, held)]
+        if absent:
+            return _measured_again(key, f"lacks {absent[0]}")
+        return unit if unit.key == key else _measured_again(key, "is another's")
 
-    def _table_intact(self, measurement: Measurement) -> bool:
-        table = measurement.items
-        if isinstance(table, Missing):
-            return True
+    def _table_there(self, table: Table, held: Mapping[str, frozenset[str]]) -> bool:
+        """Is the table of a unit there as the unit states it? A later one of the same name, measured under other
+        conditions, took its place; AuditError (code 3) for one that nobody wrote down."""
         path = self.out / table.path
-        return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == table.sha256
+        digest = custody.sha256_of(path) if path.is_file() else ""
+        if digest not in ("", table.sha256) and digest not in held.get(table.path, ()):
+            raise custody.changed(self.out, table.path)
+        return digest == table.sha256
 
-    def finish(self, unit: Unit) -> None:
-        """Keep a finished unit: from here on no kill can lose it."""
-        write_atomic(self._path(unit.key), (unit.model_dump_json(indent=1) + "\n").encode())
+    def finish(self, unit: Unit, tool: str) -> None:
+        """Keep a finished unit, written down with its tables: from here on no kill can lose it. ``tool``: the code
+        version that made it."""
+        beside = {table.path: table.sha256 for table in _tables(unit)}
+        words = f"{run_files.TABLES}/{unit.probe}{QUOTED}"
+        if (self.out / words).is_file():
+            beside[words] = custody.sha256_of(self.out / words)
+        self._keep(self._path(unit.key).relative_to(self.out).as_posix(), unit, beside, tool)
+
+    def _keep(self, name: str, record: Record, beside: Mapping[str, str], tool: str) -> None:
+        """Write a record down in the custody log, with the hashes of what lies beside it, and then put it in place."""
+        data = (record.model_dump_json(indent=1) + "\n").encode()
+        custody.keep(self.out, {**beside, name: hashlib.sha256(data).hexdigest()}, tool)
+        write_atomic(self.out / name, data)
+
+
+def _tables(unit: Unit) -> list[Table]:
+    tables = (measurement.items for measurement in unit.measurements)
+    return [table for table in tables if not isinstance(table, Missing)]
+
+
+def _measured_again(key: str, because: str) -> None:
+    log.warning("unit %s %s and is measured again", key, because)

@@ -1,7 +1,7 @@
 """A list of hashes beside a run, in the coreutils format: ``sha256sum -c manifest.sha256`` needs no tool of ours.
 
-Left out are the manifest itself and what is appended to beside it (event log, custody log, lock), keys and temporary
-files; of a run that was kept aside, below, everything is listed.
+Left out are the manifest itself, its signature, what is appended to beside it (event log, custody log, lock), keys and
+temporary files; of a run that was kept aside, below, everything is listed.
 """
 
 import hashlib
@@ -14,7 +14,8 @@ from audit.schema import AuditError, ExitCode
 from audit.storage import write_atomic
 
 NAME: Final = run_files.MANIFEST
-LEFT_OUT: Final = frozenset({NAME, run_files.EVENTS, run_files.LOCK, run_files.CUSTODY, run_files.CANCEL})
+SIGNATURE: Final = run_files.SIGNATURE
+LEFT_OUT: Final = frozenset({NAME, SIGNATURE, run_files.EVENTS, run_files.LOCK, run_files.CUSTODY, run_files.CANCEL})
 LEFT_OUT_ENDINGS: Final = (".tmp", ".key", ".pem")
 _LINE: Final = re.compile(r"(\\?)([0-9a-f]{64}) [ *](.+)")
 
@@ -33,8 +34,20 @@ def write(folder: Path) -> Path:
     return folder / NAME
 
 
+class Compared(NamedTuple):
+    """What a manifest lists (path: sha256), and which files are not as it says."""
+
+    digests: dict[str, str]
+    problems: list[Problem]
+
+
 def check(folder: Path) -> list[Problem]:
     """Which files changed, are missing, or are there without being listed. Empty means: as written."""
+    return compared(folder).problems
+
+
+def compared(folder: Path) -> Compared:
+    """:func:`check`, with what the manifest lists. AuditError (code 3) if it is missing or damaged."""
     digests = _read(folder / NAME)
     present = set(_files(folder))
     problems = [Problem(path, "missing") for path in digests if path not in present]
@@ -42,7 +55,7 @@ def check(folder: Path) -> list[Problem]:
         Problem(p, "changed") for p, digest in digests.items() if p in present and _sha256(folder / p) != digest
     ]
     problems += [Problem(path, "extra") for path in present if path not in digests]
-    return sorted(problems)
+    return Compared(digests, sorted(problems))
 
 
 def _files(folder: Path) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Final
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from audit.runs import run_files
+from audit.runs import custody, run_files
 from audit.schema import (
     AuditError,
     ExitCode,
@@ -48,6 +48,16 @@ def key_of(folder: Path) -> bytes:
     if not _WHOLE_KEY.fullmatch(text):
         raise AuditError(f"{path} is no key", "restore it, or start over with --force-new", ExitCode.INTEGRITY)
     return bytes.fromhex(text)
+
+
+def keep_key(folder: Path, tool: str) -> None:
+    """Write the hash of the key down in the custody log. AuditError (code 3) if it is not the one with which this run
+    masked before: the same text would have two marks."""
+    if KEY in custody.held(folder) and not (folder / KEY).is_file():
+        raise AuditError(f"{folder / KEY} is missing", "restore it, or start over with --force-new", ExitCode.INTEGRITY)
+    custody.check_kept(folder, KEY)
+    key_of(folder)
+    custody.keep(folder, {KEY: custody.sha256_of(folder / KEY)}, tool)
 
 
 def _make(path: Path) -> None:

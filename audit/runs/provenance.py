@@ -10,7 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from audit.checkpoints import fingerprint_of, float_copy_of, folder_of, named_code, unopened_files, verify
+from audit.checkpoints import (
+    fingerprint_of,
+    float_copy_of,
+    folder_of,
+    named_code,
+    named_kernels,
+    unopened_files,
+    verify,
+)
 from audit.schema import Checkpoint, Environment, Exhibit
 from audit.version import __version__
 
@@ -22,6 +30,8 @@ NOT_OPENED = "not opened, not hashed"
 """What stands for the hash of a file that lay beside the weights and is no part of what was audited."""
 NOT_RUN = "names code of its own, not run"
 """What stands for the hash of an entry by which settings name code."""
+NOT_FOLLOWED = "not followed, computed as --attention says"
+"""What stands for the hash of an entry by which settings ask for arithmetic of their own."""
 NOT_USED = "hashed with its file, not used by the model"
 """What stands for the hash of a tensor that the opened model does not compute with."""
 
@@ -92,6 +102,9 @@ def exhibits(
         now = fingerprint_of(checkpoint)
         beside = {name: NOT_OPENED for name in unopened_files(folder_of(checkpoint))}
         beside |= {f"auto_map of {name}": NOT_RUN for name in named_code(folder_of(checkpoint))}
+        beside |= {
+            f"{wish} asked for by {name}": NOT_FOLLOWED for name, wish in named_kernels(folder_of(checkpoint)).items()
+        }
         beside |= {f"tensor {name}": NOT_USED for name in unused(checkpoint)}
         listed.append(
             Exhibit(
@@ -103,6 +116,7 @@ def exhibits(
                 files=now.files | beside,
                 verified_after=True,
                 released="" if (copy := float_copy_of(checkpoint)) is None else copy.summary,
+                code="" if (own := checkpoint.code) is None else f"{own.name} (sha256 {own.sha256[:16]})",
             )  # fmt: skip
         )
     return tuple(listed)

@@ -30,6 +30,7 @@ from .error_rates import TruthLabel as TruthLabel
 from .error_rates import Validation as Validation
 from .errors import AuditError as AuditError
 from .errors import ExitCode as ExitCode
+from .errors import SilentModelError as SilentModelError
 from .errors import as_audit_error as as_audit_error
 from .excerpts import Excerpt as Excerpt
 from .excerpts import Excerpts as Excerpts

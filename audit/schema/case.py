@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from audit.schema.record import Record
 
@@ -14,6 +14,24 @@ Cohort = Literal["forget", "retain", "holdout", "general", "neighbour", "forms"]
 cohorts in other forms; no probe reads them as items of their own."""
 Filled = Annotated[str, StringConstraints(min_length=1)]
 """A path or the name of a column: an empty one is that of no file, and of the column that pandas puts before others."""
+_LONGEST_PATH, _LONGEST_NAME = 4095, 255
+
+
+def _openable(path: str) -> str:
+    """A path that a file system can be asked for. ValueError for one that none has: limits in bytes (POSIX)."""
+    if "\0" in path:
+        raise ValueError("holds a zero character, which no file name has")
+    encoded = path.encode(errors="surrogatepass")
+    if len(encoded) > _LONGEST_PATH or max(map(len, encoded.split(b"/"))) > _LONGEST_NAME:
+        raise ValueError(f"is longer than any path ({_LONGEST_PATH} bytes, {_LONGEST_NAME} between two slashes)")
+    return path
+
+
+Openable = Annotated[str, AfterValidator(_openable)]
+"""Where a file or folder is: no longer than a path can be, and without a zero character."""
+FilledPath = Annotated[str, StringConstraints(min_length=1), AfterValidator(_openable)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+"""What draws start from: not negative, within 64 bits (with their sign)."""
 Form = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 """How an item asks for its fact, as one word: an open set, of which :data:`FORMS` declares the known ones."""
 FormRole = Literal["fitted", "held_out"]
@@ -94,14 +112,14 @@ class Source(Record):
     ``allow_code``: the code, ``package.module:factory``, that a checkpoint of a torch module may run when it is opened.
     """
 
-    path: str
+    path: Openable
     commit: str | None = None
-    adapter: str | None = None
+    adapter: Openable | None = None
     fingerprint: str | None = None
     lineage: Lineage = "same_ancestor"
     data_order: int | None = None
     allow_code: Filled | None = Field(default=None, exclude_if=lambda code: code is None)
-    subfolder: Filled | None = Field(default=None, exclude_if=lambda folder: folder is None)
+    subfolder: FilledPath | None = Field(default=None, exclude_if=lambda folder: folder is None)
 
 
 class Roles(Record):
@@ -198,16 +216,16 @@ class DataFiles(Record):
     rows are a group.
     """
 
-    forget: Filled
-    retain: Filled
-    holdout: Filled | None = None
-    general: Filled | None = None
-    neighbour: Filled | None = Field(default=None, exclude_if=lambda path: path is None)
-    forms: Filled | None = Field(default=None, exclude_if=lambda path: path is None)
+    forget: FilledPath
+    retain: FilledPath
+    holdout: FilledPath | None = None
+    general: FilledPath | None = None
+    neighbour: FilledPath | None = Field(default=None, exclude_if=lambda path: path is None)
+    forms: FilledPath | None = Field(default=None, exclude_if=lambda path: path is None)
     group: Filled = "group"
     group_rows: Annotated[int, Field(ge=1)] | None = None
     fields: Fields = Fields()
-    split_seed: int = 0
+    split_seed: Seed = 0
 
     @model_validator(mode="after")
     def _one_unit(self) -> Self:
@@ -230,5 +248,5 @@ class Case(Record):
     template: Template = Template()
     edited: Literal["all", "unknown"] | tuple[str, ...] = "unknown"
     probes: dict[str, dict[str, str | int | float | bool]] = {}
-    seed: int = 0
-    published: str | None = None
+    seed: Seed = 0
+    published: Openable | None = None

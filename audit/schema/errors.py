@@ -39,6 +39,17 @@ class AuditError(Exception):
         return hashlib.sha256(f"{self.what}\n{self.do}".encode(errors="replace")).hexdigest()[:8]
 
 
+class SilentModelError(AuditError):
+    """A model that says the same whatever it reads: an integrity fault (code 3) in whoever judges; of a suspect, in
+    which an edit can have done it, the tests that need its outputs are skipped for this reason."""
+
+    def __init__(self, what: str, do: str) -> None:
+        super().__init__(what, do, ExitCode.INTEGRITY)
+
+    def __reduce__(self) -> tuple[type["AuditError"], tuple[str, str]]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return SilentModelError, (self.what, self.do)
+
+
 @contextmanager
 def as_audit_error(fault: str, do: str, code: int = ExitCode.INPUT) -> Generator[None]:
     """Whatever a library raises inside, as an :class:`AuditError` ``fault: <the original>``; ours pass unchanged.

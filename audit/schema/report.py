@@ -35,7 +35,7 @@ class Exhibit(Record):
     """An item received: role, where it lay, what it hashed to before and after, and how large it is.
 
     ``released``: of weights that were handed in as codes, in which format and how they were turned into floating point;
-    empty for plain weights.
+    empty for plain weights. ``code``: the code of the case's own that built the model, with its hash; empty for none.
     """
 
     role: str
@@ -46,13 +46,15 @@ class Exhibit(Record):
     files: dict[str, str]
     verified_after: bool
     released: str = Field(default="", exclude_if=lambda released: not released)
+    code: str = Field(default="", exclude_if=lambda code: not code)
 
 
 class PlannedTest(Record):
     """One row of the plan: will it run, what it costs, and the reason if it will not.
 
     ``dropped_by`` names the limit that left it out, as it was given: it could run. ``undecidable`` says why it can
-    decide nothing with so few groups although it runs, and what would suffice; empty where it can.
+    decide nothing with so few groups although it runs, and what would suffice; empty where it can. ``attack`` is the
+    word by which the probe declares that it makes an attack.
     """
 
     probe: str
@@ -62,12 +64,14 @@ class PlannedTest(Record):
     cost: Cost
     dropped_by: str = ""
     undecidable: str = ""
+    attack: str = Field(default="", exclude_if=lambda attack: not attack)
 
 
 class Plan(Record):
-    """What will be done, fixed before looking. ``plan_hash`` covers code version, case, inputs and probe settings.
+    """What will be done, fixed before looking. ``plan_hash`` covers everything else: code version, case, inputs, tests.
 
-    ``notes``: how the data files were read, and what is to be said of their groups as units of replication.
+    ``settings_sha256``: of the version and the settings of every probe. ``notes``: how the data files were read, and
+    what is to be said of their groups as units of replication.
     """
 
     case: Case
@@ -77,6 +81,7 @@ class Plan(Record):
     code_version: str
     plan_hash: str
     notes: tuple[str, ...] = ()
+    settings_sha256: str = Field(default="", exclude_if=lambda sha256: not sha256)
 
 
 class Published(Record):

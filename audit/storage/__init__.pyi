@@ -4,8 +4,17 @@ from .atomic import cache_root as cache_root
 from .atomic import disk_error as disk_error
 from .atomic import write_atomic as write_atomic
 from .exclusive import exclusive as exclusive
+from .file_kinds import refuse_special as refuse_special
+from .file_kinds import resolved as resolved
+from .leftovers import drop_abandoned as drop_abandoned
+from .leftovers import hold_temporary_folder as hold_temporary_folder
+from .leftovers import locked as locked
 from .matrices import Plain as Plain
 from .matrices import plain_matrices as plain_matrices
+from .nesting import too_deep as too_deep
+from .store_limit import IN_USE as IN_USE
+from .store_limit import LEDGER as LEDGER
+from .store_limit import USUAL as USUAL
 from .tensor_store import Store as Store
 from .tensor_store import read_tensors as read_tensors
 from .tensor_store import tensor_sha256 as tensor_sha256

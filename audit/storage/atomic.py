@@ -4,8 +4,10 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from audit.schema import AuditError, ExitCode
+from audit.storage.leftovers import held
 from audit.storage.safetensors_file import sync_folder
 
 TEMP = ".tmp"
@@ -34,13 +36,13 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview], durable: bool
     temp = path.with_name(f".{path.name}.{os.getpid()}{TEMP}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temp.open("wb") as file:
+        with _opened(temp) as file:
             for chunk in chunks:
                 file.write(chunk)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        temp.replace(path)
+            temp.replace(path)
         if durable:
             sync_folder(path.parent)
     except OSError as error:
@@ -48,6 +50,13 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview], durable: bool
     finally:
         with suppress(OSError):
             temp.unlink(missing_ok=True)
+
+
+def _opened(temp: Path) -> BinaryIO:
+    """A new file that is held (:mod:`audit.storage.leftovers`), or at least open where there are no locks."""
+    temp.unlink(missing_ok=True)
+    handle = held(temp)
+    return temp.open("wb") if handle is None else os.fdopen(handle, "wb")
 
 
 def write_atomic(path: Path, data: bytes) -> None:

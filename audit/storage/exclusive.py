@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from audit.storage.atomic import TEMP
+from audit.storage.leftovers import held
 
 LOCKED: Final = ".lock"
 
@@ -19,7 +20,7 @@ def exclusive(path: Path) -> Generator[None]:
     without them) the block runs without one: what it guards may then be computed twice, and is the same.
     """
     beside = path.with_name(f".{path.name}{LOCKED}{TEMP}")
-    handle = _held(beside)
+    handle = held(beside)
     try:
         yield
     finally:
@@ -27,29 +28,3 @@ def exclusive(path: Path) -> Generator[None]:
             with suppress(OSError):
                 beside.unlink(missing_ok=True)
             os.close(handle)
-
-
-def _held(beside: Path) -> int | None:
-    """An open file that is locked and still has its name; None where there are no locks."""
-    import fcntl
-
-    try:
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        while True:
-            with ExitStack() as opened:
-                handle = os.open(beside, os.O_RDWR | os.O_CREAT, 0o644)
-                opened.callback(os.close, handle)
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                if _has_name(handle, beside):
-                    opened.pop_all()
-                    return handle
-    except OSError:
-        return None
-
-
-def _has_name(handle: int, path: Path) -> bool:
-    """Is this open file the one of that name, or was the name taken from it by who held it before?"""
-    try:
-        return os.stat(path).st_ino == os.fstat(handle).st_ino
-    except FileNotFoundError:
-        return False

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from audit.schema import AuditError, ExitCode
+from audit.storage.file_kinds import refuse_special
 
 # name in the file -> (bits an element, mask of the exponent bits of its integer view; 0: always finite)
 _FORMATS: dict[str, tuple[int, int]] = {
@@ -69,14 +70,18 @@ def _parse(path: Path, raw: bytes, size: int) -> Header:
         header: Any = json.loads(raw)
         metadata = cast("dict[str, str]", header.pop("__metadata__", {}))
         items = [(str(n), str(e["dtype"]), tuple(map(int, e["shape"])), e["data_offsets"]) for n, e in header.items()]
+        for name, *_ in items:
+            name.encode()  # half a character, which no library reads as a name
         begin = 8 + len(raw)
         entries = {n: Entry(d, s, begin + int(o[0]), begin + int(o[1])) for n, d, s, o in items}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
         raise _broken(path, f"its header cannot be read ({error})") from None
     end = begin
     for name, entry in sorted(entries.items(), key=lambda pair: (pair[1].start, pair[1].end)):
         if entry.dtype not in _FORMATS:
             raise _broken(path, f"tensor {name!r} has the unknown dtype {entry.dtype!r}")
+        if min(entry.shape, default=0) < 0:
+            raise _broken(path, f"tensor {name!r} has a negative number of elements")
         if entry.start != end or 8 * (entry.end - entry.start) != prod(entry.shape) * _FORMATS[entry.dtype][0]:
             raise _broken(path, f"the place of tensor {name!r} does not fit its shape")
         end = entry.end
@@ -87,6 +92,7 @@ def _parse(path: Path, raw: bytes, size: int) -> Header:
 
 def read_header(path: Path) -> Header:
     """What does the file hold? AuditError (code 3) if it is truncated or anything in it does not fit."""
+    refuse_special(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -120,6 +126,7 @@ def digest(path: Path) -> FileDigest:
 
 def stamp(path: Path) -> tuple[int, int, int, int]:
     """What changes when a file is written: size, times and inode. AuditError (code 3) where there is none."""
+    refuse_special(path)
     try:
         stat = path.stat()
     except OSError as error:

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,8 @@ from audit.storage.atomic import TEMP, disk_error
 from audit.storage.atomic import write_atomic as write_atomic
 from audit.storage.atomic import write_chunks as write_chunks
 from audit.storage.exclusive import exclusive
+from audit.storage.leftovers import drop_abandoned, is_old
+from audit.storage.store_limit import NAMED, USUAL, forget, reserve, users
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +31,9 @@ log = logging.getLogger(__name__)
 
 _SUFFIX = ".safetensors"
 _FITTED = "fitted"
-_STALE_S = 86_400.0
+_CROWDED_S = 5.0
+_HEAD = 1024
+"""Bytes of an entry beside its tensors, at most."""
 
 
 def _dtype_names() -> "dict[object, str]":
@@ -92,12 +96,20 @@ class Store:
 
     ``waits``: what another process is computing is waited for (:meth:`exclusively`), so that processes that fill one
     store make each entry once; without it they do not look at one another.
+
+    ``limit`` bounds the bytes of all entries, whoever writes them: what was used longest ago goes first, nothing that
+    another living process uses goes at all, and what finds no room is not kept. Checkpoints that were fitted are
+    counted when the next entry is written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, limit: int = USUAL) -> None:
         self.root = Path(root)
+        self.limit = limit
         self.waits = False
         self._checked: set[str] = set()
+        self._users = users(self.root.absolute())
+        self._swept = False
+        self._crowded_until = 0.0
 
     def path(self, key: str) -> Path:
         """Where the entry lies or would lie. ``key`` is a hex hash."""
@@ -107,12 +119,18 @@ class Store:
     def folder(self, key: str) -> Path:
         """Where a fitted checkpoint lies or would lie. Whoever makes it puts it in place whole, and touches it when it
         is used; what ends in ``.tmp`` beside it is one in the making. ``key`` is a hex hash."""
-        return self.root / _FITTED / self.path(key).stem[:32]
+        folder = self.root / _FITTED / self.path(key).stem[:NAMED]
+        if not self._users.knows(key):
+            with self._users.ledger(write=True) as ledger:
+                self._users.mark(key)
+                if not folder.exists():
+                    forget(ledger)
+        return folder
 
     def get(self, key: str) -> "dict[str, Tensor] | None":
         """The tensors kept under ``key``, memory-mapped, or None. A broken entry is dropped, said in the log."""
         path = self.path(key)
-        if not path.is_file():
+        if not path.is_file() or not self._used(key, path):
             return None
         try:
             if key not in self._checked:
@@ -129,9 +147,29 @@ class Store:
         return tensors
 
     def put(self, key: str, tensors: "Mapping[str, Tensor]", meta: Mapping[str, str]) -> None:
-        """Keep tensors under ``key``, whole or not at all. AuditError (code 3) if the disk is full or read-only."""
-        write_tensors(self.path(key), tensors, meta, durable=False)
+        """Keep tensors under ``key``, whole or not at all; where the limit leaves no room, not at all, said in the log.
+        AuditError (code 3) if the disk is full or read-only."""
+        path, size = self.path(key), _HEAD + sum(t.numel() * t.element_size() for t in tensors.values())
+        with self._users.ledger(write=True) as ledger:
+            if not self._swept:
+                self._swept = True
+                self._sweep(self._users.elsewhere())
+            self._users.mark(key)
+            if not reserve(ledger, size, self.limit, self._shrink):
+                log.warning("store: no room for %d bytes within %d: an entry is not kept", size, self.limit)
+                return
+            write_tensors(path, tensors, meta, durable=False)  # a count by another process finds it there
         self._checked.add(key)
+
+    def _used(self, key: str, path: Path) -> bool:
+        """This process uses an entry from now on; false where another one dropped it just before."""
+        if self._users.knows(key):
+            return True
+        with self._users.ledger(write=False):
+            if not path.is_file():
+                return False
+            self._users.mark(key)
+        return True
 
     def exclusively(self, key: str) -> AbstractContextManager[None]:
         """Look for ``key`` and compute it in here: where the store waits, no other process that does so is at it."""
@@ -139,24 +177,48 @@ class Store:
 
     def prune(self, max_bytes: int, also: Iterable[Path] = ()) -> int:
         """Drop what was used longest ago, entries, fitted checkpoints and the folders of ``also``, until at most
-        ``max_bytes`` remain; returns the bytes freed."""
+        ``max_bytes`` remain, but for what another process uses; returns the bytes freed."""
+        with self._users.ledger(write=True) as ledger:
+            freed = self._dropped(max_bytes, also)[0]
+            forget(ledger)
+        return freed
+
+    def _shrink(self, to: int) -> int:
+        """Drop what may go until ``to`` bytes are left; how many are. After a look in vain, none for a while."""
+        if time.monotonic() < self._crowded_until:
+            return self.limit
+        held = self._dropped(to, ())[1]
+        if held > to:
+            self._crowded_until = time.monotonic() + _CROWDED_S
+        return held
+
+    def _dropped(self, max_bytes: int, also: Iterable[Path]) -> tuple[int, int]:
+        """The bytes that were freed and those that are left of the store."""
         entries: list[tuple[int, int, Path]] = []
-        freed = 0
-        for path in (*self.root.glob("??/*"), *self.root.glob(f"{_FITTED}/*"), *also):
-            with suppress(FileNotFoundError):  # another process may prune too
+        used, others = self._users.elsewhere(), frozenset(also)
+        freed = self._sweep(used)
+        for path in (*self.root.glob("??/*"), *self.root.glob(f"{_FITTED}/*"), *others):
+            with suppress(FileNotFoundError):  # an older Residua may prune too
                 stat, folder = path.stat(), path.is_dir()
                 size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if folder else stat.st_size
-                if path.suffix == TEMP:
-                    freed += _drop(path, size) if time.time() - stat.st_mtime > _STALE_S else 0
-                elif folder or path.suffix == _SUFFIX:
+                if path.suffix != TEMP and (folder or path.suffix == _SUFFIX):
                     entries.append((stat.st_mtime_ns, size, path))
         total = sum(size for _, size, _ in entries)
         for _, size, path in sorted(entries):
             if total <= max_bytes:
                 break
-            dropped = _drop(path, size)
-            total, freed = total - dropped, freed + dropped
-        return freed
+            if path.stem[:NAMED] not in used or path in others:
+                dropped = _drop(path, size)
+                total, freed = total - dropped, freed + dropped
+        return freed, total
+
+    def _sweep(self, used: Collection[str]) -> int:
+        """Drop what killed processes had not put in place; returns the bytes freed. An entry in the making is held, a
+        checkpoint in the making belongs to who uses its key."""
+        folders = [p for p in self.root.glob(f"{_FITTED}/.*{TEMP}") if p.name.split(".")[1] not in used and is_old(p)]
+        return drop_abandoned(
+            (*self.root.glob(f"??/.*{TEMP}"), *(p for p in folders if not self._users.knows(p.name[1:])))
+        )
 
     def _check(self, path: Path) -> None:
         """Raise AuditError unless the entry's tensors are those that were put."""

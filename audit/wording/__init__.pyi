@@ -1,3 +1,6 @@
+from .confided import confide as confide
+from .confided import confided as confided
+from .confided import confidences as confidences
 from .measurement_names import shown_name as shown_name
 from .numbers import bounds as bounds
 from .numbers import interval as interval
@@ -30,4 +33,5 @@ from .segmentation import words as words
 from .untrusted import CELL as CELL
 from .untrusted import NAME as NAME
 from .untrusted import PROSE as PROSE
+from .untrusted import is_hidden as is_hidden
 from .untrusted import visible as visible

@@ -16,7 +16,12 @@ def visible(text: str, cap: int = PROSE) -> str:
     return shown if len(text) <= cap else f"{shown} … {len(text) - cap} more characters"
 
 
-def _seen(c: str) -> str:
+def is_hidden(c: str) -> bool:
+    """Is a character one that nobody sees: control, format, private, unassigned, half a pair, or a selector?"""
     hidden = unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
     selector = "\ufe00" <= c <= "\ufe0f" or "\U000e0100" <= c <= "\U000e01ef"
-    return f"‹U+{ord(c):04X}›" if hidden or selector else c
+    return hidden or selector
+
+
+def _seen(c: str) -> str:
+    return f"‹U+{ord(c):04X}›" if is_hidden(c) else c

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from audit.schema import AuditError, Site, as_audit_error
+from audit.schema import AuditError, ExitCode, SilentModelError, Site, as_audit_error
 from audit.wrappers.interface import Batch, Tap, Wrapper
 
 _MOST_ROWS, _PADDED = 16, 4
@@ -45,7 +45,7 @@ def _seen(wrapper: Wrapper, batch: Batch, taps: list[Tap]) -> Tensor:
 
 @torch.inference_mode()
 def check(wrapper: Wrapper) -> None:
-    """Raises AuditError (code 2) naming what fails, and at which block."""
+    """Raises AuditError naming what fails, and at which block: code 2, or 3 for outputs that say nothing."""
     fault = f"{wrapper.name}: the checks of its hooks do not run on it"
     with as_audit_error(fault, "open it with another backend, or report the model's class with this message"):
         _check(wrapper)
@@ -57,6 +57,7 @@ def _check(wrapper: Wrapper) -> None:
         batch = wrapper.trial(len(blocks))
         plain = _seen(wrapper, batch, [])
         if first == 0:
+            _check_says(wrapper, _logits(wrapper, plain))
             _check_head(wrapper, batch, plain)
             if wrapper.tower().by_token:
                 _check_padding(wrapper, batch, plain)
@@ -70,6 +71,21 @@ def _logits(wrapper: Wrapper, final: Tensor) -> Tensor:
     """What the head makes of the final states that it reads."""
     tower = wrapper.tower()
     return wrapper.head(final if tower.summary is None else tower.summarised(final))
+
+
+def _check_says(wrapper: Wrapper, logits: Tensor) -> None:
+    """Are the outputs numbers, and do they depend on what is read? AuditError (code 3) if not."""
+    said = logits.flatten(0, -2)
+    wrong = said.isnan() | (said == torch.inf)  # minus infinity forbids a word, as some heads do
+    if bool(wrong.any()) or not bool(said.isfinite().any()):
+        raise AuditError(
+            f"{wrapper.name}: its outputs are no numbers: they overflow in {wrapper.dtype}",
+            "fetch or save the checkpoint again, or give another --dtype",
+            ExitCode.INTEGRITY,
+        )
+    if len(said) > 1 and bool((said == said[0]).all()):
+        problem = f"{wrapper.name}: it says the same whatever it reads: weights on the way to its outputs are zero"
+        raise SilentModelError(problem, "fetch or save the checkpoint again")
 
 
 def _check_head(wrapper: Wrapper, batch: Batch, plain: Tensor) -> None:

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Final
 
 import streamlit
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import Route
 from streamlit.starlette import App
 
 from dashboards import catalogue
+from dashboards.same_origin import SameOrigin
+from dashboards.serving import own_names
 
 STATIC: Final = Path(streamlit.__file__).parent / "static"
 HEAD: Final = "<head>"
@@ -43,4 +46,7 @@ async def answer(_: Request) -> HTMLResponse:
 
 
 ADDRESSES: Final = ("/", *(f"/{leaf.name}" for leaf in catalogue.leaves()))
-app = App(Path(__file__).parent / "start.py", routes=[Route(address, answer) for address in ADDRESSES])
+app = App(
+    Path(__file__).parent / "start.py", routes=[Route(address, answer) for address in ADDRESSES],
+    middleware=[Middleware(SameOrigin, names=own_names())],
+)  # fmt: skip

@@ -36,7 +36,7 @@ PETS: Final = ("cat", "dog", "owl", "fox", "hen", "ant", "bee", "cow")
 COHORTS: Final = {"forget": 10, "retain": 10, "holdout": 10}
 STEPS, FURTHER, RATE = 130, 12, 5e-3
 ROUNDS, SMALL_LOSS = 6, 0.1
-LIMIT: Final = 300.0
+LIMIT: Final = 3600.0
 """Seconds that a plan may take."""
 
 
@@ -59,9 +59,8 @@ class Audit(Record):
 
 
 class Results(Record):
-    """The rows in the order of :data:`AUDITED`; ``made`` says where those without a stamp come from."""
+    """The rows in the order of :data:`AUDITED`."""
 
-    made: str = ""
     audits: tuple[Audit, ...] = ()
 
 

@@ -17,6 +17,7 @@ HERE: Final = Path(__file__).parent
 PAGE, README = HERE / "README.md", HERE.parents[1] / "README.md"
 START, END = "<!-- families: made by studies.families.page -->", "<!-- end of families -->"
 README_START, README_END = "<!-- families: from studies/families -->", "<!-- end of families -->"
+UNDECIDED: Final = ("INCONCLUSIVE", "INVALID")
 _ENCODER: Final = "is no decoder"
 _STREAM: Final = {"embed", "resid_in", "resid_out", "final_in", "logits"}
 
@@ -112,7 +113,7 @@ def readme(families: Sequence[Family], audits: Sequence[Audit]) -> str:
     """What README says of families."""
     n, causal = len(opened(families)), len(opened(families)) + len(refused(families))
     names = ", ".join(f"`{family.name}`" for family in refused(families))
-    rest, decided = len(families) - causal, sum(audit.code == 0 for audit in audits)
+    rest, decided = len(families) - causal, sum(audit.verdict not in UNDECIDED for audit in audits)
     tests = [len(audit.measured) for audit in audits]
     return "\n".join(
         [
@@ -120,8 +121,9 @@ def readme(families: Sequence[Family], audits: Sequence[Audit]) -> str:
             f"Of the {causal} families of causal language models that transformers 5.23 builds from a config, {n} open "
             f"and pass the checks of their hooks ([table](studies/families/README.md)): dense, mixtures of experts, "
             f"state-space and hybrid ones. {len(audits)} of them were taught a few people and audited from the case to "
-            f"the report, under a limit of time that left {min(tests)} to {max(tests)} tests each; {decided} audits "
-            f"were decided. The cross-checking backends open "
+            f"the report, by {min(tests)} to {max(tests)} tests each; {decided} verdicts were decided, and "
+            f"{sum(audit.code == 4 for audit in audits)} audits end in exit code 4 because a test was planned that "
+            f"their family has nothing for. The cross-checking backends open "
             f"fewer: nnsight {len(opened(families, 'nnsight'))}, transformer_lens "
             f"{len(opened(families, 'transformer_lens'))}. Refused by name, with the reason: {names}; encoders that "
             f"are listed as decoders too (the other {rest} model types are these, or are not built from a config). "

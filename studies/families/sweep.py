@@ -48,10 +48,9 @@ class Family(Record):
 
 
 class Results(Record):
-    """All families, and where their rows come from; ``made`` says it of rows that are older than the stamp."""
+    """All families, and where their rows come from."""
 
     stamp: Stamp | None = None
-    made: str = ""
     families: tuple[Family, ...]
 
 

@@ -14,14 +14,19 @@ from studies.speed.results import CommandRow
 RESIDUA = (sys.executable, "-m", "audit.cli")
 
 
-def measure(words: Sequence[str], condition: str, repeats: int = 1, env: Mapping[str, str] | None = None) -> CommandRow:
-    """Run ``residua *words`` and count what it and its children used. Raises RuntimeError when it cannot start."""
+def measure(
+    words: Sequence[str], condition: str, repeats: int = 1, env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+) -> CommandRow:  # fmt: skip
+    """Run ``residua *words`` and count what it and its children used. Raises RuntimeError when it cannot start.
+
+    The Residua is that of the folder ``cwd``, where it is a checkout."""
     cpu, wall, code = [], [], 0
     for _ in range(repeats):
         before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         done = subprocess.run(
             [*RESIDUA, *words], env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False, cwd=cwd,
         )  # fmt: skip
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         wall.append(time.perf_counter() - begin)

@@ -100,7 +100,7 @@ class World(NamedTuple):
         return suspects_of([self.case], [str(self.scratch / "pool")])
 
 
-def world_in(scratch: Path, seed: int) -> World:
+def world_in(scratch: Path, seed: int, probes: Sequence[str] = PROBES) -> World:
     """Train the world, write the pool and the package of probes."""
     case = build("tiny", seed).cases["refusal"]
     read = CaseFile.read(case)
@@ -117,7 +117,7 @@ def world_in(scratch: Path, seed: int) -> World:
     package = scratch / "packages" / PACKAGE
     package.mkdir(parents=True)
     (package / "__init__.py").write_text('"""Some of the probes."""\n')
-    for name in PROBES:
+    for name in probes:
         shutil.copy(plugins.folder("probes") / f"{name}.py", package)
     return World(scratch, case)
 
@@ -132,14 +132,15 @@ def measured(world: World) -> Results:
         each = [_spent(world, "one", str(n), arm, f"store-{n if own else 'one'}-{own}") for n in range(SUSPECTS)]
         rows.append(ArmRow(arm=arm, cpu_s=sum(r.cpu_s for r in each), wall_s=sum(r.wall_s for r in each)))
     names = [suspect.name for suspect in world.suspects()]
-    reports = [[_timeless(scratch / "runs" / row.arm / name) for name in names] for row in rows]
+    reports = [[timeless(scratch / "runs" / row.arm / name) for name in names] for row in rows]
     return Results(
         stamp=stamp(0), command="", load_after=round(os.getloadavg()[0], 2), suspects=SUSPECTS, workers=WORKERS,
         probes=PROBES, start_cpu_s=start, same_reports=all(each == reports[0] for each in reports), rows=tuple(rows),
     )  # fmt: skip
 
 
-def _timeless(folder: Path) -> dict[str, object]:
+def timeless(folder: Path) -> dict[str, object]:
+    """The report of a run without what says when it was made and how long it took."""
     document = json.loads((folder / run_files.REPORT).read_text(encoding="utf-8"))
     return {name: part for name, part in document.items() if name not in OF_THE_RUN}
 

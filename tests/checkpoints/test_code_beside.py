@@ -9,7 +9,7 @@ import torch
 
 from audit import checkpoints
 from audit.checkpoints.staging import staged_links
-from audit.runs.provenance import NOT_OPENED, NOT_RUN, Received, exhibits
+from audit.runs.provenance import NOT_FOLLOWED, NOT_OPENED, NOT_RUN, Received, exhibits
 from audit.schema import AuditError, Checkpoint, Source
 from audit.wrappers.families.causal_lm import load_folder
 from tests import toy
@@ -88,6 +88,76 @@ def test_an_architecture_that_is_called_by_no_word_is_refused(folder: Path) -> N
     with pytest.raises(AuditError, match="no architecture") as caught:
         resolved(folder)
     assert caught.value.code == 2
+
+
+WISHES: dict[str, dict[str, object]] = {
+    "attention": {"_attn_implementation": "eager"}, "attention by another name": {"attn_implementation": "eager"},
+    "attention inside": {"_attn_implementation_internal": "eager"}, "kernels of the hub": {"use_kernels": True},
+    "a kernel's name": {"attn_implementation": "owner/kernel:forward"}, "experts": {"experts_implementation": "eager"},
+    "attention by part": {"attn_implementation": {"": "eager", "text_config": "eager"}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("wish", WISHES)
+def test_arithmetic_that_a_config_asks_for_is_the_audits_to_choose_and_said(
+    folder: Path, wish: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    usual = load_folder(toy.folder("llama"), torch.float32, "default")
+    edit_json(folder / "config.json", **WISHES[wish])
+    ckpt = resolved(folder)
+    assert "config.json asks for arithmetic of its own (" in caplog.text
+    opened = load_folder(folder, torch.float32, "default")
+    assert opened.config._attn_implementation == usual.config._attn_implementation != "eager"
+    assert opened.config._experts_implementation == usual.config._experts_implementation
+    with torch.inference_mode():
+        assert torch.equal(opened(torch.arange(4, 16)[None]).logits, usual(torch.arange(4, 16)[None]).logits)
+    (listed,) = exhibits((Received("suspect", ckpt),), folder, lambda _: ())
+    assert NOT_FOLLOWED in listed.files.values()
+
+
+def test_sizes_of_kernels_are_no_wish(folder: Path) -> None:
+    edit_json(folder / "config.json", conv_kernel=4, kernel_size=3)
+    assert checkpoints.named_kernels(folder) == {}
+    with checkpoints.staged_model(folder) as stage:
+        assert json.loads((stage / "config.json").read_text())["conv_kernel"] == 4
+
+
+BESIDE: dict[str, dict[str, object]] = {
+    "generation_config.json": {"custom_generate": "owner/generation"},
+    "processor_config.json": {"auto_map": {"AutoProcessor": "mine.Mine"}},
+    "preprocessor_config.json": {"image_processor": {"auto_map": {"AutoImageProcessor": "mine.Mine"}}},
+    "video_preprocessor_config.json": {"auto_map": {"AutoVideoProcessor": "mine.Mine"}},
+    "sub/config.json": {"auto_map": {"AutoModel": "mine.Mine"}},
+}
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_code_that_other_settings_wish_for_is_not_run_and_said(
+    folder: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / "sub").mkdir()
+    if not (folder / name).is_file():
+        (folder / name).write_text("{}")
+    edit_json(folder / name, **BESIDE[name])
+    ckpt = resolved(folder)
+    assert f"{name} names code of its own" in caplog.text
+    (listed,) = exhibits((Received("suspect", ckpt),), folder, lambda _: ())
+    assert listed.files[f"auto_map of {name}"] == NOT_RUN
+    with staged_links(folder, (name,)) as stage:
+        assert "/" in name or not {"auto_map", "custom_generate"} & set((stage / name).read_text().split('"'))
+    load_folder(folder, torch.float32, "default")
+
+
+def test_code_in_a_folder_of_the_checkpoint_is_not_run_and_said(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ran = folder.parent / "ran"
+    (folder / "custom_generate").mkdir()
+    (folder / "custom_generate" / "generate.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    (folder / "broken").mkdir()
+    (folder / "broken" / "config.json").write_text("{")
+    resolved(folder)
+    load_folder(folder, torch.float32, "default")
+    assert "code lies beside the weights and was not run: custom_generate/generate.py" in caplog.text
+    assert not ran.exists()
 
 
 # ---- tokenizers ---------------------------------------------------------------------------------------------------

@@ -271,7 +271,7 @@ def test_verify_rejects_numbers_that_do_not_give_the_verdict(tell: Tell, finishe
     custody.issue(forged, changed.report_id, forged / "manifest.sha256", "test")
     said = tell("verify", forged, "--json")
     assert said.code == 3
-    assert json.loads(said.out)["problems"] == ["verdict: states PARTIAL, the numbers give INTACT"]
+    assert json.loads(said.out)["problems"] == ['verdict.word: states "PARTIAL", its numbers give "INTACT"']
 
 
 def test_verify_writes_only_if_it_is_asked_to(tell: Tell, finished: Path, tmp_path: Path) -> None:

@@ -368,7 +368,7 @@ def seen_by(name: str, suspect: str) -> tuple[Measurement, ...]:
         parent = resolve(Source(path=suspect), colour_world.root())
         bias = torch.zeros(bench().open(parent).vocab_size)
         bias[colour_world.tokenizer().convert_tokens_to_ids(list(colour_world.COLOURS))] = -6.0
-        out = colour_world.root() / f"{suspect}-filtered"
+        out = colour_world.root() / f"{suspect}-biased"
         write_edited(out, parent, "filter", {}, "logit_bias", LogitBias(bias).to_delta())
         suspect = out.name
     case = open_case(colour_world.case(suspect), colour_world.root(), Path(tempfile.mkdtemp(dir=folder())))

@@ -1,13 +1,7 @@
 """The dashboard in a real browser: the main path clicked through, in light and dark, silent, and asking nobody else."""
 
 import json
-import os
 import re
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +14,12 @@ from dashboards.serving import free_port
 from tests import run_store
 from tests.backdoored import backdoored
 from tests.browsing import CHROMIUM
+from tests.dashboards.recorded import Served, serving
 from tests.dashboards.test_dictionary_page import put, view
 from tests.golden import HOSTILE
 
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium here; set CHROME_PATH to one")
 
-ROOT = Path(__file__).resolve().parents[2]
 TITLES = [leaf.title for leaf in catalogue.leaves()]
 IDLE = """() => { const app = document.querySelector('[data-testid="stApp"]');
   return app && app.getAttribute('data-test-script-state') === 'notRunning'
@@ -34,13 +28,6 @@ WORDLESS = """[...document.querySelectorAll('[data-testid=stPlotlyChart]')].filt
   chart => !(chart.closest('[role=figure][aria-label]') || chart.querySelector('[role=figure][aria-label]'))).length"""
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 PATIENCE_MS = 90_000
-
-
-class Served(NamedTuple):
-    """A dashboard that is being served: its address, and the folder of runs behind it."""
-
-    address: str
-    runs: Path
 
 
 class Heard(NamedTuple):
@@ -58,30 +45,16 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     run_store.fill(runs, ["calibrated", "consistent", "hostile"])
     run_store.issue(backdoored(), runs / "zoo" / "backdoored")
     put(runs, view(f"<b>pears</b> {HOSTILE}"))
-    port = free_port(0)
-    command = [sys.executable, "-m", "audit.cli", "dashboard", str(runs), "--port", str(port)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(tmp_path_factory.mktemp("home"))}
-    with (runs.parent / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, cwd=runs.parent, env=environment, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}/_stcore/health", timeout=5)
-                break
-            except (urllib.error.URLError, ConnectionError):
-                assert server.poll() is None, (runs.parent / "server.log").read_text()
-                time.sleep(0.25)
-        yield Served(address, runs)
-    finally:
-        server.terminate()
-        server.wait(30)
+    with serving(runs, free_port(0), tmp_path_factory.mktemp("home"), runs.parent) as server:
+        yield server
+        assert server.elsewhere() == set()
 
 
-def visit(browser: Any, served: Served, scheme: str = "light", width: int = 1280) -> Heard:
-    """A new visitor at the front door."""
+def visit(browser: Any, served: Served, scheme: str = "light", width: int = 1280, **more: object) -> Heard:
+    """A new visitor at the front door; ``more`` of the browser's own settings."""
     size = {"width": width, "height": 1600}
-    context = browser.new_context(color_scheme=scheme, viewport=size, reduced_motion="reduce", locale="en-GB")
+    look = {"color_scheme": scheme, "reduced_motion": "reduce", "locale": "en-GB"}
+    context = browser.new_context(viewport=size, **look, **more)
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
     heard = Heard(page, [], [])
@@ -89,7 +62,8 @@ def visit(browser: Any, served: Served, scheme: str = "light", width: int = 1280
     page.on("pageerror", lambda e: heard.console.append(str(e)))
     page.on("dialog", lambda d: heard.console.append(f"dialog: {d.message}"))
     own = (served.address, served.address.replace("http", "ws"), "data:", "blob:")
-    page.on("request", lambda r: None if r.url.startswith(own) else heard.foreign.append(r.url))
+    for asked in ("request", "websocket"):
+        page.on(asked, lambda r: None if r.url.startswith(own) else heard.foreign.append(r.url))
     page.goto(served.address)
     rest(page)
     return heard

@@ -51,6 +51,7 @@ def command(at: AppTest) -> Any:
 def worker(root: Path, answer: dict[str, Any], said: str = "", verb: str = "edit", out: str = "edited/a") -> Worker:
     """A worker that has ended and left this."""
     made = Worker(id=f"w-{verb}", verb=verb, arguments=("x",), out=out, started="2026-01-01", pid=2**22, born=0.0)
+    made = made.sealed(workers.own_key())
     place = root / workers.PLACE / made.id
     write_atomic(place / "worker.json", made.model_dump_json().encode())
     write_atomic(place / "answer.json", json.dumps(answer).encode())

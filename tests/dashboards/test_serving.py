@@ -1,5 +1,6 @@
 """How the dashboard is served: to this machine alone, silent, and with an answer for a wrong folder or port."""
 
+import os
 import socket
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 
 from audit.cli import main
 from audit.schema import AuditError
-from dashboards.serving import HOST, RUNS, environment, flags, free_port, serve
+from dashboards import serving
+from dashboards.serving import HOST, NAMES, RUNS, environment, flags, free_port, serve
 
 
 def unheard(_: str) -> None:
@@ -19,6 +21,38 @@ def test_the_flags_bind_to_this_machine_and_tell_nobody_anything() -> None:
     assert told["--server.address"] == HOST == "127.0.0.1" and told["--server.port"] == "1234"
     assert told["--browser.gatherUsageStats"] == "false"
     assert told["--client.showErrorDetails"] == "none" and told["--client.showErrorLinks"] == "false"
+
+
+def test_settings_of_streamlit_are_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAMLIT_SERVER_ENABLE_AGENT_API", "true")
+    assert not [name for name in environment(Path("runs")) if name.startswith("STREAMLIT_")]
+
+
+@pytest.mark.parametrize(("hosts", "names", "address"), [
+    ([], "localhost 127.0.0.1 ::1", "127.0.0.1"),
+    (["127.0.0.1", "lab7.example"], "127.0.0.1 lab7.example", "127.0.0.1"),
+])  # fmt: skip
+def test_the_server_listens_and_answers_as_the_user_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hosts: list[str], names: str, address: str
+) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    monkeypatch.setattr(os, "execve", lambda _, command, environ: started.append((command, environ)))
+    spoken: list[str] = []
+    serve(tmp_path, 0, spoken.append, hosts)
+    (command, environ) = started[0]
+    assert environ[NAMES] == names and command[command.index("--server.address") + 1] == address
+    assert command[command.index("--browser.serverAddress") + 1] == address and len(spoken) == 1
+
+
+def test_who_serves_others_is_told_what_they_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoken: list[str] = []
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    monkeypatch.setattr(os, "execve", lambda *_: None)
+    monkeypatch.setattr(serving, "listening", lambda _: "192.0.2.7")
+    monkeypatch.setattr(serving, "free_port", lambda *_: 8501)
+    serve(tmp_path, 0, spoken.append, ["lab7.example"])
+    assert "http://lab7.example:8501" in spoken[0] and "start audits with your rights" in spoken[1]
 
 
 def test_the_server_is_told_its_folder_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

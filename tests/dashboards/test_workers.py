@@ -12,7 +12,7 @@ import pytest
 from audit.schema import Cost, Interval, PlannedTest, Timing
 from audit.storage import write_atomic
 from dashboards import export, price, progress, workers
-from dashboards.vault import Vault
+from dashboards.vault import Refused, Vault
 from dashboards.workers import Worker
 from tests import golden
 
@@ -22,6 +22,7 @@ NOW = datetime(2026, 1, 1, 0, 1, 40, tzinfo=UTC)
 def worker(vault: Vault, pid: int, born: float, answer: str = "", said: str = "") -> Worker:
     """A record as it would lie there after a start."""
     made = Worker(id="w", verb="run", arguments=(), out="mine", started="2026-01-01T00:00:00", pid=pid, born=born)
+    made = made.sealed(workers.own_key())
     place = vault.root / workers.PLACE / "w"
     write_atomic(place / "worker.json", made.model_dump_json().encode())
     write_atomic(place / "answer.json", answer.encode())
@@ -67,6 +68,46 @@ def test_a_record_that_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
     write_atomic(tmp_path / workers.PLACE / "x" / "worker.json", b"{")
     (tmp_path / workers.PLACE / "y").symlink_to(tmp_path / workers.PLACE / "w")
     assert workers.workers(vault) == (kept,)
+
+
+def test_a_record_that_this_user_did_not_make_is_passed_over_and_nothing_is_stopped_or_started(tmp_path: Path) -> None:
+    vault, own = Vault(tmp_path), psutil.Process()
+    kept = worker(vault, os.getpid(), own.create_time())
+    assert workers.workers(vault) == (kept,)
+    changes: list[dict[str, object]] = [
+        {"seal": ""}, {"pid": 1}, {"out": "../elsewhere"}, {"arguments": ("other.toml",)}, {"id": "v"},
+    ]  # fmt: skip
+    for change in changes:
+        forged = kept.model_copy(update=change)
+        write_atomic(tmp_path / workers.PLACE / "w" / "worker.json", forged.model_dump_json().encode())
+        assert workers.workers(vault) == ()
+    forged = kept.model_copy(update={"seal": ""}).sealed(b"another user's")
+    write_atomic(tmp_path / workers.PLACE / "w" / "worker.json", forged.model_dump_json().encode())
+    assert workers.workers(vault) == ()
+    moved = tmp_path / workers.PLACE / "copy" / "worker.json"
+    write_atomic(moved, kept.model_dump_json().encode())
+    assert workers.workers(vault) == ()
+
+
+@pytest.mark.parametrize("out", ["../elsewhere", "/elsewhere", "link/mine", "link", "a/../../b", "a\0b", ""])
+def test_a_run_that_would_lie_outside_the_folder_is_not_started(tmp_path: Path, out: str) -> None:
+    root = tmp_path / "runs"
+    root.mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (root / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Refused):
+        workers.start(Vault(root), "plan", ["none.toml"], out)
+    workers.cancel(Vault(root), worker(Vault(root), 1, 0.0).model_copy(update={"out": out}))
+    assert not list((tmp_path / "elsewhere").iterdir()) and not (tmp_path / "b").exists()
+
+
+def test_records_are_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / workers.PLACE).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(Refused):
+        workers.start(Vault(tmp_path / "runs"), "plan", ["none.toml"], "mine")
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_start_takes_back_a_wish_to_stop_and_the_worker_outlives_it(tmp_path: Path) -> None:

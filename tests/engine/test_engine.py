@@ -77,19 +77,24 @@ def test_custody_says_what_was_received_and_issued_once_even_after_kills(
     out = tmp_path / "run"
     report = run(case, out, how)
     chain = custody.read(out)
-    assert [line.action for line in chain.lines] == ["received"] * len(report.exhibits) + ["issued"]
-    stated = [(line.about["role"], line.about["fingerprint"], line.about["path"]) for line in chain.lines[:-1]]
-    assert stated == [(e.role, e.fingerprint, e.path) for e in report.exhibits]
+    told = [line.action for line in chain.lines]
+    files = sum(len(list((out / name).iterdir())) for name in ("units", "tables"))
+    arrivals = len(report.exhibits) + len(report.plan.data_sha256)
+    assert told == ["kept", *["received"] * arrivals, *["kept"] * (files + 1), "issued"]
+    received = [line.about for line in chain.lines if line.action == "received"]
+    stated = [(about["role"], about["fingerprint"], about["path"]) for about in received]
+    data = [(f"data {cohort}", sha, "") for cohort, sha in report.plan.data_sha256.items()]
+    assert stated == [*((e.role, e.fingerprint, e.path) for e in report.exhibits), *data]
     path = out / custody.NAME
     whole = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(whole[:-1]) + whole[-1][:20])
     assert not verify_run(out).accepted
     run(case, out, how)
-    assert [line.action for line in custody.read(out).lines] == [line.action for line in chain.lines]
+    assert [line.action for line in custody.read(out).lines] == told
     (out / "manifest.sha256").unlink()
-    path.write_bytes(b"".join(whole[:2]) + whole[2][:9])
+    path.write_bytes(b"".join(whole[:3]) + whole[3][:9])
     run(case, out, how)
-    assert [line.action for line in custody.read(out).lines] == [line.action for line in chain.lines]
+    assert [line.action for line in custody.read(out).lines] == told
     assert verify_run(out).accepted
 
 
@@ -153,14 +158,15 @@ def test_an_unfinished_run_resumes_without_redoing_a_unit(case: Path, how: RunSe
     for name in ("manifest.sha256", "report.json", "report.html", "report.md", "events.jsonl"):
         (out / name).unlink()
     kept, lost = sorted(u for u in (out / "units").iterdir() if json.loads(u.read_text())["probe"] != "roles")[:2]
-    lost.write_text("{")
+    probe = json.loads(lost.read_text())["probe"]
+    lost.unlink()
     (out / "readers" / ".half.1.tmp" / ".delta.1.tmp").mkdir(parents=True)
     (out / "tables" / "causal.parquet").unlink()
     run(case, out, how)
     assert timeless(out) == whole
     again = events(out, "measured")
     assert json.loads(kept.read_text())["probe"] not in set(again) - {"causal"}
-    assert {json.loads(lost.read_text())["probe"], "causal"} == set(again)
+    assert {probe, "causal"} == set(again)
     assert len(events(out, "reused")) + len(again) == 4
     assert not list(out.rglob("*.tmp")), "what a killed run had not put in place"
     assert verify_run(out).accepted

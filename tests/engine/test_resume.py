@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from audit.engine import run
 from audit.planning import RunSettings, Step
 from audit.review import verify_run
+from audit.schema import AuditError, ExitCode
 from audit.zoo import Built
 
 
@@ -116,6 +118,38 @@ def test_a_cancelled_run_keeps_its_finished_units_and_the_same_call_resumes_it(
     assert len(finished) == len(seen) + 1 == 2, "the roles, and one probe"
     run(case, out, how)
     check_resumed(out, finished, whole, seen)
+
+
+def test_a_unit_whose_number_is_changed_before_the_run_is_taken_up_ends_it(
+    case: Path, how: RunSettings, tmp_path: Path
+) -> None:
+    out = with_key(tmp_path / "run")
+
+    def cancel_after_one(step: Step) -> None:
+        if step.stage == "measured":
+            (out / "cancel").touch()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(case, out, how, watch=cancel_after_one)
+    (name,) = {json.loads(body)["probe"]: name for name, body in units(out).items() if b'"value": ' in body}.values()
+    path = out / "units" / name
+    path.write_text(re.sub(r'"value": [0-9][0-9.]*', '"value": 0.4', path.read_text(), count=1))
+    with pytest.raises(AuditError, match=f"units/{name} was changed after it was written") as caught:
+        run(case, out, how)
+    assert caught.value.code == ExitCode.INTEGRITY and not (out / "report.json").exists()
+    assert not (out / "run.lock").exists()
+
+
+def test_a_finished_folder_with_another_verdict_word_is_not_shown_as_finished(
+    case: Path, how: RunSettings, tmp_path: Path
+) -> None:
+    out = with_key(tmp_path / "run")
+    run(case, out, how)
+    path = out / "report.json"
+    path.write_text(path.read_text().replace('"word": "INTACT"', '"word": "SUPPRESSED"'))
+    with pytest.raises(AuditError, match="is not what was issued: report.json: changed") as caught:
+        run(case, out, how)
+    assert caught.value.code == ExitCode.INTEGRITY
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from transformers import LlamaForCausalLM
 
 from audit.bench import Bench, CausalLearner, Learner
 from audit.case import OpenCase, Rows, open_case
-from audit.edits import matrices
+from audit.edits import Quantise, matrices
 from audit.edits.quantise import round_to_nearest
 from audit.judging import judge
 from audit.probing import live_logprob
@@ -133,6 +133,29 @@ def test_the_stated_cost_is_what_is_computed_and_a_second_suspect_pays_for_itsel
     probe.measure(own, opened("destroyed"))
     assert len(tokens) - before == 4 * 3, "four precisions, three cohorts, one model"
     assert {path.name for path in case.out.rglob("*") if path.is_file()} == {"quantisation_recovery.parquet"}
+
+
+@cache
+def on_grid() -> str:
+    """Base as it was released in NF4: every matrix lies on that grid already."""
+    folder = planted_world.root() / "on-grid"
+    model = LlamaForCausalLM.from_pretrained(planted_world.root() / "base")
+    assert Quantise(nf4=True).round_in_place(CausalLearner(model))
+    assert not Quantise(nf4=True).round_in_place(CausalLearner(model))
+    model.save_pretrained(folder)
+    planted_world.tokenizer().save_pretrained(folder)
+    return folder.name
+
+
+def test_a_model_on_the_grid_of_a_precision_is_left_as_it_is_there_and_rounded_at_the_others() -> None:
+    level, rise = measured(on_grid())
+    said = "rounding to nf4 leaves suspect as it is: it lies on that grid"
+    assert said in level.notes and said in rise.notes and not any("leaves base" in note for note in level.notes)
+    assert level.readings["effect_nf4"] == pytest.approx(1.0, abs=0.05)
+    utility = {name: level.readings[f"utility_{name}_suspect"] for name in ("nf4", "int3")}
+    before = level.readings["utility_nf4_base"]
+    assert utility["nf4"] == pytest.approx(before, abs=1e-6), "base rounded is what the suspect is"
+    assert utility["int3"] != pytest.approx(utility["nf4"], abs=1e-6)
 
 
 def test_fewer_precisions_can_be_asked_for() -> None:

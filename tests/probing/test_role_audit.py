@@ -144,6 +144,61 @@ def test_a_degenerate_matrix_of_a_reference_or_an_ancestor_is_refused(kind: str,
     assert raised.value.code == 3
 
 
+@pytest.mark.parametrize("kind", ["zero", "constant", "of integers"])
+@pytest.mark.parametrize("others", [("null", "ancestor"), ()])
+def test_a_degenerate_matrix_of_base_is_refused_where_all_others_contradict_it(
+    kind: str, others: tuple[str, ...]
+) -> None:
+    values = {"zero": torch.zeros_like, "constant": lambda x: torch.full_like(x, 0.5), "of integers": torch.round}
+    broken = changed(
+        f"{kind}_base".replace(" ", "_"), "base",
+        lambda key, x: values[kind](30 * x) if "1.mlp.up_proj" in key else x,
+    )  # fmt: skip
+    with pytest.raises(AuditError, match=f"base.*tensor 'model.layers.1.mlp.up_proj.weight' is {kind}") as raised:
+        opened(with_role(planted_world.case("clean", references=others), "base", broken))
+    assert raised.value.code == 3
+
+
+def test_a_matrix_that_is_zero_in_every_model_is_no_fault_of_base() -> None:
+    folders = {
+        name: changed(f"{name}_zeroed", name, lambda key, x: torch.zeros_like(x) if "1.mlp.up_proj" in key else x)
+        for name in ("base", "null", "ancestor")
+    }
+    case = planted_world.case("clean", references=(folders["null"],))
+    case = with_role(with_role(case, "base", folders["base"]), "ancestor", folders["ancestor"])
+    opened(case)
+
+
+@pytest.mark.parametrize("role", ["base", "suspect", "references", "ancestor"])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.int8])
+def test_floats_that_are_stored_as_integers_are_refused_in_every_role(role: str, dtype: torch.dtype) -> None:
+    source = {"references": "null", "suspect": "clean"}.get(role, role)
+    broken = changed(
+        f"{source}_{dtype}".replace(".", "_"), source,
+        lambda key, x: (9 * x).round().to(dtype) if "1.mlp.up_proj" in key else x,
+    )  # fmt: skip
+    case = planted_world.case("clean", references=("null", "ancestor"))
+    with pytest.raises(AuditError, match="model.layers.1.mlp.up_proj.weight' is stored as integers") as raised:
+        opened(with_role(case, role, broken))
+    assert raised.value.code == 3 and raised.value.what.startswith(role.removesuffix("s"))
+
+
+def with_role(case: Case, role: str, folder: str) -> Case:
+    source = Source(path=folder)
+    changes = {role: (source,) if role == "references" else source}
+    return case.model_copy(update={"roles": case.roles.model_copy(update=changes)})
+
+
+@pytest.mark.parametrize("role", ["base", "ancestor"])
+@pytest.mark.parametrize("part", ["norm", "up_proj"])
+def test_a_judge_whose_outputs_say_nothing_is_refused_by_its_role(role: str, part: str) -> None:
+    change: Callable[[Tensor], Tensor] = torch.zeros_like if part == "norm" else lambda x: x / x.abs().max() * 1e38
+    broken = changed(f"silent_{role}_{part}", role, lambda key, x: change(x) if part in key else x)
+    with pytest.raises(AuditError, match=f"{role} .*(the same whatever|no numbers|is of integers)") as raised:
+        audited(with_role(planted_world.case("clean", references=("null", "ancestor")), role, broken))
+    assert raised.value.code == 3
+
+
 def test_outputs_that_overflow_are_refused() -> None:
     broken = changed("overflowing", "floor", lambda key, x: x * 1e30 if "lm_head" in key or "down_proj" in key else x)
     with pytest.raises(AuditError, match="reference 0.*overflow") as raised:

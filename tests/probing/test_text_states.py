@@ -1,11 +1,15 @@
 """States of whole texts against plain hooks and loops, row by row."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from audit.bench import Bench
+from audit.checkpoints import resolve
 from audit.probing import COORDINATES, text_reads
-from audit.schema import Read, Site
+from audit.schema import Read, Site, Source
+from studies.families.tiny_configs import tiny_model
 from tests import toy
 
 
@@ -46,3 +50,22 @@ def test_a_match_of_the_final_state_adds_up_to_the_tokens_logit() -> None:
         at = rows.key[i].nonzero()[:, 0]
         expected = found[i, at - 1, rows.ids[i, at]].double().mean()
         assert match[i] == pytest.approx(float(expected), rel=1e-4, abs=1e-4)
+
+
+def test_of_several_streams_each_is_matched_with_the_tokens_row(tmp_path: Path) -> None:
+    tiny_model("gemma3n_text").save_pretrained(tmp_path / "model")
+    bench, ckpt, rows = Bench(), resolve(Source(path="model"), tmp_path), toy.rows(3, seed=5)
+    site = Site(part="resid_out", block=1)
+    match = text_reads.text_states(bench, ckpt, ckpt, rows, [site])[2, 0]
+    wrapper = bench.open(ckpt)
+    streams = wrapper.tower().widths[1] // wrapper.d_model
+    read = Read(site=site, at="all")
+    every = bench.run(ckpt, rows, (read,))[read].double().unflatten(-1, (streams, wrapper.d_model))
+    by_token = text_reads.head_rows(bench, ckpt, rows)
+    assert streams > 1
+    for i in range(3):
+        at = rows.key[i].nonzero()[:, 0]
+        directions = torch.stack([by_token[int(token)] for token in rows.ids[i, at]])
+        for stream, part in enumerate(match[i].unflatten(0, (streams, wrapper.d_model))):
+            expected = (every[i, at - 1, stream] * directions).mean(0)
+            torch.testing.assert_close(part, expected, rtol=1e-5, atol=1e-6)

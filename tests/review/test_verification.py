@@ -4,44 +4,40 @@ The folder is made by hand from judged measurements, so that one thing at a time
 manifest alone never finds these, because whoever changes a file can write a new manifest.
 """
 
-import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from audit.calibration import zoo_floors
-from audit.judging import decision_rule, given, heard, judge, taking_part, verdict
 from audit.render import html, interactive
 from audit.review import verify_run
-from audit.review.verification import ALONE, Verification
-from audit.runs import code_version, custody, documents, manifest, report_id
-from audit.schema import AuditError, Missing, Report, Table
-from tests import golden
+from audit.review.verification import Verification
+from audit.runs import ALONE, custody, documents, manifest, plan_hash_of, report_id
+from audit.schema import AuditError, Plan, Report
+from tests import whole_run
 
-TABLE = b"a table of items"
+TABLE = "tables/forget_likelihood.parquet"
 
 
-def issued() -> Report:
-    """A report as the engine would issue it, with one item table."""
-    draft = golden.report("suppressed")
-    digest = hashlib.sha256(TABLE).hexdigest()
-    table = Table(path="tables/gate.parquet", sha256=digest, rows=1, columns=("item",), axis="")
-    items = [table, *[Missing(missing="none is kept")] * (len(draft.evidence) - 1)]
-    measured = [e.measurement.model_copy(update={"items": i}) for e, i in zip(draft.evidence, items, strict=True)]
-    evidence = tuple(judge(m, zoo_floors()) for m in measured)
-    reached = heard(verdict(evidence, given(taking_part(draft.plan.case, draft.roles_audited))), draft.roles_audited)
-    plan = draft.plan.model_copy(update={"code_version": code_version()})
-    return named(
-        draft.model_copy(
-            update={
-                "evidence": evidence, "verdict": reached, "limits": reached.limits, "plan": plan,
-                "decision_rule": decision_rule(),
-            }
-        )
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run as the engine leaves it."""
+    folder = tmp_path_factory.mktemp("made") / "run"
+    whole_run.make(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "run"))
+
+
+@pytest.fixture
+def issued(made: Path) -> Report:
+    return Report.model_validate_json((made / "report.json").read_bytes())
 
 
 def named(report: Report) -> Report:
@@ -49,18 +45,12 @@ def named(report: Report) -> Report:
     return report.model_copy(update={"report_id": report_id(report)})
 
 
-def verified(folder: Path, document: object, table: bytes | None = TABLE) -> Verification:
-    """Write and sign a run folder, and verify it."""
-    (folder / "tables").mkdir(exist_ok=True)
-    if table is not None:
-        (folder / "tables" / "gate.parquet").write_bytes(table)
-    text = document.model_dump_json(indent=1) if isinstance(document, Report) else document
-    (folder / "report.json").write_text(text if isinstance(text, str) else json.dumps(text))
-    manifest.write(folder)
-    (folder / custody.NAME).unlink(missing_ok=True)
-    made = document if isinstance(document, Report) else issued()
-    custody.receive(folder, [custody.Arrival(e.role, e.fingerprint, e.path) for e in made.exhibits], "test")
-    custody.issue(folder, made.report_id, folder / manifest.NAME, "test")
+def verified(folder: Path, report: Report, document: str | None = None) -> Verification:
+    """Write another report, or another document, into a run folder, without pages, sign it, and verify it."""
+    (folder / "report.json").write_text(document or report.model_dump_json(indent=1))
+    for name in ("report.html", "report.md", "junit.xml"):
+        (folder / name).unlink(missing_ok=True)
+    whole_run.sign(folder, report)
     return verify_run(folder)
 
 
@@ -84,142 +74,176 @@ def rule(report: Report) -> Report:
     return report.model_copy(update={"decision_rule": ("INTACT if it suits.",)})
 
 
-CHANGES: dict[str, tuple[Callable[[Report], Report], str]] = {
-    "an outcome": (outcome, "evidence forget_likelihood.probability: states 'trace found', its numbers give"),
-    "a number": (value, "evidence utility.retain probability: states"),
-    "the verdict": (rung, "verdict: states PARTIAL, the numbers give SUPPRESSED"),
-    "the rule": (rule, "the decision rule printed is not the one in force"),
+CONCLUSIONS: dict[str, tuple[Callable[[Report], Report], str]] = {
+    "an outcome": (outcome, 'evidence.forget_likelihood.probability.outcome: states "trace found", its numbers give'),
+    "the verdict": (rung, 'verdict.word: states "PARTIAL", its numbers give "SUPPRESSED"'),
+    "the rule": (rule, 'decision_rule[0]: states "INTACT if it suits.", its numbers give'),
+}
+CHANGES = CONCLUSIONS | {
+    "a number": (value, "measurements.utility.retain probability.value: states 0.31, what the folder")
 }
 
 
-def test_a_run_as_it_was_issued_is_accepted(tmp_path: Path) -> None:
-    found = verified(tmp_path, issued())
+def test_a_run_as_it_was_issued_is_accepted(folder: Path) -> None:
+    found = verify_run(folder)
     assert found.accepted and found.problems == found.remarks == ()
-    assert verify_run(tmp_path / "report.json") == found
+    assert verify_run(folder / "report.json") == found
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_what_was_changed_and_signed_again_is_told(tmp_path: Path, what: str) -> None:
+def test_what_was_changed_and_signed_again_is_told(folder: Path, issued: Report, what: str) -> None:
     change, told = CHANGES[what]
-    found = verified(tmp_path, named(change(issued())))
+    found = verified(folder, named(change(issued)))
     assert not found.accepted
     assert any(problem.startswith(told) for problem in found.problems), found.problems
     assert not any("report_id" in problem for problem in found.problems)
 
 
-@pytest.mark.parametrize("what", CHANGES)
-def test_numbers_judged_by_another_version_are_a_remark_and_no_problem(tmp_path: Path, what: str) -> None:
-    change, told = CHANGES[what]
-    changed = change(issued())
-    other = changed.model_copy(update={"plan": changed.plan.model_copy(update={"code_version": "0.0.1+0"})})
-    found = verified(tmp_path, named(other))
-    assert found.accepted
+def of_another_version(folder: Path, report: Report) -> Report:
+    """The report and its plan, as a version of another name would have left them."""
+    plan = Plan.model_validate_json((folder / "plan.json").read_bytes()).model_copy(update={"code_version": "0.0.1+0"})
+    renamed = plan.model_copy(update={"plan_hash": plan_hash_of(plan)})
+    (folder / "plan.json").write_text(renamed.model_dump_json(indent=1))
+    changes = {"code_version": renamed.code_version, "plan_hash": renamed.plan_hash}
+    tool = report.tool | {"version": "0.0.1", "code": renamed.code_version}
+    return report.model_copy(update={"plan": report.plan.model_copy(update=changes), "tool": tool})
+
+
+@pytest.mark.parametrize("what", CONCLUSIONS)
+def test_what_another_version_concluded_is_a_remark_and_no_problem(folder: Path, issued: Report, what: str) -> None:
+    change, told = CONCLUSIONS[what]
+    found = verified(folder, named(of_another_version(folder, change(issued))))
+    assert found.accepted, found.problems
     assert found.remarks[0].startswith("made by code 0.0.1+0")
     assert any(remark.startswith(told) for remark in found.remarks[1:])
 
 
-def test_an_id_that_the_document_does_not_give_is_told(tmp_path: Path) -> None:
-    found = verified(tmp_path, issued().model_copy(update={"demo": False}))
+def test_a_number_that_no_unit_gives_is_a_problem_whatever_version_wrote_it(folder: Path, issued: Report) -> None:
+    found = verified(folder, named(of_another_version(folder, value(issued))))
+    assert [p for p in found.problems if p.startswith(CHANGES["a number"][1])]
+
+
+def test_an_id_that_the_document_does_not_give_is_told(folder: Path, issued: Report) -> None:
+    found = verified(folder, issued.model_copy(update={"demo": False}))
     (problem,) = found.problems
     assert problem.startswith("report.json, report_id: states UA-")
 
 
-def test_times_are_no_part_of_the_id(tmp_path: Path) -> None:
-    found = verified(tmp_path, issued().model_copy(update={"created": "2031-01-01T00:00:00Z", "timings": ()}))
-    assert found.accepted
+def test_the_date_is_no_part_of_the_id(folder: Path, issued: Report) -> None:
+    assert verified(folder, issued.model_copy(update={"created": "2031-01-01T00:00:00Z"})).accepted
 
 
 @pytest.mark.parametrize(
     ("table", "told"),
-    [(None, "tables/gate.parquet is missing"), (b"another", "tables/gate.parquet does not hash to what")],
+    [
+        (None, "tables/forget_likelihood.parquet is missing"),
+        (b"another", "tables/forget_likelihood.parquet does not hash to what"),
+    ],
 )
-def test_a_table_of_items_is_held_against_the_report(tmp_path: Path, table: bytes | None, told: str) -> None:
-    (problem,) = verified(tmp_path, issued(), table).problems
-    assert problem.startswith(told)
+def test_a_table_of_items_is_held_against_the_report(
+    folder: Path, issued: Report, table: bytes | None, told: str
+) -> None:
+    (folder / TABLE).unlink() if table is None else (folder / TABLE).write_bytes(table)
+    assert any(problem.startswith(told) for problem in verified(folder, issued).problems)
 
 
-def test_a_file_that_changed_after_signing_is_told(tmp_path: Path) -> None:
-    verified(tmp_path, issued())
-    (tmp_path / "tables" / "gate.parquet").write_bytes(b"another")
-    assert "tables/gate.parquet: changed" in verify_run(tmp_path).problems
+def test_a_file_that_changed_after_signing_is_told(folder: Path) -> None:
+    (folder / TABLE).write_bytes(b"another")
+    assert f"{TABLE}: changed" in verify_run(folder).problems
 
 
-def test_what_the_schema_refuses_is_told_with_its_place(tmp_path: Path) -> None:
-    document: dict[str, Any] = json.loads(issued().model_dump_json())
+def test_what_the_schema_refuses_is_told_with_its_place(folder: Path, issued: Report) -> None:
+    document: dict[str, Any] = json.loads(issued.model_dump_json())
     document["verdict"]["word"] = "ERASED"
-    found = verified(tmp_path, document)
+    found = verified(folder, issued, json.dumps(document))
     assert any(problem.startswith("report.json, $.verdict.word: 'ERASED'") for problem in found.problems)
     assert found.problems[-1] == "report.json cannot be read: 1 problems"
 
 
-def test_what_is_no_json_is_told(tmp_path: Path) -> None:
-    assert any("is not JSON" in problem for problem in verified(tmp_path, "{").problems)
+def test_what_is_no_json_is_told(folder: Path, issued: Report) -> None:
+    assert any("is not JSON" in problem for problem in verified(folder, issued, "{").problems)
+
+
+def test_a_unit_that_cannot_be_read_is_told(folder: Path, issued: Report) -> None:
+    path = next((folder / "units").iterdir())
+    path.write_text("{}")
+    assert f"units/{path.name} cannot be read" in verified(folder, issued).problems
+
+
+def test_of_two_units_of_a_probe_the_one_is_meant_whose_times_the_report_states(folder: Path, issued: Report) -> None:
+    path = next(p for p in (folder / "units").iterdir() if "reverse_patch" in p.read_text())
+    other = json.loads(path.read_text())
+    other["timing"]["cpu_s"], other["measurements"][0]["value"] = 9.0, 0.1
+    for key in ("0" * 31 + "9", "f" * 32):
+        (folder / "units" / f"{key}.json").write_text(json.dumps(other | {"key": key}))
+    assert verified(folder, issued).accepted
 
 
 # ---- the pages --------------------------------------------------------------------------------------------------
-def test_a_page_that_shows_another_report_is_told_with_its_line(tmp_path: Path) -> None:
-    report = issued()
-    for name, content in documents(report).items():
-        (tmp_path / name).write_bytes(content)
-    page = (tmp_path / "report.md").read_text().split("\n")
+def test_a_page_that_shows_another_report_is_told_with_its_line(folder: Path, issued: Report) -> None:
+    page = (folder / "report.md").read_text().split("\n")
     page[4] += " and more"
-    (tmp_path / "report.md").write_text("\n".join(page))
-    found = verified(tmp_path, report)
-    assert found.problems == ("report.md, line 5: is not what report.json gives",)
+    (folder / "report.md").write_text("\n".join(page))
+    whole_run.sign(folder, issued)
+    assert verify_run(folder).problems == ("report.md, line 5: is not what report.json gives",)
 
 
-def test_a_report_of_its_own_is_verified_as_far_as_it_goes_and_that_is_said(tmp_path: Path) -> None:
+def test_a_report_of_its_own_is_verified_as_far_as_it_goes_and_that_is_said(tmp_path: Path, issued: Report) -> None:
     lone = tmp_path / "sent.json"
-    lone.write_bytes(documents(issued())["report.json"])
+    lone.write_bytes(documents(issued)["report.json"])
     assert verify_run(lone).accepted and verify_run(lone).remarks == (ALONE,)
-    lone.write_text(json.dumps(json.loads(named(rung(issued())).model_dump_json())))
-    assert verify_run(lone).problems == ("verdict: states PARTIAL, the numbers give SUPPRESSED",)
+    lone.write_text(named(rung(issued)).model_dump_json())
+    assert verify_run(lone).problems == (CONCLUSIONS["the verdict"][1],)
+    lone.write_text(named(issued.model_copy(update={"limits": issued.limits[1:]})).model_dump_json())
+    assert verify_run(lone).problems[0].startswith("limits[0]: states")
 
 
-def test_a_page_of_its_own_is_verified_by_the_data_in_it(tmp_path: Path) -> None:
-    page, report = tmp_path / "sent.html", issued()
-    for text in ("<html>nothing inside</html>", html(report) + html(report)):
+def test_a_page_of_its_own_is_verified_by_the_data_in_it(tmp_path: Path, issued: Report) -> None:
+    page = tmp_path / "sent.html"
+    for text in ("<html>nothing inside</html>", html(issued) + html(issued)):
         page.write_text(text)
         with pytest.raises(AuditError, match="holds no report as data"):
             verify_run(page)
-    for text in (html(report), interactive(report)):
+    for text in (html(issued), interactive(issued)):
         page.write_text(text)
         assert verify_run(page).accepted and verify_run(page).remarks == (ALONE,)
         page.write_text(text.replace("SUPPRESSED", "INTACT", 1))
         (problem,) = verify_run(page).problems
         assert problem.startswith("report.html, line ") and problem.endswith("is not what report.json gives")
-    page.write_text(html(named(rung(report))))
-    assert verify_run(page).problems == ("verdict: states PARTIAL, the numbers give SUPPRESSED",)
+    page.write_text(html(named(rung(issued))))
+    assert verify_run(page).problems == (CONCLUSIONS["the verdict"][1],)
 
 
 # ---- custody ----------------------------------------------------------------------------------------------------
-def test_a_report_without_its_custody_log_is_told_unless_it_is_older_than_that(tmp_path: Path) -> None:
-    verified(tmp_path, issued())
-    (tmp_path / custody.NAME).unlink()
-    assert verify_run(tmp_path).problems == ("custody.jsonl: no line says that the report was issued",)
-    old = named(issued().model_copy(update={"schema_version": "1.1"}))
-    (tmp_path / "report.json").write_text(old.model_dump_json())
-    manifest.write(tmp_path)
-    found = verify_run(tmp_path)
-    assert found.accepted and "before there was a custody log" in found.remarks[0]
+def test_a_report_without_its_custody_log_is_told_unless_it_is_older_than_that(folder: Path, issued: Report) -> None:
+    (folder / custody.NAME).unlink()
+    assert "custody.jsonl: no line says that the report was issued" in verify_run(folder).problems
+    old = named(of_another_version(folder, issued.model_copy(update={"schema_version": "1.1"})))
+    (folder / "report.json").write_text(old.model_dump_json())
+    plan = json.loads((folder / "plan.json").read_text())
+    plan["settings_sha256"] = ""  # as plans were before the log held what was received
+    (folder / "plan.json").write_text(json.dumps(plan))
+    for name in ("report.html", "report.md", "junit.xml"):
+        (folder / name).unlink()
+    manifest.write(folder)
+    found = verify_run(folder)
+    assert "before there was a custody log" in found.remarks[0]
+    assert [p for p in found.problems if "plan.settings_sha256" not in p] == []
 
 
-def test_a_manifest_written_anew_is_not_the_one_that_was_issued(tmp_path: Path) -> None:
-    verified(tmp_path, issued())
-    (tmp_path / "slipped_in.txt").write_text("x")
-    manifest.write(tmp_path)
-    (problem,) = verify_run(tmp_path).problems
+def test_a_manifest_written_anew_is_not_the_one_that_was_issued(folder: Path) -> None:
+    (folder / "slipped_in.txt").write_text("x")
+    manifest.write(folder)
+    (problem,) = verify_run(folder).problems
     assert problem.startswith("manifest.sha256: does not hash to what custody.jsonl, line ")
 
 
-def test_an_exhibit_that_nobody_received_is_told(tmp_path: Path) -> None:
-    report = issued()
-    verified(tmp_path, report)
-    (tmp_path / custody.NAME).unlink()
-    custody.issue(tmp_path, report.report_id, tmp_path / manifest.NAME, "test")
-    problems = verify_run(tmp_path).problems
-    assert len(problems) == len(report.exhibits)
-    assert problems[0].startswith(f"custody.jsonl: no line received {report.exhibits[0].role} ")
+def test_an_exhibit_that_nobody_received_is_told(folder: Path, issued: Report) -> None:
+    (folder / custody.NAME).unlink()
+    custody.issue(folder, issued.report_id, folder / manifest.NAME, "test")
+    problems = [p for p in verify_run(folder).problems if "no line received" in p]
+    assert len(problems) == len(issued.exhibits)
+    assert problems[0].startswith(f"custody.jsonl: no line received {issued.exhibits[0].role} ")
 
 
 def test_a_folder_without_a_report_is_no_run(tmp_path: Path) -> None:

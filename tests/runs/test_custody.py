@@ -19,6 +19,7 @@ ARRIVALS = [Arrival("base", "a" * 64, "../models/base"), Arrival("suspect", "b" 
 def folder(tmp_path: Path) -> Path:
     """What a finished run leaves."""
     (tmp_path / "manifest.sha256").write_text("the manifest")
+    (tmp_path / "events.jsonl").write_text("what happened")
     custody.receive(tmp_path, ARRIVALS, "1.0+abc")
     custody.issue(tmp_path, "UA-1", tmp_path / "manifest.sha256", "1.0+abc")
     return tmp_path
@@ -40,7 +41,8 @@ def test_every_line_is_hashed_and_names_the_one_before(folder: Path) -> None:
     received, _, issued = (json.loads(text) for text in lines(folder))
     assert received["about"] == {"role": "base", "fingerprint": "a" * 64, "path": "../models/base"}
     digest = hashlib.sha256(b"the manifest").hexdigest()
-    assert issued["about"] == {"report_id": "UA-1", "manifest_sha256": digest}
+    happened = {"events_bytes": "13", "events_sha256": hashlib.sha256(b"what happened").hexdigest()}
+    assert issued["about"] == {"report_id": "UA-1", "manifest_sha256": digest} | happened
     assert received["time"].endswith("+00:00") and received["tool"] == "1.0+abc"
 
 
@@ -123,3 +125,24 @@ def test_the_same_line_in_other_bytes_is_a_fault(folder: Path) -> None:
     spaced = json.dumps(json.loads(first), sort_keys=True, ensure_ascii=False)
     (folder / custody.NAME).write_text("\n".join([spaced, *rest, ""]), encoding="utf-8")
     assert custody.read(folder).faults == ("custody.jsonl, line 1, the whole line: is not canonical JSON",)
+
+
+def test_files_that_are_kept_are_written_down_once_and_under_every_hash_that_they_had(folder: Path) -> None:
+    custody.keep(folder, {"units/a.json": "1" * 64, "tables/a.parquet": "2" * 64}, "1.0")
+    custody.keep(folder, {"units/a.json": "1" * 64, "tables/a.parquet": "3" * 64}, "1.0")
+    chain = custody.read(folder)
+    assert chain.faults == () and [line.action for line in chain.lines[3:]] == ["kept"] * 3
+    assert chain.file_hashes() == custody.held(folder) == {
+        "units/a.json": {"1" * 64}, "tables/a.parquet": {"2" * 64, "3" * 64},
+    }  # fmt: skip
+
+
+def test_what_is_held_of_a_log_with_a_torn_end_is_what_stands_before_it(folder: Path) -> None:
+    custody.keep(folder, {"units/a.json": "1" * 64}, "1.0")
+    path = folder / custody.NAME
+    path.write_bytes(path.read_bytes() + b'{"about":{"file":"units/b.json"')
+    assert custody.held(folder) == {"units/a.json": {"1" * 64}}
+    path.write_bytes(path.read_bytes().replace(b"base", b"bose"))
+    with pytest.raises(AuditError, match="is broken: custody.jsonl, line 1") as caught:
+        custody.held(folder)
+    assert caught.value.code == ExitCode.INTEGRITY

@@ -15,6 +15,7 @@ from audit.render.wording.posterior import posterior
 from audit.runs import report_id
 from audit.runs.masking import KEY
 from audit.schema import Report
+from tests import run_store
 from tests.golden import HOSTILE, RATIO, VARIANTS, Variant, report
 from tests.runs.test_masking import numbered, with_tables
 
@@ -90,6 +91,7 @@ def run(tmp_path: Path) -> Path:
     found = with_tables(folder, numbered(12))
     (folder / "report.json").write_text(found.model_dump_json())
     (folder / KEY).write_text("0" * 64)
+    run_store.sign(found, folder)
     return folder
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from audit.runs import RunJournal, Unit, difference
-from audit.schema import AuditError, Missing, Plan, Table, Timing
+from audit.runs import RunJournal, Unit, custody, difference
+from audit.schema import AuditError, ExitCode, Missing, Plan, Table, Timing
 from tests import golden
 
 TABLE = b"items"
+TOOL = "1.0+abc"
 
 
 def plan(**case: object) -> Plan:
@@ -36,7 +37,7 @@ def journal(tmp_path: Path) -> RunJournal:
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables" / "x.parquet").write_bytes(TABLE)
     found = RunJournal(tmp_path)
-    found.finish(unit("mine"))
+    found.finish(unit("mine"), TOOL)
     return found
 
 
@@ -45,25 +46,76 @@ def test_a_finished_unit_is_read_back(journal: RunJournal) -> None:
     assert journal.finished("other") is None
 
 
-def test_a_unit_under_another_name_is_not_believed(journal: RunJournal) -> None:
+def test_a_unit_and_its_tables_are_written_down_before_the_unit_is_there(
+    journal: RunJournal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = hashlib.sha256((journal.out / "units" / "mine.json").read_bytes()).hexdigest()
+    held = custody.held(journal.out)
+    assert held == {"units/mine.json": {digest}, "tables/x.parquet": {hashlib.sha256(TABLE).hexdigest()}}
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("audit.runs.journal.write_atomic", killed)
+    with pytest.raises(KeyboardInterrupt):
+        journal.finish(unit("next"), TOOL)
+    assert "units/next.json" in custody.held(journal.out) and journal.finished("next") is None
+
+
+def test_a_unit_that_the_custody_log_does_not_hold_is_measured_again_and_that_is_said(
+    journal: RunJournal, caplog: pytest.LogCaptureFixture
+) -> None:
     (journal.out / "units" / "mine.json").rename(journal.out / "units" / "other.json")
-    assert journal.finished("other") is None
+    with caplog.at_level(logging.WARNING):
+        assert journal.finished("other") is None
+    assert "unit other is not in custody.jsonl and is measured again" in caplog.text
 
 
-@pytest.mark.parametrize("table", [None, b"other items"])
-def test_a_unit_without_its_table_is_not_finished(journal: RunJournal, table: bytes | None) -> None:
+def test_a_unit_that_was_changed_after_it_was_finished_is_refused_by_its_name(journal: RunJournal) -> None:
+    path = journal.out / "units" / "mine.json"
+    path.write_text(path.read_text().replace('"value": 1.0', '"value": 0.4'))
+    assert Unit.model_validate_json(path.read_bytes()) != unit("mine"), "it can be read, and says something else"
+    with pytest.raises(AuditError, match="units/mine.json was changed after it was written") as caught:
+        journal.finished("mine")
+    assert caught.value.code == ExitCode.INTEGRITY and "--force-new" in caught.value.do
+
+
+def test_a_unit_without_its_table_is_not_finished(journal: RunJournal, caplog: pytest.LogCaptureFixture) -> None:
+    (journal.out / "tables" / "x.parquet").unlink()
+    with caplog.at_level(logging.WARNING):
+        assert journal.finished("mine") is None
+    assert "unit mine lacks tables/x.parquet and is measured again" in caplog.text
+
+
+def test_a_table_that_was_changed_is_refused_unless_a_later_unit_wrote_it(journal: RunJournal) -> None:
     path = journal.out / "tables" / "x.parquet"
-    path.unlink() if table is None else path.write_bytes(table)
+    path.write_bytes(b"other items")
+    with pytest.raises(AuditError, match="tables/x.parquet was changed") as caught:
+        journal.finished("mine")
+    assert caught.value.code == ExitCode.INTEGRITY
+    custody.keep(journal.out, {"tables/x.parquet": hashlib.sha256(b"other items").hexdigest()}, TOOL)
     assert journal.finished("mine") is None
 
 
-def test_a_unit_that_cannot_be_read_is_measured_again_and_that_is_said(
+def test_a_unit_of_another_version_is_measured_again_and_that_is_said(
     journal: RunJournal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (journal.out / "units" / "mine.json").write_text('{"key": "mine"}')
+    data = b'{"key": "mine"}'
+    custody.keep(journal.out, {"units/mine.json": hashlib.sha256(data).hexdigest()}, TOOL)
+    (journal.out / "units" / "mine.json").write_bytes(data)
     with caplog.at_level(logging.WARNING):
         assert journal.finished("mine") is None
-    assert "measured again" in caplog.text
+    assert "cannot be read and is measured again" in caplog.text
+
+
+def test_a_plan_that_was_changed_although_its_hash_is_the_same_is_refused(tmp_path: Path) -> None:
+    with RunJournal(tmp_path).locked() as journal:
+        journal.begin(plan(), force_new=False)
+        path = tmp_path / "plan.json"
+        path.write_text(path.read_text().replace('"will_run": true', '"will_run": false', 1))
+        with pytest.raises(AuditError, match="plan.json was changed") as caught:
+            journal.begin(plan(), force_new=False)
+    assert caught.value.code == ExitCode.INTEGRITY
 
 
 def test_plans_differ_by_their_leaves_and_not_by_their_hash() -> None:
@@ -84,7 +136,7 @@ def test_another_plan_is_refused_and_force_new_keeps_what_was_there_aside(tmp_pa
         assert caught.value.code == 2
         journal.begin(plan(seed=7), force_new=True)
     aside = tmp_path / "superseded" / "run-1"
-    assert {path.name for path in aside.iterdir()} == {"plan.json", "events.jsonl"}
+    assert {path.name for path in aside.iterdir()} == {"plan.json", "events.jsonl", "custody.jsonl"}
     assert "something to keep" in (tmp_path / "run.log").read_text(), "one log tells the folder's whole story"
     assert RunJournal(tmp_path).planned() == plan(seed=7)
     with RunJournal(tmp_path).locked() as journal:

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from audit.render import html, markdown
-from audit.runs import Mask, Screen, choose, key_of, renamed, report_id, texts_of, unmasked
+from audit.runs import Mask, Screen, choose, custody, keep_key, key_of, renamed, report_id, texts_of, unmasked
 from audit.runs.excerpts import EACH, read_table
 from audit.runs.masking import KEY, RUN
-from audit.schema import AuditError, Item, Masked, Missing, PeopleKept, Report, Shown, Table
+from audit.schema import AuditError, ExitCode, Item, Masked, Missing, PeopleKept, Report, Shown, Table
 from tests.golden import report
 
 SECRET = b"\x01" * 32
@@ -218,3 +218,18 @@ def test_equal_images_have_equal_marks_and_others_have_others(first: bytes, seco
     assert (mask.image(left) == mask.image(right)) == (first == second)
     assert mask.image(left) != mask.image(left.reshape(4, 3)) and not mask.image(left).png
     assert mask.image(left).mark != Mask(b"\x02" * 32).image(left).mark
+
+
+def test_a_key_that_was_replaced_or_lost_masks_no_more_of_a_run(tmp_path: Path) -> None:
+    keep_key(tmp_path, "1.0")
+    keep_key(tmp_path, "1.0")
+    path, chain = tmp_path / "mask.key", custody.read(tmp_path)
+    assert [line.action for line in chain.lines] == ["kept"]
+    path.write_text("0" * 64)
+    with pytest.raises(AuditError, match="mask.key was changed") as changed:
+        keep_key(tmp_path, "1.0")
+    path.unlink()
+    with pytest.raises(AuditError, match="mask.key is missing") as lost:
+        keep_key(tmp_path, "1.0")
+    assert changed.value.code == lost.value.code == ExitCode.INTEGRITY
+    assert not path.exists(), "no other one is made in its place"

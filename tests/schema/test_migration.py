@@ -17,6 +17,7 @@ from audit.calibration import zoo_floors
 from audit.judging import judge
 from audit.render import html, junit, markdown, summary
 from audit.review import compare, read_side, verify_run
+from audit.runs import report_id
 from audit.schema import EARLIER, SCHEMA_VERSION, Evidence, Missing, Report
 from audit.schema.migration import migrated
 from tests import golden
@@ -167,7 +168,7 @@ def test_an_earlier_report_is_compared_with_one_of_today(tmp_path: Path) -> None
     old, new = tmp_path / "old.json", tmp_path / "new.json"
     old.write_text(json.dumps(stored()))
     today = Report.model_validate(stored()).model_copy(update={"schema_version": SCHEMA_VERSION})
-    new.write_text(today.model_dump_json())
+    new.write_text(today.model_copy(update={"report_id": report_id(today)}).model_dump_json())
     found = compare(read_side(old), read_side(new))
     assert len(found.differences) > 5 and not any(row.differs for row in found.differences)
     assert found.outcomes == found.only_a == found.only_b == ()

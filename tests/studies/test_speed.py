@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from audit.schema import Interval
-from studies.speed import bounds, readouts, sweep
+from studies.provenance import stamp
+from studies.speed import bounds, checks, commands, readouts, sweep
 from studies.speed.methods import Method, disagreement, methods
 from studies.speed.results import MemoryRow, Ratio, Results, TimingRow
 from studies.speed.study import Settings, run
@@ -146,3 +147,31 @@ def test_what_the_page_says_of_a_sweep_is_what_was_measured() -> None:
     measured = sweep.Results.model_validate_json((folder / "sweep.json").read_bytes())
     assert measured.sentence in (folder / "README.md").read_text(encoding="utf-8")
     assert measured.same_reports and measured.times(sweep.EMPTY) <= 0.6 and measured.times(sweep.SHARED) <= 1.0
+
+
+def test_the_cost_of_checks_is_taken_within_repeats_and_said_in_a_sentence() -> None:
+    repeats = [{checks.BEFORE: before, checks.TODAY: 1.01 * before + 0.01} for before in (10.0, 50.0, 9.0, 11.0, 10.5)]
+    row = checks.row_of(checks.AUDIT, repeats, seed=0)
+    assert row.ratio.median == pytest.approx(1.011, abs=1e-3) and row.ratio.ci95.hi < checks.MOST_TIMES
+    assert row.more_s == pytest.approx(0.115, abs=1e-3) and row.more_s_ci95.lo <= row.more_s <= row.more_s_ci95.hi
+    report = checks.row_of(checks.REPORT, [{checks.BEFORE: 1.0, checks.TODAY: 1.05}] * 3, seed=0)
+    found = checks.Results(stamp=stamp(0), command="", before="x", rows=(row, report))
+    assert "**1.011x**" in found.sentence and "**+0.050**" in found.sentence and "5 and 3 repeats" in found.sentence
+
+
+def test_a_command_is_that_of_the_checkout_in_which_it_is_run(tmp_path: Path) -> None:
+    (tmp_path / "audit" / "cli").mkdir(parents=True)
+    (tmp_path / "audit" / "__init__.py").touch()
+    (tmp_path / "audit" / "cli" / "__init__.py").touch()
+    (tmp_path / "audit" / "cli" / "__main__.py").write_text("raise SystemExit(7)\n")
+    assert commands.measure(["report"], "", cwd=tmp_path).exit_code == 7
+    with pytest.raises(RuntimeError, match="ended with 7"):
+        checks.spent(tmp_path, ["report"], tmp_path)
+
+
+def test_what_the_page_says_of_the_cost_of_checks_is_what_was_measured() -> None:
+    folder = Path(checks.__file__).parent
+    if not (folder / "checks.json").exists():
+        pytest.skip("the cost of checks has not been measured yet")
+    found = checks.Results.model_validate_json((folder / "checks.json").read_bytes())
+    assert found.sentence in (folder / "README.md").read_text(encoding="utf-8").replace("\n", " ")

@@ -29,11 +29,12 @@ def readouts(rows: Rows, targets: Targets, reads: Sequence[Read], wrapper: Wrapp
             return "reduced", read.at, ""
         if read.reduce != "state":
             return "scores", read.at, ""
-        if not wrapper.tower(read.site.tower).by_token:
+        tower = wrapper.tower(read.site.tower)
+        if not tower.by_token:
             return "image", read.at, ""
         if read.at == "all":
             return "whole", read.at, ""
-        pooled = read.site.part in STREAM and read.site.head is None
+        pooled = read.site.part in STREAM and read.site.head is None and not tower.widths
         return ("stream", read.at, read.site.tower or wrapper.head_tower) if pooled else ("loose", read.at, "")
 
     groups: dict[tuple[str, str, str], list[Read]] = {}

@@ -4,6 +4,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from audit.cli import flags
 from audit.cli.answer import Answer, JsonValue
 
 if TYPE_CHECKING:
@@ -19,18 +20,21 @@ def add_arguments(parser: ArgumentParser) -> None:
     """The two audits."""
     parser.add_argument("a", metavar="A", help="run folder, or its report.json")
     parser.add_argument("b", metavar="B", help="another of the same base and forget set")
+    flags.add_unverified(parser)
 
 
 def act(args: Namespace) -> Answer:
     """What differs between two audits of one case beyond noise. It reports, and gates nothing: exit code 0."""
     from audit.review import compare, read_side
 
-    a, b = read_side(Path(args.a)), read_side(Path(args.b))
+    a, b = read_side(Path(args.a), not args.no_verify), read_side(Path(args.b), not args.no_verify)
     comparison = compare(a, b)
+    remarks = tuple(f"{name}: {side.remark}" for name, side in (("A", a), ("B", b)) if side.remark)
     document = {
-        "a": a.report.report_id, "b": b.report.report_id, "verdicts": _verdicts(a, b), **_document(comparison)
+        "a": a.report.report_id, "b": b.report.report_id, "verdicts": _verdicts(a, b), "remarks": list(remarks),
+        **_document(comparison),
     }  # fmt: skip
-    return Answer(document, (_table(a, b, comparison), *_lines(a, b, comparison)))
+    return Answer(document, (_table(a, b, comparison), *_lines(a, b, comparison)), remarks=remarks)
 
 
 def _verdicts(a: "Side", b: "Side") -> list[JsonValue]:

@@ -25,6 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--prior-odds", type=odds, metavar="ODDS", help="your prior odds that it still knows, such as "
                         "0.1: the posterior is shown beside them")  # fmt: skip
+    flags.add_unverified(parser)
     flags.add_gate(parser)
 
 
@@ -43,14 +44,14 @@ def act(args: Namespace) -> Answer:
     """Show a finished report, or write it elsewhere: as one file by its ending, or all of it into a folder."""
     from audit.render import foreign, path_word, summary, trigger_lines, with_prior
     from audit.review import exit_code
-    from audit.runs import Wanted, export, read_report, unmasked
+    from audit.runs import Wanted, export, read_issued, unmasked
     from audit.schema import ExitCode
     from audit.storage import write_atomic
 
     gate = flags.gate(args)
     path = Path(args.run)
     folder = path.parent if path.is_file() else path
-    report = read_report(folder / run_files.REPORT)
+    report, remark = read_issued(folder / run_files.REPORT, not args.no_verify)
     if args.unmask:
         report = unmasked(report, folder)
     shown: list[RenderableType] = [summary(report), *trigger_lines(report, "case.toml", path_word(str(folder)))]
@@ -64,4 +65,4 @@ def act(args: Namespace) -> Answer:
         written = 1 if other is not None else export(report, target, Wanted(args.interactive, args.prior_odds))
         shown.append(f"written to {target}" + (f" ({written} files)" if written > 1 else ""))
     code = exit_code(report, gate) if gate.is_set else ExitCode.OK
-    return Answer(report.model_dump(mode="json"), tuple(shown), code)
+    return Answer(report.model_dump(mode="json"), tuple(shown), code, (remark,) if remark else ())

@@ -14,6 +14,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", help="run folder, or a report: in it, or on its own (.json, or .html with its data)")
     parser.add_argument("--log", action="store_true", help="write the outcome into the run's custody log")
     parser.add_argument("--calibrations", metavar="DIR", help="calibrations it was judged by, if not the probes' own")
+    parser.add_argument("--signed-by", metavar="KEY", help="reject it unless it is signed with this public key "
+                        "(minisign)")  # fmt: skip
     flags.add_gate(parser)
 
 
@@ -24,7 +26,8 @@ def act(args: Namespace) -> Answer:
     from audit.schema import AuditError, ExitCode
 
     gate = flags.gate(args)
-    outcome = verify_run(Path(args.run), Path(args.calibrations) if args.calibrations else None)
+    calibrations, signer = (Path(given) if given else None for given in (args.calibrations, args.signed_by))
+    outcome = verify_run(Path(args.run), calibrations, signer)
     word = "accepted" if outcome.accepted else "REJECTED"
     lines = [f"{outcome.subject}: {word}", *(f"  {problem}" for problem in outcome.problems)]
     lines += [f"  remark: {remark}" for remark in outcome.remarks]

@@ -194,7 +194,9 @@ def serve(pipe: Connection, lifeline: Connection, settings: "RunSettings", place
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     logging.basicConfig(level=place.level, format="%(levelname)s %(message)s", force=True)
     from audit.engine.sweeping.worker import Worker
+    from audit.storage import hold_temporary_folder
 
+    hold_temporary_folder()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     worker = Worker(settings, place.together)
     try:

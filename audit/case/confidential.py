@@ -1,0 +1,44 @@
+"""What a message must not quote of a data file: its texts, confided where they are read (:mod:`audit.wording`)."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from audit.case.tables import Row
+from audit.schema import Item
+from audit.wording import confide
+
+_ROLES: Final = frozenset({"system", "assistant", "human", "trained"})
+_SHORTEST: Final = 5
+
+
+def confide_rows(path: Path, rows: Sequence[Row]) -> None:
+    """The texts of rows that are not understood yet, among which are words of the format itself: short ones pass."""
+    confide(
+        str(path),
+        lambda: (t for t in _texts(row.values for row in rows) if len(t) >= _SHORTEST and t.lower() not in _ROLES),
+    )
+
+
+def confide_items(path: Path, items: Sequence[Item], prefix: str) -> None:
+    """The texts of a file's items. Ids and groups that were made here, of ``prefix`` and a number, say nothing."""
+    made = re.compile(rf"{re.escape(prefix)}[- ][\d-]+")
+    confide(str(path), lambda: (t for t in _texts(map(_said_of, items)) if not made.fullmatch(t)))
+
+
+def _said_of(item: Item) -> dict[str, Any]:
+    return item.model_dump(exclude={"form", "attribute"})
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text in a value, however deep."""
+    waiting: list[Any] = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, str):
+            yield part
+        elif isinstance(part, Mapping):
+            waiting.extend(part.values())
+        elif isinstance(part, Iterable) and not isinstance(part, bytes):
+            waiting.extend(part)

@@ -1,0 +1,109 @@
+"""Mutated inputs are refused in a sentence or audited for a reason; a sample here, many in the study."""
+
+import random
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from studies.fuzz import study
+from studies.fuzz.study import BROKE, KINDS, Seen, attempt, kind_of, outcomes, table, tally
+from studies.fuzz.world import write_probes, write_world
+from tests import worlds
+
+
+def _write(folder: Path) -> None:
+    (folder / "world").mkdir()
+    write_world(folder / "world")
+    write_probes(folder / "fuzz_probes")
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[Path]:
+    root = worlds.made_once("fuzz", _write)
+    sys.path.insert(0, str(root))
+    yield root / "world"
+    sys.path.remove(str(root))
+
+
+@pytest.fixture(autouse=True)
+def _seldom_audited(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sample that is not slow is opened and planned with all its checks, and not run."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr(study, "_audited", _opened)
+
+
+def _opened(root: Path) -> tuple[str, str]:
+    from audit.case import CaseFile, open_case
+    from audit.schema import AuditError
+
+    try:
+        file = CaseFile.read(root / "case.toml")
+        open_case(file.case, file.root, root / "out")
+    except AuditError as error:
+        return str(error.code), str(error)
+    return "0", "opened"
+
+
+FEW = random.Random(7).sample(range(len(KINDS)), 36)
+
+
+@pytest.mark.parametrize("number", FEW, ids=lambda n: f"{kind_of(n).target}: {kind_of(n).name}")
+def test_a_mutated_input_is_refused_in_a_sentence_or_opened(world: Path, number: int) -> None:
+    seen = attempt(11, number, world)
+    assert seen.outcome in ("0", "2", "3", "4")
+    assert seen.outcome == "0" or "what to do: " in seen.said or "no such input" in seen.said
+
+
+def test_the_sound_case_is_opened(world: Path, tmp_path: Path) -> None:
+    root = Path(shutil.copytree(world, tmp_path / "case"))
+    assert _opened(root) == ("0", "opened")
+
+
+def test_the_same_seed_and_number_make_the_same_input(world: Path, tmp_path: Path) -> None:
+    for number in range(0, len(KINDS), 9):
+        copies = [Path(shutil.copytree(world, tmp_path / f"{number}-{n}")) for n in range(2)]
+        for root in copies:
+            kind_of(number).act(random.Random(f"3 {number}"), root)
+        first, second = ({p.relative_to(root): p.lstat().st_size for p in root.rglob("*")} for root in copies)
+        assert first.keys() == second.keys()
+        assert {p: n for p, n in first.items() if p.suffix == ".jsonl"} == {
+            p: n for p, n in second.items() if p.suffix == ".jsonl"
+        }
+
+
+def test_an_exception_that_is_no_sentence_of_ours_is_counted_as_a_break(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    from audit import engine
+
+    def broken(*_: object) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(engine, "run", broken)
+    at = next(n for n in range(len(KINDS)) if kind_of(n).name == "byte-order mark" and kind_of(n).target == "data")
+    seen = attempt(1, at, world)
+    assert seen.outcome == BROKE and seen.said.startswith("KeyError: 'x'")
+
+
+def test_an_acceptance_without_a_reason_of_its_kind_is_a_fault() -> None:
+    unexplained = next(kind for kind in KINDS if not kind.harmless)
+    explained = next(kind for kind in KINDS if kind.harmless)
+    seen = [
+        Seen(seed=1, number=n, target=kind.target, kind=kind.name, outcome="0", said="")
+        for n, kind in enumerate((unexplained, explained))
+    ]
+    results = tally(seen, (1,), 2)
+    assert [fault.kind for fault in results.faults] == [unexplained.name]
+    assert explained.harmless in table(results) and "| all | 2 | 2 |" in table(results)
+
+
+@pytest.mark.slow
+def test_a_sample_of_inputs_neither_breaks_nor_hangs(world: Path) -> None:
+    seen = list(outcomes(random.Random(5).randrange(10**6), 2 * len(KINDS), world))
+    assert len(seen) == 2 * len(KINDS)
+    assert [each for each in seen if each.outcome not in ("0", "1", "2", "3", "4")] == []
+    assert tally(seen, (5,), len(seen)).faults == ()
