@@ -563,3 +563,17 @@ def test_without_a_floor_of_its_own_a_trace_clears_three_floors_of_the_zoo_or_ha
         for value in (height - 0.001, height + 0.001)
     ]
     assert said == ["within_floor", "trace"]
+
+
+@pytest.mark.parametrize(
+    ("roles", "says"),
+    [
+        (FULL, ""), (SINGLE, ""), (Given(1, False, False), ""),
+        (ANCESTOR, "No retrained reference was given: the ancestor"),
+        (HOLDOUT, "No model that never knew was given: holdout people stand in"),
+        (NOTHING, "No model that never knew was given: the never-trained level is not known."),
+    ],
+)  # fmt: skip
+def test_what_stands_in_for_a_model_that_never_knew_is_a_limit(roles: Given, says: str) -> None:
+    told = [line for line in ruled(family(causal=1.0), roles).limits if " was given: " in line]
+    assert len(told) == bool(says) and all(line.startswith(says) for line in told)

@@ -417,6 +417,32 @@ def test_a_ratio_is_stated_to_four_digits_and_as_calibrated(folder: Path) -> Non
         assert number == float(f"{number:.4g}")
 
 
+def test_a_calibrated_verdict_keeps_the_cases_own_reasons_where_both_say_the_same_word(folder: Path) -> None:
+    by = standing(folder)
+    found, alone = ruled(seen(1.0, 1.0), by)[1], in_case(seen(1.0, 1.0))[1]
+    assert found.word == alone.word == "SUPPRESSED"
+    own = [line for line in alone.because if line.startswith("inside, ")]
+    assert own and set(own) <= set(found.because) and len(set(found.because)) == len(found.because)
+    assert not any("by this case alone" in line for line in found.because)
+
+
+def test_a_calibrated_verdict_says_which_other_word_the_case_alone_would_give(folder: Path) -> None:
+    numbers = [*seen(0.0)[:3], measured("lens", 0.2, 2.0)]
+    alone = in_case(numbers)[1]
+    found = ruled(numbers, standing(folder))[1]
+    assert (found.word, found.basis) == ("INCONCLUSIVE", "calibrated") and alone.word in ("PARTIAL", "SUPPRESSED")
+    assert f"by this case alone the verdict would be {alone.word}" in found.because
+    assert not any(line.startswith("lens, ") for line in found.because)
+
+
+def test_a_held_out_form_above_its_calibrated_threshold_makes_a_silent_case_partial(folder: Path) -> None:
+    elsewhere = measured("lens", 0.6, 12.0).model_copy(update={"form": "held_out_phrasing"})
+    found = ruled([*seen(0.0), elsewhere], standing(folder))[1]
+    assert (found.word, found.basis, found.direction) == ("PARTIAL", "calibrated", "above")
+    unlike = elsewhere.model_copy(update={"value": 0.02, "p": 0.5, "ci95": Interval(lo=-0.02, hi=0.06)})
+    assert ruled([*seen(0.0), unlike], standing(folder))[1].word == "CONSISTENT WITH NEVER TRAINED"
+
+
 # ---- which joint rule ---------------------------------------------------------------------------------------------
 def test_the_stored_joint_rule_judges_what_it_was_made_for_and_is_not_made_anew(
     folder: Path, monkeypatch: pytest.MonkeyPatch

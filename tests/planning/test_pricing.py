@@ -11,7 +11,8 @@ import pytest
 from audit.bench import passes
 from audit.engine import Run, prepare, run
 from audit.engine.runner import plan
-from audit.planning import Prices, RunSettings, Step, parse_bytes, parse_time, timings
+from audit.planning import Prices, RunSettings, Step, parse_bytes, parse_time, pricing, timings
+from audit.planning.amounts import parse_memory
 from audit.planning.timings import Spent
 from audit.schema import AuditError, ExitCode, Texts
 from audit.wording import lasting
@@ -145,14 +146,15 @@ def how(package: Path, tmp_path: Path) -> RunSettings:
 
 
 def test_too_little_memory_leaves_out_what_trains_and_the_report_says_so(
-    zoo: Built, how: RunSettings, tmp_path: Path
+    zoo: Built, how: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """With a process that stays as large as it is: one that runs alone grows by all that it imports meanwhile."""
+    monkeypatch.setattr(pricing, "_process_bytes", lambda: 10**9)
     case = zoo.cases["base"]
     prepared = prepare(case, tmp_path / "run", how)
     prices = prepared.pricer.prices(prepared.planner)
     trained, other = prices.of("context_trained").peak_bytes, prices.of("causal").peak_bytes
     assert trained > other
-    # Half-way between; the process itself grows a little while it plans.
     small = replace(how, max_mem=(trained + other) // 2)
     report = run(case, tmp_path / "run", small)
     (row,) = [test for test in report.plan.tests if not test.will_run]
@@ -226,16 +228,32 @@ def test_the_oldest_timings_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(40):
         timings.record(Spent(unit=str(n), how="let go", parameters=1, fwd_tokens=1, bwd_tokens=0, run_tokens=1,
                              cpu_s=1, wall_s=1))  # fmt: skip
+    size = len(timings.path().read_bytes().splitlines()[-1]) + 1
+    assert timings.path().stat().st_size <= 1000 + 2 * size, "let go before it is twice as long"
     kept = [spent.unit for spent in timings.recorded("let go")]
     assert kept[-1] == "39" and len(kept) < 12
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200)])
+def test_timings_are_kept_in_a_folder_that_is_made_where_it_is_missing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(timings, "cache_root", lambda: tmp_path / "not" / "there")
+    spent = Spent(unit="u", how="b", parameters=1, fwd_tokens=1, bwd_tokens=0, run_tokens=1, cpu_s=1, wall_s=1)
+    for _ in range(2):
+        timings.record(spent)
+    assert timings.recorded("b") == (spent, spent) and timings.recorded("a") == timings.recorded("c") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("2h", 7200), ("0.5h", 1800), ("0.1", 0.1)]
+)
 def test_times_are_read(text: str, seconds: float) -> None:
     assert parse_time(text) == seconds
 
 
-@pytest.mark.parametrize(("text", "n"), [("123", 123), ("500M", 5e8), ("4G", 4e9), ("1.5gb", 1.5e9)])
+@pytest.mark.parametrize(
+    ("text", "n"), [("123", 123), ("500M", 5e8), ("4G", 4e9), ("1.5gb", 1.5e9), ("2K", 2000), ("3TB", 3e12)]
+)
 def test_amounts_of_memory_are_read(text: str, n: float) -> None:
     assert parse_bytes(text) == n
 
@@ -247,6 +265,26 @@ def test_what_is_no_limit_is_refused(text: str) -> None:
     if text not in ("0", "5"):
         with pytest.raises(AuditError):
             parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "device", "places"),
+    [
+        ("2G", "cpu", (("cpu", 2_000_000_000),)), ("2G", "cuda", (("0", 2_000_000_000),)),
+        ("2G", "cuda:3", (("3", 2_000_000_000),)), ("2G", "mps", (("mps", 2_000_000_000),)),
+        ("0=1G, 1=2G,cpu=3K", "cuda", (("0", 10**9), ("1", 2 * 10**9), ("cpu", 3000))), ("mps=5", "cpu", (("mps", 5),)),
+    ],
+)  # fmt: skip
+def test_memory_is_read_device_by_device(text: str, device: str, places: tuple[tuple[str, int], ...]) -> None:
+    assert parse_memory(text, device) == places
+
+
+@pytest.mark.parametrize("text", ["disk=1G", "0=1G,gpu=2G", "cuda:0=1G", "=1G", "0=much"])
+def test_memory_of_what_is_no_device_is_refused_and_named(text: str) -> None:
+    with pytest.raises(AuditError) as caught:
+        parse_memory(text, "cpu")
+    wrong = next((p for p in ("disk", "gpu", "cuda:0") if p in text), "")
+    assert caught.value.code == ExitCode.INPUT and wrong in str(caught.value)
 
 
 def test_ranges_are_told_in_a_unit_that_suits_them() -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 
 from audit.planning import RunSettings, one_of_ranks, ranks
 from audit.schema import AuditError
@@ -38,3 +39,37 @@ def test_the_first_rank_writes_where_it_was_told(two: pytest.MonkeyPatch) -> Non
         assert own == Path("run") and settings.store is None
     with pytest.raises(AuditError, match="kept by one process"), one_of_ranks(Path("run"), RunSettings(max_time=9.0)):
         pass
+
+
+def test_without_torchrun_there_is_one_process_and_it_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("WORLD_SIZE", "2"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert ranks.Ranks.here() == ranks.Ranks(0, 1)
+    with one_of_ranks(Path("run"), RunSettings(max_time=9.0)) as (own, settings):
+        assert own == Path("run") and settings.max_time == 9.0, "limits are for one process"
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "x")
+    assert ranks.Ranks.here() == ranks.Ranks(1, 2)
+    monkeypatch.delenv("RANK")
+    monkeypatch.delenv("WORLD_SIZE")
+    assert ranks.Ranks.here() == ranks.Ranks(0, 1)
+
+
+@pytest.mark.parametrize("limits", [{"max_time": 9.0}, {"max_mem": 9}])
+def test_several_ranks_keep_to_no_limit(limits: dict[str, int], two: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AuditError, match="kept by one process"), one_of_ranks(Path("run"), RunSettings(**limits)):
+        pass
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_process_waits_for_the_others_in_a_group_that_is_made_once(
+    begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(dist, "is_initialized", lambda: begun)
+    monkeypatch.setattr(dist, "init_process_group", done.append)
+    monkeypatch.setattr(dist, "barrier", lambda: done.append("met"))
+    ranks._wait(RunSettings(device="cpu"))
+    assert done == (["met"] if begun else ["gloo", "met"])
+    ranks._wait(RunSettings(device="cuda"))
+    assert begun or done[2:] == ["cuda:nccl,cpu:gloo", "met"]

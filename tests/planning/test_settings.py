@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from audit import checkpoints
 from audit.planning import RunSettings, make_bench
 from audit.planning.settings import best_device
-from audit.schema import Checkpoint, Source
+from audit.schema import AuditError, Checkpoint, ExitCode, Source
 from tests import toy
 
 
@@ -60,3 +60,47 @@ def test_what_trains_in_half_precision_loses_no_small_steps() -> None:
     fresh = bench.pool.fresh(ckpt)
     assert fresh.dtype == torch.float32
     assert all(torch.equal(p, fresh.parameters()[n].bfloat16()) for n, p in bench.open(ckpt).parameters().items())
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu"), (True, False, "cuda")],
+)
+def test_the_best_device_is_the_first_that_is_there(
+    cuda: bool, mps: bool, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert best_device() == RunSettings().settled().device == device
+    assert RunSettings(device="meta").settled().device == "meta"
+
+
+def test_a_device_that_is_not_there_is_refused_with_the_first_line_of_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def absent(*_: object, **how: object) -> None:
+        raise RuntimeError(f"no {how['device']}\nand a long story")
+
+    monkeypatch.setattr(torch, "empty", absent)
+    with pytest.raises(AuditError, match=r"there is no device 'mtia' here: no mtia;|here: no mtia$|no mtia") as caught:
+        make_bench(RunSettings(device="mtia"))
+    assert "long story" not in str(caught.value) and caught.value.code == ExitCode.INPUT
+
+
+def test_memory_needs_something_that_spreads_and_a_map_needs_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(AuditError, match="nothing spreads them"):
+        RunSettings(device="cpu", max_memory="2G").placement()
+    spread = RunSettings(device="cpu", max_memory="2G", device_map="auto").placement()
+    assert (spread.device_map, spread.memory, spread.ranks) == ("auto", (("cpu", 2_000_000_000),), 1)
+    assert RunSettings(device="cpu", device_map="auto").placement().memory == ()
+    for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(AuditError, match="torchrun over ranks"):
+        RunSettings(device="cpu", device_map="auto").placement()
+    assert RunSettings(device="cpu").placement().ranks == 2
+
+
+def test_nothing_is_fetched_forced_or_forgiven_unasked() -> None:
+    plain = RunSettings()
+    assert not (plain.online or plain.force_new or plain.demo or plain.allow_undecided)
+    assert plain.store is plain.threads is plain.max_time is plain.max_mem is plain.calibrations is None

@@ -1,0 +1,170 @@
+"""The arithmetic of a price, part by part, by hand: seconds from what was spent, bytes from what is held, notes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from audit.bench import Bench
+from audit.case import open_case
+from audit.planning import RunSettings, pricing
+from audit.planning.pricing import (
+    ENOUGH_RUN,
+    LAST,
+    Price,
+    Pricer,
+    Prices,
+    conditions,
+    multiplied_per_second,
+    seconds_of,
+)
+from audit.planning.timings import Spent
+from audit.schema import Cost, Interval, Texts
+from audit.wrappers import Placement
+from tests import planted_world
+
+ALONE = RunSettings(device="cpu", dtype="float32", threads=1, store=None)
+
+
+@pytest.fixture
+def pricer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pricer]:
+    """Of the planted case, with nothing recorded, a thousand tokens a second and a million bytes held."""
+    made = Pricer(open_case(planted_world.case("clean"), planted_world.root(), tmp_path), Bench(), ALONE)
+    monkeypatch.setattr(made, "_recorded", ())
+    monkeypatch.setattr(made, "_benchmarked", 0.001)
+    monkeypatch.setattr(made, "_held", 1_000_000)
+    yield made
+
+
+def spent(unit: str = "u", **changes: float) -> Spent:
+    numbers = {"parameters": 1000, "fwd_tokens": 100, "bwd_tokens": 0, "run_tokens": 100, "cpu_s": 2.0, "wall_s": 5.0}
+    return Spent.model_validate({"unit": unit, "how": "x", **numbers, **changes})
+
+
+def test_without_a_record_a_unit_takes_its_passes_its_steps_and_a_little(pricer: Pricer) -> None:
+    cost = Cost(fwd_tokens=3000, bwd_tokens=1000, steps=100)
+    for unit, more in (("u", 0.25), ("report", 1.0)):
+        price = pricer._price(unit, cost)
+        seconds = 5.0 + 100 * 0.004 + more
+        assert price.source == "benchmark"
+        assert price.seconds.ends == pytest.approx((seconds / 2.5, seconds * 2.5))
+
+
+def test_a_recorded_unit_is_scaled_by_parameters_and_passes_and_one_without_passes_is_taken_as_it_is(
+    pricer: Pricer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pricer, "parameters", 4000)
+    ends = {}
+    for name, before, cost in (
+        ("forward", spent(), Cost(fwd_tokens=250)),
+        ("both", spent(bwd_tokens=50), Cost(fwd_tokens=100, bwd_tokens=100)),
+        ("none before", spent(fwd_tokens=0, run_tokens=0), Cost(fwd_tokens=500)), ("none now", spent(), Cost()),
+    ):  # fmt: skip
+        monkeypatch.setattr(pricer, "_recorded", (before, spent("other", cpu_s=99.0)))
+        price = pricer._price("u", cost)
+        assert price.source == "recorded"
+        ends[name] = price.seconds.ends
+    expected = {"forward": 2 * 4 * 2.5, "both": 2 * 4 * 1.5, "none before": 2.0, "none now": 2.0}
+    for name, seconds in expected.items():
+        assert ends[name] == pytest.approx((seconds / 1.4, seconds * 1.4)), name
+
+
+def test_of_many_recorded_units_the_last_five_that_ran_enough_give_the_range(
+    pricer: Pricer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pricer, "parameters", 1000)
+    earlier = [spent(cpu_s=float(n)) for n in range(1, LAST + 3)]
+    stored = [spent(cpu_s=0.1, run_tokens=49), spent(cpu_s=77.0, run_tokens=50)]
+    assert ENOUGH_RUN == 0.5
+    monkeypatch.setattr(pricer, "_recorded", (*earlier, stored[0]))
+    assert pricer._price("u", Cost(fwd_tokens=100)).seconds.ends == pytest.approx((3 / 1.4, 7 * 1.4))
+    monkeypatch.setattr(pricer, "_recorded", (*earlier, *stored))
+    assert pricer._price("u", Cost(fwd_tokens=100)).seconds.ends == pytest.approx((4 / 1.4, 77 * 1.4))
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "seconds"), [("cpu", 1, 2.0), ("cpu", 2, 5.0), ("cpu", None, 5.0), ("cuda", 1, 5.0)]
+)
+def test_time_is_the_processors_where_one_thread_of_it_computes(
+    device: str, threads: int | None, seconds: float
+) -> None:
+    assert seconds_of(spent(), RunSettings(device=device, threads=threads)) == seconds
+
+
+def test_memory_is_what_is_held_models_a_batch_and_what_training_adds(pricer: Pricer) -> None:
+    width, vocabulary = pricer._sizes.width, pricer._sizes.vocabulary
+    assert width and vocabulary == len(planted_world.tokenizer())
+    token, model = 4 * (24 * width + vocabulary), pricer.parameters * 4
+    assert pricer._model == model
+    assert pricer._peak(Cost(resident=0)) == 1_000_000
+    assert pricer._peak(Cost(resident=3)) == 1_000_000 + 3 * model
+    assert pricer._peak(Cost(fwd_tokens=10)) == 1_000_000 + model + 10 * token
+    assert pricer._peak(Cost(fwd_tokens=10**9)) == 1_000_000 + model + pricer.settings.token_budget * token
+    assert pricer._peak(Cost(fwd_tokens=10, bwd_tokens=1)) == 1_000_000 + 5 * model + 10 * token
+
+
+def priced(unit: str, lo: float, hi: float, peak: int = 1, **cost: int) -> Price:
+    return Price(unit, Cost(**cost), peak, Interval(lo=lo, hi=hi), "benchmark")
+
+
+def test_a_run_takes_the_sum_of_its_units_and_the_most_memory_of_any() -> None:
+    run = Prices((priced("a", 1, 2, 7), priced("b", 3, 5, 9), priced("c", 10, 20, 8)))
+    assert run.seconds.ends == (14, 27) and run.peak_bytes == 9
+    assert run.left(["c", "a", "gone"]).ends == (11, 22) and run.of("b").seconds.ends == (3, 5)
+
+
+def test_models_that_do_not_fit_together_are_said_to_be_opened_one_after_the_other(
+    pricer: Pricer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units = [priced("a", 1, 2, fwd_tokens=5), priced("b", 1, 2, bwd_tokens=5), priced("c", 1, 2)]
+    models = len({case.key for case in (pricer.case.base, pricer.case.suspect, *pricer.case.references)})
+    models += pricer.case.ancestor is not None
+    monkeypatch.setattr(pricing, "device_bytes", lambda device: pricer._model)
+    for held, said in ((models * pricer._model, []), (models * pricer._model - 1, [f"{models} models of"])):
+        monkeypatch.setattr(pricing, "room", lambda placement, held=held: held)
+        notes = list(pricer._fitting(units))
+        assert len(notes) == len(said) and all(x in note for x, note in zip(said, notes, strict=True))
+        assert not notes or notes[0].endswith("each up to 2 times")
+    monkeypatch.setattr(pricing, "received", lambda case: [("base", pricer.case.base)] * 2)
+    monkeypatch.setattr(pricing, "room", lambda placement: pricer._model - 1)
+    assert list(pricer._fitting(units)) == [], "one model is open in any case"
+
+
+def test_one_model_that_is_larger_than_its_device_is_named_unless_it_lies_elsewhere(
+    pricer: Pricer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pricing, "room", lambda placement: 10**15)
+    for has, away, words in (
+        (pricer._model - 1, (), "ONE MODEL takes"), (pricer._model, (), ""),
+        (1, ("disk",), "the rest is read at every pass"),
+    ):  # fmt: skip
+        monkeypatch.setattr(pricing, "device_bytes", lambda device, has=has: has)
+        place = Placement("cpu")
+        monkeypatch.setattr(type(place), "away", property(lambda self, away=away: bool(away)), raising=False)
+        notes = list(pricer._fitting([]))
+        assert len(notes) == bool(words) and all(words in note for note in notes)
+
+
+@pytest.mark.parametrize("store", [None, Path("store")])
+def test_what_the_audit_of_roles_has_read_is_run_again_only_where_there_is_no_store(
+    pricer: Pricer, store: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pricer, "settings", RunSettings(device="cpu", dtype="float32", store=store))
+    texts = Texts(cohort="forget")
+    tokens = pricer._tokens(texts)
+    assert tokens == int(pricer.case.rows(texts).mask.sum()) > 0
+    assert pricer._recall([(pricer.case.base, texts)]).fwd_tokens == (tokens if store else 2 * tokens)
+    assert pricer._recall([]).fwd_tokens == 2 * tokens
+
+
+def test_conditions_are_all_that_a_time_depends_on() -> None:
+    settings = RunSettings(backend="b", device="d", dtype="t", attention="a", threads=3, package="p")
+    assert conditions(settings) == "b|d|t|a|3|p"
+
+
+def test_operations_a_second_are_two_a_product_over_the_fastest_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 100.0, 200.0, 204.0, 300.0, 302.0, 400.0, 403.0])
+    monkeypatch.setattr(pricing.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(torch, "ones", lambda *shape, **how: torch.zeros(2, 2))
+    assert multiplied_per_second(RunSettings(device="cpu", dtype="float32")) == 2 * 1024**3 / 2.0
