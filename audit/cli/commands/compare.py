@@ -30,8 +30,8 @@ def act(args: Namespace) -> Answer:
     a, b = read_side(Path(args.a), not args.no_verify), read_side(Path(args.b), not args.no_verify)
     comparison = compare(a, b)
     remarks = tuple(f"{name}: {side.remark}" for name, side in (("A", a), ("B", b)) if side.remark)
-    document = {
-        "a": a.report.report_id, "b": b.report.report_id, "verdicts": _verdicts(a, b), "remarks": list(remarks),
+    document: dict[str, JsonValue] = {
+        "a": a.report.report_id, "b": b.report.report_id, "verdicts": _verdicts(a, b), "remarks": [*remarks],
         **_document(comparison),
     }  # fmt: skip
     return Answer(document, (_table(a, b, comparison), *_lines(a, b, comparison)), remarks=remarks)
