@@ -18,7 +18,7 @@ from audit.bench.reads.readouts import Readout, readouts
 from audit.bench.start import Start
 from audit.bench.writes.write import OtherState, Write
 from audit.case import Rows
-from audit.schema import AuditError, Checkpoint, ExitCode, Op, Read, Site, TowerName
+from audit.schema import AbsentPartError, AuditError, Checkpoint, ExitCode, Op, Read, Site, TowerName
 from audit.wrappers import PIXELS, Resume, Stop, Tap, Wrapper
 
 
@@ -235,7 +235,7 @@ def _check_read(read: Read, stop: int | None, wrapper: Wrapper) -> None:
     if site.part not in tower.parts:
         eager = site.part == "pattern" and not wrapper.unseen and Op.PATTERN in type(wrapper).supports
         reason = "attention patterns need eager attention" if eager else wrapper.unseen or "it was not found here"
-        raise AuditError(
+        raise AbsentPartError(
             f"the {wrapper.backend} backend has no part {site.part!r} for this model: {reason}",
             "open the bench with attention='eager'" if eager else "choose another site",
         )

@@ -59,6 +59,7 @@ from audit.runs import (
     renamed,
 )
 from audit.schema import (
+    AbsentPartError,
     AuditError,
     Case,
     Checkpoint,
@@ -289,7 +290,8 @@ class Run:
         except AuditError as error:
             if error.code == ExitCode.INTEGRITY and not isinstance(error, SilentModelError):
                 raise
-            skip = Skip(probe=planned.name, reason=f"{error.what}; to change it: {error.do}", consequence=OPEN_QUESTION)
+            reason, absent = f"{error.what}; to change it: {error.do}", isinstance(error, AbsentPartError)
+            skip = Skip(probe=planned.name, reason=reason, consequence=OPEN_QUESTION, absent=absent)
         timing = Timing(unit=planned.name, cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall)
         return Unit(key=key, probe=planned.name, measurements=measurements, skip=skip, timing=timing)
 

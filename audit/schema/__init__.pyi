@@ -28,6 +28,7 @@ from .error_rates import Rate as Rate
 from .error_rates import Reliability as Reliability
 from .error_rates import TruthLabel as TruthLabel
 from .error_rates import Validation as Validation
+from .errors import AbsentPartError as AbsentPartError
 from .errors import AuditError as AuditError
 from .errors import ExitCode as ExitCode
 from .errors import SilentModelError as SilentModelError

@@ -39,6 +39,11 @@ class AuditError(Exception):
         return hashlib.sha256(f"{self.what}\n{self.do}".encode(errors="replace")).hexdigest()[:8]
 
 
+class AbsentPartError(AuditError):
+    """A model has nothing that a test asks for (patterns of a state-space block, a pass from embeddings alone): the
+    test is left out for this reason, and the audit is as whole as an audit of such a model can be."""
+
+
 class SilentModelError(AuditError):
     """A model that says the same whatever it reads: an integrity fault (code 3) in whoever judges; of a suspect, in
     which an edit can have done it, the tests that need its outputs are skipped for this reason."""

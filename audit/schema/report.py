@@ -16,11 +16,15 @@ from audit.schema.verdict import Domain, Evidence, Verdict
 
 
 class Skip(Record):
-    """A probe that was not run, or a measurement that could not be made, and the reason."""
+    """A probe that was not run, or a measurement that could not be made, and the reason.
+
+    ``absent``: the models of this family have nothing that it could look at, which was not known before they were open.
+    """
 
     probe: str
     reason: str
     consequence: str
+    absent: bool = Field(default=False, exclude_if=lambda absent: not absent)
 
 
 class Failure(Record):

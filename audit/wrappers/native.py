@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from audit.schema import AuditError, Op
+from audit.schema import AbsentPartError, Op
 from audit.wrappers.anatomy import dissect
 from audit.wrappers.hooked import HookedWrapper
 from audit.wrappers.hooks import shown_first
@@ -92,7 +92,7 @@ class NativeWrapper(HookedWrapper):
         elif batch.embeds is None:
             self.core(input_ids=batch.ids, use_cache=False)
         else:
-            raise AuditError(
+            raise AbsentPartError(
                 f"{self.name} ({self.model.config.model_type}) reads more of its tokens than their embeddings: it does "
                 "not run on embeddings alone",
                 "ask what moves no input embedding",

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from audit.schema import AuditError, Op, Part, Site
+from audit.schema import AbsentPartError, AuditError, Op, Part, Site
 from audit.wrappers.anatomy import Anatomy, Slot, dissect
 from audit.wrappers.interface import Batch, Resume, Stop, Tap, Wrapper, text_tower
 from audit.wrappers.output_head import logits_of, logits_read_after, written_in_place
@@ -194,7 +194,7 @@ class NNsightWrapper(Wrapper):
     def _settings(self, batch: Batch) -> dict[str, Any]:
         """What the model below its head is called with."""
         if self._by_ids and batch.embeds is not None:
-            raise AuditError(
+            raise AbsentPartError(
                 f"{self.name} reads more of its tokens than their embeddings: it does not run on embeddings alone",
                 "ask what moves no input embedding",
             )

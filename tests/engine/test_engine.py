@@ -220,7 +220,10 @@ def test_a_case_that_lacks_what_a_probe_needs_is_a_skip_with_a_reason(
 ) -> None:
     write_probe(package, "context_vision", requires='families=("llava",)')
     write_probe(package, "context_fix", body="raise AuditError('no alternates', 'add them')")
+    absent = "from audit.schema import AbsentPartError; raise AbsentPartError('no patterns', 'ask another')"
+    write_probe(package, "context_absent", body=absent)
     report = run(case, tmp_path / "run", how)
+    assert {skip.probe for skip in report.skips if skip.absent} == {"context_absent"}
     reasons = {skip.probe: skip.reason for skip in report.skips}
     assert "llava" in reasons["context_vision"]
     assert "no alternates" in reasons["context_fix"]

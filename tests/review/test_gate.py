@@ -71,6 +71,8 @@ def test_a_planned_test_that_left_no_numbers_leaves_the_audit_undecided() -> Non
     unplanned = Skip(probe="relearn", reason="r", consequence="c")
     assert complete(whole) and exit_code(whole) == ExitCode.OK
     assert complete(whole.model_copy(update={"skips": (unplanned,)})), "it was never to run"
+    absent = skip.model_copy(update={"absent": True})
+    assert complete(whole.model_copy(update={"skips": (absent,)})), "these models have nothing that it looks at"
     for missing in ({"skips": (skip,)}, {"failures": (failure,)}):
         report = whole.model_copy(update=missing)
         assert not complete(report) and exit_code(report) == ExitCode.UNDECIDED

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, OPTConfig, PreTrainedModel
 
 from audit.bench import CausalLearner
 from audit.checkpoints import modality_of, resolve
-from audit.schema import AuditError, Op, Site, Source
+from audit.schema import AbsentPartError, AuditError, Op, Site, Source
 from audit.wrappers import (
     Batch,
     NativeWrapper,
@@ -150,7 +150,7 @@ def test_a_model_that_reads_more_than_embeddings_runs_from_tokens(family: str) -
     assert wrapper.by_ids and Op.EMBEDS not in wrapper.supports
     assert not native("llama4_text").by_ids and Op.EMBEDS in native("llama4_text").supports
     batch = _batch()._replace(embeds=torch.zeros(2, 6, wrapper.d_model))
-    with pytest.raises(AuditError, match="more of its tokens than their embeddings") as caught:
+    with pytest.raises(AbsentPartError, match="more of its tokens than their embeddings") as caught:
         wrapper.forward(batch, [])
     assert caught.value.code == 2
 
