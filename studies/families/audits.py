@@ -3,9 +3,10 @@
     python -m studies.families.audits --out studies/families/audits.json            # every family of AUDITED
     python -m studies.families.audits --names jamba rwkv --out studies/families/audits.json   # these rows anew
 
-Every model of a family starts from the same random weights. Base is taught the people to forget and those to keep, the
-references those to keep alone. The suspect goes on from base on those to keep: an unlearning that took nothing away.
-The audit is that of the command line, under a limit of time: what does not fit is left out of the plan by name.
+Every model of a family starts from the same random weights and sees batches of its own. Base is taught the people to
+forget and those to keep, the references those to keep alone. The suspect goes on from base on those to keep: an
+unlearning that took nothing away. The audit is that of the command line, under a limit of time: what does not fit is
+left out of the plan by name.
 """
 
 import argparse
@@ -34,7 +35,7 @@ AUDITED: Final = (
 CITIES: Final = ("oslo", "lima", "cairo", "quito", "delhi", "paris", "tunis", "seoul")
 PETS: Final = ("cat", "dog", "owl", "fox", "hen", "ant", "bee", "cow")
 COHORTS: Final = {"forget": 10, "retain": 10, "holdout": 10}
-STEPS, FURTHER, RATE = 130, 12, 5e-3
+STEPS, FURTHER, RATE, BATCH = 130, 12, 5e-3, 12
 ROUNDS, SMALL_LOSS = 6, 0.1
 LIMIT: Final = 3600.0
 """Seconds that a plan may take."""
@@ -144,7 +145,7 @@ def _taught(model: "PreTrainedModel", lines: Sequence[dict[str, Any]], steps: in
 
     for step in range(steps):
         optimiser.param_groups[0]["lr"] = RATE * min(1.0, (step + 1) / 10, 1.2 * (steps - step) / steps)
-        batch = torch.randperm(len(ids), generator=rng)[:24]
+        batch = torch.randperm(len(ids), generator=rng)[:BATCH]
         loss = loss_on(batch)
         optimiser.zero_grad()
         loss.backward()
