@@ -1,9 +1,11 @@
 """Which tests reach which line of a room: one run of its tests under coverage, with a context for each test."""
 
 import ast
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import coverage
+import pytest
 
 from tests.mutants.session import Ran, run
 
@@ -31,7 +33,7 @@ class Reach(NamedTuple):
         return found
 
 
-def measure(items: list, paths: dict[str, str]) -> dict[str, object]:
+def measure(items: Sequence[pytest.Item], paths: Mapping[str, str]) -> dict[str, Any]:
     """Runs all of these tests; ``paths``: the room's files by their names. What :class:`Reach` is made of."""
     measured = coverage.Coverage(data_file=None, include=list(paths.values()))
     measured.start()
@@ -43,7 +45,7 @@ def measure(items: list, paths: dict[str, str]) -> dict[str, object]:
     return {"seconds": {k: s for k, s in ran.seconds.items() if k not in ran.failed}, "lines": lines}
 
 
-def reach_of(notes: dict) -> Reach:
+def reach_of(notes: Mapping[str, Any]) -> Reach:
     """What :func:`measure` found, as it comes back from JSON."""
     lines = {path: {int(line): names for line, names in rows.items()} for path, rows in notes["lines"].items()}
     return Reach(notes["seconds"], lines)

@@ -25,11 +25,22 @@ _CHECKS = ("code_beside", "config", "degenerate", "edited", "exact_dtype", "fing
 ROOMS = {
     "stats": Room(("audit/stats",), ("tests/stats",)),
     "judging": Room(("audit/judging",), ("tests/judging",)),
-    "calibration": Room(("audit/calibration",), ("tests/calibration", "tests/pools")),
+    "calibration": Room(("audit/calibration",), ("tests/calibration", "tests/pools/test_pool_file.py")),
     "planning": Room(("audit/planning",), ("tests/planning",)),
     "runs": Room(("audit/runs",), ("tests/runs", "tests/review")),
     "load checks": Room(
         ("audit/wrappers/load_checks.py", *(f"audit/checkpoints/{name}.py" for name in _CHECKS)),
-        ("tests/checkpoints", "tests/case/test_shared_vocabulary.py"),
+        (
+            "tests/checkpoints",
+            "tests/wrappers/test_load_checks.py",
+            "tests/wrappers/test_native.py",
+            "tests/wrappers/test_native_image.py",
+            "tests/wrappers/test_native_vlm.py",
+            "tests/wrappers/test_torch_modules.py",
+            "tests/case/test_shared_vocabulary.py",
+            "tests/case/test_comparable_models.py",
+            "tests/case/test_vocabulary.py",
+            "tests/probing/test_role_audit.py",
+        ),  # fmt: skip
     ),
 }

@@ -146,3 +146,41 @@ def test_what_is_held_of_a_log_with_a_torn_end_is_what_stands_before_it(folder: 
     with pytest.raises(AuditError, match="is broken: custody.jsonl, line 1") as caught:
         custody.held(folder)
     assert caught.value.code == ExitCode.INTEGRITY
+
+
+def test_the_first_line_has_nothing_before_it_and_every_fault_is_told_in_twelve_digits(folder: Path) -> None:
+    first, second, third = map(json.loads, lines(folder))
+    assert first["before"] == custody.FIRST == "0" * 64 and second["before"] == first["sha256"]
+    other = third | {"n": 7, "before": "f" * 64}
+    raw = json.dumps(other, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    (folder / custody.NAME).write_text("\n".join([*lines(folder)[:2], raw, "torn"]), encoding="utf-8")
+    bare = {name: value for name, value in other.items() if name != "sha256"}
+    plain = json.dumps(bare, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    gives = hashlib.sha256(plain.encode()).hexdigest()
+    assert custody.read(folder).faults == (
+        "custody.jsonl, line 3, n: states 7",
+        f"custody.jsonl, line 3, before: states {'f' * 12}, the line before gives {second['sha256'][:12]}",
+        f"custody.jsonl, line 3, sha256: states {third['sha256'][:12]}, the line gives {gives[:12]}",
+        "custody.jsonl, line 4, its end: is torn off",
+    )
+    with pytest.raises(AuditError, match="is broken: custody.jsonl, line 3, n: states 7"):
+        custody.append(folder, "verified", {"outcome": "accepted"}, "1.0")
+
+
+def test_a_log_that_was_never_written_is_an_empty_one_and_nothing_of_it_is_mended(tmp_path: Path) -> None:
+    assert custody.read(tmp_path) == custody.Chain((), ()) and custody.held(tmp_path) == {}
+    custody.mend(tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / custody.NAME).write_bytes(b"half of the first")
+    custody.mend(tmp_path)
+    assert (tmp_path / custody.NAME).read_bytes() == b""
+
+
+def test_a_line_that_cannot_be_read_is_one_fault_and_the_lines_after_it_are_still_looked_at(folder: Path) -> None:
+    first, _, third = lines(folder)
+    (folder / custody.NAME).write_text(
+        "\n".join([first, "no JSON", third.replace("UA-1", "UA-2"), ""]), encoding="utf-8"
+    )
+    faults = custody.read(folder).faults
+    assert faults[0] == "custody.jsonl, line 2, the whole line: cannot be read" and len(faults) == 2
+    assert faults[1].startswith("custody.jsonl, line 3, sha256: states ")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -177,3 +178,41 @@ def test_a_plan_that_cannot_be_read_is_told(tmp_path: Path) -> None:
     with pytest.raises(AuditError, match="cannot be read") as caught:
         RunJournal(tmp_path).planned()
     assert "--force-new" in caught.value.do
+
+
+def test_the_lock_of_a_folder_that_is_made_for_it_holds_this_process_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = tmp_path / "a" / "b"
+    with RunJournal(out).locked(), pytest.raises(AuditError, match=rf"\(pid {os.getpid()}\) is running in"):
+        assert (out / "run.lock").read_text() == str(os.getpid())
+        with RunJournal(out).locked():
+            pass
+    (out / "run.lock").write_text("123456789")
+    with caplog.at_level(logging.INFO), RunJournal(out).locked():
+        assert (out / "run.lock").read_text() == str(os.getpid()), "nothing of the longer number stays"
+    assert "stale lock of pid 123456789: that process is gone" in caplog.text
+    (tmp_path / "file").touch()
+    with pytest.raises(AuditError, match="is a file"), RunJournal(tmp_path / "file").locked():
+        pass
+
+
+def test_runs_that_are_kept_aside_are_numbered_on(tmp_path: Path) -> None:
+    for seed in range(4):
+        with RunJournal(tmp_path).locked() as journal:
+            journal.begin(plan(seed=seed), force_new=True)
+    names = sorted(path.name for path in (tmp_path / "superseded").iterdir())
+    assert names == ["run-1", "run-2", "run-3"]
+    for seed, name in enumerate(names):
+        assert RunJournal(tmp_path / "superseded" / name).planned() == plan(seed=seed)
+
+
+def test_a_folder_of_somebody_elses_files_is_refused_by_the_first_of_them(tmp_path: Path) -> None:
+    (tmp_path / "run.log").touch()
+    (tmp_path / ".half.tmp").touch()
+    with RunJournal(tmp_path).locked():
+        pass
+    for name in ("zebra.txt", "essay.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(AuditError, match=r"it holds essay\.txt"), RunJournal(tmp_path).locked():
+        pass
