@@ -10,6 +10,7 @@ from .case_text import moved as moved
 from .chat_template import chat_template_names as chat_template_names
 from .chat_template import with_date as with_date
 from .cohorts import Part as Part
+from .content_rule import FUNCTION_WORDS as FUNCTION_WORDS
 from .image_cohorts import labelled_images as labelled_images
 from .image_rows import IMAGE_TOKENS as IMAGE_TOKENS
 from .inserted_text import SLOTS as SLOTS

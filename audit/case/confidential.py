@@ -22,13 +22,14 @@ def confide_rows(path: Path, rows: Sequence[Row]) -> None:
 
 
 def confide_items(path: Path, items: Sequence[Item], prefix: str) -> None:
-    """The texts of a file's items. Ids and groups that were made here, of ``prefix`` and a number, say nothing."""
+    """The texts of a file's items. An id is no text: it tells which item is meant. Groups that were made here, of
+    ``prefix`` and a number, say nothing."""
     numbered = re.compile(rf"{re.escape(prefix)}[- ][\d-]+")
     confide(str(path), lambda: (t for t in _texts(map(_said_of, items)) if not numbered.fullmatch(t)))
 
 
 def _said_of(item: Item) -> dict[str, Any]:
-    return item.model_dump(exclude={"form", "attribute"})
+    return item.model_dump(exclude={"id", "form", "attribute"})
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -32,8 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verb is None:
         parser.print_help(sys.stderr)
         return 2
+    from audit.wording import drop_confidences
+
     _end_crashes(args.debug, args.json or args.jsonl)
     _set_libraries(getattr(args, "online", False))
+    drop_confidences()
     with streams.guarded():
         return _acted(args)
 

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _MOST_LINES: Final = 60
 _TRACEBACK: Final = 400
-_SAYS_NOTHING: Final = frozenset({"yes", "no", "true", "false", "none"})
-_SHORTEST: Final = 2
+_SAYS_NOTHING: Final = frozenset({"yes", "true", "false", "none"})
+_SHORTEST: Final = 3
 
 
 def printable(text: str, lines: int = _MOST_LINES) -> str:
@@ -110,5 +110,11 @@ def _screen(_sources: tuple[Callable[[], Iterable[str]], ...]) -> "Screen":
     from audit.runs import Mask, Screen
     from audit.wording import confided, folded
 
-    texts = (text for text in confided() if len(text.strip()) >= _SHORTEST)
-    return Screen(Mask(_key()), (text for text in texts if folded(text.strip()) not in _SAYS_NOTHING))
+    return Screen(Mask(_key()), (text for text in confided() if _tells(folded(text.strip()))))
+
+
+def _tells(text: str) -> bool:
+    """Does it say anything of the data? A word that messages are made of does not, nor do one or two characters."""
+    from audit.case import FUNCTION_WORDS
+
+    return sum(map(str.isalnum, text)) >= _SHORTEST and text not in FUNCTION_WORDS | _SAYS_NOTHING

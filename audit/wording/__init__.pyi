@@ -1,6 +1,7 @@
 from .confided import confide as confide
 from .confided import confided as confided
 from .confided import confidences as confidences
+from .confided import drop_confidences as drop_confidences
 from .measurement_names import shown_name as shown_name
 from .numbers import bounds as bounds
 from .numbers import interval as interval

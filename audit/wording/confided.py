@@ -13,6 +13,11 @@ def confide(source: str, texts: Callable[[], Iterable[str]]) -> None:
     _TEXTS[source] = texts
 
 
+def drop_confidences() -> None:
+    """Nothing is confided any more: another command begins, which reads what it reads."""
+    _TEXTS.clear()
+
+
 def confided() -> frozenset[str]:
     """Every text that was confided, as it stands and as a message would quote it (``repr``)."""
     texts = {text for of_source in _TEXTS.values() for text in of_source()}

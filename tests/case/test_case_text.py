@@ -16,9 +16,10 @@ WORDS = st.sampled_from(
     ["name", "a b", 'say "so"', "C:\\data", "x = 1", "[roles]", "# no", "é東", "1.0", "true", "~/m"]
 )
 ANY = st.one_of(WORDS, TEXT)
+PATHS = ANY.filter(lambda path: "\0" not in path)
 SCALAR = st.one_of(st.booleans(), st.integers(-(2**40), 2**40), st.floats(-1e300, 1e300), ANY)
 SOURCES = st.builds(
-    Source, path=ANY, commit=st.none() | ANY, adapter=st.none() | ANY, fingerprint=st.none() | ANY,
+    Source, path=PATHS, commit=st.none() | ANY, adapter=st.none() | PATHS, fingerprint=st.none() | ANY,
     lineage=st.sampled_from(["same_ancestor", "other_initialisation"]), data_order=st.none() | st.integers(0, 9),
     allow_code=st.none() | ANY,
 )  # fmt: skip
@@ -31,7 +32,7 @@ CASES = st.builds(
         ancestor=st.none() | SOURCES,
     ),
     data=st.builds(
-        DataFiles, forget=ANY, retain=ANY, holdout=st.none() | ANY, split_seed=st.integers(0, 9),
+        DataFiles, forget=PATHS, retain=PATHS, holdout=st.none() | PATHS, split_seed=st.integers(0, 9),
         group_rows=st.none() | st.integers(1, 9), fields=st.builds(Fields, answer=st.none() | ANY, retain=COLUMNS),
     ),
     template=st.builds(
@@ -40,7 +41,7 @@ CASES = st.builds(
     ),
     edited=st.one_of(st.sampled_from(["all", "unknown"]), st.lists(ANY, min_size=1, max_size=3).map(tuple)),
     probes=st.dictionaries(WORDS, st.dictionaries(WORDS, SCALAR, max_size=2), max_size=2),
-    seed=st.integers(0, 99), published=st.none() | ANY,
+    seed=st.integers(0, 99), published=st.none() | PATHS,
 )  # fmt: skip
 
 

@@ -302,7 +302,7 @@ def test_ctrl_c_is_130_and_finished_units_are_kept(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("audit.engine.runner.judge", interrupt)
+        patch.setattr("audit.engine.report_builder.assemble", interrupt)
         assert tell("run", zoo.cases["base"], "-o", tmp_path / "run").code == 130
     kept = len(list((tmp_path / "run" / "units").iterdir()))
     said = tell("run", zoo.cases["base"], "-o", tmp_path / "run")

@@ -113,7 +113,7 @@ def opened(
     for role in ("base", "clean", "null", "floor"):
         if not (folder / role).exists():
             (folder / role).symlink_to(planted_world.root() / role)
-    for path in planted_world.root().glob("*.jsonl"):
+    for path in (planted_world.root() / f"{cohort}.jsonl" for cohort in ("forget", "retain", "holdout")):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         for i, row in enumerate(rows):
             item = Item.model_validate(row)

@@ -93,7 +93,7 @@ def test_an_acceptance_without_a_reason_of_its_kind_is_a_fault() -> None:
     unexplained = next(kind for kind in KINDS if not kind.harmless)
     explained = next(kind for kind in KINDS if kind.harmless)
     seen = [
-        Seen(seed=1, number=n, target=kind.target, kind=kind.name, outcome="0", said="")
+        Seen(seed=1, number=n, target=kind.target, kind=kind.name, outcome="0", message="")
         for n, kind in enumerate((unexplained, explained))
     ]
     results = tally(seen, (1,), 2)

@@ -142,7 +142,8 @@ def test_a_checkpoint_is_opened_and_checked(kind: str) -> None:
 def test_a_block_whose_edits_do_not_reach_the_logits_is_named(wrapper: NativeImageWrapper) -> None:
     own = wrapper.blocks[1].forward
     held = read(wrapper, [site("resid_out", 1)])
-    wrapper.blocks[2].forward = lambda *a, **k: wrapper.inputs(wrapper.trial(len(a[0])))
+    each = torch.arange(1.0, 99.0)[:, None, None]  # rows differ, whatever was read
+    wrapper.blocks[2].forward = lambda *a, **k: wrapper.inputs(wrapper.trial(len(a[0]))) * each[: len(a[0])]
     with pytest.raises(AuditError, match="block [01]'s output does not move the logits") as caught:
         check(wrapper)
     assert caught.value.code == 2 and own is not None and held

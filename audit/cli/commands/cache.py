@@ -37,9 +37,12 @@ def act(args: Namespace) -> Answer:
 
 
 def _bytes_of(path: Path) -> int:
-    """A file's size, or that of all files below a folder; what another process deletes meanwhile counts as nothing."""
+    """A file's size, or that of all files below a folder but for what the store notes of its users; what another
+    process deletes meanwhile counts as nothing."""
+    from audit.storage import IN_USE, LEDGER
+
     size = 0
     for below in (path, *path.rglob("*")):
         with suppress(FileNotFoundError):
-            size += below.stat().st_size if below.is_file() else 0
+            size += below.stat().st_size if below.is_file() and below.name not in (IN_USE, LEDGER) else 0
     return size

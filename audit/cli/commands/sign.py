@@ -7,7 +7,7 @@ from pathlib import Path
 
 from audit.cli.answer import Answer
 
-ORDER = 75
+ORDER = 72
 
 
 def add_arguments(parser: ArgumentParser) -> None:
