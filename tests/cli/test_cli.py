@@ -412,7 +412,7 @@ SPOILS: dict[str, tuple[Callable[[Bench], object], int, str]] = {
     "unknown key": (lambda b: b.replace('name = "base"', 'nmae = "base"'), 2, "nmae"),
     "empty forget": (lambda b: (b.data / "forget.jsonl").write_text(""), 2, "empty"),
     "overlap": (lambda b: shutil.copy(b.data / "forget.jsonl", b.data / "retain.jsonl"), 2, "forget"),
-    "too long": (_lengthen, 2, "forget"),
+    "too long": (_lengthen, 2, "-birthplace-0 (3008)"),
     "other tokenizer": (_tokenizer, 2, "tokenizer"),
     "remote code": (lambda b: _config(b, model_type="mine", auto_map={"AutoModel": "modeling.Mine"}), 2, "never run"),
     "no recall": (

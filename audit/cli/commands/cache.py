@@ -44,5 +44,5 @@ def _bytes_of(path: Path) -> int:
     size = 0
     for below in (path, *path.rglob("*")):
         with suppress(FileNotFoundError):
-            size += below.stat().st_size if below.is_file() and below.name not in (IN_USE, LEDGER) else 0
+            size += below.stat().st_size if below.is_file() and not {IN_USE, LEDGER} & set(below.parts) else 0
     return size
