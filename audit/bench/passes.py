@@ -233,9 +233,11 @@ def _check(job: Job, prefix: bool, wrapper: Wrapper) -> None:
 def _check_read(read: Read, stop: int | None, wrapper: Wrapper) -> None:
     site, tower = read.site, wrapper.tower(read.site.tower)
     if site.part not in tower.parts:
-        eager = site.part == "pattern" and not wrapper.unseen and Op.PATTERN in type(wrapper).supports
+        eager = site.part == "pattern" and wrapper.attention != "eager" and Op.PATTERN in type(wrapper).supports
+        eager &= not wrapper.unseen
         reason = "attention patterns need eager attention" if eager else wrapper.unseen or "it was not found here"
-        raise AbsentPartError(
+        lacking = AuditError if eager or wrapper.unseen or wrapper.backend != "native" else AbsentPartError
+        raise lacking(
             f"the {wrapper.backend} backend has no part {site.part!r} for this model: {reason}",
             "open the bench with attention='eager'" if eager else "choose another site",
         )

@@ -131,7 +131,7 @@ def _print_error(args: argparse.Namespace, error: "AuditError") -> None:
 
 def _print_answer(answer: "Answer", as_json: bool, as_lines: bool) -> None:
     for remark in answer.remarks:
-        print(f"remark: {remark}", file=sys.stderr)
+        print(f"remark: {streams.printable(remark)}", file=sys.stderr)
     if as_json or as_lines:
         event = {"event": "answer"} if as_lines else {}
         print(streams.json_line({**answer.document, **event}))

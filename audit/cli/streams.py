@@ -71,7 +71,7 @@ def console(**settings: Any) -> "Console":
 
 @contextmanager
 def guarded() -> Generator[None]:
-    """Logs and warnings of every library pass :func:`said` too, as long as the block runs."""
+    """Logs and warnings of every library pass :func:`printable` too, as long as the block runs."""
     factory, show = logging.getLogRecordFactory(), warnings.showwarning
     logging.setLogRecordFactory(_Record)
     warnings.showwarning = _warn

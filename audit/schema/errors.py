@@ -40,8 +40,9 @@ class AuditError(Exception):
 
 
 class AbsentPartError(AuditError):
-    """A model has nothing that a test asks for (patterns of a state-space block, a pass from embeddings alone): the
-    test is left out for this reason, and the audit is as whole as an audit of such a model can be."""
+    """A model has nothing that a test asks for (hidden units of some mixtures, a pass from embeddings alone): the test
+    is left out for this reason, and the audit is as whole as an audit of such a model can be. What another backend,
+    attention or placement would show is a plain :class:`AuditError`."""
 
 
 class SilentModelError(AuditError):

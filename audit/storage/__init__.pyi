@@ -6,6 +6,7 @@ from .atomic import write_atomic as write_atomic
 from .exclusive import exclusive as exclusive
 from .file_kinds import refuse_special as refuse_special
 from .file_kinds import resolved as resolved
+from .leftovers import bytes_of as bytes_of
 from .leftovers import drop_abandoned as drop_abandoned
 from .leftovers import hold_temporary_folder as hold_temporary_folder
 from .leftovers import locked as locked

@@ -74,8 +74,12 @@ def drop_abandoned(paths: Iterable[Path]) -> int:
 
 
 def bytes_of(path: Path) -> int:
-    """A file's size, or that of all files below a folder."""
-    return sum(p.stat().st_size for p in (path, *path.rglob("*")) if p.is_file())
+    """A file's size, or that of all files below a folder; what another process deletes meanwhile counts as nothing."""
+    size = 0
+    for below in (path, *path.rglob("*")):
+        with suppress(FileNotFoundError):
+            size += below.stat().st_size if below.is_file() else 0
+    return size
 
 
 def hold_temporary_folder() -> Path:

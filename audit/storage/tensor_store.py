@@ -21,7 +21,7 @@ from audit.storage.atomic import TEMP, disk_error
 from audit.storage.atomic import write_atomic as write_atomic
 from audit.storage.atomic import write_chunks as write_chunks
 from audit.storage.exclusive import exclusive
-from audit.storage.leftovers import drop_abandoned, is_old
+from audit.storage.leftovers import bytes_of, drop_abandoned, is_old
 from audit.storage.store_limit import NAMED, USUAL, forget, reserve, users
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ class Store:
         for path in (*self.root.glob("??/*"), *self.root.glob(f"{_FITTED}/*"), *others):
             with suppress(FileNotFoundError):  # an older Residua may prune too
                 stat, folder = path.stat(), path.is_dir()
-                size = sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if folder else stat.st_size
+                size = bytes_of(path)
                 if path.suffix != TEMP and (folder or path.suffix == _SUFFIX):
                     entries.append((stat.st_mtime_ns, size, path))
         total = sum(size for _, size, _ in entries)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from audit.schema import AbsentPartError, AuditError, Part
+from audit.schema import AuditError, Part
 from audit.wrappers.anatomy import Anatomy
 from audit.wrappers.hooks import (
     SoftmaxView,
@@ -107,7 +107,7 @@ class PartHooks:
             reason = (
                 "attention patterns need eager attention" if part == "pattern" else "it was not found in this model"
             )
-            raise AbsentPartError(
+            raise AuditError(
                 f"{type(self.model).__name__} has no part {part!r} here: {reason}",
                 "open it with attention='eager'" if part == "pattern" else f"choose one of {sorted(self.parts)}",
             )

@@ -94,7 +94,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             at = Path(folder) if args.keep is None else args.keep / name
             at.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(at / "pool", ignore_errors=True)
+            for earlier in ("pool", "run", "cache"):
+                shutil.rmtree(at / earlier, ignore_errors=True)
+            (at / "case.toml").unlink(missing_ok=True)
             (at / "pool").mkdir()
             row = audited(name, at, args.seed)
         print(name, row["verdict"], row["commands"], row["sentence"], flush=True)

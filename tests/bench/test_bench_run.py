@@ -15,9 +15,10 @@ from audit.bench import Bench, Replace, Start
 from audit.bench.batching import batches
 from audit.bench.results import Pass
 from audit.bench.writes.scale import Scale
-from audit.checkpoints import write_edited
-from audit.schema import AuditError, Checkpoint, Op, Positions, Read, Site
+from audit.checkpoints import resolve, write_edited
+from audit.schema import AbsentPartError, AuditError, Checkpoint, Op, Positions, Read, Site, Source
 from audit.storage import Store
+from studies.families.tiny_configs import tiny_model
 from tests import toy
 
 ROWS = toy.rows(9)
@@ -105,6 +106,17 @@ def test_patterns_are_read_with_eager_attention_that_a_pass_asks_for_by_itself()
 
 
 PATTERN = Read(site=Site(part="pattern", block=1), at="all")
+
+
+def test_a_part_that_the_family_has_nowhere_is_absent_and_one_that_a_backend_does_not_show_is_not(
+    tmp_path: Path,
+) -> None:
+    tiny_model("mamba").save_pretrained(tmp_path / "mamba")
+    with pytest.raises(AbsentPartError, match="'pattern' for this model: it was not found here"):
+        Bench().run(resolve(Source(path="mamba"), tmp_path), ROWS, [PATTERN])
+    with pytest.raises(AuditError, match="nnsight backend has no part 'pattern'") as caught:
+        Bench(backend="nnsight").run(toy.checkpoint("llama"), ROWS, [PATTERN])
+    assert not isinstance(caught.value, AbsentPartError)
 
 
 @pytest.mark.parametrize("family", toy.FAMILIES)

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import shutil
 import sys
 import warnings
@@ -13,7 +14,7 @@ import pytest
 from audit.cli import main, streams
 from audit.cli.progress import Progress
 from audit.planning import Step
-from audit.wording import confided, is_hidden
+from audit.wording import confide, confided, drop_confidences, is_hidden
 from tests.case.test_opened import read_rows, write_rows
 from tests.case.test_opened import root as root
 
@@ -49,6 +50,22 @@ def test_a_refusal_quotes_no_text_of_the_forget_set_and_stays_short(
 def test_what_is_confided_is_the_data_that_was_read_last(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told(capsys, "plan", root / "case.toml", "-q")
     assert any(text.startswith("anna lives in") for text in confided())
+
+
+def test_texts_of_the_data_are_masked_and_no_word_that_messages_are_made_of() -> None:
+    texts = ("what", "is", "to", "Yes", "1/2", "no", "casket", "17 oak street")
+    drop_confidences()
+    confide("data.jsonl", lambda: texts)
+    message = streams.printable("yes, what to do is 1/2 of it: no casket stands in 17 oak street")
+    assert re.fullmatch(
+        r"yes, what to do is 1/2 of it: no ‹masked \w+, 1 word› stands in ‹masked \w+, 3 words›", message
+    )
+
+
+def test_a_command_masks_what_it_read_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    confide("of an earlier command", lambda: ("no such folder",))
+    _, _, err = told(capsys, "fingerprint", tmp_path / "nowhere")
+    assert "no such folder" in err and not confided()
 
 
 @pytest.mark.parametrize("place", ["case", "data", "folder", "key", "argument"])

@@ -146,6 +146,7 @@ def test_pages_of_another_site_and_foreign_names_start_nothing_and_make_nobody_a
         page, console, foreign = visit_behind(browser, served, proxy)
         until(page, "No runs in")
         read_by_all(page, axe, "empty folder")
+        assert page.get_by_text("Deploy", exact=True).count() == 0, "the dashboard's own settings hold"
         assert (console, foreign) == ([], [])
         with another_site(served.address) as other:
             for place in ("127.0.0.1", "localhost"):

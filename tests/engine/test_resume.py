@@ -103,17 +103,23 @@ def test_a_run_killed_while_it_writes_is_finished_by_the_same_call(
     check_resumed(out, finished, whole, seen)
 
 
+def cancel_after_one(case: Path, out: Path, how: RunSettings) -> None:
+    """A run that is asked to stop when its first probe has measured."""
+
+    def cancel(step: Step) -> None:
+        if step.stage == "measured":
+            (out / "cancel").touch()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(case, out, how, watch=cancel)
+
+
 def test_a_cancelled_run_keeps_its_finished_units_and_the_same_call_resumes_it(
     case: Path, how: RunSettings, whole: dict[str, object], tmp_path: Path
 ) -> None:
     out = with_key(tmp_path / "run")
 
-    def cancel_after_one(step: Step) -> None:
-        if step.stage == "measured":
-            (out / "cancel").touch()
-
-    with pytest.raises(KeyboardInterrupt):
-        run(case, out, how, watch=cancel_after_one)
+    cancel_after_one(case, out, how)
     finished, seen = units(out), measured(out)
     assert len(finished) == len(seen) + 1 == 2, "the roles, and one probe"
     run(case, out, how)
@@ -125,12 +131,7 @@ def test_a_unit_whose_number_is_changed_before_the_run_is_taken_up_ends_it(
 ) -> None:
     out = with_key(tmp_path / "run")
 
-    def cancel_after_one(step: Step) -> None:
-        if step.stage == "measured":
-            (out / "cancel").touch()
-
-    with pytest.raises(KeyboardInterrupt):
-        run(case, out, how, watch=cancel_after_one)
+    cancel_after_one(case, out, how)
     (name,) = {json.loads(body)["probe"]: name for name, body in units(out).items() if b'"value": ' in body}.values()
     path = out / "units" / name
     path.write_text(re.sub(r'"value": [0-9][0-9.]*', '"value": 0.4', path.read_text(), count=1))

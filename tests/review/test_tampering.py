@@ -5,7 +5,6 @@ once alone is believed: those kinds are listed too, each with its reason, and a 
 """
 
 import re
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,6 @@ from tests.whole_run import Document, edit
 
 Tamper = Callable[[Path], None]
 FORGET = "forget_likelihood"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("made") / "run"
-    whole_run.make(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "run"))
 
 
 def rejected(folder: Path) -> tuple[str, ...]:

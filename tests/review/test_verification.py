@@ -5,7 +5,6 @@ manifest alone never finds these, because whoever changes a file can write a new
 """
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,6 @@ from audit.schema import AuditError, Plan, Report
 from tests import whole_run
 
 TABLE = "tables/forget_likelihood.parquet"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run as the engine leaves it."""
-    folder = tmp_path_factory.mktemp("made") / "run"
-    whole_run.make(folder)
-    return folder
-
-
-@pytest.fixture
-def folder(made: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(made, tmp_path / "run"))
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Say how large the cache is, and make it smaller."""
 
 from argparse import ArgumentParser, Namespace
-from contextlib import suppress
 from pathlib import Path
 
 from audit.cli.answer import Answer, JsonValue
@@ -26,7 +25,7 @@ def act(args: Namespace) -> Answer:
 
     root = cache_root()
     freed = Store(root / "store").prune(parse_bytes(args.prune), copies()) if args.prune is not None else 0
-    sizes = {path.name: _bytes_of(path) for path in sorted(root.iterdir())} if root.is_dir() else {}
+    sizes = {path.name: _held(path) for path in sorted(root.iterdir())} if root.is_dir() else {}
     lines = [f"{root}: {told_bytes(sum(sizes.values()))}"]
     lines += [f"  {name}: {told_bytes(size)}" for name, size in sizes.items()]
     lines += [f"freed: {told_bytes(freed)}"] if args.prune is not None else []
@@ -36,13 +35,8 @@ def act(args: Namespace) -> Answer:
     return Answer(document, tuple(lines))
 
 
-def _bytes_of(path: Path) -> int:
-    """A file's size, or that of all files below a folder but for what the store notes of its users; what another
-    process deletes meanwhile counts as nothing."""
-    from audit.storage import IN_USE, LEDGER
+def _held(path: Path) -> int:
+    """The bytes of what lies there, but for what the store notes of its users."""
+    from audit.storage import IN_USE, bytes_of
 
-    size = 0
-    for below in (path, *path.rglob("*")):
-        with suppress(FileNotFoundError):
-            size += below.stat().st_size if below.is_file() and not {IN_USE, LEDGER} & set(below.parts) else 0
-    return size
+    return bytes_of(path) - bytes_of(path / IN_USE)
