@@ -121,6 +121,7 @@ def settings(args: argparse.Namespace, demo: bool = False) -> "RunSettings":
         max_time=parse_time(args.max_time) if args.max_time else None,
         max_mem=parse_bytes(args.max_mem) if args.max_mem else None,
         device_map=args.device_map, max_memory=args.max_memory, offload=Path(args.offload) if args.offload else None,
+        profile=getattr(args, "profile", False),
     )  # fmt: skip
 
 

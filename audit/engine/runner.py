@@ -30,7 +30,7 @@ from audit.engine import report_builder
 from audit.engine.domain import domain_of
 from audit.engine.roles import audited, taking_part
 from audit.judging import stand
-from audit.planning import Meter, Planned, Planner, Pricer, limited, one_of_ranks, received, unwatched
+from audit.planning import Meter, Planned, Planner, Pricer, UnitProfiles, limited, one_of_ranks, received, unwatched
 from audit.planning import RunSettings as RunSettings
 from audit.planning import Step as Step
 from audit.planning import Watch as Watch
@@ -182,7 +182,8 @@ class Run:
                              ExitCode.UNDECIDED)  # fmt: skip
         if short := self.planner.undecidable:
             log.warning("nothing can be decided of what is left: %s", short)
-        meter = Meter(self.pricer, self.pricer.prices(self.planner))
+        profiles = UnitProfiles(self.journal.out, self.settings.force_new) if self.settings.profile else None
+        meter = Meter(self.pricer, self.pricer.prices(self.planner), profiles)
         roles = self._audit_roles(meter)
         with meter.unit("recall"):
             recalled = check_recall(self.bench, taking_part(self.received, roles.roles, undisputed=True))

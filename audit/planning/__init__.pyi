@@ -18,3 +18,4 @@ from .settings import Step as Step
 from .settings import Watch as Watch
 from .settings import make_bench as make_bench
 from .settings import unwatched as unwatched
+from .unit_profiles import UnitProfiles as UnitProfiles

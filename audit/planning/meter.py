@@ -2,19 +2,20 @@
 
 import time
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from audit.planning import timings
 from audit.planning.pricing import Pricer, Prices, conditions
 from audit.planning.timings import Spent
+from audit.planning.unit_profiles import UnitProfiles
 from audit.schema import Interval
 
 
 class Meter:
-    """Measures the units of one run against their prices."""
+    """Measures the units of one run against their prices, and profiles them where that is wished for."""
 
-    def __init__(self, pricer: Pricer, prices: Prices) -> None:
-        self._pricer, self._prices = pricer, prices
+    def __init__(self, pricer: Pricer, prices: Prices, profiles: UnitProfiles | None = None) -> None:
+        self._pricer, self._prices, self._profiles = pricer, prices, profiles
 
     def left(self, units: Iterable[str]) -> Interval:
         """How long these units and the report still take."""
@@ -25,7 +26,8 @@ class Meter:
         """Measure a block, and keep what it cost if it ends well."""
         bench, cost = self._pricer.bench, self._prices.of(name).cost
         tokens, cpu, wall = bench.fwd_tokens, time.process_time(), time.perf_counter()
-        yield
+        with nullcontext() if self._profiles is None else self._profiles.unit(name):
+            yield
         timings.record(
             Spent(
                 unit=name, how=conditions(self._pricer.settings), parameters=self._pricer.parameters,

@@ -32,7 +32,7 @@ class RunSettings:
     Models that do not fit on one device: ``device_map`` is ``auto``, ``balanced``, ... or the path of a JSON file
     (module name -> device), ``max_memory`` says how many bytes of weights devices may take (``20G``,
     ``0=20G,cpu=60G``), and ``offload`` is a folder for weights that cannot be read from the checkpoint's files as they
-    are.
+    are. ``profile``: where the time of each unit goes is kept beside the run (:class:`audit.planning.UnitProfiles`).
     """
 
     backend: str = "native"
@@ -46,6 +46,7 @@ class RunSettings:
     online: bool = False
     force_new: bool = False
     demo: bool = False
+    profile: bool = False
     allow_undecided: bool = False
     package: str = "probes"
     calibrations: Path | None = None

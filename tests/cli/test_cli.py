@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from audit.case import load_case
 from audit.cli import main
 from audit.cli.commands import discover
+from audit.planning import UnitProfiles
 from audit.review import MEANINGS
 from audit.zoo import Built
 
@@ -172,6 +173,15 @@ def test_json_is_one_object_on_stdout_and_people_read_stderr(tell: Tell, zoo: Bu
     again = tell("run", zoo.cases["base"], "-o", tmp_path / "run", "-q")
     assert again.out == ""
     assert document["report_id"] in again.err
+
+
+def test_a_profile_of_a_finished_run_says_that_nothing_was_measured(tell: Tell, finished: Path, zoo: Built) -> None:
+    said = tell("run", zoo.cases["base"], "-o", finished, "-q", "--profile")
+    assert said.code == 0 and "no profile: nothing was measured (--force-new measures again)" in said.err
+    UnitProfiles(finished).folder.mkdir()
+    (UnitProfiles(finished).folder / "shares.json").write_text('[{"unit": "recall", "cpu_s": 1.5, "passes": 0.25}]')
+    told = " ".join(tell("run", zoo.cases["base"], "-o", finished, "-q", "--profile").err.split())
+    assert "recall 1.50 25% 4.00x" in told
 
 
 def test_jsonl_streams_events_and_ends_with_the_answer(tell: Tell, finished: Path, zoo: Built) -> None:

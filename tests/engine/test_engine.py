@@ -15,7 +15,7 @@ from audit.calibration.sources import installed
 from audit.case import CaseFile, open_case
 from audit.engine import run
 from audit.engine.runner import plan
-from audit.planning import RunSettings, Step
+from audit.planning import RunSettings, Step, UnitProfiles
 from audit.pools.fit import calibrate, write_all
 from audit.review import verify_run
 from audit.runs import custody
@@ -50,6 +50,16 @@ def timeless(folder: Path) -> dict[str, object]:
 def events(folder: Path, kind: str) -> list[str]:
     lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     return [line["detail"] for line in lines if line["event"] == kind]
+
+
+def test_a_profile_lies_beside_the_run_and_changes_nothing_in_it(case: Path, how: RunSettings, tmp_path: Path) -> None:
+    plain, profiled = tmp_path / "plain", tmp_path / "profiled"
+    run(case, plain, how)
+    run(case, profiled, replace(how, store=tmp_path / "other", profile=True))
+    assert timeless(plain) == timeless(profiled) and verify_run(profiled).accepted
+    shares = {share.unit: share for share in UnitProfiles(profiled).shares()}
+    assert {"roles", "recall", "reads", "gate", "output", "causal", "report"} <= shares.keys()
+    assert any(share.passes > 0 for share in shares.values()) and not UnitProfiles(plain).shares()
 
 
 def test_a_run_leaves_a_report_that_verifies(case: Path, how: RunSettings, tmp_path: Path) -> None:
