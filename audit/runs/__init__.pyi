@@ -36,7 +36,9 @@ from .masking import key_of as key_of
 from .masking import renamed as renamed
 from .masking import texts_of as texts_of
 from .plan_differences import difference as difference
+from .provenance import ATTENTION_USED as ATTENTION_USED
 from .provenance import Received as Received
+from .provenance import arithmetic_used as arithmetic_used
 from .provenance import as_given as as_given
 from .provenance import code_version as code_version
 from .provenance import environment as environment
