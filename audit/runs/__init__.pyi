@@ -49,4 +49,7 @@ from .report_file import document_id as document_id
 from .report_file import documents as documents
 from .report_file import read_report as read_report
 from .report_file import report_id as report_id
+from .screening import guarded as guarded
+from .screening import printable as printable
+from .screening import traceback_of as traceback_of
 from .thumbnails import thumbnail as thumbnail
