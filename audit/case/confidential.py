@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from audit.case.tables import Row
 from audit.schema import Item
 from audit.wording import confide
 
@@ -13,12 +12,20 @@ _ROLES: Final = frozenset({"system", "assistant", "human", "trained"})
 _SHORTEST: Final = 5
 
 
-def confide_rows(path: Path, rows: Sequence[Row]) -> None:
+def confide_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """The texts of rows that are not understood yet, among which are words of the format itself: short ones pass."""
-    confide(
-        str(path),
-        lambda: (t for t in _texts(row.values for row in rows) if len(t) >= _SHORTEST and t.lower() not in _ROLES),
-    )
+    confide(str(path), lambda: (t for t in _texts(rows) if len(t) >= _SHORTEST and t.lower() not in _ROLES))
+
+
+def confide_classes(path: Path, classes: Iterable[str]) -> None:
+    """The names of classes that a data set of images has, which are its answers; a number says nothing."""
+    named = frozenset(name for name in classes if not name.isdecimal())
+    confide(str(path), lambda: named)
+
+
+def confide_pictures(path: Path, stated: Iterable[tuple[str, str | None]]) -> None:
+    """The same of images that were read, by label and group: the names of groups, which may be people, among them."""
+    confide_classes(path, (text for pair in stated for text in pair if text is not None))
 
 
 def confide_items(path: Path, items: Sequence[Item], prefix: str) -> None:

@@ -72,7 +72,7 @@ def read_data(path: Path, layout: Layout) -> Data:
     names the file, the bad rows, and the line of the case file that would settle it.
     """
     rows = read_table(path)
-    confide_rows(path, rows)
+    confide_rows(path, [row.values for row in rows])
     usable = [row for row in rows if not row.fault]
     recognised = recognise(path, usable, layout)
     prefix = layout.prefix or (path.name if path.is_dir() else path.stem)

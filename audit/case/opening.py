@@ -53,6 +53,7 @@ from audit.checkpoints import (
     tokenizer_files,
     tokenizer_folder,
     tokenizers_agree,
+    untrained,
 )
 from audit.schema import (
     AuditError,
@@ -376,7 +377,7 @@ def _others(opened: CaseCheckpoints, with_base: bool) -> tuple[Checkpoint, ...]:
 
 def _check_degenerate(opened: CaseCheckpoints) -> None:
     """Types that weights have in no other role, in any; weights that no training leaves, in base (which all others
-    contradict), a reference or the ancestor; the suspect's are said where it is judged
+    contradict), a reference or an ancestor that was trained; the suspect's are said where it is judged
     (:func:`audit.checkpoints.degenerate`)."""
     roles = _by_role(opened)
     for name, ckpt in roles.items():
@@ -388,7 +389,8 @@ def _check_degenerate(opened: CaseCheckpoints) -> None:
     for n, reference in enumerate(opened.references):
         check_degenerate(f"reference {n}", reference, (opened.base, *ancestor))
     for ckpt in ancestor:
-        check_degenerate("ancestor", ckpt, (opened.base,))
+        if not untrained(ckpt):
+            check_degenerate("ancestor", ckpt, (opened.base,))
 
 
 def _check_own_null(opened: CaseCheckpoints, case: Case) -> None:

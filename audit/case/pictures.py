@@ -16,6 +16,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from audit.case import arrow_files
+from audit.case.confidential import confide_classes, confide_pictures, confide_rows
 from audit.case.tables import CHECK, read_table
 from audit.schema import AuditError, as_audit_error
 from audit.storage import refuse_special, resolved
@@ -69,6 +70,12 @@ def identity(picture: Picture, n: int, stem: str, cohort: str, taken: Collection
 
 def read_pictures(path: Path, asks: Named) -> tuple[Picture, ...]:
     """The images of a data file or folder, in their order. AuditError (code 2) names the file and what is wrong."""
+    pictures = _read_of(path, asks)
+    confide_pictures(path, ((picture.label, picture.group) for picture in pictures))
+    return pictures
+
+
+def _read_of(path: Path, asks: Named) -> tuple[Picture, ...]:
     if path.is_dir():
         if any((path / name).is_file() for name in _METADATA):
             return _with_metadata(path, asks)
@@ -97,6 +104,7 @@ def _of_arrays(path: Path, asks: Named) -> tuple[Picture, ...]:
         )
     others = {role: arrays.get(name) for role, name in _beside(asks, arrays).items()}
     columns = {"labels": labels} | {role: values for role, values in others.items() if values is not None}
+    confide_classes(path, (str(cell) for role, values in columns.items() if role != "id" for cell in values.flat))
     for role, values in columns.items():
         if values.shape != (len(images),):
             raise AuditError(f"{path}: {len(images)} images and {role} of shape {list(values.shape)}", _AS_NPZ)
@@ -151,6 +159,7 @@ def _label(path: Path, place: str, value: object, names: Sequence[str]) -> str:
 def _by_folder(path: Path) -> tuple[Picture, ...]:
     """One folder a class, which is called as the folder is."""
     classes = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    confide_classes(path, (folder.name for folder in classes))
     files = [file for folder in classes for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
     if not files:
         do = "put the images of each class into a folder of its name, or add metadata.csv with file_name and label"
@@ -162,6 +171,7 @@ def _with_metadata(path: Path, asks: Named) -> tuple[Picture, ...]:
     """A folder of images and a table that says what each of them is."""
     table = next(path / name for name in _METADATA if (path / name).is_file())
     rows = read_table(table)
+    confide_rows(path, [row.values for row in rows])
     if faults := [f"{row.place}: {row.fault}" for row in rows if row.fault]:
         raise AuditError(f"{table}: {'; '.join(faults[:_MOST_FAULTS])}", "correct these lines")
     columns = dict.fromkeys(column for row in rows for column in row.values)
@@ -252,6 +262,7 @@ def _is_file(path: Path) -> bool:
 
 def _of_table(path: Path, rows: Sequence[Mapping[str, Any]], asks: Named) -> tuple[Picture, ...]:
     """Rows of `datasets`: an image as the bytes of its file, and a label."""
+    confide_rows(path, rows)
     columns = dict.fromkeys(column for row in rows for column in row)
     image = _only(path, "images", None, IMAGES, columns)
     label, beside = _only(path, "labels", asks.label, LABELS, columns), _beside(asks, columns)

@@ -8,6 +8,7 @@ from .config_only import resolve_config as resolve_config
 from .degenerate import check_degenerate as check_degenerate
 from .degenerate import check_types as check_types
 from .degenerate import degenerate as degenerate
+from .degenerate import untrained as untrained
 from .edited import delta_of as delta_of
 from .edited import read_edit as read_edit
 from .edited import without_hooks as without_hooks

@@ -9,9 +9,10 @@ from audit.checkpoints.edited import DELTA, edit_folders
 from audit.checkpoints.float_copies import weights_folder
 from audit.checkpoints.folder import weight_files
 from audit.schema import AuditError, Checkpoint, ExitCode
-from audit.storage import Plain, plain_matrices, safetensors_file
+from audit.storage import Plain, constant_vectors, plain_matrices, safetensors_file
 
 _WHOLE: Final = frozenset({"I8", "U8", "I16", "U16", "I32", "U32", "I64", "U64", "BOOL"})
+_NORM: Final = re.compile(r"(norm|(^|[._])ln)[^.]*\.weight$", re.IGNORECASE)
 _PLACES: Final = re.compile(r"(mask|position_ids|num_batches_tracked)$")
 
 
@@ -28,6 +29,15 @@ def degenerate(ckpt: Checkpoint, others: Sequence[Checkpoint]) -> str:
             more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
             return f"tensor {wrong[0]!r} is {mine[wrong[0]]}{more}, which that of {other.source} is not"
     return ""
+
+
+def untrained(ckpt: Checkpoint) -> bool:
+    """Is a checkpoint as its library initialises it? Then every vector of its norms is one number, as no training
+    leaves it, and matrices from which some families begin are rightly zero. False where it has no such vectors."""
+    vectors: dict[str, bool] = {}
+    for path in weight_files(weights_folder(ckpt)):
+        vectors |= {name: same for name, same in constant_vectors(path).items() if _NORM.search(name)}
+    return bool(vectors) and all(vectors.values()) and not edit_folders(ckpt)
 
 
 def check_types(role: str, ckpt: Checkpoint, others: Sequence[Checkpoint]) -> None:

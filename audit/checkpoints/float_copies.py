@@ -23,7 +23,7 @@ from audit.checkpoints.location import folder_of, gguf_file_of
 from audit.checkpoints.quantisation import dequantiser_of
 from audit.checkpoints.released_files import parent_fingerprint
 from audit.schema import AuditError, Checkpoint, ExitCode, Record
-from audit.storage import TEMP, cache_root, disk_error, exclusive, safetensors_file, write_atomic
+from audit.storage import TEMP, Store, cache_root, disk_error, exclusive, safetensors_file, write_atomic
 
 log = logging.getLogger(__name__)
 MANIFEST = "dequantised.json"
@@ -99,6 +99,7 @@ def _place(source: str) -> Path:
 def _copy_folder(ckpt: Checkpoint) -> Path:
     source = parent_fingerprint(ckpt).total
     place = _place(source)
+    Store(cache_root() / "store").use(source)  # the store with which copies are pruned, wherever this run keeps its own
     if not _is_usable(place, source):
         with exclusive(place):
             if not _is_usable(place, source):  # who held the lock before may have made it

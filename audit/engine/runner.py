@@ -37,12 +37,14 @@ from audit.planning import Watch as Watch
 from audit.planning import make_bench as make_bench
 from audit.probing import Recall, behaviour_of, check_recall
 from audit.runs import (
+    ATTENTION_USED,
     OPEN_QUESTION,
     ROLES,
     Judges,
     Mask,
     RunJournal,
     Unit,
+    arithmetic_used,
     as_given,
     custody,
     documents,
@@ -74,7 +76,7 @@ from audit.schema import (
 )
 from audit.storage import write_atomic
 from audit.wording import counted
-from audit.wrappers import unused_tensors
+from audit.wrappers import arithmetic_of, unused_tensors
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -314,7 +316,7 @@ class Run:
         )
         circumstances = report_builder.Circumstances(
             exhibits=exhibits(received(self.received), self.case.root, unused_tensors),
-            environment=environment(self.bench.provenance(), self._flags()),
+            environment=environment(self.bench.provenance(), self._flags() | self._arithmetic()),
             registered=self.journal.registered,
             created=now(),
             demo=self.settings.demo,
@@ -335,6 +337,11 @@ class Run:
         given = {"allow_undecided": "yes"} if self.settings.allow_undecided else {}
         limits = {"max_time": self.settings.max_time, "max_mem": self.settings.max_mem}
         return given | {name: f"{limit:.12g}" for name, limit in limits.items() if limit is not None}
+
+    def _arithmetic(self) -> dict[str, str]:
+        """By which attention the models were computed: of the models alone, so that a resumed run says the same."""
+        of = partial(arithmetic_of, backend=self.bench.backend, attention=self.bench.attention)
+        return {ATTENTION_USED: arithmetic_used(received(self.received), of)}
 
     def _write(self, report: Report) -> None:
         self.watch(Step("report", str(self.journal.out), 0, 1))

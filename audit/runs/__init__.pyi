@@ -36,7 +36,9 @@ from .masking import key_of as key_of
 from .masking import renamed as renamed
 from .masking import texts_of as texts_of
 from .plan_differences import difference as difference
+from .provenance import ATTENTION_USED as ATTENTION_USED
 from .provenance import Received as Received
+from .provenance import arithmetic_used as arithmetic_used
 from .provenance import as_given as as_given
 from .provenance import code_version as code_version
 from .provenance import environment as environment
@@ -47,4 +49,7 @@ from .report_file import document_id as document_id
 from .report_file import documents as documents
 from .report_file import read_report as read_report
 from .report_file import report_id as report_id
+from .screening import guarded as guarded
+from .screening import printable as printable
+from .screening import traceback_of as traceback_of
 from .thumbnails import thumbnail as thumbnail

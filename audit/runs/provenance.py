@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +34,10 @@ NOT_FOLLOWED = "not followed, computed as --attention says"
 """What stands for the hash of an entry by which settings ask for arithmetic of their own."""
 NOT_USED = "hashed with its file, not used by the model"
 """What stands for the hash of a tensor that the opened model does not compute with."""
+
+
+ATTENTION_USED = "attention_used"
+"""The flag of a report that says what ``attention`` stood for; reports of earlier versions have none."""
 
 
 class Received(NamedTuple):
@@ -81,6 +85,14 @@ def environment(bench: dict[str, str], flags: dict[str, str]) -> Environment:
         threads=torch.get_num_threads(),
         flags={**{key: value for key, value in bench.items() if key not in ("device", "dtype", "backend")}, **flags},
     )
+
+
+def arithmetic_used(received: Iterable[Received], of: Callable[[Checkpoint], str]) -> str:
+    """How the roles' models compute attention, in words: one name, or each with its roles where they differ."""
+    roles: dict[str, list[str]] = {}
+    for role, checkpoint in received:
+        roles.setdefault(of(checkpoint), []).append(role)
+    return next(iter(roles)) if len(roles) == 1 else "; ".join(f"{how}: {', '.join(who)}" for how, who in roles.items())
 
 
 def name_of(checkpoint: Checkpoint) -> str:

@@ -11,6 +11,7 @@ from .leftovers import drop_abandoned as drop_abandoned
 from .leftovers import hold_temporary_folder as hold_temporary_folder
 from .leftovers import locked as locked
 from .matrices import Plain as Plain
+from .matrices import constant_vectors as constant_vectors
 from .matrices import plain_matrices as plain_matrices
 from .nesting import too_deep as too_deep
 from .store_limit import IN_USE as IN_USE

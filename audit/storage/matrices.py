@@ -1,5 +1,5 @@
-"""Matrices of a safetensors file that training does not leave: zero, constant, or of integers. No torch, bfloat16
-included; a matrix that is none of these is known by its first elements."""
+"""Tensors of a safetensors file that training does not leave: matrices that are zero, constant, or of integers, and
+vectors that are constant. No torch, bfloat16 included; one that is none of these is known by its first elements."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +19,13 @@ def plain_matrices(path: Path) -> dict[str, Plain]:
     """Which floating-point matrices (two dimensions or more) of the file are zero, constant, or of integers."""
     stat = path.stat()
     return dict(_plain(path, (stat.st_size, stat.st_mtime_ns, stat.st_ino)))
+
+
+def constant_vectors(path: Path) -> dict[str, bool]:
+    """Is each floating-point vector of the file one number again and again?"""
+    entries = read_header(path).entries.items()
+    vectors = {name: e for name, e in entries if e.dtype in _FLOATS and len(e.shape) == 1 and e.shape[0] > 1}
+    return {name: _kind(path, entry) in ("zero", "constant") for name, entry in vectors.items()}
 
 
 @lru_cache(maxsize=4096)

@@ -161,6 +161,13 @@ class Store:
             write_tensors(path, tensors, meta, durable=False)  # a count by another process finds it there
         self._checked.add(key)
 
+    def use(self, key: str) -> None:
+        """This process uses from now on what lies under ``key`` (a hex hash) in a folder that is pruned with the store
+        (:meth:`prune`): no other process drops it."""
+        if not self._users.knows(key):
+            with self._users.ledger(write=False):
+                self._users.mark(key)
+
     def _used(self, key: str, path: Path) -> bool:
         """This process uses an entry from now on; false where another one dropped it just before."""
         if self._users.knows(key):
@@ -176,8 +183,8 @@ class Store:
         return exclusive(self.path(key)) if self.waits else nullcontext()
 
     def prune(self, max_bytes: int, also: Iterable[Path] = ()) -> int:
-        """Drop what was used longest ago, entries, fitted checkpoints and the folders of ``also``, until at most
-        ``max_bytes`` remain, but for what another process uses; returns the bytes freed."""
+        """Drop what was used longest ago, entries, fitted checkpoints and the folders of ``also`` (each called by its
+        key), until at most ``max_bytes`` remain, but for what another process uses; returns the bytes freed."""
         with self._users.ledger(write=True) as ledger:
             freed = self._dropped(max_bytes, also)[0]
             forget(ledger)
@@ -196,7 +203,7 @@ class Store:
         """The bytes that were freed and those that are left of the store."""
         entries: list[tuple[int, int, Path]] = []
         used, others = self._users.elsewhere(), frozenset(also)
-        freed = self._sweep(used)
+        freed = self._sweep(used, others)
         for path in (*self.root.glob("??/*"), *self.root.glob(f"{_FITTED}/*"), *others):
             with suppress(FileNotFoundError):  # an older Residua may prune too
                 stat, folder = path.stat(), path.is_dir()
@@ -207,15 +214,16 @@ class Store:
         for _, size, path in sorted(entries):
             if total <= max_bytes:
                 break
-            if path.stem[:NAMED] not in used or path in others:
+            if path.stem[:NAMED] not in used:
                 dropped = _drop(path, size)
                 total, freed = total - dropped, freed + dropped
         return freed, total
 
-    def _sweep(self, used: Collection[str]) -> int:
+    def _sweep(self, used: Collection[str], also: Iterable[Path] = ()) -> int:
         """Drop what killed processes had not put in place; returns the bytes freed. An entry in the making is held, a
-        checkpoint in the making belongs to who uses its key."""
-        folders = [p for p in self.root.glob(f"{_FITTED}/.*{TEMP}") if p.name.split(".")[1] not in used and is_old(p)]
+        folder in the making belongs to who uses its key."""
+        made = [*self.root.glob(f"{_FITTED}/.*{TEMP}"), *(p for p in also if p.suffix == TEMP and p.is_dir())]
+        folders = [p for p in made if p.name.split(".")[1] not in used and is_old(p)]
         return drop_abandoned(
             (*self.root.glob(f"??/.*{TEMP}"), *(p for p in folders if not self._users.knows(p.name[1:])))
         )

@@ -1,5 +1,6 @@
 from . import load_checks as load_checks
 from .accounting import unused_tensors as unused_tensors
+from .arithmetic import arithmetic_of as arithmetic_of
 from .backends import backend_class as backend_class
 from .backends import fresh_model as fresh_model
 from .backends import open_wrapper as open_wrapper

@@ -2,7 +2,10 @@
 
 import importlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +21,7 @@ from transformers import AutoModelForCausalLM
 from audit import checkpoints
 from audit.checkpoints import float_copies
 from audit.schema import AuditError, Checkpoint, Source
+from audit.storage import Store
 from audit.wrappers import open_wrapper
 from studies.quantised.references import opened, reference
 from studies.quantised.releases import MADE, bits_and_bytes, edit_config, linear, mxfp4
@@ -317,6 +321,44 @@ def test_a_copy_that_is_not_what_was_written_is_never_used_and_a_read_only_one_i
     with pytest.raises(AuditError, match="cannot be written") as caught:
         checkpoints.weights_folder(ckpt)
     assert caught.value.code == 3
+
+
+USER = """import sys, time
+from pathlib import Path
+from audit import checkpoints
+from audit.schema import Source
+print(checkpoints.weights_folder(checkpoints.resolve(Source(path=sys.argv[1]), Path("/"))), flush=True)
+time.sleep(600)"""
+
+
+def test_a_copy_that_a_living_process_uses_is_not_pruned_and_one_that_none_uses_is(cache: Path) -> None:
+    mine = checkpoints.weights_folder(resolved(toys.release("awq")))
+    store = Store(cache / "store")
+    command = [sys.executable, "-c", USER, str(toys.release("gptq 4"))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as user:
+        try:
+            assert user.stdout is not None
+            theirs = Path(user.stdout.readline().strip())
+            assert theirs in checkpoints.copies() and theirs != mine
+            assert store.prune(0, checkpoints.copies()) > 0
+            assert theirs.is_dir() and not mine.exists()
+        finally:
+            user.kill()
+    store.prune(0, checkpoints.copies())
+    assert not theirs.exists()
+
+
+def test_what_a_killed_process_left_of_a_copy_is_pruned_and_one_in_the_making_is_not(cache: Path) -> None:
+    store, key = Store(cache / "store"), "ab" * 32
+    left = cache / "dequantised" / f".{key[:32]}.1.tmp"
+    making = cache / "dequantised" / f".{'cd' * 16}.2.tmp"
+    for folder in (left, making):
+        folder.mkdir(parents=True)
+        (folder / "model.safetensors").write_bytes(b"x" * 100)
+        os.utime(folder, (0, 0))
+    store.use("cd" * 32)
+    assert store.prune(0, checkpoints.copies()) == 100
+    assert not left.exists() and making.is_dir()
 
 
 def test_large_models_are_written_in_several_files(monkeypatch: pytest.MonkeyPatch) -> None:

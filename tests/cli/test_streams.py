@@ -18,6 +18,7 @@ from audit.wording import confide, confided, drop_confidences, is_hidden
 from tests.case.test_opened import read_rows, write_rows
 from tests.case.test_opened import root as root
 
+SECRET = "anna buried the copper casket under the third lamp"
 ESCAPE = "\x1b[31m\u202eolleh\x07"
 
 
@@ -111,6 +112,28 @@ def test_logs_and_warnings_of_any_library_are_cleaned_and_left_as_they_were(
     assert hidden(first) == [] and "‹U+001B›" in first
     assert "\x1b" in second, "outside the block nothing is changed"
     assert hidden(capsys.readouterr().err) == []
+
+
+def test_a_traceback_that_a_library_logs_is_masked_and_cleaned_and_so_is_what_cannot_be_logged(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    drop_confidences()
+    confide("data.jsonl", lambda: (SECRET,))
+    log = logging.getLogger("a library that logs tracebacks")
+    broken = logging.StreamHandler(closed := io.StringIO())
+    closed.close()
+    for handler in (logging.StreamHandler(sys.stderr), broken):
+        log.addHandler(handler)
+    with streams.guarded():
+        try:
+            raise ValueError(f"{SECRET} {ESCAPE}")
+        except ValueError:
+            log.exception("it broke")
+        log.warning("%d of them", f"{SECRET} {ESCAPE}", stack_info=True)
+    log.handlers.clear()
+    err = capsys.readouterr().err
+    assert "Traceback" in err and "%d of them" in err and "Stack" in err
+    assert "copper" not in err and hidden(err) == []
 
 
 def test_progress_and_tables_send_no_hidden_character(capsys: pytest.CaptureFixture[str]) -> None:

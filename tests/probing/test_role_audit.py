@@ -169,6 +169,21 @@ def test_a_matrix_that_is_zero_in_every_model_is_no_fault_of_base() -> None:
     opened(case)
 
 
+def test_an_ancestor_as_a_library_initialises_it_may_have_a_matrix_of_zeros_and_a_trained_one_may_not() -> None:
+    def zeroed(name: str, also: str) -> Case:
+        def change(key: str, x: Tensor) -> Tensor:
+            if "1.self_attn.q_proj" in key:
+                return torch.zeros_like(x)
+            return torch.ones_like(x) if also in key else x
+
+        broken = changed(name, "ancestor", change)
+        return with_role(planted_world.case("clean", references=("null", "ancestor")), "ancestor", broken)
+
+    opened(zeroed("zeroed_and_untrained", "norm"))
+    with pytest.raises(AuditError, match="ancestor .*q_proj.* is zero"):
+        opened(zeroed("zeroed_with_one_norm_as_it_began", "0.input_layernorm"))
+
+
 @pytest.mark.parametrize("role", ["base", "suspect", "references", "ancestor"])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.int8])
 def test_floats_that_are_stored_as_integers_are_refused_in_every_role(role: str, dtype: torch.dtype) -> None:

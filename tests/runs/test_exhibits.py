@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 from audit import checkpoints
-from audit.runs.provenance import NOT_OPENED, NOT_USED, Received, exhibits
+from audit.runs.provenance import NOT_OPENED, NOT_USED, Received, arithmetic_used, exhibits
 from audit.schema import Checkpoint, Source
 from tests import toy
 
@@ -30,3 +30,15 @@ def test_tensors_that_the_model_does_not_use_are_listed_by_name() -> None:
     ckpt = checkpoints.resolve(Source(path=str(toy.folder("llama"))), Path("/"))
     (listed,) = exhibits((Received("suspect", ckpt),), Path("/"), lambda _: ("rotary_emb.inv_freq",))
     assert listed.files["tensor rotary_emb.inv_freq"] == NOT_USED
+
+
+def test_roles_whose_attention_differs_are_told_apart_and_those_that_agree_are_one_name() -> None:
+    ckpt = checkpoints.resolve(Source(path=str(toy.folder("llama"))), Path("/"))
+    other = checkpoints.resolve(Source(path=str(toy.folder("gemma2"))), Path("/"))
+    roles = [Received("base", ckpt), Received("suspect", ckpt), Received("reference", other)]
+
+    def of(checkpoint: Checkpoint) -> str:
+        return "eager" if checkpoint is other else "sdpa"
+
+    assert arithmetic_used(roles, of) == "sdpa: base, suspect; eager: reference"
+    assert arithmetic_used(roles[:2], of) == "sdpa"

@@ -109,9 +109,11 @@ def perform_here(settings: "RunSettings", task: Task, together: int) -> Mapping[
     """One unit in this process of Ray, beside so many others in the same memory, as plain values."""
     from audit.engine.sweeping.worker import Worker
     from audit.planning import unwatched
+    from audit.runs import guarded
 
     worker = _workers.setdefault(settings, Worker(settings, together))
-    return worker.perform(task, unwatched)._asdict()
+    with guarded():
+        return worker.perform(task, unwatched)._asdict()
 
 
 def _ray() -> Any:

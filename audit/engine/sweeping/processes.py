@@ -194,23 +194,30 @@ def serve(pipe: Connection, lifeline: Connection, settings: "RunSettings", place
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     logging.basicConfig(level=place.level, format="%(levelname)s %(message)s", force=True)
     from audit.engine.sweeping.worker import Worker
+    from audit.runs import guarded
     from audit.storage import hold_temporary_folder
 
     hold_temporary_folder()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     worker = Worker(settings, place.together)
-    try:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        while True:
-            task = pipe.recv()
-            pipe.send(worker.perform(task, lambda step, name=task.name: pipe.send(_about(step, name))))
-    except (EOFError, OSError, KeyboardInterrupt):
-        return
+    with guarded():
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+            while True:
+                task = pipe.recv()
+                pipe.send(worker.perform(task, lambda step, name=task.name: pipe.send(_about(step, name))))
+        except (EOFError, OSError, KeyboardInterrupt):
+            return
+        except Exception:  # else the library prints its traceback as it is
+            log.exception("this worker broke")
+            raise SystemExit(1) from None
 
 
 def _about(step: "Step", name: str) -> "Step":
-    """A step that says whose it is."""
-    return step._replace(detail=f"{name} {step.detail}".strip())
+    """A step that says whose it is, as it may be printed: what to mask in it, this process alone knows."""
+    from audit.runs import printable
+
+    return step._replace(detail=printable(f"{name} {step.detail}".strip()))
 
 
 def _end_with(lifeline: Connection) -> None:

@@ -34,22 +34,23 @@ class Worker:
         self._shared: tuple[str, SharedReads] | None = None
 
     def perform(self, task: Task, watch: "Watch") -> Outcome:
-        """Perform a unit. Only an interruption is raised; a wish to stop this one run is an outcome."""
+        """Perform a unit. Only an interruption is raised; a wish to stop this one run is an outcome, and what is said
+        of it quotes no text of the data, which this process alone has read."""
         from audit.engine.runner import guarded
-        from audit.runs import Cancelled
+        from audit.runs import Cancelled, printable
 
         work = self._read if task.kind == "shared" else self._audit
         try:
             result = guarded(task.name, "sweep", lambda: work(task, watch))
         except AuditError as error:
-            return Outcome(task.name, problem=error.what, do=error.do, code=error.code)
+            return Outcome(task.name, problem=printable(error.what), do=printable(error.do), code=error.code)
         except Cancelled:
             do = "the same command takes it up"
             return Outcome(task.name, problem="it was cancelled", do=do, code=ExitCode.INTERRUPTED)
         if isinstance(result, Outcome):
             return result
         do = f"audit it alone with --debug and report what that prints (failure {result.error_id})"
-        return Outcome(task.name, problem=result.error, do=do, code=ExitCode.INTEGRITY)
+        return Outcome(task.name, problem=printable(result.error), do=do, code=ExitCode.INTEGRITY)
 
     def _audit(self, task: Task, watch: "Watch") -> Outcome:
         from audit.case import CaseFile

@@ -91,7 +91,7 @@ def method(report: Report) -> tuple[Block, ...]:
         ),
         Facts((("Plan hash", visible(plan.plan_hash)), ("Registered", f"{when}, before looking"),
                ("Code version", visible(plan.code_version)),
-               _asked(report),
+               _asked(report), *_attention(report),
                ("Split of the data", f"by {visible(plan.case.data.group, NAME)}, seed {plan.case.data.split_seed}"))),
         Grid("Planned tests", ("Test", "Question", f"Forward {read}", "Will it run?"), rows),
         Heading("Decision rule"),
@@ -114,6 +114,19 @@ def _asked(report: Report) -> tuple[str, str]:
     words = visible(_one_line(report.plan.case.template), CELL)
     asked_of = ", asked of an image as the processor in base's folder leaves it"
     return "Prompt template", words + (asked_of if replicates_of(report.evidence).modality == "image+text" else "")
+
+
+def _attention(report: Report) -> tuple[tuple[str, str], ...]:
+    """How attention was computed, whatever the checkpoints' settings wish for; nothing of reports that do not say."""
+    flags = report.environment.flags
+    if "attention_used" not in flags:
+        return ()
+    chosen = "chosen by the models' classes" if flags.get("attention") == "default" else "as --attention says"
+    wishes = any(hashed.startswith("not followed") for x in report.exhibits for hashed in x.files.values())
+    instead = ", not as settings of the checkpoints ask (section 3 lists what they ask for)" if wishes else ""
+    patterns = "" if flags["attention_used"] == "eager" else "; patterns, where a test reads them, by eager"
+    words = f"{visible(flags['attention_used'], CELL)}, {chosen}{instead}{patterns}"
+    return (("Attention", words),)
 
 
 def _one_line(template: Template) -> str:
