@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=SIZE, help=f"mutants of each room, {SIZE} unless told")
     parser.add_argument("--most", type=float, default=MOST, help="seconds of tests a mutant may ask for")
     parser.add_argument("--survivors", action="store_true", help="run those again that nothing caught")
+    parser.add_argument("--tests", nargs="+", help="try these test files of the room only, instead of all of them")
     parser.add_argument("--show", action="store_true", help="run nothing, print what is known")
     asked = parser.parse_args()
     for name in asked.rooms or ROOMS:
@@ -86,7 +87,7 @@ class Sample:
     def __init__(self, name: str, tree: Path, scratch: Path, asked: argparse.Namespace) -> None:
         self._name, self._tree, self._scratch, self._asked = name, tree, scratch, asked
         self._room: Room = ROOMS[name]
-        self._paths = self._room.paths(tree)
+        self._tests, self._paths = tuple(asked.tests or self._room.tests), self._room.paths(tree)
         self._console = os.dup(1)
 
     def run(self) -> None:
@@ -116,7 +117,7 @@ class Sample:
         with (self._scratch / "output.txt").open("w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        session.collected(self._room.tests, self._scratch, self._serve)
+        session.collected(self._tests, self._scratch, self._serve)
 
     def _serve(self, items: list[pytest.Item]) -> None:
         """With the tests collected: which of them reach what, and then mutant by mutant."""
@@ -175,7 +176,7 @@ class Sample:
         with (self._scratch / "output.txt").open("a") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        session.in_fork(lambda: _imported(self._room.tests, self._scratch), self._scratch, 300.0)
+        session.in_fork(lambda: _imported(self._tests, self._scratch), self._scratch, 300.0)
         for name in json.loads((self._scratch / f"notes-{os.getpid()}.json").read_text())["names"]:
             _import(name)
         sys.dont_write_bytecode = True
