@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from scipy.optimize import isotonic_regression
 
 from audit import stats
 from audit.calibration.records import ErrorRates, Subject
@@ -206,7 +206,7 @@ def _doses(people: Roster, held: HeldOut) -> tuple[Dose, ...]:
         return ()
     order = np.argsort([retained / audited for retained, audited, _, _ in counts], kind="stable")
     shares, weights = np.array([counts[i][2] / counts[i][3] for i in order]), np.array([counts[i][3] for i in order])
-    rising = isotonic_regression(shares, weights=weights).x
+    rising = scipy.optimize.isotonic_regression(shares, weights=weights).x
     return tuple(
         Dose(kept=counts[i][0], audited=counts[i][1], k=counts[i][2], n=counts[i][3], power=significant(p, 4))
         for i, p in zip(order, rising, strict=True)

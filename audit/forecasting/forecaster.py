@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float
 from numpy import ndarray
-from scipy import stats
 
 from audit.bench import Bench
 from audit.case import CaseFile, OpenCase, open_case
@@ -192,7 +192,7 @@ def _entangled(rows: ForecastRows, surveyed: Surveyed) -> tuple[Entangled, ...]:
     """Retained items by the mean rank of their two ties, strongest first."""
     ties = surveyed.predictors.entangled
     damage = [w.damage for w in surveyed.pilots.values()]
-    tied = stats.rankdata(ties["circuit_cosine"]) + stats.rankdata(ties["gradient_cosine"])
+    tied = scipy.stats.rankdata(ties["circuit_cosine"]) + scipy.stats.rankdata(ties["gradient_cosine"])
     return tuple(
         Entangled(
             name=rows.retain_items[i].id, group=rows.retain_items[i].group,
@@ -223,7 +223,7 @@ def _collateral(fitted: Fitted, pilots: dict[str, Watched]) -> tuple[Collateral,
 
 
 def _spearman(a: Float[ndarray, " item"], b: Float[ndarray, " item"]) -> float:
-    return float(np.corrcoef(stats.rankdata(a), stats.rankdata(b))[0, 1])
+    return float(np.corrcoef(scipy.stats.rankdata(a), scipy.stats.rankdata(b))[0, 1])
 
 
 def _pilot(name: str, watched: Watched, ranked: Predicted) -> Pilot:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float
 from numpy import ndarray
-from scipy import stats
 
 from audit.schema import Interval, Rate, Record
 
@@ -80,8 +80,8 @@ def normal_scores(values: Float[ndarray, " item"]) -> Float[ndarray, " item"]:
     known = np.isfinite(values)
     scores = np.zeros(len(values))
     if known.sum() > 1 and np.ptp(values[known]) > 0:
-        ranks = stats.rankdata(values[known])
-        scores[known] = stats.norm.ppf((ranks - 0.5) / known.sum())
+        ranks = scipy.stats.rankdata(values[known])
+        scores[known] = scipy.stats.norm.ppf((ranks - 0.5) / known.sum())
     return scores
 
 
@@ -112,7 +112,7 @@ def predicted(
         shares |= {"pilot": fitted.pilot_weight * normal_scores(pilot)}
         score = score + shares["pilot"]
         lo, hi = fitted.pilot_error_lo, fitted.pilot_error_hi
-    rank = (stats.rankdata(score) - 0.5) / len(score)
+    rank = (scipy.stats.rankdata(score) - 0.5) / len(score)
     return Predicted(rank, np.clip(rank + lo, 0, 1), np.clip(rank + hi, 0, 1), score, shares)
 
 

@@ -9,12 +9,13 @@ by Holm.
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import NormalDist
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float
 from numpy import ndarray
-from scipy import stats as scipy_stats
 
 from audit import stats
 from audit.render import Reading, answer, finding_name, overall_reading, own_reading
@@ -25,7 +26,7 @@ ALPHA = 0.05
 DRAWS = 9999
 ROUNDING = 1e-6
 NO_RULE = "not asked"
-_HALF = float(scipy_stats.norm.ppf(0.975))
+_HALF = NormalDist().inv_cdf(0.975)
 
 
 class Side(NamedTuple):
@@ -166,7 +167,7 @@ def _difference(name: str, a: Kept, b: Kept, seed: int) -> Difference | str:
     floor = least_p(min(a[1].units, b[1].units))
     se = float(np.hypot(first.hi - first.lo, second.hi - second.lo)) / (2 * _HALF)
     change = y - x
-    p = max(float(2 * scipy_stats.norm.sf(abs(change) / se)) if se > 0 else float(change == 0), floor)
+    p = max(float(2 * scipy.stats.norm.sf(abs(change) / se)) if se > 0 else float(change == 0), floor)
     ends = Interval(lo=change - _HALF * se, hi=change + _HALF * se)
     return Difference(name, x, y, change, ends, p, 1.0, "approximate", 0, reading.name, floor)
 

@@ -12,7 +12,6 @@ import numpy as np
 import scipy
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
-from scipy.special import expit, logit
 
 from audit import stats
 from audit.schema import AuditError, Interval
@@ -210,12 +209,13 @@ def clustered_auroc(data: Labelled, seed: int, method: Method = "logit_t", draws
     elif method == "percentile":
         ends = stats.percentile_interval(_drawn(wins, resamples(data, seed, draws)).auc)
     else:
-        around, width = float(logit(auc)), se / (auc * (1 - auc))
+        around, width = float(scipy.special.logit(auc)), se / (auc * (1 - auc))
         t = float(scipy.stats.t.ppf(0.975, held - 1))
         low, high = -t, t
         if method == "bootstrap_t":
             low, high = _studentised(_drawn(wins, resamples(data, seed, draws)), around)
-        ends = Interval(lo=float(expit(around - high * width)), hi=float(expit(around - low * width)))
+        lo, hi = scipy.special.expit([around - high * width, around - low * width])
+        ends = Interval(lo=float(lo), hi=float(hi))
     return Area(auc, ends, method, approximate(method, held))
 
 
@@ -248,7 +248,7 @@ def _studentised(drawn: _Drawn, around: float) -> tuple[float, float]:
     if usable.sum() < 100:
         return -np.inf, np.inf
     auc, se = drawn.auc[usable], drawn.se[usable]
-    return stats.percentile_interval((logit(auc) - around) * auc * (1 - auc) / se).ends
+    return stats.percentile_interval((scipy.special.logit(auc) - around) * auc * (1 - auc) / se).ends
 
 
 def approximate(method: Method, units: int) -> bool:

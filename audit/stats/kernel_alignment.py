@@ -10,9 +10,9 @@ Nguyen, Raghu and Kornblith 2021 (arXiv 2010.15327); the jackknife of U-statisti
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
 from numpy import ndarray
-from scipy.special import stdtrit
 
 from audit.schema import Interval
 
@@ -170,7 +170,7 @@ def jackknifed(value: float, without: Float[ndarray, " group"]) -> Interval | No
     if groups < 2 or not np.isfinite(without).all() or not np.isfinite(value):
         return None
     error = float(np.sqrt((groups - 1) / groups * ((without - without.mean()) ** 2).sum()))
-    reach = -float(stdtrit(groups - 1, _TAIL)) * error
+    reach = -float(scipy.special.stdtrit(groups - 1, _TAIL)) * error
     return Interval(lo=value - reach, hi=value + reach)
 
 

@@ -8,10 +8,9 @@ Sources: Brümmer & du Preez 2006 (Computer Speech & Language 20:230); Zadrozny 
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from scipy.optimize import isotonic_regression, minimize
-from scipy.special import expit
 
 from audit.stats.clustered import Labelled
 
@@ -52,7 +51,7 @@ def ridge_logistic(
 
     beta, now = np.zeros(design.shape[1]), np.inf
     for _ in range(100):
-        now, p = cost(beta), expit(design @ beta)
+        now, p = cost(beta), scipy.special.expit(design @ beta)
         gradient = design.T @ (weight * (p - knows)) + penalty @ beta
         curvature = (design * (weight * p * (1 - p))[:, None]).T @ design + penalty
         step = np.linalg.solve(curvature + 1e-12 * np.eye(len(beta)), gradient)
@@ -82,12 +81,12 @@ def rising_logistic(
     def cost(beta: ndarray) -> tuple[float, ndarray]:
         eta = design @ beta
         value = (weight * (np.logaddexp(0, eta) - knows * eta)).sum() + (penalty * beta**2).sum() / 2
-        return float(value), design.T @ (weight * (expit(eta) - knows)) + penalty * beta
+        return float(value), design.T @ (weight * (scipy.special.expit(eta) - knows)) + penalty * beta
 
     bounds = [(None, None), *[(0.0, None)] * x.shape[1]]
     start = np.zeros(design.shape[1])
     limits = {"maxiter": 1000, "maxfun": 10_000, "ftol": 1e-14, "gtol": 1e-8}
-    beta = minimize(cost, start, method="L-BFGS-B", jac=True, bounds=bounds, options=limits).x
+    beta = scipy.optimize.minimize(cost, start, method="L-BFGS-B", jac=True, bounds=bounds, options=limits).x
     return Logistic(float(beta[0]), beta[1:])
 
 
@@ -151,7 +150,8 @@ def pool_adjacent(
     both = knowing + clean
     present = both > 0
     x, knowing, clean, both = x[present], knowing[present], clean[present], both[present]
-    return Blocks(x, knowing, clean, np.clip(isotonic_regression(knowing / both, weights=both).x, 0.0, 1.0))
+    rising = scipy.optimize.isotonic_regression(knowing / both, weights=both).x
+    return Blocks(x, knowing, clean, np.clip(rising, 0.0, 1.0))
 
 
 def pooled(data: Labelled, weight: Float[ndarray, " item"]) -> Blocks:

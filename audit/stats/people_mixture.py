@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float, Int
 from numpy import ndarray
-from scipy import stats as scipy_stats
-from scipy.special import gammaln
 
 from audit.schema import FDR
 from audit.stats.multiplicity import benjamini_hochberg
@@ -76,7 +75,7 @@ def null_people(groups: Sequence[Float[ndarray, " _other"]], signed: bool) -> Nu
 def p_above(people: Float[ndarray, " person"], null: NullPeople) -> Float[ndarray, " person"]:
     """One-sided p of every person against null people, their level as high as it may be and no surer than that."""
     spread = float(np.hypot(null.scale * np.sqrt(1 + FEW / null.people), null.shift))
-    return scipy_stats.t.sf((people - null.location - null.shift) / spread, TAIL_DF)
+    return scipy.stats.t.sf((people - null.location - null.shift) / spread, TAIL_DF)
 
 
 def standing_out(
@@ -129,7 +128,7 @@ def _log_count(log_ratio: Float[ndarray, "*grid person"]) -> Float[ndarray, "*gr
         probability[..., 1:] = probability[..., 1:] * (1 - p) + probability[..., :-1] * p
         probability[..., 0] *= 1 - p[..., 0]
     k = np.arange(n + 1)
-    choose = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    choose = scipy.special.gammaln(n + 1) - scipy.special.gammaln(k + 1) - scipy.special.gammaln(n - k + 1)
     with np.errstate(divide="ignore"):
         return np.log(probability) + np.logaddexp(0, log_ratio).sum(-1, keepdims=True) - choose
 

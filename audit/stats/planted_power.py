@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from scipy.optimize import isotonic_regression
-from scipy.special import stdtr
 
 from audit.stats.skewed_means import LEAST_T, corrected, fewest, judged_by_t, least_p, moments
 
@@ -130,7 +129,7 @@ def _tested(people: People, others: Others) -> _Tested:
     labels = None if others is None else np.arange(both.shape[1]) < n
     moment = moments(both.transpose(1, 0, 2).reshape(both.shape[1], -1), labels)
     t = corrected(moment, fewest(both.shape[1], labels)).above
-    return _Tested(t.reshape(draws, layers), stdtr(moment.df, -t).reshape(draws, layers))
+    return _Tested(t.reshape(draws, layers), scipy.special.stdtr(moment.df, -t).reshape(draws, layers))
 
 
 def max_t_decision(sources: Sequence[Noise], sizes: tuple[int, int], rule: Rule, seed: int) -> Decision:
@@ -169,7 +168,7 @@ def _draws(wanted: int, rows: int, layers: int) -> int:
 
 def _least(doses: Sequence[float], power: Sequence[float], wanted: float) -> float | None:
     """The least dose from which the curve, made monotone, is at the wanted power."""
-    rising = isotonic_regression(np.array(power)).x
+    rising = scipy.optimize.isotonic_regression(np.array(power)).x
     return next((dose for dose, p in zip(doses, rising, strict=True) if p >= wanted - 1e-9), None)
 
 

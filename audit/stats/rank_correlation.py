@@ -2,9 +2,9 @@
 
 from math import nan, sqrt
 
+import scipy
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.stats import rankdata
 
 
 def spearman(x: Float[ndarray, " n"], y: Float[ndarray, " n"]) -> float:
@@ -12,6 +12,6 @@ def spearman(x: Float[ndarray, " n"], y: Float[ndarray, " n"]) -> float:
 
     Source: Spearman 1904 (American Journal of Psychology 15:72).
     """
-    a, b = (rankdata(values) - (len(values) + 1) / 2 for values in (x, y))
+    a, b = (scipy.stats.rankdata(values) - (len(values) + 1) / 2 for values in (x, y))
     norm = sqrt(float((a**2).sum()) * float((b**2).sum()))
     return float((a * b).sum()) / norm if norm else nan

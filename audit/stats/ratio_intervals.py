@@ -6,9 +6,9 @@
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from scipy.special import stdtrit
 
 from audit.schema import Interval
 from audit.stats import randomisation
@@ -58,7 +58,7 @@ def ratio_bounds(
     """
     ratio, rest = linearised(numerator, denominator, forget)
     error = moments(rest, forget)
-    q = -stdtrit(error.df, TAIL)
+    q = -scipy.special.stdtrit(error.df, TAIL)
     return Bounds(ratio + _end(error, q, -1.0), ratio + _end(error, q, 1.0))
 
 
@@ -76,7 +76,7 @@ def largest_ratio_bounds(
     """
     ratio, rest = linearised(numerator, denominator, forget)
     error = moments(rest, forget)
-    q = -stdtrit(error.df, TAIL)
+    q = -scipy.special.stdtrit(error.df, TAIL)
     lower = ratio + _end(error, _joint(rest, error, forget, seed), -1.0)
     return Interval(lo=float(lower.max()), hi=float((ratio + _end(error, q, 1.0)).max()))
 
@@ -85,6 +85,6 @@ def _joint(rest: ndarray, error: Moments, forget: Bool[ndarray, " person"] | Non
     """The quantile of t [layer] that no layer exceeds in all but 2.5 % of draws."""
     layers = rest.shape[1]
     if layers == 1 or few(len(rest), forget):
-        return -stdtrit(error.df, TAIL / layers)
+        return -scipy.special.stdtrit(error.df, TAIL / layers)
     largest = randomisation.random_sign_t(rest, seed, forget, SIGNS).max(1)
-    return np.maximum(-stdtrit(error.df, TAIL), np.quantile(largest, 1 - TAIL))
+    return np.maximum(-scipy.special.stdtrit(error.df, TAIL), np.quantile(largest, 1 - TAIL))

@@ -8,9 +8,9 @@ International 230:156); Meuwly, Ramos & Haraksim 2017 (Forensic Science Internat
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.special import expit, ndtr, xlogy
 
 from audit import stats
 from audit.schema import Interval
@@ -40,7 +40,7 @@ class Cost(NamedTuple):
 def cllr_min(data: Labelled, weight: Float[ndarray, " item"] | None = None) -> float:
     """The least Cllr that any increasing change of the ratios could reach: that of pool-adjacent-violators, in bits."""
     blocks = pooled(data, np.ones(len(data.score)) if weight is None else weight)
-    cost = xlogy(blocks.knowing, blocks.p) + xlogy(blocks.clean, 1 - blocks.p)
+    cost = scipy.special.xlogy(blocks.knowing, blocks.p) + scipy.special.xlogy(blocks.clean, 1 - blocks.p)
     return float(-cost.sum() / (2 * np.log(2)))
 
 
@@ -126,7 +126,7 @@ def envelope(data: Labelled, limits: Interval, seed: int, draws: int = 1000) -> 
     order = np.argsort(data.score, kind="stable")
     value, knows = data.score[order], data.knows[order]
     even = np.where(knows, 1 / knows.sum(), 1 / (~knows).sum())
-    p = expit(value * np.log(10))
+    p = scipy.special.expit(value * np.log(10))
     p = np.where(value >= limits.hi, 1.0, np.where(value <= limits.lo, 0.0, p))
     shares = [even * (1 - p), even * p]
     if min(share.sum() for share in shares) <= 0:
@@ -137,7 +137,7 @@ def envelope(data: Labelled, limits: Interval, seed: int, draws: int = 1000) -> 
     alike = within_cluster(data)
     gaps = np.empty(draws)
     for i in range(draws):
-        u = ndtr(_noise(data, alike, rng))
+        u = scipy.special.ndtr(_noise(data, alike, rng))
         place = np.where(data.knows, np.searchsorted(knowing, u), np.searchsorted(clean, u))
         drawn = value[np.minimum(place, len(value) - 1)]
         gaps[i] = cllr(drawn, data.knows) - cllr_min(data.rescored(drawn))

@@ -10,9 +10,9 @@ from math import comb
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from scipy.special import stdtr
 
 from audit.stats import randomisation
 from audit.stats.randomisation import MaxT
@@ -147,7 +147,7 @@ def mean_max_t(
         return randomisation.judge(family, family.observed, family.observed, scale)
     t = corrected(moment, n, 1 if forget is None else 2)
     judged = randomisation.judge(family, t.above, t.below, scale)
-    p = [stdtr(moment.df, -t.above), stdtr(moment.df, t.below)]
+    p = [scipy.special.stdtr(moment.df, -t.above), scipy.special.stdtr(moment.df, t.below)]
     if not few(len(x), forget):
         return judged._replace(p=max(judged.p, float(p[0].min())), p_below=max(judged.p_below, float(p[1].min())))
     floor = np.where(moment.error > 0, LEAST_T, one_of_all(len(x), forget))

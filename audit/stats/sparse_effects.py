@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from jaxtyping import Float
 from numpy import ndarray
-from scipy import stats as scipy_stats
 
 LEAST_PEOPLE = 6
 """Null people below which a group has no spread worth the name."""
@@ -72,7 +72,7 @@ def sparse(people: Float[ndarray, " person"], nulls: Sequence[Float[ndarray, " _
         if spread.scale > LEAST_SPREAD:
             t = (people - np.median(null)) / (spread.scale * np.sqrt(1 + np.pi / (2 * len(null))))
             values.append(t)
-            tails.append(scipy_stats.t.sf(t, spread.df))
+            tails.append(scipy.stats.t.sf(t, spread.df))
     if not values or not len(people):
         return None
     return Sparse(float(np.min(values, axis=0).max()), higher_criticism(np.max(tails, axis=0)))

@@ -28,6 +28,8 @@ from tests.planted import planted_package
 
 EDITS = discover("audit.edits", Edit)
 QUICK = ("steps=3", "batch=4", "warmup_steps=1", "sample=4")
+SETTINGS = (*QUICK, "poison_rate=0.5")
+"""The toy's forget set has four groups: a tenth of them, which edits poison unless told, would be none."""
 LOGPROB = Read(site=Site(part="logits"), at="answer", reduce="logprob")
 SAID = "where is it"
 OF_EACH_KIND = ("npo", "refusal", "salun", "quantise", "head_edit", "logit_bias")
@@ -56,7 +58,7 @@ def case_file(tmp_path: Path) -> CaseFile:
 
 def request(name: str, **more: Any) -> EditRequest:
     """The edit in a few steps; refusing answers of the toy's own words."""
-    stated = tuple(pair for pair in QUICK if pair.partition("=")[0] in EDITS[name].model_fields)
+    stated = tuple(pair for pair in SETTINGS if pair.partition("=")[0] in EDITS[name].model_fields)
     return EditRequest(name, **{"settings": stated, "choice": Choice(refusals=(SAID,)), **more})
 
 

@@ -5,6 +5,8 @@ manifest alone never finds these, because whoever changes a file can write a new
 """
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,3 +239,11 @@ def test_a_folder_without_a_report_is_no_run(tmp_path: Path) -> None:
         with pytest.raises(AuditError) as caught:
             verify_run(path)
         assert caught.value.code == 2
+
+
+def test_reading_a_finished_run_loads_neither_torch_nor_the_heavy_half_of_scipy(made: Path) -> None:
+    code = "import sys; from audit.cli import main\ncode = main(['report', sys.argv[1]])\nassert code in (0, 4)\n"
+    code += "print([m for m in ('torch', 'transformers', 'scipy.stats', 'scipy.optimize') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code, str(made)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
