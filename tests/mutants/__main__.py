@@ -22,6 +22,7 @@ from tests.mutants.reached import Reach, measure, reach_of
 from tests.mutants.results import Results, summary
 from tests.mutants.rooms import ROOMS, ROOT, Room
 from tests.mutants.swapped import Loaded, held, loaded, swap
+from tests.worlds import SHARED
 
 SEED, SIZE, MOST = 23, 60, 60.0
 SLACK = 20.0
@@ -96,6 +97,7 @@ class Sample:
         sys.path.insert(0, str(self._tree))
         os.environ["PYTHONPATH"] = str(self._tree)
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        os.environ[SHARED] = str(self._scratch / "worlds")  # made by the first run of the tests, there for all forks
         for ours in [module for module in sys.modules if module.partition(".")[0] == "tests"]:
             del sys.modules[ours]
         drawn: list[Mutant] = []
@@ -128,6 +130,8 @@ class Sample:
             return
         (self._scratch / "reach.json").write_text((self._scratch / f"notes-{os.getpid()}.json").read_text())
         reach = reach_of(ended.notes)
+        for name in ended.notes["modules"]:
+            _import(name)  # what the tests imported on their way, so that no fork has to
         self._say(f"{len(reach.seconds)} of {len(items)} tests pass, in {sum(reach.seconds.values()):.0f} s")
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
