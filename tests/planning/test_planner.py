@@ -10,6 +10,7 @@ import pytest
 from audit.planning import Planner
 from audit.planning.planner import configured
 from audit.schema import AuditError, ExitCode, Need, Op, Requires, Texts
+from tests.planning.test_few_groups import opened, people, written
 from tests.planted import planted_package
 
 
@@ -107,3 +108,12 @@ def test_needs_are_those_of_models_and_items_that_the_case_has() -> None:
     assert present(case()) == [("base", 0, 0), ("reference", 0, 0), *every]
     assert present(case(references=(), ancestor="a")) == [("base", 0, 0), ("ancestor", 0, 0), *every]
     assert not any(n.every for n in Planner(case(), frozenset(Op))._present(probe))
+
+
+def test_a_plan_asks_what_the_first_line_of_each_probe_asks(package: str, tmp_path: Path) -> None:
+    case_file = written(tmp_path, forget=people(4, "f"))
+    tests = Planner(opened(case_file), frozenset(Op), package).plan.tests
+    assert {test.probe: test.question for test in tests} == {
+        name: f"Is {name} planted?" for name in ("causal", "decoding", "gate", "output")
+    }
+    assert all(test.will_run and not test.reason and test.dropped_by == "" for test in tests)

@@ -9,7 +9,7 @@ import torch
 
 from audit.bench import Bench
 from audit.case import open_case
-from audit.planning import RunSettings, pricing
+from audit.planning import RunSettings, pricing, timings
 from audit.planning.planner import Fetch
 from audit.planning.pricing import (
     ENOUGH_RUN,
@@ -71,6 +71,20 @@ def test_a_recorded_unit_is_scaled_by_parameters_and_passes_and_one_without_pass
     expected = {"forward": 2 * 4 * 2.5, "both": 2 * 4 * 1.5, "none before": 2.0, "none now": 2.0}
     for name, seconds in expected.items():
         assert ends[name] == pytest.approx((seconds / 1.4, seconds * 1.4)), name
+
+
+@pytest.mark.parametrize(("ranks", "sketched"), [(1, False), (2, False), (1, True)])
+def test_what_was_spent_under_these_conditions_counts_unless_ranks_or_configs_alone_are_priced(
+    ranks: int, sketched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timings, "cache_root", lambda: tmp_path)
+    own, other = (spent().model_copy(update={"how": how}) for how in (conditions(ALONE), "others"))
+    for one in (own, other):
+        timings.record(one)
+    monkeypatch.setattr(pricing, "of_config_alone", lambda checkpoint: sketched)
+    case = open_case(planted_world.case("clean"), planted_world.root(), tmp_path)
+    found = Pricer(case, Bench(device=Placement("cpu", ranks=ranks)), ALONE)
+    assert found._recorded == ((own,) if (ranks, sketched) == (1, False) else ())
 
 
 def test_of_many_recorded_units_the_last_five_that_ran_enough_give_the_range(
