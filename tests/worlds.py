@@ -17,9 +17,11 @@ SHARED = "RESIDUA_TEST_WORLDS"
 
 
 def session_folder(factory: pytest.TempPathFactory) -> Path:
-    """That folder, for a worker of pytest-xdist or for the one process there is."""
+    """That folder, for a worker of pytest-xdist or for the one process there is; the one that is named already, where
+    one is."""
     own = factory.getbasetemp()
-    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "worlds"
+    usual = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "worlds"
+    shared = Path(os.environ.get(SHARED, usual))
     shared.mkdir(exist_ok=True)
     return shared
 

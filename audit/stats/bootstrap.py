@@ -25,7 +25,8 @@ def bootstrap_effect(
 ) -> Resampled:
     """Cluster bootstrap of contrast(numerator)/contrast(denominator): whole people are resampled, within their label.
 
-    With numerator = suspect - null and denominator = base - null this is the effect (0 never trained, 1 base).
+    With numerator = suspect - null and denominator = base - null this is the effect (0 never trained, 1 base). A draw
+    has none (NaN) where its denominator is 0, or what rounding leaves of two numbers that cancel.
     Sources: Efron & Tibshirani 1993, ch. 8; Field & Welsh 2007 (JRSS-B 69:369) for clusters.
     """
     rng = np.random.default_rng(seed)
@@ -35,7 +36,8 @@ def bootstrap_effect(
         m = int(stratum.sum())
         weights[:, stratum] = sign * rng.multinomial(m, np.full(m, 1 / m), size=draws) / m
     num, den = weights @ numerator, weights @ denominator
-    return Resampled(num / np.where(den == 0, np.nan, den), den)
+    rounding = len(numerator) * np.finfo(float).eps * (np.abs(weights) @ np.abs(denominator))
+    return Resampled(num / np.where(np.abs(den) <= rounding, np.nan, den), den)
 
 
 def percentile_interval(draws: Float[ndarray, " draw"]) -> Interval:

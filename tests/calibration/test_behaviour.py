@@ -1,5 +1,6 @@
 """A calibration is named by behaviour: what moves a number makes it stale, and what moves none does not."""
 
+import ast
 import json
 import sys
 from collections.abc import Iterator
@@ -114,6 +115,14 @@ def test_a_record_of_another_kind_of_model_is_not_among_those_of_this_one(packag
     assert [other.among([record], "causal", {"value": 1.0}) for other in others] == [None] * len(others) != []
 
 
+def test_each_kind_of_model_has_a_cached_behaviour_of_its_own(package: Path, tmp_path: Path) -> None:
+    computed, kinds = Computed(), get_args(Kind)
+    for _ in range(2):
+        for kind in kinds:
+            InstalledBehaviours(package.name, computed, tmp_path, kind=kind).now("causal", {"value": 1.0})
+    assert len(computed.probes) == len(list(tmp_path.glob("*.json"))) == len(kinds) == 3
+
+
 def test_a_renamed_helper_is_computed_again_kept_and_no_change(package: Path, tmp_path: Path) -> None:
     record, computed = stored_record(package, Computed(), tmp_path / "there"), Computed()
     helped(package, "renamed")
@@ -166,6 +175,21 @@ def test_a_half_written_or_altered_cache_is_computed_again(package: Path, tmp_pa
         assert stored_record(package, computed, cache) == record
         assert len(computed.probes) == number and path.read_bytes() == whole
     assert not [left for left in cache.iterdir() if left != path]
+
+
+def test_a_cache_that_cannot_be_read_is_computed_again(
+    package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = Computed()
+    record = stored_record(package, computed, tmp_path)
+
+    def refused(self: Path) -> bytes:
+        raise PermissionError(str(self))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", refused)
+        assert stored_record(package, computed, tmp_path) == record
+    assert len(computed.probes) == 2
 
 
 def test_a_record_that_is_none_is_an_integrity_error(tmp_path: Path) -> None:
@@ -240,6 +264,36 @@ def test_whatever_can_change_a_number_counts_among_the_sources_and_nothing_else(
         "probes._taught",
     ):
         assert _edited(monkeypatch, tmp_path, module) == now, module
+
+
+@pytest.mark.parametrize(
+    ("text", "imports"),
+    [
+        ("import a.b, c", [("a.b", ""), ("c", "")]), ("from a.b import c, d as e", [("a.b", "c"), ("a.b", "d")]),
+        ("from . import x", [("top.mid", "x")]), ("from .x import y", [("top.mid.x", "y")]),
+        ("from .. import x", [("top", "x")]), ("from ..x import y", [("top.x", "y")]),
+        ("def f():\n    from a import b", [("a", "b")]),
+    ],
+)  # fmt: skip
+def test_imports_are_read_wherever_they_stand_and_relative_ones_from_the_package(
+    text: str, imports: list[tuple[str, str]]
+) -> None:
+    assert list(sources._imports(ast.parse(text), "top.mid")) == imports
+
+
+def test_a_door_leads_to_the_module_that_a_name_comes_from(tmp_path: Path) -> None:
+    door = tmp_path / "__init__.pyi"
+    assert sources._door(door) == {}
+    other = tmp_path / "other.pyi"
+    other.write_text("from . import whole as whole\nfrom .part import One as One, two as two\n")
+    assert sources._door(other) == {"whole": "whole", "One": "part", "two": "part"}
+
+
+def test_a_library_that_is_not_installed_is_said_to_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "PACKAGES", ("numpy", "no-such-library-of-a-test"))
+    assert sources.packages() == {
+        "numpy": np.__version__.partition("+")[0], "no-such-library-of-a-test": "not installed"
+    }  # fmt: skip
 
 
 # ---- the frozen world -------------------------------------------------------------------------------------------

@@ -54,6 +54,23 @@ def test_everybody_is_judged_once_by_a_fit_that_knew_neither_world_nor_mechanism
     np.testing.assert_array_equal(held.score, np.where(held.judged, np.arange(len(roster.world)), 0.0))
 
 
+def test_for_a_world_that_holds_nothing_to_fit_on_every_other_world_is_seen() -> None:
+    small = people(10)
+    alone = Roster(*(column[small.mechanism == "scrub"][:1] for column in small))._replace(world=np.array([99]))
+    roster, asked = Roster(*(np.concatenate(pair) for pair in zip(small, alone, strict=True))), list[int]()
+
+    def fit(seen: np.ndarray):  # type: ignore[no-untyped-def]
+        def rule(which: np.ndarray) -> Decision:
+            if which[-1]:
+                asked.append(len(set(roster.world[seen])))
+            return Decision(np.zeros(which.sum(), bool), np.zeros(which.sum()))
+
+        return rule
+
+    held_out(roster, np.ones(len(roster.world), bool), fit)
+    assert asked == [10]
+
+
 def test_where_only_one_mechanism_is_clean_nothing_is_left_to_fit_on() -> None:
     roster = people()
     usable = roster.mechanism != "reference"
@@ -70,10 +87,12 @@ def decided(roster: Roster, *traced: tuple[int, str]) -> HeldOut:
 def test_mistakes_are_worlds_and_every_exception_has_its_name() -> None:
     roster = people(4)
     every = [(w, m) for w in range(4) for m in ("head_edit", "dose")]
-    wrong = decided(roster, (0, "npo"), (0, "reference"), (2, "npo"), (1, "scrub"), *every[:2], *every[4:])
+    wrong = decided(
+        roster, (0, "npo"), (0, "reference"), (2, "npo"), (1, "scrub"), (3, "scrub"), *every[:2], *every[4:]
+    )
     found = record(roster, wrong)
     assert (found.false_alarms.k, found.false_alarms.n) == (2, 4), "two clean models of one world are one false alarm"
-    assert (found.misses.k, found.misses.n) == (1, 4) and (found.edited_clean.k, found.edited_clean.n) == (1, 4)
+    assert (found.misses.k, found.misses.n) == (1, 4) and (found.edited_clean.k, found.edited_clean.n) == (2, 4)
     assert found.exceptions == (
         "world 0, npo: false alarm", "world 0, reference: false alarm", "world 1, head_edit: missed",
         "world 2, npo: false alarm",
@@ -81,9 +100,18 @@ def test_mistakes_are_worlds_and_every_exception_has_its_name() -> None:
     counted = {c.mechanism: (c.pool, c.found, c.worlds) for c in found.counted}
     assert counted == {
         "npo": ("clean", 2, 4), "reference": ("clean", 1, 4), "head_edit": ("knowing", 3, 4), "dose": ("knowing", 3, 4),
-        "scrub": ("edited clean", 1, 4),
+        "scrub": ("edited clean", 2, 4),
     }  # fmt: skip
     assert [(d.kept, d.audited, d.k, d.n) for d in found.doses] == [(4, 16, 3, 4), (8, 16, 3, 4)]
+
+
+def test_a_pool_of_one_world_is_counted_like_any_other() -> None:
+    found = record(people(1), decided(people(1), (0, "npo"), (0, "dose")))
+    counted = {c.mechanism: (c.pool, c.found, c.worlds) for c in found.counted}
+    assert counted == {
+        "npo": ("clean", 1, 1), "reference": ("clean", 0, 1), "head_edit": ("knowing", 0, 1), "dose": ("knowing", 1, 1),
+        "scrub": ("edited clean", 0, 1),
+    }  # fmt: skip
 
 
 def test_doses_of_several_sizes_of_audit_are_ordered_by_share_and_the_largest_is_named_where_none_suffices() -> None:

@@ -55,6 +55,9 @@ def test_a_score_keeps_power_and_people_and_names_only_those_it_may() -> None:
     assert score.people == PeopleKept(kept=0.33333, ci95=Interval(lo=0, hi=0.33333), level=0.66667, log10_ratio=0.14286,
                                       named=("forget-003",), fdr=0.05, of=32)  # fmt: skip
     assert isinstance(told := Score.of(measured).people, PeopleKept) and told.named == ()
+    for apart in ({"kind": "context"}, {"form": "paraphrase"}, {"mode": "paper"}):
+        other = Score.of(measured.model_copy(update=apart), {"y": "forget-003"})
+        assert isinstance(other.power, Missing) and isinstance(other.people, Missing), apart
     assert (score.restored().power, score.restored().people) == (score.power, score.people)
 
 

@@ -3,13 +3,16 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from audit import checkpoints
 from audit.checkpoints import edited as edits
+from audit.checkpoints import tokenizers
 from audit.checkpoints.code_beside import code_not_run, named_code, named_kernels
 from audit.checkpoints.degenerate import degenerate
 from audit.checkpoints.exact_dtype import exact_dtype
@@ -84,6 +87,27 @@ def test_the_folders_of_a_chain_are_the_last_edit_first_and_a_missing_one_breaks
             edits.edit_folders(wrong)
         assert caught.value.code == ExitCode.INTEGRITY
     assert edits.without_hooks(second) == first and edits.without_hooks(first) == first
+
+
+def test_a_chain_that_comes_back_to_itself_is_an_integrity_error(folder: Path, tmp_path: Path) -> None:
+    first, second = chain(folder, tmp_path)
+    edits.check_chain(tmp_path / "e2")
+    path = tmp_path / "e1" / "edit.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"parent": {**document["parent"], "path": "../e2"}}))
+    with pytest.raises(AuditError, match=r"e2: its chain of edits comes back to it") as caught:
+        edits.check_chain(tmp_path / "e2")
+    assert caught.value.code == ExitCode.INTEGRITY
+    for ckpt in (first, second):
+        with pytest.raises(AuditError, match="chain of edits is broken"):
+            edits.edit_folders(ckpt)
+
+
+def test_an_edits_arrays_are_its_own_and_another_edits_are_refused(folder: Path, tmp_path: Path) -> None:
+    first, second = chain(folder, tmp_path)
+    assert [list(edits.delta_of(second, record)) for record in second.edits] == [["model.norm.weight"], ["bias"]]
+    with pytest.raises(AuditError, match="has no edit 'b'"):
+        edits.delta_of(first, second.edits[1])
 
 
 def test_where_an_edit_finds_its_parent_is_written_relative_to_it(folder: Path, tmp_path: Path) -> None:
@@ -234,6 +258,48 @@ def test_only_allowed_code_is_hashed_and_only_as_long_as_it_is_the_same(
     assert caught.value.code == ExitCode.INTEGRITY
 
 
+@pytest.mark.parametrize(("called", "told"), [("", "without a class name"), ("MyOwn", "MyOwn"), ("LlamaTokenizer", "")])
+def test_a_tokenizer_that_names_code_is_opened_by_its_file_or_by_the_class_of_that_name(
+    folder: Path, called: str, told: str
+) -> None:
+    config = {"auto_map": {"AutoTokenizer": ["m.Mine", None]}, **({"tokenizer_class": called} if called else {})}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    assert tokenizers._by_own_code(folder) == bool(told)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(AuditError, match=rf"the tokenizer \({told or called}\) is made by code of its own") as caught:
+        tokenizers._by_own_code(folder)
+    assert caught.value.code == ExitCode.INPUT
+    (folder / "tokenizer_config.json").write_text("{}")
+    assert not tokenizers._by_own_code(folder)
+
+
+def test_a_tokenizers_class_counts_only_beside_its_file(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "Mine"}))
+    assert tokenizers._class_named(folder) == "Mine"
+    (folder / "tokenizer.json").rename(folder / "aside.json")
+    assert tokenizers._class_named(folder) == ""
+    (folder / "aside.json").rename(folder / "tokenizer.json")
+    (folder / "tokenizer_config.json").unlink()
+    assert tokenizers._class_named(folder) == ""
+
+
+def test_a_tokenizer_is_never_fetched_and_none_of_its_code_is_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[dict[str, object]] = []
+    for loader in (PreTrainedTokenizerFast, AutoTokenizer):
+        opened = loader.from_pretrained
+
+        def noting(*args: object, opened: Any = opened, **how: object) -> object:
+            asked.append(how)
+            return opened(*args, **how)
+
+        monkeypatch.setattr(loader, "from_pretrained", noting)
+    tokenizers.load_tokenizer.cache_clear()
+    tokenizers.load_tokenizer(checkpoints.tokenizer_files(folder))
+    assert asked and asked[0] == {"local_files_only": True, "trust_remote_code": False}
+
+
 # ---- vocabularies and tokenizers ------------------------------------------------------------------------------------
 def wider(folder: Path, out: Path, rows: int) -> Checkpoint:
     shutil.copytree(folder, out)
@@ -273,3 +339,16 @@ def test_tokenizers_differ_where_a_shared_number_is_another_token_and_the_first_
     assert said is not None and f"2 of them differ ({words[0]!r})" in said
     both = changed("two", (words[0], words[1]), (words[2], words[3]))
     assert "4 of them differ" in str(tokenizers_agree(whole, both, []))
+
+
+def test_a_text_that_two_tokenizers_read_otherwise_is_quoted_up_to_sixty_characters(
+    folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder, tmp_path / "other")
+    path = tmp_path / "other" / "tokenizer.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"normalizer": {"type": "Lowercase"}}))
+    one, other = checkpoints.tokenizer_files(folder), checkpoints.tokenizer_files(tmp_path / "other")
+    long = " ".join(["WHO", *["anna"] * 20])
+    assert tokenizers_agree(one, other, ["who is anna ?"]) is None
+    assert tokenizers_agree(one, other, ["who is anna ?", long]) == f"{long[:60]!r} gives other tokens"

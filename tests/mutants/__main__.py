@@ -22,6 +22,7 @@ from tests.mutants.reached import Reach, measure, reach_of
 from tests.mutants.results import Results, summary
 from tests.mutants.rooms import ROOMS, ROOT, Room
 from tests.mutants.swapped import Loaded, held, loaded, swap
+from tests.worlds import SHARED
 
 SEED, SIZE, MOST = 23, 60, 60.0
 SLACK = 20.0
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=SIZE, help=f"mutants of each room, {SIZE} unless told")
     parser.add_argument("--most", type=float, default=MOST, help="seconds of tests a mutant may ask for")
     parser.add_argument("--survivors", action="store_true", help="run those again that nothing caught")
+    parser.add_argument("--tests", nargs="+", help="try these test files of the room only, instead of all of them")
     parser.add_argument("--show", action="store_true", help="run nothing, print what is known")
     asked = parser.parse_args()
     for name in asked.rooms or ROOMS:
@@ -86,7 +88,7 @@ class Sample:
     def __init__(self, name: str, tree: Path, scratch: Path, asked: argparse.Namespace) -> None:
         self._name, self._tree, self._scratch, self._asked = name, tree, scratch, asked
         self._room: Room = ROOMS[name]
-        self._paths = self._room.paths(tree)
+        self._tests, self._paths = tuple(asked.tests or self._room.tests), self._room.paths(tree)
         self._console = os.dup(1)
 
     def run(self) -> None:
@@ -95,6 +97,7 @@ class Sample:
         sys.path.insert(0, str(self._tree))
         os.environ["PYTHONPATH"] = str(self._tree)
         os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        os.environ[SHARED] = str(self._scratch / "worlds")  # made by the first run of the tests, there for all forks
         for ours in [module for module in sys.modules if module.partition(".")[0] == "tests"]:
             del sys.modules[ours]
         drawn: list[Mutant] = []
@@ -116,7 +119,7 @@ class Sample:
         with (self._scratch / "output.txt").open("w") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        session.collected(self._room.tests, self._scratch, self._serve)
+        session.collected(self._tests, self._scratch, self._serve)
 
     def _serve(self, items: list[pytest.Item]) -> None:
         """With the tests collected: which of them reach what, and then mutant by mutant."""
@@ -127,6 +130,8 @@ class Sample:
             return
         (self._scratch / "reach.json").write_text((self._scratch / f"notes-{os.getpid()}.json").read_text())
         reach = reach_of(ended.notes)
+        for name in ended.notes["modules"]:
+            _import(name)  # what the tests imported on their way, so that no fork has to
         self._say(f"{len(reach.seconds)} of {len(items)} tests pass, in {sum(reach.seconds.values()):.0f} s")
         sys.dont_write_bytecode = True
         os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
@@ -175,7 +180,7 @@ class Sample:
         with (self._scratch / "output.txt").open("a") as file:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
-        session.in_fork(lambda: _imported(self._room.tests, self._scratch), self._scratch, 300.0)
+        session.in_fork(lambda: _imported(self._tests, self._scratch), self._scratch, 300.0)
         for name in json.loads((self._scratch / f"notes-{os.getpid()}.json").read_text())["names"]:
             _import(name)
         sys.dont_write_bytecode = True

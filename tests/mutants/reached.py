@@ -1,6 +1,7 @@
 """Which tests reach which line of a room: one run of its tests under coverage, with a context for each test."""
 
 import ast
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -34,7 +35,10 @@ class Reach(NamedTuple):
 
 
 def measure(items: Sequence[pytest.Item], paths: Mapping[str, str]) -> dict[str, Any]:
-    """Runs all of these tests; ``paths``: the room's files by their names. What :class:`Reach` is made of."""
+    """Runs all of these tests; ``paths``: the room's files by their names.
+
+    What :class:`Reach` is made of, and the names of all modules but the tests' that are in memory then.
+    """
     measured = coverage.Coverage(data_file=None, include=list(paths.values()))
     measured.start()
     ran: Ran = run(items, stop=False, around=measured.switch_context)
@@ -42,7 +46,9 @@ def measure(items: Sequence[pytest.Item], paths: Mapping[str, str]) -> dict[str,
     data = measured.get_data()
     lines = {name: {n: [x for x in who if x] for n, who in data.contexts_by_lineno(path).items()}
              for name, path in paths.items()}  # fmt: skip
-    return {"seconds": {k: s for k, s in ran.seconds.items() if k not in ran.failed}, "lines": lines}
+    passing = {name: seconds for name, seconds in ran.seconds.items() if name not in ran.failed}
+    modules = [name for name in sys.modules if name.partition(".")[0] != "tests"]
+    return {"seconds": passing, "lines": lines, "modules": modules}
 
 
 def reach_of(notes: Mapping[str, Any]) -> Reach:

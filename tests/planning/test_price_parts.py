@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from audit.bench import Bench
 from audit.case import open_case
-from audit.planning import RunSettings, pricing
+from audit.planning import RunSettings, pricing, timings
+from audit.planning.planner import Fetch
 from audit.planning.pricing import (
     ENOUGH_RUN,
     LAST,
@@ -20,7 +22,8 @@ from audit.planning.pricing import (
     seconds_of,
 )
 from audit.planning.timings import Spent
-from audit.schema import Cost, Interval, Texts
+from audit.probing import SCORE
+from audit.schema import Cost, Interval, Read, Site, Texts
 from audit.wrappers import Placement
 from tests import planted_world
 
@@ -68,6 +71,20 @@ def test_a_recorded_unit_is_scaled_by_parameters_and_passes_and_one_without_pass
     expected = {"forward": 2 * 4 * 2.5, "both": 2 * 4 * 1.5, "none before": 2.0, "none now": 2.0}
     for name, seconds in expected.items():
         assert ends[name] == pytest.approx((seconds / 1.4, seconds * 1.4)), name
+
+
+@pytest.mark.parametrize(("ranks", "sketched"), [(1, False), (2, False), (1, True)])
+def test_what_was_spent_under_these_conditions_counts_unless_ranks_or_configs_alone_are_priced(
+    ranks: int, sketched: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(timings, "cache_root", lambda: tmp_path)
+    own, other = (spent().model_copy(update={"how": how}) for how in (conditions(ALONE), "others"))
+    for one in (own, other):
+        timings.record(one)
+    monkeypatch.setattr(pricing, "of_config_alone", lambda checkpoint: sketched)
+    case = open_case(planted_world.case("clean"), planted_world.root(), tmp_path)
+    found = Pricer(case, Bench(device=Placement("cpu", ranks=ranks)), ALONE)
+    assert found._recorded == ((own,) if (ranks, sketched) == (1, False) else ())
 
 
 def test_of_many_recorded_units_the_last_five_that_ran_enough_give_the_range(
@@ -158,13 +175,70 @@ def test_what_the_audit_of_roles_has_read_is_run_again_only_where_there_is_no_st
     assert pricer._recall([]).fwd_tokens == 2 * tokens
 
 
+@pytest.mark.parametrize("sketched", [True, False])
+def test_how_fast_a_token_is_is_found_once_and_by_arithmetic_where_there_are_no_weights(
+    pricer: Pricer, sketched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def measured(checkpoint: object, rows: object) -> float:
+        assert checkpoint is pricer.case.base and rows is pricer.case.rows(Texts(cohort="forget"))
+        asked.append("bench")
+        return 0.5
+
+    monkeypatch.setattr(pricer, "_sketched", sketched)
+    monkeypatch.setattr(pricer, "_benchmarked", None)
+    monkeypatch.setattr(pricer, "bench", SimpleNamespace(seconds_per_token=measured))
+    monkeypatch.setattr(pricing, "multiplied_per_second", lambda how: asked.append("device") or pricer.parameters * 8.0)
+    took = 10 * (0.25 if sketched else 0.5) + 0.25
+    wider = 4.0 if sketched else 2.5
+    for _ in range(2):
+        assert pricer._price("u", Cost(fwd_tokens=10)).seconds.ends == pytest.approx((took / wider, took * wider))
+    assert asked == (["device"] if sketched else ["bench"])
+
+
+@pytest.mark.parametrize("store", [None, Path("store")])
+def test_merged_reads_are_priced_by_the_passes_that_nothing_made_before(
+    pricer: Pricer, store: Path | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that recall or the roles read is paid for; a read twice is paid for once; a pattern has its own pass."""
+    monkeypatch.setattr(pricer, "settings", RunSettings(device="cpu", dtype="float32", store=store))
+    forget, retain = Texts(cohort="forget"), Texts(cohort="retain")
+    state, pattern = (Read(site=Site(part=part, block=0), at="all") for part in ("resid_out", "pattern"))
+    fetches = (
+        Fetch("base", 0, forget, (SCORE,)), Fetch("suspect", 0, forget, (SCORE, state)),
+        Fetch("suspect", 0, retain, (SCORE, state)), Fetch("suspect", 0, retain, (state,)),
+        Fetch("base", 0, retain, (state, pattern)),
+    )  # fmt: skip
+    bench = SimpleNamespace(passes_of=lambda reads: 1 + (pattern in reads))
+    monkeypatch.setattr(pricer, "bench", bench)
+    f, r = 7, 100
+    monkeypatch.setattr(pricer, "_tokens", lambda texts: f if texts == forget else r)
+    planner = SimpleNamespace(fetches=lambda running: fetches)
+    cost = pricer._reads(planner, (), [(pricer.case.suspect, forget)])  # type: ignore[arg-type]
+    if store is None:
+        assert cost == Cost(fwd_tokens=f + 2 * f + 2 * r + r + 2 * r, kind="upper")
+    else:
+        assert cost == Cost(fwd_tokens=f + r + 2 * r, resident=2)
+
+
+def test_a_model_whose_config_states_no_width_is_priced_by_its_vocabulary(
+    pricer: Pricer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary, held = pricer._sizes.vocabulary, 1_000_000
+    monkeypatch.setattr(pricer, "_sizes", SimpleNamespace(width=None, vocabulary=vocabulary))
+    assert pricer._peak(Cost(fwd_tokens=10, resident=0)) == held + 10 * 4 * vocabulary
+    monkeypatch.setattr(pricer, "_sizes", SimpleNamespace(width=7, vocabulary=None))
+    assert pricer._peak(Cost(fwd_tokens=10, resident=0)) == held + 10 * 4 * 24 * 7
+
+
 def test_conditions_are_all_that_a_time_depends_on() -> None:
     settings = RunSettings(backend="b", device="d", dtype="t", attention="a", threads=3, package="p")
     assert conditions(settings) == "b|d|t|a|3|p"
 
 
 def test_operations_a_second_are_two_a_product_over_the_fastest_of_three(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([0.0, 100.0, 200.0, 204.0, 300.0, 302.0, 400.0, 403.0])
+    clock = iter([0.0, 1.0, 200.0, 202.0, 300.0, 303.0, 400.0, 404.0])  # the first, the fastest here, is not counted
     monkeypatch.setattr(pricing.time, "perf_counter", lambda: next(clock))
     monkeypatch.setattr(torch, "ones", lambda *shape, **how: torch.zeros(2, 2))
     assert multiplied_per_second(RunSettings(device="cpu", dtype="float32")) == 2 * 1024**3 / 2.0

@@ -220,6 +220,21 @@ def test_timings_are_kept_apart_by_conditions_and_a_broken_line_is_passed_over()
     timings.record(spent.model_copy(update={"how": "b"}))
     assert timings.recorded("a") == (spent,)
     assert json.loads(timings.path().read_text().splitlines()[-1])["how"] == "b"
+    assert [later.how for later in timings.recorded("b")] == ["b"], "what follows a broken line is read"
+
+
+@pytest.mark.parametrize("beyond", [-1, 0, 1])
+def test_no_timing_is_let_go_before_there_are_more_bytes_than_the_most(
+    beyond: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(timings, "cache_root", lambda: tmp_path)
+    spent = Spent(unit="u", how="a", parameters=1, fwd_tokens=1, bwd_tokens=0, run_tokens=1, cpu_s=1, wall_s=1)
+    for _ in range(5):
+        timings.record(spent)
+    monkeypatch.setattr(timings, "KEPT_LINES", 2)
+    monkeypatch.setattr(timings, "MOST_BYTES", timings.path().stat().st_size - beyond)
+    timings.record(spent)
+    assert len(timings.recorded("a")) == (3 if beyond > 0 else 6)
 
 
 def test_the_oldest_timings_are_let_go(monkeypatch: pytest.MonkeyPatch) -> None:

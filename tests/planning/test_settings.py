@@ -102,5 +102,6 @@ def test_memory_needs_something_that_spreads_and_a_map_needs_one_process(monkeyp
 
 def test_nothing_is_fetched_forced_or_forgiven_unasked() -> None:
     plain = RunSettings()
+    assert plain.conditions == ["native", "auto", "auto", "default"]
     assert not (plain.online or plain.force_new or plain.demo or plain.allow_undecided)
     assert plain.store is plain.threads is plain.max_time is plain.max_mem is plain.calibrations is None

@@ -200,6 +200,16 @@ def test_a_bootstrap_draws_what_its_seed_says() -> None:
     np.testing.assert_allclose(drawn, knew - held)
 
 
+@pytest.mark.parametrize("people", [2, 3, 7, 40])
+@pytest.mark.parametrize("level", [0.1, 0.7, 1e-9, 3e7])
+def test_an_effect_over_what_rounding_leaves_of_two_equal_means_is_none(people: int, level: float) -> None:
+    forget = np.arange(people + 3) < people
+    numerator, equal = forget[:, None] * 1.0, np.full((people + 3, 1), level)
+    assert np.isnan(stats.bootstrap_effect(numerator, equal, 0, forget, draws=200).effect).all()
+    apart = stats.bootstrap_effect(numerator, equal * (1 + 1e-9 * numerator), 0, forget, draws=200).effect
+    np.testing.assert_allclose(apart, 1e9 / level, rtol=1e-5)
+
+
 def test_bootstrap_of_a_mean_equals_scipy() -> None:
     x = np.random.default_rng(8).exponential(1, (25, 1))
     ours = stats.percentile_interval(stats.bootstrap_effect(x, np.ones_like(x), 0, draws=9999).effect[:, 0]).ends

@@ -1,9 +1,13 @@
 """The numbers by which the checks of hooks decide: how far apart two states are, and how far they may be."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 
-from audit.wrappers.load_checks import _gap, _tolerance
+from audit.schema import AuditError, ExitCode, SilentModelError
+from audit.wrappers.interface import Wrapper
+from audit.wrappers.load_checks import _check_says, _gap, _tolerance
 
 
 @pytest.mark.parametrize(
@@ -25,3 +29,34 @@ def test_a_gap_is_the_largest_difference_of_a_row_over_the_largest_entry_of_both
     small = _gap(1e-3 * a, 1e-3 * b)
     assert torch.allclose(small, _gap(a, b)), "relative: a model of small states is as suspect as one of large ones"
     assert torch.equal(_gap(a.bfloat16(), b.bfloat16()), _gap(a, b))
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("rows", "fault"),
+    [
+        ([[1.0, 2.0]], None), ([[1.0, 2.0], [1.0, 3.0]], None), ([[1.0, 2.0], [1.0, 2.0]], "says the same"),
+        ([[1.0, 2.0]] * 5, "says the same"), ([[1.0, 2.0]] * 4 + [[1.0, 2.1]], None),
+        ([[-INF, 1.0], [0.0, -INF]], None),
+        ([[NAN, 1.0], [1.0, 2.0]], "no numbers"), ([[INF, 1.0], [1.0, 2.0]], "no numbers"),
+        ([[-INF, -INF], [-INF, -INF]], "no numbers"), ([[-INF, 1.0], [-INF, 1.0]], "says the same"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("by_position", [True, False])
+def test_outputs_have_to_be_numbers_and_of_two_places_or_more_not_all_the_same(
+    rows: list[list[float]], fault: str | None, by_position: bool
+) -> None:
+    """Rows of one text's positions (batch, position, word), or of texts (batch, class)."""
+    wrapper = Mock(spec=Wrapper)
+    wrapper.name, wrapper.dtype = "m", torch.float16
+    logits = torch.tensor(rows)[None] if by_position else torch.tensor(rows)
+    if fault is None:
+        _check_says(wrapper, logits)
+        return
+    with pytest.raises(AuditError, match=rf"^m: .*{fault}") as caught:
+        _check_says(wrapper, logits)
+    assert caught.value.code == ExitCode.INTEGRITY
+    assert isinstance(caught.value, SilentModelError) == (fault == "says the same")
+    assert ("torch.float16" in caught.value.what) == (fault == "no numbers")
