@@ -13,6 +13,7 @@ from .leftovers import locked as locked
 from .matrices import Plain as Plain
 from .matrices import plain_matrices as plain_matrices
 from .nesting import too_deep as too_deep
+from .parquet_columns import parquet_columns as parquet_columns
 from .store_limit import IN_USE as IN_USE
 from .store_limit import LEDGER as LEDGER
 from .store_limit import USUAL as USUAL
