@@ -129,7 +129,7 @@ def _entry(name: str, stated: Any, begin: int) -> Entry:
 
 def _counts(name: str, field: str, stated: Any, exactly: int | None = None) -> tuple[int, ...]:
     """A list of whole numbers from nought to 2^63 - 1."""
-    held = cast("list[Any]", stated) if isinstance(stated, list) else [None]
+    held = cast("list[Any]", stated) if isinstance(stated, list) else [-1]
     if any(type(n) is not int or not 0 <= n <= _MOST for n in held) or (exactly or len(held)) != len(held):
         wanted = "a list of whole numbers" if exactly is None else "two whole numbers"
         raise ValueError(f"{field} of tensor {name!r} is not {wanted}")

@@ -88,17 +88,15 @@ _TEXTS: Final = (
 
 
 @cache
-def _options() -> tuple[tuple[str, str], ...]:
+def options() -> tuple[tuple[str, str], ...]:
     """Verb and option, of all options that take a value and that ask nobody outside."""
-    import argparse
-
     from audit.cli import build_parser
 
-    [verbs] = [a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    known: dict[str, Any] = verbs.choices
+    [known] = [action.choices for action in build_parser()._actions if action.dest == "verb"]
+    parsers: dict[str, Any] = dict(known or {})
     return tuple(
         (verb, action.option_strings[-1])
-        for verb, parser in sorted(known.items()) if verb not in _NOT_TRIED
+        for verb, parser in sorted(parsers.items()) if verb not in _NOT_TRIED
         for action in parser._actions
         if action.option_strings and action.nargs != 0
     )  # fmt: skip
@@ -112,7 +110,7 @@ _NEEDED: Final[dict[str, Words]] = {
 
 
 def _option(rng: Rng, _root: Path) -> Words:
-    verb, option = rng.choice(_options())
+    verb, option = rng.choice(options())
     needed = list(_NEEDED.get(verb, ()))
     if option == "--text":
         needed = []

@@ -86,13 +86,13 @@ def attempt(seed: int, number: int, world: Path) -> Seen:
         root = Path(temp) / "case"
         shutil.copytree(world, root)
         rng = random.Random(f"{seed} {number}")
-        with _as_it_was():
+        with as_it_was():
             try:
                 kind.act(rng, root)
             except RecursionError:
                 outcome, message = "2", "no such input: the document that it would change cannot be written"
             else:
-                outcome, message = _audited(root) if kind.command is None else _said(root, kind.command(rng, root))
+                outcome, message = _audited(root) if kind.command is None else said(root, kind.command(rng, root))
     took = round(time.monotonic() - started, 2)
     return Seen(
         seed=seed,
@@ -124,8 +124,8 @@ def _audited(root: Path) -> tuple[str, str]:
     return str(exit_code(report, Gate(None, None, None, True))), report.verdict.word
 
 
-def _said(root: Path, words: Sequence[str]) -> tuple[str, str]:
-    """The exit code of ``residua`` with these words, and what it printed; the probes are the two of the study."""
+def said(root: Path, words: Sequence[str]) -> tuple[str, str]:
+    """The exit code of ``residua`` with these words within ``root``, and what it printed; its probes are those two."""
     from audit import cli
     from audit.cli import flags
 
@@ -155,7 +155,7 @@ def _said(root: Path, words: Sequence[str]) -> tuple[str, str]:
 
 
 @contextmanager
-def _as_it_was() -> Generator[None]:
+def as_it_was() -> Generator[None]:
     """Working folder, environment and hooks are put back."""
     folder, environment, hook = Path.cwd(), dict(os.environ), sys.excepthook
     try:
