@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from audit.bench.results import WeightStream
 from audit.bench.weight_journal import same_bytes
 from audit.checkpoints import delta_of, weight_files, weights_folder
 from audit.schema import AuditError, Checkpoint, as_audit_error
-from audit.storage import safetensors_file
+from audit.storage import opened_tensors, safetensors_file
 from audit.wrappers import ReadingRules, fresh_model
 
 
@@ -112,8 +111,8 @@ class _Whole(NamedTuple):
 
     def read(self) -> Tensor:
         """The tensor as stored."""
-        with safe_open(self.path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
-            return file.get_tensor(self.stored)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        with opened_tensors(self.path) as file:
+            return file.read(self.stored)
 
 
 class _Put(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from audit.case.prompts import Text, folded
-from audit.schema import AuditError, Item
+from audit.schema import AuditError, Item, as_audit_error
 from audit.wording import unaccented
 
 
@@ -48,7 +48,8 @@ def lost_words(
 
 
 def _decoded(tokenizer: Any, rows: Sequence[Sequence[int]]) -> list[str]:
-    return tokenizer.backend_tokenizer.decode_batch([list(ids) for ids in rows], skip_special_tokens=False)
+    with as_audit_error("base's tokenizer cannot decode its own tokens", "save it again beside the weights"):
+        return tokenizer.backend_tokenizer.decode_batch([list(ids) for ids in rows], skip_special_tokens=False)
 
 
 def _lost(item: Item, part: str, words: str, decoded: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from audit.checkpoints.dequantiser import Dequantiser, Parts
 from audit.checkpoints.folder import CODE_KEY, WEIGHTS_KEY, read_config, weight_files
 from audit.checkpoints.quantisation import BESIDE_CODES, QUANTISATION_KEYS, is_code
 from audit.schema import AuditError, as_audit_error
-from audit.storage import safetensors_file, write_atomic, write_tensors
+from audit.storage import opened_tensors, safetensors_file, write_atomic, write_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,8 +111,8 @@ class _Conversion:
 
         wanted = cast("torch.dtype", getattr(torch, dtype))
         with ExitStack() as stack:
-            files = {path: stack.enter_context(_opened(path)) for path in sorted(set(self.places.values()))}
-            read = lambda name: files[self.places[name]].get_tensor(name)  # noqa: E731
+            files = {path: stack.enter_context(opened_tensors(path)) for path in sorted(set(self.places.values()))}
+            read = lambda name: files[self.places[name]].read(name)  # noqa: E731
             for stem, parts in self.groups.items():
                 values = self._values(stem, parts, read)
                 yield self.dequantiser.name_of(stem), values.to(wanted)
@@ -128,12 +128,6 @@ class _Conversion:
             if note := self.dequantiser.note(tensors):
                 self.notes.add(note)
             return self.dequantiser.values(stem, tensors)
-
-
-def _opened(path: Path) -> Any:
-    from safetensors import safe_open
-
-    return safe_open(path, framework="pt")  # pyright: ignore[reportUnknownVariableType]
 
 
 def write_folder(out: Path, config: Mapping[str, JsonValue], tensors: Iterable[Named]) -> None:

@@ -4,6 +4,7 @@ Nothing heavy is imported before a command acts, so that ``--help`` answers at o
 """
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from audit.schema import AuditError
 
 _GRACE_S = 3
+_OF_PATHS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST})
+"""What is wrong with a path that was given, rather than with a disk."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,12 +53,13 @@ def _acted(args: argparse.Namespace) -> int:
     try:
         _refuse_ranks(args, ranks.world)
         answer: Answer = args.act(args)
-    except AuditError as error:
+    except (AuditError, OSError) as error:
+        fault = error if isinstance(error, AuditError) else _of_system(error)
         if ranks.rank:  # whoever leaves first ends them all: rank 0 says what is wrong
             time.sleep(_GRACE_S)
-            return error.code
-        _print_error(args, error)
-        return error.code
+            return fault.code
+        _print_error(args, fault)
+        return fault.code
     except KeyboardInterrupt:
         message = "interrupted: finished units are kept, the same command resumes"
         print(message, file=sys.stderr)
@@ -66,6 +70,21 @@ def _acted(args: argparse.Namespace) -> int:
         return ExitCode.OK
     _print_answer(answer, args.json, args.jsonl)
     return answer.exit_code
+
+
+def _of_system(error: OSError) -> "AuditError":
+    """What the system refused to do with a file, as a fault of a path or of the disk. An error about no file is
+    raised again."""
+    from audit.schema import AuditError, ExitCode
+
+    if error.filename is None:
+        raise error
+    code = ExitCode.INPUT if error.errno in _OF_PATHS else ExitCode.INTEGRITY
+    fault = AuditError(
+        f"{error.filename}: {error.strerror}", "check the path, its permissions and the space on its disk", code
+    )
+    fault.__cause__ = error
+    return fault
 
 
 def _refuse_ranks(args: argparse.Namespace, world: int) -> None:

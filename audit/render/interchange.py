@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from audit.judging import taking_part
 from audit.schema import AuditError, Measurement, Missing, Published, Rate, Report
-from audit.storage import refuse_special
+from audit.storage import parquet_columns, refuse_special
 from audit.wording import NAME, shown_name, visible
 
 SAME: Final = {
@@ -133,11 +133,10 @@ def _scores(m: Measurement, folder: Path) -> list[float]:
     path = folder / ("" if isinstance(table, Missing) else table.path)
     if isinstance(table, Missing) or not path.is_file():
         return []
-    if hashlib.sha256(path.read_bytes()).hexdigest() != table.sha256:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != table.sha256:
         return []
-    from pyarrow import parquet
-
-    columns = parquet.read_table(path).to_pydict()
+    columns = parquet_columns(path, data)
     if not {"item", "role", "score"} <= set(columns):
         return []
     by_item: dict[str, list[float]] = {}

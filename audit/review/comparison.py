@@ -21,6 +21,7 @@ from audit import stats
 from audit.render import Reading, answer, finding_name, overall_reading, own_reading
 from audit.runs import difference, read_issued
 from audit.schema import AuditError, Evidence, Finding, Interval, Measurement, Missing, Report, axis_column
+from audit.storage import parquet_columns
 
 ALPHA = 0.05
 DRAWS = 9999
@@ -247,11 +248,10 @@ def _scores(folder: Path, measurement: Measurement) -> Scores | None:
     path = folder / ("" if isinstance(table, Missing) else table.path)
     if isinstance(table, Missing) or not path.is_file():
         return None
-    if hashlib.sha256(path.read_bytes()).hexdigest() != table.sha256:
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != table.sha256:
         return None
-    from pyarrow import parquet
-
-    columns = parquet.read_table(path).to_pydict()
+    columns = parquet_columns(path, data)
     if not {"group", "item", "role", "score"} <= set(columns):
         return None
     axis = axis_column(columns)

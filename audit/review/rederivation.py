@@ -195,7 +195,7 @@ def _table(table: Table, folder: Path) -> Table:
     try:
         metadata = parquet.read_metadata(path)
         rows, columns = metadata.num_rows, tuple(metadata.schema.to_arrow_schema().names)
-    except pyarrow.ArrowInvalid:
+    except (pyarrow.ArrowException, OSError):  # of a footer that was damaged it raises either
         rows, columns = 0, ()
     axis = table.axis if axis_column(columns) else ""
     return Table(path=table.path, sha256=custody.sha256_of(path), rows=rows, columns=columns, axis=axis)

@@ -5,6 +5,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 _MOST_CHARACTERS = 400
+_PANICS = "pyo3_runtime"
+"""Of this module is what PyO3 makes of a panic, in every library alike: a ``BaseException``."""
 
 
 class ExitCode:
@@ -52,7 +54,8 @@ class SilentModelError(AuditError):
 
 @contextmanager
 def as_audit_error(fault: str, do: str, code: int = ExitCode.INPUT) -> Generator[None]:
-    """Whatever a library raises inside, as an :class:`AuditError` ``fault: <the original>``; ours pass unchanged.
+    """Whatever a library raises inside, as an :class:`AuditError` ``fault: <the original>``; ours pass, and so
+    does an interrupt. A panic of a library in Rust (tokenizers, safetensors) is one of these, though no ``Exception``.
 
     To be put round the one call of a library that opens what a user gave (a checkpoint, a template, a data file), never
     round our own code: a fault of ours must stay one.
@@ -61,7 +64,9 @@ def as_audit_error(fault: str, do: str, code: int = ExitCode.INPUT) -> Generator
         yield
     except AuditError:
         raise
-    except Exception as error:
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__module__ != _PANICS:
+            raise
         original = " ".join(f"{type(error).__name__}: {error}".split())
         if len(original) > _MOST_CHARACTERS:
             original = f"{original[:_MOST_CHARACTERS]} ..."

@@ -14,9 +14,11 @@ from .matrices import Plain as Plain
 from .matrices import constant_vectors as constant_vectors
 from .matrices import plain_matrices as plain_matrices
 from .nesting import too_deep as too_deep
+from .parquet_columns import parquet_columns as parquet_columns
 from .store_limit import IN_USE as IN_USE
 from .store_limit import LEDGER as LEDGER
 from .store_limit import USUAL as USUAL
+from .tensor_files import opened_tensors as opened_tensors
 from .tensor_store import Store as Store
 from .tensor_store import read_tensors as read_tensors
 from .tensor_store import tensor_sha256 as tensor_sha256

@@ -32,6 +32,7 @@ _FORMATS: dict[str, tuple[int, int]] = {
 _NO_NUMBER = {"F8_E5M2FNUZ": 0x80, "F8_E4M3FNUZ": 0x80}
 _HEADER_LIMIT = 100_000_000
 _CHUNK_BYTES = 1 << 26
+_MOST = 2**63 - 1
 
 
 class Entry(NamedTuple):
@@ -67,27 +68,72 @@ def _broken(path: Path, reason: str) -> AuditError:
 def _parse(path: Path, raw: bytes, size: int) -> Header:
     """The header in ``raw``, its offsets made absolute and held against the file's size."""
     try:
-        header: Any = json.loads(raw)
-        metadata = cast("dict[str, str]", header.pop("__metadata__", {}))
-        items = [(str(n), str(e["dtype"]), tuple(map(int, e["shape"])), e["data_offsets"]) for n, e in header.items()]
-        for name, *_ in items:
-            name.encode()  # half a character, which no library reads as a name
+        header = _named(json.loads(raw.decode(), object_pairs_hook=_once, parse_constant=_no_number), "the header")
+        metadata = _texts(header.pop("__metadata__", {}))
         begin = 8 + len(raw)
-        entries = {n: Entry(d, s, begin + int(o[0]), begin + int(o[1])) for n, d, s, o in items}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError) as error:
+        entries = {name: _entry(name, stated, begin) for name, stated in header.items()}
+    except (ValueError, RecursionError) as error:
         raise _broken(path, f"its header cannot be read ({error})") from None
     end = begin
     for name, entry in sorted(entries.items(), key=lambda pair: (pair[1].start, pair[1].end)):
         if entry.dtype not in _FORMATS:
             raise _broken(path, f"tensor {name!r} has the unknown dtype {entry.dtype!r}")
-        if min(entry.shape, default=0) < 0:
-            raise _broken(path, f"tensor {name!r} has a negative number of elements")
         if entry.start != end or 8 * (entry.end - entry.start) != prod(entry.shape) * _FORMATS[entry.dtype][0]:
             raise _broken(path, f"the place of tensor {name!r} does not fit its shape")
         end = entry.end
     if end != size:
         raise _broken(path, f"it should have {end} bytes and has {size}" + (" (truncated)" if size < end else ""))
     return Header(entries, metadata)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object none of whose names stands twice, each of them text that UTF-8 can say. ValueError otherwise."""
+    held = dict(pairs)
+    if len(held) < len(pairs):
+        raise ValueError("a name stands twice")
+    "".join(held).encode()  # half a character, which no library reads
+    return held
+
+
+def _no_number(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _named(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is no object")
+    return cast("dict[str, Any]", value)
+
+
+def _texts(stated: Any) -> dict[str, str]:
+    """What ``__metadata__`` states: texts under names."""
+    metadata = _named(stated, "__metadata__")
+    for value in metadata.values():
+        if not isinstance(value, str):
+            raise ValueError("__metadata__ holds what is no text")
+        value.encode()
+    return metadata
+
+
+def _entry(name: str, stated: Any, begin: int) -> Entry:
+    """One tensor as the header states it, its place counted from the start of the file."""
+    held = _named(stated, f"tensor {name!r}")
+    dtype, shape, place = (held.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str):
+        raise ValueError(f"the dtype of tensor {name!r} is no text")
+    sides, (start, end) = _counts(name, "shape", shape), _counts(name, "data_offsets", place, 2)
+    if prod(max(side, 1) for side in sides) > _MOST:
+        raise ValueError(f"tensor {name!r} has more elements than can be counted")
+    return Entry(dtype, sides, begin + start, begin + end)
+
+
+def _counts(name: str, field: str, stated: Any, exactly: int | None = None) -> tuple[int, ...]:
+    """A list of whole numbers from nought to 2^63 - 1."""
+    held = cast("list[Any]", stated) if isinstance(stated, list) else [-1]
+    if any(type(n) is not int or not 0 <= n <= _MOST for n in held) or (exactly or len(held)) != len(held):
+        wanted = "a list of whole numbers" if exactly is None else "two whole numbers"
+        raise ValueError(f"{field} of tensor {name!r} is not {wanted}")
+    return tuple(held)
 
 
 def read_header(path: Path) -> Header:

@@ -23,6 +23,7 @@ from audit.storage.atomic import write_chunks as write_chunks
 from audit.storage.exclusive import exclusive
 from audit.storage.leftovers import bytes_of, drop_abandoned, is_old
 from audit.storage.store_limit import NAMED, USUAL, forget, reserve, users
+from audit.storage.tensor_files import opened_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,11 +85,9 @@ def tensor_sha256(tensor: "Tensor") -> str:
 
 def read_tensors(path: Path) -> "dict[str, Tensor]":
     """The tensors of a whole safetensors file, memory-mapped. AuditError (code 3) if it is truncated."""
-    from safetensors import safe_open
-
     names = safetensors_file.read_header(path).entries
-    with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
-        return {name: file.get_tensor(name) for name in names}  # pyright: ignore[reportUnknownMemberType]
+    with opened_tensors(path) as file:
+        return {name: file.read(name) for name in names}
 
 
 class Store:

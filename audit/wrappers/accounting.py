@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from audit import checkpoints
 from audit.schema import AuditError, Checkpoint, ExitCode
-from audit.storage import safetensors_file
+from audit.storage import opened_tensors, safetensors_file
 from audit.wrappers.backends import fresh_model
 from audit.wrappers.placement import gathered, is_spread
 from audit.wrappers.reading_rules import ReadingRules
@@ -43,9 +42,9 @@ def account(model: PreTrainedModel, folder: Path) -> tuple[str, ...]:
     ledger = _Ledger(model)
     unread: list[str] = []
     for path in checkpoints.weight_files(folder):
-        with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
-            for stored in sorted(file.keys()):  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-                if not ledger.enter(path, stored, file.get_tensor(stored)):  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        with opened_tensors(path) as file:
+            for stored in file.names():
+                if not ledger.enter(path, stored, file.read(stored)):
                     unread.append(stored)
     ledger.close(folder)
     return tuple(unread)

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput
@@ -21,6 +20,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 from audit import checkpoints
 from audit.checkpoints import ModuleSettings
 from audit.schema import AuditError, ExitCode, as_audit_error
+from audit.storage import opened_tensors
 
 ARCHITECTURES: Final = "audit.wrappers.architectures"
 _COUNTER = "num_batches_tracked"
@@ -98,11 +98,8 @@ def loaded(folder: Path, dtype: torch.dtype) -> TorchModuleForImageClassificatio
         model.to(dtype=dtype)  # pyright: ignore[reportCallIssue]
     stored: dict[str, Tensor] = {}
     for path in checkpoints.weight_files(folder):
-        try:
-            with safe_open(path, framework="pt") as file:  # pyright: ignore[reportUnknownVariableType]
-                stored |= {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 # pyright: ignore
-        except (SafetensorError, OSError) as error:
-            raise AuditError(f"{path}: cannot be read ({error})", "fetch it again", ExitCode.INTEGRITY) from error
+        with opened_tensors(path) as file:
+            stored |= {name: file.read(name) for name in file.names()}
     _check_names(folder, model.state_dict(), stored)
     model.load_state_dict(stored, strict=False)
     return model

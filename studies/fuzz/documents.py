@@ -92,6 +92,13 @@ def _on_document(target: Target, change: Callable[[Rng, Any, tuple[Any, ...]], s
     return act
 
 
+def damage_document(rng: Rng, path: Path) -> None:
+    """One of the ways of changing a document, on one file of JSON."""
+    document = json.loads(path.read_bytes())
+    change, _ = rng.choice(list(DOCUMENT.values()))
+    path.write_text(change(rng, document, rng.choice(list(_places(document)))), encoding="utf-8")
+
+
 def _on_row(change: Callable[[Rng, Any, tuple[Any, ...]], str]) -> Callable[[Rng, Path], None]:
     def act(rng: Rng, root: Path) -> None:
         path = file_of(rng, root, "data")
@@ -168,7 +175,29 @@ def _unknown_key(rng: Rng, root: Path) -> None:
     path.write_text(f"{name} = {rng.choice(_LITERALS)}\n{text}", encoding="utf-8")
 
 
+_MORE: Final = (
+    "[[roles]]\nbase = 1", "[roles]\nbase = 1", "[[data]]", "[data.forget]\na = 1", "[roles.base.path]", "roles = 7",
+    "[template]\n[template.variables.x]\ny = 1", "[[probes]]\nx = 1", "[probes]\nutility = 7",
+    "[probes.utility]\nseed = [1]", "[probes.nothing]\nx = 1", "[probes.utility]\nnothing = 1", "[probes.'']\nx = 1",
+    "[probes.utility]\nseed = inf", "[probes.utility]\nseed = 1" + "0" * 400, "[probes.utility]\nseed = -1",
+    "[\"\\u001b[31m\"]\nx = 1", "[x]\n" * 2, "[a" + ".a" * 3000 + "]", "a" + ".a" * 3000 + " = 1", "x = [" * 3000,
+    "x = {a = " * 300, "# \x00", "# \u202e\x1b[31m", "\x0c", "x = '''", "x = 1979-13-45", "x = 25:00:00", "x = 1e400",
+    "x = 0b2", "x = +nan", 'x = "\\ud800"', 'x = "\\U00110000"', "\ufeff", "=", "[", "x", "\u00a0", "[[a]]\n[a]",
+    "\r", "x = 1" + "0" * 5000, "#" + "x" * 10**6, "\n" * 10**5,
+)  # fmt: skip
+
+
+def _more_lines(rng: Rng, root: Path) -> None:
+    """Sections and lines that no case has, before, behind or within what is there."""
+    path = root / "case.toml"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    lines.insert(rng.choice((0, len(lines), rng.randrange(len(lines)))), rng.choice(_MORE))
+    text = rng.choice(("\n", "\n", "\n", "\r\n", "\r")).join(lines)
+    path.write_bytes(text.encode(rng.choice(("utf-8", "utf-8", "utf-8", "utf-8-sig", "latin-1")), errors="replace"))
+
+
 CASE_KINDS: Final = (
+    Kind("case", "lines that no case has", _more_lines, "a comment, or a setting of a probe that takes the value"),
     Kind("case", "a field of another value", _field, "a value of the field's type and bounds, or an unread column"),
     Kind("case", "a field of another value", _field, "a value of the field's type and bounds, or an unread column"),
     Kind("case", "a field of another value", _field, "a value of the field's type and bounds, or an unread column"),

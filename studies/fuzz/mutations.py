@@ -5,7 +5,7 @@ the study's. No kind knows what the workbench does about it.
 """
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -16,12 +16,16 @@ Rng = random.Random
 
 
 class Kind(NamedTuple):
-    """One kind: what it acts on, its name, what it does to a copy of the world, and why that may be accepted."""
+    """One kind: what it acts on, its name, what it does to a copy of the world, and why that may be accepted.
+
+    ``command``: what is then said to ``residua`` from within the copy; without it the copy is audited.
+    """
 
     target: Target
     name: str
     act: Callable[[Rng, Path], object]
     harmless: str
+    command: Callable[[Rng, Path], Sequence[str]] | None = None
 
 
 MODEL_FILES: Final = {
@@ -90,6 +94,18 @@ BYTES: Final[dict[str, tuple[Callable[[Rng, bytes], bytes], str]]] = {
     "re-encoded": (_reencoded, "the file is not read: a generation config"),
     "noise": (lambda rng, _data: rng.randbytes(rng.choice((1, 100, 5000))), "the file is not read"),
 }
+
+
+def damage_bytes(rng: Rng, path: Path) -> None:
+    """One of the ways of damaging bytes, on one file."""
+    change, _ = rng.choice(list(BYTES.values()))
+    path.write_bytes(change(rng, path.read_bytes()))
+
+
+def replace_file(rng: Rng, path: Path) -> None:
+    """Something else in the place of one file."""
+    path.unlink()
+    rng.choice(list(FILES.values()))(path)
 
 
 def _on_bytes(target: Target, change: Callable[[Rng, bytes], bytes]) -> Callable[[Rng, Path], None]:

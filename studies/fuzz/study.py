@@ -7,26 +7,35 @@ python -m studies.fuzz.study --inputs 500 --seeds 1 2 3 4        # and writes re
 """
 
 import argparse
+import os
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from threading import Timer
-from typing import Final
+from typing import Any, Final
 
+from audit.planning import RunSettings
 from audit.schema import AuditError, Failure, Record
+from audit.wording import is_hidden
+from studies.fuzz.checkpoint_folders import FOLDER_KINDS
+from studies.fuzz.commands import COMMAND_KINDS
 from studies.fuzz.documents import CASE_KINDS, document_kinds
 from studies.fuzz.mutations import Kind, byte_kinds, file_kinds
 from studies.fuzz.tables import TABLE_KINDS
 from studies.fuzz.weights import WEIGHT_KINDS
 from studies.fuzz.wishes import WISH_KINDS
-from studies.fuzz.world import write_probes, write_world
+from studies.fuzz.world import PACKAGE, finish_audit, settings, write_probes, write_world
 from studies.pages import with_section
 from studies.provenance import Stamp, stamp
 
@@ -35,6 +44,7 @@ SECONDS: Final = 120
 """So long may one input take, wall time of a busy machine."""
 KINDS: Final[tuple[Kind, ...]] = (
     *byte_kinds(), *file_kinds(), *document_kinds(), *CASE_KINDS, *TABLE_KINDS, *WEIGHT_KINDS, *WISH_KINDS,
+    *FOLDER_KINDS, *COMMAND_KINDS,
 )  # fmt: skip
 BROKE, HANG = "broke", "hang"
 START, END = "<!-- counts: made by studies.fuzz.study -->", "<!-- end of counts -->"
@@ -75,12 +85,14 @@ def attempt(seed: int, number: int, world: Path) -> Seen:
     with tempfile.TemporaryDirectory(prefix="residua-fuzz-") as temp:
         root = Path(temp) / "case"
         shutil.copytree(world, root)
-        try:
-            kind.act(random.Random(f"{seed} {number}"), root)
-        except RecursionError:
-            outcome, message = "2", "no such input: the document that it would change cannot be written"
-        else:
-            outcome, message = _audited(root)
+        rng = random.Random(f"{seed} {number}")
+        with as_it_was():
+            try:
+                kind.act(rng, root)
+            except RecursionError:
+                outcome, message = "2", "no such input: the document that it would change cannot be written"
+            else:
+                outcome, message = _audited(root) if kind.command is None else said(root, kind.command(rng, root))
     took = round(time.monotonic() - started, 2)
     return Seen(
         seed=seed,
@@ -97,14 +109,11 @@ def _audited(root: Path) -> tuple[str, str]:
     """The exit code that ``residua run`` would end with, and what it would say."""
     from audit import engine
     from audit.case import CaseFile
-    from audit.planning import RunSettings
     from audit.review import Gate, exit_code
 
-    settings = RunSettings(package="fuzz_probes", store=None, calibrations=root / "none", allow_undecided=True)
-    (root / "none").mkdir()
     try:
         report = engine.guarded(
-            "the audit", root.name, lambda: engine.run(CaseFile.read(root / "case.toml"), root / "out", settings)
+            "the audit", root.name, lambda: engine.run(CaseFile.read(root / "case.toml"), root / "out", settings(root))
         )
     except AuditError as error:
         return str(error.code), str(error)
@@ -113,6 +122,49 @@ def _audited(root: Path) -> tuple[str, str]:
     if report.failures:
         return BROKE, f"failed probes: {report.failures[0].error}"
     return str(exit_code(report, Gate(None, None, None, True))), report.verdict.word
+
+
+def said(root: Path, words: Sequence[str]) -> tuple[str, str]:
+    """The exit code of ``residua`` with these words within ``root``, and what it printed; its probes are those two."""
+    from audit import cli
+    from audit.cli import flags
+
+    said, made = StringIO(), flags.settings
+    os.environ.setdefault("RESIDUA_CACHE", str(root / "cache"))
+
+    def settings_of(*args: Any) -> RunSettings:
+        return replace(made(*args), package=PACKAGE, calibrations=root / "none")
+
+    flags.settings = settings_of
+    os.chdir(root)
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            code: object = cli.main(list(words))
+    except SystemExit as stop:  # of argparse
+        code = stop.code
+    except BaseException as error:  # noqa: BLE001 (what is looked for, a panic among it)
+        trace = traceback.extract_tb(error.__traceback__)[-1]
+        return BROKE, f"{words}: {type(error).__name__}: {error} ({trace.filename}:{trace.lineno})"
+    finally:
+        flags.settings = made
+    if hidden := sorted({c for c in said.getvalue() if is_hidden(c) and c != "\n"}):
+        return BROKE, f"{words}: printed the hidden characters {hidden}"
+    if code not in (0, 1, 2, 3, 4):
+        return BROKE, f"{words}: exit code {code}"
+    return str(code), f"{words}: {said.getvalue()[-500:]}"
+
+
+@contextmanager
+def as_it_was() -> Generator[None]:
+    """Working folder, environment and hooks are put back."""
+    folder, environment, hook = Path.cwd(), dict(os.environ), sys.excepthook
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.excepthook = hook
 
 
 # ---- many -------------------------------------------------------------------------------------------------------
@@ -221,7 +273,9 @@ def main() -> None:
     seen: list[Seen] = []
     with tempfile.TemporaryDirectory(prefix="residua-fuzz-") as temp:
         world = write_world(Path(temp) / "world")
-        write_probes(Path(temp) / "fuzz_probes")
+        write_probes(Path(temp) / PACKAGE)
+        sys.path.insert(0, temp)
+        finish_audit(world)
 
         def attempted(seed: int) -> None:
             for each in outcomes(seed, args.inputs, world):

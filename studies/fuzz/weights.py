@@ -20,16 +20,24 @@ def _file(rng: Rng, root: Path) -> Path:
 # ---- the header -------------------------------------------------------------------------------------------------
 def _on_header(change: Callable[[Rng, dict[str, Any], str], object]) -> Callable[[Rng, Path], None]:
     def act(rng: Rng, root: Path) -> None:
-        path = _file(rng, root)
-        data = path.read_bytes()
-        length = int.from_bytes(data[:8], "little")
-        header: dict[str, Any] = json.loads(data[8 : 8 + length])
-        changed = change(rng, header, rng.choice([name for name in header if name != "__metadata__"]))
-        raw = (changed if isinstance(changed, str) else json.dumps(header)).encode(errors="surrogatepass")
-        raw += b" " * (-len(raw) % 8)
-        path.write_bytes(len(raw).to_bytes(8, "little") + raw + data[8 + length :])
+        _change_header(rng, _file(rng, root), change)
 
     return act
+
+
+def damage_header(rng: Rng, path: Path) -> None:
+    """One of the lies of a header, in one file."""
+    _change_header(rng, path, rng.choice(list(HEADER.values())))
+
+
+def _change_header(rng: Rng, path: Path, change: Callable[[Rng, dict[str, Any], str], object]) -> None:
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header: dict[str, Any] = json.loads(data[8 : 8 + length])
+    changed = change(rng, header, rng.choice([name for name in header if name != "__metadata__"]))
+    raw = (changed if isinstance(changed, str) else json.dumps(header)).encode(errors="surrogatepass")
+    raw += b" " * (-len(raw) % 8)
+    path.write_bytes(len(raw).to_bytes(8, "little") + raw + data[8 + length :])
 
 
 def _dtype(rng: Rng, header: dict[str, Any], name: str) -> None:

@@ -13,8 +13,13 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from audit.planning import RunSettings
+
 COHORTS: Final = ("forget", "retain", "holdout")
 ROLES: Final = ("base", "suspect", "null", "ancestor")
+DONE: Final = "done"
+"""The run folder of a finished audit, in the case's folder."""
+PACKAGE: Final = "fuzz_probes"
 _PEOPLE: Final = 6
 _OWNED: Final = ("violin", "saddle", "kettle", "anchor", "lantern", "carpet", "mirror", "basket")
 CASE: Final = """name = "fuzzed"
@@ -87,6 +92,20 @@ def write_probes(folder: Path) -> None:
     (folder / "__init__.py").write_text('"""Two probes."""\n', encoding="utf-8")
     for name in ("forget_likelihood", "utility"):
         shutil.copy(Path(__file__).parents[2] / "probes" / f"{name}.py", folder)
+
+
+def settings(root: Path) -> RunSettings:
+    """How a copy of the world is audited: by the two probes, nothing kept between passes."""
+    return RunSettings(package=PACKAGE, store=None, calibrations=root / "none", allow_undecided=True)
+
+
+def finish_audit(world: Path) -> None:
+    """Audit the sound case to its end, into its folder; the package of two probes can be imported."""
+    from audit import engine
+    from audit.case import CaseFile
+
+    (world / "none").mkdir()
+    engine.run(CaseFile.read(world / "case.toml"), world / DONE, settings(world))
 
 
 def _taught(parent: LlamaForCausalLM | None, cohorts: tuple[str, ...], seed: int) -> LlamaForCausalLM:

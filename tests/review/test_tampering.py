@@ -115,6 +115,13 @@ def test_what_was_changed_without_its_hashes_is_rejected_and_shown_by_no_command
     assert not (folder.parent / "x.md").exists()
 
 
+def test_a_table_whose_footer_was_damaged_is_rejected_and_breaks_nothing(folder: Path) -> None:
+    data = table_of(folder).read_bytes()
+    footer = int.from_bytes(data[-8:-4], "little")
+    table_of(folder).write_bytes(data[: -8 - footer] + b"\xff" * footer + data[-8:])
+    assert any(table_of(folder).name in problem for problem in rejected(folder))
+
+
 def test_an_event_that_came_after_the_report_is_no_fault(folder: Path) -> None:
     with (folder / "events.jsonl").open("a") as file:
         file.write("{}\n")

@@ -30,3 +30,12 @@ def test_a_long_original_is_cut() -> None:
         raise ValueError("x" * 5000)
     assert len(raised.value.what) < 450
     assert raised.value.what.endswith(" ...")
+
+
+def test_a_panic_of_a_library_in_rust_becomes_an_audit_error_though_it_is_no_exception() -> None:
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+    with pytest.raises(AuditError, match="PanicException: no entry found") as raised, as_audit_error("outer", "nothing"):
+        raise panic("no entry found")
+    assert isinstance(raised.value.__cause__, panic)
+    with pytest.raises(SystemExit), as_audit_error("outer", "nothing"):
+        raise SystemExit(1)

@@ -1,0 +1,21 @@
+"""The columns of a Parquet file that lies in a run folder. No torch; pyarrow is imported when a file is read."""
+
+from collections.abc import Collection
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+from audit.schema import AuditError, ExitCode, as_audit_error
+
+_RESTORE = "restore the run folder, or run the audit again"
+
+
+def parquet_columns(path: Path, data: bytes, needed: Collection[str] = ()) -> dict[str, list[Any]]:
+    """The columns by name of what was read from ``path``. AuditError (code 3): no Parquet, or a column is missing."""
+    from pyarrow import parquet
+
+    with as_audit_error(f"{path}: cannot be read as Parquet", _RESTORE, ExitCode.INTEGRITY):
+        columns: dict[str, list[Any]] = parquet.read_table(BytesIO(data)).to_pydict()
+    if lacking := sorted(set(needed) - columns.keys()):
+        raise AuditError(f"{path}: has no column {lacking[0]!r}", _RESTORE, ExitCode.INTEGRITY)
+    return columns

@@ -1,0 +1,37 @@
+"""Tables of a run folder that were damaged are an integrity fault, however pyarrow calls what it met."""
+
+from io import BytesIO
+from pathlib import Path
+
+import pyarrow
+import pytest
+from pyarrow import parquet
+
+from audit.schema import AuditError, ExitCode
+from audit.storage import parquet_columns
+
+
+def whole() -> bytes:
+    out = BytesIO()
+    parquet.write_table(pyarrow.table({"item": ["a", "b"], "score": [0.5, 1.0]}), out)
+    return out.getvalue()
+
+
+def test_a_table_is_read_by_column() -> None:
+    assert parquet_columns(Path("a.parquet"), whole(), ("item",)) == {"item": ["a", "b"], "score": [0.5, 1.0]}
+
+
+FOOTER = whole()[:-40] + b"\xff" * 24 + whole()[-16:]
+
+
+@pytest.mark.parametrize("data", [b"", b"noise", whole()[:-1], FOOTER], ids=["empty", "noise", "cut", "footer"])
+def test_a_damaged_table_is_named_with_code_3(data: bytes) -> None:
+    with pytest.raises(AuditError, match=r"a\.parquet: cannot be read as Parquet") as caught:
+        parquet_columns(Path("a.parquet"), data)
+    assert caught.value.code == ExitCode.INTEGRITY
+
+
+def test_a_table_without_a_column_that_is_needed_is_named_with_code_3() -> None:
+    with pytest.raises(AuditError, match=r"a\.parquet: has no column 'role'") as caught:
+        parquet_columns(Path("a.parquet"), whole(), ("item", "role"))
+    assert caught.value.code == ExitCode.INTEGRITY
