@@ -106,11 +106,13 @@ class Sample:
             if len(drawn) == self._asked.size:
                 break
         self._results = Results(self._name, self._room, drawn, vars(self._asked))
-        self._wanted = self._results.missing(self._asked.survivors)
+        if self._asked.survivors:
+            self._results.forget_survivors()
+        self._wanted = self._results.missing()
         if self._wanted:
             _alone(self._collected)
             self._results.read()
-            self._wanted = [mutant for mutant in self._results.missing(False) if mutant in self._wanted]
+            self._wanted = self._results.missing()
         if self._wanted:
             self._anew()
 

@@ -44,14 +44,22 @@ class Results:
         wanted = {_key(mutant._asdict()) for mutant in self.drawn}
         self.rows = {_key(row): row for row in same if _key(row) in wanted}
 
-    def missing(self, survivors: bool) -> list[Mutant]:
-        """The mutants without a result; with ``survivors`` those that nothing caught as well."""
-        kept = {key for key, row in self.rows.items() if not survivors or row["outcome"] == "caught"}
-        return [mutant for mutant in self.drawn if _key(mutant._asdict()) not in kept]
+    def missing(self) -> list[Mutant]:
+        """The mutants without a result."""
+        return [mutant for mutant in self.drawn if _key(mutant._asdict()) not in self.rows]
+
+    def forget_survivors(self) -> None:
+        """Leaves those that nothing caught without a result, so that they are run again."""
+        self.rows = {key: row for key, row in self.rows.items() if row["outcome"] == "caught"}
+        self._write()
 
     def keep(self, mutant: Mutant, found: dict[str, Any]) -> None:
-        """Adds a result and writes the file, whole or not at all."""
+        """Adds a result and writes the file."""
         self.rows[_key(mutant._asdict())] = {**mutant._asdict(), **found}
+        self._write()
+
+    def _write(self) -> None:
+        """Writes the file, whole or not at all."""
         ordered = [self.rows[key] for m in self.drawn if (key := _key(m._asdict())) in self.rows]
         git = ["git", "rev-parse", "HEAD"]
         record = {

@@ -37,6 +37,18 @@ def test_per_item_truth_ratios_reproduce_24_published_logs(logs: dict[str, dict[
     assert len(logs) == 24
 
 
+def test_truth_ratios_are_geometric_means_of_the_perturbed_over_the_paraphrased() -> None:
+    likely, unlikely = -np.log([0.8, 0.1]), -np.log([[0.2, 0.05], [0.4, 0.9]])
+    ratio = tofu.truth_ratio(likely, unlikely)
+    np.testing.assert_allclose(ratio, [0.1 / 0.8, 0.6 / 0.1])
+    assert tofu.aggregate_truth_ratio(ratio, "closer_to_1_better") == pytest.approx((0.125 + 1 / 6) / 2)
+    assert tofu.aggregate_truth_ratio(ratio, "true_better") == pytest.approx((1 - 0.125) / 2)
+    knowledge = np.array([0.8 / 0.9, 0.1 / 0.7])
+    np.testing.assert_allclose(tofu.knowledge_truth_ratio(likely, unlikely), knowledge)
+    assert tofu.aggregate_truth_ratio(ratio, "prob_mean") == pytest.approx(knowledge.mean())
+    assert tofu.truth_ratio(np.array([800.0]), np.array([[0.0]]))[0] == pytest.approx(1e10), "the epsilon of the logs"
+
+
 def test_forget_quality_reproduces_12_published_logs(logs: dict[str, dict[str, Any]]) -> None:
     full = [name for name in logs if "/full/" in name]
     for name in full:
@@ -52,6 +64,15 @@ def test_privleak_reproduces_24_published_logs(logs: dict[str, dict[str, Any]]) 
         reference = None if "/retain/" in name else logs[retrained(name)]["expected"]["mia_min_k"]
         ours = tofu.privleak(log["expected"]["mia_min_k"], reference)
         assert ours == pytest.approx(log["expected"]["privleak"], rel=1e-9, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("auc", "reference", "score"), [(0.5, None, 0), (1.0, None, -100), (0.2, None, 60), (0.9, 0.6, -75), (0.6, 0.6, 0)]
+)
+def test_privleak_is_how_far_the_audited_auc_lies_below_the_retrained_ones_in_percent(
+    auc: float, reference: float | None, score: float
+) -> None:
+    assert tofu.privleak(auc, reference) == pytest.approx(score, abs=1e-6)
 
 
 def test_model_utility_reproduces_24_published_logs(logs: dict[str, dict[str, Any]]) -> None:
