@@ -86,7 +86,12 @@ def readable(x: Float[Tensor, "site row d"], pairs: Pairs, chances: Chances) -> 
 
 
 def _under(x: Float[Tensor, "row d"], person: Tensor, signs: swaps.Signs, kappa: float) -> swaps.UnderSwaps:
-    z = ridge.standardised(x)
+    return _under_standardised(ridge.standardised(x), person, signs, kappa)
+
+
+def _under_standardised(
+    z: Float[Tensor, "row d"], person: Tensor, signs: swaps.Signs, kappa: float
+) -> swaps.UnderSwaps:
     readout = ridge.linear_readout(z, person, kappa * z.shape[1])
     return swaps.under_swaps(swaps.unit_form(readout, sides(len(person) // 2), person), signs)
 
@@ -124,7 +129,7 @@ def confounds(
     inside = torch.from_numpy(deep(len(x)))
     best = int(torch.where(inside, (a - 0.5).abs(), -1.0).argmax())
     rows = stacked([pairs.learned, pairs.control])
-    by_words = _under(words(rows), person, true, chances.kappa)
+    by_words = _under_standardised(ridge.standardised(words(rows)), person, true, chances.kappa)
     predictable = ridge.standardised(logprob_and_length(bench, model, rows))
     z = ridge.standardised(x[best])
     readout = Unpredicted(

@@ -77,7 +77,7 @@ class _Texts(NamedTuple):
     holdout: Pairs | None
     every: Pairs
 
-    def of_forget(self, x: Float[Tensor, "site row d"]) -> Float[Tensor, "site row d"]:
+    def of_forget(self, x: Float[Tensor, "site row d"]) -> Float[Tensor, "site own d"]:
         """A model's states of the forget people's texts alone, in the order learned, control, second."""
         n, own = len(self.every.items), len(self.forget.items)
         return x.unflatten(1, (3, n))[:, :, :own].flatten(1, 2)

@@ -3,11 +3,12 @@
 A read-out here is linear in its labels: out-of-group scores are ``S @ y`` with a matrix S [row row] that depends on the
 states alone and is zero inside every group. Ridge, kernel ridge, nearest neighbours and a network whose hidden layer is
 fixed at random all have one, so that a thousand relabellings cost one product and no fit. S itself is written out only
-where the states have at least as many dimensions as there are rows. Elsewhere it is kept as two factors with one row for
-every row and one column for every dimension, or as lists of neighbours: time and memory are linear in the rows.
+where the states have at least as many dimensions as there are rows. Elsewhere it is kept as two factors, one row for
+every row and one column for every dimension, made for a few groups at a time, or as lists of neighbours: time is linear
+in the rows, and so is memory, of which beside the states themselves a constant is used.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -23,6 +24,8 @@ EXACT_ROWS = 1024
 """Up to so many rows kernels and neighbours are exact; beyond, so many rows are candidates for neighbours."""
 LANDMARKS = 256
 """The radial kernel of more rows than that is that of the projections on so many of them (Nystrom)."""
+ENTRIES_AT_ONCE = 1 << 19
+"""What is made of the states a part at a time has about so many numbers, so that memory stays below a constant."""
 _FLAT = 1e-12
 
 
@@ -45,18 +48,32 @@ class Dense(NamedTuple):
 
 
 class Factored(NamedTuple):
-    """A read-out whose S is ``left @ right.T`` between groups and zero inside every group."""
+    """Ridge on some columns, refitted without each group; S has as many columns' factors and is never written out.
 
-    left: Float[Tensor, "row k"]
-    right: Float[Tensor, "row k"]
+    With M = F'F + penalty I = LL' and G = F L'^-1 the fit on all rows has the hat matrix GG', and without group g that
+    group's scores are (I - G_g G_g')^-1 G_g times what the other groups' rows of G say of their labels (Woodbury 1950).
+    """
+
+    columns: Float[Tensor, "row k"]
+    lower: Float[Tensor, "k k"]
     group: Int[Tensor, " row"]
 
     def scores(self, y: Labels) -> Labels:
         """S y, without S."""
-        scores = self.left @ (self.right.T @ y)
-        for index in members(self.group):
-            scores[index] -= self.left[index] @ (self.right[index].transpose(1, 2) @ y[index])
+        whole = _whitened((self.columns.T @ y).T, self.lower).T
+        scores = torch.empty_like(y)
+        for index, left, right in self.factors():
+            scores[index] = left @ (whole - right.transpose(1, 2) @ y[index])
         return scores
+
+    def factors(
+        self,
+    ) -> Iterator[tuple[Int[Tensor, "group row"], Float[Tensor, "group row k"], Float[Tensor, "group row k"]]]:
+        """Some groups of one size at a time: their rows, and both factors there. Between groups S is left right'."""
+        for index in members(self.group):
+            for some in index.split(max(1, ENTRIES_AT_ONCE // (index.shape[1] * self.columns.shape[1]))):
+                right = _whitened(self.columns[some], self.lower)
+                yield some, right + _leverage_solved(right, right), right
 
 
 class Neighbours(NamedTuple):
@@ -74,10 +91,10 @@ def standardised(x: States) -> States:
 
     A column that does not vary is zero.
     """
-    centred = x - x.mean(-2, keepdim=True)
     spread = x.std(-2, keepdim=True)
-    scale = x.abs().amax(-2, keepdim=True).clamp_min(_FLAT)
-    return torch.where(spread > _FLAT * scale, centred / spread.clamp_min(_FLAT * scale), 0.0)
+    least = _FLAT * torch.maximum(x.amax(-2, keepdim=True), -x.amin(-2, keepdim=True)).clamp_min(_FLAT)
+    centred = x - x.mean(-2, keepdim=True)
+    return centred.div_(spread.clamp_min(least)).masked_fill_(spread <= least, 0.0)
 
 
 def linear_gram(x: States) -> Gram:
@@ -164,28 +181,17 @@ def _with_constant(x: Float[Tensor, "row d"]) -> Float[Tensor, "row k"]:
 
 
 def factored_ridge(
-    features: Float[Tensor, "row k"], group: Int[Tensor, " row"], penalties: Sequence[float]
+    columns: Float[Tensor, "row k"], group: Int[Tensor, " row"], penalties: Sequence[float]
 ) -> list[Factored]:
-    """Ridge on the columns of ``features``, refitted without each group, by systems of k unknowns or of a group's rows.
-
-    With M = F'F + penalty I = LL' and G = F L'^-1 the fit on all rows has the hat matrix GG', and without group g that
-    group's scores are (I - G_g G_g')^-1 G_g times what the other groups' rows of G say of their labels (Woodbury 1950).
-    A group of more rows than k is left out of a system of the columns: G_g (I - G_g' G_g)^-1.
-    """
-    products, found = features.T @ features, list[Factored]()
-    eye = torch.eye(features.shape[1], dtype=features.dtype, device=features.device)
-    for penalty in penalties:
-        whitened = _whitened(features, torch.linalg.cholesky(products + penalty * eye))
-        left = torch.empty_like(whitened)
-        for index in members(group):
-            own = whitened[index]
-            left[index] = own + _leverage_solved(own, own)
-        found.append(Factored(left, whitened, group))
-    return found
+    """Ridge on these columns, refitted without each group, at several penalties, by systems of k unknowns or of a
+    group's rows."""
+    products = columns.T @ columns
+    eye = torch.eye(len(products), dtype=columns.dtype, device=columns.device)
+    return [Factored(columns, torch.linalg.cholesky(products + penalty * eye), group) for penalty in penalties]
 
 
-def _whitened(features: Float[Tensor, "row k"], lower: Float[Tensor, "k k"]) -> Float[Tensor, "row k"]:
-    return torch.linalg.solve_triangular(lower, features.T, upper=False).T
+def _whitened(columns: Float[Tensor, "*group row k"], lower: Float[Tensor, "k k"]) -> Float[Tensor, "*group row k"]:
+    return torch.linalg.solve_triangular(lower, columns.flatten(0, -2).T, upper=False).T.reshape(columns.shape)
 
 
 def _leverage_solved(
@@ -227,10 +233,8 @@ def asked_scores(
             lost = torch.linalg.solve(inverse[own][:, own], weight[own])
             scores[mine] = reach[mine] @ y - reach[mine][:, own] @ lost
         return scores
-    features = _with_constant(x)
-    eye = torch.eye(d + 1, dtype=x.dtype, device=x.device)
-    lower = torch.linalg.cholesky(features.T @ features + penalty * eye)
-    fitted, queries = _whitened(features, lower), _whitened(_with_constant(asked), lower)
+    [fit] = factored_ridge(_with_constant(x), group, [penalty])
+    fitted, queries = _whitened(fit.columns, fit.lower), _whitened(_with_constant(asked), fit.lower)
     whole = fitted.T @ y
     for g in torch.unique(asked_group):
         own, mine = fitted[group == g], queries[asked_group == g]
@@ -246,7 +250,8 @@ def nearest_readout(
     """The mean label of the nearest rows of other groups (Euclidean), of all rows or of some."""
     among = torch.arange(len(x), device=x.device) if among is None else among.to(x.device)
     candidates, theirs, parts = x[among], group.to(x.device)[among], list[Tensor]()
-    for rows, own in zip(x.split(EXACT_ROWS), group.to(x.device).split(EXACT_ROWS), strict=True):
+    size = max(1, ENTRIES_AT_ONCE // len(among))
+    for rows, own in zip(x.split(size), group.to(x.device).split(size), strict=True):
         distance = torch.cdist(rows, candidates).masked_fill_(own[:, None] == theirs[None, :], torch.inf)
         parts.append(distance.topk(neighbours, largest=False).indices)
     return Neighbours(among[torch.cat(parts)])

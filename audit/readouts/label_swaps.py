@@ -15,17 +15,15 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from audit.readouts.grouped_ridge import Dense, Factored, Neighbours, Readout, Smoother
+from audit.readouts.grouped_ridge import ENTRIES_AT_ONCE, Dense, Factored, Neighbours, Readout, Smoother
 
 Signs = Float[Tensor, "unit draw"]
-Margins = Float[Tensor, "site unit draw"]
+Margins = Float[Tensor, "*site unit draw"]
 UnitMargins = Float[Tensor, "unit draw"]
 Form = Callable[[Signs], UnitMargins]
 """What swaps make of every unit's margin, less its own sign: s -> Q s."""
 TIE = 1e-9
 """Statistics closer than this are tied, so that rounding never turns a tie into a rejection."""
-ENTRIES_AT_ONCE = 1 << 19
-"""Swaps are looked at in blocks of so many entries (rows or units times swaps), so that memory stays below a constant."""
 
 
 class UnderSwaps(NamedTuple):
@@ -60,15 +58,16 @@ def swaps(units: int, draws: int, seed: int) -> Signs:
 
 def pair_form(
     smoother: Smoother, label: Float[Tensor, " row"], unit: Int[Tensor, " row"]
-) -> Float[Tensor, "site unit unit"]:
+) -> Float[Tensor, "*site unit unit"]:
     """Q: what unit v's labels contribute to unit u's margin (mean score of its +1 rows less that of its -1 rows).
 
     ``label`` is +1 for a memorised text and -1 for its alternate; units are numbered from 0 without gaps.
     """
     side, unit = label.to(smoother), unit.to(smoother.device)
-    weight = _contrast(side, unit)
-    rows = _summed((smoother * weight[:, None]).movedim(-2, 0), unit).movedim(0, -2)
-    return _summed((rows * side).movedim(-1, 0), unit).movedim(0, -1)
+    rows, units = torch.arange(len(side), device=smoother.device), int(unit.max()) + 1
+    theirs, mine = (torch.zeros(units, len(side), dtype=smoother.dtype, device=smoother.device) for _ in range(2))
+    theirs[unit, rows], mine[unit, rows] = side, _contrast(side, unit)
+    return mine @ smoother @ theirs.T
 
 
 def unit_form(readout: Readout, label: Float[Tensor, " row"], unit: Int[Tensor, " row"]) -> Form:
@@ -80,9 +79,7 @@ def unit_form(readout: Readout, label: Float[Tensor, " row"], unit: Int[Tensor, 
         return pair_form(readout.matrix, label, unit).__matmul__
     weight = _contrast(label, unit)
     if isinstance(readout, Factored):
-        mine, theirs = (
-            _by_unit(share, unit) @ side for share, side in ((weight, readout.left), (label, readout.right))
-        )
+        mine, theirs = _unit_factors(readout, weight, label, unit)
         if len(mine) <= 2 * mine.shape[1]:
             return (mine @ theirs.T).fill_diagonal_(0.0).__matmul__
         own = (mine * theirs).sum(1, keepdim=True)
@@ -97,10 +94,16 @@ def unit_form(readout: Readout, label: Float[Tensor, " row"], unit: Int[Tensor, 
     return partial(_relabelled, readout, label, unit)
 
 
-def _by_unit(weight: Float[Tensor, " row"], unit: Int[Tensor, " row"]) -> Float[Tensor, "unit row"]:
-    """The matrix that sums rows by unit, each with its weight, as a sparse one."""
-    place, size = torch.stack([unit, torch.arange(len(unit), device=unit.device)]), (int(unit.max()) + 1, len(unit))
-    return torch.sparse_coo_tensor(place, weight, size, check_invariants=True).coalesce()
+def _unit_factors(
+    readout: Factored, weight: Float[Tensor, " row"], label: Float[Tensor, " row"], unit: Int[Tensor, " row"]
+) -> tuple[Float[Tensor, "unit k"], Float[Tensor, "unit k"]]:
+    """Both factors of Q: what a unit's rows say of it, and what its labels say to the others."""
+    mine = readout.columns.new_zeros(int(unit.max()) + 1, readout.columns.shape[1])
+    theirs = torch.zeros_like(mine)
+    for index, left, right in readout.factors():
+        mine.index_add_(0, unit[index[:, 0]], (weight[index][:, None] @ left)[:, 0])
+        theirs.index_add_(0, unit[index[:, 0]], (label[index][:, None] @ right)[:, 0])
+    return mine, theirs
 
 
 def _relabelled(readout: Readout, label: Float[Tensor, " row"], unit: Int[Tensor, " row"], signs: Signs) -> UnitMargins:
@@ -109,7 +112,8 @@ def _relabelled(readout: Readout, label: Float[Tensor, " row"], unit: Int[Tensor
     return torch.cat([_summed(scores * weight, unit) for scores in blocks], 1)
 
 
-def _blocks(signs: Signs, rows: int) -> tuple[Signs, ...]:
+def _blocks(signs: Signs, rows: int) -> tuple[Tensor, ...]:
+    """Some swaps at a time."""
     return signs.split(max(1, ENTRIES_AT_ONCE // rows), 1)
 
 
@@ -120,11 +124,11 @@ def _contrast(label: Float[Tensor, " row"], unit: Int[Tensor, " row"]) -> Float[
     return label / counts[up.long(), unit]
 
 
-def _summed(rows: Float[Tensor, "row *_"], unit: Int[Tensor, " row"]) -> Float[Tensor, "unit *_"]:
+def _summed(rows: Float[Tensor, "row ..."], unit: Int[Tensor, " row"]) -> Float[Tensor, "unit ..."]:
     return rows.new_zeros(int(unit.max()) + 1, *rows.shape[1:]).index_add(0, unit, rows)
 
 
-def margins(form: Float[Tensor, "site unit unit"], signs: Signs) -> Margins:
+def margins(form: Float[Tensor, "*site unit unit"], signs: Signs) -> Margins:
     """Every unit's margin under every swap, relative to the swapped labels; rounding dust is zero."""
     s = signs.to(form)
     return _without_dust(s * (form @ s))
@@ -143,12 +147,12 @@ def under_swaps(form: Form, signs: Signs) -> UnderSwaps:
     return UnderSwaps(*(torch.cat(parts) for parts in zip(*statistics, strict=True)))
 
 
-def concordance(m: Margins) -> Float[Tensor, "site draw"]:
+def concordance(m: Margins) -> Float[Tensor, "*site draw"]:
     """Share of units whose margin is positive; a tie counts half."""
     return (m > 0).to(m.dtype).mean(-2) + 0.5 * (m == 0).to(m.dtype).mean(-2)
 
 
-def studentised(m: Margins) -> Float[Tensor, "site draw"]:
+def studentised(m: Margins) -> Float[Tensor, "*site draw"]:
     """Mean margin over its standard error over units: the continuous statistic."""
     units = m.shape[-2]
     spread = m.std(-2) / units**0.5

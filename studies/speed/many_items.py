@@ -1,11 +1,11 @@
 """How does a probe grow with the items? The cross-sequence probe at 480 and 1,920, on two checkouts side by side.
 
 ``python -m studies.speed.many_items --before FOLDER --out studies/speed/many_items.json``. FOLDER is a checkout of the
-build to compare with (``git worktree add --detach FOLDER 3552af1``). Forget items of invented people, sixteen each, with
-four alternates, and an eighth as many of holdout people; three random models of one family (base, suspect, a model that
-never knew), since the cost does not depend on what they know. Every repeat runs each size on each checkout once, in
-shuffled order, as a process of its own with one thread and no store: CPU-seconds of the probe (its passes, its matching
-and its statistics) and the peak of the process's resident memory, imports and models among it.
+build to compare with (``git worktree add --detach FOLDER 3552af1``). Forget items of invented people, sixteen each,
+with four alternates, and an eighth as many of holdout people; three random models of one family (base, suspect, one
+that never knew), since the cost does not depend on what they know. Every repeat runs each size on each checkout once,
+in shuffled order, as a process of its own with one thread and no store: CPU-seconds of the probe (its passes, its
+matching and its statistics) and the peak of the process's resident memory, imports and models among it.
 """
 
 import argparse
@@ -32,7 +32,7 @@ FEW, MANY = 480, 1920
 EACH, ATTRIBUTES, VALUES = 16, 16, 24
 """Items of a person; attributes that are asked for, and values of each."""
 MOST_TIMES, MOST_SHARE, MOST_MB = 4.5, 0.1, 700.0
-"""What is promised: so many times the CPU-seconds for four times the items; so much of the build before; so much memory."""
+"""What is promised: how many times the CPU-seconds for four times the items; the share of the build before; memory."""
 TODAY, BEFORE = "today", "before"
 HERE: Final = Path(__file__).resolve().parents[2]
 CHILD: Final = Path(__file__).with_name("one_probe.py")
@@ -41,11 +41,13 @@ CHILD: Final = Path(__file__).with_name("one_probe.py")
 class SizeRow(Record):
     """One checkout at one number of items: CPU-seconds of the probe and peak memory of its process, by repeat.
 
-    ``value`` and ``p`` are what the probe found, by measurement, so that two builds can be compared.
+    ``scored`` of the forget items were compared: the build before looks at half of the people. ``value`` and ``p`` are
+    what the probe found, by measurement.
     """
 
     checkout: str
     items: int
+    scored: int
     people: int
     cpu_s: tuple[float, ...]
     peak_mb: tuple[float, ...]
@@ -73,12 +75,13 @@ class Results(Record):
         few, many, old = self.row(TODAY, FEW), self.row(TODAY, MANY), self.row(BEFORE, MANY)
         grows, share = self.grows[TODAY], self.share
         return (
-            f"From {FEW} to {MANY:,} items the probe takes **{grows.median:.2f}** times as long ({grows.ci95.lo:.2f} to "
-            f"{grows.ci95.hi:.2f}, promised at most {MOST_TIMES}; {median(few.cpu_s):.1f} to {median(many.cpu_s):.1f} "
-            f"CPU-seconds), {self.grows[BEFORE].median:.1f} times in the build before. At {MANY:,} items that is "
-            f"**{share.median:.3f}** of it ({share.ci95.lo:.3f} to {share.ci95.hi:.3f}, promised at most {MOST_SHARE}; "
-            f"{median(old.cpu_s):.0f} CPU-seconds), and at most {max(many.peak_mb):.0f} MB (promised {MOST_MB:.0f}; "
-            f"{max(old.peak_mb):.0f} before); {len(many.cpu_s)} repeats."
+            f"From {FEW} to {MANY:,} items the probe takes **{grows.median:.2f}** times as long ({grows.ci95.lo:.2f} "
+            f"to {grows.ci95.hi:.2f}, promised at most {MOST_TIMES}; {median(few.cpu_s):.1f} to "
+            f"{median(many.cpu_s):.1f} CPU-seconds), {self.grows[BEFORE].median:.1f} times in the build before. At "
+            f"{MANY:,} items that is **{share.median:.3f}** of it ({share.ci95.lo:.3f} to {share.ci95.hi:.3f}, "
+            f"promised at most {MOST_SHARE}; {median(old.cpu_s):.0f} CPU-seconds, for {old.scored:,} of the items), "
+            f"and at most {max(many.peak_mb):.0f} MB (promised {MOST_MB:.0f}; {max(old.peak_mb):.0f} before); "
+            f"{len(many.cpu_s)} repeats."
         )
 
 
@@ -149,7 +152,8 @@ def measured(
             found[name, items].append(spent(checkouts[name], scratch / str(items), "cross_sequence"))
     return [
         SizeRow(
-            checkout=name, items=items, people=its[0]["people"], value=tuple(its[0]["value"]), p=tuple(its[0]["p"]),
+            checkout=name, items=items, scored=its[0]["scored"], people=its[0]["people"],
+            value=tuple(its[0]["value"]), p=tuple(its[0]["p"]),
             cpu_s=tuple(round(one["cpu_s"], 3) for one in its), peak_mb=tuple(round(one["peak_mb"], 1) for one in its),
         )
         for (name, items), its in found.items()

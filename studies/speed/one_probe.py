@@ -56,7 +56,8 @@ def main(world: Path, probe: str) -> None:
     numbers = [[part if isinstance(part, float) else -1.0 for part in (m.value, m.p)] for m in found]
     said = {
         "cpu_s": cpu_s, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "people": found[0].units, "value": [n[0] for n in numbers], "p": [n[1] for n in numbers],
+        "scored": found[0].n.scored, "people": found[0].units,
+        "value": [n[0] for n in numbers], "p": [n[1] for n in numbers],
         "readings": [dict(m.readings) for m in found],
     }  # fmt: skip
     sys.stdout.write(json.dumps(said) + "\n")
