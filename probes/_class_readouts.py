@@ -96,7 +96,7 @@ def right_by_neighbours(x: Float[Tensor, "row d"], of: Task) -> Float[ndarray, "
     """1 where most of the nearest rows of other groups (cosine) have the true class; the nearest decides a tie."""
     unit = x / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     nearest = min(NEIGHBOURS, len(x) - int(torch.bincount(of.group).max()))
-    votes, first = (grouped_ridge.nearest_smoother(unit[None], of.group, k)[0] @ of.sides for k in (nearest, 1))
+    votes, first = (grouped_ridge.nearest_readout(unit, of.group, k).scores(of.sides) for k in (nearest, 1))
     return ((votes + first / (2 * nearest)).argmax(1) == of.label).double().numpy()[:, None]
 
 

@@ -73,7 +73,7 @@ def pairs(bench: Bench, case: OpenCase, cohort: Cohort, blind: Checkpoint | None
     order = np.tile(np.arange(most), (len(matching.matches), 1))
     if blind is not None:
         order = nearest(_logprob(bench, blind, learned), _several(bench, blind, matching, others))
-    control, second = (_chosen(case, matching, order[:, rank]) for rank in (0, 1))
+    control, second = (_chosen(others, order[:, rank]) for rank in (0, 1))
     items = tuple(m.item for m in matching.matches)
     return Pairs(learned, control, second, items, tuple(map(str, people)), person.reshape(-1), note)
 
@@ -119,8 +119,10 @@ def _others(case: OpenCase, matching: Matched, most: int) -> list[Rows]:
     return [_rows(case, matching, [m.others[min(k, len(m.others) - 1)] for m in matching.matches]) for k in range(most)]
 
 
-def _chosen(case: OpenCase, matching: Matched, index: Int[ndarray, " item"]) -> Rows:
-    return _rows(case, matching, [m.others[i] for m, i in zip(matching.matches, index.tolist(), strict=True)])
+def _chosen(others: Sequence[Rows], index: Int[ndarray, " item"]) -> Rows:
+    """One alternate of every item, by its number."""
+    n = len(others[0])
+    return stacked(others).take(torch.from_numpy(index * n + np.arange(n)))
 
 
 def _logprob(bench: Bench, model: Checkpoint, rows: Rows) -> Float[ndarray, " row"]:

@@ -65,17 +65,19 @@ def readable(x: Float[Tensor, "site row d"], pairs: Pairs, chances: Chances) -> 
 
     ``concordance`` and ``pure`` are by site; ``p`` (sign-free, over depths and coordinates), ``p_margin`` (continuous,
     above), ``p_pure``, ``p_battery``, ``detectable`` are single numbers; ``null`` holds the largest |A - 1/2| under
-    every swap.
+    every swap. A site at a time: what is kept of each is by swap.
     """
     n, person = len(pairs.items), people_of(pairs)
     signs = swaps.swaps(len(pairs.people), chances.draws, chances.seed)
     family = torch.from_numpy(deep(len(x)))
-    true, pure = (_margins(part, person, signs, chances.kappa) for part in (x[:, : 2 * n], x[:, n:]))
-    a, b = swaps.concordance(true), swaps.concordance(pure)
+    true, pure = (
+        [_under(at[rows], person, signs, chances.kappa) for at in x] for rows in (slice(2 * n), slice(n, 3 * n))
+    )
+    a, b = (torch.stack([site.concordance for site in sites]) for sites in (true, pure))
     free = swaps.max_t(swaps.sign_free(a), family)
     quantities = {
         "concordance": a[:, 0], "pure": b[:, 0], "null": free.null_largest, "p": free.p,
-        "p_margin": swaps.max_t(swaps.studentised(true), family).p,
+        "p_margin": swaps.max_t(torch.stack([site.studentised for site in true]), family).p,
         "p_pure": swaps.max_t(swaps.sign_free(b), family).p, "detectable": swaps.minimum_detectable(a[family]),
     }  # fmt: skip
     if chances.battery:
@@ -83,20 +85,31 @@ def readable(x: Float[Tensor, "site row d"], pairs: Pairs, chances: Chances) -> 
     return {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in quantities.items()}
 
 
-def _margins(x: Float[Tensor, "site row d"], person: Tensor, signs: swaps.Signs, kappa: float) -> swaps.Margins:
-    z = ridge.standardised(x)
-    smoother = ridge.linear_smoother(z, person, kappa * z.shape[-1])
-    return swaps.margins(swaps.pair_form(smoother, sides(len(person) // 2), person), signs)
+def _under(x: Float[Tensor, "row d"], person: Tensor, signs: swaps.Signs, kappa: float) -> swaps.UnderSwaps:
+    return _under_standardised(ridge.standardised(x), person, signs, kappa)
+
+
+def _under_standardised(
+    z: Float[Tensor, "row d"], person: Tensor, signs: swaps.Signs, kappa: float
+) -> swaps.UnderSwaps:
+    readout = ridge.linear_readout(z, person, kappa * z.shape[1])
+    return swaps.under_swaps(swaps.unit_form(readout, sides(len(person) // 2), person), signs)
 
 
 def _battery(x: Float[Tensor, "site row d"], person: Tensor, signs: swaps.Signs, seed: int) -> float:
     """One p for the whole battery: the largest studentised margin over read-outs, depths and coordinates."""
-    side = sides(len(person) // 2)
-    every = [
-        swaps.studentised(swaps.margins(swaps.pair_form(smoother, side, person), signs))
-        for smoother in ridge.battery(x, person, KAPPAS, seed).values()
-    ]
-    return swaps.max_t(torch.cat(every)).p
+    side, landmarks = sides(len(person) // 2), _landmarks(len(person) // 2, seed)
+    largest = [
+        swaps.under_swaps(swaps.unit_form(readout, side, person), signs).studentised
+        for at in x for readout in ridge.battery(at, person, KAPPAS, seed, landmarks).values()
+    ]  # fmt: skip
+    return swaps.max_t(torch.stack(largest)).p
+
+
+def _landmarks(items: int, seed: int) -> Int[Tensor, " row"]:
+    """Rows that stand for all: both texts of items drawn at random, so that swapped labels leave the set as it is."""
+    chosen = torch.randperm(items, generator=torch.Generator().manual_seed(seed))[: ridge.EXACT_ROWS // 2]
+    return torch.stack([chosen, chosen + items], 1).flatten()
 
 
 def confounds(
@@ -111,39 +124,45 @@ def confounds(
     """
     n, person = len(pairs.items), people_of(pairs)
     signs = swaps.swaps(len(pairs.people), chances.draws, chances.seed)
-    a = swaps.concordance(_margins(x[:, : 2 * n], person, signs[:, :1], chances.kappa))[:, 0]
+    true = signs[:, :1]
+    a = torch.cat([_under(at[: 2 * n], person, true, chances.kappa).concordance for at in x])
     inside = torch.from_numpy(deep(len(x)))
     best = int(torch.where(inside, (a - 0.5).abs(), -1.0).argmax())
     rows = stacked([pairs.learned, pairs.control])
-    text = words(rows)[None]
-    by_words = swaps.concordance(_margins(text, person, signs[:, :1], chances.kappa))
-    predictable = ridge.standardised(logprob_and_length(bench, model, rows)[None])
-    z = ridge.standardised(x[best : best + 1])
-    both = z[:, : 2 * n]
-    smoother = ridge.linear_smoother(both, person, chances.kappa * z.shape[-1])
-    by_logprob = ridge.linear_smoother(predictable, person, 1e-6)
-    rest = swaps.margins(swaps.pair_form(smoother - by_logprob @ smoother, sides(n), person), signs)
+    by_words = _under_standardised(ridge.standardised(words(rows)), person, true, chances.kappa)
+    predictable = ridge.standardised(logprob_and_length(bench, model, rows))
+    z = ridge.standardised(x[best])
+    readout = Unpredicted(
+        ridge.linear_readout(z[: 2 * n], person, chances.kappa * z.shape[1]),
+        ridge.linear_readout(predictable, person, 1e-6),
+    )
+    rest = swaps.under_swaps(swaps.unit_form(readout, sides(n), person), signs)
     return {
-        "words_alone": float(by_words[0, 0]),
+        "words_alone": float(by_words.concordance[0]),
         "depth_0": float((a[~inside] - 0.5).abs().max()),
-        "given_logprob": float(swaps.concordance(rest)[0, 0]),
-        "p_given_logprob": swaps.max_t(swaps.studentised(rest)).p,
+        "given_logprob": float(rest.concordance[0]),
+        "p_given_logprob": swaps.max_t(rest.studentised[None]).p,
         "register": _register(z, pairs, chances.kappa),
     }
 
 
-def _register(z: Float[Tensor, "site row d"], pairs: Pairs, kappa: float) -> float:
+class Unpredicted(NamedTuple):
+    """A read-out's scores less what another predicts of them."""
+
+    readout: ridge.Readout
+    predictor: ridge.Readout
+
+    def scores(self, y: ridge.Labels) -> ridge.Labels:
+        """Both out of group."""
+        scores = self.readout.scores(y)
+        return scores - self.predictor.scores(scores)
+
+
+def _register(z: Float[Tensor, "row d"], pairs: Pairs, kappa: float) -> float:
     """Share of second alternates on the learned side of read-outs fitted without their person."""
     n, person = len(pairs.items), people_of(pairs)
-    gram = ridge.linear_gram(z)[0]
-    landed: list[Tensor] = []
-    for left_out in torch.unique(person):
-        fitted = torch.nonzero(person != left_out)[:, 0]
-        queried = 2 * n + torch.nonzero(person[:n] == left_out)[:, 0]
-        eye = torch.eye(len(fitted), dtype=gram.dtype, device=gram.device)
-        weight = torch.linalg.solve(gram[fitted][:, fitted] + kappa * z.shape[-1] * eye, sides(n)[fitted])
-        landed.append(gram[queried][:, fitted] @ weight > 0)
-    return float(torch.cat(landed).double().mean())
+    landed = ridge.asked_scores(z[: 2 * n], sides(n), person, z[2 * n :], person[:n], kappa * z.shape[1])
+    return float((landed > 0).double().mean())
 
 
 def numbers(quantities: Mapping[str, ndarray], name: str) -> dict[str, float]:

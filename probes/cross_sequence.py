@@ -1,6 +1,6 @@
 """Cross-sequence probe: a direction, shared by learned texts, that tells them from matched texts nobody learned."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import ClassVar, NamedTuple
 
@@ -71,17 +71,24 @@ INVERTED = "A is far below 1/2: an inverted read-out, as edits of the probed tex
 
 
 class _Texts(NamedTuple):
-    """Pairs of forget and holdout people, all of them, and every model's states of them, read once by its name."""
+    """Pairs of forget and holdout people, and all of them."""
 
     forget: Pairs
     holdout: Pairs | None
     every: Pairs
-    read: Callable[[str], Float[Tensor, "site row d"]]
 
-    def of_forget(self, name: str) -> Float[Tensor, "site row d"]:
+    def of_forget(self, x: Float[Tensor, "site row d"]) -> Float[Tensor, "site own d"]:
         """A model's states of the forget people's texts alone, in the order learned, control, second."""
         n, own = len(self.every.items), len(self.forget.items)
-        return self.read(name).unflatten(1, (3, n))[:, :, :own].flatten(1, 2)
+        return x.unflatten(1, (3, n))[:, :, :own].flatten(1, 2)
+
+
+class _ReadModel(NamedTuple):
+    """What is kept of one model once its states are let go: margins of every item, and what can be told apart."""
+
+    margins: Float[ndarray, "item site"]
+    readable: Mapping[str, ndarray]
+    confounds: Mapping[str, float]
 
 
 class CrossSequence(Probe):
@@ -144,25 +151,45 @@ class CrossSequence(Probe):
             return (blank(DIFFERENCE, reason, n, 0, case.case.seed), blank(SEPARABLE, reason, n, 0, case.case.seed))
         holdout = pairs(bench, case, "holdout", cast.null)
         every = forget if holdout is None else forget.beside(holdout)
-        models = cast.by_name()
-
-        @cache
-        def read(name: str) -> Float[Tensor, "site row d"]:
-            return states(bench, case, models[name], every)
-
-        texts = _Texts(forget, holdout, every, read)
-        measurements = (self._difference(bench, case, texts), self._separable(bench, case, texts))
+        texts = _Texts(forget, holdout, every)
+        by_model = {name: self._read(bench, case, texts, name) for name in cast.by_name()}
+        measurements = (self._difference(case, texts, by_model), self._separable(case, texts, by_model))
         if not self.paper:
             return measurements
         from probes._published_probe import published
 
         return (*measurements, published(bench, case, forget))
 
+    def _read(self, bench: Bench, case: OpenCase, texts: _Texts, name: str) -> _ReadModel:
+        """Everything that one model's states say. The next model's states take their place: one model's are held.
+
+        One fit sees forget and holdout people alike, so that they are exchangeable where neither was learned.
+        """
+        model, chances = case_models_of(case).by_name()[name], self._chances(case)
+        read = cache(lambda: states(bench, case, model, texts.every))
+
+        def margins() -> dict[str, ndarray]:
+            margin = item_margins(read(), texts.every, self.kappa)
+            return {"margin": margin[:, deep(margin.shape[1])]}
+
+        margin = bench.cached(self._cache_key("margins", case, model, texts.every), margins)["margin"]
+        found: dict[str, ndarray] = {}
+        if name in ("suspect", "base", "null"):
+            key = [*self._cache_key("readable", case, model, texts.forget), chances]
+            found = bench.cached(key, lambda: readable(texts.of_forget(read()), texts.forget, chances))
+        explained: dict[str, float] = {}
+        if name == "suspect":
+            explained = confounds(bench, model, texts.forget, texts.of_forget(read()), chances)
+        return _ReadModel(margin, found, explained)
+
+    def _chances(self, case: OpenCase) -> Chances:
+        return Chances(self.kappa, self.swaps, case.case.seed, self.battery)
+
     # ---- what may be evidence -----------------------------------------------------------------------------------
-    def _difference(self, bench: Bench, case: OpenCase, texts: _Texts) -> Measurement:
+    def _difference(self, case: OpenCase, texts: _Texts, by_model: Mapping[str, _ReadModel]) -> Measurement:
         """Margins as an effect over people, at every depth in every coordinate."""
         cast, seed, forget, holdout = case_models_of(case), case.case.seed, texts.forget, texts.holdout
-        margins = {name: self._margins(bench, case, texts, name) for name in cast.by_name()}
+        margins = {name: model.margins for name, model in by_model.items()}
         own = {name: margin[: len(forget.items)] for name, margin in margins.items()}
         scored = by_person(forget.sheet(), own)
         empty = blank(DIFFERENCE, UNANCHORED, scored.n, len(scored.people["suspect"]), seed)
@@ -184,17 +211,6 @@ class CrossSequence(Probe):
             }
         )  # fmt: skip
 
-    def _margins(self, bench: Bench, case: OpenCase, texts: _Texts, name: str) -> Float[ndarray, "item site"]:
-        """Out-of-person margins of every item, without the embeddings. One fit sees forget and holdout people alike, so
-        that they are exchangeable where neither was learned."""
-
-        def compute() -> dict[str, ndarray]:
-            margin = item_margins(texts.read(name), texts.every, self.kappa)
-            return {"margin": margin[:, deep(margin.shape[1])]}
-
-        key = self._cache_key("margins", case, case_models_of(case).by_name()[name], texts.every)
-        return bench.cached(key, compute)["margin"]
-
     def _cache_key(self, stage: str, case: OpenCase, model: Checkpoint, matched: Pairs) -> list[object]:
         texts = [rows.hash for rows in (matched.learned, matched.control, matched.second)]
         return [
@@ -202,26 +218,18 @@ class CrossSequence(Probe):
         ]  # fmt: skip
 
     # ---- what can be told apart at all --------------------------------------------------------------------------
-    def _separable(self, bench: Bench, case: OpenCase, texts: _Texts) -> Measurement:
+    def _separable(self, case: OpenCase, texts: _Texts, by_model: Mapping[str, _ReadModel]) -> Measurement:
         """Sign-free concordance under label swaps, with everything that could explain it without memory."""
-        cast, seed, forget = case_models_of(case), case.case.seed, texts.forget
-        chances = Chances(self.kappa, self.swaps, seed, self.battery)
-
-        def of(name: str) -> dict[str, ndarray]:
-            key = [*self._cache_key("readable", case, cast.by_name()[name], forget), chances]
-            return bench.cached(key, lambda: readable(texts.of_forget(name), forget, chances))
-
-        by_model = {name: of(name) for name in cast.by_name() if name in ("suspect", "base", "null")}
-        suspect, inside = by_model["suspect"], deep(len(by_model["suspect"]["concordance"]))
+        seed, forget = case.case.seed, texts.forget
+        found = {name: model.readable for name, model in by_model.items() if model.readable}
+        suspect, inside = found["suspect"], deep(len(found["suspect"]["concordance"]))
         a = suspect["concordance"][inside]
         best = int(np.abs(a - 0.5).argmax())
-        readings = confounds(bench, cast.suspect, forget, texts.of_forget("suspect"), chances) | _where(
-            best, n_blocks(case)
-        )
-        for name, quantities in by_model.items():
+        readings = dict(by_model["suspect"].confounds) | _where(best, n_blocks(case))
+        for name, quantities in found.items():
             readings |= numbers(quantities, name)
         readings["least_detectable_accuracy"] = float(suspect["detectable"][0])
-        base = by_model["base"]
+        base = found["base"]
         missing = Missing(missing="a distance from chance under its own permutation null")
         inverted = a[best] < 0.5 and suspect["p"][0] < ALPHA
         n = Count(scored=len(forget.items), unscored=len(case.rows(Texts(cohort="forget"))) - len(forget.items))

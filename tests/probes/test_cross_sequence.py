@@ -76,7 +76,7 @@ def test_register_is_the_share_of_alternates_that_other_peoples_readouts_call_le
     assert some is not None
     x = states(bench(), case, case.base, some)[-1:]
     z = ridge.standardised(x)
-    found = _readouts._register(z, some, 1.0)
+    found = _readouts._register(z[0], some, 1.0)
     n, d = len(some.items), z.shape[-1]
     design = torch.cat([z[0], torch.full((3 * n, 1), d**0.5, dtype=torch.float64)], 1)
     landed = []

@@ -1,5 +1,7 @@
 """Closed-form read-outs against refits, one by one, and their label swaps against the distributions they claim."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -65,25 +67,22 @@ def test_it_equals_scikit_learns_ridge_without_intercept_for_groups_of_any_size(
 
 def test_the_rest_of_the_battery_equals_scikit_learn_too() -> None:
     x, group, y = states(), groups(), labels()
-    found = {name: (s @ y).numpy() for name, s in ridge.battery(x, group, (1.0,), seed=3).items()}
-    z = ridge.standardised(x)
-    hidden = ridge.random_layer(z, 64, 3)
     for site in range(SITES):
-        raw = z[site].numpy()
+        found = {name: one.scores(y[:, None])[:, 0] for name, one in ridge.battery(x[site], group, (1.0,), 3).items()}
+        z = ridge.standardised(x[site])
+        raw = z.numpy()
         apart = ((raw[:, None] - raw[None]) ** 2).sum(-1)
         others = np.sort(apart[~np.eye(len(raw), dtype=bool)])
         gram = np.exp(-apart / others[(len(others) - 1) // 2]) + 1
-        wide = np.concatenate([hidden[site].numpy(), np.full((len(raw), 1), 8.0)], 1)
+        wide = np.concatenate([ridge.random_layer(z, 64, 3).numpy(), np.full((len(raw), 1), 8.0)], 1)
         for g in range(PEOPLE):
             out = (group == g).numpy()
             kernel = KernelRidge(alpha=0.1, kernel="precomputed").fit(gram[np.ix_(~out, ~out)], y.numpy()[~out])
             near = KNeighborsRegressor(5).fit(raw[~out], y.numpy()[~out])
             net = Ridge(alpha=64.0, fit_intercept=False, solver="svd").fit(wide[~out], y.numpy()[~out])
-            np.testing.assert_allclose(
-                found["radial_ridge"][site][out], kernel.predict(gram[np.ix_(out, ~out)]), atol=1e-8
-            )
-            np.testing.assert_allclose(found["neighbours_5"][site][out], near.predict(raw[out]), atol=1e-10)
-            np.testing.assert_allclose(found["random_network"][site][out], net.predict(wide[out]), atol=1e-8)
+            np.testing.assert_allclose(found["radial_ridge"][out], kernel.predict(gram[np.ix_(out, ~out)]), atol=1e-8)
+            np.testing.assert_allclose(found["neighbours_5"][out], near.predict(raw[out]), atol=1e-10)
+            np.testing.assert_allclose(found["random_network"][out], net.predict(wide[out]), atol=1e-8)
 
 
 def test_a_column_that_does_not_vary_says_nothing() -> None:
@@ -93,22 +92,113 @@ def test_a_column_that_does_not_vary_says_nothing() -> None:
 
 
 def test_no_label_of_a_group_reaches_its_own_scores() -> None:
-    group = groups()
-    for smoother in ridge.battery(states(), group, (0.1, 1.0), 0).values():
-        same = group[:, None] == group[None, :]
-        assert (smoother[..., same] == 0).all() and (smoother[..., ~same] != 0).any()
+    group, eye = groups(), torch.eye(PEOPLE * EACH, dtype=torch.float64)
+    for one in ridge.battery(states()[0], group, (0.1, 1.0), 0).values():
+        smoother, same = one.scores(eye), group[:, None] == group[None, :]
+        assert (smoother[same].abs() < 1e-14).all() and (smoother[~same].abs() > 1e-6).any()
 
 
-@pytest.mark.parametrize(("rows", "d"), [(24, 3), (24, 22), (24, 23), (24, 40)])
+SHAPES = [(24, 3), (24, 22), (24, 23), (24, 40)]
+"""Rows and dimensions: fewer columns than a group has rows, fewer and more than there are rows."""
+
+
+@pytest.mark.parametrize(("rows", "d"), SHAPES)
 @pytest.mark.parametrize("penalty", [0.01, 1.0, 30.0])
-def test_the_small_system_and_the_large_one_leave_out_the_same(rows: int, d: int, penalty: float) -> None:
+@pytest.mark.parametrize("sizes", [(4,) * 6, (1, 2, 3, 4, 5, 9)])
+def test_factors_and_the_whole_matrix_leave_out_the_same(
+    rows: int, d: int, penalty: float, sizes: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, group = drawn(rows, d), torch.repeat_interleave(torch.arange(6), torch.tensor(sizes))
+    whole = ridge.ridge_smoother(ridge.linear_gram(x), group, penalty)
+    for at_once in (ridge.ENTRIES_AT_ONCE, 1):
+        monkeypatch.setattr(ridge, "ENTRIES_AT_ONCE", at_once)
+        found = ridge.linear_readout(x, group, penalty)
+        assert isinstance(found, ridge.Factored if d + 1 < rows else ridge.Dense)
+        torch.testing.assert_close(found.scores(torch.eye(rows).double()), whole, rtol=1e-9, atol=1e-9)
+
+
+def drawn(rows: int, d: int) -> Tensor:
     rng = torch.Generator().manual_seed(rows + d)
-    x = ridge.standardised(torch.randn(2, rows, d, generator=rng, dtype=torch.float64))
-    group = torch.arange(6).repeat_interleave(rows // 6)
-    torch.testing.assert_close(
-        ridge.linear_smoother(x, group, penalty), ridge.ridge_smoother(ridge.linear_gram(x), group, penalty),
-        rtol=1e-9, atol=1e-9,
-    )  # fmt: skip
+    return ridge.standardised(torch.randn(rows, d, generator=rng, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(("rows", "d"), SHAPES)
+def test_rows_that_no_readout_was_fitted_on_are_scored_by_the_one_without_their_group(rows: int, d: int) -> None:
+    both = drawn(rows + 8, d)
+    x, asked, group = both[:rows], both[rows:], torch.arange(rows) // 4
+    asked_group = torch.tensor([5, 0, 0, 1, 2, 2, 2, 4])
+    y = torch.randn(rows, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    found = ridge.asked_scores(x, y, group, asked, asked_group, 2.0)
+    wide, questions = (np.concatenate([part.numpy(), np.full((len(part), 1), d**0.5)], 1) for part in (x, asked))
+    for g in range(6):
+        kept, mine = (group != g).numpy(), (asked_group == g).numpy()
+        slow = Ridge(alpha=2.0, fit_intercept=False, solver="svd").fit(wide[kept], y.numpy()[kept])
+        if mine.any():
+            np.testing.assert_allclose(found[mine], slow.predict(questions[mine]), atol=1e-8)
+
+
+def test_every_kind_of_readout_says_of_swaps_what_its_matrix_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, d, people = 60, 2, 15
+    x, group = drawn(rows, d), torch.arange(people).repeat(4)
+    side, signs = labels(people), swaps.swaps(people, 50, 0)
+    ridges = ridge.linear_readouts(x, group, [1.0, 5.0])
+    readouts = [*ridges, *ridge.battery(x, group, (1.0,), 0).values(), Swapped(ridges[0])]
+    assert {type(one) for one in readouts} == {ridge.Factored, ridge.Dense, ridge.Neighbours, Swapped}
+    for one in readouts:
+        matrix = one.scores(torch.eye(rows, dtype=torch.float64))
+        slow = swaps.margins(swaps.pair_form(matrix[None], side, group), signs)
+        for at_once in (ridge.ENTRIES_AT_ONCE, 1):
+            monkeypatch.setattr(swaps, "ENTRIES_AT_ONCE", at_once)
+            form = swaps.unit_form(one, side, group)
+            torch.testing.assert_close(signs * form(signs), slow[0], rtol=0, atol=1e-10)
+            found = swaps.under_swaps(form, signs)
+            assert torch.equal(found.concordance, swaps.concordance(slow)[0])
+            torch.testing.assert_close(found.studentised, swaps.studentised(slow)[0], rtol=1e-8, atol=1e-8)
+
+
+class Swapped(NamedTuple):
+    """A read-out of a kind that nobody knows."""
+
+    readout: ridge.Readout
+
+    def scores(self, y: Tensor) -> Tensor:
+        return -self.readout.scores(y)
+
+
+def many(rows: int, d: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    """States with a class that is not linear in them, people of eight rows, and the class."""
+    x = drawn(rows, d)
+    return x, torch.arange(rows) // 8, torch.where(x[:, :3].norm(dim=1) > 1.55, 1.0, -1.0).double()
+
+
+def test_projections_on_landmarks_score_about_as_the_exact_kernel_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, group, y = many(800)
+    exact = ridge.radial_readout(x, group, 0.1, torch.arange(800))
+    monkeypatch.setattr(ridge, "EXACT_ROWS", 500)
+    chosen = torch.randperm(800, generator=torch.Generator().manual_seed(0))
+    found = ridge.radial_readout(x, group, 0.1, chosen)
+    assert isinstance(exact, ridge.Dense) and isinstance(found, ridge.Factored)
+    assert found.columns.shape == (800, ridge.LANDMARKS + 1)
+    a, b = (one.scores(y[:, None])[:, 0] for one in (exact, found))
+    assert torch.corrcoef(torch.stack([a, b]))[0, 1] > 0.98
+    assert ((a > 0) == (b > 0)).double().mean() > 0.95 and ((b > 0) == (y > 0)).double().mean() > 0.85
+    monkeypatch.setattr(ridge, "LANDMARKS", 800)
+    every = ridge.radial_readout(x, group, 0.1, torch.arange(800))
+    torch.testing.assert_close(every.scores(y[:, None])[:, 0], a, rtol=0, atol=1e-4)
+
+
+def test_among_many_rows_neighbours_are_looked_for_among_the_landmarks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, group, _ = many(80)
+    monkeypatch.setattr(ridge, "EXACT_ROWS", 30)
+    monkeypatch.setattr(ridge, "ENTRIES_AT_ONCE", 100)
+    chosen = torch.arange(79, 0, -2)
+    found = ridge.battery(x, group, (1.0,), 0, chosen)["neighbours_5"]
+    assert isinstance(found, ridge.Neighbours)
+    candidates = chosen[:30]
+    for row in range(80):
+        others = candidates[group[candidates] != group[row]]
+        nearest = others[torch.cdist(x[row : row + 1], x[others])[0].argsort()[:5]]
+        assert set(found.nearest[row].tolist()) == set(nearest.tolist())
 
 
 def test_margins_from_the_small_matrix_equal_margins_from_relabelled_scores() -> None:
