@@ -21,6 +21,7 @@ from audit.engine.sweeping.tasks import Outcome, Task
 from audit.schema import ExitCode
 
 if TYPE_CHECKING:
+    from audit.engine.sweeping.worker import Worker
     from audit.planning import RunSettings, Step, Watch
 
 ATTEMPTS: Final = 3
@@ -193,6 +194,7 @@ def serve(pipe: Connection, lifeline: Connection, settings: "RunSettings", place
     os.setpgid(0, 0)  # Ctrl-C is for the parent, which then interrupts its workers one by one
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     logging.basicConfig(level=place.level, format="%(levelname)s %(message)s", force=True)
+    from audit.engine import runner
     from audit.engine.sweeping.worker import Worker
     from audit.runs import guarded
     from audit.storage import hold_temporary_folder
@@ -200,17 +202,19 @@ def serve(pipe: Connection, lifeline: Connection, settings: "RunSettings", place
     hold_temporary_folder()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     worker = Worker(settings, place.together)
-    with guarded():
-        try:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-            while True:
-                task = pipe.recv()
-                pipe.send(worker.perform(task, lambda step, name=task.name: pipe.send(_about(step, name))))
-        except (EOFError, OSError, KeyboardInterrupt):
-            return
-        except Exception:  # else the library prints its traceback as it is
-            log.exception("this worker broke")
-            raise SystemExit(1) from None
+    with guarded():  # and what breaks the worker itself is logged, which the library would print as it is
+        if runner.guarded("worker", "sweep", lambda: _perform_all(pipe, worker)) is not None:
+            raise SystemExit(1)
+
+
+def _perform_all(pipe: Connection, worker: "Worker") -> None:
+    try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        while True:
+            task = pipe.recv()
+            pipe.send(worker.perform(task, lambda step, name=task.name: pipe.send(_about(step, name))))
+    except (EOFError, OSError, KeyboardInterrupt):
+        return
 
 
 def _about(step: "Step", name: str) -> "Step":
