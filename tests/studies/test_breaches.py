@@ -1,4 +1,4 @@
-"""The page on breaches is what its record says, nothing of it is open today, and the driver tells its outcomes apart."""
+"""The page on breaches is what its record says, nothing of it is open today, the driver tells its outcomes apart."""
 
 import re
 from pathlib import Path
