@@ -239,8 +239,11 @@ class Run:
         if waiting:
             self._prefetch(waiting, meter)
         failures: list[Failure] = []
+        again = self.journal.probes() if waiting else frozenset[str]()
         for place, planned in enumerate(waiting):
             self.journal.heed()
+            if planned.name in again:
+                self.journal.begin_again(planned.name, keys[planned.name], self.plan.code_version)
             left = meter.left(other.name for other in waiting[place:])
             self.watch(Step("measure", planned.name, len(units) + len(failures), len(running), left=left))
             with meter.unit(planned.name):

@@ -8,7 +8,8 @@ for the first) and ``sha256``: the sha256 of the same JSON without ``sha256``. B
 
 ``about`` holds ``role``, ``fingerprint`` and ``path`` (as given) of what was received, of a data file the role
 ``data <cohort>`` and no path; ``file`` and ``file_sha256`` of a file of the run that was kept (the plan, the key of the
-masks, a finished unit, its tables), of unit and plan before the file is put in place; ``report_id``, the sha256 of
+masks, a finished unit, its tables), of unit and plan before the file is put in place; ``probe`` and ``file`` of a unit
+that was begun where the folder has one of that probe, whose tables it writes over; ``report_id``, the sha256 of
 ``manifest.sha256``, and size and sha256 of the event log when the report was issued; ``outcome`` of a verification that
 was asked to write itself down.
 """
@@ -39,7 +40,7 @@ WHAT_IT_SHOWS: Final = (
 )
 """What hashes beside a report are worth: printed with it."""
 
-Action = Literal["received", "kept", "issued", "verified"]
+Action = Literal["received", "begun", "kept", "issued", "verified"]
 
 
 class Line(Record):
@@ -79,6 +80,16 @@ class Chain(NamedTuple):
             name = about.get("file", "")
             hashes[name] = hashes.get(name, frozenset()) | {about.get("file_sha256", "")}
         return hashes
+
+    def unfinished(self) -> frozenset[str]:
+        """The probes that were begun again and have kept no unit since: a kill may have left a table of any state."""
+        begun: dict[str, str] = {}
+        for line in self.lines:
+            if line.action == "begun":
+                begun[line.about.get("file", "")] = line.about.get("probe", "")
+            elif line.action == "kept" and (probe := begun.get(line.about.get("file", ""))) is not None:
+                begun = {file: other for file, other in begun.items() if other != probe}
+        return frozenset(begun.values())
 
 
 def read(folder: Path) -> Chain:
@@ -155,15 +166,20 @@ def keep(folder: Path, files: Mapping[str, str], tool: str) -> None:
 
 
 def held(folder: Path) -> dict[str, frozenset[str]]:
-    """What the log holds of the files of an unfinished run (:meth:`Chain.file_hashes`); an end that a kill tore off
-    counts for nothing. AuditError (code 3) where the chain is broken elsewhere."""
+    """What the log holds of the files of an unfinished run: :meth:`Chain.file_hashes` of :func:`whole`."""
+    return whole(folder).file_hashes()
+
+
+def whole(folder: Path) -> Chain:
+    """The chain beside an unfinished run; an end that a kill tore off counts for nothing. AuditError (code 3) where it
+    is broken elsewhere."""
     path = folder / NAME
     data = path.read_bytes() if path.is_file() else b""
     existing = chain(data[: data.rfind(b"\n") + 1])
     if existing.faults:
         raise AuditError(f"{path} is broken: {existing.faults[0]}", "restore it, or use --force-new, which keeps what "
                          "is there aside", ExitCode.INTEGRITY)  # fmt: skip
-    return existing.file_hashes()
+    return existing
 
 
 def check_kept(folder: Path, name: str) -> None:

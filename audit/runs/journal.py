@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -236,7 +236,8 @@ class RunJournal:
         AuditError (code 3) names a unit or a table that is not what was written down when it was finished: measuring it
         again would hide that.
         """
-        path, held = self._path(key), custody.held(self.out)
+        path, chain = self._path(key), custody.whole(self.out)
+        held = chain.file_hashes()
         name = path.relative_to(self.out).as_posix()
         if not path.is_file():
             return None
@@ -249,19 +250,35 @@ class RunJournal:
             unit = Unit.model_validate_json(data)
         except ValidationError:
             return _measured_again(key, "cannot be read")
-        absent = [t.path for t in _tables(unit) if not self._table_there(t, held)]
+        torn = unit.probe in chain.unfinished()
+        absent = [t.path for t in _tables(unit) if not self._table_there(t, held, torn)]
         if absent:
             return _measured_again(key, f"lacks {absent[0]}")
         return unit if unit.key == key else _measured_again(key, "is another's")
 
-    def _table_there(self, table: Table, held: Mapping[str, frozenset[str]]) -> bool:
+    def _table_there(self, table: Table, held: Mapping[str, frozenset[str]], torn: bool) -> bool:
         """Is the table of a unit there as the unit states it? A later one of the same name, measured under other
-        conditions, took its place; AuditError (code 3) for one that nobody wrote down."""
+        conditions, took its place; AuditError (code 3) for one that nobody wrote down, unless its probe was begun again
+        and killed (``torn``)."""
         path = self.out / table.path
         digest = custody.sha256_of(path) if path.is_file() else ""
-        if digest not in ("", table.sha256) and digest not in held.get(table.path, ()):
+        if digest not in ("", table.sha256) and digest not in held.get(table.path, ()) and not torn:
             raise custody.changed(self.out, table.path)
         return digest == table.sha256
+
+    def probes(self) -> frozenset[str]:
+        """The probes of which the folder has units, measured under whatever conditions; unreadable ones say nothing."""
+        found: set[str] = set()
+        for path in (self.out / run_files.UNITS).glob("*.json"):
+            with suppress(OSError, ValidationError):
+                found.add(Unit.model_validate_json(path.read_bytes()).probe)
+        return frozenset(found)
+
+    def begin_again(self, probe: str, key: str, tool: str) -> None:
+        """Write down that a probe is measured of which there is a unit: the tables of that one are written over, and a
+        kill in between is no tampering."""
+        name = self._path(key).relative_to(self.out).as_posix()
+        custody.append(self.out, "begun", {"probe": probe, "file": name}, tool)
 
     def finish(self, unit: Unit, tool: str) -> None:
         """Keep a finished unit, written down with its tables: from here on no kill can lose it. ``tool``: the code

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,7 +21,7 @@ from audit.schema import Record
 from audit.storage import write_atomic
 from audit.zoo import build
 from studies.breaches.held import HELD, TESTS
-from studies.breaches.inputs import HIDDEN, INPUTS, SECRET, settings, write_case
+from studies.breaches.inputs import HIDDEN, INPUTS, ROLES, SECRET, settings, write_case
 from studies.breaches.served import served
 from studies.breaches.tampering import ANEW, REISSUE, edit, other_value, plain, resigned, unfinished, unit_of
 from studies.pages import with_section
@@ -46,6 +46,13 @@ BELIEVED, CHANGED, PLAIN, REHASHED = (
     "tampering, hashes left alone", "tampering, hashes made anew",
 )  # fmt: skip
 NAMES, OBEYED = "the dashboard and foreign names", "_attn_implementation in config.json"
+
+
+class World(NamedTuple):
+    """Folders of models by role, and the folder of the data."""
+
+    models: dict[str, Path]
+    data: Path
 
 
 class Tried(Record):
@@ -119,27 +126,28 @@ def run_words(out: str = "out") -> tuple[str, ...]:
     return "run", "case.toml", "-o", out, "--allow-undecided", "-q", "--json"
 
 
-def damaged(to: Build, world: dict[str, Path], data: Path) -> dict[str, Ended]:
-    """Every damaged case as it ends."""
+def damaged(to: Build, world: World, rows: Sequence[str] = ()) -> dict[str, Ended]:
+    """Every damaged case as it ends, or those of some rows alone."""
     jobs: list[dict[str, Any]] = []
-    for each in INPUTS:
+    for each in (x for x in INPUTS if not rows or x.row in rows):
         name = f"{each.row}: {each.name}"
         folder = to.folder(name)
-        write_case(folder, world, data)
+        write_case(folder, *world)
         each.damage(folder)
         words = ("plan", "case.toml", "--json") if each.verb == "plan" else run_words()
         jobs.append(command(name, folder, *words, seconds=QUICK_S if each.verb == "plan" else RUN_S))
-    folder = to.folder(OBEYED)
-    write_case(folder, world, data)
-    settings("suspect", "config.json", lambda d: d.update(_attn_implementation="eager"))(folder)
-    jobs.append(piece(OBEYED, folder, OPENED.format(path=str(folder / "suspect"))))
+    if not rows or OBEYED in rows:
+        folder = to.folder(OBEYED)
+        write_case(folder, *world)
+        settings("suspect", "config.json", lambda d: d.update(_attn_implementation="eager"))(folder)
+        jobs.append(piece(OBEYED, folder, OPENED.format(path=str(folder / "suspect"))))
     return to.does(jobs)
 
 
-def finished(to: Build, world: dict[str, Path], data: Path) -> Path:
+def finished(to: Build, world: World) -> Path:
     """A finished run of the sound case. RuntimeError where it does not finish."""
     folder = to.folder("finished")
-    write_case(folder, world, data)
+    write_case(folder, *world)
     ended = to.does([command("finished", folder, *run_words(), seconds=3 * RUN_S)])["finished"]
     if ended.ended != "0":
         raise RuntimeError(f"{to.code}: the sound case ended with {ended.ended}: {ended.told[-2000:]}")
@@ -194,31 +202,42 @@ def shown(name: str, ended: Ended) -> str:
     return ", ".join(words)
 
 
-def tries(before: Build, today: Build) -> list[Tried]:
-    """Everything that is tried, on both builds."""
+def trained() -> World:
+    """The tiny world: a suspect that learned to refuse, and who judges it."""
     zoo = build("tiny", 0)
-    roles = {"base": "base", "suspect": "refusal", "ancestor": "ancestor"}
-    world = {role: zoo.models[name] for role, name in roles.items()}
-    world |= {name: zoo.models[name] for name in ("reference_1", "reference_2")}
-    data = zoo.cases["base"].parent.parent / "data"
-    ended: list[dict[str, Ended]] = []
-    rows: list[Tried] = []
-    doors: list[str] = []
+    names = {role: role for role in ROLES} | {"suspect": "refusal"}
+    return World({role: zoo.models[name] for role, name in names.items()}, zoo.cases["base"].parent.parent / "data")
+
+
+def tries(before: Build, today: Build, rows: Sequence[str]) -> list[Tried]:
+    """Everything that is tried, or the inputs of some rows alone, on both builds."""
+    world, sides, doors = trained(), list[dict[str, Ended]](), list[str]()
     for to in (before, today):
         to.scratch.mkdir(parents=True)
-        run = finished(to, world, data)
-        ended.append(tampered(to, run) | damaged(to, world, data))
+        if rows:
+            sides.append(damaged(to, world, rows))
+            continue
+        run = finished(to, world)
+        sides.append(tampered(to, run) | damaged(to, world))
         seen = served(to.code, run.parent)
         doors.append(f"a foreign name {seen.page}, a foreign page {seen.connection}, "
                      f"asked {', '.join(seen.outside) or 'nobody outside'}")  # fmt: skip
-        rows.append(Tried(row="", name=word_of(run), before="", today=""))
-    missing = Ended("no result", "", "")
-    for name in ended[1]:
-        first, second = (side.get(name, missing) for side in ended)
+    missing, made = Ended("no result", "", ""), list[Tried]()
+    for name in sides[1]:
+        first, second = (side.get(name, missing) for side in sides)
         row, _, what = name.partition(": ")
-        rows.append(Tried(row=row, name=what, before=shown(name, first), today=shown(name, second),
+        made.append(Tried(row=row, name=what, before=shown(name, first), today=shown(name, second),
                           before_said=first.line, today_said=second.line))  # fmt: skip
-    return [*rows[2:], Tried(row=NAMES, name="", before=doors[0], today=doors[1])]
+    return [*made, *([Tried(row=NAMES, name="", before=doors[0], today=doors[1])] if doors else [])]
+
+
+def merged(new: list[Tried], rows: Sequence[str]) -> list[Tried]:
+    """The new rows in the place of those that the record has of them."""
+    if not rows:
+        return new
+    earlier = Results.model_validate_json((HERE / "results.json").read_bytes()).tried
+    at = next((n for n, x in enumerate(earlier) if x.row in rows), len(earlier))
+    return [*earlier[:at], *new, *(x for x in earlier[at:] if x.row not in rows)]
 
 
 def table(results: Results) -> str:
@@ -249,14 +268,15 @@ def main() -> None:
     """Try everything and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--before", type=Path, required=True)
+    parser.add_argument("--rows", nargs="*", default=[], help="try the inputs of these rows alone, and keep the others")
     args = parser.parse_args()
     begun = stamp(0)
     git = ["git", "-C", str(args.before), "rev-parse", "HEAD"]
     compared = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     with tempfile.TemporaryDirectory(prefix="residua-breaches-") as temp:
         sides = {"before": args.before.resolve(), "today": HERE.parents[1]}
-        builds = [Build(code, Path(temp) / name) for name, code in sides.items()]
-        results = Results(stamp=begun, before=compared, tried=tuple(tries(*builds)))
+        before, today = (Build(code, Path(temp) / name) for name, code in sides.items())
+        results = Results(stamp=begun, before=compared, tried=tuple(merged(tries(before, today, args.rows), args.rows)))
     write_atomic(HERE / "results.json", (results.model_dump_json(indent=1) + "\n").encode())
     page = (HERE / "README.md").read_text(encoding="utf-8")
     write_atomic(HERE / "README.md", with_section(page, table(results)).encode())

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pyarrow import parquet
 
 Document = dict[str, Any]
-Tamper = Callable[[Path], None]
+Tamper = Callable[[Path], object]
 CUSTODY, MANIFEST = "custody.jsonl", "manifest.sha256"
 PROBE: Final = "forget_likelihood"
 REISSUE: Final = """
@@ -114,10 +114,10 @@ def plain(word: str) -> dict[str, Tamper]:
         "the plan": replaced("plan.json", '"will_run": true', '"will_run": false'),
         "a unit's number": lambda f: edit(unit_of(f), other_value),
         "a unit taken away": lambda f: unit_of(f).unlink(),
-        "a unit slipped in": lambda f: (f / "units" / "x.json").write_text("{}") and None,
-        "a byte of a table": lambda f: table_of(f).write_bytes(table_of(f).read_bytes() + b"x") and None,
+        "a unit slipped in": lambda f: (f / "units" / "x.json").write_text("{}"),
+        "a byte of a table": lambda f: table_of(f).write_bytes(table_of(f).read_bytes() + b"x"),
         "a table taken away": lambda f: table_of(f).unlink(),
-        "a file slipped in": lambda f: (f / "tables" / "more.parquet").write_bytes(b"x") and None,
+        "a file slipped in": lambda f: (f / "tables" / "more.parquet").write_bytes(b"x"),
         "a line of the manifest changed": lines(MANIFEST, lambda ls: ["0" * 64 + ls[0][64:], *ls[1:]]),
         "a line of the manifest taken away": lines(MANIFEST, lambda ls: ls[1:]),
         "the manifest taken away": lambda f: (f / MANIFEST).unlink(),
@@ -127,7 +127,7 @@ def plain(word: str) -> dict[str, Tamper]:
         "the end of custody cut off": lines(CUSTODY, lambda ls: ls[:-1]),
         "custody taken away": lambda f: (f / CUSTODY).unlink(),
         "the event log cut": lines("events.jsonl", lambda ls: ls[:-2]),
-        "the key of the masks replaced": lambda f: (f / "mask.key").write_text("1" * 64) and None,
+        "the key of the masks replaced": lambda f: (f / "mask.key").write_text("1" * 64),
     }
 
 
