@@ -157,9 +157,7 @@ def test_a_stored_rule_is_applied_by_its_own_numbers() -> None:
 # ---- tables -----------------------------------------------------------------------------------------------------
 def calibration(probe: str, joins: bool = True, **columns: dict[int, float]) -> Calibration:
     made = tuple(
-        Column(feature=name, subject=tuple(values), value=tuple(values.values()))
-        for name, values in columns.items()
-        for feature, values in columns.items()
+        Column(feature=name, subject=tuple(values), value=tuple(values.values())) for name, values in columns.items()
     )
     kinds = {"context": ("context", "trained"), "held": ("causal", "paraphrase")}
     kind, form = kinds.get(probe, ("causal", "trained"))
