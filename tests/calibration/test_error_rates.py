@@ -4,8 +4,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from scipy import stats as scipy_stats
 
-from audit.calibration.error_rates import FOLDS, Decision, HeldOut, Roster, held_out, record, stated
+from audit.calibration.error_rates import FOLDS, Decision, HeldOut, Roster, held_out, rate, record, stated
 from audit.schema import AuditError, Missing
 
 KINDS = (  # mechanism, pool, kept of 16
@@ -147,3 +148,13 @@ def test_a_verdict_states_a_trace_by_the_joint_rule_or_by_the_case_alone(alone: 
     found = stated(roster, held)
     assert found.trace.dtype == bool
     np.testing.assert_array_equal(found.trace, np.full(len(roster.world), states) & roster.judged)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 1), (0, 59), (3, 40), (39, 40), (40, 40), (0, 0)])
+def test_a_rate_has_the_bound_that_so_few_mistakes_exceed_in_one_of_twenty_pools(k: int, n: int) -> None:
+    found = rate(k, n)
+    assert (found.k, found.n) == (k, n)
+    if k == n:
+        assert found.upper95 == 1.0
+    else:
+        assert found.upper95 == pytest.approx(scipy_stats.beta.ppf(0.95, k + 1, n - k), rel=6e-4)

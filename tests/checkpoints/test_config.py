@@ -10,6 +10,7 @@ import pytest
 from audit.bench import Bench
 from audit.case import OpenCase, load_case, open_case
 from audit.checkpoints import model_config
+from audit.checkpoints.config import Tower, _staged
 from audit.engine import domain_of
 from audit.engine.runner import Prepared, prepare
 from audit.planning import RunSettings, pricing
@@ -120,3 +121,17 @@ def test_the_memory_of_a_run_counts_the_text_tower(root: Path, monkeypatch: pyte
 
     plain = peak(priced("plain"))
     assert peak(priced("nested")) == plain > 4 * pricing.STATES * WIDTH
+
+
+@pytest.mark.parametrize(
+    ("stated", "tower"),
+    [
+        ({"depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024]}, Tower(16, 1024)), ({}, Tower()),
+        ({"depths": [2, "3", None], "hidden_sizes": "wide"}, Tower(2, None)), ({"depths": []}, Tower()),
+        ({"depths": 4, "hidden_sizes": [8]}, Tower(None, 8)),
+    ],
+)  # fmt: skip
+def test_a_network_of_stages_has_the_blocks_of_all_and_the_width_of_the_last(
+    stated: dict[str, object], tower: Tower
+) -> None:
+    assert _staged(stated) == tower

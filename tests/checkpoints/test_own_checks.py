@@ -283,21 +283,31 @@ def test_a_tokenizers_class_counts_only_beside_its_file(folder: Path) -> None:
     assert tokenizers._class_named(folder) == ""
 
 
-def test_a_tokenizer_is_never_fetched_and_none_of_its_code_is_run(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("called", "loader"),
+    [
+        ("PreTrainedTokenizerFast", PreTrainedTokenizerFast), ("TokenizersBackend", PreTrainedTokenizerFast),
+        ("", AutoTokenizer), ("GPT2Tokenizer", AutoTokenizer),
+    ],
+)  # fmt: skip
+def test_a_tokenizer_is_opened_by_its_class_never_fetched_and_none_of_its_code_is_run(
+    called: str, loader: type, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[dict[str, object]] = []
-    for loader in (PreTrainedTokenizerFast, AutoTokenizer):
-        opened = loader.from_pretrained
+    asked: list[tuple[type, dict[str, object]]] = []
+    for kind in (PreTrainedTokenizerFast, AutoTokenizer):
+        opened = kind.from_pretrained
 
-        def noting(*args: object, opened: Any = opened, **how: object) -> object:
-            asked.append(how)
+        def noting(*args: object, kind: type = kind, opened: Any = opened, **how: object) -> object:
+            asked.append((kind, how))
             return opened(*args, **how)
 
-        monkeypatch.setattr(loader, "from_pretrained", noting)
+        monkeypatch.setattr(kind, "from_pretrained", noting)
+    path = folder / "tokenizer_config.json"
+    document = {name: value for name, value in json.loads(path.read_text()).items() if name != "tokenizer_class"}
+    path.write_text(json.dumps(document | ({"tokenizer_class": called} if called else {})))
     tokenizers.load_tokenizer.cache_clear()
     tokenizers.load_tokenizer(checkpoints.tokenizer_files(folder))
-    assert asked and asked[0] == {"local_files_only": True, "trust_remote_code": False}
+    assert asked[0] == (loader, {"local_files_only": True, "trust_remote_code": False})
 
 
 # ---- vocabularies and tokenizers ------------------------------------------------------------------------------------

@@ -56,3 +56,13 @@ def test_a_world_that_could_not_be_made_is_made_by_the_next() -> None:
     with pytest.raises(ValueError, match="planted"):
         worlds.made_once("w", fail)
     assert [path.name for path in worlds.made_once("w", write).iterdir()] == ["model"]
+
+
+def test_worlds_lie_where_it_was_named_else_among_the_files_of_the_session(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert worlds.session_folder(tmp_path_factory) == tmp_path
+    monkeypatch.delenv(worlds.SHARED)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
+    own = tmp_path_factory.getbasetemp()
+    assert worlds.session_folder(tmp_path_factory) == own / "worlds" and (own / "worlds").is_dir()

@@ -4,6 +4,7 @@ import importlib
 import sys
 import textwrap
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 
@@ -12,8 +13,10 @@ import pytest
 pytest.importorskip("cosmic_ray")
 pytest.importorskip("coverage")
 
-from tests.mutants.operators import mutated, sample
+from tests.mutants import results
+from tests.mutants.operators import digest, mutated, sample
 from tests.mutants.reached import Reach
+from tests.mutants.rooms import ROOT, Room
 from tests.mutants.swapped import held, loaded, swap
 
 SOURCE = textwrap.dedent('''
@@ -98,3 +101,21 @@ def test_a_line_is_tested_by_what_runs_its_statement_and_a_constant_by_what_runs
     assert at == {6: everybody, 9: everybody, 10: ["t1", "t2"], 12: ["t2"], 18: ["t3"], 23: []}
     assert reach.of("a.py", 6, SOURCE, 3.5) == ["t1", "t3"] and reach.of("a.py", 12, SOURCE, 0.5) == ["t2"]
     assert reach.of("b.py", 1, SOURCE, 9.0) == []
+
+
+def test_survivors_are_run_again_and_what_was_caught_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "RESULTS", tmp_path)
+    path = "tests/mutants/rooms.py"
+    drawn = list(islice(sample(ROOT, [path], 1), 3))
+    source, asked = digest((ROOT / path).read_text(encoding="utf-8")), {"seed": 1, "size": 3, "most": 1.0}
+
+    def reread() -> results.Results:
+        return results.Results("a room", Room((), ()), drawn, asked)
+
+    assert reread().missing() == drawn
+    found = reread()
+    for mutant, outcome, of in zip(drawn, ("caught", "alive", "caught"), (source, source, "another"), strict=True):
+        found.keep(mutant, {"outcome": outcome, "source": of, "seconds": 1.0})
+    assert reread().missing() == drawn[2:], "a result of a file that was changed since is none"
+    found.forget_survivors()
+    assert reread().missing() == drawn[1:]

@@ -1,13 +1,14 @@
 """The numbers by which the checks of hooks decide: how far apart two states are, and how far they may be."""
 
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import pytest
 import torch
 
 from audit.schema import AuditError, ExitCode, SilentModelError
-from audit.wrappers.interface import Wrapper
-from audit.wrappers.load_checks import _check_says, _gap, _tolerance
+from audit.wrappers.interface import Batch, Wrapper
+from audit.wrappers.load_checks import _check_head, _check_says, _gap, _tolerance
 
 
 @pytest.mark.parametrize(
@@ -60,3 +61,20 @@ def test_outputs_have_to_be_numbers_and_of_two_places_or_more_not_all_the_same(
     assert caught.value.code == ExitCode.INTEGRITY
     assert isinstance(caught.value, SilentModelError) == (fault == "says the same")
     assert ("torch.float16" in caught.value.what) == (fault == "no numbers")
+
+
+@pytest.mark.parametrize(("off", "refused"), [(0.0, False), (0.9e-4, False), (1.5e-4, True), (1.0, True)])
+def test_the_head_on_what_it_reads_has_to_give_the_models_own_logits(off: float, refused: bool) -> None:
+    wrapper, final = Mock(spec=Wrapper), torch.tensor([[[1.0, -0.5], [0.25, 0.0]]])
+    wrapper.name, wrapper.dtype = "m", torch.float32
+    wrapper.tower.return_value.summary, wrapper.own_inputs.return_value = None, {"x": 1}
+    wrapper.head = lambda state: 2 * state
+    batch = Batch(torch.zeros(1, 2, dtype=torch.long), torch.ones(1, 2, dtype=torch.bool), None, {})
+    _check_head(wrapper, batch, final)  # no model of its own to be held against
+    wrapper.model = lambda *, x: SimpleNamespace(logits=2 * final + torch.tensor([0.0, 2 * off * x]))
+    if not refused:
+        _check_head(wrapper, batch, final)
+        return
+    with pytest.raises(AuditError, match="the head on final_in does not give the model's own logits") as caught:
+        _check_head(wrapper, batch, final)
+    assert caught.value.code == ExitCode.INPUT
