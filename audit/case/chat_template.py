@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from jinja2 import meta, nodes
 from jinja2.defaults import DEFAULT_NAMESPACE
@@ -19,6 +19,7 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from audit.case.picture_template import PictureTemplate
+from audit.case.time_limit import within
 from audit.schema import AuditError, Template, as_audit_error
 
 CLOCK = "strftime_now"
@@ -33,6 +34,10 @@ _STAND_IN = (
 _CLOCKS = (datetime(2001, 2, 3, 4, 5, 6), datetime(2037, 11, 12, 23, 24, 25))
 _EXAMPLE = datetime(2024, 7, 26)
 _SENTINEL = "zqxj"
+_SECONDS = 5
+"""So long may a chat template take for one prompt, on a busy machine: a real one takes a millisecond."""
+_MOST_ADDED = 500_000
+"""So many characters may it put round a prompt."""
 Variables = Mapping[str, str | int | float | bool]
 
 
@@ -75,11 +80,10 @@ def syntax_of(source: str) -> Syntax:
 
 def source_of(tokenizer: Any, name: str = "") -> str:
     """The chat template of that name, or the only or the default one. AuditError (code 2) if there is none."""
-    available: str | dict[str, str] | None = getattr(tokenizer, "chat_template", None)
-    if not available:
+    several = _templates(tokenizer)
+    if not several:
         do = "set `chat = false` in [template], or save the chat template with the base's tokenizer"
         raise AuditError("[template] asks for a chat template and the tokenizer has none", do)
-    several = {"default": available} if isinstance(available, str) else available
     if (name or "default") in several:
         return several[name or "default"]
     names = ", ".join(repr(known) for known in sorted(several))
@@ -90,9 +94,14 @@ def source_of(tokenizer: Any, name: str = "") -> str:
 
 def chat_template_names(tokenizer: Any) -> tuple[str, ...]:
     """The names of the tokenizer's chat templates; of the only and of the default one an empty string."""
-    available: str | dict[str, str] | None = getattr(tokenizer, "chat_template", None)
-    several = available if isinstance(available, dict) else {"default": available} if available else {}
-    return tuple(sorted("" if name == "default" else name for name in several))
+    return tuple(sorted("" if name == "default" else name for name in _templates(tokenizer)))
+
+
+def _templates(tokenizer: Any) -> dict[str, str]:
+    """The tokenizer's chat templates by name. What is no text is none: a settings file may put anything there."""
+    available: Any = getattr(tokenizer, "chat_template", None)
+    several = cast("dict[Any, Any]", available) if isinstance(available, dict) else {"default": available}
+    return {str(name): text for name, text in several.items() if isinstance(text, str) and text}
 
 
 def with_date(tokenizer: Any, template: Template, question: str) -> Template:
@@ -220,10 +229,14 @@ class ChatPrompt:
         source, given = self._source, dict[str, Any](variables)
         if clock is not None:
             source, given[_DATES] = _STAND_IN + source, {form: clock.strftime(form) for form in self._syntax.formats}
-        with as_audit_error("the tokenizer's chat template refuses the prompt", "change [template]"):
-            return self._tokenizer.apply_chat_template(
+        with as_audit_error("the tokenizer's chat template refuses the prompt", "change [template]"), within(_SECONDS):
+            text: str = self._tokenizer.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, chat_template=source, **given
             )
+        if len(text) - len(prompt) > _MOST_ADDED:
+            do = "save the tokenizer with the chat template that base was trained with"
+            raise AuditError(f"the tokenizer's chat template makes {len(text)} characters of a prompt", do)
+        return text
 
     def _parts(self, prompt: str) -> list[dict[str, str]]:
         """A user's turn as parts: its words, and the picture where its tokens stand."""

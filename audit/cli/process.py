@@ -53,7 +53,7 @@ def _acted(args: argparse.Namespace) -> int:
     try:
         _refuse_ranks(args, ranks.world)
         answer: Answer = args.act(args)
-    except (AuditError, OSError) as error:
+    except (AuditError, OSError, MemoryError) as error:
         fault = error if isinstance(error, AuditError) else _of_system(error)
         if ranks.rank:  # whoever leaves first ends them all: rank 0 says what is wrong
             time.sleep(_GRACE_S)
@@ -72,11 +72,15 @@ def _acted(args: argparse.Namespace) -> int:
     return answer.exit_code
 
 
-def _of_system(error: OSError) -> "AuditError":
-    """What the system refused to do with a file, as a fault of a path or of the disk. An error about no file is
-    raised again."""
+def _of_system(error: OSError | MemoryError) -> "AuditError":
+    """What the system refused: memory, or to do with a file what was to be done, as a fault of a path or of the disk.
+    An error about no file is raised again."""
     from audit.schema import AuditError, ExitCode
 
+    if isinstance(error, MemoryError):
+        return AuditError(
+            f"not enough memory {error}".rstrip(), "free some, or look for a file that is far too large", 3
+        )
     if error.filename is None:
         raise error
     code = ExitCode.INPUT if error.errno in _OF_PATHS else ExitCode.INTEGRITY

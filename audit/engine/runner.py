@@ -73,6 +73,7 @@ from audit.schema import (
     Skip,
     Timing,
     content_key,
+    is_panic,
 )
 from audit.storage import write_atomic
 from audit.wording import counted
@@ -363,9 +364,11 @@ def guarded(probe: str, key: str, work: Callable[[], Result]) -> Result | Failur
         return work()
     except AuditError:
         raise
-    except Exception as error:
+    except BaseException as error:
         # A broad except: a probe that breaks costs its own numbers, never the audit, an audit that breaks never the
         # others of a sweep, and neither is silent.
+        if not isinstance(error, Exception) and not is_panic(error):
+            raise
         message = f"{type(error).__name__}: {error}"
         error_id = hashlib.sha256(f"{key} {message}".encode()).hexdigest()[:8]
         log.error("failure %s in %s\n%s", error_id, probe, traceback.format_exc())

@@ -52,6 +52,11 @@ class SilentModelError(AuditError):
     which an edit can have done it, the tests that need its outputs are skipped for this reason."""
 
 
+def is_panic(error: BaseException) -> bool:
+    """Is it what PyO3 makes of a panic of a library in Rust?"""
+    return type(error).__module__ == _PANICS
+
+
 @contextmanager
 def as_audit_error(fault: str, do: str, code: int = ExitCode.INPUT) -> Generator[None]:
     """Whatever a library raises inside, as an :class:`AuditError` ``fault: <the original>``; ours pass, and so
@@ -65,7 +70,7 @@ def as_audit_error(fault: str, do: str, code: int = ExitCode.INPUT) -> Generator
     except AuditError:
         raise
     except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__module__ != _PANICS:
+        if not isinstance(error, Exception) and not is_panic(error):
             raise
         original = " ".join(f"{type(error).__name__}: {error}".split())
         if len(original) > _MOST_CHARACTERS:

@@ -1,7 +1,9 @@
 """What kind of file a name stands for. Only regular files and folders are read: a pipe, a socket or a device may keep
 whoever opens it waiting for ever, or never end."""
 
+import os
 import stat
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -10,17 +12,38 @@ from audit.schema import AuditError
 _KINDS: Final = {
     stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
 }  # fmt: skip
+_SHARE: Final = 4
+"""A file that is read whole may take one part in so many of the machine's memory: what is made of it takes more."""
 
 
-def refuse_special(path: Path) -> None:
-    """AuditError (code 2) where a path, its links followed, is neither a regular file nor a folder. One that is not
-    there, or cannot be looked at, passes: whoever opens it says so."""
+def refuse_special(path: Path, whole: bool = False) -> None:
+    """AuditError (code 2) where a path, its links followed, is neither a regular file nor a folder, or is a file that
+    the kernel makes up (/proc, /sys). ``whole``: or has more bytes than can be read at once. One that is not there, or
+    cannot be looked at, passes: whoever opens it says so."""
     try:
-        kind = _KINDS.get(stat.S_IFMT(path.stat().st_mode))
+        found = path.stat()
     except (OSError, ValueError):
         return
+    kind = _KINDS.get(stat.S_IFMT(found.st_mode))
+    if stat.S_ISREG(found.st_mode) and found.st_dev in _made_up():
+        kind = "a file of the kernel"
     if kind is not None:
         raise AuditError(f"{path}: is {kind}; only regular files and folders are read", "copy what it gives to a file")
+    if whole and stat.S_ISREG(found.st_mode) and found.st_size > _memory() // _SHARE:
+        raise AuditError(
+            f"{path}: has {found.st_size} bytes, more than can be read at once on this machine",
+            "check that it is the file that is meant, and no other was written into it",
+        )
+
+
+@cache
+def _made_up() -> frozenset[int]:
+    """The devices of the file systems in which a file may keep its reader waiting, or never end."""
+    return frozenset(os.stat(place).st_dev for place in ("/proc", "/sys") if os.path.ismount(place))
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def resolved(path: Path) -> Path:

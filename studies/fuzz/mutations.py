@@ -146,10 +146,19 @@ def _longer_loop(path: Path) -> None:
     path.symlink_to("there")
 
 
+def _vast(path: Path) -> None:
+    """A file of four terabytes of which nothing is written."""
+    import os
+
+    path.touch()
+    os.truncate(path, 1 << 42)
+
+
 FILES: Final[dict[str, Callable[[Path], object]]] = {
     "named pipe": _pipe, "socket": _socket, "device": lambda path: path.symlink_to("/dev/null"),
     "folder": lambda path: path.mkdir(), "link to itself": _own_loop, "loop of links": _longer_loop,
     "link to nothing": lambda path: path.symlink_to("nowhere"), "missing": lambda _path: None,
+    "file larger than memory": _vast, "file of the kernel": lambda path: path.symlink_to("/proc/self/status"),
 }  # fmt: skip
 
 

@@ -58,7 +58,9 @@ def _beside(rng: Rng, root: Path) -> None:
     texts = (
         '{"auto_map": {"AutoProcessor": "code.Processor"}}', '{"custom_generate": "owner/name"}', "[]", "{", "", "7",
         '{"temperature": "hot", "max_length": -1}', '{"chat_template": 7}', "{{ raise_exception('no') }}", "{% for %}",
-        '{"\\u0000": "\\ud800"}', '{"<pad>": "x"}', '{"trust_remote_code": true}',
+        '{"\\u0000": "\\ud800"}',
+        '{"chat_template": {"a": []}}', '{"pad_token": {"content": 7}}', '{"<x>": -1}',
+        "null", '{"<pad>": "x"}', '{"trust_remote_code": true}',
     )  # fmt: skip
     path.write_text(rng.choice(texts), encoding="utf-8")
 
@@ -103,11 +105,37 @@ def _tokenizer_settings(rng: Rng, root: Path) -> None:
     _set(root / rng.choice(ROLES) / "tokenizer_config.json", **rng.choice(drawn))
 
 
+_CHAT: Final = (
+    "{% for m in messages %}{{ m['content'] }} {% endfor %}", "{{ messages[0]['content'] }}", "{{ messages }}", "", " ",
+    "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}x",
+    "{{ raise_exception('\x1b[31m') }}",
+    "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "{{ messages.__class__.__mro__ }}", "{{ 'x ' * 10**6 }}",
+    "{% include 'x' %}", "{% if 1 %}" * 900 + "{% endif %}" * 900, "{{ 1 / 0 }}",
+    "{{ lipsum() }}", "{{ messages | random }}", "{{ strftime_now('%Y') }}", "{{ strftime_now(messages[0].role) }}",
+    "{{ messages[0]['content'] | upper }}", "{{ messages[0]['content'] ~ '\ud800' }}", "{{ tools.x.y }}", "{% set x %}",
+    "{% generation %}{{ messages[0]['content'] }}{% endgeneration %}",
+    "{{ messages[0]['content'][::-1] }}", 7, {"a": []},
+    [{"name": "default", "template": "{{ messages[0]['content'] }}"}, {"name": "x", "template": "{%"}],
+    [7], {"a": "{{"},
+)  # fmt: skip
+
+
+def _chat_template(rng: Rng, root: Path) -> None:
+    """The case asks for the tokenizer's chat template, and it is another one."""
+    _set(root / "base" / "tokenizer_config.json", chat_template=rng.choice(_CHAT))
+    case = root / "case.toml"
+    section = rng.choice(
+        ("chat = true", "chat = true", 'chat = true\nsystem = "\\u0000"', 'chat = true\nchat_template = "x"')
+    )
+    case.write_text(f"{case.read_text(encoding='utf-8')}\n[template]\n{section}\n", encoding="utf-8")
+
+
 _OVERRIDDEN: Final = "a wish that is overridden, a file that is not read, or a value that the architecture takes"
 WISH_KINDS: Final = (
     Kind("config", "sizes", _sizes, "the size that it has, or one that is not read"),
     Kind("config", "arithmetic and code", _arithmetic, _OVERRIDDEN),
     Kind("config", "files beside", _beside, _OVERRIDDEN),
+    Kind("tokenizer", "a chat template", _chat_template, "a template that repeats the question as it is"),
     Kind("tokenizer", "its tables", _tokenizer, "every text of the case is read as before"),
     Kind("tokenizer", "its settings", _tokenizer_settings, "every text of the case is read as before"),
 )

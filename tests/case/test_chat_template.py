@@ -1,15 +1,18 @@
 """A chat template is a program of the user's: which one runs, what it reads, and that it asks the same tomorrow."""
 
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 
 import pytest
-from transformers import PreTrainedTokenizerFast
+from transformers import AddedToken, PreTrainedTokenizerFast
 from transformers.utils import chat_template_utils
 
-from audit.case import load_case
+from audit.case import chat_template, chat_template_names, load_case
 from audit.case.chat_template import syntax_of, with_date
+from audit.case.time_limit import within
 from audit.schema import AuditError, Template
 from tests.case.test_rows import CHAT, KINDS, OTHER, rows_of
 
@@ -41,6 +44,52 @@ def read(tokenizer: PreTrainedTokenizerFast, **template: object) -> str:
     """What the model reads."""
     rows = rows_of(tokenizer, OTHER, template=Template(chat=True, **template))  # pyright: ignore
     return str(tokenizer.decode(rows.ids[0], skip_special_tokens=False))
+
+
+# ---- a template that no tokenizer should have -------------------------------------------------------------------
+def test_a_template_that_never_ends_is_refused_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chat_template, "_SECONDS", 0.2)
+    loop = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    with pytest.raises(AuditError, match=r"refuses the prompt: TimeoutError: not done after 0\.2 s") as caught:
+        read(with_chat(loop + CHAT))
+    assert caught.value.code == 2
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_an_alarm_that_is_set_outlives_the_limit() -> None:
+    before = signal.signal(signal.SIGALRM, lambda *_: None)
+    signal.alarm(50)
+    with pytest.raises(TimeoutError, match="not done"), within(0.05):
+        time.sleep(5)
+    left = signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+    assert 0 < left <= 50
+
+
+def test_only_the_main_thread_is_limited() -> None:
+    def work() -> str:
+        with within(0.01):
+            time.sleep(0.1)
+        return "done"
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(work).result() == "done"
+
+
+def test_a_template_that_makes_a_book_of_a_prompt_is_refused() -> None:
+    with pytest.raises(AuditError, match="makes 600[0-9]{3} characters of a prompt") as caught:
+        read(with_chat("{{ 'x ' * 300000 }}" + CHAT))
+    assert caught.value.code == 2
+
+
+def test_what_is_no_text_is_no_chat_template() -> None:
+    tokenizer = with_chat(default=CHAT, other=7)  # pyright: ignore[reportArgumentType]
+    assert chat_template_names(tokenizer) == ("",)
+    for nothing in (7, {"a": []}, AddedToken("x")):
+        tokenizer.chat_template = nothing  # pyright: ignore[reportAttributeAccessIssue]
+        assert chat_template_names(tokenizer) == ()
+        with pytest.raises(AuditError, match="has none"):
+            read(tokenizer)
 
 
 # ---- the time ------------------------------------------------------------------------------------------------------

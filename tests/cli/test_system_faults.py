@@ -20,7 +20,7 @@ def test_a_name_that_no_file_can_have_is_said_and_ends_in_code_2(
     assert "File name too long" in said and "what to do: " in said and "residua broke" not in said
 
 
-def _raising(error: OSError) -> argparse.Namespace:
+def _raising(error: Exception) -> argparse.Namespace:
     def act(_: argparse.Namespace) -> object:
         raise error
 
@@ -35,6 +35,11 @@ def test_a_fault_of_the_path_is_code_2_and_one_of_the_disk_code_3(
 ) -> None:
     assert process._acted(_raising(OSError(number, "no", str(tmp_path)))) == code  # pyright: ignore[reportPrivateUsage]
     assert f"residua report: {tmp_path}: no" in capsys.readouterr().err
+
+
+def test_a_lack_of_memory_is_said_and_ends_in_code_3(capsys: pytest.CaptureFixture[str]) -> None:
+    assert process._acted(_raising(MemoryError())) == 3  # pyright: ignore[reportPrivateUsage]
+    assert "residua report: not enough memory\n  what to do: " in capsys.readouterr().err
 
 
 def test_an_error_about_no_file_stays_a_fault_of_ours() -> None:

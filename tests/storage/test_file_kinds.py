@@ -43,6 +43,38 @@ def test_what_is_no_file_is_refused_by_its_kind(tmp_path: Path, kind: str) -> No
     assert caught.value.code == 2
 
 
+@pytest.mark.skipif(not os.path.ismount("/proc"), reason="no /proc here")
+def test_a_file_that_the_kernel_makes_up_is_refused_behind_a_link_too(tmp_path: Path) -> None:
+    (tmp_path / "there").symlink_to("/proc/self/status")
+    with pytest.raises(AuditError, match="a file of the kernel") as caught:
+        refuse_special(tmp_path / "there")
+    assert caught.value.code == 2
+
+
+VAST = 1 << 42
+"""Bytes of a file of which nothing is written: more than any machine reads at once."""
+
+
+def test_a_file_larger_than_memory_is_refused_only_where_it_would_be_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    os.truncate(tmp_path / "there", VAST)
+    refuse_special(tmp_path / "there")
+    with pytest.raises(AuditError, match="more than can be read at once") as caught:
+        refuse_special(tmp_path / "there", whole=True)
+    assert caught.value.code == 2
+
+
+@pytest.mark.parametrize(
+    "name", ["case.toml", "forget.jsonl", "base/config.json", "base/tokenizer.json", "base/generation_config.json"]
+)
+def test_no_file_of_a_case_is_read_that_is_larger_than_memory(root: Path, name: str, tmp_path: Path) -> None:
+    (root / name).touch()
+    os.truncate(root / name, VAST)
+    with pytest.raises(AuditError, match="more than can be read at once"):
+        file = CaseFile.read(root / "case.toml")
+        open_case(file.case, file.root, tmp_path / "out")
+
+
 def test_files_folders_and_what_is_not_there_pass(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "loop").symlink_to("loop")
