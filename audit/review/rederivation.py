@@ -47,6 +47,7 @@ from audit.schema import (
     Timing,
     axis_column,
 )
+from audit.storage import file_bytes
 
 UNTOLD = "the report does not say why it did not run"
 
@@ -143,8 +144,8 @@ def _parts(folder: Path, report: Report, faults: list[str]) -> Parts:
 def _plan(folder: Path, report: Report, faults: list[str]) -> Plan:
     """The plan that was written before anything was measured, with the hashes of what was received since."""
     try:
-        plan = Plan.model_validate_json((folder / run_files.PLAN).read_bytes())
-    except (OSError, ValidationError):
+        plan = Plan.model_validate_json(file_bytes(folder / run_files.PLAN))
+    except (OSError, AuditError, ValidationError):
         faults.append(f"{run_files.PLAN} is missing or cannot be read")
         return report.plan
     received = {about.get("role", ""): about.get("fingerprint", "") for about in _received(folder)}
@@ -167,8 +168,8 @@ def _units(folder: Path, report: Report, faults: list[str]) -> list[Unit]:
     chosen: dict[str, Unit] = {}
     for path in sorted((folder / run_files.UNITS).glob("*.json")):
         try:
-            unit = Unit.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
+            unit = Unit.model_validate_json(file_bytes(path))
+        except (OSError, AuditError, ValidationError):
             faults.append(f"{run_files.UNITS}/{path.name} cannot be read")
             continue
         if unit.probe not in chosen or unit.timing in report.timings:

@@ -36,6 +36,7 @@ from audit.runs import (
     run_files,
 )
 from audit.schema import EARLIER, AuditError, ExitCode, Missing, Report
+from audit.storage import file_bytes
 
 _EMBEDDED = re.compile(rb'<script type="application/json" id="report-json">(.*?)</script>', re.DOTALL)
 LIBRARY = 1_000_000
@@ -77,7 +78,7 @@ def verify_run(path: Path, calibrations: Path | None = None, signer: Path | None
         pages = _none if page is None or report is None or _is_live(report, page) else {run_files.PAGE: page}.get
         more, remarks = _document_problems(report, None, pages, calibrations)
         return Verification(str(path), (*problems, *more), (ALONE, *remarks), report)
-    report, problems = _read((folder / run_files.REPORT).read_bytes())
+    report, problems = _read(file_bytes(folder / run_files.REPORT))
     changed = folder_problems(folder, report)
     chained = (folder / custody.NAME).is_file() or report is None or report.schema_version not in UNCHAINED
     remarks = () if chained else ("made before there was a custody log, which is not checked",)
@@ -116,7 +117,7 @@ class _Detached(NamedTuple):
 
 
 def _detached(path: Path) -> _Detached:
-    data = path.read_bytes()
+    data = file_bytes(path)
     if path.suffix != ".html":
         return _Detached(data, None)
     embedded = _EMBEDDED.findall(data)
@@ -133,7 +134,7 @@ def _is_live(report: Report, page: bytes) -> bool:
 
 
 def _page(folder: Path, name: str) -> bytes | None:
-    return (folder / name).read_bytes() if (folder / name).is_file() else None
+    return file_bytes(folder / name) if (folder / name).is_file() else None
 
 
 def _none(name: str) -> bytes | None:
@@ -180,7 +181,7 @@ def _table_problems(folder: Path, report: Report) -> Iterator[str]:
         path = folder / table.path
         if not path.is_file():
             yield f"{table.path} is missing"
-        elif hashlib.sha256(path.read_bytes()).hexdigest() != table.sha256:
+        elif hashlib.sha256(file_bytes(path)).hexdigest() != table.sha256:
             yield f"{table.path} does not hash to what report.json states"
 
 

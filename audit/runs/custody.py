@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from audit.runs import run_files
 from audit.schema import AuditError, ExitCode, Record, canonical_hash
+from audit.storage import file_bytes, refuse_special
 
 NAME: Final = run_files.CUSTODY
 FIRST: Final = "0" * 64
@@ -95,7 +96,7 @@ class Chain(NamedTuple):
 def read(folder: Path) -> Chain:
     """The chain beside a run; a file that is not there is an empty one."""
     path = folder / NAME
-    return chain(path.read_bytes() if path.is_file() else b"")
+    return chain(file_bytes(path) if path.is_file() else b"")
 
 
 def append(folder: Path, action: Action, about: dict[str, str], tool: str) -> Line:
@@ -135,7 +136,7 @@ def _next(chain: Chain, action: Action, about: dict[str, str], tool: str) -> Lin
 def mend(folder: Path) -> None:
     """Cut off a last line that a killed process left without its end. Any other fault stays, and stays a fault."""
     path = folder / NAME
-    data = path.read_bytes() if path.is_file() else b""
+    data = file_bytes(path) if path.is_file() else b""
     complete = data.rfind(b"\n") + 1
     if complete < len(data):
         os.truncate(path, complete)
@@ -174,7 +175,7 @@ def whole(folder: Path) -> Chain:
     """The chain beside an unfinished run; an end that a kill tore off counts for nothing. AuditError (code 3) where it
     is broken elsewhere."""
     path = folder / NAME
-    data = path.read_bytes() if path.is_file() else b""
+    data = file_bytes(path) if path.is_file() else b""
     existing = chain(data[: data.rfind(b"\n") + 1])
     if existing.faults:
         raise AuditError(f"{path} is broken: {existing.faults[0]}", "restore it, or use --force-new, which keeps what "
@@ -200,7 +201,8 @@ def changed(folder: Path, name: str) -> AuditError:
 
 
 def sha256_of(path: Path) -> str:
-    """The sha256 (hex) of a file."""
+    """The sha256 (hex) of a file of a run, none of which is large. AuditError (code 3) if this one is."""
+    refuse_special(path, whole=True, code=ExitCode.INTEGRITY)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -216,7 +218,7 @@ def issue(folder: Path, report_id: str, manifest: Path, tool: str) -> None:
 def _events(folder: Path) -> dict[str, str]:
     """Size and sha256 of the event log as it is: what it says from here on comes after."""
     path = folder / run_files.EVENTS
-    data = path.read_bytes() if path.is_file() else b""
+    data = file_bytes(path) if path.is_file() else b""
     return {"events_bytes": str(len(data)), "events_sha256": hashlib.sha256(data).hexdigest()}
 
 

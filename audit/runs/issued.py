@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 from audit.runs import custody, manifest, run_files
 from audit.runs.report_file import document_id, read_report
 from audit.schema import AuditError, ExitCode, Report
+from audit.storage import file_bytes
 
 ALONE: Final = "a report on its own: its manifest, custody log and item tables are not here and were not checked"
 UNCHECKED: Final = "NOT VERIFIED, as was asked for: whether this is still the report that was issued was not checked"
@@ -39,7 +40,7 @@ def read_issued(path: Path, verified: bool = True) -> Issued:
     if file.name == run_files.REPORT and _is_run(folder):
         problems, remark = folder_problems(folder, report), ""
     else:
-        problems, remark = list(id_problems(file.read_bytes(), report)), ALONE
+        problems, remark = list(id_problems(file_bytes(file), report)), ALONE
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise AuditError(
@@ -66,7 +67,7 @@ def folder_problems(folder: Path, report: Report | None) -> list[str]:
     if (folder / custody.NAME).is_file() or report is None or report.schema_version not in UNCHAINED:
         problems += _custody_problems(folder, listed.digests, report)
     if report is not None:
-        problems += id_problems((folder / run_files.REPORT).read_bytes(), report)
+        problems += id_problems(file_bytes(folder / run_files.REPORT), report)
     return problems
 
 
@@ -109,7 +110,7 @@ def _event_problems(folder: Path, about: dict[str, str], where: str) -> Iterator
     if "events_sha256" not in about:
         return
     path = folder / run_files.EVENTS
-    begun = (path.read_bytes() if path.is_file() else b"")[: int(about.get("events_bytes", "0"))]
+    begun = (file_bytes(path) if path.is_file() else b"")[: int(about.get("events_bytes", "0"))]
     if hashlib.sha256(begun).hexdigest() != about["events_sha256"]:
         yield f"{run_files.EVENTS}: was cut or changed, it does not begin with what {where}"
 

@@ -23,7 +23,7 @@ from audit.runs import custody, run_files
 from audit.runs.plan_differences import difference
 from audit.runs.quoted_words import ENDING as QUOTED
 from audit.schema import AuditError, ExitCode, Measurement, Missing, Plan, Record, RoleAudit, Skip, Table, Timing
-from audit.storage import write_atomic
+from audit.storage import file_bytes, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -172,7 +172,7 @@ class RunJournal:
         if not path.is_file():
             return None
         try:
-            return Plan.model_validate_json(path.read_bytes())
+            return Plan.model_validate_json(file_bytes(path))
         except ValidationError as error:
             raise AuditError(
                 f"{path} cannot be read ({error.error_count()} problems)",
@@ -241,7 +241,7 @@ class RunJournal:
         name = path.relative_to(self.out).as_posix()
         if not path.is_file():
             return None
-        data = path.read_bytes()
+        data = file_bytes(path)
         if name not in held:
             return _measured_again(key, f"is not in {custody.NAME}")
         if hashlib.sha256(data).hexdigest() not in held[name]:

@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple
 
 from audit.runs import run_files
 from audit.schema import AuditError, ExitCode
-from audit.storage import write_atomic
+from audit.storage import refuse_special, write_atomic
 
 NAME: Final = run_files.MANIFEST
 SIGNATURE: Final = run_files.SIGNATURE
@@ -52,7 +52,7 @@ def compared(folder: Path) -> Compared:
     present = set(_files(folder))
     problems = [Problem(path, "missing") for path in digests if path not in present]
     problems += [
-        Problem(p, "changed") for p, digest in digests.items() if p in present and _sha256(folder / p) != digest
+        Problem(p, "changed") for p, digest in digests.items() if p in present and _changed(folder / p, digest)
     ]
     problems += [Problem(path, "extra") for path in present if path not in digests]
     return Compared(digests, sorted(problems))
@@ -65,7 +65,16 @@ def _files(folder: Path) -> list[str]:
     return sorted(path for path in names if path not in LEFT_OUT)
 
 
+def _changed(path: Path, digest: str) -> bool:
+    """Does a file hash to something else, or is it none that a run writes?"""
+    try:
+        return _sha256(path) != digest
+    except AuditError:
+        return True
+
+
 def _sha256(path: Path) -> str:
+    refuse_special(path, whole=True, code=ExitCode.INTEGRITY)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -80,6 +89,7 @@ def _read(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise AuditError(f"{path} is missing", "the run is not finished, or was taken apart: run it again",
                          ExitCode.INTEGRITY)  # fmt: skip
+    refuse_special(path, whole=True, code=ExitCode.INTEGRITY)
     return listed(path.read_text(encoding="utf-8", errors="surrogateescape"), str(path))
 
 

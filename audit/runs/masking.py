@@ -29,7 +29,7 @@ from audit.schema import (
     PeopleKept,
     Pictured,
 )
-from audit.storage import TEMP, disk_error
+from audit.storage import TEMP, disk_error, file_bytes
 from audit.wording import folded, runs
 
 KEY: Final = run_files.MASK_KEY
@@ -44,7 +44,7 @@ def key_of(folder: Path) -> bytes:
     path = folder / KEY
     if not path.is_file():
         _make(path)
-    text = path.read_text(encoding="ascii", errors="replace")
+    text = file_bytes(path).decode("ascii", errors="replace")
     if not _WHOLE_KEY.fullmatch(text):
         raise AuditError(f"{path} is no key", "restore it, or start over with --force-new", ExitCode.INTEGRITY)
     return bytes.fromhex(text)

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from audit.runs import run_files
 from audit.schema import AuditError, ExitCode, Report, canonical_hash
+from audit.storage import file_bytes
 
 UNTIMED = ("report_id", "created", "registered", "timings")
 
@@ -43,7 +44,7 @@ def read_report(path: Path) -> Report:
     if not path.is_file():
         raise AuditError(f"there is no {path}", "name the folder of a finished run")
     try:
-        return Report.model_validate_json(path.read_bytes())
+        return Report.model_validate_json(file_bytes(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -4,6 +4,7 @@ from .atomic import cache_root as cache_root
 from .atomic import disk_error as disk_error
 from .atomic import write_atomic as write_atomic
 from .exclusive import exclusive as exclusive
+from .file_kinds import file_bytes as file_bytes
 from .file_kinds import refuse_special as refuse_special
 from .file_kinds import resolved as resolved
 from .leftovers import bytes_of as bytes_of

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from audit.schema import AuditError
+from audit.schema import AuditError, ExitCode
 
 _KINDS: Final = {
     stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device",
@@ -16,10 +16,10 @@ _SHARE: Final = 4
 """A file that is read whole may take one part in so many of the machine's memory: what is made of it takes more."""
 
 
-def refuse_special(path: Path, whole: bool = False) -> None:
-    """AuditError (code 2) where a path, its links followed, is neither a regular file nor a folder, or is a file that
-    the kernel makes up (/proc, /sys). ``whole``: or has more bytes than can be read at once. One that is not there, or
-    cannot be looked at, passes: whoever opens it says so."""
+def refuse_special(path: Path, whole: bool = False, code: int = ExitCode.INPUT) -> None:
+    """AuditError (of ``code``) where a path, its links followed, is neither a regular file nor a folder, or is a file
+    that the kernel makes up (/proc, /sys). ``whole``: or has more bytes than can be read at once. One that is not
+    there, or cannot be looked at, passes: whoever opens it says so."""
     try:
         found = path.stat()
     except (OSError, ValueError):
@@ -28,12 +28,21 @@ def refuse_special(path: Path, whole: bool = False) -> None:
     if stat.S_ISREG(found.st_mode) and found.st_dev in _made_up():
         kind = "a file of the kernel"
     if kind is not None:
-        raise AuditError(f"{path}: is {kind}; only regular files and folders are read", "copy what it gives to a file")
+        problem = f"{path}: is {kind}; only regular files and folders are read"
+        raise AuditError(problem, "copy what it gives to a file", code)
     if whole and stat.S_ISREG(found.st_mode) and found.st_size > _memory() // _SHARE:
         raise AuditError(
             f"{path}: has {found.st_size} bytes, more than can be read at once on this machine",
             "check that it is the file that is meant, and no other was written into it",
+            code,
         )
+
+
+def file_bytes(path: Path) -> bytes:
+    """What a file of a run folder holds. AuditError (code 3): see :func:`refuse_special`, read whole; OSError if it is
+    not there."""
+    refuse_special(path, whole=True, code=ExitCode.INTEGRITY)
+    return path.read_bytes()
 
 
 @cache

@@ -4,7 +4,9 @@ Of the second kind no hash can tell, only that the folder says one thing twice a
 once alone is believed: those kinds are listed too, each with its reason, and a signature is what stands against them.
 """
 
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,6 +122,33 @@ def test_a_table_whose_footer_was_damaged_is_rejected_and_breaks_nothing(folder:
     footer = int.from_bytes(data[-8:-4], "little")
     table_of(folder).write_bytes(data[: -8 - footer] + b"\xff" * footer + data[-8:])
     assert any(table_of(folder).name in problem for problem in rejected(folder))
+
+
+def _vast(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 42)
+
+
+@pytest.mark.parametrize("put", [os.mkfifo, _vast])
+@pytest.mark.parametrize("of", [lambda f: f / "plan.json", unit_of, table_of], ids=["plan", "unit", "table"])
+def test_what_cannot_be_read_in_a_run_folder_is_rejected_and_keeps_nobody_waiting(
+    folder: Path, of: Callable[[Path], Path], put: Callable[[Path], None]
+) -> None:
+    path = of(folder)
+    path.unlink()
+    put(path)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.alarm(60)
+    try:
+        assert rejected(folder)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_key_larger_than_memory_is_rejected(folder: Path) -> None:
+    _vast(folder / "mask.key")
+    assert "more than can be read at once" in rejected(folder)[0]
 
 
 def test_an_event_that_came_after_the_report_is_no_fault(folder: Path) -> None:
