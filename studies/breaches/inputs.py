@@ -107,9 +107,9 @@ def zeroed(tensors: dict[str, torch.Tensor]) -> None:
 
 def overflowing(tensors: dict[str, torch.Tensor]) -> None:
     """Every number is finite, and what is computed with them is not."""
-    for name, tensor in tensors.items():
-        if "down_proj" in name or "lm_head" in name:
-            tensor.mul_(1e30)
+    for tensor in tensors.values():
+        if tensor.ndim == 2:
+            tensor.mul_(1e30 / tensor.abs().max())
 
 
 def named_pipe(folder: Path) -> None:
@@ -174,12 +174,12 @@ QUOTED, CODE = "a refusal quotes text or control characters", "a wish for code t
 INPUTS: Final = (
     *(Input(TOKENIZER, name, damage) for name, damage in TOKENIZERS.items()),
     *(Input(PATH, name, damage) for name, damage in PATHS.items()),
-    *(Input(SEED, name, damage, "run") for name, damage in SEEDS.items()),
+    *(Input(SEED, name, damage) for name, damage in SEEDS.items()),
     Input(PIPE, "forget", named_pipe),
     Input(QUOTED, "100 KB of the forget set", row_of_data(answer=SECRET * 1800, key="nowhere at all")),
     Input(QUOTED, "control characters of a path", stated('"data/forget.jsonl"', '"\\u001b[31m\\u202eolleh"')),
     *(Input(CODE, name, damage) for name, damage in WISHES.items()),
-    Input(OVERFLOW, "two matrices a block", weights("reference_1", overflowing), "run"),
+    Input(OVERFLOW, "every matrix", weights("reference_1", overflowing), "run"),
     *(Input(INTEGERS, role, weights(role, as_integers), "run") for role in ("reference_1", "base", "suspect")),
     *(Input(ZEROED, role, weights(role, zeroed), "run") for role in ("reference_1", "base", "suspect")),
 )

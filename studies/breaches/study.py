@@ -29,7 +29,7 @@ from studies.provenance import Stamp, stamp
 
 HERE: Final = Path(__file__).parent
 MARKS: Final = "<!-- table: made by studies.breaches.study -->", "<!-- end of table -->"
-QUICK_S, RUN_S = 60, 600
+QUICK_S, RUN_S = 180, 1200
 """So long may a command take that only looks, and one that audits (wall time of a busy machine)."""
 OPENED: Final = """
 from pathlib import Path
@@ -107,7 +107,8 @@ class Build(NamedTuple):
         words = [sys.executable, "-P", str(HERE / "driver.py"), str(listed), str(results)]
         subprocess.run(words, env=env, cwd=self.scratch, stderr=subprocess.DEVNULL, check=False)
         found = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
-        return {x["name"]: Ended(x["ended"], x["said"], x["told"]) for x in found}
+        here = f"{self.scratch}{os.sep}"
+        return {x["name"]: Ended(x["ended"], *(x[k].replace(here, "") for k in ("said", "told"))) for x in found}
 
 
 # ---- jobs -------------------------------------------------------------------------------------------------------

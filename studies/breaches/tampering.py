@@ -172,7 +172,7 @@ def attack(document: Document) -> None:
 
 
 ANEW: Final[dict[str, Tamper]] = {
-    "the verdict's word": in_report(lambda d: d["verdict"].update(word="SUPPRESSED")),
+    "the verdict's word": in_report(lambda d: d["verdict"].update(word="INTACT")),
     "the verdict's sentence": in_report(lambda d: d["verdict"].update(sentence="All well.")),
     "an outcome": in_report(lambda d: d["evidence"][0].update(outcome="no trace found")),
     "a number of the report": in_report(lambda d: measurement(d).update(value=0.3)),

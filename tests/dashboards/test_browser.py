@@ -244,7 +244,7 @@ def test_a_run_is_planned_started_cancelled_resumed_and_opened(browser: Any, ser
 
     page, later, elsewhere = visit(browser, served)  # another browser, while the audit goes on
     turn_to(page, "Run")
-    until(page, "run is finished")
+    until(page, "run is finished", 1200)  # a whole audit, as long as that takes on a busy machine
     page.get_by_role("button", name="Open its verdict").click()
     until(page, "INTACT")
     assert (served.runs / "tiny" / "mine" / "manifest.sha256").exists()
