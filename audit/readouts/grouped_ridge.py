@@ -159,7 +159,7 @@ def without_own_group(smoother: Smoother, group: Int[Tensor, " row"]) -> Smoothe
 
 def linear_readouts(
     x: Float[Tensor, "row d"], group: Int[Tensor, " row"], penalties: Sequence[float]
-) -> list[Dense | Factored]:
+) -> Sequence[Dense | Factored]:
     """Ridge on the columns of x and a constant column sqrt(d), refitted without each group, at several penalties.
 
     One matrix of inner products serves all folds and penalties: of rows where there are at most d + 1, else of columns.

@@ -43,7 +43,7 @@ def main(world: Path, probe: str) -> None:
         data=data(forget="forget.jsonl", retain="retain.jsonl", holdout="holdout.jsonl"),
     )  # fmt: skip
     module = importlib.import_module(f"probes.{probe}")
-    chosen = next(
+    chosen: Any = next(
         thing for _, thing in inspect.getmembers(module, inspect.isclass)
         if thing.__module__ == module.__name__ and hasattr(thing, "measure")
     )  # fmt: skip

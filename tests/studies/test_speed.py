@@ -210,7 +210,7 @@ def test_four_times_the_items_are_four_times_the_people_with_alternates_of_their
 
 @pytest.mark.slow
 def test_a_probe_is_measured_by_a_process_of_its_own_on_the_checkout_that_is_given(tmp_path: Path) -> None:
-    [row] = many_items.measured({many_items.TODAY: many_items.HERE}, tmp_path, 1, 0, (256,))
+    [[row]] = many_items.measured({many_items.TODAY: many_items.HERE}, tmp_path, 1, 0, (256,))
     assert (row.items, row.scored, row.people) == (256, 256, 16)
     assert 0.1 < row.cpu_s[0] < 60 and 200 < row.peak_mb[0] < 1500 and len(row.p) == 2
     with pytest.raises(RuntimeError, match="ended with 1"):
