@@ -161,7 +161,7 @@ class Unpredicted(NamedTuple):
 def _register(z: Float[Tensor, "row d"], pairs: Pairs, kappa: float) -> float:
     """Share of second alternates on the learned side of read-outs fitted without their person."""
     n, person = len(pairs.items), people_of(pairs)
-    landed = ridge.asked_scores(z[: 2 * n], sides(n), person, z[2 * n :], person[:n], kappa * z.shape[1])
+    landed = ridge.query_scores(z[: 2 * n], sides(n), person, z[2 * n :], person[:n], kappa * z.shape[1])
     return float((landed > 0).double().mean())
 
 

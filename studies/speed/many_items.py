@@ -145,19 +145,19 @@ def measured(
     for items in sizes:
         write_world(scratch / str(items), items, seed)
     order, cells = np.random.default_rng(seed), [(name, items) for name in checkouts for items in sizes]
-    found: dict[tuple[str, int], list[dict[str, Any]]] = {cell: [] for cell in cells}
+    results: dict[tuple[str, int], list[dict[str, Any]]] = {cell: [] for cell in cells}
     for _ in range(repeats):
         for n in order.permutation(len(cells)):
             name, items = cells[n]
-            found[name, items].append(spent(checkouts[name], scratch / str(items), "cross_sequence"))
+            results[name, items].append(spent(checkouts[name], scratch / str(items), "cross_sequence"))
         yield [
             SizeRow(
                 checkout=name, items=items, scored=its[0]["scored"], people=its[0]["people"],
                 value=tuple(its[0]["value"]), p=tuple(its[0]["p"]),
-                cpu_s=tuple(round(one["cpu_s"], 3) for one in its),
-                peak_mb=tuple(round(one["peak_mb"], 1) for one in its),
+                cpu_s=tuple(round(run["cpu_s"], 3) for run in its),
+                peak_mb=tuple(round(run["peak_mb"], 1) for run in its),
             )
-            for (name, items), its in found.items()
+            for (name, items), its in results.items()
         ]  # fmt: skip
 
 
