@@ -2,6 +2,7 @@
 
 import tempfile
 import weakref
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,22 @@ def test_words_count_tokens_and_name_the_last_one() -> None:
         [span.count(t) for t in every] + [float(span[-1] == t) for t in last] + [float(len(span))] for span in spans
     ]
     assert found.tolist() == expected
+
+
+def test_of_many_words_the_most_frequent_are_columns_and_the_length_counts_all() -> None:
+    case = opened("clean")
+    some = pairs(bench(), case, "forget", None)
+    assert some is not None
+    rows = some.learned
+    spans = [rows.ids[i, slice(*rows.answer_spans[i].tolist())].tolist() for i in range(len(rows))]
+    count = Counter(token for span in spans for token in span)
+    most = sorted(sorted(count, key=lambda token: (-count[token], token))[:4])
+    last = [token for token in most if any(span[-1] == token for span in spans)]
+    assert 0 < len(last) < 4
+    expected = [
+        [span.count(t) for t in most] + [float(span[-1] == t) for t in last] + [float(len(span))] for span in spans
+    ]
+    assert words(rows, 4).tolist() == expected
 
 
 def test_register_is_the_share_of_alternates_that_other_peoples_readouts_call_learned() -> None:
