@@ -168,6 +168,12 @@ class CrossSequence(Probe):
         model, chances = case_models_of(case).by_name()[name], self._chances(case)
         read = cache(lambda: states(bench, case, model, texts.every))
 
+        @cache
+        def of_forget() -> Float[Tensor, "site row d"]:
+            every = texts.of_forget(read())
+            read.cache_clear()
+            return every
+
         def margins() -> dict[str, ndarray]:
             margin = item_margins(read(), texts.every, self.kappa)
             return {"margin": margin[:, deep(margin.shape[1])]}
@@ -176,10 +182,10 @@ class CrossSequence(Probe):
         quantities: dict[str, ndarray] = {}
         if name in ("suspect", "base", "null"):
             key = [*self._cache_key("readable", case, model, texts.forget), chances]
-            quantities = bench.cached(key, lambda: readable(texts.of_forget(read()), texts.forget, chances))
+            quantities = bench.cached(key, lambda: readable(of_forget(), texts.forget, chances))
         explained: dict[str, float] = {}
         if name == "suspect":
-            explained = confounds(bench, model, texts.forget, texts.of_forget(read()), chances)
+            explained = confounds(bench, model, texts.forget, of_forget(), chances)
         return _ReadModel(margin, quantities, explained)
 
     def _chances(self, case: OpenCase) -> Chances:
