@@ -28,6 +28,9 @@ from audit.probing import (
     stacked,
 )
 
+MOST_WORDS = 512
+"""So many different tokens are looked at where texts are told apart by their words alone."""
+
 
 class Pairs(NamedTuple):
     """Rows of the same items, in one order: learned texts, and two alternates of each that nobody learned.
@@ -143,13 +146,21 @@ def logprob_and_length(bench: Bench, model: Checkpoint, rows: Rows) -> Float[Ten
     return torch.stack([torch.from_numpy(_logprob(bench, model, rows)), length], 1)
 
 
-def words(rows: Rows) -> Float[Tensor, "row feature"]:
-    """What a text says without any model: its answer's tokens (counted), its length, and its last token."""
+def words(rows: Rows, most: int = MOST_WORDS) -> Float[Tensor, "row feature"]:
+    """What a text says without any model: its answer's tokens (counted), its length, and its last token.
+
+    Of more than ``most`` different tokens the most frequent are columns: a rare one says nothing of other people.
+    """
     row, at = rows.targets("answer")
-    tokens, column = torch.unique(rows.ids[row, at], return_inverse=True)
-    bag = torch.zeros(len(rows), len(tokens), dtype=torch.float64)
-    bag.index_put_((row, column), torch.ones(len(row), dtype=torch.float64), accumulate=True)
-    ends = torch.zeros_like(bag)
+    tokens, column, count = torch.unique(rows.ids[row, at], return_inverse=True, return_counts=True)
+    columns = count.argsort(stable=True, descending=True)[:most].sort().values
+    bag = torch.zeros(len(rows), len(columns), dtype=torch.float64)
+    place = torch.full((len(tokens),), -1).index_put((columns,), torch.arange(len(columns)))[column]
+    bag.index_put_((row[place >= 0], place[place >= 0]), torch.ones(1, dtype=torch.float64), accumulate=True)
     last = torch.cat([(row[1:] != row[:-1]).nonzero()[:, 0], torch.tensor([len(row) - 1])])
-    ends[row[last], column[last]] = 1.0
-    return torch.cat([bag, ends[:, ends.any(0)], bag.sum(1, keepdim=True)], 1)
+    last = last[place[last] >= 0]
+    closing, end = torch.unique(place[last], return_inverse=True)
+    ends = torch.zeros(len(rows), len(closing), dtype=torch.float64)
+    ends[row[last], end] = 1.0
+    length = torch.bincount(row, minlength=len(rows)).double()
+    return torch.cat([bag, ends, length[:, None]], 1)

@@ -1,6 +1,6 @@
 """What can be read from one model's states of learned texts and their alternates: out-of-person, under label swaps."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -81,7 +81,8 @@ def readable(x: Float[Tensor, "site row d"], pairs: Pairs, chances: Chances) -> 
         "p_pure": swaps.max_t(swaps.sign_free(b), family).p, "detectable": swaps.minimum_detectable(a[family]),
     }  # fmt: skip
     if chances.battery:
-        quantities["p_battery"] = _battery(x[family, : 2 * n], person, signs, chances.seed)
+        inside = (at[: 2 * n] for at, deeper in zip(x, family.tolist(), strict=True) if deeper)
+        quantities["p_battery"] = _battery(inside, person, signs, chances.seed)
     return {name: np.atleast_1d(np.asarray(value, dtype=float)) for name, value in quantities.items()}
 
 
@@ -96,7 +97,7 @@ def _under_standardised(
     return swaps.under_swaps(swaps.unit_form(readout, sides(len(person) // 2), person), signs)
 
 
-def _battery(x: Float[Tensor, "site row d"], person: Tensor, signs: swaps.Signs, seed: int) -> float:
+def _battery(x: Iterable[Float[Tensor, "row d"]], person: Tensor, signs: swaps.Signs, seed: int) -> float:
     """One p for the whole battery: the largest studentised margin over read-outs, depths and coordinates."""
     side, landmarks = sides(len(person) // 2), _landmarks(len(person) // 2, seed)
     largest = [
@@ -161,7 +162,7 @@ class Unpredicted(NamedTuple):
 def _register(z: Float[Tensor, "row d"], pairs: Pairs, kappa: float) -> float:
     """Share of second alternates on the learned side of read-outs fitted without their person."""
     n, person = len(pairs.items), people_of(pairs)
-    landed = ridge.asked_scores(z[: 2 * n], sides(n), person, z[2 * n :], person[:n], kappa * z.shape[1])
+    landed = ridge.query_scores(z[: 2 * n], sides(n), person, z[2 * n :], person[:n], kappa * z.shape[1])
     return float((landed > 0).double().mean())
 
 

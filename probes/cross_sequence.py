@@ -168,19 +168,25 @@ class CrossSequence(Probe):
         model, chances = case_models_of(case).by_name()[name], self._chances(case)
         read = cache(lambda: states(bench, case, model, texts.every))
 
+        @cache
+        def of_forget() -> Float[Tensor, "site row d"]:
+            every = texts.of_forget(read())
+            read.cache_clear()
+            return every
+
         def margins() -> dict[str, ndarray]:
             margin = item_margins(read(), texts.every, self.kappa)
             return {"margin": margin[:, deep(margin.shape[1])]}
 
         margin = bench.cached(self._cache_key("margins", case, model, texts.every), margins)["margin"]
-        found: dict[str, ndarray] = {}
+        quantities: dict[str, ndarray] = {}
         if name in ("suspect", "base", "null"):
             key = [*self._cache_key("readable", case, model, texts.forget), chances]
-            found = bench.cached(key, lambda: readable(texts.of_forget(read()), texts.forget, chances))
+            quantities = bench.cached(key, lambda: readable(of_forget(), texts.forget, chances))
         explained: dict[str, float] = {}
         if name == "suspect":
-            explained = confounds(bench, model, texts.forget, texts.of_forget(read()), chances)
-        return _ReadModel(margin, found, explained)
+            explained = confounds(bench, model, texts.forget, of_forget(), chances)
+        return _ReadModel(margin, quantities, explained)
 
     def _chances(self, case: OpenCase) -> Chances:
         return Chances(self.kappa, self.swaps, case.case.seed, self.battery)
@@ -221,15 +227,15 @@ class CrossSequence(Probe):
     def _separable(self, case: OpenCase, texts: _Texts, by_model: Mapping[str, _ReadModel]) -> Measurement:
         """Sign-free concordance under label swaps, with everything that could explain it without memory."""
         seed, forget = case.case.seed, texts.forget
-        found = {name: model.readable for name, model in by_model.items() if model.readable}
-        suspect, inside = found["suspect"], deep(len(found["suspect"]["concordance"]))
+        by_name = {name: model.readable for name, model in by_model.items() if model.readable}
+        suspect, inside = by_name["suspect"], deep(len(by_name["suspect"]["concordance"]))
         a = suspect["concordance"][inside]
         best = int(np.abs(a - 0.5).argmax())
         readings = dict(by_model["suspect"].confounds) | _where(best, n_blocks(case))
-        for name, quantities in found.items():
+        for name, quantities in by_name.items():
             readings |= numbers(quantities, name)
         readings["least_detectable_accuracy"] = float(suspect["detectable"][0])
-        base = found["base"]
+        base = by_name["base"]
         missing = Missing(missing="a distance from chance under its own permutation null")
         inverted = a[best] < 0.5 and suspect["p"][0] < ALPHA
         n = Count(scored=len(forget.items), unscored=len(case.rows(Texts(cohort="forget"))) - len(forget.items))

@@ -71,7 +71,7 @@ from audit.schema import (
     Texts,
     role_of_form,
 )
-from audit.storage import write_atomic
+from audit.storage import arrow_table, write_atomic
 from audit.wording import Replicate
 
 
@@ -266,10 +266,9 @@ class OpenCase:
 
         ``axis`` names what the column ``axis_value`` counts, where there is one.
         """
-        import pyarrow
         from pyarrow import parquet
 
-        table = pyarrow.table({key: list(values) for key, values in columns.items()})
+        table = arrow_table(columns)
         buffer = BytesIO()
         parquet.write_table(table, buffer)
         data = buffer.getvalue()

@@ -60,10 +60,10 @@ class Factored(NamedTuple):
 
     def scores(self, y: Labels) -> Labels:
         """S y, without S."""
-        whole = _whitened((self.columns.T @ y).T, self.lower).T
+        heard = _whitened((self.columns.T @ y).T, self.lower).T
         scores = torch.empty_like(y)
         for index, left, right in self.factors():
-            scores[index] = left @ (whole - right.transpose(1, 2) @ y[index])
+            scores[index] = left @ (heard - right.transpose(1, 2) @ y[index])
         return scores
 
     def factors(
@@ -71,9 +71,9 @@ class Factored(NamedTuple):
     ) -> Iterator[tuple[Int[Tensor, "group row"], Float[Tensor, "group row k"], Float[Tensor, "group row k"]]]:
         """Some groups of one size at a time: their rows, and both factors there. Between groups S is left right'."""
         for index in members(self.group):
-            for some in index.split(max(1, ENTRIES_AT_ONCE // (index.shape[1] * self.columns.shape[1]))):
-                right = _whitened(self.columns[some], self.lower)
-                yield some, right + _leverage_solved(right, right), right
+            for part in index.split(max(1, ENTRIES_AT_ONCE // (index.shape[1] * self.columns.shape[1]))):
+                right = _whitened(self.columns[part], self.lower)
+                yield part, right + _leverage_solved(right, right), right
 
 
 class Neighbours(NamedTuple):
@@ -159,7 +159,7 @@ def without_own_group(smoother: Smoother, group: Int[Tensor, " row"]) -> Smoothe
 
 def linear_readouts(
     x: Float[Tensor, "row d"], group: Int[Tensor, " row"], penalties: Sequence[float]
-) -> list[Dense | Factored]:
+) -> Sequence[Dense | Factored]:
     """Ridge on the columns of x and a constant column sqrt(d), refitted without each group, at several penalties.
 
     One matrix of inner products serves all folds and penalties: of rows where there are at most d + 1, else of columns.
@@ -195,16 +195,16 @@ def _whitened(columns: Float[Tensor, "*group row k"], lower: Float[Tensor, "k k"
 
 
 def _leverage_solved(
-    own: Float[Tensor, "group row k"], asked: Float[Tensor, "group query k"]
+    own: Float[Tensor, "group row k"], queries: Float[Tensor, "group query k"]
 ) -> Float[Tensor, "group query k"]:
     """Q G'(I - GG')^-1 G for every group's G and queries Q, which is Q ((I - G'G)^-1 - I), by the smaller system."""
     rows, k = own.shape[1:]
     turned = own.transpose(1, 2)
     if rows <= k:
         eye = torch.eye(rows, dtype=own.dtype, device=own.device)
-        return (asked @ turned) @ torch.linalg.solve(eye - own @ turned, own)
+        return (queries @ turned) @ torch.linalg.solve(eye - own @ turned, own)
     eye = torch.eye(k, dtype=own.dtype, device=own.device)
-    return torch.linalg.solve(eye - turned @ own, asked.transpose(1, 2)).transpose(1, 2) - asked
+    return torch.linalg.solve(eye - turned @ own, queries.transpose(1, 2)).transpose(1, 2) - queries
 
 
 def ridge_scores(
@@ -218,28 +218,28 @@ def ridge_scores(
     return torch.stack([linear_readout(standardised(at), group, kappa * x.shape[-1]).scores(y.to(x)) for at in x])
 
 
-def asked_scores(
+def query_scores(
     x: Float[Tensor, "row d"], y: Float[Tensor, " row"], group: Int[Tensor, " row"],
-    asked: Float[Tensor, "query d"], asked_group: Int[Tensor, " query"], penalty: float,
+    queries: Float[Tensor, "query d"], query_group: Int[Tensor, " query"], penalty: float,
 ) -> Float[Tensor, " query"]:  # fmt: skip
     """Scores of rows that no read-out was fitted on, each by the ridge fitted on the rows of all groups but its own."""
     rows, d = x.shape
-    scores = asked.new_empty(len(asked))
+    scores = queries.new_empty(len(queries))
     if d + 1 >= rows:
         inverse = _inverse(linear_gram(x), penalty)
-        weight, reach = inverse @ y, (asked @ x.T + d) @ inverse
-        for g in torch.unique(asked_group):
-            own, mine = group == g, asked_group == g
+        weight, reach = inverse @ y, (queries @ x.T + d) @ inverse
+        for g in torch.unique(query_group):
+            own, mine = group == g, query_group == g
             lost = torch.linalg.solve(inverse[own][:, own], weight[own])
             scores[mine] = reach[mine] @ y - reach[mine][:, own] @ lost
         return scores
     [fit] = factored_ridge(_with_constant(x), group, [penalty])
-    fitted, queries = _whitened(fit.columns, fit.lower), _whitened(_with_constant(asked), fit.lower)
-    whole = fitted.T @ y
-    for g in torch.unique(asked_group):
-        own, mine = fitted[group == g], queries[asked_group == g]
-        others = whole - own.T @ y[group == g]
-        scores[asked_group == g] = (mine + _leverage_solved(own[None], mine[None])[0]) @ others
+    fitted, turned = (_whitened(part, fit.lower) for part in (fit.columns, _with_constant(queries)))
+    heard = fitted.T @ y
+    for g in torch.unique(query_group):
+        own, mine = fitted[group == g], turned[query_group == g]
+        others = heard - own.T @ y[group == g]
+        scores[query_group == g] = (mine + _leverage_solved(own[None], mine[None])[0]) @ others
     return scores
 
 
@@ -290,7 +290,7 @@ def battery(
     landmarks = torch.arange(len(x)) if landmarks is None else landmarks
     hidden = random_layer(x, 64, seed)
     ridges = linear_readouts(x, group, [kappa * x.shape[1] for kappa in kappas])
-    return {f"ridge_{kappa:g}": one for kappa, one in zip(kappas, ridges, strict=True)} | {
+    return {f"ridge_{kappa:g}": readout for kappa, readout in zip(kappas, ridges, strict=True)} | {
         "radial_ridge": radial_readout(x, group, 0.1, landmarks),
         "neighbours_5": nearest_readout(x, group, 5, landmarks[:EXACT_ROWS] if len(x) > EXACT_ROWS else None),
         "random_network": linear_readout(hidden, group, 64.0),

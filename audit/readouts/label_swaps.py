@@ -108,7 +108,7 @@ def _unit_factors(
 
 def _relabelled(readout: Readout, label: Float[Tensor, " row"], unit: Int[Tensor, " row"], signs: Signs) -> UnitMargins:
     weight = _contrast(label, unit)[:, None]
-    blocks = (readout.scores(label[:, None] * some[unit]) for some in _blocks(signs, len(label)))
+    blocks = (readout.scores(label[:, None] * block[unit]) for block in _blocks(signs, len(label)))
     return torch.cat([_summed(scores * weight, unit) for scores in blocks], 1)
 
 

@@ -19,6 +19,8 @@ from audit.schema import AuditError, Interval
 MOST_FOLDS = 10
 FLAT = 1e-12
 """A standard error or difference of AUROCs below this is rounding."""
+PAIRS_AT_ONCE = 1 << 20
+"""Pairs of a knowing and a clean model are compared so many at a time, so that memory stays below a constant."""
 Method = Literal["percentile", "logit_t", "bootstrap_t"]
 """Ways to an interval for an AUROC over clusters."""
 
@@ -153,12 +155,18 @@ class _Drawn(NamedTuple):
 
 
 def _wins(data: Labelled) -> _Wins:
+    """Counted for some knowing models at a time: never a matrix of all knowing by all clean ones."""
     n = int(data.cluster.max()) + 1
-    positive, negative = data.score[data.knows], data.score[~data.knows]
-    won = np.greater.outer(positive, negative) + 0.5 * np.equal.outer(positive, negative)
-    member = np.eye(n)[data.cluster]
-    ins, outs = member[data.knows], member[~data.knows]
-    return _Wins(ins.T @ won @ outs, ins.sum(0), outs.sum(0))
+    knowing, clean = np.flatnonzero(data.knows), np.flatnonzero(~data.knows)
+    clean = clean[data.cluster[clean].argsort(kind="stable")]
+    beaten, first = np.unique(data.cluster[clean], return_index=True)
+    wins = np.zeros((n, n))
+    for part in np.split(knowing, range(step := max(1, PAIRS_AT_ONCE // len(clean)), len(knowing), step)):
+        positive, negative = data.score[part], data.score[clean]
+        won = np.greater.outer(positive, negative) + 0.5 * np.equal.outer(positive, negative)
+        np.add.at(wins, (data.cluster[part][:, None], beaten), np.add.reduceat(won, first, axis=1))
+    held = (np.bincount(data.cluster[of], minlength=n).astype(float) for of in (knowing, clean))
+    return _Wins(wins, *held)
 
 
 def _drawn(wins: _Wins, times: Float[ndarray, "draw cluster"]) -> _Drawn:

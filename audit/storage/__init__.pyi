@@ -1,4 +1,5 @@
 from . import safetensors_file as safetensors_file
+from .arrow_columns import arrow_table as arrow_table
 from .atomic import TEMP as TEMP
 from .atomic import cache_root as cache_root
 from .atomic import disk_error as disk_error

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -140,24 +140,25 @@ def spent(checkout: Path, world: Path, probe: str) -> dict[str, Any]:
 
 def measured(
     checkouts: Mapping[str, Path], scratch: Path, repeats: int, seed: int, sizes: Sequence[int] = (FEW, MANY)
-) -> list[SizeRow]:
-    """Every size on every checkout, interleaved."""
+) -> Iterator[list[SizeRow]]:
+    """Every size on every checkout, interleaved; what there is after every repeat, because one takes long."""
     for items in sizes:
         write_world(scratch / str(items), items, seed)
     order, cells = np.random.default_rng(seed), [(name, items) for name in checkouts for items in sizes]
-    found: dict[tuple[str, int], list[dict[str, Any]]] = {cell: [] for cell in cells}
+    results: dict[tuple[str, int], list[dict[str, Any]]] = {cell: [] for cell in cells}
     for _ in range(repeats):
         for n in order.permutation(len(cells)):
             name, items = cells[n]
-            found[name, items].append(spent(checkouts[name], scratch / str(items), "cross_sequence"))
-    return [
-        SizeRow(
-            checkout=name, items=items, scored=its[0]["scored"], people=its[0]["people"],
-            value=tuple(its[0]["value"]), p=tuple(its[0]["p"]),
-            cpu_s=tuple(round(one["cpu_s"], 3) for one in its), peak_mb=tuple(round(one["peak_mb"], 1) for one in its),
-        )
-        for (name, items), its in found.items()
-    ]  # fmt: skip
+            results[name, items].append(spent(checkouts[name], scratch / str(items), "cross_sequence"))
+        yield [
+            SizeRow(
+                checkout=name, items=items, scored=its[0]["scored"], people=its[0]["people"],
+                value=tuple(its[0]["value"]), p=tuple(its[0]["p"]),
+                cpu_s=tuple(round(run["cpu_s"], 3) for run in its),
+                peak_mb=tuple(round(run["peak_mb"], 1) for run in its),
+            )
+            for (name, items), its in results.items()
+        ]  # fmt: skip
 
 
 def compared(rows: Sequence[SizeRow], seed: int) -> tuple[dict[str, Ratio], Ratio]:
@@ -180,13 +181,14 @@ def main() -> None:
     against = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     with tempfile.TemporaryDirectory(prefix="residua-speed-") as folder:
         checkouts = {TODAY: HERE, BEFORE: args.before.resolve()}
-        rows = measured(checkouts, Path(folder), args.repeats, args.seed)
-    grows, share = compared(rows, args.seed)
-    command = f"python -m studies.speed.many_items --before FOLDER --repeats {args.repeats}"
-    results = Results(stamp=begun, command=command, before=against, rows=tuple(rows), grows=grows, share=share)
-    if args.out:
-        write_atomic(args.out, (results.model_dump_json(indent=1) + "\n").encode())
-    sys.stdout.write(f"{results.sentence}\n")
+        for done, rows in enumerate(measured(checkouts, Path(folder), args.repeats, args.seed), 1):
+            grows, share = compared(rows, args.seed)
+            command = f"python -m studies.speed.many_items --before FOLDER --repeats {done}"
+            results = Results(stamp=begun, command=command, before=against, rows=tuple(rows), grows=grows, share=share)
+            if args.out:
+                write_atomic(args.out, (results.model_dump_json(indent=1) + "\n").encode())
+            sys.stdout.write(f"{results.sentence}\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def main(world: Path, probe: str) -> None:
         data=data(forget="forget.jsonl", retain="retain.jsonl", holdout="holdout.jsonl"),
     )  # fmt: skip
     module = importlib.import_module(f"probes.{probe}")
-    chosen = next(
+    chosen: Any = next(
         thing for _, thing in inspect.getmembers(module, inspect.isclass)
         if thing.__module__ == module.__name__ and hasattr(thing, "measure")
     )  # fmt: skip
@@ -51,16 +51,16 @@ def main(world: Path, probe: str) -> None:
     with tempfile.TemporaryDirectory() as out:
         opened = opening(case, world, Path(out))
         bench, begin = _first("audit.bench:Bench")(), time.process_time()
-        found = chosen().measure(bench, opened)
+        measurements = chosen().measure(bench, opened)
         cpu_s = time.process_time() - begin
-    numbers = [[part if isinstance(part, float) else -1.0 for part in (m.value, m.p)] for m in found]
-    said = {
+    numbers = [[part if isinstance(part, float) else -1.0 for part in (m.value, m.p)] for m in measurements]
+    record = {
         "cpu_s": cpu_s, "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "scored": found[0].n.scored, "people": found[0].units,
+        "scored": measurements[0].n.scored, "people": measurements[0].units,
         "value": [n[0] for n in numbers], "p": [n[1] for n in numbers],
-        "readings": [dict(m.readings) for m in found],
+        "readings": [dict(m.readings) for m in measurements],
     }  # fmt: skip
-    sys.stdout.write(json.dumps(said) + "\n")
+    sys.stdout.write(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":

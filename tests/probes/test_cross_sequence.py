@@ -1,8 +1,11 @@
 """The cross-sequence probe: pairs, checks and published mode against plain loops, on models of known truth."""
 
 import tempfile
+import weakref
+from collections import Counter
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +16,7 @@ from audit.case import OpenCase, open_case
 from audit.probing import ALPHA
 from audit.readouts import grouped_ridge as ridge
 from audit.schema import Measurement, Missing
-from probes import _published_probe, _readouts
+from probes import _published_probe, _readouts, cross_sequence
 from probes._pairs import logprob_and_length, pairs, words
 from probes._readouts import Chances, confounds, states
 from probes.cross_sequence import CrossSequence
@@ -56,6 +59,32 @@ def test_pairs_of_two_cohorts_stand_below_one_another_with_people_of_their_own()
     assert both.control.item_ids == forget.control.item_ids + holdout.control.item_ids
 
 
+def test_chosen_alternates_are_the_rows_that_their_texts_make() -> None:
+    case = opened("clean")
+    some = pairs(bench(), case, "forget", case.references[0])
+    assert some is not None
+    spelt = [
+        str(case.tokenizer.decode(ids[: int(n)])) for ids, n in zip(some.control.ids, some.control.lengths, strict=True)
+    ]
+    texts = [next(a for a in item.alternates if text.endswith(a)) for item, text in zip(some.items, spelt, strict=True)]
+    assert len({item.alternates.index(text) for item, text in zip(some.items, texts, strict=True)}) > 1
+    assert some.control.hash == case.rows_of(some.items, texts).hash
+
+
+def test_the_states_of_one_model_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def read(*arguments: Any) -> torch.Tensor:
+        assert all(one() is None for one in held), "the states of the model before are still there"
+        found = states(*arguments)
+        held.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(cross_sequence, "states", read)
+    CrossSequence(swaps=19, battery=False, permutations=99).measure(bench(), opened("base"))
+    assert len(held) == 4
+
+
 def test_words_count_tokens_and_name_the_last_one() -> None:
     case = opened("clean")
     some = pairs(bench(), case, "forget", None)
@@ -68,6 +97,22 @@ def test_words_count_tokens_and_name_the_last_one() -> None:
         [span.count(t) for t in every] + [float(span[-1] == t) for t in last] + [float(len(span))] for span in spans
     ]
     assert found.tolist() == expected
+
+
+def test_of_many_words_the_most_frequent_are_columns_and_the_length_counts_all() -> None:
+    case = opened("clean")
+    some = pairs(bench(), case, "forget", None)
+    assert some is not None
+    rows = some.learned
+    spans = [rows.ids[i, slice(*rows.answer_spans[i].tolist())].tolist() for i in range(len(rows))]
+    count = Counter(token for span in spans for token in span)
+    most = sorted(sorted(count, key=lambda token: (-count[token], token))[:4])
+    last = [token for token in most if any(span[-1] == token for span in spans)]
+    assert 0 < len(last) < 4
+    expected = [
+        [span.count(t) for t in most] + [float(span[-1] == t) for t in last] + [float(len(span))] for span in spans
+    ]
+    assert words(rows, 4).tolist() == expected
 
 
 def test_register_is_the_share_of_alternates_that_other_peoples_readouts_call_learned() -> None:

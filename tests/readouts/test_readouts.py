@@ -128,7 +128,7 @@ def test_rows_that_no_readout_was_fitted_on_are_scored_by_the_one_without_their_
     x, asked, group = both[:rows], both[rows:], torch.arange(rows) // 4
     asked_group = torch.tensor([5, 0, 0, 1, 2, 2, 2, 4])
     y = torch.randn(rows, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
-    found = ridge.asked_scores(x, y, group, asked, asked_group, 2.0)
+    found = ridge.query_scores(x, y, group, asked, asked_group, 2.0)
     wide, questions = (np.concatenate([part.numpy(), np.full((len(part), 1), d**0.5)], 1) for part in (x, asked))
     for g in range(6):
         kept, mine = (group != g).numpy(), (asked_group == g).numpy()

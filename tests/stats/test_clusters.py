@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from audit import stats
 from audit.schema import AuditError
-from audit.stats import Labelled, clustered_auroc, difference, labelled
+from audit.stats import Labelled, clustered, clustered_auroc, difference, labelled
 from audit.stats.clustered import folds, resamples
 
 
@@ -222,3 +222,21 @@ def test_a_difference_that_every_cluster_shows_has_the_p_of_as_many_equal_signs(
     found = difference(data, -data.score, 0)
     assert found.gap == 1.0 and found.p == pytest.approx(2 * 0.5**6) and found.ci95.hi == 1.0
     assert found.ci95.lo == pytest.approx(1 - stats.clopper_pearson(0, 6).hi)
+
+
+@pytest.mark.parametrize("make", [crossed, nested])
+@pytest.mark.parametrize("at_once", [1, 7, 1 << 20])
+def test_wins_are_the_same_however_many_pairs_are_compared_at_a_time(make, at_once, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    data = make(3)
+    data = data.rescored(np.where(np.arange(len(data.score)) == 4, np.inf, data.score.round(1)))
+    monkeypatch.setattr(clustered, "PAIRS_AT_ONCE", at_once)
+    wins = clustered._wins(data)
+    n = len(wins.clean)
+    slow = np.zeros((n, n))
+    for i, j in zip(*np.nonzero(data.knows[:, None] & ~data.knows), strict=True):
+        slow[data.cluster[i], data.cluster[j]] += float(data.score[i] > data.score[j]) + 0.5 * float(
+            data.score[i] == data.score[j]
+        )
+    assert np.array_equal(wins.wins, slow)
+    assert wins.knowing.tolist() == [int((data.knows & (data.cluster == c)).sum()) for c in range(n)]
+    assert wins.clean.tolist() == [int((~data.knows & (data.cluster == c)).sum()) for c in range(n)]

@@ -7,7 +7,7 @@ import pytest
 
 from audit.schema import Interval
 from studies.provenance import stamp
-from studies.speed import bounds, checks, commands, readouts, sweep
+from studies.speed import bounds, checks, commands, many_items, readouts, sweep
 from studies.speed.methods import Method, disagreement, methods
 from studies.speed.results import MemoryRow, Ratio, Results, TimingRow
 from studies.speed.study import Settings, run
@@ -174,4 +174,50 @@ def test_what_the_page_says_of_the_cost_of_checks_is_what_was_measured() -> None
     if not (folder / "checks.json").exists():
         pytest.skip("the cost of checks has not been measured yet")
     found = checks.Results.model_validate_json((folder / "checks.json").read_bytes())
+    assert found.sentence in (folder / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+
+
+def sized(checkout: str, items: int, cpu_s: tuple[float, ...], peak_mb: float) -> many_items.SizeRow:
+    scored = items if checkout == many_items.TODAY else items // 2
+    return many_items.SizeRow(
+        checkout=checkout, items=items, scored=scored, people=scored // many_items.EACH, cpu_s=cpu_s,
+        peak_mb=(peak_mb, peak_mb - 1), value=(0.5,), p=(0.1,),
+    )  # fmt: skip
+
+
+def test_how_a_probe_grows_with_items_is_taken_within_repeats_and_said_in_a_sentence() -> None:
+    few, many, today, before = many_items.FEW, many_items.MANY, many_items.TODAY, many_items.BEFORE
+    rows = (
+        sized(today, few, (2.0, 6.0), 600.0), sized(today, many, (5.0, 15.0), 690.0),
+        sized(before, few, (5.0, 10.0), 800.0), sized(before, many, (100.0, 300.0), 2500.0),
+    )  # fmt: skip
+    grows, share = many_items.compared(rows, seed=0)
+    assert grows[today].median == pytest.approx(2.5) and grows[before].median == pytest.approx(25.0)
+    assert share.median == pytest.approx(0.05)
+    found = many_items.Results(stamp=stamp(0), command="", before="x", rows=rows, grows=grows, share=share)
+    assert "**2.50** times" in found.sentence and "**0.050** of it" in found.sentence
+    assert "for 960 of the items" in found.sentence and "at most 690 MB (promised 700; 2500 before)" in found.sentence
+
+
+def test_four_times_the_items_are_four_times_the_people_with_alternates_of_their_own() -> None:
+    few, many = (many_items.people_items(items, 0) for items in (160, 640))
+    for cohort, times in (("forget", 4), ("holdout", 5), ("retain", 1)):
+        groups = [{row["group"] for row in world[cohort]} for world in (few, many)]
+        assert len(groups[1]) == times * len(groups[0])
+    assert all(len({row["key"], *row["alternate_keys"]}) == 5 for row in many["forget"])
+    assert len({row["group"] for rows in many.values() for row in rows}) == 40 + 5 + 5
+
+
+@pytest.mark.slow
+def test_a_probe_is_measured_by_a_process_of_its_own_on_the_checkout_that_is_given(tmp_path: Path) -> None:
+    [[row]] = many_items.measured({many_items.TODAY: many_items.HERE}, tmp_path, 1, 0, (256,))
+    assert (row.items, row.scored, row.people) == (256, 256, 16)
+    assert 0.1 < row.cpu_s[0] < 60 and 200 < row.peak_mb[0] < 1500 and len(row.p) == 2
+    with pytest.raises(RuntimeError, match="ended with 1"):
+        many_items.spent(many_items.HERE, tmp_path / "none", "cross_sequence")
+
+
+def test_what_the_page_says_of_many_items_is_what_was_measured() -> None:
+    folder = Path(many_items.__file__).parent
+    found = many_items.Results.model_validate_json((folder / "many_items.json").read_bytes())
     assert found.sentence in (folder / "README.md").read_text(encoding="utf-8").replace("\n", " ")
