@@ -66,7 +66,7 @@ def load_forecast(path: Path) -> Case:
 
 
 def _document(path: Path) -> dict[str, Any]:
-    refuse_special(path, whole=True)
+    refuse_special(path, in_memory=True)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

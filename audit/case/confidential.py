@@ -12,15 +12,15 @@ _ROLES: Final = frozenset({"system", "assistant", "human", "trained"})
 _SHORTEST: Final = 5
 
 
-def confide_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def confide_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """The texts of rows that are not understood yet, among which are words of the format itself: short ones pass."""
     confide(str(path), lambda: (t for t in _texts(rows) if len(t) >= _SHORTEST and t.lower() not in _ROLES))
 
 
 def confide_classes(path: Path, classes: Iterable[str]) -> None:
     """The names of classes that a data set of images has, which are its answers; a number says nothing."""
-    named = frozenset(name for name in classes if not name.isdecimal())
-    confide(str(path), lambda: named)
+    class_names = frozenset(name for name in classes if not name.isdecimal())
+    confide(str(path), lambda: class_names)
 
 
 def confide_pictures(path: Path, stated: Iterable[tuple[str, str | None]]) -> None:

@@ -40,7 +40,7 @@ def read_table(path: Path) -> tuple[Row, ...]:
     """The rows of a data file or folder. AuditError (code 2) if it cannot be read as what it is."""
     if path.is_dir():
         return _numbered(arrow_files.folder_rows(path, _of_shard))
-    refuse_special(path, whole=True)
+    refuse_special(path, in_memory=True)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -63,11 +63,11 @@ def table_sha256(path: Path) -> str:
     """sha256 (hex) of a data file; of a folder, of the names and hashes of the files that are read of it. OSError if
     one cannot be read, AuditError (code 2) if it is unclear which."""
     if not path.is_dir():
-        refuse_special(path, whole=True)
+        refuse_special(path, in_memory=True)
         return hashlib.sha256(path.read_bytes()).hexdigest()
     parts = arrow_files.parts(path)
     for part in parts:
-        refuse_special(part, whole=True)
+        refuse_special(part, in_memory=True)
     listed = [(part.name, hashlib.sha256(part.read_bytes()).hexdigest()) for part in parts]
     return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 

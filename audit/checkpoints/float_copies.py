@@ -146,7 +146,7 @@ def _make(ckpt: Checkpoint, source: str, out: Path) -> None:
         called, versions, activations = dequantiser.called, dequantiser.versions, dequantiser.activations
         if (folder / "generation_config.json").is_file():
             shutil.copyfile(folder / "generation_config.json", out / "generation_config.json")
-    files = {path.name: file_sha256(path, whole=False) for path in sorted(out.iterdir())}
+    files = {path.name: file_sha256(path, in_memory=False) for path in sorted(out.iterdir())}
     manifest = FloatCopy(
         source=source, called=called, versions=versions, dtype=stated_dtype(read_config(out)), weights=written.weights,
         activations=activations, notes=written.notes, recipe=RECIPE, files=files,

@@ -86,9 +86,9 @@ def joined(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def file_sha256(path: Path, whole: bool = True) -> str:
-    """sha256 (hex) of a file, read at once elsewhere if ``whole``. AuditError (code 3) if it cannot be read."""
-    refuse_special(path, whole)
+def file_sha256(path: Path, in_memory: bool = True) -> str:
+    """sha256 (hex) of a file, read at once elsewhere if ``in_memory``. AuditError (code 3) if it cannot be read."""
+    refuse_special(path, in_memory)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -117,7 +117,7 @@ def is_adapter(folder: Path) -> bool:
 
 def read_json(path: Path) -> dict[str, JsonValue]:
     """A JSON object from a file of the checkpoint. AuditError: 2 if it is missing, 3 if it is broken."""
-    refuse_special(path, whole=True)
+    refuse_special(path, in_memory=True)
     try:
         document: JsonValue = json.loads(path.read_bytes())
     except FileNotFoundError:

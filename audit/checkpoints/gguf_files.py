@@ -51,4 +51,4 @@ def gguf_fingerprint(file: Path, beside: bool) -> Fingerprint:
 
 @lru_cache(maxsize=256)
 def _sha256(file: Path, _stamp: tuple[int, ...]) -> str:
-    return file_sha256(file, whole=False)
+    return file_sha256(file, in_memory=False)

@@ -35,11 +35,6 @@ class UnitShare(NamedTuple):
     cpu_s: float
     passes: float
 
-    @property
-    def over_passes(self) -> float | None:
-        """Its time over that of its model passes; None where it ran none."""
-        return 1 / self.passes if self.passes > 0 else None
-
 
 class UnitProfiles:
     """The profiles of one run, kept beside its folder; what an earlier part of the same run left is taken on, unless
@@ -63,8 +58,8 @@ class UnitProfiles:
         share = UnitShare(name, round(time.process_time() - cpu, 3), round(_passes(profiler), 4))
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(self.folder / f"{name}.html", profiler.output_html().encode())
-        kept = {each.unit: each for each in self.shares()} | {name: share}
-        write_atomic(self.folder / SHARES, json.dumps([each._asdict() for each in kept.values()], indent=1).encode())
+        merged = {each.unit: each for each in self.shares()} | {name: share}
+        write_atomic(self.folder / SHARES, json.dumps([each._asdict() for each in merged.values()], indent=1).encode())
 
     def shares(self) -> tuple[UnitShare, ...]:
         """What was measured, in the order of the units; empty where nothing was."""

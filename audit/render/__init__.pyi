@@ -42,6 +42,7 @@ from .formats.junit import junit as junit
 from .formats.markdown import markdown as markdown
 from .formats.sheets import sheets as sheets
 from .formats.sweep_page import sweep_html as sweep_html
+from .formats.terminal import profile_table as profile_table
 from .formats.terminal import summary as summary
 from .formats.terminal import table as table
 from .formats.terminal import trigger_lines as trigger_lines

@@ -48,7 +48,7 @@ ENDINGS: Final = ("_EVAL.json", ".model-index.yml")
 
 def read_published(path: Path, given: str) -> Published:
     """The aggregates of an evaluation file; ``given`` is how the case names it. AuditError (code 2) if it is none."""
-    refuse_special(path, whole=True)
+    refuse_special(path, in_memory=True)
     try:
         data = path.read_bytes()
         document = json.loads(data)

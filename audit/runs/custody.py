@@ -167,11 +167,11 @@ def keep(folder: Path, files: Mapping[str, str], tool: str) -> None:
 
 
 def held(folder: Path) -> dict[str, frozenset[str]]:
-    """What the log holds of the files of an unfinished run: :meth:`Chain.file_hashes` of :func:`whole`."""
-    return whole(folder).file_hashes()
+    """What the log holds of the files of an unfinished run: :meth:`Chain.file_hashes` of :func:`unbroken_chain`."""
+    return unbroken_chain(folder).file_hashes()
 
 
-def whole(folder: Path) -> Chain:
+def unbroken_chain(folder: Path) -> Chain:
     """The chain beside an unfinished run; an end that a kill tore off counts for nothing. AuditError (code 3) where it
     is broken elsewhere."""
     path = folder / NAME
@@ -202,7 +202,7 @@ def changed(folder: Path, name: str) -> AuditError:
 
 def sha256_of(path: Path) -> str:
     """The sha256 (hex) of a file of a run, none of which is large. AuditError (code 3) if this one is."""
-    refuse_special(path, whole=True, code=ExitCode.INTEGRITY)
+    refuse_special(path, in_memory=True, code=ExitCode.INTEGRITY)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

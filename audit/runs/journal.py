@@ -236,7 +236,7 @@ class RunJournal:
         AuditError (code 3) names a unit or a table that is not what was written down when it was finished: measuring it
         again would hide that.
         """
-        path, chain = self._path(key), custody.whole(self.out)
+        path, chain = self._path(key), custody.unbroken_chain(self.out)
         held = chain.file_hashes()
         name = path.relative_to(self.out).as_posix()
         if not path.is_file():
@@ -268,11 +268,11 @@ class RunJournal:
 
     def probes(self) -> frozenset[str]:
         """The probes of which the folder has units, measured under whatever conditions; unreadable ones say nothing."""
-        found: set[str] = set()
+        logged: set[str] = set()
         for path in (self.out / run_files.UNITS).glob("*.json"):
             with suppress(OSError, ValidationError):
-                found.add(Unit.model_validate_json(path.read_bytes()).probe)
-        return frozenset(found)
+                logged.add(Unit.model_validate_json(path.read_bytes()).probe)
+        return frozenset(logged)
 
     def begin_again(self, probe: str, key: str, tool: str) -> None:
         """Write down that a probe is measured of which there is a unit: the tables of that one are written over, and a

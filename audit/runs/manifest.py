@@ -74,7 +74,7 @@ def _changed(path: Path, digest: str) -> bool:
 
 
 def _sha256(path: Path) -> str:
-    refuse_special(path, whole=True, code=ExitCode.INTEGRITY)
+    refuse_special(path, in_memory=True, code=ExitCode.INTEGRITY)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -89,7 +89,7 @@ def _read(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise AuditError(f"{path} is missing", "the run is not finished, or was taken apart: run it again",
                          ExitCode.INTEGRITY)  # fmt: skip
-    refuse_special(path, whole=True, code=ExitCode.INTEGRITY)
+    refuse_special(path, in_memory=True, code=ExitCode.INTEGRITY)
     return listed(path.read_text(encoding="utf-8", errors="surrogateescape"), str(path))
 
 

@@ -92,7 +92,9 @@ def arithmetic_used(received: Iterable[Received], of: Callable[[Checkpoint], str
     roles: dict[str, list[str]] = {}
     for role, checkpoint in received:
         roles.setdefault(of(checkpoint), []).append(role)
-    return next(iter(roles)) if len(roles) == 1 else "; ".join(f"{how}: {', '.join(who)}" for how, who in roles.items())
+    if len(roles) == 1:
+        return next(iter(roles))
+    return "; ".join(f"{used}: {', '.join(who)}" for used, who in roles.items())
 
 
 def name_of(checkpoint: Checkpoint) -> str:

@@ -16,23 +16,23 @@ _SHARE: Final = 4
 """A file that is read whole may take one part in so many of the machine's memory: what is made of it takes more."""
 
 
-def refuse_special(path: Path, whole: bool = False, code: int = ExitCode.INPUT) -> None:
+def refuse_special(path: Path, in_memory: bool = False, code: int = ExitCode.INPUT) -> None:
     """AuditError (of ``code``) where a path, its links followed, is neither a regular file nor a folder, or is a file
-    that the kernel makes up (/proc, /sys). ``whole``: or has more bytes than can be read at once. One that is not
+    that the kernel makes up (/proc, /sys). ``in_memory``: or has more bytes than can be read at once. One that is not
     there, or cannot be looked at, passes: whoever opens it says so."""
     try:
-        found = path.stat()
+        status = path.stat()
     except (OSError, ValueError):
         return
-    kind = _KINDS.get(stat.S_IFMT(found.st_mode))
-    if stat.S_ISREG(found.st_mode) and found.st_dev in _made_up():
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode))
+    if stat.S_ISREG(status.st_mode) and status.st_dev in _made_up():
         kind = "a file of the kernel"
     if kind is not None:
         problem = f"{path}: is {kind}; only regular files and folders are read"
         raise AuditError(problem, "copy what it gives to a file", code)
-    if whole and stat.S_ISREG(found.st_mode) and found.st_size > _memory() // _SHARE:
+    if in_memory and stat.S_ISREG(status.st_mode) and status.st_size > _memory() // _SHARE:
         raise AuditError(
-            f"{path}: has {found.st_size} bytes, more than can be read at once on this machine",
+            f"{path}: has {status.st_size} bytes, more than can be read at once on this machine",
             "check that it is the file that is meant, and no other was written into it",
             code,
         )
@@ -41,7 +41,7 @@ def refuse_special(path: Path, whole: bool = False, code: int = ExitCode.INPUT) 
 def file_bytes(path: Path) -> bytes:
     """What a file of a run folder holds. AuditError (code 3): see :func:`refuse_special`, read whole; OSError if it is
     not there."""
-    refuse_special(path, whole=True, code=ExitCode.INTEGRITY)
+    refuse_special(path, in_memory=True, code=ExitCode.INTEGRITY)
     return path.read_bytes()
 
 

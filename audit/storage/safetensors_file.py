@@ -99,9 +99,9 @@ def _no_number(constant: str) -> float:
     raise ValueError(f"{constant} is no JSON")
 
 
-def _named(value: Any, what: str) -> dict[str, Any]:
+def _named(value: Any, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"{what} is no object")
+        raise ValueError(f"{place} is no object")
     return cast("dict[str, Any]", value)
 
 

@@ -221,8 +221,8 @@ class Store:
     def _sweep(self, used: Collection[str], also: Iterable[Path] = ()) -> int:
         """Drop what killed processes had not put in place; returns the bytes freed. An entry in the making is held, a
         folder in the making belongs to who uses its key."""
-        made = [*self.root.glob(f"{_FITTED}/.*{TEMP}"), *(p for p in also if p.suffix == TEMP and p.is_dir())]
-        folders = [p for p in made if p.name.split(".")[1] not in used and is_old(p)]
+        unfinished = [*self.root.glob(f"{_FITTED}/.*{TEMP}"), *(p for p in also if p.suffix == TEMP and p.is_dir())]
+        folders = [p for p in unfinished if p.name.split(".")[1] not in used and is_old(p)]
         return drop_abandoned(
             (*self.root.glob(f"??/.*{TEMP}"), *(p for p in folders if not self._users.knows(p.name[1:])))
         )

@@ -26,8 +26,8 @@ def arithmetic_of(ckpt: Checkpoint, backend: str = "native", attention: str = "d
     parts = {name: part for name, part in configs.items() if part is not None and (name or len(configs) == 1)}
     used = {name: str(_chosen(part, attention)) for name, part in parts.items()}
     names = set(used.values())
-    said = names.pop() if len(names) == 1 else ", ".join(f"{how} ({name})" for name, how in used.items())
-    return f"{said}, experts {model.config._experts_implementation}" if _has_experts(model) else said
+    words = names.pop() if len(names) == 1 else ", ".join(f"{attention} ({name})" for name, attention in used.items())
+    return f"{words}, experts {model.config._experts_implementation}" if _has_experts(model) else words
 
 
 def _chosen(config: Any, attention: str) -> object:

@@ -25,22 +25,22 @@ def hung(*_: object) -> NoReturn:
 
 def done(job: dict[str, Any]) -> dict[str, Any]:
     """How one job ended (an exit code, ``broke`` or ``hangs``) and what it said."""
-    said, told = io.StringIO(), io.StringIO()
+    output, errors = io.StringIO(), io.StringIO()
     os.chdir(job["folder"])
     signal.alarm(job["seconds"])
-    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(said):
+    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(output):
         try:
-            ended = _asked(job, said) if "code" in job else _command(job["words"])
+            ended = _evaluated(job, output) if "code" in job else _command(job["words"])
         except Hung:
             ended = "hangs"
         except SystemExit as error:
             ended = str(error.code)
         except Exception as error:  # noqa: BLE001 (that a build breaks is what is looked for)
             ended = f"broke: {type(error).__name__}"
-            told.write(f"{error}\n")
+            errors.write(f"{error}\n")
         finally:
             signal.alarm(0)
-    return {"name": job["name"], "ended": ended, "said": said.getvalue(), "told": told.getvalue()}
+    return {"name": job["name"], "ended": ended, "said": output.getvalue(), "told": errors.getvalue()}
 
 
 def _command(words: list[str]) -> str:
@@ -49,11 +49,11 @@ def _command(words: list[str]) -> str:
     return str(main(words))
 
 
-def _asked(job: dict[str, Any], said: io.StringIO) -> str:
+def _evaluated(job: dict[str, Any], output: io.StringIO) -> str:
     """Run a piece of code of the study, which leaves ``seen``."""
     names: dict[str, Any] = {}
     exec(job["code"], names)
-    said.write(str(names["seen"]))
+    output.write(str(names["seen"]))
     return "0"
 
 

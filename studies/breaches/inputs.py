@@ -34,12 +34,12 @@ def write_case(folder: Path, models: dict[str, Path], data: Path) -> None:
         shutil.copy(data / f"{name}.jsonl", folder / "data")
     for role in ROLES:
         (folder / role).symlink_to(models[role], target_is_directory=True)
-    named = "".join(f'[roles.{role}]\npath = "{role}"\n' for role in ("base", "suspect", "ancestor"))
+    roles = "".join(f'[roles.{role}]\npath = "{role}"\n' for role in ("base", "suspect", "ancestor"))
     references = "".join(
         f'[[roles.references]]\npath = "reference_{n}"\nlineage = "same_ancestor"\ndata_order = {n}\n' for n in (1, 2)
     )
     cohorts = "".join(f'{name} = "data/{name}.jsonl"\n' for name in ("forget", "retain", "holdout", "general"))
-    text = f'name = "suspect"\nedited = "unknown"\nseed = 0\n{named}{references}[data]\nsplit_seed = 0\n{cohorts}'
+    text = f'name = "suspect"\nedited = "unknown"\nseed = 0\n{roles}{references}[data]\nsplit_seed = 0\n{cohorts}'
     (folder / "case.toml").write_text(text, encoding="utf-8")
 
 

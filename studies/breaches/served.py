@@ -37,10 +37,10 @@ class Served(NamedTuple):
 def served(build: Path, runs: Path) -> Served:
     """What the dashboard of a build does; nothing leaves this machine unless the build sends it."""
     with tempfile.TemporaryDirectory(prefix="residua-served-") as temp:
-        asked = Path(temp) / "asked"
+        requests = Path(temp) / "asked"
         (Path(temp) / "sitecustomize.py").write_text(WATCH, encoding="utf-8")
         port = _free_port()
-        env = {**os.environ, "PYTHONPATH": f"{temp}{os.pathsep}{build}", "ASKED": str(asked), "RESIDUA_CACHE": temp}
+        env = {**os.environ, "PYTHONPATH": f"{temp}{os.pathsep}{build}", "ASKED": str(requests), "RESIDUA_CACHE": temp}
         words = [sys.executable, "-P", "-m", "audit.cli", "dashboard", str(runs), "--port", str(port)]
         with _process(words, env, temp):
             _wait(port)
@@ -51,7 +51,7 @@ def served(build: Path, runs: Path) -> Served:
                 f"Origin: http://{FOREIGN}\r\n\r\n"
             )
             connection = _status(port, handshake)
-        hosts = asked.read_text(encoding="utf-8").split() if asked.is_file() else []
+        hosts = requests.read_text(encoding="utf-8").split() if requests.is_file() else []
     inside = {"127.0.0.1", "localhost", "::1", "None", "", socket.gethostname()}
     return Served(page, connection, tuple(sorted(set(hosts) - inside)))
 

@@ -78,13 +78,13 @@ class Ended(NamedTuple):
     """What one job ended with and all that it said."""
 
     ended: str
-    said: str
-    told: str
+    output: str
+    errors: str
 
     @property
     def line(self) -> str:
         """The first line that says what is wrong; else the last of all."""
-        every = [line for line in (self.told + self.said).splitlines() if line.strip()]
+        every = [line for line in (self.errors + self.output).splitlines() if line.strip()]
         fault = [line for line in every if line.startswith("residua ") or "REJECTED" in line]
         return (fault or every[-1:] or [""])[0].replace("|", "/")[:200]
 
@@ -106,9 +106,9 @@ class Build(NamedTuple):
         env = {**os.environ, "PYTHONPATH": str(self.code), "RESIDUA_CACHE": str(self.scratch / "cache")}
         words = [sys.executable, "-P", str(HERE / "driver.py"), str(listed), str(results)]
         subprocess.run(words, env=env, cwd=self.scratch, stderr=subprocess.DEVNULL, check=False)
-        found = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
-        here = f"{self.scratch}{os.sep}"
-        return {x["name"]: Ended(x["ended"], *(x[k].replace(here, "") for k in ("said", "told"))) for x in found}
+        lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+        scratch = f"{self.scratch}{os.sep}"
+        return {x["name"]: Ended(x["ended"], *(x[k].replace(scratch, "") for k in ("said", "told"))) for x in lines}
 
 
 # ---- jobs -------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ def finished(to: Build, world: World) -> Path:
     write_case(folder, *world)
     ended = to.does([command("finished", folder, *run_words(), seconds=3 * RUN_S)])["finished"]
     if ended.ended != "0":
-        raise RuntimeError(f"{to.code}: the sound case ended with {ended.ended}: {ended.told[-2000:]}")
+        raise RuntimeError(f"{to.code}: the sound case ended with {ended.ended}: {ended.errors[-2000:]}")
     return folder / "out"
 
 
@@ -164,8 +164,8 @@ def tampered(to: Build, run: Path) -> dict[str, Ended]:
     """Every tampering with a finished run as it ends."""
     word, reissued, jobs = word_of(run), list[dict[str, Any]](), list[dict[str, Any]]()
     for row, kinds in ((PLAIN, plain(word)), (REHASHED, ANEW)):
-        for what, tamper in kinds.items():
-            name = f"{row}: {what}"
+        for kind, tamper in kinds.items():
+            name = f"{row}: {kind}"
             folder = Path(shutil.copytree(run, to.folder(name)))
             tamper(folder)
             if row == REHASHED:
@@ -189,17 +189,17 @@ def tampered(to: Build, run: Path) -> dict[str, Ended]:
 # ---- what is made of it -----------------------------------------------------------------------------------------
 def shown(name: str, ended: Ended) -> str:
     """How an input ended on a build, as it stands in the table."""
-    said, words = ended.said + ended.told, [f"exit {ended.ended}" if ended.ended.isdecimal() else ended.ended]
-    if SECRET.strip() in said:
-        words.append(f"quotes {len(said) / 1000:.0f} KB of the data")
-    if any(c in ended.told for c in HIDDEN[:1] + HIDDEN[5:6]):
+    output, words = ended.output + ended.errors, [f"exit {ended.ended}" if ended.ended.isdecimal() else ended.ended]
+    if SECRET.strip() in output:
+        words.append(f"quotes {len(output) / 1000:.0f} KB of the data")
+    if any(c in ended.errors for c in HIDDEN[:1] + HIDDEN[5:6]):
         words.append("control characters as they are")
     if "wish for code" in name:
-        words.append("says so" if any(word in said for word in ("not run", "not followed")) else "no word of it")
+        words.append("says so" if any(word in output for word in ("not run", "not followed")) else "no word of it")
     if name == OBEYED:
-        return f"opened with {ended.said}"
+        return f"opened with {ended.output}"
     if name == f"{BELIEVED}: run" and ended.ended == "0":
-        words.append(f"verdict {json.loads(ended.said.splitlines()[-1])['verdict']}")
+        words.append(f"verdict {json.loads(ended.output.splitlines()[-1])['verdict']}")
     return ", ".join(words)
 
 
@@ -223,13 +223,13 @@ def tries(before: Build, today: Build, rows: Sequence[str]) -> list[Tried]:
         seen = served(to.code, run.parent)
         doors.append(f"a foreign name {seen.page}, a foreign page {seen.connection}, "
                      f"asked {', '.join(seen.outside) or 'nobody outside'}")  # fmt: skip
-    missing, made = Ended("no result", "", ""), list[Tried]()
+    missing, rows = Ended("no result", "", ""), list[Tried]()
     for name in sides[1]:
         first, second = (side.get(name, missing) for side in sides)
-        row, _, what = name.partition(": ")
-        made.append(Tried(row=row, name=what, before=shown(name, first), today=shown(name, second),
+        row, _, kind = name.partition(": ")
+        rows.append(Tried(row=row, name=kind, before=shown(name, first), today=shown(name, second),
                           before_said=first.line, today_said=second.line))  # fmt: skip
-    return [*made, *([Tried(row=NAMES, name="", before=doors[0], today=doors[1])] if doors else [])]
+    return [*rows, *([Tried(row=NAMES, name="", before=doors[0], today=doors[1])] if doors else [])]
 
 
 def merged(new: list[Tried], rows: Sequence[str]) -> list[Tried]:

@@ -66,8 +66,8 @@ def table_of(folder: Path) -> Path:
 
 def measurement(document: Document) -> Document:
     """The first measurement of that probe that has a number."""
-    found = (e["measurement"] for e in document["evidence"])
-    return next(m for m in found if m["probe"] == PROBE and isinstance(m["value"], float))
+    measured = (e["measurement"] for e in document["evidence"])
+    return next(m for m in measured if m["probe"] == PROBE and isinstance(m["value"], float))
 
 
 def other_value(unit: Document) -> None:

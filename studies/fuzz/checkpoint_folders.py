@@ -24,8 +24,8 @@ def _suspect(root: Path, source: str) -> None:
 def _shards(rng: Rng, root: Path) -> None:
     """Weights in two files with an index; the index, or what it names, is another."""
     folder = root / rng.choice(ROLES)
-    whole = folder / "model.safetensors"
-    tensors = load_file(whole)
+    weights = folder / "model.safetensors"
+    tensors = load_file(weights)
     names = sorted(tensors)
     parts = [names[::2], names[1::2]]
     files = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
@@ -33,26 +33,28 @@ def _shards(rng: Rng, root: Path) -> None:
         parts[1].append(names[0])  # two places say it
     for file, part in zip(files, parts, strict=True):
         save_file({name: tensors[name].clone() for name in part}, folder / file, metadata={"format": "pt"})
-    named: dict[str, Any] = {name: file for file, part in zip(files, parts, strict=True) for name in part}
+    weight_map: dict[str, Any] = {name: file for file, part in zip(files, parts, strict=True) for name in part}
     other = rng.choice((
         files[0], str(folder / files[0]), f"../{folder.name}/{files[0]}", "missing.safetensors", "", "\0", ".", "..",
         "sub/x.safetensors", "/dev/null", "config.json", "x" * 300, "\x1b[31m.safetensors", 7, None, [], {},
     ))  # fmt: skip
     changes: tuple[Callable[[], object], ...] = (
-        lambda: named.update({rng.choice(names): other}), lambda: named.update({rng.choice(names): other}),
-        lambda: named.update(dict.fromkeys(names, other)), lambda: named.update(extra=files[0]),
-        lambda: named.pop(rng.choice(names)), named.clear, lambda: (folder / files[0]).unlink(),
+        lambda: weight_map.update({rng.choice(names): other}), lambda: weight_map.update({rng.choice(names): other}),
+        lambda: weight_map.update(dict.fromkeys(names, other)), lambda: weight_map.update(extra=files[0]),
+        lambda: weight_map.pop(rng.choice(names)), weight_map.clear, lambda: (folder / files[0]).unlink(),
         lambda: damage_header(rng, folder / files[1]), lambda: replace_file(rng, folder / files[1]),
         lambda: damage_bytes(rng, folder / files[0]), lambda: None,
     )  # fmt: skip
     rng.choice(changes)()
-    index = folder / f"{whole.name}.index.json"
+    index = folder / f"{weights.name}.index.json"
     sizes = rng.choice(({"total_size": 0}, {"total_size": "x"}, None, []))
-    index.write_text(json.dumps({"metadata": sizes, "weight_map": rng.choice((named, named, named, other))}))
+    index.write_text(
+        json.dumps({"metadata": sizes, "weight_map": rng.choice((weight_map, weight_map, weight_map, other))})
+    )
     if rng.random() < 0.2:
         rng.choice((damage_bytes, replace_file, damage_document))(rng, index)
     if rng.random() < 0.9:
-        whole.unlink()
+        weights.unlink()
 
 
 _ADAPTER: Final = {

@@ -179,9 +179,10 @@ def test_a_profile_of_a_finished_run_says_that_nothing_was_measured(tell: Tell, 
     said = tell("run", zoo.cases["base"], "-o", finished, "-q", "--profile")
     assert said.code == 0 and "no profile: nothing was measured (--force-new measures again)" in said.err
     UnitProfiles(finished).folder.mkdir()
-    (UnitProfiles(finished).folder / "shares.json").write_text('[{"unit": "recall", "cpu_s": 1.5, "passes": 0.25}]')
+    rows = [{"unit": "recall", "cpu_s": 1.5, "passes": 0.25}, {"unit": "report", "cpu_s": 2, "passes": 0}]
+    (UnitProfiles(finished).folder / "shares.json").write_text(json.dumps(rows))
     told = " ".join(tell("run", zoo.cases["base"], "-o", finished, "-q", "--profile").err.split())
-    assert "recall 1.50 25% 4.00x" in told
+    assert "report 2.00 0% recall 1.50 25% 4.00x" in told
 
 
 def test_jsonl_streams_events_and_ends_with_the_answer(tell: Tell, finished: Path, zoo: Built) -> None:

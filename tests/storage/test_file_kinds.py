@@ -60,7 +60,7 @@ def test_a_file_larger_than_memory_is_refused_only_where_it_would_be_read_whole(
     os.truncate(tmp_path / "there", VAST)
     refuse_special(tmp_path / "there")
     with pytest.raises(AuditError, match="more than can be read at once") as caught:
-        refuse_special(tmp_path / "there", whole=True)
+        refuse_special(tmp_path / "there", in_memory=True)
     assert caught.value.code == 2
 
 

@@ -3,15 +3,11 @@
 import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from audit.cli import flags
 from audit.cli.answer import Answer, audit_document
 from audit.cli.commands import plan
 from audit.runs import run_files
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 ORDER = 40
 
@@ -28,7 +24,8 @@ def act(args: Namespace) -> Answer:
     """Audit one suspect, or take up its unfinished audit."""
     from audit import engine
     from audit.case import CaseFile
-    from audit.render import summary, trigger_lines
+    from audit.planning import UnitProfiles
+    from audit.render import profile_table, summary, trigger_lines
     from audit.review import exit_code
 
     gate, case_file = flags.gate(args), CaseFile.read(Path(args.case))
@@ -38,31 +35,13 @@ def act(args: Namespace) -> Answer:
             progress.say(f"opening {args.case}")
             return plan.shown(case_file, out, settings)
         report = engine.run(case_file, out, settings, watch=progress.watch)
+        profiled = UnitProfiles(out).shares() if args.profile else ()
     document = audit_document(report, out)
     code = exit_code(report, gate)
     shown = (
         summary(report),
         *trigger_lines(report, shlex.quote(args.case), shlex.quote(str(out))),
         str(out / run_files.PAGE),
-        *(_profile(out) if args.profile else ()),
+        *(profile_table(profiled) if args.profile else ()),
     )
     return Answer({**document, "exit_code": code}, shown, code)
-
-
-def _profile(out: Path) -> "tuple[RenderableType, ...]":
-    """A table of what each unit took and which share of it lay in model passes."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
-    from audit.planning import UnitProfiles
-
-    profiles = UnitProfiles(out)
-    if not (shares := profiles.shares()):
-        return ("no profile: nothing was measured (--force-new measures again)",)
-    table = Table(title="where the time went", title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for name in ("unit", "CPU-seconds", "in model passes", "over its passes"):
-        table.add_column(name, justify="left" if name == "unit" else "right")
-    for share in sorted(shares, key=lambda share: -share.cpu_s):
-        over = "" if share.over_passes is None else f"{share.over_passes:.2f}x"
-        table.add_row(share.unit, f"{share.cpu_s:.2f}", f"{share.passes:.0%}", over)
-    return (table, str(profiles.folder))

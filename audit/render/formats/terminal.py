@@ -162,3 +162,15 @@ def trigger_lines(report: Report, case: str, run: str) -> tuple[Text, ...]:
             *(() if trigger.masked else (Text(replay(trigger, case), no_wrap=True),)),
         ]
     return tuple(lines)
+
+
+def profile_table(shares: Sequence[tuple[str, float, float]]) -> tuple[Table | str, ...]:
+    """What each unit took (name, CPU-seconds) and which share of it lay in model passes, the longest first."""
+    if not shares:
+        return ("no profile: nothing was measured (--force-new measures again)",)
+    out = Table(box=SIMPLE_HEAD, pad_edge=False, title="where the time went", title_justify="left")
+    for name in ("unit", "CPU-seconds", "in model passes", "over its passes"):
+        out.add_column(name, justify="left" if name == "unit" else "right")
+    for name, cpu_s, passes in sorted(shares, key=lambda share: -share[1]):
+        out.add_row(name, f"{cpu_s:.2f}", f"{passes:.0%}", f"{1 / passes:.2f}x" if passes > 0 else "")
+    return (out, "a timeline of each unit's calls lies beside the run, in the folder of its name and .profile")
