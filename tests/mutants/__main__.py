@@ -159,7 +159,7 @@ class Sample:
         names = reach.of(mutant.path, mutant.line, source, self._asked.most)
         row: dict[str, Any] = {"tests": len(names), "source": digest(source)}
         if not names:
-            self._keep(mutant, {**row, "outcome": "alive", "by": "no test runs this line", "seconds": 0.0})
+            self._keep(mutant, {**row, "outcome": "alive", "by": "no test tried runs this line", "seconds": 0.0})
             return
         limit = 4 * sum(reach.seconds[name] for name in names) + SLACK
         path.write_text(mutated(source, mutant.operator, mutant.occurrence), encoding="utf-8")

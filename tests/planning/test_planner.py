@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from audit.planning import Planner
-from audit.planning.planner import configured
-from audit.schema import AuditError, ExitCode, Need, Op, Requires, Texts
+from audit.planning.planner import Dropped, configured
+from audit.schema import AuditError, ExitCode, Need, Op, Read, Requires, Site, Texts
 from tests.planning.test_few_groups import opened, people, written
-from tests.planted import planted_package
+from tests.planted import planted_package, write_probe
 
 
 @pytest.fixture
@@ -117,3 +117,29 @@ def test_a_plan_asks_what_the_first_line_of_each_probe_asks(package: str, tmp_pa
         name: f"Is {name} planted?" for name in ("causal", "decoding", "gate", "output")
     }
     assert all(test.will_run and not test.reason and test.dropped_by == "" for test in tests)
+
+
+def test_a_test_that_a_limit_leaves_out_says_so_unless_it_could_not_run_anyway(package: str, tmp_path: Path) -> None:
+    write_probe(tmp_path / package, "output", requires='roles=("ancestor",)')
+    dropped = {name: Dropped("--max-mem 1", "needs too much") for name in ("causal", "output")}
+    case_file = written(tmp_path, forget=people(4, "f"))
+    planner = Planner(opened(case_file), frozenset(Op), package).without(dropped)
+    tests = {test.probe: test for test in planner.plan.tests}
+    assert {name: test.reason for name, test in tests.items()} == {
+        "causal": "needs too much", "decoding": "", "gate": "", "output": "needs a model in the role of ancestor",
+    }  # fmt: skip
+    assert tests["causal"].dropped_by == "--max-mem 1" and tests["gate"].dropped_by == ""
+    assert [planned.name for planned in planner.running] == ["decoding", "gate"]
+
+
+def test_needs_of_the_same_rows_are_one_pass_with_the_reads_of_all() -> None:
+    state, score = Read(site=Site(part="resid_out", block=0)), Read(site=Site(part="logits"))
+    asked = [
+        [need("base", reads=(score,)), need("suspect", reads=(state,))],
+        [need("base", reads=(state, score)), need("base", cohort="retain", reads=(score,))],
+    ]
+    planned: Any = [SimpleNamespace(probe=SimpleNamespace(needs=lambda of, needs=needs: needs)) for needs in asked]
+    found = Planner(case(), frozenset(Op)).fetches(planned)
+    assert [(f.role, f.reference, f.texts.cohort, f.reads) for f in found] == [
+        ("base", 0, "forget", (score, state)), ("suspect", 0, "forget", (state,)), ("base", 0, "retain", (score,)),
+    ]  # fmt: skip

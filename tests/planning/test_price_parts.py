@@ -220,6 +220,8 @@ def test_merged_reads_are_priced_by_the_passes_that_nothing_made_before(
         assert cost == Cost(fwd_tokens=f + 2 * f + 2 * r + r + 2 * r, kind="upper")
     else:
         assert cost == Cost(fwd_tokens=f + r + 2 * r, resident=2)
+        nothing = SimpleNamespace(fetches=lambda running: fetches[:1])
+        assert pricer._reads(nothing, (), []) == Cost(), "base's scores were read by the recall check"  # type: ignore[arg-type]
 
 
 def test_a_model_whose_config_states_no_width_is_priced_by_its_vocabulary(

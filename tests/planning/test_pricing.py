@@ -1,6 +1,7 @@
 """What a run costs is said before it is made: passes against those that the bench ran, times against the clock."""
 
 import json
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -257,6 +258,17 @@ def test_timings_are_kept_in_a_folder_that_is_made_where_it_is_missing(
     for _ in range(2):
         timings.record(spent)
     assert timings.recorded("b") == (spent, spent) and timings.recorded("a") == timings.recorded("c") == ()
+
+
+def test_a_cache_that_cannot_be_written_costs_an_estimate_and_no_audit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(timings, "cache_root", lambda: tmp_path / "file")
+    spent = Spent(unit="u", how="b", parameters=1, fwd_tokens=1, bwd_tokens=0, run_tokens=1, cpu_s=1, wall_s=1)
+    with caplog.at_level(logging.INFO):
+        timings.record(spent)
+    assert "timings are not kept: " in caplog.text and timings.recorded("b") == ()
 
 
 @pytest.mark.parametrize(

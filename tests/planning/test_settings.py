@@ -1,5 +1,6 @@
 """What ``auto`` stands for: the device that is there, the type in which the weights lie."""
 
+import logging
 import pickle
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from audit import checkpoints
 from audit.planning import RunSettings, make_bench
-from audit.planning.settings import best_device
+from audit.planning.settings import Step, best_device, unwatched
 from audit.schema import AuditError, Checkpoint, ExitCode, Source
 from tests import toy
 
@@ -105,3 +106,27 @@ def test_nothing_is_fetched_forced_or_forgiven_unasked() -> None:
     assert plain.conditions == ["native", "auto", "auto", "default"]
     assert not (plain.online or plain.force_new or plain.demo or plain.allow_undecided)
     assert plain.store is plain.threads is plain.max_time is plain.max_mem is plain.calibrations is None
+
+
+def test_where_models_lie_is_settled_by_the_first_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    def settled(placement: object, checkpoint: Checkpoint, dtype: str) -> object:
+        asked.append((checkpoint, dtype))
+        return placement
+
+    monkeypatch.setattr("audit.planning.settings.settled_placement", settled)
+    base, other = toy.checkpoint("llama", 0), toy.checkpoint("llama", 1)
+    make_bench(RunSettings(device="cpu", dtype="float32"), [base, other])
+    make_bench(RunSettings(device="cpu", dtype="float32"))
+    assert asked == [(base, "float32")]
+
+
+def test_a_step_is_unfinished_unless_it_says_so_and_is_logged_where_nobody_looks(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    step = Step("reads", "base", 2, 5)
+    assert not step.finished and step.left is None
+    with caplog.at_level(logging.DEBUG):
+        unwatched(step)
+    assert caplog.messages == ["reads base 2/5"]

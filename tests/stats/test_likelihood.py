@@ -13,9 +13,9 @@ from sklearn.metrics import log_loss
 
 from audit.schema import AuditError
 from audit.stats import Labelled, Scale, labelled
-from audit.stats.clustered import folds
-from audit.stats.likelihood_ratio import elub, fit_scale, held_out, limits, limits_held_out, ratio
-from audit.stats.monotone import balanced, cllr, fit, pooled, ridge_logistic, rising_logistic
+from audit.stats.clustered import folds, resamples
+from audit.stats.likelihood_ratio import _ends, elub, fit_scale, held_out, limits, limits_held_out, ratio
+from audit.stats.monotone import Step, balanced, cllr, fit, pooled, ridge_logistic, rising_logistic
 from tests.stats.test_clusters import crossed, nested
 
 
@@ -271,3 +271,22 @@ def test_a_scale_survives_json_and_too_little_data_is_refused_or_said() -> None:
         held_out(data, data.cluster, 0)
     with pytest.raises(AuditError, match="has no likelihood ratio"):
         ratio(scale, float("nan"))
+
+
+def test_of_a_block_of_equal_ratios_both_ends_are_knots() -> None:
+    step = Step(np.arange(6.0), np.array([-1.0, -1.0, -1.0, 0.5, 2.0, 2.0]))
+    np.testing.assert_array_equal(_ends(step), [0.0, 2.0, 3.0, 4.0, 5.0])
+    flat = Step(np.arange(4.0), np.zeros(4))
+    np.testing.assert_array_equal(_ends(flat), [0.0, 3.0])
+
+
+def test_the_ends_of_a_ratio_are_percentiles_of_refits_on_resampled_clusters() -> None:
+    data = crossed(5, 9)
+    scale = fit_scale(data, 3, draws=60)
+    knots, main = np.array(scale.knots), np.array(scale.log10_lr)
+    refits = [fit(data, scale.way, times).at(knots) / np.log(10) for times in resamples(data, 3, 60)]
+    inside = (main > scale.floor) & (main < scale.ceiling)
+    assert inside.sum() > 5
+    for ends, q, beyond in ((scale.lo, 2.5, np.minimum), (scale.hi, 97.5, np.maximum)):
+        expected = beyond(np.clip(np.percentile(refits, q, axis=0), scale.floor, scale.ceiling), main)
+        np.testing.assert_allclose(np.array(ends)[inside], expected[inside], atol=1e-4)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from audit.stats import Noise, Rule, max_t_decision, mean_max_t, planted_power
-from audit.stats.planted_power import DRAWS, NULL_DRAWS, SHARES, counts
+from audit.stats.planted_power import DRAWS, MOST_NUMBERS, NULL_DRAWS, SHARES, _draws, counts
 from audit.stats.skewed_means import held_back
 
 ALPHA, POWER = 0.01, 0.8
@@ -193,3 +193,12 @@ def test_only_a_rule_that_says_so_takes_the_holdout_peoples_mean_off_the_effect(
         for differenced in (False, True)
     ]
     assert said == [True, False]
+
+
+def test_doses_rise_to_everybody_and_no_fewer_than_a_hundred_draws_are_made_of_as_many_as_are_wanted() -> None:
+    assert SHARES[-1] == 1.0 and list(SHARES) == sorted(set(SHARES)) and SHARES[0] > 0
+    assert Rule(np.ones(1), 0.1, 0.05).draws == 9999
+    assert [_draws(wanted, 10**6, 100) for wanted in (50, 100, 2000)] == [50, 100, 100]
+    assert _draws(2000, 1, 1) == 2000
+    between = MOST_NUMBERS // 500
+    assert _draws(10**9, 100, 5) == between > 100

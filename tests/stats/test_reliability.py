@@ -130,3 +130,10 @@ def test_a_band_of_one_label_is_infinite_and_keeps_a_finite_end() -> None:
     data = Labelled(np.array([2.5, 2.5, -2.5]), np.array([True, True, False]), np.arange(3))
     low, high = bands(data)
     assert low.empirical == -np.inf and high.empirical == np.inf and np.isfinite(high.lo)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 0.1, 50.0])
+def test_how_alike_models_of_a_cluster_are_does_not_depend_on_the_unit_of_the_score(unit: float) -> None:
+    data = crossed(3, 12)
+    plain, scaled = within_cluster(data), within_cluster(data.rescored(unit * data.score))
+    assert 0 < plain.label < 1 and scaled == pytest.approx(plain, rel=1e-9)
