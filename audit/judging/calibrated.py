@@ -295,7 +295,8 @@ def _joint_sentence(found: Opinion, over: Replicate) -> str:
     joined = found.joined
     side = "above" if joined.score > 0 else "not above"
     measurements = dict.fromkeys(weight.measurement for weight in found.joint.weights)
-    lit = ", ".join(f"{x.kind} ({x.measurement}{f', few {over.plural}' if x.few else ''})" for x in joined.lit) or "none"
+    few = f", few {over.plural}"
+    lit = ", ".join(f"{x.kind} ({x.measurement}{few if x.few else ''})" for x in joined.lit) or "none"
     enough = "" if joined.found or joined.score <= 0 else "; not enough: it takes two classes, one of them from inside"
     return (
         f"the joint score of {len(measurements)} measurements is {joined.score:.2f}, {side} its threshold of "
