@@ -92,7 +92,9 @@ def attempt(seed: int, number: int, world: Path) -> Seen:
             except RecursionError:
                 outcome, message = "2", "no such input: the document that it would change cannot be written"
             else:
-                outcome, message = _audited(root) if kind.command is None else said(root, kind.command(rng, root))
+                outcome, message = (
+                    _audited(root) if kind.command is None else command_outcome(root, kind.command(rng, root))
+                )
     took = round(time.monotonic() - started, 2)
     return Seen(
         seed=seed,
@@ -124,21 +126,21 @@ def _audited(root: Path) -> tuple[str, str]:
     return str(exit_code(report, Gate(None, None, None, True))), report.verdict.word
 
 
-def said(root: Path, words: Sequence[str]) -> tuple[str, str]:
+def command_outcome(root: Path, words: Sequence[str]) -> tuple[str, str]:
     """The exit code of ``residua`` with these words within ``root``, and what it printed; its probes are those two."""
     from audit import cli
     from audit.cli import flags
 
-    said, made = StringIO(), flags.settings
+    output, original = StringIO(), flags.settings
     os.environ.setdefault("RESIDUA_CACHE", str(root / "cache"))
 
     def settings_of(*args: Any) -> RunSettings:
-        return replace(made(*args), package=PACKAGE, calibrations=root / "none")
+        return replace(original(*args), package=PACKAGE, calibrations=root / "none")
 
     flags.settings = settings_of
     os.chdir(root)
     try:
-        with redirect_stdout(said), redirect_stderr(said):
+        with redirect_stdout(output), redirect_stderr(output):
             code: object = cli.main(list(words))
     except SystemExit as stop:  # of argparse
         code = stop.code
@@ -146,12 +148,12 @@ def said(root: Path, words: Sequence[str]) -> tuple[str, str]:
         trace = traceback.extract_tb(error.__traceback__)[-1]
         return BROKE, f"{words}: {type(error).__name__}: {error} ({trace.filename}:{trace.lineno})"
     finally:
-        flags.settings = made
-    if hidden := sorted({c for c in said.getvalue() if is_hidden(c) and c != "\n"}):
+        flags.settings = original
+    if hidden := sorted({c for c in output.getvalue() if is_hidden(c) and c != "\n"}):
         return BROKE, f"{words}: printed the hidden characters {hidden}"
     if code not in (0, 1, 2, 3, 4):
         return BROKE, f"{words}: exit code {code}"
-    return str(code), f"{words}: {said.getvalue()[-500:]}"
+    return str(code), f"{words}: {output.getvalue()[-500:]}"
 
 
 @contextmanager
@@ -204,6 +206,7 @@ def _worker(seed: int, numbers: range, world: Path) -> Iterator[Seen]:
             yield Seen.model_validate_json(line)
         elif not line:
             break
+    process.stdout.close()
     process.wait()
     if number < numbers.stop:
         kind = kind_of(number)

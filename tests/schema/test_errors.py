@@ -34,7 +34,10 @@ def test_a_long_original_is_cut() -> None:
 
 def test_a_panic_of_a_library_in_rust_becomes_an_audit_error_though_it_is_no_exception() -> None:
     panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
-    with pytest.raises(AuditError, match="PanicException: no entry found") as raised, as_audit_error("outer", "nothing"):
+    with (
+        pytest.raises(AuditError, match="PanicException: no entry found") as raised,
+        as_audit_error("outer", "nothing"),
+    ):
         raise panic("no entry found")
     assert isinstance(raised.value.__cause__, panic)
     with pytest.raises(SystemExit), as_audit_error("outer", "nothing"):

@@ -104,7 +104,7 @@ def _ends_with(monkeypatch: pytest.MonkeyPatch, root: Path, act: Callable[[], in
     with monkeypatch.context() as patched:
         patched.setattr(cli, "main", lambda _words: act())
         with study.as_it_was():
-            return study.said(root, ("report",))[0]
+            return study.command_outcome(root, ("report",))[0]
 
 
 def _raise(error: BaseException) -> int:
@@ -116,7 +116,7 @@ def test_a_command_is_said_within_the_copy_and_leaves_folder_and_environment_as_
 ) -> None:
     root, before, folder = Path(shutil.copytree(world, tmp_path / "case")), dict(os.environ), Path.cwd()
     with study.as_it_was():
-        code, message = study.said(root, ("report", DONE))
+        code, message = study.command_outcome(root, ("report", DONE))
         os.environ["RESIDUA_CACHE"] = "elsewhere"
     assert code == "0" and "0 failed" in message
     assert (dict(os.environ), Path.cwd()) == (before, folder)
