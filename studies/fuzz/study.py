@@ -202,6 +202,7 @@ def _worker(seed: int, numbers: range, world: Path) -> Iterator[Seen]:
             yield Seen.model_validate_json(line)
         elif not line:
             break
+    process.stdout.close()
     process.wait()
     if number < numbers.stop:
         kind = kind_of(number)

@@ -16,8 +16,8 @@ def test_a_name_that_no_file_can_have_is_said_and_ends_in_code_2(
     words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words) == 2
-    said = capsys.readouterr().err
-    assert "File name too long" in said and "what to do: " in said and "residua broke" not in said
+    printed = capsys.readouterr().err
+    assert "File name too long" in printed and "what to do: " in printed and "residua broke" not in printed
 
 
 def _raising(error: Exception) -> argparse.Namespace:

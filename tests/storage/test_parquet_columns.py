@@ -11,20 +11,20 @@ from audit.schema import AuditError, ExitCode
 from audit.storage import parquet_columns
 
 
-def whole() -> bytes:
+def table_bytes() -> bytes:
     out = BytesIO()
     parquet.write_table(pyarrow.table({"item": ["a", "b"], "score": [0.5, 1.0]}), out)
     return out.getvalue()
 
 
 def test_a_table_is_read_by_column() -> None:
-    assert parquet_columns(Path("a.parquet"), whole(), ("item",)) == {"item": ["a", "b"], "score": [0.5, 1.0]}
+    assert parquet_columns(Path("a.parquet"), table_bytes(), ("item",)) == {"item": ["a", "b"], "score": [0.5, 1.0]}
 
 
-FOOTER = whole()[:-40] + b"\xff" * 24 + whole()[-16:]
+FOOTER = table_bytes()[:-40] + b"\xff" * 24 + table_bytes()[-16:]
 
 
-@pytest.mark.parametrize("data", [b"", b"noise", whole()[:-1], FOOTER], ids=["empty", "noise", "cut", "footer"])
+@pytest.mark.parametrize("data", [b"", b"noise", table_bytes()[:-1], FOOTER], ids=["empty", "noise", "cut", "footer"])
 def test_a_damaged_table_is_named_with_code_3(data: bytes) -> None:
     with pytest.raises(AuditError, match=r"a\.parquet: cannot be read as Parquet") as caught:
         parquet_columns(Path("a.parquet"), data)
@@ -33,5 +33,5 @@ def test_a_damaged_table_is_named_with_code_3(data: bytes) -> None:
 
 def test_a_table_without_a_column_that_is_needed_is_named_with_code_3() -> None:
     with pytest.raises(AuditError, match=r"a\.parquet: has no column 'role'") as caught:
-        parquet_columns(Path("a.parquet"), whole(), ("item", "role"))
+        parquet_columns(Path("a.parquet"), table_bytes(), ("item", "role"))
     assert caught.value.code == ExitCode.INTEGRITY
