@@ -26,6 +26,7 @@ from typing import Any, Final
 from unittest.mock import patch
 
 from audit.planning import RunSettings
+from audit.runs import printable
 from audit.schema import AuditError, Failure, Record
 from audit.wording import is_hidden
 from studies.fuzz.checkpoint_folders import FOLDER_KINDS
@@ -102,7 +103,7 @@ def attempt(seed: int, number: int, world: Path) -> Seen:
         target=kind.target,
         kind=kind.name,
         outcome=outcome,
-        message=message[:600],
+        message=printable(message)[:600],
         seconds=took,
     )
 

@@ -156,3 +156,11 @@ def test_a_sample_of_inputs_neither_breaks_nor_hangs(world: Path) -> None:
     assert len(seen) == 2 * len(KINDS)
     assert [each for each in seen if each.outcome not in ("0", "1", "2", "3", "4")] == []
     assert tally(seen, (5,), len(seen)).faults == ()
+
+
+def test_half_a_character_of_a_message_stands_in_the_record_as_the_command_prints_it(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study, "_audited", lambda root: ("2", "half \ud800"))
+    seen = attempt(1, 0, world)
+    assert Seen.model_validate_json(seen.model_dump_json()).message == "half ‹U+D800›"
