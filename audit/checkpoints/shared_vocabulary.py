@@ -24,6 +24,11 @@ def shared_vocabulary(ckpts: Mapping[str, Checkpoint]) -> tuple[int | None, str]
     if len(set(known.values())) < 2:
         return None, ""
     rows = min(known.values())
+    if rows < 1:
+        role = next(role for role, size in known.items() if size == rows)
+        raise AuditError(
+            f"{role}: {ckpts[role].source}: a vocabulary of {rows} rows", "correct vocab_size in its config.json"
+        )
     for role, ckpt in ckpts.items():
         if ckpt.modality == "image+text":
             _check_pictures(role, ckpt, rows)

@@ -20,6 +20,8 @@ _ROLE = re.compile(r"(suspect|base|ancestor|reference)(?::(\d+))?")
 
 _Played = tuple[Role, int]
 """A role, and of references the number."""
+_DIGITS = 9
+"""So many digits has the number of a word at most."""
 
 
 class Fold(NamedTuple):
@@ -78,9 +80,11 @@ def slot_of(text: str) -> Slot:
     """The slot that a word or a number names. AuditError (code 2) for any other."""
     if text in SLOTS:
         return text  # pyright: ignore[reportReturnType]
-    if text.isascii() and text.isdigit():
+    if text.isascii() and text.isdigit() and len(text) <= _DIGITS:
         return int(text)
-    raise AuditError(f"{text!r} is no place in a prompt", f"say {', '.join(map(str, SLOTS))}, or the number of a word")
+    raise AuditError(
+        f"{text[:99]!r} is no place in a prompt", f"say {', '.join(map(str, SLOTS))}, or the number of a word"
+    )
 
 
 def replay(case_file: CaseFile, request: ReplayRequest, settings: RunSettings, watch: Watch = unwatched) -> Replayed:

@@ -90,6 +90,13 @@ def test_the_rows_that_count_are_part_of_the_key_and_not_of_the_name(root: Path)
     checkpoints.verify(cut)
 
 
+def test_a_vocabulary_without_rows_is_refused_by_role(root: Path) -> None:
+    config = root / "suspect" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"vocab_size": 0}))
+    with pytest.raises(AuditError, match=r"suspect: .*: a vocabulary of 0 rows"):
+        opened(root)
+
+
 def test_a_text_with_a_token_that_only_one_model_knows_is_still_refused(root: Path) -> None:
     from tests.case.test_vocabulary import append
 

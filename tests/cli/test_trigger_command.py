@@ -85,6 +85,7 @@ def test_people_read_who_was_asked_and_how_the_share_is_counted(tell: Tell) -> N
         (("--text", "the {question}"), "cannot be put into a prompt"),
         (("--text", "the", "--slot", "middle"), "is no place in a prompt"),
         (("--text", "the", "--slot", "-1"), "is no place in a prompt"),
+        (("--text", "the", "--slot", "9" * 5000), "is no place in a prompt"),
         (("--text", "the", "--role", "judge"), "is no role"),
         (("--text", "the", "--role", "base:1"), "is no role"),
         (("--text", "the", "--role", "reference:7"), "no reference 7"),

@@ -126,7 +126,7 @@ def _sites(text: str, case: "OpenCase", bench: "Bench") -> "list[Site]":
     tower = "vision" if True in of_vision else None
     blocks = n_blocks(case) if tower is None else bench.open(case.base).tower(tower).n_blocks
     for number in (numbers := [part.removeprefix(_VISION) for part in parts]):
-        if not number.isascii() or not number.isdigit() or int(number) >= blocks:
+        if not number.isascii() or not number.isdigit() or len(number) > 9 or int(number) >= blocks:
             raise AuditError(f"--site {number}: no block of base", f"name blocks from 0 to {blocks - 1}, such as 0,1")
     return [Site(part="resid_out", block=int(number), tower=tower) for number in numbers]
 
