@@ -2,6 +2,8 @@
 
 import json
 import logging
+import subprocess
+import sys
 from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,6 @@ from typing import Any
 import pytest
 
 from audit.case import CaseFile
-from audit.cli import main
 from audit.engine import Suspect
 from audit.engine.sweeping import cluster, processes
 from audit.engine.sweeping.processes import Place
@@ -38,15 +39,13 @@ def hidden(text: str) -> list[str]:
     return [c for c in text if is_hidden(c) and c != "\n"]
 
 
-def test_a_worker_prints_and_tells_no_text_of_the_data_and_no_hidden_character(
-    root: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    code = main(["sweep", str(refused(root)), "-o", str(root / "out"), "--workers", "1", "--json"])
-    said = capfd.readouterr()
-    assert code == 2 and "is not in the answer" in said.err and "is not in the answer" in said.out
-    assert "asks for arithmetic of its own (‹U+001B›" in said.err, "a warning of the worker itself"
-    assert "copper" not in said.err + said.out and "nowhere in it" not in said.err + said.out
-    assert hidden(said.err) == [] and hidden(said.out) == []
+def test_a_worker_prints_and_tells_no_text_of_the_data_and_no_hidden_character(root: Path) -> None:
+    words = ["-m", "audit.cli", "sweep", str(refused(root)), "-o", str(root / "out"), "--workers", "1", "--json"]
+    said = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)
+    assert said.returncode == 2 and "is not in the answer" in said.stderr and "is not in the answer" in said.stdout
+    assert "asks for arithmetic of its own (‹U+001B›" in said.stderr, "a warning of the worker itself"
+    assert "copper" not in said.stderr + said.stdout and "nowhere in it" not in said.stderr + said.stdout
+    assert hidden(said.stderr) == [] and hidden(said.stdout) == []
 
 
 def test_what_a_worker_tells_of_a_refusal_is_masked_where_the_data_was_read(root: Path) -> None:
