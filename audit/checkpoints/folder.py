@@ -190,9 +190,10 @@ def _shards(folder: Path, index: Path) -> tuple[Path, ...]:
     if outside := [name for name in names if Path(name).name != name]:
         problem = f"{index}: names {outside[0]!r}, which is not a file of the folder itself"
         raise AuditError(problem, "put all shards into one folder and correct the index", ExitCode.INTEGRITY)
+    present = {path.name for path in folder.iterdir() if path.is_file()}
     for name in names:
         path, wanted = folder / name, {tensor for tensor, shard in places.items() if shard == name}
-        lost = wanted if not path.is_file() else wanted - safetensors_file.read_header(path).entries.keys()
+        lost = wanted if name not in present else wanted - safetensors_file.read_header(path).entries.keys()
         if lost:
             problem = f"{path}: the shard is missing or lacks tensors that the index names ({min(wanted)!r}, ...)"
             raise AuditError(problem, _AGAIN, ExitCode.INTEGRITY)

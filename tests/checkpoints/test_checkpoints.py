@@ -127,6 +127,11 @@ def lose_shard(folder: Path) -> None:
     (folder / "model-00002-of-00002.safetensors").unlink()
 
 
+def overlong_shard(folder: Path) -> None:
+    shard(folder)
+    edit_json(folder / "model.safetensors.index.json", weight_map={"lm_head.weight": "x" * 300})
+
+
 BAD: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "missing folder": (shutil.rmtree, 2, "no such folder"),
     "a file": (lambda f: (shutil.rmtree(f), f.write_text("x")), 2, "is a file"),
@@ -147,6 +152,7 @@ BAD: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "truncated": (truncate, 3, "truncated"),
     "empty file": (lambda f: (f / "model.safetensors").write_bytes(b""), 3, "truncated"),
     "lost shard": (lose_shard, 3, "shard is missing"),
+    "shard of a name that no file can have": (overlong_shard, 3, "shard is missing"),
 }
 
 
