@@ -10,17 +10,17 @@ _UNITS: Final = {"": 1, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 
 def parse_time(text: str) -> float:
     """``90``, ``90s``, ``15m`` or ``2h`` in seconds. AuditError (code 2) for anything else."""
-    amount = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    amount = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)([smh]?)", text)
     if amount is None or float(amount[1]) <= 0:
-        raise AuditError(f"--max-time {text!r} is no time", "give seconds, or such as 15m or 2h")
+        raise AuditError(f"--max-time {text[:99]!r} is no time", "give seconds, or such as 15m or 2h")
     return float(amount[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[amount[2]]
 
 
 def parse_bytes(text: str) -> int:
     """``500M``, ``4G`` or a number of bytes. AuditError (code 2) for anything else."""
-    amount = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", text, re.IGNORECASE)
+    amount = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)([KMGT]?)B?", text, re.IGNORECASE)
     if amount is None:
-        raise AuditError(f"{text!r} is no amount of memory", "give such as 500M or 4G")
+        raise AuditError(f"{text[:99]!r} is no amount of memory", "give such as 500M or 4G")
     return int(float(amount[1]) * _UNITS[amount[2].upper()])
 
 

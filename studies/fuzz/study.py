@@ -134,12 +134,15 @@ def exit_code_of(root: Path, words: Sequence[str]) -> tuple[str, str]:
     output = StringIO()
     os.environ.setdefault("RESIDUA_CACHE", str(root / "cache"))
 
-    def of_those_two(**given: Any) -> RunSettings:
-        return RunSettings(**{**given, "package": PACKAGE, "calibrations": root / "none"})
+    class OfThoseTwo:
+        """In the place of the settings' class while a command runs."""
+
+        def __new__(cls, **given: Any) -> RunSettings:
+            return RunSettings(**{**given, "package": PACKAGE, "calibrations": root / "none"})
 
     os.chdir(root)
     try:
-        with patch("audit.planning.RunSettings", of_those_two), redirect_stdout(output), redirect_stderr(output):
+        with patch("audit.planning.RunSettings", OfThoseTwo), redirect_stdout(output), redirect_stderr(output):
             code: object = cli.main(list(words))
     except SystemExit as stop:  # of argparse
         code = stop.code

@@ -27,7 +27,7 @@ SCORE = Read(site=Site(part="logits"), at="key", reduce="logprob")
 def rows(vocabulary: int = VOCABULARY) -> Rows:
     """Three made-up rows of six tokens, the last of which is the target."""
     draw = torch.Generator().manual_seed(0)
-    ids = torch.randint(4, vocabulary, (3, 6), generator=draw)
+    ids = torch.randint(4, vocabulary // 2, (3, 6), generator=draw)  # marks of images lie in the upper half
     key = torch.zeros_like(ids, dtype=torch.bool)
     key[:, -1] = True
     spans = torch.tensor([[5, 6]] * 3)
