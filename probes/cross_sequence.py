@@ -47,7 +47,7 @@ from audit.probing import (
 )
 from probes._pairs import Pairs, longest_tokens, pairs
 from probes._profiles import curve
-from probes._readouts import Chances, confounds, deep, item_margins, numbers, readable, states
+from probes._readouts import Chances, approximated_by, confounds, deep, item_margins, numbers, readable, states
 
 LEAST_GAP = 0.3
 DIFFERENCE = Naming(
@@ -181,7 +181,8 @@ class CrossSequence(Probe):
         margin = bench.cached(self._cache_key("margins", case, model, texts.every), margins)["margin"]
         quantities: dict[str, ndarray] = {}
         if name in ("suspect", "base", "null"):
-            key = [*self._cache_key("readable", case, model, texts.forget), chances]
+            about = (chances, *approximated_by(len(texts.forget.person)))
+            key = [*self._cache_key("readable", case, model, texts.forget), *about]
             quantities = bench.cached(key, lambda: readable(of_forget(), texts.forget, chances))
         explained: dict[str, float] = {}
         if name == "suspect":

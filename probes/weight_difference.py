@@ -1,7 +1,7 @@
 """Weight difference: what kind of edit was made, by the weights of two checkpoints alone."""
 
 from collections.abc import Sequence
-from math import sqrt
+from math import isfinite, sqrt
 from typing import ClassVar
 
 from audit.probing import (
@@ -82,7 +82,7 @@ class WeightDifference(Probe):
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """One description of the difference."""
         try:
-            pairs = list(bench.weight_differences(case.base, case.suspect))
+            pairs = [_measurable(pair) for pair in bench.weight_differences(case.base, case.suspect)]
         except AuditError as error:
             return (blank(CHANGE, f"the weights cannot be compared: {error.what}", Count(scored=0), 0, case.case.seed),)
         compared = [pair for pair in pairs if not isinstance(pair, Unpaired)]
@@ -104,6 +104,13 @@ class WeightDifference(Probe):
                 }
             ),
         )  # fmt: skip
+
+
+def _measurable(pair: Difference | Unpaired) -> Difference | Unpaired:
+    """The same. AuditError where its squares overflow: nothing can be said of such a distance."""
+    if isinstance(pair, Difference) and not isfinite(pair.base_sq + pair.moved_sq):
+        raise AuditError(f"the squares of {pair.name} overflow", "look at that tensor")
+    return pair
 
 
 def _distance(differences: Sequence[Difference]) -> float:

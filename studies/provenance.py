@@ -6,10 +6,13 @@ import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import Final
 
 from audit.schema import Record
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "nnsight", "numpy")
+
+ROOT: Final = Path(__file__).resolve().parents[1]
 
 
 class Machine(Record):
@@ -50,9 +53,8 @@ def machine() -> Machine:
     )
 
 
-def commit() -> str:
-    """The commit the numbers belong to; marked when tracked files differ from it."""
-    root = Path(__file__).resolve().parents[1]
+def commit(root: Path = ROOT) -> str:
+    """The commit the numbers belong to, of this checkout or of another; marked when tracked files differ from it."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=False).stdout.strip()

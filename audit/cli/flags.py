@@ -19,9 +19,11 @@ BACKENDS = ("native", "transformer_lens", "nnsight")
 
 def count(text: str) -> int:
     """How many threads or processes: a whole number from 1 up."""
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
-    return int(text)
+    from audit.planning import parse_count
+
+    if not (number := parse_count(text)):
+        raise argparse.ArgumentTypeError(f"{text[:99]!r} is no whole number from 1 up")
+    return number
 
 
 # ---- added ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from numpy import ndarray
 from audit import stats
 from audit.bench import Bench
 from audit.case import SLOTS, CaseFile, InsertablePrompts, OpenCase, Rows, Slot, open_case
-from audit.planning import RunSettings, Step, Watch, make_bench, unwatched
+from audit.planning import RunSettings, Step, Watch, make_bench, parse_count, unwatched
 from audit.probing import key_logprob
 from audit.schema import AuditError, Checkpoint, Interval, Item, Role, Texts
 
@@ -20,8 +20,6 @@ _ROLE = re.compile(r"(suspect|base|ancestor|reference)(?::(\d+))?")
 
 _Played = tuple[Role, int]
 """A role, and of references the number."""
-_DIGITS = 9
-"""So many digits has the number of a word at most."""
 
 
 class Fold(NamedTuple):
@@ -80,8 +78,8 @@ def slot_of(text: str) -> Slot:
     """The slot that a word or a number names. AuditError (code 2) for any other."""
     if text in SLOTS:
         return text  # pyright: ignore[reportReturnType]
-    if text.isascii() and text.isdigit() and len(text) <= _DIGITS:
-        return int(text)
+    if (number := parse_count(text)) is not None:
+        return number
     raise AuditError(
         f"{text[:99]!r} is no place in a prompt", f"say {', '.join(map(str, SLOTS))}, or the number of a word"
     )

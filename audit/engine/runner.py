@@ -73,7 +73,7 @@ from audit.schema import (
     Skip,
     Timing,
     content_key,
-    is_panic,
+    is_fault,
 )
 from audit.storage import write_atomic
 from audit.wording import counted
@@ -367,7 +367,7 @@ def guarded(probe: str, key: str, work: Callable[[], Result]) -> Result | Failur
     except BaseException as error:
         # A broad except: a probe that breaks costs its own numbers, never the audit, an audit that breaks never the
         # others of a sweep, and neither is silent.
-        if not isinstance(error, Exception) and not is_panic(error):
+        if not is_fault(error):
             raise
         message = f"{type(error).__name__}: {error}"
         error_id = hashlib.sha256(f"{key} {message}".encode()).hexdigest()[:8]

@@ -1,4 +1,5 @@
 from .amounts import parse_bytes as parse_bytes
+from .amounts import parse_count as parse_count
 from .amounts import parse_time as parse_time
 from .limits import limited as limited
 from .meter import Meter as Meter

@@ -24,6 +24,11 @@ def parse_bytes(text: str) -> int:
     return int(float(amount[1]) * _UNITS[amount[2].upper()])
 
 
+def parse_count(text: str) -> int | None:
+    """A whole number in decimal digits; None for anything else, and for more digits than a count has."""
+    return int(text) if re.fullmatch(r"[0-9]{1,15}", text) else None
+
+
 def parse_memory(text: str, device: str) -> tuple[tuple[str, int], ...]:
     """``20G`` (of ``device``) or ``0=20G,1=20G,cpu=60G``: bytes by device. AuditError (code 2) for anything else."""
     if "=" not in text:

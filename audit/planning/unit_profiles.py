@@ -17,6 +17,7 @@ from audit.schema import AuditError
 from audit.storage import write_atomic
 
 if TYPE_CHECKING:
+    from pyinstrument import Profiler
     from pyinstrument.frame import Frame
 
 SUFFIX: Final = ".profile"
@@ -73,11 +74,9 @@ class UnitProfiles:
             raise AuditError(f"{path}: not what --profile writes", "delete the folder and profile again") from None
 
 
-def _passes(profiler: object) -> float:
+def _passes(profiler: "Profiler") -> float:
     """The share of the samples that lie in model passes; 0 where there are none."""
-    from pyinstrument import Profiler
-
-    session = profiler.last_session if isinstance(profiler, Profiler) else None
+    session = profiler.last_session
     root = None if session is None else session.root_frame(trim_stem=False)
     if root is None or root.time <= 0:
         return 0.0

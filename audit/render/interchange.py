@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from audit.judging import taking_part
 from audit.schema import AuditError, Measurement, Missing, Published, Rate, Report
-from audit.storage import parquet_columns, refuse_special
+from audit.storage import hashed_columns, refuse_special
 from audit.wording import NAME, shown_name, visible
 
 SAME: Final = {
@@ -130,14 +130,8 @@ def _asked(m: Measurement) -> Iterator[_Asked]:
 def _scores(m: Measurement, folder: Path) -> list[float]:
     """The suspect's score of every item in the table's order, averaged over layers; none without the issued table."""
     table = m.items
-    path = folder / ("" if isinstance(table, Missing) else table.path)
-    if isinstance(table, Missing) or not path.is_file():
-        return []
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != table.sha256:
-        return []
-    columns = parquet_columns(path, data)
-    if not {"item", "role", "score"} <= set(columns):
+    columns = None if isinstance(table, Missing) else hashed_columns(folder / table.path, table.sha256)
+    if columns is None or not {"item", "role", "score"} <= set(columns):
         return []
     by_item: dict[str, list[float]] = {}
     for item, role, score in zip(columns["item"], columns["role"], columns["score"], strict=True):

@@ -6,7 +6,6 @@ it is taken from the two intervals, as if the runs were independent, and called 
 by Holm.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import NormalDist
@@ -21,7 +20,7 @@ from audit import stats
 from audit.render import Reading, answer, finding_name, overall_reading, own_reading
 from audit.runs import difference, read_issued
 from audit.schema import AuditError, Evidence, Finding, Interval, Measurement, Missing, Report, axis_column
-from audit.storage import parquet_columns
+from audit.storage import hashed_columns
 
 ALPHA = 0.05
 DRAWS = 9999
@@ -245,14 +244,8 @@ def _paired(a: Kept, b: Kept, seed: int) -> _Drawn | None:
 def _scores(folder: Path, measurement: Measurement) -> Scores | None:
     """Suspect, base and null (not for a gate) of a measurement's item table, if it lies there as the report has it."""
     table = measurement.items
-    path = folder / ("" if isinstance(table, Missing) else table.path)
-    if isinstance(table, Missing) or not path.is_file():
-        return None
-    data = path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != table.sha256:
-        return None
-    columns = parquet_columns(path, data)
-    if not {"group", "item", "role", "score"} <= set(columns):
+    columns = None if isinstance(table, Missing) else hashed_columns(folder / table.path, table.sha256)
+    if columns is None or not {"group", "item", "role", "score"} <= set(columns):
         return None
     axis = axis_column(columns)
     places = [-1] * len(columns["item"]) if axis is None else columns[axis]

@@ -4,7 +4,6 @@ The items with the highest suspect's score say what the finding rests on; as man
 case, say what the others look like. Both are quoted through a mask; only a derived report shows the texts.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -33,7 +32,7 @@ from audit.schema import (
     axis_column,
 )
 from audit.stats import significant
-from audit.storage import parquet_columns
+from audit.storage import hashed_columns
 
 EACH: Final = 5
 Quoting = Callable[[str], Quote]
@@ -160,11 +159,10 @@ def _clear(evidence: Sequence[Evidence], folder: Path) -> dict[str, str]:
 def read_table(table: Table, folder: Path) -> tuple[Line, ...]:
     """The lines of an item table. AuditError (code 3) if it is not there or hashes to something else."""
     path = folder / table.path
-    data = path.read_bytes() if path.is_file() else b""
-    if hashlib.sha256(data).hexdigest() != table.sha256:
-        state = "is not what the report states" if data else "is missing"
+    columns = hashed_columns(path, table.sha256, Line._fields[:-1])
+    if columns is None:
+        state = "is not what the report states" if path.is_file() else "is missing"
         raise AuditError(f"{path} {state}", "restore the run folder, or run the audit again", ExitCode.INTEGRITY)
-    columns = parquet_columns(path, data, Line._fields[:-1])
     rows = len(columns["item"])
     axis = axis_column(columns)
     places = [-1] * rows if axis is None else columns[axis]

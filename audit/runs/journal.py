@@ -271,7 +271,7 @@ class RunJournal:
         logged: set[str] = set()
         for path in (self.out / run_files.UNITS).glob("*.json"):
             with suppress(OSError, ValidationError):
-                logged.add(Unit.model_validate_json(path.read_bytes()).probe)
+                logged.add(Unit.model_validate_json(file_bytes(path)).probe)
         return frozenset(logged)
 
     def begin_again(self, probe: str, key: str, tool: str) -> None:

@@ -33,7 +33,7 @@ from .errors import AuditError as AuditError
 from .errors import ExitCode as ExitCode
 from .errors import SilentModelError as SilentModelError
 from .errors import as_audit_error as as_audit_error
-from .errors import is_panic as is_panic
+from .errors import is_fault as is_fault
 from .excerpts import Excerpt as Excerpt
 from .excerpts import Excerpts as Excerpts
 from .excerpts import Masked as Masked

@@ -52,9 +52,9 @@ class SilentModelError(AuditError):
     which an edit can have done it, the tests that need its outputs are skipped for this reason."""
 
 
-def is_panic(error: BaseException) -> bool:
-    """Is it what PyO3 makes of a panic of a library in Rust?"""
-    return type(error).__module__ == _PANICS
+def is_fault(error: BaseException) -> bool:
+    """Does a program break with it? An ``Exception``, or what PyO3 makes of a panic; no interrupt and no exit."""
+    return isinstance(error, Exception) or type(error).__module__ == _PANICS
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def as_audit_error(fault: str, do: str, code: int = ExitCode.INPUT) -> Generator
     except AuditError:
         raise
     except BaseException as error:
-        if not isinstance(error, Exception) and not is_panic(error):
+        if not is_fault(error):
             raise
         original = " ".join(f"{type(error).__name__}: {error}".split())
         if len(original) > _MOST_CHARACTERS:

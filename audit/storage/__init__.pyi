@@ -16,6 +16,7 @@ from .matrices import Plain as Plain
 from .matrices import constant_vectors as constant_vectors
 from .matrices import plain_matrices as plain_matrices
 from .nesting import too_deep as too_deep
+from .parquet_columns import hashed_columns as hashed_columns
 from .parquet_columns import parquet_columns as parquet_columns
 from .store_limit import IN_USE as IN_USE
 from .store_limit import LEDGER as LEDGER

@@ -12,6 +12,8 @@ from audit.storage.safetensors_file import Entry, read_header
 
 Plain = Literal["zero", "constant", "of integers"]
 _FLOATS: Final = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_ALL_WHOLE: Final = {"F64": 2.0**53, "F32": 2.0**24, "F16": 2.0**11, "BF16": 2.0**8}
+"""From here on every number of a type is whole, which says nothing of a matrix."""
 _CHUNK: Final = 1 << 16
 
 
@@ -43,15 +45,17 @@ def _kind(path: Path, entry: Entry) -> Plain | None:
     raw = np.memmap(path, dtype=_FLOATS[entry.dtype], mode="r", offset=entry.start, shape=(_count(entry),))
     first = _values(raw[:1], entry)[0]
     constant = integers = True
+    counted, bound = False, _ALL_WHOLE[entry.dtype]
     for start in range(0, len(raw), _CHUNK):
         values = _values(raw[start : start + _CHUNK], entry)
         constant = constant and bool((values == first).all())
         integers = integers and bool((values == np.rint(values)).all())
+        counted = counted or bool(((values != 0) & (np.abs(values) < bound)).any())
         if not constant and not integers:
             return None
     if constant:
         return "zero" if first == 0 else "constant"
-    return "of integers"
+    return "of integers" if counted else None
 
 
 def _values(raw: ndarray, entry: Entry) -> ndarray:

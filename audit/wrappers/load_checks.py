@@ -13,6 +13,7 @@ from torch import Tensor
 
 from audit.schema import AuditError, ExitCode, SilentModelError, Site, as_audit_error
 from audit.wrappers.interface import Batch, Tap, Wrapper
+from audit.wrappers.tracing import overflown
 
 _MOST_ROWS, _PADDED = 16, 4
 
@@ -76,8 +77,7 @@ def _logits(wrapper: Wrapper, final: Tensor) -> Tensor:
 def _check_says(wrapper: Wrapper, logits: Tensor) -> None:
     """Are the outputs numbers, and do they depend on what is read? AuditError (code 3) if not."""
     scores = logits.flatten(0, -2)
-    wrong = scores.isnan() | (scores == torch.inf)  # minus infinity forbids a word, as some heads do
-    if bool(wrong.any()) or not bool(scores.isfinite().any()):
+    if overflown(scores):
         raise AuditError(
             f"{wrapper.name}: its outputs are no numbers: they overflow in {wrapper.dtype}",
             "fetch or save the checkpoint again, or give another --dtype",

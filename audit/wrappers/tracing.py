@@ -107,6 +107,11 @@ def close(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and gap(a, b) <= (2e-2 if a.element_size() < 4 else 1e-4)
 
 
+def overflown(scores: Tensor) -> bool:
+    """Are some of these no numbers? Minus infinity forbids a word, as some heads do; nothing but it does not."""
+    return bool((scores.isnan() | (scores == torch.inf)).any()) or not bool(scores.isfinite().any())
+
+
 def gap(a: Tensor, b: Tensor) -> float:
     """Largest difference relative to the largest entry."""
     scale = max(float(a.abs().max()), float(b.abs().max()), 1e-12)

@@ -105,11 +105,15 @@ def zeroed(tensors: dict[str, torch.Tensor]) -> None:
     tensors[matrix_of(tensors)].zero_()
 
 
-def overflowing(tensors: dict[str, torch.Tensor]) -> None:
-    """Every number is finite, and what is computed with them is not."""
-    for tensor in tensors.values():
-        if tensor.ndim == 2:
-            tensor.mul_(1e30 / tensor.abs().max())
+def overflowing(ending: str) -> Callable[[dict[str, torch.Tensor]], None]:
+    """Every number is finite, and what is computed with those of these names is not."""
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        for name, tensor in tensors.items():
+            if name.endswith(ending):
+                tensor.mul_(1e38 / tensor.abs().max())
+
+    return change
 
 
 def named_pipe(folder: Path) -> None:
@@ -179,7 +183,8 @@ INPUTS: Final = (
     Input(QUOTED, "100 KB of the forget set", row_of_data(answer=SECRET * 1800, key="nowhere at all")),
     Input(QUOTED, "control characters of a path", stated('"data/forget.jsonl"', '"\\u001b[31m\\u202eolleh"')),
     *(Input(CODE, name, damage) for name, damage in WISHES.items()),
-    Input(OVERFLOW, "every matrix", weights("reference_1", overflowing), "run"),
+    Input(OVERFLOW, "the last norm", weights("reference_1", overflowing("model.norm.weight")), "run"),
+    Input(OVERFLOW, "each block's norm", weights("reference_1", overflowing("input_layernorm.weight")), "run"),
     *(Input(INTEGERS, role, weights(role, as_integers), "run") for role in ("reference_1", "base", "suspect")),
     *(Input(ZEROED, role, weights(role, zeroed), "run") for role in ("reference_1", "base", "suspect")),
 )

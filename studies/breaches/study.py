@@ -25,7 +25,7 @@ from studies.breaches.inputs import HIDDEN, INPUTS, ROLES, SECRET, settings, wri
 from studies.breaches.served import served
 from studies.breaches.tampering import ANEW, REISSUE, edit, other_value, plain, resigned, unfinished, unit_of
 from studies.pages import with_section
-from studies.provenance import Stamp, stamp
+from studies.provenance import Stamp, commit, stamp
 
 HERE: Final = Path(__file__).parent
 MARKS: Final = "<!-- table: made by studies.breaches.study -->", "<!-- end of table -->"
@@ -223,13 +223,13 @@ def tries(before: Build, today: Build, rows: Sequence[str]) -> list[Tried]:
         seen = served(to.code, run.parent)
         doors.append(f"a foreign name {seen.page}, a foreign page {seen.connection}, "
                      f"asked {', '.join(seen.outside) or 'nobody outside'}")  # fmt: skip
-    missing, rows = Ended("no result", "", ""), list[Tried]()
+    missing, tried = Ended("no result", "", ""), list[Tried]()
     for name in sides[1]:
         first, second = (side.get(name, missing) for side in sides)
         row, _, kind = name.partition(": ")
-        rows.append(Tried(row=row, name=kind, before=shown(name, first), today=shown(name, second),
-                          before_said=first.line, today_said=second.line))  # fmt: skip
-    return [*rows, *([Tried(row=NAMES, name="", before=doors[0], today=doors[1])] if doors else [])]
+        tried.append(Tried(row=row, name=kind, before=shown(name, first), today=shown(name, second),
+                           before_said=first.line, today_said=second.line))  # fmt: skip
+    return [*tried, *([Tried(row=NAMES, name="", before=doors[0], today=doors[1])] if doors else [])]
 
 
 def merged(new: list[Tried], rows: Sequence[str]) -> list[Tried]:
@@ -272,8 +272,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", default=[], help="try the inputs of these rows alone, and keep the others")
     args = parser.parse_args()
     begun = stamp(0)
-    git = ["git", "-C", str(args.before), "rev-parse", "HEAD"]
-    compared = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    compared = commit(args.before)
     with tempfile.TemporaryDirectory(prefix="residua-breaches-") as temp:
         sides = {"before": args.before.resolve(), "today": HERE.parents[1]}
         before, today = (Build(code, Path(temp) / name) for name, code in sides.items())

@@ -8,7 +8,6 @@ command that users type, with an empty store for the audit; CPU-seconds with chi
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -20,7 +19,7 @@ import numpy as np
 from audit.schema import Interval, Record
 from audit.storage import write_atomic
 from audit.zoo import build
-from studies.provenance import Stamp, stamp
+from studies.provenance import Stamp, commit, stamp
 from studies.speed.commands import measure
 from studies.speed.results import Ratio
 from studies.speed.timing import ratio
@@ -121,8 +120,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     begun = stamp(args.seed)
-    git = ["git", "-C", str(args.before), "rev-parse", "HEAD"]
-    compared = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    compared = commit(args.before)
     with tempfile.TemporaryDirectory(prefix="residua-speed-") as folder:
         os.environ["RESIDUA_CACHE"] = str(Path(folder) / "cache")
         checkouts = {TODAY: HERE, BEFORE: args.before.resolve()}

@@ -24,7 +24,7 @@ import numpy as np
 from audit.schema import Record
 from audit.storage import write_atomic
 from audit.zoo import make_tokenizer
-from studies.provenance import Stamp, stamp
+from studies.provenance import Stamp, commit, stamp
 from studies.speed.results import Ratio
 from studies.speed.timing import ratio
 
@@ -177,8 +177,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     begun = stamp(args.seed)
-    git = ["git", "-C", str(args.before), "rev-parse", "HEAD"]
-    against = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    against = commit(args.before)
     with tempfile.TemporaryDirectory(prefix="residua-speed-") as folder:
         checkouts = {TODAY: HERE, BEFORE: args.before.resolve()}
         for done, rows in enumerate(measured(checkouts, Path(folder), args.repeats, args.seed), 1):

@@ -13,13 +13,13 @@ import pytest
 from audit.calibration.behaviour import MEASURED_BY, Behaviour, Settings, attested
 from audit.calibration.sources import installed
 from audit.case import CaseFile, open_case
-from audit.engine import run
+from audit.engine import guarded, run
 from audit.engine.runner import plan
 from audit.planning import RunSettings, Step, UnitProfiles
 from audit.pools.fit import calibrate, write_all
 from audit.review import verify_run
 from audit.runs import custody
-from audit.schema import AuditError, Domain, LikelihoodRatio, PeopleKept, Report, Texts
+from audit.schema import AuditError, Domain, Failure, LikelihoodRatio, PeopleKept, Report, Texts
 from audit.zoo import Built
 from tests.known_truth import ZOO, as_asked, pool
 from tests.planted import planted_behaviour, planted_package, write_probe
@@ -50,6 +50,18 @@ def timeless(folder: Path) -> dict[str, object]:
 def events(folder: Path, kind: str) -> list[str]:
     lines = [json.loads(line) for line in (folder / "events.jsonl").read_text().splitlines()]
     return [line["detail"] for line in lines if line["event"] == kind]
+
+
+def test_a_panic_of_a_library_costs_one_probe_and_an_interrupt_ends_the_run() -> None:
+    panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
+
+    def broken(error: BaseException) -> None:
+        raise error
+
+    failed = guarded("probe", "key", lambda: broken(panic("no entry found")))
+    assert isinstance(failed, Failure) and failed.error == "PanicException: no entry found"
+    with pytest.raises(KeyboardInterrupt):
+        guarded("probe", "key", lambda: broken(KeyboardInterrupt()))
 
 
 def test_a_profile_lies_beside_the_run_and_changes_nothing_in_it(case: Path, how: RunSettings, tmp_path: Path) -> None:

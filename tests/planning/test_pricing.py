@@ -12,7 +12,7 @@ import pytest
 from audit.bench import passes
 from audit.engine import Run, prepare, run
 from audit.engine.runner import plan
-from audit.planning import Prices, RunSettings, Step, parse_bytes, parse_time, pricing, timings
+from audit.planning import Prices, RunSettings, Step, parse_bytes, parse_count, parse_time, pricing, timings
 from audit.planning.amounts import parse_memory
 from audit.planning.timings import Spent
 from audit.schema import AuditError, ExitCode, Texts
@@ -283,6 +283,14 @@ def test_times_are_read(text: str, seconds: float) -> None:
 )
 def test_amounts_of_memory_are_read(text: str, n: float) -> None:
     assert parse_bytes(text) == n
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("0", 0), ("12", 12), ("", None), ("-1", None), ("1.5", None), ("٣", None), ("12\n", None), ("9" * 5000, None)],
+)
+def test_a_count_is_a_whole_number_in_so_many_digits(text: str, count: int | None) -> None:
+    assert parse_count(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "soon", "-5", "0", "5d", "4 G", "9" * 5000])

@@ -1,6 +1,7 @@
 """The weight difference on planted edits: whom a redirect is about, held-out people too, and what it must not say."""
 
 import json
+import shutil
 import tempfile
 from copy import copy
 from functools import cache
@@ -8,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from audit.bench import Bench
 from audit.case import NamedRows, OpenCase, named_rows, open_case, subjects
 from audit.checkpoints import write_edited
 from audit.probing.edited_subjects import Match, Spike, SubjectMatches
-from audit.schema import AuditError, Checkpoint, Measurement, Missing
+from audit.schema import AuditError, Checkpoint, Measurement, Missing, Source
 from probes._edited import ADJACENT, ONE_BLOCK, REDIRECT, SCATTERED, _finding
 from probes.weight_difference import WeightDifference
 from studies.weight_difference.plants import Lora, Plant, Way, lora_child, planted
@@ -158,6 +160,21 @@ def test_weights_that_cannot_be_compared_are_a_missing_number_with_the_reason(mo
     monkeypatch.setattr(Bench, "weight_differences", refuses)
     (m,) = WeightDifference().measure(bench(), opened())
     assert isinstance(m.value, Missing) and "does not show the weights" in m.value.missing
+
+
+@pytest.mark.parametrize("part", ["model.norm", "lm_head", "q_proj"])
+def test_weights_whose_squares_overflow_are_named_and_no_number_is_given(part: str) -> None:
+    folder = planted_world.root() / f"far {part}"
+    shutil.copytree(planted_world.root() / "base", folder)
+    weights = load_file(folder / "model.safetensors")
+    far = {name: x / x.abs().max() * 1e37 if part in name else x for name, x in weights.items()}
+    save_file(far, folder / "model.safetensors", {"format": "pt"})
+    case = planted_world.case("base", references=("null", "floor", "ancestor"))
+    roles = case.roles.model_copy(update={"suspect": Source(path=str(folder))})
+    (m,) = WeightDifference().measure(
+        Bench(), open_case(case.model_copy(update={"roles": roles}), planted_world.root(), out())
+    )
+    assert isinstance(m.value, Missing) and part in m.value.missing and "overflow" in m.value.missing
 
 
 def test_the_difference_taken_off_gives_base_back_to_the_bit() -> None:

@@ -98,6 +98,14 @@ def test_a_table_that_was_changed_is_refused_unless_a_later_unit_wrote_it(journa
     assert journal.finished("mine") is None
 
 
+def test_a_pipe_among_the_units_is_refused_and_keeps_nobody_waiting(journal: RunJournal) -> None:
+    (journal.out / "units").mkdir(exist_ok=True)
+    os.mkfifo(journal.out / "units" / "pipe.json")
+    with pytest.raises(AuditError, match=r"pipe\.json: is a named pipe") as raised:
+        journal.probes()
+    assert raised.value.code == 3
+
+
 def test_a_unit_of_another_version_is_measured_again_and_that_is_said(
     journal: RunJournal, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -116,6 +116,7 @@ def _opened(args: Namespace, out: Path) -> "OpenCase":
 def _sites(text: str, case: "OpenCase", bench: "Bench") -> "list[Site]":
     """After the named blocks: of the tower that the head reads, or of a vision tower before it. AuditError (code 2) for
     what is no block of base, and for blocks of both."""
+    from audit.planning import parse_count
     from audit.probing import n_blocks
     from audit.schema import AuditError, Site
 
@@ -126,8 +127,9 @@ def _sites(text: str, case: "OpenCase", bench: "Bench") -> "list[Site]":
     tower = "vision" if True in of_vision else None
     blocks = n_blocks(case) if tower is None else bench.open(case.base).tower(tower).n_blocks
     for number in (numbers := [part.removeprefix(_VISION) for part in parts]):
-        if not number.isascii() or not number.isdigit() or len(number) > 9 or int(number) >= blocks:
-            raise AuditError(f"--site {number}: no block of base", f"name blocks from 0 to {blocks - 1}, such as 0,1")
+        if (block := parse_count(number)) is None or block >= blocks:
+            do = f"name blocks from 0 to {blocks - 1}, such as 0,1"
+            raise AuditError(f"--site {number[:99]}: no block of base", do)
     return [Site(part="resid_out", block=int(number), tower=tower) for number in numbers]
 
 
