@@ -224,3 +224,15 @@ def test_outputs_that_overflow_are_refused_for_that_reason(parts: tuple[str, ...
     with pytest.raises(AuditError, match="reference 0.*overflow") as raised:
         audited(planted_world.case("clean", references=(broken, "null")))
     assert raised.value.code == 3
+
+
+def sharp(source: str, factor: float) -> str:
+    return changed(f"sharp_{source}_{factor:g}", source, lambda key, x: factor * x if key == "model.norm.weight" else x)
+
+
+@pytest.mark.parametrize("factor", [1e2, 1e20])
+def test_a_reference_or_ancestor_far_below_guessing_takes_no_part(factor: float) -> None:
+    case = planted_world.case("clean", references=(sharp("floor", factor), "null", "ancestor"))
+    records = audited(with_role(case, "ancestor", sharp("ancestor", factor)))
+    assert {role for role, record in records.items() if not record.takes_part} == {"reference 0", "ancestor"}
+    assert all("no working model" in records[role].because[0] for role in ("reference 0", "ancestor"))
