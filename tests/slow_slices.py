@@ -1,7 +1,7 @@
 """What the default run leaves out: thorough tests, most parameters of sampled ones, and the slow tests.
 
-``--slow-slice K/N`` runs the K-th of N slices of the slow tests (K from 0), and every other test that the marks select. A
-test's slice is named by its id alone, so that adding a test moves no other, and N slices are all slow tests.
+``--slow-slice K/N`` runs the K-th of N slices of the slow tests (K from 0), and every other test that the marks select.
+A test's slice is named by its id alone, so that adding a test moves no other, and N slices are all slow tests.
 """
 
 import hashlib
