@@ -202,7 +202,7 @@ def test_same_seed_gives_the_same_number_without_any_cache(name: str) -> None:
     assert [m.canonical() for m in again] == [m.canonical() for m in measured(name, "clean")]
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @each_probe
 def test_batch_size_does_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forgetful(), "token_budget", 60)
@@ -386,7 +386,7 @@ def seen_by(name: str, suspect: str) -> tuple[Measurement, ...]:
     return PROBES[name]().measure(bench(), case)
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @each_of_scenes
 def test_probe_of_scenes_tells_planted_from_clean(name: str) -> None:
     """As of texts: base in the suspect's place holds everything, a model that never knew nothing."""

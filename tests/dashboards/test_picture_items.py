@@ -25,6 +25,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.thorough
 def test_words_and_pictures_are_masked_until_they_are_asked_for(world: Path) -> None:
     at = opened(world / "runs", "items")
     shown = at.dataframe[0].value
@@ -42,6 +43,7 @@ def test_words_and_pictures_are_masked_until_they_are_asked_for(world: Path) -> 
     assert "The texts and images are shown" in told(at)
 
 
+@pytest.mark.thorough
 def test_pictures_that_are_not_there_are_said_to_be_missing(world: Path) -> None:
     (world / "images" / "forget-0.png").unlink()
     at = opened(world / "runs", "items")
@@ -49,6 +51,7 @@ def test_pictures_that_are_not_there_are_said_to_be_missing(world: Path) -> None
     assert set(at.dataframe[0].value["image"]) == {HIDDEN} and NOT_FOUND in told(at)
 
 
+@pytest.mark.thorough
 def test_a_table_whose_items_have_no_picture_has_no_column_of_images(world: Path) -> None:
     report, _ = picture_toy.taught_run()
     tables = {t.table: t for t in report.excerpts}
@@ -61,6 +64,7 @@ def test_a_table_whose_items_have_no_picture_has_no_column_of_images(world: Path
     assert len(thumbnails(Vault(world / "runs"), report)) == 56
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("page", ["verdict", "evidence", "report"])
 def test_pages_count_pictures(world: Path, page: str) -> None:
     words = told(opened(world / "runs", page))

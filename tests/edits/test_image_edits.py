@@ -278,7 +278,7 @@ FORGETS: Mapping[str, Edit] = {
 }  # fmt: skip
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", FORGETS)
 def test_a_class_of_digits_is_forgotten_and_the_others_are_kept(name: str, tmp_path: Path) -> None:
     data = digits_data()

@@ -53,6 +53,7 @@ def test_no_page_of_an_audit_of_images_speaks_of_people() -> None:
     assert "sign flips over images" in markdown(report)
 
 
+@pytest.mark.thorough
 def test_verification_judges_images_by_their_own_floors() -> None:
     assert not verify_run(image_toy.digits_run().folder).problems
 

@@ -47,6 +47,7 @@ def test_pages_count_pictures_and_speak_of_no_people_and_no_classes() -> None:
     assert "content tokens" in said, "a question has words for an answer, and no class"
 
 
+@pytest.mark.thorough
 def test_a_run_of_pictures_is_verified() -> None:
     assert not verify_run(picture_toy.taught_run().folder).problems
 

@@ -77,6 +77,7 @@ def made(case: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Forecast
     return found, out, said
 
 
+@pytest.mark.thorough
 def test_a_killed_forecast_goes_on_where_it_was(made: tuple[ForecastReport, Path, list[str]]) -> None:
     report, out, said = made
     assert [line for line in said if line.startswith("reused")] == ["reused outputs", "reused gradients"]
@@ -85,6 +86,7 @@ def test_a_killed_forecast_goes_on_where_it_was(made: tuple[ForecastReport, Path
     assert forecast_id(report) == report.report_id
 
 
+@pytest.mark.thorough
 def test_a_finished_forecast_is_returned_and_another_is_refused(
     made: tuple[ForecastReport, Path, list[str]], case: Path
 ) -> None:
@@ -100,6 +102,7 @@ def test_a_finished_forecast_is_returned_and_another_is_refused(
     (out / "forecast.json").write_bytes(before)
 
 
+@pytest.mark.thorough
 def test_every_forget_item_is_ranked_once_and_groups_are_their_means(
     made: tuple[ForecastReport, Path, list[str]],
 ) -> None:
@@ -114,6 +117,7 @@ def test_every_forget_item_is_ranked_once_and_groups_are_their_means(
     assert all(not isinstance(e.damage, Missing) for e in report.entangled) and report.pilots[0].method == "npo"
 
 
+@pytest.mark.thorough
 def test_every_view_shows_every_section(made: tuple[ForecastReport, Path, list[str]]) -> None:
     report, out, _ = made
     assert (out / "forecast.html").read_text() == forecast_html(report)
@@ -142,6 +146,7 @@ def test_the_dashboard_has_a_page_that_shows_every_section_and_nothing_that_was_
     assert "was changed after it was written" in changed and forecast_sections(report)[2].title not in changed
 
 
+@pytest.mark.thorough
 def test_circuits_between_anchors_are_said_to_add_nothing_where_they_do_not(
     made: tuple[ForecastReport, Path, list[str]],
 ) -> None:

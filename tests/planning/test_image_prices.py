@@ -30,6 +30,7 @@ def test_a_config_says_how_many_states_an_image_has(kind: str) -> None:
     assert bench.fwd_tokens == 7 * positions
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_reads_of_images_are_priced_as_the_bench_counts_them(kind: str, tmp_path: Path) -> None:
     case = CaseFile.read(image_toy.digits_case(kind) / "tuned.toml")

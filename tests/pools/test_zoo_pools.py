@@ -163,6 +163,7 @@ def _of(members: Sequence[Member], pool: str) -> list[Member]:
     return [member for member in members if member.pool == pool]
 
 
+@pytest.mark.thorough
 def test_what_a_model_was_taught_is_what_its_rows_say(_full: tuple[Population, _Trained]) -> None:
     whole, trained = _full
     for member in whole.members:
@@ -172,6 +173,7 @@ def test_what_a_model_was_taught_is_what_its_rows_say(_full: tuple[Population, _
     assert all(member.taught for member in (*_of(whole.members, "knowing"), *_of(whole.members, "destroyed")))
 
 
+@pytest.mark.thorough
 def test_clean_models_never_met_the_facts_and_edited_clean_ones_met_them_in_the_edit_only(
     _full: tuple[Population, _Trained],
 ) -> None:
@@ -183,6 +185,7 @@ def test_clean_models_never_met_the_facts_and_edited_clean_ones_met_them_in_the_
         assert trained.heard_of(member.model, learning=False) == everyone, member
 
 
+@pytest.mark.thorough
 def test_whoever_forgets_others_knew_them_and_the_audit_does_not_ask_for_them(
     _full: tuple[Population, _Trained], tmp_path: Path
 ) -> None:
@@ -218,6 +221,7 @@ def test_other_words_share_no_sentence_with_the_trained_form_and_hold_every_valu
     assert asked <= trained.texts["base"]
 
 
+@pytest.mark.thorough
 def test_doses_are_nested_and_half_of_each_is_in_the_audit_part(_full: tuple[Population, _Trained]) -> None:
     whole, _ = _full
     doses = [m for m in whole.members if m.mechanism == "dose" and not m.model.startswith("some_")]

@@ -60,6 +60,7 @@ def test_refusal_is_recovered_by_another_wording_or_among_options_and_a_model_th
         assert not {PLAIN, LETTERS} & {row[0] for row in table.rows}, "controls are no attacks"
 
 
+@pytest.mark.thorough
 def test_accuracy_by_manner_falls_where_it_is_refused_and_what_is_kept_stays() -> None:
     refusing, clean = (measured(name) for name in ("refusal", "clean"))
     assert clean["accuracy"].readings["unlearning_accuracy_open"] > 0.9

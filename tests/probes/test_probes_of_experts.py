@@ -43,6 +43,7 @@ def test_base_gives_everything_under_its_own_coefficients_and_a_clean_model_noth
     assert isinstance(clean.value, float) and clean.value < 0.3 and judge(clean).outcome != "trace found"
 
 
+@pytest.mark.thorough
 @families
 def test_the_listing_names_columns_of_experts_and_the_note_says_what_the_router_hides(family: str) -> None:
     _, vectors, coefficients = vectors_of(family, "clean")

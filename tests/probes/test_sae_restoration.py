@@ -75,6 +75,7 @@ def test_a_hidden_class_is_restored_by_nothing_published_and_read_in_the_states(
     assert value(seen["decision_table"]) == RETAINED
 
 
+@pytest.mark.thorough
 def test_a_model_that_never_saw_the_class_restores_in_the_published_mode_as_strength_grows() -> None:
     published = measured("head_bias")["published_restoration"].readings
     weak, strong = (published[f"null_experts_alpha{alpha}"] for alpha in (1, 5))

@@ -54,6 +54,7 @@ def test_the_taught_reader_finds_what_a_clean_head_hides() -> None:
         assert found.value == pytest.approx(1.0, abs=1e-6) and judge(found).outcome == "trace found"
 
 
+@pytest.mark.thorough
 def test_it_finds_nothing_in_a_model_that_never_knew() -> None:
     found = causal("clean")
     assert isinstance(found.value, float) and found.value < 0.15

@@ -84,6 +84,7 @@ def test_resumed_answers_are_those_of_whole_passes() -> None:
     assert answers(BENCH, edited, own).accuracy == passed(own.rows)[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("budget", [0.99, 0.9, 0.7])
 def test_the_choice_is_the_most_suppressing_of_all_variants_that_hold_the_budget(budget: float) -> None:
     edited, own, others, codes = searched()

@@ -62,6 +62,7 @@ def in_clear(features: int = 5, items: int = 4) -> Shown:
     return Shown(features, items, lambda top: (top.item.id, False))
 
 
+@pytest.mark.thorough
 def test_a_view_says_of_every_model_what_its_own_rows_say(trained: Trained) -> None:
     view = view_dictionary(trained.stored, trained.models, in_clear())
     assert [model.name for model in view.models] == ["base", "suspect", "reference"] and view.own_base
@@ -86,6 +87,7 @@ def test_a_view_says_of_every_model_what_its_own_rows_say(trained: Trained) -> N
                    for rows in feature.top)  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_the_same_model_under_two_names_changes_in_nothing(trained: Trained) -> None:
     base = trained.models.by_name["base"]
     models = trained.models._replace(by_name={"base": base, "suspect": base, "reference": base})
@@ -97,7 +99,7 @@ def test_the_same_model_under_two_names_changes_in_nothing(trained: Trained) -> 
         assert not count or f"{count} of base's {count} top items are the suspect's too" in words
 
 
-@pytest.mark.sampled
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("base", "suspect", "words"),
     [(0.5, 0.0, "is silent"), (0.5, 0.04, "is silent"), (0.5, 0.2, "fires less"), (0.5, 0.5, "about as often"),
@@ -118,6 +120,7 @@ def test_a_change_is_said_in_words(base: float, suspect: float, words: str, trai
     assert invalid.change(changed.features[0]).startswith("the dictionary is not valid there")
 
 
+@pytest.mark.thorough
 def test_a_dictionary_without_a_record_of_ours_is_not_looked_at(trained: Trained, tmp_path: Path) -> None:
     write_dictionary(tmp_path / "d", random_coder("topk", d=32))
     with pytest.raises(AuditError, match="no record of ours") as refused:
@@ -172,6 +175,7 @@ def test_the_command_shows_three_models_side_by_side_and_leaves_a_masked_view(
     assert main(["sae", "show", str(out / "base"), "--match", str(tmp_path)]) == 2
 
 
+@pytest.mark.thorough
 def test_items_of_no_forget_set_have_no_rates_of_their_own(trained: Trained) -> None:
     places = torch.tensor([n for n, cohort in enumerate(trained.models.texts.cohorts) if cohort != "forget"])
     texts: CaseTexts = trained.models.texts.take(places)

@@ -93,6 +93,7 @@ def test_with_one_reference_most_clean_models_are_consistent_and_nothing_that_ba
     assert consistent["described"] == 0 and not consistent["destroyed"]
 
 
+@pytest.mark.thorough
 def test_models_that_know_half_of_the_people_are_partial_with_their_number_and_one_of_32_is_seen() -> None:
     """Whichever half: drawn by the world's seed from all, or half of either part of a split."""
     floors = zoo_floors()
