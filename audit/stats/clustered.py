@@ -22,6 +22,8 @@ FLAT = 1e-12
 """A standard error or difference of AUROCs below this is rounding."""
 PAIRS_AT_ONCE = 1 << 20
 """Pairs of a knowing and a clean model are compared so many at a time, so that memory stays below a constant."""
+
+
 class Labelled(NamedTuple):
     """Scores (higher: more knowledge), what is known of each model, and its cluster, numbered 0, 1, ..."""
 

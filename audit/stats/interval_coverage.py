@@ -1,4 +1,4 @@
-"""From how many clusters an interval is what it says, by measured coverage. Free of numpy: whoever words a ratio asks."""
+"""From how many clusters an interval is what it says, by measured coverage. Free of numpy: pages ask."""
 
 from typing import Literal
 
