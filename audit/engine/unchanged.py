@@ -21,7 +21,7 @@ AnyCase = CaseFile | Case | Path | str
 """A case that was read, one made in memory (its relative paths start from the working folder), or where its file is."""
 
 _AS_THEY_COME: Final = (
-    "backend", "attention", "force_new", "package", "max_time", "max_mem", "device_map", "max_memory", "offload",
+    "backend", "attention", "force_new", "max_time", "max_mem", "device_map", "max_memory", "offload",
 )  # fmt: skip
 """Settings that a plan depends on, or that may be refused before there is one: other values are for planning to see."""
 _DEVICES: Final = (AUTO, "cpu")
@@ -67,9 +67,14 @@ def _is_plain(settings: RunSettings) -> bool:
         all(getattr(settings, name) == getattr(usual, name) for name in _AS_THEY_COME)
         and settings.device in _DEVICES
         and settings.dtype in _DTYPES
-        # the probes whose sources count as the version of the code
-        and plugins.folder(settings.package).resolve() == Path(__file__).resolve().parents[2] / settings.package
+        and _is_in_code_version(settings.package)
     )
+
+
+def _is_in_code_version(package: str) -> bool:
+    """Are these the probes whose sources are hashed with the code, and not others of that name or another?"""
+    usual = RunSettings().package
+    return package == usual and plugins.folder(usual).resolve() == Path(__file__).resolve().parents[2] / usual
 
 
 def _made_alike(environment: Environment, settings: RunSettings) -> bool:
