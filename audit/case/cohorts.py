@@ -60,7 +60,7 @@ class Cohorts(ABC):
 
     def __init__(self) -> None:
         self._rows: dict[Texts, Rows] = {}
-        self._others: dict[tuple[tuple[tuple[str, str, str], ...], tuple[str, ...]], Rows] = {}
+        self._others: dict[tuple[tuple[tuple[str, str, str], ...], tuple[str, ...]], Rows | AuditError] = {}
 
     @abstractmethod
     def built(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
@@ -106,12 +106,18 @@ class Cohorts(ABC):
         return self._rows[texts]
 
     def rows_of(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
-        """These items, some perhaps asked otherwise than in the data, with other answers than their own: made once for
-        all suspects of the same data."""
+        """These items, some perhaps asked otherwise than in the data, with other answers than their own: made, or found
+        not to fit (AuditError, code 2), once for all suspects of the same data."""
         key = (tuple((item.id, item.question, str(item.image)) for item in items), tuple(answers))
         if key not in self._others:
-            self._others[key] = self.built(items, answers)
-        return self._others[key]
+            try:
+                self._others[key] = self.built(items, answers)
+            except AuditError as error:
+                self._others[key] = error
+        found = self._others[key]
+        if isinstance(found, AuditError):
+            raise type(found)(found.what, found.do, found.code)
+        return found
 
     def rows_with(self, items: Sequence[Item], answers: Sequence[str], pictures: Mapping[str, ndarray]) -> Rows:
         """Rows of these items with other pictures (uint8, by item) than their own. AuditError (code 2) where no item

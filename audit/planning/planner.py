@@ -89,7 +89,9 @@ class Planner:
         return Planner(self._case, self._ops, self._package, dropped, self._lacking)
 
     def on(self, case: OpenCase) -> "Planner":
-        """The same tests planned on the case as it is judged, by the roles that take part."""
+        """The same tests planned on the case as it is judged, by the roles that take part; itself where all do."""
+        if case is self._case:
+            return self
         return Planner(case, self._ops, self._package, self._dropped, self._lacking)
 
     @cached_property
