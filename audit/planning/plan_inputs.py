@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audit.runs import Received, name_of
-from audit.schema import Case, Missing, Published
+from audit.schema import Case, Cohort, Missing, Published
 
 if TYPE_CHECKING:
     from audit.case import CaseCheckpoints, OpenCase
@@ -34,7 +34,9 @@ def published(case: Case, root: Path) -> Published | Missing:
     return read_published(root / case.published, case.published)
 
 
-def hashes_of_data(case: Case, root: Path, data_sha256: Mapping[str, str]) -> dict[str, str]:
+def hashes_of_data(case: Case, root: Path, data_sha256: Mapping[Cohort, str]) -> dict[str, str]:
     """The hashes of the data files (by cohort, given), and of the published numbers where the case names some."""
     numbers = published(case, root)
-    return dict(data_sha256) | ({} if isinstance(numbers, Missing) else {"published": numbers.sha256})
+    return {str(cohort): sha256 for cohort, sha256 in data_sha256.items()} | (
+        {} if isinstance(numbers, Missing) else {"published": numbers.sha256}
+    )

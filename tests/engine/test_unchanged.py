@@ -60,8 +60,8 @@ def world(whole: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worl
     """A copy of it, of which the sources of the planted probes count as hashed."""
     monkeypatch.setattr(COVERED, lambda _: True)
     shutil.copytree(whole.root, tmp_path / "copy")
-    moved = [tmp_path / "copy" / path.relative_to(whole.root) for path in (whole.case, whole.out)]
-    return World(tmp_path / "copy", *moved, whole.settings)
+    case, out = (tmp_path / "copy" / path.relative_to(whole.root) for path in (whole.case, whole.out))
+    return World(tmp_path / "copy", case, out, whole.settings)
 
 
 def test_a_finished_run_answers_with_its_report_and_says_that_it_is_finished(world: World) -> None:
