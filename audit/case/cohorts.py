@@ -60,7 +60,8 @@ class Cohorts(ABC):
 
     def __init__(self) -> None:
         self._rows: dict[Texts, Rows] = {}
-        self._others: dict[tuple[tuple[tuple[str, str, str], ...], tuple[str, ...]], Rows | AuditError] = {}
+        self._others: dict[tuple[tuple[tuple[str, str, str], ...], tuple[str, ...]], Rows] = {}
+        self._unfit: dict[tuple[tuple[Item, ...], tuple[str, ...]], AuditError] = {}
 
     @abstractmethod
     def built(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
@@ -110,14 +111,14 @@ class Cohorts(ABC):
         not to fit (AuditError, code 2), once for all suspects of the same data."""
         key = (tuple((item.id, item.question, str(item.image)) for item in items), tuple(answers))
         if key not in self._others:
+            if (known := self._unfit.get((tuple(items), key[1]))) is not None:
+                raise type(known)(known.what, known.do, known.code)
             try:
                 self._others[key] = self.built(items, answers)
-            except AuditError as error:
-                self._others[key] = error
-        found = self._others[key]
-        if isinstance(found, AuditError):
-            raise type(found)(found.what, found.do, found.code)
-        return found
+            except AuditError as fault:
+                self._unfit[tuple(items), key[1]] = type(fault)(fault.what, fault.do, fault.code)  # without its frames
+                raise
+        return self._others[key]
 
     def rows_with(self, items: Sequence[Item], answers: Sequence[str], pictures: Mapping[str, ndarray]) -> Rows:
         """Rows of these items with other pictures (uint8, by item) than their own. AuditError (code 2) where no item

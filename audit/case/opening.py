@@ -136,8 +136,8 @@ class OpenCase:
     def without(
         self, references: Collection[int] = (), ancestor: bool = False, groups: Collection[str] = ()
     ) -> "OpenCase":
-        """The same case without some references (by number), its ancestor, or some forget groups; itself without none of
-        them."""
+        """The same case without some references (by number), its ancestor, or some forget groups; itself, if without
+        none of them."""
         if not references and not ancestor and not groups:
             return self
         numbers = [n for n in range(len(self.references)) if n not in references]
