@@ -8,11 +8,12 @@ of its facts, which that build did not read.
 """
 
 import argparse
+import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,7 @@ FINISHED, REPORT, VERIFY = "run, finished", "report", "verify"
 PLAN, CACHED = "plan", "run, new folder, reads cached"
 PROMISED: Final = (FINISHED, REPORT)
 REPEATS: Final[Mapping[str, int]] = {FINISHED: 5, REPORT: 11, VERIFY: 5, PLAN: 3, CACHED: 3}
+COMMAND: Final = "python -m studies.speed.startup --before FOLDER"
 HERE: Final = Path(__file__).resolve().parents[2]
 Command = Callable[[str, int], list[str]]
 """The words of a command on a checkout, in a repeat."""
@@ -82,9 +84,11 @@ def commands(case: Path, work: Path) -> dict[str, Command]:
     }
 
 
-def measured(checkouts: Mapping[str, Path], work: Path, repeats: Mapping[str, int], seed: int) -> list[CheckedRow]:
+def measured(
+    checkouts: Mapping[str, Path], work: Path, repeats: Mapping[str, int], seed: int
+) -> Iterator[CheckedRow]:  # fmt: skip
     """Every command on both checkouts; one run of each that is not counted comes first."""
-    order, rows = np.random.default_rng(seed), list[CheckedRow]()
+    order = np.random.default_rng(seed)
     for command, words in commands(case_of(work / "world"), work).items():
         spent_s = list[dict[str, float]]()
         for repeat in range(-1, repeats[command]):
@@ -93,13 +97,13 @@ def measured(checkouts: Mapping[str, Path], work: Path, repeats: Mapping[str, in
                 seconds[name] = spent(checkouts[name], words(name, repeat), work / f"cache-{name}")
                 shutil.rmtree(work / f"{name}-{repeat}", ignore_errors=True)
             spent_s += [seconds] if repeat >= 0 else []
-        rows.append(row_of(command, spent_s, seed))
-    return rows
+        yield row_of(command, spent_s, seed)
 
 
 def tests_of(run: Path) -> int:
     """How many tests a finished run has."""
-    return len(list((run / "units").glob("*.json")))
+    plan = json.loads((run / "plan.json").read_bytes())
+    return sum(test["will_run"] for test in plan["tests"])
 
 
 def main() -> None:
@@ -117,13 +121,13 @@ def main() -> None:
         checkouts = {TODAY: HERE, BEFORE: args.before.resolve()}
         for name in checkouts:
             shutil.rmtree(work / name, ignore_errors=True)
-        rows = measured(checkouts, work, REPEATS, args.seed)
-        probes = {name: tests_of(work / name) for name in checkouts}
-    command = "python -m studies.speed.startup --before FOLDER"
-    results = Results(stamp=begun, command=command, before=compared, probes=probes, rows=tuple(rows))
-    if args.out:
-        write_atomic(args.out, (results.model_dump_json(indent=1) + "\n").encode())
-    sys.stdout.write("\n".join(results.lines) + "\n")
+        results = Results(stamp=begun, command=COMMAND, before=compared, probes={}, rows=())
+        for row in measured(checkouts, work, REPEATS, args.seed):
+            probes = {name: tests_of(work / name) for name in checkouts}
+            results = results.model_copy(update={"probes": probes, "rows": (*results.rows, row)})
+            if args.out:  # as far as it has come: a busy machine takes long
+                write_atomic(args.out, (results.model_dump_json(indent=1) + "\n").encode())
+            sys.stdout.write(f"{_line(row)}\n")
 
 
 if __name__ == "__main__":
