@@ -11,6 +11,8 @@ from .chat_template import chat_template_names as chat_template_names
 from .chat_template import with_date as with_date
 from .cohorts import Part as Part
 from .content_rule import FUNCTION_WORDS as FUNCTION_WORDS
+from .data_files import data_files as data_files
+from .data_files import sha256_as_read_by as sha256_as_read_by
 from .image_cohorts import labelled_images as labelled_images
 from .image_rows import IMAGE_TOKENS as IMAGE_TOKENS
 from .inserted_text import SLOTS as SLOTS
@@ -38,6 +40,8 @@ from .releases.clues import Prompting as Prompting
 from .releases.draft import Draft as Draft
 from .releases.draft import draft_of as draft_of
 from .retold import retold as retold
+from .role_checkpoints import CaseCheckpoints as CaseCheckpoints
+from .role_checkpoints import resolved_roles as resolved_roles
 from .row_means import row_mean as row_mean
 from .row_means import row_means as row_means
 from .rows import Rows as Rows

@@ -20,6 +20,7 @@ _ROLES: Final = {
     "model": "assistant", "bot": "assistant", "chatbot": "assistant", "system": "system", "developer": "system",
 }  # fmt: skip
 _TURNS = re.compile(r"\s*\[\s*\{\s*[\"'](role|from|content|value)[\"']")
+PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 PICTURE_MARK: Final = "<image>"
 """How conversations of LLaVA's kind say where the picture stands."""
 _PICTURES: Final = frozenset({"image", "image_url", "input_image"})

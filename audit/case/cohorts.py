@@ -1,12 +1,10 @@
 """The data of a case, read, split, checked and tokenised once a process, however many suspects are audited on it."""
 
 import logging
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 from numpy import ndarray
 
@@ -19,12 +17,10 @@ from audit.case.items import Data, read_data
 from audit.case.partition import Split, check_disjoint, split
 from audit.case.replication import check_identical, remarks
 from audit.case.rows import Rows
-from audit.case.tables import table_sha256
 from audit.case.template_notes import ItemNotice, sentences
 from audit.case.tokenisation import Tokenisation, tokenised
 from audit.checkpoints import PictureSettings, ProcessorFiles, TokenizerFiles, load_tokenizer
 from audit.schema import FORMS, AuditError, Cohort, DataFiles, Form, Item, Template, Texts
-from audit.storage import resolved
 from audit.wording import PERSON, Replicate
 
 log = logging.getLogger(__name__)
@@ -65,6 +61,7 @@ class Cohorts(ABC):
     def __init__(self) -> None:
         self._rows: dict[Texts, Rows] = {}
         self._others: dict[tuple[tuple[tuple[str, str, str], ...], tuple[str, ...]], Rows] = {}
+        self._unfit: dict[tuple[tuple[Item, ...], tuple[str, ...]], AuditError] = {}
 
     @abstractmethod
     def built(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
@@ -110,11 +107,17 @@ class Cohorts(ABC):
         return self._rows[texts]
 
     def rows_of(self, items: Sequence[Item], answers: Sequence[str]) -> Rows:
-        """These items, some perhaps asked otherwise than in the data, with other answers than their own: made once for
-        all suspects of the same data."""
+        """These items, some perhaps asked otherwise than in the data, with other answers than their own: made, or found
+        not to fit (AuditError, code 2), once for all suspects of the same data."""
         key = (tuple((item.id, item.question, str(item.image)) for item in items), tuple(answers))
         if key not in self._others:
-            self._others[key] = self.built(items, answers)
+            if (known := self._unfit.get((tuple(items), key[1]))) is not None:
+                raise type(known)(known.what, known.do, known.code)
+            try:
+                self._others[key] = self.built(items, answers)
+            except AuditError as fault:
+                self._unfit[tuple(items), key[1]] = type(fault)(fault.what, fault.do, fault.code)  # without its frames
+                raise
         return self._others[key]
 
     def rows_with(self, items: Sequence[Item], answers: Sequence[str], pictures: Mapping[str, ndarray]) -> Rows:
@@ -247,21 +250,6 @@ def answer_of(item: Item, texts: Texts) -> str | None:
         return item.answer if texts.answer == "answer" else item.paraphrased_answer
     several = item.perturbed_answers if texts.answer == "perturbed" else item.alternates
     return several[texts.index] if texts.index < len(several) else None
-
-
-def data_files(data: DataFiles, root: Path, sha256: Callable[[Path], str] = table_sha256) -> tuple[DataFile, ...]:
-    """The data files (or folders) that a case names, hashed as they are read. AuditError (code 2) if one cannot be."""
-    files: list[DataFile] = []
-    for cohort in get_args(Cohort):
-        name: str | None = getattr(data, cohort)
-        if name is None:
-            continue
-        path = resolved(root / os.path.expanduser(name))
-        try:
-            files.append(DataFile(cohort, path, sha256(path)))
-        except OSError as error:
-            raise AuditError(f"{path}: cannot be read ({error.strerror})", f"correct `{cohort}` in [data]") from None
-    return tuple(files)
 
 
 @lru_cache(maxsize=4)

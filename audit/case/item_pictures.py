@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import UInt8
 from numpy import ndarray
 
-from audit.case.cells import several_of
+from audit.case.cells import PICTURE_SUFFIXES, several_of
 from audit.case.picture_cells import PictureCell
-from audit.case.pictures import SUFFIXES, decoded
+from audit.case.pictures import decoded
 from audit.case.tables import read_table, table_sha256
 from audit.schema import AuditError, Item
 from audit.storage import resolved
@@ -91,7 +91,7 @@ def pictured_sha256(path: Path) -> str:
     hashes = {
         name: hashlib.sha256((root / name).read_bytes()).hexdigest()
         for name in sorted({text for row in read_table(path) for text in _texts(row.values)})
-        if name.lower().endswith(SUFFIXES) and is_inside(root, name) and (root / name).is_file()
+        if name.lower().endswith(PICTURE_SUFFIXES) and is_inside(root, name) and (root / name).is_file()
     }
     return hashlib.sha256(json.dumps([table, hashes]).encode()).hexdigest() if hashes else table
 

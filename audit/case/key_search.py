@@ -8,6 +8,7 @@ characters (grapheme clusters) will do. Any other occurrence lies inside a longe
 import unicodedata
 from collections.abc import Iterator
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 import regex
@@ -34,6 +35,7 @@ class Occurrence(NamedTuple):
     fit: Fit
 
 
+@lru_cache(maxsize=16384)
 def occurrences(text: str, key: str) -> tuple[Occurrence, ...]:
     """Every place of the text that is canonically equal to the key, the best fit first, then by place."""
     inside = {place for start, end in runs(text) for place in range(start + 1, end)}

@@ -6,17 +6,17 @@ neither. A reference from another initialisation is opened and flagged: base's b
 
 import hashlib
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import torch
 from numpy import ndarray
 
-from audit.case.cohorts import CohortKey, Cohorts, Part, data_files, prepare
-from audit.case.data_files import DataFile
+from audit.case.cohorts import CohortKey, Cohorts, Part, prepare
+from audit.case.data_files import DataFile, data_files, sha256_as_read_by
 from audit.case.image_cohorts import (
     ImageCohorts,
     ImageKey,
@@ -27,12 +27,11 @@ from audit.case.image_cohorts import (
 )
 from audit.case.image_rows import IMAGE_TOKENS
 from audit.case.inserted_text import InsertablePrompts
-from audit.case.item_pictures import pictured_sha256
 from audit.case.partition import deal
-from audit.case.pictures import TEXTS, pictures_sha256
+from audit.case.pictures import TEXTS
+from audit.case.role_checkpoints import CaseCheckpoints, resolved_roles
 from audit.case.rows import Rows
 from audit.case.scene_rows import check_picture_reader
-from audit.case.tables import table_sha256
 from audit.case.tokenisation import check_words_alone
 from audit.checkpoints import (
     TokenizerFiles,
@@ -46,7 +45,6 @@ from audit.checkpoints import (
     model_config,
     picture_settings,
     processor_files,
-    resolve,
     resolve_config,
     shared_vocabulary,
     states_per_image,
@@ -66,22 +64,12 @@ from audit.schema import (
     Item,
     Modality,
     Role,
-    Source,
     Table,
     Texts,
     role_of_form,
 )
 from audit.storage import arrow_table, write_atomic
 from audit.wording import Replicate
-
-
-class CaseCheckpoints(NamedTuple):
-    """Who plays what, named by content."""
-
-    base: Checkpoint
-    suspect: Checkpoint
-    references: tuple[Checkpoint, ...]
-    ancestor: Checkpoint | None
 
 
 class OpenCase:
@@ -97,8 +85,7 @@ class OpenCase:
         self.base, self.suspect, self.references, self.ancestor = opened
         images = self.base.modality == "image"
         processor = processor_files(self.base) if self.base.modality == "image+text" else None
-        beside = table_sha256 if processor is None else pictured_sha256
-        files = data_files(case.data, self.root, pictures_sha256 if images else beside)
+        files = data_files(case.data, self.root, sha256_as_read_by(self.base))
         self.data_sha256: dict[Cohort, str] = {file.cohort: file.sha256 for file in files}
         sizes = [model_config(ckpt) for ckpt in _others(opened, with_base=True)]
         self.max_length = min(filter(None, (size.context for size in sizes)), default=None)
@@ -149,7 +136,10 @@ class OpenCase:
     def without(
         self, references: Collection[int] = (), ancestor: bool = False, groups: Collection[str] = ()
     ) -> "OpenCase":
-        """The same case without some references (by number), its ancestor, or some forget groups."""
+        """The same case without some references (by number), its ancestor, or some forget groups; itself, if without
+        none of them."""
+        if not references and not ancestor and not groups:
+            return self
         numbers = [n for n in range(len(self.references)) if n not in references]
         roles = self.case.roles
         remaining = roles.model_copy(
@@ -288,7 +278,7 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
     truncated files, other weights than named, NaN weights, a reference or an ancestor with weights that no training
     leaves. Nothing is written.
     """
-    opened = _resolve_roles(case, root, online)
+    opened = resolved_roles(case, root, online)
     _check_own_null(opened, case)
     if opened.base.modality == "image":
         _refuse_texts(case, root, opened.base)
@@ -315,7 +305,7 @@ def open_case(case: Case, root: Path, out: Path, online: bool = False) -> OpenCa
 def open_sketch(case: Case, root: Path, out: Path, online: bool = False) -> OpenCase:
     """The same of the roles' configs alone: what a plan needs, before any weights are there. The data are read and
     tokenised; nothing is compared or checked of the models. Adapters and edits are taken to change no size."""
-    return OpenCase(case, root, out, _resolve_roles(case, root, online, resolve_config))
+    return OpenCase(case, root, out, resolved_roles(case, root, online, resolve_config))
 
 
 def _refuse_texts(case: Case, root: Path, base: Checkpoint) -> None:
@@ -330,26 +320,6 @@ def _refuse_texts(case: Case, root: Path, base: Checkpoint) -> None:
 def _images(base: Checkpoint, files: tuple[DataFile, ...], data: DataFiles) -> ImageCohorts:
     """The images of a case, as base's own image processor reads them. AuditError (code 2) where it has none."""
     return prepare_images(ImageKey(files, data, own_processor(base), image_settings_of(base)))
-
-
-def _resolve_roles(
-    case: Case, root: Path, online: bool, by: Callable[[Source, Path, bool], Checkpoint] = resolve
-) -> CaseCheckpoints:
-    """The checkpoints behind the roles; an error says which role it is about."""
-
-    def of_role(role: str, source: Source) -> Checkpoint:
-        try:
-            return by(source, Path(root), online)
-        except AuditError as error:
-            raise AuditError(f"{role}: {error.what}", error.do, error.code) from None
-
-    roles = case.roles
-    return CaseCheckpoints(
-        base=of_role("base", roles.base),
-        suspect=of_role("suspect", roles.suspect),
-        references=tuple(of_role(f"reference {n}", source) for n, source in enumerate(roles.references)),
-        ancestor=None if roles.ancestor is None else of_role("ancestor", roles.ancestor),
-    )
 
 
 def _by_role(opened: CaseCheckpoints) -> dict[str, Checkpoint]:

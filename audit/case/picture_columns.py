@@ -7,9 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
-from audit.case.cells import is_absent, several_of
+from audit.case.cells import PICTURE_SUFFIXES, is_absent, several_of
 from audit.case.field_hints import plainly
-from audit.case.pictures import SUFFIXES
 from audit.case.tables import Row
 from audit.schema import AuditError
 
@@ -69,5 +68,5 @@ def looks_pictured(value: Any) -> bool:
         return isinstance(entry.get("bytes"), bytes) or looks_pictured(entry.get("path"))
     if isinstance(value, str):
         listed = several_of(value)
-        return value.strip().lower().endswith(SUFFIXES) if listed == [value] else looks_pictured(listed)
+        return value.strip().lower().endswith(PICTURE_SUFFIXES) if listed == [value] else looks_pictured(listed)
     return isinstance(value, list) and bool(value) and all(map(looks_pictured, cast("list[Any]", value)))

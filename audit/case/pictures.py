@@ -16,12 +16,12 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from audit.case import arrow_files
+from audit.case.cells import PICTURE_SUFFIXES
 from audit.case.confidential import confide_classes, confide_pictures, confide_rows
 from audit.case.tables import CHECK, read_table
 from audit.schema import AuditError, as_audit_error
 from audit.storage import refuse_special, resolved
 
-SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 IMAGES: Final = ("image", "images", "x", "img", "pixels")
 LABELS: Final = ("label", "labels", "y", "class", "classes", "target", "targets", "fine_label")
 FILES: Final = ("file_name", "file", "path")
@@ -160,7 +160,7 @@ def _by_folder(path: Path) -> tuple[Picture, ...]:
     """One folder a class, which is called as the folder is."""
     classes = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     confide_classes(path, (folder.name for folder in classes))
-    files = [file for folder in classes for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
+    files = [f for folder in classes for f in sorted(folder.rglob("*")) if f.suffix.lower() in PICTURE_SUFFIXES]
     if not files:
         do = "put the images of each class into a folder of its name, or add metadata.csv with file_name and label"
         raise AuditError(f"{path}: no folder of images in it", do)

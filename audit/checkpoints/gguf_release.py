@@ -13,7 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, cast
 
-import numpy as np
 from pydantic import JsonValue
 
 from audit.checkpoints.conversion import UNSTATED, Named, Written, plain_config, write_folder
@@ -79,6 +78,8 @@ def _dtype(reader: Any) -> str:
 def _shortest(value: Any) -> Any:
     """Numbers as a config spells them: the file holds them in single precision, 1e-6 as 9.999999974752427e-07."""
     if isinstance(value, float):
+        import numpy as np
+
         return float(str(np.float32(value)))
     if isinstance(value, dict):
         return {key: _shortest(inner) for key, inner in cast("dict[str, Any]", value).items()}

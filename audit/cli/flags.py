@@ -129,7 +129,7 @@ def settings(args: argparse.Namespace, demo: bool = False) -> "RunSettings":
 
 def gate(args: argparse.Namespace) -> "Gate":
     """The gate that the flags ask for, read before anything is done. AuditError (code 2) if it makes no sense."""
-    from audit.review import Gate, parse_threshold, read_side
+    from audit.review import Gate, parse_threshold
     from audit.schema import AuditError
 
     threshold = parse_threshold(args.fail_on) if args.fail_on else None
@@ -137,8 +137,11 @@ def gate(args: argparse.Namespace) -> "Gate":
         raise AuditError("--baseline says which traces are known, but no gate was given", "add --fail-on")
     if args.min_power is not None and not 0 < args.min_power <= 1:
         raise AuditError(f"--min-power {args.min_power:g} is no power", "give a share above 0, at most 1, such as 0.8")
-    verified = not getattr(args, "no_verify", False)
-    baseline = read_side(Path(args.baseline), verified).report if args.baseline else None
+    baseline = None
+    if args.baseline:
+        from audit.runs import read_issued
+
+        baseline = read_issued(Path(args.baseline), not getattr(args, "no_verify", False)).report
     return Gate(threshold, args.min_power, baseline, args.allow_undecided)
 
 

@@ -1,3 +1,4 @@
+from .auditing import run as run
 from .domain import domain_of as domain_of
 from .editing import Edited as Edited
 from .editing import EditRequest as EditRequest
@@ -14,7 +15,6 @@ from .runner import Run as Run
 from .runner import guarded as guarded
 from .runner import plan as plan
 from .runner import prepare as prepare
-from .runner import run as run
 from .runner import sketch as sketch
 from .sweeping.cluster import Cluster as Cluster
 from .sweeping.suspects import Suspect as Suspect

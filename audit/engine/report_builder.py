@@ -102,7 +102,7 @@ def assemble(case: OpenCase, outcomes: Outcomes, judges: Judges, circumstances: 
         "cohorts": cohorts(case),
         "failures": parts.failures,
         "domain": outcomes.domain,
-        "published": published(case),
+        "published": published(case.case, case.root),
         **copied(parts),
         **concluded(parts, judges),
     }

@@ -25,12 +25,13 @@ from audit.calibration import (
     stored,
     zoo_floors,
 )
-from audit.case import CaseFile, OpenCase, open_case, open_sketch
+from audit.case import OpenCase, open_case, open_sketch
 from audit.engine import report_builder
 from audit.engine.domain import domain_of
 from audit.engine.roles import audited, taking_part
+from audit.engine.unchanged import AnyCase, case_file_of, finished_step
 from audit.judging import stand
-from audit.planning import Meter, Planned, Planner, Pricer, UnitProfiles, limited, one_of_ranks, received, unwatched
+from audit.planning import Meter, Planned, Planner, Pricer, UnitProfiles, limited, received
 from audit.planning import RunSettings as RunSettings
 from audit.planning import Step as Step
 from audit.planning import Watch as Watch
@@ -63,7 +64,6 @@ from audit.runs import (
 from audit.schema import (
     AbsentPartError,
     AuditError,
-    Case,
     Checkpoint,
     ExitCode,
     Failure,
@@ -81,10 +81,6 @@ from audit.wrappers import arithmetic_of, unused_tensors
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
-
-
-AnyCase = CaseFile | Case | Path | str
-"""A case that was read, one made in memory (its relative paths start from the working folder), or where its file is."""
 
 
 MakeBench = Callable[[RunSettings, Sequence[Checkpoint]], Bench]
@@ -114,7 +110,7 @@ def prepare(
 
     ``bench``: the one to use, or who makes it, once the checkpoints of the case are known.
     """
-    journal, loaded = RunJournal(out), _loaded(case)
+    journal, loaded = RunJournal(out), case_file_of(case)
     opened = open_case(loaded.case, loaded.root, out, online=settings.online)
     models = [ckpt for _, ckpt in received(opened)]
     ready = bench if isinstance(bench, Bench) else (bench or make_bench)(settings, models)
@@ -128,7 +124,7 @@ def prepare(
 
 def sketch(case: AnyCase, out: Path, settings: RunSettings) -> Prepared:
     """The same from the roles' configs alone, to be planned and priced and never run: no weights need be there."""
-    loaded = _loaded(case)
+    loaded = case_file_of(case)
     opened = open_sketch(loaded.case, loaded.root, out, online=settings.online)
     ready = make_bench(settings, (ckpt for _, ckpt in received(opened)))
     planner = Planner(opened, ready.supports, settings.package, lacking=ready.lacking)
@@ -136,31 +132,9 @@ def sketch(case: AnyCase, out: Path, settings: RunSettings) -> Prepared:
     return Prepared(opened, ready, limited(planner, pricer, None), pricer, RunJournal(out))
 
 
-def _loaded(case: AnyCase) -> CaseFile:
-    if isinstance(case, CaseFile):
-        return case
-    return CaseFile(case, Path.cwd()) if isinstance(case, Case) else CaseFile.read(Path(case))
-
-
 def plan(case: AnyCase, out: Path | str, settings: RunSettings | None = None) -> Plan:
     """What would be done, without doing it."""
     return prepare(case, Path(out), settings or RunSettings()).planner.plan
-
-
-def run(
-    case: AnyCase,
-    out: Path | str,
-    settings: RunSettings | None = None,
-    bench: Bench | MakeBench | None = None,
-    watch: Watch | None = None,
-) -> Report:
-    """Audit one suspect and return the report that was written to ``out``.
-
-    An unfinished run in ``out`` with the same plan is resumed, a finished one is returned as it is. Raises AuditError:
-    code 2 for bad input or another plan in ``out``, 3 for integrity, 4 if base does not recall (blind here).
-    """
-    with one_of_ranks(Path(out), settings or RunSettings()) as (own, settled):
-        return Run(prepare(case, own, settled, bench), settled, watch or unwatched).report()
 
 
 class Run:
@@ -177,8 +151,7 @@ class Run:
         if not self.settings.force_new:
             self.journal.refuse_other(self.plan)
             if self.journal.final:
-                finished = f"{self.journal.out} is finished: nothing is measured again"
-                self.watch(Step("final", finished, 1, 1, finished=True))
+                self.watch(finished_step(self.journal.out))
                 return read_issued(self.journal.out).report
         if not self.planner.running:
             raise AuditError("no test would run", "see `residua plan`: give what they need, or wider limits",

@@ -9,19 +9,17 @@ from pydantic import ValidationError
 
 from audit import plugins
 from audit.case import OpenCase
+from audit.planning.plan_inputs import fingerprints, hashes_of_data
 from audit.probing import Probe
-from audit.render import read_published
-from audit.runs import Received, code_version, name_of, plan_hash_of
+from audit.runs import code_version, plan_hash_of
 from audit.schema import (
     AuditError,
     Cohort,
     Cost,
-    Missing,
     Need,
     Op,
     Plan,
     PlannedTest,
-    Published,
     Read,
     Role,
     Texts,
@@ -91,7 +89,9 @@ class Planner:
         return Planner(self._case, self._ops, self._package, dropped, self._lacking)
 
     def on(self, case: OpenCase) -> "Planner":
-        """The same tests planned on the case as it is judged, by the roles that take part."""
+        """The same tests planned on the case as it is judged, by the roles that take part; itself where all do."""
+        if case is self._case:
+            return self
         return Planner(case, self._ops, self._package, self._dropped, self._lacking)
 
     @cached_property
@@ -106,8 +106,8 @@ class Planner:
         case = self._case
         payload = Plan(
             case=case.case,
-            fingerprints={role: name_of(checkpoint) for role, checkpoint in received(case)},
-            data_sha256={str(cohort): sha for cohort, sha in case.data_sha256.items()} | self._published(),
+            fingerprints=fingerprints(case),
+            data_sha256=hashes_of_data(case.case, case.root, case.data_sha256),
             tests=tuple(planned.test for planned in self.probes),
             code_version=code_version(),
             plan_hash="",
@@ -121,10 +121,6 @@ class Planner:
     def _family_notes(self) -> list[str]:
         tested = [(planned.name, planned.probe.groups_tested(self._case)) for planned in self.running]
         return [f"{name}: {test.short_family}" for name, test in tested if test is not None and test.short_family]
-
-    def _published(self) -> dict[str, str]:
-        numbers = published(self._case)
-        return {} if isinstance(numbers, Missing) else {"published": numbers.sha256}
 
     @property
     def running(self) -> tuple[Planned, ...]:
@@ -211,21 +207,6 @@ def in_states(cost: Cost, case: OpenCase) -> Cost:
     """A cost that was counted in tokens of the rows, in states: what a pass takes of time and memory."""
     fwd, bwd = (round(case.states_per_token * tokens) for tokens in (cost.fwd_tokens, cost.bwd_tokens))
     return cost.model_copy(update={"fwd_tokens": fwd, "bwd_tokens": bwd})
-
-
-def published(case: OpenCase) -> Published | Missing:
-    """The published numbers that the case names. AuditError (code 2) if the file is none of that kind."""
-    given = case.case.published
-    return Missing(missing="none were given") if given is None else read_published(case.root / given, given)
-
-
-def received(case: OpenCase) -> tuple[Received, ...]:
-    """The checkpoints of a case by role; references are numbered from 0."""
-    checkpoints = [Received("base", case.base), Received("suspect", case.suspect)]
-    checkpoints += [Received(f"reference {index}", checkpoint) for index, checkpoint in enumerate(case.references)]
-    if case.ancestor is not None:
-        checkpoints.append(Received("ancestor", case.ancestor))
-    return tuple(checkpoints)
 
 
 def _passes(need: Need) -> int:

@@ -15,7 +15,8 @@ from audit.bench import Bench, device_bytes, model_bytes, room
 from audit.case import OpenCase
 from audit.checkpoints import model_config, of_config_alone, tensor_shapes, weights_folder
 from audit.planning import timings
-from audit.planning.planner import Fetch, Planned, Planner, in_states, received, states_of
+from audit.planning.plan_inputs import received
+from audit.planning.planner import Fetch, Planned, Planner, in_states, states_of
 from audit.planning.settings import RunSettings
 from audit.planning.timings import Spent
 from audit.probing import SCORE, roles_cost, roles_passes

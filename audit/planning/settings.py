@@ -1,18 +1,20 @@
-"""*How* an audit is made, never *what*, and how its progress is told: outside the plan, recorded in provenance."""
+"""*How* an audit is made, never *what*, and how its progress is told: outside the plan, recorded in provenance. Free of
+torch until there is a bench to make."""
 
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from audit.bench import Bench
-from audit.checkpoints import exact_dtype
 from audit.planning.amounts import parse_memory
 from audit.planning.ranks import Ranks
 from audit.schema import AuditError, Checkpoint, Interval
-from audit.storage import USUAL, Store
-from audit.wrappers import Placement, settled_placement
+from audit.storage import USUAL
+
+if TYPE_CHECKING:
+    from audit.bench import Bench
+    from audit.wrappers import Placement
 
 log = logging.getLogger(__name__)
 AUTO = "auto"
@@ -63,12 +65,16 @@ class RunSettings:
 
     def settled(self, models: Iterable[Checkpoint] = ()) -> "RunSettings":
         """The same with the device and the dtype that ``auto`` stands for, of these models; float32 of none."""
+        from audit.checkpoints import exact_dtype
+
         device = best_device() if self.device == AUTO else self.device
         dtype = exact_dtype(models) if self.dtype == AUTO else self.dtype
         return replace(self, device=device, dtype=dtype)
 
-    def placement(self) -> Placement:
+    def placement(self) -> "Placement":
         """Where models are to lie. AuditError (code 2) for memory that is none, or that nothing spreads over."""
+        from audit.wrappers import Placement
+
         if self.max_memory and not self.device_map:
             raise AuditError(
                 "--max-memory says what weights may take, and nothing spreads them", "add --device-map auto"
@@ -81,7 +87,7 @@ class RunSettings:
             )
         return Placement(self.device, self.device_map, memory, self.offload, world)
 
-    def of_bench(self, bench: Bench) -> "RunSettings":
+    def of_bench(self, bench: "Bench") -> "RunSettings":
         """The same as this bench was made with."""
         return replace(self, backend=bench.backend, device=bench.device, dtype=bench.dtype, attention=bench.attention)
 
@@ -108,9 +114,13 @@ def unwatched(step: Step) -> None:
     log.debug("%s %s %d/%d", *step[:4])
 
 
-def make_bench(settings: RunSettings, models: Iterable[Checkpoint] = ()) -> Bench:
+def make_bench(settings: RunSettings, models: Iterable[Checkpoint] = ()) -> "Bench":
     """The bench that these flags ask for, to open these models."""
     import torch
+
+    from audit.bench import Bench
+    from audit.storage import Store
+    from audit.wrappers import settled_placement
 
     models = tuple(models)
     settings = settings.settled(models)

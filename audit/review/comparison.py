@@ -18,6 +18,7 @@ from numpy import ndarray
 
 from audit import stats
 from audit.render import Reading, answer, finding_name, overall_reading, own_reading
+from audit.review.comparability import refusal
 from audit.runs import difference, read_issued
 from audit.schema import AuditError, Evidence, Finding, Interval, Measurement, Missing, Report, axis_column
 from audit.storage import hashed_columns
@@ -91,18 +92,6 @@ def read_side(path: Path, verified: bool = True) -> Side:
     """
     issued = read_issued(path, verified)
     return Side(issued.report, path if path.is_dir() else path.parent, issued.remark)
-
-
-def refusal(a: Report, b: Report) -> str:
-    """Why two reports cannot be compared, or an empty string: the same questions must be asked of the same items."""
-    if a.plan.fingerprints.get("base") != b.plan.fingerprints.get("base"):
-        return "their bases are different models, so their effects are on different scales"
-    if a.plan.data_sha256.get("forget") != b.plan.data_sha256.get("forget"):
-        return "their forget sets are different files"
-    mine, other = ((d.split_seed, d.group, d.group_rows, d.fields) for d in (a.plan.case.data, b.plan.case.data))
-    if mine != other:
-        return "they split the items into groups for fitting and for auditing in different ways"
-    return ""
 
 
 def compare(a: Side, b: Side, seed: int = 0) -> Comparison:

@@ -5,7 +5,7 @@ A gate changes the exit code and never what is reported.
 
 from typing import Literal, NamedTuple
 
-from audit.review.comparison import refusal
+from audit.review.comparability import refusal
 from audit.schema import AuditError, Evidence, ExitCode, Missing, Report
 
 MEANINGS = (

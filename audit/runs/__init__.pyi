@@ -11,7 +11,6 @@ from .derivation import copied as copied
 from .derivation import left_out as left_out
 from .derivation import measured as measured
 from .derivation import own_code as own_code
-from .derivation import plan_hash_of as plan_hash_of
 from .derivation import quantised as quantised
 from .derivation import withholding as withholding
 from .excerpts import Imaged as Imaged
@@ -36,6 +35,7 @@ from .masking import key_of as key_of
 from .masking import renamed as renamed
 from .masking import texts_of as texts_of
 from .plan_differences import difference as difference
+from .plan_differences import plan_hash_of as plan_hash_of
 from .provenance import ATTENTION_USED as ATTENTION_USED
 from .provenance import Received as Received
 from .provenance import arithmetic_used as arithmetic_used
@@ -44,6 +44,7 @@ from .provenance import code_version as code_version
 from .provenance import environment as environment
 from .provenance import exhibits as exhibits
 from .provenance import name_of as name_of
+from .provenance import versions as versions
 from .quoted_words import keep_words as keep_words
 from .report_file import document_id as document_id
 from .report_file import documents as documents

@@ -34,7 +34,6 @@ from audit.schema import (
     PlannedTest,
     RoleAudit,
     Skip,
-    content_key,
 )
 
 OPEN_QUESTION: Final = "this question stays open; the verdict rests on the tests that ran"
@@ -111,11 +110,6 @@ def concluded(parts: Parts, judges: Judges) -> dict[str, object]:
         "validation": validation(in_case, verdict, standing),
         "excerpts": parts.excerpts(evidence),
     }
-
-
-def plan_hash_of(plan: Plan) -> str:
-    """The hash of a plan: of everything that it says, with the hash of every probe's settings."""
-    return content_key(plan.model_copy(update={"plan_hash": ""}).model_dump(mode="json"))
 
 
 def left_out(tests: Sequence[PlannedTest], others: Sequence[PlannedTest] = ()) -> tuple[Skip, ...]:

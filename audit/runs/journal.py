@@ -21,7 +21,6 @@ from pydantic import ValidationError
 
 from audit.runs import custody, run_files
 from audit.runs.plan_differences import difference
-from audit.runs.quoted_words import ENDING as QUOTED
 from audit.schema import AuditError, ExitCode, Measurement, Missing, Plan, Record, RoleAudit, Skip, Table, Timing
 from audit.storage import file_bytes, write_atomic
 
@@ -284,7 +283,7 @@ class RunJournal:
         """Keep a finished unit, written down with its tables: from here on no kill can lose it. ``tool``: the code
         version that made it."""
         beside = {table.path: table.sha256 for table in _tables(unit)}
-        words = f"{run_files.TABLES}/{unit.probe}{QUOTED}"
+        words = f"{run_files.TABLES}/{unit.probe}{run_files.QUOTED}"
         if (self.out / words).is_file():
             beside[words] = custody.sha256_of(self.out / words)
         self._keep(self._path(unit.key).relative_to(self.out).as_posix(), unit, beside, tool)

@@ -1,10 +1,10 @@
-"""Where two plans differ, leaf by leaf."""
+"""What names a plan, and where two of them differ, leaf by leaf."""
 
 import json
 from collections.abc import Iterator
 from typing import Final
 
-from audit.schema import Plan
+from audit.schema import Plan, content_key
 
 SHOWN_DIFFERENCES: Final = 20
 
@@ -28,3 +28,8 @@ def difference(old: Plan, new: Plan) -> list[str]:
     lines = [f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}" for key in changed]
     more = len(lines) - SHOWN_DIFFERENCES
     return lines[:SHOWN_DIFFERENCES] + ([f"... and {more} more"] if more > 0 else [])
+
+
+def plan_hash_of(plan: Plan) -> str:
+    """The hash of a plan: of everything that it says, with the hash of every probe's settings."""
+    return content_key(plan.model_copy(update={"plan_hash": ""}).model_dump(mode="json"))

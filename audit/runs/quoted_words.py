@@ -8,14 +8,11 @@ import json
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
 
 from audit.runs import run_files
 from audit.runs.masking import Mask
 from audit.schema import Measurement
 from audit.storage import write_atomic
-
-ENDING: Final = ".quoted.json"
 
 
 def words_of(measurements: Iterable[Measurement]) -> tuple[str, ...]:
@@ -34,14 +31,14 @@ def keep_words(folder: Path, probe: str, measurements: Iterable[Measurement]) ->
     """Write what a probe quotes to the run folder; nothing where it quotes nothing. AuditError (code 3) if the disk
     refuses."""
     if words := words_of(measurements):
-        path = folder / run_files.TABLES / f"{probe}{ENDING}"
+        path = folder / run_files.TABLES / f"{probe}{run_files.QUOTED}"
         write_atomic(path, (json.dumps(words, ensure_ascii=True, indent=0) + "\n").encode())
 
 
 def kept_words(folder: Path, mask: Mask) -> dict[str, str]:
     """The kept words by their marks; a file that cannot be read is passed over, and its cells stay masked."""
     by_mark: dict[str, str] = {}
-    for path in sorted((folder / run_files.TABLES).glob(f"*{ENDING}")):
+    for path in sorted((folder / run_files.TABLES).glob(f"*{run_files.QUOTED}")):
         with suppress(OSError, ValueError):
             words: object = json.loads(path.read_bytes())
             by_mark |= {str(mask(w)): w for w in words if isinstance(w, str)} if isinstance(words, list) else {}

@@ -6,7 +6,7 @@ scipy; every draw takes a seed.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy
@@ -15,22 +15,13 @@ from numpy import ndarray
 
 from audit import stats
 from audit.schema import AuditError, Interval
+from audit.stats.interval_coverage import Method, approximate
 
 MOST_FOLDS = 10
 FLAT = 1e-12
 """A standard error or difference of AUROCs below this is rounding."""
 PAIRS_AT_ONCE = 1 << 20
 """Pairs of a knowing and a clean model are compared so many at a time, so that memory stays below a constant."""
-Method = Literal["percentile", "logit_t", "bootstrap_t"]
-"""Ways to an interval for an AUROC over clusters."""
-
-ENOUGH_UNITS: dict[Method, int | None] = {
-    "percentile": None,
-    "logit_t": 30,
-    "bootstrap_t": None,
-}
-"""From how many clusters a nominal 95 % interval covers at least 93 % in every cell of ``studies/coverage``;
-None: with no number of them that was tried. A test holds these against the committed table."""
 
 
 class Labelled(NamedTuple):
@@ -257,12 +248,3 @@ def _studentised(drawn: _Drawn, around: float) -> tuple[float, float]:
         return -np.inf, np.inf
     auc, se = drawn.auc[usable], drawn.se[usable]
     return stats.percentile_interval((scipy.special.logit(auc) - around) * auc * (1 - auc) / se).ends
-
-
-def approximate(method: Method, units: int) -> bool:
-    """Does a nominal 95 % interval of this kind over so many clusters (people) cover less than 93 %?
-
-    By the committed table of ``studies/coverage``. Calibrations and reports call such an interval approximate.
-    """
-    enough = ENOUGH_UNITS[method]
-    return enough is None or units < enough

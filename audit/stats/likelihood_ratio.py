@@ -18,8 +18,8 @@ from numpy import ndarray
 
 from audit.schema import AuditError, Interval, Record
 from audit.stats.clustered import Labelled, folds, resamples
+from audit.stats.exact_binomial import clopper_pearson
 from audit.stats.monotone import WAYS, Step, Way, cllr, fit
-from audit.stats.proportions import clopper_pearson
 from audit.stats.significant_digits import significant
 
 _GRID = 33

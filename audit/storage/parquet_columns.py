@@ -16,8 +16,10 @@ def parquet_columns(path: Path, data: bytes, needed: Collection[str] = ()) -> di
     """The columns by name of what was read from ``path``. AuditError (code 3): no Parquet, or a column is missing."""
     from pyarrow import parquet
 
-    with as_audit_error(f"{path}: cannot be read as Parquet", _RESTORE, ExitCode.INTEGRITY):
-        columns: dict[str, list[Any]] = parquet.read_table(BytesIO(data)).to_pydict()
+    reading = as_audit_error(f"{path}: cannot be read as Parquet", _RESTORE, ExitCode.INTEGRITY)
+    # not read_table, which imports data sets, and pandas with them
+    with reading, parquet.ParquetFile(BytesIO(data)) as file:
+        columns: dict[str, list[Any]] = file.read(use_threads=False).to_pydict()
     if lacking := sorted(set(needed) - columns.keys()):
         raise AuditError(f"{path}: has no column {lacking[0]!r}", _RESTORE, ExitCode.INTEGRITY)
     return columns

@@ -16,8 +16,6 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import numpy as np
-
 from audit.schema import AuditError, ExitCode
 from audit.storage.file_kinds import refuse_special
 
@@ -234,6 +232,8 @@ def _first_not_finite(path: Path, stamp: tuple[int, int, int, int], besides: str
 
 def _any_set(data: memoryview, width: int, mask: int) -> bool:
     """Do all bits of the mask stand in any element? Chunks bound the memory."""
+    import numpy as np
+
     with data:
         bits = np.frombuffer(data, dtype=f"<u{width}") if len(data) else np.empty(0, dtype="u1")
         step = _CHUNK_BYTES // width

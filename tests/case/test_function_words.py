@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from audit.case.cohorts import CohortKey, data_files, prepare
+from audit.case.cohorts import CohortKey, prepare
 from audit.case.content_rule import FUNCTION_WORDS, content_spans
+from audit.case.data_files import data_files
 from audit.case.function_words import function_words
 from audit.checkpoints import tokenizer_files
 from audit.schema import DataFiles, Item, Template, Texts

@@ -348,3 +348,21 @@ def test_a_full_disk_is_told_when_a_table_is_written(root: Path) -> None:
     with pytest.raises(AuditError) as caught:
         case.write_table("x", {"item": ["a"]})
     assert caught.value.code == 3
+
+
+def test_rows_that_do_not_fit_are_found_once_and_refused_in_the_same_words(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = opened(root)
+    item = case.cohorts["forget"][0]
+    tried = list[str]()
+
+    def refused(cohorts: object, items: list[Any], answers: list[str]) -> None:
+        tried.append(items[0].key)
+        raise AuditError(f"{items[0].key} is too long", "shorten it")
+
+    monkeypatch.setattr("audit.case.cohorts.TextCohorts.built", refused)
+    for key in ("lima", "lima", "oslo", "oslo"):
+        with pytest.raises(AuditError, match=f"{key} is too long"):
+            case.rows_of([item.model_copy(update={"key": key})], ["one ."])
+    assert tried == ["lima", "oslo"]

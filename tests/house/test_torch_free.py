@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import whole_run
+
 ROOT = Path(__file__).resolve().parents[2]
 FREE = ("calibration", "judging", "render", "review", "runs", "schema", "stats", "wording")
 MODEL_SIDE = {"audit.runs.provenance"}
@@ -39,3 +41,28 @@ def test_rooms_of_documents_load_no_model_library() -> None:
 @pytest.mark.thorough
 def test_a_room_that_runs_models_is_noticed() -> None:
     assert "torch" in loaded(["audit.bench.results"])
+
+
+ARRAYS = ("numpy", "scipy", "pyarrow", "jaxtyping")
+
+
+@pytest.mark.parametrize(
+    ("words", "left_out"),
+    [
+        (("report", "RUN"), (*HEAVY, "pandas", *ARRAYS, "jsonschema", "jinja2", "regex")),
+        (("report", "RUN", "--json"), (*HEAVY, "pandas", *ARRAYS, "jsonschema", "jinja2", "regex")),
+        (("verify", "RUN", "--calibrations", "RUN/none"), (*HEAVY, "pandas", "scipy.special", "scipy.stats")),
+    ],
+    ids=["report", "report --json", "verify"],
+)
+def test_a_command_that_reads_a_run_imports_what_it_uses(
+    words: tuple[str, ...], left_out: tuple[str, ...], tmp_path: Path
+) -> None:
+    whole_run.make(tmp_path / "run")
+    given = [word.replace("RUN", str(tmp_path / "run")) for word in words]
+    code = (
+        f"import sys; from audit.cli import main; code = main({given!r})\n"
+        f"print(code, *[name for name in {left_out!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0", done.stderr

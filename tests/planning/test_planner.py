@@ -143,3 +143,11 @@ def test_needs_of_the_same_rows_are_one_pass_with_the_reads_of_all() -> None:
     assert [(f.role, f.reference, f.texts.cohort, f.reads) for f in found] == [
         ("base", 0, "forget", (score, state)), ("suspect", 0, "forget", (state,)), ("base", 0, "retain", (score,)),
     ]  # fmt: skip
+
+
+def test_a_case_of_which_nothing_is_left_out_is_planned_once(package: str, tmp_path: Path) -> None:
+    whole = opened(written(tmp_path, forget=people(4, "f")))
+    planner = Planner(whole, frozenset(Op), package)
+    assert whole.without() is whole and planner.on(whole.without()) is planner
+    fewer = whole.without(groups=[whole.cohorts["forget"][0].group])
+    assert fewer is not whole and planner.on(fewer) is not planner

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import special as scipy_special
 from scipy import stats as scipy_stats
 from sklearn.metrics import roc_auc_score
 from statsmodels.stats.multitest import multipletests
@@ -258,6 +259,18 @@ def test_holm_equals_the_worked_step_down() -> None:
 def test_clopper_pearson_equals_scipy(k: int, n: int) -> None:
     oracle = scipy_stats.binomtest(k, n).proportion_ci(0.95, "exact")
     np.testing.assert_allclose(stats.clopper_pearson(k, n).ends, [oracle.low, oracle.high], atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("k", "n"), [(1, 100_000), (3, 10_000), (5_000, 10_000), (60_000, 100_000), (99_999, 100_000), (2, 3), (1, 1)]
+)
+def test_exact_bounds_are_scipys_relatively_for_many_and_few(k: int, n: int) -> None:
+    for level in (0.9, 0.99):
+        tail = (1 - level) / 2
+        assert stats.clopper_pearson(k, n, level).lo == pytest.approx(
+            scipy_special.betaincinv(k, n - k + 1, tail), 1e-8
+        )
+    assert stats.clopper_pearson(0, n).ends == pytest.approx((0, 1 - 0.025 ** (1 / n)))
 
 
 def test_no_error_in_59_bounds_the_rate_at_5_percent_and_in_58_does_not() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from audit.stats import approximate
-from audit.stats.clustered import ENOUGH_UNITS
+from audit.stats.interval_coverage import ENOUGH_UNITS
 from studies.coverage import study
 
 RESULTS = json.loads((study.HERE / "results.json").read_text(encoding="utf-8"))

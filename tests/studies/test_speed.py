@@ -7,7 +7,7 @@ import pytest
 
 from audit.schema import Interval
 from studies.provenance import stamp
-from studies.speed import bounds, checks, commands, many_items, readouts, sweep
+from studies.speed import bounds, checks, commands, many_items, readouts, startup, sweep
 from studies.speed.methods import Method, disagreement, methods
 from studies.speed.results import MemoryRow, Ratio, Results, TimingRow
 from studies.speed.study import Settings, run
@@ -223,3 +223,21 @@ def test_what_the_page_says_of_many_items_is_what_was_measured() -> None:
     folder = Path(many_items.__file__).parent
     found = many_items.Results.model_validate_json((folder / "many_items.json").read_bytes())
     assert found.sentence in (folder / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+
+
+def test_what_starting_up_costs_is_told_beside_what_is_promised() -> None:
+    seconds = [{startup.TODAY: today, startup.BEFORE: 10.0} for today in (0.6, 0.7, 0.8)]
+    rows = tuple(checks.row_of(command, seconds, 0) for command in startup.REPEATS)
+    found = startup.Results(stamp=stamp(0), command="", before="x", probes={"today": 16, "before": 8}, rows=rows)
+    assert found.lines[2] == "| `run, finished` | 0.70 | 10.00 | **0.07** (0.06 to 0.08) | 0.4 |"
+    assert [line.endswith("| - |") for line in found.lines[2:]] == [
+        command not in startup.PROMISED for command in startup.REPEATS
+    ]
+
+
+def test_commands_read_the_run_of_their_checkout_and_write_a_folder_of_their_repeat() -> None:
+    words = {name: make("today", 3) for name, make in startup.commands(Path("c.toml"), Path("w")).items()}
+    assert words.keys() == startup.REPEATS.keys()
+    assert words[startup.FINISHED] == ["run", "c.toml", "-o", "w/today"]
+    assert words[startup.REPORT] == ["report", "w/today"] and words[startup.VERIFY] == ["verify", "w/today"]
+    assert words[startup.CACHED] == ["run", "c.toml", "-o", "w/today-3"]

@@ -11,6 +11,8 @@ from audit.runs import run_files
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from audit.schema import Report
+
 ORDER = 60
 
 
@@ -42,27 +44,39 @@ def odds(text: str) -> float:
 
 def act(args: Namespace) -> Answer:
     """Show a finished report, or write it elsewhere: as one file by its ending, or all of it into a folder."""
-    from audit.render import foreign, path_word, summary, trigger_lines, with_prior
+    from audit.render import path_word, summary, trigger_lines
     from audit.review import exit_code
-    from audit.runs import Wanted, export, read_issued, unmasked
+    from audit.runs import read_issued
     from audit.schema import ExitCode
-    from audit.storage import write_atomic
 
     gate = flags.gate(args)
     path = Path(args.run)
     folder = path.parent if path.is_file() else path
     report, remark = read_issued(folder / run_files.REPORT, not args.no_verify)
     if args.unmask:
+        from audit.runs import unmasked
+
         report = unmasked(report, folder)
     shown: list[RenderableType] = [summary(report), *trigger_lines(report, "case.toml", path_word(str(folder)))]
     if args.prior_odds is not None:
+        from audit.render import with_prior
+
         shown.append(with_prior(report, args.prior_odds))
     if args.out:
-        target = Path(args.out)
-        other = foreign(report, folder, target)
-        if other is not None:
-            write_atomic(target, other.encode())
-        written = 1 if other is not None else export(report, target, Wanted(args.interactive, args.prior_odds))
-        shown.append(f"written to {target}" + (f" ({written} files)" if written > 1 else ""))
+        shown.append(_written(report, folder, args))
     code = exit_code(report, gate) if gate.is_set else ExitCode.OK
     return Answer(report.model_dump(mode="json"), tuple(shown), code, (remark,) if remark else ())
+
+
+def _written(report: "Report", folder: Path, args: Namespace) -> str:
+    """Write the report where ``--out`` says; what was written."""
+    from audit.render import foreign
+    from audit.runs import Wanted, export
+    from audit.storage import write_atomic
+
+    target = Path(args.out)
+    other = foreign(report, folder, target)
+    if other is not None:
+        write_atomic(target, other.encode())
+    written = 1 if other is not None else export(report, target, Wanted(args.interactive, args.prior_odds))
+    return f"written to {target}" + (f" ({written} files)" if written > 1 else "")

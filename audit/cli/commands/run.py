@@ -3,11 +3,15 @@
 import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from audit.cli import flags
 from audit.cli.answer import Answer, audit_document
 from audit.cli.commands import plan
 from audit.runs import run_files
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 ORDER = 40
 
@@ -24,8 +28,7 @@ def act(args: Namespace) -> Answer:
     """Audit one suspect, or take up its unfinished audit."""
     from audit import engine
     from audit.case import CaseFile
-    from audit.planning import UnitProfiles
-    from audit.render import profile_table, summary, trigger_lines
+    from audit.render import summary, trigger_lines
     from audit.review import exit_code
 
     gate, case_file = flags.gate(args), CaseFile.read(Path(args.case))
@@ -35,13 +38,21 @@ def act(args: Namespace) -> Answer:
             progress.say(f"opening {args.case}")
             return plan.shown(case_file, out, settings)
         report = engine.run(case_file, out, settings, watch=progress.watch)
-        profiled = UnitProfiles(out).shares() if args.profile else ()
+        profiled = _profiled(out) if args.profile else ()
     document = audit_document(report, out)
     code = exit_code(report, gate)
     shown = (
         summary(report),
         *trigger_lines(report, shlex.quote(args.case), shlex.quote(str(out))),
         str(out / run_files.PAGE),
-        *(profile_table(profiled) if args.profile else ()),
+        *profiled,
     )
     return Answer({**document, "exit_code": code}, shown, code)
+
+
+def _profiled(out: Path) -> "tuple[RenderableType, ...]":
+    """Where the time of a profiled run went."""
+    from audit.planning import UnitProfiles
+    from audit.render import profile_table
+
+    return profile_table(UnitProfiles(out).shares())

@@ -54,7 +54,7 @@ class Worker:
 
     def _audit(self, task: Task, watch: "Watch") -> Outcome:
         from audit.case import CaseFile
-        from audit.engine.runner import run
+        from audit.engine.auditing import run
 
         self._shared = None
         report = run(CaseFile(task.suspect.case, task.suspect.root), task.out, self.settings, self.bench, watch)
