@@ -14,7 +14,7 @@ from audit.bench.batching import batches, halving
 from audit.bench.layout import Geometry, Targets
 from audit.bench.passes import Job, LoadedModel, entering
 from audit.bench.reads.readout import FINAL
-from audit.bench.reads.scores import biased
+from audit.bench.reads.vocabulary_sweep import biased
 from audit.case import Rows
 from audit.schema import Checkpoint
 from audit.wrappers import Batch, Tap, Wrapper

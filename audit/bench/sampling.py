@@ -14,7 +14,7 @@ from torch import Tensor
 from audit.bench.generation import ends_of, next_states, sayable
 from audit.bench.layout import Targets
 from audit.bench.passes import LoadedModel
-from audit.bench.reads.scores import biased
+from audit.bench.reads.vocabulary_sweep import biased
 from audit.case import Rows
 from audit.schema import AuditError
 from audit.wrappers import NativeWrapper, first_part, reads_key_values, states_after

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from audit.bench.layout import Geometry, Targets
 from audit.bench.reads.readout import Readout, of_head, tapped
-from audit.bench.reads.scores import biased, normal
+from audit.bench.reads.scores import normal
+from audit.bench.reads.vocabulary_sweep import biased
 from audit.case import Rows
 from audit.schema import AuditError, Read
 from audit.wrappers import Tap, Wrapper
