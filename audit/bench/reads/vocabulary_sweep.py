@@ -80,6 +80,29 @@ def some_logits(
     return torch.cat([torch.zeros(0, len(tokens), device=states.device), *each])
 
 
+def most_likely(
+    wrapper: Wrapper, states: Float[Tensor, "token d"], bias: Tensor | None, barred: int | None = None
+) -> Int[Tensor, " token"]:
+    """The most likely token after every state, the first of equals; never the ``barred`` one."""
+    columns, size = _cut(wrapper, len(states))
+    found = [torch.zeros(0, dtype=torch.long, device=states.device)]
+    for part in _even(states, size):
+        best, token = part.new_full((len(part),), -torch.inf, dtype=torch.float32), found[0].new_zeros(len(part))
+        for tile in _tiles(wrapper, part, bias, columns):
+            logits, column = tile.logits, -1 if barred is None else barred - tile.first
+            if 0 <= column < logits.shape[1]:
+                logits = logits.index_fill(1, torch.tensor([column], device=logits.device), -torch.inf)
+            largest, place = logits.max(1)
+            token, best = torch.where(largest > best, place + tile.first, token), torch.maximum(largest, best)
+        found.append(token)
+    return torch.cat(found)
+
+
+def rows_at_once(wrapper: Wrapper) -> int:
+    """How many states' logits are held at a time by who needs all of them."""
+    return max(1, WHOLE * (1 if wrapper.device.type == "cpu" else ELSEWHERE) // max(wrapper.vocab_size, 1))
+
+
 class _Tile(NamedTuple):
     """Logits of some rows for the tokens from ``first`` on, in float32."""
 
@@ -92,7 +115,7 @@ def _cut(wrapper: Wrapper, n: int) -> tuple[Columns | None, int]:
     scale = 1 if wrapper.device.type == "cpu" else ELSEWHERE
     width = wrapper.head_width
     if width is None or width <= COLUMNS * scale or n * width <= TILE * scale:
-        return None, max(1, WHOLE * scale // max(wrapper.vocab_size, 1))
+        return None, rows_at_once(wrapper)
     count = -(-width // (COLUMNS * scale))
     ends = [width * i // count for i in range(count + 1)]
     return tuple(map(slice, ends, ends[1:])), TILE // COLUMNS
@@ -100,7 +123,7 @@ def _cut(wrapper: Wrapper, n: int) -> tuple[Columns | None, int]:
 
 def _even(values: Tensor, size: int) -> tuple[Tensor, ...]:
     """Parts of about the same length: few rows go through other kernels, with other rounding."""
-    return values.tensor_split(max(1, -(-len(values) // size)))
+    return values.tensor_split(-(-len(values) // size)) if len(values) else ()
 
 
 def _tiles(wrapper: Wrapper, states: Tensor, bias: Tensor | None, columns: Columns | None) -> Iterator[_Tile]:
