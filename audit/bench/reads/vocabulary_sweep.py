@@ -23,6 +23,8 @@ ELSEWHERE = 16
 """By how much tiles are larger on a device that is no processor."""
 _FORBIDDEN = -1e4
 """In place of minus infinity where it is multiplied by a probability of zero."""
+_UNSHIFTED = 60.0
+"""Sums of exponentials of logits whose largest is within this are neither too large nor too small for float32."""
 Columns = tuple[slice, ...]
 
 
@@ -59,7 +61,7 @@ def given_logprobs(
         row, place = entry[pairs] - first, token[pairs]
         sums, owns = list[Tensor](), list[Tensor]()
         for tile in _tiles(wrapper, part, bias, columns):
-            sums.append(tile.logits.logsumexp(1))
+            sums.append(tile.normaliser())
             column = place - tile.first
             inside = (column >= 0) & (column < tile.logits.shape[1])
             own = tile.logits[row, column.clamp(0, tile.logits.shape[1] - 1)]
@@ -104,10 +106,23 @@ def rows_at_once(wrapper: Wrapper) -> int:
 
 
 class _Tile(NamedTuple):
-    """Logits of some rows for the tokens from ``first`` on, in float32."""
+    """Logits of some rows for the tokens from ``first`` on, in float32. ``part``: one of several, made for this sweep
+    alone, so that it may be written over."""
 
     first: int
     logits: Float[Tensor, "token column"]
+    part: bool = False
+
+    def normaliser(self) -> Float[Tensor, " token"]:
+        """The logarithm of the sum of the exponentiated logits; of a part of them without shifting what needs none."""
+        if self.part and bool((self.logits.amax(1).abs() < _UNSHIFTED).all()):
+            return self.logits.exp().sum(1).log()
+        return self.logits.logsumexp(1)
+
+    def above(self, own: Float[Tensor, "token 1"]) -> Float[Tensor, " token"]:
+        """How many of them are larger: as floats, which is several times as fast. The last that is asked of a part."""
+        out = self.logits if self.part else torch.empty_like(self.logits)
+        return torch.gt(self.logits, own, out=out).sum(1)
 
 
 def _cut(wrapper: Wrapper, n: int) -> tuple[Columns | None, int]:
@@ -132,7 +147,7 @@ def _tiles(wrapper: Wrapper, states: Tensor, bias: Tensor | None, columns: Colum
         return
     for part in columns:
         logits = wrapper.head_part(states, part)
-        yield _Tile(part.start, biased(logits, None if bias is None else bias[part]).float())
+        yield _Tile(part.start, biased(logits, None if bias is None else bias[part]).float(), True)
 
 
 def _of_rows(
@@ -168,7 +183,7 @@ class _Sums:
         here = logits.gather(1, place)
         self.owns.append(here.masked_fill(~inside, -torch.inf))
         if {"logprob", "entropy"} & set(self.asked):
-            self.normalisers.append(logits.logsumexp(1))
+            self.normalisers.append(tile.normaliser())
         if "entropy" in self.asked:
             self.entropies.append(_entropy(logits - self.normalisers[-1][:, None]))
         if "margin" in self.asked:
@@ -176,8 +191,7 @@ class _Sums:
             self.others.append(others.amax(1))
         if "rank" in self.asked:
             own = here if known is None else known
-            better = torch.gt(logits, own, out=torch.empty_like(logits)).sum(1)  # as floats: several times as fast
-            self.better.append(better - (inside & (here > own))[:, 0].float())
+            self.better.append(tile.above(own) - (inside & (here > own))[:, 0].float())
 
     def results(self) -> Mapping[Statistic, Float[Tensor, " token"]]:
         """The statistics over all tiles."""
