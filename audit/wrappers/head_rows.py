@@ -73,14 +73,15 @@ def _is_plain(head: nn.Module | None) -> bool:
     if type(head) is not nn.Linear or "forward" in vars(head):
         return False
     heard = head._forward_hooks or head._forward_pre_hooks or head._backward_hooks  # pyright: ignore[reportPrivateUsage]
-    parts = [part for part in (head.weight, head.bias) if part is not None]
+    parts = list(head.parameters(recurse=False))
     return not heard and not any(part.is_meta or hasattr(part, "full_tensor") for part in parts)
 
 
 @contextmanager
 def _multiplying_by(head: nn.Linear, tokens: Tokens) -> Generator[None]:
     """For as long the matrix multiplies by some of its rows."""
-    weight, bias = head.weight[tokens], None if head.bias is None else head.bias[tokens]
+    weight, own = head.weight[tokens], dict(head.named_parameters(recurse=False)).get("bias")
+    bias = None if own is None else own[tokens]
     head.forward = lambda input: functional.linear(input, weight, bias)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield

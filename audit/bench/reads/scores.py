@@ -16,6 +16,8 @@ from audit.schema import AuditError, Positions, Read, Site
 from audit.wrappers import Tap, Wrapper
 
 SCORED = frozenset({"logits", "final_in", "resid_in", "resid_mid", "resid_out"})
+_ORDER: tuple[Positions, ...] = ("answer", "key")
+"""Content lies in answers: what comes first holds the other, as a rule."""
 _LONGEST = 1 << 32
 """No row has so many tokens."""
 
@@ -49,7 +51,7 @@ class Scores(Readout):
         spots = places(where, wrapper, site)
         shared = _Shared(where, {self.reads[i].at for i in wanted})
         target = where.ids[shared.row.to(where.device), shared.position.to(where.device)]
-        statistics = {cast(Statistic, self.reads[i].reduce) for i in wanted}
+        statistics: set[Statistic] = {cast(Statistic, self.reads[i].reduce) for i in wanted}
 
         def visit(state: Tensor) -> None:
             states = shared.taken(spots, state)
@@ -90,7 +92,9 @@ class _Shared:
     def __init__(self, where: Geometry, kinds: Collection[Positions]) -> None:
         self.asked: dict[Positions, _Asked] = {}
         self.row = self.position = torch.zeros(0, dtype=torch.long)
-        for at in (at for at in ("answer", "key") if at in kinds):  # content lies in answers
+        for at in _ORDER:
+            if at not in kinds:
+                continue
             row, position, place = where.targets.cut(at, where.index)
             if not self.asked:
                 self.row, self.position = row, position
